@@ -1,0 +1,157 @@
+//! A command as it stands in COMMANDS: who asks for what, under which id, at which position.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use super::{
+    header,
+    stored_message::StoredMessage,
+    subject::{CommandAddress, SubjectError},
+};
+
+/// Longest command id, in bytes.
+pub const COMMAND_ID_LENGTH_MAX: usize = 256;
+
+/// How a command body is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyFormat {
+    /// JSON, what a person types. An empty body counts as `{}`.
+    Json,
+    /// MessagePack with named fields.
+    MessagePack,
+}
+
+/// A message of COMMANDS that does not have the form of a command.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CommandError {
+    /// The subject is not allowed.
+    #[error(transparent)]
+    Subject(#[from] SubjectError),
+    /// The id cannot be used.
+    #[error("command id is {length} bytes long; at most {COMMAND_ID_LENGTH_MAX} are allowed")]
+    Id {
+        /// Its length in bytes.
+        length: usize,
+    },
+    /// The expected version is not a number.
+    #[error("header Millstream-Expected-Version is {text:?}; expected a whole number, 0 for an aggregate without events")]
+    ExpectedVersion {
+        /// What was given.
+        text: String,
+    },
+    /// The content type is unknown.
+    #[error("header Content-Type is {text:?}; expected application/json or application/msgpack")]
+    ContentType {
+        /// What was given.
+        text: String,
+    },
+}
+
+impl CommandError {
+    /// A short code for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Subject(_) => "subject-not-allowed",
+            Self::Id { .. } => "command-id-too-long",
+            Self::ExpectedVersion { .. } => "expected-version-malformed",
+            Self::ContentType { .. } => "content-type-unknown",
+        }
+    }
+}
+
+/// A command read from COMMANDS. The body is not decoded yet: only the aggregate knows its fields.
+#[derive(Debug, Clone)]
+pub struct CommandEnvelope {
+    /// The idempotency key given by the sender; none when it gave none.
+    pub id: Option<Arc<str>>,
+    /// The sequence in COMMANDS.
+    pub position: u64,
+    /// When COMMANDS stored it: the time of the decision.
+    pub stored_at: Timestamp,
+    /// Aggregate and command name.
+    pub address: CommandAddress,
+    /// How `body` is written.
+    pub format: BodyFormat,
+    /// The command's fields.
+    pub body: Bytes,
+    /// Who asks.
+    pub actor: Option<Arc<str>>,
+    /// What it belongs to.
+    pub correlation_id: Option<Arc<str>>,
+    /// What caused it.
+    pub causation_id: Option<Arc<str>>,
+    /// The version the sender decided on.
+    pub expected_version: Option<u64>,
+    /// Where the outcome is to be sent.
+    pub reply: Option<Arc<str>>,
+}
+
+impl CommandEnvelope {
+    /// Reads a message of COMMANDS.
+    ///
+    /// # Errors
+    /// [`CommandError`] when subject or headers are not those of a command; such a message becomes a dead letter.
+    pub fn from_stored(message: &StoredMessage) -> Result<Self, CommandError> {
+        let headers = &message.headers;
+        let text = |name| headers.get(name).map(Arc::<str>::from);
+        Ok(Self {
+            id: explicit_id(message)?,
+            position: message.sequence,
+            stored_at: message.stored_at,
+            address: CommandAddress::from_stored_subject(&message.subject)?,
+            format: body_format(headers.get(header::CONTENT_TYPE))?,
+            body: message.payload.clone(),
+            actor: text(header::ACTOR),
+            correlation_id: text(header::CORRELATION_ID),
+            causation_id: text(header::CAUSATION_ID),
+            expected_version: headers.get(header::EXPECTED_VERSION).map(expected_version).transpose()?,
+            reply: text(header::REPLY),
+        })
+    }
+
+    /// The id by which this command is known: the sender's, else one derived from the position.
+    pub fn id_or_position(&self) -> Arc<str> {
+        self.id.clone().unwrap_or_else(|| derived_id(self.position).into())
+    }
+}
+
+/// The id of a command whose sender gave none.
+pub fn derived_id(position: u64) -> String {
+    format!("@{position}")
+}
+
+/// The position that a derived id stands for.
+pub fn derived_position(id: &str) -> Option<u64> {
+    id.strip_prefix('@').and_then(|digits| digits.parse().ok())
+}
+
+/// The id that the sender of a message gave, if any.
+///
+/// # Errors
+/// [`CommandError::Id`] when it is too long.
+pub fn explicit_id(message: &StoredMessage) -> Result<Option<Arc<str>>, CommandError> {
+    let id = message
+        .headers
+        .get(header::COMMAND_ID)
+        .or_else(|| message.headers.get(header::NATS_MESSAGE_ID))
+        .filter(|id| !id.is_empty());
+    match id {
+        Some(id) if id.len() > COMMAND_ID_LENGTH_MAX => Err(CommandError::Id { length: id.len() }),
+        other => Ok(other.map(Arc::from)),
+    }
+}
+
+fn body_format(content_type: Option<&str>) -> Result<BodyFormat, CommandError> {
+    let Some(text) = content_type else { return Ok(BodyFormat::Json) };
+    match text.split(';').next().unwrap_or_default().trim() {
+        header::JSON => Ok(BodyFormat::Json),
+        header::MESSAGE_PACK => Ok(BodyFormat::MessagePack),
+        _ => Err(CommandError::ContentType { text: text.to_owned() }),
+    }
+}
+
+fn expected_version(text: &str) -> Result<u64, CommandError> {
+    text.trim().parse().map_err(|_| CommandError::ExpectedVersion { text: text.to_owned() })
+}

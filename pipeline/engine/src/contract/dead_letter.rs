@@ -1,0 +1,98 @@
+//! A dead letter: a message set aside with its original bytes and the cause.
+
+use bytes::Bytes;
+
+use super::{header, stored_message::Headers, stored_message::StoredMessage, subject};
+
+/// Prefix of the subjects of DEADLETTERS: `dlq.<stream>.<sequence>`, one subject a letter, so that setting the same
+/// message aside again is refused by the expectation that there is none.
+pub const DEAD_LETTER_PREFIX: &str = "dlq";
+
+/// A message that could not be handled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// The JetStream stream it came from.
+    pub stream: String,
+    /// Its sequence there.
+    pub sequence: u64,
+    /// The subject on which it was published.
+    pub subject: String,
+    /// Stable, for programs.
+    pub code: String,
+    /// The cause chain, outermost first.
+    pub cause: String,
+    /// Its own headers.
+    pub headers: Headers,
+    /// Its own bytes.
+    pub payload: Bytes,
+}
+
+impl DeadLetter {
+    /// Sets `message` of `stream` aside.
+    pub fn new(stream: &str, message: &StoredMessage, code: &str, cause: &str) -> Self {
+        Self {
+            stream: stream.to_owned(),
+            sequence: message.sequence,
+            subject: subject::published_subject(&message.subject),
+            code: code.to_owned(),
+            cause: single_line(cause),
+            headers: message.headers.clone(),
+            payload: message.payload.clone(),
+        }
+    }
+
+    /// Its own subject in DEADLETTERS.
+    pub fn dead_letter_subject(&self) -> String {
+        format!("{DEAD_LETTER_PREFIX}.{}.{}", self.stream, self.sequence)
+    }
+
+    /// The headers to store it with: those of the message, except JetStream's own, and the cause.
+    pub fn stored_headers(&self) -> Headers {
+        let mut headers: Headers =
+            self.headers.iter().filter(|(name, _)| !name.starts_with("Nats-Expected-")).collect();
+        headers.push(header::DEAD_LETTER_STREAM, &self.stream);
+        headers.push(header::DEAD_LETTER_SEQUENCE, self.sequence.to_string());
+        headers.push(header::DEAD_LETTER_SUBJECT, &self.subject);
+        headers.push(header::DEAD_LETTER_CODE, &self.code);
+        headers.push(header::DEAD_LETTER_CAUSE, &self.cause);
+        headers
+    }
+
+    /// Reads a message of DEADLETTERS; `None` when it lacks the headers of one.
+    pub fn from_stored(message: &StoredMessage) -> Option<Self> {
+        let text = |name: &str| message.headers.get(name).map(str::to_owned);
+        Some(Self {
+            stream: text(header::DEAD_LETTER_STREAM)?,
+            sequence: text(header::DEAD_LETTER_SEQUENCE)?.parse().ok()?,
+            subject: text(header::DEAD_LETTER_SUBJECT)?,
+            code: text(header::DEAD_LETTER_CODE)?,
+            cause: text(header::DEAD_LETTER_CAUSE)?,
+            headers: message
+                .headers
+                .iter()
+                .filter(|(name, _)| !name.starts_with("Millstream-Dead-Letter-"))
+                .collect(),
+            payload: message.payload.clone(),
+        })
+    }
+}
+
+/// Headers cannot carry line breaks.
+fn single_line(text: &str) -> String {
+    text.split(['\r', '\n']).map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
+}
+
+/// The whole chain of an error's causes, outermost first.
+pub fn cause_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}

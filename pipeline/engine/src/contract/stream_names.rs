@@ -1,0 +1,18 @@
+//! The JetStream streams and the key-value bucket, by name.
+
+/// Commands, in the order in which they are decided.
+pub const COMMANDS: &str = "COMMANDS";
+/// Commits: the only truth.
+pub const EVENTS: &str = "EVENTS";
+/// The handlers' journal: what became of each command.
+pub const OUTCOMES: &str = "OUTCOMES";
+/// Revisions of reports.
+pub const REPORTS: &str = "REPORTS";
+/// Commands for later.
+pub const TIMERS: &str = "TIMERS";
+/// Messages set aside.
+pub const DEAD_LETTERS: &str = "DEADLETTERS";
+/// The key-value bucket of leases.
+pub const LEASES_BUCKET: &str = "LEASES";
+/// Metadata key of a JetStream stream's generation, a ULID made when `millstream setup` creates it.
+pub const GENERATION_METADATA: &str = "io.millstream.generation";

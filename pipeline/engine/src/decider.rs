@@ -1,0 +1,546 @@
+//! Deciders: the pure rules of an aggregate, and the form in which the engine holds aggregates of any type.
+//!
+//! A decider is a function of an aggregate's events and one command. It reads no clock and makes no ids: the time of a
+//! decision is the time at which COMMANDS stored the command, so that a decision can be repeated anywhere with the same
+//! result.
+
+use std::{any::Any, collections::BTreeMap, fmt, panic::AssertUnwindSafe, sync::Arc};
+
+use jiff::Timestamp;
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::contract::{
+    command::{BodyFormat, CommandEnvelope},
+    commit::Envelope,
+};
+
+/// A rule said no.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Rejection {
+    /// Stable and lower-kebab-case, for programs.
+    pub code: &'static str,
+    /// One sentence for people.
+    pub message: String,
+}
+
+impl Rejection {
+    /// A rejection with `code` and a sentence.
+    pub fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+}
+
+/// What a decision may know besides state and command.
+#[derive(Debug, Clone, Copy)]
+pub struct DecisionContext<'a> {
+    /// The aggregate's id.
+    pub aggregate_id: &'a str,
+    /// When COMMANDS stored the command.
+    pub now: Timestamp,
+    /// Who asks, from the header `Millstream-Actor`.
+    pub actor: Option<&'a str>,
+    /// The command's sequence in COMMANDS.
+    pub command_position: u64,
+}
+
+/// An event that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum EventError {
+    /// No such type in this aggregate: perhaps written by a newer release.
+    #[error("unknown event type {event_type:?} (schema {schema}) of {aggregate}; a newer release may know it")]
+    UnknownType {
+        /// The aggregate's name.
+        aggregate: &'static str,
+        /// The type on the wire.
+        event_type: String,
+        /// Its schema version.
+        schema: u16,
+    },
+    /// The fields do not decode.
+    #[error("event {event_type:?} (schema {schema}) of {aggregate} does not decode")]
+    Data {
+        /// The aggregate's name.
+        aggregate: &'static str,
+        /// The type on the wire.
+        event_type: String,
+        /// Its schema version.
+        schema: u16,
+        /// Why.
+        #[source]
+        source: rmp_serde::decode::Error,
+    },
+}
+
+/// A command that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandBodyError {
+    /// The aggregate has no such command.
+    #[error("{aggregate} has no command {command:?}; it has {known}")]
+    UnknownCommand {
+        /// The aggregate's name.
+        aggregate: &'static str,
+        /// What was asked.
+        command: String,
+        /// What there is, comma separated.
+        known: String,
+    },
+    /// The body does not have the command's fields; the text names the field.
+    #[error("body of {command} is not valid: {detail}")]
+    Body {
+        /// The command.
+        command: String,
+        /// The decoder's words, with the path of the field.
+        detail: String,
+    },
+}
+
+impl CommandBodyError {
+    /// A short code for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::UnknownCommand { .. } => "command-unknown",
+            Self::Body { .. } => "body-malformed",
+        }
+    }
+}
+
+/// The events of an aggregate: an enum whose variants each hold one struct of fields. Written with [`crate::events!`].
+pub trait EventSet: Sized + Send + Sync + 'static {
+    /// Every type with its current schema version.
+    const TYPES: &'static [(&'static str, u16)];
+
+    /// Type and schema version of this event.
+    fn event_type(&self) -> (&'static str, u16);
+
+    /// Its fields in MessagePack.
+    fn encode(&self) -> Vec<u8>;
+
+    /// Reads an event, upcasting old schema versions.
+    ///
+    /// # Errors
+    /// [`EventError`] for a type this release does not know or fields that do not decode.
+    fn decode(event_type: &str, schema: u16, data: &[u8]) -> Result<Self, EventError>;
+
+    /// Reads the event of an envelope.
+    ///
+    /// # Errors
+    /// As [`EventSet::decode`].
+    fn from_envelope(envelope: &Envelope<'_>) -> Result<Self, EventError> {
+        Self::decode(envelope.event_type, envelope.schema, envelope.data)
+    }
+}
+
+/// The commands of an aggregate: an enum whose variants each hold one struct of fields. Written with [`crate::commands!`].
+pub trait CommandSet: Sized + Send + Sync + 'static {
+    /// Every command's name.
+    const NAMES: &'static [&'static str];
+
+    /// Reads a command.
+    ///
+    /// # Errors
+    /// [`CommandBodyError`] that names the command or the field.
+    fn decode(command: &str, format: BodyFormat, body: &[u8]) -> Result<Self, CommandBodyError>;
+}
+
+/// The rules of one aggregate.
+pub trait Decider: Send + Sync + 'static {
+    /// What can be asked.
+    type Command: CommandSet;
+    /// What can happen.
+    type Event: EventSet;
+    /// What the rules need to know. Serialised only as a snapshot, which is thrown away when its shape changes.
+    type State: Clone + Default + Send + Sync + Serialize + DeserializeOwned + 'static;
+
+    /// The context, as in subjects.
+    const CONTEXT: &'static str;
+    /// The aggregate, as in subjects.
+    const AGGREGATE: &'static str;
+    /// Raised whenever the shape or meaning of [`Decider::State`] changes; older snapshots are then ignored.
+    const STATE_VERSION: u32 = 1;
+
+    /// Checks the id, where the aggregate demands more than the contract does.
+    ///
+    /// # Errors
+    /// A rejection that says what an id looks like.
+    fn check_id(_id: &str) -> Result<(), Rejection> {
+        Ok(())
+    }
+
+    /// The events that `command` causes; none when there is nothing to change.
+    ///
+    /// # Errors
+    /// A rejection when a rule says no.
+    fn decide(
+        state: &Self::State,
+        command: &Self::Command,
+        context: &DecisionContext<'_>,
+    ) -> Result<Vec<Self::Event>, Rejection>;
+
+    /// The state after `event`. Total: whatever was recorded has happened.
+    fn evolve(state: &mut Self::State, event: &Self::Event);
+}
+
+/// A state of any aggregate.
+pub type AnyState = Box<dyn Any + Send + Sync>;
+/// A decoded command of any aggregate.
+pub type AnyCommand = Box<dyn Any + Send + Sync>;
+
+/// An event as a decider produced it, encoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewEvent {
+    /// The type.
+    pub event_type: &'static str,
+    /// The version of its shape.
+    pub schema: u16,
+    /// Its fields in MessagePack.
+    pub data: Vec<u8>,
+}
+
+/// Why a decision yielded neither events nor a rejection.
+#[derive(Debug, thiserror::Error)]
+pub enum DecisionError {
+    /// A rule said no.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// The decider panicked: a bug of the model.
+    #[error("the rules of {aggregate} panicked: {message}")]
+    Panicked {
+        /// The aggregate's name.
+        aggregate: &'static str,
+        /// The panic's words.
+        message: String,
+    },
+}
+
+/// A decider behind one interface for all aggregates.
+pub trait AggregateType: Send + Sync {
+    /// The context, as in subjects.
+    fn context(&self) -> &'static str;
+    /// The aggregate, as in subjects.
+    fn aggregate(&self) -> &'static str;
+    /// The commands it has.
+    fn command_names(&self) -> &'static [&'static str];
+    /// The events it has, with their schema versions.
+    fn event_types(&self) -> &'static [(&'static str, u16)];
+    /// [`Decider::STATE_VERSION`].
+    fn state_version(&self) -> u32;
+    /// [`Decider::check_id`].
+    ///
+    /// # Errors
+    /// As there.
+    fn check_id(&self, id: &str) -> Result<(), Rejection>;
+    /// Reads a command.
+    ///
+    /// # Errors
+    /// As [`CommandSet::decode`].
+    fn decode_command(&self, envelope: &CommandEnvelope) -> Result<AnyCommand, CommandBodyError>;
+    /// The state before any event.
+    fn initial(&self) -> AnyState;
+    /// A copy of a state of this aggregate.
+    fn clone_state(&self, state: &AnyState) -> AnyState;
+    /// Decides, and evolves `state` by the events that follow.
+    ///
+    /// # Errors
+    /// A rejection, or a panic of the model; `state` is then as before.
+    fn decide(
+        &self,
+        state: &mut AnyState,
+        command: &AnyCommand,
+        context: &DecisionContext<'_>,
+    ) -> Result<Vec<NewEvent>, DecisionError>;
+    /// Evolves `state` by a recorded event.
+    ///
+    /// # Errors
+    /// [`EventError`] when the event cannot be read.
+    fn evolve(&self, state: &mut AnyState, envelope: &Envelope<'_>) -> Result<(), EventError>;
+    /// A snapshot of a state.
+    fn encode_state(&self, state: &AnyState) -> Vec<u8>;
+    /// Reads a snapshot; `None` when it has another shape.
+    fn decode_state(&self, bytes: &[u8]) -> Option<AnyState>;
+}
+
+/// Wraps a [`Decider`] as an [`AggregateType`].
+struct Erased<D>(std::marker::PhantomData<fn() -> D>);
+
+impl<D: Decider> Erased<D> {
+    fn state<'a>(&self, state: &'a AnyState) -> &'a D::State {
+        state.downcast_ref().expect("a state is only handed to the aggregate type that made it")
+    }
+}
+
+impl<D: Decider> AggregateType for Erased<D> {
+    fn context(&self) -> &'static str {
+        D::CONTEXT
+    }
+
+    fn aggregate(&self) -> &'static str {
+        D::AGGREGATE
+    }
+
+    fn command_names(&self) -> &'static [&'static str] {
+        D::Command::NAMES
+    }
+
+    fn event_types(&self) -> &'static [(&'static str, u16)] {
+        D::Event::TYPES
+    }
+
+    fn state_version(&self) -> u32 {
+        D::STATE_VERSION
+    }
+
+    fn check_id(&self, id: &str) -> Result<(), Rejection> {
+        D::check_id(id)
+    }
+
+    fn decode_command(&self, envelope: &CommandEnvelope) -> Result<AnyCommand, CommandBodyError> {
+        D::Command::decode(&envelope.address.command, envelope.format, &envelope.body)
+            .map(|command| Box::new(command) as AnyCommand)
+            .map_err(|error| match error {
+                CommandBodyError::UnknownCommand { command, known, .. } => {
+                    CommandBodyError::UnknownCommand { aggregate: D::AGGREGATE, command, known }
+                }
+                other => other,
+            })
+    }
+
+    fn initial(&self) -> AnyState {
+        Box::new(D::State::default())
+    }
+
+    fn clone_state(&self, state: &AnyState) -> AnyState {
+        Box::new(self.state(state).clone())
+    }
+
+    fn decide(
+        &self,
+        state: &mut AnyState,
+        command: &AnyCommand,
+        context: &DecisionContext<'_>,
+    ) -> Result<Vec<NewEvent>, DecisionError> {
+        let state: &mut D::State =
+            state.downcast_mut().expect("a state is only handed to the aggregate type that made it");
+        let command: &D::Command =
+            command.downcast_ref().expect("a command is only handed to the aggregate type that decoded it");
+        let events = std::panic::catch_unwind(AssertUnwindSafe(|| D::decide(state, command, context)))
+            .map_err(|panic| DecisionError::Panicked {
+                aggregate: D::AGGREGATE,
+                message: panic_message(panic.as_ref()),
+            })??;
+        for event in &events {
+            D::evolve(state, event);
+        }
+        Ok(events
+            .iter()
+            .map(|event| {
+                let (event_type, schema) = event.event_type();
+                NewEvent { event_type, schema, data: event.encode() }
+            })
+            .collect())
+    }
+
+    fn evolve(&self, state: &mut AnyState, envelope: &Envelope<'_>) -> Result<(), EventError> {
+        let event = D::Event::from_envelope(envelope)?;
+        let state = state.downcast_mut().expect("a state is only handed to the aggregate type that made it");
+        D::evolve(state, &event);
+        Ok(())
+    }
+
+    fn encode_state(&self, state: &AnyState) -> Vec<u8> {
+        rmp_serde::to_vec(self.state(state)).expect("states hold only plain data")
+    }
+
+    fn decode_state(&self, bytes: &[u8]) -> Option<AnyState> {
+        rmp_serde::from_slice::<D::State>(bytes).ok().map(|state| Box::new(state) as AnyState)
+    }
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".to_owned())
+}
+
+/// All aggregates that a process knows.
+#[derive(Clone, Default)]
+pub struct AggregateRegistry {
+    types: BTreeMap<&'static str, BTreeMap<&'static str, Arc<dyn AggregateType>>>,
+}
+
+impl AggregateRegistry {
+    /// Knows none.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a decider; a second one for the same aggregate replaces the first.
+    #[must_use]
+    pub fn with<D: Decider>(mut self) -> Self {
+        let aggregate = Arc::new(Erased::<D>(std::marker::PhantomData));
+        self.types.entry(D::CONTEXT).or_default().insert(D::AGGREGATE, aggregate);
+        self
+    }
+
+    /// The aggregate type, if known.
+    pub fn get(&self, context: &str, aggregate: &str) -> Option<&Arc<dyn AggregateType>> {
+        self.types.get(context)?.get(aggregate)
+    }
+
+    /// All of them, by context and name.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<dyn AggregateType>> {
+        self.types.values().flat_map(BTreeMap::values)
+    }
+}
+
+impl fmt::Debug for AggregateRegistry {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_list().entries(self.iter().map(|each| (each.context(), each.aggregate()))).finish()
+    }
+}
+
+/// Reads a command body in either format; the error names the field. For [`crate::commands!`].
+///
+/// # Errors
+/// [`CommandBodyError::Body`].
+pub fn decode_body<T: DeserializeOwned>(
+    command: &str,
+    format: BodyFormat,
+    body: &[u8],
+) -> Result<T, CommandBodyError> {
+    let malformed = |path: String, detail: String| CommandBodyError::Body {
+        command: command.to_owned(),
+        detail: if path == "." { detail } else { format!("{path}: {detail}") },
+    };
+    match format {
+        BodyFormat::Json => {
+            let text = body.trim_ascii();
+            let text = if text.is_empty() { b"{}" } else { text };
+            let mut decoder = serde_json::Deserializer::from_slice(text);
+            let value = serde_path_to_error::deserialize(&mut decoder)
+                .map_err(|error| malformed(error.path().to_string(), error.inner().to_string()))?;
+            decoder.end().map_err(|error| malformed(".".into(), error.to_string()))?;
+            Ok(value)
+        }
+        BodyFormat::MessagePack => {
+            let mut decoder = rmp_serde::Deserializer::from_read_ref(body);
+            serde_path_to_error::deserialize(&mut decoder)
+                .map_err(|error| malformed(error.path().to_string(), error.inner().to_string()))
+        }
+    }
+}
+
+/// Writes an aggregate's command enum: each variant holds one struct (`#[serde(deny_unknown_fields)]`).
+///
+/// ```
+/// # use serde::{Deserialize, Serialize};
+/// #[derive(Debug, Serialize, Deserialize)]
+/// #[serde(deny_unknown_fields)]
+/// pub struct Rename { pub name: String }
+/// millstream_engine::commands! {
+///     /// What can be asked of a thing.
+///     pub enum ThingCommand { Rename(Rename) = "rename" }
+/// }
+/// ```
+#[macro_export]
+macro_rules! commands {
+    ($(#[$meta:meta])* $visibility:vis enum $name:ident {
+        $($(#[$variant_meta:meta])* $variant:ident($body:ty) = $text:literal),* $(,)?
+    }) => {
+        $(#[$meta])*
+        #[derive(Debug)]
+        $visibility enum $name { $($(#[$variant_meta])* #[doc = concat!("`", $text, "`")] $variant($body)),* }
+
+        impl $crate::decider::CommandSet for $name {
+            const NAMES: &'static [&'static str] = &[$($text),*];
+
+            fn decode(
+                command: &str,
+                format: $crate::contract::command::BodyFormat,
+                body: &[u8],
+            ) -> Result<Self, $crate::decider::CommandBodyError> {
+                match command {
+                    $($text => $crate::decider::decode_body(command, format, body).map(Self::$variant),)*
+                    _ => Err($crate::decider::CommandBodyError::UnknownCommand {
+                        aggregate: "",
+                        command: command.to_owned(),
+                        known: Self::NAMES.join(", "),
+                    }),
+                }
+            }
+        }
+    };
+}
+
+/// Writes an aggregate's event enum: each variant holds one struct and has a type name and a schema version. Older
+/// versions are listed with the function that turns their bytes into today's struct.
+///
+/// ```
+/// # use serde::{Deserialize, Serialize};
+/// #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// pub struct Renamed { pub name: String }
+/// millstream_engine::events! {
+///     /// What can happen to a thing.
+///     pub enum ThingEvent of "thing" { Renamed(Renamed) = "renamed" v 1 }
+/// }
+/// ```
+#[macro_export]
+macro_rules! events {
+    ($(#[$meta:meta])* $visibility:vis enum $name:ident of $aggregate:literal {
+        $($(#[$variant_meta:meta])* $variant:ident($body:ty) = $text:literal v $version:literal
+            $(upcasts { $($old:literal => $upcast:path),* $(,)? })?),* $(,)?
+    }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, PartialEq)]
+        $visibility enum $name { $($(#[$variant_meta])* $variant($body)),* }
+
+        impl $crate::decider::EventSet for $name {
+            const TYPES: &'static [(&'static str, u16)] = &[$(($text, $version)),*];
+
+            fn event_type(&self) -> (&'static str, u16) {
+                match self { $(Self::$variant(_) => ($text, $version)),* }
+            }
+
+            fn encode(&self) -> Vec<u8> {
+                match self { $(Self::$variant(fields) => $crate::decider::encode_event(fields)),* }
+            }
+
+            fn decode(
+                event_type: &str,
+                schema: u16,
+                data: &[u8],
+            ) -> Result<Self, $crate::decider::EventError> {
+                let malformed = |source| $crate::decider::EventError::Data {
+                    aggregate: $aggregate,
+                    event_type: event_type.to_owned(),
+                    schema,
+                    source,
+                };
+                match (event_type, schema) {
+                    $(($text, $version) => $crate::decider::decode_event(data).map(Self::$variant).map_err(malformed),)*
+                    $($($(($text, $old) => $upcast(data).map(Self::$variant).map_err(malformed),)*)?)*
+                    _ => Err($crate::decider::EventError::UnknownType {
+                        aggregate: $aggregate,
+                        event_type: event_type.to_owned(),
+                        schema,
+                    }),
+                }
+            }
+        }
+    };
+}
+
+/// Writes an event's fields. For [`crate::events!`].
+pub fn encode_event<T: Serialize>(fields: &T) -> Vec<u8> {
+    rmp_serde::to_vec_named(fields).expect("events hold only plain data")
+}
+
+/// Reads an event's fields. For [`crate::events!`] and upcasters.
+///
+/// # Errors
+/// When the bytes do not have the fields of `T`.
+pub fn decode_event<T: DeserializeOwned>(data: &[u8]) -> Result<T, rmp_serde::decode::Error> {
+    rmp_serde::from_slice(data)
+}

@@ -1,0 +1,9 @@
+//! Millstream's engine: event sourcing and CQRS on NATS JetStream.
+//!
+//! Pure contracts and traits ([`contract`], [`decider`], [`projection`]) on which models are written, and the shell that
+//! performs their I/O. No business word occurs here.
+
+pub mod broker;
+pub mod contract;
+pub mod decider;
+pub mod projection;

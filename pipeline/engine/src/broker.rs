@@ -125,6 +125,9 @@ pub struct ReaderConfig {
     pub after: u64,
     /// Only these subjects; all when empty.
     pub filters: Vec<String>,
+    /// Whether to end a reader of the same name that is alive elsewhere. Where a lease has been taken, yes; where two
+    /// processes were given the same name by mistake, no.
+    pub replace_live: bool,
 }
 
 /// Why a reader has no more messages.
@@ -138,8 +141,22 @@ pub enum ReadError {
         /// The consumer's name.
         name: String,
     },
-    /// The server holds less than was read before: it lost its tail, or the stream was made anew.
-    #[error("{stream} ends at sequence {last}, but {after} was read from it before: the server has lost messages")]
+    /// The stream was made anew since this reader began.
+    #[error(
+        "{stream} is of generation {found} now, but {expected} was read before: it was deleted and made again"
+    )]
+    OtherGeneration {
+        /// The stream.
+        stream: String,
+        /// What was read.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
+    /// The server holds less than was read before: it lost its tail.
+    #[error(
+        "{stream} ends at sequence {last}, but {after} was read from it before: the server has lost messages"
+    )]
     LostTail {
         /// The stream.
         stream: String,
@@ -178,6 +195,14 @@ pub trait Broker: Clone + Send + Sync + 'static {
         message: NewMessage,
     ) -> impl Future<Output = Result<Appended, AppendError>> + Send;
 
+    /// Appends all of them or none, at adjacent sequences; the answer is the last one's. Each may carry an expectation,
+    /// which must hold before the batch; only the first message of a subject may. At most 1,000.
+    fn append_atomically(
+        &self,
+        stream: &str,
+        messages: Vec<NewMessage>,
+    ) -> impl Future<Output = Result<Appended, AppendError>> + Send;
+
     /// All messages of one literal subject from sequence `from` on, in order. May be answered by a replica that lags:
     /// what is missing then is the end.
     fn load(
@@ -205,10 +230,7 @@ pub trait Broker: Clone + Send + Sync + 'static {
     fn state(&self, stream: &str) -> impl Future<Output = Result<StreamState, BrokerError>> + Send;
 
     /// Opens a reader. Its consumer is made anew at the position, whatever was there under the name.
-    fn read(
-        &self,
-        config: ReaderConfig,
-    ) -> impl Future<Output = Result<Self::Reader, ReadError>> + Send;
+    fn read(&self, config: ReaderConfig) -> impl Future<Output = Result<Self::Reader, ReadError>> + Send;
 
     /// Sends a plain message that nothing stores: a reply. Best effort.
     fn send(

@@ -48,7 +48,9 @@ pub struct DecisionContext<'a> {
 #[derive(Debug, thiserror::Error)]
 pub enum EventError {
     /// No such type in this aggregate: perhaps written by a newer release.
-    #[error("unknown event type {event_type:?} (schema {schema}) of {aggregate}; a newer release may know it")]
+    #[error(
+        "unknown event type {event_type:?} (schema {schema}) of {aggregate}; a newer release may know it"
+    )]
     UnknownType {
         /// The aggregate's name.
         aggregate: &'static str,

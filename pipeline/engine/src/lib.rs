@@ -6,4 +6,6 @@
 pub mod broker;
 pub mod contract;
 pub mod decider;
+pub mod nats_broker;
 pub mod projection;
+pub mod stream_reader;

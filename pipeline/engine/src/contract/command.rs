@@ -36,7 +36,9 @@ pub enum CommandError {
         length: usize,
     },
     /// The expected version is not a number.
-    #[error("header Millstream-Expected-Version is {text:?}; expected a whole number, 0 for an aggregate without events")]
+    #[error(
+        "header Millstream-Expected-Version is {text:?}; expected a whole number, 0 for an aggregate without events"
+    )]
     ExpectedVersion {
         /// What was given.
         text: String,

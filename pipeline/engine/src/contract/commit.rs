@@ -215,4 +215,3 @@ pub fn timestamp_from_nanoseconds(nanoseconds: i64) -> Timestamp {
 pub fn timestamp_to_nanoseconds(time: Timestamp) -> i64 {
     i64::try_from(time.as_nanosecond()).unwrap_or(i64::MAX)
 }
-

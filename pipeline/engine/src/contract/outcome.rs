@@ -226,10 +226,9 @@ impl Outcome {
             },
             "rejected" => Self::Rejected { code: text("code")?, message: text("message")? },
             "dead-lettered" => Self::DeadLettered { code: text("code")?, message: text("message")? },
-            "duplicate" => Self::Duplicate {
-                of: number("of")?,
-                first: Box::new(Self::from_json(value.get("first")?)?),
-            },
+            "duplicate" => {
+                Self::Duplicate { of: number("of")?, first: Box::new(Self::from_json(value.get("first")?)?) }
+            }
             _ => return None,
         })
     }

@@ -18,7 +18,9 @@ pub struct Position {
 
 /// A text that is not a position.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is not a position: expected STREAM:GENERATION:SEQUENCE, as in EVENTS:01JD0ZV6V8Q6Y0Q3M1R5J3X2A4:17")]
+#[error(
+    "{text:?} is not a position: expected STREAM:GENERATION:SEQUENCE, as in EVENTS:01JD0ZV6V8Q6Y0Q3M1R5J3X2A4:17"
+)]
 pub struct PositionError {
     text: String,
 }

@@ -19,7 +19,9 @@ pub const EVENT_PREFIX: &str = "evt";
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SubjectError {
     /// A context, aggregate or command is not lower-kebab-case.
-    #[error("{kind} {text:?} is not allowed: use lower-case letters, digits and single hyphens, starting with a letter")]
+    #[error(
+        "{kind} {text:?} is not allowed: use lower-case letters, digits and single hyphens, starting with a letter"
+    )]
     Name {
         /// Which part.
         kind: &'static str,
@@ -204,9 +206,10 @@ pub fn published_subject(stored: &str) -> String {
 /// The server's `partition(16, …)`: FNV-1a (32 bits) over the concatenated tokens, modulo [`PARTITIONS`]
 /// (nats-server, `subject_transform.go`).
 fn partition(tokens: &[&str]) -> u32 {
-    let hash = tokens.iter().flat_map(|token| token.bytes()).fold(0x811c_9dc5_u32, |hash, byte| {
-        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-    });
+    let hash = tokens
+        .iter()
+        .flat_map(|token| token.bytes())
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     hash % PARTITIONS
 }
 
@@ -221,8 +224,7 @@ fn split<const N: usize>(subject: &str) -> Option<[&str; N]> {
 
 fn check_name(kind: &'static str, text: &str) -> Result<(), SubjectError> {
     let starts_well = text.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase());
-    let allowed =
-        text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    let allowed = text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
     let hyphens = !text.ends_with('-') && !text.contains("--");
     if starts_well && allowed && hyphens && text.len() <= AGGREGATE_ID_LENGTH_MAX {
         Ok(())

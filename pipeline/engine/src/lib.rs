@@ -9,3 +9,5 @@ pub mod decider;
 pub mod nats_broker;
 pub mod projection;
 pub mod stream_reader;
+#[cfg(feature = "testing")]
+pub mod testing;

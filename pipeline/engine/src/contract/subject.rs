@@ -233,7 +233,11 @@ fn check_name(kind: &'static str, text: &str) -> Result<(), SubjectError> {
     }
 }
 
-fn check_id(text: &str) -> Result<(), SubjectError> {
+/// Checks an id against what subjects can carry. Models use it for ids in bodies that name other aggregates.
+///
+/// # Errors
+/// [`SubjectError::Id`].
+pub fn check_id(text: &str) -> Result<(), SubjectError> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b':' | b'@');
     if (1..=AGGREGATE_ID_LENGTH_MAX).contains(&text.len()) && text.bytes().all(allowed) {
         Ok(())

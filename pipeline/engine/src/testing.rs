@@ -1,0 +1,6 @@
+//! What tests of models, stages and the engine itself need. Behind the feature `testing`; never part of a release.
+
+pub mod given_when_then;
+pub mod golden;
+pub mod memory_rows;
+pub mod project;

@@ -1,0 +1,86 @@
+//! Business dates: civil days as the business counts them. A day that ends after midnight is the business's own affair;
+//! nothing here knows time zones.
+
+use std::{fmt, str::FromStr};
+
+use jiff::{Timestamp, civil::Date, tz::TimeZone};
+use millstream_engine::decider::Rejection;
+use serde::{Deserialize, Serialize};
+
+/// A business date. Its text form, everywhere, is `YYYY-MM-DD`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct BusinessDate(Date);
+
+/// A text that is no date.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not a date; write it as YYYY-MM-DD, as in 2012-01-31")]
+pub struct BusinessDateError {
+    text: String,
+}
+
+impl BusinessDate {
+    /// The date in UTC at `time`.
+    pub fn of_utc(time: Timestamp) -> Self {
+        Self(time.to_zoned(TimeZone::UTC).date())
+    }
+
+    /// Reads a date that a command gives.
+    ///
+    /// # Errors
+    /// The rejection `date-malformed`.
+    pub fn parse(text: &str) -> Result<Self, Rejection> {
+        text.parse().map_err(|error: BusinessDateError| Rejection::new("date-malformed", error.to_string()))
+    }
+}
+
+impl FromStr for BusinessDate {
+    type Err = BusinessDateError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // The parser below also takes 20120131 and whole timestamps; a key must have one form only.
+        let date = text.parse::<Date>().ok().map(Self).filter(|date| date.to_string() == text);
+        date.ok_or_else(|| BusinessDateError { text: text.to_owned() })
+    }
+}
+
+impl TryFrom<String> for BusinessDate {
+    type Error = BusinessDateError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<BusinessDate> for String {
+    fn from(date: BusinessDate) -> Self {
+        date.to_string()
+    }
+}
+
+impl fmt::Display for BusinessDate {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_one_text_form_is_a_date() {
+        assert_eq!("2012-02-29".parse::<BusinessDate>().unwrap().to_string(), "2012-02-29");
+        for text in
+            ["", "2012-02-30", "20120131", "2012-1-31", "2012-01-31T10:00", "31.01.2012", "-2012-01-31"]
+        {
+            assert_eq!(BusinessDate::parse(text).unwrap_err().code, "date-malformed", "{text}");
+        }
+    }
+
+    #[test]
+    fn a_moment_has_its_date_in_utc() {
+        let late = "2012-01-31T23:30:00-05:00".parse().unwrap();
+        assert_eq!(BusinessDate::of_utc(late).to_string(), "2012-02-01");
+    }
+}

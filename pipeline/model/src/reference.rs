@@ -1,0 +1,53 @@
+//! Ids and names in command bodies: what may stand where a body names a sku, a sale, a supplier, a person.
+//!
+//! Such an id follows the rules of an aggregate's own id, so that it can always become one, and a key of a row.
+
+use millstream_engine::{contract::subject::check_id, decider::Rejection};
+
+/// Longest name or other line of text, in characters.
+pub const NAME_LENGTH_MAX: usize = 500;
+
+/// Checks an id in a body. `code` is the rejection's code (`sku-not-allowed`), `field` what the body calls it.
+///
+/// # Errors
+/// A rejection with `code` that says what an id looks like.
+pub fn check_reference(code: &'static str, field: &str, text: &str) -> Result<(), Rejection> {
+    check_id(text).map_err(|error| Rejection::new(code, format!("{field}: {error}")))
+}
+
+/// Checks a name: not blank, not too long.
+///
+/// # Errors
+/// `name-blank` and `name-too-long`, naming the `field`.
+pub fn check_name(field: &str, text: &str) -> Result<(), Rejection> {
+    if text.trim().is_empty() {
+        return Err(Rejection::new("name-blank", format!("{field} is blank; give a name")));
+    }
+    if text.chars().count() > NAME_LENGTH_MAX {
+        let message = format!("{field} is longer than {NAME_LENGTH_MAX} characters; shorten it");
+        return Err(Rejection::new("name-too-long", message));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_follow_the_rules_of_aggregate_ids() {
+        assert_eq!(check_reference("sku-not-allowed", "sku", "75087:a@b_c-D"), Ok(()));
+        for text in ["", "a b", "a.b", "a/b", "ü", &"x".repeat(129)] {
+            let rejection = check_reference("sku-not-allowed", "sku", text).unwrap_err();
+            assert_eq!(rejection.code, "sku-not-allowed");
+            assert!(rejection.message.starts_with("sku: "), "{rejection}");
+        }
+    }
+
+    #[test]
+    fn names_are_neither_blank_nor_endless() {
+        assert_eq!(check_name("name", " \t").unwrap_err().code, "name-blank");
+        assert_eq!(check_name("name", &"ü".repeat(501)).unwrap_err().code, "name-too-long");
+        assert_eq!(check_name("name", &"ü".repeat(500)), Ok(()));
+    }
+}

@@ -1,6 +1,9 @@
 //! What tests of models, stages and the engine itself need. Behind the feature `testing`; never part of a release.
 
+pub mod dice;
+pub mod fault_plan;
 pub mod given_when_then;
 pub mod golden;
+pub mod memory_broker;
 pub mod memory_rows;
 pub mod project;

@@ -7,7 +7,9 @@ pub mod broker;
 pub mod contract;
 pub mod decider;
 pub mod nats_broker;
+pub mod nats_server;
 pub mod projection;
+pub mod provision;
 pub mod stream_reader;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -7,3 +7,4 @@ pub mod golden;
 pub mod memory_broker;
 pub mod memory_rows;
 pub mod project;
+pub mod test_server;

@@ -10,6 +10,7 @@ pub mod nats_broker;
 pub mod nats_server;
 pub mod projection;
 pub mod provision;
+pub mod read_store;
 pub mod stream_reader;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -1,0 +1,146 @@
+//! The rows of one projection during one transaction: what it has changed so far, over what the file holds.
+
+use std::{cell::OnceCell, collections::BTreeMap, ops::Bound};
+
+use redb::ReadableTable;
+
+use super::{ProjectionId, Snapshot, StoreError, TableName, snapshot::RowTable};
+use crate::projection::{ProjectionError, Rows};
+
+/// Reads through to a snapshot and collects changes in memory, so that each touched key is written once and in key
+/// order however often it changed. Dropping it forgets the changes.
+pub struct ProjectionRows<'s> {
+    snapshot: &'s Snapshot,
+    tables: Vec<ChangedTable>,
+    undeclared: Option<String>,
+}
+
+/// The changes of one table; `None` removes the key.
+pub(super) struct ChangedTable {
+    short_name: Box<str>,
+    pub(super) name: TableName,
+    pub(super) changes: BTreeMap<String, Option<Vec<u8>>>,
+    stored: OnceCell<Option<RowTable>>,
+}
+
+impl<'s> ProjectionRows<'s> {
+    /// No changes yet, over `snapshot`. `tables` are all that the projection may touch.
+    pub fn new<'t>(
+        snapshot: &'s Snapshot,
+        projection: &ProjectionId,
+        tables: impl IntoIterator<Item = &'t str>,
+    ) -> Self {
+        let tables = tables
+            .into_iter()
+            .map(|short_name| ChangedTable {
+                short_name: short_name.into(),
+                name: TableName::new(projection, short_name),
+                changes: BTreeMap::new(),
+                stored: OnceCell::new(),
+            })
+            .collect();
+        Self { snapshot, tables, undeclared: None }
+    }
+
+    /// The first table that was written without being declared, if any: the projection's fault, after which its changes
+    /// are incomplete.
+    pub fn undeclared_table(&self) -> Option<&str> {
+        self.undeclared.as_deref()
+    }
+
+    pub(super) fn into_changed_tables(self) -> impl Iterator<Item = ChangedTable> {
+        self.tables.into_iter().filter(|table| !table.changes.is_empty())
+    }
+
+    fn declared(&self, table: &str) -> Result<&ChangedTable, ProjectionError> {
+        self.tables.iter().find(|each| &*each.short_name == table).ok_or_else(|| undeclared(table))
+    }
+
+    fn change(&mut self, table: &str, key: &str, value: Option<Vec<u8>>) {
+        match self.tables.iter_mut().find(|each| &*each.short_name == table) {
+            Some(changed) => match changed.changes.get_mut(key) {
+                Some(present) => *present = value,
+                None => {
+                    changed.changes.insert(key.to_owned(), value);
+                }
+            },
+            None => {
+                self.undeclared.get_or_insert_with(|| table.to_owned());
+            }
+        }
+    }
+
+    fn stored<'t>(&self, table: &'t ChangedTable) -> Result<Option<&'t RowTable>, ProjectionError> {
+        if let Some(stored) = table.stored.get() {
+            return Ok(stored.as_ref());
+        }
+        let opened = self.snapshot.table(table.name.as_str()).map_err(store_failed)?;
+        Ok(table.stored.get_or_init(|| opened).as_ref())
+    }
+}
+
+impl Rows for ProjectionRows<'_> {
+    fn get(&self, table: &str, key: &str) -> Result<Option<Vec<u8>>, ProjectionError> {
+        let table = self.declared(table)?;
+        if let Some(change) = table.changes.get(key) {
+            return Ok(change.clone());
+        }
+        let Some(stored) = self.stored(table)? else { return Ok(None) };
+        let value = stored.get(key).map_err(|error| self.storage_failed(error))?;
+        Ok(value.map(|value| value.value().to_vec()))
+    }
+
+    fn put(&mut self, table: &str, key: &str, value: Vec<u8>) {
+        self.change(table, key, Some(value));
+    }
+
+    fn delete(&mut self, table: &str, key: &str) {
+        self.change(table, key, None);
+    }
+
+    fn scan(&self, table: &str, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, ProjectionError> {
+        let table = self.declared(table)?;
+        let from = (Bound::Included(prefix), Bound::Unbounded);
+        let mut changes = table
+            .changes
+            .range::<str, _>(from)
+            .take_while(|(key, _)| key.starts_with(prefix))
+            .map(|(key, value)| (key.as_str(), value.as_deref()))
+            .peekable();
+        let mut rows = Vec::new();
+        if let Some(stored) = self.stored(table)? {
+            let range =
+                ReadableTable::range::<&str>(stored, from).map_err(|error| self.storage_failed(error))?;
+            for row in range {
+                let (key, value) = row.map_err(|error| self.storage_failed(error))?;
+                let key = key.value();
+                if !key.starts_with(prefix) {
+                    break;
+                }
+                while let Some((new_key, change)) = changes.next_if(|(changed, _)| *changed < key) {
+                    rows.extend(change.map(|value| (new_key.to_owned(), value.to_vec())));
+                }
+                match changes.next_if(|(changed, _)| *changed == key) {
+                    Some((_, change)) => rows.extend(change.map(|value| (key.to_owned(), value.to_vec()))),
+                    None => rows.push((key.to_owned(), value.value().to_vec())),
+                }
+            }
+        }
+        rows.extend(changes.filter_map(|(key, change)| Some((key.to_owned(), change?.to_vec()))));
+        Ok(rows)
+    }
+}
+
+impl ProjectionRows<'_> {
+    fn storage_failed(&self, error: redb::StorageError) -> ProjectionError {
+        store_failed(StoreError::from_storage(self.snapshot.path(), error))
+    }
+}
+
+fn store_failed(error: StoreError) -> ProjectionError {
+    ProjectionError::Store(Box::new(error))
+}
+
+fn undeclared(table: &str) -> ProjectionError {
+    ProjectionError::Inconsistent(format!("the projection uses table {table:?} but does not declare it"))
+}

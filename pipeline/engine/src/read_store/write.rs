@@ -1,0 +1,111 @@
+//! Writing: the changes of all projections and their checkpoints in one transaction.
+
+use redb::{TableHandle, WriteTransaction};
+
+use super::{
+    Checkpoint, ProjectionId, ProjectionRows, ReadStore, StoreError,
+    snapshot::{CHECKPOINTS, definition},
+};
+
+/// What a commit survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// Nothing but the end of the transaction: it is visible to readers, and a crash forgets it.
+    Volatile,
+    /// A crash of the machine, together with every commit before.
+    Durable,
+}
+
+/// What one transaction changes for one projection.
+pub struct Changes<'s> {
+    /// The projection.
+    pub projection: ProjectionId,
+    /// Its changed rows.
+    pub rows: ProjectionRows<'s>,
+    /// Its checkpoint afterwards; the one before stays when there is none.
+    pub checkpoint: Option<Checkpoint>,
+}
+
+impl ReadStore {
+    /// Writes the changes of several projections, all or none. Without changes it still makes what was committed before
+    /// as durable as `durability` says.
+    ///
+    /// # Errors
+    /// [`StoreError`]: nothing of it was written, and the file must be opened again.
+    pub fn commit(&self, changes: Vec<Changes<'_>>, durability: Durability) -> Result<(), StoreError> {
+        let transaction = self.begin(durability)?;
+        for each in changes {
+            self.write_rows(&transaction, each.rows)?;
+            if let Some(checkpoint) = &each.checkpoint {
+                self.write_checkpoint(&transaction, &each.projection, checkpoint)?;
+            }
+        }
+        transaction.commit().map_err(|source| StoreError::from_commit(self.path(), source))
+    }
+
+    /// Removes every row of a projection and sets its checkpoint, durably. Repeating it changes nothing.
+    ///
+    /// # Errors
+    /// As [`Self::commit`].
+    pub fn reset(&self, projection: &ProjectionId, checkpoint: &Checkpoint) -> Result<(), StoreError> {
+        let transaction = self.begin(Durability::Durable)?;
+        let prefix = projection.table_prefix();
+        let tables: Vec<_> = transaction
+            .list_tables()
+            .map_err(|source| StoreError::from_storage(self.path(), source))?
+            .filter(|table| table.name().starts_with(&prefix))
+            .collect();
+        for table in tables {
+            transaction.delete_table(table).map_err(|source| StoreError::from_table(self.path(), source))?;
+        }
+        self.write_checkpoint(&transaction, projection, checkpoint)?;
+        transaction.commit().map_err(|source| StoreError::from_commit(self.path(), source))
+    }
+
+    fn begin(&self, durability: Durability) -> Result<WriteTransaction, StoreError> {
+        let mut transaction = self
+            .database
+            .begin_write()
+            .map_err(|source| StoreError::from_transaction(self.path(), source))?;
+        match durability {
+            Durability::Volatile => transaction
+                .set_durability(redb::Durability::None)
+                .expect("only savepoints and shared files forbid it, and this store uses neither"),
+            // The allocator's state is written along, so that opening after a crash takes no time.
+            Durability::Durable => transaction.set_quick_repair(true),
+        }
+        Ok(transaction)
+    }
+
+    fn write_rows(&self, transaction: &WriteTransaction, rows: ProjectionRows<'_>) -> Result<(), StoreError> {
+        let failed = |source| StoreError::from_storage(self.path(), source);
+        for changed in rows.into_changed_tables() {
+            let mut table = transaction
+                .open_table(definition(changed.name.as_str()))
+                .map_err(|source| StoreError::from_table(self.path(), source))?;
+            for (key, change) in &changed.changes {
+                match change {
+                    Some(value) => drop(table.insert(key.as_str(), value.as_slice()).map_err(failed)?),
+                    None => drop(table.remove(key.as_str()).map_err(failed)?),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn write_checkpoint(
+        &self,
+        transaction: &WriteTransaction,
+        projection: &ProjectionId,
+        checkpoint: &Checkpoint,
+    ) -> Result<(), StoreError> {
+        let value = serde_json::to_vec(checkpoint).expect("a checkpoint holds only texts and numbers");
+        let mut table = transaction
+            .open_table(definition(CHECKPOINTS))
+            .map_err(|source| StoreError::from_table(self.path(), source))?;
+        table
+            .insert(projection.as_str(), value.as_slice())
+            .map(drop)
+            .map_err(|source| StoreError::from_storage(self.path(), source))
+    }
+}

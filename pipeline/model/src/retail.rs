@@ -1,7 +1,10 @@
 //! Retail: products from suppliers, deliveries, tills, business days, and the daily reports about them.
 
+pub mod business_day;
+pub mod delivery;
 pub mod product;
 pub mod product_view;
+pub mod till;
 
 use millstream_engine::{decider::AggregateRegistry, projection::Projection};
 
@@ -10,7 +13,11 @@ pub const CONTEXT: &str = "retail";
 
 /// Adds the context's aggregates.
 pub fn aggregates(registry: AggregateRegistry) -> AggregateRegistry {
-    registry.with::<product::Product>()
+    registry
+        .with::<product::Product>()
+        .with::<delivery::Delivery>()
+        .with::<till::Till>()
+        .with::<business_day::BusinessDay>()
 }
 
 /// The context's projections.

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, path::PathBuf};
 
 use millstream_engine::{decider::Decider, testing::golden};
-use millstream_model::retail::product::Product;
+use millstream_model::retail::{business_day::BusinessDay, delivery::Delivery, product::Product, till::Till};
 
 fn check<D: Decider>(checked: &mut BTreeSet<(&'static str, &'static str)>) {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden").join(D::CONTEXT).join(D::AGGREGATE);
@@ -15,6 +15,9 @@ fn check<D: Decider>(checked: &mut BTreeSet<(&'static str, &'static str)>) {
 fn every_released_event_is_still_read() {
     let mut checked = BTreeSet::new();
     check::<Product>(&mut checked);
+    check::<Delivery>(&mut checked);
+    check::<Till>(&mut checked);
+    check::<BusinessDay>(&mut checked);
 
     let registered: BTreeSet<_> =
         millstream_model::aggregates().iter().map(|each| (each.context(), each.aggregate())).collect();

@@ -1,0 +1,346 @@
+//! `till.<store>_<date>`: one store's business day, from its first sale to its close, and what comes in late.
+//!
+//! A sale at the counter has happened: nothing here refuses it for stock, price list or a closed day. A sale after the
+//! close is recorded as late, and the till can be closed again. Each sale and return has an id of its own within the
+//! till, so that an upload can be repeated.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use millstream_engine::decider::{Decider, DecisionContext, Rejection};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    business_date::BusinessDate,
+    money::{Currency, check_price, check_quantity, total},
+    reference::check_reference,
+};
+
+/// The two parts of a till's id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TillId {
+    /// The store.
+    pub store: String,
+    /// The business date.
+    pub business_date: BusinessDate,
+}
+
+impl TillId {
+    /// Reads `<store>_<YYYY-MM-DD>`; a store's id may contain underscores itself.
+    ///
+    /// # Errors
+    /// The rejection `till-id-malformed`.
+    pub fn parse(id: &str) -> Result<Self, Rejection> {
+        let malformed = || {
+            let message = format!("till {id} is not <store>_<date>; write it as in 2506_2012-01-31");
+            Rejection::new("till-id-malformed", message)
+        };
+        let (store, date) = id.rsplit_once('_').ok_or_else(malformed)?;
+        if store.is_empty() {
+            return Err(malformed());
+        }
+        Ok(Self { store: store.to_owned(), business_date: date.parse().map_err(|_| malformed())? })
+    }
+}
+
+/// Some units of one item at one price.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TillLine {
+    /// The item.
+    pub sku: String,
+    /// How many; at least 1.
+    pub quantity: i64,
+    /// Of one unit, in minor units.
+    pub unit_price: i64,
+}
+
+/// Records a sale. The same content under the same id again changes nothing.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecordSale {
+    /// Its id within the till.
+    pub sale: String,
+    /// ISO 4217 code; one a till.
+    pub currency: String,
+    /// What was sold; at least one line.
+    pub lines: Vec<TillLine>,
+    /// When, by the till's own clock (RFC 3339). Kept as given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sold_at: Option<String>,
+}
+
+/// Records a return. The same content under the same id again changes nothing.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecordReturn {
+    /// Its id within the till.
+    #[serde(rename = "return")]
+    pub return_id: String,
+    /// The sale it reverses, when it is known. One that this till does not know may be of another day.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sale: Option<String>,
+    /// ISO 4217 code; one a till.
+    pub currency: String,
+    /// What came back; at least one line.
+    pub lines: Vec<TillLine>,
+}
+
+/// Ends the day, or ends it again after late entries. With nothing new it changes nothing.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CloseTill {}
+
+millstream_engine::commands! {
+    /// What can be asked of a till.
+    pub enum TillCommand {
+        RecordSale(RecordSale) = "record-sale",
+        RecordReturn(RecordReturn) = "record-return",
+        Close(CloseTill) = "close",
+    }
+}
+
+/// Something was sold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SaleRecorded {
+    /// Its id within the till.
+    pub sale: String,
+    /// Of all prices.
+    pub currency: Currency,
+    /// What was sold.
+    pub lines: Vec<TillLine>,
+    /// When, by the till's own clock, as given.
+    pub sold_at: Option<String>,
+    /// Whether the till had been closed before.
+    pub late: bool,
+}
+
+/// Something came back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReturnRecorded {
+    /// Its id within the till.
+    #[serde(rename = "return")]
+    pub return_id: String,
+    /// The sale it reverses, when it is known.
+    pub sale: Option<String>,
+    /// Of all prices.
+    pub currency: Currency,
+    /// What came back.
+    pub lines: Vec<TillLine>,
+    /// Whether the till had been closed before.
+    pub late: bool,
+}
+
+/// The day was ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TillClosed {
+    /// The how-manieth close it is, from 1.
+    pub closing: u32,
+}
+
+millstream_engine::events! {
+    /// What can happen to a till.
+    pub enum TillEvent of "till" {
+        SaleRecorded(SaleRecorded) = "sale-recorded" v 1,
+        ReturnRecorded(ReturnRecorded) = "return-recorded" v 1,
+        Closed(TillClosed) = "till-closed" v 1,
+    }
+}
+
+fn differs(code: &'static str, kind: &str, id: &str, till: &str) -> Rejection {
+    let message = format!(
+        "{kind} {id} of till {till} is recorded with other content; use another id, or reverse it with record-return"
+    );
+    Rejection::new(code, message)
+}
+
+/// The digest of a sale's or a return's content. Cut to what makes a clash by accident unthinkable.
+type ContentDigest = [u8; 16];
+
+/// What the rules need to know of a till. Small for each sale: a till may have thousands.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TillState {
+    currency: Option<Currency>,
+    sales: BTreeMap<String, SaleNote>,
+    returns: BTreeMap<String, ContentDigest>,
+    closings: u32,
+    changed_since_close: bool,
+}
+
+/// A sale in [`TillState`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct SaleNote {
+    /// None when only a return has named the sale so far.
+    digest: Option<ContentDigest>,
+    /// Units sold and not returned yet, by sku; below zero where returns came first.
+    left: BTreeMap<String, i64>,
+}
+
+/// The rules of `till.<store>_<date>`.
+#[derive(Debug)]
+pub struct Till;
+
+impl Decider for Till {
+    type Command = TillCommand;
+    type Event = TillEvent;
+    type State = TillState;
+
+    const CONTEXT: &'static str = super::CONTEXT;
+    const AGGREGATE: &'static str = "till";
+
+    fn check_id(id: &str) -> Result<(), Rejection> {
+        TillId::parse(id).map(|_| ())
+    }
+
+    fn decide(
+        state: &TillState,
+        command: &TillCommand,
+        context: &DecisionContext<'_>,
+    ) -> Result<Vec<TillEvent>, Rejection> {
+        match command {
+            TillCommand::RecordSale(sale) => decide_sale(state, sale, context.aggregate_id),
+            TillCommand::RecordReturn(entry) => decide_return(state, entry, context.aggregate_id),
+            TillCommand::Close(_) if state.closings > 0 && !state.changed_since_close => Ok(vec![]),
+            TillCommand::Close(_) => Ok(vec![TillEvent::Closed(TillClosed { closing: state.closings + 1 })]),
+        }
+    }
+
+    fn evolve(state: &mut TillState, event: &TillEvent) {
+        match event {
+            TillEvent::SaleRecorded(sale) => {
+                let note = state.sales.entry(sale.sale.clone()).or_default();
+                note.digest = Some(digest(&(sale.currency, &sale.lines, &sale.sold_at)));
+                for line in &sale.lines {
+                    *note.left.entry(line.sku.clone()).or_default() += line.quantity;
+                }
+                state.currency = Some(sale.currency);
+                state.changed_since_close = true;
+            }
+            TillEvent::ReturnRecorded(entry) => {
+                let content = digest(&(entry.currency, &entry.lines, &entry.sale));
+                state.returns.insert(entry.return_id.clone(), content);
+                if let Some(sale) = &entry.sale {
+                    let note = state.sales.entry(sale.clone()).or_default();
+                    for line in &entry.lines {
+                        *note.left.entry(line.sku.clone()).or_default() -= line.quantity;
+                    }
+                }
+                state.currency = Some(entry.currency);
+                state.changed_since_close = true;
+            }
+            TillEvent::Closed(closed) => {
+                state.closings = closed.closing;
+                state.changed_since_close = false;
+            }
+        }
+    }
+}
+
+fn decide_sale(state: &TillState, command: &RecordSale, till: &str) -> Result<Vec<TillEvent>, Rejection> {
+    check_reference("sale-not-allowed", "sale", &command.sale)?;
+    let currency = Currency::parse(&command.currency)?;
+    if let Some(sold_at) = &command.sold_at {
+        check_time(sold_at)?;
+    }
+    if let Some(known) = state.sales.get(&command.sale).and_then(|note| note.digest) {
+        return if known == digest(&(currency, &command.lines, &command.sold_at)) {
+            Ok(vec![])
+        } else {
+            Err(differs("sale-differs", "sale", &command.sale, till))
+        };
+    }
+    check_currency(state, currency, till)?;
+    check_lines(&format!("sale {}", command.sale), &command.lines)?;
+    Ok(vec![TillEvent::SaleRecorded(SaleRecorded {
+        sale: command.sale.clone(),
+        currency,
+        lines: command.lines.clone(),
+        sold_at: command.sold_at.clone(),
+        late: state.closings > 0,
+    })])
+}
+
+fn decide_return(state: &TillState, command: &RecordReturn, till: &str) -> Result<Vec<TillEvent>, Rejection> {
+    check_reference("return-not-allowed", "return", &command.return_id)?;
+    if let Some(sale) = &command.sale {
+        check_reference("sale-not-allowed", "sale", sale)?;
+    }
+    let currency = Currency::parse(&command.currency)?;
+    if let Some(known) = state.returns.get(&command.return_id) {
+        return if *known == digest(&(currency, &command.lines, &command.sale)) {
+            Ok(vec![])
+        } else {
+            Err(differs("return-differs", "return", &command.return_id, till))
+        };
+    }
+    check_currency(state, currency, till)?;
+    check_lines(&format!("return {}", command.return_id), &command.lines)?;
+    if let Some(sale) = &command.sale {
+        check_left(state, sale, &command.lines)?;
+    }
+    Ok(vec![TillEvent::ReturnRecorded(ReturnRecorded {
+        return_id: command.return_id.clone(),
+        sale: command.sale.clone(),
+        currency,
+        lines: command.lines.clone(),
+        late: state.closings > 0,
+    })])
+}
+
+fn check_time(text: &str) -> Result<(), Rejection> {
+    text.parse::<Timestamp>().map(|_| ()).map_err(|_| {
+        let message = format!("sold_at {text:?} is not a time; write it as in 2012-01-31T16:05:00-06:00");
+        Rejection::new("time-malformed", message)
+    })
+}
+
+fn check_currency(state: &TillState, currency: Currency, till: &str) -> Result<(), Rejection> {
+    match state.currency {
+        Some(known) if known != currency => {
+            let message = format!("till {till} is kept in {known}, not in {currency}");
+            Err(Rejection::new("currency-differs", message))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_lines(what: &str, lines: &[TillLine]) -> Result<(), Rejection> {
+    if lines.is_empty() {
+        return Err(Rejection::new("lines-empty", format!("{what} has no lines; give at least one")));
+    }
+    for line in lines {
+        check_reference("sku-not-allowed", "sku", &line.sku)?;
+        check_quantity(&format!("{} in {what}", line.sku), line.quantity)?;
+        check_price(&format!("{} in {what}", line.sku), line.unit_price)?;
+    }
+    total(what, lines.iter().map(|line| (line.quantity, line.unit_price))).map(|_| ())
+}
+
+/// Refuses to take back more of a sale than it still has. A sale this till does not know passes.
+fn check_left(state: &TillState, sale: &str, lines: &[TillLine]) -> Result<(), Rejection> {
+    let Some(note) = state.sales.get(sale).filter(|note| note.digest.is_some()) else { return Ok(()) };
+    let mut wanted: BTreeMap<&str, i64> = BTreeMap::new();
+    for line in lines {
+        *wanted.entry(&line.sku).or_default() += line.quantity;
+    }
+    for (sku, quantity) in wanted {
+        let left = note.left.get(sku).copied().unwrap_or(0).max(0);
+        if quantity > left {
+            let message = format!(
+                "sale {sale} has {left} of {sku} left to return, not {quantity}; correct the quantity"
+            );
+            return Err(Rejection::new("return-exceeds-sale", message));
+        }
+    }
+    Ok(())
+}
+
+fn digest<T: Serialize>(content: &T) -> ContentDigest {
+    let bytes = serde_json::to_vec(content).expect("contents hold only plain data");
+    let mut short = ContentDigest::default();
+    blake3::Hasher::new().update(&bytes).finalize_xof().fill(&mut short);
+    short
+}
+
+#[cfg(test)]
+mod tests;

@@ -2,9 +2,12 @@
 
 pub mod business_day;
 pub mod delivery;
+pub mod delivery_view;
 pub mod product;
 pub mod product_view;
+pub mod sale_view;
 pub mod till;
+pub mod till_view;
 
 use millstream_engine::{decider::AggregateRegistry, projection::Projection};
 
@@ -22,5 +25,10 @@ pub fn aggregates(registry: AggregateRegistry) -> AggregateRegistry {
 
 /// The context's projections.
 pub fn projections() -> Vec<Box<dyn Projection>> {
-    vec![Box::new(product_view::ProductView)]
+    vec![
+        Box::new(product_view::ProductView),
+        Box::new(delivery_view::DeliveryView),
+        Box::new(till_view::TillView),
+        Box::new(sale_view::SaleView),
+    ]
 }

@@ -344,3 +344,6 @@ fn digest<T: Serialize>(content: &T) -> ContentDigest {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+pub(crate) mod test_events;

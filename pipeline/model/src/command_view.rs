@@ -1,0 +1,121 @@
+//! View `command`, key `<command id>`: what became of a command. One whose sender gave no id is found under
+//! the id derived from its position, `@<position>`.
+//!
+//! A command that was sent again is answered here with its first outcome, and the row says how often and where it came
+//! again. A dead-lettered command that is retried gets its newer outcome.
+
+use millstream_engine::{
+    contract::{
+        command::derived_id,
+        outcome::{CommandOutcome, Outcome, OutcomeReply},
+    },
+    projection::{OutcomeProjection, ProjectionError, Rows},
+};
+use serde_json::{Map, Value, json};
+
+const VIEW: &str = "command";
+
+/// Fills the view `command`.
+#[derive(Debug)]
+pub struct CommandView;
+
+impl OutcomeProjection for CommandView {
+    fn name(&self) -> &'static str {
+        VIEW
+    }
+
+    fn apply(&self, outcome: &CommandOutcome, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
+        let id = outcome.id.as_deref().map_or_else(|| derived_id(outcome.position), str::to_owned);
+        let row = match &outcome.outcome {
+            Outcome::Duplicate { of, .. } => {
+                let first = rows.read::<Map<String, Value>>(VIEW, &id)?;
+                // OUTCOMES may have been purged up to here: what the duplicate says of the first is then all there is.
+                let mut row = first
+                    .unwrap_or_else(|| row_of(&id, *of, outcome.outcome.first().clone(), &outcome.subject()));
+                let repeats = row.get("repeats").and_then(Value::as_u64).unwrap_or(0);
+                row.insert("repeats".into(), json!(repeats + 1));
+                row.insert("last_repeat".into(), json!(outcome.position));
+                row
+            }
+            first => row_of(&id, outcome.position, first.clone(), &outcome.subject()),
+        };
+        rows.write(VIEW, &id, &row);
+        Ok(())
+    }
+}
+
+fn row_of(id: &str, command_position: u64, outcome: Outcome, subject: &str) -> Map<String, Value> {
+    let reply = OutcomeReply { command_id: id.into(), command_position, outcome, query_position: None };
+    let mut row = match reply.to_json() {
+        Value::Object(row) => row,
+        _ => Map::new(),
+    };
+    row.insert("subject".into(), json!(subject));
+    row
+}
+
+#[cfg(test)]
+mod tests {
+    use millstream_engine::testing::memory_rows::MemoryRows;
+
+    use super::*;
+
+    fn row_after(
+        id: Option<&str>,
+        outcomes: impl IntoIterator<Item = (u64, Outcome)>,
+    ) -> (MemoryRows, Value) {
+        let mut rows = MemoryRows::new();
+        for (position, outcome) in outcomes {
+            let address = "retail.till.1_2012-01-31.close".into();
+            let outcome = CommandOutcome { position, id: id.map(Into::into), address, outcome };
+            CommandView.apply(&outcome, &mut rows).unwrap();
+        }
+        let key = rows.keys(VIEW)[0].to_owned();
+        let row = rows.json(VIEW, &key);
+        (rows, row)
+    }
+
+    fn accepted() -> Outcome {
+        Outcome::Accepted { position: 3, version: 1, events: 1 }
+    }
+
+    fn duplicate(of: u64) -> Outcome {
+        Outcome::Duplicate { of, first: Box::new(accepted()) }
+    }
+
+    #[test]
+    fn row_is_the_flat_form_of_the_reply_and_the_subject() {
+        let (_, row) = row_after(Some("c-1"), [(7, accepted())]);
+        assert_eq!(
+            row,
+            json!({
+                "command_id": "c-1", "command_position": 7, "subject": "cmd.retail.till.1_2012-01-31.close",
+                "outcome": "accepted", "position": 3, "version": 1, "events": 1,
+            })
+        );
+        let rejected = Outcome::Rejected { code: "lines-empty".into(), message: "no lines".into() };
+        let (_, row) = row_after(None, [(8, rejected)]);
+        assert_eq!((&row["command_id"], &row["code"]), (&json!("@8"), &json!("lines-empty")));
+    }
+
+    #[test]
+    fn repeats_keep_the_first_outcome() {
+        let (rows, row) = row_after(Some("c-1"), [(7, accepted()), (9, duplicate(7)), (12, duplicate(7))]);
+        assert_eq!(rows.keys(VIEW), ["c-1"]);
+        assert_eq!((&row["outcome"], &row["command_position"]), (&json!("accepted"), &json!(7)));
+        assert_eq!((&row["repeats"], &row["last_repeat"]), (&json!(2), &json!(12)));
+    }
+
+    #[test]
+    fn repeat_of_a_command_before_the_kept_outcomes_tells_what_it_knows() {
+        let (_, row) = row_after(Some("c-1"), [(9, duplicate(7))]);
+        assert_eq!((&row["outcome"], &row["command_position"]), (&json!("accepted"), &json!(7)));
+    }
+
+    #[test]
+    fn retried_dead_letter_shows_its_newer_outcome() {
+        let dead = Outcome::DeadLettered { code: "body-malformed".into(), message: "line 1".into() };
+        let (_, row) = row_after(Some("c-1"), [(7, dead), (9, accepted())]);
+        assert_eq!((&row["outcome"], &row["command_position"]), (&json!("accepted"), &json!(9)));
+    }
+}

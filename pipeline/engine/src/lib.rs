@@ -4,13 +4,21 @@
 //! performs their I/O. No business word occurs here.
 
 pub mod broker;
+pub mod config;
+pub mod connection;
 pub mod contract;
 pub mod decider;
+pub mod exit_code;
+pub mod health;
+pub mod metrics;
 pub mod nats_broker;
 pub mod nats_server;
 pub mod projection;
 pub mod provision;
 pub mod read_store;
+pub mod shutdown;
+pub mod stage;
 pub mod stream_reader;
+pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;

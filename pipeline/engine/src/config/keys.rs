@@ -1,0 +1,348 @@
+//! Resolves keys against the layers: each read names a key, its type, its default and its purpose, once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::entry::{Entry, Source};
+use super::layer::{Layer, Value};
+use super::units::{format_bytes, format_duration, parse_bytes, parse_duration};
+use super::{ConfigError, Origins, Section};
+
+/// Least likeness (Jaro-Winkler) of a known key that is worth suggesting for an unknown one.
+const SUGGESTION_LIKENESS: f64 = 0.8;
+
+/// All layers, and what was found so far.
+#[derive(Debug)]
+pub(super) struct Keys {
+    /// Lowest first.
+    layers: Vec<Layer>,
+    environment: BTreeMap<String, String>,
+    entries: Vec<Entry>,
+    sections: BTreeSet<&'static str>,
+    problems: Vec<String>,
+}
+
+impl Keys {
+    /// Reads the file and sorts variables and flags into layers.
+    pub(super) fn new(origins: &Origins) -> Self {
+        let mut problems = Vec::new();
+        let mut layers = Vec::new();
+        if let Some(path) = &origins.file {
+            match std::fs::read_to_string(path) {
+                Ok(text) => match Layer::from_toml(path, &text) {
+                    Ok(layer) => layers.push(layer),
+                    Err(problem) => problems.push(problem),
+                },
+                Err(error) => problems.push(format!("--config {}: cannot be read: {error}", path.display())),
+            }
+        }
+        layers.push(Layer::from_variables(&origins.environment));
+        let (flags, wrong_flags) = Layer::from_settings(&origins.settings);
+        problems.extend(wrong_flags);
+        layers.push(flags);
+        Self {
+            layers,
+            environment: origins.environment.clone(),
+            entries: Vec::new(),
+            sections: BTreeSet::new(),
+            problems,
+        }
+    }
+
+    /// Reads one section.
+    pub(super) fn section<S: Section>(&mut self) -> S {
+        self.sections.insert(S::NAME);
+        S::read(&mut SectionKeys { keys: self, section: S::NAME })
+    }
+
+    /// Refuses what no section has asked for, and reports all problems together.
+    pub(super) fn finish(mut self) -> Result<Vec<Entry>, ConfigError> {
+        let known: BTreeSet<&str> = self.entries.iter().map(|entry| entry.key.as_str()).collect();
+        let mut unknown = Vec::new();
+        for (key, (_, source)) in self.layers.iter().flat_map(|layer| &layer.values) {
+            if !known.contains(key.as_str()) && !self.concerns_another_stage(key, source) {
+                unknown.push(format!("{source}: unknown key `{key}`; {}", suggestion(key, &known)));
+            }
+        }
+        self.problems.extend(unknown);
+        if self.problems.is_empty() { Ok(self.entries) } else { Err(ConfigError { problems: self.problems }) }
+    }
+
+    /// Variables are often set for several stages at once; a whole foreign section of them is no slip of the pen.
+    fn concerns_another_stage(&self, key: &str, source: &Source) -> bool {
+        let section = key.split_once('.').map_or(key, |(section, _)| section);
+        matches!(source, Source::Variable(_))
+            && !self.sections.contains(section)
+            && STAGE_SECTIONS.contains(&section)
+    }
+}
+
+/// The sections that belong to one stage each.
+const STAGE_SECTIONS: [&str; 5] = ["command_handler", "projector", "reporter", "process_manager", "gateway"];
+
+fn suggestion(key: &str, known: &BTreeSet<&str>) -> String {
+    let closest = known
+        .iter()
+        .map(|candidate| (strsim::jaro_winkler(key, candidate), candidate))
+        .max_by(|(left, _), (right, _)| left.total_cmp(right));
+    match closest {
+        Some((likeness, candidate)) if likeness >= SUGGESTION_LIKENESS => {
+            format!("did you mean `{candidate}`?")
+        }
+        _ => "remove it, or see --dump-config for the keys there are".to_owned(),
+    }
+}
+
+/// The keys of one section. Each method resolves one key; what is wrong is noted, and the default returned.
+#[derive(Debug)]
+pub struct SectionKeys<'a> {
+    keys: &'a mut Keys,
+    section: &'static str,
+}
+
+impl SectionKeys<'_> {
+    /// The environment of the process, for settings that have variables of their own.
+    #[must_use]
+    pub fn environment(&self) -> &BTreeMap<String, String> {
+        &self.keys.environment
+    }
+
+    /// All layers, lowest first.
+    pub(crate) fn layers(&mut self) -> &mut Vec<Layer> {
+        &mut self.keys.layers
+    }
+
+    /// Lists a secret without its value.
+    pub(crate) fn hidden_entry(&mut self, name: &str, source: Source) {
+        let value = Some(quoted("(hidden)"));
+        let help = "a secret of natscli's";
+        self.keys.entries.push(Entry { key: self.full(name), value, default: None, source, help });
+    }
+
+    /// The value and origin that win for a key of this section, before types.
+    pub(crate) fn resolve(&self, name: &str) -> Option<(Value, Source)> {
+        let key = self.full(name);
+        self.keys.layers.iter().rev().find_map(|layer| layer.values.get(&key)).cloned()
+    }
+
+    /// Notes a problem with a key: `rule` completes the sentence "`section.key` …".
+    pub fn problem(&mut self, name: &str, rule: impl Display) {
+        let key = self.full(name);
+        let place = match self.resolve(name) {
+            Some((_, source)) => source.to_string(),
+            None => "default".to_owned(),
+        };
+        self.keys.problems.push(format!("{place}: `{key}` {rule}"));
+    }
+
+    /// Notes a problem that no single key has.
+    pub fn general_problem(&mut self, sentence: impl Display) {
+        self.keys.problems.push(sentence.to_string());
+    }
+
+    /// Text.
+    pub fn text(&mut self, name: &str, default: &str, help: &'static str) -> String {
+        self.read(name, Some(default.to_owned()), help, as_text, |text| quoted(text)).unwrap_or_default()
+    }
+
+    /// Text that may be absent.
+    pub fn optional_text(&mut self, name: &str, help: &'static str) -> Option<String> {
+        self.read(name, None, help, as_text, |text| quoted(text))
+    }
+
+    /// A file or folder; `~` at its start is the home directory, a relative one starts at the working directory.
+    pub fn path(&mut self, name: &str, default: &str, help: &'static str) -> PathBuf {
+        let text = self.text(name, default, help);
+        self.expand_home(&text)
+    }
+
+    /// A file or folder that may be absent.
+    pub fn optional_path(&mut self, name: &str, help: &'static str) -> Option<PathBuf> {
+        let text = self.optional_text(name, help).filter(|text| !text.is_empty())?;
+        Some(self.expand_home(&text))
+    }
+
+    /// True or false.
+    pub fn flag(&mut self, name: &str, default: bool, help: &'static str) -> bool {
+        self.read(name, Some(default), help, as_boolean, ToString::to_string).unwrap_or(default)
+    }
+
+    /// A whole number within a range.
+    pub fn number(
+        &mut self,
+        name: &str,
+        default: u64,
+        range: RangeInclusive<u64>,
+        help: &'static str,
+    ) -> u64 {
+        let parse = |value: &Value| {
+            let number = as_number(value)?;
+            if range.contains(&number) {
+                return Ok(number);
+            }
+            Err(format!("is {number}; it takes {} to {}", range.start(), range.end()))
+        };
+        self.read(name, Some(default), help, parse, ToString::to_string).unwrap_or(default)
+    }
+
+    /// A count of at least one.
+    pub fn count(&mut self, name: &str, default: NonZeroUsize, help: &'static str) -> NonZeroUsize {
+        let parse = |value: &Value| {
+            let number =
+                usize::try_from(as_number(value)?).map_err(|error| format!("is too large: {error}"))?;
+            NonZeroUsize::new(number).ok_or_else(|| "is 0; it takes 1 or more".to_owned())
+        };
+        self.read(name, Some(default), help, parse, ToString::to_string).unwrap_or(default)
+    }
+
+    /// A duration; zero is allowed.
+    pub fn duration(&mut self, name: &str, default: Duration, help: &'static str) -> Duration {
+        let parse = |value: &Value| match value {
+            Value::Text(text) | Value::Word(text) => {
+                parse_duration(text).map_err(|error| format!("is wrong: {error}"))
+            }
+            other => Err(format!("is {}; it takes a duration such as \"3s\"", other.kind())),
+        };
+        let show = |duration: &Duration| quoted(&format_duration(*duration));
+        self.read(name, Some(default), help, parse, show).unwrap_or(default)
+    }
+
+    /// A duration above zero.
+    pub fn positive_duration(&mut self, name: &str, default: Duration, help: &'static str) -> Duration {
+        let duration = self.duration(name, default, help);
+        if duration.is_zero() {
+            self.problem(name, "is 0; it takes a duration above zero, such as \"3s\"");
+        }
+        duration
+    }
+
+    /// A size in bytes.
+    pub fn bytes(&mut self, name: &str, default: u64, help: &'static str) -> u64 {
+        let parse = |value: &Value| match value {
+            Value::Text(text) | Value::Word(text) => {
+                parse_bytes(text).map_err(|error| format!("is wrong: {error}"))
+            }
+            other => as_number(other),
+        };
+        self.read(name, Some(default), help, parse, |bytes| quoted(&format_bytes(*bytes))).unwrap_or(default)
+    }
+
+    /// Texts: a list in TOML, separated by commas elsewhere.
+    pub fn list(&mut self, name: &str, default: &[&str], help: &'static str) -> Vec<String> {
+        let default = default.iter().map(|item| (*item).to_owned()).collect();
+        let show = |items: &Vec<String>| {
+            format!("[{}]", items.iter().map(|item| quoted(item)).collect::<Vec<_>>().join(", "))
+        };
+        self.read(name, Some(default), help, as_list, show).unwrap_or_default()
+    }
+
+    /// One of several words.
+    pub fn choice<T: Clone>(
+        &mut self,
+        name: &str,
+        choices: &[(&'static str, T)],
+        default: &'static str,
+        help: &'static str,
+    ) -> T {
+        let known = |word: &str| choices.iter().find(|(choice, _)| *choice == word);
+        let parse = |value: &Value| {
+            let word = as_text(value)?;
+            let names: Vec<&str> = choices.iter().map(|(choice, _)| *choice).collect();
+            known(&word)
+                .map(|(choice, _)| *choice)
+                .ok_or_else(|| format!("is `{word}`; it takes {}", names.join(" or ")))
+        };
+        let word = self.read(name, Some(default), help, parse, |word| quoted(word)).unwrap_or(default);
+        known(word).map(|(_, value)| value.clone()).expect("the default is one of the choices")
+    }
+
+    /// Resolves a key, parses it, and keeps the entry for the listing. `None` when it is not set and has no default.
+    fn read<T: Clone>(
+        &mut self,
+        name: &str,
+        default: Option<T>,
+        help: &'static str,
+        parse: impl Fn(&Value) -> Result<T, String>,
+        show: impl Fn(&T) -> String,
+    ) -> Option<T> {
+        let (value, source) = match self.resolve(name) {
+            None => (default.clone(), Source::Default),
+            Some((raw, source)) => match parse(&raw) {
+                Ok(value) => (Some(value), source),
+                Err(rule) => {
+                    self.problem(name, rule);
+                    (default.clone(), source)
+                }
+            },
+        };
+        self.keys.entries.push(Entry {
+            key: self.full(name),
+            value: value.as_ref().map(&show),
+            default: default.as_ref().map(&show),
+            source,
+            help,
+        });
+        value
+    }
+
+    fn full(&self, name: &str) -> String {
+        format!("{}.{name}", self.section)
+    }
+
+    fn expand_home(&self, text: &str) -> PathBuf {
+        expand_home(text, &self.keys.environment)
+    }
+}
+
+/// Replaces a leading `~/` by the home directory.
+pub(crate) fn expand_home(text: &str, environment: &BTreeMap<String, String>) -> PathBuf {
+    match (text.strip_prefix("~/"), environment.get("HOME")) {
+        (Some(rest), Some(home)) => PathBuf::from(home).join(rest),
+        _ => PathBuf::from(text),
+    }
+}
+
+/// A TOML basic string.
+pub(crate) fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+fn as_text(value: &Value) -> Result<String, String> {
+    match value {
+        Value::Text(text) | Value::Word(text) => Ok(text.clone()),
+        other => Err(format!("is {}; it takes a text in quotes", other.kind())),
+    }
+}
+
+fn as_boolean(value: &Value) -> Result<bool, String> {
+    match value {
+        Value::Boolean(value) => Ok(*value),
+        Value::Word(word) if word == "true" => Ok(true),
+        Value::Word(word) if word == "false" => Ok(false),
+        other => Err(format!("is {}; it takes true or false", other.kind())),
+    }
+}
+
+fn as_number(value: &Value) -> Result<u64, String> {
+    match value {
+        Value::Integer(number) => {
+            u64::try_from(*number).map_err(|_| format!("is {number}; it takes no negative number"))
+        }
+        Value::Word(word) => word.parse().map_err(|_| format!("is `{word}`; it takes a whole number")),
+        other => Err(format!("is {}; it takes a whole number", other.kind())),
+    }
+}
+
+fn as_list(value: &Value) -> Result<Vec<String>, String> {
+    match value {
+        Value::List(items) => Ok(items.clone()),
+        Value::Text(text) | Value::Word(text) => {
+            Ok(text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect())
+        }
+        other => Err(format!("is {}; it takes a list of texts", other.kind())),
+    }
+}

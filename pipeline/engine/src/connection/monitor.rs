@@ -1,0 +1,134 @@
+//! What a connection does over its life, told once each: log lines, counters, and the readiness condition.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_nats::{Client, ClientError, Event, ServerError};
+
+use crate::health::Condition;
+use crate::metrics::ConnectionMetrics;
+
+/// Observes a connection. Clones share one state.
+#[derive(Debug, Clone)]
+pub struct ConnectionMonitor {
+    metrics: ConnectionMetrics,
+    condition: Condition,
+    told: Arc<Mutex<Told>>,
+}
+
+/// What was logged, so that it is not logged again.
+#[derive(Debug, Default)]
+struct Told {
+    connected_before: bool,
+    connected: bool,
+    last_trouble: String,
+}
+
+impl ConnectionMonitor {
+    /// Counts on `metrics` and keeps `condition`.
+    #[must_use]
+    pub fn new(metrics: ConnectionMetrics, condition: Condition) -> Self {
+        condition.fails("not connected to NATS yet");
+        Self { metrics, condition, told: Arc::default() }
+    }
+
+    /// For tools that have neither metrics nor readiness.
+    #[must_use]
+    pub fn unobserved() -> Self {
+        Self::new(
+            crate::metrics::Metrics::new().connection(),
+            crate::health::Readiness::new().condition("nats"),
+        )
+    }
+
+    pub(super) fn was_connected(&self) -> bool {
+        self.told().connected_before
+    }
+
+    /// The first connect failed and is tried again.
+    pub(super) fn waiting(&self, urls: &str, reason: &str) {
+        self.condition.fails(format!("not connected to {urls}: {reason}"));
+        if self.is_news(reason) {
+            tracing::warn!(urls, reason, "no connection to NATS yet, trying again");
+        }
+    }
+
+    /// The first connect succeeded.
+    pub(super) fn connected(&self, urls: &str, client: &Client) {
+        let server = client.server_info();
+        tracing::info!(urls, server = server.server_name, version = server.version, "connected to NATS");
+        self.told().connected_before = true;
+        self.set_connected();
+    }
+
+    pub(super) fn observe(&self, event: &Event) {
+        match event {
+            Event::Connected => {
+                if self.was_connected() && self.set_connected() {
+                    self.metrics.reconnects.inc();
+                    tracing::info!("reconnected to NATS");
+                }
+            }
+            Event::Disconnected | Event::Closed => self.disconnected(),
+            Event::LameDuckMode => tracing::info!("the server is about to stop (lame duck mode)"),
+            Event::SlowConsumer(subscription) => {
+                self.metrics.slow_consumers.inc();
+                if self.is_news("slow consumer") {
+                    tracing::warn!(subscription, "messages were dropped: this process reads too slowly");
+                }
+            }
+            Event::ServerError(error) => self.server_error(error),
+            Event::ClientError(ClientError::Other(reason)) if self.was_connected() => {
+                if self.is_news(reason) {
+                    tracing::warn!(reason, "no connection to NATS, trying again");
+                }
+            }
+            Event::ClientError(_) | Event::Draining => {}
+        }
+    }
+
+    /// Says whether it was not connected before.
+    fn set_connected(&self) -> bool {
+        let mut told = self.told();
+        let news = !told.connected;
+        told.connected = true;
+        told.last_trouble.clear();
+        drop(told);
+        self.metrics.connected.set(1);
+        self.condition.holds();
+        news
+    }
+
+    fn disconnected(&self) {
+        let mut told = self.told();
+        let news = told.connected;
+        told.connected = false;
+        drop(told);
+        if news {
+            self.metrics.connected.set(0);
+            self.condition.fails("the connection to NATS is lost");
+            tracing::warn!("lost the connection to NATS, reconnecting");
+        }
+    }
+
+    fn server_error(&self, error: &ServerError) {
+        let words = error.to_string();
+        if self.is_news(&words) {
+            tracing::warn!(error = words, "the server reports an error");
+        }
+    }
+
+    /// Whether this is not what was told last.
+    fn is_news(&self, trouble: &str) -> bool {
+        let mut told = self.told();
+        let news = told.last_trouble != trouble;
+        if news {
+            trouble.clone_into(&mut told.last_trouble);
+        }
+        news
+    }
+
+    fn told(&self) -> std::sync::MutexGuard<'_, Told> {
+        // Nothing panics while it is held, and a half-told story would do no harm.
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,144 @@
+use std::time::Duration;
+
+use async_nats::connection::State;
+
+use super::*;
+use crate::config::{Origins, load_connection};
+use crate::health::Readiness;
+use crate::metrics::Metrics;
+use crate::nats_server::free_port;
+use crate::testing::test_server::TestServer;
+
+fn settings(values: &[String]) -> ConnectionSettings {
+    load_connection(&Origins { settings: values.to_vec(), ..Origins::default() }).unwrap()
+}
+
+fn to(url: &str) -> ConnectionSettings {
+    settings(&[format!("nats.url={url}")])
+}
+
+fn identity() -> ClientIdentity {
+    ClientIdentity::of_stage("projector", "")
+}
+
+struct Observed {
+    monitor: ConnectionMonitor,
+    metrics: Metrics,
+    readiness: Readiness,
+}
+
+impl Observed {
+    fn new() -> Self {
+        let (metrics, readiness) = (Metrics::new(), Readiness::new());
+        let monitor = ConnectionMonitor::new(metrics.connection(), readiness.condition("nats"));
+        Self { monitor, metrics, readiness }
+    }
+}
+
+/// Waits for a condition that another task brings about.
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    let reached = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), reached).await.unwrap_or_else(|_| panic!("never: {what}"));
+}
+
+#[tokio::test]
+async fn nobody_listening_ends_with_the_url_and_the_reason() {
+    let url = format!("nats://127.0.0.1:{}", free_port().unwrap());
+    let mut settings = to(&url);
+    settings.connect_timeout = Duration::from_millis(300);
+    let error = connect(&settings, &identity(), &Observed::new().monitor).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "no connection to {url} within 300ms: connection refused; check nats.url and whether nats-server runs there"
+        )
+    );
+    assert_eq!(error.exit_code(), ExitCode::Unavailable);
+}
+
+#[tokio::test]
+async fn a_name_that_does_not_resolve_is_called_so() {
+    let mut settings = to("nats://no-such-host.invalid:4222");
+    settings.connect_timeout = Duration::from_secs(5);
+    let observed = Observed::new();
+    let monitor = observed.monitor.clone();
+    let trying = tokio::spawn(async move { connect(&settings, &identity(), &monitor).await });
+    until("the reason", || observed.readiness.reasons().concat().contains("cannot be resolved")).await;
+    trying.abort();
+}
+
+#[tokio::test]
+async fn a_server_that_starts_later_is_found() {
+    let mut server = TestServer::start().await;
+    let settings = to(&server.url());
+    server.stop().await;
+    let observed = Observed::new();
+    let monitor = observed.monitor.clone();
+    let connecting = tokio::spawn(async move { connect(&settings, &identity(), &monitor).await });
+    until("the first refusal", || observed.readiness.reasons().concat().contains("connection refused")).await;
+    server.restart().await;
+    let client = connecting.await.unwrap().unwrap();
+    assert_eq!(client.connection_state(), State::Connected);
+    assert!(observed.readiness.reasons().is_empty());
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_said_at_once_and_not_tried_for_ever() {
+    let server = TestServer::start_with(|config| {
+        config.extra = "authorization { users: [ { user: projector, password: right } ] }".to_owned();
+    })
+    .await;
+    let folder = tempfile::TempDir::new().unwrap();
+    let password = folder.path().join("password");
+    let settings = settings(&[
+        format!("nats.url={}", server.url()),
+        "nats.user=projector".to_owned(),
+        format!("nats.password_file={}", password.display()),
+        "nats.connect_timeout=0".to_owned(),
+    ]);
+    let observed = Observed::new();
+
+    let error = connect(&settings, &identity(), &observed.monitor).await.unwrap_err();
+    assert!(matches!(error, ConnectError::File { what: "nats.password_file", .. }), "{error:?}");
+    assert_eq!(error.exit_code(), ExitCode::Configuration);
+
+    std::fs::write(&password, "wrong\n").unwrap();
+    let error = connect(&settings, &identity(), &observed.monitor).await.unwrap_err();
+    let words = error.to_string();
+    assert!(words.contains("refuses the credentials (user projector, password in "), "{words}");
+    assert!(!words.contains("wrong"), "{words}");
+    assert_eq!(error.exit_code(), ExitCode::NotPermitted);
+
+    std::fs::write(&password, "right\n").unwrap();
+    let client = connect(&settings, &identity(), &observed.monitor).await.unwrap();
+    client.flush().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_lost_server_shows_in_readiness_and_metrics_until_it_is_back() {
+    let mut server = TestServer::start().await;
+    let observed = Observed::new();
+    let client = connect(&to(&server.url()), &identity(), &observed.monitor).await.unwrap();
+    assert_eq!(observed.metrics.connection().connected.get(), 1);
+    server.kill().await;
+    until("not ready", || observed.readiness.reasons() == ["nats: the connection to NATS is lost"]).await;
+    assert_eq!(observed.metrics.connection().connected.get(), 0);
+    server.restart().await;
+    until("ready again", || observed.readiness.reasons().is_empty()).await;
+    assert_eq!(observed.metrics.connection().connected.get(), 1);
+    assert_eq!(observed.metrics.connection().reconnects.get(), 1);
+    client.flush().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_server_sees_the_name_and_replies_come_to_our_own_inbox() {
+    let server = TestServer::start().await;
+    let identity = ClientIdentity::of_stage("projector", "2");
+    let client = connect(&to(&server.url()), &identity, &ConnectionMonitor::unobserved()).await.unwrap();
+    assert_eq!(identity.name, "projector-2");
+    assert!(client.new_inbox().starts_with("_INBOX_projector."), "{}", client.new_inbox());
+}

@@ -1,0 +1,176 @@
+//! Every metric with its name, unit, labels, buckets and help: what docs/metrics.md lists.
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+use super::{
+    ConnectionMetrics, Count, Fraction, HandlerMetrics, Level, ReaderMetrics, ReportMetrics, StoreMetrics,
+};
+
+type Labels = Vec<(&'static str, String)>;
+type Counts = Family<Labels, Count>;
+type Levels = Family<Labels, Level>;
+type Fractions = Family<Labels, Fraction>;
+type Histograms = Family<Labels, Histogram, fn() -> Histogram>;
+
+/// From 100 microseconds to about 26 seconds.
+fn seconds() -> Histogram {
+    Histogram::new(exponential_buckets(0.0001, 2.0, 19))
+}
+
+/// From 1 to 16,384.
+fn counts() -> Histogram {
+    Histogram::new(exponential_buckets(1.0, 2.0, 15))
+}
+
+macro_rules! families {
+    ($($field:ident: $kind:ty = $name:literal $(in $unit:expr)?, $make:expr, $help:literal;)+) => {
+        #[derive(Debug)]
+        pub(super) struct Families { $($field: $kind,)+ }
+
+        impl Families {
+            pub(super) fn register(registry: &mut Registry) -> Self {
+                let families = Self { $($field: $make,)+ };
+                $(families!(@register registry, $name, $help, families.$field.clone() $(, $unit)?);)+
+                families
+            }
+        }
+    };
+    (@register $registry:ident, $name:literal, $help:literal, $metric:expr) => {
+        $registry.register($name, $help, $metric)
+    };
+    (@register $registry:ident, $name:literal, $help:literal, $metric:expr, $unit:expr) => {
+        $registry.register_with_unit($name, $help, $unit, $metric)
+    };
+}
+
+families! {
+    build: Levels = "build_info", Family::default(), "1, with the stage, its instance and version as labels";
+    connected: Level = "nats_connected", Gauge::default(), "1 while connected to NATS";
+    reconnects: Count = "nats_reconnects", Counter::default(), "Connections to NATS after a lost one";
+    slow_consumers: Count = "nats_slow_consumers", Counter::default(), "Times the client dropped messages because it read too slowly";
+    reader_position: Levels = "reader_position", Family::default(), "Stream sequence of the last message handled";
+    reader_lag_events: Levels = "reader_lag_events", Family::default(), "Messages that wait to be handled";
+    reader_lag: Fractions = "reader_lag" in Unit::Seconds, Family::default(), "Age of the last handled message while others wait, else 0";
+    reader_messages: Counts = "reader_messages", Family::default(), "Messages handled";
+    reader_restarts: Counts = "reader_restarts", Family::default(), "Times the reader's consumer was made again";
+    active: Levels = "handler_active", Family::default(), "1 while this process decides the share's commands, 0 while it stands by";
+    takeovers: Counts = "handler_takeovers", Family::default(), "Times this process became the active one";
+    round_commands: Histograms = "round_commands", Family::new_with_constructor(counts as fn() -> Histogram), "Commands in a round";
+    round_seconds: Histograms = "round" in Unit::Seconds, Family::new_with_constructor(seconds as fn() -> Histogram), "From a round's first command read to its outcome record stored";
+    outcomes: Counts = "outcomes", Family::default(), "Commands by what became of them";
+    commits: Counts = "commits", Family::default(), "Commits appended to EVENTS";
+    events: Counts = "events", Family::default(), "Events in the appended commits";
+    conflicts: Counts = "append_conflicts", Family::default(), "Appends refused because the aggregate had moved on";
+    unclear_appends: Counts = "append_unclear", Family::default(), "Appends without a clear answer";
+    parked_aggregates: Levels = "parked_aggregates", Family::default(), "Aggregates that cannot be decided; their commands wait";
+    cached_aggregates: Levels = "cached_aggregates", Family::default(), "Aggregates whose state is in memory";
+    cached_bytes: Levels = "cached_aggregates" in Unit::Bytes, Family::default(), "Estimated size of the aggregate states in memory";
+    cache_lookups: Counts = "cache_lookups", Family::default(), "Aggregate states looked up in memory, by result";
+    dead_letters: Counts = "dead_letters", Family::default(), "Messages set aside";
+    store_bytes: Levels = "store" in Unit::Bytes, Family::default(), "Size of a redb file";
+    store_commit: Histograms = "store_commit" in Unit::Seconds, Family::new_with_constructor(seconds as fn() -> Histogram), "Time of a redb commit, by whether it is synced to disk";
+    store_rows: Counts = "store_rows", Family::default(), "Rows written or removed";
+    query_answers: Counts = "queries", Family::default(), "Queries answered, by code";
+    query_seconds: Histograms = "query" in Unit::Seconds, Family::new_with_constructor(seconds as fn() -> Histogram), "From request to answer, waiting included";
+    query_wait: Histograms = "query_wait" in Unit::Seconds, Family::new_with_constructor(seconds as fn() -> Histogram), "Waiting for the position that a query asked for";
+    report_revisions: Counts = "report_revisions", Family::default(), "Report revisions published, by status";
+}
+
+impl Families {
+    pub(super) fn build(&self, stage: &str, instance: &str, version: &str) -> Level {
+        self.build.get_or_create_owned(&vec![
+            ("stage", stage.to_owned()),
+            ("instance", instance.to_owned()),
+            ("version", version.to_owned()),
+        ])
+    }
+
+    pub(super) fn connection(&self) -> ConnectionMetrics {
+        ConnectionMetrics {
+            connected: self.connected.clone(),
+            reconnects: self.reconnects.clone(),
+            slow_consumers: self.slow_consumers.clone(),
+        }
+    }
+
+    pub(super) fn reader(&self, stream: &str, name: &str) -> ReaderMetrics {
+        let labels = vec![("stream", stream.to_owned()), ("reader", name.to_owned())];
+        ReaderMetrics {
+            position: self.reader_position.get_or_create_owned(&labels),
+            lag_events: self.reader_lag_events.get_or_create_owned(&labels),
+            lag_seconds: self.reader_lag.get_or_create_owned(&labels),
+            messages: self.reader_messages.get_or_create_owned(&labels),
+            restarts: self.reader_restarts.get_or_create_owned(&labels),
+        }
+    }
+
+    pub(super) fn handler(&self, share: &str) -> HandlerMetrics {
+        let labels = vec![("share", share.to_owned())];
+        let with = |key: &'static str, value: &str| {
+            let mut labels = labels.clone();
+            labels.push((key, value.to_owned()));
+            labels
+        };
+        let outcome = |kind: &str| self.outcomes.get_or_create_owned(&with("outcome", kind));
+        HandlerMetrics {
+            active: self.active.get_or_create_owned(&labels),
+            takeovers: self.takeovers.get_or_create_owned(&labels),
+            round_commands: self.round_commands.get_or_create_owned(&labels),
+            round_seconds: self.round_seconds.get_or_create_owned(&labels),
+            events: self.events.get_or_create_owned(&labels),
+            commits: self.commits.get_or_create_owned(&labels),
+            conflicts: self.conflicts.get_or_create_owned(&labels),
+            unclear_appends: self.unclear_appends.get_or_create_owned(&labels),
+            accepted: outcome("accepted"),
+            rejected: outcome("rejected"),
+            duplicate: outcome("duplicate"),
+            dead_lettered: outcome("dead_lettered"),
+            parked_aggregates: self.parked_aggregates.get_or_create_owned(&labels),
+            cached_aggregates: self.cached_aggregates.get_or_create_owned(&labels),
+            cached_bytes: self.cached_bytes.get_or_create_owned(&labels),
+            cache_hits: self.cache_lookups.get_or_create_owned(&with("result", "hit")),
+            cache_misses: self.cache_lookups.get_or_create_owned(&with("result", "miss")),
+        }
+    }
+
+    pub(super) fn store(&self, name: &str) -> StoreMetrics {
+        let labels = vec![("store", name.to_owned())];
+        let commit = |durable: bool| {
+            let labels = vec![("store", name.to_owned()), ("durable", durable.to_string())];
+            self.store_commit.get_or_create_owned(&labels)
+        };
+        StoreMetrics {
+            bytes: self.store_bytes.get_or_create_owned(&labels),
+            durable_commit_seconds: commit(true),
+            commit_seconds: commit(false),
+            rows: self.store_rows.get_or_create_owned(&labels),
+        }
+    }
+
+    /// Time to answer, and of it waiting.
+    pub(super) fn query(&self, endpoint: &str) -> (Histogram, Histogram) {
+        let labels = vec![("endpoint", endpoint.to_owned())];
+        (self.query_seconds.get_or_create_owned(&labels), self.query_wait.get_or_create_owned(&labels))
+    }
+
+    pub(super) fn query_answers(&self, endpoint: &str, code: u16) -> Count {
+        let labels = vec![("endpoint", endpoint.to_owned()), ("code", code.to_string())];
+        self.query_answers.get_or_create_owned(&labels)
+    }
+
+    pub(super) fn dead_letters(&self, stream: &str) -> Count {
+        self.dead_letters.get_or_create_owned(&vec![("stream", stream.to_owned())])
+    }
+
+    pub(super) fn report(&self, report: &str) -> ReportMetrics {
+        let revisions = |status: &str| {
+            let labels = vec![("report", report.to_owned()), ("status", status.to_owned())];
+            self.report_revisions.get_or_create_owned(&labels)
+        };
+        ReportMetrics { open: revisions("open"), sealed: revisions("sealed") }
+    }
+}

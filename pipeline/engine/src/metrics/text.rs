@@ -1,0 +1,43 @@
+//! From OpenMetrics, which the library writes, to Prometheus' text format 0.0.4, which every collector reads, and to JSON.
+
+use serde_json::{Map, Number, Value};
+
+/// Rewrites descriptors: counters are described under their samples' name, units and the end mark are left out.
+pub(super) fn from_open_metrics(text: &str) -> String {
+    let mut result = String::with_capacity(text.len());
+    let mut help = None;
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            help = rest.split_once(' ');
+        } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' '))
+        {
+            let suffix = if kind == "counter" { "_total" } else { "" };
+            if let Some((_, words)) = help.take() {
+                result.push_str(&format!("# HELP {name}{suffix} {words}\n"));
+            }
+            result.push_str(&format!("# TYPE {name}{suffix} {kind}\n"));
+        } else if !line.starts_with("# ") {
+            result.push_str(line);
+            result.push('\n');
+        }
+    }
+    result
+}
+
+/// All samples but histogram buckets.
+pub(super) fn samples(text: &str) -> Value {
+    let sample = |line: &str| {
+        let (name, number) = line.rsplit_once(' ')?;
+        if name.split('{').next()?.ends_with("_bucket") {
+            return None;
+        }
+        let value = match number.parse::<i64>() {
+            Ok(whole) => Number::from(whole),
+            Err(_) => Number::from_f64(number.parse().ok()?)?,
+        };
+        Some((name.to_owned(), Value::Number(value)))
+    };
+    let samples: Map<String, Value> =
+        text.lines().filter(|line| !line.starts_with('#')).filter_map(sample).collect();
+    Value::Object(samples)
+}

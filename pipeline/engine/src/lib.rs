@@ -22,3 +22,4 @@ pub mod stream_reader;
 pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod verification;

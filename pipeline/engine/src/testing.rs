@@ -7,4 +7,5 @@ pub mod golden;
 pub mod memory_broker;
 pub mod memory_rows;
 pub mod project;
+pub mod simulation;
 pub mod test_server;

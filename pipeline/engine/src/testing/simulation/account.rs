@@ -1,0 +1,183 @@
+//! The domain of the simulation: an account. Small, but with every kind of decision: always accepted (deposit), accepted
+//! or rejected depending on all that came before (withdraw), accepted with nothing to change (rename), several events at
+//! once (transfer out with a fee), dependent on the time of the command (freeze), a panic of the rules.
+
+use serde::{Deserialize, Serialize};
+
+use crate::decider::{Decider, DecisionContext, Rejection};
+
+/// Puts money in.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Deposit {
+    /// How much.
+    pub amount: u64,
+}
+
+/// Takes money out, if there is enough.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Withdraw {
+    /// How much.
+    pub amount: u64,
+}
+
+/// Takes money out and one more for the trouble.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Transfer {
+    /// How much.
+    pub amount: u64,
+}
+
+/// Gives the account a name; the same name again changes nothing.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rename {
+    /// The name.
+    pub name: String,
+}
+
+/// Notes the second at which it was asked; not twice within ten seconds.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Visit {}
+
+/// Makes the rules panic.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Explode {}
+
+crate::commands! {
+    /// What can be asked of an account.
+    pub enum AccountCommand {
+        Deposit(Deposit) = "deposit",
+        Withdraw(Withdraw) = "withdraw",
+        Transfer(Transfer) = "transfer",
+        Rename(Rename) = "rename",
+        Visit(Visit) = "visit",
+        Explode(Explode) = "explode",
+    }
+}
+
+/// Money was put in.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Deposited {
+    /// How much.
+    pub amount: u64,
+}
+
+/// Money was taken out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Withdrawn {
+    /// How much.
+    pub amount: u64,
+    /// What was left: shows whether the decision knew all that came before.
+    pub left: u64,
+}
+
+/// The account has a name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Renamed {
+    /// The name.
+    pub name: String,
+}
+
+/// Somebody was there.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Visited {
+    /// When, in seconds since 1970.
+    pub second: i64,
+}
+
+crate::events! {
+    /// What can happen to an account.
+    pub enum AccountEvent of "account" {
+        Deposited(Deposited) = "deposited" v 1,
+        Withdrawn(Withdrawn) = "withdrawn" v 1,
+        Renamed(Renamed) = "renamed" v 1,
+        Visited(Visited) = "visited" v 1,
+    }
+}
+
+/// What the rules need to know.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct AccountState {
+    balance: u64,
+    name: String,
+    visited: Option<i64>,
+}
+
+/// The rules.
+#[derive(Debug, Clone, Copy)]
+pub struct Account;
+
+impl Account {
+    fn withdraw(state: &AccountState, amounts: &[u64]) -> Result<Vec<AccountEvent>, Rejection> {
+        let total: u64 = amounts.iter().sum();
+        if total > state.balance {
+            let message = format!("there are {}, {total} are asked for", state.balance);
+            return Err(Rejection::new("not-enough", message));
+        }
+        let mut left = state.balance;
+        let withdrawn = amounts.iter().map(|&amount| {
+            left -= amount;
+            AccountEvent::Withdrawn(Withdrawn { amount, left })
+        });
+        Ok(withdrawn.collect())
+    }
+}
+
+impl Decider for Account {
+    type Command = AccountCommand;
+    type Event = AccountEvent;
+    type State = AccountState;
+
+    const CONTEXT: &'static str = "bank";
+    const AGGREGATE: &'static str = "account";
+
+    fn check_id(id: &str) -> Result<(), Rejection> {
+        if id.starts_with("bad") {
+            return Err(Rejection::new("id-malformed", "no account is called bad"));
+        }
+        Ok(())
+    }
+
+    fn decide(
+        state: &AccountState,
+        command: &AccountCommand,
+        context: &DecisionContext<'_>,
+    ) -> Result<Vec<AccountEvent>, Rejection> {
+        match command {
+            AccountCommand::Deposit(Deposit { amount }) => {
+                Ok(vec![AccountEvent::Deposited(Deposited { amount: *amount })])
+            }
+            AccountCommand::Withdraw(Withdraw { amount }) => Self::withdraw(state, &[*amount]),
+            AccountCommand::Transfer(Transfer { amount }) => Self::withdraw(state, &[*amount, 1]),
+            AccountCommand::Rename(Rename { name }) if *name == state.name => Ok(Vec::new()),
+            AccountCommand::Rename(Rename { name }) => {
+                Ok(vec![AccountEvent::Renamed(Renamed { name: name.clone() })])
+            }
+            AccountCommand::Visit(Visit {}) => {
+                let second = context.now.as_second();
+                if state.visited.is_some_and(|before| second < before + 10) {
+                    return Err(Rejection::new("too-soon", "the last visit is less than ten seconds ago"));
+                }
+                Ok(vec![AccountEvent::Visited(Visited { second })])
+            }
+            AccountCommand::Explode(Explode {}) => {
+                // `resume_unwind` instead of `panic!`: the hook would print thousands of expected panics.
+                std::panic::resume_unwind(Box::new("these rules do nothing else"));
+            }
+        }
+    }
+
+    fn evolve(state: &mut AccountState, event: &AccountEvent) {
+        match event {
+            AccountEvent::Deposited(Deposited { amount }) => state.balance += amount,
+            AccountEvent::Withdrawn(Withdrawn { left, .. }) => state.balance = *left,
+            AccountEvent::Renamed(Renamed { name }) => state.name.clone_from(name),
+            AccountEvent::Visited(Visited { second }) => state.visited = Some(*second),
+        }
+    }
+}

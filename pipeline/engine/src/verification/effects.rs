@@ -1,0 +1,216 @@
+//! Outcomes against effects: what was accepted stands in EVENTS as the outcome says, nothing else does, and an id takes
+//! effect once.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{Check, Violation, commits::Commits, envelope, given_id, journal::Journal};
+use crate::contract::{
+    commit::{StoredCommit, timestamp_to_nanoseconds},
+    outcome::{CommandOutcome, Outcome},
+    stored_message::StoredMessage,
+    stream_names::{COMMANDS, EVENTS},
+    subject::StreamId,
+};
+
+/// The versions that an aggregate reached, by the position of the command that reached them.
+type Versions = BTreeMap<StreamId, BTreeMap<u64, Reached>>;
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Reached {
+    version: u64,
+    broker_sequence: u64,
+}
+
+pub(super) fn check(
+    journal: &Journal,
+    commits: &Commits,
+    commands: &[StoredMessage],
+    violations: &mut Vec<Violation>,
+) {
+    let versions = versions(commits);
+    for line in journal.lines.values() {
+        match &line.outcome {
+            Outcome::Accepted { position, version, events } => {
+                let claim = Claim { line, broker_sequence: *position, version: *version, events: *events };
+                claim.check(commits, &versions, violations);
+            }
+            Outcome::Rejected { .. } | Outcome::Duplicate { .. } | Outcome::DeadLettered { .. } => {
+                if let Some((stored, _)) = commits.of_position(line.position) {
+                    let detail = format!("it is {} and took effect all the same", line.outcome.kind());
+                    let detail = format!("{detail}, at {EVENTS} {}", stored.broker_sequence);
+                    violations.push(Violation::new(Check::OneEffect, COMMANDS, line.position, detail));
+                }
+            }
+        }
+    }
+    check_ids(journal, commands, violations);
+    check_causes(journal, commits, commands, violations);
+}
+
+fn versions(commits: &Commits) -> Versions {
+    let mut versions = Versions::new();
+    for stored in &commits.stored {
+        let reached = versions.entry(stored.stream_id.clone()).or_default();
+        for envelope in stored.envelopes() {
+            let broker_sequence = stored.broker_sequence;
+            let version = envelope.aggregate_version;
+            reached.insert(envelope.command.position, Reached { version, broker_sequence });
+        }
+    }
+    versions
+}
+
+/// What an accepted outcome says.
+struct Claim<'a> {
+    line: &'a CommandOutcome,
+    broker_sequence: u64,
+    version: u64,
+    events: u32,
+}
+
+impl Claim<'_> {
+    fn check(&self, commits: &Commits, versions: &Versions, violations: &mut Vec<Violation>) {
+        let position = self.line.position;
+        let mut report = |check, detail: String| {
+            violations.push(Violation::new(check, COMMANDS, position, detail));
+        };
+        let effect = commits.of_position(position);
+        let found = effect.map_or(0, |(stored, _)| events_of(stored, position));
+        if found != self.events {
+            report(Check::OneEffect, format!("its outcome says {} events, there are {found}", self.events));
+        }
+        let Some(aggregate) = aggregate_of(self.line) else {
+            report(Check::Order, format!("{} was accepted and is no address", self.line.address));
+            return;
+        };
+        if let Some((stored, _)) = effect
+            && stored.stream_id != aggregate
+        {
+            report(
+                Check::OneEffect,
+                format!("it took effect on {} instead of {aggregate}", stored.stream_id),
+            );
+        }
+        let reached = versions
+            .get(&aggregate)
+            .and_then(|reached| reached.range(..=position).next_back())
+            .map(|(_, reached)| *reached)
+            .unwrap_or_default();
+        if reached.version != self.version {
+            let (said, found) = (self.version, reached.version);
+            report(
+                Check::Order,
+                format!("its outcome says version {said}, the history has {found} at that point"),
+            );
+        }
+        if reached.broker_sequence != self.broker_sequence {
+            let (said, found) = (self.broker_sequence, reached.broker_sequence);
+            report(Check::Order, format!("its outcome says {EVENTS} {said}, the commit is {found}"));
+        }
+    }
+}
+
+fn events_of(stored: &StoredCommit, position: u64) -> u32 {
+    let count = stored.envelopes().filter(|envelope| envelope.command.position == position).count();
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+fn aggregate_of(line: &CommandOutcome) -> Option<StreamId> {
+    crate::contract::subject::CommandAddress::from_subject(&line.subject())
+        .ok()
+        .map(|address| address.stream_id)
+}
+
+/// The first command with an id and a final outcome is decided, every later one is a duplicate of it.
+fn check_ids(journal: &Journal, commands: &[StoredMessage], violations: &mut Vec<Violation>) {
+    let mut first_of: BTreeMap<Arc<str>, &CommandOutcome> = BTreeMap::new();
+    for message in commands {
+        let Some(line) = journal.lines.get(&message.sequence) else { continue };
+        let mut report = |check, detail: String| {
+            violations.push(Violation::new(check, COMMANDS, message.sequence, detail));
+        };
+        let first = given_id(message).and_then(|id| first_of.get(&id).copied());
+        match (&line.outcome, first) {
+            (Outcome::Duplicate { of, first: told }, Some(first)) => {
+                if *of != first.position {
+                    report(
+                        Check::OneOutcome,
+                        format!("it repeats {}, its outcome says {of}", first.position),
+                    );
+                }
+                if **told != first.outcome {
+                    report(Check::OneOutcome, format!("it is told {told:?} instead of {:?}", first.outcome));
+                }
+            }
+            // The first use may have been purged; then nothing can be said.
+            (Outcome::Duplicate { of, .. }, None) if known(commands, *of) => {
+                report(Check::OneOutcome, format!("it is called a duplicate of {of}, which had another id"));
+            }
+            (Outcome::Duplicate { .. } | Outcome::DeadLettered { .. }, _) => {}
+            (Outcome::Accepted { .. } | Outcome::Rejected { .. }, Some(first)) => {
+                let detail = format!("its id was used at {} and it was decided again", first.position);
+                report(Check::OneEffect, detail);
+            }
+            (Outcome::Accepted { .. } | Outcome::Rejected { .. }, None) => {
+                if let Some(id) = given_id(message) {
+                    first_of.insert(id, line);
+                }
+            }
+        }
+    }
+}
+
+fn known(commands: &[StoredMessage], position: u64) -> bool {
+    commands.binary_search_by_key(&position, |message| message.sequence).is_ok()
+}
+
+/// Every command that a commit names exists, is the one it names, and was accepted.
+fn check_causes(
+    journal: &Journal,
+    commits: &Commits,
+    commands: &[StoredMessage],
+    violations: &mut Vec<Violation>,
+) {
+    let first = commands.first().map_or(u64::MAX, |message| message.sequence);
+    for stored in &commits.stored {
+        let mut report = |check, detail: String| {
+            violations.push(Violation::new(check, EVENTS, stored.broker_sequence, detail));
+        };
+        for caused_by in &stored.commit.commands {
+            let position = caused_by.position;
+            let found = commands.binary_search_by_key(&position, |message| message.sequence).ok();
+            let Some(message) = found.and_then(|index| commands.get(index)) else {
+                if position >= first {
+                    report(Check::OneEffect, format!("it names a command at {position} that does not exist"));
+                }
+                continue;
+            };
+            let command = envelope(message);
+            let same = command.as_ref().is_some_and(|command| {
+                command.id_or_position() == caused_by.id && command.address.stream_id == stored.stream_id
+            });
+            if !same {
+                report(
+                    Check::OneEffect,
+                    format!("it names {} at {position}, which is another command", caused_by.id),
+                );
+            }
+            let judged = position > journal.judged_after();
+            let line = journal.lines.get(&position);
+            if judged && line.is_some_and(|line| !matches!(line.outcome, Outcome::Accepted { .. })) {
+                report(
+                    Check::OneEffect,
+                    format!("the command at {position} took effect and was not accepted"),
+                );
+            }
+        }
+        let decided_at = commands
+            .binary_search_by_key(&stored.commit.last_position(), |message| message.sequence)
+            .ok()
+            .and_then(|index| commands.get(index))
+            .map(|message| timestamp_to_nanoseconds(message.stored_at));
+        if decided_at.is_some_and(|time| time != stored.commit.recorded_at) {
+            report(Check::Order, "recorded_at is not the time of its last command".into());
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! The chain of outcome records, share by share, and whether it covers COMMANDS.
+
+use std::collections::{BTreeMap, btree_map::Entry};
+
+use super::{Check, Violation, given_id};
+use crate::contract::{
+    outcome::{CommandOutcome, OutcomeRecord, RecordKind},
+    stored_message::StoredMessage,
+    stream_names::{COMMANDS, OUTCOMES},
+    subject::published_subject,
+};
+
+/// What the journals say.
+#[derive(Debug, Default)]
+pub(super) struct Journal {
+    /// The first line about each position of COMMANDS.
+    pub(super) lines: BTreeMap<u64, CommandOutcome>,
+    /// By share: what its first record follows, and how far its last one goes.
+    shares: BTreeMap<String, Share>,
+}
+
+#[derive(Debug)]
+struct Share {
+    after: u64,
+    through: u64,
+    events_through: u64,
+}
+
+impl Journal {
+    pub(super) fn read(outcomes: &[StoredMessage], violations: &mut Vec<Violation>) -> Self {
+        let mut journal = Self::default();
+        let mut record_ids = BTreeMap::new();
+        for message in outcomes {
+            let record = match OutcomeRecord::from_stored(message) {
+                Ok(record) => record,
+                Err(error) => {
+                    let detail = format!("{error}: {}", error.source);
+                    violations.push(Violation::new(Check::Whole, OUTCOMES, message.sequence, detail));
+                    continue;
+                }
+            };
+            if let Some(first) = record_ids.insert(record.record_id.clone(), message.sequence) {
+                let detail = format!("the record {} stands at {first} already", record.record_id);
+                violations.push(Violation::new(Check::OneOutcome, OUTCOMES, message.sequence, detail));
+            }
+            journal.chain(message, &record, violations);
+            journal.take_lines(message, record, violations);
+        }
+        journal
+    }
+
+    /// The record must begin where the one before it ended.
+    fn chain(&mut self, message: &StoredMessage, record: &OutcomeRecord, violations: &mut Vec<Violation>) {
+        let mut report = |check, detail: String| {
+            violations.push(Violation::new(check, OUTCOMES, message.sequence, detail));
+        };
+        let share = self.shares.entry(message.subject.clone()).or_insert(Share {
+            after: record.after,
+            through: record.after,
+            events_through: 0,
+        });
+        if record.after != share.through {
+            let (after, through) = (record.after, share.through);
+            report(
+                Check::OneOutcome,
+                format!("it follows position {after}, the record before went to {through}"),
+            );
+        }
+        let moved = record.through != record.after || !record.outcomes.is_empty();
+        if record.kind == RecordKind::Fence && moved {
+            report(Check::OneOutcome, "a fence covers commands".into());
+        }
+        if record.through < record.after {
+            let (after, through) = (record.after, record.through);
+            report(Check::OneOutcome, format!("it goes from {after} back to {through}"));
+        }
+        if record.events_through < share.events_through {
+            let (before, now) = (share.events_through, record.events_through);
+            report(Check::Whole, format!("events_through fell from {before} to {now}"));
+        }
+        share.through = share.through.max(record.through);
+        share.events_through = share.events_through.max(record.events_through);
+    }
+
+    fn take_lines(
+        &mut self,
+        message: &StoredMessage,
+        record: OutcomeRecord,
+        violations: &mut Vec<Violation>,
+    ) {
+        let mut report = |detail: String| {
+            violations.push(Violation::new(Check::OneOutcome, OUTCOMES, message.sequence, detail));
+        };
+        let mut last = record.after;
+        for line in record.outcomes {
+            let position = line.position;
+            if position <= last || position > record.through {
+                let (after, through) = (record.after, record.through);
+                report(format!(
+                    "the line of position {position} comes after {last} in a record of {after}+1..={through}"
+                ));
+            }
+            last = last.max(position);
+            match self.lines.entry(position) {
+                Entry::Vacant(entry) => {
+                    entry.insert(line);
+                }
+                Entry::Occupied(_) => report(format!("position {position} has an outcome already")),
+            }
+        }
+    }
+
+    /// Positions up to here may have had their outcome in records that were purged.
+    pub(super) fn judged_after(&self) -> u64 {
+        self.shares.values().map(|share| share.after).max().unwrap_or(0)
+    }
+}
+
+/// Whether each command has its line and each line its command. Returns how many commands are not decided yet.
+pub(super) fn check_coverage(
+    journal: &Journal,
+    commands: &[StoredMessage],
+    all_decided: bool,
+    violations: &mut Vec<Violation>,
+) -> u64 {
+    let judged_after = journal.judged_after();
+    let covered_by_all = journal.shares.values().map(|share| share.through).min().unwrap_or(0);
+    let mut undecided = 0;
+    for message in commands.iter().filter(|message| message.sequence > judged_after) {
+        let position = message.sequence;
+        match journal.lines.get(&position) {
+            Some(line) => check_line(line, message, violations),
+            None if all_decided || position <= covered_by_all => {
+                let detail = format!("the command on {} has no outcome", published_subject(&message.subject));
+                violations.push(Violation::new(Check::OneOutcome, COMMANDS, position, detail));
+            }
+            None => undecided += 1,
+        }
+    }
+    let first = commands.first().map_or(u64::MAX, |message| message.sequence);
+    let known = |position: u64| {
+        commands.binary_search_by_key(&position, |message| message.sequence).is_ok() || position < first
+    };
+    for &position in journal.lines.keys().filter(|&&position| !known(position)) {
+        let detail = "there is an outcome for it, but no such command";
+        violations.push(Violation::new(Check::OneOutcome, COMMANDS, position, detail));
+    }
+    undecided
+}
+
+fn check_line(line: &CommandOutcome, message: &StoredMessage, violations: &mut Vec<Violation>) {
+    let mut report = |detail: String| {
+        violations.push(Violation::new(Check::OneOutcome, COMMANDS, message.sequence, detail));
+    };
+    let published = published_subject(&message.subject);
+    if line.subject() != published {
+        report(format!("it was published on {published}, its outcome names {}", line.subject()));
+    }
+    let given = given_id(message);
+    if line.id != given {
+        report(format!("its id is {given:?}, its outcome names {:?}", line.id));
+    }
+}

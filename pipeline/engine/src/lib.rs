@@ -16,6 +16,7 @@ pub mod nats_server;
 pub mod projection;
 pub mod provision;
 pub mod read_store;
+pub mod report;
 pub mod shutdown;
 pub mod stage;
 pub mod stream_reader;

@@ -13,6 +13,7 @@ pub mod retail;
 use millstream_engine::{
     decider::AggregateRegistry,
     projection::{OutcomeProjection, Projection},
+    report::Column,
 };
 
 /// Every aggregate, for the command handler.
@@ -23,6 +24,16 @@ pub fn aggregates() -> AggregateRegistry {
 /// Every projection that fills views, for the projector.
 pub fn projections() -> Vec<Box<dyn Projection>> {
     retail::projections().into_iter().collect()
+}
+
+/// Every report, for the reporter.
+pub fn reports() -> Vec<Box<dyn Projection>> {
+    retail::reports().into_iter().collect()
+}
+
+/// The columns of a report of any context, as people see them; none for a report that there is not.
+pub fn report_columns(report: &str) -> Option<&'static [Column]> {
+    retail::REPORT_COLUMNS.iter().find(|(name, _)| *name == report).map(|(_, columns)| *columns)
 }
 
 /// What is projected from the outcomes of commands, in every context alike, for the projector.

@@ -6,10 +6,16 @@ pub mod delivery_view;
 pub mod product;
 pub mod product_view;
 pub mod sale_view;
+pub mod store_daily;
+pub mod supplier_daily;
 pub mod till;
 pub mod till_view;
 
-use millstream_engine::{decider::AggregateRegistry, projection::Projection};
+use millstream_engine::{
+    decider::AggregateRegistry,
+    projection::Projection,
+    report::{Column, Ledger},
+};
 
 /// The context, as in subjects.
 pub const CONTEXT: &str = "retail";
@@ -32,3 +38,12 @@ pub fn projections() -> Vec<Box<dyn Projection>> {
         Box::new(sale_view::SaleView),
     ]
 }
+
+/// The context's reports.
+pub fn reports() -> Vec<Box<dyn Projection>> {
+    vec![Box::new(Ledger(store_daily::StoreDaily)), Box::new(Ledger(supplier_daily::SupplierDaily))]
+}
+
+/// The columns of each of the context's reports, as people see them.
+pub const REPORT_COLUMNS: &[(&str, &[Column])] =
+    &[("store-daily", store_daily::COLUMNS), ("supplier-daily", supplier_daily::COLUMNS)];

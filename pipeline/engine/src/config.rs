@@ -8,6 +8,7 @@
 mod entry;
 mod keys;
 mod layer;
+mod reference;
 mod units;
 
 #[cfg(test)]
@@ -32,21 +33,12 @@ pub trait Section: Sized {
     /// Its name, `lower_snake_case`.
     const NAME: &'static str;
 
+    /// What it is about, one sentence, for the files in `config/` and the docs.
+    const ABOUT: &'static str;
+
     /// Reads and validates its keys. A key that is wrong is noted in `keys` and yields its default: the values are only
     /// used when nothing was noted.
     fn read(keys: &mut SectionKeys<'_>) -> Self;
-}
-
-/// A section without keys, for a stage or tool that has none of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NoSection;
-
-impl Section for NoSection {
-    const NAME: &'static str = "none";
-
-    fn read(_keys: &mut SectionKeys<'_>) -> Self {
-        Self
-    }
 }
 
 /// Where configuration comes from, as `main` found it.
@@ -69,6 +61,7 @@ pub struct ProcessSettings {
 
 impl Section for ProcessSettings {
     const NAME: &'static str = "process";
+    const ABOUT: &'static str = "Which process of the stage this is.";
 
     fn read(keys: &mut SectionKeys<'_>) -> Self {
         let instance = keys.text(
@@ -113,6 +106,18 @@ impl<S> Loaded<S> {
     #[must_use]
     pub fn dump(&self) -> String {
         entry::dump(&self.entries)
+    }
+
+    /// The configuration file of `stage` with every key explained, at its default, commented out.
+    #[must_use]
+    pub fn reference_file(&self, stage: &str) -> String {
+        reference::file(stage, &self.entries)
+    }
+
+    /// The same for the docs: a table of each section's keys, under its heading.
+    #[must_use]
+    pub fn reference_tables(&self) -> String {
+        reference::tables(&self.entries)
     }
 }
 

@@ -108,6 +108,13 @@ impl fmt::Display for ExitCode {
     }
 }
 
+/// For a stage that cannot fail.
+impl Failure for std::convert::Infallible {
+    fn exit_code(&self) -> ExitCode {
+        match *self {}
+    }
+}
+
 impl Failure for crate::broker::BrokerError {
     fn exit_code(&self) -> ExitCode {
         match self {

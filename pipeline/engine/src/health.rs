@@ -14,7 +14,6 @@ use axum::routing::get;
 
 use crate::exit_code::{ExitCode, Failure};
 use crate::metrics::Metrics;
-use crate::shutdown::Shutdown;
 
 /// Whether a process can do its work: all its conditions hold. Clones share one state.
 #[derive(Debug, Clone, Default)]
@@ -94,7 +93,8 @@ impl Failure for HealthError {
     }
 }
 
-/// Serves health and metrics on `address` until `shutdown`; returns the address in use, as port 0 takes any.
+/// Serves health and metrics on `address` until the process ends, while it finishes its work too; returns the address in
+/// use, as port 0 takes any.
 ///
 /// # Errors
 /// [`HealthError`] when the address cannot be used.
@@ -102,7 +102,6 @@ pub async fn serve(
     address: SocketAddr,
     readiness: Readiness,
     metrics: Metrics,
-    shutdown: Shutdown,
 ) -> Result<SocketAddr, HealthError> {
     let bind = |source| HealthError::Bind { address, source };
     let listener = tokio::net::TcpListener::bind(address).await.map_err(bind)?;
@@ -112,14 +111,16 @@ pub async fn serve(
         .route("/readyz", get(readyz).with_state(readiness))
         .route("/metrics", get(metrics_text).with_state(metrics));
     tokio::spawn(async move {
-        let ended = async move { shutdown.requested().await };
-        if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(ended).await {
+        if let Err(error) = axum::serve(listener, router).await {
             tracing::error!(%error, "health and metrics are no longer served");
         }
     });
     tracing::info!(address = %actual, "serving /livez, /readyz and /metrics");
     Ok(actual)
 }
+
+#[cfg(test)]
+mod tests;
 
 async fn readyz(State(readiness): State<Readiness>) -> (StatusCode, String) {
     let reasons = readiness.reasons();

@@ -19,6 +19,7 @@ pub struct ShutdownSettings {
 
 impl Section for ShutdownSettings {
     const NAME: &'static str = "shutdown";
+    const ABOUT: &'static str = "How the process ends.";
 
     fn read(keys: &mut SectionKeys<'_>) -> Self {
         let limit = keys.positive_duration(

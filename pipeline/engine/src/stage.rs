@@ -49,6 +49,9 @@ pub struct StageArguments {
     /// Print each key, its value and where it comes from, and end
     #[arg(long)]
     pub dump_config: bool,
+    /// Print a configuration file with every key explained, and end
+    #[arg(long)]
+    pub reference_config: bool,
 }
 
 impl StageArguments {
@@ -120,8 +123,8 @@ where
             return error.exit_code().into();
         }
     };
-    if arguments.dump_config || arguments.check_config {
-        return show(&arguments, &loaded).into();
+    if let Some(text) = answer(identity, &arguments, &loaded) {
+        return show(&text).into();
     }
     let ended = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -179,7 +182,7 @@ where
     shutdown.on_signals().map_err(|source| StartError { what: "the handler of signals", source })?;
     tracing::info!(process, version = identity.version, "starting");
     if let Some(address) = config.telemetry.address {
-        serve(address, readiness.clone(), metrics.clone(), shutdown.clone()).await?;
+        serve(address, readiness.clone(), metrics.clone()).await?;
     }
     let monitor = ConnectionMonitor::new(metrics.connection(), readiness.condition("nats"));
     let client_identity = ClientIdentity::of_stage(identity.name, &instance);
@@ -188,6 +191,15 @@ where
         () = shutdown.requested() => return Ok(()),
     };
     let limit = config.shutdown.limit;
+    let stopping = readiness.condition("process");
+    stopping.holds();
+    tokio::spawn({
+        let shutdown = shutdown.clone();
+        async move {
+            shutdown.requested().await;
+            stopping.fails("stopping");
+        }
+    });
     let broker = NatsBroker::new(client, config.nats.jetstream_domain.as_deref());
     let runtime = StageRuntime { identity, process, broker, metrics, readiness, shutdown: shutdown.clone() };
     match within_limit(&shutdown, limit, run(config, runtime)).await {
@@ -226,9 +238,21 @@ fn unicode(environment: impl IntoIterator<Item = (OsString, OsString)>) -> BTree
         .collect()
 }
 
-fn show<S>(arguments: &StageArguments, loaded: &Loaded<S>) -> ExitCode {
+/// What a command line asks for that needs no server.
+fn answer<S>(identity: StageIdentity, arguments: &StageArguments, loaded: &Loaded<S>) -> Option<String> {
+    if arguments.reference_config {
+        Some(loaded.reference_file(identity.name))
+    } else if arguments.dump_config {
+        Some(loaded.dump())
+    } else if arguments.check_config {
+        Some("the configuration is valid\n".to_owned())
+    } else {
+        None
+    }
+}
+
+fn show(text: &str) -> ExitCode {
     use std::io::Write;
-    let text = if arguments.dump_config { loaded.dump() } else { "the configuration is valid\n".to_owned() };
     match std::io::stdout().write_all(text.as_bytes()) {
         Ok(()) => ExitCode::Ok,
         Err(_closed) => ExitCode::InputOutput,

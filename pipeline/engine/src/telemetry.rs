@@ -41,6 +41,7 @@ pub struct TelemetrySettings {
 
 impl Section for TelemetrySettings {
     const NAME: &'static str = "telemetry";
+    const ABOUT: &'static str = "Logs (always on standard error), and the address for health and metrics.";
 
     fn read(keys: &mut SectionKeys<'_>) -> Self {
         let text = keys.text(

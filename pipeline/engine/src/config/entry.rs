@@ -40,6 +40,8 @@ impl fmt::Display for Source {
 pub struct Entry {
     /// `section.key`.
     pub key: String,
+    /// What its section is about.
+    pub about: &'static str,
     /// Its value as TOML; `None` when it is not set and has no default. A secret is never here, only its file.
     pub value: Option<String>,
     /// Its built-in value as TOML.

@@ -56,7 +56,7 @@ impl Keys {
     /// Reads one section.
     pub(super) fn section<S: Section>(&mut self) -> S {
         self.sections.insert(S::NAME);
-        S::read(&mut SectionKeys { keys: self, section: S::NAME })
+        S::read(&mut SectionKeys { keys: self, section: S::NAME, about: S::ABOUT })
     }
 
     /// Refuses what no section has asked for, and reports all problems together.
@@ -64,7 +64,7 @@ impl Keys {
         let known: BTreeSet<&str> = self.entries.iter().map(|entry| entry.key.as_str()).collect();
         let mut unknown = Vec::new();
         for (key, (_, source)) in self.layers.iter().flat_map(|layer| &layer.values) {
-            if !known.contains(key.as_str()) && !self.concerns_another_stage(key, source) {
+            if !known.contains(key.as_str()) && !self.concerns_others(key, source) {
                 unknown.push(format!("{source}: unknown key `{key}`; {}", suggestion(key, &known)));
             }
         }
@@ -72,17 +72,28 @@ impl Keys {
         if self.problems.is_empty() { Ok(self.entries) } else { Err(ConfigError { problems: self.problems }) }
     }
 
-    /// Variables are often set for several stages at once; a whole foreign section of them is no slip of the pen.
-    fn concerns_another_stage(&self, key: &str, source: &Source) -> bool {
+    /// Variables are often set for several processes at once: a known section that this one does not read is no slip of
+    /// the pen.
+    fn concerns_others(&self, key: &str, source: &Source) -> bool {
         let section = key.split_once('.').map_or(key, |(section, _)| section);
         matches!(source, Source::Variable(_))
             && !self.sections.contains(section)
-            && STAGE_SECTIONS.contains(&section)
+            && SECTIONS.contains(&section)
     }
 }
 
-/// The sections that belong to one stage each.
-const STAGE_SECTIONS: [&str; 5] = ["command_handler", "projector", "reporter", "process_manager", "gateway"];
+/// The sections of all processes.
+const SECTIONS: [&str; 9] = [
+    "process",
+    "nats",
+    "telemetry",
+    "shutdown",
+    "command_handler",
+    "projector",
+    "reporter",
+    "process_manager",
+    "gateway",
+];
 
 fn suggestion(key: &str, known: &BTreeSet<&str>) -> String {
     let closest = known
@@ -102,6 +113,7 @@ fn suggestion(key: &str, known: &BTreeSet<&str>) -> String {
 pub struct SectionKeys<'a> {
     keys: &'a mut Keys,
     section: &'static str,
+    about: &'static str,
 }
 
 impl SectionKeys<'_> {
@@ -120,7 +132,8 @@ impl SectionKeys<'_> {
     pub(crate) fn hidden_entry(&mut self, name: &str, source: Source) {
         let value = Some(quoted("(hidden)"));
         let help = "a secret of natscli's";
-        self.keys.entries.push(Entry { key: self.full(name), value, default: None, source, help });
+        let (key, about) = (self.full(name), self.about);
+        self.keys.entries.push(Entry { key, about, value, default: None, source, help });
     }
 
     /// The value and origin that win for a key of this section, before types.
@@ -149,9 +162,9 @@ impl SectionKeys<'_> {
         self.read(name, Some(default.to_owned()), help, as_text, |text| quoted(text)).unwrap_or_default()
     }
 
-    /// Text that may be absent.
+    /// Text that may be absent; empty is absent.
     pub fn optional_text(&mut self, name: &str, help: &'static str) -> Option<String> {
-        self.read(name, None, help, as_text, |text| quoted(text))
+        self.read(name, None, help, as_text, |text| quoted(text)).filter(|text| !text.is_empty())
     }
 
     /// A file or folder; `~` at its start is the home directory, a relative one starts at the working directory.
@@ -162,7 +175,7 @@ impl SectionKeys<'_> {
 
     /// A file or folder that may be absent.
     pub fn optional_path(&mut self, name: &str, help: &'static str) -> Option<PathBuf> {
-        let text = self.optional_text(name, help).filter(|text| !text.is_empty())?;
+        let text = self.optional_text(name, help)?;
         Some(self.expand_home(&text))
     }
 
@@ -281,6 +294,7 @@ impl SectionKeys<'_> {
         };
         self.keys.entries.push(Entry {
             key: self.full(name),
+            about: self.about,
             value: value.as_ref().map(&show),
             default: default.as_ref().map(&show),
             source,

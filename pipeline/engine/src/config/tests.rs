@@ -17,6 +17,7 @@ struct Example {
 
 impl Section for Example {
     const NAME: &'static str = "projector";
+    const ABOUT: &'static str = "An example.";
 
     fn read(keys: &mut SectionKeys<'_>) -> Self {
         Self {
@@ -188,6 +189,40 @@ fn variables_of_another_stage_are_left_to_it_and_misspelt_ones_are_not() {
             "variable MILLSTREAM_PROJECTOR__BATCH_MAXX: unknown key `projector.batch_maxx`; did you mean `projector.batch_max`?"
         ]
     );
+}
+
+#[test]
+fn a_tool_that_only_connects_leaves_variables_of_stages_alone() {
+    let setup = Setup::new()
+        .variable("MILLSTREAM_TELEMETRY__FILTER", "debug")
+        .variable("MILLSTREAM_PROJECTOR__BATCH_MAX", "5")
+        .variable("MILLSTREAM_NATS__URL", "nats://a");
+    assert_eq!(load_connection(&setup.origins).unwrap().urls, ["nats://a"]);
+    let misspelt = setup.variable("MILLSTREAM_NATS__URRL", "nats://b");
+    assert!(load_connection(&misspelt.origins).is_err());
+}
+
+#[test]
+fn a_section_that_does_not_exist_is_unknown_even_in_a_variable() {
+    let problems = Setup::new().variable("MILLSTREAM_PROJEKTOR__BATCH_MAX", "5").problems();
+    assert!(problems[0].ends_with("did you mean `projector.batch_max`?"), "{problems:?}");
+}
+
+#[test]
+fn the_reference_file_explains_every_key_and_changes_nothing() {
+    let loaded = Setup::new().load().unwrap();
+    let text = loaded.reference_file("projector");
+    assert!(text.contains("[projector]\n"), "{text}");
+    assert!(text.contains("# how long it gathers\n# wait = \"5ms\"\n"), "{text}");
+    let again = Setup::new().file(&text).load().unwrap();
+    assert_eq!(again.entries, loaded.entries);
+    let uncommented: String = text
+        .lines()
+        .map(|line| if line.contains(" = ") { line.trim_start_matches("# ") } else { line })
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let values: toml::Table = toml::from_str(&uncommented).unwrap();
+    assert_eq!(values["projector"]["batch_max"], toml::Value::Integer(2000));
 }
 
 #[test]

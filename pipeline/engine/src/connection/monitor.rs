@@ -1,5 +1,6 @@
 //! What a connection does over its life, told once each: log lines, counters, and the readiness condition.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_nats::{Client, ClientError, Event, ServerError};
@@ -15,12 +16,15 @@ pub struct ConnectionMonitor {
     told: Arc<Mutex<Told>>,
 }
 
+/// More different troubles than this between two connects are told again from the start: memory is bounded.
+const TROUBLES_MAX: usize = 32;
+
 /// What was logged, so that it is not logged again.
 #[derive(Debug, Default)]
 struct Told {
     connected_before: bool,
     connected: bool,
-    last_trouble: String,
+    troubles: BTreeSet<String>,
 }
 
 impl ConnectionMonitor {
@@ -78,6 +82,7 @@ impl ConnectionMonitor {
             }
             Event::ServerError(error) => self.server_error(error),
             Event::ClientError(ClientError::Other(reason)) if self.was_connected() => {
+                self.condition.fails(format!("the connection to NATS is lost: {reason}"));
                 if self.is_news(reason) {
                     tracing::warn!(reason, "no connection to NATS, trying again");
                 }
@@ -91,7 +96,7 @@ impl ConnectionMonitor {
         let mut told = self.told();
         let news = !told.connected;
         told.connected = true;
-        told.last_trouble.clear();
+        told.troubles.clear();
         drop(told);
         self.metrics.connected.set(1);
         self.condition.holds();
@@ -117,14 +122,13 @@ impl ConnectionMonitor {
         }
     }
 
-    /// Whether this is not what was told last.
+    /// Whether this trouble was not told since the last connect.
     fn is_news(&self, trouble: &str) -> bool {
         let mut told = self.told();
-        let news = told.last_trouble != trouble;
-        if news {
-            trouble.clone_into(&mut told.last_trouble);
+        if told.troubles.len() >= TROUBLES_MAX && !told.troubles.contains(trouble) {
+            told.troubles.clear();
         }
-        news
+        told.troubles.insert(trouble.to_owned())
     }
 
     fn told(&self) -> std::sync::MutexGuard<'_, Told> {

@@ -116,6 +116,8 @@ pub struct ConnectionSettings {
 
 impl Section for ConnectionSettings {
     const NAME: &'static str = "nats";
+    const ABOUT: &'static str =
+        "The NATS server. Contexts and NATS_* variables of the nats CLI count too, below the keys here.";
 
     fn read(keys: &mut SectionKeys<'_>) -> Self {
         refuse_secrets(keys);
@@ -175,12 +177,12 @@ fn add_native_layers(keys: &mut SectionKeys<'_>) {
     );
     let own_place = keys.layers().iter().rposition(|layer| layer.values.contains_key("nats.context"));
     let variables = native::variables(&environment);
-    let (name, place) = match (own, own_place) {
-        (Some(name), Some(place)) => (Some(name), Some(place)),
-        _ => match environment.get("NATS_CONTEXT") {
-            Some(name) => (Some(name.clone()), None),
-            None if own_url => (None, None),
-            None => (native::selected_context(&environment), None),
+    let name = match own_place {
+        Some(_) => own,
+        None => match environment.get("NATS_CONTEXT").filter(|name| !name.is_empty()) {
+            Some(name) => Some(name.clone()),
+            None if own_url => None,
+            None => native::selected_context(&environment),
         },
     };
     let context = match name.filter(|name| !name.is_empty()).map(|name| native::context(&name, &environment))
@@ -193,7 +195,7 @@ fn add_native_layers(keys: &mut SectionKeys<'_>) {
         None => Layer::default(),
     };
     let layers = keys.layers();
-    match place {
+    match own_place {
         Some(place) => {
             layers.insert(place, context);
             layers.insert(0, variables);
@@ -253,10 +255,7 @@ fn read_inbox_prefix(keys: &mut SectionKeys<'_>) -> Option<String> {
         .optional_text("inbox_prefix", "first part of the subjects of replies; the stage's own when not set");
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     if let Some(prefix) = &prefix
-        && (prefix.is_empty()
-            || prefix.starts_with('.')
-            || prefix.ends_with('.')
-            || !prefix.chars().all(allowed))
+        && (prefix.starts_with('.') || prefix.ends_with('.') || !prefix.chars().all(allowed))
     {
         keys.problem("inbox_prefix", format!("is `{prefix}`; it takes A-Z a-z 0-9 - _ and dots between"));
     }

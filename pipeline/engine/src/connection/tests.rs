@@ -125,7 +125,10 @@ async fn a_lost_server_shows_in_readiness_and_metrics_until_it_is_back() {
     let client = connect(&to(&server.url()), &identity(), &observed.monitor).await.unwrap();
     assert_eq!(observed.metrics.connection().connected.get(), 1);
     server.kill().await;
-    until("not ready", || observed.readiness.reasons() == ["nats: the connection to NATS is lost"]).await;
+    until("not ready", || {
+        observed.readiness.reasons().concat().starts_with("nats: the connection to NATS is lost")
+    })
+    .await;
     assert_eq!(observed.metrics.connection().connected.get(), 0);
     server.restart().await;
     until("ready again", || observed.readiness.reasons().is_empty()).await;

@@ -1,0 +1,60 @@
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::*;
+
+/// Status and body of a GET request.
+async fn get_path(address: SocketAddr, path: &str) -> (u16, String) {
+    let mut connection = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n");
+    connection.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, body.to_owned())
+}
+
+async fn served() -> (SocketAddr, Readiness, Metrics) {
+    let (readiness, metrics) = (Readiness::new(), Metrics::new());
+    let any_port = "127.0.0.1:0".parse().unwrap();
+    let address = serve(any_port, readiness.clone(), metrics.clone()).await.unwrap();
+    (address, readiness, metrics)
+}
+
+#[tokio::test]
+async fn readiness_tells_each_reason_until_all_conditions_hold() {
+    let (address, readiness, _) = served().await;
+    let nats = readiness.condition("nats");
+    let reader = readiness.condition("reader EVENTS");
+    nats.fails("not connected to nats://a");
+    let expected = "nats: not connected to nats://a\nreader EVENTS: starting\n";
+    assert_eq!(get_path(address, "/readyz").await, (503, expected.to_owned()));
+    nats.holds();
+    reader.holds();
+    assert_eq!(get_path(address, "/readyz").await, (200, "ready\n".to_owned()));
+}
+
+#[tokio::test]
+async fn a_process_without_its_server_is_alive() {
+    let (address, readiness, _) = served().await;
+    readiness.condition("nats").fails("the connection to NATS is lost");
+    assert_eq!(get_path(address, "/livez").await, (200, "alive\n".to_owned()));
+}
+
+#[tokio::test]
+async fn metrics_are_served_as_prometheus_text() {
+    let (address, _, metrics) = served().await;
+    metrics.connection().connected.set(1);
+    let (status, body) = get_path(address, "/metrics").await;
+    assert_eq!(status, 200);
+    assert!(body.contains("millstream_nats_connected 1\n"), "{body}");
+}
+
+#[tokio::test]
+async fn an_address_in_use_is_an_error_that_names_it() {
+    let (address, readiness, metrics) = served().await;
+    let error = serve(address, readiness, metrics).await.unwrap_err();
+    assert!(error.to_string().contains(&address.to_string()), "{error}");
+    assert_eq!(error.exit_code(), ExitCode::Configuration);
+}

@@ -1,0 +1,39 @@
+//! The smallest stage: one key of its own, ready once it runs, idle until it is asked to end. How a stage's `main` looks,
+//! and what tests/stage_runtime.rs starts as a process.
+
+use std::{convert::Infallible, process::ExitCode, time::Duration};
+
+use millstream_engine::{
+    config::{Config, Section, SectionKeys},
+    stage::{StageIdentity, StageRuntime, run_stage},
+};
+
+/// What only this stage has.
+struct IdleSection {
+    /// How long it goes on after it was asked to end.
+    linger: Duration,
+}
+
+impl Section for IdleSection {
+    const NAME: &'static str = "idle";
+    const ABOUT: &'static str = "An example.";
+
+    fn read(keys: &mut SectionKeys<'_>) -> Self {
+        Self {
+            linger: keys.duration("linger", Duration::ZERO, "how long it goes on after it was asked to end"),
+        }
+    }
+}
+
+async fn run(config: Config<IdleSection>, runtime: StageRuntime) -> Result<(), Infallible> {
+    runtime.readiness.condition("idle").holds();
+    runtime.shutdown.requested().await;
+    tokio::time::sleep(config.stage.linger).await;
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    let identity =
+        StageIdentity { name: "idle-stage", version: env!("CARGO_PKG_VERSION"), about: "Does nothing" };
+    run_stage(identity, std::env::args_os(), std::env::vars_os(), run)
+}

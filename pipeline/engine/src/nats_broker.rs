@@ -265,7 +265,9 @@ impl Broker for NatsBroker {
             stream: stream.to_owned(),
             detail: format!("has no metadata {}", crate::contract::stream_names::GENERATION_METADATA),
         })?;
-        Ok(StreamState { generation, first_sequence: state.first_seq, last_sequence: state.last_seq })
+        // A stream that never held anything says 0; one that was emptied says what comes next.
+        let first_sequence = state.first_seq.max(1);
+        Ok(StreamState { generation, first_sequence, last_sequence: state.last_seq })
     }
 
     async fn read(&self, config: ReaderConfig) -> Result<NatsReader, ReadError> {

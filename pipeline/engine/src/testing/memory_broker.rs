@@ -16,7 +16,7 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
-use self::world::World;
+use self::world::{Sent, World};
 pub use self::{reader::MemoryReader, stream::MemoryStreamConfig, world::FaultCounts};
 use super::fault_plan::FaultPlan;
 use crate::{
@@ -203,12 +203,12 @@ impl MemoryBroker {
         answer
     }
 
-    async fn publish(&self, stream: &str, messages: Vec<NewMessage>) -> Result<Appended, AppendError> {
+    async fn publish(&self, stream: &str, sent: Sent) -> Result<Appended, AppendError> {
         self.running().await;
-        let subject = messages.first().map(|message| message.subject.clone()).unwrap_or_default();
+        let subject = sent.subject();
         let flight = self.world().launch(stream);
         let (sender, receiver) = oneshot::channel();
-        tokio::spawn(self.clone().fly(flight, stream.to_owned(), messages, sender));
+        tokio::spawn(self.clone().fly(flight, stream.to_owned(), sent, sender));
         let answer = tokio::time::timeout(flight.patience, receiver).await;
         self.running().await;
         match answer {
@@ -222,7 +222,7 @@ impl MemoryBroker {
         self,
         flight: world::Flight,
         stream: String,
-        messages: Vec<NewMessage>,
+        sent: Sent,
         answer: oneshot::Sender<Result<Appended, AppendError>>,
     ) {
         let Some(time) = flight.arrives else {
@@ -231,7 +231,7 @@ impl MemoryBroker {
             return drop(answer);
         };
         tokio::time::sleep(time).await;
-        let result = self.world().arrive(&stream, &messages);
+        let result = self.world().arrive(&stream, &sent);
         self.changed();
         if let Some(time) = flight.answer {
             tokio::time::sleep(time).await;
@@ -243,7 +243,7 @@ impl MemoryBroker {
         if let Some(time) = flight.again {
             tokio::time::sleep(time).await;
             // The second answer goes to nobody: its sender has the first one.
-            let _ = self.world().arrive(&stream, &messages);
+            let _ = self.world().arrive(&stream, &sent);
             self.changed();
         }
     }
@@ -253,7 +253,7 @@ impl Broker for MemoryBroker {
     type Reader = MemoryReader;
 
     async fn append(&self, stream: &str, message: NewMessage) -> Result<Appended, AppendError> {
-        self.publish(stream, vec![message]).await
+        self.publish(stream, Sent::Single(message)).await
     }
 
     async fn append_atomically(
@@ -261,7 +261,7 @@ impl Broker for MemoryBroker {
         stream: &str,
         messages: Vec<NewMessage>,
     ) -> Result<Appended, AppendError> {
-        self.publish(stream, messages).await
+        self.publish(stream, Sent::Batch(messages)).await
     }
 
     async fn load(&self, stream: &str, subject: &str, from: u64) -> Result<Vec<StoredMessage>, BrokerError> {

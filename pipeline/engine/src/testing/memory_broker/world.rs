@@ -28,6 +28,26 @@ const TRACE_LINES_MAX: usize = 2_000;
 /// The virtual time at which every simulation starts.
 const EPOCH_SECONDS: i64 = 1_767_225_600;
 
+/// What a process has sent to a stream.
+#[derive(Debug, Clone)]
+pub(super) enum Sent {
+    Single(NewMessage),
+    Batch(Vec<NewMessage>),
+}
+
+impl Sent {
+    pub(super) fn messages(&self) -> &[NewMessage] {
+        match self {
+            Self::Single(message) => std::slice::from_ref(message),
+            Self::Batch(batch) => batch,
+        }
+    }
+
+    pub(super) fn subject(&self) -> String {
+        self.messages().first().map(|message| message.subject.clone()).unwrap_or_default()
+    }
+}
+
 /// What an append will go through.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Flight {
@@ -183,16 +203,16 @@ impl World {
     }
 
     /// What the server does when a message arrives.
-    pub(super) fn arrive(&mut self, stream: &str, messages: &[NewMessage]) -> Result<Appended, AppendError> {
+    pub(super) fn arrive(&mut self, stream: &str, sent: &Sent) -> Result<Appended, AppendError> {
         let now = self.now();
         let message_id_first = self.plan.message_id_first;
-        let subject = messages.first().map(|message| message.subject.clone()).unwrap_or_default();
+        let subject = sent.subject();
         // What no stream takes gets the same answer as what has no leader: no responders.
         let unclear = || AppendError::Unclear { subject: subject.clone(), detail: "no responders".into() };
         let result = match self.streams.get_mut(stream) {
-            Some(found) if found.has_leader(now) => match messages {
-                [message] => found.append(message, now, message_id_first),
-                batch => found.append_atomically(batch, now),
+            Some(found) if found.has_leader(now) => match sent {
+                Sent::Single(message) => found.append(message, now, message_id_first),
+                Sent::Batch(batch) => found.append_atomically(batch, now),
             },
             _ => Err(unclear()),
         };
@@ -200,7 +220,7 @@ impl World {
             Ok(appended) => format!("{appended:?}"),
             Err(error) => error.to_string(),
         };
-        for NewMessage { subject, expected_last, payload, .. } in messages {
+        for NewMessage { subject, expected_last, payload, .. } in sent.messages() {
             let length = payload.len();
             self.trace(format_args!("{stream} {subject} expecting {expected_last:?}, {length} B: {answer}"));
         }

@@ -1,0 +1,118 @@
+//! One suite of scenarios over a real nats-server and over its twin in memory. What holds for one holds for the other.
+#![expect(clippy::unwrap_used, reason = "the helpers of a test are part of it")]
+
+use async_nats::jetstream;
+use millstream_engine::{
+    nats_broker::NatsBroker,
+    testing::{
+        broker_scenarios::{self, Ground},
+        fault_plan::FaultPlan,
+        memory_broker::MemoryBroker,
+        test_server::TestServer,
+    },
+};
+
+struct Server(TestServer);
+
+impl Ground for Server {
+    type Broker = NatsBroker;
+
+    async fn connect(&self) -> NatsBroker {
+        self.0.broker().await
+    }
+
+    async fn restart(&mut self) {
+        self.0.kill().await;
+        self.0.restart().await;
+    }
+
+    async fn limit(&self, stream: &str, messages_max: Option<u32>) {
+        let context = jetstream::new(self.0.client().await);
+        let mut config = context.get_stream(stream).await.unwrap().cached_info().config.clone();
+        config.max_messages = messages_max.map_or(-1, i64::from);
+        context.update_stream(config).await.unwrap();
+    }
+}
+
+struct Twin(MemoryBroker);
+
+impl Ground for Twin {
+    type Broker = MemoryBroker;
+
+    async fn connect(&self) -> MemoryBroker {
+        self.0.connect()
+    }
+
+    async fn restart(&mut self) {
+        self.0.restart();
+    }
+
+    async fn limit(&self, stream: &str, messages_max: Option<u32>) {
+        self.0.limit_stream(stream, messages_max.and_then(|most| most.try_into().ok()));
+    }
+}
+
+fn on_twin<T>(scenario: impl AsyncFnOnce(&mut Twin) -> T) -> T {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(async { scenario(&mut Twin(MemoryBroker::new(1, FaultPlan::none()))).await })
+}
+
+fn on_server<T>(scenario: impl AsyncFnOnce(&mut Server) -> T) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async { scenario(&mut Server(TestServer::start_provisioned().await)).await })
+}
+
+macro_rules! on_both {
+    ($($scenario:ident),* $(,)?) => {
+        mod twin {
+            $(#[test] fn $scenario() { super::on_twin(async |ground| super::broker_scenarios::$scenario(ground).await); })*
+        }
+        mod server {
+            $(#[test] fn $scenario() { super::on_server(async |ground| super::broker_scenarios::$scenario(ground).await); })*
+        }
+    };
+}
+
+on_both![
+    expectation_is_of_the_subject_alone,
+    one_of_many_with_the_same_expectation_is_stored,
+    load_is_one_subject_from_a_position,
+    last_and_get_are_current,
+    message_comes_back_as_it_was_sent,
+    state_names_generation_and_ends,
+    commands_are_stored_by_partition,
+    repeated_message_id_is_a_duplicate,
+    full_stream_refuses_until_there_is_space,
+    too_large_a_message_is_refused,
+    batch_is_stored_whole,
+    batch_with_a_conflict_stores_nothing,
+    batch_with_a_repeated_message_id_stores_nothing,
+    batches_side_by_side_do_not_mix,
+    reader_starts_behind_its_position_and_goes_on,
+    batches_are_bounded_and_a_cancelled_wait_loses_nothing,
+    reader_with_filters_gets_their_messages_alone,
+    second_reader_of_a_name_ends_the_first,
+    live_reader_is_not_replaced_by_mistake,
+    reader_goes_on_after_a_restart,
+    position_beyond_the_end_is_a_lost_tail,
+    lease_has_one_owner_until_given_back,
+    lease_belongs_to_a_name,
+    lease_lapses,
+    waiting_for_a_lease_ends_when_it_is_given_back,
+];
+
+/// The model is as honest as this test: hundreds of random operations get the same answers from both.
+#[test]
+fn random_operations_get_the_same_answers_from_twin_and_server() {
+    for seed in 0..4 {
+        let twin = on_twin(async |ground| broker_scenarios::random_operations(ground, seed, 300).await);
+        let server = on_server(async |ground| broker_scenarios::random_operations(ground, seed, 300).await);
+        for (index, (twin, server)) in twin.iter().zip(&server).enumerate() {
+            assert_eq!(twin, server, "operation {index} of seed {seed}");
+        }
+        let conflicts = twin.iter().filter(|answer| answer.ends_with("conflict")).count();
+        let duplicates = twin.iter().filter(|answer| answer.ends_with("duplicate true")).count();
+        assert!(conflicts > 10 && duplicates > 3, "{conflicts} conflicts, {duplicates} duplicates");
+    }
+}

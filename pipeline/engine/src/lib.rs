@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod nats_broker;
 pub mod nats_server;
 pub mod projection;
+pub mod projection_runner;
 pub mod provision;
 pub mod read_store;
 pub mod report;

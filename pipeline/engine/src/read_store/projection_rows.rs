@@ -11,6 +11,7 @@ use crate::projection::{ProjectionError, Rows};
 /// order however often it changed. Dropping it forgets the changes.
 pub struct ProjectionRows<'s> {
     snapshot: &'s Snapshot,
+    projection: ProjectionId,
     tables: Vec<ChangedTable>,
     undeclared: Option<String>,
 }
@@ -30,16 +31,24 @@ impl<'s> ProjectionRows<'s> {
         projection: &ProjectionId,
         tables: impl IntoIterator<Item = &'t str>,
     ) -> Self {
-        let tables = tables
-            .into_iter()
-            .map(|short_name| ChangedTable {
-                short_name: short_name.into(),
-                name: TableName::new(projection, short_name),
+        let mut rows =
+            Self { snapshot, projection: projection.clone(), tables: Vec::new(), undeclared: None };
+        for table in tables {
+            rows.declare(table);
+        }
+        rows
+    }
+
+    /// Adds a table that the projection may touch; nothing happens when it is there.
+    pub fn declare(&mut self, table: &str) {
+        if self.declared(table).is_err() {
+            self.tables.push(ChangedTable {
+                short_name: table.into(),
+                name: TableName::new(&self.projection, table),
                 changes: BTreeMap::new(),
                 stored: OnceCell::new(),
-            })
-            .collect();
-        Self { snapshot, tables, undeclared: None }
+            });
+        }
     }
 
     /// The first table that was written without being declared, if any: the projection's fault, after which its changes
@@ -52,8 +61,8 @@ impl<'s> ProjectionRows<'s> {
         self.tables.into_iter().filter(|table| !table.changes.is_empty())
     }
 
-    fn declared(&self, table: &str) -> Result<&ChangedTable, ProjectionError> {
-        self.tables.iter().find(|each| &*each.short_name == table).ok_or_else(|| undeclared(table))
+    fn declared<'t>(&self, table: &'t str) -> Result<&ChangedTable, &'t str> {
+        self.tables.iter().find(|each| &*each.short_name == table).ok_or(table)
     }
 
     fn change(&mut self, table: &str, key: &str, value: Option<Vec<u8>>) {
@@ -81,7 +90,7 @@ impl<'s> ProjectionRows<'s> {
 
 impl Rows for ProjectionRows<'_> {
     fn get(&self, table: &str, key: &str) -> Result<Option<Vec<u8>>, ProjectionError> {
-        let table = self.declared(table)?;
+        let table = self.declared(table).map_err(undeclared)?;
         if let Some(change) = table.changes.get(key) {
             return Ok(change.clone());
         }
@@ -99,7 +108,7 @@ impl Rows for ProjectionRows<'_> {
     }
 
     fn scan(&self, table: &str, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, ProjectionError> {
-        let table = self.declared(table)?;
+        let table = self.declared(table).map_err(undeclared)?;
         let from = (Bound::Included(prefix), Bound::Unbounded);
         let mut changes = table
             .changes

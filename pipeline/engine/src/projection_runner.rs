@@ -1,0 +1,165 @@
+//! Feeds projections: reads EVENTS (and OUTCOMES, for projections of outcomes) in order, applies whatever is there in one
+//! transaction, and publishes how far each projection has come.
+//!
+//! One thread per file does all redb writes. Every projection has its own checkpoint: one that cannot go on halts and
+//! says so, the others go on. A checkpoint that does not belong to the stream as it is now leads to a rebuild, loudly.
+//! No events are skipped, and nothing here waits on a timer except the sync of the file about once a second.
+
+mod applier;
+mod checkpoint_check;
+mod feed;
+mod projection_set;
+mod source;
+mod status;
+mod writer;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+
+pub use self::{
+    projection_set::{NameTaken, ProjectionSet},
+    status::{Halt, ProjectionStatus, View, ViewDirectory},
+    writer::{RemovalError, RowRemover},
+};
+use self::{
+    source::{Source, SourceConfig},
+    writer::{Work, WriterThread},
+};
+use crate::{
+    broker::{Broker, BrokerError, ReadError},
+    contract::stream_names::{EVENTS, OUTCOMES},
+    read_store::{ReadStore, StoreError},
+};
+
+/// Messages a transaction applies at most, unless configured otherwise.
+pub const BATCH_MAX_DEFAULT: usize = 2_000;
+/// How often the file is synced while it changes, unless configured otherwise. A crash replays what came since.
+pub const DURABLE_INTERVAL_DEFAULT: Duration = Duration::from_secs(1);
+/// How often the stream's end and generation are looked at, unless configured otherwise.
+pub const STREAM_CHECK_INTERVAL_DEFAULT: Duration = Duration::from_secs(5);
+
+/// Batches that wait for the writer: one is applied while the next is read and decoded.
+const BATCHES_WAITING_MAX: usize = 2;
+/// Payload bytes that may wait for the writer, in units of [`MEMORY_UNIT`].
+pub(crate) const MEMORY_UNITS_MAX: u32 = 64 * 1024;
+/// Payloads are counted by the KiB.
+pub(crate) const MEMORY_UNIT: usize = 1024;
+
+/// How to run.
+#[derive(Debug, Clone)]
+pub struct RunnerConfig {
+    /// Name of the consumer of EVENTS, fixed for this process and no other.
+    pub events_consumer: String,
+    /// Name of the consumer of OUTCOMES.
+    pub outcomes_consumer: String,
+    /// What the process is, for `nats consumer ls`.
+    pub description: String,
+    /// Messages a transaction applies at most.
+    pub batch_max: usize,
+    /// How often the file is synced while it changes.
+    pub durable_interval: Duration,
+    /// How often the stream's end and generation are looked at.
+    pub stream_check_interval: Duration,
+}
+
+impl RunnerConfig {
+    /// The defaults for a process of this name.
+    pub fn new(name: &str) -> Self {
+        Self {
+            events_consumer: name.to_owned(),
+            outcomes_consumer: format!("{name}-outcomes"),
+            description: format!("millstream {name}"),
+            batch_max: BATCH_MAX_DEFAULT,
+            durable_interval: DURABLE_INTERVAL_DEFAULT,
+            stream_check_interval: STREAM_CHECK_INTERVAL_DEFAULT,
+        }
+    }
+}
+
+/// Why the runner ended before it was asked to. Rows and checkpoints agree all the same.
+#[derive(Debug, thiserror::Error)]
+pub enum RunnerError {
+    /// The file failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A stream cannot be read on.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The writer thread could not be started, or panicked.
+    #[error("the writer thread of the read store failed: {0}")]
+    Writer(String),
+}
+
+impl From<BrokerError> for RunnerError {
+    fn from(error: BrokerError) -> Self {
+        Self::Read(ReadError::Broker(error))
+    }
+}
+
+/// Projections over one file and one broker, ready to run.
+pub struct ProjectionRunner<B> {
+    broker: B,
+    store: ReadStore,
+    set: Arc<ProjectionSet>,
+    config: RunnerConfig,
+    statuses: status::StatusBoard,
+    inbox: mpsc::Sender<Work>,
+    work: mpsc::Receiver<Work>,
+}
+
+impl<B: Broker> ProjectionRunner<B> {
+    /// Prepares to run `set`. Nothing is read or written yet.
+    pub fn new(broker: B, store: ReadStore, set: ProjectionSet, config: RunnerConfig) -> Self {
+        let (inbox, work) = mpsc::channel(BATCHES_WAITING_MAX);
+        let statuses = status::StatusBoard::new(&set);
+        Self { broker, store, set: Arc::new(set), config, statuses, inbox, work }
+    }
+
+    /// The views that the projections fill, to be queried while it runs.
+    pub fn views(&self) -> ViewDirectory {
+        ViewDirectory::new(&self.set, &self.statuses)
+    }
+
+    /// Removes rows of work in hand while it runs.
+    pub fn row_remover(&self) -> RowRemover {
+        RowRemover::new(Arc::clone(&self.set), &self.inbox)
+    }
+
+    /// Runs until `shutdown`, then finishes what was read, syncs the file and returns.
+    ///
+    /// # Errors
+    /// [`RunnerError`] when the file fails, a stream is missing or forbidden, or another process has taken the name over.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), RunnerError> {
+        let Self { broker, store, set, config, statuses, inbox, work } = self;
+        let writer = WriterThread::start(store.clone(), Arc::clone(&set), statuses.clone(), &config, work)?;
+        // A source that fails ends the other one as well.
+        let stop = shutdown.child_token();
+        let memory = Arc::new(Semaphore::new(MEMORY_UNITS_MAX as usize));
+        let source = |stream: &'static str, consumer: &str, members: Vec<usize>| {
+            let source = Source::new(
+                broker.clone(),
+                store.clone(),
+                Arc::clone(&set),
+                statuses.clone(),
+                SourceConfig { stream, consumer: consumer.to_owned(), members, runner: config.clone() },
+                inbox.clone(),
+                Arc::clone(&memory),
+            );
+            let stop = stop.clone();
+            async move {
+                let ended = source.run(&stop).await;
+                stop.cancel();
+                ended
+            }
+        };
+        let events = source(EVENTS, &config.events_consumer, set.members_of_events());
+        let outcomes = source(OUTCOMES, &config.outcomes_consumer, set.members_of_outcomes());
+        drop(inbox);
+        let writer = writer.ended(stop.clone());
+        let (writer, events, outcomes) = tokio::join!(writer, events, outcomes);
+        // The writer's error is the cause when a source ends because nobody takes its messages.
+        writer.and(events).and(outcomes)
+    }
+}

@@ -8,5 +8,6 @@ pub mod golden;
 pub mod memory_broker;
 pub mod memory_rows;
 pub mod project;
+pub mod sequential_handler;
 pub mod simulation;
 pub mod test_server;

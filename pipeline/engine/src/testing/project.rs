@@ -47,6 +47,12 @@ impl History {
         self
     }
 
+    /// Sets the time of the next commit.
+    pub(super) fn set_now(&mut self, now: Timestamp) -> &mut Self {
+        self.now = now;
+        self
+    }
+
     /// Adds a commit of one command that caused `events`.
     ///
     /// # Panics
@@ -58,8 +64,12 @@ impl History {
         events: impl IntoIterator<Item = E>,
     ) -> &mut Self {
         let stream_id = StreamId::new(self.context, aggregate, id).expect("the test gives allowed names");
+        self.push(&stream_id, events.into_iter().map(|event| recorded(&event)).collect())
+    }
+
+    /// Adds a commit of encoded events.
+    pub(super) fn push(&mut self, stream_id: &StreamId, events: Vec<RecordedEvent>) -> &mut Self {
         let broker_sequence = self.commits.len() as u64 + 1;
-        let events: Vec<_> = events.into_iter().map(|event| recorded(&event)).collect();
         let version = self.versions.entry(stream_id.clone()).or_default();
         let commit = Commit {
             commit_id: format!("commit-{broker_sequence}").into(),

@@ -1,0 +1,123 @@
+//! What a command handler comes to, without a broker: commands decided one after the other, each in a commit of its own.
+//! For property tests of models, and as the plain picture that a real handler is compared with. No ids, no duplicates,
+//! no rounds.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use super::project::History;
+use crate::{
+    contract::{
+        command::{BodyFormat, CommandEnvelope},
+        commit::RecordedEvent,
+        subject::{CommandAddress, StreamId},
+    },
+    decider::{
+        AggregateRegistry, AggregateType, AnyState, DecisionContext, DecisionError, NewEvent, Rejection,
+    },
+};
+
+/// Decides commands of any aggregate of a registry.
+pub struct SequentialHandler {
+    registry: AggregateRegistry,
+    states: BTreeMap<StreamId, AnyState>,
+    history: History,
+    position: u64,
+}
+
+impl SequentialHandler {
+    /// A handler before any command.
+    pub fn new(registry: AggregateRegistry, context: &'static str) -> Self {
+        Self { registry, states: BTreeMap::new(), history: History::new(context), position: 0 }
+    }
+
+    /// Decides a command as a person types it, at `time`: `address` is `<context>.<aggregate>.<id>.<command>`.
+    ///
+    /// # Errors
+    /// The rejection.
+    ///
+    /// # Panics
+    /// When the address or the body is malformed, or the model panics.
+    pub fn decide(&mut self, address: &str, body: &str, time: Timestamp) -> Result<Vec<NewEvent>, Rejection> {
+        let address =
+            CommandAddress::from_subject(&format!("cmd.{address}")).expect("the address is allowed");
+        let stream_id = address.stream_id.clone();
+        let aggregate = self.aggregate(&stream_id);
+        self.position += 1;
+        let envelope = CommandEnvelope {
+            id: None,
+            position: self.position,
+            stored_at: time,
+            address,
+            format: BodyFormat::Json,
+            body: Bytes::copy_from_slice(body.as_bytes()),
+            actor: None,
+            correlation_id: None,
+            causation_id: None,
+            expected_version: None,
+            reply: None,
+        };
+        let command = aggregate.decode_command(&envelope).unwrap_or_else(|error| panic!("{body}: {error}"));
+        aggregate.check_id(stream_id.id())?;
+        let context = DecisionContext {
+            aggregate_id: stream_id.id(),
+            now: time,
+            actor: None,
+            command_position: self.position,
+        };
+        let state = self.states.entry(stream_id.clone()).or_insert_with(|| aggregate.initial());
+        let events = match aggregate.decide(state, &command, &context) {
+            Ok(events) => events,
+            Err(DecisionError::Rejected(rejection)) => return Err(rejection),
+            Err(error @ DecisionError::Panicked { .. }) => panic!("{error}"),
+        };
+        if !events.is_empty() {
+            self.history.set_now(time).push(&stream_id, events.iter().map(recorded).collect());
+        }
+        Ok(events)
+    }
+
+    /// Everything that was accepted.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// Demands that each aggregate's state, as it came about by deciding, is the one that its recorded events lead to,
+    /// and that it survives being kept as a snapshot.
+    ///
+    /// # Panics
+    /// When one does not.
+    pub fn assert_replay_equals_incremental(&self) {
+        for (stream_id, state) in &self.states {
+            let aggregate = self.aggregate(stream_id);
+            let mut replayed = aggregate.initial();
+            for commit in self.history.commits().iter().filter(|commit| commit.stream_id == *stream_id) {
+                for envelope in commit.envelopes() {
+                    aggregate
+                        .evolve(&mut replayed, &envelope)
+                        .unwrap_or_else(|error| panic!("{stream_id}: {error}"));
+                }
+            }
+            let snapshot = aggregate.encode_state(state);
+            assert_eq!(aggregate.encode_state(&replayed), snapshot, "{stream_id} replayed");
+            let restored = aggregate.decode_state(&snapshot).expect("a snapshot just made decodes");
+            assert_eq!(aggregate.encode_state(&restored), snapshot, "{stream_id} from its snapshot");
+        }
+    }
+
+    fn aggregate(&self, stream_id: &StreamId) -> Arc<dyn AggregateType> {
+        let aggregate = self.registry.get(stream_id.context(), stream_id.aggregate());
+        Arc::clone(aggregate.unwrap_or_else(|| panic!("{stream_id} is of no known aggregate")))
+    }
+}
+
+fn recorded(event: &NewEvent) -> RecordedEvent {
+    RecordedEvent {
+        event_type: event.event_type.into(),
+        schema: event.schema,
+        data: event.data.clone(),
+        command: 0,
+    }
+}

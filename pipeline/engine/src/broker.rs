@@ -181,6 +181,15 @@ pub trait StreamReader: Send + 'static {
         &mut self,
         max: usize,
     ) -> impl Future<Output = Result<Vec<StoredMessage>, ReadError>> + Send;
+
+    /// Ends reading and removes the consumer, so that no report shows it lagging. A reader that is merely dropped leaves
+    /// its consumer, which then shows how far a stopped process is behind.
+    fn close(self) -> impl Future<Output = ()> + Send
+    where
+        Self: Sized,
+    {
+        async {}
+    }
 }
 
 /// The part of JetStream that the engine uses.

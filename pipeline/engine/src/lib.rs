@@ -3,23 +3,32 @@
 //! Pure contracts and traits ([`contract`], [`decider`], [`projection`]) on which models are written, and the shell that
 //! performs their I/O. No business word occurs here.
 
+pub mod aggregate_state;
 pub mod broker;
+pub mod command_handler;
 pub mod config;
 pub mod connection;
 pub mod contract;
 pub mod decider;
+pub mod event_store;
 pub mod exit_code;
 pub mod health;
+pub mod id_index;
 pub mod metrics;
 pub mod nats_broker;
 pub mod nats_server;
+pub mod outcome_journal;
 pub mod projection;
 pub mod projection_runner;
 pub mod provision;
 pub mod read_store;
 pub mod report;
+pub mod retry;
+pub mod round;
+pub mod settlement;
 pub mod shutdown;
 pub mod stage;
+pub mod state_cache;
 pub mod stream_reader;
 pub mod telemetry;
 #[cfg(feature = "testing")]

@@ -254,6 +254,13 @@ impl StreamReader for NatsReader {
         let count = self.ready.len().min(max.max(1));
         Ok(self.ready.drain(..count).collect())
     }
+
+    async fn close(self) {
+        let path = format!("CONSUMER.DELETE.{}.{}", self.config.stream, self.config.name);
+        if let Err(error) = self.broker.api("consumer delete", &path, "".into()).await {
+            tracing::debug!(consumer = self.config.name, %error, "the consumer stays behind");
+        }
+    }
 }
 
 impl Consumer {

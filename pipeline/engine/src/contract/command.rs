@@ -35,6 +35,12 @@ pub enum CommandError {
         /// Its length in bytes.
         length: usize,
     },
+    /// The id looks like one derived from a position.
+    #[error("command id {id:?} is reserved: ids that start with @ stand for positions in COMMANDS")]
+    ReservedId {
+        /// What was given.
+        id: String,
+    },
     /// The expected version is not a number.
     #[error(
         "header Millstream-Expected-Version is {text:?}; expected a whole number, 0 for an aggregate without events"
@@ -57,6 +63,7 @@ impl CommandError {
         match self {
             Self::Subject(_) => "subject-not-allowed",
             Self::Id { .. } => "command-id-too-long",
+            Self::ReservedId { .. } => "command-id-reserved",
             Self::ExpectedVersion { .. } => "expected-version-malformed",
             Self::ContentType { .. } => "content-type-unknown",
         }
@@ -132,7 +139,7 @@ pub fn derived_position(id: &str) -> Option<u64> {
 /// The id that the sender of a message gave, if any.
 ///
 /// # Errors
-/// [`CommandError::Id`] when it is too long.
+/// [`CommandError::Id`] when it is too long, [`CommandError::ReservedId`] when it starts with `@`.
 pub fn explicit_id(message: &StoredMessage) -> Result<Option<Arc<str>>, CommandError> {
     let id = message
         .headers
@@ -141,6 +148,7 @@ pub fn explicit_id(message: &StoredMessage) -> Result<Option<Arc<str>>, CommandE
         .filter(|id| !id.is_empty());
     match id {
         Some(id) if id.len() > COMMAND_ID_LENGTH_MAX => Err(CommandError::Id { length: id.len() }),
+        Some(id) if id.starts_with('@') => Err(CommandError::ReservedId { id: id.to_owned() }),
         other => Ok(other.map(Arc::from)),
     }
 }

@@ -3,7 +3,7 @@
 //! The body is MessagePack with named fields. The data of each event is MessagePack inside a binary field, so that a
 //! reader decodes only the events it handles (docs/adr/0002-event-data-is-nested.md).
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -39,7 +39,7 @@ pub struct CommittedCommand {
 pub struct RecordedEvent {
     /// The event type, lower-kebab-case and in the past tense.
     #[serde(rename = "type")]
-    pub event_type: Arc<str>,
+    pub event_type: Cow<'static, str>,
     /// The version of the type's shape, from 1.
     pub schema: u16,
     /// The event's fields, MessagePack with named fields.

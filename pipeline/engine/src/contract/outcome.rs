@@ -118,6 +118,17 @@ pub struct OutcomeRecord {
     pub events_through: u64,
     /// One line for each command in `after + 1 ..= through`, in order.
     pub outcomes: Vec<CommandOutcome>,
+    /// Which incarnations of COMMANDS and EVENTS the positions belong to.
+    pub generations: Generations,
+}
+
+/// The incarnations of the streams that a share works on.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Generations {
+    /// That of COMMANDS.
+    pub commands: Arc<str>,
+    /// That of EVENTS.
+    pub events: Arc<str>,
 }
 
 /// A message of OUTCOMES that is not a record.
@@ -264,6 +275,7 @@ mod tests {
             through: 4,
             events_through: 3,
             outcomes: outcomes.collect(),
+            generations: Generations { commands: "c".into(), events: "e".into() },
         };
         let message = StoredMessage {
             subject: "out.0".into(),

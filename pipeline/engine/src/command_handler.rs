@@ -1,0 +1,341 @@
+//! The command handler: waits for its turn, takes over, and settles COMMANDS round by round until it loses the turn.
+//!
+//! Three loops run side by side while it is active: one reads and decodes ahead, one settles, one records the outcomes and
+//! answers. While a record is under way, the rounds settled meanwhile gather in the next. The lease only says who may
+//! try; what is right is decided by expectations alone ([`crate::outcome_journal`], [`crate::settlement`]).
+
+mod recorder;
+mod standby;
+
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
+
+use tokio::{sync::mpsc, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    broker::{Broker, BrokerError, ReadError, ReaderConfig, StreamReader, StreamState},
+    command_handler::recorder::{Recorder, SettledRound},
+    contract::{
+        outcome::Generations,
+        stream_names::{COMMANDS, EVENTS},
+        subject::{COMMAND_QUEUE_PREFIX, PARTITIONS},
+    },
+    decider::AggregateRegistry,
+    id_index::{IdIndex, IdIndexError},
+    outcome_journal::{JournalError, OutcomeJournal},
+    retry::RunIds,
+    round::{PreparedCommand, prepare},
+    settlement::{SettleError, Settlement},
+    state_cache::StateCache,
+};
+
+/// Rounds read and decoded ahead of the one that is being settled.
+const ROUNDS_AHEAD: usize = 2;
+/// Rounds settled but not yet recorded.
+const ROUNDS_UNRECORDED: usize = 8;
+
+/// Which part of the partitions a handler decides: all of them, or one of several equal shares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// From 0.
+    pub index: u32,
+    /// How many there are; 1 reads COMMANDS without a filter.
+    pub of: u32,
+}
+
+impl Share {
+    /// The one share that has everything.
+    pub const ALL: Self = Self { index: 0, of: 1 };
+
+    /// Its name in subjects, consumers and leases.
+    pub fn name(self) -> String {
+        format!("{}of{}", self.index, self.of)
+    }
+
+    /// The subjects of COMMANDS that it reads; none means all.
+    pub fn filters(self) -> Vec<String> {
+        if self.of == 1 {
+            return Vec::new();
+        }
+        (0..PARTITIONS)
+            .filter(|partition| partition % self.of == self.index)
+            .map(|partition| format!("{COMMAND_QUEUE_PREFIX}.{partition}.>"))
+            .collect()
+    }
+}
+
+/// How a handler works.
+#[derive(Debug, Clone)]
+pub struct HandlerSettings {
+    /// Its name among the handlers, such as `command-handler-1`: part of the name of its own consumer.
+    pub name: String,
+    /// Its share.
+    pub share: Share,
+    /// Most commands in a round.
+    pub round_max: NonZeroUsize,
+    /// Most aggregate states kept in memory.
+    pub states_max: NonZeroUsize,
+    /// How long a silent handler keeps its turn.
+    pub lease_time_to_live: Duration,
+}
+
+/// Why a handler stops for good.
+#[derive(Debug, thiserror::Error)]
+pub enum HandlerError {
+    /// The journal cannot go on.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// A round cannot be settled.
+    #[error(transparent)]
+    Settle(#[from] SettleError),
+    /// COMMANDS or OUTCOMES cannot be read on.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The index of ids failed.
+    #[error(transparent)]
+    Index(#[from] IdIndexError),
+    /// A question that cannot be asked again.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    /// The journal names more than a stream holds.
+    #[error(
+        "{stream} ends at sequence {last}, but the outcomes of share {share} name {named}: the server has lost its tail; restore {stream} from a backup or a replica before going on"
+    )]
+    LostTail {
+        /// The share.
+        share: String,
+        /// The stream.
+        stream: &'static str,
+        /// Where it ends.
+        last: u64,
+        /// What the journal names.
+        named: u64,
+    },
+}
+
+/// How a turn ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TurnEnd {
+    /// Asked to stop; everything settled is recorded.
+    Shutdown,
+    /// Another handler is active, or may be.
+    Lost,
+}
+
+/// Decides the commands of a share.
+pub struct CommandHandler<B> {
+    broker: B,
+    registry: AggregateRegistry,
+    settings: HandlerSettings,
+    ids: RunIds,
+    index: Arc<IdIndex>,
+    cache: StateCache,
+    settlement: Settlement<B>,
+}
+
+impl<B: Broker> CommandHandler<B> {
+    /// A handler of the aggregates in `registry`. `run` names this run among all runs ever.
+    pub fn new(
+        broker: B,
+        registry: AggregateRegistry,
+        settings: HandlerSettings,
+        run: &str,
+        index: IdIndex,
+    ) -> Self {
+        let ids = RunIds::new(run);
+        Self {
+            cache: StateCache::new(settings.states_max),
+            settlement: Settlement::new(broker.clone(), ids.clone()),
+            index: Arc::new(index),
+            broker,
+            registry,
+            settings,
+            ids,
+        }
+    }
+
+    /// Runs until `shutdown`: stands by, takes over, settles, stands by again.
+    ///
+    /// # Errors
+    /// [`HandlerError`] when nothing that time can mend stands in the way.
+    pub async fn run(&mut self, shutdown: CancellationToken) -> Result<(), HandlerError> {
+        let share = self.settings.share.name();
+        loop {
+            let Some(outcomes) = self.stand_by(&shutdown).await? else { return Ok(()) };
+            tracing::info!(share, run = self.ids.run(), "taking over");
+            let end = self.turn(outcomes, &shutdown).await;
+            self.index.drop_settled();
+            self.cache.clear();
+            match end {
+                Ok(TurnEnd::Lost) => tracing::warn!(share, "lost the turn; standing by"),
+                end => {
+                    self.give_back().await;
+                    return end.map(|_| ());
+                }
+            }
+        }
+    }
+
+    async fn give_back(&self) {
+        let released = self.broker.release_lease(&self.lease_key(), self.ids.run()).await;
+        if let Err(error) = released {
+            tracing::warn!(%error, "the lease could not be given back; it lapses by itself");
+        }
+        if let Err(error) = recorder::flush(&self.index).await {
+            tracing::warn!(%error, "the id index was not written; it is read again from the outcomes");
+        }
+    }
+
+    fn lease_key(&self) -> String {
+        format!("command-handler-{}", self.settings.share.name())
+    }
+
+    /// One turn as the active handler: from the fence to the loss of the turn or the shutdown.
+    async fn turn(
+        &mut self,
+        outcomes: B::Reader,
+        shutdown: &CancellationToken,
+    ) -> Result<TurnEnd, HandlerError> {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(standby::keep_lease(
+            self.broker.clone(),
+            self.lease_key(),
+            self.ids.clone(),
+            self.settings.lease_time_to_live,
+        ));
+        let (journal, reader) = tokio::select! {
+            begun = self.take_over(outcomes) => match begun {
+                Err(HandlerError::Read(ReadError::TakenOver { .. })) => return Ok(TurnEnd::Lost),
+                begun => begun?,
+            },
+            end = ended(&mut tasks) => return end,
+            () = shutdown.cancelled() => return Ok(TurnEnd::Shutdown),
+        };
+        tracing::info!(share = self.settings.share.name(), after = journal.cursor(), "active");
+        let (rounds_out, rounds) = mpsc::channel(ROUNDS_AHEAD);
+        let (settled, settled_in) = mpsc::channel(ROUNDS_UNRECORDED);
+        tasks.spawn(read_ahead(reader, self.registry.clone(), self.settings.round_max.get(), rounds_out));
+        let mut recording = JoinSet::new();
+        let recorder = Recorder::new(self.broker.clone(), journal, self.index.clone());
+        recording.spawn(recorder.run(settled_in));
+        let end = tokio::select! {
+            end = self.settle_rounds(rounds, settled, shutdown) => end?,
+            end = ended(&mut tasks) => end?,
+            end = ended(&mut recording) => end?,
+        };
+        match end {
+            TurnEnd::Lost => Ok(TurnEnd::Lost),
+            // The rounds settled so far are still being recorded.
+            TurnEnd::Shutdown => tokio::select! {
+                end = ended(&mut recording) => end,
+                end = ended(&mut tasks) => end,
+            },
+        }
+    }
+
+    /// Appends the fence, checks that nothing named is missing, learns the ids of all records, and opens COMMANDS behind
+    /// the cursor.
+    async fn take_over(
+        &self,
+        mut outcomes: B::Reader,
+    ) -> Result<(OutcomeJournal<B>, B::Reader), HandlerError> {
+        let share = self.settings.share;
+        let commands = self.state_of(COMMANDS).await?;
+        let events = self.state_of(EVENTS).await?;
+        let generations = Generations {
+            commands: commands.generation.as_str().into(),
+            events: events.generation.as_str().into(),
+        };
+        let journal =
+            OutcomeJournal::take_over(self.broker.clone(), &share.name(), generations, self.ids.clone())
+                .await?;
+        let named = [(COMMANDS, journal.cursor()), (EVENTS, journal.events_through())];
+        for (stream, named) in named {
+            let last = self.state_of(stream).await?.last_sequence;
+            if last < named {
+                return Err(HandlerError::LostTail { share: share.name(), stream, last, named });
+            }
+        }
+        self.follow_outcomes(&mut outcomes, Some(journal.last_sequence())).await?;
+        outcomes.close().await;
+        let config = ReaderConfig {
+            stream: COMMANDS.to_owned(),
+            name: self.lease_key(),
+            description: format!("commands of share {} on their way to a decision", share.name()),
+            after: journal.cursor(),
+            filters: share.filters(),
+            replace_live: true,
+        };
+        Ok((journal, self.broker.read(config).await?))
+    }
+
+    /// The state of a stream; waits for a server that does not answer.
+    async fn state_of(&self, stream: &str) -> Result<StreamState, BrokerError> {
+        let mut backoff = self.ids.backoff();
+        loop {
+            match self.broker.state(stream).await {
+                Err(BrokerError::Unavailable { operation, detail }) => {
+                    tracing::warn!(stream, operation, detail, "waiting for the server");
+                    backoff.pause().await;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    /// Settles round after round; what waits is taken together.
+    async fn settle_rounds(
+        &mut self,
+        mut rounds: mpsc::Receiver<Vec<PreparedCommand>>,
+        settled: mpsc::Sender<SettledRound>,
+        shutdown: &CancellationToken,
+    ) -> Result<TurnEnd, HandlerError> {
+        loop {
+            let round = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return Ok(TurnEnd::Shutdown),
+                round = rounds.recv() => round,
+            };
+            // Without rounds the reader has ended, and whoever waits for it learns why.
+            let Some(mut commands) = round else { return std::future::pending().await };
+            while commands.len() < self.settings.round_max.get() {
+                let Ok(more) = rounds.try_recv() else { break };
+                commands.extend(more);
+            }
+            let outcomes = self.settlement.settle(&mut self.cache, &self.index, &commands).await?;
+            let round = SettledRound::new(commands, outcomes);
+            self.index.settle(round.outcomes());
+            if settled.send(round).await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+}
+
+/// Reads and decodes ahead.
+async fn read_ahead<R: StreamReader>(
+    mut reader: R,
+    registry: AggregateRegistry,
+    round_max: usize,
+    rounds: mpsc::Sender<Vec<PreparedCommand>>,
+) -> Result<TurnEnd, HandlerError> {
+    loop {
+        let messages = match reader.next_batch(round_max).await {
+            Err(ReadError::TakenOver { .. }) => return Ok(TurnEnd::Lost),
+            messages => messages?,
+        };
+        let round = messages.into_iter().map(|message| prepare(message, &registry)).collect();
+        if rounds.send(round).await.is_err() {
+            return Ok(TurnEnd::Lost);
+        }
+    }
+}
+
+/// Waits for the first of some tasks to end.
+async fn ended(tasks: &mut JoinSet<Result<TurnEnd, HandlerError>>) -> Result<TurnEnd, HandlerError> {
+    match tasks.join_next().await {
+        Some(Ok(end)) => end,
+        Some(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Some(Err(_)) | None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,108 @@
+//! Waiting for the turn, and keeping it: the lease. Meanwhile the ids of what others record are learnt.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{CommandHandler, HandlerError, TurnEnd};
+use crate::{
+    broker::{Broker, BrokerError, ReaderConfig, StreamReader},
+    contract::{outcome::OutcomeRecord, stream_names::OUTCOMES},
+    retry::RunIds,
+};
+
+/// Records read at a time.
+const RECORDS_MAX: usize = 256;
+
+impl<B: Broker> CommandHandler<B> {
+    /// Waits for the lease. Answers the reader of OUTCOMES, which has not necessarily seen all records; `None` when asked
+    /// to stop.
+    pub(super) async fn stand_by(
+        &mut self,
+        shutdown: &CancellationToken,
+    ) -> Result<Option<B::Reader>, HandlerError> {
+        let mut outcomes = tokio::select! {
+            reader = self.open_outcomes() => reader?,
+            () = shutdown.cancelled() => return Ok(None),
+        };
+        let key = self.lease_key();
+        let time_to_live = self.settings.lease_time_to_live;
+        loop {
+            match self.broker.hold_lease(&key, self.ids.run(), time_to_live).await {
+                Ok(true) => return Ok(Some(outcomes)),
+                Ok(false) => {}
+                Err(BrokerError::Unavailable { operation, detail }) => {
+                    tracing::warn!(operation, detail, "the lease cannot be asked for now");
+                }
+                Err(error) => return Err(error.into()),
+            }
+            tokio::select! {
+                () = self.broker.lease_freed(&key, time_to_live / 3) => {}
+                followed = self.follow_outcomes(&mut outcomes, None) => followed?,
+                () = shutdown.cancelled() => {
+                    outcomes.close().await;
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    async fn open_outcomes(&self) -> Result<B::Reader, HandlerError> {
+        let state = self.state_of(OUTCOMES).await?;
+        let after = self.index.follow(&state.generation, state.last_sequence)?;
+        let config = ReaderConfig {
+            stream: OUTCOMES.to_owned(),
+            name: format!("{}-ids", self.settings.name),
+            description: "ids of commands that were decided before".to_owned(),
+            after,
+            filters: Vec::new(),
+            replace_live: false,
+        };
+        Ok(self.broker.read(config).await?)
+    }
+
+    /// Learns the ids of records, up to the record at `until`; for ever without it. Cancelling loses nothing.
+    pub(super) async fn follow_outcomes(
+        &self,
+        outcomes: &mut B::Reader,
+        until: Option<u64>,
+    ) -> Result<(), HandlerError> {
+        while until.is_none_or(|until| self.index.through() < until) {
+            for message in outcomes.next_batch(RECORDS_MAX).await? {
+                let record = OutcomeRecord::from_stored(&message)
+                    .map_err(crate::outcome_journal::JournalError::from)?;
+                self.index.feed(&record, message.sequence);
+            }
+            if self.index.flush_due() {
+                super::recorder::flush(&self.index).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Renews the lease three times in its time to live; ends when it is lost, or may be.
+pub(super) async fn keep_lease<B: Broker>(
+    broker: B,
+    key: String,
+    ids: RunIds,
+    time_to_live: Duration,
+) -> Result<TurnEnd, HandlerError> {
+    let mut held = Instant::now();
+    loop {
+        tokio::time::sleep(time_to_live / 3).await;
+        let asked = Instant::now();
+        match broker.hold_lease(&key, ids.run(), time_to_live).await {
+            Ok(true) => held = asked,
+            Ok(false) => return Ok(TurnEnd::Lost),
+            Err(error) if held.elapsed() < time_to_live => {
+                tracing::warn!(%error, "the lease could not be renewed yet");
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the lease has lapsed");
+                return Ok(TurnEnd::Lost);
+            }
+        }
+    }
+}

@@ -1,0 +1,336 @@
+//! The index of command ids: which ids were used, and with what outcome. It answers a command that is sent again.
+//!
+//! Rebuilt from OUTCOMES at any time, so its file may be lost. Its window is what OUTCOMES keeps: an id whose record has
+//! been purged is forgotten. Three layers: outcomes settled but not yet recorded, outcomes recorded but not yet in the
+//! file, and the redb file. What a handler settled and could not record is dropped when it loses its turn.
+
+use std::{
+    collections::HashMap,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, backends::InMemoryBackend};
+
+use crate::contract::outcome::{CommandOutcome, Outcome, OutcomeRecord};
+
+/// Id hash to COMMANDS position, OUTCOMES sequence and encoded outcome.
+const IDS: TableDefinition<&[u8; 16], (u64, u64, &[u8])> = TableDefinition::new("ids");
+/// `generation` and `through`, as text.
+const META: TableDefinition<&str, &str> = TableDefinition::new("meta");
+/// Entries in memory after which [`IdIndex::flush_due`] says so.
+const FLUSH_AT: usize = 16_384;
+
+/// Why the index cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum IdIndexError {
+    /// The file cannot be opened.
+    #[error("the id index {path} cannot be opened")]
+    Open {
+        /// Its path.
+        path: String,
+        /// Why.
+        #[source]
+        source: Box<redb::DatabaseError>,
+    },
+    /// Reading or writing failed.
+    #[error("the id index cannot be read or written")]
+    Storage(#[source] Box<redb::Error>),
+}
+
+impl<E: Into<redb::Error>> From<E> for IdIndexError {
+    fn from(error: E) -> Self {
+        Self::Storage(Box::new(error.into()))
+    }
+}
+
+/// What an id was used for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdEntry {
+    /// The COMMANDS position of the command that had the id first.
+    pub position: u64,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+type IdHash = [u8; 16];
+
+#[derive(Debug, Default)]
+struct Memory {
+    settled: HashMap<IdHash, IdEntry>,
+    recorded: HashMap<IdHash, (u64, IdEntry)>,
+    through: u64,
+}
+
+/// The ids of one share. Shared between the deciding loop and the journal's.
+#[derive(Debug)]
+pub struct IdIndex {
+    database: Arc<Database>,
+    memory: Mutex<Memory>,
+}
+
+impl IdIndex {
+    /// Opens or makes the index file.
+    ///
+    /// # Errors
+    /// [`IdIndexError::Open`], also when another process owns the file.
+    pub fn open(path: &Path) -> Result<Self, IdIndexError> {
+        let database = Database::create(path).map_err(|source| IdIndexError::Open {
+            path: path.display().to_string(),
+            source: Box::new(source),
+        })?;
+        Self::with_database(database)
+    }
+
+    /// An index that lives in memory only.
+    ///
+    /// # Errors
+    /// [`IdIndexError::Storage`].
+    pub fn in_memory() -> Result<Self, IdIndexError> {
+        Self::with_database(Database::builder().create_with_backend(InMemoryBackend::new())?)
+    }
+
+    fn with_database(database: Database) -> Result<Self, IdIndexError> {
+        let write = database.begin_write()?;
+        write.open_table(IDS)?;
+        let through = {
+            let meta = write.open_table(META)?;
+            let text = meta.get("through")?.map(|value| value.value().to_owned());
+            text.and_then(|text| text.parse().ok()).unwrap_or(0)
+        };
+        write.commit()?;
+        let memory = Memory { through, ..Memory::default() };
+        Ok(Self { database: Arc::new(database), memory: Mutex::new(memory) })
+    }
+
+    /// Begins to follow OUTCOMES of `generation`: an index of another one is emptied. Answers the sequence behind which to
+    /// read on; when OUTCOMES ends before that, it has lost its tail and the index is emptied too.
+    ///
+    /// # Errors
+    /// [`IdIndexError::Storage`].
+    pub fn follow(&self, generation: &str, last_sequence: u64) -> Result<u64, IdIndexError> {
+        let known = {
+            let meta = self.database.begin_read()?.open_table(META)?;
+            meta.get("generation")?.map(|value| value.value().to_owned())
+        };
+        let mut memory = self.memory();
+        memory.settled.clear();
+        let foreign = known.as_deref().is_some_and(|known| known != generation);
+        if foreign || memory.through > last_sequence {
+            tracing::warn!(generation, "the id index belongs to other outcomes; building it anew");
+            *memory = Memory::default();
+            let write = self.database.begin_write()?;
+            write.delete_table(IDS)?;
+            write.open_table(IDS)?;
+            write.commit()?;
+        }
+        if known.as_deref() != Some(generation) {
+            let write = self.database.begin_write()?;
+            write.open_table(META)?.insert("generation", generation)?;
+            write.open_table(META)?.insert("through", memory.through.to_string().as_str())?;
+            write.commit()?;
+        }
+        Ok(memory.through)
+    }
+
+    /// The first use of `id`, if it is known and final.
+    ///
+    /// # Errors
+    /// [`IdIndexError::Storage`].
+    pub fn get(&self, id: &str) -> Result<Option<IdEntry>, IdIndexError> {
+        let hash = id_hash(id);
+        {
+            // Memory first: entries leave it only after the file has them.
+            let memory = self.memory();
+            if let Some(entry) =
+                memory.settled.get(&hash).or_else(|| memory.recorded.get(&hash).map(|(_, entry)| entry))
+            {
+                return Ok(Some(entry.clone()));
+            }
+        }
+        let ids = self.database.begin_read()?.open_table(IDS)?;
+        let found = ids.get(&hash)?;
+        Ok(found.and_then(|value| {
+            let (position, _, outcome) = value.value();
+            Some(IdEntry { position, outcome: rmp_serde::from_slice(outcome).ok()? })
+        }))
+    }
+
+    /// Notes outcomes that are about to be recorded, so that the next round knows their ids.
+    pub fn settle(&self, outcomes: &[CommandOutcome]) {
+        let mut memory = self.memory();
+        for (hash, entry) in outcomes.iter().filter_map(first_use) {
+            memory.settled.insert(hash, entry);
+        }
+    }
+
+    /// Notes that the outcomes are recorded, in the record at `sequence`.
+    pub fn confirm(&self, outcomes: &[CommandOutcome], sequence: u64) {
+        let mut memory = self.memory();
+        for (hash, entry) in outcomes.iter().filter_map(first_use) {
+            memory.settled.remove(&hash);
+            memory.recorded.insert(hash, (sequence, entry));
+        }
+        memory.through = memory.through.max(sequence);
+    }
+
+    /// Notes a record that any handler wrote.
+    pub fn feed(&self, record: &OutcomeRecord, sequence: u64) {
+        self.confirm(&record.outcomes, sequence);
+    }
+
+    /// Forgets what was settled but not recorded.
+    pub fn drop_settled(&self) {
+        self.memory().settled.clear();
+    }
+
+    /// The OUTCOMES sequence up to which every record has been noted.
+    pub fn through(&self) -> u64 {
+        self.memory().through
+    }
+
+    /// Whether enough has gathered for a flush to be worth it.
+    pub fn flush_due(&self) -> bool {
+        self.memory().recorded.len() >= FLUSH_AT
+    }
+
+    /// Writes what is recorded to the file. Blocking.
+    ///
+    /// # Errors
+    /// [`IdIndexError::Storage`]; nothing is lost then.
+    pub fn flush(&self) -> Result<(), IdIndexError> {
+        let (mut entries, through) = {
+            let memory = self.memory();
+            let entries: Vec<_> =
+                memory.recorded.iter().map(|(hash, entry)| (*hash, entry.clone())).collect();
+            (entries, memory.through)
+        };
+        entries.sort_unstable_by_key(|(hash, _)| *hash);
+        let write = self.database.begin_write()?;
+        {
+            let mut ids = write.open_table(IDS)?;
+            for (hash, (sequence, entry)) in &entries {
+                let outcome = rmp_serde::to_vec(&entry.outcome).expect("outcomes hold only numbers and text");
+                ids.insert(hash, (entry.position, *sequence, outcome.as_slice()))?;
+            }
+            write.open_table(META)?.insert("through", through.to_string().as_str())?;
+        }
+        write.commit()?;
+        let mut memory = self.memory();
+        for (hash, (sequence, _)) in &entries {
+            if memory.recorded.get(hash).is_some_and(|(current, _)| current == sequence) {
+                memory.recorded.remove(hash);
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets ids whose record stands before `first_sequence` of OUTCOMES. Blocking; reads the whole file.
+    ///
+    /// # Errors
+    /// [`IdIndexError::Storage`].
+    pub fn forget_before(&self, first_sequence: u64) -> Result<u64, IdIndexError> {
+        let write = self.database.begin_write()?;
+        let mut forgotten = 0;
+        write.open_table(IDS)?.retain(|_, (_, sequence, _)| {
+            let keep = sequence >= first_sequence;
+            forgotten += u64::from(!keep);
+            keep
+        })?;
+        write.commit()?;
+        self.memory().recorded.retain(|_, (sequence, _)| *sequence >= first_sequence);
+        Ok(forgotten)
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// The entry that an outcome makes: none for derived ids, repeats, and what is not final.
+fn first_use(outcome: &CommandOutcome) -> Option<(IdHash, IdEntry)> {
+    let id = outcome.id.as_deref()?;
+    let first = outcome.outcome.is_final() && !matches!(outcome.outcome, Outcome::Duplicate { .. });
+    first.then(|| (id_hash(id), IdEntry { position: outcome.position, outcome: outcome.outcome.clone() }))
+}
+
+fn id_hash(id: &str) -> IdHash {
+    let mut hash = [0; 16];
+    hash.copy_from_slice(blake3::hash(id.as_bytes()).as_bytes().get(..16).unwrap_or_default());
+    hash
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(position: u64, id: &str, outcome: Outcome) -> CommandOutcome {
+        CommandOutcome { position, id: Some(id.into()), address: "a.b.c.d".into(), outcome }
+    }
+
+    fn accepted(position: u64, id: &str) -> CommandOutcome {
+        outcome(position, id, Outcome::Accepted { position, version: 1, events: 1 })
+    }
+
+    #[test]
+    fn recorded_ids_survive_reopening_and_unrecorded_ones_do_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ids.redb");
+        let index = IdIndex::open(&path).unwrap();
+        assert_eq!(index.follow("g", 9).unwrap(), 0);
+        index.confirm(&[accepted(1, "one")], 5);
+        index.flush().unwrap();
+        index.settle(&[accepted(2, "two")]);
+        assert_eq!(index.get("two").unwrap().unwrap().position, 2);
+        drop(index);
+
+        let index = IdIndex::open(&path).unwrap();
+        assert_eq!(index.follow("g", 9).unwrap(), 5);
+        assert_eq!(index.get("one").unwrap().unwrap().position, 1);
+        assert_eq!(index.get("two").unwrap(), None);
+    }
+
+    #[test]
+    fn an_index_of_other_outcomes_is_emptied() {
+        let index = IdIndex::in_memory().unwrap();
+        index.follow("g", 0).unwrap();
+        index.confirm(&[accepted(1, "one")], 5);
+        index.flush().unwrap();
+        assert_eq!(index.follow("h", 9).unwrap(), 0);
+        assert_eq!(index.get("one").unwrap(), None);
+    }
+
+    #[test]
+    fn lost_tail_of_outcomes_empties_the_index() {
+        let index = IdIndex::in_memory().unwrap();
+        index.follow("g", 0).unwrap();
+        index.confirm(&[accepted(1, "one")], 5);
+        assert_eq!(index.follow("g", 4).unwrap(), 0);
+        assert_eq!(index.get("one").unwrap(), None);
+    }
+
+    #[test]
+    fn dead_letters_and_repeats_leave_the_id_free_or_with_its_first_owner() {
+        let index = IdIndex::in_memory().unwrap();
+        let letter = Outcome::DeadLettered { code: "c".into(), message: "m".into() };
+        index.confirm(&[outcome(1, "one", letter)], 1);
+        assert_eq!(index.get("one").unwrap(), None);
+        let first = Outcome::Accepted { position: 1, version: 1, events: 1 };
+        index.confirm(&[accepted(2, "two")], 2);
+        index.confirm(&[outcome(3, "two", Outcome::Duplicate { of: 2, first: Box::new(first) })], 3);
+        assert_eq!(index.get("two").unwrap().unwrap().position, 2);
+    }
+
+    #[test]
+    fn ids_of_purged_records_are_forgotten() {
+        let index = IdIndex::in_memory().unwrap();
+        index.confirm(&[accepted(1, "one")], 1);
+        index.confirm(&[accepted(2, "two")], 2);
+        index.flush().unwrap();
+        index.confirm(&[accepted(3, "three")], 1);
+        assert_eq!(index.forget_before(2).unwrap(), 1);
+        assert_eq!(index.get("one").unwrap(), None);
+        assert_eq!(index.get("three").unwrap(), None);
+        assert!(index.get("two").unwrap().is_some());
+    }
+}

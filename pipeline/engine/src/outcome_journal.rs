@@ -1,0 +1,240 @@
+//! The outcome journal: a share's chain of records on OUTCOMES. Cursor and outcomes are one thing.
+//!
+//! Each record expects the one before, so that of two handlers which both believe to be active only one can record. A
+//! takeover appends a fence, after which the handler before can record nothing more. No clock is read here: whether a
+//! handler may try is the lease's business, whether it succeeds is the chain's.
+
+use std::sync::Arc;
+
+use crate::{
+    broker::{AppendError, Broker, BrokerError, NewMessage},
+    contract::{
+        outcome::{
+            CommandOutcome, Generations, OUTCOME_PREFIX, OutcomeRecord, OutcomeRecordError, RecordKind,
+        },
+        stored_message::Headers,
+        stream_names::OUTCOMES,
+    },
+    retry::RunIds,
+};
+
+/// Why the journal cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// Another handler has written the next record: this one has lost its turn and changes nothing any more.
+    #[error("another handler has taken over the share {share}")]
+    LostTurn {
+        /// The share.
+        share: String,
+    },
+    /// The server will never store the record.
+    #[error("the outcome record for positions {after}..={through} was refused: {detail}")]
+    Refused {
+        /// Covered before.
+        after: u64,
+        /// Covered with it.
+        through: u64,
+        /// The server's words.
+        detail: String,
+    },
+    /// The share's records speak of other incarnations of COMMANDS or EVENTS.
+    #[error(
+        "the outcomes of share {share} belong to generations {recorded:?}, but the streams are {found:?}: COMMANDS or EVENTS was deleted and made again; restore them, or delete OUTCOMES too and run `millstream setup`"
+    )]
+    OtherGeneration {
+        /// The share.
+        share: String,
+        /// What the records say.
+        recorded: Box<Generations>,
+        /// What is there.
+        found: Box<Generations>,
+    },
+    /// The last record does not decode.
+    #[error(transparent)]
+    Record(#[from] OutcomeRecordError),
+    /// A question that cannot be asked again.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+}
+
+/// A share's chain, held by the handler that appended the last fence.
+#[derive(Debug)]
+pub struct OutcomeJournal<B> {
+    broker: B,
+    share: String,
+    ids: RunIds,
+    generations: Generations,
+    last_sequence: u64,
+    cursor: u64,
+    events_through: u64,
+}
+
+impl<B: Broker> OutcomeJournal<B> {
+    /// Takes the share over: appends a fence behind whatever is there. Waits for a server that does not answer.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub async fn take_over(
+        broker: B,
+        share: &str,
+        generations: Generations,
+        ids: RunIds,
+    ) -> Result<Self, JournalError> {
+        let subject = format!("{OUTCOME_PREFIX}.{share}");
+        let mut backoff = ids.backoff();
+        let record_id = ids.next_id();
+        loop {
+            let last = match broker.last(OUTCOMES, &subject).await {
+                Ok(last) => last,
+                Err(BrokerError::Unavailable { .. }) => {
+                    backoff.pause().await;
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let before = last.as_ref().map(OutcomeRecord::from_stored).transpose()?;
+            let (cursor, events_through) =
+                before.as_ref().map_or((0, 0), |record| (record.through, record.events_through));
+            let last_sequence = last.map_or(0, |message| message.sequence);
+            let mut journal = Self {
+                broker: broker.clone(),
+                share: share.to_owned(),
+                ids: ids.clone(),
+                generations: generations.clone(),
+                last_sequence,
+                cursor,
+                events_through,
+            };
+            if let Some(record) = before.as_ref().filter(|record| record.generations != generations) {
+                return Err(JournalError::OtherGeneration {
+                    share: share.to_owned(),
+                    recorded: Box::new(record.generations.clone()),
+                    found: Box::new(generations),
+                });
+            }
+            if before.is_some_and(|record| record.record_id == record_id) {
+                return Ok(journal); // The fence of an attempt of which no answer came.
+            }
+            let fence =
+                journal.next_record(record_id.clone(), RecordKind::Fence, cursor, events_through, vec![]);
+            match broker.append(OUTCOMES, journal.message(&fence)).await {
+                Ok(appended) => {
+                    journal.last_sequence = appended.sequence;
+                    return Ok(journal);
+                }
+                Err(AppendError::Refused { detail, .. }) => {
+                    return Err(JournalError::Refused { after: cursor, through: cursor, detail });
+                }
+                Err(AppendError::Conflict { .. }) => {}
+                Err(error) => {
+                    tracing::warn!(share, %error, "the fence is not recorded yet");
+                    backoff.pause().await;
+                }
+            }
+        }
+    }
+
+    /// Every command of the share up to this COMMANDS position is covered.
+    pub fn cursor(&self) -> u64 {
+        self.cursor
+    }
+
+    /// Highest EVENTS sequence that this share's outcomes have named.
+    pub fn events_through(&self) -> u64 {
+        self.events_through
+    }
+
+    /// Sequence of the chain's last record in OUTCOMES.
+    pub fn last_sequence(&self) -> u64 {
+        self.last_sequence
+    }
+
+    /// The incarnations of the streams that the share works on.
+    pub fn generations(&self) -> &Generations {
+        &self.generations
+    }
+
+    /// Records what became of the commands behind the cursor, `through` inclusive. Tries until it is stored or the turn is
+    /// lost. Answers the record and
+    /// its sequence.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub async fn record(
+        &mut self,
+        through: u64,
+        events_through: u64,
+        outcomes: Vec<CommandOutcome>,
+    ) -> Result<(OutcomeRecord, u64), JournalError> {
+        let events_through = self.events_through.max(events_through);
+        let record =
+            self.next_record(self.ids.next_id(), RecordKind::Outcomes, through, events_through, outcomes);
+        let mut backoff = self.ids.backoff();
+        let sequence = loop {
+            match self.broker.append(OUTCOMES, self.message(&record)).await {
+                Ok(appended) => break appended.sequence,
+                Err(AppendError::Refused { detail, .. }) => {
+                    return Err(JournalError::Refused { after: self.cursor, through, detail });
+                }
+                Err(error) => {
+                    if let Some(sequence) = self.find(&record).await? {
+                        break sequence;
+                    }
+                    tracing::warn!(share = self.share, %error, "the outcome record is not stored yet");
+                    backoff.pause().await;
+                }
+            }
+        };
+        self.last_sequence = sequence;
+        self.cursor = through;
+        self.events_through = events_through;
+        Ok((record, sequence))
+    }
+
+    /// After an unclear answer: where `record` stands, or `None` when the chain still ends with the one before.
+    async fn find(&self, record: &OutcomeRecord) -> Result<Option<u64>, JournalError> {
+        let subject = format!("{OUTCOME_PREFIX}.{}", self.share);
+        let last = match self.broker.last(OUTCOMES, &subject).await {
+            Ok(last) => last,
+            Err(BrokerError::Unavailable { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let Some(last) = last else { return Ok(None) };
+        if last.sequence == self.last_sequence {
+            return Ok(None);
+        }
+        if OutcomeRecord::from_stored(&last)?.record_id == record.record_id {
+            return Ok(Some(last.sequence));
+        }
+        Err(JournalError::LostTurn { share: self.share.clone() })
+    }
+
+    fn next_record(
+        &self,
+        record_id: Arc<str>,
+        kind: RecordKind,
+        through: u64,
+        events_through: u64,
+        outcomes: Vec<CommandOutcome>,
+    ) -> OutcomeRecord {
+        OutcomeRecord {
+            record_id,
+            kind,
+            handler: self.ids.run().into(),
+            after: self.cursor,
+            through,
+            events_through,
+            outcomes,
+            generations: self.generations.clone(),
+        }
+    }
+
+    fn message(&self, record: &OutcomeRecord) -> NewMessage {
+        NewMessage {
+            subject: format!("{OUTCOME_PREFIX}.{}", self.share),
+            expected_last: Some(self.last_sequence),
+            headers: Headers::new(),
+            payload: record.encode().into(),
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! From a message of COMMANDS to a command that can be decided, or to the reason why it cannot.
+
+use std::sync::Arc;
+
+use crate::{
+    contract::{
+        command::{CommandEnvelope, explicit_id},
+        dead_letter::{DeadLetter, cause_chain},
+        header,
+        stored_message::StoredMessage,
+        stream_names::COMMANDS,
+        subject::{COMMAND_PREFIX, CommandAddress, published_subject},
+    },
+    decider::{AggregateRegistry, AggregateType, AnyCommand, Rejection},
+};
+
+/// A command of a round.
+pub struct PreparedCommand {
+    /// Its sequence in COMMANDS.
+    pub position: u64,
+    /// The id its sender gave.
+    pub id: Option<Arc<str>>,
+    /// `<context>.<aggregate>.<id>.<command>`.
+    pub address: Arc<str>,
+    /// Where the outcome is to be sent.
+    pub reply: Option<Arc<str>>,
+    /// What there is to do.
+    pub work: Work,
+}
+
+/// What there is to do with a command.
+pub enum Work {
+    /// Decide it.
+    Decide {
+        /// The rules.
+        aggregate: Arc<dyn AggregateType>,
+        /// Its headers and place.
+        envelope: CommandEnvelope,
+        /// Its fields.
+        command: AnyCommand,
+        /// The message, kept in case it has to be set aside after all.
+        message: StoredMessage,
+    },
+    /// Refuse it: no state is needed to know that.
+    Refuse(Rejection),
+    /// Set it aside: it cannot be read.
+    SetAside(DeadLetter),
+}
+
+/// Reads a message of COMMANDS.
+pub fn prepare(message: StoredMessage, registry: &AggregateRegistry) -> PreparedCommand {
+    let address: Arc<str> = published_subject(&message.subject)
+        .strip_prefix(COMMAND_PREFIX)
+        .and_then(|rest| rest.strip_prefix('.'))
+        .unwrap_or(&message.subject)
+        .into();
+    let reply = message.headers.get(header::REPLY).filter(|reply| is_reply_subject(reply)).map(Arc::from);
+    // An id that cannot be used is reported below with everything else that is wrong.
+    let id = explicit_id(&message).ok().flatten();
+    PreparedCommand { position: message.sequence, id, address, reply, work: work(message, registry) }
+}
+
+fn work(message: StoredMessage, registry: &AggregateRegistry) -> Work {
+    let set_aside = |code: &str, error: &dyn std::error::Error| {
+        Work::SetAside(DeadLetter::new(COMMANDS, &message, code, &cause_chain(error)))
+    };
+    let envelope = match CommandEnvelope::from_stored(&message) {
+        Ok(envelope) => envelope,
+        Err(error) => return set_aside(error.code(), &error),
+    };
+    let stream_id = &envelope.address.stream_id;
+    let Some(aggregate) = registry.get(stream_id.context(), stream_id.aggregate()) else {
+        return set_aside("aggregate-unknown", &AggregateUnknown::new(&envelope.address, registry));
+    };
+    if let Err(rejection) = aggregate.check_id(stream_id.id()) {
+        return Work::Refuse(rejection);
+    }
+    match aggregate.decode_command(&envelope) {
+        Ok(command) => Work::Decide { aggregate: aggregate.clone(), envelope, command, message },
+        Err(error) => set_aside(error.code(), &error),
+    }
+}
+
+/// A subject that a plain publish may go to: no wildcard, no space, and not one that a stream of ours takes.
+fn is_reply_subject(subject: &str) -> bool {
+    !subject.is_empty()
+        && subject.split('.').all(|token| !token.is_empty() && token != "*" && token != ">")
+        && !subject.contains(char::is_whitespace)
+        && !["cmd.", "evt.", "out.", "report.", "timer.", "due.", "dlq.", "$"]
+            .iter()
+            .any(|prefix| subject.starts_with(prefix))
+}
+
+/// No rules for the aggregate that a subject names.
+#[derive(Debug, thiserror::Error)]
+#[error("no aggregate {context}.{aggregate}; this handler knows {known}")]
+struct AggregateUnknown {
+    context: String,
+    aggregate: String,
+    known: String,
+}
+
+impl AggregateUnknown {
+    fn new(address: &CommandAddress, registry: &AggregateRegistry) -> Self {
+        let known: Vec<_> =
+            registry.iter().map(|each| format!("{}.{}", each.context(), each.aggregate())).collect();
+        Self {
+            context: address.stream_id.context().to_owned(),
+            aggregate: address.stream_id.aggregate().to_owned(),
+            known: known.join(", "),
+        }
+    }
+}

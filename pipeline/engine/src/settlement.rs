@@ -1,0 +1,371 @@
+//! Settles a round: appends what is decided and decides again where the aggregate has moved on, until each command of
+//! the round has its outcome.
+//!
+//! First every aggregate is decided on the state at hand and all commits are appended together. What was refused, is
+//! unclear, or rests on a state that is not known to be current goes the slow way: read the whole history from the
+//! leader, decide, append, again until it is settled.
+
+mod sorted;
+
+use futures::{StreamExt, stream};
+
+use crate::{
+    aggregate_state::AggregateState,
+    broker::{AppendError, Broker, BrokerError, NewMessage},
+    contract::{
+        commit::{StoredCommit, commit_hash},
+        dead_letter::{DeadLetter, cause_chain},
+        outcome::Outcome,
+        stream_names::{COMMANDS, DEAD_LETTERS},
+        subject::StreamId,
+    },
+    event_store::{EventStore, LoadError, NewCommit},
+    id_index::{IdIndex, IdIndexError},
+    retry::{Backoff, RunIds},
+    round::{GroupDecision, GroupError, PreparedCommand, Work, decide_group},
+    settlement::sorted::{Group, sort},
+    state_cache::StateCache,
+};
+
+/// Histories read from the server at a time.
+const LOADS_MAX: usize = 64;
+
+/// Why a round cannot be settled. The position does not move.
+#[derive(Debug, thiserror::Error)]
+pub enum SettleError {
+    /// The index of ids failed.
+    #[error(transparent)]
+    Index(#[from] IdIndexError),
+    /// A question that cannot be asked again.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+}
+
+/// An aggregate whose commands have been decided, with the commit to append.
+struct Decided<'a> {
+    group: Group<'a>,
+    state: AggregateState,
+    decision: GroupDecision,
+    append: Option<NewCommit>,
+}
+
+/// An aggregate that goes the slow way, with the outcomes that it has already.
+struct Unsettled<'a> {
+    group: Group<'a>,
+    outcomes: Vec<(usize, Outcome)>,
+}
+
+/// An aggregate on which everything is settled, with its state unless that is of no further use.
+struct Settled {
+    stream_id: StreamId,
+    state: Option<AggregateState>,
+    outcomes: Vec<(usize, Outcome)>,
+}
+
+/// Settles rounds over a broker.
+#[derive(Debug)]
+pub struct Settlement<B> {
+    broker: B,
+    store: EventStore<B>,
+    ids: RunIds,
+    /// Whether to take an aggregate that is not in the cache for a new one, which costs nothing when it is.
+    suppose_new: bool,
+}
+
+impl<B: Broker> Settlement<B> {
+    /// Settles over `broker`.
+    pub fn new(broker: B, ids: RunIds) -> Self {
+        Self { store: EventStore::new(broker.clone()), broker, ids, suppose_new: true }
+    }
+
+    /// Settles a round: one outcome for each command, in their order.
+    ///
+    /// # Errors
+    /// [`SettleError`]. Interruptions of the connection are waited for.
+    pub async fn settle(
+        &mut self,
+        cache: &mut StateCache,
+        index: &IdIndex,
+        commands: &[PreparedCommand],
+    ) -> Result<Vec<Outcome>, SettleError> {
+        let mut round = sort(commands, index)?;
+        for (place, letter) in round.letters {
+            round.outcomes.set(place, self.set_aside(letter).await);
+        }
+        for settled in self.settle_groups(cache, round.groups).await? {
+            for (place, outcome) in settled.outcomes {
+                round.outcomes.set(place, self.keep_if_dead(outcome, commands.get(place)).await);
+            }
+            if let Some(state) = settled.state {
+                cache.put(settled.stream_id, state);
+            }
+        }
+        Ok(round.outcomes.finish())
+    }
+
+    /// First the quick way for all aggregates together, then the slow way for those that need it.
+    async fn settle_groups(
+        &mut self,
+        cache: &mut StateCache,
+        groups: Vec<Group<'_>>,
+    ) -> Result<Vec<Settled>, SettleError> {
+        let mut all = Vec::with_capacity(groups.len());
+        let mut slow = Vec::new();
+        let mut unknown = Vec::new();
+        for group in groups {
+            match cache.take(&group.stream_id) {
+                Some(state) => all.push((group, state)),
+                None => unknown.push(group),
+            }
+        }
+        let (unknown_count, supposed_new) = (unknown.len(), self.suppose_new);
+        let mut new_count = 0;
+        for (group, state) in self.first_states(unknown).await {
+            match state {
+                Some(state) => {
+                    new_count += usize::from(state.version == 0);
+                    all.push((group, state));
+                }
+                None => slow.push(Unsettled { group, outcomes: Vec::new() }),
+            }
+        }
+        let (mut settled, conflicts) = self.settle_quickly(all, &mut slow).await;
+        if supposed_new {
+            new_count = new_count.saturating_sub(conflicts);
+        }
+        if unknown_count > 0 {
+            self.suppose_new = new_count * 2 > unknown_count;
+        }
+        let this = &*self;
+        let mut slowly =
+            stream::iter(slow).map(|unsettled| this.settle_slowly(unsettled)).buffer_unordered(LOADS_MAX);
+        while let Some(done) = slowly.next().await {
+            settled.push(done?);
+        }
+        Ok(settled)
+    }
+
+    /// States for aggregates that are not in the cache: the initial one where they are supposed to be new, else what any
+    /// replica answers. The expectation of the append tells whether that was right.
+    async fn first_states<'a>(&self, groups: Vec<Group<'a>>) -> Vec<(Group<'a>, Option<AggregateState>)> {
+        if self.suppose_new {
+            return groups
+                .into_iter()
+                .map(|group| {
+                    let state = AggregateState::initial(group.aggregate);
+                    (group, Some(state))
+                })
+                .collect();
+        }
+        stream::iter(groups)
+            .map(|group| async move {
+                let history = self.store.load(&group.stream_id, 0).await;
+                let state = history.ok().and_then(|it| AggregateState::fold(group.aggregate, &it).ok());
+                (group, state)
+            })
+            .buffer_unordered(LOADS_MAX)
+            .collect()
+            .await
+    }
+
+    /// Decides all aggregates, appends all commits together. Answers what is settled and how many conflicts there were.
+    async fn settle_quickly<'a>(
+        &self,
+        all: Vec<(Group<'a>, AggregateState)>,
+        slow: &mut Vec<Unsettled<'a>>,
+    ) -> (Vec<Settled>, usize) {
+        let mut decided = Vec::with_capacity(all.len());
+        for (group, state) in all {
+            match self.decide(group, state, None) {
+                Ok(each) => decided.push(each),
+                Err((group, _)) => slow.push(Unsettled { group, outcomes: Vec::new() }),
+            }
+        }
+        let appends: Vec<&NewCommit> = decided.iter().filter_map(|each| each.append.as_ref()).collect();
+        let mut answers = self.append_all(&appends).await.into_iter();
+        let mut settled = Vec::with_capacity(decided.len());
+        let mut conflicts = 0;
+        for each in decided {
+            let answer = each.append.is_some().then(|| answers.next()).flatten();
+            let finished = match answer {
+                None if each.decision.needs_current && !each.state.current => {
+                    Err(Unsettled { group: each.group, outcomes: Vec::new() })
+                }
+                None => each.finish(None),
+                Some(Ok(sequence)) => each.finish(Some(sequence)),
+                Some(Err(error)) => {
+                    conflicts += usize::from(matches!(error, AppendError::Conflict { .. }));
+                    Err(Unsettled { group: each.group, outcomes: Vec::new() })
+                }
+            };
+            match finished {
+                Ok(done) => settled.push(done),
+                Err(unsettled) => slow.push(unsettled),
+            }
+        }
+        (settled, conflicts)
+    }
+
+    /// Decides a group; gives it back with what is wrong when that is not possible.
+    fn decide<'a>(
+        &self,
+        group: Group<'a>,
+        mut state: AggregateState,
+        history: Option<&[StoredCommit]>,
+    ) -> Result<Decided<'a>, (Group<'a>, Box<GroupError>)> {
+        let expected_last = state.last_sequence;
+        let decision =
+            decide_group(group.aggregate, &mut state, history, &group.commands, || self.ids.next_id());
+        match decision {
+            Ok(mut decision) => {
+                let append = decision
+                    .commit
+                    .take()
+                    .map(|commit| NewCommit::new(group.stream_id.clone(), expected_last, commit));
+                Ok(Decided { group, state, decision, append })
+            }
+            Err(error) => Err((group, Box::new(error))),
+        }
+    }
+
+    async fn append_all(&self, appends: &[&NewCommit]) -> Vec<Result<u64, AppendError>> {
+        let all = appends
+            .iter()
+            .map(|append| async { self.store.append(append).await.map(|appended| appended.sequence) });
+        futures::future::join_all(all).await
+    }
+
+    /// Reads the current history, decides, appends; again until every command of the group has its outcome.
+    async fn settle_slowly(&self, unsettled: Unsettled<'_>) -> Result<Settled, SettleError> {
+        let Unsettled { mut group, mut outcomes } = unsettled;
+        let mut backoff = self.ids.backoff();
+        loop {
+            let history = match self.store.load_current(&group.stream_id).await {
+                Ok(history) => history,
+                Err(LoadError::Broker(BrokerError::Unavailable { operation, detail })) => {
+                    tracing::debug!(stream_id = %group.stream_id, operation, detail, "reading the history again");
+                    backoff.pause().await;
+                    continue;
+                }
+                Err(LoadError::Broker(error)) => return Err(error.into()),
+                Err(LoadError::Commit(error)) => {
+                    return Ok(group.dead(outcomes, "history-unreadable", &cause_chain(&error)));
+                }
+            };
+            let mut state = match AggregateState::fold(group.aggregate, &history) {
+                Ok(state) => state,
+                Err(error) => return Ok(group.dead(outcomes, "history-unreadable", &cause_chain(&error))),
+            };
+            state.current = true;
+            let decided = match self.decide(group, state, Some(&history)) {
+                Ok(decided) => decided,
+                Err((group, error)) => {
+                    return Ok(group.dead(outcomes, "history-unreadable", &cause_chain(&error)));
+                }
+            };
+            let answer = match &decided.append {
+                None => None,
+                Some(append) => match self.store.append(append).await {
+                    Ok(appended) => Some(appended.sequence),
+                    Err(AppendError::Refused { detail, .. }) => {
+                        return Ok(decided.group.dead(outcomes, "commit-refused", &detail));
+                    }
+                    Err(error) => {
+                        self.note(&error, &append.stream_id, &mut backoff).await;
+                        group = decided.group;
+                        continue;
+                    }
+                },
+            };
+            match decided.finish(answer) {
+                Ok(mut done) => {
+                    done.outcomes.append(&mut outcomes);
+                    return Ok(done);
+                }
+                Err(rest) => {
+                    outcomes.extend(rest.outcomes);
+                    group = rest.group;
+                }
+            }
+        }
+    }
+
+    async fn note(&self, error: &AppendError, stream_id: &StreamId, backoff: &mut Backoff) {
+        match error {
+            AppendError::Conflict { .. } => return,
+            AppendError::Full { .. } => tracing::error!(%stream_id, %error, "the commit waits for space"),
+            _ => tracing::warn!(%stream_id, %error, "the commit is tried again"),
+        }
+        backoff.pause().await;
+    }
+
+    /// Sets the command aside when its rules or its history failed; other outcomes stay as they are.
+    async fn keep_if_dead(&self, outcome: Outcome, command: Option<&PreparedCommand>) -> Outcome {
+        match (&outcome, command.map(|command| &command.work)) {
+            (Outcome::DeadLettered { code, message }, Some(Work::Decide { message: stored, .. })) => {
+                self.set_aside(&DeadLetter::new(COMMANDS, stored, code, message)).await
+            }
+            _ => outcome,
+        }
+    }
+
+    /// Stores a dead letter, once. Where that is impossible the outcome says so: the command itself stays in COMMANDS.
+    async fn set_aside(&self, letter: &DeadLetter) -> Outcome {
+        let message = NewMessage {
+            subject: letter.dead_letter_subject(),
+            expected_last: Some(0),
+            headers: letter.stored_headers(),
+            payload: letter.payload.clone(),
+        };
+        let mut backoff = self.ids.backoff();
+        let lost = loop {
+            match self.broker.append(DEAD_LETTERS, message.clone()).await {
+                // A conflict: a handler before has set it aside already.
+                Ok(_) | Err(AppendError::Conflict { .. }) => break None,
+                Err(error @ (AppendError::Full { .. } | AppendError::Refused { .. })) => break Some(error),
+                Err(error) => {
+                    tracing::warn!(%error, "the dead letter is not stored yet");
+                    backoff.pause().await;
+                }
+            }
+        };
+        let text = match lost {
+            None => letter.cause.clone(),
+            Some(error) => {
+                tracing::error!(%error, sequence = letter.sequence, "the dead letter could not be kept");
+                format!("{}; not kept in {DEAD_LETTERS} ({error}), but still in {COMMANDS}", letter.cause)
+            }
+        };
+        Outcome::DeadLettered { code: letter.code.as_str().into(), message: text.into() }
+    }
+}
+
+impl<'a> Decided<'a> {
+    /// Completes the outcomes, the commit being stored at `sequence`. Commands that did not fit into the commit come back.
+    fn finish(mut self, sequence: Option<u64>) -> Result<Settled, Unsettled<'a>> {
+        if let (Some(sequence), Some(append)) = (sequence, &self.append) {
+            self.state.last_sequence = sequence;
+            self.state.last_hash = Some(commit_hash(&append.body));
+            self.state.current = true;
+        }
+        let last_sequence = self.state.last_sequence;
+        let drafts = self.decision.drafts.into_iter();
+        let outcomes = drafts.map(|(place, draft)| (place, draft.settle(last_sequence))).collect();
+        if self.decision.taken < self.group.commands.len() {
+            self.group.commands.drain(..self.decision.taken);
+            return Err(Unsettled { group: self.group, outcomes });
+        }
+        Ok(Settled { stream_id: self.group.stream_id, state: Some(self.state), outcomes })
+    }
+}
+
+impl Group<'_> {
+    /// All commands of the group set aside for the same cause.
+    fn dead(self, mut outcomes: Vec<(usize, Outcome)>, code: &str, cause: &str) -> Settled {
+        tracing::error!(stream_id = %self.stream_id, code, cause, "setting the aggregate's commands aside");
+        outcomes.extend(self.commands.iter().map(|command| {
+            (command.index, Outcome::DeadLettered { code: code.into(), message: cause.into() })
+        }));
+        Settled { stream_id: self.stream_id, state: None, outcomes }
+    }
+}

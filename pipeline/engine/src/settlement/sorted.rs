@@ -1,0 +1,98 @@
+//! Sorts a round: repeats of known ids, commands that need no state, and the others by aggregate.
+
+use std::{collections::HashMap, sync::Arc};
+
+use crate::{
+    contract::{dead_letter::DeadLetter, outcome::Outcome, subject::StreamId},
+    decider::AggregateType,
+    id_index::{IdIndex, IdIndexError},
+    round::{Decidable, PreparedCommand, Work, rejected},
+};
+
+/// An aggregate's commands in a round, in order.
+pub(super) struct Group<'a> {
+    pub(super) stream_id: StreamId,
+    pub(super) aggregate: &'a Arc<dyn AggregateType>,
+    pub(super) commands: Vec<Decidable<'a>>,
+}
+
+/// A round, sorted.
+pub(super) struct Sorted<'a> {
+    pub(super) groups: Vec<Group<'a>>,
+    pub(super) letters: Vec<(usize, &'a DeadLetter)>,
+    pub(super) outcomes: Outcomes,
+}
+
+/// The outcomes of a round as they come in.
+pub(super) struct Outcomes {
+    outcomes: Vec<Option<Outcome>>,
+    /// Index of a repeat, and of the command of this round that had the id first.
+    repeats: Vec<(usize, usize, u64)>,
+}
+
+impl Outcomes {
+    pub(super) fn set(&mut self, index: usize, outcome: Outcome) {
+        if let Some(place) = self.outcomes.get_mut(index) {
+            *place = Some(outcome);
+        }
+    }
+
+    /// All outcomes, in the order of the commands.
+    pub(super) fn finish(mut self) -> Vec<Outcome> {
+        for (index, first, of) in std::mem::take(&mut self.repeats) {
+            let outcome =
+                self.outcomes.get(first).cloned().flatten().expect("the first use comes before its repeat");
+            self.set(index, Outcome::Duplicate { of, first: Box::new(outcome.first().clone()) });
+        }
+        self.outcomes
+            .into_iter()
+            .map(|outcome| outcome.expect("every command is answered, set aside or in exactly one group"))
+            .collect()
+    }
+}
+
+/// Sorts the commands of a round.
+pub(super) fn sort<'a>(commands: &'a [PreparedCommand], index: &IdIndex) -> Result<Sorted<'a>, IdIndexError> {
+    let mut outcomes = Outcomes { outcomes: vec![None; commands.len()], repeats: Vec::new() };
+    let mut letters = Vec::new();
+    let mut groups: Vec<Group<'a>> = Vec::new();
+    let mut group_of: HashMap<&StreamId, usize> = HashMap::with_capacity(commands.len());
+    let mut first_of: HashMap<&str, usize> = HashMap::new();
+    for (place, command) in commands.iter().enumerate() {
+        if let Some(id) = command.id.as_deref() {
+            if let Some(entry) = index.get(id)? {
+                outcomes
+                    .set(place, Outcome::Duplicate { of: entry.position, first: Box::new(entry.outcome) });
+                continue;
+            }
+            if let Some((first, position)) =
+                first_of.get(id).and_then(|first| Some((*first, commands.get(*first)?.position)))
+            {
+                outcomes.repeats.push((place, first, position));
+                continue;
+            }
+        }
+        match &command.work {
+            Work::SetAside(letter) => {
+                // Not final: its id stays free.
+                letters.push((place, letter));
+                continue;
+            }
+            Work::Refuse(rejection) => outcomes.set(place, rejected(rejection)),
+            Work::Decide { aggregate, envelope, command, .. } => {
+                let stream_id = &envelope.address.stream_id;
+                let slot = *group_of.entry(stream_id).or_insert_with(|| {
+                    groups.push(Group { stream_id: stream_id.clone(), aggregate, commands: Vec::new() });
+                    groups.len() - 1
+                });
+                if let Some(group) = groups.get_mut(slot) {
+                    group.commands.push(Decidable { index: place, envelope, command });
+                }
+            }
+        }
+        if let Some(id) = command.id.as_deref() {
+            first_of.insert(id, place);
+        }
+    }
+    Ok(Sorted { groups, letters, outcomes })
+}

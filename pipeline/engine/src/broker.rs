@@ -182,6 +182,11 @@ pub trait StreamReader: Send + 'static {
         max: usize,
     ) -> impl Future<Output = Result<Vec<StoredMessage>, ReadError>> + Send;
 
+    /// How many messages waited behind the last one returned, as far as is known.
+    fn pending(&self) -> u64 {
+        0
+    }
+
     /// Ends reading and removes the consumer, so that no report shows it lagging. A reader that is merely dropped leaves
     /// its consumer, which then shows how far a stopped process is behind.
     fn close(self) -> impl Future<Output = ()> + Send

@@ -9,8 +9,8 @@ mod standby;
 
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
-use tokio::{sync::mpsc, task::JoinSet};
-use tokio_util::sync::CancellationToken;
+use jiff::Timestamp;
+use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
 use crate::{
     broker::{Broker, BrokerError, ReadError, ReaderConfig, StreamReader, StreamState},
@@ -21,11 +21,14 @@ use crate::{
         subject::{COMMAND_QUEUE_PREFIX, PARTITIONS},
     },
     decider::AggregateRegistry,
+    health::{Condition, Readiness},
     id_index::{IdIndex, IdIndexError},
+    metrics::{Count, HandlerMetrics, Metrics, ReaderMetrics},
     outcome_journal::{JournalError, OutcomeJournal},
     retry::RunIds,
     round::{PreparedCommand, prepare},
     settlement::{SettleError, Settlement},
+    shutdown::Shutdown,
     state_cache::StateCache,
 };
 
@@ -77,6 +80,31 @@ pub struct HandlerSettings {
     pub states_max: NonZeroUsize,
     /// How long a silent handler keeps its turn.
     pub lease_time_to_live: Duration,
+}
+
+/// Where a handler tells what it does.
+#[derive(Debug, Clone)]
+pub struct Observed {
+    /// What it counts.
+    pub metrics: HandlerMetrics,
+    /// Where it stands in COMMANDS.
+    pub reader: ReaderMetrics,
+    /// Messages of COMMANDS that were set aside.
+    pub dead_letters: Count,
+    /// Whether it is ready: standing by or active.
+    pub ready: Condition,
+}
+
+impl Observed {
+    /// Handles of a share.
+    pub fn new(metrics: &Metrics, readiness: &Readiness, share: Share) -> Self {
+        Self {
+            metrics: metrics.handler(&share.name()),
+            reader: metrics.reader(COMMANDS, &lease_key(share)),
+            dead_letters: metrics.dead_letters(COMMANDS),
+            ready: readiness.condition("command-handler"),
+        }
+    }
 }
 
 /// Why a handler stops for good.
@@ -131,6 +159,7 @@ pub struct CommandHandler<B> {
     index: Arc<IdIndex>,
     cache: StateCache,
     settlement: Settlement<B>,
+    observed: Observed,
 }
 
 impl<B: Broker> CommandHandler<B> {
@@ -141,16 +170,18 @@ impl<B: Broker> CommandHandler<B> {
         settings: HandlerSettings,
         run: &str,
         index: IdIndex,
+        observed: Observed,
     ) -> Self {
         let ids = RunIds::new(run);
         Self {
             cache: StateCache::new(settings.states_max),
-            settlement: Settlement::new(broker.clone(), ids.clone()),
+            settlement: Settlement::new(broker.clone(), ids.clone(), observed.metrics.clone()),
             index: Arc::new(index),
             broker,
             registry,
             settings,
             ids,
+            observed,
         }
     }
 
@@ -158,12 +189,13 @@ impl<B: Broker> CommandHandler<B> {
     ///
     /// # Errors
     /// [`HandlerError`] when nothing that time can mend stands in the way.
-    pub async fn run(&mut self, shutdown: CancellationToken) -> Result<(), HandlerError> {
+    pub async fn run(&mut self, shutdown: Shutdown) -> Result<(), HandlerError> {
         let share = self.settings.share.name();
         loop {
             let Some(outcomes) = self.stand_by(&shutdown).await? else { return Ok(()) };
             tracing::info!(share, run = self.ids.run(), "taking over");
             let end = self.turn(outcomes, &shutdown).await;
+            self.observed.metrics.active.set(0);
             self.index.drop_settled();
             self.cache.clear();
             match end {
@@ -177,7 +209,7 @@ impl<B: Broker> CommandHandler<B> {
     }
 
     async fn give_back(&self) {
-        let released = self.broker.release_lease(&self.lease_key(), self.ids.run()).await;
+        let released = self.broker.release_lease(&lease_key(self.settings.share), self.ids.run()).await;
         if let Err(error) = released {
             tracing::warn!(%error, "the lease could not be given back; it lapses by itself");
         }
@@ -186,20 +218,12 @@ impl<B: Broker> CommandHandler<B> {
         }
     }
 
-    fn lease_key(&self) -> String {
-        format!("command-handler-{}", self.settings.share.name())
-    }
-
     /// One turn as the active handler: from the fence to the loss of the turn or the shutdown.
-    async fn turn(
-        &mut self,
-        outcomes: B::Reader,
-        shutdown: &CancellationToken,
-    ) -> Result<TurnEnd, HandlerError> {
+    async fn turn(&mut self, outcomes: B::Reader, shutdown: &Shutdown) -> Result<TurnEnd, HandlerError> {
         let mut tasks = JoinSet::new();
         tasks.spawn(standby::keep_lease(
             self.broker.clone(),
-            self.lease_key(),
+            lease_key(self.settings.share),
             self.ids.clone(),
             self.settings.lease_time_to_live,
         ));
@@ -209,14 +233,22 @@ impl<B: Broker> CommandHandler<B> {
                 begun => begun?,
             },
             end = ended(&mut tasks) => return end,
-            () = shutdown.cancelled() => return Ok(TurnEnd::Shutdown),
+            () = shutdown.requested() => return Ok(TurnEnd::Shutdown),
         };
         tracing::info!(share = self.settings.share.name(), after = journal.cursor(), "active");
+        self.observed.metrics.active.set(1);
+        self.observed.metrics.takeovers.inc();
         let (rounds_out, rounds) = mpsc::channel(ROUNDS_AHEAD);
         let (settled, settled_in) = mpsc::channel(ROUNDS_UNRECORDED);
-        tasks.spawn(read_ahead(reader, self.registry.clone(), self.settings.round_max.get(), rounds_out));
+        tasks.spawn(read_ahead(
+            reader,
+            self.registry.clone(),
+            self.settings.round_max.get(),
+            self.observed.reader.clone(),
+            rounds_out,
+        ));
         let mut recording = JoinSet::new();
-        let recorder = Recorder::new(self.broker.clone(), journal, self.index.clone());
+        let recorder = Recorder::new(self.broker.clone(), journal, self.index.clone(), self.observed.clone());
         recording.spawn(recorder.run(settled_in));
         let end = tokio::select! {
             end = self.settle_rounds(rounds, settled, shutdown) => end?,
@@ -260,7 +292,7 @@ impl<B: Broker> CommandHandler<B> {
         outcomes.close().await;
         let config = ReaderConfig {
             stream: COMMANDS.to_owned(),
-            name: self.lease_key(),
+            name: lease_key(self.settings.share),
             description: format!("commands of share {} on their way to a decision", share.name()),
             after: journal.cursor(),
             filters: share.filters(),
@@ -288,12 +320,12 @@ impl<B: Broker> CommandHandler<B> {
         &mut self,
         mut rounds: mpsc::Receiver<Vec<PreparedCommand>>,
         settled: mpsc::Sender<SettledRound>,
-        shutdown: &CancellationToken,
+        shutdown: &Shutdown,
     ) -> Result<TurnEnd, HandlerError> {
         loop {
             let round = tokio::select! {
                 biased;
-                () = shutdown.cancelled() => return Ok(TurnEnd::Shutdown),
+                () = shutdown.requested() => return Ok(TurnEnd::Shutdown),
                 round = rounds.recv() => round,
             };
             // Without rounds the reader has ended, and whoever waits for it learns why.
@@ -302,9 +334,12 @@ impl<B: Broker> CommandHandler<B> {
                 let Ok(more) = rounds.try_recv() else { break };
                 commands.extend(more);
             }
+            let begun = Instant::now();
+            self.observed.metrics.round_commands.observe(commands.len() as f64);
             let outcomes = self.settlement.settle(&mut self.cache, &self.index, &commands).await?;
-            let round = SettledRound::new(commands, outcomes);
+            let round = SettledRound::new(commands, outcomes, begun);
             self.index.settle(round.outcomes());
+            self.observed.metrics.cached_aggregates.set(i64::try_from(self.cache.len()).unwrap_or(i64::MAX));
             if settled.send(round).await.is_err() {
                 return std::future::pending().await;
             }
@@ -312,11 +347,17 @@ impl<B: Broker> CommandHandler<B> {
     }
 }
 
+/// The key of a share's lease, and the name of the consumer that reads its commands.
+fn lease_key(share: Share) -> String {
+    format!("command-handler-{}", share.name())
+}
+
 /// Reads and decodes ahead.
 async fn read_ahead<R: StreamReader>(
     mut reader: R,
     registry: AggregateRegistry,
     round_max: usize,
+    metrics: ReaderMetrics,
     rounds: mpsc::Sender<Vec<PreparedCommand>>,
 ) -> Result<TurnEnd, HandlerError> {
     loop {
@@ -324,6 +365,10 @@ async fn read_ahead<R: StreamReader>(
             Err(ReadError::TakenOver { .. }) => return Ok(TurnEnd::Lost),
             messages => messages?,
         };
+        if let Some(last) = messages.last() {
+            let age = Timestamp::now().duration_since(last.stored_at).unsigned_abs();
+            metrics.handled(last.sequence, messages.len() as u64, reader.pending(), age);
+        }
         let round = messages.into_iter().map(|message| prepare(message, &registry)).collect();
         if rounds.send(round).await.is_err() {
             return Ok(TurnEnd::Lost);

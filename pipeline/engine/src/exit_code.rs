@@ -157,6 +157,34 @@ impl Failure for crate::read_store::StoreError {
     }
 }
 
+impl Failure for crate::command_handler::HandlerError {
+    fn exit_code(&self) -> ExitCode {
+        use crate::{outcome_journal::JournalError, settlement::SettleError};
+        match self {
+            Self::Journal(JournalError::Broker(error)) | Self::Broker(error) => error.exit_code(),
+            Self::Journal(JournalError::LostTurn { .. } | JournalError::Refused { .. }) => ExitCode::Software,
+            Self::Journal(JournalError::OtherGeneration { .. } | JournalError::Record(_)) => ExitCode::Data,
+            Self::Settle(SettleError::Broker(error)) => error.exit_code(),
+            Self::Settle(SettleError::Index(error)) | Self::Index(error) => error.exit_code(),
+            Self::Read(error) => error.exit_code(),
+            Self::LostTail { .. } => ExitCode::Data,
+        }
+    }
+}
+
+impl Failure for crate::id_index::IdIndexError {
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Open { source, .. } => match &**source {
+                redb::DatabaseError::DatabaseAlreadyOpen => ExitCode::AlreadyRunning,
+                redb::DatabaseError::Storage(redb::StorageError::Io(error)) => ExitCode::of_file_error(error),
+                _ => ExitCode::InputOutput,
+            },
+            Self::Storage(_) => ExitCode::InputOutput,
+        }
+    }
+}
+
 impl Failure for crate::config::ConfigError {
     fn exit_code(&self) -> ExitCode {
         ExitCode::Configuration

@@ -7,7 +7,7 @@
 
 mod sorted;
 
-use futures::{StreamExt, stream};
+use futures::{FutureExt, StreamExt, future::join_all, stream};
 
 use crate::{
     aggregate_state::AggregateState,
@@ -21,6 +21,7 @@ use crate::{
     },
     event_store::{EventStore, LoadError, NewCommit},
     id_index::{IdIndex, IdIndexError},
+    metrics::HandlerMetrics,
     retry::{Backoff, RunIds},
     round::{GroupDecision, GroupError, PreparedCommand, Work, decide_group},
     settlement::sorted::{Group, sort},
@@ -70,12 +71,13 @@ pub struct Settlement<B> {
     ids: RunIds,
     /// Whether to take an aggregate that is not in the cache for a new one, which costs nothing when it is.
     suppose_new: bool,
+    metrics: HandlerMetrics,
 }
 
 impl<B: Broker> Settlement<B> {
     /// Settles over `broker`.
-    pub fn new(broker: B, ids: RunIds) -> Self {
-        Self { store: EventStore::new(broker.clone()), broker, ids, suppose_new: true }
+    pub fn new(broker: B, ids: RunIds, metrics: HandlerMetrics) -> Self {
+        Self { store: EventStore::new(broker.clone()), broker, ids, suppose_new: true, metrics }
     }
 
     /// Settles a round: one outcome for each command, in their order.
@@ -118,6 +120,8 @@ impl<B: Broker> Settlement<B> {
                 None => unknown.push(group),
             }
         }
+        self.metrics.cache_hits.inc_by(all.len() as u64);
+        self.metrics.cache_misses.inc_by(unknown.len() as u64);
         let (unknown_count, supposed_new) = (unknown.len(), self.suppose_new);
         let mut new_count = 0;
         for (group, state) in self.first_states(unknown).await {
@@ -136,9 +140,8 @@ impl<B: Broker> Settlement<B> {
         if unknown_count > 0 {
             self.suppose_new = new_count * 2 > unknown_count;
         }
-        let this = &*self;
-        let mut slowly =
-            stream::iter(slow).map(|unsettled| this.settle_slowly(unsettled)).buffer_unordered(LOADS_MAX);
+        let slow: Vec<_> = slow.into_iter().map(|unsettled| self.settle_slowly(unsettled).boxed()).collect();
+        let mut slowly = stream::iter(slow).buffer_unordered(LOADS_MAX);
         while let Some(done) = slowly.next().await {
             settled.push(done?);
         }
@@ -157,15 +160,14 @@ impl<B: Broker> Settlement<B> {
                 })
                 .collect();
         }
-        stream::iter(groups)
-            .map(|group| async move {
-                let history = self.store.load(&group.stream_id, 0).await;
-                let state = history.ok().and_then(|it| AggregateState::fold(group.aggregate, &it).ok());
-                (group, state)
-            })
-            .buffer_unordered(LOADS_MAX)
-            .collect()
-            .await
+        let loads: Vec<_> = groups.into_iter().map(|group| self.load_any(group).boxed()).collect();
+        stream::iter(loads).buffer_unordered(LOADS_MAX).collect().await
+    }
+
+    async fn load_any<'a>(&self, group: Group<'a>) -> (Group<'a>, Option<AggregateState>) {
+        let history = self.store.load(&group.stream_id, 0).await;
+        let state = history.ok().and_then(|it| AggregateState::fold(group.aggregate, &it).ok());
+        (group, state)
     }
 
     /// Decides all aggregates, appends all commits together. Answers what is settled and how many conflicts there were.
@@ -192,9 +194,13 @@ impl<B: Broker> Settlement<B> {
                     Err(Unsettled { group: each.group, outcomes: Vec::new() })
                 }
                 None => each.finish(None),
-                Some(Ok(sequence)) => each.finish(Some(sequence)),
+                Some(Ok(sequence)) => {
+                    self.metrics.commits.inc();
+                    each.finish(Some(sequence))
+                }
                 Some(Err(error)) => {
                     conflicts += usize::from(matches!(error, AppendError::Conflict { .. }));
+                    self.count(&error);
                     Err(Unsettled { group: each.group, outcomes: Vec::new() })
                 }
             };
@@ -229,10 +235,8 @@ impl<B: Broker> Settlement<B> {
     }
 
     async fn append_all(&self, appends: &[&NewCommit]) -> Vec<Result<u64, AppendError>> {
-        let all = appends
-            .iter()
-            .map(|append| async { self.store.append(append).await.map(|appended| appended.sequence) });
-        futures::future::join_all(all).await
+        let answers = join_all(appends.iter().map(|append| self.store.append(append))).await;
+        answers.into_iter().map(|answer| answer.map(|appended| appended.sequence)).collect()
     }
 
     /// Reads the current history, decides, appends; again until every command of the group has its outcome.
@@ -266,7 +270,10 @@ impl<B: Broker> Settlement<B> {
             let answer = match &decided.append {
                 None => None,
                 Some(append) => match self.store.append(append).await {
-                    Ok(appended) => Some(appended.sequence),
+                    Ok(appended) => {
+                        self.metrics.commits.inc();
+                        Some(appended.sequence)
+                    }
                     Err(AppendError::Refused { detail, .. }) => {
                         return Ok(decided.group.dead(outcomes, "commit-refused", &detail));
                     }
@@ -290,7 +297,15 @@ impl<B: Broker> Settlement<B> {
         }
     }
 
+    fn count(&self, error: &AppendError) {
+        match error {
+            AppendError::Conflict { .. } => self.metrics.conflicts.inc(),
+            _ => self.metrics.unclear_appends.inc(),
+        };
+    }
+
     async fn note(&self, error: &AppendError, stream_id: &StreamId, backoff: &mut Backoff) {
+        self.count(error);
         match error {
             AppendError::Conflict { .. } => return,
             AppendError::Full { .. } => tracing::error!(%stream_id, %error, "the commit waits for space"),

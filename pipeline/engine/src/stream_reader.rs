@@ -59,6 +59,7 @@ struct Consumer {
     inbox: String,
     consumer_sequence: u64,
     outstanding: u64,
+    pending: u64,
     connects: u64,
     silence: Duration,
 }
@@ -133,6 +134,7 @@ impl NatsReader {
             inbox,
             consumer_sequence: 0,
             outstanding: 0,
+            pending: 0,
             connects,
             silence: Duration::ZERO,
         })
@@ -255,6 +257,11 @@ impl StreamReader for NatsReader {
         Ok(self.ready.drain(..count).collect())
     }
 
+    fn pending(&self) -> u64 {
+        let unread = self.consumer.as_ref().map_or(0, |consumer| consumer.pending);
+        unread + self.ready.len() as u64
+    }
+
     async fn close(self) {
         let path = format!("CONSUMER.DELETE.{}.{}", self.config.stream, self.config.name);
         if let Err(error) = self.broker.api("consumer delete", &path, "".into()).await {
@@ -331,6 +338,7 @@ impl Consumer {
                     return Err(Doubt::Gap);
                 }
                 self.consumer_sequence = place.consumer_sequence;
+                self.pending = place.pending;
                 self.outstanding = self.outstanding.saturating_sub(1);
                 *after = place.stream_sequence;
                 ready.push_back(StoredMessage {
@@ -386,6 +394,7 @@ struct Place {
     stream_sequence: u64,
     consumer_sequence: u64,
     stored_at: Timestamp,
+    pending: u64,
 }
 
 impl Place {
@@ -400,10 +409,12 @@ impl Place {
         let stream_sequence = numbers.next()?.parse().ok()?;
         let consumer_sequence = numbers.next()?.parse().ok()?;
         let nanoseconds: i64 = numbers.next()?.parse().ok()?;
+        let pending = numbers.next()?.parse().ok()?;
         Some(Self {
             stream_sequence,
             consumer_sequence,
             stored_at: Timestamp::from_nanosecond(i128::from(nanoseconds)).ok()?,
+            pending,
         })
     }
 }

@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
-use super::{HandlerError, TurnEnd};
+use super::{HandlerError, Observed, TurnEnd};
 use crate::{
     broker::Broker,
     contract::{
@@ -27,12 +27,14 @@ const RECORD_BYTES_TARGET: usize = 512 * 1024;
 #[derive(Debug)]
 pub(super) struct SettledRound {
     outcomes: Vec<CommandOutcome>,
+    /// When its first command was taken up.
+    begun: Instant,
     /// Reply subjects with the index of their command.
     replies: Vec<(usize, Arc<str>)>,
 }
 
 impl SettledRound {
-    pub(super) fn new(commands: Vec<PreparedCommand>, outcomes: Vec<Outcome>) -> Self {
+    pub(super) fn new(commands: Vec<PreparedCommand>, outcomes: Vec<Outcome>, begun: Instant) -> Self {
         let mut replies = Vec::new();
         let outcomes = commands.into_iter().zip(outcomes).enumerate().map(|(index, (command, outcome))| {
             if let Some(reply) = command.reply {
@@ -40,7 +42,7 @@ impl SettledRound {
             }
             CommandOutcome { position: command.position, id: command.id, address: command.address, outcome }
         });
-        Self { outcomes: outcomes.collect(), replies }
+        Self { outcomes: outcomes.collect(), begun, replies }
     }
 
     pub(super) fn outcomes(&self) -> &[CommandOutcome] {
@@ -69,7 +71,7 @@ impl SettledRound {
             std::mem::take(&mut self.replies).into_iter().partition(|(index, _)| *index < count);
         let later: Vec<(usize, Arc<str>)> = later;
         self.replies = later.into_iter().map(|(index, reply)| (index - count, reply)).collect();
-        Self { outcomes: std::mem::replace(&mut self.outcomes, rest), replies: now }
+        Self { outcomes: std::mem::replace(&mut self.outcomes, rest), begun: self.begun, replies: now }
     }
 }
 
@@ -88,11 +90,17 @@ pub(super) struct Recorder<B> {
     broker: B,
     journal: OutcomeJournal<B>,
     index: Arc<IdIndex>,
+    observed: Observed,
 }
 
 impl<B: Broker> Recorder<B> {
-    pub(super) fn new(broker: B, journal: OutcomeJournal<B>, index: Arc<IdIndex>) -> Self {
-        Self { broker, journal, index }
+    pub(super) fn new(
+        broker: B,
+        journal: OutcomeJournal<B>,
+        index: Arc<IdIndex>,
+        observed: Observed,
+    ) -> Self {
+        Self { broker, journal, index, observed }
     }
 
     /// Records until no more rounds come.
@@ -121,6 +129,8 @@ impl<B: Broker> Recorder<B> {
         let (record, sequence) =
             self.journal.record(through, events_through.unwrap_or(0), round.outcomes).await?;
         self.index.confirm(&record.outcomes, sequence);
+        self.observed.metrics.round_seconds.observe(round.begun.elapsed().as_secs_f64());
+        self.count(&record.outcomes);
         for (index, reply) in round.replies {
             if let Some(outcome) = record.outcomes.get(index) {
                 self.answer(&reply, outcome).await;
@@ -130,6 +140,35 @@ impl<B: Broker> Recorder<B> {
             flush(&self.index).await?;
         }
         Ok(())
+    }
+
+    fn count(&self, outcomes: &[CommandOutcome]) {
+        let metrics = &self.observed.metrics;
+        for outcome in outcomes {
+            match &outcome.outcome {
+                Outcome::Accepted { events, .. } => {
+                    metrics.accepted.inc();
+                    metrics.events.inc_by(u64::from(*events));
+                }
+                Outcome::Rejected { .. } => {
+                    metrics.rejected.inc();
+                }
+                Outcome::Duplicate { .. } => {
+                    metrics.duplicate.inc();
+                }
+                Outcome::DeadLettered { code, message } => {
+                    metrics.dead_lettered.inc();
+                    self.observed.dead_letters.inc();
+                    tracing::warn!(
+                        position = outcome.position,
+                        subject = outcome.subject(),
+                        %code,
+                        %message,
+                        "command set aside"
+                    );
+                }
+            }
+        }
     }
 
     /// Best effort: whoever misses the answer finds the outcome in OUTCOMES.

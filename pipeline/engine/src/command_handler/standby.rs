@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
-use super::{CommandHandler, HandlerError, TurnEnd};
+use super::{CommandHandler, HandlerError, TurnEnd, lease_key};
 use crate::{
     broker::{Broker, BrokerError, ReaderConfig, StreamReader},
     contract::{outcome::OutcomeRecord, stream_names::OUTCOMES},
     retry::RunIds,
+    shutdown::Shutdown,
 };
 
 /// Records read at a time.
@@ -18,15 +18,13 @@ const RECORDS_MAX: usize = 256;
 impl<B: Broker> CommandHandler<B> {
     /// Waits for the lease. Answers the reader of OUTCOMES, which has not necessarily seen all records; `None` when asked
     /// to stop.
-    pub(super) async fn stand_by(
-        &mut self,
-        shutdown: &CancellationToken,
-    ) -> Result<Option<B::Reader>, HandlerError> {
+    pub(super) async fn stand_by(&mut self, shutdown: &Shutdown) -> Result<Option<B::Reader>, HandlerError> {
         let mut outcomes = tokio::select! {
             reader = self.open_outcomes() => reader?,
-            () = shutdown.cancelled() => return Ok(None),
+            () = shutdown.requested() => return Ok(None),
         };
-        let key = self.lease_key();
+        let key = lease_key(self.settings.share);
+        self.observed.ready.holds();
         let time_to_live = self.settings.lease_time_to_live;
         loop {
             match self.broker.hold_lease(&key, self.ids.run(), time_to_live).await {
@@ -40,7 +38,7 @@ impl<B: Broker> CommandHandler<B> {
             tokio::select! {
                 () = self.broker.lease_freed(&key, time_to_live / 3) => {}
                 followed = self.follow_outcomes(&mut outcomes, None) => followed?,
-                () = shutdown.cancelled() => {
+                () = shutdown.requested() => {
                     outcomes.close().await;
                     return Ok(None);
                 }

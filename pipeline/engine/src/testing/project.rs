@@ -3,7 +3,7 @@
 //! [`History`] numbers sequences, versions and command positions as a handler would. [`rows_of`] folds it;
 //! [`assert_repeatable`] folds it in other legal ways and demands the same rows.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -106,7 +106,7 @@ impl History {
 
 fn recorded<E: EventSet>(event: &E) -> RecordedEvent {
     let (event_type, schema) = event.event_type();
-    RecordedEvent { event_type: Arc::from(event_type), schema, data: event.encode(), command: 0 }
+    RecordedEvent { event_type: event_type.into(), schema, data: event.encode(), command: 0 }
 }
 
 /// Applies `commits` to `rows`, as a stage would: only those of the projection's context and aggregates.

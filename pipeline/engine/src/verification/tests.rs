@@ -147,6 +147,7 @@ fn record(
         through,
         events_through,
         outcomes,
+        generations: crate::contract::outcome::Generations::default(),
     }
 }
 

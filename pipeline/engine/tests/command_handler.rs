@@ -1,0 +1,221 @@
+//! The command handler against a real nats-server: outcomes, repeats, takeover, bad input. What random faults do to it is
+//! the simulation's business.
+
+use std::{num::NonZeroUsize, time::Duration};
+
+use async_nats::HeaderMap;
+use futures::StreamExt;
+use millstream_engine::{
+    broker::{Broker, ReaderConfig, StreamReader},
+    command_handler::{CommandHandler, HandlerError, HandlerSettings, Observed, Share},
+    contract::{
+        dead_letter::DeadLetter,
+        header,
+        outcome::{Outcome, OutcomeRecord, OutcomeReply},
+        stored_message::StoredMessage,
+        stream_names::{COMMANDS, DEAD_LETTERS, EVENTS, OUTCOMES},
+        subject::StreamId,
+    },
+    decider::AggregateRegistry,
+    event_store::EventStore,
+    health::Readiness,
+    id_index::IdIndex,
+    metrics::Metrics,
+    nats_broker::NatsBroker,
+    shutdown::Shutdown,
+    testing::{simulation::account::Account, test_server::TestServer},
+    verification::{Dump, verify},
+};
+use tokio::task::JoinHandle;
+
+struct Running {
+    shutdown: Shutdown,
+    task: JoinHandle<Result<(), HandlerError>>,
+}
+
+impl Running {
+    async fn start(server: &TestServer, run: &str) -> Self {
+        let shutdown = Shutdown::new();
+        let settings = HandlerSettings {
+            name: format!("command-handler-{run}"),
+            share: Share::ALL,
+            round_max: NonZeroUsize::new(1000).unwrap(),
+            states_max: NonZeroUsize::new(1000).unwrap(),
+            lease_time_to_live: Duration::from_secs(3),
+        };
+        let observed = Observed::new(&Metrics::new(), &Readiness::new(), Share::ALL);
+        let registry = AggregateRegistry::new().with::<Account>();
+        let index = IdIndex::in_memory().unwrap();
+        let mut handler =
+            CommandHandler::new(server.broker().await, registry, settings, run, index, observed);
+        let stop = shutdown.clone();
+        Self { shutdown, task: tokio::spawn(async move { handler.run(stop).await }) }
+    }
+
+    async fn stop(self) {
+        self.shutdown.request();
+        self.task.await.unwrap().unwrap();
+    }
+
+    async fn crash(self) {
+        self.task.abort();
+        assert!(self.task.await.unwrap_err().is_cancelled());
+    }
+}
+
+/// Publishes a command and waits for its outcome.
+async fn ask(broker: &NatsBroker, subject: &str, body: &str, headers: &[(&str, &str)]) -> Outcome {
+    let client = broker.client();
+    let inbox = client.new_inbox();
+    let mut answers = client.subscribe(inbox.clone()).await.unwrap();
+    let mut map = HeaderMap::new();
+    map.insert(header::REPLY, inbox.as_str());
+    for (name, value) in headers {
+        map.insert(*name, *value);
+    }
+    client.publish_with_headers(subject.to_owned(), map, body.to_owned().into()).await.unwrap();
+    let answer = tokio::time::timeout(Duration::from_secs(20), answers.next()).await.unwrap().unwrap();
+    OutcomeReply::from_json(&serde_json::from_slice(&answer.payload).unwrap()).unwrap().outcome
+}
+
+async fn dump(broker: &NatsBroker) -> Dump {
+    Dump { commands: all(broker, COMMANDS).await, events: all(broker, EVENTS).await, outcomes: all(broker, OUTCOMES).await }
+}
+
+async fn all(broker: &NatsBroker, stream: &str) -> Vec<StoredMessage> {
+    let last = broker.state(stream).await.unwrap().last_sequence;
+    let config = ReaderConfig {
+        stream: stream.to_owned(),
+        name: "dump".to_owned(),
+        description: String::new(),
+        after: 0,
+        filters: Vec::new(),
+        replace_live: true,
+    };
+    let mut reader = broker.read(config).await.unwrap();
+    let mut messages: Vec<StoredMessage> = Vec::new();
+    while messages.last().map_or(0, |message| message.sequence) < last {
+        messages.extend(reader.next_batch(1000).await.unwrap());
+    }
+    messages
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_are_accepted_rejected_and_recognised() {
+    let server = TestServer::start_provisioned().await;
+    let broker = server.broker().await;
+    let handler = Running::start(&server, "a").await;
+    let accepted = ask(&broker, "cmd.bank.account.ada.deposit", r#"{"amount":5}"#, &[]).await;
+    assert_eq!(accepted, Outcome::Accepted { position: 1, version: 1, events: 1 });
+    let rejected = ask(&broker, "cmd.bank.account.ada.withdraw", r#"{"amount":9}"#, &[]).await;
+    assert!(matches!(rejected, Outcome::Rejected { .. }), "{rejected:?}");
+    let id = [(header::COMMAND_ID, "once")];
+    let first = ask(&broker, "cmd.bank.account.ada.withdraw", r#"{"amount":2}"#, &id).await;
+    assert_eq!(first, Outcome::Accepted { position: 2, version: 2, events: 1 });
+    let again = ask(&broker, "cmd.bank.account.ada.withdraw", r#"{"amount":2}"#, &id).await;
+    assert_eq!(again, Outcome::Duplicate { of: 3, first: Box::new(first) });
+    let stale = [(header::EXPECTED_VERSION, "1")];
+    let conflict = ask(&broker, "cmd.bank.account.ada.deposit", r#"{"amount":2}"#, &stale).await;
+    assert!(matches!(&conflict, Outcome::Rejected { code, .. } if &**code == "version-conflict"), "{conflict:?}");
+    handler.stop().await;
+    assert_eq!(verify(&dump(&broker).await, true).violations, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_input_is_set_aside_with_its_bytes_and_blocks_nobody() {
+    let server = TestServer::start_provisioned().await;
+    let broker = server.broker().await;
+    let handler = Running::start(&server, "a").await;
+    let cases = [
+        ("cmd.bank.account.ada.deposit", "{", "body-malformed", "EOF"),
+        ("cmd.bank.account.ada.deposit", r#"{"amount":"x"}"#, "body-malformed", "amount"),
+        ("cmd.bank.account.ada.deposit", r#"{"amount":1,"amuont":1}"#, "body-malformed", "amuont"),
+        ("cmd.bank.account.ada.dance", "{}", "command-unknown", "deposit"),
+        ("cmd.bank.piggy.ada.deposit", "{}", "aggregate-unknown", "bank.account"),
+        ("cmd.bank.account.a/b.deposit", "{}", "subject-not-allowed", "a/b"),
+        ("cmd.bank.account.ada.explode", "{}", "rules-panicked", "panicked"),
+    ];
+    for (sequence, (subject, body, code, words)) in (1..).zip(cases) {
+        let outcome = ask(&broker, subject, body, &[]).await;
+        let Outcome::DeadLettered { code: found, message } = &outcome else { panic!("{outcome:?}") };
+        assert_eq!(&**found, code, "{subject} {body}");
+        assert!(message.contains(words), "{message}");
+        let stored = broker.get(DEAD_LETTERS, sequence).await.unwrap().unwrap();
+        let letter = DeadLetter::from_stored(&stored).unwrap();
+        assert_eq!((letter.subject.as_str(), &*letter.payload), (subject, body.as_bytes()));
+    }
+    let fine = ask(&broker, "cmd.bank.account.ada.deposit", r#"{"amount":1}"#, &[]).await;
+    assert!(matches!(fine, Outcome::Accepted { version: 1, .. }), "{fine:?}");
+    handler.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unreadable_history_sets_only_its_own_commands_aside() {
+    let server = TestServer::start_provisioned().await;
+    let broker = server.broker().await;
+    broker.client().publish("evt.bank.account.broken", "not a commit".into()).await.unwrap();
+    broker.client().flush().await.unwrap();
+    let handler = Running::start(&server, "a").await;
+    let broken = ask(&broker, "cmd.bank.account.broken.deposit", r#"{"amount":1}"#, &[]).await;
+    assert!(matches!(&broken, Outcome::DeadLettered { code, .. } if &**code == "history-unreadable"), "{broken:?}");
+    let fine = ask(&broker, "cmd.bank.account.ada.deposit", r#"{"amount":1}"#, &[]).await;
+    assert!(matches!(fine, Outcome::Accepted { version: 1, .. }), "{fine:?}");
+    handler.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_handler_goes_on_after_a_crash_and_at_once_after_a_stop() {
+    let server = TestServer::start_provisioned().await;
+    let broker = server.broker().await;
+    let first = Running::start(&server, "a").await;
+    let body = r#"{"amount":1}"#;
+    let id = [(header::COMMAND_ID, "before")];
+    ask(&broker, "cmd.bank.account.ada.deposit", body, &id).await;
+    let second = Running::start(&server, "b").await;
+    first.crash().await;
+    let after_crash = ask(&broker, "cmd.bank.account.ada.deposit", body, &[]).await;
+    assert!(matches!(after_crash, Outcome::Accepted { version: 2, .. }), "{after_crash:?}");
+    let repeat = ask(&broker, "cmd.bank.account.ada.deposit", body, &id).await;
+    assert!(matches!(repeat, Outcome::Duplicate { of: 1, .. }), "{repeat:?}");
+    let third = Running::start(&server, "c").await;
+    second.stop().await;
+    let after_stop = ask(&broker, "cmd.bank.account.ada.deposit", body, &[]).await;
+    assert!(matches!(after_stop, Outcome::Accepted { version: 3, .. }), "{after_stop:?}");
+    third.stop().await;
+    let dump = dump(&broker).await;
+    assert_eq!(verify(&dump, true).violations, []);
+    let handlers: Vec<_> =
+        dump.outcomes.iter().map(|message| OutcomeRecord::from_stored(message).unwrap().handler).collect();
+    assert_eq!((handlers.first().unwrap().as_ref(), handlers.last().unwrap().as_ref()), ("a", "c"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_over_a_restarting_server_is_decided_once_each() {
+    let mut server = TestServer::start_provisioned().await;
+    let broker = server.broker().await;
+    let handler = Running::start(&server, "a").await;
+    let mut stored = 0_u64;
+    for batch in 0..6 {
+        let jetstream = async_nats::jetstream::new(broker.client().clone());
+        let mut acknowledgements = Vec::new();
+        for number in 0..500 {
+            let subject = format!("cmd.bank.account.{}.deposit", number % 50);
+            acknowledgements.push(jetstream.publish(subject, r#"{"amount":1}"#.into()).await.unwrap());
+        }
+        for acknowledgement in acknowledgements {
+            stored = stored.max(acknowledgement.await.unwrap().sequence);
+        }
+        if batch % 2 == 0 {
+            server.kill().await;
+            server.restart().await;
+        }
+    }
+    let last = ask(&broker, "cmd.bank.account.0.deposit", r#"{"amount":1}"#, &[]).await;
+    assert!(matches!(last, Outcome::Accepted { version: 61, .. }), "{last:?}");
+    handler.stop().await;
+    let dump = dump(&broker).await;
+    assert_eq!(verify(&dump, true).violations, []);
+    let store = EventStore::new(broker);
+    let history = store.load_current(&StreamId::new("bank", "account", "7").unwrap()).await.unwrap();
+    assert_eq!(history.last().unwrap().commit.last_version(), 60);
+}

@@ -1,0 +1,51 @@
+//! The `[command_handler]` section.
+
+use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
+
+use millstream_engine::config::{Section, SectionKeys};
+
+/// Large enough that the cost of a record and of waiting for the slowest append is shared by many, small enough that a
+/// round's outcomes fit into one record.
+const ROUND_MAX_DEFAULT: NonZeroUsize = NonZeroUsize::new(2000).expect("not zero");
+/// A till with a thousand sales takes some 100 KiB; most aggregates take less than one.
+const STATES_MAX_DEFAULT: NonZeroUsize = NonZeroUsize::new(100_000).expect("not zero");
+/// Long enough to outlast a pause of the network, short enough that nobody waits long for a handler that died.
+const LEASE_DEFAULT: Duration = Duration::from_secs(3);
+
+/// What only the command handler has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StageConfig {
+    /// Where the index of command ids is kept. It may be lost: it is read again from OUTCOMES.
+    pub data_directory: PathBuf,
+    /// Most commands in a round.
+    pub round_max: NonZeroUsize,
+    /// Most aggregate states kept in memory.
+    pub states_max: NonZeroUsize,
+    /// How long a handler that fell silent keeps its turn.
+    pub lease_time_to_live: Duration,
+}
+
+impl Section for StageConfig {
+    const NAME: &'static str = "command_handler";
+
+    fn read(keys: &mut SectionKeys<'_>) -> Self {
+        let config = Self {
+            data_directory: keys.path(
+                "data_directory",
+                "data/command-handler",
+                "folder of the index of command ids; it may be lost, it is read again from OUTCOMES",
+            ),
+            round_max: keys.count("round_max", ROUND_MAX_DEFAULT, "most commands decided together"),
+            states_max: keys.count("states_max", STATES_MAX_DEFAULT, "most aggregate states kept in memory"),
+            lease_time_to_live: keys.positive_duration(
+                "lease_time_to_live",
+                LEASE_DEFAULT,
+                "how long a handler that fell silent keeps its turn; whole seconds",
+            ),
+        };
+        if config.lease_time_to_live < Duration::from_secs(1) {
+            keys.problem("lease_time_to_live", "must be at least 1s: the server counts whole seconds");
+        }
+        config
+    }
+}

@@ -1,0 +1,73 @@
+//! The command handler stage: the model's aggregates, decided by the engine's command handler.
+
+pub mod config;
+
+use std::path::Path;
+
+use millstream_engine::{
+    command_handler::{CommandHandler, HandlerError, HandlerSettings, Observed, Share},
+    config::Config,
+    exit_code::{ExitCode, Failure},
+    id_index::{IdIndex, IdIndexError},
+    stage::StageRuntime,
+};
+use ulid::Ulid;
+
+use crate::config::StageConfig;
+
+/// Why the stage ends with an error.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The data folder cannot be made.
+    #[error("the folder {path} cannot be made; set command_handler.data_directory to one that can be written")]
+    Folder {
+        /// Its path.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The index of command ids cannot be opened.
+    #[error(transparent)]
+    Index(#[from] IdIndexError),
+    /// The handler cannot go on.
+    #[error(transparent)]
+    Handler(#[from] HandlerError),
+}
+
+impl Failure for RunError {
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Folder { source, .. } => ExitCode::of_file_error(source),
+            Self::Index(error) => error.exit_code(),
+            Self::Handler(error) => error.exit_code(),
+        }
+    }
+}
+
+/// Runs until asked to stop.
+///
+/// # Errors
+/// [`RunError`].
+pub async fn run(config: Config<StageConfig>, runtime: StageRuntime) -> Result<(), RunError> {
+    let stage = config.stage;
+    let index = open_index(&stage.data_directory)?;
+    let settings = HandlerSettings {
+        name: runtime.process,
+        share: Share::ALL,
+        round_max: stage.round_max,
+        states_max: stage.states_max,
+        lease_time_to_live: stage.lease_time_to_live,
+    };
+    let observed = Observed::new(&runtime.metrics, &runtime.readiness, settings.share);
+    let registry = millstream_model::aggregates();
+    let run = Ulid::generate().to_string();
+    let mut handler = CommandHandler::new(runtime.broker, registry, settings, &run, index, observed);
+    Ok(handler.run(runtime.shutdown).await?)
+}
+
+fn open_index(folder: &Path) -> Result<IdIndex, RunError> {
+    std::fs::create_dir_all(folder)
+        .map_err(|source| RunError::Folder { path: folder.display().to_string(), source })?;
+    Ok(IdIndex::open(&folder.join("command-ids.redb"))?)
+}

@@ -1,6 +1,8 @@
 //! The command handler against a real nats-server: outcomes, repeats, takeover, bad input. What random faults do to it is
 //! the simulation's business.
 
+#![expect(clippy::unwrap_used, reason = "a test stops where something is wrong")]
+
 use std::{num::NonZeroUsize, time::Duration};
 
 use async_nats::HeaderMap;
@@ -79,7 +81,11 @@ async fn ask(broker: &NatsBroker, subject: &str, body: &str, headers: &[(&str, &
 }
 
 async fn dump(broker: &NatsBroker) -> Dump {
-    Dump { commands: all(broker, COMMANDS).await, events: all(broker, EVENTS).await, outcomes: all(broker, OUTCOMES).await }
+    Dump {
+        commands: all(broker, COMMANDS).await,
+        events: all(broker, EVENTS).await,
+        outcomes: all(broker, OUTCOMES).await,
+    }
 }
 
 async fn all(broker: &NatsBroker, stream: &str) -> Vec<StoredMessage> {
@@ -116,7 +122,10 @@ async fn commands_are_accepted_rejected_and_recognised() {
     assert_eq!(again, Outcome::Duplicate { of: 3, first: Box::new(first) });
     let stale = [(header::EXPECTED_VERSION, "1")];
     let conflict = ask(&broker, "cmd.bank.account.ada.deposit", r#"{"amount":2}"#, &stale).await;
-    assert!(matches!(&conflict, Outcome::Rejected { code, .. } if &**code == "version-conflict"), "{conflict:?}");
+    assert!(
+        matches!(&conflict, Outcome::Rejected { code, .. } if &**code == "version-conflict"),
+        "{conflict:?}"
+    );
     handler.stop().await;
     assert_eq!(verify(&dump(&broker).await, true).violations, []);
 }
@@ -157,7 +166,10 @@ async fn an_unreadable_history_sets_only_its_own_commands_aside() {
     broker.client().flush().await.unwrap();
     let handler = Running::start(&server, "a").await;
     let broken = ask(&broker, "cmd.bank.account.broken.deposit", r#"{"amount":1}"#, &[]).await;
-    assert!(matches!(&broken, Outcome::DeadLettered { code, .. } if &**code == "history-unreadable"), "{broken:?}");
+    assert!(
+        matches!(&broken, Outcome::DeadLettered { code, .. } if &**code == "history-unreadable"),
+        "{broken:?}"
+    );
     let fine = ask(&broker, "cmd.bank.account.ada.deposit", r#"{"amount":1}"#, &[]).await;
     assert!(matches!(fine, Outcome::Accepted { version: 1, .. }), "{fine:?}");
     handler.stop().await;

@@ -19,7 +19,9 @@ use crate::config::StageConfig;
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The data folder cannot be made.
-    #[error("the folder {path} cannot be made; set command_handler.data_directory to one that can be written")]
+    #[error(
+        "the folder {path} cannot be made; set command_handler.data_directory to one that can be written"
+    )]
     Folder {
         /// Its path.
         path: String,

@@ -3,7 +3,10 @@
 use std::process::ExitCode;
 
 use command_handler::config::StageConfig;
-use millstream_engine::{config::Config, stage::{StageIdentity, StageRuntime, run_stage}};
+use millstream_engine::{
+    config::Config,
+    stage::{StageIdentity, StageRuntime, run_stage},
+};
 
 const IDENTITY: StageIdentity = StageIdentity {
     name: "command-handler",

@@ -27,6 +27,7 @@ pub struct StageConfig {
 
 impl Section for StageConfig {
     const NAME: &'static str = "command_handler";
+    const ABOUT: &'static str = "How commands are decided.";
 
     fn read(keys: &mut SectionKeys<'_>) -> Self {
         let config = Self {

@@ -71,6 +71,14 @@ pub enum ConnectError {
         /// Which credentials were used.
         credentials: String,
     },
+    /// The credentials do not work on our own side.
+    #[error(
+        "the credentials ({credentials}) cannot sign; the file must hold the seed of a user, as nsc or `nats auth` made it"
+    )]
+    Unusable {
+        /// Which credentials.
+        credentials: String,
+    },
     /// Nobody answered in time.
     #[error(
         "no connection to {urls} within {}: {reason}; check nats.url and whether nats-server runs there", format_duration(*.waited)
@@ -88,7 +96,7 @@ pub enum ConnectError {
 impl Failure for ConnectError {
     fn exit_code(&self) -> ExitCode {
         match self {
-            Self::File { .. } => ExitCode::Configuration,
+            Self::File { .. } | Self::Unusable { .. } => ExitCode::Configuration,
             Self::NotPermitted { .. } => ExitCode::NotPermitted,
             Self::Unreachable { .. } => ExitCode::Unavailable,
         }
@@ -106,12 +114,20 @@ pub async fn connect(
 ) -> Result<Client, ConnectError> {
     let urls = settings.urls.join(", ");
     let options = options(settings, identity, monitor)?;
+    let credentials = settings.authentication.to_string();
     let mut last_reason = String::new();
     let attempts = async {
-        for attempt in 1.. {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
             match options.clone().connect(settings.urls.as_slice()).await {
-                Ok(client) => return Some(client),
-                Err(error) if is_refusal(&error) => return None,
+                Ok(client) => return Ok(client),
+                Err(error) if error.kind() == ConnectErrorKind::AuthorizationViolation => {
+                    return Err(ConnectError::NotPermitted { urls: urls.clone(), credentials });
+                }
+                Err(error) if error.kind() == ConnectErrorKind::Authentication => {
+                    return Err(ConnectError::Unusable { credentials });
+                }
                 Err(error) => {
                     let reason = describe(&error);
                     monitor.waiting(&urls, &reason);
@@ -120,28 +136,19 @@ pub async fn connect(
             }
             tokio::time::sleep(backoff::delay(attempt)).await;
         }
-        None
     };
     let outcome = if settings.connect_timeout.is_zero() {
-        Ok(attempts.await)
+        Some(attempts.await)
     } else {
-        tokio::time::timeout(settings.connect_timeout, attempts).await
+        tokio::time::timeout(settings.connect_timeout, attempts).await.ok()
     };
-    match outcome {
-        Ok(Some(client)) => {
-            monitor.connected(&urls, &client);
-            Ok(client)
-        }
-        Ok(None) => {
-            Err(ConnectError::NotPermitted { urls, credentials: settings.authentication.to_string() })
-        }
-        Err(_) => {
-            if last_reason.is_empty() {
-                "no answer".clone_into(&mut last_reason);
-            }
-            Err(ConnectError::Unreachable { urls, waited: settings.connect_timeout, reason: last_reason })
-        }
-    }
+    let Some(connected) = outcome else {
+        let reason = if last_reason.is_empty() { "no answer".to_owned() } else { last_reason };
+        return Err(ConnectError::Unreachable { urls, waited: settings.connect_timeout, reason });
+    };
+    let client = connected?;
+    monitor.connected(&urls, &client);
+    Ok(client)
 }
 
 fn options(
@@ -207,10 +214,6 @@ fn read_file(what: &'static str, path: &std::path::Path) -> Result<String, Conne
         path: path.to_owned(),
         source,
     })
-}
-
-fn is_refusal(error: &async_nats::ConnectError) -> bool {
-    matches!(error.kind(), ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication)
 }
 
 /// What went wrong, in a person's words.

@@ -350,3 +350,23 @@ fn home_stands_for_the_home_directory_in_paths() {
     assert_eq!(setup.config().stage.folder, setup.folder.path().join("data"));
     assert_ne!(setup.config().stage.folder, Path::new("~/data"));
 }
+
+fn docs() -> String {
+    std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/configuration.md")).unwrap()
+}
+
+#[test]
+fn the_docs_list_every_key_of_the_sections_that_all_stages_have() {
+    let loaded = Setup::new().load().unwrap();
+    let tables = loaded.reference_tables();
+    let (shared, _) = tables.split_once("### [projector]").unwrap();
+    assert!(docs().contains(shared.trim_end()), "docs/configuration.md must have these tables:\n\n{shared}");
+}
+
+#[test]
+fn the_docs_list_every_exit_code() {
+    let docs = docs();
+    for code in crate::exit_code::ExitCode::ALL {
+        assert_eq!(docs.matches(&format!("\n| {code} | ")).count(), 1, "exit code {code}");
+    }
+}

@@ -145,3 +145,78 @@ async fn the_server_sees_the_name_and_replies_come_to_our_own_inbox() {
     assert_eq!(identity.name, "projector-2");
     assert!(client.new_inbox().starts_with("_INBOX_projector."), "{}", client.new_inbox());
 }
+
+/// A file of the test authority.
+fn certificate(name: &str) -> String {
+    format!("{}/src/connection/certificates/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A server that speaks TLS only and wants to see a certificate of ours.
+async fn server_with_mutual_tls() -> TestServer {
+    TestServer::start_with(|config| {
+        config.extra = format!(
+            "tls {{ cert_file: \"{}\", key_file: \"{}\", ca_file: \"{}\", verify: true }}",
+            certificate("server.pem"),
+            certificate("server-key.pem"),
+            certificate("authority.pem"),
+        );
+    })
+    .await
+}
+
+#[tokio::test]
+async fn both_sides_prove_themselves_by_certificates() {
+    let server = server_with_mutual_tls().await;
+    let settings = settings(&[
+        format!("nats.url={}", server.url()),
+        format!("nats.ca_file={}", certificate("authority.pem")),
+        format!("nats.cert_file={}", certificate("client.pem")),
+        format!("nats.key_file={}", certificate("client-key.pem")),
+    ]);
+    let client = connect(&settings, &identity(), &ConnectionMonitor::unobserved()).await.unwrap();
+    client.flush().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_of_an_unknown_authority_is_not_trusted_and_said_so() {
+    let server = server_with_mutual_tls().await;
+    let mut settings = settings(&[format!("nats.url={}", server.url())]);
+    settings.connect_timeout = Duration::from_secs(2);
+    let error = connect(&settings, &identity(), &ConnectionMonitor::unobserved()).await.unwrap_err();
+    assert!(error.to_string().contains("TLS: invalid peer certificate: UnknownIssuer"), "{error}");
+}
+
+#[tokio::test]
+async fn a_client_without_the_certificate_that_the_server_wants_is_told_so() {
+    let server = server_with_mutual_tls().await;
+    let mut settings = settings(&[
+        format!("nats.url={}", server.url()),
+        format!("nats.ca_file={}", certificate("authority.pem")),
+    ]);
+    settings.connect_timeout = Duration::from_secs(2);
+    let error = connect(&settings, &identity(), &ConnectionMonitor::unobserved()).await.unwrap_err();
+    assert!(error.to_string().to_lowercase().contains("certificate"), "{error}");
+}
+
+#[tokio::test]
+async fn an_nkey_from_a_file_signs_and_a_file_without_one_is_named() {
+    let server = TestServer::start_with(|config| {
+        config.extra =
+            "authorization { users: [ { nkey: UDKQPEYGDJHFU3ZDHFLTQ6CCVONRWHDJZGRSC3FCELKHBY4F4KLGAOF3 } ] }"
+                .to_owned();
+    })
+    .await;
+    let folder = tempfile::TempDir::new().unwrap();
+    let seed = folder.path().join("seed.nk");
+    let settings =
+        settings(&[format!("nats.url={}", server.url()), format!("nats.nkey_file={}", seed.display())]);
+
+    std::fs::write(&seed, "SUAIMB5EC4L73P2L244IMD6H2JKFPLFUX57PXU4KBNV52GD6XBYTO43YUU\n").unwrap();
+    let client = connect(&settings, &identity(), &ConnectionMonitor::unobserved()).await.unwrap();
+    client.flush().await.unwrap();
+
+    std::fs::write(&seed, "not a seed\n").unwrap();
+    let error = connect(&settings, &identity(), &ConnectionMonitor::unobserved()).await.unwrap_err();
+    assert!(matches!(error, ConnectError::Unusable { .. }), "{error:?}");
+    assert!(error.to_string().contains("seed.nk"), "{error}");
+}

@@ -44,3 +44,51 @@ fn the_snapshot_has_each_sample_but_no_buckets() {
     assert_eq!(snapshot["millstream_query_seconds_sum{endpoint=\"retail.stock.get\"}"], 0.5);
     assert!(!snapshot.to_string().contains("_bucket"), "{snapshot}");
 }
+
+/// One line a metric: name, type, labels and help, as docs/metrics.md has them.
+fn contract() -> String {
+    let metrics = Metrics::new();
+    metrics.identify("projector", "2", "0.1.0");
+    let _reader = metrics.reader("EVENTS", "projector");
+    let _handler = metrics.handler("0");
+    let _store = metrics.store("views");
+    metrics.query("retail.stock.get").answered(200);
+    let _dead_letters = metrics.dead_letters("COMMANDS");
+    let _report = metrics.report("store-daily");
+    let text = metrics.prometheus_text();
+    let mut lines = String::from("| metric | type | labels | what it says |\n|---|---|---|---|\n");
+    let mut help = "";
+    for line in text.lines() {
+        if let Some((_, words)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')) {
+            help = words.trim_end_matches('.');
+        } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' '))
+        {
+            let labels = labels_of(&text, name, kind);
+            lines.push_str(&format!("| `{name}` | {kind} | {labels} | {help} |\n"));
+        }
+    }
+    lines
+}
+
+fn labels_of(text: &str, name: &str, kind: &str) -> String {
+    let sample = if kind == "histogram" { format!("{name}_sum") } else { name.to_owned() };
+    let rest = text
+        .lines()
+        .find_map(|line| line.strip_prefix(&sample))
+        .unwrap_or_else(|| panic!("{name} is registered but has no handle"));
+    let Some((labels, _)) = rest.strip_prefix('{').and_then(|rest| rest.split_once('}')) else {
+        return String::new();
+    };
+    let names = labels.split("\",").map(|label| format!("`{}`", label.split('=').next().unwrap()));
+    names.collect::<Vec<_>>().join(", ")
+}
+
+#[test]
+fn the_docs_list_every_metric_and_no_other() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/metrics.md");
+    let docs = std::fs::read_to_string(path).unwrap();
+    let contract = contract();
+    assert!(docs.contains(&contract), "docs/metrics.md must have this table:\n\n{contract}");
+    let listed = docs.lines().filter(|line| line.starts_with("| `millstream_")).count();
+    assert_eq!(listed + 2, contract.lines().count());
+}

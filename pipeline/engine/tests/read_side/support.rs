@@ -12,7 +12,7 @@ use millstream_engine::{
     broker::{Broker as _, NewMessage},
     contract::{
         commit::{Commit, CommittedCommand, Envelope, RecordedEvent},
-        outcome::{CommandOutcome, Outcome, OutcomeRecord, RecordKind},
+        outcome::{CommandOutcome, Generations, Outcome, OutcomeRecord, RecordKind},
         stored_message::Headers,
         stream_names::{EVENTS, OUTCOMES},
     },
@@ -145,7 +145,8 @@ pub(crate) fn commit(subject_id: &str, event_type: &str, commit_id: &str) -> New
         correlation_id: None,
         causation_id: None,
     };
-    let event = RecordedEvent { event_type: event_type.into(), schema: 1, data: vec![0x80], command: 0 };
+    let event =
+        RecordedEvent { event_type: event_type.to_owned().into(), schema: 1, data: vec![0x80], command: 0 };
     let commit = Commit {
         commit_id: commit_id.into(),
         first_version: 1,
@@ -192,6 +193,7 @@ pub(crate) async fn reject(broker: &NatsBroker, context: &str, ids: &[&str]) -> 
         through: ids.len() as u64,
         events_through: 0,
         outcomes: outcomes.collect(),
+        generations: Generations::default(),
     };
     broker.append(OUTCOMES, message("out.0", record.encode())).await.unwrap().sequence
 }

@@ -10,4 +10,5 @@ pub mod memory_rows;
 pub mod project;
 pub mod sequential_handler;
 pub mod simulation;
+pub mod stage_files;
 pub mod test_server;

@@ -161,7 +161,8 @@ pub trait Report: Send + Sync + 'static {
     /// Its tables; `current` is its name.
     fn tables(&self) -> &'static ReportTables;
 
-    /// Its columns. Those that are figures start at 0 in every row.
+    /// Its columns, among them `revision` (a number) and `status` (a text), which the ledger fills. Those that are figures
+    /// start at 0 in every row.
     fn columns(&self) -> &'static [Column];
 
     /// Raised whenever entries come out differently: the ledger is then built anew from the first event.

@@ -145,12 +145,18 @@ fn report(name: &str) -> Box<dyn Projection> {
     millstream_model::reports().into_iter().find(|report| report.name() == name).unwrap()
 }
 
+/// The revisions in a table of a report whose key starts with `prefix`.
+fn revisions(rows: &MemoryRows, report: &str, table: &str, prefix: &str) -> Vec<(String, Revision)> {
+    let columns = millstream_model::report_columns(report).unwrap();
+    let rows = rows.scan(table, prefix).unwrap().into_iter();
+    rows.map(|(key, row)| (key, Revision::from_json(columns, &row).unwrap())).collect()
+}
+
 /// The figures of the current revisions by `<date>/<key>`; rows in which everything is 0 say nothing.
 fn figures(report_name: &str, history: &History) -> BTreeMap<String, Figures> {
-    let mut rows: MemoryRows = rows_of(report(report_name).as_ref(), history);
-    let rows: &mut dyn Rows = &mut rows;
-    let current = rows.read_all::<Revision>(report_name, "").unwrap();
-    let figures = current.into_iter().map(|(key, revision)| (key, revision.figures));
+    let rows = rows_of(report(report_name).as_ref(), history);
+    let figures =
+        revisions(&rows, report_name, report_name, "").into_iter().map(|(key, row)| (key, row.figures()));
     figures.filter(|(_, figures)| figures.values().any(|figure| *figure != 0)).collect()
 }
 
@@ -285,26 +291,27 @@ proptest! {
         let handler = handled(&commands);
         for report in millstream_model::reports() {
             let mut rows = rows_of(report.as_ref(), handler.history());
-            let rows: &mut dyn Rows = &mut rows;
             let table = report.name();
-            for (key, current) in rows.read_all::<Revision>(table, "").unwrap() {
-                let revisions = rows.read_all::<Revision>(&format!("{table}.revisions"), &format!("{key}#")).unwrap();
+            for (key, current) in revisions(&rows, table, table, "") {
+                let revisions = revisions(&rows, table, &format!("{table}.revisions"), &format!("{key}#"));
                 prop_assert_eq!(&revisions.last().unwrap().1, &current);
                 let numbers: Vec<u32> = revisions.iter().map(|(_, revision)| revision.revision).collect();
                 prop_assert_eq!(numbers, (1..=current.revision).collect::<Vec<_>>());
                 for pair in revisions.windows(2) {
                     let (before, after) = (&pair[0].1, &pair[1].1);
-                    let lines = rows
+                    let reader: &mut dyn Rows = &mut rows;
+                    let lines = reader
                         .read_all::<millstream_engine::report::DifferenceLine>(
                             &format!("{table}.differences"),
                             &format!("{}/", pair[1].0),
                         )
                         .unwrap();
                     prop_assert_eq!(lines.len() as u64, after.difference_lines);
-                    for (name, figure) in &after.figures {
+                    let figures = before.figures();
+                    for (name, figure) in &after.figures() {
                         let sum: i64 = lines.iter().filter_map(|(_, line)| line.figures.get(name)).sum();
-                        prop_assert_eq!(before.figures[name] + sum, *figure, "{} of {}", name, key);
-                        prop_assert_eq!(after.difference.as_ref().unwrap()[name], sum);
+                        prop_assert_eq!(figures[name] + sum, *figure, "{} of {}", name, key);
+                        prop_assert_eq!(after.difference().unwrap()[name], sum);
                     }
                 }
             }

@@ -1,9 +1,7 @@
 //! The book-keeping: applies a report's entries to its revisions.
 
-use std::collections::BTreeMap;
-
 use super::{
-    DIFFERENCES_IN_ROW_MAX, DifferenceLine, Entry, Figures, OUTBOX, Posting, Report, Revision, RevisionStatus,
+    DIFFERENCES_IN_ROW_MAX, DifferenceLine, Entry, OUTBOX, Posting, Report, Revision, RevisionStatus,
 };
 use crate::{
     contract::commit::Envelope,
@@ -48,16 +46,17 @@ impl<R: Report> Projection for Ledger<R> {
     fn apply(&self, envelope: &Envelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
         for entry in self.0.entries(envelope, rows)? {
             match entry {
-                Entry::Post(posting) => self.post(envelope, &posting, rows)?,
+                Entry::Post(posting) => self.post(envelope, posting, rows)?,
                 Entry::Describe { date, key, texts } => self.describe(&date, &key, texts, rows)?,
                 Entry::Seal { date, key } => {
                     let place = format!("{date}/{key}");
-                    if let Some(revision) = rows.read(self.0.tables().current, &place)? {
+                    if let Some(revision) = self.current(&place, rows)? {
                         self.seal(envelope, &place, revision, rows);
                     }
                 }
                 Entry::SealDate { date } => {
-                    for (place, revision) in rows.read_all(self.0.tables().current, &format!("{date}/"))? {
+                    for (place, row) in rows.scan(self.0.tables().current, &format!("{date}/"))? {
+                        let revision = self.parse(&place, &row)?;
                         self.seal(envelope, &place, revision, rows);
                     }
                 }
@@ -68,39 +67,82 @@ impl<R: Report> Projection for Ledger<R> {
 }
 
 impl<R: Report> Ledger<R> {
+    fn current(&self, place: &str, rows: &(dyn Rows + '_)) -> Result<Option<Revision>, ProjectionError> {
+        rows.get(self.0.tables().current, place)?.map(|row| self.parse(place, &row)).transpose()
+    }
+
+    fn parse(&self, place: &str, row: &[u8]) -> Result<Revision, ProjectionError> {
+        Revision::from_json(self.0.columns(), row).map_err(|source| ProjectionError::Row {
+            table: self.0.tables().current.to_owned(),
+            key: place.to_owned(),
+            source,
+        })
+    }
+
     fn post(
         &self,
         envelope: &Envelope<'_>,
-        posting: &Posting,
+        posting: Posting,
         rows: &mut (dyn Rows + '_),
     ) -> Result<(), ProjectionError> {
         let place = format!("{}/{}", posting.date, posting.key);
-        let mut revision = match rows.read::<Revision>(self.0.tables().current, &place)? {
+        let mut revision = match self.current(&place, rows)? {
             None => self.first(envelope),
             Some(sealed) if sealed.status == RevisionStatus::Sealed => next(sealed, envelope),
             Some(open) => open,
         };
-        revision.texts = named(&posting.texts);
-        add(&mut revision.figures, &posting.figures);
+        for (name, figure) in &posting.figures {
+            self.add(&mut revision, name, *figure)?;
+        }
         revision.inputs += 1;
         revision.last_position = envelope.broker_sequence;
         revision.changed_at = envelope.recorded_at;
-        revision.digest = chained(&revision.digest, envelope, posting);
-        if let Some(difference) = &mut revision.difference {
-            add(difference, &posting.figures);
+        revision.digest = chained(&revision.digest, envelope, &posting);
+        if revision.difference.is_some() {
             revision.difference_lines += 1;
-            let line = difference_line(envelope, posting);
+            let line = difference_line(envelope, &posting);
             let key = format!("{place}#{:06}/{:06}", revision.revision, revision.difference_lines);
             rows.write(self.0.tables().differences, &key, &line);
             if revision.differences.len() < DIFFERENCES_IN_ROW_MAX {
                 revision.differences.push(line);
             }
         }
-        if revision.revision == 1 && revision.figures.values().all(|figure| *figure == 0) {
+        self.describe_as(&mut revision, posting.texts)?;
+        if revision.revision == 1 && revision.figures.iter().all(|figure| *figure == 0) {
             revision.status = RevisionStatus::Withdrawn;
         }
         self.write(&place, &revision, rows);
         Ok(())
+    }
+
+    /// Sums stop at the bounds of `i64` instead of halting everybody's report. Documents of a sane size never get there.
+    fn add(&self, revision: &mut Revision, name: &'static str, figure: i64) -> Result<(), ProjectionError> {
+        let index = revision.index(name).ok_or_else(|| self.unknown(name))?;
+        let difference = revision.difference.as_mut().and_then(|difference| difference.get_mut(index));
+        for sum in revision.figures.get_mut(index).into_iter().chain(difference) {
+            *sum = sum.saturating_add(figure);
+        }
+        Ok(())
+    }
+
+    /// Sets the text columns; those that are not given become null.
+    fn describe_as(
+        &self,
+        revision: &mut Revision,
+        texts: Vec<(&'static str, Option<String>)>,
+    ) -> Result<(), ProjectionError> {
+        revision.texts.fill(None);
+        for (name, text) in texts {
+            let index = revision.index(name).ok_or_else(|| self.unknown(name))?;
+            if let Some(place) = revision.texts.get_mut(index) {
+                *place = text;
+            }
+        }
+        Ok(())
+    }
+
+    fn unknown(&self, column: &str) -> ProjectionError {
+        ProjectionError::Inconsistent(format!("report {} has no column {column:?}", self.name()))
     }
 
     fn describe(
@@ -111,11 +153,13 @@ impl<R: Report> Ledger<R> {
         rows: &mut (dyn Rows + '_),
     ) -> Result<(), ProjectionError> {
         let place = format!("{date}/{key}");
-        let texts = named(&texts);
-        match rows.read::<Revision>(self.0.tables().current, &place)? {
-            Some(mut open) if open.status == RevisionStatus::Open && open.texts != texts => {
-                open.texts = texts;
-                self.write(&place, &open, rows);
+        match self.current(&place, rows)? {
+            Some(mut open) if open.status == RevisionStatus::Open => {
+                let before = open.texts.clone();
+                self.describe_as(&mut open, texts)?;
+                if open.texts != before {
+                    self.write(&place, &open, rows);
+                }
             }
             _ => {}
         }
@@ -135,7 +179,7 @@ impl<R: Report> Ledger<R> {
     fn write(&self, place: &str, revision: &Revision, rows: &mut (dyn Rows + '_)) {
         let tables = self.0.tables();
         let revision_key = format!("{place}#{:06}", revision.revision);
-        let row = serde_json::to_vec(revision).expect("revisions hold only plain data with text keys");
+        let row = revision.to_json();
         if revision.status == RevisionStatus::Withdrawn {
             rows.delete(tables.current, place);
             rows.delete(tables.revisions, &revision_key);
@@ -147,24 +191,12 @@ impl<R: Report> Ledger<R> {
     }
 
     fn first(&self, envelope: &Envelope<'_>) -> Revision {
-        let figures = self.0.columns().iter().filter(|column| column.is_figure());
         Revision {
-            texts: BTreeMap::new(),
-            figures: figures.map(|column| (column.name.to_owned(), 0)).collect(),
             revision: 1,
-            status: RevisionStatus::Open,
-            inputs: 0,
             first_position: envelope.broker_sequence,
-            last_position: envelope.broker_sequence,
-            digest: String::new(),
             opened_position: envelope.broker_sequence,
             opened_at: envelope.recorded_at,
-            changed_at: envelope.recorded_at,
-            sealed_position: None,
-            sealed_at: None,
-            difference: None,
-            difference_lines: 0,
-            differences: Vec::new(),
+            ..Revision::blank(self.0.columns())
         }
     }
 }
@@ -178,25 +210,11 @@ fn next(sealed: Revision, envelope: &Envelope<'_>) -> Revision {
         opened_at: envelope.recorded_at,
         sealed_position: None,
         sealed_at: None,
-        difference: Some(sealed.figures.keys().map(|name| (name.clone(), 0)).collect()),
+        difference: Some(vec![0; sealed.figures.len()]),
         difference_lines: 0,
         differences: Vec::new(),
         ..sealed
     }
-}
-
-/// Sums stop at the bounds of `i64` instead of halting everybody's report. Documents of a sane size never get there.
-fn add(sum: &mut Figures, figures: &[(&'static str, i64)]) {
-    for (name, figure) in figures {
-        match sum.get_mut(*name) {
-            Some(value) => *value = value.saturating_add(*figure),
-            None => drop(sum.insert((*name).to_owned(), *figure)),
-        }
-    }
-}
-
-fn named(texts: &[(&'static str, Option<String>)]) -> BTreeMap<String, Option<String>> {
-    texts.iter().map(|(name, text)| ((*name).to_owned(), text.clone())).collect()
 }
 
 fn difference_line(envelope: &Envelope<'_>, posting: &Posting) -> DifferenceLine {
@@ -211,9 +229,10 @@ fn difference_line(envelope: &Envelope<'_>, posting: &Posting) -> DifferenceLine
 
 /// The digest after a posting: a hash over the digest before and everything the posting adds.
 fn chained(before: &str, envelope: &Envelope<'_>, posting: &Posting) -> String {
-    let mut hasher = blake3::Hasher::new();
+    let mut input = Vec::with_capacity(256);
     let mut part = |bytes: &[u8]| {
-        hasher.update(&(bytes.len() as u64).to_be_bytes()).update(bytes);
+        input.extend_from_slice(&(bytes.len() as u64).to_be_bytes());
+        input.extend_from_slice(bytes);
     };
     part(before.as_bytes());
     part(posting.reference.as_bytes());
@@ -224,5 +243,5 @@ fn chained(before: &str, envelope: &Envelope<'_>, posting: &Posting) -> String {
         part(name.as_bytes());
         part(&figure.to_be_bytes());
     }
-    hasher.finalize().to_hex().get(..DIGEST_LENGTH).unwrap_or_default().to_owned()
+    blake3::hash(&input).to_hex().get(..DIGEST_LENGTH).unwrap_or_default().to_owned()
 }

@@ -1,16 +1,19 @@
-//! One revision of a report's row, and its flat JSON: text columns, figures and the ledger's own fields side by side.
+//! One revision of a report's row, and its flat JSON: text columns, figures and the ledger's own fields side by side, the
+//! report's columns first and in their order.
 //!
-//! Which field is what follows from its form: a text or null is a text column, a number is a figure, unless the ledger
-//! has a field of that name. So a row can be read without knowing its report.
+//! Read and written once for each posting, so figures and texts are kept by column, not by name, and no field is looked
+//! up twice.
 
 use std::{collections::BTreeMap, fmt};
 
 use jiff::Timestamp;
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
-    de::{Error as _, MapAccess, Visitor},
+    de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, Visitor},
     ser::SerializeMap,
 };
+
+use super::{Column, ColumnKind};
 
 /// Figures by name.
 pub type Figures = BTreeMap<String, i64>;
@@ -47,13 +50,17 @@ pub struct DifferenceLine {
     pub figures: Figures,
 }
 
+/// A value for each column of a report that is a figure.
+pub(super) type FigureRow = Vec<i64>;
+
 /// A revision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Revision {
-    /// The text columns.
-    pub texts: BTreeMap<String, Option<String>>,
-    /// All figures so far, including those of earlier revisions.
-    pub figures: Figures,
+    pub(super) columns: &'static [Column],
+    /// By column; where the column is no text of the report's own, nothing.
+    pub(super) texts: Vec<Option<String>>,
+    /// By column; where the column is no figure, 0.
+    pub(super) figures: FigureRow,
     /// From 1, without gaps.
     pub revision: u32,
     /// Open or sealed.
@@ -76,24 +83,89 @@ pub struct Revision {
     pub sealed_position: Option<u64>,
     /// When that was recorded.
     pub sealed_at: Option<Timestamp>,
-    /// Figures of this revision less those of the one before; absent in the first.
-    pub difference: Option<Figures>,
+    /// Figures of this revision less those of the one before, by column; absent in the first.
+    pub(super) difference: Option<FigureRow>,
     /// How many postings it has more than the revision before; 0 in the first.
     pub difference_lines: u64,
     /// The first of them, at most [`DIFFERENCES_IN_ROW_MAX`].
     pub differences: Vec<DifferenceLine>,
 }
 
+impl Revision {
+    /// A revision without any posting. Status is open, the revision 0.
+    pub(super) fn blank(columns: &'static [Column]) -> Self {
+        Self {
+            columns,
+            texts: vec![None; columns.len()],
+            figures: vec![0; columns.len()],
+            revision: 0,
+            status: RevisionStatus::Open,
+            inputs: 0,
+            first_position: 0,
+            last_position: 0,
+            digest: String::new(),
+            opened_position: 0,
+            opened_at: Timestamp::UNIX_EPOCH,
+            changed_at: Timestamp::UNIX_EPOCH,
+            sealed_position: None,
+            sealed_at: None,
+            difference: None,
+            difference_lines: 0,
+            differences: Vec::new(),
+        }
+    }
+
+    /// Reads a row of a report with `columns`.
+    ///
+    /// # Errors
+    /// When the row does not have the columns' and the ledger's fields.
+    pub fn from_json(columns: &'static [Column], row: &[u8]) -> Result<Self, serde_json::Error> {
+        let mut decoder = serde_json::Deserializer::from_slice(row);
+        let revision = RevisionSeed(columns).deserialize(&mut decoder)?;
+        decoder.end()?;
+        Ok(revision)
+    }
+
+    /// The row.
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("revisions hold only plain data with text keys")
+    }
+
+    /// A text column of the report; none when it is null or there is no such column.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.texts.get(self.index(name)?)?.as_deref()
+    }
+
+    /// All figures so far, including those of earlier revisions.
+    pub fn figures(&self) -> Figures {
+        self.by_name(&self.figures)
+    }
+
+    /// Figures of this revision less those of the one before; none in the first.
+    pub fn difference(&self) -> Option<Figures> {
+        self.difference.as_ref().map(|difference| self.by_name(difference))
+    }
+
+    pub(super) fn index(&self, name: &str) -> Option<usize> {
+        self.columns.iter().position(|column| column.name == name)
+    }
+
+    fn by_name(&self, figures: &FigureRow) -> Figures {
+        let named = self.columns.iter().zip(figures).filter(|(column, _)| column.is_figure());
+        named.map(|(column, figure)| (column.name.to_owned(), *figure)).collect()
+    }
+}
+
 impl Serialize for Revision {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
-        for (name, text) in &self.texts {
-            map.serialize_entry(name, text)?;
-        }
-        map.serialize_entry("revision", &self.revision)?;
-        map.serialize_entry("status", &self.status)?;
-        for (name, figure) in &self.figures {
-            map.serialize_entry(name, figure)?;
+        for ((column, text), figure) in self.columns.iter().zip(&self.texts).zip(&self.figures) {
+            match (column.kind, column.name) {
+                (ColumnKind::Count | ColumnKind::Amount, name) => map.serialize_entry(name, figure)?,
+                (_, "revision") => map.serialize_entry("revision", &self.revision)?,
+                (_, "status") => map.serialize_entry("status", &self.status)?,
+                (_, name) => map.serialize_entry(name, text)?,
+            }
         }
         map.serialize_entry("inputs", &self.inputs)?;
         map.serialize_entry("first_position", &self.first_position)?;
@@ -106,8 +178,9 @@ impl Serialize for Revision {
             map.serialize_entry("sealed_position", &self.sealed_position)?;
             map.serialize_entry("sealed_at", &self.sealed_at)?;
         }
-        if self.difference.is_some() {
-            map.serialize_entry("difference", &self.difference)?;
+        if let Some(difference) = &self.difference {
+            let columns = self.columns;
+            map.serialize_entry("difference", &NamedFigures { columns, figures: difference })?;
             map.serialize_entry("difference_lines", &self.difference_lines)?;
             map.serialize_entry("differences", &self.differences)?;
         }
@@ -115,15 +188,29 @@ impl Serialize for Revision {
     }
 }
 
-impl<'de> Deserialize<'de> for Revision {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(RevisionVisitor)
+struct NamedFigures<'a> {
+    columns: &'static [Column],
+    figures: &'a FigureRow,
+}
+
+impl Serialize for NamedFigures<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let named = self.columns.iter().zip(self.figures).filter(|(column, _)| column.is_figure());
+        serializer.collect_map(named.map(|(column, figure)| (column.name, figure)))
     }
 }
 
-struct RevisionVisitor;
+struct RevisionSeed(&'static [Column]);
 
-impl<'de> Visitor<'de> for RevisionVisitor {
+impl<'de> DeserializeSeed<'de> for RevisionSeed {
+    type Value = Revision;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Revision, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for RevisionSeed {
     type Value = Revision;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -131,96 +218,106 @@ impl<'de> Visitor<'de> for RevisionVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Revision, A::Error> {
-        let mut revision = blank();
+        let mut revision = Revision::blank(self.0);
         let mut status = None;
-        let mut times = (None, None);
-        while let Some(name) = map.next_key::<String>()? {
-            match name.as_str() {
-                "revision" => revision.revision = map.next_value()?,
-                "status" => status = Some(map.next_value()?),
-                "inputs" => revision.inputs = map.next_value()?,
-                "first_position" => revision.first_position = map.next_value()?,
-                "last_position" => revision.last_position = map.next_value()?,
-                "digest" => revision.digest = map.next_value()?,
-                "opened_position" => revision.opened_position = map.next_value()?,
-                "opened_at" => times.0 = Some(map.next_value()?),
-                "changed_at" => times.1 = Some(map.next_value()?),
-                "sealed_position" => revision.sealed_position = map.next_value()?,
-                "sealed_at" => revision.sealed_at = map.next_value()?,
-                "difference" => revision.difference = map.next_value()?,
-                "difference_lines" => revision.difference_lines = map.next_value()?,
-                "differences" => revision.differences = map.next_value()?,
-                _ => match map.next_value()? {
-                    Cell::Text(text) => drop(revision.texts.insert(name, text)),
-                    Cell::Figure(figure) => drop(revision.figures.insert(name, figure)),
-                },
+        while let Some(field) = map.next_key_seed(FieldSeed(self.0))? {
+            match field {
+                Field::Text(index) => set(&mut revision.texts, index, map.next_value()?),
+                Field::Figure(index) => set(&mut revision.figures, index, map.next_value()?),
+                Field::Revision => revision.revision = map.next_value()?,
+                Field::Status => status = Some(map.next_value()?),
+                Field::Inputs => revision.inputs = map.next_value()?,
+                Field::FirstPosition => revision.first_position = map.next_value()?,
+                Field::LastPosition => revision.last_position = map.next_value()?,
+                Field::Digest => revision.digest = map.next_value()?,
+                Field::OpenedPosition => revision.opened_position = map.next_value()?,
+                Field::OpenedAt => revision.opened_at = map.next_value()?,
+                Field::ChangedAt => revision.changed_at = map.next_value()?,
+                Field::SealedPosition => revision.sealed_position = map.next_value()?,
+                Field::SealedAt => revision.sealed_at = map.next_value()?,
+                Field::Difference => {
+                    let figures: Figures = map.next_value()?;
+                    let value = |column: &Column| figures.get(column.name).copied().unwrap_or(0);
+                    revision.difference = Some(self.0.iter().map(value).collect());
+                }
+                Field::DifferenceLines => revision.difference_lines = map.next_value()?,
+                Field::Differences => revision.differences = map.next_value()?,
+                Field::Unknown => drop(map.next_value::<IgnoredAny>()?),
             }
         }
         revision.status = status.ok_or_else(|| A::Error::missing_field("status"))?;
-        revision.opened_at = times.0.ok_or_else(|| A::Error::missing_field("opened_at"))?;
-        revision.changed_at = times.1.ok_or_else(|| A::Error::missing_field("changed_at"))?;
-        if revision.revision == 0 {
-            return Err(A::Error::missing_field("revision"));
+        if revision.revision == 0 || revision.inputs == 0 {
+            return Err(A::Error::missing_field("revision, inputs"));
         }
         Ok(revision)
     }
 }
 
-fn blank() -> Revision {
-    Revision {
-        texts: BTreeMap::new(),
-        figures: Figures::new(),
-        revision: 0,
-        status: RevisionStatus::Open,
-        inputs: 0,
-        first_position: 0,
-        last_position: 0,
-        digest: String::new(),
-        opened_position: 0,
-        opened_at: Timestamp::UNIX_EPOCH,
-        changed_at: Timestamp::UNIX_EPOCH,
-        sealed_position: None,
-        sealed_at: None,
-        difference: None,
-        difference_lines: 0,
-        differences: Vec::new(),
+fn set<T>(values: &mut [T], index: usize, value: T) {
+    if let Some(place) = values.get_mut(index) {
+        *place = value;
     }
 }
 
-/// A field that is not the ledger's own.
-enum Cell {
-    Text(Option<String>),
-    Figure(i64),
+/// A field of a row, told from its name without keeping the name.
+enum Field {
+    Text(usize),
+    Figure(usize),
+    Revision,
+    Status,
+    Inputs,
+    FirstPosition,
+    LastPosition,
+    Digest,
+    OpenedPosition,
+    OpenedAt,
+    ChangedAt,
+    SealedPosition,
+    SealedAt,
+    Difference,
+    DifferenceLines,
+    Differences,
+    Unknown,
 }
 
-impl<'de> Deserialize<'de> for Cell {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(CellVisitor)
+struct FieldSeed(&'static [Column]);
+
+impl<'de> DeserializeSeed<'de> for FieldSeed {
+    type Value = Field;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Field, D::Error> {
+        deserializer.deserialize_identifier(self)
     }
 }
 
-struct CellVisitor;
-
-impl<'de> Visitor<'de> for CellVisitor {
-    type Value = Cell;
+impl Visitor<'_> for FieldSeed {
+    type Value = Field;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a text, null or a whole number")
+        formatter.write_str("the name of a field")
     }
 
-    fn visit_i64<E: serde::de::Error>(self, figure: i64) -> Result<Cell, E> {
-        Ok(Cell::Figure(figure))
-    }
-
-    fn visit_u64<E: serde::de::Error>(self, figure: u64) -> Result<Cell, E> {
-        i64::try_from(figure).map(Cell::Figure).map_err(E::custom)
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Cell, E> {
-        Ok(Cell::Text(Some(text.to_owned())))
-    }
-
-    fn visit_unit<E>(self) -> Result<Cell, E> {
-        Ok(Cell::Text(None))
+    fn visit_str<E>(self, name: &str) -> Result<Field, E> {
+        Ok(match name {
+            "revision" => Field::Revision,
+            "status" => Field::Status,
+            "inputs" => Field::Inputs,
+            "first_position" => Field::FirstPosition,
+            "last_position" => Field::LastPosition,
+            "digest" => Field::Digest,
+            "opened_position" => Field::OpenedPosition,
+            "opened_at" => Field::OpenedAt,
+            "changed_at" => Field::ChangedAt,
+            "sealed_position" => Field::SealedPosition,
+            "sealed_at" => Field::SealedAt,
+            "difference" => Field::Difference,
+            "difference_lines" => Field::DifferenceLines,
+            "differences" => Field::Differences,
+            name => match self.0.iter().enumerate().find(|(_, column)| column.name == name) {
+                Some((index, column)) if column.is_figure() => Field::Figure(index),
+                Some((index, _)) => Field::Text(index),
+                None => Field::Unknown,
+            },
+        })
     }
 }

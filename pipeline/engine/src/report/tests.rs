@@ -38,8 +38,12 @@ crate::events! {
 }
 
 static TABLES: ReportTables = crate::report_tables!("count-daily");
-const COLUMNS: &[Column] =
-    &[Column::new("counter", ColumnKind::Text), Column::new("units", ColumnKind::Count)];
+const COLUMNS: &[Column] = &[
+    Column::new("counter", ColumnKind::Text),
+    Column::new("revision", ColumnKind::Number),
+    Column::new("status", ColumnKind::Text),
+    Column::new("units", ColumnKind::Count),
+];
 
 struct CountDaily;
 
@@ -240,10 +244,12 @@ fn revision_round_trips_as_flat_json() {
     let rows = ledger([counted("a", 2), ended(None), counted("a", 3)]);
     for key in rows.keys("count-daily.revisions") {
         let row = rows.json("count-daily.revisions", key);
-        let revision: Revision = serde_json::from_value(row.clone()).unwrap();
-        assert_eq!(serde_json::to_value(&revision).unwrap(), row);
+        let revision = Revision::from_json(COLUMNS, row.to_string().as_bytes()).unwrap();
+        assert_eq!(serde_json::from_slice::<serde_json::Value>(&revision.to_json()).unwrap(), row);
+        assert_eq!(revision.text("counter"), Some("a"));
+        assert_eq!(revision.figures()["units"], row["units"].as_i64().unwrap());
     }
-    assert!(serde_json::from_str::<Revision>(r#"{"units":1}"#).is_err());
+    assert!(Revision::from_json(COLUMNS, br#"{"units":1}"#).is_err());
 }
 
 #[test]

@@ -74,8 +74,10 @@ pub const COLUMNS: &[Column] = &[
     Column::new("currency", Text),
 ];
 
-/// What was sold and taken back of one sku, or of all of a supplier's within one event. Amounts are minor units.
+/// What was sold and taken back of one sku, or of all of a supplier's within one event. Amounts are minor units. Noted
+/// once for each line of a sale, so stored without names.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "[i64; 4]", into = "[i64; 4]")]
 struct SkuFigures {
     units_sold: i64,
     units_returned: i64,
@@ -120,6 +122,18 @@ impl SkuFigures {
             ("net_amount", self.gross_amount.saturating_sub(self.refund_amount)),
         ];
         all.into_iter().filter(|(_, figure)| *figure != 0).collect()
+    }
+}
+
+impl From<[i64; 4]> for SkuFigures {
+    fn from([units_sold, units_returned, gross_amount, refund_amount]: [i64; 4]) -> Self {
+        Self { units_sold, units_returned, gross_amount, refund_amount }
+    }
+}
+
+impl From<SkuFigures> for [i64; 4] {
+    fn from(figures: SkuFigures) -> Self {
+        [figures.units_sold, figures.units_returned, figures.gross_amount, figures.refund_amount]
     }
 }
 

@@ -30,8 +30,8 @@ use crate::{
     projection::{ProjectionError, Rows},
 };
 
-/// The table from which changed revisions are published, shared by all reports of a process. A publisher takes rows out
-/// of it; a rebuild fills it again.
+/// The table from which changed revisions are published; each report has its own. A publisher takes rows out of it; a
+/// rebuild fills it again, and publishing a revision once more does no harm.
 pub const OUTBOX: &str = "outbox";
 
 /// What a column holds.

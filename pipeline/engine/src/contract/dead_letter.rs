@@ -46,10 +46,16 @@ impl DeadLetter {
         format!("{DEAD_LETTER_PREFIX}.{}.{}", self.stream, self.sequence)
     }
 
-    /// The headers to store it with: those of the message, except JetStream's own, and the cause.
+    /// The headers to store it with: those of the message, except JetStream's own, and the cause. The message id travels
+    /// as the command id that it is: as a message id it would make DEADLETTERS drop the second letter of a command that
+    /// was sent twice, and COMMANDS drop the retry.
     pub fn stored_headers(&self) -> Headers {
         let mut headers: Headers =
-            self.headers.iter().filter(|(name, _)| !name.starts_with("Nats-Expected-")).collect();
+            self.headers.iter().filter(|(name, _)| !name.starts_with("Nats-")).collect();
+        if let (None, Some(id)) = (headers.get(header::COMMAND_ID), self.headers.get(header::NATS_MESSAGE_ID))
+        {
+            headers.push(header::COMMAND_ID, id);
+        }
         headers.push(header::DEAD_LETTER_STREAM, &self.stream);
         headers.push(header::DEAD_LETTER_SEQUENCE, self.sequence.to_string());
         headers.push(header::DEAD_LETTER_SUBJECT, &self.subject);
@@ -95,4 +101,34 @@ pub fn cause_chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn letters_of_a_command_sent_twice_carry_its_id_and_no_message_id() {
+        let headers = [(header::NATS_MESSAGE_ID, "one"), (header::EXPECTED_STREAM, "COMMANDS"), ("X", "y")];
+        let message = StoredMessage {
+            subject: "cmdq.3.a.b.c.d".into(),
+            sequence: 7,
+            stored_at: jiff::Timestamp::UNIX_EPOCH,
+            headers: headers.into_iter().collect(),
+            payload: Bytes::from_static(b"body"),
+        };
+        let letter = DeadLetter::new("COMMANDS", &message, "code", "line 1\nline 2");
+        let stored = StoredMessage {
+            subject: letter.dead_letter_subject(),
+            headers: letter.stored_headers(),
+            ..message
+        };
+        assert!(stored.headers.iter().all(|(name, _)| !name.starts_with("Nats-")));
+        let read = DeadLetter::from_stored(&stored).unwrap();
+        assert_eq!(
+            (read.sequence, read.subject.as_str(), read.cause.as_str()),
+            (7, "cmd.a.b.c.d", "line 1; line 2")
+        );
+        assert_eq!((read.headers.get(header::COMMAND_ID), read.headers.get("X")), (Some("one"), Some("y")));
+    }
 }

@@ -26,7 +26,7 @@ use crate::{
     metrics::{Count, HandlerMetrics, Metrics, ReaderMetrics},
     outcome_journal::{JournalError, OutcomeJournal},
     retry::RunIds,
-    round::{PreparedCommand, prepare},
+    round::{PreparedCommand, cut_at_repeats, prepare},
     settlement::{SettleError, Settlement},
     shutdown::Shutdown,
     state_cache::StateCache,
@@ -228,6 +228,7 @@ impl<B: Broker> CommandHandler<B> {
             self.settings.lease_time_to_live,
         ));
         let (journal, reader) = tokio::select! {
+            biased;
             begun = self.take_over(outcomes) => match begun {
                 Err(HandlerError::Read(ReadError::TakenOver { .. })) => return Ok(TurnEnd::Lost),
                 begun => begun?,
@@ -251,6 +252,7 @@ impl<B: Broker> CommandHandler<B> {
         let recorder = Recorder::new(self.broker.clone(), journal, self.index.clone(), self.observed.clone());
         recording.spawn(recorder.run(settled_in));
         let end = tokio::select! {
+            biased;
             end = self.settle_rounds(rounds, settled, shutdown) => end?,
             end = ended(&mut tasks) => end?,
             end = ended(&mut recording) => end?,
@@ -259,6 +261,7 @@ impl<B: Broker> CommandHandler<B> {
             TurnEnd::Lost => Ok(TurnEnd::Lost),
             // The rounds settled so far are still being recorded.
             TurnEnd::Shutdown => tokio::select! {
+                biased;
                 end = ended(&mut recording) => end,
                 end = ended(&mut tasks) => end,
             },
@@ -334,16 +337,23 @@ impl<B: Broker> CommandHandler<B> {
                 let Ok(more) = rounds.try_recv() else { break };
                 commands.extend(more);
             }
-            let begun = Instant::now();
-            self.observed.metrics.round_commands.observe(commands.len() as f64);
-            let outcomes = self.settlement.settle(&mut self.cache, &self.index, &commands).await?;
-            let round = SettledRound::new(commands, outcomes, begun);
-            self.index.settle(round.outcomes());
-            self.observed.metrics.cached_aggregates.set(i64::try_from(self.cache.len()).unwrap_or(i64::MAX));
-            if settled.send(round).await.is_err() {
-                return std::future::pending().await;
+            for commands in cut_at_repeats(commands) {
+                let round = self.settle_round(commands).await?;
+                if settled.send(round).await.is_err() {
+                    return std::future::pending().await;
+                }
             }
         }
+    }
+
+    async fn settle_round(&mut self, commands: Vec<PreparedCommand>) -> Result<SettledRound, HandlerError> {
+        let begun = Instant::now();
+        self.observed.metrics.round_commands.observe(commands.len() as f64);
+        let outcomes = self.settlement.settle(&mut self.cache, &self.index, &commands).await?;
+        let round = SettledRound::new(commands, outcomes, begun);
+        self.index.settle(round.outcomes());
+        self.observed.metrics.cached_aggregates.set(i64::try_from(self.cache.len()).unwrap_or(i64::MAX));
+        Ok(round)
     }
 }
 

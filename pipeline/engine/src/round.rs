@@ -7,7 +7,7 @@ mod prepare;
 
 use std::sync::Arc;
 
-pub use prepare::{PreparedCommand, Work, prepare};
+pub use prepare::{PreparedCommand, Work, cut_at_repeats, prepare};
 
 use crate::{
     aggregate_state::{AggregateState, HistoryError},

@@ -20,6 +20,7 @@ impl<B: Broker> CommandHandler<B> {
     /// to stop.
     pub(super) async fn stand_by(&mut self, shutdown: &Shutdown) -> Result<Option<B::Reader>, HandlerError> {
         let mut outcomes = tokio::select! {
+            biased;
             reader = self.open_outcomes() => reader?,
             () = shutdown.requested() => return Ok(None),
         };
@@ -36,6 +37,7 @@ impl<B: Broker> CommandHandler<B> {
                 Err(error) => return Err(error.into()),
             }
             tokio::select! {
+                biased;
                 () = self.broker.lease_freed(&key, time_to_live / 3) => {}
                 followed = self.follow_outcomes(&mut outcomes, None) => followed?,
                 () = shutdown.requested() => {

@@ -1,6 +1,6 @@
 //! From a message of COMMANDS to a command that can be decided, or to the reason why it cannot.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use crate::{
     contract::{
@@ -79,6 +79,27 @@ fn work(message: StoredMessage, registry: &AggregateRegistry) -> Work {
         Ok(command) => Work::Decide { aggregate: aggregate.clone(), envelope, command, message },
         Err(error) => set_aside(error.code(), &error),
     }
+}
+
+/// Cuts a round where an id comes again. Whether that is a repeat or a first use depends on what became of the command
+/// before it: one that was set aside leaves its id free. The cut makes it known before anything later is decided, so that
+/// where rounds begin and end decides nothing.
+pub fn cut_at_repeats(commands: Vec<PreparedCommand>) -> Vec<Vec<PreparedCommand>> {
+    let mut rounds = Vec::new();
+    let mut round: Vec<PreparedCommand> = Vec::with_capacity(commands.len());
+    let mut ids: HashSet<Arc<str>> = HashSet::new();
+    for command in commands {
+        if let Some(id) = &command.id
+            && !ids.insert(id.clone())
+        {
+            rounds.push(std::mem::take(&mut round));
+            ids.clear();
+            ids.insert(id.clone());
+        }
+        round.push(command);
+    }
+    rounds.push(round);
+    rounds
 }
 
 /// A subject that a plain publish may go to: no wildcard, no space, and not one that a stream of ours takes.

@@ -26,8 +26,6 @@ pub(super) struct Sorted<'a> {
 /// The outcomes of a round as they come in.
 pub(super) struct Outcomes {
     outcomes: Vec<Option<Outcome>>,
-    /// Index of a repeat, and of the command of this round that had the id first.
-    repeats: Vec<(usize, usize, u64)>,
 }
 
 impl Outcomes {
@@ -38,12 +36,7 @@ impl Outcomes {
     }
 
     /// All outcomes, in the order of the commands.
-    pub(super) fn finish(mut self) -> Vec<Outcome> {
-        for (index, first, of) in std::mem::take(&mut self.repeats) {
-            let outcome =
-                self.outcomes.get(first).cloned().flatten().expect("the first use comes before its repeat");
-            self.set(index, Outcome::Duplicate { of, first: Box::new(outcome.first().clone()) });
-        }
+    pub(super) fn finish(self) -> Vec<Outcome> {
         self.outcomes
             .into_iter()
             .map(|outcome| outcome.expect("every command is answered, set aside or in exactly one group"))
@@ -51,33 +44,21 @@ impl Outcomes {
     }
 }
 
-/// Sorts the commands of a round.
+/// Sorts the commands of a round, in which no id comes twice.
 pub(super) fn sort<'a>(commands: &'a [PreparedCommand], index: &IdIndex) -> Result<Sorted<'a>, IdIndexError> {
-    let mut outcomes = Outcomes { outcomes: vec![None; commands.len()], repeats: Vec::new() };
+    let mut outcomes = Outcomes { outcomes: vec![None; commands.len()] };
     let mut letters = Vec::new();
     let mut groups: Vec<Group<'a>> = Vec::new();
     let mut group_of: HashMap<&StreamId, usize> = HashMap::with_capacity(commands.len());
-    let mut first_of: HashMap<&str, usize> = HashMap::new();
     for (place, command) in commands.iter().enumerate() {
-        if let Some(id) = command.id.as_deref() {
-            if let Some(entry) = index.get(id)? {
-                outcomes
-                    .set(place, Outcome::Duplicate { of: entry.position, first: Box::new(entry.outcome) });
-                continue;
-            }
-            if let Some((first, position)) =
-                first_of.get(id).and_then(|first| Some((*first, commands.get(*first)?.position)))
-            {
-                outcomes.repeats.push((place, first, position));
-                continue;
-            }
+        if let Some(id) = command.id.as_deref()
+            && let Some(entry) = index.get(id)?
+        {
+            outcomes.set(place, Outcome::Duplicate { of: entry.position, first: Box::new(entry.outcome) });
+            continue;
         }
         match &command.work {
-            Work::SetAside(letter) => {
-                // Not final: its id stays free.
-                letters.push((place, letter));
-                continue;
-            }
+            Work::SetAside(letter) => letters.push((place, letter)),
             Work::Refuse(rejection) => outcomes.set(place, rejected(rejection)),
             Work::Decide { aggregate, envelope, command, .. } => {
                 let stream_id = &envelope.address.stream_id;
@@ -89,9 +70,6 @@ pub(super) fn sort<'a>(commands: &'a [PreparedCommand], index: &IdIndex) -> Resu
                     group.commands.push(Decidable { index: place, envelope, command });
                 }
             }
-        }
-        if let Some(id) = command.id.as_deref() {
-            first_of.insert(id, place);
         }
     }
     Ok(Sorted { groups, letters, outcomes })

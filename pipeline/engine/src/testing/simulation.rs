@@ -1,4 +1,159 @@
 //! Simulation of the write side: handlers without trust in each other over the twin of JetStream, every fault, and the
-//! checkers of [`crate::verification`] afterwards. A run is determined by its seed.
+//! checkers of [`crate::verification`] afterwards. A run is determined by its seed (docs/simulation.md).
 
 pub mod account;
+mod judgement;
+mod processes;
+mod workload;
+
+use std::{collections::BTreeMap, num::NonZeroUsize, time::Duration};
+
+pub use self::judgement::Counts;
+use self::{
+    judgement::judge,
+    processes::{Processes, chaos},
+    workload::Client,
+};
+use super::{
+    dice::Dice,
+    fault_plan::FaultPlan,
+    memory_broker::{FaultCounts, MemoryBroker},
+};
+use crate::contract::{
+    outcome::OutcomeRecord,
+    stream_names::{COMMANDS, OUTCOMES},
+};
+
+/// Virtual time in which a healed system must have decided everything.
+const RECOVERY_MAX: Duration = Duration::from_secs(900);
+/// Pause between two looks at how far the handlers have come.
+const LOOK_PAUSE: Duration = Duration::from_secs(1);
+
+/// What a run consists of besides chance.
+#[derive(Debug, Clone, Default)]
+pub struct SimulationSettings {
+    /// Whether to keep the last lines of the trace.
+    pub keep_trace: bool,
+}
+
+/// What came of a run.
+#[derive(Debug, Clone)]
+pub struct RunReport {
+    /// Its seed.
+    pub seed: u64,
+    /// Broken promises; none when all is well.
+    pub violations: Vec<String>,
+    /// How often each fault happened.
+    pub faults: FaultCounts,
+    /// What the handlers did, summed up.
+    pub counts: Counts,
+    /// A hash of everything that was asked and answered, in order.
+    pub trace_hash: u64,
+    /// The last lines of the trace, when kept.
+    pub trace: Vec<String>,
+}
+
+/// How the handlers of a run work.
+#[derive(Debug, Clone)]
+struct RunShape {
+    handlers: usize,
+    commands: usize,
+    accounts: u64,
+    round_max: NonZeroUsize,
+    states_max: NonZeroUsize,
+    /// Mean pause between two crashes, freezes or restarts.
+    chaos_pause: Duration,
+    /// Longest usual pause between two commands.
+    command_pause: Duration,
+}
+
+impl RunShape {
+    fn any(dice: &mut Dice) -> Self {
+        let small = |number: u64| {
+            NonZeroUsize::new(usize::try_from(number).unwrap_or(1)).unwrap_or(NonZeroUsize::MIN)
+        };
+        Self {
+            handlers: if dice.chance(0.3) { 3 } else { 2 },
+            commands: usize::try_from(dice.between(4, 40)).unwrap_or(4),
+            accounts: dice.between(1, 4),
+            round_max: small(*dice.pick(&[1, 2, 3, 8, 100])),
+            states_max: small(*dice.pick(&[1, 2, 100])),
+            chaos_pause: Duration::from_millis(*dice.pick(&[300, 2_000, 20_000])),
+            command_pause: Duration::from_millis(*dice.pick(&[0, 20, 1_000])),
+        }
+    }
+}
+
+/// Runs one seed to its end on the calling thread. The same seed gives the same report.
+///
+/// # Panics
+/// When no runtime can be made.
+pub fn simulate(seed: u64, settings: &SimulationSettings) -> RunReport {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime of one thread needs nothing that could be missing");
+    runtime.block_on(run(seed, settings))
+}
+
+async fn run(seed: u64, settings: &SimulationSettings) -> RunReport {
+    let dice = Dice::new(seed);
+    let plan = FaultPlan::any(&mut dice.fork(1));
+    let shape = RunShape::any(&mut dice.fork(2));
+    let settling = plan.late_max.max(plan.double_max);
+    let broker = MemoryBroker::with_trace(dice.fork(3).bits(), plan, settings.keep_trace);
+    let mut processes = Processes::new(broker.clone(), shape.clone(), dice.fork(4));
+    for slot in 0..shape.handlers {
+        processes.start(slot);
+    }
+    let client = Client::new(broker.connect(), &shape, dice.fork(5));
+    let ledger = chaos(&mut processes, client.run(), &shape, dice.fork(6)).await;
+
+    broker.heal();
+    processes.settle_down(&mut dice.fork(7)).await;
+    let mut violations = Vec::new();
+    wait_until_decided(&broker, &mut violations).await;
+    // What still flies may land now: late appends and second copies of commands.
+    tokio::time::sleep(settling).await;
+    wait_until_decided(&broker, &mut violations).await;
+    violations.extend(processes.stop().await);
+    let (found, counts) = judge(&broker, &ledger, processes.metrics());
+    violations.extend(found);
+    RunReport {
+        seed,
+        violations,
+        faults: broker.faults(),
+        counts,
+        trace_hash: broker.trace_hash(),
+        trace: broker.trace_lines(),
+    }
+}
+
+/// Waits until the journal covers COMMANDS.
+async fn wait_until_decided(broker: &MemoryBroker, violations: &mut Vec<String>) {
+    let deadline = tokio::time::Instant::now() + RECOVERY_MAX;
+    loop {
+        let last = broker.dump(COMMANDS).last().map_or(0, |message| message.sequence);
+        let covered = covered(broker);
+        if covered >= last {
+            return;
+        }
+        if tokio::time::Instant::now() >= deadline {
+            violations.push(format!("C10 progress: healed, and still only {covered} of {last} decided"));
+            return;
+        }
+        tokio::time::sleep(LOOK_PAUSE).await;
+    }
+}
+
+/// How far the share that is behind most has come.
+fn covered(broker: &MemoryBroker) -> u64 {
+    let mut shares = BTreeMap::new();
+    for message in broker.dump(OUTCOMES) {
+        if let Ok(record) = OutcomeRecord::from_stored(&message) {
+            shares.insert(message.subject, record.through);
+        }
+    }
+    shares.into_values().min().unwrap_or(0)
+}

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Check, Dump, Violation, commits::Commits, journal::Journal};
+use super::{Check, Dump, Violation, commits::Commits, given_id, journal::Journal};
 use crate::{
     contract::{
         command::CommandEnvelope, outcome::Outcome, stored_message::StoredMessage, stream_names::COMMANDS,
@@ -106,10 +106,11 @@ struct Reference<'a> {
 
 impl Reference<'_> {
     fn decide(&mut self, message: &StoredMessage) -> Expected {
-        let Ok(envelope) = CommandEnvelope::from_stored(message) else { return Expected::DeadLettered };
-        if envelope.id.as_ref().is_some_and(|id| self.used.contains(id)) {
+        // Whatever comes under a used id is a repeat, readable or not.
+        if given_id(message).is_some_and(|id| self.used.contains(&id)) {
             return Expected::Duplicate;
         }
+        let Ok(envelope) = CommandEnvelope::from_stored(message) else { return Expected::DeadLettered };
         let expected = self.decide_first(&envelope);
         if !matches!(expected, Expected::DeadLettered) {
             self.used.extend(envelope.id.clone());

@@ -1,0 +1,184 @@
+//! The handlers as processes: started, killed at any await, stopped and continued, ended in order, started anew.
+
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+use super::{RunShape, account::Account, workload::LedgerEntry};
+use crate::{
+    command_handler::{CommandHandler, HandlerError, HandlerSettings, Observed, Share},
+    decider::AggregateRegistry,
+    health::Readiness,
+    id_index::IdIndex,
+    metrics::Metrics,
+    shutdown::Shutdown,
+    testing::{dice::Dice, memory_broker::MemoryBroker},
+};
+
+/// How long a silent handler keeps its turn.
+const LEASE_TIME_TO_LIVE: Duration = Duration::from_secs(3);
+/// How long an end in order may take once nothing goes wrong.
+const STOP_MAX: Duration = Duration::from_secs(120);
+
+/// A process of the command handler.
+struct Process {
+    connection: MemoryBroker,
+    shutdown: Shutdown,
+    task: JoinHandle<Result<(), HandlerError>>,
+}
+
+/// All processes, one or none in each slot.
+pub(super) struct Processes {
+    broker: MemoryBroker,
+    shape: RunShape,
+    dice: Dice,
+    metrics: Metrics,
+    slots: Vec<Option<Process>>,
+    runs: u64,
+    violations: Vec<String>,
+}
+
+impl Processes {
+    pub(super) fn new(broker: MemoryBroker, shape: RunShape, dice: Dice) -> Self {
+        let slots = (0..shape.handlers).map(|_| None).collect();
+        Self { broker, shape, dice, metrics: Metrics::new(), slots, runs: 0, violations: Vec::new() }
+    }
+
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Starts a handler in `slot`, with an empty disk.
+    pub(super) fn start(&mut self, slot: usize) {
+        self.runs += 1;
+        let connection = self.broker.connect();
+        let settings = HandlerSettings {
+            name: format!("command-handler-{slot}"),
+            share: Share::ALL,
+            round_max: self.shape.round_max,
+            states_max: self.shape.states_max,
+            lease_time_to_live: LEASE_TIME_TO_LIVE,
+        };
+        let mut handler = CommandHandler::new(
+            connection.clone(),
+            AggregateRegistry::new().with::<Account>(),
+            settings,
+            &format!("run-{}", self.runs),
+            IdIndex::in_memory().expect("an index in memory needs no file"),
+            Observed::new(&self.metrics, &Readiness::new(), Share::ALL),
+        );
+        let shutdown = Shutdown::new();
+        let stop = shutdown.clone();
+        let task = tokio::spawn(async move { handler.run(stop).await });
+        if let Some(place) = self.slots.get_mut(slot) {
+            *place = Some(Process { connection, shutdown, task });
+        }
+    }
+
+    /// `kill -9`.
+    fn kill(&mut self, slot: usize) {
+        if let Some(process) = self.slots.get_mut(slot).and_then(Option::take) {
+            process.connection.kill();
+            process.task.abort();
+        }
+    }
+
+    fn get(&self, slot: usize) -> Option<&Process> {
+        self.slots.get(slot).and_then(Option::as_ref)
+    }
+
+    /// Looks after processes that ended by themselves: nothing in a simulation is a reason to.
+    async fn reap(&mut self) {
+        for slot in 0..self.slots.len() {
+            let ended = self.get(slot).is_some_and(|process| process.task.is_finished());
+            let Some(process) = ended.then(|| self.slots.get_mut(slot).and_then(Option::take)).flatten()
+            else {
+                continue;
+            };
+            self.violations.extend(why_ended(process).await);
+        }
+    }
+
+    /// All continue, then some die for good; at least one is there.
+    pub(super) async fn settle_down(&mut self, dice: &mut Dice) {
+        self.reap().await;
+        let last = usize::try_from(dice.below(self.slots.len() as u64)).unwrap_or(0);
+        for slot in 0..self.slots.len() {
+            if let Some(process) = self.get(slot) {
+                process.connection.thaw();
+            }
+            if slot != last && dice.chance(0.5) {
+                self.kill(slot);
+            }
+        }
+        if self.get(last).is_none_or(|process| process.shutdown.is_requested()) {
+            self.kill(last);
+            self.start(last);
+        }
+    }
+
+    /// Ends all in order. Answers what was wrong with any of them since the beginning.
+    pub(super) async fn stop(&mut self) -> Vec<String> {
+        self.reap().await;
+        for slot in 0..self.slots.len() {
+            let Some(mut process) = self.slots.get_mut(slot).and_then(Option::take) else { continue };
+            process.shutdown.request();
+            if tokio::time::timeout(STOP_MAX, &mut process.task).await.is_err() {
+                self.violations.push(format!("C10 progress: the handler in slot {slot} does not end"));
+                process.task.abort();
+            }
+        }
+        std::mem::take(&mut self.violations)
+    }
+
+    async fn disturb(&mut self) {
+        let slot = usize::try_from(self.dice.below(self.slots.len() as u64)).unwrap_or(0);
+        self.reap().await;
+        let what = self.dice.below(10);
+        let Some(process) = self.get(slot) else { return self.start(slot) };
+        match what {
+            0..4 => {
+                self.kill(slot);
+                if self.dice.chance(0.5) {
+                    self.start(slot);
+                }
+            }
+            4..6 => process.connection.freeze(),
+            6..8 => process.connection.thaw(),
+            8 => process.shutdown.request(),
+            _ => self.broker.restart(),
+        }
+    }
+}
+
+async fn why_ended(process: Process) -> Option<String> {
+    match process.task.await {
+        Ok(Ok(())) if process.shutdown.is_requested() => None,
+        Ok(Ok(())) => Some("C10 progress: a handler ended although nobody asked it to".into()),
+        Ok(Err(error)) => {
+            let chain = crate::contract::dead_letter::cause_chain(&error);
+            Some(format!("C10 progress: a handler gave up: {chain}"))
+        }
+        Err(error) => Some(format!("a handler panicked: {error}")),
+    }
+}
+
+/// Disturbs the processes until the client has sent everything, and a little longer.
+pub(super) async fn chaos(
+    processes: &mut Processes,
+    client: impl Future<Output = Vec<LedgerEntry>> + Send + 'static,
+    shape: &RunShape,
+    mut dice: Dice,
+) -> Vec<LedgerEntry> {
+    let client = tokio::spawn(client);
+    let mut rounds_after = dice.below(6);
+    while !client.is_finished() || rounds_after > 0 {
+        let pause = dice.time(shape.chaos_pause * 2);
+        tokio::time::sleep(pause.max(Duration::from_millis(1))).await;
+        processes.disturb().await;
+        if client.is_finished() {
+            rounds_after = rounds_after.saturating_sub(1);
+        }
+    }
+    client.await.expect("the client only sends")
+}

@@ -1,0 +1,185 @@
+//! The sender of commands: what a person or a program might send, with and without ids, again and again, well-formed or
+//! not, and its ledger of what was acknowledged.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::RunShape;
+use crate::{
+    broker::{AppendError, Broker, NewMessage},
+    contract::{header, stored_message::Headers, stream_names::COMMANDS},
+    testing::{dice::Dice, memory_broker::MemoryBroker},
+};
+
+/// What the client knows of what it sent.
+#[derive(Debug, Clone)]
+pub(super) struct LedgerEntry {
+    pub(super) subject: String,
+    pub(super) payload: Bytes,
+    /// The position that the server acknowledged.
+    pub(super) position: u64,
+}
+
+/// Sends commands.
+pub(super) struct Client {
+    broker: MemoryBroker,
+    dice: Dice,
+    commands: usize,
+    accounts: u64,
+    pause: Duration,
+    /// Everything with an id that was sent, to be sent again.
+    sent: Vec<NewMessage>,
+    ledger: Vec<LedgerEntry>,
+}
+
+impl Client {
+    pub(super) fn new(broker: MemoryBroker, shape: &RunShape, dice: Dice) -> Self {
+        Self {
+            broker,
+            dice,
+            commands: shape.commands,
+            accounts: shape.accounts,
+            pause: shape.command_pause,
+            sent: Vec::new(),
+            ledger: Vec::new(),
+        }
+    }
+
+    /// Sends all commands, waiting for each acknowledgement, and gives the ledger back.
+    pub(super) async fn run(mut self) -> Vec<LedgerEntry> {
+        let mut left = self.commands;
+        while left > 0 {
+            if self.dice.chance(0.1) {
+                left -= self.send_together(left).await;
+            } else {
+                let command = self.command(left);
+                self.send(command).await;
+                left -= 1;
+            }
+            let longest = if self.dice.chance(0.03) { Duration::from_secs(180) } else { self.pause };
+            let pause = self.dice.time(longest);
+            tokio::time::sleep(pause).await;
+        }
+        self.ledger
+    }
+
+    async fn send(&mut self, command: NewMessage) {
+        let has_id = command.headers.get(header::COMMAND_ID).is_some()
+            || command.headers.get(header::NATS_MESSAGE_ID).is_some();
+        // Without an id nobody may send again: that would be another command.
+        let mut tries = if has_id { 1 + self.dice.below(3) } else { 1 };
+        while tries > 0 {
+            tries -= 1;
+            match self.broker.append(COMMANDS, command.clone()).await {
+                Ok(appended) if !appended.duplicate => {
+                    self.note(&command, appended.sequence);
+                    return;
+                }
+                Ok(_) => return,
+                Err(AppendError::Unclear { .. }) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Sends several as one atomic batch, as the intake does. Answers how many.
+    async fn send_together(&mut self, left: usize) -> usize {
+        let count = usize::try_from(self.dice.between(2, 4)).unwrap_or(2).min(left);
+        let batch: Vec<NewMessage> = (0..count)
+            .map(|index| {
+                let mut command = self.command(left - index);
+                // A repeated message id would spoil the batch: there, ids travel in our own header.
+                let headers = command.headers.iter();
+                command.headers = headers
+                    .map(|(name, value)| match name {
+                        header::NATS_MESSAGE_ID => (header::COMMAND_ID, value),
+                        other => (other, value),
+                    })
+                    .collect();
+                command
+            })
+            .collect();
+        if let Ok(appended) = self.broker.append_atomically(COMMANDS, batch.clone()).await {
+            let first = appended.sequence + 1 - batch.len() as u64;
+            for (position, command) in (first..).zip(&batch) {
+                self.note(command, position);
+            }
+        }
+        count
+    }
+
+    fn note(&mut self, command: &NewMessage, position: u64) {
+        self.ledger.push(LedgerEntry {
+            subject: command.subject.clone(),
+            payload: command.payload.clone(),
+            position,
+        });
+    }
+
+    /// The next command; `number` is its own among all.
+    fn command(&mut self, number: usize) -> NewMessage {
+        if !self.sent.is_empty() && self.dice.chance(0.15) {
+            return self.again();
+        }
+        let account = self.account();
+        let (command, body) = self.request();
+        let aggregate = if self.dice.chance(0.01) { "vault" } else { "account" };
+        let mut message = NewMessage {
+            subject: format!("cmd.bank.{aggregate}.{account}.{command}"),
+            expected_last: None,
+            headers: Headers::new(),
+            payload: Bytes::from(body),
+        };
+        if self.dice.chance(0.7) {
+            let name = if self.dice.chance(0.5) { header::COMMAND_ID } else { header::NATS_MESSAGE_ID };
+            message.headers.push(name, format!("id-{number}"));
+        } else if self.dice.chance(0.02) {
+            message.headers.push(header::COMMAND_ID, "@1");
+        }
+        if self.dice.chance(0.08) {
+            message.headers.push(header::EXPECTED_VERSION, self.dice.below(8).to_string());
+        }
+        if self.dice.chance(0.3) {
+            message.headers.push(header::REPLY, format!("reply.{number}"));
+        }
+        if message.headers.get(header::COMMAND_ID).is_some_and(|id| id.starts_with("id-"))
+            || message.headers.get(header::NATS_MESSAGE_ID).is_some()
+        {
+            self.sent.push(message.clone());
+        }
+        message
+    }
+
+    /// Something sent before: the same, or something else under the same id.
+    fn again(&mut self) -> NewMessage {
+        let mut message = self.dice.pick(&self.sent).clone();
+        if self.dice.chance(0.3) {
+            let (command, body) = self.request();
+            message.subject = format!("cmd.bank.account.{}.{command}", self.account());
+            message.payload = Bytes::from(body);
+        }
+        message
+    }
+
+    fn account(&mut self) -> String {
+        if self.dice.chance(0.01) {
+            return "bad".to_owned();
+        }
+        format!("account-{}", self.dice.below(self.accounts))
+    }
+
+    fn request(&mut self) -> (&'static str, String) {
+        let amount = self.dice.between(1, 9);
+        match self.dice.below(100) {
+            0..30 => ("deposit", format!(r#"{{"amount":{amount}}}"#)),
+            30..62 => ("withdraw", format!(r#"{{"amount":{amount}}}"#)),
+            62..72 => ("transfer", format!(r#"{{"amount":{amount}}}"#)),
+            72..84 => ("rename", format!(r#"{{"name":"name-{}"}}"#, self.dice.below(2))),
+            84..94 => ("visit", "{}".to_owned()),
+            94..96 => ("explode", String::new()),
+            96..98 => ("deposit", r#"{"amount":"much"}"#.to_owned()),
+            _ => ("dissolve", "{}".to_owned()),
+        }
+    }
+}

@@ -21,6 +21,7 @@ pub mod outcome_journal;
 pub mod projection;
 pub mod projection_runner;
 pub mod provision;
+pub mod query_service;
 pub mod read_store;
 pub mod report;
 pub mod retry;

@@ -29,7 +29,7 @@ pub use self::{
     dump::TRANSIENT_TABLES,
     error::StoreError,
     projection_rows::ProjectionRows,
-    snapshot::{Direction, Page, PageRequest, Snapshot},
+    snapshot::{Direction, KeyRange, Snapshot},
     table_name::{ProjectionId, TableName},
     write::{Changes, Durability},
 };

@@ -1,6 +1,10 @@
 //! Reading: single rows, pages of rows, checkpoints; all as of one commit.
 
-use std::{ops::Bound, path::Path, sync::Arc};
+use std::{
+    ops::{Bound, ControlFlow},
+    path::Path,
+    sync::Arc,
+};
 
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, TableDefinition, TableError, TableHandle};
 
@@ -16,7 +20,7 @@ pub(super) fn definition(name: &str) -> TableDefinition<'_, &'static str, &'stat
     TableDefinition::new(name)
 }
 
-/// Which way a page goes.
+/// Which end of a range comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
     /// By rising keys.
@@ -25,28 +29,13 @@ pub enum Direction {
     Descending,
 }
 
-/// Which rows of a table.
-#[derive(Debug, Clone)]
-pub struct PageRequest<'a> {
+/// Which rows of a table, by their keys.
+#[derive(Debug, Clone, Copy)]
+pub struct KeyRange<'a> {
     /// Keys from here on.
     pub lower: Bound<&'a str>,
     /// Keys up to here.
     pub upper: Bound<&'a str>,
-    /// Which end comes first.
-    pub direction: Direction,
-    /// At most so many rows.
-    pub limit: usize,
-    /// At most so many bytes of keys and values together, but always at least one row.
-    pub bytes_max: usize,
-}
-
-/// Rows, and whether there are more behind them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Page {
-    /// Keys and JSON values, in the order asked for.
-    pub rows: Vec<(String, Vec<u8>)>,
-    /// Whether a row follows the last one.
-    pub more: bool,
 }
 
 /// The file as of one commit.
@@ -83,33 +72,32 @@ impl Snapshot {
         Ok(value.map(|value| value.value().to_vec()))
     }
 
-    /// The rows of a range, as many as fit.
+    /// Shows the rows of a range to `visit`, one after the other, until it breaks or there are no more. Nothing is copied.
     ///
     /// # Errors
     /// [`StoreError`] when the file can no longer be read.
-    pub fn page(&self, table: &TableName, request: &PageRequest<'_>) -> Result<Page, StoreError> {
-        let mut page = Page { rows: Vec::new(), more: false };
-        if is_empty_range(request.lower, request.upper) {
-            return Ok(page);
+    pub fn visit(
+        &self,
+        table: &TableName,
+        range: KeyRange<'_>,
+        direction: Direction,
+        mut visit: impl FnMut(&str, &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        if range.is_empty() {
+            return Ok(());
         }
-        let Some(table) = self.table(table.as_str())? else { return Ok(page) };
+        let Some(table) = self.table(table.as_str())? else { return Ok(()) };
         let failed = |source| StoreError::from_storage(&self.path, source);
-        let mut range =
-            ReadableTable::range::<&str>(&table, (request.lower, request.upper)).map_err(failed)?;
-        let mut bytes = 0;
+        let mut rows = ReadableTable::range::<&str>(&table, (range.lower, range.upper)).map_err(failed)?;
         loop {
-            let row = match request.direction {
-                Direction::Ascending => range.next(),
-                Direction::Descending => range.next_back(),
+            let row = match direction {
+                Direction::Ascending => rows.next(),
+                Direction::Descending => rows.next_back(),
             };
-            let Some((key, value)) = row.transpose().map_err(failed)? else { return Ok(page) };
-            let (key, value) = (key.value(), value.value());
-            bytes += key.len() + value.len();
-            if page.rows.len() >= request.limit || (bytes > request.bytes_max && !page.rows.is_empty()) {
-                page.more = true;
-                return Ok(page);
+            let Some((key, value)) = row.transpose().map_err(failed)? else { return Ok(()) };
+            if visit(key.value(), value.value()).is_break() {
+                return Ok(());
             }
-            page.rows.push((key.to_owned(), value.to_vec()));
         }
     }
 
@@ -142,14 +130,16 @@ pub(super) fn parse_checkpoint(path: &Path, name: &str, value: &[u8]) -> Result<
     })
 }
 
-/// redb takes a range whose start lies behind its end for a mistake of the program; here it is an empty answer.
-fn is_empty_range(lower: Bound<&str>, upper: Bound<&str>) -> bool {
-    match (lower, upper) {
-        (Bound::Included(lower), Bound::Included(upper)) => lower > upper,
-        (
-            Bound::Included(lower) | Bound::Excluded(lower),
-            Bound::Included(upper) | Bound::Excluded(upper),
-        ) => lower >= upper,
-        _ => false,
+impl KeyRange<'_> {
+    /// redb takes a range whose start lies behind its end for a mistake of the program; here it holds no rows.
+    fn is_empty(&self) -> bool {
+        match (self.lower, self.upper) {
+            (Bound::Included(lower), Bound::Included(upper)) => lower > upper,
+            (
+                Bound::Included(lower) | Bound::Excluded(lower),
+                Bound::Included(upper) | Bound::Excluded(upper),
+            ) => lower >= upper,
+            _ => false,
+        }
     }
 }

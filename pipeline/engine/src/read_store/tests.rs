@@ -3,7 +3,10 @@
 mod crash;
 mod crash_storage;
 
-use std::{collections::BTreeMap, ops::Bound};
+use std::{
+    collections::BTreeMap,
+    ops::{Bound, ControlFlow},
+};
 
 use proptest::prelude::*;
 
@@ -101,8 +104,26 @@ fn undeclared_table_is_noticed() {
     assert_eq!(rows.undeclared_table(), Some("prices"));
 }
 
+fn keys(
+    snapshot: &Snapshot,
+    lower: Bound<&str>,
+    upper: Bound<&str>,
+    direction: Direction,
+    limit: usize,
+) -> String {
+    let mut keys = String::new();
+    let range = KeyRange { lower, upper };
+    let visited = snapshot.visit(&TableName::new(&stock(), "stock"), range, direction, |key, value| {
+        assert_eq!(key.as_bytes(), value);
+        keys.push_str(key);
+        if keys.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    });
+    visited.unwrap();
+    keys
+}
+
 #[test]
-fn pages_cover_a_range_in_both_directions() {
+fn ranges_are_visited_in_both_directions() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(&folder);
     write(&store, 1, Durability::Volatile, |rows| {
@@ -111,20 +132,13 @@ fn pages_cover_a_range_in_both_directions() {
         }
     });
     let snapshot = store.snapshot().unwrap();
-    let keys = |lower, upper, direction, limit, bytes_max| {
-        let request = PageRequest { lower, upper, direction, limit, bytes_max };
-        let page = snapshot.page(&TableName::new(&stock(), "stock"), &request).unwrap();
-        (page.rows.into_iter().map(|(key, _)| key).collect::<String>(), page.more)
-    };
     let (up, down) = (Direction::Ascending, Direction::Descending);
-    assert_eq!(keys(Bound::Unbounded, Bound::Unbounded, up, 5, 99), ("abcde".into(), false));
-    assert_eq!(keys(Bound::Unbounded, Bound::Unbounded, down, 2, 99), ("ed".into(), true));
-    assert_eq!(keys(Bound::Excluded("a"), Bound::Excluded("d"), up, 5, 99), ("bc".into(), false));
-    assert_eq!(keys(Bound::Included("b"), Bound::Unbounded, up, 9, 4), ("bc".into(), true));
-    // One row comes even when it alone is more than allowed: else no page would ever get past it.
-    assert_eq!(keys(Bound::Unbounded, Bound::Unbounded, up, 9, 0), ("a".into(), true));
-    assert_eq!(keys(Bound::Included("d"), Bound::Excluded("b"), up, 9, 99), (String::new(), false));
-    assert_eq!(keys(Bound::Excluded("b"), Bound::Excluded("b"), up, 9, 99), (String::new(), false));
+    assert_eq!(keys(&snapshot, Bound::Unbounded, Bound::Unbounded, up, 9), "abcde");
+    assert_eq!(keys(&snapshot, Bound::Unbounded, Bound::Unbounded, down, 2), "ed");
+    assert_eq!(keys(&snapshot, Bound::Excluded("a"), Bound::Excluded("d"), up, 9), "bc");
+    assert_eq!(keys(&snapshot, Bound::Included("b"), Bound::Included("d"), down, 9), "dcb");
+    assert_eq!(keys(&snapshot, Bound::Included("d"), Bound::Excluded("b"), up, 9), "");
+    assert_eq!(keys(&snapshot, Bound::Excluded("b"), Bound::Excluded("b"), up, 9), "");
 }
 
 #[test]
@@ -238,14 +252,14 @@ proptest! {
             let changes = Changes { projection: stock(), rows, checkpoint: None };
             store.commit(vec![changes], Durability::Volatile).unwrap();
         }
-        let everything = PageRequest {
-            lower: Bound::Unbounded,
-            upper: Bound::Unbounded,
-            direction: Direction::Ascending,
-            limit: usize::MAX,
-            bytes_max: usize::MAX,
-        };
-        let page = store.snapshot().unwrap().page(&TableName::new(&stock(), "stock"), &everything).unwrap();
-        prop_assert_eq!(page.rows, model.into_iter().collect::<Vec<_>>());
+        let everything = KeyRange { lower: Bound::Unbounded, upper: Bound::Unbounded };
+        let table = TableName::new(&stock(), "stock");
+        let mut rows = Vec::new();
+        let visited = store.snapshot().unwrap().visit(&table, everything, Direction::Ascending, |key, value| {
+            rows.push((key.to_owned(), value.to_vec()));
+            ControlFlow::Continue(())
+        });
+        visited.unwrap();
+        prop_assert_eq!(rows, model.into_iter().collect::<Vec<_>>());
     }
 }

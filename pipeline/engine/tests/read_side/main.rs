@@ -1,5 +1,8 @@
 //! The read side against a real nats-server: projections that are fed, halted, rebuilt and killed, and the queries that
 //! see their rows.
 
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests are part of tests")]
+
+mod queries;
 mod running;
 mod support;

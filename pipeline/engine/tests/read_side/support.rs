@@ -1,11 +1,5 @@
 //! Two small projections, a log that can be written to, and a runner in a folder that survives it.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "part of tests, as the functions that use it"
-)]
-
 use std::{path::Path, time::Duration};
 
 use millstream_engine::{

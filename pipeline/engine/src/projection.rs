@@ -75,7 +75,7 @@ impl dyn Rows + '_ {
     /// The rows whose key starts with `prefix`, in key order.
     ///
     /// # Errors
-    /// As [`Self::read`].
+    /// [`ProjectionError::Row`] when one has another shape; [`ProjectionError::Store`].
     pub fn read_all<T: DeserializeOwned>(
         &self,
         table: &str,

@@ -1,0 +1,226 @@
+//! Deciders of any type behind one interface, and all of them by name. Deliberately absent: rules.
+
+use std::{any::Any, collections::BTreeMap, fmt, panic::AssertUnwindSafe, sync::Arc};
+
+use super::{CommandBodyError, CommandSet, Decider, DecisionContext, EventError, EventSet, Rejection};
+use crate::contract::{command::CommandEnvelope, commit::Envelope};
+
+/// A state of any aggregate.
+pub type AnyState = Box<dyn Any + Send + Sync>;
+/// A decoded command of any aggregate.
+pub type AnyCommand = Box<dyn Any + Send + Sync>;
+
+/// An event as a decider produced it, encoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewEvent {
+    /// The type.
+    pub event_type: &'static str,
+    /// The version of its shape.
+    pub schema: u16,
+    /// Its fields in MessagePack.
+    pub data: Vec<u8>,
+}
+
+/// Why a decision yielded neither events nor a rejection.
+#[derive(Debug, thiserror::Error)]
+pub enum DecisionError {
+    /// A rule said no.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// The decider panicked: a bug of the model.
+    #[error("the rules of {aggregate} panicked: {message}")]
+    Panicked {
+        /// The aggregate's name.
+        aggregate: &'static str,
+        /// The panic's words.
+        message: String,
+    },
+}
+
+/// A decider behind one interface for all aggregates.
+pub trait AggregateType: Send + Sync {
+    /// The context, as in subjects.
+    fn context(&self) -> &'static str;
+    /// The aggregate, as in subjects.
+    fn aggregate(&self) -> &'static str;
+    /// The commands it has.
+    fn command_names(&self) -> &'static [&'static str];
+    /// The events it has, with their schema versions.
+    fn event_types(&self) -> &'static [(&'static str, u16)];
+    /// [`Decider::STATE_VERSION`].
+    fn state_version(&self) -> u32;
+    /// [`Decider::check_id`].
+    ///
+    /// # Errors
+    /// As there.
+    fn check_id(&self, id: &str) -> Result<(), Rejection>;
+    /// Reads a command.
+    ///
+    /// # Errors
+    /// As [`CommandSet::decode`].
+    fn decode_command(&self, envelope: &CommandEnvelope) -> Result<AnyCommand, CommandBodyError>;
+    /// The state before any event.
+    fn initial(&self) -> AnyState;
+    /// A copy of a state of this aggregate.
+    fn clone_state(&self, state: &AnyState) -> AnyState;
+    /// Decides, and evolves `state` by the events that follow.
+    ///
+    /// # Errors
+    /// A rejection, or a panic of the model; `state` is then as before.
+    fn decide(
+        &self,
+        state: &mut AnyState,
+        command: &AnyCommand,
+        context: &DecisionContext<'_>,
+    ) -> Result<Vec<NewEvent>, DecisionError>;
+    /// Evolves `state` by a recorded event.
+    ///
+    /// # Errors
+    /// [`EventError`] when the event cannot be read.
+    fn evolve(&self, state: &mut AnyState, envelope: &Envelope<'_>) -> Result<(), EventError>;
+    /// A snapshot of a state.
+    fn encode_state(&self, state: &AnyState) -> Vec<u8>;
+    /// Reads a snapshot; `None` when it has another shape.
+    fn decode_state(&self, bytes: &[u8]) -> Option<AnyState>;
+}
+
+/// Wraps a [`Decider`] as an [`AggregateType`].
+struct Erased<D>(std::marker::PhantomData<fn() -> D>);
+
+impl<D: Decider> Erased<D> {
+    fn state<'a>(&self, state: &'a AnyState) -> &'a D::State {
+        state.downcast_ref().expect("a state is only handed to the aggregate type that made it")
+    }
+}
+
+impl<D: Decider> AggregateType for Erased<D> {
+    fn context(&self) -> &'static str {
+        D::CONTEXT
+    }
+
+    fn aggregate(&self) -> &'static str {
+        D::AGGREGATE
+    }
+
+    fn command_names(&self) -> &'static [&'static str] {
+        D::Command::NAMES
+    }
+
+    fn event_types(&self) -> &'static [(&'static str, u16)] {
+        D::Event::TYPES
+    }
+
+    fn state_version(&self) -> u32 {
+        D::STATE_VERSION
+    }
+
+    fn check_id(&self, id: &str) -> Result<(), Rejection> {
+        D::check_id(id)
+    }
+
+    fn decode_command(&self, envelope: &CommandEnvelope) -> Result<AnyCommand, CommandBodyError> {
+        D::Command::decode(&envelope.address.command, envelope.format, &envelope.body)
+            .map(|command| Box::new(command) as AnyCommand)
+            .map_err(|error| match error {
+                CommandBodyError::UnknownCommand { command, known, .. } => {
+                    CommandBodyError::UnknownCommand { aggregate: D::AGGREGATE, command, known }
+                }
+                other => other,
+            })
+    }
+
+    fn initial(&self) -> AnyState {
+        Box::new(D::State::default())
+    }
+
+    fn clone_state(&self, state: &AnyState) -> AnyState {
+        Box::new(self.state(state).clone())
+    }
+
+    fn decide(
+        &self,
+        state: &mut AnyState,
+        command: &AnyCommand,
+        context: &DecisionContext<'_>,
+    ) -> Result<Vec<NewEvent>, DecisionError> {
+        let state: &mut D::State =
+            state.downcast_mut().expect("a state is only handed to the aggregate type that made it");
+        let command: &D::Command =
+            command.downcast_ref().expect("a command is only handed to the aggregate type that decoded it");
+        let events = std::panic::catch_unwind(AssertUnwindSafe(|| D::decide(state, command, context)))
+            .map_err(|panic| DecisionError::Panicked {
+                aggregate: D::AGGREGATE,
+                message: panic_message(panic.as_ref()),
+            })??;
+        for event in &events {
+            D::evolve(state, event);
+        }
+        Ok(events
+            .iter()
+            .map(|event| {
+                let (event_type, schema) = event.event_type();
+                NewEvent { event_type, schema, data: event.encode() }
+            })
+            .collect())
+    }
+
+    fn evolve(&self, state: &mut AnyState, envelope: &Envelope<'_>) -> Result<(), EventError> {
+        let event = D::Event::from_envelope(envelope)?;
+        let state = state.downcast_mut().expect("a state is only handed to the aggregate type that made it");
+        D::evolve(state, &event);
+        Ok(())
+    }
+
+    fn encode_state(&self, state: &AnyState) -> Vec<u8> {
+        rmp_serde::to_vec(self.state(state)).expect("states hold only plain data")
+    }
+
+    fn decode_state(&self, bytes: &[u8]) -> Option<AnyState> {
+        rmp_serde::from_slice::<D::State>(bytes).ok().map(|state| Box::new(state) as AnyState)
+    }
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".to_owned())
+}
+
+/// All aggregates that a process knows.
+#[derive(Clone, Default)]
+pub struct AggregateRegistry {
+    types: BTreeMap<&'static str, BTreeMap<&'static str, Arc<dyn AggregateType>>>,
+}
+
+impl AggregateRegistry {
+    /// Knows none.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a decider; a second one for the same aggregate replaces the first.
+    #[must_use]
+    pub fn with<D: Decider>(mut self) -> Self {
+        let aggregate = Arc::new(Erased::<D>(std::marker::PhantomData));
+        self.types.entry(D::CONTEXT).or_default().insert(D::AGGREGATE, aggregate);
+        self
+    }
+
+    /// The aggregate type, if known.
+    pub fn get(&self, context: &str, aggregate: &str) -> Option<&Arc<dyn AggregateType>> {
+        self.types.get(context)?.get(aggregate)
+    }
+
+    /// All of them, by context and name.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<dyn AggregateType>> {
+        self.types.values().flat_map(BTreeMap::values)
+    }
+}
+
+impl fmt::Debug for AggregateRegistry {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_list().entries(self.iter().map(|each| (each.context(), each.aggregate()))).finish()
+    }
+}

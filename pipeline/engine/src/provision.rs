@@ -15,7 +15,10 @@ pub use self::{
     definitions::{definition, definitions, leases_stream},
     difference::Difference,
 };
-use crate::contract::stream_names::GENERATION_METADATA;
+use crate::{
+    contract::stream_names::GENERATION_METADATA,
+    exit_code::{ExitCode, Failure},
+};
 
 mod definitions;
 mod difference;
@@ -87,6 +90,12 @@ pub enum ProvisionError {
         #[source]
         source: jetstream::context::CreateStreamError,
     },
+}
+
+impl Failure for ProvisionError {
+    fn exit_code(&self) -> ExitCode {
+        ExitCode::Unavailable
+    }
 }
 
 /// Makes every stream that is missing and reports on all. Can be repeated, also by several at once: the first one wins

@@ -1,1 +1,43 @@
-fn main() {}
+//! What `cargo demo` runs: builds every program of the workspace, then starts `millstream demo` with the same arguments.
+//!
+//! Deliberately absent: the demo itself, which is a command of `millstream`.
+
+use std::{
+    env,
+    os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
+
+fn main() -> ExitCode {
+    match launch() {
+        Ok(never) => match never {},
+        Err(message) => {
+            eprintln!("error: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Returns only when something failed: otherwise this process becomes the demo.
+fn launch() -> Result<std::convert::Infallible, String> {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../Cargo.toml");
+    let status = Command::new(cargo)
+        .args(["build", "--release", "--bins", "--manifest-path"])
+        .arg(&workspace)
+        .status()
+        .map_err(|error| format!("cargo does not run: {error}"))?;
+    if !status.success() {
+        return Err(format!("the build failed ({status})"));
+    }
+    let program = program().ok_or("this program does not stand in a cargo target folder")?;
+    let error = Command::new(&program).arg("demo").args(env::args_os().skip(1)).exec();
+    Err(format!("{} does not run: {error}", program.display()))
+}
+
+/// This program is `<target>/debug/demo-launcher`, the other one `<target>/release/millstream`.
+fn program() -> Option<PathBuf> {
+    let own = env::current_exe().ok()?;
+    Some(own.parent()?.parent()?.join("release").join("millstream"))
+}

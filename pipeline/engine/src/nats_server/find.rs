@@ -9,6 +9,8 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
+use crate::exit_code::{ExitCode, Failure};
+
 /// The oldest version that will do: before it `sync_interval: always` did not always sync.
 pub const VERSION_MIN: Version = Version { major: 2, minor: 15, patch: 0 };
 /// The version that is fetched.
@@ -115,6 +117,16 @@ pub enum FindError {
         #[source]
         source: io::Error,
     },
+}
+
+impl Failure for FindError {
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Named { .. } => ExitCode::Configuration,
+            Self::Fetch { .. } => ExitCode::Unavailable,
+            Self::Cache { source, .. } => ExitCode::of_file_error(source),
+        }
+    }
 }
 
 impl NatsServerProgram {

@@ -22,6 +22,7 @@ use tokio::{
 };
 
 use super::{config::NatsServerConfig, find::NatsServerProgram};
+use crate::exit_code::{ExitCode, Failure};
 
 /// A store that was not closed is read anew at the start; a laptop's takes seconds, not minutes.
 const READY_WAIT_MAX: Duration = Duration::from_secs(60);
@@ -69,6 +70,17 @@ pub enum ServerError {
     /// No port is free.
     #[error("no free port found from {PORT_FIRST} on")]
     NoPort,
+}
+
+impl Failure for ServerError {
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Io { source, .. } => ExitCode::of_file_error(source),
+            Self::Ended { .. } | Self::NotReady { .. } | Self::NoJetStream | Self::NoPort => {
+                ExitCode::Unavailable
+            }
+        }
+    }
 }
 
 /// A server that this process started. Dropping it kills it.

@@ -1,0 +1,102 @@
+//! Puts commands onto COMMANDS until the server has acknowledged them, through restarts of the broker.
+
+use std::time::Duration;
+
+use async_nats::Client;
+use bytes::Bytes;
+use millstream_engine::{
+    broker::{AppendError, Broker as _, NewMessage},
+    contract::{header, stored_message::Headers, stream_names, subject::CommandAddress},
+    exit_code::{ExitCode, Failure},
+    nats_broker::NatsBroker,
+};
+
+/// Pause before a publish without an answer is repeated; it doubles up to the longest.
+const PAUSE_FIRST: Duration = Duration::from_millis(50);
+/// Longest pause.
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// A command to send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OutgoingCommand {
+    /// Aggregate and command.
+    pub(crate) address: CommandAddress,
+    /// Its id: sent again under the same one, it takes effect once.
+    pub(crate) id: String,
+    /// Its fields.
+    pub(crate) body: Bytes,
+    /// More headers.
+    pub(crate) headers: Headers,
+}
+
+/// Why a command is not on COMMANDS.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PublishError {
+    /// It does not fit.
+    #[error("the body of {subject} is {size} bytes long; this server takes messages of up to {max} bytes")]
+    TooLarge { subject: String, size: usize, max: usize },
+    /// The server refuses it.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+}
+
+impl Failure for PublishError {
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::TooLarge { .. } => ExitCode::Data,
+            Self::Append(error) => error.exit_code(),
+        }
+    }
+}
+
+/// Refuses a body that the server would cut the connection for.
+///
+/// # Errors
+/// [`PublishError::TooLarge`].
+pub(crate) fn check_size(client: &Client, command: &OutgoingCommand) -> Result<(), PublishError> {
+    let max = client.server_info().max_payload;
+    let size = command.body.len();
+    if size.saturating_add(header_size(command)) > max {
+        return Err(PublishError::TooLarge { subject: command.address.subject(), size, max });
+    }
+    Ok(())
+}
+
+fn header_size(command: &OutgoingCommand) -> usize {
+    let line = |name: &str, value: &str| name.len() + value.len() + ": \r\n".len();
+    let own = line(header::COMMAND_ID, &command.id)
+        + line(header::EXPECTED_STREAM, stream_names::COMMANDS)
+        + "NATS/1.0\r\n\r\n".len();
+    own + command.headers.iter().map(|(name, value)| line(name, value)).sum::<usize>()
+}
+
+/// Publishes and returns the position in COMMANDS. While there is no clear answer it is sent again: what was stored twice is
+/// decided once, by its id.
+///
+/// # Errors
+/// [`PublishError`] when the server will not take it.
+pub(crate) async fn publish(broker: &NatsBroker, command: &OutgoingCommand) -> Result<u64, PublishError> {
+    let mut headers = command.headers.clone();
+    headers.push(header::COMMAND_ID, &command.id);
+    let message = NewMessage {
+        subject: command.address.subject(),
+        expected_last: None,
+        headers,
+        payload: command.body.clone(),
+    };
+    let mut pause = PAUSE_FIRST;
+    loop {
+        match broker.append(stream_names::COMMANDS, message.clone()).await {
+            Ok(appended) => return Ok(appended.sequence),
+            Err(AppendError::Unclear { subject, detail }) => {
+                tracing::warn!(subject, detail, "no clear answer to a command, sending it again");
+            }
+            Err(AppendError::Full { stream, detail }) => {
+                tracing::warn!(stream, detail, "no space for a command, trying again");
+            }
+            Err(error) => return Err(error.into()),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}

@@ -1,0 +1,10 @@
+//! The subcommands, one file each.
+
+pub(crate) mod decode;
+pub(crate) mod history;
+pub(crate) mod import;
+pub(crate) mod query;
+pub(crate) mod report;
+pub(crate) mod send;
+pub(crate) mod setup;
+pub(crate) mod up;

@@ -1,0 +1,185 @@
+//! `millstream report`: a report of a day, as a table, CSV or JSON.
+
+use clap::ValueEnum;
+use jiff::civil::Date;
+use millstream_engine::{
+    exit_code::ExitCode,
+    report::{Column, ColumnKind},
+};
+use serde_json::Value;
+
+use crate::{
+    failure::CommandFailure,
+    output,
+    query_client::{Freshness, QueryError, ViewClient, ViewRow},
+    session::Session,
+};
+
+/// Show a report: `store-daily` or `supplier-daily`.
+///
+/// Amounts are decimals in a table and in CSV, and minor units in JSON. Ends with 13 when there is no row of the key.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ReportArguments {
+    /// As in `store-daily`
+    name: String,
+    /// The business date, as in 2012-01-31
+    #[arg(long)]
+    date: Date,
+    /// Only this store or supplier
+    #[arg(long)]
+    key: Option<String>,
+    /// An earlier revision; the current one when absent
+    #[arg(long, value_name = "N")]
+    revision: Option<u32>,
+    /// How to show it
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
+    #[command(flatten)]
+    freshness: Freshness,
+}
+
+/// How a report looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Table,
+    Csv,
+    Json,
+}
+
+/// Runs it. The number is the exit code.
+pub(crate) async fn run(arguments: ReportArguments, session: &Session) -> Result<u8, CommandFailure> {
+    let Some(report) = ReportView::find(&arguments.name) else {
+        return Err(CommandFailure::usage(format_args!(
+            "there is no report {}; there are {}",
+            arguments.name,
+            ReportView::names().join(", ")
+        )));
+    };
+    let connected = session.connect().await?;
+    let (date, key) = (arguments.date.to_string(), arguments.key.as_deref());
+    let client = &connected.client;
+    let rows = report.rows(client, &date, key, arguments.revision, arguments.freshness).await?;
+    if rows.is_empty() {
+        session.talk.say(format_args!("{} has nothing for {date}", arguments.name));
+    }
+    if !rows.is_empty() || arguments.format != Format::Table {
+        output::line(report.render(&rows, arguments.format))?;
+    }
+    Ok(if rows.is_empty() && key.is_some() { crate::NOTHING_FOUND } else { ExitCode::Ok.number() })
+}
+
+/// A report and where it is asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ReportView {
+    context: &'static str,
+    name: &'static str,
+    columns: &'static [Column],
+}
+
+impl ReportView {
+    /// The report of a name.
+    pub(crate) fn find(name: &str) -> Option<Self> {
+        let report = millstream_model::reports().into_iter().find(|report| report.name() == name)?;
+        let columns = millstream_model::report_columns(name)?;
+        Some(Self { context: report.context(), name: report.name(), columns })
+    }
+
+    fn names() -> Vec<&'static str> {
+        millstream_model::reports().iter().map(|report| report.name()).collect()
+    }
+
+    /// The rows of a date, in the order of their keys.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub(crate) async fn rows(
+        &self,
+        client: &async_nats::Client,
+        date: &str,
+        key: Option<&str>,
+        revision: Option<u32>,
+        freshness: Freshness,
+    ) -> Result<Vec<Value>, QueryError> {
+        let view = match revision {
+            None => self.name.to_owned(),
+            Some(_) => format!("{}.revisions", self.name),
+        };
+        let suffix = revision.map(|number| format!("#{number:06}")).unwrap_or_default();
+        let view = ViewClient::new(client, self.context, &view, freshness);
+        let rows = match key {
+            Some(key) => view.get(&format!("{date}/{key}{suffix}")).await?.into_iter().collect(),
+            None => view.list(&format!("{date}/")).collect().await?,
+        };
+        let wanted = rows.into_iter().filter(|row: &ViewRow| row.key.ends_with(&suffix));
+        Ok(wanted.map(|row| row.value).collect())
+    }
+
+    /// The rows as text.
+    pub(crate) fn render(&self, rows: &[Value], format: Format) -> String {
+        let names: Vec<String> = self.columns.iter().map(|column| column.name.to_owned()).collect();
+        let cells: Vec<Vec<String>> =
+            rows.iter().map(|row| self.columns.iter().map(|column| cell(row, column)).collect()).collect();
+        match format {
+            Format::Csv => output::csv(&names, &cells),
+            Format::Table => {
+                let numbers: Vec<usize> = (0..)
+                    .zip(self.columns)
+                    .filter(|(_, column)| column.kind != ColumnKind::Text)
+                    .map(|(index, _)| index)
+                    .collect();
+                output::table(&names, &cells, &numbers)
+            }
+            Format::Json => {
+                let lines: Vec<String> = rows.iter().map(Value::to_string).collect();
+                format!("[{}]", lines.join(",\n"))
+            }
+        }
+    }
+}
+
+fn cell(row: &Value, column: &Column) -> String {
+    let value = row.get(column.name).unwrap_or(&Value::Null);
+    match (column.kind, value.as_i64()) {
+        (ColumnKind::Amount, Some(units)) => decimal(units),
+        _ => output::cell(value),
+    }
+}
+
+/// Minor units with two places, digit by digit.
+fn decimal(units: i64) -> String {
+    let sign = if units < 0 { "-" } else { "" };
+    let units = units.unsigned_abs();
+    format!("{sign}{}.{:02}", units / 100, units % 100)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn amounts_have_two_places_in_csv_and_are_minor_units_in_json() {
+        let report = ReportView::find("store-daily").unwrap();
+        let row = json!({
+            "store": "2506", "business_date": "2012-01-31", "revision": 1, "status": "open", "sales": 2, "returns": 1,
+            "units_sold": 4, "units_returned": 1, "gross_amount": 1599, "refund_amount": 500, "net_amount": -5,
+            "currency": "USD",
+        });
+        let rows = [row];
+        assert_eq!(
+            report.render(&rows, Format::Csv),
+            "store,business_date,revision,status,sales,returns,units_sold,units_returned,gross_amount,refund_amount,\
+             net_amount,currency\n2506,2012-01-31,1,open,2,1,4,1,15.99,5.00,-0.05,USD"
+        );
+        let json: Value = serde_json::from_str(&report.render(&rows, Format::Json)).unwrap();
+        assert_eq!(json, json!(rows));
+    }
+
+    #[test]
+    fn empty_report_is_a_header_in_csv_and_an_empty_list_in_json() {
+        let report = ReportView::find("supplier-daily").unwrap();
+        assert!(report.render(&[], Format::Csv).starts_with("supplier,supplier_name,"));
+        assert_eq!(report.render(&[], Format::Json), "[]");
+    }
+}

@@ -1,0 +1,212 @@
+//! `millstream send`: one command, and what became of it.
+
+use std::{
+    io::{self, Read as _},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use millstream_engine::{
+    broker::Broker as _,
+    contract::{
+        header,
+        outcome::{Outcome, OutcomeReply},
+        position::Position,
+        stored_message::Headers,
+        stream_names,
+        subject::CommandAddress,
+    },
+    exit_code::ExitCode,
+};
+
+use crate::{
+    command_publisher::{self, OutgoingCommand},
+    failure::CommandFailure,
+    outcome_follower::OutcomeFollower,
+    output,
+    session::{Connected, Session},
+};
+
+/// Exit codes beside the general ones, so that a script can tell an answer from a failure.
+pub(crate) const REJECTED: u8 = 10;
+/// It was set aside; an operator can retry it.
+pub(crate) const DEAD_LETTERED: u8 = 11;
+/// It is stored and will be decided; nobody has, in the time that was given.
+pub(crate) const NO_OUTCOME: u8 = 12;
+
+/// Publish a command and wait for its outcome.
+///
+/// Ends with 0 when it was accepted, 10 when it was rejected, 11 when it became a dead letter, 12 when there is no outcome
+/// in time. Sent again under the same id it changes nothing and gets the first outcome.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SendArguments {
+    /// As in `retail`
+    context: String,
+    /// As in `till`
+    aggregate: String,
+    /// As in `2506_2012-01-31`
+    aggregate_id: String,
+    /// As in `record-sale`
+    command: String,
+    /// The command's fields as JSON; `-` reads standard input
+    #[arg(default_value = "{}")]
+    body: String,
+    /// The command id; one is made when absent
+    #[arg(long)]
+    id: Option<String>,
+    /// Who asks
+    #[arg(long)]
+    actor: Option<String>,
+    /// Reject unless the aggregate has this version
+    #[arg(long, value_name = "VERSION")]
+    expected_version: Option<u64>,
+    /// How long to wait for the outcome
+    #[arg(long, default_value = "10s", value_parser = crate::duration)]
+    timeout: Duration,
+    /// The outcome as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs it. The number is the exit code.
+pub(crate) async fn run(arguments: SendArguments, session: &Session) -> Result<u8, CommandFailure> {
+    let address = CommandAddress::new(
+        &arguments.context,
+        &arguments.aggregate,
+        &arguments.aggregate_id,
+        &arguments.command,
+    )
+    .map_err(CommandFailure::usage)?;
+    let body = body(&arguments.body)?;
+    let connected = session.connect().await?;
+    let inbox = connected.client.new_inbox();
+    let command = OutgoingCommand {
+        address,
+        id: arguments.id.clone().unwrap_or_else(|| ulid::Ulid::generate().to_string()),
+        body,
+        headers: headers(&arguments, &inbox),
+    };
+    command_publisher::check_size(&connected.client, &command)?;
+    let waiting = send_and_wait(&connected, &command, &inbox);
+    let Ok(reply) = tokio::time::timeout(arguments.timeout, waiting).await else {
+        return Err(CommandFailure::new(
+            ExitCode::Unavailable,
+            format_args!(
+                "no outcome of {} in time; whether it was stored shows `nats stream get COMMANDS`; send it again with --id {}",
+                command.address, command.id
+            ),
+        )
+        .with_code(NO_OUTCOME));
+    };
+    let reply = reply?;
+    show(&reply, &command.address, arguments.json)?;
+    Ok(match reply.outcome.first() {
+        Outcome::Rejected { .. } => REJECTED,
+        Outcome::DeadLettered { .. } => DEAD_LETTERED,
+        Outcome::Accepted { .. } | Outcome::Duplicate { .. } => ExitCode::Ok.number(),
+    })
+}
+
+fn body(argument: &str) -> Result<Bytes, CommandFailure> {
+    if argument != "-" {
+        return Ok(Bytes::copy_from_slice(argument.as_bytes()));
+    }
+    let mut bytes = Vec::new();
+    io::stdin().lock().read_to_end(&mut bytes).map_err(|error| {
+        CommandFailure::new(ExitCode::InputOutput, format_args!("standard input: {error}"))
+    })?;
+    Ok(bytes.into())
+}
+
+fn headers(arguments: &SendArguments, inbox: &str) -> Headers {
+    let mut headers = Headers::new();
+    headers.push(header::REPLY, inbox);
+    if let Some(actor) = &arguments.actor {
+        headers.push(header::ACTOR, actor);
+    }
+    if let Some(version) = arguments.expected_version {
+        headers.push(header::EXPECTED_VERSION, version.to_string());
+    }
+    headers
+}
+
+/// The reply is faster, the record is certain: whichever comes first.
+async fn send_and_wait(
+    connected: &Connected,
+    command: &OutgoingCommand,
+    inbox: &str,
+) -> Result<OutcomeReply, CommandFailure> {
+    let mut replies = connected.client.subscribe(inbox.to_owned()).await.map_err(|error| {
+        CommandFailure::new(ExitCode::Unavailable, format_args!("cannot subscribe: {error}"))
+    })?;
+    let mut follower = OutcomeFollower::begin(&connected.broker, "send").await?;
+    let position = command_publisher::publish(&connected.broker, command).await?;
+    loop {
+        tokio::select! {
+            Some(message) = replies.next() => {
+                let reply = serde_json::from_slice(&message.payload)
+                    .ok()
+                    .and_then(|value| OutcomeReply::from_json(&value));
+                // An earlier, unclear publish of the same command may have been answered too.
+                if let Some(reply) = reply.filter(|reply| reply.command_position == position) {
+                    return Ok(reply);
+                }
+            }
+            outcomes = follower.next() => {
+                if let Some(found) = outcomes?.into_iter().find(|each| each.position == position) {
+                    return recorded(connected, command, position, found.outcome).await;
+                }
+            }
+        }
+    }
+}
+
+/// The reply that the handler would have sent.
+async fn recorded(
+    connected: &Connected,
+    command: &OutgoingCommand,
+    position: u64,
+    outcome: Outcome,
+) -> Result<OutcomeReply, CommandFailure> {
+    let query_position = match outcome.first() {
+        Outcome::Accepted { position, .. } => {
+            let state = connected.broker.state(stream_names::EVENTS).await?;
+            Some(Position::new(stream_names::EVENTS, state.generation, *position).to_string())
+        }
+        _ => None,
+    };
+    Ok(OutcomeReply {
+        command_id: command.id.as_str().into(),
+        command_position: position,
+        outcome,
+        query_position,
+    })
+}
+
+fn show(reply: &OutcomeReply, address: &CommandAddress, json: bool) -> Result<(), CommandFailure> {
+    if json {
+        return Ok(output::line(reply.to_json())?);
+    }
+    let words = match &reply.outcome {
+        Outcome::Duplicate { of, first } => {
+            format!("duplicate of the command at position {of}, which was {}", describe(first))
+        }
+        other => describe(other),
+    };
+    Ok(output::line(format_args!("{address}: {words}"))?)
+}
+
+fn describe(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Accepted { events: 0, version, .. } => {
+            format!("accepted, nothing to change (version {version})")
+        }
+        Outcome::Accepted { position, version, events } => {
+            format!("accepted, {events} event(s), version {version}, position {position}")
+        }
+        Outcome::Rejected { code, message } => format!("rejected ({code}): {message}"),
+        Outcome::DeadLettered { code, message } => format!("set aside as a dead letter ({code}): {message}"),
+        Outcome::Duplicate { first, .. } => format!("a duplicate; {}", describe(first)),
+    }
+}

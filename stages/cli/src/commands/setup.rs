@@ -1,0 +1,126 @@
+//! `millstream setup`: makes the streams that are missing and says where the others differ.
+
+use std::{collections::BTreeMap, num::NonZeroUsize, str::FromStr};
+
+use millstream_engine::{
+    config::parse_bytes,
+    exit_code::ExitCode,
+    provision::{ProvisionOptions, StreamFinding, StreamPresence, provision},
+};
+use serde_json::{Value, json};
+
+use crate::{failure::CommandFailure, output, session::Session};
+
+/// Make the streams and the bucket of leases, or verify those that are there.
+///
+/// What exists is never changed: each difference is printed with the command that mends it.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SetupArguments {
+    /// Copies of each stream: 1, or 3 in a cluster
+    #[arg(long, default_value = "1")]
+    replicas: NonZeroUsize,
+    /// Size of a stream, as in EVENTS=100GiB; may be repeated
+    #[arg(long, value_name = "STREAM=SIZE")]
+    max_bytes: Vec<StreamSize>,
+    /// One JSON object a stream
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone)]
+struct StreamSize {
+    stream: String,
+    bytes: i64,
+}
+
+impl FromStr for StreamSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (stream, size) = text.split_once('=').ok_or("write STREAM=SIZE, as in EVENTS=100GiB")?;
+        let bytes = parse_bytes(size).map_err(|error| error.to_string())?;
+        let bytes = i64::try_from(bytes).map_err(|error| error.to_string())?;
+        Ok(Self { stream: stream.to_owned(), bytes })
+    }
+}
+
+impl SetupArguments {
+    fn options(&self) -> Result<ProvisionOptions, CommandFailure> {
+        let known = millstream_engine::provision::definitions(&ProvisionOptions::default());
+        let mut max_bytes = BTreeMap::new();
+        for size in &self.max_bytes {
+            if !known.iter().any(|config| config.name == size.stream) {
+                let names: Vec<&str> = known.iter().map(|config| config.name.as_str()).collect();
+                return Err(CommandFailure::usage(format_args!(
+                    "--max-bytes: there is no stream {}; there are {}",
+                    size.stream,
+                    names.join(", ")
+                )));
+            }
+            max_bytes.insert(size.stream.clone(), size.bytes);
+        }
+        Ok(ProvisionOptions { replicas: self.replicas, max_bytes })
+    }
+}
+
+/// Runs it.
+pub(crate) async fn run(arguments: SetupArguments, session: &Session) -> Result<ExitCode, CommandFailure> {
+    let options = arguments.options()?;
+    let connected = session.connect().await?;
+    let findings = provision(&connected.jetstream, &options).await?;
+    for finding in &findings {
+        if arguments.json {
+            output::line(to_json(finding))?;
+        } else {
+            for line in lines(finding) {
+                output::line(line)?;
+            }
+        }
+    }
+    Ok(if findings.iter().all(StreamFinding::is_usable) { ExitCode::Ok } else { ExitCode::Configuration })
+}
+
+/// One line for the stream and one for each difference.
+pub(crate) fn lines(finding: &StreamFinding) -> Vec<String> {
+    let presence = match finding.presence {
+        StreamPresence::Created => "created",
+        StreamPresence::Present if finding.differences.is_empty() => "as defined",
+        StreamPresence::Present => "differs",
+        StreamPresence::Missing => "missing; run `millstream setup`",
+    };
+    let generation = finding.generation.as_deref().map(|text| format!(" (generation {text})"));
+    let first = format!("{}: {presence}{}", finding.stream, generation.unwrap_or_default());
+    let rest = finding.differences.iter().map(|difference| {
+        let weight = if difference.required { "must be mended" } else { "a matter of choice" };
+        format!("  {difference} ({weight})")
+    });
+    std::iter::once(first).chain(rest).collect()
+}
+
+fn to_json(finding: &StreamFinding) -> Value {
+    let differences: Vec<Value> = finding
+        .differences
+        .iter()
+        .map(|difference| {
+            json!({
+                "field": difference.field,
+                "expected": difference.expected,
+                "found": difference.found,
+                "required": difference.required,
+                "remedy": difference.remedy,
+            })
+        })
+        .collect();
+    let presence = match finding.presence {
+        StreamPresence::Created => "created",
+        StreamPresence::Present => "present",
+        StreamPresence::Missing => "missing",
+    };
+    json!({
+        "stream": finding.stream,
+        "presence": presence,
+        "usable": finding.is_usable(),
+        "generation": finding.generation,
+        "differences": differences,
+    })
+}

@@ -1,0 +1,84 @@
+//! `millstream up`: everything in one folder, until Ctrl-C or SIGTERM.
+
+use std::{num::NonZeroUsize, path::PathBuf, str::FromStr};
+
+use millstream_engine::{exit_code::ExitCode, shutdown::Shutdown};
+
+use crate::{
+    deployment::{Deployment, DeploymentOptions},
+    failure::CommandFailure,
+    session::Session,
+};
+
+/// Run nats-server and all stages until Ctrl-C or SIGTERM.
+///
+/// A process that dies is started again. Started again on the same folder, everything goes on where it was.
+#[derive(Debug, clap::Args)]
+pub(crate) struct UpArguments {
+    /// Folder for data, logs and processes.json
+    #[arg(long)]
+    dir: PathBuf,
+    /// Port of nats-server
+    #[arg(long, default_value_t = 4222, value_name = "PORT")]
+    nats_port: u16,
+    /// When nats-server syncs to disk: `always`, or a duration as in `10s`; its own default (2 minutes) when absent
+    #[arg(long, value_name = "WHEN")]
+    sync: Option<String>,
+    /// Run several processes of a stage, as in command-handler=2; may be repeated
+    #[arg(long, value_name = "STAGE=N")]
+    replicas: Vec<StageReplicas>,
+}
+
+#[derive(Debug, Clone)]
+struct StageReplicas {
+    stage: String,
+    count: NonZeroUsize,
+}
+
+impl FromStr for StageReplicas {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (stage, count) = text.split_once('=').ok_or("write STAGE=N, as in command-handler=2")?;
+        let count = count.parse().map_err(|_| format!("{count:?} is not a number from 1 on"))?;
+        Ok(Self { stage: stage.to_owned(), count })
+    }
+}
+
+/// Runs it.
+pub(crate) async fn run(arguments: UpArguments, session: &Session) -> Result<ExitCode, CommandFailure> {
+    let talk = session.talk.clone();
+    let shutdown = Shutdown::new();
+    shutdown.on_signals().map_err(|error| {
+        CommandFailure::new(ExitCode::Software, format_args!("cannot watch signals: {error}"))
+    })?;
+    let folder =
+        std::path::absolute(&arguments.dir).map_err(|error| CommandFailure::file(&arguments.dir, &error))?;
+    let options = DeploymentOptions {
+        folder: folder.clone(),
+        nats_port: arguments.nats_port,
+        sync_interval: arguments.sync,
+        replicas: arguments.replicas.into_iter().map(|each| (each.stage, each.count)).collect(),
+    };
+    let mut deployment = Deployment::prepare(options, session)?;
+    talk.say(format_args!("starting; logs are in {}", folder.join("logs").display()));
+    let started = tokio::select! {
+        started = deployment.start() => Some(started),
+        () = shutdown.requested() => None,
+    };
+    if let Some(Ok(())) = &started {
+        talk.say(format_args!(
+            "ready: {} processes, NATS at nats://127.0.0.1:{}; Ctrl-C stops them",
+            deployment.process_count(),
+            arguments.nats_port
+        ));
+        shutdown.requested().await;
+    }
+    talk.say("stopping");
+    deployment.stop().await;
+    talk.say("stopped");
+    match started {
+        Some(Err(failure)) => Err(failure),
+        Some(Ok(())) | None => Ok(ExitCode::Ok),
+    }
+}

@@ -1,0 +1,244 @@
+//! A whole Millstream in one folder: nats-server and every stage as child processes.
+//!
+//! `D/lock` (who uses the folder), `D/processes.json`, `D/logs/<process>.log`, `D/data/<process>/`, and
+//! `D/config/<process>.toml`, written anew at each start.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fs::{self, File, TryLockError},
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use futures::future::join_all;
+use millstream_engine::{
+    connection::process_name,
+    exit_code::{ExitCode, Failure},
+    nats_server::{NatsServerConfig, NatsServerProgram, SearchPlaces, free_port, wait_for_jetstream},
+    provision::{ProvisionOptions, StreamFinding, provision},
+};
+
+use crate::{
+    failure::CommandFailure,
+    session::Session,
+    supervisor::{ProcessSpec, ReadyCheck, Supervised, Supervisor},
+};
+
+/// The stages in the order in which they are started: the program, and its section of the configuration.
+const STAGES: [(&str, &str); 3] =
+    [("command-handler", "command_handler"), ("projector", "projector"), ("reporter", "reporter")];
+
+/// Longer than a stage's own limit (`shutdown.limit`), after which it ends by itself.
+const STAGE_STOP_WAIT: Duration = Duration::from_secs(25);
+/// A nats-server closes its files.
+const SERVER_STOP_WAIT: Duration = Duration::from_secs(30);
+
+/// What to run.
+#[derive(Debug, Clone)]
+pub(crate) struct DeploymentOptions {
+    /// Where everything is kept.
+    pub(crate) folder: PathBuf,
+    /// Port of nats-server.
+    pub(crate) nats_port: u16,
+    /// When nats-server syncs to disk; its default when absent.
+    pub(crate) sync_interval: Option<String>,
+    /// How many processes of a stage, by its name, where it is not one.
+    pub(crate) replicas: BTreeMap<String, NonZeroUsize>,
+}
+
+/// Why it cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DeploymentError {
+    #[error("{folder} is used by another `millstream up`")]
+    InUse { folder: PathBuf },
+    #[error("cannot use {path}")]
+    File { path: PathBuf, source: io::Error },
+    #[error("port {port} is taken; stop what listens there or choose another with --nats-port")]
+    PortTaken { port: u16, source: io::Error },
+    #[error("there is no stage {name}; there are {known}")]
+    StageUnknown { name: String, known: String },
+}
+
+impl Failure for DeploymentError {
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::InUse { .. } | Self::PortTaken { .. } => ExitCode::AlreadyRunning,
+            Self::File { source, .. } => ExitCode::of_file_error(source),
+            Self::StageUnknown { .. } => ExitCode::Usage,
+        }
+    }
+}
+
+/// Processes that run. Stop them with [`Deployment::stop`]; when this process dies, they die with it.
+#[derive(Debug)]
+pub(crate) struct Deployment {
+    options: DeploymentOptions,
+    session: Session,
+    supervisor: Supervisor,
+    server: Option<Supervised>,
+    stages: Vec<Supervised>,
+    /// Held as long as the deployment lives.
+    _lock: File,
+}
+
+impl Deployment {
+    /// Takes the folder. Starts nothing yet.
+    ///
+    /// # Errors
+    /// When it is in use or cannot be used, or a replica of an unknown stage is asked for.
+    pub(crate) fn prepare(options: DeploymentOptions, session: &Session) -> Result<Self, CommandFailure> {
+        if let Some(name) = options.replicas.keys().find(|name| STAGES.iter().all(|(stage, _)| stage != name))
+        {
+            let known = STAGES.map(|(stage, _)| stage).join(", ");
+            return Err(DeploymentError::StageUnknown { name: name.clone(), known }.into());
+        }
+        let lock = take_folder(&options.folder)?;
+        let supervisor = Supervisor::new(&options.folder, session.talk.clone())?;
+        let session = session.for_server(&NatsServerConfig::new(options.nats_port, "").url());
+        Ok(Self { options, session, supervisor, server: None, stages: Vec::new(), _lock: lock })
+    }
+
+    /// Starts everything in order and returns when all is ready.
+    ///
+    /// # Errors
+    /// What could not be started; call [`Deployment::stop`] then too.
+    pub(crate) async fn start(&mut self) -> Result<(), CommandFailure> {
+        self.start_server().await?;
+        let connected = self.session.connect().await?;
+        wait_for_jetstream(&connected.jetstream).await?;
+        let findings = provision(&connected.jetstream, &ProvisionOptions::default()).await?;
+        if let Some(bad) = findings.iter().find(|finding| !StreamFinding::is_usable(finding)) {
+            let lines = crate::commands::setup::lines(bad).join("\n");
+            return Err(CommandFailure::new(ExitCode::Configuration, lines));
+        }
+        for (stage, section) in STAGES {
+            self.start_stage(stage, section)?;
+        }
+        for stage in &self.stages {
+            stage.ready().await?;
+        }
+        Ok(())
+    }
+
+    /// Stops the stages, then nats-server, each within its bound.
+    pub(crate) async fn stop(&mut self) {
+        let talk = self.session.talk.clone();
+        join_all(self.stages.drain(..).map(|stage| stage.stop(&talk))).await;
+        if let Some(server) = self.server.take() {
+            server.stop(&talk).await;
+        }
+    }
+
+    /// How many processes there are, nats-server included.
+    pub(crate) fn process_count(&self) -> usize {
+        self.stages.len() + usize::from(self.server.is_some())
+    }
+
+    async fn start_server(&mut self) -> Result<(), CommandFailure> {
+        let port = self.options.nats_port;
+        // A foreign server on the port would greet as ours does.
+        std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+            .map_err(|source| DeploymentError::PortTaken { port, source })?;
+        let program = NatsServerProgram::find(&search_places(&self.session))?;
+        let store = self.options.folder.join("data").join("nats-server");
+        let mut config = NatsServerConfig::new(port, store);
+        config.sync_interval.clone_from(&self.options.sync_interval);
+        let file = self.write_config("nats-server.conf", &config.render())?;
+        let spec = ProcessSpec {
+            name: "nats-server".to_owned(),
+            program: program.path,
+            arguments: vec!["--config".into(), file.into()],
+            variables_removed: Vec::new(),
+            ready: ReadyCheck::NatsServer(port),
+            stop_wait: SERVER_STOP_WAIT,
+        };
+        let server = self.server.insert(self.supervisor.start(spec)?);
+        Ok(server.ready().await?)
+    }
+
+    fn start_stage(&mut self, stage: &str, section: &str) -> Result<(), CommandFailure> {
+        let replicas = self.options.replicas.get(stage).map_or(1, |count| count.get());
+        for number in 1..=replicas {
+            let instance = if replicas == 1 { String::new() } else { number.to_string() };
+            let spec = self.stage_spec(stage, section, &instance)?;
+            self.stages.push(self.supervisor.start(spec)?);
+        }
+        Ok(())
+    }
+
+    fn stage_spec(&self, stage: &str, section: &str, instance: &str) -> Result<ProcessSpec, CommandFailure> {
+        let name = process_name(stage, instance);
+        let data = self.options.folder.join("data").join(&name);
+        fs::create_dir_all(&data).map_err(|source| DeploymentError::File { path: data.clone(), source })?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
+        let url = NatsServerConfig::new(self.options.nats_port, "").url();
+        let config = BTreeMap::from([
+            ("process", BTreeMap::from([("instance", instance.to_owned())])),
+            ("nats", BTreeMap::from([("url", url), ("connect_timeout", "0s".to_owned())])),
+            ("telemetry", BTreeMap::from([("address", address.to_string()), ("format", "json".to_owned())])),
+            (section, BTreeMap::from([("data_directory", data.to_string_lossy().into_owned())])),
+        ]);
+        let text = toml::to_string(&config).expect("tables of text are TOML");
+        let file = self.write_config(&format!("{name}.toml"), &text)?;
+        Ok(ProcessSpec {
+            program: sibling(stage)?,
+            name,
+            arguments: vec![OsString::from("--config"), file.into()],
+            variables_removed: self.foreign_variables(),
+            ready: ReadyCheck::Stage(address),
+            stop_wait: STAGE_STOP_WAIT,
+        })
+    }
+
+    /// A connection that the person uses elsewhere is not this deployment's.
+    fn foreign_variables(&self) -> Vec<String> {
+        let foreign = |name: &&String| name.starts_with("NATS_") || name.starts_with("MILLSTREAM_NATS__");
+        self.session.environment.keys().filter(foreign).cloned().collect()
+    }
+
+    fn write_config(&self, name: &str, text: &str) -> Result<PathBuf, DeploymentError> {
+        let folder = self.options.folder.join("config");
+        let path = folder.join(name);
+        fs::create_dir_all(&folder)
+            .and_then(|()| fs::write(&path, text))
+            .map_err(|source| DeploymentError::File { path: path.clone(), source })?;
+        Ok(path)
+    }
+}
+
+fn take_folder(folder: &Path) -> Result<File, DeploymentError> {
+    let path = folder.join("lock");
+    let failed = |source| DeploymentError::File { path: path.clone(), source };
+    fs::create_dir_all(folder).map_err(failed)?;
+    let lock = File::create(&path).map_err(failed)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(DeploymentError::InUse { folder: folder.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+/// A program that was built together with this one.
+fn sibling(name: &str) -> Result<PathBuf, DeploymentError> {
+    let own = std::env::current_exe()
+        .map_err(|source| DeploymentError::File { path: PathBuf::from("millstream"), source })?;
+    Ok(own.with_file_name(name))
+}
+
+fn search_places(session: &Session) -> SearchPlaces {
+    let variable = |name| session.environment.get(name);
+    let folder = |name| variable(name).map(PathBuf::from);
+    SearchPlaces {
+        named: folder("NATS_SERVER"),
+        path: variable("PATH").map(OsString::from),
+        cache: SearchPlaces::cache_folder(
+            std::env::current_exe().ok().as_deref(),
+            folder("XDG_CACHE_HOME"),
+            folder("HOME"),
+        ),
+    }
+}

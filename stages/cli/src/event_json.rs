@@ -1,0 +1,57 @@
+//! Commits and events as JSON, for people and programs.
+
+use millstream_engine::contract::commit::{Commit, StoredCommit};
+use serde_json::{Value, json};
+
+/// A whole commit, its events' fields decoded.
+pub(crate) fn commit(commit: &Commit) -> Value {
+    let events: Vec<Value> = (commit.first_version..)
+        .zip(&commit.events)
+        .map(|(version, event)| {
+            json!({
+                "version": version,
+                "type": event.event_type,
+                "schema": event.schema,
+                "command": event.command,
+                "data": fields(&event.data),
+            })
+        })
+        .collect();
+    json!({
+        "commit_id": commit.commit_id,
+        "first_version": commit.first_version,
+        "recorded_at": commit.recorded_at().to_string(),
+        "commands": commit.commands,
+        "events": events,
+        "previous": commit.previous.as_deref().map(hexadecimal),
+    })
+}
+
+/// The events of a stored commit, one object each: sequence, version, recorded_at, type, schema, data, command_id, actor.
+pub(crate) fn events(stored: &StoredCommit) -> Vec<Value> {
+    stored
+        .envelopes()
+        .map(|envelope| {
+            json!({
+                "sequence": envelope.broker_sequence,
+                "version": envelope.aggregate_version,
+                "recorded_at": envelope.recorded_at.to_string(),
+                "type": envelope.event_type,
+                "schema": envelope.schema,
+                "data": fields(envelope.data),
+                "command_id": envelope.command.id,
+                "actor": envelope.command.actor,
+            })
+        })
+        .collect()
+}
+
+/// An event's fields; bytes that are no MessagePack are shown as they are.
+fn fields(data: &[u8]) -> Value {
+    rmp_serde::from_slice(data)
+        .unwrap_or_else(|error| json!({ "undecodable": hexadecimal(data), "because": error.to_string() }))
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,47 @@
+//! How a command ends when it cannot do what it was asked.
+
+use std::{fmt::Display, io, path::Path};
+
+use millstream_engine::exit_code::{ExitCode, Failure, one_line};
+
+/// What to say and the code to end with. Every error that knows its code becomes one by `?`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CommandFailure {
+    /// One line.
+    pub(crate) message: String,
+    /// The code.
+    pub(crate) code: u8,
+}
+
+impl CommandFailure {
+    /// A failure that no error stands for.
+    pub(crate) fn new(code: ExitCode, message: impl Display) -> Self {
+        Self { message: message.to_string(), code: code.number() }
+    }
+
+    /// The same with an exit code of the command's own.
+    pub(crate) fn with_code(self, code: u8) -> Self {
+        Self { code, ..self }
+    }
+
+    /// The command line or something it names is wrong.
+    pub(crate) fn usage(message: impl Display) -> Self {
+        Self::new(ExitCode::Usage, message)
+    }
+
+    /// A file cannot be used.
+    pub(crate) fn file(path: &Path, error: &io::Error) -> Self {
+        Self::new(ExitCode::of_file_error(error), format_args!("{}: {error}", path.display()))
+    }
+
+    /// Foreign data is not what it should be.
+    pub(crate) fn data(error: &(dyn std::error::Error + 'static)) -> Self {
+        Self::new(ExitCode::Data, one_line(error))
+    }
+}
+
+impl<E: Failure> From<E> for CommandFailure {
+    fn from(error: E) -> Self {
+        Self { message: one_line(&error), code: error.exit_code().number() }
+    }
+}

@@ -1,0 +1,78 @@
+//! Follows OUTCOMES from where it stood before something was sent: however often a handler is killed between recording an
+//! outcome and replying, the record is there.
+
+use millstream_engine::{
+    broker::{Broker as _, BrokerError, ReadError, ReaderConfig, StreamReader as _},
+    contract::{
+        outcome::{CommandOutcome, OutcomeRecord},
+        stream_names,
+    },
+    exit_code::{ExitCode, Failure},
+    nats_broker::NatsBroker,
+    stream_reader::NatsReader,
+};
+
+/// Records taken at once; one holds up to some thousand outcomes.
+const RECORDS_MAX: usize = 64;
+
+/// Why outcomes cannot be followed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FollowError {
+    /// Where OUTCOMES stands is not known.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    /// The reader ended.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A record does not decode.
+    #[error("OUTCOMES holds something that is no record")]
+    Record(#[from] millstream_engine::contract::outcome::OutcomeRecordError),
+}
+
+impl Failure for FollowError {
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Broker(error) => error.exit_code(),
+            Self::Read(error) => error.exit_code(),
+            Self::Record(_) => ExitCode::Data,
+        }
+    }
+}
+
+/// Reads the outcomes that are recorded from now on.
+#[derive(Debug)]
+pub(crate) struct OutcomeFollower {
+    reader: NatsReader,
+}
+
+impl OutcomeFollower {
+    /// Begins behind the last record there is. `purpose` is shown by `nats consumer ls OUTCOMES`.
+    ///
+    /// # Errors
+    /// [`FollowError`].
+    pub(crate) async fn begin(broker: &NatsBroker, purpose: &str) -> Result<Self, FollowError> {
+        let state = broker.state(stream_names::OUTCOMES).await?;
+        let config = ReaderConfig {
+            stream: stream_names::OUTCOMES.to_owned(),
+            name: format!("{purpose}-{}", ulid::Ulid::generate()),
+            description: format!("millstream {purpose}: waits for outcomes"),
+            after: state.last_sequence,
+            filters: Vec::new(),
+            replace_live: false,
+        };
+        Ok(Self { reader: broker.read(config).await? })
+    }
+
+    /// Waits for the next outcomes, in the order of their record. Cancelling the wait loses nothing.
+    ///
+    /// # Errors
+    /// [`FollowError`].
+    pub(crate) async fn next(&mut self) -> Result<Vec<CommandOutcome>, FollowError> {
+        let messages = self.reader.next_batch(RECORDS_MAX).await?;
+        let mut outcomes = Vec::new();
+        for message in &messages {
+            outcomes.extend(OutcomeRecord::from_stored(message)?.outcomes);
+        }
+        Ok(outcomes)
+    }
+}

@@ -1,0 +1,64 @@
+//! Results, on standard output: text, tables, CSV, JSON lines.
+
+use std::{
+    fmt::Display,
+    io::{self, Write as _},
+};
+
+use comfy_table::{CellAlignment, Table, presets};
+use millstream_engine::exit_code::{ExitCode, Failure};
+use serde_json::Value;
+
+/// Standard output takes no more.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write to standard output")]
+pub(crate) struct OutputError(#[source] io::Error);
+
+impl Failure for OutputError {
+    /// A reader that has gone away (`… | head`) has what it wanted.
+    fn exit_code(&self) -> ExitCode {
+        if self.0.kind() == io::ErrorKind::BrokenPipe { ExitCode::Ok } else { ExitCode::InputOutput }
+    }
+}
+
+/// Writes one line.
+///
+/// # Errors
+/// [`OutputError`]; the command then ends.
+pub(crate) fn line(text: impl Display) -> Result<(), OutputError> {
+    writeln!(io::stdout().lock(), "{text}").map_err(OutputError)
+}
+
+/// A table of texts; columns named in `numbers` stand to the right.
+pub(crate) fn table(columns: &[String], rows: &[Vec<String>], numbers: &[usize]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(columns.iter().map(|name| name.replace('_', " ")));
+    table.add_rows(rows);
+    for column in numbers {
+        if let Some(column) = table.column_mut(*column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    // Trailing blanks would be in the way of whoever copies a line.
+    table.to_string().lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
+}
+
+/// CSV with a header line.
+pub(crate) fn csv(columns: &[String], rows: &[Vec<String>]) -> String {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    let written = std::iter::once(columns)
+        .chain(rows.iter().map(Vec::as_slice))
+        .try_for_each(|row| writer.write_record(row));
+    written.expect("rows in memory have the same number of fields and can be written");
+    let bytes = writer.into_inner().expect("memory can be flushed");
+    String::from_utf8_lossy(&bytes).trim_end().to_owned()
+}
+
+/// A JSON value as a cell: text without quotes, nothing for null.
+pub(crate) fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}

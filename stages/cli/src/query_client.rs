@@ -1,0 +1,205 @@
+//! Asks the views: `query.<context>.<view>.get` and `.list`, page by page. docs/queries.md is the contract.
+
+use std::{collections::VecDeque, time::Duration};
+
+use async_nats::{Client, HeaderMap, RequestErrorKind, client::Request};
+use millstream_engine::{
+    contract::header,
+    exit_code::{ExitCode, Failure},
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// Rows asked for at once.
+const PAGE: usize = 1000;
+/// How long an answer may take, beside what it waits for a position.
+const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
+/// A question that met a process that was stopping, or none, is asked again.
+const TRIES: u32 = 3;
+/// Pause before it is.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// The code of a key that is not there.
+const NOT_FOUND: &str = "404";
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum QueryError {
+    /// Nobody has the view.
+    #[error("nobody answers {subject}; is there such a view, and does its stage run? (`nats micro ls`)")]
+    NoResponders { subject: String },
+    /// No answer came.
+    #[error("no answer to {subject}: {detail}")]
+    NoAnswer { subject: String, detail: String },
+    /// The answer is a refusal.
+    #[error("{subject}: {text} ({code})")]
+    Refused { subject: String, code: String, text: String },
+    /// The answer is not what the contract says.
+    #[error("{subject} answers with something else than rows")]
+    Form { subject: String, source: serde_json::Error },
+}
+
+impl Failure for QueryError {
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::NoResponders { .. } | Self::NoAnswer { .. } => ExitCode::Unavailable,
+            Self::Refused { code, .. } if code.starts_with('4') => ExitCode::Usage,
+            Self::Refused { .. } => ExitCode::Unavailable,
+            Self::Form { .. } => ExitCode::Data,
+        }
+    }
+}
+
+/// A row of a view.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(crate) struct ViewRow {
+    /// Its key.
+    pub(crate) key: String,
+    /// Its fields.
+    pub(crate) value: Value,
+}
+
+#[derive(Debug, Deserialize)]
+struct Page {
+    rows: Vec<ViewRow>,
+    cursor: Option<String>,
+}
+
+/// What the answer must have reached.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct Freshness {
+    /// Wait until the view has reached this position, as `millstream send --json` gives it in `query_position`
+    #[arg(long, value_name = "POSITION")]
+    pub(crate) position: Option<String>,
+    /// How long to wait for it
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = crate::duration)]
+    pub(crate) wait: Duration,
+}
+
+/// A view to ask.
+#[derive(Debug, Clone)]
+pub(crate) struct ViewClient {
+    client: Client,
+    subject: String,
+    freshness: Freshness,
+}
+
+impl ViewClient {
+    pub(crate) fn new(client: &Client, context: &str, view: &str, freshness: Freshness) -> Self {
+        Self { client: client.clone(), subject: format!("query.{context}.{view}"), freshness }
+    }
+
+    /// The row of a key, if it is there.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub(crate) async fn get(&self, key: &str) -> Result<Option<ViewRow>, QueryError> {
+        match self.ask("get", &json!({ "key": key })).await {
+            Ok(row) => Ok(Some(row)),
+            Err(QueryError::Refused { code, .. }) if code == NOT_FOUND => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The rows whose key starts with `prefix`, in key order, page by page.
+    pub(crate) fn list(&self, prefix: &str) -> RowPages<'_> {
+        RowPages {
+            view: self,
+            prefix: prefix.to_owned(),
+            cursor: None,
+            ready: VecDeque::new(),
+            complete: false,
+        }
+    }
+
+    async fn ask<T: for<'de> Deserialize<'de>>(
+        &self,
+        operation: &str,
+        body: &Value,
+    ) -> Result<T, QueryError> {
+        let subject = format!("{}.{operation}", self.subject);
+        let mut tries = 1;
+        loop {
+            match self.ask_once(&subject, body).await {
+                Err(QueryError::NoResponders { .. } | QueryError::NoAnswer { .. }) if tries < TRIES => {
+                    tries += 1;
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn ask_once<T: for<'de> Deserialize<'de>>(
+        &self,
+        subject: &str,
+        body: &Value,
+    ) -> Result<T, QueryError> {
+        let mut headers = HeaderMap::new();
+        if let Some(position) = &self.freshness.position {
+            headers.insert(header::POSITION, position.as_str());
+            headers.insert(header::WAIT_MS, self.freshness.wait.as_millis().to_string());
+        }
+        let request = Request::new()
+            .payload(body.to_string().into())
+            .headers(headers)
+            .timeout(Some(ANSWER_WAIT_MAX + self.freshness.wait));
+        let subject = subject.to_owned();
+        let message = match self.client.send_request(subject.clone(), request).await {
+            Ok(message) => message,
+            Err(error) if error.kind() == RequestErrorKind::NoResponders => {
+                return Err(QueryError::NoResponders { subject });
+            }
+            Err(error) => return Err(QueryError::NoAnswer { subject, detail: error.to_string() }),
+        };
+        let said = |name: &str| {
+            message.headers.as_ref().and_then(|headers| headers.get(name)).map(ToString::to_string)
+        };
+        if let Some(code) = said("Nats-Service-Error-Code") {
+            let text = said("Nats-Service-Error").unwrap_or_default();
+            return Err(QueryError::Refused { subject, code, text });
+        }
+        serde_json::from_slice(&message.payload).map_err(|source| QueryError::Form { subject, source })
+    }
+}
+
+/// Rows of a list; the next page is asked for when it is needed.
+#[derive(Debug)]
+pub(crate) struct RowPages<'a> {
+    view: &'a ViewClient,
+    prefix: String,
+    cursor: Option<String>,
+    ready: VecDeque<ViewRow>,
+    complete: bool,
+}
+
+impl RowPages<'_> {
+    /// The next row; none after the last.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub(crate) async fn next(&mut self) -> Result<Option<ViewRow>, QueryError> {
+        while self.ready.is_empty() && !self.complete {
+            let mut body = json!({ "prefix": self.prefix, "limit": PAGE });
+            if let (Some(cursor), Some(fields)) = (&self.cursor, body.as_object_mut()) {
+                fields.insert("cursor".to_owned(), json!(cursor));
+            }
+            let page: Page = self.view.ask("list", &body).await?;
+            self.ready.extend(page.rows);
+            self.complete = page.cursor.is_none();
+            self.cursor = page.cursor;
+        }
+        Ok(self.ready.pop_front())
+    }
+
+    /// All that are left.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub(crate) async fn collect(mut self) -> Result<Vec<ViewRow>, QueryError> {
+        let mut rows = Vec::new();
+        while let Some(row) = self.next().await? {
+            rows.push(row);
+        }
+        Ok(rows)
+    }
+}

@@ -1,0 +1,346 @@
+//! Runs child processes until told to stop: starts them, waits until they are ready, starts them again when they die,
+//! keeps the list of them, and ends them in order within a bound.
+//!
+//! Deliberately absent: what the processes are (see `deployment.rs`).
+
+use std::{
+    ffi::OsString,
+    fs::{self, File},
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use millstream_engine::{
+    exit_code::{ExitCode, Failure},
+    nats_server::wait_until_ready,
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tokio::{
+    process::{Child, Command},
+    sync::watch,
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+
+use self::process_list::{ProcessEntry, ProcessList};
+use crate::talk::Talk;
+
+mod process_list;
+mod readiness;
+pub(crate) mod tether;
+
+/// First pause before a process that died before it was ready is started again; it doubles each time.
+const PAUSE_FIRST: Duration = Duration::from_millis(100);
+/// Longest pause.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// A first start that fails this often is a mistake, not an accident.
+const FIRST_START_TRIES: u32 = 3;
+/// A handler that rebuilds its state from a long stream is not ready before.
+const FIRST_START_WAIT_MAX: Duration = Duration::from_secs(120);
+
+/// How to tell that a process is ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ReadyCheck {
+    /// A nats-server greets on this port.
+    NatsServer(u16),
+    /// A stage says so at its health address.
+    Stage(SocketAddr),
+}
+
+/// A process to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ProcessSpec {
+    /// Its name on the list and of its log file.
+    pub(crate) name: String,
+    /// The program.
+    pub(crate) program: PathBuf,
+    /// Its arguments.
+    pub(crate) arguments: Vec<OsString>,
+    /// Variables that it does not inherit.
+    pub(crate) variables_removed: Vec<String>,
+    /// How to tell that it is ready.
+    pub(crate) ready: ReadyCheck,
+    /// How long it may take to stop.
+    pub(crate) stop_wait: Duration,
+}
+
+/// Why a process does not run.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SupervisorError {
+    /// It could not be started at all.
+    #[error("cannot start {name} ({program}); build all programs with `cargo build --bins`")]
+    Start { name: String, program: PathBuf, source: io::Error },
+    /// It ends again and again before it is ready.
+    #[error("{name} does not start; its log {log} ends with: {tail}")]
+    Ends { name: String, log: PathBuf, tail: String },
+    /// It runs and is not ready.
+    #[error("{name} is not ready after {} s: {reason}; its log is {log}", FIRST_START_WAIT_MAX.as_secs())]
+    NotReady { name: String, log: PathBuf, reason: String },
+    /// Files of the supervisor.
+    #[error("cannot use {path}")]
+    File { path: PathBuf, source: io::Error },
+}
+
+impl Failure for SupervisorError {
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Start { .. } | Self::Ends { .. } | Self::NotReady { .. } => ExitCode::Unavailable,
+            Self::File { source, .. } => ExitCode::of_file_error(source),
+        }
+    }
+}
+
+/// How a process does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum State {
+    Starting,
+    Ready,
+    /// It ended before it was ready, this often in a row.
+    Failed(u32),
+    NotReady(String),
+}
+
+/// Starts processes with their logs in one folder and one list.
+#[derive(Debug, Clone)]
+pub(crate) struct Supervisor {
+    list: Arc<ProcessList>,
+    logs: PathBuf,
+    /// This very program, which becomes the child's: see `tether.rs`.
+    executable: PathBuf,
+    talk: Talk,
+}
+
+/// A process under supervision.
+#[derive(Debug)]
+pub(crate) struct Supervised {
+    name: String,
+    log: PathBuf,
+    state: watch::Receiver<State>,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Supervisor {
+    /// Keeps `processes.json` and the folder `logs` in `folder`.
+    ///
+    /// # Errors
+    /// When the folder cannot be used.
+    pub(crate) fn new(folder: &Path, talk: Talk) -> Result<Self, SupervisorError> {
+        let logs = folder.join("logs");
+        fs::create_dir_all(&logs).map_err(|source| SupervisorError::File { path: logs.clone(), source })?;
+        let executable = std::env::current_exe()
+            .map_err(|source| SupervisorError::File { path: PathBuf::from("millstream"), source })?;
+        Ok(Self { list: Arc::new(ProcessList::new(&folder.join("processes.json"))), logs, executable, talk })
+    }
+
+    /// Starts a process and keeps it running from now on.
+    ///
+    /// # Errors
+    /// When it cannot be started at all; what happens later is started again and said.
+    pub(crate) fn start(&self, spec: ProcessSpec) -> Result<Supervised, SupervisorError> {
+        let log = self.logs.join(format!("{}.log", spec.name));
+        let (state_sender, state) = watch::channel(State::Starting);
+        let (stop, stop_receiver) = watch::channel(false);
+        let mut runner = Runner {
+            supervisor: self.clone(),
+            log: log.clone(),
+            name: spec.name.clone(),
+            spec,
+            state: state_sender,
+            stop: stop_receiver,
+            restarts: 0,
+        };
+        let child = runner.spawn()?;
+        let name = runner.name.clone();
+        let task = tokio::spawn(async move { runner.keep_running(child).await });
+        Ok(Supervised { name, log, state, stop, task })
+    }
+}
+
+impl Supervised {
+    /// Waits until it is ready for the first time.
+    ///
+    /// # Errors
+    /// When it ends instead, several times, or takes too long.
+    pub(crate) async fn ready(&self) -> Result<(), SupervisorError> {
+        let mut state = self.state.clone();
+        let enough = |state: &State| match state {
+            State::Ready => true,
+            State::Failed(times) => *times >= FIRST_START_TRIES,
+            State::Starting | State::NotReady(_) => false,
+        };
+        let (name, log) = (self.name.clone(), self.log.clone());
+        match timeout(FIRST_START_WAIT_MAX, state.wait_for(enough)).await {
+            Ok(Ok(found)) if *found == State::Ready => Ok(()),
+            Ok(_) => Err(SupervisorError::Ends { tail: last_line(&log), name, log }),
+            Err(_) => {
+                let reason = match &*self.state.borrow() {
+                    State::NotReady(reason) => reason.clone(),
+                    other => format!("{other:?}"),
+                };
+                Err(SupervisorError::NotReady { name, log, reason })
+            }
+        }
+    }
+
+    /// Asks it to stop, kills it when it takes too long, and returns when it is gone.
+    pub(crate) async fn stop(self, talk: &Talk) {
+        // The task also ends when it no longer listens.
+        self.stop.send_replace(true);
+        if let Err(error) = self.task.await {
+            talk.say(format_args!("the supervision of {} failed: {error}", self.name));
+        }
+    }
+}
+
+/// One process's task.
+struct Runner {
+    supervisor: Supervisor,
+    spec: ProcessSpec,
+    name: String,
+    log: PathBuf,
+    state: watch::Sender<State>,
+    stop: watch::Receiver<bool>,
+    restarts: u64,
+}
+
+impl Runner {
+    async fn keep_running(&mut self, first: Child) {
+        let mut child = Some(first);
+        let mut failures = 0;
+        loop {
+            let Some(mut running) = child.take() else { return };
+            let mut stop = self.stop.clone();
+            let ended = tokio::select! {
+                ended = self.until_it_ends(&mut running) => Some(ended),
+                _ = stop.wait_for(|wanted| *wanted) => None,
+            };
+            let Some(ended) = ended else { return self.end(running).await };
+            let was_ready = *self.state.borrow() == State::Ready;
+            failures = if was_ready { 0 } else { failures + 1 };
+            self.state.send_replace(if was_ready { State::Starting } else { State::Failed(failures) });
+            self.note(None);
+            let how = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
+            self.say(format_args!("{} ended ({how}); starting it again", self.name));
+            child = self.start_again(failures).await;
+        }
+    }
+
+    /// Starts it again, after a pause when it failed before; none when the stop was requested meanwhile.
+    async fn start_again(&mut self, mut failures: u32) -> Option<Child> {
+        let mut stop = self.stop.clone();
+        loop {
+            tokio::select! {
+                () = sleep(pause(failures)) => {}
+                _ = stop.wait_for(|wanted| *wanted) => return None,
+            }
+            self.restarts += 1;
+            match self.spawn() {
+                Ok(child) => return Some(child),
+                Err(error) => {
+                    failures += 1;
+                    self.say(format_args!("{}", millstream_engine::exit_code::one_line(&error)));
+                }
+            }
+        }
+    }
+
+    fn spawn(&self) -> Result<Child, SupervisorError> {
+        let file = |source| SupervisorError::File { path: self.log.clone(), source };
+        let log = File::options().create(true).append(true).open(&self.log).map_err(file)?;
+        let also = log.try_clone().map_err(file)?;
+        let start = |source| SupervisorError::Start {
+            name: self.name.clone(),
+            program: self.spec.program.clone(),
+            source,
+        };
+        if !self.spec.program.is_file() {
+            return Err(start(io::ErrorKind::NotFound.into()));
+        }
+        let mut command = Command::new(&self.supervisor.executable);
+        command
+            .args([tether::TETHERED, &std::process::id().to_string()])
+            .arg(&self.spec.program)
+            .args(&self.spec.arguments)
+            .stdin(Stdio::null())
+            .stdout(log)
+            .stderr(also)
+            // Ctrl-C at the terminal reaches only the supervisor, which ends its children in order.
+            .process_group(0)
+            .kill_on_drop(true);
+        for name in &self.spec.variables_removed {
+            command.env_remove(name);
+        }
+        let child = command.spawn().map_err(start)?;
+        self.note(child.id());
+        Ok(child)
+    }
+
+    async fn until_it_ends(&self, child: &mut Child) -> io::Result<ExitStatus> {
+        tokio::select! {
+            ended = child.wait() => return ended,
+            () = self.until_ready() => {}
+        }
+        let before = self.state.send_replace(State::Ready);
+        if self.restarts > 0 && before != State::Ready {
+            self.say(format_args!("{} is ready again", self.name));
+        }
+        child.wait().await
+    }
+
+    async fn until_ready(&self) {
+        match self.spec.ready {
+            ReadyCheck::NatsServer(port) => while wait_until_ready(port).await.is_err() {},
+            ReadyCheck::Stage(address) => {
+                let tell = |reason: String| {
+                    self.state.send_replace(State::NotReady(reason));
+                };
+                readiness::until_ready(address, tell).await;
+            }
+        }
+    }
+
+    async fn end(&self, mut child: Child) {
+        let pid = child.id().and_then(|id| i32::try_from(id).ok());
+        let asked = pid.is_some_and(|pid| kill(Pid::from_raw(pid), Signal::SIGTERM).is_ok());
+        if !asked || timeout(self.spec.stop_wait, child.wait()).await.is_err() {
+            self.say(format_args!("{} did not stop in time; killing it", self.name));
+            if let Err(error) = child.kill().await {
+                self.say(format_args!("{} could not be killed: {error}", self.name));
+            }
+        }
+        self.note(None);
+    }
+
+    fn note(&self, pid: Option<u32>) {
+        let entry =
+            ProcessEntry { name: self.name.clone(), pid, restarts: self.restarts, log: self.log.clone() };
+        if let Err(error) = self.supervisor.list.put(entry) {
+            self.say(format_args!("cannot write processes.json: {error}"));
+        }
+    }
+
+    fn say(&self, text: std::fmt::Arguments<'_>) {
+        self.supervisor.talk.say(text);
+    }
+}
+
+/// None after a process that had been ready; doubling after one that had not.
+fn pause(failures: u32) -> Duration {
+    match failures {
+        0 => Duration::ZERO,
+        more => PAUSE_FIRST.saturating_mul(2_u32.saturating_pow(more.min(10) - 1)).min(PAUSE_MAX),
+    }
+}
+
+fn last_line(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("(it is empty)").to_owned()
+}

@@ -1,0 +1,307 @@
+//! The real `millstream` program against a real nats-server. Where a handler is needed, one that accepts or rejects by
+//! the command's name stands in: what is tested here is the command line.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+
+use std::{
+    io::Write as _,
+    process::{Command, Output, Stdio},
+    time::Duration,
+};
+
+use millstream_engine::{
+    broker::{Broker as _, NewMessage, ReaderConfig, StreamReader as _},
+    contract::{
+        command::CommandEnvelope,
+        commit::{Commit, CommittedCommand, RecordedEvent, timestamp_to_nanoseconds},
+        outcome::{CommandOutcome, Generations, Outcome, OutcomeRecord, RecordKind},
+        stored_message::Headers,
+        stream_names,
+    },
+    nats_broker::NatsBroker,
+    testing::test_server::TestServer,
+};
+use serde_json::Value;
+
+fn millstream(server: &TestServer, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_millstream"));
+    command.args(["--server", &server.url()]).args(arguments).stdin(Stdio::null());
+    command
+}
+
+async fn output(mut command: Command) -> Output {
+    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+}
+
+async fn run(server: &TestServer, arguments: &[&str]) -> (i32, String, String) {
+    let output = output(millstream(server, arguments)).await;
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+fn json_lines(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Decides every command of COMMANDS by its name, with a record for each batch: `refuse` is rejected, all else accepted;
+/// a known id is a duplicate. Ends with the test.
+fn stand_in_handler(broker: NatsBroker) {
+    tokio::spawn(async move {
+        let config = ReaderConfig {
+            stream: stream_names::COMMANDS.to_owned(),
+            name: "stand-in".to_owned(),
+            description: String::new(),
+            after: 0,
+            filters: Vec::new(),
+            replace_live: false,
+        };
+        let mut reader = broker.read(config).await.unwrap();
+        let mut known = std::collections::HashMap::new();
+        let mut after = 0;
+        loop {
+            let messages = reader.next_batch(500).await.unwrap();
+            let mut outcomes = Vec::new();
+            for message in &messages {
+                let envelope = CommandEnvelope::from_stored(message).unwrap();
+                let decided = match envelope.address.command.as_ref() {
+                    "refuse" => Outcome::Rejected { code: "refused".into(), message: "it is refused".into() },
+                    _ => Outcome::Accepted { position: 1, version: 1, events: 1 },
+                };
+                let outcome = match known.get(&envelope.id) {
+                    Some((of, first)) => {
+                        Outcome::Duplicate { of: *of, first: Box::new(Outcome::clone(first)) }
+                    }
+                    None => decided.clone(),
+                };
+                known.entry(envelope.id.clone()).or_insert((envelope.position, decided));
+                outcomes.push(CommandOutcome {
+                    position: envelope.position,
+                    id: envelope.id.clone(),
+                    address: envelope.address.to_string().into(),
+                    outcome,
+                });
+            }
+            let through = messages.last().unwrap().sequence;
+            let record = OutcomeRecord {
+                record_id: format!("record-{through}").into(),
+                kind: RecordKind::Outcomes,
+                handler: "stand-in".into(),
+                after,
+                through,
+                events_through: 0,
+                outcomes,
+                generations: Generations::default(),
+            };
+            after = through;
+            let message = NewMessage {
+                subject: "out.0".to_owned(),
+                expected_last: None,
+                headers: Headers::new(),
+                payload: record.encode().into(),
+            };
+            while broker.append(stream_names::OUTCOMES, message.clone()).await.is_err() {}
+        }
+    });
+}
+
+#[tokio::test]
+async fn setup_makes_streams_and_finds_them_again() {
+    let server = TestServer::start().await;
+    let (code, made, _) = run(&server, &["setup", "--json", "--max-bytes", "EVENTS=1GiB"]).await;
+    assert_eq!(code, 0);
+    assert!(json_lines(&made).iter().all(|stream| stream["presence"] == "created"));
+    let (code, found, _) = run(&server, &["setup"]).await;
+    assert_eq!(code, 0, "{found}");
+    assert!(found.lines().all(|line| line.contains("as defined")), "{found}");
+    let (code, _, error) = run(&server, &["setup", "--max-bytes", "EVENT=1GiB"]).await;
+    assert_eq!(code, 64);
+    assert!(error.contains("there is no stream EVENT"), "{error}");
+}
+
+#[tokio::test]
+async fn unreachable_server_is_named() {
+    let mut server = TestServer::start().await;
+    server.kill().await;
+    let mut command = millstream(&server, &["history", "retail", "till", "x"]);
+    command.env("MILLSTREAM_NATS__CONNECT_TIMEOUT", "100ms");
+    let answer = output(command).await;
+    assert_eq!(answer.status.code(), Some(69));
+    assert!(String::from_utf8_lossy(&answer.stderr).contains(&server.url()));
+}
+
+#[tokio::test]
+async fn outcome_of_a_sent_command_decides_the_exit_code() {
+    let server = TestServer::start_provisioned().await;
+    stand_in_handler(server.broker().await);
+    let send = ["send", "retail", "till", "1_2012-01-31"];
+    let with = |rest: &[&'static str]| send.iter().copied().chain(rest.iter().copied()).collect::<Vec<_>>();
+
+    let (code, text, _) = run(&server, &with(&["close", "{}", "--id", "one", "--json"])).await;
+    assert_eq!(code, 0);
+    let reply: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&reply["outcome"], &reply["command_id"]), (&"accepted".into(), &"one".into()));
+
+    let (code, text, _) = run(&server, &with(&["close", "{}", "--id", "one"])).await;
+    assert_eq!(code, 0);
+    assert!(text.contains("duplicate of the command at position 1, which was accepted"), "{text}");
+
+    let (code, text, _) = run(&server, &with(&["refuse"])).await;
+    assert_eq!(code, 10);
+    assert!(text.contains("rejected (refused): it is refused"), "{text}");
+}
+
+#[tokio::test]
+async fn command_that_nobody_decides_is_no_success() {
+    let server = TestServer::start_provisioned().await;
+    let (code, _, error) =
+        run(&server, &["send", "retail", "till", "1", "close", "{}", "--timeout", "200ms", "--id", "mine"])
+            .await;
+    assert_eq!(code, 12);
+    assert!(error.contains("--id mine"), "{error}");
+}
+
+#[tokio::test]
+async fn command_that_cannot_be_stored_is_refused_before_it_is_sent() {
+    let server = TestServer::start_provisioned().await;
+    let (code, _, error) = run(&server, &["send", "retail", "till", "a b", "close"]).await;
+    assert_eq!(code, 64);
+    assert!(error.contains("id \"a b\" is not allowed"), "{error}");
+
+    let mut command = millstream(&server, &["send", "retail", "till", "1", "close", "-"]);
+    let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(&vec![b'x'; 2 * 1024 * 1024]).unwrap();
+    let answer = child.wait_with_output().unwrap();
+    assert_eq!(answer.status.code(), Some(65));
+    let error = String::from_utf8_lossy(&answer.stderr);
+    assert!(error.contains("2097152 bytes") && error.contains("1048576"), "{error}");
+}
+
+fn commit(version: u64) -> Commit {
+    #[derive(serde::Serialize)]
+    struct Closed {
+        till: u64,
+    }
+    Commit {
+        commit_id: format!("commit-{version}").into(),
+        first_version: version,
+        recorded_at: timestamp_to_nanoseconds("2012-01-31T12:00:00Z".parse().unwrap()),
+        commands: vec![CommittedCommand {
+            id: "c".into(),
+            position: 5,
+            actor: Some("ann".into()),
+            correlation_id: None,
+            causation_id: None,
+        }],
+        events: vec![RecordedEvent {
+            event_type: "till-closed".into(),
+            schema: 1,
+            data: rmp_serde::to_vec_named(&Closed { till: version }).unwrap(),
+            command: 0,
+        }],
+        previous: None,
+    }
+}
+
+#[tokio::test]
+async fn history_lists_every_event_and_decode_shows_one_commit() {
+    let server = TestServer::start_provisioned().await;
+    let broker = server.broker().await;
+    for version in 1..=3 {
+        let message = NewMessage {
+            subject: "evt.retail.till.1".to_owned(),
+            expected_last: None,
+            headers: Headers::new(),
+            payload: commit(version).encode().into(),
+        };
+        broker.append(stream_names::EVENTS, message).await.unwrap();
+    }
+    let (code, text, _) = run(&server, &["history", "retail", "till", "1", "--json"]).await;
+    assert_eq!(code, 0);
+    let events = json_lines(&text);
+    assert_eq!(events.len(), 3);
+    assert_eq!(
+        events[2],
+        serde_json::json!({
+            "sequence": 3, "version": 3, "recorded_at": "2012-01-31T12:00:00Z", "type": "till-closed", "schema": 1,
+            "data": {"till": 3}, "command_id": "c", "actor": "ann",
+        })
+    );
+    let (_, table, _) = run(&server, &["history", "retail", "till", "1"]).await;
+    assert_eq!(table.lines().count(), 4, "{table}");
+
+    let mut child =
+        millstream(&server, &["decode"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(&commit(7).encode()).unwrap();
+    let decoded: Value = serde_json::from_slice(&child.wait_with_output().unwrap().stdout).unwrap();
+    assert_eq!(decoded["first_version"], 7);
+    assert_eq!(decoded["events"][0]["data"]["till"], 7);
+}
+
+#[tokio::test]
+async fn import_ends_with_every_row_accounted_for_though_the_broker_is_killed() {
+    let mut server = TestServer::start_provisioned().await;
+    stand_in_handler(server.broker().await);
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    std::fs::write(
+        path("map.toml"),
+        r#"
+            name = "test"
+            context = "retail"
+            [[command]]
+            aggregate = "product"
+            id = "{item}"
+            command = "register"
+            once = true
+            body = { name = "{item}" }
+            [[command]]
+            aggregate = "till"
+            id = "{store}"
+            command = "{kind}"
+            body = { sale = "{row}", price = { decimal = "{price}", places = 2 } }
+        "#,
+    )
+    .unwrap();
+    let mut file = "item,store,kind,price\n".to_owned();
+    for row in 1..=20_000 {
+        let price = if row % 1000 == 0 { String::new() } else { format!("{row}.5") };
+        let kind = if row % 1000 == 1 { "refuse" } else { "record-sale" };
+        file += &format!("{},{},{kind},{price}\n", row % 50, row % 7);
+    }
+    std::fs::write(path("rows.csv"), file).unwrap();
+    let (map, rows, rejects) = (path("map.toml"), path("rows.csv"), path("rejects.csv"));
+    let arguments = ["import", "--map", map.as_str(), rows.as_str(), "--rejects", rejects.as_str(), "--json"];
+
+    let first = tokio::spawn(output(millstream(&server, &arguments)));
+    let broker = server.broker().await;
+    for part in [2_000, 9_000] {
+        let stored = async {
+            while broker.state(stream_names::COMMANDS).await.unwrap().last_sequence < part {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), stored).await.expect("the import makes progress");
+        server.kill().await;
+        server.restart().await;
+    }
+    let first = first.await.unwrap();
+    assert!(first.status.success(), "{}", String::from_utf8_lossy(&first.stderr));
+    let summary: Value = serde_json::from_slice(&first.stdout).unwrap();
+    let figures = |summary: &Value| {
+        ["rows", "accepted", "refused", "duplicates"].map(|name| summary[name].as_u64().unwrap())
+    };
+    assert_eq!(figures(&summary), [20_000, 19_960, 40, 0]);
+    let mut refused = csv::Reader::from_path(&rejects).unwrap();
+    let mut reasons: Vec<(u64, String)> = refused
+        .records()
+        .map(|record| record.unwrap())
+        .map(|record| (record[0].parse().unwrap(), record[1].to_owned()))
+        .collect();
+    reasons.sort();
+    assert_eq!(reasons.len(), 40);
+    assert_eq!(&reasons[..2], &[(1, "refused".to_owned()), (1000, "column-empty".to_owned())]);
+
+    let (code, again, _) = run(&server, &arguments).await;
+    assert_eq!(code, 0);
+    assert_eq!(figures(&serde_json::from_str(&again).unwrap()), [20_000, 19_960, 40, 19_960]);
+}

@@ -2,7 +2,7 @@
 //! business date.
 //!
 //! A delivery counts for the supplier it names. A sale or return counts, line by line, for the supplier of its sku as
-//! registered on the business date ([`registrations`]); an unregistered sku counts under [`UNASSIGNED`]. A registration
+//! registered on the business date; an unregistered sku counts under [`UNASSIGNED`]. A registration
 //! that changes who that is moves the figures, also of sealed days. Sealed by the close of the business day.
 //!
 //! Notes: who supplies a sku from when, the figures of each sku and day (which a registration may have to move), the

@@ -18,6 +18,7 @@ pub mod metrics;
 pub mod nats_broker;
 pub mod nats_server;
 pub mod outcome_journal;
+pub mod process;
 pub mod projection;
 pub mod projection_runner;
 pub mod provision;

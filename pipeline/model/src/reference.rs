@@ -15,6 +15,24 @@ pub fn check_reference(code: &'static str, field: &str, text: &str) -> Result<()
     check_id(text).map_err(|error| Rejection::new(code, format!("{field}: {error}")))
 }
 
+/// Longest label, in characters: two ids and what joins them.
+pub const LABEL_LENGTH_MAX: usize = 300;
+
+/// Checks a label: what a document or a promise is called that is no aggregate of its own, so that its form is free.
+/// `code` is the rejection's code (`reference-not-allowed`), `field` what the body calls it.
+///
+/// # Errors
+/// A rejection with `code` that says what a label looks like.
+pub fn check_label(code: &'static str, field: &str, text: &str) -> Result<(), Rejection> {
+    let length = text.chars().count();
+    if text.trim().is_empty() || length > LABEL_LENGTH_MAX || text.chars().any(char::is_control) {
+        let message =
+            format!("{field} {text:?} is not allowed: use 1 to {LABEL_LENGTH_MAX} printable characters");
+        return Err(Rejection::new(code, message));
+    }
+    Ok(())
+}
+
 /// Checks a name: not blank, not too long.
 ///
 /// # Errors
@@ -41,6 +59,15 @@ mod tests {
             let rejection = check_reference("sku-not-allowed", "sku", text).unwrap_err();
             assert_eq!(rejection.code, "sku-not-allowed");
             assert!(rejection.message.starts_with("sku: "), "{rejection}");
+        }
+    }
+
+    #[test]
+    fn labels_are_free_but_printable_and_not_endless() {
+        assert_eq!(check_label("reference-not-allowed", "reference", "sale 2506_2012-01-31/S-1"), Ok(()));
+        for text in ["", " ", "a\nb", &"x".repeat(LABEL_LENGTH_MAX + 1)] {
+            let rejection = check_label("reference-not-allowed", "reference", text).unwrap_err();
+            assert_eq!(rejection.code, "reference-not-allowed");
         }
     }
 

@@ -6,6 +6,8 @@ pub mod delivery_view;
 pub mod product;
 pub mod product_view;
 pub mod sale_view;
+pub mod stock;
+pub mod stock_view;
 pub mod store_daily;
 pub mod supplier_daily;
 pub mod till;
@@ -27,6 +29,7 @@ pub fn aggregates(registry: AggregateRegistry) -> AggregateRegistry {
         .with::<delivery::Delivery>()
         .with::<till::Till>()
         .with::<business_day::BusinessDay>()
+        .with::<stock::Stock>()
 }
 
 /// The context's projections.
@@ -36,6 +39,7 @@ pub fn projections() -> Vec<Box<dyn Projection>> {
         Box::new(delivery_view::DeliveryView),
         Box::new(till_view::TillView),
         Box::new(sale_view::SaleView),
+        Box::new(stock_view::StockView),
     ]
 }
 

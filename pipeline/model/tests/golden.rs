@@ -3,7 +3,9 @@
 use std::{collections::BTreeSet, path::PathBuf};
 
 use millstream_engine::{decider::Decider, testing::golden};
-use millstream_model::retail::{business_day::BusinessDay, delivery::Delivery, product::Product, till::Till};
+use millstream_model::retail::{
+    business_day::BusinessDay, delivery::Delivery, product::Product, stock::Stock, till::Till,
+};
 
 fn check<D: Decider>(checked: &mut BTreeSet<(&'static str, &'static str)>) {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden").join(D::CONTEXT).join(D::AGGREGATE);
@@ -18,6 +20,7 @@ fn every_released_event_is_still_read() {
     check::<Delivery>(&mut checked);
     check::<Till>(&mut checked);
     check::<BusinessDay>(&mut checked);
+    check::<Stock>(&mut checked);
 
     let registered: BTreeSet<_> =
         millstream_model::aggregates().iter().map(|each| (each.context(), each.aggregate())).collect();

@@ -1,1 +1,11 @@
-//! End-to-end support.
+//! What the end-to-end tests stand on: the real binaries, a running `millstream up`, the real `nats` CLI, and waiting for a
+//! condition. The tests themselves are under `tests/`, named by behaviour. Everything listens on the loopback interface, on
+//! free ports, in folders that go with the test.
+
+pub mod binaries;
+pub mod day;
+pub mod dumps;
+pub mod nats_cli;
+pub mod program;
+pub mod system;
+pub mod waiting;

@@ -1,3 +1,5 @@
+//! What a person meets in configuration: layers, problems, suggestions.
+
 use std::path::Path;
 use std::time::Duration;
 

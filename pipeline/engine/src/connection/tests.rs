@@ -1,3 +1,5 @@
+//! Connecting to real servers: credentials, TLS, contexts, and the words for each failure.
+
 use std::time::Duration;
 
 use async_nats::connection::State;

@@ -1,3 +1,5 @@
+//! The health address from outside, over a plain socket.
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 

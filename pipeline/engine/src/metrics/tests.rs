@@ -1,3 +1,5 @@
+//! Metrics as text, and that the documented table is what the stages register.
+
 use super::*;
 
 #[test]

@@ -1,0 +1,59 @@
+//! The workspace's programs, built once for a test process, in the profile in which the test itself was built.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+};
+
+/// The root of the repository.
+pub fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .nth(2)
+        .expect("the package stands two folders below the root")
+}
+
+/// The folder into which cargo builds, `target` unless told otherwise.
+///
+/// # Panics
+/// When the test does not run from a folder that cargo made.
+pub fn target_folder() -> PathBuf {
+    let own = std::env::current_exe().expect("a test knows its own path");
+    own.ancestors()
+        .find(|folder| folder.join("CACHEDIR.TAG").is_file())
+        .expect("a test runs below the folder into which cargo builds")
+        .to_owned()
+}
+
+/// The path of a program of this workspace, by name. The first call builds all of them: cargo builds for a test only
+/// the programs of its own package. Cargo holds no lock on its folder while tests run, so it may be called again here.
+///
+/// # Panics
+/// When the build fails, or there is no such program.
+pub fn binary(name: &str) -> PathBuf {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    let path = FOLDER.get_or_init(build).join(name);
+    assert!(path.is_file(), "the workspace has no program {name}: there is no {}", path.display());
+    path
+}
+
+fn build() -> PathBuf {
+    let own = std::env::current_exe().expect("a test knows its own path");
+    // <target>/<profile>/deps/<test>
+    let folder = own.ancestors().nth(2).expect("a test stands in a profile's folder").to_owned();
+    let profile = match folder.file_name().and_then(|name| name.to_str()) {
+        Some("debug") => "dev",
+        Some(name) => name,
+        None => panic!("the folder of {} has no name", own.display()),
+    };
+    let output = Command::new(env!("CARGO"))
+        .args(["build", "--workspace", "--bins", "--quiet", "--profile", profile])
+        .arg("--target-dir")
+        .arg(target_folder())
+        .current_dir(repository())
+        .output()
+        .expect("cargo, which built this test, runs");
+    assert!(output.status.success(), "the build fails:\n{}", String::from_utf8_lossy(&output.stderr));
+    folder
+}

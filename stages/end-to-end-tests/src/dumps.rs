@@ -1,0 +1,56 @@
+//! All that COMMANDS, EVENTS and OUTCOMES hold, as the server has it, for the engine's verification.
+
+use millstream_engine::{
+    broker::{Broker as _, ReaderConfig, StreamReader as _},
+    contract::{
+        stored_message::StoredMessage,
+        stream_names::{COMMANDS, EVENTS, OUTCOMES},
+    },
+    nats_broker::NatsBroker,
+    verification::{Dump, Verification, replay, verify},
+};
+
+/// Every message of a stream, in order.
+///
+/// # Panics
+/// When it cannot be read.
+pub async fn messages(broker: &NatsBroker, stream: &str) -> Vec<StoredMessage> {
+    let state = broker.state(stream).await.unwrap_or_else(|error| panic!("{stream}: {error}"));
+    let mut messages: Vec<StoredMessage> = Vec::new();
+    if state.first_sequence > state.last_sequence {
+        return messages;
+    }
+    let config = ReaderConfig {
+        stream: stream.to_owned(),
+        name: format!("end-to-end-tests-{}", stream.to_lowercase()),
+        description: "dump for a test".to_owned(),
+        after: state.first_sequence - 1,
+        filters: vec![],
+        replace_live: true,
+    };
+    let mut reader = broker.read(config).await.unwrap_or_else(|error| panic!("{stream}: {error}"));
+    while messages.last().is_none_or(|last| last.sequence < state.last_sequence) {
+        messages.extend(reader.next_batch(10_000).await.unwrap_or_else(|error| panic!("{stream}: {error}")));
+    }
+    reader.close().await;
+    messages
+}
+
+/// Proves from the streams alone that every command has one outcome and at most one effect, and that a fold of each
+/// aggregate's commands gives the recorded outcomes.
+///
+/// # Panics
+/// When a promise is broken, or a command is not decided.
+pub async fn verified(broker: &NatsBroker) -> Verification {
+    let dump = Dump {
+        commands: messages(broker, COMMANDS).await,
+        events: messages(broker, EVENTS).await,
+        outcomes: messages(broker, OUTCOMES).await,
+    };
+    let verification = verify(&dump, true);
+    let mut violations = verification.violations.clone();
+    violations.extend(replay(&dump, &millstream_model::aggregates()));
+    let lines: Vec<String> = violations.iter().map(ToString::to_string).collect();
+    assert!(lines.is_empty(), "{} violations:\n{}", lines.len(), lines.join("\n"));
+    verification
+}

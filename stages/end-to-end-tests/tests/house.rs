@@ -1,0 +1,315 @@
+//! The rules of the house that no compiler checks: who may depend on whom, what is pure, how files look, that links in the
+//! documentation lead somewhere. Each failure lists every offence, so that one run tells all.
+//!
+//! Deliberately absent: whether configuration files load is shown by the programs that load them (tests/configuration.rs).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+};
+
+use cargo_metadata::{DependencyKind, MetadataCommand, Package};
+use end_to_end_tests::binaries::repository;
+
+/// Longest file, tests aside.
+const FILE_LINES_MAX: usize = 500;
+/// What the model may be built with. A new edge needs an ADR.
+const MODEL_DEPENDENCIES: [&str; 6] =
+    ["blake3", "jiff", "millstream-engine", "serde", "serde_json", "thiserror"];
+/// Words that give away that code is not pure: waiting, clocks, chance, files, the network, the server, the store.
+const IMPURE: [&str; 12] = [
+    "async",
+    "await",
+    "tokio",
+    "futures",
+    "async_nats",
+    "redb",
+    "rand",
+    "SystemTime",
+    "Instant",
+    "env",
+    "fs",
+    "net",
+];
+/// Stages without the server's client or the store in their own hands: the engine has both.
+const STAGES_ON_THE_ENGINE_ONLY: [&str; 3] = ["command-handler", "projector", "reporter"];
+
+/// Every file of the repository: what version control would hold, as far as names tell.
+fn files() -> Vec<PathBuf> {
+    fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(folder).expect("the repository can be read") {
+            let path = entry.expect("the repository can be read").path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let hidden = name.starts_with('.') && ![".ci", ".cargo"].contains(&name.as_str());
+            if hidden || name == "target" {
+                continue;
+            }
+            if path.is_dir() {
+                walk(&path, found);
+            } else {
+                found.push(path);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(repository(), &mut found);
+    found.sort();
+    found
+}
+
+fn with_extension(extension: &str) -> Vec<PathBuf> {
+    files().into_iter().filter(|path| path.extension().is_some_and(|found| found == extension)).collect()
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn relative(path: &Path) -> String {
+    path.strip_prefix(repository()).unwrap_or(path).display().to_string()
+}
+
+#[track_caller]
+fn expect_none(rule: &str, offences: &[String]) {
+    assert!(offences.is_empty(), "{rule}:\n{}", offences.join("\n"));
+}
+
+/// The packages of the workspace by name, with the folder each stands in.
+fn packages() -> BTreeMap<String, (String, Package)> {
+    let metadata = MetadataCommand::new()
+        .manifest_path(repository().join("Cargo.toml"))
+        .no_deps()
+        .exec()
+        .expect("cargo describes the workspace");
+    metadata
+        .packages
+        .into_iter()
+        .map(|package| {
+            let folder = relative(package.manifest_path.as_std_path().parent().expect("it is in a folder"));
+            (package.name.to_string(), (folder, package))
+        })
+        .collect()
+}
+
+fn dependencies(package: &Package, with_tests: bool) -> BTreeSet<String> {
+    package
+        .dependencies
+        .iter()
+        .filter(|dependency| with_tests || dependency.kind == DependencyKind::Normal)
+        .map(|dependency| dependency.name.clone())
+        .collect()
+}
+
+#[test]
+fn dependencies_point_from_stages_to_the_model_to_the_engine() {
+    let packages = packages();
+    let mut offences = Vec::new();
+    for (name, (folder, package)) in &packages {
+        for dependency in dependencies(package, true) {
+            let Some((to, _)) = packages.get(&dependency) else { continue };
+            let allowed = match (folder.as_str(), to.as_str()) {
+                ("pipeline/engine", "pipeline/engine") => true,
+                ("pipeline/engine", _) => false,
+                ("pipeline/model", to) => to == "pipeline/engine",
+                ("stages/end-to-end-tests", _) => true,
+                (_, to) => to.starts_with("pipeline/"),
+            };
+            if !allowed {
+                offences.push(format!("{name} ({folder}) depends on {dependency} ({to})"));
+            }
+        }
+    }
+    expect_none("stages -> model -> engine, and stages never on each other", &offences);
+    for known in ["millstream-engine", "millstream-model", "command-handler", "projector", "reporter"] {
+        assert!(
+            packages.contains_key(known),
+            "{known} is gone: this test no longer checks anything about it"
+        );
+    }
+}
+
+#[test]
+fn model_is_built_with_nothing_that_could_make_it_impure() {
+    let packages = packages();
+    let (_, model) = packages.get("millstream-model").expect("there is a model");
+    let offences: Vec<String> = dependencies(model, false)
+        .into_iter()
+        .filter(|dependency| !MODEL_DEPENDENCIES.contains(&dependency.as_str()))
+        .collect();
+    expect_none("the model may depend on none of these without an ADR", &offences);
+}
+
+#[test]
+fn stages_leave_server_and_store_to_the_engine() {
+    let packages = packages();
+    let mut offences = Vec::new();
+    for stage in STAGES_ON_THE_ENGINE_ONLY {
+        let (_, package) = packages.get(stage).expect("the stage exists");
+        for forbidden in ["async-nats", "redb"] {
+            if dependencies(package, false).contains(forbidden) {
+                offences.push(format!("{stage} depends on {forbidden}"));
+            }
+        }
+    }
+    expect_none("stages reach NATS and redb through the engine", &offences);
+}
+
+/// The code of a file without comments, texts and its tests.
+fn code(text: &str) -> String {
+    let tests = text.find("#[cfg(test)]").unwrap_or(text.len());
+    let text = text.get(..tests).unwrap_or(text);
+    let mut code = String::new();
+    for line in text.lines() {
+        let line = line.split("//").next().unwrap_or_default();
+        // Texts are every second part between quotes.
+        code.extend(line.split('"').step_by(2).flat_map(|part| [part, " "]));
+        code.push('\n');
+    }
+    code
+}
+
+fn words(code: &str) -> impl Iterator<Item = &str> {
+    code.split(|character: char| !character.is_alphanumeric() && character != '_')
+}
+
+fn is_test(path: &Path) -> bool {
+    let path = relative(path);
+    path.contains("/tests/")
+        || path.ends_with("tests.rs")
+        || path.contains("/testing/")
+        || path.contains("test_")
+}
+
+#[test]
+fn contracts_and_the_model_are_pure() {
+    let pure = |path: &Path| {
+        let path = relative(path);
+        let engine = ["contract", "decider", "projection.rs", "report"];
+        path.starts_with("pipeline/model/src/")
+            || engine.iter().any(|part| path.starts_with(&format!("pipeline/engine/src/{part}")))
+    };
+    let mut offences = Vec::new();
+    let mut checked = 0;
+    for path in with_extension("rs").into_iter().filter(|path| pure(path) && !is_test(path)) {
+        checked += 1;
+        let code = code(&read(&path));
+        let clock = code.contains("::now(").then_some("now");
+        for word in words(&code).filter(|word| IMPURE.contains(word)).chain(clock) {
+            offences.push(format!("{}: {word}", relative(&path)));
+        }
+    }
+    assert!(checked > 20, "only {checked} files were looked at");
+    expect_none("no async, clock, randomness, NATS or redb here", &offences);
+}
+
+#[test]
+fn every_source_file_opens_with_what_it_is_for() {
+    let opens = |path: &PathBuf| {
+        let text = read(path);
+        // A program that is still to come says nothing yet.
+        text.starts_with("//! ") || text == "fn main() {}\n"
+    };
+    let offences: Vec<String> =
+        with_extension("rs").iter().filter(|path| !opens(path)).map(|path| relative(path)).collect();
+    expect_none("each .rs file opens with `//! `", &offences);
+}
+
+#[test]
+fn no_file_is_named_for_nothing() {
+    let names = ["mod", "utils", "util", "common", "helpers", "misc"];
+    let named_so =
+        |path: &PathBuf| path.file_stem().is_some_and(|stem| names.iter().any(|name| stem == *name));
+    let offences: Vec<String> =
+        with_extension("rs").iter().filter(|path| named_so(path)).map(|path| relative(path)).collect();
+    expect_none("files are named for what they hold", &offences);
+}
+
+#[test]
+fn files_stay_short_enough_to_read() {
+    let mut offences = Vec::new();
+    for path in with_extension("rs").into_iter().filter(|path| !is_test(path)) {
+        let text = read(&path);
+        let lines = text.lines().take_while(|line| !line.starts_with("#[cfg(test)]")).count();
+        if lines > FILE_LINES_MAX {
+            offences.push(format!("{}: {lines} lines", relative(&path)));
+        }
+    }
+    expect_none(&format!("at most {FILE_LINES_MAX} lines, tests aside"), &offences);
+}
+
+#[test]
+fn nothing_is_left_for_later_or_bound_to_one_machine() {
+    // Written in halves, or this file would be an offence itself.
+    let words_left = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X"), concat!("HA", "CK")];
+    let places = [concat!("/tm", "p/"), concat!("/wo", "rk/"), concat!("/ro", "ot/"), concat!("/ho", "me/")];
+    let extensions =
+        ["rs", "md", "toml", "sh", "yaml", "yml", "conf", "json", "mod", "tpl", "txt", "py", "run"];
+    let mut offences = Vec::new();
+    for path in files() {
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        if !extension.is_some_and(|extension| extensions.contains(&extension)) && !path.ends_with(".ci/run") {
+            continue;
+        }
+        for (number, line) in (1..).zip(read(&path).lines()) {
+            let left = words(line).find(|word| words_left.contains(word));
+            if let Some(found) = left.or_else(|| places.into_iter().find(|place| line.contains(place))) {
+                offences.push(format!("{}:{number}: {found}", relative(&path)));
+            }
+        }
+    }
+    expect_none("nothing is left for later, and no path of one machine is told", &offences);
+}
+
+/// The targets of `[…](target)` with the number of their lines, code blocks aside.
+fn links(text: &str) -> Vec<(usize, String)> {
+    let mut links = Vec::new();
+    let mut in_code = false;
+    for (number, line) in (1..).zip(text.lines()) {
+        if line.trim_start().starts_with("```") {
+            in_code = !in_code;
+        }
+        if in_code {
+            continue;
+        }
+        for part in line.split("](").skip(1) {
+            if let Some((target, _)) = part.split_once(')') {
+                links.push((number, target.to_owned()));
+            }
+        }
+    }
+    links
+}
+
+/// The anchors that a page's headings get.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let headings = text.lines().filter(|line| line.starts_with('#'));
+    headings
+        .map(|line| {
+            let heading = line.trim_start_matches('#').trim().to_lowercase();
+            let kept =
+                heading.chars().filter(|character| character.is_alphanumeric() || " -_".contains(*character));
+            kept.map(|character| if character == ' ' { '-' } else { character }).collect()
+        })
+        .collect()
+}
+
+#[test]
+fn links_in_the_documentation_lead_somewhere() {
+    let mut offences = Vec::new();
+    for path in with_extension("md") {
+        let text = read(&path);
+        for (number, target) in links(&text) {
+            if target.contains("://") || target.starts_with("mailto:") {
+                continue;
+            }
+            let (file, anchor) = target.split_once('#').unwrap_or((target.as_str(), ""));
+            let folder = path.parent().expect("a file is in a folder");
+            let page = if file.is_empty() { path.clone() } else { folder.join(file) };
+            let found = page.exists() && (anchor.is_empty() || anchors(&read(&page)).contains(anchor));
+            if !found {
+                offences.push(format!("{}:{number}: {target}", relative(&path)));
+            }
+        }
+    }
+    expect_none("these links lead nowhere", &offences);
+}

@@ -358,7 +358,7 @@ impl<B: Broker> CommandHandler<B> {
 }
 
 /// The key of a share's lease, and the name of the consumer that reads its commands.
-fn lease_key(share: Share) -> String {
+pub(crate) fn lease_key(share: Share) -> String {
     format!("command-handler-{}", share.name())
 }
 

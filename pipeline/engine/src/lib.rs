@@ -30,6 +30,8 @@ pub mod round;
 pub mod settlement;
 pub mod shutdown;
 pub mod stage;
+pub mod stage_check;
+pub mod stage_needs;
 pub mod state_cache;
 pub mod stream_reader;
 pub mod telemetry;

@@ -14,6 +14,8 @@ use crate::health::{Readiness, serve};
 use crate::metrics::Metrics;
 use crate::nats_broker::NatsBroker;
 use crate::shutdown::{Shutdown, within_limit};
+use crate::stage_check::check_stage;
+use crate::stage_needs::stage_needs;
 use crate::telemetry;
 
 /// Which stage a binary is.
@@ -46,6 +48,9 @@ pub struct StageArguments {
     /// Check the configuration without connecting, and end
     #[arg(long)]
     pub check_config: bool,
+    /// With --check-config: also ask the server whether this stage could work
+    #[arg(long, requires = "check_config")]
+    pub connect: bool,
     /// Print each key, its value and where it comes from, and end
     #[arg(long)]
     pub dump_config: bool,
@@ -131,13 +136,17 @@ where
         .build()
         .map_err(|source| StartError { what: "the runtime", source }.into())
         .and_then(|runtime| {
-            let result = runtime.block_on(supervise(identity, loaded.config, run));
+            let result = if arguments.connect {
+                runtime.block_on(check_server(identity, &loaded.config))
+            } else {
+                runtime.block_on(supervise(identity, loaded.config, run)).map(|()| ExitCode::Ok)
+            };
             // A stage that was too slow may be stuck in a blocking call: waiting for it would defeat the limit.
             runtime.shutdown_background();
             result
         });
     match ended {
-        Ok(()) => ExitCode::Ok.into(),
+        Ok(code) => code.into(),
         Err(error) => {
             print_error(&one_line(&*error));
             error.exit_code().into()
@@ -212,6 +221,18 @@ where
     }
 }
 
+/// Lists what a stage needs of the server and whether it is there; the code of the first trouble.
+async fn check_server<S>(identity: StageIdentity, config: &Config<S>) -> Result<ExitCode, AnyFailure> {
+    let instance = &config.process.instance;
+    let needs = stage_needs(identity.name, instance).unwrap_or_default();
+    let client = ClientIdentity::of_stage(identity.name, instance);
+    let checks = check_stage(&config.nats, &client, &needs).await?;
+    let lines: String = checks.iter().map(|check| format!("{check}\n")).collect();
+    let shown = show(&lines);
+    let trouble = checks.iter().find_map(|check| check.result.as_ref().err());
+    Ok(trouble.map_or(shown, |trouble| trouble.code))
+}
+
 fn parse(
     identity: StageIdentity,
     arguments: impl IntoIterator<Item = OsString>,
@@ -244,7 +265,7 @@ fn answer<S>(identity: StageIdentity, arguments: &StageArguments, loaded: &Loade
         Some(loaded.reference_file(identity.name))
     } else if arguments.dump_config {
         Some(loaded.dump())
-    } else if arguments.check_config {
+    } else if arguments.check_config && !arguments.connect {
         Some("the configuration is valid\n".to_owned())
     } else {
         None

@@ -8,6 +8,7 @@ pub mod golden;
 pub mod memory_broker;
 pub mod memory_rows;
 pub mod project;
+pub mod restricted_server;
 pub mod sequential_handler;
 pub mod simulation;
 pub mod stage_files;

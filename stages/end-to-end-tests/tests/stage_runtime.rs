@@ -191,3 +191,16 @@ async fn an_address_that_another_process_uses_ends_with_78() {
         words(&result.stderr)
     );
 }
+
+#[tokio::test]
+async fn a_check_with_the_server_lists_what_it_found() {
+    let server = TestServer::start().await;
+    let url = format!("nats.url={}", server.url());
+    let result = output(&["--check-config", "--connect", "--set", &url]).await;
+    assert_eq!(result.status.code(), Some(0), "{}", words(&result.stderr));
+    assert!(words(&result.stdout).starts_with("ok      server version: 2."), "{}", words(&result.stdout));
+    let unreachable = format!("nats.url=nats://127.0.0.1:{}", free_port().unwrap());
+    let arguments =
+        ["--check-config", "--connect", "--set", &unreachable, "--set", "nats.connect_timeout=100ms"];
+    assert_eq!(output(&arguments).await.status.code(), Some(69));
+}

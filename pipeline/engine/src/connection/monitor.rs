@@ -1,6 +1,7 @@
 //! What a connection does over its life, told once each: log lines, counters, and the readiness condition.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_nats::{Client, ClientError, Event, ServerError};
@@ -14,6 +15,17 @@ pub struct ConnectionMonitor {
     metrics: ConnectionMetrics,
     condition: Condition,
     told: Arc<Mutex<Told>>,
+    listener: Option<Listener>,
+}
+
+/// Hears everything that the client tells.
+#[derive(Clone)]
+struct Listener(Arc<dyn Fn(&Event) + Send + Sync>);
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Listener")
+    }
 }
 
 /// More different troubles than this between two connects are told again from the start: memory is bounded.
@@ -32,7 +44,7 @@ impl ConnectionMonitor {
     #[must_use]
     pub fn new(metrics: ConnectionMetrics, condition: Condition) -> Self {
         condition.fails("not connected to NATS yet");
-        Self { metrics, condition, told: Arc::default() }
+        Self { metrics, condition, told: Arc::default(), listener: None }
     }
 
     /// For tools that have neither metrics nor readiness.
@@ -42,6 +54,11 @@ impl ConnectionMonitor {
             crate::metrics::Metrics::new().connection(),
             crate::health::Readiness::new().condition("nats"),
         )
+    }
+
+    /// The same, and `listener` hears everything that the client tells.
+    pub(crate) fn with_listener(self, listener: impl Fn(&Event) + Send + Sync + 'static) -> Self {
+        Self { listener: Some(Listener(Arc::new(listener))), ..self }
     }
 
     pub(super) fn was_connected(&self) -> bool {
@@ -65,6 +82,9 @@ impl ConnectionMonitor {
     }
 
     pub(super) fn observe(&self, event: &Event) {
+        if let Some(Listener(listener)) = &self.listener {
+            listener(event);
+        }
         match event {
             Event::Connected => {
                 if self.was_connected() && self.set_connected() {

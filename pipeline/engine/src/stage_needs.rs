@@ -1,0 +1,145 @@
+//! What each stage asks of the server: streams, consumers, subjects. The allow-lists of `config/nats-server.conf` and the
+//! checks of `--check-config --connect` are both made from it, so that neither can be narrower or wider than the other.
+
+use crate::{
+    command_handler::{Share, lease_key},
+    connection::process_name,
+    contract::{
+        dead_letter::DEAD_LETTER_PREFIX,
+        outcome::OUTCOME_PREFIX,
+        stream_names::{COMMANDS, DEAD_LETTERS, EVENTS, LEASES_BUCKET, OUTCOMES, REPORTS},
+        subject::EVENT_PREFIX,
+    },
+    provision::leases_stream,
+};
+
+/// A consumer that a stage makes at its own position, reads through and deletes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReaderNeed {
+    /// The stream.
+    pub stream: String,
+    /// The consumer.
+    pub consumer: String,
+}
+
+/// Subjects that a stage appends to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppendNeed {
+    /// The stream that takes them.
+    pub stream: String,
+    /// A subject, with wildcards.
+    pub subject: String,
+}
+
+/// What a stage asks of the server.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StageNeeds {
+    /// Streams that it looks at: they must be there and be as defined.
+    pub streams: Vec<String>,
+    /// What it reads in order.
+    pub readers: Vec<ReaderNeed>,
+    /// What it appends.
+    pub appends: Vec<AppendNeed>,
+    /// Streams of which it gets single messages from the leader.
+    pub gets: Vec<String>,
+    /// Streams of which it gets messages by subject from any replica.
+    pub direct_gets: Vec<String>,
+    /// Streams that it purges of what is no longer needed.
+    pub purges: Vec<String>,
+    /// Subjects that it listens to, besides its own inbox.
+    pub listens: Vec<String>,
+    /// Whether it answers requests.
+    pub answers: bool,
+}
+
+/// What the stage `name` needs as the process of that `instance`; `None` for a name that is no stage.
+pub fn stage_needs(name: &str, instance: &str) -> Option<StageNeeds> {
+    let process = process_name(name, instance);
+    match name {
+        "command-handler" => Some(command_handler(&process)),
+        "projector" => Some(projector(&process)),
+        "reporter" => Some(reporter(&process)),
+        _ => None,
+    }
+}
+
+fn command_handler(process: &str) -> StageNeeds {
+    let share = Share::ALL;
+    let lease = format!("$KV.{LEASES_BUCKET}.{}", lease_key(share));
+    StageNeeds {
+        streams: owned(&[COMMANDS, EVENTS, OUTCOMES]),
+        readers: vec![reader(COMMANDS, &lease_key(share)), reader(OUTCOMES, &format!("{process}-ids"))],
+        appends: vec![
+            append(EVENTS, format!("{EVENT_PREFIX}.*.*.*")),
+            append(OUTCOMES, format!("{OUTCOME_PREFIX}.{}", share.name())),
+            append(DEAD_LETTERS, format!("{DEAD_LETTER_PREFIX}.*.*")),
+            append(&leases_stream(), lease.clone()),
+        ],
+        gets: vec![OUTCOMES.to_owned(), EVENTS.to_owned(), leases_stream()],
+        direct_gets: owned(&[EVENTS]),
+        listens: vec![lease],
+        answers: true,
+        ..StageNeeds::default()
+    }
+}
+
+fn projector(process: &str) -> StageNeeds {
+    StageNeeds {
+        streams: owned(&[EVENTS, OUTCOMES]),
+        readers: vec![reader(EVENTS, process), reader(OUTCOMES, &format!("{process}-outcomes"))],
+        gets: owned(&[EVENTS, OUTCOMES]),
+        listens: vec!["query.>".to_owned(), "$SRV.>".to_owned()],
+        answers: true,
+        ..StageNeeds::default()
+    }
+}
+
+fn reporter(process: &str) -> StageNeeds {
+    StageNeeds {
+        streams: owned(&[EVENTS, REPORTS]),
+        readers: vec![reader(EVENTS, process)],
+        appends: vec![append(REPORTS, "report.*.*.*.*".to_owned())],
+        gets: owned(&[EVENTS, REPORTS]),
+        listens: vec!["query.>".to_owned(), "$SRV.>".to_owned()],
+        answers: true,
+        ..StageNeeds::default()
+    }
+}
+
+impl StageNeeds {
+    /// The subjects that the server must let it publish to; `api` is the prefix of JetStream's API, `$JS.API` without a
+    /// domain.
+    pub fn publish_subjects(&self, api: &str) -> Vec<String> {
+        let mut subjects = Vec::new();
+        subjects.extend(self.streams.iter().map(|stream| format!("{api}.STREAM.INFO.{stream}")));
+        for ReaderNeed { stream, consumer } in &self.readers {
+            for operation in ["CREATE", "DELETE", "INFO", "MSG.NEXT"] {
+                subjects.push(format!("{api}.CONSUMER.{operation}.{stream}.{consumer}"));
+            }
+        }
+        subjects.extend(self.gets.iter().map(|stream| format!("{api}.STREAM.MSG.GET.{stream}")));
+        subjects.extend(self.direct_gets.iter().map(|stream| format!("{api}.DIRECT.GET.{stream}")));
+        subjects.extend(self.purges.iter().map(|stream| format!("{api}.STREAM.PURGE.{stream}")));
+        subjects.extend(self.appends.iter().map(|append| append.subject.clone()));
+        subjects
+    }
+
+    /// The subjects that the server must let it subscribe to, `inbox` being the first part of its replies.
+    pub fn subscribe_subjects(&self, inbox: &str) -> Vec<String> {
+        let mut subjects = vec![format!("{inbox}.>")];
+        subjects.extend(self.listens.iter().cloned());
+        subjects
+    }
+}
+
+fn owned(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+fn reader(stream: &str, consumer: &str) -> ReaderNeed {
+    ReaderNeed { stream: stream.to_owned(), consumer: consumer.to_owned() }
+}
+
+fn append(stream: &str, subject: String) -> AppendNeed {
+    AppendNeed { stream: stream.to_owned(), subject }
+}

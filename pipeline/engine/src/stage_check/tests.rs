@@ -1,3 +1,5 @@
+//! The check against real servers: nothing missing, everything missing, one permission missing.
+
 use super::*;
 use crate::{
     config::{Origins, load_connection},

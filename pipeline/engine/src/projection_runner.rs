@@ -30,6 +30,8 @@ use self::{
 use crate::{
     broker::{Broker, BrokerError, ReadError},
     contract::stream_names::{EVENTS, OUTCOMES},
+    exit_code::{ExitCode, Failure},
+    metrics::Metrics,
     read_store::{ReadStore, StoreError},
 };
 
@@ -62,6 +64,8 @@ pub struct RunnerConfig {
     pub durable_interval: Duration,
     /// How often the stream's end and generation are looked at.
     pub stream_check_interval: Duration,
+    /// Where readers and the file are counted.
+    pub metrics: Metrics,
 }
 
 impl RunnerConfig {
@@ -74,6 +78,7 @@ impl RunnerConfig {
             batch_max: BATCH_MAX_DEFAULT,
             durable_interval: DURABLE_INTERVAL_DEFAULT,
             stream_check_interval: STREAM_CHECK_INTERVAL_DEFAULT,
+            metrics: Metrics::new(),
         }
     }
 }
@@ -95,6 +100,16 @@ pub enum RunnerError {
 impl From<BrokerError> for RunnerError {
     fn from(error: BrokerError) -> Self {
         Self::Read(ReadError::Broker(error))
+    }
+}
+
+impl Failure for RunnerError {
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Store(error) => error.exit_code(),
+            Self::Read(error) => error.exit_code(),
+            Self::Writer(_) => ExitCode::Software,
+        }
     }
 }
 

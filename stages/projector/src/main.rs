@@ -1,1 +1,20 @@
-fn main() {}
+//! `projector`. Arguments, environment and exit code only.
+
+use std::process::ExitCode;
+
+use millstream_engine::{
+    config::Config,
+    stage::{StageIdentity, StageRuntime, run_stage},
+};
+use projector::config::StageConfig;
+
+const IDENTITY: StageIdentity = StageIdentity {
+    name: "projector",
+    version: env!("CARGO_PKG_VERSION"),
+    about: "Fills views from EVENTS and OUTCOMES and answers queries of them",
+};
+
+fn main() -> ExitCode {
+    let run = |config: Config<StageConfig>, runtime: StageRuntime| projector::run(config, runtime);
+    run_stage(IDENTITY, std::env::args_os(), std::env::vars_os(), run)
+}

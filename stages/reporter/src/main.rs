@@ -1,1 +1,20 @@
-fn main() {}
+//! `reporter`. Arguments, environment and exit code only.
+
+use std::process::ExitCode;
+
+use millstream_engine::{
+    config::Config,
+    stage::{StageIdentity, StageRuntime, run_stage},
+};
+use reporter::config::StageConfig;
+
+const IDENTITY: StageIdentity = StageIdentity {
+    name: "reporter",
+    version: env!("CARGO_PKG_VERSION"),
+    about: "Keeps daily reports as a ledger, publishes their revisions and answers queries of them",
+};
+
+fn main() -> ExitCode {
+    let run = |config: Config<StageConfig>, runtime: StageRuntime| reporter::run(config, runtime);
+    run_stage(IDENTITY, std::env::args_os(), std::env::vars_os(), run)
+}

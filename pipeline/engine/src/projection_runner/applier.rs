@@ -7,8 +7,11 @@ use super::{
     projection_set::{Feed, Member, ProjectionSet},
     status::{Halt, StatusBoard},
 };
+use tokio::time::Instant;
+
 use crate::{
     contract::{dead_letter::cause_chain, outcome::OutcomeRecord},
+    metrics::{Metrics, StoreMetrics},
     projection::{OutcomeProjection, ProjectionError, Rows},
     read_store::{Changes, Checkpoint, Durability, ProjectionRows, ReadStore, Snapshot, StoreError},
 };
@@ -60,6 +63,7 @@ pub(super) struct Applier {
     statuses: StatusBoard,
     /// By the set's indices; `None` until the source has set it.
     checkpoints: Vec<Option<Checkpoint>>,
+    metrics: StoreMetrics,
 }
 
 /// What became of one member in a batch.
@@ -70,9 +74,16 @@ struct Progress<'s> {
 }
 
 impl Applier {
-    pub(super) fn new(store: ReadStore, set: Arc<ProjectionSet>, statuses: StatusBoard) -> Self {
+    pub(super) fn new(
+        store: ReadStore,
+        set: Arc<ProjectionSet>,
+        statuses: StatusBoard,
+        metrics: &Metrics,
+    ) -> Self {
         let checkpoints = set.members.iter().map(|_| None).collect();
-        Self { store, set, statuses, checkpoints }
+        let name =
+            store.path().file_stem().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        Self { store, set, statuses, checkpoints, metrics: metrics.store(&name) }
     }
 
     /// Starts a member behind its stored checkpoint.
@@ -95,7 +106,25 @@ impl Applier {
 
     /// Makes everything that was committed before durable.
     pub(super) fn sync(&self) -> Result<(), StoreError> {
-        self.store.commit(Vec::new(), Durability::Durable)
+        self.commit(Vec::new(), Durability::Durable)
+    }
+
+    fn commit(&self, changes: Vec<Changes<'_>>, durability: Durability) -> Result<(), StoreError> {
+        let rows: usize = changes.iter().map(|each| each.rows.changed()).sum();
+        let began = Instant::now();
+        self.store.commit(changes, durability)?;
+        let seconds = began.elapsed().as_secs_f64();
+        self.metrics.rows.inc_by(rows as u64);
+        match durability {
+            Durability::Volatile => self.metrics.commit_seconds.observe(seconds),
+            Durability::Durable => {
+                self.metrics.durable_commit_seconds.observe(seconds);
+                if let Ok(file) = std::fs::metadata(self.store.path()) {
+                    self.metrics.bytes.set(i64::try_from(file.len()).unwrap_or(i64::MAX));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Applies a batch to every member that wants its messages and is not beyond them.
@@ -122,7 +151,7 @@ impl Applier {
                 checkpoint: progress.checkpoint,
             });
         }
-        self.store.commit(changes, durability)?;
+        self.commit(changes, durability)?;
         for (member, checkpoint) in reached {
             self.resume(member, checkpoint);
         }

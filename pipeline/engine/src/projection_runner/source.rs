@@ -1,7 +1,13 @@
 //! Reads one stream for its projections: judges their checkpoints, reads on behind the earliest, and begins again when
 //! the stream turns out not to be the one it was.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
@@ -15,7 +21,7 @@ use super::{
     feed::{CommitSorter, Item, record_item},
     projection_set::{Member, ProjectionSet},
     status::StatusBoard,
-    writer::{Start, Work},
+    writer::{Messages, Start, Work},
 };
 use crate::{
     broker::{Broker, BrokerError, ReadError, ReaderConfig, StreamReader, StreamState},
@@ -50,6 +56,8 @@ pub(super) struct Source<B> {
     members: Arc<[usize]>,
     /// Whether the stream was there.
     begun: bool,
+    /// Where the stream ended when it was last looked at.
+    stream_end: AtomicU64,
 }
 
 /// Why reading has ended without an error.
@@ -72,7 +80,19 @@ impl<B: Broker> Source<B> {
     ) -> Self {
         let members = config.members.as_slice().into();
         let sorter = CommitSorter::new();
-        Self { broker, store, set, statuses, config, inbox, memory, sorter, members, begun: false }
+        Self {
+            broker,
+            store,
+            set,
+            statuses,
+            config,
+            inbox,
+            memory,
+            sorter,
+            members,
+            begun: false,
+            stream_end: AtomicU64::new(0),
+        }
     }
 
     /// Reads until `stop`.
@@ -231,9 +251,10 @@ impl<B: Broker> Source<B> {
     async fn hand_over(&mut self, messages: Vec<StoredMessage>) -> Result<(), mpsc::error::SendError<Work>> {
         let memory = self.reserve(&messages).await;
         let items = messages.into_iter().map(|message| self.item(message)).collect();
+        let messages = Messages { items, memory, stream_end: self.stream_end.load(Ordering::Relaxed) };
         let work = match self.config.stream {
-            OUTCOMES => Work::Records { items, memory },
-            _ => Work::Commits { items, memory },
+            OUTCOMES => Work::Records(messages),
+            _ => Work::Commits(messages),
         };
         self.inbox.send(work).await
     }
@@ -276,6 +297,7 @@ impl<B: Broker> Source<B> {
     }
 
     fn look(&self, state: &StreamState) {
+        self.stream_end.store(state.last_sequence, Ordering::Relaxed);
         for member in self.members.iter() {
             self.statuses.stream_end(*member, state.last_sequence);
         }

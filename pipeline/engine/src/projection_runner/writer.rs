@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use tokio::{
     runtime::Handle,
     sync::{OwnedSemaphorePermit, mpsc, oneshot},
@@ -17,7 +18,11 @@ use super::{
     projection_set::ProjectionSet,
     status::StatusBoard,
 };
-use crate::read_store::{Durability, ProjectionId, ReadStore, StoreError};
+use crate::{
+    contract::stream_names::{EVENTS, OUTCOMES},
+    metrics::ReaderMetrics,
+    read_store::{Durability, ProjectionId, ReadStore, StoreError},
+};
 
 /// Where a member begins.
 pub(super) struct Start {
@@ -25,14 +30,23 @@ pub(super) struct Start {
     pub(super) verdict: Verdict,
 }
 
+/// Messages that were read together.
+pub(super) struct Messages {
+    pub(super) items: Vec<Item>,
+    /// Held until they are applied.
+    pub(super) memory: Option<OwnedSemaphorePermit>,
+    /// Where their stream ended when it was last looked at.
+    pub(super) stream_end: u64,
+}
+
 /// What the thread is given to do. Everything is done in the order in which it was sent.
 pub(super) enum Work {
     /// Commits, in the order of EVENTS.
-    Commits { items: Vec<Item>, memory: Option<OwnedSemaphorePermit> },
+    Commits(Messages),
     /// Records, in the order of OUTCOMES.
-    Records { items: Vec<Item>, memory: Option<OwnedSemaphorePermit> },
+    Records(Messages),
     /// Rows of work in hand that are done.
-    Remove { removals: Vec<Removal> },
+    Remove { removals: Vec<Removal>, done: oneshot::Sender<()> },
     /// Where members begin, after judging their checkpoints.
     Start { starts: Vec<Start>, done: oneshot::Sender<()> },
     /// Answers when everything before it is committed.
@@ -52,6 +66,8 @@ struct Writer {
     durable_interval: Duration,
     /// When the file must be synced; `None` while everything is.
     sync_due: Option<Instant>,
+    commits: Counted,
+    records: Counted,
 }
 
 impl WriterThread {
@@ -64,12 +80,14 @@ impl WriterThread {
         inbox: mpsc::Receiver<Work>,
     ) -> Result<Self, RunnerError> {
         let writer = Writer {
-            applier: Applier::new(store, set, statuses),
+            applier: Applier::new(store, set, statuses, &config.metrics),
             inbox,
             runtime: Handle::current(),
             batch_max: config.batch_max,
             durable_interval: config.durable_interval,
             sync_due: None,
+            commits: Counted::new(config.metrics.reader(EVENTS, &config.events_consumer)),
+            records: Counted::new(config.metrics.reader(OUTCOMES, &config.outcomes_consumer)),
         };
         let (report, ended) = oneshot::channel();
         std::thread::Builder::new()
@@ -130,29 +148,41 @@ impl Writer {
     fn perform(&mut self, first: Work) -> Result<Option<Work>, StoreError> {
         let mut batch = Batch::default();
         let mut memory = Vec::new();
+        let mut removed = Vec::new();
+        let mut later = None;
         let mut next = Some(first);
         while let Some(work) = next.take() {
             match work {
-                Work::Commits { items, memory: permit } => {
-                    extend(&mut batch.commits, items);
-                    memory.extend(permit);
+                Work::Commits(messages) => {
+                    extend(&mut batch.commits, messages.items);
+                    self.commits.stream_end = messages.stream_end;
+                    memory.extend(messages.memory);
                 }
-                Work::Records { items, memory: permit } => {
-                    extend(&mut batch.records, items);
-                    memory.extend(permit);
+                Work::Records(messages) => {
+                    extend(&mut batch.records, messages.items);
+                    self.records.stream_end = messages.stream_end;
+                    memory.extend(messages.memory);
                 }
-                Work::Remove { removals } => batch.removals.extend(removals),
+                Work::Remove { removals, done } => {
+                    batch.removals.extend(removals);
+                    removed.push(done);
+                }
                 control if batch.is_empty() => return self.control(control).map(|()| None),
                 control => {
-                    self.apply(&batch)?;
-                    return Ok(Some(control));
+                    later = Some(control);
+                    break;
                 }
             }
             if batch.messages() < self.batch_max {
                 next = self.inbox.try_recv().ok();
             }
         }
-        self.apply(&batch).map(|()| None)
+        self.apply(&batch)?;
+        for done in removed {
+            // Whoever asked may have gone.
+            let _ = done.send(());
+        }
+        Ok(later)
     }
 
     fn control(&mut self, work: Work) -> Result<(), StoreError> {
@@ -167,7 +197,7 @@ impl Writer {
                 done
             }
             Work::Barrier { done } => done,
-            Work::Commits { .. } | Work::Records { .. } | Work::Remove { .. } => return Ok(()),
+            Work::Commits(_) | Work::Records(_) | Work::Remove { .. } => return Ok(()),
         };
         // Whoever asked may have gone.
         let _ = done.send(());
@@ -182,12 +212,35 @@ impl Writer {
         if durability == Durability::Durable {
             self.sync_due = None;
         }
+        self.commits.count(&batch.commits);
+        self.records.count(&batch.records);
         Ok(())
     }
 
     fn sync(&mut self) -> Result<(), StoreError> {
         self.sync_due = None;
         self.applier.sync()
+    }
+}
+
+/// What is counted of a stream.
+struct Counted {
+    metrics: ReaderMetrics,
+    stream_end: u64,
+}
+
+impl Counted {
+    fn new(metrics: ReaderMetrics) -> Self {
+        Self { metrics, stream_end: 0 }
+    }
+
+    fn count(&self, items: &[Item]) {
+        if let Some(last) = items.last() {
+            let age = Timestamp::now().duration_since(last.message.stored_at).unsigned_abs();
+            let sequence = last.message.sequence;
+            let pending = self.stream_end.saturating_sub(sequence);
+            self.metrics.handled(sequence, items.len() as u64, pending, age);
+        }
     }
 }
 
@@ -224,6 +277,7 @@ impl RowRemover {
     }
 
     /// Removes the rows of a projection's `table` that still have the given value; others have changed since and stay.
+    /// Returns when that is committed.
     ///
     /// # Errors
     /// [`RemovalError`] when the runner has ended.
@@ -233,6 +287,9 @@ impl RowRemover {
         table: &str,
         rows: Vec<(String, Vec<u8>)>,
     ) -> Result<(), RemovalError> {
+        if rows.is_empty() {
+            return Ok(());
+        }
         let member =
             self.set.members.iter().position(|member| member.id == *projection).ok_or(RemovalError)?;
         let removals = rows
@@ -240,6 +297,9 @@ impl RowRemover {
             .map(|(key, value)| Removal { member, table: table.to_owned(), key, value })
             .collect();
         let inbox = self.inbox.upgrade().ok_or(RemovalError)?;
-        inbox.send(Work::Remove { removals }).await.map_err(|_| RemovalError)
+        let (done, removed) = oneshot::channel();
+        inbox.send(Work::Remove { removals, done }).await.map_err(|_| RemovalError)?;
+        drop(inbox);
+        removed.await.map_err(|_| RemovalError)
     }
 }

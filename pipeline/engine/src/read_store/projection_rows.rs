@@ -57,6 +57,11 @@ impl<'s> ProjectionRows<'s> {
         self.undeclared.as_deref()
     }
 
+    /// How many rows it has changed.
+    pub fn changed(&self) -> usize {
+        self.tables.iter().map(|table| table.changes.len()).sum()
+    }
+
     pub(super) fn into_changed_tables(self) -> impl Iterator<Item = ChangedTable> {
         self.tables.into_iter().filter(|table| !table.changes.is_empty())
     }

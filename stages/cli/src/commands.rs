@@ -1,6 +1,7 @@
 //! The subcommands, one file each.
 
 pub(crate) mod decode;
+pub(crate) mod demo;
 pub(crate) mod history;
 pub(crate) mod import;
 pub(crate) mod query;

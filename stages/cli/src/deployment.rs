@@ -25,7 +25,7 @@ use millstream_engine::{
 use crate::{
     failure::CommandFailure,
     session::Session,
-    supervisor::{ProcessSpec, ReadyCheck, Supervised, Supervisor},
+    supervisor::{ProcessSpec, ReadyCheck, Supervised, Supervisor, process_list::ProcessEntry},
 };
 
 /// The stages in the order in which they are started: the program, and its section of the configuration.
@@ -131,6 +131,16 @@ impl Deployment {
         if let Some(server) = self.server.take() {
             server.stop(&talk).await;
         }
+    }
+
+    /// For commands to this deployment's server.
+    pub(crate) fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// A line of `processes.json`.
+    pub(crate) fn process(&self, name: &str) -> Option<ProcessEntry> {
+        self.supervisor.process(name)
     }
 
     /// How many processes there are, nats-server included.

@@ -16,7 +16,9 @@ use self::{failure::CommandFailure, session::Session, supervisor::tether, talk::
 
 mod command_publisher;
 mod commands;
+mod demo;
 mod deployment;
+mod dispatcher;
 mod event_json;
 mod failure;
 mod import;
@@ -48,6 +50,7 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Up(commands::up::UpArguments),
+    Demo(commands::demo::DemoArguments),
     Setup(commands::setup::SetupArguments),
     Send(commands::send::SendArguments),
     Import(commands::import::ImportArguments),
@@ -88,6 +91,7 @@ fn dispatch(command: Command, session: &Session) -> Result<u8, CommandFailure> {
     })?;
     match command {
         Command::Up(arguments) => runtime.block_on(commands::up::run(arguments, session)),
+        Command::Demo(arguments) => runtime.block_on(commands::demo::run(arguments, session)),
         Command::Setup(arguments) => runtime.block_on(commands::setup::run(arguments, session)),
         Command::Send(arguments) => return runtime.block_on(commands::send::run(arguments, session)),
         Command::Import(arguments) => runtime.block_on(commands::import::run(arguments, session)),

@@ -1,6 +1,7 @@
 //! Follows OUTCOMES from where it stood before something was sent: however often a handler is killed between recording an
 //! outcome and replying, the record is there.
 
+use async_nats::jetstream;
 use millstream_engine::{
     broker::{Broker as _, BrokerError, ReadError, ReaderConfig, StreamReader as _},
     contract::{
@@ -43,6 +44,7 @@ impl Failure for FollowError {
 #[derive(Debug)]
 pub(crate) struct OutcomeFollower {
     reader: NatsReader,
+    name: String,
 }
 
 impl OutcomeFollower {
@@ -52,15 +54,16 @@ impl OutcomeFollower {
     /// [`FollowError`].
     pub(crate) async fn begin(broker: &NatsBroker, purpose: &str) -> Result<Self, FollowError> {
         let state = broker.state(stream_names::OUTCOMES).await?;
+        let name = format!("{purpose}-{}", ulid::Ulid::generate());
         let config = ReaderConfig {
             stream: stream_names::OUTCOMES.to_owned(),
-            name: format!("{purpose}-{}", ulid::Ulid::generate()),
+            name: name.clone(),
             description: format!("millstream {purpose}: waits for outcomes"),
             after: state.last_sequence,
             filters: Vec::new(),
             replace_live: false,
         };
-        Ok(Self { reader: broker.read(config).await? })
+        Ok(Self { reader: broker.read(config).await?, name })
     }
 
     /// Waits for the next outcomes, in the order of their record. Cancelling the wait loses nothing.
@@ -74,5 +77,13 @@ impl OutcomeFollower {
             outcomes.extend(OutcomeRecord::from_stored(message)?.outcomes);
         }
         Ok(outcomes)
+    }
+
+    /// Takes its consumer away; without this the server does so by itself, later.
+    pub(crate) async fn end(self, jetstream: &jetstream::Context) {
+        let deleted = jetstream.delete_consumer_from_stream(&self.name, stream_names::OUTCOMES).await;
+        if let Err(error) = deleted {
+            tracing::debug!(%error, consumer = self.name, "the consumer is left to the server");
+        }
     }
 }

@@ -32,7 +32,7 @@ use tokio::{
 use self::process_list::{ProcessEntry, ProcessList};
 use crate::talk::Talk;
 
-mod process_list;
+pub(crate) mod process_list;
 mod readiness;
 pub(crate) mod tether;
 
@@ -138,6 +138,11 @@ impl Supervisor {
         let executable = std::env::current_exe()
             .map_err(|source| SupervisorError::File { path: PathBuf::from("millstream"), source })?;
         Ok(Self { list: Arc::new(ProcessList::new(&folder.join("processes.json"))), logs, executable, talk })
+    }
+
+    /// A line of the list.
+    pub(crate) fn process(&self, name: &str) -> Option<ProcessEntry> {
+        self.list.get(name)
     }
 
     /// Starts a process and keeps it running from now on.

@@ -11,6 +11,7 @@ use millstream_engine::exit_code::ExitCode;
 use serde_json::json;
 
 use crate::{
+    dispatcher::Dispatcher,
     failure::CommandFailure,
     import::{mapping::Mapping, rejects::Rejects, run::Import},
     output,
@@ -50,8 +51,8 @@ pub(crate) async fn run(arguments: ImportArguments, session: &Session) -> Result
         Rejects::new(&rejects_path, header).map_err(|error| CommandFailure::file(&rejects_path, &error))?;
     let connected = session.connect().await?;
     let bar = session.talk.bar("rows", rows);
-    let import = Import::new(connected, mapping, rejects, bar.clone());
-    let ended = import.run(reader, arguments.timeout).await;
+    let dispatcher = Dispatcher::begin(connected, "import", arguments.timeout).await?;
+    let ended = Import::new(dispatcher, mapping, rejects, bar.clone()).run(reader).await;
     bar.finish_and_clear();
     let (summary, rejects) = ended?;
     let rejects = rejects.finish().map_err(|error| CommandFailure::file(&rejects_path, &error))?;

@@ -106,12 +106,20 @@ impl ReportView {
         };
         let suffix = revision.map(|number| format!("#{number:06}")).unwrap_or_default();
         let view = ViewClient::new(client, self.context, &view, freshness);
-        let rows = match key {
-            Some(key) => view.get(&format!("{date}/{key}{suffix}")).await?.into_iter().collect(),
-            None => view.list(&format!("{date}/")).collect().await?,
-        };
-        let wanted = rows.into_iter().filter(|row: &ViewRow| row.key.ends_with(&suffix));
+        let rows = view.list(&format!("{date}/{}", key.unwrap_or_default())).collect().await?;
+        let wanted = rows.into_iter().filter(|row| match row.key.strip_suffix(&suffix) {
+            Some(within) => {
+                key.is_none_or(|key| within == format!("{date}/{key}") || self.is_about(row, key))
+            }
+            None => false,
+        });
         Ok(wanted.map(|row| row.value).collect())
+    }
+
+    /// A key may hold more than who the row is about, such as a currency; the first column is who.
+    fn is_about(&self, row: &ViewRow, key: &str) -> bool {
+        let first = self.columns.first().and_then(|column| row.value.get(column.name));
+        first.and_then(Value::as_str) == Some(key)
     }
 
     /// The rows as text.

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use async_nats::Subscriber;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use millstream_engine::{
@@ -141,6 +142,17 @@ async fn send_and_wait(
         CommandFailure::new(ExitCode::Unavailable, format_args!("cannot subscribe: {error}"))
     })?;
     let mut follower = OutcomeFollower::begin(&connected.broker, "send").await?;
+    let reply = wait(connected, command, &mut replies, &mut follower).await;
+    follower.end(&connected.jetstream).await;
+    reply
+}
+
+async fn wait(
+    connected: &Connected,
+    command: &OutgoingCommand,
+    replies: &mut Subscriber,
+    follower: &mut OutcomeFollower,
+) -> Result<OutcomeReply, CommandFailure> {
     let position = command_publisher::publish(&connected.broker, command).await?;
     loop {
         tokio::select! {

@@ -48,4 +48,9 @@ impl ProcessList {
         fs::write(&fresh, text)?;
         fs::rename(&fresh, &self.path)
     }
+
+    /// The entry of a name.
+    pub(crate) fn get(&self, name: &str) -> Option<ProcessEntry> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
 }

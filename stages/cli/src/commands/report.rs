@@ -102,7 +102,7 @@ impl ReportView {
     ) -> Result<Vec<Value>, QueryError> {
         let view = match revision {
             None => self.name.to_owned(),
-            Some(_) => format!("{}.revisions", self.name),
+            Some(_) => format!("{}-revisions", self.name),
         };
         let suffix = revision.map(|number| format!("#{number:06}")).unwrap_or_default();
         let view = ViewClient::new(client, self.context, &view, freshness);

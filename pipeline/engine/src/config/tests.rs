@@ -328,6 +328,27 @@ fn two_kinds_of_credentials_in_one_place_are_refused() {
 }
 
 #[test]
+fn credentials_in_an_url_of_natscli_count_when_there_are_no_others() {
+    let setup = Setup::new().context("plain", r#"{"url":"nats://ann:hush@a:1,nats://b:2"}"#);
+    let password = Secret::Inline("hush".to_owned());
+    let nats = setup.flag("nats.context=plain").config().nats;
+    assert_eq!(nats.urls, ["nats://a:1", "nats://b:2"]);
+    assert_eq!(nats.authentication, Authentication::Password { user: "ann".to_owned(), password });
+    let setup = Setup::new()
+        .context("both", r#"{"url":"nats://ann:hush@a:1","creds":"people.creds"}"#)
+        .flag("nats.context=both");
+    let credentials = Authentication::CredentialsFile(PathBuf::from("people.creds"));
+    assert_eq!(setup.config().nats.authentication, credentials);
+}
+
+#[test]
+fn of_several_credentials_in_natscli_variables_one_is_used() {
+    let setup = Setup::new().variable("NATS_CREDS", "people.creds").variable("NATS_NKEY", "seed.nk");
+    let credentials = Authentication::CredentialsFile(PathBuf::from("people.creds"));
+    assert_eq!(setup.config().nats.authentication, credentials);
+}
+
+#[test]
 fn an_empty_context_means_none_and_an_unknown_one_is_reported() {
     let setup = Setup::new()
         .context("production", r#"{"url":"nats://a"}"#)

@@ -137,6 +137,9 @@ impl ConnectionMonitor {
 
     fn server_error(&self, error: &ServerError) {
         let words = error.to_string();
+        if is_own_operation(&words) {
+            self.condition.fails(format!("{words}; see --check-config --connect"));
+        }
         if self.is_news(&words) {
             tracing::warn!(error = words, "the server reports an error");
         }
@@ -155,4 +158,12 @@ impl ConnectionMonitor {
         // Nothing panics while it is held, and a half-told story would do no harm.
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether what the server forbids is something that the process needs: asking JetStream, holding the lease, listening. Not so
+/// a reply to where a person asked for it.
+fn is_own_operation(words: &str) -> bool {
+    ["Publish to \"$JS.", "Publish to \"$KV.", "Subscription to "]
+        .iter()
+        .any(|operation| words.contains(&format!("Permissions Violation for {operation}")))
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::settings::place_urls;
+use super::settings::{keep_first_kind, place_urls};
 use crate::config::{Layer, Source, Value, expand_home};
 
 /// Variables of natscli that hold one of our values as it is.
@@ -61,6 +61,7 @@ pub(super) fn variables(environment: &BTreeMap<String, String>) -> Layer {
         let key = if set("NATS_PASSWORD").is_some() { "nats.user" } else { "nats.token" };
         put(key, "NATS_USER", user);
     }
+    keep_first_kind(&mut layer);
     if let Some(url) = set("NATS_URL") {
         place_urls(&mut layer, url, &Source::Variable("NATS_URL".to_owned()));
     }
@@ -107,6 +108,7 @@ pub(super) fn context(name: &str, environment: &BTreeMap<String, String>) -> Res
     if file.tls_first {
         layer.values.insert("nats.tls_first".to_owned(), (Value::Boolean(true), source.clone()));
     }
+    keep_first_kind(&mut layer);
     place_urls(&mut layer, &file.url, &source);
     Ok(layer)
 }

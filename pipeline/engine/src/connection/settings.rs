@@ -210,8 +210,7 @@ fn add_native_layers(keys: &mut SectionKeys<'_>) {
 /// Credentials come in kinds that exclude each other: the highest layer that has any decides the kind.
 fn keep_one_kind_of_credentials(keys: &mut SectionKeys<'_>) {
     let kinds_in = |layer: &Layer| {
-        let has = |kind: &&&[&str]| kind.iter().any(|key| layer.values.contains_key(*key));
-        CREDENTIAL_KINDS.iter().filter(has).copied().collect::<Vec<_>>()
+        CREDENTIAL_KINDS.iter().filter(|kind| has_any(layer, kind)).copied().collect::<Vec<_>>()
     };
     let Some(kinds) = keys.layers().iter().rev().map(kinds_in).find(|kinds| !kinds.is_empty()) else {
         return;
@@ -308,8 +307,10 @@ fn choose_secret(keys: &mut SectionKeys<'_>, name: &str, file: Option<PathBuf>) 
     }
 }
 
-/// Splits the user and password off URLs of natscli, where they are allowed.
+/// Splits the user and password off URLs of natscli, where they are allowed. They count when the layer has no other
+/// credentials.
 pub(super) fn place_urls(layer: &mut Layer, text: &str, source: &Source) {
+    let has_credentials = CREDENTIAL_KINDS.iter().any(|kind| has_any(layer, kind));
     let mut urls = Vec::new();
     for url in text.split(',').map(str::trim).filter(|url| !url.is_empty()) {
         let (scheme, rest) = url.split_once("://").unwrap_or(("nats", url));
@@ -318,21 +319,30 @@ pub(super) fn place_urls(layer: &mut Layer, text: &str, source: &Source) {
             continue;
         };
         urls.push(format!("{scheme}://{host}"));
-        let mut put = |key: &str, secret: &str| {
-            layer
-                .values
-                .entry(format!("nats.{key}"))
-                .or_insert((Value::Word(secret.to_owned()), source.clone()));
+        let values = match credentials.split_once(':') {
+            Some((user, password)) => vec![("nats.user", user), ("nats.password", password)],
+            None => vec![("nats.token", credentials)],
         };
-        match credentials.split_once(':') {
-            Some((user, password)) => {
-                put("user", user);
-                put("password", password);
-            }
-            None => put("token", credentials),
+        for (key, secret) in values.into_iter().filter(|_| !has_credentials) {
+            let value = (Value::Word(secret.to_owned()), source.clone());
+            layer.values.entry(key.to_owned()).or_insert(value);
         }
     }
     if !urls.is_empty() {
         layer.values.insert("nats.url".to_owned(), (Value::List(urls), source.clone()));
     }
+}
+
+/// Of several kinds of credentials that natscli has in one place it uses one: that is kept.
+pub(super) fn keep_first_kind(layer: &mut Layer) {
+    let order = ["nats.user", "nats.credentials_file", "nats.nkey_file", "nats.token"];
+    let first = order.into_iter().find(|key| layer.values.contains_key(*key));
+    let kept = CREDENTIAL_KINDS.iter().find(|kind| first.is_some_and(|key| kind.contains(&key)));
+    for kind in CREDENTIAL_KINDS.iter().filter(|kind| Some(*kind) != kept) {
+        layer.values.retain(|key, _| !kind.contains(&key.as_str()));
+    }
+}
+
+fn has_any(layer: &Layer, kind: &[&str]) -> bool {
+    kind.iter().any(|key| layer.values.contains_key(*key))
 }

@@ -222,3 +222,35 @@ async fn an_nkey_from_a_file_signs_and_a_file_without_one_is_named() {
     assert!(matches!(error, ConnectError::Unusable { .. }), "{error:?}");
     assert!(error.to_string().contains("seed.nk"), "{error}");
 }
+
+#[tokio::test]
+async fn what_the_server_forbids_shows_in_readiness_unless_it_is_a_reply() {
+    let everything = vec![">".to_owned()];
+    let users = [("projector".to_owned(), vec!["unused".to_owned()], everything)];
+    let server = crate::testing::restricted_server::RestrictedServer::start(&users).await;
+    let folder = tempfile::TempDir::new().unwrap();
+    let password = folder.path().join("password");
+    std::fs::write(&password, crate::testing::restricted_server::RestrictedServer::PASSWORD).unwrap();
+    let settings = settings(&[
+        format!("nats.url={}", server.url()),
+        "nats.user=projector".to_owned(),
+        format!("nats.password_file={}", password.display()),
+    ]);
+    let observed = Observed::new();
+    let (heard, mut hears) = tokio::sync::mpsc::unbounded_channel();
+    let monitor = observed.monitor.clone().with_listener(move |event| {
+        if matches!(event, async_nats::Event::ServerError(_)) {
+            heard.send(()).unwrap();
+        }
+    });
+    let client = connect(&settings, &identity(), &monitor).await.unwrap();
+    // Events are handled one after the other: when the second is heard, the first has had its effect.
+    for reply in ["reply.to.a.person", "reply.to.another"] {
+        client.publish(reply, "".into()).await.unwrap();
+        hears.recv().await.unwrap();
+    }
+    assert_eq!(observed.readiness.reasons(), Vec::<String>::new());
+    client.publish("$JS.API.STREAM.INFO.EVENTS", "".into()).await.unwrap();
+    until("the reason", || observed.readiness.reasons().concat().contains("$JS.API.STREAM.INFO.EVENTS"))
+        .await;
+}

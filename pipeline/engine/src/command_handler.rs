@@ -21,6 +21,7 @@ use crate::{
         subject::{COMMAND_QUEUE_PREFIX, PARTITIONS},
     },
     decider::AggregateRegistry,
+    group_append::AppendStrategy,
     health::{Condition, Readiness},
     id_index::{IdIndex, IdIndexError},
     metrics::{Count, HandlerMetrics, Metrics, ReaderMetrics},
@@ -78,6 +79,8 @@ pub struct HandlerSettings {
     pub round_max: NonZeroUsize,
     /// Most aggregate states kept in memory.
     pub states_max: NonZeroUsize,
+    /// How commits travel.
+    pub append_strategy: AppendStrategy,
     /// How long a silent handler keeps its turn.
     pub lease_time_to_live: Duration,
 }
@@ -175,7 +178,12 @@ impl<B: Broker> CommandHandler<B> {
         let ids = RunIds::new(run);
         Self {
             cache: StateCache::new(settings.states_max),
-            settlement: Settlement::new(broker.clone(), ids.clone(), observed.metrics.clone()),
+            settlement: Settlement::new(
+                broker.clone(),
+                ids.clone(),
+                settings.append_strategy,
+                observed.metrics.clone(),
+            ),
             index: Arc::new(index),
             broker,
             registry,

@@ -1,6 +1,8 @@
 //! The event store: EVENTS as one history an aggregate. Append with expectation; load. Reading in order is
 //! [`crate::stream_reader`]'s.
 
+use bytes::Bytes;
+
 use crate::{
     broker::{AppendError, Appended, Broker, BrokerError, NewMessage},
     contract::{
@@ -33,13 +35,13 @@ pub struct NewCommit {
     /// What to append.
     pub commit: Commit,
     /// [`Commit::encode`] of it.
-    pub body: Vec<u8>,
+    pub body: Bytes,
 }
 
 impl NewCommit {
     /// Encodes `commit`.
     pub fn new(stream_id: StreamId, expected_last: u64, commit: Commit) -> Self {
-        let body = commit.encode();
+        let body = commit.encode().into();
         Self { stream_id, expected_last, commit, body }
     }
 
@@ -51,7 +53,7 @@ impl NewCommit {
             subject: self.stream_id.event_subject(),
             expected_last: Some(self.expected_last),
             headers,
-            payload: self.body.clone().into(),
+            payload: self.body.clone(),
         }
     }
 }
@@ -85,16 +87,6 @@ impl<B: Broker> EventStore<B> {
     /// [`AppendError`]; after a conflict or an unclear answer the aggregate's history tells what is true.
     pub async fn append(&self, commit: &NewCommit) -> Result<Appended, AppendError> {
         self.broker.append(EVENTS, commit.message()).await
-    }
-
-    /// Appends commits of different aggregates, all or none; the answers are their sequences, in order.
-    ///
-    /// # Errors
-    /// As [`Self::append`], for all of them.
-    pub async fn append_atomically(&self, commits: &[&NewCommit]) -> Result<Vec<u64>, AppendError> {
-        let messages = commits.iter().map(|commit| commit.message()).collect();
-        let last = self.broker.append_atomically(EVENTS, messages).await?.sequence;
-        Ok((last + 1 - commits.len() as u64..=last).collect())
     }
 
     /// An aggregate's commits behind sequence `after`, in order; those appended last may be missing.

@@ -12,6 +12,7 @@ pub mod contract;
 pub mod decider;
 pub mod event_store;
 pub mod exit_code;
+pub mod group_append;
 pub mod health;
 pub mod id_index;
 pub mod metrics;

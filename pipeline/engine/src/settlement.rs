@@ -7,7 +7,7 @@
 
 mod sorted;
 
-use futures::{FutureExt, StreamExt, future::join_all, stream};
+use futures::{FutureExt, StreamExt, stream};
 
 use crate::{
     aggregate_state::AggregateState,
@@ -16,10 +16,11 @@ use crate::{
         commit::{StoredCommit, commit_hash},
         dead_letter::{DeadLetter, cause_chain},
         outcome::Outcome,
-        stream_names::{COMMANDS, DEAD_LETTERS},
+        stream_names::{COMMANDS, DEAD_LETTERS, EVENTS},
         subject::StreamId,
     },
     event_store::{EventStore, LoadError, NewCommit},
+    group_append::{AppendStrategy, GroupAppend},
     id_index::{IdIndex, IdIndexError},
     metrics::HandlerMetrics,
     retry::{Backoff, RunIds},
@@ -68,6 +69,7 @@ struct Settled {
 pub struct Settlement<B> {
     broker: B,
     store: EventStore<B>,
+    appends: GroupAppend<B>,
     ids: RunIds,
     /// Whether to take an aggregate that is not in the cache for a new one, which costs nothing when it is.
     suppose_new: bool,
@@ -76,8 +78,15 @@ pub struct Settlement<B> {
 
 impl<B: Broker> Settlement<B> {
     /// Settles over `broker`.
-    pub fn new(broker: B, ids: RunIds, metrics: HandlerMetrics) -> Self {
-        Self { store: EventStore::new(broker.clone()), broker, ids, suppose_new: true, metrics }
+    pub fn new(broker: B, ids: RunIds, strategy: AppendStrategy, metrics: HandlerMetrics) -> Self {
+        Self {
+            store: EventStore::new(broker.clone()),
+            appends: GroupAppend::new(broker.clone(), EVENTS, strategy),
+            broker,
+            ids,
+            suppose_new: true,
+            metrics,
+        }
     }
 
     /// Settles a round: one outcome for each command, in their order.
@@ -172,7 +181,7 @@ impl<B: Broker> Settlement<B> {
 
     /// Decides all aggregates, appends all commits together. Answers what is settled and how many conflicts there were.
     async fn settle_quickly<'a>(
-        &self,
+        &mut self,
         all: Vec<(Group<'a>, AggregateState)>,
         slow: &mut Vec<Unsettled<'a>>,
     ) -> (Vec<Settled>, usize) {
@@ -183,8 +192,9 @@ impl<B: Broker> Settlement<B> {
                 Err((group, _)) => slow.push(Unsettled { group, outcomes: Vec::new() }),
             }
         }
-        let appends: Vec<&NewCommit> = decided.iter().filter_map(|each| each.append.as_ref()).collect();
-        let mut answers = self.append_all(&appends).await.into_iter();
+        let appends =
+            decided.iter().filter_map(|each| each.append.as_ref().map(NewCommit::message)).collect();
+        let mut answers = self.appends.append_all(appends).await.into_iter();
         let mut settled = Vec::with_capacity(decided.len());
         let mut conflicts = 0;
         for each in decided {
@@ -232,11 +242,6 @@ impl<B: Broker> Settlement<B> {
             }
             Err(error) => Err((group, Box::new(error))),
         }
-    }
-
-    async fn append_all(&self, appends: &[&NewCommit]) -> Vec<Result<u64, AppendError>> {
-        let answers = join_all(appends.iter().map(|append| self.store.append(append))).await;
-        answers.into_iter().map(|answer| answer.map(|appended| appended.sequence)).collect()
     }
 
     /// Reads the current history, decides, appends; again until every command of the group has its outcome.

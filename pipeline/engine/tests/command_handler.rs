@@ -43,6 +43,7 @@ impl Running {
             share: Share::ALL,
             round_max: NonZeroUsize::new(1000).unwrap(),
             states_max: NonZeroUsize::new(1000).unwrap(),
+            append_strategy: millstream_engine::group_append::AppendStrategy::default(),
             lease_time_to_live: Duration::from_secs(3),
         };
         let observed = Observed::new(&Metrics::new(), &Readiness::new(), Share::ALL);

@@ -2,7 +2,10 @@
 
 use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 
-use millstream_engine::config::{Section, SectionKeys};
+use millstream_engine::{
+    config::{Section, SectionKeys},
+    group_append::AppendStrategy,
+};
 
 /// Large enough that the cost of a record and of waiting for the slowest append is shared by many, small enough that a
 /// round's outcomes fit into one record.
@@ -11,6 +14,13 @@ const ROUND_MAX_DEFAULT: NonZeroUsize = NonZeroUsize::new(2000).expect("not zero
 const STATES_MAX_DEFAULT: NonZeroUsize = NonZeroUsize::new(100_000).expect("not zero");
 /// Long enough to outlast a pause of the network, short enough that nobody waits long for a handler that died.
 const LEASE_DEFAULT: Duration = Duration::from_secs(3);
+
+/// The words for [`AppendStrategy`].
+const APPEND_STRATEGIES: [(&str, AppendStrategy); 3] = [
+    ("measured", AppendStrategy::Measured),
+    ("single", AppendStrategy::Single),
+    ("atomic", AppendStrategy::Atomic),
+];
 
 /// What only the command handler has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +31,8 @@ pub struct StageConfig {
     pub round_max: NonZeroUsize,
     /// Most aggregate states kept in memory.
     pub states_max: NonZeroUsize,
+    /// How commits travel.
+    pub append_strategy: AppendStrategy,
     /// How long a handler that fell silent keeps its turn.
     pub lease_time_to_live: Duration,
 }
@@ -38,6 +50,12 @@ impl Section for StageConfig {
             ),
             round_max: keys.count("round_max", ROUND_MAX_DEFAULT, "most commands decided together"),
             states_max: keys.count("states_max", STATES_MAX_DEFAULT, "most aggregate states kept in memory"),
+            append_strategy: keys.choice(
+                "append_strategy",
+                &APPEND_STRATEGIES,
+                "measured",
+                "how commits travel: `single` appends, `atomic` batches, or whichever is `measured` to be faster",
+            ),
             lease_time_to_live: keys.positive_duration(
                 "lease_time_to_live",
                 LEASE_DEFAULT,

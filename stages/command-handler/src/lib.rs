@@ -59,6 +59,7 @@ pub async fn run(config: Config<StageConfig>, runtime: StageRuntime) -> Result<(
         share: Share::ALL,
         round_max: stage.round_max,
         states_max: stage.states_max,
+        append_strategy: stage.append_strategy,
         lease_time_to_live: stage.lease_time_to_live,
     };
     let observed = Observed::new(&runtime.metrics, &runtime.readiness, settings.share);

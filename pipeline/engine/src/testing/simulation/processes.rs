@@ -8,6 +8,7 @@ use super::{RunShape, account::Account, workload::LedgerEntry};
 use crate::{
     command_handler::{CommandHandler, HandlerError, HandlerSettings, Observed, Share},
     decider::AggregateRegistry,
+    group_append::AppendStrategy,
     health::Readiness,
     id_index::IdIndex,
     metrics::Metrics,
@@ -57,6 +58,7 @@ impl Processes {
             share: Share::ALL,
             round_max: self.shape.round_max,
             states_max: self.shape.states_max,
+            append_strategy: AppendStrategy::default(),
             lease_time_to_live: LEASE_TIME_TO_LIVE,
         };
         let mut handler = CommandHandler::new(

@@ -2,6 +2,7 @@
 
 pub(crate) mod decode;
 pub(crate) mod demo;
+pub(crate) mod doctor;
 pub(crate) mod history;
 pub(crate) mod import;
 pub(crate) mod query;

@@ -305,3 +305,44 @@ async fn import_ends_with_every_row_accounted_for_though_the_broker_is_killed() 
     assert_eq!(code, 0);
     assert_eq!(figures(&serde_json::from_str(&again).unwrap()), [20_000, 19_960, 40, 19_960]);
 }
+
+#[tokio::test]
+async fn doctor_names_what_is_missing() {
+    let server = TestServer::start().await;
+    let (code, text, _) = run(&server, &["doctor"]).await;
+    assert_eq!(code, 78, "{text}");
+    assert!(text.contains("trouble stream EVENTS: it does not exist; run `millstream setup`"), "{text}");
+
+    let server = TestServer::start_provisioned().await;
+    let (code, text, _) = run(&server, &["doctor", "--json"]).await;
+    assert_eq!(code, 69, "{text}");
+    let checks = json_lines(&text);
+    let wrong: Vec<&str> = checks
+        .iter()
+        .filter(|check| check["ok"] == false)
+        .map(|check| check["check"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        wrong,
+        [
+            "reader command-handler of COMMANDS",
+            "reader projector of EVENTS",
+            "reader projector of OUTCOMES",
+            "reader reporter of EVENTS",
+            "stage command-handler",
+            "stage projector",
+            "stage reporter",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn view_that_nobody_has_is_named() {
+    let server = TestServer::start_provisioned().await;
+    let (code, _, error) = run(&server, &["query", "retail", "till"]).await;
+    assert_eq!(code, 69);
+    assert!(error.contains("nobody answers query.retail.till.list"), "{error}");
+    let (code, _, error) = run(&server, &["report", "yearly", "--date", "2012-01-31"]).await;
+    assert_eq!(code, 64);
+    assert!(error.contains("there are store-daily, supplier-daily"), "{error}");
+}

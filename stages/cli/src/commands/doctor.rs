@@ -1,0 +1,259 @@
+//! `millstream doctor`: one line a check, from the server to every stage. Changes nothing.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use async_nats::jetstream::{self, consumer};
+use futures::{StreamExt as _, TryStreamExt as _, future::join_all};
+use millstream_engine::{
+    broker::Broker as _,
+    contract::stream_names::{COMMANDS, EVENTS, LEASES_BUCKET, OUTCOMES},
+    exit_code::{ExitCode, one_line},
+    nats_server::{VERSION_MIN, Version},
+    provision::{ProvisionOptions, StreamFinding, StreamPresence, leases_stream, verify},
+    stage_check::{Check, Trouble},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    failure::CommandFailure,
+    output,
+    session::{Connected, Session},
+};
+
+/// Which stages read which streams, by consumers that begin with the stage's name.
+const READERS: [(&str, &str); 4] =
+    [("command-handler", COMMANDS), ("projector", EVENTS), ("projector", OUTCOMES), ("reporter", EVENTS)];
+/// Stages that answer queries.
+const ANSWERING: [&str; 2] = ["projector", "reporter"];
+/// A stage that is there answers well within this time; after it, all have.
+const ANSWERS_WAIT: Duration = Duration::from_secs(1);
+
+/// How often a reader is looked at before it counts as absent.
+const LOOKS_MAX: u32 = 10;
+/// Between two looks.
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
+
+/// Check the server, the streams, the consumers and every stage; end with 0 only if all are ready.
+#[derive(Debug, clap::Args)]
+pub(crate) struct DoctorArguments {
+    /// One JSON object a check
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs it.
+pub(crate) async fn run(arguments: DoctorArguments, session: &Session) -> Result<ExitCode, CommandFailure> {
+    let connected = session.connect().await?;
+    let mut worst = ExitCode::Ok;
+    let mut show = |check: Check| -> Result<(), CommandFailure> {
+        if let Err(trouble) = &check.result
+            && worst == ExitCode::Ok
+        {
+            worst = trouble.code;
+        }
+        Ok(output::line(if arguments.json { to_json(&check).to_string() } else { check.to_string() })?)
+    };
+    show(server(&connected))?;
+    for check in streams(&connected.jetstream).await {
+        show(check)?;
+    }
+    for (stage, stream) in READERS {
+        show(consumers(&connected.jetstream, stage, stream).await)?;
+    }
+    show(active_handler(&connected).await)?;
+    for check in join_all(ANSWERING.map(|stage| answering(&connected, stage))).await {
+        show(check)?;
+    }
+    Ok(worst)
+}
+
+fn to_json(check: &Check) -> Value {
+    match &check.result {
+        Ok(found) => json!({ "check": check.what, "ok": true, "detail": found }),
+        Err(trouble) => json!({ "check": check.what, "ok": false, "detail": trouble.sentence }),
+    }
+}
+
+fn trouble(code: ExitCode, sentence: impl Into<String>) -> Trouble {
+    Trouble { sentence: sentence.into(), code }
+}
+
+fn server(connected: &Connected) -> Check {
+    let info = connected.client.server_info();
+    let result = match Version::parse(&format!("v{}", info.version)) {
+        Some(version) if version >= VERSION_MIN && info.jetstream => {
+            Ok(format!("nats-server {}, {}", info.version, info.server_name))
+        }
+        Some(version) if version >= VERSION_MIN => {
+            Err(trouble(ExitCode::Configuration, "JetStream is off; start nats-server with `jetstream {}`"))
+        }
+        _ => Err(trouble(
+            ExitCode::Configuration,
+            format!("nats-server is {}; {VERSION_MIN} or newer is needed", info.version),
+        )),
+    };
+    Check { what: "server".to_owned(), result }
+}
+
+async fn streams(jetstream: &jetstream::Context) -> Vec<Check> {
+    match verify(jetstream, &ProvisionOptions::default(), &[]).await {
+        Ok(findings) => findings.iter().map(stream).collect(),
+        Err(error) => {
+            let result = Err(trouble(ExitCode::Unavailable, one_line(&error)));
+            vec![Check { what: "streams".to_owned(), result }]
+        }
+    }
+}
+
+fn stream(finding: &StreamFinding) -> Check {
+    let differences: Vec<String> =
+        finding.differences.iter().filter(|each| each.required).map(ToString::to_string).collect();
+    let result = match finding.presence {
+        StreamPresence::Missing => {
+            Err(trouble(ExitCode::Configuration, "it does not exist; run `millstream setup`"))
+        }
+        _ if !differences.is_empty() => Err(trouble(ExitCode::Configuration, differences.join("; "))),
+        _ => Ok(format!("as defined, generation {}", finding.generation.as_deref().unwrap_or("unknown"))),
+    };
+    Check { what: format!("stream {}", finding.stream), result }
+}
+
+/// A reader that lives has a request waiting at the server, but for moments: it is looked at again before it is judged.
+async fn consumers(jetstream: &jetstream::Context, stage: &str, stream: &str) -> Check {
+    let what = format!("reader {stage} of {stream}");
+    let mut looks = 1;
+    let result = loop {
+        let result = match infos(jetstream, stage, stream).await {
+            Err(sentence) => Err(sentence),
+            Ok(infos) if infos.is_empty() => Err(format!("there is no consumer; does the {stage} run?")),
+            Ok(infos) => {
+                let behind = |info: &consumer::Info| format!("{} is {} behind", info.name, info.num_pending);
+                let lines: Vec<String> = infos.iter().map(behind).collect();
+                match infos.iter().any(|info| info.num_waiting > 0) {
+                    true => Ok(lines.join(", ")),
+                    false => Err(format!("nobody reads ({}); does the {stage} run?", lines.join(", "))),
+                }
+            }
+        };
+        if result.is_ok() || looks == LOOKS_MAX {
+            break result;
+        }
+        looks += 1;
+        tokio::time::sleep(LOOK_PAUSE).await;
+    };
+    Check { what, result: result.map_err(|sentence| trouble(ExitCode::Unavailable, sentence)) }
+}
+
+async fn infos(
+    jetstream: &jetstream::Context,
+    stage: &str,
+    stream: &str,
+) -> Result<Vec<consumer::Info>, String> {
+    let found = jetstream.get_stream(stream).await.map_err(|error| one_line(&error))?;
+    let all: Vec<consumer::Info> = found.consumers().try_collect().await.map_err(|error| one_line(&error))?;
+    let of_stage = |info: &consumer::Info| {
+        info.name.strip_prefix(stage).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    };
+    Ok(all.into_iter().filter(of_stage).collect())
+}
+
+/// Whoever is active holds a lease.
+async fn active_handler(connected: &Connected) -> Check {
+    let what = "stage command-handler".to_owned();
+    let result = match holders(connected).await {
+        Err(sentence) => Err(trouble(ExitCode::Unavailable, sentence)),
+        Ok(holders) if holders.is_empty() => {
+            Err(trouble(ExitCode::Unavailable, "none is active: nobody holds a lease"))
+        }
+        Ok(holders) => Ok(format!("active, {}", holders.join(", "))),
+    };
+    Check { what, result }
+}
+
+async fn holders(connected: &Connected) -> Result<Vec<String>, String> {
+    let stream = connected.jetstream.get_stream(leases_stream()).await.map_err(|error| one_line(&error))?;
+    let prefix = format!("$KV.{LEASES_BUCKET}.");
+    let subjects: BTreeSet<String> = stream
+        .info_with_subjects(format!("{prefix}*"))
+        .await
+        .map_err(|error| one_line(&error))?
+        .map_ok(|(subject, _)| subject)
+        .try_collect()
+        .await
+        .map_err(|error| one_line(&error))?;
+    let mut holders = Vec::new();
+    for subject in subjects {
+        let Some(key) = subject.strip_prefix(&prefix).filter(|key| key.starts_with("command-handler-"))
+        else {
+            continue;
+        };
+        let held =
+            connected.broker.last(&leases_stream(), &subject).await.map_err(|error| one_line(&error))?;
+        // A lease given back leaves a marker without an owner.
+        if let Some(message) = held.filter(|message| !message.payload.is_empty()) {
+            holders.push(format!("{key} held by {}", String::from_utf8_lossy(&message.payload)));
+        }
+    }
+    Ok(holders)
+}
+
+/// Every process of a stage says in its statistics where each of its views stands.
+async fn answering(connected: &Connected, stage: &str) -> Check {
+    let what = format!("stage {stage}");
+    let result = match statistics(connected, stage).await {
+        Err(sentence) => Err(trouble(ExitCode::Unavailable, sentence)),
+        Ok(answers) if answers.is_empty() => {
+            Err(trouble(ExitCode::Unavailable, format!("nobody answers; does the {stage} run?")))
+        }
+        Ok(answers) => {
+            let wrong: BTreeSet<String> = answers.iter().flat_map(views_in_trouble).collect();
+            if wrong.is_empty() {
+                Ok(format!("{} process(es) answer, all views complete", answers.len()))
+            } else {
+                Err(trouble(ExitCode::Unavailable, wrong.into_iter().collect::<Vec<_>>().join("; ")))
+            }
+        }
+    };
+    Check { what, result }
+}
+
+async fn statistics(connected: &Connected, stage: &str) -> Result<Vec<Value>, String> {
+    let client = &connected.client;
+    let inbox = client.new_inbox();
+    let mut answers = client.subscribe(inbox.clone()).await.map_err(|error| error.to_string())?;
+    client
+        .publish_with_reply(format!("$SRV.STATS.{stage}"), inbox, "".into())
+        .await
+        .map_err(|error| error.to_string())?;
+    let mut found = Vec::new();
+    let collect = async {
+        while let Some(message) = answers.next().await {
+            // No responders: an empty message with a status.
+            if let Ok(value) = serde_json::from_slice(&message.payload) {
+                found.push(value);
+            } else {
+                return;
+            }
+        }
+    };
+    // Nobody says how many there are: those that answer in time are those that there are.
+    let _ = tokio::time::timeout(ANSWERS_WAIT, collect).await;
+    Ok(found)
+}
+
+fn views_in_trouble(answer: &Value) -> Vec<String> {
+    let endpoints = answer.get("endpoints").and_then(Value::as_array).into_iter().flatten();
+    endpoints
+        .filter_map(|endpoint| {
+            let name = endpoint.get("subject").and_then(Value::as_str).unwrap_or("?");
+            let data = endpoint.get("data")?;
+            if let Some(halted) = data.get("halted").filter(|halted| !halted.is_null()) {
+                return Some(format!("{name} halted: {halted}"));
+            }
+            let complete = data.get("complete").and_then(Value::as_bool).unwrap_or(true);
+            (!complete).then(|| {
+                format!("{name} is being built, at {}", data.get("position").unwrap_or(&Value::Null))
+            })
+        })
+        .collect()
+}

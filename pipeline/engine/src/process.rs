@@ -19,11 +19,14 @@ use serde::Serialize;
 use crate::{
     contract::{
         commit::Envelope,
-        subject::{CommandAddress, SubjectError, check_id},
+        subject::{CommandAddress, SubjectError},
     },
     decider::{Decider, EventError},
     projection::{ProjectionError, Rows},
 };
+
+/// Longest name of a timer within its process: an aggregate's id and what it is for.
+pub const TIMER_NAME_LENGTH_MAX: usize = 192;
 
 /// Why a process cannot go on. It halts before the event's commit and says so; it never skips.
 #[derive(Debug, thiserror::Error)]
@@ -39,8 +42,11 @@ pub enum ProcessError {
     #[error("the process addresses a command to what cannot be an aggregate")]
     Address(#[from] SubjectError),
     /// It names a timer in a way that no subject can carry: a bug of the process.
-    #[error("the process gives a timer a name that is not allowed")]
-    TimerName(#[source] SubjectError),
+    #[error("timer name {name:?} is not allowed: use 1 to {TIMER_NAME_LENGTH_MAX} of A-Z a-z 0-9 _ - : @")]
+    TimerName {
+        /// What was given.
+        name: String,
+    },
 }
 
 /// A command that a process asks for. Its id, its actor and what caused it are the engine's affair.
@@ -67,7 +73,8 @@ impl ProcessCommand {
 /// A command for later.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timer {
-    /// Its name within the process, of the characters of an id, at most as long. A timer of the same name is replaced.
+    /// Its name within the process: 1 to [`TIMER_NAME_LENGTH_MAX`] of the characters of an id. A timer of the same name is
+    /// replaced.
     pub name: String,
     /// When. A time that has passed means at once.
     pub at: Timestamp,
@@ -194,8 +201,12 @@ fn issued(
 
 /// The token under which a process's timer stands on TIMERS.
 fn timer_name(process: &str, name: &str) -> Result<String, ProcessError> {
-    check_id(name).map_err(ProcessError::TimerName)?;
-    Ok(format!("{process}:{name}"))
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b':' | b'@');
+    if (1..=TIMER_NAME_LENGTH_MAX).contains(&name.len()) && name.bytes().all(allowed) {
+        Ok(format!("{process}:{name}"))
+    } else {
+        Err(ProcessError::TimerName { name: name.to_owned() })
+    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ pub mod dice;
 pub mod fault_plan;
 pub mod given_when_then;
 pub mod golden;
+pub mod in_memory_system;
 pub mod memory_broker;
 pub mod memory_rows;
 pub mod project;

@@ -6,7 +6,9 @@
 
 pub mod business_date;
 pub mod command_view;
+pub mod comments;
 pub mod money;
+pub mod orders;
 pub mod reference;
 pub mod retail;
 
@@ -18,12 +20,12 @@ use millstream_engine::{
 
 /// Every aggregate, for the command handler.
 pub fn aggregates() -> AggregateRegistry {
-    retail::aggregates(AggregateRegistry::new())
+    comments::aggregates(orders::aggregates(retail::aggregates(AggregateRegistry::new())))
 }
 
 /// Every projection that fills views, for the projector.
 pub fn projections() -> Vec<Box<dyn Projection>> {
-    retail::projections().into_iter().collect()
+    retail::projections().into_iter().chain(orders::projections()).chain(comments::projections()).collect()
 }
 
 /// Every report, for the reporter.

@@ -3,8 +3,10 @@
 use std::{collections::BTreeSet, path::PathBuf};
 
 use millstream_engine::{decider::Decider, testing::golden};
-use millstream_model::retail::{
-    business_day::BusinessDay, delivery::Delivery, product::Product, stock::Stock, till::Till,
+use millstream_model::{
+    comments::comment::Comment,
+    orders::order::Order,
+    retail::{business_day::BusinessDay, delivery::Delivery, product::Product, stock::Stock, till::Till},
 };
 
 fn check<D: Decider>(checked: &mut BTreeSet<(&'static str, &'static str)>) {
@@ -21,6 +23,8 @@ fn every_released_event_is_still_read() {
     check::<Till>(&mut checked);
     check::<BusinessDay>(&mut checked);
     check::<Stock>(&mut checked);
+    check::<Order>(&mut checked);
+    check::<Comment>(&mut checked);
 
     let registered: BTreeSet<_> =
         millstream_model::aggregates().iter().map(|each| (each.context(), each.aggregate())).collect();

@@ -119,5 +119,5 @@ fn same_events_give_the_same_effects() {
 
 #[test]
 fn timer_names_must_fit_a_subject() {
-    assert!(matches!(answers("not allowed"), Err(ProcessError::TimerName(_))));
+    assert!(matches!(answers("not allowed"), Err(ProcessError::TimerName { .. })));
 }

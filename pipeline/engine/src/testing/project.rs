@@ -70,18 +70,30 @@ impl History {
     /// Adds a commit of encoded events.
     pub(super) fn push(&mut self, stream_id: &StreamId, events: Vec<RecordedEvent>) -> &mut Self {
         let broker_sequence = self.commits.len() as u64 + 1;
+        let command = CommittedCommand {
+            id: format!("command-{broker_sequence}").into(),
+            position: broker_sequence,
+            actor: None,
+            correlation_id: None,
+            causation_id: None,
+        };
+        self.push_caused(stream_id, command, events)
+    }
+
+    /// Adds a commit of the encoded events that `command` caused.
+    pub(super) fn push_caused(
+        &mut self,
+        stream_id: &StreamId,
+        command: CommittedCommand,
+        events: Vec<RecordedEvent>,
+    ) -> &mut Self {
+        let broker_sequence = self.commits.len() as u64 + 1;
         let version = self.versions.entry(stream_id.clone()).or_default();
         let commit = Commit {
             commit_id: format!("commit-{broker_sequence}").into(),
             first_version: *version + 1,
             recorded_at: timestamp_to_nanoseconds(self.now),
-            commands: vec![CommittedCommand {
-                id: format!("command-{broker_sequence}").into(),
-                position: broker_sequence,
-                actor: None,
-                correlation_id: None,
-                causation_id: None,
-            }],
+            commands: vec![command],
             events,
             previous: None,
         };

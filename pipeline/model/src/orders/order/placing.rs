@@ -1,0 +1,78 @@
+//! The rules of placing an order: what it may ask for.
+
+use std::collections::BTreeMap;
+
+use millstream_engine::decider::Rejection;
+
+use super::{OrderEvent, OrderLine, OrderPlaced, PlaceOrder, differs};
+use crate::{
+    money::{Currency, QUANTITY_MAX, check_price, check_quantity, total},
+    reference::check_reference,
+    retail::stock::StockId,
+};
+
+/// Most lines of an order. Fulfilment sends a command for each at once.
+pub const LINES_MAX: usize = 1_000;
+
+pub(super) fn decide_place(
+    placed: Option<&OrderPlaced>,
+    place: &PlaceOrder,
+    order: &str,
+) -> Result<Vec<OrderEvent>, Rejection> {
+    check_reference("customer-not-allowed", "customer", &place.customer)?;
+    check_reference("location-not-allowed", "location", &place.location)?;
+    let currency = Currency::parse(&place.currency)?;
+    if let Some(placed) = placed {
+        let same = placed.customer == place.customer
+            && placed.location == place.location
+            && placed.currency == currency
+            && placed.lines == place.lines;
+        return if same { Ok(vec![]) } else { Err(differs("order-differs", "what was placed", order)) };
+    }
+    let amount = check_lines(order, place)?;
+    Ok(vec![OrderEvent::Placed(OrderPlaced {
+        customer: place.customer.clone(),
+        location: place.location.clone(),
+        currency,
+        lines: place.lines.clone(),
+        amount,
+    })])
+}
+
+fn check_lines(order: &str, place: &PlaceOrder) -> Result<i64, Rejection> {
+    let (what, lines) = (format!("order {order}"), &place.lines);
+    if lines.is_empty() {
+        return Err(Rejection::new("lines-empty", format!("{what} has no lines; give at least one")));
+    }
+    if lines.len() > LINES_MAX {
+        let message = format!("{what} has {} lines; at most {LINES_MAX} are allowed", lines.len());
+        return Err(Rejection::new("lines-too-many", message));
+    }
+    for line in lines {
+        check_reference("sku-not-allowed", "sku", &line.sku)?;
+        check_quantity(&format!("{} in {what}", line.sku), line.quantity)?;
+        check_price(&format!("{} in {what}", line.sku), line.unit_price)?;
+        if StockId::join(&place.location, &line.sku).is_none() {
+            let message = format!(
+                "there can be no stock of {} at {}: a location has no colon, and both fit in one id",
+                line.sku, place.location
+            );
+            return Err(Rejection::new("stock-id-malformed", message));
+        }
+    }
+    for (sku, quantity) in units_by_sku(lines) {
+        check_quantity(&format!("all {sku} in {what}"), quantity)?;
+    }
+    total(&what, lines.iter().map(|line| (line.quantity, line.unit_price)))
+}
+
+/// How many units of each item are ordered.
+pub(in crate::orders) fn units_by_sku(lines: &[OrderLine]) -> BTreeMap<&str, i64> {
+    // Quantities are checked, and so are lines; the bound only keeps the sum of foreign events from overflowing.
+    let mut units: BTreeMap<&str, i64> = BTreeMap::new();
+    for line in lines {
+        let sum = units.entry(&line.sku).or_default();
+        *sum = sum.saturating_add(line.quantity).min(QUANTITY_MAX.saturating_add(1));
+    }
+    units
+}

@@ -30,6 +30,7 @@ pub mod report;
 pub mod report_publisher;
 pub mod retry;
 pub mod round;
+pub mod seeded_bug;
 pub mod settlement;
 pub mod shutdown;
 pub mod stage;

@@ -17,6 +17,7 @@ use crate::{
         outcome::Outcome,
     },
     decider::{AggregateType, AnyCommand, DecisionContext, DecisionError, NewEvent, Rejection},
+    seeded_bug::{SeededBug, planted},
 };
 
 /// Bytes of event data after which no further command joins a commit. Well below nats-server's default `max_payload` of
@@ -103,7 +104,7 @@ pub fn decide_group(
         needs_current: false,
     };
     let mut draft = CommitDraft::new(state);
-    let settled_position = state.last_position;
+    let settled_position = if planted(SeededBug::PositionsIgnored) { 0 } else { state.last_position };
     for command in commands {
         if draft.bytes > COMMIT_BYTES_TARGET {
             break;
@@ -163,7 +164,8 @@ fn decide_past(
     if let Some(accepted) = find_accepted(history, position) {
         return Ok(accepted);
     }
-    let mut past = AggregateState::fold_below(aggregate, history, position)?;
+    let below = if planted(SeededBug::PastDecidedOnPresent) { u64::MAX } else { position };
+    let mut past = AggregateState::fold_below(aggregate, history, below)?;
     Ok(match decide_one(aggregate, &mut past, command) {
         Ok(events) if events.is_empty() => unchanged(&past),
         Ok(_) => {

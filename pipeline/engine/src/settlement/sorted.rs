@@ -7,6 +7,7 @@ use crate::{
     decider::AggregateType,
     id_index::{IdIndex, IdIndexError},
     round::{Decidable, PreparedCommand, Work, rejected},
+    seeded_bug::{SeededBug, planted},
 };
 
 /// An aggregate's commands in a round, in order.
@@ -52,6 +53,7 @@ pub(super) fn sort<'a>(commands: &'a [PreparedCommand], index: &IdIndex) -> Resu
     let mut group_of: HashMap<&StreamId, usize> = HashMap::with_capacity(commands.len());
     for (place, command) in commands.iter().enumerate() {
         if let Some(id) = command.id.as_deref()
+            && !planted(SeededBug::IdsOfWindowOnly)
             && let Some(entry) = index.get(id)?
         {
             outcomes.set(place, Outcome::Duplicate { of: entry.position, first: Box::new(entry.outcome) });

@@ -4,20 +4,29 @@
 //! Deliberately absent: message schedules, time to live of messages, object stores. An append keeps
 //! flying when its sender is dropped, as bytes that have left a process do.
 
+mod connection;
 mod reader;
 mod stream;
 mod world;
 
 use std::{
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
 use bytes::Bytes;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot};
 
-use self::world::{Sent, World};
-pub use self::{reader::MemoryReader, stream::MemoryStreamConfig, world::FaultCounts};
+use self::{
+    connection::{Connection, Doing},
+    world::{Sent, World},
+};
+pub use self::{
+    reader::MemoryReader,
+    stream::MemoryStreamConfig,
+    world::{EPOCH, FaultCounts},
+};
 use super::fault_plan::FaultPlan;
 use crate::{
     broker::{AppendError, Appended, Broker, BrokerError, NewMessage, ReadError, ReaderConfig, StreamState},
@@ -28,21 +37,13 @@ use crate::{
 #[derive(Clone)]
 pub struct MemoryBroker {
     shared: Arc<Shared>,
-    connection: Arc<watch::Sender<Connection>>,
+    connection: Arc<Connection>,
 }
 
 struct Shared {
     world: Mutex<World>,
     /// Raised whenever a stream, a consumer or a lease changed.
-    changed: watch::Sender<u64>,
-}
-
-/// What a process at the other end of a connection is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Connection {
-    Running,
-    Frozen,
-    Killed,
+    changed: Notify,
 }
 
 impl MemoryBroker {
@@ -53,45 +54,34 @@ impl MemoryBroker {
 
     /// As [`MemoryBroker::new`], keeping the last lines of the trace for [`MemoryBroker::trace_lines`].
     pub fn with_trace(seed: u64, plan: FaultPlan, keep_trace: bool) -> Self {
-        let shared =
-            Shared { world: Mutex::new(World::new(seed, plan, keep_trace)), changed: watch::Sender::new(0) };
-        Self { shared: Arc::new(shared), connection: Arc::new(watch::Sender::new(Connection::Running)) }
+        let shared = Shared { world: Mutex::new(World::new(seed, plan, keep_trace)), changed: Notify::new() };
+        Self { shared: Arc::new(shared), connection: Arc::new(Connection::new()) }
     }
 
     /// Another process's connection to the same server.
     #[must_use]
     pub fn connect(&self) -> Self {
-        Self {
-            shared: Arc::clone(&self.shared),
-            connection: Arc::new(watch::Sender::new(Connection::Running)),
-        }
+        Self { shared: Arc::clone(&self.shared), connection: Arc::new(Connection::new()) }
     }
 
     /// The process dies: nothing it asks is asked or answered any more. What it has sent still arrives.
     pub fn kill(&self) {
-        self.connection.send_replace(Connection::Killed);
+        self.connection.turn_to(Doing::Killed);
     }
 
     /// The process stops where it is (SIGSTOP) until [`MemoryBroker::thaw`]. What it has sent still arrives.
     pub fn freeze(&self) {
-        self.connection.send_if_modified(|state| {
-            let running = *state == Connection::Running;
-            if running {
-                *state = Connection::Frozen;
-            }
-            running
-        });
+        self.connection.turn_to(Doing::Frozen);
+    }
+
+    /// Whether the process is stopped.
+    pub fn is_frozen(&self) -> bool {
+        self.connection.is_frozen()
     }
 
     /// A stopped process goes on (SIGCONT).
     pub fn thaw(&self) {
-        self.connection.send_if_modified(|state| {
-            let frozen = *state == Connection::Frozen;
-            if frozen {
-                *state = Connection::Running;
-            }
-            frozen
-        });
+        self.connection.turn_to(Doing::Running);
     }
 
     /// From now on nothing goes wrong. What flies still arrives.
@@ -176,15 +166,11 @@ impl MemoryBroker {
     }
 
     fn changed(&self) {
-        self.shared.changed.send_modify(|count| *count += 1);
+        self.shared.changed.notify_waiters();
     }
 
-    /// Waits while the process is stopped; for ever when it is dead.
     async fn running(&self) {
-        let mut connection = self.connection.subscribe();
-        if connection.wait_for(|state| *state == Connection::Running).await.is_err() {
-            std::future::pending::<()>().await;
-        }
+        self.connection.running().await;
     }
 
     /// The way of a message in one direction.
@@ -375,8 +361,9 @@ impl Broker for MemoryBroker {
     async fn lease_freed(&self, key: &str, wait: Duration) {
         self.running().await;
         let deadline = tokio::time::Instant::now() + wait;
-        let mut changed = self.shared.changed.subscribe();
         loop {
+            let mut changed = pin!(self.shared.changed.notified());
+            changed.as_mut().enable();
             let lapses = {
                 let world = self.world();
                 let now = world.now();
@@ -387,7 +374,7 @@ impl Broker for MemoryBroker {
             };
             let wake = deadline.min(tokio::time::Instant::now() + lapses);
             // A change and the lapse are looked at alike, above.
-            let _ = tokio::time::timeout_at(wake, changed.changed()).await;
+            let _ = tokio::time::timeout_at(wake, changed).await;
             if tokio::time::Instant::now() >= deadline {
                 return;
             }

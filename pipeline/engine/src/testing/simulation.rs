@@ -3,15 +3,21 @@
 
 pub mod account;
 mod judgement;
+mod lost_tail;
 mod processes;
+mod sabotage;
 mod workload;
 
 use std::{collections::BTreeMap, num::NonZeroUsize, time::Duration};
 
-pub use self::judgement::Counts;
+pub use self::{
+    judgement::Counts,
+    lost_tail::simulate_lost_tail,
+    sabotage::{Bug, UnknownBug},
+};
 use self::{
     judgement::judge,
-    processes::{Processes, chaos},
+    processes::{Disturbance, Processes, chaos},
     workload::Client,
 };
 use super::{
@@ -19,9 +25,12 @@ use super::{
     fault_plan::FaultPlan,
     memory_broker::{FaultCounts, MemoryBroker},
 };
-use crate::contract::{
-    outcome::OutcomeRecord,
-    stream_names::{COMMANDS, OUTCOMES},
+use crate::{
+    contract::{
+        outcome::OutcomeRecord,
+        stream_names::{COMMANDS, OUTCOMES},
+    },
+    seeded_bug,
 };
 
 /// Virtual time in which a healed system must have decided everything.
@@ -34,6 +43,8 @@ const LOOK_PAUSE: Duration = Duration::from_secs(1);
 pub struct SimulationSettings {
     /// Whether to keep the last lines of the trace.
     pub keep_trace: bool,
+    /// A bug to plant.
+    pub bug: Option<Bug>,
 }
 
 /// What came of a run.
@@ -65,6 +76,8 @@ struct RunShape {
     chaos_pause: Duration,
     /// Longest usual pause between two commands.
     command_pause: Duration,
+    /// What happens to the handlers.
+    disturbances: Vec<Disturbance>,
 }
 
 impl RunShape {
@@ -75,11 +88,12 @@ impl RunShape {
         Self {
             handlers: if dice.chance(0.3) { 3 } else { 2 },
             commands: usize::try_from(dice.between(4, 40)).unwrap_or(4),
-            accounts: dice.between(1, 4),
+            accounts: *dice.pick(&[1, 1, 2, 4]),
             round_max: small(*dice.pick(&[1, 2, 3, 8, 100])),
             states_max: small(*dice.pick(&[1, 2, 100])),
             chaos_pause: Duration::from_millis(*dice.pick(&[300, 2_000, 20_000])),
             command_pause: Duration::from_millis(*dice.pick(&[0, 20, 1_000])),
+            disturbances: Disturbance::any(dice),
         }
     }
 }
@@ -89,12 +103,20 @@ impl RunShape {
 /// # Panics
 /// When no runtime can be made.
 pub fn simulate(seed: u64, settings: &SimulationSettings) -> RunReport {
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    let runtime = runtime();
+    seeded_bug::plant(settings.bug.and_then(Bug::engine));
+    let report = runtime.block_on(run(seed, settings));
+    seeded_bug::plant(None);
+    report
+}
+
+/// One thread, virtual time.
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
-        .expect("a runtime of one thread needs nothing that could be missing");
-    runtime.block_on(run(seed, settings))
+        .expect("a runtime of one thread needs nothing that could be missing")
 }
 
 async fn run(seed: u64, settings: &SimulationSettings) -> RunReport {
@@ -102,8 +124,9 @@ async fn run(seed: u64, settings: &SimulationSettings) -> RunReport {
     let plan = FaultPlan::any(&mut dice.fork(1));
     let shape = RunShape::any(&mut dice.fork(2));
     let settling = plan.late_max.max(plan.double_max);
+    account::start_clock();
     let broker = MemoryBroker::with_trace(dice.fork(3).bits(), plan, settings.keep_trace);
-    let mut processes = Processes::new(broker.clone(), shape.clone(), dice.fork(4));
+    let mut processes = Processes::new(broker.clone(), shape.clone(), settings.bug, dice.fork(4));
     for slot in 0..shape.handlers {
         processes.start(slot);
     }

@@ -1,6 +1,6 @@
 //! The twin's reader: in order, each message once, resuming by itself; ended by a second reader of its name.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use super::{MemoryBroker, world::Consumer};
 use crate::{
@@ -20,7 +20,6 @@ pub struct MemoryReader {
     reader: u64,
     alive: Arc<()>,
     begun: bool,
-    changed: tokio::sync::watch::Receiver<u64>,
 }
 
 /// What a look at the stream found.
@@ -44,7 +43,6 @@ impl MemoryReader {
             reader,
             alive: Arc::new(()),
             begun: false,
-            changed: broker.shared.changed.subscribe(),
             config,
             broker,
         };
@@ -80,7 +78,7 @@ impl MemoryReader {
         self.broker.travel().await;
         self.broker.running().await;
         let mut world = self.broker.world();
-        let connection = self.broker.connection.subscribe();
+        let connection = Arc::clone(&self.broker.connection);
         let consumer = Consumer { reader: self.reader, alive: Arc::downgrade(&self.alive), connection };
         world.consumers.insert((stream.clone(), self.config.name.clone()), consumer);
         world.trace(format_args!("consumer {} of {stream} made after {}", self.config.name, self.after));
@@ -138,7 +136,9 @@ impl StreamReader for MemoryReader {
     async fn next_batch(&mut self, max: usize) -> Result<Vec<StoredMessage>, ReadError> {
         loop {
             self.broker.running().await;
-            self.changed.mark_unchanged();
+            let shared = Arc::clone(&self.broker.shared);
+            let mut changed = pin!(shared.changed.notified());
+            changed.as_mut().enable();
             match self.look(max) {
                 Look::Messages(messages) => {
                     self.broker.travel().await;
@@ -147,8 +147,7 @@ impl StreamReader for MemoryReader {
                     return Ok(messages);
                 }
                 Look::Nothing => {
-                    // The channel lives as long as the broker, which this reader holds.
-                    let _ = self.changed.changed().await;
+                    changed.await;
                 }
                 Look::Doubt(time) => {
                     tokio::time::sleep(time).await;
@@ -156,6 +155,20 @@ impl StreamReader for MemoryReader {
                     self.reopen().await?;
                 }
             }
+        }
+    }
+
+    fn pending(&self) -> u64 {
+        let world = self.broker.world();
+        let stream = world.streams.get(&self.config.stream);
+        stream.map_or(0, |found| found.above(self.after, &self.config.filters).count() as u64)
+    }
+
+    async fn close(self) {
+        let mut world = self.broker.world();
+        let key = (self.config.stream.clone(), self.config.name.clone());
+        if world.consumers.get(&key).is_some_and(|consumer| consumer.reader == self.reader) {
+            world.consumers.remove(&key);
         }
     }
 }

@@ -3,15 +3,14 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     fmt,
-    sync::Weak,
+    sync::{Arc, Weak},
     time::Duration,
 };
 
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::watch;
 
 use super::{
-    Connection,
+    connection::Connection,
     stream::{MemoryStream, MemoryStreamConfig},
 };
 use crate::{
@@ -26,7 +25,7 @@ use crate::{
 /// How many lines of the trace are kept for people.
 const TRACE_LINES_MAX: usize = 2_000;
 /// The virtual time at which every simulation starts.
-const EPOCH_SECONDS: i64 = 1_767_225_600;
+pub const EPOCH: Timestamp = Timestamp::constant(1_767_225_600, 0);
 
 /// What a process has sent to a stream.
 #[derive(Debug, Clone)]
@@ -71,13 +70,13 @@ pub(super) struct Consumer {
     /// Upgradable while that reader exists.
     pub(super) alive: Weak<()>,
     /// The reader's process.
-    pub(super) connection: watch::Receiver<Connection>,
+    pub(super) connection: Arc<Connection>,
 }
 
 impl Consumer {
     /// Whether its reader still asks for messages.
     pub(super) fn is_alive(&self) -> bool {
-        self.alive.strong_count() > 0 && *self.connection.borrow() != Connection::Killed
+        self.alive.strong_count() > 0 && !self.connection.is_killed()
     }
 }
 
@@ -132,7 +131,7 @@ impl World {
 
     pub(super) fn now(&self) -> Timestamp {
         let elapsed = SignedDuration::try_from(self.started.elapsed()).unwrap_or(SignedDuration::MAX);
-        Timestamp::from_second(EPOCH_SECONDS).expect("the epoch is a time") + elapsed
+        EPOCH + elapsed
     }
 
     pub(super) fn after(&self, time: Duration) -> Timestamp {

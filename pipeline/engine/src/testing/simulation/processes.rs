@@ -4,7 +4,12 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
-use super::{RunShape, account::Account, workload::LedgerEntry};
+use super::{
+    RunShape,
+    account::{Account, ClockAccount},
+    sabotage::{Bug, SabotagedBroker},
+    workload::LedgerEntry,
+};
 use crate::{
     command_handler::{CommandHandler, HandlerError, HandlerSettings, Observed, Share},
     decider::AggregateRegistry,
@@ -21,6 +26,31 @@ const LEASE_TIME_TO_LIVE: Duration = Duration::from_secs(3);
 /// How long an end in order may take once nothing goes wrong.
 const STOP_MAX: Duration = Duration::from_secs(120);
 
+/// What happens to processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Disturbance {
+    /// `kill -9`; perhaps started anew at once, perhaps later.
+    Kill,
+    /// SIGSTOP, and SIGCONT the next time.
+    Freeze,
+    /// SIGTERM.
+    Shutdown,
+    /// The server loses its consumers.
+    ServerRestart,
+}
+
+impl Disturbance {
+    /// What happens in one run, some kinds more often than others and some never.
+    pub(super) fn any(dice: &mut Dice) -> Vec<Self> {
+        let mut all = Vec::new();
+        for each in [Self::Kill, Self::Freeze, Self::Shutdown, Self::ServerRestart] {
+            let weight = *dice.pick(&[0, 1, 1, 4]);
+            all.extend(std::iter::repeat_n(each, weight));
+        }
+        if all.is_empty() { vec![Self::Freeze] } else { all }
+    }
+}
+
 /// A process of the command handler.
 struct Process {
     connection: MemoryBroker,
@@ -32,6 +62,7 @@ struct Process {
 pub(super) struct Processes {
     broker: MemoryBroker,
     shape: RunShape,
+    bug: Option<Bug>,
     dice: Dice,
     metrics: Metrics,
     slots: Vec<Option<Process>>,
@@ -40,9 +71,9 @@ pub(super) struct Processes {
 }
 
 impl Processes {
-    pub(super) fn new(broker: MemoryBroker, shape: RunShape, dice: Dice) -> Self {
+    pub(super) fn new(broker: MemoryBroker, shape: RunShape, bug: Option<Bug>, dice: Dice) -> Self {
         let slots = (0..shape.handlers).map(|_| None).collect();
-        Self { broker, shape, dice, metrics: Metrics::new(), slots, runs: 0, violations: Vec::new() }
+        Self { broker, shape, bug, dice, metrics: Metrics::new(), slots, runs: 0, violations: Vec::new() }
     }
 
     pub(super) fn metrics(&self) -> &Metrics {
@@ -61,9 +92,13 @@ impl Processes {
             append_strategy: AppendStrategy::default(),
             lease_time_to_live: LEASE_TIME_TO_LIVE,
         };
+        let registry = match self.bug {
+            Some(Bug::DecidedByWallClock) => AggregateRegistry::new().with::<ClockAccount>(),
+            _ => AggregateRegistry::new().with::<Account>(),
+        };
         let mut handler = CommandHandler::new(
-            connection.clone(),
-            AggregateRegistry::new().with::<Account>(),
+            SabotagedBroker::new(connection.clone(), self.bug),
+            registry,
             settings,
             &format!("run-{}", self.runs),
             IdIndex::in_memory().expect("an index in memory needs no file"),
@@ -136,19 +171,19 @@ impl Processes {
     async fn disturb(&mut self) {
         let slot = usize::try_from(self.dice.below(self.slots.len() as u64)).unwrap_or(0);
         self.reap().await;
-        let what = self.dice.below(10);
+        let what = *self.dice.pick(&self.shape.disturbances);
         let Some(process) = self.get(slot) else { return self.start(slot) };
         match what {
-            0..4 => {
+            Disturbance::Kill => {
                 self.kill(slot);
                 if self.dice.chance(0.5) {
                     self.start(slot);
                 }
             }
-            4..6 => process.connection.freeze(),
-            6..8 => process.connection.thaw(),
-            8 => process.shutdown.request(),
-            _ => self.broker.restart(),
+            Disturbance::Freeze if process.connection.is_frozen() => process.connection.thaw(),
+            Disturbance::Freeze => process.connection.freeze(),
+            Disturbance::Shutdown => process.shutdown.request(),
+            Disturbance::ServerRestart => self.broker.restart(),
         }
     }
 }

@@ -8,7 +8,12 @@ use bytes::Bytes;
 use super::RunShape;
 use crate::{
     broker::{AppendError, Broker, NewMessage},
-    contract::{header, stored_message::Headers, stream_names::COMMANDS},
+    contract::{
+        commit::StoredCommit,
+        header,
+        stored_message::Headers,
+        stream_names::{COMMANDS, EVENTS},
+    },
     testing::{dice::Dice, memory_broker::MemoryBroker},
 };
 
@@ -137,8 +142,11 @@ impl Client {
         } else if self.dice.chance(0.02) {
             message.headers.push(header::COMMAND_ID, "@1");
         }
-        if self.dice.chance(0.08) {
+        if self.dice.chance(0.05) {
             message.headers.push(header::EXPECTED_VERSION, self.dice.below(8).to_string());
+        } else if self.dice.chance(0.3) {
+            // As somebody who has just looked: refused wrongly by whoever decides on less.
+            message.headers.push(header::EXPECTED_VERSION, self.version_of(&account).to_string());
         }
         if self.dice.chance(0.3) {
             message.headers.push(header::REPLY, format!("reply.{number}"));
@@ -162,6 +170,14 @@ impl Client {
         message
     }
 
+    fn version_of(&self, account: &str) -> u64 {
+        let subject = format!("evt.bank.account.{account}");
+        let events = self.broker.dump(EVENTS);
+        let last = events.iter().rev().find(|message| message.subject == subject);
+        let last = last.and_then(|message| StoredCommit::from_stored(message).ok());
+        last.map_or(0, |stored| stored.commit.last_version())
+    }
+
     fn account(&mut self) -> String {
         if self.dice.chance(0.01) {
             return "bad".to_owned();
@@ -172,9 +188,9 @@ impl Client {
     fn request(&mut self) -> (&'static str, String) {
         let amount = self.dice.between(1, 9);
         match self.dice.below(100) {
-            0..30 => ("deposit", format!(r#"{{"amount":{amount}}}"#)),
-            30..62 => ("withdraw", format!(r#"{{"amount":{amount}}}"#)),
-            62..72 => ("transfer", format!(r#"{{"amount":{amount}}}"#)),
+            0..32 => ("deposit", format!(r#"{{"amount":{amount}}}"#)),
+            32..64 => ("withdraw", format!(r#"{{"amount":{amount}}}"#)),
+            64..72 => ("transfer", format!(r#"{{"amount":{amount}}}"#)),
             72..84 => ("rename", format!(r#"{{"name":"name-{}"}}"#, self.dice.below(2))),
             84..94 => ("visit", "{}".to_owned()),
             94..96 => ("explode", String::new()),

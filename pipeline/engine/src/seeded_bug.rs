@@ -1,0 +1,44 @@
+//! Bugs that can be planted, to see whether the simulation finds them (docs/simulation.md). Without the feature `testing`
+//! none ever is: [`planted`] is then a constant.
+//!
+//! Only bugs that no broker could play are planted in the code itself; the others are in `testing/simulation/sabotage.rs`.
+
+/// A bug in the engine's own code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SeededBug {
+    /// Positions of commands in commits are not looked at.
+    PositionsIgnored,
+    /// A command that others have overtaken is decided on what came after it too.
+    PastDecidedOnPresent,
+    /// States, and the belief that they are current, survive the loss of the turn.
+    StatesKeptAfterTurn,
+    /// The index of ids is not asked: only JetStream's own window guards against repeats.
+    IdsOfWindowOnly,
+    /// An id that comes twice in a round is looked up once.
+    RepeatsWithinRound,
+    /// A server that lost its tail is not noticed at a takeover.
+    LostTailUnnoticed,
+}
+
+#[cfg(feature = "testing")]
+thread_local! {
+    static PLANTED: std::cell::Cell<Option<SeededBug>> = const { std::cell::Cell::new(None) };
+}
+
+/// Plants a bug, or none, for everything that runs on this thread.
+#[cfg(feature = "testing")]
+pub fn plant(bug: Option<SeededBug>) {
+    PLANTED.set(bug);
+}
+
+/// Whether `bug` is planted.
+#[cfg(feature = "testing")]
+pub(crate) fn planted(bug: SeededBug) -> bool {
+    PLANTED.get() == Some(bug)
+}
+
+/// No bug is planted in a release.
+#[cfg(not(feature = "testing"))]
+pub(crate) const fn planted(_bug: SeededBug) -> bool {
+    false
+}

@@ -1,0 +1,76 @@
+//! A server that comes back without its last messages, after everything was decided and all handlers have stopped: the
+//! next handler must say what is missing and change nothing, or, where only records are missing, write them anew.
+
+use std::time::Duration;
+
+use super::{
+    RunShape, SimulationSettings,
+    judgement::judge,
+    processes::{Processes, chaos},
+    sabotage::Bug,
+    wait_until_decided,
+    workload::Client,
+};
+use crate::{
+    contract::stream_names::{COMMANDS, EVENTS, OUTCOMES},
+    seeded_bug,
+    testing::{dice::Dice, fault_plan::FaultPlan, memory_broker::MemoryBroker},
+};
+
+/// Within this time a handler notices.
+const NOTICE_MAX: Duration = Duration::from_secs(60);
+
+/// Runs one seed to its end on the calling thread; answers what is wrong.
+///
+/// # Panics
+/// When no runtime can be made.
+pub fn simulate_lost_tail(seed: u64, settings: &SimulationSettings) -> Vec<String> {
+    let runtime = super::runtime();
+    seeded_bug::plant(settings.bug.and_then(Bug::engine));
+    let violations = runtime.block_on(run(seed, settings));
+    seeded_bug::plant(None);
+    violations
+}
+
+async fn run(seed: u64, settings: &SimulationSettings) -> Vec<String> {
+    let dice = Dice::new(seed);
+    let shape = RunShape::any(&mut dice.fork(2));
+    let broker = MemoryBroker::new(seed, FaultPlan::none());
+    let mut processes = Processes::new(broker.clone(), shape.clone(), settings.bug, dice.fork(4));
+    processes.start(0);
+    let client = Client::new(broker.connect(), &shape, dice.fork(5));
+    let ledger = chaos(&mut processes, client.run(), &shape, dice.fork(6)).await;
+    processes.settle_down(&mut dice.fork(7)).await;
+    let mut violations = Vec::new();
+    wait_until_decided(&broker, &mut violations).await;
+    violations.extend(processes.stop().await);
+    if !violations.is_empty() {
+        return violations;
+    }
+
+    let mut dice = dice.fork(8);
+    let stream = *dice.pick(&[COMMANDS, EVENTS, OUTCOMES]);
+    let had = broker.dump(stream).len() as u64;
+    if had == 0 {
+        return violations;
+    }
+    broker.lose_tail(stream, dice.between(1, had.min(4)));
+    let before = broker.dump(EVENTS);
+    processes.start(0);
+    if stream == OUTCOMES {
+        wait_until_decided(&broker, &mut violations).await;
+        violations.extend(processes.stop().await);
+        // What was told before the loss is told again.
+        violations.extend(judge(&broker, &ledger, processes.metrics()).0);
+        return violations;
+    }
+    tokio::time::sleep(NOTICE_MAX).await;
+    let ended = processes.stop().await;
+    if !ended.iter().any(|words| words.contains("the server has lost its tail") && words.contains(stream)) {
+        violations.push(format!("{stream} lost its tail and the handler did not say so: {ended:?}"));
+    }
+    if broker.dump(EVENTS) != before {
+        violations.push(format!("{stream} lost its tail and the handler went on to append"));
+    }
+    violations
+}

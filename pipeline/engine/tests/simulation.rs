@@ -1,0 +1,143 @@
+//! The write side under every fault, thousands of times; and whether that finds bugs when there are some. What it is and
+//! how to rerun one seed: docs/simulation.md.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::available_parallelism,
+};
+
+use millstream_engine::{
+    seeded_bug::SeededBug,
+    testing::simulation::{Bug, RunReport, SimulationSettings, simulate, simulate_lost_tail},
+};
+
+/// Seeds of the long test.
+const SEEDS: u64 = 2_000;
+/// Seeds within which each planted bug must be found.
+const SEEDS_PER_BUG: u64 = 600;
+
+/// Runs `work` for all seeds below `count`, on all cores.
+fn for_seeds<T: Send>(count: u64, work: impl Fn(u64) -> T + Sync) -> Vec<T> {
+    let next = AtomicU64::new(0);
+    let results = Mutex::new(Vec::new());
+    let threads = available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= count {
+                        return;
+                    }
+                    let result = work(seed);
+                    results.lock().expect("a seed that panics ends the test").push(result);
+                }
+            });
+        }
+    });
+    results.into_inner().expect("a seed that panics ends the test")
+}
+
+fn total<'a>(counts: impl Iterator<Item = &'a BTreeMap<&'static str, u64>>) -> BTreeMap<&'static str, u64> {
+    let mut total = BTreeMap::new();
+    for (name, count) in counts.flatten() {
+        *total.entry(*name).or_default() += count;
+    }
+    total
+}
+
+#[test]
+fn every_promise_is_kept_under_every_fault() {
+    let settings = SimulationSettings::default();
+    let reports = for_seeds(SEEDS, |seed| simulate(seed, &settings));
+    let wrong: Vec<&RunReport> = reports.iter().filter(|report| !report.violations.is_empty()).collect();
+    for report in &wrong {
+        println!(
+            "seed {}: {:#?}\nrerun: cargo run -p millstream-engine --example simulation -- {}",
+            report.seed, report.violations, report.seed
+        );
+    }
+    assert!(wrong.is_empty(), "{} of {SEEDS} seeds break a promise", wrong.len());
+
+    // A simulation in which nothing happens proves nothing.
+    let faults = total(reports.iter().map(|report| &report.faults));
+    let counts = total(reports.iter().map(|report| &report.counts));
+    println!("{faults:#?}\n{counts:#?}");
+    for name in [
+        "append answer lost",
+        "append delayed",
+        "append late",
+        "append lost",
+        "command doubled",
+        "leader lost",
+        "lease given twice",
+        "lease unanswered",
+        "load stale",
+        "read unanswered",
+        "reader interrupted",
+        "send lost",
+        "stream full",
+    ] {
+        assert!(faults.get(name).copied().unwrap_or(0) > 100, "{name} hardly happens: {faults:?}");
+    }
+    for name in
+        ["accepted", "rejected", "duplicates", "dead-lettered", "conflicts", "unclear appends", "replies"]
+    {
+        assert!(counts.get(name).copied().unwrap_or(0) > 500, "{name} hardly happens: {counts:?}");
+    }
+    assert!(counts["fences"] > 3 * SEEDS, "handlers hardly lose their turn: {counts:?}");
+}
+
+#[test]
+fn same_seed_is_the_same_run() {
+    let settings = SimulationSettings::default();
+    let run = |seed| {
+        let report = simulate(seed, &settings);
+        (report.seed, report.trace_hash, report.counts, report.faults)
+    };
+    let mut first = for_seeds(60, run);
+    let mut second = for_seeds(60, run);
+    first.sort();
+    second.sort();
+    assert_eq!(first, second);
+    assert_ne!(first[0].1, first[1].1);
+}
+
+#[test]
+fn every_planted_bug_is_found() {
+    let found = for_seeds(Bug::ALL.len() as u64, |index| {
+        let (name, bug) = Bug::ALL[usize::try_from(index).unwrap()];
+        let settings = SimulationSettings { bug: Some(bug), ..SimulationSettings::default() };
+        let first = (0..SEEDS_PER_BUG)
+            .map(|seed| simulate(seed, &settings))
+            .find(|report| !report.violations.is_empty());
+        (name, first)
+    });
+    for (name, report) in &found {
+        match report {
+            Some(report) => println!("{name}: seed {}, {}", report.seed, report.violations[0]),
+            None => println!("{name}: not found in {SEEDS_PER_BUG} seeds"),
+        }
+    }
+    let missed: Vec<_> = found.iter().filter(|(_, report)| report.is_none()).map(|(name, _)| name).collect();
+    assert!(missed.is_empty(), "not found within {SEEDS_PER_BUG} seeds: {missed:?}");
+}
+
+#[test]
+fn lost_tail_is_said_or_made_good() {
+    let settings = SimulationSettings::default();
+    let wrong = for_seeds(200, |seed| (seed, simulate_lost_tail(seed, &settings)));
+    let wrong: Vec<_> = wrong.into_iter().filter(|(_, violations)| !violations.is_empty()).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn lost_tail_that_goes_unnoticed_is_found() {
+    let bug = Some(Bug::Engine(SeededBug::LostTailUnnoticed));
+    let settings = SimulationSettings { bug, ..SimulationSettings::default() };
+    assert!((0..20).any(|seed| !simulate_lost_tail(seed, &settings).is_empty()));
+}

@@ -1,5 +1,5 @@
-//! What each stage asks of the server: streams, consumers, subjects. The allow-lists of `config/nats-server.conf` and the
-//! checks of `--check-config --connect` are both made from it, so that neither can be narrower or wider than the other.
+//! What each stage asks of the server: streams, consumers, subjects. The allow-lists of `config/nats-accounts.conf` and the
+//! checks of `--check-config --connect` both hold to it: tests keep the lists neither narrower nor wider.
 
 use crate::{
     command_handler::{Share, lease_key},
@@ -72,7 +72,7 @@ fn command_handler(process: &str) -> StageNeeds {
         appends: vec![
             append(EVENTS, format!("{EVENT_PREFIX}.*.*.*")),
             append(OUTCOMES, format!("{OUTCOME_PREFIX}.{}", share.name())),
-            append(DEAD_LETTERS, format!("{DEAD_LETTER_PREFIX}.*.*")),
+            append(DEAD_LETTERS, format!("{DEAD_LETTER_PREFIX}.{COMMANDS}.*")),
             append(&leases_stream(), lease.clone()),
         ],
         gets: vec![OUTCOMES.to_owned(), EVENTS.to_owned(), leases_stream()],
@@ -88,7 +88,7 @@ fn projector(process: &str) -> StageNeeds {
         streams: owned(&[EVENTS, OUTCOMES]),
         readers: vec![reader(EVENTS, process), reader(OUTCOMES, &format!("{process}-outcomes"))],
         gets: owned(&[EVENTS, OUTCOMES]),
-        listens: vec!["query.>".to_owned(), "$SRV.>".to_owned()],
+        listens: service("projector"),
         answers: true,
         ..StageNeeds::default()
     }
@@ -100,7 +100,7 @@ fn reporter(process: &str) -> StageNeeds {
         readers: vec![reader(EVENTS, process)],
         appends: vec![append(REPORTS, "report.*.*.*.*".to_owned())],
         gets: owned(&[EVENTS, REPORTS]),
-        listens: vec!["query.>".to_owned(), "$SRV.>".to_owned()],
+        listens: service("reporter"),
         answers: true,
         ..StageNeeds::default()
     }
@@ -130,6 +130,11 @@ impl StageNeeds {
         subjects.extend(self.listens.iter().cloned());
         subjects
     }
+}
+
+/// What a NATS micro service listens to: its questions, and those by which services are found.
+fn service(name: &str) -> Vec<String> {
+    vec!["query.>".to_owned(), "$SRV.*".to_owned(), format!("$SRV.*.{name}"), format!("$SRV.*.{name}.*")]
 }
 
 fn owned(names: &[&str]) -> Vec<String> {

@@ -1,0 +1,348 @@
+//! Each user against each operation on a server with the production configuration. The answers make docs/permissions.md:
+//! with `MILLSTREAM_WRITE_DOCS` set the test writes the file, without it the file must be the same.
+
+use std::{collections::BTreeSet, fmt::Write as _, fs};
+
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
+    net::{
+        TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+};
+
+use end_to_end_tests::binaries::repository;
+
+use crate::{
+    allow_lists::{Verb, allow_lists, covers},
+    production_server::{ProductionServer, USERS, password},
+};
+
+const HANDLER: &[&str] = &["command-handler"];
+const PROJECTOR: &[&str] = &["projector"];
+const HANDLER_AND_PROJECTOR: &[&str] = &["command-handler", "projector"];
+const REPORTER: &[&str] = &["reporter"];
+const QUERIED: &[&str] = &["projector", "reporter"];
+const STAGES: &[&str] = &["command-handler", "projector", "reporter"];
+const SETUP: &[&str] = &["setup"];
+const SENDERS: &[&str] = &["publisher", "operator"];
+const OPERATOR: &[&str] = &["operator"];
+const NOBODY: &[&str] = &[];
+
+/// An operation: what it is for, the subject, who may.
+struct Operation(&'static str, Verb, String, BTreeSet<&'static str>);
+
+fn operation(
+    what: &'static str,
+    verb: Verb,
+    subject: impl Into<String>,
+    who: &[&[&'static str]],
+) -> Operation {
+    Operation(what, verb, subject.into(), who.iter().flat_map(|users| users.iter().copied()).collect())
+}
+
+const STREAMS: [&str; 7] =
+    ["COMMANDS", "EVENTS", "OUTCOMES", "REPORTS", "TIMERS", "DEADLETTERS", "KV_LEASES"];
+
+fn operations() -> Vec<Operation> {
+    [messages(), replies(), own_consumers(), foreign_consumers(), streams(), queries(), operators()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+fn messages() -> Vec<Operation> {
+    use Verb::{Publish, Subscribe};
+    vec![
+        operation("send a command", Publish, "cmd.retail.till.2506_2012-01-31.close", &[SENDERS]),
+        operation("send to no aggregate", Publish, "cmd.retail.till", &[]),
+        operation("append events", Publish, "evt.retail.till.2506_2012-01-31", &[HANDLER]),
+        operation("append to no aggregate", Publish, "evt.retail", &[]),
+        operation("record outcomes", Publish, "out.0of1", &[HANDLER]),
+        operation("record another share's outcomes", Publish, "out.1of2", &[]),
+        operation("set a command aside", Publish, "dlq.COMMANDS.17", &[HANDLER]),
+        operation("publish a report", Publish, "report.retail.store-daily.2506.2012-01-31", &[REPORTER]),
+        operation("schedule a command", Publish, "timer.cmd.closing", &[]),
+        operation("hold the lease", Publish, "$KV.LEASES.command-handler-0of1", &[HANDLER]),
+        operation("hold another lease", Publish, "$KV.LEASES.other", &[]),
+        operation("see the lease freed", Subscribe, "$KV.LEASES.command-handler-0of1", &[HANDLER, OPERATOR]),
+        operation("watch commands go by", Subscribe, "cmd.>", &[]),
+        operation("watch events go by", Subscribe, "evt.>", &[OPERATOR]),
+        operation("watch outcomes go by", Subscribe, "out.>", &[OPERATOR]),
+        operation("watch reports go by", Subscribe, "report.>", &[OPERATOR]),
+        operation("watch dead letters go by", Subscribe, "dlq.>", &[OPERATOR]),
+        operation("watch timers go by", Subscribe, "timer.>", &[OPERATOR]),
+        operation("watch timers fall due", Subscribe, "due.>", &[OPERATOR]),
+        operation("watch everything", Subscribe, ">", &[]),
+        operation("watch the server itself", Subscribe, "$SYS.>", &[]),
+    ]
+}
+
+fn replies() -> Vec<Operation> {
+    use Verb::{Publish, Subscribe};
+    let mut all = vec![
+        operation("answer a client", Publish, "_INBOX.publisher.x", &[STAGES]),
+        operation("answer on a subject of the client's own", Publish, "reply.billing.1", &[HANDLER]),
+        operation("read replies there", Subscribe, "reply.>", &[OPERATOR]),
+        operation("read a publisher's replies", Subscribe, "_INBOX.publisher.>", &[SENDERS, SETUP]),
+        operation("read all clients' replies", Subscribe, "_INBOX.>", &[OPERATOR, SETUP]),
+    ];
+    for stage in STAGES {
+        all.push(operation("write to a stage's inbox", Verb::Publish, format!("_INBOX_{stage}.x"), &[]));
+        all.push(operation(
+            "read a stage's replies",
+            Verb::Subscribe,
+            format!("_INBOX_{stage}.>"),
+            &[&[*stage]],
+        ));
+    }
+    all
+}
+
+/// Each reader by the name that is its own, and the stream it reads.
+fn readers() -> Vec<(String, &'static str, &'static [&'static str])> {
+    let mut all = vec![("command-handler-0of1".to_owned(), "COMMANDS", HANDLER)];
+    for instance in ["", "-0", "-1", "-2"] {
+        all.push((format!("command-handler{instance}-ids"), "OUTCOMES", HANDLER));
+        all.push((format!("projector{instance}"), "EVENTS", PROJECTOR));
+        all.push((format!("projector{instance}-outcomes"), "OUTCOMES", PROJECTOR));
+        all.push((format!("reporter{instance}"), "EVENTS", REPORTER));
+    }
+    all
+}
+
+fn own_consumers() -> Vec<Operation> {
+    let mut all = Vec::new();
+    for (name, stream, owner) in readers() {
+        for (what, verb) in
+            [("make", "CREATE"), ("look at", "INFO"), ("delete", "DELETE"), ("read with", "MSG.NEXT")]
+        {
+            let what = match what {
+                "make" => "make a stage's consumer",
+                "look at" => "look at a stage's consumer",
+                "delete" => "delete a stage's consumer",
+                _ => "read with a stage's consumer",
+            };
+            let subject = format!("$JS.API.CONSUMER.{verb}.{stream}.{name}");
+            all.push(operation(what, Verb::Publish, subject, &[owner, OPERATOR]));
+        }
+    }
+    all
+}
+
+fn foreign_consumers() -> Vec<Operation> {
+    let publish = |what, subject: &str, who: &[&[&'static str]]| operation(what, Verb::Publish, subject, who);
+    vec![
+        publish("make any consumer of COMMANDS", "$JS.API.CONSUMER.CREATE.COMMANDS.mine", &[OPERATOR]),
+        publish("make any consumer of EVENTS", "$JS.API.CONSUMER.CREATE.EVENTS.mine", &[OPERATOR]),
+        publish("make any consumer of OUTCOMES", "$JS.API.CONSUMER.CREATE.OUTCOMES.mine", &[OPERATOR]),
+        publish(
+            "make a filtered consumer",
+            "$JS.API.CONSUMER.CREATE.EVENTS.projector.evt.retail.>",
+            &[OPERATOR],
+        ),
+        publish(
+            "make a stage's name on another stream",
+            "$JS.API.CONSUMER.CREATE.COMMANDS.projector",
+            &[OPERATOR],
+        ),
+        publish("make a consumer the old way", "$JS.API.CONSUMER.DURABLE.CREATE.EVENTS.projector", &[]),
+        publish("read another's consumer", "$JS.API.CONSUMER.MSG.NEXT.EVENTS.mine", &[OPERATOR]),
+        publish("delete another's consumer", "$JS.API.CONSUMER.DELETE.EVENTS.mine", &[OPERATOR]),
+        publish("move a consumer's leader", "$JS.API.CONSUMER.LEADER.STEPDOWN.EVENTS.projector", &[]),
+    ]
+}
+
+fn streams() -> Vec<Operation> {
+    let mut all = Vec::new();
+    for stream in STREAMS {
+        let mut add = |what, path: &str, who: &[&[&'static str]]| {
+            all.push(operation(what, Verb::Publish, format!("$JS.API.{path}.{stream}"), who));
+        };
+        let reading: &[&str] = match stream {
+            "EVENTS" => STAGES,
+            "COMMANDS" => HANDLER,
+            "OUTCOMES" => HANDLER_AND_PROJECTOR,
+            "REPORTS" => REPORTER,
+            _ => NOBODY,
+        };
+        add("look at a stream", "STREAM.INFO", &[reading, SETUP, OPERATOR]);
+        add("make a stream", "STREAM.CREATE", &[SETUP]);
+        add("change a stream", "STREAM.UPDATE", &[]);
+        add("purge a stream", "STREAM.PURGE", &[]);
+        add("delete a stream", "STREAM.DELETE", &[]);
+        add("delete a message", "STREAM.MSG.DELETE", &[]);
+        let getting: &[&str] = match stream {
+            "EVENTS" => STAGES,
+            "OUTCOMES" => HANDLER_AND_PROJECTOR,
+            "KV_LEASES" => HANDLER,
+            "REPORTS" => REPORTER,
+            _ => NOBODY,
+        };
+        add("get a message from the leader", "STREAM.MSG.GET", &[getting, OPERATOR]);
+        let directly = if stream == "EVENTS" { HANDLER } else { NOBODY };
+        add("get messages from any replica", "DIRECT.GET", &[directly, OPERATOR]);
+    }
+    all.push(operation("make a stream of another name", Verb::Publish, "$JS.API.STREAM.CREATE.OTHER", &[]));
+    all
+}
+
+fn queries() -> Vec<Operation> {
+    use Verb::{Publish, Subscribe};
+    let mut all = vec![
+        operation("ask a query", Publish, "query.retail.product.get", &[SENDERS]),
+        operation("answer queries", Subscribe, "query.retail.product.get", &[QUERIED]),
+        operation("be found by `nats micro`", Subscribe, "$SRV.PING", &[QUERIED]),
+        operation("find services", Publish, "$SRV.STATS.projector", &[OPERATOR]),
+    ];
+    for stage in QUERIED {
+        for subject in [format!("$SRV.INFO.{stage}"), format!("$SRV.STATS.{stage}.x")] {
+            all.push(operation("be found by name", Subscribe, subject, &[&[*stage]]));
+        }
+    }
+    all
+}
+
+fn operators() -> Vec<Operation> {
+    [
+        ("see the account's limits", "$JS.API.INFO"),
+        ("list streams by name", "$JS.API.STREAM.NAMES"),
+        ("list streams", "$JS.API.STREAM.LIST"),
+        ("list consumers by name", "$JS.API.CONSUMER.NAMES.EVENTS"),
+        ("list consumers", "$JS.API.CONSUMER.LIST.EVENTS"),
+        ("acknowledge", "$JS.ACK.EVENTS.mine.1.1.1.1.0"),
+        ("answer flow control", "$JS.FC.EVENTS.mine.x"),
+    ]
+    .map(|(what, subject)| operation(what, Verb::Publish, subject, &[OPERATOR]))
+    .into_iter()
+    .chain([operation("hear JetStream's advisories", Verb::Subscribe, "$JS.EVENT.ADVISORY.>", &[OPERATOR])])
+    .collect()
+}
+
+/// The protocol itself: the server answers a forbidden operation before the PONG that follows it.
+struct RawClient {
+    lines: Lines<BufReader<OwnedReadHalf>>,
+    writer: OwnedWriteHalf,
+}
+
+impl RawClient {
+    /// Connects; `Err` holds the server's words.
+    async fn connect(port: u16, user: &str, password: &str) -> Result<Self, String> {
+        let (reader, writer) = TcpStream::connect(("127.0.0.1", port)).await.unwrap().into_split();
+        let mut client = Self { lines: BufReader::new(reader).lines(), writer };
+        let options = serde_json::json!({
+            "verbose": false, "pedantic": false, "tls_required": false, "protocol": 1,
+            "lang": "raw", "version": "0", "user": user, "pass": password,
+        });
+        let refused = client.ask(&format!("CONNECT {options}\r\n")).await;
+        if refused.is_empty() { Ok(client) } else { Err(refused) }
+    }
+
+    /// Sends a line of protocol and answers what the server says against it; nothing when it is fine.
+    async fn ask(&mut self, line: &str) -> String {
+        self.writer.write_all(format!("{line}PING\r\n").as_bytes()).await.unwrap();
+        let mut errors = String::new();
+        loop {
+            match self.lines.next_line().await.unwrap_or_default().as_deref() {
+                Some("PONG") | None => return errors,
+                Some(line) if line.starts_with("-ERR") => errors.push_str(line),
+                Some(_) => {}
+            }
+        }
+    }
+
+    async fn may(&mut self, operation: &Operation) -> bool {
+        let Operation(_, verb, subject, _) = operation;
+        let answer = match verb {
+            Verb::Publish => self.ask(&format!("PUB {subject} 0\r\n\r\n")).await,
+            Verb::Subscribe => self.ask(&format!("SUB {subject} 1\r\nUNSUB 1\r\n")).await,
+        };
+        assert!(answer.is_empty() || answer.contains("Permissions Violation"), "{subject}: {answer}");
+        answer.is_empty()
+    }
+}
+
+#[tokio::test]
+async fn every_user_may_do_what_it_needs_and_nothing_else() {
+    let server = ProductionServer::start().await;
+    let operations = operations();
+    let mut found: Vec<BTreeSet<&str>> = operations.iter().map(|_| BTreeSet::new()).collect();
+    for user in USERS {
+        let mut client = RawClient::connect(server.port, user, &password(user)).await.unwrap();
+        for (operation, found) in operations.iter().zip(&mut found) {
+            if client.may(operation).await {
+                found.insert(user);
+            }
+        }
+    }
+    let wrong: Vec<String> = operations
+        .iter()
+        .zip(&found)
+        .filter(|(Operation(.., expected), found)| expected != *found)
+        .map(|(Operation(what, _, subject, expected), found)| {
+            format!("{what} ({subject}): {expected:?} should be allowed, {found:?} are")
+        })
+        .collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    check_document(&document(&operations, &found));
+}
+
+#[tokio::test]
+async fn nobody_gets_in_without_a_password() {
+    let server = ProductionServer::start().await;
+    for (user, password) in
+        [("", ""), ("operator", ""), ("operator", "wrong"), ("nobody", "operator-secret-of-the-tests")]
+    {
+        let refused = RawClient::connect(server.port, user, password).await.err().unwrap();
+        assert!(refused.contains("Authorization Violation"), "{user}: {refused}");
+    }
+}
+
+/// An entry that no operation of the matrix uses would be one that nobody has thought about.
+#[test]
+fn every_entry_of_the_allow_lists_is_in_the_matrix() {
+    let operations = operations();
+    let mut unused = Vec::new();
+    for (user, lists) in allow_lists() {
+        for (verb, entry) in lists.entries() {
+            let used = operations.iter().any(|Operation(_, of, subject, who)| {
+                *of == verb && who.contains(user.as_str()) && covers(&entry, subject)
+            });
+            if !used {
+                unused.push(format!("{user}: {entry}"));
+            }
+        }
+    }
+    assert!(unused.is_empty(), "{unused:#?}");
+}
+
+fn document(operations: &[Operation], found: &[BTreeSet<&str>]) -> String {
+    let mut text = String::from(
+        "# Who may do what\n\n\
+         Made by a test that tries each line as each user on a server with `config/nats-server.conf`. To publish to an API subject is to \
+         do what it\nsays; a subject in the line is an example of its kind.\n\n",
+    );
+    writeln!(text, "| operation | subject | {} |", USERS.join(" | ")).unwrap();
+    writeln!(text, "|---|---|{}", ":-:|".repeat(USERS.len())).unwrap();
+    for (Operation(what, verb, subject, _), found) in operations.iter().zip(found) {
+        let verb = match verb {
+            Verb::Publish => "pub",
+            Verb::Subscribe => "sub",
+        };
+        let marks = USERS.map(|user| if found.contains(user) { "yes" } else { "" }).join(" | ");
+        writeln!(text, "| {what} | {verb} `{subject}` | {marks} |").unwrap();
+    }
+    text
+}
+
+fn check_document(text: &str) {
+    let path = repository().join("docs/permissions.md");
+    if std::env::var_os("MILLSTREAM_WRITE_DOCS").is_some() {
+        fs::write(&path, text).unwrap();
+    }
+    let present = fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        present == text,
+        "docs/permissions.md is out of date; run this test with MILLSTREAM_WRITE_DOCS=1"
+    );
+}

@@ -1,0 +1,102 @@
+//! The stages and the command line on a server with the production configuration, each as its own user: what they are
+//! allowed is enough for what they do.
+
+use std::{fs, path::Path};
+
+use end_to_end_tests::{
+    binaries::binary,
+    program::{self, Ended},
+    waiting::PATIENCE,
+};
+use millstream_engine::{nats_server::free_port, testing::test_server};
+use tempfile::TempDir;
+use tokio::process::Command;
+
+use crate::{
+    process::Process,
+    production_server::{ProductionServer, copy_configuration, password},
+};
+
+/// A program of ours that connects as one user; its password stands in a file in `folder`.
+pub(crate) fn command_as(user: &str, program: &str, server: &ProductionServer, folder: &Path) -> Command {
+    let file = folder.join(format!("{user}.password"));
+    fs::write(&file, password(user)).unwrap();
+    let mut command = program::command(binary(program));
+    command
+        .env("MILLSTREAM_NATS__URL", server.url())
+        .env("MILLSTREAM_NATS__USER", user)
+        .env("MILLSTREAM_NATS__PASSWORD_FILE", file);
+    command
+}
+
+/// A stage as its own user, its files in `folder`.
+pub(crate) fn stage(name: &str, server: &ProductionServer, folder: &Path) -> Command {
+    let mut command = command_as(name, name, server, folder);
+    let key = format!("MILLSTREAM_{}__DATA_DIRECTORY", name.to_uppercase().replace('-', "_"));
+    command.env(key, folder.join(name));
+    command
+}
+
+async fn millstream(user: &str, server: &ProductionServer, folder: &TempDir, arguments: &[&str]) -> Ended {
+    let mut command = command_as(user, "millstream", server, folder.path());
+    command.args(arguments);
+    program::run(command, b"").await
+}
+
+#[tokio::test]
+async fn the_server_accepts_its_configuration() {
+    let folder = TempDir::new().unwrap();
+    let mut check = program::command(test_server::program().await.path);
+    check.arg("--config").arg(copy_configuration(folder.path())).arg("-t");
+    let ended = program::run(check, b"").await.expect_success("nats-server -t");
+    assert!(ended.stderr.contains("is valid"), "{}", ended.stderr);
+}
+
+#[tokio::test]
+async fn every_stage_finds_all_that_it_needs() {
+    let server = ProductionServer::start_provisioned().await;
+    let folder = TempDir::new().unwrap();
+    for name in ["command-handler", "projector", "reporter"] {
+        for instance in ["", "2"] {
+            let mut command = stage(name, &server, folder.path());
+            command.args(["--check-config", "--connect", "--instance", instance]);
+            let ended = program::run(command, b"").await;
+            assert_eq!(ended.code(), Some(0), "{name} {instance}\n{}{}", ended.stdout, ended.stderr);
+        }
+    }
+}
+
+#[tokio::test]
+async fn setup_makes_the_streams_and_a_command_becomes_rows_and_a_report() {
+    let server = ProductionServer::start().await;
+    let folder = TempDir::new().unwrap();
+    let made = millstream("setup", &server, &folder, &["setup"]).await.expect_success("setup").stdout;
+    assert_eq!(made.matches(": created").count(), 7, "{made}");
+
+    let mut stages = Vec::new();
+    for name in ["command-handler", "projector", "reporter"] {
+        let health = format!("127.0.0.1:{}", free_port().unwrap());
+        let mut command = stage(name, &server, folder.path());
+        command.env("MILLSTREAM_TELEMETRY__ADDRESS", &health);
+        let mut process = Process::start(command);
+        process.healthy(&health, "/readyz").await;
+        stages.push(process);
+    }
+    let send = |address: [&'static str; 4], body: &'static str| {
+        let arguments = ["send"].into_iter().chain(address).chain([body]).collect::<Vec<_>>();
+        let (server, folder) = (&server, &folder);
+        async move { millstream("operator", server, folder, &arguments).await.expect_success("send") }
+    };
+    send(["retail", "product", "tea", "register"], r#"{"name":"Tea","supplier":"acme"}"#).await;
+    let row = millstream("operator", &server, &folder, &["query", "retail", "product", "tea"]).await;
+    assert!(row.expect_success("query").stdout.contains("acme"));
+    for stage in &stages {
+        stage.terminate();
+    }
+    for stage in &mut stages {
+        assert_eq!(stage.exit_code(PATIENCE).await, 0, "{}", stage.log());
+    }
+    let log = server.log();
+    let violations: Vec<&str> = log.lines().filter(|line| line.contains("Violation")).collect();
+    assert!(violations.is_empty(), "{violations:#?}");
+}

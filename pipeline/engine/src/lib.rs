@@ -37,6 +37,7 @@ pub mod stage;
 pub mod stage_check;
 pub mod stage_needs;
 pub mod state_cache;
+pub mod status_service;
 pub mod stream_reader;
 pub mod telemetry;
 #[cfg(feature = "testing")]

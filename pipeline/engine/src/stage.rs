@@ -16,6 +16,7 @@ use crate::nats_broker::NatsBroker;
 use crate::shutdown::{Shutdown, within_limit};
 use crate::stage_check::check_stage;
 use crate::stage_needs::stage_needs;
+use crate::status_service::{ObservedProcess, StatusService, StatusServiceError};
 use crate::telemetry;
 
 /// Which stage a binary is.
@@ -169,6 +170,12 @@ impl Failure for StartError {
     }
 }
 
+impl Failure for StatusServiceError {
+    fn exit_code(&self) -> ExitCode {
+        ExitCode::Unavailable
+    }
+}
+
 type AnyFailure = Box<dyn Failure>;
 
 impl<E: Failure + 'static> From<E> for AnyFailure {
@@ -209,9 +216,19 @@ where
             stopping.fails("stopping");
         }
     });
+    let shown = ObservedProcess {
+        stage: identity.name.to_owned(),
+        instance,
+        version: identity.version.to_owned(),
+        readiness: readiness.clone(),
+        metrics: metrics.clone(),
+    };
+    let status = StatusService::start(&client, shown).await?;
     let broker = NatsBroker::new(client, config.nats.jetstream_domain.as_deref());
     let runtime = StageRuntime { identity, process, broker, metrics, readiness, shutdown: shutdown.clone() };
-    match within_limit(&shutdown, limit, run(config, runtime)).await {
+    let ended = within_limit(&shutdown, limit, run(config, runtime)).await;
+    status.stop().await;
+    match ended {
         Some(Ok(())) => {
             tracing::info!("stopped");
             Ok(())

@@ -11,6 +11,8 @@ use crate::{
         subject::EVENT_PREFIX,
     },
     provision::leases_stream,
+    query_service::QUERY_PREFIX,
+    status_service::{SERVICE_NAME, status_subject},
 };
 
 /// A consumer that a stage makes at its own position, reads through and deletes.
@@ -48,19 +50,22 @@ pub struct StageNeeds {
     pub purges: Vec<String>,
     /// Subjects that it listens to, besides its own inbox.
     pub listens: Vec<String>,
-    /// Whether it answers requests.
-    pub answers: bool,
 }
 
 /// What the stage `name` needs as the process of that `instance`; `None` for a name that is no stage.
 pub fn stage_needs(name: &str, instance: &str) -> Option<StageNeeds> {
     let process = process_name(name, instance);
-    match name {
-        "command-handler" => Some(command_handler(&process)),
-        "projector" => Some(projector(&process)),
-        "reporter" => Some(reporter(&process)),
-        _ => None,
-    }
+    let mut needs = match name {
+        "command-handler" => command_handler(&process),
+        "projector" => projector(&process),
+        "reporter" => reporter(&process),
+        _ => return None,
+    };
+    needs.listens.push(status_subject(&process));
+    needs.listens.extend(discovery(SERVICE_NAME));
+    needs.listens.sort();
+    needs.listens.dedup();
+    Some(needs)
 }
 
 fn command_handler(process: &str) -> StageNeeds {
@@ -78,7 +83,6 @@ fn command_handler(process: &str) -> StageNeeds {
         gets: vec![OUTCOMES.to_owned(), EVENTS.to_owned(), leases_stream()],
         direct_gets: owned(&[EVENTS]),
         listens: vec![lease],
-        answers: true,
         ..StageNeeds::default()
     }
 }
@@ -88,8 +92,7 @@ fn projector(process: &str) -> StageNeeds {
         streams: owned(&[EVENTS, OUTCOMES]),
         readers: vec![reader(EVENTS, process), reader(OUTCOMES, &format!("{process}-outcomes"))],
         gets: owned(&[EVENTS, OUTCOMES]),
-        listens: service("projector"),
-        answers: true,
+        listens: query_service("projector"),
         ..StageNeeds::default()
     }
 }
@@ -100,8 +103,7 @@ fn reporter(process: &str) -> StageNeeds {
         readers: vec![reader(EVENTS, process)],
         appends: vec![append(REPORTS, "report.*.*.*.*".to_owned())],
         gets: owned(&[EVENTS, REPORTS]),
-        listens: service("reporter"),
-        answers: true,
+        listens: query_service("reporter"),
         ..StageNeeds::default()
     }
 }
@@ -132,9 +134,15 @@ impl StageNeeds {
     }
 }
 
-/// What a NATS micro service listens to: its questions, and those by which services are found.
-fn service(name: &str) -> Vec<String> {
-    vec!["query.>".to_owned(), "$SRV.*".to_owned(), format!("$SRV.*.{name}"), format!("$SRV.*.{name}.*")]
+fn query_service(name: &str) -> Vec<String> {
+    let mut subjects = vec![format!("{QUERY_PREFIX}.>")];
+    subjects.extend(discovery(name));
+    subjects
+}
+
+/// What a NATS micro service listens to in order to be found.
+fn discovery(service: &str) -> [String; 3] {
+    ["$SRV.*".to_owned(), format!("$SRV.*.{service}"), format!("$SRV.*.{service}.*")]
 }
 
 fn owned(names: &[&str]) -> Vec<String> {

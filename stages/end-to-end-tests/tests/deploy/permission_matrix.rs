@@ -192,12 +192,21 @@ fn queries() -> Vec<Operation> {
     let mut all = vec![
         operation("ask a query", Publish, "query.retail.product.get", &[SENDERS]),
         operation("answer queries", Subscribe, "query.retail.product.get", &[QUERIED]),
-        operation("be found by `nats micro`", Subscribe, "$SRV.PING", &[QUERIED]),
-        operation("find services", Publish, "$SRV.STATS.projector", &[OPERATOR]),
+        operation("be found by `nats micro`", Subscribe, "$SRV.PING", &[STAGES]),
+        operation("be found as a process of Millstream", Subscribe, "$SRV.INFO.millstream", &[STAGES]),
+        operation("be found as one process", Subscribe, "$SRV.STATS.millstream.x", &[STAGES]),
+        operation("find services", Publish, "$SRV.STATS.millstream", &[OPERATOR]),
     ];
     for stage in QUERIED {
         for subject in [format!("$SRV.INFO.{stage}"), format!("$SRV.STATS.{stage}.x")] {
             all.push(operation("be found by name", Subscribe, subject, &[&[*stage]]));
+        }
+    }
+    for stage in STAGES {
+        for instance in ["", "-0", "-1", "-2"] {
+            let subject = format!("stage.{stage}{instance}.status");
+            all.push(operation("say how it is", Subscribe, subject.clone(), &[&[*stage]]));
+            all.push(operation("ask how it is", Publish, subject, &[OPERATOR]));
         }
     }
     all

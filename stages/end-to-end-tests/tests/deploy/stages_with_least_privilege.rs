@@ -3,12 +3,19 @@
 
 use std::{fs, path::Path};
 
+use async_nats::{Client, jetstream};
 use end_to_end_tests::{
     binaries::binary,
     program::{self, Ended},
-    waiting::PATIENCE,
+    waiting::{PATIENCE, until},
 };
-use millstream_engine::{nats_server::free_port, testing::test_server};
+use millstream_engine::{
+    contract::stream_names::REPORTS,
+    nats_server::free_port,
+    status_service::{SERVICE_NAME, status_subject},
+    testing::test_server,
+};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::Command;
 
@@ -90,12 +97,40 @@ async fn setup_makes_the_streams_and_a_command_becomes_rows_and_a_report() {
     send(["retail", "product", "tea", "register"], r#"{"name":"Tea","supplier":"acme"}"#).await;
     let row = millstream("operator", &server, &folder, &["query", "retail", "product", "tea"]).await;
     assert!(row.expect_success("query").stdout.contains("acme"));
+    let sale = r#"{"sale":"1","currency":"USD","lines":[{"sku":"tea","quantity":2,"unit_price":300}]}"#;
+    send(["retail", "till", "7_2026-01-02", "record-sale"], sale).await;
+    send(["retail", "till", "7_2026-01-02", "close"], "{}").await;
+    let reports = server.client("operator").await;
+    let reports = jetstream::new(reports).get_stream(REPORTS).await.unwrap();
+    until("a report is published", async || {
+        (reports.get_info().await.unwrap().state.messages > 0).then_some(())
+    })
+    .await;
+    every_process_shows_itself(&server.client("operator").await).await;
     for stage in &stages {
         stage.terminate();
     }
     for stage in &mut stages {
         assert_eq!(stage.exit_code(PATIENCE).await, 0, "{}", stage.log());
     }
+    no_violations(&server);
+}
+
+/// Every process says on its own subject and in its statistics how it is.
+async fn every_process_shows_itself(operator: &Client) {
+    let statistics = operator.request(format!("$SRV.STATS.{SERVICE_NAME}"), "".into()).await.unwrap();
+    let statistics: Value = serde_json::from_slice(&statistics.payload).unwrap();
+    let data = &statistics["endpoints"][0]["data"];
+    assert_eq!(data["ready"], true, "{statistics}");
+    assert_eq!(data["figures"]["millstream_nats_connected"], 1, "{statistics}");
+    for name in ["command-handler", "projector", "reporter"] {
+        let status = operator.request(status_subject(name), "".into()).await.unwrap();
+        let status: Value = serde_json::from_slice(&status.payload).unwrap();
+        assert_eq!((&status["stage"], &status["ready"]), (&json!(name), &json!(true)), "{status}");
+    }
+}
+
+fn no_violations(server: &ProductionServer) {
     let log = server.log();
     let violations: Vec<&str> = log.lines().filter(|line| line.contains("Violation")).collect();
     assert!(violations.is_empty(), "{violations:#?}");

@@ -1,6 +1,10 @@
 //! What a deployment is made of, tried without a container engine and without a cluster: here the production server's
 //! configuration and the stages on it, each with the permissions of its own user.
-#![expect(clippy::unwrap_used, reason = "a test ends where something unexpected happens")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test ends where something unexpected happens"
+)]
 
 mod allow_lists;
 mod permission_matrix;

@@ -1,5 +1,5 @@
-//! Bugs that can be planted, to see whether the simulation finds them (docs/simulation.md). Without the feature `testing`
-//! none ever is: [`planted`] is then a constant.
+//! Bugs that can be planted, to see whether the simulation finds them (docs/simulation.md). Without the feature
+//! `simulation` none ever is: [`planted`] is then a constant.
 //!
 //! Only bugs that no broker could play are planted in the code itself; the others are in `testing/simulation/sabotage.rs`.
 
@@ -20,25 +20,25 @@ pub enum SeededBug {
     LostTailUnnoticed,
 }
 
-#[cfg(feature = "testing")]
+#[cfg(feature = "simulation")]
 thread_local! {
     static PLANTED: std::cell::Cell<Option<SeededBug>> = const { std::cell::Cell::new(None) };
 }
 
 /// Plants a bug, or none, for everything that runs on this thread.
-#[cfg(feature = "testing")]
+#[cfg(feature = "simulation")]
 pub fn plant(bug: Option<SeededBug>) {
     PLANTED.set(bug);
 }
 
 /// Whether `bug` is planted.
-#[cfg(feature = "testing")]
+#[cfg(feature = "simulation")]
 pub(crate) fn planted(bug: SeededBug) -> bool {
     PLANTED.get() == Some(bug)
 }
 
 /// No bug is planted in a release.
-#[cfg(not(feature = "testing"))]
+#[cfg(not(feature = "simulation"))]
 pub(crate) const fn planted(_bug: SeededBug) -> bool {
     false
 }

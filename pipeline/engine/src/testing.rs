@@ -11,6 +11,7 @@ pub mod memory_rows;
 pub mod project;
 pub mod restricted_server;
 pub mod sequential_handler;
+#[cfg(feature = "simulation")]
 pub mod simulation;
 pub mod stage_files;
 pub mod test_server;

@@ -129,6 +129,25 @@ fn dependencies_point_from_stages_to_the_model_to_the_engine() {
 }
 
 #[test]
+fn planted_bugs_are_built_for_the_tests_of_the_engine_alone() {
+    let mut offences = Vec::new();
+    let mut found = false;
+    for (name, (_, package)) in packages() {
+        for dependency in package.dependencies.iter().filter(|it| it.name == "millstream-engine") {
+            if dependency.features.iter().any(|feature| feature == "simulation") {
+                let own = name == "millstream-engine" && dependency.kind == DependencyKind::Development;
+                found |= own;
+                if !own {
+                    offences.push(format!("{name} turns it on ({:?})", dependency.kind));
+                }
+            }
+        }
+    }
+    expect_none("the engine's feature `simulation` builds bugs in", &offences);
+    assert!(found, "the feature has another name now: this test no longer checks anything");
+}
+
+#[test]
 fn model_is_built_with_nothing_that_could_make_it_impure() {
     let packages = packages();
     let (_, model) = packages.get("millstream-model").expect("there is a model");

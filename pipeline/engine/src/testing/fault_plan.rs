@@ -85,7 +85,7 @@ impl FaultPlan {
     /// A plan in which each fault is absent, rare or frequent as `dice` fall: runs in which everything fails at once
     /// hide what two faults do together.
     pub fn any(dice: &mut Dice) -> Self {
-        let leases_overlap = dice.chance(0.5);
+        let lease_given_twice = *dice.pick(&[0.0, 0.0, 0.3, 0.9]);
         let mut rate = |frequent: f64| match dice.below(4) {
             0 | 1 => 0.0,
             2 => frequent / 5.0,
@@ -102,7 +102,7 @@ impl FaultPlan {
             reader_interrupted: rate(0.15),
             leader_lost: rate(0.03),
             lease_unanswered: rate(0.2),
-            lease_given_twice: if leases_overlap { 0.3 } else { 0.0 },
+            lease_given_twice,
             stream_full: rate(0.02),
             send_lost: rate(0.2),
             message_id_first: dice.chance(0.5),

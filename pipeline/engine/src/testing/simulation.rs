@@ -2,6 +2,7 @@
 //! checkers of [`crate::verification`] afterwards. A run is determined by its seed (docs/simulation.md).
 
 pub mod account;
+mod bugs;
 mod judgement;
 mod lost_tail;
 mod processes;
@@ -11,9 +12,9 @@ mod workload;
 use std::{collections::BTreeMap, num::NonZeroUsize, time::Duration};
 
 pub use self::{
+    bugs::{BUGS, Bug, PlantedBug, Scenario, UnknownBug},
     judgement::Counts,
     lost_tail::simulate_lost_tail,
-    sabotage::{Bug, UnknownBug},
 };
 use self::{
     judgement::judge,
@@ -30,6 +31,7 @@ use crate::{
         outcome::OutcomeRecord,
         stream_names::{COMMANDS, OUTCOMES},
     },
+    group_append::AppendStrategy,
     seeded_bug,
 };
 
@@ -70,8 +72,11 @@ struct RunShape {
     handlers: usize,
     commands: usize,
     accounts: u64,
+    /// How often commands are sent several at a time.
+    bursts: f64,
     round_max: NonZeroUsize,
     states_max: NonZeroUsize,
+    append_strategy: AppendStrategy,
     /// Mean pause between two crashes, freezes or restarts.
     chaos_pause: Duration,
     /// Longest usual pause between two commands.
@@ -88,9 +93,16 @@ impl RunShape {
         Self {
             handlers: if dice.chance(0.3) { 3 } else { 2 },
             commands: usize::try_from(dice.between(4, 40)).unwrap_or(4),
-            accounts: *dice.pick(&[1, 1, 2, 4]),
+            accounts: *dice.pick(&[1, 1, 2, 4, 8]),
+            bursts: *dice.pick(&[0.1, 0.1, 0.5]),
             round_max: small(*dice.pick(&[1, 2, 3, 8, 100])),
             states_max: small(*dice.pick(&[1, 2, 100])),
+            append_strategy: *dice.pick(&[
+                AppendStrategy::Measured,
+                AppendStrategy::Single,
+                AppendStrategy::Atomic,
+                AppendStrategy::Atomic,
+            ]),
             chaos_pause: Duration::from_millis(*dice.pick(&[300, 2_000, 20_000])),
             command_pause: Duration::from_millis(*dice.pick(&[0, 20, 1_000])),
             disturbances: Disturbance::any(dice),

@@ -252,7 +252,12 @@ impl World {
     pub(super) fn replica_end(&mut self, stream: &str) -> u64 {
         let last = self.streams.get(stream).map_or(0, |found| found.state().last_sequence);
         let probability = self.plan.load_stale;
-        if self.strikes("load stale", probability) { self.dice.between(0, last) } else { last }
+        if !self.strikes("load stale", probability) {
+            return last;
+        }
+        // Usually a little behind, sometimes far.
+        let longest = if self.dice.chance(0.7) { last.min(4) } else { last };
+        last - self.dice.between(0, longest)
     }
 
     /// Adds a line to the trace.

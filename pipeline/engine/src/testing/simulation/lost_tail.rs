@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::{
     RunShape, SimulationSettings,
+    bugs::Bug,
     judgement::judge,
     processes::{Processes, chaos},
-    sabotage::Bug,
     wait_until_decided,
     workload::Client,
 };
@@ -67,10 +67,11 @@ async fn run(seed: u64, settings: &SimulationSettings) -> Vec<String> {
     tokio::time::sleep(NOTICE_MAX).await;
     let ended = processes.stop().await;
     if !ended.iter().any(|words| words.contains("the server has lost its tail") && words.contains(stream)) {
-        violations.push(format!("{stream} lost its tail and the handler did not say so: {ended:?}"));
+        violations
+            .push(format!("C11 noticed: {stream} lost its tail and the handler did not say so: {ended:?}"));
     }
     if broker.dump(EVENTS) != before {
-        violations.push(format!("{stream} lost its tail and the handler went on to append"));
+        violations.push(format!("C11 noticed: {stream} lost its tail and the handler went on to append"));
     }
     violations
 }

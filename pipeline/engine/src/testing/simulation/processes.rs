@@ -7,13 +7,13 @@ use tokio::task::JoinHandle;
 use super::{
     RunShape,
     account::{Account, ClockAccount},
-    sabotage::{Bug, SabotagedBroker},
+    bugs::Bug,
+    sabotage::SabotagedBroker,
     workload::LedgerEntry,
 };
 use crate::{
     command_handler::{CommandHandler, HandlerError, HandlerSettings, Observed, Share},
     decider::AggregateRegistry,
-    group_append::AppendStrategy,
     health::Readiness,
     id_index::IdIndex,
     metrics::Metrics,
@@ -89,7 +89,7 @@ impl Processes {
             share: Share::ALL,
             round_max: self.shape.round_max,
             states_max: self.shape.states_max,
-            append_strategy: AppendStrategy::default(),
+            append_strategy: self.shape.append_strategy,
             lease_time_to_live: LEASE_TIME_TO_LIVE,
         };
         let registry = match self.bug {

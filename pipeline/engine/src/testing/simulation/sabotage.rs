@@ -1,9 +1,11 @@
-//! Bugs planted between the handlers and their broker, and the list of all bugs that the simulation has to find.
+//! Bugs planted between the handlers and their broker.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::join_all;
 
+use super::bugs::Bug;
 use crate::{
     broker::{
         AppendError, Appended, Broker, BrokerError, NewMessage, ReadError, ReaderConfig, StreamReader,
@@ -15,121 +17,11 @@ use crate::{
         stored_message::{Headers, StoredMessage},
         stream_names::{COMMANDS, DEAD_LETTERS, EVENTS, OUTCOMES},
     },
-    seeded_bug::SeededBug,
     testing::{dice::Dice, memory_broker::MemoryBroker},
 };
 
 /// How often a reader with a bug shows it.
 const READER_BUG_RATE: f64 = 0.05;
-
-/// A planted bug.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bug {
-    /// Commits are appended without expectation.
-    CommitsWithoutExpectation,
-    /// The first commit of an aggregate is appended without expectation.
-    FirstCommitWithoutExpectation,
-    /// Records are appended without expectation.
-    RecordsWithoutExpectation,
-    /// No fence is appended at a takeover, and a record that another one preceded is appended behind it. (Without a fence
-    /// alone nothing goes wrong but the time that the handler before loses: its next record is refused all the same.)
-    NoFence,
-    /// A handler that lost its turn appends its record all the same, behind the fence.
-    LostTurnIgnored,
-    /// An append of a commit counts as stored when it is sent: the outcome is recorded before.
-    OutcomeBeforeAppend,
-    /// An append without an answer counts as stored.
-    UnclearTakenForStored,
-    /// A refused append counts as stored: the other handler will have done the same.
-    ConflictTakenForStored,
-    /// A refused or unanswered append is sent again on the aggregate's new head instead of decided again.
-    RetriedOnNewHead,
-    /// Commands are refused on what any replica says.
-    RefusedOnStaleRead,
-    /// The reader of COMMANDS sometimes leaves a message out.
-    CommandSkipped,
-    /// The reader of COMMANDS sometimes delivers a message again.
-    CommandRepeated,
-    /// A takeover goes on with the commands that come next.
-    CursorAtTheEnd,
-    /// A takeover begins with the first command.
-    CursorAtTheBeginning,
-    /// `Millstream-Expected-Version` is not looked at.
-    ExpectedVersionIgnored,
-    /// Ids that others recorded are not learnt.
-    IdsForgottenAtRestart,
-    /// The clock of the handler decides, not that of COMMANDS.
-    DecidedByWallClock,
-    /// Dead letters carry the message id of their command.
-    DeadLettersWithMessageId,
-    /// A bug in the engine's own code.
-    Engine(SeededBug),
-}
-
-impl Bug {
-    /// All of them, with what they are called.
-    pub const ALL: &'static [(&'static str, Self)] = &[
-        ("commits-without-expectation", Self::CommitsWithoutExpectation),
-        ("first-commit-without-expectation", Self::FirstCommitWithoutExpectation),
-        ("records-without-expectation", Self::RecordsWithoutExpectation),
-        ("no-fence", Self::NoFence),
-        ("lost-turn-ignored", Self::LostTurnIgnored),
-        ("outcome-before-append", Self::OutcomeBeforeAppend),
-        ("unclear-taken-for-stored", Self::UnclearTakenForStored),
-        ("conflict-taken-for-stored", Self::ConflictTakenForStored),
-        ("retried-on-new-head", Self::RetriedOnNewHead),
-        ("refused-on-stale-read", Self::RefusedOnStaleRead),
-        ("command-skipped", Self::CommandSkipped),
-        ("command-repeated", Self::CommandRepeated),
-        ("cursor-at-the-end", Self::CursorAtTheEnd),
-        ("cursor-at-the-beginning", Self::CursorAtTheBeginning),
-        ("expected-version-ignored", Self::ExpectedVersionIgnored),
-        ("ids-forgotten-at-restart", Self::IdsForgottenAtRestart),
-        ("decided-by-wall-clock", Self::DecidedByWallClock),
-        ("dead-letters-with-message-id", Self::DeadLettersWithMessageId),
-        ("positions-ignored", Self::Engine(SeededBug::PositionsIgnored)),
-        ("past-decided-on-present", Self::Engine(SeededBug::PastDecidedOnPresent)),
-        ("states-kept-after-turn", Self::Engine(SeededBug::StatesKeptAfterTurn)),
-        ("ids-of-window-only", Self::Engine(SeededBug::IdsOfWindowOnly)),
-        ("repeats-within-round", Self::Engine(SeededBug::RepeatsWithinRound)),
-    ];
-
-    /// The bug in the engine's own code, if it is one.
-    pub fn engine(self) -> Option<SeededBug> {
-        match self {
-            Self::Engine(bug) => Some(bug),
-            _ => None,
-        }
-    }
-}
-
-impl fmt::Display for Bug {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name =
-            Self::ALL.iter().find(|(_, bug)| bug == self).map_or("lost-tail-unnoticed", |(name, _)| name);
-        formatter.write_str(name)
-    }
-}
-
-/// No bug has that name.
-#[derive(Debug, thiserror::Error)]
-#[error("there is no bug {name:?}; there are {known}")]
-pub struct UnknownBug {
-    name: String,
-    known: String,
-}
-
-impl FromStr for Bug {
-    type Err = UnknownBug;
-
-    fn from_str(name: &str) -> Result<Self, UnknownBug> {
-        let known = || Self::ALL.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-        Self::ALL
-            .iter()
-            .find_map(|(each, bug)| (*each == name).then_some(*bug))
-            .ok_or_else(|| UnknownBug { name: name.to_owned(), known: known() })
-    }
-}
 
 /// A connection with a bug, or none.
 #[derive(Clone)]
@@ -148,35 +40,53 @@ impl SabotagedBroker {
     }
 
     /// The sequence that an append will have if nobody else appends: what a careless sender takes for granted.
-    async fn next_sequence(&self, stream: &str) -> u64 {
-        self.inner.state(stream).await.map_or(0, |state| state.last_sequence) + 1
+    fn next_sequence(&self, stream: &str) -> u64 {
+        self.inner.dump(stream).last().map_or(0, |last| last.sequence) + 1
     }
 
-    async fn append_commit(&self, message: NewMessage) -> Result<Appended, AppendError> {
-        if self.has(Bug::OutcomeBeforeAppend) {
-            let sequence = self.next_sequence(EVENTS).await;
-            let inner = self.inner.clone();
-            // Nobody looks at the answer: that is the bug.
-            tokio::spawn(async move { inner.append(EVENTS, message).await.is_ok() });
-            return Ok(Appended { sequence, duplicate: false });
+    /// Appends one message or a batch.
+    async fn pass_on(inner: &MemoryBroker, mut messages: Vec<NewMessage>) -> Result<Appended, AppendError> {
+        match messages.pop() {
+            Some(message) if messages.is_empty() => inner.append(EVENTS, message).await,
+            last => {
+                messages.extend(last);
+                inner.append_atomically(EVENTS, messages).await
+            }
         }
-        let answer = self.inner.append(EVENTS, message.clone()).await;
-        let subject = message.subject.clone();
+    }
+
+    async fn append_commits(&self, messages: Vec<NewMessage>) -> Result<Appended, AppendError> {
+        let count = messages.len() as u64;
+        let pretended = || Appended { sequence: self.next_sequence(EVENTS) + count - 1, duplicate: false };
+        let inner = self.inner.clone();
+        if self.has(Bug::OutcomeBeforeAppend) {
+            // Nobody looks at the answer: that is the bug.
+            let answer = pretended();
+            tokio::spawn(async move { Self::pass_on(&inner, messages).await.is_ok() });
+            return Ok(answer);
+        }
+        if self.has(Bug::BatchTornApart) && count > 1 {
+            let singles = messages.into_iter().map(|message| inner.append(EVENTS, message));
+            let last = join_all(singles).await.pop().unwrap_or(Ok(pretended()))?;
+            return Ok(Appended { sequence: last.sequence.max(count), ..last });
+        }
+        let answer = Self::pass_on(&inner, messages.clone()).await;
         match &answer {
-            Err(AppendError::Unclear { .. }) if self.has(Bug::UnclearTakenForStored) => {
-                let sequence = self.next_sequence(EVENTS).await;
-                Ok(Appended { sequence, duplicate: false })
+            Ok(Appended { sequence, duplicate }) if self.has(Bug::BatchCountedFromItsFirst) => {
+                Ok(Appended { sequence: (sequence + 1 - count).max(count), duplicate: *duplicate })
             }
-            Err(AppendError::Conflict { .. }) if self.has(Bug::ConflictTakenForStored) => {
-                let last = self.inner.last(EVENTS, &subject).await.ok().flatten();
-                Ok(Appended { sequence: last.map_or(0, |last| last.sequence), duplicate: false })
-            }
+            Err(AppendError::Unclear { .. }) if self.has(Bug::UnclearTakenForStored) => Ok(pretended()),
+            Err(AppendError::Conflict { .. }) if self.has(Bug::ConflictTakenForStored) => Ok(pretended()),
             Err(AppendError::Conflict { .. } | AppendError::Unclear { .. })
                 if self.has(Bug::RetriedOnNewHead) =>
             {
-                let last = self.inner.last(EVENTS, &subject).await.ok().flatten();
-                let expected_last = Some(last.map_or(0, |last| last.sequence));
-                self.inner.append(EVENTS, NewMessage { expected_last, ..message }).await
+                let mut anew = Vec::with_capacity(messages.len());
+                for message in messages {
+                    let last = self.inner.last(EVENTS, &message.subject).await.ok().flatten();
+                    let expected_last = Some(last.map_or(0, |last| last.sequence));
+                    anew.push(NewMessage { expected_last, ..message });
+                }
+                Self::pass_on(&inner, anew).await
             }
             _ => answer,
         }
@@ -191,6 +101,16 @@ impl SabotagedBroker {
         let last = self.inner.last(OUTCOMES, &message.subject).await.ok().flatten();
         let expected_last = Some(last.map_or(0, |last| last.sequence));
         self.inner.append(OUTCOMES, NewMessage { expected_last, ..message }).await
+    }
+
+    fn forget_expectation(&self, stream: &str, message: &mut NewMessage) {
+        let first = message.expected_last == Some(0);
+        let careless = (self.has(Bug::CommitsWithoutExpectation) && stream == EVENTS)
+            || (self.has(Bug::FirstCommitWithoutExpectation) && stream == EVENTS && first)
+            || (self.has(Bug::RecordsWithoutExpectation) && stream == OUTCOMES);
+        if careless {
+            message.expected_last = None;
+        }
     }
 
     /// A fence that is never sent, if that is the bug.
@@ -211,13 +131,7 @@ impl Broker for SabotagedBroker {
         if let Some(appended) = self.swallowed_fence(stream, &message) {
             return Ok(appended);
         }
-        let first = message.expected_last == Some(0);
-        let careless = (self.has(Bug::CommitsWithoutExpectation) && stream == EVENTS)
-            || (self.has(Bug::FirstCommitWithoutExpectation) && stream == EVENTS && first)
-            || (self.has(Bug::RecordsWithoutExpectation) && stream == OUTCOMES);
-        if careless {
-            message.expected_last = None;
-        }
+        self.forget_expectation(stream, &mut message);
         if self.has(Bug::DeadLettersWithMessageId)
             && stream == DEAD_LETTERS
             && let Some(id) = message.headers.get(header::COMMAND_ID).map(str::to_owned)
@@ -225,7 +139,7 @@ impl Broker for SabotagedBroker {
             message.headers.push(header::NATS_MESSAGE_ID, id);
         }
         match stream {
-            EVENTS => self.append_commit(message).await,
+            EVENTS => self.append_commits(vec![message]).await,
             OUTCOMES => self.append_record(message).await,
             _ => self.inner.append(stream, message).await,
         }
@@ -234,9 +148,15 @@ impl Broker for SabotagedBroker {
     async fn append_atomically(
         &self,
         stream: &str,
-        messages: Vec<NewMessage>,
+        mut messages: Vec<NewMessage>,
     ) -> Result<Appended, AppendError> {
-        self.inner.append_atomically(stream, messages).await
+        for message in &mut messages {
+            self.forget_expectation(stream, message);
+        }
+        match stream {
+            EVENTS => self.append_commits(messages).await,
+            _ => self.inner.append_atomically(stream, messages).await,
+        }
     }
 
     async fn load(&self, stream: &str, subject: &str, from: u64) -> Result<Vec<StoredMessage>, BrokerError> {
@@ -261,7 +181,9 @@ impl Broker for SabotagedBroker {
     async fn read(&self, mut config: ReaderConfig) -> Result<SabotagedReader, ReadError> {
         if config.stream == COMMANDS {
             match self.bug {
-                Some(Bug::CursorAtTheEnd) => config.after = self.inner.state(COMMANDS).await?.last_sequence,
+                Some(Bug::CursorAtTheEnd) => {
+                    config.after = self.inner.dump(COMMANDS).last().map_or(0, |last| last.sequence);
+                }
                 Some(Bug::CursorAtTheBeginning) => config.after = 0,
                 _ => {}
             }

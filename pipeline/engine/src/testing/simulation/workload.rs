@@ -32,6 +32,7 @@ pub(super) struct Client {
     dice: Dice,
     commands: usize,
     accounts: u64,
+    bursts: f64,
     pause: Duration,
     /// Everything with an id that was sent, to be sent again.
     sent: Vec<NewMessage>,
@@ -45,6 +46,7 @@ impl Client {
             dice,
             commands: shape.commands,
             accounts: shape.accounts,
+            bursts: shape.bursts,
             pause: shape.command_pause,
             sent: Vec::new(),
             ledger: Vec::new(),
@@ -55,7 +57,7 @@ impl Client {
     pub(super) async fn run(mut self) -> Vec<LedgerEntry> {
         let mut left = self.commands;
         while left > 0 {
-            if self.dice.chance(0.1) {
+            if self.dice.chance(self.bursts) {
                 left -= self.send_together(left).await;
             } else {
                 let command = self.command(left);
@@ -90,7 +92,7 @@ impl Client {
 
     /// Sends several as one atomic batch, as the intake does. Answers how many.
     async fn send_together(&mut self, left: usize) -> usize {
-        let count = usize::try_from(self.dice.between(2, 4)).unwrap_or(2).min(left);
+        let count = usize::try_from(self.dice.between(2, 8)).unwrap_or(2).min(left);
         let batch: Vec<NewMessage> = (0..count)
             .map(|index| {
                 let mut command = self.command(left - index);

@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// The stages in the order in which they are started: the program, and its section of the configuration.
-const STAGES: [(&str, &str); 3] =
+pub(crate) const STAGES: [(&str, &str); 3] =
     [("command-handler", "command_handler"), ("projector", "projector"), ("reporter", "reporter")];
 
 /// Longer than a stage's own limit (`shutdown.limit`), after which it ends by itself.
@@ -233,7 +233,7 @@ fn take_folder(folder: &Path) -> Result<File, DeploymentError> {
 }
 
 /// A program that was built together with this one.
-fn sibling(name: &str) -> Result<PathBuf, DeploymentError> {
+pub(crate) fn sibling(name: &str) -> Result<PathBuf, DeploymentError> {
     let own = std::env::current_exe()
         .map_err(|source| DeploymentError::File { path: PathBuf::from("millstream"), source })?;
     Ok(own.with_file_name(name))

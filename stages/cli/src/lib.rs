@@ -51,6 +51,7 @@ pub struct Arguments {
 enum Command {
     Up(commands::up::UpArguments),
     Demo(commands::demo::DemoArguments),
+    Check(commands::check::CheckArguments),
     Doctor(commands::doctor::DoctorArguments),
     Setup(commands::setup::SetupArguments),
     Send(commands::send::SendArguments),
@@ -93,6 +94,7 @@ fn dispatch(command: Command, session: &Session) -> Result<u8, CommandFailure> {
     match command {
         Command::Up(arguments) => runtime.block_on(commands::up::run(arguments, session)),
         Command::Demo(arguments) => runtime.block_on(commands::demo::run(arguments, session)),
+        Command::Check(arguments) => return runtime.block_on(commands::check::run(arguments, session)),
         Command::Doctor(arguments) => runtime.block_on(commands::doctor::run(arguments, session)),
         Command::Setup(arguments) => runtime.block_on(commands::setup::run(arguments, session)),
         Command::Send(arguments) => return runtime.block_on(commands::send::run(arguments, session)),

@@ -68,6 +68,20 @@ impl Session {
         Self { talk: self.talk.clone(), environment, arguments }
     }
 
+    /// The flags above, as a stage's command line takes them.
+    pub(crate) fn stage_flags(&self) -> Vec<String> {
+        let ConnectionArguments { server, nats_context, creds } = &self.arguments;
+        let mut flags = Vec::new();
+        for (key, value) in
+            [("nats.url", server), ("nats.context", nats_context), ("nats.credentials_file", creds)]
+        {
+            if let Some(value) = value {
+                flags.extend(["--set".to_owned(), format!("{key}={value}")]);
+            }
+        }
+        flags
+    }
+
     /// Connects.
     ///
     /// # Errors

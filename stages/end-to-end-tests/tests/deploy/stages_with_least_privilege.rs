@@ -24,6 +24,8 @@ use crate::{
     production_server::{ProductionServer, copy_configuration, password},
 };
 
+const STAGES: [&str; 3] = ["command-handler", "projector", "reporter"];
+
 /// A program of ours that connects as one user; its password stands in a file in `folder`.
 pub(crate) fn command_as(user: &str, program: &str, server: &ProductionServer, folder: &Path) -> Command {
     let file = folder.join(format!("{user}.password"));
@@ -63,7 +65,7 @@ async fn the_server_accepts_its_configuration() {
 async fn every_stage_finds_all_that_it_needs() {
     let server = ProductionServer::start_provisioned().await;
     let folder = TempDir::new().unwrap();
-    for name in ["command-handler", "projector", "reporter"] {
+    for name in STAGES {
         for instance in ["", "2"] {
             let mut command = stage(name, &server, folder.path());
             command.args(["--check-config", "--connect", "--instance", instance]);
@@ -71,6 +73,44 @@ async fn every_stage_finds_all_that_it_needs() {
             assert_eq!(ended.code(), Some(0), "{name} {instance}\n{}{}", ended.stdout, ended.stderr);
         }
     }
+}
+
+/// One configuration file a stage, which connects as `user(stage)`.
+fn write_configuration(server: &ProductionServer, folder: &Path, user: impl Fn(&str) -> String) {
+    for stage in STAGES {
+        let user = user(stage);
+        let file = folder.join(format!("{user}.password"));
+        fs::write(&file, password(&user)).unwrap();
+        let (url, file) = (server.url(), file.display());
+        let text = format!("[nats]\nurl = \"{url}\"\nuser = \"{user}\"\npassword_file = \"{file}\"\n");
+        fs::write(folder.join(format!("{stage}.toml")), text).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn check_asks_every_stage_as_its_own_user() {
+    let server = ProductionServer::start_provisioned().await;
+    let folder = TempDir::new().unwrap();
+    let check = async || {
+        let mut command = program::command(binary("millstream"));
+        command.args(["check", "--connect", "--config"]).arg(folder.path());
+        program::run(command, b"").await
+    };
+    write_configuration(&server, folder.path(), str::to_owned);
+    let found = check().await.expect_success("check").stdout;
+    for stage in STAGES {
+        assert!(found.contains(&format!("{stage}: ok      stream EVENTS: as defined")), "{found}");
+    }
+    assert!(!found.contains("trouble"), "{found}");
+
+    let reporters = |stage: &str| if stage == "projector" { "reporter" } else { stage }.to_owned();
+    write_configuration(&server, folder.path(), reporters);
+    let ended = check().await;
+    assert_eq!(ended.code(), Some(77), "{}{}", ended.stdout, ended.stderr);
+    let forbidden = "let this user publish to $JS.API.CONSUMER.CREATE.OUTCOMES.projector-outcomes";
+    assert!(ended.stdout.contains(forbidden), "{}", ended.stdout);
+    let troubled: Vec<&str> = ended.stdout.lines().filter(|line| line.contains(": trouble ")).collect();
+    assert!(troubled.iter().all(|line| line.starts_with("projector: ")), "{troubled:#?}");
 }
 
 #[tokio::test]
@@ -81,7 +121,7 @@ async fn setup_makes_the_streams_and_a_command_becomes_rows_and_a_report() {
     assert_eq!(made.matches(": created").count(), 7, "{made}");
 
     let mut stages = Vec::new();
-    for name in ["command-handler", "projector", "reporter"] {
+    for name in STAGES {
         let health = format!("127.0.0.1:{}", free_port().unwrap());
         let mut command = stage(name, &server, folder.path());
         command.env("MILLSTREAM_TELEMETRY__ADDRESS", &health);
@@ -123,7 +163,7 @@ async fn every_process_shows_itself(operator: &Client) {
     let data = &statistics["endpoints"][0]["data"];
     assert_eq!(data["ready"], true, "{statistics}");
     assert_eq!(data["figures"]["millstream_nats_connected"], 1, "{statistics}");
-    for name in ["command-handler", "projector", "reporter"] {
+    for name in STAGES {
         let status = operator.request(status_subject(name), "".into()).await.unwrap();
         let status: Value = serde_json::from_slice(&status.payload).unwrap();
         assert_eq!((&status["stage"], &status["ready"]), (&json!(name), &json!(true)), "{status}");

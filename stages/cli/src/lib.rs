@@ -14,6 +14,7 @@ use millstream_engine::{
 pub use self::session::{ConnectionArguments, Environment};
 use self::{failure::CommandFailure, session::Session, supervisor::tether, talk::Talk};
 
+mod bench;
 mod command_publisher;
 mod commands;
 mod demo;
@@ -60,6 +61,7 @@ enum Command {
     Query(commands::query::QueryArguments),
     History(commands::history::HistoryArguments),
     Decode(commands::decode::DecodeArguments),
+    Bench(commands::bench::BenchArguments),
     #[command(name = tether::TETHERED, hide = true)]
     Tethered(tether::TetherArguments),
 }
@@ -103,6 +105,7 @@ fn dispatch(command: Command, session: &Session) -> Result<u8, CommandFailure> {
         Command::Query(arguments) => return runtime.block_on(commands::query::run(arguments, session)),
         Command::History(arguments) => runtime.block_on(commands::history::run(arguments, session)),
         Command::Decode(arguments) => commands::decode::run(&arguments),
+        Command::Bench(arguments) => runtime.block_on(commands::bench::run(arguments, session)),
         Command::Tethered(arguments) => {
             let error = tether::become_tethered(&arguments);
             Err(CommandFailure::new(ExitCode::Unavailable, error))

@@ -1,0 +1,108 @@
+//! The commands of a benchmark, and putting them onto a stream as fast as the server takes them.
+
+use bytes::Bytes;
+use futures::future::try_join_all;
+use millstream_engine::{
+    broker::{AppendError, Broker as _, NewMessage},
+    contract::{header, stored_message::Headers, stream_names::COMMANDS},
+    group_append::{AppendStrategy, GroupAppend},
+    nats_broker::NatsBroker,
+};
+
+/// Groups under way together: while one waits for its acknowledgements, others are sent.
+const LANES: usize = 4;
+/// Commands in a group: as many as an atomic batch takes.
+const GROUP: usize = 1000;
+
+/// What is published: `commands` registrations spread over `aggregates` products.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Load {
+    pub(crate) commands: usize,
+    pub(crate) aggregates: usize,
+}
+
+impl Load {
+    /// Which aggregate a command goes to: all equally often, in an order without short repeats (a multiplicative hash).
+    fn aggregate(&self, number: usize) -> usize {
+        let mixed = (number as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 20;
+        usize::try_from(mixed).unwrap_or(number) % self.aggregates
+    }
+
+    /// The command's address without the prefix.
+    pub(crate) fn address(&self, number: usize) -> String {
+        format!("retail.product.bench-{}.register", self.aggregate(number))
+    }
+
+    /// The command's fields: a name that no other command and no other run gives, so that each command is one event.
+    pub(crate) fn body(run: &str, number: usize) -> Bytes {
+        format!(r#"{{"name":"Item {run} {number}","supplier":"bench-supplier"}}"#).into()
+    }
+
+    /// The id under which it is sent.
+    pub(crate) fn id(run: &str, number: usize) -> String {
+        format!("{run}-{number}")
+    }
+
+    fn message(&self, prefix: &str, run: &str, number: usize) -> NewMessage {
+        let mut headers = Headers::new();
+        headers.push(header::COMMAND_ID, Self::id(run, number));
+        NewMessage {
+            subject: format!("{prefix}.{}", self.address(number)),
+            expected_last: None,
+            headers,
+            payload: Self::body(run, number),
+        }
+    }
+
+    /// Publishes all commands to COMMANDS, each group singly or as a batch, whichever is measured to be faster.
+    pub(crate) async fn publish(&self, broker: &NatsBroker, run: &str) -> Result<(), AppendError> {
+        let lanes = (0..LANES).map(|lane| self.publish_lane(broker, run, lane));
+        try_join_all(lanes).await.map(|_| ())
+    }
+
+    async fn publish_lane(&self, broker: &NatsBroker, run: &str, lane: usize) -> Result<(), AppendError> {
+        let mut appends = GroupAppend::new(broker.clone(), COMMANDS, AppendStrategy::Measured);
+        let groups = (0..self.commands).step_by(GROUP).skip(lane).step_by(LANES);
+        for first in groups {
+            let numbers = first..(first + GROUP).min(self.commands);
+            let messages = numbers.map(|number| self.message("cmd", run, number)).collect();
+            appends.append_all(messages).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+        }
+        Ok(())
+    }
+
+    /// Publishes the same messages to the bare loop's stream, each on its own, as many under way together.
+    pub(crate) async fn publish_singly(
+        &self,
+        broker: &NatsBroker,
+        stream: &str,
+        prefix: &str,
+        run: &str,
+    ) -> Result<(), AppendError> {
+        let lanes = (0..LANES).map(|lane| async move {
+            let groups = (0..self.commands).step_by(GROUP).skip(lane).step_by(LANES);
+            for first in groups {
+                let numbers = first..(first + GROUP).min(self.commands);
+                let appends = numbers.map(|number| broker.append(stream, self.message(prefix, run, number)));
+                try_join_all(appends).await?;
+            }
+            Ok::<_, AppendError>(())
+        });
+        try_join_all(lanes).await.map(|_| ())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_spread_over_all_aggregates() {
+        let load = Load { commands: 1000, aggregates: 10 };
+        let mut counts = [0; 10];
+        for number in 0..load.commands {
+            counts[load.aggregate(number)] += 1;
+        }
+        assert!(counts.iter().all(|count| (60..150).contains(count)), "{counts:?}");
+    }
+}

@@ -1,0 +1,168 @@
+//! `millstream bench`: how fast, against a bare loop on the same server in the same run.
+
+use std::{collections::BTreeMap, future::Future, thread};
+
+use clap::ValueEnum;
+use millstream_engine::{
+    exit_code::{ExitCode, one_line},
+    nats_broker::NatsBroker,
+    nats_server::free_port,
+    provision::ProvisionOptions,
+};
+
+use crate::{
+    bench::{
+        bare_loop,
+        figures::{Figures, Latency, Rate},
+        latency,
+        load::Load,
+        pipeline,
+    },
+    deployment::{Deployment, DeploymentOptions},
+    failure::CommandFailure,
+    output,
+    session::Session,
+};
+
+/// When the server syncs what it acknowledges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Sync {
+    /// nats-server's default: every two minutes
+    Default,
+    /// Before every acknowledgement, as in production
+    Always,
+}
+
+/// Measure the stages against a bare loop.
+#[derive(Debug, clap::Args)]
+pub(crate) struct BenchArguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    Pipeline(PipelineArguments),
+}
+
+/// From publish to queryable: throughput, then latency at a steady rate. Checks afterwards that every command had its one
+/// effect.
+#[derive(Debug, clap::Args)]
+pub(crate) struct PipelineArguments {
+    /// Commands to publish
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
+    commands: u32,
+    /// Aggregates they are spread over
+    #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..), value_name = "A")]
+    aggregates: u32,
+    /// When the server syncs
+    #[arg(long, value_enum, default_value_t = Sync::Default)]
+    sync: Sync,
+    /// Commands a second while latency is measured
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..), value_name = "R")]
+    rate: u32,
+    /// Commands for latency
+    #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
+    latency_commands: u32,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs it.
+pub(crate) async fn run(arguments: BenchArguments, session: &Session) -> Result<ExitCode, CommandFailure> {
+    let What::Pipeline(arguments) = arguments.what;
+    let folder = tempfile::tempdir().map_err(|error| CommandFailure::file(&std::env::temp_dir(), &error))?;
+    let options = DeploymentOptions {
+        folder: folder.path().to_owned(),
+        nats_port: free_port()?,
+        sync_interval: (arguments.sync == Sync::Always).then(|| "always".to_owned()),
+        replicas: BTreeMap::new(),
+    };
+    let mut deployment = Deployment::prepare(options, session)?;
+    session.talk.say("starting nats-server and the stages");
+    let figures = match deployment.start().await {
+        Ok(()) => measure(&arguments, &deployment, folder.path()).await,
+        Err(failure) => Err(failure),
+    };
+    deployment.stop().await;
+    let figures = figures?;
+    let text = if arguments.json {
+        serde_json::to_string(&figures).expect("figures are plain numbers")
+    } else {
+        figures.text()
+    };
+    output::line(text)?;
+    Ok(ExitCode::Ok)
+}
+
+async fn measure(
+    arguments: &PipelineArguments,
+    deployment: &Deployment,
+    folder: &std::path::Path,
+) -> Result<Figures, CommandFailure> {
+    let load = Load { commands: arguments.commands as usize, aggregates: arguments.aggregates as usize };
+    let steady = Load { commands: arguments.latency_commands as usize, ..load };
+    let (rate, talk) = (arguments.rate, deployment.session().talk.clone());
+    let session = deployment.session().clone();
+    let folder = folder.to_owned();
+    on_all_cores(async move {
+        let connect = async || session.connect().await.map(|connected| connected.broker);
+        talk.say("bare loop");
+        let brokers: [NatsBroker; 3] = [connect().await?, connect().await?, connect().await?];
+        let bare =
+            bare_loop::run(&brokers, load, &ProvisionOptions::default(), &folder).await.map_err(failed)?;
+        talk.say("pipeline");
+        let broker = connect().await?;
+        let real = pipeline::run(&broker, load, "bench").await.map_err(failed)?;
+        talk.say("checking that every command had its one effect");
+        pipeline::check(&broker, load, "bench").await.map_err(failed)?;
+        talk.say(format_args!("latency at {rate} commands/s"));
+        let broker = connect().await?;
+        let latencies = latency::run(&broker, steady, rate, "steady").await.map_err(failed)?;
+        pipeline::check(&broker, steady, "steady").await.map_err(failed)?;
+        let (bare, real) = (Rate::new(load.commands, bare), Rate::new(load.commands, real));
+        Ok((bare, real, Latency::new(&latencies)))
+    })
+    .await
+    .map(|(bare_loop, pipeline, latency_ms)| Figures {
+        commands: load.commands,
+        aggregates: load.aggregates,
+        sync: match arguments.sync {
+            Sync::Default => "default".to_owned(),
+            Sync::Always => "always".to_owned(),
+        },
+        bare_loop,
+        pipeline,
+        ratio: (pipeline.commands_per_second / bare_loop.commands_per_second * 100.0).round() / 100.0,
+        latency_rate: rate,
+        latency_ms,
+    })
+}
+
+/// Runs the load on a runtime with a thread a core; the command line's own has one thread.
+async fn on_all_cores<T: Send + 'static>(
+    work: impl Future<Output = Result<T, CommandFailure>> + Send + 'static,
+) -> Result<T, CommandFailure> {
+    let (done, answer) = tokio::sync::oneshot::channel();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
+        CommandFailure::new(ExitCode::Software, format_args!("cannot start the runtime: {error}"))
+    })?;
+    let thread = thread::spawn(move || {
+        let result = runtime.block_on(work);
+        // The receiver is gone only when the whole command was given up.
+        let _ = done.send(result);
+        runtime.shutdown_background();
+    });
+    let result = answer.await;
+    let ended = thread.join();
+    match (result, ended) {
+        (Ok(result), Ok(())) => result,
+        _ => Err(CommandFailure::new(ExitCode::Software, "the benchmark's thread panicked")),
+    }
+}
+
+/// A benchmark that failed has no exit code of its own.
+fn failed(error: impl std::error::Error + 'static) -> CommandFailure {
+    CommandFailure::new(ExitCode::Software, one_line(&error))
+}

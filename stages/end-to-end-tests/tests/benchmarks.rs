@@ -28,6 +28,6 @@ async fn benchmark_without_commands_is_refused() {
     let mut bench = command(binary("millstream"));
     bench.args(["bench", "pipeline", "--commands", "0"]);
     let ended = run(bench, b"").await;
-    assert_eq!(ended.code(), Some(2), "{}", ended.stderr);
+    assert_eq!(ended.code(), Some(64), "{}", ended.stderr);
     assert!(ended.stderr.contains("--commands"), "{}", ended.stderr);
 }

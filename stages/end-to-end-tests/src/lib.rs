@@ -5,6 +5,8 @@
 pub mod binaries;
 pub mod day;
 pub mod dumps;
+pub mod go_tool;
+pub mod kubernetes_validate;
 pub mod nats_cli;
 pub mod program;
 pub mod system;

@@ -2,14 +2,12 @@
 //!
 //! A machine without Go has no such program: the tests that need it say so and end, but fail where `CI` is set.
 
-use std::{fs::File, path::PathBuf, process::Command, sync::OnceLock};
+use std::{path::PathBuf, sync::OnceLock};
 
 use crate::{
-    binaries::{repository, target_folder},
-    program::{self, Ended, announce_skip},
+    go_tool::GoTool,
+    program::{self, Ended},
 };
-
-const MODULE: &str = "github.com/nats-io/natscli";
 
 /// The `nats` CLI, talking to one server.
 #[derive(Debug, Clone)]
@@ -59,49 +57,15 @@ impl NatsCli {
     }
 }
 
-/// Builds it once; several test processes may ask at the same time.
+/// Looked for once a test process.
 fn program() -> Option<PathBuf> {
     static PROGRAM: OnceLock<Option<PathBuf>> = OnceLock::new();
-    PROGRAM.get_or_init(find_or_build).clone()
-}
-
-fn find_or_build() -> Option<PathBuf> {
-    let module = repository().join("stages/end-to-end-tests/natscli");
-    let pinned =
-        std::fs::read_to_string(module.join("go.mod")).expect("the module file is part of the repository");
-    let version = pinned
-        .lines()
-        .find_map(|line| line.trim().strip_prefix(MODULE)?.split_whitespace().next()?.strip_prefix('v'))
-        .expect("the module file pins the nats CLI");
-    let folder = target_folder().join("tools").join(format!("nats-cli-{version}"));
-    let path = folder.join("nats");
-    std::fs::create_dir_all(&folder).expect("the target folder can be written");
-    let lock = File::create(folder.join("lock")).expect("the target folder can be written");
-    lock.lock().expect("a file can be locked");
-    if path.is_file() {
-        return Some(path);
-    }
-    if let Err(error) = Command::new("go").arg("version").output() {
-        let missing = format!(
-            "the `nats` CLI has to be built and Go does not run ({error}); install it from https://go.dev/dl/"
-        );
-        assert!(std::env::var_os("CI").is_none(), "{missing}");
-        announce_skip(&missing);
-        return None;
-    }
-    let partial = folder.join("nats.partial");
-    let output = Command::new("go")
-        .args(["build", "-mod=readonly", "-o"])
-        .arg(&partial)
-        .arg(format!("{MODULE}/nats"))
-        .current_dir(&module)
-        .output()
-        .expect("Go, which said its version, runs");
-    assert!(
-        output.status.success(),
-        "the nats CLI does not build:\n{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    std::fs::rename(&partial, &path).expect("a file can be renamed in its folder");
-    Some(path)
+    let tool = GoTool {
+        name: "nats",
+        built: "nats-cli",
+        folder: "stages/end-to-end-tests/natscli",
+        module: "github.com/nats-io/natscli",
+        package: "github.com/nats-io/natscli/nats",
+    };
+    PROGRAM.get_or_init(|| tool.find_or_build()).clone()
 }

@@ -7,6 +7,8 @@
 )]
 
 mod allow_lists;
+mod chart;
+mod helm_chart;
 mod permission_matrix;
 mod process;
 mod production_server;

@@ -24,7 +24,7 @@ use crate::{
     production_server::{ProductionServer, copy_configuration, password},
 };
 
-const STAGES: [&str; 3] = ["command-handler", "projector", "reporter"];
+pub(crate) const STAGES: [&str; 3] = ["command-handler", "projector", "reporter"];
 
 /// A program of ours that connects as one user; its password stands in a file in `folder`.
 pub(crate) fn command_as(user: &str, program: &str, server: &ProductionServer, folder: &Path) -> Command {
@@ -135,8 +135,11 @@ async fn setup_makes_the_streams_and_a_command_becomes_rows_and_a_report() {
         async move { millstream("operator", server, folder, &arguments).await.expect_success("send") }
     };
     send(["retail", "product", "tea", "register"], r#"{"name":"Tea","supplier":"acme"}"#).await;
-    let row = millstream("operator", &server, &folder, &["query", "retail", "product", "tea"]).await;
-    assert!(row.expect_success("query").stdout.contains("acme"));
+    until("the product has its row", async || {
+        let row = millstream("operator", &server, &folder, &["query", "retail", "product", "tea"]).await;
+        row.stdout.contains("acme").then_some(())
+    })
+    .await;
     let sale = r#"{"sale":"1","currency":"USD","lines":[{"sku":"tea","quantity":2,"unit_price":300}]}"#;
     send(["retail", "till", "7_2026-01-02", "record-sale"], sale).await;
     send(["retail", "till", "7_2026-01-02", "close"], "{}").await;

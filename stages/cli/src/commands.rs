@@ -8,6 +8,7 @@ pub(crate) mod doctor;
 pub(crate) mod history;
 pub(crate) mod import;
 pub(crate) mod query;
+pub(crate) mod ready;
 pub(crate) mod report;
 pub(crate) mod send;
 pub(crate) mod setup;

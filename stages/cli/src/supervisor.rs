@@ -33,7 +33,7 @@ use self::process_list::{ProcessEntry, ProcessList};
 use crate::talk::Talk;
 
 pub(crate) mod process_list;
-mod readiness;
+pub(crate) mod readiness;
 pub(crate) mod tether;
 
 /// First pause before a process that died before it was ready is started again; it doubles each time.

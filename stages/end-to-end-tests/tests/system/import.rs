@@ -1,0 +1,164 @@
+//! The real day: imported, imported again, and imported while everything is killed.
+
+use std::{collections::BTreeMap, path::Path};
+
+use end_to_end_tests::{
+    binaries::repository,
+    day::{Figures, IowaDay},
+    dumps::verified,
+    program::{self, Ended},
+    system::{System, fresh_folder},
+    waiting::until,
+};
+use millstream_engine::{broker::Broker as _, contract::stream_names::OUTCOMES};
+use serde_json::{Value, json};
+
+fn import_arguments<'a>(map: &'a str, file: &'a str, rejects: &'a str) -> Vec<&'a str> {
+    vec!["import", "--json", "--timeout", "10m", "--map", map, "--rejects", rejects, file]
+}
+
+async fn import(system: &System, day: &IowaDay, rejects: &Path) -> (Ended, Value) {
+    let map = repository().join("config/import/iowa-liquor.toml");
+    let (map, file, rejects) = (map.to_string_lossy(), day.file.to_string_lossy(), rejects.to_string_lossy());
+    let command = system.command(&import_arguments(&map, &file, &rejects));
+    let ended = program::run(command, b"").await.expect_success("millstream import");
+    let summary = serde_json::from_str(&ended.stdout).unwrap();
+    (ended, summary)
+}
+
+/// Row number and reason of every refused row.
+fn refused(rejects: &Path) -> Vec<(u64, String)> {
+    let mut reader = csv::Reader::from_path(rejects).unwrap();
+    reader
+        .deserialize::<BTreeMap<String, String>>()
+        .map(|row| {
+            let row = row.unwrap();
+            (row["row"].parse().unwrap(), row["reason"].clone())
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn every_store_and_supplier_of_a_real_day_gets_its_figures_and_the_same_file_again_changes_none() {
+    let Some(day) = IowaDay::find() else { return };
+    let folder = fresh_folder();
+    let system = System::start(folder.path(), &[]).await;
+    let rejects = folder.path().join("rejects.csv");
+
+    let (_, summary) = import(&system, &day, &rejects).await;
+    assert_eq!(
+        [&summary["rows"], &summary["accepted"], &summary["refused"]],
+        [&json!(9_510), &json!(9_503), &json!(7)],
+        "{summary}"
+    );
+    let refused_rows = refused(&rejects);
+    let numbers: Vec<u64> = refused_rows.iter().map(|(row, _)| *row).collect();
+    assert_eq!(numbers, day.rows_without_price);
+    assert!(
+        refused_rows.iter().all(|(_, reason)| reason.contains("state_bottle_retail")),
+        "{refused_rows:?}"
+    );
+    super::figures::expect_figures_of(&day, &system).await;
+    let first = verified(&system.broker().await).await;
+
+    let (_, summary) = import(&system, &day, &rejects).await;
+    assert_eq!(
+        [&summary["accepted"], &summary["duplicates"], &summary["refused"]],
+        [&json!(9_503), &json!(9_503), &json!(7)],
+        "{summary}"
+    );
+    super::figures::expect_figures_of(&day, &system).await;
+    let second = verified(&system.broker().await).await;
+    assert_eq!(
+        (second.events, second.commits),
+        (first.events, first.commits),
+        "the second import had effects"
+    );
+    system.stop().await;
+}
+
+#[tokio::test]
+async fn killing_every_process_several_times_during_the_import_changes_no_figure() {
+    let Some(day) = IowaDay::find() else { return };
+    let folder = fresh_folder();
+    let system = System::start(folder.path(), &[]).await;
+    let rejects = folder.path().join("rejects.csv");
+    let importing = import(&system, &day, &rejects);
+
+    let killing = async {
+        let broker = system.broker().await;
+        let mut recorded = 0;
+        for name in ["command-handler", "projector", "nats-server", "reporter"].repeat(3) {
+            // In the midst of it: something has been recorded since the last one was killed.
+            recorded = until("another record of outcomes", async || {
+                let last = broker.state(OUTCOMES).await.ok()?.last_sequence;
+                (last > recorded).then_some(last)
+            })
+            .await;
+            system.kill(name).await;
+        }
+    };
+    let ((_, summary), ()) = tokio::join!(importing, killing);
+    assert_eq!(
+        [&summary["rows"], &summary["accepted"], &summary["refused"]],
+        [&json!(9_510), &json!(9_503), &json!(7)],
+        "{summary}"
+    );
+    for name in ["command-handler", "projector", "reporter", "nats-server"] {
+        let restarts = system.processes()[name].restarts;
+        assert!(restarts >= 3, "{name} was started again {restarts} times");
+    }
+    super::figures::expect_figures_of(&day, &system).await;
+    let verification = verified(&system.broker().await).await;
+    assert_eq!(verification.undecided, 0);
+    system.stop().await;
+}
+
+/// A few rows of the same form, made up: what every machine can import.
+const MADE_UP: &str = "\
+date,store_number,store_name,city,state,zip_code,item_number,category_name,vendor_name,item_description,pack,bottle_volume_ml,state_bottle_cost,state_bottle_retail,bottles_sold,sale_dollars
+2012-01-31,1,\"One, #1\",A,IA,1,10,X,Maker & Sons,\"The \"\"Ten\"\"\",12,750,4.75,7.13,2,14.26
+2012-01-31,1,\"One, #1\",A,IA,1,10,X,Maker & Sons,\"The \"\"Ten\"\"\",12,750,4.75,7.13,2,14.26
+2012-01-31,1,\"One, #1\",A,IA,1,11,X,Other,Eleven,12,750,1,2.5,1,2.5
+2012-01-31,2,Two,A,IA,1,11,X,Other,Eleven,12,750,,,1,
+2012-01-31,2,Two,A,IA,1,11,X,Other,Eleven,12,750,1,2.5,0,0
+2012-01-31,2,Two,A,IA,1,11,X,Other,Eleven,12,750,1,2.5,4,10
+";
+
+#[tokio::test]
+async fn rows_that_stand_twice_count_twice_and_refused_rows_say_why() {
+    let folder = fresh_folder();
+    let system = System::start(folder.path(), &[]).await;
+    let file = folder.path().join("made-up.csv");
+    std::fs::write(&file, MADE_UP).unwrap();
+    let day = IowaDay {
+        file,
+        stores: BTreeMap::new(),
+        suppliers: BTreeMap::new(),
+        rows_without_price: vec![],
+        rows: 6,
+    };
+    let rejects = folder.path().join("rejects.csv");
+    let figures = |sales, units_sold, gross_amount| Figures { sales, units_sold, gross_amount };
+    let stores =
+        BTreeMap::from([("1".to_owned(), figures(3, 5, 3_102)), ("2".to_owned(), figures(1, 4, 1_000))]);
+    let suppliers = BTreeMap::from([
+        ("Maker & Sons".to_owned(), figures(0, 4, 2_852)),
+        ("Other".to_owned(), figures(0, 5, 1_250)),
+    ]);
+    for known_before in [0, 4] {
+        let (_, summary) = import(&system, &day, &rejects).await;
+        assert_eq!(
+            [&summary["rows"], &summary["accepted"], &summary["refused"], &summary["duplicates"]],
+            [&json!(6), &json!(4), &json!(2), &json!(known_before)],
+            "{summary}"
+        );
+        let refused = refused(&rejects);
+        assert_eq!(refused.iter().map(|(row, _)| *row).collect::<Vec<_>>(), [4, 5]);
+        assert!(refused[0].1.contains("state_bottle_retail"), "{refused:?}");
+        assert!(refused[1].1.contains("quantity"), "{refused:?}");
+        assert_eq!(super::figures::report(&system, "store-daily", "store").await, stores);
+        assert_eq!(super::figures::report(&system, "supplier-daily", "supplier_name").await, suppliers);
+    }
+    system.stop().await;
+}

@@ -1,0 +1,99 @@
+//! Starting, going on, stopping, and what is in the way of it.
+
+use end_to_end_tests::{
+    program,
+    system::{System, fresh_folder, millstream},
+    waiting::until,
+};
+use millstream_engine::nats_server::free_port;
+
+const SALE: &str = r#"{"sale":"S1","currency":"USD","lines":[{"sku":"1","quantity":3,"unit_price":250}]}"#;
+const TILL: [&str; 3] = ["retail", "till", "1_2026-01-31"];
+
+async fn send(system: &System, command: &str, body: &str, id: &str) -> String {
+    let arguments = [&["send"], &TILL[..], &[command, body, "--id", id]].concat();
+    system.millstream(&arguments).await.expect_success("millstream send").stdout
+}
+
+async fn sales(system: &System) -> String {
+    let report = system.report(&["store-daily", "--date", "2026-01-31", "--format", "csv"]).await;
+    report.expect_success("millstream report").stdout.lines().last().unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn a_system_that_was_stopped_goes_on_where_it_was() {
+    let folder = fresh_folder();
+    let system = System::start(folder.path(), &[]).await;
+    let port = system.port();
+    send(&system, "record-sale", SALE, "first").await;
+    assert_eq!(sales(&system).await, "1,2026-01-31,1,open,1,0,3,0,7.50,0.00,7.50,USD");
+    let said = system.stop().await;
+    assert!(said.contains("stopp"), "{said}");
+
+    let system = System::start_on_port(folder.path(), port, &[]).await;
+    assert_eq!(sales(&system).await, "1,2026-01-31,1,open,1,0,3,0,7.50,0.00,7.50,USD");
+    // An id that was used before the stop is known after it.
+    let again = send(&system, "record-sale", SALE, "first").await;
+    assert!(again.contains("duplicate"), "{again}");
+    send(&system, "record-sale", &SALE.replace("S1", "S2"), "second").await;
+    send(&system, "close", "{}", "third").await;
+    assert_eq!(sales(&system).await, "1,2026-01-31,1,sealed,2,0,6,0,15.00,0.00,15.00,USD");
+    let history = system.millstream(&["history", "retail", "till", "1_2026-01-31", "--json"]).await;
+    let versions: Vec<u64> =
+        history.json_lines().iter().map(|event| event["version"].as_u64().unwrap()).collect();
+    assert_eq!(versions, [1, 2, 3]);
+    system.stop().await;
+}
+
+#[tokio::test]
+async fn a_stage_that_dies_is_started_again_and_said_so() {
+    let folder = fresh_folder();
+    let system = System::start(folder.path(), &[]).await;
+    for name in ["command-handler", "projector", "reporter", "nats-server"] {
+        system.kill(name).await;
+        system.expect_said(name).await;
+    }
+    let processes = system.processes();
+    assert!(
+        processes.values().all(|process| process.restarts == 1 && process.pid.is_some()),
+        "{processes:?}"
+    );
+    assert!(processes.values().all(|process| process.log.is_file()), "{processes:?}");
+    send(&system, "record-sale", SALE, "after").await;
+    assert_eq!(sales(&system).await, "1,2026-01-31,1,open,1,0,3,0,7.50,0.00,7.50,USD");
+    system.stop().await;
+}
+
+#[tokio::test]
+async fn processes_end_with_the_one_that_started_them_even_when_it_is_killed() {
+    let folder = fresh_folder();
+    let system = System::start(folder.path(), &[]).await;
+    let pids: Vec<i32> = system.processes().values().map(|process| process.pid.unwrap()).collect();
+    assert_eq!(pids.len(), 4);
+    // Dropping it kills it.
+    drop(system);
+    until("all children are gone", async || {
+        let left = |pid: &&i32| std::path::Path::new(&format!("/proc/{pid}/exe")).exists();
+        pids.iter().find(left).is_none().then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_folder_or_port_in_use_is_named() {
+    let folder = fresh_folder();
+    let system = System::start(folder.path(), &[]).await;
+    let up = async |folder: &std::path::Path, port: u16| {
+        let mut command = millstream();
+        command.args(["up", "--nats-port", &port.to_string(), "--dir"]).arg(folder);
+        program::run(command, b"").await
+    };
+    let same_folder = up(folder.path(), free_port().unwrap()).await;
+    assert_eq!(same_folder.code(), Some(75), "{same_folder:?}");
+    assert!(same_folder.stderr.contains("is used by another `millstream up`"), "{}", same_folder.stderr);
+    let other = fresh_folder();
+    let same_port = up(other.path(), system.port()).await;
+    assert_eq!(same_port.code(), Some(75), "{same_port:?}");
+    assert!(same_port.stderr.contains(&format!("port {} is taken", system.port())), "{}", same_port.stderr);
+    system.stop().await;
+}

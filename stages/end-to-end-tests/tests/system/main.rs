@@ -1,0 +1,15 @@
+//! Whole systems: the real binaries, a real nats-server, the real `nats` CLI. One module for each thing that a person does
+//! or that goes wrong.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test ends where something unexpected happens"
+)]
+
+mod bad_input;
+mod configuration;
+mod figures;
+mod first_steps;
+mod import;
+mod lifecycle;
+mod nats_cli_alone;

@@ -254,6 +254,15 @@ pub trait Broker: Clone + Send + Sync + 'static {
         payload: Bytes,
     ) -> impl Future<Output = Result<(), BrokerError>> + Send;
 
+    /// Removes the messages of `stream` on subjects that `filter` takes, up to sequence `through`, or all of them. Says how
+    /// many there were. Repeating it changes nothing.
+    fn purge_subject(
+        &self,
+        stream: &str,
+        filter: &str,
+        through: Option<u64>,
+    ) -> impl Future<Output = Result<u64, BrokerError>> + Send;
+
     /// Takes the lease of `key` for `owner` if nobody has it, or renews it if `owner` has it; says whether `owner` has
     /// it now. It lapses `time_to_live` after the last call.
     fn hold_lease(

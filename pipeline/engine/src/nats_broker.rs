@@ -20,7 +20,10 @@ use crate::{
     },
     nats_broker::{
         lease::Leases,
-        wire::{ApiError, PublishReply, StoredMessageReply, StreamInfoReply, header_map, stored_from_direct},
+        wire::{
+            ApiError, PublishReply, PurgeReply, StoredMessageReply, StreamInfoReply, header_map,
+            stored_from_direct,
+        },
     },
     stream_reader::NatsReader,
 };
@@ -277,6 +280,26 @@ impl Broker for NatsBroker {
     async fn send(&self, subject: &str, headers: Headers, payload: Bytes) -> Result<(), BrokerError> {
         let sent = self.client.publish_with_headers(subject.to_owned(), header_map(&headers), payload).await;
         sent.map_err(|error| BrokerError::Unavailable { operation: "send", detail: error.to_string() })
+    }
+
+    async fn purge_subject(
+        &self,
+        stream: &str,
+        filter: &str,
+        through: Option<u64>,
+    ) -> Result<u64, BrokerError> {
+        let mut request = json!({ "filter": filter });
+        if let (Some(through), Some(fields)) = (through, request.as_object_mut()) {
+            // The server keeps what stands at the sequence that it is given.
+            fields.insert("seq".into(), through.saturating_add(1).into());
+        }
+        let answer = self.api("purge", &format!("STREAM.PURGE.{stream}"), request.to_string().into()).await?;
+        let reply: PurgeReply =
+            serde_json::from_slice(&answer).map_err(|error| unreadable("purge", &error))?;
+        match reply.error {
+            None => Ok(reply.purged),
+            error => Err(api_failure("purge", stream, error)),
+        }
     }
 
     async fn hold_lease(&self, key: &str, owner: &str, time_to_live: Duration) -> Result<bool, BrokerError> {

@@ -100,6 +100,8 @@ on_both![
     lease_belongs_to_a_name,
     lease_lapses,
     waiting_for_a_lease_ends_when_it_is_given_back,
+    purge_takes_its_subject_up_to_its_position,
+    reader_goes_on_while_what_it_has_read_is_purged,
 ];
 
 /// The model is as honest as this test: hundreds of random operations get the same answers from both.

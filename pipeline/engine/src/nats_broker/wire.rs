@@ -72,6 +72,14 @@ impl PublishReply {
     }
 }
 
+/// The answer to STREAM.PURGE.
+#[derive(Debug, Deserialize)]
+pub(crate) struct PurgeReply {
+    #[serde(default)]
+    pub(crate) purged: u64,
+    pub(crate) error: Option<ApiError>,
+}
+
 /// The answer to STREAM.INFO.
 #[derive(Debug, Deserialize)]
 pub(crate) struct StreamInfoReply {

@@ -4,6 +4,7 @@
 mod appending;
 mod batches;
 mod leases;
+mod purging;
 mod random_operations;
 mod reading;
 
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-pub use self::{appending::*, batches::*, leases::*, random_operations::*, reading::*};
+pub use self::{appending::*, batches::*, leases::*, purging::*, random_operations::*, reading::*};
 use crate::{
     broker::{AppendError, Broker, NewMessage, ReadError, ReaderConfig, StreamReader},
     contract::stored_message::{Headers, StoredMessage},

@@ -317,6 +317,22 @@ impl Broker for MemoryBroker {
         .await
     }
 
+    async fn purge_subject(
+        &self,
+        stream: &str,
+        filter: &str,
+        through: Option<u64>,
+    ) -> Result<u64, BrokerError> {
+        self.ask(|world| {
+            world.leader(stream, "purge")?;
+            let found = world.streams.get_mut(stream);
+            let purged = found.map_or(0, |found| found.purge_subject(filter, through.unwrap_or(u64::MAX)));
+            world.trace(format_args!("purged {purged} of {filter} from {stream}"));
+            Ok(purged)
+        })
+        .await
+    }
+
     async fn hold_lease(&self, key: &str, owner: &str, time_to_live: Duration) -> Result<bool, BrokerError> {
         self.ask(|world| {
             let plan = world.plan.clone();

@@ -194,6 +194,13 @@ impl MemoryStream {
         self.messages = self.messages.split_off(&(through + 1));
     }
 
+    /// Removes what `filter` takes at or below `through`, and says how much that was.
+    pub(super) fn purge_subject(&mut self, filter: &str, through: u64) -> u64 {
+        let before = self.messages.len();
+        self.messages.retain(|sequence, message| *sequence > through || !takes(filter, &message.subject));
+        (before - self.messages.len()) as u64
+    }
+
     /// The server comes back without its last `count` messages; their sequences will be given again.
     pub(super) fn lose_tail(&mut self, count: u64) {
         self.last_sequence = self.last_sequence.saturating_sub(count);

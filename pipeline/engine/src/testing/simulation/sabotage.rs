@@ -198,6 +198,15 @@ impl Broker for SabotagedBroker {
         self.inner.send(subject, headers, payload).await
     }
 
+    async fn purge_subject(
+        &self,
+        stream: &str,
+        filter: &str,
+        through: Option<u64>,
+    ) -> Result<u64, BrokerError> {
+        self.inner.purge_subject(stream, filter, through).await
+    }
+
     async fn hold_lease(&self, key: &str, owner: &str, time_to_live: Duration) -> Result<bool, BrokerError> {
         self.inner.hold_lease(key, owner, time_to_live).await
     }

@@ -271,5 +271,6 @@ async fn server_that_dies_in_between_loses_and_repeats_nothing() {
         let sealed = format!("{key} 1 sealed 1");
         assert_eq!(lines.iter().filter(|line| **line == sealed).count(), 1, "{lines:?}");
     }
-    assert_eq!(lines.last().map(String::as_str), Some("d 1 open 1"));
+    // Between subjects there is no order: one whose append got no answer comes later.
+    assert!(lines.iter().any(|line| line == "d 1 open 1"), "{lines:?}");
 }

@@ -165,6 +165,16 @@ pub enum ReadError {
         /// What was read.
         after: u64,
     },
+    /// The server holds something else where this reader has read: it lost its tail and has stored other messages since.
+    #[error(
+        "{stream} holds another message at sequence {sequence} than was read there before: the server has lost messages and stored others in their place"
+    )]
+    OtherMessage {
+        /// The stream.
+        stream: String,
+        /// Where.
+        sequence: u64,
+    },
     /// A question that cannot be asked again.
     #[error(transparent)]
     Broker(#[from] BrokerError),

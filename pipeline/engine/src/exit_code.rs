@@ -129,7 +129,9 @@ impl Failure for crate::broker::ReadError {
     fn exit_code(&self) -> ExitCode {
         match self {
             Self::TakenOver { .. } => ExitCode::AlreadyRunning,
-            Self::LostTail { .. } | Self::OtherGeneration { .. } => ExitCode::Data,
+            Self::LostTail { .. } | Self::OtherMessage { .. } | Self::OtherGeneration { .. } => {
+                ExitCode::Data
+            }
             Self::Broker(error) => error.exit_code(),
         }
     }

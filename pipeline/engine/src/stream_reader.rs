@@ -2,7 +2,8 @@
 //!
 //! The reader's consumer has a fixed name, acknowledges nothing and lives in the server's memory; the position is kept by
 //! whoever reads, with its results. Consumer sequences must be contiguous. At any doubt (gap, missed heartbeats, consumer
-//! gone, reconnect) the consumer is deleted and made again behind the last message returned, which takes 1 to 2 ms.
+//! gone, reconnect) the consumer is deleted and made again at the last message returned, which takes 1 to 2 ms. That message
+//! comes again first: when it is another one, the server has lost its tail and grown since, and what was read is not there.
 
 use std::{collections::VecDeque, sync::atomic::Ordering, time::Duration};
 
@@ -44,12 +45,27 @@ pub struct NatsReader {
     config: ReaderConfig,
     reader_id: String,
     generation: String,
-    after: u64,
+    reached: Reached,
     ready: VecDeque<StoredMessage>,
     consumer: Option<Consumer>,
     /// Whether a consumer was made before: one of another reader then means that the name was taken over.
     begun: bool,
     deleted: bool,
+}
+
+/// The last message that came.
+#[derive(Debug, Clone, Copy)]
+struct Reached {
+    sequence: u64,
+    /// None before the first one: whoever reads knows what stands there.
+    stored_at: Option<Timestamp>,
+}
+
+impl Reached {
+    /// Where a consumer begins.
+    fn first(self) -> u64 {
+        if self.stored_at.is_some() { self.sequence } else { self.sequence + 1 }
+    }
 }
 
 /// The consumer as it is now; thrown away whole at any doubt.
@@ -70,6 +86,7 @@ enum Doubt {
     Silent,
     Reconnected,
     Gap,
+    OtherMessage,
     Deleted,
     ConnectionClosed,
     Refused,
@@ -81,7 +98,7 @@ impl NatsReader {
         let mut reader = Self {
             reader_id: ulid::Ulid::generate().to_string(),
             generation: String::new(),
-            after: config.after,
+            reached: Reached { sequence: config.after, stored_at: None },
             ready: VecDeque::new(),
             consumer: None,
             begun: false,
@@ -151,11 +168,11 @@ impl NatsReader {
                 found: state.generation,
             });
         }
-        if state.last_sequence < self.after {
+        if state.last_sequence < self.reached.sequence {
             return Err(ReadError::LostTail {
                 stream: self.config.stream.clone(),
                 last: state.last_sequence,
-                after: self.after,
+                after: self.reached.sequence,
             });
         }
         Ok(())
@@ -195,7 +212,7 @@ impl NatsReader {
             "name": self.config.name,
             "description": self.config.description,
             "deliver_policy": "by_start_sequence",
-            "opt_start_seq": self.after + 1,
+            "opt_start_seq": self.reached.first(),
             "ack_policy": "none",
             "replay_policy": "instant",
             "mem_storage": true,
@@ -231,15 +248,19 @@ impl NatsReader {
                 continue;
             };
             let filled =
-                consumer.fill(&self.broker, &self.config, max, &mut self.ready, &mut self.after).await;
+                consumer.fill(&self.broker, &self.config, max, &mut self.ready, &mut self.reached).await;
             if let Err(doubt) = filled {
                 tracing::info!(
                     stream = self.config.stream,
                     consumer = self.config.name,
-                    after = self.after,
+                    after = self.reached.sequence,
                     ?doubt,
                     "making the consumer anew"
                 );
+                if doubt == Doubt::OtherMessage {
+                    let (stream, sequence) = (self.config.stream.clone(), self.reached.sequence);
+                    return Err(ReadError::OtherMessage { stream, sequence });
+                }
                 self.deleted = doubt == Doubt::Deleted;
                 self.consumer = None;
             }
@@ -277,7 +298,7 @@ impl Consumer {
         config: &ReaderConfig,
         max: usize,
         ready: &mut VecDeque<StoredMessage>,
-        after: &mut u64,
+        reached: &mut Reached,
     ) -> Result<(), Doubt> {
         self.pull(broker, config).await?;
         let answer = match tokio::time::timeout(HEARTBEAT, self.answers.next()).await {
@@ -286,10 +307,10 @@ impl Consumer {
             Err(_) => return self.check_silence(broker),
         };
         self.silence = Duration::ZERO;
-        self.take(answer, ready, after)?;
+        self.take(answer, ready, reached)?;
         while ready.len() < max {
             match self.answers.next().now_or_never() {
-                Some(Some(answer)) => self.take(answer, ready, after)?,
+                Some(Some(answer)) => self.take(answer, ready, reached)?,
                 Some(None) => return Err(Doubt::ConnectionClosed),
                 None => break,
             }
@@ -327,7 +348,7 @@ impl Consumer {
         &mut self,
         answer: Message,
         ready: &mut VecDeque<StoredMessage>,
-        after: &mut u64,
+        reached: &mut Reached,
     ) -> Result<(), Doubt> {
         match answer.status.map(|status| status.as_u16()) {
             None => {
@@ -340,7 +361,11 @@ impl Consumer {
                 self.consumer_sequence = place.consumer_sequence;
                 self.pending = place.pending;
                 self.outstanding = self.outstanding.saturating_sub(1);
-                *after = place.stream_sequence;
+                let stored_at = Some(place.stored_at);
+                if place.stream_sequence == reached.sequence {
+                    return if stored_at == reached.stored_at { Ok(()) } else { Err(Doubt::OtherMessage) };
+                }
+                *reached = Reached { sequence: place.stream_sequence, stored_at };
                 ready.push_back(StoredMessage {
                     sequence: place.stream_sequence,
                     stored_at: place.stored_at,

@@ -1,6 +1,8 @@
 //! One suite of scenarios over a real nats-server and over its twin in memory. What holds for one holds for the other.
 #![expect(clippy::unwrap_used, reason = "the helpers of a test are part of it")]
 
+use std::path::Path;
+
 use async_nats::jetstream;
 use millstream_engine::{
     nats_broker::NatsBroker,
@@ -11,56 +13,113 @@ use millstream_engine::{
         test_server::TestServer,
     },
 };
+use tempfile::TempDir;
 
-struct Server(TestServer);
+struct Server {
+    server: TestServer,
+    remembered: TempDir,
+}
 
 impl Ground for Server {
     type Broker = NatsBroker;
 
     async fn connect(&self) -> NatsBroker {
-        self.0.broker().await
+        self.server.broker().await
     }
 
     async fn restart(&mut self) {
-        self.0.kill().await;
-        self.0.restart().await;
+        self.server.kill().await;
+        self.server.restart().await;
+    }
+
+    async fn remember(&mut self) {
+        self.server.kill().await;
+        copy(&self.server.process().config().store_folder, self.remembered.path());
+        self.server.restart().await;
+    }
+
+    async fn go_back(&mut self) {
+        self.server.kill().await;
+        std::fs::remove_dir_all(&self.server.process().config().store_folder).unwrap();
+        copy(self.remembered.path(), &self.server.process().config().store_folder);
+        self.server.restart().await;
     }
 
     async fn limit(&self, stream: &str, messages_max: Option<u32>) {
-        let context = jetstream::new(self.0.client().await);
+        let context = jetstream::new(self.server.client().await);
         let mut config = context.get_stream(stream).await.unwrap().cached_info().config.clone();
         config.max_messages = messages_max.map_or(-1, i64::from);
         context.update_stream(config).await.unwrap();
     }
 }
 
-struct Twin(MemoryBroker);
+struct Twin {
+    broker: MemoryBroker,
+    remembered: Vec<(String, u64)>,
+}
 
 impl Ground for Twin {
     type Broker = MemoryBroker;
 
     async fn connect(&self) -> MemoryBroker {
-        self.0.connect()
+        self.broker.connect()
     }
 
     async fn restart(&mut self) {
-        self.0.restart();
+        self.broker.restart();
+    }
+
+    async fn remember(&mut self) {
+        self.remembered = self.broker.ends();
+    }
+
+    async fn go_back(&mut self) {
+        let ends = self.broker.ends();
+        for ((stream, end), (_, remembered)) in ends.iter().zip(&self.remembered) {
+            self.broker.lose_tail(stream, end - remembered);
+        }
     }
 
     async fn limit(&self, stream: &str, messages_max: Option<u32>) {
-        self.0.limit_stream(stream, messages_max.and_then(|most| most.try_into().ok()));
+        self.broker.limit_stream(stream, messages_max.and_then(|most| most.try_into().ok()));
+    }
+}
+
+impl Twin {
+    fn new() -> Self {
+        Self { broker: MemoryBroker::new(1, FaultPlan::none()), remembered: Vec::new() }
+    }
+}
+
+impl Server {
+    async fn start() -> Self {
+        Self { server: TestServer::start_provisioned().await, remembered: TempDir::new().unwrap() }
+    }
+}
+
+/// Copies a folder with all that is in it.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
     }
 }
 
 fn on_twin<T>(scenario: impl AsyncFnOnce(&mut Twin) -> T) -> T {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    runtime.block_on(async { scenario(&mut Twin(MemoryBroker::new(1, FaultPlan::none()))).await })
+    runtime.block_on(async { scenario(&mut Twin::new()).await })
 }
 
 fn on_server<T>(scenario: impl AsyncFnOnce(&mut Server) -> T) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async { scenario(&mut Server(TestServer::start_provisioned().await)).await })
+    runtime.block_on(async { scenario(&mut Server::start().await).await })
 }
 
 macro_rules! on_both {
@@ -95,6 +154,8 @@ on_both![
     second_reader_of_a_name_ends_the_first,
     live_reader_is_not_replaced_by_mistake,
     reader_goes_on_after_a_restart,
+    reader_notices_a_lost_tail_that_has_grown_again,
+    reader_notices_a_lost_tail,
     position_beyond_the_end_is_a_lost_tail,
     lease_has_one_owner_until_given_back,
     lease_belongs_to_a_name,

@@ -221,6 +221,7 @@ impl<B: Broker> Source<B> {
     fn doubt(&self, error: ReadError) -> Result<Ended, ReadError> {
         match error {
             ReadError::LostTail { .. }
+            | ReadError::OtherMessage { .. }
             | ReadError::OtherGeneration { .. }
             | ReadError::Broker(BrokerError::StreamMissing { .. }) => {
                 tracing::warn!(stream = self.config.stream, %error, "judging all checkpoints again");

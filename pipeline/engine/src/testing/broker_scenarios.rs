@@ -34,6 +34,12 @@ pub trait Ground {
     /// The server is killed and started again.
     fn restart(&mut self) -> impl Future<Output = ()>;
 
+    /// Notes what the server holds, for [`Ground::go_back`].
+    fn remember(&mut self) -> impl Future<Output = ()>;
+
+    /// The server is killed and comes back with what it held when it was told to remember: it has lost its tail.
+    fn go_back(&mut self) -> impl Future<Output = ()>;
+
     /// Lets `stream` hold no more than this many messages; any number when `None`.
     fn limit(&self, stream: &str, messages_max: Option<u32>) -> impl Future<Output = ()>;
 }

@@ -114,6 +114,12 @@ impl MemoryBroker {
         }
     }
 
+    /// The last sequence of each stream.
+    pub fn ends(&self) -> Vec<(String, u64)> {
+        let world = self.world();
+        world.streams.iter().map(|(name, stream)| (name.clone(), stream.state().last_sequence)).collect()
+    }
+
     /// The server starts anew without the last `count` messages of a stream.
     pub fn lose_tail(&self, stream: &str, count: u64) {
         let mut world = self.world();

@@ -117,6 +117,41 @@ pub async fn reader_goes_on_after_a_restart<G: Ground>(ground: &mut G) {
     }
 }
 
+/// A server that comes back without its tail is noticed, also when it has grown beyond the position since.
+pub async fn reader_notices_a_lost_tail_that_has_grown_again<G: Ground>(ground: &mut G) {
+    let broker = ground.connect().await;
+    for body in ["1", "2"] {
+        put(&broker, EVENTS, "evt.a.b.1", body).await;
+    }
+    ground.remember().await;
+    put(&broker, EVENTS, "evt.a.b.1", "3").await;
+    let mut reader = broker.read(reader_config(EVENTS, "scenario", 0)).await.unwrap();
+    assert_eq!(bodies(&read(&mut reader, 3).await), ["1", "2", "3"]);
+    ground.go_back().await;
+    let broker = ground.connect().await;
+    for body in ["other 3", "4", "5"] {
+        eventually("an append after the loss", || async {
+            broker.append(EVENTS, message("evt.a.b.1", None, body)).await.is_ok()
+        })
+        .await;
+    }
+    let ended = tokio::time::timeout(super::PATIENCE, reader.next_batch(10)).await.unwrap();
+    assert!(matches!(ended, Err(ReadError::OtherMessage { sequence: 3, .. })), "{ended:?}");
+}
+
+/// A server that comes back without its tail and stays so is noticed.
+pub async fn reader_notices_a_lost_tail<G: Ground>(ground: &mut G) {
+    let broker = ground.connect().await;
+    put(&broker, EVENTS, "evt.a.b.1", "1").await;
+    ground.remember().await;
+    put(&broker, EVENTS, "evt.a.b.1", "2").await;
+    let mut reader = broker.read(reader_config(EVENTS, "scenario", 0)).await.unwrap();
+    read(&mut reader, 2).await;
+    ground.go_back().await;
+    let ended = tokio::time::timeout(super::PATIENCE, reader.next_batch(10)).await.unwrap();
+    assert!(matches!(ended, Err(ReadError::LostTail { last: 1, after: 2, .. })), "{ended:?}");
+}
+
 /// A position beyond the end is said to be lost, not waited for.
 pub async fn position_beyond_the_end_is_a_lost_tail<G: Ground>(ground: &mut G) {
     let broker = ground.connect().await;

@@ -17,6 +17,8 @@ pub struct MemoryReader {
     config: ReaderConfig,
     generation: String,
     after: u64,
+    /// The last message that was returned.
+    last: Option<StoredMessage>,
     reader: u64,
     alive: Arc<()>,
     begun: bool,
@@ -40,6 +42,7 @@ impl MemoryReader {
         let mut reader = Self {
             generation: String::new(),
             after: config.after,
+            last: None,
             reader,
             alive: Arc::new(()),
             begun: false,
@@ -78,6 +81,12 @@ impl MemoryReader {
         self.broker.travel().await;
         self.broker.running().await;
         let mut world = self.broker.world();
+        if let Some(last) = &self.last
+            && let Some(found) = world.streams.get(&stream).and_then(|stream| stream.get(self.after))
+            && found != last
+        {
+            return Err(ReadError::OtherMessage { stream, sequence: self.after });
+        }
         let connection = Arc::clone(&self.broker.connection);
         let consumer = Consumer { reader: self.reader, alive: Arc::downgrade(&self.alive), connection };
         world.consumers.insert((stream.clone(), self.config.name.clone()), consumer);
@@ -143,7 +152,8 @@ impl StreamReader for MemoryReader {
                 Look::Messages(messages) => {
                     self.broker.travel().await;
                     self.broker.running().await;
-                    self.after = messages.last().map_or(self.after, |last| last.sequence);
+                    self.last = messages.last().cloned();
+                    self.after = self.last.as_ref().map_or(self.after, |last| last.sequence);
                     return Ok(messages);
                 }
                 Look::Nothing => {

@@ -3,7 +3,9 @@
 use std::io::{Result, Write};
 
 use clap::Parser;
-use millstream_engine::testing::simulation::{BUGS, PlantedBug, Scenario, SimulationSettings, simulate};
+use millstream_engine::testing::simulation::{
+    BUGS, PlantedBug, Scenario, SimulationSettings, simulate, simulate_projector,
+};
 
 /// Simulates Millstream under faults.
 #[derive(Debug, Parser)]
@@ -11,7 +13,7 @@ struct Arguments {
     /// The first seed.
     #[arg(default_value_t = 0)]
     seed: u64,
-    /// How many seeds; the trace of handlers is printed when there is one.
+    /// How many seeds; its trace is printed when there is one.
     #[arg(default_value_t = 1)]
     count: u64,
     /// What to simulate.
@@ -35,8 +37,11 @@ fn seeds(arguments: &Arguments, out: &mut impl Write) -> Result<()> {
     let Arguments { seed, count, scenario, bug, .. } = *arguments;
     let scenario = bug.map_or(scenario, |planted| planted.scenario);
     let settings = SimulationSettings { keep_trace: count == 1, bug: bug.map(|planted| planted.bug) };
-    if count == 1 && scenario == Scenario::Handlers {
-        let report = simulate(seed, &settings);
+    if count == 1 && scenario != Scenario::LostTail {
+        let report = match scenario {
+            Scenario::Projector => simulate_projector(seed, &settings),
+            _ => simulate(seed, &settings),
+        };
         for line in &report.trace {
             writeln!(out, "{line}")?;
         }

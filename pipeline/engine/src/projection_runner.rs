@@ -25,7 +25,7 @@ pub use self::{
 };
 use self::{
     source::{Source, SourceConfig},
-    writer::{Work, WriterThread},
+    writer::{Work, Writer, WriterThread},
 };
 use crate::{
     broker::{Broker, BrokerError, ReadError},
@@ -147,8 +147,25 @@ impl<B: Broker> ProjectionRunner<B> {
     /// # Errors
     /// [`RunnerError`] when the file fails, a stream is missing or forbidden, or another process has taken the name over.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), RunnerError> {
+        self.run_with(WriterThread::start, shutdown).await
+    }
+
+    /// As [`Self::run`], without a thread: for simulations, in which everything happens on one.
+    ///
+    /// # Errors
+    /// As there.
+    #[cfg(feature = "simulation")]
+    pub async fn run_on_one_thread(self, shutdown: CancellationToken) -> Result<(), RunnerError> {
+        self.run_with(|writer| Ok(WriterThread::start_as_task(writer)), shutdown).await
+    }
+
+    async fn run_with(
+        self,
+        start: impl FnOnce(Writer) -> Result<WriterThread, RunnerError>,
+        shutdown: CancellationToken,
+    ) -> Result<(), RunnerError> {
         let Self { broker, store, set, config, statuses, inbox, work } = self;
-        let writer = WriterThread::start(store.clone(), Arc::clone(&set), statuses.clone(), &config, work)?;
+        let writer = start(Writer::new(store.clone(), Arc::clone(&set), statuses.clone(), &config, work))?;
         // A source that fails ends the other one as well.
         let stop = shutdown.child_token();
         let memory = Arc::new(Semaphore::new(MEMORY_UNITS_MAX as usize));

@@ -18,6 +18,12 @@ pub enum SeededBug {
     RepeatsWithinRound,
     /// A server that lost its tail is not noticed at a takeover.
     LostTailUnnoticed,
+    /// Rows and checkpoints are written in two transactions.
+    CheckpointInOtherTransaction,
+    /// A checkpoint is not compared with the message that it names.
+    CheckpointBySequenceAlone,
+    /// Messages that a projection has applied are applied again when another one needs them.
+    SeenAppliedAgain,
 }
 
 #[cfg(feature = "simulation")]

@@ -1,6 +1,7 @@
 //! What tests of models, stages and the engine itself need. Behind the feature `testing`; never part of a release.
 
 pub mod broker_scenarios;
+pub mod crash_storage;
 pub mod dice;
 pub mod fault_plan;
 pub mod given_when_then;

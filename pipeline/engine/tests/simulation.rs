@@ -2,7 +2,7 @@
 //! how to rerun one seed: docs/simulation.md.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::Path,
     sync::{
         Mutex,
@@ -12,13 +12,15 @@ use std::{
 };
 
 use millstream_engine::testing::simulation::{
-    BUGS, RunReport, SimulationSettings, simulate, simulate_lost_tail,
+    BUGS, RunReport, SimulationSettings, simulate, simulate_lost_tail, simulate_projector,
 };
 
 /// What repeats a seed.
 const RERUN: &str = "cargo run -p millstream-engine --example simulation --";
 /// Seeds of the long test.
 const SEEDS: u64 = 2_000;
+/// Seeds of the projector: a run takes several times as long.
+const SEEDS_OF_PROJECTOR: u64 = 300;
 /// Seeds within which each planted bug must be found.
 const SEEDS_PER_BUG: u64 = 600;
 
@@ -92,18 +94,40 @@ fn every_promise_is_kept_under_every_fault() {
 }
 
 #[test]
+fn projector_keeps_rows_and_checkpoint_together_under_every_fault() {
+    let settings = SimulationSettings::default();
+    let reports = for_seeds(SEEDS_OF_PROJECTOR, |seed| simulate_projector(seed, &settings));
+    let wrong: Vec<&RunReport> = reports.iter().filter(|report| !report.violations.is_empty()).collect();
+    for RunReport { seed, violations, .. } in &wrong {
+        println!("seed {seed}: {violations:#?}\nrerun: {RERUN} {seed} --scenario projector");
+    }
+    assert!(wrong.is_empty(), "{} of {SEEDS_OF_PROJECTOR} seeds break a promise", wrong.len());
+    let counts = total(reports.iter().map(|report| &report.counts));
+    println!("{counts:#?}");
+    for name in ["kills", "power cuts", "disk failures", "lost tails", "new streams", "new versions"] {
+        assert!(counts.get(name).copied().unwrap_or(0) > 20, "{name} hardly happens: {counts:?}");
+    }
+}
+
+#[test]
 fn same_seed_is_the_same_run() {
+    same_seed_is_the_same(simulate);
+    same_seed_is_the_same(simulate_projector);
+}
+
+fn same_seed_is_the_same(simulate: fn(u64, &SimulationSettings) -> RunReport) {
     let settings = SimulationSettings::default();
     let run = |seed| {
         let report = simulate(seed, &settings);
         (report.seed, report.trace_hash, report.counts, report.faults)
     };
-    let mut first = for_seeds(60, run);
-    let mut second = for_seeds(60, run);
+    let mut first = for_seeds(30, run);
+    let mut second = for_seeds(30, run);
     first.sort();
     second.sort();
     assert_eq!(first, second);
-    assert_ne!(first[0].1, first[1].1);
+    let hashes: BTreeSet<u64> = first.iter().map(|(_, hash, ..)| *hash).collect();
+    assert_eq!(hashes.len(), first.len(), "other seeds are other runs");
 }
 
 #[test]

@@ -58,10 +58,9 @@ pub(super) struct WriterThread {
     ended: oneshot::Receiver<Result<(), StoreError>>,
 }
 
-struct Writer {
+pub(super) struct Writer {
     applier: Applier,
     inbox: mpsc::Receiver<Work>,
-    runtime: Handle,
     batch_max: usize,
     durable_interval: Duration,
     /// When the file must be synced; `None` while everything is.
@@ -72,32 +71,25 @@ struct Writer {
 
 impl WriterThread {
     /// Starts it. It ends when nobody can send it work any more.
-    pub(super) fn start(
-        store: ReadStore,
-        set: Arc<ProjectionSet>,
-        statuses: StatusBoard,
-        config: &RunnerConfig,
-        inbox: mpsc::Receiver<Work>,
-    ) -> Result<Self, RunnerError> {
-        let writer = Writer {
-            applier: Applier::new(store, set, statuses, &config.metrics),
-            inbox,
-            runtime: Handle::current(),
-            batch_max: config.batch_max,
-            durable_interval: config.durable_interval,
-            sync_due: None,
-            commits: Counted::new(config.metrics.reader(EVENTS, &config.events_consumer)),
-            records: Counted::new(config.metrics.reader(OUTCOMES, &config.outcomes_consumer)),
-        };
+    pub(super) fn start(writer: Writer) -> Result<Self, RunnerError> {
         let (report, ended) = oneshot::channel();
+        let runtime = Handle::current();
         std::thread::Builder::new()
             .name("read-store".to_owned())
             .spawn(move || {
                 // Nobody listens when the runner itself was dropped.
-                let _ = report.send(writer.run());
+                let _ = report.send(runtime.block_on(writer.run()));
             })
             .map_err(|error| RunnerError::Writer(error.to_string()))?;
         Ok(Self { ended })
+    }
+
+    /// Runs it as a task instead: in a simulation everything happens on one thread.
+    #[cfg(feature = "simulation")]
+    pub(super) fn start_as_task(writer: Writer) -> Self {
+        let (report, ended) = oneshot::channel();
+        tokio::spawn(async move { report.send(writer.run().await).is_ok() });
+        Self { ended }
     }
 
     /// Waits for its end, which also ends everybody else through `stop`.
@@ -112,12 +104,31 @@ impl WriterThread {
 }
 
 impl Writer {
-    fn run(mut self) -> Result<(), StoreError> {
+    pub(super) fn new(
+        store: ReadStore,
+        set: Arc<ProjectionSet>,
+        statuses: StatusBoard,
+        config: &RunnerConfig,
+        inbox: mpsc::Receiver<Work>,
+    ) -> Self {
+        Self {
+            applier: Applier::new(store, set, statuses, &config.metrics),
+            inbox,
+            batch_max: config.batch_max,
+            durable_interval: config.durable_interval,
+            sync_due: None,
+            commits: Counted::new(config.metrics.reader(EVENTS, &config.events_consumer)),
+            records: Counted::new(config.metrics.reader(OUTCOMES, &config.outcomes_consumer)),
+        }
+    }
+
+    /// Waits for work and does it; what it does in between blocks.
+    async fn run(mut self) -> Result<(), StoreError> {
         let mut held = None;
         loop {
             let work = match held.take() {
                 Some(work) => work,
-                None => match self.wait() {
+                None => match self.wait().await {
                     Wake::Work(work) => work,
                     Wake::SyncDue => {
                         self.sync()?;
@@ -130,18 +141,15 @@ impl Writer {
         }
     }
 
-    fn wait(&mut self) -> Wake {
-        let Self { inbox, runtime, sync_due, .. } = self;
-        runtime.block_on(async {
-            let received = match *sync_due {
-                Some(due) => match tokio::time::timeout_at(due, inbox.recv()).await {
-                    Ok(received) => received,
-                    Err(_) => return Wake::SyncDue,
-                },
-                None => inbox.recv().await,
-            };
-            received.map_or(Wake::Closed, Wake::Work)
-        })
+    async fn wait(&mut self) -> Wake {
+        let received = match self.sync_due {
+            Some(due) => match tokio::time::timeout_at(due, self.inbox.recv()).await {
+                Ok(received) => received,
+                Err(_) => return Wake::SyncDue,
+            },
+            None => self.inbox.recv().await,
+        };
+        received.map_or(Wake::Closed, Wake::Work)
     }
 
     /// Does `first` and what of the same kind waits behind it; returns what it took but must come after.

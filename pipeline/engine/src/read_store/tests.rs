@@ -1,7 +1,6 @@
 //! The read store over real files. Crashes are in [`crash`].
 
 mod crash;
-mod crash_storage;
 
 use std::{
     collections::BTreeMap,

@@ -6,6 +6,8 @@ use super::{
     Checkpoint, ProjectionId, ProjectionRows, ReadStore, StoreError,
     snapshot::{CHECKPOINTS, definition},
 };
+#[cfg(feature = "simulation")]
+use crate::seeded_bug::{SeededBug, planted};
 
 /// What a commit survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,12 +35,32 @@ impl ReadStore {
     /// # Errors
     /// [`StoreError`]: nothing of it was written, and the file must be opened again.
     pub fn commit(&self, changes: Vec<Changes<'_>>, durability: Durability) -> Result<(), StoreError> {
+        #[cfg(feature = "simulation")]
+        if planted(SeededBug::CheckpointInOtherTransaction) {
+            return self.commit_apart(changes, durability);
+        }
         let transaction = self.begin(durability)?;
         for each in changes {
             self.write_rows(&transaction, each.rows)?;
             if let Some(checkpoint) = &each.checkpoint {
                 self.write_checkpoint(&transaction, &each.projection, checkpoint)?;
             }
+        }
+        transaction.commit().map_err(|source| StoreError::from_commit(self.path(), source))
+    }
+
+    #[cfg(feature = "simulation")]
+    fn commit_apart(&self, changes: Vec<Changes<'_>>, durability: Durability) -> Result<(), StoreError> {
+        let transaction = self.begin(durability)?;
+        let mut checkpoints = Vec::new();
+        for each in changes {
+            self.write_rows(&transaction, each.rows)?;
+            checkpoints.extend(each.checkpoint.map(|checkpoint| (each.projection, checkpoint)));
+        }
+        transaction.commit().map_err(|source| StoreError::from_commit(self.path(), source))?;
+        let transaction = self.begin(Durability::Volatile)?;
+        for (projection, checkpoint) in &checkpoints {
+            self.write_checkpoint(&transaction, projection, checkpoint)?;
         }
         transaction.commit().map_err(|source| StoreError::from_commit(self.path(), source))
     }

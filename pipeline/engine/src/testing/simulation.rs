@@ -6,6 +6,7 @@ mod bugs;
 mod judgement;
 mod lost_tail;
 mod processes;
+mod projector;
 mod sabotage;
 mod workload;
 
@@ -15,6 +16,7 @@ pub use self::{
     bugs::{BUGS, Bug, PlantedBug, Scenario, UnknownBug},
     judgement::Counts,
     lost_tail::simulate_lost_tail,
+    projector::simulate_projector,
 };
 use self::{
     judgement::judge,

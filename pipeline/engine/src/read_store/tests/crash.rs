@@ -1,12 +1,11 @@
 //! Power cuts at every single write, sync and change of length of a workload: checkpoint and rows always agree, and
 //! nothing that was committed durably is gone.
 
-use super::{
-    super::*,
-    CACHE,
-    crash_storage::{CrashStorage, Survivors},
+use super::{super::*, CACHE};
+use crate::{
+    projection::Rows as _,
+    testing::crash_storage::{CrashStorage, Survivors},
 };
-use crate::projection::Rows as _;
 
 const TRANSACTIONS: u64 = 24;
 const DURABLE_EVERY: u64 = 5;

@@ -3,7 +3,7 @@
 
 use std::{fmt, str::FromStr};
 
-use super::{SimulationSettings, simulate, simulate_lost_tail};
+use super::{SimulationSettings, simulate, simulate_lost_tail, simulate_projector};
 use crate::seeded_bug::SeededBug;
 
 /// A bug that can be planted.
@@ -62,6 +62,8 @@ pub enum Scenario {
     Handlers,
     /// A server that comes back without its tail: [`simulate_lost_tail`].
     LostTail,
+    /// A projector on a disk that forgets or fails: [`simulate_projector`].
+    Projector,
 }
 
 impl Scenario {
@@ -70,6 +72,7 @@ impl Scenario {
         match self {
             Self::Handlers => simulate(seed, settings).violations,
             Self::LostTail => simulate_lost_tail(seed, settings),
+            Self::Projector => simulate_projector(seed, settings).violations,
         }
     }
 }
@@ -79,6 +82,7 @@ impl fmt::Display for Scenario {
         formatter.write_str(match self {
             Self::Handlers => "handlers",
             Self::LostTail => "lost-tail",
+            Self::Projector => "projector",
         })
     }
 }
@@ -126,6 +130,15 @@ const fn in_handlers(
     what: &'static str,
 ) -> PlantedBug {
     PlantedBug { name, bug, scenario: Scenario::Handlers, caught_by, what }
+}
+
+const fn in_projector(
+    name: &'static str,
+    bug: Bug,
+    caught_by: &'static str,
+    what: &'static str,
+) -> PlantedBug {
+    PlantedBug { name, bug, scenario: Scenario::Projector, caught_by, what }
 }
 
 /// All of them.
@@ -287,6 +300,24 @@ pub const BUGS: &[PlantedBug] = &[
         caught_by: "C11",
         what: "a server that lost its tail is not noticed at a takeover",
     },
+    in_projector(
+        "checkpoint-in-other-transaction",
+        Bug::Engine(SeededBug::CheckpointInOtherTransaction),
+        "C6",
+        "rows and checkpoints are written in two transactions",
+    ),
+    in_projector(
+        "checkpoint-by-sequence-alone",
+        Bug::Engine(SeededBug::CheckpointBySequenceAlone),
+        "C6",
+        "a checkpoint is not compared with the message that it names",
+    ),
+    in_projector(
+        "seen-applied-again",
+        Bug::Engine(SeededBug::SeenAppliedAgain),
+        "C6",
+        "messages that a projection has applied are applied again when another one still needs them",
+    ),
 ];
 
 impl Bug {

@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use redb::StorageBackend;
@@ -38,7 +38,7 @@ impl Disk {
 
 /// Which of the operations that were not synced reached the disk.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Survivors {
+pub enum Survivors {
     /// None.
     None,
     /// All.
@@ -52,23 +52,34 @@ pub(super) enum Survivors {
 
 /// Clones share the disk.
 #[derive(Debug, Clone, Default)]
-pub(super) struct CrashStorage(Arc<Mutex<Disk>>);
+pub struct CrashStorage(Arc<Mutex<Disk>>);
 
 impl CrashStorage {
-    pub(super) fn new(image: Vec<u8>, fails_at: Option<u64>) -> Self {
+    /// A disk with this content, on which every operation from the `fails_at`th on fails.
+    pub fn new(image: Vec<u8>, fails_at: Option<u64>) -> Self {
         let disk = Disk { synced: image.clone(), visible: image, fails_at, ..Disk::default() };
         Self(Arc::new(Mutex::new(disk)))
     }
 
     /// How many writes, syncs and changes of length there were.
-    pub(super) fn operations(&self) -> u64 {
-        self.0.lock().unwrap().operations
+    pub fn operations(&self) -> u64 {
+        self.disk().operations
+    }
+
+    /// Whether an operation has failed.
+    pub fn has_failed(&self) -> bool {
+        let disk = self.disk();
+        disk.fails_at.is_some_and(|at| disk.operations >= at)
+    }
+
+    fn disk(&self) -> MutexGuard<'_, Disk> {
+        self.0.lock().expect("nothing panics while it holds the disk")
     }
 
     /// What is on the disk after the power went.
-    pub(super) fn after_power_cut(&self, survivors: Survivors) -> Vec<u8> {
+    pub fn after_power_cut(&self, survivors: Survivors) -> Vec<u8> {
         const SECTOR: usize = 512;
-        let disk = self.0.lock().unwrap();
+        let disk = self.disk();
         let mut image = disk.synced.clone();
         let mut state = match survivors {
             Survivors::None => return image,
@@ -88,8 +99,10 @@ impl CrashStorage {
                 Unsynced::Write { offset, data } => {
                     for (index, sector) in data.chunks(SECTOR).enumerate() {
                         let start = offset + index * SECTOR;
-                        if survives() && start + sector.len() <= image.len() {
-                            image[start..start + sector.len()].copy_from_slice(sector);
+                        if survives()
+                            && let Some(place) = image.get_mut(start..start + sector.len())
+                        {
+                            place.copy_from_slice(sector);
                         }
                     }
                 }
@@ -99,14 +112,19 @@ impl CrashStorage {
     }
 }
 
+/// A place on the disk; one beyond what memory can hold is no place.
+fn index(offset: u64) -> io::Result<usize> {
+    usize::try_from(offset).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
+}
+
 impl StorageBackend for CrashStorage {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.lock().unwrap().visible.len() as u64)
+        Ok(self.disk().visible.len() as u64)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let start = usize::try_from(offset).unwrap();
-        let disk = self.0.lock().unwrap();
+        let start = index(offset)?;
+        let disk = self.disk();
         let bytes = disk
             .visible
             .get(start..start + out.len())
@@ -116,8 +134,8 @@ impl StorageBackend for CrashStorage {
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {
-        let length = usize::try_from(length).unwrap();
-        let mut disk = self.0.lock().unwrap();
+        let length = index(length)?;
+        let mut disk = self.disk();
         disk.operate()?;
         disk.visible.resize(length, 0);
         disk.unsynced.push(Unsynced::Length(length));
@@ -125,7 +143,7 @@ impl StorageBackend for CrashStorage {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let mut disk = self.0.lock().unwrap();
+        let mut disk = self.disk();
         disk.operate()?;
         disk.synced = disk.visible.clone();
         disk.unsynced.clear();
@@ -133,10 +151,13 @@ impl StorageBackend for CrashStorage {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let offset = usize::try_from(offset).unwrap();
-        let mut disk = self.0.lock().unwrap();
+        let offset = index(offset)?;
+        let mut disk = self.disk();
         disk.operate()?;
-        disk.visible[offset..offset + data.len()].copy_from_slice(data);
+        disk.visible
+            .get_mut(offset..offset + data.len())
+            .ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?
+            .copy_from_slice(data);
         disk.unsynced.push(Unsynced::Write { offset, data: data.to_vec() });
         Ok(())
     }

@@ -146,6 +146,17 @@ pub struct ReportMetrics {
     pub sealed: Count,
 }
 
+/// Of one process manager's process.
+#[derive(Debug, Clone)]
+pub struct ProcessMetrics {
+    /// Commands put on COMMANDS.
+    pub commands: Count,
+    /// Timers set.
+    pub timers_set: Count,
+    /// Timers cancelled.
+    pub timers_cancelled: Count,
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         Self::new()
@@ -206,6 +217,24 @@ impl Metrics {
     #[must_use]
     pub fn report(&self, report: &str) -> ReportMetrics {
         self.families.report(report)
+    }
+
+    /// Of a process.
+    #[must_use]
+    pub fn process(&self, process: &str) -> ProcessMetrics {
+        self.families.process(process)
+    }
+
+    /// 1 while this process manager carries out effects, 0 while it stands by.
+    #[must_use]
+    pub fn process_active(&self) -> Level {
+        self.families.process_active()
+    }
+
+    /// Commands that fell due and were put on COMMANDS.
+    #[must_use]
+    pub fn timers_due(&self) -> Count {
+        self.families.timers_due()
     }
 
     /// Of the connection.

@@ -113,12 +113,20 @@ pub trait Projection: Send + Sync + 'static {
     fn views(&self) -> &'static [&'static str];
 
     /// All tables it writes.
-    fn tables(&self) -> &'static [&'static str] {
+    fn tables(&self) -> &[&'static str] {
         self.views()
     }
 
     /// Whether it wants the events of `aggregate`. An unknown event type of a wanted aggregate halts it.
     fn handles(&self, aggregate: &str) -> bool;
+
+    /// Whether it reads the events of `aggregate` of `context`. Only what is not part of a context reads those of several.
+    fn reads(&self, context: &str, aggregate: &str) -> bool {
+        self.context() == context && self.handles(aggregate)
+    }
+
+    /// Told before it is fed from an incarnation of the stream, at the start and whenever the stream was made anew.
+    fn begins(&self, _generation: &str) {}
 
     /// Applies one event.
     ///

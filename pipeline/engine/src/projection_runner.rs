@@ -15,7 +15,7 @@ mod writer;
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
@@ -32,7 +32,7 @@ use crate::{
     contract::stream_names::{EVENTS, OUTCOMES},
     exit_code::{ExitCode, Failure},
     metrics::Metrics,
-    read_store::{ReadStore, StoreError},
+    read_store::{ProjectionId, ReadStore, StoreError},
 };
 
 /// Messages a transaction applies at most, unless configured otherwise.
@@ -135,6 +135,12 @@ impl<B: Broker> ProjectionRunner<B> {
     /// The views that the projections fill, to be queried while it runs.
     pub fn views(&self) -> ViewDirectory {
         ViewDirectory::new(&self.set, &self.statuses)
+    }
+
+    /// How far each projection has come, for whoever has no views.
+    pub fn statuses(&self) -> Vec<(ProjectionId, watch::Receiver<ProjectionStatus>)> {
+        let statuses = (0..).zip(&self.set.members);
+        statuses.map(|(member, each)| (each.id.clone(), self.statuses.subscribe(member))).collect()
     }
 
     /// Removes rows of work in hand while it runs.

@@ -1,6 +1,11 @@
 //! What projector and reporter have in common: settings, file, runner, queries, readiness, end.
 
-use std::{num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio_util::sync::CancellationToken;
 
@@ -64,29 +69,12 @@ impl ReadSideSettings {
     pub fn read(keys: &mut SectionKeys<'_>, default_directory: &str) -> Self {
         let count = |number: usize| NonZeroUsize::new(number).expect("the defaults are not 0");
         Self {
-            data_directory: keys.path(
-                "data_directory",
-                default_directory,
-                "folder of the rows; one a process. They may be lost: they are built again from the streams",
-            ),
-            damaged_file: keys.choice(
-                "damaged_file",
-                &[("refuse", DamagedFile::Refuse), ("rebuild", DamagedFile::Rebuild)],
-                "refuse",
-                "what to do with a damaged file: end with exit code 74, or set it aside and build a new one",
-            ),
+            data_directory: data_directory(keys, default_directory),
+            damaged_file: damaged_file(keys),
             contexts: keys.list("contexts", &[], "the contexts to serve; all when empty"),
-            cache_size: keys.bytes("cache_size", CACHE_SIZE_DEFAULT as u64, "memory for the file's pages"),
-            batch_max: keys.count(
-                "batch_max",
-                count(BATCH_MAX_DEFAULT),
-                "messages a transaction applies at most",
-            ),
-            durable_interval: keys.positive_duration(
-                "durable_interval",
-                DURABLE_INTERVAL_DEFAULT,
-                "how often the file is synced while it changes; a crash reads again what came since",
-            ),
+            cache_size: cache_size(keys),
+            batch_max: batch_max(keys),
+            durable_interval: durable_interval(keys),
             query_wait: keys.duration(
                 "query_wait",
                 WAIT_DEFAULT,
@@ -100,6 +88,62 @@ impl ReadSideSettings {
             ),
         }
     }
+}
+
+/// The keys of a file of rows and of how it is filled, for a stage that answers no queries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileSettings {
+    /// Where the file is.
+    pub data_directory: PathBuf,
+    /// What to do when it is damaged.
+    pub damaged_file: DamagedFile,
+    /// Memory for the file's pages, in bytes.
+    pub cache_size: u64,
+    /// Messages a transaction applies at most.
+    pub batch_max: NonZeroUsize,
+    /// How often the file is synced while it changes.
+    pub durable_interval: Duration,
+}
+
+impl FileSettings {
+    /// Reads the keys, of which only the folder's default differs between stages.
+    pub fn read(keys: &mut SectionKeys<'_>, default_directory: &str) -> Self {
+        Self {
+            data_directory: data_directory(keys, default_directory),
+            damaged_file: damaged_file(keys),
+            cache_size: cache_size(keys),
+            batch_max: batch_max(keys),
+            durable_interval: durable_interval(keys),
+        }
+    }
+}
+
+fn data_directory(keys: &mut SectionKeys<'_>, default: &str) -> PathBuf {
+    let help = "folder of the rows; one a process. They may be lost: they are built again from the streams";
+    keys.path("data_directory", default, help)
+}
+
+fn damaged_file(keys: &mut SectionKeys<'_>) -> DamagedFile {
+    keys.choice(
+        "damaged_file",
+        &[("refuse", DamagedFile::Refuse), ("rebuild", DamagedFile::Rebuild)],
+        "refuse",
+        "what to do with a damaged file: end with exit code 74, or set it aside and build a new one",
+    )
+}
+
+fn cache_size(keys: &mut SectionKeys<'_>) -> u64 {
+    keys.bytes("cache_size", CACHE_SIZE_DEFAULT as u64, "memory for the file's pages")
+}
+
+fn batch_max(keys: &mut SectionKeys<'_>) -> NonZeroUsize {
+    let default = NonZeroUsize::new(BATCH_MAX_DEFAULT).expect("the default is not 0");
+    keys.count("batch_max", default, "messages a transaction applies at most")
+}
+
+fn durable_interval(keys: &mut SectionKeys<'_>) -> Duration {
+    let help = "how often the file is synced while it changes; a crash reads again what came since";
+    keys.positive_duration("durable_interval", DURABLE_INTERVAL_DEFAULT, help)
 }
 
 /// Why the read side ends with an error.
@@ -164,7 +208,7 @@ impl ReadSide {
         let condition = runtime.readiness.condition("views");
         let (projections, contexts) = served(projections, &settings.contexts)?;
         let set = ProjectionSet::new(projections, outcome_projections, &contexts)?;
-        let store = open_store(settings.clone()).await?;
+        let store = open_store(&settings.data_directory, settings.damaged_file, settings.cache_size).await?;
         let mut config = RunnerConfig::new(&runtime.process);
         config.batch_max = settings.batch_max.get();
         config.durable_interval = settings.durable_interval;
@@ -235,13 +279,21 @@ fn served(
     Ok((projections, contexts))
 }
 
-async fn open_store(settings: ReadSideSettings) -> Result<ReadStore, StoreError> {
-    let path = Arc::new(settings.data_directory.join(FILE_NAME));
-    let cache_size = usize::try_from(settings.cache_size).unwrap_or(usize::MAX);
+/// Opens the file of rows in a folder, away from the async threads: it may have to be repaired.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn open_store(
+    folder: &Path,
+    damaged_file: DamagedFile,
+    cache_size: u64,
+) -> Result<ReadStore, StoreError> {
+    let path = Arc::new(folder.join(FILE_NAME));
+    let cache_size = usize::try_from(cache_size).unwrap_or(usize::MAX);
     let open = {
         let path = Arc::clone(&path);
         move || match ReadStore::open(&path, cache_size) {
-            Err(error) if error.is_damage() && settings.damaged_file == DamagedFile::Rebuild => {
+            Err(error) if error.is_damage() && damaged_file == DamagedFile::Rebuild => {
                 let aside = ReadStore::set_aside(&path)?;
                 tracing::warn!(
                     %error, aside = %aside.display(), "set the damaged file aside; building a new one from the streams"

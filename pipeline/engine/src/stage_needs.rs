@@ -7,9 +7,10 @@ use crate::{
     contract::{
         dead_letter::DEAD_LETTER_PREFIX,
         outcome::OUTCOME_PREFIX,
-        stream_names::{COMMANDS, DEAD_LETTERS, EVENTS, LEASES_BUCKET, OUTCOMES, REPORTS},
-        subject::EVENT_PREFIX,
+        stream_names::{COMMANDS, DEAD_LETTERS, EVENTS, LEASES_BUCKET, OUTCOMES, REPORTS, TIMERS},
+        subject::{COMMAND_PREFIX, EVENT_PREFIX},
     },
+    process_runner::{LEASE_KEY, TIMER_PREFIX, progress_subject},
     provision::leases_stream,
     query_service::QUERY_PREFIX,
     status_service::{SERVICE_NAME, status_subject},
@@ -59,6 +60,7 @@ pub fn stage_needs(name: &str, instance: &str) -> Option<StageNeeds> {
         "command-handler" => command_handler(&process),
         "projector" => projector(&process),
         "reporter" => reporter(&process),
+        "process-manager" => process_manager(&process),
         _ => return None,
     };
     needs.listens.push(status_subject(&process));
@@ -104,6 +106,25 @@ fn reporter(process: &str) -> StageNeeds {
         appends: vec![append(REPORTS, "report.*.*.*.*".to_owned())],
         gets: owned(&[EVENTS, REPORTS]),
         listens: query_service("reporter"),
+        ..StageNeeds::default()
+    }
+}
+
+fn process_manager(process: &str) -> StageNeeds {
+    let lease = format!("$KV.{LEASES_BUCKET}.{LEASE_KEY}");
+    StageNeeds {
+        streams: owned(&[EVENTS, TIMERS]),
+        readers: vec![reader(EVENTS, process), reader(TIMERS, LEASE_KEY)],
+        appends: vec![
+            append(COMMANDS, format!("{COMMAND_PREFIX}.*.*.*.*")),
+            append(TIMERS, format!("{TIMER_PREFIX}.*")),
+            append(DEAD_LETTERS, format!("{DEAD_LETTER_PREFIX}.{TIMERS}.*")),
+            append(&leases_stream(), lease.clone()),
+            append(&leases_stream(), progress_subject("*")),
+        ],
+        gets: vec![EVENTS.to_owned(), leases_stream()],
+        purges: owned(&[TIMERS]),
+        listens: vec![lease],
         ..StageNeeds::default()
     }
 }

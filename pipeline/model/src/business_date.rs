@@ -25,6 +25,11 @@ impl BusinessDate {
         Self(time.to_zoned(TimeZone::UTC).date())
     }
 
+    /// The civil date.
+    pub fn date(self) -> Date {
+        self.0
+    }
+
     /// Reads a date that a command gives.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! Millstream's reference domains. Pure: no async, no clock, no randomness, no NATS and no redb; time and ids arrive as
 //! arguments.
 //!
-//! One folder a context. A context lists what it has in three functions (`aggregates`, `projections`, `reports`), and
+//! One folder a context. A context lists what it has in functions (`aggregates`, `projections`, `reports`, `processes`), and
 //! the functions of the same names here are the one place where a context is registered with the stages.
 
 pub mod business_date;
@@ -14,6 +14,7 @@ pub mod retail;
 
 use millstream_engine::{
     decider::AggregateRegistry,
+    process::Process,
     projection::{OutcomeProjection, Projection},
     report::Column,
 };
@@ -31,6 +32,21 @@ pub fn projections() -> Vec<Box<dyn Projection>> {
 /// Every report, for the reporter.
 pub fn reports() -> Vec<Box<dyn Projection>> {
     retail::reports().into_iter().collect()
+}
+
+/// What a deployment says about processes.
+#[derive(Debug, Clone, Default)]
+pub struct ProcessSettings {
+    /// How long customers and the warehouse have.
+    pub deadlines: orders::fulfilment::Deadlines,
+    /// When days end.
+    pub closing_hours: retail::closing::ClosingHours,
+}
+
+/// Every process, for the process manager.
+pub fn processes(settings: ProcessSettings) -> Vec<Box<dyn Process>> {
+    let retail = retail::processes(settings.closing_hours);
+    retail.into_iter().chain(orders::processes(settings.deadlines)).collect()
 }
 
 /// The columns of a report of any context, as people see them; none for a report that there is not.

@@ -4,7 +4,7 @@ pub mod fulfilment;
 pub mod order;
 pub mod order_view;
 
-use millstream_engine::{decider::AggregateRegistry, projection::Projection};
+use millstream_engine::{decider::AggregateRegistry, process::Process, projection::Projection};
 
 /// The context, as in subjects.
 pub const CONTEXT: &str = "orders";
@@ -17,4 +17,9 @@ pub fn aggregates(registry: AggregateRegistry) -> AggregateRegistry {
 /// The context's projections.
 pub fn projections() -> Vec<Box<dyn Projection>> {
     vec![Box::new(order_view::OrderView)]
+}
+
+/// The context's processes; orders have as long as `deadlines` say.
+pub fn processes(deadlines: fulfilment::Deadlines) -> Vec<Box<dyn Process>> {
+    vec![Box::new(fulfilment::Fulfilment::new(deadlines))]
 }

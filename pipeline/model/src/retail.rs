@@ -1,12 +1,14 @@
 //! Retail: products from suppliers, deliveries, tills, business days, and the daily reports about them.
 
 pub mod business_day;
+pub mod closing;
 pub mod delivery;
 pub mod delivery_view;
 pub mod product;
 pub mod product_view;
 pub mod sale_view;
 pub mod stock;
+pub mod stock_keeping;
 pub mod stock_view;
 pub mod store_daily;
 pub mod supplier_daily;
@@ -15,6 +17,7 @@ pub mod till_view;
 
 use millstream_engine::{
     decider::AggregateRegistry,
+    process::Process,
     projection::Projection,
     report::{Column, Ledger},
 };
@@ -41,6 +44,11 @@ pub fn projections() -> Vec<Box<dyn Projection>> {
         Box::new(sale_view::SaleView),
         Box::new(stock_view::StockView),
     ]
+}
+
+/// The context's processes; days are closed at `hours`.
+pub fn processes(hours: closing::ClosingHours) -> Vec<Box<dyn Process>> {
+    vec![Box::new(stock_keeping::StockKeeping), Box::new(closing::Closing::new(hours))]
 }
 
 /// The context's reports.

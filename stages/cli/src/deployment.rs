@@ -29,8 +29,12 @@ use crate::{
 };
 
 /// The stages in the order in which they are started: the program, and its section of the configuration.
-pub(crate) const STAGES: [(&str, &str); 3] =
-    [("command-handler", "command_handler"), ("projector", "projector"), ("reporter", "reporter")];
+pub(crate) const STAGES: [(&str, &str); 4] = [
+    ("command-handler", "command_handler"),
+    ("projector", "projector"),
+    ("reporter", "reporter"),
+    ("process-manager", "process_manager"),
+];
 
 /// Longer than a stage's own limit (`shutdown.limit`), after which it ends by itself.
 const STAGE_STOP_WAIT: Duration = Duration::from_secs(25);

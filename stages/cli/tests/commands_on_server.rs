@@ -329,7 +329,10 @@ async fn doctor_names_what_is_missing() {
             "reader projector of EVENTS",
             "reader projector of OUTCOMES",
             "reader reporter of EVENTS",
+            "reader process-manager of EVENTS",
+            "reader process-manager of TIMERS",
             "stage command-handler",
+            "stage process-manager",
             "stage projector",
             "stage reporter",
         ]

@@ -32,7 +32,7 @@ const IMPURE: [&str; 12] = [
     "net",
 ];
 /// Stages without the server's client or the store in their own hands: the engine has both.
-const STAGES_ON_THE_ENGINE_ONLY: [&str; 3] = ["command-handler", "projector", "reporter"];
+const STAGES_ON_THE_ENGINE_ONLY: [&str; 4] = ["command-handler", "projector", "reporter", "process-manager"];
 
 /// Every file of the repository: what version control would hold, as far as names tell.
 fn files() -> Vec<PathBuf> {
@@ -120,7 +120,14 @@ fn dependencies_point_from_stages_to_the_model_to_the_engine() {
         }
     }
     expect_none("stages -> model -> engine, and stages never on each other", &offences);
-    for known in ["millstream-engine", "millstream-model", "command-handler", "projector", "reporter"] {
+    for known in [
+        "millstream-engine",
+        "millstream-model",
+        "command-handler",
+        "projector",
+        "reporter",
+        "process-manager",
+    ] {
         assert!(
             packages.contains_key(known),
             "{known} is gone: this test no longer checks anything about it"

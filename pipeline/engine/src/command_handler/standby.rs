@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::{CommandHandler, HandlerError, TurnEnd, lease_key};
 use crate::{
     broker::{Broker, BrokerError, ReaderConfig, StreamReader},
@@ -82,27 +80,13 @@ impl<B: Broker> CommandHandler<B> {
     }
 }
 
-/// Renews the lease three times in its time to live; ends when it is lost, or may be.
+/// Keeps the lease; ends when it is lost, or may be.
 pub(super) async fn keep_lease<B: Broker>(
     broker: B,
     key: String,
     ids: RunIds,
     time_to_live: Duration,
 ) -> Result<TurnEnd, HandlerError> {
-    let mut held = Instant::now();
-    loop {
-        tokio::time::sleep(time_to_live / 3).await;
-        let asked = Instant::now();
-        match broker.hold_lease(&key, ids.run(), time_to_live).await {
-            Ok(true) => held = asked,
-            Ok(false) => return Ok(TurnEnd::Lost),
-            Err(error) if held.elapsed() < time_to_live => {
-                tracing::warn!(%error, "the lease could not be renewed yet");
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the lease has lapsed");
-                return Ok(TurnEnd::Lost);
-            }
-        }
-    }
+    crate::lease::keep(&broker, &key, ids.run(), time_to_live).await;
+    Ok(TurnEnd::Lost)
 }

@@ -7,7 +7,8 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 use super::{
-    ConnectionMetrics, Count, Fraction, HandlerMetrics, Level, ReaderMetrics, ReportMetrics, StoreMetrics,
+    ConnectionMetrics, Count, Fraction, HandlerMetrics, Level, ProcessMetrics, ReaderMetrics, ReportMetrics,
+    StoreMetrics,
 };
 
 type Labels = Vec<(&'static str, String)>;
@@ -78,6 +79,10 @@ families! {
     query_seconds: Histograms = "query" in Unit::Seconds, Family::new_with_constructor(seconds as fn() -> Histogram), "From request to answer, waiting included";
     query_wait: Histograms = "query_wait" in Unit::Seconds, Family::new_with_constructor(seconds as fn() -> Histogram), "Waiting for the position that a query asked for";
     report_revisions: Counts = "report_revisions", Family::default(), "Report revisions published, by status";
+    process_active: Levels = "process_active", Family::default(), "1 while this process manager carries out effects, 0 while it stands by";
+    process_commands: Counts = "process_commands", Family::default(), "Commands that processes sent";
+    process_timers: Counts = "process_timers", Family::default(), "Timers that processes set or cancelled";
+    timers_due: Counts = "timers_due", Family::default(), "Commands that fell due and were sent";
 }
 
 impl Families {
@@ -164,6 +169,26 @@ impl Families {
 
     pub(super) fn dead_letters(&self, stream: &str) -> Count {
         self.dead_letters.get_or_create_owned(&vec![("stream", stream.to_owned())])
+    }
+
+    pub(super) fn process(&self, process: &str) -> ProcessMetrics {
+        let of = |action: Option<&str>| {
+            let labels = action.map(|action| ("action", action.to_owned()));
+            [("process", process.to_owned())].into_iter().chain(labels).collect::<Labels>()
+        };
+        ProcessMetrics {
+            commands: self.process_commands.get_or_create_owned(&of(None)),
+            timers_set: self.process_timers.get_or_create_owned(&of(Some("set"))),
+            timers_cancelled: self.process_timers.get_or_create_owned(&of(Some("cancelled"))),
+        }
+    }
+
+    pub(super) fn process_active(&self) -> Level {
+        self.process_active.get_or_create_owned(&Labels::new())
+    }
+
+    pub(super) fn timers_due(&self) -> Count {
+        self.timers_due.get_or_create_owned(&Labels::new())
     }
 
     pub(super) fn report(&self, report: &str) -> ReportMetrics {

@@ -57,6 +57,8 @@ fn contract() -> String {
     metrics.query("retail.stock.get").answered(200);
     let _dead_letters = metrics.dead_letters("COMMANDS");
     let _report = metrics.report("store-daily");
+    let _process = metrics.process("fulfilment");
+    let _ = (metrics.process_active(), metrics.timers_due());
     let text = metrics.prometheus_text();
     let mut lines = String::from("| metric | type | labels | what it says |\n|---|---|---|---|\n");
     let mut help = "";
@@ -81,6 +83,9 @@ fn labels_of(text: &str, name: &str, kind: &str) -> String {
     let Some((labels, _)) = rest.strip_prefix('{').and_then(|rest| rest.split_once('}')) else {
         return String::new();
     };
+    if labels.is_empty() {
+        return String::new();
+    }
     let names = labels.split("\",").map(|label| format!("`{}`", label.split('=').next().unwrap()));
     names.collect::<Vec<_>>().join(", ")
 }

@@ -90,6 +90,13 @@ impl Applier {
         Self { store, set, statuses, checkpoints, metrics: metrics.store(&name) }
     }
 
+    /// Tells a member which incarnation of its stream it is about to be fed from.
+    pub(super) fn begin(&self, member: usize, generation: &str) {
+        if let Some(Member { feed: Feed::Events(projection), .. }) = self.set.members.get(member) {
+            projection.begins(generation);
+        }
+    }
+
     /// Starts a member behind its stored checkpoint.
     pub(super) fn resume(&mut self, member: usize, checkpoint: Checkpoint) {
         self.statuses.reached(member, &checkpoint);

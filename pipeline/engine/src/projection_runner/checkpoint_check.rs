@@ -64,6 +64,12 @@ pub(super) enum Verdict {
 }
 
 impl Verdict {
+    /// The incarnation of the stream that is read on.
+    pub(super) fn generation(&self) -> &str {
+        let (Self::Resume { checkpoint, .. } | Self::Rebuild { checkpoint, .. }) = self;
+        &checkpoint.generation
+    }
+
     /// Whether the server seems to hold less than it did: a leader that lags could make it look so for a moment.
     pub(super) fn finds_loss(&self) -> bool {
         matches!(

@@ -88,7 +88,7 @@ fn who_wants(members: &[Member], kind: &str) -> Vec<usize> {
     let mut tokens = kind.split('.').skip(1);
     let (Some(context), Some(aggregate)) = (tokens.next(), tokens.next()) else { return Vec::new() };
     let wants = |member: &Member| match &member.feed {
-        Feed::Events(projection) => projection.context() == context && projection.handles(aggregate),
+        Feed::Events(projection) => projection.reads(context, aggregate),
         Feed::Outcomes(_) => false,
     };
     (0..).zip(members).filter(|(_, member)| wants(member)).map(|(index, _)| index).collect()

@@ -166,6 +166,7 @@ impl ViewDirectory {
     }
 }
 
+/// What keeps a projection's rows from being whole and current; nothing when all is well.
 fn trouble(projection: &ProjectionId, status: &ProjectionStatus) -> Option<String> {
     let ProjectionStatus { stream, sequence, complete_from, .. } = status;
     match &status.halted {

@@ -197,6 +197,7 @@ impl Writer {
         let done = match work {
             Work::Start { starts, done } => {
                 for Start { member, verdict } in starts {
+                    self.applier.begin(member, verdict.generation());
                     match verdict {
                         Verdict::Resume { checkpoint, .. } => self.applier.resume(member, checkpoint),
                         Verdict::Rebuild { checkpoint, .. } => self.applier.reset(member, checkpoint)?,

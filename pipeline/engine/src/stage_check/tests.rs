@@ -8,7 +8,7 @@ use crate::{
     testing::{restricted_server::RestrictedServer, test_server::TestServer},
 };
 
-const STAGES: [&str; 3] = ["command-handler", "projector", "reporter"];
+const STAGES: [&str; 4] = ["command-handler", "projector", "reporter", "process-manager"];
 
 fn settings(url: &str, user: Option<&str>, folder: &std::path::Path) -> ConnectionSettings {
     let mut values = vec![format!("nats.url={url}")];

@@ -6,7 +6,7 @@ use async_nats::jetstream::{self, consumer};
 use futures::{StreamExt as _, TryStreamExt as _, future::join_all};
 use millstream_engine::{
     broker::Broker as _,
-    contract::stream_names::{COMMANDS, EVENTS, LEASES_BUCKET, OUTCOMES},
+    contract::stream_names::{COMMANDS, EVENTS, LEASES_BUCKET, OUTCOMES, TIMERS},
     exit_code::{ExitCode, one_line},
     nats_server::{VERSION_MIN, Version},
     provision::{ProvisionOptions, StreamFinding, StreamPresence, leases_stream, verify},
@@ -21,8 +21,16 @@ use crate::{
 };
 
 /// Which stages read which streams, by consumers that begin with the stage's name.
-const READERS: [(&str, &str); 4] =
-    [("command-handler", COMMANDS), ("projector", EVENTS), ("projector", OUTCOMES), ("reporter", EVENTS)];
+const READERS: [(&str, &str); 6] = [
+    ("command-handler", COMMANDS),
+    ("projector", EVENTS),
+    ("projector", OUTCOMES),
+    ("reporter", EVENTS),
+    ("process-manager", EVENTS),
+    ("process-manager", TIMERS),
+];
+/// Stages of which one is active, by lease.
+const TAKING_TURNS: [&str; 2] = ["command-handler", "process-manager"];
 /// Stages that answer queries.
 const ANSWERING: [&str; 2] = ["projector", "reporter"];
 /// A stage that is there answers well within this time; after it, all have.
@@ -60,7 +68,9 @@ pub(crate) async fn run(arguments: DoctorArguments, session: &Session) -> Result
     for (stage, stream) in READERS {
         show(consumers(&connected.jetstream, stage, stream).await)?;
     }
-    show(active_handler(&connected).await)?;
+    for stage in TAKING_TURNS {
+        show(active(&connected, stage).await)?;
+    }
     for check in join_all(ANSWERING.map(|stage| answering(&connected, stage))).await {
         show(check)?;
     }
@@ -151,16 +161,18 @@ async fn infos(
 ) -> Result<Vec<consumer::Info>, String> {
     let found = jetstream.get_stream(stream).await.map_err(|error| one_line(&error))?;
     let all: Vec<consumer::Info> = found.consumers().try_collect().await.map_err(|error| one_line(&error))?;
-    let of_stage = |info: &consumer::Info| {
-        info.name.strip_prefix(stage).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
-    };
-    Ok(all.into_iter().filter(of_stage).collect())
+    Ok(all.into_iter().filter(|info| is_of(stage, &info.name)).collect())
+}
+
+/// Whether a consumer or a lease is of a stage.
+fn is_of(stage: &str, name: &str) -> bool {
+    name.strip_prefix(stage).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
 
 /// Whoever is active holds a lease.
-async fn active_handler(connected: &Connected) -> Check {
-    let what = "stage command-handler".to_owned();
-    let result = match holders(connected).await {
+async fn active(connected: &Connected, stage: &str) -> Check {
+    let what = format!("stage {stage}");
+    let result = match holders(connected, stage).await {
         Err(sentence) => Err(trouble(ExitCode::Unavailable, sentence)),
         Ok(holders) if holders.is_empty() => {
             Err(trouble(ExitCode::Unavailable, "none is active: nobody holds a lease"))
@@ -170,7 +182,7 @@ async fn active_handler(connected: &Connected) -> Check {
     Check { what, result }
 }
 
-async fn holders(connected: &Connected) -> Result<Vec<String>, String> {
+async fn holders(connected: &Connected, stage: &str) -> Result<Vec<String>, String> {
     let stream = connected.jetstream.get_stream(leases_stream()).await.map_err(|error| one_line(&error))?;
     let prefix = format!("$KV.{LEASES_BUCKET}.");
     let subjects: BTreeSet<String> = stream
@@ -183,8 +195,7 @@ async fn holders(connected: &Connected) -> Result<Vec<String>, String> {
         .map_err(|error| one_line(&error))?;
     let mut holders = Vec::new();
     for subject in subjects {
-        let Some(key) = subject.strip_prefix(&prefix).filter(|key| key.starts_with("command-handler-"))
-        else {
+        let Some(key) = subject.strip_prefix(&prefix).filter(|key| is_of(stage, key)) else {
             continue;
         };
         let held =

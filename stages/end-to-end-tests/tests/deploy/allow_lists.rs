@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fs};
 use end_to_end_tests::binaries::repository;
 use millstream_engine::stage_needs::{StageNeeds, stage_needs};
 
-const STAGES: [&str; 3] = ["command-handler", "projector", "reporter"];
+const STAGES: [&str; 4] = ["command-handler", "projector", "reporter", "process-manager"];
 /// The instances that the lists provide for.
 const INSTANCES: [&str; 4] = ["", "0", "1", "2"];
 /// Where those who answer may answer.

@@ -21,9 +21,11 @@ use crate::{
 const HANDLER: &[&str] = &["command-handler"];
 const PROJECTOR: &[&str] = &["projector"];
 const HANDLER_AND_PROJECTOR: &[&str] = &["command-handler", "projector"];
+const HANDLER_AND_MANAGER: &[&str] = &["command-handler", "process-manager"];
 const REPORTER: &[&str] = &["reporter"];
 const QUERIED: &[&str] = &["projector", "reporter"];
-const STAGES: &[&str] = &["command-handler", "projector", "reporter"];
+const MANAGER: &[&str] = &["process-manager"];
+const STAGES: &[&str] = &["command-handler", "projector", "reporter", "process-manager"];
 const SETUP: &[&str] = &["setup"];
 const SENDERS: &[&str] = &["publisher", "operator"];
 const OPERATOR: &[&str] = &["operator"];
@@ -54,7 +56,7 @@ fn operations() -> Vec<Operation> {
 fn messages() -> Vec<Operation> {
     use Verb::{Publish, Subscribe};
     vec![
-        operation("send a command", Publish, "cmd.retail.till.2506_2012-01-31.close", &[SENDERS]),
+        operation("send a command", Publish, "cmd.retail.till.2506_2012-01-31.close", &[SENDERS, MANAGER]),
         operation("send to no aggregate", Publish, "cmd.retail.till", &[]),
         operation("append events", Publish, "evt.retail.till.2506_2012-01-31", &[HANDLER]),
         operation("append to no aggregate", Publish, "evt.retail", &[]),
@@ -62,10 +64,15 @@ fn messages() -> Vec<Operation> {
         operation("record another share's outcomes", Publish, "out.1of2", &[]),
         operation("set a command aside", Publish, "dlq.COMMANDS.17", &[HANDLER]),
         operation("publish a report", Publish, "report.retail.store-daily.2506.2012-01-31", &[REPORTER]),
-        operation("schedule a command", Publish, "timer.cmd.closing", &[]),
+        operation("schedule a command", Publish, "timer.cmd.closing", &[MANAGER, OPERATOR]),
+        operation("let a command fall due", Publish, "due.cmd.retail.till.2506_2012-01-31.close", &[]),
+        operation("set what fell due aside", Publish, "dlq.TIMERS.17", &[MANAGER]),
+        operation("take turns as process manager", Publish, "$KV.LEASES.process-manager", &[MANAGER]),
+        operation("record a process's progress", Publish, "$KV.LEASES.process.fulfilment", &[MANAGER]),
         operation("hold the lease", Publish, "$KV.LEASES.command-handler-0of1", &[HANDLER]),
         operation("hold another lease", Publish, "$KV.LEASES.other", &[]),
         operation("see the lease freed", Subscribe, "$KV.LEASES.command-handler-0of1", &[HANDLER, OPERATOR]),
+        operation("see the turn freed", Subscribe, "$KV.LEASES.process-manager", &[MANAGER, OPERATOR]),
         operation("watch commands go by", Subscribe, "cmd.>", &[]),
         operation("watch events go by", Subscribe, "evt.>", &[OPERATOR]),
         operation("watch outcomes go by", Subscribe, "out.>", &[OPERATOR]),
@@ -101,12 +108,16 @@ fn replies() -> Vec<Operation> {
 
 /// Each reader by the name that is its own, and the stream it reads.
 fn readers() -> Vec<(String, &'static str, &'static [&'static str])> {
-    let mut all = vec![("command-handler-0of1".to_owned(), "COMMANDS", HANDLER)];
+    let mut all = vec![
+        ("command-handler-0of1".to_owned(), "COMMANDS", HANDLER),
+        ("process-manager".to_owned(), "TIMERS", MANAGER),
+    ];
     for instance in ["", "-0", "-1", "-2"] {
         all.push((format!("command-handler{instance}-ids"), "OUTCOMES", HANDLER));
         all.push((format!("projector{instance}"), "EVENTS", PROJECTOR));
         all.push((format!("projector{instance}-outcomes"), "OUTCOMES", PROJECTOR));
         all.push((format!("reporter{instance}"), "EVENTS", REPORTER));
+        all.push((format!("process-manager{instance}"), "EVENTS", MANAGER));
     }
     all
 }
@@ -164,18 +175,19 @@ fn streams() -> Vec<Operation> {
             "COMMANDS" => HANDLER,
             "OUTCOMES" => HANDLER_AND_PROJECTOR,
             "REPORTS" => REPORTER,
+            "TIMERS" => MANAGER,
             _ => NOBODY,
         };
         add("look at a stream", "STREAM.INFO", &[reading, SETUP, OPERATOR]);
         add("make a stream", "STREAM.CREATE", &[SETUP]);
         add("change a stream", "STREAM.UPDATE", &[]);
-        add("purge a stream", "STREAM.PURGE", &[]);
+        add("purge a stream", "STREAM.PURGE", &[if stream == "TIMERS" { MANAGER } else { NOBODY }]);
         add("delete a stream", "STREAM.DELETE", &[]);
         add("delete a message", "STREAM.MSG.DELETE", &[]);
         let getting: &[&str] = match stream {
             "EVENTS" => STAGES,
             "OUTCOMES" => HANDLER_AND_PROJECTOR,
-            "KV_LEASES" => HANDLER,
+            "KV_LEASES" => HANDLER_AND_MANAGER,
             "REPORTS" => REPORTER,
             _ => NOBODY,
         };

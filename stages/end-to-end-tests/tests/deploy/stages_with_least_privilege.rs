@@ -24,7 +24,7 @@ use crate::{
     production_server::{ProductionServer, copy_configuration, password},
 };
 
-pub(crate) const STAGES: [&str; 3] = ["command-handler", "projector", "reporter"];
+pub(crate) const STAGES: [&str; 4] = ["command-handler", "projector", "reporter", "process-manager"];
 
 /// A program of ours that connects as one user; its password stands in a file in `folder`.
 pub(crate) fn command_as(user: &str, program: &str, server: &ProductionServer, folder: &Path) -> Command {

@@ -1,0 +1,59 @@
+//! The process manager stage: the model's processes, run by the engine's process runner, and commands that fall due.
+
+pub mod config;
+
+use millstream_engine::{
+    config::Config,
+    exit_code::{ExitCode, Failure},
+    process_runner::{ProcessRunner, ProcessRunnerConfig, ProcessRunnerError},
+    read_side::{FileSettings, open_store},
+    read_store::StoreError,
+    stage::StageRuntime,
+};
+use ulid::Ulid;
+
+use crate::config::StageConfig;
+
+/// Why the stage ends with an error.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The file cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The runner cannot go on.
+    #[error(transparent)]
+    Runner(#[from] ProcessRunnerError),
+}
+
+impl Failure for RunError {
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Store(error) => error.exit_code(),
+            Self::Runner(error) => error.exit_code(),
+        }
+    }
+}
+
+/// Runs until asked to stop.
+///
+/// # Errors
+/// [`RunError`].
+pub async fn run(config: Config<StageConfig>, runtime: StageRuntime) -> Result<(), RunError> {
+    let stage = config.stage;
+    let FileSettings { data_directory, damaged_file, cache_size, batch_max, durable_interval } = stage.file;
+    let store = open_store(&data_directory, damaged_file, cache_size).await?;
+    let runner = ProcessRunner::new(
+        runtime.broker,
+        store,
+        millstream_model::processes(stage.processes),
+        ProcessRunnerConfig {
+            lease_time_to_live: stage.lease_time_to_live,
+            batch_max,
+            durable_interval,
+            ..ProcessRunnerConfig::new(&runtime.process, &Ulid::generate().to_string())
+        },
+        runtime.metrics,
+        &runtime.readiness,
+    )?;
+    Ok(runner.run(runtime.shutdown).await?)
+}

@@ -36,7 +36,11 @@ fn main() -> Result<()> {
 fn seeds(arguments: &Arguments, out: &mut impl Write) -> Result<()> {
     let Arguments { seed, count, scenario, bug, .. } = *arguments;
     let scenario = bug.map_or(scenario, |planted| planted.scenario);
-    let settings = SimulationSettings { keep_trace: count == 1, bug: bug.map(|planted| planted.bug) };
+    let settings = SimulationSettings {
+        keep_trace: count == 1,
+        bug: bug.map(|planted| planted.bug),
+        ..SimulationSettings::default()
+    };
     if count == 1 && scenario != Scenario::LostTail {
         let report = match scenario {
             Scenario::Projector => simulate_projector(seed, &settings),
@@ -63,7 +67,7 @@ fn table(arguments: &Arguments, out: &mut impl Write) -> Result<()> {
     writeln!(out, "| bug | caught by | first seed | of {count} seeds | finding |\n|---|---|---|---|---|")?;
     for planted in BUGS {
         let PlantedBug { name, bug, scenario, caught_by, .. } = *planted;
-        let settings = SimulationSettings { keep_trace: false, bug: Some(bug) };
+        let settings = SimulationSettings { bug: Some(bug), ..SimulationSettings::default() };
         let runs = (seed..seed + count).map(|seed| (seed, scenario.run(seed, &settings)));
         let found: Vec<_> = runs.filter(|(_, violations)| planted.is_found_in(violations)).collect();
         let first = found.first().map_or("none".to_owned(), |(seed, _)| seed.to_string());

@@ -9,6 +9,7 @@ pub mod golden;
 pub mod in_memory_system;
 pub mod memory_broker;
 pub mod memory_rows;
+pub mod operation;
 pub mod project;
 pub mod restricted_server;
 pub mod sequential_handler;

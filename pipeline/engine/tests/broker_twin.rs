@@ -1,15 +1,18 @@
 //! One suite of scenarios over a real nats-server and over its twin in memory. What holds for one holds for the other.
 #![expect(clippy::unwrap_used, reason = "the helpers of a test are part of it")]
 
-use std::path::Path;
+use std::{collections::BTreeMap, num::NonZeroUsize, path::Path, time::Duration};
 
 use async_nats::jetstream;
 use millstream_engine::{
     nats_broker::NatsBroker,
+    provision::{ProvisionOptions, provision},
     testing::{
         broker_scenarios::{self, Ground},
         fault_plan::FaultPlan,
-        memory_broker::MemoryBroker,
+        memory_broker::{MemoryBroker, Recorded},
+        operation::Operation,
+        simulation::{ServerKind, SimulationSettings, simulate},
         test_server::TestServer,
     },
 };
@@ -165,17 +168,104 @@ on_both![
     reader_goes_on_while_what_it_has_read_is_purged,
 ];
 
-/// The model is as honest as this test: hundreds of random operations get the same answers from both.
+/// Seeds of random operations.
+const SEEDS: u64 = 6;
+/// Seeds of simulated handlers.
+const SIMULATED_SEEDS: u64 = 30;
+/// Seeds of simulated handlers for three servers.
+const SIMULATED_SEEDS_OF_CLUSTER: u64 = 2;
+
+/// The model is as honest as these tests: random operations get the same answers from both,
 #[test]
 fn random_operations_get_the_same_answers_from_twin_and_server() {
-    for seed in 0..4 {
+    for seed in 0..SEEDS {
         let twin = on_twin(async |ground| broker_scenarios::random_operations(ground, seed, 300).await);
         let server = on_server(async |ground| broker_scenarios::random_operations(ground, seed, 300).await);
         for (index, (twin, server)) in twin.iter().zip(&server).enumerate() {
             assert_eq!(twin, server, "operation {index} of seed {seed}");
         }
         let conflicts = twin.iter().filter(|answer| answer.ends_with("conflict")).count();
-        let duplicates = twin.iter().filter(|answer| answer.ends_with("duplicate true")).count();
+        let duplicates = twin.iter().filter(|answer| answer.contains(": duplicate of")).count();
         assert!(conflicts > 10 && duplicates > 3, "{conflicts} conflicts, {duplicates} duplicates");
+    }
+}
+
+/// A load may be answered by a replica that lags, but not for long.
+const LAG_MAX: Duration = Duration::from_secs(10);
+
+struct Recording {
+    seed: u64,
+    kind: ServerKind,
+    asked: Vec<Recorded>,
+}
+
+impl Recording {
+    fn of(seed: u64, kind: ServerKind) -> Self {
+        let settings = SimulationSettings { record: Some(kind), ..SimulationSettings::default() };
+        Self { seed, kind, asked: simulate(seed, &settings).recorded }
+    }
+}
+
+/// Puts what simulated handlers asked to a real server; says how often what was asked and answered.
+async fn repeat(recording: &Recording, broker: &NatsBroker) -> BTreeMap<String, usize> {
+    let Recording { seed, kind, asked } = recording;
+    let mut counts = BTreeMap::new();
+    for (index, (operation, answer)) in asked.iter().enumerate() {
+        let mut found = operation.ask(broker).await;
+        let deadline = tokio::time::Instant::now() + LAG_MAX;
+        while found != *answer
+            && matches!(operation, Operation::Load { .. })
+            && *kind == ServerKind::Replicated
+        {
+            assert!(tokio::time::Instant::now() < deadline, "replicas lag for longer than {LAG_MAX:?}");
+            found = operation.ask(broker).await;
+        }
+        assert_eq!(found, *answer, "operation {index} of seed {seed}: {operation:?}");
+        let what = match operation {
+            Operation::Append { .. } => format!("append {}", answer.split(' ').next().unwrap()),
+            Operation::AppendAtomically { .. } => format!("batch {}", answer.split(' ').next().unwrap()),
+            Operation::Load { .. } => "load".into(),
+            Operation::Last { .. } => "last".into(),
+            Operation::Get { .. } => "get".into(),
+            Operation::State { .. } => "state".into(),
+        };
+        *counts.entry(what).or_default() += 1;
+    }
+    counts
+}
+
+/// and so do those that handlers under every fault have asked, in the order in which they reached the server.
+#[test]
+fn simulated_sequences_get_the_same_answers_from_a_server() {
+    let mut counts = BTreeMap::<String, usize>::new();
+    for seed in 0..SIMULATED_SEEDS {
+        let recording = Recording::of(seed, ServerKind::Single);
+        let of_seed = on_server(async |ground| repeat(&recording, &ground.connect().await).await);
+        for (what, count) in of_seed {
+            *counts.entry(what).or_default() += count;
+        }
+    }
+    println!("{counts:?}");
+    for what in
+        ["append at", "append conflict", "append duplicate", "batch at", "batch conflict", "load", "last"]
+    {
+        let count = counts.get(what).copied().unwrap_or_default();
+        assert!(count > 5, "only {count} times {what}: too few to say anything: {counts:?}");
+    }
+}
+
+/// The same from three servers with replicated streams, which look at message ids first.
+#[test]
+fn simulated_sequences_get_the_same_answers_from_a_cluster() {
+    for seed in 0..SIMULATED_SEEDS_OF_CLUSTER {
+        let recording = Recording::of(seed, ServerKind::Replicated);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let [server, _second, _third] = TestServer::start_cluster().await;
+            let options =
+                ProvisionOptions { replicas: NonZeroUsize::new(3).unwrap(), ..ProvisionOptions::default() };
+            provision(&jetstream::new(server.client().await), &options).await.unwrap();
+            repeat(&recording, &server.broker().await).await;
+        });
     }
 }

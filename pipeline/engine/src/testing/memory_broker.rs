@@ -6,6 +6,7 @@
 
 mod connection;
 mod reader;
+mod recording;
 mod stream;
 mod world;
 
@@ -20,14 +21,19 @@ use tokio::sync::{Notify, oneshot};
 
 use self::{
     connection::{Connection, Doing},
+    recording::Recording,
     world::{Sent, World},
 };
 pub use self::{
     reader::MemoryReader,
+    recording::Recorded,
     stream::MemoryStreamConfig,
     world::{EPOCH, FaultCounts},
 };
-use super::fault_plan::FaultPlan;
+use super::{
+    fault_plan::FaultPlan,
+    operation::{Operation, told_messages, told_state},
+};
 use crate::{
     broker::{AppendError, Appended, Broker, BrokerError, NewMessage, ReadError, ReaderConfig, StreamState},
     contract::stored_message::{Headers, StoredMessage},
@@ -152,6 +158,16 @@ impl MemoryBroker {
         self.world().sent.clone()
     }
 
+    /// From now on notes what is asked and answered, for [`MemoryBroker::recorded`].
+    pub fn start_recording(&self) {
+        self.world().recording = Some(Recording::default());
+    }
+
+    /// What was asked since [`MemoryBroker::start_recording`], in the order in which it arrived.
+    pub fn recorded(&self) -> Vec<Recorded> {
+        self.world().recording.as_ref().map(Recording::take).unwrap_or_default()
+    }
+
     /// How often each fault happened.
     pub fn faults(&self) -> FaultCounts {
         self.world().faults.clone()
@@ -261,8 +277,12 @@ impl Broker for MemoryBroker {
         self.ask(|world| {
             let end = world.replica_end(stream);
             let found = world.leader(stream, "load")?;
-            let above = found.above(from.saturating_sub(1), &filter);
-            let messages: Vec<_> = above.take_while(|message| message.sequence <= end).cloned().collect();
+            let mut messages: Vec<_> = found.above(from.saturating_sub(1), &filter).cloned().collect();
+            world.record(|| {
+                let (stream, subject) = (stream.to_owned(), subject.to_owned());
+                (Operation::Load { stream, subject, from }, told_messages(&messages))
+            });
+            messages.retain(|message| message.sequence <= end);
             world.trace(format_args!("load {subject} from {from}: {} messages up to {end}", messages.len()));
             Ok(messages)
         })
@@ -272,6 +292,10 @@ impl Broker for MemoryBroker {
     async fn last(&self, stream: &str, subject: &str) -> Result<Option<StoredMessage>, BrokerError> {
         self.ask(|world| {
             let last = world.leader(stream, "last")?.last_of(subject).cloned();
+            world.record(|| {
+                let (stream, subject) = (stream.to_owned(), subject.to_owned());
+                (Operation::Last { stream, subject }, told_messages(last.as_slice()))
+            });
             let sequence = last.as_ref().map(|message| message.sequence);
             world.trace(format_args!("last of {subject}: {sequence:?}"));
             Ok(last)
@@ -282,6 +306,10 @@ impl Broker for MemoryBroker {
     async fn get(&self, stream: &str, sequence: u64) -> Result<Option<StoredMessage>, BrokerError> {
         self.ask(|world| {
             let message = world.leader(stream, "get")?.get(sequence).cloned();
+            world.record(|| {
+                let stream = stream.to_owned();
+                (Operation::Get { stream, sequence }, told_messages(message.as_slice()))
+            });
             world.trace(format_args!("get {sequence} of {stream}: {}", message.is_some()));
             Ok(message)
         })
@@ -291,6 +319,7 @@ impl Broker for MemoryBroker {
     async fn state(&self, stream: &str) -> Result<StreamState, BrokerError> {
         self.ask(|world| {
             let state = world.leader(stream, "state")?.state();
+            world.record(|| (Operation::State { stream: stream.to_owned() }, told_state(&state)));
             world
                 .trace(format_args!("state of {stream}: {}..={}", state.first_sequence, state.last_sequence));
             Ok(state)

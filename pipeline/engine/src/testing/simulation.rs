@@ -26,7 +26,7 @@ use self::{
 use super::{
     dice::Dice,
     fault_plan::FaultPlan,
-    memory_broker::{FaultCounts, MemoryBroker},
+    memory_broker::{FaultCounts, MemoryBroker, Recorded},
 };
 use crate::{
     contract::{
@@ -42,11 +42,22 @@ const RECOVERY_MAX: Duration = Duration::from_secs(900);
 /// Pause between two looks at how far the handlers have come.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
+/// Which servers a recording is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServerKind {
+    /// One server: it looks at expectations before message ids.
+    Single,
+    /// Several, with replicated streams: they look at message ids first.
+    Replicated,
+}
+
 /// What a run consists of besides chance.
 #[derive(Debug, Clone, Default)]
 pub struct SimulationSettings {
     /// Whether to keep the last lines of the trace.
     pub keep_trace: bool,
+    /// Whether to record what the server was asked, to put it to a real one.
+    pub record: Option<ServerKind>,
     /// A bug to plant.
     pub bug: Option<Bug>,
 }
@@ -64,6 +75,8 @@ pub struct RunReport {
     pub counts: Counts,
     /// A hash of everything that was asked and answered, in order.
     pub trace_hash: u64,
+    /// What the server was asked and what it answered, when recorded.
+    pub recorded: Vec<Recorded>,
     /// The last lines of the trace, when kept.
     pub trace: Vec<String>,
 }
@@ -135,11 +148,17 @@ fn runtime() -> tokio::runtime::Runtime {
 
 async fn run(seed: u64, settings: &SimulationSettings) -> RunReport {
     let dice = Dice::new(seed);
-    let plan = FaultPlan::any(&mut dice.fork(1));
+    let mut plan = FaultPlan::any(&mut dice.fork(1));
+    if let Some(kind) = settings.record {
+        plan.message_id_first = kind == ServerKind::Replicated;
+    }
     let shape = RunShape::any(&mut dice.fork(2));
     let settling = plan.late_max.max(plan.double_max);
     account::start_clock();
     let broker = MemoryBroker::with_trace(dice.fork(3).bits(), plan, settings.keep_trace);
+    if settings.record.is_some() {
+        broker.start_recording();
+    }
     let mut processes = Processes::new(broker.clone(), shape.clone(), settings.bug, dice.fork(4));
     for slot in 0..shape.handlers {
         processes.start(slot);
@@ -163,6 +182,7 @@ async fn run(seed: u64, settings: &SimulationSettings) -> RunReport {
         faults: broker.faults(),
         counts,
         trace_hash: broker.trace_hash(),
+        recorded: broker.recorded(),
         trace: broker.trace_lines(),
     }
 }

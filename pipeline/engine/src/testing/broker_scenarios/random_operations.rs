@@ -4,13 +4,13 @@ use bytes::Bytes;
 
 use super::Ground;
 use crate::{
-    broker::{AppendError, Appended, Broker, NewMessage},
+    broker::{Broker, NewMessage},
     contract::{
         header,
-        stored_message::{Headers, StoredMessage},
+        stored_message::Headers,
         stream_names::{COMMANDS, EVENTS},
     },
-    testing::dice::Dice,
+    testing::{dice::Dice, operation::Operation},
 };
 
 /// Runs `count` operations thrown with `seed` and says what was answered to each, in words that do not depend on time.
@@ -19,50 +19,39 @@ pub async fn random_operations<G: Ground>(ground: &mut G, seed: u64, count: usiz
     let mut dice = Dice::new(seed);
     let mut answers = Vec::with_capacity(count);
     for _ in 0..count {
-        answers.push(operation(&broker, &mut dice).await);
+        let operation = operation(&broker, &mut dice).await;
+        answers.push(format!("{operation:?}: {}", operation.ask(&broker).await));
     }
     answers
 }
 
-async fn operation<B: Broker>(broker: &B, dice: &mut Dice) -> String {
+async fn operation<B: Broker>(broker: &B, dice: &mut Dice) -> Operation {
     let stream = if dice.chance(0.5) { EVENTS } else { COMMANDS };
     let id = dice.below(4);
     let published = subject(stream, id);
     match dice.below(10) {
         0..=4 => {
-            let new = new_message(broker, dice, stream, &published).await;
-            let told = format!("append {} expecting {:?}", new.subject, new.expected_last);
-            format!("{told}: {}", told_append(broker.append(stream, new).await))
+            let message = new_message(broker, dice, stream, &published).await;
+            Operation::Append { stream: stream.to_owned(), message }
         }
         5 => {
-            let mut batch = Vec::new();
+            let mut messages = Vec::new();
             for id in 0..=dice.below(4) {
-                batch.push(new_message(broker, dice, stream, &subject(stream, id)).await);
+                messages.push(new_message(broker, dice, stream, &subject(stream, id)).await);
             }
-            let told = format!("batch of {}", batch.len());
-            format!("{told}: {}", told_append(broker.append_atomically(stream, batch).await))
+            Operation::AppendAtomically { stream: stream.to_owned(), messages }
         }
-        6 => {
-            let sequence = dice.below(40);
-            let got = broker.get(stream, sequence.max(1)).await.map(|message| told_message(message.as_ref()));
-            format!("get {sequence} of {stream}: {got:?}")
-        }
+        6 => Operation::Get { stream: stream.to_owned(), sequence: dice.below(40).max(1) },
         7 => {
-            let last = broker.last(stream, &stored_subject(broker, stream, &published).await).await;
-            format!("last of {published}: {:?}", last.map(|message| told_message(message.as_ref())))
+            let subject = stored_subject(broker, stream, &published).await;
+            Operation::Last { stream: stream.to_owned(), subject }
         }
         8 => {
             let from = dice.below(40);
-            let loaded = broker.load(stream, &stored_subject(broker, stream, &published).await, from).await;
-            let loaded = loaded.map(|messages| {
-                messages.iter().map(|message| told_message(Some(message))).collect::<Vec<_>>()
-            });
-            format!("load {published} from {from}: {loaded:?}")
+            let subject = stored_subject(broker, stream, &published).await;
+            Operation::Load { stream: stream.to_owned(), subject, from }
         }
-        _ => {
-            let ends = broker.state(stream).await.map(|state| (state.first_sequence, state.last_sequence));
-            format!("state of {stream}: {ends:?}")
-        }
+        _ => Operation::State { stream: stream.to_owned() },
     }
 }
 
@@ -101,25 +90,4 @@ async fn new_message<B: Broker>(broker: &B, dice: &mut Dice, stream: &str, publi
     }
     let payload = Bytes::from(dice.below(1000).to_string());
     NewMessage { subject: published.to_owned(), expected_last, headers, payload }
-}
-
-fn told_append(answer: Result<Appended, AppendError>) -> String {
-    match answer {
-        Ok(Appended { sequence, duplicate }) => format!("at {sequence}, duplicate {duplicate}"),
-        Err(AppendError::Conflict { .. }) => "conflict".into(),
-        Err(AppendError::Full { .. }) => "full".into(),
-        Err(AppendError::Refused { .. }) => "refused".into(),
-        Err(AppendError::Unclear { .. }) => "unclear".into(),
-    }
-}
-
-fn told_message(message: Option<&StoredMessage>) -> String {
-    match message {
-        Some(message) => {
-            let body = String::from_utf8_lossy(&message.payload);
-            let id = message.headers.get(header::NATS_MESSAGE_ID).unwrap_or("none");
-            format!("{} on {}, body {body}, id {id}", message.sequence, message.subject)
-        }
-        None => "nothing".into(),
-    }
 }

@@ -11,6 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{
     connection::Connection,
+    recording::Recording,
     stream::{MemoryStream, MemoryStreamConfig},
 };
 use crate::{
@@ -19,7 +20,7 @@ use crate::{
         stored_message::StoredMessage,
         stream_names::{COMMANDS, DEAD_LETTERS, EVENTS, OUTCOMES, REPORTS, TIMERS},
     },
-    testing::{dice::Dice, fault_plan::FaultPlan},
+    testing::{dice::Dice, fault_plan::FaultPlan, operation::Operation},
 };
 
 /// How many lines of the trace are kept for people.
@@ -90,6 +91,7 @@ pub(super) struct World {
     pub(super) leases: BTreeMap<String, (String, Timestamp)>,
     pub(super) sent: Vec<StoredMessage>,
     pub(super) faults: FaultCounts,
+    pub(super) recording: Option<Recording>,
     started: tokio::time::Instant,
     trace_hash: u64,
     trace: VecDeque<String>,
@@ -107,6 +109,7 @@ impl World {
             leases: BTreeMap::new(),
             sent: Vec::new(),
             faults: FaultCounts::new(),
+            recording: None,
             started: tokio::time::Instant::now(),
             trace_hash: 0xcbf2_9ce4_8422_2325,
             trace: VecDeque::new(),
@@ -215,6 +218,10 @@ impl World {
             },
             _ => Err(unclear()),
         };
+        let answered = self.streams.get(stream).is_some_and(|found| found.has_leader(now));
+        if let Some(recording) = self.recording.as_mut().filter(|_| answered) {
+            recording.note_append(stream, sent, &result);
+        }
         let answer = match &result {
             Ok(appended) => format!("{appended:?}"),
             Err(error) => error.to_string(),
@@ -258,6 +265,14 @@ impl World {
         // Usually a little behind, sometimes far.
         let longest = if self.dice.chance(0.7) { last.min(4) } else { last };
         last - self.dice.between(0, longest)
+    }
+
+    /// Records a question that was answered as a real server would.
+    pub(super) fn record(&mut self, asked: impl FnOnce() -> (Operation, String)) {
+        if let Some(recording) = &mut self.recording {
+            let (operation, answer) = asked();
+            recording.note(operation, answer);
+        }
     }
 
     /// Adds a line to the trace.

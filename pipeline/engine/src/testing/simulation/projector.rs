@@ -134,6 +134,7 @@ async fn run(seed: u64, settings: &SimulationSettings) -> RunReport {
         faults: broker.faults(),
         counts: side.counts,
         trace_hash: broker.trace_hash(),
+        recorded: Vec::new(),
         trace: broker.trace_lines(),
     }
 }

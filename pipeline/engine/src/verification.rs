@@ -2,19 +2,24 @@
 //! one outcome (C1) and at most one effect (C2), versions have no gaps (C3), each aggregate's commands took effect in
 //! their order with the results that a fold gives (C4), commits are whole and chained (C5).
 //!
-//! Naive on purpose and independent of the handler: it shares the contract's codecs with it and nothing else. It holds
-//! everything in memory, does no I/O and changes nothing; `millstream verify outcomes`, the simulation and the end-to-end
-//! tests all use it. [`verify`] needs the streams alone; [`replay`] also the rules of the aggregates.
+//! Naive on purpose and independent of the handler: it shares the contract's codecs with it and nothing else. It does no
+//! I/O and changes nothing. [`verify`] needs the streams alone, [`replay`] also the rules of the aggregates; both hold
+//! everything in memory and serve the simulation and the tests. `millstream verify outcomes` uses [`StretchVerifier`], which
+//! takes the streams message by message.
 
 mod commits;
 mod effects;
 mod journal;
 mod replay;
+mod stretch;
 
 use std::fmt;
 
-pub use self::replay::replay;
 use self::{commits::Commits, journal::Journal};
+pub use self::{
+    replay::replay,
+    stretch::{StretchVerification, StretchVerifier},
+};
 use crate::contract::{
     command::CommandEnvelope,
     outcome::Outcome,

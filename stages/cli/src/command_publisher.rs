@@ -84,17 +84,29 @@ pub(crate) async fn publish(broker: &NatsBroker, command: &OutgoingCommand) -> R
         headers,
         payload: command.body.clone(),
     };
+    Ok(store(broker, stream_names::COMMANDS, &message).await?)
+}
+
+/// Stores a message that may be stored twice without harm: tries until there is a clear answer. Returns its sequence.
+///
+/// # Errors
+/// [`AppendError`] when the server will not take it.
+pub(crate) async fn store(
+    broker: &NatsBroker,
+    stream: &str,
+    message: &NewMessage,
+) -> Result<u64, AppendError> {
     let mut pause = PAUSE_FIRST;
     loop {
-        match broker.append(stream_names::COMMANDS, message.clone()).await {
+        match broker.append(stream, message.clone()).await {
             Ok(appended) => return Ok(appended.sequence),
             Err(AppendError::Unclear { subject, detail }) => {
-                tracing::warn!(subject, detail, "no clear answer to a command, sending it again");
+                tracing::warn!(subject, detail, "no clear answer, sending it again");
             }
             Err(AppendError::Full { stream, detail }) => {
-                tracing::warn!(stream, detail, "no space for a command, trying again");
+                tracing::warn!(stream, detail, "no space, trying again");
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error),
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(PAUSE_MAX);

@@ -2,6 +2,7 @@
 
 pub(crate) mod bench;
 pub(crate) mod check;
+pub(crate) mod deadletters;
 pub(crate) mod decode;
 pub(crate) mod demo;
 pub(crate) mod doctor;
@@ -13,3 +14,4 @@ pub(crate) mod report;
 pub(crate) mod send;
 pub(crate) mod setup;
 pub(crate) mod up;
+pub(crate) mod verify;

@@ -27,6 +27,7 @@ mod outcome_follower;
 mod output;
 mod query_client;
 mod session;
+mod stream_feed;
 mod supervisor;
 mod talk;
 
@@ -61,6 +62,8 @@ enum Command {
     Report(commands::report::ReportArguments),
     Query(commands::query::QueryArguments),
     History(commands::history::HistoryArguments),
+    Deadletters(commands::deadletters::DeadLettersArguments),
+    Verify(commands::verify::VerifyArguments),
     Decode(commands::decode::DecodeArguments),
     Bench(commands::bench::BenchArguments),
     #[command(name = tether::TETHERED, hide = true)]
@@ -106,6 +109,10 @@ fn dispatch(command: Command, session: &Session) -> Result<u8, CommandFailure> {
         Command::Report(arguments) => return runtime.block_on(commands::report::run(arguments, session)),
         Command::Query(arguments) => return runtime.block_on(commands::query::run(arguments, session)),
         Command::History(arguments) => runtime.block_on(commands::history::run(arguments, session)),
+        Command::Deadletters(arguments) => {
+            return runtime.block_on(commands::deadletters::run(arguments, session));
+        }
+        Command::Verify(arguments) => runtime.block_on(commands::verify::run(arguments, session)),
         Command::Decode(arguments) => commands::decode::run(&arguments),
         Command::Bench(arguments) => runtime.block_on(commands::bench::run(arguments, session)),
         Command::Tethered(arguments) => {

@@ -64,7 +64,8 @@ impl DeadLetter {
         headers
     }
 
-    /// Reads a message of DEADLETTERS; `None` when it lacks the headers of one.
+    /// Reads a message of DEADLETTERS; `None` when it lacks the headers of one. Headers of JetStream's own are those of the
+    /// append to DEADLETTERS, not the message's.
     pub fn from_stored(message: &StoredMessage) -> Option<Self> {
         let text = |name: &str| message.headers.get(name).map(str::to_owned);
         Some(Self {
@@ -76,7 +77,9 @@ impl DeadLetter {
             headers: message
                 .headers
                 .iter()
-                .filter(|(name, _)| !name.starts_with("Millstream-Dead-Letter-"))
+                .filter(|(name, _)| {
+                    !name.starts_with("Millstream-Dead-Letter-") && !name.starts_with("Nats-")
+                })
                 .collect(),
             payload: message.payload.clone(),
         })
@@ -124,7 +127,11 @@ mod tests {
             ..message
         };
         assert!(stored.headers.iter().all(|(name, _)| !name.starts_with("Nats-")));
+        // The server keeps what the append expected.
+        let mut stored = stored;
+        stored.headers.push(header::EXPECTED_LAST_SUBJECT_SEQUENCE, "0");
         let read = DeadLetter::from_stored(&stored).unwrap();
+        assert_eq!(read.headers.get(header::EXPECTED_LAST_SUBJECT_SEQUENCE), None);
         assert_eq!(
             (read.sequence, read.subject.as_str(), read.cause.as_str()),
             (7, "cmd.a.b.c.d", "line 1; line 2")

@@ -21,7 +21,7 @@ pub(super) struct Commits {
 
 /// How far an aggregate's history has come.
 #[derive(Debug, Default)]
-struct Head {
+pub(super) struct Head {
     version: u64,
     last_position: u64,
     hash: Option<[u8; COMMIT_HASH_LENGTH]>,
@@ -74,7 +74,7 @@ impl Commits {
     }
 }
 
-fn check_commit(stored: &StoredCommit, head: &mut Head, violations: &mut Vec<Violation>) {
+pub(super) fn check_commit(stored: &StoredCommit, head: &mut Head, violations: &mut Vec<Violation>) {
     let commit = &stored.commit;
     let stream_id = &stored.stream_id;
     let mut report = |check, detail: String| {

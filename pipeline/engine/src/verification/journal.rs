@@ -53,7 +53,12 @@ impl Journal {
     }
 
     /// The record must begin where the one before it ended.
-    fn chain(&mut self, message: &StoredMessage, record: &OutcomeRecord, violations: &mut Vec<Violation>) {
+    pub(super) fn chain(
+        &mut self,
+        message: &StoredMessage,
+        record: &OutcomeRecord,
+        violations: &mut Vec<Violation>,
+    ) {
         let mut report = |check, detail: String| {
             violations.push(Violation::new(check, OUTCOMES, message.sequence, detail));
         };
@@ -113,6 +118,11 @@ impl Journal {
         }
     }
 
+    /// Whether a record of the share was read before.
+    pub(super) fn knows(&self, subject: &str) -> bool {
+        self.shares.contains_key(subject)
+    }
+
     /// Positions up to here may have had their outcome in records that were purged.
     pub(super) fn judged_after(&self) -> u64 {
         self.shares.values().map(|share| share.after).max().unwrap_or(0)
@@ -151,7 +161,7 @@ pub(super) fn check_coverage(
     undecided
 }
 
-fn check_line(line: &CommandOutcome, message: &StoredMessage, violations: &mut Vec<Violation>) {
+pub(super) fn check_line(line: &CommandOutcome, message: &StoredMessage, violations: &mut Vec<Violation>) {
     let mut report = |detail: String| {
         violations.push(Violation::new(Check::OneOutcome, COMMANDS, message.sequence, detail));
     };

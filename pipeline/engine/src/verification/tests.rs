@@ -281,3 +281,87 @@ fn purged_beginnings_are_not_held_against_the_rest() {
     dump.outcomes.drain(..2);
     assert_eq!(verify(&dump, true).violations, []);
 }
+
+/// Feeds a dump as whoever reads the streams does.
+fn by_stretch(dump: &Dump, from: u64, to: u64) -> StretchVerification {
+    let mut verifier = StretchVerifier::new(from, to, true);
+    let mut commands = dump.commands.iter().peekable();
+    let mut events = dump.events.iter().peekable();
+    for message in &dump.outcomes {
+        let Some(record) = verifier.record(message) else { continue };
+        while let Some(command) = commands.next_if(|next| next.sequence <= record.through) {
+            verifier.command(command);
+        }
+        while let Some(commit) = events.next_if(|next| next.sequence <= record.events_through) {
+            verifier.commit(commit);
+        }
+        verifier.judge(message, record);
+    }
+    commands.for_each(|command| verifier.command(command));
+    events.for_each(|commit| verifier.commit(commit));
+    verifier.finish()
+}
+
+#[test]
+fn stretch_as_it_should_be_passes_and_is_counted() {
+    let dump = Parts::good().dump();
+    let whole = StretchVerification {
+        commands: 5,
+        accepted: 3,
+        rejected: 1,
+        duplicates: 1,
+        events: 3,
+        ..StretchVerification::default()
+    };
+    assert_eq!(by_stretch(&dump, 1, u64::MAX), whole);
+    for from in 1..=5 {
+        for to in from..=5 {
+            let part = by_stretch(&dump, from, to);
+            assert_eq!((part.commands, part.violations.as_slice()), (to + 1 - from, [].as_slice()));
+        }
+    }
+}
+
+#[test]
+fn every_tampering_that_streams_alone_can_tell_is_found_in_a_stretch() {
+    for (name, check, tamper) in TAMPERINGS {
+        let mut parts = Parts::good();
+        tamper(&mut parts);
+        let dump = parts.dump();
+        let told_by_replay = !verify(&dump, true).violations.iter().any(|found| found.check == *check);
+        // What a duplicate is told is not kept; see `every_tampering_is_found_by_its_check`.
+        if told_by_replay || *name == "a duplicate told another outcome" {
+            continue;
+        }
+        let found = by_stretch(&dump, 1, u64::MAX);
+        let checks: Vec<_> = found.violations.iter().map(|violation| violation.check).collect();
+        assert!(checks.contains(check), "{name}: {checks:?}");
+    }
+}
+
+#[test]
+fn purged_beginning_of_outcomes_is_counted_and_not_judged() {
+    let mut dump = Parts::good().dump();
+    dump.outcomes.drain(..2);
+    let found = by_stretch(&dump, 1, u64::MAX);
+    assert_eq!((found.unjudged, found.violation_count), (2, 0), "{:?}", found.violations);
+}
+
+#[test]
+fn commands_beyond_the_journal_are_undecided_in_a_stretch() {
+    let mut dump = Parts::good().dump();
+    dump.commands.push(command(6, None, "deposit", r#"{"amount":5}"#));
+    let found = by_stretch(&dump, 1, u64::MAX);
+    assert_eq!((found.undecided, found.violation_count), (1, 0));
+}
+
+#[test]
+fn second_effect_far_behind_the_stretch_is_found() {
+    let mut parts = Parts::good();
+    let mut again = parts.commits[0].clone();
+    (again.commit_id, again.first_version) = ("c3".into(), 4);
+    again.previous = Some(commit_hash(&parts.commits[1].encode()).to_vec());
+    parts.commits.push(again);
+    let found = by_stretch(&parts.dump(), 1, 1);
+    assert!(found.violations.iter().any(|found| found.check == Check::OneEffect), "{:?}", found.violations);
+}

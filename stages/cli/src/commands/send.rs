@@ -209,7 +209,8 @@ fn show(reply: &OutcomeReply, address: &CommandAddress, json: bool) -> Result<()
     Ok(output::line(format_args!("{address}: {words}"))?)
 }
 
-fn describe(outcome: &Outcome) -> String {
+/// An outcome in words.
+pub(crate) fn describe(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Accepted { events: 0, version, .. } => {
             format!("accepted, nothing to change (version {version})")

@@ -181,7 +181,12 @@ fn streams() -> Vec<Operation> {
         add("look at a stream", "STREAM.INFO", &[reading, SETUP, OPERATOR]);
         add("make a stream", "STREAM.CREATE", &[SETUP]);
         add("change a stream", "STREAM.UPDATE", &[]);
-        add("purge a stream", "STREAM.PURGE", &[if stream == "TIMERS" { MANAGER } else { NOBODY }]);
+        let purging: &[&str] = match stream {
+            "TIMERS" => MANAGER,
+            "DEADLETTERS" => OPERATOR,
+            _ => NOBODY,
+        };
+        add("purge a stream", "STREAM.PURGE", &[purging]);
         add("delete a stream", "STREAM.DELETE", &[]);
         add("delete a message", "STREAM.MSG.DELETE", &[]);
         let getting: &[&str] = match stream {

@@ -1,0 +1,149 @@
+//! `millstream deadletters`: what was set aside, and what is to become of it: decided anew, or dropped.
+
+mod letters;
+mod retry;
+
+use millstream_engine::{
+    broker::Broker as _, contract::stream_names::DEAD_LETTERS, exit_code::ExitCode, nats_broker::NatsBroker,
+};
+use serde_json::json;
+
+use self::{
+    letters::{KeptLetter, LetterName, Letters, Selection, read_one},
+    retry::RetryArguments,
+};
+use crate::{failure::CommandFailure, output, session::Session};
+
+/// List, show, retry or drop messages that were set aside.
+///
+/// A letter is named by the stream and the sequence of the message that was set aside, as in COMMANDS.17; 17 alone means
+/// COMMANDS.17.
+#[derive(Debug, clap::Args)]
+pub(crate) struct DeadLettersArguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// One line a letter
+    List(ListArguments),
+    /// Everything about a letter: cause, subject, headers, body
+    Show(ShowArguments),
+    /// Publish letters again, to be decided anew under their own ids; ends like `send`
+    ///
+    /// Letters are published in the order in which they were set aside first, each with its own subject, headers and body, and
+    /// are then no dead letters any more; whatever cannot be decided again becomes one anew.
+    Retry(RetryArguments),
+    /// Remove letters, after saying what they were
+    Drop(DropArguments),
+}
+
+#[derive(Debug, clap::Args)]
+struct ListArguments {
+    /// Only those of this aggregate, as in retail.till.2506_2012-01-31
+    #[arg(long, value_name = "CONTEXT.AGGREGATE.ID")]
+    aggregate: Option<String>,
+    /// Only those of this code, as in body-malformed
+    #[arg(long)]
+    code: Option<String>,
+    /// One JSON object a letter
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct ShowArguments {
+    /// As in COMMANDS.17
+    letter: LetterName,
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct DropArguments {
+    #[command(flatten)]
+    selection: Selection,
+    /// One JSON object a letter
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs it. The number is the exit code.
+pub(crate) async fn run(arguments: DeadLettersArguments, session: &Session) -> Result<u8, CommandFailure> {
+    let connected = session.connect().await?;
+    match arguments.action {
+        Action::List(arguments) => list(arguments, session, &connected.broker).await,
+        Action::Show(arguments) => show(&arguments, &connected.broker).await,
+        Action::Retry(arguments) => retry::run(arguments, session, &connected).await,
+        Action::Drop(arguments) => drop_letters(&arguments, session, &connected.broker).await,
+    }
+}
+
+async fn list(
+    arguments: ListArguments,
+    session: &Session,
+    broker: &NatsBroker,
+) -> Result<u8, CommandFailure> {
+    let mut rows = Vec::new();
+    let mut letters = Letters::open(broker, &session.talk).await?;
+    while let Some(kept) = letters.next().await? {
+        let wanted = arguments.aggregate.as_deref().is_none_or(|aggregate| kept.is_of(aggregate))
+            && arguments.code.as_deref().is_none_or(|code| kept.letter.code == code);
+        if !wanted {
+            continue;
+        }
+        if arguments.json {
+            output::line(kept.summary())?;
+        } else {
+            rows.push(kept.row());
+        }
+    }
+    letters.close().await;
+    if !rows.is_empty() {
+        let columns = ["letter", "set_aside_at", "subject", "code", "cause"].map(str::to_owned);
+        output::line(output::table(&columns, &rows, &[]))?;
+    } else if !arguments.json {
+        session.talk.say("no dead letters");
+    }
+    Ok(ExitCode::Ok.number())
+}
+
+async fn show(arguments: &ShowArguments, broker: &NatsBroker) -> Result<u8, CommandFailure> {
+    let kept = read_one(broker, &arguments.letter).await?;
+    if arguments.json {
+        output::line(kept.to_json())?;
+    } else {
+        output::line(kept.to_text())?;
+    }
+    Ok(ExitCode::Ok.number())
+}
+
+async fn drop_letters(
+    arguments: &DropArguments,
+    session: &Session,
+    broker: &NatsBroker,
+) -> Result<u8, CommandFailure> {
+    let letters = arguments.selection.read(broker, &session.talk).await?;
+    for kept in &letters {
+        // Said first: what was removed is gone.
+        if arguments.json {
+            output::line(kept.to_json())?;
+        } else {
+            output::line(format_args!("dropping {}", kept.line()))?;
+        }
+        remove(broker, kept).await?;
+    }
+    if arguments.json {
+        output::line(json!({ "dropped": letters.len() }))?;
+    }
+    Ok(ExitCode::Ok.number())
+}
+
+/// Takes a letter out of DEADLETTERS. Can be repeated.
+async fn remove(broker: &NatsBroker, kept: &KeptLetter) -> Result<(), CommandFailure> {
+    let subject = kept.letter.dead_letter_subject();
+    broker.purge_subject(DEAD_LETTERS, &subject, Some(kept.sequence)).await?;
+    Ok(())
+}

@@ -1,0 +1,250 @@
+//! Dead letters as they are kept: found by name or by aggregate, and shown.
+
+use std::{fmt, str::FromStr};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use jiff::Timestamp;
+use millstream_engine::{
+    broker::Broker as _,
+    contract::{
+        dead_letter::{DEAD_LETTER_PREFIX, DeadLetter},
+        stored_message::StoredMessage,
+        stream_names::{COMMANDS, DEAD_LETTERS},
+    },
+    exit_code::ExitCode,
+    nats_broker::NatsBroker,
+};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    failure::CommandFailure,
+    stream_feed::{FeedError, StreamFeed},
+    talk::Talk,
+};
+
+/// Which letter: where the message stood that was set aside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct LetterName {
+    stream: String,
+    sequence: u64,
+}
+
+impl FromStr for LetterName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (stream, digits) = text.split_once('.').unwrap_or((COMMANDS, text));
+        let usable = !stream.is_empty() && stream.chars().all(|it| it.is_ascii_alphanumeric() || it == '_');
+        match digits.parse() {
+            Ok(sequence) if usable => Ok(Self { stream: stream.to_owned(), sequence }),
+            _ => Err("write STREAM.SEQUENCE, as in COMMANDS.17".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for LetterName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}.{}", self.stream, self.sequence)
+    }
+}
+
+/// Which letters an action is about.
+#[derive(Debug, clap::Args)]
+#[group(required = true)]
+pub(super) struct Selection {
+    /// As in COMMANDS.17; may be repeated
+    #[arg(value_name = "LETTER", group = "which")]
+    letters: Vec<LetterName>,
+    /// All of this aggregate, in their order, as in retail.till.2506_2012-01-31
+    #[arg(long, value_name = "CONTEXT.AGGREGATE.ID", group = "which")]
+    aggregate: Option<String>,
+    /// All there are
+    #[arg(long, group = "which")]
+    all: bool,
+}
+
+impl Selection {
+    /// The letters, in the order in which their messages stood in their streams.
+    ///
+    /// # Errors
+    /// When one that is named does not exist, none is found, or the server does not answer.
+    pub(super) async fn read(
+        &self,
+        broker: &NatsBroker,
+        talk: &Talk,
+    ) -> Result<Vec<KeptLetter>, CommandFailure> {
+        let mut found = Vec::new();
+        for name in &self.letters {
+            found.push(read_one(broker, name).await?);
+        }
+        if self.letters.is_empty() {
+            let mut letters = Letters::open(broker, talk).await?;
+            while let Some(kept) = letters.next().await? {
+                if self.aggregate.as_deref().is_none_or(|aggregate| kept.is_of(aggregate)) {
+                    found.push(kept);
+                }
+            }
+            letters.close().await;
+        }
+        if found.is_empty() {
+            let of = self.aggregate.as_ref().map(|aggregate| format!(" of {aggregate}")).unwrap_or_default();
+            return Err(CommandFailure::new(ExitCode::Usage, format_args!("there are no dead letters{of}"))
+                .with_code(crate::NOTHING_FOUND));
+        }
+        found.sort_by(|one, other| one.place().cmp(&other.place()));
+        found.dedup_by(|one, other| one.place() == other.place());
+        Ok(found)
+    }
+}
+
+/// A letter in DEADLETTERS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct KeptLetter {
+    pub(super) letter: DeadLetter,
+    /// Its sequence in DEADLETTERS.
+    pub(super) sequence: u64,
+    set_aside_at: Timestamp,
+}
+
+impl KeptLetter {
+    fn from_stored(message: &StoredMessage) -> Option<Self> {
+        let letter = DeadLetter::from_stored(message)?;
+        Some(Self { letter, sequence: message.sequence, set_aside_at: message.stored_at })
+    }
+
+    fn place(&self) -> (&str, u64) {
+        (&self.letter.stream, self.letter.sequence)
+    }
+
+    /// Its name: stream and sequence.
+    pub(super) fn name(&self) -> String {
+        format!("{}.{}", self.letter.stream, self.letter.sequence)
+    }
+
+    /// Whether it was addressed to `<context>.<aggregate>.<id>`.
+    pub(super) fn is_of(&self, aggregate: &str) -> bool {
+        let subject = self.letter.subject.strip_prefix("due.").unwrap_or(&self.letter.subject);
+        subject
+            .strip_prefix("cmd.")
+            .and_then(|address| address.rsplit_once('.'))
+            .is_some_and(|(addressed, _)| addressed == aggregate)
+    }
+
+    /// Name, subject and cause in one line.
+    pub(super) fn line(&self) -> String {
+        let DeadLetter { subject, code, cause, .. } = &self.letter;
+        format!("{}: {subject} ({code}): {cause}", self.name())
+    }
+
+    /// The cells of `list`.
+    pub(super) fn row(&self) -> Vec<String> {
+        let DeadLetter { subject, code, cause, .. } = &self.letter;
+        vec![self.name(), self.set_aside_at.to_string(), subject.clone(), code.clone(), cause.clone()]
+    }
+
+    /// What `list --json` says.
+    pub(super) fn summary(&self) -> Value {
+        Value::Object(self.fields())
+    }
+
+    fn fields(&self) -> Map<String, Value> {
+        let fields = [
+            ("letter", json!(self.name())),
+            ("set_aside_at", json!(self.set_aside_at.to_string())),
+            ("stream", json!(self.letter.stream)),
+            ("sequence", json!(self.letter.sequence)),
+            ("subject", json!(self.letter.subject)),
+            ("code", json!(self.letter.code)),
+            ("cause", json!(self.letter.cause)),
+        ];
+        fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+
+    /// Everything. A body that is no text is `body_base64` instead of `body`.
+    pub(super) fn to_json(&self) -> Value {
+        let mut fields = self.fields();
+        let headers: Map<String, Value> =
+            self.letter.headers.iter().map(|(name, value)| (name.to_owned(), json!(value))).collect();
+        fields.insert("headers".into(), Value::Object(headers));
+        match std::str::from_utf8(&self.letter.payload) {
+            Ok(text) => fields.insert("body".into(), json!(text)),
+            Err(_) => fields.insert("body_base64".into(), json!(STANDARD.encode(&self.letter.payload))),
+        };
+        Value::Object(fields)
+    }
+
+    /// Everything, for people.
+    pub(super) fn to_text(&self) -> String {
+        let mut lines = vec![
+            format!("letter       {}", self.name()),
+            format!("set aside at {}", self.set_aside_at),
+            format!("subject      {}", self.letter.subject),
+            format!("code         {}", self.letter.code),
+            format!("cause        {}", self.letter.cause),
+        ];
+        for (name, value) in self.letter.headers.iter() {
+            lines.push(format!("header       {name}: {value}"));
+        }
+        lines.push(match std::str::from_utf8(&self.letter.payload) {
+            Ok(text) => format!("body         {}", text.trim_end()),
+            Err(_) => {
+                let bytes = STANDARD.encode(&self.letter.payload);
+                format!("body         {} bytes, as base64: {bytes}", self.letter.payload.len())
+            }
+        });
+        lines.join("\n")
+    }
+}
+
+/// All letters, one after the other.
+pub(super) struct Letters {
+    feed: StreamFeed,
+    talk: Talk,
+}
+
+impl Letters {
+    /// Those there are now.
+    ///
+    /// # Errors
+    /// [`FeedError`].
+    pub(super) async fn open(broker: &NatsBroker, talk: &Talk) -> Result<Self, FeedError> {
+        let feed = StreamFeed::open(broker, DEAD_LETTERS, 0, "deadletters").await?;
+        Ok(Self { feed, talk: talk.clone() })
+    }
+
+    /// The next letter. What is none is named and passed over.
+    ///
+    /// # Errors
+    /// [`FeedError`].
+    pub(super) async fn next(&mut self) -> Result<Option<KeptLetter>, FeedError> {
+        while let Some(message) = self.feed.next().await? {
+            match KeptLetter::from_stored(&message) {
+                Some(kept) => return Ok(Some(kept)),
+                None => self.talk.say(format_args!("{}", foreign(&message))),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Ends reading.
+    pub(super) async fn close(self) {
+        self.feed.close().await;
+    }
+}
+
+/// The letter of a name.
+///
+/// # Errors
+/// When there is none, it is no letter, or the server does not answer.
+pub(super) async fn read_one(broker: &NatsBroker, name: &LetterName) -> Result<KeptLetter, CommandFailure> {
+    let subject = format!("{DEAD_LETTER_PREFIX}.{name}");
+    let Some(message) = broker.last(DEAD_LETTERS, &subject).await? else {
+        let failure = CommandFailure::new(ExitCode::Usage, format_args!("there is no dead letter {name}"));
+        return Err(failure.with_code(crate::NOTHING_FOUND));
+    };
+    KeptLetter::from_stored(&message).ok_or_else(|| CommandFailure::new(ExitCode::Data, foreign(&message)))
+}
+
+fn foreign(message: &StoredMessage) -> String {
+    format!("{DEAD_LETTERS} {} on {} is no dead letter", message.sequence, message.subject)
+}

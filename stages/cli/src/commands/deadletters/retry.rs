@@ -1,0 +1,138 @@
+//! `millstream deadletters retry`: puts letters back where they came from, in order, and waits for what becomes of them.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use millstream_engine::{
+    broker::NewMessage,
+    contract::{
+        dead_letter::DeadLetter,
+        header,
+        outcome::{CommandOutcome, Outcome},
+        stream_names::{COMMANDS, TIMERS},
+    },
+    exit_code::ExitCode,
+};
+use serde_json::{Map, Value, json};
+
+use super::{
+    letters::{KeptLetter, Selection},
+    remove,
+};
+use crate::{
+    command_publisher::store,
+    commands::send::{DEAD_LETTERED, NO_OUTCOME, REJECTED, describe},
+    failure::CommandFailure,
+    outcome_follower::OutcomeFollower,
+    output,
+    session::{Connected, Session},
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct RetryArguments {
+    #[command(flatten)]
+    selection: Selection,
+    /// How long to wait for the outcomes
+    #[arg(long, default_value = "10s", value_parser = crate::duration)]
+    timeout: Duration,
+    /// One JSON object an outcome
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs it. The number is the exit code: that of the worst outcome.
+pub(super) async fn run(
+    arguments: RetryArguments,
+    session: &Session,
+    connected: &Connected,
+) -> Result<u8, CommandFailure> {
+    let letters = arguments.selection.read(&connected.broker, &session.talk).await?;
+    if let Some(kept) = letters.iter().find(|kept| ![COMMANDS, TIMERS].contains(&kept.letter.stream.as_str()))
+    {
+        return Err(CommandFailure::usage(format_args!(
+            "{} cannot be retried: only letters of {COMMANDS} and {TIMERS} can be handled again by publishing them",
+            kept.name()
+        )));
+    }
+    let mut follower = OutcomeFollower::begin(&connected.broker, "deadletters").await?;
+    let ended = retry(&arguments, &letters, connected, &mut follower).await;
+    follower.end(&connected.jetstream).await;
+    ended
+}
+
+async fn retry(
+    arguments: &RetryArguments,
+    letters: &[KeptLetter],
+    connected: &Connected,
+    follower: &mut OutcomeFollower,
+) -> Result<u8, CommandFailure> {
+    let mut waiting = BTreeMap::new();
+    for kept in letters {
+        // One after the other: COMMANDS keeps the order in which they came.
+        let position = store(&connected.broker, &kept.letter.stream, &message(&kept.letter)).await?;
+        // Cut off before this, the letter is published once more by the next retry, under the same id: a duplicate.
+        remove(&connected.broker, kept).await?;
+        if kept.letter.stream == COMMANDS {
+            waiting.insert(position, kept);
+        } else {
+            output::line(format_args!("{}: published again at {TIMERS} {position}", kept.name()))?;
+        }
+    }
+    let mut worst = ExitCode::Ok.number();
+    let deadline = tokio::time::Instant::now() + arguments.timeout;
+    while !waiting.is_empty() {
+        let Ok(outcomes) = tokio::time::timeout_at(deadline, follower.next()).await else {
+            return Err(CommandFailure::new(
+                ExitCode::Unavailable,
+                format_args!(
+                    "{} commands are on {COMMANDS} again and have no outcome in time",
+                    waiting.len()
+                ),
+            )
+            .with_code(NO_OUTCOME));
+        };
+        for outcome in outcomes? {
+            if let Some(kept) = waiting.remove(&outcome.position) {
+                show(kept, &outcome, arguments.json)?;
+                worst = worst.max(code(&outcome.outcome));
+            }
+        }
+    }
+    Ok(worst)
+}
+
+/// The message as it was published, under an id: its own, or one made of its place, so that it takes effect once however
+/// often it is retried.
+fn message(letter: &DeadLetter) -> NewMessage {
+    let mut headers = letter.headers.clone();
+    if letter.stream == COMMANDS && headers.get(header::COMMAND_ID).is_none_or(str::is_empty) {
+        headers = headers.iter().filter(|(name, _)| *name != header::COMMAND_ID).collect();
+        headers.push(header::COMMAND_ID, format!("dead-letter-{}-{}", letter.stream, letter.sequence));
+    }
+    NewMessage {
+        subject: letter.subject.clone(),
+        expected_last: None,
+        headers,
+        payload: letter.payload.clone(),
+    }
+}
+
+fn code(outcome: &Outcome) -> u8 {
+    match outcome.first() {
+        Outcome::Rejected { .. } => REJECTED,
+        Outcome::DeadLettered { .. } => DEAD_LETTERED,
+        Outcome::Accepted { .. } | Outcome::Duplicate { .. } => ExitCode::Ok.number(),
+    }
+}
+
+fn show(kept: &KeptLetter, outcome: &CommandOutcome, json: bool) -> Result<(), CommandFailure> {
+    if !json {
+        let words = describe(&outcome.outcome);
+        return Ok(output::line(format_args!("{}: {}: {words}", kept.name(), kept.letter.subject))?);
+    }
+    let mut fields = Map::new();
+    fields.insert("letter".into(), json!(kept.name()));
+    fields.insert("subject".into(), json!(kept.letter.subject));
+    fields.insert("command_position".into(), json!(outcome.position));
+    outcome.outcome.put_json(&mut fields);
+    Ok(output::line(Value::Object(fields))?)
+}

@@ -1,0 +1,298 @@
+//! `millstream verify outcomes` and `millstream deadletters` against a real nats-server and the real command handler, also
+//! on streams that somebody has tampered with.
+
+#![expect(clippy::unwrap_used, reason = "a test stops where something is wrong")]
+
+use std::{
+    num::NonZeroUsize,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use async_nats::jetstream;
+use millstream_engine::{
+    broker::{Broker as _, NewMessage},
+    command_handler::{CommandHandler, HandlerError, HandlerSettings, Observed, Share},
+    contract::{
+        outcome::OutcomeRecord,
+        stored_message::Headers,
+        stream_names::{COMMANDS, DEAD_LETTERS, EVENTS, OUTCOMES},
+    },
+    decider::AggregateRegistry,
+    group_append::AppendStrategy,
+    health::Readiness,
+    id_index::IdIndex,
+    metrics::Metrics,
+    nats_broker::NatsBroker,
+    shutdown::Shutdown,
+    testing::test_server::TestServer,
+};
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+
+struct Running {
+    shutdown: Shutdown,
+    task: JoinHandle<Result<(), HandlerError>>,
+}
+
+impl Running {
+    async fn start(server: &TestServer, run: &str, registry: AggregateRegistry) -> Self {
+        let settings = HandlerSettings {
+            name: "command-handler".to_owned(),
+            share: Share::ALL,
+            round_max: NonZeroUsize::new(1000).unwrap(),
+            states_max: NonZeroUsize::new(1000).unwrap(),
+            append_strategy: AppendStrategy::default(),
+            lease_time_to_live: Duration::from_secs(3),
+        };
+        let observed = Observed::new(&Metrics::new(), &Readiness::new(), Share::ALL);
+        let index = IdIndex::in_memory().unwrap();
+        let broker = server.broker().await;
+        let mut handler = CommandHandler::new(broker, registry, settings, run, index, observed);
+        let shutdown = Shutdown::new();
+        let stop = shutdown.clone();
+        Self { shutdown, task: tokio::spawn(async move { handler.run(stop).await }) }
+    }
+
+    async fn stop(self) {
+        self.shutdown.request();
+        self.task.await.unwrap().unwrap();
+    }
+}
+
+async fn millstream(server: &TestServer, arguments: &[&str]) -> (i32, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_millstream"));
+    command.args(["--server", &server.url()]).args(arguments).stdin(Stdio::null());
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+fn json_lines(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+async fn publish(broker: &NatsBroker, sku: usize, command: &str, body: &str, id: Option<&str>) -> u64 {
+    let headers: Headers = id.map(|id| ("Nats-Msg-Id", id)).into_iter().collect();
+    let message = NewMessage {
+        subject: format!("cmd.retail.product.{sku}.{command}"),
+        expected_last: None,
+        headers,
+        payload: body.to_owned().into(),
+    };
+    broker.append(COMMANDS, message).await.unwrap().sequence
+}
+
+/// Waits until all of COMMANDS up to `position` has its outcomes.
+async fn decided(broker: &NatsBroker, position: u64) {
+    let covered = async {
+        loop {
+            let last = broker.last(OUTCOMES, "out.0of1").await.unwrap();
+            if last.is_some_and(|last| OutcomeRecord::from_stored(&last).unwrap().through >= position) {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), covered).await.expect("the handler decides");
+}
+
+const REGISTER: &str = r#"{"name":"Widget","supplier":"acme"}"#;
+
+/// Some hundred commands in several records: accepted, refused, repeated, set aside. Returns the last position.
+async fn some_commands(broker: &NatsBroker) -> u64 {
+    let mut last = 0;
+    for wave in 0..4 {
+        for sku in 0..20 {
+            let id = format!("{wave}-{sku}");
+            publish(broker, sku, "register", REGISTER, Some(&id)).await;
+            publish(broker, sku, "reprice", &format!(r#"{{"unit_price":{wave},"currency":"EUR"}}"#), None)
+                .await;
+            publish(broker, sku, "reprice", r#"{"unit_price":-1,"currency":"EUR"}"#, None).await;
+        }
+        publish(broker, 1, "register", "{", None).await;
+        let headers: Headers = [("Millstream-Command-Id", "0-1")].into_iter().collect();
+        let repeat = NewMessage {
+            subject: "cmd.retail.product.1.register".to_owned(),
+            expected_last: None,
+            headers,
+            payload: REGISTER.into(),
+        };
+        last = broker.append(COMMANDS, repeat).await.unwrap().sequence;
+        decided(broker, last).await;
+    }
+    last
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn outcomes_as_they_should_be_are_verified_whole_and_in_part() {
+    let server = TestServer::start_provisioned().await;
+    let broker = server.broker().await;
+    let handler = Running::start(&server, "a", millstream_model::aggregates()).await;
+    let last = some_commands(&broker).await;
+    handler.stop().await;
+    publish(&broker, 1, "discontinue", "{}", None).await;
+
+    let (code, text, said) = millstream(&server, &["verify", "outcomes", "--json"]).await;
+    assert_eq!(code, 0, "{text}{said}");
+    let figures = json_lines(&text).pop().unwrap();
+    assert_eq!((&figures["commands"], &figures["undecided"]), (&json!(last + 1), &json!(1)));
+    assert_eq!((&figures["duplicates"], &figures["dead_lettered"]), (&json!(4), &json!(4)));
+
+    let (code, text, _) = millstream(&server, &["verify", "outcomes", "--from", "100", "--to", "120"]).await;
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("COMMANDS 100..=120: 21 commands, every promise kept"), "{text}");
+
+    let commands = server.jetstream_stream(COMMANDS).await;
+    commands.purge().sequence(50).await.unwrap();
+    let (code, text, said) = millstream(&server, &["verify", "outcomes", "--from", "1"]).await;
+    assert_eq!(code, 0, "{text}");
+    assert!(said.contains("COMMANDS is kept from 50 on only"), "{said}");
+    assert!(text.contains(&format!("COMMANDS 50..={}: {} commands", last + 1, last + 1 - 49)), "{text}");
+    let outcomes = server.jetstream_stream(OUTCOMES).await;
+    let end = broker.state(OUTCOMES).await.unwrap().last_sequence;
+    outcomes.purge().sequence(end).await.unwrap();
+    let (code, text, _) = millstream(&server, &["verify", "outcomes"]).await;
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("older than the first record that OUTCOMES keeps"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_record_and_a_repeated_commit_are_found() {
+    let server = TestServer::start_provisioned().await;
+    let broker = server.broker().await;
+    let handler = Running::start(&server, "a", millstream_model::aggregates()).await;
+    some_commands(&broker).await;
+    handler.stop().await;
+    let outcomes = server.jetstream_stream(OUTCOMES).await;
+    let end = broker.state(OUTCOMES).await.unwrap().last_sequence;
+    let middle = broker.get(OUTCOMES, end / 2 + 1).await.unwrap().unwrap();
+    let removed = OutcomeRecord::from_stored(&middle).unwrap();
+    assert!(outcomes.delete_message(middle.sequence).await.unwrap());
+
+    let (code, text, _) = millstream(&server, &["verify", "outcomes"]).await;
+    assert_eq!(code, 65, "{text}");
+    let missing =
+        text.lines().filter(|line| line.starts_with("C1") && line.ends_with("has no outcome")).count();
+    assert_eq!(missing, removed.outcomes.len(), "{text}");
+    assert!(text.contains(&format!("C1 one outcome: COMMANDS {}:", removed.after + 1)), "{text}");
+    // What is not about them is untouched.
+    let to = removed.after.to_string();
+    let (code, text, _) = millstream(&server, &["verify", "outcomes", "--to", &to]).await;
+    assert_eq!((code, text.lines().next().unwrap().starts_with("C1")), (65, true), "the chain is broken");
+
+    let commit = broker.last(EVENTS, "evt.retail.product.3").await.unwrap().unwrap();
+    let again = NewMessage {
+        subject: commit.subject,
+        expected_last: None,
+        headers: Headers::new(),
+        payload: commit.payload,
+    };
+    let sequence = broker.append(EVENTS, again).await.unwrap().sequence;
+    let (code, text, _) = millstream(&server, &["verify", "outcomes", "--json"]).await;
+    assert_eq!(code, 65);
+    let repeated = |line: &Value| {
+        line["sequence"] == sequence && line["check"] == "C2 one effect" && line["stream"] == "EVENTS"
+    };
+    assert!(json_lines(&text).iter().any(repeated), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_are_listed_shown_and_decided_anew_in_their_order() {
+    let server = TestServer::start_provisioned().await;
+    let broker = server.broker().await;
+    // A release that does not know the aggregate.
+    let handler = Running::start(&server, "a", AggregateRegistry::new()).await;
+    for name in ["one", "two", "three"] {
+        let body = format!(r#"{{"name":"{name}","supplier":"acme"}}"#);
+        publish(&broker, 7, "register", &body, (name == "one").then_some("mine")).await;
+    }
+    publish(&broker, 8, "register", REGISTER, None).await;
+    let broken = publish(&broker, 8, "register", "\u{fffd}{", None).await;
+    decided(&broker, broken).await;
+    handler.stop().await;
+
+    let (code, text, _) = millstream(&server, &["deadletters", "list"]).await;
+    assert_eq!((code, text.lines().count()), (0, 6), "{text}");
+    let list = ["deadletters", "list", "--json", "--aggregate", "retail.product.7"];
+    let (_, text, _) = millstream(&server, &list).await;
+    let names: Vec<Value> = json_lines(&text).iter().map(|letter| letter["letter"].clone()).collect();
+    assert_eq!(names, ["COMMANDS.1", "COMMANDS.2", "COMMANDS.3"]);
+    let (code, text, _) = millstream(&server, &["deadletters", "show", "1", "--json"]).await;
+    assert_eq!(code, 0);
+    let letter: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(letter["body"], r#"{"name":"one","supplier":"acme"}"#);
+    assert_eq!(
+        (&letter["code"], &letter["subject"]),
+        (&json!("aggregate-unknown"), &json!("cmd.retail.product.7.register"))
+    );
+    let (code, _, said) = millstream(&server, &["deadletters", "show", "99"]).await;
+    assert_eq!((code, said.trim()), (13, "error: there is no dead letter COMMANDS.99"));
+
+    let handler = Running::start(&server, "b", millstream_model::aggregates()).await;
+    let retry = ["deadletters", "retry", "--aggregate", "retail.product.7", "--timeout", "60s"];
+    let (code, text, said) = millstream(&server, &retry).await;
+    assert_eq!((code, text.lines().count()), (0, 3), "{text}{said}");
+    let (_, text, _) = millstream(&server, &["history", "retail", "product", "7", "--json"]).await;
+    let history = json_lines(&text);
+    let names: Vec<&Value> = history.iter().map(|event| &event["data"]["name"]).collect();
+    assert_eq!(names, ["one", "two", "three"]);
+    let ids: Vec<&Value> = history.iter().map(|event| &event["command_id"]).collect();
+    assert_eq!(ids, [&json!("mine"), &json!("dead-letter-COMMANDS-2"), &json!("dead-letter-COMMANDS-3")]);
+    let (code, _, _) = millstream(&server, &retry).await;
+    assert_eq!(code, 13, "they are no dead letters any more");
+
+    // What cannot be read is set aside again, as another letter.
+    let broken = format!("COMMANDS.{broken}");
+    let (code, text, _) = millstream(&server, &["deadletters", "retry", &broken, "--timeout", "60s"]).await;
+    assert_eq!(code, 11, "{text}");
+    handler.stop().await;
+    let (code, text, _) = millstream(&server, &["deadletters", "drop", "--all"]).await;
+    assert_eq!(code, 0);
+    assert!(
+        text.contains("dropping COMMANDS.4: cmd.retail.product.8.register (aggregate-unknown)"),
+        "{text}"
+    );
+    assert!(text.contains("dropping COMMANDS.9: cmd.retail.product.8.register (body-malformed)"), "{text}");
+    assert!(broker.last(DEAD_LETTERS, ">").await.unwrap().is_none());
+    let (code, text, _) = millstream(&server, &["verify", "outcomes"]).await;
+    assert_eq!(code, 0, "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_that_is_cut_off_and_repeated_takes_effect_once() {
+    let server = TestServer::start_provisioned().await;
+    let broker = server.broker().await;
+    let handler = Running::start(&server, "a", AggregateRegistry::new()).await;
+    let position = publish(&broker, 7, "register", REGISTER, None).await;
+    decided(&broker, position).await;
+    handler.stop().await;
+    let letter = broker.last(DEAD_LETTERS, ">").await.unwrap().unwrap();
+    let handler = Running::start(&server, "b", millstream_model::aggregates()).await;
+    for outcome in ["accepted", "duplicate"] {
+        let (code, text, _) =
+            millstream(&server, &["deadletters", "retry", "1", "--json", "--timeout", "60s"]).await;
+        assert_eq!((code, &json_lines(&text)[0]["outcome"]), (0, &json!(outcome)), "{text}");
+        // As if the first had been cut off before it took the letter away.
+        let again = NewMessage {
+            subject: letter.subject.clone(),
+            expected_last: None,
+            headers: letter.headers.clone(),
+            payload: letter.payload.clone(),
+        };
+        broker.append(DEAD_LETTERS, again).await.unwrap();
+    }
+    handler.stop().await;
+    assert_eq!(broker.state(EVENTS).await.unwrap().last_sequence, 1);
+}
+
+/// The client's own view of a stream, for what Millstream never does.
+trait Tampering {
+    async fn jetstream_stream(&self, name: &str) -> jetstream::stream::Stream;
+}
+
+impl Tampering for TestServer {
+    async fn jetstream_stream(&self, name: &str) -> jetstream::stream::Stream {
+        jetstream::new(self.client().await).get_stream(name).await.unwrap()
+    }
+}

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     contract::commit::{COMMIT_HASH_LENGTH, StoredCommit},
     decider::{AggregateType, AnyState, EventError},
@@ -50,6 +52,23 @@ pub struct AggregateState {
     /// Whether a read from the leader or an append of our own has shown, since this handler became active, that nothing
     /// followed. Without it nothing may be refused.
     pub current: bool,
+    /// The version that the file of snapshots has; 0 for none.
+    pub snapshot_version: u64,
+    /// The version at which the state's size was measured last, and its encoded bytes then.
+    pub weighed: Option<(u64, u64)>,
+}
+
+/// An [`AggregateState`] in the file.
+#[derive(Serialize, Deserialize)]
+struct Snapshot<'a> {
+    state_version: u32,
+    version: u64,
+    last_sequence: u64,
+    last_position: u64,
+    #[serde(with = "serde_bytes")]
+    last_hash: Option<&'a [u8]>,
+    #[serde(with = "serde_bytes")]
+    state: &'a [u8],
 }
 
 impl std::fmt::Debug for AggregateState {
@@ -74,7 +93,42 @@ impl AggregateState {
             last_position: 0,
             last_hash: None,
             current: false,
+            snapshot_version: 0,
+            weighed: None,
         }
+    }
+
+    /// A snapshot of it.
+    pub fn encode(&self, aggregate: &Arc<dyn AggregateType>) -> Vec<u8> {
+        let snapshot = Snapshot {
+            state_version: aggregate.state_version(),
+            version: self.version,
+            last_sequence: self.last_sequence,
+            last_position: self.last_position,
+            last_hash: self.last_hash.as_ref().map(<[u8; COMMIT_HASH_LENGTH]>::as_slice),
+            state: &aggregate.encode_state(&self.state),
+        };
+        rmp_serde::to_vec(&snapshot).expect("a snapshot holds only numbers and bytes")
+    }
+
+    /// Reads a snapshot; `None` when it has another shape, as after an upgrade. It may be old: nothing is known to be
+    /// current.
+    pub fn decode(aggregate: &Arc<dyn AggregateType>, bytes: &[u8]) -> Option<Self> {
+        let snapshot: Snapshot<'_> = rmp_serde::from_slice(bytes).ok()?;
+        if snapshot.state_version != aggregate.state_version() {
+            return None;
+        }
+        let last_hash = snapshot.last_hash.map(<[u8; COMMIT_HASH_LENGTH]>::try_from).transpose().ok()?;
+        Some(Self {
+            state: aggregate.decode_state(snapshot.state)?,
+            version: snapshot.version,
+            last_sequence: snapshot.last_sequence,
+            last_position: snapshot.last_position,
+            last_hash,
+            current: false,
+            snapshot_version: snapshot.version,
+            weighed: Some((snapshot.version.max(1), bytes.len() as u64)),
+        })
     }
 
     /// The state after `history`, which begins with the first commit.

@@ -31,7 +31,8 @@ use crate::{
     seeded_bug::{SeededBug, planted},
     settlement::{SettleError, Settlement},
     shutdown::Shutdown,
-    state_cache::StateCache,
+    state_cache::{CacheLimits, StateCache},
+    state_snapshots::{SnapshotBatch, SnapshotError, StateSnapshots},
 };
 
 /// Rounds read and decoded ahead of the one that is being settled.
@@ -78,8 +79,8 @@ pub struct HandlerSettings {
     pub share: Share,
     /// Most commands in a round.
     pub round_max: NonZeroUsize,
-    /// Most aggregate states kept in memory.
-    pub states_max: NonZeroUsize,
+    /// How much of aggregate states is kept in memory.
+    pub cache: CacheLimits,
     /// How commits travel.
     pub append_strategy: AppendStrategy,
     /// How long a silent handler keeps its turn.
@@ -126,6 +127,9 @@ pub enum HandlerError {
     /// The index of ids failed.
     #[error(transparent)]
     Index(#[from] IdIndexError),
+    /// The file of snapshots failed when it was opened.
+    #[error(transparent)]
+    Snapshots(#[from] SnapshotError),
     /// A question that cannot be asked again.
     #[error(transparent)]
     Broker(#[from] BrokerError),
@@ -163,6 +167,8 @@ pub struct CommandHandler<B> {
     index: Arc<IdIndex>,
     cache: StateCache,
     settlement: Settlement<B>,
+    /// The last sequence of EVENTS that an outcome of this handler names.
+    settled_through: u64,
     observed: Observed,
 }
 
@@ -174,11 +180,12 @@ impl<B: Broker> CommandHandler<B> {
         settings: HandlerSettings,
         run: &str,
         index: IdIndex,
+        snapshots: StateSnapshots,
         observed: Observed,
     ) -> Self {
         let ids = RunIds::new(run);
         Self {
-            cache: StateCache::new(settings.states_max),
+            cache: StateCache::new(settings.cache, registry.clone(), snapshots),
             settlement: Settlement::new(
                 broker.clone(),
                 ids.clone(),
@@ -186,6 +193,7 @@ impl<B: Broker> CommandHandler<B> {
                 observed.metrics.clone(),
             ),
             index: Arc::new(index),
+            settled_through: 0,
             broker,
             registry,
             settings,
@@ -207,7 +215,7 @@ impl<B: Broker> CommandHandler<B> {
             self.observed.metrics.active.set(0);
             self.index.drop_settled();
             if !planted(SeededBug::StatesKeptAfterTurn) {
-                self.cache.clear();
+                self.cache.doubt_all(self.settled_through);
             }
             match end {
                 Ok(TurnEnd::Lost) => tracing::warn!(share, "lost the turn; standing by"),
@@ -219,7 +227,7 @@ impl<B: Broker> CommandHandler<B> {
         }
     }
 
-    async fn give_back(&self) {
+    async fn give_back(&mut self) {
         let released = self.broker.release_lease(&lease_key(self.settings.share), self.ids.run()).await;
         if let Err(error) = released {
             tracing::warn!(%error, "the lease could not be given back; it lapses by itself");
@@ -227,6 +235,8 @@ impl<B: Broker> CommandHandler<B> {
         if let Err(error) = recorder::flush(&self.index).await {
             tracing::warn!(%error, "the id index was not written; it is read again from the outcomes");
         }
+        let batch = self.cache.snapshot_all();
+        write_snapshots(self.cache.snapshots(), batch).await;
     }
 
     /// One turn as the active handler: from the fence to the loss of the turn or the shutdown.
@@ -286,8 +296,8 @@ impl<B: Broker> CommandHandler<B> {
         mut outcomes: B::Reader,
     ) -> Result<(OutcomeJournal<B>, B::Reader), HandlerError> {
         let share = self.settings.share;
-        let commands = self.state_of(COMMANDS).await?;
-        let events = self.state_of(EVENTS).await?;
+        let commands = state_of(&self.broker, &self.ids, COMMANDS).await?;
+        let events = state_of(&self.broker, &self.ids, EVENTS).await?;
         let generations = Generations {
             commands: commands.generation.as_str().into(),
             events: events.generation.as_str().into(),
@@ -297,12 +307,12 @@ impl<B: Broker> CommandHandler<B> {
                 .await?;
         let named = [(COMMANDS, journal.cursor()), (EVENTS, journal.events_through())];
         for (stream, named) in named {
-            let last = self.state_of(stream).await?.last_sequence;
+            let last = state_of(&self.broker, &self.ids, stream).await?.last_sequence;
             if last < named && !planted(SeededBug::LostTailUnnoticed) {
                 return Err(HandlerError::LostTail { share: share.name(), stream, last, named });
             }
         }
-        self.follow_outcomes(&mut outcomes, Some(journal.last_sequence())).await?;
+        standby::follow_outcomes(&self.index, &mut outcomes, Some(journal.last_sequence())).await?;
         outcomes.close().await;
         let config = ReaderConfig {
             stream: COMMANDS.to_owned(),
@@ -313,20 +323,6 @@ impl<B: Broker> CommandHandler<B> {
             replace_live: true,
         };
         Ok((journal, self.broker.read(config).await?))
-    }
-
-    /// The state of a stream; waits for a server that does not answer.
-    async fn state_of(&self, stream: &str) -> Result<StreamState, BrokerError> {
-        let mut backoff = self.ids.backoff();
-        loop {
-            match self.broker.state(stream).await {
-                Err(BrokerError::Unavailable { operation, detail }) => {
-                    tracing::warn!(stream, operation, detail, "waiting for the server");
-                    backoff.pause().await;
-                }
-                answer => return answer,
-            }
-        }
     }
 
     /// Settles round after round; what waits is taken together.
@@ -357,14 +353,49 @@ impl<B: Broker> CommandHandler<B> {
         }
     }
 
+    fn observe_cache(&self) {
+        let metrics = &self.observed.metrics;
+        metrics.cached_aggregates.set(i64::try_from(self.cache.len()).unwrap_or(i64::MAX));
+        metrics.cached_bytes.set(i64::try_from(self.cache.bytes()).unwrap_or(i64::MAX));
+    }
+
     async fn settle_round(&mut self, commands: Vec<PreparedCommand>) -> Result<SettledRound, HandlerError> {
         let begun = Instant::now();
         self.observed.metrics.round_commands.observe(commands.len() as f64);
         let outcomes = self.settlement.settle(&mut self.cache, &self.index, &commands).await?;
         let round = SettledRound::new(commands, outcomes, begun);
         self.index.settle(round.outcomes());
-        self.observed.metrics.cached_aggregates.set(i64::try_from(self.cache.len()).unwrap_or(i64::MAX));
+        self.settled_through = self.settled_through.max(round.events_through());
+        self.observe_cache();
+        if let Some(batch) = self.cache.end_round() {
+            write_snapshots(self.cache.snapshots(), batch).await;
+        }
         Ok(round)
+    }
+}
+
+/// Writes snapshots, away from the async threads. A file that fails costs speed, not correctness.
+async fn write_snapshots(snapshots: &StateSnapshots, batch: SnapshotBatch) {
+    let snapshots = snapshots.clone();
+    match tokio::task::spawn_blocking(move || snapshots.write(&batch)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "snapshots were not written; histories are read instead"),
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => {} // The runtime is shutting down; histories are read instead.
+    }
+}
+
+/// The state of a stream; waits for a server that does not answer.
+async fn state_of<B: Broker>(broker: &B, ids: &RunIds, stream: &str) -> Result<StreamState, BrokerError> {
+    let mut backoff = ids.backoff();
+    loop {
+        match broker.state(stream).await {
+            Err(BrokerError::Unavailable { operation, detail }) => {
+                tracing::warn!(stream, operation, detail, "waiting for the server");
+                backoff.pause().await;
+            }
+            answer => return answer,
+        }
     }
 }
 

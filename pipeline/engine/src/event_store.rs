@@ -98,15 +98,19 @@ impl<B: Broker> EventStore<B> {
         Ok(messages.iter().map(StoredCommit::from_stored).collect::<Result<_, _>>()?)
     }
 
-    /// All of an aggregate's commits, none missing: what the leader names as the last one is among them.
+    /// All of an aggregate's commits behind sequence `after`, none missing: what the leader names as the last one is among
+    /// them.
     ///
     /// # Errors
     /// [`LoadError`]; [`BrokerError::Unavailable`] also while the replica that answers lags behind the leader.
-    pub async fn load_current(&self, stream_id: &StreamId) -> Result<Vec<StoredCommit>, LoadError> {
-        let Some(last) = self.broker.last(EVENTS, &stream_id.event_subject()).await? else {
-            return Ok(Vec::new());
-        };
-        let commits = self.load(stream_id, 0).await?;
+    pub async fn load_current(
+        &self,
+        stream_id: &StreamId,
+        after: u64,
+    ) -> Result<Vec<StoredCommit>, LoadError> {
+        let last = self.broker.last(EVENTS, &stream_id.event_subject()).await?;
+        let Some(last) = last.filter(|last| last.sequence > after) else { return Ok(Vec::new()) };
+        let commits = self.load(stream_id, after).await?;
         if commits.last().is_some_and(|commit| commit.broker_sequence >= last.sequence) {
             Ok(commits)
         } else {

@@ -168,6 +168,7 @@ impl Failure for crate::command_handler::HandlerError {
             Self::Journal(JournalError::OtherGeneration { .. } | JournalError::Record(_)) => ExitCode::Data,
             Self::Settle(SettleError::Broker(error)) => error.exit_code(),
             Self::Settle(SettleError::Index(error)) | Self::Index(error) => error.exit_code(),
+            Self::Snapshots(error) => error.exit_code(),
             Self::Read(error) => error.exit_code(),
             Self::LostTail { .. } => ExitCode::Data,
         }
@@ -177,13 +178,26 @@ impl Failure for crate::command_handler::HandlerError {
 impl Failure for crate::id_index::IdIndexError {
     fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Open { source, .. } => match &**source {
-                redb::DatabaseError::DatabaseAlreadyOpen => ExitCode::AlreadyRunning,
-                redb::DatabaseError::Storage(redb::StorageError::Io(error)) => ExitCode::of_file_error(error),
-                _ => ExitCode::InputOutput,
-            },
+            Self::Open { source, .. } => of_database_error(source),
             Self::Storage(_) => ExitCode::InputOutput,
         }
+    }
+}
+
+impl Failure for crate::state_snapshots::SnapshotError {
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Open { source, .. } => of_database_error(source),
+            Self::Storage(_) => ExitCode::InputOutput,
+        }
+    }
+}
+
+fn of_database_error(error: &redb::DatabaseError) -> ExitCode {
+    match error {
+        redb::DatabaseError::DatabaseAlreadyOpen => ExitCode::AlreadyRunning,
+        redb::DatabaseError::Storage(redb::StorageError::Io(error)) => ExitCode::of_file_error(error),
+        _ => ExitCode::InputOutput,
     }
 }
 

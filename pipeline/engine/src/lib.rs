@@ -39,6 +39,7 @@ pub mod stage;
 pub mod stage_check;
 pub mod stage_needs;
 pub mod state_cache;
+pub mod state_snapshots;
 pub mod status_service;
 pub mod stream_reader;
 pub mod telemetry;

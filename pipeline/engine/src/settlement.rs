@@ -5,6 +5,7 @@
 //! unclear, or rests on a state that is not known to be current goes the slow way: read the whole history from the
 //! leader, decide, append, again until it is settled.
 
+mod hydration;
 mod sorted;
 
 use futures::{FutureExt, StreamExt, stream};
@@ -19,13 +20,16 @@ use crate::{
         stream_names::{COMMANDS, DEAD_LETTERS, EVENTS},
         subject::StreamId,
     },
-    event_store::{EventStore, LoadError, NewCommit},
+    event_store::{EventStore, NewCommit},
     group_append::{AppendStrategy, GroupAppend},
     id_index::{IdIndex, IdIndexError},
     metrics::HandlerMetrics,
     retry::{Backoff, RunIds},
     round::{GroupDecision, GroupError, PreparedCommand, Work, decide_group},
-    settlement::sorted::{Group, sort},
+    settlement::{
+        hydration::{Hydrated, HydrationError, hydrate},
+        sorted::{Group, sort},
+    },
     state_cache::StateCache,
 };
 
@@ -149,7 +153,13 @@ impl<B: Broker> Settlement<B> {
         if unknown_count > 0 {
             self.suppose_new = new_count * 2 > unknown_count;
         }
-        let slow: Vec<_> = slow.into_iter().map(|unsettled| self.settle_slowly(unsettled).boxed()).collect();
+        let slow: Vec<_> = slow
+            .into_iter()
+            .map(|unsettled| {
+                let snapshot = cache.snapshot(&unsettled.group.stream_id);
+                self.settle_slowly(unsettled, snapshot).boxed()
+            })
+            .collect();
         let mut slowly = stream::iter(slow).buffer_unordered(LOADS_MAX);
         while let Some(done) = slowly.next().await {
             settled.push(done?);
@@ -244,33 +254,36 @@ impl<B: Broker> Settlement<B> {
         }
     }
 
-    /// Reads the current history, decides, appends; again until every command of the group has its outcome.
-    async fn settle_slowly(&self, unsettled: Unsettled<'_>) -> Result<Settled, SettleError> {
+    /// Reads the current state, decides, appends; again until every command of the group has its outcome.
+    async fn settle_slowly(
+        &self,
+        unsettled: Unsettled<'_>,
+        mut snapshot: Option<AggregateState>,
+    ) -> Result<Settled, SettleError> {
         let Unsettled { mut group, mut outcomes } = unsettled;
         let mut backoff = self.ids.backoff();
         loop {
-            let history = match self.store.load_current(&group.stream_id).await {
-                Ok(history) => history,
-                Err(LoadError::Broker(BrokerError::Unavailable { operation, detail })) => {
+            let hydrated = hydrate(&self.store, &group.stream_id, group.aggregate, snapshot.take()).await;
+            let Hydrated { state, history } = match hydrated {
+                Ok(hydrated) => hydrated,
+                Err(HydrationError::Broker(BrokerError::Unavailable { operation, detail })) => {
                     tracing::debug!(stream_id = %group.stream_id, operation, detail, "reading the history again");
                     backoff.pause().await;
                     continue;
                 }
-                Err(LoadError::Broker(error)) => return Err(error.into()),
-                Err(LoadError::Commit(error)) => {
-                    return Ok(group.dead(outcomes, "history-unreadable", &cause_chain(&error)));
-                }
-            };
-            let mut state = match AggregateState::fold(group.aggregate, &history) {
-                Ok(state) => state,
+                Err(HydrationError::Broker(error)) => return Err(error.into()),
                 Err(error) => return Ok(group.dead(outcomes, "history-unreadable", &cause_chain(&error))),
             };
-            state.current = true;
-            let decided = match self.decide(group, state, Some(&history)) {
+            let decided = match self.decide(group, state, history.as_deref()) {
                 Ok(decided) => decided,
-                Err((group, error)) => {
-                    return Ok(group.dead(outcomes, "history-unreadable", &cause_chain(&error)));
-                }
+                Err((same, error)) => match *error {
+                    // On top of a snapshot only what is new can be told.
+                    GroupError::HistoryNeeded if history.is_none() => {
+                        group = same;
+                        continue;
+                    }
+                    error => return Ok(same.dead(outcomes, "history-unreadable", &cause_chain(&error))),
+                },
             };
             let answer = match &decided.append {
                 None => None,

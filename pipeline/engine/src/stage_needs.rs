@@ -75,7 +75,11 @@ fn command_handler(process: &str) -> StageNeeds {
     let lease = format!("$KV.{LEASES_BUCKET}.{}", lease_key(share));
     StageNeeds {
         streams: owned(&[COMMANDS, EVENTS, OUTCOMES]),
-        readers: vec![reader(COMMANDS, &lease_key(share)), reader(OUTCOMES, &format!("{process}-ids"))],
+        readers: vec![
+            reader(COMMANDS, &lease_key(share)),
+            reader(OUTCOMES, &format!("{process}-ids")),
+            reader(EVENTS, &format!("{process}-states")),
+        ],
         appends: vec![
             append(EVENTS, format!("{EVENT_PREFIX}.*.*.*")),
             append(OUTCOMES, format!("{OUTCOME_PREFIX}.{}", share.name())),

@@ -22,9 +22,11 @@ use millstream_engine::{
     event_store::EventStore,
     health::Readiness,
     id_index::IdIndex,
-    metrics::Metrics,
+    metrics::{HandlerMetrics, Metrics},
     nats_broker::NatsBroker,
     shutdown::Shutdown,
+    state_cache::CacheLimits,
+    state_snapshots::StateSnapshots,
     testing::{simulation::account::Account, test_server::TestServer},
     verification::{Dump, verify},
 };
@@ -32,27 +34,33 @@ use tokio::task::JoinHandle;
 
 struct Running {
     shutdown: Shutdown,
+    metrics: HandlerMetrics,
     task: JoinHandle<Result<(), HandlerError>>,
 }
 
 impl Running {
     async fn start(server: &TestServer, run: &str) -> Self {
+        Self::start_with(server, run, StateSnapshots::in_memory().unwrap()).await
+    }
+
+    async fn start_with(server: &TestServer, run: &str, snapshots: StateSnapshots) -> Self {
         let shutdown = Shutdown::new();
         let settings = HandlerSettings {
             name: format!("command-handler-{run}"),
             share: Share::ALL,
             round_max: NonZeroUsize::new(1000).unwrap(),
-            states_max: NonZeroUsize::new(1000).unwrap(),
+            cache: CacheLimits { states: NonZeroUsize::new(1000).unwrap(), bytes: u64::MAX },
             append_strategy: millstream_engine::group_append::AppendStrategy::default(),
             lease_time_to_live: Duration::from_secs(3),
         };
         let observed = Observed::new(&Metrics::new(), &Readiness::new(), Share::ALL);
         let registry = AggregateRegistry::new().with::<Account>();
         let index = IdIndex::in_memory().unwrap();
+        let metrics = observed.metrics.clone();
         let mut handler =
-            CommandHandler::new(server.broker().await, registry, settings, run, index, observed);
+            CommandHandler::new(server.broker().await, registry, settings, run, index, snapshots, observed);
         let stop = shutdown.clone();
-        Self { shutdown, task: tokio::spawn(async move { handler.run(stop).await }) }
+        Self { shutdown, metrics, task: tokio::spawn(async move { handler.run(stop).await }) }
     }
 
     async fn stop(self) {
@@ -229,6 +237,67 @@ async fn a_flood_over_a_restarting_server_is_decided_once_each() {
     let dump = dump(&broker).await;
     assert_eq!(verify(&dump, true).violations, []);
     let store = EventStore::new(broker);
-    let history = store.load_current(&StreamId::new("bank", "account", "7").unwrap()).await.unwrap();
+    let history = store.load_current(&StreamId::new("bank", "account", "7").unwrap(), 0).await.unwrap();
     assert_eq!(history.last().unwrap().commit.last_version(), 60);
+}
+
+async fn deposit_to_ten(broker: &NatsBroker) {
+    for account in 0..10 {
+        let outcome =
+            ask(broker, &format!("cmd.bank.account.{account}.deposit"), r#"{"amount":5}"#, &[]).await;
+        assert!(matches!(outcome, Outcome::Accepted { events: 1, .. }), "{outcome:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_that_stood_by_takes_over_with_the_states_in_memory() {
+    let server = TestServer::start_provisioned().await;
+    let broker = server.broker().await;
+    let active = Running::start(&server, "a").await;
+    deposit_to_ten(&broker).await;
+    let standby = Running::start(&server, "b").await;
+    deposit_to_ten(&broker).await;
+    until("the standby has followed all", || standby.metrics.cached_aggregates.get() == 10).await;
+    active.stop().await;
+    deposit_to_ten(&broker).await;
+    let metrics = &standby.metrics;
+    assert_eq!((metrics.cache_hits.get(), metrics.cache_misses.get()), (10, 0));
+    assert_eq!(metrics.conflicts.get(), 0, "what was followed is what is there");
+    standby.stop().await;
+    assert_eq!(verify(&dump(&broker).await, true).violations, vec![]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_started_again_on_its_folder_knows_what_it_knew() {
+    let server = TestServer::start_provisioned().await;
+    let broker = server.broker().await;
+    let snapshots = StateSnapshots::in_memory().unwrap();
+    let first = Running::start_with(&server, "a", snapshots.clone()).await;
+    deposit_to_ten(&broker).await;
+    first.stop().await;
+    let second = Running::start_with(&server, "b", snapshots.clone()).await;
+    deposit_to_ten(&broker).await;
+    let metrics = &second.metrics;
+    assert_eq!((metrics.cache_misses.get(), metrics.conflicts.get()), (0, 0));
+    second.stop().await;
+    // Snapshots that others have overtaken: each is refused once, and read on from where it stands.
+    let third = Running::start(&server, "c").await;
+    deposit_to_ten(&broker).await;
+    third.stop().await;
+    let fourth = Running::start_with(&server, "d", snapshots).await;
+    let outcome = ask(&broker, "cmd.bank.account.3.withdraw", r#"{"amount":15}"#, &[]).await;
+    assert!(matches!(outcome, Outcome::Accepted { version: 4, .. }), "{outcome:?}");
+    let outcome = ask(&broker, "cmd.bank.account.4.withdraw", r#"{"amount":16}"#, &[]).await;
+    assert!(matches!(outcome, Outcome::Rejected { .. }), "{outcome:?}");
+    fourth.stop().await;
+    assert_eq!(verify(&dump(&broker).await, true).violations, vec![]);
+}
+
+/// Waits for a condition that nothing announces.
+async fn until(what: &str, condition: impl Fn() -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    while !condition() {
+        assert!(tokio::time::Instant::now() < deadline, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }

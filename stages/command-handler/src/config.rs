@@ -10,8 +10,10 @@ use millstream_engine::{
 /// Large enough that the cost of a record and of waiting for the slowest append is shared by many, small enough that a
 /// round's outcomes fit into one record.
 const ROUND_MAX_DEFAULT: NonZeroUsize = NonZeroUsize::new(2000).expect("not zero");
-/// A till with a thousand sales takes some 100 KiB; most aggregates take less than one.
+/// Most aggregates take less than a KiB.
 const STATES_MAX_DEFAULT: NonZeroUsize = NonZeroUsize::new(100_000).expect("not zero");
+/// A till with a thousand sales takes some 300 KiB; a state that falls out costs a read of the file of snapshots.
+const STATES_MEMORY_MAX_DEFAULT: u64 = 256 * 1024 * 1024;
 /// Long enough to outlast a pause of the network, short enough that nobody waits long for a handler that died.
 const LEASE_DEFAULT: Duration = Duration::from_secs(3);
 
@@ -25,12 +27,14 @@ const APPEND_STRATEGIES: [(&str, AppendStrategy); 3] = [
 /// What only the command handler has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StageConfig {
-    /// Where the index of command ids is kept. It may be lost: it is read again from OUTCOMES.
+    /// Where the index of command ids and the snapshots of states are kept. It may be lost: both come from the streams.
     pub data_directory: PathBuf,
     /// Most commands in a round.
     pub round_max: NonZeroUsize,
     /// Most aggregate states kept in memory.
     pub states_max: NonZeroUsize,
+    /// Most bytes that they may take, estimated.
+    pub states_memory_max: u64,
     /// How commits travel.
     pub append_strategy: AppendStrategy,
     /// How long a handler that fell silent keeps its turn.
@@ -46,10 +50,15 @@ impl Section for StageConfig {
             data_directory: keys.path(
                 "data_directory",
                 "data/command-handler",
-                "folder of the index of command ids; it may be lost, it is read again from OUTCOMES",
+                "folder of the index of command ids and of snapshots of states; it may be lost, both come from the streams",
             ),
             round_max: keys.count("round_max", ROUND_MAX_DEFAULT, "most commands decided together"),
             states_max: keys.count("states_max", STATES_MAX_DEFAULT, "most aggregate states kept in memory"),
+            states_memory_max: keys.bytes(
+                "states_memory_max",
+                STATES_MEMORY_MAX_DEFAULT,
+                "most memory for them, estimated; what falls out becomes a snapshot in the folder",
+            ),
             append_strategy: keys.choice(
                 "append_strategy",
                 &APPEND_STRATEGIES,

@@ -2,14 +2,14 @@
 
 pub mod config;
 
-use std::path::Path;
-
 use millstream_engine::{
     command_handler::{CommandHandler, HandlerError, HandlerSettings, Observed, Share},
     config::Config,
     exit_code::{ExitCode, Failure},
     id_index::{IdIndex, IdIndexError},
     stage::StageRuntime,
+    state_cache::CacheLimits,
+    state_snapshots::{SnapshotError, StateSnapshots},
 };
 use ulid::Ulid;
 
@@ -32,6 +32,9 @@ pub enum RunError {
     /// The index of command ids cannot be opened.
     #[error(transparent)]
     Index(#[from] IdIndexError),
+    /// The file of snapshots cannot be opened.
+    #[error(transparent)]
+    Snapshots(#[from] SnapshotError),
     /// The handler cannot go on.
     #[error(transparent)]
     Handler(#[from] HandlerError),
@@ -42,6 +45,7 @@ impl Failure for RunError {
         match self {
             Self::Folder { source, .. } => ExitCode::of_file_error(source),
             Self::Index(error) => error.exit_code(),
+            Self::Snapshots(error) => error.exit_code(),
             Self::Handler(error) => error.exit_code(),
         }
     }
@@ -53,24 +57,22 @@ impl Failure for RunError {
 /// [`RunError`].
 pub async fn run(config: Config<StageConfig>, runtime: StageRuntime) -> Result<(), RunError> {
     let stage = config.stage;
-    let index = open_index(&stage.data_directory)?;
+    std::fs::create_dir_all(&stage.data_directory)
+        .map_err(|source| RunError::Folder { path: stage.data_directory.display().to_string(), source })?;
+    let index = IdIndex::open(&stage.data_directory.join("command-ids.redb"))?;
+    let snapshots = StateSnapshots::open(&stage.data_directory.join("states.redb"))?;
     let settings = HandlerSettings {
         name: runtime.process,
         share: Share::ALL,
         round_max: stage.round_max,
-        states_max: stage.states_max,
+        cache: CacheLimits { states: stage.states_max, bytes: stage.states_memory_max },
         append_strategy: stage.append_strategy,
         lease_time_to_live: stage.lease_time_to_live,
     };
     let observed = Observed::new(&runtime.metrics, &runtime.readiness, settings.share);
     let registry = millstream_model::aggregates();
     let run = Ulid::generate().to_string();
-    let mut handler = CommandHandler::new(runtime.broker, registry, settings, &run, index, observed);
+    let mut handler =
+        CommandHandler::new(runtime.broker, registry, settings, &run, index, snapshots, observed);
     Ok(handler.run(runtime.shutdown).await?)
-}
-
-fn open_index(folder: &Path) -> Result<IdIndex, RunError> {
-    std::fs::create_dir_all(folder)
-        .map_err(|source| RunError::Folder { path: folder.display().to_string(), source })?;
-    Ok(IdIndex::open(&folder.join("command-ids.redb"))?)
 }

@@ -49,6 +49,11 @@ impl SettledRound {
         &self.outcomes
     }
 
+    /// The last sequence of EVENTS that an outcome names; 0 for none.
+    pub(super) fn events_through(&self) -> u64 {
+        self.outcomes.iter().filter_map(|outcome| accepted_position(&outcome.outcome)).max().unwrap_or(0)
+    }
+
     fn join(&mut self, other: Self) {
         let offset = self.outcomes.len();
         self.outcomes.extend(other.outcomes);
@@ -124,10 +129,8 @@ impl<B: Broker> Recorder<B> {
 
     async fn record(&mut self, round: SettledRound) -> Result<(), HandlerError> {
         let Some(through) = round.outcomes.last().map(|outcome| outcome.position) else { return Ok(()) };
-        let events_through =
-            round.outcomes.iter().filter_map(|outcome| accepted_position(&outcome.outcome)).max();
-        let (record, sequence) =
-            self.journal.record(through, events_through.unwrap_or(0), round.outcomes).await?;
+        let events_through = round.events_through();
+        let (record, sequence) = self.journal.record(through, events_through, round.outcomes).await?;
         self.index.confirm(&record.outcomes, sequence);
         self.observed.metrics.round_seconds.observe(round.begun.elapsed().as_secs_f64());
         self.count(&record.outcomes);

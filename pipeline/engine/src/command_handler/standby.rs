@@ -1,17 +1,27 @@
-//! Waiting for the turn, and keeping it: the lease. Meanwhile the ids of what others record are learnt.
+//! Waiting for the turn, and keeping it: the lease. Meanwhile the handler keeps warm: it learns the ids that others record,
+//! and follows the states of their aggregates.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use super::{CommandHandler, HandlerError, TurnEnd, lease_key};
+use super::{CommandHandler, HandlerError, TurnEnd, lease_key, recorder, state_of, write_snapshots};
 use crate::{
     broker::{Broker, BrokerError, ReaderConfig, StreamReader},
-    contract::{outcome::OutcomeRecord, stream_names::OUTCOMES},
+    contract::{
+        commit::StoredCommit,
+        outcome::OutcomeRecord,
+        stream_names::{EVENTS, OUTCOMES},
+    },
+    id_index::IdIndex,
+    outcome_journal::JournalError,
     retry::RunIds,
     shutdown::Shutdown,
+    state_cache::StateCache,
 };
 
 /// Records read at a time.
 const RECORDS_MAX: usize = 256;
+/// Commits followed at a time; the wait for the turn is looked at in between.
+const COMMITS_MAX: usize = 1000;
 
 impl<B: Broker> CommandHandler<B> {
     /// Waits for the lease. Answers the reader of OUTCOMES, which has not necessarily seen all records; `None` when asked
@@ -19,15 +29,19 @@ impl<B: Broker> CommandHandler<B> {
     pub(super) async fn stand_by(&mut self, shutdown: &Shutdown) -> Result<Option<B::Reader>, HandlerError> {
         let mut outcomes = tokio::select! {
             biased;
-            reader = self.open_outcomes() => reader?,
+            reader = self.open() => reader?,
             () = shutdown.requested() => return Ok(None),
         };
+        let mut events = None;
         let key = lease_key(self.settings.share);
         self.observed.ready.holds();
         let time_to_live = self.settings.lease_time_to_live;
         loop {
             match self.broker.hold_lease(&key, self.ids.run(), time_to_live).await {
-                Ok(true) => return Ok(Some(outcomes)),
+                Ok(true) => {
+                    close(events).await;
+                    return Ok(Some(outcomes));
+                }
                 Ok(false) => {}
                 Err(BrokerError::Unavailable { operation, detail }) => {
                     tracing::warn!(operation, detail, "the lease cannot be asked for now");
@@ -37,17 +51,23 @@ impl<B: Broker> CommandHandler<B> {
             tokio::select! {
                 biased;
                 () = self.broker.lease_freed(&key, time_to_live / 3) => {}
-                followed = self.follow_outcomes(&mut outcomes, None) => followed?,
+                followed = follow_outcomes(&self.index, &mut outcomes, None) => followed?,
+                followed = follow_events(&self.broker, &self.settings.name, &mut self.cache, &mut events) => followed?,
                 () = shutdown.requested() => {
                     outcomes.close().await;
+                    close(events).await;
                     return Ok(None);
                 }
             }
+            self.observe_cache();
         }
     }
 
-    async fn open_outcomes(&self) -> Result<B::Reader, HandlerError> {
-        let state = self.state_of(OUTCOMES).await?;
+    /// Checks that index and snapshots belong to the streams as they are, and opens OUTCOMES where the index ends.
+    async fn open(&mut self) -> Result<B::Reader, HandlerError> {
+        let events = state_of(&self.broker, &self.ids, EVENTS).await?;
+        self.cache.follow_events(&events.generation, events.last_sequence)?;
+        let state = state_of(&self.broker, &self.ids, OUTCOMES).await?;
         let after = self.index.follow(&state.generation, state.last_sequence)?;
         let config = ReaderConfig {
             stream: OUTCOMES.to_owned(),
@@ -59,24 +79,67 @@ impl<B: Broker> CommandHandler<B> {
         };
         Ok(self.broker.read(config).await?)
     }
+}
 
-    /// Learns the ids of records, up to the record at `until`; for ever without it. Cancelling loses nothing.
-    pub(super) async fn follow_outcomes(
-        &self,
-        outcomes: &mut B::Reader,
-        until: Option<u64>,
-    ) -> Result<(), HandlerError> {
-        while until.is_none_or(|until| self.index.through() < until) {
-            for message in outcomes.next_batch(RECORDS_MAX).await? {
-                let record = OutcomeRecord::from_stored(&message)
-                    .map_err(crate::outcome_journal::JournalError::from)?;
-                self.index.feed(&record, message.sequence);
+/// Learns the ids of records, up to the record at `until`; for ever without it. Cancelling loses nothing.
+pub(super) async fn follow_outcomes<R: StreamReader>(
+    index: &Arc<IdIndex>,
+    outcomes: &mut R,
+    until: Option<u64>,
+) -> Result<(), HandlerError> {
+    while until.is_none_or(|until| index.through() < until) {
+        for message in outcomes.next_batch(RECORDS_MAX).await? {
+            let record = OutcomeRecord::from_stored(&message).map_err(JournalError::from)?;
+            index.feed(&record, message.sequence);
+        }
+        if index.flush_due() {
+            recorder::flush(index).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Follows the states of all aggregates, for ever. Cancelling loses nothing but time.
+async fn follow_events<B: Broker>(
+    broker: &B,
+    process: &str,
+    cache: &mut StateCache,
+    reader: &mut Option<B::Reader>,
+) -> Result<(), HandlerError> {
+    loop {
+        let events = match reader {
+            Some(events) => events,
+            None => {
+                let config = ReaderConfig {
+                    stream: EVENTS.to_owned(),
+                    name: format!("{process}-states"),
+                    description: "states of aggregates, to be warm when it is this process's turn".to_owned(),
+                    after: cache.through(),
+                    filters: Vec::new(),
+                    replace_live: false,
+                };
+                reader.insert(broker.read(config).await?)
             }
-            if self.index.flush_due() {
-                super::recorder::flush(&self.index).await?;
+        };
+        for message in events.next_batch(COMMITS_MAX).await? {
+            match StoredCommit::from_stored(&message) {
+                Ok(commit) => cache.follow(&commit),
+                // Whoever decides on this aggregate finds it too, and sets its commands aside.
+                Err(error) => {
+                    tracing::debug!(%error, sequence = message.sequence, "a commit cannot be followed")
+                }
             }
         }
-        Ok(())
+        if let Some(batch) = cache.end_round() {
+            write_snapshots(cache.snapshots(), batch).await;
+        }
+    }
+}
+
+/// Gives a consumer back.
+async fn close<R: StreamReader>(reader: Option<R>) {
+    if let Some(reader) = reader {
+        reader.close().await;
     }
 }
 

@@ -35,6 +35,7 @@ use crate::{
     },
     group_append::AppendStrategy,
     seeded_bug,
+    state_cache::CacheLimits,
 };
 
 /// Virtual time in which a healed system must have decided everything.
@@ -90,7 +91,7 @@ struct RunShape {
     /// How often commands are sent several at a time.
     bursts: f64,
     round_max: NonZeroUsize,
-    states_max: NonZeroUsize,
+    cache: CacheLimits,
     append_strategy: AppendStrategy,
     /// Mean pause between two crashes, freezes or restarts.
     chaos_pause: Duration,
@@ -111,7 +112,10 @@ impl RunShape {
             accounts: *dice.pick(&[1, 1, 2, 4, 8]),
             bursts: *dice.pick(&[0.1, 0.1, 0.5]),
             round_max: small(*dice.pick(&[1, 2, 3, 8, 100])),
-            states_max: small(*dice.pick(&[1, 2, 100])),
+            cache: CacheLimits {
+                states: small(*dice.pick(&[1, 2, 100])),
+                bytes: *dice.pick(&[1, 2000, u64::MAX]),
+            },
             append_strategy: *dice.pick(&[
                 AppendStrategy::Measured,
                 AppendStrategy::Single,

@@ -18,6 +18,7 @@ use crate::{
     id_index::IdIndex,
     metrics::Metrics,
     shutdown::Shutdown,
+    state_snapshots::StateSnapshots,
     testing::{dice::Dice, memory_broker::MemoryBroker},
 };
 
@@ -66,6 +67,8 @@ pub(super) struct Processes {
     dice: Dice,
     metrics: Metrics,
     slots: Vec<Option<Process>>,
+    /// What each slot's disk holds.
+    disks: Vec<Option<StateSnapshots>>,
     runs: u64,
     violations: Vec<String>,
 }
@@ -73,14 +76,25 @@ pub(super) struct Processes {
 impl Processes {
     pub(super) fn new(broker: MemoryBroker, shape: RunShape, bug: Option<Bug>, dice: Dice) -> Self {
         let slots = (0..shape.handlers).map(|_| None).collect();
-        Self { broker, shape, bug, dice, metrics: Metrics::new(), slots, runs: 0, violations: Vec::new() }
+        let disks = (0..shape.handlers).map(|_| None).collect();
+        Self {
+            broker,
+            shape,
+            bug,
+            dice,
+            metrics: Metrics::new(),
+            slots,
+            disks,
+            runs: 0,
+            violations: Vec::new(),
+        }
     }
 
     pub(super) fn metrics(&self) -> &Metrics {
         &self.metrics
     }
 
-    /// Starts a handler in `slot`, with an empty disk.
+    /// Starts a handler in `slot`: its index of ids is gone, its snapshots are those of the handler before or gone too.
     pub(super) fn start(&mut self, slot: usize) {
         self.runs += 1;
         let connection = self.broker.connect();
@@ -88,7 +102,7 @@ impl Processes {
             name: format!("command-handler-{slot}"),
             share: Share::ALL,
             round_max: self.shape.round_max,
-            states_max: self.shape.states_max,
+            cache: self.shape.cache,
             append_strategy: self.shape.append_strategy,
             lease_time_to_live: LEASE_TIME_TO_LIVE,
         };
@@ -102,6 +116,7 @@ impl Processes {
             settings,
             &format!("run-{}", self.runs),
             IdIndex::in_memory().expect("an index in memory needs no file"),
+            self.snapshots(slot),
             Observed::new(&self.metrics, &Readiness::new(), Share::ALL),
         );
         let shutdown = Shutdown::new();
@@ -110,6 +125,16 @@ impl Processes {
         if let Some(place) = self.slots.get_mut(slot) {
             *place = Some(Process { connection, shutdown, task });
         }
+    }
+
+    fn snapshots(&mut self, slot: usize) -> StateSnapshots {
+        let kept = self.disks.get_mut(slot).and_then(Option::take).filter(|_| self.dice.chance(0.5));
+        let snapshots =
+            kept.unwrap_or_else(|| StateSnapshots::in_memory().expect("snapshots in memory need no file"));
+        if let Some(disk) = self.disks.get_mut(slot) {
+            *disk = Some(snapshots.clone());
+        }
+        snapshots
     }
 
     /// `kill -9`.

@@ -25,6 +25,8 @@ use millstream_engine::{
     metrics::Metrics,
     nats_broker::NatsBroker,
     shutdown::Shutdown,
+    state_cache::CacheLimits,
+    state_snapshots::StateSnapshots,
     testing::test_server::TestServer,
 };
 use serde_json::{Value, json};
@@ -41,14 +43,15 @@ impl Running {
             name: "command-handler".to_owned(),
             share: Share::ALL,
             round_max: NonZeroUsize::new(1000).unwrap(),
-            states_max: NonZeroUsize::new(1000).unwrap(),
+            cache: CacheLimits { states: NonZeroUsize::new(1000).unwrap(), bytes: u64::MAX },
             append_strategy: AppendStrategy::default(),
             lease_time_to_live: Duration::from_secs(3),
         };
         let observed = Observed::new(&Metrics::new(), &Readiness::new(), Share::ALL);
         let index = IdIndex::in_memory().unwrap();
         let broker = server.broker().await;
-        let mut handler = CommandHandler::new(broker, registry, settings, run, index, observed);
+        let snapshots = StateSnapshots::in_memory().unwrap();
+        let mut handler = CommandHandler::new(broker, registry, settings, run, index, snapshots, observed);
         let shutdown = Shutdown::new();
         let stop = shutdown.clone();
         Self { shutdown, task: tokio::spawn(async move { handler.run(stop).await }) }

@@ -2,13 +2,21 @@
 
 use millstream_engine::{
     broker::{Broker as _, ReaderConfig, StreamReader as _},
+    command_handler::Share,
     contract::{
+        outcome::{OUTCOME_PREFIX, OutcomeRecord},
         stored_message::StoredMessage,
         stream_names::{COMMANDS, EVENTS, OUTCOMES},
     },
     nats_broker::NatsBroker,
+    process_runner::progress_subject,
+    provision::leases_stream,
     verification::{Dump, Verification, replay, verify},
 };
+use millstream_model::ProcessSettings;
+use serde_json::Value;
+
+use crate::waiting::until;
 
 /// Every message of a stream, in order.
 ///
@@ -36,12 +44,43 @@ pub async fn messages(broker: &NatsBroker, stream: &str) -> Vec<StoredMessage> {
     messages
 }
 
+/// Waits until nothing follows any more: every command is decided, every event answered by every process.
+///
+/// # Panics
+/// When that does not come about.
+pub async fn settled(broker: &NatsBroker) {
+    until("everything is decided and answered", async || {
+        let events = broker.state(EVENTS).await.ok()?.last_sequence;
+        let commands = broker.state(COMMANDS).await.ok()?.last_sequence;
+        for process in millstream_model::processes(ProcessSettings::default()) {
+            let subject = progress_subject(process.name());
+            let progress = broker.last(&leases_stream(), &subject).await.ok()??;
+            let progress: Value = serde_json::from_slice(&progress.payload).ok()?;
+            if progress.get("sequence")?.as_u64()? < events {
+                return None;
+            }
+        }
+        let record =
+            broker.last(OUTCOMES, &format!("{OUTCOME_PREFIX}.{}", Share::ALL.name())).await.ok()??;
+        let decided = OutcomeRecord::from_stored(&record).ok()?.through;
+        // What was found holds if nothing has come in meanwhile.
+        let (events_now, commands_now) =
+            (broker.state(EVENTS).await.ok()?, broker.state(COMMANDS).await.ok()?);
+        let quiet = decided >= commands
+            && events_now.last_sequence == events
+            && commands_now.last_sequence == commands;
+        quiet.then_some(())
+    })
+    .await;
+}
+
 /// Proves from the streams alone that every command has one outcome and at most one effect, and that a fold of each
 /// aggregate's commands gives the recorded outcomes.
 ///
 /// # Panics
 /// When a promise is broken, or a command is not decided.
 pub async fn verified(broker: &NatsBroker) -> Verification {
+    settled(broker).await;
     let dump = Dump {
         commands: messages(broker, COMMANDS).await,
         events: messages(broker, EVENTS).await,

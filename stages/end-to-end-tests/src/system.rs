@@ -75,10 +75,24 @@ impl System {
     /// # Panics
     /// When it does not become ready.
     pub async fn start_on_port(folder: &Path, port: u16, arguments: &[&str]) -> Self {
+        Self::start_with_settings(folder, port, arguments, &[]).await
+    }
+
+    /// As [`Self::start_on_port`], with variables that configure the stages.
+    ///
+    /// # Panics
+    /// When it does not become ready.
+    pub async fn start_with_settings(
+        folder: &Path,
+        port: u16,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Self {
         // Fetches the server once, here, so that no test's patience is spent on a download.
         let _program = test_server::program().await;
         let mut command = millstream();
         command.args(["up", "--nats-port", &port.to_string(), "--dir"]).arg(folder).args(arguments);
+        command.envs(variables.iter().copied());
         let mut child =
             command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("millstream starts");
         let said = collect(child.stderr.take().expect("standard error is piped"));

@@ -88,7 +88,7 @@ async fn killing_every_process_several_times_during_the_import_changes_no_figure
     let killing = async {
         let broker = system.broker().await;
         let mut recorded = 0;
-        for name in ["command-handler", "projector", "nats-server", "reporter"].repeat(3) {
+        for name in ["command-handler", "process-manager", "projector", "nats-server", "reporter"].repeat(3) {
             // In the midst of it: something has been recorded since the last one was killed.
             recorded = until("another record of outcomes", async || {
                 let last = broker.state(OUTCOMES).await.ok()?.last_sequence;
@@ -104,7 +104,7 @@ async fn killing_every_process_several_times_during_the_import_changes_no_figure
         [&json!(9_510), &json!(9_503), &json!(7)],
         "{summary}"
     );
-    for name in ["command-handler", "projector", "reporter", "nats-server"] {
+    for name in ["command-handler", "projector", "reporter", "process-manager", "nats-server"] {
         let restarts = system.processes()[name].restarts;
         assert!(restarts >= 3, "{name} was started again {restarts} times");
     }

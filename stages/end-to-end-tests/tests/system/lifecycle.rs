@@ -49,7 +49,7 @@ async fn a_system_that_was_stopped_goes_on_where_it_was() {
 async fn a_stage_that_dies_is_started_again_and_said_so() {
     let folder = fresh_folder();
     let system = System::start(folder.path(), &[]).await;
-    for name in ["command-handler", "projector", "reporter", "nats-server"] {
+    for name in ["command-handler", "projector", "reporter", "process-manager", "nats-server"] {
         system.kill(name).await;
         system.expect_said(name).await;
     }
@@ -69,7 +69,7 @@ async fn processes_end_with_the_one_that_started_them_even_when_it_is_killed() {
     let folder = fresh_folder();
     let system = System::start(folder.path(), &[]).await;
     let pids: Vec<i32> = system.processes().values().map(|process| process.pid.unwrap()).collect();
-    assert_eq!(pids.len(), 4);
+    assert_eq!(pids.len(), 5);
     // Dropping it kills it.
     drop(system);
     until("all children are gone", async || {

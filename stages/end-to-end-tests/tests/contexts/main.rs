@@ -1,0 +1,6 @@
+//! The contexts as people use them, on a whole system: orders with their fulfilment, stock, comments, commands for later.
+#![expect(clippy::unwrap_used, reason = "a test ends where something unexpected happens")]
+#![expect(clippy::indexing_slicing, reason = "a field that is missing shows as null, and the test fails")]
+
+mod by_hand;
+mod later;

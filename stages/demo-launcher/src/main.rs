@@ -23,11 +23,19 @@ fn main() -> ExitCode {
 fn launch() -> Result<std::convert::Infallible, String> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../Cargo.toml");
-    let status = Command::new(cargo)
-        .args(["build", "--release", "--bins", "--manifest-path"])
-        .arg(&workspace)
-        .status()
-        .map_err(|error| format!("cargo does not run: {error}"))?;
+    let mut build = Command::new(cargo);
+    build.args(["build", "--release", "--workspace", "--bins", "--manifest-path"]).arg(&workspace);
+    // What cargo says to this program about its own package. Build scripts of dependencies look at it, and would take the
+    // change from a build outside for a reason to compile again all that needs TLS.
+    for (name, _) in env::vars_os() {
+        if name
+            .to_str()
+            .is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"))
+        {
+            build.env_remove(name);
+        }
+    }
+    let status = build.status().map_err(|error| format!("cargo does not run: {error}"))?;
     if !status.success() {
         return Err(format!("the build failed ({status})"));
     }

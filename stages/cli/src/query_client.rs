@@ -4,12 +4,17 @@ use std::{collections::VecDeque, time::Duration};
 
 use async_nats::{Client, HeaderMap, RequestErrorKind, client::Request};
 use millstream_engine::{
-    contract::header,
+    broker::Broker as _,
+    contract::{header, position::Position, stream_names},
     exit_code::{ExitCode, Failure},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::session::Connected;
+
+/// The view of outcomes: the only one that does not follow EVENTS.
+const COMMAND_VIEW: &str = "command";
 /// Rows asked for at once.
 const PAGE: usize = 1000;
 /// How long an answer may take, beside what it waits for a position.
@@ -67,12 +72,31 @@ struct Page {
 /// What the answer must have reached.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct Freshness {
-    /// Wait until the view has reached this position, as `millstream send --json` gives it in `query_position`
+    /// Wait until the view has reached this position, as `millstream send --json` gives it in `query_position`; all
+    /// that is stored now when absent
     #[arg(long, value_name = "POSITION")]
     pub(crate) position: Option<String>,
     /// How long to wait for it
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = crate::duration)]
     pub(crate) wait: Duration,
+    /// Do not wait: show what the view has, even if it is behind
+    #[arg(long, conflicts_with_all = ["position", "wait"])]
+    pub(crate) as_it_is: bool,
+}
+
+impl Freshness {
+    /// Settles on a position: whoever asks sees what was stored before, by whomever.
+    pub(crate) async fn settled(mut self, connected: &Connected, view: &str) -> Self {
+        if self.as_it_is || self.position.is_some() {
+            return self;
+        }
+        let stream = if view == COMMAND_VIEW { stream_names::OUTCOMES } else { stream_names::EVENTS };
+        // Who may query need not be allowed to look at streams.
+        if let Ok(state) = connected.broker.state(stream).await {
+            self.position = Some(Position::new(stream, state.generation, state.last_sequence).to_string());
+        }
+        self
+    }
 }
 
 /// A view to ask.

@@ -243,7 +243,7 @@ async fn check(day: &Day, connected: &Connected, position: &Position) -> Result<
         let report = ReportView::find(name).ok_or_else(|| {
             CommandFailure::new(ExitCode::Software, format_args!("there is no report {name}"))
         })?;
-        let freshness = Freshness { position: Some(position.to_string()), wait: PATIENCE };
+        let freshness = Freshness { position: Some(position.to_string()), wait: PATIENCE, as_it_is: false };
         let rows = report.rows(&connected.client, DATE, None, None, freshness).await?;
         output::line(format_args!("\n{name}, {DATE}\n{}", report.render(&rows, Format::Table)))?;
         wrong.extend(sums::differences(name, who, &expected, &rows));

@@ -43,8 +43,8 @@ pub(crate) struct QueryArguments {
 /// Runs it. The number is the exit code.
 pub(crate) async fn run(arguments: QueryArguments, session: &Session) -> Result<u8, CommandFailure> {
     let connected = session.connect().await?;
-    let view =
-        ViewClient::new(&connected.client, &arguments.context, &arguments.view, arguments.freshness.clone());
+    let freshness = arguments.freshness.clone().settled(&connected, &arguments.view).await;
+    let view = ViewClient::new(&connected.client, &arguments.context, &arguments.view, freshness);
     if let Some(key) = &arguments.key {
         let Some(row) = view.get(key).await? else {
             session.talk.say(format_args!("{} has no row {key:?}", arguments.view));

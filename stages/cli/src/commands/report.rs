@@ -58,7 +58,8 @@ pub(crate) async fn run(arguments: ReportArguments, session: &Session) -> Result
     let connected = session.connect().await?;
     let (date, key) = (arguments.date.to_string(), arguments.key.as_deref());
     let client = &connected.client;
-    let rows = report.rows(client, &date, key, arguments.revision, arguments.freshness).await?;
+    let freshness = arguments.freshness.settled(&connected, report.name).await;
+    let rows = report.rows(client, &date, key, arguments.revision, freshness).await?;
     if rows.is_empty() {
         session.talk.say(format_args!("{} has nothing for {date}", arguments.name));
     }

@@ -1,5 +1,4 @@
 //! That the benchmarks run, and prove what they claim to have done. Their figures are looked at by people, never asserted.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use end_to_end_tests::{
     binaries::binary,

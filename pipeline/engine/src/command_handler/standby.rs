@@ -96,7 +96,8 @@ impl<B: Broker> CommandHandler<B> {
                 answer => break answer?,
             }
         };
-        let record = found.as_ref().map(OutcomeRecord::from_stored).transpose().map_err(JournalError::from)?;
+        let record =
+            found.as_ref().map(OutcomeRecord::from_stored).transpose().map_err(JournalError::from)?;
         Ok(record.map(|record| record.record_id))
     }
 }

@@ -300,6 +300,13 @@ pub const BUGS: &[PlantedBug] = &[
         caught_by: "C11",
         what: "a server that lost its tail is not noticed at a takeover",
     },
+    PlantedBug {
+        name: "index-by-sequence-alone",
+        bug: Bug::Engine(SeededBug::IndexBySequenceAlone),
+        scenario: Scenario::LostTail,
+        caught_by: "C2",
+        what: "the index of ids is not compared with the record that it names last",
+    },
     in_projector(
         "checkpoint-in-other-transaction",
         Bug::Engine(SeededBug::CheckpointInOtherTransaction),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{account::Account, workload::LedgerEntry};
 use crate::{
+    command_handler::Share,
     contract::{
         command::derived_id,
         outcome::{CommandOutcome, Outcome, OutcomeRecord, OutcomeReply, RecordKind},
@@ -25,6 +26,7 @@ pub(super) fn judge(
     broker: &MemoryBroker,
     ledger: &[LedgerEntry],
     metrics: &Metrics,
+    shares: u32,
 ) -> (Vec<String>, Counts) {
     let dump = Dump {
         commands: broker.dump(COMMANDS),
@@ -40,7 +42,8 @@ pub(super) fn judge(
     check_replies(&broker.sent(), &lines, &mut found);
     check_dead_letters(&broker.dump(DEAD_LETTERS), &lines, &mut found);
 
-    let handler = metrics.handler("0of1");
+    let handlers: Vec<_> =
+        (0..shares).map(|index| metrics.handler(&Share { index, of: shares }.name())).collect();
     let fences = records(&dump.outcomes).filter(|record| record.kind == RecordKind::Fence).count();
     let counts = Counts::from([
         ("commands", verification.commands),
@@ -50,8 +53,8 @@ pub(super) fn judge(
         ("dead-lettered", verification.dead_lettered),
         ("commits", verification.commits),
         ("fences", fences as u64),
-        ("conflicts", handler.conflicts.get()),
-        ("unclear appends", handler.unclear_appends.get()),
+        ("conflicts", handlers.iter().map(|handler| handler.conflicts.get()).sum()),
+        ("unclear appends", handlers.iter().map(|handler| handler.unclear_appends.get()).sum()),
         ("replies", broker.sent().len() as u64),
     ]);
     (found, counts)

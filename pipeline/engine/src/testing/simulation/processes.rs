@@ -9,17 +9,22 @@ use super::{
     account::{Account, ClockAccount},
     bugs::Bug,
     sabotage::SabotagedBroker,
-    workload::LedgerEntry,
+    workload::Client,
 };
 use crate::{
     command_handler::{CommandHandler, HandlerError, HandlerSettings, Observed, Share},
+    contract::dead_letter::cause_chain,
     decider::AggregateRegistry,
     health::Readiness,
     id_index::IdIndex,
     metrics::Metrics,
     shutdown::Shutdown,
     state_snapshots::StateSnapshots,
-    testing::{dice::Dice, memory_broker::MemoryBroker},
+    testing::{
+        crash_storage::{CrashStorage, Survivors},
+        dice::Dice,
+        memory_broker::MemoryBroker,
+    },
 };
 
 /// How long a silent handler keeps its turn.
@@ -55,6 +60,7 @@ impl Disturbance {
 /// A process of the command handler.
 struct Process {
     connection: MemoryBroker,
+    disk: CrashStorage,
     shutdown: Shutdown,
     task: JoinHandle<Result<(), HandlerError>>,
 }
@@ -67,8 +73,10 @@ pub(super) struct Processes {
     dice: Dice,
     metrics: Metrics,
     slots: Vec<Option<Process>>,
-    /// What each slot's disk holds.
-    disks: Vec<Option<StateSnapshots>>,
+    /// What each slot's disk holds: its index of ids,
+    indices: Vec<Vec<u8>>,
+    /// and its snapshots.
+    snapshots: Vec<Option<StateSnapshots>>,
     runs: u64,
     violations: Vec<String>,
 }
@@ -76,7 +84,8 @@ pub(super) struct Processes {
 impl Processes {
     pub(super) fn new(broker: MemoryBroker, shape: RunShape, bug: Option<Bug>, dice: Dice) -> Self {
         let slots = (0..shape.handlers).map(|_| None).collect();
-        let disks = (0..shape.handlers).map(|_| None).collect();
+        let indices = vec![Vec::new(); shape.handlers];
+        let snapshots = (0..shape.handlers).map(|_| None).collect();
         Self {
             broker,
             shape,
@@ -84,7 +93,8 @@ impl Processes {
             dice,
             metrics: Metrics::new(),
             slots,
-            disks,
+            indices,
+            snapshots,
             runs: 0,
             violations: Vec::new(),
         }
@@ -94,17 +104,32 @@ impl Processes {
         &self.metrics
     }
 
-    /// Starts a handler in `slot`: its index of ids is gone, its snapshots are those of the handler before or gone too.
+    /// The share that the handler in `slot` works on.
+    fn share(&self, slot: usize) -> Share {
+        let of = self.shape.shares;
+        Share { index: u32::try_from(slot).unwrap_or(0) % of, of }
+    }
+
+    /// Starts a handler in `slot`, with what the one before left on its disk. The snapshots may be gone.
     pub(super) fn start(&mut self, slot: usize) {
         self.runs += 1;
         let connection = self.broker.connect();
+        let share = self.share(slot);
         let settings = HandlerSettings {
             name: format!("command-handler-{slot}"),
-            share: Share::ALL,
+            share,
             round_max: self.shape.round_max,
             cache: self.shape.cache,
             append_strategy: self.shape.append_strategy,
             lease_time_to_live: LEASE_TIME_TO_LIVE,
+        };
+        let disk = CrashStorage::new(self.indices.get(slot).cloned().unwrap_or_default(), None);
+        let index = match IdIndex::with_backend(disk.clone()) {
+            Ok(index) => index,
+            Err(error) => {
+                self.violations.push(format!("the index of ids does not open: {}", cause_chain(&error)));
+                return;
+            }
         };
         let registry = match self.bug {
             Some(Bug::DecidedByWallClock) => AggregateRegistry::new().with::<ClockAccount>(),
@@ -115,23 +140,23 @@ impl Processes {
             registry,
             settings,
             &format!("run-{}", self.runs),
-            IdIndex::in_memory().expect("an index in memory needs no file"),
+            index,
             self.snapshots(slot),
-            Observed::new(&self.metrics, &Readiness::new(), Share::ALL),
+            Observed::new(&self.metrics, &Readiness::new(), share),
         );
         let shutdown = Shutdown::new();
         let stop = shutdown.clone();
         let task = tokio::spawn(async move { handler.run(stop).await });
         if let Some(place) = self.slots.get_mut(slot) {
-            *place = Some(Process { connection, shutdown, task });
+            *place = Some(Process { connection, disk, shutdown, task });
         }
     }
 
     fn snapshots(&mut self, slot: usize) -> StateSnapshots {
-        let kept = self.disks.get_mut(slot).and_then(Option::take).filter(|_| self.dice.chance(0.5));
+        let kept = self.snapshots.get_mut(slot).and_then(Option::take).filter(|_| self.dice.chance(0.5));
         let snapshots =
             kept.unwrap_or_else(|| StateSnapshots::in_memory().expect("snapshots in memory need no file"));
-        if let Some(disk) = self.disks.get_mut(slot) {
+        if let Some(disk) = self.snapshots.get_mut(slot) {
             *disk = Some(snapshots.clone());
         }
         snapshots
@@ -142,6 +167,18 @@ impl Processes {
         if let Some(process) = self.slots.get_mut(slot).and_then(Option::take) {
             process.connection.kill();
             process.task.abort();
+            self.leave(slot, &process.disk);
+        }
+    }
+
+    /// The index of ids stays behind; when the machine has gone too, without some of what was not synced.
+    fn leave(&mut self, slot: usize, disk: &CrashStorage) {
+        let survivors = match self.dice.below(3) {
+            0 => Survivors::Some { seed: self.dice.bits() },
+            _ => Survivors::All,
+        };
+        if let Some(image) = self.indices.get_mut(slot) {
+            *image = disk.after_power_cut(survivors);
         }
     }
 
@@ -157,25 +194,32 @@ impl Processes {
             else {
                 continue;
             };
+            let disk = process.disk.clone();
             self.violations.extend(why_ended(process).await);
+            self.leave(slot, &disk);
         }
     }
 
-    /// All continue, then some die for good; at least one is there.
+    /// All continue, then some die for good; at least one is there for each share.
     pub(super) async fn settle_down(&mut self, dice: &mut Dice) {
         self.reap().await;
+        let shares = usize::try_from(self.shape.shares).unwrap_or(1);
         let last = usize::try_from(dice.below(self.slots.len() as u64)).unwrap_or(0);
+        let stays = |slot: usize| (slot + self.slots.len() - last) % self.slots.len() < shares;
+        let staying: Vec<usize> = (0..self.slots.len()).filter(|&slot| stays(slot)).collect();
         for slot in 0..self.slots.len() {
             if let Some(process) = self.get(slot) {
                 process.connection.thaw();
             }
-            if slot != last && dice.chance(0.5) {
+            if !staying.contains(&slot) && dice.chance(0.5) {
                 self.kill(slot);
             }
         }
-        if self.get(last).is_none_or(|process| process.shutdown.is_requested()) {
-            self.kill(last);
-            self.start(last);
+        for slot in staying {
+            if self.get(slot).is_none_or(|process| process.shutdown.is_requested()) {
+                self.kill(slot);
+                self.start(slot);
+            }
         }
     }
 
@@ -189,6 +233,7 @@ impl Processes {
                 self.violations.push(format!("C10 progress: the handler in slot {slot} does not end"));
                 process.task.abort();
             }
+            self.leave(slot, &process.disk);
         }
         std::mem::take(&mut self.violations)
     }
@@ -218,7 +263,7 @@ async fn why_ended(process: Process) -> Option<String> {
         Ok(Ok(())) if process.shutdown.is_requested() => None,
         Ok(Ok(())) => Some("C10 progress: a handler ended although nobody asked it to".into()),
         Ok(Err(error)) => {
-            let chain = crate::contract::dead_letter::cause_chain(&error);
+            let chain = cause_chain(&error);
             Some(format!("C10 progress: a handler gave up: {chain}"))
         }
         Err(error) => Some(format!("a handler panicked: {error}")),
@@ -228,11 +273,11 @@ async fn why_ended(process: Process) -> Option<String> {
 /// Disturbs the processes until the client has sent everything, and a little longer.
 pub(super) async fn chaos(
     processes: &mut Processes,
-    client: impl Future<Output = Vec<LedgerEntry>> + Send + 'static,
+    client: Client,
     shape: &RunShape,
     mut dice: Dice,
-) -> Vec<LedgerEntry> {
-    let client = tokio::spawn(client);
+) -> Client {
+    let client = tokio::spawn(client.run());
     let mut rounds_after = dice.below(6);
     while !client.is_finished() || rounds_after > 0 {
         let pause = dice.time(shape.chaos_pause * 2);

@@ -91,7 +91,7 @@ impl Shape {
             commits: dice.between(5, 60),
             accounts: *dice.pick(&[1, 3, 10]),
             pause: Duration::from_millis(*dice.pick(&[0, 20, 600])),
-            chaos_pause: Duration::from_millis(*dice.pick(&[50, 400, 3_000])),
+            chaos_pause: Duration::from_millis(*dice.pick(&[200, 1_000, 5_000])),
             batch_max: *dice.pick(&[1, 3, 100]),
             durable_interval: Duration::from_millis(*dice.pick(&[0, 100, 1_000])),
             disk_fails: *dice.pick(&[0.0, 0.0, 0.5]),

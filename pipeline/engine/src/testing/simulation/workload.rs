@@ -32,6 +32,8 @@ pub(super) struct Client {
     dice: Dice,
     commands: usize,
     accounts: u64,
+    /// Whether an id may come again on another account. Several shares do not learn of each other's ids in time.
+    ids_move: bool,
     bursts: f64,
     pause: Duration,
     /// Everything with an id that was sent, to be sent again.
@@ -46,6 +48,7 @@ impl Client {
             dice,
             commands: shape.commands,
             accounts: shape.accounts,
+            ids_move: shape.shares == 1,
             bursts: shape.bursts,
             pause: shape.command_pause,
             sent: Vec::new(),
@@ -53,8 +56,13 @@ impl Client {
         }
     }
 
-    /// Sends all commands, waiting for each acknowledgement, and gives the ledger back.
-    pub(super) async fn run(mut self) -> Vec<LedgerEntry> {
+    /// What was acknowledged so far.
+    pub(super) fn ledger(&self) -> &[LedgerEntry] {
+        &self.ledger
+    }
+
+    /// Sends all commands, waiting for each acknowledgement. It can be run again.
+    pub(super) async fn run(mut self) -> Self {
         let mut left = self.commands;
         while left > 0 {
             if self.dice.chance(self.bursts) {
@@ -68,7 +76,7 @@ impl Client {
             let pause = self.dice.time(longest);
             tokio::time::sleep(pause).await;
         }
-        self.ledger
+        self
     }
 
     async fn send(&mut self, command: NewMessage) {
@@ -166,7 +174,9 @@ impl Client {
         let mut message = self.dice.pick(&self.sent).clone();
         if self.dice.chance(0.3) {
             let (command, body) = self.request();
-            message.subject = format!("cmd.bank.account.{}.{command}", self.account());
+            let own = message.subject.split('.').nth(3).unwrap_or_default().to_owned();
+            let account = if self.ids_move { self.account() } else { own };
+            message.subject = format!("cmd.bank.account.{account}.{command}");
             message.payload = Bytes::from(body);
         }
         message

@@ -8,8 +8,12 @@
 
 mod allow_lists;
 mod chart;
+mod compose;
+mod container;
 mod helm_chart;
+mod load;
 mod permission_matrix;
+mod pods;
 mod process;
 mod production_server;
 mod stages_with_least_privilege;

@@ -60,14 +60,19 @@ impl Process {
         status.unwrap().code().unwrap_or_else(|| panic!("{} was killed", self.name))
     }
 
+    /// Fails when it has ended.
+    pub(crate) fn expect_running(&mut self) {
+        if let Some(status) = self.child.try_wait().unwrap() {
+            panic!("{} ended ({status}): {}", self.name, self.log());
+        }
+    }
+
     /// Waits until a health path answers 200.
     pub(crate) async fn healthy(&mut self, address: &str, path: &str) {
         let mut last = String::new();
         let found = async {
             loop {
-                if let Some(status) = self.child.try_wait().unwrap() {
-                    panic!("{} ended ({status}): {}", self.name, self.log());
-                }
+                self.expect_running();
                 last = get(address, path).await.unwrap_or_else(|error| error.to_string());
                 if last.starts_with("HTTP/1.1 200") {
                     return;

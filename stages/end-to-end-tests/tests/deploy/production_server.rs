@@ -43,16 +43,20 @@ pub(crate) fn passwords_file() -> String {
         .concat()
 }
 
-/// Copies the server's configuration into a folder, with passwords beside it and the store inside; answers the main file's
-/// path. The store is the only line that differs: the server refuses a flag for what the file says.
+/// Copies the server's configuration into a folder, with the passwords of the tests beside it and the store inside; answers
+/// the main file's path. The store is the only line that differs: the server refuses a flag for what the file says.
 pub(crate) fn copy_configuration(folder: &Path) -> PathBuf {
+    copy_configuration_with(folder, &passwords_file())
+}
+
+fn copy_configuration_with(folder: &Path, passwords: &str) -> PathBuf {
     let config = repository().join("config");
     let main = fs::read_to_string(config.join("nats-server.conf")).unwrap();
     assert_eq!(main.matches(STORE).count(), 1, "{STORE}");
     let own = format!("store_dir: \"{}\"", folder.join("store").display());
     fs::write(folder.join("nats-server.conf"), main.replace(STORE, &own)).unwrap();
     fs::copy(config.join("nats-accounts.conf"), folder.join("nats-accounts.conf")).unwrap();
-    fs::write(folder.join("nats-passwords.conf"), passwords_file()).unwrap();
+    fs::write(folder.join("nats-passwords.conf"), passwords).unwrap();
     folder.join("nats-server.conf")
 }
 
@@ -61,11 +65,25 @@ pub(crate) struct ProductionServer {
     _child: Child,
     folder: TempDir,
     pub(crate) port: u16,
+    /// Of each user, as `<user>.password`, where they are not those of the tests.
+    passwords: Option<PathBuf>,
 }
 
 impl ProductionServer {
     /// Starts it.
     pub(crate) async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    /// Starts it with the passwords that make-passwords.sh has made in a folder.
+    pub(crate) async fn start_with_passwords(folder: &Path) -> Self {
+        Self::start_with(Some(folder.to_owned())).await
+    }
+
+    async fn start_with(passwords: Option<PathBuf>) -> Self {
+        let text = passwords.as_ref().map_or_else(passwords_file, |folder| {
+            fs::read_to_string(folder.join("nats-passwords.conf")).unwrap()
+        });
         let program = program().await.path;
         for _ in 0..START_TRIES {
             let folder = TempDir::new().unwrap();
@@ -73,7 +91,7 @@ impl ProductionServer {
             let log = fs::File::create(folder.path().join("log")).unwrap();
             let mut child = Command::new(&program)
                 .arg("--config")
-                .arg(copy_configuration(folder.path()))
+                .arg(copy_configuration_with(folder.path(), &text))
                 .args(["--addr", "127.0.0.1", "--port", &port.to_string()])
                 .args(["--http_port", &monitoring.to_string()])
                 .stdin(Stdio::null())
@@ -85,7 +103,7 @@ impl ProductionServer {
             tokio::select! {
                 ready = wait_until_ready(port) => {
                     ready.unwrap();
-                    return Self { _child: child, folder, port };
+                    return Self { _child: child, folder, port, passwords };
                 }
                 status = child.wait() => {
                     let log = fs::read_to_string(folder.path().join("log")).unwrap();
@@ -116,7 +134,11 @@ impl ProductionServer {
             "publisher" => "_INBOX.publisher".to_owned(),
             stage => format!("_INBOX_{stage}"),
         };
-        ConnectOptions::with_user_and_password(user.to_owned(), password(user))
+        let password = match &self.passwords {
+            Some(folder) => fs::read_to_string(folder.join(format!("{user}.password"))).unwrap(),
+            None => password(user),
+        };
+        ConnectOptions::with_user_and_password(user.to_owned(), password)
             .custom_inbox_prefix(inbox)
             .connection_timeout(Duration::from_secs(30))
             .connect(self.url())

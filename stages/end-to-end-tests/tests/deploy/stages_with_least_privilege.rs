@@ -46,8 +46,14 @@ pub(crate) fn stage(name: &str, server: &ProductionServer, folder: &Path) -> Com
     command
 }
 
-async fn millstream(user: &str, server: &ProductionServer, folder: &TempDir, arguments: &[&str]) -> Ended {
-    let mut command = command_as(user, "millstream", server, folder.path());
+/// `millstream` as a user of the server, to its end.
+pub(crate) async fn millstream(
+    user: &str,
+    server: &ProductionServer,
+    folder: &Path,
+    arguments: &[&str],
+) -> Ended {
+    let mut command = command_as(user, "millstream", server, folder);
     command.args(arguments);
     program::run(command, b"").await
 }
@@ -117,7 +123,7 @@ async fn check_asks_every_stage_as_its_own_user() {
 async fn setup_makes_the_streams_and_a_command_becomes_rows_and_a_report() {
     let server = ProductionServer::start().await;
     let folder = TempDir::new().unwrap();
-    let made = millstream("setup", &server, &folder, &["setup"]).await.expect_success("setup").stdout;
+    let made = millstream("setup", &server, folder.path(), &["setup"]).await.expect_success("setup").stdout;
     assert_eq!(made.matches(": created").count(), 7, "{made}");
 
     let mut stages = Vec::new();
@@ -131,12 +137,13 @@ async fn setup_makes_the_streams_and_a_command_becomes_rows_and_a_report() {
     }
     let send = |address: [&'static str; 4], body: &'static str| {
         let arguments = ["send"].into_iter().chain(address).chain([body]).collect::<Vec<_>>();
-        let (server, folder) = (&server, &folder);
+        let (server, folder) = (&server, folder.path());
         async move { millstream("operator", server, folder, &arguments).await.expect_success("send") }
     };
     send(["retail", "product", "tea", "register"], r#"{"name":"Tea","supplier":"acme"}"#).await;
     until("the product has its row", async || {
-        let row = millstream("operator", &server, &folder, &["query", "retail", "product", "tea"]).await;
+        let row =
+            millstream("operator", &server, folder.path(), &["query", "retail", "product", "tea"]).await;
         row.stdout.contains("acme").then_some(())
     })
     .await;

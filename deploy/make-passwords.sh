@@ -1,0 +1,23 @@
+#!/bin/sh
+# Makes a password for each NATS user, once: <user>.password for the clients, nats-passwords.conf for the server.
+#   deploy/make-passwords.sh FOLDER
+# What is there is kept: run it again after a new user has come. With the nats CLI at hand the server's file holds hashes.
+set -eu
+umask 077
+folder="${1:?usage: make-passwords.sh FOLDER}"
+mkdir -p "$folder"
+: > "$folder/nats-passwords.conf.new"
+for user in command-handler projector reporter setup publisher operator; do
+    file="$folder/$user.password"
+    [ -s "$file" ] || od -An -N24 -tx1 /dev/urandom | tr -d ' \n' > "$file"
+    # The containers' users read it.
+    chmod 644 "$file"
+    secret="$(cat "$file")"
+    if command -v nats > /dev/null; then
+        secret="$(nats server passwd --pass "$secret")"
+    fi
+    name="$(printf %s "$user" | tr 'a-z-' 'A-Z_')"
+    printf '%s_PASSWORD: "%s"\n' "$name" "$secret" >> "$folder/nats-passwords.conf.new"
+done
+mv "$folder/nats-passwords.conf.new" "$folder/nats-passwords.conf"
+chmod 644 "$folder/nats-passwords.conf"

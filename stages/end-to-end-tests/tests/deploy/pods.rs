@@ -227,8 +227,12 @@ async fn what_is_rendered_runs_and_ends_within_its_grace_period_under_load() {
 /// As a StatefulSet's rolling update: from the highest number down, each pod ready before the next one goes.
 #[tokio::test]
 async fn a_rolling_restart_under_load_loses_nothing() {
-    let two =
-        ["stages.command-handler.replicas=2", "stages.projector.replicas=2", "stages.reporter.replicas=2"];
+    let two = [
+        "stages.command-handler.replicas=2",
+        "stages.process-manager.replicas=2",
+        "stages.projector.replicas=2",
+        "stages.reporter.replicas=2",
+    ];
     let Some(cluster) = Cluster::install(&two).await else { return };
     let pods = cluster.start_all().await;
     let load = Load::start(&cluster.server).await;

@@ -4,7 +4,9 @@ go 1.26
 
 tool helm.sh/helm/v3/cmd/helm
 
-require github.com/prometheus/client_golang v1.23.2
+require (
+	github.com/prometheus/client_golang v1.23.2
+)
 
 require (
 	dario.cat/mergo v1.0.1 // indirect

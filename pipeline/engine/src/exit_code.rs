@@ -178,8 +178,9 @@ impl Failure for crate::command_handler::HandlerError {
 impl Failure for crate::id_index::IdIndexError {
     fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Open { source, .. } => of_database_error(source),
-            Self::Storage(_) => ExitCode::InputOutput,
+            Self::InUse { .. } => ExitCode::AlreadyRunning,
+            Self::NotWritable { .. } => ExitCode::CannotCreate,
+            Self::DiskFull(_) | Self::Open { .. } | Self::Storage(_) => ExitCode::InputOutput,
         }
     }
 }

@@ -20,6 +20,8 @@ use crate::metrics::Metrics;
 pub struct Readiness {
     /// By name; the reason why it does not hold, if it does not.
     conditions: Arc<Mutex<BTreeMap<String, Option<String>>>>,
+    /// What holds once the first condition is added through this clone.
+    joining: Option<String>,
 }
 
 impl Readiness {
@@ -34,7 +36,17 @@ impl Readiness {
     pub fn condition(&self, name: &str) -> Condition {
         let condition = Condition { readiness: self.clone(), name: name.to_owned() };
         condition.fails("starting");
+        if let Some(joining) = &self.joining {
+            self.state().insert(joining.clone(), None);
+        }
         condition
+    }
+
+    /// The same for a part of the process that adds its conditions later: until it adds the first, `name` does not hold.
+    #[must_use]
+    pub fn until_joined(&self, name: &str) -> Self {
+        let _starting = self.condition(name);
+        Self { conditions: Arc::clone(&self.conditions), joining: Some(name.to_owned()) }
     }
 
     /// Why the process is not ready, one line a condition; empty when it is.

@@ -6,6 +6,7 @@
 
 use std::{
     collections::HashMap,
+    io,
     path::Path,
     sync::{Arc, Mutex, MutexGuard},
 };
@@ -30,8 +31,30 @@ const FLUSH_AT: usize = 16_384;
 /// Why the index cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum IdIndexError {
+    /// Another process has the file open.
+    #[error(
+        "the id index {path} is in use by another process: give each process its own data_directory, or stop the other one"
+    )]
+    InUse {
+        /// Its path.
+        path: String,
+    },
+    /// The file may not be written.
+    #[error(
+        "the id index {path} cannot be written: check who owns data_directory and whether it is mounted read-only"
+    )]
+    NotWritable {
+        /// Its path.
+        path: String,
+        /// The system's words.
+        #[source]
+        source: io::Error,
+    },
+    /// There is no space.
+    #[error("no space left for the id index: free some, then start again; nothing is lost")]
+    DiskFull(#[source] io::Error),
     /// The file cannot be opened.
-    #[error("the id index {path} cannot be opened")]
+    #[error("the id index {path} cannot be opened; it may be deleted, it is read again from OUTCOMES")]
     Open {
         /// Its path.
         path: String,
@@ -40,14 +63,42 @@ pub enum IdIndexError {
         source: Box<redb::DatabaseError>,
     },
     /// Reading or writing failed.
-    #[error("the id index cannot be read or written")]
+    #[error("the id index cannot be read or written; it may be deleted, it is read again from OUTCOMES")]
     Storage(#[source] Box<redb::Error>),
 }
 
 impl<E: Into<redb::Error>> From<E> for IdIndexError {
     fn from(error: E) -> Self {
-        Self::Storage(Box::new(error.into()))
+        match error.into() {
+            redb::Error::Io(source) if is_full(&source) => Self::DiskFull(source),
+            other => Self::Storage(Box::new(other)),
+        }
     }
+}
+
+impl IdIndexError {
+    fn from_open(path: &Path, error: redb::DatabaseError) -> Self {
+        let path = path.display().to_string();
+        match error {
+            redb::DatabaseError::DatabaseAlreadyOpen => Self::InUse { path },
+            redb::DatabaseError::Storage(redb::StorageError::Io(source)) if is_full(&source) => {
+                Self::DiskFull(source)
+            }
+            redb::DatabaseError::Storage(redb::StorageError::Io(source))
+                if matches!(
+                    source.kind(),
+                    io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+                ) =>
+            {
+                Self::NotWritable { path, source }
+            }
+            other => Self::Open { path, source: Box::new(other) },
+        }
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// What an id was used for.
@@ -81,12 +132,9 @@ impl IdIndex {
     /// Opens or makes the index file.
     ///
     /// # Errors
-    /// [`IdIndexError::Open`], also when another process owns the file.
+    /// [`IdIndexError`], by what there is to do about it.
     pub fn open(path: &Path) -> Result<Self, IdIndexError> {
-        let database = Database::create(path).map_err(|source| IdIndexError::Open {
-            path: path.display().to_string(),
-            source: Box::new(source),
-        })?;
+        let database = Database::create(path).map_err(|error| IdIndexError::from_open(path, error))?;
         Self::with_database(database)
     }
 

@@ -14,7 +14,7 @@ use crate::health::{Readiness, serve};
 use crate::metrics::Metrics;
 use crate::nats_broker::NatsBroker;
 use crate::shutdown::{Shutdown, within_limit};
-use crate::stage_check::check_stage;
+use crate::stage_check::{check_stage, verify_streams};
 use crate::stage_needs::stage_needs;
 use crate::status_service::{ObservedProcess, StatusService, StatusServiceError};
 use crate::telemetry;
@@ -194,6 +194,8 @@ where
     let process = process_name(identity.name, &instance);
     telemetry::initialise(&config.telemetry, identity.name, &instance);
     let (metrics, readiness, shutdown) = (Metrics::new(), Readiness::new(), Shutdown::new());
+    // Nobody may see a stage as ready that has not said yet what it needs.
+    let joining = readiness.until_joined("stage");
     metrics.identify(identity.name, &instance, identity.version);
     shutdown.on_signals().map_err(|source| StartError { what: "the handler of signals", source })?;
     tracing::info!(process, version = identity.version, "starting");
@@ -224,8 +226,12 @@ where
         metrics: metrics.clone(),
     };
     let status = StatusService::start(&client, shown).await?;
+    if let Some(needs) = stage_needs(identity.name, "") {
+        verify_streams(&client, config.nats.jetstream_domain.as_deref(), &needs).await?;
+    }
     let broker = NatsBroker::new(client, config.nats.jetstream_domain.as_deref());
-    let runtime = StageRuntime { identity, process, broker, metrics, readiness, shutdown: shutdown.clone() };
+    let runtime =
+        StageRuntime { identity, process, broker, metrics, readiness: joining, shutdown: shutdown.clone() };
     let ended = within_limit(&shutdown, limit, run(config, runtime)).await;
     status.stop().await;
     match ended {

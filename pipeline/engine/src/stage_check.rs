@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     connection::{ClientIdentity, ConnectError, ConnectionMonitor, ConnectionSettings, connect},
-    exit_code::{ExitCode, one_line},
+    exit_code::{ExitCode, Failure, one_line},
     nats_server::{VERSION_MIN, Version},
     provision::{ProvisionOptions, StreamFinding, StreamPresence, verify},
     stage_needs::StageNeeds,
@@ -72,10 +72,7 @@ pub async fn check_stage(
     let client = connect(settings, identity, &monitor).await?;
     let domain = settings.jetstream_domain.as_deref();
     let api = domain.map_or_else(|| "$JS.API".to_owned(), |domain| format!("$JS.{domain}.API"));
-    let jetstream = match domain {
-        Some(domain) => jetstream::with_domain(client.clone(), domain),
-        None => jetstream::new(client.clone()),
-    };
+    let jetstream = context(&client, domain);
     let subscriptions = subscribe(&client, needs).await;
     let mut checks = vec![check_version(&client)];
     checks.extend(check_streams(&jetstream, needs, &api, &client, &violations).await);
@@ -88,6 +85,50 @@ pub async fn check_stage(
     drop(subscriptions);
     checks.extend(needs.listens.iter().map(|subject| judge_subscription(subject, &violations)));
     Ok(checks)
+}
+
+/// Streams that are missing or not as a stage needs them.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct StreamsUnusable(String);
+
+impl Failure for StreamsUnusable {
+    fn exit_code(&self) -> ExitCode {
+        ExitCode::Configuration
+    }
+}
+
+/// Looks at the streams before a stage begins its work. What cannot be looked at now, because the server is busy or forbids it, is
+/// left to the stage: it says so itself.
+///
+/// # Errors
+/// [`StreamsUnusable`], with what to do, in one line for all of them.
+pub(crate) async fn verify_streams(
+    client: &Client,
+    domain: Option<&str>,
+    needs: &StageNeeds,
+) -> Result<(), StreamsUnusable> {
+    let jetstream = &context(client, domain);
+    let mut wrong = Vec::new();
+    for stream in &needs.streams {
+        match verify(jetstream, &ProvisionOptions::default(), &[stream]).await {
+            Ok(findings) => wrong.extend(findings.iter().filter_map(|found| {
+                let Trouble { sentence, .. } = judge(found).err()?;
+                // A difference names its stream itself.
+                let rest = sentence.strip_prefix(&format!("{stream}: ")).unwrap_or(&sentence);
+                Some(format!("stream {stream}: {rest}"))
+            })),
+            Err(error) => tracing::warn!(stream, error = one_line(&error), "cannot look at the stream yet"),
+        }
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(StreamsUnusable(wrong.join("; "))) }
+}
+
+fn context(client: &Client, domain: Option<&str>) -> jetstream::Context {
+    match domain {
+        Some(domain) => jetstream::with_domain(client.clone(), domain),
+        None => jetstream::new(client.clone()),
+    }
 }
 
 /// What the server forbade on this connection.

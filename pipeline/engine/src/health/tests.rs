@@ -37,6 +37,19 @@ async fn readiness_tells_each_reason_until_all_conditions_hold() {
     assert_eq!(get_path(address, "/readyz").await, (200, "ready\n".to_owned()));
 }
 
+/// A stage was seen as ready before it had opened its file: it had not added its conditions yet.
+#[test]
+fn nothing_is_ready_until_who_joins_later_has_added_a_condition() {
+    let readiness = Readiness::new();
+    let joining = readiness.until_joined("stage");
+    readiness.condition("nats").holds();
+    assert_eq!(readiness.reasons(), ["stage: starting"]);
+    let views = joining.condition("views");
+    assert_eq!(readiness.reasons(), ["views: starting"]);
+    views.holds();
+    assert!(readiness.reasons().is_empty());
+}
+
 #[tokio::test]
 async fn a_process_without_its_server_is_alive() {
     let (address, readiness, _) = served().await;

@@ -21,7 +21,9 @@ const META: TableDefinition<&str, &str> = TableDefinition::new("meta");
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
     /// The file cannot be opened.
-    #[error("the file of snapshots {path} cannot be opened")]
+    #[error(
+        "the file of snapshots {path} cannot be opened; it may be deleted, states are read again from EVENTS"
+    )]
     Open {
         /// Its path.
         path: String,

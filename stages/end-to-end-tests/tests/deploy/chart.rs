@@ -144,7 +144,7 @@ fn the_nats_chart_is_called_with_the_production_settings() {
     assert_eq!(values["container"]["merge"]["volumeMounts"][0]["mountPath"], "/etc/millstream");
     let accounts = fs::read_to_string(repository().join("config/nats-accounts.conf")).unwrap();
     let shipped = text(&find("millstream-nats-accounts")["data"]["nats-accounts.conf"]).trim();
-    assert_eq!(shipped, accounts.trim(), "copy config/nats-accounts.conf to deploy/helm/millstream/files/");
+    assert_eq!(shipped, accounts.trim(), "files/nats-accounts.conf leads to config/");
     let setup = objects.iter().find(|object| object["kind"] == "Job").unwrap();
     assert_eq!(
         setup["metadata"]["annotations"],

@@ -4,6 +4,8 @@
 //! answers. While a record is under way, the rounds settled meanwhile gather in the next. The lease only says who may
 //! try; what is right is decided by expectations alone ([`crate::outcome_journal`], [`crate::settlement`]).
 
+mod first_start;
+mod purge;
 mod recorder;
 mod standby;
 
@@ -12,6 +14,7 @@ use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 use jiff::Timestamp;
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
+pub use self::purge::PurgeSettings;
 use crate::{
     broker::{Broker, BrokerError, ReadError, ReaderConfig, StreamReader, StreamState},
     command_handler::recorder::{Recorder, SettledRound},
@@ -85,6 +88,8 @@ pub struct HandlerSettings {
     pub append_strategy: AppendStrategy,
     /// How long a silent handler keeps its turn.
     pub lease_time_to_live: Duration,
+    /// What is purged while it is active; nothing when absent.
+    pub purge: Option<PurgeSettings>,
 }
 
 /// Where a handler tells what it does.
@@ -146,6 +151,16 @@ pub enum HandlerError {
         last: u64,
         /// What the journal names.
         named: u64,
+    },
+    /// There is no journal, and COMMANDS is not the stream whose positions EVENTS names.
+    #[error(
+        "OUTCOMES holds no record, but the commits of EVENTS name positions of another COMMANDS up to {highest}, and this one begins at {first}: its commands could be taken for those; restore COMMANDS and OUTCOMES from a backup, or delete both and run `millstream setup`, which makes COMMANDS begin behind {highest}"
+    )]
+    NoJournal {
+        /// Highest position that EVENTS names.
+        highest: u64,
+        /// First sequence of COMMANDS.
+        first: u64,
     },
 }
 
@@ -260,6 +275,10 @@ impl<B: Broker> CommandHandler<B> {
         tracing::info!(share = self.settings.share.name(), after = journal.cursor(), "active");
         self.observed.metrics.active.set(1);
         self.observed.metrics.takeovers.inc();
+        if let Some(settings) = self.settings.purge {
+            let (broker, index) = (self.broker.clone(), self.index.clone());
+            tasks.spawn(purge::run(broker, index, self.settings.share, settings));
+        }
         let (rounds_out, rounds) = mpsc::channel(ROUNDS_AHEAD);
         let (settled, settled_in) = mpsc::channel(ROUNDS_UNRECORDED);
         tasks.spawn(read_ahead(
@@ -302,9 +321,17 @@ impl<B: Broker> CommandHandler<B> {
             commands: commands.generation.as_str().into(),
             events: events.generation.as_str().into(),
         };
-        let journal =
-            OutcomeJournal::take_over(self.broker.clone(), &share.name(), generations, self.ids.clone())
-                .await?;
+        let (broker, name, ids) = (&self.broker, share.name(), &self.ids);
+        let take_over = |may_begin| {
+            OutcomeJournal::take_over(broker.clone(), &name, generations.clone(), ids.clone(), may_begin)
+        };
+        let journal = match take_over(events.last_sequence == 0).await {
+            Err(JournalError::NothingRecorded { .. }) => {
+                first_start::check(broker, ids, &commands, &events).await?;
+                take_over(true).await?
+            }
+            journal => journal?,
+        };
         let named = [(COMMANDS, journal.cursor()), (EVENTS, journal.events_through())];
         for (stream, named) in named {
             let last = state_of(&self.broker, &self.ids, stream).await?.last_sequence;

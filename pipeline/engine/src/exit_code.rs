@@ -165,12 +165,16 @@ impl Failure for crate::command_handler::HandlerError {
         match self {
             Self::Journal(JournalError::Broker(error)) | Self::Broker(error) => error.exit_code(),
             Self::Journal(JournalError::LostTurn { .. } | JournalError::Refused { .. }) => ExitCode::Software,
-            Self::Journal(JournalError::OtherGeneration { .. } | JournalError::Record(_)) => ExitCode::Data,
+            Self::Journal(
+                JournalError::OtherGeneration { .. }
+                | JournalError::NothingRecorded { .. }
+                | JournalError::Record(_),
+            ) => ExitCode::Data,
             Self::Settle(SettleError::Broker(error)) => error.exit_code(),
             Self::Settle(SettleError::Index(error)) | Self::Index(error) => error.exit_code(),
             Self::Snapshots(error) => error.exit_code(),
             Self::Read(error) => error.exit_code(),
-            Self::LostTail { .. } => ExitCode::Data,
+            Self::LostTail { .. } | Self::NoJournal { .. } => ExitCode::Data,
         }
     }
 }

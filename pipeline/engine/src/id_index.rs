@@ -27,6 +27,8 @@ const IDS: TableDefinition<&[u8; 16], (u64, u64, &[u8])> = TableDefinition::new(
 const META: TableDefinition<&str, &str> = TableDefinition::new("meta");
 /// Entries in memory after which [`IdIndex::flush_due`] says so.
 const FLUSH_AT: usize = 16_384;
+/// Ids forgotten in one transaction.
+const FORGET_AT_ONCE: usize = 4096;
 
 /// Why the index cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -119,6 +121,8 @@ struct Memory {
     through: u64,
     /// The id of the record at `through`; empty when there is none.
     record_id: Arc<str>,
+    /// [`IdIndex::forget_before`] was done up to here.
+    forgotten_before: u64,
 }
 
 /// The ids of one share. Shared between the deciding loop and the journal's.
@@ -299,21 +303,64 @@ impl IdIndex {
         Ok(())
     }
 
-    /// Forgets ids whose record stands before `first_sequence` of OUTCOMES. Blocking; reads the whole file.
+    /// Forgets ids whose record stands before `first_sequence` of OUTCOMES. Blocking; reads the whole file, unless it was asked
+    /// for the same before, and writes in pieces, so that a flush never waits long.
     ///
     /// # Errors
-    /// [`IdIndexError::Storage`].
+    /// [`IdIndexError::Storage`]; asked again it goes on.
     pub fn forget_before(&self, first_sequence: u64) -> Result<u64, IdIndexError> {
-        let write = self.database.begin_write()?;
-        let mut forgotten = 0;
-        write.open_table(IDS)?.retain(|_, (_, sequence, _)| {
-            let keep = sequence >= first_sequence;
-            forgotten += u64::from(!keep);
-            keep
-        })?;
-        write.commit()?;
-        self.memory().recorded.retain(|_, (sequence, _)| *sequence >= first_sequence);
+        let mut forgotten = {
+            let mut memory = self.memory();
+            if memory.forgotten_before >= first_sequence {
+                return Ok(0);
+            }
+            let before = memory.recorded.len();
+            memory.recorded.retain(|_, (sequence, _)| *sequence >= first_sequence);
+            (before - memory.recorded.len()) as u64
+        };
+        let mut next = [0; 16];
+        loop {
+            let (expired, more) = self.expired(first_sequence, next)?;
+            let write = self.database.begin_write()?;
+            {
+                let mut ids = write.open_table(IDS)?;
+                for hash in &expired {
+                    // Used anew meanwhile, it is not expired any more.
+                    let gone = ids.get(hash)?.is_some_and(|value| value.value().1 < first_sequence);
+                    if gone {
+                        ids.remove(hash)?;
+                        forgotten += 1;
+                    }
+                }
+            }
+            write.commit()?;
+            match more {
+                Some(hash) => next = hash,
+                None => break,
+            }
+        }
+        self.memory().forgotten_before = first_sequence;
         Ok(forgotten)
+    }
+
+    /// The next expired ids from `next` on, and where to go on.
+    fn expired(
+        &self,
+        first_sequence: u64,
+        next: IdHash,
+    ) -> Result<(Vec<IdHash>, Option<IdHash>), IdIndexError> {
+        let ids = self.database.begin_read()?.open_table(IDS)?;
+        let mut expired = Vec::new();
+        for entry in ids.range::<&IdHash>(&next..)? {
+            let (hash, value) = entry?;
+            if expired.len() == FORGET_AT_ONCE {
+                return Ok((expired, Some(*hash.value())));
+            }
+            if value.value().1 < first_sequence {
+                expired.push(*hash.value());
+            }
+        }
+        Ok((expired, None))
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
@@ -443,9 +490,23 @@ mod tests {
         index.note(&record(&[accepted(2, "two")]), 2);
         index.flush().unwrap();
         index.note(&record(&[accepted(3, "three")]), 1);
-        assert_eq!(index.forget_before(2).unwrap(), 1);
+        assert_eq!(index.forget_before(2).unwrap(), 2);
+        assert_eq!(index.forget_before(2).unwrap(), 0);
         assert_eq!(index.get("one").unwrap(), None);
         assert_eq!(index.get("three").unwrap(), None);
         assert!(index.get("two").unwrap().is_some());
+    }
+
+    #[test]
+    fn more_ids_than_one_transaction_forgets_are_forgotten() {
+        let index = IdIndex::in_memory().unwrap();
+        let count = FORGET_AT_ONCE as u64 * 2 + 1;
+        for position in 1..=count {
+            index.note(&record(&[accepted(position, &position.to_string())]), position);
+        }
+        index.flush().unwrap();
+        assert_eq!(index.forget_before(count).unwrap(), count - 1);
+        assert!(index.get(&count.to_string()).unwrap().is_some());
+        assert_eq!(index.get("1").unwrap(), None);
     }
 }

@@ -39,7 +39,7 @@ pub enum JournalError {
     },
     /// The share's records speak of other incarnations of COMMANDS or EVENTS.
     #[error(
-        "the outcomes of share {share} belong to generations {recorded:?}, but the streams are {found:?}: COMMANDS or EVENTS was deleted and made again; restore them, or delete OUTCOMES too and run `millstream setup`"
+        "the outcomes of share {share} belong to generations {recorded:?}, but the streams are {found:?}: COMMANDS or EVENTS was deleted and made again; restore it from a backup. Without one: where COMMANDS is lost, delete COMMANDS and OUTCOMES and run `millstream setup`, which makes COMMANDS begin behind every position that EVENTS names; where EVENTS is lost, delete all three"
     )]
     OtherGeneration {
         /// The share.
@@ -48,6 +48,12 @@ pub enum JournalError {
         recorded: Box<Generations>,
         /// What is there.
         found: Box<Generations>,
+    },
+    /// The share has no record at all, and must have one.
+    #[error("the outcomes of share {share} hold no record")]
+    NothingRecorded {
+        /// The share.
+        share: String,
     },
     /// The last record does not decode.
     #[error(transparent)]
@@ -70,7 +76,8 @@ pub struct OutcomeJournal<B> {
 }
 
 impl<B: Broker> OutcomeJournal<B> {
-    /// Takes the share over: appends a fence behind whatever is there. Waits for a server that does not answer.
+    /// Takes the share over: appends a fence behind whatever is there. Waits for a server that does not answer. `may_begin`
+    /// says whether the fence may be the first record of all.
     ///
     /// # Errors
     /// [`JournalError`].
@@ -79,6 +86,7 @@ impl<B: Broker> OutcomeJournal<B> {
         share: &str,
         generations: Generations,
         ids: RunIds,
+        may_begin: bool,
     ) -> Result<Self, JournalError> {
         let subject = format!("{OUTCOME_PREFIX}.{share}");
         let mut backoff = ids.backoff();
@@ -92,6 +100,9 @@ impl<B: Broker> OutcomeJournal<B> {
                 }
                 Err(error) => return Err(error.into()),
             };
+            if last.is_none() && !may_begin {
+                return Err(JournalError::NothingRecorded { share: share.to_owned() });
+            }
             let before = last.as_ref().map(OutcomeRecord::from_stored).transpose()?;
             let (cursor, events_through) =
                 before.as_ref().map_or((0, 0), |record| (record.through, record.events_through));

@@ -88,10 +88,10 @@ fn command_handler(process: &str) -> StageNeeds {
             append(&leases_stream(), lease.clone()),
             append(COMMANDS, format!("{COMMAND_PREFIX}.*.*.*.*")),
         ],
-        gets: vec![OUTCOMES.to_owned(), EVENTS.to_owned(), leases_stream()],
+        gets: vec![COMMANDS.to_owned(), OUTCOMES.to_owned(), EVENTS.to_owned(), leases_stream()],
         direct_gets: owned(&[EVENTS]),
+        purges: owned(&[COMMANDS, OUTCOMES]),
         listens: submissions(lease),
-        ..StageNeeds::default()
     }
 }
 

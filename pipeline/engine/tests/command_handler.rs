@@ -24,6 +24,7 @@ use millstream_engine::{
     id_index::IdIndex,
     metrics::{HandlerMetrics, Metrics},
     nats_broker::NatsBroker,
+    provision::{ProvisionOptions, provision},
     shutdown::Shutdown,
     state_cache::CacheLimits,
     state_snapshots::StateSnapshots,
@@ -52,6 +53,7 @@ impl Running {
             cache: CacheLimits { states: NonZeroUsize::new(1000).unwrap(), bytes: u64::MAX },
             append_strategy: millstream_engine::group_append::AppendStrategy::default(),
             lease_time_to_live: Duration::from_secs(3),
+            purge: None,
         };
         let observed = Observed::new(&Metrics::new(), &Readiness::new(), Share::ALL);
         let registry = AggregateRegistry::new().with::<Account>();
@@ -300,4 +302,71 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
         assert!(tokio::time::Instant::now() < deadline, "not in time: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Takes streams away and makes them again, as `millstream setup` does.
+async fn made_anew(server: &TestServer, streams: &[&str], options: &ProvisionOptions) {
+    let context = async_nats::jetstream::new(server.client().await);
+    for stream in streams {
+        context.delete_stream(stream).await.unwrap();
+    }
+    provision(&context, options).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_made_anew_beside_kept_events_are_refused_unless_they_begin_behind_them() {
+    let server = TestServer::start_provisioned().await;
+    let broker = server.broker().await;
+    let handler = Running::start(&server, "a").await;
+    for _ in 0..3 {
+        ask(&broker, "cmd.bank.account.ada.deposit", r#"{"amount":5}"#, &[]).await;
+    }
+    handler.stop().await;
+
+    made_anew(&server, &[COMMANDS], &ProvisionOptions::default()).await;
+    let refused = Running::start(&server, "b").await.task.await.unwrap().unwrap_err();
+    assert!(refused.to_string().contains("delete COMMANDS and OUTCOMES"), "{refused}");
+    made_anew(&server, &[OUTCOMES], &ProvisionOptions::default()).await;
+    let refused = Running::start(&server, "c").await.task.await.unwrap().unwrap_err();
+    assert!(matches!(refused, HandlerError::NoJournal { highest: 3, first: 1 }), "{refused:?}");
+    assert_eq!(
+        broker.state(OUTCOMES).await.unwrap().last_sequence,
+        0,
+        "no fence makes the next start look right"
+    );
+    // Not even when a command stands at the position of the last commit.
+    for _ in 0..3 {
+        broker.client().publish("cmd.bank.account.ada.withdraw", r#"{"amount":9}"#.into()).await.unwrap();
+    }
+    broker.client().flush().await.unwrap();
+    let refused = Running::start(&server, "d").await.task.await.unwrap().unwrap_err();
+    assert!(matches!(refused, HandlerError::NoJournal { .. }), "{refused:?}");
+
+    let options = ProvisionOptions { commands_after: 3, ..ProvisionOptions::default() };
+    made_anew(&server, &[COMMANDS], &options).await;
+    let handler = Running::start(&server, "e").await;
+    let next = ask(&broker, "cmd.bank.account.ada.withdraw", r#"{"amount":15}"#, &[]).await;
+    assert_eq!(next, Outcome::Accepted { position: 4, version: 4, events: 1 });
+    handler.stop().await;
+    assert_eq!(verify(&dump(&broker).await, true).violations, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_outcomes_are_told_again_from_the_same_commands() {
+    let server = TestServer::start_provisioned().await;
+    let broker = server.broker().await;
+    let handler = Running::start(&server, "a").await;
+    for id in ["one", "two", "one"] {
+        ask(&broker, "cmd.bank.account.ada.deposit", r#"{"amount":5}"#, &[(header::COMMAND_ID, id)]).await;
+    }
+    handler.stop().await;
+    made_anew(&server, &[OUTCOMES], &ProvisionOptions::default()).await;
+    let handler = Running::start(&server, "b").await;
+    let again =
+        ask(&broker, "cmd.bank.account.ada.deposit", r#"{"amount":5}"#, &[(header::COMMAND_ID, "two")]).await;
+    let first = Outcome::Accepted { position: 2, version: 2, events: 1 };
+    assert_eq!(again, Outcome::Duplicate { of: 2, first: Box::new(first) });
+    handler.stop().await;
+    let verification = verify(&dump(&broker).await, true);
+    assert_eq!((verification.violations.as_slice(), verification.duplicates), ([].as_slice(), 2));
 }

@@ -119,6 +119,38 @@ async fn setup_makes_streams_and_finds_them_again() {
 }
 
 #[tokio::test]
+async fn setup_makes_commands_begin_behind_what_kept_events_name() {
+    let server = TestServer::start_provisioned().await;
+    let broker = server.broker().await;
+    let message = NewMessage {
+        subject: "evt.retail.till.1".to_owned(),
+        expected_last: None,
+        headers: Headers::new(),
+        payload: commit(1).encode().into(),
+    };
+    broker.append(stream_names::EVENTS, message).await.unwrap();
+    let (code, _, error) = run(&server, &["setup", "--commands-after", "9"]).await;
+    assert_eq!(code, 64);
+    assert!(error.contains("COMMANDS is there already"), "{error}");
+
+    let context = async_nats::jetstream::new(server.client().await);
+    for (arguments, first) in [(&["setup"][..], 6), (&["setup", "--commands-after", "9"][..], 10)] {
+        context.delete_stream(stream_names::COMMANDS).await.unwrap();
+        let (code, made, said) = run(&server, arguments).await;
+        assert_eq!(code, 0, "{made}{said}");
+        assert!(said.contains("EVENTS names positions up to 5"), "{said}");
+        let state = broker.state(stream_names::COMMANDS).await.unwrap();
+        assert_eq!((state.first_sequence, state.last_sequence), (first, first - 1));
+        let (code, found, _) = run(&server, &["setup"]).await;
+        assert_eq!(code, 0, "{found}");
+    }
+    context.delete_stream(stream_names::COMMANDS).await.unwrap();
+    let (code, _, error) = run(&server, &["setup", "--commands-after", "4"]).await;
+    assert_eq!(code, 64);
+    assert!(error.contains("EVENTS names positions up to 5"), "{error}");
+}
+
+#[tokio::test]
 async fn unreachable_server_is_named() {
     let mut server = TestServer::start().await;
     server.kill().await;

@@ -46,6 +46,7 @@ impl Running {
             cache: CacheLimits { states: NonZeroUsize::new(1000).unwrap(), bytes: u64::MAX },
             append_strategy: AppendStrategy::default(),
             lease_time_to_live: Duration::from_secs(3),
+            purge: None,
         };
         let observed = Observed::new(&Metrics::new(), &Readiness::new(), Share::ALL);
         let index = IdIndex::in_memory().unwrap();

@@ -3,6 +3,7 @@
 use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use millstream_engine::{
+    command_handler::PurgeSettings,
     config::{Section, SectionKeys},
     group_append::AppendStrategy,
 };
@@ -16,6 +17,12 @@ const STATES_MAX_DEFAULT: NonZeroUsize = NonZeroUsize::new(100_000).expect("not 
 const STATES_MEMORY_MAX_DEFAULT: u64 = 256 * 1024 * 1024;
 /// Long enough to outlast a pause of the network, short enough that nobody waits long for a handler that died.
 const LEASE_DEFAULT: Duration = Duration::from_secs(3);
+/// Long enough to look into what went wrong last week, short enough for a disk of usual size.
+const PURGE_COMMANDS_DEFAULT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// Whoever sends a command again after more than a month has another reason than a lost answer.
+const PURGE_OUTCOMES_DEFAULT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// What an hour brings is little beside what is kept for days.
+const PURGE_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
 /// The words for [`AppendStrategy`].
 const APPEND_STRATEGIES: [(&str, AppendStrategy); 3] = [
@@ -39,6 +46,8 @@ pub struct StageConfig {
     pub append_strategy: AppendStrategy,
     /// How long a handler that fell silent keeps its turn.
     pub lease_time_to_live: Duration,
+    /// What is purged, and when.
+    pub purge: PurgeSettings,
 }
 
 impl Section for StageConfig {
@@ -70,10 +79,28 @@ impl Section for StageConfig {
                 LEASE_DEFAULT,
                 "how long a handler that fell silent keeps its turn; whole seconds",
             ),
+            purge: PurgeSettings {
+                commands_after: kept(keys.duration(
+                    "purge_commands_after",
+                    PURGE_COMMANDS_DEFAULT,
+                    "age at which commands that have their outcome are purged from COMMANDS; \"0\" for never",
+                )),
+                outcomes_after: kept(keys.duration(
+                    "purge_outcomes_after",
+                    PURGE_OUTCOMES_DEFAULT,
+                    "age at which records are purged from OUTCOMES: so long a repeated id is a duplicate; \"0\" for never",
+                )),
+                interval: PURGE_INTERVAL,
+            },
         };
         if config.lease_time_to_live < Duration::from_secs(1) {
             keys.problem("lease_time_to_live", "must be at least 1s: the server counts whole seconds");
         }
         config
     }
+}
+
+/// Zero stands for ever.
+fn kept(age: Duration) -> Option<Duration> {
+    (!age.is_zero()).then_some(age)
 }

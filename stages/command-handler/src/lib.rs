@@ -75,6 +75,7 @@ pub async fn run(config: Config<StageConfig>, runtime: StageRuntime) -> Result<(
         cache: CacheLimits { states: stage.states_max, bytes: stage.states_memory_max },
         append_strategy: stage.append_strategy,
         lease_time_to_live: stage.lease_time_to_live,
+        purge: Some(stage.purge),
     };
     let observed = Observed::new(&runtime.metrics, &runtime.readiness, settings.share);
     let registry = millstream_model::aggregates();

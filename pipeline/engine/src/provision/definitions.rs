@@ -30,6 +30,9 @@ pub fn definitions(options: &ProvisionOptions) -> Vec<Config> {
         if let Some(bytes) = options.max_bytes.get(&config.name) {
             config.max_bytes = *bytes;
         }
+        if config.name == stream_names::COMMANDS && options.commands_after > 0 {
+            config.first_sequence = Some(options.commands_after + 1);
+        }
     }
     all
 }

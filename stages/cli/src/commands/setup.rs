@@ -4,12 +4,22 @@ use std::{collections::BTreeMap, num::NonZeroUsize, str::FromStr};
 
 use millstream_engine::{
     config::parse_bytes,
+    contract::{
+        commit::StoredCommit,
+        stream_names::{COMMANDS, EVENTS},
+    },
     exit_code::ExitCode,
-    provision::{ProvisionOptions, StreamFinding, StreamPresence, provision},
+    nats_broker::NatsBroker,
+    provision::{ProvisionOptions, StreamFinding, StreamPresence, provision, verify},
 };
 use serde_json::{Value, json};
 
-use crate::{failure::CommandFailure, output, session::Session};
+use crate::{
+    failure::CommandFailure,
+    output,
+    session::{Connected, Session},
+    stream_feed::StreamFeed,
+};
 
 /// Make the streams and the bucket of leases, or verify those that are there.
 ///
@@ -22,6 +32,10 @@ pub(crate) struct SetupArguments {
     /// Size of a stream, as in EVENTS=100GiB; may be repeated
     #[arg(long, value_name = "STREAM=SIZE")]
     max_bytes: Vec<StreamSize>,
+    /// Where COMMANDS is made beside an EVENTS that is kept: the position behind which it begins. At least, and without this
+    /// exactly, the highest position that EVENTS names
+    #[arg(long, value_name = "POSITION")]
+    commands_after: Option<u64>,
     /// One JSON object a stream
     #[arg(long)]
     json: bool,
@@ -59,14 +73,15 @@ impl SetupArguments {
             }
             max_bytes.insert(size.stream.clone(), size.bytes);
         }
-        Ok(ProvisionOptions { replicas: self.replicas, max_bytes })
+        Ok(ProvisionOptions { replicas: self.replicas, max_bytes, ..ProvisionOptions::default() })
     }
 }
 
 /// Runs it.
 pub(crate) async fn run(arguments: SetupArguments, session: &Session) -> Result<ExitCode, CommandFailure> {
-    let options = arguments.options()?;
+    let mut options = arguments.options()?;
     let connected = session.connect().await?;
+    options.commands_after = commands_after(arguments.commands_after, session, &connected).await?;
     let findings = provision(&connected.jetstream, &options).await?;
     for finding in &findings {
         if arguments.json {
@@ -78,6 +93,51 @@ pub(crate) async fn run(arguments: SetupArguments, session: &Session) -> Result<
         }
     }
     Ok(if findings.iter().all(StreamFinding::is_usable) { ExitCode::Ok } else { ExitCode::Configuration })
+}
+
+/// Behind which position COMMANDS is to begin. Commits name positions: one that was named must not be given again.
+async fn commands_after(
+    asked: Option<u64>,
+    session: &Session,
+    connected: &Connected,
+) -> Result<u64, CommandFailure> {
+    let found = verify(&connected.jetstream, &ProvisionOptions::default(), &[COMMANDS, EVENTS]).await?;
+    let is_there =
+        |name: &str| found.iter().any(|each| each.stream == name && each.presence == StreamPresence::Present);
+    if is_there(COMMANDS) {
+        return match asked {
+            Some(_) => Err(CommandFailure::usage(
+                "--commands-after: COMMANDS is there already, and where a stream begins cannot be changed",
+            )),
+            None => Ok(0),
+        };
+    }
+    let named = if is_there(EVENTS) { highest_position(&connected.broker).await? } else { 0 };
+    match asked {
+        Some(asked) if asked < named => Err(CommandFailure::usage(format_args!(
+            "--commands-after: EVENTS names positions up to {named}; COMMANDS has to begin behind them"
+        ))),
+        _ => {
+            if named > 0 {
+                session
+                    .talk
+                    .say(format_args!("EVENTS names positions up to {named}; COMMANDS begins behind them"));
+            }
+            Ok(asked.unwrap_or(named))
+        }
+    }
+}
+
+/// The highest position of COMMANDS that a commit names. Reads all of EVENTS.
+async fn highest_position(broker: &NatsBroker) -> Result<u64, CommandFailure> {
+    let mut events = StreamFeed::open(broker, EVENTS, 0, "setup").await?;
+    let mut highest = 0;
+    while let Some(message) = events.next().await? {
+        let stored = StoredCommit::from_stored(&message).map_err(|error| CommandFailure::data(&error))?;
+        highest = highest.max(stored.commit.last_position());
+    }
+    events.close().await;
+    Ok(highest)
 }
 
 /// One line for the stream and one for each difference.

@@ -193,6 +193,7 @@ fn streams() -> Vec<Operation> {
         add("make a stream", "STREAM.CREATE", &[SETUP]);
         add("change a stream", "STREAM.UPDATE", &[]);
         let purging: &[&str] = match stream {
+            "COMMANDS" | "OUTCOMES" => HANDLER,
             "TIMERS" => MANAGER,
             "DEADLETTERS" => OPERATOR,
             _ => NOBODY,
@@ -201,6 +202,7 @@ fn streams() -> Vec<Operation> {
         add("delete a stream", "STREAM.DELETE", &[]);
         add("delete a message", "STREAM.MSG.DELETE", &[]);
         let getting: &[&str] = match stream {
+            "COMMANDS" => HANDLER,
             "EVENTS" => STAGES,
             "OUTCOMES" => HANDLER_AND_PROJECTOR,
             "KV_LEASES" => HANDLER_AND_MANAGER,

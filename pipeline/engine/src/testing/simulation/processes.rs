@@ -122,6 +122,7 @@ impl Processes {
             cache: self.shape.cache,
             append_strategy: self.shape.append_strategy,
             lease_time_to_live: LEASE_TIME_TO_LIVE,
+            purge: None,
         };
         let disk = CrashStorage::new(self.indices.get(slot).cloned().unwrap_or_default(), None);
         let index = match IdIndex::with_backend(disk.clone()) {

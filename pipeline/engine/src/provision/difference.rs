@@ -1,6 +1,6 @@
 //! Field by field: what a JetStream stream is against what it should be, and the command that mends it.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use async_nats::jetstream::stream::Config;
 use serde_json::Value;
@@ -39,8 +39,24 @@ impl fmt::Display for Difference {
         write!(
             formatter,
             "{}: {} is {}, expected {}; to mend it: {}",
-            self.stream, self.field, self.found, self.expected, self.remedy
+            self.stream,
+            self.field,
+            for_people(&self.field, &self.found),
+            for_people(&self.field, &self.expected),
+            self.remedy
         )
+    }
+}
+
+/// Fields that the server counts in nanoseconds.
+const DURATIONS: [&str; 3] = ["max_age", "duplicate_window", "subject_delete_marker_ttl"];
+
+/// A value as somebody would say it.
+fn for_people(field: &str, json: &str) -> String {
+    match json.parse() {
+        _ if json == "null" => "not set".to_owned(),
+        Ok(nanoseconds) if DURATIONS.contains(&field) => format!("{:?}", Duration::from_nanos(nanoseconds)),
+        _ => json.to_owned(),
     }
 }
 

@@ -78,7 +78,8 @@ pub(crate) async fn run(arguments: ImportArguments, session: &Session) -> Result
 }
 
 fn open(path: &Path) -> Result<csv::Reader<BufReader<File>>, CommandFailure> {
-    let file = File::open(path).map_err(|error| CommandFailure::file(path, &error))?;
+    let file = File::open(path)
+        .map_err(|error| CommandFailure::usage(format_args!("cannot read {}: {error}", path.display())))?;
     Ok(csv::Reader::from_reader(BufReader::new(file)))
 }
 

@@ -54,7 +54,7 @@ pub(crate) enum MappingError {
 impl Failure for MappingError {
     fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Read { source, .. } => ExitCode::of_file_error(source),
+            Self::Read { .. } => ExitCode::Usage,
             Self::Form { .. } | Self::Template { .. } | Self::Empty { .. } => ExitCode::Configuration,
         }
     }

@@ -363,6 +363,8 @@ async fn doctor_names_what_is_missing() {
             "reader reporter of EVENTS",
             "reader process-manager of EVENTS",
             "reader process-manager of TIMERS",
+            "lease of command-handler",
+            "lease of process-manager",
             "stage command-handler",
             "stage process-manager",
             "stage projector",

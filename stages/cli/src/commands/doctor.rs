@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use async_nats::jetstream::{self, consumer};
-use futures::{StreamExt as _, TryStreamExt as _, future::join_all};
+use futures::{StreamExt as _, TryStreamExt as _};
 use millstream_engine::{
     broker::Broker as _,
     contract::stream_names::{COMMANDS, EVENTS, LEASES_BUCKET, OUTCOMES, TIMERS},
@@ -11,7 +11,9 @@ use millstream_engine::{
     nats_server::{VERSION_MIN, Version},
     provision::{ProvisionOptions, StreamFinding, StreamPresence, leases_stream, verify},
     stage_check::{Check, Trouble},
+    status_service::SERVICE_NAME,
 };
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
@@ -31,9 +33,9 @@ const READERS: [(&str, &str); 6] = [
 ];
 /// Stages of which one is active, by lease.
 const TAKING_TURNS: [&str; 2] = ["command-handler", "process-manager"];
-/// Stages that answer queries.
-const ANSWERING: [&str; 2] = ["projector", "reporter"];
-/// A stage that is there answers well within this time; after it, all have.
+/// All stages.
+const STAGES: [&str; 4] = ["command-handler", "process-manager", "projector", "reporter"];
+/// A process that is there answers well within this time; after it, all have.
 const ANSWERS_WAIT: Duration = Duration::from_secs(1);
 
 /// How often a reader is looked at before it counts as absent.
@@ -71,8 +73,9 @@ pub(crate) async fn run(arguments: DoctorArguments, session: &Session) -> Result
     for stage in TAKING_TURNS {
         show(active(&connected, stage).await)?;
     }
-    for check in join_all(ANSWERING.map(|stage| answering(&connected, stage))).await {
-        show(check)?;
+    let processes = processes(&connected).await;
+    for stage in STAGES {
+        show(ready(stage, processes.as_deref()))?;
     }
     Ok(worst)
 }
@@ -171,7 +174,7 @@ fn is_of(stage: &str, name: &str) -> bool {
 
 /// Whoever is active holds a lease.
 async fn active(connected: &Connected, stage: &str) -> Check {
-    let what = format!("stage {stage}");
+    let what = format!("lease of {stage}");
     let result = match holders(connected, stage).await {
         Err(sentence) => Err(trouble(ExitCode::Unavailable, sentence)),
         Ok(holders) if holders.is_empty() => {
@@ -208,63 +211,52 @@ async fn holders(connected: &Connected, stage: &str) -> Result<Vec<String>, Stri
     Ok(holders)
 }
 
-/// Every process of a stage says in its statistics where each of its views stands.
-async fn answering(connected: &Connected, stage: &str) -> Check {
-    let what = format!("stage {stage}");
-    let result = match statistics(connected, stage).await {
-        Err(sentence) => Err(trouble(ExitCode::Unavailable, sentence)),
-        Ok(answers) if answers.is_empty() => {
-            Err(trouble(ExitCode::Unavailable, format!("nobody answers; does the {stage} run?")))
-        }
-        Ok(answers) => {
-            let wrong: BTreeSet<String> = answers.iter().flat_map(views_in_trouble).collect();
-            if wrong.is_empty() {
-                Ok(format!("{} process(es) answer, all views complete", answers.len()))
-            } else {
-                Err(trouble(ExitCode::Unavailable, wrong.into_iter().collect::<Vec<_>>().join("; ")))
+/// What a process says about itself.
+#[derive(Debug, Deserialize)]
+struct ProcessStatus {
+    stage: String,
+    ready: bool,
+    reasons: BTreeSet<String>,
+}
+
+/// Whether a stage runs and all its processes are ready, standbys too.
+fn ready(stage: &str, processes: Result<&[ProcessStatus], &String>) -> Check {
+    let sentence = match processes {
+        Err(sentence) => Err(sentence.clone()),
+        Ok(all) => {
+            let mut own = all.iter().filter(|process| process.stage == stage);
+            match (own.clone().count(), own.find(|process| !process.ready)) {
+                (0, _) => Err(format!("nobody answers; does the {stage} run?")),
+                (count, None) => Ok(format!("{count} process(es), ready")),
+                (_, Some(process)) => {
+                    Err(process.reasons.iter().map(String::as_str).collect::<Vec<_>>().join("; "))
+                }
             }
         }
     };
-    Check { what, result }
+    let result = sentence.map_err(|sentence| trouble(ExitCode::Unavailable, sentence));
+    Check { what: format!("stage {stage}"), result }
 }
 
-async fn statistics(connected: &Connected, stage: &str) -> Result<Vec<Value>, String> {
+/// Every process of every stage is an instance of one micro service.
+async fn processes(connected: &Connected) -> Result<Vec<ProcessStatus>, String> {
     let client = &connected.client;
     let inbox = client.new_inbox();
     let mut answers = client.subscribe(inbox.clone()).await.map_err(|error| error.to_string())?;
     client
-        .publish_with_reply(format!("$SRV.STATS.{stage}"), inbox, "".into())
+        .publish_with_reply(format!("$SRV.STATS.{SERVICE_NAME}"), inbox, "".into())
         .await
         .map_err(|error| error.to_string())?;
     let mut found = Vec::new();
     let collect = async {
         while let Some(message) = answers.next().await {
             // No responders: an empty message with a status.
-            if let Ok(value) = serde_json::from_slice(&message.payload) {
-                found.push(value);
-            } else {
-                return;
-            }
+            let Ok(answer) = serde_json::from_slice::<Value>(&message.payload) else { return };
+            let status = answer.pointer("/endpoints/0/data").cloned().unwrap_or_default();
+            found.extend(serde_json::from_value::<ProcessStatus>(status).ok());
         }
     };
     // Nobody says how many there are: those that answer in time are those that there are.
     let _ = tokio::time::timeout(ANSWERS_WAIT, collect).await;
     Ok(found)
-}
-
-fn views_in_trouble(answer: &Value) -> Vec<String> {
-    let endpoints = answer.get("endpoints").and_then(Value::as_array).into_iter().flatten();
-    endpoints
-        .filter_map(|endpoint| {
-            let name = endpoint.get("subject").and_then(Value::as_str).unwrap_or("?");
-            let data = endpoint.get("data")?;
-            if let Some(halted) = data.get("halted").filter(|halted| !halted.is_null()) {
-                return Some(format!("{name} halted: {halted}"));
-            }
-            let complete = data.get("complete").and_then(Value::as_bool).unwrap_or(true);
-            (!complete).then(|| {
-                format!("{name} is being built, at {}", data.get("position").unwrap_or(&Value::Null))
-            })
-        })
-        .collect()
 }

@@ -201,6 +201,8 @@ async fn an_unknown_event_halts_exactly_the_projections_that_read_it_and_they_sa
     let product = r#"{"name":"Tea","supplier":"leaf"}"#;
     publish(&system, "cmd.retail.product.1.register", "before", product).await;
     assert_eq!(outcome_of(&system, "before").await["outcome"], "accepted");
+    let doctor = system.millstream(&["doctor"]).await.expect_success("millstream doctor");
+    assert!(doctor.stdout.lines().all(|line| line.starts_with("ok ")), "{}", doctor.stdout);
     store_unknown_event(&system).await;
 
     for view in ["till", "sale", "store-daily", "supplier-daily"] {
@@ -211,6 +213,17 @@ async fn an_unknown_event_halts_exactly_the_projections_that_read_it_and_they_sa
         for named in ["halted", "sale-teleported", "EVENTS 2"] {
             assert!(text.contains(named), "{view}: {text}");
         }
+    }
+    for stage in ["projector", "reporter"] {
+        let trouble = format!("trouble stage {stage}:");
+        let line = until(format!("doctor says {trouble}"), async || {
+            let doctor = system.millstream(&["doctor"]).await;
+            let line = doctor.stdout.lines().find(|line| line.starts_with(&trouble))?;
+            assert_eq!(doctor.code(), Some(69), "{doctor:?}");
+            Some(line.to_owned())
+        })
+        .await;
+        assert!(line.contains("halted at EVENTS 2") && line.contains("sale-teleported"), "{line}");
     }
     // Everybody else goes on: other views, other tills, other commands.
     publish(&system, "cmd.retail.product.2.register", "after", product).await;

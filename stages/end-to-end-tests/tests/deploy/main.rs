@@ -17,5 +17,6 @@ mod permission_matrix;
 mod pods;
 mod process;
 mod production_server;
+mod runbooks;
 mod stages_with_least_privilege;
 mod start_failures;

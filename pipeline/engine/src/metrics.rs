@@ -42,8 +42,6 @@ pub struct ReaderMetrics {
     pub lag_seconds: Fraction,
     /// Messages handled.
     pub messages: Count,
-    /// How often the consumer was made again.
-    pub restarts: Count,
 }
 
 impl ReaderMetrics {
@@ -83,8 +81,6 @@ pub struct HandlerMetrics {
     pub duplicate: Count,
     /// Commands set aside.
     pub dead_lettered: Count,
-    /// Aggregates that cannot be decided; their commands wait.
-    pub parked_aggregates: Level,
     /// Aggregates whose state is in memory.
     pub cached_aggregates: Level,
     /// Bytes of aggregate states in memory, estimated.
@@ -181,6 +177,12 @@ impl Metrics {
     #[must_use]
     pub fn reader(&self, stream: &str, name: &str) -> ReaderMetrics {
         self.families.reader(stream, name)
+    }
+
+    /// How often the consumer of the reader `name` was made again.
+    #[must_use]
+    pub fn reader_restarts(&self, stream: &str, name: &str) -> Count {
+        self.families.reader_restarts(stream, name)
     }
 
     /// Of a share of the partitions.

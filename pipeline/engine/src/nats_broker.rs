@@ -18,6 +18,7 @@ use crate::{
         header,
         stored_message::{Headers, StoredMessage},
     },
+    metrics::Metrics,
     nats_broker::{
         lease::Leases,
         wire::{
@@ -47,6 +48,7 @@ pub struct NatsBroker {
     client: Client,
     api_prefix: Arc<str>,
     leases: Arc<Mutex<Leases>>,
+    metrics: Option<Metrics>,
 }
 
 impl std::fmt::Debug for NatsBroker {
@@ -59,7 +61,21 @@ impl NatsBroker {
     /// JetStream of the connection's account, or of `domain` when one is given.
     pub fn new(client: Client, domain: Option<&str>) -> Self {
         let api_prefix = domain.map_or_else(|| "$JS.API".into(), |domain| format!("$JS.{domain}.API").into());
-        Self { client, api_prefix, leases: Arc::default() }
+        Self { client, api_prefix, leases: Arc::default(), metrics: None }
+    }
+
+    /// The same, counting how often its readers make their consumers again.
+    #[must_use]
+    pub fn with_metrics(mut self, metrics: Metrics) -> Self {
+        self.metrics = Some(metrics);
+        self
+    }
+
+    /// Counts that the consumer of a reader was made again.
+    pub(crate) fn count_restart(&self, stream: &str, reader: &str) {
+        if let Some(metrics) = &self.metrics {
+            metrics.reader_restarts(stream, reader).inc();
+        }
     }
 
     /// The connection.

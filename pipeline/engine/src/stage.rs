@@ -229,7 +229,8 @@ where
     if let Some(needs) = stage_needs(identity.name, "") {
         verify_streams(&client, config.nats.jetstream_domain.as_deref(), &needs).await?;
     }
-    let broker = NatsBroker::new(client, config.nats.jetstream_domain.as_deref());
+    let broker =
+        NatsBroker::new(client, config.nats.jetstream_domain.as_deref()).with_metrics(metrics.clone());
     let runtime =
         StageRuntime { identity, process, broker, metrics, readiness: joining, shutdown: shutdown.clone() };
     let ended = within_limit(&shutdown, limit, run(config, runtime)).await;

@@ -245,6 +245,7 @@ impl NatsReader {
         while self.ready.is_empty() {
             let Some(consumer) = &mut self.consumer else {
                 self.reopen().await?;
+                self.broker.count_restart(&self.config.stream, &self.config.name);
                 continue;
             };
             let filled =
@@ -447,6 +448,7 @@ impl Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{contract::stream_names::EVENTS, metrics::Metrics, testing::test_server::TestServer};
 
     #[test]
     fn both_forms_of_reply_subjects_are_read() {
@@ -458,5 +460,37 @@ mod tests {
             assert_eq!((place.stream_sequence, place.consumer_sequence), (17, 4), "{reply}");
         }
         assert!(Place::parse("_INBOX.x").is_none());
+    }
+
+    #[tokio::test]
+    async fn a_consumer_made_again_is_counted_and_one_made_first_is_not() {
+        let server = TestServer::start_provisioned().await;
+        let metrics = Metrics::new();
+        let broker = server.broker().await.with_metrics(metrics.clone());
+        let config = ReaderConfig {
+            stream: EVENTS.to_owned(),
+            name: "counted".to_owned(),
+            description: String::new(),
+            after: 0,
+            filters: Vec::new(),
+            replace_live: false,
+        };
+        let restarts = metrics.reader_restarts(EVENTS, "counted");
+        let mut reader = broker.read(config).await.unwrap();
+        let put = async || {
+            broker.client().publish("evt.a.b.c", "".into()).await.unwrap();
+            broker.client().flush().await.unwrap();
+        };
+        put().await;
+        assert_eq!(reader.next_batch(1).await.unwrap().len(), 1);
+        assert_eq!(restarts.get(), 0);
+        // Somebody removes the consumer under the reader.
+        let jetstream = async_nats::jetstream::new(server.client().await);
+        jetstream.delete_consumer_from_stream("counted", EVENTS).await.unwrap();
+        put().await;
+        let next =
+            tokio::time::timeout(Duration::from_secs(60), reader.next_batch(1)).await.unwrap().unwrap();
+        assert_eq!(next.first().unwrap().sequence, 2);
+        assert_eq!(restarts.get(), 1);
     }
 }

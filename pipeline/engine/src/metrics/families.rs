@@ -67,7 +67,6 @@ families! {
     events: Counts = "events", Family::default(), "Events in the appended commits";
     conflicts: Counts = "append_conflicts", Family::default(), "Appends refused because the aggregate had moved on";
     unclear_appends: Counts = "append_unclear", Family::default(), "Appends without a clear answer";
-    parked_aggregates: Levels = "parked_aggregates", Family::default(), "Aggregates that cannot be decided; their commands wait";
     cached_aggregates: Levels = "cached_aggregates", Family::default(), "Aggregates whose state is in memory";
     cached_bytes: Levels = "cached_aggregates" in Unit::Bytes, Family::default(), "Estimated size of the aggregate states in memory";
     cache_lookups: Counts = "cache_lookups", Family::default(), "Aggregate states looked up in memory, by result";
@@ -109,8 +108,12 @@ impl Families {
             lag_events: self.reader_lag_events.get_or_create_owned(&labels),
             lag_seconds: self.reader_lag.get_or_create_owned(&labels),
             messages: self.reader_messages.get_or_create_owned(&labels),
-            restarts: self.reader_restarts.get_or_create_owned(&labels),
         }
+    }
+
+    pub(super) fn reader_restarts(&self, stream: &str, name: &str) -> Count {
+        let labels = vec![("stream", stream.to_owned()), ("reader", name.to_owned())];
+        self.reader_restarts.get_or_create_owned(&labels)
     }
 
     pub(super) fn handler(&self, share: &str) -> HandlerMetrics {
@@ -134,7 +137,6 @@ impl Families {
             rejected: outcome("rejected"),
             duplicate: outcome("duplicate"),
             dead_lettered: outcome("dead_lettered"),
-            parked_aggregates: self.parked_aggregates.get_or_create_owned(&labels),
             cached_aggregates: self.cached_aggregates.get_or_create_owned(&labels),
             cached_bytes: self.cached_bytes.get_or_create_owned(&labels),
             cache_hits: self.cache_lookups.get_or_create_owned(&with("result", "hit")),

@@ -52,6 +52,7 @@ fn contract() -> String {
     let metrics = Metrics::new();
     metrics.identify("projector", "2", "0.1.0");
     let _reader = metrics.reader("EVENTS", "projector");
+    let _restarts = metrics.reader_restarts("EVENTS", "projector");
     let _handler = metrics.handler("0");
     let _store = metrics.store("views");
     metrics.query("retail.stock.get").answered(200);

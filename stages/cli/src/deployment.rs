@@ -52,6 +52,8 @@ pub(crate) struct DeploymentOptions {
     pub(crate) sync_interval: Option<String>,
     /// How many processes of a stage, by its name, where it is not one.
     pub(crate) replicas: BTreeMap<String, NonZeroUsize>,
+    /// The stages to run; all when absent.
+    pub(crate) stages: Option<&'static [&'static str]>,
 }
 
 /// Why it cannot be started.
@@ -119,7 +121,9 @@ impl Deployment {
             let lines = crate::commands::setup::lines(bad).join("\n");
             return Err(CommandFailure::new(ExitCode::Configuration, lines));
         }
-        for (stage, section) in STAGES {
+        let only = self.options.stages;
+        let chosen = |stage: &str| only.is_none_or(|stages| stages.contains(&stage));
+        for (stage, section) in STAGES.into_iter().filter(|(stage, _)| chosen(stage)) {
             self.start_stage(stage, section)?;
         }
         for stage in &self.stages {

@@ -3,7 +3,7 @@
 //! `placed`, `reserved`, `paid`, `shipped`, `delivered` follow each other. Until it is shipped an order can be `cancelled`,
 //! by anyone or because a step failed. What was paid can be refunded once the order is cancelled or shipped; an order of
 //! which everything was refunded is `refunded`. Every other step is refused as `<command>-while-<state>`
-//! ([`status::refusal`]); one that was taken before and is asked for again changes nothing.
+//! (`status::refusal`); one that was taken before and is asked for again changes nothing.
 //!
 //! It knows neither stock nor deadlines: the process [`super::fulfilment`] does, and reports to it.
 

@@ -26,8 +26,6 @@ const BARE_EVENTS: &str = "BARE_EVENTS";
 const BARE_GENERATION: &str = "01BARE00000000000000000000";
 /// Messages taken at once, as the stages do.
 const BATCH_MAX: usize = 2000;
-/// Appends under way together: fewer than the client queues (2048), so that none waits for a place and is overtaken.
-const APPENDS_MAX: usize = 2000;
 /// Bytes of an event: what a commit with one small event takes.
 const EVENT_BYTES: usize = 200;
 const ROWS: TableDefinition<&str, &[u8]> = TableDefinition::new("rows");
@@ -75,7 +73,7 @@ pub(crate) async fn run(
     let begun = Instant::now();
     let ((), (), rows) = tokio::try_join!(
         load.publish_singly(publisher, BARE_COMMANDS, "bcmd", "bare").map_err(BareLoopError::from),
-        append_events(appender, load.commands),
+        append_events(appender, load),
         project(projector, load.commands, folder),
     )?;
     let elapsed = begun.elapsed();
@@ -92,12 +90,12 @@ fn expected_rows(load: Load) -> u64 {
     distinct.len() as u64
 }
 
-async fn append_events(broker: &NatsBroker, commands: usize) -> Result<(), BareLoopError> {
+async fn append_events(broker: &NatsBroker, load: Load) -> Result<(), BareLoopError> {
     let mut reader = broker.read(reader(BARE_COMMANDS)).await?;
     let mut last_of: HashMap<String, u64> = HashMap::new();
     let mut appends = FuturesUnordered::new();
     let (mut done, payload) = (0, vec![7; EVENT_BYTES]);
-    while done < commands {
+    while done < load.commands {
         for message in reader.next_batch(BATCH_MAX).await? {
             done += 1;
             // cmdq.<partition>.<context>.<aggregate>.<id>.<command>
@@ -119,7 +117,7 @@ async fn append_events(broker: &NatsBroker, commands: usize) -> Result<(), BareL
                 }
                 None => appends.push(append),
             }
-            if appends.len() >= APPENDS_MAX {
+            if appends.len() >= load.singles {
                 appends.next().await.transpose()?;
             }
         }

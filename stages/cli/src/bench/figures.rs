@@ -45,6 +45,8 @@ pub(crate) struct Figures {
     pub(crate) aggregates: usize,
     /// When the server syncs.
     pub(crate) sync: String,
+    /// What ran beside the server.
+    pub(crate) stages: Vec<&'static str>,
     pub(crate) bare_loop: Rate,
     pub(crate) pipeline: Rate,
     /// Pipeline to bare loop.
@@ -59,12 +61,13 @@ impl Figures {
     pub(crate) fn text(&self) -> String {
         let Latency { p50, p99, p999, max } = self.latency_ms;
         format!(
-            "{} commands over {} aggregates, sync {}\nbare loop  {:>9.0} commands/s\npipeline   {:>9.0} commands/s\n\
+            "{} commands over {} aggregates, sync {}, {}\nbare loop  {:>9.0} commands/s\npipeline   {:>9.0} commands/s\n\
              ratio      {:>9.2}\nlatency from publish to queryable at {}/s: p50 {p50} ms, p99 {p99} ms, p99.9 {p999} ms, \
              max {max} ms",
             self.commands,
             self.aggregates,
             self.sync,
+            self.stages.join(" and "),
             self.bare_loop.commands_per_second,
             self.pipeline.commands_per_second,
             self.ratio,

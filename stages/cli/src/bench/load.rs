@@ -19,6 +19,9 @@ const GROUP: usize = 1000;
 pub(crate) struct Load {
     pub(crate) commands: usize,
     pub(crate) aggregates: usize,
+    /// Single appends under way together at each hop of the bare loop: enough to keep the server busy, few enough that none
+    /// waits too long for its answer.
+    pub(crate) singles: usize,
 }
 
 impl Load {
@@ -79,10 +82,11 @@ impl Load {
         prefix: &str,
         run: &str,
     ) -> Result<(), AppendError> {
+        let group = self.singles.div_ceil(LANES);
         let lanes = (0..LANES).map(|lane| async move {
-            let groups = (0..self.commands).step_by(GROUP).skip(lane).step_by(LANES);
+            let groups = (0..self.commands).step_by(group).skip(lane).step_by(LANES);
             for first in groups {
-                let numbers = first..(first + GROUP).min(self.commands);
+                let numbers = first..(first + group).min(self.commands);
                 let appends = numbers.map(|number| broker.append(stream, self.message(prefix, run, number)));
                 try_join_all(appends).await?;
             }
@@ -98,7 +102,7 @@ mod tests {
 
     #[test]
     fn commands_spread_over_all_aggregates() {
-        let load = Load { commands: 1000, aggregates: 10 };
+        let load = Load { commands: 1000, aggregates: 10, singles: 1 };
         let mut counts = [0; 10];
         for number in 0..load.commands {
             counts[load.aggregate(number)] += 1;

@@ -18,11 +18,14 @@ use crate::{
         load::Load,
         pipeline,
     },
-    deployment::{Deployment, DeploymentOptions},
+    deployment::{Deployment, DeploymentOptions, STAGES},
     failure::CommandFailure,
     output,
     session::Session,
 };
+
+/// The stages from a command to a row, which the bare loop does without a domain.
+const STAGES_OF_THE_PATH: [&str; 2] = ["command-handler", "projector"];
 
 /// When the server syncs what it acknowledges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -64,6 +67,9 @@ pub(crate) struct PipelineArguments {
     /// Commands for latency
     #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
     latency_commands: u32,
+    /// Run the reporter and the process manager too, which read the same events beside the measured path
+    #[arg(long)]
+    all_stages: bool,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -78,6 +84,7 @@ pub(crate) async fn run(arguments: BenchArguments, session: &Session) -> Result<
         nats_port: free_port()?,
         sync_interval: (arguments.sync == Sync::Always).then(|| "always".to_owned()),
         replicas: BTreeMap::new(),
+        stages: (!arguments.all_stages).then_some(&STAGES_OF_THE_PATH[..]),
     };
     let mut deployment = Deployment::prepare(options, session)?;
     session.talk.say("starting nats-server and the stages");
@@ -101,7 +108,13 @@ async fn measure(
     deployment: &Deployment,
     folder: &std::path::Path,
 ) -> Result<Figures, CommandFailure> {
-    let load = Load { commands: arguments.commands as usize, aggregates: arguments.aggregates as usize };
+    let load = Load {
+        commands: arguments.commands as usize,
+        aggregates: arguments.aggregates as usize,
+        // Fewer than a client queues (2048): an append that waits for a place there could be overtaken, and refute the
+        // sequences that the bare loop predicts.
+        singles: if arguments.sync == Sync::Always { 128 } else { 1000 },
+    };
     let steady = Load { commands: arguments.latency_commands as usize, ..load };
     let (rate, talk) = (arguments.rate, deployment.session().talk.clone());
     let session = deployment.session().clone();
@@ -131,6 +144,11 @@ async fn measure(
         sync: match arguments.sync {
             Sync::Default => "default".to_owned(),
             Sync::Always => "always".to_owned(),
+        },
+        stages: if arguments.all_stages {
+            STAGES.map(|(stage, _)| stage).to_vec()
+        } else {
+            STAGES_OF_THE_PATH.to_vec()
         },
         bare_loop,
         pipeline,

@@ -70,6 +70,7 @@ pub(crate) async fn run(arguments: DemoArguments, session: &Session) -> Result<E
         nats_port: free_port()?,
         sync_interval: None,
         replicas: BTreeMap::new(),
+        stages: None,
     };
     let url = format!("nats://127.0.0.1:{}", options.nats_port);
     session.talk.say(format_args!("starting nats-server and all stages in {}", folder.path().display()));

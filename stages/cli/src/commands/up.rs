@@ -59,6 +59,7 @@ pub(crate) async fn run(arguments: UpArguments, session: &Session) -> Result<Exi
         nats_port: arguments.nats_port,
         sync_interval: arguments.sync,
         replicas: arguments.replicas.into_iter().map(|each| (each.stage, each.count)).collect(),
+        stages: None,
     };
     let mut deployment = Deployment::prepare(options, session)?;
     talk.say(format_args!("starting; logs are in {}", folder.join("logs").display()));

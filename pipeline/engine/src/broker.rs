@@ -134,7 +134,9 @@ pub struct ReaderConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// Another reader uses the name now.
-    #[error("another process reads {stream} as {name}; it has taken over")]
+    #[error(
+        "another process reads {stream} as {name}: give each process its own process.instance, or stop the other one"
+    )]
     TakenOver {
         /// The stream.
         stream: String,

@@ -186,6 +186,26 @@ async fn a_backup_is_restored_on_a_new_server() {
     desk.follow(&restore[setup + 1..]).await;
 }
 
+/// An alert on a metric that nobody counts would never sound.
+#[test]
+fn metrics_named_in_the_documentation_are_counted() {
+    let documentation = repository().join("docs");
+    let contract = fs::read_to_string(documentation.join("metrics.md")).unwrap();
+    let mut pages = vec![documentation.join("deploy.md")];
+    let runbooks = fs::read_dir(documentation.join("runbooks")).unwrap();
+    pages.extend(runbooks.map(|entry| entry.unwrap().path()));
+    let mut named = 0;
+    for page in pages {
+        let text = fs::read_to_string(&page).unwrap();
+        let words = text.split(|c: char| !(c.is_ascii_lowercase() || c == '_'));
+        for metric in words.filter(|word| word.starts_with("millstream_")) {
+            assert!(contract.contains(&format!("| `{metric}` |")), "{metric} in {}", page.display());
+            named += 1;
+        }
+    }
+    assert!(named > 5, "{named}");
+}
+
 #[test]
 fn every_runbook_is_listed_and_tried() {
     let folder = repository().join("docs/runbooks");

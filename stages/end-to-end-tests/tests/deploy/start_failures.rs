@@ -137,6 +137,25 @@ async fn a_file_that_another_process_has_ends_with_75() {
     }
 }
 
+/// Handlers of one name stand by each other; whoever keeps rows must have a name of its own, and the first one goes on.
+#[tokio::test]
+async fn a_second_process_of_a_name_ends_with_75_and_the_first_goes_on() {
+    let server = TestServer::start_provisioned().await;
+    let folder = TempDir::new().unwrap();
+    for name in STAGES.into_iter().filter(|name| *name != "command-handler") {
+        let health = format!("127.0.0.1:{}", free_port().unwrap());
+        let first = format!("telemetry.address={health}");
+        let mut owner = Process::start(set(plain(name, &server, folder.path()), &[&first]));
+        owner.healthy(&health, "/readyz").await;
+        let (code, error) = refused(plain(name, &server, &folder.path().join("second"))).await;
+        assert_eq!(code, i32::from(ExitCode::AlreadyRunning.number()), "{error}");
+        assert!(error.contains("another process reads") && error.contains("process.instance"), "{error}");
+        owner.healthy(&health, "/readyz").await;
+        owner.terminate();
+        assert_eq!(owner.exit_code(PATIENCE).await, 0);
+    }
+}
+
 /// The disk is a small one of its own, which takes the right to mount it.
 #[tokio::test]
 async fn a_full_disk_ends_with_74() {

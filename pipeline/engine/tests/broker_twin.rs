@@ -246,9 +246,8 @@ fn simulated_sequences_get_the_same_answers_from_a_server() {
         }
     }
     println!("{counts:?}");
-    for what in
-        ["append at", "append conflict", "append duplicate", "batch at", "batch conflict", "load", "last"]
-    {
+    // A refused batch is rare among handlers that know each other's commits; the random operations above have many.
+    for what in ["append at", "append conflict", "append duplicate", "batch at", "load", "last"] {
         let count = counts.get(what).copied().unwrap_or_default();
         assert!(count > 5, "only {count} times {what}: too few to say anything: {counts:?}");
     }

@@ -14,9 +14,10 @@ use millstream_engine::{
     broker::{Broker as _, NewMessage},
     command_handler::{CommandHandler, HandlerError, HandlerSettings, Observed, Share},
     contract::{
+        dead_letter::DeadLetter,
         outcome::OutcomeRecord,
-        stored_message::Headers,
-        stream_names::{COMMANDS, DEAD_LETTERS, EVENTS, OUTCOMES},
+        stored_message::{Headers, StoredMessage},
+        stream_names::{COMMANDS, DEAD_LETTERS, EVENTS, OUTCOMES, TIMERS},
     },
     decider::AggregateRegistry,
     group_append::AppendStrategy,
@@ -288,6 +289,44 @@ async fn a_retry_that_is_cut_off_and_repeated_takes_effect_once() {
     }
     handler.stop().await;
     assert_eq!(broker.state(EVENTS).await.unwrap().last_sequence, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn letters_of_timers_fall_due_again_and_those_of_other_streams_are_refused() {
+    let server = TestServer::start_provisioned().await;
+    let broker = server.broker().await;
+    for (stream, subject) in
+        [(TIMERS, "due.cmd.retail.till.1_2012-01-31.close"), (EVENTS, "evt.retail.till.1")]
+    {
+        let message = StoredMessage {
+            subject: subject.to_owned(),
+            sequence: 5,
+            stored_at: "2012-01-31T12:00:00Z".parse().unwrap(),
+            headers: [("X", "y")].into_iter().collect(),
+            payload: "{}".into(),
+        };
+        let letter = DeadLetter::new(stream, &message, "refused", "no");
+        let stored = NewMessage {
+            subject: letter.dead_letter_subject(),
+            expected_last: Some(0),
+            headers: letter.stored_headers(),
+            payload: letter.payload,
+        };
+        broker.append(DEAD_LETTERS, stored).await.unwrap();
+    }
+    let (code, _, said) = millstream(&server, &["deadletters", "retry", "--all"]).await;
+    assert_eq!(code, 64);
+    assert!(said.contains("EVENTS.5 cannot be retried"), "{said}");
+    assert_eq!(broker.state(TIMERS).await.unwrap().last_sequence, 0, "nothing was retried");
+
+    let (code, text, said) = millstream(&server, &["deadletters", "retry", "TIMERS.5", "--json"]).await;
+    assert_eq!((code, &json_lines(&text)[0]["sequence"]), (0, &json!(1)), "{said}");
+    let due = broker.get(TIMERS, 1).await.unwrap().unwrap();
+    assert_eq!((due.subject.as_str(), &*due.payload), ("due.cmd.retail.till.1_2012-01-31.close", &b"{}"[..]));
+    assert_eq!(due.headers.get("X"), Some("y"));
+    assert_eq!(due.headers.get("Millstream-Command-Id"), Some("dead-letter-TIMERS-5"));
+    let (_, left, _) = millstream(&server, &["deadletters", "list", "--json"]).await;
+    assert_eq!(json_lines(&left).len(), 1, "{left}");
 }
 
 /// The client's own view of a stream, for what Millstream never does.

@@ -74,7 +74,7 @@ async fn retry(
         if kept.letter.stream == COMMANDS {
             waiting.insert(position, kept);
         } else {
-            output::line(format_args!("{}: published again at {TIMERS} {position}", kept.name()))?;
+            show_published(kept, position, arguments.json)?;
         }
     }
     let mut worst = ExitCode::Ok.number();
@@ -104,7 +104,7 @@ async fn retry(
 /// often it is retried.
 fn message(letter: &DeadLetter) -> NewMessage {
     let mut headers = letter.headers.clone();
-    if letter.stream == COMMANDS && headers.get(header::COMMAND_ID).is_none_or(str::is_empty) {
+    if headers.get(header::COMMAND_ID).is_none_or(str::is_empty) {
         headers = headers.iter().filter(|(name, _)| *name != header::COMMAND_ID).collect();
         headers.push(header::COMMAND_ID, format!("dead-letter-{}-{}", letter.stream, letter.sequence));
     }
@@ -114,6 +114,19 @@ fn message(letter: &DeadLetter) -> NewMessage {
         headers,
         payload: letter.payload.clone(),
     }
+}
+
+/// What falls due again has no outcome of its own: the command that it becomes has.
+fn show_published(kept: &KeptLetter, sequence: u64, json: bool) -> Result<(), CommandFailure> {
+    let (stream, subject) = (&kept.letter.stream, &kept.letter.subject);
+    if !json {
+        return Ok(output::line(format_args!(
+            "{}: {subject}: due again, at {stream} {sequence}",
+            kept.name()
+        ))?);
+    }
+    let said = json!({ "letter": kept.name(), "subject": subject, "stream": stream, "sequence": sequence });
+    Ok(output::line(said)?)
 }
 
 fn code(outcome: &Outcome) -> u8 {

@@ -2,14 +2,27 @@
 //! of Millstream's own.
 //!
 //! The file is not part of the repository. A machine that has it keeps it in `../shared/data` beside the repository; where
-//! it is absent, tests that need it say so and end.
+//! it is absent, a day of the same form is made up.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
-use crate::{binaries::repository, program::announce_skip};
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+
+use crate::binaries::repository;
 
 /// The business date of all its rows.
 pub const DATE: &str = "2012-01-31";
+
+const MADE_UP_SEED: u64 = 20_120_131;
+const MADE_UP_ROWS: u32 = 9_000;
+const MADE_UP_STORES: u32 = 200;
+const MADE_UP_ITEMS: u32 = 600;
+const MADE_UP_VENDORS: u32 = 40;
+/// The columns that the mapping names.
+const MADE_UP_HEADER: &str = "date,store_number,vendor_name,item_number,item_description,state_bottle_retail,bottles_sold,sale_dollars";
 
 /// What was sold under one key of a report. Amounts are cents.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -38,17 +51,55 @@ pub struct IowaDay {
 }
 
 impl IowaDay {
-    /// Reads the file; none, with a line that says so, where it is absent.
+    /// The real day; where it is absent, one that is made up in `folder`.
     ///
     /// # Panics
-    /// When the file is there and is not what it should be.
+    /// When the file is there and is not what it should be, or `folder` cannot be written.
     #[must_use]
-    pub fn find() -> Option<Self> {
+    pub fn find_or_make_up(folder: &Path) -> Self {
         let file = repository().join("../shared/data/iowa-liquor-2012-01-31.csv");
         if !file.is_file() {
-            announce_skip(&format!("there is no {}", file.display()));
-            return None;
+            return Self::make_up(folder);
         }
+        let day = Self::read(file);
+        let found = (day.rows, day.rows_without_price.len(), day.stores.len(), day.suppliers.len());
+        assert_eq!(found, (9_510, 7, 224, 54), "the file is another one");
+        day
+    }
+
+    /// How many rows a mapping must accept, and refuse.
+    #[must_use]
+    pub fn accepted_and_refused(&self) -> (u64, u64) {
+        let refused = self.rows_without_price.len() as u64;
+        (self.rows - refused, refused)
+    }
+
+    /// A day of the same form, the same each time.
+    fn make_up(folder: &Path) -> Self {
+        let mut random = StdRng::seed_from_u64(MADE_UP_SEED);
+        let mut lines = vec![MADE_UP_HEADER.to_owned()];
+        for _ in 0..MADE_UP_ROWS {
+            let store = random.random_range(0..MADE_UP_STORES);
+            let item = random.random_range(0..MADE_UP_ITEMS);
+            let vendor = item % MADE_UP_VENDORS;
+            let bottles: u32 = random.random_range(1..50);
+            // A price for good: 0.50 and up, never the same for two items of a vendor.
+            let price = 50 + item * 7;
+            let (retail, dollars) = if random.random_range(0..MADE_UP_ROWS) < 20 {
+                (String::new(), String::new())
+            } else {
+                (decimal(price), decimal(price * bottles))
+            };
+            lines.push(format!(
+                "{DATE},{store},Vendor {vendor},{item},\"Item, {item}\",{retail},{bottles},{dollars}"
+            ));
+        }
+        let file = folder.join("made-up-day.csv");
+        std::fs::write(&file, lines.join("\n")).expect("the folder can be written");
+        Self::read(file)
+    }
+
+    fn read(file: PathBuf) -> Self {
         let mut day = Self {
             stores: BTreeMap::new(),
             suppliers: BTreeMap::new(),
@@ -75,8 +126,13 @@ impl IowaDay {
                 sum.gross_amount += cents(column("sale_dollars"));
             }
         }
-        Some(day)
+        day
     }
+}
+
+/// Cents as dollars.
+fn decimal(cents: u32) -> String {
+    format!("{}.{:02}", cents / 100, cents % 100)
 }
 
 /// `427.8` is 42780.

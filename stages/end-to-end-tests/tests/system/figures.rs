@@ -35,7 +35,6 @@ pub(crate) async fn report(system: &System, name: &str, key_column: &str) -> BTr
 
 /// Both reports say what the file says: every store, every supplier, every figure.
 pub(crate) async fn expect_figures_of(day: &IowaDay, system: &System) {
-    assert_eq!((day.stores.len(), day.suppliers.len()), (224, 54), "the file is another one");
     assert_eq!(report(system, "store-daily", "store").await, day.stores);
     let suppliers: BTreeMap<String, Figures> = day
         .suppliers

@@ -20,6 +20,8 @@ pub enum SeededBug {
     LostTailUnnoticed,
     /// The index of ids is not compared with the record that it names.
     IndexBySequenceAlone,
+    /// States and snapshots are not compared with the commit that went into them last.
+    StatesBySequenceAlone,
     /// Rows and checkpoints are written in two transactions.
     CheckpointInOtherTransaction,
     /// A checkpoint is not compared with the message that it names.

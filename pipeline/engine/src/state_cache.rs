@@ -9,9 +9,13 @@ use lru::LruCache;
 
 use crate::{
     aggregate_state::AggregateState,
-    contract::{commit::StoredCommit, subject::StreamId},
+    contract::{
+        commit::{COMMIT_HASH_LENGTH, StoredCommit},
+        subject::StreamId,
+    },
     decider::{AggregateRegistry, AggregateType},
-    state_snapshots::{SnapshotBatch, SnapshotError, SnapshotReader, StateSnapshots},
+    seeded_bug::{SeededBug, planted},
+    state_snapshots::{NamedCommit, SnapshotBatch, SnapshotError, SnapshotReader, StateSnapshots},
 };
 
 /// What a state takes besides its fields: its place in the cache and its id.
@@ -53,6 +57,8 @@ pub struct StateCache {
     leaving: HashMap<StreamId, Vec<u8>>,
     /// The EVENTS sequence up to which commits of others have been followed.
     through: u64,
+    /// The newest commit that went into any state.
+    newest: Option<NamedCommit>,
 }
 
 impl StateCache {
@@ -67,16 +73,43 @@ impl StateCache {
             stored: None,
             leaving: HashMap::new(),
             through: 0,
+            newest: None,
         }
     }
 
-    /// Begins to follow EVENTS of `generation`, which ends at `last_sequence`: snapshots of other events are dropped.
+    /// The newest commit that went into any state, in memory or in the file.
     ///
     /// # Errors
     /// [`SnapshotError`].
-    pub fn follow_events(&mut self, generation: &str, last_sequence: u64) -> Result<(), SnapshotError> {
+    pub fn newest(&self) -> Result<Option<NamedCommit>, SnapshotError> {
+        if self.newest.is_some() { Ok(self.newest) } else { self.snapshots.newest() }
+    }
+
+    /// Begins to follow EVENTS of `generation`, which ends at `last_sequence` and holds the commit of hash `found` where
+    /// [`StateCache::newest`] stood. When that is another one, the server has lost its tail: states and snapshots are dropped,
+    /// as those of another generation are. Their expectations might hold by chance on what has grown since.
+    ///
+    /// # Errors
+    /// [`SnapshotError`].
+    pub fn follow_events(
+        &mut self,
+        generation: &str,
+        last_sequence: u64,
+        found: Option<[u8; COMMIT_HASH_LENGTH]>,
+    ) -> Result<(), SnapshotError> {
         self.stored = None;
-        self.through = self.through.max(self.snapshots.follow(generation, last_sequence)?);
+        self.newest = self.newest()?;
+        let intact =
+            self.through <= last_sequence && self.newest.is_none_or(|newest| found == Some(newest.hash));
+        let intact = intact || planted(SeededBug::StatesBySequenceAlone);
+        match self.snapshots.follow(generation, last_sequence, intact)? {
+            Some(through) => self.through = self.through.max(through),
+            None => {
+                self.states.clear();
+                self.leaving.clear();
+                (self.bytes, self.through, self.newest) = (0, 0, None);
+            }
+        }
         Ok(())
     }
 
@@ -115,6 +148,11 @@ impl StateCache {
     /// Puts a settled state in; what was used longest ago makes place.
     pub fn put(&mut self, stream_id: StreamId, mut state: AggregateState) {
         let Some(aggregate) = self.aggregate(&stream_id) else { return };
+        if let Some(hash) = state.last_hash
+            && self.newest.is_none_or(|newest| newest.sequence < state.last_sequence)
+        {
+            self.newest = Some(NamedCommit { sequence: state.last_sequence, hash });
+        }
         if state.version >= state.snapshot_version + EVENTS_BETWEEN_SNAPSHOTS {
             state.snapshot_version = state.version;
             self.leaving.insert(stream_id.clone(), state.encode(&aggregate));
@@ -199,7 +237,7 @@ impl StateCache {
     fn batch(&mut self, durable: bool) -> SnapshotBatch {
         let mut snapshots: Vec<_> = self.leaving.drain().collect();
         snapshots.sort_unstable_by(|(one, _), (other, _)| one.as_str().cmp(other.as_str()));
-        SnapshotBatch { snapshots, through: self.through, durable }
+        SnapshotBatch { snapshots, through: self.through, newest: self.newest, durable }
     }
 
     /// Where batches are written.
@@ -293,6 +331,23 @@ mod tests {
             cache.take(&oldest).unwrap();
         }
         assert_eq!(cache.bytes(), 0);
+    }
+
+    #[test]
+    fn states_of_a_lost_tail_are_forgotten_in_memory_and_in_the_file() {
+        let mut cache = cache(10, u64::MAX);
+        cache.follow_events("g", 0, None).unwrap();
+        put(&mut cache, "one", 1);
+        put(&mut cache, "two", 3);
+        let batch = cache.snapshot_all();
+        cache.snapshots().write(&batch).unwrap();
+        let newest = NamedCommit { sequence: 30, hash: [7; COMMIT_HASH_LENGTH] };
+        assert_eq!(cache.newest().unwrap(), Some(newest));
+        cache.follow_events("g", 40, Some(newest.hash)).unwrap();
+        assert_eq!(cache.len(), 2, "the commit is there");
+        cache.follow_events("g", 40, Some([8; COMMIT_HASH_LENGTH])).unwrap();
+        assert_eq!((cache.len(), cache.bytes(), cache.through()), (0, 0, 0));
+        assert!(cache.take(&id("one")).is_none(), "its snapshot is gone too");
     }
 
     #[test]

@@ -10,11 +10,11 @@ use redb::{
     backends::InMemoryBackend,
 };
 
-use crate::contract::subject::StreamId;
+use crate::contract::{commit::COMMIT_HASH_LENGTH, subject::StreamId};
 
 /// Stream id to encoded snapshot.
 const SNAPSHOTS: TableDefinition<&str, &[u8]> = TableDefinition::new("snapshots");
-/// `generation` and `through`, as text.
+/// `generation`, `through` and `newest`, as text.
 const META: TableDefinition<&str, &str> = TableDefinition::new("meta");
 
 /// Why snapshots cannot be used.
@@ -42,6 +42,27 @@ impl<E: Into<redb::Error>> From<E> for SnapshotError {
     }
 }
 
+/// A commit by its place in EVENTS and its hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NamedCommit {
+    /// Its sequence.
+    pub sequence: u64,
+    /// Its [`crate::contract::commit::commit_hash`].
+    pub hash: [u8; COMMIT_HASH_LENGTH],
+}
+
+impl NamedCommit {
+    fn text(self) -> String {
+        format!("{} {:032x}", self.sequence, u128::from_be_bytes(self.hash))
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let (sequence, hash) = text.split_once(' ')?;
+        let hash = u128::from_str_radix(hash, 16).ok()?.to_be_bytes();
+        Some(Self { sequence: sequence.parse().ok()?, hash })
+    }
+}
+
 /// Snapshots on their way to the file, with the EVENTS sequence up to which commits have been followed.
 #[derive(Debug)]
 pub struct SnapshotBatch {
@@ -49,6 +70,8 @@ pub struct SnapshotBatch {
     pub snapshots: Vec<(StreamId, Vec<u8>)>,
     /// Up to where.
     pub through: u64,
+    /// The newest commit that went into any of the snapshots, these and those in the file.
+    pub newest: Option<NamedCommit>,
     /// Whether to wait until the disk has it.
     pub durable: bool,
 }
@@ -88,20 +111,35 @@ impl StateSnapshots {
         Ok(Self { database: Arc::new(database) })
     }
 
-    /// Begins to follow EVENTS of `generation`, which ends at `last_sequence`. Snapshots of another generation, or of a tail
-    /// that the server has lost, are dropped. Answers the sequence behind which to follow.
+    /// The newest commit that went into any of the snapshots.
     ///
     /// # Errors
     /// [`SnapshotError::Storage`].
-    pub fn follow(&self, generation: &str, last_sequence: u64) -> Result<u64, SnapshotError> {
+    pub fn newest(&self) -> Result<Option<NamedCommit>, SnapshotError> {
+        let meta = self.database.begin_read()?.open_table(META)?;
+        Ok(meta.get("newest")?.and_then(|text| NamedCommit::parse(text.value())))
+    }
+
+    /// Begins to follow EVENTS of `generation`, which ends at `last_sequence` and is `intact` when it holds
+    /// [`StateSnapshots::newest`] where that was. Snapshots of another generation, or of a tail that the server has lost, are
+    /// dropped. Answers the sequence behind which to follow, unless nothing is left.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Storage`].
+    pub fn follow(
+        &self,
+        generation: &str,
+        last_sequence: u64,
+        intact: bool,
+    ) -> Result<Option<u64>, SnapshotError> {
         let (known, through) = {
             let meta = self.database.begin_read()?.open_table(META)?;
             let text =
                 |key| -> Result<_, SnapshotError> { Ok(meta.get(key)?.map(|text| text.value().to_owned())) };
             (text("generation")?, text("through")?.and_then(|text| text.parse().ok()).unwrap_or(0))
         };
-        if known.as_deref() == Some(generation) && through <= last_sequence {
-            return Ok(through);
+        if known.as_deref() == Some(generation) && through <= last_sequence && intact {
+            return Ok(Some(through));
         }
         if known.is_some() {
             tracing::warn!(generation, "the snapshots belong to other events; making them anew");
@@ -113,9 +151,10 @@ impl StateSnapshots {
             let mut meta = write.open_table(META)?;
             meta.insert("generation", generation)?;
             meta.insert("through", "0")?;
+            meta.remove("newest")?;
         }
         write.commit()?;
-        Ok(0)
+        Ok(None)
     }
 
     /// What the file holds now; `None` while it holds nothing.
@@ -141,7 +180,11 @@ impl StateSnapshots {
             for (stream_id, snapshot) in &batch.snapshots {
                 snapshots.insert(stream_id.as_str(), snapshot.as_slice())?;
             }
-            write.open_table(META)?.insert("through", batch.through.to_string().as_str())?;
+            let mut meta = write.open_table(META)?;
+            meta.insert("through", batch.through.to_string().as_str())?;
+            if let Some(newest) = batch.newest {
+                meta.insert("newest", newest.text().as_str())?;
+            }
         }
         write.commit()?;
         Ok(())
@@ -173,7 +216,13 @@ mod tests {
     }
 
     fn batch(name: &str, through: u64) -> SnapshotBatch {
-        SnapshotBatch { snapshots: vec![(id(name), name.as_bytes().to_vec())], through, durable: true }
+        let newest = Some(NamedCommit { sequence: through, hash: [0xab; COMMIT_HASH_LENGTH] });
+        SnapshotBatch {
+            snapshots: vec![(id(name), name.as_bytes().to_vec())],
+            through,
+            newest,
+            durable: true,
+        }
     }
 
     #[test]
@@ -181,13 +230,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("states.redb");
         let snapshots = StateSnapshots::open(&path).unwrap();
-        assert_eq!(snapshots.follow("g", 9).unwrap(), 0);
+        assert_eq!(snapshots.follow("g", 9, true).unwrap(), None);
         assert!(snapshots.reader().unwrap().is_none());
         snapshots.write(&batch("one", 7)).unwrap();
         drop(snapshots);
 
         let snapshots = StateSnapshots::open(&path).unwrap();
-        assert_eq!(snapshots.follow("g", 9).unwrap(), 7);
+        assert_eq!(snapshots.newest().unwrap(), batch("one", 7).newest);
+        assert_eq!(snapshots.follow("g", 9, true).unwrap(), Some(7));
         let reader = snapshots.reader().unwrap().unwrap();
         assert_eq!(reader.get(&id("one")).unwrap().unwrap(), b"one");
         assert_eq!(reader.get(&id("two")).unwrap(), None);
@@ -196,11 +246,12 @@ mod tests {
     #[test]
     fn snapshots_of_other_events_or_of_a_lost_tail_are_dropped() {
         let snapshots = StateSnapshots::in_memory().unwrap();
-        snapshots.follow("g", 9).unwrap();
-        for (generation, last_sequence) in [("h", 9), ("h", 6)] {
+        snapshots.follow("g", 9, true).unwrap();
+        for (generation, last_sequence, intact) in [("h", 9, true), ("h", 6, true), ("h", 9, false)] {
             snapshots.write(&batch("one", 7)).unwrap();
-            assert_eq!(snapshots.follow(generation, last_sequence).unwrap(), 0);
+            assert_eq!(snapshots.follow(generation, last_sequence, intact).unwrap(), None);
             assert!(snapshots.reader().unwrap().is_none());
+            assert_eq!(snapshots.newest().unwrap(), None);
         }
     }
 }

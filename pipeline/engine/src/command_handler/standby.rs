@@ -7,8 +7,9 @@ use super::{CommandHandler, HandlerError, TurnEnd, lease_key, recorder, state_of
 use crate::{
     broker::{Broker, BrokerError, ReaderConfig, StreamReader},
     contract::{
-        commit::StoredCommit,
+        commit::{StoredCommit, commit_hash},
         outcome::OutcomeRecord,
+        stored_message::StoredMessage,
         stream_names::{EVENTS, OUTCOMES},
     },
     id_index::IdIndex,
@@ -66,9 +67,16 @@ impl<B: Broker> CommandHandler<B> {
     /// Checks that index and snapshots belong to the streams as they are, and opens OUTCOMES where the index ends.
     async fn open(&mut self) -> Result<B::Reader, HandlerError> {
         let events = state_of(&self.broker, &self.ids, EVENTS).await?;
-        self.cache.follow_events(&events.generation, events.last_sequence)?;
+        let newest = match self.cache.newest()? {
+            Some(newest) => self.message_at(EVENTS, newest.sequence).await?,
+            None => None,
+        };
+        let found = newest.map(|message| commit_hash(&message.payload));
+        self.cache.follow_events(&events.generation, events.last_sequence, found)?;
         let state = state_of(&self.broker, &self.ids, OUTCOMES).await?;
-        let found = self.record_at(self.index.through()).await?;
+        let last = self.message_at(OUTCOMES, self.index.through()).await?;
+        let last = last.as_ref().map(OutcomeRecord::from_stored).transpose().map_err(JournalError::from)?;
+        let found = last.map(|record| record.record_id);
         let after = self.index.follow(&state.generation, state.last_sequence, found.as_deref())?;
         let config = ReaderConfig {
             stream: OUTCOMES.to_owned(),
@@ -81,24 +89,21 @@ impl<B: Broker> CommandHandler<B> {
         Ok(self.broker.read(config).await?)
     }
 
-    /// The id of the record that OUTCOMES holds at `sequence`, if any; waits for a server that does not answer.
-    async fn record_at(&self, sequence: u64) -> Result<Option<Arc<str>>, HandlerError> {
+    /// What a stream holds at `sequence`, if anything; waits for a server that does not answer.
+    async fn message_at(&self, stream: &str, sequence: u64) -> Result<Option<StoredMessage>, BrokerError> {
         if sequence == 0 {
             return Ok(None);
         }
         let mut backoff = self.ids.backoff();
-        let found = loop {
-            match self.broker.get(OUTCOMES, sequence).await {
+        loop {
+            match self.broker.get(stream, sequence).await {
                 Err(BrokerError::Unavailable { operation, detail }) => {
-                    tracing::warn!(stream = OUTCOMES, operation, detail, "waiting for the server");
+                    tracing::warn!(stream, operation, detail, "waiting for the server");
                     backoff.pause().await;
                 }
-                answer => break answer?,
+                answer => return answer,
             }
-        };
-        let record =
-            found.as_ref().map(OutcomeRecord::from_stored).transpose().map_err(JournalError::from)?;
-        Ok(record.map(|record| record.record_id))
+        }
     }
 }
 

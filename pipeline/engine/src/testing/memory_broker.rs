@@ -158,6 +158,11 @@ impl MemoryBroker {
         self.world().sent.clone()
     }
 
+    /// Forgets all plain messages sent so far.
+    pub fn forget_sent(&self) {
+        self.world().sent.clear();
+    }
+
     /// From now on notes what is asked and answered, for [`MemoryBroker::recorded`].
     pub fn start_recording(&self) {
         self.world().recording = Some(Recording::default());

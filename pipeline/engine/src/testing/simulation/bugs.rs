@@ -307,6 +307,13 @@ pub const BUGS: &[PlantedBug] = &[
         caught_by: "C2",
         what: "the index of ids is not compared with the record that it names last",
     },
+    PlantedBug {
+        name: "states-by-sequence-alone",
+        bug: Bug::Engine(SeededBug::StatesBySequenceAlone),
+        scenario: Scenario::LostTail,
+        caught_by: "C5",
+        what: "states and snapshots are not compared with the commit that went into them last",
+    },
     in_projector(
         "checkpoint-in-other-transaction",
         Bug::Engine(SeededBug::CheckpointInOtherTransaction),

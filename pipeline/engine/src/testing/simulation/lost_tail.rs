@@ -1,5 +1,6 @@
 //! A server that comes back without its last messages, after everything was decided and all handlers have stopped: the
-//! next handler must say what is missing and change nothing, or, where only records are missing, write them anew.
+//! next handler must say what is missing and change nothing, or, where only records are missing, write them anew. Where all
+//! streams are older together nothing is missing; then what handlers keep on their disks must not be believed.
 
 use std::time::Duration;
 
@@ -44,39 +45,86 @@ async fn run(seed: u64, settings: &SimulationSettings) -> Vec<String> {
     let mut violations = Vec::new();
     wait_until_decided(&broker, &mut violations).await;
     violations.extend(processes.stop().await);
-    if !violations.is_empty() {
+    if !violations.is_empty() || broker.dump(COMMANDS).is_empty() || broker.dump(EVENTS).is_empty() {
         return violations;
     }
 
     let mut dice = dice.fork(8);
-    let stream = *dice.pick(&[COMMANDS, EVENTS, OUTCOMES]);
-    let had = broker.dump(stream).len() as u64;
-    if had == 0 {
-        return violations;
-    }
-    broker.lose_tail(stream, dice.between(1, had.min(4)));
-    let before = broker.dump(EVENTS);
-    if stream == OUTCOMES {
-        // Another handler goes on, then the one that has seen what was lost: what was told before is told again.
-        let mut client = client;
-        for slot in [1, 0] {
-            processes.start(slot);
-            client = client.run().await;
-            wait_until_decided(&broker, &mut violations).await;
-            violations.extend(processes.stop().await);
+    let mut run = Run { broker, processes, client, shape, violations };
+    match *dice.pick(&[Some(COMMANDS), Some(EVENTS), Some(OUTCOMES), None, None]) {
+        Some(OUTCOMES) => {
+            run.lose(OUTCOMES, &mut dice);
+            run.go_on().await;
         }
-        violations.extend(judge(&broker, client.ledger(), processes.metrics(), shape.shares).0);
-        return violations;
+        Some(stream) => {
+            run.lose(stream, &mut dice);
+            run.must_say(stream).await;
+        }
+        None => run.come_back_older().await,
     }
-    processes.start(0);
-    tokio::time::sleep(NOTICE_MAX).await;
-    let ended = processes.stop().await;
-    if !ended.iter().any(|words| words.contains("the server has lost its tail") && words.contains(stream)) {
-        violations
-            .push(format!("C11 noticed: {stream} lost its tail and the handler did not say so: {ended:?}"));
+    run.violations
+}
+
+/// Everything decided, all handlers stopped; one has a disk.
+struct Run {
+    broker: MemoryBroker,
+    processes: Processes,
+    client: Client,
+    shape: RunShape,
+    violations: Vec<String>,
+}
+
+impl Run {
+    fn lose(&self, stream: &str, dice: &mut Dice) {
+        let had = self.broker.dump(stream).len() as u64;
+        self.broker.lose_tail(stream, dice.between(1, had.min(4)).min(had));
     }
-    if broker.dump(EVENTS) != before {
-        violations.push(format!("C11 noticed: {stream} lost its tail and the handler went on to append"));
+
+    /// Lets the handler in `slot` decide what the client sends now.
+    async fn work(&mut self, slot: usize) {
+        self.processes.start(slot);
+        self.client.run().await;
+        wait_until_decided(&self.broker, &mut self.violations).await;
+        self.violations.extend(self.processes.stop().await);
     }
-    violations
+
+    /// Another handler goes on, then the one that has seen what was lost: what was told before is told again.
+    async fn go_on(&mut self) {
+        for slot in [1, 0] {
+            self.work(slot).await;
+        }
+        let found = judge(&self.broker, self.client.ledger(), self.processes.metrics(), self.shape.shares).0;
+        self.violations.extend(found);
+    }
+
+    /// The server comes back with an older copy of all that it had. What was acknowledged since is lost and nobody can
+    /// know it; but what a handler has on its disk from then must not be taken for true.
+    async fn come_back_older(&mut self) {
+        let then = self.broker.ends();
+        self.work(0).await;
+        for ((stream, now), (_, then)) in self.broker.ends().iter().zip(&then) {
+            self.broker.lose_tail(stream, now - then);
+        }
+        self.client.forget_acknowledged_after(self.broker.dump(COMMANDS).len() as u64);
+        self.broker.forget_sent();
+        self.go_on().await;
+    }
+
+    /// The next handler says what is missing, and appends nothing.
+    async fn must_say(&mut self, stream: &str) {
+        let before = self.broker.dump(EVENTS);
+        self.processes.start(0);
+        tokio::time::sleep(NOTICE_MAX).await;
+        let ended = self.processes.stop().await;
+        if !ended.iter().any(|words| words.contains("the server has lost its tail") && words.contains(stream))
+        {
+            self.violations.push(format!(
+                "C11 noticed: {stream} lost its tail and the handler did not say so: {ended:?}"
+            ));
+        }
+        if self.broker.dump(EVENTS) != before {
+            self.violations
+                .push(format!("C11 noticed: {stream} lost its tail and the handler went on to append"));
+        }
+    }
 }

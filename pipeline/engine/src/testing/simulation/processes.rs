@@ -274,11 +274,14 @@ async fn why_ended(process: Process) -> Option<String> {
 /// Disturbs the processes until the client has sent everything, and a little longer.
 pub(super) async fn chaos(
     processes: &mut Processes,
-    client: Client,
+    mut client: Client,
     shape: &RunShape,
     mut dice: Dice,
 ) -> Client {
-    let client = tokio::spawn(client.run());
+    let client = tokio::spawn(async move {
+        client.run().await;
+        client
+    });
     let mut rounds_after = dice.below(6);
     while !client.is_finished() || rounds_after > 0 {
         let pause = dice.time(shape.chaos_pause * 2);

@@ -61,8 +61,13 @@ impl Client {
         &self.ledger
     }
 
+    /// The server has lost what stood behind this position.
+    pub(super) fn forget_acknowledged_after(&mut self, position: u64) {
+        self.ledger.retain(|entry| entry.position <= position);
+    }
+
     /// Sends all commands, waiting for each acknowledgement. It can be run again.
-    pub(super) async fn run(mut self) -> Self {
+    pub(super) async fn run(&mut self) {
         let mut left = self.commands;
         while left > 0 {
             if self.dice.chance(self.bursts) {
@@ -76,7 +81,6 @@ impl Client {
             let pause = self.dice.time(longest);
             tokio::time::sleep(pause).await;
         }
-        self
     }
 
     async fn send(&mut self, command: NewMessage) {

@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use crate::{
     chart::{containers, pod_spec},
     container::Container,
-    helm_chart::{Chart, documents},
+    helm_chart::{Chart, documents, examples},
     load::Load,
     process::Process,
     production_server::{ProductionServer, USERS, password},
@@ -221,6 +221,36 @@ async fn what_is_rendered_runs_and_ends_within_its_grace_period_under_load() {
     cluster.finish(load).await;
     for pod in pods {
         pod.stop().await;
+    }
+}
+
+/// TLS, credentials, a file of the stage's own: what the examples of values say is what a stage understands.
+#[tokio::test]
+async fn examples_of_values_make_configurations_that_the_stages_accept() {
+    let Some(chart) = Chart::find() else { return };
+    for example in examples() {
+        let objects = documents(&chart.render("1.36", &["--values", example.to_str().unwrap()]).unwrap());
+        let folder = TempDir::new().unwrap();
+        for set in objects.iter().filter(|object| object["kind"] == "StatefulSet") {
+            let described = &pod_spec(set).unwrap()["containers"][0];
+            let mut volumes = BTreeMap::new();
+            for mount in described["volumeMounts"].as_array().unwrap() {
+                let name = mount["name"].as_str().unwrap();
+                volumes.insert(name.to_owned(), folder.path().join(name));
+            }
+            let own = objects.iter().find(|object| {
+                object["kind"] == "ConfigMap" && object["metadata"]["name"] == set["metadata"]["name"]
+            });
+            if let Some(config) = own {
+                fs::create_dir_all(&volumes["config"]).unwrap();
+                let text = config["data"]["stage.toml"].as_str().unwrap();
+                fs::write(volumes["config"].join("stage.toml"), text).unwrap();
+            }
+            let mut container = container_of(described, &volumes, "0");
+            container.words.push("--check-config".to_owned());
+            let ended = program::run(container.command().0, b"").await;
+            assert_eq!(ended.code(), Some(0), "{}: {ended:?}", example.display());
+        }
     }
 }
 

@@ -9,6 +9,7 @@ pub mod product_view;
 pub mod sale_view;
 pub mod stock;
 pub mod stock_keeping;
+pub mod stock_valuation;
 pub mod stock_view;
 pub mod store_daily;
 pub mod supplier_daily;
@@ -53,9 +54,16 @@ pub fn processes(hours: closing::ClosingHours) -> Vec<Box<dyn Process>> {
 
 /// The context's reports.
 pub fn reports() -> Vec<Box<dyn Projection>> {
-    vec![Box::new(Ledger(store_daily::StoreDaily)), Box::new(Ledger(supplier_daily::SupplierDaily))]
+    vec![
+        Box::new(Ledger(store_daily::StoreDaily)),
+        Box::new(Ledger(supplier_daily::SupplierDaily)),
+        Box::new(Ledger(stock_valuation::StockValuation)),
+    ]
 }
 
 /// The columns of each of the context's reports, as people see them.
-pub const REPORT_COLUMNS: &[(&str, &[Column])] =
-    &[("store-daily", store_daily::COLUMNS), ("supplier-daily", supplier_daily::COLUMNS)];
+pub const REPORT_COLUMNS: &[(&str, &[Column])] = &[
+    ("store-daily", store_daily::COLUMNS),
+    ("supplier-daily", supplier_daily::COLUMNS),
+    ("stock-valuation", stock_valuation::COLUMNS),
+];

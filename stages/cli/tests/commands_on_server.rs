@@ -381,5 +381,5 @@ async fn view_that_nobody_has_is_named() {
     assert!(error.contains("nobody answers query.retail.till.list"), "{error}");
     let (code, _, error) = run(&server, &["report", "yearly", "--date", "2012-01-31"]).await;
     assert_eq!(code, 64);
-    assert!(error.contains("there are store-daily, supplier-daily"), "{error}");
+    assert!(error.contains("there are store-daily, supplier-daily, stock-valuation"), "{error}");
 }

@@ -25,6 +25,11 @@ use super::{
 };
 use crate::business_date::BusinessDate;
 
+/// The reference under which a stock receives a line of a delivery; lines are numbered from 1.
+pub fn delivery_reference(delivery: &str, line: u64) -> String {
+    format!("delivery {delivery}/{line}")
+}
+
 /// Keeps stock.
 #[derive(Debug)]
 pub struct StockKeeping;

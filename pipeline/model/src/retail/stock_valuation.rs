@@ -1,0 +1,317 @@
+//! Report `stock-valuation`, key `<location>`: what is on hand at a location at the end of a business date, and what it
+//! cost.
+//!
+//! A movement of stock counts for its business date and, because it is still there or still gone, for every later date of
+//! the location; one that comes in late thus restates them all. A date begins with what the date before it ended with. It
+//! comes about with its first movement, or with the close of the business day, which seals it.
+//!
+//! Units are valued at a moving average, in the order in which movements were recorded: a delivered line brings its cost,
+//! everything else moves at the average of what is there, or at the last known cost where nothing is. A location is kept in
+//! the currency of its first delivery; units of which no cost in that currency is known are counted in
+//! `units_without_cost` and have no value.
+//!
+//! Notes: the costs of delivered lines that have not reached the stock, each stock's units and value, each location's
+//! dates, and what each of them ended with.
+
+use millstream_engine::{
+    contract::commit::Envelope,
+    decider::{Decider, EventSet},
+    projection::{ProjectionError, Rows},
+    report::{
+        Column,
+        ColumnKind::{Amount, Count, Number, Text},
+        Entry, Posting, Report, ReportTables,
+    },
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    business_day::{BusinessDay, BusinessDayEvent},
+    delivery::{Delivery, DeliveryEvent, DeliveryReceived},
+    stock::{Stock, StockEvent, StockId},
+    stock_keeping::delivery_reference,
+};
+use crate::{business_date::BusinessDate, money::Currency};
+
+static TABLES: ReportTables =
+    millstream_engine::report_tables!("stock-valuation", "costs", "stocks", "locations", "ends");
+
+/// Cost of a unit of a delivered line, by `<location>:<sku>/<reference>`.
+const COSTS: &str = "stock-valuation.costs";
+/// [`Holding`] by `<location>:<sku>`.
+const STOCKS: &str = "stock-valuation.stocks";
+/// [`Location`] by `<location>`.
+const LOCATIONS: &str = "stock-valuation.locations";
+/// [`Balance`] by `<location>/<date>`.
+const ENDS: &str = "stock-valuation.ends";
+
+/// What a posting of a date's beginning is called.
+const OPENING: &str = "opening";
+
+/// The report's columns, as people see them.
+pub const COLUMNS: &[Column] = &[
+    Column::new("location", Text),
+    Column::new("business_date", Text),
+    Column::new("revision", Number),
+    Column::new("status", Text),
+    Column::new("units_on_hand", Count),
+    Column::new("units_without_cost", Count),
+    Column::new("stock_value", Amount),
+    Column::new("currency", Text),
+];
+
+/// What a stock holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Holding {
+    units: i64,
+    /// Of the units, when a cost is known.
+    value: i64,
+    /// The last known one of a unit.
+    cost: Option<i64>,
+}
+
+/// What is known of a location.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Location {
+    currency: Option<Currency>,
+    /// In order.
+    dates: Vec<BusinessDate>,
+}
+
+/// What a date ends with, or what changes it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Balance {
+    units: i64,
+    without_cost: i64,
+    value: i64,
+}
+
+impl Balance {
+    fn of(holding: Holding) -> Self {
+        let without_cost = if holding.cost.is_none() { holding.units } else { 0 };
+        Self { units: holding.units, without_cost, value: holding.value }
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self {
+            units: self.units.saturating_add(other.units),
+            without_cost: self.without_cost.saturating_add(other.without_cost),
+            value: self.value.saturating_add(other.value),
+        }
+    }
+
+    fn less(self, other: Self) -> Self {
+        Self {
+            units: self.units.saturating_sub(other.units),
+            without_cost: self.without_cost.saturating_sub(other.without_cost),
+            value: self.value.saturating_sub(other.value),
+        }
+    }
+
+    fn figures(self) -> Vec<(&'static str, i64)> {
+        let all = [
+            ("units_on_hand", self.units),
+            ("units_without_cost", self.without_cost),
+            ("stock_value", self.value),
+        ];
+        all.into_iter().filter(|(_, figure)| *figure != 0).collect()
+    }
+}
+
+impl Holding {
+    /// What it becomes when `change` units come, or leave when below zero; a delivered line brings its `cost`.
+    fn after(self, change: i64, cost: Option<i64>) -> Self {
+        let units = self.units.saturating_add(change);
+        let known = cost.or(self.cost);
+        let value = match (self.cost, known) {
+            (_, None) => 0,
+            // All units get the first cost that becomes known.
+            (None, Some(first)) => units.saturating_mul(first),
+            // Where nothing was, or less, the average has no meaning: the last cost holds.
+            (Some(_), Some(unit)) if self.units <= 0 => units.saturating_mul(unit),
+            (Some(_), Some(unit)) if cost.is_some() => self.value.saturating_add(change.saturating_mul(unit)),
+            (Some(last), Some(_)) if units <= 0 => units.saturating_mul(last),
+            (Some(_), Some(_)) => self.value.saturating_add(proportion(self.value, change, self.units)),
+        };
+        Self { units, value, cost: known }
+    }
+}
+
+/// `value * change / units`, rounded towards zero; the product of two 64-bit numbers needs 128.
+fn proportion(value: i64, change: i64, units: i64) -> i64 {
+    let share = i128::from(value) * i128::from(change) / i128::from(units.max(1));
+    i64::try_from(share).unwrap_or(if share < 0 { i64::MIN } else { i64::MAX })
+}
+
+/// Posts to `stock-valuation`.
+#[derive(Debug)]
+pub struct StockValuation;
+
+impl Report for StockValuation {
+    fn context(&self) -> &'static str {
+        super::CONTEXT
+    }
+
+    fn tables(&self) -> &'static ReportTables {
+        &TABLES
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        COLUMNS
+    }
+
+    fn handles(&self, aggregate: &str) -> bool {
+        [Delivery::AGGREGATE, Stock::AGGREGATE, BusinessDay::AGGREGATE].contains(&aggregate)
+    }
+
+    fn entries(
+        &self,
+        envelope: &Envelope<'_>,
+        rows: &mut (dyn Rows + '_),
+    ) -> Result<Vec<Entry>, ProjectionError> {
+        let id = envelope.stream_id.id();
+        match envelope.stream_id.aggregate() {
+            Delivery::AGGREGATE => {
+                let DeliveryEvent::Received(received) = DeliveryEvent::from_envelope(envelope)?;
+                note_costs(id, &received, rows)?;
+                Ok(vec![])
+            }
+            Stock::AGGREGATE => match StockEvent::from_envelope(envelope)? {
+                StockEvent::Received(received) => {
+                    let reference = received.reference.unwrap_or_default();
+                    move_units(id, received.quantity, received.business_date, &reference, rows)
+                }
+                StockEvent::Issued(issued) => {
+                    let reference = issued.reference.unwrap_or_default();
+                    move_units(id, -issued.quantity, issued.business_date, &reference, rows)
+                }
+                StockEvent::Adjusted(adjusted) => {
+                    move_units(id, adjusted.change, adjusted.business_date, "stocktake", rows)
+                }
+                StockEvent::Reserved(_)
+                | StockEvent::ReservationRefused(_)
+                | StockEvent::ReservationReleased(_)
+                | StockEvent::MinimumSet(_) => Ok(vec![]),
+            },
+            _ => {
+                let BusinessDayEvent::Closed(_) = BusinessDayEvent::from_envelope(envelope)?;
+                close(id, rows)
+            }
+        }
+    }
+}
+
+/// Notes what the lines of a delivery cost, until the stocks have received them. The first delivery of a location says in
+/// which currency it is kept.
+fn note_costs(
+    delivery: &str,
+    received: &DeliveryReceived,
+    rows: &mut (dyn Rows + '_),
+) -> Result<(), ProjectionError> {
+    let mut location: Location = rows.read(LOCATIONS, &received.location)?.unwrap_or_default();
+    if location.currency.is_none() {
+        location.currency = Some(received.currency);
+        rows.write(LOCATIONS, &received.location, &location);
+    }
+    if location.currency != Some(received.currency) {
+        return Ok(());
+    }
+    for (number, line) in (1..).zip(&received.lines) {
+        if let Some(stock) = StockId::join(&received.location, &line.sku) {
+            let key = format!("{stock}/{}", delivery_reference(delivery, number));
+            rows.write(COSTS, &key, &line.unit_cost);
+        }
+    }
+    Ok(())
+}
+
+fn move_units(
+    stock: &str,
+    change: i64,
+    date: BusinessDate,
+    reference: &str,
+    rows: &mut (dyn Rows + '_),
+) -> Result<Vec<Entry>, ProjectionError> {
+    let StockId { location, .. } =
+        StockId::parse(stock).map_err(|rejection| ProjectionError::Inconsistent(rejection.to_string()))?;
+    let noted = format!("{stock}/{reference}");
+    let cost: Option<i64> = rows.read(COSTS, &noted)?;
+    if cost.is_some() {
+        rows.delete(COSTS, &noted);
+    }
+    let before: Holding = rows.read(STOCKS, stock)?.unwrap_or_default();
+    let after = before.after(change, cost);
+    rows.write(STOCKS, stock, &after);
+    let mut entries = begin(&location, date, rows)?;
+    let known: Location = rows.read(LOCATIONS, &location)?.unwrap_or_default();
+    let difference = Balance::of(after).less(Balance::of(before));
+    let reference = format!("{stock} {reference}");
+    for later in known.dates.iter().filter(|later| **later >= date) {
+        entries.push(post(&location, &known, *later, difference, reference.trim_end(), rows)?);
+    }
+    Ok(entries)
+}
+
+/// Begins a date of a location with what the date before it ended with, unless it has begun.
+fn begin(
+    location: &str,
+    date: BusinessDate,
+    rows: &mut (dyn Rows + '_),
+) -> Result<Vec<Entry>, ProjectionError> {
+    let mut known: Location = rows.read(LOCATIONS, location)?.unwrap_or_default();
+    let Err(place) = known.dates.binary_search(&date) else { return Ok(vec![]) };
+    let before = place.checked_sub(1).and_then(|before| known.dates.get(before)).copied();
+    known.dates.insert(place, date);
+    rows.write(LOCATIONS, location, &known);
+    let opening = match before {
+        Some(before) => rows.read::<Balance>(ENDS, &format!("{location}/{before}"))?.unwrap_or_default(),
+        None => Balance::default(),
+    };
+    if opening == Balance::default() {
+        return Ok(vec![]);
+    }
+    Ok(vec![post(location, &known, date, opening, OPENING, rows)?])
+}
+
+/// Begins the date everywhere, and seals it.
+fn close(date: &str, rows: &mut (dyn Rows + '_)) -> Result<Vec<Entry>, ProjectionError> {
+    let parsed = BusinessDate::parse(date)
+        .map_err(|rejection| ProjectionError::Inconsistent(rejection.to_string()))?;
+    let mut entries = Vec::new();
+    for (location, known) in rows.read_all::<Location>(LOCATIONS, "")? {
+        // What was delivered may not have reached its stock yet.
+        if !known.dates.is_empty() {
+            entries.extend(begin(&location, parsed, rows)?);
+        }
+    }
+    entries.push(Entry::SealDate { date: date.to_owned() });
+    Ok(entries)
+}
+
+fn post(
+    location: &str,
+    known: &Location,
+    date: BusinessDate,
+    difference: Balance,
+    reference: &str,
+    rows: &mut (dyn Rows + '_),
+) -> Result<Entry, ProjectionError> {
+    let key = format!("{location}/{date}");
+    let end = rows.read::<Balance>(ENDS, &key)?.unwrap_or_default().plus(difference);
+    rows.write(ENDS, &key, &end);
+    let date = date.to_string();
+    Ok(Entry::Post(Posting {
+        key: location.to_owned(),
+        texts: vec![
+            ("location", Some(location.to_owned())),
+            ("business_date", Some(date.clone())),
+            ("currency", known.currency.map(|currency| currency.to_string())),
+        ],
+        date,
+        figures: difference.figures(),
+        reference: reference.to_owned(),
+    }))
+}
+
+#[cfg(test)]
+mod tests;

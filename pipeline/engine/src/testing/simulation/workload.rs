@@ -32,7 +32,7 @@ pub(super) struct Client {
     dice: Dice,
     commands: usize,
     accounts: u64,
-    /// Whether an id may come again on another account. Several shares do not learn of each other's ids in time.
+    /// Whether an id may come again on another aggregate. Several shares do not learn of each other's ids in time.
     ids_move: bool,
     bursts: f64,
     pause: Duration,
@@ -178,9 +178,9 @@ impl Client {
         let mut message = self.dice.pick(&self.sent).clone();
         if self.dice.chance(0.3) {
             let (command, body) = self.request();
-            let own = message.subject.split('.').nth(3).unwrap_or_default().to_owned();
-            let account = if self.ids_move { self.account() } else { own };
-            message.subject = format!("cmd.bank.account.{account}.{command}");
+            let other = format!("cmd.bank.account.{}", self.account());
+            let own = message.subject.rsplit_once('.').map_or("", |(own, _)| own);
+            message.subject = format!("{}.{command}", if self.ids_move { &other } else { own });
             message.payload = Bytes::from(body);
         }
         message

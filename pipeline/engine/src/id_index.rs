@@ -12,8 +12,8 @@ use std::{
 };
 
 use redb::{
-    Database, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition, WriteTransaction,
-    backends::InMemoryBackend,
+    Database, ReadOnlyTable, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition,
+    WriteTransaction, backends::InMemoryBackend,
 };
 
 use crate::{
@@ -123,6 +123,8 @@ struct Memory {
     record_id: Arc<str>,
     /// [`IdIndex::forget_before`] was done up to here.
     forgotten_before: u64,
+    /// How often entries have moved from here to the file.
+    moves: u64,
 }
 
 /// The ids of one share. Shared between the deciding loop and the journal's.
@@ -200,7 +202,7 @@ impl IdIndex {
             let write = self.database.begin_write()?;
             if foreign {
                 tracing::warn!(generation, "the id index belongs to other outcomes; building it anew");
-                *memory = Memory::default();
+                *memory = Memory { moves: memory.moves + 1, ..Memory::default() };
                 write.delete_table(IDS)?;
                 write.open_table(IDS)?;
             }
@@ -211,27 +213,17 @@ impl IdIndex {
         Ok(memory.through)
     }
 
+    /// For looking up many ids, such as those of a round.
+    pub fn lookup(&self) -> IdLookup<'_> {
+        IdLookup { index: self, file: None }
+    }
+
     /// The first use of `id`, if it is known and final.
     ///
     /// # Errors
     /// [`IdIndexError::Storage`].
     pub fn get(&self, id: &str) -> Result<Option<IdEntry>, IdIndexError> {
-        let hash = id_hash(id);
-        {
-            // Memory first: entries leave it only after the file has them.
-            let memory = self.memory();
-            if let Some(entry) =
-                memory.settled.get(&hash).or_else(|| memory.recorded.get(&hash).map(|(_, entry)| entry))
-            {
-                return Ok(Some(entry.clone()));
-            }
-        }
-        let ids = self.database.begin_read()?.open_table(IDS)?;
-        let found = ids.get(&hash)?;
-        Ok(found.and_then(|value| {
-            let (position, _, outcome) = value.value();
-            Some(IdEntry { position, outcome: rmp_serde::from_slice(outcome).ok()? })
-        }))
+        self.lookup().get(id)
     }
 
     /// Notes outcomes that are about to be recorded, so that the next round knows their ids.
@@ -295,6 +287,7 @@ impl IdIndex {
         }
         write.commit()?;
         let mut memory = self.memory();
+        memory.moves += 1;
         for (hash, (sequence, _)) in &entries {
             if memory.recorded.get(hash).is_some_and(|(current, _)| current == sequence) {
                 memory.recorded.remove(hash);
@@ -383,6 +376,44 @@ fn first_use(outcome: &CommandOutcome) -> Option<(IdHash, IdEntry)> {
     first.then(|| (id_hash(id), IdEntry { position: outcome.position, outcome: outcome.outcome.clone() }))
 }
 
+/// Looks up many ids in one view of the file.
+#[derive(Debug)]
+pub struct IdLookup<'a> {
+    index: &'a IdIndex,
+    /// The file's table, and [`Memory::moves`] before it was opened.
+    file: Option<(u64, IdTable)>,
+}
+
+type IdTable = ReadOnlyTable<&'static [u8; 16], (u64, u64, &'static [u8])>;
+
+impl IdLookup<'_> {
+    /// The first use of `id`, if it is known and final.
+    ///
+    /// # Errors
+    /// [`IdIndexError::Storage`].
+    pub fn get(&mut self, id: &str) -> Result<Option<IdEntry>, IdIndexError> {
+        let hash = id_hash(id);
+        let moves = {
+            // Memory first: entries leave it only after the file has them, and `moves` tells that they have.
+            let memory = self.index.memory();
+            let recorded = || memory.recorded.get(&hash).map(|(_, entry)| entry);
+            if let Some(entry) = memory.settled.get(&hash).or_else(recorded) {
+                return Ok(Some(entry.clone()));
+            }
+            memory.moves
+        };
+        let table = match &mut self.file {
+            Some((seen, table)) if *seen == moves => table,
+            file => &file.insert((moves, self.index.database.begin_read()?.open_table(IDS)?)).1,
+        };
+        let found = table.get(&hash)?;
+        Ok(found.and_then(|value| {
+            let (position, _, outcome) = value.value();
+            Some(IdEntry { position, outcome: rmp_serde::from_slice(outcome).ok()? })
+        }))
+    }
+}
+
 fn id_hash(id: &str) -> IdHash {
     let mut hash = [0; 16];
     hash.copy_from_slice(blake3::hash(id.as_bytes()).as_bytes().get(..16).unwrap_or_default());
@@ -433,6 +464,17 @@ mod tests {
         assert_eq!(index.follow("g", 9, None).unwrap(), 5);
         assert_eq!(index.get("one").unwrap().unwrap().position, 1);
         assert_eq!(index.get("two").unwrap(), None);
+    }
+
+    #[test]
+    fn a_lookup_that_began_before_a_flush_finds_what_the_flush_moved() {
+        let index = IdIndex::in_memory().unwrap();
+        index.follow("g", 0, None).unwrap();
+        let mut ids = index.lookup();
+        assert_eq!(ids.get("one").unwrap(), None);
+        index.note(&record(&[accepted(1, "one")]), 1);
+        index.flush().unwrap();
+        assert_eq!(ids.get("one").unwrap().unwrap().position, 1);
     }
 
     #[test]

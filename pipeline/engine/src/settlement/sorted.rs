@@ -48,13 +48,14 @@ impl Outcomes {
 /// Sorts the commands of a round, in which no id comes twice.
 pub(super) fn sort<'a>(commands: &'a [PreparedCommand], index: &IdIndex) -> Result<Sorted<'a>, IdIndexError> {
     let mut outcomes = Outcomes { outcomes: vec![None; commands.len()] };
+    let mut ids = index.lookup();
     let mut letters = Vec::new();
     let mut groups: Vec<Group<'a>> = Vec::new();
     let mut group_of: HashMap<&StreamId, usize> = HashMap::with_capacity(commands.len());
     for (place, command) in commands.iter().enumerate() {
         if let Some(id) = command.id.as_deref()
             && !planted(SeededBug::IdsOfWindowOnly)
-            && let Some(entry) = index.get(id)?
+            && let Some(entry) = ids.get(id)?
         {
             outcomes.set(place, Outcome::Duplicate { of: entry.position, first: Box::new(entry.outcome) });
             continue;

@@ -1,6 +1,6 @@
 //! What a benchmark found, for people and for programs.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::Serialize;
 
@@ -54,16 +54,20 @@ pub(crate) struct Figures {
     /// The steady rate at which latency was measured.
     pub(crate) latency_rate: u32,
     pub(crate) latency_ms: Latency,
+    /// Peak resident memory by process, in bytes; empty where the system does not tell.
+    pub(crate) memory_peak_bytes: BTreeMap<String, u64>,
 }
 
 impl Figures {
     /// For people.
     pub(crate) fn text(&self) -> String {
         let Latency { p50, p99, p999, max } = self.latency_ms;
+        let memory = self.memory_peak_bytes.iter();
+        let memory: Vec<_> = memory.map(|(name, bytes)| format!("{name} {} MiB", bytes >> 20)).collect();
         format!(
             "{} commands over {} aggregates, sync {}, {}\nbare loop  {:>9.0} commands/s\npipeline   {:>9.0} commands/s\n\
              ratio      {:>9.2}\nlatency from publish to queryable at {}/s: p50 {p50} ms, p99 {p99} ms, p99.9 {p999} ms, \
-             max {max} ms",
+             max {max} ms\nmost memory: {}",
             self.commands,
             self.aggregates,
             self.sync,
@@ -72,6 +76,7 @@ impl Figures {
             self.pipeline.commands_per_second,
             self.ratio,
             self.latency_rate,
+            memory.join(", "),
         )
     }
 }

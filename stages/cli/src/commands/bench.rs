@@ -16,7 +16,7 @@ use crate::{
         figures::{Figures, Latency, Rate},
         latency,
         load::Load,
-        pipeline,
+        memory, pipeline,
     },
     deployment::{Deployment, DeploymentOptions, STAGES},
     failure::CommandFailure,
@@ -119,7 +119,12 @@ async fn measure(
     let (rate, talk) = (arguments.rate, deployment.session().talk.clone());
     let session = deployment.session().clone();
     let folder = folder.to_owned();
-    on_all_cores(async move {
+    let stages = if arguments.all_stages {
+        STAGES.map(|(stage, _)| stage).to_vec()
+    } else {
+        STAGES_OF_THE_PATH.to_vec()
+    };
+    let measured = on_all_cores(async move {
         let connect = async || session.connect().await.map(|connected| connected.broker);
         talk.say("bare loop");
         let brokers: [NatsBroker; 3] = [connect().await?, connect().await?, connect().await?];
@@ -137,24 +142,24 @@ async fn measure(
         let (bare, real) = (Rate::new(load.commands, bare), Rate::new(load.commands, real));
         Ok((bare, real, Latency::new(&latencies)))
     })
-    .await
-    .map(|(bare_loop, pipeline, latency_ms)| Figures {
+    .await;
+    let processes = stages.iter().copied().chain(["nats-server"]);
+    let processes: Vec<_> = processes.filter_map(|name| deployment.process(name)).collect();
+    let (bare_loop, pipeline, latency_ms) = measured?;
+    Ok(Figures {
         commands: load.commands,
         aggregates: load.aggregates,
         sync: match arguments.sync {
             Sync::Default => "default".to_owned(),
             Sync::Always => "always".to_owned(),
         },
-        stages: if arguments.all_stages {
-            STAGES.map(|(stage, _)| stage).to_vec()
-        } else {
-            STAGES_OF_THE_PATH.to_vec()
-        },
+        stages,
         bare_loop,
         pipeline,
         ratio: (pipeline.commands_per_second / bare_loop.commands_per_second * 100.0).round() / 100.0,
         latency_rate: rate,
         latency_ms,
+        memory_peak_bytes: memory::peaks(&processes),
     })
 }
 

@@ -1,7 +1,7 @@
 //! Snapshots of aggregate states in a redb file: what falls out of memory, and what a handler knew when it stopped.
 //!
-//! Only ever a shortcut. A snapshot may be old, and the file may be lost: what a decision rests on is proved by the
-//! expectation of its append or by a read from the leader.
+//! Bytes only: how a state is encoded is in [`crate::aggregate_state`]. Only ever a shortcut. A snapshot may be old, and the
+//! file may be lost: what a decision rests on is proved by the expectation of its append or by a read from the leader.
 
 use std::{path::Path, sync::Arc};
 

@@ -15,7 +15,7 @@ use crate::{
     session::Session,
 };
 
-/// Show a report: `store-daily` or `supplier-daily`.
+/// Show a report, such as `store-daily`, `supplier-daily` or `stock-valuation`.
 ///
 /// Amounts are decimals in a table and in CSV, and minor units in JSON. Ends with 13 when there is no row of the key.
 #[derive(Debug, clap::Args)]

@@ -7,6 +7,9 @@ use bytes::Bytes;
 
 use crate::contract::stored_message::{Headers, StoredMessage};
 
+/// Most messages in one atomic batch: nats-server's default `max_batch_size`.
+pub const ATOMIC_BATCH_MAX: usize = 1000;
+
 /// A message to append.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewMessage {

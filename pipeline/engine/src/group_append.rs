@@ -7,10 +7,8 @@ use std::time::Duration;
 use futures::future::join_all;
 use tokio::time::Instant;
 
-use crate::broker::{AppendError, Broker, NewMessage};
+use crate::broker::{ATOMIC_BATCH_MAX, AppendError, Broker, NewMessage};
 
-/// Most messages in one atomic batch: the default limit of nats-server 2.15.
-const ATOMIC_BATCH_MAX: usize = 1000;
 /// After so many appends of a size the slower way is tried once more: circumstances change.
 const PROBE_EVERY: u32 = 64;
 /// Weight of the newest measurement.

@@ -39,8 +39,6 @@ const API_TIMEOUT: Duration = Duration::from_secs(5);
 const LOAD_IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Messages asked for in one batched direct get; longer histories take several.
 const LOAD_BATCH: usize = 512;
-/// Most messages the server takes in one atomic batch (nats-server's default `max_batch_size`).
-pub const ATOMIC_BATCH_MAX: usize = 1000;
 
 /// JetStream through one connection. Cheap to clone.
 #[derive(Clone)]

@@ -20,7 +20,7 @@ use crate::{
 
 /// What a state takes besides its fields: its place in the cache and its id.
 const STATE_BYTES_MIN: u64 = 512;
-/// Memory for each byte of an encoded state: pointers, spare capacity and tree nodes. Measured with tills, where it is 2.6.
+/// Memory for each byte of an encoded state: pointers, spare capacity and tree nodes. A supposition, not a measurement.
 const MEMORY_FACTOR: u64 = 3;
 /// Events after which a state that never falls out becomes a snapshot all the same, so that a handler that is killed need
 /// not fold more of a long history than this.

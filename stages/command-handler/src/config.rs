@@ -13,7 +13,7 @@ use millstream_engine::{
 const ROUND_MAX_DEFAULT: NonZeroUsize = NonZeroUsize::new(2000).expect("not zero");
 /// Most aggregates take less than a KiB.
 const STATES_MAX_DEFAULT: NonZeroUsize = NonZeroUsize::new(100_000).expect("not zero");
-/// A till with a thousand sales takes some 300 KiB; a state that falls out costs a read of the file of snapshots.
+/// Small beside the memory of a node; a state that falls out costs a read of the file of snapshots.
 const STATES_MEMORY_MAX_DEFAULT: u64 = 256 * 1024 * 1024;
 /// Long enough to outlast a pause of the network, short enough that nobody waits long for a handler that died.
 const LEASE_DEFAULT: Duration = Duration::from_secs(3);

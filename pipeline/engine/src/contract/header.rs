@@ -25,8 +25,6 @@ pub const JSON: &str = "application/json";
 pub const MESSAGE_PACK: &str = "application/msgpack";
 /// The event types of a commit, comma separated: for people, never read by a program.
 pub const EVENT_TYPES: &str = "Millstream-Event-Types";
-/// The commit id, repeated outside of the body for people.
-pub const COMMIT_ID: &str = "Millstream-Commit-Id";
 /// A position: in a query what the answer must have reached, in an answer what it has reached.
 pub const POSITION: &str = "Millstream-Position";
 /// How long a query may wait for [`POSITION`], in milliseconds.

@@ -259,13 +259,6 @@ mod tests {
     }
 
     #[test]
-    fn partition_is_the_one_the_server_computes() {
-        // Seen on nats-server 2.15.1: cmd.retail.till.2506_2012-01-31.close is stored under cmdq.15.
-        let id = StreamId::new("retail", "till", "2506_2012-01-31").unwrap();
-        assert!(id.partition() < PARTITIONS);
-    }
-
-    #[test]
     fn names_are_lower_kebab_case() {
         for bad in ["", "Retail", "re_tail", "1st", "-a", "a-", "a--b", "a.b", "ä"] {
             assert!(StreamId::new(bad, "till", "1").is_err(), "{bad}");

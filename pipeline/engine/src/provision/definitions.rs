@@ -1,4 +1,4 @@
-//! What the JetStream streams and the key-value bucket of leases look like. The contract is in DESIGN.md, section 3.
+//! What the JetStream streams and the key-value bucket of leases look like.
 
 use std::{collections::HashMap, time::Duration};
 

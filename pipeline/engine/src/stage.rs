@@ -208,6 +208,9 @@ where
         connected = connect(&config.nats, &client_identity, &monitor) => connected?,
         () = shutdown.requested() => return Ok(()),
     };
+    // Dropped in the reverse order: nobody closes the connection before the monitor expects it.
+    let _connection = client.clone();
+    let _closing = monitor.closing_on_drop();
     let limit = config.shutdown.limit;
     let stopping = readiness.condition("process");
     stopping.holds();

@@ -36,6 +36,8 @@ const TROUBLES_MAX: usize = 32;
 struct Told {
     connected_before: bool,
     connected: bool,
+    /// Whether the process itself is about to close the connection.
+    closing: bool,
     troubles: BTreeSet<String>,
 }
 
@@ -59,6 +61,12 @@ impl ConnectionMonitor {
     /// The same, and `listener` hears everything that the client tells.
     pub(crate) fn with_listener(self, listener: impl Fn(&Event) + Send + Sync + 'static) -> Self {
         Self { listener: Some(Listener(Arc::new(listener))), ..self }
+    }
+
+    /// From when the answer is dropped on, the loss of the connection is the process's own doing and is not told.
+    #[must_use]
+    pub(crate) fn closing_on_drop(&self) -> ClosingOnDrop {
+        ClosingOnDrop(self.clone())
     }
 
     pub(super) fn was_connected(&self) -> bool {
@@ -127,10 +135,13 @@ impl ConnectionMonitor {
         let mut told = self.told();
         let news = told.connected;
         told.connected = false;
+        let own_doing = told.closing;
         drop(told);
         if news {
             self.metrics.connected.set(0);
             self.condition.fails("the connection to NATS is lost");
+        }
+        if news && !own_doing {
             tracing::warn!("lost the connection to NATS, reconnecting");
         }
     }
@@ -157,6 +168,16 @@ impl ConnectionMonitor {
     fn told(&self) -> std::sync::MutexGuard<'_, Told> {
         // Nothing panics while it is held, and a half-told story would do no harm.
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Tells its monitor that the connection is about to be closed.
+#[derive(Debug)]
+pub(crate) struct ClosingOnDrop(ConnectionMonitor);
+
+impl Drop for ClosingOnDrop {
+    fn drop(&mut self) {
+        self.0.told().closing = true;
     }
 }
 

@@ -8,9 +8,14 @@ mod registry;
 
 use jiff::Timestamp;
 use serde::{Serialize, de::DeserializeOwned};
+#[doc(hidden)]
+pub use serde_json::Value;
 
 pub use self::registry::{AggregateRegistry, AggregateType, AnyCommand, AnyState, DecisionError, NewEvent};
-use crate::contract::{command::BodyFormat, commit::Envelope};
+use crate::{
+    contract::{command::BodyFormat, commit::Envelope},
+    schema::Shape,
+};
 
 /// A rule said no.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -122,6 +127,10 @@ pub trait EventSet: Sized + Send + Sync + 'static {
     /// [`EventError`] for a type this release does not know or fields that do not decode.
     fn decode(event_type: &str, schema: u16, data: &[u8]) -> Result<Self, EventError>;
 
+    /// The shape that the current version of a type has, told from a body that fills everything; none for a type that
+    /// there is not.
+    fn shape(event_type: &str, body: &serde_json::Value) -> Option<Shape>;
+
     /// Reads the event of an envelope.
     ///
     /// # Errors
@@ -143,6 +152,9 @@ pub trait CommandSet: Sized + Send + Sync + 'static {
     fn decode(command: &str, format: BodyFormat, body: &[u8]) -> Result<Self, CommandBodyError>;
 }
 
+/// Stands for every command of an aggregate in [`Decider::rejections`].
+pub const ANY_COMMAND: &str = "*";
+
 /// The rules of one aggregate.
 pub trait Decider: Send + Sync + 'static {
     /// What can be asked.
@@ -158,6 +170,12 @@ pub trait Decider: Send + Sync + 'static {
     const AGGREGATE: &'static str;
     /// Raised whenever the shape or meaning of [`Decider::State`] changes; older snapshots are then ignored.
     const STATE_VERSION: u32 = 1;
+
+    /// Every code with which its rules refuse: a command and a code, [`ANY_COMMAND`] for what any command can get. Tests
+    /// demand it: the kits in `testing` end where a code that is not declared comes out.
+    fn rejections() -> Vec<(&'static str, &'static str)> {
+        Vec::new()
+    }
 
     /// Checks the id, where the aggregate demands more than the contract does.
     ///
@@ -179,6 +197,13 @@ pub trait Decider: Send + Sync + 'static {
 
     /// The state after `event`. Total: whatever was recorded has happened.
     fn evolve(state: &mut Self::State, event: &Self::Event);
+}
+
+/// The pairs of [`Decider::rejections`] from a table of commands, each with its codes.
+pub fn rejections_of(
+    table: &[(&'static str, &[&'static str])],
+) -> impl Iterator<Item = (&'static str, &'static str)> {
+    table.iter().flat_map(|(command, codes)| codes.iter().map(|code| (*command, *code)))
 }
 
 /// Reads a command body in either format; the error names the field. For [`crate::commands!`].
@@ -285,6 +310,16 @@ macro_rules! events {
 
             fn encode(&self) -> Vec<u8> {
                 match self { $(Self::$variant(fields) => $crate::decider::encode_event(fields)),* }
+            }
+
+            fn shape(
+                event_type: &str,
+                body: &$crate::decider::Value,
+            ) -> Option<$crate::schema::Shape> {
+                match event_type {
+                    $($text => Some($crate::schema::shape_of::<$body>(body)),)*
+                    _ => None,
+                }
             }
 
             fn decode(

@@ -33,6 +33,7 @@ pub mod report;
 pub mod report_publisher;
 pub mod retry;
 pub mod round;
+pub mod schema;
 pub mod seeded_bug;
 pub mod settlement;
 pub mod shutdown;

@@ -2,6 +2,7 @@
 
 pub mod broker_scenarios;
 pub mod crash_storage;
+mod declared;
 pub mod dice;
 pub mod fault_plan;
 pub mod given_when_then;

@@ -3,7 +3,10 @@
 use std::{any::Any, collections::BTreeMap, fmt, panic::AssertUnwindSafe, sync::Arc};
 
 use super::{CommandBodyError, CommandSet, Decider, DecisionContext, EventError, EventSet, Rejection};
-use crate::contract::{command::CommandEnvelope, commit::Envelope};
+use crate::{
+    contract::{command::CommandEnvelope, commit::Envelope},
+    schema::Shape,
+};
 
 /// A state of any aggregate.
 pub type AnyState = Box<dyn Any + Send + Sync>;
@@ -47,6 +50,15 @@ pub trait AggregateType: Send + Sync {
     fn command_names(&self) -> &'static [&'static str];
     /// The events it has, with their schema versions.
     fn event_types(&self) -> &'static [(&'static str, u16)];
+    /// [`EventSet::shape`].
+    fn event_shape(&self, event_type: &str, body: &serde_json::Value) -> Option<Shape>;
+    /// Reads an event of any version, and writes it as it is written now.
+    ///
+    /// # Errors
+    /// As [`EventSet::decode`].
+    fn rewrite_event(&self, event_type: &str, schema: u16, data: &[u8]) -> Result<NewEvent, EventError>;
+    /// [`Decider::rejections`].
+    fn rejections(&self) -> Vec<(&'static str, &'static str)>;
     /// [`Decider::STATE_VERSION`].
     fn state_version(&self) -> u32;
     /// [`Decider::check_id`].
@@ -110,6 +122,18 @@ impl<D: Decider> AggregateType for Erased<D> {
         D::Event::TYPES
     }
 
+    fn event_shape(&self, event_type: &str, body: &serde_json::Value) -> Option<Shape> {
+        D::Event::shape(event_type, body)
+    }
+
+    fn rewrite_event(&self, event_type: &str, schema: u16, data: &[u8]) -> Result<NewEvent, EventError> {
+        D::Event::decode(event_type, schema, data).map(|event| written(&event))
+    }
+
+    fn rejections(&self) -> Vec<(&'static str, &'static str)> {
+        D::rejections()
+    }
+
     fn state_version(&self) -> u32 {
         D::STATE_VERSION
     }
@@ -155,13 +179,7 @@ impl<D: Decider> AggregateType for Erased<D> {
         for event in &events {
             D::evolve(state, event);
         }
-        Ok(events
-            .iter()
-            .map(|event| {
-                let (event_type, schema) = event.event_type();
-                NewEvent { event_type, schema, data: event.encode() }
-            })
-            .collect())
+        Ok(events.iter().map(written).collect())
     }
 
     fn evolve(&self, state: &mut AnyState, envelope: &Envelope<'_>) -> Result<(), EventError> {
@@ -178,6 +196,11 @@ impl<D: Decider> AggregateType for Erased<D> {
     fn decode_state(&self, bytes: &[u8]) -> Option<AnyState> {
         rmp_serde::from_slice::<D::State>(bytes).ok().map(|state| Box::new(state) as AnyState)
     }
+}
+
+fn written<E: EventSet>(event: &E) -> NewEvent {
+    let (event_type, schema) = event.event_type();
+    NewEvent { event_type, schema, data: event.encode() }
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> String {

@@ -8,6 +8,7 @@ use std::fmt::Debug;
 
 use jiff::Timestamp;
 
+use super::declared::assert_declared;
 use crate::{
     contract::command::BodyFormat,
     decider::{CommandSet, Decider, DecisionContext, EventSet, Rejection},
@@ -65,7 +66,14 @@ impl<D: Decider> Given<D> {
     }
 
     /// Decides a command.
+    ///
+    /// # Panics
+    /// When it is refused with a code that [`Decider::rejections`] does not have.
     pub fn when(self, command: &D::Command) -> Then<D> {
+        self.decide(None, command)
+    }
+
+    fn decide(self, name: Option<&str>, command: &D::Command) -> Then<D> {
         let result = D::check_id(&self.id).and_then(|()| {
             let context = DecisionContext {
                 aggregate_id: &self.id,
@@ -75,17 +83,21 @@ impl<D: Decider> Given<D> {
             };
             D::decide(&self.state, command, &context)
         });
+        if let Err(rejection) = &result {
+            assert_declared(&D::rejections(), D::AGGREGATE, name, rejection);
+        }
         Then { given: self, result }
     }
 
     /// Decides a command as a person types it.
     ///
     /// # Panics
-    /// When the body does not have the command's fields.
+    /// When the body does not have the command's fields, or it is refused with a code that [`Decider::rejections`] does
+    /// not have for it.
     pub fn when_typed(self, command: &str, body: &str) -> Then<D> {
-        let command = D::Command::decode(command, BodyFormat::Json, body.as_bytes())
+        let decoded = D::Command::decode(command, BodyFormat::Json, body.as_bytes())
             .unwrap_or_else(|error| panic!("{command} {body}: {error}"));
-        self.when(&command)
+        self.decide(Some(command), &decoded)
     }
 
     /// What the rules know now.

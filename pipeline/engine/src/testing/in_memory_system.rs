@@ -16,7 +16,7 @@ use std::{
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::{dice::Dice, memory_rows::MemoryRows, project::History};
+use super::{declared::assert_declared, dice::Dice, memory_rows::MemoryRows, project::History};
 use crate::{
     contract::{
         command::{BodyFormat, CommandEnvelope, derived_id},
@@ -138,7 +138,7 @@ impl InMemorySystem {
     /// The rejection.
     ///
     /// # Panics
-    /// When the address or the body is malformed, or the model panics.
+    /// When the address or the body is malformed, the model panics, or it refuses with a code that it does not declare.
     pub fn send(&mut self, address: &str, body: &str) -> Result<usize, Rejection> {
         self.send_by(None, address, body)
     }
@@ -308,6 +308,9 @@ impl InMemorySystem {
         }
         let outcome = self.decide_new(&id, &command);
         if let Err(rejection) = &outcome {
+            let aggregate = self.aggregate(&command.address.stream_id);
+            let name = Some(&*command.address.command);
+            assert_declared(&aggregate.rejections(), aggregate.aggregate(), name, rejection);
             self.refused.push(Refused {
                 address: command.address.to_string(),
                 actor: command.actor,

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::project::History;
+use super::{declared::assert_declared, project::History};
 use crate::{
     contract::{
         command::{BodyFormat, CommandEnvelope},
@@ -39,8 +39,43 @@ impl SequentialHandler {
     /// The rejection.
     ///
     /// # Panics
-    /// When the address or the body is malformed, or the model panics.
+    /// When the address or the body is malformed, the model panics, or it refuses with a code that it does not declare.
     pub fn decide(&mut self, address: &str, body: &str, time: Timestamp) -> Result<Vec<NewEvent>, Rejection> {
+        self.decide_by(None, address, body, time)
+    }
+
+    /// [`Self::decide`] on behalf of someone.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn decide_by(
+        &mut self,
+        actor: Option<&str>,
+        address: &str,
+        body: &str,
+        time: Timestamp,
+    ) -> Result<Vec<NewEvent>, Rejection> {
+        let command = address.rsplit_once('.').map(|(_, command)| command);
+        let result = self.decide_undeclared(actor, address, body, time);
+        if let Err(rejection) = &result {
+            let address = CommandAddress::from_subject(&format!("cmd.{address}"))
+                .expect("what has been decided had an allowed address");
+            let aggregate = self.aggregate(&address.stream_id);
+            assert_declared(&aggregate.rejections(), aggregate.aggregate(), command, rejection);
+        }
+        result
+    }
+
+    fn decide_undeclared(
+        &mut self,
+        actor: Option<&str>,
+        address: &str,
+        body: &str,
+        time: Timestamp,
+    ) -> Result<Vec<NewEvent>, Rejection> {
         let address =
             CommandAddress::from_subject(&format!("cmd.{address}")).expect("the address is allowed");
         let stream_id = address.stream_id.clone();
@@ -53,7 +88,7 @@ impl SequentialHandler {
             address,
             format: BodyFormat::Json,
             body: Bytes::copy_from_slice(body.as_bytes()),
-            actor: None,
+            actor: actor.map(Into::into),
             correlation_id: None,
             causation_id: None,
             expected_version: None,
@@ -64,7 +99,7 @@ impl SequentialHandler {
         let context = DecisionContext {
             aggregate_id: stream_id.id(),
             now: time,
-            actor: None,
+            actor,
             command_position: self.position,
         };
         let state = self.states.entry(stream_id.clone()).or_insert_with(|| aggregate.initial());

@@ -3,7 +3,7 @@
 //! The author is the actor of the command that created it, and the only one who may change or delete it; NATS permissions
 //! decide who may name which actor. What is deleted stays deleted, and stays in the history.
 
-use millstream_engine::decider::{Decider, DecisionContext, Rejection};
+use millstream_engine::decider::{ANY_COMMAND, Decider, DecisionContext, Rejection, rejections_of};
 use serde::{Deserialize, Serialize};
 
 use crate::reference::check_reference;
@@ -77,6 +77,16 @@ millstream_engine::events! {
     }
 }
 
+const REJECTIONS: &[(&str, &[&str])] = &[
+    (ANY_COMMAND, &["actor-missing", "actor-not-allowed"]),
+    ("create", &["picture-not-allowed", "text-blank", "text-too-long", "comment-deleted", "comment-differs"]),
+    (
+        "update",
+        &["comment-not-created", "actor-not-author", "comment-deleted", "text-blank", "text-too-long"],
+    ),
+    ("delete", &["comment-not-created", "actor-not-author"]),
+];
+
 fn not_created(comment: &str) -> Rejection {
     Rejection::new("comment-not-created", format!("there is no comment {comment}; create it first"))
 }
@@ -104,6 +114,10 @@ impl Decider for Comment {
 
     const CONTEXT: &'static str = super::CONTEXT;
     const AGGREGATE: &'static str = "comment";
+
+    fn rejections() -> Vec<(&'static str, &'static str)> {
+        rejections_of(REJECTIONS).collect()
+    }
 
     fn decide(
         state: &CommentState,

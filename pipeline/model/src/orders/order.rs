@@ -8,6 +8,7 @@
 //! It knows neither stock nor deadlines: the process [`super::fulfilment`] does, and reports to it.
 
 mod placing;
+mod rejections;
 pub mod status;
 
 use std::collections::BTreeMap;
@@ -17,7 +18,10 @@ use serde::{Deserialize, Serialize};
 
 pub use self::placing::LINES_MAX;
 pub(super) use self::placing::units_by_sku;
-use self::status::{OrderStatus, refusal};
+use self::{
+    rejections::{differs, not_placed},
+    status::{OrderStatus, refusal},
+};
 use crate::{
     money::Currency,
     reference::{check_label, check_name},
@@ -236,15 +240,6 @@ millstream_engine::events! {
     }
 }
 
-fn not_placed(order: &str) -> Rejection {
-    Rejection::new("order-not-placed", format!("order {order} has not been placed; place it first"))
-}
-
-fn differs(code: &'static str, what: &str, order: &str) -> Rejection {
-    let message = format!("{what} of order {order} is recorded with other content; use another id");
-    Rejection::new(code, message)
-}
-
 /// What the rules need to know of an order.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OrderState {
@@ -278,6 +273,10 @@ impl Decider for Order {
 
     const CONTEXT: &'static str = super::CONTEXT;
     const AGGREGATE: &'static str = "order";
+
+    fn rejections() -> Vec<(&'static str, &'static str)> {
+        rejections::all()
+    }
 
     fn decide(
         state: &OrderState,

@@ -3,7 +3,7 @@
 //! It cannot know whether anything came in since the close before, so each close is an event; reports that have nothing
 //! new ignore it.
 
-use millstream_engine::decider::{Decider, DecisionContext, Rejection};
+use millstream_engine::decider::{ANY_COMMAND, Decider, DecisionContext, Rejection};
 use serde::{Deserialize, Serialize};
 
 use crate::business_date::BusinessDate;
@@ -47,6 +47,10 @@ impl Decider for BusinessDay {
 
     const CONTEXT: &'static str = super::CONTEXT;
     const AGGREGATE: &'static str = "business-day";
+
+    fn rejections() -> Vec<(&'static str, &'static str)> {
+        vec![(ANY_COMMAND, "date-malformed")]
+    }
 
     fn check_id(id: &str) -> Result<(), Rejection> {
         BusinessDate::parse(id).map(|_| ())

@@ -1,7 +1,7 @@
 //! `delivery.<delivery>`: what a supplier brought to a location. It is received once; a correction is a delivery of its
 //! own.
 
-use millstream_engine::decider::{Decider, DecisionContext, Rejection};
+use millstream_engine::decider::{Decider, DecisionContext, Rejection, rejections_of};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -64,6 +64,23 @@ millstream_engine::events! {
     pub enum DeliveryEvent of "delivery" { Received(DeliveryReceived) = "delivery-received" v 1 }
 }
 
+const REJECTIONS: &[(&str, &[&str])] = &[(
+    "receive",
+    &[
+        "supplier-not-allowed",
+        "location-not-allowed",
+        "currency-malformed",
+        "date-malformed",
+        "delivery-differs",
+        "lines-empty",
+        "sku-not-allowed",
+        "quantity-not-positive",
+        "quantity-too-large",
+        "price-negative",
+        "amount-too-large",
+    ],
+)];
+
 fn differs(delivery: &str) -> Rejection {
     let message =
         format!("delivery {delivery} was received with other content; receive a correction under another id");
@@ -87,6 +104,10 @@ impl Decider for Delivery {
 
     const CONTEXT: &'static str = super::CONTEXT;
     const AGGREGATE: &'static str = "delivery";
+
+    fn rejections() -> Vec<(&'static str, &'static str)> {
+        rejections_of(REJECTIONS).collect()
+    }
 
     fn decide(
         state: &DeliveryState,

@@ -4,7 +4,7 @@
 //! later date. A discontinued product keeps its past; registering it again reinstates it. Stock and sales know nothing
 //! of these rules: what was sold was sold.
 
-use millstream_engine::decider::{Decider, DecisionContext, Rejection};
+use millstream_engine::decider::{Decider, DecisionContext, Rejection, rejections_of};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -89,6 +89,21 @@ millstream_engine::events! {
     }
 }
 
+const REJECTIONS: &[(&str, &[&str])] = &[
+    ("register", &["name-blank", "name-too-long", "supplier-not-allowed", "date-malformed"]),
+    (
+        "reprice",
+        &[
+            "product-not-registered",
+            "product-discontinued",
+            "currency-malformed",
+            "price-negative",
+            "amount-too-large",
+        ],
+    ),
+    ("discontinue", &["product-not-registered"]),
+];
+
 fn not_registered(sku: &str) -> Rejection {
     Rejection::new("product-not-registered", format!("product {sku} is not registered; register it first"))
 }
@@ -117,6 +132,10 @@ impl Decider for Product {
 
     const CONTEXT: &'static str = super::CONTEXT;
     const AGGREGATE: &'static str = "product";
+
+    fn rejections() -> Vec<(&'static str, &'static str)> {
+        rejections_of(REJECTIONS).collect()
+    }
 
     fn decide(
         state: &ProductState,

@@ -8,15 +8,19 @@
 //! remembers the last [`REMEMBERED_MAX`] of each, besides every open reservation: a stock, unlike a till, never ends.
 
 mod memory;
+mod rejections;
 mod reserving;
 
 use std::collections::BTreeMap;
 
-use millstream_engine::decider::{Decider, DecisionContext, Rejection};
+use millstream_engine::decider::{Decider, DecisionContext, Rejection, rejections_of};
 use serde::{Deserialize, Serialize};
 
 pub use self::memory::REMEMBERED_MAX;
-use self::memory::{Memory, Movement, ReservationEnd};
+use self::{
+    memory::{Memory, Movement, ReservationEnd},
+    rejections::{REJECTIONS, reference_differs},
+};
 use crate::{
     business_date::BusinessDate,
     money::{QUANTITY_MAX, check_quantity},
@@ -244,12 +248,6 @@ millstream_engine::events! {
     }
 }
 
-fn reference_differs(reference: &str, stock: &str) -> Rejection {
-    let message =
-        format!("{reference} of stock {stock} is recorded with other content; use another reference");
-    Rejection::new("reference-differs", message)
-}
-
 /// An open reservation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Reservation {
@@ -285,6 +283,10 @@ impl Decider for Stock {
 
     const CONTEXT: &'static str = super::CONTEXT;
     const AGGREGATE: &'static str = "stock";
+
+    fn rejections() -> Vec<(&'static str, &'static str)> {
+        rejections_of(REJECTIONS).collect()
+    }
 
     fn check_id(id: &str) -> Result<(), Rejection> {
         StockId::parse(id).map(|_| ())

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use millstream_engine::decider::{Decider, DecisionContext, Rejection};
+use millstream_engine::decider::{ANY_COMMAND, Decider, DecisionContext, Rejection, rejections_of};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -147,6 +147,27 @@ millstream_engine::events! {
     }
 }
 
+/// Of sales and returns alike.
+const LINES_REFUSED: &[&str] = &[
+    "sale-not-allowed",
+    "currency-malformed",
+    "currency-differs",
+    "lines-empty",
+    "sku-not-allowed",
+    "quantity-not-positive",
+    "quantity-too-large",
+    "price-negative",
+    "amount-too-large",
+];
+
+const REJECTIONS: &[(&str, &[&str])] = &[
+    (ANY_COMMAND, &["till-id-malformed"]),
+    ("record-sale", LINES_REFUSED),
+    ("record-sale", &["time-malformed", "sale-differs"]),
+    ("record-return", LINES_REFUSED),
+    ("record-return", &["return-not-allowed", "return-differs", "return-exceeds-sale"]),
+];
+
 fn differs(code: &'static str, kind: &str, id: &str, till: &str) -> Rejection {
     let message = format!(
         "{kind} {id} of till {till} is recorded with other content; use another id, or reverse it with record-return"
@@ -187,6 +208,10 @@ impl Decider for Till {
 
     const CONTEXT: &'static str = super::CONTEXT;
     const AGGREGATE: &'static str = "till";
+
+    fn rejections() -> Vec<(&'static str, &'static str)> {
+        rejections_of(REJECTIONS).collect()
+    }
 
     fn check_id(id: &str) -> Result<(), Rejection> {
         TillId::parse(id).map(|_| ())

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use millstream_engine::decider::Rejection;
 
-use super::{OrderEvent, OrderLine, OrderPlaced, PlaceOrder, differs};
+use super::{OrderEvent, OrderLine, OrderPlaced, PlaceOrder, rejections::differs};
 use crate::{
     money::{Currency, QUANTITY_MAX, check_price, check_quantity, total},
     reference::check_reference,

@@ -4,20 +4,11 @@ use millstream_engine::decider::{DecisionContext, Rejection};
 
 use super::{
     ReleaseReservation, RequestReservation, Reservation, ReservationRefused, ReservationReleased,
-    ReserveStock, StockEvent, StockReserved, StockState, memory::ReservationEnd,
+    ReserveStock, StockEvent, StockReserved, StockState,
+    memory::ReservationEnd,
+    rejections::{reservation_closed, reservation_differs},
 };
 use crate::{money::check_quantity, reference::check_label};
-
-fn reservation_differs(reservation: &str, stock: &str) -> Rejection {
-    let message =
-        format!("reservation {reservation} of stock {stock} is recorded with other content; use another id");
-    Rejection::new("reservation-differs", message)
-}
-
-fn reservation_closed(reservation: &str, stock: &str) -> Rejection {
-    let message = format!("reservation {reservation} of stock {stock} has ended; reserve under another id");
-    Rejection::new("reservation-closed", message)
-}
 
 pub(super) fn decide_reserve(
     state: &StockState,

@@ -1,0 +1,22 @@
+//! What the kits demand of every refusal: its code is one that the aggregate declares for the command.
+
+use crate::decider::{ANY_COMMAND, Rejection};
+
+/// Demands that `rejection` is declared; a command of no name may get any declared code.
+///
+/// # Panics
+/// When it is not.
+pub(super) fn assert_declared(
+    declared: &[(&'static str, &'static str)],
+    aggregate: &str,
+    command: Option<&str>,
+    rejection: &Rejection,
+) {
+    let fits = |of: &str| of == ANY_COMMAND || command.is_none_or(|command| command == of);
+    assert!(
+        declared.iter().any(|(of, code)| *code == rejection.code && fits(of)),
+        "{aggregate} refuses {} with {}, which its `rejections` do not declare: {rejection}",
+        command.unwrap_or("a command"),
+        rejection.code
+    );
+}

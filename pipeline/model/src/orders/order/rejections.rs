@@ -1,0 +1,68 @@
+//! What an order refuses, and with which codes; steps that are refused because of where it stands are in [`super::status`].
+
+use millstream_engine::decider::{CommandSet, Rejection, rejections_of};
+
+use super::{OrderCommand, status::REFUSALS};
+
+const OF_CONTENT: &[(&str, &[&str])] = &[
+    (
+        "place",
+        &[
+            "customer-not-allowed",
+            "location-not-allowed",
+            "currency-malformed",
+            "order-differs",
+            "lines-empty",
+            "lines-too-many",
+            "sku-not-allowed",
+            "quantity-not-positive",
+            "quantity-too-large",
+            "price-negative",
+            "amount-too-large",
+            "stock-id-malformed",
+        ],
+    ),
+    (
+        "pay",
+        &[
+            "payment-not-allowed",
+            "currency-malformed",
+            "payment-differs",
+            "currency-differs",
+            "payment-amount-differs",
+        ],
+    ),
+    ("ship", &["shipment-not-allowed", "name-blank", "name-too-long", "shipment-differs"]),
+    ("cancel", &["name-blank", "name-too-long"]),
+    (
+        "refund",
+        &[
+            "refund-not-allowed",
+            "name-blank",
+            "name-too-long",
+            "refund-differs",
+            "refund-without-payment",
+            "refund-not-positive",
+            "refund-exceeds-payment",
+        ],
+    ),
+];
+
+const NOT_PLACED: &str = "order-not-placed";
+
+pub(super) fn all() -> Vec<(&'static str, &'static str)> {
+    let not_placed = OrderCommand::NAMES.iter().filter(|command| **command != "place");
+    rejections_of(OF_CONTENT)
+        .chain(not_placed.map(|command| (*command, NOT_PLACED)))
+        .chain(REFUSALS.iter().map(|(command, _, code)| (*command, *code)))
+        .collect()
+}
+
+pub(super) fn not_placed(order: &str) -> Rejection {
+    Rejection::new(NOT_PLACED, format!("order {order} has not been placed; place it first"))
+}
+
+pub(super) fn differs(code: &'static str, what: &str, order: &str) -> Rejection {
+    let message = format!("{what} of order {order} is recorded with other content; use another id");
+    Rejection::new(code, message)
+}

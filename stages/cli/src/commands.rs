@@ -11,6 +11,7 @@ pub(crate) mod import;
 pub(crate) mod query;
 pub(crate) mod ready;
 pub(crate) mod report;
+pub(crate) mod schema;
 pub(crate) mod send;
 pub(crate) mod setup;
 pub(crate) mod up;

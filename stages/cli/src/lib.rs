@@ -65,6 +65,7 @@ enum Command {
     Deadletters(commands::deadletters::DeadLettersArguments),
     Verify(commands::verify::VerifyArguments),
     Decode(commands::decode::DecodeArguments),
+    Schema(commands::schema::SchemaArguments),
     Bench(commands::bench::BenchArguments),
     #[command(name = tether::TETHERED, hide = true)]
     Tethered(tether::TetherArguments),
@@ -114,6 +115,7 @@ fn dispatch(command: Command, session: &Session) -> Result<u8, CommandFailure> {
         }
         Command::Verify(arguments) => runtime.block_on(commands::verify::run(arguments, session)),
         Command::Decode(arguments) => commands::decode::run(&arguments),
+        Command::Schema(arguments) => commands::schema::run(&arguments),
         Command::Bench(arguments) => runtime.block_on(commands::bench::run(arguments, session)),
         Command::Tethered(arguments) => {
             let error = tether::become_tethered(&arguments);

@@ -1,0 +1,107 @@
+//! `millstream schema`: whether the events that this program writes and reads are those that were recorded. Needs no server;
+//! what is compared is the model that the program was built with, and a folder of golden files.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use millstream_engine::{
+    exit_code::ExitCode,
+    schema::{GoldenFiles, Problem, check, record},
+};
+use serde_json::json;
+
+use crate::{failure::CommandFailure, output};
+
+/// Where golden files are looked for, from the current folder upwards: a checkout, then the package of a model.
+const PLACES: [&str; 2] = ["pipeline/model/golden", "golden"];
+
+/// Compare the events of this program with the recorded ones.
+#[derive(Debug, Args)]
+pub(crate) struct SchemaArguments {
+    #[command(subcommand)]
+    what: What,
+    /// Folder of golden files; without it `pipeline/model/golden` or `golden` here or further up
+    #[arg(long, global = true, value_name = "FOLDER")]
+    golden: Option<PathBuf>,
+    /// One JSON object a line
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Refuse an event that changed its shape, and golden files that were edited or deleted
+    ///
+    /// Ends with 65 when something does not fit, with a line for each event and field.
+    Check,
+    /// Add events and versions that are new to the records; what is recorded stays as it is
+    Record,
+}
+
+/// Runs it.
+pub(crate) fn run(arguments: &SchemaArguments) -> Result<ExitCode, CommandFailure> {
+    let folder = match &arguments.golden {
+        Some(folder) => folder.clone(),
+        None => find()?,
+    };
+    let registry = millstream_model::aggregates();
+    let mut files = GoldenFiles::read(&folder)?;
+    let problems = match arguments.what {
+        What::Check => check(&registry, &files),
+        What::Record => match record(&registry, &mut files) {
+            Ok(added) => {
+                files.write_records()?;
+                return tell_added(&added, arguments.json);
+            }
+            Err(problems) => problems,
+        },
+    };
+    tell(&problems, &folder, arguments.json)?;
+    if problems.is_empty() {
+        if !arguments.json {
+            let types: usize = registry.iter().map(|aggregate| aggregate.event_types().len()).sum();
+            output::line(format_args!(
+                "{types} event types are as they are recorded in {}",
+                folder.display()
+            ))?;
+        }
+        return Ok(ExitCode::Ok);
+    }
+    Ok(ExitCode::Data)
+}
+
+fn tell_added(added: &[String], json: bool) -> Result<ExitCode, CommandFailure> {
+    for name in added {
+        if json {
+            output::line(json!({ "recorded": name }))?;
+        } else {
+            output::line(format_args!("recorded {name}"))?;
+        }
+    }
+    if added.is_empty() && !json {
+        output::line("nothing is new")?;
+    }
+    Ok(ExitCode::Ok)
+}
+
+fn tell(problems: &[Problem], folder: &Path, json: bool) -> Result<(), CommandFailure> {
+    for problem in problems {
+        if json {
+            output::line(json!({ "event": problem.event, "field": problem.field, "problem": problem.text }))?;
+        } else {
+            output::line(problem)?;
+        }
+    }
+    if !problems.is_empty() && !json {
+        output::line(format_args!("{} problems with {}", problems.len(), folder.display()))?;
+    }
+    Ok(())
+}
+
+fn find() -> Result<PathBuf, CommandFailure> {
+    let here = std::env::current_dir().map_err(|error| CommandFailure::file(Path::new("."), &error))?;
+    let places = here.ancestors().flat_map(|folder| PLACES.map(|place| folder.join(place)));
+    places.into_iter().find(|folder| folder.is_dir()).ok_or_else(|| {
+        CommandFailure::usage("there are no golden files here or further up; name their folder with --golden")
+    })
+}

@@ -5,6 +5,7 @@ pub mod command;
 pub mod commit;
 pub mod dead_letter;
 pub mod header;
+pub mod moment;
 pub mod outcome;
 pub mod position;
 pub mod stored_message;

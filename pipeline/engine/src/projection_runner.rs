@@ -8,6 +8,7 @@
 mod applier;
 mod checkpoint_check;
 mod feed;
+mod past_views;
 mod projection_set;
 mod source;
 mod status;
@@ -19,7 +20,8 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
-    projection_set::{NameTaken, ProjectionSet},
+    past_views::{FoldError, PastViews},
+    projection_set::{NameTaken, ProjectionSet, view_name},
     status::{Halt, ProjectionStatus, View, ViewDirectory},
     writer::{RemovalError, RowRemover},
 };

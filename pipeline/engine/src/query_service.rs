@@ -7,6 +7,7 @@
 
 mod answer;
 mod cursor;
+mod local;
 mod request;
 mod view_query;
 
@@ -21,13 +22,11 @@ use serde_json::json;
 use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use self::view_query::{Answer, Asked, ViewQuery};
 pub use self::{
     answer::QueryError,
-    request::{LIMIT_DEFAULT, LIMIT_MAX},
-};
-use self::{
-    request::Operation,
-    view_query::{Answer, Asked, ViewQuery},
+    local::LocalQueries,
+    request::{LIMIT_DEFAULT, LIMIT_MAX, Operation},
 };
 use crate::{
     broker::Broker as _,

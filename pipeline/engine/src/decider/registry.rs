@@ -94,6 +94,11 @@ pub trait AggregateType: Send + Sync {
     fn encode_state(&self, state: &AnyState) -> Vec<u8>;
     /// Reads a snapshot; `None` when it has another shape.
     fn decode_state(&self, bytes: &[u8]) -> Option<AnyState>;
+    /// A state for people to read.
+    ///
+    /// # Errors
+    /// When the state has no form in JSON: a map whose keys are neither texts nor numbers.
+    fn state_json(&self, state: &AnyState) -> Result<serde_json::Value, serde_json::Error>;
 }
 
 /// Wraps a [`Decider`] as an [`AggregateType`].
@@ -195,6 +200,10 @@ impl<D: Decider> AggregateType for Erased<D> {
 
     fn decode_state(&self, bytes: &[u8]) -> Option<AnyState> {
         rmp_serde::from_slice::<D::State>(bytes).ok().map(|state| Box::new(state) as AnyState)
+    }
+
+    fn state_json(&self, state: &AnyState) -> Result<serde_json::Value, serde_json::Error> {
+        serde_json::to_value(self.state(state))
     }
 }
 

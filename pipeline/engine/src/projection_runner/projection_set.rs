@@ -110,6 +110,6 @@ impl ProjectionSet {
 }
 
 /// A table's name as one token of a subject: `store-daily.revisions` is queried as `store-daily-revisions`.
-fn view_name(table: &str) -> String {
+pub fn view_name(table: &str) -> String {
     table.replace('.', "-")
 }

@@ -17,15 +17,18 @@ pub const LIMIT_MAX: usize = 10_000;
 
 /// What can be asked of a view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Operation {
+pub enum Operation {
+    /// The row of a key.
     Get,
+    /// A page of rows.
     List,
 }
 
 impl Operation {
     pub(super) const ALL: [Self; 2] = [Self::Get, Self::List];
 
-    pub(super) fn name(self) -> &'static str {
+    /// The last token of its subject.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Get => "get",
             Self::List => "list",

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     business_date::BusinessDate,
+    content_digest::ContentDigest,
     money::{Currency, check_price, check_quantity, total},
     reference::check_reference,
 };
@@ -174,9 +175,6 @@ fn differs(code: &'static str, kind: &str, id: &str, till: &str) -> Rejection {
     );
     Rejection::new(code, message)
 }
-
-/// The digest of a sale's or a return's content. Cut to what makes a clash by accident unthinkable.
-type ContentDigest = [u8; 16];
 
 /// What the rules need to know of a till. Small for each sale: a till may have thousands.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -362,9 +360,7 @@ fn check_left(state: &TillState, sale: &str, lines: &[TillLine]) -> Result<(), R
 
 fn digest<T: Serialize>(content: &T) -> ContentDigest {
     let bytes = serde_json::to_vec(content).expect("contents hold only plain data");
-    let mut short = ContentDigest::default();
-    blake3::Hasher::new().update(&bytes).finalize_xof().fill(&mut short);
-    short
+    ContentDigest::of(blake3::Hasher::new().update(&bytes))
 }
 
 #[cfg(test)]

@@ -7,14 +7,12 @@ use std::collections::{BTreeMap, VecDeque};
 use serde::{Deserialize, Serialize};
 
 use super::Reservation;
-use crate::business_date::BusinessDate;
+use crate::{business_date::BusinessDate, content_digest::ContentDigest};
 
 /// How many references and how many ended reservations a stock remembers. Repeats come within hours or days, and the
 /// handler itself knows a repeated command id for weeks; this many movements of one item at one place take longer. Full,
 /// the memory takes some 200 KB.
 pub const REMEMBERED_MAX: usize = 2_048;
-
-type Digest = [u8; 16];
 
 /// Whether units came or left. Both may have the same reference, as when something is swapped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,8 +83,8 @@ impl Memory {
 /// The last entries, in the order in which they were added.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Recent<T> {
-    order: VecDeque<Digest>,
-    entries: BTreeMap<Digest, T>,
+    order: VecDeque<ContentDigest>,
+    entries: BTreeMap<ContentDigest, T>,
 }
 
 impl<T> Default for Recent<T> {
@@ -96,7 +94,7 @@ impl<T> Default for Recent<T> {
 }
 
 impl<T> Recent<T> {
-    fn add(&mut self, key: Digest, entry: T) {
+    fn add(&mut self, key: ContentDigest, entry: T) {
         if self.entries.insert(key, entry).is_none() {
             self.order.push_back(key);
         }
@@ -107,26 +105,24 @@ impl<T> Recent<T> {
         }
     }
 
-    fn get(&self, key: Digest) -> Option<&T> {
+    fn get(&self, key: ContentDigest) -> Option<&T> {
         self.entries.get(&key)
     }
 }
 
-fn digest(direction: Direction, reference: &str) -> Digest {
+fn digest(direction: Direction, reference: &str) -> ContentDigest {
     match direction {
         Direction::Receipt => digest_of(&["receipt", reference]),
         Direction::Issue => digest_of(&["issue", reference]),
     }
 }
 
-fn digest_of(parts: &[&str]) -> Digest {
+fn digest_of(parts: &[&str]) -> ContentDigest {
     let mut hasher = blake3::Hasher::new();
     for part in parts {
         hasher.update(part.as_bytes()).update(&[0]);
     }
-    let mut short = Digest::default();
-    hasher.finalize_xof().fill(&mut short);
-    short
+    ContentDigest::of(&hasher)
 }
 
 #[cfg(test)]

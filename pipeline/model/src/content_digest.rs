@@ -1,0 +1,67 @@
+//! Digests by which states remember contents without keeping them. Cut to what makes a clash by accident unthinkable.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+/// Bytes of a digest.
+const LENGTH: usize = 16;
+
+/// The first 16 bytes of a BLAKE3 hash: bytes in snapshots, hexadecimal where people read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ContentDigest([u8; LENGTH]);
+
+impl ContentDigest {
+    /// Of what `hasher` was given.
+    pub(crate) fn of(hasher: &blake3::Hasher) -> Self {
+        let mut digest = Self::default();
+        hasher.finalize_xof().fill(&mut digest.0);
+        digest
+    }
+}
+
+impl fmt::Display for ContentDigest {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
+    }
+}
+
+impl Serialize for ContentDigest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            serializer.collect_str(self)
+        } else {
+            self.0.serialize(serializer)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for ContentDigest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if !deserializer.is_human_readable() {
+            return Ok(Self(<[u8; LENGTH]>::deserialize(deserializer)?));
+        }
+        let text = String::deserialize(deserializer)?;
+        let digits = Some(text.as_str()).filter(|text| text.len() == 2 * LENGTH);
+        let number = digits.and_then(|digits| u128::from_str_radix(digits, 16).ok());
+        number
+            .map(|number| Self(number.to_be_bytes()))
+            .ok_or_else(|| D::Error::custom(format_args!("{text:?} is not a digest in hexadecimal")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digest_is_hexadecimal_for_people_and_comes_back() {
+        let digest = ContentDigest::of(blake3::Hasher::new().update(b"content"));
+        let text = serde_json::to_string(&digest).unwrap();
+        assert_eq!(text.len(), 2 + 2 * LENGTH);
+        assert_eq!(serde_json::from_str::<ContentDigest>(&text).unwrap(), digest);
+        for wrong in ["\"\"", "\"0\"", "\"zz000000000000000000000000000000\""] {
+            assert!(serde_json::from_str::<ContentDigest>(wrong).is_err(), "{wrong}");
+        }
+    }
+}

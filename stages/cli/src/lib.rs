@@ -23,11 +23,12 @@ mod dispatcher;
 mod event_json;
 mod failure;
 mod import;
+mod names;
 mod outcome_follower;
 mod output;
+mod past;
 mod query_client;
 mod session;
-mod stream_feed;
 mod supervisor;
 mod talk;
 
@@ -62,6 +63,7 @@ enum Command {
     Report(commands::report::ReportArguments),
     Query(commands::query::QueryArguments),
     History(commands::history::HistoryArguments),
+    Explain(commands::explain::ExplainArguments),
     Deadletters(commands::deadletters::DeadLettersArguments),
     Verify(commands::verify::VerifyArguments),
     Decode(commands::decode::DecodeArguments),
@@ -110,6 +112,7 @@ fn dispatch(command: Command, session: &Session) -> Result<u8, CommandFailure> {
         Command::Report(arguments) => return runtime.block_on(commands::report::run(arguments, session)),
         Command::Query(arguments) => return runtime.block_on(commands::query::run(arguments, session)),
         Command::History(arguments) => runtime.block_on(commands::history::run(arguments, session)),
+        Command::Explain(arguments) => return runtime.block_on(commands::explain::run(arguments, session)),
         Command::Deadletters(arguments) => {
             return runtime.block_on(commands::deadletters::run(arguments, session));
         }

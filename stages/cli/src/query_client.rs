@@ -1,12 +1,14 @@
 //! Asks the views: `query.<context>.<view>.get` and `.list`, page by page. docs/queries.md is the contract.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use async_nats::{Client, HeaderMap, RequestErrorKind, client::Request};
+use bytes::Bytes;
 use millstream_engine::{
     broker::Broker as _,
     contract::{header, position::Position, stream_names},
     exit_code::{ExitCode, Failure},
+    query_service::{LocalQueries, Operation},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -14,9 +16,9 @@ use serde_json::{Value, json};
 use crate::session::Connected;
 
 /// The view of outcomes: the only one that does not follow EVENTS.
-const COMMAND_VIEW: &str = "command";
+pub(crate) const COMMAND_VIEW: &str = "command";
 /// Rows asked for at once.
-const PAGE: usize = 1000;
+pub(crate) const PAGE: usize = 1000;
 /// How long an answer may take, beside what it waits for a position.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
 /// A question that met a process that was stopping, or none, is asked again.
@@ -63,10 +65,13 @@ pub(crate) struct ViewRow {
     pub(crate) value: Value,
 }
 
+/// A page of rows.
 #[derive(Debug, Deserialize)]
-struct Page {
-    rows: Vec<ViewRow>,
-    cursor: Option<String>,
+pub(crate) struct Page {
+    /// In key order.
+    pub(crate) rows: Vec<ViewRow>,
+    /// Where the list goes on; none on the last page.
+    pub(crate) cursor: Option<String>,
 }
 
 /// What the answer must have reached.
@@ -99,17 +104,40 @@ impl Freshness {
     }
 }
 
+/// Who answers.
+#[derive(Debug, Clone)]
+pub(crate) enum ViewSource {
+    /// The stages that have the view.
+    Service(Client, Freshness),
+    /// This process, of what it has folded.
+    Past(Arc<LocalQueries>),
+}
+
 /// A view to ask.
 #[derive(Debug, Clone)]
 pub(crate) struct ViewClient {
-    client: Client,
-    subject: String,
-    freshness: Freshness,
+    source: ViewSource,
+    context: String,
+    view: String,
+}
+
+/// What an answer is made of.
+#[derive(Debug, Clone)]
+pub(crate) struct Answer {
+    /// Rows as JSON.
+    pub(crate) body: Bytes,
+    /// The position they are of.
+    pub(crate) position: Option<String>,
 }
 
 impl ViewClient {
-    pub(crate) fn new(client: &Client, context: &str, view: &str, freshness: Freshness) -> Self {
-        Self { client: client.clone(), subject: format!("query.{context}.{view}"), freshness }
+    pub(crate) fn new(source: ViewSource, context: &str, view: &str) -> Self {
+        Self { source, context: context.to_owned(), view: view.to_owned() }
+    }
+
+    /// `<context>.<view>`.
+    pub(crate) fn name(&self) -> String {
+        format!("{}.{}", self.context, self.view)
     }
 
     /// The row of a key, if it is there.
@@ -117,7 +145,7 @@ impl ViewClient {
     /// # Errors
     /// [`QueryError`].
     pub(crate) async fn get(&self, key: &str) -> Result<Option<ViewRow>, QueryError> {
-        match self.ask("get", &json!({ "key": key })).await {
+        match self.ask(Operation::Get, &json!({ "key": key })).await {
             Ok(row) => Ok(Some(row)),
             Err(QueryError::Refused { code, .. }) if code == NOT_FOUND => Ok(None),
             Err(error) => Err(error),
@@ -137,13 +165,39 @@ impl ViewClient {
 
     async fn ask<T: for<'de> Deserialize<'de>>(
         &self,
-        operation: &str,
+        operation: Operation,
         body: &Value,
     ) -> Result<T, QueryError> {
-        let subject = format!("{}.{operation}", self.subject);
+        let answer = self.answer(operation, body).await?;
+        let subject = self.subject(operation);
+        serde_json::from_slice(&answer.body).map_err(|source| QueryError::Form { subject, source })
+    }
+
+    /// The answer as it comes.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub(crate) async fn answer(&self, operation: Operation, body: &Value) -> Result<Answer, QueryError> {
+        let subject = self.subject(operation);
+        let (client, freshness) = match &self.source {
+            ViewSource::Service(client, freshness) => (client, freshness),
+            ViewSource::Past(queries) => {
+                let body = body.to_string();
+                let view = (self.context.as_str(), self.view.as_str());
+                return match queries.ask(view, operation, body.as_bytes(), usize::MAX).await {
+                    Ok((body, position)) => {
+                        Ok(Answer { body: body.into(), position: Some(position.to_string()) })
+                    }
+                    Err(error) => {
+                        let (code, text) = (error.code().to_string(), error.text());
+                        Err(QueryError::Refused { subject, code, text })
+                    }
+                };
+            }
+        };
         let mut tries = 1;
         loop {
-            match self.ask_once(&subject, body).await {
+            match ask_once(client, freshness, &subject, body).await {
                 Err(QueryError::NoResponders { .. } | QueryError::NoAnswer { .. }) if tries < TRIES => {
                     tries += 1;
                     tokio::time::sleep(RETRY_PAUSE).await;
@@ -153,37 +207,42 @@ impl ViewClient {
         }
     }
 
-    async fn ask_once<T: for<'de> Deserialize<'de>>(
-        &self,
-        subject: &str,
-        body: &Value,
-    ) -> Result<T, QueryError> {
-        let mut headers = HeaderMap::new();
-        if let Some(position) = &self.freshness.position {
-            headers.insert(header::POSITION, position.as_str());
-            headers.insert(header::WAIT_MS, self.freshness.wait.as_millis().to_string());
-        }
-        let request = Request::new()
-            .payload(body.to_string().into())
-            .headers(headers)
-            .timeout(Some(ANSWER_WAIT_MAX + self.freshness.wait));
-        let subject = subject.to_owned();
-        let message = match self.client.send_request(subject.clone(), request).await {
-            Ok(message) => message,
-            Err(error) if error.kind() == RequestErrorKind::NoResponders => {
-                return Err(QueryError::NoResponders { subject });
-            }
-            Err(error) => return Err(QueryError::NoAnswer { subject, detail: error.to_string() }),
-        };
-        let said = |name: &str| {
-            message.headers.as_ref().and_then(|headers| headers.get(name)).map(ToString::to_string)
-        };
-        if let Some(code) = said("Nats-Service-Error-Code") {
-            let text = said("Nats-Service-Error").unwrap_or_default();
-            return Err(QueryError::Refused { subject, code, text });
-        }
-        serde_json::from_slice(&message.payload).map_err(|source| QueryError::Form { subject, source })
+    fn subject(&self, operation: Operation) -> String {
+        format!("query.{}.{}", self.name(), operation.name())
     }
+}
+
+async fn ask_once(
+    client: &Client,
+    freshness: &Freshness,
+    subject: &str,
+    body: &Value,
+) -> Result<Answer, QueryError> {
+    let mut headers = HeaderMap::new();
+    if let Some(position) = &freshness.position {
+        headers.insert(header::POSITION, position.as_str());
+        headers.insert(header::WAIT_MS, freshness.wait.as_millis().to_string());
+    }
+    let request = Request::new()
+        .payload(body.to_string().into())
+        .headers(headers)
+        .timeout(Some(ANSWER_WAIT_MAX + freshness.wait));
+    let subject = subject.to_owned();
+    let message = match client.send_request(subject.clone(), request).await {
+        Ok(message) => message,
+        Err(error) if error.kind() == RequestErrorKind::NoResponders => {
+            return Err(QueryError::NoResponders { subject });
+        }
+        Err(error) => return Err(QueryError::NoAnswer { subject, detail: error.to_string() }),
+    };
+    let said =
+        |name: &str| message.headers.as_ref().and_then(|headers| headers.get(name)).map(ToString::to_string);
+    if let Some(code) = said("Nats-Service-Error-Code") {
+        let text = said("Nats-Service-Error").unwrap_or_default();
+        return Err(QueryError::Refused { subject, code, text });
+    }
+    let position = said(header::POSITION);
+    Ok(Answer { body: message.payload, position })
 }
 
 /// Rows of a list; the next page is asked for when it is needed.
@@ -207,7 +266,7 @@ impl RowPages<'_> {
             if let (Some(cursor), Some(fields)) = (&self.cursor, body.as_object_mut()) {
                 fields.insert("cursor".to_owned(), json!(cursor));
             }
-            let page: Page = self.view.ask("list", &body).await?;
+            let page: Page = self.view.ask(Operation::List, &body).await?;
             self.ready.extend(page.rows);
             self.complete = page.cursor.is_none();
             self.cursor = page.cursor;

@@ -31,7 +31,7 @@ use crate::{
     dispatcher::Dispatcher,
     failure::CommandFailure,
     output,
-    query_client::Freshness,
+    query_client::{Freshness, ViewSource},
     session::{Connected, Session},
 };
 
@@ -245,7 +245,8 @@ async fn check(day: &Day, connected: &Connected, position: &Position) -> Result<
             CommandFailure::new(ExitCode::Software, format_args!("there is no report {name}"))
         })?;
         let freshness = Freshness { position: Some(position.to_string()), wait: PATIENCE, as_it_is: false };
-        let rows = report.rows(&connected.client, DATE, None, None, freshness).await?;
+        let source = ViewSource::Service(connected.client.clone(), freshness);
+        let rows = report.rows(&source, DATE, None, None).await?;
         output::line(format_args!("\n{name}, {DATE}\n{}", report.render(&rows, Format::Table)))?;
         wrong.extend(sums::differences(name, who, &expected, &rows));
     }

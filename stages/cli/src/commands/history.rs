@@ -1,54 +1,141 @@
-//! `millstream history`: every event of one aggregate, by direct get of its subject.
+//! `millstream history`: every event of one aggregate, and its state as of a moment, by direct get of its subject.
+
+use std::sync::Arc;
 
 use millstream_engine::{
-    broker::Broker as _,
-    contract::{commit::StoredCommit, stream_names, subject::StreamId},
+    aggregate_state::AggregateState,
+    contract::{commit::StoredCommit, moment::Moment, subject::StreamId},
+    decider::AggregateType,
+    event_store::{EventStore, LoadError},
     exit_code::ExitCode,
+    nats_broker::NatsBroker,
+    past::position_at,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::{event_json, failure::CommandFailure, output, session::Session};
+use crate::{event_json, failure::CommandFailure, names, output, session::Session};
 
 const COLUMNS: [&str; 7] = ["sequence", "version", "recorded_at", "type", "data", "command_id", "actor"];
 
-/// List every event of an aggregate.
+/// List every event of an aggregate, or show its state as it was.
+///
+/// With --as-of the events up to there are folded by the aggregate's own rules: what is shown is the state that a command of
+/// that moment was decided on. A time counts all events of the aggregate that were recorded by then.
 #[derive(Debug, clap::Args)]
+#[command(override_usage = "millstream history [OPTIONS] <CONTEXT> <AGGREGATE> <ID>")]
 pub(crate) struct HistoryArguments {
-    /// As in `retail`
-    context: String,
-    /// As in `till`
-    aggregate: String,
-    /// As in `2506_2012-01-31`
-    id: String,
-    /// One JSON object an event
+    /// Context, aggregate and id, as in `retail till 2506_2012-01-31` or `retail.till.2506_2012-01-31`
+    #[arg(required = true, value_name = "CONTEXT AGGREGATE ID", num_args = 1..=3)]
+    name: Vec<String>,
+    /// The state as it was: at a time, at the end of a date (UTC), at a position as answers carry it, or at a sequence of
+    /// EVENTS
+    #[arg(long, value_name = "TIME|POSITION")]
+    as_of: Option<Moment>,
+    /// One JSON object an event; with --as-of one object with state and events
     #[arg(long)]
     json: bool,
 }
 
 /// Runs it.
 pub(crate) async fn run(arguments: HistoryArguments, session: &Session) -> Result<ExitCode, CommandFailure> {
-    let stream_id = StreamId::new(&arguments.context, &arguments.aggregate, &arguments.id)
-        .map_err(CommandFailure::usage)?;
+    let [context, aggregate, id] = names::parts(&arguments.name, ["CONTEXT", "AGGREGATE", "ID"])?;
+    let stream_id = StreamId::new(&context, &aggregate, &id).map_err(CommandFailure::usage)?;
+    let rules = arguments.as_of.as_ref().map(|_| rules(&context, &aggregate)).transpose()?;
     let connected = session.connect().await?;
-    let messages = connected.broker.load(stream_names::EVENTS, &stream_id.event_subject(), 1).await?;
-    let mut events = Vec::new();
-    for message in &messages {
-        let stored = StoredCommit::from_stored(message).map_err(|error| CommandFailure::data(&error))?;
-        events.extend(event_json::events(&stored));
+    let mut history = load(&connected.broker, &stream_id).await?;
+    if let Some(moment) = &arguments.as_of {
+        keep_until(&mut history, moment, &connected.broker).await?;
     }
+    let events: Vec<Value> = history.iter().flat_map(event_json::events).collect();
     if events.is_empty() {
-        session.talk.say(format_args!("{stream_id} has no events"));
+        let then = arguments.as_of.as_ref().map(|moment| format!(" as of {moment}")).unwrap_or_default();
+        session.talk.say(format_args!("{stream_id} has no events{then}"));
     }
-    if arguments.json {
-        for event in &events {
-            output::line(event)?;
-        }
-    } else if !events.is_empty() {
-        let columns = COLUMNS.map(str::to_owned);
-        let rows: Vec<Vec<String>> = events.iter().map(row).collect();
-        output::line(output::table(&columns, &rows, &[0, 1]))?;
-    }
+    let state = match (&rules, &arguments.as_of) {
+        (Some(rules), Some(moment)) => Some(state(rules, &stream_id, &history, moment)?),
+        _ => None,
+    };
+    show(&events, state, arguments.json)?;
     Ok(ExitCode::Ok)
+}
+
+fn rules(context: &str, aggregate: &str) -> Result<Arc<dyn AggregateType>, CommandFailure> {
+    let known = millstream_model::aggregates();
+    known.get(context, aggregate).cloned().ok_or_else(|| {
+        let names: Vec<String> =
+            known.iter().map(|each| format!("{}.{}", each.context(), each.aggregate())).collect();
+        let text = format!("there are no rules of {context}.{aggregate}; there are {}", names.join(", "));
+        CommandFailure::usage(text)
+    })
+}
+
+async fn load(broker: &NatsBroker, stream_id: &StreamId) -> Result<Vec<StoredCommit>, CommandFailure> {
+    match EventStore::new(broker.clone()).load_current(stream_id, 0).await {
+        Ok(history) => Ok(history),
+        Err(LoadError::Broker(error)) => Err(error.into()),
+        Err(LoadError::Commit(error)) => Err(CommandFailure::data(&error)),
+    }
+}
+
+/// The times of one aggregate's commits only rise, so that a time cuts between two of them.
+async fn keep_until(
+    history: &mut Vec<StoredCommit>,
+    moment: &Moment,
+    broker: &NatsBroker,
+) -> Result<(), CommandFailure> {
+    match moment {
+        Moment::Time(time) => history.retain(|commit| commit.commit.recorded_at() <= *time),
+        position => {
+            let through = position_at(broker, position).await?.sequence;
+            history.retain(|commit| commit.broker_sequence <= through);
+        }
+    }
+    Ok(())
+}
+
+fn state(
+    rules: &Arc<dyn AggregateType>,
+    stream_id: &StreamId,
+    history: &[StoredCommit],
+    moment: &Moment,
+) -> Result<Value, CommandFailure> {
+    let folded = AggregateState::fold(rules, history).map_err(|error| CommandFailure::data(&error))?;
+    let state = rules.state_json(&folded.state).map_err(|error| CommandFailure::data(&error))?;
+    Ok(json!({
+        "aggregate": stream_id.to_string(),
+        "as_of": moment.to_string(),
+        "sequence": folded.last_sequence,
+        "version": folded.version,
+        "recorded_at": history.last().map(|commit| commit.commit.recorded_at().to_string()),
+        "state": state,
+    }))
+}
+
+fn show(events: &[Value], state: Option<Value>, json: bool) -> Result<(), CommandFailure> {
+    match (state, json) {
+        (Some(mut state), true) => {
+            if let Some(fields) = state.as_object_mut() {
+                fields.insert("events".to_owned(), json!(events));
+            }
+            output::line(state)?;
+        }
+        (None, true) => {
+            for event in events {
+                output::line(event)?;
+            }
+        }
+        (state, false) => {
+            if !events.is_empty() {
+                let columns = COLUMNS.map(str::to_owned);
+                let rows: Vec<Vec<String>> = events.iter().map(row).collect();
+                output::line(output::table(&columns, &rows, &[0, 1]))?;
+            }
+            if let Some(state) = state {
+                output::line(format_args!("{state:#}"))?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn row(event: &Value) -> Vec<String> {

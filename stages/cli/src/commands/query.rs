@@ -7,23 +7,22 @@ use serde_json::{Value, json};
 
 use crate::{
     failure::CommandFailure,
-    output,
-    query_client::{Freshness, ViewClient, ViewRow},
+    names, output,
+    past::{FilledView, Moment, Past},
+    query_client::{Freshness, ViewClient, ViewRow, ViewSource},
     session::Session,
 };
 
 /// Show rows of a view: one by its key, or those of a prefix.
 ///
-/// Ends with 13 when there is no row of the key.
+/// With --as-of the view is folded from the first event up to there, by the code that the projector runs, and asked in the
+/// same way. Ends with 13 when there is no row of the key.
 #[derive(Debug, clap::Args)]
+#[command(override_usage = "millstream query [OPTIONS] <CONTEXT> <VIEW> [KEY]")]
 pub(crate) struct QueryArguments {
-    /// As in `retail`
-    context: String,
-    /// As in `till`
-    view: String,
-    /// The row of this key
-    #[arg(conflicts_with_all = ["prefix", "limit", "all"])]
-    key: Option<String>,
+    /// Context and view, as in `retail till` or `retail.till`, and the key of a row
+    #[arg(required = true, value_name = "CONTEXT VIEW KEY", num_args = 1..=3)]
+    name: Vec<String>,
     /// Rows whose key starts with this
     #[arg(long, default_value = "")]
     prefix: String,
@@ -36,18 +35,55 @@ pub(crate) struct QueryArguments {
     /// One JSON object a row
     #[arg(long)]
     json: bool,
+    /// All as it was: at a time, at the end of a date (UTC), at a position as answers carry it, or at a sequence of EVENTS
+    #[arg(long, value_name = "TIME|POSITION", conflicts_with_all = ["position", "wait", "as_it_is"])]
+    as_of: Option<Moment>,
     #[command(flatten)]
     freshness: Freshness,
 }
 
 /// Runs it. The number is the exit code.
 pub(crate) async fn run(arguments: QueryArguments, session: &Session) -> Result<u8, CommandFailure> {
+    let (context, view, key) = asked(&arguments)?;
     let connected = session.connect().await?;
-    let freshness = arguments.freshness.clone().settled(&connected, &arguments.view).await;
-    let view = ViewClient::new(&connected.client, &arguments.context, &arguments.view, freshness);
-    if let Some(key) = &arguments.key {
+    let Some(moment) = &arguments.as_of else {
+        let freshness = arguments.freshness.clone().settled(&connected, &view).await;
+        let source = ViewSource::Service(connected.client.clone(), freshness);
+        return answer(&ViewClient::new(source, &context, &view), key.as_deref(), &arguments, session).await;
+    };
+    let projection = FilledView::find(Some(&context), &view)?.projection;
+    let (past, position) = Past::fold(session, &connected, vec![projection], moment).await?;
+    session.talk.say(format_args!("{context}.{view} as of {position}"));
+    let client = ViewClient::new(past.source(), &context, &view);
+    let answered = answer(&client, key.as_deref(), &arguments, session).await;
+    past.close().await;
+    answered
+}
+
+/// Context, view, and the key where there is one.
+fn asked(arguments: &QueryArguments) -> Result<(String, String, Option<String>), CommandFailure> {
+    let words = &arguments.name;
+    if let Ok([context, view]) = names::parts(words, ["CONTEXT", "VIEW"])
+        && !view.contains('.')
+    {
+        return Ok((context, view, None));
+    }
+    let [context, view, key] = names::parts(words, ["CONTEXT", "VIEW", "KEY"])?;
+    if arguments.all || !arguments.prefix.is_empty() {
+        return Err(CommandFailure::usage("a key names one row; --prefix and --all are for lists"));
+    }
+    Ok((context, view, Some(key)))
+}
+
+async fn answer(
+    view: &ViewClient,
+    key: Option<&str>,
+    arguments: &QueryArguments,
+    session: &Session,
+) -> Result<u8, CommandFailure> {
+    if let Some(key) = key {
         let Some(row) = view.get(key).await? else {
-            session.talk.say(format_args!("{} has no row {key:?}", arguments.view));
+            session.talk.say(format_args!("{} has no row {key:?}", view.name()));
             return Ok(crate::NOTHING_FOUND);
         };
         let text = if arguments.json { json_line(&row) } else { format!("{:#}", row.value) };

@@ -1,41 +1,117 @@
-//! `millstream report`: a report of a day, as a table, CSV or JSON.
+//! `millstream report`: a report of a day, as a table, CSV or JSON, as it is or as it was; and whether it is right.
+
+mod comparison;
+mod verify;
 
 use clap::ValueEnum;
 use jiff::civil::Date;
 use millstream_engine::{
     exit_code::ExitCode,
+    projection::Projection,
     report::{Column, ColumnKind},
 };
 use serde_json::Value;
 
+use self::verify::VerifyArguments;
 use crate::{
     failure::CommandFailure,
     output,
-    query_client::{Freshness, QueryError, ViewClient, ViewRow},
+    past::{Moment, Past},
+    query_client::{Freshness, QueryError, ViewClient, ViewRow, ViewSource},
     session::Session,
 };
 
 /// Show a report, such as `store-daily`, `supplier-daily` or `stock-valuation`.
 ///
-/// Amounts are decimals in a table and in CSV, and minor units in JSON. Ends with 13 when there is no row of the key.
+/// Amounts are decimals in a table and in CSV, and minor units in JSON. With --as-of the ledger is kept anew from the first
+/// event up to there: which revision was current then, open or sealed, and its figures. Ends with 13 when there is no row of
+/// the key.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct ReportArguments {
     /// As in `store-daily`
-    name: String,
+    #[arg(required = true)]
+    name: Option<String>,
     /// The business date, as in 2012-01-31
-    #[arg(long)]
-    date: Date,
+    #[arg(long, required = true)]
+    date: Option<Date>,
     /// Only this store or supplier
     #[arg(long)]
     key: Option<String>,
     /// An earlier revision; the current one when absent
     #[arg(long, value_name = "N")]
     revision: Option<u32>,
+    /// As it was: at a time, at the end of a date (UTC), at a position as answers carry it, or at a sequence of EVENTS
+    #[arg(long, value_name = "TIME|POSITION", conflicts_with_all = ["position", "wait", "as_it_is"])]
+    as_of: Option<Moment>,
     /// How to show it
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
     #[command(flatten)]
     freshness: Freshness,
+    #[command(subcommand)]
+    action: Option<Action>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Keep every report anew from EVENTS and compare it with the reporter's, byte by byte
+    ///
+    /// Current records, revisions and differences are compared at the positions of the reporter's answers. Ends with 65 when
+    /// something differs, with a line for each record that does.
+    Verify(VerifyArguments),
+}
+
+/// Runs it. The number is the exit code.
+pub(crate) async fn run(arguments: ReportArguments, session: &Session) -> Result<u8, CommandFailure> {
+    if let Some(Action::Verify(arguments)) = arguments.action {
+        return verify::run(arguments, session).await;
+    }
+    let (Some(name), Some(date)) = (&arguments.name, arguments.date) else {
+        return Err(CommandFailure::usage("name a report and its --date"));
+    };
+    let report = ReportView::find(name).ok_or_else(|| no_report(name))?;
+    let connected = session.connect().await?;
+    let (date, key) = (date.to_string(), arguments.key.as_deref());
+    let rows = match &arguments.as_of {
+        None => {
+            let freshness = arguments.freshness.settled(&connected, report.name).await;
+            let source = ViewSource::Service(connected.client.clone(), freshness);
+            report.rows(&source, &date, key, arguments.revision).await?
+        }
+        Some(moment) => {
+            let ledger = ledgers(Some(report.name))?;
+            let (past, position) = Past::fold(session, &connected, ledger, moment).await?;
+            session.talk.say(format_args!("{} as of {position}", report.name));
+            let rows = report.rows(&past.source(), &date, key, arguments.revision).await;
+            past.close().await;
+            rows?
+        }
+    };
+    if rows.is_empty() {
+        session.talk.say(format_args!("{name} has nothing for {date}"));
+    }
+    if !rows.is_empty() || arguments.format != Format::Table {
+        output::line(report.render(&rows, arguments.format))?;
+    }
+    Ok(if rows.is_empty() && key.is_some() { crate::NOTHING_FOUND } else { ExitCode::Ok.number() })
+}
+
+/// The reports of a name, or all of them.
+fn ledgers(name: Option<&str>) -> Result<Vec<Box<dyn Projection>>, CommandFailure> {
+    let mut ledgers = millstream_model::reports();
+    if let Some(name) = name {
+        ledgers.retain(|ledger| ledger.name() == name);
+        if ledgers.is_empty() {
+            return Err(no_report(name));
+        }
+    }
+    Ok(ledgers)
+}
+
+fn no_report(name: &str) -> CommandFailure {
+    let known = ReportView::names().join(", ");
+    CommandFailure::usage(format_args!("there is no report {name}; there are {known}"))
 }
 
 /// How a report looks.
@@ -44,29 +120,6 @@ pub(crate) enum Format {
     Table,
     Csv,
     Json,
-}
-
-/// Runs it. The number is the exit code.
-pub(crate) async fn run(arguments: ReportArguments, session: &Session) -> Result<u8, CommandFailure> {
-    let Some(report) = ReportView::find(&arguments.name) else {
-        return Err(CommandFailure::usage(format_args!(
-            "there is no report {}; there are {}",
-            arguments.name,
-            ReportView::names().join(", ")
-        )));
-    };
-    let connected = session.connect().await?;
-    let (date, key) = (arguments.date.to_string(), arguments.key.as_deref());
-    let client = &connected.client;
-    let freshness = arguments.freshness.settled(&connected, report.name).await;
-    let rows = report.rows(client, &date, key, arguments.revision, freshness).await?;
-    if rows.is_empty() {
-        session.talk.say(format_args!("{} has nothing for {date}", arguments.name));
-    }
-    if !rows.is_empty() || arguments.format != Format::Table {
-        output::line(report.render(&rows, arguments.format))?;
-    }
-    Ok(if rows.is_empty() && key.is_some() { crate::NOTHING_FOUND } else { ExitCode::Ok.number() })
 }
 
 /// A report and where it is asked for.
@@ -95,18 +148,17 @@ impl ReportView {
     /// [`QueryError`].
     pub(crate) async fn rows(
         &self,
-        client: &async_nats::Client,
+        source: &ViewSource,
         date: &str,
         key: Option<&str>,
         revision: Option<u32>,
-        freshness: Freshness,
     ) -> Result<Vec<Value>, QueryError> {
         let view = match revision {
             None => self.name.to_owned(),
             Some(_) => format!("{}-revisions", self.name),
         };
         let suffix = revision.map(|number| format!("#{number:06}")).unwrap_or_default();
-        let view = ViewClient::new(client, self.context, &view, freshness);
+        let view = ViewClient::new(source.clone(), self.context, &view);
         let rows = view.list(&format!("{date}/{}", key.unwrap_or_default())).collect().await?;
         let wanted = rows.into_iter().filter(|row| match row.key.strip_suffix(&suffix) {
             Some(within) => {

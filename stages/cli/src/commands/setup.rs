@@ -11,6 +11,7 @@ use millstream_engine::{
     exit_code::ExitCode,
     nats_broker::NatsBroker,
     provision::{ProvisionOptions, StreamFinding, StreamPresence, provision, verify},
+    stream_feed::StreamFeed,
 };
 use serde_json::{Value, json};
 
@@ -18,7 +19,6 @@ use crate::{
     failure::CommandFailure,
     output,
     session::{Connected, Session},
-    stream_feed::StreamFeed,
 };
 
 /// Make the streams and the bucket of leases, or verify those that are there.

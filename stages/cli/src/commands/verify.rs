@@ -2,23 +2,17 @@
 //! one effect. The three streams are read side by side, so that a large one needs no large memory. Changes nothing.
 
 use millstream_engine::{
-    broker::{Broker as _, BrokerError},
-    contract::{
-        stored_message::StoredMessage,
-        stream_names::{COMMANDS, EVENTS, OUTCOMES},
-    },
+    broker::Broker as _,
+    contract::stream_names::{COMMANDS, EVENTS, OUTCOMES},
     exit_code::ExitCode,
     nats_broker::NatsBroker,
+    past::last_stored_before,
+    stream_feed::{FeedError, StreamFeed},
     verification::{StretchVerification, StretchVerifier},
 };
 use serde_json::{Value, json};
 
-use crate::{
-    failure::CommandFailure,
-    output,
-    session::Session,
-    stream_feed::{FeedError, StreamFeed, end_of},
-};
+use crate::{failure::CommandFailure, output, session::Session};
 
 /// What the clocks of several servers may differ by. A commit and a record are stored after the commands that they are
 /// about, so that what was stored before need not be read.
@@ -105,8 +99,8 @@ impl Stretch {
         let Some(first) = first else { return Ok(Starts { events: 0, outcomes: 0 }) };
         let time = first.stored_at - CLOCKS_DIFFER_BY;
         Ok(Starts {
-            events: last_before(broker, EVENTS, time).await?,
-            outcomes: last_before(broker, OUTCOMES, time).await?,
+            events: last_stored_before(broker, EVENTS, time).await?,
+            outcomes: last_stored_before(broker, OUTCOMES, time).await?,
         })
     }
 
@@ -138,36 +132,6 @@ impl Stretch {
         }
         Ok(verifier.finish())
     }
-}
-
-/// The highest sequence before which every message was stored before `time`; 0 when there is none. A search by halves:
-/// messages stand in the order of their times.
-async fn last_before(broker: &NatsBroker, stream: &str, time: jiff::Timestamp) -> Result<u64, BrokerError> {
-    let first = broker.state(stream).await?.first_sequence;
-    let (mut low, mut high) = (first, end_of(broker, stream).await?.saturating_add(1));
-    while low < high {
-        let middle = low + (high - low) / 2;
-        match first_from(broker, stream, middle, high).await? {
-            Some(message) if message.stored_at < time => low = message.sequence + 1,
-            _ => high = middle,
-        }
-    }
-    Ok(if low <= first { 0 } else { low - 1 })
-}
-
-/// The first message at or behind `sequence` and before `end`: single ones may have been removed.
-async fn first_from(
-    broker: &NatsBroker,
-    stream: &str,
-    sequence: u64,
-    end: u64,
-) -> Result<Option<StoredMessage>, BrokerError> {
-    for sequence in sequence..end {
-        if let Some(message) = broker.get(stream, sequence).await? {
-            return Ok(Some(message));
-        }
-    }
-    Ok(None)
 }
 
 fn show(stretch: &Stretch, found: &StretchVerification, json: bool) -> Result<(), CommandFailure> {

@@ -13,14 +13,11 @@ use millstream_engine::{
     },
     exit_code::ExitCode,
     nats_broker::NatsBroker,
+    stream_feed::{FeedError, StreamFeed},
 };
 use serde_json::{Map, Value, json};
 
-use crate::{
-    failure::CommandFailure,
-    stream_feed::{FeedError, StreamFeed},
-    talk::Talk,
-};
+use crate::{failure::CommandFailure, talk::Talk};
 
 /// Which letter: where the message stood that was set aside.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -198,7 +195,7 @@ impl KeptLetter {
 
 /// All letters, one after the other.
 pub(super) struct Letters {
-    feed: StreamFeed,
+    feed: StreamFeed<NatsBroker>,
     talk: Talk,
 }
 

@@ -1,0 +1,187 @@
+//! `millstream explain`: the events, commands and people that made a row, found by folding its view once more and watching
+//! the row.
+
+use std::collections::BTreeSet;
+
+use millstream_engine::{
+    broker::Broker as _,
+    contract::{commit::CommittedCommand, position::Position, stream_names::EVENTS, subject::StreamId},
+    exit_code::ExitCode,
+    row_watch::{RowChange, WatchedProjection},
+};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    failure::CommandFailure,
+    names, output,
+    past::{FilledView, Moment, Past},
+    session::{Connected, Session},
+};
+
+const COLUMNS: [&str; 9] = [
+    "sequence",
+    "version",
+    "recorded_at",
+    "aggregate",
+    "type",
+    "command_id",
+    "command_position",
+    "actor",
+    "change",
+];
+/// Characters of a change in a table; all of it is in JSON.
+const CHANGE_MAX: usize = 100;
+/// What an event did to a row that was there before and after.
+const CHANGED: &str = "changed";
+
+/// Show which events, commands and people made a row.
+///
+/// Folds the view from the first event, by the code that the projector or the reporter runs, and lists every event that left
+/// the row different. A record of a report is explained like any row: `explain retail.store-daily 2012-01-31/2506`. Ends
+/// with 13 when no event ever made such a row.
+#[derive(Debug, clap::Args)]
+#[command(override_usage = "millstream explain [OPTIONS] [CONTEXT] <VIEW> <KEY>")]
+pub(crate) struct ExplainArguments {
+    /// Context, view and key, as in `retail stock 2506:tea`, `retail.stock 2506:tea` or, where only one context has such a
+    /// view, `stock 2506:tea`
+    #[arg(required = true, value_name = "CONTEXT VIEW KEY", num_args = 2..=3)]
+    name: Vec<String>,
+    /// As it was: at a time, at the end of a date (UTC), at a position as answers carry it, or at a sequence of EVENTS
+    #[arg(long, value_name = "TIME|POSITION")]
+    as_of: Option<Moment>,
+    /// One JSON object an event
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs it. The number is the exit code.
+pub(crate) async fn run(arguments: ExplainArguments, session: &Session) -> Result<u8, CommandFailure> {
+    let (context, view, key) = asked(&arguments.name)?;
+    let FilledView { projection, table } = FilledView::find(context.as_deref(), &view)?;
+    let connected = session.connect().await?;
+    let (watched, changes) = WatchedProjection::new(projection, table, &key);
+    let moment = match arguments.as_of {
+        Some(moment) => moment,
+        None => end(&connected).await?,
+    };
+    let (past, position) = Past::fold(session, &connected, vec![Box::new(watched)], &moment).await?;
+    past.close().await;
+    let changes = changes.seen();
+    if changes.is_empty() {
+        session.talk.say(format_args!("no event has made a row {key:?} of {view} as of {position}"));
+        return Ok(crate::NOTHING_FOUND);
+    }
+    if arguments.json {
+        for change in &changes {
+            output::line(described(change))?;
+        }
+        return Ok(ExitCode::Ok.number());
+    }
+    let rows: Vec<Vec<String>> = changes.iter().map(row).collect();
+    output::line(output::table(&COLUMNS.map(str::to_owned), &rows, &[0, 1, 6]))?;
+    session.talk.say(format_args!("{} as of {position}", summary(&changes)));
+    Ok(ExitCode::Ok.number())
+}
+
+/// Context, where it is named, view and key.
+fn asked(words: &[String]) -> Result<(Option<String>, String, String), CommandFailure> {
+    if let [view, key] = words
+        && !view.contains('.')
+    {
+        return Ok((None, view.clone(), key.clone()));
+    }
+    let [context, view, key] = names::parts(words, ["CONTEXT", "VIEW", "KEY"])?;
+    Ok((Some(context), view, key))
+}
+
+/// The end of EVENTS: all that is stored now.
+async fn end(connected: &Connected) -> Result<Moment, CommandFailure> {
+    let state = connected.broker.state(EVENTS).await?;
+    Ok(Moment::Position(Position::new(EVENTS, state.generation, state.last_sequence)))
+}
+
+fn described(change: &RowChange) -> Value {
+    let CommittedCommand { id, position, actor, correlation_id, causation_id } = &change.command;
+    let (kind, fields) = difference(change);
+    let fields: Map<String, Value> =
+        fields.into_iter().map(|(field, before, after)| (field, json!([before, after]))).collect();
+    json!({
+        "sequence": change.sequence,
+        "version": change.version,
+        "recorded_at": change.recorded_at.to_string(),
+        "aggregate": change.stream_id.to_string(),
+        "type": change.event_type,
+        "command_id": id,
+        "command_position": position,
+        "actor": actor,
+        "correlation_id": correlation_id,
+        "causation_id": causation_id,
+        "change": kind,
+        "fields": fields,
+    })
+}
+
+fn row(change: &RowChange) -> Vec<String> {
+    let value = described(change);
+    let text = |name: &str| value.get(name).map(output::cell).unwrap_or_default();
+    let (kind, fields) = difference(change);
+    let mut words = kind.to_owned();
+    if kind == CHANGED {
+        let fields: Vec<String> = fields
+            .iter()
+            .map(|(field, before, after)| {
+                format!("{field} {} -> {}", output::cell(before), output::cell(after))
+            })
+            .collect();
+        words = fields.join(", ");
+        if let Some((cut, _)) = words.char_indices().nth(CHANGE_MAX) {
+            words.truncate(cut);
+            words.push('…');
+        }
+    }
+    COLUMNS.iter().map(|name| if *name == "change" { words.clone() } else { text(name) }).collect()
+}
+
+/// What an event did to the row: its fields that differ, with their values before and after.
+fn difference(change: &RowChange) -> (&'static str, Vec<(String, Value, Value)>) {
+    let fields = |row: &Option<Vec<u8>>| -> Map<String, Value> {
+        let value = row.as_deref().and_then(|row| serde_json::from_slice(row).ok());
+        match value {
+            Some(Value::Object(fields)) => fields,
+            Some(other) => Map::from_iter([("value".to_owned(), other)]),
+            None => Map::new(),
+        }
+    };
+    let (before, after) = (fields(&change.before), fields(&change.after));
+    let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    let value = |fields: &Map<String, Value>, name: &str| fields.get(name).cloned().unwrap_or_default();
+    let differing = names
+        .into_iter()
+        .filter(|name| before.get(*name) != after.get(*name))
+        .map(|name| (name.clone(), value(&before, name), value(&after, name)))
+        .collect();
+    let kind = match (&change.before, &change.after) {
+        (None, _) => "created",
+        (_, None) => "removed",
+        _ => CHANGED,
+    };
+    (kind, differing)
+}
+
+/// How many of what, and who.
+fn summary(changes: &[RowChange]) -> String {
+    let aggregates: BTreeSet<&StreamId> = changes.iter().map(|change| &change.stream_id).collect();
+    let commands: BTreeSet<u64> = changes.iter().map(|change| change.command.position).collect();
+    let people: BTreeSet<&str> =
+        changes.iter().filter_map(|change| change.command.actor.as_deref()).collect();
+    let people = match people.len() {
+        0 => "nobody that is named".to_owned(),
+        _ => people.into_iter().collect::<Vec<_>>().join(", "),
+    };
+    format!(
+        "{} event(s) of {} aggregate(s), {} command(s), by {people}",
+        changes.len(),
+        aggregates.len(),
+        commands.len()
+    )
+}

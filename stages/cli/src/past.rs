@@ -1,0 +1,167 @@
+//! Views as they once were, folded from EVENTS into a folder that goes away with them: what `--as-of`, `explain` and
+//! `report verify` have in common.
+
+use std::{sync::Arc, time::Duration};
+
+use indicatif::ProgressBar;
+use millstream_engine::{
+    contract::position::Position,
+    exit_code::ExitCode,
+    nats_broker::NatsBroker,
+    past::position_at,
+    projection::Projection,
+    projection_runner::{PastViews, ProjectionSet, view_name},
+    query_service::LocalQueries,
+    read_store::{CACHE_SIZE_DEFAULT, ReadStore},
+};
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+pub(crate) use millstream_engine::contract::moment::Moment;
+
+use crate::{
+    failure::CommandFailure,
+    query_client::{COMMAND_VIEW, ViewSource},
+    session::{Connected, Session},
+    talk::Talk,
+};
+
+/// How often progress is said where no bar can be drawn.
+const SAY_INTERVAL: Duration = Duration::from_secs(5);
+
+/// A view by its names, and what fills it.
+pub(crate) struct FilledView {
+    /// The projection.
+    pub(crate) projection: Box<dyn Projection>,
+    /// The view's table.
+    pub(crate) table: &'static str,
+}
+
+impl FilledView {
+    /// The views of this name, of one context or of all.
+    pub(crate) fn find(context: Option<&str>, view: &str) -> Result<Self, CommandFailure> {
+        if view == COMMAND_VIEW {
+            let text =
+                format!("{COMMAND_VIEW} follows OUTCOMES, which does not keep everything; it has no past");
+            return Err(CommandFailure::usage(text));
+        }
+        let mut found = Vec::new();
+        let mut known = Vec::new();
+        for projection in millstream_model::projections().into_iter().chain(millstream_model::reports()) {
+            if context.is_some_and(|context| context != projection.context()) {
+                continue;
+            }
+            let names = projection.views().iter().copied();
+            known.extend(names.clone().map(|table| format!("{}.{}", projection.context(), view_name(table))));
+            if let Some(table) = names.clone().find(|table| view_name(table) == view) {
+                found.push(Self { projection, table });
+            }
+        }
+        let asked = context.map_or_else(|| view.to_owned(), |context| format!("{context}.{view}"));
+        match (found.pop(), found.is_empty()) {
+            (Some(one), true) => Ok(one),
+            (Some(_), false) => Err(CommandFailure::usage(format_args!(
+                "several contexts have a view {view}; name the context"
+            ))),
+            (None, _) => Err(CommandFailure::usage(format_args!(
+                "there is no view {asked}; there are {}",
+                known.join(", ")
+            ))),
+        }
+    }
+}
+
+/// Projections at a moment of the past.
+pub(crate) struct Past {
+    views: PastViews<NatsBroker>,
+    talk: Talk,
+    /// Goes last: it holds the file.
+    _folder: TempDir,
+}
+
+impl Past {
+    /// `projections` before the first event.
+    ///
+    /// # Errors
+    /// When no file can be made.
+    pub(crate) fn begin(
+        session: &Session,
+        connected: &Connected,
+        projections: Vec<Box<dyn Projection>>,
+        generation: &str,
+        purpose: &str,
+    ) -> Result<Self, CommandFailure> {
+        let set = ProjectionSet::new(projections, Vec::new(), &[])
+            .map_err(|error| CommandFailure::new(ExitCode::Software, error))?;
+        let folder = tempfile::Builder::new().prefix("millstream-past-").tempdir().map_err(|error| {
+            CommandFailure::new(ExitCode::CannotCreate, format_args!("no temporary folder: {error}"))
+        })?;
+        let store = ReadStore::open(&folder.path().join("rows.redb"), CACHE_SIZE_DEFAULT)?;
+        let views = PastViews::begin(&connected.broker, store, set, generation, purpose)?;
+        Ok(Self { views, talk: session.talk.clone(), _folder: folder })
+    }
+
+    /// `projections` as of `moment`, and its position. Says how far it is when it takes long.
+    ///
+    /// # Errors
+    /// When the moment is no position of EVENTS, or the events cannot be folded.
+    pub(crate) async fn fold(
+        session: &Session,
+        connected: &Connected,
+        projections: Vec<Box<dyn Projection>>,
+        moment: &Moment,
+    ) -> Result<(Self, Position), CommandFailure> {
+        let position = position_at(&connected.broker, moment).await?;
+        let mut past = Self::begin(session, connected, projections, &position.generation, "past")?;
+        past.advance(&position).await?;
+        Ok((past, position))
+    }
+
+    /// Folds on up to `position`.
+    ///
+    /// # Errors
+    /// When the events cannot be folded.
+    pub(crate) async fn advance(&mut self, position: &Position) -> Result<(), CommandFailure> {
+        let mut progress = Progress::begin(&self.talk, position.sequence);
+        let folded = self.views.advance(position, |sequence| progress.reached(sequence)).await;
+        progress.bar.finish_and_clear();
+        Ok(folded?)
+    }
+
+    /// What was folded, to be asked like the service.
+    pub(crate) fn source(&self) -> ViewSource {
+        ViewSource::Past(Arc::new(self.queries()))
+    }
+
+    /// The same, for whoever compares answers.
+    pub(crate) fn queries(&self) -> LocalQueries {
+        LocalQueries::new(self.views.store().clone(), self.views.views().clone())
+    }
+
+    /// Takes its consumer away.
+    pub(crate) async fn close(self) {
+        self.views.close().await;
+    }
+}
+
+/// A bar at a terminal, a line now and then elsewhere.
+struct Progress {
+    talk: Talk,
+    bar: ProgressBar,
+    end: u64,
+    said: Instant,
+}
+
+impl Progress {
+    fn begin(talk: &Talk, end: u64) -> Self {
+        Self { talk: talk.clone(), bar: talk.bar("folding events", end), end, said: Instant::now() }
+    }
+
+    fn reached(&mut self, sequence: u64) {
+        self.bar.set_position(sequence);
+        if self.bar.is_hidden() && self.said.elapsed() >= SAY_INTERVAL {
+            self.said = Instant::now();
+            self.talk.say(format_args!("folding events: at {sequence} of {}", self.end));
+        }
+    }
+}

@@ -464,3 +464,42 @@ async fn explain_names_events_commands_and_people() {
     deciding.refused(&["explain", "stock", "7:tea", "--as-of", "8"], "EVENTS ends at 7").await;
     deciding.stop().await;
 }
+
+/// Whether `line` is what `pattern` shows, `…` standing for anything.
+fn matches(pattern: &str, line: &str) -> bool {
+    let (before, after) = match pattern.split_once('…') {
+        None => return line == pattern,
+        Some(parts) => parts,
+    };
+    let Some(rest) = line.strip_prefix(before) else { return false };
+    after.is_empty() || rest.char_indices().any(|(at, _)| matches(after, &rest[at..]))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_guide_shows_what_is_printed() {
+    let guide = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/guides/past-states.md");
+    let guide = std::fs::read_to_string(guide).unwrap();
+    let deciding = Deciding::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let serving =
+        Serving::start(&deciding.broker, folder.path(), "reporter", millstream_model::reports()).await;
+    deciding.whole_day().await;
+    let (mut typed, mut wrong) = (0, Vec::new());
+    for block in guide.split("```console\n").skip(1) {
+        let block = block.split("```").next().unwrap();
+        for step in block.split("$ millstream ").skip(1) {
+            let (command, shown) = step.split_once('\n').unwrap();
+            let arguments: Vec<&str> = command.split_whitespace().collect();
+            let (_, answer, said) = deciding.millstream(&arguments).await;
+            let printed = format!("{answer}{said}");
+            let mut lines = printed.lines();
+            let missing = shown.lines().find(|pattern| !lines.any(|line| matches(pattern, line)));
+            wrong.extend(missing.map(|missing| format!("{command}: {missing:?} is not in\n{printed}")));
+            typed += 1;
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(typed >= 9, "the guide shows only {typed} commands");
+    serving.stop().await;
+    deciding.stop().await;
+}

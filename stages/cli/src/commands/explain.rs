@@ -125,21 +125,26 @@ fn row(change: &RowChange) -> Vec<String> {
     let value = described(change);
     let text = |name: &str| value.get(name).map(output::cell).unwrap_or_default();
     let (kind, fields) = difference(change);
-    let mut words = kind.to_owned();
-    if kind == CHANGED {
-        let fields: Vec<String> = fields
-            .iter()
-            .map(|(field, before, after)| {
-                format!("{field} {} -> {}", output::cell(before), output::cell(after))
-            })
-            .collect();
-        words = fields.join(", ");
-        if let Some((cut, _)) = words.char_indices().nth(CHANGE_MAX) {
-            words.truncate(cut);
-            words.push('…');
-        }
-    }
+    let words = if kind == CHANGED { brief(&fields) } else { kind.to_owned() };
     COLUMNS.iter().map(|name| if *name == "change" { words.clone() } else { text(name) }).collect()
+}
+
+/// The fields that a table has place for: figures first, nothing that has parts of its own.
+fn brief(fields: &[(String, Value, Value)]) -> String {
+    let has_parts = |value: &Value| value.is_object() || value.is_array();
+    let cell = |value: &Value| if value.is_null() { "none".to_owned() } else { output::cell(value) };
+    let (figures, others): (Vec<_>, Vec<_>) = fields
+        .iter()
+        .filter(|(_, before, after)| !has_parts(before) && !has_parts(after))
+        .partition(|(_, before, after)| before.is_number() && after.is_number());
+    let words = figures.into_iter().chain(others);
+    let words = words.map(|(field, before, after)| format!("{field} {} -> {}", cell(before), cell(after)));
+    let mut words = words.collect::<Vec<_>>().join(", ");
+    if let Some((cut, _)) = words.char_indices().nth(CHANGE_MAX) {
+        words.truncate(cut);
+        words.push('…');
+    }
+    words
 }
 
 /// What an event did to the row: its fields that differ, with their values before and after.

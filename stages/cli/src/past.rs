@@ -1,4 +1,4 @@
-//! Views as they once were, folded from EVENTS into a folder that goes away with them: what `--as-of`, `explain` and
+//! Views as they once were, folded from EVENTS into a file that ends with the process: what `--as-of`, `explain` and
 //! `report verify` have in common.
 
 use std::{sync::Arc, time::Duration};
@@ -14,7 +14,6 @@ use millstream_engine::{
     query_service::LocalQueries,
     read_store::{CACHE_SIZE_DEFAULT, ReadStore},
 };
-use tempfile::TempDir;
 use tokio::time::Instant;
 
 pub(crate) use millstream_engine::contract::moment::Moment;
@@ -75,8 +74,6 @@ impl FilledView {
 pub(crate) struct Past {
     views: PastViews<NatsBroker>,
     talk: Talk,
-    /// Goes last: it holds the file.
-    _folder: TempDir,
 }
 
 impl Past {
@@ -97,8 +94,10 @@ impl Past {
             CommandFailure::new(ExitCode::CannotCreate, format_args!("no temporary folder: {error}"))
         })?;
         let store = ReadStore::open(&folder.path().join("rows.redb"), CACHE_SIZE_DEFAULT)?;
+        // The file lives on while it is open, and is gone however this process ends.
+        drop(folder);
         let views = PastViews::begin(&connected.broker, store, set, generation, purpose)?;
-        Ok(Self { views, talk: session.talk.clone(), _folder: folder })
+        Ok(Self { views, talk: session.talk.clone() })
     }
 
     /// `projections` as of `moment`, and its position. Says how far it is when it takes long.

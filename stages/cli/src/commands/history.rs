@@ -84,7 +84,10 @@ async fn keep_until(
     broker: &NatsBroker,
 ) -> Result<(), CommandFailure> {
     match moment {
-        Moment::Time(time) => history.retain(|commit| commit.commit.recorded_at() <= *time),
+        Moment::Time(time) => {
+            let later = history.iter().position(|commit| commit.commit.recorded_at() > *time);
+            history.truncate(later.unwrap_or(history.len()));
+        }
         position => {
             let through = position_at(broker, position).await?.sequence;
             history.retain(|commit| commit.broker_sequence <= through);

@@ -94,7 +94,8 @@ async fn a_week_equals_the_naive_model() {
     let mut plan = Plan::new(1, scale());
     live_through(&system, &mut plan).await;
     checks::expect_everything(&system, &plan).await;
-    system.millstream(&["report", "verify", "--wait", "30s"]).await.expect_success("report verify");
+    let _said =
+        system.millstream(&["report", "verify", "--wait", "30s"]).await.expect_success("report verify");
     verified(&system.broker().await).await;
     system.stop().await;
 }
@@ -124,7 +125,8 @@ async fn a_week_under_kills_equals_the_naive_model() {
     tokio::join!(living, killing);
     settled(&system.broker().await).await;
     checks::expect_everything(&system, &plan).await;
-    system.millstream(&["report", "verify", "--wait", "30s"]).await.expect_success("report verify");
+    let _said =
+        system.millstream(&["report", "verify", "--wait", "30s"]).await.expect_success("report verify");
     verified(&system.broker().await).await;
     system.stop().await;
 }

@@ -74,6 +74,18 @@ pub async fn settled(broker: &NatsBroker) {
     .await;
 }
 
+/// All that the three streams hold.
+///
+/// # Panics
+/// When they cannot be read.
+pub async fn dump(broker: &NatsBroker) -> Dump {
+    Dump {
+        commands: messages(broker, COMMANDS).await,
+        events: messages(broker, EVENTS).await,
+        outcomes: messages(broker, OUTCOMES).await,
+    }
+}
+
 /// Proves from the streams alone that every command has one outcome and at most one effect, and that a fold of each
 /// aggregate's commands gives the recorded outcomes.
 ///
@@ -81,15 +93,32 @@ pub async fn settled(broker: &NatsBroker) {
 /// When a promise is broken, or a command is not decided.
 pub async fn verified(broker: &NatsBroker) -> Verification {
     settled(broker).await;
-    let dump = Dump {
-        commands: messages(broker, COMMANDS).await,
-        events: messages(broker, EVENTS).await,
-        outcomes: messages(broker, OUTCOMES).await,
-    };
-    let verification = verify(&dump, true);
+    verified_dump(&dump(broker).await)
+}
+
+/// As [`verified`], of streams in which everything is decided.
+///
+/// # Panics
+/// When a promise is broken, or a command is not decided.
+pub fn verified_dump(dump: &Dump) -> Verification {
+    let verification = verify(dump, true);
     let mut violations = verification.violations.clone();
-    violations.extend(replay(&dump, &millstream_model::aggregates()));
+    violations.extend(replay(dump, &millstream_model::aggregates()));
     let lines: Vec<String> = violations.iter().map(ToString::to_string).collect();
     assert!(lines.is_empty(), "{} violations:\n{}", lines.len(), lines.join("\n"));
     verification
+}
+
+/// Waits until every command is decided, whatever processes make of the events.
+///
+/// # Panics
+/// When that does not come about.
+pub async fn decided(broker: &NatsBroker) {
+    until("everything is decided", async || {
+        let commands = broker.state(COMMANDS).await.ok()?.last_sequence;
+        let record =
+            broker.last(OUTCOMES, &format!("{OUTCOME_PREFIX}.{}", Share::ALL.name())).await.ok()??;
+        (OutcomeRecord::from_stored(&record).ok()?.through >= commands).then_some(())
+    })
+    .await;
 }

@@ -3,11 +3,15 @@
 //! free ports, in folders that go with the test.
 
 pub mod binaries;
+pub mod command_load;
 pub mod day;
 pub mod dumps;
 pub mod go_tool;
 pub mod kubernetes_validate;
 pub mod nats_cli;
+pub mod nats_proxy;
 pub mod program;
+pub mod small_disk;
+pub mod stage_process;
 pub mod system;
 pub mod waiting;

@@ -1,0 +1,207 @@
+//! Commands that keep coming while something breaks, and a ledger of what was acknowledged: the other side of the engine's
+//! verification, which sees only what the streams hold.
+//!
+//! Most commands are published, some go through `submit`. A sender repeats what has no clear answer under the same id, as
+//! any sender must; what has no id is then stored twice and is two commands.
+
+mod generator;
+pub mod ledger;
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::{Client, ConnectOptions, HeaderMap};
+use futures::{FutureExt as _, future::join_all};
+use millstream_engine::{
+    broker::{AppendError, Broker as _},
+    contract::{header, outcome::OutcomeReply, stream_names::COMMANDS},
+    nats_broker::NatsBroker,
+    testing::dice::Dice,
+};
+use tokio::{sync::watch, task::JoinSet};
+
+use self::{
+    generator::{Draft, Generator},
+    ledger::{Acknowledged, Ledger},
+};
+
+/// Commands under way together.
+const VOLLEY_MAX: u64 = 12;
+/// Part of the volleys that go through `submit`.
+const SUBMITTED: f64 = 0.15;
+/// Before something without a clear answer is sent again.
+const REPEAT_PAUSE: Duration = Duration::from_millis(40);
+/// What a submission may wait for its outcome.
+const SUBMIT_WAIT: Duration = Duration::from_secs(5);
+
+/// What is sent.
+#[derive(Debug, Clone)]
+pub struct LoadSettings {
+    /// Where chance comes from.
+    pub seed: u64,
+    /// Connections that send at once.
+    pub senders: u64,
+    /// Longest pause of a sender between two volleys.
+    pub pause_max: Duration,
+    /// Bytes of padding in each command; they go into headers that are kept with it.
+    pub padding: usize,
+}
+
+impl LoadSettings {
+    /// A load that two cores bear beside all stages.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self { seed, senders: 2, pause_max: Duration::from_millis(60), padding: 0 }
+    }
+}
+
+/// A load under way.
+#[derive(Debug)]
+pub struct CommandLoad {
+    stop: watch::Sender<bool>,
+    acknowledged: watch::Receiver<u64>,
+    senders: JoinSet<Vec<Acknowledged>>,
+}
+
+impl CommandLoad {
+    /// Starts to send to the server at `url`.
+    #[must_use]
+    pub fn start(url: &str, settings: &LoadSettings) -> Self {
+        let (stop, stopped) = watch::channel(false);
+        let (count, acknowledged) = watch::channel(0);
+        let count = Arc::new(count);
+        let mut senders = JoinSet::new();
+        for number in 0..settings.senders {
+            let sender = Sender {
+                dice: Dice::new(settings.seed).fork(number),
+                generator: Generator::new(settings.seed, number, settings.padding),
+                pause_max: settings.pause_max,
+                stopped: stopped.clone(),
+                count: Arc::clone(&count),
+            };
+            senders.spawn(sender.run(url.to_owned()));
+        }
+        Self { stop, acknowledged, senders }
+    }
+
+    /// Commands acknowledged so far.
+    #[must_use]
+    pub fn acknowledged(&self) -> u64 {
+        *self.acknowledged.borrow()
+    }
+
+    /// Waits until `more` commands have been acknowledged from now on.
+    ///
+    /// # Panics
+    /// When that does not come about.
+    pub async fn goes_on(&self, more: u64) {
+        let mut acknowledged = self.acknowledged.clone();
+        let wanted = self.acknowledged() + more;
+        let waited =
+            tokio::time::timeout(crate::waiting::PATIENCE, acknowledged.wait_for(|count| *count >= wanted));
+        let reached = matches!(waited.await, Ok(Ok(_)));
+        assert!(reached, "{} of {wanted} commands are acknowledged", self.acknowledged());
+    }
+
+    /// Sends nothing new, waits until all that was begun is acknowledged.
+    ///
+    /// # Panics
+    /// When a sender met what it cannot repeat.
+    pub async fn finish(mut self) -> Ledger {
+        self.stop.send_replace(true);
+        let mut ledger = Ledger::default();
+        while let Some(sent) = self.senders.join_next().await {
+            match sent {
+                Ok(sent) => ledger.acknowledged.extend(sent),
+                Err(error) => std::panic::resume_unwind(error.into_panic()),
+            }
+        }
+        ledger
+    }
+}
+
+/// A connection that outlives its server.
+///
+/// # Panics
+/// When the options are wrong.
+pub async fn patient_client(url: &str) -> Client {
+    ConnectOptions::new()
+        .max_reconnects(None)
+        .retry_on_initial_connect()
+        .reconnect_delay_callback(|_| Duration::from_millis(50))
+        .connect(url)
+        .await
+        .expect("the first connect is repeated")
+}
+
+struct Sender {
+    dice: Dice,
+    generator: Generator,
+    pause_max: Duration,
+    stopped: watch::Receiver<bool>,
+    count: Arc<watch::Sender<u64>>,
+}
+
+impl Sender {
+    async fn run(mut self, url: String) -> Vec<Acknowledged> {
+        let client = patient_client(&url).await;
+        let broker = NatsBroker::new(client.clone(), None);
+        let mut all = Vec::new();
+        while !*self.stopped.borrow() {
+            let size = self.dice.between(1, VOLLEY_MAX);
+            let submitted = self.dice.chance(SUBMITTED);
+            let volley: Vec<_> = (0..size)
+                .map(|_| {
+                    let draft = self.generator.next();
+                    if submitted && draft.id.is_some() {
+                        submit(&client, draft).boxed()
+                    } else {
+                        publish(&broker, draft).boxed()
+                    }
+                })
+                .collect();
+            all.extend(join_all(volley).await);
+            self.count.send_modify(|count| *count += size);
+            tokio::time::sleep(self.dice.time(self.pause_max)).await;
+        }
+        all
+    }
+}
+
+async fn publish(broker: &NatsBroker, draft: Draft) -> Acknowledged {
+    let message = draft.message();
+    loop {
+        match broker.append(COMMANDS, message.clone()).await {
+            Ok(appended) => return draft.acknowledged(appended.sequence, None),
+            Err(AppendError::Unclear { .. } | AppendError::Full { .. }) => {
+                tokio::time::sleep(REPEAT_PAUSE).await;
+            }
+            Err(error) => panic!("{}: {error}", message.subject),
+        }
+    }
+}
+
+/// Any answer but an outcome says that it may be sent again.
+async fn submit(client: &Client, draft: Draft) -> Acknowledged {
+    let message = draft.message();
+    let subject = message.subject.replacen("cmd.", "submit.", 1);
+    let mut headers = HeaderMap::new();
+    for (name, value) in message.headers.iter() {
+        headers.append(name, value);
+    }
+    headers.insert(header::WAIT_MS, SUBMIT_WAIT.as_millis().to_string().as_str());
+    loop {
+        let request = async_nats::Request::new()
+            .headers(headers.clone())
+            .payload(message.payload.clone())
+            .timeout(Some(SUBMIT_WAIT * 2));
+        let outcome = client
+            .send_request(subject.clone(), request)
+            .await
+            .ok()
+            .and_then(|answer| OutcomeReply::from_json(&serde_json::from_slice(&answer.payload).ok()?));
+        if let Some(outcome) = outcome {
+            return draft.acknowledged(outcome.command_position, Some(outcome.outcome));
+        }
+        tokio::time::sleep(REPEAT_PAUSE).await;
+    }
+}

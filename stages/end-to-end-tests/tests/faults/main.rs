@@ -1,0 +1,12 @@
+//! The faults that no simulation plays: real processes, real servers, real sockets and disks fail under load, and afterwards
+//! everything that was acknowledged is there, decided once, as a plain fold decides it. One module for each fault;
+//! docs/reliability.md is the list. Every test prints its seed; `MILLSTREAM_FAULTS_SEED` sets it.
+#![expect(clippy::unwrap_used, reason = "a test ends where something unexpected happens")]
+
+mod broker;
+mod handlers;
+mod network;
+mod process_manager;
+mod projector;
+mod steps;
+mod verdict;

@@ -1,0 +1,123 @@
+//! The active handler is stopped at each step of a round, once with the message of that step delivered and once with it held
+//! back until the handler has gone on; the other one takes over meanwhile. Then both believe that it is their turn.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use end_to_end_tests::{
+    command_load::{CommandLoad, LoadSettings},
+    dumps::decided,
+    nats_proxy::{Kind, NatsProxy, Seen, Verdict},
+    stage_process::StageProcess,
+    system::fresh_folder,
+    waiting::until,
+};
+use millstream_engine::{
+    broker::Broker as _,
+    command_handler::Share,
+    contract::{
+        outcome::{OUTCOME_PREFIX, OutcomeRecord},
+        stream_names::{COMMANDS, EVENTS, LEASES_BUCKET, OUTCOMES},
+    },
+    nats_broker::NatsBroker,
+    testing::test_server::TestServer,
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tokio::sync::mpsc;
+
+use crate::verdict::{expect_kept, fences, seed};
+
+/// What passes between a handler and the server in a round, in its order, and the renewal of the lease.
+const STEPS: [Kind; 7] = [
+    Kind::Delivery(COMMANDS),
+    Kind::Append(EVENTS),
+    Kind::Acknowledgement(EVENTS),
+    Kind::Append(OUTCOMES),
+    Kind::Acknowledgement(OUTCOMES),
+    Kind::Append(LEASES_BUCKET),
+    Kind::Acknowledgement(LEASES_BUCKET),
+];
+/// How long a message is held back: until after the takeover, shorter than the handler's own patience with the server.
+const HELD: Duration = Duration::from_millis(4500);
+
+/// Stops the process whose next message of a kind comes by.
+#[derive(Debug)]
+struct Trap {
+    armed: Mutex<Option<(Kind, bool)>>,
+    processes: Mutex<HashMap<String, i32>>,
+    stopped: mpsc::UnboundedSender<String>,
+}
+
+impl Trap {
+    fn verdict(&self, seen: &Seen<'_>) -> Verdict {
+        let mut armed = self.armed.lock().unwrap();
+        let Some((_, held)) = armed.filter(|(kind, _)| *kind == seen.kind) else { return Verdict::Pass };
+        let Some(process) = self.processes.lock().unwrap().get(seen.client).copied() else {
+            return Verdict::Pass;
+        };
+        *armed = None;
+        kill(Pid::from_raw(process), Signal::SIGSTOP).unwrap();
+        self.stopped.send(seen.client.to_owned()).unwrap();
+        if held { Verdict::BlackHole(HELD) } else { Verdict::Pass }
+    }
+}
+
+/// The run that wrote the last record.
+async fn last_handler(broker: &NatsBroker) -> Option<Arc<str>> {
+    let subject = format!("{OUTCOME_PREFIX}.{}", Share::ALL.name());
+    let record = broker.last(OUTCOMES, &subject).await.ok()??;
+    Some(OutcomeRecord::from_stored(&record).ok()?.handler)
+}
+
+#[tokio::test]
+async fn a_handler_that_is_stopped_at_any_step_and_goes_on_in_anothers_turn_does_no_harm() {
+    let seed = seed("handler stopped at each step");
+    let server = TestServer::start_provisioned().await;
+    let (sender, mut stopped) = mpsc::unbounded_channel();
+    let trap = Arc::new(Trap { armed: Mutex::default(), processes: Mutex::default(), stopped: sender });
+    let faults = Arc::clone(&trap);
+    let proxy =
+        NatsProxy::start(server.process().config().port, move |seen: &Seen<'_>| faults.verdict(seen)).await;
+    let folder = fresh_folder();
+    let mut handlers = ["1", "2"].map(|name| {
+        let handler = StageProcess::new("command-handler", name, &proxy.url(), folder.path());
+        handler.set("command_handler.lease_time_to_live=1s")
+    });
+    for handler in &mut handlers {
+        handler.start_ready().await;
+        let entry = (handler.name().to_owned(), handler.process_id());
+        trap.processes.lock().unwrap().extend([entry]);
+    }
+    let broker = server.broker().await;
+    let load = CommandLoad::start(&server.url(), &LoadSettings::new(seed));
+    load.goes_on(20).await;
+    for (step, held) in STEPS.into_iter().flat_map(|step| [(step, false), (step, true)]) {
+        let before = until("a record", async || last_handler(&broker).await).await;
+        *trap.armed.lock().unwrap() = Some((step, held));
+        let name = stopped.recv().await.unwrap();
+        until(format!("another handler takes over from {name}, stopped at {step:?}"), async || {
+            (last_handler(&broker).await? != before).then_some(())
+        })
+        .await;
+        let handler = handlers.iter().find(|handler| handler.name() == name).unwrap();
+        handler.signal(Signal::SIGCONT);
+        load.goes_on(10).await;
+    }
+    let ledger = load.finish().await;
+    proxy.heal().await;
+    decided(&broker).await;
+    let (dump, _) = expect_kept(&broker, &server.url(), &ledger).await;
+    assert!(fences(&dump) > STEPS.len() * 2, "{} takeovers", fences(&dump));
+    let mut turns_lost = 0;
+    for handler in &mut handlers {
+        handler.expect_running();
+        turns_lost += handler.log().matches("lost the turn; standing by").count();
+    }
+    assert!(turns_lost >= STEPS.len(), "only {turns_lost} times did a handler go on in another's turn");
+}

@@ -151,6 +151,10 @@ pub struct ProcessMetrics {
     pub timers_set: Count,
     /// Timers cancelled.
     pub timers_cancelled: Count,
+    /// Effects set aside because the server will never take them.
+    pub dead_letters: Count,
+    /// Effects that were tried and wait to be tried again.
+    pub effects_held: Level,
 }
 
 impl Default for Metrics {

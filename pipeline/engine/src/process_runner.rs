@@ -9,6 +9,7 @@
 //! Deliberately absent: a clock. The server fires the timers; whether a command for later still matters, its aggregate
 //! decides.
 
+mod carrier;
 mod due;
 mod outbox;
 mod progress;
@@ -16,7 +17,7 @@ mod reaction;
 mod sender;
 mod turn;
 
-use std::{num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, num::NonZeroUsize, str::FromStr, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -43,7 +44,9 @@ use crate::{
     shutdown::Shutdown,
 };
 
-pub use self::{due::DUE_PREFIX, outbox::TIMER_PREFIX, progress::progress_subject};
+pub use self::{
+    carrier::EFFECT_WITHOUT_BODY, due::DUE_PREFIX, outbox::TIMER_PREFIX, progress::progress_subject,
+};
 
 /// The lease of who carries effects out, and the name of the consumer through which that one reads what is due.
 pub const LEASE_KEY: &str = "process-manager";
@@ -55,6 +58,48 @@ pub const LEASE_DEFAULT: Duration = Duration::from_secs(3);
 const READINESS_INTERVAL: Duration = Duration::from_millis(250);
 
 type Statuses = Vec<(ProjectionId, watch::Receiver<ProjectionStatus>)>;
+
+/// From which event on a process that never ran before carries out effects. Its rows are always folded from the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Begin {
+    /// From the first event.
+    #[default]
+    Start,
+    /// Only those of events that come after its first start.
+    Now,
+    /// Those of events behind this sequence of EVENTS.
+    After(u64),
+}
+
+impl Begin {
+    /// The last sequence whose effects are not carried out, EVENTS ending at `last`.
+    fn after(self, last: u64) -> Option<u64> {
+        match self {
+            Self::Start => None,
+            Self::Now => Some(last),
+            Self::After(sequence) => Some(sequence),
+        }
+    }
+}
+
+/// Something else than `start`, `now` or a sequence.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is no beginning; write start, now, or the sequence of EVENTS behind which to begin")]
+pub struct BeginError {
+    text: String,
+}
+
+impl FromStr for Begin {
+    type Err = BeginError;
+
+    fn from_str(text: &str) -> Result<Self, BeginError> {
+        match text {
+            "start" => Ok(Self::Start),
+            "now" => Ok(Self::Now),
+            _ => text.parse().map(Self::After).map_err(|_| BeginError { text: text.to_owned() }),
+        }
+    }
+}
 
 /// How to run.
 #[derive(Debug, Clone)]
@@ -69,6 +114,8 @@ pub struct ProcessRunnerConfig {
     pub batch_max: NonZeroUsize,
     /// How often the file is synced while it changes.
     pub durable_interval: Duration,
+    /// Where processes begin that never ran, by name; from the start where nothing is said.
+    pub begins: BTreeMap<String, Begin>,
 }
 
 impl ProcessRunnerConfig {
@@ -80,6 +127,7 @@ impl ProcessRunnerConfig {
             lease_time_to_live: LEASE_DEFAULT,
             batch_max: NonZeroUsize::new(BATCH_MAX_DEFAULT).expect("the default is not 0"),
             durable_interval: DURABLE_INTERVAL_DEFAULT,
+            begins: BTreeMap::new(),
         }
     }
 }
@@ -102,6 +150,18 @@ pub enum ProcessRunnerError {
     /// A question that cannot be asked again.
     #[error(transparent)]
     Broker(#[from] BrokerError),
+    /// A process that never ran is to begin behind events that there are not.
+    #[error(
+        "process {process} is to begin behind EVENTS {named}, but EVENTS ends at {last}; mend begin in the configuration"
+    )]
+    BeginsBehindEnd {
+        /// The process.
+        process: String,
+        /// Where it is to begin.
+        named: u64,
+        /// Where EVENTS ends.
+        last: u64,
+    },
     /// Effects of events were carried out that EVENTS does not hold.
     #[error(
         "effects of process {process} are recorded as carried out up to EVENTS {named}, but EVENTS ends at {last}: the server has lost its tail; restore EVENTS from a backup or a replica before going on"
@@ -124,6 +184,7 @@ impl Failure for ProcessRunnerError {
             Self::Store(error) => error.exit_code(),
             Self::Read(error) => error.exit_code(),
             Self::Broker(error) => error.exit_code(),
+            Self::BeginsBehindEnd { .. } => ExitCode::Configuration,
             Self::LostTail { .. } => ExitCode::Data,
         }
     }
@@ -164,10 +225,13 @@ impl<B: Broker> ProcessRunner<B> {
         let runner = ProjectionRunner::new(broker.clone(), store.clone(), set, runner_config);
         let seats =
             known.into_iter().zip(runner.statuses()).map(|((process, progress), (projection, status))| {
-                Seat::new(process, projection, status, progress, &metrics)
+                let begin = config.begins.get(process).copied().unwrap_or_default();
+                Seat::new(process, projection, status, progress, begin, &metrics)
             });
         let ids = RunIds::new(config.run);
-        let sender = Sender::new(broker.clone(), store, runner.row_remover(), seats.collect(), ids.clone());
+        let effects = readiness.condition("effects");
+        let sender =
+            Sender::new(broker.clone(), store, runner.row_remover(), seats.collect(), ids.clone(), effects);
         let turns = Turns::new(broker, ids, config.lease_time_to_live, sender, &metrics);
         Ok(Self { runner, turns, condition: readiness.condition("processes") })
     }

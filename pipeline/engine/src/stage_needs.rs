@@ -132,6 +132,7 @@ fn process_manager(process: &str) -> StageNeeds {
             append(COMMANDS, format!("{COMMAND_PREFIX}.*.*.*.*")),
             append(TIMERS, format!("{TIMER_PREFIX}.*")),
             append(DEAD_LETTERS, format!("{DEAD_LETTER_PREFIX}.{TIMERS}.*")),
+            append(DEAD_LETTERS, format!("{DEAD_LETTER_PREFIX}.{EVENTS}.*")),
             append(&leases_stream(), lease.clone()),
             append(&leases_stream(), progress_subject("*")),
         ],

@@ -4,7 +4,7 @@
 
 use std::{path::Path, time::Duration};
 
-use async_nats::HeaderMap;
+use async_nats::{HeaderMap, jetstream::stream::Config};
 use jiff::Timestamp;
 use millstream_engine::{
     broker::{Broker, NewMessage},
@@ -20,7 +20,9 @@ use millstream_engine::{
     metrics::Metrics,
     nats_broker::NatsBroker,
     process::{Effect, Process, ProcessCommand, ProcessError, Timer},
-    process_runner::{LEASE_KEY, ProcessRunner, ProcessRunnerConfig, ProcessRunnerError, progress_subject},
+    process_runner::{
+        Begin, LEASE_KEY, ProcessRunner, ProcessRunnerConfig, ProcessRunnerError, progress_subject,
+    },
     projection::Rows,
     provision::leases_stream,
     read_store::ReadStore,
@@ -34,7 +36,11 @@ use tokio::task::JoinHandle;
 const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK_PAUSE: Duration = Duration::from_millis(10);
 
-/// Answers every call, numbered by a row of its own; sets and cancels alarms.
+/// Longer than COMMANDS takes where a test says so.
+const LOUD: usize = 4_000;
+const SIZE_MAX: i32 = 2_000;
+
+/// Answers every call, numbered by a row of its own, and a shout at length; sets and cancels alarms.
 struct Echo {
     version: u32,
 }
@@ -71,6 +77,13 @@ impl Process for Echo {
                 let heard = rows.read::<u64>("echo.heard", valley)?.unwrap_or(0) + 1;
                 rows.write("echo.heard", valley, &heard);
                 vec![Effect::Send(command("answer", format!("{{\"heard\":{heard}}}")))]
+            }
+            "shouted" => {
+                let echo = "a".repeat(LOUD);
+                vec![
+                    Effect::Send(command("answer", format!("{{\"heard\":\"{echo}\"}}"))),
+                    Effect::Send(command("answer", "{\"heard\":\"the end of it\"}".into())),
+                ]
             }
             "alarm-set" => {
                 let at = envelope.recorded_at;
@@ -124,6 +137,7 @@ async fn call(broker: &NatsBroker, valley: &str, times: usize) -> u64 {
 /// A process manager at work.
 struct Running {
     metrics: Metrics,
+    readiness: Readiness,
     shutdown: Shutdown,
     task: JoinHandle<Result<(), ProcessRunnerError>>,
 }
@@ -134,21 +148,20 @@ impl Running {
     }
 
     async fn start_version(server: &TestServer, folder: &Path, name: &str, version: u32) -> Self {
+        Self::start_from(server, folder, name, version, Begin::Start).await
+    }
+
+    async fn start_from(server: &TestServer, folder: &Path, name: &str, version: u32, begin: Begin) -> Self {
         let store = open(folder).await;
         let mut config = ProcessRunnerConfig::new(name, &ulid::Ulid::generate().to_string());
         config.lease_time_to_live = Duration::from_secs(1);
-        let (metrics, shutdown) = (Metrics::new(), Shutdown::new());
+        config.begins.insert("echo".to_owned(), begin);
+        let (metrics, shutdown, readiness) = (Metrics::new(), Shutdown::new(), Readiness::new());
         let processes: Vec<Box<dyn Process>> = vec![Box::new(Echo { version })];
-        let runner = ProcessRunner::new(
-            server.broker().await,
-            store,
-            processes,
-            config,
-            metrics.clone(),
-            &Readiness::new(),
-        );
+        let runner =
+            ProcessRunner::new(server.broker().await, store, processes, config, metrics.clone(), &readiness);
         let task = tokio::spawn(runner.unwrap().run(shutdown.clone()));
-        Self { metrics, shutdown, task }
+        Self { metrics, readiness, shutdown, task }
     }
 
     fn sent(&self) -> u64 {
@@ -211,13 +224,18 @@ fn ids(messages: &[StoredMessage]) -> Vec<&str> {
     messages.iter().map(|message| message.headers.get(header::COMMAND_ID).unwrap_or("none")).collect()
 }
 
+/// Changes what a stream is like.
+async fn alter(server: &TestServer, stream: &str, alter: impl FnOnce(&mut Config)) {
+    let context = async_nats::jetstream::new(server.client().await);
+    let mut config = context.get_stream(stream).await.unwrap().cached_info().config.clone();
+    alter(&mut config);
+    context.update_stream(config).await.unwrap();
+}
+
 /// The server forgets message ids, as it does after two minutes: what is sent again is stored again.
 async fn server() -> TestServer {
     let server = TestServer::start_provisioned().await;
-    let context = async_nats::jetstream::new(server.client().await);
-    let mut config = context.get_stream(COMMANDS).await.unwrap().cached_info().config.clone();
-    config.duplicate_window = Duration::from_millis(100);
-    context.update_stream(config).await.unwrap();
+    alter(&server, COMMANDS, |config| config.duplicate_window = Duration::from_millis(100)).await;
     server
 }
 
@@ -299,6 +317,109 @@ async fn being_cut_off_loses_nothing_and_repeats_only_under_the_same_id() {
         let same = commands.iter().filter(|other| other.headers.get(header::COMMAND_ID) == Some(id));
         assert!(same.clone().all(|other| other.payload == command.payload), "{id} says different things");
     }
+}
+
+fn bodies(messages: &[StoredMessage]) -> Vec<String> {
+    messages.iter().map(|message| String::from_utf8_lossy(&message.payload).into_owned()).collect()
+}
+
+#[tokio::test]
+async fn what_the_server_never_takes_is_set_aside_and_nothing_waits_behind_it() {
+    let (server, folder) = (server().await, TempDir::new().unwrap());
+    let broker = server.broker().await;
+    alter(&server, COMMANDS, |config| config.max_message_size = SIZE_MAX).await;
+    call(&broker, "a", 2).await;
+    record(&broker, "a", "shouted", Timestamp::now()).await;
+    call(&broker, "b", 1).await;
+    let last = call(&broker, "a", 1).await;
+    let running = Running::start(&server, folder.path(), "process-manager").await;
+    running.until_recorded(&broker, last).await;
+    let commands = messages(&broker, COMMANDS).await;
+    let to_a: Vec<StoredMessage> =
+        commands.into_iter().filter(|command| command.subject.ends_with(".a.answer")).collect();
+    let heard = [1, 2].map(|heard| format!("{{\"heard\":{heard}}}"));
+    let end = "{\"heard\":\"the end of it\"}".to_owned();
+    assert_eq!(bodies(&to_a), [&heard[0], &heard[1], &end, &"{\"heard\":3}".to_owned()].map(String::as_str));
+
+    let letters = messages(&broker, DEAD_LETTERS).await;
+    let letter = DeadLetter::from_stored(letters.first().unwrap()).unwrap();
+    assert_eq!(
+        (letters.len(), letter.name().as_str(), letter.subject.as_str(), letter.code.as_str()),
+        (1, "EVENTS.3-echo-1-0", "cmd.test.mountain.a.answer", "effect-refused")
+    );
+    assert!(letter.payload.len() > LOUD && letter.cause.contains("maximum"), "{letter:?}");
+    assert_eq!(letter.headers.get(header::COMMAND_ID), Some("echo:3.1.0"));
+    assert_eq!(running.metrics.process("echo").dead_letters.get(), 1);
+    running.finish().await;
+}
+
+#[tokio::test]
+async fn what_the_server_does_not_take_now_is_told_and_sent_when_there_is_room() {
+    let (server, folder) = (server().await, TempDir::new().unwrap());
+    let broker = server.broker().await;
+    alter(&server, COMMANDS, |config| config.max_bytes = 600).await;
+    let running = Running::start(&server, folder.path(), "process-manager").await;
+    let last = call(&broker, "a", 10).await;
+    until("effects are held", async || running.metrics.process("echo").effects_held.get() > 0).await;
+    until("it is not ready", async || {
+        running
+            .readiness
+            .reasons()
+            .iter()
+            .any(|reason| reason.contains("effects of echo wait: stream COMMANDS is full"))
+    })
+    .await;
+    alter(&server, COMMANDS, |config| config.max_bytes = 1 << 20).await;
+    running.until_recorded(&broker, last).await;
+    until("it is ready", async || running.readiness.reasons().is_empty()).await;
+    let expected: Vec<_> = (1..=10).map(|heard| format!("{{\"heard\":{heard}}}")).collect();
+    assert_eq!(bodies(&messages(&broker, COMMANDS).await), expected, "in order, each once");
+    running.finish().await;
+}
+
+#[tokio::test]
+async fn a_new_process_begins_where_it_is_told_once() {
+    let server = server().await;
+    let broker = server.broker().await;
+    call(&broker, "a", 20).await;
+    let folder = TempDir::new().unwrap();
+    let begin = async |folder: &TempDir, begin| {
+        Running::start_from(&server, folder.path(), "process-manager", 1, begin).await
+    };
+    let running = begin(&folder, Begin::Now).await;
+    until("it has begun", async || recorded(&broker).await == Some(20)).await;
+    let last = call(&broker, "a", 1).await;
+    running.until_recorded(&broker, last).await;
+    running.finish().await;
+    let commands = messages(&broker, COMMANDS).await;
+    assert_eq!(
+        bodies(&commands),
+        ["{\"heard\":21}"],
+        "it knows of the calls before, and does not answer them"
+    );
+
+    // Its file is gone, and it is told something else: what has begun goes on.
+    let other = TempDir::new().unwrap();
+    let running = begin(&other, Begin::Start).await;
+    let last = call(&broker, "a", 1).await;
+    running.until_recorded(&broker, last).await;
+    running.finish().await;
+    assert_eq!(bodies(&messages(&broker, COMMANDS).await), ["{\"heard\":21}", "{\"heard\":22}"]);
+}
+
+#[tokio::test]
+async fn a_new_process_begins_behind_a_sequence_that_there_is() {
+    let server = server().await;
+    let broker = server.broker().await;
+    let last = call(&broker, "a", 5).await;
+    let folder = TempDir::new().unwrap();
+    let running = Running::start_from(&server, folder.path(), "p", 1, Begin::After(last + 1)).await;
+    let ended = tokio::time::timeout(PATIENCE, running.task).await.expect("it ends").unwrap();
+    assert!(matches!(ended, Err(ProcessRunnerError::BeginsBehindEnd { named: 6, last: 5, .. })), "{ended:?}");
+    let running = Running::start_from(&server, folder.path(), "p", 1, Begin::After(last - 2)).await;
+    running.until_recorded(&broker, last).await;
+    assert_eq!(bodies(&messages(&broker, COMMANDS).await), ["{\"heard\":4}", "{\"heard\":5}"]);
+    running.finish().await;
 }
 
 #[tokio::test]

@@ -7,3 +7,5 @@ pub(crate) mod latency;
 pub(crate) mod load;
 pub(crate) mod memory;
 pub(crate) mod pipeline;
+pub(crate) mod rebuild;
+pub(crate) mod sales;

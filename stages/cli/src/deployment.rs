@@ -134,11 +134,17 @@ impl Deployment {
 
     /// Stops the stages, then nats-server, each within its bound.
     pub(crate) async fn stop(&mut self) {
+        self.stop_stages().await;
         let talk = self.session.talk.clone();
-        join_all(self.stages.drain(..).map(|stage| stage.stop(&talk))).await;
         if let Some(server) = self.server.take() {
             server.stop(&talk).await;
         }
+    }
+
+    /// Stops the stages alone.
+    pub(crate) async fn stop_stages(&mut self) {
+        let talk = self.session.talk.clone();
+        join_all(self.stages.drain(..).map(|stage| stage.stop(&talk))).await;
     }
 
     /// For commands to this deployment's server.

@@ -1,4 +1,5 @@
-//! The workspace's programs, built once for a test process, in the profile in which the test itself was built.
+//! The workspace's programs, built once for a test process, in the profile in which the test itself was built; or those in the
+//! folder that `MILLSTREAM_PROGRAMS` names, built before, as in `MILLSTREAM_PROGRAMS=$PWD/target/release`.
 
 use std::{
     path::{Path, PathBuf},
@@ -39,6 +40,10 @@ pub fn binary(name: &str) -> PathBuf {
 }
 
 fn build() -> PathBuf {
+    let built_before = std::env::var_os("MILLSTREAM_PROGRAMS");
+    if let Some(folder) = built_before {
+        return PathBuf::from(folder);
+    }
     let own = std::env::current_exe().expect("a test knows its own path");
     // <target>/<profile>/deps/<test>
     let folder = own.ancestors().nth(2).expect("a test stands in a profile's folder").to_owned();

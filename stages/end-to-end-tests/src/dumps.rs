@@ -1,5 +1,8 @@
 //! All that COMMANDS, EVENTS and OUTCOMES hold, as the server has it, for the engine's verification.
 
+use std::time::Duration;
+
+use futures::StreamExt as _;
 use millstream_engine::{
     broker::{Broker as _, ReaderConfig, StreamReader as _},
     command_handler::Share,
@@ -11,12 +14,16 @@ use millstream_engine::{
     nats_broker::NatsBroker,
     process_runner::progress_subject,
     provision::leases_stream,
+    status_service::{SERVICE_NAME, status_subject},
     verification::{Dump, Verification, replay, verify},
 };
 use millstream_model::ProcessSettings;
 use serde_json::Value;
 
-use crate::waiting::until;
+use crate::waiting::{PATIENCE, until, until_within};
+
+/// Processes answer for their statistics at once, or are gone.
+const STATISTICS_WAIT: Duration = Duration::from_secs(1);
 
 /// Every message of a stream, in order.
 ///
@@ -44,34 +51,79 @@ pub async fn messages(broker: &NatsBroker, stream: &str) -> Vec<StoredMessage> {
     messages
 }
 
-/// Waits until nothing follows any more: every command is decided, every event answered by every process.
-///
-/// # Panics
-/// When that does not come about.
-pub async fn settled(broker: &NatsBroker) {
-    until("everything is decided and answered", async || {
+/// How far things have come: where COMMANDS and EVENTS end, and how far they are decided and answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Standing {
+    commands: u64,
+    events: u64,
+    decided: u64,
+    answered: Vec<u64>,
+}
+
+impl Standing {
+    async fn of(broker: &NatsBroker) -> Option<Self> {
         let events = broker.state(EVENTS).await.ok()?.last_sequence;
         let commands = broker.state(COMMANDS).await.ok()?.last_sequence;
+        let mut answered = Vec::new();
         for process in millstream_model::processes(ProcessSettings::default()) {
             let subject = progress_subject(process.name());
             let progress = broker.last(&leases_stream(), &subject).await.ok()??;
             let progress: Value = serde_json::from_slice(&progress.payload).ok()?;
-            if progress.get("sequence")?.as_u64()? < events {
-                return None;
-            }
+            answered.push(progress.get("sequence")?.as_u64()?);
         }
         let record =
             broker.last(OUTCOMES, &format!("{OUTCOME_PREFIX}.{}", Share::ALL.name())).await.ok()??;
         let decided = OutcomeRecord::from_stored(&record).ok()?.through;
+        Some(Self { commands, events, decided, answered })
+    }
+
+    /// Whether nothing follows any more, if nothing has come in since the first look.
+    fn is_quiet(&self) -> bool {
+        self.decided >= self.commands && self.answered.iter().all(|answered| *answered >= self.events)
+    }
+}
+
+/// Waits until nothing follows any more: every command is decided, every event answered by every process.
+///
+/// # Panics
+/// When nothing moves any more before that comes about.
+pub async fn settled(broker: &NatsBroker) {
+    let mut before = None;
+    loop {
+        let standing = until_within(PATIENCE, format!("something moves on from {before:?}"), async || {
+            let standing = Standing::of(broker).await?;
+            (standing.is_quiet() || before.as_ref() != Some(&standing)).then_some(standing)
+        })
+        .await;
         // What was found holds if nothing has come in meanwhile.
-        let (events_now, commands_now) =
-            (broker.state(EVENTS).await.ok()?, broker.state(COMMANDS).await.ok()?);
-        let quiet = decided >= commands
-            && events_now.last_sequence == events
-            && commands_now.last_sequence == commands;
-        quiet.then_some(())
-    })
-    .await;
+        if standing.is_quiet() && Standing::of(broker).await.as_ref() == Some(&standing) {
+            return;
+        }
+        before = Some(standing);
+    }
+}
+
+/// Where a process's reader of a stream, of its own name, stands, as it says.
+pub async fn reader_position(broker: &NatsBroker, stream: &str, process: &str) -> Option<u64> {
+    let name = format!("millstream_reader_position{{stream=\"{stream}\",reader=\"{process}\"}}");
+    figure(broker, process, &name).await
+}
+
+/// A figure of a process, as in `/metrics`; none when it does not tell it now.
+pub async fn figure(broker: &NatsBroker, process: &str, name: &str) -> Option<u64> {
+    let client = broker.client();
+    let inbox = client.new_inbox();
+    let mut answers = client.subscribe(inbox.clone()).await.ok()?;
+    client.publish_with_reply(format!("$SRV.STATS.{SERVICE_NAME}"), inbox, "".into()).await.ok()?;
+    // One answer a process; if that of this one is not among them, it does not answer now.
+    while let Ok(Some(answer)) = tokio::time::timeout(STATISTICS_WAIT, answers.next()).await {
+        let statistics: Value = serde_json::from_slice(&answer.payload).ok()?;
+        let endpoints = statistics.get("endpoints")?.as_array()?;
+        if let Some(own) = endpoints.iter().find(|endpoint| endpoint["subject"] == status_subject(process)) {
+            return own.pointer("/data/figures")?.get(name)?.as_u64();
+        }
+    }
+    None
 }
 
 /// All that the three streams hold.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use jiff::{SignedDuration, civil::Time, tz::TimeZone};
 use millstream_engine::{
     config::{Section, SectionKeys},
-    process_runner::LEASE_DEFAULT,
+    process_runner::{Begin, LEASE_DEFAULT},
     read_side::FileSettings,
 };
 use millstream_model::{ProcessSettings, orders::fulfilment::Deadlines, retail::closing::ClosingHours};
@@ -17,6 +17,8 @@ pub struct StageConfig {
     pub file: FileSettings,
     /// How long a process manager that fell silent keeps its turn.
     pub lease_time_to_live: Duration,
+    /// Where processes begin that never ran.
+    pub begins: BTreeMap<String, Begin>,
     /// What the deployment says about the model's processes.
     pub processes: ProcessSettings,
 }
@@ -35,9 +37,35 @@ impl Section for StageConfig {
         if lease_time_to_live < Duration::from_secs(1) {
             keys.problem("lease_time_to_live", "must be at least 1s: the server counts whole seconds");
         }
+        let begins = begins(keys);
         let processes = ProcessSettings { deadlines: deadlines(keys), closing_hours: closing_hours(keys) };
-        Self { file, lease_time_to_live, processes }
+        Self { file, lease_time_to_live, begins, processes }
     }
+}
+
+fn begins(keys: &mut SectionKeys<'_>) -> BTreeMap<String, Begin> {
+    let entries = keys.list(
+        "begin",
+        &[],
+        "where a process that never ran carries out effects from, such as \"fulfilment=now\": start, now, or behind a sequence of EVENTS; start when not named",
+    );
+    let known: Vec<&str> = millstream_model::processes(ProcessSettings::default())
+        .iter()
+        .map(|process| process.name())
+        .collect();
+    let mut begins = BTreeMap::new();
+    for entry in entries {
+        let (name, text) = entry.split_once('=').unwrap_or((&*entry, ""));
+        if !known.contains(&name.trim()) {
+            keys.problem("begin", format!("names process {:?}; there are {}", name.trim(), known.join(", ")));
+            continue;
+        }
+        match text.trim().parse::<Begin>() {
+            Ok(begin) => drop(begins.insert(name.trim().to_owned(), begin)),
+            Err(error) => keys.problem("begin", format!("has {entry:?}: {error}")),
+        }
+    }
+    begins
 }
 
 fn deadlines(keys: &mut SectionKeys<'_>) -> Deadlines {

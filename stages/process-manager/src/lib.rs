@@ -50,6 +50,7 @@ pub async fn run(config: Config<StageConfig>, runtime: StageRuntime) -> Result<(
             lease_time_to_live: stage.lease_time_to_live,
             batch_max,
             durable_interval,
+            begins: stage.begins,
             ..ProcessRunnerConfig::new(&runtime.process, &Ulid::generate().to_string())
         },
         runtime.metrics,

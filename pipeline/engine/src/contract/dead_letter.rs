@@ -4,8 +4,9 @@ use bytes::Bytes;
 
 use super::{header, stored_message::Headers, stored_message::StoredMessage, subject};
 
-/// Prefix of the subjects of DEADLETTERS: `dlq.<stream>.<sequence>`, one subject a letter, so that setting the same
-/// message aside again is refused by the expectation that there is none.
+/// Prefix of the subjects of DEADLETTERS: `dlq.<stream>.<sequence>`, for an effect of an event
+/// `dlq.EVENTS.<sequence>-<effect>`; one subject a letter, so that setting the same thing aside again is refused by the
+/// expectation that there is none.
 pub const DEAD_LETTER_PREFIX: &str = "dlq";
 
 /// A message that could not be handled.
@@ -15,7 +16,9 @@ pub struct DeadLetter {
     pub stream: String,
     /// Its sequence there.
     pub sequence: u64,
-    /// The subject on which it was published.
+    /// Which of the effects of the event there, `<process>-<version>-<index>`; none when it is the message itself.
+    pub effect: Option<String>,
+    /// The subject on which it was published, or should have been.
     pub subject: String,
     /// Stable, for programs.
     pub code: String,
@@ -33,6 +36,7 @@ impl DeadLetter {
         Self {
             stream: stream.to_owned(),
             sequence: message.sequence,
+            effect: None,
             subject: subject::published_subject(&message.subject),
             code: code.to_owned(),
             cause: single_line(cause),
@@ -41,9 +45,18 @@ impl DeadLetter {
         }
     }
 
+    /// Where it stood, which is what people call it: `COMMANDS.17`, or `EVENTS.17-fulfilment-3-0` for an effect.
+    pub fn name(&self) -> String {
+        let Self { stream, sequence, effect, .. } = self;
+        match effect {
+            None => format!("{stream}.{sequence}"),
+            Some(effect) => format!("{stream}.{sequence}-{effect}"),
+        }
+    }
+
     /// Its own subject in DEADLETTERS.
     pub fn dead_letter_subject(&self) -> String {
-        format!("{DEAD_LETTER_PREFIX}.{}.{}", self.stream, self.sequence)
+        format!("{DEAD_LETTER_PREFIX}.{}", self.name())
     }
 
     /// The headers to store it with: those of the message, except JetStream's own, and the cause. The message id travels
@@ -58,6 +71,9 @@ impl DeadLetter {
         }
         headers.push(header::DEAD_LETTER_STREAM, &self.stream);
         headers.push(header::DEAD_LETTER_SEQUENCE, self.sequence.to_string());
+        if let Some(effect) = &self.effect {
+            headers.push(header::DEAD_LETTER_EFFECT, effect);
+        }
         headers.push(header::DEAD_LETTER_SUBJECT, &self.subject);
         headers.push(header::DEAD_LETTER_CODE, &self.code);
         headers.push(header::DEAD_LETTER_CAUSE, &self.cause);
@@ -71,6 +87,7 @@ impl DeadLetter {
         Some(Self {
             stream: text(header::DEAD_LETTER_STREAM)?,
             sequence: text(header::DEAD_LETTER_SEQUENCE)?.parse().ok()?,
+            effect: text(header::DEAD_LETTER_EFFECT),
             subject: text(header::DEAD_LETTER_SUBJECT)?,
             code: text(header::DEAD_LETTER_CODE)?,
             cause: text(header::DEAD_LETTER_CAUSE)?,
@@ -87,7 +104,7 @@ impl DeadLetter {
 }
 
 /// Headers cannot carry line breaks.
-fn single_line(text: &str) -> String {
+pub(crate) fn single_line(text: &str) -> String {
     text.split(['\r', '\n']).map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
 }
 

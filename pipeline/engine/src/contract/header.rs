@@ -37,6 +37,8 @@ pub const EXPECTED_STREAM: &str = "Nats-Expected-Stream";
 pub const DEAD_LETTER_STREAM: &str = "Millstream-Dead-Letter-Stream";
 /// Dead letters: the sequence the message had there.
 pub const DEAD_LETTER_SEQUENCE: &str = "Millstream-Dead-Letter-Sequence";
+/// Dead letters: which effect of the event there it is, when it is not the message itself.
+pub const DEAD_LETTER_EFFECT: &str = "Millstream-Dead-Letter-Effect";
 /// Dead letters: the subject the message was published on.
 pub const DEAD_LETTER_SUBJECT: &str = "Millstream-Dead-Letter-Subject";
 /// Dead letters: a short code for the cause.

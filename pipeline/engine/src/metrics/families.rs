@@ -81,6 +81,8 @@ families! {
     process_active: Levels = "process_active", Family::default(), "1 while this process manager carries out effects, 0 while it stands by";
     process_commands: Counts = "process_commands", Family::default(), "Commands that processes sent";
     process_timers: Counts = "process_timers", Family::default(), "Timers that processes set or cancelled";
+    process_effects_held: Levels = "process_effects_held", Family::default(), "Effects that were tried and wait to be tried again";
+    process_dead_letters: Counts = "process_dead_letters", Family::default(), "Effects set aside because the server will never take them";
     timers_due: Counts = "timers_due", Family::default(), "Commands that fell due and were sent";
 }
 
@@ -182,6 +184,8 @@ impl Families {
             commands: self.process_commands.get_or_create_owned(&of(None)),
             timers_set: self.process_timers.get_or_create_owned(&of(Some("set"))),
             timers_cancelled: self.process_timers.get_or_create_owned(&of(Some("cancelled"))),
+            dead_letters: self.process_dead_letters.get_or_create_owned(&of(None)),
+            effects_held: self.process_effects_held.get_or_create_owned(&of(None)),
         }
     }
 

@@ -4,7 +4,13 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    contract::{header, stored_message::Headers, subject::COMMAND_PREFIX},
+    contract::{
+        dead_letter::{DeadLetter, single_line},
+        header,
+        stored_message::Headers,
+        stream_names::EVENTS,
+        subject::COMMAND_PREFIX,
+    },
     process::{IssuedCommand, IssuedEffect},
     projection::ProjectionError,
 };
@@ -16,6 +22,9 @@ pub(super) const OUTBOX: &str = "outbox";
 
 /// Prefix of the subjects of schedules on TIMERS, followed by the timer's name.
 pub const TIMER_PREFIX: &str = "timer.cmd";
+
+/// The code of effects that the server will not take.
+const EFFECT_REFUSED: &str = "effect-refused";
 
 /// JetStream's header for when a message is due.
 const SCHEDULE: &str = "Nats-Schedule";
@@ -54,6 +63,13 @@ pub(super) fn key(broker_sequence: u64, aggregate_version: u64, index: usize) ->
 /// The sequence of the commit that a row came of.
 pub(super) fn sequence(key: &str) -> Option<u64> {
     key.split('.').next()?.parse().ok()
+}
+
+/// Which effect of its event a row is, for the names of dead letters: `<process>-<version>-<index>`.
+fn effect(process: &str, key: &str) -> String {
+    let numbers = key.split('.').skip(1).map(|number| number.trim_start_matches('0'));
+    let numbers = numbers.map(|number| if number.is_empty() { "0" } else { number });
+    std::iter::once(process).chain(numbers).collect::<Vec<_>>().join("-")
 }
 
 /// A key behind those of all rows of commits up to `sequence`.
@@ -99,11 +115,26 @@ impl Row {
             Self::SetTimer { name, .. } | Self::CancelTimer { name } => timer_subject(name),
         }
     }
+}
 
-    /// Whether a later row of the same lane makes this one superfluous.
-    pub(super) fn is_overtaken(&self) -> bool {
-        !matches!(self, Self::Send { .. })
-    }
+/// What the server will not take, set aside: the command as it would have been published, also that of a timer. Nothing for
+/// what has no command.
+pub(super) fn dead_letter(process: &str, key: &str, row: &Row, cause: &str) -> Option<DeadLetter> {
+    let (command, cause) = match row {
+        Row::Send { command } => (command, cause.to_owned()),
+        Row::SetTimer { name, at, command } => (command, format!("timer {name} for {at}: {cause}")),
+        Row::CancelTimer { .. } => return None,
+    };
+    Some(DeadLetter {
+        stream: EVENTS.to_owned(),
+        sequence: sequence(key).unwrap_or(0),
+        effect: Some(effect(process, key)),
+        subject: command.subject(),
+        code: EFFECT_REFUSED.to_owned(),
+        cause: single_line(&cause),
+        headers: command.headers(),
+        payload: command.payload(),
+    })
 }
 
 /// The subject of a timer's schedule.
@@ -122,11 +153,10 @@ impl Command {
         self.body.clone().into()
     }
 
-    /// Its headers. The id is JetStream's message id too: a shortcut that keeps most repeats out of the stream.
+    /// Its headers. The id is not JetStream's message id: one repeated message id rejects a whole atomic batch.
     pub(super) fn headers(&self) -> Headers {
         let fields = [
             (header::COMMAND_ID, &*self.id),
-            (header::NATS_MESSAGE_ID, &self.id),
             (header::ACTOR, &self.actor),
             (header::CORRELATION_ID, &self.correlation_id),
             (header::CAUSATION_ID, &self.causation_id),
@@ -135,9 +165,10 @@ impl Command {
         fields.into_iter().collect()
     }
 
-    /// The headers of a schedule that makes it due.
+    /// The headers of a schedule that makes it due. Schedules travel singly, so the message id keeps most repeats out.
     pub(super) fn schedule_headers(&self, at: Timestamp) -> Headers {
         let mut headers = self.headers();
+        headers.push(header::NATS_MESSAGE_ID, &self.id);
         headers.push(SCHEDULE, format!("@at {}", at.min(SCHEDULE_MAX)));
         headers.push(SCHEDULE_TARGET, format!("{DUE_PREFIX}.{}", self.address));
         headers
@@ -153,6 +184,7 @@ mod tests {
         let keys = [key(9, 2, 0), key(9, 2, 10), key(9, 10, 0), key_behind(9), key(10, 1, 0), key(100, 1, 9)];
         assert!(keys.is_sorted(), "{keys:?}");
         assert_eq!(keys.each_ref().map(|key| sequence(key)), [9, 9, 9, 10, 10, 100].map(Some));
+        assert_eq!(effect("stock-keeping", &key(9, 10, 0)), "stock-keeping-10-0");
     }
 
     #[test]

@@ -93,6 +93,32 @@ pub(super) async fn load<B: Broker>(broker: &B, process: &str) -> Result<Option<
     Ok(recorded(broker, process).await?.map(|(progress, _)| progress))
 }
 
+/// Records where a process that never ran begins, unless another replica has just done that. Says what is recorded then.
+pub(super) async fn begin<B: Broker>(
+    broker: &B,
+    process: &str,
+    progress: Progress,
+) -> Result<Progress, BrokerError> {
+    let unavailable =
+        |detail| BrokerError::Unavailable { operation: "record where a process begins", detail };
+    match broker.append(&leases_stream(), message(process, &progress, Some(0))).await {
+        Ok(_) => Ok(progress),
+        Err(AppendError::Conflict { detail }) => {
+            load(broker, process).await?.ok_or_else(|| unavailable(detail))
+        }
+        Err(error) => Err(unavailable(error.to_string())),
+    }
+}
+
+fn message(process: &str, progress: &Progress, expected_last: Option<u64>) -> NewMessage {
+    NewMessage {
+        subject: progress_subject(process),
+        expected_last,
+        headers: Headers::new(),
+        payload: Bytes::from(serde_json::to_vec(progress).expect("a text and a number are JSON")),
+    }
+}
+
 /// Records `progress`, unless more is recorded already. Says what is recorded then.
 pub(super) async fn store<B: Broker>(
     broker: &B,
@@ -108,13 +134,8 @@ pub(super) async fn store<B: Broker>(
         {
             return Ok(found.clone());
         }
-        let message = NewMessage {
-            subject: progress_subject(process),
-            expected_last: Some(found.map_or(0, |(_, sequence)| sequence)),
-            headers: Headers::new(),
-            payload: Bytes::from(serde_json::to_vec(&progress).expect("a text and a number are JSON")),
-        };
-        match broker.append(&leases_stream(), message).await {
+        let expected = found.map_or(0, |(_, sequence)| sequence);
+        match broker.append(&leases_stream(), message(process, &progress, Some(expected))).await {
             Ok(_) => return Ok(progress),
             Err(AppendError::Conflict { detail: found }) => detail = found,
             Err(error) => {

@@ -1,27 +1,24 @@
 //! Carries out what stands in the outboxes, in the order in which it was asked for, and records how far that has come.
 
 use std::{
-    collections::BTreeMap,
     convert::Infallible,
     ops::{Bound, ControlFlow},
     sync::Arc,
     time::Duration,
 };
 
-use futures::{StreamExt, stream};
 use tokio::{sync::watch, time::Instant};
 
 use super::{
-    ProcessRunnerError,
-    outbox::{Command, OUTBOX, Row, key_behind, sequence, timer_subject},
+    Begin, ProcessRunnerError,
+    carrier::{Carrier, Issuer, Waiting},
+    outbox::{OUTBOX, key_behind, sequence},
     progress::{self, KnownProgress, Progress},
 };
 use crate::{
-    broker::{AppendError, Broker, BrokerError, NewMessage},
-    contract::{
-        stored_message::Headers,
-        stream_names::{COMMANDS, EVENTS, TIMERS},
-    },
+    broker::{Broker, BrokerError, StreamState},
+    contract::stream_names::EVENTS,
+    health::Condition,
     metrics::{Metrics, ProcessMetrics},
     projection_runner::{ProjectionStatus, RemovalError, RowRemover},
     read_store::{Direction, KeyRange, ProjectionId, ReadStore, StoreError, TableName},
@@ -30,10 +27,10 @@ use crate::{
 
 /// Rows taken out of an outbox at once.
 const ROWS_MAX: usize = 4_000;
-/// Lanes carried out at once.
-const LANES_AT_ONCE: usize = 256;
 /// Pause before what could not be carried out is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// How long effects may wait for the server before the process is not ready: longer than an election takes.
+const HELD_MAX: Duration = Duration::from_secs(10);
 /// How often progress is recorded while there is some. What lies between is repeated after a crash, without effect.
 const RECORD_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -47,6 +44,17 @@ pub(super) struct Seat {
     metrics: ProcessMetrics,
     /// What is recorded with the server, as far as is known.
     recorded: Progress,
+    /// Where it begins, if it never ran.
+    begin: Begin,
+    /// What the server has not taken.
+    held: Option<Held>,
+}
+
+/// Effects that wait for the server.
+struct Held {
+    since: Instant,
+    left: usize,
+    reason: String,
 }
 
 impl Seat {
@@ -55,19 +63,23 @@ impl Seat {
         projection: ProjectionId,
         status: watch::Receiver<ProjectionStatus>,
         progress: Arc<KnownProgress>,
+        begin: Begin,
         metrics: &Metrics,
     ) -> Self {
         let outbox = TableName::new(&projection, OUTBOX);
         let metrics = metrics.process(process);
-        Self { process, projection, outbox, status, progress, metrics, recorded: Progress::default() }
+        Self {
+            process,
+            projection,
+            outbox,
+            status,
+            progress,
+            metrics,
+            recorded: Progress::default(),
+            begin,
+            held: None,
+        }
     }
-}
-
-/// A row as it stands in the file, and what it says.
-struct Waiting {
-    key: String,
-    value: Vec<u8>,
-    row: Row,
 }
 
 /// What an outbox holds, as of one commit.
@@ -91,11 +103,13 @@ struct Pass {
 /// The outboxes of all processes.
 pub(super) struct Sender<B> {
     broker: B,
+    carrier: Carrier<B>,
     store: ReadStore,
     remover: RowRemover,
     seats: Vec<Seat>,
     ids: RunIds,
     recorded_at: Instant,
+    condition: Condition,
 }
 
 impl<B: Broker> Sender<B> {
@@ -105,8 +119,12 @@ impl<B: Broker> Sender<B> {
         remover: RowRemover,
         seats: Vec<Seat>,
         ids: RunIds,
+        condition: Condition,
     ) -> Self {
-        Self { broker, store, remover, seats, ids, recorded_at: Instant::now() }
+        // Whoever stands by holds nothing back.
+        condition.holds();
+        let carrier = Carrier::new(broker.clone());
+        Self { broker, carrier, store, remover, seats, ids, recorded_at: Instant::now(), condition }
     }
 
     /// Learns what is recorded of every process. Waits for a server that does not answer.
@@ -114,16 +132,12 @@ impl<B: Broker> Sender<B> {
         for seat in &mut self.seats {
             let mut backoff = self.ids.backoff();
             let (state, found) = loop {
-                let answers = async {
-                    let found = progress::load(&self.broker, seat.process).await?;
-                    Ok((self.broker.state(EVENTS).await?, found))
-                };
-                match answers.await {
-                    Err(BrokerError::Unavailable { operation, detail }) => {
+                match standing(&self.broker, seat).await {
+                    Err(ProcessRunnerError::Broker(BrokerError::Unavailable { operation, detail })) => {
                         tracing::warn!(operation, detail, "waiting for the server");
                         backoff.pause().await;
                     }
-                    answers => break answers?,
+                    standing => break standing?,
                 }
             };
             let Some(found) = found else { continue };
@@ -193,12 +207,36 @@ impl<B: Broker> Sender<B> {
             if self.recorded_at.elapsed() >= RECORD_INTERVAL {
                 self.record().await?;
             }
+            self.say_what_is_held();
             match all {
                 Pass { progressed: true, .. } => {}
                 Pass { left: true, .. } => tokio::time::sleep(RETRY_PAUSE).await,
                 Pass { .. } => self.changed().await,
             }
         }
+    }
+
+    /// Not ready while effects have waited for long.
+    fn say_what_is_held(&self) {
+        let held = self.seats.iter().filter_map(|seat| Some((seat.process, seat.held.as_ref()?)));
+        let held: Vec<String> = held
+            .filter(|(_, held)| held.since.elapsed() >= HELD_MAX)
+            .map(|(process, Held { left, reason, .. })| format!("{left} effects of {process} wait: {reason}"))
+            .collect();
+        if held.is_empty() {
+            self.condition.holds();
+        } else {
+            self.condition.fails(held.join("; "));
+        }
+    }
+
+    /// Another one carries out from now on, or nobody: nothing waits here.
+    pub(super) fn stand_by(&mut self) {
+        for seat in &mut self.seats {
+            seat.held = None;
+            seat.metrics.effects_held.set(0);
+        }
+        self.condition.holds();
     }
 
     /// Waits until there may be something to carry out or to record.
@@ -242,114 +280,66 @@ impl<B: Broker> Sender<B> {
         let Some(seat) = self.seats.get_mut(index) else { return Ok(Pass::default()) };
         seat.status.borrow_and_update();
         let Some(taken) = take(&self.store, seat)? else { return Ok(Pass::default()) };
-        let seat = self.seats.get(index).expect("it was there");
         let last = taken.rows.last().and_then(|waiting| sequence(&waiting.key));
-        let (done, left) = self.carry_out_rows(seat, taken.rows).await?;
-        let progressed = !done.is_empty();
-        let through = match (left, taken.more) {
+        let issuer = Issuer { process: seat.process, metrics: &seat.metrics };
+        let carried = self.carrier.carry_out(&issuer, taken.rows).await?;
+        seat.metrics.effects_held.set(i64::try_from(carried.left).unwrap_or(i64::MAX));
+        match &carried.held {
+            Some(reason) => {
+                tracing::warn!(
+                    process = seat.process,
+                    reason,
+                    left = carried.left,
+                    "effects of a process wait"
+                );
+                let since = seat.held.take().map_or_else(Instant::now, |held| held.since);
+                seat.held = Some(Held { since, left: carried.left, reason: reason.clone() });
+            }
+            None => seat.held = None,
+        }
+        let progressed = !carried.done.is_empty();
+        let through = match (carried.first_left, taken.more) {
             (Some(left), _) => left.saturating_sub(1),
             (None, true) => last.map_or(0, |last| last.saturating_sub(1)),
             (None, false) => taken.reached.sequence,
         };
-        if let Err(RemovalError) = self.remover.remove(&seat.projection, OUTBOX, done).await {
+        if let Err(RemovalError) = self.remover.remove(&seat.projection, OUTBOX, carried.done).await {
             // The runner has ended, and whoever waits for it learns why.
             return std::future::pending().await;
         }
         if through > 0 {
             seat.progress.learn(Progress { sequence: through, ..taken.reached });
         }
-        Ok(Pass { progressed, left: left.is_some() })
+        Ok(Pass { progressed, left: carried.first_left.is_some() })
     }
+}
 
-    /// The rows that are done, and the sequence of the first event of which something is left.
-    async fn carry_out_rows(
-        &self,
-        seat: &Seat,
-        rows: Vec<Waiting>,
-    ) -> Result<(Vec<(String, Vec<u8>)>, Option<u64>), BrokerError> {
-        let mut lanes: BTreeMap<String, Vec<Waiting>> = BTreeMap::new();
-        for waiting in rows {
-            lanes.entry(waiting.row.lane()).or_default().push(waiting);
-        }
-        let mut lanes = stream::iter(lanes.into_values())
-            .map(|lane| self.carry_out_lane(&seat.metrics, lane))
-            .buffer_unordered(LANES_AT_ONCE);
-        let mut done = Vec::new();
-        let mut first_left: Option<u64> = None;
-        while let Some(ended) = lanes.next().await {
-            let (lane, left) = ended?;
-            done.extend(lane);
-            first_left = first_left.into_iter().chain(left).min();
-        }
-        Ok((done, first_left))
+/// EVENTS as it is, and how far the effects of a process have been carried out. One that never ran is recorded as having
+/// come to where it is to begin, before it folds anything.
+async fn standing<B: Broker>(
+    broker: &B,
+    seat: &Seat,
+) -> Result<(StreamState, Option<Progress>), ProcessRunnerError> {
+    let found = progress::load(broker, seat.process).await?;
+    let state = broker.state(EVENTS).await?;
+    let (None, Some(sequence)) = (&found, seat.begin.after(state.last_sequence)) else {
+        return Ok((state, found));
+    };
+    if sequence > state.last_sequence {
+        return Err(ProcessRunnerError::BeginsBehindEnd {
+            process: seat.process.to_owned(),
+            named: sequence,
+            last: state.last_sequence,
+        });
     }
-
-    /// In order, up to the first that cannot be carried out now.
-    async fn carry_out_lane(
-        &self,
-        metrics: &ProcessMetrics,
-        lane: Vec<Waiting>,
-    ) -> Result<(Vec<(String, Vec<u8>)>, Option<u64>), BrokerError> {
-        let mut done: Vec<(String, Vec<u8>)> = Vec::new();
-        let mut overtaken: Vec<Waiting> = Vec::new();
-        let mut rows = lane.into_iter().peekable();
-        while let Some(waiting) = rows.next() {
-            if waiting.row.is_overtaken() && rows.peek().is_some() {
-                overtaken.push(waiting);
-                continue;
-            }
-            if !self.perform(metrics, &waiting.row).await? {
-                let first = overtaken.first().unwrap_or(&waiting);
-                return Ok((done, Some(sequence(&first.key).unwrap_or(0))));
-            }
-            done.extend(overtaken.drain(..).chain([waiting]).map(|waiting| (waiting.key, waiting.value)));
-        }
-        Ok((done, None))
-    }
-
-    /// Carries out one effect; says whether that is done.
-    async fn perform(&self, metrics: &ProcessMetrics, row: &Row) -> Result<bool, BrokerError> {
-        let (count, done) = match row {
-            Row::Send { command } => {
-                let done = self.append(COMMANDS, command.subject(), command.headers(), command).await;
-                (&metrics.commands, done)
-            }
-            Row::SetTimer { name, at, command } => {
-                let headers = command.schedule_headers(*at);
-                (&metrics.timers_set, self.append(TIMERS, timer_subject(name), headers, command).await)
-            }
-            Row::CancelTimer { name } => {
-                let done = match self.broker.purge_subject(TIMERS, &timer_subject(name), None).await {
-                    Ok(_) => true,
-                    Err(BrokerError::Unavailable { operation, detail }) => {
-                        tracing::warn!(timer = name, operation, detail, "a timer cannot be cancelled yet");
-                        false
-                    }
-                    Err(error) => return Err(error),
-                };
-                (&metrics.timers_cancelled, done)
-            }
-        };
-        if done {
-            count.inc();
-        }
-        Ok(done)
-    }
-
-    async fn append(&self, stream: &str, subject: String, headers: Headers, command: &Command) -> bool {
-        let message = NewMessage { subject, expected_last: None, headers, payload: command.payload() };
-        match self.broker.append(stream, message).await {
-            Ok(_) => true,
-            Err(error @ AppendError::Refused { .. }) => {
-                tracing::error!(id = command.id, stream, %error, "the process waits behind a command that is refused");
-                false
-            }
-            Err(error) => {
-                tracing::warn!(id = command.id, stream, %error, "a command of a process waits");
-                false
-            }
-        }
-    }
+    let begin = Progress { generation: state.generation.clone(), sequence };
+    let begin = progress::begin(broker, seat.process, begin).await?;
+    tracing::info!(
+        process = seat.process,
+        after = begin.sequence,
+        "a process begins: effects of events up to there are never carried out"
+    );
+    Ok((state, Some(begin)))
 }
 
 /// Reads what stands in an outbox; nothing while the process has not begun.

@@ -67,6 +67,7 @@ impl<B: Broker> Turns<B> {
             self.active.set(1);
             let end = self.turn(&stop).await;
             self.active.set(0);
+            self.sender.stand_by();
             match end {
                 Ok(TurnEnd::Lost) => tracing::warn!("lost the turn; standing by"),
                 end => {

@@ -8,6 +8,7 @@ use futures::future::try_join;
 use millstream_engine::{
     broker::{AppendError, Broker as _, BrokerError, ReadError, ReaderConfig, StreamReader as _},
     contract::{
+        commit::CommitError,
         header,
         outcome::{Outcome, OutcomeRecord, OutcomeRecordError},
         position::Position,
@@ -35,6 +36,8 @@ pub(crate) enum PipelineError {
     Broker(#[from] BrokerError),
     #[error(transparent)]
     Record(#[from] OutcomeRecordError),
+    #[error(transparent)]
+    Commit(#[from] CommitError),
     #[error("the view cannot be asked")]
     Query(#[source] async_nats::RequestError),
     #[error("{count} promises were broken, the first: {first}")]
@@ -137,7 +140,8 @@ async fn all(broker: &NatsBroker, stream: &str) -> Result<Vec<StoredMessage>, Pi
     Ok(messages)
 }
 
-fn reader(stream: &str, after: u64) -> ReaderConfig {
+/// What reads a stream behind a sequence.
+pub(crate) fn reader(stream: &str, after: u64) -> ReaderConfig {
     ReaderConfig {
         stream: stream.to_owned(),
         name: "bench".to_owned(),

@@ -1,5 +1,7 @@
 //! `millstream bench`: how fast, against a bare loop on the same server in the same run.
 
+mod rebuild;
+
 use std::{collections::BTreeMap, future::Future, thread};
 
 use clap::ValueEnum;
@@ -46,6 +48,7 @@ pub(crate) struct BenchArguments {
 #[derive(Debug, clap::Subcommand)]
 enum What {
     Pipeline(PipelineArguments),
+    Rebuild(rebuild::RebuildArguments),
 }
 
 /// From publish to queryable: throughput, then latency at a steady rate. Checks afterwards that every command had its one
@@ -77,7 +80,13 @@ pub(crate) struct PipelineArguments {
 
 /// Runs it.
 pub(crate) async fn run(arguments: BenchArguments, session: &Session) -> Result<ExitCode, CommandFailure> {
-    let What::Pipeline(arguments) = arguments.what;
+    match arguments.what {
+        What::Pipeline(arguments) => pipeline(arguments, session).await,
+        What::Rebuild(arguments) => rebuild::run(arguments, session).await,
+    }
+}
+
+async fn pipeline(arguments: PipelineArguments, session: &Session) -> Result<ExitCode, CommandFailure> {
     let folder = tempfile::tempdir().map_err(|error| CommandFailure::file(&std::env::temp_dir(), &error))?;
     let options = DeploymentOptions {
         folder: folder.path().to_owned(),

@@ -4,4 +4,5 @@
 
 mod by_hand;
 mod later;
+mod replicas;
 mod week;

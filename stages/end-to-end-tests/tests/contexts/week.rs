@@ -8,6 +8,7 @@
 
 mod checks;
 mod plan;
+mod rebuild;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -97,6 +98,8 @@ async fn a_week_equals_the_naive_model() {
     let _said =
         system.millstream(&["report", "verify", "--wait", "30s"]).await.expect_success("report verify");
     verified(&system.broker().await).await;
+    let system = rebuild::expect_the_same_from_nothing(system, folder.path()).await;
+    checks::expect_everything(&system, &plan).await;
     system.stop().await;
 }
 

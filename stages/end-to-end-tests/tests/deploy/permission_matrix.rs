@@ -77,6 +77,7 @@ fn messages() -> Vec<Operation> {
         operation("schedule a command", Publish, "timer.cmd.closing", &[MANAGER, OPERATOR]),
         operation("let a command fall due", Publish, "due.cmd.retail.till.2506_2012-01-31.close", &[]),
         operation("set what fell due aside", Publish, "dlq.TIMERS.17", &[MANAGER]),
+        operation("set an effect aside", Publish, "dlq.EVENTS.17-fulfilment-3-0", &[MANAGER]),
         operation("take turns as process manager", Publish, "$KV.LEASES.process-manager", &[MANAGER]),
         operation("record a process's progress", Publish, "$KV.LEASES.process.fulfilment", &[MANAGER]),
         operation("hold the lease", Publish, "$KV.LEASES.command-handler-0of1", &[HANDLER]),

@@ -9,10 +9,11 @@ use millstream_engine::{
     contract::{
         dead_letter::{DEAD_LETTER_PREFIX, DeadLetter},
         stored_message::StoredMessage,
-        stream_names::{COMMANDS, DEAD_LETTERS},
+        stream_names::{COMMANDS, DEAD_LETTERS, TIMERS},
     },
     exit_code::ExitCode,
     nats_broker::NatsBroker,
+    process_runner::EFFECT_WITHOUT_BODY,
     stream_feed::{FeedError, StreamFeed},
 };
 use serde_json::{Map, Value, json};
@@ -24,24 +25,36 @@ use crate::{failure::CommandFailure, talk::Talk};
 pub(super) struct LetterName {
     stream: String,
     sequence: u64,
+    /// Of the event there.
+    effect: Option<String>,
 }
 
 impl FromStr for LetterName {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (stream, digits) = text.split_once('.').unwrap_or((COMMANDS, text));
-        let usable = !stream.is_empty() && stream.chars().all(|it| it.is_ascii_alphanumeric() || it == '_');
+        let (stream, place) = text.split_once('.').unwrap_or((COMMANDS, text));
+        let (digits, effect) = match place.split_once('-') {
+            Some((digits, effect)) => (digits, Some(effect)),
+            None => (place, None),
+        };
+        let usable = !stream.is_empty()
+            && stream.chars().all(|it| it.is_ascii_alphanumeric() || it == '_')
+            && effect.is_none_or(|effect| effect.chars().all(|it| it.is_ascii_alphanumeric() || it == '-'));
         match digits.parse() {
-            Ok(sequence) if usable => Ok(Self { stream: stream.to_owned(), sequence }),
-            _ => Err("write STREAM.SEQUENCE, as in COMMANDS.17".to_owned()),
+            Ok(sequence) if usable => {
+                Ok(Self { stream: stream.to_owned(), sequence, effect: effect.map(str::to_owned) })
+            }
+            _ => Err("write STREAM.SEQUENCE, as in COMMANDS.17, or EVENTS.17-fulfilment-3-0 for an effect"
+                .to_owned()),
         }
     }
 }
 
 impl fmt::Display for LetterName {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}.{}", self.stream, self.sequence)
+        write!(formatter, "{}.{}", self.stream, self.sequence)?;
+        self.effect.as_ref().map_or(Ok(()), |effect| write!(formatter, "-{effect}"))
     }
 }
 
@@ -109,13 +122,24 @@ impl KeptLetter {
         Some(Self { letter, sequence: message.sequence, set_aside_at: message.stored_at })
     }
 
-    fn place(&self) -> (&str, u64) {
-        (&self.letter.stream, self.letter.sequence)
+    fn place(&self) -> (&str, u64, Option<&str>) {
+        (&self.letter.stream, self.letter.sequence, self.letter.effect.as_deref())
     }
 
-    /// Its name: stream and sequence.
+    /// Its name: stream, sequence, and which effect if it is one.
     pub(super) fn name(&self) -> String {
-        format!("{}.{}", self.letter.stream, self.letter.sequence)
+        self.letter.name()
+    }
+
+    /// The stream onto which publishing it again puts it; none when nothing handles it again, or its body is gone.
+    pub(super) fn destination(&self) -> Option<&'static str> {
+        let DeadLetter { stream, effect, code, .. } = &self.letter;
+        match (stream.as_str(), effect) {
+            _ if code == EFFECT_WITHOUT_BODY => None,
+            (COMMANDS, _) | (_, Some(_)) => Some(COMMANDS),
+            (TIMERS, _) => Some(TIMERS),
+            _ => None,
+        }
     }
 
     /// Whether it was addressed to `<context>.<aggregate>.<id>`.

@@ -46,35 +46,38 @@ pub(super) async fn run(
     connected: &Connected,
 ) -> Result<u8, CommandFailure> {
     let letters = arguments.selection.read(&connected.broker, &session.talk).await?;
-    if let Some(kept) = letters.iter().find(|kept| ![COMMANDS, TIMERS].contains(&kept.letter.stream.as_str()))
-    {
-        return Err(CommandFailure::usage(format_args!(
-            "{} cannot be retried: only letters of {COMMANDS} and {TIMERS} can be handled again by publishing them",
-            kept.name()
-        )));
+    let mut destined = Vec::new();
+    for kept in &letters {
+        let Some(destination) = kept.destination() else {
+            return Err(CommandFailure::usage(format_args!(
+                "{} cannot be retried: only letters of {COMMANDS} and {TIMERS} and whole effects of events can be handled again by publishing them",
+                kept.name()
+            )));
+        };
+        destined.push((kept, destination));
     }
     let mut follower = OutcomeFollower::begin(&connected.broker, "deadletters").await?;
-    let ended = retry(&arguments, &letters, connected, &mut follower).await;
+    let ended = retry(&arguments, &destined, connected, &mut follower).await;
     follower.end(&connected.jetstream).await;
     ended
 }
 
 async fn retry(
     arguments: &RetryArguments,
-    letters: &[KeptLetter],
+    letters: &[(&KeptLetter, &'static str)],
     connected: &Connected,
     follower: &mut OutcomeFollower,
 ) -> Result<u8, CommandFailure> {
     let mut waiting = BTreeMap::new();
-    for kept in letters {
+    for (kept, destination) in letters.iter().copied() {
         // One after the other: COMMANDS keeps the order in which they came.
-        let position = store(&connected.broker, &kept.letter.stream, &message(&kept.letter)).await?;
+        let position = store(&connected.broker, destination, &message(&kept.letter)).await?;
         // Cut off before this, the letter is published once more by the next retry, under the same id: a duplicate.
         remove(&connected.broker, kept).await?;
-        if kept.letter.stream == COMMANDS {
+        if destination == COMMANDS {
             waiting.insert(position, kept);
         } else {
-            show_published(kept, position, arguments.json)?;
+            show_published(kept, destination, position, arguments.json)?;
         }
     }
     let mut worst = ExitCode::Ok.number();
@@ -117,8 +120,8 @@ fn message(letter: &DeadLetter) -> NewMessage {
 }
 
 /// What falls due again has no outcome of its own: the command that it becomes has.
-fn show_published(kept: &KeptLetter, sequence: u64, json: bool) -> Result<(), CommandFailure> {
-    let (stream, subject) = (&kept.letter.stream, &kept.letter.subject);
+fn show_published(kept: &KeptLetter, stream: &str, sequence: u64, json: bool) -> Result<(), CommandFailure> {
+    let subject = &kept.letter.subject;
     if !json {
         return Ok(output::line(format_args!(
             "{}: {subject}: due again, at {stream} {sequence}",

@@ -2,7 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use end_to_end_tests::{dumps::messages, system::System, waiting::until};
+use end_to_end_tests::{
+    dumps::messages,
+    system::System,
+    waiting::{PATIENCE, until, until_within},
+};
 use millstream_engine::contract::{
     outcome::{Outcome, OutcomeRecord},
     stream_names::{EVENTS, OUTCOMES, TIMERS},
@@ -35,7 +39,7 @@ async fn rows(system: &System, view: &str) -> BTreeMap<String, Value> {
 }
 
 /// Waits until the projector and the reporter have applied every event.
-async fn views_are_current(system: &System) {
+pub(super) async fn views_are_current(system: &System) {
     let context = async_nats::jetstream::new(system.broker().await.client().clone());
     let stream = until("EVENTS", async || context.get_stream(EVENTS).await.ok()).await;
     let last = stream.cached_info().state.last_sequence;
@@ -50,7 +54,7 @@ async fn views_are_current(system: &System) {
         "retail.supplier-daily",
         "retail.stock-valuation",
     ] {
-        until(format!("{view} is current"), async || {
+        until_within(PATIENCE * 5, format!("{view} is current"), async || {
             let mut headers = async_nats::HeaderMap::new();
             headers.insert("Millstream-Position", format!("EVENTS:{generation}:{last}"));
             let subject = format!("query.{view}.list");

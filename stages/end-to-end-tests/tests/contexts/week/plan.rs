@@ -276,7 +276,7 @@ impl Plan {
     }
 
     fn sell(&mut self) {
-        for number in 0..self.scale * 1_000 / 4 {
+        for number in 0..self.scale * 1_000 {
             self.sale(number);
         }
     }
@@ -299,7 +299,7 @@ impl Plan {
     }
 
     fn comment(&mut self) {
-        for number in 0..self.scale * 200 / 4 {
+        for number in 0..self.scale * 200 {
             let (id, author) = (format!("C{number}"), format!("person-{}", self.dice.below(9)));
             let picture = format!("picture-{}", self.dice.below(20));
             let say = |command: &str| format!("comments.comment.{id}.{command}");

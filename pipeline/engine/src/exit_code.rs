@@ -184,7 +184,7 @@ impl Failure for crate::id_index::IdIndexError {
         match self {
             Self::InUse { .. } => ExitCode::AlreadyRunning,
             Self::NotWritable { .. } => ExitCode::CannotCreate,
-            Self::DiskFull(_) | Self::Open { .. } | Self::Storage(_) => ExitCode::InputOutput,
+            Self::DiskFull { .. } | Self::Open { .. } | Self::Storage(_) => ExitCode::InputOutput,
         }
     }
 }

@@ -53,8 +53,14 @@ pub enum IdIndexError {
         source: io::Error,
     },
     /// There is no space.
-    #[error("no space left for the id index: free some, then start again; nothing is lost")]
-    DiskFull(#[source] io::Error),
+    #[error("no space left for the id index {path}: free some, then start again; nothing is lost")]
+    DiskFull {
+        /// Its path.
+        path: String,
+        /// The system's words.
+        #[source]
+        source: io::Error,
+    },
     /// The file cannot be opened.
     #[error("the id index {path} cannot be opened; it may be deleted, it is read again from OUTCOMES")]
     Open {
@@ -72,19 +78,27 @@ pub enum IdIndexError {
 impl<E: Into<redb::Error>> From<E> for IdIndexError {
     fn from(error: E) -> Self {
         match error.into() {
-            redb::Error::Io(source) if is_full(&source) => Self::DiskFull(source),
+            redb::Error::Io(source) if is_full(&source) => Self::DiskFull { path: String::new(), source },
             other => Self::Storage(Box::new(other)),
         }
     }
 }
 
 impl IdIndexError {
+    /// With the path of the file, which the store's own errors do not name.
+    fn at(self, path: &str) -> Self {
+        match self {
+            Self::DiskFull { source, .. } => Self::DiskFull { path: path.to_owned(), source },
+            other => other,
+        }
+    }
+
     fn from_open(path: &Path, error: redb::DatabaseError) -> Self {
         let path = path.display().to_string();
         match error {
             redb::DatabaseError::DatabaseAlreadyOpen => Self::InUse { path },
             redb::DatabaseError::Storage(redb::StorageError::Io(source)) if is_full(&source) => {
-                Self::DiskFull(source)
+                Self::DiskFull { path, source }
             }
             redb::DatabaseError::Storage(redb::StorageError::Io(source))
                 if matches!(
@@ -132,6 +146,8 @@ struct Memory {
 pub struct IdIndex {
     database: Arc<Database>,
     memory: Mutex<Memory>,
+    /// Of the file, for errors; empty where there is none.
+    path: String,
 }
 
 impl IdIndex {
@@ -141,7 +157,8 @@ impl IdIndex {
     /// [`IdIndexError`], by what there is to do about it.
     pub fn open(path: &Path) -> Result<Self, IdIndexError> {
         let database = Database::create(path).map_err(|error| IdIndexError::from_open(path, error))?;
-        Self::with_database(database)
+        let path = path.display().to_string();
+        Self::with_database(database, path.clone()).map_err(|error| error.at(&path))
     }
 
     /// An index that lives in memory only.
@@ -149,7 +166,7 @@ impl IdIndex {
     /// # Errors
     /// [`IdIndexError::Storage`].
     pub fn in_memory() -> Result<Self, IdIndexError> {
-        Self::with_database(Database::builder().create_with_backend(InMemoryBackend::new())?)
+        Self::with_database(Database::builder().create_with_backend(InMemoryBackend::new())?, String::new())
     }
 
     /// An index over any storage, for crash tests.
@@ -157,10 +174,10 @@ impl IdIndex {
     /// # Errors
     /// As [`Self::open`].
     pub fn with_backend(backend: impl StorageBackend) -> Result<Self, IdIndexError> {
-        Self::with_database(Database::builder().create_with_backend(backend)?)
+        Self::with_database(Database::builder().create_with_backend(backend)?, String::new())
     }
 
-    fn with_database(database: Database) -> Result<Self, IdIndexError> {
+    fn with_database(database: Database, path: String) -> Result<Self, IdIndexError> {
         let write = database.begin_write()?;
         write.open_table(IDS)?;
         let memory = {
@@ -171,7 +188,7 @@ impl IdIndex {
             Memory { through, record_id, ..Memory::default() }
         };
         write.commit()?;
-        Ok(Self { database: Arc::new(database), memory: Mutex::new(memory) })
+        Ok(Self { database: Arc::new(database), memory: Mutex::new(memory), path })
     }
 
     /// Begins to follow OUTCOMES of `generation`, and answers the sequence behind which to read on. An index of another
@@ -267,6 +284,10 @@ impl IdIndex {
     /// # Errors
     /// [`IdIndexError::Storage`]; nothing is lost then.
     pub fn flush(&self) -> Result<(), IdIndexError> {
+        self.write_recorded().map_err(|error| error.at(&self.path))
+    }
+
+    fn write_recorded(&self) -> Result<(), IdIndexError> {
         let (mut entries, through, record_id) = {
             let memory = self.memory();
             let entries: Vec<_> =

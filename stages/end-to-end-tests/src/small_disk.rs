@@ -81,10 +81,11 @@ impl SmallDisk {
         self.folder.path()
     }
 
-    /// Where it is, for those outside.
-    fn path_from_outside(&self) -> PathBuf {
+    /// A file on it, for those outside.
+    #[must_use]
+    pub fn from_outside(&self, file: &str) -> PathBuf {
         let inside = self.folder.path().strip_prefix("/").unwrap_or(self.folder.path());
-        PathBuf::from(format!("/proc/{}/root", self.holder_id)).join(inside)
+        PathBuf::from(format!("/proc/{}/root", self.holder_id)).join(inside).join(file)
     }
 
     /// What stands before the line of a program that is let in. The program keeps the process id.
@@ -122,7 +123,7 @@ impl SmallDisk {
     pub fn fill(&self, kibibytes_left: u64) {
         use std::io::Write as _;
 
-        let path = self.path_from_outside().join(BALLAST);
+        let path = self.from_outside(BALLAST);
         let mut ballast =
             fs::File::options().create(true).append(true).open(&path).expect("the disk can be reached");
         let block = [0_u8; 4096];
@@ -143,7 +144,7 @@ impl SmallDisk {
     /// # Panics
     /// When nothing was taken.
     pub fn free(&self) {
-        fs::remove_file(self.path_from_outside().join(BALLAST)).expect("the disk was filled");
+        fs::remove_file(self.from_outside(BALLAST)).expect("the disk was filled");
     }
 }
 

@@ -4,9 +4,11 @@
 #![expect(clippy::unwrap_used, reason = "a test ends where something unexpected happens")]
 
 mod broker;
+mod disk_full;
 mod handlers;
 mod network;
 mod process_manager;
 mod projector;
+mod slow_disk;
 mod steps;
 mod verdict;

@@ -24,12 +24,14 @@ use crate::{
     verdict::{expect_kept, seed},
 };
 
+/// Below the folder of a projector.
+const FILE: &str = "projector/rows.redb";
 /// For a file that nobody else reads.
 const CACHE: usize = 4 * 1024 * 1024;
 
 /// Waits until the projector has applied everything: what follows EVENTS is applied together, and so is what follows
 /// OUTCOMES.
-async fn has_applied_everything(broker: &NatsBroker) {
+pub(crate) async fn has_applied_everything(broker: &NatsBroker) {
     for (stream, view) in [(EVENTS, "retail.stock"), (OUTCOMES, "retail.command")] {
         let state = broker.state(stream).await.unwrap();
         let position = format!("{stream}:{}:{}", state.generation, state.last_sequence);
@@ -46,8 +48,8 @@ async fn has_applied_everything(broker: &NatsBroker) {
 }
 
 /// Every row and checkpoint of a file that nobody has open.
-fn rows(folder: &Path) -> Vec<String> {
-    let store = ReadStore::open(&folder.join("projector").join("rows.redb"), CACHE).unwrap();
+pub(crate) fn rows(file: &Path) -> Vec<String> {
+    let store = ReadStore::open(file, CACHE).unwrap();
     let mut text = Vec::new();
     store.snapshot().unwrap().dump(&mut text).unwrap();
     String::from_utf8(text).unwrap().lines().map(str::to_owned).collect()
@@ -92,7 +94,7 @@ async fn rows_are_those_of_a_rebuild_after_a_bad_network() {
     rebuilt.start_ready().await;
     has_applied_everything(&broker).await;
     rebuilt.stop().await;
-    let (found, expected) = (rows(bad.path()), rows(good.path()));
+    let (found, expected) = (rows(&bad.path().join(FILE)), rows(&good.path().join(FILE)));
     assert!(expected.len() > 100, "{} rows", expected.len());
     let different = found.iter().zip(&expected).find(|(found, expected)| found != expected);
     assert_eq!((different, found.len()), (None, expected.len()));

@@ -12,7 +12,11 @@ mod standby;
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use tokio::{sync::mpsc, task::JoinSet, time::Instant};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    task::JoinSet,
+    time::Instant,
+};
 
 pub use self::purge::PurgeSettings;
 use crate::{
@@ -20,6 +24,7 @@ use crate::{
     command_handler::recorder::{Recorder, SettledRound},
     contract::{
         outcome::Generations,
+        stored_message::StoredMessage,
         stream_names::{COMMANDS, EVENTS},
         subject::{COMMAND_QUEUE_PREFIX, PARTITIONS},
     },
@@ -38,8 +43,9 @@ use crate::{
     state_snapshots::{SnapshotBatch, SnapshotError, StateSnapshots},
 };
 
-/// Rounds read and decoded ahead of the one that is being settled.
-const ROUNDS_AHEAD: usize = 2;
+/// Memory of commands that are read and decoded ahead of the round that is being settled, in KiB. A command takes the KiB of
+/// its body and one more, so this is about as many small commands as a round takes.
+const AHEAD_KIB: u32 = 32 * 1024;
 /// Rounds settled but not yet recorded.
 const ROUNDS_UNRECORDED: usize = 8;
 
@@ -279,7 +285,8 @@ impl<B: Broker> CommandHandler<B> {
             let (broker, index) = (self.broker.clone(), self.index.clone());
             tasks.spawn(purge::run(broker, index, self.settings.share, settings));
         }
-        let (rounds_out, rounds) = mpsc::channel(ROUNDS_AHEAD);
+        // Bounded by the memory that each batch holds.
+        let (rounds_out, rounds) = mpsc::unbounded_channel();
         let (settled, settled_in) = mpsc::channel(ROUNDS_UNRECORDED);
         tasks.spawn(read_ahead(
             reader,
@@ -355,7 +362,7 @@ impl<B: Broker> CommandHandler<B> {
     /// Settles round after round; what waits is taken together.
     async fn settle_rounds(
         &mut self,
-        mut rounds: mpsc::Receiver<Vec<PreparedCommand>>,
+        mut rounds: mpsc::UnboundedReceiver<ReadAhead>,
         settled: mpsc::Sender<SettledRound>,
         shutdown: &Shutdown,
     ) -> Result<TurnEnd, HandlerError> {
@@ -366,10 +373,10 @@ impl<B: Broker> CommandHandler<B> {
                 round = rounds.recv() => round,
             };
             // Without rounds the reader has ended, and whoever waits for it learns why.
-            let Some(mut commands) = round else { return std::future::pending().await };
+            let Some(ReadAhead { mut commands, .. }) = round else { return std::future::pending().await };
             while commands.len() < self.settings.round_max.get() {
                 let Ok(more) = rounds.try_recv() else { break };
-                commands.extend(more);
+                commands.extend(more.commands);
             }
             for commands in cut_at_repeats(commands) {
                 let round = self.settle_round(commands).await?;
@@ -431,14 +438,29 @@ pub(crate) fn lease_key(share: Share) -> String {
     format!("command-handler-{}", share.name())
 }
 
+/// Commands that were read together.
+struct ReadAhead {
+    commands: Vec<PreparedCommand>,
+    /// Held until a round takes them.
+    _memory: OwnedSemaphorePermit,
+}
+
+/// Waits until messages fit into the memory of what is read ahead.
+async fn reserve(memory: &Arc<Semaphore>, messages: &[StoredMessage]) -> OwnedSemaphorePermit {
+    let kib: usize = messages.iter().map(|message| 1 + message.payload.len() / 1024).sum();
+    let kib = u32::try_from(kib).unwrap_or(u32::MAX).min(AHEAD_KIB);
+    Arc::clone(memory).acquire_many_owned(kib).await.expect("it is never closed")
+}
+
 /// Reads and decodes ahead.
 async fn read_ahead<R: StreamReader>(
     mut reader: R,
     registry: AggregateRegistry,
     round_max: usize,
     metrics: ReaderMetrics,
-    rounds: mpsc::Sender<Vec<PreparedCommand>>,
+    rounds: mpsc::UnboundedSender<ReadAhead>,
 ) -> Result<TurnEnd, HandlerError> {
+    let memory = Arc::new(Semaphore::new(AHEAD_KIB as usize));
     loop {
         let messages = match reader.next_batch(round_max).await {
             Err(ReadError::TakenOver { .. }) => return Ok(TurnEnd::Lost),
@@ -448,8 +470,9 @@ async fn read_ahead<R: StreamReader>(
             let age = Timestamp::now().duration_since(last.stored_at).unsigned_abs();
             metrics.handled(last.sequence, messages.len() as u64, reader.pending(), age);
         }
-        let round = messages.into_iter().map(|message| prepare(message, &registry)).collect();
-        if rounds.send(round).await.is_err() {
+        let _memory = reserve(&memory, &messages).await;
+        let commands = messages.into_iter().map(|message| prepare(message, &registry)).collect();
+        if rounds.send(ReadAhead { commands, _memory }).is_err() {
             return Ok(TurnEnd::Lost);
         }
     }

@@ -11,6 +11,14 @@ use crate::broker::{ATOMIC_BATCH_MAX, AppendError, Broker, NewMessage};
 
 /// After so many appends of a size the slower way is tried once more: circumstances change.
 const PROBE_EVERY: u32 = 64;
+/// Messages that try single appends when nothing is known of them. Where each is synced alone, a thousand take half a second.
+const PROBE_FIRST: usize = 256;
+/// Messages that try them again while they are far slower, and how much slower that is.
+const PROBE_HOPELESS: usize = 64;
+const HOPELESS: f64 = 3.0;
+/// Single appends in flight together: where each is synced alone, the last of them still has its answer before an append counts
+/// as unclear.
+const SINGLES_MAX: usize = 2000;
 /// Weight of the newest measurement.
 const NEWEST: f64 = 0.25;
 /// Sizes are told apart by their powers of two; the last class holds everything above.
@@ -34,7 +42,14 @@ enum Way {
     Atomic,
 }
 
-/// What appends of one size have cost.
+/// Which way the next messages go, and at most how many of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Choice {
+    way: Way,
+    messages: usize,
+}
+
+/// Seconds a message has taken.
 #[derive(Debug, Clone, Copy, Default)]
 struct Costs {
     single: Option<f64>,
@@ -42,23 +57,49 @@ struct Costs {
     appends: u32,
 }
 
-impl Costs {
-    fn choose(&mut self) -> Way {
-        self.appends = self.appends.wrapping_add(1);
-        let (Some(single), Some(atomic)) = (self.single, self.atomic) else {
-            return if self.single.is_none() { Way::Single } else { Way::Atomic };
+/// What appends of each size have cost.
+#[derive(Debug, Default)]
+struct Measurements([Costs; SIZE_CLASSES]);
+
+impl Measurements {
+    /// A batch pays for itself by its size, so each size finds out for itself, which costs little. A single append costs about
+    /// the same however many there are.
+    fn choose(&mut self, class: usize) -> Choice {
+        let near = (0..class).rev().chain(class..SIZE_CLASSES);
+        let nearest = near.filter_map(|other| self.0.get(other)?.single).next();
+        let Some(costs) = self.0.get_mut(class) else { return Choice::all(Way::Single) };
+        costs.appends = costs.appends.wrapping_add(1);
+        let Some(atomic) = costs.atomic else {
+            return Choice { way: Way::Atomic, messages: ATOMIC_BATCH_MAX };
         };
-        let single_is_faster = single <= atomic;
-        if single_is_faster ^ self.appends.is_multiple_of(PROBE_EVERY) { Way::Single } else { Way::Atomic }
+        let Some(single) = costs.single.or(nearest) else {
+            return Choice { way: Way::Single, messages: PROBE_FIRST };
+        };
+        let cheaper = if single <= atomic { Way::Single } else { Way::Atomic };
+        match cheaper {
+            way if !costs.appends.is_multiple_of(PROBE_EVERY) => Choice::all(way),
+            Way::Single => Choice { way: Way::Atomic, messages: ATOMIC_BATCH_MAX },
+            Way::Atomic if single > atomic * HOPELESS => {
+                Choice { way: Way::Single, messages: PROBE_HOPELESS }
+            }
+            Way::Atomic => Choice { way: Way::Single, messages: ATOMIC_BATCH_MAX },
+        }
     }
 
-    fn note(&mut self, way: Way, cost: Duration) {
+    fn note(&mut self, class: usize, way: Way, cost: Duration) {
+        let Some(costs) = self.0.get_mut(class) else { return };
         let known = match way {
-            Way::Single => &mut self.single,
-            Way::Atomic => &mut self.atomic,
+            Way::Single => &mut costs.single,
+            Way::Atomic => &mut costs.atomic,
         };
         let newest = cost.as_secs_f64();
         *known = Some(known.map_or(newest, |before| before + (newest - before) * NEWEST));
+    }
+}
+
+impl Choice {
+    fn all(way: Way) -> Self {
+        Self { way, messages: usize::MAX }
     }
 }
 
@@ -68,44 +109,59 @@ pub struct GroupAppend<B> {
     broker: B,
     stream: &'static str,
     strategy: AppendStrategy,
-    costs: [Costs; SIZE_CLASSES],
+    measurements: Measurements,
 }
 
 impl<B: Broker> GroupAppend<B> {
     /// Appends to `stream`.
     pub fn new(broker: B, stream: &'static str, strategy: AppendStrategy) -> Self {
-        Self { broker, stream, strategy, costs: [Costs::default(); SIZE_CLASSES] }
+        Self { broker, stream, strategy, measurements: Measurements::default() }
     }
 
     /// Appends all messages, no two of the same subject with an expectation; one answer each, in their order. Where an atomic
     /// batch is refused as a whole, its messages are appended singly, so that one never spoils its neighbours. After an
     /// unclear answer to a batch all of its messages are unclear.
     pub async fn append_all(&mut self, messages: Vec<NewMessage>) -> Vec<Result<u64, AppendError>> {
-        let class = size_class(messages.len());
-        let way = match self.strategy {
-            _ if messages.len() < 2 => Way::Single,
-            AppendStrategy::Single => Way::Single,
-            AppendStrategy::Atomic => Way::Atomic,
-            AppendStrategy::Measured => self.costs.get_mut(class).map_or(Way::Single, Costs::choose),
-        };
-        let (begun, count) = (Instant::now(), messages.len());
-        let answers = match way {
+        let (class, telling) = (size_class(messages.len()), messages.len().min(PROBE_HOPELESS));
+        match self.strategy {
+            _ if messages.len() < 2 => self.append(Way::Single, messages).await,
+            AppendStrategy::Single => self.append(Way::Single, messages).await,
+            AppendStrategy::Atomic => self.append(Way::Atomic, messages).await,
+            AppendStrategy::Measured => {
+                let mut messages = messages.into_iter();
+                let mut answers = Vec::with_capacity(messages.len());
+                while messages.len() > 0 {
+                    let choice = self.measurements.choose(class);
+                    let part: Vec<_> = messages.by_ref().take(choice.messages).collect();
+                    let (begun, count) = (Instant::now(), part.len());
+                    let answered = self.append(choice.way, part).await;
+                    // What failed tells nothing about the cost, and neither do a few left over.
+                    if count >= telling && answered.iter().all(Result::is_ok) {
+                        self.measurements.note(class, choice.way, begun.elapsed().div_f64(count as f64));
+                    }
+                    answers.extend(answered);
+                }
+                answers
+            }
+        }
+    }
+
+    async fn append(&self, way: Way, messages: Vec<NewMessage>) -> Vec<Result<u64, AppendError>> {
+        match way {
             Way::Single => self.append_singly(messages).await,
             Way::Atomic => self.append_in_batches(messages).await,
-        };
-        // What failed tells nothing about the cost.
-        if answers.iter().all(Result::is_ok)
-            && let Some(costs) = self.costs.get_mut(class)
-            && let Ok(count) = u32::try_from(count.max(1))
-        {
-            costs.note(way, begun.elapsed() / count);
         }
-        answers
     }
 
     async fn append_singly(&self, messages: Vec<NewMessage>) -> Vec<Result<u64, AppendError>> {
-        let appends = messages.into_iter().map(|message| self.broker.append(self.stream, message));
-        join_all(appends).await.into_iter().map(|answer| answer.map(|appended| appended.sequence)).collect()
+        let mut answers = Vec::with_capacity(messages.len());
+        let mut messages = messages.into_iter();
+        while messages.len() > 0 {
+            let appends = messages.by_ref().take(SINGLES_MAX);
+            let appends = appends.map(|message| self.broker.append(self.stream, message));
+            answers.extend(join_all(appends).await.into_iter().map(|answer| Ok(answer?.sequence)));
+        }
+        answers
     }
 
     async fn append_in_batches(&self, messages: Vec<NewMessage>) -> Vec<Result<u64, AppendError>> {
@@ -142,30 +198,44 @@ fn size_class(count: usize) -> usize {
 mod tests {
     use super::*;
 
+    const CLASS: usize = 10;
+
     #[test]
-    fn the_cheaper_way_is_used_and_the_other_probed_now_and_then() {
-        let mut costs = Costs::default();
-        assert_eq!(costs.choose(), Way::Single);
-        costs.note(Way::Single, Duration::from_micros(300));
-        assert_eq!(costs.choose(), Way::Atomic);
-        costs.note(Way::Atomic, Duration::from_micros(30));
-        let ways: Vec<_> = (0..PROBE_EVERY * 4).map(|_| costs.choose()).collect();
-        let singles = ways.iter().filter(|way| **way == Way::Single).count();
-        assert_eq!(singles, 4);
+    fn the_cheaper_way_is_used_and_the_other_probed_now_and_then_with_a_few() {
+        let mut measurements = Measurements::default();
+        assert_eq!(measurements.choose(CLASS), Choice { way: Way::Atomic, messages: ATOMIC_BATCH_MAX });
+        measurements.note(CLASS, Way::Atomic, Duration::from_micros(30));
+        assert_eq!(measurements.choose(CLASS), Choice { way: Way::Single, messages: PROBE_FIRST });
+        measurements.note(CLASS, Way::Single, Duration::from_micros(300));
+        let choices: Vec<_> = (0..PROBE_EVERY * 4).map(|_| measurements.choose(CLASS)).collect();
+        let probe = Choice { way: Way::Single, messages: PROBE_HOPELESS };
+        let probes = choices.iter().filter(|choice| **choice == probe).count();
+        let known = choices.iter().filter(|choice| **choice == Choice::all(Way::Atomic)).count();
+        assert_eq!((probes, known), (4, choices.len() - 4));
+    }
+
+    #[test]
+    fn another_size_knows_single_appends_already_and_tries_batches() {
+        let mut measurements = Measurements::default();
+        measurements.note(CLASS, Way::Single, Duration::from_micros(300));
+        measurements.note(CLASS, Way::Atomic, Duration::from_micros(30));
+        assert_eq!(measurements.choose(3).way, Way::Atomic);
+        measurements.note(3, Way::Atomic, Duration::from_micros(400));
+        assert_eq!(measurements.choose(3), Choice::all(Way::Single));
     }
 
     #[test]
     fn a_way_that_became_cheaper_is_found() {
-        let mut costs = Costs::default();
-        costs.note(Way::Single, Duration::from_micros(10));
-        costs.note(Way::Atomic, Duration::from_micros(30));
+        let mut measurements = Measurements::default();
+        measurements.note(CLASS, Way::Single, Duration::from_micros(10));
+        measurements.note(CLASS, Way::Atomic, Duration::from_micros(30));
         let mut atomic = 0;
         for _ in 0..PROBE_EVERY * 8 {
-            let way = costs.choose();
+            let Choice { way, .. } = measurements.choose(CLASS);
             atomic += u32::from(way == Way::Atomic);
-            costs.note(way, Duration::from_micros(if way == Way::Single { 300 } else { 30 }));
+            measurements.note(CLASS, way, Duration::from_micros(if way == Way::Single { 300 } else { 30 }));
         }
-        assert!(atomic > PROBE_EVERY * 7, "{atomic}");
+        assert!(atomic > PROBE_EVERY * 6, "{atomic}");
     }
 
     #[test]

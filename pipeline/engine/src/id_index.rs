@@ -25,8 +25,9 @@ use crate::{
 const IDS: TableDefinition<&[u8; 16], (u64, u64, &[u8])> = TableDefinition::new("ids");
 /// `generation`, `through` and `record`, as text.
 const META: TableDefinition<&str, &str> = TableDefinition::new("meta");
-/// Entries in memory after which [`IdIndex::flush_due`] says so.
-const FLUSH_AT: usize = 16_384;
+/// Entries in memory after which [`IdIndex::flush_due`] says so. Hashes fall anywhere in the file, so a flush writes most of its
+/// pages anew: the more entries share one, the less each costs. About 10 MiB of memory.
+const FLUSH_AT: usize = 65_536;
 /// Ids forgotten in one transaction.
 const FORGET_AT_ONCE: usize = 4096;
 

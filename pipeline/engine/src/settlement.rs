@@ -59,6 +59,16 @@ struct Decided<'a> {
 struct Unsettled<'a> {
     group: Group<'a>,
     outcomes: Vec<(usize, Outcome)>,
+    /// Its state, when an append of ours has just shown it to be current: only the commands that did not fit into that
+    /// commit are left.
+    current: Option<Box<AggregateState>>,
+}
+
+impl<'a> Unsettled<'a> {
+    /// One that has to be read first.
+    fn unread(group: Group<'a>) -> Self {
+        Self { group, outcomes: Vec::new(), current: None }
+    }
 }
 
 /// An aggregate on which everything is settled, with its state unless that is of no further use.
@@ -143,7 +153,7 @@ impl<B: Broker> Settlement<B> {
                     new_count += usize::from(state.version == 0);
                     all.push((group, state));
                 }
-                None => slow.push(Unsettled { group, outcomes: Vec::new() }),
+                None => slow.push(Unsettled::unread(group)),
             }
         }
         let (mut settled, conflicts) = self.settle_quickly(all, &mut slow).await;
@@ -199,7 +209,7 @@ impl<B: Broker> Settlement<B> {
         for (group, state) in all {
             match self.decide(group, state, None) {
                 Ok(each) => decided.push(each),
-                Err((group, _)) => slow.push(Unsettled { group, outcomes: Vec::new() }),
+                Err((group, _)) => slow.push(Unsettled::unread(group)),
             }
         }
         let appends =
@@ -211,7 +221,7 @@ impl<B: Broker> Settlement<B> {
             let answer = each.append.is_some().then(|| answers.next()).flatten();
             let finished = match answer {
                 None if each.decision.needs_current && !each.state.current => {
-                    Err(Unsettled { group: each.group, outcomes: Vec::new() })
+                    Err(Unsettled::unread(each.group))
                 }
                 None => each.finish(None),
                 Some(Ok(sequence)) => {
@@ -221,7 +231,7 @@ impl<B: Broker> Settlement<B> {
                 Some(Err(error)) => {
                     conflicts += usize::from(matches!(error, AppendError::Conflict { .. }));
                     self.count(&error);
-                    Err(Unsettled { group: each.group, outcomes: Vec::new() })
+                    Err(Unsettled::unread(each.group))
                 }
             };
             match finished {
@@ -254,16 +264,20 @@ impl<B: Broker> Settlement<B> {
         }
     }
 
-    /// Reads the current state, decides, appends; again until every command of the group has its outcome.
+    /// Reads the state where it is not known to be current, decides, appends; again until every command of the group has its
+    /// outcome.
     async fn settle_slowly(
         &self,
         unsettled: Unsettled<'_>,
         mut snapshot: Option<AggregateState>,
     ) -> Result<Settled, SettleError> {
-        let Unsettled { mut group, mut outcomes } = unsettled;
+        let Unsettled { mut group, mut outcomes, mut current } = unsettled;
         let mut backoff = self.ids.backoff();
         loop {
-            let hydrated = hydrate(&self.store, &group.stream_id, group.aggregate, snapshot.take()).await;
+            let hydrated = match current.take() {
+                Some(state) => Ok(Hydrated { state: *state, history: None }),
+                None => hydrate(&self.store, &group.stream_id, group.aggregate, snapshot.take()).await,
+            };
             let Hydrated { state, history } = match hydrated {
                 Ok(hydrated) => hydrated,
                 Err(HydrationError::Broker(BrokerError::Unavailable { operation, detail })) => {
@@ -309,7 +323,7 @@ impl<B: Broker> Settlement<B> {
                 }
                 Err(rest) => {
                     outcomes.extend(rest.outcomes);
-                    group = rest.group;
+                    (group, current) = (rest.group, rest.current);
                 }
             }
         }
@@ -386,7 +400,8 @@ impl<'a> Decided<'a> {
         let outcomes = drafts.map(|(place, draft)| (place, draft.settle(last_sequence))).collect();
         if self.decision.taken < self.group.commands.len() {
             self.group.commands.drain(..self.decision.taken);
-            return Err(Unsettled { group: self.group, outcomes });
+            let current = self.state.current.then(|| Box::new(self.state));
+            return Err(Unsettled { group: self.group, outcomes, current });
         }
         Ok(Settled { stream_id: self.group.stream_id, state: Some(self.state), outcomes })
     }
@@ -402,3 +417,6 @@ impl Group<'_> {
         Settled { stream_id: self.stream_id, state: None, outcomes }
     }
 }
+
+#[cfg(test)]
+mod tests;

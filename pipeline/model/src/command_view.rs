@@ -11,6 +11,7 @@ use millstream_engine::{
     },
     projection::{OutcomeProjection, ProjectionError, Rows},
 };
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 const VIEW: &str = "command";
@@ -26,32 +27,45 @@ impl OutcomeProjection for CommandView {
 
     fn apply(&self, outcome: &CommandOutcome, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
         let id = outcome.id.as_deref().map_or_else(|| derived_id(outcome.position), str::to_owned);
-        let row = match &outcome.outcome {
-            Outcome::Duplicate { of, .. } => {
-                let first = rows.read::<Map<String, Value>>(VIEW, &id)?;
-                // OUTCOMES may have been purged up to here: what the duplicate says of the first is then all there is.
-                let mut row = first
-                    .unwrap_or_else(|| row_of(&id, *of, outcome.outcome.first().clone(), &outcome.subject()));
-                let repeats = row.get("repeats").and_then(Value::as_u64).unwrap_or(0);
-                row.insert("repeats".into(), json!(repeats + 1));
-                row.insert("last_repeat".into(), json!(outcome.position));
-                row
-            }
-            first => row_of(&id, outcome.position, first.clone(), &outcome.subject()),
+        let Outcome::Duplicate { of, .. } = &outcome.outcome else {
+            rows.write(VIEW, &id, &CommandRow::new(&id, outcome.position, outcome));
+            return Ok(());
         };
+        // OUTCOMES may have been purged up to here: what the duplicate says of the first is then all there is.
+        if rows.get(VIEW, &id)?.is_none() {
+            rows.write(VIEW, &id, &CommandRow::new(&id, *of, outcome));
+        }
+        let mut row = rows.read::<Map<String, Value>>(VIEW, &id)?.unwrap_or_default();
+        let repeats = row.get("repeats").and_then(Value::as_u64).unwrap_or(0);
+        row.insert("repeats".into(), json!(repeats + 1));
+        row.insert("last_repeat".into(), json!(outcome.position));
         rows.write(VIEW, &id, &row);
         Ok(())
     }
 }
 
-fn row_of(id: &str, command_position: u64, outcome: Outcome, subject: &str) -> Map<String, Value> {
-    let reply = OutcomeReply { command_id: id.into(), command_position, outcome, query_position: None };
-    let mut row = match reply.to_json() {
-        Value::Object(row) => row,
-        _ => Map::new(),
-    };
-    row.insert("subject".into(), json!(subject));
-    row
+/// The row of a command that was not sent again.
+#[derive(Serialize)]
+struct CommandRow {
+    #[serde(flatten)]
+    reply: OutcomeReply,
+    subject: String,
+}
+
+impl CommandRow {
+    /// That of the command at `position`, which had the id first.
+    fn new(id: &str, position: u64, outcome: &CommandOutcome) -> Self {
+        let first = outcome.outcome.first().clone();
+        Self {
+            reply: OutcomeReply {
+                command_id: id.into(),
+                command_position: position,
+                outcome: first,
+                query_position: None,
+            },
+            subject: outcome.subject(),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -18,7 +18,9 @@ use futures::future::join_all;
 use millstream_engine::{
     connection::process_name,
     exit_code::{ExitCode, Failure},
-    nats_server::{NatsServerConfig, NatsServerProgram, SearchPlaces, free_port, wait_for_jetstream},
+    nats_server::{
+        ClusterConfig, NatsServerConfig, NatsServerProgram, SearchPlaces, free_port, wait_for_jetstream,
+    },
     provision::{ProvisionOptions, StreamFinding, provision},
 };
 
@@ -36,6 +38,8 @@ pub(crate) const STAGES: [(&str, &str); 4] = [
     ("process-manager", "process_manager"),
 ];
 
+/// What a server that stands alone is called.
+const SERVER: &str = "nats-server";
 /// Longer than a stage's own limit (`shutdown.limit`), after which it ends by itself.
 const STAGE_STOP_WAIT: Duration = Duration::from_secs(25);
 /// A nats-server closes its files.
@@ -46,8 +50,10 @@ const SERVER_STOP_WAIT: Duration = Duration::from_secs(30);
 pub(crate) struct DeploymentOptions {
     /// Where everything is kept.
     pub(crate) folder: PathBuf,
-    /// Port of nats-server.
+    /// Port of nats-server; of the first one.
     pub(crate) nats_port: u16,
+    /// How many servers there are, which keep every stream each. More than one are a cluster.
+    pub(crate) servers: NonZeroUsize,
     /// When nats-server syncs to disk; its default when absent.
     pub(crate) sync_interval: Option<String>,
     /// How many processes of a stage, by its name, where it is not one.
@@ -85,7 +91,9 @@ pub(crate) struct Deployment {
     options: DeploymentOptions,
     session: Session,
     supervisor: Supervisor,
-    server: Option<Supervised>,
+    /// The URLs of all servers.
+    nats_urls: String,
+    servers: Vec<Supervised>,
     stages: Vec<Supervised>,
     /// Held as long as the deployment lives.
     _lock: File,
@@ -104,8 +112,17 @@ impl Deployment {
         }
         let lock = take_folder(&options.folder)?;
         let supervisor = Supervisor::new(&options.folder, session.talk.clone())?;
-        let session = session.for_server(&NatsServerConfig::new(options.nats_port, "").url());
-        Ok(Self { options, session, supervisor, server: None, stages: Vec::new(), _lock: lock })
+        let nats_urls = NatsServerConfig::new(options.nats_port, "").url();
+        let session = session.for_server(&nats_urls);
+        Ok(Self {
+            options,
+            session,
+            supervisor,
+            nats_urls,
+            servers: Vec::new(),
+            stages: Vec::new(),
+            _lock: lock,
+        })
     }
 
     /// Starts everything in order and returns when all is ready.
@@ -113,10 +130,10 @@ impl Deployment {
     /// # Errors
     /// What could not be started; call [`Deployment::stop`] then too.
     pub(crate) async fn start(&mut self) -> Result<(), CommandFailure> {
-        self.start_server().await?;
+        self.start_servers().await?;
         let connected = self.session.connect().await?;
         wait_for_jetstream(&connected.jetstream).await?;
-        let findings = provision(&connected.jetstream, &ProvisionOptions::default()).await?;
+        let findings = provision(&connected.jetstream, &self.provision_options()).await?;
         if let Some(bad) = findings.iter().find(|finding| !StreamFinding::is_usable(finding)) {
             let lines = crate::commands::setup::lines(bad).join("\n");
             return Err(CommandFailure::new(ExitCode::Configuration, lines));
@@ -136,9 +153,12 @@ impl Deployment {
     pub(crate) async fn stop(&mut self) {
         self.stop_stages().await;
         let talk = self.session.talk.clone();
-        if let Some(server) = self.server.take() {
-            server.stop(&talk).await;
-        }
+        join_all(self.servers.drain(..).map(|server| server.stop(&talk))).await;
+    }
+
+    /// How the streams are made.
+    pub(crate) fn provision_options(&self) -> ProvisionOptions {
+        ProvisionOptions { replicas: self.options.servers, ..ProvisionOptions::default() }
     }
 
     /// Stops the stages alone.
@@ -159,29 +179,65 @@ impl Deployment {
 
     /// How many processes there are, nats-server included.
     pub(crate) fn process_count(&self) -> usize {
-        self.stages.len() + usize::from(self.server.is_some())
+        self.stages.len() + self.servers.len()
     }
 
-    async fn start_server(&mut self) -> Result<(), CommandFailure> {
-        let port = self.options.nats_port;
-        // A foreign server on the port would greet as ours does.
-        std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port))
-            .map_err(|source| DeploymentError::PortTaken { port, source })?;
+    /// The names of the servers.
+    pub(crate) fn server_names(&self) -> Vec<String> {
+        match self.options.servers.get() {
+            1 => vec![SERVER.to_owned()],
+            count => (1..=count).map(|number| format!("{SERVER}-{number}")).collect(),
+        }
+    }
+
+    /// Starts all servers, then waits for each: those of a cluster wait for one another.
+    async fn start_servers(&mut self) -> Result<(), CommandFailure> {
+        let configs = self.server_configs()?;
+        self.nats_urls = configs.iter().map(NatsServerConfig::url).collect::<Vec<_>>().join(",");
+        self.session = self.session.for_server(&self.nats_urls);
         let program = NatsServerProgram::find(&search_places(&self.session))?;
-        let store = self.options.folder.join("data").join("nats-server");
-        let mut config = NatsServerConfig::new(port, store);
-        config.sync_interval.clone_from(&self.options.sync_interval);
-        let file = self.write_config("nats-server.conf", &config.render())?;
-        let spec = ProcessSpec {
-            name: "nats-server".to_owned(),
-            program: program.path,
-            arguments: vec!["--config".into(), file.into()],
-            variables_removed: Vec::new(),
-            ready: ReadyCheck::NatsServer(port),
-            stop_wait: SERVER_STOP_WAIT,
-        };
-        let server = self.server.insert(self.supervisor.start(spec)?);
-        Ok(server.ready().await?)
+        for (name, config) in self.server_names().into_iter().zip(configs) {
+            let port = config.port;
+            // A foreign server on the port would greet as ours does.
+            std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+                .map_err(|source| DeploymentError::PortTaken { port, source })?;
+            let file = self.write_config(&format!("{name}.conf"), &config.render())?;
+            let spec = ProcessSpec {
+                name,
+                program: program.path.clone(),
+                arguments: vec!["--config".into(), file.into()],
+                variables_removed: Vec::new(),
+                ready: ReadyCheck::NatsServer(port),
+                stop_wait: SERVER_STOP_WAIT,
+            };
+            self.servers.push(self.supervisor.start(spec)?);
+        }
+        for server in &self.servers {
+            server.ready().await?;
+        }
+        Ok(())
+    }
+
+    fn server_configs(&self) -> Result<Vec<NatsServerConfig>, CommandFailure> {
+        let names = self.server_names();
+        let mut routes = Vec::new();
+        if names.len() > 1 {
+            for _ in &names {
+                routes.push(free_port()?);
+            }
+        }
+        let mut configs = Vec::new();
+        for (index, name) in names.into_iter().enumerate() {
+            let port = if index == 0 { self.options.nats_port } else { free_port()? };
+            let mut config = NatsServerConfig::new(port, self.options.folder.join("data").join(&name));
+            config.sync_interval.clone_from(&self.options.sync_interval);
+            if let Some(route) = routes.get(index) {
+                config.cluster = Some(ClusterConfig { port: *route, routes: routes.clone() });
+                config.name = name;
+            }
+            configs.push(config);
+        }
+        Ok(configs)
     }
 
     fn start_stage(&mut self, stage: &str, section: &str) -> Result<(), CommandFailure> {
@@ -199,7 +255,7 @@ impl Deployment {
         let data = self.options.folder.join("data").join(&name);
         fs::create_dir_all(&data).map_err(|source| DeploymentError::File { path: data.clone(), source })?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
-        let url = NatsServerConfig::new(self.options.nats_port, "").url();
+        let url = self.nats_urls.clone();
         let config = BTreeMap::from([
             ("process", BTreeMap::from([("instance", instance.to_owned())])),
             ("nats", BTreeMap::from([("url", url), ("connect_timeout", "0s".to_owned())])),

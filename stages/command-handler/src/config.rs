@@ -8,9 +8,9 @@ use millstream_engine::{
     group_append::AppendStrategy,
 };
 
-/// Large enough that the cost of a record and of waiting for the slowest append is shared by many, small enough that a
-/// round's outcomes fit into one record.
-const ROUND_MAX_DEFAULT: NonZeroUsize = NonZeroUsize::new(2000).expect("not zero");
+/// A round is what waits, so this matters under load alone: the more commands of an aggregate come together, the fewer commits
+/// they take. Small enough that a round is settled well within a second.
+const ROUND_MAX_DEFAULT: NonZeroUsize = NonZeroUsize::new(16_384).expect("not zero");
 /// Most aggregates take less than a KiB.
 const STATES_MAX_DEFAULT: NonZeroUsize = NonZeroUsize::new(100_000).expect("not zero");
 /// Small beside the memory of a node; a state that falls out costs a read of the file of snapshots.

@@ -184,7 +184,8 @@ impl<B: Broker> Recorder<B> {
                 .map(|sequence| Position::new(EVENTS, generation, sequence).to_string()),
             outcome: outcome.outcome.clone(),
         };
-        let sent = self.broker.send(reply, Headers::new(), body.to_json().to_string().into()).await;
+        let body = serde_json::to_vec(&body).expect("a reply holds only numbers and text");
+        let sent = self.broker.send(reply, Headers::new(), body.into()).await;
         if let Err(error) = sent {
             tracing::debug!(reply, %error, "the answer could not be sent");
         }

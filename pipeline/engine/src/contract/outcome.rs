@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
+use serde_json::{Map, Value};
 
 use super::{stored_message::StoredMessage, subject::COMMAND_PREFIX};
 
@@ -181,14 +181,7 @@ pub struct OutcomeReply {
 impl OutcomeReply {
     /// The JSON form.
     pub fn to_json(&self) -> Value {
-        let mut fields = Map::new();
-        fields.insert("command_id".into(), json!(self.command_id));
-        fields.insert("command_position".into(), json!(self.command_position));
-        self.outcome.put_json(&mut fields);
-        if let Some(position) = &self.query_position {
-            fields.insert("query_position".into(), json!(position));
-        }
-        Value::Object(fields)
+        serde_json::to_value(self).expect("a reply holds only numbers and text")
     }
 
     /// Reads the JSON form.
@@ -202,26 +195,56 @@ impl OutcomeReply {
     }
 }
 
+/// The flat form.
+impl Serialize for OutcomeReply {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut fields = serializer.serialize_map(None)?;
+        fields.serialize_entry("command_id", &*self.command_id)?;
+        fields.serialize_entry("command_position", &self.command_position)?;
+        self.outcome.put_fields(&mut fields)?;
+        if let Some(position) = &self.query_position {
+            fields.serialize_entry("query_position", position)?;
+        }
+        fields.end()
+    }
+}
+
+/// The flat form of an outcome on its own.
+struct FlatOutcome<'a>(&'a Outcome);
+
+impl Serialize for FlatOutcome<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut fields = serializer.serialize_map(None)?;
+        self.0.put_fields(&mut fields)?;
+        fields.end()
+    }
+}
+
 impl Outcome {
-    /// Adds the flat JSON form to `fields`.
-    pub fn put_json(&self, fields: &mut Map<String, Value>) {
-        fields.insert("outcome".into(), json!(self.kind()));
+    fn put_fields<M: SerializeMap>(&self, fields: &mut M) -> Result<(), M::Error> {
+        fields.serialize_entry("outcome", self.kind())?;
         match self {
             Self::Accepted { position, version, events } => {
-                fields.insert("position".into(), json!(position));
-                fields.insert("version".into(), json!(version));
-                fields.insert("events".into(), json!(events));
+                fields.serialize_entry("position", position)?;
+                fields.serialize_entry("version", version)?;
+                fields.serialize_entry("events", events)
             }
             Self::Rejected { code, message } | Self::DeadLettered { code, message } => {
-                fields.insert("code".into(), json!(code));
-                fields.insert("message".into(), json!(message));
+                fields.serialize_entry("code", &**code)?;
+                fields.serialize_entry("message", &**message)
             }
             Self::Duplicate { of, first } => {
-                let mut inner = Map::new();
-                first.put_json(&mut inner);
-                fields.insert("of".into(), json!(of));
-                fields.insert("first".into(), Value::Object(inner));
+                fields.serialize_entry("of", of)?;
+                fields.serialize_entry("first", &FlatOutcome(first))
             }
+        }
+    }
+
+    /// Adds the flat JSON form to `fields`.
+    pub fn put_json(&self, fields: &mut Map<String, Value>) {
+        let own = serde_json::to_value(FlatOutcome(self)).expect("an outcome holds only numbers and text");
+        if let Value::Object(own) = own {
+            fields.extend(own);
         }
     }
 

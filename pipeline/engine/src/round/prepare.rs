@@ -85,22 +85,23 @@ fn work(message: StoredMessage, registry: &AggregateRegistry) -> Work {
 /// Cuts a round where an id comes again. Whether that is a repeat or a first use depends on what became of the command
 /// before it: one that was set aside leaves its id free. The cut makes it known before anything later is decided, so that
 /// where rounds begin and end decides nothing.
-pub fn cut_at_repeats(commands: Vec<PreparedCommand>) -> Vec<Vec<PreparedCommand>> {
-    let mut rounds = Vec::new();
-    let mut round: Vec<PreparedCommand> = Vec::with_capacity(commands.len());
-    let mut ids: HashSet<Arc<str>> = HashSet::new();
-    for command in commands {
-        if let Some(id) = &command.id
-            && !ids.insert(id.clone())
+pub fn cut_at_repeats(mut commands: Vec<PreparedCommand>) -> Vec<Vec<PreparedCommand>> {
+    let mut cuts = Vec::new();
+    let mut ids: HashSet<&str> = HashSet::with_capacity(commands.len());
+    for (place, command) in commands.iter().enumerate() {
+        if let Some(id) = command.id.as_deref()
+            && !ids.insert(id)
             && !planted(SeededBug::RepeatsWithinRound)
         {
-            rounds.push(std::mem::take(&mut round));
+            cuts.push(place);
             ids.clear();
-            ids.insert(id.clone());
+            ids.insert(id);
         }
-        round.push(command);
     }
-    rounds.push(round);
+    // From the back: what has no repeat, as nearly every round, is not moved at all.
+    let mut rounds: Vec<_> = cuts.into_iter().rev().map(|place| commands.split_off(place)).collect();
+    rounds.push(commands);
+    rounds.reverse();
     rounds
 }
 

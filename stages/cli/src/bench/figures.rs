@@ -1,6 +1,6 @@
 //! What a benchmark found, for people and for programs.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, num::NonZeroUsize, time::Duration};
 
 use serde::Serialize;
 
@@ -45,6 +45,8 @@ pub(crate) struct Figures {
     pub(crate) aggregates: usize,
     /// When the server syncs.
     pub(crate) sync: String,
+    /// How many servers keep the streams.
+    pub(crate) replicas: NonZeroUsize,
     /// What ran beside the server.
     pub(crate) stages: Vec<&'static str>,
     pub(crate) bare_loop: Rate,
@@ -65,12 +67,13 @@ impl Figures {
         let memory = self.memory_peak_bytes.iter();
         let memory: Vec<_> = memory.map(|(name, bytes)| format!("{name} {} MiB", bytes >> 20)).collect();
         format!(
-            "{} commands over {} aggregates, sync {}, {}\nbare loop  {:>9.0} commands/s\npipeline   {:>9.0} commands/s\n\
+            "{} commands over {} aggregates, sync {}, {} server(s), {}\nbare loop  {:>9.0} commands/s\npipeline   {:>9.0} commands/s\n\
              ratio      {:>9.2}\nlatency from publish to queryable at {}/s: p50 {p50} ms, p99 {p99} ms, p99.9 {p999} ms, \
              max {max} ms\nmost memory: {}",
             self.commands,
             self.aggregates,
             self.sync,
+            self.replicas,
             self.stages.join(" and "),
             self.bare_loop.commands_per_second,
             self.pipeline.commands_per_second,

@@ -2,14 +2,13 @@
 
 mod rebuild;
 
-use std::{collections::BTreeMap, future::Future, thread};
+use std::{collections::BTreeMap, future::Future, num::NonZeroUsize, thread};
 
 use clap::ValueEnum;
 use millstream_engine::{
     exit_code::{ExitCode, one_line},
     nats_broker::NatsBroker,
     nats_server::free_port,
-    provision::ProvisionOptions,
 };
 
 use crate::{
@@ -64,6 +63,9 @@ pub(crate) struct PipelineArguments {
     /// When the server syncs
     #[arg(long, value_enum, default_value_t = Sync::Default)]
     sync: Sync,
+    /// Servers that keep every stream, each a process of its own
+    #[arg(long, default_value_t = NonZeroUsize::MIN, value_parser = replicas, value_name = "1|3|5")]
+    replicas: NonZeroUsize,
     /// Commands a second while latency is measured
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..), value_name = "R")]
     rate: u32,
@@ -76,6 +78,12 @@ pub(crate) struct PipelineArguments {
     /// As JSON
     #[arg(long)]
     json: bool,
+}
+
+/// What JetStream allows.
+fn replicas(text: &str) -> Result<NonZeroUsize, String> {
+    let count = text.parse().ok().filter(|count: &NonZeroUsize| [1, 3, 5].contains(&count.get()));
+    count.ok_or_else(|| "a stream has 1, 3 or 5 replicas".to_owned())
 }
 
 /// Runs it.
@@ -91,6 +99,7 @@ async fn pipeline(arguments: PipelineArguments, session: &Session) -> Result<Exi
     let options = DeploymentOptions {
         folder: folder.path().to_owned(),
         nats_port: free_port()?,
+        servers: arguments.replicas,
         sync_interval: (arguments.sync == Sync::Always).then(|| "always".to_owned()),
         replicas: BTreeMap::new(),
         stages: (!arguments.all_stages).then_some(&STAGES_OF_THE_PATH[..]),
@@ -122,12 +131,17 @@ async fn measure(
         aggregates: arguments.aggregates as usize,
         // Fewer than a client queues (2048): an append that waits for a place there could be overtaken, and refute the
         // sequences that the bare loop predicts.
-        singles: if arguments.sync == Sync::Always { 128 } else { 1000 },
+        singles: if arguments.sync == Sync::Always && arguments.replicas == NonZeroUsize::MIN {
+            128
+        } else {
+            1000
+        },
     };
     let steady = Load { commands: arguments.latency_commands as usize, ..load };
     let (rate, talk) = (arguments.rate, deployment.session().talk.clone());
     let session = deployment.session().clone();
     let folder = folder.to_owned();
+    let provision = deployment.provision_options();
     let stages = if arguments.all_stages {
         STAGES.map(|(stage, _)| stage).to_vec()
     } else {
@@ -137,8 +151,7 @@ async fn measure(
         let connect = async || session.connect().await.map(|connected| connected.broker);
         talk.say("bare loop");
         let brokers: [NatsBroker; 3] = [connect().await?, connect().await?, connect().await?];
-        let bare =
-            bare_loop::run(&brokers, load, &ProvisionOptions::default(), &folder).await.map_err(failed)?;
+        let bare = bare_loop::run(&brokers, load, &provision, &folder).await.map_err(failed)?;
         talk.say("pipeline");
         let broker = connect().await?;
         let real = pipeline::run(&broker, load, "bench").await.map_err(failed)?;
@@ -152,8 +165,8 @@ async fn measure(
         Ok((bare, real, Latency::new(&latencies)))
     })
     .await;
-    let processes = stages.iter().copied().chain(["nats-server"]);
-    let processes: Vec<_> = processes.filter_map(|name| deployment.process(name)).collect();
+    let processes = stages.iter().map(|stage| (*stage).to_owned()).chain(deployment.server_names());
+    let processes: Vec<_> = processes.filter_map(|name| deployment.process(&name)).collect();
     let (bare_loop, pipeline, latency_ms) = measured?;
     Ok(Figures {
         commands: load.commands,
@@ -162,6 +175,7 @@ async fn measure(
             Sync::Default => "default".to_owned(),
             Sync::Always => "always".to_owned(),
         },
+        replicas: arguments.replicas,
         stages,
         bare_loop,
         pipeline,

@@ -1,6 +1,6 @@
 //! `millstream demo`: a made-up day through the whole pipeline, and proof that its figures are right.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, num::NonZeroUsize, time::Duration};
 
 use millstream_engine::{
     broker::Broker as _,
@@ -68,6 +68,7 @@ pub(crate) async fn run(arguments: DemoArguments, session: &Session) -> Result<E
     let options = DeploymentOptions {
         folder: folder.path().to_owned(),
         nats_port: free_port()?,
+        servers: NonZeroUsize::MIN,
         sync_interval: None,
         replicas: BTreeMap::new(),
         stages: None,

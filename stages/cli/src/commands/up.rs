@@ -57,6 +57,7 @@ pub(crate) async fn run(arguments: UpArguments, session: &Session) -> Result<Exi
     let options = DeploymentOptions {
         folder: folder.clone(),
         nats_port: arguments.nats_port,
+        servers: NonZeroUsize::MIN,
         sync_interval: arguments.sync,
         replicas: arguments.replicas.into_iter().map(|each| (each.stage, each.count)).collect(),
         stages: None,

@@ -89,6 +89,7 @@ pub(super) async fn run(arguments: RebuildArguments, session: &Session) -> Resul
     let options = DeploymentOptions {
         folder: folder.path().to_owned(),
         nats_port: free_port()?,
+        servers: std::num::NonZeroUsize::MIN,
         sync_interval: None,
         replicas: std::collections::BTreeMap::new(),
         stages: Some(&STAGES),

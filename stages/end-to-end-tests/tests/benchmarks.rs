@@ -23,6 +23,23 @@ async fn pipeline_benchmark_prints_both_rates_their_ratio_and_latencies() {
 }
 
 #[tokio::test]
+async fn rebuild_benchmark_prints_the_rates_of_each_round_and_their_ratios() {
+    let mut bench = command(binary("millstream"));
+    bench.args(["bench", "rebuild", "--sales", "200", "--rounds", "2", "--json"]);
+    let ended = run(bench, b"").await.expect_success("a small benchmark");
+    let figures: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(figures["events"], 600, "a sale and two movements of stock each: {figures}");
+    let rounds = figures["rounds"].as_array().unwrap();
+    assert_eq!(rounds.len(), 2, "{figures}");
+    for round in rounds {
+        for rate in ["bare_loop", "views", "reports"] {
+            assert!(round[rate].as_f64().unwrap() > 0.0, "{figures}");
+        }
+    }
+    assert!(figures["views_ratio"].as_f64().unwrap() > 0.0, "{figures}");
+}
+
+#[tokio::test]
 async fn benchmark_without_commands_is_refused() {
     let mut bench = command(binary("millstream"));
     bench.args(["bench", "pipeline", "--commands", "0"]);

@@ -22,6 +22,14 @@ use super::pipeline::{PipelineError, reader};
 
 const ROWS: TableDefinition<&str, &[u8]> = TableDefinition::new("rows");
 
+/// What a rebuild took.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rebuilt {
+    pub(crate) elapsed: Duration,
+    /// Rows written or removed; one that changes often within a transaction counts once.
+    pub(crate) rows: u64,
+}
+
 /// Why a rebuild has no figure.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RebuildError {
@@ -77,11 +85,13 @@ pub(crate) async fn rebuild(
     file: &Path,
     projections: Vec<Box<dyn Projection>>,
     through: u64,
-) -> Result<Duration, RebuildError> {
+) -> Result<Rebuilt, RebuildError> {
     let begun = Instant::now();
     let store = ReadStore::open(file, CACHE_SIZE_DEFAULT)?;
     let set = ProjectionSet::new(projections, Vec::new(), &[])?;
-    let runner = ProjectionRunner::new(broker.clone(), store, set, RunnerConfig::new("bench"));
+    let config = RunnerConfig::new("bench");
+    let rows = config.metrics.store(&file.file_stem().unwrap_or_default().to_string_lossy()).rows;
+    let runner = ProjectionRunner::new(broker.clone(), store, set, config);
     let (statuses, views) = (runner.statuses(), runner.views());
     let stop = CancellationToken::new();
     let running = runner.run(stop.clone());
@@ -100,7 +110,7 @@ pub(crate) async fn rebuild(
     ran?;
     let elapsed = begun.elapsed();
     match views.troubles() {
-        troubles if troubles.is_empty() => Ok(elapsed),
+        troubles if troubles.is_empty() => Ok(Rebuilt { elapsed, rows: rows.get() }),
         troubles => Err(RebuildError::Troubles(troubles.join("; "))),
     }
 }

@@ -4,7 +4,7 @@
 //! undisturbed, once with `kill -9` of each process again and again.
 //!
 //! Small enough for every run; `MILLSTREAM_WEEK_SCALE=100` makes it the size of a company: 50 stores, 5,000 skus, 40
-//! suppliers, 100,000 sales, 5,000 orders, 20,000 comments.
+//! suppliers, 100,000 sales, 5,000 orders, 20,000 comments (docs/benchmarks.md).
 
 mod checks;
 mod plan;

@@ -41,6 +41,9 @@ struct Round {
     bare_loop: f64,
     views: f64,
     reports: f64,
+    /// Rows written, where the bare loop writes one a commit.
+    views_rows: u64,
+    reports_rows: u64,
 }
 
 /// What was found.
@@ -75,10 +78,14 @@ impl Figures {
             "{} events in {} commits, events/s\nround  bare loop      views    reports",
             self.events, self.commits
         );
-        for (number, Round { bare_loop, views, reports }) in (1..).zip(&self.rounds) {
+        for (number, Round { bare_loop, views, reports, .. }) in (1..).zip(&self.rounds) {
             text.push_str(&format!("\n{number:>5}  {bare_loop:>9.0}  {views:>9.0}  {reports:>9.0}"));
         }
         text.push_str(&format!("\nratio             {:>9.2}  {:>9.2}", self.views_ratio, self.reports_ratio));
+        if let Some(Round { views_rows, reports_rows, .. }) = self.rounds.last() {
+            let commits = self.commits;
+            text.push_str(&format!("\nrows   {commits:>9}  {views_rows:>9}  {reports_rows:>9}"));
+        }
         text
     }
 }
@@ -142,11 +149,15 @@ async fn round(broker: &NatsBroker, folder: &Path, recorded: Recorded) -> Result
     let Recorded { commits, events } = recorded;
     let rate = |elapsed: std::time::Duration| (events as f64 / elapsed.as_secs_f64()).round();
     let bare_loop = rate(bare(broker, &folder.join("bare.redb"), commits).await?);
-    let views =
-        rate(rebuild(broker, &folder.join("views.redb"), millstream_model::projections(), commits).await?);
-    let reports =
-        rate(rebuild(broker, &folder.join("reports.redb"), millstream_model::reports(), commits).await?);
-    Ok(Round { bare_loop, views, reports })
+    let views = rebuild(broker, &folder.join("views.redb"), millstream_model::projections(), commits).await?;
+    let reports = rebuild(broker, &folder.join("reports.redb"), millstream_model::reports(), commits).await?;
+    Ok(Round {
+        bare_loop,
+        views: rate(views.elapsed),
+        reports: rate(reports.elapsed),
+        views_rows: views.rows,
+        reports_rows: reports.rows,
+    })
 }
 
 #[cfg(test)]
@@ -155,7 +166,7 @@ mod tests {
 
     #[test]
     fn the_median_of_the_rounds_counts() {
-        let round = |views| Round { bare_loop: 100.0, views, reports: 50.0 };
+        let round = |views| Round { bare_loop: 100.0, views, reports: 50.0, views_rows: 4, reports_rows: 2 };
         let figures =
             Figures::new(Recorded { commits: 1, events: 1 }, [90.0, 10.0, 70.0].map(round).to_vec());
         assert_eq!((figures.views_ratio, figures.reports_ratio), (0.7, 0.5));

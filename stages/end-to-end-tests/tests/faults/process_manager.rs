@@ -108,10 +108,10 @@ async fn effects_happen_once_on_a_bad_network() {
     let seed = seed("process manager on a bad network");
     let server = TestServer::start_provisioned().await;
     let faults = [
-        (Kind::Append(COMMANDS), 40),
-        (Kind::Acknowledgement(COMMANDS), 45),
+        (Kind::Append(COMMANDS), 70),
+        (Kind::Acknowledgement(COMMANDS), 15),
         (Kind::Append(TIMERS), 25),
-        (Kind::Acknowledgement(TIMERS), 22),
+        (Kind::Acknowledgement(TIMERS), 15),
         (Kind::Delivery(EVENTS), 150),
         (Kind::Question, 100),
         (Kind::Answer, 120),

@@ -1,5 +1,6 @@
 //! What tests of models, stages and the engine itself need. Behind the feature `testing`; never part of a release.
 
+mod batchings;
 pub mod broker_scenarios;
 pub mod crash_storage;
 mod declared;

@@ -5,15 +5,18 @@ pub mod comment_view;
 
 use millstream_engine::{decider::AggregateRegistry, projection::Projection};
 
+use crate::Context;
+
 /// The context, as in subjects.
 pub const CONTEXT: &str = "comments";
 
-/// Adds the context's aggregates.
-pub fn aggregates(registry: AggregateRegistry) -> AggregateRegistry {
+/// What the context has.
+pub const PARTS: Context = Context { aggregates, projections, ..Context::EMPTY };
+
+fn aggregates(registry: AggregateRegistry) -> AggregateRegistry {
     registry.with::<comment::Comment>()
 }
 
-/// The context's projections.
-pub fn projections() -> Vec<Box<dyn Projection>> {
+fn projections() -> Vec<Box<dyn Projection>> {
     vec![Box::new(comment_view::CommentView)]
 }

@@ -6,20 +6,23 @@ pub mod order_view;
 
 use millstream_engine::{decider::AggregateRegistry, process::Process, projection::Projection};
 
+use crate::{Context, ProcessSettings};
+
 /// The context, as in subjects.
 pub const CONTEXT: &str = "orders";
 
-/// Adds the context's aggregates.
-pub fn aggregates(registry: AggregateRegistry) -> AggregateRegistry {
+/// What the context has.
+pub const PARTS: Context = Context { aggregates, projections, processes, ..Context::EMPTY };
+
+fn aggregates(registry: AggregateRegistry) -> AggregateRegistry {
     registry.with::<order::Order>()
 }
 
-/// The context's projections.
-pub fn projections() -> Vec<Box<dyn Projection>> {
+fn projections() -> Vec<Box<dyn Projection>> {
     vec![Box::new(order_view::OrderView)]
 }
 
-/// The context's processes; orders have as long as `deadlines` say.
-pub fn processes(deadlines: fulfilment::Deadlines) -> Vec<Box<dyn Process>> {
-    vec![Box::new(fulfilment::Fulfilment::new(deadlines))]
+/// Orders have as long as the deployment says.
+fn processes(settings: &ProcessSettings) -> Vec<Box<dyn Process>> {
+    vec![Box::new(fulfilment::Fulfilment::new(settings.deadlines))]
 }

@@ -23,11 +23,16 @@ use millstream_engine::{
     report::{Column, Ledger},
 };
 
+use crate::{Context, ProcessSettings};
+
 /// The context, as in subjects.
 pub const CONTEXT: &str = "retail";
 
-/// Adds the context's aggregates.
-pub fn aggregates(registry: AggregateRegistry) -> AggregateRegistry {
+/// What the context has.
+pub const PARTS: Context =
+    Context { aggregates, projections, reports, report_columns: REPORT_COLUMNS, processes };
+
+fn aggregates(registry: AggregateRegistry) -> AggregateRegistry {
     registry
         .with::<product::Product>()
         .with::<delivery::Delivery>()
@@ -36,8 +41,7 @@ pub fn aggregates(registry: AggregateRegistry) -> AggregateRegistry {
         .with::<stock::Stock>()
 }
 
-/// The context's projections.
-pub fn projections() -> Vec<Box<dyn Projection>> {
+fn projections() -> Vec<Box<dyn Projection>> {
     vec![
         Box::new(product_view::ProductView),
         Box::new(delivery_view::DeliveryView),
@@ -47,13 +51,15 @@ pub fn projections() -> Vec<Box<dyn Projection>> {
     ]
 }
 
-/// The context's processes; days are closed at `hours`.
-pub fn processes(hours: closing::ClosingHours) -> Vec<Box<dyn Process>> {
-    vec![Box::new(stock_keeping::StockKeeping), Box::new(closing::Closing::new(hours))]
+/// Days are closed at the hours that the deployment says.
+fn processes(settings: &ProcessSettings) -> Vec<Box<dyn Process>> {
+    vec![
+        Box::new(stock_keeping::StockKeeping),
+        Box::new(closing::Closing::new(settings.closing_hours.clone())),
+    ]
 }
 
-/// The context's reports.
-pub fn reports() -> Vec<Box<dyn Projection>> {
+fn reports() -> Vec<Box<dyn Projection>> {
     vec![
         Box::new(Ledger(store_daily::StoreDaily)),
         Box::new(Ledger(supplier_daily::SupplierDaily)),
@@ -61,8 +67,7 @@ pub fn reports() -> Vec<Box<dyn Projection>> {
     ]
 }
 
-/// The columns of each of the context's reports, as people see them.
-pub const REPORT_COLUMNS: &[(&str, &[Column])] = &[
+const REPORT_COLUMNS: &[(&str, &[Column])] = &[
     ("store-daily", store_daily::COLUMNS),
     ("supplier-daily", supplier_daily::COLUMNS),
     ("stock-valuation", stock_valuation::COLUMNS),

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use super::declared::assert_declared;
 use crate::{
     contract::command::BodyFormat,
-    decider::{CommandSet, Decider, DecisionContext, EventSet, Rejection},
+    decider::{ANY_COMMAND, CommandSet, Decider, DecisionContext, EventSet, Rejection},
 };
 
 /// An aggregate with a past.
@@ -171,5 +171,28 @@ where
     /// The events or the rejection, for assertions of a test's own.
     pub fn result(&self) -> &Result<Vec<D::Event>, Rejection> {
         &self.result
+    }
+}
+
+/// Demands that each of `cases` (an aggregate with a past, a command and its body, a code) is refused with its code, and
+/// that together they provoke every code that the aggregate declares, for each command that can get it.
+///
+/// # Panics
+/// When one is not, or a code is provoked by none.
+pub fn assert_every_rejection_is_provoked<'a, D: Decider>(
+    cases: impl IntoIterator<Item = (Given<D>, &'a str, &'a str, &'a str)>,
+) where
+    D::Event: Debug + PartialEq,
+{
+    let mut met = Vec::new();
+    for (given, command, body, code) in cases {
+        given.when_typed(command, body).then_rejected(code);
+        met.push((command, code));
+    }
+    for (command, code) in D::rejections() {
+        let commands: &[&str] = if command == ANY_COMMAND { D::Command::NAMES } else { &[command] };
+        for command in commands {
+            assert!(met.contains(&(command, code)), "nothing provokes {code} of {command}");
+        }
     }
 }

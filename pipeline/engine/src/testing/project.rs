@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::memory_rows::MemoryRows;
+use super::{batchings::assert_batchings_agree, memory_rows::MemoryRows};
 use crate::{
     contract::{
         commit::{Commit, CommittedCommand, RecordedEvent, StoredCommit, timestamp_to_nanoseconds},
@@ -147,9 +147,10 @@ pub fn rows_of(projection: &dyn Projection, history: &History) -> MemoryRows {
 }
 
 /// Folds the history again as after a crash at every possible place: what follows the checkpoint is applied, thrown
-/// away together with its rows, and applied once more by the same projection. Demands the same rows each time (so that a
-/// projection that remembers anything outside of its rows is found out), and that no table is written that the
-/// projection does not declare.
+/// away together with its rows, and applied once more by the same projection. Then through the real read store, in
+/// transactions of several sizes, with commits that come again. Demands the same rows each time (so that a projection
+/// that remembers anything outside of its rows is found out), and that no table is written that the projection does not
+/// declare.
 ///
 /// # Panics
 /// When the rows differ.
@@ -168,5 +169,6 @@ pub fn assert_repeatable(projection: &dyn Projection, history: &History) -> Memo
     for table in whole.tables() {
         assert!(projection.tables().contains(&table), "{} does not declare {table}", projection.name());
     }
+    assert_batchings_agree(projection, history.commits(), &whole);
     whole
 }

@@ -1,0 +1,66 @@
+//! The same history through the real read store, cut into transactions in several ways and read again where a reader is
+//! made anew: what an earlier batch already holds comes once more and is skipped by its checkpoint.
+
+use redb::backends::InMemoryBackend;
+
+use super::{memory_rows::MemoryRows, project::apply};
+use crate::{
+    contract::commit::StoredCommit,
+    projection::{Projection, Rows},
+    read_store::{Changes, Checkpoint, Durability, ProjectionId, ProjectionRows, ReadStore},
+};
+
+/// Commits a transaction holds: each alone, a few, and all of them.
+const BATCHES: [usize; 4] = [1, 2, 5, usize::MAX];
+/// Commits that come again with the batch after theirs.
+const REPEATED: usize = 2;
+/// Histories of tests are small.
+const CACHE_SIZE: usize = 1024 * 1024;
+
+/// Demands the rows of `whole` whatever the batches.
+///
+/// # Panics
+/// When they differ, the projection halts, or the store fails.
+pub(super) fn assert_batchings_agree(
+    projection: &dyn Projection,
+    commits: &[StoredCommit],
+    whole: &MemoryRows,
+) {
+    for batch in BATCHES {
+        let rows = folded(projection, commits, batch);
+        assert_eq!(rows.dump(), whole.dump(), "{} in batches of {batch}", projection.name());
+    }
+}
+
+fn folded(projection: &dyn Projection, commits: &[StoredCommit], size: usize) -> MemoryRows {
+    let store = ReadStore::with_backend(InMemoryBackend::new(), CACHE_SIZE).expect("memory takes a store");
+    let id = ProjectionId::of_context(projection.context(), projection.name());
+    let mut after: u64 = 0;
+    for batch in commits.chunks(size.min(commits.len()).max(1)) {
+        let through = batch.last().map_or(after, |commit| commit.broker_sequence);
+        let snapshot = store.snapshot().expect("memory can be read");
+        // What was read before the reader was made anew, and the batch.
+        let first = batch.first().map_or(0, |commit| commit.broker_sequence).saturating_sub(REPEATED as u64);
+        let read = commits.iter().filter(|commit| (first..=through).contains(&commit.broker_sequence));
+        let unseen: Vec<StoredCommit> =
+            read.filter(|commit| commit.broker_sequence > after).cloned().collect();
+        let mut rows = ProjectionRows::new(&snapshot, &id, projection.tables().iter().copied());
+        apply(projection, &unseen, &mut rows);
+        assert_eq!(rows.undeclared_table(), None, "{} writes a table undeclared", projection.name());
+        let start = Checkpoint::start("of-a-test", projection.version(), 0);
+        let checkpoint = Checkpoint { sequence: through, message_id: through.to_string(), ..start };
+        let changes = Changes { projection: id.clone(), rows, checkpoint: Some(checkpoint) };
+        store.commit(vec![changes], Durability::Volatile).expect("memory can be written");
+        let snapshot = store.snapshot().expect("memory can be read");
+        after = snapshot.checkpoint(&id).expect("memory can be read").map_or(0, |found| found.sequence);
+    }
+    let snapshot = store.snapshot().expect("memory can be read");
+    let stored = ProjectionRows::new(&snapshot, &id, projection.tables().iter().copied());
+    let mut rows = MemoryRows::new();
+    for table in projection.tables() {
+        for (key, value) in stored.scan(table, "").expect("memory can be read") {
+            rows.put(table, &key, value);
+        }
+    }
+    rows
+}

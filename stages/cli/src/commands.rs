@@ -9,6 +9,7 @@ pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod history;
 pub(crate) mod import;
+pub(crate) mod new;
 pub(crate) mod query;
 pub(crate) mod ready;
 pub(crate) mod report;

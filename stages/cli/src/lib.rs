@@ -68,6 +68,7 @@ enum Command {
     Verify(commands::verify::VerifyArguments),
     Decode(commands::decode::DecodeArguments),
     Schema(commands::schema::SchemaArguments),
+    New(commands::new::NewArguments),
     Bench(commands::bench::BenchArguments),
     #[command(name = tether::TETHERED, hide = true)]
     Tethered(tether::TetherArguments),
@@ -118,6 +119,7 @@ fn dispatch(command: Command, session: &Session) -> Result<u8, CommandFailure> {
         }
         Command::Verify(arguments) => runtime.block_on(commands::verify::run(arguments, session)),
         Command::Decode(arguments) => commands::decode::run(&arguments),
+        Command::New(arguments) => commands::new::run(&arguments),
         Command::Schema(arguments) => commands::schema::run(&arguments),
         Command::Bench(arguments) => runtime.block_on(commands::bench::run(arguments, session)),
         Command::Tethered(arguments) => {

@@ -52,12 +52,19 @@ fn build() -> PathBuf {
         Some(name) => name,
         None => panic!("the folder of {} has no name", own.display()),
     };
+    let mut cargo = cargo(&["build", "--workspace", "--bins", "--quiet", "--profile", profile]);
+    let output = cargo.current_dir(repository()).output().expect("cargo, which built this test, runs");
+    assert!(output.status.success(), "the build fails:\n{}", String::from_utf8_lossy(&output.stderr));
+    folder
+}
+
+/// `cargo <arguments>` that builds into the folder in which this test was built; not started yet.
+///
+/// # Panics
+/// When the test does not run from a folder that cargo made.
+pub fn cargo(arguments: &[&str]) -> Command {
     let mut cargo = Command::new(env!("CARGO"));
-    cargo
-        .args(["build", "--workspace", "--bins", "--quiet", "--profile", profile])
-        .arg("--target-dir")
-        .arg(target_folder())
-        .current_dir(repository());
+    cargo.args(arguments).env("CARGO_TARGET_DIR", target_folder());
     // What cargo says to this test about its own package. Build scripts of dependencies look at it, and would take the
     // change from the build before for a reason to compile again all that needs TLS.
     for (name, _) in std::env::vars_os() {
@@ -66,7 +73,5 @@ fn build() -> PathBuf {
             cargo.env_remove(&*name);
         }
     }
-    let output = cargo.output().expect("cargo, which built this test, runs");
-    assert!(output.status.success(), "the build fails:\n{}", String::from_utf8_lossy(&output.stderr));
-    folder
+    cargo
 }

@@ -56,6 +56,7 @@ pub struct System {
     said: watch::Receiver<String>,
     folder: PathBuf,
     port: u16,
+    program: PathBuf,
 }
 
 impl System {
@@ -86,15 +87,29 @@ impl System {
         arguments: &[&str],
         variables: &[(&str, &str)],
     ) -> Self {
+        Self::start_program(binary("millstream"), folder, port, arguments, variables).await
+    }
+
+    /// As [`Self::start_with_settings`], with another `millstream` and the stages that stand beside it.
+    ///
+    /// # Panics
+    /// When it does not become ready.
+    pub async fn start_program(
+        program: PathBuf,
+        folder: &Path,
+        port: u16,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Self {
         // Fetches the server once, here, so that no test's patience is spent on a download.
-        let _program = test_server::program().await;
-        let mut command = millstream();
+        let _server = test_server::program().await;
+        let mut command = program::command(&program);
         command.args(["up", "--nats-port", &port.to_string(), "--dir"]).arg(folder).args(arguments);
         command.envs(variables.iter().copied());
         let mut child =
             command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("millstream starts");
         let said = collect(child.stderr.take().expect("standard error is piped"));
-        let system = Self { child, said, folder: folder.to_owned(), port };
+        let system = Self { child, said, folder: folder.to_owned(), port, program };
         system.expect_said("ready:").await;
         system
     }
@@ -158,7 +173,7 @@ impl System {
     /// `millstream <arguments>` for its server, not started yet.
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = millstream();
+        let mut command = program::command(&self.program);
         command.env("NATS_URL", self.url()).args(arguments).current_dir(&self.folder);
         command
     }

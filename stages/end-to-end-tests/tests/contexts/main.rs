@@ -3,6 +3,8 @@
 #![expect(clippy::indexing_slicing, reason = "a field that is missing shows as null, and the test fails")]
 
 mod by_hand;
+mod last_release;
 mod later;
+mod own_context;
 mod replicas;
 mod week;

@@ -18,7 +18,7 @@ pub type AggregateRecord = BTreeMap<String, VersionRecord>;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VersionRecord {
-    /// [`digest`] of the golden body.
+    /// Digest of the golden body.
     pub digest: String,
     /// The fields, by path; a `?` behind the type of those that may be absent.
     pub fields: BTreeMap<String, String>,

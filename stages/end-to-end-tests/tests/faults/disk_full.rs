@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// More than the handler's index of ids keeps in memory: after these it has written to its file.
-const MANY: usize = 18;
+const MANY: usize = 67;
 
 /// A server of its own, its store on the disk.
 async fn server_on(disk: &SmallDisk, folder: &Path) -> NatsServer {
@@ -116,7 +116,7 @@ async fn ended_for_want_of_space(stage: &mut StageProcess, file: &str) {
 #[tokio::test]
 async fn a_handler_whose_disk_was_full_goes_on_and_has_lost_nothing() {
     let seed = seed("full disk of a handler");
-    let Some(disk) = SmallDisk::mount(16 * 1024).await else { return };
+    let Some(disk) = SmallDisk::mount(32 * 1024).await else { return };
     let server = TestServer::start_provisioned().await;
     let folder = fresh_folder();
     let data = format!("command_handler.data_directory={}", disk.path().join("handler").display());

@@ -44,13 +44,21 @@ pub struct LoadSettings {
     pub pause_max: Duration,
     /// Bytes of padding in each command; they go into headers that are kept with it.
     pub padding: usize,
+    /// Whether the server, too, is told half of the ids (`Nats-Msg-Id`): within its window it stores those once only.
+    pub server_tells_repetitions: bool,
 }
 
 impl LoadSettings {
     /// A load that two cores bear beside all stages.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { seed, senders: 2, pause_max: Duration::from_millis(60), padding: 0 }
+        Self {
+            seed,
+            senders: 2,
+            pause_max: Duration::from_millis(60),
+            padding: 0,
+            server_tells_repetitions: true,
+        }
     }
 }
 
@@ -73,7 +81,7 @@ impl CommandLoad {
         for number in 0..settings.senders {
             let sender = Sender {
                 dice: Dice::new(settings.seed).fork(number),
-                generator: Generator::new(settings.seed, number, settings.padding),
+                generator: Generator::new(settings, number),
                 pause_max: settings.pause_max,
                 stopped: stopped.clone(),
                 count: Arc::clone(&count),

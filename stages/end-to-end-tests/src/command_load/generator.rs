@@ -9,7 +9,7 @@ use millstream_engine::{
 };
 use serde_json::{Value, json};
 
-use super::{VOLLEY_MAX, ledger::Acknowledged};
+use super::{LoadSettings, VOLLEY_MAX, ledger::Acknowledged};
 
 /// Stocks that get most of the commands.
 const BUSY: u64 = 6;
@@ -17,6 +17,40 @@ const BUSY: u64 = 6;
 const QUIET: u64 = 400;
 /// Reservations that a stock has at most.
 const RESERVATIONS: u64 = 8;
+/// Of so many commands of a sender, some are settled in advance ([`Lot`]): no load, however short, lacks a kind of outcome.
+const LOTS: u64 = 20;
+
+/// What is left to dice, and what is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lot {
+    /// Surely accepted, under an id of its own.
+    Accepted,
+    /// Surely refused: it reserves more than there ever is.
+    Refused,
+    /// It cannot be read.
+    Unreadable,
+    /// It comes under the id of the last one that was surely accepted, which is no longer under way by then.
+    Repeated,
+    /// Anything.
+    Any,
+}
+
+impl Lot {
+    /// How far behind the accepted one its repetition is.
+    const BEHIND: u64 = VOLLEY_MAX + 1;
+
+    /// Of the how many-th command of a sender, from 1 on.
+    const fn of(number: u64) -> Self {
+        const REPEATED: u64 = 1 + Lot::BEHIND;
+        match number % LOTS {
+            1 => Self::Accepted,
+            5 => Self::Refused,
+            9 => Self::Unreadable,
+            REPEATED => Self::Repeated,
+            _ => Self::Any,
+        }
+    }
+}
 
 /// A command before it is sent.
 #[derive(Debug, Clone)]
@@ -51,13 +85,13 @@ pub(super) struct Generator {
     dice: Dice,
     prefix: String,
     made: u64,
-    padding: usize,
+    settings: LoadSettings,
 }
 
 impl Generator {
-    pub(super) fn new(seed: u64, sender: u64, padding: usize) -> Self {
-        let dice = Dice::new(seed).fork(sender.wrapping_add(1_000));
-        Self { dice, prefix: format!("load-{sender}"), made: 0, padding }
+    pub(super) fn new(settings: &LoadSettings, sender: u64) -> Self {
+        let dice = Dice::new(settings.seed).fork(sender.wrapping_add(1_000));
+        Self { dice, prefix: format!("load-{sender}"), made: 0, settings: settings.clone() }
     }
 
     pub(super) fn next(&mut self) -> Draft {
@@ -66,27 +100,36 @@ impl Generator {
             true => format!("busy:{}", self.dice.below(BUSY)),
             false => format!("quiet:{}", self.dice.below(QUIET)),
         };
-        let (command, body) = self.command();
-        let (id, fresh) = self.id();
+        let lot = Lot::of(self.made);
+        let (command, body) = self.command(lot);
+        let (id, fresh) = self.id(lot);
         let mut headers = Headers::new();
         if let Some(id) = &id {
-            let name = if self.dice.chance(0.5) { header::COMMAND_ID } else { header::NATS_MESSAGE_ID };
-            headers.push(name, id);
+            let ours_only = self.dice.chance(0.5) || !self.settings.server_tells_repetitions;
+            headers.push(if ours_only { header::COMMAND_ID } else { header::NATS_MESSAGE_ID }, id);
         }
-        if self.dice.chance(0.04) {
+        if self.dice.chance(0.04) && lot == Lot::Any {
             headers.push(header::EXPECTED_VERSION, self.dice.below(20).to_string());
         }
-        if self.padding > 0 {
-            headers.push(header::CORRELATION_ID, "x".repeat(self.padding));
+        if self.settings.padding > 0 {
+            headers.push(header::CORRELATION_ID, "x".repeat(self.settings.padding));
         }
         Draft { id, fresh, subject: format!("cmd.retail.stock.{stock}.{command}"), headers, body }
     }
 
     /// What is asked; refused or without effect depending on what came before.
-    fn command(&mut self) -> (&'static str, Bytes) {
+    fn command(&mut self, lot: Lot) -> (&'static str, Bytes) {
         let few = self.dice.between(1, 4);
         let reservation = format!("r{}", self.dice.below(RESERVATIONS));
-        let (command, body): (&str, Value) = match self.dice.below(100) {
+        let kind = match lot {
+            Lot::Accepted => 0,
+            Lot::Refused => {
+                return ("reserve", Bytes::from_static(b"{\"reservation\":\"all\",\"quantity\":1000000}"));
+            }
+            Lot::Unreadable => 95,
+            Lot::Repeated | Lot::Any => self.dice.below(100),
+        };
+        let (command, body): (&str, Value) = match kind {
             0..35 => ("receive", json!({ "quantity": few })),
             35..55 => ("issue", json!({ "quantity": few })),
             55..75 => ("reserve", json!({ "reservation": reservation, "quantity": few })),
@@ -100,14 +143,36 @@ impl Generator {
     }
 
     /// An id, and whether it is new; none now and then.
-    fn id(&mut self) -> (Option<String>, bool) {
+    fn id(&mut self, lot: Lot) -> (Option<String>, bool) {
         let (again, none) = (self.dice.chance(0.06), self.dice.chance(0.08));
         // Not one that may still be under way: which of the two is stored first would be anybody's guess.
         let back = self.dice.between(VOLLEY_MAX, 200);
-        match self.made.checked_sub(back) {
-            _ if none => (None, false),
-            Some(earlier) if again && earlier > 0 => (Some(format!("{}-{earlier}", self.prefix)), false),
-            _ => (Some(format!("{}-{}", self.prefix, self.made)), true),
+        let earlier = match lot {
+            Lot::Repeated => Some(self.made - Lot::BEHIND),
+            Lot::Any if again => self.made.checked_sub(back).filter(|earlier| *earlier > 0),
+            _ => None,
+        };
+        match earlier {
+            Some(earlier) => (Some(format!("{}-{earlier}", self.prefix)), false),
+            None if none && lot == Lot::Any => (None, false),
+            None => (Some(format!("{}-{}", self.prefix, self.made)), true),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sender_s_first_commands_hold_every_kind_and_a_repetition_is_of_one_that_was_accepted() {
+        let mut generator = Generator::new(&LoadSettings::new(1), 0);
+        let drafts: Vec<Draft> = (0..=VOLLEY_MAX + 1).map(|_| generator.next()).collect();
+        let of = |lot| (1..).zip(&drafts).find(|(number, _)| Lot::of(*number) == lot).map(|(_, draft)| draft);
+        let (accepted, repeated) = (of(Lot::Accepted), of(Lot::Repeated));
+        assert_eq!(accepted.map(|draft| draft.fresh), Some(true));
+        assert_eq!(repeated.map(|draft| draft.fresh), Some(false));
+        assert_eq!(accepted.map(|draft| &draft.id), repeated.map(|draft| &draft.id));
+        assert!(of(Lot::Refused).is_some() && of(Lot::Unreadable).is_some());
     }
 }

@@ -2,7 +2,6 @@
 //! back until the handler has gone on; the other one takes over meanwhile. Then both believe that it is their turn.
 
 use std::{
-    collections::HashMap,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -46,25 +45,60 @@ const STEPS: [Kind; 7] = [
 /// How long a message is held back: until after the takeover, shorter than the handler's own patience with the server.
 const HELD: Duration = Duration::from_millis(4500);
 
-/// Stops the process whose next message of a kind comes by.
+/// Stops one process at its next message of a kind.
 #[derive(Debug)]
 struct Trap {
-    armed: Mutex<Option<(Kind, bool)>>,
-    processes: Mutex<HashMap<String, i32>>,
-    stopped: mpsc::UnboundedSender<String>,
+    armed: Mutex<Option<Armed>>,
+    stopped: mpsc::UnboundedSender<()>,
+}
+
+/// What the trap waits for.
+#[derive(Debug, Clone)]
+struct Armed {
+    client: String,
+    process: i32,
+    kind: Kind,
+    held: bool,
 }
 
 impl Trap {
     fn verdict(&self, seen: &Seen<'_>) -> Verdict {
-        let mut armed = self.armed.lock().unwrap();
-        let Some((_, held)) = armed.filter(|(kind, _)| *kind == seen.kind) else { return Verdict::Pass };
-        let Some(process) = self.processes.lock().unwrap().get(seen.client).copied() else {
+        let found = |armed: &mut Armed| armed.kind == seen.kind && armed.client == seen.client;
+        let Some(Armed { process, held, .. }) = self.armed.lock().unwrap().take_if(found) else {
             return Verdict::Pass;
         };
-        *armed = None;
         kill(Pid::from_raw(process), Signal::SIGSTOP).unwrap();
-        self.stopped.send(seen.client.to_owned()).unwrap();
+        self.stopped.send(()).unwrap();
         if held { Verdict::BlackHole(HELD) } else { Verdict::Pass }
+    }
+}
+
+/// Stops whoever is active at this step of its. The turn may change before it gets there; then it is the next one's.
+async fn stopped_at<'a>(
+    step: Kind,
+    held: bool,
+    trap: &Trap,
+    stopped: &mut mpsc::UnboundedReceiver<()>,
+    handlers: &'a [StageProcess],
+    broker: &NatsBroker,
+) -> (&'a StageProcess, Arc<str>) {
+    loop {
+        let run = until("a record", async || last_handler(broker).await).await;
+        // A handler names its run when it takes over.
+        let active = handlers.iter().find(|handler| handler.log().contains(&*run)).unwrap();
+        let client = active.name().to_owned();
+        *trap.armed.lock().unwrap() = Some(Armed { client, process: active.process_id(), kind: step, held });
+        let turn_changes =
+            until("a stop, or another's turn", async || (last_handler(broker).await? != run).then_some(()));
+        tokio::select! {
+            biased;
+            _ = stopped.recv() => return (active, run),
+            () = turn_changes => {}
+        }
+        if trap.armed.lock().unwrap().take().is_none() {
+            stopped.recv().await.unwrap();
+            return (active, run);
+        }
     }
 }
 
@@ -80,7 +114,7 @@ async fn a_handler_that_is_stopped_at_any_step_and_goes_on_in_anothers_turn_does
     let seed = seed("handler stopped at each step");
     let server = TestServer::start_provisioned().await;
     let (sender, mut stopped) = mpsc::unbounded_channel();
-    let trap = Arc::new(Trap { armed: Mutex::default(), processes: Mutex::default(), stopped: sender });
+    let trap = Arc::new(Trap { armed: Mutex::default(), stopped: sender });
     let faults = Arc::clone(&trap);
     let proxy =
         NatsProxy::start(server.process().config().port, move |seen: &Seen<'_>| faults.verdict(seen)).await;
@@ -91,21 +125,17 @@ async fn a_handler_that_is_stopped_at_any_step_and_goes_on_in_anothers_turn_does
     });
     for handler in &mut handlers {
         handler.start_ready().await;
-        let entry = (handler.name().to_owned(), handler.process_id());
-        trap.processes.lock().unwrap().extend([entry]);
     }
     let broker = server.broker().await;
     let load = CommandLoad::start(&server.url(), &LoadSettings::new(seed));
     load.goes_on(20).await;
     for (step, held) in STEPS.into_iter().flat_map(|step| [(step, false), (step, true)]) {
-        let before = until("a record", async || last_handler(&broker).await).await;
-        *trap.armed.lock().unwrap() = Some((step, held));
-        let name = stopped.recv().await.unwrap();
-        until(format!("another handler takes over from {name}, stopped at {step:?}"), async || {
-            (last_handler(&broker).await? != before).then_some(())
-        })
+        let (handler, run) = stopped_at(step, held, &trap, &mut stopped, &handlers, &broker).await;
+        until(
+            format!("another handler takes over from {}, stopped at {step:?}", handler.name()),
+            async || (last_handler(&broker).await? != run).then_some(()),
+        )
         .await;
-        let handler = handlers.iter().find(|handler| handler.name() == name).unwrap();
         handler.signal(Signal::SIGCONT);
         load.goes_on(10).await;
     }

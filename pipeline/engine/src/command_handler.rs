@@ -35,7 +35,7 @@ use crate::{
     metrics::{Count, HandlerMetrics, Metrics, ReaderMetrics},
     outcome_journal::{JournalError, OutcomeJournal},
     retry::RunIds,
-    round::{PreparedCommand, cut_at_repeats, prepare},
+    round::{PreparedCommand, cut_round, prepare},
     seeded_bug::{SeededBug, planted},
     settlement::{SettleError, Settlement},
     shutdown::Shutdown,
@@ -211,6 +211,7 @@ impl<B: Broker> CommandHandler<B> {
                 broker.clone(),
                 ids.clone(),
                 settings.append_strategy,
+                settings.share,
                 observed.metrics.clone(),
             ),
             index: Arc::new(index),
@@ -378,7 +379,7 @@ impl<B: Broker> CommandHandler<B> {
                 let Ok(more) = rounds.try_recv() else { break };
                 commands.extend(more.commands);
             }
-            for commands in cut_at_repeats(commands) {
+            for commands in cut_round(commands) {
                 let round = self.settle_round(commands).await?;
                 if settled.send(round).await.is_err() {
                     return std::future::pending().await;

@@ -4,6 +4,7 @@
 //! decision is the time at which COMMANDS stored the command, so that a decision can be repeated anywhere with the same
 //! result.
 
+mod plain_states;
 mod registry;
 
 use jiff::Timestamp;
@@ -11,6 +12,7 @@ use serde::{Serialize, de::DeserializeOwned};
 #[doc(hidden)]
 pub use serde_json::Value;
 
+pub(crate) use self::plain_states::PlainStates;
 pub use self::registry::{AggregateRegistry, AggregateType, AnyCommand, AnyState, DecisionError, NewEvent};
 use crate::{
     contract::{command::BodyFormat, commit::Envelope},
@@ -45,6 +47,26 @@ pub struct DecisionContext<'a> {
     pub actor: Option<&'a str>,
     /// The command's sequence in COMMANDS.
     pub command_position: u64,
+}
+
+/// Most partners that a command may have.
+pub const PARTNERS_MAX: usize = 16;
+
+/// The events of several aggregates that one command changes together: all of them happen, or none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Together<E> {
+    /// Those of the command's own aggregate. Never empty where a partner has some: what the own history holds is the guard
+    /// against a second effect.
+    pub own: Vec<E>,
+    /// Those of each partner, in the order of [`Decider::partners`]; partners left out at the end have none.
+    pub partners: Vec<Vec<E>>,
+}
+
+impl<E> Default for Together<E> {
+    /// Nothing happens.
+    fn default() -> Self {
+        Self { own: Vec::new(), partners: Vec::new() }
+    }
 }
 
 /// An event that cannot be read.
@@ -185,7 +207,8 @@ pub trait Decider: Send + Sync + 'static {
         Ok(())
     }
 
-    /// The events that `command` causes; none when there is nothing to change.
+    /// The events that `command` causes; none when there is nothing to change. Never asked about a command that has
+    /// partners.
     ///
     /// # Errors
     /// A rejection when a rule says no.
@@ -194,6 +217,27 @@ pub trait Decider: Send + Sync + 'static {
         command: &Self::Command,
         context: &DecisionContext<'_>,
     ) -> Result<Vec<Self::Event>, Rejection>;
+
+    /// The ids of other aggregates of this type that `command`, sent to `aggregate_id`, changes together with its own, or
+    /// asks; at most [`PARTNERS_MAX`], each once, and never `aggregate_id`. A function of the command alone.
+    ///
+    /// Such a command holds up everything behind it until it is settled: for what must not happen by halves, and rarely.
+    fn partners(_aggregate_id: &str, _command: &Self::Command) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// The events that a command with [`Decider::partners`] causes, in its own aggregate and in each of them.
+    ///
+    /// # Errors
+    /// A rejection when a rule says no.
+    fn decide_together(
+        state: &Self::State,
+        _partners: &[&Self::State],
+        command: &Self::Command,
+        context: &DecisionContext<'_>,
+    ) -> Result<Together<Self::Event>, Rejection> {
+        Ok(Together { own: Self::decide(state, command, context)?, partners: Vec::new() })
+    }
 
     /// The state after `event`. Total: whatever was recorded has happened.
     fn evolve(state: &mut Self::State, event: &Self::Event);

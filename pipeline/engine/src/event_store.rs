@@ -89,6 +89,20 @@ impl<B: Broker> EventStore<B> {
         self.broker.append(EVENTS, commit.message()).await
     }
 
+    /// Appends the commits of several aggregates, all of them or none, at adjacent sequences; the answer is the last one's.
+    ///
+    /// # Errors
+    /// As [`EventStore::append`].
+    pub async fn append_together(&self, commits: &[NewCommit]) -> Result<Appended, AppendError> {
+        match commits {
+            [commit] => self.append(commit).await,
+            commits => {
+                let messages = commits.iter().map(NewCommit::message).collect();
+                self.broker.append_atomically(EVENTS, messages).await
+            }
+        }
+    }
+
     /// An aggregate's commits behind sequence `after`, in order; those appended last may be missing.
     ///
     /// # Errors

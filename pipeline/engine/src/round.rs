@@ -4,10 +4,14 @@
 //! refused.
 
 mod prepare;
+mod together;
 
 use std::sync::Arc;
 
-pub use prepare::{PreparedCommand, Work, cut_at_repeats, prepare};
+pub use prepare::{PreparedCommand, Work, cut_round, prepare};
+pub use together::{
+    Joint, JointDecision, Member, PARTNER_ELSEWHERE, decide_overtaken, decide_together, find_accepted_in,
+};
 
 use crate::{
     aggregate_state::{AggregateState, HistoryError},
@@ -142,7 +146,7 @@ fn decide_next(
         }
         Ok(events) => {
             let count = u32::try_from(events.len()).unwrap_or(u32::MAX);
-            draft.add(command.envelope, events);
+            draft.add(command.envelope, None, events);
             state.version += u64::from(count);
             state.last_position = command.envelope.position;
             Draft::WithCommit { version: state.version, events: count }
@@ -168,19 +172,22 @@ fn decide_past(
     let mut past = AggregateState::fold_below(aggregate, history, below)?;
     Ok(match decide_one(aggregate, &mut past, command) {
         Ok(events) if events.is_empty() => unchanged(&past),
-        Ok(_) => {
-            tracing::error!(
-                position,
-                address = %command.envelope.address,
-                "decided otherwise than the handler before on the same past; was it another release?"
-            );
-            rejected(&Rejection::new(
-                "decided-too-late",
-                "later commands of this aggregate were settled before this one could be; send it again under a new id",
-            ))
-        }
+        Ok(_) => too_late(command.envelope),
         Err(outcome) => outcome,
     })
+}
+
+/// The outcome of a command that ought to have taken effect before what others have done since.
+fn too_late(envelope: &CommandEnvelope) -> Outcome {
+    tracing::error!(
+        position = envelope.position,
+        address = %envelope.address,
+        "decided otherwise than the handler before on the same past; was it another release?"
+    );
+    rejected(&Rejection::new(
+        "decided-too-late",
+        "later commands of this aggregate were settled before this one could be; send it again under a new id",
+    ))
 }
 
 /// The outcome of the command at `position`, if the history holds its events.
@@ -199,26 +206,34 @@ fn decide_one(
     state: &mut AggregateState,
     command: &Decidable<'_>,
 ) -> Result<Vec<NewEvent>, Outcome> {
-    let envelope = command.envelope;
-    if let Some(expected) = envelope.expected_version.filter(|expected| *expected != state.version) {
+    let context = context_of(command.envelope, state.version)?;
+    aggregate.decide(&mut state.state, command.command, &context).map_err(|error| not_decided(&error))
+}
+
+/// What a decision may know; the error is the outcome of a command that expects another version.
+fn context_of(envelope: &CommandEnvelope, version: u64) -> Result<DecisionContext<'_>, Outcome> {
+    if let Some(expected) = envelope.expected_version.filter(|expected| *expected != version) {
         let message = format!(
-            "{} is at version {}, not at the expected {expected}; read it again and decide anew",
-            envelope.address.stream_id, state.version
+            "{} is at version {version}, not at the expected {expected}; read it again and decide anew",
+            envelope.address.stream_id
         );
         return Err(rejected(&Rejection::new("version-conflict", message)));
     }
-    let context = DecisionContext {
+    Ok(DecisionContext {
         aggregate_id: envelope.address.stream_id.id(),
         now: envelope.stored_at,
         actor: envelope.actor.as_deref(),
         command_position: envelope.position,
-    };
-    aggregate.decide(&mut state.state, command.command, &context).map_err(|error| match error {
-        DecisionError::Rejected(rejection) => rejected(&rejection),
+    })
+}
+
+fn not_decided(error: &DecisionError) -> Outcome {
+    match error {
+        DecisionError::Rejected(rejection) => rejected(rejection),
         panicked @ DecisionError::Panicked { .. } => {
             Outcome::DeadLettered { code: "rules-panicked".into(), message: panicked.to_string().into() }
         }
-    })
+    }
 }
 
 /// The outcome of a rejection.
@@ -252,7 +267,7 @@ impl CommitDraft {
         }
     }
 
-    fn add(&mut self, envelope: &CommandEnvelope, events: Vec<NewEvent>) {
+    fn add(&mut self, envelope: &CommandEnvelope, partner_of: Option<Arc<str>>, events: Vec<NewEvent>) {
         let index = u32::try_from(self.commands.len()).expect("a commit holds less than a round of commands");
         self.recorded_at = self.recorded_at.max(timestamp_to_nanoseconds(envelope.stored_at));
         self.commands.push(CommittedCommand {
@@ -261,6 +276,7 @@ impl CommitDraft {
             actor: envelope.actor.clone(),
             correlation_id: envelope.correlation_id.clone(),
             causation_id: envelope.causation_id.clone(),
+            partner_of,
         });
         for event in events {
             self.bytes += event.data.len();

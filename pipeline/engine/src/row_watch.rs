@@ -210,6 +210,7 @@ mod tests {
             actor: None,
             correlation_id: None,
             causation_id: None,
+            partner_of: None,
         };
         for (sequence, event_type) in (1..).zip(events) {
             let envelope = Envelope {

@@ -16,6 +16,14 @@ pub enum SeededBug {
     IdsOfWindowOnly,
     /// An id that comes twice in a round is looked up once.
     RepeatsWithinRound,
+    /// A command that changes several aggregates is settled in a round with others.
+    TogetherWithinRound,
+    /// The commits of such a command are appended one after the other, its own first.
+    TogetherSingly,
+    /// A partner's state is believed without a read that shows it to be current; one that is not known is supposed new.
+    PartnerNotCurrent,
+    /// And its commit is appended without expectation.
+    PartnerWithoutExpectation,
     /// A server that lost its tail is not noticed at a takeover.
     LostTailUnnoticed,
     /// The index of ids is not compared with the record that it names.

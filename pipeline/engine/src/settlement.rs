@@ -7,12 +7,14 @@
 
 mod hydration;
 mod sorted;
+mod together;
 
 use futures::{FutureExt, StreamExt, stream};
 
 use crate::{
     aggregate_state::AggregateState,
     broker::{AppendError, Broker, BrokerError, NewMessage},
+    command_handler::Share,
     contract::{
         commit::{StoredCommit, commit_hash},
         dead_letter::{DeadLetter, cause_chain},
@@ -85,6 +87,8 @@ pub struct Settlement<B> {
     store: EventStore<B>,
     appends: GroupAppend<B>,
     ids: RunIds,
+    /// The aggregates that are this handler's to change.
+    share: Share,
     /// Whether to take an aggregate that is not in the cache for a new one, which costs nothing when it is.
     suppose_new: bool,
     metrics: HandlerMetrics,
@@ -92,12 +96,19 @@ pub struct Settlement<B> {
 
 impl<B: Broker> Settlement<B> {
     /// Settles over `broker`.
-    pub fn new(broker: B, ids: RunIds, strategy: AppendStrategy, metrics: HandlerMetrics) -> Self {
+    pub fn new(
+        broker: B,
+        ids: RunIds,
+        strategy: AppendStrategy,
+        share: Share,
+        metrics: HandlerMetrics,
+    ) -> Self {
         Self {
             store: EventStore::new(broker.clone()),
             appends: GroupAppend::new(broker.clone(), EVENTS, strategy),
             broker,
             ids,
+            share,
             suppose_new: true,
             metrics,
         }
@@ -117,7 +128,11 @@ impl<B: Broker> Settlement<B> {
         for (place, letter) in round.letters {
             round.outcomes.set(place, self.set_aside(letter).await);
         }
-        for settled in self.settle_groups(cache, round.groups).await? {
+        let mut all = self.settle_groups(cache, round.groups).await?;
+        for joint in round.joints {
+            all.extend(self.settle_together(cache, &joint).await?);
+        }
+        for settled in all {
             for (place, outcome) in settled.outcomes {
                 round.outcomes.set(place, self.keep_if_dead(outcome, commands.get(place)).await);
             }

@@ -107,6 +107,7 @@ async fn record(broker: &NatsBroker, valley: &str, event_type: &'static str, at:
         actor: Some("anna".into()),
         correlation_id: None,
         causation_id: None,
+        partner_of: None,
     };
     let event = RecordedEvent { event_type: event_type.into(), schema: 1, data: vec![0x80], command: 0 };
     let commit = Commit {

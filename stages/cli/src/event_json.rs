@@ -27,12 +27,13 @@ pub(crate) fn commit(commit: &Commit) -> Value {
     })
 }
 
-/// The events of a stored commit, one object each: sequence, version, recorded_at, type, schema, data, command_id, actor.
+/// The events of a stored commit, one object each: sequence, version, recorded_at, type, schema, data, command_id, actor; and
+/// partner_of where the command was another aggregate's.
 pub(crate) fn events(stored: &StoredCommit) -> Vec<Value> {
     stored
         .envelopes()
         .map(|envelope| {
-            json!({
+            let mut event = json!({
                 "sequence": envelope.broker_sequence,
                 "version": envelope.aggregate_version,
                 "recorded_at": envelope.recorded_at.to_string(),
@@ -41,7 +42,11 @@ pub(crate) fn events(stored: &StoredCommit) -> Vec<Value> {
                 "data": fields(envelope.data),
                 "command_id": envelope.command.id,
                 "actor": envelope.command.actor,
-            })
+            });
+            if let (Some(own), Some(event)) = (&envelope.command.partner_of, event.as_object_mut()) {
+                event.insert("partner_of".into(), json!(own));
+            }
+            event
         })
         .collect()
 }

@@ -223,6 +223,7 @@ fn commit(version: u64) -> Commit {
             actor: Some("ann".into()),
             correlation_id: None,
             causation_id: None,
+            partner_of: None,
         }],
         events: vec![RecordedEvent {
             event_type: "till-closed".into(),

@@ -32,6 +32,10 @@ pub struct CommittedCommand {
     /// What caused it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub causation_id: Option<Arc<str>>,
+    /// Where this aggregate was changed as a partner: `<context>.<aggregate>.<id>` of the command's own aggregate, whose
+    /// commit of the same position stands behind this one in EVENTS. Absent in the commit of the command's own aggregate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partner_of: Option<Arc<str>>,
 }
 
 /// One fact, as recorded.

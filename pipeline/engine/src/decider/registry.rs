@@ -2,9 +2,12 @@
 
 use std::{any::Any, collections::BTreeMap, fmt, panic::AssertUnwindSafe, sync::Arc};
 
-use super::{CommandBodyError, CommandSet, Decider, DecisionContext, EventError, EventSet, Rejection};
+use super::{
+    CommandBodyError, CommandSet, Decider, DecisionContext, EventError, EventSet, PARTNERS_MAX, Rejection,
+    Together,
+};
 use crate::{
-    contract::{command::CommandEnvelope, commit::Envelope},
+    contract::{command::CommandEnvelope, commit::Envelope, subject::StreamId},
     schema::Shape,
 };
 
@@ -85,6 +88,24 @@ pub trait AggregateType: Send + Sync {
         command: &AnyCommand,
         context: &DecisionContext<'_>,
     ) -> Result<Vec<NewEvent>, DecisionError>;
+    /// [`Decider::partners`] of a command to the aggregate of `id`, all of them allowed.
+    ///
+    /// # Errors
+    /// A rejection that names the partner that is not allowed, or a panic of the model.
+    fn partners(&self, id: &str, command: &AnyCommand) -> Result<Vec<StreamId>, DecisionError>;
+    /// Decides a command with partners, and evolves all states by the events that follow; as many lists of events as
+    /// there are partners.
+    ///
+    /// # Errors
+    /// A rejection, or a panic of the model, also where a partner has events and the aggregate itself has none; the states
+    /// are then as before.
+    fn decide_together(
+        &self,
+        own: &mut AnyState,
+        partners: &mut [&mut AnyState],
+        command: &AnyCommand,
+        context: &DecisionContext<'_>,
+    ) -> Result<Together<NewEvent>, DecisionError>;
     /// Evolves `state` by a recorded event.
     ///
     /// # Errors
@@ -107,6 +128,28 @@ struct Erased<D>(std::marker::PhantomData<fn() -> D>);
 impl<D: Decider> Erased<D> {
     fn state<'a>(&self, state: &'a AnyState) -> &'a D::State {
         state.downcast_ref().expect("a state is only handed to the aggregate type that made it")
+    }
+
+    fn command<'a>(&self, command: &'a AnyCommand) -> &'a D::Command {
+        command.downcast_ref().expect("a command is only handed to the aggregate type that decoded it")
+    }
+
+    /// Asks the rules; a panic of theirs is an answer.
+    fn ask<T>(&self, question: impl FnOnce() -> T) -> Result<T, DecisionError> {
+        std::panic::catch_unwind(AssertUnwindSafe(question)).map_err(|panic| DecisionError::Panicked {
+            aggregate: D::AGGREGATE,
+            message: panic_message(panic.as_ref()),
+        })
+    }
+
+    /// Evolves the state by what was decided.
+    fn take(&self, state: &mut AnyState, events: &[D::Event]) -> Vec<NewEvent> {
+        let state: &mut D::State =
+            state.downcast_mut().expect("a state is only handed to the aggregate type that made it");
+        for event in events {
+            D::evolve(state, event);
+        }
+        events.iter().map(written).collect()
     }
 }
 
@@ -172,19 +215,62 @@ impl<D: Decider> AggregateType for Erased<D> {
         command: &AnyCommand,
         context: &DecisionContext<'_>,
     ) -> Result<Vec<NewEvent>, DecisionError> {
-        let state: &mut D::State =
-            state.downcast_mut().expect("a state is only handed to the aggregate type that made it");
-        let command: &D::Command =
-            command.downcast_ref().expect("a command is only handed to the aggregate type that decoded it");
-        let events = std::panic::catch_unwind(AssertUnwindSafe(|| D::decide(state, command, context)))
-            .map_err(|panic| DecisionError::Panicked {
-                aggregate: D::AGGREGATE,
-                message: panic_message(panic.as_ref()),
-            })??;
-        for event in &events {
-            D::evolve(state, event);
+        let events = self.ask(|| D::decide(self.state(state), self.command(command), context))??;
+        Ok(self.take(state, &events))
+    }
+
+    fn partners(&self, id: &str, command: &AnyCommand) -> Result<Vec<StreamId>, DecisionError> {
+        let ids = self.ask(|| D::partners(id, self.command(command)))?;
+        if ids.len() > PARTNERS_MAX {
+            let count = ids.len();
+            let message =
+                format!("it changes {count} others together with {id}; at most {PARTNERS_MAX} can be");
+            return Err(Rejection::new("partners-too-many", message).into());
         }
-        Ok(events.iter().map(written).collect())
+        let mut partners: Vec<StreamId> = Vec::with_capacity(ids.len());
+        for partner in &ids {
+            let stream_id = StreamId::new(D::CONTEXT, D::AGGREGATE, partner)
+                .map_err(|error| Rejection::new("partner-malformed", error.to_string()))?;
+            D::check_id(partner)?;
+            if partner == id {
+                return Err(
+                    Rejection::new("partner-itself", format!("{id} names itself as the other one")).into()
+                );
+            }
+            if partners.contains(&stream_id) {
+                return Err(Rejection::new("partner-twice", format!("{partner} is named twice")).into());
+            }
+            partners.push(stream_id);
+        }
+        Ok(partners)
+    }
+
+    fn decide_together(
+        &self,
+        own: &mut AnyState,
+        partners: &mut [&mut AnyState],
+        command: &AnyCommand,
+        context: &DecisionContext<'_>,
+    ) -> Result<Together<NewEvent>, DecisionError> {
+        let together = self.ask(|| {
+            let states: Vec<&D::State> = partners.iter().map(|partner| self.state(partner)).collect();
+            let together = D::decide_together(self.state(own), &states, self.command(command), context)?;
+            assert!(together.partners.len() <= states.len(), "events for more partners than were named");
+            let own_alone = together.partners.iter().all(Vec::is_empty);
+            assert!(
+                own_alone || !together.own.is_empty(),
+                "events for a partner and none for the aggregate itself"
+            );
+            Ok::<_, Rejection>(together)
+        })??;
+        let mut events = together.partners.into_iter();
+        Ok(Together {
+            own: self.take(own, &together.own),
+            partners: partners
+                .iter_mut()
+                .map(|partner| self.take(partner, &events.next().unwrap_or_default()))
+                .collect(),
+        })
     }
 
     fn evolve(&self, state: &mut AnyState, envelope: &Envelope<'_>) -> Result<(), EventError> {

@@ -9,9 +9,9 @@ use crate::{
         header,
         stored_message::StoredMessage,
         stream_names::COMMANDS,
-        subject::{COMMAND_PREFIX, CommandAddress, published_subject},
+        subject::{COMMAND_PREFIX, CommandAddress, StreamId, published_subject},
     },
-    decider::{AggregateRegistry, AggregateType, AnyCommand, Rejection},
+    decider::{AggregateRegistry, AggregateType, AnyCommand, DecisionError, Rejection},
     seeded_bug::{SeededBug, planted},
 };
 
@@ -29,6 +29,12 @@ pub struct PreparedCommand {
     pub work: Work,
 }
 
+impl PreparedCommand {
+    fn has_partners(&self) -> bool {
+        matches!(&self.work, Work::Decide { partners, .. } if !partners.is_empty())
+    }
+}
+
 /// What there is to do with a command.
 pub enum Work {
     /// Decide it.
@@ -39,6 +45,8 @@ pub enum Work {
         envelope: CommandEnvelope,
         /// Its fields.
         command: AnyCommand,
+        /// The other aggregates that it changes together with its own.
+        partners: Vec<StreamId>,
         /// The message, kept in case it has to be set aside after all.
         message: StoredMessage,
     },
@@ -76,27 +84,37 @@ fn work(message: StoredMessage, registry: &AggregateRegistry) -> Work {
     if let Err(rejection) = aggregate.check_id(stream_id.id()) {
         return Work::Refuse(rejection);
     }
-    match aggregate.decode_command(&envelope) {
-        Ok(command) => Work::Decide { aggregate: aggregate.clone(), envelope, command, message },
-        Err(error) => set_aside(error.code(), &error),
+    let command = match aggregate.decode_command(&envelope) {
+        Ok(command) => command,
+        Err(error) => return set_aside(error.code(), &error),
+    };
+    match aggregate.partners(stream_id.id(), &command) {
+        Ok(partners) => Work::Decide { aggregate: aggregate.clone(), envelope, command, partners, message },
+        Err(DecisionError::Rejected(rejection)) => Work::Refuse(rejection),
+        Err(panicked @ DecisionError::Panicked { .. }) => set_aside("rules-panicked", &panicked),
     }
 }
 
-/// Cuts a round where an id comes again. Whether that is a repeat or a first use depends on what became of the command
-/// before it: one that was set aside leaves its id free. The cut makes it known before anything later is decided, so that
-/// where rounds begin and end decides nothing.
-pub fn cut_at_repeats(mut commands: Vec<PreparedCommand>) -> Vec<Vec<PreparedCommand>> {
+/// Cuts a round where an id comes again, and on both sides of a command that changes several aggregates.
+///
+/// Whether an id that comes again is a repeat or a first use depends on what became of the command before it: one that
+/// was set aside leaves its id free. The cut makes it known before anything later is decided, so that where rounds begin
+/// and end decides nothing. A command that changes several aggregates is a round of its own: all commands before it are
+/// settled when it is decided and none behind it has begun, so that each aggregate sees positions in their order.
+pub fn cut_round(mut commands: Vec<PreparedCommand>) -> Vec<Vec<PreparedCommand>> {
     let mut cuts = Vec::new();
     let mut ids: HashSet<&str> = HashSet::with_capacity(commands.len());
+    let mut behind_joint = false;
     for (place, command) in commands.iter().enumerate() {
-        if let Some(id) = command.id.as_deref()
-            && !ids.insert(id)
-            && !planted(SeededBug::RepeatsWithinRound)
-        {
+        let id = command.id.as_deref();
+        let repeated = id.is_some_and(|id| !ids.insert(id)) && !planted(SeededBug::RepeatsWithinRound);
+        let joint = command.has_partners() && !planted(SeededBug::TogetherWithinRound);
+        if place > 0 && (repeated || joint || behind_joint) {
             cuts.push(place);
             ids.clear();
-            ids.insert(id);
+            ids.extend(id);
         }
+        behind_joint = joint;
     }
     // From the back: what has no repeat, as nearly every round, is not moved at all.
     let mut rounds: Vec<_> = cuts.into_iter().rev().map(|place| commands.split_off(place)).collect();

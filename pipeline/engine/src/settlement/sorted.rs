@@ -6,7 +6,7 @@ use crate::{
     contract::{dead_letter::DeadLetter, outcome::Outcome, subject::StreamId},
     decider::AggregateType,
     id_index::{IdIndex, IdIndexError},
-    round::{Decidable, PreparedCommand, Work, rejected},
+    round::{Decidable, Joint, PreparedCommand, Work, rejected},
     seeded_bug::{SeededBug, planted},
 };
 
@@ -20,6 +20,7 @@ pub(super) struct Group<'a> {
 /// A round, sorted.
 pub(super) struct Sorted<'a> {
     pub(super) groups: Vec<Group<'a>>,
+    pub(super) joints: Vec<Joint<'a>>,
     pub(super) letters: Vec<(usize, &'a DeadLetter)>,
     pub(super) outcomes: Outcomes,
 }
@@ -51,6 +52,7 @@ pub(super) fn sort<'a>(commands: &'a [PreparedCommand], index: &IdIndex) -> Resu
     let mut ids = index.lookup();
     let mut letters = Vec::new();
     let mut groups: Vec<Group<'a>> = Vec::new();
+    let mut joints = Vec::new();
     let mut group_of: HashMap<&StreamId, usize> = HashMap::with_capacity(commands.len());
     for (place, command) in commands.iter().enumerate() {
         if let Some(id) = command.id.as_deref()
@@ -63,6 +65,13 @@ pub(super) fn sort<'a>(commands: &'a [PreparedCommand], index: &IdIndex) -> Resu
         match &command.work {
             Work::SetAside(letter) => letters.push((place, letter)),
             Work::Refuse(rejection) => outcomes.set(place, rejected(rejection)),
+            Work::Decide { aggregate, envelope, command, partners, .. } if !partners.is_empty() => {
+                joints.push(Joint {
+                    command: Decidable { index: place, envelope, command },
+                    aggregate,
+                    partners,
+                });
+            }
             Work::Decide { aggregate, envelope, command, .. } => {
                 let stream_id = &envelope.address.stream_id;
                 let slot = *group_of.entry(stream_id).or_insert_with(|| {
@@ -75,5 +84,5 @@ pub(super) fn sort<'a>(commands: &'a [PreparedCommand], index: &IdIndex) -> Resu
             }
         }
     }
-    Ok(Sorted { groups, letters, outcomes })
+    Ok(Sorted { groups, joints, letters, outcomes })
 }

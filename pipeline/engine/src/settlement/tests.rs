@@ -45,7 +45,8 @@ async fn what_does_not_fit_into_a_commit_follows_in_others_without_reading_anyth
     let limits = CacheLimits { states: NonZeroUsize::new(10).unwrap(), bytes: u64::MAX };
     let mut cache = StateCache::new(limits, registry, StateSnapshots::in_memory().unwrap());
     let metrics = Metrics::new().handler("0of1");
-    let mut settlement = Settlement::new(broker.clone(), RunIds::new("run"), AppendStrategy::Single, metrics);
+    let ids = RunIds::new("run");
+    let mut settlement = Settlement::new(broker.clone(), ids, AppendStrategy::Single, Share::ALL, metrics);
     broker.start_recording();
     let outcomes = settlement.settle(&mut cache, &IdIndex::in_memory().unwrap(), &commands).await.unwrap();
     let versions: Vec<_> = outcomes

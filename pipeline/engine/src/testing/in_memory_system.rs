@@ -23,7 +23,7 @@ use crate::{
         commit::{CommittedCommand, RecordedEvent, StoredCommit},
         subject::{CommandAddress, StreamId},
     },
-    decider::{AggregateRegistry, AggregateType, AnyState, DecisionContext, DecisionError, Rejection},
+    decider::{AggregateRegistry, AggregateType, DecisionContext, DecisionError, PlainStates, Rejection},
     process::{IssuedCommand, IssuedEffect, Process, react},
 };
 
@@ -69,7 +69,7 @@ struct Pending {
 /// The system.
 pub struct InMemorySystem {
     registry: AggregateRegistry,
-    states: HashMap<StreamId, AnyState>,
+    states: PlainStates,
     history: History,
     seats: Vec<Seat>,
     queue: VecDeque<Waiting>,
@@ -90,7 +90,7 @@ impl InMemorySystem {
         let seat = |process| Seat { process, rows: MemoryRows::new(), read: 0, issued: Vec::new() };
         Self {
             registry,
-            states: HashMap::new(),
+            states: PlainStates::default(),
             history: History::new("any"),
             seats: processes.into_iter().map(seat).collect(),
             queue: VecDeque::new(),
@@ -347,29 +347,40 @@ impl InMemorySystem {
             actor: command.actor.as_deref(),
             command_position: self.position,
         };
-        let state = self.states.entry(stream_id.clone()).or_insert_with(|| aggregate.initial());
-        let events = match aggregate.decide(state, &decoded, &context) {
-            Ok(events) => events,
+        let decided = aggregate.partners(stream_id.id(), &decoded).and_then(|partners| {
+            let together = self.states.decide(&aggregate, stream_id, &partners, &decoded, &context)?;
+            Ok((partners, together))
+        });
+        let (partners, together) = match decided {
+            Ok(decided) => decided,
             Err(DecisionError::Rejected(rejection)) => return Err(rejection),
             Err(error @ DecisionError::Panicked { .. }) => panic!("{error}"),
         };
-        if !events.is_empty() {
+        let own_count = together.own.len();
+        let of_partners = partners.iter().zip(together.partners);
+        let of_partners =
+            of_partners.map(|(partner, events)| (partner, Some(stream_id.as_str().into()), events));
+        for (changed, partner_of, events) in of_partners.chain([(stream_id, None, together.own)]) {
+            if events.is_empty() {
+                continue;
+            }
             let cause = CommittedCommand {
                 id: id.into(),
                 position: self.position,
-                actor: envelope.actor,
-                correlation_id: envelope.correlation_id,
-                causation_id: envelope.causation_id,
+                actor: envelope.actor.clone(),
+                correlation_id: envelope.correlation_id.clone(),
+                causation_id: envelope.causation_id.clone(),
+                partner_of,
             };
-            let recorded = events.iter().map(|event| RecordedEvent {
+            let recorded = events.into_iter().map(|event| RecordedEvent {
                 event_type: event.event_type.into(),
                 schema: event.schema,
-                data: event.data.clone(),
+                data: event.data,
                 command: 0,
             });
-            self.history.set_now(self.now).push_caused(stream_id, cause, recorded.collect());
+            self.history.set_now(self.now).push_caused(changed, cause, recorded.collect());
         }
-        Ok(events.len())
+        Ok(own_count)
     }
 
     fn aggregate(&self, stream_id: &StreamId) -> Arc<dyn AggregateType> {

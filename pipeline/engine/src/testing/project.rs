@@ -76,6 +76,7 @@ impl History {
             actor: None,
             correlation_id: None,
             causation_id: None,
+            partner_of: None,
         };
         self.push_caused(stream_id, command, events)
     }

@@ -2,7 +2,7 @@
 //! For property tests of models, and as the plain picture that a real handler is compared with. No ids, no duplicates,
 //! no rounds.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -15,14 +15,14 @@ use crate::{
         subject::{CommandAddress, StreamId},
     },
     decider::{
-        AggregateRegistry, AggregateType, AnyState, DecisionContext, DecisionError, NewEvent, Rejection,
+        AggregateRegistry, AggregateType, DecisionContext, DecisionError, NewEvent, PlainStates, Rejection,
     },
 };
 
 /// Decides commands of any aggregate of a registry.
 pub struct SequentialHandler {
     registry: AggregateRegistry,
-    states: BTreeMap<StreamId, AnyState>,
+    states: PlainStates,
     history: History,
     position: u64,
 }
@@ -30,7 +30,7 @@ pub struct SequentialHandler {
 impl SequentialHandler {
     /// A handler before any command.
     pub fn new(registry: AggregateRegistry, context: &'static str) -> Self {
-        Self { registry, states: BTreeMap::new(), history: History::new(context), position: 0 }
+        Self { registry, states: PlainStates::default(), history: History::new(context), position: 0 }
     }
 
     /// Decides a command as a person types it, at `time`: `address` is `<context>.<aggregate>.<id>.<command>`.
@@ -102,12 +102,21 @@ impl SequentialHandler {
             actor,
             command_position: self.position,
         };
-        let state = self.states.entry(stream_id.clone()).or_insert_with(|| aggregate.initial());
-        let events = match aggregate.decide(state, &command, &context) {
-            Ok(events) => events,
+        let decided = aggregate.partners(stream_id.id(), &command).and_then(|partners| {
+            let together = self.states.decide(&aggregate, &stream_id, &partners, &command, &context)?;
+            Ok((partners, together))
+        });
+        let (partners, together) = match decided {
+            Ok(decided) => decided,
             Err(DecisionError::Rejected(rejection)) => return Err(rejection),
             Err(error @ DecisionError::Panicked { .. }) => panic!("{error}"),
         };
+        for (partner, events) in
+            partners.iter().zip(&together.partners).filter(|(_, events)| !events.is_empty())
+        {
+            self.history.set_now(time).push(partner, events.iter().map(recorded).collect());
+        }
+        let events = together.own;
         if !events.is_empty() {
             self.history.set_now(time).push(&stream_id, events.iter().map(recorded).collect());
         }
@@ -125,7 +134,7 @@ impl SequentialHandler {
     /// # Panics
     /// When one does not.
     pub fn assert_replay_equals_incremental(&self) {
-        for (stream_id, state) in &self.states {
+        for (stream_id, state) in self.states.iter() {
             let aggregate = self.aggregate(stream_id);
             let mut replayed = aggregate.initial();
             for commit in self.history.commits().iter().filter(|commit| commit.stream_id == *stream_id) {

@@ -15,8 +15,10 @@ use crate::contract::{
 pub(super) struct Commits {
     /// All of them, in order.
     pub(super) stored: Vec<StoredCommit>,
-    /// Where each command position takes effect first: index into `stored`.
+    /// Where each command position takes effect first on its own aggregate: index into `stored`.
     pub(super) by_position: BTreeMap<u64, usize>,
+    /// Where it takes effect on partners: indexes into `stored`.
+    by_partner_position: BTreeMap<u64, Vec<usize>>,
 }
 
 /// How far an aggregate's history has come.
@@ -49,12 +51,17 @@ impl Commits {
             check_commit(&stored, heads.entry(stored.stream_id.clone()).or_default(), violations);
             commits.take(stored, violations);
         }
+        commits.check_partners(violations);
         commits
     }
 
     fn take(&mut self, stored: StoredCommit, violations: &mut Vec<Violation>) {
         let index = self.stored.len();
         for command in &stored.commit.commands {
+            if command.partner_of.is_some() {
+                self.by_partner_position.entry(command.position).or_default().push(index);
+                continue;
+            }
             let first = *self.by_position.entry(command.position).or_insert(index);
             if first != index {
                 let first = self.stored.get(first).map_or(0, |stored| stored.broker_sequence);
@@ -66,7 +73,40 @@ impl Commits {
         self.stored.push(stored);
     }
 
-    /// The commit in which the command of `position` takes effect.
+    /// A command that changes several aggregates changes all of them or none: its commits on partners stand side by side,
+    /// right before the one of its own aggregate, and name that.
+    fn check_partners(&self, violations: &mut Vec<Violation>) {
+        for (&position, indexes) in &self.by_partner_position {
+            let own = self.by_position.get(&position).and_then(|index| self.stored.get(*index));
+            let after = indexes.iter().filter_map(|index| self.stored.get(index + 1));
+            for (stored, after) in self.partners_of(position).zip(after.map(Some).chain([None])) {
+                let own_id = own.map(|own| own.stream_id.as_str());
+                let named = stored.commit.commands.iter().find(|command| command.position == position);
+                let adjacent = after.is_some_and(|after| {
+                    after.broker_sequence == stored.broker_sequence + 1
+                        && after.commit.commands.iter().any(|command| command.position == position)
+                });
+                if own_id.is_none()
+                    || named.and_then(|command| command.partner_of.as_deref()) != own_id
+                    || !adjacent
+                {
+                    let detail = format!(
+                        "the command of position {position} changes {} here, and what it does to its own aggregate does not follow at once",
+                        stored.stream_id
+                    );
+                    violations.push(Violation::new(Check::OneEffect, EVENTS, stored.broker_sequence, detail));
+                }
+            }
+        }
+    }
+
+    /// The commits in which the command of `position` takes effect on partners, in their order.
+    pub(super) fn partners_of(&self, position: u64) -> impl Iterator<Item = &StoredCommit> {
+        let indexes = self.by_partner_position.get(&position).map(Vec::as_slice).unwrap_or_default();
+        indexes.iter().filter_map(|index| self.stored.get(*index))
+    }
+
+    /// The commit in which the command of `position` takes effect on its own aggregate.
     pub(super) fn of_position(&self, position: u64) -> Option<(&StoredCommit, &CommittedCommand)> {
         let stored = self.stored.get(*self.by_position.get(&position)?)?;
         let command = stored.commit.commands.iter().find(|command| command.position == position)?;

@@ -35,7 +35,8 @@ pub(super) fn check(
                 claim.check(commits, &versions, violations);
             }
             Outcome::Rejected { .. } | Outcome::Duplicate { .. } | Outcome::DeadLettered { .. } => {
-                if let Some((stored, _)) = commits.of_position(line.position) {
+                let own = commits.of_position(line.position).map(|(stored, _)| stored);
+                if let Some(stored) = own.or_else(|| commits.partners_of(line.position).next()) {
                     let detail = format!("it is {} and took effect all the same", line.outcome.kind());
                     let detail = format!("{detail}, at {EVENTS} {}", stored.broker_sequence);
                     violations.push(Violation::new(Check::OneEffect, COMMANDS, line.position, detail));
@@ -187,7 +188,8 @@ fn check_causes(
             };
             let command = envelope(message);
             let same = command.as_ref().is_some_and(|command| {
-                command.id_or_position() == caused_by.id && command.address.stream_id == stored.stream_id
+                let own = caused_by.partner_of.as_deref().unwrap_or(stored.stream_id.as_str());
+                command.id_or_position() == caused_by.id && command.address.stream_id.as_str() == own
             });
             if !same {
                 report(

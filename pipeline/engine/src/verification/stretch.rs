@@ -66,6 +66,15 @@ struct Effect {
     recorded_at: Option<i64>,
 }
 
+/// A command that has changed a partner: what it does to its own aggregate must follow at once.
+#[derive(Debug)]
+struct Torn {
+    position: u64,
+    own: Arc<str>,
+    /// The last commit that is known to belong to it.
+    sequence: u64,
+}
+
 /// Checks a stretch, message by message.
 #[derive(Debug)]
 pub struct StretchVerifier {
@@ -81,6 +90,7 @@ pub struct StretchVerifier {
     heads: LruCache<StreamId, Head>,
     ids: LruCache<Arc<str>, u64>,
     forgot_heads: bool,
+    torn: Option<Torn>,
     found: StretchVerification,
 }
 
@@ -119,6 +129,7 @@ impl StretchVerifier {
             heads: LruCache::new(REMEMBERED_MAX),
             ids: LruCache::new(REMEMBERED_MAX),
             forgot_heads: false,
+            torn: None,
             found: StretchVerification::default(),
         }
     }
@@ -140,6 +151,7 @@ impl StretchVerifier {
         match StoredCommit::from_stored(message) {
             Ok(stored) => {
                 self.chain(&stored, &mut violations);
+                self.join(&stored, &mut violations);
                 self.take_effects(&stored, &mut violations);
             }
             Err(error) => {
@@ -191,6 +203,8 @@ impl StretchVerifier {
 
     /// What was found, all three streams having been fed to their ends.
     pub fn finish(mut self) -> StretchVerification {
+        let left: Vec<_> = self.torn.take().iter().map(Torn::violation).collect();
+        self.report(left);
         self.found.undecided = self.open.len() as u64;
         self.found
     }
@@ -227,12 +241,30 @@ impl StretchVerifier {
         self.forgot_heads |= pushed_out.is_some();
     }
 
+    /// What a command does to several aggregates stands side by side, the own aggregate's commit last.
+    fn join(&mut self, stored: &StoredCommit, violations: &mut Vec<Violation>) {
+        let commands = &stored.commit.commands;
+        if let Some(torn) = self.torn.take() {
+            let goes_on = stored.broker_sequence == torn.sequence + 1
+                && commands.iter().any(|command| {
+                    let own = command.partner_of.as_deref().unwrap_or(stored.stream_id.as_str());
+                    command.position == torn.position && *own == *torn.own
+                });
+            if !goes_on {
+                violations.push(torn.violation());
+            }
+        }
+        let partner =
+            commands.iter().find_map(|command| Some((command.position, command.partner_of.clone()?)));
+        self.torn = partner.map(|(position, own)| Torn { position, own, sequence: stored.broker_sequence });
+    }
+
     fn take_effects(&mut self, stored: &StoredCommit, violations: &mut Vec<Violation>) {
         let sequence = stored.broker_sequence;
         let last = stored.commit.last_position();
         for command in &stored.commit.commands {
             let position = command.position;
-            if !self.in_stretch(position) {
+            if !self.in_stretch(position) || command.partner_of.is_some() {
                 continue;
             }
             let judged = position <= self.commands_read && !self.open.contains_key(&position);
@@ -326,6 +358,16 @@ fn partition_of(message: &StoredMessage) -> u32 {
     let mut tokens = message.subject.split('.');
     let queued = tokens.next() == Some(COMMAND_QUEUE_PREFIX);
     tokens.next().filter(|_| queued).and_then(|token| token.parse().ok()).unwrap_or(0)
+}
+
+impl Torn {
+    fn violation(&self) -> Violation {
+        let Self { position, own, sequence } = self;
+        let detail = format!(
+            "the command of position {position} changes another aggregate here, and what it does to {own} does not follow at once"
+        );
+        Violation::new(Check::OneEffect, EVENTS, *sequence, detail)
+    }
 }
 
 /// Whether EVENTS has what the outcome says, and nothing else.

@@ -35,7 +35,14 @@ fn recorded(event: &AccountEvent, command: u32) -> RecordedEvent {
 }
 
 fn caused_by(id: &str, position: u64) -> CommittedCommand {
-    CommittedCommand { id: id.into(), position, actor: None, correlation_id: None, causation_id: None }
+    CommittedCommand {
+        id: id.into(),
+        position,
+        actor: None,
+        correlation_id: None,
+        causation_id: None,
+        partner_of: None,
+    }
 }
 
 fn line(position: u64, id: Option<&str>, command: &str, outcome: Outcome) -> CommandOutcome {
@@ -364,4 +371,42 @@ fn second_effect_far_behind_the_stretch_is_found() {
     parts.commits.push(again);
     let found = by_stretch(&parts.dump(), 1, 1);
     assert!(found.violations.iter().any(|found| found.check == Check::OneEffect), "{:?}", found.violations);
+}
+
+/// A command that changed account b and its own, account a.
+fn changed_together() -> [StoredMessage; 2] {
+    let commit = |id: &str, partner_of: Option<&str>| Commit {
+        commit_id: id.into(),
+        first_version: 1,
+        recorded_at: 0,
+        commands: vec![CommittedCommand { partner_of: partner_of.map(Arc::from), ..caused_by("one", 1) }],
+        events: vec![recorded(&AccountEvent::Deposited(Deposited { amount: 1 }), 0)],
+        previous: None,
+    };
+    let partner = commit("c1", Some("bank.account.a")).encode();
+    [
+        stored("evt.bank.account.b", 1, Headers::new(), partner),
+        stored("evt.bank.account.a", 2, Headers::new(), commit("c2", None).encode()),
+    ]
+}
+
+fn found_in(events: &[StoredMessage]) -> (Vec<Check>, Vec<Check>) {
+    let mut violations = Vec::new();
+    Commits::read(events, &mut violations);
+    let mut stretch = StretchVerifier::new(1, 1, true);
+    events.iter().for_each(|message| stretch.commit(message));
+    let checks = |violations: Vec<Violation>| violations.iter().map(|violation| violation.check).collect();
+    (checks(violations), checks(stretch.finish().violations))
+}
+
+#[test]
+fn command_that_changed_one_aggregate_and_not_the_other_is_found() {
+    let [partner, own] = changed_together();
+    assert_eq!(found_in(&[partner.clone(), own.clone()]), (vec![], vec![]));
+    let torn = (vec![Check::OneEffect], vec![Check::OneEffect]);
+    assert_eq!(found_in(std::slice::from_ref(&partner)), torn);
+    let apart = StoredMessage { sequence: 3, ..own.clone() };
+    assert_eq!(found_in(&[partner.clone(), apart]), torn, "not in one batch");
+    let of_another = StoredMessage { subject: "evt.bank.account.c".into(), ..own };
+    assert_eq!(found_in(&[partner, of_another]), torn);
 }

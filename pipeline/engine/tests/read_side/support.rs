@@ -138,6 +138,7 @@ pub(crate) fn commit(subject_id: &str, event_type: &str, commit_id: &str) -> New
         actor: None,
         correlation_id: None,
         causation_id: None,
+        partner_of: None,
     };
     let event =
         RecordedEvent { event_type: event_type.to_owned().into(), schema: 1, data: vec![0x80], command: 0 };

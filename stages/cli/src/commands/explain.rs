@@ -101,11 +101,11 @@ async fn end(connected: &Connected) -> Result<Moment, CommandFailure> {
 }
 
 fn described(change: &RowChange) -> Value {
-    let CommittedCommand { id, position, actor, correlation_id, causation_id } = &change.command;
+    let CommittedCommand { id, position, actor, correlation_id, causation_id, partner_of } = &change.command;
     let (kind, fields) = difference(change);
     let fields: Map<String, Value> =
         fields.into_iter().map(|(field, before, after)| (field, json!([before, after]))).collect();
-    json!({
+    let mut described = json!({
         "sequence": change.sequence,
         "version": change.version,
         "recorded_at": change.recorded_at.to_string(),
@@ -118,7 +118,11 @@ fn described(change: &RowChange) -> Value {
         "causation_id": causation_id,
         "change": kind,
         "fields": fields,
-    })
+    });
+    if let (Some(own), Some(described)) = (partner_of, described.as_object_mut()) {
+        described.insert("partner_of".into(), json!(own));
+    }
+    described
 }
 
 fn row(change: &RowChange) -> Vec<String> {

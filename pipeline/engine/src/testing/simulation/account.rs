@@ -1,6 +1,6 @@
 //! The domain of the simulation: an account. Small, but with every kind of decision: always accepted (deposit), accepted
 //! or rejected depending on all that came before (withdraw), accepted with nothing to change (rename), several events at
-//! once (transfer out with a fee), dependent on the time of the command (freeze), a panic of the rules.
+//! once (transfer out with a fee), several accounts at once (give), dependent on the time of the command (freeze), a panic of the rules.
 
 use std::{cell::Cell, time::Duration};
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::{
-    decider::{Decider, DecisionContext, Rejection},
+    decider::{Decider, DecisionContext, Rejection, Together},
     testing::memory_broker::EPOCH,
 };
 
@@ -37,6 +37,19 @@ pub struct Transfer {
     pub amount: u64,
 }
 
+/// Gives money to other accounts, the same amount to each: all of them get it, or none. Nothing changes for none of it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Give {
+    /// How much each gets.
+    pub amount: u64,
+    /// Which accounts.
+    pub to: Vec<String>,
+    /// Refused if one of them has more than this: what they have is asked, too.
+    #[serde(default)]
+    pub unless_above: Option<u64>,
+}
+
 /// Gives the account a name; the same name again changes nothing.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -61,6 +74,7 @@ crate::commands! {
         Deposit(Deposit) = "deposit",
         Withdraw(Withdraw) = "withdraw",
         Transfer(Transfer) = "transfer",
+        Give(Give) = "give",
         Rename(Rename) = "rename",
         Visit(Visit) = "visit",
         Explode(Explode) = "explode",
@@ -83,6 +97,15 @@ pub struct Withdrawn {
     pub left: u64,
 }
 
+/// Money came from another account.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Received {
+    /// How much.
+    pub amount: u64,
+    /// What there is then: shows whether the decision knew all that came before.
+    pub then: u64,
+}
+
 /// The account has a name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Renamed {
@@ -102,6 +125,7 @@ crate::events! {
     pub enum AccountEvent of "account" {
         Deposited(Deposited) = "deposited" v 1,
         Withdrawn(Withdrawn) = "withdrawn" v 1,
+        Received(Received) = "received" v 1,
         Renamed(Renamed) = "renamed" v 1,
         Visited(Visited) = "visited" v 1,
     }
@@ -135,6 +159,30 @@ impl Account {
     }
 }
 
+impl Account {
+    fn give(
+        state: &AccountState,
+        partners: &[&AccountState],
+        give: &Give,
+    ) -> Result<Together<AccountEvent>, Rejection> {
+        let richest = partners.iter().map(|partner| partner.balance).max();
+        if give.unless_above.is_some_and(|limit| richest > Some(limit)) {
+            return Err(Rejection::new("rich-enough", "one of them has more than that already"));
+        }
+        if give.amount == 0 {
+            return Ok(Together::default());
+        }
+        let receive = |partner: &&AccountState| {
+            let then = partner.balance + give.amount;
+            vec![AccountEvent::Received(Received { amount: give.amount, then })]
+        };
+        Ok(Together {
+            own: Self::withdraw(state, &vec![give.amount; partners.len()])?,
+            partners: partners.iter().map(receive).collect(),
+        })
+    }
+}
+
 impl Decider for Account {
     type Command = AccountCommand;
     type Event = AccountEvent;
@@ -161,6 +209,7 @@ impl Decider for Account {
             }
             AccountCommand::Withdraw(Withdraw { amount }) => Self::withdraw(state, &[*amount]),
             AccountCommand::Transfer(Transfer { amount }) => Self::withdraw(state, &[*amount, 1]),
+            AccountCommand::Give(_) => Ok(Vec::new()),
             AccountCommand::Rename(Rename { name }) if *name == state.name => Ok(Vec::new()),
             AccountCommand::Rename(Rename { name }) => {
                 Ok(vec![AccountEvent::Renamed(Renamed { name: name.clone() })])
@@ -179,10 +228,30 @@ impl Decider for Account {
         }
     }
 
+    fn partners(_account: &str, command: &AccountCommand) -> Vec<String> {
+        match command {
+            AccountCommand::Give(Give { to, .. }) => to.clone(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn decide_together(
+        state: &AccountState,
+        partners: &[&AccountState],
+        command: &AccountCommand,
+        context: &DecisionContext<'_>,
+    ) -> Result<Together<AccountEvent>, Rejection> {
+        match command {
+            AccountCommand::Give(give) => Self::give(state, partners, give),
+            alone => Ok(Together { own: Self::decide(state, alone, context)?, partners: Vec::new() }),
+        }
+    }
+
     fn evolve(state: &mut AccountState, event: &AccountEvent) {
         match event {
             AccountEvent::Deposited(Deposited { amount }) => state.balance += amount,
             AccountEvent::Withdrawn(Withdrawn { left, .. }) => state.balance = *left,
+            AccountEvent::Received(Received { then, .. }) => state.balance = *then,
             AccountEvent::Renamed(Renamed { name }) => state.name.clone_from(name),
             AccountEvent::Visited(Visited { second }) => state.visited = Some(*second),
         }
@@ -223,6 +292,19 @@ impl Decider for ClockAccount {
         let elapsed = STARTED.get().map_or(Duration::ZERO, |started| started.elapsed());
         let now = EPOCH + SignedDuration::try_from(elapsed).unwrap_or(SignedDuration::ZERO);
         Account::decide(state, command, &DecisionContext { now, ..*context })
+    }
+
+    fn partners(account: &str, command: &AccountCommand) -> Vec<String> {
+        Account::partners(account, command)
+    }
+
+    fn decide_together(
+        state: &AccountState,
+        partners: &[&AccountState],
+        command: &AccountCommand,
+        context: &DecisionContext<'_>,
+    ) -> Result<Together<AccountEvent>, Rejection> {
+        Account::decide_together(state, partners, command, context)
     }
 
     fn evolve(state: &mut AccountState, event: &AccountEvent) {

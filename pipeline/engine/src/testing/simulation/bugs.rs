@@ -282,6 +282,30 @@ pub const BUGS: &[PlantedBug] = &[
         "states, and the belief that they are current, survive the loss of the turn",
     ),
     in_handlers(
+        "together-within-round",
+        Bug::Engine(SeededBug::TogetherWithinRound),
+        "C4",
+        "a command that changes several aggregates is settled in a round with others",
+    ),
+    in_handlers(
+        "together-singly",
+        Bug::Engine(SeededBug::TogetherSingly),
+        "C4",
+        "the commits of a command that changes several aggregates are appended one after the other, its own first",
+    ),
+    in_handlers(
+        "partner-not-current",
+        Bug::Engine(SeededBug::PartnerNotCurrent),
+        "C4",
+        "a partner is taken for what is remembered of it, or for new, without a read that shows it to be current",
+    ),
+    in_handlers(
+        "partner-without-expectation",
+        Bug::Engine(SeededBug::PartnerWithoutExpectation),
+        "C3",
+        "and its commit is appended without expectation",
+    ),
+    in_handlers(
         "decided-by-wall-clock",
         Bug::DecidedByWallClock,
         "C4",

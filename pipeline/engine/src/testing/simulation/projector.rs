@@ -168,6 +168,7 @@ fn commit(number: u64, events: u64) -> Commit {
         actor: None,
         correlation_id: None,
         causation_id: None,
+        partner_of: None,
     };
     let event = |index: u64| RecordedEvent {
         event_type: "noted".into(),

@@ -201,13 +201,26 @@ impl Client {
         format!("account-{}", self.dice.below(self.accounts))
     }
 
+    /// Mostly to one or two others; sometimes to oneself, to the same one twice, to nobody who may have an account.
+    fn gift(&mut self) -> String {
+        let (amount, count) = (self.dice.below(5), self.dice.between(1, 2));
+        let to: Vec<String> = (0..count).map(|_| format!(r#""{}""#, self.account())).collect();
+        let to = to.join(",");
+        if self.dice.chance(0.3) {
+            let limit = self.dice.below(20);
+            return format!(r#"{{"amount":{amount},"to":[{to}],"unless_above":{limit}}}"#);
+        }
+        format!(r#"{{"amount":{amount},"to":[{to}]}}"#)
+    }
+
     fn request(&mut self) -> (&'static str, String) {
         let amount = self.dice.between(1, 9);
         match self.dice.below(100) {
             0..32 => ("deposit", format!(r#"{{"amount":{amount}}}"#)),
             32..64 => ("withdraw", format!(r#"{{"amount":{amount}}}"#)),
-            64..72 => ("transfer", format!(r#"{{"amount":{amount}}}"#)),
-            72..84 => ("rename", format!(r#"{{"name":"name-{}"}}"#, self.dice.below(2))),
+            64..66 => ("transfer", format!(r#"{{"amount":{amount}}}"#)),
+            66..78 => ("give", self.gift()),
+            78..84 => ("rename", format!(r#"{{"name":"name-{}"}}"#, self.dice.below(2))),
             84..94 => ("visit", "{}".to_owned()),
             94..96 => ("explode", String::new()),
             96..98 => ("deposit", r#"{"amount":"much"}"#.to_owned()),

@@ -115,6 +115,9 @@ fn stock() -> impl Strategy<Value = Typed> {
             let body = json!({ "quantity": quantity, "reference": reference, "business_date": date });
             ("issue", given(body))
         }),
+        3 => (quantity(), reference(), "[wv]").prop_map(|(quantity, reference, to)| {
+            ("transfer", given(json!({ "quantity": quantity, "reference": reference, "to": to })))
+        }),
         3 => (reservation(), quantity()).prop_map(|(reservation, quantity)| {
             ("reserve", json!({ "reservation": reservation, "quantity": quantity }))
         }),
@@ -127,7 +130,10 @@ fn stock() -> impl Strategy<Value = Typed> {
         }),
         1 => quantity().prop_map(|minimum| ("set-minimum", json!({ "minimum": minimum }))),
     ];
-    ("[ab]", body).prop_map(|(sku, (command, body))| typed(format!("retail.stock.w:{sku}.{command}"), body))
+    let place = prop_oneof![3 => Just("w"), 1 => Just("v")];
+    (place, "[ab]", body).prop_map(|(place, sku, (command, body))| {
+        typed(format!("retail.stock.{place}:{sku}.{command}"), body)
+    })
 }
 
 fn other_retail() -> impl Strategy<Value = Typed> {
@@ -171,7 +177,7 @@ fn commands() -> impl Strategy<Value = Vec<Typed>> {
 fn has_no_id(command: &Typed) -> bool {
     command.address.starts_with("retail.business-day.")
         || (command.address.starts_with("retail.stock.")
-            && (command.address.ends_with(".receive") || command.address.ends_with(".issue"))
+            && [".receive", ".issue", ".transfer"].iter().any(|name| command.address.ends_with(name))
             && command.body.get("reference").is_none())
 }
 
@@ -277,6 +283,7 @@ struct StockStory {
 
 fn stocks_are_sound(handler: &SequentialHandler) {
     let mut stocks: BTreeMap<String, StockStory> = BTreeMap::new();
+    let mut under_way = 0;
     each(handler, "stock", |id, event: StockEvent| {
         let stock = stocks.entry(id.to_owned()).or_default();
         let available = stock.on_hand - stock.open.values().sum::<i64>();
@@ -288,6 +295,15 @@ fn stocks_are_sound(handler: &SequentialHandler) {
                 let held = issued.reference.and_then(|reference| stock.open.remove(&reference));
                 assert_eq!(issued.reserved, held.unwrap_or(0), "{id}");
                 assert!(held.is_none_or(|held| issued.quantity <= held), "{id}");
+            }
+            StockEvent::TransferredOut(out) => {
+                assert!(out.quantity <= available, "{id}: {} of {available}", out.quantity);
+                stock.on_hand -= out.quantity;
+                under_way -= out.quantity;
+            }
+            StockEvent::TransferredIn(came) => {
+                stock.on_hand += came.quantity;
+                under_way += came.quantity;
             }
             StockEvent::Reserved(reserved) => {
                 assert!(reserved.quantity <= available, "{id}: {} of {available}", reserved.quantity);
@@ -308,6 +324,7 @@ fn stocks_are_sound(handler: &SequentialHandler) {
             StockEvent::MinimumSet(set) => assert!(set.minimum >= 0, "{id}"),
         }
     });
+    assert_eq!(under_way, 0, "what leaves one place for another arrives");
 }
 
 fn other_retail_is_sound(handler: &SequentialHandler) {

@@ -210,6 +210,7 @@ fn stock(met: &mut Met) {
     let bodies = [
         ("receive", json!({ "quantity": 1 })),
         ("issue", json!({ "quantity": 1 })),
+        ("transfer", json!({ "to": "v", "quantity": 1 })),
         ("reserve", json!({ "reservation": "R", "quantity": 1 })),
         ("request-reservation", json!({ "reservation": "R", "quantity": 1 })),
         ("release", json!({ "reservation": "R" })),
@@ -244,6 +245,7 @@ fn stock(met: &mut Met) {
                 ],
             );
     }
+    transfers(met);
     for command in ["reserve", "request-reservation"] {
         let body = json!({ "reservation": "R", "quantity": 1 });
         let past = [("receive", json!({ "quantity": 5 })), (command, body.clone())];
@@ -252,6 +254,32 @@ fn stock(met: &mut Met) {
             .past(&past)
             .refuses_fields(command, &body, &[("quantity", json!(2), "reservation-differs")]);
     }
+}
+
+fn transfers(met: &mut Met) {
+    let known = json!({ "to": "v", "quantity": 2, "reference": "van 1" });
+    Case::of(met, "retail.stock.w:a", &[("receive", json!({ "quantity": 5 })), ("transfer", known.clone())])
+        .refuses_fields(
+            "transfer",
+            &known,
+            &[
+                ("reference", json!(" "), "reference-not-allowed"),
+                ("business_date", json!("yesterday"), "date-malformed"),
+                ("quantity", json!(1), "reference-differs"),
+                ("to", json!("u"), "reference-differs"),
+                ("business_date", json!("2012-01-31"), "reference-differs"),
+            ],
+        )
+        .refuses_fields(
+            "transfer",
+            &json!({ "to": "v", "quantity": 3 }),
+            &[
+                ("quantity", json!(4), "stock-not-available"),
+                ("to", json!("w"), "transfer-to-itself"),
+                ("to", json!("v:x"), "location-not-allowed"),
+                ("to", json!("v".repeat(128)), "location-not-allowed"),
+            ],
+        );
 }
 
 fn ended_reservations(met: &mut Met) {

@@ -2,18 +2,21 @@
 //!
 //! Goods that have left have left: an issue is never refused for lack of stock; it takes the stock below zero and says
 //! so. A reservation is a promise and is refused beyond what is available. An issue whose reference names an open
-//! reservation turns that reservation into the issue: units beyond the issued ones are free again.
+//! reservation turns that reservation into the issue: units beyond the issued ones are free again. A transfer takes units
+//! to the stock of the same item at another place; both change together or neither does.
 //!
-//! A receipt, an issue or a reservation is repeated under its reference or reservation id without effect. Each stock
+//! A receipt, an issue, a transfer or a reservation is repeated under its reference or reservation id without effect. Each stock
 //! remembers the last [`REMEMBERED_MAX`] of each, besides every open reservation: a stock, unlike a till, never ends.
 
+mod counting;
 mod memory;
 mod rejections;
 mod reserving;
+mod transferring;
 
 use std::collections::BTreeMap;
 
-use millstream_engine::decider::{Decider, DecisionContext, Rejection, rejections_of};
+use millstream_engine::decider::{Decider, DecisionContext, Rejection, Together, rejections_of};
 use serde::{Deserialize, Serialize};
 
 pub use self::memory::REMEMBERED_MAX;
@@ -23,8 +26,8 @@ use self::{
 };
 use crate::{
     business_date::BusinessDate,
-    money::{QUANTITY_MAX, check_quantity},
-    reference::{check_label, check_name, check_reference},
+    money::check_quantity,
+    reference::{check_label, check_reference},
 };
 
 /// Where the available units stand low unless a stock says otherwise: below this many. Two handfuls, so that a new
@@ -94,6 +97,23 @@ pub struct IssueStock {
     pub business_date: Option<String>,
 }
 
+/// Takes available units to the stock of the same item at another place. The same content under the same reference again
+/// changes nothing.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TransferStock {
+    /// To which store or warehouse.
+    pub to: String,
+    /// How many; at least 1.
+    pub quantity: i64,
+    /// What they go with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+    /// For which day it counts; the date (UTC) of the decision when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub business_date: Option<String>,
+}
+
 /// Promises units to someone. The same content again changes nothing while the reservation is open.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -150,6 +170,7 @@ millstream_engine::commands! {
     pub enum StockCommand {
         Receive(ReceiveStock) = "receive",
         Issue(IssueStock) = "issue",
+        Transfer(TransferStock) = "transfer",
         Reserve(ReserveStock) = "reserve",
         RequestReservation(RequestReservation) = "request-reservation",
         Release(ReleaseReservation) = "release",
@@ -180,6 +201,32 @@ pub struct StockIssued {
     pub reserved: i64,
     /// Whether there are fewer than none now.
     pub below_zero: bool,
+    /// For which day it counts.
+    pub business_date: BusinessDate,
+}
+
+/// Units went to another place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StockTransferredOut {
+    /// To which store or warehouse.
+    pub to: String,
+    /// How many.
+    pub quantity: i64,
+    /// What they went with.
+    pub reference: Option<String>,
+    /// For which day it counts.
+    pub business_date: BusinessDate,
+}
+
+/// Units came from another place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StockTransferredIn {
+    /// From which store or warehouse.
+    pub from: String,
+    /// How many.
+    pub quantity: i64,
+    /// What they came with.
+    pub reference: Option<String>,
     /// For which day it counts.
     pub business_date: BusinessDate,
 }
@@ -240,6 +287,8 @@ millstream_engine::events! {
     pub enum StockEvent of "stock" {
         Received(StockReceived) = "stock-received" v 1,
         Issued(StockIssued) = "stock-issued" v 1,
+        TransferredOut(StockTransferredOut) = "stock-transferred-out" v 1,
+        TransferredIn(StockTransferredIn) = "stock-transferred-in" v 1,
         Reserved(StockReserved) = "stock-reserved" v 1,
         ReservationRefused(ReservationRefused) = "reservation-refused" v 1,
         ReservationReleased(ReservationReleased) = "reservation-released" v 1,
@@ -300,11 +349,31 @@ impl Decider for Stock {
         match command {
             StockCommand::Receive(receive) => decide_receive(state, receive, context),
             StockCommand::Issue(issue) => decide_issue(state, issue, context),
+            StockCommand::Transfer(transfer) => Err(transferring::refuse(transfer, context)),
             StockCommand::Reserve(reserve) => reserving::decide_reserve(state, reserve, context),
             StockCommand::RequestReservation(request) => reserving::decide_request(state, request, context),
             StockCommand::Release(release) => reserving::decide_release(state, release, context),
-            StockCommand::Adjust(adjust) => decide_adjust(state, adjust, context),
-            StockCommand::SetMinimum(set) => decide_minimum(state, set, context),
+            StockCommand::Adjust(adjust) => counting::decide_adjust(state, adjust, context),
+            StockCommand::SetMinimum(set) => counting::decide_minimum(state, set, context),
+        }
+    }
+
+    fn partners(stock: &str, command: &StockCommand) -> Vec<String> {
+        match command {
+            StockCommand::Transfer(transfer) => transferring::partner(stock, transfer).into_iter().collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn decide_together(
+        state: &StockState,
+        _partners: &[&StockState],
+        command: &StockCommand,
+        context: &DecisionContext<'_>,
+    ) -> Result<Together<StockEvent>, Rejection> {
+        match command {
+            StockCommand::Transfer(transfer) => transferring::decide(state, transfer, context),
+            alone => Ok(Together { own: Self::decide(state, alone, context)?, partners: Vec::new() }),
         }
     }
 
@@ -323,6 +392,12 @@ impl Decider for Stock {
                     state.end(reservation, ReservationEnd::Issued);
                 }
             }
+            StockEvent::TransferredOut(out) => {
+                state.on_hand = state.on_hand.saturating_sub(out.quantity);
+                let movement = Movement::transfer(&out.to, out.quantity, out.business_date);
+                state.memory.movement(out.reference.as_deref(), movement);
+            }
+            StockEvent::TransferredIn(came) => state.on_hand = state.on_hand.saturating_add(came.quantity),
             StockEvent::Reserved(reserved) => {
                 let StockReserved { quantity, requested, .. } = *reserved;
                 state.reservations.insert(reserved.reservation.clone(), Reservation { quantity, requested });
@@ -401,37 +476,6 @@ fn decide_issue(
     })])
 }
 
-fn decide_adjust(
-    state: &StockState,
-    adjust: &AdjustStock,
-    context: &DecisionContext<'_>,
-) -> Result<Vec<StockEvent>, Rejection> {
-    check_count("count", context.aggregate_id, adjust.counted)?;
-    adjust.reason.as_deref().map_or(Ok(()), |reason| check_name("reason", reason))?;
-    let given = adjust.business_date.as_deref().map(BusinessDate::parse).transpose()?;
-    if adjust.counted == state.on_hand {
-        return Ok(vec![]);
-    }
-    Ok(vec![StockEvent::Adjusted(StockAdjusted {
-        counted: adjust.counted,
-        change: adjust.counted.saturating_sub(state.on_hand),
-        reason: adjust.reason.clone(),
-        business_date: given.unwrap_or_else(|| BusinessDate::of_utc(context.now)),
-    })])
-}
-
-fn decide_minimum(
-    state: &StockState,
-    set: &SetMinimum,
-    context: &DecisionContext<'_>,
-) -> Result<Vec<StockEvent>, Rejection> {
-    check_count("minimum", context.aggregate_id, set.minimum)?;
-    if state.minimum == Some(set.minimum) {
-        return Ok(vec![]);
-    }
-    Ok(vec![StockEvent::MinimumSet(StockMinimumSet { minimum: set.minimum })])
-}
-
 /// Reference and business date of a receipt or an issue.
 fn check_movement<'a>(
     stock: &str,
@@ -445,18 +489,6 @@ fn check_movement<'a>(
     }
     let given = business_date.as_deref().map(BusinessDate::parse).transpose()?;
     Ok((reference.as_deref(), given))
-}
-
-fn check_count(what: &str, stock: &str, count: i64) -> Result<(), Rejection> {
-    if count < 0 {
-        let message = format!("the {what} of stock {stock} is {count}; give 0 or more");
-        return Err(Rejection::new("count-negative", message));
-    }
-    if count > QUANTITY_MAX {
-        let message = format!("the {what} of stock {stock} is {count}; at most {QUANTITY_MAX} are allowed");
-        return Err(Rejection::new("quantity-too-large", message));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@
 //! comes about with its first movement, or with the close of the business day, which seals it.
 //!
 //! Units are valued at a moving average, in the order in which movements were recorded: a delivered line brings its cost,
-//! everything else moves at the average of what is there, or at the last known cost where nothing is. A location is kept in
+//! what comes from another place brings what it was worth there, and everything else moves at the average of what is
+//! there, or at the last known cost where nothing is. A location is kept in
 //! the currency of its first delivery; units of which no cost in that currency is known are counted in
 //! `units_without_cost` and have no value.
 //!
@@ -28,7 +29,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     business_day::{BusinessDay, BusinessDayEvent},
     delivery::{Delivery, DeliveryEvent, DeliveryReceived},
-    stock::{Stock, StockEvent, StockId},
+    stock::{Stock, StockEvent, StockId, StockTransferredIn},
     stock_keeping::delivery_reference,
 };
 use crate::{business_date::BusinessDate, money::Currency};
@@ -135,6 +136,27 @@ impl Holding {
         };
         Self { units, value, cost: known }
     }
+
+    /// What `change` units of it are worth, if a cost is known.
+    fn worth(self, change: i64) -> Option<i64> {
+        let cost = self.cost?;
+        Some(if self.units > 0 {
+            proportion(self.value, change, self.units)
+        } else {
+            change.saturating_mul(cost)
+        })
+    }
+
+    /// What it becomes when `change` units come that are worth `value` together.
+    fn after_worth(self, change: i64, value: i64) -> Self {
+        let cost = Some(value / change.max(1));
+        let has_average = self.units == 0 || (self.units > 0 && self.cost.is_some());
+        if has_average {
+            Self { units: self.units.saturating_add(change), value: self.value.saturating_add(value), cost }
+        } else {
+            self.after(change, cost)
+        }
+    }
 }
 
 /// `value * change / units`, rounded towards zero; the product of two 64-bit numbers needs 128.
@@ -185,6 +207,11 @@ impl Report for StockValuation {
                     let reference = issued.reference.unwrap_or_default();
                     move_units(id, -issued.quantity, issued.business_date, &reference, rows)
                 }
+                StockEvent::TransferredOut(out) => {
+                    let reference = out.reference.unwrap_or_default();
+                    move_units(id, -out.quantity, out.business_date, &reference, rows)
+                }
+                StockEvent::TransferredIn(came) => move_in(id, &came, rows),
                 StockEvent::Adjusted(adjusted) => {
                     move_units(id, adjusted.change, adjusted.business_date, "stocktake", rows)
                 }
@@ -232,15 +259,55 @@ fn move_units(
     reference: &str,
     rows: &mut (dyn Rows + '_),
 ) -> Result<Vec<Entry>, ProjectionError> {
-    let StockId { location, .. } =
-        StockId::parse(stock).map_err(|rejection| ProjectionError::Inconsistent(rejection.to_string()))?;
     let noted = format!("{stock}/{reference}");
     let cost: Option<i64> = rows.read(COSTS, &noted)?;
     if cost.is_some() {
         rows.delete(COSTS, &noted);
     }
+    change_holding(stock, date, reference, |before| before.after(change, cost), rows)
+}
+
+/// Units come from another place, with what they are worth there. That place has not lost them yet: its own event stands
+/// right behind this one.
+fn move_in(
+    stock: &str,
+    came: &StockTransferredIn,
+    rows: &mut (dyn Rows + '_),
+) -> Result<Vec<Entry>, ProjectionError> {
+    let StockId { location, sku } = parsed(stock)?;
+    let from: Location = rows.read(LOCATIONS, &came.from)?.unwrap_or_default();
+    let mut to: Location = rows.read(LOCATIONS, &location)?.unwrap_or_default();
+    if to.currency.is_none() && from.currency.is_some() {
+        to.currency = from.currency;
+        rows.write(LOCATIONS, &location, &to);
+    }
+    let known = StockId::join(&came.from, &sku).filter(|_| from.currency == to.currency);
+    let holding: Holding = match known {
+        Some(source) => rows.read(STOCKS, &source)?.unwrap_or_default(),
+        None => Holding::default(),
+    };
+    let change = |before: Holding| match holding.worth(came.quantity) {
+        Some(value) => before.after_worth(came.quantity, value),
+        None => before.after(came.quantity, None),
+    };
+    change_holding(stock, came.business_date, came.reference.as_deref().unwrap_or_default(), change, rows)
+}
+
+fn parsed(stock: &str) -> Result<StockId, ProjectionError> {
+    StockId::parse(stock).map_err(|rejection| ProjectionError::Inconsistent(rejection.to_string()))
+}
+
+/// Changes what a stock holds, and posts the difference to its date and every later one.
+fn change_holding(
+    stock: &str,
+    date: BusinessDate,
+    reference: &str,
+    change: impl FnOnce(Holding) -> Holding,
+    rows: &mut (dyn Rows + '_),
+) -> Result<Vec<Entry>, ProjectionError> {
+    let StockId { location, .. } = parsed(stock)?;
     let before: Holding = rows.read(STOCKS, stock)?.unwrap_or_default();
-    let after = before.after(change, cost);
+    let after = change(before);
     rows.write(STOCKS, stock, &after);
     let mut entries = begin(&location, date, rows)?;
     let known: Location = rows.read(LOCATIONS, &location)?.unwrap_or_default();

@@ -91,6 +91,8 @@ impl Projection for StockView {
                     rows.delete(RESERVATIONS, &reservation_key(key, &reservation));
                 }
             }
+            StockEvent::TransferredOut(out) => row.on_hand = row.on_hand.saturating_sub(out.quantity),
+            StockEvent::TransferredIn(came) => row.on_hand = row.on_hand.saturating_add(came.quantity),
             StockEvent::Reserved(reserved) => {
                 row.reserved = row.reserved.saturating_add(reserved.quantity);
                 write_reservation(envelope, stock, reserved, rows);
@@ -175,6 +177,7 @@ mod tests {
     use super::*;
     use crate::retail::stock::{
         ReservationRefused, ReservationReleased, StockAdjusted, StockIssued, StockMinimumSet, StockReceived,
+        StockTransferredIn, StockTransferredOut,
     };
 
     fn received(quantity: i64) -> StockEvent {
@@ -230,6 +233,22 @@ mod tests {
                 "recorded_at": "2012-01-31T12:00:02Z",
             })
         );
+    }
+
+    #[test]
+    fn transferred_units_are_in_one_place() {
+        let business_date = "2012-01-31".parse().unwrap();
+        let (quantity, reference) = (8, None);
+        let came = StockTransferredIn { from: "2506".into(), quantity, reference: None, business_date };
+        let out = StockTransferredOut { to: "2507".into(), quantity, reference, business_date };
+        let mut history = History::new("retail");
+        history.add("stock", "2506:75087", [received(12)]);
+        history.add("stock", "2507:75087", [StockEvent::TransferredIn(came)]);
+        history.add("stock", "2506:75087", [StockEvent::TransferredOut(out)]);
+        let rows = assert_repeatable(&StockView, &history);
+        assert_eq!(rows.json("stock", "2506:75087")["available"], json!(4));
+        assert_eq!(rows.json("stock", "2507:75087")["available"], json!(8));
+        assert_eq!(rows.keys("low-stock"), ["2506:75087", "2507:75087"]);
     }
 
     #[test]

@@ -7,4 +7,5 @@ mod last_release;
 mod later;
 mod own_context;
 mod replicas;
+mod transfers;
 mod week;

@@ -14,14 +14,16 @@ use crate::{business_date::BusinessDate, content_digest::ContentDigest};
 /// the memory takes some 200 KB.
 pub const REMEMBERED_MAX: usize = 2_048;
 
-/// Whether units came or left. Both may have the same reference, as when something is swapped.
+/// Whether units came, left, or went to another place. All may have the same reference, as when something is swapped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Direction {
     Receipt,
     Issue,
+    /// To the place of this digest.
+    Transfer(ContentDigest),
 }
 
-/// The content of a receipt or an issue.
+/// The content of a receipt, an issue or a transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Movement {
     direction: Direction,
@@ -36,6 +38,10 @@ impl Movement {
 
     pub(super) fn issue(quantity: i64, business_date: BusinessDate) -> Self {
         Self { direction: Direction::Issue, quantity, business_date }
+    }
+
+    pub(super) fn transfer(to: &str, quantity: i64, business_date: BusinessDate) -> Self {
+        Self { direction: Direction::Transfer(digest_of(&[to])), quantity, business_date }
     }
 }
 
@@ -66,7 +72,8 @@ impl Memory {
     /// `dated` repeats that of any date.
     pub(super) fn repeats(&self, reference: Option<&str>, movement: Movement, dated: bool) -> Option<bool> {
         let known = self.movements.get(digest(movement.direction, reference?))?;
-        Some(known.quantity == movement.quantity && (!dated || known.business_date == movement.business_date))
+        let same = known.direction == movement.direction && known.quantity == movement.quantity;
+        Some(same && (!dated || known.business_date == movement.business_date))
     }
 
     /// Remembers what became of a reservation.
@@ -114,6 +121,7 @@ fn digest(direction: Direction, reference: &str) -> ContentDigest {
     match direction {
         Direction::Receipt => digest_of(&["receipt", reference]),
         Direction::Issue => digest_of(&["issue", reference]),
+        Direction::Transfer(_) => digest_of(&["transfer", reference]),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use millstream_engine::decider::{ANY_COMMAND, Rejection};
 
-/// Of receipts and issues alike.
+/// Of receipts, issues and transfers alike.
 const MOVEMENT_REFUSED: &[&str] = &[
     "quantity-not-positive",
     "quantity-too-large",
@@ -20,6 +20,8 @@ pub(super) const REJECTIONS: &[(&str, &[&str])] = &[
     ("receive", MOVEMENT_REFUSED),
     ("issue", MOVEMENT_REFUSED),
     ("issue", &["issue-exceeds-reservation"]),
+    ("transfer", MOVEMENT_REFUSED),
+    ("transfer", &["stock-not-available", "transfer-to-itself", "location-not-allowed"]),
     ("reserve", RESERVATION_REFUSED),
     ("reserve", &["reservation-closed", "stock-not-available"]),
     ("request-reservation", RESERVATION_REFUSED),

@@ -118,3 +118,37 @@ fn units_without_a_known_cost_have_no_value_until_there_is_one() {
     system.send("retail.stock.7:a.adjust", r#"{"counted":19,"business_date":"2012-01-30"}"#).unwrap();
     assert_eq!(end(&system, "2012-01-30"), json!([19, 0, 1900, 1, "open"]));
 }
+
+#[test]
+fn transferred_units_keep_their_value() {
+    let mut system = system();
+    deliver(&mut system, "1", "2012-01-30", 3, 100, "USD");
+    deliver(&mut system, "2", "2012-01-30", 4, 107, "USD");
+    let transfer = r#"{"to":"8","quantity":5,"business_date":"2012-01-31"}"#;
+    system.send("retail.stock.7:a.transfer", transfer).unwrap();
+    // 728 for 7, of which 5 take 520.
+    assert_eq!(end(&system, "2012-01-31"), json!([2, 0, 208, 1, "open"]));
+    let there = rows(&system).json("stock-valuation", "2012-01-31/8");
+    let fields = ["units_on_hand", "units_without_cost", "stock_value", "currency"];
+    let there: Value = fields.iter().map(|field| there[*field].clone()).collect();
+    assert_eq!(there, json!([5, 0, 520, "USD"]));
+
+    // Back again: nothing was gained or lost on the way.
+    system.send("retail.stock.8:a.transfer", &transfer.replace('8', "7")).unwrap();
+    assert_eq!(end(&system, "2012-01-31"), json!([7, 0, 728, 1, "open"]));
+}
+
+#[test]
+fn units_from_a_place_of_another_currency_have_no_cost() {
+    let mut system = system();
+    deliver(&mut system, "1", "2012-01-30", 3, 100, "USD");
+    let other = r#"{"supplier":"acme","location":"8","currency":"EUR","received_on":"2012-01-30",
+        "lines":[{"sku":"b","quantity":1,"unit_cost":1}]}"#;
+    system.send("retail.delivery.2.receive", other).unwrap();
+    system
+        .send("retail.stock.7:a.transfer", r#"{"to":"8","quantity":2,"business_date":"2012-01-31"}"#)
+        .unwrap();
+    assert_eq!(end(&system, "2012-01-31"), json!([1, 0, 100, 1, "open"]));
+    let there = rows(&system).json("stock-valuation", "2012-01-31/8");
+    assert_eq!((&there["units_without_cost"], &there["stock_value"]), (&json!(2), &json!(1)));
+}

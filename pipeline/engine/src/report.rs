@@ -170,6 +170,12 @@ pub trait Report: Send + Sync + 'static {
         1
     }
 
+    /// Whether figures that all come to 0 are a result like any other, as those of a balance are. Else a first revision, never
+    /// sealed, of which nothing is left is withdrawn: what was posted has been taken back.
+    fn zero_is_a_result(&self) -> bool {
+        false
+    }
+
     /// Whether it wants the events of `aggregate`.
     fn handles(&self, aggregate: &str) -> bool;
 

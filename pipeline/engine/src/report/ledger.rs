@@ -108,7 +108,8 @@ impl<R: Report> Ledger<R> {
             }
         }
         self.describe_as(&mut revision, posting.texts)?;
-        if revision.revision == 1 && revision.figures.iter().all(|figure| *figure == 0) {
+        let nothing_left = !self.0.zero_is_a_result() && revision.figures.iter().all(|figure| *figure == 0);
+        if revision.revision == 1 && nothing_left {
             revision.status = RevisionStatus::Withdrawn;
         }
         self.write(&place, &revision, rows);

@@ -3,13 +3,13 @@
 //!
 //! A movement of stock counts for its business date and, because it is still there or still gone, for every later date of
 //! the location; one that comes in late thus restates them all. A date begins with what the date before it ended with. It
-//! comes about with its first movement, or with the close of the business day, which seals it.
+//! comes about with its first movement, or with the close of the business day, which seals it. A place that is emptied on
+//! a date has a row of zeroes for it, and none for later dates on which nothing moves.
 //!
 //! Units are valued at a moving average, in the order in which movements were recorded: a delivered line brings its cost,
 //! what comes from another place brings what it was worth there, and everything else moves at the average of what is
-//! there, or at the last known cost where nothing is. A location is kept in
-//! the currency of its first delivery; units of which no cost in that currency is known are counted in
-//! `units_without_cost` and have no value.
+//! there, or at the last known cost where nothing is. A location is kept in the currency of its first delivery; units of
+//! which no cost in that currency is known are counted in `units_without_cost` and have no value.
 //!
 //! Notes: the costs of delivered lines that have not reached the stock, each stock's units and value, each location's
 //! dates, and what each of them ended with.
@@ -180,6 +180,15 @@ impl Report for StockValuation {
 
     fn columns(&self) -> &'static [Column] {
         COLUMNS
+    }
+
+    fn version(&self) -> u32 {
+        2
+    }
+
+    /// A place that has been emptied has nothing, which is not the same as not being there.
+    fn zero_is_a_result(&self) -> bool {
+        true
     }
 
     fn handles(&self, aggregate: &str) -> bool {

@@ -82,6 +82,18 @@ fn a_date_begins_with_what_the_one_before_ended_with() {
 }
 
 #[test]
+fn emptied_place_has_a_row_of_zeroes_for_its_day() {
+    let mut system = system();
+    deliver(&mut system, "1", "2012-01-30", 10, 100, "USD");
+    sell(&mut system, "S1", "2012-01-31", 10);
+    assert_eq!(end(&system, "2012-01-31"), json!([0, 0, 0, 1, "open"]));
+    system.send("retail.business-day.2012-01-31.close", "{}").unwrap();
+    assert_eq!(end(&system, "2012-01-31"), json!([0, 0, 0, 1, "sealed"]));
+    system.send("retail.business-day.2012-02-01.close", "{}").unwrap();
+    assert!(rows(&system).keys("stock-valuation").iter().all(|key| !key.starts_with("2012-02")));
+}
+
+#[test]
 fn a_late_movement_restates_its_day_and_all_later_ones() {
     let mut system = system();
     deliver(&mut system, "1", "2012-01-30", 10, 100, "USD");
@@ -128,14 +140,17 @@ fn transferred_units_keep_their_value() {
     system.send("retail.stock.7:a.transfer", transfer).unwrap();
     // 728 for 7, of which 5 take 520.
     assert_eq!(end(&system, "2012-01-31"), json!([2, 0, 208, 1, "open"]));
-    let there = rows(&system).json("stock-valuation", "2012-01-31/8");
-    let fields = ["units_on_hand", "units_without_cost", "stock_value", "currency"];
-    let there: Value = fields.iter().map(|field| there[*field].clone()).collect();
-    assert_eq!(there, json!([5, 0, 520, "USD"]));
+    let there = |system: &InMemorySystem| -> Value {
+        let there = rows(system).json("stock-valuation", "2012-01-31/8");
+        let fields = ["units_on_hand", "units_without_cost", "stock_value", "currency"];
+        fields.iter().map(|field| there[*field].clone()).collect()
+    };
+    assert_eq!(there(&system), json!([5, 0, 520, "USD"]));
 
     // Back again: nothing was gained or lost on the way.
     system.send("retail.stock.8:a.transfer", &transfer.replace('8', "7")).unwrap();
     assert_eq!(end(&system, "2012-01-31"), json!([7, 0, 728, 1, "open"]));
+    assert_eq!(there(&system), json!([0, 0, 0, "USD"]));
 }
 
 #[test]

@@ -45,7 +45,10 @@ use crate::{
 };
 
 pub use self::{
-    carrier::EFFECT_WITHOUT_BODY, due::DUE_PREFIX, outbox::TIMER_PREFIX, progress::progress_subject,
+    carrier::EFFECT_WITHOUT_BODY,
+    due::{DUE_PREFIX, command_subject},
+    outbox::TIMER_PREFIX,
+    progress::progress_subject,
 };
 
 /// The lease of who carries effects out, and the name of the consumer through which that one reads what is due.

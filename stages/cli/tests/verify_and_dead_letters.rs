@@ -18,6 +18,7 @@ use millstream_engine::{
         outcome::OutcomeRecord,
         stored_message::{Headers, StoredMessage},
         stream_names::{COMMANDS, DEAD_LETTERS, EVENTS, OUTCOMES, TIMERS},
+        subject::published_subject,
     },
     decider::AggregateRegistry,
     group_append::AppendStrategy,
@@ -292,18 +293,21 @@ async fn a_retry_that_is_cut_off_and_repeated_takes_effect_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn letters_of_timers_fall_due_again_and_those_of_other_streams_are_refused() {
+async fn letters_of_timers_are_decided_as_what_fell_due_and_what_is_no_command_is_refused() {
     let server = TestServer::start_provisioned().await;
     let broker = server.broker().await;
-    for (stream, subject) in
-        [(TIMERS, "due.cmd.retail.till.1_2012-01-31.close"), (EVENTS, "evt.retail.till.1")]
-    {
+    let handler = Running::start(&server, "a", millstream_model::aggregates()).await;
+    for (stream, sequence, subject) in [
+        (TIMERS, 5, "due.cmd.retail.stock.web:1.receive"),
+        (TIMERS, 6, "due.cmd.retail.stock"),
+        (EVENTS, 5, "evt.retail.stock.web:1"),
+    ] {
         let message = StoredMessage {
             subject: subject.to_owned(),
-            sequence: 5,
+            sequence,
             stored_at: "2012-01-31T12:00:00Z".parse().unwrap(),
             headers: [("X", "y")].into_iter().collect(),
-            payload: "{}".into(),
+            payload: "{\"quantity\":1}".into(),
         };
         let letter = DeadLetter::new(stream, &message, "refused", "no");
         let stored = NewMessage {
@@ -314,19 +318,27 @@ async fn letters_of_timers_fall_due_again_and_those_of_other_streams_are_refused
         };
         broker.append(DEAD_LETTERS, stored).await.unwrap();
     }
-    let (code, _, said) = millstream(&server, &["deadletters", "retry", "--all"]).await;
-    assert_eq!(code, 64);
-    assert!(said.contains("EVENTS.5 cannot be retried"), "{said}");
-    assert_eq!(broker.state(TIMERS).await.unwrap().last_sequence, 0, "nothing was retried");
+    for (asked, named) in [("--all", "EVENTS.5"), ("TIMERS.6", "TIMERS.6")] {
+        let (code, _, said) = millstream(&server, &["deadletters", "retry", asked]).await;
+        assert_eq!(code, 64);
+        assert!(said.contains(&format!("{named} cannot be retried")), "{said}");
+    }
+    assert_eq!(broker.state(COMMANDS).await.unwrap().last_sequence, 0, "nothing was retried");
 
     let (code, text, said) = millstream(&server, &["deadletters", "retry", "TIMERS.5", "--json"]).await;
-    assert_eq!((code, &json_lines(&text)[0]["sequence"]), (0, &json!(1)), "{said}");
-    let due = broker.get(TIMERS, 1).await.unwrap().unwrap();
-    assert_eq!((due.subject.as_str(), &*due.payload), ("due.cmd.retail.till.1_2012-01-31.close", &b"{}"[..]));
-    assert_eq!(due.headers.get("X"), Some("y"));
-    assert_eq!(due.headers.get("Millstream-Command-Id"), Some("dead-letter-TIMERS-5"));
+    let told = &json_lines(&text)[0];
+    assert_eq!(
+        (code, &told["outcome"], &told["command_position"]),
+        (0, &json!("accepted"), &json!(1)),
+        "{said}"
+    );
+    let command = broker.get(COMMANDS, 1).await.unwrap().unwrap();
+    assert_eq!(published_subject(&command.subject), "cmd.retail.stock.web:1.receive");
+    assert_eq!(command.headers.get("X"), Some("y"));
+    assert_eq!(command.headers.get("Millstream-Command-Id"), Some("dead-letter-TIMERS-5"));
     let (_, left, _) = millstream(&server, &["deadletters", "list", "--json"]).await;
-    assert_eq!(json_lines(&left).len(), 1, "{left}");
+    assert_eq!(json_lines(&left).len(), 2, "{left}");
+    handler.stop().await;
 }
 
 /// The client's own view of a stream, for what Millstream never does.

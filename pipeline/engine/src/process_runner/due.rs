@@ -140,8 +140,9 @@ fn dead_letter_message(message: &StoredMessage, code: &str, cause: &str) -> NewM
     }
 }
 
-/// The command's subject. Names and ids are the command handler's to judge; only the shape must be one that COMMANDS takes.
-fn command_subject(due: &str) -> Option<String> {
+/// The subject of the command that falls due on `due`. Names and ids are the command handler's to judge; only the shape must
+/// be one that COMMANDS takes, else there is none.
+pub fn command_subject(due: &str) -> Option<String> {
     let address = due.strip_prefix(DUE_PREFIX)?.strip_prefix('.')?;
     let tokens = address.split('.').filter(|token| !token.is_empty()).count();
     (tokens == 4 && address.split('.').count() == 4).then(|| format!("{COMMAND_PREFIX}.{address}"))

@@ -13,7 +13,7 @@ use millstream_engine::{
     },
     exit_code::ExitCode,
     nats_broker::NatsBroker,
-    process_runner::EFFECT_WITHOUT_BODY,
+    process_runner::{EFFECT_WITHOUT_BODY, command_subject},
     stream_feed::{FeedError, StreamFeed},
 };
 use serde_json::{Map, Value, json};
@@ -131,13 +131,14 @@ impl KeptLetter {
         self.letter.name()
     }
 
-    /// The stream onto which publishing it again puts it; none when nothing handles it again, or its body is gone.
-    pub(super) fn destination(&self) -> Option<&'static str> {
-        let DeadLetter { stream, effect, code, .. } = &self.letter;
+    /// The subject under which it is a command again, that of what fell due as well; none when nothing would handle it, or its
+    /// body is gone.
+    pub(super) fn command_subject(&self) -> Option<String> {
+        let DeadLetter { stream, effect, code, subject, .. } = &self.letter;
         match (stream.as_str(), effect) {
             _ if code == EFFECT_WITHOUT_BODY => None,
-            (COMMANDS, _) | (_, Some(_)) => Some(COMMANDS),
-            (TIMERS, _) => Some(TIMERS),
+            (COMMANDS, _) | (_, Some(_)) => Some(subject.clone()),
+            (TIMERS, _) => command_subject(subject),
             _ => None,
         }
     }

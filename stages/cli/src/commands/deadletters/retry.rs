@@ -46,39 +46,35 @@ pub(super) async fn run(
     connected: &Connected,
 ) -> Result<u8, CommandFailure> {
     let letters = arguments.selection.read(&connected.broker, &session.talk).await?;
-    let mut destined = Vec::new();
+    let mut commands = Vec::new();
     for kept in &letters {
-        let Some(destination) = kept.destination() else {
+        let Some(subject) = kept.command_subject() else {
             return Err(CommandFailure::usage(format_args!(
-                "{} cannot be retried: only letters of {COMMANDS} and {TIMERS} and whole effects of events can be handled again by publishing them",
+                "{} cannot be retried: it is no command. Commands are the letters of {COMMANDS}, those of {TIMERS} that fell due on a subject with four names, and whole effects of events",
                 kept.name()
             )));
         };
-        destined.push((kept, destination));
+        commands.push((kept, message(&kept.letter, subject)));
     }
     let mut follower = OutcomeFollower::begin(&connected.broker, "deadletters").await?;
-    let ended = retry(&arguments, &destined, connected, &mut follower).await;
+    let ended = retry(&arguments, commands, connected, &mut follower).await;
     follower.end(&connected.jetstream).await;
     ended
 }
 
 async fn retry(
     arguments: &RetryArguments,
-    letters: &[(&KeptLetter, &'static str)],
+    commands: Vec<(&KeptLetter, NewMessage)>,
     connected: &Connected,
     follower: &mut OutcomeFollower,
 ) -> Result<u8, CommandFailure> {
     let mut waiting = BTreeMap::new();
-    for (kept, destination) in letters.iter().copied() {
+    for (kept, command) in commands {
         // One after the other: COMMANDS keeps the order in which they came.
-        let position = store(&connected.broker, destination, &message(&kept.letter)).await?;
+        let position = store(&connected.broker, COMMANDS, &command).await?;
         // Cut off before this, the letter is published once more by the next retry, under the same id: a duplicate.
         remove(&connected.broker, kept).await?;
-        if destination == COMMANDS {
-            waiting.insert(position, kept);
-        } else {
-            show_published(kept, destination, position, arguments.json)?;
-        }
+        waiting.insert(position, kept);
     }
     let mut worst = ExitCode::Ok.number();
     let deadline = tokio::time::Instant::now() + arguments.timeout;
@@ -105,31 +101,13 @@ async fn retry(
 
 /// The message as it was published, under an id: its own, or one made of its place, so that it takes effect once however
 /// often it is retried.
-fn message(letter: &DeadLetter) -> NewMessage {
+fn message(letter: &DeadLetter, subject: String) -> NewMessage {
     let mut headers = letter.headers.clone();
     if headers.get(header::COMMAND_ID).is_none_or(str::is_empty) {
         headers = headers.iter().filter(|(name, _)| *name != header::COMMAND_ID).collect();
         headers.push(header::COMMAND_ID, format!("dead-letter-{}-{}", letter.stream, letter.sequence));
     }
-    NewMessage {
-        subject: letter.subject.clone(),
-        expected_last: None,
-        headers,
-        payload: letter.payload.clone(),
-    }
-}
-
-/// What falls due again has no outcome of its own: the command that it becomes has.
-fn show_published(kept: &KeptLetter, stream: &str, sequence: u64, json: bool) -> Result<(), CommandFailure> {
-    let subject = &kept.letter.subject;
-    if !json {
-        return Ok(output::line(format_args!(
-            "{}: {subject}: due again, at {stream} {sequence}",
-            kept.name()
-        ))?);
-    }
-    let said = json!({ "letter": kept.name(), "subject": subject, "stream": stream, "sequence": sequence });
-    Ok(output::line(said)?)
+    NewMessage { subject, expected_last: None, headers, payload: letter.payload.clone() }
 }
 
 fn code(outcome: &Outcome) -> u8 {

@@ -30,7 +30,8 @@ pub use self::{
 };
 use crate::{
     broker::Broker as _,
-    contract::{dead_letter::cause_chain, header, stream_names::EVENTS},
+    contract::{header, stream_names::EVENTS},
+    exit_code::one_line,
     metrics::{Metrics, QueryMetrics},
     nats_broker::NatsBroker,
     projection_runner::{View, ViewDirectory},
@@ -239,7 +240,7 @@ impl EndpointContext {
     async fn respond(&self, request: &Request, result: Result<Vec<u8>, QueryError>, headers: HeaderMap) {
         self.metrics.answered(result.as_ref().map_or_else(QueryError::code, |_| 200));
         if let Err(QueryError::Store(error)) = &result {
-            tracing::error!(subject = %request.message.subject, error = cause_chain(error), "query failed");
+            tracing::error!(subject = %request.message.subject, error = one_line(error), "query failed");
         }
         let response = result
             .map(Into::into)

@@ -17,12 +17,13 @@ use crate::{
     command_handler::Share,
     contract::{
         commit::{StoredCommit, commit_hash},
-        dead_letter::{DeadLetter, cause_chain},
+        dead_letter::DeadLetter,
         outcome::Outcome,
         stream_names::{COMMANDS, DEAD_LETTERS, EVENTS},
         subject::StreamId,
     },
     event_store::{EventStore, NewCommit},
+    exit_code::one_line,
     group_append::{AppendStrategy, GroupAppend},
     id_index::{IdIndex, IdIndexError},
     metrics::HandlerMetrics,
@@ -301,7 +302,7 @@ impl<B: Broker> Settlement<B> {
                     continue;
                 }
                 Err(HydrationError::Broker(error)) => return Err(error.into()),
-                Err(error) => return Ok(group.dead(outcomes, "history-unreadable", &cause_chain(&error))),
+                Err(error) => return Ok(group.dead(outcomes, "history-unreadable", &one_line(&error))),
             };
             let decided = match self.decide(group, state, history.as_deref()) {
                 Ok(decided) => decided,
@@ -311,7 +312,7 @@ impl<B: Broker> Settlement<B> {
                         group = same;
                         continue;
                     }
-                    error => return Ok(same.dead(outcomes, "history-unreadable", &cause_chain(&error))),
+                    error => return Ok(same.dead(outcomes, "history-unreadable", &one_line(&error))),
                 },
             };
             let answer = match &decided.append {

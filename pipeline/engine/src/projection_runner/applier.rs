@@ -10,7 +10,8 @@ use super::{
 use tokio::time::Instant;
 
 use crate::{
-    contract::{dead_letter::cause_chain, outcome::OutcomeRecord},
+    contract::outcome::OutcomeRecord,
+    exit_code::one_line,
     metrics::{Metrics, StoreMetrics},
     projection::{OutcomeProjection, ProjectionError, Rows},
     read_store::{Changes, Checkpoint, Durability, ProjectionRows, ReadStore, Snapshot, StoreError},
@@ -292,8 +293,8 @@ fn apply_item(member: &Member, item: &Item, rows: &mut ProjectionRows<'_>) -> Re
         (Feed::Outcomes(projection), Content::Record(Ok(record))) => {
             Ok(apply_record(projection.as_ref(), record, rows)?)
         }
-        (_, Content::Commit(Err(error))) => Err(Failure::Message(cause_chain(error))),
-        (_, Content::Record(Err(error))) => Err(Failure::Message(cause_chain(error))),
+        (_, Content::Commit(Err(error))) => Err(Failure::Message(one_line(error))),
+        (_, Content::Record(Err(error))) => Err(Failure::Message(one_line(error))),
         _ => Ok(()),
     }
 }
@@ -348,7 +349,7 @@ impl Rows for ContextRows<'_, '_> {
 
 /// The file's error, when that is what a projection met; else the cause chain.
 fn as_store_error(error: ProjectionError) -> Result<StoreError, String> {
-    let chain = cause_chain(&error);
+    let chain = one_line(&error);
     store_error(error).ok_or(chain)
 }
 

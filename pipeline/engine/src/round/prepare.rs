@@ -5,13 +5,14 @@ use std::{collections::HashSet, sync::Arc};
 use crate::{
     contract::{
         command::{CommandEnvelope, explicit_id},
-        dead_letter::{DeadLetter, cause_chain},
+        dead_letter::DeadLetter,
         header,
         stored_message::StoredMessage,
         stream_names::COMMANDS,
         subject::{COMMAND_PREFIX, CommandAddress, StreamId, published_subject},
     },
     decider::{AggregateRegistry, AggregateType, AnyCommand, DecisionError, Rejection},
+    exit_code::one_line,
     seeded_bug::{SeededBug, planted},
 };
 
@@ -71,7 +72,7 @@ pub fn prepare(message: StoredMessage, registry: &AggregateRegistry) -> Prepared
 
 fn work(message: StoredMessage, registry: &AggregateRegistry) -> Work {
     let set_aside = |code: &str, error: &dyn std::error::Error| {
-        Work::SetAside(DeadLetter::new(COMMANDS, &message, code, &cause_chain(error)))
+        Work::SetAside(DeadLetter::new(COMMANDS, &message, code, &one_line(error)))
     };
     let envelope = match CommandEnvelope::from_stored(&message) {
         Ok(envelope) => envelope,

@@ -11,12 +11,12 @@ use crate::{
     broker::{AppendError, Appended, Broker, BrokerError},
     contract::{
         commit::{Commit, StoredCommit, commit_hash},
-        dead_letter::cause_chain,
         outcome::Outcome,
         subject::StreamId,
     },
     decider::Rejection,
     event_store::NewCommit,
+    exit_code::one_line,
     round::{
         Joint, JointDecision, Member, PARTNER_ELSEWHERE, decide_overtaken, decide_together, find_accepted_in,
         rejected,
@@ -73,7 +73,7 @@ impl<B: Broker> Settlement<B> {
                     backoff.pause().await;
                 }
                 Err(Obstacle::Unread(HydrationError::Broker(error))) => return Err(error.into()),
-                Err(Obstacle::Unread(error)) => return dead("history-unreadable", &cause_chain(&error)),
+                Err(Obstacle::Unread(error)) => return dead("history-unreadable", &one_line(&error)),
                 Err(Obstacle::NotAppended(AppendError::Refused { detail, .. })) => {
                     return dead("commit-refused", &detail);
                 }

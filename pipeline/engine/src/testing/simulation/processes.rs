@@ -13,8 +13,8 @@ use super::{
 };
 use crate::{
     command_handler::{CommandHandler, HandlerError, HandlerSettings, Observed, Share},
-    contract::dead_letter::cause_chain,
     decider::AggregateRegistry,
+    exit_code::one_line,
     health::Readiness,
     id_index::IdIndex,
     metrics::Metrics,
@@ -128,7 +128,7 @@ impl Processes {
         let index = match IdIndex::with_backend(disk.clone()) {
             Ok(index) => index,
             Err(error) => {
-                self.violations.push(format!("the index of ids does not open: {}", cause_chain(&error)));
+                self.violations.push(format!("the index of ids does not open: {}", one_line(&error)));
                 return;
             }
         };
@@ -264,7 +264,7 @@ async fn why_ended(process: Process) -> Option<String> {
         Ok(Ok(())) if process.shutdown.is_requested() => None,
         Ok(Ok(())) => Some("C10 progress: a handler ended although nobody asked it to".into()),
         Ok(Err(error)) => {
-            let chain = cause_chain(&error);
+            let chain = one_line(&error);
             Some(format!("C10 progress: a handler gave up: {chain}"))
         }
         Err(error) => Some(format!("a handler panicked: {error}")),

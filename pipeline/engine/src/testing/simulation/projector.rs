@@ -22,10 +22,10 @@ use crate::{
     broker::{Broker, NewMessage},
     contract::{
         commit::{Commit, CommittedCommand, RecordedEvent},
-        dead_letter::cause_chain,
         stored_message::{Headers, StoredMessage},
         stream_names::EVENTS,
     },
+    exit_code::one_line,
     projection_runner::{ProjectionRunner, RunnerConfig, RunnerError},
     read_store::ReadStore,
     seeded_bug,
@@ -238,7 +238,7 @@ impl ReadSide {
             Ok(store) => store,
             Err(_) if fails_after.is_some() => return None,
             Err(error) => {
-                let chain = cause_chain(&error);
+                let chain = one_line(&error);
                 self.violations.push(format!("C6 checkpoint: the file does not open again: {chain}"));
                 self.disk = Disk::new();
                 return None;
@@ -291,7 +291,7 @@ impl ReadSide {
                 self.disk.power_cut(&mut self.dice);
             }
             Ok(Err(error)) => {
-                self.violations.push(format!("C10 progress: the projector gave up: {}", cause_chain(&error)));
+                self.violations.push(format!("C10 progress: the projector gave up: {}", one_line(&error)));
             }
             Err(error) => self.violations.push(format!("the projector panicked: {error}")),
         }

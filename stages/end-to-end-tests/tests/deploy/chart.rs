@@ -125,7 +125,7 @@ fn every_stage_has_its_pods_and_every_program_is_in_the_image() {
     let dockerfile = fs::read_to_string(repository().join("deploy/Dockerfile")).unwrap();
     let installed: BTreeSet<String> = dockerfile
         .split_whitespace()
-        .filter_map(|word| word.strip_prefix("target/release/"))
+        .filter_map(|word| word.strip_prefix("target/distribution/"))
         .map(|name| format!("/usr/local/bin/{name}"))
         .collect();
     assert_eq!(installed, expected);

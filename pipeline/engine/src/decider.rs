@@ -4,6 +4,7 @@
 //! decision is the time at which COMMANDS stored the command, so that a decision can be repeated anywhere with the same
 //! result.
 
+mod partners;
 mod plain_states;
 mod registry;
 
@@ -12,6 +13,9 @@ use serde::{Serialize, de::DeserializeOwned};
 #[doc(hidden)]
 pub use serde_json::Value;
 
+pub use self::partners::PARTNER_REJECTIONS;
+#[cfg(feature = "testing")]
+pub(crate) use self::partners::{decide_together, partners_of};
 pub(crate) use self::plain_states::PlainStates;
 pub use self::registry::{AggregateRegistry, AggregateType, AnyCommand, AnyState, DecisionError, NewEvent};
 use crate::{

@@ -7,6 +7,7 @@ use std::{path::PathBuf, sync::OnceLock};
 use crate::{
     go_tool::GoTool,
     program::{self, Ended},
+    waiting::until,
 };
 
 /// The `nats` CLI, talking to one server.
@@ -40,6 +41,27 @@ impl NatsCli {
     /// When it fails.
     pub async fn output(&self, arguments: &[&str]) -> String {
         self.run(arguments).await.expect_success(&format!("nats {}", arguments.join(" "))).stdout
+    }
+
+    /// Types a line of a page, again until what stands behind its ` # ` is in the answer. Without such an end, until
+    /// it succeeds.
+    ///
+    /// # Panics
+    /// When that does not come about, or the line is none of `nats`.
+    pub async fn type_line(&self, line: &str) {
+        let (line, expected) =
+            line.split_once(" # ").map_or((line, ""), |(line, expected)| (line, expected.trim()));
+        let typed = line.strip_prefix("nats ").unwrap_or_else(|| panic!("{line} is no line of nats"));
+        let mut arguments: Vec<&str> = Vec::new();
+        for (number, part) in typed.split('\'').enumerate() {
+            // Every second part stands between quotes.
+            if number % 2 == 1 { arguments.push(part) } else { arguments.extend(part.split_whitespace()) }
+        }
+        until(format!("{line} says {expected}"), async || {
+            let ended = self.run(&arguments).await;
+            (ended.status.success() && ended.stdout.contains(expected)).then_some(())
+        })
+        .await;
     }
 
     /// `nats <arguments>`, not started yet.

@@ -3,8 +3,8 @@
 use std::{any::Any, collections::BTreeMap, fmt, panic::AssertUnwindSafe, sync::Arc};
 
 use super::{
-    CommandBodyError, CommandSet, Decider, DecisionContext, EventError, EventSet, PARTNERS_MAX, Rejection,
-    Together,
+    CommandBodyError, CommandSet, Decider, DecisionContext, EventError, EventSet, Rejection, Together,
+    partners::{decide_together, partners_of},
 };
 use crate::{
     contract::{command::CommandEnvelope, commit::Envelope, subject::StreamId},
@@ -220,29 +220,7 @@ impl<D: Decider> AggregateType for Erased<D> {
     }
 
     fn partners(&self, id: &str, command: &AnyCommand) -> Result<Vec<StreamId>, DecisionError> {
-        let ids = self.ask(|| D::partners(id, self.command(command)))?;
-        if ids.len() > PARTNERS_MAX {
-            let count = ids.len();
-            let message =
-                format!("it changes {count} others together with {id}; at most {PARTNERS_MAX} can be");
-            return Err(Rejection::new("partners-too-many", message).into());
-        }
-        let mut partners: Vec<StreamId> = Vec::with_capacity(ids.len());
-        for partner in &ids {
-            let stream_id = StreamId::new(D::CONTEXT, D::AGGREGATE, partner)
-                .map_err(|error| Rejection::new("partner-malformed", error.to_string()))?;
-            D::check_id(partner)?;
-            if partner == id {
-                return Err(
-                    Rejection::new("partner-itself", format!("{id} names itself as the other one")).into()
-                );
-            }
-            if partners.contains(&stream_id) {
-                return Err(Rejection::new("partner-twice", format!("{partner} is named twice")).into());
-            }
-            partners.push(stream_id);
-        }
-        Ok(partners)
+        Ok(self.ask(|| partners_of::<D>(id, self.command(command)))??)
     }
 
     fn decide_together(
@@ -254,22 +232,12 @@ impl<D: Decider> AggregateType for Erased<D> {
     ) -> Result<Together<NewEvent>, DecisionError> {
         let together = self.ask(|| {
             let states: Vec<&D::State> = partners.iter().map(|partner| self.state(partner)).collect();
-            let together = D::decide_together(self.state(own), &states, self.command(command), context)?;
-            assert!(together.partners.len() <= states.len(), "events for more partners than were named");
-            let own_alone = together.partners.iter().all(Vec::is_empty);
-            assert!(
-                own_alone || !together.own.is_empty(),
-                "events for a partner and none for the aggregate itself"
-            );
-            Ok::<_, Rejection>(together)
+            decide_together::<D>(self.state(own), &states, self.command(command), context)
         })??;
-        let mut events = together.partners.into_iter();
+        let changed = partners.iter_mut().zip(&together.partners);
         Ok(Together {
+            partners: changed.map(|(partner, events)| self.take(partner, events)).collect(),
             own: self.take(own, &together.own),
-            partners: partners
-                .iter_mut()
-                .map(|partner| self.take(partner, &events.next().unwrap_or_default()))
-                .collect(),
         })
     }
 

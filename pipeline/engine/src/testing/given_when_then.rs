@@ -4,20 +4,24 @@
 //! events of a decision evolve it too, so that steps can follow each other. No broker and no clock: the time of a
 //! decision is [`Given::at`].
 
-use std::fmt::Debug;
+use std::{collections::BTreeMap, fmt::Debug};
 
 use jiff::Timestamp;
 
 use super::declared::assert_declared;
 use crate::{
-    contract::command::BodyFormat,
-    decider::{ANY_COMMAND, CommandSet, Decider, DecisionContext, EventSet, Rejection},
+    contract::{command::BodyFormat, subject::StreamId},
+    decider::{
+        ANY_COMMAND, CommandSet, Decider, DecisionContext, EventSet, Rejection, Together, decide_together,
+        partners_of,
+    },
 };
 
 /// An aggregate with a past.
 pub struct Given<D: Decider> {
     id: String,
     state: D::State,
+    others: BTreeMap<String, D::State>,
     now: Timestamp,
     actor: Option<String>,
     position: u64,
@@ -27,6 +31,7 @@ pub struct Given<D: Decider> {
 pub struct Then<D: Decider> {
     given: Given<D>,
     result: Result<Vec<D::Event>, Rejection>,
+    partners: Vec<(String, Vec<D::Event>)>,
 }
 
 /// An aggregate of `id` in whose past `events` happened.
@@ -37,12 +42,13 @@ pub fn given<D: Decider>(id: &str, events: impl IntoIterator<Item = D::Event>) -
     let mut given = Given {
         id: id.to_owned(),
         state: D::State::default(),
+        others: BTreeMap::new(),
         now: Timestamp::UNIX_EPOCH,
         actor: None,
         position: 1,
     };
     for event in events {
-        given.record(&event);
+        record::<D>(&mut given.state, &event);
     }
     given
 }
@@ -65,6 +71,20 @@ impl<D: Decider> Given<D> {
         self
     }
 
+    /// Sets another aggregate of the type beside it, in whose past `events` happened: for commands with
+    /// [`Decider::partners`]. One that is not set has no past.
+    ///
+    /// # Panics
+    /// When an event does not survive encoding.
+    #[must_use]
+    pub fn beside(mut self, id: &str, events: impl IntoIterator<Item = D::Event>) -> Self {
+        let state = self.others.entry(id.to_owned()).or_default();
+        for event in events {
+            record::<D>(state, &event);
+        }
+        self
+    }
+
     /// Decides a command.
     ///
     /// # Panics
@@ -74,19 +94,36 @@ impl<D: Decider> Given<D> {
     }
 
     fn decide(self, name: Option<&str>, command: &D::Command) -> Then<D> {
-        let result = D::check_id(&self.id).and_then(|()| {
-            let context = DecisionContext {
-                aggregate_id: &self.id,
-                now: self.now,
-                actor: self.actor.as_deref(),
-                command_position: self.position,
-            };
-            D::decide(&self.state, command, &context)
-        });
-        if let Err(rejection) = &result {
-            assert_declared(&D::rejections(), D::AGGREGATE, name, rejection);
+        let partners = D::check_id(&self.id).and_then(|()| partners_of::<D>(&self.id, command));
+        let decided = partners.and_then(|partners| Ok((self.ask(&partners, command)?, partners)));
+        match decided {
+            Ok((together, partners)) => {
+                let ids = partners.iter().map(|partner| partner.id().to_owned());
+                let partners = ids.zip(together.partners).collect();
+                Then { given: self, result: Ok(together.own), partners }
+            }
+            Err(rejection) => {
+                assert_declared(&D::rejections(), D::AGGREGATE, name, &rejection);
+                Then { given: self, result: Err(rejection), partners: Vec::new() }
+            }
         }
-        Then { given: self, result }
+    }
+
+    fn ask(&self, partners: &[StreamId], command: &D::Command) -> Result<Together<D::Event>, Rejection> {
+        let context = DecisionContext {
+            aggregate_id: &self.id,
+            now: self.now,
+            actor: self.actor.as_deref(),
+            command_position: self.position,
+        };
+        if partners.is_empty() {
+            let own = D::decide(&self.state, command, &context)?;
+            return Ok(Together { own, partners: Vec::new() });
+        }
+        let new = D::State::default();
+        let states: Vec<&D::State> =
+            partners.iter().map(|partner| self.others.get(partner.id()).unwrap_or(&new)).collect();
+        decide_together::<D>(&self.state, &states, command, &context)
     }
 
     /// Decides a command as a person types it.
@@ -104,13 +141,13 @@ impl<D: Decider> Given<D> {
     pub fn state(&self) -> &D::State {
         &self.state
     }
+}
 
-    fn record(&mut self, event: &D::Event) {
-        let (event_type, schema) = event.event_type();
-        let event = D::Event::decode(event_type, schema, &event.encode())
-            .unwrap_or_else(|error| panic!("an encoded event must decode: {error}"));
-        D::evolve(&mut self.state, &event);
-    }
+fn record<D: Decider>(state: &mut D::State, event: &D::Event) {
+    let (event_type, schema) = event.event_type();
+    let event = D::Event::decode(event_type, schema, &event.encode())
+        .unwrap_or_else(|error| panic!("an encoded event must decode: {error}"));
+    D::evolve(state, &event);
 }
 
 impl<D: Decider> Then<D>
@@ -120,11 +157,28 @@ where
     /// Demands exactly these events, and goes on after them.
     ///
     /// # Panics
-    /// When other events or a rejection came.
+    /// When other events or a rejection came, or another aggregate has changed too.
     #[track_caller]
     pub fn then(self, expected: impl IntoIterator<Item = D::Event>) -> Given<D> {
-        let expected: Vec<_> = expected.into_iter().collect();
-        assert_eq!(self.result, Ok(expected));
+        self.then_together(expected, [])
+    }
+
+    /// Demands exactly these events in the aggregate itself and in others, by their ids, and goes on after them.
+    ///
+    /// # Panics
+    /// When other events or a rejection came.
+    #[track_caller]
+    pub fn then_together<'a>(
+        self,
+        own: impl IntoIterator<Item = D::Event>,
+        others: impl IntoIterator<Item = (&'a str, Vec<D::Event>)>,
+    ) -> Given<D> {
+        let own: Vec<_> = own.into_iter().collect();
+        assert_eq!(self.result.as_ref(), Ok(&own));
+        let others: Vec<_> = others.into_iter().collect();
+        let others: Vec<_> = others.iter().map(|(id, events)| (*id, events)).collect();
+        let changed = self.partners.iter().filter(|(_, events)| !events.is_empty());
+        assert_eq!(changed.map(|(id, events)| (id.as_str(), events)).collect::<Vec<_>>(), others);
         self.then_accepted()
     }
 
@@ -146,7 +200,10 @@ where
         match &self.result {
             Ok(events) => {
                 for event in events {
-                    self.given.record(event);
+                    record::<D>(&mut self.given.state, event);
+                }
+                for (id, events) in self.partners {
+                    self.given = self.given.beside(&id, events);
                 }
                 self.given.position += 1;
                 self.given

@@ -10,9 +10,7 @@ use std::{
 
 use end_to_end_tests::{
     binaries::{binary, cargo, repository, target_folder},
-    nats_cli::NatsCli,
     system::{System, fresh_folder},
-    waiting::until,
 };
 use millstream_engine::nats_server::free_port;
 
@@ -186,22 +184,6 @@ fn programs(root: &Path) -> PathBuf {
     folder.join("millstream")
 }
 
-/// Types a line of the guide; what stands behind `#` has to be in the answer.
-async fn type_line(nats: &NatsCli, line: &str) {
-    let (line, expected) =
-        line.split_once(" # ").map_or((line, ""), |(line, expected)| (line, expected.trim()));
-    let mut arguments: Vec<&str> = Vec::new();
-    for (number, part) in line.strip_prefix("nats ").unwrap().split('\'').enumerate() {
-        // Every second part stands between quotes.
-        if number % 2 == 1 { arguments.push(part) } else { arguments.extend(part.split_whitespace()) }
-    }
-    until(format!("{line} says {expected}"), async || {
-        let ended = nats.run(&arguments).await;
-        (ended.status.success() && ended.stdout.contains(expected)).then_some(())
-    })
-    .await;
-}
-
 #[tokio::test]
 async fn guide_leads_to_a_context_of_ones_own() {
     let folder = fresh_folder();
@@ -237,10 +219,10 @@ async fn guide_leads_to_a_context_of_ones_own() {
         blocks.iter().filter(|block| block.language == "sh").flat_map(|block| block.text.lines()).collect();
     assert!(lines.len() > 5, "{lines:?}");
     for line in lines {
-        type_line(&nats, line).await;
+        nats.type_line(line).await;
     }
     let history =
         system.millstream(&["history", "library", "book", "moby-dick"]).await.expect_success("history");
-    assert_eq!(history.stdout.matches("book-lent").count(), 2, "{}", history.stdout);
+    assert_eq!(history.stdout.matches("book-lent").count(), 3, "{}", history.stdout);
     system.stop().await;
 }

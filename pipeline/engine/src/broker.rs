@@ -290,6 +290,9 @@ pub trait Broker: Clone + Send + Sync + 'static {
     /// Gives the lease back, if `owner` has it.
     fn release_lease(&self, key: &str, owner: &str) -> impl Future<Output = Result<(), BrokerError>> + Send;
 
+    /// Who has the lease of `key`, if anybody.
+    fn lease_owner(&self, key: &str) -> impl Future<Output = Result<Option<String>, BrokerError>> + Send;
+
     /// Ends when the lease of `key` may have become free, or after `wait`.
     fn lease_freed(&self, key: &str, wait: Duration) -> impl Future<Output = ()> + Send;
 }

@@ -4,80 +4,62 @@
 //! answers. While a record is under way, the rounds settled meanwhile gather in the next. The lease only says who may
 //! try; what is right is decided by expectations alone ([`crate::outcome_journal`], [`crate::settlement`]).
 
+mod company;
+mod error;
+mod file_work;
 mod first_start;
+mod id_feed;
+mod latest_value;
 mod purge;
+mod read_ahead;
 mod recorder;
+mod shares;
 mod standby;
 
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
-use jiff::Timestamp;
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-    task::JoinSet,
-    time::Instant,
-};
+use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
-pub use self::purge::PurgeSettings;
+pub use self::{
+    error::HandlerError,
+    purge::PurgeSettings,
+    shares::{MakePlace, ShareHandlers, SharePlace},
+};
+pub use crate::contract::share::Share;
 use crate::{
-    broker::{Broker, BrokerError, ReadError, ReaderConfig, StreamReader, StreamState},
-    command_handler::recorder::{Recorder, SettledRound},
+    broker::{Broker, BrokerError, ReadError, ReaderConfig, StreamState},
+    command_handler::{
+        company::Company,
+        file_work::do_file_work,
+        id_feed::IdFeed,
+        read_ahead::{ReadAhead, read_ahead},
+        recorder::{Recorder, SettledRound},
+    },
     contract::{
         outcome::Generations,
-        stored_message::StoredMessage,
         stream_names::{COMMANDS, EVENTS},
-        subject::{COMMAND_QUEUE_PREFIX, PARTITIONS},
     },
     decider::AggregateRegistry,
     group_append::AppendStrategy,
     health::{Condition, Readiness},
-    id_index::{IdIndex, IdIndexError},
+    id_index::IdIndex,
     metrics::{Count, HandlerMetrics, Metrics, ReaderMetrics},
     outcome_journal::{JournalError, OutcomeJournal},
     retry::RunIds,
-    round::{PreparedCommand, cut_round, prepare},
+    round::{PreparedCommand, cut_round},
     seeded_bug::{SeededBug, planted},
-    settlement::{SettleError, Settlement},
+    settlement::Settlement,
     shutdown::Shutdown,
     state_cache::{CacheLimits, StateCache},
-    state_snapshots::{SnapshotBatch, SnapshotError, StateSnapshots},
+    state_snapshots::{SnapshotBatch, StateSnapshots},
 };
 
-/// Memory of commands that are read and decoded ahead of the round that is being settled, in KiB. A command takes the KiB of
-/// its body and one more, so this is about as many small commands as a round takes.
-const AHEAD_KIB: u32 = 32 * 1024;
 /// Rounds settled but not yet recorded.
 const ROUNDS_UNRECORDED: usize = 8;
-
-/// Which part of the partitions a handler decides: all of them, or one of several equal shares.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Share {
-    /// From 0.
-    pub index: u32,
-    /// How many there are; 1 reads COMMANDS without a filter.
-    pub of: u32,
-}
-
-impl Share {
-    /// The one share that has everything.
-    pub const ALL: Self = Self { index: 0, of: 1 };
-
-    /// Its name in subjects, consumers and leases.
-    pub fn name(self) -> String {
-        format!("{}of{}", self.index, self.of)
-    }
-
-    /// The subjects of COMMANDS that it reads; none means all.
-    pub fn filters(self) -> Vec<String> {
-        if self.of == 1 {
-            return Vec::new();
-        }
-        (0..PARTITIONS)
-            .filter(|partition| partition % self.of == self.index)
-            .map(|partition| format!("{COMMAND_QUEUE_PREFIX}.{partition}.>"))
-            .collect()
-    }
-}
+/// What the names of leases and consumers of shares begin with.
+const PROCESS: &str = "command-handler";
+/// The keys of leases and slots of several shares.
+pub(crate) const ANY_LEASE: &str = "command-handler.*";
 
 /// How a handler works.
 #[derive(Debug, Clone)]
@@ -116,58 +98,14 @@ impl Observed {
     pub fn new(metrics: &Metrics, readiness: &Readiness, share: Share) -> Self {
         Self {
             metrics: metrics.handler(&share.name()),
-            reader: metrics.reader(COMMANDS, &lease_key(share)),
+            reader: metrics.reader(COMMANDS, &reader_name(share)),
             dead_letters: metrics.dead_letters(COMMANDS),
-            ready: readiness.condition("command-handler"),
+            ready: match share {
+                Share::ALL => readiness.condition("command-handler"),
+                share => readiness.condition(&reader_name(share)),
+            },
         }
     }
-}
-
-/// Why a handler stops for good.
-#[derive(Debug, thiserror::Error)]
-pub enum HandlerError {
-    /// The journal cannot go on.
-    #[error(transparent)]
-    Journal(#[from] JournalError),
-    /// A round cannot be settled.
-    #[error(transparent)]
-    Settle(#[from] SettleError),
-    /// COMMANDS or OUTCOMES cannot be read on.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    /// The index of ids failed.
-    #[error(transparent)]
-    Index(#[from] IdIndexError),
-    /// The file of snapshots failed when it was opened.
-    #[error(transparent)]
-    Snapshots(#[from] SnapshotError),
-    /// A question that cannot be asked again.
-    #[error(transparent)]
-    Broker(#[from] BrokerError),
-    /// The journal names more than a stream holds.
-    #[error(
-        "{stream} ends at sequence {last}, but the outcomes of share {share} name {named}: the server has lost its tail; restore {stream} from a backup or a replica before going on"
-    )]
-    LostTail {
-        /// The share.
-        share: String,
-        /// The stream.
-        stream: &'static str,
-        /// Where it ends.
-        last: u64,
-        /// What the journal names.
-        named: u64,
-    },
-    /// There is no journal, and COMMANDS is not the stream whose positions EVENTS names.
-    #[error(
-        "OUTCOMES holds no record, but the commits of EVENTS name positions of another COMMANDS up to {highest}, and this one begins at {first}: its commands could be taken for those; restore COMMANDS and OUTCOMES from a backup, or delete both and run `millstream setup`, which makes COMMANDS begin behind {highest}"
-    )]
-    NoJournal {
-        /// Highest position that EVENTS names.
-        highest: u64,
-        /// First sequence of COMMANDS.
-        first: u64,
-    },
 }
 
 /// How a turn ended.
@@ -177,6 +115,28 @@ enum TurnEnd {
     Shutdown,
     /// Another handler is active, or may be.
     Lost,
+    /// Another one is to have the share; everything settled is recorded.
+    HandOver,
+}
+
+/// When a turn ends in order.
+struct Leave {
+    shutdown: Shutdown,
+    company: Option<Company>,
+}
+
+impl Leave {
+    async fn asked(&self) -> TurnEnd {
+        let Some(company) = &self.company else {
+            self.shutdown.requested().await;
+            return TurnEnd::Shutdown;
+        };
+        tokio::select! {
+            biased;
+            () = self.shutdown.requested() => TurnEnd::Shutdown,
+            () = company.anothers() => TurnEnd::HandOver,
+        }
+    }
 }
 
 /// Decides the commands of a share.
@@ -188,6 +148,8 @@ pub struct CommandHandler<B> {
     index: Arc<IdIndex>,
     cache: StateCache,
     settlement: Settlement<B>,
+    /// The handlers of other shares, if there are any.
+    company: Option<Company>,
     /// The last sequence of EVENTS that an outcome of this handler names.
     settled_through: u64,
     observed: Observed,
@@ -215,6 +177,7 @@ impl<B: Broker> CommandHandler<B> {
                 observed.metrics.clone(),
             ),
             index: Arc::new(index),
+            company: None,
             settled_through: 0,
             broker,
             registry,
@@ -224,6 +187,11 @@ impl<B: Broker> CommandHandler<B> {
         }
     }
 
+    /// The same handler among those of other shares.
+    fn in_company(self, company: Company) -> Self {
+        Self { company: Some(company), ..self }
+    }
+
     /// Runs until `shutdown`: stands by, takes over, settles, stands by again.
     ///
     /// # Errors
@@ -231,9 +199,10 @@ impl<B: Broker> CommandHandler<B> {
     pub async fn run(&mut self, shutdown: Shutdown) -> Result<(), HandlerError> {
         let share = self.settings.share.name();
         loop {
-            let Some(outcomes) = self.stand_by(&shutdown).await? else { return Ok(()) };
+            let Some(ids) = self.stand_by(&shutdown).await? else { return Ok(()) };
             tracing::info!(share, run = self.ids.run(), "taking over");
-            let end = self.turn(outcomes, &shutdown).await;
+            let leave = Leave { shutdown: shutdown.clone(), company: self.company.clone() };
+            let end = self.turn(ids, leave).await;
             self.observed.metrics.active.set(0);
             self.index.drop_settled();
             if !planted(SeededBug::StatesKeptAfterTurn) {
@@ -241,6 +210,10 @@ impl<B: Broker> CommandHandler<B> {
             }
             match end {
                 Ok(TurnEnd::Lost) => tracing::warn!(share, "lost the turn; standing by"),
+                Ok(TurnEnd::HandOver) => {
+                    tracing::info!(share, "handing over");
+                    self.give_back().await;
+                }
                 end => {
                     self.give_back().await;
                     return end.map(|_| ());
@@ -262,7 +235,7 @@ impl<B: Broker> CommandHandler<B> {
     }
 
     /// One turn as the active handler: from the fence to the loss of the turn or the shutdown.
-    async fn turn(&mut self, outcomes: B::Reader, shutdown: &Shutdown) -> Result<TurnEnd, HandlerError> {
+    async fn turn(&mut self, ids: IdFeed<B::Reader>, leave: Leave) -> Result<TurnEnd, HandlerError> {
         let mut tasks = JoinSet::new();
         tasks.spawn(standby::keep_lease(
             self.broker.clone(),
@@ -272,19 +245,22 @@ impl<B: Broker> CommandHandler<B> {
         ));
         let (journal, reader) = tokio::select! {
             biased;
-            begun = self.take_over(outcomes) => match begun {
-                Err(HandlerError::Read(ReadError::TakenOver { .. })) => return Ok(TurnEnd::Lost),
+            begun = self.take_over(ids) => match begun {
+                Err(
+                    HandlerError::Read(ReadError::TakenOver { .. })
+                    | HandlerError::Journal(JournalError::LostTurn { .. }),
+                ) => return Ok(TurnEnd::Lost),
                 begun => begun?,
             },
             end = ended(&mut tasks) => return end,
-            () = shutdown.requested() => return Ok(TurnEnd::Shutdown),
+            end = leave.asked() => return Ok(end),
         };
         tracing::info!(share = self.settings.share.name(), after = journal.cursor(), "active");
         self.observed.metrics.active.set(1);
         self.observed.metrics.takeovers.inc();
         if let Some(settings) = self.settings.purge {
             let (broker, index) = (self.broker.clone(), self.index.clone());
-            tasks.spawn(purge::run(broker, index, self.settings.share, settings));
+            tasks.spawn(purge::run(broker, index, self.ids.clone(), self.settings.share, settings));
         }
         // Bounded by the memory that each batch holds.
         let (rounds_out, rounds) = mpsc::unbounded_channel();
@@ -293,6 +269,7 @@ impl<B: Broker> CommandHandler<B> {
             reader,
             self.registry.clone(),
             self.settings.round_max.get(),
+            journal.covered_before(),
             self.observed.reader.clone(),
             rounds_out,
         ));
@@ -301,16 +278,19 @@ impl<B: Broker> CommandHandler<B> {
         recording.spawn(recorder.run(settled_in));
         let end = tokio::select! {
             biased;
-            end = self.settle_rounds(rounds, settled, shutdown) => end?,
+            end = self.settle_rounds(rounds, settled, &leave) => end?,
             end = ended(&mut tasks) => end?,
             end = ended(&mut recording) => end?,
         };
         match end {
             TurnEnd::Lost => Ok(TurnEnd::Lost),
             // The rounds settled so far are still being recorded.
-            TurnEnd::Shutdown => tokio::select! {
+            asked => tokio::select! {
                 biased;
-                end = ended(&mut recording) => end,
+                end = ended(&mut recording) => match end? {
+                    TurnEnd::Lost => Ok(TurnEnd::Lost),
+                    _ => Ok(asked),
+                },
                 end = ended(&mut tasks) => end,
             },
         }
@@ -320,38 +300,34 @@ impl<B: Broker> CommandHandler<B> {
     /// the cursor.
     async fn take_over(
         &self,
-        mut outcomes: B::Reader,
+        mut known_ids: IdFeed<B::Reader>,
     ) -> Result<(OutcomeJournal<B>, B::Reader), HandlerError> {
         let share = self.settings.share;
-        let commands = state_of(&self.broker, &self.ids, COMMANDS).await?;
-        let events = state_of(&self.broker, &self.ids, EVENTS).await?;
-        let generations = Generations {
-            commands: commands.generation.as_str().into(),
-            events: events.generation.as_str().into(),
-        };
-        let (broker, name, ids) = (&self.broker, share.name(), &self.ids);
+        let (broker, ids) = (&self.broker, &self.ids);
+        let streams = Streams::look(broker, ids).await?;
         let take_over = |may_begin| {
-            OutcomeJournal::take_over(broker.clone(), &name, generations.clone(), ids.clone(), may_begin)
+            let generations = streams.generations.clone();
+            OutcomeJournal::take_over(broker.clone(), share, generations, ids.clone(), may_begin)
         };
-        let journal = match take_over(events.last_sequence == 0).await {
+        let journal = match take_over(streams.events.last_sequence == 0).await {
             Err(JournalError::NothingRecorded { .. }) => {
-                first_start::check(broker, ids, &commands, &events).await?;
+                first_start::check(broker, ids, &streams.commands, &streams.events).await?;
                 take_over(true).await?
             }
             journal => journal?,
         };
-        let named = [(COMMANDS, journal.cursor()), (EVENTS, journal.events_through())];
+        let named = [(COMMANDS, journal.commands_through()), (EVENTS, journal.events_through())];
         for (stream, named) in named {
             let last = state_of(&self.broker, &self.ids, stream).await?.last_sequence;
             if last < named && !planted(SeededBug::LostTailUnnoticed) {
                 return Err(HandlerError::LostTail { share: share.name(), stream, last, named });
             }
         }
-        standby::follow_outcomes(&self.index, &mut outcomes, Some(journal.last_sequence())).await?;
-        outcomes.close().await;
+        known_ids.catch_up(&self.index, journal.last_sequence()).await?;
+        known_ids.close().await;
         let config = ReaderConfig {
             stream: COMMANDS.to_owned(),
-            name: lease_key(self.settings.share),
+            name: reader_name(share),
             description: format!("commands of share {} on their way to a decision", share.name()),
             after: journal.cursor(),
             filters: share.filters(),
@@ -365,12 +341,12 @@ impl<B: Broker> CommandHandler<B> {
         &mut self,
         mut rounds: mpsc::UnboundedReceiver<ReadAhead>,
         settled: mpsc::Sender<SettledRound>,
-        shutdown: &Shutdown,
+        leave: &Leave,
     ) -> Result<TurnEnd, HandlerError> {
         loop {
             let round = tokio::select! {
                 biased;
-                () = shutdown.requested() => return Ok(TurnEnd::Shutdown),
+                end = leave.asked() => return Ok(end),
                 round = rounds.recv() => round,
             };
             // Without rounds the reader has ended, and whoever waits for it learns why.
@@ -412,11 +388,9 @@ impl<B: Broker> CommandHandler<B> {
 /// Writes snapshots, away from the async threads. A file that fails costs speed, not correctness.
 async fn write_snapshots(snapshots: &StateSnapshots, batch: SnapshotBatch) {
     let snapshots = snapshots.clone();
-    match tokio::task::spawn_blocking(move || snapshots.write(&batch)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!(%error, "snapshots were not written; histories are read instead"),
-        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-        Err(_) => {} // The runtime is shutting down; histories are read instead.
+    // Without an answer the runtime is shutting down, and histories are read instead, too.
+    if let Some(Err(error)) = do_file_work(move || snapshots.write(&batch)).await {
+        tracing::warn!(%error, "snapshots were not written; histories are read instead");
     }
 }
 
@@ -434,53 +408,40 @@ async fn state_of<B: Broker>(broker: &B, ids: &RunIds, stream: &str) -> Result<S
     }
 }
 
-/// The key of a share's lease, and the name of the consumer that reads its commands.
-pub(crate) fn lease_key(share: Share) -> String {
-    format!("command-handler-{}", share.name())
+/// The streams as a handler finds them when its turn begins.
+struct Streams {
+    commands: StreamState,
+    events: StreamState,
+    generations: Generations,
 }
 
-/// Commands that were read together.
-struct ReadAhead {
-    commands: Vec<PreparedCommand>,
-    /// Held until a round takes them.
-    _memory: OwnedSemaphorePermit,
-}
-
-/// Waits until messages fit into the memory of what is read ahead.
-async fn reserve(memory: &Arc<Semaphore>, messages: &[StoredMessage]) -> OwnedSemaphorePermit {
-    let kib: usize = messages.iter().map(|message| 1 + message.payload.len() / 1024).sum();
-    let kib = u32::try_from(kib).unwrap_or(u32::MAX).min(AHEAD_KIB);
-    Arc::clone(memory).acquire_many_owned(kib).await.expect("it is never closed")
-}
-
-/// Reads and decodes ahead.
-async fn read_ahead<R: StreamReader>(
-    mut reader: R,
-    registry: AggregateRegistry,
-    round_max: usize,
-    metrics: ReaderMetrics,
-    rounds: mpsc::UnboundedSender<ReadAhead>,
-) -> Result<TurnEnd, HandlerError> {
-    let memory = Arc::new(Semaphore::new(AHEAD_KIB as usize));
-    loop {
-        let messages = match reader.next_batch(round_max).await {
-            Err(ReadError::TakenOver { .. }) => return Ok(TurnEnd::Lost),
-            messages => messages?,
+impl Streams {
+    async fn look<B: Broker>(broker: &B, ids: &RunIds) -> Result<Self, BrokerError> {
+        let commands = state_of(broker, ids, COMMANDS).await?;
+        let events = state_of(broker, ids, EVENTS).await?;
+        let generations = Generations {
+            commands: commands.generation.as_str().into(),
+            events: events.generation.as_str().into(),
         };
-        if let Some(last) = messages.last() {
-            let age = Timestamp::now().duration_since(last.stored_at).unsigned_abs();
-            metrics.handled(last.sequence, messages.len() as u64, reader.pending(), age);
-        }
-        let _memory = reserve(&memory, &messages).await;
-        let commands = messages.into_iter().map(|message| prepare(message, &registry)).collect();
-        if rounds.send(ReadAhead { commands, _memory }).is_err() {
-            return Ok(TurnEnd::Lost);
-        }
+        Ok(Self { commands, events, generations })
+    }
+}
+
+/// The name of the consumer that reads a share's commands.
+pub fn reader_name(share: Share) -> String {
+    format!("{PROCESS}-{}", share.name())
+}
+
+/// The key of a share's lease. Those of several shares have a token of their own, so that one allow-list takes all.
+pub fn lease_key(share: Share) -> String {
+    match share {
+        Share::ALL => reader_name(share),
+        share => format!("{PROCESS}.{}", share.name()),
     }
 }
 
 /// Waits for the first of some tasks to end.
-async fn ended(tasks: &mut JoinSet<Result<TurnEnd, HandlerError>>) -> Result<TurnEnd, HandlerError> {
+async fn ended<T: 'static>(tasks: &mut JoinSet<Result<T, HandlerError>>) -> Result<T, HandlerError> {
     match tasks.join_next().await {
         Some(Ok(end)) => end,
         Some(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),

@@ -8,6 +8,7 @@ pub mod header;
 pub mod moment;
 pub mod outcome;
 pub mod position;
+pub mod share;
 pub mod stored_message;
 pub mod stream_names;
 pub mod subject;

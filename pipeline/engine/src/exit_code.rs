@@ -164,10 +164,14 @@ impl Failure for crate::command_handler::HandlerError {
         use crate::{outcome_journal::JournalError, settlement::SettleError};
         match self {
             Self::Journal(JournalError::Broker(error)) | Self::Broker(error) => error.exit_code(),
-            Self::Journal(JournalError::LostTurn { .. } | JournalError::Refused { .. }) => ExitCode::Software,
+            Self::Journal(
+                JournalError::LostTurn { .. } | JournalError::Refused { .. } | JournalError::Closed { .. },
+            ) => ExitCode::Software,
+            Self::Journal(JournalError::OtherLayout { .. }) => ExitCode::Configuration,
             Self::Journal(
                 JournalError::OtherGeneration { .. }
                 | JournalError::NothingRecorded { .. }
+                | JournalError::LayoutUnreadable { .. }
                 | JournalError::Record(_),
             ) => ExitCode::Data,
             Self::Settle(SettleError::Broker(error)) => error.exit_code(),

@@ -38,6 +38,7 @@ pub mod row_watch;
 pub mod schema;
 pub mod seeded_bug;
 pub mod settlement;
+pub mod share_layout;
 pub mod shutdown;
 pub mod stage;
 pub mod stage_check;

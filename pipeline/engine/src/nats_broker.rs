@@ -324,6 +324,10 @@ impl Broker for NatsBroker {
         lease::release(self, &self.leases, key, owner).await
     }
 
+    async fn lease_owner(&self, key: &str) -> Result<Option<String>, BrokerError> {
+        lease::owner(self, key).await
+    }
+
     async fn lease_freed(&self, key: &str, wait: Duration) {
         lease::freed(self, key, wait).await;
     }

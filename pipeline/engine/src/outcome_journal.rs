@@ -9,13 +9,13 @@ use std::sync::Arc;
 use crate::{
     broker::{AppendError, Broker, BrokerError, NewMessage},
     contract::{
-        outcome::{
-            CommandOutcome, Generations, OUTCOME_PREFIX, OutcomeRecord, OutcomeRecordError, RecordKind,
-        },
+        outcome::{CommandOutcome, Generations, OutcomeRecord, OutcomeRecordError, RecordKind},
+        share::{Share, Starts},
         stored_message::Headers,
         stream_names::OUTCOMES,
     },
     retry::RunIds,
+    share_layout::{Layout, chain_subject, check_generations, last_record},
 };
 
 /// Why the journal cannot go on.
@@ -55,6 +55,28 @@ pub enum JournalError {
         /// The share.
         share: String,
     },
+    /// The partitions are shared in another way than this handler is configured for.
+    #[error(
+        "command_handler.active_handlers is {configured}, but the partitions are shared over {in_force}: a process with {in_force} is active or was the last one; stop those, or set {in_force} here too"
+    )]
+    OtherLayout {
+        /// What this handler was told.
+        configured: u32,
+        /// What OUTCOMES says.
+        in_force: u32,
+    },
+    /// Somebody has begun to share the partitions in another way, and has not ended it.
+    #[error("the chain of share {share} was closed, and no other way to share the partitions has begun yet")]
+    Closed {
+        /// The share.
+        share: String,
+    },
+    /// The record that says how the partitions are shared says nothing.
+    #[error("OUTCOMES holds no layout at sequence {sequence}, on the subject of layouts")]
+    LayoutUnreadable {
+        /// Where.
+        sequence: u64,
+    },
     /// The last record does not decode.
     #[error(transparent)]
     Record(#[from] OutcomeRecordError),
@@ -67,9 +89,11 @@ pub enum JournalError {
 #[derive(Debug)]
 pub struct OutcomeJournal<B> {
     broker: B,
-    share: String,
+    share: Share,
     ids: RunIds,
     generations: Generations,
+    epoch: u64,
+    starts: Starts,
     last_sequence: u64,
     cursor: u64,
     events_through: u64,
@@ -83,66 +107,86 @@ impl<B: Broker> OutcomeJournal<B> {
     /// [`JournalError`].
     pub async fn take_over(
         broker: B,
-        share: &str,
+        share: Share,
         generations: Generations,
         ids: RunIds,
         may_begin: bool,
     ) -> Result<Self, JournalError> {
-        let subject = format!("{OUTCOME_PREFIX}.{share}");
+        let subject = chain_subject(share);
         let mut backoff = ids.backoff();
         let record_id = ids.next_id();
         loop {
-            let last = match broker.last(OUTCOMES, &subject).await {
-                Ok(last) => last,
-                Err(BrokerError::Unavailable { .. }) => {
-                    backoff.pause().await;
-                    continue;
-                }
-                Err(error) => return Err(error.into()),
-            };
-            if last.is_none() && !may_begin {
-                return Err(JournalError::NothingRecorded { share: share.to_owned() });
+            // The chain first: were it closed after this look, the fence would be refused.
+            let last = last_record(&broker, &subject, &ids).await?;
+            let layout = Layout::in_force(&broker, &generations, &ids).await?;
+            if layout.shares != share.of {
+                return Err(JournalError::OtherLayout { configured: share.of, in_force: layout.shares });
             }
-            let before = last.as_ref().map(OutcomeRecord::from_stored).transpose()?;
-            let (cursor, events_through) =
-                before.as_ref().map_or((0, 0), |record| (record.through, record.events_through));
-            let last_sequence = last.map_or(0, |message| message.sequence);
+            if last.is_none() && layout.epoch == 0 && !may_begin {
+                return Err(JournalError::NothingRecorded { share: share.name() });
+            }
+            let before = last.as_ref().map(|(_, record)| record);
+            check_generations(share, before, &generations)?;
+            let Some(standing) = layout.standing(share, before) else {
+                backoff.pause().await; // The layout was answered by a leader that is none any more.
+                continue;
+            };
+            if standing.closed {
+                return Err(JournalError::Closed { share: share.name() });
+            }
             let mut journal = Self {
                 broker: broker.clone(),
-                share: share.to_owned(),
+                share,
                 ids: ids.clone(),
                 generations: generations.clone(),
-                last_sequence,
-                cursor,
-                events_through,
+                epoch: layout.epoch,
+                starts: layout.starts,
+                last_sequence: last.as_ref().map_or(0, |(message, _)| message.sequence),
+                cursor: standing.cursor,
+                events_through: standing.events_through,
             };
-            if let Some(record) = before.as_ref().filter(|record| record.generations != generations) {
-                return Err(JournalError::OtherGeneration {
-                    share: share.to_owned(),
-                    recorded: Box::new(record.generations.clone()),
-                    found: Box::new(generations),
-                });
-            }
-            if before.is_some_and(|record| record.record_id == record_id) {
+            if before.is_some_and(|record| record.record_id == record_id && record.epoch == layout.epoch) {
                 return Ok(journal); // The fence of an attempt of which no answer came.
             }
+            let (cursor, events_through) = (standing.cursor, standing.events_through);
             let fence =
                 journal.next_record(record_id.clone(), RecordKind::Fence, cursor, events_through, vec![]);
             match broker.append(OUTCOMES, journal.message(&fence)).await {
                 Ok(appended) => {
                     journal.last_sequence = appended.sequence;
-                    return Ok(journal);
+                    return journal.in_its_epoch().await;
                 }
                 Err(AppendError::Refused { detail, .. }) => {
                     return Err(JournalError::Refused { after: cursor, through: cursor, detail });
                 }
                 Err(AppendError::Conflict { .. }) => {}
                 Err(error) => {
-                    tracing::warn!(share, %error, "the fence is not recorded yet");
+                    tracing::warn!(share = share.name(), %error, "the fence is not recorded yet");
                     backoff.pause().await;
                 }
             }
         }
+    }
+
+    /// A fence may have been on its way for so long that the chain was closed, and all of its records purged meanwhile: an
+    /// empty chain takes any first record.
+    async fn in_its_epoch(self) -> Result<Self, JournalError> {
+        let layout = Layout::in_force(&self.broker, &self.generations, &self.ids).await?;
+        if layout.epoch == self.epoch { Ok(self) } else { Err(self.lost()) }
+    }
+
+    fn lost(&self) -> JournalError {
+        JournalError::LostTurn { share: self.share.name() }
+    }
+
+    /// How far other shares have covered the partitions; `None` once that is of no consequence any more.
+    pub fn covered_before(&self) -> Option<Starts> {
+        (self.starts.highest(self.share) > self.cursor).then_some(self.starts)
+    }
+
+    /// Every position named: COMMANDS must reach up to here.
+    pub fn commands_through(&self) -> u64 {
+        self.cursor.max(self.starts.highest(self.share))
     }
 
     /// Every command of the share up to this COMMANDS position is covered.
@@ -191,7 +235,7 @@ impl<B: Broker> OutcomeJournal<B> {
                     if let Some(sequence) = self.find(&record).await? {
                         break sequence;
                     }
-                    tracing::warn!(share = self.share, %error, "the outcome record is not stored yet");
+                    tracing::warn!(share = self.share.name(), %error, "the outcome record is not stored yet");
                     backoff.pause().await;
                 }
             }
@@ -204,8 +248,7 @@ impl<B: Broker> OutcomeJournal<B> {
 
     /// After an unclear answer: where `record` stands, or `None` when the chain still ends with the one before.
     async fn find(&self, record: &OutcomeRecord) -> Result<Option<u64>, JournalError> {
-        let subject = format!("{OUTCOME_PREFIX}.{}", self.share);
-        let last = match self.broker.last(OUTCOMES, &subject).await {
+        let last = match self.broker.last(OUTCOMES, &chain_subject(self.share)).await {
             Ok(last) => last,
             Err(BrokerError::Unavailable { .. }) => return Ok(None),
             Err(error) => return Err(error.into()),
@@ -217,7 +260,7 @@ impl<B: Broker> OutcomeJournal<B> {
         if OutcomeRecord::from_stored(&last)?.record_id == record.record_id {
             return Ok(Some(last.sequence));
         }
-        Err(JournalError::LostTurn { share: self.share.clone() })
+        Err(self.lost())
     }
 
     fn next_record(
@@ -237,12 +280,14 @@ impl<B: Broker> OutcomeJournal<B> {
             events_through,
             outcomes,
             generations: self.generations.clone(),
+            epoch: self.epoch,
+            layout: None,
         }
     }
 
     fn message(&self, record: &OutcomeRecord) -> NewMessage {
         NewMessage {
-            subject: format!("{OUTCOME_PREFIX}.{}", self.share),
+            subject: chain_subject(self.share),
             expected_last: Some(self.last_sequence),
             headers: Headers::new(),
             payload: record.encode().into(),

@@ -44,6 +44,12 @@ impl Shutdown {
         Self::default()
     }
 
+    /// One for a part of the work: requested with this one, and by itself.
+    #[must_use]
+    pub fn child(&self) -> Self {
+        Self { token: self.token.child_token() }
+    }
+
     /// Requests the end; may be repeated.
     pub fn request(&self) {
         self.token.cancel();

@@ -274,7 +274,7 @@ fn probes(needs: &StageNeeds, api: &str) -> Vec<Probe> {
         for (operation, verb) in
             [("CREATE", "make"), ("DELETE", "delete"), ("INFO", "look at"), ("MSG.NEXT", "read through")]
         {
-            let (stream, consumer) = (&reader.stream, &reader.consumer);
+            let (stream, consumer) = (&reader.stream, reader.consumer.replace('*', "check"));
             let subject = format!("{api}.CONSUMER.{operation}.{stream}.{consumer}");
             probes.push(Probe::request(subject, format!("{verb} consumer {consumer} of {stream}")));
         }

@@ -2,7 +2,7 @@
 //! checks of `--check-config --connect` both hold to it: tests keep the lists neither narrower nor wider.
 
 use crate::{
-    command_handler::{Share, lease_key},
+    command_handler::{ANY_LEASE, Share, lease_key},
     connection::process_name,
     contract::{
         dead_letter::DEAD_LETTER_PREFIX,
@@ -22,7 +22,7 @@ use crate::{
 pub struct ReaderNeed {
     /// The stream.
     pub stream: String,
-    /// The consumer.
+    /// The consumer; `*` for any.
     pub consumer: String,
 }
 
@@ -72,32 +72,36 @@ pub fn stage_needs(name: &str, instance: &str) -> Option<StageNeeds> {
 }
 
 fn command_handler(process: &str) -> StageNeeds {
-    let share = Share::ALL;
-    let lease = format!("$KV.{LEASES_BUCKET}.{}", lease_key(share));
+    // That of all partitions; those of one of several shares, with their slots.
+    let leases =
+        [lease_key(Share::ALL), ANY_LEASE.to_owned()].map(|key| format!("$KV.{LEASES_BUCKET}.{key}"));
+    let mut appends = vec![
+        append(EVENTS, format!("{EVENT_PREFIX}.*.*.*")),
+        append(OUTCOMES, format!("{OUTCOME_PREFIX}.*")),
+        append(DEAD_LETTERS, format!("{DEAD_LETTER_PREFIX}.{COMMANDS}.*")),
+        append(COMMANDS, format!("{COMMAND_PREFIX}.*.*.*.*")),
+    ];
+    appends.extend(leases.iter().map(|lease| append(&leases_stream(), lease.clone())));
     StageNeeds {
         streams: owned(&[COMMANDS, EVENTS, OUTCOMES]),
         readers: vec![
-            reader(COMMANDS, &lease_key(share)),
+            // Called after the share, of which there may be any number.
+            reader(COMMANDS, "*"),
             reader(OUTCOMES, &format!("{process}-ids")),
             reader(EVENTS, &format!("{process}-states")),
         ],
-        appends: vec![
-            append(EVENTS, format!("{EVENT_PREFIX}.*.*.*")),
-            append(OUTCOMES, format!("{OUTCOME_PREFIX}.{}", share.name())),
-            append(DEAD_LETTERS, format!("{DEAD_LETTER_PREFIX}.{COMMANDS}.*")),
-            append(&leases_stream(), lease.clone()),
-            append(COMMANDS, format!("{COMMAND_PREFIX}.*.*.*.*")),
-        ],
+        appends,
         gets: vec![COMMANDS.to_owned(), OUTCOMES.to_owned(), EVENTS.to_owned(), leases_stream()],
         direct_gets: owned(&[EVENTS]),
         purges: owned(&[COMMANDS, OUTCOMES]),
-        listens: submissions(lease),
+        listens: submissions(leases),
     }
 }
 
-/// What the lease tells, and what people submit.
-fn submissions(lease: String) -> Vec<String> {
-    let mut subjects = vec![lease, format!("{SUBMIT_PREFIX}.*.*.*.*"), format!("{REPLY_PREFIX}.*.*")];
+/// What leases tell, and what people submit.
+fn submissions(leases: [String; 2]) -> Vec<String> {
+    let mut subjects = vec![format!("{SUBMIT_PREFIX}.*.*.*.*"), format!("{REPLY_PREFIX}.*.*")];
+    subjects.extend(leases);
     subjects.extend(discovery(submit_service::SERVICE_NAME));
     subjects
 }

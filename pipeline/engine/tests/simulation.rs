@@ -22,7 +22,7 @@ const SEEDS: u64 = 2_000;
 /// Seeds of the projector: a run takes several times as long.
 const SEEDS_OF_PROJECTOR: u64 = 300;
 /// Seeds within which each planted bug must be found.
-const SEEDS_PER_BUG: u64 = 1500;
+const SEEDS_PER_BUG: u64 = 1_500;
 
 /// Runs `work` for all seeds below `count`, on all cores.
 fn for_seeds<T: Send>(count: u64, work: impl Fn(u64) -> T + Sync) -> Vec<T> {

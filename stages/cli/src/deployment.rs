@@ -3,6 +3,8 @@
 //! `D/lock` (who uses the folder), `D/processes.json`, `D/logs/<process>.log`, `D/data/<process>/`, and
 //! `D/config/<process>.toml`, written anew at each start.
 
+mod stage_setting;
+
 use std::{
     collections::BTreeMap,
     ffi::OsString,
@@ -24,6 +26,7 @@ use millstream_engine::{
     provision::{ProvisionOptions, StreamFinding, provision},
 };
 
+pub(crate) use self::stage_setting::StageSetting;
 use crate::{
     failure::CommandFailure,
     session::Session,
@@ -58,6 +61,8 @@ pub(crate) struct DeploymentOptions {
     pub(crate) sync_interval: Option<String>,
     /// How many processes of a stage, by its name, where it is not one.
     pub(crate) replicas: BTreeMap<String, NonZeroUsize>,
+    /// Keys of the stages, the last one of a key.
+    pub(crate) settings: Vec<StageSetting>,
     /// The stages to run; all when absent.
     pub(crate) stages: Option<&'static [&'static str]>,
 }
@@ -264,10 +269,13 @@ impl Deployment {
         ]);
         let text = toml::to_string(&config).expect("tables of text are TOML");
         let file = self.write_config(&format!("{name}.toml"), &text)?;
+        let mut arguments = vec![OsString::from("--config"), file.into()];
+        let flags = self.options.settings.iter().filter_map(|setting| setting.flag_for(section));
+        arguments.extend(flags.flatten().map(OsString::from));
         Ok(ProcessSpec {
             program: sibling(stage)?,
             name,
-            arguments: vec![OsString::from("--config"), file.into()],
+            arguments,
             variables_removed: self.foreign_variables(),
             ready: ReadyCheck::Stage(address),
             stop_wait: STAGE_STOP_WAIT,

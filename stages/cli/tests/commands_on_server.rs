@@ -91,6 +91,8 @@ fn stand_in_handler(broker: NatsBroker) {
                 events_through: 0,
                 outcomes,
                 generations: Generations::default(),
+                epoch: 0,
+                layout: None,
             };
             after = through;
             let message = NewMessage {

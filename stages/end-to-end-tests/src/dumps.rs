@@ -2,18 +2,19 @@
 
 use std::time::Duration;
 
+use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use futures::StreamExt as _;
 use millstream_engine::{
     broker::{Broker as _, ReaderConfig, StreamReader as _},
     command_handler::Share,
     contract::{
-        outcome::{OUTCOME_PREFIX, OutcomeRecord},
         stored_message::StoredMessage,
         stream_names::{COMMANDS, EVENTS, OUTCOMES},
     },
     nats_broker::NatsBroker,
     process_runner::progress_subject,
     provision::leases_stream,
+    share_layout::Layout,
     status_service::{SERVICE_NAME, status_subject},
     verification::{Dump, Verification, replay, verify},
 };
@@ -51,12 +52,12 @@ pub async fn messages(broker: &NatsBroker, stream: &str) -> Vec<StoredMessage> {
     messages
 }
 
-/// How far things have come: where COMMANDS and EVENTS end, and how far they are decided and answered.
+/// How far things have come: where COMMANDS and EVENTS end, how many partitions have something to decide, how far events are answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Standing {
     commands: u64,
     events: u64,
-    decided: u64,
+    undecided: u64,
     answered: Vec<u64>,
 }
 
@@ -71,15 +72,13 @@ impl Standing {
             let progress: Value = serde_json::from_slice(&progress.payload).ok()?;
             answered.push(progress.get("sequence")?.as_u64()?);
         }
-        let record =
-            broker.last(OUTCOMES, &format!("{OUTCOME_PREFIX}.{}", Share::ALL.name())).await.ok()??;
-        let decided = OutcomeRecord::from_stored(&record).ok()?.through;
-        Some(Self { commands, events, decided, answered })
+        let undecided = undecided(broker).await?;
+        Some(Self { commands, events, undecided, answered })
     }
 
     /// Whether nothing follows any more, if nothing has come in since the first look.
     fn is_quiet(&self) -> bool {
-        self.decided >= self.commands && self.answered.iter().all(|answered| *answered >= self.events)
+        self.undecided == 0 && self.answered.iter().all(|answered| *answered >= self.events)
     }
 }
 
@@ -166,11 +165,25 @@ pub fn verified_dump(dump: &Dump) -> Verification {
 /// # Panics
 /// When that does not come about.
 pub async fn decided(broker: &NatsBroker) {
-    until("everything is decided", async || {
-        let commands = broker.state(COMMANDS).await.ok()?.last_sequence;
-        let record =
-            broker.last(OUTCOMES, &format!("{OUTCOME_PREFIX}.{}", Share::ALL.name())).await.ok()??;
-        (OutcomeRecord::from_stored(&record).ok()?.through >= commands).then_some(())
-    })
-    .await;
+    until("everything is decided", async || (undecided(broker).await? == 0).then_some(())).await;
+}
+
+/// How many partitions hold commands that are not decided; none when the server does not answer.
+async fn undecided(broker: &NatsBroker) -> Option<u64> {
+    let newest = broker.state(COMMANDS).await.ok()?.last_sequence;
+    let (_, shares) = Layout::with_shares(broker).await.ok()?;
+    let commands = async_nats::jetstream::new(broker.client().clone()).get_stream(COMMANDS).await.ok()?;
+    let mut undecided = 0;
+    // A share that has all of them is read without filters, and has nothing behind the last command of all.
+    for standing in shares.iter().filter(|standing| standing.through < newest) {
+        for filter in standing.share.filters() {
+            match commands.get_last_raw_message_by_subject(&filter).await {
+                Ok(last) => undecided += u64::from(last.sequence > standing.through),
+                Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => {}
+                Err(_) => return None,
+            }
+        }
+        undecided += u64::from(standing.share == Share::ALL);
+    }
+    Some(undecided)
 }

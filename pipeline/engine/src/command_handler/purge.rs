@@ -8,16 +8,18 @@ use std::{sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{HandlerError, Share, TurnEnd};
+use super::{HandlerError, Share, TurnEnd, file_work::do_file_work};
 use crate::{
     broker::{Broker, BrokerError},
     contract::{
-        outcome::{OUTCOME_PREFIX, OutcomeRecord},
+        outcome::{LAYOUT_SUBJECT, OutcomeRecord},
         stored_message::StoredMessage,
         stream_names::{COMMANDS, OUTCOMES},
     },
     id_index::{IdIndex, IdIndexError},
     outcome_journal::JournalError,
+    retry::RunIds,
+    share_layout::{self, Layout, chain_subject, last_record},
 };
 
 /// Removed messages in a row that are stepped over in search of one that is there.
@@ -46,11 +48,12 @@ pub(super) struct Purged {
 pub(super) async fn run<B: Broker>(
     broker: B,
     index: Arc<IdIndex>,
+    ids: RunIds,
     share: Share,
     settings: PurgeSettings,
 ) -> Result<TurnEnd, HandlerError> {
     loop {
-        match purge(&broker, &index, share, settings).await {
+        match purge(&broker, &index, &ids, share, settings).await {
             Ok(purged) if purged == Purged::default() => {}
             Ok(Purged { commands, records, ids }) => {
                 tracing::info!(commands, records, ids, "purged what is old");
@@ -68,6 +71,7 @@ pub(super) async fn run<B: Broker>(
 pub(super) async fn purge<B: Broker>(
     broker: &B,
     index: &Arc<IdIndex>,
+    ids: &RunIds,
     share: Share,
     settings: PurgeSettings,
 ) -> Result<Purged, HandlerError> {
@@ -83,8 +87,10 @@ pub(super) async fn purge<B: Broker>(
         purged.commands = purge_through(broker, COMMANDS, through).await?;
     }
     if let Some(age) = settings.outcomes_after {
-        // The last record of a chain is its cursor.
-        let last = chains.iter().map(|chain| chain.sequence).min().unwrap_or(0);
+        // The last record of a chain is its cursor; that of the layout says where chains began.
+        let layout = layout(broker, ids, before(newest, age)).await?;
+        let kept = chains.iter().map(|chain| chain.sequence).chain(layout);
+        let last = kept.min().unwrap_or(0);
         let through = older_through(broker, OUTCOMES, before(newest, age), last.saturating_sub(1)).await?;
         purged.records = purge_through(broker, OUTCOMES, through).await?;
         purged.ids = forget(index, broker.state(OUTCOMES).await?.first_sequence).await?;
@@ -102,14 +108,26 @@ struct Chain {
 /// The last record of every share; none when one has not begun.
 async fn last_records<B: Broker>(broker: &B, share: Share) -> Result<Option<Vec<Chain>>, HandlerError> {
     let mut chains = Vec::new();
-    for index in 0..share.of {
-        let subject = format!("{OUTCOME_PREFIX}.{}", Share { index, of: share.of }.name());
-        let Some(message) = broker.last(OUTCOMES, &subject).await? else { return Ok(None) };
+    for share in Share::each(share.of) {
+        let Some(message) = broker.last(OUTCOMES, &chain_subject(share)).await? else { return Ok(None) };
         let record = OutcomeRecord::from_stored(&message).map_err(JournalError::from)?;
         let StoredMessage { sequence, stored_at, .. } = message;
         chains.push(Chain { sequence, stored_at, through: record.through });
     }
     Ok(Some(chains))
+}
+
+/// Where the layout's record stands, if there is one. One that was stored before `time` is appended anew, so that it is no
+/// obstacle the next time.
+async fn layout<B: Broker>(broker: &B, ids: &RunIds, time: Timestamp) -> Result<Option<u64>, HandlerError> {
+    let Some((message, record)) = last_record(broker, LAYOUT_SUBJECT, ids).await? else { return Ok(None) };
+    if message.stored_at < time
+        && let Some(layout) = Layout::from_record(&record, message.sequence)
+        && let Err(error) = share_layout::renew(broker, ids, &record.generations, &layout).await
+    {
+        tracing::debug!(%error, "the layout's record was not renewed");
+    }
+    Ok(Some(message.sequence))
 }
 
 fn before(newest: Timestamp, age: Duration) -> Timestamp {
@@ -160,11 +178,8 @@ async fn purge_through<B: Broker>(broker: &B, stream: &str, through: u64) -> Res
 /// Forgets ids away from the async threads, in pieces: rounds go on meanwhile.
 async fn forget(index: &Arc<IdIndex>, first_sequence: u64) -> Result<u64, IdIndexError> {
     let index = index.clone();
-    match tokio::task::spawn_blocking(move || index.forget_before(first_sequence)).await {
-        Ok(forgotten) => forgotten,
-        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-        Err(_) => Ok(0), // The runtime is shutting down; the next turn forgets them.
-    }
+    // Without an answer the runtime is shutting down, and the next turn forgets them.
+    do_file_work(move || index.forget_before(first_sequence)).await.unwrap_or(Ok(0))
 }
 
 #[cfg(test)]

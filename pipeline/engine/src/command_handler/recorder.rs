@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{HandlerError, Observed, TurnEnd};
+use super::{HandlerError, Observed, TurnEnd, file_work::do_file_work};
 use crate::{
     broker::Broker,
     contract::{
@@ -131,7 +131,7 @@ impl<B: Broker> Recorder<B> {
         let Some(through) = round.outcomes.last().map(|outcome| outcome.position) else { return Ok(()) };
         let events_through = round.events_through();
         let (record, sequence) = self.journal.record(through, events_through, round.outcomes).await?;
-        self.index.note(&record, sequence);
+        self.index.note_own(&record, sequence);
         self.observed.metrics.round_seconds.observe(round.begun.elapsed().as_secs_f64());
         self.count(&record.outcomes);
         for (index, reply) in round.replies {
@@ -195,11 +195,8 @@ impl<B: Broker> Recorder<B> {
 /// Writes the id index, away from the async threads.
 pub(super) async fn flush(index: &Arc<IdIndex>) -> Result<(), IdIndexError> {
     let index = index.clone();
-    match tokio::task::spawn_blocking(move || index.flush()).await {
-        Ok(flushed) => flushed,
-        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-        Err(_) => Ok(()), // The runtime is shutting down; the index is read again from the outcomes.
-    }
+    // Without an answer the runtime is shutting down, and the index is read again from the outcomes.
+    do_file_work(move || index.flush()).await.unwrap_or(Ok(()))
 }
 
 fn accepted_position(outcome: &Outcome) -> Option<u64> {

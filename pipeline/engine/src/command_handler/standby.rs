@@ -1,61 +1,65 @@
 //! Waiting for the turn, and keeping it: the lease. Meanwhile the handler keeps warm: it learns the ids that others record,
 //! and follows the states of their aggregates.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use super::{CommandHandler, HandlerError, TurnEnd, lease_key, recorder, state_of, write_snapshots};
+use super::{
+    CommandHandler, HandlerError, TurnEnd, company::Company, id_feed::IdFeed, lease_key, state_of,
+    write_snapshots,
+};
 use crate::{
     broker::{Broker, BrokerError, ReaderConfig, StreamReader},
     contract::{
         commit::{StoredCommit, commit_hash},
-        outcome::OutcomeRecord,
         stored_message::StoredMessage,
-        stream_names::{EVENTS, OUTCOMES},
+        stream_names::EVENTS,
     },
-    id_index::IdIndex,
-    outcome_journal::JournalError,
     retry::RunIds,
     shutdown::Shutdown,
     state_cache::StateCache,
 };
 
-/// Records read at a time.
-const RECORDS_MAX: usize = 256;
 /// Commits followed at a time; the wait for the turn is looked at in between.
 const COMMITS_MAX: usize = 1000;
 
 impl<B: Broker> CommandHandler<B> {
-    /// Waits for the lease. Answers the reader of OUTCOMES, which has not necessarily seen all records; `None` when asked
-    /// to stop.
-    pub(super) async fn stand_by(&mut self, shutdown: &Shutdown) -> Result<Option<B::Reader>, HandlerError> {
-        let mut outcomes = tokio::select! {
+    /// Waits for the lease. Answers where it learns ids, not necessarily all there are; `None` when asked to stop.
+    pub(super) async fn stand_by(
+        &mut self,
+        shutdown: &Shutdown,
+    ) -> Result<Option<IdFeed<B::Reader>>, HandlerError> {
+        let mut ids = tokio::select! {
             biased;
-            reader = self.open() => reader?,
+            ids = self.open() => ids?,
             () = shutdown.requested() => return Ok(None),
         };
         let mut events = None;
         let key = lease_key(self.settings.share);
         self.observed.ready.holds();
         let time_to_live = self.settings.lease_time_to_live;
+        // Among several shares every process is active: to follow what the others decide would cost each of them as much.
+        let alone = self.company.is_none();
         loop {
-            match self.broker.hold_lease(&key, self.ids.run(), time_to_live).await {
-                Ok(true) => {
-                    close(events).await;
-                    return Ok(Some(outcomes));
+            if self.company.as_ref().is_none_or(Company::is_mine) {
+                match self.broker.hold_lease(&key, self.ids.run(), time_to_live).await {
+                    Ok(true) => {
+                        close(events).await;
+                        return Ok(Some(ids));
+                    }
+                    Ok(false) => {}
+                    Err(BrokerError::Unavailable { operation, detail }) => {
+                        tracing::warn!(operation, detail, "the lease cannot be asked for now");
+                    }
+                    Err(error) => return Err(error.into()),
                 }
-                Ok(false) => {}
-                Err(BrokerError::Unavailable { operation, detail }) => {
-                    tracing::warn!(operation, detail, "the lease cannot be asked for now");
-                }
-                Err(error) => return Err(error.into()),
             }
             tokio::select! {
                 biased;
-                () = self.broker.lease_freed(&key, time_to_live / 3) => {}
-                followed = follow_outcomes(&self.index, &mut outcomes, None) => followed?,
-                followed = follow_events(&self.broker, &self.settings.name, &mut self.cache, &mut events) => followed?,
+                () = chance(&self.broker, &key, time_to_live / 3, self.company.as_ref()) => {}
+                followed = ids.follow(&self.index) => followed?,
+                followed = follow_events(&self.broker, &self.settings.name, &mut self.cache, &mut events), if alone => followed?,
                 () = shutdown.requested() => {
-                    outcomes.close().await;
+                    ids.close().await;
                     close(events).await;
                     return Ok(None);
                 }
@@ -64,65 +68,56 @@ impl<B: Broker> CommandHandler<B> {
         }
     }
 
-    /// Checks that index and snapshots belong to the streams as they are, and opens OUTCOMES where the index ends.
-    async fn open(&mut self) -> Result<B::Reader, HandlerError> {
+    /// Checks that index and snapshots belong to the streams as they are, and opens OUTCOMES where the index ends, unless
+    /// that is done for all handlers of the process.
+    async fn open(&mut self) -> Result<IdFeed<B::Reader>, HandlerError> {
         let events = state_of(&self.broker, &self.ids, EVENTS).await?;
         let newest = match self.cache.newest()? {
-            Some(newest) => self.message_at(EVENTS, newest.sequence).await?,
+            Some(newest) => message_at(&self.broker, &self.ids, EVENTS, newest.sequence).await?,
             None => None,
         };
         let found = newest.map(|message| commit_hash(&message.payload));
         self.cache.follow_events(&events.generation, events.last_sequence, found)?;
-        let state = state_of(&self.broker, &self.ids, OUTCOMES).await?;
-        let last = self.message_at(OUTCOMES, self.index.through()).await?;
-        let last = last.as_ref().map(OutcomeRecord::from_stored).transpose().map_err(JournalError::from)?;
-        let found = last.map(|record| record.record_id);
-        let after = self.index.follow(&state.generation, state.last_sequence, found.as_deref())?;
-        let config = ReaderConfig {
-            stream: OUTCOMES.to_owned(),
-            name: format!("{}-ids", self.settings.name),
-            description: "ids of commands that were decided before".to_owned(),
-            after,
-            filters: Vec::new(),
-            replace_live: false,
-        };
-        Ok(self.broker.read(config).await?)
-    }
-
-    /// What a stream holds at `sequence`, if anything; waits for a server that does not answer.
-    async fn message_at(&self, stream: &str, sequence: u64) -> Result<Option<StoredMessage>, BrokerError> {
-        if sequence == 0 {
-            return Ok(None);
-        }
-        let mut backoff = self.ids.backoff();
-        loop {
-            match self.broker.get(stream, sequence).await {
-                Err(BrokerError::Unavailable { operation, detail }) => {
-                    tracing::warn!(stream, operation, detail, "waiting for the server");
-                    backoff.pause().await;
-                }
-                answer => return answer,
-            }
+        match &self.company {
+            Some(company) => Ok(company.ids()),
+            None => IdFeed::open(&self.broker, &self.ids, &self.settings.name, &self.index).await,
         }
     }
 }
 
-/// Learns the ids of records, up to the record at `until`; for ever without it. Cancelling loses nothing.
-pub(super) async fn follow_outcomes<R: StreamReader>(
-    index: &Arc<IdIndex>,
-    outcomes: &mut R,
-    until: Option<u64>,
-) -> Result<(), HandlerError> {
-    while until.is_none_or(|until| index.through() < until) {
-        for message in outcomes.next_batch(RECORDS_MAX).await? {
-            let record = OutcomeRecord::from_stored(&message).map_err(JournalError::from)?;
-            index.note(&record, message.sequence);
-        }
-        if index.flush_due() {
-            recorder::flush(index).await?;
+/// Ends when it may be this handler's turn.
+async fn chance<B: Broker>(broker: &B, key: &str, wait: Duration, company: Option<&Company>) {
+    match company {
+        None => broker.lease_freed(key, wait).await,
+        Some(company) if company.is_mine() => tokio::select! {
+            biased;
+            () = company.changes(true) => {}
+            () = broker.lease_freed(key, wait) => {}
+        },
+        Some(company) => company.changes(false).await,
+    }
+}
+
+/// What a stream holds at `sequence`, if anything; waits for a server that does not answer.
+pub(super) async fn message_at<B: Broker>(
+    broker: &B,
+    ids: &RunIds,
+    stream: &str,
+    sequence: u64,
+) -> Result<Option<StoredMessage>, BrokerError> {
+    if sequence == 0 {
+        return Ok(None);
+    }
+    let mut backoff = ids.backoff();
+    loop {
+        match broker.get(stream, sequence).await {
+            Err(BrokerError::Unavailable { operation, detail }) => {
+                tracing::warn!(stream, operation, detail, "waiting for the server");
+                backoff.pause().await;
+            }
+            answer => return answer,
         }
     }
-    Ok(())
 }
 
 /// Follows the states of all aggregates, for ever. Cancelling loses nothing but time.

@@ -9,6 +9,8 @@ use super::{stored_message::StoredMessage, subject::COMMAND_PREFIX};
 
 /// Prefix of the subjects of OUTCOMES, followed by the share.
 pub const OUTCOME_PREFIX: &str = "out";
+/// The subject of OUTCOMES that says how the partitions are shared.
+pub const LAYOUT_SUBJECT: &str = "out.layout";
 
 /// What became of a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,6 +101,19 @@ pub enum RecordKind {
     Fence,
     /// The outcomes of the commands it covers.
     Outcomes,
+    /// Ends a chain for good in its epoch: the partitions are about to be shared in another way.
+    Closed,
+    /// How the partitions are shared from now on; on [`LAYOUT_SUBJECT`] only.
+    Layout,
+}
+
+/// How the partitions are shared in an epoch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShareLayout {
+    /// Into how many parts.
+    pub shares: u32,
+    /// For each partition the COMMANDS position up to which earlier epochs have covered it.
+    pub starts: Vec<u64>,
 }
 
 /// One message of OUTCOMES: the next link of a share's chain. Cursor and outcomes are one thing.
@@ -120,6 +135,16 @@ pub struct OutcomeRecord {
     pub outcomes: Vec<CommandOutcome>,
     /// Which incarnations of COMMANDS and EVENTS the positions belong to.
     pub generations: Generations,
+    /// Counts the ways in which the partitions have been shared; 0 as long as one handler has had them all. Not written then.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub epoch: u64,
+    /// Present in a record of kind [`RecordKind::Layout`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layout: Option<ShareLayout>,
+}
+
+fn is_zero(epoch: &u64) -> bool {
+    *epoch == 0
 }
 
 /// The incarnations of the streams that a share works on.
@@ -299,6 +324,8 @@ mod tests {
             events_through: 3,
             outcomes: outcomes.collect(),
             generations: Generations { commands: "c".into(), events: "e".into() },
+            epoch: 0,
+            layout: None,
         };
         let message = StoredMessage {
             subject: "out.0".into(),
@@ -308,6 +335,38 @@ mod tests {
             payload: record.encode().into(),
         };
         assert_eq!(OutcomeRecord::from_stored(&message).unwrap(), record);
+    }
+
+    #[test]
+    fn a_record_of_the_first_epoch_is_written_as_releases_without_epochs_wrote_it() {
+        #[derive(Serialize, Deserialize)]
+        struct Before {
+            record_id: Arc<str>,
+            kind: RecordKind,
+            handler: Arc<str>,
+            after: u64,
+            through: u64,
+            events_through: u64,
+            outcomes: Vec<CommandOutcome>,
+            generations: Generations,
+        }
+        let before = Before {
+            record_id: "01JD".into(),
+            kind: RecordKind::Fence,
+            handler: "run".into(),
+            after: 4,
+            through: 4,
+            events_through: 3,
+            outcomes: vec![],
+            generations: Generations { commands: "c".into(), events: "e".into() },
+        };
+        let bytes = rmp_serde::to_vec(&before).unwrap();
+        let read: OutcomeRecord = rmp_serde::from_slice(&bytes).unwrap();
+        assert_eq!((read.epoch, &read.layout), (0, &None));
+        assert_eq!(read.encode(), bytes);
+        let later = OutcomeRecord { epoch: 1, ..read };
+        assert!(rmp_serde::from_slice::<Before>(&later.encode()).is_err(), "an older release stops");
+        assert_eq!(rmp_serde::from_slice::<OutcomeRecord>(&later.encode()).unwrap(), later);
     }
 
     #[test]

@@ -111,6 +111,12 @@ pub(super) async fn release(
     }
 }
 
+/// As [`Broker::lease_owner`].
+pub(super) async fn owner(broker: &NatsBroker, key: &str) -> Result<Option<String>, BrokerError> {
+    let message = broker.last(&stream(), &subject(key)).await?.filter(is_held);
+    Ok(message.map(|message| String::from_utf8_lossy(&message.payload).into_owned()))
+}
+
 /// As [`Broker::lease_freed`]: a lease given back is a message on the key's subject; one that lapsed is found by asking
 /// again after `wait`.
 pub(super) async fn freed(broker: &NatsBroker, key: &str, wait: Duration) {

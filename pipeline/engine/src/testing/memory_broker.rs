@@ -414,6 +414,20 @@ impl Broker for MemoryBroker {
         result
     }
 
+    async fn lease_owner(&self, key: &str) -> Result<Option<String>, BrokerError> {
+        self.ask(|world| {
+            let probability = world.plan.lease_unanswered;
+            if world.strikes("lease unanswered", probability) {
+                let detail = "no answer".into();
+                return Err(BrokerError::Unavailable { operation: "lease owner", detail });
+            }
+            let now = world.now();
+            let held = world.leases.get(key).filter(|(_, until)| *until > now);
+            Ok(held.map(|(holder, _)| holder.clone()))
+        })
+        .await
+    }
+
     async fn lease_freed(&self, key: &str, wait: Duration) {
         self.running().await;
         let deadline = tokio::time::Instant::now() + wait;

@@ -3,7 +3,12 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{Check, Violation, commits::Commits, envelope, given_id, journal::Journal};
+use super::{
+    Check, Violation,
+    commits::Commits,
+    envelope, given_id,
+    journal::{Journal, partition_of},
+};
 use crate::contract::{
     commit::{StoredCommit, timestamp_to_nanoseconds},
     outcome::{CommandOutcome, Outcome},
@@ -122,16 +127,20 @@ fn aggregate_of(line: &CommandOutcome) -> Option<StreamId> {
         .map(|address| address.stream_id)
 }
 
-/// The first command with an id and a final outcome is decided, every later one is a duplicate of it.
+/// The first command with an id and a final outcome is decided, every later one is a duplicate of it. Where several handlers
+/// share the partitions, that is certain within a partition only.
 fn check_ids(journal: &Journal, commands: &[StoredMessage], violations: &mut Vec<Violation>) {
-    let mut first_of: BTreeMap<Arc<str>, &CommandOutcome> = BTreeMap::new();
+    let mut first_of: BTreeMap<(Arc<str>, u32), &CommandOutcome> = BTreeMap::new();
     for message in commands {
         let Some(line) = journal.lines.get(&message.sequence) else { continue };
+        let scope = if journal.is_shared() { partition_of(message) } else { 0 };
         let mut report = |check, detail: String| {
             violations.push(Violation::new(check, COMMANDS, message.sequence, detail));
         };
-        let first = given_id(message).and_then(|id| first_of.get(&id).copied());
+        let first = given_id(message).and_then(|id| first_of.get(&(id, scope)).copied());
         match (&line.outcome, first) {
+            (Outcome::Duplicate { of, .. }, _)
+                if journal.is_shared() && is_elsewhere(commands, *of, message) => {}
             (Outcome::Duplicate { of, first: told }, Some(first)) => {
                 if *of != first.position {
                     report(
@@ -154,11 +163,19 @@ fn check_ids(journal: &Journal, commands: &[StoredMessage], violations: &mut Vec
             }
             (Outcome::Accepted { .. } | Outcome::Rejected { .. }, None) => {
                 if let Some(id) = given_id(message) {
-                    first_of.insert(id, line);
+                    first_of.insert((id, scope), line);
                 }
             }
         }
     }
+}
+
+/// Whether the command at `position` has the same id as `message` and lies in another partition.
+fn is_elsewhere(commands: &[StoredMessage], position: u64, message: &StoredMessage) -> bool {
+    let found = commands.binary_search_by_key(&position, |message| message.sequence).ok();
+    found.and_then(|index| commands.get(index)).is_some_and(|other| {
+        given_id(other) == given_id(message) && partition_of(other) != partition_of(message)
+    })
 }
 
 fn known(commands: &[StoredMessage], position: u64) -> bool {
@@ -197,7 +214,7 @@ fn check_causes(
                     format!("it names {} at {position}, which is another command", caused_by.id),
                 );
             }
-            let judged = position > journal.judged_after();
+            let judged = position > journal.judged_after(partition_of(message));
             let line = journal.lines.get(&position);
             if judged && line.is_some_and(|line| !matches!(line.outcome, Outcome::Accepted { .. })) {
                 report(

@@ -14,15 +14,17 @@ use super::{
     Check, Violation,
     commits::{Head, check_commit},
     envelope,
-    journal::{self, Journal},
+    journal::{self, Journal, partition_of, share_of},
 };
 use crate::contract::{
     commit::{StoredCommit, timestamp_to_nanoseconds},
     outcome::{CommandOutcome, Outcome, OutcomeRecord},
+    share::Share,
     stored_message::StoredMessage,
     stream_names::{COMMANDS, EVENTS, OUTCOMES},
-    subject::{COMMAND_QUEUE_PREFIX, StreamId},
+    subject::{PARTITIONS, StreamId},
 };
+use crate::share_layout::Layout;
 
 /// Violations kept with their sentence; further ones are only counted.
 const VIOLATIONS_MAX: usize = 1000;
@@ -88,31 +90,11 @@ pub struct StretchVerifier {
     effects: BTreeMap<u64, Effect>,
     journal: Journal,
     heads: LruCache<StreamId, Head>,
-    ids: LruCache<Arc<str>, u64>,
+    /// With position and partition.
+    ids: LruCache<Arc<str>, (u64, u32)>,
     forgot_heads: bool,
     torn: Option<Torn>,
     found: StretchVerification,
-}
-
-/// Which partitions a share has, by the name in its subject; all of them when that says nothing.
-#[derive(Debug, Clone, Copy)]
-struct Partitions {
-    index: u32,
-    of: u32,
-}
-
-impl Partitions {
-    fn of_subject(subject: &str) -> Self {
-        let name = subject.rsplit('.').next().unwrap_or_default();
-        let parsed = name
-            .split_once("of")
-            .and_then(|(index, of)| Some(Self { index: index.parse().ok()?, of: of.parse().ok()? }));
-        parsed.filter(|share| share.index < share.of).unwrap_or(Self { index: 0, of: 1 })
-    }
-
-    fn has(self, partition: u32) -> bool {
-        partition % self.of == self.index
-    }
 }
 
 impl StretchVerifier {
@@ -178,7 +160,12 @@ impl StretchVerifier {
     /// `events_through`, as far as they go.
     pub fn judge(&mut self, message: &StoredMessage, record: OutcomeRecord) {
         let mut violations = Vec::new();
-        let share = Partitions::of_subject(&message.subject);
+        if let Some(layout) = Layout::from_record(&record, message.sequence) {
+            self.begin_epoch(&layout, &mut violations);
+            self.journal.chain(message, &record, &mut violations);
+            return self.report(violations);
+        }
+        let share = share_of(&message.subject);
         if !self.journal.knows(&message.subject) {
             self.begin_share(share, record.after);
         }
@@ -220,7 +207,7 @@ impl StretchVerifier {
     }
 
     /// What a share covered before its first record is not judged.
-    fn begin_share(&mut self, share: Partitions, after: u64) {
+    fn begin_share(&mut self, share: Share, after: u64) {
         let before = self.open.len();
         self.open.retain(|position, message| *position > after || !share.has(partition_of(message)));
         self.found.unjudged += (before - self.open.len()) as u64;
@@ -302,13 +289,18 @@ impl StretchVerifier {
         };
         journal::check_line(line, &message, violations);
         check_effect(line, &message, effect.as_ref(), violations);
-        self.check_id(line, violations);
+        self.check_id(line, partition_of(&message), violations);
     }
 
-    /// An id takes effect once, and its repeats name the first command.
-    fn check_id(&mut self, line: &CommandOutcome, violations: &mut Vec<Violation>) {
+    /// An id takes effect once, and its repeats name the first command; where several handlers share the partitions, that
+    /// is certain within a partition only.
+    fn check_id(&mut self, line: &CommandOutcome, partition: u32, violations: &mut Vec<Violation>) {
         let Some(id) = &line.id else { return };
         let first = self.ids.get(id).copied();
+        if self.journal.is_shared() && first.is_some_and(|(_, other)| other != partition) {
+            return;
+        }
+        let first = first.map(|(position, _)| position);
         let mut report = |check, detail: String| {
             violations.push(Violation::new(check, COMMANDS, line.position, detail));
         };
@@ -320,18 +312,37 @@ impl StretchVerifier {
                 report(Check::OneEffect, format!("its id was used at {first} and it was decided again"));
             }
             (Outcome::Accepted { .. } | Outcome::Rejected { .. }, None) => {
-                self.ids.put(id.clone(), line.position);
+                self.ids.put(id.clone(), (line.position, partition));
             }
             (Outcome::Duplicate { .. } | Outcome::DeadLettered { .. }, _) => {}
         }
     }
 
+    /// Of what the epochs before have covered, nothing may be left; what they covered before their first record that was
+    /// read is not judged.
+    fn begin_epoch(&mut self, layout: &Layout, violations: &mut Vec<Violation>) {
+        let (journal, starts) = (&self.journal, layout.starts);
+        let unknown = |partition: u32, position: u64| {
+            !journal.knows_partition(partition) && position <= starts.of(partition)
+        };
+        let before = self.open.len();
+        self.open.retain(|position, message| !unknown(partition_of(message), *position));
+        self.found.unjudged += (before - self.open.len()) as u64;
+        self.effects.retain(|position, effect| !unknown(effect.stream_id.partition(), *position));
+        self.close_where(|partition| starts.of(partition), violations);
+    }
+
     /// Of what a share has covered, nothing may be left.
-    fn close(&mut self, share: Partitions, through: u64, violations: &mut Vec<Violation>) {
+    fn close(&mut self, share: Share, through: u64, violations: &mut Vec<Violation>) {
+        self.close_where(|partition| if share.has(partition) { through } else { 0 }, violations);
+    }
+
+    fn close_where(&mut self, through: impl Fn(u32) -> u64, violations: &mut Vec<Violation>) {
+        let highest = (0..PARTITIONS).map(&through).max().unwrap_or(0);
         let left: Vec<u64> = self
             .open
-            .range(..=through)
-            .filter(|(_, message)| share.has(partition_of(message)))
+            .range(..=highest)
+            .filter(|(position, message)| **position <= through(partition_of(message)))
             .map(|(position, _)| *position)
             .collect();
         for position in left {
@@ -342,8 +353,8 @@ impl StretchVerifier {
         }
         let left: Vec<u64> = self
             .effects
-            .range(..=through)
-            .filter(|(_, effect)| share.has(effect.stream_id.partition()))
+            .range(..=highest)
+            .filter(|(position, effect)| **position <= through(effect.stream_id.partition()))
             .map(|(position, _)| *position)
             .collect();
         for position in left {
@@ -352,12 +363,6 @@ impl StretchVerifier {
             violations.push(Violation::new(Check::OneEffect, EVENTS, effect.sequence, detail));
         }
     }
-}
-
-fn partition_of(message: &StoredMessage) -> u32 {
-    let mut tokens = message.subject.split('.');
-    let queued = tokens.next() == Some(COMMAND_QUEUE_PREFIX);
-    tokens.next().filter(|_| queued).and_then(|token| token.parse().ok()).unwrap_or(0)
 }
 
 impl Torn {

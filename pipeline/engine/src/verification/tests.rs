@@ -155,6 +155,8 @@ fn record(
         events_through,
         outcomes,
         generations: crate::contract::outcome::Generations::default(),
+        epoch: 0,
+        layout: None,
     }
 }
 

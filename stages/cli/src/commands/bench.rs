@@ -102,6 +102,7 @@ async fn pipeline(arguments: PipelineArguments, session: &Session) -> Result<Exi
         servers: arguments.replicas,
         sync_interval: (arguments.sync == Sync::Always).then(|| "always".to_owned()),
         replicas: BTreeMap::new(),
+        settings: Vec::new(),
         stages: (!arguments.all_stages).then_some(&STAGES_OF_THE_PATH[..]),
     };
     let mut deployment = Deployment::prepare(options, session)?;

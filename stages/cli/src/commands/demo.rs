@@ -71,6 +71,7 @@ pub(crate) async fn run(arguments: DemoArguments, session: &Session) -> Result<E
         servers: NonZeroUsize::MIN,
         sync_interval: None,
         replicas: BTreeMap::new(),
+        settings: Vec::new(),
         stages: None,
     };
     let url = format!("nats://127.0.0.1:{}", options.nats_port);

@@ -169,7 +169,7 @@ async fn infos(
 
 /// Whether a consumer or a lease is of a stage.
 fn is_of(stage: &str, name: &str) -> bool {
-    name.strip_prefix(stage).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    name.strip_prefix(stage).is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', '.']))
 }
 
 /// Whoever is active holds a lease.
@@ -189,7 +189,7 @@ async fn holders(connected: &Connected, stage: &str) -> Result<Vec<String>, Stri
     let stream = connected.jetstream.get_stream(leases_stream()).await.map_err(|error| one_line(&error))?;
     let prefix = format!("$KV.{LEASES_BUCKET}.");
     let subjects: BTreeSet<String> = stream
-        .info_with_subjects(format!("{prefix}*"))
+        .info_with_subjects(format!("{prefix}>"))
         .await
         .map_err(|error| one_line(&error))?
         .map_ok(|(subject, _)| subject)

@@ -5,7 +5,7 @@ use std::{num::NonZeroUsize, path::PathBuf, str::FromStr};
 use millstream_engine::{exit_code::ExitCode, shutdown::Shutdown};
 
 use crate::{
-    deployment::{Deployment, DeploymentOptions},
+    deployment::{Deployment, DeploymentOptions, StageSetting},
     failure::CommandFailure,
     session::Session,
 };
@@ -27,6 +27,9 @@ pub(crate) struct UpArguments {
     /// Run several processes of a stage, as in command-handler=2; may be repeated
     #[arg(long, value_name = "STAGE=N")]
     replicas: Vec<StageReplicas>,
+    /// Set a key of the stages, as in command_handler.active_handlers=2; may be repeated, the last one of a key counts
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    set: Vec<StageSetting>,
 }
 
 #[derive(Debug, Clone)]
@@ -60,6 +63,7 @@ pub(crate) async fn run(arguments: UpArguments, session: &Session) -> Result<Exi
         servers: NonZeroUsize::MIN,
         sync_interval: arguments.sync,
         replicas: arguments.replicas.into_iter().map(|each| (each.stage, each.count)).collect(),
+        settings: arguments.set,
         stages: None,
     };
     let mut deployment = Deployment::prepare(options, session)?;

@@ -20,7 +20,10 @@ pub async fn lease_has_one_owner_until_given_back<G: Ground>(ground: &mut G) {
     }
     second.release_lease("share-0", "second").await.unwrap();
     assert!(!second.hold_lease("share-0", "second", LONG).await.unwrap(), "it was not theirs to give back");
+    let owner = async || second.lease_owner("share-0").await.unwrap();
+    assert_eq!(owner().await.as_deref(), Some("first"));
     first.release_lease("share-0", "first").await.unwrap();
+    assert_eq!(owner().await, None);
     assert!(second.hold_lease("share-0", "second", LONG).await.unwrap());
     assert!(!first.hold_lease("share-0", "first", LONG).await.unwrap());
 }

@@ -1,6 +1,6 @@
 //! What a run must have come to, from the raw streams, the client's ledger and the replies.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{account::Account, workload::LedgerEntry};
 use crate::{
@@ -26,7 +26,7 @@ pub(super) fn judge(
     broker: &MemoryBroker,
     ledger: &[LedgerEntry],
     metrics: &Metrics,
-    shares: u32,
+    shares: &[u32],
 ) -> (Vec<String>, Counts) {
     let dump = Dump {
         commands: broker.dump(COMMANDS),
@@ -42,9 +42,10 @@ pub(super) fn judge(
     check_replies(&broker.sent(), &lines, &mut found);
     check_dead_letters(&broker.dump(DEAD_LETTERS), &lines, &mut found);
 
-    let handlers: Vec<_> =
-        (0..shares).map(|index| metrics.handler(&Share { index, of: shares }.name())).collect();
-    let fences = records(&dump.outcomes).filter(|record| record.kind == RecordKind::Fence).count();
+    let of: BTreeSet<u32> = shares.iter().copied().collect();
+    let shares = of.into_iter().flat_map(Share::each);
+    let handlers: Vec<_> = shares.map(|share| metrics.handler(&share.name())).collect();
+    let of_kind = |kind| records(&dump.outcomes).filter(|record| record.kind == kind).count() as u64;
     let counts = Counts::from([
         ("commands", verification.commands),
         ("accepted", verification.accepted),
@@ -52,7 +53,8 @@ pub(super) fn judge(
         ("duplicates", verification.duplicates),
         ("dead-lettered", verification.dead_lettered),
         ("commits", verification.commits),
-        ("fences", fences as u64),
+        ("fences", of_kind(RecordKind::Fence)),
+        ("epochs", of_kind(RecordKind::Layout)),
         ("conflicts", handlers.iter().map(|handler| handler.conflicts.get()).sum()),
         ("unclear appends", handlers.iter().map(|handler| handler.unclear_appends.get()).sum()),
         ("replies", broker.sent().len() as u64),

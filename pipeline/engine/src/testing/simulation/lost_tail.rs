@@ -35,7 +35,7 @@ pub fn simulate_lost_tail(seed: u64, settings: &SimulationSettings) -> Vec<Strin
 
 async fn run(seed: u64, settings: &SimulationSettings) -> Vec<String> {
     let dice = Dice::new(seed);
-    let shape = RunShape { shares: 1, ..RunShape::any(&mut dice.fork(2)) };
+    let shape = RunShape { shares: vec![1], ..RunShape::any(&mut dice.fork(2)) };
     let broker = MemoryBroker::new(seed, FaultPlan::none());
     let mut processes = Processes::new(broker.clone(), shape.clone(), settings.bug, dice.fork(4));
     processes.start(0);
@@ -93,7 +93,7 @@ impl Run {
         for slot in [1, 0] {
             self.work(slot).await;
         }
-        let found = judge(&self.broker, self.client.ledger(), self.processes.metrics(), self.shape.shares).0;
+        let found = judge(&self.broker, self.client.ledger(), self.processes.metrics(), &self.shape.shares).0;
         self.violations.extend(found);
     }
 

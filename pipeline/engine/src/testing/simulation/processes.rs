@@ -1,6 +1,6 @@
 //! The handlers as processes: started, killed at any await, stopped and continued, ended in order, started anew.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use tokio::task::JoinHandle;
 
@@ -12,7 +12,7 @@ use super::{
     workload::Client,
 };
 use crate::{
-    command_handler::{CommandHandler, HandlerError, HandlerSettings, Observed, Share},
+    command_handler::{HandlerError, HandlerSettings, Observed, Share, ShareHandlers, SharePlace},
     decider::AggregateRegistry,
     exit_code::one_line,
     health::Readiness,
@@ -75,8 +75,8 @@ pub(super) struct Processes {
     slots: Vec<Option<Process>>,
     /// What each slot's disk holds: its index of ids,
     indices: Vec<Vec<u8>>,
-    /// and its snapshots.
-    snapshots: Vec<Option<StateSnapshots>>,
+    /// and its snapshots, by share.
+    snapshots: Vec<BTreeMap<Share, StateSnapshots>>,
     runs: u64,
     violations: Vec<String>,
 }
@@ -85,7 +85,7 @@ impl Processes {
     pub(super) fn new(broker: MemoryBroker, shape: RunShape, bug: Option<Bug>, dice: Dice) -> Self {
         let slots = (0..shape.handlers).map(|_| None).collect();
         let indices = vec![Vec::new(); shape.handlers];
-        let snapshots = (0..shape.handlers).map(|_| None).collect();
+        let snapshots = vec![BTreeMap::new(); shape.handlers];
         Self {
             broker,
             shape,
@@ -104,20 +104,14 @@ impl Processes {
         &self.metrics
     }
 
-    /// The share that the handler in `slot` works on.
-    fn share(&self, slot: usize) -> Share {
-        let of = self.shape.shares;
-        Share { index: u32::try_from(slot).unwrap_or(0) % of, of }
-    }
-
-    /// Starts a handler in `slot`, with what the one before left on its disk. The snapshots may be gone.
+    /// Starts a process in `slot`, with what the one before left on its disk. The snapshots may be gone.
     pub(super) fn start(&mut self, slot: usize) {
         self.runs += 1;
         let connection = self.broker.connect();
-        let share = self.share(slot);
+        let of = *self.dice.pick(&self.shape.shares);
         let settings = HandlerSettings {
             name: format!("command-handler-{slot}"),
-            share,
+            share: Share { index: 0, of },
             round_max: self.shape.round_max,
             cache: self.shape.cache,
             append_strategy: self.shape.append_strategy,
@@ -136,31 +130,42 @@ impl Processes {
             Some(Bug::DecidedByWallClock) => AggregateRegistry::new().with::<ClockAccount>(),
             _ => AggregateRegistry::new().with::<Account>(),
         };
-        let mut handler = CommandHandler::new(
+        let readiness = Readiness::new();
+        let ready = readiness.condition("shares");
+        let (snapshots, metrics) = (self.snapshots(slot, of), self.metrics.clone());
+        let mut handlers = ShareHandlers::new(
             SabotagedBroker::new(connection.clone(), self.bug),
             registry,
             settings,
             &format!("run-{}", self.runs),
             index,
-            self.snapshots(slot),
-            Observed::new(&self.metrics, &Readiness::new(), share),
+            Box::new(move |share| {
+                let snapshots = match snapshots.get(&share) {
+                    Some(kept) => kept.clone(),
+                    None => StateSnapshots::in_memory()?,
+                };
+                Ok(SharePlace { snapshots, observed: Observed::new(&metrics, &readiness, share) })
+            }),
+            ready,
         );
         let shutdown = Shutdown::new();
         let stop = shutdown.clone();
-        let task = tokio::spawn(async move { handler.run(stop).await });
+        let task = tokio::spawn(async move { handlers.run(stop).await });
         if let Some(place) = self.slots.get_mut(slot) {
             *place = Some(Process { connection, disk, shutdown, task });
         }
     }
 
-    fn snapshots(&mut self, slot: usize) -> StateSnapshots {
-        let kept = self.snapshots.get_mut(slot).and_then(Option::take).filter(|_| self.dice.chance(0.5));
-        let snapshots =
-            kept.unwrap_or_else(|| StateSnapshots::in_memory().expect("snapshots in memory need no file"));
-        if let Some(disk) = self.snapshots.get_mut(slot) {
-            *disk = Some(snapshots.clone());
+    /// What the shares of a division into `of` have on the disk of `slot`.
+    fn snapshots(&mut self, slot: usize, of: u32) -> BTreeMap<Share, StateSnapshots> {
+        let Some(disk) = self.snapshots.get_mut(slot) else { return BTreeMap::new() };
+        for share in Share::each(of) {
+            if !disk.contains_key(&share) || !self.dice.chance(0.5) {
+                let empty = StateSnapshots::in_memory().expect("snapshots in memory need no file");
+                disk.insert(share, empty);
+            }
         }
-        snapshots
+        disk.clone()
     }
 
     /// `kill -9`.
@@ -201,26 +206,21 @@ impl Processes {
         }
     }
 
-    /// All continue, then some die for good; at least one is there for each share.
+    /// All continue, then some die for good; at least one is there.
     pub(super) async fn settle_down(&mut self, dice: &mut Dice) {
         self.reap().await;
-        let shares = usize::try_from(self.shape.shares).unwrap_or(1);
-        let last = usize::try_from(dice.below(self.slots.len() as u64)).unwrap_or(0);
-        let stays = |slot: usize| (slot + self.slots.len() - last) % self.slots.len() < shares;
-        let staying: Vec<usize> = (0..self.slots.len()).filter(|&slot| stays(slot)).collect();
+        let staying = usize::try_from(dice.below(self.slots.len() as u64)).unwrap_or(0);
         for slot in 0..self.slots.len() {
             if let Some(process) = self.get(slot) {
                 process.connection.thaw();
             }
-            if !staying.contains(&slot) && dice.chance(0.5) {
+            if slot != staying && dice.chance(0.5) {
                 self.kill(slot);
             }
         }
-        for slot in staying {
-            if self.get(slot).is_none_or(|process| process.shutdown.is_requested()) {
-                self.kill(slot);
-                self.start(slot);
-            }
+        if self.get(staying).is_none_or(|process| process.shutdown.is_requested()) {
+            self.kill(staying);
+            self.start(staying);
         }
     }
 

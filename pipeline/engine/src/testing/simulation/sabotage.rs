@@ -215,6 +215,10 @@ impl Broker for SabotagedBroker {
         self.inner.release_lease(key, owner).await
     }
 
+    async fn lease_owner(&self, key: &str) -> Result<Option<String>, BrokerError> {
+        self.inner.lease_owner(key).await
+    }
+
     async fn lease_freed(&self, key: &str, wait: Duration) {
         self.inner.lease_freed(key, wait).await;
     }

@@ -34,6 +34,9 @@ pub(super) struct Client {
     accounts: u64,
     /// Whether an id may come again on another aggregate. Several shares do not learn of each other's ids in time.
     ids_move: bool,
+    /// Whether commands may change several aggregates. Where the number of shares changes, one that is refused may still take
+    /// effect (ADR 25).
+    gives: bool,
     bursts: f64,
     pause: Duration,
     /// Everything with an id that was sent, to be sent again.
@@ -48,7 +51,8 @@ impl Client {
             dice,
             commands: shape.commands,
             accounts: shape.accounts,
-            ids_move: shape.shares == 1,
+            ids_move: shape.is_undivided(),
+            gives: !shape.shares_change(),
             bursts: shape.bursts,
             pause: shape.command_pause,
             sent: Vec::new(),
@@ -219,7 +223,8 @@ impl Client {
             0..32 => ("deposit", format!(r#"{{"amount":{amount}}}"#)),
             32..64 => ("withdraw", format!(r#"{{"amount":{amount}}}"#)),
             64..66 => ("transfer", format!(r#"{{"amount":{amount}}}"#)),
-            66..78 => ("give", self.gift()),
+            66..78 if self.gives => ("give", self.gift()),
+            66..78 => ("deposit", format!(r#"{{"amount":{amount}}}"#)),
             78..84 => ("rename", format!(r#"{{"name":"name-{}"}}"#, self.dice.below(2))),
             84..94 => ("visit", "{}".to_owned()),
             94..96 => ("explode", String::new()),

@@ -99,6 +99,7 @@ pub(super) async fn run(arguments: RebuildArguments, session: &Session) -> Resul
         servers: std::num::NonZeroUsize::MIN,
         sync_interval: None,
         replicas: std::collections::BTreeMap::new(),
+        settings: Vec::new(),
         stages: Some(&STAGES),
     };
     let mut deployment = Deployment::prepare(options, session)?;

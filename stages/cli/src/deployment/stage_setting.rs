@@ -1,0 +1,88 @@
+//! A key of the stages' configuration that whoever starts a deployment sets, as `--set` of the stages does.
+
+use std::str::FromStr;
+
+use millstream_engine::{
+    config::{ProcessSettings, Section},
+    connection::ConnectionSettings,
+    shutdown::ShutdownSettings,
+    telemetry::TelemetrySettings,
+};
+
+use super::STAGES;
+
+/// Sections that every stage has.
+const SHARED_SECTIONS: [&str; 4] =
+    [ProcessSettings::NAME, ConnectionSettings::NAME, TelemetrySettings::NAME, ShutdownSettings::NAME];
+/// What differs from process to process, and is for the deployment to say. The folder is a key of each stage's section.
+const OWN_KEYS: [&str; 4] = ["process.instance", "nats.url", "telemetry.address", "data_directory"];
+
+/// `section.key=value`. Whether there is such a key, and whether it takes the value, the stage says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StageSetting {
+    section: String,
+    text: String,
+}
+
+impl StageSetting {
+    /// As a flag of a stage with this section; `None` when it is not for that stage.
+    pub(crate) fn flag_for(&self, section: &str) -> Option<[String; 2]> {
+        let meant = self.section == section || SHARED_SECTIONS.contains(&self.section.as_str());
+        meant.then(|| ["--set".to_owned(), self.text.clone()])
+    }
+}
+
+impl FromStr for StageSetting {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let form = "write SECTION.KEY=VALUE, as in command_handler.active_handlers=2";
+        let (path, _) = text.split_once('=').ok_or(form)?;
+        let (section, key) = path.split_once('.').ok_or(form)?;
+        let mut known = STAGES.iter().map(|(_, section)| *section).chain(SHARED_SECTIONS);
+        if !known.clone().any(|known| known == section) {
+            let known: Vec<&str> = known.by_ref().collect();
+            return Err(format!("no stage has a section {section}; there are {}", known.join(", ")));
+        }
+        if OWN_KEYS.iter().any(|own| *own == path || *own == key) {
+            return Err(format!("{path} is what `millstream up` says itself, to each process its own"));
+        }
+        Ok(Self { section: section.to_owned(), text: text.to_owned() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Result<StageSetting, String> {
+        text.parse()
+    }
+
+    #[test]
+    fn a_section_of_a_stage_is_for_that_stage_and_a_shared_one_for_all() {
+        let own = parsed("command_handler.active_handlers=2").unwrap();
+        let flag = ["--set".to_owned(), "command_handler.active_handlers=2".to_owned()];
+        assert_eq!(own.flag_for("command_handler"), Some(flag));
+        assert_eq!(own.flag_for("projector"), None);
+        let shared = parsed("telemetry.level=debug,redb=info").unwrap();
+        for (_, section) in STAGES {
+            assert!(shared.flag_for(section).is_some(), "{section}");
+        }
+    }
+
+    #[test]
+    fn what_no_stage_takes_is_refused_with_what_there_is() {
+        for (text, said) in [
+            ("command_handler.active_handlers", "write SECTION.KEY=VALUE"),
+            ("active_handlers=2", "write SECTION.KEY=VALUE"),
+            ("command-handler.active_handlers=2", "there are command_handler, "),
+            ("nats.url=nats://elsewhere:4222", "says itself"),
+            ("projector.data_directory=/", "says itself"),
+            ("process.instance=a", "says itself"),
+        ] {
+            let refused = parsed(text).unwrap_err();
+            assert!(refused.contains(said), "{text}: {refused}");
+        }
+    }
+}

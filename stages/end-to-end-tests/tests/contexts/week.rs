@@ -1,7 +1,7 @@
-//! A generated week on a whole system: deliveries, sales with returns, late uploads, price changes, orders that fail at each
-//! step, comments with edits and deletes. Afterwards every view and both reports equal a naive model that knows nothing of
-//! the engine or the model ([`plan`]), every refusal was foreseen, and no reservation and no timer is left over. Once
-//! undisturbed, once with `kill -9` of each process again and again.
+//! A generated week on a whole system: deliveries, transfers between places, sales with returns, late uploads, price changes,
+//! orders that fail at each step, comments with edits and deletes. Afterwards every view and all reports equal a naive model
+//! that knows nothing of the engine or the model ([`plan`]), every refusal was foreseen, and no reservation and no timer is
+//! left over. Once undisturbed, once with `kill -9` of each process again and again.
 //!
 //! Small enough for every run; `MILLSTREAM_WEEK_SCALE=100` makes it the size of a company: 50 stores, 5,000 skus, 40
 //! suppliers, 100,000 sales, 5,000 orders, 20,000 comments (docs/benchmarks.md).

@@ -128,7 +128,10 @@ impl Plan {
         self.register();
         self.deliver();
         let mut steps = vec![std::mem::take(&mut self.commands)];
+        self.transfer();
+        steps.push(std::mem::take(&mut self.commands));
         self.sell();
+        self.restock();
         self.comment();
         self.place();
         steps.push(std::mem::take(&mut self.commands));
@@ -215,6 +218,51 @@ impl Plan {
                 self.say(None, format!("retail.delivery.{location}-{supplier}.receive"), body);
             }
         }
+    }
+
+    /// Takes units to another place. Nobody takes more than was delivered, so that it does not matter which of them are first.
+    fn transfer(&mut self) {
+        let places: Vec<String> = self.expected.stock.keys().cloned().collect();
+        let mut left = self.expected.stock.clone();
+        for number in 0..self.scale * 100 {
+            let (location, sku) = self.dice.pick(&places).split_once(':').unwrap();
+            let units = left.get_mut(&format!("{location}:{sku}")).unwrap();
+            let quantity = (*units).min(count(self.dice.between(1, 20)));
+            *units -= quantity;
+            if quantity > 0 {
+                let to = self.other_place(location);
+                self.take(&format!("T{number}"), (location, &to), sku, quantity);
+            }
+        }
+        for code in ["stock-not-available", "transfer-to-itself"] {
+            let to = if code == "transfer-to-itself" { WEB } else { "store-0" };
+            let body = json!({ "to": to, "quantity": 100_000_000 });
+            self.say(None, format!("retail.stock.{WEB}:sku-0.transfer"), body);
+            self.refuse(code);
+        }
+    }
+
+    /// Takes units to the stores while these sell, and while orders are placed: of these there are always enough.
+    fn restock(&mut self) {
+        for number in 0..self.scale * 30 {
+            let (to, sku) = (self.other_place(WEB), format!("sku-{}", self.dice.below(self.skus())));
+            let quantity = count(self.dice.between(1, 20));
+            self.take(&format!("W{number}"), (WEB, &to), &sku, quantity);
+        }
+    }
+
+    fn other_place(&mut self, location: &str) -> String {
+        let stores = (0..self.stores()).map(|store| format!("store-{store}"));
+        let others: Vec<String> = stores.chain([WEB.to_owned()]).filter(|place| place != location).collect();
+        self.dice.pick(&others).clone()
+    }
+
+    fn take(&mut self, reference: &str, (from, to): (&str, &str), sku: &str, quantity: i64) {
+        let date = *self.dice.pick(&DAYS);
+        let body = json!({ "to": to, "quantity": quantity, "reference": reference, "business_date": date });
+        self.say(None, format!("retail.stock.{from}:{sku}.transfer"), body);
+        *self.expected.stock.entry(format!("{from}:{sku}")).or_default() -= quantity;
+        *self.expected.stock.entry(format!("{to}:{sku}")).or_default() += quantity;
     }
 
     /// A sale, and sometimes a return of some of it.

@@ -26,7 +26,7 @@ use self::{
 
 /// Commands under way together.
 const VOLLEY_MAX: u64 = 12;
-/// Part of the volleys that go through `submit`.
+/// Part of the volleys that go through `submit` where nothing else is said.
 const SUBMITTED: f64 = 0.15;
 /// Before something without a clear answer is sent again.
 const REPEAT_PAUSE: Duration = Duration::from_millis(40);
@@ -46,6 +46,11 @@ pub struct LoadSettings {
     pub padding: usize,
     /// Whether the server, too, is told half of the ids (`Nats-Msg-Id`): within its window it stores those once only.
     pub server_tells_repetitions: bool,
+    /// Whether an id may come again with a command for another aggregate. Of several active handlers another one may decide
+    /// that, and not know of the first yet.
+    pub ids_move: bool,
+    /// Part of the volleys that go through `submit`. Those wait for outcomes, some of them for a process that stands still.
+    pub submitted: f64,
 }
 
 impl LoadSettings {
@@ -58,6 +63,8 @@ impl LoadSettings {
             pause_max: Duration::from_millis(60),
             padding: 0,
             server_tells_repetitions: true,
+            ids_move: true,
+            submitted: SUBMITTED,
         }
     }
 }
@@ -83,6 +90,7 @@ impl CommandLoad {
                 dice: Dice::new(settings.seed).fork(number),
                 generator: Generator::new(settings, number),
                 pause_max: settings.pause_max,
+                submitted: settings.submitted,
                 stopped: stopped.clone(),
                 count: Arc::clone(&count),
             };
@@ -145,6 +153,7 @@ struct Sender {
     dice: Dice,
     generator: Generator,
     pause_max: Duration,
+    submitted: f64,
     stopped: watch::Receiver<bool>,
     count: Arc<watch::Sender<u64>>,
 }
@@ -156,7 +165,7 @@ impl Sender {
         let mut all = Vec::new();
         while !*self.stopped.borrow() {
             let size = self.dice.between(1, VOLLEY_MAX);
-            let submitted = self.dice.chance(SUBMITTED);
+            let submitted = self.dice.chance(self.submitted);
             let volley: Vec<_> = (0..size)
                 .map(|_| {
                     let draft = self.generator.next();

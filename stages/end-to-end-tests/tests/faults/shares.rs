@@ -59,7 +59,7 @@ struct Company {
 
 impl Company {
     /// Each is to share the partitions over `active` handlers.
-    async fn start(names: &[&str], active: u32, seed: u64) -> Self {
+    async fn start(names: &[&str], active: u32, load: &LoadSettings) -> Self {
         let server = TestServer::start_provisioned().await;
         let folder = fresh_folder();
         let mut processes = Vec::new();
@@ -73,8 +73,7 @@ impl Company {
             process.start_ready().await;
         }
         let broker = server.broker().await;
-        let settings = LoadSettings { ids_move: false, ..LoadSettings::new(seed) };
-        let load = CommandLoad::start(&server.url(), &settings);
+        let load = CommandLoad::start(&server.url(), load);
         Self { server, broker, load, processes, _folder: folder }
     }
 
@@ -141,7 +140,8 @@ fn active_handlers(number: u32) -> String {
 async fn handlers_that_share_the_partitions_keep_every_promise_while_they_are_killed_and_stopped() {
     let seed = seed("active handlers killed and stopped");
     let mut dice = Dice::new(seed);
-    let mut company = Company::start(&["1", "2", "3"], 2, seed).await;
+    let load = LoadSettings { ids_move: false, submitted: 0.0, ..LoadSettings::new(seed) };
+    let mut company = Company::start(&["1", "2", "3"], 2, &load).await;
     let all = [0, 1, 2];
     let mut left = DISTURBANCES.to_vec();
     while !left.is_empty() {
@@ -185,7 +185,8 @@ async fn handlers_that_share_the_partitions_keep_every_promise_while_they_are_ki
 #[tokio::test]
 async fn another_number_of_active_handlers_under_load_loses_and_repeats_nothing() {
     let seed = seed("another number of active handlers");
-    let mut company = Company::start(&["1", "2"], 1, seed).await;
+    let load = LoadSettings { ids_move: false, ..LoadSettings::new(seed) };
+    let mut company = Company::start(&["1", "2"], 1, &load).await;
     let all = [0, 1];
     company.shared_by(&all, 1).await;
     // As an upgrade does it: one after the other, each stopped in order.

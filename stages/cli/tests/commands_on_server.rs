@@ -366,6 +366,7 @@ async fn doctor_names_what_is_missing() {
             "reader reporter of EVENTS",
             "reader process-manager of EVENTS",
             "reader process-manager of TIMERS",
+            "share 0of1 of COMMANDS",
             "lease of command-handler",
             "lease of process-manager",
             "stage command-handler",

@@ -1,5 +1,7 @@
 //! `millstream doctor`: one line a check, from the server to every stage. Changes nothing.
 
+mod shares;
+
 use std::{collections::BTreeSet, time::Duration};
 
 use async_nats::jetstream::{self, consumer};
@@ -69,6 +71,9 @@ pub(crate) async fn run(arguments: DoctorArguments, session: &Session) -> Result
     }
     for (stage, stream) in READERS {
         show(consumers(&connected.jetstream, stage, stream).await)?;
+    }
+    for check in shares::shares(&connected).await {
+        show(check)?;
     }
     for stage in TAKING_TURNS {
         show(active(&connected, stage).await)?;

@@ -100,6 +100,51 @@ async fn a_folder_or_port_in_use_is_named() {
 }
 
 #[tokio::test]
+async fn settings_reach_their_stage_and_doctor_shows_whose_each_share_is() {
+    let folder = fresh_folder();
+    let active = "command_handler.active_handlers=2";
+    let system = System::start(folder.path(), &["--replicas", "command-handler=2", "--set", active]).await;
+    let holders = until("each process holds a share", async || {
+        let doctor = system.millstream(&["doctor"]).await;
+        let holder = |share: &str| {
+            let line =
+                doctor.stdout.lines().find(|line| line.starts_with(&format!("ok      share {share}")))?;
+            // The run, then the share that it works on.
+            Some(line.split_once("held by ")?.1.split('-').next()?.to_owned())
+        };
+        let holders = [holder("0of2")?, holder("1of2")?];
+        (doctor.code() == Some(0) && holders[0] != holders[1]).then_some(holders)
+    })
+    .await;
+    assert!(holders.iter().all(|run| !run.is_empty()), "{holders:?}");
+    for number in 0..8 {
+        let sale = format!("sale-{number}");
+        let till = format!("{number}_2026-01-31");
+        let sent =
+            system.millstream(&["send", "retail", "till", &till, "record-sale", SALE, "--id", &sale]).await;
+        let _sent = sent.expect_success("millstream send");
+    }
+    let verified = system.millstream(&["verify", "outcomes"]).await.expect_success("millstream verify");
+    assert!(verified.stdout.contains("every promise kept"), "{verified:?}");
+    system.stop().await;
+}
+
+#[tokio::test]
+async fn a_setting_that_no_stage_takes_is_refused_before_anything_starts() {
+    let folder = fresh_folder();
+    for (setting, said) in [
+        ("command_handlers.active_handlers=2", "no stage has a section command_handlers"),
+        ("nats.url=nats://elsewhere", "says itself"),
+    ] {
+        let mut command = millstream();
+        command.args(["up", "--set", setting, "--dir"]).arg(folder.path());
+        let refused = program::run(command, b"").await;
+        assert_eq!(refused.code(), Some(64), "{refused:?}");
+        assert!(refused.stderr.contains(said), "{refused:?}");
+    }
+}
+
+#[tokio::test]
 async fn demo_kills_its_handler_and_ends_well_only_if_every_figure_is_right() {
     let mut command = millstream();
     command.args(["demo", "--exit", "--sales", "1000"]);

@@ -1,0 +1,109 @@
+//! How the command handlers share the partitions: for each share who decides it, and how far it has come.
+
+use async_nats::jetstream::stream::LastRawMessageErrorKind;
+use millstream_engine::{
+    broker::Broker as _,
+    command_handler::{Share, lease_key},
+    contract::{stream_names::COMMANDS, subject::PARTITIONS},
+    exit_code::{ExitCode, one_line},
+    share_layout::{Layout, ShareStanding},
+    stage_check::Check,
+};
+
+use super::trouble;
+use crate::session::Connected;
+
+/// A line for each share of the division in force; a single one when that cannot be read.
+pub(super) async fn shares(connected: &Connected) -> Vec<Check> {
+    match Layout::with_shares(&connected.broker).await {
+        Err(error) => {
+            let result = Err(trouble(ExitCode::Unavailable, one_line(&error)));
+            vec![Check { what: format!("shares of {COMMANDS}"), result }]
+        }
+        Ok((_, standings)) => {
+            let mut checks = Vec::new();
+            for standing in &standings {
+                checks.push(share(connected, standing).await);
+            }
+            checks
+        }
+    }
+}
+
+async fn share(connected: &Connected, standing: &ShareStanding) -> Check {
+    let what = format!("share {} of {COMMANDS}", standing.share.name());
+    let found = async {
+        let owner = connected.broker.lease_owner(&lease_key(standing.share)).await;
+        Ok::<_, String>((owner.map_err(|error| one_line(&error))?, newest(connected, standing.share).await?))
+    };
+    let result = match found.await {
+        Err(sentence) => Err(sentence),
+        Ok((owner, newest)) => told(standing, owner.as_deref(), newest),
+    };
+    Check { what, result: result.map_err(|sentence| trouble(ExitCode::Unavailable, sentence)) }
+}
+
+/// What is said of a share whose last command stands at `newest`.
+fn told(standing: &ShareStanding, owner: Option<&str>, newest: u64) -> Result<String, String> {
+    let ShareStanding { share, through, closed } = *standing;
+    let progress = match newest > through {
+        true => format!("decided through {through}, the last one is {newest}"),
+        false => format!("all decided, through {through}"),
+    };
+    match owner {
+        _ if closed => Err(format!(
+            "it is closed, the next way to share the partitions has not begun; {progress}; does a command-handler run?"
+        )),
+        None => Err(format!("nobody holds it; {progress}; does a command-handler run?")),
+        Some(owner) => Ok(format!("{}, held by {owner}, {progress}", partitions(share))),
+    }
+}
+
+fn partitions(share: Share) -> String {
+    if share == Share::ALL {
+        return "all partitions".to_owned();
+    }
+    let own = (0..PARTITIONS).filter(|partition| share.has(*partition)).map(|each| each.to_string());
+    format!("partitions {}", own.collect::<Vec<_>>().join(" "))
+}
+
+/// The position of a share's last command; 0 without one.
+async fn newest(connected: &Connected, share: Share) -> Result<u64, String> {
+    let stream = connected.jetstream.get_stream(COMMANDS).await.map_err(|error| one_line(&error))?;
+    if share == Share::ALL {
+        return Ok(stream.cached_info().state.last_sequence);
+    }
+    let mut newest = 0;
+    for filter in share.filters() {
+        match stream.get_last_raw_message_by_subject(&filter).await {
+            Ok(last) => newest = newest.max(last.sequence),
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => {}
+            Err(error) => return Err(one_line(&error)),
+        }
+    }
+    Ok(newest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_says_its_partitions_its_holder_and_how_far_it_is() {
+        let share = Share { index: 1, of: 8 };
+        let standing = ShareStanding { share, through: 7, closed: false };
+        assert_eq!(
+            told(&standing, Some("run-1"), 7).unwrap(),
+            "partitions 1 9, held by run-1, all decided, through 7"
+        );
+        assert_eq!(
+            told(&standing, Some("run-1"), 9).unwrap(),
+            "partitions 1 9, held by run-1, decided through 7, the last one is 9"
+        );
+        assert!(told(&standing, None, 7).unwrap_err().starts_with("nobody holds it; all decided"));
+        let closed = ShareStanding { closed: true, ..standing };
+        assert!(told(&closed, Some("run-1"), 7).unwrap_err().contains("has not begun"));
+        let all = ShareStanding { share: Share::ALL, ..standing };
+        assert!(told(&all, Some("run-1"), 7).unwrap().starts_with("all partitions, held by run-1"));
+    }
+}

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::contract::stored_message::{Headers, StoredMessage};
+use crate::contract::{
+    dead_letter::DeadLetter,
+    stored_message::{Headers, StoredMessage},
+};
 
 /// Most messages in one atomic batch: nats-server's default `max_batch_size`.
 pub const ATOMIC_BATCH_MAX: usize = 1000;
@@ -22,6 +25,19 @@ pub struct NewMessage {
     pub headers: Headers,
     /// Body.
     pub payload: Bytes,
+}
+
+impl NewMessage {
+    /// Stores a dead letter, once: a conflict says that it is there already.
+    #[must_use]
+    pub fn dead_letter(letter: &DeadLetter) -> Self {
+        Self {
+            subject: letter.dead_letter_subject(),
+            expected_last: Some(0),
+            headers: letter.stored_headers(),
+            payload: letter.payload.clone(),
+        }
+    }
 }
 
 /// Where an append stands.

@@ -45,7 +45,7 @@ use crate::{
     id_index::IdIndex,
     metrics::{Count, HandlerMetrics, Metrics, ReaderMetrics},
     outcome_journal::{JournalError, OutcomeJournal},
-    retry::RunIds,
+    retry::{RunIds, answered},
     round::{PreparedCommand, cut_round},
     seeded_bug::{SeededBug, planted},
     settlement::Settlement,
@@ -396,16 +396,7 @@ async fn write_snapshots(snapshots: &StateSnapshots, batch: SnapshotBatch) {
 
 /// The state of a stream; waits for a server that does not answer.
 async fn state_of<B: Broker>(broker: &B, ids: &RunIds, stream: &str) -> Result<StreamState, BrokerError> {
-    let mut backoff = ids.backoff();
-    loop {
-        match broker.state(stream).await {
-            Err(BrokerError::Unavailable { operation, detail }) => {
-                tracing::warn!(stream, operation, detail, "waiting for the server");
-                backoff.pause().await;
-            }
-            answer => return answer,
-        }
-    }
+    answered(ids, || broker.state(stream)).await
 }
 
 /// The streams as a handler finds them when its turn begins.

@@ -339,6 +339,28 @@ macro_rules! commands {
 ///     pub enum ThingEvent of "thing" { Renamed(Renamed) = "renamed" v 1 }
 /// }
 /// ```
+///
+/// A newer version names, for each older one, the function that turns the old body into the new one:
+///
+/// ```
+/// # use millstream_engine::decider::decode_event;
+/// # use serde::{Deserialize, Serialize};
+/// #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// pub struct Renamed { pub name: String, pub language: String }
+///
+/// /// Version 1 knew no languages; all names were English.
+/// fn with_language(data: &[u8]) -> Result<Renamed, rmp_serde::decode::Error> {
+///     #[derive(Deserialize)]
+///     struct Old { name: String }
+///     let Old { name } = decode_event(data)?;
+///     Ok(Renamed { name, language: "en".to_owned() })
+/// }
+///
+/// millstream_engine::events! {
+///     /// What can happen to a thing.
+///     pub enum ThingEvent of "thing" { Renamed(Renamed) = "renamed" v 2 upcasts { 1 => with_language } }
+/// }
+/// ```
 #[macro_export]
 macro_rules! events {
     ($(#[$meta:meta])* $visibility:vis enum $name:ident of $aggregate:literal {

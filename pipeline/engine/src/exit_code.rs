@@ -86,22 +86,6 @@ pub trait Failure: std::error::Error {
     fn exit_code(&self) -> ExitCode;
 }
 
-/// The error and its causes in one line, without those that a message before already contains.
-#[must_use]
-pub fn one_line(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(current) = cause {
-        let words = current.to_string();
-        if !text.contains(&words) {
-            text.push_str(": ");
-            text.push_str(&words);
-        }
-        cause = current.source();
-    }
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
 impl fmt::Display for ExitCode {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}", self.number())
@@ -219,16 +203,6 @@ impl Failure for crate::config::ConfigError {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[derive(Debug, thiserror::Error)]
-    #[error("outer")]
-    struct Outer(#[source] std::io::Error);
-
-    #[test]
-    fn causes_are_joined_in_one_line() {
-        let error = Outer(std::io::Error::other("inner\n  cause"));
-        assert_eq!(one_line(&error), "outer: inner cause");
-    }
 
     #[test]
     fn numbers_are_distinct_and_ascending() {

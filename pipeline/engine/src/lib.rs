@@ -10,6 +10,7 @@ pub mod config;
 pub mod connection;
 pub mod contract;
 pub mod decider;
+pub mod error_text;
 pub mod event_store;
 pub mod exit_code;
 pub mod group_append;

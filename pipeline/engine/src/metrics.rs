@@ -63,7 +63,7 @@ pub struct HandlerMetrics {
     pub takeovers: Count,
     /// Commands in each round.
     pub round_commands: Histogram,
-    /// From the first command read to the outcome record stored, each round.
+    /// From the first decision to the outcome record stored, each record.
     pub round_seconds: Histogram,
     /// Events written.
     pub events: Count,

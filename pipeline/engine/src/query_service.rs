@@ -31,7 +31,7 @@ pub use self::{
 use crate::{
     broker::Broker as _,
     contract::{header, stream_names::EVENTS},
-    exit_code::one_line,
+    error_text::one_line,
     metrics::{Metrics, QueryMetrics},
     nats_broker::NatsBroker,
     projection_runner::{View, ViewDirectory},

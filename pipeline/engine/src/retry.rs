@@ -1,6 +1,7 @@
-//! Pauses between attempts (bounded, growing, jittered), and the ids of a run.
+//! Pauses between attempts (bounded, growing, jittered), questions that are asked until there is an answer, and the ids of a
+//! run.
 //!
-//! Both are deterministic given the run's name, so that a simulation with a fixed name repeats itself exactly.
+//! All are deterministic given the run's name, so that a simulation with a fixed name repeats itself exactly.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -10,6 +11,8 @@ use std::{
     },
     time::Duration,
 };
+
+use crate::broker::BrokerError;
 
 /// First pause.
 const PAUSE_FIRST: Duration = Duration::from_millis(10);
@@ -67,6 +70,26 @@ impl Backoff {
         tokio::time::sleep(half + half.mul_f64((self.jitter % 1024) as f64 / 1024.0)).await;
         self.jitter = self.jitter.rotate_right(10);
         self.next = (self.next * 2).min(PAUSE_MAX);
+    }
+}
+
+/// Asks until the server answers.
+///
+/// # Errors
+/// Every answer but that there is none.
+pub async fn answered<T, F: Future<Output = Result<T, BrokerError>>>(
+    ids: &RunIds,
+    ask: impl Fn() -> F,
+) -> Result<T, BrokerError> {
+    let mut backoff = ids.backoff();
+    loop {
+        match ask().await {
+            Err(BrokerError::Unavailable { operation, detail }) => {
+                tracing::warn!(operation, detail, "waiting for the server");
+                backoff.pause().await;
+            }
+            answer => return answer,
+        }
     }
 }
 

@@ -2,8 +2,8 @@
 //! the round has its outcome.
 //!
 //! First every aggregate is decided on the state at hand and all commits are appended together. What was refused, is
-//! unclear, or rests on a state that is not known to be current goes the slow way: read the whole history from the
-//! leader, decide, append, again until it is settled.
+//! unclear, or rests on a state that is not known to be current goes the slow way: read the history as the leader has
+//! it, from a snapshot on or whole, decide, append, again until it is settled.
 
 mod hydration;
 mod sorted;
@@ -22,8 +22,8 @@ use crate::{
         stream_names::{COMMANDS, DEAD_LETTERS, EVENTS},
         subject::StreamId,
     },
+    error_text::one_line,
     event_store::{EventStore, NewCommit},
-    exit_code::one_line,
     group_append::{AppendStrategy, GroupAppend},
     id_index::{IdIndex, IdIndexError},
     metrics::HandlerMetrics,
@@ -374,12 +374,7 @@ impl<B: Broker> Settlement<B> {
 
     /// Stores a dead letter, once. Where that is impossible the outcome says so: the command itself stays in COMMANDS.
     async fn set_aside(&self, letter: &DeadLetter) -> Outcome {
-        let message = NewMessage {
-            subject: letter.dead_letter_subject(),
-            expected_last: Some(0),
-            headers: letter.stored_headers(),
-            payload: letter.payload.clone(),
-        };
+        let message = NewMessage::dead_letter(letter);
         let mut backoff = self.ids.backoff();
         let lost = loop {
             match self.broker.append(DEAD_LETTERS, message.clone()).await {

@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use crate::{
-    broker::{AppendError, Broker, BrokerError, NewMessage},
+    broker::{AppendError, Broker, NewMessage},
     contract::{
         outcome::{Generations, LAYOUT_SUBJECT, OUTCOME_PREFIX, OutcomeRecord, RecordKind, ShareLayout},
         share::{Share, Starts},
@@ -18,7 +18,7 @@ use crate::{
         stream_names::OUTCOMES,
     },
     outcome_journal::JournalError,
-    retry::RunIds,
+    retry::{RunIds, answered},
     seeded_bug::{SeededBug, planted},
 };
 
@@ -315,16 +315,7 @@ pub(crate) async fn last_record<B: Broker>(
     subject: &str,
     ids: &RunIds,
 ) -> Result<Option<(StoredMessage, OutcomeRecord)>, JournalError> {
-    let mut backoff = ids.backoff();
-    loop {
-        match broker.last(OUTCOMES, subject).await {
-            Ok(None) => return Ok(None),
-            Ok(Some(message)) => {
-                let record = OutcomeRecord::from_stored(&message)?;
-                return Ok(Some((message, record)));
-            }
-            Err(BrokerError::Unavailable { .. }) => backoff.pause().await,
-            Err(error) => return Err(error.into()),
-        }
-    }
+    let Some(message) = answered(ids, || broker.last(OUTCOMES, subject)).await? else { return Ok(None) };
+    let record = OutcomeRecord::from_stored(&message)?;
+    Ok(Some((message, record)))
 }

@@ -9,7 +9,6 @@ use clap::Parser;
 
 use crate::config::{Config, Loaded, Origins, Section, load};
 use crate::connection::{ClientIdentity, ConnectionMonitor, connect, process_name};
-use crate::exit_code::{ExitCode, Failure, one_line};
 use crate::health::{Readiness, serve};
 use crate::metrics::Metrics;
 use crate::nats_broker::NatsBroker;
@@ -18,6 +17,10 @@ use crate::stage_check::{check_stage, verify_streams};
 use crate::stage_needs::stage_needs;
 use crate::status_service::{ObservedProcess, StatusService, StatusServiceError};
 use crate::telemetry;
+use crate::{
+    error_text::one_line,
+    exit_code::{ExitCode, Failure},
+};
 
 /// Which stage a binary is.
 #[derive(Debug, Clone, Copy)]

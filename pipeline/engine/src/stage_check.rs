@@ -15,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     connection::{ClientIdentity, ConnectError, ConnectionMonitor, ConnectionSettings, connect},
-    exit_code::{ExitCode, Failure, one_line},
+    error_text::one_line,
+    exit_code::{ExitCode, Failure},
     nats_server::{VERSION_MIN, Version},
     provision::{ProvisionOptions, StreamFinding, StreamPresence, verify},
     stage_needs::StageNeeds,

@@ -14,6 +14,7 @@ pub mod stock_view;
 pub mod store_daily;
 pub mod supplier_daily;
 pub mod till;
+mod till_figures;
 pub mod till_view;
 
 use millstream_engine::{

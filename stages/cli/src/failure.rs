@@ -2,7 +2,10 @@
 
 use std::{fmt::Display, io, path::Path};
 
-use millstream_engine::exit_code::{ExitCode, Failure, one_line};
+use millstream_engine::{
+    error_text::one_line,
+    exit_code::{ExitCode, Failure},
+};
 
 /// What to say and the code to end with. Every error that knows its code becomes one by `?`.
 #[derive(Debug, Clone, PartialEq, Eq)]

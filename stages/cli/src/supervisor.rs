@@ -251,7 +251,7 @@ impl Runner {
                 Ok(child) => return Some(child),
                 Err(error) => {
                     failures += 1;
-                    self.say(format_args!("{}", millstream_engine::exit_code::one_line(&error)));
+                    self.say(format_args!("{}", millstream_engine::error_text::one_line(&error)));
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! The rules of the house that no compiler checks: who may depend on whom, what is pure, how files look, that links in the
 //! documentation lead somewhere. Each failure lists every offence, so that one run tells all.
 //!
-//! Deliberately absent: whether configuration files load is shown by the programs that load them (tests/configuration.rs).
+//! Deliberately absent: whether configuration files load is shown by the programs that load them (tests/system/configuration.rs).
 
 use std::{
     collections::{BTreeMap, BTreeSet},

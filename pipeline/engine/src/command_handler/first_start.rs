@@ -6,13 +6,13 @@
 
 use super::HandlerError;
 use crate::{
-    broker::{Broker, BrokerError, StreamState},
+    broker::{Broker, StreamState},
     contract::{
         commit::{StoredCommit, timestamp_to_nanoseconds},
         stored_message::StoredMessage,
         stream_names::{COMMANDS, EVENTS},
     },
-    retry::RunIds,
+    retry::{RunIds, answered},
 };
 
 /// Commits looked at to find the highest position that EVENTS names: many times what handlers append before they record,
@@ -55,21 +55,4 @@ pub(super) async fn check<B: Broker>(
 /// Whether a message is the last command of a commit: a commit has its time to the nanosecond.
 fn caused(message: &StoredMessage, stored: &StoredCommit) -> bool {
     timestamp_to_nanoseconds(message.stored_at) == stored.commit.recorded_at
-}
-
-/// Asks until the server answers.
-async fn answered<T, F: Future<Output = Result<T, BrokerError>>>(
-    ids: &RunIds,
-    ask: impl Fn() -> F,
-) -> Result<T, BrokerError> {
-    let mut backoff = ids.backoff();
-    loop {
-        match ask().await {
-            Err(BrokerError::Unavailable { operation, detail }) => {
-                tracing::warn!(operation, detail, "waiting for the server");
-                backoff.pause().await;
-            }
-            answer => return answer,
-        }
-    }
 }

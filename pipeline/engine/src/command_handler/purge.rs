@@ -59,7 +59,7 @@ pub(super) async fn run<B: Broker>(
                 tracing::info!(commands, records, ids, "purged what is old");
             }
             Err(error) => {
-                let cause = crate::exit_code::one_line(&error);
+                let cause = crate::error_text::one_line(&error);
                 tracing::warn!(cause, "purging is put off");
             }
         }

@@ -14,7 +14,7 @@ use crate::{
         stored_message::StoredMessage,
         stream_names::EVENTS,
     },
-    retry::RunIds,
+    retry::{RunIds, answered},
     shutdown::Shutdown,
     state_cache::StateCache,
 };
@@ -108,16 +108,7 @@ pub(super) async fn message_at<B: Broker>(
     if sequence == 0 {
         return Ok(None);
     }
-    let mut backoff = ids.backoff();
-    loop {
-        match broker.get(stream, sequence).await {
-            Err(BrokerError::Unavailable { operation, detail }) => {
-                tracing::warn!(stream, operation, detail, "waiting for the server");
-                backoff.pause().await;
-            }
-            answer => return answer,
-        }
-    }
+    answered(ids, || broker.get(stream, sequence)).await
 }
 
 /// Follows the states of all aggregates, for ever. Cancelling loses nothing but time.

@@ -27,7 +27,7 @@ pub const MESSAGE_PACK: &str = "application/msgpack";
 pub const EVENT_TYPES: &str = "Millstream-Event-Types";
 /// A position: in a query what the answer must have reached, in an answer what it has reached.
 pub const POSITION: &str = "Millstream-Position";
-/// How long a query may wait for [`POSITION`], in milliseconds.
+/// How long a query may wait for [`POSITION`], or `submit` for the outcome, in milliseconds.
 pub const WAIT_MS: &str = "Millstream-Wait-Ms";
 /// Optimistic concurrency: the sequence of the subject's last message; 0 when there must be none.
 pub const EXPECTED_LAST_SUBJECT_SEQUENCE: &str = "Nats-Expected-Last-Subject-Sequence";

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     contract::{command::CommandEnvelope, commit::Envelope, subject::StreamId},
+    error_text::panic_text,
     schema::Shape,
 };
 
@@ -138,7 +139,7 @@ impl<D: Decider> Erased<D> {
     fn ask<T>(&self, question: impl FnOnce() -> T) -> Result<T, DecisionError> {
         std::panic::catch_unwind(AssertUnwindSafe(question)).map_err(|panic| DecisionError::Panicked {
             aggregate: D::AGGREGATE,
-            message: panic_message(panic.as_ref()),
+            message: panic_text(panic.as_ref()),
         })
     }
 
@@ -264,14 +265,6 @@ impl<D: Decider> AggregateType for Erased<D> {
 fn written<E: EventSet>(event: &E) -> NewEvent {
     let (event_type, schema) = event.event_type();
     NewEvent { event_type, schema, data: event.encode() }
-}
-
-fn panic_message(panic: &(dyn Any + Send)) -> String {
-    panic
-        .downcast_ref::<&str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "no message".to_owned())
 }
 
 /// All aggregates that a process knows.

@@ -61,7 +61,7 @@ families! {
     active: Levels = "handler_active", Family::default(), "1 while this process decides the share's commands, 0 while it stands by";
     takeovers: Counts = "handler_takeovers", Family::default(), "Times this process became the active one";
     round_commands: Histograms = "round_commands", Family::new_with_constructor(counts as fn() -> Histogram), "Commands in a round";
-    round_seconds: Histograms = "round" in Unit::Seconds, Family::new_with_constructor(seconds as fn() -> Histogram), "From a round's first command read to its outcome record stored";
+    round_seconds: Histograms = "round" in Unit::Seconds, Family::new_with_constructor(seconds as fn() -> Histogram), "From the first decision to the outcome record stored, of each record; rounds that wait share one";
     outcomes: Counts = "outcomes", Family::default(), "Commands by what became of them";
     commits: Counts = "commits", Family::default(), "Commits appended to EVENTS";
     events: Counts = "events", Family::default(), "Events in the appended commits";

@@ -193,13 +193,7 @@ impl<B: Broker> Carrier<B> {
         let Some(mut letter) = dead_letter(issuer.process, &waiting.key, &waiting.row, cause) else { return };
         tracing::error!(letter = letter.name(), subject = letter.subject, cause, "an effect is set aside");
         loop {
-            let message = NewMessage {
-                subject: letter.dead_letter_subject(),
-                expected_last: Some(0),
-                headers: letter.stored_headers(),
-                payload: letter.payload.clone(),
-            };
-            match self.broker.append(DEAD_LETTERS, message).await {
+            match self.broker.append(DEAD_LETTERS, NewMessage::dead_letter(&letter)).await {
                 // Refused by the expectation: it was set aside before.
                 Ok(_) | Err(AppendError::Conflict { .. }) => {
                     issuer.metrics.dead_letters.inc();

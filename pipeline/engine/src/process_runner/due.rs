@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, convert::Infallible};
 use futures::{StreamExt, stream};
 
 use crate::{
-    broker::{AppendError, Broker, BrokerError, NewMessage, ReaderConfig, StreamReader},
+    broker::{AppendError, Broker, NewMessage, ReaderConfig, StreamReader},
     contract::{
         command::explicit_id,
         dead_letter::DeadLetter,
@@ -17,7 +17,7 @@ use crate::{
         subject::COMMAND_PREFIX,
     },
     metrics::Count,
-    retry::RunIds,
+    retry::{RunIds, answered},
 };
 
 use super::{LEASE_KEY, ProcessRunnerError};
@@ -38,7 +38,7 @@ pub(super) async fn relay<B: Broker>(
     ids: &RunIds,
     relayed: &Count,
 ) -> Result<Infallible, ProcessRunnerError> {
-    let generation = generation(broker, ids).await?;
+    let generation = answered(ids, || broker.state(TIMERS)).await?.generation;
     let config = ReaderConfig {
         stream: TIMERS.to_owned(),
         name: LEASE_KEY.to_owned(),
@@ -54,20 +54,7 @@ pub(super) async fn relay<B: Broker>(
         let count = messages.len() as u64;
         publish_all(broker, ids, &generation, messages).await;
         relayed.inc_by(count);
-        purge(broker, ids, through).await?;
-    }
-}
-
-async fn generation<B: Broker>(broker: &B, ids: &RunIds) -> Result<String, BrokerError> {
-    let mut backoff = ids.backoff();
-    loop {
-        match broker.state(TIMERS).await {
-            Err(BrokerError::Unavailable { operation, detail }) => {
-                tracing::warn!(stream = TIMERS, operation, detail, "waiting for the server");
-                backoff.pause().await;
-            }
-            answer => return Ok(answer?.generation),
-        }
+        answered(ids, || broker.purge_subject(TIMERS, FILTER, Some(through))).await?;
     }
 }
 
@@ -132,12 +119,7 @@ fn dead_letter_message(message: &StoredMessage, code: &str, cause: &str) -> NewM
         "what fell due is set aside"
     );
     let letter = DeadLetter::new(TIMERS, message, code, cause);
-    NewMessage {
-        subject: letter.dead_letter_subject(),
-        expected_last: Some(0),
-        headers: letter.stored_headers(),
-        payload: letter.payload,
-    }
+    NewMessage::dead_letter(&letter)
 }
 
 /// The subject of the command that falls due on `due`. Names and ids are the command handler's to judge; only the shape must
@@ -165,19 +147,6 @@ fn command_headers(generation: &str, message: &StoredMessage) -> Headers {
         headers.push(header::NATS_MESSAGE_ID, id);
     }
     headers
-}
-
-async fn purge<B: Broker>(broker: &B, ids: &RunIds, through: u64) -> Result<(), BrokerError> {
-    let mut backoff = ids.backoff();
-    loop {
-        match broker.purge_subject(TIMERS, FILTER, Some(through)).await {
-            Err(BrokerError::Unavailable { operation, detail }) => {
-                tracing::warn!(stream = TIMERS, operation, detail, "what was carried out stays for now");
-                backoff.pause().await;
-            }
-            answer => return answer.map(|_| ()),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::{
     contract::outcome::OutcomeRecord,
-    exit_code::one_line,
+    error_text::{one_line, panic_text},
     metrics::{Metrics, StoreMetrics},
     projection::{OutcomeProjection, ProjectionError, Rows},
     read_store::{Changes, Checkpoint, Durability, ProjectionRows, ReadStore, Snapshot, StoreError},
@@ -358,12 +358,4 @@ fn store_error(error: ProjectionError) -> Option<StoreError> {
         ProjectionError::Store(source) => source.downcast::<StoreError>().ok().map(|error| *error),
         _ => None,
     }
-}
-
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    panic
-        .downcast_ref::<&str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "no message".to_owned())
 }

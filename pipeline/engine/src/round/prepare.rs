@@ -12,7 +12,7 @@ use crate::{
         subject::{COMMAND_PREFIX, CommandAddress, StreamId, published_subject},
     },
     decider::{AggregateRegistry, AggregateType, AnyCommand, DecisionError, Rejection},
-    exit_code::one_line,
+    error_text::one_line,
     seeded_bug::{SeededBug, planted},
 };
 

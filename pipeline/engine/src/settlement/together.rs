@@ -15,8 +15,8 @@ use crate::{
         subject::StreamId,
     },
     decider::Rejection,
+    error_text::one_line,
     event_store::NewCommit,
-    exit_code::one_line,
     round::{
         Joint, JointDecision, Member, PARTNER_ELSEWHERE, decide_overtaken, decide_together, find_accepted_in,
         rejected,

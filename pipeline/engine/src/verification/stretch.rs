@@ -137,7 +137,7 @@ impl StretchVerifier {
                 self.take_effects(&stored, &mut violations);
             }
             Err(error) => {
-                let detail = crate::exit_code::one_line(&error);
+                let detail = crate::error_text::one_line(&error);
                 violations.push(Violation::new(Check::Whole, EVENTS, message.sequence, detail));
             }
         }
@@ -149,7 +149,7 @@ impl StretchVerifier {
         match OutcomeRecord::from_stored(message) {
             Ok(record) => Some(record),
             Err(error) => {
-                let detail = crate::exit_code::one_line(&error);
+                let detail = crate::error_text::one_line(&error);
                 self.report(vec![Violation::new(Check::Whole, OUTCOMES, message.sequence, detail)]);
                 None
             }

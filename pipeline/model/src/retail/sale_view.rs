@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     till::{ReturnRecorded, SaleRecorded, Till, TillEvent, TillId, TillLine},
-    till_view::{amount, till_of, units},
+    till_figures::{amount, till_of, units},
 };
 use crate::{business_date::BusinessDate, money::Currency};
 

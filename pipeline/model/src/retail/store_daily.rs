@@ -15,7 +15,7 @@ use millstream_engine::{
 
 use super::{
     till::{Till, TillEvent, TillId},
-    till_view::{amount, till_of, units},
+    till_figures::{amount, reference, till_of, units},
 };
 use crate::money::Currency;
 
@@ -110,11 +110,6 @@ fn post(
         figures,
         reference: reference(envelope, id),
     })
-}
-
-/// What a posting of a till's sale or return is called: `<store>_<date>/<id>`, as in the views `sale` and `return`.
-pub(super) fn reference(envelope: &Envelope<'_>, id: &str) -> String {
-    format!("{}/{id}", envelope.stream_id.id())
 }
 
 #[cfg(test)]

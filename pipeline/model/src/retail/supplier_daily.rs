@@ -30,9 +30,8 @@ use super::{
     delivery::{Delivery, DeliveryEvent, DeliveryReceived},
     delivery_view,
     product::{Product, ProductEvent, ProductRegistered},
-    store_daily::reference,
     till::{Till, TillEvent, TillLine},
-    till_view::till_of,
+    till_figures::{reference, till_of},
 };
 use crate::{business_date::BusinessDate, money::Currency};
 

@@ -8,7 +8,10 @@ use millstream_engine::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::till::{Till, TillEvent, TillId, TillLine};
+use super::{
+    till::{Till, TillEvent, TillId},
+    till_figures::{amount, till_of, units},
+};
 use crate::{business_date::BusinessDate, money::Currency};
 
 const VIEW: &str = "till";
@@ -123,25 +126,6 @@ fn empty_row(till: TillId, recorded_at: Timestamp) -> TillRow {
         version: 0,
         recorded_at,
     }
-}
-
-/// Store and date of the till that an event belongs to.
-///
-/// # Errors
-/// [`ProjectionError::Inconsistent`] when the id is none of a till, which the decider never lets pass.
-pub(super) fn till_of(envelope: &Envelope<'_>) -> Result<TillId, ProjectionError> {
-    TillId::parse(envelope.stream_id.id())
-        .map_err(|rejection| ProjectionError::Inconsistent(rejection.to_string()))
-}
-
-/// The units in `lines`.
-pub(super) fn units(lines: &[TillLine]) -> i64 {
-    lines.iter().fold(0, |sum, line| sum.saturating_add(line.quantity))
-}
-
-/// The amount of `lines`.
-pub(super) fn amount(lines: &[TillLine]) -> i64 {
-    lines.iter().fold(0, |sum, line| sum.saturating_add(line.quantity.saturating_mul(line.unit_price)))
 }
 
 #[cfg(test)]

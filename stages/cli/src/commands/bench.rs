@@ -6,9 +6,7 @@ use std::{collections::BTreeMap, future::Future, num::NonZeroUsize, thread};
 
 use clap::ValueEnum;
 use millstream_engine::{
-    exit_code::{ExitCode, one_line},
-    nats_broker::NatsBroker,
-    nats_server::free_port,
+    error_text::one_line, exit_code::ExitCode, nats_broker::NatsBroker, nats_server::free_port,
 };
 
 use crate::{

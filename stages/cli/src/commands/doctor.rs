@@ -9,7 +9,8 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use millstream_engine::{
     broker::Broker as _,
     contract::stream_names::{COMMANDS, EVENTS, LEASES_BUCKET, OUTCOMES, TIMERS},
-    exit_code::{ExitCode, one_line},
+    error_text::one_line,
+    exit_code::ExitCode,
     nats_server::{VERSION_MIN, Version},
     provision::{ProvisionOptions, StreamFinding, StreamPresence, leases_stream, verify},
     stage_check::{Check, Trouble},

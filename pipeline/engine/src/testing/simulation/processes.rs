@@ -14,7 +14,7 @@ use super::{
 use crate::{
     command_handler::{HandlerError, HandlerSettings, Observed, Share, ShareHandlers, SharePlace},
     decider::AggregateRegistry,
-    exit_code::one_line,
+    error_text::one_line,
     health::Readiness,
     id_index::IdIndex,
     metrics::Metrics,

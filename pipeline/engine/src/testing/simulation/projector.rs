@@ -25,7 +25,7 @@ use crate::{
         stored_message::{Headers, StoredMessage},
         stream_names::EVENTS,
     },
-    exit_code::one_line,
+    error_text::one_line,
     projection_runner::{ProjectionRunner, RunnerConfig, RunnerError},
     read_store::ReadStore,
     seeded_bug,

@@ -5,7 +5,8 @@ use millstream_engine::{
     broker::Broker as _,
     command_handler::{Share, lease_key},
     contract::{stream_names::COMMANDS, subject::PARTITIONS},
-    exit_code::{ExitCode, one_line},
+    error_text::one_line,
+    exit_code::ExitCode,
     share_layout::{Layout, ShareStanding},
     stage_check::Check,
 };

@@ -257,7 +257,7 @@ pub trait Broker: Clone + Send + Sync + 'static {
         from: u64,
     ) -> impl Future<Output = Result<Vec<StoredMessage>, BrokerError>> + Send;
 
-    /// The last message of one literal subject, answered by the leader: current.
+    /// The last message of a subject, which may have wildcards, answered by the leader: current.
     fn last(
         &self,
         stream: &str,

@@ -9,6 +9,7 @@ mod error;
 mod file_work;
 mod first_start;
 mod id_feed;
+mod idle;
 mod latest_value;
 mod purge;
 mod read_ahead;
@@ -32,6 +33,7 @@ use crate::{
         company::Company,
         file_work::do_file_work,
         id_feed::IdFeed,
+        idle::Lookout,
         read_ahead::{ReadAhead, read_ahead},
         recorder::{Recorder, SettledRound},
     },
@@ -258,9 +260,12 @@ impl<B: Broker> CommandHandler<B> {
         tracing::info!(share = self.settings.share.name(), after = journal.cursor(), "active");
         self.observed.metrics.active.set(1);
         self.observed.metrics.takeovers.inc();
+        let (idle, idle_in) = mpsc::channel(1);
         if let Some(settings) = self.settings.purge {
             let (broker, index) = (self.broker.clone(), self.index.clone());
-            tasks.spawn(purge::run(broker, index, self.ids.clone(), self.settings.share, settings));
+            let share = self.settings.share;
+            let lookout = Lookout::new(broker.clone(), share, idle);
+            tasks.spawn(purge::run(broker, index, self.ids.clone(), share, settings, lookout));
         }
         // Bounded by the memory that each batch holds.
         let (rounds_out, rounds) = mpsc::unbounded_channel();
@@ -275,7 +280,7 @@ impl<B: Broker> CommandHandler<B> {
         ));
         let mut recording = JoinSet::new();
         let recorder = Recorder::new(self.broker.clone(), journal, self.index.clone(), self.observed.clone());
-        recording.spawn(recorder.run(settled_in));
+        recording.spawn(recorder.run(settled_in, idle_in));
         let end = tokio::select! {
             biased;
             end = self.settle_rounds(rounds, settled, &leave) => end?,

@@ -10,12 +10,12 @@
 use std::sync::Arc;
 
 use crate::{
-    broker::{AppendError, Broker, NewMessage},
+    broker::{AppendError, Broker, BrokerError, NewMessage},
     contract::{
         outcome::{Generations, LAYOUT_SUBJECT, OUTCOME_PREFIX, OutcomeRecord, RecordKind, ShareLayout},
         share::{Share, Starts},
         stored_message::{Headers, StoredMessage},
-        stream_names::OUTCOMES,
+        stream_names::{COMMANDS, OUTCOMES},
     },
     outcome_journal::JournalError,
     retry::{RunIds, answered},
@@ -286,6 +286,22 @@ async fn close<B: Broker>(
             }
         }
     }
+}
+
+/// The position of a share's last command, as the leader has it; 0 without one.
+///
+/// # Errors
+/// [`BrokerError`].
+pub async fn newest_command<B: Broker>(broker: &B, share: Share) -> Result<u64, BrokerError> {
+    if share == Share::ALL {
+        return Ok(broker.state(COMMANDS).await?.last_sequence);
+    }
+    let mut newest = 0;
+    for filter in share.filters() {
+        let last = broker.last(COMMANDS, &filter).await?;
+        newest = newest.max(last.map_or(0, |message| message.sequence));
+    }
+    Ok(newest)
 }
 
 /// The subject of a share's chain.

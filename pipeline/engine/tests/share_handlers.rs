@@ -16,7 +16,9 @@ use std::{
 use futures::future::join_all;
 use millstream_engine::{
     broker::{Broker, ReaderConfig, StreamReader},
-    command_handler::{HandlerError, HandlerSettings, Observed, Share, ShareHandlers, SharePlace},
+    command_handler::{
+        HandlerError, HandlerSettings, Observed, PurgeSettings, Share, ShareHandlers, SharePlace,
+    },
     contract::{
         outcome::{OutcomeRecord, RecordKind},
         stored_message::StoredMessage,
@@ -45,6 +47,15 @@ struct Process {
 
 impl Process {
     async fn start(server: &TestServer, name: &str, shares: u32) -> Self {
+        Self::start_purging(server, name, shares, None).await
+    }
+
+    async fn start_purging(
+        server: &TestServer,
+        name: &str,
+        shares: u32,
+        purge: Option<PurgeSettings>,
+    ) -> Self {
         let (metrics, readiness, shutdown) = (Metrics::new(), Readiness::new(), Shutdown::new());
         let settings = HandlerSettings {
             name: format!("command-handler-{name}"),
@@ -53,7 +64,7 @@ impl Process {
             cache: CacheLimits { states: NonZeroUsize::new(1000).unwrap(), bytes: u64::MAX },
             append_strategy: millstream_engine::group_append::AppendStrategy::default(),
             lease_time_to_live: Duration::from_secs(1),
-            purge: None,
+            purge,
         };
         let ready = readiness.condition("shares");
         let observed = metrics.clone();
@@ -285,4 +296,43 @@ async fn a_process_of_another_number_waits_until_nobody_works_on_the_shares_in_f
     assert_eq!(layouts.count(), 2, "2 and 4, and nobody went back");
     late.stop().await;
     new.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shares_to_which_nobody_sends_anything_do_not_keep_what_is_old() {
+    let server = TestServer::start_provisioned().await;
+    let broker = server.broker().await;
+    let at_once = PurgeSettings {
+        commands_after: Some(Duration::ZERO),
+        outcomes_after: Some(Duration::ZERO),
+        interval: Duration::from_millis(50),
+    };
+    let process = Process::start_purging(&server, "a", 4, Some(at_once)).await;
+    work_on(&[(&process, &[0, 1, 2, 3])]).await;
+    let fences = broker.state(OUTCOMES).await.unwrap().last_sequence;
+    let jetstream = async_nats::jetstream::new(server.client().await);
+    // All of one aggregate, which is one share's.
+    for _ in 0..20 {
+        let stored = jetstream.publish("cmd.bank.account.a.deposit", r#"{"amount":1}"#.into()).await.unwrap();
+        stored.await.unwrap();
+    }
+    let purged = async |stream: &str, beyond: u64| {
+        eventually("what is old is purged", async || {
+            (broker.state(stream).await.unwrap().first_sequence > beyond).then_some(())
+        })
+        .await;
+    };
+    purged(COMMANDS, 19).await;
+    jetstream.publish("cmd.bank.account.a.deposit", r#"{"amount":1}"#.into()).await.unwrap().await.unwrap();
+    purged(OUTCOMES, fences).await;
+    process.stop().await;
+    let next = Process::start(&server, "b", 4).await;
+    work_on(&[(&next, &[0, 1, 2, 3])]).await;
+    jetstream.publish("cmd.bank.account.a.deposit", r#"{"amount":1}"#.into()).await.unwrap().await.unwrap();
+    eventually("the last deposit is decided", async || {
+        let events = broker.state(EVENTS).await.unwrap().last_sequence;
+        (newest_position(&broker, events).await == 22).then_some(())
+    })
+    .await;
+    next.stop().await;
 }

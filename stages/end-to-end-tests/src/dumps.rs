@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use futures::StreamExt as _;
 use millstream_engine::{
     broker::{Broker as _, ReaderConfig, StreamReader as _},
-    command_handler::Share,
     contract::{
         stored_message::StoredMessage,
         stream_names::{COMMANDS, EVENTS, OUTCOMES},
@@ -14,7 +12,7 @@ use millstream_engine::{
     nats_broker::NatsBroker,
     process_runner::progress_subject,
     provision::leases_stream,
-    share_layout::Layout,
+    share_layout::{Layout, newest_command},
     status_service::{SERVICE_NAME, status_subject},
     verification::{Dump, Verification, replay, verify},
 };
@@ -52,7 +50,7 @@ pub async fn messages(broker: &NatsBroker, stream: &str) -> Vec<StoredMessage> {
     messages
 }
 
-/// How far things have come: where COMMANDS and EVENTS end, how many partitions have something to decide, how far events are answered.
+/// How far things have come: where COMMANDS and EVENTS end, how many shares have something to decide, how far events are answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Standing {
     commands: u64,
@@ -168,22 +166,12 @@ pub async fn decided(broker: &NatsBroker) {
     until("everything is decided", async || (undecided(broker).await? == 0).then_some(())).await;
 }
 
-/// How many partitions hold commands that are not decided; none when the server does not answer.
+/// How many shares have commands that are not decided; none when the server does not answer.
 async fn undecided(broker: &NatsBroker) -> Option<u64> {
-    let newest = broker.state(COMMANDS).await.ok()?.last_sequence;
     let (_, shares) = Layout::with_shares(broker).await.ok()?;
-    let commands = async_nats::jetstream::new(broker.client().clone()).get_stream(COMMANDS).await.ok()?;
     let mut undecided = 0;
-    // A share that has all of them is read without filters, and has nothing behind the last command of all.
-    for standing in shares.iter().filter(|standing| standing.through < newest) {
-        for filter in standing.share.filters() {
-            match commands.get_last_raw_message_by_subject(&filter).await {
-                Ok(last) => undecided += u64::from(last.sequence > standing.through),
-                Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => {}
-                Err(_) => return None,
-            }
-        }
-        undecided += u64::from(standing.share == Share::ALL);
+    for standing in shares {
+        undecided += u64::from(newest_command(broker, standing.share).await.ok()? > standing.through);
     }
     Some(undecided)
 }

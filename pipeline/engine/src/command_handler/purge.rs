@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{HandlerError, Share, TurnEnd, file_work::do_file_work};
+use super::{HandlerError, Share, TurnEnd, file_work::do_file_work, idle::Lookout};
 use crate::{
     broker::{Broker, BrokerError},
     contract::{
@@ -51,8 +51,10 @@ pub(super) async fn run<B: Broker>(
     ids: RunIds,
     share: Share,
     settings: PurgeSettings,
+    mut lookout: Lookout<B>,
 ) -> Result<TurnEnd, HandlerError> {
     loop {
+        lookout.look().await;
         match purge(&broker, &index, &ids, share, settings).await {
             Ok(purged) if purged == Purged::default() => {}
             Ok(Purged { commands, records, ids }) => {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{HandlerError, Observed, TurnEnd, file_work::do_file_work};
+use super::{HandlerError, Observed, TurnEnd, file_work::do_file_work, idle::Idle};
 use crate::{
     broker::Broker,
     contract::{
@@ -112,19 +112,45 @@ impl<B: Broker> Recorder<B> {
     pub(super) async fn run(
         mut self,
         mut rounds: mpsc::Receiver<SettledRound>,
+        mut idle: mpsc::Receiver<Idle>,
     ) -> Result<TurnEnd, HandlerError> {
-        while let Some(mut gathered) = rounds.recv().await {
-            while let Ok(more) = rounds.try_recv() {
-                gathered.join(more);
-            }
-            while !gathered.outcomes.is_empty() {
-                match self.record(gathered.cut()).await {
-                    Err(HandlerError::Journal(JournalError::LostTurn { .. })) => return Ok(TurnEnd::Lost),
-                    recorded => recorded?,
-                }
+        loop {
+            let recorded = tokio::select! {
+                biased;
+                round = rounds.recv() => match round {
+                    Some(round) => self.record_all(round, &mut rounds).await,
+                    None => return Ok(TurnEnd::Shutdown),
+                },
+                Some(idle) = idle.recv() => self.move_on(idle).await,
+            };
+            match recorded {
+                Err(HandlerError::Journal(JournalError::LostTurn { .. })) => return Ok(TurnEnd::Lost),
+                recorded => recorded?,
             }
         }
-        Ok(TurnEnd::Shutdown)
+    }
+
+    /// Records a round with all that gathers meanwhile.
+    async fn record_all(
+        &mut self,
+        mut gathered: SettledRound,
+        rounds: &mut mpsc::Receiver<SettledRound>,
+    ) -> Result<(), HandlerError> {
+        while let Ok(more) = rounds.try_recv() {
+            gathered.join(more);
+        }
+        while !gathered.outcomes.is_empty() {
+            self.record(gathered.cut()).await?;
+        }
+        Ok(())
+    }
+
+    /// Covers positions that are other shares' with a record of no outcomes.
+    async fn move_on(&mut self, idle: Idle) -> Result<(), HandlerError> {
+        if let Some(through) = idle.covered(self.journal.cursor()) {
+            self.journal.record(through, 0, Vec::new()).await?;
+        }
+        Ok(())
     }
 
     async fn record(&mut self, round: SettledRound) -> Result<(), HandlerError> {

@@ -44,6 +44,25 @@ pub async fn batches_are_bounded_and_a_cancelled_wait_loses_nothing<G: Ground>(g
     assert_eq!(sequences(&seen), (1..=30).collect::<Vec<_>>());
 }
 
+/// The last message of a subject with wildcards is the last of all that it takes.
+pub async fn last_message_is_found_for_a_subject_with_wildcards<G: Ground>(ground: &mut G) {
+    let broker = ground.connect().await;
+    for id in ["1", "2", "1", "3"] {
+        put(&broker, EVENTS, &format!("evt.a.b.{id}"), id).await;
+    }
+    put(&broker, EVENTS, "evt.a.other.1", "x").await;
+    for (subject, last) in [
+        ("evt.a.b.*", Some(4)),
+        ("evt.*.*.1", Some(5)),
+        ("evt.a.b.1", Some(3)),
+        ("evt.b.>", None),
+        ("evt.>", Some(5)),
+    ] {
+        let found = broker.last(EVENTS, subject).await.unwrap();
+        assert_eq!(found.map(|message| message.sequence), last, "{subject}");
+    }
+}
+
 /// Filters let through what they name, in order.
 pub async fn reader_with_filters_gets_their_messages_alone<G: Ground>(ground: &mut G) {
     let broker = ground.connect().await;

@@ -85,7 +85,7 @@ impl MemoryStream {
     }
 
     pub(super) fn last_of(&self, subject: &str) -> Option<&StoredMessage> {
-        self.messages.values().rev().find(|message| message.subject == subject)
+        self.messages.values().rev().find(|message| takes(subject, &message.subject))
     }
 
     /// Messages above `after` whose subject one of `filters` (all when empty) takes.

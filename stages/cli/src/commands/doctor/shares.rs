@@ -1,13 +1,12 @@
 //! How the command handlers share the partitions: for each share who decides it, and how far it has come.
 
-use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use millstream_engine::{
-    broker::Broker as _,
+    broker::{Broker as _, BrokerError},
     command_handler::{Share, lease_key},
     contract::{stream_names::COMMANDS, subject::PARTITIONS},
     error_text::one_line,
     exit_code::ExitCode,
-    share_layout::{Layout, ShareStanding},
+    share_layout::{Layout, ShareStanding, newest_command},
     stage_check::Check,
 };
 
@@ -34,11 +33,11 @@ pub(super) async fn shares(connected: &Connected) -> Vec<Check> {
 async fn share(connected: &Connected, standing: &ShareStanding) -> Check {
     let what = format!("share {} of {COMMANDS}", standing.share.name());
     let found = async {
-        let owner = connected.broker.lease_owner(&lease_key(standing.share)).await;
-        Ok::<_, String>((owner.map_err(|error| one_line(&error))?, newest(connected, standing.share).await?))
+        let owner = connected.broker.lease_owner(&lease_key(standing.share)).await?;
+        Ok::<_, BrokerError>((owner, newest_command(&connected.broker, standing.share).await?))
     };
     let result = match found.await {
-        Err(sentence) => Err(sentence),
+        Err(error) => Err(one_line(&error)),
         Ok((owner, newest)) => told(standing, owner.as_deref(), newest),
     };
     Check { what, result: result.map_err(|sentence| trouble(ExitCode::Unavailable, sentence)) }
@@ -66,23 +65,6 @@ fn partitions(share: Share) -> String {
     }
     let own = (0..PARTITIONS).filter(|partition| share.has(*partition)).map(|each| each.to_string());
     format!("partitions {}", own.collect::<Vec<_>>().join(" "))
-}
-
-/// The position of a share's last command; 0 without one.
-async fn newest(connected: &Connected, share: Share) -> Result<u64, String> {
-    let stream = connected.jetstream.get_stream(COMMANDS).await.map_err(|error| one_line(&error))?;
-    if share == Share::ALL {
-        return Ok(stream.cached_info().state.last_sequence);
-    }
-    let mut newest = 0;
-    for filter in share.filters() {
-        match stream.get_last_raw_message_by_subject(&filter).await {
-            Ok(last) => newest = newest.max(last.sequence),
-            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => {}
-            Err(error) => return Err(one_line(&error)),
-        }
-    }
-    Ok(newest)
 }
 
 #[cfg(test)]

@@ -48,7 +48,9 @@ impl NewCommit {
     /// The message to store.
     pub fn message(&self) -> NewMessage {
         let mut headers = Headers::new();
-        headers.push(header::EVENT_TYPES, event_types(&self.commit));
+        if !self.commit.events.is_empty() {
+            headers.push(header::EVENT_TYPES, event_types(&self.commit));
+        }
         NewMessage {
             subject: self.stream_id.event_subject(),
             expected_last: Some(self.expected_last),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 pub use prepare::{PreparedCommand, Work, cut_round, prepare};
 pub use together::{
-    Joint, JointDecision, Member, PARTNER_ELSEWHERE, decide_overtaken, decide_together, find_accepted_in,
+    Joint, JointDecision, Member, PARTNER_ELSEWHERE, decide_elsewhere, decide_overtaken, decide_together,
 };
 
 use crate::{
@@ -290,13 +290,17 @@ impl CommitDraft {
     }
 
     fn finish(self, commit_id: impl FnOnce() -> Arc<str>) -> Option<Commit> {
-        (!self.events.is_empty()).then(|| Commit {
-            commit_id: commit_id(),
+        (!self.events.is_empty()).then(|| self.into_commit(commit_id()))
+    }
+
+    fn into_commit(self, commit_id: Arc<str>) -> Commit {
+        Commit {
+            commit_id,
             first_version: self.first_version,
             recorded_at: self.recorded_at,
             commands: self.commands,
             events: self.events,
             previous: self.previous,
-        })
+        }
     }
 }

@@ -64,7 +64,8 @@ pub struct Commit {
     pub recorded_at: i64,
     /// The commands whose events these are, in the order of their positions.
     pub commands: Vec<CommittedCommand>,
-    /// The events, in order.
+    /// The events, in order. None where the commit only says that its one command will have none here: it is refused, and
+    /// whoever once decided otherwise cannot append any more (docs/adr/0025-a-command-may-change-several-aggregates.md).
     pub events: Vec<RecordedEvent>,
     /// [`commit_hash`] of the aggregate's commit before; absent in the first.
     #[serde(default, with = "serde_bytes", skip_serializing_if = "Option::is_none")]
@@ -121,6 +122,11 @@ impl Commit {
     /// The command that caused `event`.
     pub fn command_of(&self, event: &RecordedEvent) -> Option<&CommittedCommand> {
         self.commands.get(event.command as usize)
+    }
+
+    /// Whether it says that the command of `position` will have no events here.
+    pub fn seals(&self, position: u64) -> bool {
+        self.events.is_empty() && self.commands.iter().any(|command| command.position == position)
     }
 
     /// The highest position among the commands; 0 when there is none.

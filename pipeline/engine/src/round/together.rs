@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::{CommitDraft, Decidable, context_of, find_accepted, not_decided, too_late, unchanged};
+use super::{CommitDraft, Decidable, context_of, find_accepted, not_decided, rejected, too_late, unchanged};
 use crate::{
     aggregate_state::{AggregateState, HistoryError},
     contract::{
@@ -14,7 +14,7 @@ use crate::{
         outcome::Outcome,
         subject::StreamId,
     },
-    decider::{AggregateType, AnyState, NewEvent, Together},
+    decider::{AggregateType, AnyState, NewEvent, Rejection, Together},
     seeded_bug::{SeededBug, planted},
 };
 
@@ -102,6 +102,11 @@ pub fn decide_overtaken(
     if let Some(accepted) = find_accepted(own.history, position) {
         return Ok(JointDecision::Settled(accepted));
     }
+    let sealed = own.history.iter().any(|stored| stored.commit.seals(position));
+    if let Some(partner) = joint.partners.first().filter(|_| sealed) {
+        let refused = partner_elsewhere(&envelope.address.stream_id, partner);
+        return Ok(JointDecision::Settled(rejected(&refused)));
+    }
     let below = if planted(SeededBug::PastDecidedOnPresent) { u64::MAX } else { position };
     let past = |member: &Member<'_>| AggregateState::fold_below(joint.aggregate, member.history, below);
     let mut own_past = past(&own)?;
@@ -142,9 +147,36 @@ pub fn decide_overtaken(
     })
 }
 
-/// The outcome of the command at `position`, if the history of its own aggregate holds its events.
-pub fn find_accepted_in(history: &[StoredCommit], position: u64) -> Option<Outcome> {
-    find_accepted(history, position)
+/// Decides when a partner's commands are decided by another of several active handlers: accepted if the own history says so,
+/// else refused. `own` must be current, with its whole history if that holds positions at or behind the command's.
+///
+/// Another handler may once have been the only one, have decided to accept, and append late. So the refusal comes with a
+/// commit without events, unless something stands there already that makes such an append conflict.
+pub fn decide_elsewhere(
+    joint: &Joint<'_>,
+    own: Member<'_>,
+    elsewhere: &StreamId,
+    commit_id: impl FnOnce() -> Arc<str>,
+) -> (Outcome, Option<Commit>) {
+    let envelope = joint.command.envelope;
+    if let Some(accepted) = find_accepted(own.history, envelope.position) {
+        return (accepted, None);
+    }
+    let seal = (own.state.last_position < envelope.position).then(|| {
+        let mut draft = CommitDraft::new(own.state);
+        draft.add(envelope, None, Vec::new());
+        draft.into_commit(commit_id())
+    });
+    (rejected(&partner_elsewhere(&envelope.address.stream_id, elsewhere)), seal)
+}
+
+fn partner_elsewhere(own: &StreamId, partner: &StreamId) -> Rejection {
+    Rejection::new(
+        PARTNER_ELSEWHERE,
+        format!(
+            "{partner} is changed by another of the active handlers than {own}, so they cannot be changed together; with one active handler they can (active_handlers = 1)"
+        ),
+    )
 }
 
 /// Asks the rules; the error is a complete outcome.

@@ -14,13 +14,9 @@ use crate::{
         outcome::Outcome,
         subject::StreamId,
     },
-    decider::Rejection,
     error_text::one_line,
     event_store::NewCommit,
-    round::{
-        Joint, JointDecision, Member, PARTNER_ELSEWHERE, decide_overtaken, decide_together, find_accepted_in,
-        rejected,
-    },
+    round::{Joint, JointDecision, Member, decide_elsewhere, decide_overtaken, decide_together},
     seeded_bug::{SeededBug, planted},
     state_cache::StateCache,
 };
@@ -108,9 +104,11 @@ impl<B: Broker> Settlement<B> {
             own = self.whole(joint, own_id).await?;
         }
         if let Some(partner) = elsewhere {
-            let history = own.history.as_deref().unwrap_or_default();
-            let outcome = find_accepted_in(history, envelope.position)
-                .unwrap_or_else(|| rejected(&partner_elsewhere(own_id, partner)));
+            let (outcome, seal) = decide_elsewhere(joint, own.member(), partner, || self.ids.next_id());
+            if let Some(seal) = seal {
+                self.append_together(&mut own, &mut [], Vec::new(), seal).await?;
+                own.state.last_position = envelope.position;
+            }
             return Ok(vec![settled(joint, own.stream_id, Some(own.state), Some(outcome))]);
         }
         let decision = if overtaken {
@@ -247,13 +245,4 @@ fn settled(
 ) -> Settled {
     let outcomes = outcome.map(|outcome| (joint.command.index, outcome)).into_iter().collect();
     Settled { stream_id, state, outcomes }
-}
-
-fn partner_elsewhere(own: &StreamId, partner: &StreamId) -> Rejection {
-    Rejection::new(
-        PARTNER_ELSEWHERE,
-        format!(
-            "{partner} is changed by another of the active handlers than {own}, so they cannot be changed together; with one active handler they can (active_handlers = 1)"
-        ),
-    )
 }

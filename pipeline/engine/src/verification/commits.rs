@@ -19,6 +19,8 @@ pub(super) struct Commits {
     pub(super) by_position: BTreeMap<u64, usize>,
     /// Where it takes effect on partners: indexes into `stored`.
     by_partner_position: BTreeMap<u64, Vec<usize>>,
+    /// The positions that are to have no effect, and where that is said: sequence in EVENTS.
+    sealed: BTreeMap<u64, u64>,
 }
 
 /// How far an aggregate's history has come.
@@ -51,12 +53,19 @@ impl Commits {
             check_commit(&stored, heads.entry(stored.stream_id.clone()).or_default(), violations);
             commits.take(stored, violations);
         }
+        commits.check_sealed(violations);
         commits.check_partners(violations);
         commits
     }
 
     fn take(&mut self, stored: StoredCommit, violations: &mut Vec<Violation>) {
         let index = self.stored.len();
+        if stored.commit.events.is_empty() {
+            let positions = stored.commit.commands.iter().map(|command| command.position);
+            self.sealed.extend(positions.map(|position| (position, stored.broker_sequence)));
+            self.stored.push(stored);
+            return;
+        }
         for command in &stored.commit.commands {
             if command.partner_of.is_some() {
                 self.by_partner_position.entry(command.position).or_default().push(index);
@@ -71,6 +80,17 @@ impl Commits {
             }
         }
         self.stored.push(stored);
+    }
+
+    /// What is said to have no effect has none, before or after.
+    fn check_sealed(&self, violations: &mut Vec<Violation>) {
+        for (position, sequence) in &self.sealed {
+            if self.by_position.contains_key(position) || self.by_partner_position.contains_key(position) {
+                let detail =
+                    format!("the command of position {position} is said to have no effect, and has one");
+                violations.push(Violation::new(Check::OneEffect, EVENTS, *sequence, detail));
+            }
+        }
     }
 
     /// A command that changes several aggregates changes all of them or none: its commits on partners stand side by side,
@@ -120,7 +140,8 @@ pub(super) fn check_commit(stored: &StoredCommit, head: &mut Head, violations: &
     let mut report = |check, detail: String| {
         violations.push(Violation::new(check, EVENTS, stored.broker_sequence, detail));
     };
-    if commit.events.is_empty() || commit.commands.is_empty() {
+    let seals = commit.events.is_empty() && commit.commands.len() == 1;
+    if (commit.events.is_empty() && !seals) || commit.commands.is_empty() {
         report(Check::Whole, format!("the commit of {stream_id} holds no events or no commands"));
         return;
     }
@@ -137,7 +158,7 @@ pub(super) fn check_commit(stored: &StoredCommit, head: &mut Head, violations: &
             report(Check::Order, format!("{stream_id}: position {position} takes effect after {last}"));
         }
         head.last_position = head.last_position.max(command.position);
-        if !commit.events.iter().any(|event| event.command == index) {
+        if !seals && !commit.events.iter().any(|event| event.command == index) {
             report(Check::Whole, format!("command {} of {stream_id} caused none of the events", command.id));
         }
     }

@@ -62,6 +62,10 @@ fn versions(commits: &Commits) -> Versions {
             let version = envelope.aggregate_version;
             reached.insert(envelope.command.position, Reached { version, broker_sequence });
         }
+        if stored.commit.events.is_empty() {
+            let (version, broker_sequence) = (stored.commit.last_version(), stored.broker_sequence);
+            reached.insert(stored.commit.last_position(), Reached { version, broker_sequence });
+        }
     }
     versions
 }
@@ -215,12 +219,19 @@ fn check_causes(
                 );
             }
             let judged = position > journal.judged_after(partition_of(message));
-            let line = journal.lines.get(&position);
-            if judged && line.is_some_and(|line| !matches!(line.outcome, Outcome::Accepted { .. })) {
-                report(
-                    Check::OneEffect,
-                    format!("the command at {position} took effect and was not accepted"),
-                );
+            let line = journal.lines.get(&position).filter(|_| judged);
+            let accepted = line.map(|line| matches!(line.outcome, Outcome::Accepted { .. }));
+            let sealed = stored.commit.seals(position);
+            match accepted {
+                Some(false) if !sealed => {
+                    let detail = format!("the command at {position} took effect and was not accepted");
+                    report(Check::OneEffect, detail);
+                }
+                Some(true) if sealed => {
+                    let detail = format!("the command at {position} was to have no effect and was accepted");
+                    report(Check::OneEffect, detail);
+                }
+                _ => {}
             }
         }
         let decided_at = commands

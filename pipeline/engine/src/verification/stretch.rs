@@ -251,7 +251,7 @@ impl StretchVerifier {
         let last = stored.commit.last_position();
         for command in &stored.commit.commands {
             let position = command.position;
-            if !self.in_stretch(position) || command.partner_of.is_some() {
+            if !self.in_stretch(position) || command.partner_of.is_some() || stored.commit.seals(position) {
                 continue;
             }
             let judged = position <= self.commands_read && !self.open.contains_key(&position);

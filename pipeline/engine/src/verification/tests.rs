@@ -245,7 +245,10 @@ const TAMPERINGS: &[Tampering] = &[
     ("a commit with a time of its own", Check::Order, |parts| parts.commits[1].recorded_at += 1),
     ("a commit that does not name the one before", Check::Whole, |parts| parts.commits[1].previous = None),
     ("a changed commit before", Check::Whole, |parts| parts.commits[0].events[0].data[0] ^= 1),
-    ("a commit without events", Check::Whole, |parts| parts.commits[1].events.clear()),
+    ("a commit of two commands without events", Check::Whole, |parts| parts.commits[0].events.clear()),
+    ("an accepted command that was to have no effect", Check::OneEffect, |parts| {
+        parts.commits[1].events.clear();
+    }),
     ("a decision on another state", Check::Order, |parts| {
         let event = AccountEvent::Withdrawn(Withdrawn { amount: 4, left: 99 });
         parts.commits[1].events[0].data = event.encode();
@@ -411,4 +414,28 @@ fn command_that_changed_one_aggregate_and_not_the_other_is_found() {
     assert_eq!(found_in(&[partner.clone(), apart]), torn, "not in one batch");
     let of_another = StoredMessage { subject: "evt.bank.account.c".into(), ..own };
     assert_eq!(found_in(&[partner, of_another]), torn);
+}
+
+#[test]
+fn effect_of_a_command_that_was_to_have_none_is_found() {
+    let seal = Commit {
+        commit_id: "c1".into(),
+        first_version: 1,
+        recorded_at: 0,
+        commands: vec![caused_by("one", 1)],
+        events: vec![],
+        previous: None,
+    };
+    let effect = Commit {
+        commit_id: "c2".into(),
+        events: vec![recorded(&AccountEvent::Deposited(Deposited { amount: 1 }), 0)],
+        previous: Some(commit_hash(&seal.encode()).to_vec()),
+        ..seal.clone()
+    };
+    let another = Commit { commands: vec![caused_by("two", 2)], ..effect.clone() };
+    let [sealed, followed, broken] = [(1, seal), (2, another), (2, effect)]
+        .map(|(sequence, commit)| stored(SUBJECT, sequence, Headers::new(), commit.encode()));
+    assert_eq!(found_in(&[sealed.clone(), followed]), (vec![], vec![]));
+    let found = found_in(&[sealed, broken]);
+    assert_eq!(found, (vec![Check::Order, Check::OneEffect], vec![Check::Order]));
 }

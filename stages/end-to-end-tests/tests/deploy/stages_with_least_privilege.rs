@@ -185,3 +185,55 @@ fn no_violations(server: &ProductionServer) {
     let violations: Vec<&str> = log.lines().filter(|line| line.contains("Violation")).collect();
     assert!(violations.is_empty(), "{violations:#?}");
 }
+
+/// Who holds the two shares, as `millstream doctor` says to an operator.
+async fn holders(server: &ProductionServer, folder: &Path) -> Option<[String; 2]> {
+    let doctor = millstream("operator", server, folder, &["doctor"]).await;
+    let holder = |share: &str| {
+        let line = doctor.stdout.lines().find(|line| line.starts_with(&format!("ok      share {share} ")))?;
+        // The run, then the share that it works on.
+        Some(line.split_once("held by ")?.1.split('-').next()?.to_owned())
+    };
+    Some([holder("0of2")?, holder("1of2")?])
+}
+
+#[tokio::test]
+async fn handlers_that_share_the_partitions_are_allowed_all_that_they_need() {
+    let server = ProductionServer::start_provisioned().await;
+    let folder = TempDir::new().unwrap();
+    let mut handlers = Vec::new();
+    for instance in ["0", "1"] {
+        let health = format!("127.0.0.1:{}", free_port().unwrap());
+        let mut command = stage("command-handler", &server, folder.path());
+        command
+            .args(["--instance", instance, "--set", "command_handler.active_handlers=2"])
+            .env("MILLSTREAM_TELEMETRY__ADDRESS", &health)
+            .env("MILLSTREAM_COMMAND_HANDLER__DATA_DIRECTORY", folder.path().join(instance));
+        let mut process = Process::start(command);
+        process.healthy(&health, "/readyz").await;
+        handlers.push(process);
+    }
+    until("each has a share", async || {
+        holders(&server, folder.path()).await.filter(|[first, second]| first != second)
+    })
+    .await;
+    let [mut stopped, mut left] = <[Process; 2]>::try_from(handlers).ok().unwrap();
+    stopped.terminate();
+    assert_eq!(stopped.exit_code(PATIENCE).await, 0, "{}", stopped.log());
+    until("the other one has both", async || {
+        holders(&server, folder.path()).await.filter(|[first, second]| first == second)
+    })
+    .await;
+    for sku in 0..8 {
+        let sku = format!("sku-{sku}");
+        let arguments =
+            ["send", "retail", "product", &sku, "register", r#"{"name":"Tea","supplier":"acme"}"#];
+        let sent = millstream("operator", &server, folder.path(), &arguments).await;
+        let _answer = sent.expect_success("send");
+    }
+    left.terminate();
+    assert_eq!(left.exit_code(PATIENCE).await, 0, "{}", left.log());
+    for log in [stopped.log(), left.log()] {
+        assert!(!log.to_lowercase().contains("permission"), "{log}");
+    }
+}

@@ -1,5 +1,5 @@
-//! Commands made up by dice: to a few busy stocks and many quiet ones, accepted and refused, with and without effect, some
-//! that cannot be read, with and without ids, ids that come again.
+//! Commands made up by dice: to a few busy stocks and many quiet ones, and from one to the other, accepted and refused, with
+//! and without effect, some that cannot be read, with and without ids, ids that come again.
 
 use bytes::Bytes;
 use millstream_engine::{
@@ -145,7 +145,12 @@ impl Generator {
             Lot::Repeated | Lot::Any => self.dice.below(100),
         };
         let (command, body): (&str, Value) = match kind {
-            0..35 => ("receive", json!({ "quantity": few })),
+            0..32 => ("receive", json!({ "quantity": few })),
+            // To the stock of the same number at the other place, or, half of the time, to its own: that is refused.
+            32..35 => {
+                let to = if self.dice.chance(0.5) { "busy" } else { "quiet" };
+                ("transfer", json!({ "to": to, "quantity": few }))
+            }
             35..55 => ("issue", json!({ "quantity": few })),
             55..75 => ("reserve", json!({ "reservation": reservation, "quantity": few })),
             75..85 => ("release", json!({ "reservation": reservation })),

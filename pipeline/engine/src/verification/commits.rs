@@ -82,6 +82,11 @@ impl Commits {
         self.stored.push(stored);
     }
 
+    /// Whether a commit without events says that the command of a position has no effect.
+    pub(super) fn is_sealed(&self, position: u64) -> bool {
+        self.sealed.contains_key(&position)
+    }
+
     /// What is said to have no effect has none, before or after.
     fn check_sealed(&self, violations: &mut Vec<Violation>) {
         for (position, sequence) in &self.sealed {

@@ -439,3 +439,27 @@ fn effect_of_a_command_that_was_to_have_none_is_found() {
     let found = found_in(&[sealed, broken]);
     assert_eq!(found, (vec![Check::Order, Check::OneEffect], vec![Check::Order]));
 }
+
+#[test]
+fn a_refusal_that_is_sealed_too_late_contradicts_no_acceptance_without_events() {
+    let mut parts = Parts::good();
+    parts.commands.push(command(6, None, "visit", "{}"));
+    let seal = Commit {
+        commit_id: "c3".into(),
+        first_version: 4,
+        recorded_at: timestamp_to_nanoseconds(parts.commands[5].stored_at),
+        commands: vec![caused_by("@6", 6)],
+        events: vec![],
+        previous: Some(commit_hash(&parts.commits[1].encode()).to_vec()),
+    };
+    parts.commits.push(seal);
+    let accepted_as = |events| {
+        let lines = vec![line(6, None, "visit", accepted(2, 3, events))];
+        record("r4", RecordKind::Outcomes, 5, 6, 2, lines)
+    };
+    parts.records.push(accepted_as(0));
+    assert_eq!(verify(&parts.dump(), true).violations, []);
+    parts.records[3] = accepted_as(1);
+    let found = verify(&parts.dump(), true).violations;
+    assert!(found.iter().any(|violation| violation.check == Check::OneEffect), "{found:?}");
+}

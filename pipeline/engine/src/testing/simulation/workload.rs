@@ -34,8 +34,8 @@ pub(super) struct Client {
     accounts: u64,
     /// Whether an id may come again on another aggregate. Several shares do not learn of each other's ids in time.
     ids_move: bool,
-    /// Whether commands may change several aggregates. Where the number of shares changes, one that is refused may still take
-    /// effect (ADR 25).
+    /// Whether commands may change several aggregates. Where the number of shares changes, their outcomes may not be those of one
+    /// command after the other (ADR 25).
     gives: bool,
     bursts: f64,
     pause: Duration,

@@ -3,7 +3,11 @@
 //! A projection sees every commit of the aggregates it handles, in order, exactly once per row store: rows and
 //! checkpoint are stored together. It may read its own rows back; it reads no clock and nothing else.
 
+mod decoded_row;
+
 use serde::{Serialize, de::DeserializeOwned};
+
+pub use self::decoded_row::DecodedRow;
 
 use crate::{
     contract::{commit::Envelope, outcome::CommandOutcome},
@@ -35,6 +39,15 @@ pub enum ProjectionError {
     Inconsistent(String),
 }
 
+/// A row as it is at hand.
+#[derive(Debug, Clone)]
+pub enum FoundRow {
+    /// As this transaction left it.
+    Decoded(DecodedRow),
+    /// Its JSON.
+    Bytes(Vec<u8>),
+}
+
 /// The rows a projection reads and writes: ordered by key within a table, values are JSON. Changes become visible to
 /// queries together with the checkpoint.
 pub trait Rows {
@@ -55,6 +68,20 @@ pub trait Rows {
     /// # Errors
     /// [`ProjectionError::Store`].
     fn scan(&self, table: &str, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, ProjectionError>;
+
+    /// As [`Rows::get`], but a row that this transaction has left decoded is not encoded for it. Altering it changes what
+    /// is stored.
+    ///
+    /// # Errors
+    /// [`ProjectionError::Store`].
+    fn find(&self, table: &str, key: &str) -> Result<Option<FoundRow>, ProjectionError> {
+        Ok(self.get(table, key)?.map(FoundRow::Bytes))
+    }
+
+    /// As [`Rows::put`], with a row that may stay decoded until it is stored.
+    fn put_decoded(&mut self, table: &str, key: &str, row: DecodedRow) {
+        self.put(table, key, row.bytes().to_vec());
+    }
 }
 
 /// Typed access over [`Rows`].
@@ -70,6 +97,54 @@ impl dyn Rows + '_ {
     /// Sets the row of `key`.
     pub fn write<T: Serialize>(&mut self, table: &str, key: &str, row: &T) {
         self.put(table, key, serde_json::to_vec(row).expect("rows hold only plain data with text keys"));
+    }
+
+    /// The row of `key`, for rows that change again and again: as [`Self::read`], and decoded only when this transaction has
+    /// not left it decoded.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn recall<T: DeserializeOwned + Clone + 'static>(
+        &self,
+        table: &str,
+        key: &str,
+    ) -> Result<Option<T>, ProjectionError> {
+        match self.find(table, key)? {
+            None => Ok(None),
+            Some(FoundRow::Bytes(value)) => parse_row(table, key, &value).map(Some),
+            Some(FoundRow::Decoded(row)) => match row.get::<T>() {
+                Some(row) => Ok(Some(row)),
+                None => parse_row(table, key, &row.bytes()).map(Some),
+            },
+        }
+    }
+
+    /// Sets the row of `key`, for rows that change again and again: as [`Self::write`], and encoded only when it is stored.
+    pub fn keep<T: Serialize + Send + 'static>(&mut self, table: &str, key: &str, row: T) {
+        self.put_decoded(table, key, DecodedRow::new(row));
+    }
+
+    /// Changes the row of `key`, which begins as its default: as [`Self::recall`] and [`Self::keep`] in one.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn amend<T: Default + Serialize + DeserializeOwned + Send + 'static>(
+        &mut self,
+        table: &str,
+        key: &str,
+        change: impl Fn(&mut T),
+    ) -> Result<(), ProjectionError> {
+        let mut row: T = match self.find(table, key)? {
+            None => T::default(),
+            Some(FoundRow::Bytes(value)) => parse_row(table, key, &value)?,
+            Some(FoundRow::Decoded(row)) => match row.alter(&change) {
+                Some(()) => return Ok(()),
+                None => parse_row(table, key, &row.bytes())?,
+            },
+        };
+        change(&mut row);
+        self.keep(table, key, row);
+        Ok(())
     }
 
     /// The rows whose key starts with `prefix`, in key order.

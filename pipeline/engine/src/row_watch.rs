@@ -127,7 +127,7 @@ impl Projection for WatchedProjection {
     }
 }
 
-/// Notes what the watched row was before it is written first.
+/// Notes what the watched row was before it is written first. It keeps no row decoded, so that none changes unseen.
 struct WatchedRows<'r, 'i> {
     rows: &'r mut (dyn Rows + 'i),
     table: &'r str,

@@ -43,10 +43,21 @@ impl FromStr for BusinessDate {
     type Err = BusinessDateError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        // The parser below also takes 20120131 and whole timestamps; a key must have one form only.
-        let date = text.parse::<Date>().ok().map(Self).filter(|date| date.to_string() == text);
-        date.ok_or_else(|| BusinessDateError { text: text.to_owned() })
+        // Not jiff's parser, which also takes 20120131 and whole timestamps: a key must have one form only.
+        parse(text.as_bytes()).map(Self).ok_or_else(|| BusinessDateError { text: text.to_owned() })
     }
+}
+
+fn parse(text: &[u8]) -> Option<Date> {
+    let [year @ .., b'-', ten_months, months, b'-', ten_days, days] = text else { return None };
+    let number = |digits: &[u8]| {
+        digits.iter().try_fold(0_i16, |number, digit| {
+            digit.is_ascii_digit().then(|| number * 10 + i16::from(digit - b'0'))
+        })
+    };
+    let small = |digits: [u8; 2]| i8::try_from(number(&digits)?).ok();
+    let year = (year.len() == 4).then_some(year)?;
+    Date::new(number(year)?, small([*ten_months, *months])?, small([*ten_days, *days])?).ok()
 }
 
 impl TryFrom<String> for BusinessDate {

@@ -1,11 +1,16 @@
 //! The rows of one projection during one transaction: what it has changed so far, over what the file holds.
 
-use std::{cell::OnceCell, collections::BTreeMap, ops::Bound};
+use std::{
+    cell::OnceCell,
+    collections::BTreeMap,
+    ops::{Bound, Deref},
+};
 
+use bytes::Bytes;
 use redb::ReadableTable;
 
 use super::{ProjectionId, Snapshot, StoreError, TableName, snapshot::RowTable};
-use crate::projection::{ProjectionError, Rows};
+use crate::projection::{DecodedRow, FoundRow, ProjectionError, Rows};
 
 /// Reads through to a snapshot and collects changes in memory, so that each touched key is written once and in key
 /// order however often it changed. Dropping it forgets the changes.
@@ -16,12 +21,47 @@ pub struct ProjectionRows<'s> {
     undeclared: Option<String>,
 }
 
-/// The changes of one table; `None` removes the key.
+/// The changes of one table.
 pub(super) struct ChangedTable {
     short_name: Box<str>,
     pub(super) name: TableName,
-    pub(super) changes: BTreeMap<String, Option<Vec<u8>>>,
+    pub(super) changes: BTreeMap<String, Change>,
     stored: OnceCell<Option<RowTable>>,
+}
+
+/// What becomes of a key.
+pub(super) enum Change {
+    Removed,
+    Bytes(Vec<u8>),
+    Decoded(DecodedRow),
+}
+
+impl Change {
+    /// The row afterwards.
+    pub(super) fn row(&self) -> Option<RowBytes<'_>> {
+        match self {
+            Self::Removed => None,
+            Self::Bytes(value) => Some(RowBytes::Borrowed(value)),
+            Self::Decoded(row) => Some(RowBytes::Shared(row.bytes())),
+        }
+    }
+}
+
+/// The JSON of a row.
+pub(super) enum RowBytes<'c> {
+    Borrowed(&'c [u8]),
+    Shared(Bytes),
+}
+
+impl Deref for RowBytes<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Borrowed(bytes) => bytes,
+            Self::Shared(bytes) => bytes,
+        }
+    }
 }
 
 impl<'s> ProjectionRows<'s> {
@@ -70,12 +110,12 @@ impl<'s> ProjectionRows<'s> {
         self.tables.iter().find(|each| &*each.short_name == table).ok_or(table)
     }
 
-    fn change(&mut self, table: &str, key: &str, value: Option<Vec<u8>>) {
+    fn change(&mut self, table: &str, key: &str, change: Change) {
         match self.tables.iter_mut().find(|each| &*each.short_name == table) {
             Some(changed) => match changed.changes.get_mut(key) {
-                Some(present) => *present = value,
+                Some(present) => *present = change,
                 None => {
-                    changed.changes.insert(key.to_owned(), value);
+                    changed.changes.insert(key.to_owned(), change);
                 }
             },
             None => {
@@ -95,21 +135,36 @@ impl<'s> ProjectionRows<'s> {
 
 impl Rows for ProjectionRows<'_> {
     fn get(&self, table: &str, key: &str) -> Result<Option<Vec<u8>>, ProjectionError> {
+        Ok(self.find(table, key)?.map(|found| match found {
+            FoundRow::Bytes(value) => value,
+            FoundRow::Decoded(row) => row.bytes().to_vec(),
+        }))
+    }
+
+    fn find(&self, table: &str, key: &str) -> Result<Option<FoundRow>, ProjectionError> {
         let table = self.declared(table).map_err(undeclared)?;
         if let Some(change) = table.changes.get(key) {
-            return Ok(change.clone());
+            return Ok(match change {
+                Change::Removed => None,
+                Change::Bytes(value) => Some(FoundRow::Bytes(value.clone())),
+                Change::Decoded(row) => Some(FoundRow::Decoded(row.clone())),
+            });
         }
         let Some(stored) = self.stored(table)? else { return Ok(None) };
         let value = stored.get(key).map_err(|error| self.storage_failed(error))?;
-        Ok(value.map(|value| value.value().to_vec()))
+        Ok(value.map(|value| FoundRow::Bytes(value.value().to_vec())))
     }
 
     fn put(&mut self, table: &str, key: &str, value: Vec<u8>) {
-        self.change(table, key, Some(value));
+        self.change(table, key, Change::Bytes(value));
+    }
+
+    fn put_decoded(&mut self, table: &str, key: &str, row: DecodedRow) {
+        self.change(table, key, Change::Decoded(row));
     }
 
     fn delete(&mut self, table: &str, key: &str) {
-        self.change(table, key, None);
+        self.change(table, key, Change::Removed);
     }
 
     fn scan(&self, table: &str, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, ProjectionError> {
@@ -119,7 +174,7 @@ impl Rows for ProjectionRows<'_> {
             .changes
             .range::<str, _>(from)
             .take_while(|(key, _)| key.starts_with(prefix))
-            .map(|(key, value)| (key.as_str(), value.as_deref()))
+            .map(|(key, change)| (key.as_str(), change.row()))
             .peekable();
         let mut rows = Vec::new();
         if let Some(stored) = self.stored(table)? {

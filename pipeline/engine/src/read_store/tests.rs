@@ -10,7 +10,7 @@ use std::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::projection::Rows as _;
+use crate::projection::Rows;
 
 const CACHE: usize = 1024 * 1024;
 
@@ -89,6 +89,41 @@ fn reset_removes_all_rows_of_the_projection_and_of_no_other() {
     let snapshot = store.snapshot().unwrap();
     assert_eq!(snapshot.checkpoint(&stock()).unwrap(), Some(Checkpoint::start("h", 2, 9)));
     assert_eq!(snapshot.get(&TableName::new(&other, "t"), "k").unwrap(), Some(b"2".to_vec()));
+}
+
+#[test]
+fn kept_row_is_what_a_written_one_would_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder);
+    write(&store, 1, Durability::Volatile, |rows| {
+        let rows: &mut dyn Rows = rows;
+        rows.write("stock", "before", &vec![0]);
+        rows.keep("stock", "a", vec![1, 2]);
+        assert_eq!(rows.recall("stock", "a").unwrap(), Some(vec![1, 2]));
+        assert_eq!(rows.read("stock", "a").unwrap(), Some(vec![1, 2]));
+        assert_eq!(rows.recall::<(u8, u8)>("stock", "a").unwrap(), Some((1, 2)), "as another type");
+        assert_eq!(rows.recall("stock", "before").unwrap(), Some(vec![0]));
+        assert_eq!(rows.scan("stock", "a").unwrap(), [("a".to_owned(), b"[1,2]".to_vec())]);
+        assert!(rows.recall::<String>("stock", "a").unwrap_err().to_string().contains("decode"));
+        rows.keep("stock", "b", "gone");
+        rows.delete("stock", "b");
+        assert_eq!(rows.recall::<String>("stock", "b").unwrap(), None);
+        rows.write("stock", "count", &1);
+        for _ in 0..2 {
+            rows.amend("stock", "count", |count: &mut i64| *count += 1).unwrap();
+            rows.amend("stock", "absent", |count: &mut i64| *count += 1).unwrap();
+        }
+    });
+    assert_eq!((get(&store, "count"), get(&store, "absent")), (Some(b"3".to_vec()), Some(b"2".to_vec())));
+    assert_eq!((get(&store, "a"), get(&store, "b")), (Some(b"[1,2]".to_vec()), None));
+    write(&store, 2, Durability::Volatile, |rows| {
+        let rows: &mut dyn Rows = rows;
+        assert_eq!(rows.recall("stock", "a").unwrap(), Some(vec![1, 2]));
+        rows.keep("stock", "a", 3);
+        rows.write("stock", "a", &4);
+        assert_eq!(rows.recall("stock", "a").unwrap(), Some(4));
+    });
+    assert_eq!(get(&store, "a"), Some(b"4".to_vec()));
 }
 
 #[test]

@@ -106,8 +106,8 @@ impl ReadStore {
                 .open_table(definition(changed.name.as_str()))
                 .map_err(|source| StoreError::from_table(self.path(), source))?;
             for (key, change) in &changed.changes {
-                match change {
-                    Some(value) => drop(table.insert(key.as_str(), value.as_slice()).map_err(failed)?),
+                match change.row() {
+                    Some(value) => drop(table.insert(key.as_str(), &*value).map_err(failed)?),
                     None => drop(table.remove(key.as_str()).map_err(failed)?),
                 }
             }

@@ -5,7 +5,7 @@ use super::{
 };
 use crate::{
     contract::commit::Envelope,
-    projection::{Projection, ProjectionError, Rows},
+    projection::{DecodedRow, FoundRow, Projection, ProjectionError, Rows},
 };
 
 /// Raised whenever the ledger writes rows in another form.
@@ -47,7 +47,7 @@ impl<R: Report> Projection for Ledger<R> {
         for entry in self.0.entries(envelope, rows)? {
             match entry {
                 Entry::Post(posting) => self.post(envelope, posting, rows)?,
-                Entry::Describe { date, key, texts } => self.describe(&date, &key, texts, rows)?,
+                Entry::Describe { date, key, texts } => self.describe(&date, &key, &texts, rows)?,
                 Entry::Seal { date, key } => {
                     let place = format!("{date}/{key}");
                     if let Some(revision) = self.current(&place, rows)? {
@@ -68,7 +68,14 @@ impl<R: Report> Projection for Ledger<R> {
 
 impl<R: Report> Ledger<R> {
     fn current(&self, place: &str, rows: &(dyn Rows + '_)) -> Result<Option<Revision>, ProjectionError> {
-        rows.get(self.0.tables().current, place)?.map(|row| self.parse(place, &row)).transpose()
+        match rows.find(self.0.tables().current, place)? {
+            None => Ok(None),
+            Some(FoundRow::Bytes(row)) => self.parse(place, &row).map(Some),
+            Some(FoundRow::Decoded(row)) => match row.get::<Revision>() {
+                Some(revision) => Ok(Some(revision)),
+                None => self.parse(place, &row.bytes()).map(Some),
+            },
+        }
     }
 
     fn parse(&self, place: &str, row: &[u8]) -> Result<Revision, ProjectionError> {
@@ -86,34 +93,67 @@ impl<R: Report> Ledger<R> {
         rows: &mut (dyn Rows + '_),
     ) -> Result<(), ProjectionError> {
         let place = format!("{}/{}", posting.date, posting.key);
+        let add = |revision: &mut Revision| {
+            (revision.status == RevisionStatus::Open).then(|| self.add_posting(revision, envelope, &posting))
+        };
+        if let Some(FoundRow::Decoded(row)) = rows.find(self.0.tables().current, &place)?
+            && let Some(Some(added)) = row.alter(add)
+        {
+            // This transaction has written it, so the same row lies in every table and is changed in all of them.
+            let added = added?;
+            if added.withdrawn {
+                self.withdraw(&place, added.revision, rows);
+            }
+            self.write_difference(&place, added, rows);
+            return Ok(());
+        }
         let mut revision = match self.current(&place, rows)? {
             None => self.first(envelope),
             Some(sealed) if sealed.status == RevisionStatus::Sealed => next(sealed, envelope),
             Some(open) => open,
         };
+        let added = self.add_posting(&mut revision, envelope, &posting)?;
+        self.write(&place, revision, rows);
+        self.write_difference(&place, added, rows);
+        Ok(())
+    }
+
+    fn add_posting(
+        &self,
+        revision: &mut Revision,
+        envelope: &Envelope<'_>,
+        posting: &Posting,
+    ) -> Result<Added, ProjectionError> {
         for (name, figure) in &posting.figures {
-            self.add(&mut revision, name, *figure)?;
+            self.add(revision, name, *figure)?;
         }
         revision.inputs += 1;
         revision.last_position = envelope.broker_sequence;
         revision.changed_at = envelope.recorded_at;
-        revision.digest = chained(&revision.digest, envelope, &posting);
+        revision.digest = chained(&revision.digest, envelope, posting);
+        let mut line = None;
         if revision.difference.is_some() {
             revision.difference_lines += 1;
-            let line = difference_line(envelope, &posting);
-            let key = format!("{place}#{:06}/{:06}", revision.revision, revision.difference_lines);
-            rows.write(self.0.tables().differences, &key, &line);
+            let difference = difference_line(envelope, posting);
             if revision.differences.len() < DIFFERENCES_IN_ROW_MAX {
-                revision.differences.push(line);
+                revision.differences.push(difference.clone());
             }
+            line = Some((revision.difference_lines, difference));
         }
-        self.describe_as(&mut revision, posting.texts)?;
+        self.describe_as(revision, &posting.texts)?;
         let nothing_left = !self.0.zero_is_a_result() && revision.figures.iter().all(|figure| *figure == 0);
         if revision.revision == 1 && nothing_left {
             revision.status = RevisionStatus::Withdrawn;
         }
-        self.write(&place, &revision, rows);
-        Ok(())
+        let withdrawn = revision.status == RevisionStatus::Withdrawn;
+        Ok(Added { revision: revision.revision, withdrawn, line })
+    }
+
+    fn write_difference(&self, place: &str, added: Added, rows: &mut (dyn Rows + '_)) {
+        if let Some((number, line)) = added.line {
+            let key = format!("{place}#{:06}/{number:06}", added.revision);
+            rows.write(self.0.tables().differences, &key, &line);
+        }
     }
 
     /// Sums stop at the bounds of `i64` instead of halting everybody's report. Documents of a sane size never get there.
@@ -130,13 +170,17 @@ impl<R: Report> Ledger<R> {
     fn describe_as(
         &self,
         revision: &mut Revision,
-        texts: Vec<(&'static str, Option<String>)>,
+        texts: &[(&'static str, Option<String>)],
     ) -> Result<(), ProjectionError> {
-        revision.texts.fill(None);
         for (name, text) in texts {
             let index = revision.index(name).ok_or_else(|| self.unknown(name))?;
-            if let Some(place) = revision.texts.get_mut(index) {
-                *place = text;
+            if let Some(place) = revision.texts.get_mut(index).filter(|place| *place != text) {
+                place.clone_from(text);
+            }
+        }
+        for (column, text) in revision.columns.iter().zip(&mut revision.texts) {
+            if text.is_some() && !texts.iter().any(|(name, _)| *name == column.name) {
+                *text = None;
             }
         }
         Ok(())
@@ -150,7 +194,7 @@ impl<R: Report> Ledger<R> {
         &self,
         date: &str,
         key: &str,
-        texts: Vec<(&'static str, Option<String>)>,
+        texts: &[(&'static str, Option<String>)],
         rows: &mut (dyn Rows + '_),
     ) -> Result<(), ProjectionError> {
         let place = format!("{date}/{key}");
@@ -159,7 +203,7 @@ impl<R: Report> Ledger<R> {
                 let before = open.texts.clone();
                 self.describe_as(&mut open, texts)?;
                 if open.texts != before {
-                    self.write(&place, &open, rows);
+                    self.write(&place, open, rows);
                 }
             }
             _ => {}
@@ -172,23 +216,29 @@ impl<R: Report> Ledger<R> {
             revision.status = RevisionStatus::Sealed;
             revision.sealed_position = Some(envelope.broker_sequence);
             revision.sealed_at = Some(envelope.recorded_at);
-            self.write(place, &revision, rows);
+            self.write(place, revision, rows);
         }
     }
 
     /// Writes a revision everywhere; one that was withdrawn only to the outbox.
-    fn write(&self, place: &str, revision: &Revision, rows: &mut (dyn Rows + '_)) {
+    fn write(&self, place: &str, revision: Revision, rows: &mut (dyn Rows + '_)) {
         let tables = self.0.tables();
-        let revision_key = format!("{place}#{:06}", revision.revision);
-        let row = revision.to_json();
-        if revision.status == RevisionStatus::Withdrawn {
-            rows.delete(tables.current, place);
-            rows.delete(tables.revisions, &revision_key);
+        let number = revision.revision;
+        let revision_key = format!("{place}#{number:06}");
+        let withdrawn = revision.status == RevisionStatus::Withdrawn;
+        let row = DecodedRow::new(revision);
+        if withdrawn {
+            self.withdraw(place, number, rows);
         } else {
-            rows.put(tables.current, place, row.clone());
-            rows.put(tables.revisions, &revision_key, row.clone());
+            rows.put_decoded(tables.current, place, row.clone());
+            rows.put_decoded(tables.revisions, &revision_key, row.clone());
         }
-        rows.put(OUTBOX, &format!("{}/{}/{revision_key}", self.0.context(), tables.current), row);
+        rows.put_decoded(OUTBOX, &format!("{}/{}/{revision_key}", self.0.context(), tables.current), row);
+    }
+
+    fn withdraw(&self, place: &str, revision: u32, rows: &mut (dyn Rows + '_)) {
+        rows.delete(self.0.tables().current, place);
+        rows.delete(self.0.tables().revisions, &format!("{place}#{revision:06}"));
     }
 
     fn first(&self, envelope: &Envelope<'_>) -> Revision {
@@ -200,6 +250,14 @@ impl<R: Report> Ledger<R> {
             ..Revision::blank(self.0.columns())
         }
     }
+}
+
+/// What a posting has made of a revision.
+struct Added {
+    revision: u32,
+    withdrawn: bool,
+    /// Number and content of the line of difference, if there is one.
+    line: Option<(u64, DifferenceLine)>,
 }
 
 /// The revision that a posting after a seal opens.

@@ -244,10 +244,10 @@ fn note_costs(
     received: &DeliveryReceived,
     rows: &mut (dyn Rows + '_),
 ) -> Result<(), ProjectionError> {
-    let mut location: Location = rows.read(LOCATIONS, &received.location)?.unwrap_or_default();
+    let mut location: Location = rows.recall(LOCATIONS, &received.location)?.unwrap_or_default();
     if location.currency.is_none() {
         location.currency = Some(received.currency);
-        rows.write(LOCATIONS, &received.location, &location);
+        rows.keep(LOCATIONS, &received.location, location.clone());
     }
     if location.currency != Some(received.currency) {
         return Ok(());
@@ -318,8 +318,8 @@ fn change_holding(
     let before: Holding = rows.read(STOCKS, stock)?.unwrap_or_default();
     let after = change(before);
     rows.write(STOCKS, stock, &after);
-    let mut entries = begin(&location, date, rows)?;
-    let known: Location = rows.read(LOCATIONS, &location)?.unwrap_or_default();
+    let known: Location = rows.recall(LOCATIONS, &location)?.unwrap_or_default();
+    let (known, mut entries) = begin(&location, known, date, rows)?;
     let difference = Balance::of(after).less(Balance::of(before));
     let reference = format!("{stock} {reference}");
     for later in known.dates.iter().filter(|later| **later >= date) {
@@ -328,25 +328,27 @@ fn change_holding(
     Ok(entries)
 }
 
-/// Begins a date of a location with what the date before it ended with, unless it has begun.
+/// Begins a date of a location with what the date before it ended with, unless it has begun. Returns what is known of the
+/// location afterwards.
 fn begin(
     location: &str,
+    mut known: Location,
     date: BusinessDate,
     rows: &mut (dyn Rows + '_),
-) -> Result<Vec<Entry>, ProjectionError> {
-    let mut known: Location = rows.read(LOCATIONS, location)?.unwrap_or_default();
-    let Err(place) = known.dates.binary_search(&date) else { return Ok(vec![]) };
+) -> Result<(Location, Vec<Entry>), ProjectionError> {
+    let Err(place) = known.dates.binary_search(&date) else { return Ok((known, vec![])) };
     let before = place.checked_sub(1).and_then(|before| known.dates.get(before)).copied();
     known.dates.insert(place, date);
-    rows.write(LOCATIONS, location, &known);
+    rows.keep(LOCATIONS, location, known.clone());
     let opening = match before {
-        Some(before) => rows.read::<Balance>(ENDS, &format!("{location}/{before}"))?.unwrap_or_default(),
+        Some(before) => rows.recall::<Balance>(ENDS, &format!("{location}/{before}"))?.unwrap_or_default(),
         None => Balance::default(),
     };
-    if opening == Balance::default() {
-        return Ok(vec![]);
+    let mut entries = Vec::new();
+    if opening != Balance::default() {
+        entries.push(post(location, &known, date, opening, OPENING, rows)?);
     }
-    Ok(vec![post(location, &known, date, opening, OPENING, rows)?])
+    Ok((known, entries))
 }
 
 /// Begins the date everywhere, and seals it.
@@ -357,7 +359,7 @@ fn close(date: &str, rows: &mut (dyn Rows + '_)) -> Result<Vec<Entry>, Projectio
     for (location, known) in rows.read_all::<Location>(LOCATIONS, "")? {
         // What was delivered may not have reached its stock yet.
         if !known.dates.is_empty() {
-            entries.extend(begin(&location, parsed, rows)?);
+            entries.extend(begin(&location, known, parsed, rows)?.1);
         }
     }
     entries.push(Entry::SealDate { date: date.to_owned() });
@@ -373,8 +375,7 @@ fn post(
     rows: &mut (dyn Rows + '_),
 ) -> Result<Entry, ProjectionError> {
     let key = format!("{location}/{date}");
-    let end = rows.read::<Balance>(ENDS, &key)?.unwrap_or_default().plus(difference);
-    rows.write(ENDS, &key, &end);
+    rows.amend(ENDS, &key, |end: &mut Balance| *end = end.plus(difference))?;
     let date = date.to_string();
     Ok(Entry::Post(Posting {
         key: location.to_owned(),

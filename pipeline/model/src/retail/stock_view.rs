@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use millstream_engine::{
     contract::commit::Envelope,
     decider::{Decider, EventSet},
-    projection::{Projection, ProjectionError, Rows},
+    projection::{DecodedRow, Projection, ProjectionError, Rows},
 };
 use serde::{Deserialize, Serialize};
 
@@ -78,7 +78,7 @@ impl Projection for StockView {
     fn apply(&self, envelope: &Envelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
         let key = envelope.stream_id.id();
         let stock = stock_of(envelope)?;
-        let mut row = match rows.read(STOCK, key)? {
+        let mut row = match rows.recall(STOCK, key)? {
             Some(row) => row,
             None => empty_row(stock.clone(), envelope.recorded_at),
         };
@@ -108,9 +108,11 @@ impl Projection for StockView {
         row.available = row.on_hand.saturating_sub(row.reserved);
         row.version = envelope.aggregate_version;
         row.recorded_at = envelope.recorded_at;
-        rows.write(STOCK, key, &row);
-        write_if(row.available < row.minimum, LOW, key, &row, rows);
-        write_if(row.on_hand < 0, NEGATIVE, key, &row, rows);
+        let (low, negative) = (row.available < row.minimum, row.on_hand < 0);
+        let row = DecodedRow::new(row);
+        write_if(low, LOW, key, &row, rows);
+        write_if(negative, NEGATIVE, key, &row, rows);
+        rows.put_decoded(STOCK, key, row);
         Ok(())
     }
 }
@@ -158,9 +160,9 @@ fn write_reservation(
     rows.write(RESERVATIONS, &key, &row);
 }
 
-fn write_if(shown: bool, view: &str, key: &str, row: &StockRow, rows: &mut (dyn Rows + '_)) {
+fn write_if(shown: bool, view: &str, key: &str, row: &DecodedRow, rows: &mut (dyn Rows + '_)) {
     if shown {
-        rows.write(view, key, row);
+        rows.put_decoded(view, key, row.clone());
     } else {
         rows.delete(view, key);
     }

@@ -188,7 +188,7 @@ impl AggregateState {
         }
         self.last_sequence = commit.broker_sequence;
         self.last_position = self.last_position.max(commit.commit.last_position());
-        self.last_hash = Some(commit.hash);
+        self.last_hash = Some(commit.hash());
         Ok(())
     }
 

@@ -41,6 +41,7 @@ pub mod seeded_bug;
 pub mod settlement;
 pub mod share_layout;
 pub mod shutdown;
+mod side_by_side;
 pub mod stage;
 pub mod stage_check;
 pub mod stage_needs;

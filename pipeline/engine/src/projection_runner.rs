@@ -1,7 +1,7 @@
 //! Feeds projections: reads EVENTS (and OUTCOMES, for projections of outcomes) in order, applies whatever is there in one
 //! transaction, and publishes how far each projection has come.
 //!
-//! One thread per file does all redb writes. Every projection has its own checkpoint: one that cannot go on halts and
+//! One thread per file applies and writes; where there is much to do it takes others to help, a projection or a table each. Every projection has its own checkpoint: one that cannot go on halts and
 //! says so, the others go on. A checkpoint that does not belong to the stream as it is now leads to a rebuild, loudly.
 //! No events are skipped, and nothing here waits on a timer except the sync of the file about once a second.
 
@@ -37,18 +37,22 @@ use crate::{
     read_store::{ProjectionId, ReadStore, StoreError},
 };
 
-/// Messages a transaction applies at most, unless configured otherwise.
-pub const BATCH_MAX_DEFAULT: usize = 2_000;
+/// Messages a transaction applies at most, unless configured otherwise. Far behind, a page of the file is then written once
+/// for many rows; near the end of the stream a transaction takes what is there.
+pub const BATCH_MAX_DEFAULT: usize = 16_000;
 /// How often the file is synced while it changes, unless configured otherwise. A crash replays what came since.
 pub const DURABLE_INTERVAL_DEFAULT: Duration = Duration::from_secs(1);
 /// How often the stream's end and generation are looked at, unless configured otherwise.
 pub const STREAM_CHECK_INTERVAL_DEFAULT: Duration = Duration::from_secs(5);
 
-/// Batches that wait for the writer: one is applied while the next is read and decoded.
-const BATCHES_WAITING_MAX: usize = 2;
-/// Payload bytes that may wait for the writer, in units of [`MEMORY_UNIT`].
+/// Batches that wait for the writer, however small they are: what is read while one transaction is applied goes into the
+/// next, which so grows with the distance to the stream's end.
+const BATCHES_WAITING_MAX: usize = 64;
+/// Messages read at once, at most.
+const READ_MAX: usize = 2_000;
+/// Bytes that may wait for the writer, in units of [`MEMORY_UNIT`].
 pub(crate) const MEMORY_UNITS_MAX: u32 = 64 * 1024;
-/// Payloads are counted by the KiB.
+/// Messages are counted by the KiB.
 pub(crate) const MEMORY_UNIT: usize = 1024;
 
 /// How to run.
@@ -71,6 +75,11 @@ pub struct RunnerConfig {
 }
 
 impl RunnerConfig {
+    /// Messages read at once: no more than a transaction applies.
+    fn read_max(&self) -> usize {
+        self.batch_max.min(READ_MAX)
+    }
+
     /// The defaults for a process of this name.
     pub fn new(name: &str) -> Self {
         Self {

@@ -33,6 +33,7 @@ pub use self::{
     table_name::{ProjectionId, TableName},
     write::{Changes, Durability},
 };
+use crate::side_by_side::Cores;
 
 /// Memory for redb's page cache unless configured otherwise: enough for the upper levels of some million rows.
 pub const CACHE_SIZE_DEFAULT: usize = 256 * 1024 * 1024;
@@ -42,6 +43,7 @@ pub const CACHE_SIZE_DEFAULT: usize = 256 * 1024 * 1024;
 pub struct ReadStore {
     database: Arc<Database>,
     path: Arc<Path>,
+    cores: Cores,
 }
 
 impl ReadStore {
@@ -79,7 +81,7 @@ impl ReadStore {
                 detail: "its pages contradict each other".to_owned(),
             })?
             .map_err(|source| StoreError::from_open(path, source))?;
-        Ok(Self { database: Arc::new(database), path: path.into() })
+        Ok(Self { database: Arc::new(database), path: path.into(), cores: Cores::all() })
     }
 
     /// Renames a file that cannot be used aside, keeping its bytes, and says what it is called now. The next

@@ -5,6 +5,7 @@
 
 use std::{borrow::Cow, sync::Arc};
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -144,8 +145,7 @@ pub struct StoredCommit {
     pub broker_sequence: u64,
     /// Its content.
     pub commit: Commit,
-    /// [`commit_hash`] of its body.
-    pub hash: [u8; COMMIT_HASH_LENGTH],
+    body: Bytes,
 }
 
 impl StoredCommit {
@@ -168,7 +168,12 @@ impl StoredCommit {
                 commands: commit.commands.len(),
             });
         }
-        Ok(Self { stream_id, broker_sequence: message.sequence, hash: commit_hash(&message.payload), commit })
+        Ok(Self { stream_id, broker_sequence: message.sequence, commit, body: message.payload.clone() })
+    }
+
+    /// [`commit_hash`] of its body. Most readers do not ask for it.
+    pub fn hash(&self) -> [u8; COMMIT_HASH_LENGTH] {
+        commit_hash(&self.body)
     }
 
     /// The events with everything that is known about each.

@@ -16,7 +16,11 @@ use crate::{
     projection::{OutcomeProjection, ProjectionError, Rows},
     read_store::{Changes, Checkpoint, Durability, ProjectionRows, ReadStore, Snapshot, StoreError},
     seeded_bug::{SeededBug, planted},
+    side_by_side::Cores,
 };
+
+/// So many messages are worth more than one thread.
+const MESSAGES_FOR_CORES: usize = 500;
 
 /// A row of work in hand to remove, unless it has changed since.
 #[derive(Debug)]
@@ -69,6 +73,16 @@ pub(super) struct Applier {
     /// By the set's indices; `None` until the source has set it.
     checkpoints: Vec<Option<Checkpoint>>,
     metrics: StoreMetrics,
+    cores: Cores,
+}
+
+/// What one member is to apply.
+struct Turn<'a> {
+    index: usize,
+    member: &'a Member,
+    checkpoint: &'a Checkpoint,
+    removals: Vec<&'a Removal>,
+    items: &'a [Item],
 }
 
 /// What became of one member in a batch.
@@ -88,7 +102,7 @@ impl Applier {
         let checkpoints = set.members.iter().map(|_| None).collect();
         let name =
             store.path().file_stem().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-        Self { store, set, statuses, checkpoints, metrics: metrics.store(&name) }
+        Self { store, set, statuses, checkpoints, metrics: metrics.store(&name), cores: Cores::all() }
     }
 
     /// Tells a member which incarnation of its stream it is about to be fed from.
@@ -142,26 +156,18 @@ impl Applier {
     /// Applies a batch to every member that wants its messages and is not beyond them.
     pub(super) fn apply(&mut self, batch: &Batch, durability: Durability) -> Result<(), StoreError> {
         let snapshot = self.store.snapshot()?;
-        let mut changes = Vec::with_capacity(self.set.members.len());
+        let turns: Vec<Turn<'_>> =
+            (0..).zip(&self.set.members).filter_map(|(index, each)| self.turn(index, each, batch)).collect();
+        let cores = self.cores.when(batch.messages() >= MESSAGES_FOR_CORES);
+        let advanced = cores.each(turns, |turn| (turn.index, turn.member, advance(&snapshot, &turn)));
+        let mut changes = Vec::with_capacity(advanced.len());
         let mut reached = Vec::new();
         let mut halts = Vec::new();
-        for (member, each) in (0..).zip(&self.set.members) {
-            let Some(Some(checkpoint)) = self.checkpoints.get(member) else { continue };
-            let removals: Vec<&Removal> =
-                batch.removals.iter().filter(|removal| removal.member == member).collect();
-            let halted = self.statuses.is_halted(member);
-            let items = if halted { &[] } else { batch.unseen(each, checkpoint) };
-            if removals.is_empty() && items.is_empty() {
-                continue;
-            }
-            let progress = advance(&snapshot, member, each, checkpoint, &removals, items)?;
-            reached.extend(progress.checkpoint.clone().map(|checkpoint| (member, checkpoint)));
-            halts.extend(progress.halt.map(|halt| (member, halt)));
-            changes.push(Changes {
-                projection: each.id.clone(),
-                rows: progress.rows,
-                checkpoint: progress.checkpoint,
-            });
+        for (member, each, progress) in advanced {
+            let Progress { rows, checkpoint, halt } = progress?;
+            reached.extend(checkpoint.clone().map(|checkpoint| (member, checkpoint)));
+            halts.extend(halt.map(|halt| (member, halt)));
+            changes.push(Changes { projection: each.id.clone(), rows, checkpoint });
         }
         self.commit(changes, durability)?;
         for (member, checkpoint) in reached {
@@ -171,6 +177,17 @@ impl Applier {
             self.halt(member, halt);
         }
         Ok(())
+    }
+
+    /// What a batch holds for a member, if anything.
+    fn turn<'a>(&'a self, index: usize, member: &'a Member, batch: &'a Batch) -> Option<Turn<'a>> {
+        let checkpoint = self.checkpoints.get(index)?.as_ref()?;
+        let removals: Vec<&Removal> =
+            batch.removals.iter().filter(|removal| removal.member == index).collect();
+        let halted = self.statuses.is_halted(index);
+        let items = if halted { &[] } else { batch.unseen(member, checkpoint) };
+        let anything = !removals.is_empty() || !items.is_empty();
+        anything.then_some(Turn { index, member, checkpoint, removals, items })
     }
 
     fn halt(&self, member: usize, halt: Halt) {
@@ -187,14 +204,8 @@ impl Applier {
 }
 
 /// Applies `items` to one member. One that fails halts it before that message; what came before stays.
-fn advance<'s>(
-    snapshot: &'s Snapshot,
-    index: usize,
-    member: &Member,
-    checkpoint: &Checkpoint,
-    removals: &[&Removal],
-    items: &[Item],
-) -> Result<Progress<'s>, StoreError> {
+fn advance<'s>(snapshot: &'s Snapshot, turn: &Turn<'_>) -> Result<Progress<'s>, StoreError> {
+    let Turn { index, member, checkpoint, ref removals, items } = *turn;
     let mut rows = begin(snapshot, member, removals)?;
     let Some((failed, error)) = apply_all(index, member, items, &mut rows)? else {
         let checkpoint = items.last().map(|last| moved(checkpoint, last));

@@ -32,6 +32,9 @@ use crate::{
 /// Pause before a question that got no answer is asked again.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
+/// What a message takes besides its payload, about: subject, headers, and what it decodes to.
+const MESSAGE_OVERHEAD: usize = 1024;
+
 /// Pause before loss is believed.
 const CONFIRMATION_PAUSE: Duration = Duration::from_secs(2);
 
@@ -190,7 +193,7 @@ impl<B: Broker> Source<B> {
         checks: &mut Interval,
         stop: &CancellationToken,
     ) -> Result<Result<Vec<StoredMessage>, Ended>, RunnerError> {
-        let mut batch = std::pin::pin!(reader.next_batch(self.config.runner.batch_max));
+        let mut batch = std::pin::pin!(reader.next_batch(self.config.runner.read_max()));
         loop {
             tokio::select! {
                 biased;
@@ -267,9 +270,9 @@ impl<B: Broker> Source<B> {
         }
     }
 
-    /// Waits until the payloads fit into the memory that may wait for the writer.
+    /// Waits until the messages fit into the memory that may wait for the writer.
     async fn reserve(&self, messages: &[StoredMessage]) -> Option<OwnedSemaphorePermit> {
-        let bytes: usize = messages.iter().map(|message| message.payload.len()).sum();
+        let bytes: usize = messages.iter().map(|message| message.payload.len() + MESSAGE_OVERHEAD).sum();
         let units = u32::try_from(bytes.div_ceil(MEMORY_UNIT)).unwrap_or(u32::MAX).min(MEMORY_UNITS_MAX);
         Arc::clone(&self.memory).acquire_many_owned(units).await.ok()
     }

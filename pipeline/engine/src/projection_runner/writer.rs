@@ -62,6 +62,8 @@ pub(super) struct Writer {
     applier: Applier,
     inbox: mpsc::Receiver<Work>,
     batch_max: usize,
+    /// How many come together.
+    read_max: usize,
     durable_interval: Duration,
     /// When the file must be synced; `None` while everything is.
     sync_due: Option<Instant>,
@@ -115,6 +117,7 @@ impl Writer {
             applier: Applier::new(store, set, statuses, &config.metrics),
             inbox,
             batch_max: config.batch_max,
+            read_max: config.read_max(),
             durable_interval: config.durable_interval,
             sync_due: None,
             commits: Counted::new(config.metrics.reader(EVENTS, &config.events_consumer)),
@@ -181,7 +184,7 @@ impl Writer {
                     break;
                 }
             }
-            if batch.messages() < self.batch_max {
+            if batch.messages() + self.read_max <= self.batch_max {
                 next = self.inbox.try_recv().ok();
             }
         }

@@ -127,6 +127,37 @@ fn kept_row_is_what_a_written_one_would_be() {
 }
 
 #[test]
+fn many_rows_of_many_tables_are_there_after_reopening() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder);
+    let tables = ["stock", "low", "negative", "outbox"];
+    let snapshot = store.snapshot().unwrap();
+    let mut rows = ProjectionRows::new(&snapshot, &stock(), tables);
+    for number in 0..4_000 {
+        for table in tables {
+            rows.put(table, &format!("{:04}", number * 7_919 % 4_000), table.as_bytes().to_vec());
+        }
+    }
+    let changes = Changes { projection: stock(), rows, checkpoint: Some(checkpoint(3)) };
+    store.commit(vec![changes], Durability::Durable).unwrap();
+    drop((snapshot, store));
+    let snapshot = open(&folder).snapshot().unwrap();
+    for table in tables {
+        let mut expected = 0;
+        let all = KeyRange { lower: Bound::Unbounded, upper: Bound::Unbounded };
+        let name = TableName::new(&stock(), table);
+        let visited = snapshot.visit(&name, all, Direction::Ascending, |key, value| {
+            assert_eq!((key, value), (format!("{expected:04}").as_str(), table.as_bytes()));
+            expected += 1;
+            ControlFlow::Continue(())
+        });
+        visited.unwrap();
+        assert_eq!(expected, 4_000, "{table}");
+    }
+    assert_eq!(snapshot.checkpoint(&stock()).unwrap(), Some(checkpoint(3)));
+}
+
+#[test]
 fn undeclared_table_is_noticed() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(&folder);

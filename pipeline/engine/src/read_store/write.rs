@@ -4,10 +4,14 @@ use redb::{TableHandle, WriteTransaction};
 
 use super::{
     Checkpoint, ProjectionId, ProjectionRows, ReadStore, StoreError,
+    projection_rows::ChangedTable,
     snapshot::{CHECKPOINTS, definition},
 };
 #[cfg(feature = "simulation")]
 use crate::seeded_bug::{SeededBug, planted};
+
+/// So many rows are worth more than one thread.
+const ROWS_FOR_CORES: usize = 1_000;
 
 /// What a commit survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,23 +44,26 @@ impl ReadStore {
             return self.commit_apart(changes, durability);
         }
         let transaction = self.begin(durability)?;
-        for each in changes {
-            self.write_rows(&transaction, each.rows)?;
-            if let Some(checkpoint) = &each.checkpoint {
-                self.write_checkpoint(&transaction, &each.projection, checkpoint)?;
+        let mut rows = Vec::with_capacity(changes.len());
+        for Changes { projection, rows: changed, checkpoint } in changes {
+            rows.push(changed);
+            if let Some(checkpoint) = &checkpoint {
+                self.write_checkpoint(&transaction, &projection, checkpoint)?;
             }
         }
+        self.write_rows(&transaction, rows)?;
         transaction.commit().map_err(|source| StoreError::from_commit(self.path(), source))
     }
 
     #[cfg(feature = "simulation")]
     fn commit_apart(&self, changes: Vec<Changes<'_>>, durability: Durability) -> Result<(), StoreError> {
         let transaction = self.begin(durability)?;
-        let mut checkpoints = Vec::new();
+        let (mut rows, mut checkpoints) = (Vec::new(), Vec::new());
         for each in changes {
-            self.write_rows(&transaction, each.rows)?;
+            rows.push(each.rows);
             checkpoints.extend(each.checkpoint.map(|checkpoint| (each.projection, checkpoint)));
         }
+        self.write_rows(&transaction, rows)?;
         transaction.commit().map_err(|source| StoreError::from_commit(self.path(), source))?;
         let transaction = self.begin(Durability::Volatile)?;
         for (projection, checkpoint) in &checkpoints {
@@ -99,17 +106,29 @@ impl ReadStore {
         Ok(transaction)
     }
 
-    fn write_rows(&self, transaction: &WriteTransaction, rows: ProjectionRows<'_>) -> Result<(), StoreError> {
+    /// Tables are written side by side when there is enough to write: redb has a lock a table, and pages of their own.
+    fn write_rows(
+        &self,
+        transaction: &WriteTransaction,
+        rows: Vec<ProjectionRows<'_>>,
+    ) -> Result<(), StoreError> {
+        let mut tables: Vec<ChangedTable> =
+            rows.into_iter().flat_map(ProjectionRows::into_changed_tables).collect();
+        tables.sort_by_key(|table| std::cmp::Reverse(table.changes.len()));
+        let changed: usize = tables.iter().map(|table| table.changes.len()).sum();
+        let cores = self.cores.when(changed >= ROWS_FOR_CORES);
+        cores.each(tables, |table| self.write_table(transaction, &table)).into_iter().collect()
+    }
+
+    fn write_table(&self, transaction: &WriteTransaction, changed: &ChangedTable) -> Result<(), StoreError> {
         let failed = |source| StoreError::from_storage(self.path(), source);
-        for changed in rows.into_changed_tables() {
-            let mut table = transaction
-                .open_table(definition(changed.name.as_str()))
-                .map_err(|source| StoreError::from_table(self.path(), source))?;
-            for (key, change) in &changed.changes {
-                match change.row() {
-                    Some(value) => drop(table.insert(key.as_str(), &*value).map_err(failed)?),
-                    None => drop(table.remove(key.as_str()).map_err(failed)?),
-                }
+        let mut table = transaction
+            .open_table(definition(changed.name.as_str()))
+            .map_err(|source| StoreError::from_table(self.path(), source))?;
+        for (key, change) in &changed.changes {
+            match change.row() {
+                Some(value) => drop(table.insert(key.as_str(), &*value).map_err(failed)?),
+                None => drop(table.remove(key.as_str()).map_err(failed)?),
             }
         }
         Ok(())

@@ -75,7 +75,7 @@ async fn fold_on<B: Broker>(
         Err(LoadError::Commit(_)) => return Ok(None),
     };
     let Some((own, following)) = commits.split_first() else { return Ok(None) };
-    if own.broker_sequence != state.last_sequence || Some(own.hash) != state.last_hash {
+    if own.broker_sequence != state.last_sequence || Some(own.hash()) != state.last_hash {
         return Ok(None);
     }
     for commit in following {

@@ -77,7 +77,7 @@ async fn what_does_not_fit_into_a_commit_follows_in_others_without_reading_anyth
         broker.dump(EVENTS).iter().map(|message| StoredCommit::from_stored(message).unwrap()).collect();
     assert!((2..RENAMES).contains(&commits.len()), "{} commits", commits.len());
     let chained = commits.iter().zip(commits.iter().skip(1)).all(|(before, after)| {
-        after.commit.previous.as_deref() == Some(before.hash.get(..COMMIT_HASH_LENGTH).unwrap())
+        after.commit.previous.as_deref() == Some(before.hash().get(..COMMIT_HASH_LENGTH).unwrap())
     });
     assert!(chained);
     let others = broker.recorded().into_iter().filter(|(it, _)| !matches!(it, Operation::Append { .. }));

@@ -171,5 +171,5 @@ pub(super) fn check_commit(stored: &StoredCommit, head: &mut Head, violations: &
         report(Check::Order, format!("the events of {stream_id} are not in the order of their commands"));
     }
     head.version = commit.last_version();
-    head.hash = Some(stored.hash);
+    head.hash = Some(stored.hash());
 }

@@ -99,11 +99,11 @@ impl dyn Rows + '_ {
         self.put(table, key, serde_json::to_vec(row).expect("rows hold only plain data with text keys"));
     }
 
-    /// The row of `key`, for rows that change again and again: as [`Self::read`], and decoded only when this transaction has
+    /// The row of `key`, for rows that change again and again: as `read`, and decoded only when this transaction has
     /// not left it decoded.
     ///
     /// # Errors
-    /// As [`Self::read`].
+    /// As `read`.
     pub fn recall<T: DeserializeOwned + Clone + 'static>(
         &self,
         table: &str,
@@ -119,15 +119,15 @@ impl dyn Rows + '_ {
         }
     }
 
-    /// Sets the row of `key`, for rows that change again and again: as [`Self::write`], and encoded only when it is stored.
+    /// Sets the row of `key`, for rows that change again and again: as `write`, and encoded only when it is stored.
     pub fn keep<T: Serialize + Send + 'static>(&mut self, table: &str, key: &str, row: T) {
         self.put_decoded(table, key, DecodedRow::new(row));
     }
 
-    /// Changes the row of `key`, which begins as its default: as [`Self::recall`] and [`Self::keep`] in one.
+    /// Changes the row of `key`, which begins as its default: as `recall` and [`Self::keep`] in one.
     ///
     /// # Errors
-    /// As [`Self::read`].
+    /// As `read`.
     pub fn amend<T: Default + Serialize + DeserializeOwned + Send + 'static>(
         &mut self,
         table: &str,

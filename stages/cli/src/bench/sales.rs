@@ -1,5 +1,5 @@
-//! The stream that a rebuild reads: sales at many tills, and the movements of stock that follow from their lines, made by
-//! the real command handler and the real process manager.
+//! The stream that a rebuild reads: deliveries of every sku to every store, sales at many tills, and the movements of stock
+//! that follow from their lines, made by the real command handler and the real process manager.
 
 use bytes::Bytes;
 use futures::future::try_join_all;
@@ -22,9 +22,14 @@ use super::pipeline::{PipelineError, reader};
 /// Stores, each with a till for each day of a week.
 const STORES: usize = 50;
 const DAYS: usize = 7;
-const SKUS: usize = 5_000;
+/// Sales for each sku: a week's 100,000 of 5,000 skus.
+const SALES_OF_A_SKU: usize = 20;
+/// Skus in a delivery.
+const DELIVERED_TOGETHER: usize = 125;
+/// Units delivered of each: more than are sold, and than count as low afterwards.
+const DELIVERED: u32 = 120;
 /// Of every sale; each line is a movement of stock.
-pub(crate) const LINES: usize = 2;
+const LINES: usize = 2;
 /// Groups on their way together.
 const LANES: usize = 4;
 const GROUP: usize = 1_000;
@@ -38,42 +43,110 @@ pub(crate) struct Recorded {
     pub(crate) events: u64,
 }
 
-/// Records `sales`, and returns when every movement of stock that follows from them has been decided.
-pub(crate) async fn record(broker: &NatsBroker, sales: usize) -> Result<Recorded, PipelineError> {
-    let lanes = (0..LANES).map(|lane| publish(broker, sales, lane));
-    let published = async { Ok::<_, PipelineError>(try_join_all(lanes).await.map(|_| ())?) };
-    let ((), events_through) =
-        futures::future::try_join(published, decided(broker, sales * (1 + LINES))).await?;
+/// How much there is to record.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plan {
+    sales: usize,
+    skus: usize,
+}
+
+impl Plan {
+    pub(crate) fn new(sales: usize) -> Self {
+        Self { sales, skus: sales.div_ceil(SALES_OF_A_SKU).max(LINES) }
+    }
+
+    /// Of one store.
+    fn deliveries_of_a_store(self) -> usize {
+        self.skus.div_ceil(DELIVERED_TOGETHER)
+    }
+
+    pub(crate) fn deliveries(self) -> usize {
+        STORES * self.deliveries_of_a_store()
+    }
+
+    pub(crate) fn movements(self) -> usize {
+        STORES * self.skus + self.sales * LINES
+    }
+
+    /// Commands that a delivery, or a sale, becomes together with its movements.
+    fn commands_of_deliveries(self) -> usize {
+        self.deliveries() + STORES * self.skus
+    }
+
+    fn commands(self) -> usize {
+        self.commands_of_deliveries() + self.sales * (1 + LINES)
+    }
+}
+
+/// Records deliveries, then sales, and returns when every movement of stock that follows from them has been decided.
+pub(crate) async fn record(broker: &NatsBroker, plan: Plan) -> Result<Recorded, PipelineError> {
+    let deliver = |number| delivery(plan, number);
+    publish_and_wait(broker, plan.deliveries(), deliver, plan.commands_of_deliveries()).await?;
+    let sell = |number| sale(plan, number);
+    let events_through = publish_and_wait(broker, plan.sales, sell, plan.commands()).await?;
     Ok(Recorded { commits: events_through, events: events(broker, events_through).await? })
 }
 
-async fn publish(broker: &NatsBroker, sales: usize, lane: usize) -> Result<(), AppendError> {
+/// Publishes so many commands; returns the last sequence of EVENTS when `outcomes` are recorded in all.
+async fn publish_and_wait(
+    broker: &NatsBroker,
+    count: usize,
+    command: impl Fn(usize) -> NewMessage,
+    outcomes: usize,
+) -> Result<u64, PipelineError> {
+    let lanes = (0..LANES).map(|lane| publish(broker, count, &command, lane));
+    let published = async { Ok::<_, PipelineError>(try_join_all(lanes).await.map(|_| ())?) };
+    let ((), events_through) = futures::future::try_join(published, decided(broker, outcomes)).await?;
+    Ok(events_through)
+}
+
+async fn publish(
+    broker: &NatsBroker,
+    count: usize,
+    command: impl Fn(usize) -> NewMessage,
+    lane: usize,
+) -> Result<(), AppendError> {
     let mut appends = GroupAppend::new(broker.clone(), COMMANDS, AppendStrategy::Measured);
-    for first in (0..sales).step_by(GROUP).skip(lane).step_by(LANES) {
-        let messages = (first..(first + GROUP).min(sales)).map(sale).collect();
+    for first in (0..count).step_by(GROUP).skip(lane).step_by(LANES) {
+        let messages = (first..(first + GROUP).min(count)).map(&command).collect();
         appends.append_all(messages).await.into_iter().collect::<Result<Vec<_>, _>>()?;
     }
     Ok(())
 }
 
-/// All tills and skus equally often, in an order that has nothing to do with their keys (a multiplicative hash).
-fn sale(number: usize) -> NewMessage {
-    let mixed = usize::try_from((number as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 20).unwrap_or(number);
-    let (store, day) = (mixed % STORES, mixed / STORES % DAYS);
-    let line = |line: usize| {
-        let sku = (mixed / 7 + line * 2_503) % SKUS;
-        json!({ "sku": format!("sku-{sku}"), "quantity": 1 + mixed % 9, "unit_price": 100 + mixed % 1_900 })
-    };
-    let lines: Vec<_> = (0..LINES).map(line).collect();
-    let body = json!({ "sale": format!("S{number}"), "currency": "USD", "lines": lines });
+fn command(address: &str, id: String, body: &serde_json::Value) -> NewMessage {
     let mut headers = Headers::new();
-    headers.push(header::COMMAND_ID, format!("bench-sale-{number}"));
+    headers.push(header::COMMAND_ID, id);
     NewMessage {
-        subject: format!("cmd.retail.till.store-{store}_2012-01-{:02}.record-sale", 1 + day),
+        subject: format!("cmd.retail.{address}"),
         expected_last: None,
         headers,
         payload: Bytes::from(body.to_string()),
     }
+}
+
+fn delivery(plan: Plan, number: usize) -> NewMessage {
+    let (store, part) = (number % STORES, number / STORES);
+    let skus = part * DELIVERED_TOGETHER..((part + 1) * DELIVERED_TOGETHER).min(plan.skus);
+    let line = |sku: usize| json!({ "sku": format!("sku-{sku}"), "quantity": DELIVERED, "unit_cost": 50 + sku % 900 });
+    let lines: Vec<_> = skus.map(line).collect();
+    let body = json!({ "supplier": format!("supplier-{}", part % 40), "location": format!("store-{store}"),
+        "currency": "USD", "received_on": "2012-01-01", "lines": lines });
+    command(&format!("delivery.D-{number}.receive"), format!("bench-delivery-{number}"), &body)
+}
+
+/// All tills and skus equally often, in an order that has nothing to do with their keys (a multiplicative hash).
+fn sale(plan: Plan, number: usize) -> NewMessage {
+    let mixed = usize::try_from((number as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 20).unwrap_or(number);
+    let (store, day) = (mixed % STORES, mixed / STORES % DAYS);
+    let line = |line: usize| {
+        let sku = (mixed / 7 + line * (plan.skus / 2)) % plan.skus;
+        json!({ "sku": format!("sku-{sku}"), "quantity": 1 + mixed % 9, "unit_price": 100 + mixed % 1_900 })
+    };
+    let lines: Vec<_> = (0..LINES).map(line).collect();
+    let body = json!({ "sale": format!("S{number}"), "currency": "USD", "lines": lines });
+    let till = format!("till.store-{store}_2012-01-{:02}.record-sale", 1 + day);
+    command(&till, format!("bench-sale-{number}"), &body)
 }
 
 /// Waits for that many outcomes; answers the last EVENTS sequence they name.
@@ -113,9 +186,25 @@ mod tests {
 
     #[test]
     fn sales_reach_every_till_and_many_stocks() {
-        let subjects: BTreeSet<String> = (0..10_000).map(|number| sale(number).subject).collect();
+        let plan = Plan::new(10_000);
+        let subjects: BTreeSet<String> = (0..10_000).map(|number| sale(plan, number).subject).collect();
         assert_eq!(subjects.len(), STORES * DAYS);
-        let bodies: BTreeSet<Bytes> = (0..10_000).map(|number| sale(number).payload).collect();
+        let bodies: BTreeSet<Bytes> = (0..10_000).map(|number| sale(plan, number).payload).collect();
         assert_eq!(bodies.len(), 10_000);
+    }
+
+    #[test]
+    fn every_sku_is_delivered_to_every_store_once() {
+        let plan = Plan::new(6_000);
+        assert_eq!((plan.skus, plan.deliveries(), plan.movements()), (300, 150, 15_000 + 12_000));
+        let mut delivered = BTreeSet::new();
+        for number in 0..plan.deliveries() {
+            let body: serde_json::Value =
+                serde_json::from_slice(&delivery(plan, number).payload).expect("it is JSON");
+            for line in body["lines"].as_array().expect("it has lines") {
+                assert!(delivered.insert(format!("{}:{}", body["location"], line["sku"])), "{line}");
+            }
+        }
+        assert_eq!(delivered.len(), STORES * plan.skus);
     }
 }

@@ -9,7 +9,7 @@ use super::{failed, on_all_cores};
 use crate::{
     bench::{
         rebuild::{RebuildError, bare, rebuild},
-        sales::{self, LINES, Recorded},
+        sales::{self, Plan, Recorded},
     },
     deployment::{Deployment, DeploymentOptions},
     failure::CommandFailure,
@@ -20,11 +20,11 @@ use crate::{
 /// What makes the stream; it stops before anything is measured.
 const STAGES: [&str; 2] = ["command-handler", "process-manager"];
 
-/// From nothing to the rows of every view, and of every report, over a stream of sales and of the movements of stock that
-/// follow from them.
+/// From nothing to the rows of every view, and of every report, over a stream of deliveries, sales and the movements of stock
+/// that follow from them.
 #[derive(Debug, clap::Args)]
 pub(crate) struct RebuildArguments {
-    /// Sales to record, each with two lines and so two movements of stock
+    /// Sales to record, each with two lines and so two movements of stock; for every 20 of them a sku is delivered to 50 stores
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
     sales: u32,
     /// How often to measure; the median counts
@@ -126,10 +126,14 @@ async fn measure(
 ) -> Result<Figures, CommandFailure> {
     let talk = deployment.session().talk.clone();
     let session = deployment.session().clone();
-    let sales = arguments.sales as usize;
-    talk.say(format_args!("recording {sales} sales and {} movements of stock", sales * LINES));
+    let plan = Plan::new(arguments.sales as usize);
+    let (deliveries, movements) = (plan.deliveries(), plan.movements());
+    talk.say(format_args!(
+        "recording {deliveries} deliveries, {} sales and {movements} movements of stock",
+        arguments.sales
+    ));
     let broker = session.connect().await?.broker;
-    let recorded = on_all_cores(async move { sales::record(&broker, sales).await.map_err(failed) }).await?;
+    let recorded = on_all_cores(async move { sales::record(&broker, plan).await.map_err(failed) }).await?;
     deployment.stop_stages().await;
     let mut rounds = Vec::new();
     for number in 1..=arguments.rounds {

@@ -124,7 +124,7 @@ impl dyn Rows + '_ {
         self.put_decoded(table, key, DecodedRow::new(row));
     }
 
-    /// Changes the row of `key`, which begins as its default: as `recall` and [`Self::keep`] in one.
+    /// Changes the row of `key`, which begins as its default: as `recall` and `keep` in one.
     ///
     /// # Errors
     /// As `read`.

@@ -323,6 +323,7 @@ fn goods() -> Vec<Typed> {
         ("office", "", "retail.stock.w:gin.reserve", r#"{"reservation":"show","quantity":2}"#),
         ("office", "", "retail.stock.w:gin.release", r#"{"reservation":"show"}"#),
         ("office", "", "retail.stock.w:gin.reserve", r#"{"reservation":"fair","quantity":3}"#),
+        ("office", "", "retail.stock.w:gin.transfer", r#"{"to":"fair","quantity":1}"#),
         ("office", "", "retail.stock.w:gin.receive", "no JSON"),
     ]
 }

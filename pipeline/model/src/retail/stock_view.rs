@@ -39,6 +39,20 @@ pub struct StockRow {
     pub recorded_at: Timestamp,
 }
 
+/// In which further views a stock is.
+struct Shown {
+    low: bool,
+    negative: bool,
+}
+
+impl StockRow {
+    /// None of them before its first event.
+    fn shown(&self) -> Shown {
+        let exists = self.version > 0;
+        Shown { low: exists && self.available < self.minimum, negative: exists && self.on_hand < 0 }
+    }
+}
+
 /// A row of the view `reservation`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReservationRow {
@@ -78,10 +92,11 @@ impl Projection for StockView {
     fn apply(&self, envelope: &Envelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
         let key = envelope.stream_id.id();
         let stock = stock_of(envelope)?;
-        let mut row = match rows.recall(STOCK, key)? {
+        let mut row: StockRow = match rows.recall(STOCK, key)? {
             Some(row) => row,
             None => empty_row(stock.clone(), envelope.recorded_at),
         };
+        let before = row.shown();
         match StockEvent::from_envelope(envelope)? {
             StockEvent::Received(received) => row.on_hand = row.on_hand.saturating_add(received.quantity),
             StockEvent::Issued(issued) => {
@@ -108,10 +123,10 @@ impl Projection for StockView {
         row.available = row.on_hand.saturating_sub(row.reserved);
         row.version = envelope.aggregate_version;
         row.recorded_at = envelope.recorded_at;
-        let (low, negative) = (row.available < row.minimum, row.on_hand < 0);
+        let after = row.shown();
         let row = DecodedRow::new(row);
-        write_if(low, LOW, key, &row, rows);
-        write_if(negative, NEGATIVE, key, &row, rows);
+        show(LOW, key, (before.low, after.low), &row, rows);
+        show(NEGATIVE, key, (before.negative, after.negative), &row, rows);
         rows.put_decoded(STOCK, key, row);
         Ok(())
     }
@@ -160,10 +175,11 @@ fn write_reservation(
     rows.write(RESERVATIONS, &key, &row);
 }
 
-fn write_if(shown: bool, view: &str, key: &str, row: &DecodedRow, rows: &mut (dyn Rows + '_)) {
-    if shown {
+/// Keeps the row in a view in which it was shown before, or is after the event; rows of others are not even looked for.
+fn show(view: &str, key: &str, (before, after): (bool, bool), row: &DecodedRow, rows: &mut (dyn Rows + '_)) {
+    if after {
         rows.put_decoded(view, key, row.clone());
-    } else {
+    } else if before {
         rows.delete(view, key);
     }
 }

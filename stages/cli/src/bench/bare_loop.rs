@@ -2,12 +2,16 @@
 //! (one event message a command, pipelined: the only writer can tell the sequences in advance), read in order, write a
 //! row. No decision, no outcome, no identity of commands, no recovery.
 
-use std::{collections::HashMap, path::Path, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    path::Path,
+    time::Duration,
+};
 
 use async_nats::jetstream;
 use futures::{FutureExt as _, StreamExt as _, TryFutureExt as _, stream::FuturesUnordered};
 use millstream_engine::{
-    broker::{AppendError, Broker as _, NewMessage, ReadError, ReaderConfig, StreamReader as _},
+    broker::{AppendError, Appended, Broker as _, NewMessage, ReadError, ReaderConfig, StreamReader as _},
     contract::{
         stored_message::Headers,
         stream_names::{COMMANDS, EVENTS, GENERATION_METADATA},
@@ -73,7 +77,7 @@ pub(crate) async fn run(
     let begun = Instant::now();
     let ((), (), rows) = tokio::try_join!(
         load.publish_singly(publisher, BARE_COMMANDS, "bcmd", "bare").map_err(BareLoopError::from),
-        append_events(appender, load),
+        append_events(appender, load, options.replicas.get() > 1),
         project(projector, load.commands, folder),
     )?;
     let elapsed = begun.elapsed();
@@ -85,15 +89,17 @@ pub(crate) async fn run(
 }
 
 fn expected_rows(load: Load) -> u64 {
-    let distinct: std::collections::HashSet<_> =
-        (0..load.commands).map(|number| load.address(number)).collect();
+    let distinct: HashSet<_> = (0..load.commands).map(|number| load.address(number)).collect();
     distinct.len() as u64
 }
 
-async fn append_events(broker: &NatsBroker, load: Load) -> Result<(), BareLoopError> {
+/// Several servers refuse an expectation while the aggregate's event before is under way (10164), one alone does not: then each
+/// waits for it, `in_turn`.
+async fn append_events(broker: &NatsBroker, load: Load, in_turn: bool) -> Result<(), BareLoopError> {
     let mut reader = broker.read(reader(BARE_COMMANDS)).await?;
     let mut last_of: HashMap<String, u64> = HashMap::new();
     let mut appends = FuturesUnordered::new();
+    let mut under_way = HashSet::new();
     let (mut done, payload) = (0, vec![7; EVENT_BYTES]);
     while done < load.commands {
         for message in reader.next_batch(BATCH_MAX).await? {
@@ -101,34 +107,52 @@ async fn append_events(broker: &NatsBroker, load: Load) -> Result<(), BareLoopEr
             // cmdq.<partition>.<context>.<aggregate>.<id>.<command>
             let aggregate = message.subject.split('.').skip(2).take(3).collect::<Vec<_>>().join(".");
             let subject = format!("bevt.{aggregate}");
+            while in_turn && under_way.contains(&subject) {
+                settle(appends.next().await, &mut under_way)?;
+            }
             let expected = last_of.insert(aggregate, done as u64).unwrap_or(0);
             let event = NewMessage {
-                subject,
+                subject: subject.clone(),
                 expected_last: Some(expected),
                 headers: Headers::new(),
                 payload: payload.clone().into(),
             };
             // Polled once, past the scheduler's budget, so that it is on its way before the next one: their order makes
             // the sequences.
-            let mut append = Box::pin(unconstrained(broker.append(BARE_EVENTS, event)));
+            let named = subject.clone();
+            let append = broker.append(BARE_EVENTS, event).map(move |answer| (named, answer));
+            let mut append = Box::pin(unconstrained(append));
             match (&mut append).now_or_never() {
-                Some(answer) => {
+                Some((_, answer)) => {
                     answer?;
                 }
-                None => appends.push(append),
+                None => {
+                    if in_turn {
+                        under_way.insert(subject);
+                    }
+                    appends.push(append);
+                }
             }
             if appends.len() >= load.singles {
-                appends.next().await.transpose()?;
+                settle(appends.next().await, &mut under_way)?;
             }
         }
-        while let Some(Some(answer)) = appends.next().now_or_never() {
-            answer?;
+        while let Some(ended @ Some(_)) = appends.next().now_or_never() {
+            settle(ended, &mut under_way)?;
         }
     }
-    while let Some(answer) = appends.next().await {
-        answer?;
+    while let Some(ended) = appends.next().await {
+        settle(Some(ended), &mut under_way)?;
     }
     Ok(())
+}
+
+type Ended = (String, Result<Appended, AppendError>);
+
+fn settle(ended: Option<Ended>, under_way: &mut HashSet<String>) -> Result<(), AppendError> {
+    let Some((subject, answer)) = ended else { return Ok(()) };
+    under_way.remove(&subject);
+    answer.map(|_| ())
 }
 
 async fn project(broker: &NatsBroker, commands: usize, folder: &Path) -> Result<u64, BareLoopError> {

@@ -18,4 +18,5 @@ pub mod sequential_handler;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 pub mod stage_files;
+pub mod stream_dump;
 pub mod test_server;

@@ -8,14 +8,13 @@ use std::{num::NonZeroUsize, time::Duration};
 use async_nats::HeaderMap;
 use futures::StreamExt;
 use millstream_engine::{
-    broker::{Broker, ReaderConfig, StreamReader},
+    broker::Broker,
     command_handler::{CommandHandler, HandlerError, HandlerSettings, Observed, Share},
     contract::{
         dead_letter::DeadLetter,
         header,
         outcome::{Outcome, OutcomeRecord, OutcomeReply},
-        stored_message::StoredMessage,
-        stream_names::{COMMANDS, DEAD_LETTERS, EVENTS, OUTCOMES},
+        stream_names::{COMMANDS, DEAD_LETTERS, OUTCOMES},
         subject::StreamId,
     },
     decider::AggregateRegistry,
@@ -28,8 +27,8 @@ use millstream_engine::{
     shutdown::Shutdown,
     state_cache::CacheLimits,
     state_snapshots::StateSnapshots,
-    testing::{simulation::account::Account, test_server::TestServer},
-    verification::{Dump, verify},
+    testing::{simulation::account::Account, stream_dump::dump, test_server::TestServer},
+    verification::verify,
 };
 use tokio::task::JoinHandle;
 
@@ -89,32 +88,6 @@ async fn ask(broker: &NatsBroker, subject: &str, body: &str, headers: &[(&str, &
     client.publish_with_headers(subject.to_owned(), map, body.to_owned().into()).await.unwrap();
     let answer = tokio::time::timeout(Duration::from_secs(20), answers.next()).await.unwrap().unwrap();
     OutcomeReply::from_json(&serde_json::from_slice(&answer.payload).unwrap()).unwrap().outcome
-}
-
-async fn dump(broker: &NatsBroker) -> Dump {
-    Dump {
-        commands: all(broker, COMMANDS).await,
-        events: all(broker, EVENTS).await,
-        outcomes: all(broker, OUTCOMES).await,
-    }
-}
-
-async fn all(broker: &NatsBroker, stream: &str) -> Vec<StoredMessage> {
-    let last = broker.state(stream).await.unwrap().last_sequence;
-    let config = ReaderConfig {
-        stream: stream.to_owned(),
-        name: "dump".to_owned(),
-        description: String::new(),
-        after: 0,
-        filters: Vec::new(),
-        replace_live: true,
-    };
-    let mut reader = broker.read(config).await.unwrap();
-    let mut messages: Vec<StoredMessage> = Vec::new();
-    while messages.last().map_or(0, |message| message.sequence) < last {
-        messages.extend(reader.next_batch(1000).await.unwrap());
-    }
-    messages
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,13 +15,12 @@ use std::{
 
 use futures::future::join_all;
 use millstream_engine::{
-    broker::{Broker, ReaderConfig, StreamReader},
+    broker::Broker,
     command_handler::{
         HandlerError, HandlerSettings, Observed, PurgeSettings, Share, ShareHandlers, SharePlace,
     },
     contract::{
         outcome::{OutcomeRecord, RecordKind},
-        stored_message::StoredMessage,
         stream_names::{COMMANDS, EVENTS, OUTCOMES},
     },
     decider::AggregateRegistry,
@@ -32,7 +31,7 @@ use millstream_engine::{
     shutdown::Shutdown,
     state_cache::CacheLimits,
     state_snapshots::StateSnapshots,
-    testing::{simulation::account::Account, test_server::TestServer},
+    testing::{simulation::account::Account, stream_dump::messages, test_server::TestServer},
     verification::{Dump, replay, verify},
 };
 use tokio::task::JoinHandle;
@@ -185,24 +184,6 @@ async fn work_on(processes: &[(&Process, &[u32])]) {
     .await;
 }
 
-async fn all(broker: &NatsBroker, stream: &str) -> Vec<StoredMessage> {
-    let last = broker.state(stream).await.unwrap().last_sequence;
-    let config = ReaderConfig {
-        stream: stream.to_owned(),
-        name: "dump".to_owned(),
-        description: String::new(),
-        after: 0,
-        filters: Vec::new(),
-        replace_live: true,
-    };
-    let mut reader = broker.read(config).await.unwrap();
-    let mut messages: Vec<StoredMessage> = Vec::new();
-    while messages.last().map_or(0, |message| message.sequence) < last {
-        messages.extend(reader.next_batch(1000).await.unwrap());
-    }
-    messages
-}
-
 /// Every command up to `last` has one outcome and at most one effect, and all is as a sequential fold has it.
 async fn verified(broker: &NatsBroker, last: u64) -> Vec<OutcomeRecord> {
     let mut outcomes = Vec::new();
@@ -211,12 +192,13 @@ async fn verified(broker: &NatsBroker, last: u64) -> Vec<OutcomeRecord> {
         if newest_position(broker, events).await < last.saturating_sub(100) {
             return None;
         }
-        outcomes = all(broker, OUTCOMES).await;
+        outcomes = messages(broker, OUTCOMES).await;
         let lines = outcomes.iter().flat_map(|message| OutcomeRecord::from_stored(message).unwrap().outcomes);
         (lines.map(|line| line.position).collect::<BTreeSet<_>>().len() as u64 >= last).then_some(())
     })
     .await;
-    let dump = Dump { commands: all(broker, COMMANDS).await, events: all(broker, EVENTS).await, outcomes };
+    let dump =
+        Dump { commands: messages(broker, COMMANDS).await, events: messages(broker, EVENTS).await, outcomes };
     let registry = AggregateRegistry::new().with::<Account>();
     let mut violations = verify(&dump, true).violations;
     violations.extend(replay(&dump, &registry));

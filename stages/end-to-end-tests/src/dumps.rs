@@ -3,12 +3,10 @@
 use std::time::Duration;
 
 use futures::StreamExt as _;
+pub use millstream_engine::testing::stream_dump::{dump, messages};
 use millstream_engine::{
-    broker::{Broker as _, ReaderConfig, StreamReader as _},
-    contract::{
-        stored_message::StoredMessage,
-        stream_names::{COMMANDS, EVENTS, OUTCOMES},
-    },
+    broker::Broker as _,
+    contract::stream_names::{COMMANDS, EVENTS},
     nats_broker::NatsBroker,
     process_runner::progress_subject,
     provision::leases_stream,
@@ -23,32 +21,6 @@ use crate::waiting::{PATIENCE, until, until_within};
 
 /// Processes answer for their statistics at once, or are gone.
 const STATISTICS_WAIT: Duration = Duration::from_secs(1);
-
-/// Every message of a stream, in order.
-///
-/// # Panics
-/// When it cannot be read.
-pub async fn messages(broker: &NatsBroker, stream: &str) -> Vec<StoredMessage> {
-    let state = broker.state(stream).await.unwrap_or_else(|error| panic!("{stream}: {error}"));
-    let mut messages: Vec<StoredMessage> = Vec::new();
-    if state.first_sequence > state.last_sequence {
-        return messages;
-    }
-    let config = ReaderConfig {
-        stream: stream.to_owned(),
-        name: format!("end-to-end-tests-{}", stream.to_lowercase()),
-        description: "dump for a test".to_owned(),
-        after: state.first_sequence - 1,
-        filters: vec![],
-        replace_live: true,
-    };
-    let mut reader = broker.read(config).await.unwrap_or_else(|error| panic!("{stream}: {error}"));
-    while messages.last().is_none_or(|last| last.sequence < state.last_sequence) {
-        messages.extend(reader.next_batch(10_000).await.unwrap_or_else(|error| panic!("{stream}: {error}")));
-    }
-    reader.close().await;
-    messages
-}
 
 /// How far things have come: where COMMANDS and EVENTS end, how many shares have something to decide, how far events are answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,18 +93,6 @@ pub async fn figure(broker: &NatsBroker, process: &str, name: &str) -> Option<u6
         }
     }
     None
-}
-
-/// All that the three streams hold.
-///
-/// # Panics
-/// When they cannot be read.
-pub async fn dump(broker: &NatsBroker) -> Dump {
-    Dump {
-        commands: messages(broker, COMMANDS).await,
-        events: messages(broker, EVENTS).await,
-        outcomes: messages(broker, OUTCOMES).await,
-    }
 }
 
 /// Proves from the streams alone that every command has one outcome and at most one effect, and that a fold of each

@@ -8,6 +8,7 @@ pub mod broker;
 pub mod command_handler;
 pub mod config;
 pub mod connection;
+pub mod content_digest;
 pub mod contract;
 pub mod decider;
 pub mod error_text;
@@ -54,4 +55,5 @@ pub mod submit_service;
 pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod text_key;
 pub mod verification;

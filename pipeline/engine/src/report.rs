@@ -25,6 +25,9 @@ use std::{fmt, str::FromStr};
 pub use ledger::Ledger;
 pub use revision::{DIFFERENCES_IN_ROW_MAX, DifferenceLine, Figures, Revision, RevisionStatus};
 
+/// The texts of entries: short ones need no memory of their own, and copies of long ones share theirs.
+pub use smol_str::SmolStr;
+
 use crate::{
     contract::commit::Envelope,
     projection::{ProjectionError, Rows},
@@ -114,15 +117,15 @@ macro_rules! report_tables {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Posting {
     /// The business date.
-    pub date: String,
+    pub date: SmolStr,
     /// The key within the date. No `/` and no `#`.
-    pub key: String,
+    pub key: SmolStr,
     /// The row's text columns, all of them; the last posting's stand.
-    pub texts: Vec<(&'static str, Option<String>)>,
+    pub texts: Vec<(&'static str, Option<SmolStr>)>,
     /// What is added to which figures.
     pub figures: Vec<(&'static str, i64)>,
     /// What caused it, as people call it: a sale, a delivery, a product.
-    pub reference: String,
+    pub reference: SmolStr,
 }
 
 /// What an event means for a report.
@@ -133,23 +136,23 @@ pub enum Entry {
     /// The text columns of a revision become known, as far as it is open. No figure changes.
     Describe {
         /// The business date.
-        date: String,
+        date: SmolStr,
         /// The key within the date.
-        key: String,
+        key: SmolStr,
         /// The row's text columns, all of them.
-        texts: Vec<(&'static str, Option<String>)>,
+        texts: Vec<(&'static str, Option<SmolStr>)>,
     },
     /// The open revision of a key and a date is sealed, if there is one.
     Seal {
         /// The business date.
-        date: String,
+        date: SmolStr,
         /// The key within the date.
-        key: String,
+        key: SmolStr,
     },
     /// Every open revision of a date is sealed.
     SealDate {
         /// The business date.
-        date: String,
+        date: SmolStr,
     },
 }
 

@@ -10,10 +10,13 @@ use redb::{
     backends::InMemoryBackend,
 };
 
-use crate::contract::{commit::COMMIT_HASH_LENGTH, subject::StreamId};
+use crate::{
+    contract::{commit::COMMIT_HASH_LENGTH, subject::StreamId},
+    text_key::TextKey,
+};
 
 /// Stream id to encoded snapshot.
-const SNAPSHOTS: TableDefinition<&str, &[u8]> = TableDefinition::new("snapshots");
+const SNAPSHOTS: TableDefinition<TextKey, &[u8]> = TableDefinition::new("snapshots");
 /// `generation`, `through` and `newest`, as text.
 const META: TableDefinition<&str, &str> = TableDefinition::new("meta");
 
@@ -194,7 +197,7 @@ impl StateSnapshots {
 /// The file at one moment.
 #[derive(Debug)]
 pub struct SnapshotReader {
-    table: ReadOnlyTable<&'static str, &'static [u8]>,
+    table: ReadOnlyTable<TextKey, &'static [u8]>,
 }
 
 impl SnapshotReader {

@@ -4,7 +4,7 @@
 use std::{fmt, str::FromStr};
 
 use jiff::{Timestamp, civil::Date, tz::TimeZone};
-use millstream_engine::decider::Rejection;
+use millstream_engine::{decider::Rejection, report::SmolStr};
 use serde::{Deserialize, Serialize};
 
 /// A business date. Its text form, everywhere, is `YYYY-MM-DD`.
@@ -70,13 +70,36 @@ impl TryFrom<String> for BusinessDate {
 
 impl From<BusinessDate> for String {
     fn from(date: BusinessDate) -> Self {
-        date.to_string()
+        SmolStr::from(date).into()
     }
 }
 
 impl fmt::Display for BusinessDate {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(formatter)
+        formatter.pad(SmolStr::from(*self).as_str())
+    }
+}
+
+/// Written often enough that a general formatter would be felt.
+impl From<BusinessDate> for SmolStr {
+    fn from(date: BusinessDate) -> Self {
+        let BusinessDate(date) = date;
+        let Ok(year) = u16::try_from(date.year()) else { return date.to_string().into() };
+        let digit = |number: u16| char::from(b'0' + (number % 10) as u8);
+        let [month, day] = [date.month(), date.day()].map(i8::unsigned_abs).map(u16::from);
+        let text = [
+            digit(year / 1_000),
+            digit(year / 100),
+            digit(year / 10),
+            digit(year),
+            '-',
+            digit(month / 10),
+            digit(month),
+            '-',
+            digit(day / 10),
+            digit(day),
+        ];
+        text.into_iter().collect()
     }
 }
 

@@ -7,7 +7,6 @@
 pub mod business_date;
 pub mod command_view;
 pub mod comments;
-mod content_digest;
 pub mod money;
 pub mod orders;
 pub mod reference;

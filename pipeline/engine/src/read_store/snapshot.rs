@@ -9,14 +9,15 @@ use std::{
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, TableDefinition, TableError, TableHandle};
 
 use super::{Checkpoint, ProjectionId, StoreError, TableName};
+use crate::text_key::TextKey;
 
 /// Keys and JSON values. `'static` because handles of a snapshot keep their transaction alive.
-pub(super) type RowTable = ReadOnlyTable<&'static str, &'static [u8]>;
+pub(super) type RowTable = ReadOnlyTable<TextKey, &'static [u8]>;
 
 /// The table of checkpoints. No projection's table can be called so: contexts start with a letter or are `*`.
 pub(super) const CHECKPOINTS: &str = "$checkpoints";
 
-pub(super) fn definition(name: &str) -> TableDefinition<'_, &'static str, &'static [u8]> {
+pub(super) fn definition(name: &str) -> TableDefinition<'_, TextKey, &'static [u8]> {
     TableDefinition::new(name)
 }
 

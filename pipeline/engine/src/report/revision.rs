@@ -13,7 +13,8 @@ use serde::{
     ser::SerializeMap,
 };
 
-use super::{Column, ColumnKind};
+use super::{Column, ColumnKind, SmolStr};
+use crate::content_digest::ContentDigest;
 
 /// Figures by name.
 pub type Figures = BTreeMap<String, i64>;
@@ -58,7 +59,7 @@ pub(super) type FigureRow = Vec<i64>;
 pub struct Revision {
     pub(super) columns: &'static [Column],
     /// By column; where the column is no text of the report's own, nothing.
-    pub(super) texts: Vec<Option<String>>,
+    pub(super) texts: Vec<Option<SmolStr>>,
     /// By column; where the column is no figure, 0.
     pub(super) figures: FigureRow,
     /// From 1, without gaps.
@@ -71,8 +72,8 @@ pub struct Revision {
     pub first_position: u64,
     /// Sequence in EVENTS of the last of them.
     pub last_position: u64,
-    /// A hash chained over all of them in order: equal digests, equal inputs.
-    pub digest: String,
+    /// Chained over all of them in order: equal digests, equal inputs.
+    pub digest: ContentDigest,
     /// Sequence in EVENTS of the posting that opened this revision.
     pub opened_position: u64,
     /// When that was recorded.
@@ -103,7 +104,7 @@ impl Revision {
             inputs: 0,
             first_position: 0,
             last_position: 0,
-            digest: String::new(),
+            digest: ContentDigest::default(),
             opened_position: 0,
             opened_at: Timestamp::UNIX_EPOCH,
             changed_at: Timestamp::UNIX_EPOCH,

@@ -69,20 +69,22 @@ impl Report for CountDaily {
         envelope: &Envelope<'_>,
         _rows: &mut (dyn Rows + '_),
     ) -> Result<Vec<Entry>, ProjectionError> {
-        let date = envelope.stream_id.id().to_owned();
+        let date = SmolStr::from(envelope.stream_id.id());
         Ok(vec![match CountEvent::from_envelope(envelope)? {
             CountEvent::Counted(counted) => Entry::Post(Posting {
                 date,
-                texts: vec![("counter", Some(counted.counter.clone()))],
+                texts: vec![("counter", Some(counted.counter.as_str().into()))],
                 figures: vec![("units", counted.units)],
-                reference: format!("count of {}", counted.units),
-                key: counted.counter,
+                reference: format!("count of {}", counted.units).into(),
+                key: counted.counter.into(),
             }),
-            CountEvent::Ended(Ended { counter: Some(key) }) => Entry::Seal { date, key },
+            CountEvent::Ended(Ended { counter: Some(key) }) => Entry::Seal { date, key: key.into() },
             CountEvent::Ended(Ended { counter: None }) => Entry::SealDate { date },
-            CountEvent::Called(called) => {
-                Entry::Describe { date, key: called.counter, texts: vec![("counter", Some(called.called))] }
-            }
+            CountEvent::Called(called) => Entry::Describe {
+                date,
+                key: called.counter.into(),
+                texts: vec![("counter", Some(called.called.into()))],
+            },
         }])
     }
 }

@@ -14,7 +14,7 @@ use millstream_engine::{
     nats_broker::NatsBroker,
     projection::{ProjectionError, Rows},
     projection_runner::ProjectionSet,
-    report::{Column, ColumnKind, Entry, Ledger, OUTBOX, Posting, Report, ReportTables},
+    report::{Column, ColumnKind, Entry, Ledger, OUTBOX, Posting, Report, ReportTables, SmolStr},
     report_publisher::ReportPublisher,
     testing::test_server::TestServer,
 };
@@ -56,7 +56,7 @@ impl Report for TallyDaily {
         envelope: &Envelope<'_>,
         _rows: &mut (dyn Rows + '_),
     ) -> Result<Vec<Entry>, ProjectionError> {
-        let (key, date) = (envelope.stream_id.id().to_owned(), "2012-01-31".to_owned());
+        let (key, date) = (SmolStr::from(envelope.stream_id.id()), SmolStr::new_static("2012-01-31"));
         let marks = match envelope.event_type {
             "marked" => 1,
             "rubbed" => -1,
@@ -65,7 +65,7 @@ impl Report for TallyDaily {
         Ok(vec![Entry::Post(Posting {
             texts: vec![("tally", Some(key.clone()))],
             figures: vec![("marks", marks)],
-            reference: envelope.broker_sequence.to_string(),
+            reference: envelope.broker_sequence.to_string().into(),
             date,
             key,
         })])

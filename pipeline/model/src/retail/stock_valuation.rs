@@ -21,7 +21,7 @@ use millstream_engine::{
     report::{
         Column,
         ColumnKind::{Amount, Count, Number, Text},
-        Entry, Posting, Report, ReportTables,
+        Entry, Posting, Report, ReportTables, SmolStr,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -210,7 +210,7 @@ impl Report for StockValuation {
             Stock::AGGREGATE => match StockEvent::from_envelope(envelope)? {
                 StockEvent::Received(received) => {
                     let reference = received.reference.unwrap_or_default();
-                    move_units(id, received.quantity, received.business_date, &reference, rows)
+                    receive(id, received.quantity, received.business_date, &reference, rows)
                 }
                 StockEvent::Issued(issued) => {
                     let reference = issued.reference.unwrap_or_default();
@@ -261,6 +261,23 @@ fn note_costs(
     Ok(())
 }
 
+/// Units come; a delivered line brings its cost.
+fn receive(
+    stock: &str,
+    quantity: i64,
+    date: BusinessDate,
+    reference: &str,
+    rows: &mut (dyn Rows + '_),
+) -> Result<Vec<Entry>, ProjectionError> {
+    let noted = [stock, "/", reference].concat();
+    let cost: Option<i64> = rows.read(COSTS, &noted)?;
+    if cost.is_some() {
+        rows.delete(COSTS, &noted);
+    }
+    change_holding(stock, date, reference, |before| before.after(quantity, cost), rows)
+}
+
+/// Units leave, or turn out to be there or not.
 fn move_units(
     stock: &str,
     change: i64,
@@ -268,12 +285,7 @@ fn move_units(
     reference: &str,
     rows: &mut (dyn Rows + '_),
 ) -> Result<Vec<Entry>, ProjectionError> {
-    let noted = format!("{stock}/{reference}");
-    let cost: Option<i64> = rows.read(COSTS, &noted)?;
-    if cost.is_some() {
-        rows.delete(COSTS, &noted);
-    }
-    change_holding(stock, date, reference, |before| before.after(change, cost), rows)
+    change_holding(stock, date, reference, |before| before.after(change, None), rows)
 }
 
 /// Units come from another place, with what they are worth there. That place has not lost them yet: its own event stands
@@ -321,9 +333,9 @@ fn change_holding(
     let known: Location = rows.recall(LOCATIONS, &location)?.unwrap_or_default();
     let (known, mut entries) = begin(&location, known, date, rows)?;
     let difference = Balance::of(after).less(Balance::of(before));
-    let reference = format!("{stock} {reference}");
+    let reference = SmolStr::from([stock, " ", reference].concat().trim_end());
     for later in known.dates.iter().filter(|later| **later >= date) {
-        entries.push(post(&location, &known, *later, difference, reference.trim_end(), rows)?);
+        entries.push(post(&location, &known, *later, difference, &reference, rows)?);
     }
     Ok(entries)
 }
@@ -346,7 +358,7 @@ fn begin(
     };
     let mut entries = Vec::new();
     if opening != Balance::default() {
-        entries.push(post(location, &known, date, opening, OPENING, rows)?);
+        entries.push(post(location, &known, date, opening, &SmolStr::new_static(OPENING), rows)?);
     }
     Ok((known, entries))
 }
@@ -362,7 +374,7 @@ fn close(date: &str, rows: &mut (dyn Rows + '_)) -> Result<Vec<Entry>, Projectio
             entries.extend(begin(&location, known, parsed, rows)?.1);
         }
     }
-    entries.push(Entry::SealDate { date: date.to_owned() });
+    entries.push(Entry::SealDate { date: date.into() });
     Ok(entries)
 }
 
@@ -371,22 +383,21 @@ fn post(
     known: &Location,
     date: BusinessDate,
     difference: Balance,
-    reference: &str,
+    reference: &SmolStr,
     rows: &mut (dyn Rows + '_),
 ) -> Result<Entry, ProjectionError> {
-    let key = format!("{location}/{date}");
-    rows.amend(ENDS, &key, |end: &mut Balance| *end = end.plus(difference))?;
-    let date = date.to_string();
+    let (date, place) = (SmolStr::from(date), SmolStr::from(location));
+    rows.amend(ENDS, &[location, "/", &date].concat(), |end: &mut Balance| *end = end.plus(difference))?;
     Ok(Entry::Post(Posting {
-        key: location.to_owned(),
         texts: vec![
-            ("location", Some(location.to_owned())),
+            ("location", Some(place.clone())),
             ("business_date", Some(date.clone())),
-            ("currency", known.currency.map(|currency| currency.to_string())),
+            ("currency", known.currency.map(|currency| currency.as_str().into())),
         ],
+        key: place,
         date,
         figures: difference.figures(),
-        reference: reference.to_owned(),
+        reference: reference.clone(),
     }))
 }
 

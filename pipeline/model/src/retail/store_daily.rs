@@ -9,7 +9,7 @@ use millstream_engine::{
     report::{
         Column,
         ColumnKind::{Amount, Count, Number, Text},
-        Entry, Posting, Report, ReportTables,
+        Entry, Posting, Report, ReportTables, SmolStr,
     },
 };
 
@@ -85,7 +85,7 @@ impl Report for StoreDaily {
                 ];
                 post(envelope, &till, returned.currency, figures, &returned.return_id)
             }
-            TillEvent::Closed(_) => Entry::Seal { date: till.business_date.to_string(), key: till.store },
+            TillEvent::Closed(_) => Entry::Seal { date: till.business_date.into(), key: till.store.into() },
         };
         Ok(vec![entry])
     }
@@ -98,17 +98,18 @@ fn post(
     figures: Vec<(&'static str, i64)>,
     id: &str,
 ) -> Entry {
-    let date = till.business_date.to_string();
+    let date = SmolStr::from(till.business_date);
+    let store = SmolStr::from(&till.store);
     Entry::Post(Posting {
-        key: till.store.clone(),
         texts: vec![
-            ("store", Some(till.store.clone())),
+            ("store", Some(store.clone())),
             ("business_date", Some(date.clone())),
-            ("currency", Some(currency.to_string())),
+            ("currency", Some(currency.as_str().into())),
         ],
+        key: store,
         date,
         figures,
-        reference: reference(envelope, id),
+        reference: reference(envelope, id).into(),
     })
 }
 

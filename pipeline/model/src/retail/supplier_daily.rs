@@ -19,7 +19,7 @@ use millstream_engine::{
     report::{
         Column,
         ColumnKind::{Amount, Count, Number, Text},
-        Entry, Posting, Report, ReportTables,
+        Entry, Posting, Report, ReportTables, SmolStr,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -186,7 +186,7 @@ impl Report for SupplierDaily {
             },
             BusinessDay::AGGREGATE => {
                 let BusinessDayEvent::Closed(_) = BusinessDayEvent::from_envelope(envelope)?;
-                Ok(vec![Entry::SealDate { date: envelope.stream_id.id().to_owned() }])
+                Ok(vec![Entry::SealDate { date: envelope.stream_id.id().into() }])
             }
             _ => Ok(vec![]),
         }
@@ -283,9 +283,9 @@ fn name_supplier(
         rows.delete(NAMELESS, &key);
         let (date, currency) = parse_sku_day(&key)?;
         entries.push(Entry::Describe {
-            date: date.to_string(),
-            key: format!("{supplier}:{currency}"),
-            texts: texts(supplier, Some(name.clone()), date, currency),
+            date: date.into(),
+            key: row_key(supplier, currency),
+            texts: texts(supplier, Some(name.into()), date, currency),
         });
     }
     Ok(entries)
@@ -304,26 +304,30 @@ fn post(
         rows.write(NAMELESS, &format!("{supplier}/{date}/{currency}"), &());
     }
     Ok(Entry::Post(Posting {
-        date: date.to_string(),
-        key: format!("{supplier}:{currency}"),
-        texts: texts(supplier, name, date, currency),
+        date: date.into(),
+        key: row_key(supplier, currency),
+        texts: texts(supplier, name.map(SmolStr::from), date, currency),
         figures,
-        reference,
+        reference: reference.into(),
     }))
 }
 
 fn texts(
     supplier: &str,
-    name: Option<String>,
+    name: Option<SmolStr>,
     date: BusinessDate,
     currency: &str,
-) -> Vec<(&'static str, Option<String>)> {
+) -> Vec<(&'static str, Option<SmolStr>)> {
     vec![
-        ("supplier", Some(supplier.to_owned())),
+        ("supplier", Some(supplier.into())),
         ("supplier_name", name),
-        ("business_date", Some(date.to_string())),
-        ("currency", Some(currency.to_owned())),
+        ("business_date", Some(date.into())),
+        ("currency", Some(currency.into())),
     ]
+}
+
+fn row_key(supplier: &str, currency: &str) -> SmolStr {
+    SmolStr::from_iter([supplier, ":", currency])
 }
 
 /// Date and currency of `<sku or supplier>/<date>/<currency>`.

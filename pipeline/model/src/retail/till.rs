@@ -7,12 +7,14 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use millstream_engine::decider::{ANY_COMMAND, Decider, DecisionContext, Rejection, rejections_of};
+use millstream_engine::{
+    content_digest::ContentDigest,
+    decider::{ANY_COMMAND, Decider, DecisionContext, Rejection, rejections_of},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     business_date::BusinessDate,
-    content_digest::ContentDigest,
     money::{Currency, check_price, check_quantity, total},
     reference::check_reference,
 };
@@ -360,7 +362,7 @@ fn check_left(state: &TillState, sale: &str, lines: &[TillLine]) -> Result<(), R
 
 fn digest<T: Serialize>(content: &T) -> ContentDigest {
     let bytes = serde_json::to_vec(content).expect("contents hold only plain data");
-    ContentDigest::of(blake3::Hasher::new().update(&bytes))
+    ContentDigest::of_bytes(&bytes)
 }
 
 #[cfg(test)]

@@ -4,10 +4,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use millstream_engine::content_digest::ContentDigest;
 use serde::{Deserialize, Serialize};
 
 use super::Reservation;
-use crate::{business_date::BusinessDate, content_digest::ContentDigest};
+use crate::business_date::BusinessDate;
 
 /// How many references and how many ended reservations a stock remembers. Repeats come within hours or days, and the
 /// handler itself knows a repeated command id for weeks; this many movements of one item at one place take longer. Full,

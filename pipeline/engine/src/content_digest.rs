@@ -1,4 +1,5 @@
-//! Digests by which states remember contents without keeping them. Cut to what makes a clash by accident unthinkable.
+//! Digests: by them states remember contents without keeping them, and ledgers what was posted. Cut to what makes a clash by
+//! accident unthinkable.
 
 use std::fmt;
 
@@ -7,29 +8,52 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 /// Bytes of a digest.
 const LENGTH: usize = 16;
 
-/// The first 16 bytes of a BLAKE3 hash: bytes in snapshots, hexadecimal where people read.
+/// The first 16 bytes of a BLAKE3 hash: bytes in snapshots, hexadecimal where people read. The default is of nothing at all.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct ContentDigest([u8; LENGTH]);
+pub struct ContentDigest([u8; LENGTH]);
 
 impl ContentDigest {
     /// Of what `hasher` was given.
-    pub(crate) fn of(hasher: &blake3::Hasher) -> Self {
+    pub fn of(hasher: &blake3::Hasher) -> Self {
+        Self::cut(&hasher.finalize())
+    }
+
+    /// Of `content`.
+    pub fn of_bytes(content: &[u8]) -> Self {
+        Self::cut(&blake3::hash(content))
+    }
+
+    /// Its bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn hexadecimal(&self) -> String {
+        const DIGITS: [char; 16] =
+            ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
+        let halves = self.0.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+        halves.filter_map(|half| DIGITS.get(usize::from(half))).collect()
+    }
+
+    fn cut(hash: &blake3::Hash) -> Self {
         let mut digest = Self::default();
-        hasher.finalize_xof().fill(&mut digest.0);
+        for (byte, whole) in digest.0.iter_mut().zip(hash.as_bytes()) {
+            *byte = *whole;
+        }
         digest
     }
 }
 
 impl fmt::Display for ContentDigest {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
+        formatter.write_str(&self.hexadecimal())
     }
 }
 
 impl Serialize for ContentDigest {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         if serializer.is_human_readable() {
-            serializer.collect_str(self)
+            serializer.serialize_str(&self.hexadecimal())
         } else {
             self.0.serialize(serializer)
         }

@@ -28,6 +28,8 @@ const SALES_OF_A_SKU: usize = 20;
 const DELIVERED_TOGETHER: usize = 125;
 /// Units delivered of each: more than are sold, and than count as low afterwards.
 const DELIVERED: u32 = 120;
+/// One sale in so many comes in late, on any later day of the week: a till that was offline.
+const LATE: usize = 50;
 /// Of every sale; each line is a movement of stock.
 const LINES: usize = 2;
 /// Groups on their way together.
@@ -135,10 +137,13 @@ fn delivery(plan: Plan, number: usize) -> NewMessage {
     command(&format!("delivery.D-{number}.receive"), format!("bench-delivery-{number}"), &body)
 }
 
-/// All tills and skus equally often, in an order that has nothing to do with their keys (a multiplicative hash).
+/// Day after day, but for the late ones; stores and skus equally often, in an order that has nothing to do with their keys (a
+/// multiplicative hash).
 fn sale(plan: Plan, number: usize) -> NewMessage {
     let mixed = usize::try_from((number as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 20).unwrap_or(number);
-    let (store, day) = (mixed % STORES, mixed / STORES % DAYS);
+    let (store, mixed_day) = (mixed % STORES, mixed / STORES);
+    let today = number * DAYS / plan.sales;
+    let day = if mixed_day % LATE == 0 { mixed_day / LATE % (today + 1) } else { today };
     let line = |line: usize| {
         let sku = (mixed / 7 + line * (plan.skus / 2)) % plan.skus;
         json!({ "sku": format!("sku-{sku}"), "quantity": 1 + mixed % 9, "unit_price": 100 + mixed % 1_900 })

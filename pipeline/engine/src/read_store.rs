@@ -31,7 +31,7 @@ pub use self::{
     projection_rows::ProjectionRows,
     snapshot::{Direction, KeyRange, Snapshot},
     table_name::{ProjectionId, TableName},
-    write::{Changes, Durability},
+    write::{Changes, Durability, Uncommitted},
 };
 use crate::side_by_side::Cores;
 

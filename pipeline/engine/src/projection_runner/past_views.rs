@@ -78,7 +78,7 @@ impl Fold {
         let batch = Batch { commits: messages.into_iter().map(item).collect(), ..Batch::default() };
         self.transactions += 1;
         let durable = self.transactions.is_multiple_of(DURABLE_EVERY);
-        self.applier.apply(&batch, if durable { Durability::Durable } else { Durability::Volatile })
+        self.applier.apply(&batch, if durable { Durability::Durable } else { Durability::Volatile }, false)
     }
 }
 

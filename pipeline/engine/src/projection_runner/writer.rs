@@ -131,7 +131,7 @@ impl Writer {
         loop {
             let work = match held.take() {
                 Some(work) => work,
-                None => match self.wait().await {
+                None => match self.wait().await? {
                     Wake::Work(work) => work,
                     Wake::SyncDue => {
                         self.sync()?;
@@ -144,15 +144,19 @@ impl Writer {
         }
     }
 
-    async fn wait(&mut self) -> Wake {
+    /// While there is nothing to do, everything that was done is in the file.
+    async fn wait(&mut self) -> Result<Wake, StoreError> {
+        if self.inbox.is_empty() {
+            self.applier.written()?;
+        }
         let received = match self.sync_due {
             Some(due) => match tokio::time::timeout_at(due, self.inbox.recv()).await {
                 Ok(received) => received,
-                Err(_) => return Wake::SyncDue,
+                Err(_) => return Ok(Wake::SyncDue),
             },
             None => self.inbox.recv().await,
         };
-        received.map_or(Wake::Closed, Wake::Work)
+        Ok(received.map_or(Wake::Closed, Wake::Work))
     }
 
     /// Does `first` and what of the same kind waits behind it; returns what it took but must come after.
@@ -197,6 +201,7 @@ impl Writer {
     }
 
     fn control(&mut self, work: Work) -> Result<(), StoreError> {
+        self.applier.written()?;
         let done = match work {
             Work::Start { starts, done } => {
                 for Start { member, verdict } in starts {
@@ -220,7 +225,7 @@ impl Writer {
         let now = Instant::now();
         let due = *self.sync_due.get_or_insert(now + self.durable_interval);
         let durability = if now >= due { Durability::Durable } else { Durability::Volatile };
-        self.applier.apply(batch, durability)?;
+        self.applier.apply(batch, durability, !self.inbox.is_empty())?;
         if durability == Durability::Durable {
             self.sync_due = None;
         }

@@ -1,4 +1,5 @@
-//! The rows of one projection during one transaction: what it has changed so far, over what the file holds.
+//! The rows of one projection during one transaction: what it has changed so far, over what the transaction before has
+//! changed while that is still on its way into the file, over what the file holds.
 
 use std::{
     cell::OnceCell,
@@ -9,24 +10,31 @@ use std::{
 use bytes::Bytes;
 use redb::ReadableTable;
 
-use super::{ProjectionId, Snapshot, StoreError, TableName, snapshot::RowTable};
+use super::{ProjectionId, Snapshot, StoreError, TableName, Uncommitted, snapshot::RowTable};
 use crate::projection::{DecodedRow, FoundRow, ProjectionError, Rows};
 
 /// Reads through to a snapshot and collects changes in memory, so that each touched key is written once and in key
 /// order however often it changed. Dropping it forgets the changes.
 pub struct ProjectionRows<'s> {
     snapshot: &'s Snapshot,
+    beneath: Option<&'s Uncommitted>,
     projection: ProjectionId,
-    tables: Vec<ChangedTable>,
+    tables: Vec<TouchedTable<'s>>,
     undeclared: Option<String>,
+}
+
+/// A table that the projection may touch.
+struct TouchedTable<'s> {
+    short_name: Box<str>,
+    changed: ChangedTable,
+    beneath: Option<&'s ChangedTable>,
+    stored: OnceCell<Option<RowTable>>,
 }
 
 /// The changes of one table.
 pub(super) struct ChangedTable {
-    short_name: Box<str>,
     pub(super) name: TableName,
     pub(super) changes: BTreeMap<String, Change>,
-    stored: OnceCell<Option<RowTable>>,
 }
 
 /// What becomes of a key.
@@ -71,8 +79,18 @@ impl<'s> ProjectionRows<'s> {
         projection: &ProjectionId,
         tables: impl IntoIterator<Item = &'t str>,
     ) -> Self {
-        let mut rows =
-            Self { snapshot, projection: projection.clone(), tables: Vec::new(), undeclared: None };
+        Self::above(snapshot, None, projection, tables)
+    }
+
+    /// As [`Self::new`], while what the transaction before has changed, `beneath`, may not be in the snapshot yet.
+    pub fn above<'t>(
+        snapshot: &'s Snapshot,
+        beneath: Option<&'s Uncommitted>,
+        projection: &ProjectionId,
+        tables: impl IntoIterator<Item = &'t str>,
+    ) -> Self {
+        let projection = projection.clone();
+        let mut rows = Self { snapshot, beneath, projection, tables: Vec::new(), undeclared: None };
         for table in tables {
             rows.declare(table);
         }
@@ -82,10 +100,11 @@ impl<'s> ProjectionRows<'s> {
     /// Adds a table that the projection may touch; nothing happens when it is there.
     pub fn declare(&mut self, table: &str) {
         if self.declared(table).is_err() {
-            self.tables.push(ChangedTable {
+            let name = TableName::new(&self.projection, table);
+            self.tables.push(TouchedTable {
                 short_name: table.into(),
-                name: TableName::new(&self.projection, table),
-                changes: BTreeMap::new(),
+                beneath: self.beneath.and_then(|beneath| beneath.table(&name)),
+                changed: ChangedTable { name, changes: BTreeMap::new() },
                 stored: OnceCell::new(),
             });
         }
@@ -99,20 +118,20 @@ impl<'s> ProjectionRows<'s> {
 
     /// How many rows it has changed.
     pub fn changed(&self) -> usize {
-        self.tables.iter().map(|table| table.changes.len()).sum()
+        self.tables.iter().map(|table| table.changed.changes.len()).sum()
     }
 
     pub(super) fn into_changed_tables(self) -> impl Iterator<Item = ChangedTable> {
-        self.tables.into_iter().filter(|table| !table.changes.is_empty())
+        self.tables.into_iter().map(|table| table.changed).filter(|changed| !changed.changes.is_empty())
     }
 
-    fn declared<'t>(&self, table: &'t str) -> Result<&ChangedTable, &'t str> {
+    fn declared<'t>(&self, table: &'t str) -> Result<&TouchedTable<'s>, &'t str> {
         self.tables.iter().find(|each| &*each.short_name == table).ok_or(table)
     }
 
     fn change(&mut self, table: &str, key: &str, change: Change) {
         match self.tables.iter_mut().find(|each| &*each.short_name == table) {
-            Some(changed) => match changed.changes.get_mut(key) {
+            Some(TouchedTable { changed, .. }) => match changed.changes.get_mut(key) {
                 Some(present) => *present = change,
                 None => {
                     changed.changes.insert(key.to_owned(), change);
@@ -124,11 +143,11 @@ impl<'s> ProjectionRows<'s> {
         }
     }
 
-    fn stored<'t>(&self, table: &'t ChangedTable) -> Result<Option<&'t RowTable>, ProjectionError> {
+    fn stored<'t>(&self, table: &'t TouchedTable<'s>) -> Result<Option<&'t RowTable>, ProjectionError> {
         if let Some(stored) = table.stored.get() {
             return Ok(stored.as_ref());
         }
-        let opened = self.snapshot.table(table.name.as_str()).map_err(store_failed)?;
+        let opened = self.snapshot.table(table.changed.name.as_str()).map_err(store_failed)?;
         Ok(table.stored.get_or_init(|| opened).as_ref())
     }
 }
@@ -143,12 +162,16 @@ impl Rows for ProjectionRows<'_> {
 
     fn find(&self, table: &str, key: &str) -> Result<Option<FoundRow>, ProjectionError> {
         let table = self.declared(table).map_err(undeclared)?;
-        if let Some(change) = table.changes.get(key) {
+        if let Some(change) = table.changed.changes.get(key) {
             return Ok(match change {
                 Change::Removed => None,
                 Change::Bytes(value) => Some(FoundRow::Bytes(value.clone())),
                 Change::Decoded(row) => Some(FoundRow::Decoded(row.clone())),
             });
+        }
+        if let Some(change) = table.beneath.and_then(|beneath| beneath.changes.get(key)) {
+            // Only its bytes: who alters a decoded row would alter what is being written.
+            return Ok(change.row().map(|value| FoundRow::Bytes(value.to_vec())));
         }
         let Some(stored) = self.stored(table)? else { return Ok(None) };
         let value = stored.get(key).map_err(|error| self.storage_failed(error))?;
@@ -170,12 +193,13 @@ impl Rows for ProjectionRows<'_> {
     fn scan(&self, table: &str, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, ProjectionError> {
         let table = self.declared(table).map_err(undeclared)?;
         let from = (Bound::Included(prefix), Bound::Unbounded);
-        let mut changes = table
-            .changes
-            .range::<str, _>(from)
-            .take_while(|(key, _)| key.starts_with(prefix))
-            .map(|(key, change)| (key.as_str(), change.row()))
-            .peekable();
+        let layers = table.beneath.into_iter().chain([&table.changed]);
+        let found = layers.flat_map(|layer| {
+            layer.changes.range::<str, _>(from).take_while(|(key, _)| key.starts_with(prefix))
+        });
+        // The later one of the same key stands.
+        let changes: BTreeMap<&str, &Change> = found.map(|(key, change)| (key.as_str(), change)).collect();
+        let mut changes = changes.into_iter().map(|(key, change)| (key, change.row())).peekable();
         let mut rows = Vec::new();
         if let Some(stored) = self.stored(table)? {
             let range =

@@ -158,6 +158,26 @@ fn many_rows_of_many_tables_are_there_after_reopening() {
 }
 
 #[test]
+fn row_that_is_on_its_way_is_not_altered_by_the_next_transaction() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder);
+    let snapshot = store.snapshot().unwrap();
+    let mut beneath = None;
+    let mut uncommitted = Vec::new();
+    for _ in 0..3 {
+        let mut rows = ProjectionRows::above(&snapshot, beneath.as_ref(), &stock(), ["stock"]);
+        (&mut rows as &mut dyn Rows).amend("stock", "a", |count: &mut u64| *count += 1).unwrap();
+        let changes = Uncommitted::new(vec![Changes { projection: stock(), rows, checkpoint: None }]);
+        uncommitted.extend(beneath.replace(changes));
+    }
+    uncommitted.extend(beneath);
+    for (changes, count) in uncommitted.iter().zip(1..) {
+        store.commit_prepared(changes, Durability::Volatile).unwrap();
+        assert_eq!(get(&store, "a"), Some(format!("{count}").into_bytes()));
+    }
+}
+
+#[test]
 fn undeclared_table_is_noticed() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(&folder);
@@ -284,14 +304,17 @@ proptest! {
     fn rows_read_as_last_written_within_and_across_transactions(
         changes in proptest::collection::vec(any_change(), 1..40),
         prefix in "[ab]{0,2}",
+        ahead: bool,
     ) {
         let storage = redb::backends::InMemoryBackend::new();
         let store = ReadStore::with_backend(storage, CACHE).unwrap();
         let mut model = BTreeMap::new();
         let mut changes = changes.into_iter().peekable();
+        let mut beneath: Option<Uncommitted> = None;
+        let write = |changes: &Uncommitted| store.commit_prepared(changes, Durability::Volatile).unwrap();
         while changes.peek().is_some() {
             let snapshot = store.snapshot().unwrap();
-            let mut rows = ProjectionRows::new(&snapshot, &stock(), ["stock"]);
+            let mut rows = ProjectionRows::above(&snapshot, beneath.as_ref(), &stock(), ["stock"]);
             for (key, value, last) in changes.by_ref() {
                 match &value {
                     Some(value) => {
@@ -314,9 +337,13 @@ proptest! {
                     break;
                 }
             }
-            let changes = Changes { projection: stock(), rows, checkpoint: None };
-            store.commit(vec![changes], Durability::Volatile).unwrap();
+            let changes = Uncommitted::new(vec![Changes { projection: stock(), rows, checkpoint: None }]);
+            match ahead {
+                true => beneath.replace(changes).iter().for_each(write),
+                false => write(&changes),
+            }
         }
+        beneath.iter().for_each(write);
         let everything = KeyRange { lower: Bound::Unbounded, upper: Bound::Unbounded };
         let table = TableName::new(&stock(), "stock");
         let mut rows = Vec::new();

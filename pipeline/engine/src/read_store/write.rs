@@ -3,7 +3,7 @@
 use redb::{TableHandle, WriteTransaction};
 
 use super::{
-    Checkpoint, ProjectionId, ProjectionRows, ReadStore, StoreError,
+    Checkpoint, ProjectionId, ProjectionRows, ReadStore, StoreError, TableName,
     projection_rows::ChangedTable,
     snapshot::{CHECKPOINTS, definition},
 };
@@ -32,6 +32,36 @@ pub struct Changes<'s> {
     pub checkpoint: Option<Checkpoint>,
 }
 
+/// What one transaction changes, complete and not yet in the file. The next one may be prepared over it meanwhile
+/// ([`ProjectionRows::above`]).
+pub struct Uncommitted {
+    tables: Vec<ChangedTable>,
+    checkpoints: Vec<(ProjectionId, Checkpoint)>,
+}
+
+impl Uncommitted {
+    /// The changes of several projections.
+    pub fn new(changes: Vec<Changes<'_>>) -> Self {
+        let (mut tables, mut checkpoints) = (Vec::new(), Vec::new());
+        for Changes { projection, rows, checkpoint } in changes {
+            tables.extend(rows.into_changed_tables());
+            checkpoints.extend(checkpoint.map(|checkpoint| (projection, checkpoint)));
+        }
+        // The largest first: they are written side by side.
+        tables.sort_by_key(|table| std::cmp::Reverse(table.changes.len()));
+        Self { tables, checkpoints }
+    }
+
+    /// How many rows it changes.
+    pub fn rows(&self) -> usize {
+        self.tables.iter().map(|table| table.changes.len()).sum()
+    }
+
+    pub(super) fn table(&self, name: &TableName) -> Option<&ChangedTable> {
+        self.tables.iter().find(|table| table.name == *name)
+    }
+}
+
 impl ReadStore {
     /// Writes the changes of several projections, all or none. Without changes it still makes what was committed before
     /// as durable as `durability` says.
@@ -39,37 +69,31 @@ impl ReadStore {
     /// # Errors
     /// [`StoreError`]: nothing of it was written, and the file must be opened again.
     pub fn commit(&self, changes: Vec<Changes<'_>>, durability: Durability) -> Result<(), StoreError> {
-        #[cfg(feature = "simulation")]
-        if planted(SeededBug::CheckpointInOtherTransaction) {
-            return self.commit_apart(changes, durability);
-        }
+        self.commit_prepared(&Uncommitted::new(changes), durability)
+    }
+
+    /// As [`Self::commit`], of changes that the next transaction may be prepared over meanwhile.
+    ///
+    /// # Errors
+    /// As [`Self::commit`].
+    pub fn commit_prepared(&self, prepared: &Uncommitted, durability: Durability) -> Result<(), StoreError> {
         let transaction = self.begin(durability)?;
-        let mut rows = Vec::with_capacity(changes.len());
-        for Changes { projection, rows: changed, checkpoint } in changes {
-            rows.push(changed);
-            if let Some(checkpoint) = &checkpoint {
-                self.write_checkpoint(&transaction, &projection, checkpoint)?;
-            }
+        self.write_rows(&transaction, &prepared.tables)?;
+        #[cfg(feature = "simulation")]
+        let transaction = self.another_if_planted(transaction)?;
+        for (projection, checkpoint) in &prepared.checkpoints {
+            self.write_checkpoint(&transaction, projection, checkpoint)?;
         }
-        self.write_rows(&transaction, rows)?;
         transaction.commit().map_err(|source| StoreError::from_commit(self.path(), source))
     }
 
     #[cfg(feature = "simulation")]
-    fn commit_apart(&self, changes: Vec<Changes<'_>>, durability: Durability) -> Result<(), StoreError> {
-        let transaction = self.begin(durability)?;
-        let (mut rows, mut checkpoints) = (Vec::new(), Vec::new());
-        for each in changes {
-            rows.push(each.rows);
-            checkpoints.extend(each.checkpoint.map(|checkpoint| (each.projection, checkpoint)));
+    fn another_if_planted(&self, transaction: WriteTransaction) -> Result<WriteTransaction, StoreError> {
+        if !planted(SeededBug::CheckpointInOtherTransaction) {
+            return Ok(transaction);
         }
-        self.write_rows(&transaction, rows)?;
         transaction.commit().map_err(|source| StoreError::from_commit(self.path(), source))?;
-        let transaction = self.begin(Durability::Volatile)?;
-        for (projection, checkpoint) in &checkpoints {
-            self.write_checkpoint(&transaction, projection, checkpoint)?;
-        }
-        transaction.commit().map_err(|source| StoreError::from_commit(self.path(), source))
+        self.begin(Durability::Volatile)
     }
 
     /// Removes every row of a projection and sets its checkpoint, durably. Repeating it changes nothing.
@@ -107,17 +131,13 @@ impl ReadStore {
     }
 
     /// Tables are written side by side when there is enough to write: redb has a lock a table, and pages of their own.
-    fn write_rows(
-        &self,
-        transaction: &WriteTransaction,
-        rows: Vec<ProjectionRows<'_>>,
-    ) -> Result<(), StoreError> {
-        let mut tables: Vec<ChangedTable> =
-            rows.into_iter().flat_map(ProjectionRows::into_changed_tables).collect();
-        tables.sort_by_key(|table| std::cmp::Reverse(table.changes.len()));
+    fn write_rows(&self, transaction: &WriteTransaction, tables: &[ChangedTable]) -> Result<(), StoreError> {
         let changed: usize = tables.iter().map(|table| table.changes.len()).sum();
         let cores = self.cores.when(changed >= ROWS_FOR_CORES);
-        cores.each(tables, |table| self.write_table(transaction, &table)).into_iter().collect()
+        cores
+            .each(tables.iter().collect(), |table| self.write_table(transaction, table))
+            .into_iter()
+            .collect()
     }
 
     fn write_table(&self, transaction: &WriteTransaction, changed: &ChangedTable) -> Result<(), StoreError> {

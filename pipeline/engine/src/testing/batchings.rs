@@ -1,5 +1,6 @@
 //! The same history through the real read store, cut into transactions in several ways and read again where a reader is
-//! made anew: what an earlier batch already holds comes once more and is skipped by its checkpoint.
+//! made anew: what an earlier batch already holds comes once more and is skipped by its checkpoint. Each batch is applied after
+//! the one before was written, and over it before it is.
 
 use redb::backends::InMemoryBackend;
 
@@ -7,7 +8,7 @@ use super::{memory_rows::MemoryRows, project::apply};
 use crate::{
     contract::commit::StoredCommit,
     projection::{Projection, Rows},
-    read_store::{Changes, Checkpoint, Durability, ProjectionId, ProjectionRows, ReadStore},
+    read_store::{Changes, Checkpoint, Durability, ProjectionId, ProjectionRows, ReadStore, Uncommitted},
 };
 
 /// Commits a transaction holds: each alone, a few, and all of them.
@@ -27,15 +28,23 @@ pub(super) fn assert_batchings_agree(
     whole: &MemoryRows,
 ) {
     for batch in BATCHES {
-        let rows = folded(projection, commits, batch);
-        assert_eq!(rows.dump(), whole.dump(), "{} in batches of {batch}", projection.name());
+        for ahead in [false, true] {
+            let rows = folded(projection, commits, batch, ahead);
+            let how = if ahead { ", each over the one before" } else { "" };
+            assert_eq!(rows.dump(), whole.dump(), "{} in batches of {batch}{how}", projection.name());
+        }
     }
 }
 
-fn folded(projection: &dyn Projection, commits: &[StoredCommit], size: usize) -> MemoryRows {
+/// With `ahead` a batch is written when the next one has been applied.
+fn folded(projection: &dyn Projection, commits: &[StoredCommit], size: usize, ahead: bool) -> MemoryRows {
     let store = ReadStore::with_backend(InMemoryBackend::new(), CACHE_SIZE).expect("memory takes a store");
     let id = ProjectionId::of_context(projection.context(), projection.name());
     let mut after: u64 = 0;
+    let mut beneath: Option<Uncommitted> = None;
+    let write = |changes: &Uncommitted| {
+        store.commit_prepared(changes, Durability::Volatile).expect("memory can be written");
+    };
     for batch in commits.chunks(size.min(commits.len()).max(1)) {
         let through = batch.last().map_or(after, |commit| commit.broker_sequence);
         let snapshot = store.snapshot().expect("memory can be read");
@@ -44,16 +53,24 @@ fn folded(projection: &dyn Projection, commits: &[StoredCommit], size: usize) ->
         let read = commits.iter().filter(|commit| (first..=through).contains(&commit.broker_sequence));
         let unseen: Vec<StoredCommit> =
             read.filter(|commit| commit.broker_sequence > after).cloned().collect();
-        let mut rows = ProjectionRows::new(&snapshot, &id, projection.tables().iter().copied());
+        let tables = projection.tables().iter().copied();
+        let mut rows = ProjectionRows::above(&snapshot, beneath.as_ref(), &id, tables);
         apply(projection, &unseen, &mut rows);
         assert_eq!(rows.undeclared_table(), None, "{} writes a table undeclared", projection.name());
         let start = Checkpoint::start("of-a-test", projection.version(), 0);
         let checkpoint = Checkpoint { sequence: through, message_id: through.to_string(), ..start };
         let changes = Changes { projection: id.clone(), rows, checkpoint: Some(checkpoint) };
-        store.commit(vec![changes], Durability::Volatile).expect("memory can be written");
-        let snapshot = store.snapshot().expect("memory can be read");
-        after = snapshot.checkpoint(&id).expect("memory can be read").map_or(0, |found| found.sequence);
+        let changes = Uncommitted::new(vec![changes]);
+        if ahead {
+            beneath.replace(changes).iter().for_each(write);
+            after = through;
+        } else {
+            write(&changes);
+            let snapshot = store.snapshot().expect("memory can be read");
+            after = snapshot.checkpoint(&id).expect("memory can be read").map_or(0, |found| found.sequence);
+        }
     }
+    beneath.iter().for_each(write);
     let snapshot = store.snapshot().expect("memory can be read");
     let stored = ProjectionRows::new(&snapshot, &id, projection.tables().iter().copied());
     let mut rows = MemoryRows::new();

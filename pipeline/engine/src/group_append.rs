@@ -1,6 +1,11 @@
 //! Appends many messages of one stream together: singly and all in flight at once, or fused into atomic batches. Which is
 //! faster depends on how the server syncs and on its replicas (docs/benchmarks.md), so both are measured while working and
 //! the cheaper one is used; nobody has to configure it.
+//!
+//! Batches are as large as the server takes, on purpose. On one server each batch is staged in a folder of its own, which
+//! costs more than what a smaller one would save: for each message of a batch the server adds up what the batch holds of
+//! every subject, to know whether a stream that refuses what is new still has space. Refusing is what keeps COMMANDS and
+//! EVENTS from forgetting, so that sum is paid.
 
 use std::time::Duration;
 

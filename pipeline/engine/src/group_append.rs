@@ -1,6 +1,6 @@
 //! Appends many messages of one stream together: singly and all in flight at once, or fused into atomic batches. Which is
 //! faster depends on how the server syncs and on its replicas (docs/benchmarks.md), so both are measured while working and
-//! the cheaper one is used; nobody has to configure it.
+//! the cheaper one is used, singles in doubt; nobody has to configure it.
 //!
 //! Batches are as large as the server takes, on purpose. On one server each batch is staged in a folder of its own, which
 //! costs more than what a smaller one would save: for each message of a batch the server adds up what the batch holds of
@@ -21,6 +21,10 @@ const PROBE_FIRST: usize = 256;
 /// Messages that try them again while they are far slower, and how much slower that is.
 const PROBE_HOPELESS: usize = 64;
 const HOPELESS: f64 = 3.0;
+/// So much slower singles may seem before batches are used. Whoever appends measures elapsed time, of which a batch takes less
+/// than its share: it also costs the server CPU that readers and other writers wait for. Where each append is synced alone, batches
+/// are many times faster.
+const LEANING: f64 = 2.0;
 /// Single appends in flight together: where each is synced alone, the last of them still has its answer before an append counts
 /// as unclear.
 const SINGLES_MAX: usize = 2000;
@@ -80,7 +84,7 @@ impl Measurements {
         let Some(single) = costs.single.or(nearest) else {
             return Choice { way: Way::Single, messages: PROBE_FIRST };
         };
-        let cheaper = if single <= atomic { Way::Single } else { Way::Atomic };
+        let cheaper = if single <= atomic * LEANING { Way::Single } else { Way::Atomic };
         match cheaper {
             way if !costs.appends.is_multiple_of(PROBE_EVERY) => Choice::all(way),
             Way::Single => Choice { way: Way::Atomic, messages: ATOMIC_BATCH_MAX },
@@ -217,6 +221,18 @@ mod tests {
         let probes = choices.iter().filter(|choice| **choice == probe).count();
         let known = choices.iter().filter(|choice| **choice == Choice::all(Way::Atomic)).count();
         assert_eq!((probes, known), (4, choices.len() - 4));
+    }
+
+    #[test]
+    fn batches_have_to_be_clearly_faster() {
+        let mut measurements = Measurements::default();
+        measurements.note(CLASS, Way::Atomic, Duration::from_micros(30));
+        measurements.note(CLASS, Way::Single, Duration::from_micros(50));
+        assert_eq!(measurements.choose(CLASS), Choice::all(Way::Single));
+        let mut measurements = Measurements::default();
+        measurements.note(CLASS, Way::Atomic, Duration::from_micros(30));
+        measurements.note(CLASS, Way::Single, Duration::from_micros(70));
+        assert_eq!(measurements.choose(CLASS), Choice::all(Way::Atomic));
     }
 
     #[test]

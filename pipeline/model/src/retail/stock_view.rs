@@ -91,10 +91,9 @@ impl Projection for StockView {
 
     fn apply(&self, envelope: &Envelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
         let key = envelope.stream_id.id();
-        let stock = stock_of(envelope)?;
         let mut row: StockRow = match rows.recall(STOCK, key)? {
             Some(row) => row,
-            None => empty_row(stock.clone(), envelope.recorded_at),
+            None => empty_row(stock_of(envelope)?, envelope.recorded_at),
         };
         let before = row.shown();
         match StockEvent::from_envelope(envelope)? {
@@ -110,7 +109,7 @@ impl Projection for StockView {
             StockEvent::TransferredIn(came) => row.on_hand = row.on_hand.saturating_add(came.quantity),
             StockEvent::Reserved(reserved) => {
                 row.reserved = row.reserved.saturating_add(reserved.quantity);
-                write_reservation(envelope, stock, reserved, rows);
+                write_reservation(envelope, stock_of(envelope)?, reserved, rows);
             }
             StockEvent::ReservationReleased(released) => {
                 row.reserved = row.reserved.saturating_sub(released.quantity);

@@ -131,12 +131,9 @@ impl<'s> ProjectionRows<'s> {
 
     fn change(&mut self, table: &str, key: &str, change: Change) {
         match self.tables.iter_mut().find(|each| &*each.short_name == table) {
-            Some(TouchedTable { changed, .. }) => match changed.changes.get_mut(key) {
-                Some(present) => *present = change,
-                None => {
-                    changed.changes.insert(key.to_owned(), change);
-                }
-            },
+            Some(TouchedTable { changed, .. }) => {
+                changed.changes.insert(key.to_owned(), change);
+            }
             None => {
                 self.undeclared.get_or_insert_with(|| table.to_owned());
             }

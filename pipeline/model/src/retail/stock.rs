@@ -49,10 +49,17 @@ impl StockId {
     /// # Errors
     /// The rejection `stock-id-malformed`.
     pub fn parse(id: &str) -> Result<Self, Rejection> {
+        let (location, sku) = Self::parts(id)?;
+        Ok(Self { location: location.to_owned(), sku: sku.to_owned() })
+    }
+
+    /// Location and sku as they stand in the id.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn parts(id: &str) -> Result<(&str, &str), Rejection> {
         match id.split_once(':') {
-            Some((location, sku)) if !location.is_empty() && !sku.is_empty() => {
-                Ok(Self { location: location.to_owned(), sku: sku.to_owned() })
-            }
+            Some((location, sku)) if !location.is_empty() && !sku.is_empty() => Ok((location, sku)),
             _ => {
                 let message = format!("stock {id} is not <location>:<sku>; write it as in 2506:75087");
                 Err(Rejection::new("stock-id-malformed", message))

@@ -295,14 +295,14 @@ fn move_in(
     came: &StockTransferredIn,
     rows: &mut (dyn Rows + '_),
 ) -> Result<Vec<Entry>, ProjectionError> {
-    let StockId { location, sku } = parsed(stock)?;
+    let (location, sku) = parts(stock)?;
     let from: Location = rows.read(LOCATIONS, &came.from)?.unwrap_or_default();
-    let mut to: Location = rows.read(LOCATIONS, &location)?.unwrap_or_default();
+    let mut to: Location = rows.read(LOCATIONS, location)?.unwrap_or_default();
     if to.currency.is_none() && from.currency.is_some() {
         to.currency = from.currency;
-        rows.write(LOCATIONS, &location, &to);
+        rows.write(LOCATIONS, location, &to);
     }
-    let known = StockId::join(&came.from, &sku).filter(|_| from.currency == to.currency);
+    let known = StockId::join(&came.from, sku).filter(|_| from.currency == to.currency);
     let holding: Holding = match known {
         Some(source) => rows.read(STOCKS, &source)?.unwrap_or_default(),
         None => Holding::default(),
@@ -314,8 +314,8 @@ fn move_in(
     change_holding(stock, came.business_date, came.reference.as_deref().unwrap_or_default(), change, rows)
 }
 
-fn parsed(stock: &str) -> Result<StockId, ProjectionError> {
-    StockId::parse(stock).map_err(|rejection| ProjectionError::Inconsistent(rejection.to_string()))
+fn parts(stock: &str) -> Result<(&str, &str), ProjectionError> {
+    StockId::parts(stock).map_err(|rejection| ProjectionError::Inconsistent(rejection.to_string()))
 }
 
 /// Changes what a stock holds, and posts the difference to its date and every later one.
@@ -326,16 +326,16 @@ fn change_holding(
     change: impl FnOnce(Holding) -> Holding,
     rows: &mut (dyn Rows + '_),
 ) -> Result<Vec<Entry>, ProjectionError> {
-    let StockId { location, .. } = parsed(stock)?;
+    let (location, _) = parts(stock)?;
     let before: Holding = rows.read(STOCKS, stock)?.unwrap_or_default();
     let after = change(before);
     rows.write(STOCKS, stock, &after);
-    let known: Location = rows.recall(LOCATIONS, &location)?.unwrap_or_default();
-    let (known, mut entries) = begin(&location, known, date, rows)?;
+    let known: Location = rows.recall(LOCATIONS, location)?.unwrap_or_default();
+    let (known, mut entries) = begin(location, known, date, rows)?;
     let difference = Balance::of(after).less(Balance::of(before));
     let reference = SmolStr::from([stock, " ", reference].concat().trim_end());
     for later in known.dates.iter().filter(|later| **later >= date) {
-        entries.push(post(&location, &known, *later, difference, &reference, rows)?);
+        entries.push(post(location, &known, *later, difference, &reference, rows)?);
     }
     Ok(entries)
 }

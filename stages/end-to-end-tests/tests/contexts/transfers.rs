@@ -80,6 +80,12 @@ async fn units_go_from_place_to_place_or_stay() {
     let first = history.json_lines().into_iter().next().unwrap();
     assert_eq!(first["type"], json!("stock-transferred-in"), "{first}");
     assert_eq!(first["partner_of"], json!("retail.stock.north:tea"), "{first}");
+    // The first is the second command there was, sent to another aggregate than the row's.
+    let explained = system.millstream(&["explain", "stock", "south:tea", "--json"]).await.json_lines();
+    let types: Vec<&str> = explained.iter().filter_map(|line| line["type"].as_str()).collect();
+    let came = types.iter().filter(|name| **name == "stock-transferred-in").count();
+    assert_eq!((types.len(), came), (3, 2), "{explained:?}");
+    assert_eq!(explained[0]["command_position"], json!(2), "{explained:?}");
     system.stop().await;
 }
 

@@ -168,7 +168,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::testing::memory_rows::MemoryRows;
+    use crate::testing::{memory_rows::MemoryRows, project::command_at};
 
     /// Row `a` is what was last said; `b` is written with every event and never changes.
     struct LastSaid;
@@ -204,14 +204,7 @@ mod tests {
         let (projection, changes) = WatchedProjection::new(Box::new(LastSaid), "last-said", key);
         let mut rows = MemoryRows::new();
         let stream_id = StreamId::new("test", "thing", "1").unwrap();
-        let command = CommittedCommand {
-            id: "c".into(),
-            position: 1,
-            actor: None,
-            correlation_id: None,
-            causation_id: None,
-            partner_of: None,
-        };
+        let command = command_at(1);
         for (sequence, event_type) in (1..).zip(events) {
             let envelope = Envelope {
                 stream_id: &stream_id,

@@ -155,7 +155,7 @@ impl Applier {
         let applied = applied?;
         let (changes, store, metrics) =
             (Arc::clone(&applied.changes), self.store.clone(), self.metrics.clone());
-        if more && self.may_be_written_aside(batch, &applied) {
+        if more && may_be_written_aside(batch, &applied) {
             let thread = std::thread::spawn(move || commit(&store, &changes, durability, &metrics));
             self.writing = Some(Writing { applied, thread });
             return Ok(());
@@ -163,12 +163,6 @@ impl Applier {
         commit(&store, &changes, durability, &metrics)?;
         self.tell(applied);
         Ok(())
-    }
-
-    /// Only what is worth a thread. A member that halts must be known to before the next batch, and so must the removal of a row to
-    /// whoever asked for it.
-    fn may_be_written_aside(&self, batch: &Batch, applied: &Applied) -> bool {
-        batch.messages() >= MESSAGES_FOR_CORES && batch.removals.is_empty() && applied.halts.is_empty()
     }
 
     /// Waits until everything that was applied is in the file, and says so.
@@ -238,6 +232,12 @@ impl Applier {
         }
         self.statuses.halted(member, Some(halt));
     }
+}
+
+/// Only what is worth a thread. Before the next batch it must be known which members have halted, and whoever asked for the removal
+/// of a row must find it removed.
+fn may_be_written_aside(batch: &Batch, applied: &Applied) -> bool {
+    batch.messages() >= MESSAGES_FOR_CORES && batch.removals.is_empty() && applied.halts.is_empty()
 }
 
 /// Writes a batch and counts it.

@@ -69,15 +69,7 @@ impl History {
 
     /// Adds a commit of encoded events.
     pub(super) fn push(&mut self, stream_id: &StreamId, events: Vec<RecordedEvent>) -> &mut Self {
-        let broker_sequence = self.commits.len() as u64 + 1;
-        let command = CommittedCommand {
-            id: format!("command-{broker_sequence}").into(),
-            position: broker_sequence,
-            actor: None,
-            correlation_id: None,
-            causation_id: None,
-            partner_of: None,
-        };
+        let command = command_at(self.commits.len() as u64 + 1);
         self.push_caused(stream_id, command, events)
     }
 
@@ -114,6 +106,18 @@ impl History {
     /// The commits.
     pub fn commits(&self) -> &[StoredCommit] {
         &self.commits
+    }
+}
+
+/// A command as commits name it, of nobody and without a cause.
+pub fn command_at(position: u64) -> CommittedCommand {
+    CommittedCommand {
+        id: format!("command-{position}").into(),
+        position,
+        actor: None,
+        correlation_id: None,
+        causation_id: None,
+        partner_of: None,
     }
 }
 

@@ -14,7 +14,10 @@ use crate::{
         stored_message::Headers,
     },
     decider::{AggregateRegistry, EventSet},
-    testing::simulation::account::{Account, AccountEvent, Deposited, Withdrawn},
+    testing::{
+        project::command_at,
+        simulation::account::{Account, AccountEvent, Deposited, Withdrawn},
+    },
 };
 
 const SUBJECT: &str = "evt.bank.account.a";
@@ -35,14 +38,7 @@ fn recorded(event: &AccountEvent, command: u32) -> RecordedEvent {
 }
 
 fn caused_by(id: &str, position: u64) -> CommittedCommand {
-    CommittedCommand {
-        id: id.into(),
-        position,
-        actor: None,
-        correlation_id: None,
-        causation_id: None,
-        partner_of: None,
-    }
+    CommittedCommand { id: id.into(), ..command_at(position) }
 }
 
 fn line(position: u64, id: Option<&str>, command: &str, outcome: Outcome) -> CommandOutcome {

@@ -18,6 +18,7 @@ use millstream_engine::{
         ViewDirectory,
     },
     read_store::{ReadStore, TableName},
+    testing::project::command_at,
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -132,14 +133,7 @@ pub(crate) fn projections_with(counts: Counts) -> ProjectionSet {
 
 /// A commit of one event.
 pub(crate) fn commit(subject_id: &str, event_type: &str, commit_id: &str) -> NewMessage {
-    let command = CommittedCommand {
-        id: format!("command-of-{commit_id}").into(),
-        position: 1,
-        actor: None,
-        correlation_id: None,
-        causation_id: None,
-        partner_of: None,
-    };
+    let command = CommittedCommand { id: format!("command-of-{commit_id}").into(), ..command_at(1) };
     let event =
         RecordedEvent { event_type: event_type.to_owned().into(), schema: 1, data: vec![0x80], command: 0 };
     let commit = Commit {

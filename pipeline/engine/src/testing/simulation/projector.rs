@@ -21,7 +21,7 @@ use super::{Bug, Counts, RECOVERY_MAX, RunReport, SimulationSettings};
 use crate::{
     broker::{Broker, NewMessage},
     contract::{
-        commit::{Commit, CommittedCommand, RecordedEvent},
+        commit::{Commit, RecordedEvent},
         stored_message::{Headers, StoredMessage},
         stream_names::EVENTS,
     },
@@ -33,6 +33,7 @@ use crate::{
         dice::Dice,
         fault_plan::FaultPlan,
         memory_broker::{MemoryBroker, MemoryStreamConfig},
+        project::command_at,
     },
 };
 
@@ -162,14 +163,6 @@ async fn append_commits(
 }
 
 fn commit(number: u64, events: u64) -> Commit {
-    let command = CommittedCommand {
-        id: format!("command-{number}").into(),
-        position: number,
-        actor: None,
-        correlation_id: None,
-        causation_id: None,
-        partner_of: None,
-    };
     let event = |index: u64| RecordedEvent {
         event_type: "noted".into(),
         schema: 1,
@@ -180,7 +173,7 @@ fn commit(number: u64, events: u64) -> Commit {
         commit_id: format!("commit-{number}").into(),
         first_version: 1,
         recorded_at: 0,
-        commands: vec![command],
+        commands: vec![command_at(number)],
         events: (0..events).map(event).collect(),
         previous: None,
     }

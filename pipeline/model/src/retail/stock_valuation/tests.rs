@@ -3,12 +3,20 @@
 use millstream_engine::{
     decider::AggregateRegistry,
     report::Ledger,
-    testing::{in_memory_system::InMemorySystem, memory_rows::MemoryRows, project::assert_repeatable},
+    testing::{
+        in_memory_system::InMemorySystem,
+        memory_rows::MemoryRows,
+        project::{History, assert_repeatable},
+    },
 };
 use serde_json::{Value, json};
 
 use super::*;
-use crate::retail::{stock_keeping::StockKeeping, till::Till};
+use crate::retail::{
+    stock::{StockIssued, StockReceived},
+    stock_keeping::StockKeeping,
+    till::Till,
+};
 
 fn system() -> InMemorySystem {
     let registry =
@@ -68,6 +76,34 @@ fn units_leave_at_the_average_of_what_is_there() {
     assert_eq!(end(&system, "2012-01-30"), json!([-4, 0, -800, 1, "open"]), "at the last cost below zero");
     deliver(&mut system, "3", "2012-01-30", 5, 300, "USD");
     assert_eq!(end(&system, "2012-01-30"), json!([1, 0, 300, 1, "open"]));
+}
+
+#[test]
+fn cost_of_a_delivered_line_is_for_what_comes_with_it() {
+    let business_date: BusinessDate = "2012-01-30".parse().unwrap();
+    let delivered = |unit_cost: i64| -> DeliveryReceived {
+        serde_json::from_value(json!({
+            "supplier": "acme", "location": "7", "currency": "USD", "business_date": business_date,
+            "lines": [{ "sku": "a", "quantity": 10, "unit_cost": unit_cost }],
+        }))
+        .unwrap()
+    };
+    let received = |delivery: &str| {
+        let reference = Some(delivery_reference(delivery, 1));
+        StockEvent::Received(StockReceived { quantity: 10, reference, business_date })
+    };
+    let reference = Some(delivery_reference("D2", 1));
+    let issued = StockIssued { quantity: 2, reference, reserved: 0, below_zero: false, business_date };
+    let mut history = History::new("retail");
+    history
+        .add("delivery", "D1", [DeliveryEvent::Received(delivered(50))])
+        .add("stock", "7:a", [received("D1")])
+        .add("delivery", "D2", [DeliveryEvent::Received(delivered(100))])
+        .add("stock", "7:a", [StockEvent::Issued(issued)])
+        .add("stock", "7:a", [received("D2")]);
+    let row = assert_repeatable(&Ledger(StockValuation), &history).json("stock-valuation", "2012-01-30/7");
+    // Two left at the 50 that they had cost, whatever reference they left under.
+    assert_eq!((&row["units_on_hand"], &row["stock_value"]), (&json!(18), &json!(8 * 50 + 10 * 100)));
 }
 
 #[test]

@@ -2,10 +2,9 @@
 //! faster depends on how the server syncs and on its replicas (docs/benchmarks.md), so both are measured while working and
 //! the cheaper one is used, singles in doubt; nobody has to configure it.
 //!
-//! Batches are as large as the server takes, on purpose. On one server each batch is staged in a folder of its own, which
-//! costs more than what a smaller one would save: for each message of a batch the server adds up what the batch holds of
-//! every subject, to know whether a stream that refuses what is new still has space. Refusing is what keeps COMMANDS and
-//! EVENTS from forgetting, so that sum is paid.
+//! Batches are as large as the server takes. For each message of a batch it adds up what the batch holds of every subject, to
+//! know whether a stream that refuses what is new still has space, so that smaller batches would save some of it; but on one
+//! server each batch is also staged in a folder of its own, which costs more.
 
 use std::time::Duration;
 
@@ -36,7 +35,7 @@ const SIZE_CLASSES: usize = 12;
 /// How appends travel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum AppendStrategy {
-    /// The way that has been measured to be faster.
+    /// Singly, or in batches where they have been measured to be clearly faster.
     #[default]
     Measured,
     /// Each on its own, all in flight together.

@@ -1,5 +1,5 @@
 //! Puts commands of many senders onto COMMANDS together: whatever waits leaves when the group before has returned, as one
-//! atomic batch or singly, whichever is measured to be faster. No timer, no minimum: a lone command leaves at once.
+//! atomic batch where that is measured to be clearly faster, else singly. No timer, no minimum: a lone command leaves at once.
 //!
 //! Order is kept: commands are stored in the order in which they were put, except those that the server did not clearly
 //! take at first.

@@ -28,7 +28,7 @@ const SALES_OF_A_SKU: usize = 20;
 const DELIVERED_TOGETHER: usize = 125;
 /// Units delivered of each: more than are sold, and than count as low afterwards.
 const DELIVERED: u32 = 120;
-/// One sale in so many comes in late, on any later day of the week: a till that was offline.
+/// One sale in so many belongs to any day so far instead of the last one, as from a till that was offline.
 const LATE: usize = 50;
 /// Of every sale; each line is a movement of stock.
 const LINES: usize = 2;

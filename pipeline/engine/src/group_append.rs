@@ -6,7 +6,10 @@
 //! know whether a stream that refuses what is new still has space, so that smaller batches would save some of it; but on one
 //! server each batch is also staged in a folder of its own, which costs more.
 
-use std::time::Duration;
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use futures::future::join_all;
 use tokio::time::Instant;
@@ -117,19 +120,23 @@ pub struct GroupAppend<B> {
     broker: B,
     stream: &'static str,
     strategy: AppendStrategy,
-    measurements: Measurements,
+    measurements: Mutex<Measurements>,
 }
 
 impl<B: Broker> GroupAppend<B> {
     /// Appends to `stream`.
     pub fn new(broker: B, stream: &'static str, strategy: AppendStrategy) -> Self {
-        Self { broker, stream, strategy, measurements: Measurements::default() }
+        Self { broker, stream, strategy, measurements: Mutex::default() }
+    }
+
+    fn measurements(&self) -> MutexGuard<'_, Measurements> {
+        self.measurements.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Appends all messages, no two of the same subject with an expectation; one answer each, in their order. Where an atomic
     /// batch is refused as a whole, its messages are appended singly, so that one never spoils its neighbours. After an
     /// unclear answer to a batch all of its messages are unclear.
-    pub async fn append_all(&mut self, messages: Vec<NewMessage>) -> Vec<Result<u64, AppendError>> {
+    pub async fn append_all(&self, messages: Vec<NewMessage>) -> Vec<Result<u64, AppendError>> {
         let (class, telling) = (size_class(messages.len()), messages.len().min(PROBE_HOPELESS));
         match self.strategy {
             _ if messages.len() < 2 => self.append(Way::Single, messages).await,
@@ -139,13 +146,14 @@ impl<B: Broker> GroupAppend<B> {
                 let mut messages = messages.into_iter();
                 let mut answers = Vec::with_capacity(messages.len());
                 while messages.len() > 0 {
-                    let choice = self.measurements.choose(class);
+                    let choice = self.measurements().choose(class);
                     let part: Vec<_> = messages.by_ref().take(choice.messages).collect();
                     let (begun, count) = (Instant::now(), part.len());
                     let answered = self.append(choice.way, part).await;
                     // What failed tells nothing about the cost, and neither do a few left over.
                     if count >= telling && answered.iter().all(Result::is_ok) {
-                        self.measurements.note(class, choice.way, begun.elapsed().div_f64(count as f64));
+                        let cost = begun.elapsed().div_f64(count as f64);
+                        self.measurements().note(class, choice.way, cost);
                     }
                     answers.extend(answered);
                 }

@@ -56,7 +56,7 @@ impl Intake {
 }
 
 async fn put_groups<B: Broker>(broker: B, ids: RunIds, mut waiting: mpsc::Receiver<Waiting>) {
-    let mut appends = GroupAppend::new(broker, COMMANDS, AppendStrategy::Measured);
+    let appends = GroupAppend::new(broker, COMMANDS, AppendStrategy::Measured);
     let mut backoff = ids.backoff();
     let mut group = Vec::new();
     loop {

@@ -8,7 +8,7 @@ mod together;
 
 use std::sync::Arc;
 
-pub use prepare::{PreparedCommand, Work, cut_round, prepare};
+pub use prepare::{DecodedCommand, PreparedCommand, Work, cut_round, prepare};
 pub use together::{
     Joint, JointDecision, Member, PARTNER_ELSEWHERE, decide_elsewhere, decide_overtaken, decide_together,
 };

@@ -9,11 +9,14 @@ mod hydration;
 mod sorted;
 mod together;
 
-use futures::{FutureExt, StreamExt, stream};
+use futures::{
+    FutureExt, StreamExt,
+    stream::{self, FuturesOrdered},
+};
 
 use crate::{
     aggregate_state::AggregateState,
-    broker::{AppendError, Broker, BrokerError, NewMessage},
+    broker::{ATOMIC_BATCH_MAX, AppendError, Broker, BrokerError, NewMessage},
     command_handler::Share,
     contract::{
         commit::{StoredCommit, commit_hash},
@@ -38,6 +41,10 @@ use crate::{
 
 /// Histories read from the server at a time.
 const LOADS_MAX: usize = 64;
+/// Aggregates whose commits are appended together: as many as an atomic batch takes.
+const SLICE: usize = ATOMIC_BATCH_MAX;
+/// Slices whose commits are on their way together.
+const SLICES_UNDER_WAY: usize = 2;
 
 /// Why a round cannot be settled. The position does not move.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +86,40 @@ struct Settled {
     stream_id: StreamId,
     state: Option<AggregateState>,
     outcomes: Vec<(usize, Outcome)>,
+}
+
+/// What came of deciding aggregates on the states at hand.
+#[derive(Default)]
+struct Quickly<'a> {
+    settled: Vec<Settled>,
+    slow: Vec<Unsettled<'a>>,
+    supposed: Supposed,
+}
+
+impl Quickly<'_> {
+    fn join(&mut self, other: Self) {
+        self.settled.extend(other.settled);
+        self.slow.extend(other.slow);
+        self.supposed.unknown += other.supposed.unknown;
+        self.supposed.new += other.supposed.new;
+        self.supposed.conflicts += other.supposed.conflicts;
+    }
+}
+
+/// How aggregates that were not in the cache turned out.
+#[derive(Default)]
+struct Supposed {
+    unknown: usize,
+    new: usize,
+    conflicts: usize,
+}
+
+impl Supposed {
+    /// Whether most of them were new, if there were any.
+    fn mostly_new(&self, supposed_new: bool) -> Option<bool> {
+        let wrong = if supposed_new { self.conflicts } else { 0 };
+        (self.unknown > 0).then(|| self.new.saturating_sub(wrong) * 2 > self.unknown)
+    }
 }
 
 /// Settles rounds over a broker.
@@ -144,40 +185,15 @@ impl<B: Broker> Settlement<B> {
         Ok(round.outcomes.finish())
     }
 
-    /// First the quick way for all aggregates together, then the slow way for those that need it.
+    /// First the quick way for all aggregates, then the slow way for those that need it.
     async fn settle_groups(
         &mut self,
         cache: &mut StateCache,
         groups: Vec<Group<'_>>,
     ) -> Result<Vec<Settled>, SettleError> {
-        let mut all = Vec::with_capacity(groups.len());
-        let mut slow = Vec::new();
-        let mut unknown = Vec::new();
-        for group in groups {
-            match cache.take(&group.stream_id) {
-                Some(state) => all.push((group, state)),
-                None => unknown.push(group),
-            }
-        }
-        self.metrics.cache_hits.inc_by(all.len() as u64);
-        self.metrics.cache_misses.inc_by(unknown.len() as u64);
-        let (unknown_count, supposed_new) = (unknown.len(), self.suppose_new);
-        let mut new_count = 0;
-        for (group, state) in self.first_states(unknown).await {
-            match state {
-                Some(state) => {
-                    new_count += usize::from(state.version == 0);
-                    all.push((group, state));
-                }
-                None => slow.push(Unsettled::unread(group)),
-            }
-        }
-        let (mut settled, conflicts) = self.settle_quickly(all, &mut slow).await;
-        if supposed_new {
-            new_count = new_count.saturating_sub(conflicts);
-        }
-        if unknown_count > 0 {
-            self.suppose_new = new_count * 2 > unknown_count;
+        let Quickly { mut settled, slow, supposed } = self.settle_quickly(cache, groups).await;
+        if let Some(mostly_new) = supposed.mostly_new(self.suppose_new) {
+            self.suppose_new = mostly_new;
         }
         let slow: Vec<_> = slow
             .into_iter()
@@ -191,6 +207,77 @@ impl<B: Broker> Settlement<B> {
             settled.push(done?);
         }
         Ok(settled)
+    }
+
+    /// Decides and appends slice by slice: while the commits of one slice are on their way, the next ones are decided.
+    async fn settle_quickly<'a>(&self, cache: &mut StateCache, groups: Vec<Group<'a>>) -> Quickly<'a> {
+        let mut all = Quickly { settled: Vec::with_capacity(groups.len()), ..Quickly::default() };
+        let mut groups = groups.into_iter();
+        let mut under_way = FuturesOrdered::new();
+        loop {
+            while under_way.len() < SLICES_UNDER_WAY && groups.len() > 0 {
+                let slice = groups.by_ref().take(SLICE).map(|group| {
+                    let state = cache.take(&group.stream_id);
+                    (group, state)
+                });
+                under_way.push_back(self.settle_slice(slice.collect()).boxed());
+            }
+            match under_way.next().await {
+                Some(slice) => all.join(slice),
+                None => return all,
+            }
+        }
+    }
+
+    /// Decides the aggregates of a slice on what is in the cache, or else supposed, and appends all commits together.
+    async fn settle_slice<'a>(&self, slice: Vec<(Group<'a>, Option<AggregateState>)>) -> Quickly<'a> {
+        let mut done = Quickly { settled: Vec::with_capacity(slice.len()), ..Quickly::default() };
+        let mut decided = Vec::with_capacity(slice.len());
+        let mut unknown = Vec::new();
+        let count = slice.len();
+        for (group, state) in slice {
+            match state {
+                Some(state) => decided.extend(self.decide_quickly(group, state, &mut done.slow)),
+                None => unknown.push(group),
+            }
+        }
+        self.metrics.cache_hits.inc_by((count - unknown.len()) as u64);
+        self.metrics.cache_misses.inc_by(unknown.len() as u64);
+        done.supposed.unknown = unknown.len();
+        for (group, state) in self.first_states(unknown).await {
+            let Some(state) = state else {
+                done.slow.push(Unsettled::unread(group));
+                continue;
+            };
+            done.supposed.new += usize::from(state.version == 0);
+            decided.extend(self.decide_quickly(group, state, &mut done.slow));
+        }
+        let appends =
+            decided.iter().filter_map(|each| each.append.as_ref().map(NewCommit::message)).collect();
+        let mut answers = self.appends.append_all(appends).await.into_iter();
+        for each in decided {
+            let answer = each.append.is_some().then(|| answers.next()).flatten();
+            let finished = match answer {
+                None if each.decision.needs_current && !each.state.current => {
+                    Err(Unsettled::unread(each.group))
+                }
+                None => each.finish(None),
+                Some(Ok(sequence)) => {
+                    self.metrics.commits.inc();
+                    each.finish(Some(sequence))
+                }
+                Some(Err(error)) => {
+                    done.supposed.conflicts += usize::from(matches!(error, AppendError::Conflict { .. }));
+                    self.count(&error);
+                    Err(Unsettled::unread(each.group))
+                }
+            };
+            match finished {
+                Ok(settled) => done.settled.push(settled),
+                Err(unsettled) => done.slow.push(unsettled),
+            }
+        }
+        done
     }
 
     /// States for aggregates that are not in the cache: the initial one where they are supposed to be new, else what any
@@ -215,47 +302,20 @@ impl<B: Broker> Settlement<B> {
         (group, state)
     }
 
-    /// Decides all aggregates, appends all commits together. Answers what is settled and how many conflicts there were.
-    async fn settle_quickly<'a>(
-        &mut self,
-        all: Vec<(Group<'a>, AggregateState)>,
+    /// Decides a group on a state that may be old; where that is not possible it goes the slow way.
+    fn decide_quickly<'a>(
+        &self,
+        group: Group<'a>,
+        state: AggregateState,
         slow: &mut Vec<Unsettled<'a>>,
-    ) -> (Vec<Settled>, usize) {
-        let mut decided = Vec::with_capacity(all.len());
-        for (group, state) in all {
-            match self.decide(group, state, None) {
-                Ok(each) => decided.push(each),
-                Err((group, _)) => slow.push(Unsettled::unread(group)),
+    ) -> Option<Decided<'a>> {
+        match self.decide(group, state, None) {
+            Ok(decided) => Some(decided),
+            Err((group, _)) => {
+                slow.push(Unsettled::unread(group));
+                None
             }
         }
-        let appends =
-            decided.iter().filter_map(|each| each.append.as_ref().map(NewCommit::message)).collect();
-        let mut answers = self.appends.append_all(appends).await.into_iter();
-        let mut settled = Vec::with_capacity(decided.len());
-        let mut conflicts = 0;
-        for each in decided {
-            let answer = each.append.is_some().then(|| answers.next()).flatten();
-            let finished = match answer {
-                None if each.decision.needs_current && !each.state.current => {
-                    Err(Unsettled::unread(each.group))
-                }
-                None => each.finish(None),
-                Some(Ok(sequence)) => {
-                    self.metrics.commits.inc();
-                    each.finish(Some(sequence))
-                }
-                Some(Err(error)) => {
-                    conflicts += usize::from(matches!(error, AppendError::Conflict { .. }));
-                    self.count(&error);
-                    Err(Unsettled::unread(each.group))
-                }
-            };
-            match finished {
-                Ok(done) => settled.push(done),
-                Err(unsettled) => slow.push(unsettled),
-            }
-        }
-        (settled, conflicts)
     }
 
     /// Decides a group; gives it back with what is wrong when that is not possible.
@@ -365,8 +425,8 @@ impl<B: Broker> Settlement<B> {
     /// Sets the command aside when its rules or its history failed; other outcomes stay as they are.
     async fn keep_if_dead(&self, outcome: Outcome, command: Option<&PreparedCommand>) -> Outcome {
         match (&outcome, command.map(|command| &command.work)) {
-            (Outcome::DeadLettered { code, message }, Some(Work::Decide { message: stored, .. })) => {
-                self.set_aside(&DeadLetter::new(COMMANDS, stored, code, message)).await
+            (Outcome::DeadLettered { code, message }, Some(Work::Decide(decoded))) => {
+                self.set_aside(&DeadLetter::new(COMMANDS, &decoded.message, code, message)).await
             }
             _ => outcome,
         }

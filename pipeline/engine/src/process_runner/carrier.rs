@@ -10,11 +10,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use futures::{
-    StreamExt,
-    future::{BoxFuture, join_all},
-    stream,
-};
+use futures::{StreamExt, future::BoxFuture, stream};
 
 use super::outbox::{Row, dead_letter, sequence, timer_subject};
 use crate::{
@@ -128,8 +124,7 @@ impl Sorted {
 /// Puts effects where they belong.
 pub(super) struct Carrier<B> {
     broker: B,
-    /// One for each group on its way.
-    appends: Vec<GroupAppend<B>>,
+    appends: GroupAppend<B>,
     /// Whether commands travel each on its own, because the last time something was not taken: a message that the server
     /// refuses can leave it unclear what became of its batch.
     singly: bool,
@@ -143,8 +138,8 @@ pub(super) struct Issuer<'a> {
 
 impl<B: Broker> Carrier<B> {
     pub(super) fn new(broker: B) -> Self {
-        let appends = || GroupAppend::new(broker.clone(), COMMANDS, AppendStrategy::Measured);
-        Self { appends: (0..GROUPS_AT_ONCE).map(|_| appends()).collect(), broker, singly: false }
+        let appends = GroupAppend::new(broker.clone(), COMMANDS, AppendStrategy::Measured);
+        Self { broker, appends, singly: false }
     }
 
     /// Carries out what can be carried out now.
@@ -164,7 +159,7 @@ impl<B: Broker> Carrier<B> {
             (flat, Vec::new())
         };
         deep_lanes.extend(deep);
-        let (singly, appends) = (self.singly, &mut self.appends);
+        let (singly, appends) = (self.singly, &self.appends);
         let deep: Vec<BoxFuture<'_, Carried>> = deep_lanes
             .into_iter()
             .map(|group| Box::pin(send_deep(broker, metrics, group, singly)) as BoxFuture<'_, _>)
@@ -227,27 +222,24 @@ fn command_message(waiting: &Waiting) -> Option<NewMessage> {
 
 /// Commands of different aggregates: what becomes of one says nothing about the others.
 async fn send_flat<B: Broker>(
-    appends: &mut [GroupAppend<B>],
+    appends: &GroupAppend<B>,
     metrics: &ProcessMetrics,
     mut rows: Vec<Waiting>,
 ) -> Carried {
-    let mut groups = Vec::new();
+    let mut groups: Vec<BoxFuture<'_, _>> = Vec::new();
     while !rows.is_empty() {
         let rest = rows.split_off(rows.len().min(GROUP_MAX));
-        groups.push(std::mem::replace(&mut rows, rest));
-    }
-    let mut groups = groups.into_iter();
-    let mut carried = Carried::default();
-    while groups.len() > 0 {
-        let sent = appends.iter_mut().zip(groups.by_ref());
-        let sent = sent.map(|(appends, group)| async move {
+        let group = std::mem::replace(&mut rows, rest);
+        groups.push(Box::pin(async move {
             let messages = group.iter().filter_map(command_message).collect();
             (appends.append_all(messages).await, group)
-        });
-        for (answers, group) in join_all(sent).await {
-            for (waiting, answer) in group.into_iter().zip(answers) {
-                settle(metrics, waiting, answer, &mut carried);
-            }
+        }));
+    }
+    let mut groups = stream::iter(groups).buffer_unordered(GROUPS_AT_ONCE);
+    let mut carried = Carried::default();
+    while let Some((answers, group)) = groups.next().await {
+        for (waiting, answer) in group.into_iter().zip(answers) {
+            settle(metrics, waiting, answer, &mut carried);
         }
     }
     carried
@@ -288,7 +280,7 @@ async fn send_deep<B: Broker>(
 /// The first command of each aggregate, then the second of each, and so on; an aggregate whose command is not stored
 /// waits with the rest of its commands.
 async fn send_in_order<B: Broker>(broker: &B, metrics: &ProcessMetrics, group: Vec<Lane>) -> Carried {
-    let mut appends = GroupAppend::new(broker.clone(), COMMANDS, AppendStrategy::Single);
+    let appends = GroupAppend::new(broker.clone(), COMMANDS, AppendStrategy::Single);
     let mut lanes: Vec<_> = group.into_iter().map(Vec::into_iter).collect();
     let mut carried = Carried::default();
     while !lanes.is_empty() {

@@ -32,29 +32,32 @@ pub struct PreparedCommand {
 
 impl PreparedCommand {
     fn has_partners(&self) -> bool {
-        matches!(&self.work, Work::Decide { partners, .. } if !partners.is_empty())
+        matches!(&self.work, Work::Decide(decoded) if !decoded.partners.is_empty())
     }
 }
 
 /// What there is to do with a command.
 pub enum Work {
-    /// Decide it.
-    Decide {
-        /// The rules.
-        aggregate: Arc<dyn AggregateType>,
-        /// Its headers and place.
-        envelope: CommandEnvelope,
-        /// Its fields.
-        command: AnyCommand,
-        /// The other aggregates that it changes together with its own.
-        partners: Vec<StreamId>,
-        /// The message, kept in case it has to be set aside after all.
-        message: StoredMessage,
-    },
+    /// Decide it. Boxed: commands move from vector to vector on their way.
+    Decide(Box<DecodedCommand>),
     /// Refuse it: no state is needed to know that.
     Refuse(Rejection),
     /// Set it aside: it cannot be read.
-    SetAside(DeadLetter),
+    SetAside(Box<DeadLetter>),
+}
+
+/// A command that can be decided.
+pub struct DecodedCommand {
+    /// The rules.
+    pub aggregate: Arc<dyn AggregateType>,
+    /// Its headers and place.
+    pub envelope: CommandEnvelope,
+    /// Its fields.
+    pub command: AnyCommand,
+    /// The other aggregates that it changes together with its own.
+    pub partners: Vec<StreamId>,
+    /// The message, kept in case it has to be set aside after all.
+    pub message: StoredMessage,
 }
 
 /// Reads a message of COMMANDS.
@@ -72,7 +75,7 @@ pub fn prepare(message: StoredMessage, registry: &AggregateRegistry) -> Prepared
 
 fn work(message: StoredMessage, registry: &AggregateRegistry) -> Work {
     let set_aside = |code: &str, error: &dyn std::error::Error| {
-        Work::SetAside(DeadLetter::new(COMMANDS, &message, code, &one_line(error)))
+        Work::SetAside(Box::new(DeadLetter::new(COMMANDS, &message, code, &one_line(error))))
     };
     let envelope = match CommandEnvelope::from_stored(&message) {
         Ok(envelope) => envelope,
@@ -90,7 +93,10 @@ fn work(message: StoredMessage, registry: &AggregateRegistry) -> Work {
         Err(error) => return set_aside(error.code(), &error),
     };
     match aggregate.partners(stream_id.id(), &command) {
-        Ok(partners) => Work::Decide { aggregate: aggregate.clone(), envelope, command, partners, message },
+        Ok(partners) => {
+            let aggregate = aggregate.clone();
+            Work::Decide(Box::new(DecodedCommand { aggregate, envelope, command, partners, message }))
+        }
         Err(DecisionError::Rejected(rejection)) => Work::Refuse(rejection),
         Err(panicked @ DecisionError::Panicked { .. }) => set_aside("rules-panicked", &panicked),
     }

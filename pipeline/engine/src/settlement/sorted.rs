@@ -6,7 +6,7 @@ use crate::{
     contract::{dead_letter::DeadLetter, outcome::Outcome, subject::StreamId},
     decider::AggregateType,
     id_index::{IdIndex, IdIndexError},
-    round::{Decidable, Joint, PreparedCommand, Work, rejected},
+    round::{Decidable, DecodedCommand, Joint, PreparedCommand, Work, rejected},
     seeded_bug::{SeededBug, planted},
 };
 
@@ -63,23 +63,22 @@ pub(super) fn sort<'a>(commands: &'a [PreparedCommand], index: &IdIndex) -> Resu
             continue;
         }
         match &command.work {
-            Work::SetAside(letter) => letters.push((place, letter)),
+            Work::SetAside(letter) => letters.push((place, &**letter)),
             Work::Refuse(rejection) => outcomes.set(place, rejected(rejection)),
-            Work::Decide { aggregate, envelope, command, partners, .. } if !partners.is_empty() => {
-                joints.push(Joint {
-                    command: Decidable { index: place, envelope, command },
-                    aggregate,
-                    partners,
-                });
-            }
-            Work::Decide { aggregate, envelope, command, .. } => {
+            Work::Decide(decoded) => {
+                let DecodedCommand { aggregate, envelope, command, partners, .. } = &**decoded;
+                let command = Decidable { index: place, envelope, command };
+                if !partners.is_empty() {
+                    joints.push(Joint { command, aggregate, partners });
+                    continue;
+                }
                 let stream_id = &envelope.address.stream_id;
                 let slot = *group_of.entry(stream_id).or_insert_with(|| {
                     groups.push(Group { stream_id: stream_id.clone(), aggregate, commands: Vec::new() });
                     groups.len() - 1
                 });
                 if let Some(group) = groups.get_mut(slot) {
-                    group.commands.push(Decidable { index: place, envelope, command });
+                    group.commands.push(command);
                 }
             }
         }

@@ -64,7 +64,7 @@ impl Load {
     }
 
     async fn publish_lane(&self, broker: &NatsBroker, run: &str, lane: usize) -> Result<(), AppendError> {
-        let mut appends = GroupAppend::new(broker.clone(), COMMANDS, AppendStrategy::Measured);
+        let appends = GroupAppend::new(broker.clone(), COMMANDS, AppendStrategy::Measured);
         let groups = (0..self.commands).step_by(GROUP).skip(lane).step_by(LANES);
         for first in groups {
             let numbers = first..(first + GROUP).min(self.commands);

@@ -108,7 +108,7 @@ async fn publish(
     command: impl Fn(usize) -> NewMessage,
     lane: usize,
 ) -> Result<(), AppendError> {
-    let mut appends = GroupAppend::new(broker.clone(), COMMANDS, AppendStrategy::Measured);
+    let appends = GroupAppend::new(broker.clone(), COMMANDS, AppendStrategy::Measured);
     for first in (0..count).step_by(GROUP).skip(lane).step_by(LANES) {
         let messages = (first..(first + GROUP).min(count)).map(&command).collect();
         appends.append_all(messages).await.into_iter().collect::<Result<Vec<_>, _>>()?;

@@ -1,9 +1,10 @@
 //! Settles a round: appends what is decided and decides again where the aggregate has moved on, until each command of
 //! the round has its outcome.
 //!
-//! First every aggregate is decided on the state at hand and all commits are appended together. What was refused, is
-//! unclear, or rests on a state that is not known to be current goes the slow way: read the history as the leader has
-//! it, from a snapshot on or whole, decide, append, again until it is settled.
+//! First every aggregate is decided on the state at hand and its commit appended, slice by slice: the next one is decided
+//! while the commits of the one before are on their way. What was refused, is unclear, or rests on a state that is not
+//! known to be current goes the slow way: read the history as the leader has it, from a snapshot on or whole, decide,
+//! append, again until it is settled.
 
 mod hydration;
 mod sorted;
@@ -43,7 +44,7 @@ use crate::{
 const LOADS_MAX: usize = 64;
 /// Aggregates whose commits are appended together: as many as an atomic batch takes.
 const SLICE: usize = ATOMIC_BATCH_MAX;
-/// Slices whose commits are on their way together.
+/// Slices whose commits are on their way together. Where each commit is synced alone, more would wait too long for their answers.
 const SLICES_UNDER_WAY: usize = 2;
 
 /// Why a round cannot be settled. The position does not move.

@@ -84,6 +84,45 @@ async fn what_does_not_fit_into_a_commit_follows_in_others_without_reading_anyth
     assert_eq!(others.collect::<Vec<_>>(), []);
 }
 
+#[tokio::test(start_paused = true)]
+async fn round_of_several_slices_settles_every_aggregate_once() {
+    let broker = MemoryBroker::new(1, FaultPlan::none());
+    let registry = AggregateRegistry::new().with::<Account>();
+    let deposit = async |account: usize| {
+        stored(&broker, &registry, &format!("a{account}.deposit"), r#"{"amount":1}"#).await
+    };
+    let accounts = 2 * SLICE + SLICE / 2;
+    // Accounts at the edges of slices and within them have a history that the next handler does not know of.
+    let moved = [0, SLICE - 1, SLICE, SLICE + SLICE / 2, 2 * SLICE, accounts - 1];
+    let mut before = Vec::new();
+    for account in moved {
+        before.push(deposit(account).await);
+    }
+    settled(&broker, &registry, Share::ALL, &before).await;
+    let mut commands = Vec::new();
+    for account in 0..accounts {
+        commands.push(deposit(account).await);
+    }
+    for account in moved {
+        commands.push(deposit(account).await);
+    }
+    let mut settlement = settlement(&broker, Share::ALL);
+    let index = IdIndex::in_memory().unwrap();
+    broker.start_recording();
+    let outcomes = settlement.settle(&mut empty_cache(registry.clone()), &index, &commands).await.unwrap();
+    let version = |outcome: &Outcome| match outcome {
+        Outcome::Accepted { version, events: 1, .. } => *version,
+        other => panic!("{other:?}"),
+    };
+    let versions: Vec<_> = outcomes.iter().map(version).collect();
+    let once = |account: usize| if moved.contains(&account) { 2 } else { 1 };
+    let expected: Vec<u64> = (0..accounts).map(once).chain([3; 6]).collect();
+    assert_eq!(versions, expected);
+    let reads = broker.recorded().into_iter().filter(|(it, _)| matches!(it, Operation::Load { .. })).count();
+    assert_eq!(reads, moved.len(), "only what had moved is read");
+    assert_eq!(broker.dump(EVENTS).len(), accounts + moved.len());
+}
+
 /// Commands as a handler of `share` settles them, each a round of its own, with nothing known before.
 async fn settled(
     broker: &MemoryBroker,

@@ -5,6 +5,7 @@
 //! stream is read again from there. Every table belongs to one projection and is called
 //! `<context>.<projection>.<table>`; there is no index besides the key, and nothing here knows streams or queries.
 
+mod changed_table;
 mod checkpoint;
 mod dump;
 mod error;

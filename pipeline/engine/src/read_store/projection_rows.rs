@@ -1,16 +1,15 @@
 //! The rows of one projection during one transaction: what it has changed so far, over what the transaction before has
 //! changed while that is still on its way into the file, over what the file holds.
 
-use std::{
-    cell::OnceCell,
-    collections::BTreeMap,
-    ops::{Bound, Deref},
-};
+use std::{cell::OnceCell, collections::BTreeMap, ops::Bound};
 
-use bytes::Bytes;
 use redb::ReadableTable;
 
-use super::{ProjectionId, Snapshot, StoreError, TableName, Uncommitted, snapshot::RowTable};
+use super::{
+    ProjectionId, Snapshot, StoreError, TableName, Uncommitted,
+    changed_table::{Change, ChangedTable, ChangingTable},
+    snapshot::RowTable,
+};
 use crate::projection::{DecodedRow, FoundRow, ProjectionError, Rows};
 
 /// Reads through to a snapshot and collects changes in memory, so that each touched key is written once and in key
@@ -26,50 +25,9 @@ pub struct ProjectionRows<'s> {
 /// A table that the projection may touch.
 struct TouchedTable<'s> {
     short_name: Box<str>,
-    changed: ChangedTable,
+    changed: ChangingTable,
     beneath: Option<&'s ChangedTable>,
     stored: OnceCell<Option<RowTable>>,
-}
-
-/// The changes of one table.
-pub(super) struct ChangedTable {
-    pub(super) name: TableName,
-    pub(super) changes: BTreeMap<String, Change>,
-}
-
-/// What becomes of a key.
-pub(super) enum Change {
-    Removed,
-    Bytes(Vec<u8>),
-    Decoded(DecodedRow),
-}
-
-impl Change {
-    /// The row afterwards.
-    pub(super) fn row(&self) -> Option<RowBytes<'_>> {
-        match self {
-            Self::Removed => None,
-            Self::Bytes(value) => Some(RowBytes::Borrowed(value)),
-            Self::Decoded(row) => Some(RowBytes::Shared(row.bytes())),
-        }
-    }
-}
-
-/// The JSON of a row.
-pub(super) enum RowBytes<'c> {
-    Borrowed(&'c [u8]),
-    Shared(Bytes),
-}
-
-impl Deref for RowBytes<'_> {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        match self {
-            Self::Borrowed(bytes) => bytes,
-            Self::Shared(bytes) => bytes,
-        }
-    }
 }
 
 impl<'s> ProjectionRows<'s> {
@@ -104,7 +62,7 @@ impl<'s> ProjectionRows<'s> {
             self.tables.push(TouchedTable {
                 short_name: table.into(),
                 beneath: self.beneath.and_then(|beneath| beneath.table(&name)),
-                changed: ChangedTable { name, changes: BTreeMap::new() },
+                changed: ChangingTable::new(name),
                 stored: OnceCell::new(),
             });
         }
@@ -118,11 +76,12 @@ impl<'s> ProjectionRows<'s> {
 
     /// How many rows it has changed.
     pub fn changed(&self) -> usize {
-        self.tables.iter().map(|table| table.changed.changes.len()).sum()
+        self.tables.iter().map(|table| table.changed.len()).sum()
     }
 
     pub(super) fn into_changed_tables(self) -> impl Iterator<Item = ChangedTable> {
-        self.tables.into_iter().map(|table| table.changed).filter(|changed| !changed.changes.is_empty())
+        let changed = self.tables.into_iter().map(|table| table.changed).filter(|changed| changed.len() > 0);
+        changed.map(ChangingTable::finish)
     }
 
     fn declared<'t>(&self, table: &'t str) -> Result<&TouchedTable<'s>, &'t str> {
@@ -131,9 +90,7 @@ impl<'s> ProjectionRows<'s> {
 
     fn change(&mut self, table: &str, key: &str, change: Change) {
         match self.tables.iter_mut().find(|each| &*each.short_name == table) {
-            Some(TouchedTable { changed, .. }) => {
-                changed.changes.insert(key.to_owned(), change);
-            }
+            Some(TouchedTable { changed, .. }) => changed.set(key, change),
             None => {
                 self.undeclared.get_or_insert_with(|| table.to_owned());
             }
@@ -144,7 +101,7 @@ impl<'s> ProjectionRows<'s> {
         if let Some(stored) = table.stored.get() {
             return Ok(stored.as_ref());
         }
-        let opened = self.snapshot.table(table.changed.name.as_str()).map_err(store_failed)?;
+        let opened = self.snapshot.table(table.changed.name().as_str()).map_err(store_failed)?;
         Ok(table.stored.get_or_init(|| opened).as_ref())
     }
 }
@@ -159,14 +116,14 @@ impl Rows for ProjectionRows<'_> {
 
     fn find(&self, table: &str, key: &str) -> Result<Option<FoundRow>, ProjectionError> {
         let table = self.declared(table).map_err(undeclared)?;
-        if let Some(change) = table.changed.changes.get(key) {
+        if let Some(change) = table.changed.get(key) {
             return Ok(match change {
                 Change::Removed => None,
                 Change::Bytes(value) => Some(FoundRow::Bytes(value.clone())),
                 Change::Decoded(row) => Some(FoundRow::Decoded(row.clone())),
             });
         }
-        if let Some(change) = table.beneath.and_then(|beneath| beneath.changes.get(key)) {
+        if let Some(change) = table.beneath.and_then(|beneath| beneath.get(key)) {
             // Only its bytes: who alters a decoded row would alter what is being written.
             return Ok(change.row().map(|value| FoundRow::Bytes(value.to_vec())));
         }
@@ -189,16 +146,13 @@ impl Rows for ProjectionRows<'_> {
 
     fn scan(&self, table: &str, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, ProjectionError> {
         let table = self.declared(table).map_err(undeclared)?;
-        let from = (Bound::Included(prefix), Bound::Unbounded);
-        let layers = table.beneath.into_iter().chain([&table.changed]);
-        let found = layers.flat_map(|layer| {
-            layer.changes.range::<str, _>(from).take_while(|(key, _)| key.starts_with(prefix))
-        });
+        let beneath = table.beneath.into_iter().flat_map(|beneath| beneath.starting_with(prefix));
         // The later one of the same key stands.
-        let changes: BTreeMap<&str, &Change> = found.map(|(key, change)| (key.as_str(), change)).collect();
+        let changes: BTreeMap<&str, &Change> = beneath.chain(table.changed.starting_with(prefix)).collect();
         let mut changes = changes.into_iter().map(|(key, change)| (key, change.row())).peekable();
         let mut rows = Vec::new();
         if let Some(stored) = self.stored(table)? {
+            let from = (Bound::Included(prefix), Bound::Unbounded);
             let range =
                 ReadableTable::range::<&str>(stored, from).map_err(|error| self.storage_failed(error))?;
             for row in range {

@@ -4,7 +4,7 @@ use redb::{TableHandle, WriteTransaction};
 
 use super::{
     Checkpoint, ProjectionId, ProjectionRows, ReadStore, StoreError, TableName,
-    projection_rows::ChangedTable,
+    changed_table::ChangedTable,
     snapshot::{CHECKPOINTS, definition},
 };
 #[cfg(feature = "simulation")]
@@ -48,17 +48,17 @@ impl Uncommitted {
             checkpoints.extend(checkpoint.map(|checkpoint| (projection, checkpoint)));
         }
         // The largest first: they are written side by side.
-        tables.sort_by_key(|table| std::cmp::Reverse(table.changes.len()));
+        tables.sort_by_key(|table| std::cmp::Reverse(table.len()));
         Self { tables, checkpoints }
     }
 
     /// How many rows it changes.
     pub fn rows(&self) -> usize {
-        self.tables.iter().map(|table| table.changes.len()).sum()
+        self.tables.iter().map(|table| table.len()).sum()
     }
 
     pub(super) fn table(&self, name: &TableName) -> Option<&ChangedTable> {
-        self.tables.iter().find(|table| table.name == *name)
+        self.tables.iter().find(|table| table.name() == name)
     }
 }
 
@@ -132,7 +132,7 @@ impl ReadStore {
 
     /// Tables are written side by side when there is enough to write: redb has a lock a table, and pages of their own.
     fn write_rows(&self, transaction: &WriteTransaction, tables: &[ChangedTable]) -> Result<(), StoreError> {
-        let changed: usize = tables.iter().map(|table| table.changes.len()).sum();
+        let changed: usize = tables.iter().map(|table| table.len()).sum();
         let cores = self.cores.when(changed >= ROWS_FOR_CORES);
         cores
             .each(tables.iter().collect(), |table| self.write_table(transaction, table))
@@ -143,12 +143,12 @@ impl ReadStore {
     fn write_table(&self, transaction: &WriteTransaction, changed: &ChangedTable) -> Result<(), StoreError> {
         let failed = |source| StoreError::from_storage(self.path(), source);
         let mut table = transaction
-            .open_table(definition(changed.name.as_str()))
+            .open_table(definition(changed.name().as_str()))
             .map_err(|source| StoreError::from_table(self.path(), source))?;
-        for (key, change) in &changed.changes {
+        for (key, change) in changed.iter() {
             match change.row() {
-                Some(value) => drop(table.insert(key.as_str(), &*value).map_err(failed)?),
-                None => drop(table.remove(key.as_str()).map_err(failed)?),
+                Some(value) => drop(table.insert(key, &*value).map_err(failed)?),
+                None => drop(table.remove(key).map_err(failed)?),
             }
         }
         Ok(())

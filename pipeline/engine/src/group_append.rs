@@ -30,8 +30,9 @@ const LEANING: f64 = 2.0;
 /// Single appends in flight together: where each is synced alone, the last of them still has its answer before an append counts
 /// as unclear.
 const SINGLES_MAX: usize = 2000;
-/// Weight of the newest measurement.
-const NEWEST: f64 = 0.25;
+/// The least of so many measurements counts: a disk that stalls for a moment makes what was on its way look dear, and nothing makes
+/// it look cheap.
+const MEASUREMENTS: usize = 4;
 /// Sizes are told apart by their powers of two; the last class holds everything above.
 const SIZE_CLASSES: usize = 12;
 
@@ -60,11 +61,28 @@ struct Choice {
     messages: usize,
 }
 
-/// Seconds a message has taken.
+/// Seconds a message has taken, the last few times.
+#[derive(Debug, Clone, Copy, Default)]
+struct Cost([Option<f64>; MEASUREMENTS]);
+
+impl Cost {
+    fn least(&self) -> Option<f64> {
+        self.0.iter().flatten().copied().reduce(f64::min)
+    }
+
+    fn note(&mut self, newest: f64) {
+        self.0.rotate_right(1);
+        if let Some(place) = self.0.first_mut() {
+            *place = Some(newest);
+        }
+    }
+}
+
+/// What each way has cost for appends of a size.
 #[derive(Debug, Clone, Copy, Default)]
 struct Costs {
-    single: Option<f64>,
-    atomic: Option<f64>,
+    single: Cost,
+    atomic: Cost,
     appends: u32,
 }
 
@@ -77,13 +95,13 @@ impl Measurements {
     /// the same however many there are.
     fn choose(&mut self, class: usize) -> Choice {
         let near = (0..class).rev().chain(class..SIZE_CLASSES);
-        let nearest = near.filter_map(|other| self.0.get(other)?.single).next();
+        let nearest = near.filter_map(|other| self.0.get(other)?.single.least()).next();
         let Some(costs) = self.0.get_mut(class) else { return Choice::all(Way::Single) };
         costs.appends = costs.appends.wrapping_add(1);
-        let Some(atomic) = costs.atomic else {
+        let Some(atomic) = costs.atomic.least() else {
             return Choice { way: Way::Atomic, messages: ATOMIC_BATCH_MAX };
         };
-        let Some(single) = costs.single.or(nearest) else {
+        let Some(single) = costs.single.least().or(nearest) else {
             return Choice { way: Way::Single, messages: PROBE_FIRST };
         };
         let cheaper = if single <= atomic * LEANING { Way::Single } else { Way::Atomic };
@@ -103,8 +121,7 @@ impl Measurements {
             Way::Single => &mut costs.single,
             Way::Atomic => &mut costs.atomic,
         };
-        let newest = cost.as_secs_f64();
-        *known = Some(known.map_or(newest, |before| before + (newest - before) * NEWEST));
+        known.note(cost.as_secs_f64());
     }
 }
 
@@ -240,6 +257,19 @@ mod tests {
         measurements.note(CLASS, Way::Atomic, Duration::from_micros(30));
         measurements.note(CLASS, Way::Single, Duration::from_micros(70));
         assert_eq!(measurements.choose(CLASS), Choice::all(Way::Atomic));
+    }
+
+    #[test]
+    fn disk_that_stalls_for_a_moment_changes_nothing() {
+        let mut measurements = Measurements::default();
+        measurements.note(CLASS, Way::Single, Duration::from_micros(500));
+        measurements.note(CLASS, Way::Atomic, Duration::from_micros(50));
+        for stalled in 1..MEASUREMENTS {
+            measurements.note(CLASS, Way::Atomic, Duration::from_micros(900));
+            assert_eq!(measurements.choose(CLASS), Choice::all(Way::Atomic), "{stalled} times");
+        }
+        measurements.note(CLASS, Way::Atomic, Duration::from_micros(900));
+        assert_eq!(measurements.choose(CLASS), Choice::all(Way::Single), "it has become slow");
     }
 
     #[test]

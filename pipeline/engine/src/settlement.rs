@@ -89,15 +89,15 @@ struct Settled {
     outcomes: Vec<(usize, Outcome)>,
 }
 
-/// What came of deciding aggregates on the states at hand.
+/// What came of deciding aggregates on the states at hand: some are settled, the others go the slow way.
 #[derive(Default)]
-struct Quickly<'a> {
+struct FirstPass<'a> {
     settled: Vec<Settled>,
     slow: Vec<Unsettled<'a>>,
     supposed: Supposed,
 }
 
-impl Quickly<'_> {
+impl FirstPass<'_> {
     fn join(&mut self, other: Self) {
         self.settled.extend(other.settled);
         self.slow.extend(other.slow);
@@ -192,7 +192,7 @@ impl<B: Broker> Settlement<B> {
         cache: &mut StateCache,
         groups: Vec<Group<'_>>,
     ) -> Result<Vec<Settled>, SettleError> {
-        let Quickly { mut settled, slow, supposed } = self.settle_quickly(cache, groups).await;
+        let FirstPass { mut settled, slow, supposed } = self.settle_quickly(cache, groups).await;
         if let Some(mostly_new) = supposed.mostly_new(self.suppose_new) {
             self.suppose_new = mostly_new;
         }
@@ -211,8 +211,8 @@ impl<B: Broker> Settlement<B> {
     }
 
     /// Decides and appends slice by slice: while the commits of one slice are on their way, the next ones are decided.
-    async fn settle_quickly<'a>(&self, cache: &mut StateCache, groups: Vec<Group<'a>>) -> Quickly<'a> {
-        let mut all = Quickly { settled: Vec::with_capacity(groups.len()), ..Quickly::default() };
+    async fn settle_quickly<'a>(&self, cache: &mut StateCache, groups: Vec<Group<'a>>) -> FirstPass<'a> {
+        let mut all = FirstPass { settled: Vec::with_capacity(groups.len()), ..FirstPass::default() };
         let mut groups = groups.into_iter();
         let mut under_way = FuturesOrdered::new();
         loop {
@@ -231,8 +231,8 @@ impl<B: Broker> Settlement<B> {
     }
 
     /// Decides the aggregates of a slice on what is in the cache, or else supposed, and appends all commits together.
-    async fn settle_slice<'a>(&self, slice: Vec<(Group<'a>, Option<AggregateState>)>) -> Quickly<'a> {
-        let mut done = Quickly { settled: Vec::with_capacity(slice.len()), ..Quickly::default() };
+    async fn settle_slice<'a>(&self, slice: Vec<(Group<'a>, Option<AggregateState>)>) -> FirstPass<'a> {
+        let mut done = FirstPass { settled: Vec::with_capacity(slice.len()), ..FirstPass::default() };
         let mut decided = Vec::with_capacity(slice.len());
         let mut unknown = Vec::new();
         let count = slice.len();

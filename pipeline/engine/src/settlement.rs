@@ -10,6 +10,8 @@ mod hydration;
 mod sorted;
 mod together;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use futures::{
     FutureExt, StreamExt,
     stream::{self, FuturesOrdered},
@@ -94,33 +96,6 @@ struct Settled {
 struct FirstPass<'a> {
     settled: Vec<Settled>,
     slow: Vec<Unsettled<'a>>,
-    supposed: Supposed,
-}
-
-impl FirstPass<'_> {
-    fn join(&mut self, other: Self) {
-        self.settled.extend(other.settled);
-        self.slow.extend(other.slow);
-        self.supposed.unknown += other.supposed.unknown;
-        self.supposed.new += other.supposed.new;
-        self.supposed.conflicts += other.supposed.conflicts;
-    }
-}
-
-/// How aggregates that were not in the cache turned out.
-#[derive(Default)]
-struct Supposed {
-    unknown: usize,
-    new: usize,
-    conflicts: usize,
-}
-
-impl Supposed {
-    /// Whether most of them were new, if there were any.
-    fn mostly_new(&self, supposed_new: bool) -> Option<bool> {
-        let wrong = if supposed_new { self.conflicts } else { 0 };
-        (self.unknown > 0).then(|| self.new.saturating_sub(wrong) * 2 > self.unknown)
-    }
 }
 
 /// Settles rounds over a broker.
@@ -132,8 +107,9 @@ pub struct Settlement<B> {
     ids: RunIds,
     /// The aggregates that are this handler's to change.
     share: Share,
-    /// Whether to take an aggregate that is not in the cache for a new one, which costs nothing when it is.
-    suppose_new: bool,
+    /// Whether to take an aggregate that is not in the cache for a new one, which costs nothing when it is. Judged after each slice
+    /// by how those of it turned out.
+    suppose_new: AtomicBool,
     metrics: HandlerMetrics,
 }
 
@@ -152,7 +128,7 @@ impl<B: Broker> Settlement<B> {
             broker,
             ids,
             share,
-            suppose_new: true,
+            suppose_new: AtomicBool::new(true),
             metrics,
         }
     }
@@ -192,10 +168,7 @@ impl<B: Broker> Settlement<B> {
         cache: &mut StateCache,
         groups: Vec<Group<'_>>,
     ) -> Result<Vec<Settled>, SettleError> {
-        let FirstPass { mut settled, slow, supposed } = self.settle_quickly(cache, groups).await;
-        if let Some(mostly_new) = supposed.mostly_new(self.suppose_new) {
-            self.suppose_new = mostly_new;
-        }
+        let FirstPass { mut settled, slow } = self.settle_quickly(cache, groups).await;
         let slow: Vec<_> = slow
             .into_iter()
             .map(|unsettled| {
@@ -224,7 +197,10 @@ impl<B: Broker> Settlement<B> {
                 under_way.push_back(self.settle_slice(slice.collect()).boxed());
             }
             match under_way.next().await {
-                Some(slice) => all.join(slice),
+                Some(slice) => {
+                    all.settled.extend(slice.settled);
+                    all.slow.extend(slice.slow);
+                }
                 None => return all,
             }
         }
@@ -244,13 +220,14 @@ impl<B: Broker> Settlement<B> {
         }
         self.metrics.cache_hits.inc_by((count - unknown.len()) as u64);
         self.metrics.cache_misses.inc_by(unknown.len() as u64);
-        done.supposed.unknown = unknown.len();
-        for (group, state) in self.first_states(unknown).await {
+        let supposed_new = self.suppose_new.load(Ordering::Relaxed);
+        let (unknown_count, mut new, mut conflicts) = (unknown.len(), 0_usize, 0);
+        for (group, state) in self.first_states(unknown, supposed_new).await {
             let Some(state) = state else {
                 done.slow.push(Unsettled::unread(group));
                 continue;
             };
-            done.supposed.new += usize::from(state.version == 0);
+            new += usize::from(state.version == 0);
             decided.extend(self.decide_quickly(group, state, &mut done.slow));
         }
         let appends =
@@ -268,7 +245,7 @@ impl<B: Broker> Settlement<B> {
                     each.finish(Some(sequence))
                 }
                 Some(Err(error)) => {
-                    done.supposed.conflicts += usize::from(matches!(error, AppendError::Conflict { .. }));
+                    conflicts += usize::from(matches!(error, AppendError::Conflict { .. }));
                     self.count(&error);
                     Err(Unsettled::unread(each.group))
                 }
@@ -278,13 +255,21 @@ impl<B: Broker> Settlement<B> {
                 Err(unsettled) => done.slow.push(unsettled),
             }
         }
+        if unknown_count > 0 {
+            let new = if supposed_new { new.saturating_sub(conflicts) } else { new };
+            self.suppose_new.store(new * 2 > unknown_count, Ordering::Relaxed);
+        }
         done
     }
 
     /// States for aggregates that are not in the cache: the initial one where they are supposed to be new, else what any
     /// replica answers. The expectation of the append tells whether that was right.
-    async fn first_states<'a>(&self, groups: Vec<Group<'a>>) -> Vec<(Group<'a>, Option<AggregateState>)> {
-        if self.suppose_new {
+    async fn first_states<'a>(
+        &self,
+        groups: Vec<Group<'a>>,
+        suppose_new: bool,
+    ) -> Vec<(Group<'a>, Option<AggregateState>)> {
+        if suppose_new {
             return groups
                 .into_iter()
                 .map(|group| {

@@ -123,6 +123,30 @@ async fn round_of_several_slices_settles_every_aggregate_once() {
     assert_eq!(broker.dump(EVENTS).len(), accounts + moved.len());
 }
 
+#[tokio::test(start_paused = true)]
+async fn handler_without_states_stops_supposing_that_all_is_new_after_the_first_slices() {
+    let broker = MemoryBroker::new(1, FaultPlan::none());
+    let registry = AggregateRegistry::new().with::<Account>();
+    let accounts = 3 * SLICE;
+    let index = IdIndex::in_memory().unwrap();
+    for handler in 0..2 {
+        let mut commands = Vec::new();
+        for account in 0..accounts {
+            let address = format!("a{account}.deposit");
+            commands.push(stored(&broker, &registry, &address, r#"{"amount":1}"#).await);
+        }
+        broker.start_recording();
+        let mut settlement = settlement(&broker, Share::ALL);
+        let outcomes =
+            settlement.settle(&mut empty_cache(registry.clone()), &index, &commands).await.unwrap();
+        assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Accepted { events: 1, .. })));
+        let appends = broker.recorded().into_iter().filter(|(it, _)| matches!(it, Operation::Append { .. }));
+        let conflicts = appends.count() - accounts;
+        let expected = if handler == 0 { 0 } else { SLICES_UNDER_WAY * SLICE };
+        assert_eq!(conflicts, expected, "of handler {handler}");
+    }
+}
+
 /// Commands as a handler of `share` settles them, each a round of its own, with nothing known before.
 async fn settled(
     broker: &MemoryBroker,

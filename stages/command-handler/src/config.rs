@@ -82,7 +82,7 @@ impl Section for StageConfig {
                 "append_strategy",
                 &APPEND_STRATEGIES,
                 "measured",
-                "how commits travel: `single` appends, `atomic` batches, or batches where they are `measured` to be clearly faster",
+                "how commits travel: `single` appends, `atomic` batches, or `measured`: batches where clearly faster",
             ),
             lease_time_to_live: keys.positive_duration(
                 "lease_time_to_live",

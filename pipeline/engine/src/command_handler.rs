@@ -34,7 +34,7 @@ use crate::{
         file_work::do_file_work,
         id_feed::IdFeed,
         idle::Lookout,
-        read_ahead::{ReadAhead, read_ahead},
+        read_ahead::{Rounds, read_ahead},
         recorder::{Recorder, SettledRound},
     },
     contract::{
@@ -70,7 +70,7 @@ pub struct HandlerSettings {
     pub name: String,
     /// Its share.
     pub share: Share,
-    /// Most commands in a round.
+    /// Most commands in a round. The first rounds of a turn are smaller.
     pub round_max: NonZeroUsize,
     /// How much of aggregate states is kept in memory.
     pub cache: CacheLimits,
@@ -268,7 +268,8 @@ impl<B: Broker> CommandHandler<B> {
             tasks.spawn(purge::run(broker, index, self.ids.clone(), share, settings, lookout));
         }
         // Bounded by the memory that each batch holds.
-        let (rounds_out, rounds) = mpsc::unbounded_channel();
+        let (read_out, read_in) = mpsc::unbounded_channel();
+        let rounds = Rounds::new(read_in, self.settings.round_max.get());
         let (settled, settled_in) = mpsc::channel(ROUNDS_UNRECORDED);
         tasks.spawn(read_ahead(
             reader,
@@ -276,7 +277,7 @@ impl<B: Broker> CommandHandler<B> {
             self.settings.round_max.get(),
             journal.covered_before(),
             self.observed.reader.clone(),
-            rounds_out,
+            read_out,
         ));
         let mut recording = JoinSet::new();
         let recorder = Recorder::new(self.broker.clone(), journal, self.index.clone(), self.observed.clone());
@@ -341,10 +342,10 @@ impl<B: Broker> CommandHandler<B> {
         Ok((journal, self.broker.read(config).await?))
     }
 
-    /// Settles round after round; what waits is taken together.
+    /// Settles round after round.
     async fn settle_rounds(
         &mut self,
-        mut rounds: mpsc::UnboundedReceiver<ReadAhead>,
+        mut rounds: Rounds,
         settled: mpsc::Sender<SettledRound>,
         leave: &Leave,
     ) -> Result<TurnEnd, HandlerError> {
@@ -352,14 +353,10 @@ impl<B: Broker> CommandHandler<B> {
             let round = tokio::select! {
                 biased;
                 end = leave.asked() => return Ok(end),
-                round = rounds.recv() => round,
+                round = rounds.next() => round,
             };
             // Without rounds the reader has ended, and whoever waits for it learns why.
-            let Some(ReadAhead { mut commands, .. }) = round else { return std::future::pending().await };
-            while commands.len() < self.settings.round_max.get() {
-                let Ok(more) = rounds.try_recv() else { break };
-                commands.extend(more.commands);
-            }
+            let Some(commands) = round else { return std::future::pending().await };
             for commands in cut_round(commands) {
                 let round = self.settle_round(commands).await?;
                 if settled.send(round).await.is_err() {

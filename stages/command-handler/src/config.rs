@@ -71,7 +71,7 @@ impl Section for StageConfig {
                 "folder of the index of command ids and of snapshots of states; it may be lost, both come from the streams",
             ),
             active_handlers: active_handlers(keys),
-            round_max: keys.count("round_max", ROUND_MAX_DEFAULT, "most commands decided together"),
+            round_max: keys.count("round_max", ROUND_MAX_DEFAULT, "most commands decided together; the first rounds of a turn are smaller"),
             states_max: keys.count("states_max", STATES_MAX_DEFAULT, "most aggregate states kept in memory"),
             states_memory_max: keys.bytes(
                 "states_memory_max",

@@ -26,7 +26,7 @@ use super::load::Load;
 
 const BARE_COMMANDS: &str = "BARE_COMMANDS";
 const BARE_EVENTS: &str = "BARE_EVENTS";
-/// Nobody compares it: the streams end with the benchmark.
+/// Nobody compares it: the streams end with the loop.
 const BARE_GENERATION: &str = "01BARE00000000000000000000";
 /// Messages taken at once, as the stages do.
 const BATCH_MAX: usize = 2000;
@@ -43,6 +43,8 @@ pub(crate) enum BareLoopError {
     Read(#[from] ReadError),
     #[error("the bare loop's streams cannot be made")]
     Streams(#[from] jetstream::context::CreateStreamError),
+    #[error("the bare loop's streams cannot be removed")]
+    Removal(#[from] jetstream::context::DeleteStreamError),
     #[error("the bare loop's rows cannot be written")]
     Rows(#[source] Box<redb::Error>),
     #[error("the bare loop has {found} rows instead of {expected}")]
@@ -81,6 +83,10 @@ pub(crate) async fn run(
         project(projector, load.commands, folder),
     )?;
     let elapsed = begun.elapsed();
+    // What comes next finds the server as the loop did: with nothing else in its memory.
+    for name in [BARE_COMMANDS, BARE_EVENTS] {
+        jetstream.delete_stream(name).await?;
+    }
     let expected = expected_rows(load);
     if rows != expected {
         return Err(BareLoopError::Effects { found: rows, expected });

@@ -59,19 +59,17 @@ impl Load {
 
     /// Publishes all commands to COMMANDS, each group singly or as a batch, whichever is measured to be faster.
     pub(crate) async fn publish(&self, broker: &NatsBroker, run: &str) -> Result<(), AppendError> {
-        let lanes = (0..LANES).map(|lane| self.publish_lane(broker, run, lane));
+        let appends = &GroupAppend::new(broker.clone(), COMMANDS, AppendStrategy::Measured);
+        let lanes = (0..LANES).map(|lane| async move {
+            let groups = (0..self.commands).step_by(GROUP).skip(lane).step_by(LANES);
+            for first in groups {
+                let numbers = first..(first + GROUP).min(self.commands);
+                let messages = numbers.map(|number| self.message("cmd", run, number)).collect();
+                appends.append_all(messages).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+            }
+            Ok::<_, AppendError>(())
+        });
         try_join_all(lanes).await.map(|_| ())
-    }
-
-    async fn publish_lane(&self, broker: &NatsBroker, run: &str, lane: usize) -> Result<(), AppendError> {
-        let appends = GroupAppend::new(broker.clone(), COMMANDS, AppendStrategy::Measured);
-        let groups = (0..self.commands).step_by(GROUP).skip(lane).step_by(LANES);
-        for first in groups {
-            let numbers = first..(first + GROUP).min(self.commands);
-            let messages = numbers.map(|number| self.message("cmd", run, number)).collect();
-            appends.append_all(messages).await.into_iter().collect::<Result<Vec<_>, _>>()?;
-        }
-        Ok(())
     }
 
     /// Publishes the same messages to the bare loop's stream, each on its own, as many under way together.

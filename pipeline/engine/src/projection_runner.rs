@@ -12,6 +12,7 @@ mod past_views;
 mod projection_set;
 mod source;
 mod status;
+mod sync_schedule;
 mod writer;
 
 use std::{sync::Arc, time::Duration};
@@ -66,7 +67,7 @@ pub struct RunnerConfig {
     pub description: String,
     /// Messages a transaction applies at most.
     pub batch_max: usize,
-    /// How often the file is synced while it changes.
+    /// How long a change waits at most until the file is synced; less while little waits.
     pub durable_interval: Duration,
     /// How often the stream's end and generation are looked at.
     pub stream_check_interval: Duration,

@@ -142,7 +142,7 @@ fn batch_max(keys: &mut SectionKeys<'_>) -> NonZeroUsize {
 }
 
 fn durable_interval(keys: &mut SectionKeys<'_>) -> Duration {
-    let help = "how often the file is synced while it changes; a crash reads again what came since";
+    let help = "how long a change waits at most until the file is synced, less while little waits; a crash reads again what came since";
     keys.positive_duration("durable_interval", DURABLE_INTERVAL_DEFAULT, help)
 }
 

@@ -3,7 +3,7 @@
 
 mod turn;
 
-use std::{sync::Arc, thread::JoinHandle};
+use std::{sync::Arc, thread::JoinHandle, time::Duration};
 
 use tokio::time::Instant;
 
@@ -52,6 +52,11 @@ impl Batch {
         self.commits.len() + self.records.len()
     }
 
+    /// Whether it is worth more than one thread, as batches are far behind.
+    pub(super) fn is_large(&self) -> bool {
+        self.messages() >= MESSAGES_FOR_CORES
+    }
+
     /// The messages behind a member's checkpoint. Only a sequence at or below it may be skipped.
     fn unseen(&self, member: &Member, checkpoint: &Checkpoint) -> &[Item] {
         let items = match member.feed {
@@ -76,6 +81,8 @@ pub(super) struct Applier {
     metrics: StoreMetrics,
     cores: Cores,
     writing: Option<Writing>,
+    /// How long the last commit that was synced took.
+    sync_took: Duration,
 }
 
 /// A batch that is applied.
@@ -88,7 +95,8 @@ struct Applied {
 /// A batch that is on its way into the file.
 struct Writing {
     applied: Applied,
-    thread: JoinHandle<Result<(), StoreError>>,
+    durability: Durability,
+    thread: JoinHandle<Result<Duration, StoreError>>,
 }
 
 impl Applier {
@@ -102,7 +110,7 @@ impl Applier {
         let name =
             store.path().file_stem().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         let (metrics, cores) = (metrics.store(&name), Cores::all());
-        Self { store, set, statuses, checkpoints, metrics, cores, writing: None }
+        Self { store, set, statuses, checkpoints, metrics, cores, writing: None, sync_took: Duration::ZERO }
     }
 
     /// Tells a member which incarnation of its stream it is about to be fed from.
@@ -138,7 +146,14 @@ impl Applier {
     /// Makes everything that was applied before durable.
     pub(super) fn sync(&mut self) -> Result<(), StoreError> {
         self.written()?;
-        commit(&self.store, &Uncommitted::new(Vec::new()), Durability::Durable, &self.metrics)
+        let nothing = Uncommitted::new(Vec::new());
+        self.sync_took = commit(&self.store, &nothing, Durability::Durable, &self.metrics)?;
+        Ok(())
+    }
+
+    /// How long the last sync took that has ended, with what was written for it.
+    pub(super) fn sync_took(&self) -> Duration {
+        self.sync_took
     }
 
     /// Applies a batch to every member that wants its messages and is not beyond them. With `more` to do, it may be written
@@ -157,23 +172,30 @@ impl Applier {
             (Arc::clone(&applied.changes), self.store.clone(), self.metrics.clone());
         if more && may_be_written_aside(batch, &applied) {
             let thread = std::thread::spawn(move || commit(&store, &changes, durability, &metrics));
-            self.writing = Some(Writing { applied, thread });
+            self.writing = Some(Writing { applied, durability, thread });
             return Ok(());
         }
-        commit(&store, &changes, durability, &metrics)?;
-        self.tell(applied);
+        let took = commit(&store, &changes, durability, &metrics)?;
+        self.is_written(applied, durability, took);
         Ok(())
     }
 
     /// Waits until everything that was applied is in the file, and says so.
     pub(super) fn written(&mut self) -> Result<(), StoreError> {
-        let Some(Writing { applied, thread }) = self.writing.take() else { return Ok(()) };
-        match thread.join() {
+        let Some(Writing { applied, durability, thread }) = self.writing.take() else { return Ok(()) };
+        let took = match thread.join() {
             Ok(written) => written?,
             Err(panicked) => std::panic::resume_unwind(panicked),
+        };
+        self.is_written(applied, durability, took);
+        Ok(())
+    }
+
+    fn is_written(&mut self, applied: Applied, durability: Durability, took: Duration) {
+        if durability == Durability::Durable {
+            self.sync_took = took;
         }
         self.tell(applied);
-        Ok(())
     }
 
     /// Changes nothing but the checkpoints that the next batch begins behind.
@@ -182,7 +204,7 @@ impl Applier {
         let beneath = self.writing.as_ref().map(|writing| Arc::clone(&writing.applied.changes));
         let turns: Vec<Turn<'_>> =
             (0..).zip(&self.set.members).filter_map(|(index, each)| self.turn(index, each, batch)).collect();
-        let cores = self.cores.when(batch.messages() >= MESSAGES_FOR_CORES);
+        let cores = self.cores.when(batch.is_large());
         let advanced = cores
             .each(turns, |turn| (turn.index, turn.member, advance(&snapshot, beneath.as_deref(), &turn)));
         let mut changes = Vec::with_capacity(advanced.len());
@@ -237,19 +259,20 @@ impl Applier {
 /// Only what is worth a thread. Before the next batch it must be known which members have halted, and whoever asked for the removal
 /// of a row must find it removed.
 fn may_be_written_aside(batch: &Batch, applied: &Applied) -> bool {
-    batch.messages() >= MESSAGES_FOR_CORES && batch.removals.is_empty() && applied.halts.is_empty()
+    batch.is_large() && batch.removals.is_empty() && applied.halts.is_empty()
 }
 
-/// Writes a batch and counts it.
+/// Writes a batch and counts it. Returns how long it took.
 fn commit(
     store: &ReadStore,
     changes: &Uncommitted,
     durability: Durability,
     metrics: &StoreMetrics,
-) -> Result<(), StoreError> {
+) -> Result<Duration, StoreError> {
     let began = Instant::now();
     store.commit_prepared(changes, durability)?;
-    let seconds = began.elapsed().as_secs_f64();
+    let took = began.elapsed();
+    let seconds = took.as_secs_f64();
     metrics.rows.inc_by(changes.rows() as u64);
     match durability {
         Durability::Volatile => metrics.commit_seconds.observe(seconds),
@@ -260,7 +283,7 @@ fn commit(
             }
         }
     }
-    Ok(())
+    Ok(took)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The thread that writes: it takes what waits, applies it in one transaction, and syncs the file from time to time.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use tokio::{
@@ -17,6 +17,7 @@ use super::{
     feed::Item,
     projection_set::ProjectionSet,
     status::StatusBoard,
+    sync_schedule::SyncSchedule,
 };
 use crate::{
     contract::stream_names::{EVENTS, OUTCOMES},
@@ -64,9 +65,7 @@ pub(super) struct Writer {
     batch_max: usize,
     /// How many come together.
     read_max: usize,
-    durable_interval: Duration,
-    /// When the file must be synced; `None` while everything is.
-    sync_due: Option<Instant>,
+    schedule: SyncSchedule,
     commits: Counted,
     records: Counted,
 }
@@ -118,8 +117,7 @@ impl Writer {
             inbox,
             batch_max: config.batch_max,
             read_max: config.read_max(),
-            durable_interval: config.durable_interval,
-            sync_due: None,
+            schedule: SyncSchedule::new(config.durable_interval),
             commits: Counted::new(config.metrics.reader(EVENTS, &config.events_consumer)),
             records: Counted::new(config.metrics.reader(OUTCOMES, &config.outcomes_consumer)),
         }
@@ -137,7 +135,7 @@ impl Writer {
                         self.sync()?;
                         continue;
                     }
-                    Wake::Closed => return if self.sync_due.is_some() { self.sync() } else { Ok(()) },
+                    Wake::Closed => return if self.schedule.due().is_some() { self.sync() } else { Ok(()) },
                 },
             };
             held = self.perform(work)?;
@@ -149,7 +147,7 @@ impl Writer {
         if self.inbox.is_empty() {
             self.applier.written()?;
         }
-        let received = match self.sync_due {
+        let received = match self.schedule.due() {
             Some(due) => match tokio::time::timeout_at(due, self.inbox.recv()).await {
                 Ok(received) => received,
                 Err(_) => return Ok(Wake::SyncDue),
@@ -222,12 +220,11 @@ impl Writer {
     }
 
     fn apply(&mut self, batch: &Batch) -> Result<(), StoreError> {
-        let now = Instant::now();
-        let due = *self.sync_due.get_or_insert(now + self.durable_interval);
-        let durability = if now >= due { Durability::Durable } else { Durability::Volatile };
+        self.schedule.took(self.applier.sync_took());
+        let durability = self.schedule.durability(Instant::now(), batch.is_large());
         self.applier.apply(batch, durability, !self.inbox.is_empty())?;
         if durability == Durability::Durable {
-            self.sync_due = None;
+            self.schedule.synced();
         }
         self.commits.count(&batch.commits);
         self.records.count(&batch.records);
@@ -235,7 +232,7 @@ impl Writer {
     }
 
     fn sync(&mut self) -> Result<(), StoreError> {
-        self.sync_due = None;
+        self.schedule.synced();
         self.applier.sync()
     }
 }

@@ -131,6 +131,8 @@ pub struct IssuedCommand {
     pub correlation_id: String,
     /// The event: `<context>.<aggregate>.<id>/<version>`.
     pub causation_id: String,
+    /// The W3C trace context that the event's command was sent in, if any.
+    pub traceparent: Option<String>,
 }
 
 /// An effect with everything that carrying it out takes.
@@ -187,6 +189,7 @@ fn issued(
             cause.correlation_id.as_ref().unwrap_or(&cause.id).to_string()
         },
         causation_id: format!("{}/{}", envelope.stream_id, envelope.aggregate_version),
+        traceparent: envelope.command.traceparent.as_deref().map(str::to_owned),
     };
     Ok(match effect {
         Effect::Send(send) => IssuedEffect::Send(command(send)),

@@ -276,6 +276,7 @@ impl CommitDraft {
             actor: envelope.actor.clone(),
             correlation_id: envelope.correlation_id.clone(),
             causation_id: envelope.causation_id.clone(),
+            traceparent: envelope.traceparent.clone(),
             partner_of,
         });
         for event in events {

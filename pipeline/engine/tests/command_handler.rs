@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test stops where something is wrong")]
 
-use std::{num::NonZeroUsize, time::Duration};
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use async_nats::HeaderMap;
 use futures::StreamExt;
@@ -11,10 +11,11 @@ use millstream_engine::{
     broker::Broker,
     command_handler::{CommandHandler, HandlerError, HandlerSettings, Observed, Share},
     contract::{
+        commit::StoredCommit,
         dead_letter::DeadLetter,
         header,
         outcome::{Outcome, OutcomeRecord, OutcomeReply},
-        stream_names::{COMMANDS, DEAD_LETTERS, OUTCOMES},
+        stream_names::{COMMANDS, DEAD_LETTERS, EVENTS, OUTCOMES},
         subject::StreamId,
     },
     decider::AggregateRegistry,
@@ -112,6 +113,34 @@ async fn commands_are_accepted_rejected_and_recognised() {
     );
     handler.stop().await;
     assert_eq!(verify(&dump(&broker).await, true).violations, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asked_and_why_is_kept_with_the_events() {
+    const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let server = TestServer::start_provisioned().await;
+    let broker = server.broker().await;
+    let handler = Running::start(&server, "a").await;
+    let headers = [
+        (header::ACTOR, "anna"),
+        (header::CORRELATION_ID, "order-7"),
+        (header::CAUSATION_ID, "click-3"),
+        (header::TRACE_PARENT, TRACE),
+    ];
+    for headers in [&headers[..], &[]] {
+        ask(&broker, "cmd.bank.account.ada.deposit", r#"{"amount":5}"#, headers).await;
+    }
+    let mut kept = Vec::new();
+    for sequence in 1..=2 {
+        let commit =
+            StoredCommit::from_stored(&broker.get(EVENTS, sequence).await.unwrap().unwrap()).unwrap();
+        kept.extend(commit.commit.commands.into_iter().map(|command| {
+            [command.actor, command.correlation_id, command.causation_id, command.traceparent]
+        }));
+    }
+    let expected = headers.map(|(_, value)| Some(Arc::from(value)));
+    assert_eq!(kept, [expected, [const { None }; 4]]);
+    handler.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

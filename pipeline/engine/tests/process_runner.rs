@@ -99,6 +99,9 @@ impl Process for Echo {
     }
 }
 
+/// The trace of every command here.
+const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
 /// An event of a valley, recorded at a time.
 async fn record(broker: &NatsBroker, valley: &str, event_type: &'static str, at: Timestamp) -> u64 {
     let command = CommittedCommand {
@@ -107,6 +110,7 @@ async fn record(broker: &NatsBroker, valley: &str, event_type: &'static str, at:
         actor: Some("anna".into()),
         correlation_id: None,
         causation_id: None,
+        traceparent: Some(TRACE.into()),
         partner_of: None,
     };
     let event = RecordedEvent { event_type: event_type.into(), schema: 1, data: vec![0x80], command: 0 };
@@ -267,6 +271,7 @@ async fn events_lead_to_commands_in_order_with_ids_of_their_place() {
         (header(header::ACTOR), header(header::CORRELATION_ID), header(header::CAUSATION_ID)),
         (Some("process:echo"), Some("cause"), Some("test.valley.a/1"))
     );
+    assert_eq!(header(header::TRACE_PARENT), Some(TRACE));
     running.finish().await;
 }
 

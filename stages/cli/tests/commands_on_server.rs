@@ -225,6 +225,7 @@ fn commit(version: u64) -> Commit {
             actor: Some("ann".into()),
             correlation_id: None,
             causation_id: None,
+            traceparent: None,
             partner_of: None,
         }],
         events: vec![RecordedEvent {

@@ -91,6 +91,8 @@ pub struct CommandEnvelope {
     pub correlation_id: Option<Arc<str>>,
     /// What caused it.
     pub causation_id: Option<Arc<str>>,
+    /// The W3C trace context that it was sent in, as it came.
+    pub traceparent: Option<Arc<str>>,
     /// The version the sender decided on.
     pub expected_version: Option<u64>,
     /// Where the outcome is to be sent.
@@ -115,6 +117,7 @@ impl CommandEnvelope {
             actor: text(header::ACTOR),
             correlation_id: text(header::CORRELATION_ID),
             causation_id: text(header::CAUSATION_ID),
+            traceparent: text(header::TRACE_PARENT),
             expected_version: headers.get(header::EXPECTED_VERSION).map(expected_version).transpose()?,
             reply: text(header::REPLY),
         })

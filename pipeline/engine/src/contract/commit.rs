@@ -33,6 +33,9 @@ pub struct CommittedCommand {
     /// What caused it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub causation_id: Option<Arc<str>>,
+    /// The W3C trace context that it was sent in, as it came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<Arc<str>>,
     /// Where this aggregate was changed as a partner: `<context>.<aggregate>.<id>` of the command's own aggregate, whose
     /// commit of the same position stands behind this one in EVENTS. Absent in the commit of the command's own aggregate.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -53,6 +53,8 @@ pub(super) struct Command {
     actor: String,
     correlation_id: String,
     causation_id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    traceparent: Option<String>,
 }
 
 /// The key of the effect at `index` of the answer to the event of this version in the commit at this sequence.
@@ -98,8 +100,8 @@ impl TryFrom<IssuedCommand> for Command {
         let address = issued.command.address.to_string();
         let body = String::from_utf8(issued.command.body)
             .map_err(|_| ProjectionError::Inconsistent(format!("the body of {address} is not JSON")))?;
-        let IssuedCommand { id, actor, correlation_id, causation_id, .. } = issued;
-        Ok(Self { id, address, body, actor, correlation_id, causation_id })
+        let IssuedCommand { id, actor, correlation_id, causation_id, traceparent, .. } = issued;
+        Ok(Self { id, address, body, actor, correlation_id, causation_id, traceparent })
     }
 }
 
@@ -162,7 +164,8 @@ impl Command {
             (header::CAUSATION_ID, &self.causation_id),
             (header::CONTENT_TYPE, header::JSON),
         ];
-        fields.into_iter().collect()
+        let trace = self.traceparent.as_deref().map(|trace| (header::TRACE_PARENT, trace));
+        fields.into_iter().chain(trace).collect()
     }
 
     /// The headers of a schedule that makes it due. Schedules travel singly, so the message id keeps most repeats out.
@@ -197,6 +200,7 @@ mod tests {
             actor: "process:echo".into(),
             correlation_id: "c".into(),
             causation_id: "e".into(),
+            traceparent: None,
         };
         let headers = command.schedule_headers(Timestamp::MAX);
         assert_eq!(headers.get(SCHEDULE), Some("@at 2200-01-01T00:00:00Z"));

@@ -36,6 +36,7 @@ struct Waiting {
     actor: Option<String>,
     correlation_id: Option<String>,
     causation_id: Option<String>,
+    traceparent: Option<String>,
 }
 
 /// A command that was refused.
@@ -162,6 +163,7 @@ impl InMemorySystem {
             actor: actor.map(str::to_owned),
             correlation_id: None,
             causation_id: None,
+            traceparent: None,
         });
         self.let_happen();
         outcome
@@ -334,6 +336,7 @@ impl InMemorySystem {
             actor: command.actor.as_deref().map(Into::into),
             correlation_id: command.correlation_id.as_deref().map(Into::into),
             causation_id: command.causation_id.as_deref().map(Into::into),
+            traceparent: command.traceparent.as_deref().map(Into::into),
             expected_version: None,
             reply: None,
         };
@@ -370,6 +373,7 @@ impl InMemorySystem {
                 actor: envelope.actor.clone(),
                 correlation_id: envelope.correlation_id.clone(),
                 causation_id: envelope.causation_id.clone(),
+                traceparent: envelope.traceparent.clone(),
                 partner_of,
             };
             let recorded = events.into_iter().map(|event| RecordedEvent {
@@ -416,5 +420,6 @@ fn waiting(command: IssuedCommand) -> Waiting {
         actor: Some(command.actor),
         correlation_id: Some(command.correlation_id),
         causation_id: Some(command.causation_id),
+        traceparent: command.traceparent,
     }
 }

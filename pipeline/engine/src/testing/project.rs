@@ -117,6 +117,7 @@ pub fn command_at(position: u64) -> CommittedCommand {
         actor: None,
         correlation_id: None,
         causation_id: None,
+        traceparent: None,
         partner_of: None,
     }
 }

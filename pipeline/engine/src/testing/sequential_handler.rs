@@ -91,6 +91,7 @@ impl SequentialHandler {
             actor: actor.map(Into::into),
             correlation_id: None,
             causation_id: None,
+            traceparent: None,
             expected_version: None,
             reply: None,
         };

@@ -101,7 +101,8 @@ async fn end(connected: &Connected) -> Result<Moment, CommandFailure> {
 }
 
 fn described(change: &RowChange) -> Value {
-    let CommittedCommand { id, position, actor, correlation_id, causation_id, partner_of } = &change.command;
+    let CommittedCommand { id, position, actor, correlation_id, causation_id, traceparent, partner_of } =
+        &change.command;
     let (kind, fields) = difference(change);
     let fields: Map<String, Value> =
         fields.into_iter().map(|(field, before, after)| (field, json!([before, after]))).collect();
@@ -116,6 +117,7 @@ fn described(change: &RowChange) -> Value {
         "actor": actor,
         "correlation_id": correlation_id,
         "causation_id": causation_id,
+        "traceparent": traceparent,
         "change": kind,
         "fields": fields,
     });

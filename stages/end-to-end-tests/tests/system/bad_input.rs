@@ -180,6 +180,7 @@ async fn store_unknown_event(system: &System) {
             actor: None,
             correlation_id: None,
             causation_id: None,
+            traceparent: None,
             partner_of: None,
         }],
         events: vec![RecordedEvent {

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::join_all;
 
 use crate::contract::{
     dead_letter::DeadLetter,
@@ -239,6 +240,15 @@ pub trait Broker: Clone + Send + Sync + 'static {
         stream: &str,
         message: NewMessage,
     ) -> impl Future<Output = Result<Appended, AppendError>> + Send;
+
+    /// Appends each of them on its own, all in flight together. One answer each, in the order of the messages.
+    fn append_each(
+        &self,
+        stream: &str,
+        messages: Vec<NewMessage>,
+    ) -> impl Future<Output = Vec<Result<Appended, AppendError>>> + Send {
+        async move { join_all(messages.into_iter().map(|message| self.append(stream, message))).await }
+    }
 
     /// Appends all of them or none, at adjacent sequences; the answer is the last one's. Each may carry an expectation,
     /// which must hold before the batch; only the first message of a subject may. At most 1,000.

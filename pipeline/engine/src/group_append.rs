@@ -190,9 +190,9 @@ impl<B: Broker> GroupAppend<B> {
         let mut answers = Vec::with_capacity(messages.len());
         let mut messages = messages.into_iter();
         while messages.len() > 0 {
-            let appends = messages.by_ref().take(SINGLES_MAX);
-            let appends = appends.map(|message| self.broker.append(self.stream, message));
-            answers.extend(join_all(appends).await.into_iter().map(|answer| Ok(answer?.sequence)));
+            let part = messages.by_ref().take(SINGLES_MAX).collect();
+            let appended = self.broker.append_each(self.stream, part).await;
+            answers.extend(appended.into_iter().map(|answer| Ok(answer?.sequence)));
         }
         answers
     }

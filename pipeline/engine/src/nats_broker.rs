@@ -1,12 +1,15 @@
 //! [`Broker`] over a real JetStream. The only place where appends, gets and stream states meet the wire; the reader is in
 //! [`crate::stream_reader`], leases in `nats_broker/lease.rs`. Nothing here decides anything.
 
+mod append_each;
 mod lease;
 pub(crate) mod wire;
 
 use std::{sync::Arc, time::Duration};
 
-use async_nats::{Client, HeaderMap, client::RequestErrorKind, header::HeaderValue};
+use async_nats::{
+    Client, HeaderMap, Message, StatusCode, Subject, client::RequestErrorKind, header::HeaderValue,
+};
 use bytes::Bytes;
 use futures::{StreamExt, TryFutureExt};
 use serde_json::json;
@@ -117,34 +120,24 @@ impl NatsBroker {
         &self,
         stream: &str,
         message: NewMessage,
-        mut headers: HeaderMap,
-    ) -> Result<PublishReply, AppendError> {
-        if let Some(expected) = message.expected_last {
-            headers.insert(header::EXPECTED_LAST_SUBJECT_SEQUENCE, HeaderValue::from(expected));
-        }
-        headers.insert(header::EXPECTED_STREAM, stream);
-        let subject = message.subject;
+        headers: HeaderMap,
+    ) -> Result<Appended, AppendError> {
+        let NewMessage { subject, expected_last, payload, .. } = message;
         let request = async_nats::Request::new()
-            .headers(headers)
-            .payload(message.payload)
+            .headers(append_headers(stream, expected_last, headers))
+            .payload(payload)
             .timeout(Some(APPEND_TIMEOUT));
+        let subject = Subject::from(subject);
         let answer = self.client.send_request(subject.clone(), request).await.map_err(|error| {
-            let detail = error.to_string();
+            let (subject, detail) = (subject.to_string(), error.to_string());
             match error.kind() {
                 RequestErrorKind::InvalidSubject | RequestErrorKind::MaxPayloadExceeded => {
-                    AppendError::Refused { subject: subject.clone(), detail }
+                    AppendError::Refused { subject, detail }
                 }
-                _ => AppendError::Unclear { subject: subject.clone(), detail },
+                _ => AppendError::Unclear { subject, detail },
             }
         })?;
-        if answer.status.is_some_and(|status| status.as_u16() == 503) {
-            let detail = format!("no stream takes {subject}, or it has no leader (no responders)");
-            return Err(AppendError::Unclear { subject, detail });
-        }
-        serde_json::from_slice(&answer.payload).map_err(|error| AppendError::Unclear {
-            subject,
-            detail: format!("the acknowledgement does not decode: {error}"),
-        })
+        appended(stream, &subject, &answer)
     }
 
     async fn message_get(
@@ -217,8 +210,15 @@ impl Broker for NatsBroker {
 
     async fn append(&self, stream: &str, message: NewMessage) -> Result<Appended, AppendError> {
         let headers = header_map(&message.headers);
-        let subject = message.subject.clone();
-        self.publish(stream, message, headers).await?.into_appended(stream, &subject)
+        self.publish(stream, message, headers).await
+    }
+
+    async fn append_each(
+        &self,
+        stream: &str,
+        messages: Vec<NewMessage>,
+    ) -> Vec<Result<Appended, AppendError>> {
+        append_each::append_each(self, stream, messages).await
     }
 
     async fn append_atomically(
@@ -250,8 +250,7 @@ impl Broker for NatsBroker {
         let Some((message, headers)) = last else {
             return Err(AppendError::Refused { subject: String::new(), detail: "an empty batch".into() });
         };
-        let subject = message.subject.clone();
-        self.publish(stream, message, headers).await?.into_appended(stream, &subject)
+        self.publish(stream, message, headers).await
     }
 
     async fn load(&self, stream: &str, subject: &str, from: u64) -> Result<Vec<StoredMessage>, BrokerError> {
@@ -330,6 +329,27 @@ impl Broker for NatsBroker {
 
     async fn lease_freed(&self, key: &str, wait: Duration) {
         lease::freed(self, key, wait).await;
+    }
+}
+
+/// What every append says besides its own headers.
+fn append_headers(stream: &str, expected_last: Option<u64>, mut headers: HeaderMap) -> HeaderMap {
+    if let Some(expected) = expected_last {
+        headers.insert(header::EXPECTED_LAST_SUBJECT_SEQUENCE, HeaderValue::from(expected));
+    }
+    headers.insert(header::EXPECTED_STREAM, stream);
+    headers
+}
+
+/// What the answer to an append says.
+fn appended(stream: &str, subject: &Subject, answer: &Message) -> Result<Appended, AppendError> {
+    let unclear = |detail| Err(AppendError::Unclear { subject: subject.to_string(), detail });
+    if answer.status == Some(StatusCode::NO_RESPONDERS) {
+        return unclear(format!("no stream takes {subject}, or it has no leader (no responders)"));
+    }
+    match serde_json::from_slice::<PublishReply>(&answer.payload) {
+        Ok(reply) => reply.into_appended(stream, subject),
+        Err(error) => unclear(format!("the acknowledgement does not decode: {error}")),
     }
 }
 

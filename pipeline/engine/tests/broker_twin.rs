@@ -139,6 +139,7 @@ macro_rules! on_both {
 on_both![
     expectation_is_of_the_subject_alone,
     one_of_many_with_the_same_expectation_is_stored,
+    each_of_many_appends_has_its_own_answer,
     load_is_one_subject_from_a_position,
     last_and_get_are_current,
     message_comes_back_as_it_was_sent,

@@ -76,8 +76,7 @@ async fn write(
         headers: Headers::new(),
         payload: Bytes::copy_from_slice(owner.as_bytes()),
     };
-    let answer = broker.publish(&stream(), message, headers).await;
-    match answer.and_then(|reply| reply.into_appended(&stream(), &subject(key))) {
+    match broker.publish(&stream(), message, headers).await {
         Ok(appended) => Ok(Some(appended.sequence)),
         Err(AppendError::Conflict { .. }) => Ok(None),
         Err(error) => Err(BrokerError::Unavailable { operation: "lease", detail: error.to_string() }),
@@ -104,8 +103,7 @@ pub(super) async fn release(
         headers: Headers::new(),
         payload: Bytes::new(),
     };
-    let answer = broker.publish(&stream(), deletion, headers).await;
-    match answer.and_then(|reply| reply.into_appended(&stream(), &subject(key))) {
+    match broker.publish(&stream(), deletion, headers).await {
         Ok(_) | Err(AppendError::Conflict { .. }) => Ok(()),
         Err(error) => Err(BrokerError::Unavailable { operation: "lease", detail: error.to_string() }),
     }

@@ -1,6 +1,8 @@
 //! Appends, expectations, message ids, limits, and reads of single messages.
 #![expect(clippy::unwrap_used, reason = "a scenario is a test: what it unwraps is what it asserts")]
 
+use std::collections::BTreeSet;
+
 use super::{Ground, bodies, is_conflict, message, put, sequences};
 use crate::{
     broker::{AppendError, Broker, BrokerError, StreamState},
@@ -38,6 +40,43 @@ pub async fn one_of_many_with_the_same_expectation_is_stored<G: Ground>(ground: 
     assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 1, "{answers:?}");
     assert_eq!(answers.iter().filter(|answer| is_conflict(answer)).count(), 5, "{answers:?}");
     assert_eq!(ground.connect().await.state(OUTCOMES).await.unwrap().last_sequence, 1);
+}
+
+/// Of many appends each has an answer of its own, in their order, and none spoils its neighbours.
+pub async fn each_of_many_appends_has_its_own_answer<G: Ground>(ground: &mut G) {
+    let broker = ground.connect().await;
+    let mut stored = BTreeSet::new();
+    for count in [7_u64, 700] {
+        let messages = (0..count).map(|number| match number % 7 {
+            _ if number == 5 => message("evt.a.b.large", Some(0), &"x".repeat(1024 * 1024 + 1)),
+            2 => message(&format!("evt.a.b.{count}-{number}"), Some(1_000_000), "nothing is there"),
+            4 => message("other.1", None, "no stream takes it"),
+            _ => message(&format!("evt.a.b.{count}-{number}"), Some(0), &number.to_string()),
+        });
+        let answers = broker.append_each(EVENTS, messages.collect()).await;
+        assert_eq!(answers.len() as u64, count);
+        for (number, answer) in (0..).zip(&answers) {
+            match number % 7 {
+                _ if number == 5 => {
+                    assert!(matches!(answer, Err(AppendError::Refused { .. })), "{answer:?}");
+                }
+                2 => assert!(is_conflict(answer), "{number} of {count}: {answer:?}"),
+                4 => {
+                    assert!(
+                        matches!(answer, Err(AppendError::Unclear { subject, .. }) if subject == "other.1")
+                    );
+                }
+                _ => {
+                    let sequence = answer.as_ref().unwrap().sequence;
+                    let message = broker.get(EVENTS, sequence).await.unwrap().unwrap();
+                    assert_eq!(message.subject, format!("evt.a.b.{count}-{number}"));
+                    stored.insert(sequence);
+                }
+            }
+        }
+    }
+    let last = broker.state(EVENTS).await.unwrap().last_sequence;
+    assert_eq!(stored, (1..=last).collect(), "nothing else is stored");
 }
 
 /// A load holds one subject's messages from a sequence on, in order, however many there are.

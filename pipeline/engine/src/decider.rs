@@ -417,9 +417,14 @@ macro_rules! events {
     };
 }
 
+/// What the fields of most events fit into.
+const EVENT_BYTES: usize = 128;
+
 /// Writes an event's fields. For [`crate::events!`].
 pub fn encode_event<T: Serialize>(fields: &T) -> Vec<u8> {
-    rmp_serde::to_vec_named(fields).expect("events hold only plain data")
+    let mut data = Vec::with_capacity(EVENT_BYTES);
+    rmp_serde::encode::write_named(&mut data, fields).expect("events hold only plain data");
+    data
 }
 
 /// Reads an event's fields. For [`crate::events!`] and upcasters.

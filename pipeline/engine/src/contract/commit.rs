@@ -17,6 +17,12 @@ use super::{
 /// Bytes of a [`commit_hash`].
 pub const COMMIT_HASH_LENGTH: usize = 16;
 
+/// About what a commit, each of its commands, and each of its events without its data take when they are stored: so much is
+/// made ready to write to.
+const COMMIT_BYTES: usize = 140;
+const COMMAND_BYTES: usize = 100;
+const EVENT_BYTES: usize = 80;
+
 /// A command whose events a commit holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommittedCommand {
@@ -110,7 +116,12 @@ pub enum CommitError {
 impl Commit {
     /// The body to store.
     pub fn encode(&self) -> Vec<u8> {
-        rmp_serde::to_vec_named(self).expect("a commit holds only strings, numbers and bytes")
+        let data: usize = self.events.iter().map(|event| event.data.len()).sum();
+        let rest = COMMIT_BYTES + COMMAND_BYTES * self.commands.len() + EVENT_BYTES * self.events.len();
+        let mut body = Vec::with_capacity(rest + data);
+        rmp_serde::encode::write_named(&mut body, self)
+            .expect("a commit holds only strings, numbers and bytes");
+        body
     }
 
     /// The version after this commit.

@@ -109,7 +109,8 @@ mod tests {
         // Somebody listens, so the server does not say that nobody does; they never answer, or with something else.
         let _silent = responder.subscribe("silent.>").await.unwrap();
         let mut strange = responder.subscribe("strange.>").await.unwrap();
-        responder.flush().await.unwrap();
+        // The server has both when it answers what came behind them on the same connection.
+        NatsBroker::new(responder.clone(), None).state(EVENTS).await.unwrap();
         let answering = tokio::spawn(async move {
             while let Some(message) = strange.next().await {
                 responder.publish(message.reply.unwrap(), "no acknowledgement".into()).await.unwrap();

@@ -8,7 +8,8 @@ use tokio::time::{Instant, timeout_at};
 use super::{APPEND_TIMEOUT, NatsBroker, append_headers, appended, wire::header_map};
 use crate::broker::{AppendError, Appended, Broker as _, NewMessage};
 
-/// Fewer are not worth an inbox: the server looks through what it remembers of subjects whenever one comes or goes.
+/// Fewer are not worth an inbox: the server looks through what it remembers of subjects whenever one comes or goes. The number
+/// is chosen, not measured.
 const INBOX_MIN: usize = 32;
 
 /// As [`crate::broker::Broker::append_each`].

@@ -135,7 +135,7 @@ impl Writer {
                         self.sync()?;
                         continue;
                     }
-                    Wake::Closed => return if self.schedule.due().is_some() { self.sync() } else { Ok(()) },
+                    Wake::Closed => return if self.schedule.is_pending() { self.sync() } else { Ok(()) },
                 },
             };
             held = self.perform(work)?;
@@ -147,7 +147,7 @@ impl Writer {
         if self.inbox.is_empty() {
             self.applier.written()?;
         }
-        let received = match self.schedule.due() {
+        let received = match self.schedule.due(self.applier.sync_took()) {
             Some(due) => match tokio::time::timeout_at(due, self.inbox.recv()).await {
                 Ok(received) => received,
                 Err(_) => return Ok(Wake::SyncDue),
@@ -220,8 +220,8 @@ impl Writer {
     }
 
     fn apply(&mut self, batch: &Batch) -> Result<(), StoreError> {
-        self.schedule.took(self.applier.sync_took());
-        let durability = self.schedule.durability(Instant::now(), batch.is_large());
+        let sync_took = self.applier.sync_took();
+        let durability = self.schedule.durability(Instant::now(), sync_took, batch.is_large());
         self.applier.apply(batch, durability, !self.inbox.is_empty())?;
         if durability == Durability::Durable {
             self.schedule.synced();

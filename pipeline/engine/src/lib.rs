@@ -1,59 +1,38 @@
-//! Millstream's engine: event sourcing and CQRS on NATS JetStream.
-//!
-//! Pure contracts and traits ([`contract`], [`decider`], [`projection`]) on which models are written, and the shell that
-//! performs their I/O. No business word occurs here.
+//! The crates of the engine under one name, until everybody names the crate that has what they need.
 
-pub mod aggregate_state;
-pub mod broker;
-pub mod command_handler;
-pub mod config;
-pub mod connection;
-pub mod content_digest;
-pub mod contract;
-pub mod decider;
-pub mod error_text;
-pub mod event_store;
-pub mod exit_code;
-pub mod group_append;
-pub mod health;
-pub mod id_index;
-pub mod intake;
-mod lease;
-pub mod metrics;
-pub mod nats_broker;
-pub mod nats_server;
-pub mod outcome_journal;
-pub mod past;
-pub mod process;
-pub mod process_runner;
-pub mod projection;
-pub mod projection_runner;
-pub mod provision;
-pub mod query_service;
-pub mod read_side;
-pub mod read_store;
-pub mod report;
-pub mod report_publisher;
-pub mod retry;
-pub mod round;
-pub mod row_watch;
-pub mod schema;
-pub mod seeded_bug;
-pub mod settlement;
-pub mod share_layout;
-pub mod shutdown;
-mod side_by_side;
-pub mod stage;
-pub mod stage_check;
-pub mod stage_needs;
-pub mod state_cache;
-pub mod state_snapshots;
-pub mod status_service;
-pub mod stream_feed;
-pub mod stream_reader;
-pub mod submit_service;
-pub mod telemetry;
+pub use millstream_contract::{self as contract, error_text, exit_code, seeded_bug};
+pub use millstream_domain::{
+    commands, content_digest, decider, events, process, projection, report, report_tables, row_watch, schema,
+};
+pub use millstream_jetstream::{
+    broker, event_store, group_append, intake, lease, nats_broker, nats_server, past, provision, retry,
+    stream_feed, stream_reader,
+};
+pub use millstream_processes::process_runner;
+pub use millstream_proof::verification;
+pub use millstream_read_side::{projection_runner, query_service, read_side, report_publisher};
+pub use millstream_runtime::{
+    config, connection, health, metrics, shutdown, stage, stage_check, stage_needs, status_service, telemetry,
+};
+pub use millstream_store::{read_store, side_by_side, text_key};
+pub use millstream_write_side::{
+    aggregate_state, command_handler, id_index, outcome_journal, round, settlement, share_layout,
+    state_cache, state_snapshots, submit_service,
+};
+
+/// What tests need.
 #[cfg(feature = "testing")]
-pub mod testing;
-mod text_key;
-pub mod verification;
+pub mod testing {
+    pub use millstream_contract::testing::*;
+    pub use millstream_domain::testing::*;
+    pub use millstream_jetstream::testing::*;
+    pub use millstream_proof::testing::*;
+    pub use millstream_runtime::testing::*;
+    pub use millstream_store::testing::*;
+
+    /// Tests of projections.
+    pub mod project {
+        pub use millstream_domain::testing::project::*;
+        pub use millstream_store::testing::batchings::assert_repeatable;
+    }
+}

@@ -38,7 +38,7 @@ const NOTHING_FOUND: u8 = 13;
 /// Which log lines are written, as for the stages.
 const FILTER_VARIABLE: &str = "MILLSTREAM_TELEMETRY__FILTER";
 /// What is said when nobody asks for more.
-const FILTER_DEFAULT: &str = "error,millstream_engine::nats_server=info,async_nats=off";
+const FILTER_DEFAULT: &str = "error,millstream_jetstream::nats_server=info,async_nats=off";
 
 /// Event sourcing and CQRS on NATS JetStream.
 #[derive(Debug, Parser)]

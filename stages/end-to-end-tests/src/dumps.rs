@@ -6,10 +6,11 @@ use futures::StreamExt as _;
 pub use millstream_engine::testing::stream_dump::{dump, messages};
 use millstream_engine::{
     broker::Broker as _,
-    contract::stream_names::{COMMANDS, EVENTS},
+    contract::{
+        leases::{leases_stream, progress_subject},
+        stream_names::{COMMANDS, EVENTS},
+    },
     nats_broker::NatsBroker,
-    process_runner::progress_subject,
-    provision::leases_stream,
     share_layout::{Layout, newest_command},
     status_service::{SERVICE_NAME, status_subject},
     verification::{Dump, Verification, replay, verify},

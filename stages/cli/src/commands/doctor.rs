@@ -8,11 +8,14 @@ use async_nats::jetstream::{self, consumer};
 use futures::{StreamExt as _, TryStreamExt as _};
 use millstream_engine::{
     broker::Broker as _,
-    contract::stream_names::{COMMANDS, EVENTS, LEASES_BUCKET, OUTCOMES, TIMERS},
+    contract::{
+        leases::leases_stream,
+        stream_names::{COMMANDS, EVENTS, LEASES_BUCKET, OUTCOMES, TIMERS},
+    },
     error_text::one_line,
     exit_code::ExitCode,
     nats_server::{VERSION_MIN, Version},
-    provision::{ProvisionOptions, StreamFinding, StreamPresence, leases_stream, verify},
+    provision::{ProvisionOptions, StreamFinding, StreamPresence, verify},
     stage_check::{Check, Trouble},
     status_service::SERVICE_NAME,
 };

@@ -2,8 +2,7 @@
 
 use millstream_engine::{
     broker::{Broker as _, BrokerError},
-    command_handler::{Share, lease_key},
-    contract::{stream_names::COMMANDS, subject::PARTITIONS},
+    contract::{leases::command_handler_lease, share::Share, stream_names::COMMANDS, subject::PARTITIONS},
     error_text::one_line,
     exit_code::ExitCode,
     share_layout::{Layout, ShareStanding, newest_command},
@@ -33,7 +32,7 @@ pub(super) async fn shares(connected: &Connected) -> Vec<Check> {
 async fn share(connected: &Connected, standing: &ShareStanding) -> Check {
     let what = format!("share {} of {COMMANDS}", standing.share.name());
     let found = async {
-        let owner = connected.broker.lease_owner(&lease_key(standing.share)).await?;
+        let owner = connected.broker.lease_owner(&command_handler_lease(standing.share)).await?;
         Ok::<_, BrokerError>((owner, newest_command(&connected.broker, standing.share).await?))
     };
     let result = match found.await {

@@ -1,0 +1,306 @@
+//! Subjects: what aggregates, commands, commits and queries are called on the wire.
+
+use std::{fmt, sync::Arc};
+
+/// Number of partitions into which COMMANDS sorts aggregates. Fixed: it is part of the stored subjects.
+pub const PARTITIONS: u32 = 16;
+
+/// Longest `<id>` of an aggregate, in characters.
+pub const AGGREGATE_ID_LENGTH_MAX: usize = 128;
+
+/// Prefix under which commands are published.
+pub const COMMAND_PREFIX: &str = "cmd";
+/// Prefix under which COMMANDS stores them, followed by the partition.
+pub const COMMAND_QUEUE_PREFIX: &str = "cmdq";
+/// Prefix of commits.
+pub const EVENT_PREFIX: &str = "evt";
+/// Prefix of questions to views and reports.
+pub const QUERY_PREFIX: &str = "query";
+/// Prefix of commands that are sent with a request and answered with their outcome.
+pub const SUBMIT_PREFIX: &str = "submit";
+/// Under which subjects the outcomes of submitted commands come back, from whichever handler is active: this, the name of
+/// the run that waits, a number.
+pub const SUBMIT_REPLY_PREFIX: &str = "reply.submit";
+/// Name of the service that takes submitted commands.
+pub const SUBMIT_SERVICE: &str = "submit";
+/// Prefix of the schedules of commands for later.
+pub const TIMER_PREFIX: &str = "timer.cmd";
+
+/// A name or id that the contract does not allow.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SubjectError {
+    /// A context, aggregate or command is not lower-kebab-case.
+    #[error(
+        "{kind} {text:?} is not allowed: use lower-case letters, digits and single hyphens, starting with a letter"
+    )]
+    Name {
+        /// Which part.
+        kind: &'static str,
+        /// What was given.
+        text: String,
+    },
+    /// An id has other characters, or too many.
+    #[error("id {text:?} is not allowed: use 1 to {AGGREGATE_ID_LENGTH_MAX} of A-Z a-z 0-9 _ - : @")]
+    Id {
+        /// What was given.
+        text: String,
+    },
+    /// The subject has another shape.
+    #[error("subject {subject:?} is not {expected}")]
+    Shape {
+        /// What was given.
+        subject: String,
+        /// The shape it should have.
+        expected: &'static str,
+    },
+}
+
+/// One aggregate's event stream: context, aggregate and id. Cheap to clone.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StreamId {
+    text: Arc<str>,
+    context_end: u16,
+    aggregate_end: u16,
+}
+
+impl StreamId {
+    /// Checks the three parts and joins them.
+    ///
+    /// # Errors
+    /// [`SubjectError`] naming the part that is not allowed.
+    pub fn new(context: &str, aggregate: &str, id: &str) -> Result<Self, SubjectError> {
+        check_name("context", context)?;
+        check_name("aggregate", aggregate)?;
+        check_id(id)?;
+        Ok(Self::join(context, aggregate, id))
+    }
+
+    /// Reads the subject of a commit, `evt.<context>.<aggregate>.<id>`.
+    ///
+    /// # Errors
+    /// [`SubjectError`] when it has another shape or a part that is not allowed.
+    pub fn from_event_subject(subject: &str) -> Result<Self, SubjectError> {
+        let shape = || SubjectError::Shape {
+            subject: subject.to_owned(),
+            expected: "evt.<context>.<aggregate>.<id>",
+        };
+        match split::<4>(subject).ok_or_else(shape)? {
+            [EVENT_PREFIX, context, aggregate, id] => Self::new(context, aggregate, id),
+            _ => Err(shape()),
+        }
+    }
+
+    fn join(context: &str, aggregate: &str, id: &str) -> Self {
+        let aggregate_end = context.len() + 1 + aggregate.len();
+        Self {
+            text: format!("{context}.{aggregate}.{id}").into(),
+            context_end: u16::try_from(context.len()).expect("names are checked to be short"),
+            aggregate_end: u16::try_from(aggregate_end).expect("names are checked to be short"),
+        }
+    }
+
+    /// The context.
+    pub fn context(&self) -> &str {
+        self.text.get(..usize::from(self.context_end)).unwrap_or_default()
+    }
+
+    /// The aggregate's name.
+    pub fn aggregate(&self) -> &str {
+        self.text.get(usize::from(self.context_end) + 1..usize::from(self.aggregate_end)).unwrap_or_default()
+    }
+
+    /// The aggregate's id.
+    pub fn id(&self) -> &str {
+        self.text.get(usize::from(self.aggregate_end) + 1..).unwrap_or_default()
+    }
+
+    /// `<context>.<aggregate>.<id>`.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The one literal subject of the aggregate's commits.
+    pub fn event_subject(&self) -> String {
+        format!("{EVENT_PREFIX}.{}", self.text)
+    }
+
+    /// The partition of COMMANDS in which the aggregate's commands are stored.
+    pub fn partition(&self) -> u32 {
+        partition(&[self.context(), self.aggregate(), self.id()])
+    }
+}
+
+impl fmt::Display for StreamId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.text)
+    }
+}
+
+impl fmt::Debug for StreamId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "StreamId({})", self.text)
+    }
+}
+
+/// Which command of which aggregate: what the subject of a command says.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct CommandAddress {
+    /// The aggregate.
+    pub stream_id: StreamId,
+    /// The command's name.
+    pub command: Arc<str>,
+}
+
+impl CommandAddress {
+    /// Checks the four parts.
+    ///
+    /// # Errors
+    /// [`SubjectError`] naming the part that is not allowed.
+    pub fn new(context: &str, aggregate: &str, id: &str, command: &str) -> Result<Self, SubjectError> {
+        check_name("command", command)?;
+        Ok(Self { stream_id: StreamId::new(context, aggregate, id)?, command: command.into() })
+    }
+
+    /// Reads a subject on which a command is published: `cmd.<context>.<aggregate>.<id>.<command>`.
+    ///
+    /// # Errors
+    /// [`SubjectError`] when it has another shape or a part that is not allowed.
+    pub fn from_subject(subject: &str) -> Result<Self, SubjectError> {
+        let shape = || SubjectError::Shape {
+            subject: subject.to_owned(),
+            expected: "cmd.<context>.<aggregate>.<id>.<command>",
+        };
+        match split::<5>(subject).ok_or_else(shape)? {
+            [COMMAND_PREFIX, context, aggregate, id, command] => Self::new(context, aggregate, id, command),
+            _ => Err(shape()),
+        }
+    }
+
+    /// Reads a subject under which COMMANDS stores a command: `cmdq.<partition>.<context>.<aggregate>.<id>.<command>`.
+    ///
+    /// # Errors
+    /// [`SubjectError`] when it has another shape or a part that is not allowed.
+    pub fn from_stored_subject(subject: &str) -> Result<Self, SubjectError> {
+        let shape = || SubjectError::Shape {
+            subject: subject.to_owned(),
+            expected: "cmdq.<partition>.<context>.<aggregate>.<id>.<command>",
+        };
+        match split::<6>(subject).ok_or_else(shape)? {
+            [COMMAND_QUEUE_PREFIX, _, context, aggregate, id, command] => {
+                Self::new(context, aggregate, id, command)
+            }
+            _ => Err(shape()),
+        }
+    }
+
+    /// The subject to publish on.
+    pub fn subject(&self) -> String {
+        format!("{COMMAND_PREFIX}.{self}")
+    }
+}
+
+impl fmt::Display for CommandAddress {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}.{}", self.stream_id, self.command)
+    }
+}
+
+/// The subject on which a command was published, from the one under which COMMANDS stores it. Foreign subjects come
+/// back unchanged, so that a dead letter can always say where its message came from.
+pub fn published_subject(stored: &str) -> String {
+    stored
+        .strip_prefix("cmdq.")
+        .and_then(|rest| rest.split_once('.'))
+        .map_or_else(|| stored.to_owned(), |(_, rest)| format!("{COMMAND_PREFIX}.{rest}"))
+}
+
+/// The partition of a subject under which COMMANDS stores a command; `None` for any other subject.
+pub fn stored_partition(stored: &str) -> Option<u32> {
+    let rest = stored.strip_prefix(COMMAND_QUEUE_PREFIX)?.strip_prefix('.')?;
+    let partition = rest.split('.').next()?.parse().ok()?;
+    (partition < PARTITIONS).then_some(partition)
+}
+
+/// The server's `partition(16, …)`: FNV-1a (32 bits) over the concatenated tokens, modulo [`PARTITIONS`]
+/// (nats-server, `subject_transform.go`).
+fn partition(tokens: &[&str]) -> u32 {
+    let hash = tokens
+        .iter()
+        .flat_map(|token| token.bytes())
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    hash % PARTITIONS
+}
+
+fn split<const N: usize>(subject: &str) -> Option<[&str; N]> {
+    let mut parts = subject.split('.');
+    let mut tokens = [""; N];
+    for token in &mut tokens {
+        *token = parts.next()?;
+    }
+    parts.next().is_none().then_some(tokens)
+}
+
+fn check_name(kind: &'static str, text: &str) -> Result<(), SubjectError> {
+    let starts_well = text.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase());
+    let allowed = text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    let hyphens = !text.ends_with('-') && !text.contains("--");
+    if starts_well && allowed && hyphens && text.len() <= AGGREGATE_ID_LENGTH_MAX {
+        Ok(())
+    } else {
+        Err(SubjectError::Name { kind, text: text.to_owned() })
+    }
+}
+
+/// Checks an id against what subjects can carry. Models use it for ids in bodies that name other aggregates.
+///
+/// # Errors
+/// [`SubjectError::Id`].
+pub fn check_id(text: &str) -> Result<(), SubjectError> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b':' | b'@');
+    if (1..=AGGREGATE_ID_LENGTH_MAX).contains(&text.len()) && text.bytes().all(allowed) {
+        Ok(())
+    } else {
+        Err(SubjectError::Id { text: text.to_owned() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_come_back_from_a_stream_id() {
+        let id = StreamId::new("retail", "till", "2506_2012-01-31").unwrap();
+        assert_eq!((id.context(), id.aggregate(), id.id()), ("retail", "till", "2506_2012-01-31"));
+        assert_eq!(id.event_subject(), "evt.retail.till.2506_2012-01-31");
+        assert_eq!(StreamId::from_event_subject(&id.event_subject()), Ok(id));
+    }
+
+    #[test]
+    fn names_are_lower_kebab_case() {
+        for bad in ["", "Retail", "re_tail", "1st", "-a", "a-", "a--b", "a.b", "ä"] {
+            assert!(StreamId::new(bad, "till", "1").is_err(), "{bad}");
+        }
+        assert!(StreamId::new("retail-2", "business-day", "1").is_ok());
+    }
+
+    #[test]
+    fn ids_refuse_what_subjects_cannot_carry() {
+        for bad in ["", "a b", "a.b", "*", ">", "a/b", "é", &"x".repeat(129)] {
+            assert_eq!(
+                StreamId::new("retail", "till", bad),
+                Err(SubjectError::Id { text: bad.to_owned() }),
+                "{bad}"
+            );
+        }
+        assert!(StreamId::new("retail", "stock", "main:SKU_1@x-2").is_ok());
+    }
+
+    #[test]
+    fn stored_and_published_subjects_name_the_same_command() {
+        let published = CommandAddress::from_subject("cmd.retail.till.1_2012-01-31.close").unwrap();
+        let stored = CommandAddress::from_stored_subject("cmdq.7.retail.till.1_2012-01-31.close").unwrap();
+        assert_eq!(published, stored);
+        assert_eq!(published_subject("cmdq.7.retail.till.1_2012-01-31.close"), published.subject());
+    }
+}

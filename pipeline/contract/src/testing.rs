@@ -1,0 +1,3 @@
+//! For tests of every crate: seeded chance.
+
+pub mod dice;

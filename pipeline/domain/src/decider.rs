@@ -1,0 +1,435 @@
+//! Deciders: the pure rules of an aggregate, and the form in which the engine holds aggregates of any type.
+//!
+//! A decider is a function of an aggregate's events and one command. It reads no clock and makes no ids: the time of a
+//! decision is the time at which COMMANDS stored the command, so that a decision can be repeated anywhere with the same
+//! result.
+
+mod partners;
+mod plain_states;
+mod registry;
+
+use jiff::Timestamp;
+use serde::{Serialize, de::DeserializeOwned};
+#[doc(hidden)]
+pub use serde_json::Value;
+
+pub use self::partners::PARTNER_REJECTIONS;
+#[cfg(feature = "testing")]
+pub(crate) use self::partners::{decide_together, partners_of};
+pub use self::plain_states::PlainStates;
+pub use self::registry::{AggregateRegistry, AggregateType, AnyCommand, AnyState, DecisionError, NewEvent};
+use millstream_contract::{command::BodyFormat, commit::Envelope};
+
+use crate::schema::Shape;
+
+/// A rule said no.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Rejection {
+    /// Stable and lower-kebab-case, for programs.
+    pub code: &'static str,
+    /// One sentence for people.
+    pub message: String,
+}
+
+impl Rejection {
+    /// A rejection with `code` and a sentence.
+    pub fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+}
+
+/// What a decision may know besides state and command.
+#[derive(Debug, Clone, Copy)]
+pub struct DecisionContext<'a> {
+    /// The aggregate's id.
+    pub aggregate_id: &'a str,
+    /// When COMMANDS stored the command.
+    pub now: Timestamp,
+    /// Who asks, from the header `Millstream-Actor`.
+    pub actor: Option<&'a str>,
+    /// The command's sequence in COMMANDS.
+    pub command_position: u64,
+}
+
+/// Most partners that a command may have.
+pub const PARTNERS_MAX: usize = 16;
+
+/// The events of several aggregates that one command changes together: all of them happen, or none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Together<E> {
+    /// Those of the command's own aggregate. Never empty where a partner has some: what the own history holds is the guard
+    /// against a second effect.
+    pub own: Vec<E>,
+    /// Those of each partner, in the order of [`Decider::partners`]; partners left out at the end have none.
+    pub partners: Vec<Vec<E>>,
+}
+
+impl<E> Default for Together<E> {
+    /// Nothing happens.
+    fn default() -> Self {
+        Self { own: Vec::new(), partners: Vec::new() }
+    }
+}
+
+/// An event that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum EventError {
+    /// No such type in this aggregate: perhaps written by a newer release.
+    #[error(
+        "unknown event type {event_type:?} (schema {schema}) of {aggregate}; a newer release may know it"
+    )]
+    UnknownType {
+        /// The aggregate's name.
+        aggregate: &'static str,
+        /// The type on the wire.
+        event_type: String,
+        /// Its schema version.
+        schema: u16,
+    },
+    /// The fields do not decode.
+    #[error("event {event_type:?} (schema {schema}) of {aggregate} does not decode")]
+    Data {
+        /// The aggregate's name.
+        aggregate: &'static str,
+        /// The type on the wire.
+        event_type: String,
+        /// Its schema version.
+        schema: u16,
+        /// Why.
+        #[source]
+        source: rmp_serde::decode::Error,
+    },
+}
+
+/// A command that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandBodyError {
+    /// The aggregate has no such command.
+    #[error("{aggregate} has no command {command:?}; it has {known}")]
+    UnknownCommand {
+        /// The aggregate's name.
+        aggregate: &'static str,
+        /// What was asked.
+        command: String,
+        /// What there is, comma separated.
+        known: String,
+    },
+    /// The body does not have the command's fields; the text names the field.
+    #[error("body of {command} is not valid: {detail}")]
+    Body {
+        /// The command.
+        command: String,
+        /// The decoder's words, with the path of the field.
+        detail: String,
+    },
+}
+
+impl CommandBodyError {
+    /// A short code for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::UnknownCommand { .. } => "command-unknown",
+            Self::Body { .. } => "body-malformed",
+        }
+    }
+}
+
+/// The events of an aggregate: an enum whose variants each hold one struct of fields. Written with [`crate::events!`].
+pub trait EventSet: Sized + Send + Sync + 'static {
+    /// Every type with its current schema version.
+    const TYPES: &'static [(&'static str, u16)];
+
+    /// Type and schema version of this event.
+    fn event_type(&self) -> (&'static str, u16);
+
+    /// Its fields in MessagePack.
+    fn encode(&self) -> Vec<u8>;
+
+    /// Reads an event, upcasting old schema versions.
+    ///
+    /// # Errors
+    /// [`EventError`] for a type this release does not know or fields that do not decode.
+    fn decode(event_type: &str, schema: u16, data: &[u8]) -> Result<Self, EventError>;
+
+    /// The shape that the current version of a type has, told from a body that fills everything; none for a type that
+    /// there is not.
+    fn shape(event_type: &str, body: &serde_json::Value) -> Option<Shape>;
+
+    /// Reads the event of an envelope.
+    ///
+    /// # Errors
+    /// As [`EventSet::decode`].
+    fn from_envelope(envelope: &Envelope<'_>) -> Result<Self, EventError> {
+        Self::decode(envelope.event_type, envelope.schema, envelope.data)
+    }
+}
+
+/// The commands of an aggregate: an enum whose variants each hold one struct of fields. Written with [`crate::commands!`].
+pub trait CommandSet: Sized + Send + Sync + 'static {
+    /// Every command's name.
+    const NAMES: &'static [&'static str];
+
+    /// Reads a command.
+    ///
+    /// # Errors
+    /// [`CommandBodyError`] that names the command or the field.
+    fn decode(command: &str, format: BodyFormat, body: &[u8]) -> Result<Self, CommandBodyError>;
+}
+
+/// Stands for every command of an aggregate in [`Decider::rejections`].
+pub const ANY_COMMAND: &str = "*";
+
+/// The rules of one aggregate.
+pub trait Decider: Send + Sync + 'static {
+    /// What can be asked.
+    type Command: CommandSet;
+    /// What can happen.
+    type Event: EventSet;
+    /// What the rules need to know. Serialised only as a snapshot, which is thrown away when its shape changes.
+    type State: Clone + Default + Send + Sync + Serialize + DeserializeOwned + 'static;
+
+    /// The context, as in subjects.
+    const CONTEXT: &'static str;
+    /// The aggregate, as in subjects.
+    const AGGREGATE: &'static str;
+    /// Raised whenever the shape or meaning of [`Decider::State`] changes; older snapshots are then ignored.
+    const STATE_VERSION: u32 = 1;
+
+    /// Every code with which its rules refuse: a command and a code, [`ANY_COMMAND`] for what any command can get. Tests
+    /// demand it: the kits in `testing` end where a code that is not declared comes out.
+    fn rejections() -> Vec<(&'static str, &'static str)> {
+        Vec::new()
+    }
+
+    /// Checks the id, where the aggregate demands more than the contract does.
+    ///
+    /// # Errors
+    /// A rejection that says what an id looks like.
+    fn check_id(_id: &str) -> Result<(), Rejection> {
+        Ok(())
+    }
+
+    /// The events that `command` causes; none when there is nothing to change. Never asked about a command that has
+    /// partners.
+    ///
+    /// # Errors
+    /// A rejection when a rule says no.
+    fn decide(
+        state: &Self::State,
+        command: &Self::Command,
+        context: &DecisionContext<'_>,
+    ) -> Result<Vec<Self::Event>, Rejection>;
+
+    /// The ids of other aggregates of this type that `command`, sent to `aggregate_id`, changes together with its own, or
+    /// asks; at most [`PARTNERS_MAX`], each once, and never `aggregate_id`. A function of the command alone.
+    ///
+    /// Such a command holds up everything behind it until it is settled: for what must not happen by halves, and rarely.
+    fn partners(_aggregate_id: &str, _command: &Self::Command) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// The events that a command with [`Decider::partners`] causes, in its own aggregate and in each of them.
+    ///
+    /// # Errors
+    /// A rejection when a rule says no.
+    fn decide_together(
+        state: &Self::State,
+        _partners: &[&Self::State],
+        command: &Self::Command,
+        context: &DecisionContext<'_>,
+    ) -> Result<Together<Self::Event>, Rejection> {
+        Ok(Together { own: Self::decide(state, command, context)?, partners: Vec::new() })
+    }
+
+    /// The state after `event`. Total: whatever was recorded has happened.
+    fn evolve(state: &mut Self::State, event: &Self::Event);
+}
+
+/// The pairs of [`Decider::rejections`] from a table of commands, each with its codes.
+pub fn rejections_of(
+    table: &[(&'static str, &[&'static str])],
+) -> impl Iterator<Item = (&'static str, &'static str)> {
+    table.iter().flat_map(|(command, codes)| codes.iter().map(|code| (*command, *code)))
+}
+
+/// Reads a command body in either format; the error names the field. For [`crate::commands!`].
+///
+/// # Errors
+/// [`CommandBodyError::Body`].
+pub fn decode_body<T: DeserializeOwned>(
+    command: &str,
+    format: BodyFormat,
+    body: &[u8],
+) -> Result<T, CommandBodyError> {
+    let malformed = |path: String, detail: String| CommandBodyError::Body {
+        command: command.to_owned(),
+        detail: if path == "." { detail } else { format!("{path}: {detail}") },
+    };
+    match format {
+        BodyFormat::Json => {
+            let text = body.trim_ascii();
+            let text = if text.is_empty() { b"{}" } else { text };
+            let mut decoder = serde_json::Deserializer::from_slice(text);
+            let value = serde_path_to_error::deserialize(&mut decoder)
+                .map_err(|error| malformed(error.path().to_string(), error.inner().to_string()))?;
+            decoder.end().map_err(|error| malformed(".".into(), error.to_string()))?;
+            Ok(value)
+        }
+        BodyFormat::MessagePack => {
+            let mut decoder = rmp_serde::Deserializer::from_read_ref(body);
+            serde_path_to_error::deserialize(&mut decoder)
+                .map_err(|error| malformed(error.path().to_string(), error.inner().to_string()))
+        }
+    }
+}
+
+/// Writes an aggregate's command enum: each variant holds one struct (`#[serde(deny_unknown_fields)]`).
+///
+/// ```
+/// # use serde::{Deserialize, Serialize};
+/// #[derive(Debug, Serialize, Deserialize)]
+/// #[serde(deny_unknown_fields)]
+/// pub struct Rename { pub name: String }
+/// millstream_domain::commands! {
+///     /// What can be asked of a thing.
+///     pub enum ThingCommand { Rename(Rename) = "rename" }
+/// }
+/// ```
+#[macro_export]
+macro_rules! commands {
+    ($(#[$meta:meta])* $visibility:vis enum $name:ident {
+        $($(#[$variant_meta:meta])* $variant:ident($body:ty) = $text:literal),* $(,)?
+    }) => {
+        $(#[$meta])*
+        #[derive(Debug)]
+        $visibility enum $name { $($(#[$variant_meta])* #[doc = concat!("`", $text, "`")] $variant($body)),* }
+
+        impl $crate::decider::CommandSet for $name {
+            const NAMES: &'static [&'static str] = &[$($text),*];
+
+            fn decode(
+                command: &str,
+                format: $crate::contract::command::BodyFormat,
+                body: &[u8],
+            ) -> Result<Self, $crate::decider::CommandBodyError> {
+                match command {
+                    $($text => $crate::decider::decode_body(command, format, body).map(Self::$variant),)*
+                    _ => Err($crate::decider::CommandBodyError::UnknownCommand {
+                        aggregate: "",
+                        command: command.to_owned(),
+                        known: Self::NAMES.join(", "),
+                    }),
+                }
+            }
+        }
+    };
+}
+
+/// Writes an aggregate's event enum: each variant holds one struct and has a type name and a schema version. Older
+/// versions are listed with the function that turns their bytes into today's struct.
+///
+/// ```
+/// # use serde::{Deserialize, Serialize};
+/// #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// pub struct Renamed { pub name: String }
+/// millstream_domain::events! {
+///     /// What can happen to a thing.
+///     pub enum ThingEvent of "thing" { Renamed(Renamed) = "renamed" v 1 }
+/// }
+/// ```
+///
+/// A newer version names, for each older one, the function that turns the old body into the new one:
+///
+/// ```
+/// # use millstream_domain::decider::decode_event;
+/// # use serde::{Deserialize, Serialize};
+/// #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// pub struct Renamed { pub name: String, pub language: String }
+///
+/// /// Version 1 knew no languages; all names were English.
+/// fn with_language(data: &[u8]) -> Result<Renamed, rmp_serde::decode::Error> {
+///     #[derive(Deserialize)]
+///     struct Old { name: String }
+///     let Old { name } = decode_event(data)?;
+///     Ok(Renamed { name, language: "en".to_owned() })
+/// }
+///
+/// millstream_domain::events! {
+///     /// What can happen to a thing.
+///     pub enum ThingEvent of "thing" { Renamed(Renamed) = "renamed" v 2 upcasts { 1 => with_language } }
+/// }
+/// ```
+#[macro_export]
+macro_rules! events {
+    ($(#[$meta:meta])* $visibility:vis enum $name:ident of $aggregate:literal {
+        $($(#[$variant_meta:meta])* $variant:ident($body:ty) = $text:literal v $version:literal
+            $(upcasts { $($old:literal => $upcast:path),* $(,)? })?),* $(,)?
+    }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, PartialEq)]
+        $visibility enum $name { $($(#[$variant_meta])* $variant($body)),* }
+
+        impl $crate::decider::EventSet for $name {
+            const TYPES: &'static [(&'static str, u16)] = &[$(($text, $version)),*];
+
+            fn event_type(&self) -> (&'static str, u16) {
+                match self { $(Self::$variant(_) => ($text, $version)),* }
+            }
+
+            fn encode(&self) -> Vec<u8> {
+                match self { $(Self::$variant(fields) => $crate::decider::encode_event(fields)),* }
+            }
+
+            fn shape(
+                event_type: &str,
+                body: &$crate::decider::Value,
+            ) -> Option<$crate::schema::Shape> {
+                match event_type {
+                    $($text => Some($crate::schema::shape_of::<$body>(body)),)*
+                    _ => None,
+                }
+            }
+
+            fn decode(
+                event_type: &str,
+                schema: u16,
+                data: &[u8],
+            ) -> Result<Self, $crate::decider::EventError> {
+                let malformed = |source| $crate::decider::EventError::Data {
+                    aggregate: $aggregate,
+                    event_type: event_type.to_owned(),
+                    schema,
+                    source,
+                };
+                match (event_type, schema) {
+                    $(($text, $version) => $crate::decider::decode_event(data).map(Self::$variant).map_err(malformed),)*
+                    $($($(($text, $old) => $upcast(data).map(Self::$variant).map_err(malformed),)*)?)*
+                    _ => Err($crate::decider::EventError::UnknownType {
+                        aggregate: $aggregate,
+                        event_type: event_type.to_owned(),
+                        schema,
+                    }),
+                }
+            }
+        }
+    };
+}
+
+/// What the fields of most events fit into.
+const EVENT_BYTES: usize = 128;
+
+/// Writes an event's fields. For [`crate::events!`].
+pub fn encode_event<T: Serialize>(fields: &T) -> Vec<u8> {
+    let mut data = Vec::with_capacity(EVENT_BYTES);
+    rmp_serde::encode::write_named(&mut data, fields).expect("events hold only plain data");
+    data
+}
+
+/// Reads an event's fields. For [`crate::events!`] and upcasters.
+///
+/// # Errors
+/// When the bytes do not have the fields of `T`.
+pub fn decode_event<T: DeserializeOwned>(data: &[u8]) -> Result<T, rmp_serde::decode::Error> {
+    rmp_serde::from_slice(data)
+}

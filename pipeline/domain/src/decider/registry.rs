@@ -1,0 +1,305 @@
+//! Deciders of any type behind one interface, and all of them by name. Deliberately absent: rules.
+
+use std::{any::Any, collections::BTreeMap, fmt, panic::AssertUnwindSafe, sync::Arc};
+
+use millstream_contract::{
+    command::CommandEnvelope, commit::Envelope, error_text::panic_text, subject::StreamId,
+};
+
+use super::{
+    CommandBodyError, CommandSet, Decider, DecisionContext, EventError, EventSet, Rejection, Together,
+    partners::{decide_together, partners_of},
+};
+use crate::schema::Shape;
+
+/// A state of any aggregate.
+pub type AnyState = Box<dyn Any + Send + Sync>;
+/// A decoded command of any aggregate.
+pub type AnyCommand = Box<dyn Any + Send + Sync>;
+
+/// An event as a decider produced it, encoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewEvent {
+    /// The type.
+    pub event_type: &'static str,
+    /// The version of its shape.
+    pub schema: u16,
+    /// Its fields in MessagePack.
+    pub data: Vec<u8>,
+}
+
+/// Why a decision yielded neither events nor a rejection.
+#[derive(Debug, thiserror::Error)]
+pub enum DecisionError {
+    /// A rule said no.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// The decider panicked: a bug of the model.
+    #[error("the rules of {aggregate} panicked: {message}")]
+    Panicked {
+        /// The aggregate's name.
+        aggregate: &'static str,
+        /// The panic's words.
+        message: String,
+    },
+}
+
+/// A decider behind one interface for all aggregates.
+pub trait AggregateType: Send + Sync {
+    /// The context, as in subjects.
+    fn context(&self) -> &'static str;
+    /// The aggregate, as in subjects.
+    fn aggregate(&self) -> &'static str;
+    /// The commands it has.
+    fn command_names(&self) -> &'static [&'static str];
+    /// The events it has, with their schema versions.
+    fn event_types(&self) -> &'static [(&'static str, u16)];
+    /// [`EventSet::shape`].
+    fn event_shape(&self, event_type: &str, body: &serde_json::Value) -> Option<Shape>;
+    /// Reads an event of any version, and writes it as it is written now.
+    ///
+    /// # Errors
+    /// As [`EventSet::decode`].
+    fn rewrite_event(&self, event_type: &str, schema: u16, data: &[u8]) -> Result<NewEvent, EventError>;
+    /// [`Decider::rejections`].
+    fn rejections(&self) -> Vec<(&'static str, &'static str)>;
+    /// [`Decider::STATE_VERSION`].
+    fn state_version(&self) -> u32;
+    /// [`Decider::check_id`].
+    ///
+    /// # Errors
+    /// As there.
+    fn check_id(&self, id: &str) -> Result<(), Rejection>;
+    /// Reads a command.
+    ///
+    /// # Errors
+    /// As [`CommandSet::decode`].
+    fn decode_command(&self, envelope: &CommandEnvelope) -> Result<AnyCommand, CommandBodyError>;
+    /// The state before any event.
+    fn initial(&self) -> AnyState;
+    /// A copy of a state of this aggregate.
+    fn clone_state(&self, state: &AnyState) -> AnyState;
+    /// Decides, and evolves `state` by the events that follow.
+    ///
+    /// # Errors
+    /// A rejection, or a panic of the model; `state` is then as before.
+    fn decide(
+        &self,
+        state: &mut AnyState,
+        command: &AnyCommand,
+        context: &DecisionContext<'_>,
+    ) -> Result<Vec<NewEvent>, DecisionError>;
+    /// [`Decider::partners`] of a command to the aggregate of `id`, all of them allowed.
+    ///
+    /// # Errors
+    /// A rejection that names the partner that is not allowed, or a panic of the model.
+    fn partners(&self, id: &str, command: &AnyCommand) -> Result<Vec<StreamId>, DecisionError>;
+    /// Decides a command with partners, and evolves all states by the events that follow; as many lists of events as
+    /// there are partners.
+    ///
+    /// # Errors
+    /// A rejection, or a panic of the model, also where a partner has events and the aggregate itself has none; the states
+    /// are then as before.
+    fn decide_together(
+        &self,
+        own: &mut AnyState,
+        partners: &mut [&mut AnyState],
+        command: &AnyCommand,
+        context: &DecisionContext<'_>,
+    ) -> Result<Together<NewEvent>, DecisionError>;
+    /// Evolves `state` by a recorded event.
+    ///
+    /// # Errors
+    /// [`EventError`] when the event cannot be read.
+    fn evolve(&self, state: &mut AnyState, envelope: &Envelope<'_>) -> Result<(), EventError>;
+    /// A snapshot of a state.
+    fn encode_state(&self, state: &AnyState) -> Vec<u8>;
+    /// Reads a snapshot; `None` when it has another shape.
+    fn decode_state(&self, bytes: &[u8]) -> Option<AnyState>;
+    /// A state for people to read.
+    ///
+    /// # Errors
+    /// When the state has no form in JSON: a map whose keys are neither texts nor numbers.
+    fn state_json(&self, state: &AnyState) -> Result<serde_json::Value, serde_json::Error>;
+}
+
+/// Wraps a [`Decider`] as an [`AggregateType`].
+struct Erased<D>(std::marker::PhantomData<fn() -> D>);
+
+impl<D: Decider> Erased<D> {
+    fn state<'a>(&self, state: &'a AnyState) -> &'a D::State {
+        state.downcast_ref().expect("a state is only handed to the aggregate type that made it")
+    }
+
+    fn command<'a>(&self, command: &'a AnyCommand) -> &'a D::Command {
+        command.downcast_ref().expect("a command is only handed to the aggregate type that decoded it")
+    }
+
+    /// Asks the rules; a panic of theirs is an answer.
+    fn ask<T>(&self, question: impl FnOnce() -> T) -> Result<T, DecisionError> {
+        std::panic::catch_unwind(AssertUnwindSafe(question)).map_err(|panic| DecisionError::Panicked {
+            aggregate: D::AGGREGATE,
+            message: panic_text(panic.as_ref()),
+        })
+    }
+
+    /// Evolves the state by what was decided.
+    fn take(&self, state: &mut AnyState, events: &[D::Event]) -> Vec<NewEvent> {
+        let state: &mut D::State =
+            state.downcast_mut().expect("a state is only handed to the aggregate type that made it");
+        for event in events {
+            D::evolve(state, event);
+        }
+        events.iter().map(written).collect()
+    }
+}
+
+impl<D: Decider> AggregateType for Erased<D> {
+    fn context(&self) -> &'static str {
+        D::CONTEXT
+    }
+
+    fn aggregate(&self) -> &'static str {
+        D::AGGREGATE
+    }
+
+    fn command_names(&self) -> &'static [&'static str] {
+        D::Command::NAMES
+    }
+
+    fn event_types(&self) -> &'static [(&'static str, u16)] {
+        D::Event::TYPES
+    }
+
+    fn event_shape(&self, event_type: &str, body: &serde_json::Value) -> Option<Shape> {
+        D::Event::shape(event_type, body)
+    }
+
+    fn rewrite_event(&self, event_type: &str, schema: u16, data: &[u8]) -> Result<NewEvent, EventError> {
+        D::Event::decode(event_type, schema, data).map(|event| written(&event))
+    }
+
+    fn rejections(&self) -> Vec<(&'static str, &'static str)> {
+        D::rejections()
+    }
+
+    fn state_version(&self) -> u32 {
+        D::STATE_VERSION
+    }
+
+    fn check_id(&self, id: &str) -> Result<(), Rejection> {
+        D::check_id(id)
+    }
+
+    fn decode_command(&self, envelope: &CommandEnvelope) -> Result<AnyCommand, CommandBodyError> {
+        D::Command::decode(&envelope.address.command, envelope.format, &envelope.body)
+            .map(|command| Box::new(command) as AnyCommand)
+            .map_err(|error| match error {
+                CommandBodyError::UnknownCommand { command, known, .. } => {
+                    CommandBodyError::UnknownCommand { aggregate: D::AGGREGATE, command, known }
+                }
+                other => other,
+            })
+    }
+
+    fn initial(&self) -> AnyState {
+        Box::new(D::State::default())
+    }
+
+    fn clone_state(&self, state: &AnyState) -> AnyState {
+        Box::new(self.state(state).clone())
+    }
+
+    fn decide(
+        &self,
+        state: &mut AnyState,
+        command: &AnyCommand,
+        context: &DecisionContext<'_>,
+    ) -> Result<Vec<NewEvent>, DecisionError> {
+        let events = self.ask(|| D::decide(self.state(state), self.command(command), context))??;
+        Ok(self.take(state, &events))
+    }
+
+    fn partners(&self, id: &str, command: &AnyCommand) -> Result<Vec<StreamId>, DecisionError> {
+        Ok(self.ask(|| partners_of::<D>(id, self.command(command)))??)
+    }
+
+    fn decide_together(
+        &self,
+        own: &mut AnyState,
+        partners: &mut [&mut AnyState],
+        command: &AnyCommand,
+        context: &DecisionContext<'_>,
+    ) -> Result<Together<NewEvent>, DecisionError> {
+        let together = self.ask(|| {
+            let states: Vec<&D::State> = partners.iter().map(|partner| self.state(partner)).collect();
+            decide_together::<D>(self.state(own), &states, self.command(command), context)
+        })??;
+        let changed = partners.iter_mut().zip(&together.partners);
+        Ok(Together {
+            partners: changed.map(|(partner, events)| self.take(partner, events)).collect(),
+            own: self.take(own, &together.own),
+        })
+    }
+
+    fn evolve(&self, state: &mut AnyState, envelope: &Envelope<'_>) -> Result<(), EventError> {
+        let event = D::Event::from_envelope(envelope)?;
+        let state = state.downcast_mut().expect("a state is only handed to the aggregate type that made it");
+        D::evolve(state, &event);
+        Ok(())
+    }
+
+    fn encode_state(&self, state: &AnyState) -> Vec<u8> {
+        rmp_serde::to_vec(self.state(state)).expect("states hold only plain data")
+    }
+
+    fn decode_state(&self, bytes: &[u8]) -> Option<AnyState> {
+        rmp_serde::from_slice::<D::State>(bytes).ok().map(|state| Box::new(state) as AnyState)
+    }
+
+    fn state_json(&self, state: &AnyState) -> Result<serde_json::Value, serde_json::Error> {
+        serde_json::to_value(self.state(state))
+    }
+}
+
+fn written<E: EventSet>(event: &E) -> NewEvent {
+    let (event_type, schema) = event.event_type();
+    NewEvent { event_type, schema, data: event.encode() }
+}
+
+/// All aggregates that a process knows.
+#[derive(Clone, Default)]
+pub struct AggregateRegistry {
+    types: BTreeMap<&'static str, BTreeMap<&'static str, Arc<dyn AggregateType>>>,
+}
+
+impl AggregateRegistry {
+    /// Knows none.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a decider; a second one for the same aggregate replaces the first.
+    #[must_use]
+    pub fn with<D: Decider>(mut self) -> Self {
+        let aggregate = Arc::new(Erased::<D>(std::marker::PhantomData));
+        self.types.entry(D::CONTEXT).or_default().insert(D::AGGREGATE, aggregate);
+        self
+    }
+
+    /// The aggregate type, if known.
+    pub fn get(&self, context: &str, aggregate: &str) -> Option<&Arc<dyn AggregateType>> {
+        self.types.get(context)?.get(aggregate)
+    }
+
+    /// All of them, by context and name.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<dyn AggregateType>> {
+        self.types.values().flat_map(BTreeMap::values)
+    }
+}
+
+impl fmt::Debug for AggregateRegistry {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_list().entries(self.iter().map(|each| (each.context(), each.aggregate()))).finish()
+    }
+}

@@ -1,0 +1,227 @@
+//! Projections: pure functions from events to changes of rows.
+//!
+//! A projection sees every commit of the aggregates it handles, in order, exactly once per row store: rows and
+//! checkpoint are stored together. It may read its own rows back; it reads no clock and nothing else.
+
+mod decoded_row;
+
+use serde::{Serialize, de::DeserializeOwned};
+
+pub use self::decoded_row::DecodedRow;
+
+use millstream_contract::{commit::Envelope, outcome::CommandOutcome};
+
+use crate::decider::EventError;
+
+/// Why a projection cannot go on. It halts there and says so; it never skips.
+#[derive(Debug, thiserror::Error)]
+pub enum ProjectionError {
+    /// An event that this release cannot read.
+    #[error(transparent)]
+    Event(#[from] EventError),
+    /// A row that does not have the shape that this release writes. Raise the projection's version.
+    #[error("row {key:?} of {table} does not decode")]
+    Row {
+        /// The table.
+        table: String,
+        /// The key.
+        key: String,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The row store failed.
+    #[error("the read store failed")]
+    Store(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The events contradict each other.
+    #[error("{0}")]
+    Inconsistent(String),
+}
+
+/// A row as it is at hand.
+#[derive(Debug, Clone)]
+pub enum FoundRow {
+    /// As this transaction left it.
+    Decoded(DecodedRow),
+    /// Its JSON.
+    Bytes(Vec<u8>),
+}
+
+/// The rows a projection reads and writes: ordered by key within a table, values are JSON. Changes become visible to
+/// queries together with the checkpoint.
+pub trait Rows {
+    /// The value of `key`, as this projection last left it.
+    ///
+    /// # Errors
+    /// [`ProjectionError::Store`].
+    fn get(&self, table: &str, key: &str) -> Result<Option<Vec<u8>>, ProjectionError>;
+
+    /// Sets `key`.
+    fn put(&mut self, table: &str, key: &str, value: Vec<u8>);
+
+    /// Removes `key`; nothing happens when it is absent.
+    fn delete(&mut self, table: &str, key: &str);
+
+    /// All rows whose key starts with `prefix`, in key order. Meant for few rows: they are collected in memory.
+    ///
+    /// # Errors
+    /// [`ProjectionError::Store`].
+    fn scan(&self, table: &str, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, ProjectionError>;
+
+    /// As [`Rows::get`], but a row that this transaction has left decoded is not encoded for it. Altering it changes what
+    /// is stored.
+    ///
+    /// # Errors
+    /// [`ProjectionError::Store`].
+    fn find(&self, table: &str, key: &str) -> Result<Option<FoundRow>, ProjectionError> {
+        Ok(self.get(table, key)?.map(FoundRow::Bytes))
+    }
+
+    /// As [`Rows::put`], with a row that may stay decoded until it is stored.
+    fn put_decoded(&mut self, table: &str, key: &str, row: DecodedRow) {
+        self.put(table, key, row.bytes().to_vec());
+    }
+}
+
+/// Typed access over [`Rows`].
+impl dyn Rows + '_ {
+    /// The row of `key`.
+    ///
+    /// # Errors
+    /// [`ProjectionError::Row`] when it has another shape; [`ProjectionError::Store`].
+    pub fn read<T: DeserializeOwned>(&self, table: &str, key: &str) -> Result<Option<T>, ProjectionError> {
+        self.get(table, key)?.map(|value| parse_row(table, key, &value)).transpose()
+    }
+
+    /// Sets the row of `key`.
+    pub fn write<T: Serialize>(&mut self, table: &str, key: &str, row: &T) {
+        self.put(table, key, serde_json::to_vec(row).expect("rows hold only plain data with text keys"));
+    }
+
+    /// The row of `key`, for rows that change again and again: as `read`, and decoded only when this transaction has
+    /// not left it decoded.
+    ///
+    /// # Errors
+    /// As `read`.
+    pub fn recall<T: DeserializeOwned + Clone + 'static>(
+        &self,
+        table: &str,
+        key: &str,
+    ) -> Result<Option<T>, ProjectionError> {
+        match self.find(table, key)? {
+            None => Ok(None),
+            Some(FoundRow::Bytes(value)) => parse_row(table, key, &value).map(Some),
+            Some(FoundRow::Decoded(row)) => match row.get::<T>() {
+                Some(row) => Ok(Some(row)),
+                None => parse_row(table, key, &row.bytes()).map(Some),
+            },
+        }
+    }
+
+    /// Sets the row of `key`, for rows that change again and again: as `write`, and encoded only when it is stored.
+    pub fn keep<T: Serialize + Send + 'static>(&mut self, table: &str, key: &str, row: T) {
+        self.put_decoded(table, key, DecodedRow::new(row));
+    }
+
+    /// Changes the row of `key`, which begins as its default: as `recall` and `keep` in one.
+    ///
+    /// # Errors
+    /// As `read`.
+    pub fn amend<T: Default + Serialize + DeserializeOwned + Send + 'static>(
+        &mut self,
+        table: &str,
+        key: &str,
+        change: impl Fn(&mut T),
+    ) -> Result<(), ProjectionError> {
+        let mut row: T = match self.find(table, key)? {
+            None => T::default(),
+            Some(FoundRow::Bytes(value)) => parse_row(table, key, &value)?,
+            Some(FoundRow::Decoded(row)) => match row.alter(&change) {
+                Some(()) => return Ok(()),
+                None => parse_row(table, key, &row.bytes())?,
+            },
+        };
+        change(&mut row);
+        self.keep(table, key, row);
+        Ok(())
+    }
+
+    /// The rows whose key starts with `prefix`, in key order.
+    ///
+    /// # Errors
+    /// [`ProjectionError::Row`] when one has another shape; [`ProjectionError::Store`].
+    pub fn read_all<T: DeserializeOwned>(
+        &self,
+        table: &str,
+        prefix: &str,
+    ) -> Result<Vec<(String, T)>, ProjectionError> {
+        self.scan(table, prefix)?
+            .into_iter()
+            .map(|(key, value)| parse_row(table, &key, &value).map(|row| (key, row)))
+            .collect()
+    }
+}
+
+fn parse_row<T: DeserializeOwned>(table: &str, key: &str, value: &[u8]) -> Result<T, ProjectionError> {
+    serde_json::from_slice(value).map_err(|source| ProjectionError::Row {
+        table: table.to_owned(),
+        key: key.to_owned(),
+        source,
+    })
+}
+
+/// From events to rows.
+pub trait Projection: Send + Sync + 'static {
+    /// The context whose events it reads, and under which its views are queried.
+    fn context(&self) -> &'static str;
+
+    /// Its name: of its checkpoint, and of its first view.
+    fn name(&self) -> &'static str;
+
+    /// Raised whenever rows come out differently: the store is then built anew from the first event.
+    fn version(&self) -> u32 {
+        1
+    }
+
+    /// The tables that can be queried, as `query.<context>.<view>`. Other tables are its private notes.
+    fn views(&self) -> &'static [&'static str];
+
+    /// All tables it writes.
+    fn tables(&self) -> &[&'static str] {
+        self.views()
+    }
+
+    /// Whether it wants the events of `aggregate`. An unknown event type of a wanted aggregate halts it.
+    fn handles(&self, aggregate: &str) -> bool;
+
+    /// Whether it reads the events of `aggregate` of `context`. Only what is not part of a context reads those of several.
+    fn reads(&self, context: &str, aggregate: &str) -> bool {
+        self.context() == context && self.handles(aggregate)
+    }
+
+    /// Told before it is fed from an incarnation of the stream, at the start and whenever the stream was made anew.
+    fn begins(&self, _generation: &str) {}
+
+    /// Applies one event.
+    ///
+    /// # Errors
+    /// [`ProjectionError`]; the projection then halts before this event's commit.
+    fn apply(&self, envelope: &Envelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError>;
+}
+
+/// From outcomes to rows: what became of each command. Fed from OUTCOMES instead of EVENTS.
+pub trait OutcomeProjection: Send + Sync + 'static {
+    /// Its name, and that of its view in every context.
+    fn name(&self) -> &'static str;
+
+    /// As [`Projection::version`].
+    fn version(&self) -> u32 {
+        1
+    }
+
+    /// Applies the outcome of one command.
+    ///
+    /// # Errors
+    /// [`ProjectionError`].
+    fn apply(&self, outcome: &CommandOutcome, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError>;
+}

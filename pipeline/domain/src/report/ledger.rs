@@ -1,0 +1,316 @@
+//! The book-keeping: applies a report's entries to its revisions.
+
+use millstream_contract::commit::Envelope;
+
+use super::{
+    DIFFERENCES_IN_ROW_MAX, DifferenceLine, Entry, OUTBOX, Posting, Report, Revision, RevisionStatus, SmolStr,
+};
+use crate::{
+    content_digest::ContentDigest,
+    projection::{DecodedRow, FoundRow, Projection, ProjectionError, Rows},
+};
+
+/// Raised whenever the ledger writes rows in another form.
+const LEDGER_VERSION: u32 = 2;
+
+/// A [`Report`] as a projection.
+#[derive(Debug)]
+pub struct Ledger<R>(pub R);
+
+impl<R: Report> Projection for Ledger<R> {
+    fn context(&self) -> &'static str {
+        self.0.context()
+    }
+
+    fn name(&self) -> &'static str {
+        self.0.tables().current
+    }
+
+    fn version(&self) -> u32 {
+        LEDGER_VERSION * 1_000 + self.0.version()
+    }
+
+    fn views(&self) -> &'static [&'static str] {
+        self.0.tables().views
+    }
+
+    fn tables(&self) -> &'static [&'static str] {
+        self.0.tables().all
+    }
+
+    fn handles(&self, aggregate: &str) -> bool {
+        self.0.handles(aggregate)
+    }
+
+    fn apply(&self, envelope: &Envelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
+        for entry in self.0.entries(envelope, rows)? {
+            match entry {
+                Entry::Post(posting) => self.post(envelope, posting, rows)?,
+                Entry::Describe { date, key, texts } => self.describe(&date, &key, &texts, rows)?,
+                Entry::Seal { date, key } => {
+                    let place = row_key(&date, &key);
+                    if let Some(revision) = self.current(&place, rows)? {
+                        self.seal(envelope, &place, revision, rows);
+                    }
+                }
+                Entry::SealDate { date } => {
+                    for (place, row) in rows.scan(self.0.tables().current, &format!("{date}/"))? {
+                        let revision = self.parse(&place, &row)?;
+                        self.seal(envelope, &place, revision, rows);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<R: Report> Ledger<R> {
+    fn current(&self, place: &str, rows: &(dyn Rows + '_)) -> Result<Option<Revision>, ProjectionError> {
+        match rows.find(self.0.tables().current, place)? {
+            None => Ok(None),
+            Some(FoundRow::Bytes(row)) => self.parse(place, &row).map(Some),
+            Some(FoundRow::Decoded(row)) => match row.get::<Revision>() {
+                Some(revision) => Ok(Some(revision)),
+                None => self.parse(place, &row.bytes()).map(Some),
+            },
+        }
+    }
+
+    fn parse(&self, place: &str, row: &[u8]) -> Result<Revision, ProjectionError> {
+        Revision::from_json(self.0.columns(), row).map_err(|source| ProjectionError::Row {
+            table: self.0.tables().current.to_owned(),
+            key: place.to_owned(),
+            source,
+        })
+    }
+
+    fn post(
+        &self,
+        envelope: &Envelope<'_>,
+        posting: Posting,
+        rows: &mut (dyn Rows + '_),
+    ) -> Result<(), ProjectionError> {
+        let place = row_key(&posting.date, &posting.key);
+        let add = |revision: &mut Revision| {
+            (revision.status == RevisionStatus::Open).then(|| self.add_posting(revision, envelope, &posting))
+        };
+        if let Some(FoundRow::Decoded(row)) = rows.find(self.0.tables().current, &place)?
+            && let Some(Some(added)) = row.alter(add)
+        {
+            // This transaction has written it, so the same row lies in every table and is changed in all of them.
+            let added = added?;
+            if added.withdrawn {
+                self.withdraw(&place, added.revision, rows);
+            }
+            self.write_difference(&place, added, rows);
+            return Ok(());
+        }
+        let mut revision = match self.current(&place, rows)? {
+            None => self.first(envelope),
+            Some(sealed) if sealed.status == RevisionStatus::Sealed => next(sealed, envelope),
+            Some(open) => open,
+        };
+        let added = self.add_posting(&mut revision, envelope, &posting)?;
+        self.write(&place, revision, rows);
+        self.write_difference(&place, added, rows);
+        Ok(())
+    }
+
+    fn add_posting(
+        &self,
+        revision: &mut Revision,
+        envelope: &Envelope<'_>,
+        posting: &Posting,
+    ) -> Result<Added, ProjectionError> {
+        let mut digest = PostingDigest::new(revision.digest, envelope, posting);
+        for (name, figure) in &posting.figures {
+            let column = revision.index(name).ok_or_else(|| self.unknown(name))?;
+            add(revision, column, *figure);
+            digest.figure(column, *figure);
+        }
+        revision.inputs += 1;
+        revision.last_position = envelope.broker_sequence;
+        revision.changed_at = envelope.recorded_at;
+        revision.digest = digest.chained();
+        let mut line = None;
+        if revision.difference.is_some() {
+            revision.difference_lines += 1;
+            let difference = difference_line(envelope, posting);
+            if revision.differences.len() < DIFFERENCES_IN_ROW_MAX {
+                revision.differences.push(difference.clone());
+            }
+            line = Some((revision.difference_lines, difference));
+        }
+        self.describe_as(revision, &posting.texts)?;
+        let nothing_left = !self.0.zero_is_a_result() && revision.figures.iter().all(|figure| *figure == 0);
+        if revision.revision == 1 && nothing_left {
+            revision.status = RevisionStatus::Withdrawn;
+        }
+        let withdrawn = revision.status == RevisionStatus::Withdrawn;
+        Ok(Added { revision: revision.revision, withdrawn, line })
+    }
+
+    fn write_difference(&self, place: &str, added: Added, rows: &mut (dyn Rows + '_)) {
+        if let Some((number, line)) = added.line {
+            let key = format!("{place}#{:06}/{number:06}", added.revision);
+            rows.write(self.0.tables().differences, &key, &line);
+        }
+    }
+
+    /// Sets the text columns; those that are not given become null.
+    fn describe_as(
+        &self,
+        revision: &mut Revision,
+        texts: &[(&'static str, Option<SmolStr>)],
+    ) -> Result<(), ProjectionError> {
+        for (name, text) in texts {
+            let index = revision.index(name).ok_or_else(|| self.unknown(name))?;
+            if let Some(place) = revision.texts.get_mut(index).filter(|place| *place != text) {
+                place.clone_from(text);
+            }
+        }
+        for (column, text) in revision.columns.iter().zip(&mut revision.texts) {
+            if text.is_some() && !texts.iter().any(|(name, _)| *name == column.name) {
+                *text = None;
+            }
+        }
+        Ok(())
+    }
+
+    fn unknown(&self, column: &str) -> ProjectionError {
+        ProjectionError::Inconsistent(format!("report {} has no column {column:?}", self.name()))
+    }
+
+    fn describe(
+        &self,
+        date: &str,
+        key: &str,
+        texts: &[(&'static str, Option<SmolStr>)],
+        rows: &mut (dyn Rows + '_),
+    ) -> Result<(), ProjectionError> {
+        let place = row_key(date, key);
+        match self.current(&place, rows)? {
+            Some(mut open) if open.status == RevisionStatus::Open => {
+                let before = open.texts.clone();
+                self.describe_as(&mut open, texts)?;
+                if open.texts != before {
+                    self.write(&place, open, rows);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn seal(&self, envelope: &Envelope<'_>, place: &str, mut revision: Revision, rows: &mut (dyn Rows + '_)) {
+        if revision.status == RevisionStatus::Open {
+            revision.status = RevisionStatus::Sealed;
+            revision.sealed_position = Some(envelope.broker_sequence);
+            revision.sealed_at = Some(envelope.recorded_at);
+            self.write(place, revision, rows);
+        }
+    }
+
+    /// Writes a revision everywhere; one that was withdrawn only to the outbox.
+    fn write(&self, place: &str, revision: Revision, rows: &mut (dyn Rows + '_)) {
+        let tables = self.0.tables();
+        let number = revision.revision;
+        let revision_key = format!("{place}#{number:06}");
+        let withdrawn = revision.status == RevisionStatus::Withdrawn;
+        let row = DecodedRow::new(revision);
+        if withdrawn {
+            self.withdraw(place, number, rows);
+        } else {
+            rows.put_decoded(tables.current, place, row.clone());
+            rows.put_decoded(tables.revisions, &revision_key, row.clone());
+        }
+        rows.put_decoded(OUTBOX, &format!("{}/{}/{revision_key}", self.0.context(), tables.current), row);
+    }
+
+    fn withdraw(&self, place: &str, revision: u32, rows: &mut (dyn Rows + '_)) {
+        rows.delete(self.0.tables().current, place);
+        rows.delete(self.0.tables().revisions, &format!("{place}#{revision:06}"));
+    }
+
+    fn first(&self, envelope: &Envelope<'_>) -> Revision {
+        Revision {
+            revision: 1,
+            first_position: envelope.broker_sequence,
+            opened_position: envelope.broker_sequence,
+            opened_at: envelope.recorded_at,
+            ..Revision::blank(self.0.columns())
+        }
+    }
+}
+
+/// What a posting has made of a revision.
+struct Added {
+    revision: u32,
+    withdrawn: bool,
+    /// Number and content of the line of difference, if there is one.
+    line: Option<(u64, DifferenceLine)>,
+}
+
+/// The revision that a posting after a seal opens.
+fn next(sealed: Revision, envelope: &Envelope<'_>) -> Revision {
+    Revision {
+        revision: sealed.revision + 1,
+        status: RevisionStatus::Open,
+        opened_position: envelope.broker_sequence,
+        opened_at: envelope.recorded_at,
+        sealed_position: None,
+        sealed_at: None,
+        difference: Some(vec![0; sealed.figures.len()]),
+        difference_lines: 0,
+        differences: Vec::new(),
+        ..sealed
+    }
+}
+
+fn difference_line(envelope: &Envelope<'_>, posting: &Posting) -> DifferenceLine {
+    DifferenceLine {
+        reference: posting.reference.to_string(),
+        event_type: envelope.event_type.to_owned(),
+        broker_sequence: envelope.broker_sequence,
+        recorded_at: envelope.recorded_at,
+        figures: posting.figures.iter().map(|(name, figure)| ((*name).to_owned(), *figure)).collect(),
+    }
+}
+
+/// Sums stop at the bounds of `i64` instead of halting everybody's report. Documents of a sane size never get there.
+fn add(revision: &mut Revision, column: usize, figure: i64) {
+    let difference = revision.difference.as_mut().and_then(|difference| difference.get_mut(column));
+    for sum in revision.figures.get_mut(column).into_iter().chain(difference) {
+        *sum = sum.saturating_add(figure);
+    }
+}
+
+/// The key of a row.
+fn row_key(date: &str, key: &str) -> String {
+    [date, "/", key].concat()
+}
+
+/// What a digest is made of: the digest before, the event, and what the posting adds to which columns.
+struct PostingDigest(Vec<u8>);
+
+impl PostingDigest {
+    fn new(before: ContentDigest, envelope: &Envelope<'_>, posting: &Posting) -> Self {
+        let mut input = Vec::with_capacity(256);
+        input.extend_from_slice(before.as_bytes());
+        input.extend_from_slice(&envelope.broker_sequence.to_be_bytes());
+        input.extend_from_slice(&envelope.aggregate_version.to_be_bytes());
+        input.extend_from_slice(&(posting.reference.len() as u32).to_be_bytes());
+        input.extend_from_slice(posting.reference.as_bytes());
+        Self(input)
+    }
+
+    fn figure(&mut self, column: usize, figure: i64) {
+        self.0.extend_from_slice(&(column as u32).to_be_bytes());
+        self.0.extend_from_slice(&figure.to_be_bytes());
+    }
+
+    fn chained(self) -> ContentDigest {
+        ContentDigest::of_bytes(&self.0)
+    }
+}

@@ -1,0 +1,166 @@
+//! What a command handler comes to, without a broker: commands decided one after the other, each in a commit of its own.
+//! For property tests of models, and as the plain picture that a real handler is compared with. No ids, no duplicates,
+//! no rounds.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use millstream_contract::{
+    command::{BodyFormat, CommandEnvelope},
+    commit::RecordedEvent,
+    subject::{CommandAddress, StreamId},
+};
+
+use super::{declared::assert_declared, project::History};
+use crate::decider::{
+    AggregateRegistry, AggregateType, DecisionContext, DecisionError, NewEvent, PlainStates, Rejection,
+};
+
+/// Decides commands of any aggregate of a registry.
+pub struct SequentialHandler {
+    registry: AggregateRegistry,
+    states: PlainStates,
+    history: History,
+    position: u64,
+}
+
+impl SequentialHandler {
+    /// A handler before any command.
+    pub fn new(registry: AggregateRegistry, context: &'static str) -> Self {
+        Self { registry, states: PlainStates::default(), history: History::new(context), position: 0 }
+    }
+
+    /// Decides a command as a person types it, at `time`: `address` is `<context>.<aggregate>.<id>.<command>`.
+    ///
+    /// # Errors
+    /// The rejection.
+    ///
+    /// # Panics
+    /// When the address or the body is malformed, the model panics, or it refuses with a code that it does not declare.
+    pub fn decide(&mut self, address: &str, body: &str, time: Timestamp) -> Result<Vec<NewEvent>, Rejection> {
+        self.decide_by(None, address, body, time)
+    }
+
+    /// [`Self::decide`] on behalf of someone.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn decide_by(
+        &mut self,
+        actor: Option<&str>,
+        address: &str,
+        body: &str,
+        time: Timestamp,
+    ) -> Result<Vec<NewEvent>, Rejection> {
+        let command = address.rsplit_once('.').map(|(_, command)| command);
+        let result = self.decide_undeclared(actor, address, body, time);
+        if let Err(rejection) = &result {
+            let address = CommandAddress::from_subject(&format!("cmd.{address}"))
+                .expect("what has been decided had an allowed address");
+            let aggregate = self.aggregate(&address.stream_id);
+            assert_declared(&aggregate.rejections(), aggregate.aggregate(), command, rejection);
+        }
+        result
+    }
+
+    fn decide_undeclared(
+        &mut self,
+        actor: Option<&str>,
+        address: &str,
+        body: &str,
+        time: Timestamp,
+    ) -> Result<Vec<NewEvent>, Rejection> {
+        let address =
+            CommandAddress::from_subject(&format!("cmd.{address}")).expect("the address is allowed");
+        let stream_id = address.stream_id.clone();
+        let aggregate = self.aggregate(&stream_id);
+        self.position += 1;
+        let envelope = CommandEnvelope {
+            id: None,
+            position: self.position,
+            stored_at: time,
+            address,
+            format: BodyFormat::Json,
+            body: Bytes::copy_from_slice(body.as_bytes()),
+            actor: actor.map(Into::into),
+            correlation_id: None,
+            causation_id: None,
+            traceparent: None,
+            expected_version: None,
+            reply: None,
+        };
+        let command = aggregate.decode_command(&envelope).unwrap_or_else(|error| panic!("{body}: {error}"));
+        aggregate.check_id(stream_id.id())?;
+        let context = DecisionContext {
+            aggregate_id: stream_id.id(),
+            now: time,
+            actor,
+            command_position: self.position,
+        };
+        let decided = aggregate.partners(stream_id.id(), &command).and_then(|partners| {
+            let together = self.states.decide(&aggregate, &stream_id, &partners, &command, &context)?;
+            Ok((partners, together))
+        });
+        let (partners, together) = match decided {
+            Ok(decided) => decided,
+            Err(DecisionError::Rejected(rejection)) => return Err(rejection),
+            Err(error @ DecisionError::Panicked { .. }) => panic!("{error}"),
+        };
+        for (partner, events) in
+            partners.iter().zip(&together.partners).filter(|(_, events)| !events.is_empty())
+        {
+            self.history.set_now(time).push(partner, events.iter().map(recorded).collect());
+        }
+        let events = together.own;
+        if !events.is_empty() {
+            self.history.set_now(time).push(&stream_id, events.iter().map(recorded).collect());
+        }
+        Ok(events)
+    }
+
+    /// Everything that was accepted.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// Demands that each aggregate's state, as it came about by deciding, is the one that its recorded events lead to,
+    /// and that it survives being kept as a snapshot.
+    ///
+    /// # Panics
+    /// When one does not.
+    pub fn assert_replay_equals_incremental(&self) {
+        for (stream_id, state) in self.states.iter() {
+            let aggregate = self.aggregate(stream_id);
+            let mut replayed = aggregate.initial();
+            for commit in self.history.commits().iter().filter(|commit| commit.stream_id == *stream_id) {
+                for envelope in commit.envelopes() {
+                    aggregate
+                        .evolve(&mut replayed, &envelope)
+                        .unwrap_or_else(|error| panic!("{stream_id}: {error}"));
+                }
+            }
+            let snapshot = aggregate.encode_state(state);
+            assert_eq!(aggregate.encode_state(&replayed), snapshot, "{stream_id} replayed");
+            let restored = aggregate.decode_state(&snapshot).expect("a snapshot just made decodes");
+            assert_eq!(aggregate.encode_state(&restored), snapshot, "{stream_id} from its snapshot");
+        }
+    }
+
+    fn aggregate(&self, stream_id: &StreamId) -> Arc<dyn AggregateType> {
+        let aggregate = self.registry.get(stream_id.context(), stream_id.aggregate());
+        Arc::clone(aggregate.unwrap_or_else(|| panic!("{stream_id} is of no known aggregate")))
+    }
+}
+
+fn recorded(event: &NewEvent) -> RecordedEvent {
+    RecordedEvent {
+        event_type: event.event_type.into(),
+        schema: event.schema,
+        data: event.data.clone(),
+        command: 0,
+    }
+}

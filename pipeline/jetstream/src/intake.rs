@@ -1,0 +1,93 @@
+//! Puts commands of many senders onto COMMANDS together: whatever waits leaves when the group before has returned, as one
+//! atomic batch where that is measured to be clearly faster, else singly. No timer, no minimum: a lone command leaves at once.
+//!
+//! Order is kept: commands are stored in the order in which they were put, except those that the server did not clearly
+//! take at first.
+
+use millstream_contract::stream_names::COMMANDS;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    broker::{AppendError, Broker, NewMessage},
+    group_append::{AppendStrategy, GroupAppend},
+    retry::RunIds,
+};
+
+/// Commands in a group: as many as an atomic batch takes.
+const GROUP_MAX: usize = 1000;
+/// Commands that may wait for a group; who comes later waits for a place.
+const WAITING_MAX: usize = 4 * GROUP_MAX;
+
+/// A command on its way, and who waits for its position.
+#[derive(Debug)]
+struct Waiting {
+    message: NewMessage,
+    stored: oneshot::Sender<Result<u64, AppendError>>,
+}
+
+/// Takes commands. Clones put into the same groups; the task behind them ends with the last one.
+#[derive(Debug, Clone)]
+pub struct Intake {
+    waiting: mpsc::Sender<Waiting>,
+}
+
+impl Intake {
+    /// Begins to put commands onto COMMANDS.
+    pub fn start<B: Broker>(broker: B, ids: RunIds) -> Self {
+        let (sender, waiting) = mpsc::channel(WAITING_MAX);
+        tokio::spawn(put_groups(broker, ids, waiting));
+        Self { waiting: sender }
+    }
+
+    /// Puts a command and answers its position once it is stored. It must carry an id: while there is no clear answer, or no
+    /// space, it is sent again, and what was stored twice is decided once by its id. Cancelled, it is not sent again.
+    ///
+    /// # Errors
+    /// [`AppendError::Conflict`] never; [`AppendError::Refused`] when the server will not take it; its neighbours are stored.
+    pub async fn put(&self, message: NewMessage) -> Result<u64, AppendError> {
+        let (stored, position) = oneshot::channel();
+        let subject = message.subject.clone();
+        let ended = || AppendError::Unclear { subject, detail: "the process is ending".to_owned() };
+        if self.waiting.send(Waiting { message, stored }).await.is_err() {
+            return Err(ended());
+        }
+        position.await.unwrap_or_else(|_| Err(ended()))
+    }
+}
+
+async fn put_groups<B: Broker>(broker: B, ids: RunIds, mut waiting: mpsc::Receiver<Waiting>) {
+    let appends = GroupAppend::new(broker, COMMANDS, AppendStrategy::Measured);
+    let mut backoff = ids.backoff();
+    let mut group = Vec::new();
+    loop {
+        if group.is_empty() {
+            let Some(first) = waiting.recv().await else { return };
+            group.push(first);
+        }
+        while group.len() < GROUP_MAX {
+            let Ok(more) = waiting.try_recv() else { break };
+            group.push(more);
+        }
+        group.retain(|each: &Waiting| !each.stored.is_closed());
+        let messages = group.iter().map(|each| each.message.clone()).collect();
+        let answers = appends.append_all(messages).await;
+        let mut again = Vec::new();
+        for (each, answer) in group.into_iter().zip(answers) {
+            match answer {
+                Err(error @ (AppendError::Unclear { .. } | AppendError::Full { .. })) => {
+                    tracing::debug!(%error, "the command is sent again");
+                    again.push(each);
+                }
+                // Nobody waits any more for what cannot be delivered.
+                answer => drop(each.stored.send(answer)),
+            }
+        }
+        if again.is_empty() {
+            backoff = ids.backoff();
+        } else {
+            tracing::warn!(commands = again.len(), "commands could not be stored yet");
+            backoff.pause().await;
+        }
+        group = again;
+    }
+}

@@ -1,0 +1,371 @@
+//! [`Broker`] over a real JetStream. The only place where appends, gets and stream states meet the wire; the reader is in
+//! [`crate::stream_reader`], leases in `nats_broker/lease.rs`. Nothing here decides anything.
+
+mod append_each;
+mod lease;
+pub(crate) mod wire;
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::{
+    Client, HeaderMap, Message, StatusCode, Subject, client::RequestErrorKind, header::HeaderValue,
+};
+use bytes::Bytes;
+use futures::{StreamExt, TryFutureExt};
+use serde_json::json;
+use tokio::sync::Mutex;
+
+use crate::{
+    broker::{AppendError, Appended, Broker, BrokerError, NewMessage, ReadError, ReaderConfig, StreamState},
+    nats_broker::{
+        lease::Leases,
+        wire::{
+            ApiError, PublishReply, PurgeReply, StoredMessageReply, StreamInfoReply, header_map,
+            stored_from_direct,
+        },
+    },
+    stream_reader::NatsReader,
+};
+use millstream_contract::{
+    header,
+    stored_message::{Headers, StoredMessage},
+};
+
+pub(crate) use wire::headers_from;
+
+/// How long an append may stay without an answer before it counts as unclear.
+const APPEND_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a question to the JetStream API may stay without an answer.
+const API_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the next message of a batched direct get may take.
+const LOAD_IDLE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Messages asked for in one batched direct get; longer histories take several.
+const LOAD_BATCH: usize = 512;
+
+/// Is told the stream and the name of a reader.
+type OnRestart = Arc<dyn Fn(&str, &str) + Send + Sync>;
+
+/// JetStream through one connection. Cheap to clone.
+#[derive(Clone)]
+pub struct NatsBroker {
+    client: Client,
+    api_prefix: Arc<str>,
+    leases: Arc<Mutex<Leases>>,
+    on_restart: Option<OnRestart>,
+}
+
+impl std::fmt::Debug for NatsBroker {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("NatsBroker").field("api_prefix", &self.api_prefix).finish_non_exhaustive()
+    }
+}
+
+impl NatsBroker {
+    /// JetStream of the connection's account, or of `domain` when one is given.
+    pub fn new(client: Client, domain: Option<&str>) -> Self {
+        let api_prefix = domain.map_or_else(|| "$JS.API".into(), |domain| format!("$JS.{domain}.API").into());
+        Self { client, api_prefix, leases: Arc::default(), on_restart: None }
+    }
+
+    /// The same, but `on_restart` is called with stream and reader whenever a reader makes its consumer again.
+    #[must_use]
+    pub fn on_restart(mut self, on_restart: impl Fn(&str, &str) + Send + Sync + 'static) -> Self {
+        self.on_restart = Some(Arc::new(on_restart));
+        self
+    }
+
+    /// Counts that the consumer of a reader was made again.
+    pub(crate) fn count_restart(&self, stream: &str, reader: &str) {
+        if let Some(on_restart) = &self.on_restart {
+            on_restart(stream, reader);
+        }
+    }
+
+    /// The connection.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The subject of an API operation, in this account's or domain's prefix.
+    pub(crate) fn api_subject(&self, path: &str) -> String {
+        format!("{}.{path}", self.api_prefix)
+    }
+
+    /// Asks the JetStream API and returns the answer's body.
+    pub(crate) async fn api(
+        &self,
+        operation: &'static str,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Bytes, BrokerError> {
+        let subject = self.api_subject(path);
+        let request = async_nats::Request::new().payload(body).timeout(Some(API_TIMEOUT));
+        let answer = self.client.send_request(subject, request).await;
+        answer.map(|message| message.payload).map_err(|error| BrokerError::Unavailable {
+            operation,
+            detail: match error.kind() {
+                RequestErrorKind::NoResponders => {
+                    "JetStream does not answer (not enabled, or no leader)".into()
+                }
+                RequestErrorKind::TimedOut => {
+                    format!(
+                        "no answer in {} s; the server may be down or forbid {path}",
+                        API_TIMEOUT.as_secs()
+                    )
+                }
+                _ => error.to_string(),
+            },
+        })
+    }
+
+    async fn publish(
+        &self,
+        stream: &str,
+        message: NewMessage,
+        headers: HeaderMap,
+    ) -> Result<Appended, AppendError> {
+        let NewMessage { subject, expected_last, payload, .. } = message;
+        let request = async_nats::Request::new()
+            .headers(append_headers(stream, expected_last, headers))
+            .payload(payload)
+            .timeout(Some(APPEND_TIMEOUT));
+        let subject = Subject::from(subject);
+        let answer = self.client.send_request(subject.clone(), request).await.map_err(|error| {
+            let (subject, detail) = (subject.to_string(), error.to_string());
+            match error.kind() {
+                RequestErrorKind::InvalidSubject | RequestErrorKind::MaxPayloadExceeded => {
+                    AppendError::Refused { subject, detail }
+                }
+                _ => AppendError::Unclear { subject, detail },
+            }
+        })?;
+        appended(stream, &subject, &answer)
+    }
+
+    async fn message_get(
+        &self,
+        stream: &str,
+        body: serde_json::Value,
+    ) -> Result<Option<StoredMessage>, BrokerError> {
+        let answer =
+            self.api("message get", &format!("STREAM.MSG.GET.{stream}"), body.to_string().into()).await?;
+        let reply: StoredMessageReply =
+            serde_json::from_slice(&answer).map_err(|error| unreadable("message get", &error))?;
+        match (reply.message, reply.error) {
+            (Some(message), _) => message
+                .into_stored()
+                .map(Some)
+                .map_err(|detail| BrokerError::Unavailable { operation: "message get", detail }),
+            (None, Some(error)) if error.err_code == ApiError::NO_MESSAGE_FOUND => Ok(None),
+            (None, error) => Err(api_failure("message get", stream, error)),
+        }
+    }
+
+    /// One batched direct get; says whether more may follow.
+    async fn load_batch(
+        &self,
+        stream: &str,
+        subject: &str,
+        from: u64,
+        messages: &mut Vec<StoredMessage>,
+    ) -> Result<bool, BrokerError> {
+        let unavailable =
+            |detail: String| BrokerError::Unavailable { operation: "batched direct get", detail };
+        let inbox = self.client.new_inbox();
+        let mut answers =
+            self.client.subscribe(inbox.clone()).map_err(|error| unavailable(error.to_string())).await?;
+        let body = json!({ "seq": from.max(1), "next_by_subj": subject, "batch": LOAD_BATCH }).to_string();
+        let path = self.api_subject(&format!("DIRECT.GET.{stream}"));
+        self.client
+            .publish_with_reply(path, inbox, body.into())
+            .map_err(|error| unavailable(error.to_string()))
+            .await?;
+        loop {
+            let answer = tokio::time::timeout(LOAD_IDLE_TIMEOUT, answers.next())
+                .await
+                .map_err(|_| unavailable(format!("no answer in {} s", LOAD_IDLE_TIMEOUT.as_secs())))?
+                .ok_or_else(|| unavailable("the connection was closed".into()))?;
+            match answer.status.map(|status| status.as_u16()) {
+                None => messages.push(stored_from_direct(answer).map_err(unavailable)?),
+                Some(204) => {
+                    let pending = answer
+                        .headers
+                        .as_ref()
+                        .and_then(|headers| headers.get("Nats-Num-Pending"))
+                        .and_then(|value| value.as_str().parse::<u64>().ok());
+                    return Ok(pending.unwrap_or(0) > 0);
+                }
+                Some(404) => return Ok(false),
+                Some(503) => {
+                    return Err(unavailable(format!("{stream} has no direct get now (no responders)")));
+                }
+                Some(status) => {
+                    return Err(unavailable(format!("{status} {}", answer.description.unwrap_or_default())));
+                }
+            }
+        }
+    }
+}
+
+impl Broker for NatsBroker {
+    type Reader = NatsReader;
+
+    async fn append(&self, stream: &str, message: NewMessage) -> Result<Appended, AppendError> {
+        let headers = header_map(&message.headers);
+        self.publish(stream, message, headers).await
+    }
+
+    async fn append_each(
+        &self,
+        stream: &str,
+        messages: Vec<NewMessage>,
+    ) -> Vec<Result<Appended, AppendError>> {
+        append_each::append_each(self, stream, messages).await
+    }
+
+    async fn append_atomically(
+        &self,
+        stream: &str,
+        messages: Vec<NewMessage>,
+    ) -> Result<Appended, AppendError> {
+        let count = messages.len();
+        let batch_id = ulid::Ulid::generate().to_string();
+        let mut last = None;
+        for (index, message) in (1_u64..).zip(messages) {
+            let mut headers = header_map(&message.headers);
+            headers.insert("Nats-Batch-Id", batch_id.as_str());
+            headers.insert("Nats-Batch-Sequence", HeaderValue::from(index));
+            if index == count as u64 {
+                headers.insert("Nats-Batch-Commit", "1");
+                last = Some((message, headers));
+                break;
+            }
+            if let Some(expected) = message.expected_last {
+                headers.insert(header::EXPECTED_LAST_SUBJECT_SEQUENCE, HeaderValue::from(expected));
+            }
+            let subject = message.subject;
+            self.client
+                .publish_with_headers(subject.clone(), headers, message.payload)
+                .await
+                .map_err(|error| AppendError::Refused { subject, detail: error.to_string() })?;
+        }
+        let Some((message, headers)) = last else {
+            return Err(AppendError::Refused { subject: String::new(), detail: "an empty batch".into() });
+        };
+        self.publish(stream, message, headers).await
+    }
+
+    async fn load(&self, stream: &str, subject: &str, from: u64) -> Result<Vec<StoredMessage>, BrokerError> {
+        let mut messages = Vec::new();
+        let mut next = from;
+        while self.load_batch(stream, subject, next, &mut messages).await? {
+            next = messages.last().map_or(next, |message| message.sequence + 1);
+        }
+        Ok(messages)
+    }
+
+    async fn last(&self, stream: &str, subject: &str) -> Result<Option<StoredMessage>, BrokerError> {
+        self.message_get(stream, json!({ "last_by_subj": subject })).await
+    }
+
+    async fn get(&self, stream: &str, sequence: u64) -> Result<Option<StoredMessage>, BrokerError> {
+        self.message_get(stream, json!({ "seq": sequence })).await
+    }
+
+    async fn state(&self, stream: &str) -> Result<StreamState, BrokerError> {
+        let answer = self.api("stream info", &format!("STREAM.INFO.{stream}"), Bytes::new()).await?;
+        let reply: StreamInfoReply =
+            serde_json::from_slice(&answer).map_err(|error| unreadable("stream info", &error))?;
+        let StreamInfoReply { config: Some(config), state: Some(state), .. } = reply else {
+            return Err(api_failure("stream info", stream, reply.error));
+        };
+        let generation = config.metadata.generation.ok_or_else(|| BrokerError::StreamForeign {
+            stream: stream.to_owned(),
+            detail: format!("has no metadata {}", millstream_contract::stream_names::GENERATION_METADATA),
+        })?;
+        // A stream that never held anything says 0; one that was emptied says what comes next.
+        let first_sequence = state.first_seq.max(1);
+        Ok(StreamState { generation, first_sequence, last_sequence: state.last_seq })
+    }
+
+    async fn read(&self, config: ReaderConfig) -> Result<NatsReader, ReadError> {
+        NatsReader::open(self.clone(), config).await
+    }
+
+    async fn send(&self, subject: &str, headers: Headers, payload: Bytes) -> Result<(), BrokerError> {
+        let sent = self.client.publish_with_headers(subject.to_owned(), header_map(&headers), payload).await;
+        sent.map_err(|error| BrokerError::Unavailable { operation: "send", detail: error.to_string() })
+    }
+
+    async fn purge_subject(
+        &self,
+        stream: &str,
+        filter: &str,
+        through: Option<u64>,
+    ) -> Result<u64, BrokerError> {
+        let mut request = json!({ "filter": filter });
+        if let (Some(through), Some(fields)) = (through, request.as_object_mut()) {
+            // The server keeps what stands at the sequence that it is given.
+            fields.insert("seq".into(), through.saturating_add(1).into());
+        }
+        let answer = self.api("purge", &format!("STREAM.PURGE.{stream}"), request.to_string().into()).await?;
+        let reply: PurgeReply =
+            serde_json::from_slice(&answer).map_err(|error| unreadable("purge", &error))?;
+        match reply.error {
+            None => Ok(reply.purged),
+            error => Err(api_failure("purge", stream, error)),
+        }
+    }
+
+    async fn hold_lease(&self, key: &str, owner: &str, time_to_live: Duration) -> Result<bool, BrokerError> {
+        lease::hold(self, &self.leases, key, owner, time_to_live).await
+    }
+
+    async fn release_lease(&self, key: &str, owner: &str) -> Result<(), BrokerError> {
+        lease::release(self, &self.leases, key, owner).await
+    }
+
+    async fn lease_owner(&self, key: &str) -> Result<Option<String>, BrokerError> {
+        lease::owner(self, key).await
+    }
+
+    async fn lease_freed(&self, key: &str, wait: Duration) {
+        lease::freed(self, key, wait).await;
+    }
+}
+
+/// What every append says besides its own headers.
+fn append_headers(stream: &str, expected_last: Option<u64>, mut headers: HeaderMap) -> HeaderMap {
+    if let Some(expected) = expected_last {
+        headers.insert(header::EXPECTED_LAST_SUBJECT_SEQUENCE, HeaderValue::from(expected));
+    }
+    headers.insert(header::EXPECTED_STREAM, stream);
+    headers
+}
+
+/// What the answer to an append says.
+fn appended(stream: &str, subject: &Subject, answer: &Message) -> Result<Appended, AppendError> {
+    let unclear = |detail| Err(AppendError::Unclear { subject: subject.to_string(), detail });
+    if answer.status == Some(StatusCode::NO_RESPONDERS) {
+        return unclear(format!("no stream takes {subject}, or it has no leader (no responders)"));
+    }
+    match serde_json::from_slice::<PublishReply>(&answer.payload) {
+        Ok(reply) => reply.into_appended(stream, subject),
+        Err(error) => unclear(format!("the acknowledgement does not decode: {error}")),
+    }
+}
+
+pub(crate) fn unreadable(operation: &'static str, error: &serde_json::Error) -> BrokerError {
+    BrokerError::Unavailable { operation, detail: format!("the answer does not decode: {error}") }
+}
+
+/// What an error of the JetStream API means for whoever asked.
+pub(crate) fn api_failure(operation: &'static str, stream: &str, error: Option<ApiError>) -> BrokerError {
+    match error {
+        Some(error) if error.err_code == ApiError::STREAM_NOT_FOUND => {
+            BrokerError::StreamMissing { stream: stream.to_owned() }
+        }
+        Some(error) => BrokerError::Unavailable { operation, detail: error.to_string() },
+        None => BrokerError::Unavailable { operation, detail: "the answer is empty".into() },
+    }
+}

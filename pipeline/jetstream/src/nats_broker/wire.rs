@@ -1,0 +1,245 @@
+//! The JetStream API's JSON and headers, as far as the engine reads them (nats-server 2.15).
+
+use async_nats::{HeaderMap, Message};
+use bytes::Bytes;
+use millstream_contract::stored_message::{Headers, StoredMessage};
+use serde::Deserialize;
+
+use crate::broker::{AppendError, Appended};
+
+/// An error of the JetStream API.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct ApiError {
+    #[serde(default)]
+    pub(crate) err_code: u32,
+    #[serde(default)]
+    pub(crate) description: String,
+}
+
+impl ApiError {
+    pub(crate) const STREAM_NOT_FOUND: u32 = 10059;
+    pub(crate) const CONSUMER_NOT_FOUND: u32 = 10014;
+    pub(crate) const CONSUMER_EXISTS: u32 = 10148;
+    pub(crate) const CONSUMER_NAME_IN_USE: u32 = 10013;
+    pub(crate) const NO_MESSAGE_FOUND: u32 = 10037;
+    const WRONG_LAST_SEQUENCE: u32 = 10071;
+    const WRONG_LAST_SEQUENCE_UNKNOWN: u32 = 10164;
+    const STORE_FAILED: u32 = 10077;
+    const INSUFFICIENT_RESOURCES: [u32; 3] = [10002, 10023, 10047];
+    const MESSAGE_TOO_LARGE: u32 = 10054;
+    const OTHER_STREAM: u32 = 10060;
+    const HEADERS_TOO_LARGE: u32 = 10097;
+}
+
+impl std::fmt::Display for ApiError {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{} ({})", self.description, self.err_code)
+    }
+}
+
+/// The answer to a publish.
+#[derive(Debug, Deserialize)]
+pub(crate) struct PublishReply {
+    #[serde(default)]
+    seq: u64,
+    #[serde(default)]
+    duplicate: bool,
+    error: Option<ApiError>,
+}
+
+impl PublishReply {
+    pub(crate) fn into_appended(self, stream: &str, subject: &str) -> Result<Appended, AppendError> {
+        let Some(error) = self.error else {
+            return Ok(Appended { sequence: self.seq, duplicate: self.duplicate });
+        };
+        let detail = error.to_string();
+        let subject = subject.to_owned();
+        Err(match error.err_code {
+            ApiError::WRONG_LAST_SEQUENCE | ApiError::WRONG_LAST_SEQUENCE_UNKNOWN => {
+                AppendError::Conflict { detail }
+            }
+            ApiError::STORE_FAILED => AppendError::Full { stream: stream.to_owned(), detail },
+            code if ApiError::INSUFFICIENT_RESOURCES.contains(&code) => {
+                AppendError::Full { stream: stream.to_owned(), detail }
+            }
+            ApiError::MESSAGE_TOO_LARGE | ApiError::OTHER_STREAM | ApiError::HEADERS_TOO_LARGE => {
+                AppendError::Refused { subject, detail }
+            }
+            _ => AppendError::Unclear { subject, detail },
+        })
+    }
+}
+
+/// The answer to STREAM.PURGE.
+#[derive(Debug, Deserialize)]
+pub(crate) struct PurgeReply {
+    #[serde(default)]
+    pub(crate) purged: u64,
+    pub(crate) error: Option<ApiError>,
+}
+
+/// The answer to STREAM.INFO.
+#[derive(Debug, Deserialize)]
+pub(crate) struct StreamInfoReply {
+    pub(crate) config: Option<StreamInfoConfig>,
+    pub(crate) state: Option<StreamInfoState>,
+    pub(crate) error: Option<ApiError>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct StreamInfoConfig {
+    #[serde(default)]
+    pub(crate) metadata: StreamInfoMetadata,
+}
+
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct StreamInfoMetadata {
+    #[serde(rename = "io.millstream.generation")]
+    pub(crate) generation: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct StreamInfoState {
+    pub(crate) first_seq: u64,
+    pub(crate) last_seq: u64,
+}
+
+/// The answer to CONSUMER.INFO and CONSUMER.CREATE.
+#[derive(Debug, Deserialize)]
+pub(crate) struct ConsumerReply {
+    pub(crate) config: Option<ConsumerReplyConfig>,
+    #[serde(default)]
+    pub(crate) num_waiting: u64,
+    pub(crate) error: Option<ApiError>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct ConsumerReplyConfig {
+    #[serde(default)]
+    pub(crate) metadata: ConsumerReplyMetadata,
+}
+
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct ConsumerReplyMetadata {
+    #[serde(rename = "io.millstream.reader")]
+    pub(crate) reader: Option<String>,
+}
+
+/// The answer to STREAM.MSG.GET.
+#[derive(Debug, Deserialize)]
+pub(crate) struct StoredMessageReply {
+    pub(crate) message: Option<EncodedMessage>,
+    pub(crate) error: Option<ApiError>,
+}
+
+/// A stored message in the API's JSON: headers and data in base64.
+#[derive(Debug, Deserialize)]
+pub(crate) struct EncodedMessage {
+    subject: String,
+    seq: u64,
+    #[serde(default)]
+    hdrs: String,
+    #[serde(default)]
+    data: String,
+    time: String,
+}
+
+impl EncodedMessage {
+    pub(crate) fn into_stored(self) -> Result<StoredMessage, String> {
+        let decode = |text: &str| {
+            use base64::Engine as _;
+            base64::engine::general_purpose::STANDARD.decode(text).map_err(|error| error.to_string())
+        };
+        Ok(StoredMessage {
+            subject: self.subject,
+            sequence: self.seq,
+            stored_at: self.time.parse().map_err(|error: jiff::Error| error.to_string())?,
+            headers: parse_headers(&decode(&self.hdrs)?),
+            payload: Bytes::from(decode(&self.data)?),
+        })
+    }
+}
+
+/// Reads a header block of the wire, `NATS/1.0\r\nName: value\r\n\r\n`.
+fn parse_headers(block: &[u8]) -> Headers {
+    String::from_utf8_lossy(block)
+        .split("\r\n")
+        .skip(1)
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, value)| (name, value.trim()))
+        .collect()
+}
+
+/// The client library's headers from ours.
+pub(crate) fn header_map(headers: &Headers) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    for (name, value) in headers.iter() {
+        map.append(name, value);
+    }
+    map
+}
+
+/// Our headers from the client library's.
+pub(crate) fn headers_from(map: Option<&HeaderMap>) -> Headers {
+    map.into_iter()
+        .flat_map(HeaderMap::iter)
+        .flat_map(|(name, values)| {
+            values.iter().map(move |value| (name.to_string(), value.as_str().to_owned()))
+        })
+        .collect()
+}
+
+/// A stored message from an answer to a direct get, which tells its place in headers.
+pub(crate) fn stored_from_direct(message: Message) -> Result<StoredMessage, String> {
+    let map = message.headers.as_ref();
+    let text = |name: &str| {
+        map.and_then(|map| map.get(name))
+            .map(|value| value.as_str())
+            .ok_or_else(|| format!("a direct get answer lacks the header {name}"))
+    };
+    Ok(StoredMessage {
+        subject: text("Nats-Subject")?.to_owned(),
+        sequence: text("Nats-Sequence")?.parse().map_err(|_| "Nats-Sequence is not a number")?,
+        stored_at: text("Nats-Time-Stamp")?.parse().map_err(|error: jiff::Error| error.to_string())?,
+        headers: headers_from(map).iter().filter(|(name, _)| !DIRECT_GET_HEADERS.contains(name)).collect(),
+        payload: message.payload,
+    })
+}
+
+/// Headers that a direct get adds to those of the message.
+const DIRECT_GET_HEADERS: [&str; 6] = [
+    "Nats-Stream",
+    "Nats-Subject",
+    "Nats-Sequence",
+    "Nats-Time-Stamp",
+    "Nats-Num-Pending",
+    "Nats-Last-Sequence",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn header_block_is_read() {
+        let headers = parse_headers(b"NATS/1.0\r\nNats-Msg-Id: a:b\r\nX:y\r\n\r\n");
+        assert_eq!(headers.get("Nats-Msg-Id"), Some("a:b"));
+        assert_eq!(headers.get("X"), Some("y"));
+    }
+
+    #[test]
+    fn publish_errors_are_told_apart() {
+        let reply = |code: u32| PublishReply {
+            seq: 0,
+            duplicate: false,
+            error: Some(ApiError { err_code: code, description: "words".into() }),
+        };
+        let kind = |code| reply(code).into_appended("EVENTS", "evt.a.b.c").unwrap_err();
+        assert!(matches!(kind(10071), AppendError::Conflict { .. }));
+        assert!(matches!(kind(10164), AppendError::Conflict { .. }));
+        assert!(matches!(kind(10163), AppendError::Unclear { .. }));
+        assert!(matches!(kind(10077), AppendError::Full { .. }));
+        assert!(matches!(kind(10054), AppendError::Refused { .. }));
+        assert!(kind(10077).to_string().contains("10077"));
+    }
+}

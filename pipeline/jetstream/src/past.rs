@@ -1,0 +1,146 @@
+//! Which position of EVENTS a moment is. Deliberately absent: what is folded up to there.
+//!
+//! A time is the position behind which everything was recorded later: every commit that EVENTS had stored by then, and
+//! what follows it directly and was recorded by then, as while a handler was catching up. So a state as of a time is one
+//! that EVENTS has had, and it is the same whenever it is asked for.
+
+use jiff::Timestamp;
+use millstream_contract::{
+    commit::StoredCommit,
+    exit_code::{ExitCode, Failure},
+    moment::Moment,
+    position::Position,
+    stored_message::StoredMessage,
+    stream_names::EVENTS,
+};
+
+use crate::{
+    broker::{Broker, BrokerError, StreamState},
+    stream_feed::{FeedError, StreamFeed, end_of},
+};
+
+/// Why a moment is no position of EVENTS.
+#[derive(Debug, thiserror::Error)]
+pub enum PastError {
+    /// The stream cannot be asked.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    /// The stream cannot be read.
+    #[error(transparent)]
+    Feed(#[from] FeedError),
+    /// It is a position of another stream.
+    #[error("{asked} is a position in {}; past states are of {EVENTS}", asked.stream)]
+    OtherStream {
+        /// What was asked for.
+        asked: Position,
+    },
+    /// It is a position of another incarnation of the stream.
+    #[error("{asked} is of another generation than {EVENTS}, which is {found}: the stream was made anew")]
+    OtherGeneration {
+        /// What was asked for.
+        asked: Position,
+        /// The generation that is there.
+        found: String,
+    },
+    /// It lies behind the end of the stream.
+    #[error("{EVENTS} ends at {last}; it has not reached {asked} yet")]
+    NotReached {
+        /// What was asked for.
+        asked: u64,
+        /// Where it ends.
+        last: u64,
+    },
+}
+
+impl Failure for PastError {
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Broker(error) => error.exit_code(),
+            Self::Feed(error) => error.exit_code(),
+            Self::OtherStream { .. } | Self::OtherGeneration { .. } | Self::NotReached { .. } => {
+                ExitCode::Usage
+            }
+        }
+    }
+}
+
+/// The position of EVENTS that `moment` is; sequence 0 before the first commit. A time that is still to come is the end.
+///
+/// # Errors
+/// [`PastError`].
+pub async fn position_at<B: Broker>(broker: &B, moment: &Moment) -> Result<Position, PastError> {
+    let StreamState { generation, last_sequence: last, .. } = broker.state(EVENTS).await?;
+    let sequence = match moment {
+        Moment::Sequence(sequence) => *sequence,
+        Moment::Position(asked) if asked.stream != EVENTS => {
+            return Err(PastError::OtherStream { asked: asked.clone() });
+        }
+        Moment::Position(asked) if asked.generation != generation => {
+            return Err(PastError::OtherGeneration { asked: asked.clone(), found: generation });
+        }
+        Moment::Position(asked) => asked.sequence,
+        // It may end behind `last`: more may have been stored meanwhile.
+        Moment::Time(time) => {
+            return Ok(Position::new(EVENTS, generation, recorded_by(broker, *time).await?));
+        }
+    };
+    if sequence > last {
+        return Err(PastError::NotReached { asked: sequence, last });
+    }
+    Ok(Position::new(EVENTS, generation, sequence))
+}
+
+async fn recorded_by<B: Broker>(broker: &B, time: Timestamp) -> Result<u64, FeedError> {
+    let mut through = last_stored_before(broker, EVENTS, time).await?;
+    let mut feed = StreamFeed::open(broker, EVENTS, through, "past").await?;
+    while let Some(message) = feed.next().await? {
+        if recorded_at(&message) > time {
+            break;
+        }
+        through = message.sequence;
+    }
+    feed.close().await;
+    Ok(through)
+}
+
+/// A message that is no commit was recorded when it was stored.
+fn recorded_at(message: &StoredMessage) -> Timestamp {
+    StoredCommit::from_stored(message).map_or(message.stored_at, |stored| stored.commit.recorded_at())
+}
+
+/// The highest sequence before which every message was stored before `time`; 0 when there is none. A search by halves:
+/// messages stand in the order of their times.
+///
+/// # Errors
+/// When the server does not answer.
+pub async fn last_stored_before<B: Broker>(
+    broker: &B,
+    stream: &str,
+    time: Timestamp,
+) -> Result<u64, BrokerError> {
+    let first = broker.state(stream).await?.first_sequence;
+    let (mut low, mut high) = (first, end_of(broker, stream).await?.saturating_add(1));
+    while low < high {
+        let middle = low + (high - low) / 2;
+        match first_from(broker, stream, middle, high).await? {
+            Some(message) if message.stored_at < time => low = message.sequence + 1,
+            _ => high = middle,
+        }
+    }
+    Ok(if low <= first { 0 } else { low - 1 })
+}
+
+/// The first message at or behind `sequence` and before `end`: single ones may have been removed.
+async fn first_from<B: Broker>(
+    broker: &B,
+    stream: &str,
+    sequence: u64,
+    end: u64,
+) -> Result<Option<StoredMessage>, BrokerError> {
+    for sequence in sequence..end {
+        if let Some(message) = broker.get(stream, sequence).await? {
+            return Ok(Some(message));
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,199 @@
+//! Creates and verifies the JetStream streams and the bucket of leases.
+//!
+//! What exists is never changed here: a stream that differs is reported, field by field, with the command that mends
+//! it. Consumers are not provisioned: each reader makes its own at its own position (see [`crate::broker`]).
+
+use std::{collections::BTreeMap, num::NonZeroUsize};
+
+use async_nats::jetstream::{
+    self, ErrorCode,
+    context::{CreateStreamErrorKind, GetStreamErrorKind},
+    stream::Config,
+};
+
+pub use self::{
+    definitions::{definition, definitions},
+    difference::Difference,
+};
+use millstream_contract::{
+    exit_code::{ExitCode, Failure},
+    stream_names::GENERATION_METADATA,
+};
+
+mod definitions;
+mod difference;
+
+/// What a deployment chooses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProvisionOptions {
+    /// Copies of each stream: 1, or 3 in a cluster.
+    pub replicas: NonZeroUsize,
+    /// Sizes in bytes by stream name, where other than the default is wanted.
+    pub max_bytes: BTreeMap<String, i64>,
+    /// COMMANDS, if it is made now, gives its first command the sequence behind this one. Commits of an EVENTS that is kept name
+    /// positions up to there.
+    pub commands_after: u64,
+}
+
+impl Default for ProvisionOptions {
+    fn default() -> Self {
+        Self { replicas: NonZeroUsize::MIN, max_bytes: BTreeMap::new(), commands_after: 0 }
+    }
+}
+
+/// Where a stream stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StreamPresence {
+    /// It was made now.
+    Created,
+    /// It was there.
+    Present,
+    /// It is not there.
+    Missing,
+}
+
+/// What was found of one stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamFinding {
+    /// Its name.
+    pub stream: String,
+    /// Whether it is there.
+    pub presence: StreamPresence,
+    /// Its incarnation.
+    pub generation: Option<String>,
+    /// Where it is not as defined.
+    pub differences: Vec<Difference>,
+}
+
+impl StreamFinding {
+    /// Whether a stage can work with it.
+    pub fn is_usable(&self) -> bool {
+        self.presence != StreamPresence::Missing && !self.differences.iter().any(|each| each.required)
+    }
+}
+
+/// Why the streams could not be made or looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum ProvisionError {
+    /// The stream could not be read.
+    #[error("cannot read stream {stream}")]
+    Read {
+        /// The stream.
+        stream: String,
+        /// Why.
+        #[source]
+        source: jetstream::context::GetStreamError,
+    },
+    /// The stream could not be made.
+    #[error("cannot create stream {stream}")]
+    Create {
+        /// The stream.
+        stream: String,
+        /// Why.
+        #[source]
+        source: jetstream::context::CreateStreamError,
+    },
+}
+
+impl Failure for ProvisionError {
+    fn exit_code(&self) -> ExitCode {
+        ExitCode::Unavailable
+    }
+}
+
+/// Makes every stream that is missing and reports on all. Can be repeated, also by several at once: the first one wins
+/// and the others find its streams.
+///
+/// # Errors
+/// [`ProvisionError`] when the server does not answer or refuses; streams made before stay.
+pub async fn provision(
+    jetstream: &jetstream::Context,
+    options: &ProvisionOptions,
+) -> Result<Vec<StreamFinding>, ProvisionError> {
+    let mut findings = Vec::new();
+    for config in definitions(options) {
+        let mut finding = inspect(jetstream, &config, options).await?;
+        if finding.presence == StreamPresence::Missing {
+            finding = create(jetstream, config, options).await?;
+        }
+        findings.push(finding);
+    }
+    Ok(findings)
+}
+
+/// Reports on the streams of these names, all of Millstream's when none is given. Changes nothing.
+///
+/// # Errors
+/// [`ProvisionError::Read`] when the server does not answer or forbids it.
+pub async fn verify(
+    jetstream: &jetstream::Context,
+    options: &ProvisionOptions,
+    streams: &[&str],
+) -> Result<Vec<StreamFinding>, ProvisionError> {
+    let mut findings = Vec::new();
+    for config in definitions(options) {
+        if streams.is_empty() || streams.contains(&config.name.as_str()) {
+            findings.push(inspect(jetstream, &config, options).await?);
+        }
+    }
+    Ok(findings)
+}
+
+async fn inspect(
+    jetstream: &jetstream::Context,
+    expected: &Config,
+    options: &ProvisionOptions,
+) -> Result<StreamFinding, ProvisionError> {
+    let stream = expected.name.clone();
+    match jetstream.get_stream(&stream).await {
+        Ok(found) => {
+            let config = &found.cached_info().config;
+            Ok(StreamFinding {
+                presence: StreamPresence::Present,
+                generation: config.metadata.get(GENERATION_METADATA).cloned(),
+                differences: difference::differences(expected, config, options),
+                stream,
+            })
+        }
+        Err(error) if is_missing(&error) => Ok(StreamFinding {
+            stream,
+            presence: StreamPresence::Missing,
+            generation: None,
+            differences: Vec::new(),
+        }),
+        Err(source) => Err(ProvisionError::Read { stream, source }),
+    }
+}
+
+fn is_missing(error: &jetstream::context::GetStreamError) -> bool {
+    matches!(error.kind(), GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND)
+}
+
+async fn create(
+    jetstream: &jetstream::Context,
+    mut config: Config,
+    options: &ProvisionOptions,
+) -> Result<StreamFinding, ProvisionError> {
+    let stream = config.name.clone();
+    let generation = ulid::Ulid::generate().to_string();
+    config.metadata.insert(GENERATION_METADATA.to_owned(), generation.clone());
+    match jetstream.create_stream(config.clone()).await {
+        Ok(created) => {
+            tracing::info!(stream, generation, "created the stream");
+            Ok(StreamFinding {
+                presence: StreamPresence::Created,
+                generation: Some(generation),
+                differences: difference::differences(&config, &created.cached_info().config, options),
+                stream,
+            })
+        }
+        // Somebody else was faster, under another generation.
+        Err(error)
+            if matches!(error.kind(), CreateStreamErrorKind::JetStream(inner)
+                if inner.error_code() == ErrorCode::STREAM_NAME_EXIST) =>
+        {
+            inspect(jetstream, &config, options).await
+        }
+        Err(source) => Err(ProvisionError::Create { stream, source }),
+    }
+}

@@ -1,0 +1,150 @@
+//! What the JetStream streams and the key-value bucket of leases look like.
+
+use std::{collections::HashMap, time::Duration};
+
+use async_nats::jetstream::stream::{
+    Compression, Config, ConsumerLimits, DiscardPolicy, RetentionPolicy, StorageType, SubjectTransform,
+};
+use millstream_contract::{
+    dead_letter::DEAD_LETTER_PREFIX,
+    leases::leases_stream,
+    outcome::OUTCOME_PREFIX,
+    stream_names,
+    subject::{COMMAND_PREFIX, COMMAND_QUEUE_PREFIX, EVENT_PREFIX, PARTITIONS},
+};
+
+use super::ProvisionOptions;
+
+/// How long JetStream remembers message ids: a shortcut against repeats, never the guard.
+const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
+/// Owner names are short.
+const LEASE_SIZE_MAX: i32 = 1024;
+
+const MEBIBYTE: i64 = 1024 * 1024;
+const GIBIBYTE: i64 = 1024 * MEBIBYTE;
+
+/// The definitions of all streams, in the order in which they are made: a stage that waits for EVENTS finds the others.
+pub fn definitions(options: &ProvisionOptions) -> Vec<Config> {
+    let mut all = [outcomes(), reports(), timers(), dead_letters(), leases(), commands(), events()].to_vec();
+    for config in &mut all {
+        config.num_replicas = options.replicas.get();
+        if let Some(bytes) = options.max_bytes.get(&config.name) {
+            config.max_bytes = *bytes;
+        }
+        if config.name == stream_names::COMMANDS && options.commands_after > 0 {
+            config.first_sequence = Some(options.commands_after + 1);
+        }
+    }
+    all
+}
+
+/// The definition of one stream, by name; none when Millstream has no such stream.
+pub fn definition(name: &str, options: &ProvisionOptions) -> Option<Config> {
+    definitions(options).into_iter().find(|config| config.name == name)
+}
+
+fn commands() -> Config {
+    let tokens = (1..=4).map(|token| format!("{{{{wildcard({token})}}}}")).collect::<Vec<_>>().join(".");
+    Config {
+        subject_transform: Some(SubjectTransform {
+            source: format!("{COMMAND_PREFIX}.*.*.*.*"),
+            destination: format!("{COMMAND_QUEUE_PREFIX}.{{{{partition({PARTITIONS},1,2,3)}}}}.{tokens}"),
+        }),
+        allow_atomic_publish: true,
+        ..log(
+            stream_names::COMMANDS,
+            "Commands, in the order in which they are decided",
+            &[&format!("{COMMAND_PREFIX}.*.*.*.*")],
+            2 * GIBIBYTE,
+        )
+    }
+}
+
+fn events() -> Config {
+    Config {
+        deny_delete: true,
+        deny_purge: true,
+        allow_atomic_publish: true,
+        ..log(
+            stream_names::EVENTS,
+            "Commits: every event of every aggregate, for ever",
+            &[&format!("{EVENT_PREFIX}.*.*.*")],
+            8 * GIBIBYTE,
+        )
+    }
+}
+
+fn outcomes() -> Config {
+    log(
+        stream_names::OUTCOMES,
+        "What became of each command: the journal of the command handlers",
+        &[&format!("{OUTCOME_PREFIX}.*")],
+        2 * GIBIBYTE,
+    )
+}
+
+fn reports() -> Config {
+    log(stream_names::REPORTS, "Revisions of reports", &["report.*.*.*.*"], GIBIBYTE)
+}
+
+fn dead_letters() -> Config {
+    log(
+        stream_names::DEAD_LETTERS,
+        "Messages that could not be handled, with the cause",
+        &[&format!("{DEAD_LETTER_PREFIX}.*.*")],
+        GIBIBYTE,
+    )
+}
+
+/// A stream with schedules cannot discard new messages; without any limit it discards no old ones either, so that no
+/// timer is ever evicted.
+fn timers() -> Config {
+    Config {
+        discard: DiscardPolicy::Old,
+        allow_message_schedules: true,
+        allow_message_ttl: true,
+        allow_rollup: true,
+        ..log(stream_names::TIMERS, "Commands for later", &["timer.>", "due.>"], -1)
+    }
+}
+
+/// A bucket: the fields are those of any key-value bucket of history 1. Each lease carries a time to live of its own.
+fn leases() -> Config {
+    Config {
+        max_messages_per_subject: 1,
+        max_message_size: LEASE_SIZE_MAX,
+        allow_message_ttl: true,
+        allow_rollup: true,
+        deny_delete: true,
+        ..log(
+            &leases_stream(),
+            "Leases: which replica of a stage is active",
+            &[&format!("$KV.{}.>", stream_names::LEASES_BUCKET)],
+            16 * MEBIBYTE,
+        )
+    }
+}
+
+/// What all have in common: kept on disk until purged, and full rather than forgetful.
+fn log(name: &str, description: &str, subjects: &[&str], max_bytes: i64) -> Config {
+    Config {
+        name: name.to_owned(),
+        description: Some(description.to_owned()),
+        subjects: subjects.iter().map(|subject| (*subject).to_owned()).collect(),
+        retention: RetentionPolicy::Limits,
+        discard: DiscardPolicy::New,
+        storage: StorageType::File,
+        max_bytes,
+        max_messages: -1,
+        max_messages_per_subject: -1,
+        max_message_size: -1,
+        max_consumers: -1,
+        max_age: Duration::ZERO,
+        duplicate_window: DUPLICATE_WINDOW,
+        allow_direct: true,
+        compression: Some(Compression::None),
+        consumer_limits: None::<ConsumerLimits>,
+        metadata: HashMap::new(),
+        ..Config::default()
+    }
+}

@@ -1,0 +1,184 @@
+//! Field by field: what a JetStream stream is against what it should be, and the command that mends it.
+
+use std::{fmt, time::Duration};
+
+use async_nats::jetstream::stream::Config;
+use millstream_contract::stream_names::GENERATION_METADATA;
+use serde_json::Value;
+
+use super::ProvisionOptions;
+
+/// How much a field matters.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Weight {
+    /// Millstream's promises rest on it.
+    Required,
+    /// A matter of size or taste.
+    Setting,
+}
+
+/// A field of a stream that is not as Millstream defines it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// The stream.
+    pub stream: String,
+    /// The field, as `nats stream info --json` names it.
+    pub field: String,
+    /// What it should be, as JSON.
+    pub expected: String,
+    /// What it is, as JSON.
+    pub found: String,
+    /// Whether the stages refuse to work with it.
+    pub required: bool,
+    /// The command that mends it.
+    pub remedy: String,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "{}: {} is {}, expected {}; to mend it: {}",
+            self.stream,
+            self.field,
+            for_people(&self.field, &self.found),
+            for_people(&self.field, &self.expected),
+            self.remedy
+        )
+    }
+}
+
+/// Fields that the server counts in nanoseconds.
+const DURATIONS: [&str; 3] = ["max_age", "duplicate_window", "subject_delete_marker_ttl"];
+
+/// A value as somebody would say it.
+fn for_people(field: &str, json: &str) -> String {
+    match json.parse() {
+        _ if json == "null" => "not set".to_owned(),
+        Ok(nanoseconds) if DURATIONS.contains(&field) => format!("{:?}", Duration::from_nanos(nanoseconds)),
+        _ => json.to_owned(),
+    }
+}
+
+/// Fields that are compared, their weight, and the option of `nats stream edit`; none when the server never changes
+/// that field of an existing stream.
+const FIELDS: &[(&str, Weight, Option<&str>)] = &[
+    ("subjects", Weight::Required, Some("--subjects")),
+    ("subject_transform", Weight::Required, Some("--transform-destination")),
+    ("retention", Weight::Required, None),
+    ("storage", Weight::Required, None),
+    ("discard", Weight::Required, Some("--discard")),
+    ("discard_new_per_subject", Weight::Required, Some("discard-per-subject")),
+    ("max_age", Weight::Required, Some("--max-age")),
+    ("max_msgs", Weight::Required, Some("--max-msgs")),
+    ("max_msgs_per_subject", Weight::Required, Some("--max-msgs-per-subject")),
+    ("max_msg_size", Weight::Setting, Some("--max-msg-size")),
+    ("duplicate_window", Weight::Setting, Some("--dupe-window")),
+    ("max_bytes", Weight::Setting, Some("--max-bytes")),
+    ("num_replicas", Weight::Setting, Some("--replicas")),
+    ("no_ack", Weight::Required, Some("ack")),
+    ("sealed", Weight::Required, None),
+    ("deny_delete", Weight::Required, None),
+    ("deny_purge", Weight::Required, None),
+    ("allow_direct", Weight::Required, Some("allow-direct")),
+    ("allow_atomic", Weight::Required, Some("allow-batch")),
+    ("allow_rollup_hdrs", Weight::Required, Some("allow-rollup")),
+    ("allow_msg_ttl", Weight::Required, Some("allow-msg-ttl")),
+    ("allow_msg_schedules", Weight::Required, Some("allow-schedules")),
+    ("allow_msg_counter", Weight::Required, None),
+    ("subject_delete_marker_ttl", Weight::Required, Some("--subject-del-markers-ttl")),
+    ("mirror", Weight::Required, Some("no-mirror")),
+    ("sources", Weight::Required, None),
+    ("persist_mode", Weight::Required, None),
+];
+
+/// All differences between a stream as it should be and as it is, the weighty ones first.
+pub(super) fn differences(expected: &Config, found: &Config, options: &ProvisionOptions) -> Vec<Difference> {
+    let (wanted, present) = (to_json(expected), to_json(found));
+    let mut all = Vec::new();
+    for (field, weight, option) in FIELDS {
+        let (want, have) = (normal(&wanted, field), normal(&present, field));
+        if want == have || is_accepted(field, &have, expected, options) {
+            continue;
+        }
+        all.push(Difference {
+            stream: expected.name.clone(),
+            field: (*field).to_owned(),
+            remedy: remedy(expected, option.as_deref(), &want),
+            expected: want.to_string(),
+            found: have.to_string(),
+            required: *weight == Weight::Required,
+        });
+    }
+    if !found.metadata.contains_key(GENERATION_METADATA) {
+        all.push(generation_missing(&expected.name));
+    }
+    all.sort_by_key(|difference| !difference.required);
+    all
+}
+
+fn generation_missing(stream: &str) -> Difference {
+    Difference {
+        stream: stream.to_owned(),
+        field: format!("metadata {GENERATION_METADATA}"),
+        expected: "a ULID made when the stream is created".to_owned(),
+        found: "nothing".to_owned(),
+        required: true,
+        remedy: format!("nats stream edit {stream} --metadata {GENERATION_METADATA}:<ULID>"),
+    }
+}
+
+/// Sizes are the operator's business unless they were asked for; but a size there must be, since a stream without one
+/// fills the disk of all others.
+fn is_accepted(field: &str, found: &Value, expected: &Config, options: &ProvisionOptions) -> bool {
+    field == "max_bytes"
+        && !options.max_bytes.contains_key(&expected.name)
+        && found.as_i64().is_some_and(|bytes| bytes > 0)
+}
+
+fn to_json(config: &Config) -> Value {
+    serde_json::to_value(config).expect("a stream configuration is plain data")
+}
+
+/// Absent, false, zero and empty mean the same to the server.
+fn normal(config: &Value, field: &str) -> Value {
+    match config.get(field) {
+        None | Some(Value::Bool(false)) => Value::Null,
+        Some(Value::Number(number)) if number.as_i64() == Some(0) => Value::Null,
+        Some(Value::Array(list)) if list.is_empty() => Value::Null,
+        Some(other) => other.clone(),
+    }
+}
+
+fn remedy(expected: &Config, option: Option<&str>, want: &Value) -> String {
+    let name = &expected.name;
+    match option {
+        None => format!(
+            "it cannot be changed; `nats stream backup {name} DIR`, `nats stream rm {name}`, `millstream setup`"
+        ),
+        Some("--transform-destination") => match &expected.subject_transform {
+            Some(transform) => format!(
+                "nats stream edit {name} --transform-source '{}' --transform-destination '{}'",
+                transform.source, transform.destination
+            ),
+            None => format!("nats stream edit {name} --no-transform"),
+        },
+        Some("--subjects") => {
+            format!("nats stream edit {name} --subjects '{}'", expected.subjects.join(","))
+        }
+        Some("no-mirror") => format!("nats stream edit {name} --no-mirror"),
+        Some("ack") => format!("nats stream edit {name} --ack"),
+        Some(duration @ ("--max-age" | "--dupe-window" | "--subject-del-markers-ttl")) => {
+            let seconds = want.as_u64().unwrap_or(0) / 1_000_000_000;
+            format!("nats stream edit {name} {duration} {seconds}s")
+        }
+        Some(value) if value.starts_with("--") => {
+            let text = want.as_str().map_or_else(|| want.to_string(), str::to_owned);
+            format!("nats stream edit {name} {value} {}", if want.is_null() { "0" } else { &text })
+        }
+        Some(switch) => {
+            let no = if want.is_null() { "no-" } else { "" };
+            format!("nats stream edit {name} --{no}{switch}")
+        }
+    }
+}

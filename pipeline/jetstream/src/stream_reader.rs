@@ -1,0 +1,506 @@
+//! Reads any stream in order, from a position, each message once, and resumes by itself.
+//!
+//! The reader's consumer has a fixed name, acknowledges nothing and lives in the server's memory; the position is kept by
+//! whoever reads, with its results. Consumer sequences must be contiguous. At any doubt (gap, missed heartbeats, consumer
+//! gone, reconnect) the consumer is deleted and made again at the last message returned, which takes 1 to 2 ms. That message
+//! comes again first: when it is another one, the server has lost its tail and grown since, and what was read is not there.
+
+use std::{collections::VecDeque, sync::atomic::Ordering, time::Duration};
+
+use async_nats::{Message, Subscriber};
+use futures::{FutureExt, StreamExt};
+use jiff::Timestamp;
+use millstream_contract::stored_message::StoredMessage;
+use serde_json::{Value, json};
+
+use crate::{
+    broker::{Broker, BrokerError, ReadError, ReaderConfig, StreamReader},
+    nats_broker::{
+        NatsBroker, api_failure, headers_from, unreadable,
+        wire::{ApiError, ConsumerReply},
+    },
+};
+
+/// Messages asked for at once. A second request is sent when half of them have come, so that the server never waits.
+const PULL_BATCH: u64 = 4096;
+/// Bytes asked for at once: bounds what lies in the connection's buffers.
+const PULL_BYTES: u64 = 16 * 1024 * 1024;
+/// How long the server keeps a request open.
+const PULL_EXPIRES: Duration = Duration::from_secs(30);
+/// How often an idle server says that it is there.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Silence after which the consumer is made anew.
+const SILENCE_MAX: Duration = Duration::from_millis(2500);
+/// Longest pause between attempts to make the consumer.
+const REOPEN_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// Head start for another process that takes the name over: it deletes our consumer, then makes its own.
+const TAKEOVER_HEAD_START: Duration = Duration::from_millis(250);
+/// Metadata of a consumer: which reader made it.
+const READER_METADATA: &str = "io.millstream.reader";
+
+/// Reads a stream of a real server.
+#[derive(Debug)]
+pub struct NatsReader {
+    broker: NatsBroker,
+    config: ReaderConfig,
+    reader_id: String,
+    generation: String,
+    reached: Reached,
+    ready: VecDeque<StoredMessage>,
+    consumer: Option<Consumer>,
+    /// Whether a consumer was made before: one of another reader then means that the name was taken over.
+    begun: bool,
+    deleted: bool,
+}
+
+/// The last message that came.
+#[derive(Debug, Clone, Copy)]
+struct Reached {
+    sequence: u64,
+    /// None before the first one: whoever reads knows what stands there.
+    stored_at: Option<Timestamp>,
+}
+
+impl Reached {
+    /// Where a consumer begins.
+    fn first(self) -> u64 {
+        if self.stored_at.is_some() { self.sequence } else { self.sequence + 1 }
+    }
+}
+
+/// The consumer as it is now; thrown away whole at any doubt.
+#[derive(Debug)]
+struct Consumer {
+    answers: Subscriber,
+    inbox: String,
+    consumer_sequence: u64,
+    outstanding: u64,
+    pending: u64,
+    connects: u64,
+    silence: Duration,
+}
+
+/// Why the consumer cannot be trusted any longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Doubt {
+    Silent,
+    Reconnected,
+    Gap,
+    OtherMessage,
+    Deleted,
+    ConnectionClosed,
+    Refused,
+}
+
+impl NatsReader {
+    /// Makes the consumer behind `config.after`. Waits for a server that does not answer.
+    pub(crate) async fn open(broker: NatsBroker, config: ReaderConfig) -> Result<Self, ReadError> {
+        let mut reader = Self {
+            reader_id: ulid::Ulid::generate().to_string(),
+            generation: String::new(),
+            reached: Reached { sequence: config.after, stored_at: None },
+            ready: VecDeque::new(),
+            consumer: None,
+            begun: false,
+            deleted: false,
+            broker,
+            config,
+        };
+        reader.reopen().await?;
+        Ok(reader)
+    }
+
+    /// Makes the consumer anew, again and again until the server answers.
+    async fn reopen(&mut self) -> Result<(), ReadError> {
+        let mut pause = Duration::from_millis(10);
+        loop {
+            match self.try_open().await {
+                Ok(consumer) => {
+                    self.consumer = Some(consumer);
+                    return Ok(());
+                }
+                Err(ReadError::Broker(BrokerError::Unavailable { operation, detail })) => {
+                    tracing::debug!(
+                        stream = self.config.stream,
+                        operation,
+                        detail,
+                        "reader waits for the server"
+                    );
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(REOPEN_PAUSE_MAX);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn try_open(&mut self) -> Result<Consumer, ReadError> {
+        let connects = self.broker.client().statistics().connects.load(Ordering::Relaxed);
+        self.check_stream().await?;
+        self.check_name().await?;
+        let inbox = self.broker.client().new_inbox();
+        let answers = self.broker.client().subscribe(inbox.clone()).await.map_err(|error| {
+            BrokerError::Unavailable { operation: "subscribe", detail: error.to_string() }
+        })?;
+        let path = format!("{}.{}", self.config.stream, self.config.name);
+        self.broker.api("consumer delete", &format!("CONSUMER.DELETE.{path}"), "".into()).await?;
+        self.create_consumer(&path).await?;
+        (self.begun, self.deleted) = (true, false);
+        Ok(Consumer {
+            answers,
+            inbox,
+            consumer_sequence: 0,
+            outstanding: 0,
+            pending: 0,
+            connects,
+            silence: Duration::ZERO,
+        })
+    }
+
+    async fn check_stream(&mut self) -> Result<(), ReadError> {
+        let state = self.broker.state(&self.config.stream).await?;
+        if self.generation.is_empty() {
+            self.generation = state.generation;
+        } else if self.generation != state.generation {
+            return Err(ReadError::OtherGeneration {
+                stream: self.config.stream.clone(),
+                expected: self.generation.clone(),
+                found: state.generation,
+            });
+        }
+        if state.last_sequence < self.reached.sequence {
+            return Err(ReadError::LostTail {
+                stream: self.config.stream.clone(),
+                last: state.last_sequence,
+                after: self.reached.sequence,
+            });
+        }
+        Ok(())
+    }
+
+    /// Refuses a name that another reader uses: one that is alive when this reader begins, any when ours was deleted.
+    async fn check_name(&self) -> Result<(), ReadError> {
+        if self.deleted {
+            tokio::time::sleep(TAKEOVER_HEAD_START).await;
+        }
+        let path = format!("CONSUMER.INFO.{}.{}", self.config.stream, self.config.name);
+        let answer = self.broker.api("consumer info", &path, "".into()).await?;
+        let reply: ConsumerReply =
+            serde_json::from_slice(&answer).map_err(|error| unreadable("consumer info", &error))?;
+        if let Some(error) = reply.error {
+            return match error.err_code {
+                ApiError::CONSUMER_NOT_FOUND => Ok(()),
+                _ => Err(api_failure("consumer info", &self.config.stream, Some(error)).into()),
+            };
+        }
+        let foreign =
+            reply.config.is_some_and(|config| config.metadata.reader.as_deref() != Some(&self.reader_id));
+        let alive = reply.num_waiting > 0 && !self.config.replace_live;
+        if foreign && (self.begun || alive) {
+            return Err(self.taken_over());
+        }
+        Ok(())
+    }
+
+    fn taken_over(&self) -> ReadError {
+        ReadError::TakenOver { stream: self.config.stream.clone(), name: self.config.name.clone() }
+    }
+
+    async fn create_consumer(&self, path: &str) -> Result<(), ReadError> {
+        let mut config = json!({
+            "durable_name": self.config.name,
+            "name": self.config.name,
+            "description": self.config.description,
+            "deliver_policy": "by_start_sequence",
+            "opt_start_seq": self.reached.first(),
+            "ack_policy": "none",
+            "replay_policy": "instant",
+            "mem_storage": true,
+            "num_replicas": 1,
+            "metadata": { READER_METADATA: self.reader_id },
+        });
+        if let (false, Some(fields)) = (self.config.filters.is_empty(), config.as_object_mut()) {
+            fields.insert("filter_subjects".into(), Value::from(self.config.filters.clone()));
+        }
+        let body = json!({ "stream_name": self.config.stream, "config": config, "action": "create" });
+        let answer = self
+            .broker
+            .api("consumer create", &format!("CONSUMER.CREATE.{path}"), body.to_string().into())
+            .await?;
+        let reply: ConsumerReply =
+            serde_json::from_slice(&answer).map_err(|error| unreadable("consumer create", &error))?;
+        match reply.error {
+            None => Ok(()),
+            Some(error)
+                if [ApiError::CONSUMER_EXISTS, ApiError::CONSUMER_NAME_IN_USE].contains(&error.err_code) =>
+            {
+                Err(self.taken_over())
+            }
+            Some(error) => Err(api_failure("consumer create", &self.config.stream, Some(error)).into()),
+        }
+    }
+
+    /// Takes what the server sends until there is at least one message; then what else is there, up to `max`.
+    async fn fill(&mut self, max: usize) -> Result<(), ReadError> {
+        while self.ready.is_empty() {
+            let Some(consumer) = &mut self.consumer else {
+                self.reopen().await?;
+                self.broker.count_restart(&self.config.stream, &self.config.name);
+                continue;
+            };
+            let filled =
+                consumer.fill(&self.broker, &self.config, max, &mut self.ready, &mut self.reached).await;
+            if let Err(doubt) = filled {
+                tracing::info!(
+                    stream = self.config.stream,
+                    consumer = self.config.name,
+                    after = self.reached.sequence,
+                    ?doubt,
+                    "making the consumer anew"
+                );
+                if doubt == Doubt::OtherMessage {
+                    let (stream, sequence) = (self.config.stream.clone(), self.reached.sequence);
+                    return Err(ReadError::OtherMessage { stream, sequence });
+                }
+                self.deleted = doubt == Doubt::Deleted;
+                self.consumer = None;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl StreamReader for NatsReader {
+    async fn next_batch(&mut self, max: usize) -> Result<Vec<StoredMessage>, ReadError> {
+        if self.ready.is_empty() {
+            self.fill(max).await?;
+        }
+        let count = self.ready.len().min(max.max(1));
+        Ok(self.ready.drain(..count).collect())
+    }
+
+    fn pending(&self) -> u64 {
+        let unread = self.consumer.as_ref().map_or(0, |consumer| consumer.pending);
+        unread + self.ready.len() as u64
+    }
+
+    async fn close(self) {
+        let path = format!("CONSUMER.DELETE.{}.{}", self.config.stream, self.config.name);
+        if let Err(error) = self.broker.api("consumer delete", &path, "".into()).await {
+            tracing::debug!(consumer = self.config.name, %error, "the consumer stays behind");
+        }
+    }
+}
+
+impl Consumer {
+    async fn fill(
+        &mut self,
+        broker: &NatsBroker,
+        config: &ReaderConfig,
+        max: usize,
+        ready: &mut VecDeque<StoredMessage>,
+        reached: &mut Reached,
+    ) -> Result<(), Doubt> {
+        self.pull(broker, config).await?;
+        let answer = match tokio::time::timeout(HEARTBEAT, self.answers.next()).await {
+            Ok(Some(answer)) => answer,
+            Ok(None) => return Err(Doubt::ConnectionClosed),
+            Err(_) => return self.check_silence(broker),
+        };
+        self.silence = Duration::ZERO;
+        self.take(answer, ready, reached)?;
+        while ready.len() < max {
+            match self.answers.next().now_or_never() {
+                Some(Some(answer)) => self.take(answer, ready, reached)?,
+                Some(None) => return Err(Doubt::ConnectionClosed),
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps at least half a batch on order.
+    async fn pull(&mut self, broker: &NatsBroker, config: &ReaderConfig) -> Result<(), Doubt> {
+        if self.outstanding > PULL_BATCH / 2 {
+            return Ok(());
+        }
+        let request = json!({
+            "batch": PULL_BATCH,
+            "max_bytes": PULL_BYTES,
+            "expires": nanoseconds(PULL_EXPIRES),
+            "idle_heartbeat": nanoseconds(HEARTBEAT),
+        });
+        let subject = broker.api_subject(&format!("CONSUMER.MSG.NEXT.{}.{}", config.stream, config.name));
+        let sent =
+            broker.client().publish_with_reply(subject, self.inbox.clone(), request.to_string().into()).await;
+        self.outstanding += PULL_BATCH;
+        sent.map_err(|_| Doubt::ConnectionClosed)
+    }
+
+    fn check_silence(&mut self, broker: &NatsBroker) -> Result<(), Doubt> {
+        self.silence += HEARTBEAT;
+        if broker.client().statistics().connects.load(Ordering::Relaxed) != self.connects {
+            return Err(Doubt::Reconnected);
+        }
+        if self.silence >= SILENCE_MAX { Err(Doubt::Silent) } else { Ok(()) }
+    }
+
+    fn take(
+        &mut self,
+        answer: Message,
+        ready: &mut VecDeque<StoredMessage>,
+        reached: &mut Reached,
+    ) -> Result<(), Doubt> {
+        match answer.status.map(|status| status.as_u16()) {
+            None => {
+                let Some(place) = answer.reply.as_ref().and_then(|reply| Place::parse(reply)) else {
+                    return Err(Doubt::Refused);
+                };
+                if place.consumer_sequence != self.consumer_sequence + 1 {
+                    return Err(Doubt::Gap);
+                }
+                self.consumer_sequence = place.consumer_sequence;
+                self.pending = place.pending;
+                self.outstanding = self.outstanding.saturating_sub(1);
+                let stored_at = Some(place.stored_at);
+                if place.stream_sequence == reached.sequence {
+                    return if stored_at == reached.stored_at { Ok(()) } else { Err(Doubt::OtherMessage) };
+                }
+                *reached = Reached { sequence: place.stream_sequence, stored_at };
+                ready.push_back(StoredMessage {
+                    sequence: place.stream_sequence,
+                    stored_at: place.stored_at,
+                    headers: headers_from(answer.headers.as_ref()),
+                    subject: answer.subject.to_string(),
+                    payload: answer.payload,
+                });
+                Ok(())
+            }
+            Some(100) => Ok(()),
+            Some(404 | 408) => {
+                self.outstanding = self.outstanding.saturating_sub(undelivered(&answer));
+                Ok(())
+            }
+            Some(409) => self.take_conflict(&answer),
+            Some(_) => Err(Doubt::Refused),
+        }
+    }
+
+    fn take_conflict(&mut self, answer: &Message) -> Result<(), Doubt> {
+        let words = answer.description.as_deref().unwrap_or_default().to_ascii_lowercase();
+        if words.contains("consumer deleted") {
+            Err(Doubt::Deleted)
+        } else if words.contains("maxbytes") || words.contains("batch completed") {
+            self.outstanding = self.outstanding.saturating_sub(undelivered(answer));
+            Ok(())
+        } else {
+            Err(Doubt::Refused)
+        }
+    }
+}
+
+/// How much of a request the server will not fulfil any more.
+fn undelivered(answer: &Message) -> u64 {
+    answer
+        .headers
+        .as_ref()
+        .and_then(|headers| headers.get("Nats-Pending-Messages"))
+        .and_then(|value| value.as_str().parse().ok())
+        .unwrap_or(PULL_BATCH)
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).expect("the constants above are seconds")
+}
+
+/// Where a delivered message stands, as its reply subject tells:
+/// `$JS.ACK.<stream>.<consumer>.<delivered>.<stream sequence>.<consumer sequence>.<nanoseconds>.<pending>`, or with
+/// domain and account hash before the stream.
+struct Place {
+    stream_sequence: u64,
+    consumer_sequence: u64,
+    stored_at: Timestamp,
+    pending: u64,
+}
+
+impl Place {
+    fn parse(reply: &str) -> Option<Self> {
+        let tokens = reply.split('.').count();
+        let skip = match tokens {
+            9 => 5,
+            count if count >= 11 => 7,
+            _ => return None,
+        };
+        let mut numbers = reply.split('.').skip(skip);
+        let stream_sequence = numbers.next()?.parse().ok()?;
+        let consumer_sequence = numbers.next()?.parse().ok()?;
+        let nanoseconds: i64 = numbers.next()?.parse().ok()?;
+        let pending = numbers.next()?.parse().ok()?;
+        Some(Self {
+            stream_sequence,
+            consumer_sequence,
+            stored_at: Timestamp::from_nanosecond(i128::from(nanoseconds)).ok()?,
+            pending,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    };
+
+    use millstream_contract::stream_names::EVENTS;
+
+    use super::*;
+    use crate::testing::test_server::TestServer;
+
+    #[test]
+    fn both_forms_of_reply_subjects_are_read() {
+        for reply in [
+            "$JS.ACK.EVENTS.projector.1.17.4.1785312000000000000.9",
+            "$JS.ACK._.hash.EVENTS.projector.1.17.4.1785312000000000000.9.random",
+        ] {
+            let place = Place::parse(reply).unwrap();
+            assert_eq!((place.stream_sequence, place.consumer_sequence), (17, 4), "{reply}");
+        }
+        assert!(Place::parse("_INBOX.x").is_none());
+    }
+
+    #[tokio::test]
+    async fn a_consumer_made_again_is_counted_and_one_made_first_is_not() {
+        let server = TestServer::start_provisioned().await;
+        let restarts = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&restarts);
+        let broker = server.broker().await.on_restart(move |stream, reader| {
+            assert_eq!((stream, reader), (EVENTS, "counted"));
+            counter.fetch_add(1, Ordering::Relaxed);
+        });
+        let config = ReaderConfig {
+            stream: EVENTS.to_owned(),
+            name: "counted".to_owned(),
+            description: String::new(),
+            after: 0,
+            filters: Vec::new(),
+            replace_live: false,
+        };
+        let mut reader = broker.read(config).await.unwrap();
+        let put = async || {
+            broker.client().publish("evt.a.b.c", "".into()).await.unwrap();
+            broker.client().flush().await.unwrap();
+        };
+        put().await;
+        assert_eq!(reader.next_batch(1).await.unwrap().len(), 1);
+        assert_eq!(restarts.load(Ordering::Relaxed), 0);
+        // Somebody removes the consumer under the reader.
+        let jetstream = async_nats::jetstream::new(server.client().await);
+        jetstream.delete_consumer_from_stream("counted", EVENTS).await.unwrap();
+        put().await;
+        let next =
+            tokio::time::timeout(Duration::from_secs(60), reader.next_batch(1)).await.unwrap().unwrap();
+        assert_eq!(next.first().unwrap().sequence, 2);
+        assert_eq!(restarts.load(Ordering::Relaxed), 1);
+    }
+}

@@ -1,0 +1,8 @@
+//! For tests: the twin of JetStream in memory, the scenarios that both must pass, faults, and real servers.
+
+pub mod broker_scenarios;
+pub mod fault_plan;
+pub mod memory_broker;
+pub mod operation;
+pub mod restricted_server;
+pub mod test_server;

@@ -1,0 +1,37 @@
+//! Purging: by subject and up to a position, and what a reader notices of it.
+#![expect(clippy::unwrap_used, reason = "a scenario is a test: what it unwraps is what it asserts")]
+
+use millstream_contract::stream_names::TIMERS;
+
+use super::{Ground, put, read, reader_config, sequences};
+use crate::broker::{Broker, ReaderConfig};
+
+/// A purge takes the messages of its filter, up to its position, and no others; again it finds nothing.
+pub async fn purge_takes_its_subject_up_to_its_position<G: Ground>(ground: &mut G) {
+    let broker = ground.connect().await;
+    for subject in ["due.cmd.a.b.c.d", "due.cmd.a.b.c.e", "timer.other", "due.cmd.a.b.c.d"] {
+        put(&broker, TIMERS, subject, "").await;
+    }
+    assert_eq!(broker.purge_subject(TIMERS, "due.>", Some(2)).await.unwrap(), 2);
+    assert_eq!(broker.purge_subject(TIMERS, "due.>", Some(2)).await.unwrap(), 0);
+    assert!(broker.get(TIMERS, 3).await.unwrap().is_some(), "another subject");
+    assert!(broker.get(TIMERS, 4).await.unwrap().is_some(), "above the position");
+    assert_eq!(broker.purge_subject(TIMERS, "due.>", None).await.unwrap(), 1);
+    assert_eq!(broker.state(TIMERS).await.unwrap().last_sequence, 4);
+}
+
+/// A reader with a filter goes on undisturbed while what it has read is purged, and finds what is left when it begins anew.
+pub async fn reader_goes_on_while_what_it_has_read_is_purged<G: Ground>(ground: &mut G) {
+    let broker = ground.connect().await;
+    let config = || ReaderConfig { filters: vec!["due.>".to_owned()], ..reader_config(TIMERS, "purged", 0) };
+    let mut reader = broker.read(config()).await.unwrap();
+    for round in 0..3 {
+        let first = put(&broker, TIMERS, "due.cmd.a.b.c.d", "").await;
+        put(&broker, TIMERS, "timer.other", "").await;
+        assert_eq!(sequences(&read(&mut reader, 1).await), [first], "round {round}");
+        assert_eq!(broker.purge_subject(TIMERS, "due.>", Some(first)).await.unwrap(), 1);
+    }
+    let left = put(&broker, TIMERS, "due.cmd.a.b.c.e", "").await;
+    let mut again = broker.read(config()).await.unwrap();
+    assert_eq!(sequences(&read(&mut again, 1).await), [left]);
+}

@@ -1,0 +1,121 @@
+//! Questions to a broker as values, and answers as words that do not depend on time: the same questions can be put to the
+//! twin and to a real server, and the words compared.
+
+use millstream_contract::{header, stored_message::StoredMessage};
+
+use crate::broker::{AppendError, Appended, Broker, NewMessage, StreamState};
+
+/// What sets the ids apart that a sequence uses again after the server's window; see [`Operation::Append`].
+pub const AGAIN: char = '~';
+
+/// A question to a broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Operation {
+    /// Append one message.
+    Append {
+        /// The JetStream stream.
+        stream: String,
+        /// The message. Behind [`AGAIN`], its message id holds what tells it from an earlier one that the server had
+        /// forgotten when it came: a sequence is repeated faster than it happened.
+        message: NewMessage,
+    },
+    /// Append an atomic batch.
+    AppendAtomically {
+        /// The JetStream stream.
+        stream: String,
+        /// The batch.
+        messages: Vec<NewMessage>,
+    },
+    /// Load one subject.
+    Load {
+        /// The JetStream stream.
+        stream: String,
+        /// The subject as it is stored.
+        subject: String,
+        /// From which sequence on.
+        from: u64,
+    },
+    /// The last message of one subject.
+    Last {
+        /// The JetStream stream.
+        stream: String,
+        /// The subject as it is stored.
+        subject: String,
+    },
+    /// The message at a sequence.
+    Get {
+        /// The JetStream stream.
+        stream: String,
+        /// The sequence.
+        sequence: u64,
+    },
+    /// Where a stream begins and ends.
+    State {
+        /// The JetStream stream.
+        stream: String,
+    },
+}
+
+impl Operation {
+    /// Asks `broker`, and says what it answered.
+    pub async fn ask<B: Broker>(&self, broker: &B) -> String {
+        match self {
+            Self::Append { stream, message } => told_append(&broker.append(stream, message.clone()).await),
+            Self::AppendAtomically { stream, messages } => {
+                told_append(&broker.append_atomically(stream, messages.clone()).await)
+            }
+            Self::Load { stream, subject, from } => match broker.load(stream, subject, *from).await {
+                Ok(messages) => told_messages(&messages),
+                Err(error) => error.to_string(),
+            },
+            Self::Last { stream, subject } => match broker.last(stream, subject).await {
+                Ok(message) => told_messages(message.as_slice()),
+                Err(error) => error.to_string(),
+            },
+            Self::Get { stream, sequence } => match broker.get(stream, *sequence).await {
+                Ok(message) => told_messages(message.as_slice()),
+                Err(error) => error.to_string(),
+            },
+            Self::State { stream } => match broker.state(stream).await {
+                Ok(state) => told_state(&state),
+                Err(error) => error.to_string(),
+            },
+        }
+    }
+}
+
+/// An answer to an append.
+pub fn told_append(answer: &Result<Appended, AppendError>) -> String {
+    match answer {
+        Ok(Appended { sequence, duplicate: true }) => format!("duplicate of {sequence}"),
+        Ok(Appended { sequence, duplicate: false }) => format!("at {sequence}"),
+        Err(AppendError::Conflict { .. }) => "conflict".into(),
+        Err(AppendError::Full { .. }) => "full".into(),
+        Err(AppendError::Refused { .. }) => "refused".into(),
+        Err(AppendError::Unclear { .. }) => "unclear".into(),
+    }
+}
+
+/// Messages with all that was sent; headers that the server adds are not told.
+pub fn told_messages(messages: &[StoredMessage]) -> String {
+    if messages.is_empty() {
+        return "nothing".into();
+    }
+    let told = messages.iter().map(|message| {
+        let mut headers: Vec<String> = message
+            .headers
+            .iter()
+            .filter(|(name, _)| *name == header::NATS_MESSAGE_ID || name.starts_with("Millstream-"))
+            .map(|(name, value)| format!("{name}: {}", value.split(AGAIN).next().unwrap_or(value)))
+            .collect();
+        headers.sort();
+        let body = message.payload.escape_ascii();
+        format!("{} on {} {headers:?} {body}", message.sequence, message.subject)
+    });
+    told.collect::<Vec<_>>().join("; ")
+}
+
+/// A stream's ends; its generation is chance.
+pub fn told_state(state: &StreamState) -> String {
+    format!("{}..={}", state.first_sequence, state.last_sequence)
+}

@@ -1,0 +1,172 @@
+//! Provisioning against a real nats-server: what is made, what is found different, and that the server's partitions are
+//! the ones the contract computes.
+
+use async_nats::jetstream::{self, stream};
+use millstream_contract::{
+    stream_names,
+    subject::{CommandAddress, StreamId},
+};
+use millstream_jetstream::{
+    broker::Broker as _,
+    provision::{self, ProvisionOptions, StreamPresence, provision, verify},
+    testing::test_server::TestServer,
+};
+
+const ALL: [&str; 7] = ["OUTCOMES", "REPORTS", "TIMERS", "DEADLETTERS", "KV_LEASES", "COMMANDS", "EVENTS"];
+
+#[tokio::test]
+async fn missing_streams_are_made_and_found_the_second_time() {
+    let server = TestServer::start().await;
+    let context = jetstream::new(server.client().await);
+    let options = ProvisionOptions::default();
+
+    let missing = verify(&context, &options, &[]).await.unwrap();
+    assert!(missing.iter().all(|each| each.presence == StreamPresence::Missing && !each.is_usable()));
+
+    let made = provision(&context, &options).await.unwrap();
+    assert_eq!(made.iter().map(|each| each.stream.as_str()).collect::<Vec<_>>(), ALL);
+    for each in &made {
+        assert_eq!((each.presence, each.differences.as_slice()), (StreamPresence::Created, &[][..]));
+    }
+
+    let again = provision(&context, &options).await.unwrap();
+    for (first, second) in made.iter().zip(&again) {
+        assert_eq!((second.presence, second.differences.as_slice()), (StreamPresence::Present, &[][..]));
+        assert_eq!(first.generation, second.generation);
+    }
+    let state = server.broker().await.state(stream_names::EVENTS).await.unwrap();
+    assert_eq!(Some(state.generation), made.last().unwrap().generation);
+}
+
+#[tokio::test]
+async fn two_that_provision_at_once_agree_on_the_generation() {
+    let server = TestServer::start().await;
+    let options = ProvisionOptions::default();
+    let (one, two) = (jetstream::new(server.client().await), jetstream::new(server.client().await));
+    let (first, second) = tokio::join!(provision(&one, &options), provision(&two, &options));
+    let generations = |findings: Vec<provision::StreamFinding>| {
+        findings.into_iter().map(|each| (each.stream, each.generation.unwrap())).collect::<Vec<_>>()
+    };
+    assert_eq!(generations(first.unwrap()), generations(second.unwrap()));
+}
+
+#[tokio::test]
+async fn foreign_stream_is_reported_field_by_field_and_left_alone() {
+    let server = TestServer::start().await;
+    let context = jetstream::new(server.client().await);
+    let foreign = stream::Config {
+        name: "EVENTS".to_owned(),
+        subjects: vec!["evt.>".to_owned()],
+        max_age: std::time::Duration::from_secs(3600),
+        max_bytes: 1_000_000,
+        ..stream::Config::default()
+    };
+    let before = context.create_stream(foreign).await.unwrap().cached_info().config.clone();
+
+    let findings = provision(&context, &ProvisionOptions::default()).await.unwrap();
+
+    let finding = findings.iter().find(|each| each.stream == "EVENTS").unwrap();
+    assert!(!finding.is_usable());
+    let fields: Vec<&str> = finding.differences.iter().map(|each| each.field.as_str()).collect();
+    let expected = [
+        "subjects",
+        "discard",
+        "max_age",
+        "deny_delete",
+        "deny_purge",
+        "allow_direct",
+        "allow_atomic",
+        "metadata io.millstream.generation",
+    ];
+    assert_eq!(fields, expected);
+    assert_eq!(context.get_stream("EVENTS").await.unwrap().cached_info().config, before);
+    let text = finding.differences.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    assert!(text.contains("nats stream edit EVENTS --subjects 'evt.*.*.*'"), "{text}");
+    assert!(text.contains("nats stream edit EVENTS --max-age 0s"), "{text}");
+}
+
+#[tokio::test]
+async fn chosen_sizes_are_used_and_other_sizes_than_chosen_are_reported() {
+    let server = TestServer::start().await;
+    let context = jetstream::new(server.client().await);
+    let chosen = |bytes| ProvisionOptions {
+        max_bytes: [("COMMANDS".to_owned(), bytes)].into(),
+        ..ProvisionOptions::default()
+    };
+    provision(&context, &chosen(1_000_000)).await.unwrap();
+    let made = context.get_stream("COMMANDS").await.unwrap();
+    assert_eq!(made.cached_info().config.max_bytes, 1_000_000);
+    assert!(
+        verify(&context, &ProvisionOptions::default(), &[])
+            .await
+            .unwrap()
+            .iter()
+            .all(|each| each.differences.is_empty())
+    );
+    let findings = verify(&context, &chosen(2_000_000), &["COMMANDS"]).await.unwrap();
+    let [finding] = findings.as_slice() else { panic!("one stream was asked for: {findings:?}") };
+    assert_eq!(finding.differences.first().unwrap().field, "max_bytes");
+    assert!(finding.is_usable());
+}
+
+#[tokio::test]
+async fn partitions_are_the_ones_the_server_computes() {
+    let server = TestServer::start_provisioned().await;
+    let client = server.client().await;
+    let context = jetstream::new(client.clone());
+    let mut addresses = Vec::new();
+    for number in 0..300 {
+        let id = match number % 3 {
+            0 => format!("{number}_2012-01-31"),
+            1 => format!("main:SKU_{}@x-{number}", number * 7919),
+            _ => format!("a{}", "Z".repeat(number % 120)),
+        };
+        let aggregate = ["till", "product", "business-day"][number % 3];
+        addresses.push(CommandAddress::new("retail", aggregate, &id, "do-it").unwrap());
+    }
+    for address in &addresses {
+        context.publish(address.subject(), "{}".into()).await.unwrap().await.unwrap();
+    }
+    let broker = server.broker().await;
+    for (sequence, address) in (1..).zip(&addresses) {
+        let stored = broker.get(stream_names::COMMANDS, sequence).await.unwrap().unwrap();
+        let stream_id: &StreamId = &address.stream_id;
+        assert_eq!(stored.subject, format!("cmdq.{}.{address}", stream_id.partition()));
+    }
+}
+
+#[tokio::test]
+async fn subject_of_another_depth_is_not_stored() {
+    let server = TestServer::start_provisioned().await;
+    let context = jetstream::new(server.client().await);
+    assert!(context.publish("cmd.retail.till.1", "{}".into()).await.unwrap().await.is_err());
+    assert!(context.publish("cmd.retail.till.1.close.now", "{}".into()).await.unwrap().await.is_err());
+}
+
+#[tokio::test]
+async fn server_killed_and_started_again_has_its_streams_on_its_port() {
+    let mut server = TestServer::start_provisioned().await;
+    let url = server.url();
+    server.kill().await;
+    assert_eq!(server.process().pid(), None);
+    server.restart().await;
+    assert_eq!(server.url(), url);
+    let context = jetstream::new(server.client().await);
+    let found = verify(&context, &ProvisionOptions::default(), &[]).await.unwrap();
+    assert!(found.iter().all(provision::StreamFinding::is_usable));
+    server.stop().await;
+    server.restart().await;
+    let again = verify(&context, &ProvisionOptions::default(), &[]).await.unwrap();
+    assert_eq!(found, again);
+}
+
+#[tokio::test]
+async fn cluster_of_three_keeps_three_replicas() {
+    let servers = TestServer::start_cluster().await;
+    let context = jetstream::new(servers[1].client().await);
+    let options = ProvisionOptions { replicas: 3.try_into().unwrap(), ..ProvisionOptions::default() };
+    let made = provision(&context, &options).await.unwrap();
+    assert!(made.iter().all(|each| each.presence == StreamPresence::Created && each.differences.is_empty()));
+    let single = verify(&context, &ProvisionOptions::default(), &["EVENTS"]).await.unwrap();
+    assert_eq!(single[0].differences[0].field, "num_replicas");
+}

@@ -1,0 +1,290 @@
+//! Runs process managers: folds EVENTS into their rows and an outbox, in one redb transaction with the checkpoint, and
+//! carries the outbox out: commands to COMMANDS, schedules to TIMERS. What falls due there is put on COMMANDS.
+//!
+//! Every replica folds; the one that has the lease carries out. How far a process's effects have been carried out is
+//! kept by the server beside the leases, so a replica that takes over, or that builds its rows anew from the first event,
+//! repeats nothing but what was under way, and that under the ids that it had: the command handler answers a repeated id
+//! with the first outcome. The lease therefore only saves work.
+//!
+//! Deliberately absent: a clock. The server fires the timers; whether a command for later still matters, its aggregate
+//! decides.
+
+mod carrier;
+mod due;
+mod outbox;
+mod progress;
+mod reaction;
+mod sender;
+mod turn;
+
+use std::{collections::BTreeMap, num::NonZeroUsize, str::FromStr, sync::Arc, time::Duration};
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    progress::KnownProgress,
+    reaction::Reaction,
+    sender::{Seat, Sender},
+    turn::Turns,
+};
+use millstream_contract::exit_code::{ExitCode, Failure};
+use millstream_domain::{process::Process, projection::Projection};
+use millstream_jetstream::{
+    broker::{Broker, BrokerError, ReadError},
+    retry::RunIds,
+};
+use millstream_read_side::projection_runner::{
+    BATCH_MAX_DEFAULT, DURABLE_INTERVAL_DEFAULT, NameTaken, ProjectionRunner, ProjectionSet,
+    ProjectionStatus, RunnerConfig, RunnerError,
+};
+use millstream_runtime::{
+    health::{Condition, Readiness},
+    metrics::Metrics,
+    shutdown::Shutdown,
+};
+use millstream_store::read_store::{ProjectionId, ReadStore, StoreError};
+
+pub use self::{
+    carrier::EFFECT_WITHOUT_BODY,
+    due::{DUE_PREFIX, command_subject},
+};
+
+/// How long a process manager that fell silent keeps its turn, unless configured otherwise.
+pub const LEASE_DEFAULT: Duration = Duration::from_secs(3);
+
+/// How often readiness is looked at.
+const READINESS_INTERVAL: Duration = Duration::from_millis(250);
+
+type Statuses = Vec<(ProjectionId, watch::Receiver<ProjectionStatus>)>;
+
+/// From which event on a process that never ran before carries out effects. Its rows are always folded from the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Begin {
+    /// From the first event.
+    #[default]
+    Start,
+    /// Only those of events that come after its first start.
+    Now,
+    /// Those of events behind this sequence of EVENTS.
+    After(u64),
+}
+
+impl Begin {
+    /// The last sequence whose effects are not carried out, EVENTS ending at `last`.
+    fn after(self, last: u64) -> Option<u64> {
+        match self {
+            Self::Start => None,
+            Self::Now => Some(last),
+            Self::After(sequence) => Some(sequence),
+        }
+    }
+}
+
+/// Something else than `start`, `now` or a sequence.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is no beginning; write start, now, or the sequence of EVENTS behind which to begin")]
+pub struct BeginError {
+    text: String,
+}
+
+impl FromStr for Begin {
+    type Err = BeginError;
+
+    fn from_str(text: &str) -> Result<Self, BeginError> {
+        match text {
+            "start" => Ok(Self::Start),
+            "now" => Ok(Self::Now),
+            _ => text.parse().map(Self::After).map_err(|_| BeginError { text: text.to_owned() }),
+        }
+    }
+}
+
+/// How to run.
+#[derive(Debug, Clone)]
+pub struct ProcessRunnerConfig {
+    /// The process: the name of its consumer of EVENTS.
+    pub name: String,
+    /// Names this run among all runs ever.
+    pub run: String,
+    /// How long a silent one keeps its turn.
+    pub lease_time_to_live: Duration,
+    /// Messages a transaction applies at most.
+    pub batch_max: NonZeroUsize,
+    /// How often the file is synced while it changes.
+    pub durable_interval: Duration,
+    /// Where processes begin that never ran, by name; from the start where nothing is said.
+    pub begins: BTreeMap<String, Begin>,
+}
+
+impl ProcessRunnerConfig {
+    /// The defaults for a process of this name.
+    pub fn new(name: &str, run: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            run: run.to_owned(),
+            lease_time_to_live: LEASE_DEFAULT,
+            batch_max: NonZeroUsize::new(BATCH_MAX_DEFAULT).expect("the default is not 0"),
+            durable_interval: DURABLE_INTERVAL_DEFAULT,
+            begins: BTreeMap::new(),
+        }
+    }
+}
+
+/// Why the runner ended before it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessRunnerError {
+    /// Two processes have one name.
+    #[error(transparent)]
+    NameTaken(#[from] NameTaken),
+    /// Folding failed.
+    #[error(transparent)]
+    Runner(#[from] RunnerError),
+    /// The file failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What is due cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A question that cannot be asked again.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    /// A process that never ran is to begin behind events that there are not.
+    #[error(
+        "process {process} is to begin behind EVENTS {named}, but EVENTS ends at {last}; mend begin in the configuration"
+    )]
+    BeginsBehindEnd {
+        /// The process.
+        process: String,
+        /// Where it is to begin.
+        named: u64,
+        /// Where EVENTS ends.
+        last: u64,
+    },
+    /// Effects of events were carried out that EVENTS does not hold.
+    #[error(
+        "effects of process {process} are recorded as carried out up to EVENTS {named}, but EVENTS ends at {last}: the server has lost its tail; restore EVENTS from a backup or a replica before going on"
+    )]
+    LostTail {
+        /// The process.
+        process: String,
+        /// What is recorded.
+        named: u64,
+        /// Where EVENTS ends.
+        last: u64,
+    },
+}
+
+impl Failure for ProcessRunnerError {
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::NameTaken(_) => ExitCode::Software,
+            Self::Runner(error) => error.exit_code(),
+            Self::Store(error) => error.exit_code(),
+            Self::Read(error) => error.exit_code(),
+            Self::Broker(error) => error.exit_code(),
+            Self::BeginsBehindEnd { .. } => ExitCode::Configuration,
+            Self::LostTail { .. } => ExitCode::Data,
+        }
+    }
+}
+
+/// Processes over one file and one broker, ready to run.
+pub struct ProcessRunner<B> {
+    runner: ProjectionRunner<B>,
+    turns: Turns<B>,
+    condition: Condition,
+}
+
+impl<B: Broker> ProcessRunner<B> {
+    /// Prepares to run `processes`. Nothing is read or written yet.
+    ///
+    /// # Errors
+    /// [`ProcessRunnerError::NameTaken`].
+    pub fn new(
+        broker: B,
+        store: ReadStore,
+        processes: Vec<Box<dyn Process>>,
+        config: ProcessRunnerConfig,
+        metrics: Metrics,
+        readiness: &Readiness,
+    ) -> Result<Self, ProcessRunnerError> {
+        let mut known = Vec::new();
+        let mut projections: Vec<Box<dyn Projection>> = Vec::new();
+        for process in processes {
+            let progress = Arc::new(KnownProgress::default());
+            known.push((process.name(), Arc::clone(&progress)));
+            projections.push(Box::new(Reaction::new(process, progress)));
+        }
+        let set = ProjectionSet::new(projections, Vec::new(), &[])?;
+        let mut runner_config = RunnerConfig::new(&config.name);
+        runner_config.batch_max = config.batch_max.get();
+        runner_config.durable_interval = config.durable_interval;
+        runner_config.metrics = metrics.clone();
+        let runner = ProjectionRunner::new(broker.clone(), store.clone(), set, runner_config);
+        let seats =
+            known.into_iter().zip(runner.statuses()).map(|((process, progress), (projection, status))| {
+                let begin = config.begins.get(process).copied().unwrap_or_default();
+                Seat::new(process, projection, status, progress, begin, &metrics)
+            });
+        let ids = RunIds::new(config.run);
+        let effects = readiness.condition("effects");
+        let sender =
+            Sender::new(broker.clone(), store, runner.row_remover(), seats.collect(), ids.clone(), effects);
+        let turns = Turns::new(broker, ids, config.lease_time_to_live, sender, &metrics);
+        Ok(Self { runner, turns, condition: readiness.condition("processes") })
+    }
+
+    /// Runs until `shutdown`: folds all the time, carries out while it has the lease. Then finishes what was read, syncs
+    /// the file and gives the lease back.
+    ///
+    /// # Errors
+    /// [`ProcessRunnerError`].
+    pub async fn run(self, shutdown: Shutdown) -> Result<(), ProcessRunnerError> {
+        let Self { runner, mut turns, condition } = self;
+        let stop = shutdown.token().child_token();
+        // Before anything is folded: what was carried out before must not stand in the outbox again.
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            learnt = turns.learn() => learnt?,
+        }
+        let watch = watch_readiness(runner.statuses(), condition, &stop);
+        let fold = ending(&stop, runner.run(stop.clone()));
+        let turns = ending(&stop, turns.run(stop.clone()));
+        let (fold, turns, ()) = tokio::join!(fold, turns, watch);
+        fold?;
+        turns
+    }
+}
+
+/// Lets everything else end when `work` has ended.
+async fn ending<T>(stop: &CancellationToken, work: impl Future<Output = T>) -> T {
+    let ended = work.await;
+    stop.cancel();
+    ended
+}
+
+/// Ready while no process has halted, active or not.
+async fn watch_readiness(statuses: Statuses, condition: Condition, stop: &CancellationToken) {
+    let mut looks = tokio::time::interval(READINESS_INTERVAL);
+    loop {
+        let troubles: Vec<String> = statuses
+            .iter()
+            .filter_map(|(process, status)| {
+                let status = status.borrow();
+                let halt = status.halted.as_ref()?;
+                Some(format!("{process} halted at {} {}: {}", status.stream, halt.sequence, halt.reason))
+            })
+            .collect();
+        if troubles.is_empty() {
+            condition.holds();
+        } else {
+            condition.fails(troubles.join("; "));
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = looks.tick() => {}
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! How far the effects of a process have been carried out, by whatever replica: recorded beside the leases, and known to
+//! each replica, so that a rebuild carries nothing out again.
+//!
+//! It only ever grows within a generation of EVENTS, and is written with an expectation: of two replicas that both think
+//! it is their turn, neither can take back what the other has recorded.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use millstream_contract::{
+    leases::{leases_stream, progress_subject},
+    stored_message::Headers,
+};
+use millstream_jetstream::broker::{AppendError, Broker, BrokerError, NewMessage};
+use serde::{Deserialize, Serialize};
+
+/// How often a record that moves on under the writer is looked at again before it waits for its next turn.
+const TRIES_MAX: usize = 5;
+
+/// All effects of events up to `sequence` have been carried out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Progress {
+    /// Of EVENTS; empty before the first.
+    pub(super) generation: String,
+    pub(super) sequence: u64,
+}
+
+impl Progress {
+    /// The further of two; of different generations the other one, which is the newer.
+    fn advance(&mut self, other: Self) {
+        if self.generation != other.generation || self.sequence < other.sequence {
+            *self = other;
+        }
+    }
+}
+
+/// What this replica knows.
+#[derive(Debug, Default)]
+pub(super) struct KnownProgress(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    /// The generation of EVENTS that is being folded.
+    reading: String,
+    progress: Progress,
+}
+
+impl KnownProgress {
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        // Each change is one assignment: nothing is half done in a poisoned lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn begins(&self, generation: &str) {
+        generation.clone_into(&mut self.lock().reading);
+    }
+
+    pub(super) fn learn(&self, progress: Progress) {
+        self.lock().progress.advance(progress);
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        self.lock().progress.clone()
+    }
+
+    /// Whether the effects of the event at `sequence`, of the generation that is being folded, have been carried out.
+    pub(super) fn covers(&self, sequence: u64) -> bool {
+        let known = self.lock();
+        known.progress.generation == known.reading && sequence <= known.progress.sequence
+    }
+}
+
+/// What is recorded, and the sequence of the record.
+async fn recorded<B: Broker>(broker: &B, process: &str) -> Result<Option<(Progress, u64)>, BrokerError> {
+    let stream = leases_stream();
+    let subject = progress_subject(process);
+    let Some(message) = broker.last(&stream, &subject).await? else { return Ok(None) };
+    let progress = serde_json::from_slice(&message.payload).map_err(|error| BrokerError::StreamForeign {
+        stream,
+        detail: format!("holds something else at {subject} ({error})"),
+    })?;
+    Ok(Some((progress, message.sequence)))
+}
+
+/// What is recorded.
+pub(super) async fn load<B: Broker>(broker: &B, process: &str) -> Result<Option<Progress>, BrokerError> {
+    Ok(recorded(broker, process).await?.map(|(progress, _)| progress))
+}
+
+/// Records where a process that never ran begins, unless another replica has just done that. Says what is recorded then.
+pub(super) async fn begin<B: Broker>(
+    broker: &B,
+    process: &str,
+    progress: Progress,
+) -> Result<Progress, BrokerError> {
+    let unavailable =
+        |detail| BrokerError::Unavailable { operation: "record where a process begins", detail };
+    match broker.append(&leases_stream(), message(process, &progress, Some(0))).await {
+        Ok(_) => Ok(progress),
+        Err(AppendError::Conflict { detail }) => {
+            load(broker, process).await?.ok_or_else(|| unavailable(detail))
+        }
+        Err(error) => Err(unavailable(error.to_string())),
+    }
+}
+
+fn message(process: &str, progress: &Progress, expected_last: Option<u64>) -> NewMessage {
+    NewMessage {
+        subject: progress_subject(process),
+        expected_last,
+        headers: Headers::new(),
+        payload: Bytes::from(serde_json::to_vec(progress).expect("a text and a number are JSON")),
+    }
+}
+
+/// Records `progress`, unless more is recorded already. Says what is recorded then.
+pub(super) async fn store<B: Broker>(
+    broker: &B,
+    process: &str,
+    progress: Progress,
+) -> Result<Progress, BrokerError> {
+    let mut detail = String::new();
+    for _ in 0..TRIES_MAX {
+        let found = recorded(broker, process).await?;
+        if let Some((found, _)) = &found
+            && found.generation == progress.generation
+            && found.sequence >= progress.sequence
+        {
+            return Ok(found.clone());
+        }
+        let expected = found.map_or(0, |(_, sequence)| sequence);
+        match broker.append(&leases_stream(), message(process, &progress, Some(expected))).await {
+            Ok(_) => return Ok(progress),
+            Err(AppendError::Conflict { detail: found }) => detail = found,
+            Err(error) => {
+                let detail = error.to_string();
+                return Err(BrokerError::Unavailable { operation: "record progress", detail });
+            }
+        }
+    }
+    Err(BrokerError::Unavailable { operation: "record progress", detail })
+}

@@ -1,0 +1,370 @@
+//! Carries out what stands in the outboxes, in the order in which it was asked for, and records how far that has come.
+
+use std::{
+    convert::Infallible,
+    ops::{Bound, ControlFlow},
+    sync::Arc,
+    time::Duration,
+};
+
+use millstream_contract::stream_names::EVENTS;
+use millstream_jetstream::{
+    broker::{Broker, BrokerError, StreamState},
+    retry::RunIds,
+};
+use millstream_read_side::projection_runner::{ProjectionStatus, RemovalError, RowRemover};
+use millstream_runtime::{
+    health::Condition,
+    metrics::{Metrics, ProcessMetrics},
+};
+use millstream_store::read_store::{Direction, KeyRange, ProjectionId, ReadStore, StoreError, TableName};
+use tokio::{sync::watch, time::Instant};
+
+use super::{
+    Begin, ProcessRunnerError,
+    carrier::{Carrier, Issuer, Waiting},
+    outbox::{OUTBOX, key_behind, sequence},
+    progress::{self, KnownProgress, Progress},
+};
+
+/// Rows taken out of an outbox at once.
+const ROWS_MAX: usize = 4_000;
+/// Pause before what could not be carried out is tried again.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// How long effects may wait for the server before the process is not ready: longer than an election takes.
+const HELD_MAX: Duration = Duration::from_secs(10);
+/// How often progress is recorded while there is some. What lies between is repeated after a crash, without effect.
+const RECORD_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A process and its outbox.
+pub(super) struct Seat {
+    process: &'static str,
+    projection: ProjectionId,
+    outbox: TableName,
+    status: watch::Receiver<ProjectionStatus>,
+    progress: Arc<KnownProgress>,
+    metrics: ProcessMetrics,
+    /// What is recorded with the server, as far as is known.
+    recorded: Progress,
+    /// Where it begins, if it never ran.
+    begin: Begin,
+    /// What the server has not taken.
+    held: Option<Held>,
+}
+
+/// Effects that wait for the server.
+struct Held {
+    since: Instant,
+    left: usize,
+    reason: String,
+}
+
+impl Seat {
+    pub(super) fn new(
+        process: &'static str,
+        projection: ProjectionId,
+        status: watch::Receiver<ProjectionStatus>,
+        progress: Arc<KnownProgress>,
+        begin: Begin,
+        metrics: &Metrics,
+    ) -> Self {
+        let outbox = TableName::new(&projection, OUTBOX);
+        let metrics = metrics.process(process);
+        Self {
+            process,
+            projection,
+            outbox,
+            status,
+            progress,
+            metrics,
+            recorded: Progress::default(),
+            begin,
+            held: None,
+        }
+    }
+}
+
+/// What an outbox holds, as of one commit.
+struct Taken {
+    rows: Vec<Waiting>,
+    /// The process's position.
+    reached: Progress,
+    /// Whether there is more behind.
+    more: bool,
+}
+
+/// What became of a look at an outbox.
+#[derive(Debug, Clone, Copy, Default)]
+struct Pass {
+    /// There may be more to do at once.
+    progressed: bool,
+    /// Something could not be carried out now.
+    left: bool,
+}
+
+/// The outboxes of all processes.
+pub(super) struct Sender<B> {
+    broker: B,
+    carrier: Carrier<B>,
+    store: ReadStore,
+    remover: RowRemover,
+    seats: Vec<Seat>,
+    ids: RunIds,
+    recorded_at: Instant,
+    condition: Condition,
+}
+
+impl<B: Broker> Sender<B> {
+    pub(super) fn new(
+        broker: B,
+        store: ReadStore,
+        remover: RowRemover,
+        seats: Vec<Seat>,
+        ids: RunIds,
+        condition: Condition,
+    ) -> Self {
+        // Whoever stands by holds nothing back.
+        condition.holds();
+        let carrier = Carrier::new(broker.clone());
+        Self { broker, carrier, store, remover, seats, ids, recorded_at: Instant::now(), condition }
+    }
+
+    /// Learns what is recorded of every process. Waits for a server that does not answer.
+    pub(super) async fn learn(&mut self) -> Result<(), ProcessRunnerError> {
+        for seat in &mut self.seats {
+            let mut backoff = self.ids.backoff();
+            let (state, found) = loop {
+                match standing(&self.broker, seat).await {
+                    Err(ProcessRunnerError::Broker(BrokerError::Unavailable { operation, detail })) => {
+                        tracing::warn!(operation, detail, "waiting for the server");
+                        backoff.pause().await;
+                    }
+                    standing => break standing?,
+                }
+            };
+            let Some(found) = found else { continue };
+            if found.generation != state.generation {
+                tracing::warn!(
+                    process = seat.process,
+                    recorded = found.generation,
+                    found = state.generation,
+                    "EVENTS was made anew: its effects are carried out from the first event on"
+                );
+                continue;
+            }
+            if found.sequence > state.last_sequence {
+                return Err(ProcessRunnerError::LostTail {
+                    process: seat.process.to_owned(),
+                    named: found.sequence,
+                    last: state.last_sequence,
+                });
+            }
+            seat.recorded = found.clone();
+            seat.progress.learn(found);
+        }
+        Ok(())
+    }
+
+    /// Forgets what stands in the outboxes although it has been carried out: by another replica, or before a crash.
+    pub(super) async fn forget_done(&self) -> Result<(), ProcessRunnerError> {
+        for seat in &self.seats {
+            loop {
+                let done = self.done_rows(seat)?;
+                let more = done.len() == ROWS_MAX;
+                if self.remover.remove(&seat.projection, OUTBOX, done).await.is_err() || !more {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn done_rows(&self, seat: &Seat) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        let snapshot = self.store.snapshot()?;
+        let progress = seat.progress.progress();
+        let checkpoint = snapshot.checkpoint(&seat.projection)?;
+        let mut rows = Vec::new();
+        if checkpoint.is_none_or(|checkpoint| checkpoint.generation != progress.generation) {
+            return Ok(rows);
+        }
+        let behind = key_behind(progress.sequence);
+        let range = KeyRange { lower: Bound::Unbounded, upper: Bound::Excluded(&behind) };
+        snapshot.visit(&seat.outbox, range, Direction::Ascending, |key, value| {
+            rows.push((key.to_owned(), value.to_vec()));
+            if rows.len() < ROWS_MAX { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        Ok(rows)
+    }
+
+    /// Carries out what there is, until it cannot go on.
+    pub(super) async fn run(&mut self) -> Result<Infallible, ProcessRunnerError> {
+        self.learn().await?;
+        self.forget_done().await?;
+        loop {
+            let mut all = Pass::default();
+            for index in 0..self.seats.len() {
+                let pass = self.carry_out(index).await?;
+                all = Pass { progressed: all.progressed || pass.progressed, left: all.left || pass.left };
+            }
+            if self.recorded_at.elapsed() >= RECORD_INTERVAL {
+                self.record().await?;
+            }
+            self.say_what_is_held();
+            match all {
+                Pass { progressed: true, .. } => {}
+                Pass { left: true, .. } => tokio::time::sleep(RETRY_PAUSE).await,
+                Pass { .. } => self.changed().await,
+            }
+        }
+    }
+
+    /// Not ready while effects have waited for long.
+    fn say_what_is_held(&self) {
+        let held = self.seats.iter().filter_map(|seat| Some((seat.process, seat.held.as_ref()?)));
+        let held: Vec<String> = held
+            .filter(|(_, held)| held.since.elapsed() >= HELD_MAX)
+            .map(|(process, Held { left, reason, .. })| format!("{left} effects of {process} wait: {reason}"))
+            .collect();
+        if held.is_empty() {
+            self.condition.holds();
+        } else {
+            self.condition.fails(held.join("; "));
+        }
+    }
+
+    /// Another one carries out from now on, or nobody: nothing waits here.
+    pub(super) fn stand_by(&mut self) {
+        for seat in &mut self.seats {
+            seat.held = None;
+            seat.metrics.effects_held.set(0);
+        }
+        self.condition.holds();
+    }
+
+    /// Waits until there may be something to carry out or to record.
+    async fn changed(&mut self) {
+        let unrecorded = self.seats.iter().any(|seat| seat.recorded != seat.progress.progress());
+        let record_due = self.recorded_at + RECORD_INTERVAL;
+        let changes: Vec<_> = self.seats.iter_mut().map(|seat| Box::pin(seat.status.changed())).collect();
+        let changed = async {
+            if changes.is_empty() || futures::future::select_all(changes).await.0.is_err() {
+                // There are no processes, or the runner has ended: nothing will ever change again.
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = changed => {}
+            () = tokio::time::sleep_until(record_due), if unrecorded => {}
+        }
+    }
+
+    /// Records how far every process has come. What cannot be recorded now is recorded later.
+    pub(super) async fn record(&mut self) -> Result<(), ProcessRunnerError> {
+        self.recorded_at = Instant::now();
+        for seat in &mut self.seats {
+            let progress = seat.progress.progress();
+            if progress == seat.recorded || progress.generation.is_empty() {
+                continue;
+            }
+            match progress::store(&self.broker, seat.process, progress).await {
+                Ok(recorded) => seat.recorded = recorded,
+                Err(BrokerError::Unavailable { operation, detail }) => {
+                    tracing::debug!(process = seat.process, operation, detail, "progress is recorded later");
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Carries out what stands in one outbox.
+    async fn carry_out(&mut self, index: usize) -> Result<Pass, ProcessRunnerError> {
+        let Some(seat) = self.seats.get_mut(index) else { return Ok(Pass::default()) };
+        seat.status.borrow_and_update();
+        let Some(taken) = take(&self.store, seat)? else { return Ok(Pass::default()) };
+        let last = taken.rows.last().and_then(|waiting| sequence(&waiting.key));
+        let issuer = Issuer { process: seat.process, metrics: &seat.metrics };
+        let carried = self.carrier.carry_out(&issuer, taken.rows).await?;
+        seat.metrics.effects_held.set(i64::try_from(carried.left).unwrap_or(i64::MAX));
+        match &carried.held {
+            Some(reason) => {
+                tracing::warn!(
+                    process = seat.process,
+                    reason,
+                    left = carried.left,
+                    "effects of a process wait"
+                );
+                let since = seat.held.take().map_or_else(Instant::now, |held| held.since);
+                seat.held = Some(Held { since, left: carried.left, reason: reason.clone() });
+            }
+            None => seat.held = None,
+        }
+        let progressed = !carried.done.is_empty();
+        let through = match (carried.first_left, taken.more) {
+            (Some(left), _) => left.saturating_sub(1),
+            (None, true) => last.map_or(0, |last| last.saturating_sub(1)),
+            (None, false) => taken.reached.sequence,
+        };
+        if let Err(RemovalError) = self.remover.remove(&seat.projection, OUTBOX, carried.done).await {
+            // The runner has ended, and whoever waits for it learns why.
+            return std::future::pending().await;
+        }
+        if through > 0 {
+            seat.progress.learn(Progress { sequence: through, ..taken.reached });
+        }
+        Ok(Pass { progressed, left: carried.first_left.is_some() })
+    }
+}
+
+/// EVENTS as it is, and how far the effects of a process have been carried out. One that never ran is recorded as having
+/// come to where it is to begin, before it folds anything.
+async fn standing<B: Broker>(
+    broker: &B,
+    seat: &Seat,
+) -> Result<(StreamState, Option<Progress>), ProcessRunnerError> {
+    let found = progress::load(broker, seat.process).await?;
+    let state = broker.state(EVENTS).await?;
+    let (None, Some(sequence)) = (&found, seat.begin.after(state.last_sequence)) else {
+        return Ok((state, found));
+    };
+    if sequence > state.last_sequence {
+        return Err(ProcessRunnerError::BeginsBehindEnd {
+            process: seat.process.to_owned(),
+            named: sequence,
+            last: state.last_sequence,
+        });
+    }
+    let begin = Progress { generation: state.generation.clone(), sequence };
+    let begin = progress::begin(broker, seat.process, begin).await?;
+    tracing::info!(
+        process = seat.process,
+        after = begin.sequence,
+        "a process begins: effects of events up to there are never carried out"
+    );
+    Ok((state, Some(begin)))
+}
+
+/// Reads what stands in an outbox; nothing while the process has not begun.
+fn take(store: &ReadStore, seat: &Seat) -> Result<Option<Taken>, StoreError> {
+    let snapshot = store.snapshot()?;
+    let Some(checkpoint) = snapshot.checkpoint(&seat.projection)? else { return Ok(None) };
+    let reached = Progress { generation: checkpoint.generation, sequence: checkpoint.sequence };
+    let everything = KeyRange { lower: Bound::Unbounded, upper: Bound::Unbounded };
+    let mut rows = Vec::new();
+    let mut damage = None;
+    snapshot.visit(&seat.outbox, everything, Direction::Ascending, |key, value| {
+        match serde_json::from_slice(value) {
+            Ok(row) => rows.push(Waiting { key: key.to_owned(), value: value.to_vec(), row }),
+            Err(error) => damage = Some(format!("row {key:?} of {}: {error}", seat.outbox)),
+        }
+        if rows.len() < ROWS_MAX && damage.is_none() {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(())
+        }
+    })?;
+    match damage {
+        Some(detail) => Err(StoreError::Damaged { path: store.path().to_owned(), detail }),
+        None => Ok(Some(Taken { more: rows.len() == ROWS_MAX, rows, reached })),
+    }
+}

@@ -1,0 +1,311 @@
+//! The domain of the simulation: an account. Small, but with every kind of decision: always accepted (deposit), accepted
+//! or rejected depending on all that came before (withdraw), accepted with nothing to change (rename), several events at
+//! once (transfer out with a fee), several accounts at once (give), dependent on the time of the command (freeze), a panic of the rules.
+
+use std::{cell::Cell, time::Duration};
+
+use jiff::SignedDuration;
+use millstream_domain::decider::{Decider, DecisionContext, Rejection, Together};
+use millstream_jetstream::testing::memory_broker::EPOCH;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+/// Puts money in.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Deposit {
+    /// How much.
+    pub amount: u64,
+}
+
+/// Takes money out, if there is enough.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Withdraw {
+    /// How much.
+    pub amount: u64,
+}
+
+/// Takes money out and one more for the trouble.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Transfer {
+    /// How much.
+    pub amount: u64,
+}
+
+/// Gives money to other accounts, the same amount to each: all of them get it, or none. Nothing changes for none of it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Give {
+    /// How much each gets.
+    pub amount: u64,
+    /// Which accounts.
+    pub to: Vec<String>,
+    /// Refused if one of them has more than this: what they have is asked, too.
+    #[serde(default)]
+    pub unless_above: Option<u64>,
+}
+
+/// Gives the account a name; the same name again changes nothing.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rename {
+    /// The name.
+    pub name: String,
+}
+
+/// Notes the second at which it was asked; not twice within ten seconds.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Visit {}
+
+/// Makes the rules panic.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Explode {}
+
+millstream_domain::commands! {
+    /// What can be asked of an account.
+    pub enum AccountCommand {
+        Deposit(Deposit) = "deposit",
+        Withdraw(Withdraw) = "withdraw",
+        Transfer(Transfer) = "transfer",
+        Give(Give) = "give",
+        Rename(Rename) = "rename",
+        Visit(Visit) = "visit",
+        Explode(Explode) = "explode",
+    }
+}
+
+/// Money was put in.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Deposited {
+    /// How much.
+    pub amount: u64,
+}
+
+/// Money was taken out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Withdrawn {
+    /// How much.
+    pub amount: u64,
+    /// What was left: shows whether the decision knew all that came before.
+    pub left: u64,
+}
+
+/// Money came from another account.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Received {
+    /// How much.
+    pub amount: u64,
+    /// What there is then: shows whether the decision knew all that came before.
+    pub then: u64,
+}
+
+/// The account has a name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Renamed {
+    /// The name.
+    pub name: String,
+}
+
+/// Somebody was there.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Visited {
+    /// When, in seconds since 1970.
+    pub second: i64,
+}
+
+millstream_domain::events! {
+    /// What can happen to an account.
+    pub enum AccountEvent of "account" {
+        Deposited(Deposited) = "deposited" v 1,
+        Withdrawn(Withdrawn) = "withdrawn" v 1,
+        Received(Received) = "received" v 1,
+        Renamed(Renamed) = "renamed" v 1,
+        Visited(Visited) = "visited" v 1,
+    }
+}
+
+/// What the rules need to know.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct AccountState {
+    balance: u64,
+    name: String,
+    visited: Option<i64>,
+}
+
+/// The rules.
+#[derive(Debug, Clone, Copy)]
+pub struct Account;
+
+impl Account {
+    fn withdraw(state: &AccountState, amounts: &[u64]) -> Result<Vec<AccountEvent>, Rejection> {
+        let total: u64 = amounts.iter().sum();
+        if total > state.balance {
+            let message = format!("there are {}, {total} are asked for", state.balance);
+            return Err(Rejection::new("not-enough", message));
+        }
+        let mut left = state.balance;
+        let withdrawn = amounts.iter().map(|&amount| {
+            left -= amount;
+            AccountEvent::Withdrawn(Withdrawn { amount, left })
+        });
+        Ok(withdrawn.collect())
+    }
+}
+
+impl Account {
+    fn give(
+        state: &AccountState,
+        partners: &[&AccountState],
+        give: &Give,
+    ) -> Result<Together<AccountEvent>, Rejection> {
+        let richest = partners.iter().map(|partner| partner.balance).max();
+        if give.unless_above.is_some_and(|limit| richest > Some(limit)) {
+            return Err(Rejection::new("rich-enough", "one of them has more than that already"));
+        }
+        if give.amount == 0 {
+            return Ok(Together::default());
+        }
+        let receive = |partner: &&AccountState| {
+            let then = partner.balance + give.amount;
+            vec![AccountEvent::Received(Received { amount: give.amount, then })]
+        };
+        Ok(Together {
+            own: Self::withdraw(state, &vec![give.amount; partners.len()])?,
+            partners: partners.iter().map(receive).collect(),
+        })
+    }
+}
+
+impl Decider for Account {
+    type Command = AccountCommand;
+    type Event = AccountEvent;
+    type State = AccountState;
+
+    const CONTEXT: &'static str = "bank";
+    const AGGREGATE: &'static str = "account";
+
+    fn check_id(id: &str) -> Result<(), Rejection> {
+        if id.starts_with("bad") {
+            return Err(Rejection::new("id-malformed", "no account is called bad"));
+        }
+        Ok(())
+    }
+
+    fn decide(
+        state: &AccountState,
+        command: &AccountCommand,
+        context: &DecisionContext<'_>,
+    ) -> Result<Vec<AccountEvent>, Rejection> {
+        match command {
+            AccountCommand::Deposit(Deposit { amount }) => {
+                Ok(vec![AccountEvent::Deposited(Deposited { amount: *amount })])
+            }
+            AccountCommand::Withdraw(Withdraw { amount }) => Self::withdraw(state, &[*amount]),
+            AccountCommand::Transfer(Transfer { amount }) => Self::withdraw(state, &[*amount, 1]),
+            AccountCommand::Give(_) => Ok(Vec::new()),
+            AccountCommand::Rename(Rename { name }) if *name == state.name => Ok(Vec::new()),
+            AccountCommand::Rename(Rename { name }) => {
+                Ok(vec![AccountEvent::Renamed(Renamed { name: name.clone() })])
+            }
+            AccountCommand::Visit(Visit {}) => {
+                let second = context.now.as_second();
+                if state.visited.is_some_and(|before| second < before + 10) {
+                    return Err(Rejection::new("too-soon", "the last visit is less than ten seconds ago"));
+                }
+                Ok(vec![AccountEvent::Visited(Visited { second })])
+            }
+            AccountCommand::Explode(Explode {}) => {
+                // `resume_unwind` instead of `panic!`: the hook would print thousands of expected panics.
+                std::panic::resume_unwind(Box::new("these rules do nothing else"));
+            }
+        }
+    }
+
+    fn partners(_account: &str, command: &AccountCommand) -> Vec<String> {
+        match command {
+            AccountCommand::Give(Give { to, .. }) => to.clone(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn decide_together(
+        state: &AccountState,
+        partners: &[&AccountState],
+        command: &AccountCommand,
+        context: &DecisionContext<'_>,
+    ) -> Result<Together<AccountEvent>, Rejection> {
+        match command {
+            AccountCommand::Give(give) => Self::give(state, partners, give),
+            alone => Ok(Together { own: Self::decide(state, alone, context)?, partners: Vec::new() }),
+        }
+    }
+
+    fn evolve(state: &mut AccountState, event: &AccountEvent) {
+        match event {
+            AccountEvent::Deposited(Deposited { amount }) => state.balance += amount,
+            AccountEvent::Withdrawn(Withdrawn { left, .. }) => state.balance = *left,
+            AccountEvent::Received(Received { then, .. }) => state.balance = *then,
+            AccountEvent::Renamed(Renamed { name }) => state.name.clone_from(name),
+            AccountEvent::Visited(Visited { second }) => state.visited = Some(*second),
+        }
+    }
+}
+
+thread_local! {
+    /// When the run on this thread began: virtual time has no beginning of its own.
+    static STARTED: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// Sets the clock that [`ClockAccount`] wrongly reads to the time of the twin's server.
+#[cfg(feature = "simulation")]
+pub(super) fn start_clock() {
+    STARTED.set(Some(Instant::now()));
+}
+
+/// The rules with a bug: the time of a visit is that of the decision.
+#[derive(Debug, Clone, Copy)]
+pub struct ClockAccount;
+
+impl Decider for ClockAccount {
+    type Command = AccountCommand;
+    type Event = AccountEvent;
+    type State = AccountState;
+
+    const CONTEXT: &'static str = Account::CONTEXT;
+    const AGGREGATE: &'static str = Account::AGGREGATE;
+
+    fn check_id(id: &str) -> Result<(), Rejection> {
+        Account::check_id(id)
+    }
+
+    fn decide(
+        state: &AccountState,
+        command: &AccountCommand,
+        context: &DecisionContext<'_>,
+    ) -> Result<Vec<AccountEvent>, Rejection> {
+        let elapsed = STARTED.get().map_or(Duration::ZERO, |started| started.elapsed());
+        let now = EPOCH + SignedDuration::try_from(elapsed).unwrap_or(SignedDuration::ZERO);
+        Account::decide(state, command, &DecisionContext { now, ..*context })
+    }
+
+    fn partners(account: &str, command: &AccountCommand) -> Vec<String> {
+        Account::partners(account, command)
+    }
+
+    fn decide_together(
+        state: &AccountState,
+        partners: &[&AccountState],
+        command: &AccountCommand,
+        context: &DecisionContext<'_>,
+    ) -> Result<Together<AccountEvent>, Rejection> {
+        Account::decide_together(state, partners, command, context)
+    }
+
+    fn evolve(state: &mut AccountState, event: &AccountEvent) {
+        Account::evolve(state, event);
+    }
+}

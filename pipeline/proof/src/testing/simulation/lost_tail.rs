@@ -1,0 +1,132 @@
+//! A server that comes back without its last messages, after everything was decided and all handlers have stopped: the
+//! next handler must say what is missing and change nothing, or, where only records are missing, write them anew. Where all
+//! streams are older together nothing is missing; then what handlers keep on their disks must not be believed.
+
+use std::time::Duration;
+
+use millstream_contract::{
+    seeded_bug,
+    stream_names::{COMMANDS, EVENTS, OUTCOMES},
+    testing::dice::Dice,
+};
+use millstream_jetstream::testing::{fault_plan::FaultPlan, memory_broker::MemoryBroker};
+
+use super::{
+    RunShape, SimulationSettings,
+    bugs::Bug,
+    judgement::judge,
+    processes::{Processes, chaos},
+    wait_until_decided,
+    workload::Client,
+};
+
+/// Within this time a handler notices.
+const NOTICE_MAX: Duration = Duration::from_secs(60);
+
+/// Runs one seed to its end on the calling thread; answers what is wrong.
+///
+/// # Panics
+/// When no runtime can be made.
+pub fn simulate_lost_tail(seed: u64, settings: &SimulationSettings) -> Vec<String> {
+    let runtime = super::runtime();
+    seeded_bug::plant(settings.bug.and_then(Bug::engine));
+    let violations = runtime.block_on(run(seed, settings));
+    seeded_bug::plant(None);
+    violations
+}
+
+async fn run(seed: u64, settings: &SimulationSettings) -> Vec<String> {
+    let dice = Dice::new(seed);
+    let shape = RunShape { shares: vec![1], ..RunShape::any(&mut dice.fork(2)) };
+    let broker = MemoryBroker::new(seed, FaultPlan::none());
+    let mut processes = Processes::new(broker.clone(), shape.clone(), settings.bug, dice.fork(4));
+    processes.start(0);
+    let client = Client::new(broker.connect(), &shape, dice.fork(5));
+    let client = chaos(&mut processes, client, &shape, dice.fork(6)).await;
+    processes.settle_down(&mut dice.fork(7)).await;
+    let mut violations = Vec::new();
+    wait_until_decided(&broker, &mut violations).await;
+    violations.extend(processes.stop().await);
+    if !violations.is_empty() || broker.dump(COMMANDS).is_empty() || broker.dump(EVENTS).is_empty() {
+        return violations;
+    }
+
+    let mut dice = dice.fork(8);
+    let mut run = Run { broker, processes, client, shape, violations };
+    match *dice.pick(&[Some(COMMANDS), Some(EVENTS), Some(OUTCOMES), None, None]) {
+        Some(OUTCOMES) => {
+            run.lose(OUTCOMES, &mut dice);
+            run.go_on().await;
+        }
+        Some(stream) => {
+            run.lose(stream, &mut dice);
+            run.must_say(stream).await;
+        }
+        None => run.come_back_older().await,
+    }
+    run.violations
+}
+
+/// Everything decided, all handlers stopped; one has a disk.
+struct Run {
+    broker: MemoryBroker,
+    processes: Processes,
+    client: Client,
+    shape: RunShape,
+    violations: Vec<String>,
+}
+
+impl Run {
+    fn lose(&self, stream: &str, dice: &mut Dice) {
+        let had = self.broker.dump(stream).len() as u64;
+        self.broker.lose_tail(stream, dice.between(1, had.min(4)).min(had));
+    }
+
+    /// Lets the handler in `slot` decide what the client sends now.
+    async fn work(&mut self, slot: usize) {
+        self.processes.start(slot);
+        self.client.run().await;
+        wait_until_decided(&self.broker, &mut self.violations).await;
+        self.violations.extend(self.processes.stop().await);
+    }
+
+    /// Another handler goes on, then the one that has seen what was lost: what was told before is told again.
+    async fn go_on(&mut self) {
+        for slot in [1, 0] {
+            self.work(slot).await;
+        }
+        let found = judge(&self.broker, self.client.ledger(), self.processes.metrics(), &self.shape.shares).0;
+        self.violations.extend(found);
+    }
+
+    /// The server comes back with an older copy of all that it had. What was acknowledged since is lost and nobody can
+    /// know it; but what a handler has on its disk from then must not be taken for true.
+    async fn come_back_older(&mut self) {
+        let then = self.broker.ends();
+        self.work(0).await;
+        for ((stream, now), (_, then)) in self.broker.ends().iter().zip(&then) {
+            self.broker.lose_tail(stream, now - then);
+        }
+        self.client.forget_acknowledged_after(self.broker.dump(COMMANDS).len() as u64);
+        self.broker.forget_sent();
+        self.go_on().await;
+    }
+
+    /// The next handler says what is missing, and appends nothing.
+    async fn must_say(&mut self, stream: &str) {
+        let before = self.broker.dump(EVENTS);
+        self.processes.start(0);
+        tokio::time::sleep(NOTICE_MAX).await;
+        let ended = self.processes.stop().await;
+        if !ended.iter().any(|words| words.contains("the server has lost its tail") && words.contains(stream))
+        {
+            self.violations.push(format!(
+                "C11 noticed: {stream} lost its tail and the handler did not say so: {ended:?}"
+            ));
+        }
+        if self.broker.dump(EVENTS) != before {
+            self.violations
+                .push(format!("C11 noticed: {stream} lost its tail and the handler went on to append"));
+        }
+    }
+}

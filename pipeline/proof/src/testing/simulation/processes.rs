@@ -1,0 +1,285 @@
+//! The handlers as processes: started, killed at any await, stopped and continued, ended in order, started anew.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use millstream_contract::{error_text::one_line, testing::dice::Dice};
+use millstream_domain::decider::AggregateRegistry;
+use millstream_jetstream::testing::memory_broker::MemoryBroker;
+use millstream_runtime::{health::Readiness, metrics::Metrics, shutdown::Shutdown};
+use millstream_store::testing::crash_storage::{CrashStorage, Survivors};
+use millstream_write_side::{
+    command_handler::{HandlerError, HandlerSettings, Observed, Share, ShareHandlers, SharePlace},
+    id_index::IdIndex,
+    state_snapshots::StateSnapshots,
+};
+use tokio::task::JoinHandle;
+
+use super::{RunShape, bugs::Bug, sabotage::SabotagedBroker, workload::Client};
+use crate::testing::account::{Account, ClockAccount};
+
+/// How long a silent handler keeps its turn.
+const LEASE_TIME_TO_LIVE: Duration = Duration::from_secs(3);
+/// How long an end in order may take once nothing goes wrong.
+const STOP_MAX: Duration = Duration::from_secs(120);
+
+/// What happens to processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Disturbance {
+    /// `kill -9`; perhaps started anew at once, perhaps later.
+    Kill,
+    /// SIGSTOP, and SIGCONT the next time.
+    Freeze,
+    /// SIGTERM.
+    Shutdown,
+    /// The server loses its consumers.
+    ServerRestart,
+}
+
+impl Disturbance {
+    /// What happens in one run, some kinds more often than others and some never.
+    pub(super) fn any(dice: &mut Dice) -> Vec<Self> {
+        let mut all = Vec::new();
+        for each in [Self::Kill, Self::Freeze, Self::Shutdown, Self::ServerRestart] {
+            let weight = *dice.pick(&[0, 1, 1, 4]);
+            all.extend(std::iter::repeat_n(each, weight));
+        }
+        if all.is_empty() { vec![Self::Freeze] } else { all }
+    }
+}
+
+/// A process of the command handler.
+struct Process {
+    connection: MemoryBroker,
+    disk: CrashStorage,
+    shutdown: Shutdown,
+    task: JoinHandle<Result<(), HandlerError>>,
+}
+
+/// All processes, one or none in each slot.
+pub(super) struct Processes {
+    broker: MemoryBroker,
+    shape: RunShape,
+    bug: Option<Bug>,
+    dice: Dice,
+    metrics: Metrics,
+    slots: Vec<Option<Process>>,
+    /// What each slot's disk holds: its index of ids,
+    indices: Vec<Vec<u8>>,
+    /// and its snapshots, by share.
+    snapshots: Vec<BTreeMap<Share, StateSnapshots>>,
+    runs: u64,
+    violations: Vec<String>,
+}
+
+impl Processes {
+    pub(super) fn new(broker: MemoryBroker, shape: RunShape, bug: Option<Bug>, dice: Dice) -> Self {
+        let slots = (0..shape.handlers).map(|_| None).collect();
+        let indices = vec![Vec::new(); shape.handlers];
+        let snapshots = vec![BTreeMap::new(); shape.handlers];
+        Self {
+            broker,
+            shape,
+            bug,
+            dice,
+            metrics: Metrics::new(),
+            slots,
+            indices,
+            snapshots,
+            runs: 0,
+            violations: Vec::new(),
+        }
+    }
+
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Starts a process in `slot`, with what the one before left on its disk. The snapshots may be gone.
+    pub(super) fn start(&mut self, slot: usize) {
+        self.runs += 1;
+        let connection = self.broker.connect();
+        let of = *self.dice.pick(&self.shape.shares);
+        let settings = HandlerSettings {
+            name: format!("command-handler-{slot}"),
+            share: Share { index: 0, of },
+            round_max: self.shape.round_max,
+            cache: self.shape.cache,
+            append_strategy: self.shape.append_strategy,
+            lease_time_to_live: LEASE_TIME_TO_LIVE,
+            purge: None,
+        };
+        let disk = CrashStorage::new(self.indices.get(slot).cloned().unwrap_or_default(), None);
+        let index = match IdIndex::with_backend(disk.clone()) {
+            Ok(index) => index,
+            Err(error) => {
+                self.violations.push(format!("the index of ids does not open: {}", one_line(&error)));
+                return;
+            }
+        };
+        let registry = match self.bug {
+            Some(Bug::DecidedByWallClock) => AggregateRegistry::new().with::<ClockAccount>(),
+            _ => AggregateRegistry::new().with::<Account>(),
+        };
+        let readiness = Readiness::new();
+        let ready = readiness.condition("shares");
+        let (snapshots, metrics) = (self.snapshots(slot, of), self.metrics.clone());
+        let mut handlers = ShareHandlers::new(
+            SabotagedBroker::new(connection.clone(), self.bug),
+            registry,
+            settings,
+            &format!("run-{}", self.runs),
+            index,
+            Box::new(move |share| {
+                let snapshots = match snapshots.get(&share) {
+                    Some(kept) => kept.clone(),
+                    None => StateSnapshots::in_memory()?,
+                };
+                Ok(SharePlace { snapshots, observed: Observed::new(&metrics, &readiness, share) })
+            }),
+            ready,
+        );
+        let shutdown = Shutdown::new();
+        let stop = shutdown.clone();
+        let task = tokio::spawn(async move { handlers.run(stop).await });
+        if let Some(place) = self.slots.get_mut(slot) {
+            *place = Some(Process { connection, disk, shutdown, task });
+        }
+    }
+
+    /// What the shares of a division into `of` have on the disk of `slot`.
+    fn snapshots(&mut self, slot: usize, of: u32) -> BTreeMap<Share, StateSnapshots> {
+        let Some(disk) = self.snapshots.get_mut(slot) else { return BTreeMap::new() };
+        for share in Share::each(of) {
+            if !disk.contains_key(&share) || !self.dice.chance(0.5) {
+                let empty = StateSnapshots::in_memory().expect("snapshots in memory need no file");
+                disk.insert(share, empty);
+            }
+        }
+        disk.clone()
+    }
+
+    /// `kill -9`.
+    fn kill(&mut self, slot: usize) {
+        if let Some(process) = self.slots.get_mut(slot).and_then(Option::take) {
+            process.connection.kill();
+            process.task.abort();
+            self.leave(slot, &process.disk);
+        }
+    }
+
+    /// The index of ids stays behind; when the machine has gone too, without some of what was not synced.
+    fn leave(&mut self, slot: usize, disk: &CrashStorage) {
+        let survivors = match self.dice.below(3) {
+            0 => Survivors::Some { seed: self.dice.bits() },
+            _ => Survivors::All,
+        };
+        if let Some(image) = self.indices.get_mut(slot) {
+            *image = disk.after_power_cut(survivors);
+        }
+    }
+
+    fn get(&self, slot: usize) -> Option<&Process> {
+        self.slots.get(slot).and_then(Option::as_ref)
+    }
+
+    /// Looks after processes that ended by themselves: nothing in a simulation is a reason to.
+    async fn reap(&mut self) {
+        for slot in 0..self.slots.len() {
+            let ended = self.get(slot).is_some_and(|process| process.task.is_finished());
+            let Some(process) = ended.then(|| self.slots.get_mut(slot).and_then(Option::take)).flatten()
+            else {
+                continue;
+            };
+            let disk = process.disk.clone();
+            self.violations.extend(why_ended(process).await);
+            self.leave(slot, &disk);
+        }
+    }
+
+    /// All continue, then some die for good; at least one is there.
+    pub(super) async fn settle_down(&mut self, dice: &mut Dice) {
+        self.reap().await;
+        let staying = usize::try_from(dice.below(self.slots.len() as u64)).unwrap_or(0);
+        for slot in 0..self.slots.len() {
+            if let Some(process) = self.get(slot) {
+                process.connection.thaw();
+            }
+            if slot != staying && dice.chance(0.5) {
+                self.kill(slot);
+            }
+        }
+        if self.get(staying).is_none_or(|process| process.shutdown.is_requested()) {
+            self.kill(staying);
+            self.start(staying);
+        }
+    }
+
+    /// Ends all in order. Answers what was wrong with any of them since the beginning.
+    pub(super) async fn stop(&mut self) -> Vec<String> {
+        self.reap().await;
+        for slot in 0..self.slots.len() {
+            let Some(mut process) = self.slots.get_mut(slot).and_then(Option::take) else { continue };
+            process.shutdown.request();
+            if tokio::time::timeout(STOP_MAX, &mut process.task).await.is_err() {
+                self.violations.push(format!("C10 progress: the handler in slot {slot} does not end"));
+                process.task.abort();
+            }
+            self.leave(slot, &process.disk);
+        }
+        std::mem::take(&mut self.violations)
+    }
+
+    async fn disturb(&mut self) {
+        let slot = usize::try_from(self.dice.below(self.slots.len() as u64)).unwrap_or(0);
+        self.reap().await;
+        let what = *self.dice.pick(&self.shape.disturbances);
+        let Some(process) = self.get(slot) else { return self.start(slot) };
+        match what {
+            Disturbance::Kill => {
+                self.kill(slot);
+                if self.dice.chance(0.5) {
+                    self.start(slot);
+                }
+            }
+            Disturbance::Freeze if process.connection.is_frozen() => process.connection.thaw(),
+            Disturbance::Freeze => process.connection.freeze(),
+            Disturbance::Shutdown => process.shutdown.request(),
+            Disturbance::ServerRestart => self.broker.restart(),
+        }
+    }
+}
+
+async fn why_ended(process: Process) -> Option<String> {
+    match process.task.await {
+        Ok(Ok(())) if process.shutdown.is_requested() => None,
+        Ok(Ok(())) => Some("C10 progress: a handler ended although nobody asked it to".into()),
+        Ok(Err(error)) => {
+            let chain = one_line(&error);
+            Some(format!("C10 progress: a handler gave up: {chain}"))
+        }
+        Err(error) => Some(format!("a handler panicked: {error}")),
+    }
+}
+
+/// Disturbs the processes until the client has sent everything, and a little longer.
+pub(super) async fn chaos(
+    processes: &mut Processes,
+    mut client: Client,
+    shape: &RunShape,
+    mut dice: Dice,
+) -> Client {
+    let client = tokio::spawn(async move {
+        client.run().await;
+        client
+    });
+    let mut rounds_after = dice.below(6);
+    while !client.is_finished() || rounds_after > 0 {
+        let pause = dice.time(shape.chaos_pause * 2);
+        tokio::time::sleep(pause.max(Duration::from_millis(1))).await;
+        processes.disturb().await;
+        if client.is_finished() {
+            rounds_after = rounds_after.saturating_sub(1);
+        }
+    }
+    client.await.expect("the client only sends")
+}

@@ -1,0 +1,281 @@
+//! Bugs planted between the handlers and their broker.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::join_all;
+use millstream_contract::{
+    header,
+    outcome::{OutcomeRecord, RecordKind},
+    stored_message::{Headers, StoredMessage},
+    stream_names::{COMMANDS, DEAD_LETTERS, EVENTS, OUTCOMES},
+    testing::dice::Dice,
+};
+use millstream_jetstream::{
+    broker::{
+        AppendError, Appended, Broker, BrokerError, NewMessage, ReadError, ReaderConfig, StreamReader,
+        StreamState,
+    },
+    testing::memory_broker::MemoryBroker,
+};
+
+use super::bugs::Bug;
+
+/// How often a reader with a bug shows it.
+const READER_BUG_RATE: f64 = 0.05;
+
+/// A connection with a bug, or none.
+#[derive(Clone)]
+pub(super) struct SabotagedBroker {
+    inner: MemoryBroker,
+    bug: Option<Bug>,
+}
+
+impl SabotagedBroker {
+    pub(super) fn new(inner: MemoryBroker, bug: Option<Bug>) -> Self {
+        Self { inner, bug }
+    }
+
+    fn has(&self, bug: Bug) -> bool {
+        self.bug == Some(bug)
+    }
+
+    /// The sequence that an append will have if nobody else appends: what a careless sender takes for granted.
+    fn next_sequence(&self, stream: &str) -> u64 {
+        self.inner.dump(stream).last().map_or(0, |last| last.sequence) + 1
+    }
+
+    /// Appends one message or a batch.
+    async fn pass_on(inner: &MemoryBroker, mut messages: Vec<NewMessage>) -> Result<Appended, AppendError> {
+        match messages.pop() {
+            Some(message) if messages.is_empty() => inner.append(EVENTS, message).await,
+            last => {
+                messages.extend(last);
+                inner.append_atomically(EVENTS, messages).await
+            }
+        }
+    }
+
+    async fn append_commits(&self, messages: Vec<NewMessage>) -> Result<Appended, AppendError> {
+        let count = messages.len() as u64;
+        let pretended = || Appended { sequence: self.next_sequence(EVENTS) + count - 1, duplicate: false };
+        let inner = self.inner.clone();
+        if self.has(Bug::OutcomeBeforeAppend) {
+            // Nobody looks at the answer: that is the bug.
+            let answer = pretended();
+            tokio::spawn(async move { Self::pass_on(&inner, messages).await.is_ok() });
+            return Ok(answer);
+        }
+        if self.has(Bug::BatchTornApart) && count > 1 {
+            let singles = messages.into_iter().map(|message| inner.append(EVENTS, message));
+            let last = join_all(singles).await.pop().unwrap_or(Ok(pretended()))?;
+            return Ok(Appended { sequence: last.sequence.max(count), ..last });
+        }
+        let answer = Self::pass_on(&inner, messages.clone()).await;
+        match &answer {
+            Ok(Appended { sequence, duplicate }) if self.has(Bug::BatchCountedFromItsFirst) => {
+                Ok(Appended { sequence: (sequence + 1 - count).max(count), duplicate: *duplicate })
+            }
+            Err(AppendError::Unclear { .. }) if self.has(Bug::UnclearTakenForStored) => Ok(pretended()),
+            Err(AppendError::Conflict { .. }) if self.has(Bug::ConflictTakenForStored) => Ok(pretended()),
+            Err(AppendError::Conflict { .. } | AppendError::Unclear { .. })
+                if self.has(Bug::RetriedOnNewHead) =>
+            {
+                let mut anew = Vec::with_capacity(messages.len());
+                for message in messages {
+                    let last = self.inner.last(EVENTS, &message.subject).await.ok().flatten();
+                    let expected_last = Some(last.map_or(0, |last| last.sequence));
+                    anew.push(NewMessage { expected_last, ..message });
+                }
+                Self::pass_on(&inner, anew).await
+            }
+            _ => answer,
+        }
+    }
+
+    async fn append_record(&self, message: NewMessage) -> Result<Appended, AppendError> {
+        let answer = self.inner.append(OUTCOMES, message.clone()).await;
+        let careless = self.has(Bug::NoFence) || self.has(Bug::LostTurnIgnored);
+        if !(careless && matches!(answer, Err(AppendError::Conflict { .. }))) {
+            return answer;
+        }
+        let last = self.inner.last(OUTCOMES, &message.subject).await.ok().flatten();
+        let expected_last = Some(last.map_or(0, |last| last.sequence));
+        self.inner.append(OUTCOMES, NewMessage { expected_last, ..message }).await
+    }
+
+    fn forget_expectation(&self, stream: &str, message: &mut NewMessage) {
+        let first = message.expected_last == Some(0);
+        let careless = (self.has(Bug::CommitsWithoutExpectation) && stream == EVENTS)
+            || (self.has(Bug::FirstCommitWithoutExpectation) && stream == EVENTS && first)
+            || (self.has(Bug::RecordsWithoutExpectation) && stream == OUTCOMES);
+        if careless {
+            message.expected_last = None;
+        }
+    }
+
+    /// A fence that is never sent, if that is the bug.
+    fn swallowed_fence(&self, stream: &str, message: &NewMessage) -> Option<Appended> {
+        if !(self.has(Bug::NoFence) && stream == OUTCOMES) {
+            return None;
+        }
+        let record: OutcomeRecord = rmp_serde::from_slice(&message.payload).ok()?;
+        let sequence = message.expected_last.filter(|_| record.kind == RecordKind::Fence)?;
+        Some(Appended { sequence, duplicate: false })
+    }
+}
+
+impl Broker for SabotagedBroker {
+    type Reader = SabotagedReader;
+
+    async fn append(&self, stream: &str, mut message: NewMessage) -> Result<Appended, AppendError> {
+        if let Some(appended) = self.swallowed_fence(stream, &message) {
+            return Ok(appended);
+        }
+        self.forget_expectation(stream, &mut message);
+        if self.has(Bug::DeadLettersWithMessageId)
+            && stream == DEAD_LETTERS
+            && let Some(id) = message.headers.get(header::COMMAND_ID).map(str::to_owned)
+        {
+            message.headers.push(header::NATS_MESSAGE_ID, id);
+        }
+        match stream {
+            EVENTS => self.append_commits(vec![message]).await,
+            OUTCOMES => self.append_record(message).await,
+            _ => self.inner.append(stream, message).await,
+        }
+    }
+
+    async fn append_atomically(
+        &self,
+        stream: &str,
+        mut messages: Vec<NewMessage>,
+    ) -> Result<Appended, AppendError> {
+        for message in &mut messages {
+            self.forget_expectation(stream, message);
+        }
+        match stream {
+            EVENTS => self.append_commits(messages).await,
+            _ => self.inner.append_atomically(stream, messages).await,
+        }
+    }
+
+    async fn load(&self, stream: &str, subject: &str, from: u64) -> Result<Vec<StoredMessage>, BrokerError> {
+        self.inner.load(stream, subject, from).await
+    }
+
+    async fn last(&self, stream: &str, subject: &str) -> Result<Option<StoredMessage>, BrokerError> {
+        if self.has(Bug::RefusedOnStaleRead) && stream == EVENTS {
+            return Ok(self.inner.load(stream, subject, 0).await?.pop());
+        }
+        self.inner.last(stream, subject).await
+    }
+
+    async fn get(&self, stream: &str, sequence: u64) -> Result<Option<StoredMessage>, BrokerError> {
+        self.inner.get(stream, sequence).await
+    }
+
+    async fn state(&self, stream: &str) -> Result<StreamState, BrokerError> {
+        self.inner.state(stream).await
+    }
+
+    async fn read(&self, mut config: ReaderConfig) -> Result<SabotagedReader, ReadError> {
+        if config.stream == COMMANDS {
+            match self.bug {
+                Some(Bug::CursorAtTheEnd) => {
+                    config.after = self.inner.dump(COMMANDS).last().map_or(0, |last| last.sequence);
+                }
+                Some(Bug::CursorAtTheBeginning) => config.after = 0,
+                _ => {}
+            }
+        }
+        let stream = config.stream.clone();
+        // Any dice will do, as long as they fall alike whenever the run is repeated.
+        let dice = Dice::new(config.after).fork(u64::try_from(stream.len()).unwrap_or(0));
+        Ok(SabotagedReader { inner: self.inner.read(config).await?, bug: self.bug, stream, dice })
+    }
+
+    async fn send(&self, subject: &str, headers: Headers, payload: Bytes) -> Result<(), BrokerError> {
+        self.inner.send(subject, headers, payload).await
+    }
+
+    async fn purge_subject(
+        &self,
+        stream: &str,
+        filter: &str,
+        through: Option<u64>,
+    ) -> Result<u64, BrokerError> {
+        self.inner.purge_subject(stream, filter, through).await
+    }
+
+    async fn hold_lease(&self, key: &str, owner: &str, time_to_live: Duration) -> Result<bool, BrokerError> {
+        self.inner.hold_lease(key, owner, time_to_live).await
+    }
+
+    async fn release_lease(&self, key: &str, owner: &str) -> Result<(), BrokerError> {
+        self.inner.release_lease(key, owner).await
+    }
+
+    async fn lease_owner(&self, key: &str) -> Result<Option<String>, BrokerError> {
+        self.inner.lease_owner(key).await
+    }
+
+    async fn lease_freed(&self, key: &str, wait: Duration) {
+        self.inner.lease_freed(key, wait).await;
+    }
+}
+
+/// A reader with a bug, or none.
+pub(super) struct SabotagedReader {
+    inner: <MemoryBroker as Broker>::Reader,
+    bug: Option<Bug>,
+    stream: String,
+    dice: Dice,
+}
+
+impl StreamReader for SabotagedReader {
+    async fn next_batch(&mut self, max: usize) -> Result<Vec<StoredMessage>, ReadError> {
+        loop {
+            let mut messages = self.inner.next_batch(max).await?;
+            match (self.stream.as_str(), self.bug) {
+                (COMMANDS, Some(Bug::CommandSkipped)) if self.dice.chance(READER_BUG_RATE) => {
+                    messages.pop();
+                }
+                (COMMANDS, Some(Bug::CommandRepeated)) if self.dice.chance(READER_BUG_RATE) => {
+                    messages.extend(messages.last().cloned());
+                }
+                (COMMANDS, Some(Bug::ExpectedVersionIgnored)) => {
+                    for message in &mut messages {
+                        let headers = message.headers.iter();
+                        message.headers =
+                            headers.filter(|(name, _)| *name != header::EXPECTED_VERSION).collect();
+                    }
+                }
+                (OUTCOMES, Some(Bug::IdsForgottenAtRestart)) => forget_ids(&mut messages),
+                _ => {}
+            }
+            if !messages.is_empty() {
+                return Ok(messages);
+            }
+        }
+    }
+
+    fn pending(&self) -> u64 {
+        self.inner.pending()
+    }
+
+    async fn close(self) {
+        self.inner.close().await;
+    }
+}
+
+fn forget_ids(messages: &mut [StoredMessage]) {
+    for message in messages {
+        if let Ok(mut record) = OutcomeRecord::from_stored(message) {
+            for line in &mut record.outcomes {
+                line.id = None;
+            }
+            message.payload = record.encode().into();
+        }
+    }
+}

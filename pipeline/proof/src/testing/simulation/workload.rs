@@ -1,0 +1,236 @@
+//! The sender of commands: what a person or a program might send, with and without ids, again and again, well-formed or
+//! not, and its ledger of what was acknowledged.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use millstream_contract::{
+    commit::StoredCommit,
+    header,
+    stored_message::Headers,
+    stream_names::{COMMANDS, EVENTS},
+    testing::dice::Dice,
+};
+use millstream_jetstream::{
+    broker::{AppendError, Broker, NewMessage},
+    testing::memory_broker::MemoryBroker,
+};
+
+use super::RunShape;
+
+/// What the client knows of what it sent.
+#[derive(Debug, Clone)]
+pub(super) struct LedgerEntry {
+    pub(super) subject: String,
+    pub(super) payload: Bytes,
+    /// The position that the server acknowledged.
+    pub(super) position: u64,
+}
+
+/// Sends commands.
+pub(super) struct Client {
+    broker: MemoryBroker,
+    dice: Dice,
+    commands: usize,
+    accounts: u64,
+    /// Whether an id may come again on another aggregate. Several shares do not learn of each other's ids in time.
+    ids_move: bool,
+    /// Whether commands may change several aggregates. Where the number of shares changes, their outcomes may not be those of one
+    /// command after the other (ADR 25).
+    gives: bool,
+    bursts: f64,
+    pause: Duration,
+    /// Everything with an id that was sent, to be sent again.
+    sent: Vec<NewMessage>,
+    ledger: Vec<LedgerEntry>,
+}
+
+impl Client {
+    pub(super) fn new(broker: MemoryBroker, shape: &RunShape, dice: Dice) -> Self {
+        Self {
+            broker,
+            dice,
+            commands: shape.commands,
+            accounts: shape.accounts,
+            ids_move: shape.is_undivided(),
+            gives: !shape.shares_change(),
+            bursts: shape.bursts,
+            pause: shape.command_pause,
+            sent: Vec::new(),
+            ledger: Vec::new(),
+        }
+    }
+
+    /// What was acknowledged so far.
+    pub(super) fn ledger(&self) -> &[LedgerEntry] {
+        &self.ledger
+    }
+
+    /// The server has lost what stood behind this position.
+    pub(super) fn forget_acknowledged_after(&mut self, position: u64) {
+        self.ledger.retain(|entry| entry.position <= position);
+    }
+
+    /// Sends all commands, waiting for each acknowledgement. It can be run again.
+    pub(super) async fn run(&mut self) {
+        let mut left = self.commands;
+        while left > 0 {
+            if self.dice.chance(self.bursts) {
+                left -= self.send_together(left).await;
+            } else {
+                let command = self.command(left);
+                self.send(command).await;
+                left -= 1;
+            }
+            let longest = if self.dice.chance(0.03) { Duration::from_secs(180) } else { self.pause };
+            let pause = self.dice.time(longest);
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn send(&mut self, command: NewMessage) {
+        let has_id = command.headers.get(header::COMMAND_ID).is_some()
+            || command.headers.get(header::NATS_MESSAGE_ID).is_some();
+        // Without an id nobody may send again: that would be another command.
+        let mut tries = if has_id { 1 + self.dice.below(3) } else { 1 };
+        while tries > 0 {
+            tries -= 1;
+            match self.broker.append(COMMANDS, command.clone()).await {
+                Ok(appended) if !appended.duplicate => {
+                    self.note(&command, appended.sequence);
+                    return;
+                }
+                Ok(_) => return,
+                Err(AppendError::Unclear { .. }) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Sends several as one atomic batch, as the intake does. Answers how many.
+    async fn send_together(&mut self, left: usize) -> usize {
+        let count = usize::try_from(self.dice.between(2, 8)).unwrap_or(2).min(left);
+        let batch: Vec<NewMessage> = (0..count)
+            .map(|index| {
+                let mut command = self.command(left - index);
+                // A repeated message id would spoil the batch: there, ids travel in our own header.
+                let headers = command.headers.iter();
+                command.headers = headers
+                    .map(|(name, value)| match name {
+                        header::NATS_MESSAGE_ID => (header::COMMAND_ID, value),
+                        other => (other, value),
+                    })
+                    .collect();
+                command
+            })
+            .collect();
+        if let Ok(appended) = self.broker.append_atomically(COMMANDS, batch.clone()).await {
+            let first = appended.sequence + 1 - batch.len() as u64;
+            for (position, command) in (first..).zip(&batch) {
+                self.note(command, position);
+            }
+        }
+        count
+    }
+
+    fn note(&mut self, command: &NewMessage, position: u64) {
+        self.ledger.push(LedgerEntry {
+            subject: command.subject.clone(),
+            payload: command.payload.clone(),
+            position,
+        });
+    }
+
+    /// The next command; `number` is its own among all.
+    fn command(&mut self, number: usize) -> NewMessage {
+        if !self.sent.is_empty() && self.dice.chance(0.15) {
+            return self.again();
+        }
+        let account = self.account();
+        let (command, body) = self.request();
+        let aggregate = if self.dice.chance(0.01) { "vault" } else { "account" };
+        let mut message = NewMessage {
+            subject: format!("cmd.bank.{aggregate}.{account}.{command}"),
+            expected_last: None,
+            headers: Headers::new(),
+            payload: Bytes::from(body),
+        };
+        if self.dice.chance(0.7) {
+            let name = if self.dice.chance(0.5) { header::COMMAND_ID } else { header::NATS_MESSAGE_ID };
+            message.headers.push(name, format!("id-{number}"));
+        } else if self.dice.chance(0.02) {
+            message.headers.push(header::COMMAND_ID, "@1");
+        }
+        if self.dice.chance(0.05) {
+            message.headers.push(header::EXPECTED_VERSION, self.dice.below(8).to_string());
+        } else if self.dice.chance(0.3) {
+            // As somebody who has just looked: refused wrongly by whoever decides on less.
+            message.headers.push(header::EXPECTED_VERSION, self.version_of(&account).to_string());
+        }
+        if self.dice.chance(0.3) {
+            message.headers.push(header::REPLY, format!("reply.{number}"));
+        }
+        if message.headers.get(header::COMMAND_ID).is_some_and(|id| id.starts_with("id-"))
+            || message.headers.get(header::NATS_MESSAGE_ID).is_some()
+        {
+            self.sent.push(message.clone());
+        }
+        message
+    }
+
+    /// Something sent before: the same, or something else under the same id.
+    fn again(&mut self) -> NewMessage {
+        let mut message = self.dice.pick(&self.sent).clone();
+        if self.dice.chance(0.3) {
+            let (command, body) = self.request();
+            let other = format!("cmd.bank.account.{}", self.account());
+            let own = message.subject.rsplit_once('.').map_or("", |(own, _)| own);
+            message.subject = format!("{}.{command}", if self.ids_move { &other } else { own });
+            message.payload = Bytes::from(body);
+        }
+        message
+    }
+
+    fn version_of(&self, account: &str) -> u64 {
+        let subject = format!("evt.bank.account.{account}");
+        let events = self.broker.dump(EVENTS);
+        let last = events.iter().rev().find(|message| message.subject == subject);
+        let last = last.and_then(|message| StoredCommit::from_stored(message).ok());
+        last.map_or(0, |stored| stored.commit.last_version())
+    }
+
+    fn account(&mut self) -> String {
+        if self.dice.chance(0.01) {
+            return "bad".to_owned();
+        }
+        format!("account-{}", self.dice.below(self.accounts))
+    }
+
+    /// Mostly to one or two others; sometimes to oneself, to the same one twice, to nobody who may have an account.
+    fn gift(&mut self) -> String {
+        let (amount, count) = (self.dice.below(5), self.dice.between(1, 2));
+        let to: Vec<String> = (0..count).map(|_| format!(r#""{}""#, self.account())).collect();
+        let to = to.join(",");
+        if self.dice.chance(0.3) {
+            let limit = self.dice.below(20);
+            return format!(r#"{{"amount":{amount},"to":[{to}],"unless_above":{limit}}}"#);
+        }
+        format!(r#"{{"amount":{amount},"to":[{to}]}}"#)
+    }
+
+    fn request(&mut self) -> (&'static str, String) {
+        let amount = self.dice.between(1, 9);
+        match self.dice.below(100) {
+            0..32 => ("deposit", format!(r#"{{"amount":{amount}}}"#)),
+            32..64 => ("withdraw", format!(r#"{{"amount":{amount}}}"#)),
+            64..66 => ("transfer", format!(r#"{{"amount":{amount}}}"#)),
+            66..78 if self.gives => ("give", self.gift()),
+            66..78 => ("deposit", format!(r#"{{"amount":{amount}}}"#)),
+            78..84 => ("rename", format!(r#"{{"name":"name-{}"}}"#, self.dice.below(2))),
+            84..94 => ("visit", "{}".to_owned()),
+            94..96 => ("explode", String::new()),
+            96..98 => ("deposit", r#"{"amount":"much"}"#.to_owned()),
+            _ => ("dissolve", "{}".to_owned()),
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! Outcomes against effects: what was accepted stands in EVENTS as the outcome says, nothing else does, and an id takes
+//! effect once.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use millstream_contract::{
+    commit::{StoredCommit, timestamp_to_nanoseconds},
+    outcome::{CommandOutcome, Outcome},
+    stored_message::StoredMessage,
+    stream_names::{COMMANDS, EVENTS},
+    subject::StreamId,
+};
+
+use super::{
+    Check, Violation,
+    commits::Commits,
+    envelope, given_id,
+    journal::{Journal, partition_of},
+};
+
+/// The versions that an aggregate reached, by the position of the command that reached them.
+type Versions = BTreeMap<StreamId, BTreeMap<u64, Reached>>;
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Reached {
+    version: u64,
+    broker_sequence: u64,
+}
+
+pub(super) fn check(
+    journal: &Journal,
+    commits: &Commits,
+    commands: &[StoredMessage],
+    violations: &mut Vec<Violation>,
+) {
+    let versions = versions(commits);
+    for line in journal.lines.values() {
+        match &line.outcome {
+            Outcome::Accepted { position, version, events } => {
+                let claim = Claim { line, broker_sequence: *position, version: *version, events: *events };
+                claim.check(commits, &versions, violations);
+            }
+            Outcome::Rejected { .. } | Outcome::Duplicate { .. } | Outcome::DeadLettered { .. } => {
+                let own = commits.of_position(line.position).map(|(stored, _)| stored);
+                if let Some(stored) = own.or_else(|| commits.partners_of(line.position).next()) {
+                    let detail = format!("it is {} and took effect all the same", line.outcome.kind());
+                    let detail = format!("{detail}, at {EVENTS} {}", stored.broker_sequence);
+                    violations.push(Violation::new(Check::OneEffect, COMMANDS, line.position, detail));
+                }
+            }
+        }
+    }
+    check_ids(journal, commands, violations);
+    check_causes(journal, commits, commands, violations);
+}
+
+fn versions(commits: &Commits) -> Versions {
+    let mut versions = Versions::new();
+    for stored in &commits.stored {
+        let reached = versions.entry(stored.stream_id.clone()).or_default();
+        for envelope in stored.envelopes() {
+            let broker_sequence = stored.broker_sequence;
+            let version = envelope.aggregate_version;
+            reached.insert(envelope.command.position, Reached { version, broker_sequence });
+        }
+        if stored.commit.events.is_empty() {
+            let (version, broker_sequence) = (stored.commit.last_version(), stored.broker_sequence);
+            reached.insert(stored.commit.last_position(), Reached { version, broker_sequence });
+        }
+    }
+    versions
+}
+
+/// What an accepted outcome says.
+struct Claim<'a> {
+    line: &'a CommandOutcome,
+    broker_sequence: u64,
+    version: u64,
+    events: u32,
+}
+
+impl Claim<'_> {
+    fn check(&self, commits: &Commits, versions: &Versions, violations: &mut Vec<Violation>) {
+        let position = self.line.position;
+        let mut report = |check, detail: String| {
+            violations.push(Violation::new(check, COMMANDS, position, detail));
+        };
+        let effect = commits.of_position(position);
+        let found = effect.map_or(0, |(stored, _)| events_of(stored, position));
+        if found != self.events {
+            report(Check::OneEffect, format!("its outcome says {} events, there are {found}", self.events));
+        }
+        let Some(aggregate) = aggregate_of(self.line) else {
+            report(Check::Order, format!("{} was accepted and is no address", self.line.address));
+            return;
+        };
+        if let Some((stored, _)) = effect
+            && stored.stream_id != aggregate
+        {
+            report(
+                Check::OneEffect,
+                format!("it took effect on {} instead of {aggregate}", stored.stream_id),
+            );
+        }
+        if self.events == 0 && commits.is_sealed(position) {
+            // Somebody with another number of active handlers refused it later: nothing was changed by that either, and where
+            // the history stood before is not to be told any more.
+            return;
+        }
+        let reached = versions
+            .get(&aggregate)
+            .and_then(|reached| reached.range(..=position).next_back())
+            .map(|(_, reached)| *reached)
+            .unwrap_or_default();
+        if reached.version != self.version {
+            let (said, found) = (self.version, reached.version);
+            report(
+                Check::Order,
+                format!("its outcome says version {said}, the history has {found} at that point"),
+            );
+        }
+        if reached.broker_sequence != self.broker_sequence {
+            let (said, found) = (self.broker_sequence, reached.broker_sequence);
+            report(Check::Order, format!("its outcome says {EVENTS} {said}, the commit is {found}"));
+        }
+    }
+}
+
+fn events_of(stored: &StoredCommit, position: u64) -> u32 {
+    let count = stored.envelopes().filter(|envelope| envelope.command.position == position).count();
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+fn has_events(line: &CommandOutcome) -> bool {
+    matches!(line.outcome, Outcome::Accepted { events: 1.., .. })
+}
+
+fn aggregate_of(line: &CommandOutcome) -> Option<StreamId> {
+    millstream_contract::subject::CommandAddress::from_subject(&line.subject())
+        .ok()
+        .map(|address| address.stream_id)
+}
+
+/// The first command with an id and a final outcome is decided, every later one is a duplicate of it. Where several handlers
+/// share the partitions, that is certain within a partition only.
+fn check_ids(journal: &Journal, commands: &[StoredMessage], violations: &mut Vec<Violation>) {
+    let mut first_of: BTreeMap<(Arc<str>, u32), &CommandOutcome> = BTreeMap::new();
+    for message in commands {
+        let Some(line) = journal.lines.get(&message.sequence) else { continue };
+        let scope = if journal.is_shared() { partition_of(message) } else { 0 };
+        let mut report = |check, detail: String| {
+            violations.push(Violation::new(check, COMMANDS, message.sequence, detail));
+        };
+        let first = given_id(message).and_then(|id| first_of.get(&(id, scope)).copied());
+        match (&line.outcome, first) {
+            (Outcome::Duplicate { of, .. }, _)
+                if journal.is_shared() && is_elsewhere(commands, *of, message) => {}
+            (Outcome::Duplicate { of, first: told }, Some(first)) => {
+                if *of != first.position {
+                    report(
+                        Check::OneOutcome,
+                        format!("it repeats {}, its outcome says {of}", first.position),
+                    );
+                }
+                if **told != first.outcome {
+                    report(Check::OneOutcome, format!("it is told {told:?} instead of {:?}", first.outcome));
+                }
+            }
+            // The first use may have been purged; then nothing can be said.
+            (Outcome::Duplicate { of, .. }, None) if known(commands, *of) => {
+                report(Check::OneOutcome, format!("it is called a duplicate of {of}, which had another id"));
+            }
+            (Outcome::Duplicate { .. } | Outcome::DeadLettered { .. }, _) => {}
+            (Outcome::Accepted { .. } | Outcome::Rejected { .. }, Some(first)) => {
+                let detail = format!("its id was used at {} and it was decided again", first.position);
+                report(Check::OneEffect, detail);
+            }
+            (Outcome::Accepted { .. } | Outcome::Rejected { .. }, None) => {
+                if let Some(id) = given_id(message) {
+                    first_of.insert((id, scope), line);
+                }
+            }
+        }
+    }
+}
+
+/// Whether the command at `position` has the same id as `message` and lies in another partition.
+fn is_elsewhere(commands: &[StoredMessage], position: u64, message: &StoredMessage) -> bool {
+    let found = commands.binary_search_by_key(&position, |message| message.sequence).ok();
+    found.and_then(|index| commands.get(index)).is_some_and(|other| {
+        given_id(other) == given_id(message) && partition_of(other) != partition_of(message)
+    })
+}
+
+fn known(commands: &[StoredMessage], position: u64) -> bool {
+    commands.binary_search_by_key(&position, |message| message.sequence).is_ok()
+}
+
+/// Every command that a commit names exists, is the one it names, and was accepted.
+fn check_causes(
+    journal: &Journal,
+    commits: &Commits,
+    commands: &[StoredMessage],
+    violations: &mut Vec<Violation>,
+) {
+    let first = commands.first().map_or(u64::MAX, |message| message.sequence);
+    for stored in &commits.stored {
+        let mut report = |check, detail: String| {
+            violations.push(Violation::new(check, EVENTS, stored.broker_sequence, detail));
+        };
+        for caused_by in &stored.commit.commands {
+            let position = caused_by.position;
+            let found = commands.binary_search_by_key(&position, |message| message.sequence).ok();
+            let Some(message) = found.and_then(|index| commands.get(index)) else {
+                if position >= first {
+                    report(Check::OneEffect, format!("it names a command at {position} that does not exist"));
+                }
+                continue;
+            };
+            let command = envelope(message);
+            let same = command.as_ref().is_some_and(|command| {
+                let own = caused_by.partner_of.as_deref().unwrap_or(stored.stream_id.as_str());
+                command.id_or_position() == caused_by.id && command.address.stream_id.as_str() == own
+            });
+            if !same {
+                report(
+                    Check::OneEffect,
+                    format!("it names {} at {position}, which is another command", caused_by.id),
+                );
+            }
+            let judged = position > journal.judged_after(partition_of(message));
+            let line = journal.lines.get(&position).filter(|_| judged);
+            let accepted = line.map(|line| matches!(line.outcome, Outcome::Accepted { .. }));
+            let sealed = stored.commit.seals(position);
+            match accepted {
+                Some(false) if !sealed => {
+                    let detail = format!("the command at {position} took effect and was not accepted");
+                    report(Check::OneEffect, detail);
+                }
+                // One without events is left as it was by a seal that comes later.
+                Some(true) if sealed && line.is_some_and(has_events) => {
+                    let detail = format!("the command at {position} was to have no effect and was accepted");
+                    report(Check::OneEffect, detail);
+                }
+                _ => {}
+            }
+        }
+        let decided_at = commands
+            .binary_search_by_key(&stored.commit.last_position(), |message| message.sequence)
+            .ok()
+            .and_then(|index| commands.get(index))
+            .map(|message| timestamp_to_nanoseconds(message.stored_at));
+        if decided_at.is_some_and(|time| time != stored.commit.recorded_at) {
+            report(Check::Order, "recorded_at is not the time of its last command".into());
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The reference: every command decided one after the other on a plain fold, and the outcomes and events compared with
+//! what the handlers recorded.
+
+use std::{collections::BTreeSet, fmt, sync::Arc};
+
+use millstream_contract::{
+    command::CommandEnvelope, commit::StoredCommit, outcome::Outcome, stored_message::StoredMessage,
+    stream_names::COMMANDS, subject::StreamId,
+};
+use millstream_domain::decider::{AggregateRegistry, DecisionContext, DecisionError, NewEvent, PlainStates};
+use millstream_write_side::round::PARTNER_ELSEWHERE;
+
+use super::{Check, Dump, Violation, commits::Commits, given_id, journal::Journal};
+
+/// What the reference says about one command.
+#[derive(Debug, PartialEq, Eq)]
+enum Expected {
+    Accepted { own: Vec<Effect>, partners: Vec<(StreamId, Vec<Effect>)> },
+    Rejected(&'static str),
+    Duplicate,
+    DeadLettered,
+}
+
+/// An event, as it ought to be or as it is stored.
+#[derive(PartialEq, Eq)]
+struct Effect {
+    event_type: String,
+    schema: u16,
+    data: Vec<u8>,
+}
+
+impl From<NewEvent> for Effect {
+    fn from(event: NewEvent) -> Self {
+        Self { event_type: event.event_type.to_owned(), schema: event.schema, data: event.data }
+    }
+}
+
+impl fmt::Debug for Effect {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} ", self.event_type)?;
+        match rmp_serde::from_slice::<serde_json::Value>(&self.data) {
+            Ok(fields) => write!(formatter, "{fields}"),
+            Err(_) => write!(formatter, "{:02x?}", self.data),
+        }
+    }
+}
+
+impl Expected {
+    fn matches(&self, outcome: &Outcome) -> bool {
+        match (self, outcome) {
+            (Self::Accepted { own, .. }, Outcome::Accepted { events, .. }) => {
+                u32::try_from(own.len()) == Ok(*events)
+            }
+            (Self::Rejected(expected), Outcome::Rejected { code, .. }) => **expected == **code,
+            (Self::Duplicate, Outcome::Duplicate { .. })
+            | (Self::DeadLettered, Outcome::DeadLettered { .. }) => true,
+            _ => false,
+        }
+    }
+}
+
+/// Decides every command of the dump anew, in order, and compares. The dump must be complete from the first message of
+/// each stream on. Not for dumps in which an aggregate was parked because its history could not be read.
+pub fn replay(dump: &Dump, registry: &AggregateRegistry) -> Vec<Violation> {
+    // What does not decode, `verify` reports.
+    let mut reported_elsewhere = Vec::new();
+    let journal = Journal::read(&dump.outcomes, &mut reported_elsewhere);
+    let commits = Commits::read(&dump.events, &mut reported_elsewhere);
+    let mut violations = Vec::new();
+    let mut reference = Reference { registry, states: PlainStates::default(), used: BTreeSet::new() };
+    let shared = dump
+        .outcomes
+        .iter()
+        .zip(dump.outcomes.iter().skip(1))
+        .any(|(one, other)| one.subject != other.subject);
+    for message in &dump.commands {
+        let line = journal.lines.get(&message.sequence);
+        let elsewhere = line.is_some_and(|line| shared && is_elsewhere(&line.outcome));
+        let expected = reference.decide(message, elsewhere);
+        let mut report = |detail: String| {
+            violations.push(Violation::new(Check::Order, COMMANDS, message.sequence, detail));
+        };
+        if let Some(line) = line.filter(|line| !expected.matches(&line.outcome)) {
+            report(format!("a sequential fold says {expected:?}, the journal {:?}", line.outcome));
+        }
+        let wanted = match expected {
+            Expected::Accepted { own, partners } => (own, partners),
+            _ => (Vec::new(), Vec::new()),
+        };
+        let own =
+            commits.of_position(message.sequence).map(|(stored, _)| effects_of(stored, message.sequence));
+        let partners = commits.partners_of(message.sequence);
+        let partners =
+            partners.map(|stored| (stored.stream_id.clone(), effects_of(stored, message.sequence)));
+        let found = (own.unwrap_or_default(), partners.collect::<Vec<_>>());
+        if (line.is_some() || found != (Vec::new(), Vec::new())) && found != wanted {
+            report(format!("a sequential fold yields {wanted:?}, EVENTS has {found:?}"));
+        }
+    }
+    violations
+}
+
+/// Whether the handler says that others decide the partners' commands: with several shares that is its to say.
+fn is_elsewhere(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Rejected { code, .. } if **code == *PARTNER_ELSEWHERE)
+}
+
+fn effects_of(stored: &StoredCommit, position: u64) -> Vec<Effect> {
+    stored
+        .envelopes()
+        .filter(|envelope| envelope.command.position == position)
+        .map(|envelope| Effect {
+            event_type: envelope.event_type.to_owned(),
+            schema: envelope.schema,
+            data: envelope.data.to_vec(),
+        })
+        .collect()
+}
+
+/// A handler that has everything in memory, is alone, and never fails.
+struct Reference<'a> {
+    registry: &'a AggregateRegistry,
+    states: PlainStates,
+    used: BTreeSet<Arc<str>>,
+}
+
+impl Reference<'_> {
+    fn decide(&mut self, message: &StoredMessage, elsewhere: bool) -> Expected {
+        // Whatever comes under a used id is a repeat, readable or not.
+        if given_id(message).is_some_and(|id| self.used.contains(&id)) {
+            return Expected::Duplicate;
+        }
+        let Ok(envelope) = CommandEnvelope::from_stored(message) else { return Expected::DeadLettered };
+        let expected = self.decide_first(&envelope, elsewhere);
+        if !matches!(expected, Expected::DeadLettered) {
+            self.used.extend(envelope.id.clone());
+        }
+        expected
+    }
+
+    fn decide_first(&mut self, envelope: &CommandEnvelope, elsewhere: bool) -> Expected {
+        let stream_id = &envelope.address.stream_id;
+        let Some(aggregate) = self.registry.get(stream_id.context(), stream_id.aggregate()) else {
+            return Expected::DeadLettered;
+        };
+        if let Err(rejection) = aggregate.check_id(stream_id.id()) {
+            return Expected::Rejected(rejection.code);
+        }
+        let Ok(command) = aggregate.decode_command(envelope) else { return Expected::DeadLettered };
+        let partners = match aggregate.partners(stream_id.id(), &command) {
+            Ok(partners) => partners,
+            Err(DecisionError::Rejected(rejection)) => return Expected::Rejected(rejection.code),
+            Err(DecisionError::Panicked { .. }) => return Expected::DeadLettered,
+        };
+        if elsewhere && partners.iter().any(|partner| partner.partition() != stream_id.partition()) {
+            return Expected::Rejected(PARTNER_ELSEWHERE);
+        }
+        let version = self.states.version(stream_id);
+        if envelope.expected_version.is_some_and(|expected| expected != version) {
+            return Expected::Rejected("version-conflict");
+        }
+        let context = DecisionContext {
+            aggregate_id: stream_id.id(),
+            now: envelope.stored_at,
+            actor: envelope.actor.as_deref(),
+            command_position: envelope.position,
+        };
+        match self.states.decide(aggregate, stream_id, &partners, &command, &context) {
+            Ok(together) => {
+                let effects = |events: Vec<NewEvent>| events.into_iter().map(Effect::from).collect();
+                let changed = partners.into_iter().zip(together.partners);
+                let changed = changed.filter(|(_, events)| !events.is_empty());
+                Expected::Accepted {
+                    own: effects(together.own),
+                    partners: changed.map(|(partner, events)| (partner, effects(events))).collect(),
+                }
+            }
+            Err(DecisionError::Rejected(rejection)) => Expected::Rejected(rejection.code),
+            Err(DecisionError::Panicked { .. }) => Expected::DeadLettered,
+        }
+    }
+}

@@ -1,0 +1,428 @@
+//! Verification of a stretch of COMMANDS while the three streams are read side by side: what is kept in memory is what lies
+//! between a command and its outcome, not the stretch.
+//!
+//! Whoever feeds it reads OUTCOMES, and before each record COMMANDS up to the record's `through` and EVENTS up to its
+//! `events_through`; at the end the rest of EVENTS, since a second effect may stand anywhere behind the first. No I/O here.
+//! Two checks have a bounded memory and miss what lies further apart: repeats of an id, and the chain of an aggregate's
+//! commits. [`super::verify`] misses nothing and needs everything in memory.
+
+use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc};
+
+use lru::LruCache;
+use millstream_contract::{
+    commit::{StoredCommit, timestamp_to_nanoseconds},
+    outcome::{CommandOutcome, Outcome, OutcomeRecord},
+    share::Share,
+    stored_message::StoredMessage,
+    stream_names::{COMMANDS, EVENTS, OUTCOMES},
+    subject::{PARTITIONS, StreamId},
+};
+use millstream_write_side::share_layout::Layout;
+
+use super::{
+    Check, Violation,
+    commits::{Head, check_commit},
+    envelope,
+    journal::{self, Journal, partition_of, share_of},
+};
+
+/// Violations kept with their sentence; further ones are only counted.
+const VIOLATIONS_MAX: usize = 1000;
+/// Aggregates whose last commit, and ids whose first outcome, are remembered: some 50 MiB each.
+const REMEMBERED_MAX: NonZeroUsize = NonZeroUsize::new(1 << 18).expect("not zero");
+
+/// What was looked at and what was found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StretchVerification {
+    /// Commands of the stretch.
+    pub commands: u64,
+    /// Commands of which OUTCOMES cannot tell any more: their records stood before the first one that was read.
+    pub unjudged: u64,
+    /// Commands that are not decided yet.
+    pub undecided: u64,
+    /// Outcomes: accepted.
+    pub accepted: u64,
+    /// Outcomes: rejected.
+    pub rejected: u64,
+    /// Outcomes: duplicate of an earlier command.
+    pub duplicates: u64,
+    /// Outcomes: set aside.
+    pub dead_lettered: u64,
+    /// Events that commands of the stretch caused.
+    pub events: u64,
+    /// The first broken promises.
+    pub violations: Vec<Violation>,
+    /// How many there are.
+    pub violation_count: u64,
+}
+
+/// What a commit says about one command.
+#[derive(Debug, Clone)]
+struct Effect {
+    stream_id: StreamId,
+    id: Arc<str>,
+    sequence: u64,
+    events: u32,
+    version: u64,
+    /// The commit's time, if this command is the one that gave it.
+    recorded_at: Option<i64>,
+}
+
+/// A command that has changed a partner: what it does to its own aggregate must follow at once.
+#[derive(Debug)]
+struct Torn {
+    position: u64,
+    own: Arc<str>,
+    /// The last commit that is known to belong to it.
+    sequence: u64,
+}
+
+/// Checks a stretch, message by message.
+#[derive(Debug)]
+pub struct StretchVerifier {
+    from: u64,
+    to: u64,
+    whole_events: bool,
+    commands_read: u64,
+    /// Commands without an outcome so far, without their bodies.
+    open: BTreeMap<u64, StoredMessage>,
+    /// Effects of commands whose outcome has not come yet.
+    effects: BTreeMap<u64, Effect>,
+    journal: Journal,
+    heads: LruCache<StreamId, Head>,
+    /// With position and partition.
+    ids: LruCache<Arc<str>, (u64, u32)>,
+    forgot_heads: bool,
+    torn: Option<Torn>,
+    found: StretchVerification,
+}
+
+impl StretchVerifier {
+    /// For the commands at `from ..= to`. `whole_events` says that EVENTS is fed from its first message on.
+    pub fn new(from: u64, to: u64, whole_events: bool) -> Self {
+        Self {
+            from,
+            to,
+            whole_events,
+            commands_read: 0,
+            open: BTreeMap::new(),
+            effects: BTreeMap::new(),
+            journal: Journal::default(),
+            heads: LruCache::new(REMEMBERED_MAX),
+            ids: LruCache::new(REMEMBERED_MAX),
+            forgot_heads: false,
+            torn: None,
+            found: StretchVerification::default(),
+        }
+    }
+
+    /// Takes the next message of COMMANDS.
+    pub fn command(&mut self, message: &StoredMessage) {
+        let position = message.sequence;
+        self.commands_read = self.commands_read.max(position);
+        if self.in_stretch(position) {
+            self.found.commands += 1;
+            let payload = bytes::Bytes::new();
+            self.open.insert(position, StoredMessage { payload, ..message.clone() });
+        }
+    }
+
+    /// Takes the next message of EVENTS.
+    pub fn commit(&mut self, message: &StoredMessage) {
+        let mut violations = Vec::new();
+        match StoredCommit::from_stored(message) {
+            Ok(stored) => {
+                self.chain(&stored, &mut violations);
+                self.join(&stored, &mut violations);
+                self.take_effects(&stored, &mut violations);
+            }
+            Err(error) => {
+                let detail = millstream_contract::error_text::one_line(&error);
+                violations.push(Violation::new(Check::Whole, EVENTS, message.sequence, detail));
+            }
+        }
+        self.report(violations);
+    }
+
+    /// Reads a message of OUTCOMES, which is then to be judged; `None` when it is no record.
+    pub fn record(&mut self, message: &StoredMessage) -> Option<OutcomeRecord> {
+        match OutcomeRecord::from_stored(message) {
+            Ok(record) => Some(record),
+            Err(error) => {
+                let detail = millstream_contract::error_text::one_line(&error);
+                self.report(vec![Violation::new(Check::Whole, OUTCOMES, message.sequence, detail)]);
+                None
+            }
+        }
+    }
+
+    /// Judges the record that `message` holds. COMMANDS must have been fed up to its `through`, EVENTS up to its
+    /// `events_through`, as far as they go.
+    pub fn judge(&mut self, message: &StoredMessage, record: OutcomeRecord) {
+        let mut violations = Vec::new();
+        if let Some(layout) = Layout::from_record(&record, message.sequence) {
+            self.begin_epoch(&layout, &mut violations);
+            self.journal.chain(message, &record, &mut violations);
+            return self.report(violations);
+        }
+        let share = share_of(&message.subject);
+        if !self.journal.knows(&message.subject) {
+            self.begin_share(share, record.after);
+        }
+        self.journal.chain(message, &record, &mut violations);
+        let mut last = record.after;
+        for line in &record.outcomes {
+            if line.position <= last || line.position > record.through {
+                let (position, after, through) = (line.position, record.after, record.through);
+                let detail = format!(
+                    "the line of position {position} comes after {last} in a record of {after}+1..={through}"
+                );
+                violations.push(Violation::new(Check::OneOutcome, OUTCOMES, message.sequence, detail));
+            }
+            last = last.max(line.position);
+            if self.in_stretch(line.position) {
+                self.judge_line(line, &mut violations);
+            }
+        }
+        self.close(share, record.through, &mut violations);
+        self.report(violations);
+    }
+
+    /// What was found, all three streams having been fed to their ends.
+    pub fn finish(mut self) -> StretchVerification {
+        let left: Vec<_> = self.torn.take().iter().map(Torn::violation).collect();
+        self.report(left);
+        self.found.undecided = self.open.len() as u64;
+        self.found
+    }
+
+    fn in_stretch(&self, position: u64) -> bool {
+        (self.from..=self.to).contains(&position)
+    }
+
+    fn report(&mut self, violations: Vec<Violation>) {
+        self.found.violation_count += violations.len() as u64;
+        let room = VIOLATIONS_MAX.saturating_sub(self.found.violations.len());
+        self.found.violations.extend(violations.into_iter().take(room));
+    }
+
+    /// What a share covered before its first record is not judged.
+    fn begin_share(&mut self, share: Share, after: u64) {
+        let before = self.open.len();
+        self.open.retain(|position, message| *position > after || !share.has(partition_of(message)));
+        self.found.unjudged += (before - self.open.len()) as u64;
+        self.effects.retain(|position, effect| *position > after || !share.has(effect.stream_id.partition()));
+    }
+
+    /// The chain of the aggregate's commits, as far as the one before is remembered.
+    fn chain(&mut self, stored: &StoredCommit, violations: &mut Vec<Violation>) {
+        let known = self.heads.pop(&stored.stream_id);
+        let unknown = known.is_none() && (self.forgot_heads || !self.whole_events);
+        let mut head = known.unwrap_or_default();
+        let mut found = Vec::new();
+        check_commit(stored, &mut head, &mut found);
+        if !unknown {
+            violations.append(&mut found);
+        }
+        let pushed_out = self.heads.push(stored.stream_id.clone(), head);
+        self.forgot_heads |= pushed_out.is_some();
+    }
+
+    /// What a command does to several aggregates stands side by side, the own aggregate's commit last.
+    fn join(&mut self, stored: &StoredCommit, violations: &mut Vec<Violation>) {
+        let commands = &stored.commit.commands;
+        if let Some(torn) = self.torn.take() {
+            let goes_on = stored.broker_sequence == torn.sequence + 1
+                && commands.iter().any(|command| {
+                    let own = command.partner_of.as_deref().unwrap_or(stored.stream_id.as_str());
+                    command.position == torn.position && *own == *torn.own
+                });
+            if !goes_on {
+                violations.push(torn.violation());
+            }
+        }
+        let partner =
+            commands.iter().find_map(|command| Some((command.position, command.partner_of.clone()?)));
+        self.torn = partner.map(|(position, own)| Torn { position, own, sequence: stored.broker_sequence });
+    }
+
+    fn take_effects(&mut self, stored: &StoredCommit, violations: &mut Vec<Violation>) {
+        let sequence = stored.broker_sequence;
+        let last = stored.commit.last_position();
+        for command in &stored.commit.commands {
+            let position = command.position;
+            if !self.in_stretch(position) || command.partner_of.is_some() || stored.commit.seals(position) {
+                continue;
+            }
+            let judged = position <= self.commands_read && !self.open.contains_key(&position);
+            if judged || self.effects.contains_key(&position) {
+                let detail = format!(
+                    "the command of position {position} takes effect here, and not for the first time or not as its outcome says"
+                );
+                violations.push(Violation::new(Check::OneEffect, EVENTS, sequence, detail));
+                continue;
+            }
+            let (events, version) = stored
+                .envelopes()
+                .filter(|envelope| envelope.command.position == position)
+                .fold((0, 0), |(events, _), envelope| (events + 1, envelope.aggregate_version));
+            let recorded_at = (position == last).then_some(stored.commit.recorded_at);
+            let (stream_id, id) = (stored.stream_id.clone(), command.id.clone());
+            self.effects.insert(position, Effect { stream_id, id, sequence, events, version, recorded_at });
+        }
+    }
+
+    fn judge_line(&mut self, line: &CommandOutcome, violations: &mut Vec<Violation>) {
+        let position = line.position;
+        *match line.outcome {
+            Outcome::Accepted { .. } => &mut self.found.accepted,
+            Outcome::Rejected { .. } => &mut self.found.rejected,
+            Outcome::Duplicate { .. } => &mut self.found.duplicates,
+            Outcome::DeadLettered { .. } => &mut self.found.dead_lettered,
+        } += 1;
+        let effect = self.effects.remove(&position);
+        self.found.events += effect.as_ref().map_or(0, |effect| u64::from(effect.events));
+        let Some(message) = self.open.remove(&position) else {
+            let detail = "there is an outcome for it, but it has one already or is no command";
+            violations.push(Violation::new(Check::OneOutcome, COMMANDS, position, detail));
+            return;
+        };
+        journal::check_line(line, &message, violations);
+        check_effect(line, &message, effect.as_ref(), violations);
+        self.check_id(line, partition_of(&message), violations);
+    }
+
+    /// An id takes effect once, and its repeats name the first command; where several handlers share the partitions, that
+    /// is certain within a partition only.
+    fn check_id(&mut self, line: &CommandOutcome, partition: u32, violations: &mut Vec<Violation>) {
+        let Some(id) = &line.id else { return };
+        let first = self.ids.get(id).copied();
+        if self.journal.is_shared() && first.is_some_and(|(_, other)| other != partition) {
+            return;
+        }
+        let first = first.map(|(position, _)| position);
+        let mut report = |check, detail: String| {
+            violations.push(Violation::new(check, COMMANDS, line.position, detail));
+        };
+        match (&line.outcome, first) {
+            (Outcome::Duplicate { of, .. }, Some(first)) if *of != first => {
+                report(Check::OneOutcome, format!("it repeats {first}, its outcome says {of}"));
+            }
+            (Outcome::Accepted { .. } | Outcome::Rejected { .. }, Some(first)) => {
+                report(Check::OneEffect, format!("its id was used at {first} and it was decided again"));
+            }
+            (Outcome::Accepted { .. } | Outcome::Rejected { .. }, None) => {
+                self.ids.put(id.clone(), (line.position, partition));
+            }
+            (Outcome::Duplicate { .. } | Outcome::DeadLettered { .. }, _) => {}
+        }
+    }
+
+    /// Of what the epochs before have covered, nothing may be left; what they covered before their first record that was
+    /// read is not judged.
+    fn begin_epoch(&mut self, layout: &Layout, violations: &mut Vec<Violation>) {
+        let (journal, starts) = (&self.journal, layout.starts);
+        let unknown = |partition: u32, position: u64| {
+            !journal.knows_partition(partition) && position <= starts.of(partition)
+        };
+        let before = self.open.len();
+        self.open.retain(|position, message| !unknown(partition_of(message), *position));
+        self.found.unjudged += (before - self.open.len()) as u64;
+        self.effects.retain(|position, effect| !unknown(effect.stream_id.partition(), *position));
+        self.close_where(|partition| starts.of(partition), violations);
+    }
+
+    /// Of what a share has covered, nothing may be left.
+    fn close(&mut self, share: Share, through: u64, violations: &mut Vec<Violation>) {
+        self.close_where(|partition| if share.has(partition) { through } else { 0 }, violations);
+    }
+
+    fn close_where(&mut self, through: impl Fn(u32) -> u64, violations: &mut Vec<Violation>) {
+        let highest = (0..PARTITIONS).map(&through).max().unwrap_or(0);
+        let left: Vec<u64> = self
+            .open
+            .range(..=highest)
+            .filter(|(position, message)| **position <= through(partition_of(message)))
+            .map(|(position, _)| *position)
+            .collect();
+        for position in left {
+            let Some(message) = self.open.remove(&position) else { continue };
+            let published = millstream_contract::subject::published_subject(&message.subject);
+            let detail = format!("the command on {published} has no outcome");
+            violations.push(Violation::new(Check::OneOutcome, COMMANDS, position, detail));
+        }
+        let left: Vec<u64> = self
+            .effects
+            .range(..=highest)
+            .filter(|(position, effect)| **position <= through(effect.stream_id.partition()))
+            .map(|(position, _)| *position)
+            .collect();
+        for position in left {
+            let Some(effect) = self.effects.remove(&position) else { continue };
+            let detail = format!("it names a command at {position} that has no outcome");
+            violations.push(Violation::new(Check::OneEffect, EVENTS, effect.sequence, detail));
+        }
+    }
+}
+
+impl Torn {
+    fn violation(&self) -> Violation {
+        let Self { position, own, sequence } = self;
+        let detail = format!(
+            "the command of position {position} changes another aggregate here, and what it does to {own} does not follow at once"
+        );
+        Violation::new(Check::OneEffect, EVENTS, *sequence, detail)
+    }
+}
+
+/// Whether EVENTS has what the outcome says, and nothing else.
+fn check_effect(
+    line: &CommandOutcome,
+    message: &StoredMessage,
+    effect: Option<&Effect>,
+    violations: &mut Vec<Violation>,
+) {
+    let mut report = |check, detail: String| {
+        violations.push(Violation::new(check, COMMANDS, line.position, detail));
+    };
+    let Some(effect) = effect else {
+        if let Outcome::Accepted { position, events: said @ 1.., .. } = line.outcome {
+            let detail = format!("its outcome says {said} events at {EVENTS} {position}, there are none");
+            report(Check::OneEffect, detail);
+        }
+        return;
+    };
+    let Outcome::Accepted { position, version, events } = line.outcome else {
+        let (kind, sequence) = (line.outcome.kind(), effect.sequence);
+        report(
+            Check::OneEffect,
+            format!("it is {kind} and took effect all the same, at {EVENTS} {sequence}"),
+        );
+        return;
+    };
+    if effect.events != events {
+        report(Check::OneEffect, format!("its outcome says {events} events, there are {}", effect.events));
+    } else if effect.version != version {
+        report(Check::Order, format!("its outcome says version {version}, the commit {}", effect.version));
+    }
+    if effect.sequence != position {
+        report(
+            Check::Order,
+            format!("its outcome says {EVENTS} {position}, the commit is {}", effect.sequence),
+        );
+    }
+    let same = envelope(message).is_some_and(|command| {
+        command.id_or_position() == effect.id && command.address.stream_id == effect.stream_id
+    });
+    if !same {
+        let (id, sequence) = (&effect.id, effect.sequence);
+        report(
+            Check::OneEffect,
+            format!("{EVENTS} {sequence} names {id} at its position, which is another command"),
+        );
+    }
+    let stored_at = timestamp_to_nanoseconds(message.stored_at);
+    if effect.recorded_at.is_some_and(|time| time != stored_at) {
+        report(Check::Order, format!("{EVENTS} {} is not recorded at its time", effect.sequence));
+    }
+}

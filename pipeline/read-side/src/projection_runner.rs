@@ -1,0 +1,216 @@
+//! Feeds projections: reads EVENTS (and OUTCOMES, for projections of outcomes) in order, applies whatever is there in one
+//! transaction, and publishes how far each projection has come.
+//!
+//! One thread per file applies and writes; where there is much to do it takes others to help, a projection or a table each. Every projection has its own checkpoint: one that cannot go on halts and
+//! says so, the others go on. A checkpoint that does not belong to the stream as it is now leads to a rebuild, loudly.
+//! No events are skipped, and nothing here waits on a timer except the sync of the file about once a second.
+
+mod applier;
+mod checkpoint_check;
+mod feed;
+mod past_views;
+mod projection_set;
+mod source;
+mod status;
+mod sync_schedule;
+mod writer;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+pub use self::{
+    past_views::{FoldError, PastViews},
+    projection_set::{NameTaken, ProjectionSet, view_name},
+    status::{Halt, ProjectionStatus, View, ViewDirectory},
+    writer::{RemovalError, RowRemover},
+};
+use millstream_contract::{
+    exit_code::{ExitCode, Failure},
+    stream_names::{EVENTS, OUTCOMES},
+};
+use millstream_jetstream::broker::{Broker, BrokerError, ReadError};
+use millstream_runtime::metrics::Metrics;
+use millstream_store::read_store::{ProjectionId, ReadStore, StoreError};
+
+use self::{
+    source::{Source, SourceConfig},
+    writer::{Work, Writer, WriterThread},
+};
+
+/// Messages a transaction applies at most, unless configured otherwise. Far behind, a page of the file is then written once
+/// for many rows; near the end of the stream a transaction takes what is there.
+pub const BATCH_MAX_DEFAULT: usize = 16_000;
+/// How often the file is synced while it changes, unless configured otherwise. A crash replays what came since.
+pub const DURABLE_INTERVAL_DEFAULT: Duration = Duration::from_secs(1);
+/// How often the stream's end and generation are looked at, unless configured otherwise.
+pub const STREAM_CHECK_INTERVAL_DEFAULT: Duration = Duration::from_secs(5);
+
+/// Batches that wait for the writer, however small they are: what is read while one transaction is applied goes into the
+/// next, which so grows with the distance to the stream's end.
+const BATCHES_WAITING_MAX: usize = 64;
+/// Messages read at once, at most.
+const READ_MAX: usize = 2_000;
+/// Bytes that may wait for the writer, in units of [`MEMORY_UNIT`].
+pub(crate) const MEMORY_UNITS_MAX: u32 = 64 * 1024;
+/// Messages are counted by the KiB.
+pub(crate) const MEMORY_UNIT: usize = 1024;
+
+/// How to run.
+#[derive(Debug, Clone)]
+pub struct RunnerConfig {
+    /// Name of the consumer of EVENTS, fixed for this process and no other.
+    pub events_consumer: String,
+    /// Name of the consumer of OUTCOMES.
+    pub outcomes_consumer: String,
+    /// What the process is, for `nats consumer ls`.
+    pub description: String,
+    /// Messages a transaction applies at most.
+    pub batch_max: usize,
+    /// How long a change waits at most until the file is synced; less while little waits.
+    pub durable_interval: Duration,
+    /// How often the stream's end and generation are looked at.
+    pub stream_check_interval: Duration,
+    /// Where readers and the file are counted.
+    pub metrics: Metrics,
+}
+
+impl RunnerConfig {
+    /// Messages read at once: no more than a transaction applies.
+    fn read_max(&self) -> usize {
+        self.batch_max.min(READ_MAX)
+    }
+
+    /// The defaults for a process of this name.
+    pub fn new(name: &str) -> Self {
+        Self {
+            events_consumer: name.to_owned(),
+            outcomes_consumer: format!("{name}-outcomes"),
+            description: format!("millstream {name}"),
+            batch_max: BATCH_MAX_DEFAULT,
+            durable_interval: DURABLE_INTERVAL_DEFAULT,
+            stream_check_interval: STREAM_CHECK_INTERVAL_DEFAULT,
+            metrics: Metrics::new(),
+        }
+    }
+}
+
+/// Why the runner ended before it was asked to. Rows and checkpoints agree all the same.
+#[derive(Debug, thiserror::Error)]
+pub enum RunnerError {
+    /// The file failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A stream cannot be read on.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The writer thread could not be started, or panicked.
+    #[error("the writer thread of the read store failed: {0}")]
+    Writer(String),
+}
+
+impl From<BrokerError> for RunnerError {
+    fn from(error: BrokerError) -> Self {
+        Self::Read(ReadError::Broker(error))
+    }
+}
+
+impl Failure for RunnerError {
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Store(error) => error.exit_code(),
+            Self::Read(error) => error.exit_code(),
+            Self::Writer(_) => ExitCode::Software,
+        }
+    }
+}
+
+/// Projections over one file and one broker, ready to run.
+pub struct ProjectionRunner<B> {
+    broker: B,
+    store: ReadStore,
+    set: Arc<ProjectionSet>,
+    config: RunnerConfig,
+    statuses: status::StatusBoard,
+    inbox: mpsc::Sender<Work>,
+    work: mpsc::Receiver<Work>,
+}
+
+impl<B: Broker> ProjectionRunner<B> {
+    /// Prepares to run `set`. Nothing is read or written yet.
+    pub fn new(broker: B, store: ReadStore, set: ProjectionSet, config: RunnerConfig) -> Self {
+        let (inbox, work) = mpsc::channel(BATCHES_WAITING_MAX);
+        let statuses = status::StatusBoard::new(&set);
+        Self { broker, store, set: Arc::new(set), config, statuses, inbox, work }
+    }
+
+    /// The views that the projections fill, to be queried while it runs.
+    pub fn views(&self) -> ViewDirectory {
+        ViewDirectory::new(&self.set, &self.statuses)
+    }
+
+    /// How far each projection has come, for whoever has no views.
+    pub fn statuses(&self) -> Vec<(ProjectionId, watch::Receiver<ProjectionStatus>)> {
+        let statuses = (0..).zip(&self.set.members);
+        statuses.map(|(member, each)| (each.id.clone(), self.statuses.subscribe(member))).collect()
+    }
+
+    /// Removes rows of work in hand while it runs.
+    pub fn row_remover(&self) -> RowRemover {
+        RowRemover::new(Arc::clone(&self.set), &self.inbox)
+    }
+
+    /// Runs until `shutdown`, then finishes what was read, syncs the file and returns.
+    ///
+    /// # Errors
+    /// [`RunnerError`] when the file fails, a stream is missing or forbidden, or another process has taken the name over.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), RunnerError> {
+        self.run_with(WriterThread::start, shutdown).await
+    }
+
+    /// As [`Self::run`], without a thread: for simulations, in which everything happens on one.
+    ///
+    /// # Errors
+    /// As there.
+    #[cfg(feature = "simulation")]
+    pub async fn run_on_one_thread(self, shutdown: CancellationToken) -> Result<(), RunnerError> {
+        self.run_with(|writer| Ok(WriterThread::start_as_task(writer)), shutdown).await
+    }
+
+    async fn run_with(
+        self,
+        start: impl FnOnce(Writer) -> Result<WriterThread, RunnerError>,
+        shutdown: CancellationToken,
+    ) -> Result<(), RunnerError> {
+        let Self { broker, store, set, config, statuses, inbox, work } = self;
+        let writer = start(Writer::new(store.clone(), Arc::clone(&set), statuses.clone(), &config, work))?;
+        // A source that fails ends the other one as well.
+        let stop = shutdown.child_token();
+        let memory = Arc::new(Semaphore::new(MEMORY_UNITS_MAX as usize));
+        let source = |stream: &'static str, consumer: &str, members: Vec<usize>| {
+            let source = Source::new(
+                broker.clone(),
+                store.clone(),
+                Arc::clone(&set),
+                statuses.clone(),
+                SourceConfig { stream, consumer: consumer.to_owned(), members, runner: config.clone() },
+                inbox.clone(),
+                Arc::clone(&memory),
+            );
+            let stop = stop.clone();
+            async move {
+                let ended = source.run(&stop).await;
+                stop.cancel();
+                ended
+            }
+        };
+        let events = source(EVENTS, &config.events_consumer, set.members_of_events());
+        let outcomes = source(OUTCOMES, &config.outcomes_consumer, set.members_of_outcomes());
+        drop(inbox);
+        let writer = writer.ended(stop.clone());
+        let (writer, events, outcomes) = tokio::join!(writer, events, outcomes);
+        // The writer's error is the cause when a source ends because nobody takes its messages.
+        writer.and(events).and(outcomes)
+    }
+}

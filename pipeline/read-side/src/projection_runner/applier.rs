@@ -1,0 +1,290 @@
+//! Applies messages to projections: all rows and checkpoints of a batch in one transaction. While it is written, the next one
+//! may be applied over it; what is told to others is told when it is written.
+
+mod turn;
+
+use std::{sync::Arc, thread::JoinHandle, time::Duration};
+
+use millstream_contract::seeded_bug::{SeededBug, planted};
+use millstream_runtime::metrics::{Metrics, StoreMetrics};
+use millstream_store::{
+    read_store::{Changes, Checkpoint, Durability, ReadStore, StoreError, Uncommitted},
+    side_by_side::Cores,
+};
+use tokio::time::Instant;
+
+use self::turn::{Progress, Turn, advance};
+use super::{
+    feed::Item,
+    projection_set::{Feed, Member, ProjectionSet},
+    status::{Halt, StatusBoard},
+};
+
+/// So many messages are worth more than one thread.
+const MESSAGES_FOR_CORES: usize = 500;
+
+/// A row of work in hand to remove, unless it has changed since.
+#[derive(Debug)]
+pub(super) struct Removal {
+    pub(super) member: usize,
+    pub(super) table: String,
+    pub(super) key: String,
+    pub(super) value: Vec<u8>,
+}
+
+/// What one transaction applies.
+#[derive(Default)]
+pub(super) struct Batch {
+    /// Rows to remove first.
+    pub(super) removals: Vec<Removal>,
+    /// Commits, in the order of EVENTS.
+    pub(super) commits: Vec<Item>,
+    /// Records, in the order of OUTCOMES.
+    pub(super) records: Vec<Item>,
+}
+
+impl Batch {
+    pub(super) fn is_empty(&self) -> bool {
+        self.removals.is_empty() && self.messages() == 0
+    }
+
+    pub(super) fn messages(&self) -> usize {
+        self.commits.len() + self.records.len()
+    }
+
+    /// Whether it is worth more than one thread, as batches are far behind.
+    pub(super) fn is_large(&self) -> bool {
+        self.messages() >= MESSAGES_FOR_CORES
+    }
+
+    /// The messages behind a member's checkpoint. Only a sequence at or below it may be skipped.
+    fn unseen(&self, member: &Member, checkpoint: &Checkpoint) -> &[Item] {
+        let items = match member.feed {
+            Feed::Events(_) => &self.commits,
+            Feed::Outcomes(_) => &self.records,
+        };
+        if planted(SeededBug::SeenAppliedAgain) {
+            return items;
+        }
+        let seen = items.partition_point(|item| item.message.sequence <= checkpoint.sequence);
+        items.get(seen..).unwrap_or_default()
+    }
+}
+
+/// Projections, their checkpoints, and the file.
+pub(super) struct Applier {
+    store: ReadStore,
+    set: Arc<ProjectionSet>,
+    statuses: StatusBoard,
+    /// By the set's indices; `None` until the source has set it.
+    checkpoints: Vec<Option<Checkpoint>>,
+    metrics: StoreMetrics,
+    cores: Cores,
+    writing: Option<Writing>,
+    /// How long the last commit that was synced took.
+    sync_took: Duration,
+}
+
+/// A batch that is applied.
+struct Applied {
+    changes: Arc<Uncommitted>,
+    reached: Vec<(usize, Checkpoint)>,
+    halts: Vec<(usize, Halt)>,
+}
+
+/// A batch that is on its way into the file.
+struct Writing {
+    applied: Applied,
+    durability: Durability,
+    thread: JoinHandle<Result<Duration, StoreError>>,
+}
+
+impl Applier {
+    pub(super) fn new(
+        store: ReadStore,
+        set: Arc<ProjectionSet>,
+        statuses: StatusBoard,
+        metrics: &Metrics,
+    ) -> Self {
+        let checkpoints = set.members.iter().map(|_| None).collect();
+        let name =
+            store.path().file_stem().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        let (metrics, cores) = (metrics.store(&name), Cores::all());
+        Self { store, set, statuses, checkpoints, metrics, cores, writing: None, sync_took: Duration::ZERO }
+    }
+
+    /// Tells a member which incarnation of its stream it is about to be fed from.
+    pub(super) fn begin(&self, member: usize, generation: &str) {
+        if let Some(Member { feed: Feed::Events(projection), .. }) = self.set.members.get(member) {
+            projection.begins(generation);
+        }
+    }
+
+    /// Starts a member behind its stored checkpoint.
+    pub(super) fn resume(&mut self, member: usize, checkpoint: Checkpoint) {
+        self.statuses.reached(member, &checkpoint);
+        self.begins_behind(member, checkpoint);
+    }
+
+    fn begins_behind(&mut self, member: usize, checkpoint: Checkpoint) {
+        if let Some(slot) = self.checkpoints.get_mut(member) {
+            *slot = Some(checkpoint);
+        }
+    }
+
+    /// Starts a member from nothing: its rows are removed, durably.
+    pub(super) fn reset(&mut self, member: usize, checkpoint: Checkpoint) -> Result<(), StoreError> {
+        self.written()?;
+        let set = Arc::clone(&self.set);
+        let Some(each) = set.members.get(member) else { return Ok(()) };
+        self.store.reset(&each.id, &checkpoint)?;
+        self.statuses.halted(member, None);
+        self.resume(member, checkpoint);
+        Ok(())
+    }
+
+    /// Makes everything that was applied before durable.
+    pub(super) fn sync(&mut self) -> Result<(), StoreError> {
+        self.written()?;
+        let nothing = Uncommitted::new(Vec::new());
+        self.sync_took = commit(&self.store, &nothing, Durability::Durable, &self.metrics)?;
+        Ok(())
+    }
+
+    /// How long the last sync took that has ended, with what was written for it.
+    pub(super) fn sync_took(&self) -> Duration {
+        self.sync_took
+    }
+
+    /// Applies a batch to every member that wants its messages and is not beyond them. With `more` to do, it may be written
+    /// while that is done; [`Self::written`] waits for it.
+    pub(super) fn apply(
+        &mut self,
+        batch: &Batch,
+        durability: Durability,
+        more: bool,
+    ) -> Result<(), StoreError> {
+        let applied = self.apply_over(batch);
+        // The one before has to be in the file first, whatever became of this one.
+        self.written()?;
+        let applied = applied?;
+        let (changes, store, metrics) =
+            (Arc::clone(&applied.changes), self.store.clone(), self.metrics.clone());
+        if more && may_be_written_aside(batch, &applied) {
+            let thread = std::thread::spawn(move || commit(&store, &changes, durability, &metrics));
+            self.writing = Some(Writing { applied, durability, thread });
+            return Ok(());
+        }
+        let took = commit(&store, &changes, durability, &metrics)?;
+        self.is_written(applied, durability, took);
+        Ok(())
+    }
+
+    /// Waits until everything that was applied is in the file, and says so.
+    pub(super) fn written(&mut self) -> Result<(), StoreError> {
+        let Some(Writing { applied, durability, thread }) = self.writing.take() else { return Ok(()) };
+        let took = match thread.join() {
+            Ok(written) => written?,
+            Err(panicked) => std::panic::resume_unwind(panicked),
+        };
+        self.is_written(applied, durability, took);
+        Ok(())
+    }
+
+    fn is_written(&mut self, applied: Applied, durability: Durability, took: Duration) {
+        if durability == Durability::Durable {
+            self.sync_took = took;
+        }
+        self.tell(applied);
+    }
+
+    /// Changes nothing but the checkpoints that the next batch begins behind.
+    fn apply_over(&mut self, batch: &Batch) -> Result<Applied, StoreError> {
+        let snapshot = self.store.snapshot()?;
+        let beneath = self.writing.as_ref().map(|writing| Arc::clone(&writing.applied.changes));
+        let turns: Vec<Turn<'_>> =
+            (0..).zip(&self.set.members).filter_map(|(index, each)| self.turn(index, each, batch)).collect();
+        let cores = self.cores.when(batch.is_large());
+        let advanced = cores
+            .each(turns, |turn| (turn.index, turn.member, advance(&snapshot, beneath.as_deref(), &turn)));
+        let mut changes = Vec::with_capacity(advanced.len());
+        let mut reached = Vec::new();
+        let mut halts = Vec::new();
+        for (member, each, progress) in advanced {
+            let Progress { rows, checkpoint, halt } = progress?;
+            reached.extend(checkpoint.clone().map(|checkpoint| (member, checkpoint)));
+            halts.extend(halt.map(|halt| (member, halt)));
+            changes.push(Changes { projection: each.id.clone(), rows, checkpoint });
+        }
+        let changes = Arc::new(Uncommitted::new(changes));
+        for (member, checkpoint) in &reached {
+            self.begins_behind(*member, checkpoint.clone());
+        }
+        Ok(Applied { changes, reached, halts })
+    }
+
+    fn tell(&self, applied: Applied) {
+        for (member, checkpoint) in &applied.reached {
+            self.statuses.reached(*member, checkpoint);
+        }
+        for (member, halt) in applied.halts {
+            self.halt(member, halt);
+        }
+    }
+
+    /// What a batch holds for a member, if anything.
+    fn turn<'a>(&'a self, index: usize, member: &'a Member, batch: &'a Batch) -> Option<Turn<'a>> {
+        let checkpoint = self.checkpoints.get(index)?.as_ref()?;
+        let removals: Vec<&Removal> =
+            batch.removals.iter().filter(|removal| removal.member == index).collect();
+        let halted = self.statuses.is_halted(index);
+        let items = if halted { &[] } else { batch.unseen(member, checkpoint) };
+        let anything = !removals.is_empty() || !items.is_empty();
+        anything.then_some(Turn { index, member, checkpoint, removals, items })
+    }
+
+    fn halt(&self, member: usize, halt: Halt) {
+        if let Some(each) = self.set.members.get(member) {
+            tracing::error!(
+                projection = %each.id,
+                sequence = halt.sequence,
+                reason = &*halt.reason,
+                "projection halted; it tries again when the process starts anew"
+            );
+        }
+        self.statuses.halted(member, Some(halt));
+    }
+}
+
+/// Only what is worth a thread. Before the next batch it must be known which members have halted, and whoever asked for the removal
+/// of a row must find it removed.
+fn may_be_written_aside(batch: &Batch, applied: &Applied) -> bool {
+    batch.is_large() && batch.removals.is_empty() && applied.halts.is_empty()
+}
+
+/// Writes a batch and counts it. Returns how long it took.
+fn commit(
+    store: &ReadStore,
+    changes: &Uncommitted,
+    durability: Durability,
+    metrics: &StoreMetrics,
+) -> Result<Duration, StoreError> {
+    let began = Instant::now();
+    store.commit_prepared(changes, durability)?;
+    let took = began.elapsed();
+    let seconds = took.as_secs_f64();
+    metrics.rows.inc_by(changes.rows() as u64);
+    match durability {
+        Durability::Volatile => metrics.commit_seconds.observe(seconds),
+        Durability::Durable => {
+            metrics.durable_commit_seconds.observe(seconds);
+            if let Ok(file) = std::fs::metadata(store.path()) {
+                metrics.bytes.set(i64::try_from(file.len()).unwrap_or(i64::MAX));
+            }
+        }
+    }
+    Ok(took)
+}
+
+#[cfg(test)]
+mod tests;

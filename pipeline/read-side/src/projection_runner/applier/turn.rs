@@ -1,0 +1,208 @@
+//! One projection's turn in a batch: which rows it changes, how far it comes, and why it stands still if it does.
+
+use std::panic::AssertUnwindSafe;
+
+use millstream_contract::{
+    error_text::{one_line, panic_text},
+    outcome::OutcomeRecord,
+};
+use millstream_domain::projection::{OutcomeProjection, ProjectionError, Rows};
+use millstream_store::read_store::{Checkpoint, ProjectionRows, Snapshot, StoreError, Uncommitted};
+
+use super::{
+    super::{
+        feed::{Content, Item},
+        projection_set::{Feed, Member},
+        status::Halt,
+    },
+    Removal,
+};
+
+/// What one member is to apply.
+pub(super) struct Turn<'a> {
+    pub(super) index: usize,
+    pub(super) member: &'a Member,
+    pub(super) checkpoint: &'a Checkpoint,
+    pub(super) removals: Vec<&'a Removal>,
+    pub(super) items: &'a [Item],
+}
+
+/// What became of one member in a batch.
+pub(super) struct Progress<'s> {
+    pub(super) rows: ProjectionRows<'s>,
+    pub(super) checkpoint: Option<Checkpoint>,
+    pub(super) halt: Option<Halt>,
+}
+
+/// Applies `items` to one member. One that fails halts it before that message; what came before stays.
+pub(super) fn advance<'s>(
+    snapshot: &'s Snapshot,
+    beneath: Option<&'s Uncommitted>,
+    turn: &Turn<'_>,
+) -> Result<Progress<'s>, StoreError> {
+    let Turn { index, member, checkpoint, ref removals, items } = *turn;
+    let mut rows = begin(snapshot, beneath, member, removals)?;
+    let Some((failed, error)) = apply_all(index, member, items, &mut rows)? else {
+        let checkpoint = items.last().map(|last| moved(checkpoint, last));
+        return Ok(Progress { rows, checkpoint, halt: None });
+    };
+    let halt = items.get(failed).map(|item| Halt {
+        sequence: item.message.sequence,
+        reason: format!("{}: {error}", item.message.subject).into(),
+    });
+    // The failed message may have changed some rows: begin again and stop before it.
+    let before = items.get(..failed).unwrap_or_default();
+    let mut rows = begin(snapshot, beneath, member, removals)?;
+    if apply_all(index, member, before, &mut rows)?.is_some() {
+        // It fails elsewhere the second time, so it is not a function of its input: keep none of its changes.
+        return Ok(Progress { rows: begin(snapshot, beneath, member, removals)?, checkpoint: None, halt });
+    }
+    Ok(Progress { rows, checkpoint: before.last().map(|last| moved(checkpoint, last)), halt })
+}
+
+fn moved(checkpoint: &Checkpoint, last: &Item) -> Checkpoint {
+    Checkpoint { sequence: last.message.sequence, message_id: last.message_id(), ..checkpoint.clone() }
+}
+
+fn begin<'s>(
+    snapshot: &'s Snapshot,
+    beneath: Option<&'s Uncommitted>,
+    member: &Member,
+    removals: &[&Removal],
+) -> Result<ProjectionRows<'s>, StoreError> {
+    let tables = match &member.feed {
+        Feed::Events(projection) => projection.tables(),
+        Feed::Outcomes(_) => &[],
+    };
+    let mut rows = ProjectionRows::above(snapshot, beneath, &member.id, tables.iter().copied());
+    for removal in removals {
+        match rows.get(&removal.table, &removal.key) {
+            Ok(Some(value)) if value == removal.value => rows.delete(&removal.table, &removal.key),
+            Ok(_) => {}
+            Err(error) => {
+                if let Some(error) = store_error(error) {
+                    return Err(error);
+                }
+            }
+        }
+    }
+    Ok(rows)
+}
+
+/// The index of the first item that fails, and why. Failures of the file are errors of their own.
+fn apply_all(
+    index: usize,
+    member: &Member,
+    items: &[Item],
+    rows: &mut ProjectionRows<'_>,
+) -> Result<Option<(usize, String)>, StoreError> {
+    for (place, item) in (0..).zip(items) {
+        if !item.wanted_by.contains(&index) {
+            continue;
+        }
+        let applied = std::panic::catch_unwind(AssertUnwindSafe(|| apply_item(member, item, rows)));
+        let reason = match applied {
+            Ok(Ok(())) => match rows.undeclared_table() {
+                None => continue,
+                Some(table) => format!("the projection writes table {table:?} but does not declare it"),
+            },
+            Ok(Err(Failure::Projection(error))) => match as_store_error(error) {
+                Ok(error) => return Err(error),
+                Err(reason) => reason,
+            },
+            Ok(Err(Failure::Message(reason))) => reason,
+            Err(panic) => format!("the projection panicked: {}", panic_text(panic.as_ref())),
+        };
+        return Ok(Some((place, reason)));
+    }
+    Ok(None)
+}
+
+enum Failure {
+    Projection(ProjectionError),
+    Message(String),
+}
+
+impl From<ProjectionError> for Failure {
+    fn from(error: ProjectionError) -> Self {
+        Self::Projection(error)
+    }
+}
+
+fn apply_item(member: &Member, item: &Item, rows: &mut ProjectionRows<'_>) -> Result<(), Failure> {
+    match (&member.feed, &item.content) {
+        (Feed::Events(projection), Content::Commit(Ok(stored))) => {
+            for envelope in stored.envelopes() {
+                projection.apply(&envelope, rows)?;
+            }
+            Ok(())
+        }
+        (Feed::Outcomes(projection), Content::Record(Ok(record))) => {
+            Ok(apply_record(projection.as_ref(), record, rows)?)
+        }
+        (_, Content::Commit(Err(error))) => Err(Failure::Message(one_line(error))),
+        (_, Content::Record(Err(error))) => Err(Failure::Message(one_line(error))),
+        _ => Ok(()),
+    }
+}
+
+/// The outcomes of each context go to a table of its own.
+fn apply_record(
+    projection: &dyn OutcomeProjection,
+    record: &OutcomeRecord,
+    rows: &mut ProjectionRows<'_>,
+) -> Result<(), ProjectionError> {
+    for outcome in &record.outcomes {
+        let context = outcome.address.split('.').next().unwrap_or_default();
+        rows.declare(context);
+        projection.apply(outcome, &mut ContextRows { rows, name: projection.name(), context })?;
+    }
+    Ok(())
+}
+
+/// The one table of a projection of outcomes, in one context.
+struct ContextRows<'r, 's> {
+    rows: &'r mut ProjectionRows<'s>,
+    name: &'static str,
+    context: &'r str,
+}
+
+impl ContextRows<'_, '_> {
+    /// A table of another name stays as it is, and is refused below as undeclared.
+    fn table<'t>(&'t self, table: &'t str) -> &'t str {
+        if table == self.name { self.context } else { table }
+    }
+}
+
+impl Rows for ContextRows<'_, '_> {
+    fn get(&self, table: &str, key: &str) -> Result<Option<Vec<u8>>, ProjectionError> {
+        self.rows.get(self.table(table), key)
+    }
+
+    fn put(&mut self, table: &str, key: &str, value: Vec<u8>) {
+        let table = if table == self.name { self.context } else { table };
+        self.rows.put(table, key, value);
+    }
+
+    fn delete(&mut self, table: &str, key: &str) {
+        let table = if table == self.name { self.context } else { table };
+        self.rows.delete(table, key);
+    }
+
+    fn scan(&self, table: &str, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, ProjectionError> {
+        self.rows.scan(self.table(table), prefix)
+    }
+}
+
+/// The file's error, when that is what a projection met; else the cause chain.
+fn as_store_error(error: ProjectionError) -> Result<StoreError, String> {
+    let chain = one_line(&error);
+    store_error(error).ok_or(chain)
+}
+
+fn store_error(error: ProjectionError) -> Option<StoreError> {
+    match error {
+        ProjectionError::Store(source) => source.downcast::<StoreError>().ok().map(|error| *error),
+        _ => None,
+    }
+}

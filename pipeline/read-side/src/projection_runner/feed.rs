@@ -1,0 +1,102 @@
+//! Messages on their way from a reader to the writer: decoded once, and only when a projection wants them.
+
+use std::{collections::HashMap, sync::Arc};
+
+use millstream_contract::{
+    commit::{CommitError, StoredCommit, commit_hash},
+    outcome::{OutcomeRecord, OutcomeRecordError},
+    stored_message::StoredMessage,
+};
+
+use super::projection_set::{Feed, Member};
+
+/// What a message holds.
+pub(super) enum Content {
+    /// A commit that at least one projection wants.
+    Commit(Result<StoredCommit, CommitError>),
+    /// A record of outcomes.
+    Record(Result<OutcomeRecord, OutcomeRecordError>),
+    /// A commit that nobody wants, not decoded.
+    Unwanted,
+}
+
+/// A message and the projections it is for.
+pub(super) struct Item {
+    pub(super) message: StoredMessage,
+    /// Indices of members.
+    pub(super) wanted_by: Arc<[usize]>,
+    pub(super) content: Content,
+}
+
+impl Item {
+    /// What stands at its sequence, for checkpoints.
+    pub(super) fn message_id(&self) -> String {
+        match &self.content {
+            Content::Commit(Ok(stored)) => stored.commit.commit_id.to_string(),
+            Content::Record(Ok(record)) => record.record_id.to_string(),
+            _ => message_id(&self.message),
+        }
+    }
+}
+
+/// The commit id of a commit, the record id of a record; of anything else a hash.
+pub(super) fn message_id(message: &StoredMessage) -> String {
+    StoredCommit::from_stored(message)
+        .map(|stored| stored.commit.commit_id)
+        .or_else(|_| OutcomeRecord::from_stored(message).map(|record| record.record_id))
+        .map_or_else(|_| hash_text(message), |id| id.to_string())
+}
+
+fn hash_text(message: &StoredMessage) -> String {
+    let hash = commit_hash(&message.payload);
+    hash.iter().fold("blake3:".to_owned(), |text, byte| format!("{text}{byte:02x}"))
+}
+
+/// Sorts the commits of EVENTS by who wants them.
+pub(super) struct CommitSorter {
+    /// By what stands before the aggregate's id in the subject.
+    wanted_by: HashMap<Box<str>, Arc<[usize]>>,
+    nobody: Arc<[usize]>,
+}
+
+impl CommitSorter {
+    pub(super) fn new() -> Self {
+        Self { wanted_by: HashMap::new(), nobody: Arc::from([]) }
+    }
+
+    pub(super) fn item(&mut self, members: &[Member], message: StoredMessage) -> Item {
+        let wanted_by = self.wanted_by(members, &message.subject);
+        let content = match wanted_by.is_empty() {
+            true => Content::Unwanted,
+            false => Content::Commit(StoredCommit::from_stored(&message)),
+        };
+        Item { message, wanted_by, content }
+    }
+
+    fn wanted_by(&mut self, members: &[Member], subject: &str) -> Arc<[usize]> {
+        let Some((kind, _id)) = subject.rsplit_once('.') else { return Arc::clone(&self.nobody) };
+        if let Some(known) = self.wanted_by.get(kind) {
+            return Arc::clone(known);
+        }
+        let wanted_by: Arc<[usize]> = who_wants(members, kind).into();
+        self.wanted_by.insert(kind.into(), Arc::clone(&wanted_by));
+        wanted_by
+    }
+}
+
+/// `kind` is `evt.<context>.<aggregate>`.
+fn who_wants(members: &[Member], kind: &str) -> Vec<usize> {
+    let mut tokens = kind.split('.').skip(1);
+    let (Some(context), Some(aggregate)) = (tokens.next(), tokens.next()) else { return Vec::new() };
+    let wants = |member: &Member| match &member.feed {
+        Feed::Events(projection) => projection.reads(context, aggregate),
+        Feed::Outcomes(_) => false,
+    };
+    (0..).zip(members).filter(|(_, member)| wants(member)).map(|(index, _)| index).collect()
+}
+
+/// A record of outcomes, for all projections of outcomes.
+pub(super) fn record_item(members: &Arc<[usize]>, message: StoredMessage) -> Item {
+    let content = Content::Record(OutcomeRecord::from_stored(&message));
+    Item { message, wanted_by: Arc::clone(members), content }
+}

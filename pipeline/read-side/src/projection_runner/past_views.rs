@@ -1,0 +1,177 @@
+//! Views as they once were: projections folded over EVENTS from the first commit up to a position, into a store of their
+//! own, by the same applier that fills the live one. They can be taken further, never back.
+//!
+//! There is no rhythm and no readiness here: who folds waits for the end of it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use millstream_contract::{
+    exit_code::{ExitCode, Failure},
+    position::Position,
+    stored_message::StoredMessage,
+    stream_names::EVENTS,
+};
+use millstream_jetstream::{
+    broker::Broker,
+    stream_feed::{FeedError, StreamFeed},
+};
+use millstream_runtime::metrics::Metrics;
+use millstream_store::read_store::{Checkpoint, Durability, ProjectionId, ReadStore, StoreError};
+
+use super::{
+    applier::{Applier, Batch},
+    feed::CommitSorter,
+    projection_set::ProjectionSet,
+    status::{Halt, StatusBoard, ViewDirectory},
+};
+
+/// Commits that a transaction applies at most.
+const BATCH_MAX: usize = 2_000;
+/// Transactions between two that let the file use the place of overwritten rows again.
+const DURABLE_EVERY: u64 = 50;
+
+/// Why a fold ends early.
+#[derive(Debug, thiserror::Error)]
+pub enum FoldError {
+    /// EVENTS cannot be read.
+    #[error(transparent)]
+    Feed(#[from] FeedError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A projection cannot go on.
+    #[error("{projection} halted at {EVENTS} {}: {}", halt.sequence, halt.reason)]
+    Halted {
+        /// The projection.
+        projection: ProjectionId,
+        /// Where and why.
+        halt: Halt,
+    },
+}
+
+impl Failure for FoldError {
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Feed(error) => error.exit_code(),
+            Self::Store(error) => error.exit_code(),
+            Self::Halted { .. } => ExitCode::Data,
+        }
+    }
+}
+
+/// Projections at a position of EVENTS.
+pub struct PastViews<B: Broker> {
+    feed: StreamFeed<B>,
+    fold: Arc<Mutex<Fold>>,
+    set: Arc<ProjectionSet>,
+    statuses: StatusBoard,
+    views: ViewDirectory,
+    store: ReadStore,
+}
+
+/// What works away from the async threads.
+struct Fold {
+    applier: Applier,
+    sorter: CommitSorter,
+    set: Arc<ProjectionSet>,
+    transactions: u64,
+}
+
+impl Fold {
+    fn apply(&mut self, messages: Vec<StoredMessage>) -> Result<(), StoreError> {
+        let item = |message| self.sorter.item(&self.set.members, message);
+        let batch = Batch { commits: messages.into_iter().map(item).collect(), ..Batch::default() };
+        self.transactions += 1;
+        let durable = self.transactions.is_multiple_of(DURABLE_EVERY);
+        self.applier.apply(&batch, if durable { Durability::Durable } else { Durability::Volatile }, false)
+    }
+}
+
+impl<B: Broker> PastViews<B> {
+    /// The projections of events of `set` before the first commit of this `generation`, in an empty `store`. `purpose` is
+    /// shown by `nats consumer ls`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn begin(
+        broker: &B,
+        store: ReadStore,
+        set: ProjectionSet,
+        generation: &str,
+        purpose: &str,
+    ) -> Result<Self, StoreError> {
+        let set = Arc::new(set);
+        let statuses = StatusBoard::new(&set);
+        let mut applier = Applier::new(store.clone(), Arc::clone(&set), statuses.clone(), &Metrics::new());
+        for member in set.members_of_events() {
+            let version = set.members.get(member).map_or(0, |each| each.version);
+            applier.begin(member, generation);
+            applier.reset(member, Checkpoint::start(generation, version, 0))?;
+        }
+        let views = ViewDirectory::new(&set, &statuses);
+        let fold = Fold { applier, sorter: CommitSorter::new(), set: Arc::clone(&set), transactions: 0 };
+        let feed = StreamFeed::behind(broker, EVENTS, 0, purpose);
+        Ok(Self { feed, fold: Arc::new(Mutex::new(fold)), set, statuses, views, store })
+    }
+
+    /// Folds on up to `position`, which must be one that EVENTS has reached. `reached` is told each sequence that is applied.
+    /// One that lies behind already changes nothing.
+    ///
+    /// # Errors
+    /// [`FoldError`]; the views are then where they got to.
+    pub async fn advance(
+        &mut self,
+        position: &Position,
+        mut reached: impl FnMut(u64),
+    ) -> Result<(), FoldError> {
+        self.feed.extend(position.sequence);
+        let mut batch = self.feed.batch_through(position.sequence, BATCH_MAX).await?;
+        while let Some(last) = batch.last().map(|message| message.sequence) {
+            let applying = self.apply(batch);
+            // The next are read while these are applied.
+            let (applied, next) =
+                tokio::join!(applying, self.feed.batch_through(position.sequence, BATCH_MAX));
+            applied?;
+            self.check()?;
+            reached(last);
+            batch = next?;
+        }
+        Ok(())
+    }
+
+    /// What was folded, to be queried.
+    pub fn views(&self) -> &ViewDirectory {
+        &self.views
+    }
+
+    /// Where the rows are.
+    pub fn store(&self) -> &ReadStore {
+        &self.store
+    }
+
+    /// Takes its consumer away; without this the server does so by itself, later.
+    pub async fn close(self) {
+        self.feed.close().await;
+    }
+
+    fn apply(&self, messages: Vec<StoredMessage>) -> impl Future<Output = Result<(), StoreError>> + use<B> {
+        let fold = Arc::clone(&self.fold);
+        let apply = move || fold.lock().unwrap_or_else(PoisonError::into_inner).apply(messages);
+        let applying = tokio::task::spawn_blocking(apply);
+        async {
+            match applying.await {
+                Ok(applied) => applied,
+                Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+            }
+        }
+    }
+
+    fn check(&self) -> Result<(), FoldError> {
+        for (member, each) in (0..).zip(&self.set.members) {
+            if let Some(halt) = self.statuses.subscribe(member).borrow().halted.clone() {
+                return Err(FoldError::Halted { projection: each.id.clone(), halt });
+            }
+        }
+        Ok(())
+    }
+}

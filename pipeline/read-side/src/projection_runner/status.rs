@@ -1,0 +1,178 @@
+//! How far each projection has come, for whoever queries, waits, or asks whether all is well.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use millstream_contract::{
+    position::Position,
+    stream_names::{EVENTS, OUTCOMES},
+};
+use millstream_store::read_store::{Checkpoint, ProjectionId, TableName};
+use tokio::sync::watch;
+
+use super::projection_set::{Feed, ProjectionSet};
+
+/// Why a projection stands still. It tries again when the process starts anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Halt {
+    /// The sequence of the message that it could not apply.
+    pub sequence: u64,
+    /// The cause chain.
+    pub reason: Arc<str>,
+}
+
+/// Where a projection stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProjectionStatus {
+    /// The stream that feeds it.
+    pub stream: &'static str,
+    /// The stream's incarnation; empty until the stream was first looked at.
+    pub generation: Arc<str>,
+    /// The last applied sequence.
+    pub sequence: u64,
+    /// Where its rows become complete: below, it is being built.
+    pub complete_from: u64,
+    /// Where the stream ended when it was last looked at.
+    pub stream_end: u64,
+    /// Why it stands still, if it does.
+    pub halted: Option<Halt>,
+}
+
+impl ProjectionStatus {
+    fn new(stream: &'static str) -> Self {
+        Self { stream, generation: "".into(), sequence: 0, complete_from: 0, stream_end: 0, halted: None }
+    }
+
+    /// Its position in the stream.
+    pub fn position(&self) -> Position {
+        Position::new(self.stream, &*self.generation, self.sequence)
+    }
+
+    /// Whether the rows hold everything that was in the stream when they were begun.
+    pub fn is_complete(&self) -> bool {
+        !self.generation.is_empty() && self.sequence >= self.complete_from
+    }
+
+    /// Messages of the stream that it has not applied.
+    pub fn lag(&self) -> u64 {
+        self.stream_end.saturating_sub(self.sequence)
+    }
+}
+
+/// The statuses of all projections of a set, by its indices. Clones share them.
+#[derive(Clone)]
+pub(super) struct StatusBoard(Arc<[watch::Sender<ProjectionStatus>]>);
+
+impl StatusBoard {
+    pub(super) fn new(set: &ProjectionSet) -> Self {
+        let statuses = set.members.iter().map(|member| match member.feed {
+            Feed::Events(_) => ProjectionStatus::new(EVENTS),
+            Feed::Outcomes(_) => ProjectionStatus::new(OUTCOMES),
+        });
+        Self(statuses.map(watch::Sender::new).collect())
+    }
+
+    fn sender(&self, member: usize) -> &watch::Sender<ProjectionStatus> {
+        self.0.get(member).expect("the board has a status for each member of the set")
+    }
+
+    /// After `checkpoint` has been committed.
+    pub(super) fn reached(&self, member: usize, checkpoint: &Checkpoint) {
+        self.sender(member).send_modify(|status| {
+            if *status.generation != *checkpoint.generation {
+                status.generation = checkpoint.generation.as_str().into();
+            }
+            status.sequence = checkpoint.sequence;
+            status.complete_from = checkpoint.complete_from;
+            status.stream_end = status.stream_end.max(checkpoint.sequence);
+        });
+    }
+
+    pub(super) fn halted(&self, member: usize, halt: Option<Halt>) {
+        self.sender(member).send_modify(|status| status.halted = halt);
+    }
+
+    pub(super) fn is_halted(&self, member: usize) -> bool {
+        self.sender(member).borrow().halted.is_some()
+    }
+
+    pub(super) fn stream_end(&self, member: usize, sequence: u64) {
+        self.sender(member).send_if_modified(|status| {
+            let changed = status.stream_end != sequence;
+            status.stream_end = sequence;
+            changed
+        });
+    }
+
+    pub(super) fn subscribe(&self, member: usize) -> watch::Receiver<ProjectionStatus> {
+        self.sender(member).subscribe()
+    }
+}
+
+/// Rows that can be asked for as `query.<context>.<view>`.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// The context.
+    pub context: String,
+    /// Its name.
+    pub name: String,
+    /// Where its rows lie.
+    pub table: TableName,
+    /// The projection that fills it.
+    pub projection: ProjectionId,
+    /// How far that projection has come.
+    pub status: watch::Receiver<ProjectionStatus>,
+}
+
+/// All views of a process, by context and name.
+#[derive(Debug, Clone)]
+pub struct ViewDirectory {
+    views: BTreeMap<(String, String), View>,
+}
+
+impl ViewDirectory {
+    pub(super) fn new(set: &ProjectionSet, statuses: &StatusBoard) -> Self {
+        let views = set.views.iter().filter_map(|each| {
+            let view = View {
+                context: each.context.clone(),
+                name: each.view.clone(),
+                table: each.table.clone(),
+                projection: set.members.get(each.member)?.id.clone(),
+                status: statuses.subscribe(each.member),
+            };
+            Some(((each.context.clone(), each.view.clone()), view))
+        });
+        Self { views: views.collect() }
+    }
+
+    /// A view, if there is one of these names.
+    pub fn get(&self, context: &str, view: &str) -> Option<&View> {
+        self.views.get(&(context.to_owned(), view.to_owned()))
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &View> {
+        self.views.values()
+    }
+
+    /// What keeps views from being whole and current, one line for each projection; empty when all is well.
+    pub fn troubles(&self) -> Vec<String> {
+        let mut by_projection = BTreeMap::new();
+        for view in self.iter() {
+            by_projection.entry(&view.projection).or_insert_with(|| view.status.borrow().clone());
+        }
+        by_projection.into_iter().filter_map(|(projection, status)| trouble(projection, &status)).collect()
+    }
+}
+
+/// What keeps a projection's rows from being whole and current; nothing when all is well.
+fn trouble(projection: &ProjectionId, status: &ProjectionStatus) -> Option<String> {
+    let ProjectionStatus { stream, sequence, complete_from, .. } = status;
+    match &status.halted {
+        Some(halt) => Some(format!("{projection} halted at {stream} {}: {}", halt.sequence, halt.reason)),
+        None if status.generation.is_empty() => Some(format!("{projection} has not started")),
+        None if !status.is_complete() => {
+            Some(format!("{projection} is being built: at {sequence} of {complete_from}"))
+        }
+        None => None,
+    }
+}

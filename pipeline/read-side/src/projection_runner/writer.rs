@@ -1,0 +1,317 @@
+//! The thread that writes: it takes what waits, applies it in one transaction, and syncs the file from time to time.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use millstream_contract::stream_names::{EVENTS, OUTCOMES};
+use millstream_runtime::metrics::ReaderMetrics;
+use millstream_store::read_store::{Durability, ProjectionId, ReadStore, StoreError};
+use tokio::{
+    runtime::Handle,
+    sync::{OwnedSemaphorePermit, mpsc, oneshot},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    RunnerConfig, RunnerError,
+    applier::{Applier, Batch, Removal},
+    checkpoint_check::Verdict,
+    feed::Item,
+    projection_set::ProjectionSet,
+    status::StatusBoard,
+    sync_schedule::SyncSchedule,
+};
+
+/// Where a member begins.
+pub(super) struct Start {
+    pub(super) member: usize,
+    pub(super) verdict: Verdict,
+}
+
+/// Messages that were read together.
+pub(super) struct Messages {
+    pub(super) items: Vec<Item>,
+    /// Held until they are applied.
+    pub(super) memory: Option<OwnedSemaphorePermit>,
+    /// Where their stream ended when it was last looked at.
+    pub(super) stream_end: u64,
+}
+
+/// What the thread is given to do. Everything is done in the order in which it was sent.
+pub(super) enum Work {
+    /// Commits, in the order of EVENTS.
+    Commits(Messages),
+    /// Records, in the order of OUTCOMES.
+    Records(Messages),
+    /// Rows of work in hand that are done.
+    Remove { removals: Vec<Removal>, done: oneshot::Sender<()> },
+    /// Where members begin, after judging their checkpoints.
+    Start { starts: Vec<Start>, done: oneshot::Sender<()> },
+    /// Answers when everything before it is committed.
+    Barrier { done: oneshot::Sender<()> },
+}
+
+/// The thread, while it runs.
+pub(super) struct WriterThread {
+    ended: oneshot::Receiver<Result<(), StoreError>>,
+}
+
+pub(super) struct Writer {
+    applier: Applier,
+    inbox: mpsc::Receiver<Work>,
+    batch_max: usize,
+    /// How many come together.
+    read_max: usize,
+    schedule: SyncSchedule,
+    commits: Counted,
+    records: Counted,
+}
+
+impl WriterThread {
+    /// Starts it. It ends when nobody can send it work any more.
+    pub(super) fn start(writer: Writer) -> Result<Self, RunnerError> {
+        let (report, ended) = oneshot::channel();
+        let runtime = Handle::current();
+        std::thread::Builder::new()
+            .name("read-store".to_owned())
+            .spawn(move || {
+                // Nobody listens when the runner itself was dropped.
+                let _ = report.send(runtime.block_on(writer.run()));
+            })
+            .map_err(|error| RunnerError::Writer(error.to_string()))?;
+        Ok(Self { ended })
+    }
+
+    /// Runs it as a task instead: in a simulation everything happens on one thread.
+    #[cfg(feature = "simulation")]
+    pub(super) fn start_as_task(writer: Writer) -> Self {
+        let (report, ended) = oneshot::channel();
+        tokio::spawn(async move { report.send(writer.run().await).is_ok() });
+        Self { ended }
+    }
+
+    /// Waits for its end, which also ends everybody else through `stop`.
+    pub(super) async fn ended(self, stop: CancellationToken) -> Result<(), RunnerError> {
+        let ended = self.ended.await;
+        stop.cancel();
+        match ended {
+            Ok(result) => Ok(result?),
+            Err(_) => Err(RunnerError::Writer("it panicked".to_owned())),
+        }
+    }
+}
+
+impl Writer {
+    pub(super) fn new(
+        store: ReadStore,
+        set: Arc<ProjectionSet>,
+        statuses: StatusBoard,
+        config: &RunnerConfig,
+        inbox: mpsc::Receiver<Work>,
+    ) -> Self {
+        Self {
+            applier: Applier::new(store, set, statuses, &config.metrics),
+            inbox,
+            batch_max: config.batch_max,
+            read_max: config.read_max(),
+            schedule: SyncSchedule::new(config.durable_interval),
+            commits: Counted::new(config.metrics.reader(EVENTS, &config.events_consumer)),
+            records: Counted::new(config.metrics.reader(OUTCOMES, &config.outcomes_consumer)),
+        }
+    }
+
+    /// Waits for work and does it; what it does in between blocks.
+    async fn run(mut self) -> Result<(), StoreError> {
+        let mut held = None;
+        loop {
+            let work = match held.take() {
+                Some(work) => work,
+                None => match self.wait().await? {
+                    Wake::Work(work) => work,
+                    Wake::SyncDue => {
+                        self.sync()?;
+                        continue;
+                    }
+                    Wake::Closed => return if self.schedule.is_pending() { self.sync() } else { Ok(()) },
+                },
+            };
+            held = self.perform(work)?;
+        }
+    }
+
+    /// While there is nothing to do, everything that was done is in the file.
+    async fn wait(&mut self) -> Result<Wake, StoreError> {
+        if self.inbox.is_empty() {
+            self.applier.written()?;
+        }
+        let received = match self.schedule.due(self.applier.sync_took()) {
+            Some(due) => match tokio::time::timeout_at(due, self.inbox.recv()).await {
+                Ok(received) => received,
+                Err(_) => return Ok(Wake::SyncDue),
+            },
+            None => self.inbox.recv().await,
+        };
+        Ok(received.map_or(Wake::Closed, Wake::Work))
+    }
+
+    /// Does `first` and what of the same kind waits behind it; returns what it took but must come after.
+    fn perform(&mut self, first: Work) -> Result<Option<Work>, StoreError> {
+        let mut batch = Batch::default();
+        let mut memory = Vec::new();
+        let mut removed = Vec::new();
+        let mut later = None;
+        let mut next = Some(first);
+        while let Some(work) = next.take() {
+            match work {
+                Work::Commits(messages) => {
+                    extend(&mut batch.commits, messages.items);
+                    self.commits.stream_end = messages.stream_end;
+                    memory.extend(messages.memory);
+                }
+                Work::Records(messages) => {
+                    extend(&mut batch.records, messages.items);
+                    self.records.stream_end = messages.stream_end;
+                    memory.extend(messages.memory);
+                }
+                Work::Remove { removals, done } => {
+                    batch.removals.extend(removals);
+                    removed.push(done);
+                }
+                control if batch.is_empty() => return self.control(control).map(|()| None),
+                control => {
+                    later = Some(control);
+                    break;
+                }
+            }
+            if batch.messages() + self.read_max <= self.batch_max {
+                next = self.inbox.try_recv().ok();
+            }
+        }
+        self.apply(&batch)?;
+        for done in removed {
+            // Whoever asked may have gone.
+            let _ = done.send(());
+        }
+        Ok(later)
+    }
+
+    fn control(&mut self, work: Work) -> Result<(), StoreError> {
+        self.applier.written()?;
+        let done = match work {
+            Work::Start { starts, done } => {
+                for Start { member, verdict } in starts {
+                    self.applier.begin(member, verdict.generation());
+                    match verdict {
+                        Verdict::Resume { checkpoint, .. } => self.applier.resume(member, checkpoint),
+                        Verdict::Rebuild { checkpoint, .. } => self.applier.reset(member, checkpoint)?,
+                    }
+                }
+                done
+            }
+            Work::Barrier { done } => done,
+            Work::Commits(_) | Work::Records(_) | Work::Remove { .. } => return Ok(()),
+        };
+        // Whoever asked may have gone.
+        let _ = done.send(());
+        Ok(())
+    }
+
+    fn apply(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        let sync_took = self.applier.sync_took();
+        let durability = self.schedule.durability(Instant::now(), sync_took, batch.is_large());
+        self.applier.apply(batch, durability, !self.inbox.is_empty())?;
+        if durability == Durability::Durable {
+            self.schedule.synced();
+        }
+        self.commits.count(&batch.commits);
+        self.records.count(&batch.records);
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<(), StoreError> {
+        self.schedule.synced();
+        self.applier.sync()
+    }
+}
+
+/// What is counted of a stream.
+struct Counted {
+    metrics: ReaderMetrics,
+    stream_end: u64,
+}
+
+impl Counted {
+    fn new(metrics: ReaderMetrics) -> Self {
+        Self { metrics, stream_end: 0 }
+    }
+
+    fn count(&self, items: &[Item]) {
+        if let Some(last) = items.last() {
+            let age = Timestamp::now().duration_since(last.message.stored_at).unsigned_abs();
+            let sequence = last.message.sequence;
+            let pending = self.stream_end.saturating_sub(sequence);
+            self.metrics.handled(sequence, items.len() as u64, pending, age);
+        }
+    }
+}
+
+enum Wake {
+    Work(Work),
+    SyncDue,
+    Closed,
+}
+
+fn extend(all: &mut Vec<Item>, more: Vec<Item>) {
+    if all.is_empty() {
+        *all = more;
+    } else {
+        all.extend(more);
+    }
+}
+
+/// The runner that would remove a row has ended.
+#[derive(Debug, thiserror::Error)]
+#[error("the read store is closed")]
+pub struct RemovalError;
+
+/// Removes rows of work in hand, such as an outbox, from outside of their projection.
+#[derive(Clone)]
+pub struct RowRemover {
+    set: Arc<ProjectionSet>,
+    /// Weak, so that whoever removes rows does not keep the writer from ending.
+    inbox: mpsc::WeakSender<Work>,
+}
+
+impl RowRemover {
+    pub(super) fn new(set: Arc<ProjectionSet>, inbox: &mpsc::Sender<Work>) -> Self {
+        Self { set, inbox: inbox.downgrade() }
+    }
+
+    /// Removes the rows of a projection's `table` that still have the given value; others have changed since and stay.
+    /// Returns when that is committed.
+    ///
+    /// # Errors
+    /// [`RemovalError`] when the runner has ended.
+    pub async fn remove(
+        &self,
+        projection: &ProjectionId,
+        table: &str,
+        rows: Vec<(String, Vec<u8>)>,
+    ) -> Result<(), RemovalError> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let member =
+            self.set.members.iter().position(|member| member.id == *projection).ok_or(RemovalError)?;
+        let removals = rows
+            .into_iter()
+            .map(|(key, value)| Removal { member, table: table.to_owned(), key, value })
+            .collect();
+        let inbox = self.inbox.upgrade().ok_or(RemovalError)?;
+        let (done, removed) = oneshot::channel();
+        inbox.send(Work::Remove { removals, done }).await.map_err(|_| RemovalError)?;
+        drop(inbox);
+        removed.await.map_err(|_| RemovalError)
+    }
+}

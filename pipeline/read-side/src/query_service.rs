@@ -1,0 +1,273 @@
+//! Answers `query.<context>.<view>.get` and `.list` as a NATS micro service, so that `nats micro ls|info|stats` shows it.
+//! docs/queries.md is the contract.
+//!
+//! Every answer carries the position of its rows in `Millstream-Position`; a request that carries one waits, bounded,
+//! until the view has reached it. Requests are answered concurrently, bounded; too many are refused at once instead of
+//! queued. Rows are copied as the JSON they are stored as.
+
+mod answer;
+mod cursor;
+mod local;
+mod request;
+mod view_query;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use async_nats::{
+    Client, HeaderMap,
+    service::{Request, Service, ServiceExt, endpoint::Endpoint, error::Error as ServiceError},
+};
+use futures::StreamExt;
+use serde_json::json;
+use tokio::{sync::Semaphore, time::Instant};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use self::view_query::{Answer, Asked, ViewQuery};
+pub use self::{
+    answer::QueryError,
+    local::LocalQueries,
+    request::{LIMIT_DEFAULT, LIMIT_MAX, Operation},
+};
+use millstream_contract::{error_text::one_line, header, stream_names::EVENTS, subject::QUERY_PREFIX};
+use millstream_jetstream::{broker::Broker as _, nats_broker::NatsBroker};
+use millstream_runtime::metrics::{Metrics, QueryMetrics};
+use millstream_store::read_store::ReadStore;
+
+use crate::projection_runner::{View, ViewDirectory};
+
+/// How long a query waits for its position unless it or the configuration says otherwise.
+pub const WAIT_DEFAULT: Duration = Duration::from_secs(2);
+/// How long a query may wait at most, unless configured otherwise.
+pub const WAIT_MAX_DEFAULT: Duration = Duration::from_secs(30);
+/// Requests answered at once, waiting ones included, unless configured otherwise.
+pub const IN_FLIGHT_MAX_DEFAULT: usize = 1_024;
+/// Reads of the file at once.
+const READS_MAX: usize = 16;
+
+/// How to answer.
+#[derive(Debug, Clone)]
+pub struct QueryServiceConfig {
+    /// The service's name: that of the stage.
+    pub name: String,
+    /// Its semantic version.
+    pub version: String,
+    /// What it is, for `nats micro info`.
+    pub description: String,
+    /// How long a query waits for its position unless it says otherwise.
+    pub wait_default: Duration,
+    /// How long a query may wait at most.
+    pub wait_max: Duration,
+    /// Requests answered at once, waiting ones included.
+    pub in_flight_max: usize,
+}
+
+impl QueryServiceConfig {
+    /// The defaults for a stage.
+    pub fn new(name: &str, version: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            version: version.to_owned(),
+            description: format!("millstream {name}: views and where they stand"),
+            wait_default: WAIT_DEFAULT,
+            wait_max: WAIT_MAX_DEFAULT,
+            in_flight_max: IN_FLIGHT_MAX_DEFAULT,
+        }
+    }
+}
+
+/// The service could not be registered.
+#[derive(Debug, thiserror::Error)]
+#[error("the query service cannot be registered; may this user subscribe to query.> and $SRV.>?")]
+pub struct QueryServiceError {
+    /// The client's words.
+    #[source]
+    source: async_nats::Error,
+}
+
+/// A service that answers.
+pub struct QueryService {
+    client: Client,
+    service: Service,
+    requests: TaskTracker,
+    endpoints: TaskTracker,
+}
+
+/// What all requests to one endpoint share.
+struct EndpointContext {
+    query: ViewQuery,
+    operation: Operation,
+    client: Client,
+    in_flight: Arc<Semaphore>,
+    in_flight_max: usize,
+    metrics: QueryMetrics,
+    requests: TaskTracker,
+}
+
+impl QueryService {
+    /// Registers the service and answers queries of `views` from then on: when this returns, requests find it.
+    ///
+    /// # Errors
+    /// [`QueryServiceError`] when the connection is closed or a name is not allowed.
+    pub async fn start(
+        broker: &NatsBroker,
+        store: ReadStore,
+        views: &ViewDirectory,
+        metrics: &Metrics,
+        config: QueryServiceConfig,
+    ) -> Result<Self, QueryServiceError> {
+        let failed = |source| QueryServiceError { source };
+        let client = broker.client().clone();
+        let by_endpoint = endpoint_views(views);
+        let service = client
+            .service_builder()
+            .description(&config.description)
+            .stats_handler(move |endpoint, _| by_endpoint.get(&endpoint).map_or(json!(null), statistics))
+            .start(&config.name, &config.version)
+            .await
+            .map_err(failed)?;
+        let this = Self {
+            client: client.clone(),
+            service,
+            requests: TaskTracker::new(),
+            endpoints: TaskTracker::new(),
+        };
+        let in_flight = Arc::new(Semaphore::new(config.in_flight_max));
+        let reads = Arc::new(Semaphore::new(READS_MAX));
+        for view in views.iter() {
+            for operation in Operation::ALL {
+                let name = format!("{}.{}.{}", view.context, view.name, operation.name());
+                let endpoint = this
+                    .service
+                    .endpoint_builder()
+                    .name(endpoint_name(view, operation))
+                    .metadata(HashMap::from([("projection".to_owned(), view.projection.to_string())]))
+                    .add(format!("{QUERY_PREFIX}.{name}"))
+                    .await
+                    .map_err(failed)?;
+                let context = EndpointContext {
+                    query: ViewQuery::new(store.clone(), view.clone(), Arc::clone(&reads), &config),
+                    operation,
+                    client: client.clone(),
+                    in_flight: Arc::clone(&in_flight),
+                    in_flight_max: config.in_flight_max,
+                    metrics: metrics.query(&name),
+                    requests: this.requests.clone(),
+                };
+                this.endpoints.spawn(serve(endpoint, Arc::new(context)));
+            }
+        }
+        // The server works through a connection in order: an answer to any question says that it knows the subscriptions.
+        if let Err(error) = broker.state(EVENTS).await {
+            tracing::warn!(%error, "queries may meet no responders for a moment");
+        }
+        Ok(this)
+    }
+
+    /// Takes no more requests, and returns when those that were taken are answered. A request that the server hands over
+    /// in this very moment is lost: its sender gets no answer and asks again.
+    pub async fn stop(self) {
+        if let Err(error) = self.service.stop().await {
+            tracing::warn!(error, "the query service did not stop in order");
+        }
+        for tasks in [self.endpoints, self.requests] {
+            tasks.close();
+            tasks.wait().await;
+        }
+        if let Err(error) = self.client.flush().await {
+            tracing::debug!(%error, "the connection went before the query service");
+        }
+    }
+
+    /// Answers until `shutdown`, then as [`Self::stop`].
+    pub async fn run(self, shutdown: &CancellationToken) {
+        shutdown.cancelled().await;
+        self.stop().await;
+    }
+}
+
+/// Takes requests one after the other and answers each on its own.
+async fn serve(mut endpoint: Endpoint, context: Arc<EndpointContext>) {
+    while let Some(request) = endpoint.next().await {
+        match Arc::clone(&context.in_flight).try_acquire_owned() {
+            Ok(permit) => {
+                let context = Arc::clone(&context);
+                context.requests.clone().spawn(async move {
+                    context.answer(request).await;
+                    drop(permit);
+                });
+            }
+            Err(_) => {
+                let busy = QueryError::Busy { in_flight_max: context.in_flight_max };
+                context.respond(&request, Err(busy), context.query.headers()).await;
+            }
+        }
+    }
+}
+
+impl EndpointContext {
+    async fn answer(&self, request: Request) {
+        let began = Instant::now();
+        let headers = request.message.headers.as_ref();
+        let text = |name: &str| headers.and_then(|headers| headers.get(name)).map(|value| value.as_str());
+        let asked = Asked {
+            position: text(header::POSITION),
+            wait_ms: text(header::WAIT_MS),
+            body: &request.message.payload,
+            bytes_max: self.client.server_info().max_payload,
+        };
+        let waited = asked.position.is_some();
+        let (result, headers) = match self.query.answer(self.operation, &asked).await {
+            Ok(Answer { body, position, waited: time }) => {
+                if waited {
+                    self.metrics.wait_seconds.observe(time.as_secs_f64());
+                }
+                let mut headers = HeaderMap::new();
+                headers.insert(header::POSITION, position.to_string());
+                headers.insert(header::CONTENT_TYPE, header::JSON);
+                (Ok(body), headers)
+            }
+            Err(error) => (Err(error), self.query.headers()),
+        };
+        self.respond(&request, result, headers).await;
+        self.metrics.seconds.observe(began.elapsed().as_secs_f64());
+    }
+
+    async fn respond(&self, request: &Request, result: Result<Vec<u8>, QueryError>, headers: HeaderMap) {
+        self.metrics.answered(result.as_ref().map_or_else(QueryError::code, |_| 200));
+        if let Err(QueryError::Store(error)) = &result {
+            tracing::error!(subject = %request.message.subject, error = one_line(error), "query failed");
+        }
+        let response = result
+            .map(Into::into)
+            .map_err(|error| ServiceError { status: error.text(), code: usize::from(error.code()) });
+        if let Err(error) = request.respond_with_headers(response, headers).await {
+            tracing::debug!(subject = %request.message.subject, %error, "query has nobody to answer");
+        }
+    }
+}
+
+/// The names allow neither dots nor a doubt about which hyphen separates what.
+fn endpoint_name(view: &View, operation: Operation) -> String {
+    format!("{}_{}_{}", view.context, view.name, operation.name())
+}
+
+fn endpoint_views(views: &ViewDirectory) -> HashMap<String, View> {
+    views
+        .iter()
+        .flat_map(|view| Operation::ALL.map(|operation| (endpoint_name(view, operation), view.clone())))
+        .collect()
+}
+
+/// What `nats micro stats` shows of a view besides counts and times.
+fn statistics(view: &View) -> serde_json::Value {
+    let status = view.status.borrow();
+    json!({
+        "position": status.position().to_string(),
+        "lag": status.lag(),
+        "complete": status.is_complete(),
+        "halted": status.halted.as_ref().map(|halt| json!({
+            "sequence": halt.sequence,
+            "reason": &*halt.reason,
+        })),
+    })
+}

@@ -1,0 +1,124 @@
+//! Refusals by code, and the JSON of answers.
+
+use millstream_store::read_store::StoreError;
+
+/// Why a query has no answer. The codes are those of HTTP.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    /// The body or a header is not as docs/queries.md says; the text names the field.
+    #[error("{0}")]
+    Malformed(String),
+    /// There is no row of that key.
+    #[error("{view} has no row {key:?}")]
+    NoSuchKey {
+        /// The view.
+        view: String,
+        /// The key.
+        key: String,
+    },
+    /// The position is of another incarnation of the stream.
+    #[error("{asked} is of another generation than {view}, which is at {reached}: the stream was made anew")]
+    OtherGeneration {
+        /// The view.
+        view: String,
+        /// The position that was asked for.
+        asked: String,
+        /// Where the view is.
+        reached: String,
+    },
+    /// One row is larger than an answer may be.
+    #[error("row {key:?} of {view} has {bytes} bytes; the server's max_payload allows {bytes_max}")]
+    RowTooLarge {
+        /// The view.
+        view: String,
+        /// The key.
+        key: String,
+        /// Its size.
+        bytes: usize,
+        /// What fits.
+        bytes_max: usize,
+    },
+    /// Too many are being answered.
+    #[error("{in_flight_max} queries are being answered already; try again")]
+    Busy {
+        /// How many are at once.
+        in_flight_max: usize,
+    },
+    /// The view halted at an event it could not apply.
+    #[error("{view} halted at {stream} {sequence}: {reason}")]
+    Halted {
+        /// The view.
+        view: String,
+        /// The stream.
+        stream: &'static str,
+        /// Where.
+        sequence: u64,
+        /// Why.
+        reason: String,
+    },
+    /// The view's rows are being built and are not complete yet.
+    #[error("{view} is being built: at {sequence} of {complete_from}; try again later")]
+    Incomplete {
+        /// The view.
+        view: String,
+        /// Where it is.
+        sequence: u64,
+        /// Where it will be complete.
+        complete_from: u64,
+    },
+    /// The position was not reached in time.
+    #[error("{view} has not reached {asked} within {waited_ms} ms; it is at {reached}")]
+    NotReached {
+        /// The view.
+        view: String,
+        /// The position that was asked for.
+        asked: String,
+        /// Where it is.
+        reached: String,
+        /// How long was waited.
+        waited_ms: u128,
+    },
+    /// The read store failed.
+    #[error("the read store failed")]
+    Store(#[source] Box<StoreError>),
+}
+
+impl From<StoreError> for QueryError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(Box::new(error))
+    }
+}
+
+impl QueryError {
+    /// For `Nats-Service-Error-Code`.
+    pub fn code(&self) -> u16 {
+        match self {
+            Self::Malformed(_) => 400,
+            Self::NoSuchKey { .. } => 404,
+            Self::OtherGeneration { .. } => 409,
+            Self::RowTooLarge { .. } => 413,
+            Self::Busy { .. } => 429,
+            Self::Store(_) => 500,
+            Self::Halted { .. } | Self::Incomplete { .. } => 503,
+            Self::NotReached { .. } => 504,
+        }
+    }
+
+    /// For `Nats-Service-Error`: one line.
+    pub fn text(&self) -> String {
+        self.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// `{"key":…,"value":…}`, the value as stored.
+pub(super) fn put_row(body: &mut Vec<u8>, key: &str, value: &[u8]) {
+    body.extend_from_slice(b"{\"key\":");
+    put_text(body, key);
+    body.extend_from_slice(b",\"value\":");
+    body.extend_from_slice(value);
+    body.push(b'}');
+}
+
+pub(super) fn put_text(body: &mut Vec<u8>, text: &str) {
+    serde_json::to_writer(body, text).expect("a text is always JSON, and memory can always be written");
+}

@@ -1,0 +1,50 @@
+//! The queries of `query_service` without NATS: the same bodies, the same answers, of rows that this process has.
+
+use std::sync::Arc;
+
+use millstream_contract::position::Position;
+use millstream_store::read_store::ReadStore;
+use tokio::sync::Semaphore;
+
+use super::{
+    Operation, QueryError, QueryServiceConfig, READS_MAX,
+    view_query::{Answer, Asked, ViewQuery},
+};
+use crate::projection_runner::ViewDirectory;
+
+/// Views of a store, to be asked within the process.
+#[derive(Debug)]
+pub struct LocalQueries {
+    store: ReadStore,
+    views: ViewDirectory,
+    reads: Arc<Semaphore>,
+    config: QueryServiceConfig,
+}
+
+impl LocalQueries {
+    /// The views of a store.
+    pub fn new(store: ReadStore, views: ViewDirectory) -> Self {
+        let config = QueryServiceConfig::new("local", env!("CARGO_PKG_VERSION"));
+        Self { store, views, reads: Arc::new(Semaphore::new(READS_MAX)), config }
+    }
+
+    /// What the service would answer to `body`, as bytes of at most `bytes_max`, and the position of the rows.
+    ///
+    /// # Errors
+    /// [`QueryError`]; an unknown view is malformed.
+    pub async fn ask(
+        &self,
+        (context, view): (&str, &str),
+        operation: Operation,
+        body: &[u8],
+        bytes_max: usize,
+    ) -> Result<(Vec<u8>, Position), QueryError> {
+        let Some(found) = self.views.get(context, view) else {
+            return Err(QueryError::Malformed(format!("there is no view {context}.{view}")));
+        };
+        let query = ViewQuery::new(self.store.clone(), found.clone(), Arc::clone(&self.reads), &self.config);
+        let asked = Asked { position: None, wait_ms: None, body, bytes_max };
+        let Answer { body, position, .. } = query.answer(operation, &asked).await?;
+        Ok((body, position))
+    }
+}

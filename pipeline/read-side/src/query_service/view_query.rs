@@ -1,0 +1,243 @@
+//! One query of one view: wait for the position, read, write the answer. Knows nothing of how it travels.
+
+use std::{ops::ControlFlow, sync::Arc, time::Duration};
+
+use async_nats::HeaderMap;
+use millstream_contract::{header, position::Position};
+use millstream_store::read_store::{ReadStore, Snapshot};
+use tokio::{sync::Semaphore, time::Instant};
+
+use super::{
+    QueryError, QueryServiceConfig,
+    answer::{put_row, put_text},
+    cursor,
+    request::{GetBody, ListBody, Listing, Operation, parse, parse_position, parse_wait},
+};
+use crate::projection_runner::{ProjectionStatus, View};
+
+/// Left of a message's size for its headers and the frame around the rows.
+const FRAME_BYTES: usize = 2_048;
+
+/// A query as it came.
+pub(super) struct Asked<'a> {
+    pub(super) position: Option<&'a str>,
+    pub(super) wait_ms: Option<&'a str>,
+    pub(super) body: &'a [u8],
+    /// The largest message that the server takes.
+    pub(super) bytes_max: usize,
+}
+
+/// Rows as JSON, and the position they are of.
+pub(super) struct Answer {
+    pub(super) body: Vec<u8>,
+    pub(super) position: Position,
+    pub(super) waited: Duration,
+}
+
+/// A view that can be asked.
+#[derive(Clone)]
+pub(super) struct ViewQuery {
+    store: ReadStore,
+    view: View,
+    reads: Arc<Semaphore>,
+    config: QueryServiceConfig,
+}
+
+enum Read {
+    Get { key: String },
+    List(Listing),
+}
+
+impl ViewQuery {
+    pub(super) fn new(
+        store: ReadStore,
+        view: View,
+        reads: Arc<Semaphore>,
+        config: &QueryServiceConfig,
+    ) -> Self {
+        Self { store, view, reads, config: config.clone() }
+    }
+
+    /// Where the view is, for answers without rows.
+    pub(super) fn headers(&self) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        let status = self.view.status.borrow();
+        if !status.generation.is_empty() {
+            headers.insert(header::POSITION, status.position().to_string());
+        }
+        headers
+    }
+
+    pub(super) async fn answer(&self, operation: Operation, asked: &Asked<'_>) -> Result<Answer, QueryError> {
+        let read = match operation {
+            Operation::Get => Read::Get { key: parse::<GetBody>(asked.body)?.key },
+            Operation::List => Read::List(parse::<ListBody>(asked.body)?.listing()?),
+        };
+        let position = parse_position(asked.position)?;
+        let wait = parse_wait(asked.wait_ms, &self.config)?;
+        let began = Instant::now();
+        self.wait_for(position.as_ref(), wait).await?;
+        let waited = began.elapsed();
+        // Closed by nobody.
+        let _permit = self.reads.acquire().await.ok();
+        let this = self.clone();
+        let bytes_max = asked.bytes_max.saturating_sub(FRAME_BYTES);
+        let read = tokio::task::spawn_blocking(move || this.read(&read, bytes_max)).await;
+        let (body, position) = match read {
+            Ok(result) => result?,
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        };
+        Ok(Answer { body, position, waited })
+    }
+
+    /// Returns when the view is whole and has reached `asked`.
+    async fn wait_for(&self, asked: Option<&Position>, wait: Duration) -> Result<(), QueryError> {
+        let mut status = self.view.status.clone();
+        let ready = self.check(&status.borrow(), asked)?;
+        if ready {
+            return Ok(());
+        }
+        let mut refused = Ok(());
+        let reached = status.wait_for(|status| match self.check(status, asked) {
+            Ok(ready) => ready,
+            Err(error) => {
+                refused = Err(error);
+                true
+            }
+        });
+        let reached = tokio::time::timeout(wait, reached).await.is_ok_and(|reached| reached.is_ok());
+        refused?;
+        match asked {
+            _ if reached => Ok(()),
+            Some(asked) => Err(QueryError::NotReached {
+                view: self.name(),
+                asked: asked.to_string(),
+                reached: self.view.status.borrow().position().to_string(),
+                waited_ms: wait.as_millis(),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a query can be answered now; an error when waiting is of no use. A query without a position does not wait.
+    fn check(&self, status: &ProjectionStatus, asked: Option<&Position>) -> Result<bool, QueryError> {
+        if let Some(halt) = &status.halted {
+            return Err(QueryError::Halted {
+                view: self.name(),
+                stream: status.stream,
+                sequence: halt.sequence,
+                reason: halt.reason.to_string(),
+            });
+        }
+        let Some(asked) = asked else {
+            return match status.is_complete() {
+                true => Ok(true),
+                false => Err(QueryError::Incomplete {
+                    view: self.name(),
+                    sequence: status.sequence,
+                    complete_from: status.complete_from,
+                }),
+            };
+        };
+        if asked.stream != status.stream {
+            return Err(QueryError::Malformed(format!(
+                "{}: {asked} is a position in {}, but {} follows {}",
+                header::POSITION,
+                asked.stream,
+                self.name(),
+                status.stream
+            )));
+        }
+        if !status.generation.is_empty() && *asked.generation != *status.generation {
+            return Err(QueryError::OtherGeneration {
+                view: self.name(),
+                asked: asked.to_string(),
+                reached: status.position().to_string(),
+            });
+        }
+        Ok(status.is_complete() && status.sequence >= asked.sequence)
+    }
+
+    fn read(&self, read: &Read, bytes_max: usize) -> Result<(Vec<u8>, Position), QueryError> {
+        let snapshot = self.store.snapshot()?;
+        let position = self.position(&snapshot)?;
+        let body = match read {
+            Read::Get { key } => self.get(&snapshot, key, bytes_max)?,
+            Read::List(listing) => self.list(&snapshot, listing, bytes_max)?,
+        };
+        Ok((body, position))
+    }
+
+    fn get(&self, snapshot: &Snapshot, key: &str, bytes_max: usize) -> Result<Vec<u8>, QueryError> {
+        let value = snapshot
+            .get(&self.view.table, key)?
+            .ok_or_else(|| QueryError::NoSuchKey { view: self.name(), key: key.to_owned() })?;
+        let mut body = Vec::with_capacity(value.len() + key.len() + 32);
+        put_row(&mut body, key, &value);
+        if body.len() > bytes_max {
+            return Err(self.too_large(key, body.len(), bytes_max));
+        }
+        Ok(body)
+    }
+
+    /// As many rows as the list asks for and the server takes in one message.
+    fn list(&self, snapshot: &Snapshot, listing: &Listing, bytes_max: usize) -> Result<Vec<u8>, QueryError> {
+        let mut body = b"{\"rows\":[".to_vec();
+        let mut count = 0;
+        let mut last_key = String::new();
+        let mut more = false;
+        let mut too_large = None;
+        snapshot.visit(&self.view.table, listing.range(), listing.direction, |key, value| {
+            if count == listing.limit {
+                more = true;
+                return ControlFlow::Break(());
+            }
+            let before = body.len();
+            if count > 0 {
+                body.push(b',');
+            }
+            put_row(&mut body, key, value);
+            // The cursor repeats the key, two digits a byte.
+            if body.len() + 2 * key.len() > bytes_max {
+                if count == 0 {
+                    too_large = Some((key.to_owned(), body.len() - before));
+                }
+                body.truncate(before);
+                more = true;
+                return ControlFlow::Break(());
+            }
+            count += 1;
+            last_key.clear();
+            last_key.push_str(key);
+            ControlFlow::Continue(())
+        })?;
+        if let Some((key, bytes)) = too_large {
+            return Err(self.too_large(&key, bytes, bytes_max));
+        }
+        body.extend_from_slice(b"],\"cursor\":");
+        match more {
+            true => put_text(&mut body, &cursor::encode(&last_key)),
+            false => body.extend_from_slice(b"null"),
+        }
+        body.push(b'}');
+        Ok(body)
+    }
+
+    /// The rows and this come from the same snapshot.
+    fn position(&self, snapshot: &Snapshot) -> Result<Position, QueryError> {
+        let stream = self.view.status.borrow().stream;
+        let checkpoint = snapshot.checkpoint(&self.view.projection)?;
+        Ok(checkpoint.map_or_else(
+            || Position::new(stream, "", 0),
+            |checkpoint| Position::new(stream, checkpoint.generation, checkpoint.sequence),
+        ))
+    }
+
+    fn too_large(&self, key: &str, bytes: usize, bytes_max: usize) -> QueryError {
+        QueryError::RowTooLarge { view: self.name(), key: key.to_owned(), bytes, bytes_max }
+    }
+
+    fn name(&self) -> String {
+        format!("{}.{}", self.view.context, self.view.name)
+    }
+}

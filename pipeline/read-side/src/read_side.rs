@@ -1,0 +1,324 @@
+//! What projector and reporter have in common: settings, file, runner, queries, readiness, end.
+
+use std::{
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use millstream_contract::exit_code::{ExitCode, Failure};
+use millstream_domain::projection::{OutcomeProjection, Projection};
+use millstream_jetstream::nats_broker::NatsBroker;
+use millstream_runtime::{config::SectionKeys, health::Condition, stage::StageRuntime};
+use millstream_store::read_store::{CACHE_SIZE_DEFAULT, ReadStore, StoreError};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    projection_runner::{
+        BATCH_MAX_DEFAULT, DURABLE_INTERVAL_DEFAULT, NameTaken, ProjectionRunner, ProjectionSet, RowRemover,
+        RunnerConfig, RunnerError, ViewDirectory,
+    },
+    query_service::{
+        IN_FLIGHT_MAX_DEFAULT, QueryService, QueryServiceConfig, QueryServiceError, WAIT_DEFAULT,
+        WAIT_MAX_DEFAULT,
+    },
+};
+
+/// Name of the file in the data folder.
+const FILE_NAME: &str = "rows.redb";
+/// How often readiness is looked at.
+const READINESS_INTERVAL: Duration = Duration::from_millis(250);
+
+/// What to do with a file that is damaged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DamagedFile {
+    /// End and say so.
+    Refuse,
+    /// Set it aside under another name and build a new one from the stream.
+    Rebuild,
+}
+
+/// The keys of a stage that keeps rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadSideSettings {
+    /// Where the file is.
+    pub data_directory: PathBuf,
+    /// What to do when it is damaged.
+    pub damaged_file: DamagedFile,
+    /// The contexts to serve; all when empty.
+    pub contexts: Vec<String>,
+    /// Memory for the file's pages, in bytes.
+    pub cache_size: u64,
+    /// Messages a transaction applies at most.
+    pub batch_max: NonZeroUsize,
+    /// How often the file is synced while it changes.
+    pub durable_interval: Duration,
+    /// How long a query waits for its position unless it says otherwise.
+    pub query_wait: Duration,
+    /// How long a query may wait at most.
+    pub query_wait_max: Duration,
+    /// Queries answered at once.
+    pub queries_max: NonZeroUsize,
+}
+
+impl ReadSideSettings {
+    /// Reads the keys, of which only the folder's default differs between stages.
+    pub fn read(keys: &mut SectionKeys<'_>, default_directory: &str) -> Self {
+        let count = |number: usize| NonZeroUsize::new(number).expect("the defaults are not 0");
+        Self {
+            data_directory: data_directory(keys, default_directory),
+            damaged_file: damaged_file(keys),
+            contexts: keys.list("contexts", &[], "the contexts to serve; all when empty"),
+            cache_size: cache_size(keys),
+            batch_max: batch_max(keys),
+            durable_interval: durable_interval(keys),
+            query_wait: keys.duration(
+                "query_wait",
+                WAIT_DEFAULT,
+                "how long a query waits for its position unless it says otherwise",
+            ),
+            query_wait_max: keys.duration("query_wait_max", WAIT_MAX_DEFAULT, "how long a query may wait"),
+            queries_max: keys.count(
+                "queries_max",
+                count(IN_FLIGHT_MAX_DEFAULT),
+                "queries answered at once, waiting ones included; more are refused",
+            ),
+        }
+    }
+}
+
+/// The keys of a file of rows and of how it is filled, for a stage that answers no queries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileSettings {
+    /// Where the file is.
+    pub data_directory: PathBuf,
+    /// What to do when it is damaged.
+    pub damaged_file: DamagedFile,
+    /// Memory for the file's pages, in bytes.
+    pub cache_size: u64,
+    /// Messages a transaction applies at most.
+    pub batch_max: NonZeroUsize,
+    /// How often the file is synced while it changes.
+    pub durable_interval: Duration,
+}
+
+impl FileSettings {
+    /// Reads the keys, of which only the folder's default differs between stages.
+    pub fn read(keys: &mut SectionKeys<'_>, default_directory: &str) -> Self {
+        Self {
+            data_directory: data_directory(keys, default_directory),
+            damaged_file: damaged_file(keys),
+            cache_size: cache_size(keys),
+            batch_max: batch_max(keys),
+            durable_interval: durable_interval(keys),
+        }
+    }
+}
+
+fn data_directory(keys: &mut SectionKeys<'_>, default: &str) -> PathBuf {
+    let help = "folder of the rows; one a process. They may be lost: they are built again from the streams";
+    keys.path("data_directory", default, help)
+}
+
+fn damaged_file(keys: &mut SectionKeys<'_>) -> DamagedFile {
+    keys.choice(
+        "damaged_file",
+        &[("refuse", DamagedFile::Refuse), ("rebuild", DamagedFile::Rebuild)],
+        "refuse",
+        "what to do with a damaged file: end with exit code 74, or set it aside and build a new one",
+    )
+}
+
+fn cache_size(keys: &mut SectionKeys<'_>) -> u64 {
+    keys.bytes("cache_size", CACHE_SIZE_DEFAULT as u64, "memory for the file's pages")
+}
+
+fn batch_max(keys: &mut SectionKeys<'_>) -> NonZeroUsize {
+    let default = NonZeroUsize::new(BATCH_MAX_DEFAULT).expect("the default is not 0");
+    keys.count("batch_max", default, "messages a transaction applies at most")
+}
+
+fn durable_interval(keys: &mut SectionKeys<'_>) -> Duration {
+    let help = "how long a change waits at most until the file is synced, less while little waits; a crash reads again what came since";
+    keys.positive_duration("durable_interval", DURABLE_INTERVAL_DEFAULT, help)
+}
+
+/// Why the read side ends with an error.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadSideError {
+    /// A configured context has no projections.
+    #[error("there is no context {context:?} to serve; there are {known}")]
+    UnknownContext {
+        /// The name.
+        context: String,
+        /// The ones there are.
+        known: String,
+    },
+    /// Two projections claim one name.
+    #[error(transparent)]
+    NameTaken(#[from] NameTaken),
+    /// The file cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The runner failed.
+    #[error(transparent)]
+    Runner(#[from] RunnerError),
+    /// Queries cannot be answered.
+    #[error(transparent)]
+    Queries(#[from] QueryServiceError),
+}
+
+impl Failure for ReadSideError {
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::UnknownContext { .. } => ExitCode::Configuration,
+            Self::NameTaken(_) => ExitCode::Software,
+            Self::Store(error) => error.exit_code(),
+            Self::Runner(error) => error.exit_code(),
+            Self::Queries(_) => ExitCode::NotPermitted,
+        }
+    }
+}
+
+/// File, runner and queries of a process, ready to run.
+pub struct ReadSide {
+    store: ReadStore,
+    runner: ProjectionRunner<NatsBroker>,
+    broker: NatsBroker,
+    queries: QueryServiceConfig,
+    views: ViewDirectory,
+    condition: Condition,
+    runtime: StageRuntime,
+}
+
+impl ReadSide {
+    /// Opens the file, which may take a while when it must be repaired. Reads nothing from the streams yet.
+    ///
+    /// # Errors
+    /// [`ReadSideError`] when the file cannot be opened or the settings do not fit the projections.
+    pub async fn open(
+        settings: &ReadSideSettings,
+        runtime: StageRuntime,
+        projections: Vec<Box<dyn Projection>>,
+        outcome_projections: Vec<Box<dyn OutcomeProjection>>,
+    ) -> Result<Self, ReadSideError> {
+        let condition = runtime.readiness.condition("views");
+        let (projections, contexts) = served(projections, &settings.contexts)?;
+        let set = ProjectionSet::new(projections, outcome_projections, &contexts)?;
+        let store = open_store(&settings.data_directory, settings.damaged_file, settings.cache_size).await?;
+        let mut config = RunnerConfig::new(&runtime.process);
+        config.batch_max = settings.batch_max.get();
+        config.durable_interval = settings.durable_interval;
+        config.metrics = runtime.metrics.clone();
+        let mut queries = QueryServiceConfig::new(runtime.identity.name, runtime.identity.version);
+        queries.wait_default = settings.query_wait;
+        queries.wait_max = settings.query_wait_max;
+        queries.in_flight_max = settings.queries_max.get();
+        let broker = runtime.broker.clone();
+        let runner = ProjectionRunner::new(broker.clone(), store.clone(), set, config);
+        let views = runner.views();
+        Ok(Self { store, runner, broker, queries, views, condition, runtime })
+    }
+
+    /// The file.
+    pub fn store(&self) -> &ReadStore {
+        &self.store
+    }
+
+    /// The views.
+    pub fn views(&self) -> &ViewDirectory {
+        &self.views
+    }
+
+    /// Removes rows of work in hand.
+    pub fn row_remover(&self) -> RowRemover {
+        self.runner.row_remover()
+    }
+
+    /// Feeds the projections and answers queries until the process is asked to end; then finishes what was read and asked,
+    /// syncs the file and closes it.
+    ///
+    /// # Errors
+    /// [`ReadSideError`].
+    pub async fn run(self) -> Result<(), ReadSideError> {
+        let Self { store, runner, broker, queries, views, condition, runtime } = self;
+        let service = QueryService::start(&broker, store, &views, &runtime.metrics, queries).await?;
+        let stop = runtime.shutdown.token().child_token();
+        let readiness = tokio::spawn(watch_readiness(views, condition, stop.clone()));
+        let ended = runner.run(stop.clone()).await;
+        stop.cancel();
+        service.stop().await;
+        if let Err(error) = readiness.await {
+            tracing::error!(%error, "the watch over readiness failed");
+        }
+        Ok(ended?)
+    }
+}
+
+type Projections = Vec<Box<dyn Projection>>;
+
+/// The projections of the contexts to serve, and those contexts.
+fn served(
+    mut projections: Projections,
+    wanted: &[String],
+) -> Result<(Projections, Vec<&'static str>), ReadSideError> {
+    let mut contexts: Vec<&'static str> = projections.iter().map(|each| each.context()).collect();
+    contexts.sort_unstable();
+    contexts.dedup();
+    if let Some(context) = wanted.iter().find(|wanted| !contexts.contains(&wanted.as_str())) {
+        return Err(ReadSideError::UnknownContext { context: context.clone(), known: contexts.join(", ") });
+    }
+    if !wanted.is_empty() {
+        let is_wanted = |context: &str| wanted.iter().any(|wanted| wanted == context);
+        projections.retain(|each| is_wanted(each.context()));
+        contexts.retain(|context| is_wanted(context));
+    }
+    Ok((projections, contexts))
+}
+
+/// Opens the file of rows in a folder, away from the async threads: it may have to be repaired.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn open_store(
+    folder: &Path,
+    damaged_file: DamagedFile,
+    cache_size: u64,
+) -> Result<ReadStore, StoreError> {
+    let path = Arc::new(folder.join(FILE_NAME));
+    let cache_size = usize::try_from(cache_size).unwrap_or(usize::MAX);
+    let open = {
+        let path = Arc::clone(&path);
+        move || match ReadStore::open(&path, cache_size) {
+            Err(error) if error.is_damage() && damaged_file == DamagedFile::Rebuild => {
+                let aside = ReadStore::set_aside(&path)?;
+                tracing::warn!(
+                    %error, aside = %aside.display(), "set the damaged file aside; building a new one from the streams"
+                );
+                ReadStore::open(&path, cache_size)
+            }
+            other => other,
+        }
+    };
+    match tokio::task::spawn_blocking(open).await {
+        Ok(opened) => opened,
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    }
+}
+
+async fn watch_readiness(views: ViewDirectory, condition: Condition, stop: CancellationToken) {
+    let mut looks = tokio::time::interval(READINESS_INTERVAL);
+    loop {
+        let troubles = views.troubles();
+        if troubles.is_empty() {
+            condition.holds();
+        } else {
+            condition.fails(troubles.join("; "));
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = looks.tick() => {}
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! Whether a revision is to be published, given the last one of its subject. Pure.
+
+use millstream_contract::{header, position::Position, stored_message::StoredMessage};
+use millstream_domain::report::{OutboxKey, RevisionStatus};
+use serde::Deserialize;
+
+/// What tells revisions of one subject apart. Bodies have more fields.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(super) struct Summary {
+    pub(super) revision: u32,
+    pub(super) status: RevisionStatus,
+}
+
+impl Summary {
+    pub(super) fn is_sealed(&self) -> bool {
+        self.status == RevisionStatus::Sealed
+    }
+}
+
+/// A row of an outbox.
+#[derive(Debug, Clone)]
+pub(super) struct Pending {
+    pub(super) key: String,
+    pub(super) value: Vec<u8>,
+    pub(super) report: String,
+    pub(super) summary: Summary,
+}
+
+impl Pending {
+    pub(super) fn new(parsed: &OutboxKey, key: &str, value: &[u8]) -> Self {
+        // A row that does not tell is published as it is; the key says which revision.
+        let status =
+            serde_json::from_slice::<Summary>(value).map_or(RevisionStatus::Open, |summary| summary.status);
+        Self {
+            key: key.to_owned(),
+            value: value.to_vec(),
+            report: parsed.report.clone(),
+            summary: Summary { revision: parsed.revision, status },
+        }
+    }
+
+    /// What it is once it stands in REPORTS.
+    pub(super) fn published(&self, reached: &Position, sequence: u64) -> Published {
+        Published {
+            sequence,
+            position: Some(reached.clone()),
+            summary: Some(self.summary.clone()),
+            body: self.value.clone().into(),
+        }
+    }
+}
+
+/// The last message of a subject.
+#[derive(Debug, Clone)]
+pub(super) struct Published {
+    pub(super) sequence: u64,
+    /// Which position in EVENTS its report had reached.
+    position: Option<Position>,
+    summary: Option<Summary>,
+    body: bytes::Bytes,
+}
+
+impl Published {
+    pub(super) fn from_stored(message: &StoredMessage) -> Self {
+        Self {
+            sequence: message.sequence,
+            position: message.headers.get(header::POSITION).and_then(|text| text.parse().ok()),
+            summary: serde_json::from_slice(&message.payload).ok(),
+            body: message.payload.clone(),
+        }
+    }
+}
+
+/// What to do with a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Decision {
+    /// Append it.
+    Publish,
+    /// It, or what came after it, is published: remove it.
+    Done,
+    /// Its report is behind what was published: wait until it has caught up.
+    Later,
+}
+
+/// Decides about a row that was read when its report had reached `reached`.
+pub(super) fn decide(reached: &Position, row: &Pending, last: Option<&Published>) -> Decision {
+    let Some(last) = last else {
+        // What was never seen need not be withdrawn.
+        return match row.summary.status {
+            RevisionStatus::Withdrawn => Decision::Done,
+            _ => Decision::Publish,
+        };
+    };
+    if last.body == row.value {
+        return Decision::Done;
+    }
+    let (Some(position), Some(summary)) = (&last.position, &last.summary) else { return Decision::Publish };
+    if position.stream != reached.stream || position.generation != reached.generation {
+        // Published from a stream that was made anew since: it says nothing about this one.
+        return Decision::Publish;
+    }
+    if summary.revision > row.summary.revision {
+        return Decision::Done;
+    }
+    if position.sequence > reached.sequence {
+        return Decision::Later;
+    }
+    Decision::Publish
+}
+
+#[cfg(test)]
+mod tests {
+    use millstream_contract::{stored_message::Headers, stream_names::EVENTS};
+
+    use super::*;
+
+    fn body(revision: u32, status: &str, units: u32) -> Vec<u8> {
+        format!(r#"{{"revision":{revision},"status":"{status}","units":{units}}}"#).into_bytes()
+    }
+
+    fn row(revision: u32, status: &str, units: u32) -> Pending {
+        let text = format!("retail/store-daily/2012-01-31/2506#{revision:06}");
+        Pending::new(&text.parse().unwrap(), &text, &body(revision, status, units))
+    }
+
+    fn at(sequence: u64) -> Position {
+        Position::new(EVENTS, "g", sequence)
+    }
+
+    fn published(position: &Position, body: Vec<u8>) -> Published {
+        let mut headers = Headers::new();
+        headers.push(header::POSITION, position.to_string());
+        Published::from_stored(&StoredMessage {
+            subject: "report.retail.store-daily.2506.2012-01-31".into(),
+            sequence: 9,
+            stored_at: jiff::Timestamp::UNIX_EPOCH,
+            headers,
+            payload: body.into(),
+        })
+    }
+
+    #[test]
+    fn first_revision_is_published_unless_it_was_withdrawn_unseen() {
+        assert_eq!(decide(&at(5), &row(1, "open", 1), None), Decision::Publish);
+        assert_eq!(decide(&at(5), &row(1, "withdrawn", 0), None), Decision::Done);
+    }
+
+    #[test]
+    fn newer_state_is_published_and_the_same_one_is_not() {
+        let last = published(&at(5), body(1, "open", 1));
+        assert_eq!(decide(&at(6), &row(1, "open", 2), Some(&last)), Decision::Publish);
+        assert_eq!(decide(&at(6), &row(1, "sealed", 1), Some(&last)), Decision::Publish);
+        assert_eq!(decide(&at(6), &row(1, "withdrawn", 0), Some(&last)), Decision::Publish);
+        assert_eq!(decide(&at(6), &row(1, "open", 1), Some(&last)), Decision::Done);
+    }
+
+    #[test]
+    fn report_that_is_behind_waits() {
+        let last = published(&at(5), body(1, "open", 2));
+        assert_eq!(decide(&at(4), &row(1, "open", 1), Some(&last)), Decision::Later);
+        assert_eq!(decide(&at(4), &row(2, "open", 1), Some(&last)), Decision::Later);
+    }
+
+    #[test]
+    fn several_revisions_of_one_look_follow_each_other() {
+        let first = row(1, "sealed", 3).published(&at(7), 1);
+        assert_eq!(decide(&at(7), &row(2, "open", 4), Some(&first)), Decision::Publish);
+        let second = row(2, "open", 4).published(&at(7), 2);
+        assert_eq!(decide(&at(7), &row(1, "sealed", 3), Some(&second)), Decision::Done);
+    }
+
+    #[test]
+    fn other_generation_does_not_count() {
+        let last = published(&Position::new(EVENTS, "old", 900), body(3, "sealed", 9));
+        assert_eq!(decide(&at(5), &row(1, "open", 1), Some(&last)), Decision::Publish);
+    }
+}

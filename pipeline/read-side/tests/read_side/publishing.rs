@@ -1,0 +1,277 @@
+//! Revisions of reports on REPORTS: each once, in order, and none again after a rebuild.
+
+use std::path::Path;
+
+use millstream_contract::{
+    commit::Envelope,
+    header,
+    stored_message::StoredMessage,
+    stream_names::{EVENTS, REPORTS},
+};
+use millstream_domain::{
+    projection::{ProjectionError, Rows},
+    report::{Column, ColumnKind, Entry, Ledger, OUTBOX, Posting, Report, ReportTables, SmolStr},
+};
+use millstream_jetstream::{
+    broker::{Broker as _, ReaderConfig, StreamReader as _},
+    nats_broker::NatsBroker,
+    testing::test_server::TestServer,
+};
+use millstream_read_side::{projection_runner::ProjectionSet, report_publisher::ReportPublisher};
+use millstream_runtime::metrics::Metrics;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{PATIENCE, Running, commit};
+
+static TABLES: ReportTables = millstream_domain::report_tables!("tally-daily");
+const COLUMNS: &[Column] = &[
+    Column::new("tally", ColumnKind::Text),
+    Column::new("revision", ColumnKind::Number),
+    Column::new("status", ColumnKind::Text),
+    Column::new("marks", ColumnKind::Count),
+];
+
+/// One mark a `marked`, one less a `rubbed`; `closed` seals.
+struct TallyDaily;
+
+impl Report for TallyDaily {
+    fn context(&self) -> &'static str {
+        "test"
+    }
+
+    fn tables(&self) -> &'static ReportTables {
+        &TABLES
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        COLUMNS
+    }
+
+    fn handles(&self, aggregate: &str) -> bool {
+        aggregate == "tally"
+    }
+
+    fn entries(
+        &self,
+        envelope: &Envelope<'_>,
+        _rows: &mut (dyn Rows + '_),
+    ) -> Result<Vec<Entry>, ProjectionError> {
+        let (key, date) = (SmolStr::from(envelope.stream_id.id()), SmolStr::new_static("2012-01-31"));
+        let marks = match envelope.event_type {
+            "marked" => 1,
+            "rubbed" => -1,
+            _ => return Ok(vec![Entry::Seal { date, key }]),
+        };
+        Ok(vec![Entry::Post(Posting {
+            texts: vec![("tally", Some(key.clone()))],
+            figures: vec![("marks", marks)],
+            reference: envelope.broker_sequence.to_string().into(),
+            date,
+            key,
+        })])
+    }
+}
+
+/// A runner with its publisher.
+struct Publishing {
+    running: Running,
+    stop: CancellationToken,
+    publisher: tokio::task::JoinHandle<()>,
+}
+
+impl Publishing {
+    fn start(broker: &NatsBroker, folder: &Path) -> Self {
+        let set = ProjectionSet::new(vec![Box::new(Ledger(TallyDaily))], Vec::new(), &[]).unwrap();
+        let running = Running::start(broker, folder, set);
+        let (store, remover) = (running.store.clone(), running.remover.clone());
+        let publisher = ReportPublisher::new(broker.clone(), store, &running.views, remover, Metrics::new());
+        let stop = CancellationToken::new();
+        let work = publisher.run(stop.clone());
+        let publisher = tokio::spawn(async move { work.await.unwrap() });
+        Self { running, stop, publisher }
+    }
+
+    /// Waits until everything up to `sequence` is applied and the outbox is empty.
+    async fn settled(&self, sequence: u64) {
+        self.running.until_sequence("tally-daily", sequence).await;
+        let view = self.running.views.get("test", "tally-daily").unwrap();
+        let outbox = millstream_store::read_store::TableName::new(&view.projection, OUTBOX);
+        let empty = async {
+            while !self.is_empty(&outbox) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, empty).await.expect("the outbox is emptied");
+    }
+
+    fn is_empty(&self, outbox: &millstream_store::read_store::TableName) -> bool {
+        use millstream_store::read_store::{Direction, KeyRange};
+        let everything = KeyRange { lower: std::ops::Bound::Unbounded, upper: std::ops::Bound::Unbounded };
+        let mut empty = true;
+        let snapshot = self.running.store.snapshot().unwrap();
+        let visited = snapshot.visit(outbox, everything, Direction::Ascending, |_, _| {
+            empty = false;
+            std::ops::ControlFlow::Break(())
+        });
+        visited.unwrap();
+        empty
+    }
+
+    async fn finish(self) {
+        self.stop.cancel();
+        self.publisher.await.unwrap();
+        self.running.finish().await.unwrap();
+    }
+}
+
+async fn tally(broker: &NatsBroker, key: &str, event: &str) -> u64 {
+    let id = format!("{key}-{event}-{}", broker.state(EVENTS).await.unwrap().last_sequence);
+    broker.append(EVENTS, commit(&format!("tally.{key}"), event, &id)).await.unwrap().sequence
+}
+
+/// Everything on REPORTS, as `key revision status marks`.
+async fn published(broker: &NatsBroker) -> Vec<String> {
+    let last = broker.state(REPORTS).await.unwrap().last_sequence;
+    let config = ReaderConfig {
+        stream: REPORTS.to_owned(),
+        name: "looker".to_owned(),
+        description: String::new(),
+        after: 0,
+        filters: Vec::new(),
+        replace_live: true,
+    };
+    let mut messages = Vec::new();
+    if last > 0 {
+        let mut reader = broker.read(config).await.unwrap();
+        while messages.last().is_none_or(|message: &StoredMessage| message.sequence < last) {
+            messages.extend(reader.next_batch(1_000).await.unwrap());
+        }
+    }
+    let line = |message: &StoredMessage| {
+        let body: Value = serde_json::from_slice(&message.payload).unwrap();
+        assert!(message.headers.get(header::POSITION).is_some());
+        let key = message.subject.split('.').nth(3).unwrap();
+        format!("{key} {} {} {}", body["revision"], body["status"].as_str().unwrap(), body["marks"])
+    };
+    messages.iter().map(line).collect()
+}
+
+#[tokio::test]
+async fn sealed_revisions_come_once_and_in_order_and_a_rebuild_publishes_nothing() {
+    let server = TestServer::start_provisioned().await;
+    let broker = server.broker().await;
+    let folder = tempfile::tempdir().unwrap();
+    for event in ["marked", "marked", "closed", "marked", "closed", "rubbed"] {
+        tally(&broker, "a", event).await;
+    }
+    let last = tally(&broker, "b", "marked").await;
+    let publishing = Publishing::start(&broker, folder.path());
+    publishing.settled(last).await;
+    let mut lines = published(&broker).await;
+    lines.sort();
+    assert_eq!(lines, ["a 1 sealed 2", "a 2 sealed 3", "a 3 open 2", "b 1 open 1"]);
+    let of_a: Vec<String> =
+        published(&broker).await.into_iter().filter(|line| line.starts_with('a')).collect();
+    assert!(of_a.is_sorted(), "{of_a:?}");
+
+    let last = tally(&broker, "b", "closed").await;
+    publishing.settled(last).await;
+    publishing.finish().await;
+    let before = published(&broker).await;
+    assert_eq!(before.len(), 5);
+
+    // From nothing, and again on the same file: the outbox fills and empties, and REPORTS stays as it is.
+    let elsewhere = tempfile::tempdir().unwrap();
+    for folder in [elsewhere.path(), folder.path()] {
+        let publishing = Publishing::start(&broker, folder);
+        publishing.settled(last).await;
+        publishing.finish().await;
+        assert_eq!(published(&broker).await, before);
+    }
+}
+
+#[tokio::test]
+async fn two_reporters_publish_each_state_once_and_never_go_back() {
+    let server = TestServer::start_provisioned().await;
+    let broker = server.broker().await;
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let first = Publishing::start(&broker, one.path());
+    let set = ProjectionSet::new(vec![Box::new(Ledger(TallyDaily))], Vec::new(), &[]).unwrap();
+    let other_broker = server.broker().await;
+    let running = Running::start_with(&other_broker, two.path(), set, |config| {
+        config.events_consumer = "projector-2".to_owned();
+        config.outcomes_consumer = "projector-2-outcomes".to_owned();
+    });
+    let publisher = ReportPublisher::new(
+        other_broker.clone(),
+        running.store.clone(),
+        &running.views,
+        running.remover.clone(),
+        Metrics::new(),
+    );
+    let stop = CancellationToken::new();
+    let work = publisher.run(stop.clone());
+    let publisher = tokio::spawn(async move { work.await.unwrap() });
+    let second = Publishing { running, stop, publisher };
+    let mut last = 0;
+    for round in 0..10 {
+        for _ in 0..=round {
+            last = tally(&broker, "a", "marked").await;
+        }
+        last = tally(&broker, "a", "closed").await.max(last);
+    }
+    first.settled(last).await;
+    second.settled(last).await;
+    let lines = published(&broker).await;
+    let sealed: Vec<&String> = lines.iter().filter(|line| line.contains("sealed")).collect();
+    let marks = |round: u32| (1..=round).sum::<u32>();
+    let expected: Vec<String> = (1..=10).map(|round| format!("a {round} sealed {}", marks(round))).collect();
+    assert_eq!(sealed, expected.iter().collect::<Vec<_>>());
+    let revisions: Vec<u32> =
+        lines.iter().map(|line| line.split(' ').nth(1).unwrap().parse().unwrap()).collect();
+    assert!(revisions.is_sorted(), "{lines:?}");
+    assert!(lines.windows(2).all(|pair| pair[0] != pair[1]), "{lines:?}");
+    first.finish().await;
+    second.finish().await;
+}
+
+#[tokio::test]
+async fn revision_that_was_published_and_taken_back_is_withdrawn() {
+    let server = TestServer::start_provisioned().await;
+    let broker = server.broker().await;
+    let folder = tempfile::tempdir().unwrap();
+    let publishing = Publishing::start(&broker, folder.path());
+    let last = tally(&broker, "a", "marked").await;
+    publishing.settled(last).await;
+    let last = tally(&broker, "a", "rubbed").await;
+    publishing.settled(last).await;
+    assert_eq!(published(&broker).await, ["a 1 open 1", "a 1 withdrawn 0"]);
+    publishing.finish().await;
+}
+
+#[tokio::test]
+async fn server_that_dies_in_between_loses_and_repeats_nothing() {
+    let mut server = TestServer::start_provisioned().await;
+    let broker = server.broker().await;
+    let folder = tempfile::tempdir().unwrap();
+    let publishing = Publishing::start(&broker, folder.path());
+    let mut last = 0;
+    for key in ["a", "b", "c"] {
+        tally(&broker, key, "marked").await;
+        last = tally(&broker, key, "closed").await;
+    }
+    publishing.running.until_sequence("tally-daily", last).await;
+    server.kill().await;
+    server.restart().await;
+    let last = tally(&server.broker().await, "d", "marked").await;
+    publishing.settled(last).await;
+    publishing.finish().await;
+    let lines = published(&server.broker().await).await;
+    for key in ["a", "b", "c"] {
+        let sealed = format!("{key} 1 sealed 1");
+        assert_eq!(lines.iter().filter(|line| **line == sealed).count(), 1, "{lines:?}");
+    }
+    // Between subjects there is no order: one whose append got no answer comes later.
+    assert!(lines.iter().any(|line| line == "d 1 open 1"), "{lines:?}");
+}

@@ -1,0 +1,242 @@
+//! The connection to NATS: settings ([`ConnectionSettings`]), the first connect with its patience, and what is logged and
+//! counted while it lives. After the first connect it reconnects for ever.
+//!
+//! Deliberately absent: everything about JetStream.
+
+mod backoff;
+mod monitor;
+mod native;
+mod settings;
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_nats::{Client, ConnectErrorKind, ConnectOptions};
+
+pub use monitor::ConnectionMonitor;
+pub use settings::{Authentication, ConnectionSettings, Secret};
+
+use millstream_contract::exit_code::{ExitCode, Failure};
+
+use crate::config::format_duration;
+
+/// How a client shows itself to the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientIdentity {
+    /// Shown by `nats server report connections`.
+    pub name: String,
+    /// First token of the subjects on which it gets replies, unless the settings name another one. A prefix of its own
+    /// keeps the permissions of one client from reading another's replies.
+    pub inbox_prefix: String,
+}
+
+impl ClientIdentity {
+    /// The identity of a stage's process: `projector`, or `projector-2` for the instance `2`.
+    #[must_use]
+    pub fn of_stage(stage: &str, instance: &str) -> Self {
+        Self { name: process_name(stage, instance), inbox_prefix: format!("_INBOX_{stage}") }
+    }
+}
+
+/// The name of a stage's process.
+#[must_use]
+pub fn process_name(stage: &str, instance: &str) -> String {
+    if instance.is_empty() { stage.to_owned() } else { format!("{stage}-{instance}") }
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// A file that the settings name cannot be read.
+    #[error("{what} {} cannot be read; check the path and who may read it", .path.display())]
+    File {
+        /// What the file is.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The server knows us and refuses.
+    #[error(
+        "{urls} refuses the credentials ({credentials}); check [nats] in the configuration or the nats context"
+    )]
+    NotPermitted {
+        /// Which servers.
+        urls: String,
+        /// Which credentials were used.
+        credentials: String,
+    },
+    /// The credentials do not work on our own side.
+    #[error(
+        "the credentials ({credentials}) cannot sign; the file must hold the seed of a user, as nsc or `nats auth` made it"
+    )]
+    Unusable {
+        /// Which credentials.
+        credentials: String,
+    },
+    /// Nobody answered in time.
+    #[error(
+        "no connection to {urls} within {}: {reason}; check nats.url and whether nats-server runs there", format_duration(*.waited)
+    )]
+    Unreachable {
+        /// Which servers.
+        urls: String,
+        /// How long it was tried.
+        waited: Duration,
+        /// What the last attempt met.
+        reason: String,
+    },
+}
+
+impl Failure for ConnectError {
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::File { .. } | Self::Unusable { .. } => ExitCode::Configuration,
+            Self::NotPermitted { .. } => ExitCode::NotPermitted,
+            Self::Unreachable { .. } => ExitCode::Unavailable,
+        }
+    }
+}
+
+/// Connects, and tries again until the settings' patience ends: a process may be started before its server.
+///
+/// # Errors
+/// [`ConnectError`]; refused credentials are not tried again.
+pub async fn connect(
+    settings: &ConnectionSettings,
+    identity: &ClientIdentity,
+    monitor: &ConnectionMonitor,
+) -> Result<Client, ConnectError> {
+    let urls = settings.urls.join(", ");
+    let options = options(settings, identity, monitor)?;
+    let credentials = settings.authentication.to_string();
+    let mut last_reason = String::new();
+    let attempts = async {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            match options.clone().connect(settings.urls.as_slice()).await {
+                Ok(client) => return Ok(client),
+                Err(error) if error.kind() == ConnectErrorKind::AuthorizationViolation => {
+                    return Err(ConnectError::NotPermitted { urls: urls.clone(), credentials });
+                }
+                Err(error) if error.kind() == ConnectErrorKind::Authentication => {
+                    return Err(ConnectError::Unusable { credentials });
+                }
+                Err(error) => {
+                    let reason = describe(&error);
+                    monitor.waiting(&urls, &reason);
+                    last_reason = reason;
+                }
+            }
+            tokio::time::sleep(backoff::delay(attempt)).await;
+        }
+    };
+    let outcome = if settings.connect_timeout.is_zero() {
+        Some(attempts.await)
+    } else {
+        tokio::time::timeout(settings.connect_timeout, attempts).await.ok()
+    };
+    let Some(connected) = outcome else {
+        let reason = if last_reason.is_empty() { "no answer".to_owned() } else { last_reason };
+        return Err(ConnectError::Unreachable { urls, waited: settings.connect_timeout, reason });
+    };
+    let client = connected?;
+    monitor.connected(&urls, &client);
+    Ok(client)
+}
+
+fn options(
+    settings: &ConnectionSettings,
+    identity: &ClientIdentity,
+    monitor: &ConnectionMonitor,
+) -> Result<ConnectOptions, ConnectError> {
+    let prefix = settings.inbox_prefix.as_deref().unwrap_or(&identity.inbox_prefix);
+    let watching = monitor.clone();
+    let mut options = ConnectOptions::new()
+        .name(&identity.name)
+        .custom_inbox_prefix(prefix)
+        .event_callback(move |event| {
+            let monitor = watching.clone();
+            async move { monitor.observe(&event) }
+        })
+        .reconnect_delay_callback({
+            let monitor = monitor.clone();
+            move |attempt| if monitor.was_connected() { backoff::delay(attempt) } else { Duration::ZERO }
+        });
+    if let Some(path) = &settings.ca_file {
+        // The client reads these files only when it connects and then reports an I/O error without a name.
+        read_file("nats.ca_file", path)?;
+        options = options.add_root_certificates(path.clone());
+    }
+    if let Some((certificate, key)) = &settings.client_certificate {
+        read_file("nats.cert_file", certificate)?;
+        read_file("nats.key_file", key)?;
+        options = options.add_client_certificate(certificate.clone(), key.clone());
+    }
+    if settings.tls_first {
+        options = options.tls_first();
+    }
+    authenticate(options, &settings.authentication)
+}
+
+fn authenticate(
+    options: ConnectOptions,
+    authentication: &Authentication,
+) -> Result<ConnectOptions, ConnectError> {
+    Ok(match authentication {
+        Authentication::None => options,
+        Authentication::Password { user, password } => {
+            options.user_and_password(user.clone(), password.read("nats.password_file")?)
+        }
+        Authentication::Token(token) => options.token(token.read("nats.token_file")?),
+        Authentication::NkeyFile(path) => options.nkey(read_file("nats.nkey_file", path)?),
+        Authentication::CredentialsFile(path) => {
+            let text = read_file("nats.credentials_file", path)?;
+            options.credentials(&text).map_err(|source| ConnectError::File {
+                what: "nats.credentials_file",
+                path: path.clone(),
+                source,
+            })?
+        }
+    })
+}
+
+/// Reads a file that holds one secret or document; white space around it does not count.
+fn read_file(what: &'static str, path: &std::path::Path) -> Result<String, ConnectError> {
+    std::fs::read_to_string(path).map(|text| text.trim().to_owned()).map_err(|source| ConnectError::File {
+        what,
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// What went wrong, in a person's words.
+fn describe(error: &async_nats::ConnectError) -> String {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(error);
+    let mut innermost = None;
+    while let Some(current) = cause {
+        innermost = Some(current.to_string());
+        if let Some(file_error) = current.downcast_ref::<io::Error>()
+            && file_error.kind() == io::ErrorKind::ConnectionRefused
+        {
+            return "connection refused".to_owned();
+        }
+        cause = current.source();
+    }
+    let detail = innermost.unwrap_or_default();
+    match error.kind() {
+        ConnectErrorKind::Dns => format!("the host name cannot be resolved ({detail})"),
+        ConnectErrorKind::TimedOut => "no answer in time".to_owned(),
+        ConnectErrorKind::Tls => format!("TLS: {detail}"),
+        kind if detail.is_empty() => kind.to_string(),
+        ConnectErrorKind::Io if detail.contains("certificate") => format!("TLS: {detail}"),
+        _ => detail,
+    }
+}

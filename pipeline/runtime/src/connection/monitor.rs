@@ -1,0 +1,189 @@
+//! What a connection does over its life, told once each: log lines, counters, and the readiness condition.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_nats::{Client, ClientError, Event, ServerError};
+
+use crate::{health::Condition, metrics::ConnectionMetrics};
+
+/// Observes a connection. Clones share one state.
+#[derive(Debug, Clone)]
+pub struct ConnectionMonitor {
+    metrics: ConnectionMetrics,
+    condition: Condition,
+    told: Arc<Mutex<Told>>,
+    listener: Option<Listener>,
+}
+
+/// Hears everything that the client tells.
+#[derive(Clone)]
+struct Listener(Arc<dyn Fn(&Event) + Send + Sync>);
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Listener")
+    }
+}
+
+/// More different troubles than this between two connects are told again from the start: memory is bounded.
+const TROUBLES_MAX: usize = 32;
+
+/// What was logged, so that it is not logged again.
+#[derive(Debug, Default)]
+struct Told {
+    connected_before: bool,
+    connected: bool,
+    /// Whether the process itself is about to close the connection.
+    closing: bool,
+    troubles: BTreeSet<String>,
+}
+
+impl ConnectionMonitor {
+    /// Counts on `metrics` and keeps `condition`.
+    #[must_use]
+    pub fn new(metrics: ConnectionMetrics, condition: Condition) -> Self {
+        condition.fails("not connected to NATS yet");
+        Self { metrics, condition, told: Arc::default(), listener: None }
+    }
+
+    /// For tools that have neither metrics nor readiness.
+    #[must_use]
+    pub fn unobserved() -> Self {
+        Self::new(
+            crate::metrics::Metrics::new().connection(),
+            crate::health::Readiness::new().condition("nats"),
+        )
+    }
+
+    /// The same, and `listener` hears everything that the client tells.
+    pub(crate) fn with_listener(self, listener: impl Fn(&Event) + Send + Sync + 'static) -> Self {
+        Self { listener: Some(Listener(Arc::new(listener))), ..self }
+    }
+
+    /// From when the answer is dropped on, the loss of the connection is the process's own doing and is not told.
+    #[must_use]
+    pub(crate) fn closing_on_drop(&self) -> ClosingOnDrop {
+        ClosingOnDrop(self.clone())
+    }
+
+    pub(super) fn was_connected(&self) -> bool {
+        self.told().connected_before
+    }
+
+    /// The first connect failed and is tried again.
+    pub(super) fn waiting(&self, urls: &str, reason: &str) {
+        self.condition.fails(format!("not connected to {urls}: {reason}"));
+        if self.is_news(reason) {
+            tracing::warn!(urls, reason, "no connection to NATS yet, trying again");
+        }
+    }
+
+    /// The first connect succeeded.
+    pub(super) fn connected(&self, urls: &str, client: &Client) {
+        let server = client.server_info();
+        tracing::info!(urls, server = server.server_name, version = server.version, "connected to NATS");
+        self.told().connected_before = true;
+        self.set_connected();
+    }
+
+    pub(super) fn observe(&self, event: &Event) {
+        if let Some(Listener(listener)) = &self.listener {
+            listener(event);
+        }
+        match event {
+            Event::Connected => {
+                if self.was_connected() && self.set_connected() {
+                    self.metrics.reconnects.inc();
+                    tracing::info!("reconnected to NATS");
+                }
+            }
+            Event::Disconnected | Event::Closed => self.disconnected(),
+            Event::LameDuckMode => tracing::info!("the server is about to stop (lame duck mode)"),
+            Event::SlowConsumer(subscription) => {
+                self.metrics.slow_consumers.inc();
+                if self.is_news("slow consumer") {
+                    tracing::warn!(subscription, "messages were dropped: this process reads too slowly");
+                }
+            }
+            Event::ServerError(error) => self.server_error(error),
+            Event::ClientError(ClientError::Other(reason)) if self.was_connected() => {
+                self.condition.fails(format!("the connection to NATS is lost: {reason}"));
+                if self.is_news(reason) {
+                    tracing::warn!(reason, "no connection to NATS, trying again");
+                }
+            }
+            Event::ClientError(_) | Event::Draining => {}
+        }
+    }
+
+    /// Says whether it was not connected before.
+    fn set_connected(&self) -> bool {
+        let mut told = self.told();
+        let news = !told.connected;
+        told.connected = true;
+        told.troubles.clear();
+        drop(told);
+        self.metrics.connected.set(1);
+        self.condition.holds();
+        news
+    }
+
+    fn disconnected(&self) {
+        let mut told = self.told();
+        let news = told.connected;
+        told.connected = false;
+        let own_doing = told.closing;
+        drop(told);
+        if news {
+            self.metrics.connected.set(0);
+            self.condition.fails("the connection to NATS is lost");
+        }
+        if news && !own_doing {
+            tracing::warn!("lost the connection to NATS, reconnecting");
+        }
+    }
+
+    fn server_error(&self, error: &ServerError) {
+        let words = error.to_string();
+        if is_own_operation(&words) {
+            self.condition.fails(format!("{words}; see --check-config --connect"));
+        }
+        if self.is_news(&words) {
+            tracing::warn!(error = words, "the server reports an error");
+        }
+    }
+
+    /// Whether this trouble was not told since the last connect.
+    fn is_news(&self, trouble: &str) -> bool {
+        let mut told = self.told();
+        if told.troubles.len() >= TROUBLES_MAX && !told.troubles.contains(trouble) {
+            told.troubles.clear();
+        }
+        told.troubles.insert(trouble.to_owned())
+    }
+
+    fn told(&self) -> std::sync::MutexGuard<'_, Told> {
+        // Nothing panics while it is held, and a half-told story would do no harm.
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Tells its monitor that the connection is about to be closed.
+#[derive(Debug)]
+pub(crate) struct ClosingOnDrop(ConnectionMonitor);
+
+impl Drop for ClosingOnDrop {
+    fn drop(&mut self) {
+        self.0.told().closing = true;
+    }
+}
+
+/// Whether what the server forbids is something that the process needs: asking JetStream, holding the lease, listening. Not so
+/// a reply to where a person asked for it.
+fn is_own_operation(words: &str) -> bool {
+    ["Publish to \"$JS.", "Publish to \"$KV.", "Subscription to "]
+        .iter()
+        .any(|operation| words.contains(&format!("Permissions Violation for {operation}")))
+}

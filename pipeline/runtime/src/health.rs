@@ -1,0 +1,147 @@
+//! Health over HTTP: `/livez` (this process, never NATS), `/readyz` (everything it needs, with reasons) and `/metrics`.
+//!
+//! Deliberately absent: authentication and TLS. The address is for the cluster's own network.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use millstream_contract::exit_code::{ExitCode, Failure};
+
+use crate::metrics::Metrics;
+
+/// Whether a process can do its work: all its conditions hold. Clones share one state.
+#[derive(Debug, Clone, Default)]
+pub struct Readiness {
+    /// By name; the reason why it does not hold, if it does not.
+    conditions: Arc<Mutex<BTreeMap<String, Option<String>>>>,
+    /// What holds once the first condition is added through this clone.
+    joining: Option<String>,
+}
+
+impl Readiness {
+    /// Without conditions: ready.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a condition, which does not hold yet.
+    #[must_use]
+    pub fn condition(&self, name: &str) -> Condition {
+        let condition = Condition { readiness: self.clone(), name: name.to_owned() };
+        condition.fails("starting");
+        if let Some(joining) = &self.joining {
+            self.state().insert(joining.clone(), None);
+        }
+        condition
+    }
+
+    /// The same for a part of the process that adds its conditions later: until it adds the first, `name` does not hold.
+    #[must_use]
+    pub fn until_joined(&self, name: &str) -> Self {
+        let _starting = self.condition(name);
+        Self { conditions: Arc::clone(&self.conditions), joining: Some(name.to_owned()) }
+    }
+
+    /// Why the process is not ready, one line a condition; empty when it is.
+    #[must_use]
+    pub fn reasons(&self) -> Vec<String> {
+        self.state()
+            .iter()
+            .filter_map(|(name, reason)| reason.as_ref().map(|reason| format!("{name}: {reason}")))
+            .collect()
+    }
+
+    fn state(&self) -> MutexGuard<'_, BTreeMap<String, Option<String>>> {
+        // Each change is one insert: nothing is half done in a poisoned map.
+        self.conditions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One condition of a [`Readiness`]. Clones are the same condition.
+#[derive(Debug, Clone)]
+pub struct Condition {
+    readiness: Readiness,
+    name: String,
+}
+
+impl Condition {
+    /// It holds.
+    pub fn holds(&self) {
+        self.readiness.state().insert(self.name.clone(), None);
+    }
+
+    /// It does not hold, and why.
+    pub fn fails(&self, reason: impl Into<String>) {
+        self.readiness.state().insert(self.name.clone(), Some(reason.into()));
+    }
+}
+
+/// Why the health address is not served.
+#[derive(Debug, thiserror::Error)]
+pub enum HealthError {
+    /// The address is taken or not ours.
+    #[error("telemetry.address {address} cannot be used; choose another one, or \"\" for none")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl Failure for HealthError {
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Bind { .. } => ExitCode::Configuration,
+        }
+    }
+}
+
+/// Serves health and metrics on `address` until the process ends, while it finishes its work too; returns the address in
+/// use, as port 0 takes any.
+///
+/// # Errors
+/// [`HealthError`] when the address cannot be used.
+pub async fn serve(
+    address: SocketAddr,
+    readiness: Readiness,
+    metrics: Metrics,
+) -> Result<SocketAddr, HealthError> {
+    let bind = |source| HealthError::Bind { address, source };
+    let listener = tokio::net::TcpListener::bind(address).await.map_err(bind)?;
+    let actual = listener.local_addr().map_err(bind)?;
+    let router = Router::new()
+        .route("/livez", get(async || "alive\n"))
+        .route("/readyz", get(readyz).with_state(readiness))
+        .route("/metrics", get(metrics_text).with_state(metrics));
+    tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, router).await {
+            tracing::error!(%error, "health and metrics are no longer served");
+        }
+    });
+    tracing::info!(address = %actual, "serving /livez, /readyz and /metrics");
+    Ok(actual)
+}
+
+#[cfg(test)]
+mod tests;
+
+async fn readyz(State(readiness): State<Readiness>) -> (StatusCode, String) {
+    let reasons = readiness.reasons();
+    if reasons.is_empty() {
+        return (StatusCode::OK, "ready\n".to_owned());
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, reasons.iter().map(|reason| format!("{reason}\n")).collect())
+}
+
+async fn metrics_text(State(metrics): State<Metrics>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.prometheus_text())
+}

@@ -1,0 +1,274 @@
+//! What a process counts. Names are a contract, listed in docs/metrics.md: `millstream_<name>_<unit>`, base units only,
+//! counters end in `_total`. Handles are made once and are cheap to use and to clone.
+//!
+//! Deliberately absent: a global registry. Whoever counts is given a handle.
+
+mod families;
+mod text;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::time::Duration;
+
+use families::Families;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+/// All metrics of a process. Clones share one state.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    registry: Arc<Registry>,
+    families: Arc<Families>,
+}
+
+/// A counter.
+pub type Count = Counter<u64, AtomicU64>;
+/// A whole number that goes up and down.
+pub type Level = Gauge<i64, AtomicI64>;
+/// A fraction that goes up and down.
+pub type Fraction = Gauge<f64, AtomicU64>;
+
+/// Of one reader of a stream.
+#[derive(Debug, Clone)]
+pub struct ReaderMetrics {
+    /// Sequence of the last message that was handled.
+    pub position: Level,
+    /// Messages that wait to be handled.
+    pub lag_events: Level,
+    /// Age of the last handled message while others wait; 0 when none does.
+    pub lag_seconds: Fraction,
+    /// Messages handled.
+    pub messages: Count,
+}
+
+impl ReaderMetrics {
+    /// After handling everything up to `position`: `pending` messages wait, and the message at `position` was `age` old.
+    pub fn handled(&self, position: u64, messages: u64, pending: u64, age: Duration) {
+        self.position.set(level(position));
+        self.messages.inc_by(messages);
+        self.lag_events.set(level(pending));
+        self.lag_seconds.set(if pending == 0 { 0.0 } else { age.as_secs_f64() });
+    }
+}
+
+/// Of a command handler's share of the partitions.
+#[derive(Debug, Clone)]
+pub struct HandlerMetrics {
+    /// 1 while this process decides, 0 while it stands by.
+    pub active: Level,
+    /// How often this process has become the active one.
+    pub takeovers: Count,
+    /// Commands in each round.
+    pub round_commands: Histogram,
+    /// From the first decision to the outcome record stored, each record.
+    pub round_seconds: Histogram,
+    /// Events written.
+    pub events: Count,
+    /// Commits written.
+    pub commits: Count,
+    /// Appends that were refused because the aggregate had moved on.
+    pub conflicts: Count,
+    /// Appends of which no clear answer came.
+    pub unclear_appends: Count,
+    /// Commands accepted.
+    pub accepted: Count,
+    /// Commands rejected.
+    pub rejected: Count,
+    /// Commands that were answered with the first outcome of their id.
+    pub duplicate: Count,
+    /// Commands set aside.
+    pub dead_lettered: Count,
+    /// Aggregates whose state is in memory.
+    pub cached_aggregates: Level,
+    /// Bytes of aggregate states in memory, estimated.
+    pub cached_bytes: Level,
+    /// Aggregates whose state was found in memory.
+    pub cache_hits: Count,
+    /// Aggregates whose state had to be loaded.
+    pub cache_misses: Count,
+}
+
+/// Of one redb file.
+#[derive(Debug, Clone)]
+pub struct StoreMetrics {
+    /// Size of the file.
+    pub bytes: Level,
+    /// Time of each commit that is synced to disk.
+    pub durable_commit_seconds: Histogram,
+    /// Time of each commit that is not.
+    pub commit_seconds: Histogram,
+    /// Rows written or removed.
+    pub rows: Count,
+}
+
+/// Of one query endpoint.
+#[derive(Debug, Clone)]
+pub struct QueryMetrics {
+    families: Arc<Families>,
+    endpoint: String,
+    /// From request to answer, waiting included.
+    pub seconds: Histogram,
+    /// Waiting for the position that the request asked for; only requests that asked for one.
+    pub wait_seconds: Histogram,
+}
+
+impl QueryMetrics {
+    /// Counts an answer by its code, HTTP-like, 200 for a good one.
+    pub fn answered(&self, code: u16) {
+        self.families.query_answers(&self.endpoint, code).inc();
+    }
+}
+
+/// Of the connection to NATS.
+#[derive(Debug, Clone)]
+pub struct ConnectionMetrics {
+    /// 1 while connected.
+    pub connected: Level,
+    /// How often it was connected again.
+    pub reconnects: Count,
+    /// How often the client dropped messages because it read too slowly.
+    pub slow_consumers: Count,
+}
+
+/// Of one report.
+#[derive(Debug, Clone)]
+pub struct ReportMetrics {
+    /// Revisions published while open.
+    pub open: Count,
+    /// Revisions published as sealed.
+    pub sealed: Count,
+}
+
+/// Of one process manager's process.
+#[derive(Debug, Clone)]
+pub struct ProcessMetrics {
+    /// Commands put on COMMANDS.
+    pub commands: Count,
+    /// Timers set.
+    pub timers_set: Count,
+    /// Timers cancelled.
+    pub timers_cancelled: Count,
+    /// Effects set aside because the server will never take them.
+    pub dead_letters: Count,
+    /// Effects that were tried and wait to be tried again.
+    pub effects_held: Level,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// Nothing counted yet.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("millstream");
+        let families = Families::register(&mut registry);
+        Self { registry: Arc::new(registry), families: Arc::new(families) }
+    }
+
+    /// Names the process, once, at its start.
+    pub fn identify(&self, stage: &str, instance: &str, version: &str) {
+        self.families.build(stage, instance, version).set(1);
+    }
+
+    /// Of the reader `name` of a stream.
+    #[must_use]
+    pub fn reader(&self, stream: &str, name: &str) -> ReaderMetrics {
+        self.families.reader(stream, name)
+    }
+
+    /// How often the consumer of the reader `name` was made again.
+    #[must_use]
+    pub fn reader_restarts(&self, stream: &str, name: &str) -> Count {
+        self.families.reader_restarts(stream, name)
+    }
+
+    /// Of a share of the partitions.
+    #[must_use]
+    pub fn handler(&self, share: &str) -> HandlerMetrics {
+        self.families.handler(share)
+    }
+
+    /// Of the redb file `name`.
+    #[must_use]
+    pub fn store(&self, name: &str) -> StoreMetrics {
+        self.families.store(name)
+    }
+
+    /// Of a query endpoint, such as `retail.stock.get`.
+    #[must_use]
+    pub fn query(&self, endpoint: &str) -> QueryMetrics {
+        let (seconds, wait_seconds) = self.families.query(endpoint);
+        QueryMetrics {
+            families: Arc::clone(&self.families),
+            endpoint: endpoint.to_owned(),
+            seconds,
+            wait_seconds,
+        }
+    }
+
+    /// Messages of a stream that were set aside.
+    #[must_use]
+    pub fn dead_letters(&self, stream: &str) -> Count {
+        self.families.dead_letters(stream)
+    }
+
+    /// Of a report.
+    #[must_use]
+    pub fn report(&self, report: &str) -> ReportMetrics {
+        self.families.report(report)
+    }
+
+    /// Of a process.
+    #[must_use]
+    pub fn process(&self, process: &str) -> ProcessMetrics {
+        self.families.process(process)
+    }
+
+    /// 1 while this process manager carries out effects, 0 while it stands by.
+    #[must_use]
+    pub fn process_active(&self) -> Level {
+        self.families.process_active()
+    }
+
+    /// Commands that fell due and were put on COMMANDS.
+    #[must_use]
+    pub fn timers_due(&self) -> Count {
+        self.families.timers_due()
+    }
+
+    /// Of the connection.
+    #[must_use]
+    pub fn connection(&self) -> ConnectionMetrics {
+        self.families.connection()
+    }
+
+    /// Everything in Prometheus' text format 0.0.4.
+    #[must_use]
+    pub fn prometheus_text(&self) -> String {
+        let mut open_metrics = String::new();
+        prometheus_client::encoding::text::encode(&mut open_metrics, &self.registry)
+            .expect("writing to a string cannot fail");
+        text::from_open_metrics(&open_metrics)
+    }
+
+    /// Everything but histogram buckets as one flat JSON object, name and labels to number: for the statistics of the
+    /// stage's NATS micro service.
+    #[must_use]
+    pub fn snapshot(&self) -> serde_json::Value {
+        text::samples(&self.prometheus_text())
+    }
+}
+
+/// A gauge's number for a count; counts beyond its range do not occur.
+pub(crate) fn level(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

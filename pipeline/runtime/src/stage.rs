@@ -1,0 +1,323 @@
+//! The common entry of every stage: command line, configuration, logs, health, connection, ending, exit code. A stage's
+//! `main` hands in its arguments and environment and one function.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::Parser;
+use millstream_contract::{
+    error_text::one_line,
+    exit_code::{ExitCode, Failure},
+};
+use millstream_jetstream::nats_broker::NatsBroker;
+
+use crate::{
+    config::{Config, Loaded, Origins, Section, load},
+    connection::{ClientIdentity, ConnectionMonitor, connect, process_name},
+    health::{Readiness, serve},
+    metrics::Metrics,
+    shutdown::{Shutdown, within_limit},
+    stage_check::{check_stage, verify_streams},
+    stage_needs::stage_needs,
+    status_service::{ObservedProcess, StatusService, StatusServiceError},
+    telemetry,
+};
+
+/// Which stage a binary is.
+#[derive(Debug, Clone, Copy)]
+pub struct StageIdentity {
+    /// Its name, `lower-kebab-case`.
+    pub name: &'static str,
+    /// Its version.
+    pub version: &'static str,
+    /// One line for `--help`.
+    pub about: &'static str,
+}
+
+/// The command line of every stage.
+#[derive(Debug, Clone, Default, Parser)]
+#[command(max_term_width = 110)]
+pub struct StageArguments {
+    /// Configuration file (TOML)
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Set one key; wins over file and variables
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    pub set: Vec<String>,
+    /// nats CLI context to connect with
+    #[arg(long, value_name = "NAME")]
+    pub context: Option<String>,
+    /// Tell several processes of this stage apart
+    #[arg(long, value_name = "NAME")]
+    pub instance: Option<String>,
+    /// Check the configuration without connecting, and end
+    #[arg(long)]
+    pub check_config: bool,
+    /// With --check-config: also ask the server whether this stage could work
+    #[arg(long, requires = "check_config")]
+    pub connect: bool,
+    /// Print each key, its value and where it comes from, and end
+    #[arg(long)]
+    pub dump_config: bool,
+    /// Print a configuration file with every key explained, and end
+    #[arg(long)]
+    pub reference_config: bool,
+}
+
+impl StageArguments {
+    /// Where the configuration comes from.
+    #[must_use]
+    pub fn origins(&self, environment: BTreeMap<String, String>) -> Origins {
+        let mut settings = self.set.clone();
+        let short = [("nats.context", &self.context), ("process.instance", &self.instance)];
+        for (key, value) in short {
+            settings.extend(value.as_ref().map(|value| format!("{key}={value}")));
+        }
+        Origins { file: self.config.clone(), environment, settings }
+    }
+}
+
+/// What a stage runs with.
+#[derive(Debug, Clone)]
+pub struct StageRuntime {
+    /// The stage.
+    pub identity: StageIdentity,
+    /// The process: `projector`, or `projector-2` for the instance `2`. Names of consumers begin with it.
+    pub process: String,
+    /// JetStream over the process's one connection, which reconnects for ever.
+    pub broker: NatsBroker,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// What must hold for the process to be ready.
+    pub readiness: Readiness,
+    /// Says when to end.
+    pub shutdown: Shutdown,
+}
+
+/// The error of a stage that was too slow to end.
+#[derive(Debug, thiserror::Error)]
+#[error("ending took longer than shutdown.limit; raise it if the stage needs more time")]
+struct TooSlow;
+
+impl Failure for TooSlow {
+    fn exit_code(&self) -> ExitCode {
+        ExitCode::Software
+    }
+}
+
+/// Runs a stage from its command line to its exit code. `run` returns when `shutdown` is requested, its work finished; an
+/// error ends the process.
+pub fn run_stage<S, E, R, F>(
+    identity: StageIdentity,
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+    run: R,
+) -> std::process::ExitCode
+where
+    S: Section,
+    E: Failure + 'static,
+    R: FnOnce(Config<S>, StageRuntime) -> F,
+    F: Future<Output = Result<(), E>>,
+{
+    let arguments = match parse(identity, arguments) {
+        Ok(arguments) => arguments,
+        Err(code) => return code.into(),
+    };
+    let origins = arguments.origins(unicode(environment));
+    let loaded = match load::<S>(&origins) {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            for problem in &error.problems {
+                print_error(problem);
+            }
+            return error.exit_code().into();
+        }
+    };
+    if let Some(text) = answer(identity, &arguments, &loaded) {
+        return show(&text).into();
+    }
+    let ended = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| StartError { what: "the runtime", source }.into())
+        .and_then(|runtime| {
+            let result = if arguments.connect {
+                runtime.block_on(check_server(identity, &loaded.config))
+            } else {
+                runtime.block_on(supervise(identity, loaded.config, run)).map(|()| ExitCode::Ok)
+            };
+            // A stage that was too slow may be stuck in a blocking call: waiting for it would defeat the limit.
+            runtime.shutdown_background();
+            result
+        });
+    match ended {
+        Ok(code) => code.into(),
+        Err(AnyFailure(error)) => {
+            print_error(&one_line(&*error));
+            error.exit_code().into()
+        }
+    }
+}
+
+/// Something that the operating system refused at the start.
+#[derive(Debug, thiserror::Error)]
+#[error("{what} cannot be started")]
+struct StartError {
+    what: &'static str,
+    #[source]
+    source: std::io::Error,
+}
+
+impl Failure for StartError {
+    fn exit_code(&self) -> ExitCode {
+        ExitCode::Software
+    }
+}
+
+impl Failure for StatusServiceError {
+    fn exit_code(&self) -> ExitCode {
+        ExitCode::Unavailable
+    }
+}
+
+/// Whatever a stage ended with.
+struct AnyFailure(Box<dyn Failure>);
+
+impl<E: Failure + 'static> From<E> for AnyFailure {
+    fn from(error: E) -> Self {
+        Self(Box::new(error))
+    }
+}
+
+async fn supervise<S, E, R, F>(identity: StageIdentity, config: Config<S>, run: R) -> Result<(), AnyFailure>
+where
+    E: Failure + 'static,
+    R: FnOnce(Config<S>, StageRuntime) -> F,
+    F: Future<Output = Result<(), E>>,
+{
+    let instance = config.process.instance.clone();
+    let process = process_name(identity.name, &instance);
+    telemetry::initialise(&config.telemetry, identity.name, &instance);
+    let (metrics, readiness, shutdown) = (Metrics::new(), Readiness::new(), Shutdown::new());
+    // Nobody may see a stage as ready that has not said yet what it needs.
+    let joining = readiness.until_joined("stage");
+    metrics.identify(identity.name, &instance, identity.version);
+    shutdown.on_signals().map_err(|source| StartError { what: "the handler of signals", source })?;
+    tracing::info!(process, version = identity.version, "starting");
+    if let Some(address) = config.telemetry.address {
+        serve(address, readiness.clone(), metrics.clone()).await?;
+    }
+    let monitor = ConnectionMonitor::new(metrics.connection(), readiness.condition("nats"));
+    let client_identity = ClientIdentity::of_stage(identity.name, &instance);
+    let client = tokio::select! {
+        connected = connect(&config.nats, &client_identity, &monitor) => connected?,
+        () = shutdown.requested() => return Ok(()),
+    };
+    // Dropped in the reverse order: nobody closes the connection before the monitor expects it.
+    let _connection = client.clone();
+    let _closing = monitor.closing_on_drop();
+    let limit = config.shutdown.limit;
+    let stopping = readiness.condition("process");
+    stopping.holds();
+    tokio::spawn({
+        let shutdown = shutdown.clone();
+        async move {
+            shutdown.requested().await;
+            stopping.fails("stopping");
+        }
+    });
+    let shown = ObservedProcess {
+        stage: identity.name.to_owned(),
+        instance,
+        version: identity.version.to_owned(),
+        readiness: readiness.clone(),
+        metrics: metrics.clone(),
+    };
+    let status = StatusService::start(&client, shown).await?;
+    if let Some(needs) = stage_needs(identity.name, "") {
+        verify_streams(&client, config.nats.jetstream_domain.as_deref(), &needs).await?;
+    }
+    let counting = metrics.clone();
+    let broker =
+        NatsBroker::new(client, config.nats.jetstream_domain.as_deref()).on_restart(move |stream, reader| {
+            counting.reader_restarts(stream, reader).inc();
+        });
+    let runtime =
+        StageRuntime { identity, process, broker, metrics, readiness: joining, shutdown: shutdown.clone() };
+    let ended = within_limit(&shutdown, limit, run(config, runtime)).await;
+    status.stop().await;
+    match ended {
+        Some(Ok(())) => {
+            tracing::info!("stopped");
+            Ok(())
+        }
+        Some(Err(error)) => Err(error.into()),
+        None => Err(TooSlow.into()),
+    }
+}
+
+/// Lists what a stage needs of the server and whether it is there; the code of the first trouble.
+async fn check_server<S>(identity: StageIdentity, config: &Config<S>) -> Result<ExitCode, AnyFailure> {
+    let instance = &config.process.instance;
+    let needs = stage_needs(identity.name, instance).unwrap_or_default();
+    let client = ClientIdentity::of_stage(identity.name, instance);
+    let checks = check_stage(&config.nats, &client, &needs).await?;
+    let lines: String = checks.iter().map(|check| format!("{check}\n")).collect();
+    let shown = show(&lines);
+    let trouble = checks.iter().find_map(|check| check.result.as_ref().err());
+    Ok(trouble.map_or(shown, |trouble| trouble.code))
+}
+
+fn parse(
+    identity: StageIdentity,
+    arguments: impl IntoIterator<Item = OsString>,
+) -> Result<StageArguments, ExitCode> {
+    use clap::{CommandFactory, FromArgMatches};
+    let command =
+        StageArguments::command().name(identity.name).version(identity.version).about(identity.about);
+    let parsed = command
+        .try_get_matches_from(arguments)
+        .and_then(|matches| StageArguments::from_arg_matches(&matches));
+    parsed.map_err(|error| {
+        let code = if error.use_stderr() { ExitCode::Usage } else { ExitCode::Ok };
+        // Nobody is left to tell when standard error is closed.
+        let _closed = error.print();
+        code
+    })
+}
+
+/// Variables that are not Unicode are none of ours.
+fn unicode(environment: impl IntoIterator<Item = (OsString, OsString)>) -> BTreeMap<String, String> {
+    environment
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
+/// What a command line asks for that needs no server.
+fn answer<S>(identity: StageIdentity, arguments: &StageArguments, loaded: &Loaded<S>) -> Option<String> {
+    if arguments.reference_config {
+        Some(loaded.reference_file(identity.name))
+    } else if arguments.dump_config {
+        Some(loaded.dump())
+    } else if arguments.check_config && !arguments.connect {
+        Some("the configuration is valid\n".to_owned())
+    } else {
+        None
+    }
+}
+
+fn show(text: &str) -> ExitCode {
+    use std::io::Write;
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::Ok,
+        Err(_closed) => ExitCode::InputOutput,
+    }
+}
+
+fn print_error(problem: &str) {
+    use std::io::Write;
+    // Nobody is left to tell when standard error is closed.
+    let _closed = writeln!(std::io::stderr(), "error: {problem}");
+}

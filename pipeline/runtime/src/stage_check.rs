@@ -1,0 +1,370 @@
+//! Asks the server whether a stage could work: its version, the streams and their definitions, and every operation that
+//! the stage needs. Nothing is changed: each request is made so that the server refuses its content, after it has let the
+//! request itself through.
+
+use std::{
+    collections::BTreeSet,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_nats::{Client, Event, HeaderMap, Subscriber, client::RequestErrorKind, jetstream};
+use millstream_contract::{
+    error_text::one_line,
+    exit_code::{ExitCode, Failure},
+};
+use millstream_jetstream::{
+    nats_server::{VERSION_MIN, Version},
+    provision::{ProvisionOptions, StreamFinding, StreamPresence, verify},
+};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    connection::{ClientIdentity, ConnectError, ConnectionMonitor, ConnectionSettings, connect},
+    stage_needs::StageNeeds,
+};
+
+/// How long the server may take for an answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// A stream of this name does not exist: an append that expects it is let through and then refused.
+const NO_STREAM: &str = "MILLSTREAM-CHECK";
+/// What no JetStream request accepts as its content.
+const NO_REQUEST: &str = "{\"millstream\":check";
+
+/// One thing that was checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    /// What.
+    pub what: String,
+    /// What was found, or what is wrong and what to do.
+    pub result: Result<String, Trouble>,
+}
+
+/// What is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// One sentence, with what to do.
+    pub sentence: String,
+    /// With what a stage would end.
+    pub code: ExitCode,
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.result {
+            Ok(found) => write!(formatter, "ok      {}: {found}", self.what),
+            Err(trouble) => write!(formatter, "trouble {}: {}", self.what, trouble.sentence),
+        }
+    }
+}
+
+/// Connects as the stage would and checks everything that it needs.
+///
+/// # Errors
+/// [`ConnectError`] when there is no connection: nothing else can be checked then.
+pub async fn check_stage(
+    settings: &ConnectionSettings,
+    identity: &ClientIdentity,
+    needs: &StageNeeds,
+) -> Result<Vec<Check>, ConnectError> {
+    let violations = Violations::default();
+    let monitor = ConnectionMonitor::unobserved().with_listener({
+        let violations = violations.clone();
+        move |event| violations.observe(event)
+    });
+    let client = connect(settings, identity, &monitor).await?;
+    let domain = settings.jetstream_domain.as_deref();
+    let api = domain.map_or_else(|| "$JS.API".to_owned(), |domain| format!("$JS.{domain}.API"));
+    let jetstream = context(&client, domain);
+    let subscriptions = subscribe(&client, needs).await;
+    let mut checks = vec![check_version(&client)];
+    checks.extend(check_streams(&jetstream, needs, &api, &client, &violations).await);
+    let probes = probes(needs, &api);
+    let published = probes.iter().map(|probe| check_publish(&client, probe, &violations));
+    checks.extend(futures::future::join_all(published).await);
+    // The server refused subscriptions, if it did, before it answered anything above; and the last thing that the client
+    // tells of a connection is that it is closed.
+    close(&client, &violations).await;
+    drop(subscriptions);
+    checks.extend(needs.listens.iter().map(|subject| judge_subscription(subject, &violations)));
+    Ok(checks)
+}
+
+/// Streams that are missing or not as a stage needs them.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct StreamsUnusable(String);
+
+impl Failure for StreamsUnusable {
+    fn exit_code(&self) -> ExitCode {
+        ExitCode::Configuration
+    }
+}
+
+/// Looks at the streams before a stage begins its work. What cannot be looked at now, because the server is busy or forbids it, is
+/// left to the stage: it says so itself.
+///
+/// # Errors
+/// [`StreamsUnusable`], with what to do, in one line for all of them.
+pub(crate) async fn verify_streams(
+    client: &Client,
+    domain: Option<&str>,
+    needs: &StageNeeds,
+) -> Result<(), StreamsUnusable> {
+    let jetstream = &context(client, domain);
+    let mut wrong = Vec::new();
+    for stream in &needs.streams {
+        match verify(jetstream, &ProvisionOptions::default(), &[stream]).await {
+            Ok(findings) => wrong.extend(findings.iter().filter_map(|found| {
+                let Trouble { sentence, .. } = judge(found).err()?;
+                // A difference names its stream itself.
+                let rest = sentence.strip_prefix(&format!("{stream}: ")).unwrap_or(&sentence);
+                Some(format!("stream {stream}: {rest}"))
+            })),
+            Err(error) => tracing::warn!(stream, error = one_line(&error), "cannot look at the stream yet"),
+        }
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(StreamsUnusable(wrong.join("; "))) }
+}
+
+fn context(client: &Client, domain: Option<&str>) -> jetstream::Context {
+    match domain {
+        Some(domain) => jetstream::with_domain(client.clone(), domain),
+        None => jetstream::new(client.clone()),
+    }
+}
+
+/// What the server forbade on this connection.
+#[derive(Debug, Clone, Default)]
+struct Violations {
+    /// Subjects, each with the kind of operation before it.
+    seen: Arc<Mutex<BTreeSet<String>>>,
+    news: Arc<Notify>,
+    closed: CancellationToken,
+}
+
+impl Violations {
+    fn observe(&self, event: &Event) {
+        match event {
+            Event::ServerError(error) => self.add(&error.to_string()),
+            Event::Closed => self.closed.cancel(),
+            _ => {}
+        }
+    }
+
+    /// Takes the server's words: `Permissions Violation for Publish to "subject"`.
+    fn add(&self, words: &str) {
+        let mut parts = words.split('"');
+        if let (Some(head), Some(subject)) = (parts.next(), parts.next())
+            && let Some((_, kind)) = head.split_once("Permissions Violation for ")
+        {
+            let kind = kind.split(' ').next().unwrap_or_default();
+            self.seen().insert(format!("{kind} {subject}"));
+            self.news.notify_waiters();
+        }
+    }
+
+    fn has(&self, kind: &str, subject: &str) -> bool {
+        self.seen().contains(&format!("{kind} {subject}"))
+    }
+
+    /// Ends when publishing to the subject was forbidden.
+    async fn publish_forbidden(&self, subject: &str) {
+        loop {
+            let news = self.news.notified();
+            tokio::pin!(news);
+            // From here on no news is missed, whatever comes between the look and the wait.
+            news.as_mut().enable();
+            if self.has("Publish", subject) {
+                return;
+            }
+            news.await;
+        }
+    }
+
+    fn seen(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {
+        // A set is whole after any panic.
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn check_version(client: &Client) -> Check {
+    let found = client.server_info().version;
+    let what = "server version".to_owned();
+    // The program prints a `v` before it, the server itself does not.
+    let result = match Version::parse(&format!("v{found}")) {
+        Some(version) if version >= VERSION_MIN => Ok(found),
+        _ => Err(Trouble {
+            sentence: format!("it is {found}; nats-server {VERSION_MIN} or newer is needed"),
+            code: ExitCode::Configuration,
+        }),
+    };
+    Check { what, result }
+}
+
+async fn check_streams(
+    jetstream: &jetstream::Context,
+    needs: &StageNeeds,
+    api: &str,
+    client: &Client,
+    violations: &Violations,
+) -> Vec<Check> {
+    let mut checks = Vec::new();
+    for stream in &needs.streams {
+        let what = format!("stream {stream}");
+        let allowed = Probe::request(format!("{api}.STREAM.INFO.{stream}"), "look at the stream".to_owned());
+        let Check { result: Ok(_), .. } = check_publish(client, &allowed, violations).await else {
+            checks.push(Check { what, result: Err(denied("looking at it", &allowed.subject)) });
+            continue;
+        };
+        let result = match verify(jetstream, &ProvisionOptions::default(), &[stream]).await {
+            Ok(findings) => findings.iter().find(|found| found.stream == *stream).map_or_else(
+                || {
+                    Err(Trouble {
+                        sentence: "Millstream has no such stream".to_owned(),
+                        code: ExitCode::Software,
+                    })
+                },
+                judge,
+            ),
+            Err(error) => Err(Trouble { sentence: one_line(&error), code: ExitCode::Unavailable }),
+        };
+        checks.push(Check { what, result });
+    }
+    checks
+}
+
+fn judge(found: &StreamFinding) -> Result<String, Trouble> {
+    let trouble = |sentence: String| Err(Trouble { sentence, code: ExitCode::Configuration });
+    if found.presence == StreamPresence::Missing {
+        return trouble("it does not exist; run `millstream setup`".to_owned());
+    }
+    let required: Vec<String> =
+        found.differences.iter().filter(|each| each.required).map(ToString::to_string).collect();
+    if !required.is_empty() {
+        return trouble(required.join("; "));
+    }
+    match &found.generation {
+        Some(generation) => Ok(format!("as defined, generation {generation}")),
+        None => trouble("it has no generation; it was not made by `millstream setup`".to_owned()),
+    }
+}
+
+/// A request that tells whether it is allowed and does nothing.
+#[derive(Debug, Clone)]
+struct Probe {
+    subject: String,
+    what: String,
+    headers: HeaderMap,
+    payload: &'static str,
+}
+
+impl Probe {
+    fn request(subject: String, what: String) -> Self {
+        Self { subject, what, headers: HeaderMap::new(), payload: NO_REQUEST }
+    }
+
+    fn append(subject: &str, what: String) -> Self {
+        let mut headers = HeaderMap::new();
+        headers.insert("Nats-Expected-Stream", NO_STREAM);
+        Self { subject: subject.replace('*', "check"), what, headers, payload: "" }
+    }
+}
+
+fn probes(needs: &StageNeeds, api: &str) -> Vec<Probe> {
+    let mut probes = Vec::new();
+    for reader in &needs.readers {
+        for (operation, verb) in
+            [("CREATE", "make"), ("DELETE", "delete"), ("INFO", "look at"), ("MSG.NEXT", "read through")]
+        {
+            let (stream, consumer) = (&reader.stream, reader.consumer.replace('*', "check"));
+            let subject = format!("{api}.CONSUMER.{operation}.{stream}.{consumer}");
+            probes.push(Probe::request(subject, format!("{verb} consumer {consumer} of {stream}")));
+        }
+    }
+    for stream in &needs.gets {
+        let subject = format!("{api}.STREAM.MSG.GET.{stream}");
+        probes.push(Probe::request(subject, format!("get messages of {stream}")));
+    }
+    for stream in &needs.direct_gets {
+        let subject = format!("{api}.DIRECT.GET.{stream}");
+        probes.push(Probe::request(subject, format!("get messages of {stream} from any replica")));
+    }
+    for stream in &needs.purges {
+        let subject = format!("{api}.STREAM.PURGE.{stream}");
+        probes.push(Probe::request(subject, format!("purge {stream}")));
+    }
+    for append in &needs.appends {
+        let what = format!("append {} to {}", append.subject, append.stream);
+        probes.push(Probe::append(&append.subject, what));
+    }
+    probes
+}
+
+/// Sends a probe: any answer means that it is allowed, and so does that nobody is there to answer.
+async fn check_publish(client: &Client, probe: &Probe, violations: &Violations) -> Check {
+    let request = async_nats::Request::new()
+        .headers(probe.headers.clone())
+        .payload(probe.payload.into())
+        .timeout(Some(ANSWER_TIMEOUT));
+    let answered = tokio::select! {
+        answer = client.send_request(probe.subject.clone(), request) => match answer {
+            Ok(_) => Ok("allowed".to_owned()),
+            Err(error) if error.kind() == RequestErrorKind::NoResponders => Ok("allowed".to_owned()),
+            Err(error) => Err(Trouble {
+                sentence: format!("no answer to {}: {error}", probe.subject),
+                code: ExitCode::Unavailable,
+            }),
+        },
+        () = violations.publish_forbidden(&probe.subject) => Err(denied(&probe.what, &probe.subject)),
+    };
+    Check { what: probe.what.clone(), result: answered }
+}
+
+fn denied(what: &str, subject: &str) -> Trouble {
+    Trouble {
+        sentence: format!("the server forbids it ({what}); let this user publish to {subject}"),
+        code: ExitCode::NotPermitted,
+    }
+}
+
+/// Subscribes where the stage would.
+async fn subscribe(client: &Client, needs: &StageNeeds) -> Vec<Subscriber> {
+    let mut subscriptions = Vec::new();
+    for subject in &needs.listens {
+        match client.subscribe(subject.clone()).await {
+            Ok(subscription) => subscriptions.push(subscription),
+            Err(error) => tracing::warn!(subject, %error, "cannot subscribe"),
+        }
+    }
+    subscriptions
+}
+
+async fn close(client: &Client, violations: &Violations) {
+    let closed = async {
+        match client.drain().await {
+            Ok(()) => violations.closed.cancelled().await,
+            Err(error) => tracing::debug!(%error, "the connection was closed already"),
+        }
+    };
+    if tokio::time::timeout(ANSWER_TIMEOUT, closed).await.is_err() {
+        tracing::warn!("the connection did not close in time; a refused subscription may be missing below");
+    }
+}
+
+fn judge_subscription(subject: &str, violations: &Violations) -> Check {
+    let result = if violations.has("Subscription", subject) {
+        Err(Trouble {
+            sentence: format!("the server forbids it; let this user subscribe to {subject}"),
+            code: ExitCode::NotPermitted,
+        })
+    } else {
+        Ok("allowed".to_owned())
+    };
+    Check { what: format!("listen to {subject}"), result }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,201 @@
+//! What each stage asks of the server: streams, consumers, subjects. The allow-lists of `config/nats-accounts.conf` and the
+//! checks of `--check-config --connect` both hold to it: tests keep the lists neither narrower nor wider.
+
+use millstream_contract::{
+    dead_letter::DEAD_LETTER_PREFIX,
+    leases::{
+        ANY_COMMAND_HANDLER_LEASE, PROCESS_MANAGER_LEASE, command_handler_lease, lease_subject,
+        leases_stream, progress_subject,
+    },
+    outcome::OUTCOME_PREFIX,
+    share::Share,
+    stream_names::{COMMANDS, DEAD_LETTERS, EVENTS, OUTCOMES, REPORTS, TIMERS},
+    subject::{
+        COMMAND_PREFIX, EVENT_PREFIX, QUERY_PREFIX, SUBMIT_PREFIX, SUBMIT_REPLY_PREFIX, SUBMIT_SERVICE,
+        TIMER_PREFIX,
+    },
+};
+
+use crate::{
+    connection::process_name,
+    status_service::{SERVICE_NAME, status_subject},
+};
+
+/// A consumer that a stage makes at its own position, reads through and deletes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReaderNeed {
+    /// The stream.
+    pub stream: String,
+    /// The consumer; `*` for any.
+    pub consumer: String,
+}
+
+/// Subjects that a stage appends to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppendNeed {
+    /// The stream that takes them.
+    pub stream: String,
+    /// A subject, with wildcards.
+    pub subject: String,
+}
+
+/// What a stage asks of the server.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StageNeeds {
+    /// Streams that it looks at: they must be there and be as defined.
+    pub streams: Vec<String>,
+    /// What it reads in order.
+    pub readers: Vec<ReaderNeed>,
+    /// What it appends.
+    pub appends: Vec<AppendNeed>,
+    /// Streams of which it gets single messages from the leader.
+    pub gets: Vec<String>,
+    /// Streams of which it gets messages by subject from any replica.
+    pub direct_gets: Vec<String>,
+    /// Streams that it purges of what is no longer needed.
+    pub purges: Vec<String>,
+    /// Subjects that it listens to, besides its own inbox.
+    pub listens: Vec<String>,
+}
+
+/// What the stage `name` needs as the process of that `instance`; `None` for a name that is no stage.
+pub fn stage_needs(name: &str, instance: &str) -> Option<StageNeeds> {
+    let process = process_name(name, instance);
+    let mut needs = match name {
+        "command-handler" => command_handler(&process),
+        "projector" => projector(&process),
+        "reporter" => reporter(&process),
+        "process-manager" => process_manager(&process),
+        _ => return None,
+    };
+    needs.listens.push(status_subject(&process));
+    needs.listens.extend(discovery(SERVICE_NAME));
+    needs.listens.sort();
+    needs.listens.dedup();
+    Some(needs)
+}
+
+fn command_handler(process: &str) -> StageNeeds {
+    // That of all partitions; those of one of several shares, with their slots.
+    let leases = [command_handler_lease(Share::ALL), ANY_COMMAND_HANDLER_LEASE.to_owned()]
+        .map(|key| lease_subject(&key));
+    let mut appends = vec![
+        append(EVENTS, format!("{EVENT_PREFIX}.*.*.*")),
+        append(OUTCOMES, format!("{OUTCOME_PREFIX}.*")),
+        append(DEAD_LETTERS, format!("{DEAD_LETTER_PREFIX}.{COMMANDS}.*")),
+        append(COMMANDS, format!("{COMMAND_PREFIX}.*.*.*.*")),
+    ];
+    appends.extend(leases.iter().map(|lease| append(&leases_stream(), lease.clone())));
+    StageNeeds {
+        streams: owned(&[COMMANDS, EVENTS, OUTCOMES]),
+        readers: vec![
+            // Called after the share, of which there may be any number.
+            reader(COMMANDS, "*"),
+            reader(OUTCOMES, &format!("{process}-ids")),
+            reader(EVENTS, &format!("{process}-states")),
+        ],
+        appends,
+        gets: vec![COMMANDS.to_owned(), OUTCOMES.to_owned(), EVENTS.to_owned(), leases_stream()],
+        direct_gets: owned(&[EVENTS]),
+        purges: owned(&[COMMANDS, OUTCOMES]),
+        listens: submissions(leases),
+    }
+}
+
+/// What leases tell, and what people submit.
+fn submissions(leases: [String; 2]) -> Vec<String> {
+    let mut subjects = vec![format!("{SUBMIT_PREFIX}.*.*.*.*"), format!("{SUBMIT_REPLY_PREFIX}.*.*")];
+    subjects.extend(leases);
+    subjects.extend(discovery(SUBMIT_SERVICE));
+    subjects
+}
+
+fn projector(process: &str) -> StageNeeds {
+    StageNeeds {
+        streams: owned(&[EVENTS, OUTCOMES]),
+        readers: vec![reader(EVENTS, process), reader(OUTCOMES, &format!("{process}-outcomes"))],
+        gets: owned(&[EVENTS, OUTCOMES]),
+        listens: query_service("projector"),
+        ..StageNeeds::default()
+    }
+}
+
+fn reporter(process: &str) -> StageNeeds {
+    StageNeeds {
+        streams: owned(&[EVENTS, REPORTS]),
+        readers: vec![reader(EVENTS, process)],
+        appends: vec![append(REPORTS, "report.*.*.*.*".to_owned())],
+        gets: owned(&[EVENTS, REPORTS]),
+        listens: query_service("reporter"),
+        ..StageNeeds::default()
+    }
+}
+
+fn process_manager(process: &str) -> StageNeeds {
+    let lease = lease_subject(PROCESS_MANAGER_LEASE);
+    StageNeeds {
+        streams: owned(&[EVENTS, TIMERS]),
+        readers: vec![reader(EVENTS, process), reader(TIMERS, PROCESS_MANAGER_LEASE)],
+        appends: vec![
+            append(COMMANDS, format!("{COMMAND_PREFIX}.*.*.*.*")),
+            append(TIMERS, format!("{TIMER_PREFIX}.*")),
+            append(DEAD_LETTERS, format!("{DEAD_LETTER_PREFIX}.{TIMERS}.*")),
+            append(DEAD_LETTERS, format!("{DEAD_LETTER_PREFIX}.{EVENTS}.*")),
+            append(&leases_stream(), lease.clone()),
+            append(&leases_stream(), progress_subject("*")),
+        ],
+        gets: vec![EVENTS.to_owned(), leases_stream()],
+        purges: owned(&[TIMERS]),
+        listens: vec![lease],
+        ..StageNeeds::default()
+    }
+}
+
+impl StageNeeds {
+    /// The subjects that the server must let it publish to; `api` is the prefix of JetStream's API, `$JS.API` without a
+    /// domain.
+    pub fn publish_subjects(&self, api: &str) -> Vec<String> {
+        let mut subjects = Vec::new();
+        subjects.extend(self.streams.iter().map(|stream| format!("{api}.STREAM.INFO.{stream}")));
+        for ReaderNeed { stream, consumer } in &self.readers {
+            for operation in ["CREATE", "DELETE", "INFO", "MSG.NEXT"] {
+                subjects.push(format!("{api}.CONSUMER.{operation}.{stream}.{consumer}"));
+            }
+        }
+        subjects.extend(self.gets.iter().map(|stream| format!("{api}.STREAM.MSG.GET.{stream}")));
+        subjects.extend(self.direct_gets.iter().map(|stream| format!("{api}.DIRECT.GET.{stream}")));
+        subjects.extend(self.purges.iter().map(|stream| format!("{api}.STREAM.PURGE.{stream}")));
+        subjects.extend(self.appends.iter().map(|append| append.subject.clone()));
+        subjects
+    }
+
+    /// The subjects that the server must let it subscribe to, `inbox` being the first part of its replies.
+    pub fn subscribe_subjects(&self, inbox: &str) -> Vec<String> {
+        let mut subjects = vec![format!("{inbox}.>")];
+        subjects.extend(self.listens.iter().cloned());
+        subjects
+    }
+}
+
+fn query_service(name: &str) -> Vec<String> {
+    let mut subjects = vec![format!("{QUERY_PREFIX}.>")];
+    subjects.extend(discovery(name));
+    subjects
+}
+
+/// What a NATS micro service listens to in order to be found.
+fn discovery(service: &str) -> [String; 3] {
+    ["$SRV.*".to_owned(), format!("$SRV.*.{service}"), format!("$SRV.*.{service}.*")]
+}
+
+fn owned(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+fn reader(stream: &str, consumer: &str) -> ReaderNeed {
+    ReaderNeed { stream: stream.to_owned(), consumer: consumer.to_owned() }
+}
+
+fn append(stream: &str, subject: String) -> AppendNeed {
+    AppendNeed { stream: stream.to_owned(), subject }
+}

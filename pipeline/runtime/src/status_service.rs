@@ -1,0 +1,163 @@
+//! Every process of every stage as a NATS micro service of one name, so that `nats micro stats millstream` shows the whole
+//! pipeline: `stage.<process>.status` answers whether the process is ready and why not, and the statistics carry the figures
+//! of `/metrics`. It works where nobody can reach the health address.
+//!
+//! Deliberately absent: operations that change anything.
+
+use std::collections::HashMap;
+
+use async_nats::{
+    Client,
+    service::{Service, ServiceExt, endpoint::Endpoint},
+};
+use futures::StreamExt;
+use serde_json::{Value, json};
+
+use crate::{connection::process_name, health::Readiness, metrics::Metrics};
+
+/// The name of the service, the same for all processes.
+pub const SERVICE_NAME: &str = "millstream";
+
+/// The subject on which a process says how it is.
+pub fn status_subject(process: &str) -> String {
+    format!("stage.{process}.status")
+}
+
+/// Which process, and where it is told how it is.
+#[derive(Debug, Clone)]
+pub struct ObservedProcess {
+    /// The stage.
+    pub stage: String,
+    /// The instance, if it has a name.
+    pub instance: String,
+    /// The version, a semantic one.
+    pub version: String,
+    /// Whether it is ready.
+    pub readiness: Readiness,
+    /// What it counts.
+    pub metrics: Metrics,
+}
+
+impl ObservedProcess {
+    fn status(&self) -> Value {
+        let reasons = self.readiness.reasons();
+        json!({
+            "stage": self.stage,
+            "instance": self.instance,
+            "version": self.version,
+            "ready": reasons.is_empty(),
+            "reasons": reasons,
+        })
+    }
+
+    fn figures(&self) -> Value {
+        let mut status = self.status();
+        if let Some(fields) = status.as_object_mut() {
+            fields.insert("figures".to_owned(), self.metrics.snapshot());
+        }
+        status
+    }
+}
+
+/// Why the process does not show itself.
+#[derive(Debug, thiserror::Error)]
+#[error("the status service cannot be started")]
+pub struct StatusServiceError(#[source] async_nats::Error);
+
+/// A running status service; it ends with the connection, or by [`StatusService::stop`].
+#[derive(Debug)]
+pub struct StatusService {
+    service: Service,
+}
+
+impl StatusService {
+    /// Shows a process on a connection.
+    ///
+    /// # Errors
+    /// When the connection is closed or the version is not a semantic one.
+    pub async fn start(client: &Client, process: ObservedProcess) -> Result<Self, StatusServiceError> {
+        let name = process_name(&process.stage, &process.instance);
+        let metadata = [("stage", &process.stage), ("instance", &process.instance), ("process", &name)];
+        let observed = process.clone();
+        let service = client
+            .service_builder()
+            .description(format!("Millstream process {name}"))
+            .metadata(metadata.map(|(key, value)| (key.to_owned(), value.clone())).into_iter().collect())
+            .stats_handler(move |_, _| observed.figures())
+            .start(SERVICE_NAME, &process.version)
+            .await
+            .map_err(StatusServiceError)?;
+        let endpoint = service
+            .endpoint_builder()
+            .name("status")
+            .metadata(HashMap::from([("format".to_owned(), "application/json".to_owned())]))
+            .add(status_subject(&name))
+            .await
+            .map_err(StatusServiceError)?;
+        tokio::spawn(answer(endpoint, process));
+        Ok(Self { service })
+    }
+
+    /// Shows the process no more.
+    pub async fn stop(self) {
+        if let Err(error) = self.service.stop().await {
+            tracing::debug!(error, "the status service did not stop in order");
+        }
+    }
+}
+
+async fn answer(mut endpoint: Endpoint, process: ObservedProcess) {
+    while let Some(request) = endpoint.next().await {
+        let body = process.status().to_string();
+        if let Err(error) = request.respond(Ok(body.into())).await {
+            tracing::debug!(%error, "nobody took the status");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millstream_jetstream::testing::test_server::TestServer;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_process_says_why_it_is_not_ready_and_shows_its_figures() {
+        let server = TestServer::start().await;
+        let process = ObservedProcess {
+            stage: "projector".to_owned(),
+            instance: "2".to_owned(),
+            version: "1.2.3".to_owned(),
+            readiness: Readiness::new(),
+            metrics: Metrics::new(),
+        };
+        let condition = process.readiness.condition("nats");
+        process.metrics.reader("EVENTS", "projector-2").position.set(42);
+        let service = StatusService::start(&server.client().await, process.clone()).await.unwrap();
+        let people = server.client().await;
+        let status = |subject: String| {
+            let people = people.clone();
+            async move {
+                let answer = people.request(subject, "".into()).await.unwrap();
+                serde_json::from_slice::<Value>(&answer.payload).unwrap()
+            }
+        };
+        let answer = status(status_subject("projector-2")).await;
+        assert_eq!(
+            (&answer["ready"], &answer["reasons"][0]),
+            (&json!(false), &json!("nats: starting")),
+            "{answer}"
+        );
+        condition.holds();
+        assert_eq!(status(status_subject("projector-2")).await["ready"], true);
+        let statistics = status(format!("$SRV.STATS.{SERVICE_NAME}")).await;
+        let figures = &statistics["endpoints"][0]["data"]["figures"];
+        assert_eq!(
+            figures["millstream_reader_position{stream=\"EVENTS\",reader=\"projector-2\"}"], 42,
+            "{statistics}"
+        );
+        service.stop().await;
+        let gone = people.request(status_subject("projector-2"), "".into()).await;
+        assert!(gone.is_err(), "{gone:?}");
+    }
+}

@@ -1,0 +1,101 @@
+//! Logs: to standard error, for people when that is a terminal and as JSON lines otherwise. Also the settings of the
+//! address that serves health and metrics.
+//!
+//! Deliberately absent: log files and rotation; whoever runs the process keeps its standard error.
+
+mod json_line;
+
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+
+use json_line::JsonLine;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Section, SectionKeys};
+
+/// The client's own log repeats what [`crate::connection`] says.
+const FILTER_DEFAULT: &str = "info,async_nats=off";
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people on a terminal, JSON elsewhere.
+    Automatic,
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The `[telemetry]` section.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TelemetrySettings {
+    /// Where `/livez`, `/readyz` and `/metrics` are served; nowhere when `None`.
+    pub address: Option<SocketAddr>,
+    /// Which log lines are written.
+    pub filter: String,
+    /// How they look.
+    pub format: LogFormat,
+}
+
+impl Section for TelemetrySettings {
+    const NAME: &'static str = "telemetry";
+    const ABOUT: &'static str = "Logs (always on standard error), and the address for health and metrics.";
+
+    fn read(keys: &mut SectionKeys<'_>) -> Self {
+        let text = keys.text(
+            "address",
+            "",
+            "address and port of /livez, /readyz and /metrics, such as \"127.0.0.1:9090\"; empty for none",
+        );
+        let address = match (text.is_empty(), text.parse()) {
+            (true, _) => None,
+            (false, Ok(address)) => Some(address),
+            (false, Err(_)) => {
+                keys.problem(
+                    "address",
+                    format!("is `{text}`; it takes an address and a port, such as \"127.0.0.1:9090\""),
+                );
+                None
+            }
+        };
+        let filter = keys.text(
+            "filter",
+            FILTER_DEFAULT,
+            "which log lines are written: a level (error, warn, info, debug, trace), or levels by module",
+        );
+        if let Err(error) = EnvFilter::builder().parse(&filter) {
+            keys.problem(
+                "filter",
+                format!("is `{filter}`: {error}; write for example \"info,millstream_write_side=debug\""),
+            );
+        }
+        let formats =
+            [("automatic", LogFormat::Automatic), ("human", LogFormat::Human), ("json", LogFormat::Json)];
+        let format = keys.choice(
+            "format",
+            &formats,
+            "automatic",
+            "how log lines look; automatic is human on a terminal",
+        );
+        Self { address, filter, format }
+    }
+}
+
+/// Starts writing log lines for the whole process. Later calls in the same process change nothing.
+pub fn initialise(settings: &TelemetrySettings, stage: &str, instance: &str) {
+    let filter = EnvFilter::builder().parse_lossy(&settings.filter);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let terminal = std::io::stderr().is_terminal();
+    let json = match settings.format {
+        LogFormat::Json => true,
+        LogFormat::Human => false,
+        LogFormat::Automatic => !terminal,
+    };
+    // A second subscriber is refused: tests run several stages in one process.
+    let _first = if json {
+        builder.event_format(JsonLine::new(stage, instance)).try_init().is_ok()
+    } else {
+        builder.with_ansi(terminal).with_target(false).try_init().is_ok()
+    };
+}

@@ -1,0 +1,3 @@
+//! For tests of stages: their configuration files.
+
+pub mod stage_files;

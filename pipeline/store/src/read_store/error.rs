@@ -1,0 +1,149 @@
+//! Why the file cannot be used, sorted by what there is to do about it.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use millstream_contract::exit_code::{ExitCode, Failure};
+use redb::{CommitError, DatabaseError, StorageError, TableError, TransactionError};
+
+/// The read store cannot go on. None of these leaves rows and checkpoint apart; after any of them during a write the
+/// file must be closed and opened again.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another process has it open.
+    #[error(
+        "{} is in use by another process: give each process its own data_directory, or stop the other one",
+        path.display()
+    )]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// There is no space.
+    #[error("no space left for {}: free some, then start again; nothing is lost", path.display())]
+    DiskFull {
+        /// The file.
+        path: PathBuf,
+        /// The system's words.
+        #[source]
+        source: io::Error,
+    },
+    /// It may not be written.
+    #[error("{} cannot be written: check who owns data_directory and whether it is mounted read-only", path.display())]
+    NotWritable {
+        /// The file.
+        path: PathBuf,
+        /// The system's words.
+        #[source]
+        source: io::Error,
+    },
+    /// It is not a read store, or its content is damaged.
+    #[error(
+        "{} is damaged ({detail}): start once with damaged_file = \"rebuild\" to set it aside and build a new one from \
+         the stream",
+        path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        detail: String,
+    },
+    /// The system failed to read or write it.
+    #[error("reading or writing {} failed", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's words.
+        #[source]
+        source: io::Error,
+    },
+    /// redb refuses for a reason that lies in this program or in an earlier failure.
+    #[error("the read store {} cannot go on ({detail}): start the process again", path.display())]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// redb's words.
+        detail: String,
+    },
+}
+
+impl Failure for StoreError {
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::InUse { .. } => ExitCode::AlreadyRunning,
+            Self::NotWritable { .. } => ExitCode::CannotCreate,
+            Self::DiskFull { .. } | Self::Io { .. } | Self::Damaged { .. } => ExitCode::InputOutput,
+            Self::Unusable { .. } => ExitCode::Software,
+        }
+    }
+}
+
+impl StoreError {
+    /// Whether setting the file aside and building it anew would help.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged { .. })
+    }
+
+    pub(super) fn from_io(path: &Path, source: io::Error) -> Self {
+        let path = path.to_owned();
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull { path, source },
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                Self::NotWritable { path, source }
+            }
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => {
+                Self::Damaged { path, detail: source.to_string() }
+            }
+            _ => Self::Io { path, source },
+        }
+    }
+
+    pub(super) fn from_storage(path: &Path, error: StorageError) -> Self {
+        match error {
+            StorageError::Io(source) => Self::from_io(path, source),
+            StorageError::Corrupted(detail) => Self::Damaged { path: path.to_owned(), detail },
+            other => Self::Unusable { path: path.to_owned(), detail: other.to_string() },
+        }
+    }
+
+    pub(super) fn from_open(path: &Path, error: DatabaseError) -> Self {
+        match error {
+            DatabaseError::DatabaseAlreadyOpen => Self::InUse { path: path.to_owned() },
+            DatabaseError::Storage(error) => Self::from_storage(path, error),
+            DatabaseError::UpgradeRequired(version) => Self::Damaged {
+                path: path.to_owned(),
+                detail: format!("it has the older file format {version}"),
+            },
+            other => Self::Unusable { path: path.to_owned(), detail: other.to_string() },
+        }
+    }
+
+    pub(super) fn from_transaction(path: &Path, error: TransactionError) -> Self {
+        match error {
+            TransactionError::Storage(error) => Self::from_storage(path, error),
+            other => Self::Unusable { path: path.to_owned(), detail: other.to_string() },
+        }
+    }
+
+    pub(super) fn from_table(path: &Path, error: TableError) -> Self {
+        match error {
+            TableError::Storage(error) => Self::from_storage(path, error),
+            TableError::TableTypeMismatch { .. }
+            | TableError::TableIsMultimap(_)
+            | TableError::TypeDefinitionChanged { .. } => {
+                Self::Damaged { path: path.to_owned(), detail: error.to_string() }
+            }
+            other => Self::Unusable { path: path.to_owned(), detail: other.to_string() },
+        }
+    }
+
+    pub(super) fn from_commit(path: &Path, error: CommitError) -> Self {
+        match error {
+            CommitError::Storage(error) => Self::from_storage(path, error),
+            other => Self::Unusable { path: path.to_owned(), detail: other.to_string() },
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! The rows of one projection during one transaction: what it has changed so far, over what the transaction before has
+//! changed while that is still on its way into the file, over what the file holds.
+
+use std::{cell::OnceCell, collections::BTreeMap, ops::Bound};
+
+use millstream_domain::projection::{DecodedRow, FoundRow, ProjectionError, Rows};
+use redb::ReadableTable;
+
+use super::{
+    ProjectionId, Snapshot, StoreError, TableName, Uncommitted,
+    changed_table::{Change, ChangedTable, ChangingTable},
+    snapshot::RowTable,
+};
+
+/// Reads through to a snapshot and collects changes in memory, so that each touched key is written once and in key
+/// order however often it changed. Dropping it forgets the changes.
+pub struct ProjectionRows<'s> {
+    snapshot: &'s Snapshot,
+    beneath: Option<&'s Uncommitted>,
+    projection: ProjectionId,
+    tables: Vec<TouchedTable<'s>>,
+    undeclared: Option<String>,
+}
+
+/// A table that the projection may touch.
+struct TouchedTable<'s> {
+    short_name: Box<str>,
+    changed: ChangingTable,
+    beneath: Option<&'s ChangedTable>,
+    stored: OnceCell<Option<RowTable>>,
+}
+
+impl<'s> ProjectionRows<'s> {
+    /// No changes yet, over `snapshot`. `tables` are all that the projection may touch.
+    pub fn new<'t>(
+        snapshot: &'s Snapshot,
+        projection: &ProjectionId,
+        tables: impl IntoIterator<Item = &'t str>,
+    ) -> Self {
+        Self::above(snapshot, None, projection, tables)
+    }
+
+    /// As [`Self::new`], while what the transaction before has changed, `beneath`, may not be in the snapshot yet.
+    pub fn above<'t>(
+        snapshot: &'s Snapshot,
+        beneath: Option<&'s Uncommitted>,
+        projection: &ProjectionId,
+        tables: impl IntoIterator<Item = &'t str>,
+    ) -> Self {
+        let projection = projection.clone();
+        let mut rows = Self { snapshot, beneath, projection, tables: Vec::new(), undeclared: None };
+        for table in tables {
+            rows.declare(table);
+        }
+        rows
+    }
+
+    /// Adds a table that the projection may touch; nothing happens when it is there.
+    pub fn declare(&mut self, table: &str) {
+        if self.declared(table).is_err() {
+            let name = TableName::new(&self.projection, table);
+            self.tables.push(TouchedTable {
+                short_name: table.into(),
+                beneath: self.beneath.and_then(|beneath| beneath.table(&name)),
+                changed: ChangingTable::new(name),
+                stored: OnceCell::new(),
+            });
+        }
+    }
+
+    /// The first table that was written without being declared, if any: the projection's fault, after which its changes
+    /// are incomplete.
+    pub fn undeclared_table(&self) -> Option<&str> {
+        self.undeclared.as_deref()
+    }
+
+    /// How many rows it has changed.
+    pub fn changed(&self) -> usize {
+        self.tables.iter().map(|table| table.changed.len()).sum()
+    }
+
+    pub(super) fn into_changed_tables(self) -> impl Iterator<Item = ChangedTable> {
+        let changed = self.tables.into_iter().map(|table| table.changed).filter(|changed| changed.len() > 0);
+        changed.map(ChangingTable::finish)
+    }
+
+    fn declared<'t>(&self, table: &'t str) -> Result<&TouchedTable<'s>, &'t str> {
+        self.tables.iter().find(|each| &*each.short_name == table).ok_or(table)
+    }
+
+    fn change(&mut self, table: &str, key: &str, change: Change) {
+        match self.tables.iter_mut().find(|each| &*each.short_name == table) {
+            Some(TouchedTable { changed, .. }) => changed.set(key, change),
+            None => {
+                self.undeclared.get_or_insert_with(|| table.to_owned());
+            }
+        }
+    }
+
+    fn stored<'t>(&self, table: &'t TouchedTable<'s>) -> Result<Option<&'t RowTable>, ProjectionError> {
+        if let Some(stored) = table.stored.get() {
+            return Ok(stored.as_ref());
+        }
+        let opened = self.snapshot.table(table.changed.name().as_str()).map_err(store_failed)?;
+        Ok(table.stored.get_or_init(|| opened).as_ref())
+    }
+}
+
+impl Rows for ProjectionRows<'_> {
+    fn get(&self, table: &str, key: &str) -> Result<Option<Vec<u8>>, ProjectionError> {
+        Ok(self.find(table, key)?.map(|found| match found {
+            FoundRow::Bytes(value) => value,
+            FoundRow::Decoded(row) => row.bytes().to_vec(),
+        }))
+    }
+
+    fn find(&self, table: &str, key: &str) -> Result<Option<FoundRow>, ProjectionError> {
+        let table = self.declared(table).map_err(undeclared)?;
+        if let Some(change) = table.changed.get(key) {
+            return Ok(match change {
+                Change::Removed => None,
+                Change::Bytes(value) => Some(FoundRow::Bytes(value.clone())),
+                Change::Decoded(row) => Some(FoundRow::Decoded(row.clone())),
+            });
+        }
+        if let Some(change) = table.beneath.and_then(|beneath| beneath.get(key)) {
+            // Only its bytes: who alters a decoded row would alter what is being written.
+            return Ok(change.row().map(|value| FoundRow::Bytes(value.to_vec())));
+        }
+        let Some(stored) = self.stored(table)? else { return Ok(None) };
+        let value = stored.get(key).map_err(|error| self.storage_failed(error))?;
+        Ok(value.map(|value| FoundRow::Bytes(value.value().to_vec())))
+    }
+
+    fn put(&mut self, table: &str, key: &str, value: Vec<u8>) {
+        self.change(table, key, Change::Bytes(value));
+    }
+
+    fn put_decoded(&mut self, table: &str, key: &str, row: DecodedRow) {
+        self.change(table, key, Change::Decoded(row));
+    }
+
+    fn delete(&mut self, table: &str, key: &str) {
+        self.change(table, key, Change::Removed);
+    }
+
+    fn scan(&self, table: &str, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, ProjectionError> {
+        let table = self.declared(table).map_err(undeclared)?;
+        let beneath = table.beneath.into_iter().flat_map(|beneath| beneath.starting_with(prefix));
+        // The later one of the same key stands.
+        let changes: BTreeMap<&str, &Change> = beneath.chain(table.changed.starting_with(prefix)).collect();
+        let mut changes = changes.into_iter().map(|(key, change)| (key, change.row())).peekable();
+        let mut rows = Vec::new();
+        if let Some(stored) = self.stored(table)? {
+            let from = (Bound::Included(prefix), Bound::Unbounded);
+            let range =
+                ReadableTable::range::<&str>(stored, from).map_err(|error| self.storage_failed(error))?;
+            for row in range {
+                let (key, value) = row.map_err(|error| self.storage_failed(error))?;
+                let key = key.value();
+                if !key.starts_with(prefix) {
+                    break;
+                }
+                while let Some((new_key, change)) = changes.next_if(|(changed, _)| *changed < key) {
+                    rows.extend(change.map(|value| (new_key.to_owned(), value.to_vec())));
+                }
+                match changes.next_if(|(changed, _)| *changed == key) {
+                    Some((_, change)) => rows.extend(change.map(|value| (key.to_owned(), value.to_vec()))),
+                    None => rows.push((key.to_owned(), value.value().to_vec())),
+                }
+            }
+        }
+        rows.extend(changes.filter_map(|(key, change)| Some((key.to_owned(), change?.to_vec()))));
+        Ok(rows)
+    }
+}
+
+impl ProjectionRows<'_> {
+    fn storage_failed(&self, error: redb::StorageError) -> ProjectionError {
+        store_failed(StoreError::from_storage(self.snapshot.path(), error))
+    }
+}
+
+fn store_failed(error: StoreError) -> ProjectionError {
+    ProjectionError::Store(Box::new(error))
+}
+
+fn undeclared(table: &str) -> ProjectionError {
+    ProjectionError::Inconsistent(format!("the projection uses table {table:?} but does not declare it"))
+}

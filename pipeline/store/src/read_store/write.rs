@@ -1,0 +1,172 @@
+//! Writing: the changes of all projections and their checkpoints in one transaction.
+
+#[cfg(feature = "simulation")]
+use millstream_contract::seeded_bug::{SeededBug, planted};
+use redb::{TableHandle, WriteTransaction};
+
+use super::{
+    Checkpoint, ProjectionId, ProjectionRows, ReadStore, StoreError, TableName,
+    changed_table::ChangedTable,
+    snapshot::{CHECKPOINTS, definition},
+};
+
+/// So many rows are worth more than one thread.
+const ROWS_FOR_CORES: usize = 1_000;
+
+/// What a commit survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// Nothing but the end of the transaction: it is visible to readers, and a crash forgets it.
+    Volatile,
+    /// A crash of the machine, together with every commit before.
+    Durable,
+}
+
+/// What one transaction changes for one projection.
+pub struct Changes<'s> {
+    /// The projection.
+    pub projection: ProjectionId,
+    /// Its changed rows.
+    pub rows: ProjectionRows<'s>,
+    /// Its checkpoint afterwards; the one before stays when there is none.
+    pub checkpoint: Option<Checkpoint>,
+}
+
+/// What one transaction changes, complete and not yet in the file. The next one may be prepared over it meanwhile
+/// ([`ProjectionRows::above`]).
+pub struct Uncommitted {
+    tables: Vec<ChangedTable>,
+    checkpoints: Vec<(ProjectionId, Checkpoint)>,
+}
+
+impl Uncommitted {
+    /// The changes of several projections.
+    pub fn new(changes: Vec<Changes<'_>>) -> Self {
+        let (mut tables, mut checkpoints) = (Vec::new(), Vec::new());
+        for Changes { projection, rows, checkpoint } in changes {
+            tables.extend(rows.into_changed_tables());
+            checkpoints.extend(checkpoint.map(|checkpoint| (projection, checkpoint)));
+        }
+        // The largest first: they are written side by side.
+        tables.sort_by_key(|table| std::cmp::Reverse(table.len()));
+        Self { tables, checkpoints }
+    }
+
+    /// How many rows it changes.
+    pub fn rows(&self) -> usize {
+        self.tables.iter().map(|table| table.len()).sum()
+    }
+
+    pub(super) fn table(&self, name: &TableName) -> Option<&ChangedTable> {
+        self.tables.iter().find(|table| table.name() == name)
+    }
+}
+
+impl ReadStore {
+    /// Writes the changes of several projections, all or none. Without changes it still makes what was committed before
+    /// as durable as `durability` says.
+    ///
+    /// # Errors
+    /// [`StoreError`]: nothing of it was written, and the file must be opened again.
+    pub fn commit(&self, changes: Vec<Changes<'_>>, durability: Durability) -> Result<(), StoreError> {
+        self.commit_prepared(&Uncommitted::new(changes), durability)
+    }
+
+    /// As [`Self::commit`], of changes that the next transaction may be prepared over meanwhile.
+    ///
+    /// # Errors
+    /// As [`Self::commit`].
+    pub fn commit_prepared(&self, prepared: &Uncommitted, durability: Durability) -> Result<(), StoreError> {
+        let transaction = self.begin(durability)?;
+        self.write_rows(&transaction, &prepared.tables)?;
+        #[cfg(feature = "simulation")]
+        let transaction = self.another_if_planted(transaction)?;
+        for (projection, checkpoint) in &prepared.checkpoints {
+            self.write_checkpoint(&transaction, projection, checkpoint)?;
+        }
+        transaction.commit().map_err(|source| StoreError::from_commit(self.path(), source))
+    }
+
+    #[cfg(feature = "simulation")]
+    fn another_if_planted(&self, transaction: WriteTransaction) -> Result<WriteTransaction, StoreError> {
+        if !planted(SeededBug::CheckpointInOtherTransaction) {
+            return Ok(transaction);
+        }
+        transaction.commit().map_err(|source| StoreError::from_commit(self.path(), source))?;
+        self.begin(Durability::Volatile)
+    }
+
+    /// Removes every row of a projection and sets its checkpoint, durably. Repeating it changes nothing.
+    ///
+    /// # Errors
+    /// As [`Self::commit`].
+    pub fn reset(&self, projection: &ProjectionId, checkpoint: &Checkpoint) -> Result<(), StoreError> {
+        let transaction = self.begin(Durability::Durable)?;
+        let prefix = projection.table_prefix();
+        let tables: Vec<_> = transaction
+            .list_tables()
+            .map_err(|source| StoreError::from_storage(self.path(), source))?
+            .filter(|table| table.name().starts_with(&prefix))
+            .collect();
+        for table in tables {
+            transaction.delete_table(table).map_err(|source| StoreError::from_table(self.path(), source))?;
+        }
+        self.write_checkpoint(&transaction, projection, checkpoint)?;
+        transaction.commit().map_err(|source| StoreError::from_commit(self.path(), source))
+    }
+
+    fn begin(&self, durability: Durability) -> Result<WriteTransaction, StoreError> {
+        let mut transaction = self
+            .database
+            .begin_write()
+            .map_err(|source| StoreError::from_transaction(self.path(), source))?;
+        match durability {
+            Durability::Volatile => transaction
+                .set_durability(redb::Durability::None)
+                .expect("only savepoints and shared files forbid it, and this store uses neither"),
+            // The allocator's state is written along, so that opening after a crash takes no time.
+            Durability::Durable => transaction.set_quick_repair(true),
+        }
+        Ok(transaction)
+    }
+
+    /// Tables are written side by side when there is enough to write: redb has a lock a table, and pages of their own.
+    fn write_rows(&self, transaction: &WriteTransaction, tables: &[ChangedTable]) -> Result<(), StoreError> {
+        let changed: usize = tables.iter().map(|table| table.len()).sum();
+        let cores = self.cores.when(changed >= ROWS_FOR_CORES);
+        cores
+            .each(tables.iter().collect(), |table| self.write_table(transaction, table))
+            .into_iter()
+            .collect()
+    }
+
+    fn write_table(&self, transaction: &WriteTransaction, changed: &ChangedTable) -> Result<(), StoreError> {
+        let failed = |source| StoreError::from_storage(self.path(), source);
+        let mut table = transaction
+            .open_table(definition(changed.name().as_str()))
+            .map_err(|source| StoreError::from_table(self.path(), source))?;
+        for (key, change) in changed.iter() {
+            match change.row() {
+                Some(value) => drop(table.insert(key, &*value).map_err(failed)?),
+                None => drop(table.remove(key).map_err(failed)?),
+            }
+        }
+        Ok(())
+    }
+
+    fn write_checkpoint(
+        &self,
+        transaction: &WriteTransaction,
+        projection: &ProjectionId,
+        checkpoint: &Checkpoint,
+    ) -> Result<(), StoreError> {
+        let value = serde_json::to_vec(checkpoint).expect("a checkpoint holds only texts and numbers");
+        let mut table = transaction
+            .open_table(definition(CHECKPOINTS))
+            .map_err(|source| StoreError::from_table(self.path(), source))?;
+        table
+            .insert(projection.as_str(), value.as_slice())
+            .map(drop)
+            .map_err(|source| StoreError::from_storage(self.path(), source))
+    }
+}

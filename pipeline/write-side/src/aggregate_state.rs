@@ -1,0 +1,206 @@
+//! An aggregate's state together with where in its history it stands.
+
+use std::sync::Arc;
+
+use millstream_contract::commit::{COMMIT_HASH_LENGTH, StoredCommit};
+use millstream_domain::decider::{AggregateType, AnyState, EventError};
+use serde::{Deserialize, Serialize};
+
+/// A history that cannot be folded. The aggregate's commands are set aside; all other aggregates go on.
+#[derive(Debug, thiserror::Error)]
+pub enum HistoryError {
+    /// An event cannot be read.
+    #[error("history of {stream_id} cannot be read at sequence {sequence}")]
+    Event {
+        /// The aggregate.
+        stream_id: String,
+        /// Where.
+        sequence: u64,
+        /// Why.
+        #[source]
+        source: EventError,
+    },
+    /// A version is missing or doubled.
+    #[error("history of {stream_id} is broken at sequence {sequence}: version {found} follows {version}")]
+    Version {
+        /// The aggregate.
+        stream_id: String,
+        /// Where.
+        sequence: u64,
+        /// The version before.
+        version: u64,
+        /// The version of the commit.
+        found: u64,
+    },
+}
+
+/// A state, its version and its place in EVENTS.
+pub struct AggregateState {
+    /// The decider's state.
+    pub state: AnyState,
+    /// Number of events folded.
+    pub version: u64,
+    /// Sequence of the last commit folded; what the next append expects. 0 for none.
+    pub last_sequence: u64,
+    /// Highest COMMANDS position that the history names; 0 for none.
+    pub last_position: u64,
+    /// Hash of the last commit folded.
+    pub last_hash: Option<[u8; COMMIT_HASH_LENGTH]>,
+    /// Whether a read from the leader or an append of our own has shown, since this handler became active, that nothing
+    /// followed. Without it nothing may be refused.
+    pub current: bool,
+    /// The version that the file of snapshots has; 0 for none.
+    pub snapshot_version: u64,
+    /// The version at which the state's size was measured last, and its encoded bytes then.
+    pub weighed: Option<(u64, u64)>,
+}
+
+/// An [`AggregateState`] in the file.
+#[derive(Serialize, Deserialize)]
+struct Snapshot<'a> {
+    state_version: u32,
+    version: u64,
+    last_sequence: u64,
+    last_position: u64,
+    #[serde(with = "serde_bytes")]
+    last_hash: Option<&'a [u8]>,
+    #[serde(with = "serde_bytes")]
+    state: &'a [u8],
+}
+
+impl std::fmt::Debug for AggregateState {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("AggregateState")
+            .field("version", &self.version)
+            .field("last_sequence", &self.last_sequence)
+            .field("last_position", &self.last_position)
+            .field("current", &self.current)
+            .finish_non_exhaustive()
+    }
+}
+
+impl AggregateState {
+    /// The state before any event.
+    pub fn initial(aggregate: &Arc<dyn AggregateType>) -> Self {
+        Self {
+            state: aggregate.initial(),
+            version: 0,
+            last_sequence: 0,
+            last_position: 0,
+            last_hash: None,
+            current: false,
+            snapshot_version: 0,
+            weighed: None,
+        }
+    }
+
+    /// A snapshot of it.
+    pub fn encode(&self, aggregate: &Arc<dyn AggregateType>) -> Vec<u8> {
+        let snapshot = Snapshot {
+            state_version: aggregate.state_version(),
+            version: self.version,
+            last_sequence: self.last_sequence,
+            last_position: self.last_position,
+            last_hash: self.last_hash.as_ref().map(<[u8; COMMIT_HASH_LENGTH]>::as_slice),
+            state: &aggregate.encode_state(&self.state),
+        };
+        rmp_serde::to_vec(&snapshot).expect("a snapshot holds only numbers and bytes")
+    }
+
+    /// Reads a snapshot; `None` when it has another shape, as after an upgrade. It may be old: nothing is known to be
+    /// current.
+    pub fn decode(aggregate: &Arc<dyn AggregateType>, bytes: &[u8]) -> Option<Self> {
+        let snapshot: Snapshot<'_> = rmp_serde::from_slice(bytes).ok()?;
+        if snapshot.state_version != aggregate.state_version() {
+            return None;
+        }
+        let last_hash = snapshot.last_hash.map(<[u8; COMMIT_HASH_LENGTH]>::try_from).transpose().ok()?;
+        Some(Self {
+            state: aggregate.decode_state(snapshot.state)?,
+            version: snapshot.version,
+            last_sequence: snapshot.last_sequence,
+            last_position: snapshot.last_position,
+            last_hash,
+            current: false,
+            snapshot_version: snapshot.version,
+            weighed: Some((snapshot.version.max(1), bytes.len() as u64)),
+        })
+    }
+
+    /// The state after `history`, which begins with the first commit.
+    ///
+    /// # Errors
+    /// [`HistoryError`].
+    pub fn fold(aggregate: &Arc<dyn AggregateType>, history: &[StoredCommit]) -> Result<Self, HistoryError> {
+        let mut state = Self::initial(aggregate);
+        for commit in history {
+            state.apply(aggregate, commit)?;
+        }
+        Ok(state)
+    }
+
+    /// The state as commands before `position` left it: what a command at `position` is decided on when later ones have
+    /// taken effect already.
+    ///
+    /// # Errors
+    /// [`HistoryError`].
+    pub fn fold_below(
+        aggregate: &Arc<dyn AggregateType>,
+        history: &[StoredCommit],
+        position: u64,
+    ) -> Result<Self, HistoryError> {
+        let mut state = Self::initial(aggregate);
+        for commit in history {
+            for envelope in commit.envelopes().filter(|envelope| envelope.command.position < position) {
+                state.evolve(aggregate, commit, &envelope)?;
+                state.last_sequence = commit.broker_sequence;
+            }
+            if commit.commit.events.is_empty() && commit.commit.last_position() < position {
+                state.last_sequence = commit.broker_sequence;
+            }
+        }
+        Ok(state)
+    }
+
+    /// Folds one commit.
+    ///
+    /// # Errors
+    /// [`HistoryError`]; the state is then of no further use.
+    pub fn apply(
+        &mut self,
+        aggregate: &Arc<dyn AggregateType>,
+        commit: &StoredCommit,
+    ) -> Result<(), HistoryError> {
+        if commit.commit.first_version != self.version + 1 {
+            return Err(HistoryError::Version {
+                stream_id: commit.stream_id.to_string(),
+                sequence: commit.broker_sequence,
+                version: self.version,
+                found: commit.commit.first_version,
+            });
+        }
+        for envelope in commit.envelopes() {
+            self.evolve(aggregate, commit, &envelope)?;
+        }
+        self.last_sequence = commit.broker_sequence;
+        self.last_position = self.last_position.max(commit.commit.last_position());
+        self.last_hash = Some(commit.hash());
+        Ok(())
+    }
+
+    fn evolve(
+        &mut self,
+        aggregate: &Arc<dyn AggregateType>,
+        commit: &StoredCommit,
+        envelope: &millstream_contract::commit::Envelope<'_>,
+    ) -> Result<(), HistoryError> {
+        aggregate.evolve(&mut self.state, envelope).map_err(|source| HistoryError::Event {
+            stream_id: commit.stream_id.to_string(),
+            sequence: commit.broker_sequence,
+            source,
+        })?;
+        self.version += 1;
+        Ok(())
+    }
+}

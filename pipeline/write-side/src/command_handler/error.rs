@@ -1,0 +1,70 @@
+//! Why a command handler stops for good.
+
+use millstream_contract::exit_code::{ExitCode, Failure};
+use millstream_jetstream::broker::{BrokerError, ReadError};
+
+use crate::{
+    id_index::IdIndexError, outcome_journal::JournalError, settlement::SettleError,
+    state_snapshots::SnapshotError,
+};
+
+/// Why a handler stops for good.
+#[derive(Debug, thiserror::Error)]
+pub enum HandlerError {
+    /// The journal cannot go on.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// A round cannot be settled.
+    #[error(transparent)]
+    Settle(#[from] SettleError),
+    /// COMMANDS or OUTCOMES cannot be read on.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The index of ids failed.
+    #[error(transparent)]
+    Index(#[from] IdIndexError),
+    /// The file of snapshots failed when it was opened.
+    #[error(transparent)]
+    Snapshots(#[from] SnapshotError),
+    /// A question that cannot be asked again.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    /// The journal names more than a stream holds.
+    #[error(
+        "{stream} ends at sequence {last}, but the outcomes of share {share} name {named}: the server has lost its tail; restore {stream} from a backup or a replica before going on"
+    )]
+    LostTail {
+        /// The share.
+        share: String,
+        /// The stream.
+        stream: &'static str,
+        /// Where it ends.
+        last: u64,
+        /// What the journal names.
+        named: u64,
+    },
+    /// There is no journal, and COMMANDS is not the stream whose positions EVENTS names.
+    #[error(
+        "OUTCOMES holds no record, but the commits of EVENTS name positions of another COMMANDS up to {highest}, and this one begins at {first}: its commands could be taken for those; restore COMMANDS and OUTCOMES from a backup, or delete both and run `millstream setup`, which makes COMMANDS begin behind {highest}"
+    )]
+    NoJournal {
+        /// Highest position that EVENTS names.
+        highest: u64,
+        /// First sequence of COMMANDS.
+        first: u64,
+    },
+}
+
+impl Failure for HandlerError {
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Journal(error) => error.exit_code(),
+            Self::Broker(error) => error.exit_code(),
+            Self::Settle(error) => error.exit_code(),
+            Self::Index(error) => error.exit_code(),
+            Self::Snapshots(error) => error.exit_code(),
+            Self::Read(error) => error.exit_code(),
+            Self::LostTail { .. } | Self::NoJournal { .. } => ExitCode::Data,
+        }
+    }
+}

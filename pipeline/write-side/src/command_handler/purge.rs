@@ -1,0 +1,190 @@
+//! Purging by the active handler: commands that are covered and old, outcome records that are old, and the ids of those.
+//!
+//! Runs beside the rounds, when a turn begins and from time to time. Ages are measured in the server's time, from the newest
+//! record of the journal: no clock of ours can purge too early. Nothing here is needed for anything else; what fails is
+//! tried again the next time. EVENTS is never purged.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::{SignedDuration, Timestamp};
+use millstream_contract::{
+    outcome::{LAYOUT_SUBJECT, OutcomeRecord},
+    stored_message::StoredMessage,
+    stream_names::{COMMANDS, OUTCOMES},
+};
+use millstream_jetstream::{
+    broker::{Broker, BrokerError},
+    retry::RunIds,
+};
+
+use super::{HandlerError, Share, TurnEnd, file_work::do_file_work, idle::Lookout};
+use crate::{
+    id_index::{IdIndex, IdIndexError},
+    outcome_journal::JournalError,
+    share_layout::{self, Layout, chain_subject, last_record},
+};
+
+/// Removed messages in a row that are stepped over in search of one that is there.
+const GAP_MAX: u64 = 64;
+
+/// What is purged, and how often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PurgeSettings {
+    /// Covered commands older than this; none when absent.
+    pub commands_after: Option<Duration>,
+    /// Outcome records older than this, except the last; none when absent. How long a repeated id is recognised.
+    pub outcomes_after: Option<Duration>,
+    /// Between two times.
+    pub interval: Duration,
+}
+
+/// What a purge did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Purged {
+    pub(super) commands: u64,
+    pub(super) records: u64,
+    pub(super) ids: u64,
+}
+
+/// Purges again and again. Ends only with its turn.
+pub(super) async fn run<B: Broker>(
+    broker: B,
+    index: Arc<IdIndex>,
+    ids: RunIds,
+    share: Share,
+    settings: PurgeSettings,
+    mut lookout: Lookout<B>,
+) -> Result<TurnEnd, HandlerError> {
+    loop {
+        lookout.look().await;
+        match purge(&broker, &index, &ids, share, settings).await {
+            Ok(purged) if purged == Purged::default() => {}
+            Ok(Purged { commands, records, ids }) => {
+                tracing::info!(commands, records, ids, "purged what is old");
+            }
+            Err(error) => {
+                let cause = millstream_contract::error_text::one_line(&error);
+                tracing::warn!(cause, "purging is put off");
+            }
+        }
+        tokio::time::sleep(settings.interval).await;
+    }
+}
+
+/// Purges once.
+pub(super) async fn purge<B: Broker>(
+    broker: &B,
+    index: &Arc<IdIndex>,
+    ids: &RunIds,
+    share: Share,
+    settings: PurgeSettings,
+) -> Result<Purged, HandlerError> {
+    let mut purged = Purged::default();
+    // One of several shares does it for all.
+    let Some(chains) = last_records(broker, share).await?.filter(|_| share.index == 0) else {
+        return Ok(purged);
+    };
+    let newest = chains.iter().map(|chain| chain.stored_at).max().unwrap_or(Timestamp::MIN);
+    if let Some(age) = settings.commands_after {
+        let covered = chains.iter().map(|chain| chain.through).min().unwrap_or(0);
+        let through = older_through(broker, COMMANDS, before(newest, age), covered).await?;
+        purged.commands = purge_through(broker, COMMANDS, through).await?;
+    }
+    if let Some(age) = settings.outcomes_after {
+        // The last record of a chain is its cursor; that of the layout says where chains began.
+        let layout = layout(broker, ids, before(newest, age)).await?;
+        let kept = chains.iter().map(|chain| chain.sequence).chain(layout);
+        let last = kept.min().unwrap_or(0);
+        let through = older_through(broker, OUTCOMES, before(newest, age), last.saturating_sub(1)).await?;
+        purged.records = purge_through(broker, OUTCOMES, through).await?;
+        purged.ids = forget(index, broker.state(OUTCOMES).await?.first_sequence).await?;
+    }
+    Ok(purged)
+}
+
+/// Where a chain stands.
+struct Chain {
+    sequence: u64,
+    stored_at: Timestamp,
+    through: u64,
+}
+
+/// The last record of every share; none when one has not begun.
+async fn last_records<B: Broker>(broker: &B, share: Share) -> Result<Option<Vec<Chain>>, HandlerError> {
+    let mut chains = Vec::new();
+    for share in Share::each(share.of) {
+        let Some(message) = broker.last(OUTCOMES, &chain_subject(share)).await? else { return Ok(None) };
+        let record = OutcomeRecord::from_stored(&message).map_err(JournalError::from)?;
+        let StoredMessage { sequence, stored_at, .. } = message;
+        chains.push(Chain { sequence, stored_at, through: record.through });
+    }
+    Ok(Some(chains))
+}
+
+/// Where the layout's record stands, if there is one. One that was stored before `time` is appended anew, so that it is no
+/// obstacle the next time.
+async fn layout<B: Broker>(broker: &B, ids: &RunIds, time: Timestamp) -> Result<Option<u64>, HandlerError> {
+    let Some((message, record)) = last_record(broker, LAYOUT_SUBJECT, ids).await? else { return Ok(None) };
+    if message.stored_at < time
+        && let Some(layout) = Layout::from_record(&record, message.sequence)
+        && let Err(error) = share_layout::renew(broker, ids, &record.generations, &layout).await
+    {
+        tracing::debug!(%error, "the layout's record was not renewed");
+    }
+    Ok(Some(message.sequence))
+}
+
+fn before(newest: Timestamp, age: Duration) -> Timestamp {
+    let age = SignedDuration::try_from(age).unwrap_or(SignedDuration::MAX);
+    newest.checked_sub(age).unwrap_or(Timestamp::MIN)
+}
+
+/// The highest sequence, `limit` at most, up to which everything was stored before `time`; 0 when nothing was. A search by
+/// halves: messages stand in the order of their times.
+async fn older_through<B: Broker>(
+    broker: &B,
+    stream: &str,
+    time: Timestamp,
+    limit: u64,
+) -> Result<u64, BrokerError> {
+    let state = broker.state(stream).await?;
+    let first = state.first_sequence;
+    let (mut low, mut high) = (first, limit.min(state.last_sequence).saturating_add(1));
+    while low < high {
+        let middle = low + (high - low) / 2;
+        match first_from(broker, stream, middle, high).await? {
+            Some(message) if message.stored_at < time => low = message.sequence + 1,
+            _ => high = middle,
+        }
+    }
+    Ok(if low <= first { 0 } else { low - 1 })
+}
+
+/// The first message at or behind `sequence` and before `end`.
+async fn first_from<B: Broker>(
+    broker: &B,
+    stream: &str,
+    sequence: u64,
+    end: u64,
+) -> Result<Option<StoredMessage>, BrokerError> {
+    for sequence in sequence..end.min(sequence.saturating_add(GAP_MAX)) {
+        if let Some(message) = broker.get(stream, sequence).await? {
+            return Ok(Some(message));
+        }
+    }
+    Ok(None)
+}
+
+async fn purge_through<B: Broker>(broker: &B, stream: &str, through: u64) -> Result<u64, BrokerError> {
+    if through == 0 { Ok(0) } else { broker.purge_subject(stream, ">", Some(through)).await }
+}
+
+/// Forgets ids away from the async threads, in pieces: rounds go on meanwhile.
+async fn forget(index: &Arc<IdIndex>, first_sequence: u64) -> Result<u64, IdIndexError> {
+    let index = index.clone();
+    // Without an answer the runtime is shutting down, and the next turn forgets them.
+    do_file_work(move || index.forget_before(first_sequence)).await.unwrap_or(Ok(0))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,228 @@
+//! Purging on a real server: what goes, what stays, and what becomes of ids at the edge of the window.
+
+use std::{num::NonZeroUsize, path::Path};
+
+use futures::StreamExt;
+use millstream_contract::{
+    header,
+    outcome::{Outcome, OutcomeReply},
+};
+use millstream_domain::decider::AggregateRegistry;
+use millstream_jetstream::{
+    group_append::AppendStrategy, nats_broker::NatsBroker, testing::test_server::TestServer,
+};
+use millstream_proof::testing::account::Account;
+use millstream_runtime::{health::Readiness, metrics::Metrics, shutdown::Shutdown};
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::{
+    command_handler::{CommandHandler, HandlerSettings, Observed, Streams},
+    state_cache::CacheLimits,
+    state_snapshots::StateSnapshots,
+};
+
+const NOTHING: PurgeSettings =
+    PurgeSettings { commands_after: None, outcomes_after: None, interval: Duration::from_secs(3600) };
+/// Everything that is not newer than the newest record.
+const ALL: PurgeSettings =
+    PurgeSettings { commands_after: Some(Duration::ZERO), outcomes_after: Some(Duration::ZERO), ..NOTHING };
+
+struct Running {
+    shutdown: Shutdown,
+    task: JoinHandle<Result<(), HandlerError>>,
+}
+
+impl Running {
+    async fn start(server: &TestServer, index: IdIndex, purge: PurgeSettings) -> Self {
+        let settings = HandlerSettings {
+            name: "command-handler".to_owned(),
+            share: Share::ALL,
+            round_max: NonZeroUsize::new(100).unwrap(),
+            cache: CacheLimits { states: NonZeroUsize::new(100).unwrap(), bytes: u64::MAX },
+            append_strategy: AppendStrategy::default(),
+            lease_time_to_live: Duration::from_secs(3),
+            purge: Some(purge),
+        };
+        let observed = Observed::new(&Metrics::new(), &Readiness::new(), Share::ALL);
+        let registry = AggregateRegistry::new().with::<Account>();
+        let snapshots = StateSnapshots::in_memory().unwrap();
+        let run = ulid::Ulid::generate().to_string();
+        let mut handler =
+            CommandHandler::new(server.broker().await, registry, settings, &run, index, snapshots, observed);
+        let shutdown = Shutdown::new();
+        let stop = shutdown.clone();
+        Self { shutdown, task: tokio::spawn(async move { handler.run(stop).await }) }
+    }
+
+    async fn stop(self) {
+        self.shutdown.request();
+        self.task.await.unwrap().unwrap();
+    }
+}
+
+/// Sends a deposit and waits for its outcome: a record for each.
+async fn deposit(broker: &NatsBroker, id: &str) -> Outcome {
+    let client = broker.client();
+    let inbox = client.new_inbox();
+    let mut answers = client.subscribe(inbox.clone()).await.unwrap();
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert(header::REPLY, inbox.as_str());
+    headers.insert(header::COMMAND_ID, id);
+    let subject = "cmd.bank.account.ada.deposit";
+    client.publish_with_headers(subject, headers, r#"{"amount":1}"#.into()).await.unwrap();
+    let answer = tokio::time::timeout(Duration::from_secs(20), answers.next()).await.unwrap().unwrap();
+    OutcomeReply::from_json(&serde_json::from_slice(&answer.payload).unwrap()).unwrap().outcome
+}
+
+/// The record that tells of the command at `position`, and when it was stored.
+async fn record_of(broker: &NatsBroker, position: u64) -> StoredMessage {
+    let state = broker.state(OUTCOMES).await.unwrap();
+    for sequence in state.first_sequence..=state.last_sequence {
+        let message = broker.get(OUTCOMES, sequence).await.unwrap().unwrap();
+        if OutcomeRecord::from_stored(&message).unwrap().outcomes.iter().any(|it| it.position == position) {
+            return message;
+        }
+    }
+    panic!("no record of {position}");
+}
+
+fn index(folder: &Path) -> Arc<IdIndex> {
+    Arc::new(IdIndex::open(&folder.join("ids.redb")).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn repeat_just_inside_the_window_is_a_duplicate_and_just_outside_is_decided_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = TestServer::start_provisioned().await;
+    let broker = server.broker().await;
+    let on_disk = Arc::into_inner(index(folder.path())).unwrap();
+    let handler = Running::start(&server, on_disk, NOTHING).await;
+    for id in ["outside 1", "outside 2", "inside", "newest"] {
+        assert!(matches!(deposit(&broker, id).await, Outcome::Accepted { .. }));
+    }
+    handler.stop().await;
+
+    let inside = record_of(&broker, 3).await;
+    let newest = broker.last(OUTCOMES, "out.0of1").await.unwrap().unwrap();
+    let window = newest.stored_at.duration_since(inside.stored_at).unsigned_abs();
+    let settings = PurgeSettings { outcomes_after: Some(window), ..NOTHING };
+    let warm = index(folder.path());
+    let state = broker.state(OUTCOMES).await.unwrap();
+    warm.follow(&state.generation, state.last_sequence, None).unwrap();
+    let purged = purge(&broker, &warm, &RunIds::new("purge"), Share::ALL, settings).await.unwrap();
+    assert_eq!((purged.ids, purged.commands), (2, 0));
+    assert_eq!(broker.state(OUTCOMES).await.unwrap().first_sequence, inside.sequence);
+    let again = purge(&broker, &warm, &RunIds::new("purge"), Share::ALL, settings).await.unwrap();
+    assert_eq!(again, Purged::default());
+
+    let warm = Arc::into_inner(warm).unwrap();
+    for (index, outside) in [(IdIndex::in_memory().unwrap(), "outside 1"), (warm, "outside 2")] {
+        let handler = Running::start(&server, index, NOTHING).await;
+        let repeat = deposit(&broker, "inside").await;
+        assert!(matches!(repeat, Outcome::Duplicate { of: 3, .. }), "{repeat:?}");
+        let anew = deposit(&broker, outside).await;
+        assert!(matches!(anew, Outcome::Accepted { events: 1, .. }), "{outside}: {anew:?}");
+        handler.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_what_is_covered_and_old_goes_and_the_last_record_stays() {
+    let server = TestServer::start_provisioned().await;
+    let broker = server.broker().await;
+    let handler = Running::start(&server, IdIndex::in_memory().unwrap(), NOTHING).await;
+    for number in 0..5 {
+        deposit(&broker, &number.to_string()).await;
+    }
+    handler.stop().await;
+    let uncovered = "cmd.bank.account.ada.deposit";
+    broker.client().publish(uncovered, r#"{"amount":1}"#.into()).await.unwrap();
+    broker.client().flush().await.unwrap();
+    let index = Arc::new(IdIndex::in_memory().unwrap());
+    let a_day = Some(Duration::from_secs(86_400));
+    let young = PurgeSettings { commands_after: a_day, outcomes_after: a_day, ..NOTHING };
+    assert_eq!(
+        purge(&broker, &index, &RunIds::new("purge"), Share::ALL, young).await.unwrap(),
+        Purged::default()
+    );
+
+    let last = broker.state(OUTCOMES).await.unwrap().last_sequence;
+    let purged = purge(&broker, &index, &RunIds::new("purge"), Share::ALL, ALL).await.unwrap();
+    assert_eq!((purged.commands, purged.records), (5, last - 1));
+    assert_eq!(broker.state(COMMANDS).await.unwrap().first_sequence, 6);
+    assert_eq!(broker.state(OUTCOMES).await.unwrap().first_sequence, last);
+
+    let handler = Running::start(&server, IdIndex::in_memory().unwrap(), NOTHING).await;
+    let next = deposit(&broker, "next").await;
+    assert!(matches!(next, Outcome::Accepted { version: 7, .. }), "{next:?}");
+    handler.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn active_handler_purges_when_its_turn_begins_and_goes_on() {
+    let server = TestServer::start_provisioned().await;
+    let broker = server.broker().await;
+    let handler = Running::start(&server, IdIndex::in_memory().unwrap(), NOTHING).await;
+    for number in 0..5 {
+        deposit(&broker, &number.to_string()).await;
+    }
+    handler.stop().await;
+    let handler = Running::start(&server, IdIndex::in_memory().unwrap(), ALL).await;
+    let purged = async {
+        while broker.state(COMMANDS).await.unwrap().first_sequence < 6 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), purged).await.expect("the handler purges");
+    let next = deposit(&broker, "next").await;
+    assert!(matches!(next, Outcome::Accepted { version: 6, .. }), "{next:?}");
+    handler.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_purged_before_every_share_has_begun() {
+    let server = TestServer::start_provisioned().await;
+    let broker = server.broker().await;
+    let handler = Running::start(&server, IdIndex::in_memory().unwrap(), NOTHING).await;
+    deposit(&broker, "one").await;
+    handler.stop().await;
+    let index = Arc::new(IdIndex::in_memory().unwrap());
+    let share = Share { index: 0, of: 2 };
+    assert_eq!(purge(&broker, &index, &RunIds::new("purge"), share, ALL).await.unwrap(), Purged::default());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_record_of_the_layout_outlives_purging_and_is_no_obstacle_to_it() {
+    let server = TestServer::start_provisioned().await;
+    let broker = server.broker().await;
+    let ids = RunIds::new("purge");
+    let handler = Running::start(&server, IdIndex::in_memory().unwrap(), NOTHING).await;
+    deposit(&broker, "one").await;
+    handler.stop().await;
+    // Two epochs on, one handler has everything again; its chain begins behind what it covered.
+    let generations = async || Streams::look(&broker, &ids).await.unwrap().generations;
+    for shares in [2, 1] {
+        share_layout::change(&broker, &ids, &generations().await, shares, false).await.unwrap();
+    }
+    let handler = Running::start(&server, IdIndex::in_memory().unwrap(), NOTHING).await;
+    deposit(&broker, "two").await;
+    handler.stop().await;
+    let before = Layout::in_force(&broker, &generations().await, &ids).await.unwrap();
+
+    let index = Arc::new(IdIndex::in_memory().unwrap());
+    // The first time finds the layout in the way and appends it anew, the second goes beyond.
+    for _ in 0..2 {
+        purge(&broker, &index, &ids, Share::ALL, ALL).await.unwrap();
+    }
+    let after = Layout::in_force(&broker, &generations().await, &ids).await.unwrap();
+    assert!(after.sequence > before.sequence, "{after:?}");
+    assert_eq!(Layout { sequence: before.sequence, ..after.clone() }, before);
+    let state = broker.state(OUTCOMES).await.unwrap();
+    let chain = broker.last(OUTCOMES, &chain_subject(Share::ALL)).await.unwrap().unwrap();
+    assert_eq!((state.first_sequence, state.last_sequence), (chain.sequence, after.sequence));
+
+    let handler = Running::start(&server, IdIndex::in_memory().unwrap(), NOTHING).await;
+    assert!(matches!(deposit(&broker, "three").await, Outcome::Accepted { version: 3, .. }));
+    handler.stop().await;
+}

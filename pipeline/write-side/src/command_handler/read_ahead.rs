@@ -1,0 +1,164 @@
+//! Reading and decoding the commands of the next rounds while one is settled, and what of them a round takes.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use millstream_contract::{
+    seeded_bug::{SeededBug, planted},
+    share::Starts,
+    stored_message::StoredMessage,
+};
+use millstream_domain::decider::AggregateRegistry;
+use millstream_jetstream::broker::{ReadError, StreamReader};
+use millstream_runtime::metrics::ReaderMetrics;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use super::{HandlerError, TurnEnd};
+use crate::round::{PreparedCommand, prepare};
+
+/// Memory of commands that are read and decoded ahead of the round that is being settled, in KiB. A command takes the KiB of
+/// its body and one more, so this is about as many small commands as a round takes.
+const AHEAD_KIB: u32 = 32 * 1024;
+/// Commands in the first round of a turn, at most; each round may be twice as large as the one before, up to what is configured. A
+/// handler with nothing in memory is slow, and what it decides counts once its round is recorded: one that is stopped again and
+/// again loses about half of its work in this way, and not all of it.
+const FIRST_ROUND_MAX: usize = 1000;
+
+/// Commands that were read together.
+pub(super) struct ReadAhead {
+    commands: Vec<PreparedCommand>,
+    /// Held until a round takes them.
+    _memory: OwnedSemaphorePermit,
+}
+
+/// The rounds of a turn.
+pub(super) struct Rounds {
+    read: mpsc::UnboundedReceiver<ReadAhead>,
+    /// What the round before had no place for.
+    held: Option<ReadAhead>,
+    next_max: usize,
+    round_max: usize,
+}
+
+impl Rounds {
+    /// Of what `read` brings, with at most `round_max` commands each.
+    pub(super) fn new(read: mpsc::UnboundedReceiver<ReadAhead>, round_max: usize) -> Self {
+        Self { read, held: None, next_max: FIRST_ROUND_MAX.min(round_max), round_max }
+    }
+
+    /// Waits for commands and takes together what waits; `None` when the reader has ended. Nothing is lost when the wait is cut short.
+    pub(super) async fn next(&mut self) -> Option<Vec<PreparedCommand>> {
+        let first = match self.held.take() {
+            Some(held) => held,
+            None => self.read.recv().await?,
+        };
+        let mut commands = first.commands;
+        while let Ok(more) = self.read.try_recv() {
+            if commands.len() + more.commands.len() > self.next_max {
+                self.held = Some(more);
+                break;
+            }
+            commands.extend(more.commands);
+        }
+        self.next_max = (self.next_max * 2).min(self.round_max);
+        Some(commands)
+    }
+}
+
+/// Waits until messages fit into the memory of what is read ahead.
+async fn reserve(memory: &Arc<Semaphore>, messages: &[StoredMessage]) -> OwnedSemaphorePermit {
+    let kib: usize = messages.iter().map(|message| 1 + message.payload.len() / 1024).sum();
+    let kib = u32::try_from(kib).unwrap_or(u32::MAX).min(AHEAD_KIB);
+    Arc::clone(memory).acquire_many_owned(kib).await.expect("it is never closed")
+}
+
+/// Reads and decodes ahead, but for what `covered` says that others have decided.
+pub(super) async fn read_ahead<R: StreamReader>(
+    mut reader: R,
+    registry: AggregateRegistry,
+    round_max: usize,
+    covered: Option<Starts>,
+    metrics: ReaderMetrics,
+    read: mpsc::UnboundedSender<ReadAhead>,
+) -> Result<TurnEnd, HandlerError> {
+    let memory = Arc::new(Semaphore::new(AHEAD_KIB as usize));
+    // No more than the smallest round has place for.
+    let read_max = FIRST_ROUND_MAX.min(round_max);
+    loop {
+        let messages = match reader.next_batch(read_max).await {
+            Err(ReadError::TakenOver { .. }) => return Ok(TurnEnd::Lost),
+            messages => messages?,
+        };
+        if let Some(last) = messages.last() {
+            let age = Timestamp::now().duration_since(last.stored_at).unsigned_abs();
+            metrics.handled(last.sequence, messages.len() as u64, reader.pending(), age);
+        }
+        let _memory = reserve(&memory, &messages).await;
+        let covered = |message: &StoredMessage| {
+            covered.is_some_and(|starts| starts.cover_message(&message.subject, message.sequence))
+                && !planted(SeededBug::EpochBegunAtTheLowest)
+        };
+        let own = messages.into_iter().filter(|message| !covered(message));
+        let commands: Vec<_> = own.map(|message| prepare(message, &registry)).collect();
+        if commands.is_empty() {
+            continue;
+        }
+        if read.send(ReadAhead { commands, _memory }).is_err() {
+            return Ok(TurnEnd::Lost);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millstream_contract::stored_message::Headers;
+
+    use super::*;
+
+    async fn read(positions: std::ops::Range<u64>) -> ReadAhead {
+        let commands = positions.map(|sequence| {
+            let subject = "cmdq.3.bank.account.a.open".to_owned();
+            let stored_at = Timestamp::UNIX_EPOCH;
+            let message =
+                StoredMessage { subject, sequence, stored_at, headers: Headers::new(), payload: "{}".into() };
+            prepare(message, &AggregateRegistry::new())
+        });
+        let memory = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
+        ReadAhead { commands: commands.collect(), _memory: memory }
+    }
+
+    /// How many commands each round takes of reads of these sizes, all of which wait; they are taken in their order.
+    async fn rounds_of(reads: &[u64], round_max: usize) -> Vec<usize> {
+        let (out, read_in) = mpsc::unbounded_channel();
+        let mut last = 0;
+        for size in reads {
+            out.send(read(last + 1..last + 1 + size).await).ok().unwrap();
+            last += size;
+        }
+        drop(out);
+        let mut rounds = Rounds::new(read_in, round_max);
+        let (mut sizes, mut taken) = (Vec::new(), Vec::new());
+        while let Some(round) = rounds.next().await {
+            sizes.push(round.len());
+            taken.extend(round.into_iter().map(|command| command.position));
+        }
+        assert_eq!(taken, (1..=last).collect::<Vec<_>>());
+        sizes
+    }
+
+    #[tokio::test]
+    async fn rounds_of_a_turn_grow_from_small_ones_to_the_most() {
+        assert_eq!(rounds_of(&[500; 24], 4096).await, [1000, 2000, 4000, 4000, 1000]);
+    }
+
+    #[tokio::test]
+    async fn round_takes_no_read_in_part_and_is_never_too_large() {
+        assert_eq!(rounds_of(&[600, 600, 900, 600, 700], 1500).await, [600, 1500, 1300]);
+    }
+
+    #[tokio::test]
+    async fn first_round_is_no_larger_than_configured() {
+        assert_eq!(rounds_of(&[3, 3, 3, 1], 3).await, [3, 3, 3, 1]);
+        assert_eq!(rounds_of(&[1; 7], 3).await, [3, 3, 1]);
+    }
+}

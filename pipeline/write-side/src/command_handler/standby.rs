@@ -1,0 +1,168 @@
+//! Waiting for the turn, and keeping it: the lease. Meanwhile the handler keeps warm: it learns the ids that others record,
+//! and follows the states of their aggregates.
+
+use std::time::Duration;
+
+use millstream_contract::{
+    commit::{StoredCommit, commit_hash},
+    leases::command_handler_lease,
+    stored_message::StoredMessage,
+    stream_names::EVENTS,
+};
+use millstream_jetstream::{
+    broker::{Broker, BrokerError, ReaderConfig, StreamReader},
+    retry::{RunIds, answered},
+};
+use millstream_runtime::shutdown::Shutdown;
+
+use super::{
+    CommandHandler, HandlerError, TurnEnd, company::Company, id_feed::IdFeed, state_of, write_snapshots,
+};
+use crate::state_cache::StateCache;
+
+/// Commits followed at a time; the wait for the turn is looked at in between.
+const COMMITS_MAX: usize = 1000;
+
+impl<B: Broker> CommandHandler<B> {
+    /// Waits for the lease. Answers where it learns ids, not necessarily all there are; `None` when asked to stop.
+    pub(super) async fn stand_by(
+        &mut self,
+        shutdown: &Shutdown,
+    ) -> Result<Option<IdFeed<B::Reader>>, HandlerError> {
+        let mut ids = tokio::select! {
+            biased;
+            ids = self.open() => ids?,
+            () = shutdown.requested() => return Ok(None),
+        };
+        let mut events = None;
+        let key = command_handler_lease(self.settings.share);
+        self.observed.ready.holds();
+        let time_to_live = self.settings.lease_time_to_live;
+        // Among several shares every process is active: to follow what the others decide would cost each of them as much.
+        let alone = self.company.is_none();
+        loop {
+            if self.company.as_ref().is_none_or(Company::is_mine) {
+                match self.broker.hold_lease(&key, self.ids.run(), time_to_live).await {
+                    Ok(true) => {
+                        close(events).await;
+                        return Ok(Some(ids));
+                    }
+                    Ok(false) => {}
+                    Err(BrokerError::Unavailable { operation, detail }) => {
+                        tracing::warn!(operation, detail, "the lease cannot be asked for now");
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            tokio::select! {
+                biased;
+                () = chance(&self.broker, &key, time_to_live / 3, self.company.as_ref()) => {}
+                followed = ids.follow(&self.index) => followed?,
+                followed = follow_events(&self.broker, &self.settings.name, &mut self.cache, &mut events), if alone => followed?,
+                () = shutdown.requested() => {
+                    ids.close().await;
+                    close(events).await;
+                    return Ok(None);
+                }
+            }
+            self.observe_cache();
+        }
+    }
+
+    /// Checks that index and snapshots belong to the streams as they are, and opens OUTCOMES where the index ends, unless
+    /// that is done for all handlers of the process.
+    async fn open(&mut self) -> Result<IdFeed<B::Reader>, HandlerError> {
+        let events = state_of(&self.broker, &self.ids, EVENTS).await?;
+        let newest = match self.cache.newest()? {
+            Some(newest) => message_at(&self.broker, &self.ids, EVENTS, newest.sequence).await?,
+            None => None,
+        };
+        let found = newest.map(|message| commit_hash(&message.payload));
+        self.cache.follow_events(&events.generation, events.last_sequence, found)?;
+        match &self.company {
+            Some(company) => Ok(company.ids()),
+            None => IdFeed::open(&self.broker, &self.ids, &self.settings.name, &self.index).await,
+        }
+    }
+}
+
+/// Ends when it may be this handler's turn.
+async fn chance<B: Broker>(broker: &B, key: &str, wait: Duration, company: Option<&Company>) {
+    match company {
+        None => broker.lease_freed(key, wait).await,
+        Some(company) if company.is_mine() => tokio::select! {
+            biased;
+            () = company.changes(true) => {}
+            () = broker.lease_freed(key, wait) => {}
+        },
+        Some(company) => company.changes(false).await,
+    }
+}
+
+/// What a stream holds at `sequence`, if anything; waits for a server that does not answer.
+pub(super) async fn message_at<B: Broker>(
+    broker: &B,
+    ids: &RunIds,
+    stream: &str,
+    sequence: u64,
+) -> Result<Option<StoredMessage>, BrokerError> {
+    if sequence == 0 {
+        return Ok(None);
+    }
+    answered(ids, || broker.get(stream, sequence)).await
+}
+
+/// Follows the states of all aggregates, for ever. Cancelling loses nothing but time.
+async fn follow_events<B: Broker>(
+    broker: &B,
+    process: &str,
+    cache: &mut StateCache,
+    reader: &mut Option<B::Reader>,
+) -> Result<(), HandlerError> {
+    loop {
+        let events = match reader {
+            Some(events) => events,
+            None => {
+                let config = ReaderConfig {
+                    stream: EVENTS.to_owned(),
+                    name: format!("{process}-states"),
+                    description: "states of aggregates, to be warm when it is this process's turn".to_owned(),
+                    after: cache.through(),
+                    filters: Vec::new(),
+                    replace_live: false,
+                };
+                reader.insert(broker.read(config).await?)
+            }
+        };
+        for message in events.next_batch(COMMITS_MAX).await? {
+            match StoredCommit::from_stored(&message) {
+                Ok(commit) => cache.follow(&commit),
+                // Whoever decides on this aggregate finds it too, and sets its commands aside.
+                Err(error) => {
+                    tracing::debug!(%error, sequence = message.sequence, "a commit cannot be followed")
+                }
+            }
+        }
+        if let Some(batch) = cache.end_round() {
+            write_snapshots(cache.snapshots(), batch).await;
+        }
+    }
+}
+
+/// Gives a consumer back.
+async fn close<R: StreamReader>(reader: Option<R>) {
+    if let Some(reader) = reader {
+        reader.close().await;
+    }
+}
+
+/// Keeps the lease; ends when it is lost, or may be.
+pub(super) async fn keep_lease<B: Broker>(
+    broker: B,
+    key: String,
+    ids: RunIds,
+    time_to_live: Duration,
+) -> Result<TurnEnd, HandlerError> {
+    millstream_jetstream::lease::keep(&broker, &key, ids.run(), time_to_live).await;
+    Ok(TurnEnd::Lost)
+}

@@ -1,0 +1,308 @@
+//! The pure half of a round: from messages of COMMANDS and states of aggregates to commits and outcomes.
+//!
+//! Nothing here waits or does I/O; [`crate::settlement`] appends what is decided and decides again where an append was
+//! refused.
+
+mod prepare;
+mod together;
+
+use std::sync::Arc;
+
+pub use prepare::{DecodedCommand, PreparedCommand, Work, cut_round, prepare};
+pub use together::{
+    Joint, JointDecision, Member, PARTNER_ELSEWHERE, decide_elsewhere, decide_overtaken, decide_together,
+};
+
+use millstream_contract::{
+    command::CommandEnvelope,
+    commit::{Commit, CommittedCommand, RecordedEvent, StoredCommit, timestamp_to_nanoseconds},
+    outcome::Outcome,
+    seeded_bug::{SeededBug, planted},
+};
+use millstream_domain::decider::{
+    AggregateType, AnyCommand, DecisionContext, DecisionError, NewEvent, Rejection,
+};
+
+use crate::aggregate_state::{AggregateState, HistoryError};
+
+/// Bytes of event data after which no further command joins a commit. Well below nats-server's default `max_payload` of
+/// 1 MiB, so that one more command of usual size still fits.
+const COMMIT_BYTES_TARGET: usize = 256 * 1024;
+
+/// A command of one aggregate, ready to be decided.
+#[derive(Debug, Clone, Copy)]
+pub struct Decidable<'a> {
+    /// Its index in the round.
+    pub index: usize,
+    /// Its headers and place.
+    pub envelope: &'a CommandEnvelope,
+    /// Its fields.
+    pub command: &'a AnyCommand,
+}
+
+/// An outcome that may still lack its commit's sequence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Draft {
+    /// Complete.
+    Final(Outcome),
+    /// Accepted with the commit that the decision yields, or after it.
+    WithCommit {
+        /// The aggregate's version after the command.
+        version: u64,
+        /// How many events it caused.
+        events: u32,
+    },
+}
+
+impl Draft {
+    /// The outcome, the commit being stored at `sequence`.
+    pub fn settle(self, sequence: u64) -> Outcome {
+        match self {
+            Self::Final(outcome) => outcome,
+            Self::WithCommit { version, events } => Outcome::Accepted { position: sequence, version, events },
+        }
+    }
+}
+
+/// What became of (the first of) an aggregate's commands in a round.
+#[derive(Debug)]
+pub struct GroupDecision {
+    /// Outcomes by index in the round.
+    pub drafts: Vec<(usize, Draft)>,
+    /// What to append; absent when nothing happened.
+    pub commit: Option<Commit>,
+    /// How many commands were decided; the others belong in the next commit.
+    pub taken: usize,
+    /// Whether some outcome rests on the state being current: a refusal, or nothing to change.
+    pub needs_current: bool,
+}
+
+/// Why a group was not decided.
+#[derive(Debug, thiserror::Error)]
+pub enum GroupError {
+    /// The history holds later commands than one of these: the whole history is needed to tell what is true.
+    #[error("the history holds later commands")]
+    HistoryNeeded,
+    /// The history cannot be folded.
+    #[error(transparent)]
+    History(#[from] HistoryError),
+}
+
+/// Decides an aggregate's commands in the order of their positions, evolving `state` as it goes.
+///
+/// For a command at position p of an aggregate whose history holds events of later positions: if p is in the history, it
+/// was accepted; if not, it is decided on the fold of what came before p.
+///
+/// # Errors
+/// [`GroupError::HistoryNeeded`] when `history` is absent but needed; [`GroupError::History`].
+pub fn decide_group(
+    aggregate: &Arc<dyn AggregateType>,
+    state: &mut AggregateState,
+    history: Option<&[StoredCommit]>,
+    commands: &[Decidable<'_>],
+    commit_id: impl FnOnce() -> Arc<str>,
+) -> Result<GroupDecision, GroupError> {
+    let mut decision = GroupDecision {
+        drafts: Vec::with_capacity(commands.len()),
+        commit: None,
+        taken: 0,
+        needs_current: false,
+    };
+    let mut draft = CommitDraft::new(state);
+    let settled_position = if planted(SeededBug::PositionsIgnored) { 0 } else { state.last_position };
+    for command in commands {
+        if draft.bytes > COMMIT_BYTES_TARGET {
+            break;
+        }
+        decision.taken += 1;
+        let outcome = if command.envelope.position <= settled_position {
+            let history = history.ok_or(GroupError::HistoryNeeded)?;
+            decision.needs_current = true;
+            Draft::Final(decide_past(aggregate, history, command)?)
+        } else {
+            decide_next(aggregate, state, &mut draft, command, &mut decision.needs_current)
+        };
+        decision.drafts.push((command.index, outcome));
+    }
+    decision.commit = draft.finish(commit_id);
+    Ok(decision)
+}
+
+/// A command behind everything in the history.
+fn decide_next(
+    aggregate: &Arc<dyn AggregateType>,
+    state: &mut AggregateState,
+    draft: &mut CommitDraft,
+    command: &Decidable<'_>,
+    needs_current: &mut bool,
+) -> Draft {
+    match decide_one(aggregate, state, command) {
+        Ok(events) if events.is_empty() => {
+            *needs_current = true;
+            if draft.events.is_empty() {
+                Draft::Final(unchanged(state))
+            } else {
+                Draft::WithCommit { version: state.version, events: 0 }
+            }
+        }
+        Ok(events) => {
+            let count = u32::try_from(events.len()).unwrap_or(u32::MAX);
+            draft.add(command.envelope, None, events);
+            state.version += u64::from(count);
+            state.last_position = command.envelope.position;
+            Draft::WithCommit { version: state.version, events: count }
+        }
+        Err(outcome) => {
+            *needs_current = true;
+            Draft::Final(outcome)
+        }
+    }
+}
+
+/// A command that a handler before has perhaps settled: later commands of the aggregate have taken effect.
+fn decide_past(
+    aggregate: &Arc<dyn AggregateType>,
+    history: &[StoredCommit],
+    command: &Decidable<'_>,
+) -> Result<Outcome, HistoryError> {
+    let position = command.envelope.position;
+    if let Some(accepted) = find_accepted(history, position) {
+        return Ok(accepted);
+    }
+    let below = if planted(SeededBug::PastDecidedOnPresent) { u64::MAX } else { position };
+    let mut past = AggregateState::fold_below(aggregate, history, below)?;
+    Ok(match decide_one(aggregate, &mut past, command) {
+        Ok(events) if events.is_empty() => unchanged(&past),
+        Ok(_) => too_late(command.envelope),
+        Err(outcome) => outcome,
+    })
+}
+
+/// The outcome of a command that ought to have taken effect before what others have done since.
+fn too_late(envelope: &CommandEnvelope) -> Outcome {
+    tracing::error!(
+        position = envelope.position,
+        address = %envelope.address,
+        "decided otherwise than the handler before on the same past; was it another release?"
+    );
+    rejected(&Rejection::new(
+        "decided-too-late",
+        "later commands of this aggregate were settled before this one could be; send it again under a new id",
+    ))
+}
+
+/// The outcome of the command at `position`, if the history holds its events.
+fn find_accepted(history: &[StoredCommit], position: u64) -> Option<Outcome> {
+    history.iter().find_map(|stored| {
+        let envelopes = stored.envelopes().filter(|envelope| envelope.command.position == position);
+        let (count, version) =
+            envelopes.fold((0_u32, 0), |(count, _), envelope| (count + 1, envelope.aggregate_version));
+        (count > 0).then_some(Outcome::Accepted { position: stored.broker_sequence, version, events: count })
+    })
+}
+
+/// Decides one command; the error is a complete outcome.
+fn decide_one(
+    aggregate: &Arc<dyn AggregateType>,
+    state: &mut AggregateState,
+    command: &Decidable<'_>,
+) -> Result<Vec<NewEvent>, Outcome> {
+    let context = context_of(command.envelope, state.version)?;
+    aggregate.decide(&mut state.state, command.command, &context).map_err(|error| not_decided(&error))
+}
+
+/// What a decision may know; the error is the outcome of a command that expects another version.
+fn context_of(envelope: &CommandEnvelope, version: u64) -> Result<DecisionContext<'_>, Outcome> {
+    if let Some(expected) = envelope.expected_version.filter(|expected| *expected != version) {
+        let message = format!(
+            "{} is at version {version}, not at the expected {expected}; read it again and decide anew",
+            envelope.address.stream_id
+        );
+        return Err(rejected(&Rejection::new("version-conflict", message)));
+    }
+    Ok(DecisionContext {
+        aggregate_id: envelope.address.stream_id.id(),
+        now: envelope.stored_at,
+        actor: envelope.actor.as_deref(),
+        command_position: envelope.position,
+    })
+}
+
+fn not_decided(error: &DecisionError) -> Outcome {
+    match error {
+        DecisionError::Rejected(rejection) => rejected(rejection),
+        panicked @ DecisionError::Panicked { .. } => {
+            Outcome::DeadLettered { code: "rules-panicked".into(), message: panicked.to_string().into() }
+        }
+    }
+}
+
+/// The outcome of a rejection.
+pub fn rejected(rejection: &Rejection) -> Outcome {
+    Outcome::Rejected { code: rejection.code.into(), message: rejection.message.as_str().into() }
+}
+
+fn unchanged(state: &AggregateState) -> Outcome {
+    Outcome::Accepted { position: state.last_sequence, version: state.version, events: 0 }
+}
+
+/// A commit in the making.
+struct CommitDraft {
+    first_version: u64,
+    previous: Option<Vec<u8>>,
+    recorded_at: i64,
+    commands: Vec<CommittedCommand>,
+    events: Vec<RecordedEvent>,
+    bytes: usize,
+}
+
+impl CommitDraft {
+    fn new(state: &AggregateState) -> Self {
+        Self {
+            first_version: state.version + 1,
+            previous: state.last_hash.map(Vec::from),
+            recorded_at: 0,
+            commands: Vec::new(),
+            events: Vec::new(),
+            bytes: 0,
+        }
+    }
+
+    fn add(&mut self, envelope: &CommandEnvelope, partner_of: Option<Arc<str>>, events: Vec<NewEvent>) {
+        let index = u32::try_from(self.commands.len()).expect("a commit holds less than a round of commands");
+        self.recorded_at = self.recorded_at.max(timestamp_to_nanoseconds(envelope.stored_at));
+        self.commands.push(CommittedCommand {
+            id: envelope.id_or_position(),
+            position: envelope.position,
+            actor: envelope.actor.clone(),
+            correlation_id: envelope.correlation_id.clone(),
+            causation_id: envelope.causation_id.clone(),
+            traceparent: envelope.traceparent.clone(),
+            partner_of,
+        });
+        for event in events {
+            self.bytes += event.data.len();
+            self.events.push(RecordedEvent {
+                event_type: event.event_type.into(),
+                schema: event.schema,
+                data: event.data,
+                command: index,
+            });
+        }
+    }
+
+    fn finish(self, commit_id: impl FnOnce() -> Arc<str>) -> Option<Commit> {
+        (!self.events.is_empty()).then(|| self.into_commit(commit_id()))
+    }
+
+    fn into_commit(self, commit_id: Arc<str>) -> Commit {
+        Commit {
+            commit_id,
+            first_version: self.first_version,
+            recorded_at: self.recorded_at,
+            commands: self.commands,
+            events: self.events,
+            previous: self.previous,
+        }
+    }
+}

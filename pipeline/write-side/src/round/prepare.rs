@@ -1,0 +1,160 @@
+//! From a message of COMMANDS to a command that can be decided, or to the reason why it cannot.
+
+use std::{collections::HashSet, sync::Arc};
+
+use millstream_contract::{
+    command::{CommandEnvelope, explicit_id},
+    dead_letter::DeadLetter,
+    error_text::one_line,
+    header,
+    seeded_bug::{SeededBug, planted},
+    stored_message::StoredMessage,
+    stream_names::COMMANDS,
+    subject::{COMMAND_PREFIX, CommandAddress, StreamId, published_subject},
+};
+use millstream_domain::decider::{AggregateRegistry, AggregateType, AnyCommand, DecisionError, Rejection};
+
+/// A command of a round.
+pub struct PreparedCommand {
+    /// Its sequence in COMMANDS.
+    pub position: u64,
+    /// The id its sender gave.
+    pub id: Option<Arc<str>>,
+    /// `<context>.<aggregate>.<id>.<command>`.
+    pub address: Arc<str>,
+    /// Where the outcome is to be sent.
+    pub reply: Option<Arc<str>>,
+    /// What there is to do.
+    pub work: Work,
+}
+
+impl PreparedCommand {
+    fn has_partners(&self) -> bool {
+        matches!(&self.work, Work::Decide(decoded) if !decoded.partners.is_empty())
+    }
+}
+
+/// What there is to do with a command.
+pub enum Work {
+    /// Decide it. Boxed: commands move from vector to vector on their way.
+    Decide(Box<DecodedCommand>),
+    /// Refuse it: no state is needed to know that.
+    Refuse(Rejection),
+    /// Set it aside: it cannot be read.
+    SetAside(Box<DeadLetter>),
+}
+
+/// A command that can be decided.
+pub struct DecodedCommand {
+    /// The rules.
+    pub aggregate: Arc<dyn AggregateType>,
+    /// Its headers and place.
+    pub envelope: CommandEnvelope,
+    /// Its fields.
+    pub command: AnyCommand,
+    /// The other aggregates that it changes together with its own.
+    pub partners: Vec<StreamId>,
+    /// The message, kept in case it has to be set aside after all.
+    pub message: StoredMessage,
+}
+
+/// Reads a message of COMMANDS.
+pub fn prepare(message: StoredMessage, registry: &AggregateRegistry) -> PreparedCommand {
+    let address: Arc<str> = published_subject(&message.subject)
+        .strip_prefix(COMMAND_PREFIX)
+        .and_then(|rest| rest.strip_prefix('.'))
+        .unwrap_or(&message.subject)
+        .into();
+    let reply = message.headers.get(header::REPLY).filter(|reply| is_reply_subject(reply)).map(Arc::from);
+    // An id that cannot be used is reported below with everything else that is wrong.
+    let id = explicit_id(&message).ok().flatten();
+    PreparedCommand { position: message.sequence, id, address, reply, work: work(message, registry) }
+}
+
+fn work(message: StoredMessage, registry: &AggregateRegistry) -> Work {
+    let set_aside = |code: &str, error: &dyn std::error::Error| {
+        Work::SetAside(Box::new(DeadLetter::new(COMMANDS, &message, code, &one_line(error))))
+    };
+    let envelope = match CommandEnvelope::from_stored(&message) {
+        Ok(envelope) => envelope,
+        Err(error) => return set_aside(error.code(), &error),
+    };
+    let stream_id = &envelope.address.stream_id;
+    let Some(aggregate) = registry.get(stream_id.context(), stream_id.aggregate()) else {
+        return set_aside("aggregate-unknown", &AggregateUnknown::new(&envelope.address, registry));
+    };
+    if let Err(rejection) = aggregate.check_id(stream_id.id()) {
+        return Work::Refuse(rejection);
+    }
+    let command = match aggregate.decode_command(&envelope) {
+        Ok(command) => command,
+        Err(error) => return set_aside(error.code(), &error),
+    };
+    match aggregate.partners(stream_id.id(), &command) {
+        Ok(partners) => {
+            let aggregate = aggregate.clone();
+            Work::Decide(Box::new(DecodedCommand { aggregate, envelope, command, partners, message }))
+        }
+        Err(DecisionError::Rejected(rejection)) => Work::Refuse(rejection),
+        Err(panicked @ DecisionError::Panicked { .. }) => set_aside("rules-panicked", &panicked),
+    }
+}
+
+/// Cuts a round where an id comes again, and on both sides of a command that changes several aggregates.
+///
+/// Whether an id that comes again is a repeat or a first use depends on what became of the command before it: one that
+/// was set aside leaves its id free. The cut makes it known before anything later is decided, so that where rounds begin
+/// and end decides nothing. A command that changes several aggregates is a round of its own: all commands before it are
+/// settled when it is decided and none behind it has begun, so that each aggregate sees positions in their order.
+pub fn cut_round(mut commands: Vec<PreparedCommand>) -> Vec<Vec<PreparedCommand>> {
+    let mut cuts = Vec::new();
+    let mut ids: HashSet<&str> = HashSet::with_capacity(commands.len());
+    let mut behind_joint = false;
+    for (place, command) in commands.iter().enumerate() {
+        let id = command.id.as_deref();
+        let repeated = id.is_some_and(|id| !ids.insert(id)) && !planted(SeededBug::RepeatsWithinRound);
+        let joint = command.has_partners() && !planted(SeededBug::TogetherWithinRound);
+        if place > 0 && (repeated || joint || behind_joint) {
+            cuts.push(place);
+            ids.clear();
+            ids.extend(id);
+        }
+        behind_joint = joint;
+    }
+    // From the back: what has no repeat, as nearly every round, is not moved at all.
+    let mut rounds: Vec<_> = cuts.into_iter().rev().map(|place| commands.split_off(place)).collect();
+    rounds.push(commands);
+    rounds.reverse();
+    rounds
+}
+
+/// A subject that a plain publish may go to: no wildcard, no space, and not one that a stream of ours takes.
+fn is_reply_subject(subject: &str) -> bool {
+    !subject.is_empty()
+        && subject.split('.').all(|token| !token.is_empty() && token != "*" && token != ">")
+        && !subject.contains(char::is_whitespace)
+        && !["cmd.", "evt.", "out.", "report.", "timer.", "due.", "dlq.", "$"]
+            .iter()
+            .any(|prefix| subject.starts_with(prefix))
+}
+
+/// No rules for the aggregate that a subject names.
+#[derive(Debug, thiserror::Error)]
+#[error("no aggregate {context}.{aggregate}; this handler knows {known}")]
+struct AggregateUnknown {
+    context: String,
+    aggregate: String,
+    known: String,
+}
+
+impl AggregateUnknown {
+    fn new(address: &CommandAddress, registry: &AggregateRegistry) -> Self {
+        let known: Vec<_> =
+            registry.iter().map(|each| format!("{}.{}", each.context(), each.aggregate())).collect();
+        Self {
+            context: address.stream_id.context().to_owned(),
+            aggregate: address.stream_id.aggregate().to_owned(),
+            known: known.join(", "),
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! The pure half of a command that changes several aggregates: from their states to one commit each, or to an outcome.
+//!
+//! Such a command is a round of its own, so every aggregate sees it in the order of positions, and what was said of one
+//! aggregate's commands holds for all: the effects of the positions before it are the state on which it is decided, and an
+//! effect of a later position means that a handler before has settled it. The history of its own aggregate tells how.
+
+use std::sync::Arc;
+
+use millstream_contract::{
+    commit::{Commit, StoredCommit},
+    outcome::Outcome,
+    seeded_bug::{SeededBug, planted},
+    subject::StreamId,
+};
+use millstream_domain::decider::{AggregateType, AnyState, NewEvent, Rejection, Together};
+
+use super::{CommitDraft, Decidable, context_of, find_accepted, not_decided, rejected, too_late, unchanged};
+use crate::aggregate_state::{AggregateState, HistoryError};
+
+/// Code of the rejection of a command whose partner is changed by another of several active handlers.
+pub const PARTNER_ELSEWHERE: &str = "partner-elsewhere";
+
+/// A command with partners.
+#[derive(Clone, Copy)]
+pub struct Joint<'a> {
+    /// The command.
+    pub command: Decidable<'a>,
+    /// The rules, of its own aggregate and of its partners.
+    pub aggregate: &'a Arc<dyn AggregateType>,
+    /// The partners.
+    pub partners: &'a [StreamId],
+}
+
+/// An aggregate that takes part, with its whole history.
+#[derive(Clone, Copy)]
+pub struct Member<'a> {
+    /// Its state.
+    pub state: &'a AggregateState,
+    /// Its history.
+    pub history: &'a [StoredCommit],
+}
+
+/// What became of a command with partners.
+#[derive(Debug)]
+pub enum JointDecision {
+    /// It has its outcome; nothing is to be appended.
+    Settled(Outcome),
+    /// It has it when these commits are stored together.
+    Append {
+        /// Of each partner; none for one that nothing happens to.
+        partners: Vec<Option<Commit>>,
+        /// Of its own aggregate, to be stored last: whoever has seen its sequence has seen all.
+        own: Commit,
+    },
+}
+
+impl std::fmt::Debug for Joint<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Joint")
+            .field("command", &self.command.envelope.address)
+            .field("partners", &self.partners)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Decides on current states that hold no position at or behind the command's, and evolves them.
+pub fn decide_together(
+    joint: &Joint<'_>,
+    own: &mut AggregateState,
+    partners: &mut [&mut AggregateState],
+    mut commit_id: impl FnMut() -> Arc<str>,
+) -> JointDecision {
+    let together = match decide(joint, own, partners) {
+        Ok(together) if together.own.is_empty() => return JointDecision::Settled(unchanged(own)),
+        Ok(together) => together,
+        Err(outcome) => return JointDecision::Settled(outcome),
+    };
+    let partners = partners.iter_mut().zip(together.partners);
+    let partners =
+        partners.map(|(state, events)| commit(joint, state, true, events, &mut commit_id)).collect();
+    match commit(joint, own, false, together.own, &mut commit_id) {
+        Some(own) => JointDecision::Append { partners, own },
+        None => JointDecision::Settled(unchanged(own)),
+    }
+}
+
+/// Decides when the history of some member holds positions at or behind the command's. The own history must have been read
+/// last: whatever settled the command did so before anything later.
+///
+/// # Errors
+/// [`HistoryError`].
+pub fn decide_overtaken(
+    joint: &Joint<'_>,
+    own: Member<'_>,
+    partners: &[Member<'_>],
+    mut commit_id: impl FnMut() -> Arc<str>,
+) -> Result<JointDecision, HistoryError> {
+    let envelope = joint.command.envelope;
+    let position = envelope.position;
+    if let Some(accepted) = find_accepted(own.history, position) {
+        return Ok(JointDecision::Settled(accepted));
+    }
+    let sealed = own.history.iter().any(|stored| stored.commit.seals(position));
+    if let Some(partner) = joint.partners.first().filter(|_| sealed) {
+        let refused = partner_elsewhere(&envelope.address.stream_id, partner);
+        return Ok(JointDecision::Settled(rejected(&refused)));
+    }
+    let below = if planted(SeededBug::PastDecidedOnPresent) { u64::MAX } else { position };
+    let past = |member: &Member<'_>| AggregateState::fold_below(joint.aggregate, member.history, below);
+    let mut own_past = past(&own)?;
+    let mut pasts = partners.iter().map(past).collect::<Result<Vec<_>, _>>()?;
+    let mut views: Vec<&mut AggregateState> = pasts.iter_mut().collect();
+    let together = match decide(joint, &mut own_past, &mut views) {
+        Ok(together) if together.own.is_empty() => return Ok(JointDecision::Settled(unchanged(&own_past))),
+        Ok(together) => together,
+        Err(outcome) => return Ok(JointDecision::Settled(outcome)),
+    };
+    let holds = |member: &Member<'_>| find_accepted(member.history, position).is_some();
+    if !partners.iter().any(holds) {
+        return Ok(JointDecision::Settled(too_late(envelope)));
+    }
+    // A server that lost its tail has kept the beginning of a batch: what is missing of it is appended.
+    let missing = |member: &Member<'_>, events: &[NewEvent]| !events.is_empty() && !holds(member);
+    let too_far = |member: &Member<'_>| member.state.last_position >= position;
+    let members = partners.iter().chain([&own]);
+    let events = together.partners.iter().chain([&together.own]);
+    if members.zip(events).any(|(member, events)| missing(member, events) && too_far(member)) {
+        let message = "EVENTS holds what this command did to one aggregate and not what it did to another, which has changed since: the server has lost messages";
+        return Ok(JointDecision::Settled(Outcome::DeadLettered {
+            code: "history-torn".into(),
+            message: message.into(),
+        }));
+    }
+    tracing::warn!(position, address = %envelope.address, "completing what the server has lost a part of");
+    let mut again = |member: &Member<'_>, partner, events: Vec<NewEvent>| {
+        missing(member, &events)
+            .then(|| draft(joint, member.state, partner, events, &mut commit_id))
+            .flatten()
+    };
+    let commits = partners.iter().zip(together.partners).map(|(member, events)| again(member, true, events));
+    let commits = commits.collect();
+    Ok(match again(&own, false, together.own) {
+        Some(own) => JointDecision::Append { partners: commits, own },
+        None => JointDecision::Settled(too_late(envelope)),
+    })
+}
+
+/// Decides when a partner's commands are decided by another of several active handlers: accepted if the own history says so,
+/// else refused. `own` must be current, with its whole history if that holds positions at or behind the command's.
+///
+/// Another handler may once have been the only one, have decided to accept, and append late. So the refusal comes with a
+/// commit without events, unless something stands there already that makes such an append conflict.
+pub fn decide_elsewhere(
+    joint: &Joint<'_>,
+    own: Member<'_>,
+    elsewhere: &StreamId,
+    commit_id: impl FnOnce() -> Arc<str>,
+) -> (Outcome, Option<Commit>) {
+    let envelope = joint.command.envelope;
+    if let Some(accepted) = find_accepted(own.history, envelope.position) {
+        return (accepted, None);
+    }
+    let seal = (own.state.last_position < envelope.position).then(|| {
+        let mut draft = CommitDraft::new(own.state);
+        draft.add(envelope, None, Vec::new());
+        draft.into_commit(commit_id())
+    });
+    (rejected(&partner_elsewhere(&envelope.address.stream_id, elsewhere)), seal)
+}
+
+fn partner_elsewhere(own: &StreamId, partner: &StreamId) -> Rejection {
+    Rejection::new(
+        PARTNER_ELSEWHERE,
+        format!(
+            "{partner} is changed by another of the active handlers than {own}, so they cannot be changed together; with one active handler they can (active_handlers = 1)"
+        ),
+    )
+}
+
+/// Asks the rules; the error is a complete outcome.
+fn decide(
+    joint: &Joint<'_>,
+    own: &mut AggregateState,
+    partners: &mut [&mut AggregateState],
+) -> Result<Together<NewEvent>, Outcome> {
+    let context = context_of(joint.command.envelope, own.version)?;
+    let mut states: Vec<&mut AnyState> = partners.iter_mut().map(|partner| &mut partner.state).collect();
+    joint
+        .aggregate
+        .decide_together(&mut own.state, &mut states, joint.command.command, &context)
+        .map_err(|error| not_decided(&error))
+}
+
+/// The commit of one member, whose state has been evolved by `events` already.
+fn commit(
+    joint: &Joint<'_>,
+    state: &mut AggregateState,
+    partner: bool,
+    events: Vec<NewEvent>,
+    commit_id: &mut impl FnMut() -> Arc<str>,
+) -> Option<Commit> {
+    let count = events.len() as u64;
+    let commit = draft(joint, state, partner, events, commit_id)?;
+    state.version += count;
+    state.last_position = joint.command.envelope.position;
+    Some(commit)
+}
+
+fn draft(
+    joint: &Joint<'_>,
+    state: &AggregateState,
+    partner: bool,
+    events: Vec<NewEvent>,
+    commit_id: &mut impl FnMut() -> Arc<str>,
+) -> Option<Commit> {
+    if events.is_empty() {
+        return None;
+    }
+    let envelope = joint.command.envelope;
+    let mut draft = CommitDraft::new(state);
+    draft.add(envelope, partner.then(|| envelope.address.stream_id.as_str().into()), events);
+    draft.finish(commit_id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn page_of_commands_has_the_code_of_a_partner_elsewhere() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/commands.md");
+        let page = std::fs::read_to_string(path).unwrap();
+        assert!(
+            page.contains(&format!("`{PARTNER_ELSEWHERE}`")),
+            "docs/commands.md lacks {PARTNER_ELSEWHERE}"
+        );
+    }
+}

@@ -1,0 +1,92 @@
+//! Sorts a round: repeats of known ids, commands that need no state, and the others by aggregate.
+
+use std::{collections::HashMap, sync::Arc};
+
+use millstream_contract::{
+    dead_letter::DeadLetter,
+    outcome::Outcome,
+    seeded_bug::{SeededBug, planted},
+    subject::StreamId,
+};
+use millstream_domain::decider::AggregateType;
+
+use crate::{
+    id_index::{IdIndex, IdIndexError},
+    round::{Decidable, DecodedCommand, Joint, PreparedCommand, Work, rejected},
+};
+
+/// An aggregate's commands in a round, in order.
+pub(super) struct Group<'a> {
+    pub(super) stream_id: StreamId,
+    pub(super) aggregate: &'a Arc<dyn AggregateType>,
+    pub(super) commands: Vec<Decidable<'a>>,
+}
+
+/// A round, sorted.
+pub(super) struct Sorted<'a> {
+    pub(super) groups: Vec<Group<'a>>,
+    pub(super) joints: Vec<Joint<'a>>,
+    pub(super) letters: Vec<(usize, &'a DeadLetter)>,
+    pub(super) outcomes: Outcomes,
+}
+
+/// The outcomes of a round as they come in.
+pub(super) struct Outcomes {
+    outcomes: Vec<Option<Outcome>>,
+}
+
+impl Outcomes {
+    pub(super) fn set(&mut self, index: usize, outcome: Outcome) {
+        if let Some(place) = self.outcomes.get_mut(index) {
+            *place = Some(outcome);
+        }
+    }
+
+    /// All outcomes, in the order of the commands.
+    pub(super) fn finish(self) -> Vec<Outcome> {
+        self.outcomes
+            .into_iter()
+            .map(|outcome| outcome.expect("every command is answered, set aside or in exactly one group"))
+            .collect()
+    }
+}
+
+/// Sorts the commands of a round, in which no id comes twice.
+pub(super) fn sort<'a>(commands: &'a [PreparedCommand], index: &IdIndex) -> Result<Sorted<'a>, IdIndexError> {
+    let mut outcomes = Outcomes { outcomes: vec![None; commands.len()] };
+    let mut ids = index.lookup();
+    let mut letters = Vec::new();
+    let mut groups: Vec<Group<'a>> = Vec::new();
+    let mut joints = Vec::new();
+    let mut group_of: HashMap<&StreamId, usize> = HashMap::with_capacity(commands.len());
+    for (place, command) in commands.iter().enumerate() {
+        if let Some(id) = command.id.as_deref()
+            && !planted(SeededBug::IdsOfWindowOnly)
+            && let Some(entry) = ids.get(id)?
+        {
+            outcomes.set(place, Outcome::Duplicate { of: entry.position, first: Box::new(entry.outcome) });
+            continue;
+        }
+        match &command.work {
+            Work::SetAside(letter) => letters.push((place, &**letter)),
+            Work::Refuse(rejection) => outcomes.set(place, rejected(rejection)),
+            Work::Decide(decoded) => {
+                let DecodedCommand { aggregate, envelope, command, partners, .. } = &**decoded;
+                let command = Decidable { index: place, envelope, command };
+                if !partners.is_empty() {
+                    joints.push(Joint { command, aggregate, partners });
+                    continue;
+                }
+                let stream_id = &envelope.address.stream_id;
+                let slot = *group_of.entry(stream_id).or_insert_with(|| {
+                    groups.push(Group { stream_id: stream_id.clone(), aggregate, commands: Vec::new() });
+                    groups.len() - 1
+                });
+                if let Some(group) = groups.get_mut(slot) {
+                    group.commands.push(command);
+                }
+            }
+        }
+    }
+    Ok(Sorted { groups, joints, letters, outcomes })
+}

@@ -1,0 +1,280 @@
+//! What a round asks of the server, over the twin.
+
+use std::num::NonZeroUsize;
+
+use millstream_contract::{commit::COMMIT_HASH_LENGTH, stored_message::Headers};
+use millstream_domain::decider::AggregateRegistry;
+use millstream_jetstream::testing::{
+    fault_plan::FaultPlan, memory_broker::MemoryBroker, operation::Operation,
+};
+use millstream_proof::testing::account::Account;
+use millstream_runtime::metrics::Metrics;
+
+use super::*;
+use crate::{round::prepare, state_cache::CacheLimits, state_snapshots::StateSnapshots};
+
+/// More than fit into one commit, of names that long.
+const RENAMES: usize = 7;
+const NAME_BYTES: usize = 100 * 1024;
+
+/// A command that COMMANDS has stored, ready to be decided.
+async fn stored(
+    broker: &MemoryBroker,
+    registry: &AggregateRegistry,
+    address: &str,
+    body: &str,
+) -> PreparedCommand {
+    let message = NewMessage {
+        subject: format!("cmd.bank.account.{address}"),
+        expected_last: None,
+        headers: Headers::new(),
+        payload: body.to_owned().into(),
+    };
+    let appended = broker.append(COMMANDS, message).await.unwrap();
+    prepare(broker.get(COMMANDS, appended.sequence).await.unwrap().unwrap(), registry)
+}
+
+async fn renames(broker: &MemoryBroker, registry: &AggregateRegistry) -> Vec<PreparedCommand> {
+    let mut prepared = Vec::new();
+    for number in 0..RENAMES {
+        let name = format!("{number}{}", "x".repeat(NAME_BYTES));
+        prepared.push(stored(broker, registry, "ada.rename", &format!(r#"{{"name":"{name}"}}"#)).await);
+    }
+    prepared
+}
+
+fn empty_cache(registry: AggregateRegistry) -> StateCache {
+    let limits = CacheLimits { states: NonZeroUsize::new(10).unwrap(), bytes: u64::MAX };
+    StateCache::new(limits, registry, StateSnapshots::in_memory().unwrap())
+}
+
+fn settlement(broker: &MemoryBroker, share: Share) -> Settlement<MemoryBroker> {
+    let metrics = Metrics::new().handler(&share.name());
+    Settlement::new(broker.clone(), RunIds::new("run"), AppendStrategy::Single, share, metrics)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_does_not_fit_into_a_commit_follows_in_others_without_reading_anything() {
+    let broker = MemoryBroker::new(1, FaultPlan::none());
+    let registry = AggregateRegistry::new().with::<Account>();
+    let commands = renames(&broker, &registry).await;
+    let mut cache = empty_cache(registry);
+    let mut settlement = settlement(&broker, Share::ALL);
+    broker.start_recording();
+    let outcomes = settlement.settle(&mut cache, &IdIndex::in_memory().unwrap(), &commands).await.unwrap();
+    let versions: Vec<_> = outcomes
+        .iter()
+        .map(|outcome| match outcome {
+            Outcome::Accepted { version, events: 1, .. } => *version,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(versions, (1..=RENAMES as u64).collect::<Vec<_>>());
+    let commits: Vec<_> =
+        broker.dump(EVENTS).iter().map(|message| StoredCommit::from_stored(message).unwrap()).collect();
+    assert!((2..RENAMES).contains(&commits.len()), "{} commits", commits.len());
+    let chained = commits.iter().zip(commits.iter().skip(1)).all(|(before, after)| {
+        after.commit.previous.as_deref() == Some(before.hash().get(..COMMIT_HASH_LENGTH).unwrap())
+    });
+    assert!(chained);
+    let others = broker.recorded().into_iter().filter(|(it, _)| !matches!(it, Operation::Append { .. }));
+    assert_eq!(others.collect::<Vec<_>>(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn round_of_several_slices_settles_every_aggregate_once() {
+    let broker = MemoryBroker::new(1, FaultPlan::none());
+    let registry = AggregateRegistry::new().with::<Account>();
+    let deposit = async |account: usize| {
+        stored(&broker, &registry, &format!("a{account}.deposit"), r#"{"amount":1}"#).await
+    };
+    let accounts = 2 * SLICE + SLICE / 2;
+    // Accounts at the edges of slices and within them have a history that the next handler does not know of.
+    let moved = [0, SLICE - 1, SLICE, SLICE + SLICE / 2, 2 * SLICE, accounts - 1];
+    let mut before = Vec::new();
+    for account in moved {
+        before.push(deposit(account).await);
+    }
+    settled(&broker, &registry, Share::ALL, &before).await;
+    let mut commands = Vec::new();
+    for account in 0..accounts {
+        commands.push(deposit(account).await);
+    }
+    for account in moved {
+        commands.push(deposit(account).await);
+    }
+    let mut settlement = settlement(&broker, Share::ALL);
+    let index = IdIndex::in_memory().unwrap();
+    broker.start_recording();
+    let outcomes = settlement.settle(&mut empty_cache(registry.clone()), &index, &commands).await.unwrap();
+    let version = |outcome: &Outcome| match outcome {
+        Outcome::Accepted { version, events: 1, .. } => *version,
+        other => panic!("{other:?}"),
+    };
+    let versions: Vec<_> = outcomes.iter().map(version).collect();
+    let once = |account: usize| if moved.contains(&account) { 2 } else { 1 };
+    let expected: Vec<u64> = (0..accounts).map(once).chain([3; 6]).collect();
+    assert_eq!(versions, expected);
+    let reads = broker.recorded().into_iter().filter(|(it, _)| matches!(it, Operation::Load { .. })).count();
+    assert_eq!(reads, moved.len(), "only what had moved is read");
+    assert_eq!(broker.dump(EVENTS).len(), accounts + moved.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn handler_without_states_stops_supposing_that_all_is_new_after_the_first_slices() {
+    let broker = MemoryBroker::new(1, FaultPlan::none());
+    let registry = AggregateRegistry::new().with::<Account>();
+    let accounts = 3 * SLICE;
+    let index = IdIndex::in_memory().unwrap();
+    for handler in 0..2 {
+        let mut commands = Vec::new();
+        for account in 0..accounts {
+            let address = format!("a{account}.deposit");
+            commands.push(stored(&broker, &registry, &address, r#"{"amount":1}"#).await);
+        }
+        broker.start_recording();
+        let mut settlement = settlement(&broker, Share::ALL);
+        let outcomes =
+            settlement.settle(&mut empty_cache(registry.clone()), &index, &commands).await.unwrap();
+        assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Accepted { events: 1, .. })));
+        let appends = broker.recorded().into_iter().filter(|(it, _)| matches!(it, Operation::Append { .. }));
+        let conflicts = appends.count() - accounts;
+        let expected = if handler == 0 { 0 } else { SLICES_UNDER_WAY * SLICE };
+        assert_eq!(conflicts, expected, "of handler {handler}");
+    }
+}
+
+/// Commands as a handler of `share` settles them, each a round of its own, with nothing known before.
+async fn settled(
+    broker: &MemoryBroker,
+    registry: &AggregateRegistry,
+    share: Share,
+    commands: &[PreparedCommand],
+) -> Vec<Outcome> {
+    let (mut cache, index) = (empty_cache(registry.clone()), IdIndex::in_memory().unwrap());
+    let mut settlement = settlement(broker, share);
+    let mut outcomes = Vec::new();
+    for command in commands {
+        let round = std::slice::from_ref(command);
+        outcomes.extend(settlement.settle(&mut cache, &index, round).await.unwrap());
+    }
+    outcomes
+}
+
+fn kinds(outcomes: &[Outcome]) -> Vec<String> {
+    let code = |outcome: &Outcome| {
+        if let Outcome::Rejected { code, .. } = outcome { Some(code.to_string()) } else { None }
+    };
+    outcomes.iter().map(|outcome| code(outcome).unwrap_or_else(|| outcome.kind().to_owned())).collect()
+}
+
+/// An account, another one of the same share of two, and one of the other share.
+struct Accounts {
+    share: Share,
+    own: String,
+    beside: String,
+    elsewhere: String,
+}
+
+impl Accounts {
+    fn find() -> Self {
+        let share = |id: &str| StreamId::new("bank", "account", id).unwrap().partition() % 2;
+        let own = "a0".to_owned();
+        let mut others = (1..).map(|number| format!("a{number}"));
+        let beside = others.find(|id| share(id) == share(&own)).unwrap();
+        let elsewhere = others.find(|id| share(id) != share(&own)).unwrap();
+        Self { share: Share { index: share(&own), of: 2 }, own, beside, elsewhere }
+    }
+
+    /// A deposit, and a gift to each of these lists of accounts.
+    async fn commands(
+        &self,
+        broker: &MemoryBroker,
+        registry: &AggregateRegistry,
+        gifts: &[&[&String]],
+    ) -> Vec<PreparedCommand> {
+        let (deposit, give) = (format!("{}.deposit", self.own), format!("{}.give", self.own));
+        let mut commands = vec![stored(broker, registry, &deposit, r#"{"amount":9}"#).await];
+        for to in gifts {
+            let body = serde_json::json!({ "amount": 1, "to": to }).to_string();
+            commands.push(stored(broker, registry, &give, &body).await);
+        }
+        commands
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn command_whose_partner_another_active_handler_decides_is_refused_for_good() {
+    let broker = MemoryBroker::new(1, FaultPlan::none());
+    let registry = AggregateRegistry::new().with::<Account>();
+    let accounts = Accounts::find();
+    let Accounts { share, own, beside, elsewhere } = &accounts;
+    let gifts: [&[&String]; 3] = [&[beside], &[elsewhere], &[beside, elsewhere]];
+    let commands = accounts.commands(&broker, &registry, &gifts).await;
+    let outcomes = settled(&broker, &registry, *share, &commands).await;
+    assert_eq!(kinds(&outcomes), ["accepted", "accepted", "partner-elsewhere", "partner-elsewhere"]);
+    let events = broker.dump(EVENTS);
+    let subjects: Vec<_> = events.iter().map(|message| message.subject.clone()).collect();
+    // Each refusal is sealed by a commit without events.
+    assert_eq!(subjects, [own, beside, own, own, own].map(|id| format!("evt.bank.account.{id}")));
+    for share in [*share, Share::ALL] {
+        let again = settled(&broker, &registry, share, &commands).await;
+        assert_eq!(kinds(&again), kinds(&outcomes), "by a handler of {}", share.name());
+    }
+    assert_eq!(broker.dump(EVENTS).len(), events.len());
+    // What follows goes on behind the seals.
+    let next = accounts.commands(&broker, &registry, &[&[beside]]).await;
+    let followed = settled(&broker, &registry, *share, &next).await;
+    assert_eq!(kinds(&followed), ["accepted", "accepted"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_one_handler_has_accepted_is_not_refused_by_one_of_several() {
+    let broker = MemoryBroker::new(1, FaultPlan::none());
+    let registry = AggregateRegistry::new().with::<Account>();
+    let accounts = Accounts::find();
+    let commands = accounts.commands(&broker, &registry, &[&[&accounts.elsewhere]]).await;
+    let alone = settled(&broker, &registry, Share::ALL, &commands).await;
+    assert_eq!(kinds(&alone), ["accepted", "accepted"]);
+    let events = broker.dump(EVENTS).len();
+    assert_eq!(settled(&broker, &registry, accounts.share, &commands).await, alone);
+    assert_eq!(broker.dump(EVENTS).len(), events);
+}
+
+/// A handler that is alone decides to accept, and is frozen before it appends; then there are several.
+#[tokio::test(start_paused = true)]
+async fn append_that_comes_after_the_refusal_conflicts() {
+    let registry = AggregateRegistry::new().with::<Account>();
+    let accounts = Accounts::find();
+    let world = async || {
+        let broker = MemoryBroker::new(1, FaultPlan::none());
+        let commands = accounts.commands(&broker, &registry, &[&[&accounts.elsewhere]]).await;
+        let deposited = settled(&broker, &registry, Share::ALL, &commands[..1]).await;
+        assert_eq!(kinds(&deposited), ["accepted"]);
+        (broker, commands)
+    };
+    let (frozen, commands) = world().await;
+    settled(&frozen, &registry, Share::ALL, &commands).await;
+    let batch: Vec<_> = frozen.dump(EVENTS)[1..]
+        .iter()
+        .zip([0, 1])
+        .map(|(message, expected_last)| NewMessage {
+            subject: message.subject.clone(),
+            expected_last: Some(expected_last),
+            headers: message.headers.clone(),
+            payload: message.payload.clone(),
+        })
+        .collect();
+    assert_eq!(batch.len(), 2);
+
+    let (broker, commands) = world().await;
+    broker.append_atomically(EVENTS, batch.clone()).await.unwrap();
+    let found = settled(&broker, &registry, accounts.share, &commands).await;
+    assert_eq!(kinds(&found), ["accepted", "accepted"], "it came before the refusal");
+
+    let (broker, commands) = world().await;
+    let refused = settled(&broker, &registry, accounts.share, &commands).await;
+    assert_eq!(kinds(&refused), ["accepted", "partner-elsewhere"]);
+    let late = broker.append_atomically(EVENTS, batch).await;
+    assert!(matches!(late, Err(AppendError::Conflict { .. })), "{late:?}");
+}

@@ -1,0 +1,251 @@
+//! Settles a command that changes several aggregates: their current states, one decision, one atomic batch in which each
+//! commit has its expectation; again until that is stored or the command has another outcome
+//! (docs/adr/0025-a-command-may-change-several-aggregates.md).
+
+use millstream_contract::{
+    commit::{Commit, StoredCommit, commit_hash},
+    error_text::one_line,
+    outcome::Outcome,
+    seeded_bug::{SeededBug, planted},
+    subject::StreamId,
+};
+use millstream_jetstream::{
+    broker::{AppendError, Appended, Broker, BrokerError},
+    event_store::NewCommit,
+};
+
+use super::{
+    SettleError, Settled, Settlement,
+    hydration::{Hydrated, HydrationError, hydrate},
+};
+use crate::{
+    aggregate_state::AggregateState,
+    round::{Joint, JointDecision, Member, decide_elsewhere, decide_overtaken, decide_together},
+    state_cache::StateCache,
+};
+
+/// An aggregate that takes part.
+struct Taking {
+    stream_id: StreamId,
+    state: AggregateState,
+    /// The whole history, if it was read.
+    history: Option<Vec<StoredCommit>>,
+}
+
+/// Why a try came to nothing.
+enum Obstacle {
+    /// A history could not be read.
+    Unread(HydrationError),
+    /// The commits are not stored, or perhaps.
+    NotAppended(AppendError),
+}
+
+impl From<HydrationError> for Obstacle {
+    fn from(error: HydrationError) -> Self {
+        Self::Unread(error)
+    }
+}
+
+impl<B: Broker> Settlement<B> {
+    /// Settles a command with partners: the states of all that took part, and one outcome.
+    pub(super) async fn settle_together(
+        &self,
+        cache: &mut StateCache,
+        joint: &Joint<'_>,
+    ) -> Result<Vec<Settled>, SettleError> {
+        let own = &joint.command.envelope.address.stream_id;
+        let dead = |code: &str, cause: &str| {
+            tracing::error!(stream_id = %own, code, cause, "setting the command aside");
+            let outcome = Outcome::DeadLettered { code: code.into(), message: cause.into() };
+            Ok(vec![settled(joint, own.clone(), None, Some(outcome))])
+        };
+        let mut backoff = self.ids.backoff();
+        let mut believe_cache = true;
+        loop {
+            match self.try_together(cache, joint, believe_cache).await {
+                Ok(settled) => return Ok(settled),
+                Err(Obstacle::Unread(HydrationError::Broker(BrokerError::Unavailable {
+                    operation,
+                    detail,
+                }))) => {
+                    tracing::debug!(stream_id = %own, operation, detail, "reading the histories again");
+                    backoff.pause().await;
+                }
+                Err(Obstacle::Unread(HydrationError::Broker(error))) => return Err(error.into()),
+                Err(Obstacle::Unread(error)) => return dead("history-unreadable", &one_line(&error)),
+                Err(Obstacle::NotAppended(AppendError::Refused { detail, .. })) => {
+                    return dead("commit-refused", &detail);
+                }
+                Err(Obstacle::NotAppended(error)) => self.note(&error, own, &mut backoff).await,
+            }
+            believe_cache = false;
+        }
+    }
+
+    async fn try_together(
+        &self,
+        cache: &mut StateCache,
+        joint: &Joint<'_>,
+        believe_cache: bool,
+    ) -> Result<Vec<Settled>, Obstacle> {
+        let envelope = joint.command.envelope;
+        let own_id = &envelope.address.stream_id;
+        let elsewhere = joint.partners.iter().find(|partner| !self.is_ours(partner));
+        let mut partners = Vec::with_capacity(joint.partners.len());
+        for partner in joint.partners.iter().filter(|_| elsewhere.is_none()) {
+            partners.push(self.current(cache, joint, partner, believe_cache, true).await?);
+        }
+        let mut own = self.current(cache, joint, own_id, believe_cache, false).await?;
+        let settled_before = |taking: &Taking| taking.state.last_position >= envelope.position;
+        let overtaken = settled_before(&own) || partners.iter().any(settled_before);
+        let overtaken = overtaken && !planted(SeededBug::PositionsIgnored);
+        if overtaken {
+            for taking in &mut partners {
+                *taking = self.whole(joint, &taking.stream_id).await?;
+            }
+            // Last: what settled the command before stands in it, whatever came later in the others.
+            own = self.whole(joint, own_id).await?;
+        }
+        if let Some(partner) = elsewhere {
+            let (outcome, seal) = decide_elsewhere(joint, own.member(), partner, || self.ids.next_id());
+            if let Some(seal) = seal {
+                self.append_together(&mut own, &mut [], Vec::new(), seal).await?;
+                own.state.last_position = envelope.position;
+            }
+            return Ok(vec![settled(joint, own.stream_id, Some(own.state), Some(outcome))]);
+        }
+        let decision = if overtaken {
+            let members: Vec<_> = partners.iter().map(Taking::member).collect();
+            decide_overtaken(joint, own.member(), &members, || self.ids.next_id())
+                .map_err(HydrationError::from)?
+        } else {
+            let mut states: Vec<_> = partners.iter_mut().map(|taking| &mut taking.state).collect();
+            decide_together(joint, &mut own.state, &mut states, || self.ids.next_id())
+        };
+        let outcome = match decision {
+            JointDecision::Settled(outcome) => outcome,
+            JointDecision::Append { partners: commits, own: commit } => {
+                self.append_together(&mut own, &mut partners, commits, commit).await?
+            }
+        };
+        if overtaken {
+            // Their states are of no use: what was appended stands on a past.
+            return Ok(vec![settled(joint, own.stream_id, None, Some(outcome))]);
+        }
+        let mut all: Vec<_> = partners
+            .into_iter()
+            .map(|taking| settled(joint, taking.stream_id, Some(taking.state), None))
+            .collect();
+        all.push(settled(joint, own.stream_id, Some(own.state), Some(outcome)));
+        Ok(all)
+    }
+
+    /// Appends the commits together, and brings the states to where they then stand. Answers the outcome.
+    async fn append_together(
+        &self,
+        own: &mut Taking,
+        partners: &mut [Taking],
+        commits: Vec<Option<Commit>>,
+        commit: Commit,
+    ) -> Result<Outcome, Obstacle> {
+        let (version, events) = (commit.last_version(), commit.events.len());
+        let members = partners.iter_mut().zip(commits).filter_map(|(taking, commit)| Some((taking, commit?)));
+        let mut members: Vec<_> = members.collect();
+        members.push((own, commit));
+        let (mut states, mut appends) = (Vec::new(), Vec::new());
+        for (taking, commit) in members {
+            appends.push(NewCommit::new(taking.stream_id.clone(), taking.state.last_sequence, commit));
+            states.push(&mut taking.state);
+        }
+        let appended = match self.append_batch(&appends).await {
+            Ok(appended) => appended,
+            Err(error) => return Err(Obstacle::NotAppended(error)),
+        };
+        let first = appended.sequence + 1 - appends.len() as u64;
+        for ((sequence, append), state) in (first..).zip(&appends).zip(states) {
+            self.metrics.commits.inc();
+            state.last_sequence = sequence;
+            state.last_hash = Some(commit_hash(&append.body));
+            state.current = true;
+        }
+        let events = u32::try_from(events).unwrap_or(u32::MAX);
+        Ok(Outcome::Accepted { position: appended.sequence, version, events })
+    }
+
+    async fn append_batch(&self, appends: &[NewCommit]) -> Result<Appended, AppendError> {
+        #[cfg(feature = "simulation")]
+        {
+            use millstream_contract::stream_names::EVENTS;
+            if planted(SeededBug::TogetherSingly) {
+                let mut own = Appended { sequence: 0, duplicate: false };
+                for (place, append) in appends.iter().rev().enumerate() {
+                    let appended = self.store.append(append).await?;
+                    own = if place == 0 { appended } else { own };
+                }
+                return Ok(Appended { sequence: own.sequence.max(appends.len() as u64), ..own });
+            }
+            if planted(SeededBug::PartnerWithoutExpectation) && appends.len() > 1 {
+                let mut messages: Vec<_> = appends.iter().map(NewCommit::message).collect();
+                let own = messages.pop();
+                for message in &mut messages {
+                    message.expected_last = None;
+                }
+                messages.extend(own);
+                return self.broker.append_atomically(EVENTS, messages).await;
+            }
+        }
+        self.store.append_together(appends).await
+    }
+
+    /// A state that is known to be current: the cached one, or what the leader has.
+    async fn current(
+        &self,
+        cache: &mut StateCache,
+        joint: &Joint<'_>,
+        stream_id: &StreamId,
+        believe_cache: bool,
+        partner: bool,
+    ) -> Result<Taking, HydrationError> {
+        let known = cache.take(stream_id);
+        let careless = planted(SeededBug::PartnerNotCurrent) || planted(SeededBug::PartnerWithoutExpectation);
+        if believe_cache && partner && careless {
+            let state = known.unwrap_or_else(|| AggregateState::initial(joint.aggregate));
+            return Ok(Taking { stream_id: stream_id.clone(), state, history: None });
+        }
+        let known = match known {
+            Some(state) if believe_cache && state.current => {
+                return Ok(Taking { stream_id: stream_id.clone(), state, history: None });
+            }
+            known => known,
+        };
+        let Hydrated { state, history } = hydrate(&self.store, stream_id, joint.aggregate, known).await?;
+        Ok(Taking { stream_id: stream_id.clone(), state, history })
+    }
+
+    /// The whole history as the leader has it.
+    async fn whole(&self, joint: &Joint<'_>, stream_id: &StreamId) -> Result<Taking, HydrationError> {
+        let Hydrated { state, history } = hydrate(&self.store, stream_id, joint.aggregate, None).await?;
+        Ok(Taking { stream_id: stream_id.clone(), state, history })
+    }
+
+    /// Whether this handler decides the commands of the aggregate.
+    fn is_ours(&self, stream_id: &StreamId) -> bool {
+        stream_id.partition() % self.share.of == self.share.index
+    }
+}
+
+impl Taking {
+    fn member(&self) -> Member<'_> {
+        Member { state: &self.state, history: self.history.as_deref().unwrap_or_default() }
+    }
+}
+
+fn settled(
+    joint: &Joint<'_>,
+    stream_id: StreamId,
+    state: Option<AggregateState>,
+    outcome: Option<Outcome>,
+) -> Settled {
+    let outcomes = outcome.map(|outcome| (joint.command.index, outcome)).into_iter().collect();
+    Settled { stream_id, state, outcomes }
+}

@@ -4,6 +4,7 @@
 //! Deliberately absent: everything about JetStream.
 
 mod backoff;
+mod forbidden;
 mod monitor;
 mod native;
 mod settings;
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 use async_nats::{Client, ConnectErrorKind, ConnectOptions};
 
+pub use forbidden::Forbidden;
 pub use monitor::ConnectionMonitor;
 pub use settings::{Authentication, ConnectionSettings, Secret};
 

@@ -2,14 +2,9 @@
 //! the stage needs. Nothing is changed: each request is made so that the server refuses its content, after it has let the
 //! request itself through.
 
-use std::{
-    collections::BTreeSet,
-    fmt,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{fmt, time::Duration};
 
-use async_nats::{Client, Event, HeaderMap, Subscriber, client::RequestErrorKind, jetstream};
+use async_nats::{Client, HeaderMap, Subscriber, client::RequestErrorKind, jetstream};
 use millstream_contract::{
     error_text::one_line,
     exit_code::{ExitCode, Failure},
@@ -18,11 +13,9 @@ use millstream_jetstream::{
     nats_server::{VERSION_MIN, Version},
     provision::{ProvisionOptions, StreamFinding, StreamPresence, verify},
 };
-use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
 
 use crate::{
-    connection::{ClientIdentity, ConnectError, ConnectionMonitor, ConnectionSettings, connect},
+    connection::{ClientIdentity, ConnectError, ConnectionSettings, Forbidden, connect},
     stage_needs::StageNeeds,
 };
 
@@ -69,26 +62,22 @@ pub async fn check_stage(
     identity: &ClientIdentity,
     needs: &StageNeeds,
 ) -> Result<Vec<Check>, ConnectError> {
-    let violations = Violations::default();
-    let monitor = ConnectionMonitor::unobserved().with_listener({
-        let violations = violations.clone();
-        move |event| violations.observe(event)
-    });
-    let client = connect(settings, identity, &monitor).await?;
+    let forbidden = Forbidden::default();
+    let client = connect(settings, identity, &forbidden.noted_by_monitor()).await?;
     let domain = settings.jetstream_domain.as_deref();
     let api = domain.map_or_else(|| "$JS.API".to_owned(), |domain| format!("$JS.{domain}.API"));
     let jetstream = context(&client, domain);
     let subscriptions = subscribe(&client, needs).await;
     let mut checks = vec![check_version(&client)];
-    checks.extend(check_streams(&jetstream, needs, &api, &client, &violations).await);
+    checks.extend(check_streams(&jetstream, needs, &api, &client, &forbidden).await);
     let probes = probes(needs, &api);
-    let published = probes.iter().map(|probe| check_publish(&client, probe, &violations));
+    let published = probes.iter().map(|probe| check_publish(&client, probe, &forbidden));
     checks.extend(futures::future::join_all(published).await);
     // The server refused subscriptions, if it did, before it answered anything above; and the last thing that the client
     // tells of a connection is that it is closed.
-    close(&client, &violations).await;
+    close(&client, &forbidden).await;
     drop(subscriptions);
-    checks.extend(needs.listens.iter().map(|subject| judge_subscription(subject, &violations)));
+    checks.extend(needs.listens.iter().map(|subject| judge_subscription(subject, &forbidden)));
     Ok(checks)
 }
 
@@ -136,60 +125,6 @@ fn context(client: &Client, domain: Option<&str>) -> jetstream::Context {
     }
 }
 
-/// What the server forbade on this connection.
-#[derive(Debug, Clone, Default)]
-struct Violations {
-    /// Subjects, each with the kind of operation before it.
-    seen: Arc<Mutex<BTreeSet<String>>>,
-    news: Arc<Notify>,
-    closed: CancellationToken,
-}
-
-impl Violations {
-    fn observe(&self, event: &Event) {
-        match event {
-            Event::ServerError(error) => self.add(&error.to_string()),
-            Event::Closed => self.closed.cancel(),
-            _ => {}
-        }
-    }
-
-    /// Takes the server's words: `Permissions Violation for Publish to "subject"`.
-    fn add(&self, words: &str) {
-        let mut parts = words.split('"');
-        if let (Some(head), Some(subject)) = (parts.next(), parts.next())
-            && let Some((_, kind)) = head.split_once("Permissions Violation for ")
-        {
-            let kind = kind.split(' ').next().unwrap_or_default();
-            self.seen().insert(format!("{kind} {subject}"));
-            self.news.notify_waiters();
-        }
-    }
-
-    fn has(&self, kind: &str, subject: &str) -> bool {
-        self.seen().contains(&format!("{kind} {subject}"))
-    }
-
-    /// Ends when publishing to the subject was forbidden.
-    async fn publish_forbidden(&self, subject: &str) {
-        loop {
-            let news = self.news.notified();
-            tokio::pin!(news);
-            // From here on no news is missed, whatever comes between the look and the wait.
-            news.as_mut().enable();
-            if self.has("Publish", subject) {
-                return;
-            }
-            news.await;
-        }
-    }
-
-    fn seen(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {
-        // A set is whole after any panic.
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 fn check_version(client: &Client) -> Check {
     let found = client.server_info().version;
     let what = "server version".to_owned();
@@ -209,13 +144,13 @@ async fn check_streams(
     needs: &StageNeeds,
     api: &str,
     client: &Client,
-    violations: &Violations,
+    forbidden: &Forbidden,
 ) -> Vec<Check> {
     let mut checks = Vec::new();
     for stream in &needs.streams {
         let what = format!("stream {stream}");
         let allowed = Probe::request(format!("{api}.STREAM.INFO.{stream}"), "look at the stream".to_owned());
-        let Check { result: Ok(_), .. } = check_publish(client, &allowed, violations).await else {
+        let Check { result: Ok(_), .. } = check_publish(client, &allowed, forbidden).await else {
             checks.push(Check { what, result: Err(denied("looking at it", &allowed.subject)) });
             continue;
         };
@@ -304,7 +239,7 @@ fn probes(needs: &StageNeeds, api: &str) -> Vec<Probe> {
 }
 
 /// Sends a probe: any answer means that it is allowed, and so does that nobody is there to answer.
-async fn check_publish(client: &Client, probe: &Probe, violations: &Violations) -> Check {
+async fn check_publish(client: &Client, probe: &Probe, forbidden: &Forbidden) -> Check {
     let request = async_nats::Request::new()
         .headers(probe.headers.clone())
         .payload(probe.payload.into())
@@ -318,7 +253,7 @@ async fn check_publish(client: &Client, probe: &Probe, violations: &Violations) 
                 code: ExitCode::Unavailable,
             }),
         },
-        () = violations.publish_forbidden(&probe.subject) => Err(denied(&probe.what, &probe.subject)),
+        () = forbidden.publish_to(&probe.subject) => Err(denied(&probe.what, &probe.subject)),
     };
     Check { what: probe.what.clone(), result: answered }
 }
@@ -342,10 +277,10 @@ async fn subscribe(client: &Client, needs: &StageNeeds) -> Vec<Subscriber> {
     subscriptions
 }
 
-async fn close(client: &Client, violations: &Violations) {
+async fn close(client: &Client, forbidden: &Forbidden) {
     let closed = async {
         match client.drain().await {
-            Ok(()) => violations.closed.cancelled().await,
+            Ok(()) => forbidden.closed().await,
             Err(error) => tracing::debug!(%error, "the connection was closed already"),
         }
     };
@@ -354,8 +289,8 @@ async fn close(client: &Client, violations: &Violations) {
     }
 }
 
-fn judge_subscription(subject: &str, violations: &Violations) -> Check {
-    let result = if violations.has("Subscription", subject) {
+fn judge_subscription(subject: &str, forbidden: &Forbidden) -> Check {
+    let result = if forbidden.subscription(subject) {
         Err(Trouble {
             sentence: format!("the server forbids it; let this user subscribe to {subject}"),
             code: ExitCode::NotPermitted,

@@ -13,8 +13,9 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{Section, SectionKeys};
 
-/// The client's own log repeats what [`crate::connection`] says.
-const FILTER_DEFAULT: &str = "info,async_nats=off";
+/// The client's own log repeats what [`crate::connection`] says; rejections are answers to their senders, of which there may be
+/// thousands a second.
+const FILTER_DEFAULT: &str = "info,async_nats=off,millstream::rejections=off";
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +63,7 @@ impl Section for TelemetrySettings {
         let filter = keys.text(
             "filter",
             FILTER_DEFAULT,
-            "which log lines are written: a level (error, warn, info, debug, trace), or levels by module",
+            "which log lines are written: a level (error, warn, info, debug, trace), or levels by module; a line for each rejected command with millstream::rejections=info, for every command with debug",
         );
         if let Err(error) = EnvFilter::builder().parse(&filter) {
             keys.problem(

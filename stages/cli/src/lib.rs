@@ -107,17 +107,34 @@ fn dispatch(command: Command, session: &Session) -> Result<u8, CommandFailure> {
         Command::Check(arguments) => return runtime.block_on(commands::check::run(arguments, session)),
         Command::Doctor(arguments) => runtime.block_on(commands::doctor::run(arguments, session)),
         Command::Ready(arguments) => runtime.block_on(commands::ready::run(arguments)),
-        Command::Setup(arguments) => runtime.block_on(commands::setup::run(arguments, session)),
-        Command::Send(arguments) => return runtime.block_on(commands::send::run(arguments, session)),
-        Command::Import(arguments) => runtime.block_on(commands::import::run(arguments, session)),
-        Command::Report(arguments) => return runtime.block_on(commands::report::run(arguments, session)),
-        Command::Query(arguments) => return runtime.block_on(commands::query::run(arguments, session)),
-        Command::History(arguments) => runtime.block_on(commands::history::run(arguments, session)),
-        Command::Explain(arguments) => return runtime.block_on(commands::explain::run(arguments, session)),
-        Command::Deadletters(arguments) => {
-            return runtime.block_on(commands::deadletters::run(arguments, session));
+        Command::Setup(arguments) => {
+            runtime.block_on(session.unless_forbidden(commands::setup::run(arguments, session)))
         }
-        Command::Verify(arguments) => runtime.block_on(commands::verify::run(arguments, session)),
+        Command::Send(arguments) => {
+            return runtime.block_on(session.unless_forbidden(commands::send::run(arguments, session)));
+        }
+        Command::Import(arguments) => {
+            runtime.block_on(session.unless_forbidden(commands::import::run(arguments, session)))
+        }
+        Command::Report(arguments) => {
+            return runtime.block_on(session.unless_forbidden(commands::report::run(arguments, session)));
+        }
+        Command::Query(arguments) => {
+            return runtime.block_on(session.unless_forbidden(commands::query::run(arguments, session)));
+        }
+        Command::History(arguments) => {
+            runtime.block_on(session.unless_forbidden(commands::history::run(arguments, session)))
+        }
+        Command::Explain(arguments) => {
+            return runtime.block_on(session.unless_forbidden(commands::explain::run(arguments, session)));
+        }
+        Command::Deadletters(arguments) => {
+            return runtime
+                .block_on(session.unless_forbidden(commands::deadletters::run(arguments, session)));
+        }
+        Command::Verify(arguments) => {
+            runtime.block_on(session.unless_forbidden(commands::verify::run(arguments, session)))
+        }
         Command::Decode(arguments) => commands::decode::run(&arguments),
         Command::New(arguments) => commands::new::run(&arguments),
         Command::Schema(arguments) => commands::schema::run(&arguments),

@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, time::Duration};
 use async_nats::{Client, jetstream};
 use millstream_engine::{
     config::{Origins, load_connection},
-    connection::{ClientIdentity, ConnectionMonitor, connect},
+    connection::{ClientIdentity, Forbidden, connect},
+    exit_code::ExitCode,
     nats_broker::NatsBroker,
 };
 
@@ -41,6 +42,8 @@ pub(crate) struct Session {
     /// The environment of the process.
     pub(crate) environment: Environment,
     arguments: ConnectionArguments,
+    /// What the server forbids on any of its connections.
+    pub(crate) forbidden: Forbidden,
 }
 
 /// A connection in its three forms.
@@ -56,7 +59,7 @@ pub(crate) struct Connected {
 
 impl Session {
     pub(crate) fn new(talk: Talk, environment: Environment, arguments: ConnectionArguments) -> Self {
-        Self { talk, environment, arguments }
+        Self { talk, environment, arguments, forbidden: Forbidden::default() }
     }
 
     /// The same, for another server.
@@ -65,7 +68,22 @@ impl Session {
             ConnectionArguments { server: Some(url.to_owned()), ..ConnectionArguments::default() };
         let mut environment = self.environment.clone();
         environment.retain(|name, _| !name.starts_with("NATS_"));
-        Self { talk: self.talk.clone(), environment, arguments }
+        Self { talk: self.talk.clone(), environment, arguments, forbidden: Forbidden::default() }
+    }
+
+    /// For a command that connects to nothing that is there already.
+    ///
+    /// # Errors
+    /// When a flag says what to connect to; `why` says what to do instead.
+    pub(crate) fn refuse_connection_flags(&self, why: &str) -> Result<(), CommandFailure> {
+        let ConnectionArguments { server, nats_context, creds } = &self.arguments;
+        let given = [("--server", server), ("--context", nats_context), ("--creds", creds)];
+        match given.iter().find(|(_, value)| value.is_some()) {
+            Some((flag, _)) => {
+                Err(CommandFailure::usage(format_args!("{flag} is not for this command: {why}")))
+            }
+            None => Ok(()),
+        }
     }
 
     /// The flags above, as a stage's command line takes them.
@@ -80,6 +98,24 @@ impl Session {
             }
         }
         flags
+    }
+
+    /// Does `work`, but ends at once when the server forbids something on the way: the answer to that never comes.
+    ///
+    /// # Errors
+    /// That of `work`; that it is not allowed.
+    pub(crate) async fn unless_forbidden<T>(
+        &self,
+        work: impl Future<Output = Result<T, CommandFailure>>,
+    ) -> Result<T, CommandFailure> {
+        let before = self.forbidden.publishes();
+        tokio::select! {
+            biased;
+            done = work => done,
+            subject = self.forbidden.publish_after(before) => {
+                Err(CommandFailure::new(ExitCode::NotPermitted, not_allowed(&subject)))
+            }
+        }
     }
 
     /// Connects.
@@ -105,7 +141,7 @@ impl Session {
             settings.connect_timeout = CONNECT_WAIT_MAX;
         }
         let identity = ClientIdentity { name: "millstream".to_owned(), inbox_prefix: "_INBOX".to_owned() };
-        let client = connect(&settings, &identity, &ConnectionMonitor::unobserved()).await?;
+        let client = connect(&settings, &identity, &self.forbidden.noted_by_monitor()).await?;
         let jetstream = match &settings.jetstream_domain {
             Some(domain) => jetstream::with_domain(client.clone(), domain),
             None => jetstream::new(client.clone()),
@@ -113,4 +149,11 @@ impl Session {
         let broker = NatsBroker::new(client.clone(), settings.jetstream_domain.as_deref());
         Ok(Connected { client, jetstream, broker })
     }
+}
+
+/// What to say when the server forbids publishing to a subject.
+pub(crate) fn not_allowed(subject: &str) -> String {
+    format!(
+        "not allowed: the server does not let this user publish to {subject} (docs/permissions.md says who may)"
+    )
 }

@@ -19,7 +19,7 @@ use millstream_engine::{
         stream_names,
     },
     nats_broker::NatsBroker,
-    testing::test_server::TestServer,
+    testing::{restricted_server::RestrictedServer, test_server::TestServer},
 };
 use serde_json::Value;
 
@@ -340,6 +340,57 @@ async fn import_ends_with_every_row_accounted_for_though_the_broker_is_killed() 
     let (code, again, _) = run(&server, &arguments).await;
     assert_eq!(code, 0);
     assert_eq!(figures(&serde_json::from_str(&again).unwrap()), [20_000, 19_960, 40, 19_960]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_may_not_ask_is_told_so_at_once() {
+    let user = ("visitor".to_owned(), vec!["query.>".to_owned()], vec!["_INBOX.>".to_owned()]);
+    let server = RestrictedServer::start(&[user]).await;
+    let visit = async |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_millstream"));
+        command.args(["--server", &server.url()]).args(arguments).stdin(Stdio::null());
+        command.env("NATS_USER", "visitor").env("NATS_PASSWORD", RestrictedServer::PASSWORD);
+        let output = output(command).await;
+        (
+            output.status.code().unwrap(),
+            String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap(),
+        )
+    };
+    let (code, text) = visit(&["history", "retail", "till", "1_2026-01-31"]).await;
+    assert_eq!(code, 77, "{text}");
+    assert!(text.contains("not allowed: the server does not let this user publish to $JS.API."), "{text}");
+    let (code, text) = visit(&["doctor"]).await;
+    assert_eq!(code, 77, "{text}");
+    for line in [
+        "trouble streams: not allowed",
+        "trouble reader projector of EVENTS: not allowed",
+        "trouble dead letters: not allowed",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_mean_nothing_are_told_from_names_that_have_no_events() {
+    let server = TestServer::start_provisioned().await;
+    let (code, _, text) = run(&server, &["history", "retail", "till", "1_2026-01-31"]).await;
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("has no events"), "{text}");
+    let (code, _, text) = run(&server, &["history", "retail", "tilt", "1_2026-01-31"]).await;
+    assert_eq!(code, 64, "{text}");
+    assert!(
+        text.contains("there are no rules of retail.tilt; there are comments.comment, orders.order"),
+        "{text}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_runs_a_server_of_its_own_takes_no_other() {
+    let server = TestServer::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let (code, _, text) = run(&server, &["up", "--dir", folder.path().to_str().unwrap()]).await;
+    assert_eq!(code, 64, "{text}");
+    assert!(text.contains("--server is not for this command: `up` runs a server of its own"), "{text}");
 }
 
 #[tokio::test]

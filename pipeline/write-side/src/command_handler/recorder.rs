@@ -1,7 +1,7 @@
 //! Records settled rounds in the outcome journal and answers the senders. One record is under way at a time; what is settled
 //! meanwhile gathers in the next.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use millstream_contract::{
     command::derived_id,
@@ -23,6 +23,9 @@ use crate::{
 /// Bytes of outcomes after which a record is closed: half of nats-server's default `max_payload` of 1 MiB.
 const RECORD_BYTES_TARGET: usize = 512 * 1024;
 
+/// Under which name log lines about rejections are filtered.
+const REJECTIONS_TARGET: &str = "millstream::rejections";
+
 /// A round with its outcomes.
 #[derive(Debug)]
 pub(super) struct SettledRound {
@@ -31,18 +34,25 @@ pub(super) struct SettledRound {
     begun: Instant,
     /// Reply subjects with the index of their command.
     replies: Vec<(usize, Arc<str>)>,
+    /// Who sent the commands that were set aside, by position.
+    set_aside_actors: BTreeMap<u64, Arc<str>>,
 }
 
 impl SettledRound {
     pub(super) fn new(commands: Vec<PreparedCommand>, outcomes: Vec<Outcome>, begun: Instant) -> Self {
         let mut replies = Vec::new();
+        let mut set_aside_actors = BTreeMap::new();
         let outcomes = commands.into_iter().zip(outcomes).enumerate().map(|(index, (command, outcome))| {
+            if let (Outcome::DeadLettered { .. }, Some(actor)) = (&outcome, command.actor()) {
+                set_aside_actors.insert(command.position, actor);
+            }
             if let Some(reply) = command.reply {
                 replies.push((index, reply));
             }
             CommandOutcome { position: command.position, id: command.id, address: command.address, outcome }
         });
-        Self { outcomes: outcomes.collect(), begun, replies }
+        let outcomes = outcomes.collect();
+        Self { outcomes, begun, replies, set_aside_actors }
     }
 
     pub(super) fn outcomes(&self) -> &[CommandOutcome] {
@@ -58,6 +68,7 @@ impl SettledRound {
         let offset = self.outcomes.len();
         self.outcomes.extend(other.outcomes);
         self.replies.extend(other.replies.into_iter().map(|(index, reply)| (index + offset, reply)));
+        self.set_aside_actors.extend(other.set_aside_actors);
     }
 
     /// Cuts off what fits into one record.
@@ -76,7 +87,11 @@ impl SettledRound {
             std::mem::take(&mut self.replies).into_iter().partition(|(index, _)| *index < count);
         let later: Vec<(usize, Arc<str>)> = later;
         self.replies = later.into_iter().map(|(index, reply)| (index - count, reply)).collect();
-        Self { outcomes: std::mem::replace(&mut self.outcomes, rest), begun: self.begun, replies: now }
+        let outcomes = std::mem::replace(&mut self.outcomes, rest);
+        let beyond = outcomes.last().map_or(0, |outcome| outcome.position).saturating_add(1);
+        let later_actors = self.set_aside_actors.split_off(&beyond);
+        let set_aside_actors = std::mem::replace(&mut self.set_aside_actors, later_actors);
+        Self { outcomes, begun: self.begun, replies: now, set_aside_actors }
     }
 }
 
@@ -159,7 +174,10 @@ impl<B: Broker> Recorder<B> {
         let (record, sequence) = self.journal.record(through, events_through, round.outcomes).await?;
         self.index.note_own(&record, sequence);
         self.observed.metrics.round_seconds.observe(round.begun.elapsed().as_secs_f64());
-        self.count(&record.outcomes);
+        for outcome in &record.outcomes {
+            self.count(&outcome.outcome);
+            log(outcome, round.set_aside_actors.get(&outcome.position).map_or("", |actor| actor));
+        }
         for (index, reply) in round.replies {
             if let Some(outcome) = record.outcomes.get(index) {
                 self.answer(&reply, outcome).await;
@@ -171,31 +189,22 @@ impl<B: Broker> Recorder<B> {
         Ok(())
     }
 
-    fn count(&self, outcomes: &[CommandOutcome]) {
+    fn count(&self, outcome: &Outcome) {
         let metrics = &self.observed.metrics;
-        for outcome in outcomes {
-            match &outcome.outcome {
-                Outcome::Accepted { events, .. } => {
-                    metrics.accepted.inc();
-                    metrics.events.inc_by(u64::from(*events));
-                }
-                Outcome::Rejected { .. } => {
-                    metrics.rejected.inc();
-                }
-                Outcome::Duplicate { .. } => {
-                    metrics.duplicate.inc();
-                }
-                Outcome::DeadLettered { code, message } => {
-                    metrics.dead_lettered.inc();
-                    self.observed.dead_letters.inc();
-                    tracing::warn!(
-                        position = outcome.position,
-                        subject = outcome.subject(),
-                        %code,
-                        %message,
-                        "command set aside"
-                    );
-                }
+        match outcome {
+            Outcome::Accepted { events, .. } => {
+                metrics.accepted.inc();
+                metrics.events.inc_by(u64::from(*events));
+            }
+            Outcome::Rejected { .. } => {
+                metrics.rejected.inc();
+            }
+            Outcome::Duplicate { .. } => {
+                metrics.duplicate.inc();
+            }
+            Outcome::DeadLettered { .. } => {
+                metrics.dead_lettered.inc();
+                self.observed.dead_letters.inc();
             }
         }
     }
@@ -215,6 +224,47 @@ impl<B: Broker> Recorder<B> {
         if let Err(error) = sent {
             tracing::debug!(reply, %error, "the answer could not be sent");
         }
+    }
+}
+
+/// A line for each command once its outcome is recorded: at debug for whoever follows single commands, at info under a
+/// target of its own for rejections, which `telemetry.filter` leaves out unless it is asked for, and always for a command that
+/// was set aside.
+fn log(outcome: &CommandOutcome, actor: &str) {
+    let CommandOutcome { position, id, outcome: what, .. } = outcome;
+    let id = id.as_deref().unwrap_or_default();
+    match what {
+        Outcome::Accepted { version, events, .. } => {
+            tracing::debug!(
+                position,
+                command_id = id,
+                subject = outcome.subject(),
+                version,
+                events,
+                "command accepted"
+            );
+        }
+        Outcome::Rejected { code, message } => tracing::info!(
+            target: REJECTIONS_TARGET,
+            position,
+            command_id = id,
+            subject = outcome.subject(),
+            %code,
+            %message,
+            "command rejected"
+        ),
+        Outcome::Duplicate { .. } => {
+            tracing::debug!(position, command_id = id, subject = outcome.subject(), "command is a duplicate");
+        }
+        Outcome::DeadLettered { code, message } => tracing::warn!(
+            position,
+            command_id = id,
+            actor,
+            subject = outcome.subject(),
+            %code,
+            cause = %message,
+            "command set aside as a dead letter"
+        ),
     }
 }
 

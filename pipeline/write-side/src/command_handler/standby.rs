@@ -35,6 +35,7 @@ impl<B: Broker> CommandHandler<B> {
             () = shutdown.requested() => return Ok(None),
         };
         let mut events = None;
+        let mut active = None;
         let key = command_handler_lease(self.settings.share);
         self.observed.ready.holds();
         let time_to_live = self.settings.lease_time_to_live;
@@ -47,7 +48,7 @@ impl<B: Broker> CommandHandler<B> {
                         close(events).await;
                         return Ok(Some(ids));
                     }
-                    Ok(false) => {}
+                    Ok(false) => self.say_who_is_active(&key, &mut active).await?,
                     Err(BrokerError::Unavailable { operation, detail }) => {
                         tracing::warn!(operation, detail, "the lease cannot be asked for now");
                     }
@@ -67,6 +68,27 @@ impl<B: Broker> CommandHandler<B> {
             }
             self.observe_cache();
         }
+    }
+
+    /// Says for whom this handler waits, once for each holder of the lease.
+    async fn say_who_is_active(&self, key: &str, active: &mut Option<String>) -> Result<(), HandlerError> {
+        let owner = match self.broker.lease_owner(key).await {
+            Ok(owner) => owner,
+            Err(BrokerError::Unavailable { operation, detail }) => {
+                tracing::debug!(operation, detail, "who is active is not known");
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if let Some(owner) = owner.filter(|owner| Some(owner) != active.as_ref()) {
+            tracing::info!(
+                lease = key,
+                active = owner,
+                "standing by until the active handler gives its lease back or falls silent"
+            );
+            *active = Some(owner);
+        }
+        Ok(())
     }
 
     /// Checks that index and snapshots belong to the streams as they are, and opens OUTCOMES where the index ends, unless

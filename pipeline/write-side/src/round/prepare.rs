@@ -29,6 +29,16 @@ pub struct PreparedCommand {
 }
 
 impl PreparedCommand {
+    /// Who sent it, as far as its headers say.
+    pub(crate) fn actor(&self) -> Option<Arc<str>> {
+        let headers = match &self.work {
+            Work::Decide(decoded) => return decoded.envelope.actor.clone(),
+            Work::SetAside(letter) => &letter.headers,
+            Work::Refuse(_) => return None,
+        };
+        headers.get(header::ACTOR).map(Arc::from)
+    }
+
     fn has_partners(&self) -> bool {
         matches!(&self.work, Work::Decide(decoded) if !decoded.partners.is_empty())
     }

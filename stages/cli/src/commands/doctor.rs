@@ -8,9 +8,10 @@ use async_nats::jetstream::{self, consumer};
 use futures::{StreamExt as _, TryStreamExt as _};
 use millstream_engine::{
     broker::Broker as _,
+    connection::Forbidden,
     contract::{
         leases::leases_stream,
-        stream_names::{COMMANDS, EVENTS, LEASES_BUCKET, OUTCOMES, TIMERS},
+        stream_names::{COMMANDS, DEAD_LETTERS, EVENTS, LEASES_BUCKET, OUTCOMES, TIMERS},
     },
     error_text::one_line,
     exit_code::ExitCode,
@@ -25,7 +26,7 @@ use serde_json::{Value, json};
 use crate::{
     failure::CommandFailure,
     output,
-    session::{Connected, Session},
+    session::{Connected, Session, not_allowed},
 };
 
 /// Which stages read which streams, by consumers that begin with the stage's name.
@@ -69,23 +70,26 @@ pub(crate) async fn run(arguments: DoctorArguments, session: &Session) -> Result
         }
         Ok(output::line(if arguments.json { to_json(&check).to_string() } else { check.to_string() })?)
     };
+    let allowed = Allowed(&session.forbidden);
     show(server(&connected))?;
-    for check in streams(&connected.jetstream).await {
+    for check in allowed.all("streams", streams(&connected.jetstream)).await {
         show(check)?;
     }
     for (stage, stream) in READERS {
-        show(consumers(&connected.jetstream, stage, stream).await)?;
+        let what = format!("reader {stage} of {stream}");
+        show(allowed.one(&what, consumers(&connected.jetstream, stage, stream)).await)?;
     }
-    for check in shares::shares(&connected).await {
+    for check in allowed.all("shares of COMMANDS", shares::shares(&connected)).await {
         show(check)?;
     }
     for stage in TAKING_TURNS {
-        show(active(&connected, stage).await)?;
+        show(allowed.one(&format!("lease of {stage}"), active(&connected, stage)).await)?;
     }
     let processes = processes(&connected).await;
     for stage in STAGES {
         show(ready(stage, processes.as_deref()))?;
     }
+    show(allowed.one("dead letters", dead_letters(&connected)).await)?;
     Ok(worst)
 }
 
@@ -117,6 +121,33 @@ fn server(connected: &Connected) -> Check {
     Check { what: "server".to_owned(), result }
 }
 
+/// Checks that end at once when the server forbids what they ask: the answer to that never comes.
+struct Allowed<'a>(&'a Forbidden);
+
+impl Allowed<'_> {
+    async fn one(&self, what: &str, check: impl Future<Output = Check>) -> Check {
+        let before = self.0.publishes();
+        tokio::select! {
+            biased;
+            done = check => done,
+            subject = self.0.publish_after(before) => not_permitted(what, &subject),
+        }
+    }
+
+    async fn all(&self, what: &str, checks: impl Future<Output = Vec<Check>>) -> Vec<Check> {
+        let before = self.0.publishes();
+        tokio::select! {
+            biased;
+            done = checks => done,
+            subject = self.0.publish_after(before) => vec![not_permitted(what, &subject)],
+        }
+    }
+}
+
+fn not_permitted(what: &str, subject: &str) -> Check {
+    Check { what: what.to_owned(), result: Err(trouble(ExitCode::NotPermitted, not_allowed(subject))) }
+}
+
 async fn streams(jetstream: &jetstream::Context) -> Vec<Check> {
     match verify(jetstream, &ProvisionOptions::default(), &[]).await {
         Ok(findings) => findings.iter().map(stream).collect(),
@@ -125,6 +156,18 @@ async fn streams(jetstream: &jetstream::Context) -> Vec<Check> {
             vec![Check { what: "streams".to_owned(), result }]
         }
     }
+}
+
+/// How many messages are set aside. They are no trouble of the system: somebody has to look at each.
+async fn dead_letters(connected: &Connected) -> Check {
+    let result = match connected.jetstream.get_stream(DEAD_LETTERS).await {
+        Err(error) => Err(trouble(ExitCode::Unavailable, one_line(&error))),
+        Ok(stream) => Ok(match stream.cached_info().state.messages {
+            0 => "none".to_owned(),
+            count => format!("{count} set aside; `millstream deadletters list` shows them"),
+        }),
+    };
+    Check { what: "dead letters".to_owned(), result }
 }
 
 fn stream(finding: &StreamFinding) -> Check {

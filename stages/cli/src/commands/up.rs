@@ -50,6 +50,7 @@ impl FromStr for StageReplicas {
 
 /// Runs it.
 pub(crate) async fn run(arguments: UpArguments, session: &Session) -> Result<ExitCode, CommandFailure> {
+    session.refuse_connection_flags("`up` runs a server of its own; choose its port with --nats-port")?;
     let talk = session.talk.clone();
     let shutdown = Shutdown::new();
     shutdown.on_signals().map_err(|error| {
@@ -74,7 +75,7 @@ pub(crate) async fn run(arguments: UpArguments, session: &Session) -> Result<Exi
     };
     if let Some(Ok(())) = &started {
         talk.say(format_args!(
-            "ready: {} processes, NATS at nats://127.0.0.1:{}; Ctrl-C stops them",
+            "ready: {} processes; Ctrl-C stops them. In another terminal:\n  export NATS_URL=nats://127.0.0.1:{}",
             deployment.process_count(),
             arguments.nats_port
         ));

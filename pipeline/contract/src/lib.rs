@@ -3,6 +3,8 @@
 //! Pure types and codecs. Deliberately absent: async, clocks, randomness, the NATS client, redb, and any other crate of
 //! Millstream. Start with [`subject`], then [`command`], [`commit`] and [`outcome`], the three things that streams hold.
 
+#![deny(missing_docs)]
+
 pub mod command;
 pub mod commit;
 pub mod dead_letter;

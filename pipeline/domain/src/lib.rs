@@ -4,6 +4,8 @@
 //! Plain functions over plain data. Deliberately absent: async, clocks, randomness, the NATS client and redb; time and ids
 //! arrive as arguments. The feature `testing` adds the kit with which rules, views, reports and processes are tested.
 
+#![deny(missing_docs)]
+
 pub mod content_digest;
 pub mod decider;
 pub mod process;

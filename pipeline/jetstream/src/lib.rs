@@ -4,6 +4,8 @@
 //! the in-memory twin behind the feature `testing` is checked against the real server by one suite of scenarios.
 //! Deliberately absent: what a command, a row or a report is for; decisions; redb.
 
+#![deny(missing_docs)]
+
 pub mod broker;
 pub mod event_store;
 pub mod group_append;

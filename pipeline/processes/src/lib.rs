@@ -3,4 +3,6 @@
 //!
 //! Deliberately absent: what a process decides; that is a plain function of the application.
 
+#![deny(missing_docs)]
+
 pub mod process_runner;

@@ -4,6 +4,8 @@
 //! [`report_publisher`] puts revisions on REPORTS, [`read_side`] puts them together for a stage.
 //! Deliberately absent: decisions, and what a row means.
 
+#![deny(missing_docs)]
+
 pub mod projection_runner;
 pub mod query_service;
 pub mod read_side;

@@ -2,6 +2,8 @@
 //!
 //! Deliberately absent: where events come from and what a row means.
 
+#![deny(missing_docs)]
+
 pub mod read_store;
 pub mod side_by_side;
 #[cfg(feature = "testing")]

@@ -4,6 +4,8 @@
 //! was decided, [`outcome_journal`] records what became of each command. [`submit_service`] takes commands by request.
 //! Deliberately absent: views, reports, timers.
 
+#![deny(missing_docs)]
+
 pub mod aggregate_state;
 pub mod command_handler;
 pub mod id_index;

@@ -120,10 +120,15 @@ pub struct Visited {
 millstream_domain::events! {
     /// What can happen to an account.
     pub enum AccountEvent of "account" {
+        /// Money was put in.
         Deposited(Deposited) = "deposited" v 1,
+        /// Money was taken out.
         Withdrawn(Withdrawn) = "withdrawn" v 1,
+        /// Money came from another account.
         Received(Received) = "received" v 1,
+        /// The account was called something else.
         Renamed(Renamed) = "renamed" v 1,
+        /// Somebody was there.
         Visited(Visited) = "visited" v 1,
     }
 }

@@ -1,4 +1,5 @@
-//! The README's first steps, typed line by line into a shell: each command, and what is shown below it.
+//! docs/first-steps.md and the README's own lines, typed line by line into a shell: each command, and what the page shows
+//! below it.
 
 use end_to_end_tests::{
     binaries::{binary, repository},
@@ -54,10 +55,11 @@ fn only_looks(command: &str) -> bool {
     !command.starts_with("nats pub ")
 }
 
-#[tokio::test]
-async fn every_line_of_the_first_steps_works_as_shown() {
-    let steps = steps(&std::fs::read_to_string(repository().join("README.md")).unwrap());
-    assert!(steps.len() >= 12, "the README shows only {} steps", steps.len());
+/// Types every step of a page on a new system. `expected` is the least number of steps that the page must have, so that a
+/// page whose blocks are no longer recognised fails.
+async fn type_page(page: &str, expected: usize) {
+    let steps = steps(&std::fs::read_to_string(repository().join(page)).unwrap());
+    assert!(steps.len() >= expected, "{page} shows only {} steps", steps.len());
     let folder = fresh_folder();
     let system = System::start(folder.path(), &[]).await;
     let Some(nats) = system.nats().await else { return };
@@ -83,6 +85,16 @@ async fn every_line_of_the_first_steps_works_as_shown() {
         }
     }
     system.stop().await;
+}
+
+#[tokio::test]
+async fn every_line_of_the_first_steps_works_as_shown() {
+    type_page("docs/first-steps.md", 14).await;
+}
+
+#[tokio::test]
+async fn every_line_of_the_readme_works_as_shown() {
+    type_page("README.md", 3).await;
 }
 
 #[test]

@@ -4,8 +4,10 @@
 //! performs their I/O. No business word occurs here.
 
 pub mod aggregate_state;
+pub mod application;
 pub mod broker;
 pub mod command_handler;
+pub mod command_view;
 pub mod config;
 pub mod connection;
 pub mod content_digest;

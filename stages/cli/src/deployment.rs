@@ -28,12 +28,13 @@ use millstream_engine::{
 
 pub(crate) use self::stage_setting::StageSetting;
 use crate::{
+    commands::stage::STAGE,
     failure::CommandFailure,
     session::Session,
     supervisor::{ProcessSpec, ReadyCheck, Supervised, Supervisor, process_list::ProcessEntry},
 };
 
-/// The stages in the order in which they are started: the program, and its section of the configuration.
+/// The stages in the order in which they are started: the name, and the section of the configuration.
 pub(crate) const STAGES: [(&str, &str); 4] = [
     ("command-handler", "command_handler"),
     ("projector", "projector"),
@@ -70,7 +71,7 @@ pub(crate) struct DeploymentOptions {
 /// Why it cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DeploymentError {
-    #[error("{folder} is used by another `millstream up`")]
+    #[error("{folder} is used by another `up`")]
     InUse { folder: PathBuf },
     #[error("cannot use {path}")]
     File { path: PathBuf, source: io::Error },
@@ -269,11 +270,11 @@ impl Deployment {
         ]);
         let text = toml::to_string(&config).expect("tables of text are TOML");
         let file = self.write_config(&format!("{name}.toml"), &text)?;
-        let mut arguments = vec![OsString::from("--config"), file.into()];
+        let mut arguments = vec![STAGE.into(), stage.into(), OsString::from("--config"), file.into()];
         let flags = self.options.settings.iter().filter_map(|setting| setting.flag_for(section));
         arguments.extend(flags.flatten().map(OsString::from));
         Ok(ProcessSpec {
-            program: sibling(stage)?,
+            program: own_program()?,
             name,
             arguments,
             variables_removed: self.foreign_variables(),
@@ -310,11 +311,10 @@ fn take_folder(folder: &Path) -> Result<File, DeploymentError> {
     }
 }
 
-/// A program that was built together with this one.
-pub(crate) fn sibling(name: &str) -> Result<PathBuf, DeploymentError> {
-    let own = std::env::current_exe()
-        .map_err(|source| DeploymentError::File { path: PathBuf::from("millstream"), source })?;
-    Ok(own.with_file_name(name))
+/// This program, which is every stage as well: `<program> stage <name>`.
+pub(crate) fn own_program() -> Result<PathBuf, DeploymentError> {
+    std::env::current_exe()
+        .map_err(|source| DeploymentError::File { path: PathBuf::from("this program"), source })
 }
 
 fn search_places(session: &Session) -> SearchPlaces {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+pub use crate::projection::view_name;
 use crate::{
     projection::{OutcomeProjection, Projection},
     read_store::{ProjectionId, TableName},
@@ -107,9 +108,4 @@ impl ProjectionSet {
             None => Ok(()),
         }
     }
-}
-
-/// A table's name as one token of a subject: `store-daily.revisions` is queried as `store-daily-revisions`.
-pub fn view_name(table: &str) -> String {
-    table.replace('.', "-")
 }

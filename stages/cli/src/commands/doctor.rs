@@ -128,9 +128,7 @@ fn stream(finding: &StreamFinding) -> Check {
     let differences: Vec<String> =
         finding.differences.iter().filter(|each| each.required).map(ToString::to_string).collect();
     let result = match finding.presence {
-        StreamPresence::Missing => {
-            Err(trouble(ExitCode::Configuration, "it does not exist; run `millstream setup`"))
-        }
+        StreamPresence::Missing => Err(trouble(ExitCode::Configuration, "it does not exist; run `setup`")),
         _ if !differences.is_empty() => Err(trouble(ExitCode::Configuration, differences.join("; "))),
         _ => Ok(format!("as defined, generation {}", finding.generation.as_deref().unwrap_or("unknown"))),
     };

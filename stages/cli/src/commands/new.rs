@@ -16,7 +16,7 @@ use crate::{failure::CommandFailure, output};
 const REGISTER: &str = "pipeline/model/src/lib.rs";
 /// The line before which modules of contexts stand, and the one behind which they are listed.
 const MODULES_BEFORE: &str = "pub mod money;";
-const LIST: &str = "pub const CONTEXTS: &[Context] = &[";
+const LIST: &str = "        vec![";
 const PAGE: &str = "docs/contexts.md";
 
 /// Names that are no names of Rust modules, and those of the engine's own parts in rows and subjects.
@@ -155,9 +155,9 @@ fn registered(text: &str, context: &str) -> Option<String> {
     let (before, after) = text.split_once(MODULES_BEFORE)?;
     let text = format!("{before}pub mod {context};\n{MODULES_BEFORE}{after}");
     let (before, list) = text.split_once(LIST)?;
-    let (listed, after) = list.split_once("];")?;
+    let (listed, after) = list.split_once(']')?;
     let listed = listed.trim().trim_end_matches(',');
-    Some(format!("{before}{LIST}{listed}, {context}::PARTS];{after}"))
+    Some(format!("{before}{LIST}{listed}, {context}::context()]{after}"))
 }
 
 impl Names {

@@ -146,7 +146,7 @@ pub(crate) fn lines(finding: &StreamFinding) -> Vec<String> {
         StreamPresence::Created => "created",
         StreamPresence::Present if finding.differences.is_empty() => "as defined",
         StreamPresence::Present => "differs",
-        StreamPresence::Missing => "missing; run `millstream setup`",
+        StreamPresence::Missing => "missing; run `setup`",
     };
     let generation = finding.generation.as_deref().map(|text| format!(" (generation {text})"));
     let first = format!("{}: {presence}{}", finding.stream, generation.unwrap_or_default());

@@ -4,7 +4,7 @@
 //! A command that was sent again is answered here with its first outcome, and the row says how often and where it came
 //! again. A dead-lettered command that is retried gets its newer outcome.
 
-use millstream_engine::{
+use crate::{
     contract::{
         command::derived_id,
         outcome::{CommandOutcome, Outcome, OutcomeReply},
@@ -70,7 +70,7 @@ impl CommandRow {
 
 #[cfg(test)]
 mod tests {
-    use millstream_engine::testing::memory_rows::MemoryRows;
+    use crate::testing::memory_rows::MemoryRows;
 
     use super::*;
 

@@ -71,8 +71,8 @@ pub(crate) struct DeploymentOptions {
 /// Why it cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DeploymentError {
-    #[error("{folder} is used by another `up`")]
-    InUse { folder: PathBuf },
+    #[error("{folder} is used by another `{program} up`")]
+    InUse { folder: PathBuf, program: &'static str },
     #[error("cannot use {path}")]
     File { path: PathBuf, source: io::Error },
     #[error("port {port} is taken; stop what listens there or choose another with --nats-port")]
@@ -116,7 +116,7 @@ impl Deployment {
             let known = STAGES.map(|(stage, _)| stage).join(", ");
             return Err(DeploymentError::StageUnknown { name: name.clone(), known }.into());
         }
-        let lock = take_folder(&options.folder)?;
+        let lock = take_folder(&options.folder, session.program.name)?;
         let supervisor = Supervisor::new(&options.folder, session.talk.clone())?;
         let nats_urls = NatsServerConfig::new(options.nats_port, "").url();
         let session = session.for_server(&nats_urls);
@@ -141,7 +141,7 @@ impl Deployment {
         wait_for_jetstream(&connected.jetstream).await?;
         let findings = provision(&connected.jetstream, &self.provision_options()).await?;
         if let Some(bad) = findings.iter().find(|finding| !StreamFinding::is_usable(finding)) {
-            let lines = crate::commands::setup::lines(bad).join("\n");
+            let lines = crate::commands::setup::lines(bad, self.session.program.name).join("\n");
             return Err(CommandFailure::new(ExitCode::Configuration, lines));
         }
         let only = self.options.stages;
@@ -299,14 +299,14 @@ impl Deployment {
     }
 }
 
-fn take_folder(folder: &Path) -> Result<File, DeploymentError> {
+fn take_folder(folder: &Path, program: &'static str) -> Result<File, DeploymentError> {
     let path = folder.join("lock");
     let failed = |source| DeploymentError::File { path: path.clone(), source };
     fs::create_dir_all(folder).map_err(failed)?;
     let lock = File::create(&path).map_err(failed)?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(DeploymentError::InUse { folder: folder.to_owned() }),
+        Err(TryLockError::WouldBlock) => Err(DeploymentError::InUse { folder: folder.to_owned(), program }),
         Err(TryLockError::Error(source)) => Err(failed(source)),
     }
 }

@@ -123,6 +123,11 @@ pub fn run<A: Application>(
 }
 
 fn parse(program: Program, arguments: Vec<OsString>) -> Result<Arguments, clap::Error> {
+    Arguments::from_arg_matches(&command(program).try_get_matches_from(arguments)?)
+}
+
+/// The command line under the application's name.
+fn command(program: Program) -> clap::Command {
     let mut command = Arguments::command()
         .name(program.name)
         .bin_name(program.name)
@@ -137,7 +142,7 @@ fn parse(program: Program, arguments: Vec<OsString>) -> Result<Arguments, clap::
         let usage = format!("{} {name} {usage}", program.name);
         command = command.mut_subcommand(name, |command| command.override_usage(usage));
     }
-    Arguments::from_arg_matches(&command.try_get_matches_from(arguments)?)
+    command
 }
 
 fn run_command(program: Program, arguments: Arguments, environment: Environment) -> process::ExitCode {
@@ -187,7 +192,7 @@ fn dispatch(command: Command, session: &Session) -> Result<u8, CommandFailure> {
         }
         Command::Verify(arguments) => runtime.block_on(commands::verify::run(arguments, session)),
         Command::Decode(arguments) => commands::decode::run(&arguments),
-        Command::New(arguments) => commands::new::run(&arguments),
+        Command::New(arguments) => commands::new::run(&arguments, session),
         Command::Schema(arguments) => commands::schema::run(&arguments, session),
         Command::Bench(arguments) => runtime.block_on(commands::bench::run(arguments, session)),
         Command::Tethered(arguments) => {
@@ -201,4 +206,16 @@ fn dispatch(command: Command, session: &Session) -> Result<u8, CommandFailure> {
 /// For flags that take a duration.
 fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use millstream_model::Reference;
+
+    use super::*;
+
+    #[test]
+    fn no_command_has_a_flag_twice() {
+        command(Program::of::<Reference>()).debug_assert();
+    }
 }

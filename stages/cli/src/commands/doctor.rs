@@ -67,7 +67,7 @@ pub(crate) async fn run(arguments: DoctorArguments, session: &Session) -> Result
         Ok(output::line(if arguments.json { to_json(&check).to_string() } else { check.to_string() })?)
     };
     show(server(&connected))?;
-    for check in streams(&connected.jetstream).await {
+    for check in streams(&connected.jetstream, session.program.name).await {
         show(check)?;
     }
     for (stage, stream) in READERS {
@@ -114,9 +114,9 @@ fn server(connected: &Connected) -> Check {
     Check { what: "server".to_owned(), result }
 }
 
-async fn streams(jetstream: &jetstream::Context) -> Vec<Check> {
+async fn streams(jetstream: &jetstream::Context, program: &str) -> Vec<Check> {
     match verify(jetstream, &ProvisionOptions::default(), &[]).await {
-        Ok(findings) => findings.iter().map(stream).collect(),
+        Ok(findings) => findings.iter().map(|finding| stream(finding, program)).collect(),
         Err(error) => {
             let result = Err(trouble(ExitCode::Unavailable, one_line(&error)));
             vec![Check { what: "streams".to_owned(), result }]
@@ -124,11 +124,14 @@ async fn streams(jetstream: &jetstream::Context) -> Vec<Check> {
     }
 }
 
-fn stream(finding: &StreamFinding) -> Check {
+fn stream(finding: &StreamFinding, program: &str) -> Check {
     let differences: Vec<String> =
         finding.differences.iter().filter(|each| each.required).map(ToString::to_string).collect();
     let result = match finding.presence {
-        StreamPresence::Missing => Err(trouble(ExitCode::Configuration, "it does not exist; run `setup`")),
+        StreamPresence::Missing => {
+            let words = format!("it does not exist; run `{program} setup`");
+            Err(trouble(ExitCode::Configuration, words))
+        }
         _ if !differences.is_empty() => Err(trouble(ExitCode::Configuration, differences.join("; "))),
         _ => Ok(format!("as defined, generation {}", finding.generation.as_deref().unwrap_or("unknown"))),
     };

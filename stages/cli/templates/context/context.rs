@@ -10,7 +10,5 @@ pub const CONTEXT: &str = "{{context}}";
 
 /// What the context has.
 pub fn context() -> Context {
-    Context::new(CONTEXT)
-        .aggregate::<{{aggregate_module}}::{{Aggregate}}>()
-        .view({{aggregate_module}}_view::{{Aggregate}}View)
+    Context::new(CONTEXT).aggregate::<{{aggregate_module}}::{{Aggregate}}>().view({{aggregate_module}}_view::{{Aggregate}}View)
 }

@@ -240,7 +240,11 @@ fn split<const N: usize>(subject: &str) -> Option<[&str; N]> {
     parts.next().is_none().then_some(tokens)
 }
 
-fn check_name(kind: &'static str, text: &str) -> Result<(), SubjectError> {
+/// Checks a name against what subjects can carry: lower-kebab-case. `kind` is what has the name.
+///
+/// # Errors
+/// [`SubjectError::Name`].
+pub fn check_name(kind: &'static str, text: &str) -> Result<(), SubjectError> {
     let starts_well = text.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase());
     let allowed = text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
     let hyphens = !text.ends_with('-') && !text.contains("--");

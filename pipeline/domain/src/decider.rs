@@ -4,6 +4,7 @@
 //! decision is the time at which COMMANDS stored the command, so that a decision can be repeated anywhere with the same
 //! result.
 
+mod declaring;
 mod partners;
 mod plain_states;
 mod registry;
@@ -13,6 +14,8 @@ use serde::{Serialize, de::DeserializeOwned};
 #[doc(hidden)]
 pub use serde_json::Value;
 
+#[doc(hidden)]
+pub use self::declaring::derived;
 pub use self::partners::PARTNER_REJECTIONS;
 #[cfg(feature = "testing")]
 pub(crate) use self::partners::{decide_together, partners_of};
@@ -284,7 +287,20 @@ pub fn decode_body<T: DeserializeOwned>(
     }
 }
 
-/// Writes an aggregate's command enum: each variant holds one struct (`#[serde(deny_unknown_fields)]`).
+/// Writes an aggregate's command enum. A variant lists its fields, which become a struct of the variant's name that refuses
+/// unknown fields; or it holds a struct that is written elsewhere (`#[serde(deny_unknown_fields)]`). Above a variant that lists its
+/// fields only documentation may stand.
+///
+/// ```
+/// crate::commands! {
+///     /// What can be asked of a thing.
+///     pub enum ThingCommand {
+///         /// Calls it something else.
+///         Rename { name: String } = "rename",
+///     }
+/// }
+/// let command = ThingCommand::Rename(Rename { name: "lamp".to_owned() });
+/// ```
 ///
 /// ```
 /// # use serde::{Deserialize, Serialize};
@@ -299,11 +315,22 @@ pub fn decode_body<T: DeserializeOwned>(
 #[macro_export]
 macro_rules! commands {
     ($(#[$meta:meta])* $visibility:vis enum $name:ident {
-        $($(#[$variant_meta:meta])* $variant:ident($body:ty) = $text:literal),* $(,)?
+        $($(#[$variant_meta:meta])* $variant:ident $(($body:ty))? $({ $($fields:tt)* })? = $text:literal),* $(,)?
     }) => {
+        $crate::__derived_imports!();
+
+        $($crate::__body_struct! {
+            $name, [$visibility], [$(#[$variant_meta])*], $variant $(($body))? $({ $($fields)* })?
+        })*
+
         $(#[$meta])*
         #[derive(Debug)]
-        $visibility enum $name { $($(#[$variant_meta])* #[doc = concat!("`", $text, "`")] $variant($body)),* }
+        $visibility enum $name {
+            $(
+                $(#[$variant_meta])* #[doc = concat!("`", $text, "`")]
+                $variant($crate::__body_type!($variant $(($body))? $({ $($fields)* })?))
+            ),*
+        }
 
         impl $crate::decider::CommandSet for $name {
             const NAMES: &'static [&'static str] = &[$($text),*];
@@ -326,8 +353,20 @@ macro_rules! commands {
     };
 }
 
-/// Writes an aggregate's event enum: each variant holds one struct and has a type name and a schema version. Older
-/// versions are listed with the function that turns their bytes into today's struct.
+/// Writes an aggregate's event enum: each variant has a type name and a schema version, and lists its fields, which become a
+/// struct of the variant's name, or holds a struct that is written elsewhere. Older versions are listed with the function that
+/// turns their bytes into today's struct.
+///
+/// ```
+/// crate::events! {
+///     /// What can happen to a thing.
+///     pub enum ThingEvent of "thing" {
+///         /// It was called something else.
+///         Renamed { name: String } = "renamed" v 1,
+///     }
+/// }
+/// let event = ThingEvent::from(Renamed { name: "lamp".to_owned() });
+/// ```
 ///
 /// ```
 /// # use serde::{Deserialize, Serialize};
@@ -363,12 +402,23 @@ macro_rules! commands {
 #[macro_export]
 macro_rules! events {
     ($(#[$meta:meta])* $visibility:vis enum $name:ident of $aggregate:literal {
-        $($(#[$variant_meta:meta])* $variant:ident($body:ty) = $text:literal v $version:literal
+        $($(#[$variant_meta:meta])* $variant:ident $(($body:ty))? $({ $($fields:tt)* })? = $text:literal v $version:literal
             $(upcasts { $($old:literal => $upcast:path),* $(,)? })?),* $(,)?
     }) => {
+        $crate::__derived_imports!();
+
+        $($crate::__body_struct! {
+            $name, [$visibility], [$(#[$variant_meta])*], $variant $(($body))? $({ $($fields)* })?
+        })*
+
         $(#[$meta])*
         #[derive(Debug, Clone, PartialEq)]
-        $visibility enum $name { $($(#[$variant_meta])* $variant($body)),* }
+        $visibility enum $name {
+            $(
+                $(#[$variant_meta])*
+                $variant($crate::__body_type!($variant $(($body))? $({ $($fields)* })?))
+            ),*
+        }
 
         impl $crate::decider::EventSet for $name {
             const TYPES: &'static [(&'static str, u16)] = &[$(($text, $version)),*];
@@ -386,7 +436,9 @@ macro_rules! events {
                 body: &$crate::decider::Value,
             ) -> Option<$crate::schema::Shape> {
                 match event_type {
-                    $($text => Some($crate::schema::shape_of::<$body>(body)),)*
+                    $($text => Some($crate::schema::shape_of::<
+                        $crate::__body_type!($variant $(($body))? $({ $($fields)* })?)
+                    >(body)),)*
                     _ => None,
                 }
             }

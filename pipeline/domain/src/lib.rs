@@ -6,6 +6,8 @@
 
 #![deny(missing_docs)]
 
+pub mod application;
+pub mod command_view;
 pub mod content_digest;
 pub mod decider;
 pub mod process;

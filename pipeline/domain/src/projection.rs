@@ -5,6 +5,7 @@
 
 mod decoded_row;
 
+use jiff::Timestamp;
 use serde::{Serialize, de::DeserializeOwned};
 
 pub use self::decoded_row::DecodedRow;
@@ -146,6 +147,36 @@ impl dyn Rows + '_ {
         Ok(())
     }
 
+    /// As `write`, with the fields `version` and `recorded_at` of the event behind those of `row`: which version of the aggregate
+    /// the row shows, and when that was recorded. The type of the row has neither of them.
+    pub fn write_with_version<T: Serialize>(
+        &mut self,
+        table: &str,
+        key: &str,
+        row: &T,
+        envelope: &Envelope<'_>,
+    ) {
+        let Envelope { aggregate_version: version, recorded_at, .. } = *envelope;
+        self.write(table, key, &VersionedRow { row, version, recorded_at });
+    }
+
+    /// Changes the row of `key`, which begins as its default, and writes it as `write_with_version` does.
+    ///
+    /// # Errors
+    /// As `read`.
+    pub fn update_with_version<T: Default + Serialize + DeserializeOwned>(
+        &mut self,
+        table: &str,
+        key: &str,
+        envelope: &Envelope<'_>,
+        change: impl FnOnce(&mut T),
+    ) -> Result<(), ProjectionError> {
+        let mut row = self.read::<T>(table, key)?.unwrap_or_default();
+        change(&mut row);
+        self.write_with_version(table, key, &row, envelope);
+        Ok(())
+    }
+
     /// The rows whose key starts with `prefix`, in key order.
     ///
     /// # Errors
@@ -162,12 +193,26 @@ impl dyn Rows + '_ {
     }
 }
 
+/// A row with what every row of an aggregate tells.
+#[derive(Serialize)]
+struct VersionedRow<'a, T> {
+    #[serde(flatten)]
+    row: &'a T,
+    version: u64,
+    recorded_at: Timestamp,
+}
+
 fn parse_row<T: DeserializeOwned>(table: &str, key: &str, value: &[u8]) -> Result<T, ProjectionError> {
     serde_json::from_slice(value).map_err(|source| ProjectionError::Row {
         table: table.to_owned(),
         key: key.to_owned(),
         source,
     })
+}
+
+/// A table's name as one token of a subject: `store-daily.revisions` is queried as `store-daily-revisions`.
+pub fn view_name(table: &str) -> String {
+    table.replace('.', "-")
 }
 
 /// From events to rows.

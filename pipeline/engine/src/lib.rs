@@ -2,7 +2,8 @@
 
 pub use millstream_contract::{self as contract, error_text, exit_code, seeded_bug};
 pub use millstream_domain::{
-    commands, content_digest, decider, events, process, projection, report, report_tables, row_watch, schema,
+    application, command_view, commands, content_digest, data, decider, events, process, projection,
+    rejections, report, report_tables, row_watch, schema,
 };
 pub use millstream_jetstream::{
     broker, event_store, group_append, intake, lease, nats_broker, nats_server, past, provision, retry,

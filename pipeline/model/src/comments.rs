@@ -3,20 +3,12 @@
 pub mod comment;
 pub mod comment_view;
 
-use millstream_engine::{decider::AggregateRegistry, projection::Projection};
-
-use crate::Context;
+use millstream_engine::application::Context;
 
 /// The context, as in subjects.
 pub const CONTEXT: &str = "comments";
 
 /// What the context has.
-pub const PARTS: Context = Context { aggregates, projections, ..Context::EMPTY };
-
-fn aggregates(registry: AggregateRegistry) -> AggregateRegistry {
-    registry.with::<comment::Comment>()
-}
-
-fn projections() -> Vec<Box<dyn Projection>> {
-    vec![Box::new(comment_view::CommentView)]
+pub fn context() -> Context {
+    Context::new(CONTEXT).aggregate::<comment::Comment>().view(comment_view::CommentView)
 }

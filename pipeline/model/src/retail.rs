@@ -17,59 +17,36 @@ pub mod till;
 mod till_figures;
 pub mod till_view;
 
-use millstream_engine::{
-    decider::AggregateRegistry,
-    process::Process,
-    projection::Projection,
-    report::{Column, Ledger},
-};
-
-use crate::{Context, ProcessSettings};
+use millstream_engine::application::{Benchmark, Context};
 
 /// The context, as in subjects.
 pub const CONTEXT: &str = "retail";
 
 /// What the context has.
-pub const PARTS: Context =
-    Context { aggregates, projections, reports, report_columns: REPORT_COLUMNS, processes };
-
-fn aggregates(registry: AggregateRegistry) -> AggregateRegistry {
-    registry
-        .with::<product::Product>()
-        .with::<delivery::Delivery>()
-        .with::<till::Till>()
-        .with::<business_day::BusinessDay>()
-        .with::<stock::Stock>()
+pub fn context() -> Context {
+    Context::new(CONTEXT)
+        .aggregate::<product::Product>()
+        .aggregate::<delivery::Delivery>()
+        .aggregate::<till::Till>()
+        .aggregate::<business_day::BusinessDay>()
+        .aggregate::<stock::Stock>()
+        .view(product_view::ProductView)
+        .view(delivery_view::DeliveryView)
+        .view(till_view::TillView)
+        .view(sale_view::SaleView)
+        .view(stock_view::StockView)
+        .report(store_daily::StoreDaily)
+        .report(supplier_daily::SupplierDaily)
+        .report(stock_valuation::StockValuation)
+        .process("stock-keeping", |_| stock_keeping::StockKeeping)
+        .process("closing", closing::Closing::from_keys)
 }
 
-fn projections() -> Vec<Box<dyn Projection>> {
-    vec![
-        Box::new(product_view::ProductView),
-        Box::new(delivery_view::DeliveryView),
-        Box::new(till_view::TillView),
-        Box::new(sale_view::SaleView),
-        Box::new(stock_view::StockView),
-    ]
-}
-
-/// Days are closed at the hours that the deployment says.
-fn processes(settings: &ProcessSettings) -> Vec<Box<dyn Process>> {
-    vec![
-        Box::new(stock_keeping::StockKeeping),
-        Box::new(closing::Closing::new(settings.closing_hours.clone())),
-    ]
-}
-
-fn reports() -> Vec<Box<dyn Projection>> {
-    vec![
-        Box::new(Ledger(store_daily::StoreDaily)),
-        Box::new(Ledger(supplier_daily::SupplierDaily)),
-        Box::new(Ledger(stock_valuation::StockValuation)),
-    ]
-}
-
-const REPORT_COLUMNS: &[(&str, &[Column])] = &[
-    ("store-daily", store_daily::COLUMNS),
-    ("supplier-daily", supplier_daily::COLUMNS),
-    ("stock-valuation", stock_valuation::COLUMNS),
-];
+/// Products are registered again and again, each time under another name.
+pub const BENCHMARK: Benchmark = Benchmark {
+    context: CONTEXT,
+    aggregate: "product",
+    command: "register",
+    body: |run, number| format!(r#"{{"name":"Item {run} {number}","supplier":"bench-supplier"}}"#),
+    view: "product",
+};

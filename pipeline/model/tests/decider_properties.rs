@@ -15,7 +15,6 @@ use millstream_engine::{
     testing::{dice::Dice, in_memory_system::InMemorySystem, sequential_handler::SequentialHandler},
 };
 use millstream_model::{
-    ProcessSettings,
     comments::comment::CommentEvent,
     orders::order::OrderEvent,
     retail::{business_day::BusinessDayEvent, product::ProductEvent, stock::StockEvent, till::TillEvent},
@@ -392,7 +391,7 @@ proptest! {
     /// whatever people do and however far the processes lag behind.
     #[test]
     fn processes_answer_any_history_repeatably(commands in for_processes(), seed in any::<u64>()) {
-        let processes = millstream_model::processes(ProcessSettings::default());
+        let processes = millstream_model::processes();
         let mut system =
             InMemorySystem::new(millstream_model::aggregates(), processes).hesitant(Dice::new(seed));
         for Typed { actor, address, body } in &commands {

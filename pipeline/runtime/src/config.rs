@@ -9,6 +9,7 @@ mod entry;
 mod keys;
 mod layer;
 mod reference;
+mod setting_keys;
 mod units;
 
 #[cfg(test)]
@@ -149,6 +150,18 @@ pub fn load<S: Section>(origins: &Origins) -> Result<Loaded<S>, ConfigError> {
     };
     let entries = keys.finish()?;
     Ok(Loaded { config, entries })
+}
+
+/// Reads some keys of a section, whoever else has keys there: for tools that need what a stage is configured with.
+///
+/// # Errors
+/// [`ConfigError`] with all problems of these keys.
+pub fn load_part<T>(
+    origins: &Origins,
+    section: &'static str,
+    read: impl FnOnce(&mut SectionKeys<'_>) -> T,
+) -> Result<T, ConfigError> {
+    Keys::new(origins).part(section, read)
 }
 
 /// Loads only the `[nats]` section, for tools that are not stages.

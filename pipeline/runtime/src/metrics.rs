@@ -172,8 +172,8 @@ impl Metrics {
     }
 
     /// Names the process, once, at its start.
-    pub fn identify(&self, stage: &str, instance: &str, version: &str) {
-        self.families.build(stage, instance, version).set(1);
+    pub fn identify(&self, stage: &str, instance: &str, version: &str, millstream: &str) {
+        self.families.build(stage, instance, version, millstream).set(1);
     }
 
     /// Of the reader `name` of a stream.

@@ -24,15 +24,28 @@ use crate::{
     telemetry,
 };
 
-/// Which stage a binary is.
+/// The version of Millstream itself.
+pub const MILLSTREAM_VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Which stage of which application a process is.
 #[derive(Debug, Clone, Copy)]
 pub struct StageIdentity {
     /// Its name, `lower-kebab-case`.
     pub name: &'static str,
-    /// Its version.
+    /// The application's version.
     pub version: &'static str,
     /// One line for `--help`.
     pub about: &'static str,
+}
+
+/// An application's version and Millstream's, for `--version`; one where both are the same.
+#[must_use]
+pub fn version_text(version: &str) -> String {
+    if version == MILLSTREAM_VERSION {
+        version.to_owned()
+    } else {
+        format!("{version} (Millstream {MILLSTREAM_VERSION})")
+    }
 }
 
 /// The command line of every stage.
@@ -202,9 +215,9 @@ where
     let (metrics, readiness, shutdown) = (Metrics::new(), Readiness::new(), Shutdown::new());
     // Nobody may see a stage as ready that has not said yet what it needs.
     let joining = readiness.until_joined("stage");
-    metrics.identify(identity.name, &instance, identity.version);
+    metrics.identify(identity.name, &instance, identity.version, MILLSTREAM_VERSION);
     shutdown.on_signals().map_err(|source| StartError { what: "the handler of signals", source })?;
-    tracing::info!(process, version = identity.version, "starting");
+    tracing::info!(process, version = identity.version, millstream = MILLSTREAM_VERSION, "starting");
     if let Some(address) = config.telemetry.address {
         serve(address, readiness.clone(), metrics.clone()).await?;
     }
@@ -274,8 +287,10 @@ fn parse(
     arguments: impl IntoIterator<Item = OsString>,
 ) -> Result<StageArguments, ExitCode> {
     use clap::{CommandFactory, FromArgMatches};
-    let command =
-        StageArguments::command().name(identity.name).version(identity.version).about(identity.about);
+    let command = StageArguments::command()
+        .name(identity.name)
+        .version(version_text(identity.version))
+        .about(identity.about);
     let parsed = command
         .try_get_matches_from(arguments)
         .and_then(|matches| StageArguments::from_arg_matches(&matches));

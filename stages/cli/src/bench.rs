@@ -7,5 +7,7 @@ pub(crate) mod latency;
 pub(crate) mod load;
 pub(crate) mod memory;
 pub(crate) mod pipeline;
+#[cfg(feature = "reference")]
 pub(crate) mod rebuild;
+#[cfg(feature = "reference")]
 pub(crate) mod sales;

@@ -4,6 +4,7 @@ pub(crate) mod bench;
 pub(crate) mod check;
 pub(crate) mod deadletters;
 pub(crate) mod decode;
+#[cfg(feature = "reference")]
 pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod explain;
@@ -16,5 +17,6 @@ pub(crate) mod report;
 pub(crate) mod schema;
 pub(crate) mod send;
 pub(crate) mod setup;
+pub(crate) mod stage;
 pub(crate) mod up;
 pub(crate) mod verify;

@@ -28,12 +28,13 @@ use millstream_engine::{
 
 pub(crate) use self::stage_setting::StageSetting;
 use crate::{
+    commands::stage::STAGE,
     failure::CommandFailure,
     session::Session,
     supervisor::{ProcessSpec, ReadyCheck, Supervised, Supervisor, process_list::ProcessEntry},
 };
 
-/// The stages in the order in which they are started: the program, and its section of the configuration.
+/// The stages in the order in which they are started: the name, and the section of the configuration.
 pub(crate) const STAGES: [(&str, &str); 4] = [
     ("command-handler", "command_handler"),
     ("projector", "projector"),
@@ -70,8 +71,8 @@ pub(crate) struct DeploymentOptions {
 /// Why it cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DeploymentError {
-    #[error("{folder} is used by another `millstream up`")]
-    InUse { folder: PathBuf },
+    #[error("{folder} is used by another `{program} up`")]
+    InUse { folder: PathBuf, program: &'static str },
     #[error("cannot use {path}")]
     File { path: PathBuf, source: io::Error },
     #[error("port {port} is taken; stop what listens there or choose another with --nats-port")]
@@ -115,7 +116,7 @@ impl Deployment {
             let known = STAGES.map(|(stage, _)| stage).join(", ");
             return Err(DeploymentError::StageUnknown { name: name.clone(), known }.into());
         }
-        let lock = take_folder(&options.folder)?;
+        let lock = take_folder(&options.folder, session.program.name)?;
         let supervisor = Supervisor::new(&options.folder, session.talk.clone())?;
         let nats_urls = NatsServerConfig::new(options.nats_port, "").url();
         let session = session.for_server(&nats_urls);
@@ -140,7 +141,7 @@ impl Deployment {
         wait_for_jetstream(&connected.jetstream).await?;
         let findings = provision(&connected.jetstream, &self.provision_options()).await?;
         if let Some(bad) = findings.iter().find(|finding| !StreamFinding::is_usable(finding)) {
-            let lines = crate::commands::setup::lines(bad).join("\n");
+            let lines = crate::commands::setup::lines(bad, self.session.program.name).join("\n");
             return Err(CommandFailure::new(ExitCode::Configuration, lines));
         }
         let only = self.options.stages;
@@ -269,11 +270,11 @@ impl Deployment {
         ]);
         let text = toml::to_string(&config).expect("tables of text are TOML");
         let file = self.write_config(&format!("{name}.toml"), &text)?;
-        let mut arguments = vec![OsString::from("--config"), file.into()];
+        let mut arguments = vec![STAGE.into(), stage.into(), OsString::from("--config"), file.into()];
         let flags = self.options.settings.iter().filter_map(|setting| setting.flag_for(section));
         arguments.extend(flags.flatten().map(OsString::from));
         Ok(ProcessSpec {
-            program: sibling(stage)?,
+            program: own_program()?,
             name,
             arguments,
             variables_removed: self.foreign_variables(),
@@ -298,23 +299,22 @@ impl Deployment {
     }
 }
 
-fn take_folder(folder: &Path) -> Result<File, DeploymentError> {
+fn take_folder(folder: &Path, program: &'static str) -> Result<File, DeploymentError> {
     let path = folder.join("lock");
     let failed = |source| DeploymentError::File { path: path.clone(), source };
     fs::create_dir_all(folder).map_err(failed)?;
     let lock = File::create(&path).map_err(failed)?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(DeploymentError::InUse { folder: folder.to_owned() }),
+        Err(TryLockError::WouldBlock) => Err(DeploymentError::InUse { folder: folder.to_owned(), program }),
         Err(TryLockError::Error(source)) => Err(failed(source)),
     }
 }
 
-/// A program that was built together with this one.
-pub(crate) fn sibling(name: &str) -> Result<PathBuf, DeploymentError> {
-    let own = std::env::current_exe()
-        .map_err(|source| DeploymentError::File { path: PathBuf::from("millstream"), source })?;
-    Ok(own.with_file_name(name))
+/// This program, which is every stage as well: `<program> stage <name>`.
+pub(crate) fn own_program() -> Result<PathBuf, DeploymentError> {
+    std::env::current_exe()
+        .map_err(|source| DeploymentError::File { path: PathBuf::from("this program"), source })
 }
 
 fn search_places(session: &Session) -> SearchPlaces {

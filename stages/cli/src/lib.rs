@@ -1,22 +1,32 @@
-//! The `millstream` command line: one file a command under `commands/`, and what they share.
+//! The command line of an application: one file a command under `commands/`, and what they share. [`run`] is all of it; the
+//! reference application's program is called `millstream`, others have their own names.
 //!
 //! Results go to standard output, progress and talk to standard error; `--json` wherever a program may read.
 
-use std::{process, time::Duration};
+use std::{ffi::OsString, process, time::Duration};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use millstream_engine::{
+    application::Application,
     config::parse_duration,
     exit_code::ExitCode,
+    stage::version_text,
     telemetry::{self, LogFormat, TelemetrySettings},
 };
 
-pub use self::session::{ConnectionArguments, Environment};
-use self::{failure::CommandFailure, session::Session, supervisor::tether, talk::Talk};
+pub use self::program::RunStage;
+use self::{
+    failure::CommandFailure,
+    program::Program,
+    session::{ConnectionArguments, Environment, Session},
+    supervisor::tether,
+    talk::Talk,
+};
 
 mod bench;
 mod command_publisher;
 mod commands;
+#[cfg(feature = "reference")]
 mod demo;
 mod deployment;
 mod dispatcher;
@@ -27,6 +37,7 @@ mod names;
 mod outcome_follower;
 mod output;
 mod past;
+mod program;
 mod query_client;
 mod session;
 mod supervisor;
@@ -40,10 +51,9 @@ const FILTER_VARIABLE: &str = "MILLSTREAM_TELEMETRY__FILTER";
 /// What is said when nobody asks for more.
 const FILTER_DEFAULT: &str = "error,millstream_jetstream::nats_server=info,async_nats=off";
 
-/// Event sourcing and CQRS on NATS JetStream.
+/// The command line of an application; its name, version and purpose are the application's.
 #[derive(Debug, Parser)]
-#[command(name = "millstream", version)]
-pub struct Arguments {
+struct Arguments {
     #[command(flatten)]
     connection: ConnectionArguments,
     #[command(subcommand)]
@@ -53,6 +63,8 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Up(commands::up::UpArguments),
+    Stage(commands::stage::StageArguments),
+    #[cfg(feature = "reference")]
     Demo(commands::demo::DemoArguments),
     Check(commands::check::CheckArguments),
     Doctor(commands::doctor::DoctorArguments),
@@ -74,12 +86,71 @@ enum Command {
     Tethered(tether::TetherArguments),
 }
 
-/// Runs one command and says how it ended.
-pub fn run(arguments: Arguments, environment: Environment) -> process::ExitCode {
+/// Runs one command of an application, or one of its stages, and says how it ended.
+///
+/// `arguments` begins with what the program is called, as those of a process do.
+pub fn run<A: Application>(
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+    run_stage: RunStage,
+) -> process::ExitCode {
+    let program = Program::of::<A>();
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let environment: Vec<(OsString, OsString)> = environment.into_iter().collect();
+    // A stage has a command line of its own, with other flags under the same names.
+    if let [_, first, stage, rest @ ..] = &*arguments
+        && first == commands::stage::STAGE
+        && let Some(stage) = stage.to_str()
+    {
+        let called = OsString::from(format!("{} {} {stage}", program.name, commands::stage::STAGE));
+        let arguments = std::iter::once(called).chain(rest.iter().cloned()).collect();
+        if let Some(code) = run_stage(stage, arguments, environment.clone()) {
+            return code;
+        }
+    }
+    match parse(program, arguments) {
+        Ok(arguments) => run_command(program, arguments, program::unicode(environment)),
+        Err(answer) => {
+            // Help and version go to standard output; when nobody reads it, nothing is left to say.
+            let _unread = answer.print();
+            if answer.use_stderr() {
+                process::ExitCode::from(ExitCode::Usage.number())
+            } else {
+                process::ExitCode::SUCCESS
+            }
+        }
+    }
+}
+
+fn parse(program: Program, arguments: Vec<OsString>) -> Result<Arguments, clap::Error> {
+    Arguments::from_arg_matches(&command(program).try_get_matches_from(arguments)?)
+}
+
+/// The command line under the application's name.
+fn command(program: Program) -> clap::Command {
+    let mut command = Arguments::command()
+        .name(program.name)
+        .bin_name(program.name)
+        .version(version_text(program.version))
+        .about(program.about)
+        .long_about(None::<&str>);
+    for (name, usage) in [
+        ("explain", "[OPTIONS] [CONTEXT] <VIEW> <KEY>"),
+        ("history", "[OPTIONS] <CONTEXT> <AGGREGATE> <ID>"),
+        ("query", "[OPTIONS] <CONTEXT> <VIEW> [KEY]"),
+    ] {
+        let usage = format!("{} {name} {usage}", program.name);
+        command = command.mut_subcommand(name, |command| command.override_usage(usage));
+    }
+    command
+}
+
+fn run_command(program: Program, arguments: Arguments, environment: Environment) -> process::ExitCode {
     let talk = Talk::new();
-    telemetry::initialise(&log_settings(&environment), "millstream", "");
-    let session = Session::new(talk.clone(), environment, arguments.connection);
-    match dispatch(arguments.command, &session) {
+    telemetry::initialise(&log_settings(&environment), program.name, "");
+    let session = Session::new(talk.clone(), environment, program, arguments.connection);
+    // No command is of use where the application contradicts itself.
+    match session.model().and_then(|_| dispatch(arguments.command, &session)) {
         Ok(code) => code.into(),
         Err(failure) => {
             if failure.code != ExitCode::Ok.number() {
@@ -102,7 +173,9 @@ fn dispatch(command: Command, session: &Session) -> Result<u8, CommandFailure> {
         CommandFailure::new(ExitCode::Software, format_args!("cannot start the runtime: {error}"))
     })?;
     match command {
+        Command::Stage(arguments) => Err(commands::stage::unknown(&arguments)),
         Command::Up(arguments) => runtime.block_on(commands::up::run(arguments, session)),
+        #[cfg(feature = "reference")]
         Command::Demo(arguments) => runtime.block_on(commands::demo::run(arguments, session)),
         Command::Check(arguments) => return runtime.block_on(commands::check::run(arguments, session)),
         Command::Doctor(arguments) => runtime.block_on(commands::doctor::run(arguments, session)),
@@ -136,8 +209,8 @@ fn dispatch(command: Command, session: &Session) -> Result<u8, CommandFailure> {
             runtime.block_on(session.unless_forbidden(commands::verify::run(arguments, session)))
         }
         Command::Decode(arguments) => commands::decode::run(&arguments),
-        Command::New(arguments) => commands::new::run(&arguments),
-        Command::Schema(arguments) => commands::schema::run(&arguments),
+        Command::New(arguments) => commands::new::run(&arguments, session),
+        Command::Schema(arguments) => commands::schema::run(&arguments, session),
         Command::Bench(arguments) => runtime.block_on(commands::bench::run(arguments, session)),
         Command::Tethered(arguments) => {
             let error = tether::become_tethered(&arguments);
@@ -150,4 +223,16 @@ fn dispatch(command: Command, session: &Session) -> Result<u8, CommandFailure> {
 /// For flags that take a duration.
 fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use millstream_model::Reference;
+
+    use super::*;
+
+    #[test]
+    fn no_command_has_a_flag_twice() {
+        command(Program::of::<Reference>()).debug_assert();
+    }
 }

@@ -38,7 +38,7 @@ pub(crate) struct FilledView {
 
 impl FilledView {
     /// The views of this name, of one context or of all.
-    pub(crate) fn find(context: Option<&str>, view: &str) -> Result<Self, CommandFailure> {
+    pub(crate) fn find(session: &Session, context: Option<&str>, view: &str) -> Result<Self, CommandFailure> {
         if view == COMMAND_VIEW {
             let text =
                 format!("{COMMAND_VIEW} follows OUTCOMES, which does not keep everything; it has no past");
@@ -46,7 +46,8 @@ impl FilledView {
         }
         let mut found = Vec::new();
         let mut known = Vec::new();
-        for projection in millstream_model::projections().into_iter().chain(millstream_model::reports()) {
+        let ledgers = session.reports()?.into_iter().map(|report| report.ledger);
+        for projection in session.views()?.projections.into_iter().chain(ledgers) {
             if context.is_some_and(|context| context != projection.context()) {
                 continue;
             }

@@ -4,16 +4,17 @@ use std::{collections::BTreeMap, time::Duration};
 
 use async_nats::{Client, jetstream};
 use millstream_engine::{
-    config::{Origins, load_connection},
+    application::{BuiltReport, Model, Views},
+    config::{Origins, load_connection, load_part},
     connection::{ClientIdentity, Forbidden, connect},
     exit_code::ExitCode,
     nats_broker::NatsBroker,
 };
 
-use crate::{failure::CommandFailure, talk::Talk};
+use crate::{failure::CommandFailure, program::Program, talk::Talk};
 
 /// The environment of the process, read once in main.
-pub type Environment = BTreeMap<String, String>;
+pub(crate) type Environment = BTreeMap<String, String>;
 
 /// A person waits less patiently than a stage.
 const CONNECT_WAIT_MAX: Duration = Duration::from_secs(5);
@@ -22,7 +23,7 @@ const CONNECT_WAIT_VARIABLE: &str = "MILLSTREAM_NATS__CONNECT_TIMEOUT";
 
 /// Flags above natscli's contexts and variables.
 #[derive(Debug, Clone, Default, clap::Args)]
-pub struct ConnectionArguments {
+pub(crate) struct ConnectionArguments {
     /// URL of the NATS server, before `NATS_URL` and contexts
     #[arg(long, short = 's', global = true, value_name = "URL")]
     pub(crate) server: Option<String>,
@@ -41,6 +42,8 @@ pub(crate) struct Session {
     pub(crate) talk: Talk,
     /// The environment of the process.
     pub(crate) environment: Environment,
+    /// The application.
+    pub(crate) program: Program,
     arguments: ConnectionArguments,
     /// What the server forbids on any of its connections.
     pub(crate) forbidden: Forbidden,
@@ -58,8 +61,43 @@ pub(crate) struct Connected {
 }
 
 impl Session {
-    pub(crate) fn new(talk: Talk, environment: Environment, arguments: ConnectionArguments) -> Self {
-        Self { talk, environment, arguments, forbidden: Forbidden::default() }
+    pub(crate) fn new(
+        talk: Talk,
+        environment: Environment,
+        program: Program,
+        arguments: ConnectionArguments,
+    ) -> Self {
+        Self { talk, environment, program, arguments, forbidden: Forbidden::default() }
+    }
+
+    /// What the application has.
+    ///
+    /// # Errors
+    /// When its names do not fit together.
+    pub(crate) fn model(&self) -> Result<Model, CommandFailure> {
+        Ok((self.program.model)()?)
+    }
+
+    /// What fills the application's views, with the settings that the environment has for them.
+    ///
+    /// # Errors
+    /// When the application is not sound, or a setting is wrong.
+    pub(crate) fn views(&self) -> Result<Views, CommandFailure> {
+        let model = self.model()?;
+        Ok(load_part(&self.variables(), "projector", |keys| model.views(keys))?)
+    }
+
+    /// The application's reports, with the settings that the environment has for them.
+    ///
+    /// # Errors
+    /// When the application is not sound, or a setting is wrong.
+    pub(crate) fn reports(&self) -> Result<Vec<BuiltReport>, CommandFailure> {
+        let model = self.model()?;
+        Ok(load_part(&self.variables(), "reporter", |keys| model.reports(keys))?)
+    }
+
+    fn variables(&self) -> Origins {
+        Origins { environment: self.environment.clone(), ..Origins::default() }
     }
 
     /// The same, for another server.
@@ -68,7 +106,8 @@ impl Session {
             ConnectionArguments { server: Some(url.to_owned()), ..ConnectionArguments::default() };
         let mut environment = self.environment.clone();
         environment.retain(|name, _| !name.starts_with("NATS_"));
-        Self { talk: self.talk.clone(), environment, arguments, forbidden: Forbidden::default() }
+        let forbidden = Forbidden::default();
+        Self { talk: self.talk.clone(), environment, program: self.program, arguments, forbidden }
     }
 
     /// For a command that connects to nothing that is there already.

@@ -1,15 +1,18 @@
-//! The command handler stage: the model's aggregates, decided by the engine's command handler; and the submit service.
+//! The command handler stage: an application's aggregates, decided by the engine's command handler; and the submit service.
 
 pub mod config;
 
+use std::{ffi::OsString, process};
+
 use millstream_engine::{
+    application::{Application, ApplicationError, Model},
     command_handler::{HandlerError, HandlerSettings, MakePlace, Observed, Share, ShareHandlers, SharePlace},
     config::Config,
     exit_code::{ExitCode, Failure},
     id_index::{IdIndex, IdIndexError},
     retry::RunIds,
     shutdown::Shutdown,
-    stage::StageRuntime,
+    stage::{StageIdentity, StageRuntime, run_stage},
     state_cache::CacheLimits,
     state_snapshots::StateSnapshots,
     submit_service::{SubmitService, SubmitServiceError},
@@ -21,6 +24,9 @@ use crate::config::StageConfig;
 /// Why the stage ends with an error.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
+    /// The application is not sound.
+    #[error(transparent)]
+    Application(#[from] ApplicationError),
     /// The data folder cannot be made.
     #[error(
         "the folder {path} cannot be made; set command_handler.data_directory to one that can be written"
@@ -46,6 +52,7 @@ pub enum RunError {
 impl Failure for RunError {
     fn exit_code(&self) -> ExitCode {
         match self {
+            Self::Application(error) => error.exit_code(),
             Self::Folder { source, .. } => ExitCode::of_file_error(source),
             Self::Index(error) => error.exit_code(),
             Self::Submit(_) => ExitCode::NotPermitted,
@@ -54,11 +61,25 @@ impl Failure for RunError {
     }
 }
 
+/// The program of this stage: its command line, its environment, its exit code.
+pub fn program<A: Application>(
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> process::ExitCode {
+    let identity = StageIdentity {
+        name: "command-handler",
+        version: A::VERSION,
+        about: "Decides commands from COMMANDS and appends their events to EVENTS",
+    };
+    run_stage(identity, arguments, environment, run::<A>)
+}
+
 /// Runs until asked to stop.
 ///
 /// # Errors
 /// [`RunError`].
-pub async fn run(config: Config<StageConfig>, runtime: StageRuntime) -> Result<(), RunError> {
+pub async fn run<A: Application>(config: Config<StageConfig>, runtime: StageRuntime) -> Result<(), RunError> {
+    let registry = Model::of::<A>()?.aggregates();
     let stage = config.stage;
     std::fs::create_dir_all(&stage.data_directory)
         .map_err(|source| RunError::Folder { path: stage.data_directory.display().to_string(), source })?;
@@ -80,7 +101,6 @@ pub async fn run(config: Config<StageConfig>, runtime: StageRuntime) -> Result<(
             observed: Observed::new(&metrics, &readiness, share),
         })
     });
-    let registry = millstream_model::aggregates();
     let run = Ulid::generate().to_string();
     let ids = RunIds::new(format!("{run}-submit"));
     let mut submissions = SubmitService::start(&runtime.broker, ids, runtime.identity.version).await?;

@@ -58,7 +58,7 @@ async fn a_user_with_the_stages_allow_lists_decides_commands() {
         shutdown: shutdown.clone(),
     };
     let accepted = runtime.metrics.handler(&Share::ALL.name()).accepted;
-    let mut stage = tokio::spawn(command_handler::run(config, runtime));
+    let mut stage = tokio::spawn(command_handler::run::<millstream_model::Reference>(config, runtime));
 
     let people = async_nats::jetstream::new(server.server().client().await);
     let body = r#"{"name":"Tea","supplier":"acme"}"#;

@@ -15,7 +15,6 @@ use millstream_engine::{
     status_service::{SERVICE_NAME, status_subject},
     verification::{Dump, Verification, replay, verify},
 };
-use millstream_model::ProcessSettings;
 use serde_json::Value;
 
 use crate::waiting::{PATIENCE, until, until_within};
@@ -37,7 +36,7 @@ impl Standing {
         let events = broker.state(EVENTS).await.ok()?.last_sequence;
         let commands = broker.state(COMMANDS).await.ok()?.last_sequence;
         let mut answered = Vec::new();
-        for process in millstream_model::processes(ProcessSettings::default()) {
+        for process in millstream_model::processes() {
             let subject = progress_subject(process.name());
             let progress = broker.last(&leases_stream(), &subject).await.ok()??;
             let progress: Value = serde_json::from_slice(&progress.payload).ok()?;

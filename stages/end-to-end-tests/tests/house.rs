@@ -106,7 +106,7 @@ const PLAN: [(&str, &[&str]); 9] = [
     ("pipeline/domain", &["pipeline/contract"]),
     ("pipeline/jetstream", &["pipeline/contract"]),
     ("pipeline/store", &["pipeline/contract", "pipeline/domain"]),
-    ("pipeline/runtime", &["pipeline/contract", "pipeline/jetstream"]),
+    ("pipeline/runtime", &["pipeline/contract", "pipeline/domain", "pipeline/jetstream"]),
     ("pipeline/write-side", BELOW_THE_SIDES),
     ("pipeline/read-side", BELOW_THE_SIDES),
     ("pipeline/processes", BELOW_PROCESSES),
@@ -144,6 +144,9 @@ fn dependencies_follow_the_plan() {
             let allowed = match folder.as_str() {
                 "pipeline/engine" => to != "pipeline/model" && to.starts_with("pipeline/"),
                 "pipeline/model" => to == "pipeline/engine",
+                // The one place that knows every stage: it makes one program of them.
+                "pipeline/millstream" => to != "pipeline/model" && to != "stages/end-to-end-tests",
+                "stages/reference" => to != "stages/end-to-end-tests",
                 "stages/end-to-end-tests" => true,
                 folder => match plan.get(folder) {
                     Some(below) => below.contains(&to.as_str()),
@@ -193,6 +196,19 @@ fn model_is_built_with_nothing_that_could_make_it_impure() {
 }
 
 #[test]
+fn stages_and_commands_know_no_domain() {
+    let packages = packages();
+    let mut offences = Vec::new();
+    for library in STAGES_ON_THE_ENGINE_ONLY.iter().chain(&["millstream-cli", "millstream"]) {
+        let (_, package) = packages.get(*library).expect("the package exists");
+        if dependencies(package, false).contains("millstream-model") {
+            offences.push(format!("{library} depends on millstream-model"));
+        }
+    }
+    expect_none("stages and commands take any application; only stages/reference names one", &offences);
+}
+
+#[test]
 fn stages_leave_server_and_store_to_the_engine() {
     let packages = packages();
     let mut offences = Vec::new();
@@ -210,7 +226,8 @@ fn stages_leave_server_and_store_to_the_engine() {
 /// The code of a file without comments, texts and its tests.
 fn code(text: &str) -> String {
     let tests = text.find("#[cfg(test)]").unwrap_or(text.len());
-    let text = text.get(..tests).unwrap_or(text);
+    // A package's version is known when it is built.
+    let text = text.get(..tests).unwrap_or(text).replace(r#"env!("CARGO_PKG_VERSION")"#, "");
     let mut code = String::new();
     for line in text.lines() {
         let line = line.split("//").next().unwrap_or_default();

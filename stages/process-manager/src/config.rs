@@ -1,29 +1,29 @@
 //! The `[process_manager]` section.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fmt, marker::PhantomData, time::Duration};
 
-use jiff::{SignedDuration, civil::Time, tz::TimeZone};
 use millstream_engine::{
+    application::{Application, Model},
     config::{Section, SectionKeys},
+    process::Process,
     process_runner::{Begin, LEASE_DEFAULT},
     read_side::FileSettings,
 };
-use millstream_model::{ProcessSettings, orders::fulfilment::Deadlines, retail::closing::ClosingHours};
 
-/// What only the process manager has.
-#[derive(Debug, Clone)]
-pub struct StageConfig {
+/// What only the process manager of an application has.
+pub struct StageConfig<A> {
     /// The file of rows.
     pub file: FileSettings,
     /// How long a process manager that fell silent keeps its turn.
     pub lease_time_to_live: Duration,
     /// Where processes begin that never ran.
     pub begins: BTreeMap<String, Begin>,
-    /// What the deployment says about the model's processes.
-    pub processes: ProcessSettings,
+    /// The application's processes, with their own settings; none where the application is not sound, which is noted.
+    pub processes: Vec<Box<dyn Process>>,
+    application: PhantomData<fn() -> A>,
 }
 
-impl Section for StageConfig {
+impl<A: Application> Section for StageConfig<A> {
     const NAME: &'static str = "process_manager";
     const ABOUT: &'static str = "How processes are run, and what they wait for.";
 
@@ -37,22 +37,30 @@ impl Section for StageConfig {
         if lease_time_to_live < Duration::from_secs(1) {
             keys.problem("lease_time_to_live", "must be at least 1s: the server counts whole seconds");
         }
-        let begins = begins(keys);
-        let processes = ProcessSettings { deadlines: deadlines(keys), closing_hours: closing_hours(keys) };
-        Self { file, lease_time_to_live, begins, processes }
+        let (begins, processes) = match Model::of::<A>() {
+            Ok(model) => (begins(keys, &model.process_names()), model.processes(keys)),
+            Err(error) => {
+                keys.general_problem(error);
+                (BTreeMap::new(), Vec::new())
+            }
+        };
+        Self { file, lease_time_to_live, begins, processes, application: PhantomData }
     }
 }
 
-fn begins(keys: &mut SectionKeys<'_>) -> BTreeMap<String, Begin> {
+impl<A> fmt::Debug for StageConfig<A> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = formatter.debug_struct("StageConfig");
+        shown.field("file", &self.file).field("begins", &self.begins).finish_non_exhaustive()
+    }
+}
+
+fn begins(keys: &mut SectionKeys<'_>, known: &[&str]) -> BTreeMap<String, Begin> {
     let entries = keys.list(
         "begin",
         &[],
         "where a process that never ran carries out effects from, such as \"fulfilment=now\": start, now, or behind a sequence of EVENTS; start when not named",
     );
-    let known: Vec<&str> = millstream_model::processes(ProcessSettings::default())
-        .iter()
-        .map(|process| process.name())
-        .collect();
     let mut begins = BTreeMap::new();
     for entry in entries {
         let (name, text) = entry.split_once('=').unwrap_or((&*entry, ""));
@@ -66,72 +74,4 @@ fn begins(keys: &mut SectionKeys<'_>) -> BTreeMap<String, Begin> {
         }
     }
     begins
-}
-
-fn deadlines(keys: &mut SectionKeys<'_>) -> Deadlines {
-    let defaults = Deadlines::default();
-    let mut deadline = |name, default: SignedDuration, help| {
-        let duration = keys.positive_duration(name, default.unsigned_abs(), help);
-        SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
-    };
-    Deadlines {
-        payment: deadline(
-            "payment_deadline",
-            defaults.payment,
-            "how long a customer has to pay an order before it is cancelled",
-        ),
-        shipment: deadline(
-            "shipment_deadline",
-            defaults.shipment,
-            "how long the warehouse has to ship a paid order before it is cancelled and refunded",
-        ),
-    }
-}
-
-fn closing_hours(keys: &mut SectionKeys<'_>) -> ClosingHours {
-    let tills = hour(
-        keys,
-        "close_tills_at",
-        "hour of the store's time zone at which its tills are closed, such as \"03:00\"; never by a timer when not set",
-    );
-    let business_days = hour(
-        keys,
-        "close_business_days_at",
-        "hour of the company's time zone at which business days are closed; never by a timer when not set",
-    );
-    let name = keys.text("time_zone", "UTC", "the company's time zone, and that of stores without their own");
-    let time_zone = zone(keys, "time_zone", &name);
-    let stores =
-        keys.list("store_time_zones", &[], "time zones of stores, such as \"2506=America/New_York\"");
-    let mut store_time_zones = BTreeMap::new();
-    for entry in stores {
-        match entry.split_once('=') {
-            Some((store, name)) => {
-                let zone = zone(keys, "store_time_zones", name.trim());
-                store_time_zones.insert(store.trim().to_owned(), zone);
-            }
-            None => keys.problem(
-                "store_time_zones",
-                format!("has {entry:?}; write each as <store>=<time zone>, as in 2506=America/New_York"),
-            ),
-        }
-    }
-    ClosingHours { tills, business_days, time_zone, store_time_zones }
-}
-
-fn hour(keys: &mut SectionKeys<'_>, name: &str, help: &'static str) -> Option<Time> {
-    let text = keys.optional_text(name, help)?;
-    let time = text.parse::<Time>();
-    if time.is_err() {
-        keys.problem(name, format!("is {text:?}; it takes an hour of the day, such as \"03:00\""));
-    }
-    time.ok()
-}
-
-/// UTC where there is no zone of that name, which is noted.
-fn zone(keys: &mut SectionKeys<'_>, key: &str, name: &str) -> TimeZone {
-    TimeZone::get(name).unwrap_or_else(|_| {
-        keys.problem(key, format!("names time zone {name:?}; use a name such as Europe/Berlin or UTC"));
-        TimeZone::UTC
-    })
 }

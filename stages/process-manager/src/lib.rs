@@ -1,14 +1,17 @@
-//! The process manager stage: the model's processes, run by the engine's process runner, and commands that fall due.
+//! The process manager stage: an application's processes, run by the engine's process runner, and commands that fall due.
 
 pub mod config;
 
+use std::{ffi::OsString, process};
+
 use millstream_engine::{
+    application::Application,
     config::Config,
     exit_code::{ExitCode, Failure},
     process_runner::{ProcessRunner, ProcessRunnerConfig, ProcessRunnerError},
     read_side::{FileSettings, open_store},
     read_store::StoreError,
-    stage::StageRuntime,
+    stage::{StageIdentity, StageRuntime, run_stage},
 };
 use ulid::Ulid;
 
@@ -34,18 +37,34 @@ impl Failure for RunError {
     }
 }
 
+/// The program of this stage: its command line, its environment, its exit code.
+pub fn program<A: Application>(
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> process::ExitCode {
+    let identity = StageIdentity {
+        name: "process-manager",
+        version: A::VERSION,
+        about: "Answers events with commands and timers, and sends commands that fall due",
+    };
+    run_stage(identity, arguments, environment, run::<A>)
+}
+
 /// Runs until asked to stop.
 ///
 /// # Errors
 /// [`RunError`].
-pub async fn run(config: Config<StageConfig>, runtime: StageRuntime) -> Result<(), RunError> {
+pub async fn run<A: Application>(
+    config: Config<StageConfig<A>>,
+    runtime: StageRuntime,
+) -> Result<(), RunError> {
     let stage = config.stage;
     let FileSettings { data_directory, damaged_file, cache_size, batch_max, durable_interval } = stage.file;
     let store = open_store(&data_directory, damaged_file, cache_size).await?;
     let runner = ProcessRunner::new(
         runtime.broker,
         store,
-        millstream_model::processes(stage.processes),
+        stage.processes,
         ProcessRunnerConfig {
             lease_time_to_live: stage.lease_time_to_live,
             batch_max,

@@ -1,22 +1,41 @@
 //! The `[projector]` section.
 
+use std::{fmt, marker::PhantomData};
+
 use millstream_engine::{
+    application::{Application, Model, Views},
     config::{Section, SectionKeys},
     read_side::ReadSideSettings,
 };
 
-/// What only the projector has: where its rows are and how they are fed and queried.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StageConfig {
+/// What only the projector of an application has: where its rows are, how they are fed and queried, and what fills them.
+pub struct StageConfig<A> {
     /// What it shares with the reporter.
     pub read_side: ReadSideSettings,
+    /// What fills the views, with its own settings; nothing where the application is not sound, which is noted.
+    pub views: Views,
+    application: PhantomData<fn() -> A>,
 }
 
-impl Section for StageConfig {
+impl<A: Application> Section for StageConfig<A> {
     const NAME: &'static str = "projector";
     const ABOUT: &'static str = "How views are filled and queried.";
 
     fn read(keys: &mut SectionKeys<'_>) -> Self {
-        Self { read_side: ReadSideSettings::read(keys, "data/projector") }
+        let read_side = ReadSideSettings::read(keys, "data/projector");
+        let views = match Model::of::<A>() {
+            Ok(model) => model.views(keys),
+            Err(error) => {
+                keys.general_problem(error);
+                Views { projections: Vec::new(), outcome_projections: Vec::new() }
+            }
+        };
+        Self { read_side, views, application: PhantomData }
+    }
+}
+
+impl<A> fmt::Debug for StageConfig<A> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("StageConfig").field("read_side", &self.read_side).finish_non_exhaustive()
     }
 }

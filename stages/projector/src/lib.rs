@@ -1,21 +1,40 @@
-//! The projector stage: the model's views, filled by the engine's runner and queried through its service.
+//! The projector stage: an application's views, filled by the engine's runner and queried through its service.
 
 pub mod config;
 
+use std::{ffi::OsString, process};
+
 use millstream_engine::{
+    application::{Application, Views},
     config::Config,
     read_side::{ReadSide, ReadSideError},
-    stage::StageRuntime,
+    stage::{StageIdentity, StageRuntime, run_stage},
 };
 
 use crate::config::StageConfig;
+
+/// The program of this stage: its command line, its environment, its exit code.
+pub fn program<A: Application>(
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> process::ExitCode {
+    let identity = StageIdentity {
+        name: "projector",
+        version: A::VERSION,
+        about: "Fills views from EVENTS and OUTCOMES and answers queries of them",
+    };
+    run_stage(identity, arguments, environment, run::<A>)
+}
 
 /// Runs until asked to stop.
 ///
 /// # Errors
 /// [`ReadSideError`].
-pub async fn run(config: Config<StageConfig>, runtime: StageRuntime) -> Result<(), ReadSideError> {
-    let projections = millstream_model::projections();
-    let outcome_projections = millstream_model::outcome_projections();
-    ReadSide::open(&config.stage.read_side, runtime, projections, outcome_projections).await?.run().await
+pub async fn run<A: Application>(
+    config: Config<StageConfig<A>>,
+    runtime: StageRuntime,
+) -> Result<(), ReadSideError> {
+    let StageConfig { read_side, views, .. } = config.stage;
+    let Views { projections, outcome_projections } = views;
+    ReadSide::open(&read_side, runtime, projections, outcome_projections).await?.run().await
 }

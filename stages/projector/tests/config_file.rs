@@ -1,9 +1,10 @@
 //! The file in `config/` and the docs against the stage's keys.
 
 use millstream_engine::testing::stage_files;
+use millstream_model::Reference;
 use projector::config::StageConfig;
 
 #[test]
 fn the_file_in_config_and_the_docs_explain_every_key() {
-    stage_files::check::<StageConfig>("projector");
+    stage_files::check::<StageConfig<Reference>>("projector");
 }

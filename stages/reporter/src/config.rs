@@ -1,31 +1,47 @@
 //! The `[reporter]` section.
 
+use std::{fmt, marker::PhantomData};
+
 use millstream_engine::{
+    application::{Application, Model},
     config::{Section, SectionKeys},
+    projection::Projection,
     read_side::ReadSideSettings,
 };
 
-/// What only the reporter has: where its ledgers are, how they are fed and queried, and whether it publishes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StageConfig {
+/// What only the reporter of an application has: where its ledgers are, how they are fed and queried, and whether it publishes.
+pub struct StageConfig<A> {
     /// What it shares with the projector.
     pub read_side: ReadSideSettings,
     /// Whether revisions are published on REPORTS.
     pub publish: bool,
+    /// The ledgers of the reports, with their own settings; none where the application is not sound, which is noted.
+    pub ledgers: Vec<Box<dyn Projection>>,
+    application: PhantomData<fn() -> A>,
 }
 
-impl Section for StageConfig {
+impl<A: Application> Section for StageConfig<A> {
     const NAME: &'static str = "reporter";
     const ABOUT: &'static str = "How reports are kept, published and queried.";
 
     fn read(keys: &mut SectionKeys<'_>) -> Self {
-        Self {
-            read_side: ReadSideSettings::read(keys, "data/reporter"),
-            publish: keys.flag(
-                "publish",
-                true,
-                "publish revisions on REPORTS; without, they wait in the outbox",
-            ),
-        }
+        let read_side = ReadSideSettings::read(keys, "data/reporter");
+        let publish =
+            keys.flag("publish", true, "publish revisions on REPORTS; without, they wait in the outbox");
+        let ledgers = match Model::of::<A>() {
+            Ok(model) => model.reports(keys).into_iter().map(|report| report.ledger).collect(),
+            Err(error) => {
+                keys.general_problem(error);
+                Vec::new()
+            }
+        };
+        Self { read_side, publish, ledgers, application: PhantomData }
+    }
+}
+
+impl<A> fmt::Debug for StageConfig<A> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = formatter.debug_struct("StageConfig");
+        shown.field("read_side", &self.read_side).field("publish", &self.publish).finish_non_exhaustive()
     }
 }

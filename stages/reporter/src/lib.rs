@@ -1,13 +1,16 @@
-//! The reporter stage: the model's reports as ledgers, queried like views and published revision by revision.
+//! The reporter stage: an application's reports as ledgers, queried like views and published revision by revision.
 
 pub mod config;
 
+use std::{ffi::OsString, process};
+
 use millstream_engine::{
+    application::Application,
     config::Config,
     exit_code::{ExitCode, Failure},
     read_side::{ReadSide, ReadSideError},
     report_publisher::{PublishError, ReportPublisher},
-    stage::StageRuntime,
+    stage::{StageIdentity, StageRuntime, run_stage},
 };
 
 use crate::config::StageConfig;
@@ -32,19 +35,35 @@ impl Failure for RunError {
     }
 }
 
+/// The program of this stage: its command line, its environment, its exit code.
+pub fn program<A: Application>(
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> process::ExitCode {
+    let identity = StageIdentity {
+        name: "reporter",
+        version: A::VERSION,
+        about: "Keeps daily reports as a ledger, publishes their revisions and answers queries of them",
+    };
+    run_stage(identity, arguments, environment, run::<A>)
+}
+
 /// Runs until asked to stop.
 ///
 /// # Errors
 /// [`RunError`].
-pub async fn run(config: Config<StageConfig>, runtime: StageRuntime) -> Result<(), RunError> {
+pub async fn run<A: Application>(
+    config: Config<StageConfig<A>>,
+    runtime: StageRuntime,
+) -> Result<(), RunError> {
     let stop = runtime.shutdown.token().child_token();
     let (broker, metrics) = (runtime.broker.clone(), runtime.metrics.clone());
-    let reports = millstream_model::reports();
-    let side = ReadSide::open(&config.stage.read_side, runtime, reports, Vec::new()).await?;
+    let StageConfig { read_side, publish, ledgers, .. } = config.stage;
+    let side = ReadSide::open(&read_side, runtime, ledgers, Vec::new()).await?;
     let publisher =
         ReportPublisher::new(broker, side.store().clone(), side.views(), side.row_remover(), metrics);
     let publishing = async {
-        if config.stage.publish {
+        if publish {
             publisher.run(stop).await?
         } else {
             stop.cancelled().await

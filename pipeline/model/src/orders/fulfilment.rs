@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use millstream_engine::{
+    application::SettingKeys,
     contract::commit::Envelope,
     decider::{Decider, EventSet},
     process::{Effect, Process, ProcessCommand, ProcessError, Timer},
@@ -69,6 +70,23 @@ impl Fulfilment {
     /// A process that grants `deadlines`.
     pub fn new(deadlines: Deadlines) -> Self {
         Self { deadlines }
+    }
+
+    /// A process that grants the deadlines of the configuration.
+    pub fn from_keys(keys: &mut dyn SettingKeys) -> Self {
+        let defaults = Deadlines::default();
+        Self::new(Deadlines {
+            payment: keys.duration(
+                "payment_deadline",
+                defaults.payment,
+                "how long a customer has to pay an order before it is cancelled",
+            ),
+            shipment: keys.duration(
+                "shipment_deadline",
+                defaults.shipment,
+                "how long the warehouse has to ship a paid order before it is cancelled and refunded",
+            ),
+        })
     }
 }
 

@@ -14,6 +14,7 @@ use jiff::{
     tz::TimeZone,
 };
 use millstream_engine::{
+    application::SettingKeys,
     contract::commit::Envelope,
     decider::{Decider, EventSet},
     process::{Effect, Process, ProcessCommand, ProcessError, Timer},
@@ -49,6 +50,57 @@ impl Default for ClosingHours {
     }
 }
 
+impl ClosingHours {
+    /// The hours of the configuration.
+    pub fn from_keys(keys: &mut dyn SettingKeys) -> Self {
+        let tills = hour(
+            keys,
+            "close_tills_at",
+            "hour of the store's time zone at which its tills are closed, such as \"03:00\"; never by a timer when not set",
+        );
+        let business_days = hour(
+            keys,
+            "close_business_days_at",
+            "hour of the company's time zone at which business days are closed; never by a timer when not set",
+        );
+        let name =
+            keys.text("time_zone", "UTC", "the company's time zone, and that of stores without their own");
+        let time_zone = zone(keys, "time_zone", &name);
+        let help = "time zones of stores, such as \"2506=America/New_York\"";
+        let mut store_time_zones = BTreeMap::new();
+        for entry in keys.list("store_time_zones", &[], help) {
+            match entry.split_once('=') {
+                Some((store, name)) => {
+                    let zone = zone(keys, "store_time_zones", name.trim());
+                    store_time_zones.insert(store.trim().to_owned(), zone);
+                }
+                None => keys.problem(
+                    "store_time_zones",
+                    &format!("has {entry:?}; write each as <store>=<time zone>, as in 2506=America/New_York"),
+                ),
+            }
+        }
+        Self { tills, business_days, time_zone, store_time_zones }
+    }
+}
+
+fn hour(keys: &mut dyn SettingKeys, name: &'static str, help: &'static str) -> Option<Time> {
+    let text = keys.optional_text(name, help)?;
+    let time = text.parse::<Time>();
+    if time.is_err() {
+        keys.problem(name, &format!("is {text:?}; it takes an hour of the day, such as \"03:00\""));
+    }
+    time.ok()
+}
+
+/// UTC where there is no zone of that name, which is noted.
+fn zone(keys: &mut dyn SettingKeys, key: &'static str, name: &str) -> TimeZone {
+    TimeZone::get(name).unwrap_or_else(|_| {
+        keys.problem(key, &format!("names time zone {name:?}; use a name such as Europe/Berlin or UTC"));
+        TimeZone::UTC
+    })
+}
+
 /// Closes tills and business days.
 #[derive(Debug, Default)]
 pub struct Closing {
@@ -59,6 +111,11 @@ impl Closing {
     /// A process that closes at `hours`.
     pub fn new(hours: ClosingHours) -> Self {
         Self { hours }
+    }
+
+    /// A process that closes at the hours of the configuration.
+    pub fn from_keys(keys: &mut dyn SettingKeys) -> Self {
+        Self::new(ClosingHours::from_keys(keys))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+pub use millstream_domain::projection::view_name;
 use millstream_domain::projection::{OutcomeProjection, Projection};
 use millstream_store::read_store::{ProjectionId, TableName};
 
@@ -105,9 +106,4 @@ impl ProjectionSet {
             None => Ok(()),
         }
     }
-}
-
-/// A table's name as one token of a subject: `store-daily.revisions` is queried as `store-daily-revisions`.
-pub fn view_name(table: &str) -> String {
-    table.replace('.', "-")
 }

@@ -59,6 +59,16 @@ impl Keys {
         S::read(&mut SectionKeys { keys: self, section: S::NAME, about: S::ABOUT })
     }
 
+    /// Reads a part of a section, of which other parts are somebody else's.
+    pub(super) fn part<T>(
+        mut self,
+        section: &'static str,
+        read: impl FnOnce(&mut SectionKeys<'_>) -> T,
+    ) -> Result<T, ConfigError> {
+        let part = read(&mut SectionKeys { keys: &mut self, section, about: "" });
+        if self.problems.is_empty() { Ok(part) } else { Err(ConfigError { problems: self.problems }) }
+    }
+
     /// Refuses what no section has asked for, and reports all problems together.
     pub(super) fn finish(mut self) -> Result<Vec<Entry>, ConfigError> {
         let known: BTreeSet<&str> = self.entries.iter().map(|entry| entry.key.as_str()).collect();
@@ -121,6 +131,12 @@ impl SectionKeys<'_> {
     #[must_use]
     pub fn environment(&self) -> &BTreeMap<String, String> {
         &self.keys.environment
+    }
+
+    /// Whether a key of this section was read before.
+    pub(super) fn has_read(&self, name: &str) -> bool {
+        let key = self.full(name);
+        self.keys.entries.iter().any(|entry| entry.key == key)
     }
 
     /// All layers, lowest first.

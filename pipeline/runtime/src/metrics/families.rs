@@ -49,7 +49,7 @@ macro_rules! families {
 }
 
 families! {
-    build: Levels = "build_info", Family::default(), "1, with the stage, its instance and version as labels";
+    build: Levels = "build_info", Family::default(), "1, with the stage, its instance, the version of the application and that of Millstream as labels";
     connected: Level = "nats_connected", Gauge::default(), "1 while connected to NATS";
     reconnects: Count = "nats_reconnects", Counter::default(), "Connections to NATS after a lost one";
     slow_consumers: Count = "nats_slow_consumers", Counter::default(), "Times the client dropped messages because it read too slowly";
@@ -87,11 +87,12 @@ families! {
 }
 
 impl Families {
-    pub(super) fn build(&self, stage: &str, instance: &str, version: &str) -> Level {
+    pub(super) fn build(&self, stage: &str, instance: &str, version: &str, millstream: &str) -> Level {
         self.build.get_or_create_owned(&vec![
             ("stage", stage.to_owned()),
             ("instance", instance.to_owned()),
             ("version", version.to_owned()),
+            ("millstream", millstream.to_owned()),
         ])
     }
 

@@ -50,7 +50,7 @@ fn the_snapshot_has_each_sample_but_no_buckets() {
 /// One line a metric: name, type, labels and help, as docs/metrics.md has them.
 fn contract() -> String {
     let metrics = Metrics::new();
-    metrics.identify("projector", "2", "0.1.0");
+    metrics.identify("projector", "2", "1.4.0", "0.1.0");
     let _reader = metrics.reader("EVENTS", "projector");
     let _restarts = metrics.reader_restarts("EVENTS", "projector");
     let _handler = metrics.handler("0");

@@ -75,7 +75,8 @@ pub(crate) async fn run(
         let (sender, receiver) = oneshot::channel();
         lock(&waiting).insert(reply.clone(), sender);
         publish(broker, load, number, run, &reply).await?;
-        tasks.spawn(one(broker.clone(), load.address(number), generation.clone(), due, receiver));
+        let row = (load.query(), load.key(number));
+        tasks.spawn(one(broker.clone(), row, generation.clone(), due, receiver));
     }
     let mut latencies = Vec::with_capacity(load.commands);
     while let Some(latency) = tasks.join_next().await {
@@ -97,12 +98,12 @@ async fn publish(
     headers.insert(header::COMMAND_ID, Load::id(run, number));
     headers.insert(header::REPLY, reply);
     let subject = format!("cmd.{}", load.address(number));
-    Ok(broker.client().publish_with_headers(subject, headers, Load::body(run, number)).await?)
+    Ok(broker.client().publish_with_headers(subject, headers, load.body(run, number)).await?)
 }
 
 async fn one(
     broker: NatsBroker,
-    address: String,
+    (query, key): (String, String),
     generation: Arc<str>,
     due: Instant,
     outcome: oneshot::Receiver<OutcomeReply>,
@@ -112,9 +113,8 @@ async fn one(
     let millstream_engine::contract::outcome::Outcome::Accepted { position, .. } = reply.outcome else {
         return Err(LatencyError::NotAccepted);
     };
-    let key = address.split('.').nth(2).unwrap_or_default();
     let position = Position::new(EVENTS, &*generation, position);
-    while !pipeline::ask(&broker, key, &position).await.map_err(LatencyError::Query)? {}
+    while !pipeline::ask(&broker, &query, &key, &position).await.map_err(LatencyError::Query)? {}
     Ok(due.elapsed())
 }
 

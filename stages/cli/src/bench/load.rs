@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use futures::future::try_join_all;
 use millstream_engine::{
+    application::Benchmark,
     broker::{AppendError, Broker as _, NewMessage},
     contract::{header, stored_message::Headers, stream_names::COMMANDS},
     group_append::{AppendStrategy, GroupAppend},
@@ -14,9 +15,11 @@ const LANES: usize = 4;
 /// Commands in a group: as many as an atomic batch takes.
 const GROUP: usize = 1000;
 
-/// What is published: `commands` registrations spread over `aggregates` products.
+/// What is published: `commands` commands of the application's benchmark, spread over `aggregates` aggregates.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Load {
+    /// What the application is measured with.
+    pub(crate) benchmark: Benchmark,
     pub(crate) commands: usize,
     pub(crate) aggregates: usize,
     /// Single appends under way together at each hop of the bare loop: enough to keep the server busy, few enough that none
@@ -33,12 +36,24 @@ impl Load {
 
     /// The command's address without the prefix.
     pub(crate) fn address(&self, number: usize) -> String {
-        format!("retail.product.bench-{}.register", self.aggregate(number))
+        let Benchmark { context, aggregate, command, .. } = self.benchmark;
+        format!("{context}.{aggregate}.{}.{command}", self.key(number))
     }
 
-    /// The command's fields: a name that no other command and no other run gives, so that each command is one event.
-    pub(crate) fn body(run: &str, number: usize) -> Bytes {
-        format!(r#"{{"name":"Item {run} {number}","supplier":"bench-supplier"}}"#).into()
+    /// The aggregate's id, which is the key of its row.
+    pub(crate) fn key(&self, number: usize) -> String {
+        format!("bench-{}", self.aggregate(number))
+    }
+
+    /// Where the view is asked for a row.
+    pub(crate) fn query(&self) -> String {
+        let Benchmark { context, view, .. } = self.benchmark;
+        format!("query.{context}.{view}.get")
+    }
+
+    /// The command's fields, which no other command and no other run gives, so that each command is one event.
+    pub(crate) fn body(&self, run: &str, number: usize) -> Bytes {
+        (self.benchmark.body)(run, number).into()
     }
 
     /// The id under which it is sent.
@@ -53,7 +68,7 @@ impl Load {
             subject: format!("{prefix}.{}", self.address(number)),
             expected_last: None,
             headers,
-            payload: Self::body(run, number),
+            payload: self.body(run, number),
         }
     }
 
@@ -96,11 +111,15 @@ impl Load {
 
 #[cfg(test)]
 mod tests {
+    use millstream_engine::application::Application as _;
+    use millstream_model::Reference;
+
     use super::*;
 
     #[test]
     fn commands_spread_over_all_aggregates() {
-        let load = Load { commands: 1000, aggregates: 10, singles: 1 };
+        let benchmark = Reference::benchmark().unwrap();
+        let load = Load { benchmark, commands: 1000, aggregates: 10, singles: 1 };
         let mut counts = [0; 10];
         for number in 0..load.commands {
             counts[load.aggregate(number)] += 1;

@@ -75,15 +75,15 @@ async fn decided(broker: &NatsBroker, after: u64, through: u64) -> Result<u64, P
 
 /// Waits until the view has applied `position`.
 async fn queryable(broker: &NatsBroker, load: Load, position: &Position) -> Result<(), PipelineError> {
-    let last = load.address(load.commands - 1);
-    let key = last.split('.').nth(2).unwrap_or_default();
-    while !ask(broker, key, position).await.map_err(PipelineError::Query)? {}
+    let (query, key) = (load.query(), load.key(load.commands - 1));
+    while !ask(broker, &query, &key, position).await.map_err(PipelineError::Query)? {}
     Ok(())
 }
 
-/// Asks for a product as of `position`; says whether the view had reached it.
+/// Asks for a row as of `position`; says whether the view had reached it.
 pub(crate) async fn ask(
     broker: &NatsBroker,
+    query: &str,
     key: &str,
     position: &Position,
 ) -> Result<bool, async_nats::RequestError> {
@@ -94,7 +94,7 @@ pub(crate) async fn ask(
         .headers(headers)
         .payload(format!(r#"{{"key":"{key}"}}"#).into())
         .timeout(Some(Duration::from_secs(10)));
-    let answer = broker.client().send_request("query.retail.product.get", request).await?;
+    let answer = broker.client().send_request(query.to_owned(), request).await?;
     let refused =
         answer.headers.as_ref().and_then(|headers| headers.get("Nats-Service-Error-Code")).is_some();
     Ok(!refused)

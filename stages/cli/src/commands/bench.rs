@@ -1,12 +1,14 @@
 //! `millstream bench`: how fast, against a bare loop on the same server in the same run.
 
+#[cfg(feature = "reference")]
 mod rebuild;
 
 use std::{collections::BTreeMap, future::Future, num::NonZeroUsize, thread};
 
 use clap::ValueEnum;
 use millstream_engine::{
-    error_text::one_line, exit_code::ExitCode, nats_broker::NatsBroker, nats_server::free_port,
+    application::Benchmark, error_text::one_line, exit_code::ExitCode, nats_broker::NatsBroker,
+    nats_server::free_port,
 };
 
 use crate::{
@@ -45,6 +47,7 @@ pub(crate) struct BenchArguments {
 #[derive(Debug, clap::Subcommand)]
 enum What {
     Pipeline(PipelineArguments),
+    #[cfg(feature = "reference")]
     Rebuild(rebuild::RebuildArguments),
 }
 
@@ -88,11 +91,16 @@ fn replicas(text: &str) -> Result<NonZeroUsize, String> {
 pub(crate) async fn run(arguments: BenchArguments, session: &Session) -> Result<ExitCode, CommandFailure> {
     match arguments.what {
         What::Pipeline(arguments) => pipeline(arguments, session).await,
+        #[cfg(feature = "reference")]
         What::Rebuild(arguments) => rebuild::run(arguments, session).await,
     }
 }
 
 async fn pipeline(arguments: PipelineArguments, session: &Session) -> Result<ExitCode, CommandFailure> {
+    let benchmark = session.model()?.benchmark().ok_or_else(|| {
+        let text = "this application has no benchmark: give it a function `benchmark` that says which commands to send";
+        CommandFailure::usage(text)
+    })?;
     let folder = tempfile::tempdir().map_err(|error| CommandFailure::file(&std::env::temp_dir(), &error))?;
     let options = DeploymentOptions {
         folder: folder.path().to_owned(),
@@ -106,7 +114,7 @@ async fn pipeline(arguments: PipelineArguments, session: &Session) -> Result<Exi
     let mut deployment = Deployment::prepare(options, session)?;
     session.talk.say("starting nats-server and the stages");
     let figures = match deployment.start().await {
-        Ok(()) => measure(&arguments, &deployment, folder.path()).await,
+        Ok(()) => measure(&arguments, benchmark, &deployment, folder.path()).await,
         Err(failure) => Err(failure),
     };
     deployment.stop().await;
@@ -122,10 +130,12 @@ async fn pipeline(arguments: PipelineArguments, session: &Session) -> Result<Exi
 
 async fn measure(
     arguments: &PipelineArguments,
+    benchmark: Benchmark,
     deployment: &Deployment,
     folder: &std::path::Path,
 ) -> Result<Figures, CommandFailure> {
     let load = Load {
+        benchmark,
         commands: arguments.commands as usize,
         aggregates: arguments.aggregates as usize,
         // Fewer than a client queues (2048): an append that waits for a place there could be overtaken, and refute the

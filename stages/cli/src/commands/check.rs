@@ -1,5 +1,5 @@
-//! `millstream check`: could every stage work, with its own configuration and as its own user? Each stage's program is asked
-//! with `--check-config`, so that nothing is judged here that the stage would judge differently. Changes nothing.
+//! `millstream check`: could every stage work, with its own configuration and as its own user? Each stage is asked with
+//! `stage <name> --check-config`, so that nothing is judged here that the stage would judge differently. Changes nothing.
 //!
 //! Deliberately absent: whether the stages run; `millstream doctor` says that.
 
@@ -10,7 +10,8 @@ use millstream_engine::exit_code::ExitCode;
 use tokio::process::Command;
 
 use crate::{
-    deployment::{STAGES, sibling},
+    commands::stage::STAGE,
+    deployment::{STAGES, own_program},
     failure::CommandFailure,
     output,
     session::Session,
@@ -18,7 +19,7 @@ use crate::{
 
 /// Check each stage's configuration, and with --connect the server: its version, streams and permissions.
 ///
-/// Each stage is asked with its own file, variables and user; `<stage> --check-config --connect` asks one alone.
+/// Each stage is asked with its own file, variables and user; `stage <stage> --check-config --connect` asks one alone.
 #[derive(Debug, clap::Args)]
 pub(crate) struct CheckArguments {
     /// Stages to check; all when none is named
@@ -35,7 +36,7 @@ pub(crate) struct CheckArguments {
     connect: bool,
 }
 
-/// What a stage's program said.
+/// What a stage said.
 struct Answer {
     stage: &'static str,
     code: u8,
@@ -74,9 +75,13 @@ async fn ask(
     arguments: &CheckArguments,
     session: &Session,
 ) -> Result<Answer, CommandFailure> {
-    let program = sibling(stage)?;
+    let program = own_program()?;
     let mut command = Command::new(&program);
-    command.arg("--check-config").args(session.stage_flags()).stdin(Stdio::null()).kill_on_drop(true);
+    command
+        .args([STAGE, stage, "--check-config"])
+        .args(session.stage_flags())
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
     if arguments.connect {
         command.arg("--connect");
     }

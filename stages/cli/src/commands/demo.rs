@@ -111,7 +111,7 @@ async fn show(arguments: &DemoArguments, deployment: &mut Deployment) -> Result<
     demo.send_all("closing the day", day.evening(), false).await?;
     let position = demo.position(&connected).await?;
     demo.dispatcher.end().await;
-    let wrong = check(&day, &connected, &position).await?;
+    let wrong = check(&demo.session, &day, &connected, &position).await?;
     if wrong.is_empty() {
         demo.session.talk.say("\nevery figure of both reports equals the demo's own sums");
         return Ok(ExitCode::Ok);
@@ -236,16 +236,19 @@ fn outgoing(command: TypedCommand, id: String) -> Result<OutgoingCommand, Comman
 }
 
 /// Shows both reports and says where they are wrong.
-async fn check(day: &Day, connected: &Connected, position: &Position) -> Result<Vec<String>, CommandFailure> {
+async fn check(
+    session: &Session,
+    day: &Day,
+    connected: &Connected,
+    position: &Position,
+) -> Result<Vec<String>, CommandFailure> {
     let mut wrong = Vec::new();
     let expected = [
         ("store-daily", "store", sums::store_daily(day)),
         ("supplier-daily", "supplier", sums::supplier_daily(day)),
     ];
     for (name, who, expected) in expected {
-        let report = ReportView::find(name).ok_or_else(|| {
-            CommandFailure::new(ExitCode::Software, format_args!("there is no report {name}"))
-        })?;
+        let report = ReportView::find(&session.reports()?, name)?;
         let freshness = Freshness { position: Some(position.to_string()), wait: PATIENCE, as_it_is: false };
         let source = ViewSource::Service(connected.client.clone(), freshness);
         let rows = report.rows(&source, DATE, None, None).await?;

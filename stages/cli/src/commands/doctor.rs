@@ -72,7 +72,7 @@ pub(crate) async fn run(arguments: DoctorArguments, session: &Session) -> Result
     };
     let allowed = Allowed(&session.forbidden);
     show(server(&connected))?;
-    for check in allowed.all("streams", streams(&connected.jetstream)).await {
+    for check in allowed.all("streams", streams(&connected.jetstream, session.program.name)).await {
         show(check)?;
     }
     for (stage, stream) in READERS {
@@ -89,7 +89,7 @@ pub(crate) async fn run(arguments: DoctorArguments, session: &Session) -> Result
     for stage in STAGES {
         show(ready(stage, processes.as_deref()))?;
     }
-    show(allowed.one("dead letters", dead_letters(&connected)).await)?;
+    show(allowed.one("dead letters", dead_letters(&connected, session.program.name)).await)?;
     Ok(worst)
 }
 
@@ -148,9 +148,9 @@ fn not_permitted(what: &str, subject: &str) -> Check {
     Check { what: what.to_owned(), result: Err(trouble(ExitCode::NotPermitted, not_allowed(subject))) }
 }
 
-async fn streams(jetstream: &jetstream::Context) -> Vec<Check> {
+async fn streams(jetstream: &jetstream::Context, program: &str) -> Vec<Check> {
     match verify(jetstream, &ProvisionOptions::default(), &[]).await {
-        Ok(findings) => findings.iter().map(stream).collect(),
+        Ok(findings) => findings.iter().map(|finding| stream(finding, program)).collect(),
         Err(error) => {
             let result = Err(trouble(ExitCode::Unavailable, one_line(&error)));
             vec![Check { what: "streams".to_owned(), result }]
@@ -159,23 +159,24 @@ async fn streams(jetstream: &jetstream::Context) -> Vec<Check> {
 }
 
 /// How many messages are set aside. They are no trouble of the system: somebody has to look at each.
-async fn dead_letters(connected: &Connected) -> Check {
+async fn dead_letters(connected: &Connected, program: &str) -> Check {
     let result = match connected.jetstream.get_stream(DEAD_LETTERS).await {
         Err(error) => Err(trouble(ExitCode::Unavailable, one_line(&error))),
         Ok(stream) => Ok(match stream.cached_info().state.messages {
             0 => "none".to_owned(),
-            count => format!("{count} set aside; `millstream deadletters list` shows them"),
+            count => format!("{count} set aside; `{program} deadletters list` shows them"),
         }),
     };
     Check { what: "dead letters".to_owned(), result }
 }
 
-fn stream(finding: &StreamFinding) -> Check {
+fn stream(finding: &StreamFinding, program: &str) -> Check {
     let differences: Vec<String> =
         finding.differences.iter().filter(|each| each.required).map(ToString::to_string).collect();
     let result = match finding.presence {
         StreamPresence::Missing => {
-            Err(trouble(ExitCode::Configuration, "it does not exist; run `millstream setup`"))
+            let words = format!("it does not exist; run `{program} setup`");
+            Err(trouble(ExitCode::Configuration, words))
         }
         _ if !differences.is_empty() => Err(trouble(ExitCode::Configuration, differences.join("; "))),
         _ => Ok(format!("as defined, generation {}", finding.generation.as_deref().unwrap_or("unknown"))),

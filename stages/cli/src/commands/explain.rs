@@ -40,7 +40,6 @@ const CHANGED: &str = "changed";
 /// the row different. A record of a report is explained like any row: `explain retail.store-daily 2012-01-31/2506`. Ends
 /// with 13 when no event ever made such a row.
 #[derive(Debug, clap::Args)]
-#[command(override_usage = "millstream explain [OPTIONS] [CONTEXT] <VIEW> <KEY>")]
 pub(crate) struct ExplainArguments {
     /// Context, view and key, as in `retail stock 2506:tea`, `retail.stock 2506:tea` or, where only one context has such a
     /// view, `stock 2506:tea`
@@ -57,7 +56,7 @@ pub(crate) struct ExplainArguments {
 /// Runs it. The number is the exit code.
 pub(crate) async fn run(arguments: ExplainArguments, session: &Session) -> Result<u8, CommandFailure> {
     let (context, view, key) = asked(&arguments.name)?;
-    let FilledView { projection, table } = FilledView::find(context.as_deref(), &view)?;
+    let FilledView { projection, table } = FilledView::find(session, context.as_deref(), &view)?;
     let connected = session.connect().await?;
     let (watched, changes) = WatchedProjection::new(projection, table, &key);
     let moment = match arguments.as_of {

@@ -22,7 +22,6 @@ const COLUMNS: [&str; 7] = ["sequence", "version", "recorded_at", "type", "data"
 /// With --as-of the events up to there are folded by the aggregate's own rules: what is shown is the state that a command of
 /// that moment was decided on. A time counts all events of the aggregate that were recorded by then.
 #[derive(Debug, clap::Args)]
-#[command(override_usage = "millstream history [OPTIONS] <CONTEXT> <AGGREGATE> <ID>")]
 pub(crate) struct HistoryArguments {
     /// Context, aggregate and id, as in `retail till 2506_2012-01-31` or `retail.till.2506_2012-01-31`
     #[arg(required = true, value_name = "CONTEXT AGGREGATE ID", num_args = 1..=3)]
@@ -40,7 +39,7 @@ pub(crate) struct HistoryArguments {
 pub(crate) async fn run(arguments: HistoryArguments, session: &Session) -> Result<ExitCode, CommandFailure> {
     let [context, aggregate, id] = names::parts(&arguments.name, ["CONTEXT", "AGGREGATE", "ID"])?;
     let stream_id = StreamId::new(&context, &aggregate, &id).map_err(CommandFailure::usage)?;
-    let folded_by = arguments.as_of.as_ref().map(|_| rules(&context, &aggregate)).transpose()?;
+    let folded_by = arguments.as_of.as_ref().map(|_| rules(session, &context, &aggregate)).transpose()?;
     let connected = session.connect().await?;
     let mut history = load(&connected.broker, &stream_id).await?;
     if let Some(moment) = &arguments.as_of {
@@ -49,7 +48,7 @@ pub(crate) async fn run(arguments: HistoryArguments, session: &Session) -> Resul
     let events: Vec<Value> = history.iter().flat_map(event_json::events).collect();
     if events.is_empty() {
         // Events of an aggregate type that was taken out of the model can still be listed; a name that has none is a slip.
-        rules(&context, &aggregate)?;
+        rules(session, &context, &aggregate)?;
         let then = arguments.as_of.as_ref().map(|moment| format!(" as of {moment}")).unwrap_or_default();
         session.talk.say(format_args!("{stream_id} has no events{then}"));
     }
@@ -61,8 +60,12 @@ pub(crate) async fn run(arguments: HistoryArguments, session: &Session) -> Resul
     Ok(ExitCode::Ok)
 }
 
-fn rules(context: &str, aggregate: &str) -> Result<Arc<dyn AggregateType>, CommandFailure> {
-    let known = millstream_model::aggregates();
+fn rules(
+    session: &Session,
+    context: &str,
+    aggregate: &str,
+) -> Result<Arc<dyn AggregateType>, CommandFailure> {
+    let known = session.model()?.aggregates();
     known.get(context, aggregate).cloned().ok_or_else(|| {
         let names: Vec<String> =
             known.iter().map(|each| format!("{}.{}", each.context(), each.aggregate())).collect();

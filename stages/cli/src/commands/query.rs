@@ -18,7 +18,6 @@ use crate::{
 /// With --as-of the view is folded from the first event up to there, by the code that the projector runs, and asked in the
 /// same way. Ends with 13 when there is no row of the key.
 #[derive(Debug, clap::Args)]
-#[command(override_usage = "millstream query [OPTIONS] <CONTEXT> <VIEW> [KEY]")]
 pub(crate) struct QueryArguments {
     /// Context and view, as in `retail till` or `retail.till`, and the key of a row
     #[arg(required = true, value_name = "CONTEXT VIEW KEY", num_args = 1..=3)]
@@ -51,7 +50,7 @@ pub(crate) async fn run(arguments: QueryArguments, session: &Session) -> Result<
         let source = ViewSource::Service(connected.client.clone(), freshness);
         return answer(&ViewClient::new(source, &context, &view), key.as_deref(), &arguments, session).await;
     };
-    let projection = FilledView::find(Some(&context), &view)?.projection;
+    let projection = FilledView::find(session, Some(&context), &view)?.projection;
     let (past, position) = Past::fold(session, &connected, vec![projection], moment).await?;
     session.talk.say(format_args!("{context}.{view} as of {position}"));
     let client = ViewClient::new(past.source(), &context, &view);

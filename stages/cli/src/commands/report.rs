@@ -6,6 +6,7 @@ mod verify;
 use clap::ValueEnum;
 use jiff::civil::Date;
 use millstream_engine::{
+    application::BuiltReport,
     exit_code::ExitCode,
     projection::Projection,
     report::{Column, ColumnKind},
@@ -70,7 +71,7 @@ pub(crate) async fn run(arguments: ReportArguments, session: &Session) -> Result
     let (Some(name), Some(date)) = (&arguments.name, arguments.date) else {
         return Err(CommandFailure::usage("name a report and its --date"));
     };
-    let report = ReportView::find(name).ok_or_else(|| no_report(name))?;
+    let report = ReportView::find(&session.reports()?, name)?;
     let connected = session.connect().await?;
     let (date, key) = (date.to_string(), arguments.key.as_deref());
     let rows = match &arguments.as_of {
@@ -80,7 +81,7 @@ pub(crate) async fn run(arguments: ReportArguments, session: &Session) -> Result
             report.rows(&source, &date, key, arguments.revision).await?
         }
         Some(moment) => {
-            let ledger = ledgers(Some(report.name))?;
+            let ledger = ledgers(session, Some(report.name))?;
             let (past, position) = Past::fold(session, &connected, ledger, moment).await?;
             session.talk.say(format_args!("{} as of {position}", report.name));
             let rows = report.rows(&past.source(), &date, key, arguments.revision).await;
@@ -98,20 +99,13 @@ pub(crate) async fn run(arguments: ReportArguments, session: &Session) -> Result
 }
 
 /// The reports of a name, or all of them.
-fn ledgers(name: Option<&str>) -> Result<Vec<Box<dyn Projection>>, CommandFailure> {
-    let mut ledgers = millstream_model::reports();
+fn ledgers(session: &Session, name: Option<&str>) -> Result<Vec<Box<dyn Projection>>, CommandFailure> {
+    let mut reports = session.reports()?;
     if let Some(name) = name {
-        ledgers.retain(|ledger| ledger.name() == name);
-        if ledgers.is_empty() {
-            return Err(no_report(name));
-        }
+        let found = ReportView::find(&reports, name)?;
+        reports.retain(|report| report.ledger.name() == found.name);
     }
-    Ok(ledgers)
-}
-
-fn no_report(name: &str) -> CommandFailure {
-    let known = ReportView::names().join(", ");
-    CommandFailure::usage(format_args!("there is no report {name}; there are {known}"))
+    Ok(reports.into_iter().map(|report| report.ledger).collect())
 }
 
 /// How a report looks.
@@ -132,14 +126,21 @@ pub(crate) struct ReportView {
 
 impl ReportView {
     /// The report of a name.
-    pub(crate) fn find(name: &str) -> Option<Self> {
-        let report = millstream_model::reports().into_iter().find(|report| report.name() == name)?;
-        let columns = millstream_model::report_columns(name)?;
-        Some(Self { context: report.context(), name: report.name(), columns })
-    }
-
-    fn names() -> Vec<&'static str> {
-        millstream_model::reports().iter().map(|report| report.name()).collect()
+    ///
+    /// # Errors
+    /// When there is no such report.
+    pub(crate) fn find(reports: &[BuiltReport], name: &str) -> Result<Self, CommandFailure> {
+        let Some(BuiltReport { ledger, columns }) =
+            reports.iter().find(|report| report.ledger.name() == name)
+        else {
+            let known: Vec<&str> = reports.iter().map(|report| report.ledger.name()).collect();
+            let text = match known.is_empty() {
+                true => format!("there is no report {name}; this application has none"),
+                false => format!("there is no report {name}; there are {}", known.join(", ")),
+            };
+            return Err(CommandFailure::usage(text));
+        };
+        Ok(Self { context: ledger.context(), name: ledger.name(), columns })
     }
 
     /// The rows of a date, in the order of their keys.
@@ -215,13 +216,20 @@ fn decimal(units: i64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use millstream_engine::application::{DefaultSettings, Model};
+    use millstream_model::Reference;
     use serde_json::json;
 
     use super::*;
 
+    fn report(name: &str) -> ReportView {
+        let reports = Model::of::<Reference>().unwrap().reports(&mut DefaultSettings::default());
+        ReportView::find(&reports, name).unwrap()
+    }
+
     #[test]
     fn amounts_have_two_places_in_csv_and_are_minor_units_in_json() {
-        let report = ReportView::find("store-daily").unwrap();
+        let report = report("store-daily");
         let row = json!({
             "store": "2506", "business_date": "2012-01-31", "revision": 1, "status": "open", "sales": 2, "returns": 1,
             "units_sold": 4, "units_returned": 1, "gross_amount": 1599, "refund_amount": 500, "net_amount": -5,
@@ -239,7 +247,7 @@ mod tests {
 
     #[test]
     fn empty_report_is_a_header_in_csv_and_an_empty_list_in_json() {
-        let report = ReportView::find("supplier-daily").unwrap();
+        let report = report("supplier-daily");
         assert!(report.render(&[], Format::Csv).starts_with("supplier,supplier_name,"));
         assert_eq!(report.render(&[], Format::Json), "[]");
     }

@@ -10,7 +10,7 @@ use millstream_engine::{
 };
 use serde_json::json;
 
-use crate::{failure::CommandFailure, output};
+use crate::{failure::CommandFailure, output, session::Session};
 
 /// Where golden files are looked for, from the current folder upwards: a checkout, then the package of a model.
 const PLACES: [&str; 2] = ["pipeline/model/golden", "golden"];
@@ -39,12 +39,12 @@ enum What {
 }
 
 /// Runs it.
-pub(crate) fn run(arguments: &SchemaArguments) -> Result<ExitCode, CommandFailure> {
+pub(crate) fn run(arguments: &SchemaArguments, session: &Session) -> Result<ExitCode, CommandFailure> {
     let folder = match &arguments.golden {
         Some(folder) => folder.clone(),
         None => find()?,
     };
-    let registry = millstream_model::aggregates();
+    let registry = session.model()?.aggregates();
     let mut files = GoldenFiles::read(&folder)?;
     let problems = match arguments.what {
         What::Check => check(&registry, &files),

@@ -87,7 +87,7 @@ pub(crate) async fn run(arguments: SetupArguments, session: &Session) -> Result<
         if arguments.json {
             output::line(to_json(finding))?;
         } else {
-            for line in lines(finding) {
+            for line in lines(finding, session.program.name) {
                 output::line(line)?;
             }
         }
@@ -141,12 +141,13 @@ async fn highest_position(broker: &NatsBroker) -> Result<u64, CommandFailure> {
 }
 
 /// One line for the stream and one for each difference.
-pub(crate) fn lines(finding: &StreamFinding) -> Vec<String> {
+pub(crate) fn lines(finding: &StreamFinding, program: &str) -> Vec<String> {
+    let missing = format!("missing; run `{program} setup`");
     let presence = match finding.presence {
         StreamPresence::Created => "created",
         StreamPresence::Present if finding.differences.is_empty() => "as defined",
         StreamPresence::Present => "differs",
-        StreamPresence::Missing => "missing; run `millstream setup`",
+        StreamPresence::Missing => &missing,
     };
     let generation = finding.generation.as_deref().map(|text| format!(" (generation {text})"));
     let first = format!("{}: {presence}{}", finding.stream, generation.unwrap_or_default());

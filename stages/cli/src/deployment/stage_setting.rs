@@ -45,7 +45,7 @@ impl FromStr for StageSetting {
             return Err(format!("no stage has a section {section}; there are {}", known.join(", ")));
         }
         if OWN_KEYS.iter().any(|own| *own == path || *own == key) {
-            return Err(format!("{path} is what `millstream up` says itself, to each process its own"));
+            return Err(format!("{path} is what `up` says itself, to each process its own"));
         }
         Ok(Self { section: section.to_owned(), text: text.to_owned() })
     }

@@ -3,20 +3,12 @@
 pub mod {{aggregate_module}};
 pub mod {{aggregate_module}}_view;
 
-use millstream_engine::{decider::AggregateRegistry, projection::Projection};
-
-use crate::Context;
+use millstream_engine::application::Context;
 
 /// The context, as in subjects.
 pub const CONTEXT: &str = "{{context}}";
 
 /// What the context has.
-pub const PARTS: Context = Context { aggregates, projections, ..Context::EMPTY };
-
-fn aggregates(registry: AggregateRegistry) -> AggregateRegistry {
-    registry.with::<{{aggregate_module}}::{{Aggregate}}>()
-}
-
-fn projections() -> Vec<Box<dyn Projection>> {
-    vec![Box::new({{aggregate_module}}_view::{{Aggregate}}View)]
+pub fn context() -> Context {
+    Context::new(CONTEXT).aggregate::<{{aggregate_module}}::{{Aggregate}}>().view({{aggregate_module}}_view::{{Aggregate}}View)
 }

@@ -14,43 +14,13 @@ use end_to_end_tests::{
 };
 use millstream_engine::nats_server::free_port;
 
-const PROGRAMS: [&str; 5] = ["millstream", "command-handler", "projector", "reporter", "process-manager"];
-const PACKAGES: [&str; 6] = [
-    "pipeline/model",
-    "stages/cli",
-    "stages/command-handler",
-    "stages/projector",
-    "stages/reporter",
-    "stages/process-manager",
-];
+/// The model, which the guide changes. Everything else is taken from this checkout.
+const MODEL: &str = "pipeline/model";
 
-/// All programs in one, so that they are linked once, under a name that no other build writes.
-const MAIN: &str = r#"//! Every program, by the name under which this one is called.
-use std::process::ExitCode;
-
-use clap::Parser as _;
-use millstream_engine::{
-    config::Config,
-    stage::{StageIdentity, StageRuntime, run_stage},
-};
-
-macro_rules! stage {
-    ($name:literal, $stage:ident) => {{
-        let identity = StageIdentity { name: $name, version: "0.0.0", about: "of a context of one's own" };
-        let run = |config: Config<$stage::config::StageConfig>, runtime: StageRuntime| $stage::run(config, runtime);
-        run_stage(identity, std::env::args_os(), std::env::vars_os(), run)
-    }};
-}
-
-fn main() -> ExitCode {
-    let own = std::env::current_exe().unwrap();
-    match own.file_name().unwrap().to_str().unwrap() {
-        "command-handler" => stage!("command-handler", command_handler),
-        "projector" => stage!("projector", projector),
-        "reporter" => stage!("reporter", reporter),
-        "process-manager" => stage!("process-manager", process_manager),
-        _ => millstream_cli::run(millstream_cli::Arguments::parse(), std::env::vars().collect()),
-    }
+/// The program of the changed model, under a name that no other build writes.
+const MAIN: &str = r#"//! The program of the guide.
+fn main() -> std::process::ExitCode {
+    millstream::main::<millstream_model::Reference>()
 }
 "#;
 
@@ -66,31 +36,26 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// A checkout with a model of its own and the engine of this one, so that the engine is not built again.
+/// A checkout with a model of its own and the engine, stages and commands of this one, so that they are not built again.
 fn checkout(root: &Path) {
-    for path in PACKAGES.iter().chain(&["Cargo.lock", "docs/contexts.md", "rustfmt.toml"]) {
+    for path in [MODEL, "Cargo.lock", "docs/contexts.md", "rustfmt.toml"] {
         copy(&repository().join(path), &root.join(path));
     }
     let workspace = fs::read_to_string(repository().join("Cargo.toml")).unwrap();
     let (before, after) = workspace.split_once("members = [").unwrap();
     let (_, after) = after.split_once(']').unwrap();
-    let members = PACKAGES.map(|package| format!("{package:?}")).join(", ");
-    let engine = format!("path = {:?}", repository().join("pipeline/engine"));
-    let after = after.replace("path = \"pipeline/engine\"", &engine);
-    fs::write(root.join("Cargo.toml"), format!("{before}members = [{members}, \"programs\"]{after}"))
-        .unwrap();
-    let stages = PACKAGES.iter().filter_map(|package| package.strip_prefix("stages/"));
-    let stage = |stage: &str| {
-        let name = if stage == "cli" { "millstream-cli" } else { stage };
-        format!("{name} = {{ path = \"../stages/{stage}\" }}\n")
+    let elsewhere = |line: &str| match line.split_once("path = \"") {
+        Some((name, path)) if !path.starts_with(MODEL) => {
+            format!("{name}path = \"{}/{path}\n", repository().display())
+        }
+        _ => format!("{line}\n"),
     };
+    let after: String = after.lines().map(elsewhere).collect();
+    fs::write(root.join("Cargo.toml"), format!("{before}members = [{MODEL:?}, \"programs\"]{after}"))
+        .unwrap();
     // With the engine as these tests have it.
-    let manifest = format!(
-        "[package]\nname = \"programs-of-the-guide\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n[dependencies]\n{}{}{}",
-        "clap.workspace = true\n",
-        "millstream-engine = { workspace = true, features = [\"testing\"] }\n",
-        stages.map(stage).collect::<String>()
-    );
+    let manifest = "[package]\nname = \"programs-of-the-guide\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n[dependencies]\n\
+        millstream = { workspace = true, features = [\"testing\"] }\nmillstream-model.workspace = true\n";
     fs::create_dir_all(root.join("programs/src")).unwrap();
     fs::write(root.join("programs/Cargo.toml"), manifest).unwrap();
     fs::write(root.join("programs/src/main.rs"), MAIN).unwrap();
@@ -173,15 +138,12 @@ fn change(root: &Path, block: &Block) {
     fs::write(&path, text.replacen(&side('+'), &side('-'), 1)).unwrap();
 }
 
-/// The programs under their own names.
-fn programs(root: &Path) -> PathBuf {
+/// The program, under the name that it has in this test alone.
+fn program(root: &Path) -> PathBuf {
     run(cargo_once(&["build", "--offline", "--quiet", "-p", "programs-of-the-guide"]), root);
-    let (built, folder) = (target_folder().join("debug/programs-of-the-guide"), root.join("programs/bin"));
-    fs::create_dir_all(&folder).unwrap();
-    for name in PROGRAMS {
-        fs::copy(&built, folder.join(name)).unwrap();
-    }
-    folder.join("millstream")
+    let program = root.join("programs/millstream");
+    fs::copy(target_folder().join("debug/programs-of-the-guide"), &program).unwrap();
+    program
 }
 
 #[tokio::test]
@@ -207,7 +169,7 @@ async fn guide_leads_to_a_context_of_ones_own() {
         }
     }
     run(cargo(&["fmt", "--check", "-p", "millstream-model"]), root);
-    let program = programs(root);
+    let program = program(root);
     let recorded = run(millstream(&program, &["schema", "record"]), root);
     assert!(recorded.contains("recorded library/book/book-lent.v1"), "{recorded}");
     tested(root, &[]);

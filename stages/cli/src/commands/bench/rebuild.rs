@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use millstream_engine::{exit_code::ExitCode, nats_broker::NatsBroker, nats_server::free_port};
+use millstream_engine::{
+    exit_code::ExitCode, nats_broker::NatsBroker, nats_server::free_port, projection::Projection,
+};
 use serde::Serialize;
 
 use super::{failed, on_all_cores};
@@ -141,21 +143,29 @@ async fn measure(
         let folder = folder.join(format!("round-{number}"));
         std::fs::create_dir_all(&folder).map_err(|error| CommandFailure::file(&folder, &error))?;
         let broker = session.connect().await?.broker;
+        let ledgers = session.reports()?.into_iter().map(|report| report.ledger).collect();
+        let folds = [session.views()?.projections, ledgers];
         let (of, round_folder) = (recorded, folder.clone());
         rounds.push(
-            on_all_cores(async move { round(&broker, &round_folder, of).await.map_err(failed) }).await?,
+            on_all_cores(async move { round(&broker, &round_folder, folds, of).await.map_err(failed) })
+                .await?,
         );
         std::fs::remove_dir_all(&folder).map_err(|error| CommandFailure::file(&folder, &error))?;
     }
     Ok(Figures::new(recorded, rounds))
 }
 
-async fn round(broker: &NatsBroker, folder: &Path, recorded: Recorded) -> Result<Round, RebuildError> {
+async fn round(
+    broker: &NatsBroker,
+    folder: &Path,
+    [views, reports]: [Vec<Box<dyn Projection>>; 2],
+    recorded: Recorded,
+) -> Result<Round, RebuildError> {
     let Recorded { commits, events } = recorded;
     let rate = |elapsed: std::time::Duration| (events as f64 / elapsed.as_secs_f64()).round();
     let bare_loop = rate(bare(broker, &folder.join("bare.redb"), commits).await?);
-    let views = rebuild(broker, &folder.join("views.redb"), millstream_model::projections(), commits).await?;
-    let reports = rebuild(broker, &folder.join("reports.redb"), millstream_model::reports(), commits).await?;
+    let views = rebuild(broker, &folder.join("views.redb"), views, commits).await?;
+    let reports = rebuild(broker, &folder.join("reports.redb"), reports, commits).await?;
     Ok(Round {
         bare_loop,
         views: rate(views.elapsed),

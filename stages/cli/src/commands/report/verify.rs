@@ -44,7 +44,7 @@ pub(super) struct VerifyArguments {
 
 /// Runs it. The number is the exit code.
 pub(super) async fn run(arguments: VerifyArguments, session: &Session) -> Result<u8, CommandFailure> {
-    let ledgers = ledgers(arguments.report.as_deref())?;
+    let ledgers = ledgers(session, arguments.report.as_deref())?;
     let reports: Vec<_> =
         ledgers.iter().map(|ledger| (ledger.context(), ledger.name(), ledger.views())).collect();
     let connected = session.connect().await?;

@@ -4,15 +4,14 @@
 //! A command that was sent again is answered here with its first outcome, and the row says how often and where it came
 //! again. A dead-lettered command that is retried gets its newer outcome.
 
-use millstream_engine::{
-    contract::{
-        command::derived_id,
-        outcome::{CommandOutcome, Outcome, OutcomeReply},
-    },
-    projection::{OutcomeProjection, ProjectionError, Rows},
+use millstream_contract::{
+    command::derived_id,
+    outcome::{CommandOutcome, Outcome, OutcomeReply},
 };
 use serde::Serialize;
 use serde_json::{Map, Value, json};
+
+use crate::projection::{OutcomeProjection, ProjectionError, Rows};
 
 const VIEW: &str = "command";
 
@@ -70,9 +69,8 @@ impl CommandRow {
 
 #[cfg(test)]
 mod tests {
-    use millstream_engine::testing::memory_rows::MemoryRows;
-
     use super::*;
+    use crate::testing::memory_rows::MemoryRows;
 
     fn row_after(
         id: Option<&str>,

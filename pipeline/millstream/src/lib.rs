@@ -1,0 +1,67 @@
+//! Millstream for applications: the one crate that an application names.
+//!
+//! A crate that holds the rules of a domain depends on it without default features and uses what is listed here: aggregates
+//! ([`decider`], [`commands!`], [`events!`], [`rejections!`]), views ([`projection`]), reports ([`report`], [`report_tables!`]) and
+//! processes ([`process`]), all of them pure. With the feature `testing` it gets the kit with which they are tested
+//! (`testing`). The program of the application depends on it with its default features and consists of one line,
+//! `millstream::main::<Gym>()`: it is every stage and every command.
+//!
+//! ```
+//! use millstream::prelude::*;
+//!
+//! struct Gym;
+//!
+//! impl Application for Gym {
+//!     const NAME: &'static str = "gym";
+//!     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
+//!     const ABOUT: &'static str = "Memberships of a chain of gyms";
+//!
+//!     fn contexts() -> Vec<Context> {
+//!         vec![Context::new("gym")]
+//!     }
+//! }
+//!
+//! assert!(Model::of::<Gym>().is_ok());
+//! ```
+//!
+//! Deliberately absent: anything of its own. What an application may rely on is what is named here.
+
+#[cfg(feature = "cli")]
+mod program;
+
+pub use jiff;
+#[cfg(feature = "testing")]
+pub use millstream_engine::testing;
+pub use millstream_engine::{
+    application, commands, contract, data, decider, events, process, projection, rejections, report,
+    report_tables, schema,
+};
+pub use rmp_serde;
+pub use serde;
+pub use serde_json;
+
+#[cfg(feature = "cli")]
+pub use self::program::main;
+
+/// Small messages are many allocations, so that this one is faster than the system's.
+#[cfg(feature = "allocator")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The names that most files of a domain use.
+pub mod prelude {
+    pub use jiff::{SignedDuration, Timestamp};
+    pub use millstream_engine::{
+        application::{Application, Context, DefaultSettings, Model, SettingKeys},
+        commands,
+        contract::commit::Envelope,
+        data,
+        decider::{Decider, DecisionContext, EventSet, Rejection},
+        events,
+        process::{Effect, Process, ProcessCommand, ProcessError, Timer},
+        projection::{Projection, ProjectionError, Rows},
+        rejections,
+        report::{Column, ColumnKind, Entry, Posting, Report, ReportTables},
+        report_tables,
+    };
+}

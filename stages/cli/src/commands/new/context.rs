@@ -1,0 +1,197 @@
+//! `new context`: an aggregate with its rules, a view, tests of both, golden files with their records, and the line that
+//! registers the context. In a checkout of Millstream itself it becomes part of the reference application, and gets its section of
+//! docs/contexts.md; elsewhere it becomes part of the application in whose folder the command is called.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use millstream_engine::exit_code::ExitCode;
+
+use super::{
+    files::{Written, expect_free, read, write_all},
+    names::{Names, module},
+};
+use crate::{failure::CommandFailure, output, session::Session};
+
+/// The files in which contexts are registered: of an application, and of a checkout of Millstream.
+const REGISTERS: [(&str, Home); 2] =
+    [("pipeline/model/src/lib.rs", Home::Checkout), ("model/src/lib.rs", Home::Application)];
+/// What such a file has: where contexts are listed, and before which line modules are declared.
+const LIST: &str = "        vec![";
+const MODULE: &str = "pub mod ";
+const PAGE: &str = "docs/contexts.md";
+
+/// Where the context goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Home {
+    Checkout,
+    Application,
+}
+
+/// What to write.
+#[derive(Debug, Args)]
+pub(super) struct ContextArguments {
+    /// Its name, as in subjects: lower-kebab-case
+    name: String,
+    /// The name of its first aggregate
+    #[arg(long, default_value = "item", value_name = "NAME")]
+    aggregate: String,
+}
+
+/// Runs it.
+pub(super) fn run(arguments: &ContextArguments, session: &Session) -> Result<ExitCode, CommandFailure> {
+    let names = Names::new(session.program.name, &arguments.name, &arguments.aggregate)?;
+    let (root, register, home) = find()?;
+    let files = plan(&names, &root, register, home)?;
+    write_all(&files, &root)?;
+    tell(&names, home)?;
+    Ok(ExitCode::Ok)
+}
+
+fn find() -> Result<(PathBuf, &'static str, Home), CommandFailure> {
+    let here = std::env::current_dir().map_err(|error| CommandFailure::file(Path::new("."), &error))?;
+    let mut places = here
+        .ancestors()
+        .flat_map(|folder| REGISTERS.map(|(register, home)| (folder.to_owned(), register, home)));
+    // The model of a checkout has the same path below `pipeline` as that of an application has below its root.
+    let is_home = |(folder, register, home): &(PathBuf, &str, Home)| {
+        folder.join(register).is_file() && (*home == Home::Checkout || !folder.ends_with("pipeline"))
+    };
+    places.find(is_home).ok_or_else(|| {
+        let [(checkout, _), (application, _)] = REGISTERS;
+        CommandFailure::usage(format_args!(
+            "there is no {application} and no {checkout} here or further up; call it in the folder of an application, which \
+             `new app` makes, or in a checkout of Millstream"
+        ))
+    })
+}
+
+/// Every file with its text, before anything is written.
+fn plan(names: &Names, root: &Path, register: &str, home: Home) -> Result<Vec<Written>, CommandFailure> {
+    let path = root.join(register);
+    let model = path.ancestors().nth(2).unwrap_or(root);
+    let mut files = match home {
+        Home::Checkout => checkout_files(names, model),
+        Home::Application => application_files(names, model),
+    };
+    let sources = model.join("src");
+    let own = module(&names.context);
+    let golden = model.join("golden").join(&names.context).join(&names.aggregate);
+    expect_free(&[&sources.join(&own), &sources.join(format!("{own}.rs")), &golden])?;
+    let text = registered(&read(&path)?, &own).ok_or_else(|| {
+        CommandFailure::new(
+            ExitCode::Data,
+            format_args!(
+                "{register} has no line {MODULE:?} or no list {LIST:?} any more; add the context by hand"
+            ),
+        )
+    })?;
+    files.push(Written { path, text });
+    if home == Home::Checkout {
+        let page = root.join(PAGE);
+        let text = read(&page)? + &names.fill(include_str!("../../../templates/context/page.md"));
+        files.push(Written { path: page, text });
+    }
+    Ok(files)
+}
+
+fn checkout_files(names: &Names, model: &Path) -> Vec<Written> {
+    let templates = [
+        include_str!("../../../templates/context/context.rs"),
+        include_str!("../../../templates/context/aggregate.rs"),
+        include_str!("../../../templates/context/view.rs"),
+    ];
+    files_of(names, model, templates)
+}
+
+/// The files of a context in a model that depends on the crate `millstream` alone.
+pub(super) fn application_files(names: &Names, model: &Path) -> Vec<Written> {
+    let templates = [
+        include_str!("../../../templates/app/context.rs"),
+        include_str!("../../../templates/app/aggregate.rs"),
+        include_str!("../../../templates/app/view.rs"),
+    ];
+    files_of(names, model, templates)
+}
+
+fn files_of(names: &Names, model: &Path, [context, aggregate, view]: [&str; 3]) -> Vec<Written> {
+    let sources = model.join("src");
+    let (own, first) = (module(&names.context), module(&names.aggregate));
+    let folder = sources.join(&own);
+    let golden = model.join("golden").join(&names.context).join(&names.aggregate);
+    let event = |event: &str| golden.join(format!("{}-{event}.v1.json", names.aggregate));
+    let new = |path, template| Written::filled(path, names, template);
+    vec![
+        new(sources.join(format!("{own}.rs")), context),
+        new(folder.join(format!("{first}.rs")), aggregate),
+        new(folder.join(format!("{first}_view.rs")), view),
+        new(event("added"), include_str!("../../../templates/context/titled.json")),
+        new(event("renamed"), include_str!("../../../templates/context/titled.json")),
+        new(event("removed"), include_str!("../../../templates/context/removed.json")),
+        new(golden.join("recorded.json"), include_str!("../../../templates/context/recorded.json")),
+    ]
+}
+
+/// The register with the context in it: its module in the order of the alphabet, and its line at the end of the list.
+fn registered(text: &str, context: &str) -> Option<String> {
+    let declared = |line: &&str| line.starts_with(MODULE) && line.ends_with(';');
+    let own = format!("{MODULE}{context};");
+    let next = text.lines().filter(declared).find(|line| **line > *own);
+    let text = match next {
+        Some(next) => text.replacen(&format!("{next}\n"), &format!("{own}\n{next}\n"), 1),
+        None => {
+            let last = text.lines().rfind(declared)?;
+            text.replacen(&format!("{last}\n"), &format!("{last}\n{own}\n"), 1)
+        }
+    };
+    let (before, list) = text.split_once(LIST)?;
+    let (listed, after) = list.split_once(']')?;
+    let listed = listed.trim().trim_end_matches(',');
+    Some(format!("{before}{LIST}{listed}, {context}::context()]{after}"))
+}
+
+fn tell(names: &Names, home: Home) -> Result<(), CommandFailure> {
+    let Names { app, context, aggregate } = names;
+    let module = module(context);
+    let (test, run) = match home {
+        Home::Checkout => (
+            format!("cargo test -p millstream-model {module}\n  cargo run --bin millstream -- schema check"),
+            "cargo build --release --workspace --bins, then millstream up".to_owned(),
+        ),
+        Home::Application => (
+            "cargo test\n  cargo run -- schema check".to_owned(),
+            format!("cargo build --release, then target/release/{app} up --dir data"),
+        ),
+    };
+    output::line(format_args!(
+        "\nNext:\n  cargo fmt\n  {test}\n  {run}\n  \
+         nats pub -J cmd.{context}.{aggregate}.A-1.add '{{\"title\":\"First\"}}'\n  \
+         nats req query.{context}.{aggregate}.get '{{\"key\":\"A-1\"}}'"
+    ))?;
+    if home == Home::Checkout {
+        output::line("docs/guides/your-own-context.md goes on from here.")?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REGISTER: &str =
+        "//! Rules.\n\npub mod club;\npub mod visit;\n\nfn contexts() {\n        vec![club::context()]\n}\n";
+
+    #[test]
+    fn context_is_declared_in_order_and_listed_last() {
+        let first = registered(REGISTER, "member").unwrap();
+        assert!(first.contains("pub mod club;\npub mod member;\npub mod visit;\n"), "{first}");
+        let second = registered(&first, "zone").unwrap();
+        assert!(second.contains("pub mod visit;\npub mod zone;\n"), "{second}");
+        assert!(second.contains("vec![club::context(), member::context(), zone::context()]"), "{second}");
+    }
+
+    #[test]
+    fn register_of_another_form_is_not_guessed_at() {
+        assert_eq!(registered("pub mod club;\n", "member"), None);
+    }
+}

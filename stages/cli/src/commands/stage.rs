@@ -1,0 +1,28 @@
+//! `millstream stage`: one stage in this process. Its command line is the stage's own, so that it is taken apart there: what
+//! comes here names no stage.
+
+use std::ffi::OsString;
+
+use crate::{deployment::STAGES, failure::CommandFailure};
+
+/// The name of the subcommand.
+pub(crate) const STAGE: &str = "stage";
+
+/// Run one stage of this application.
+///
+/// Flags behind the name are those of the stage; `stage NAME --help` lists them.
+#[derive(Debug, clap::Args)]
+pub(crate) struct StageArguments {
+    /// command-handler, projector, reporter or process-manager
+    stage: String,
+    /// As in `--config projector.toml`
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAGS")]
+    flags: Vec<OsString>,
+}
+
+/// There is no stage of that name.
+pub(crate) fn unknown(arguments: &StageArguments) -> CommandFailure {
+    let StageArguments { stage, flags: _ } = arguments;
+    let known = STAGES.map(|(stage, _)| stage).join(", ");
+    CommandFailure::usage(format_args!("there is no stage {stage}; there are {known}"))
+}

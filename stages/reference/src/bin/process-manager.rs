@@ -1,0 +1,13 @@
+//! `process-manager` of the reference application: answers events with commands and timers. Arguments, environment and exit code only.
+
+use std::process::ExitCode;
+
+use millstream_model::Reference;
+
+/// Small messages are many allocations: faster than the system's allocator (docs/benchmarks.md).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    process_manager::program::<Reference>(std::env::args_os(), std::env::vars_os())
+}

@@ -30,10 +30,9 @@
 mod program;
 
 pub use jiff;
-#[cfg(feature = "testing")]
-pub use millstream_engine::testing;
-pub use millstream_engine::{
-    application, commands, contract, data, decider, events, process, projection, rejections, report,
+pub use millstream_contract as contract;
+pub use millstream_domain::{
+    application, commands, content_digest, data, decider, events, process, projection, rejections, report,
     report_tables, schema,
 };
 pub use rmp_serde;
@@ -51,11 +50,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// The names that most files of a domain use.
 pub mod prelude {
     pub use jiff::{SignedDuration, Timestamp};
-    pub use millstream_engine::{
+    pub use millstream_contract::commit::Envelope;
+    pub use millstream_domain::{
         application::{Application, Context, DefaultSettings, Model, SettingKeys},
-        commands,
-        contract::commit::Envelope,
-        data,
+        commands, data,
         decider::{Decider, DecisionContext, EventSet, Rejection},
         events,
         process::{Effect, Process, ProcessCommand, ProcessError, Timer},
@@ -64,4 +62,20 @@ pub mod prelude {
         report::{Column, ColumnKind, Entry, Posting, Report, ReportTables},
         report_tables,
     };
+}
+
+/// The kit with which an application is tested, without a server and with one.
+#[cfg(feature = "testing")]
+pub mod testing {
+    pub use millstream_contract::testing::dice;
+    pub use millstream_domain::testing::{
+        given_when_then, golden, in_memory_system, memory_rows, sequential_handler,
+    };
+    pub use millstream_jetstream::testing::test_server;
+
+    /// Tests of projections and reports: a history made by hand, and the rows that come of it.
+    pub mod project {
+        pub use millstream_domain::testing::project::{History, apply, command_at, rows_of};
+        pub use millstream_store::testing::batchings::assert_repeatable;
+    }
 }

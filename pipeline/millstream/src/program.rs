@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, process::ExitCode};
 
-use millstream_engine::application::Application;
+use millstream_domain::application::Application;
 
 /// The whole program of an application: every stage (`gym stage projector --config projector.toml`) and every command
 /// (`gym up`, `gym report`), from the process's arguments and environment to its exit code.

@@ -4,7 +4,7 @@
 use std::{fmt, str::FromStr};
 
 use jiff::{Timestamp, civil::Date, tz::TimeZone};
-use millstream_engine::{decider::Rejection, report::SmolStr};
+use millstream::{decider::Rejection, report::SmolStr};
 use serde::{Deserialize, Serialize};
 
 /// A business date. Its text form, everywhere, is `YYYY-MM-DD`.

@@ -3,7 +3,7 @@
 pub mod comment;
 pub mod comment_view;
 
-use millstream_engine::application::Context;
+use millstream::application::Context;
 
 /// The context, as in subjects.
 pub const CONTEXT: &str = "comments";

@@ -11,7 +11,7 @@ pub mod orders;
 pub mod reference;
 pub mod retail;
 
-use millstream_engine::{
+use millstream::{
     application::{Application, Benchmark, Context, DefaultSettings, Model},
     decider::AggregateRegistry,
     process::Process,

@@ -4,7 +4,7 @@ pub mod fulfilment;
 pub mod order;
 pub mod order_view;
 
-use millstream_engine::application::Context;
+use millstream::application::Context;
 
 /// The context, as in subjects.
 pub const CONTEXT: &str = "orders";

@@ -2,7 +2,7 @@
 //!
 //! Such an id follows the rules of an aggregate's own id, so that it can always become one, and a key of a row.
 
-use millstream_engine::{contract::subject::check_id, decider::Rejection};
+use millstream::{contract::subject::check_id, decider::Rejection};
 
 /// Longest name or other line of text, in characters.
 pub const NAME_LENGTH_MAX: usize = 500;

@@ -17,7 +17,7 @@ pub mod till;
 mod till_figures;
 pub mod till_view;
 
-use millstream_engine::application::{Benchmark, Context};
+use millstream::application::{Benchmark, Context};
 
 /// The context, as in subjects.
 pub const CONTEXT: &str = "retail";

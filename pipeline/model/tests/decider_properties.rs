@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
-use millstream_engine::{
+use millstream::{
     contract::commit::Envelope,
     decider::EventSet,
     testing::{dice::Dice, in_memory_system::InMemorySystem, sequential_handler::SequentialHandler},

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use millstream_engine::testing::golden::assert_compatible;
+use millstream::testing::golden::assert_compatible;
 
 #[test]
 fn every_released_event_is_still_read_and_written_in_its_shape() {

@@ -13,7 +13,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use millstream_engine::{decider::ANY_COMMAND, testing::sequential_handler::SequentialHandler};
+use millstream::{decider::ANY_COMMAND, testing::sequential_handler::SequentialHandler};
 use millstream_model::{
     comments::comment::{ACTOR_LENGTH_MAX, TEXT_LENGTH_MAX},
     money::{AMOUNT_MAX, QUANTITY_MAX},

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
-use millstream_engine::{
+use millstream::{
     decider::EventSet,
     projection::{Projection, Rows},
     report::{Figures, Revision},
@@ -301,7 +301,7 @@ proptest! {
                     let (before, after) = (&pair[0].1, &pair[1].1);
                     let reader: &mut dyn Rows = &mut rows;
                     let lines = reader
-                        .read_all::<millstream_engine::report::DifferenceLine>(
+                        .read_all::<millstream::report::DifferenceLine>(
                             &format!("{table}.differences"),
                             &format!("{}/", pair[1].0),
                         )

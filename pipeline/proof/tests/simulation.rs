@@ -16,7 +16,7 @@ use millstream_proof::testing::simulation::{
 };
 
 /// What repeats a seed.
-const RERUN: &str = "cargo run -p millstream-engine --example simulation --";
+const RERUN: &str = "cargo run -p millstream-proof --features simulation --example simulation --";
 /// Seeds of the long test.
 const SEEDS: u64 = 2_000;
 /// Seeds of the projector: a run takes several times as long.

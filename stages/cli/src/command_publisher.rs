@@ -4,10 +4,15 @@ use std::time::Duration;
 
 use async_nats::Client;
 use bytes::Bytes;
-use millstream_engine::{
-    broker::{AppendError, Broker as _, NewMessage},
-    contract::{header, stored_message::Headers, stream_names, subject::CommandAddress},
+use millstream_contract::{
     exit_code::{ExitCode, Failure},
+    header,
+    stored_message::Headers,
+    stream_names,
+    subject::CommandAddress,
+};
+use millstream_jetstream::{
+    broker::{AppendError, Broker as _, NewMessage},
     nats_broker::NatsBroker,
 };
 

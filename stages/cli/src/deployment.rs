@@ -17,14 +17,14 @@ use std::{
 };
 
 use futures::future::join_all;
-use millstream_engine::{
-    connection::process_name,
-    exit_code::{ExitCode, Failure},
+use millstream_contract::exit_code::{ExitCode, Failure};
+use millstream_jetstream::{
     nats_server::{
         ClusterConfig, NatsServerConfig, NatsServerProgram, SearchPlaces, free_port, wait_for_jetstream,
     },
     provision::{ProvisionOptions, StreamFinding, provision},
 };
+use millstream_runtime::connection::process_name;
 
 pub(crate) use self::stage_setting::StageSetting;
 use crate::{

@@ -5,16 +5,12 @@
 use std::{collections::HashMap, time::Duration};
 
 use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
-use millstream_engine::{
-    broker::Broker as _,
-    contract::{
-        outcome::{CommandOutcome, Outcome},
-        stream_names,
-    },
+use millstream_contract::{
     exit_code::ExitCode,
-    intake::Intake,
-    retry::RunIds,
+    outcome::{CommandOutcome, Outcome},
+    stream_names,
 };
+use millstream_jetstream::{broker::Broker as _, intake::Intake, retry::RunIds};
 
 use crate::{
     command_publisher::{self, OutgoingCommand, PublishError},

@@ -1,6 +1,6 @@
 //! Commits and events as JSON, for people and programs.
 
-use millstream_engine::contract::commit::{Commit, StoredCommit};
+use millstream_contract::commit::{Commit, StoredCommit};
 use serde_json::{Value, json};
 
 /// A whole commit, its events' fields decoded.

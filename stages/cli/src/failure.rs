@@ -2,7 +2,7 @@
 
 use std::{fmt::Display, io, path::Path};
 
-use millstream_engine::{
+use millstream_contract::{
     error_text::one_line,
     exit_code::{ExitCode, Failure},
 };

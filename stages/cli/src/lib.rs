@@ -6,10 +6,10 @@
 use std::{ffi::OsString, process, time::Duration};
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
-use millstream_engine::{
-    application::Application,
+use millstream_contract::exit_code::ExitCode;
+use millstream_domain::application::Application;
+use millstream_runtime::{
     config::parse_duration,
-    exit_code::ExitCode,
     stage::version_text,
     telemetry::{self, LogFormat, TelemetrySettings},
 };

@@ -2,13 +2,13 @@
 //! outcome and replying, the record is there.
 
 use async_nats::jetstream;
-use millstream_engine::{
-    broker::{Broker as _, BrokerError, ReadError, ReaderConfig, StreamReader as _},
-    contract::{
-        outcome::{CommandOutcome, OutcomeRecord},
-        stream_names,
-    },
+use millstream_contract::{
     exit_code::{ExitCode, Failure},
+    outcome::{CommandOutcome, OutcomeRecord},
+    stream_names,
+};
+use millstream_jetstream::{
+    broker::{Broker as _, BrokerError, ReadError, ReaderConfig, StreamReader as _},
     nats_broker::NatsBroker,
     stream_reader::NatsReader,
 };
@@ -27,7 +27,7 @@ pub(crate) enum FollowError {
     Read(#[from] ReadError),
     /// A record does not decode.
     #[error("OUTCOMES holds something that is no record")]
-    Record(#[from] millstream_engine::contract::outcome::OutcomeRecordError),
+    Record(#[from] millstream_contract::outcome::OutcomeRecordError),
 }
 
 impl Failure for FollowError {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use comfy_table::{CellAlignment, Table, presets};
-use millstream_engine::exit_code::{ExitCode, Failure};
+use millstream_contract::exit_code::{ExitCode, Failure};
 use serde_json::Value;
 
 /// Standard output takes no more.

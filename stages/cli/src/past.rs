@@ -4,19 +4,17 @@
 use std::{sync::Arc, time::Duration};
 
 use indicatif::ProgressBar;
-use millstream_engine::{
-    contract::position::Position,
-    exit_code::ExitCode,
-    nats_broker::NatsBroker,
-    past::position_at,
-    projection::Projection,
+use millstream_contract::{exit_code::ExitCode, position::Position};
+use millstream_domain::projection::Projection;
+use millstream_jetstream::{nats_broker::NatsBroker, past::position_at};
+use millstream_read_side::{
     projection_runner::{PastViews, ProjectionSet, view_name},
     query_service::LocalQueries,
-    read_store::{CACHE_SIZE_DEFAULT, ReadStore},
 };
+use millstream_store::read_store::{CACHE_SIZE_DEFAULT, ReadStore};
 use tokio::time::Instant;
 
-pub(crate) use millstream_engine::contract::moment::Moment;
+pub(crate) use millstream_contract::moment::Moment;
 
 use crate::{
     failure::CommandFailure,

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, ffi::OsString, fmt, process};
 
-use millstream_engine::application::{Application, ApplicationError, Model};
+use millstream_domain::application::{Application, ApplicationError, Model};
 
 /// Runs the stage of a name with its arguments, of which the first is what the program is called, and the environment; none where
 /// there is no such stage.

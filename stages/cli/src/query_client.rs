@@ -4,12 +4,14 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use async_nats::{Client, HeaderMap, RequestErrorKind, client::Request};
 use bytes::Bytes;
-use millstream_engine::{
-    broker::Broker as _,
-    contract::{header, position::Position, stream_names},
+use millstream_contract::{
     exit_code::{ExitCode, Failure},
-    query_service::{LocalQueries, Operation},
+    header,
+    position::Position,
+    stream_names,
 };
+use millstream_jetstream::broker::Broker as _;
+use millstream_read_side::query_service::{LocalQueries, Operation};
 use serde::Deserialize;
 use serde_json::{Value, json};
 

@@ -3,12 +3,12 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use async_nats::{Client, jetstream};
-use millstream_engine::{
-    application::{BuiltReport, Model, Views},
+use millstream_contract::exit_code::ExitCode;
+use millstream_domain::application::{BuiltReport, Model, Views};
+use millstream_jetstream::nats_broker::NatsBroker;
+use millstream_runtime::{
     config::{Origins, load_connection, load_part},
     connection::{ClientIdentity, Forbidden, connect},
-    exit_code::ExitCode,
-    nats_broker::NatsBroker,
 };
 
 use crate::{failure::CommandFailure, program::Program, talk::Talk};

@@ -14,10 +14,8 @@ use std::{
     time::Duration,
 };
 
-use millstream_engine::{
-    exit_code::{ExitCode, Failure},
-    nats_server::wait_until_ready,
-};
+use millstream_contract::exit_code::{ExitCode, Failure};
+use millstream_jetstream::nats_server::wait_until_ready;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -251,7 +249,7 @@ impl Runner {
                 Ok(child) => return Some(child),
                 Err(error) => {
                     failures += 1;
-                    self.say(format_args!("{}", millstream_engine::error_text::one_line(&error)));
+                    self.say(format_args!("{}", millstream_contract::error_text::one_line(&error)));
                 }
             }
         }

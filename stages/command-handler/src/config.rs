@@ -6,12 +6,10 @@ use std::{
     time::Duration,
 };
 
-use millstream_engine::{
-    command_handler::PurgeSettings,
-    config::{Section, SectionKeys},
-    contract::subject::PARTITIONS,
-    group_append::AppendStrategy,
-};
+use millstream_contract::subject::PARTITIONS;
+use millstream_jetstream::group_append::AppendStrategy;
+use millstream_runtime::config::{Section, SectionKeys};
+use millstream_write_side::command_handler::PurgeSettings;
 
 /// One reads COMMANDS without a filter, which is what the server does fastest.
 const ACTIVE_HANDLERS_DEFAULT: NonZeroUsize = NonZeroUsize::MIN;

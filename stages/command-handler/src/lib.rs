@@ -4,15 +4,17 @@ pub mod config;
 
 use std::{ffi::OsString, process};
 
-use millstream_engine::{
-    application::{Application, ApplicationError, Model},
-    command_handler::{HandlerError, HandlerSettings, MakePlace, Observed, Share, ShareHandlers, SharePlace},
+use millstream_contract::exit_code::{ExitCode, Failure};
+use millstream_domain::application::{Application, ApplicationError, Model};
+use millstream_jetstream::retry::RunIds;
+use millstream_runtime::{
     config::Config,
-    exit_code::{ExitCode, Failure},
-    id_index::{IdIndex, IdIndexError},
-    retry::RunIds,
     shutdown::Shutdown,
     stage::{StageIdentity, StageRuntime, run_stage},
+};
+use millstream_write_side::{
+    command_handler::{HandlerError, HandlerSettings, MakePlace, Observed, Share, ShareHandlers, SharePlace},
+    id_index::{IdIndex, IdIndexError},
     state_cache::CacheLimits,
     state_snapshots::StateSnapshots,
     submit_service::{SubmitService, SubmitServiceError},

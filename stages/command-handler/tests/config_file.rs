@@ -1,7 +1,7 @@
 //! The file in `config/` and the docs against the stage's keys.
 
 use command_handler::config::StageConfig;
-use millstream_engine::testing::stage_files;
+use millstream_runtime::testing::stage_files;
 
 #[test]
 fn the_file_in_config_and_the_docs_explain_every_key() {

@@ -8,19 +8,19 @@
 use std::{path::Path, time::Duration};
 
 use command_handler::config::StageConfig;
-use millstream_engine::{
-    broker::Broker,
-    command_handler::Share,
+use millstream_jetstream::{
+    broker::Broker, nats_broker::NatsBroker, testing::restricted_server::RestrictedServer,
+};
+use millstream_runtime::{
     config::{Origins, load},
     connection::{ClientIdentity, ConnectionMonitor, connect},
     health::Readiness,
     metrics::Metrics,
-    nats_broker::NatsBroker,
     shutdown::Shutdown,
     stage::{StageIdentity, StageRuntime},
     stage_needs::stage_needs,
-    testing::restricted_server::RestrictedServer,
 };
+use millstream_write_side::command_handler::Share;
 
 const NAME: &str = "command-handler";
 const PATIENCE: Duration = Duration::from_secs(30);

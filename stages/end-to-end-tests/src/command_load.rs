@@ -11,11 +11,10 @@ use std::{sync::Arc, time::Duration};
 
 use async_nats::{Client, ConnectOptions, HeaderMap};
 use futures::{FutureExt as _, future::join_all};
-use millstream_engine::{
+use millstream_contract::{header, outcome::OutcomeReply, stream_names::COMMANDS, testing::dice::Dice};
+use millstream_jetstream::{
     broker::{AppendError, Broker as _},
-    contract::{header, outcome::OutcomeReply, stream_names::COMMANDS},
     nats_broker::NatsBroker,
-    testing::dice::Dice,
 };
 use tokio::{sync::watch, task::JoinSet};
 

@@ -3,18 +3,15 @@
 use std::time::Duration;
 
 use futures::StreamExt as _;
-pub use millstream_engine::testing::stream_dump::{dump, messages};
-use millstream_engine::{
-    broker::Broker as _,
-    contract::{
-        leases::{leases_stream, progress_subject},
-        stream_names::{COMMANDS, EVENTS},
-    },
-    nats_broker::NatsBroker,
-    share_layout::{Layout, newest_command},
-    status_service::{SERVICE_NAME, status_subject},
-    verification::{Dump, Verification, replay, verify},
+use millstream_contract::{
+    leases::{leases_stream, progress_subject},
+    stream_names::{COMMANDS, EVENTS},
 };
+use millstream_jetstream::{broker::Broker as _, nats_broker::NatsBroker};
+pub use millstream_proof::testing::stream_dump::{dump, messages};
+use millstream_proof::verification::{Dump, Verification, replay, verify};
+use millstream_runtime::status_service::{SERVICE_NAME, status_subject};
+use millstream_write_side::share_layout::{Layout, newest_command};
 use serde_json::Value;
 
 use crate::waiting::{PATIENCE, until, until_within};

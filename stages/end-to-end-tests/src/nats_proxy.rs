@@ -17,7 +17,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use millstream_engine::contract::stream_names::{
+use millstream_contract::stream_names::{
     COMMANDS, DEAD_LETTERS, EVENTS, LEASES_BUCKET, OUTCOMES, REPORTS, TIMERS,
 };
 use tokio::{

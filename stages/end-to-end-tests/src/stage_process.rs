@@ -8,7 +8,7 @@ use std::{
     process::{ExitStatus, Stdio},
 };
 
-use millstream_engine::nats_server::free_port;
+use millstream_jetstream::nats_server::free_port;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,

@@ -8,7 +8,7 @@ use std::{
 };
 
 use async_nats::ConnectOptions;
-use millstream_engine::{
+use millstream_jetstream::{
     nats_broker::NatsBroker,
     nats_server::{NatsServerConfig, free_port},
     testing::test_server,

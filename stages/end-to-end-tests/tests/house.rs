@@ -14,8 +14,7 @@ use end_to_end_tests::binaries::repository;
 /// Longest file, tests aside.
 const FILE_LINES_MAX: usize = 500;
 /// What the model may be built with. A new edge needs an ADR.
-const MODEL_DEPENDENCIES: [&str; 6] =
-    ["blake3", "jiff", "millstream-engine", "serde", "serde_json", "thiserror"];
+const MODEL_DEPENDENCIES: [&str; 6] = ["blake3", "jiff", "millstream", "serde", "serde_json", "thiserror"];
 /// Words that give away that code is not pure: waiting, clocks, chance, files, the network, the server, the store.
 const IMPURE: [&str; 12] = [
     "async",

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use millstream_engine::{nats_server::free_port, testing::test_server::TestServer};
+use millstream_jetstream::{nats_server::free_port, testing::test_server::TestServer};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,

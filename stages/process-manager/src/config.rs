@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeMap, fmt, marker::PhantomData, time::Duration};
 
-use millstream_engine::{
+use millstream_domain::{
     application::{Application, Model},
-    config::{Section, SectionKeys},
     process::Process,
-    process_runner::{Begin, LEASE_DEFAULT},
-    read_side::FileSettings,
 };
+use millstream_processes::process_runner::{Begin, LEASE_DEFAULT};
+use millstream_read_side::read_side::FileSettings;
+use millstream_runtime::config::{Section, SectionKeys};
 
 /// What only the process manager of an application has.
 pub struct StageConfig<A> {

@@ -4,15 +4,15 @@ pub mod config;
 
 use std::{ffi::OsString, process};
 
-use millstream_engine::{
-    application::Application,
+use millstream_contract::exit_code::{ExitCode, Failure};
+use millstream_domain::application::Application;
+use millstream_processes::process_runner::{ProcessRunner, ProcessRunnerConfig, ProcessRunnerError};
+use millstream_read_side::read_side::{FileSettings, open_store};
+use millstream_runtime::{
     config::Config,
-    exit_code::{ExitCode, Failure},
-    process_runner::{ProcessRunner, ProcessRunnerConfig, ProcessRunnerError},
-    read_side::{FileSettings, open_store},
-    read_store::StoreError,
     stage::{StageIdentity, StageRuntime, run_stage},
 };
+use millstream_store::read_store::StoreError;
 use ulid::Ulid;
 
 use crate::config::StageConfig;

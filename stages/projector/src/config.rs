@@ -2,11 +2,9 @@
 
 use std::{fmt, marker::PhantomData};
 
-use millstream_engine::{
-    application::{Application, Model, Views},
-    config::{Section, SectionKeys},
-    read_side::ReadSideSettings,
-};
+use millstream_domain::application::{Application, Model, Views};
+use millstream_read_side::read_side::ReadSideSettings;
+use millstream_runtime::config::{Section, SectionKeys};
 
 /// What only the projector of an application has: where its rows are, how they are fed and queried, and what fills them.
 pub struct StageConfig<A> {

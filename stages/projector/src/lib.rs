@@ -4,10 +4,10 @@ pub mod config;
 
 use std::{ffi::OsString, process};
 
-use millstream_engine::{
-    application::{Application, Views},
+use millstream_domain::application::{Application, Views};
+use millstream_read_side::read_side::{ReadSide, ReadSideError};
+use millstream_runtime::{
     config::Config,
-    read_side::{ReadSide, ReadSideError},
     stage::{StageIdentity, StageRuntime, run_stage},
 };
 

@@ -1,7 +1,7 @@
 //! The file in `config/` and the docs against the stage's keys.
 
-use millstream_engine::testing::stage_files;
 use millstream_model::Reference;
+use millstream_runtime::testing::stage_files;
 use projector::config::StageConfig;
 
 #[test]

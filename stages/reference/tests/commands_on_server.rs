@@ -9,15 +9,15 @@ use std::{
     time::Duration,
 };
 
-use millstream_engine::{
+use millstream_contract::{
+    command::CommandEnvelope,
+    commit::{Commit, CommittedCommand, RecordedEvent, timestamp_to_nanoseconds},
+    outcome::{CommandOutcome, Generations, Outcome, OutcomeRecord, RecordKind},
+    stored_message::Headers,
+    stream_names,
+};
+use millstream_jetstream::{
     broker::{Broker as _, NewMessage, ReaderConfig, StreamReader as _},
-    contract::{
-        command::CommandEnvelope,
-        commit::{Commit, CommittedCommand, RecordedEvent, timestamp_to_nanoseconds},
-        outcome::{CommandOutcome, Generations, Outcome, OutcomeRecord, RecordKind},
-        stored_message::Headers,
-        stream_names,
-    },
     nats_broker::NatsBroker,
     testing::{restricted_server::RestrictedServer, test_server::TestServer},
 };

@@ -11,27 +11,29 @@ use std::{
     time::Duration,
 };
 
-use millstream_engine::{
+use millstream_contract::{
+    outcome::OutcomeRecord,
+    stored_message::Headers,
+    stream_names::{COMMANDS, EVENTS, OUTCOMES},
+};
+use millstream_domain::projection::{Projection, Rows as _};
+use millstream_jetstream::{
     broker::{Broker as _, NewMessage},
-    command_handler::{CommandHandler, HandlerSettings, Observed, Share},
-    contract::{
-        outcome::OutcomeRecord,
-        stored_message::Headers,
-        stream_names::{COMMANDS, EVENTS, OUTCOMES},
-    },
     group_append::AppendStrategy,
-    health::Readiness,
-    id_index::IdIndex,
-    metrics::Metrics,
     nats_broker::NatsBroker,
-    projection::{Projection, Rows as _},
+    testing::test_server::TestServer,
+};
+use millstream_read_side::{
     projection_runner::{ProjectionRunner, ProjectionSet, RunnerConfig},
     query_service::{QueryService, QueryServiceConfig},
-    read_store::{Changes, Durability, ProjectionId, ProjectionRows, ReadStore, TableName},
-    shutdown::Shutdown,
+};
+use millstream_runtime::{health::Readiness, metrics::Metrics, shutdown::Shutdown};
+use millstream_store::read_store::{Changes, Durability, ProjectionId, ProjectionRows, ReadStore, TableName};
+use millstream_write_side::{
+    command_handler::{CommandHandler, HandlerSettings, Observed, Share},
+    id_index::IdIndex,
     state_cache::CacheLimits,
     state_snapshots::StateSnapshots,
-    testing::test_server::TestServer,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;

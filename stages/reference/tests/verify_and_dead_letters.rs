@@ -10,26 +10,26 @@ use std::{
 };
 
 use async_nats::jetstream;
-use millstream_engine::{
+use millstream_contract::{
+    dead_letter::DeadLetter,
+    outcome::OutcomeRecord,
+    stored_message::{Headers, StoredMessage},
+    stream_names::{COMMANDS, DEAD_LETTERS, EVENTS, OUTCOMES, TIMERS},
+    subject::published_subject,
+};
+use millstream_domain::decider::AggregateRegistry;
+use millstream_jetstream::{
     broker::{Broker as _, NewMessage},
-    command_handler::{CommandHandler, HandlerError, HandlerSettings, Observed, Share},
-    contract::{
-        dead_letter::DeadLetter,
-        outcome::OutcomeRecord,
-        stored_message::{Headers, StoredMessage},
-        stream_names::{COMMANDS, DEAD_LETTERS, EVENTS, OUTCOMES, TIMERS},
-        subject::published_subject,
-    },
-    decider::AggregateRegistry,
     group_append::AppendStrategy,
-    health::Readiness,
-    id_index::IdIndex,
-    metrics::Metrics,
     nats_broker::NatsBroker,
-    shutdown::Shutdown,
+    testing::test_server::TestServer,
+};
+use millstream_runtime::{health::Readiness, metrics::Metrics, shutdown::Shutdown};
+use millstream_write_side::{
+    command_handler::{CommandHandler, HandlerError, HandlerSettings, Observed, Share},
+    id_index::IdIndex,
     state_cache::CacheLimits,
     state_snapshots::StateSnapshots,
-    testing::test_server::TestServer,
 };
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;

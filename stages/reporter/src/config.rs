@@ -2,12 +2,12 @@
 
 use std::{fmt, marker::PhantomData};
 
-use millstream_engine::{
+use millstream_domain::{
     application::{Application, Model},
-    config::{Section, SectionKeys},
     projection::Projection,
-    read_side::ReadSideSettings,
 };
+use millstream_read_side::read_side::ReadSideSettings;
+use millstream_runtime::config::{Section, SectionKeys};
 
 /// What only the reporter of an application has: where its ledgers are, how they are fed and queried, and whether it publishes.
 pub struct StageConfig<A> {

@@ -4,12 +4,14 @@ pub mod config;
 
 use std::{ffi::OsString, process};
 
-use millstream_engine::{
-    application::Application,
-    config::Config,
-    exit_code::{ExitCode, Failure},
+use millstream_contract::exit_code::{ExitCode, Failure};
+use millstream_domain::application::Application;
+use millstream_read_side::{
     read_side::{ReadSide, ReadSideError},
     report_publisher::{PublishError, ReportPublisher},
+};
+use millstream_runtime::{
+    config::Config,
     stage::{StageIdentity, StageRuntime, run_stage},
 };
 

@@ -37,8 +37,8 @@ pub struct BuiltReport {
 /// A context: aggregates, views, reports and processes under one name.
 ///
 /// ```
-/// # use millstream_engine::{application::{Context, SettingKeys}, process::{Effect, Process, ProcessError}};
-/// # use millstream_engine::{contract::commit::Envelope, projection::Rows};
+/// # use millstream_domain::{application::{Context, SettingKeys}, process::{Effect, Process, ProcessError}};
+/// # use millstream_domain::{contract::commit::Envelope, projection::Rows};
 /// # struct Dunning;
 /// # impl Dunning { fn from_keys(_: &mut dyn SettingKeys) -> Self { Self } }
 /// # impl Process for Dunning {

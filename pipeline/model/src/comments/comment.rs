@@ -3,7 +3,7 @@
 //! The author is the actor of the command that created it, and the only one who may change or delete it; NATS permissions
 //! decide who may name which actor. What is deleted stays deleted, and stays in the history.
 
-use millstream_engine::decider::{ANY_COMMAND, Decider, DecisionContext, Rejection, rejections_of};
+use millstream::decider::{ANY_COMMAND, Decider, DecisionContext, Rejection, rejections_of};
 use serde::{Deserialize, Serialize};
 
 use crate::reference::check_reference;
@@ -37,7 +37,7 @@ pub struct UpdateComment {
 #[serde(deny_unknown_fields)]
 pub struct DeleteComment {}
 
-millstream_engine::commands! {
+millstream::commands! {
     /// What can be asked of a comment.
     pub enum CommentCommand {
         Create(CreateComment) = "create",
@@ -68,7 +68,7 @@ pub struct CommentUpdated {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommentDeleted {}
 
-millstream_engine::events! {
+millstream::events! {
     /// What can happen to a comment.
     pub enum CommentEvent of "comment" {
         Created(CommentCreated) = "comment-created" v 1,
@@ -236,7 +236,7 @@ fn check_text(text: &str) -> Result<(), Rejection> {
 
 #[cfg(test)]
 mod tests {
-    use millstream_engine::testing::given_when_then::{Given, given};
+    use millstream::testing::given_when_then::{Given, given};
 
     use super::*;
 

@@ -6,7 +6,7 @@
 //! A deleted comment vanishes from all of them.
 
 use jiff::Timestamp;
-use millstream_engine::{
+use millstream::{
     contract::commit::{Envelope, timestamp_to_nanoseconds},
     decider::{Decider, EventSet},
     projection::{Projection, ProjectionError, Rows},
@@ -115,7 +115,7 @@ pub fn age(time: Timestamp) -> String {
 
 #[cfg(test)]
 mod tests {
-    use millstream_engine::testing::project::{History, assert_repeatable};
+    use millstream::testing::project::{History, assert_repeatable};
     use serde_json::json;
 
     use super::*;

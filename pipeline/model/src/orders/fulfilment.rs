@@ -18,7 +18,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
-use millstream_engine::{
+use millstream::{
     application::SettingKeys,
     contract::commit::Envelope,
     decider::{Decider, EventSet},

@@ -13,7 +13,7 @@ pub mod status;
 
 use std::collections::BTreeMap;
 
-use millstream_engine::decider::{Decider, DecisionContext, Rejection};
+use millstream::decider::{Decider, DecisionContext, Rejection};
 use serde::{Deserialize, Serialize};
 
 pub use self::placing::LINES_MAX;
@@ -130,7 +130,7 @@ pub struct ExpirePayment {}
 #[serde(deny_unknown_fields)]
 pub struct ExpireShipment {}
 
-millstream_engine::commands! {
+millstream::commands! {
     /// What can be asked of an order.
     pub enum OrderCommand {
         Place(PlaceOrder) = "place",
@@ -227,7 +227,7 @@ pub struct OrderRefunded {
     pub full: bool,
 }
 
-millstream_engine::events! {
+millstream::events! {
     /// What can happen to an order.
     pub enum OrderEvent of "order" {
         Placed(OrderPlaced) = "order-placed" v 1,

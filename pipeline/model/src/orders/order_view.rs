@@ -3,7 +3,7 @@
 //! The warehouse's worklist is the prefix `paid/`.
 
 use jiff::Timestamp;
-use millstream_engine::{
+use millstream::{
     contract::commit::Envelope,
     decider::{Decider, EventSet},
     projection::{Projection, ProjectionError, Rows},
@@ -200,7 +200,7 @@ fn history_entry(envelope: &Envelope<'_>, event: &OrderEvent) -> HistoryEntry {
 
 #[cfg(test)]
 mod tests {
-    use millstream_engine::testing::project::{History, assert_repeatable};
+    use millstream::testing::project::{History, assert_repeatable};
     use serde_json::json;
 
     use super::*;

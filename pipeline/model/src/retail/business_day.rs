@@ -3,7 +3,7 @@
 //! It cannot know whether anything came in since the close before, so each close is an event; reports that have nothing
 //! new ignore it.
 
-use millstream_engine::decider::{ANY_COMMAND, Decider, DecisionContext, Rejection};
+use millstream::decider::{ANY_COMMAND, Decider, DecisionContext, Rejection};
 use serde::{Deserialize, Serialize};
 
 use crate::business_date::BusinessDate;
@@ -13,7 +13,7 @@ use crate::business_date::BusinessDate;
 #[serde(deny_unknown_fields)]
 pub struct CloseDay {}
 
-millstream_engine::commands! {
+millstream::commands! {
     /// What can be asked of a business day.
     pub enum BusinessDayCommand { Close(CloseDay) = "close" }
 }
@@ -25,7 +25,7 @@ pub struct DayClosed {
     pub closing: u32,
 }
 
-millstream_engine::events! {
+millstream::events! {
     /// What can happen to a business day.
     pub enum BusinessDayEvent of "business-day" { Closed(DayClosed) = "day-closed" v 1 }
 }
@@ -73,7 +73,7 @@ impl Decider for BusinessDay {
 
 #[cfg(test)]
 mod tests {
-    use millstream_engine::testing::given_when_then::given;
+    use millstream::testing::given_when_then::given;
 
     use super::*;
 

@@ -13,7 +13,7 @@ use jiff::{
     civil::{Date, Time},
     tz::TimeZone,
 };
-use millstream_engine::{
+use millstream::{
     application::SettingKeys,
     contract::commit::Envelope,
     decider::{Decider, EventSet},
@@ -231,7 +231,7 @@ fn moment(date: Date, time: Time, zone: &TimeZone) -> Timestamp {
 
 #[cfg(test)]
 mod tests {
-    use millstream_engine::{decider::AggregateRegistry, testing::in_memory_system::InMemorySystem};
+    use millstream::{decider::AggregateRegistry, testing::in_memory_system::InMemorySystem};
 
     use super::*;
 

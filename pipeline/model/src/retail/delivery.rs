@@ -1,7 +1,7 @@
 //! `delivery.<delivery>`: what a supplier brought to a location. It is received once; a correction is a delivery of its
 //! own.
 
-use millstream_engine::decider::{Decider, DecisionContext, Rejection, rejections_of};
+use millstream::decider::{Decider, DecisionContext, Rejection, rejections_of};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -39,7 +39,7 @@ pub struct ReceiveDelivery {
     pub received_on: Option<String>,
 }
 
-millstream_engine::commands! {
+millstream::commands! {
     /// What can be asked of a delivery.
     pub enum DeliveryCommand { Receive(ReceiveDelivery) = "receive" }
 }
@@ -59,7 +59,7 @@ pub struct DeliveryReceived {
     pub business_date: BusinessDate,
 }
 
-millstream_engine::events! {
+millstream::events! {
     /// What can happen to a delivery.
     pub enum DeliveryEvent of "delivery" { Received(DeliveryReceived) = "delivery-received" v 1 }
 }
@@ -170,7 +170,7 @@ fn check_lines(what: &str, lines: &[DeliveryLine]) -> Result<(), Rejection> {
 
 #[cfg(test)]
 mod tests {
-    use millstream_engine::testing::given_when_then::{Given, given};
+    use millstream::testing::given_when_then::{Given, given};
 
     use super::*;
 

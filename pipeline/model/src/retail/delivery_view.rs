@@ -1,7 +1,7 @@
 //! View `delivery`, key `<delivery>`: what was received, from whom, for which day.
 
 use jiff::Timestamp;
-use millstream_engine::{
+use millstream::{
     contract::commit::Envelope,
     decider::{Decider, EventSet},
     projection::{Projection, ProjectionError, Rows},
@@ -91,7 +91,7 @@ pub(super) fn cost(lines: &[DeliveryLine]) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use millstream_engine::testing::project::{History, assert_repeatable};
+    use millstream::testing::project::{History, assert_repeatable};
     use serde_json::json;
 
     use super::*;

@@ -4,7 +4,7 @@
 //! later date. A discontinued product keeps its past; registering it again reinstates it. Stock and sales know nothing
 //! of these rules: what was sold was sold.
 
-use millstream_engine::decider::{Decider, DecisionContext, Rejection, rejections_of};
+use millstream::decider::{Decider, DecisionContext, Rejection, rejections_of};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -45,7 +45,7 @@ pub struct RepriceProduct {
 #[serde(deny_unknown_fields)]
 pub struct DiscontinueProduct {}
 
-millstream_engine::commands! {
+millstream::commands! {
     /// What can be asked of a product.
     pub enum ProductCommand {
         Register(RegisterProduct) = "register",
@@ -80,7 +80,7 @@ pub struct ProductRepriced {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProductDiscontinued {}
 
-millstream_engine::events! {
+millstream::events! {
     /// What can happen to a product.
     pub enum ProductEvent of "product" {
         Registered(ProductRegistered) = "product-registered" v 1,

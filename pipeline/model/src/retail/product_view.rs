@@ -1,7 +1,7 @@
 //! View `product`, key `<sku>`: what a product is now.
 
 use jiff::Timestamp;
-use millstream_engine::{
+use millstream::{
     contract::commit::Envelope,
     decider::{Decider, EventSet},
     projection::{Projection, ProjectionError, Rows},
@@ -94,7 +94,7 @@ impl Projection for ProductView {
 
 #[cfg(test)]
 mod tests {
-    use millstream_engine::testing::project::{History, assert_repeatable};
+    use millstream::testing::project::{History, assert_repeatable};
     use serde_json::json;
 
     use super::*;

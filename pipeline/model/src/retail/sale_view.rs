@@ -2,7 +2,7 @@
 //! also says what came back of it within its own till.
 
 use jiff::Timestamp;
-use millstream_engine::{
+use millstream::{
     contract::commit::Envelope,
     decider::{Decider, EventSet},
     projection::{Projection, ProjectionError, Rows},
@@ -202,7 +202,7 @@ fn add_return(returned: &mut Returned, entry: &ReturnRecorded) {
 
 #[cfg(test)]
 mod tests {
-    use millstream_engine::testing::project::{History, assert_repeatable};
+    use millstream::testing::project::{History, assert_repeatable};
     use serde_json::json;
 
     use super::*;

@@ -16,7 +16,7 @@ mod transferring;
 
 use std::collections::BTreeMap;
 
-use millstream_engine::decider::{Decider, DecisionContext, Rejection, Together, rejections_of};
+use millstream::decider::{Decider, DecisionContext, Rejection, Together, rejections_of};
 use serde::{Deserialize, Serialize};
 
 pub use self::memory::REMEMBERED_MAX;
@@ -172,7 +172,7 @@ pub struct SetMinimum {
     pub minimum: i64,
 }
 
-millstream_engine::commands! {
+millstream::commands! {
     /// What can be asked of a stock.
     pub enum StockCommand {
         Receive(ReceiveStock) = "receive",
@@ -289,7 +289,7 @@ pub struct StockMinimumSet {
     pub minimum: i64,
 }
 
-millstream_engine::events! {
+millstream::events! {
     /// What can happen to a stock.
     pub enum StockEvent of "stock" {
         Received(StockReceived) = "stock-received" v 1,

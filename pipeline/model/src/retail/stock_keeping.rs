@@ -11,7 +11,7 @@
 //! A location with a colon in its id, or one that together with a sku is longer than an id may be, has no stock: nothing
 //! follows from its lines. No notes are kept.
 
-use millstream_engine::{
+use millstream::{
     contract::commit::Envelope,
     decider::{Decider, EventSet},
     process::{Effect, Process, ProcessCommand, ProcessError},
@@ -108,7 +108,7 @@ fn movements<'l>(
 
 #[cfg(test)]
 mod tests {
-    use millstream_engine::{
+    use millstream::{
         decider::AggregateRegistry,
         testing::{in_memory_system::InMemorySystem, memory_rows::MemoryRows, project::rows_of},
     };

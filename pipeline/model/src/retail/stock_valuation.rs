@@ -14,7 +14,7 @@
 //! Notes: the costs of delivered lines that have not reached the stock, each stock's units and value, each location's
 //! dates, and what each of them ended with.
 
-use millstream_engine::{
+use millstream::{
     contract::commit::Envelope,
     decider::{Decider, EventSet},
     projection::{ProjectionError, Rows},
@@ -35,7 +35,7 @@ use super::{
 use crate::{business_date::BusinessDate, money::Currency};
 
 static TABLES: ReportTables =
-    millstream_engine::report_tables!("stock-valuation", "costs", "stocks", "locations", "ends");
+    millstream::report_tables!("stock-valuation", "costs", "stocks", "locations", "ends");
 
 /// Cost of a unit of a delivered line, by `<location>:<sku>/<reference>`.
 const COSTS: &str = "stock-valuation.costs";

@@ -4,7 +4,7 @@
 //! grows with them.
 
 use jiff::Timestamp;
-use millstream_engine::{
+use millstream::{
     contract::commit::Envelope,
     decider::{Decider, EventSet},
     projection::{DecodedRow, Projection, ProjectionError, Rows},
@@ -185,7 +185,7 @@ fn show(view: &str, key: &str, (before, after): (bool, bool), row: &DecodedRow, 
 
 #[cfg(test)]
 mod tests {
-    use millstream_engine::testing::{
+    use millstream::testing::{
         memory_rows::MemoryRows,
         project::{History, assert_repeatable},
     };

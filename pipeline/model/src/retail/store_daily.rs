@@ -2,7 +2,7 @@
 //!
 //! Posted by the till's sales and returns, sealed by the till's close.
 
-use millstream_engine::{
+use millstream::{
     contract::commit::Envelope,
     decider::{Decider, EventSet},
     projection::{ProjectionError, Rows},
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::money::Currency;
 
-static TABLES: ReportTables = millstream_engine::report_tables!("store-daily");
+static TABLES: ReportTables = millstream::report_tables!("store-daily");
 
 /// The report's columns, as people see them.
 pub const COLUMNS: &[Column] = &[
@@ -115,7 +115,7 @@ fn post(
 
 #[cfg(test)]
 mod tests {
-    use millstream_engine::{
+    use millstream::{
         report::Ledger,
         testing::project::{History, assert_repeatable},
     };

@@ -12,7 +12,7 @@ mod registrations;
 
 use std::collections::BTreeMap;
 
-use millstream_engine::{
+use millstream::{
     contract::commit::Envelope,
     decider::{Decider, EventSet},
     projection::{ProjectionError, Rows},
@@ -38,13 +38,8 @@ use crate::{business_date::BusinessDate, money::Currency};
 /// The supplier of skus that are not registered on the business date.
 pub const UNASSIGNED: &str = "unassigned";
 
-static TABLES: ReportTables = millstream_engine::report_tables!(
-    "supplier-daily",
-    "registrations",
-    "sku-days",
-    "supplier-names",
-    "nameless"
-);
+static TABLES: ReportTables =
+    millstream::report_tables!("supplier-daily", "registrations", "sku-days", "supplier-names", "nameless");
 
 /// Who supplies a sku from when: [`Registrations`] by `<sku>`.
 const REGISTRATIONS: &str = "supplier-daily.registrations";

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use millstream_engine::{
+use millstream::{
     content_digest::ContentDigest,
     decider::{ANY_COMMAND, Decider, DecisionContext, Rejection, rejections_of},
 };
@@ -94,7 +94,7 @@ pub struct RecordReturn {
 #[serde(deny_unknown_fields)]
 pub struct CloseTill {}
 
-millstream_engine::commands! {
+millstream::commands! {
     /// What can be asked of a till.
     pub enum TillCommand {
         RecordSale(RecordSale) = "record-sale",
@@ -141,7 +141,7 @@ pub struct TillClosed {
     pub closing: u32,
 }
 
-millstream_engine::events! {
+millstream::events! {
     /// What can happen to a till.
     pub enum TillEvent of "till" {
         SaleRecorded(SaleRecorded) = "sale-recorded" v 1,

@@ -1,6 +1,6 @@
 //! What views and reports alike read from the events of a till: whose they are, and sums of lines.
 
-use millstream_engine::{contract::commit::Envelope, projection::ProjectionError};
+use millstream::{contract::commit::Envelope, projection::ProjectionError};
 
 use super::till::{TillId, TillLine};
 

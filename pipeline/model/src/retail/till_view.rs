@@ -1,7 +1,7 @@
 //! View `till`, key `<store>_<date>`: a store's day in figures. One row of fixed size, however many sales there are.
 
 use jiff::Timestamp;
-use millstream_engine::{
+use millstream::{
     contract::commit::Envelope,
     decider::{Decider, EventSet},
     projection::{Projection, ProjectionError, Rows},
@@ -130,7 +130,7 @@ fn empty_row(till: TillId, recorded_at: Timestamp) -> TillRow {
 
 #[cfg(test)]
 mod tests {
-    use millstream_engine::testing::project::{History, assert_repeatable};
+    use millstream::testing::project::{History, assert_repeatable};
     use serde_json::json;
 
     use super::*;

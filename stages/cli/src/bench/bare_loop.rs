@@ -10,12 +10,12 @@ use std::{
 
 use async_nats::jetstream;
 use futures::{FutureExt as _, StreamExt as _, TryFutureExt as _, stream::FuturesUnordered};
-use millstream_engine::{
+use millstream_contract::{
+    stored_message::Headers,
+    stream_names::{COMMANDS, EVENTS, GENERATION_METADATA},
+};
+use millstream_jetstream::{
     broker::{AppendError, Appended, Broker as _, NewMessage, ReadError, ReaderConfig, StreamReader as _},
-    contract::{
-        stored_message::Headers,
-        stream_names::{COMMANDS, EVENTS, GENERATION_METADATA},
-    },
     nats_broker::NatsBroker,
     provision::{ProvisionOptions, definition},
 };

@@ -9,11 +9,8 @@ use std::{
 
 use async_nats::HeaderMap;
 use futures::StreamExt as _;
-use millstream_engine::{
-    broker::Broker as _,
-    contract::{header, outcome::OutcomeReply, position::Position, stream_names::EVENTS},
-    nats_broker::NatsBroker,
-};
+use millstream_contract::{header, outcome::OutcomeReply, position::Position, stream_names::EVENTS};
+use millstream_jetstream::{broker::Broker as _, nats_broker::NatsBroker};
 use tokio::{sync::oneshot, task::JoinSet, time::Instant};
 
 use super::{load::Load, pipeline};
@@ -35,7 +32,7 @@ pub(crate) enum LatencyError {
     #[error("a command was not accepted")]
     NotAccepted,
     #[error(transparent)]
-    Broker(#[from] millstream_engine::broker::BrokerError),
+    Broker(#[from] millstream_jetstream::broker::BrokerError),
     #[error("a task of the benchmark ended early")]
     Task(#[from] tokio::task::JoinError),
 }
@@ -110,7 +107,7 @@ async fn one(
 ) -> Result<Duration, LatencyError> {
     let reply = tokio::time::timeout(PATIENCE, outcome).await.ok().and_then(Result::ok);
     let reply = reply.ok_or(LatencyError::NoOutcome)?;
-    let millstream_engine::contract::outcome::Outcome::Accepted { position, .. } = reply.outcome else {
+    let millstream_contract::outcome::Outcome::Accepted { position, .. } = reply.outcome else {
         return Err(LatencyError::NotAccepted);
     };
     let position = Position::new(EVENTS, &*generation, position);

@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 use futures::future::try_join_all;
-use millstream_engine::{
-    application::Benchmark,
+use millstream_contract::{header, stored_message::Headers, stream_names::COMMANDS};
+use millstream_domain::application::Benchmark;
+use millstream_jetstream::{
     broker::{AppendError, Broker as _, NewMessage},
-    contract::{header, stored_message::Headers, stream_names::COMMANDS},
     group_append::{AppendStrategy, GroupAppend},
     nats_broker::NatsBroker,
 };
@@ -111,7 +111,7 @@ impl Load {
 
 #[cfg(test)]
 mod tests {
-    use millstream_engine::application::Application as _;
+    use millstream_domain::application::Application as _;
     use millstream_model::Reference;
 
     use super::*;

@@ -5,19 +5,19 @@ use std::time::Duration;
 
 use async_nats::HeaderMap;
 use futures::future::try_join;
-use millstream_engine::{
-    broker::{AppendError, Broker as _, BrokerError, ReadError, ReaderConfig, StreamReader as _},
-    contract::{
-        commit::CommitError,
-        header,
-        outcome::{Outcome, OutcomeRecord, OutcomeRecordError},
-        position::Position,
-        stored_message::StoredMessage,
-        stream_names::{COMMANDS, EVENTS, OUTCOMES},
-    },
-    nats_broker::NatsBroker,
-    verification::{Dump, verify},
+use millstream_contract::{
+    commit::CommitError,
+    header,
+    outcome::{Outcome, OutcomeRecord, OutcomeRecordError},
+    position::Position,
+    stored_message::StoredMessage,
+    stream_names::{COMMANDS, EVENTS, OUTCOMES},
 };
+use millstream_jetstream::{
+    broker::{AppendError, Broker as _, BrokerError, ReadError, ReaderConfig, StreamReader as _},
+    nats_broker::NatsBroker,
+};
+use millstream_proof::verification::{Dump, verify};
 use tokio::time::Instant;
 
 use super::load::Load;

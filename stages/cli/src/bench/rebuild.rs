@@ -3,17 +3,17 @@
 
 use std::{path::Path, time::Duration};
 
-use millstream_engine::{
+use millstream_contract::stream_names::EVENTS;
+use millstream_domain::projection::Projection;
+use millstream_jetstream::{
     broker::{Broker as _, StreamReader as _},
-    contract::stream_names::EVENTS,
     nats_broker::NatsBroker,
-    projection::Projection,
-    projection_runner::{
-        BATCH_MAX_DEFAULT, DURABLE_INTERVAL_DEFAULT, NameTaken, ProjectionRunner, ProjectionSet,
-        RunnerConfig, RunnerError,
-    },
-    read_store::{CACHE_SIZE_DEFAULT, ReadStore, StoreError},
 };
+use millstream_read_side::projection_runner::{
+    BATCH_MAX_DEFAULT, DURABLE_INTERVAL_DEFAULT, NameTaken, ProjectionRunner, ProjectionSet, RunnerConfig,
+    RunnerError,
+};
+use millstream_store::read_store::{CACHE_SIZE_DEFAULT, ReadStore, StoreError};
 use redb::{Database, Durability, TableDefinition};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;

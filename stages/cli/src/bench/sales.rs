@@ -3,15 +3,15 @@
 
 use bytes::Bytes;
 use futures::future::try_join_all;
-use millstream_engine::{
+use millstream_contract::{
+    commit::StoredCommit,
+    header,
+    outcome::OutcomeRecord,
+    stored_message::Headers,
+    stream_names::{COMMANDS, EVENTS, OUTCOMES},
+};
+use millstream_jetstream::{
     broker::{AppendError, Broker as _, NewMessage, StreamReader as _},
-    contract::{
-        commit::StoredCommit,
-        header,
-        outcome::OutcomeRecord,
-        stored_message::Headers,
-        stream_names::{COMMANDS, EVENTS, OUTCOMES},
-    },
     group_append::{AppendStrategy, GroupAppend},
     nats_broker::NatsBroker,
 };

@@ -6,10 +6,9 @@ mod rebuild;
 use std::{collections::BTreeMap, future::Future, num::NonZeroUsize, thread};
 
 use clap::ValueEnum;
-use millstream_engine::{
-    application::Benchmark, error_text::one_line, exit_code::ExitCode, nats_broker::NatsBroker,
-    nats_server::free_port,
-};
+use millstream_contract::{error_text::one_line, exit_code::ExitCode};
+use millstream_domain::application::Benchmark;
+use millstream_jetstream::{nats_broker::NatsBroker, nats_server::free_port};
 
 use crate::{
     bench::{

@@ -6,7 +6,7 @@
 use std::{path::PathBuf, process::Stdio};
 
 use futures::future::join_all;
-use millstream_engine::exit_code::ExitCode;
+use millstream_contract::exit_code::ExitCode;
 use tokio::process::Command;
 
 use crate::{

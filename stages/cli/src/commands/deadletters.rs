@@ -3,9 +3,8 @@
 mod letters;
 mod retry;
 
-use millstream_engine::{
-    broker::Broker as _, contract::stream_names::DEAD_LETTERS, exit_code::ExitCode, nats_broker::NatsBroker,
-};
+use millstream_contract::{exit_code::ExitCode, stream_names::DEAD_LETTERS};
+use millstream_jetstream::{broker::Broker as _, nats_broker::NatsBroker};
 use serde_json::json;
 
 use self::{

@@ -2,10 +2,7 @@
 
 use std::io::{self, Read as _};
 
-use millstream_engine::{
-    contract::{commit::Commit, outcome::OutcomeRecord},
-    exit_code::ExitCode,
-};
+use millstream_contract::{commit::Commit, exit_code::ExitCode, outcome::OutcomeRecord};
 use serde_json::{Value, json};
 
 use crate::{event_json, failure::CommandFailure, output};

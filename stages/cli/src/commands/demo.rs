@@ -2,19 +2,16 @@
 
 use std::{collections::BTreeMap, num::NonZeroUsize, time::Duration};
 
-use millstream_engine::{
-    broker::Broker as _,
-    contract::{
-        outcome::{CommandOutcome, Outcome},
-        position::Position,
-        stored_message::Headers,
-        stream_names,
-        subject::CommandAddress,
-    },
+use millstream_contract::{
     exit_code::ExitCode,
-    nats_server::free_port,
-    shutdown::Shutdown,
+    outcome::{CommandOutcome, Outcome},
+    position::Position,
+    stored_message::Headers,
+    stream_names,
+    subject::CommandAddress,
 };
+use millstream_jetstream::{broker::Broker as _, nats_server::free_port};
+use millstream_runtime::shutdown::Shutdown;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,

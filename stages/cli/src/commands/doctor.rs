@@ -6,17 +6,19 @@ use std::{collections::BTreeSet, time::Duration};
 
 use async_nats::jetstream::{self, consumer};
 use futures::{StreamExt as _, TryStreamExt as _};
-use millstream_engine::{
-    broker::Broker as _,
-    connection::Forbidden,
-    contract::{
-        leases::leases_stream,
-        stream_names::{COMMANDS, DEAD_LETTERS, EVENTS, LEASES_BUCKET, OUTCOMES, TIMERS},
-    },
+use millstream_contract::{
     error_text::one_line,
     exit_code::ExitCode,
+    leases::leases_stream,
+    stream_names::{COMMANDS, DEAD_LETTERS, EVENTS, LEASES_BUCKET, OUTCOMES, TIMERS},
+};
+use millstream_jetstream::{
+    broker::Broker as _,
     nats_server::{VERSION_MIN, Version},
     provision::{ProvisionOptions, StreamFinding, StreamPresence, verify},
+};
+use millstream_runtime::{
+    connection::Forbidden,
     stage_check::{Check, Trouble},
     status_service::SERVICE_NAME,
 };

@@ -3,12 +3,12 @@
 
 use std::collections::BTreeSet;
 
-use millstream_engine::{
-    broker::Broker as _,
-    contract::{commit::CommittedCommand, position::Position, stream_names::EVENTS, subject::StreamId},
-    exit_code::ExitCode,
-    row_watch::{RowChange, WatchedProjection},
+use millstream_contract::{
+    commit::CommittedCommand, exit_code::ExitCode, position::Position, stream_names::EVENTS,
+    subject::StreamId,
 };
+use millstream_domain::row_watch::{RowChange, WatchedProjection};
+use millstream_jetstream::broker::Broker as _;
 use serde_json::{Map, Value, json};
 
 use crate::{

@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use millstream_engine::{
-    aggregate_state::AggregateState,
-    contract::{commit::StoredCommit, moment::Moment, subject::StreamId},
-    decider::AggregateType,
+use millstream_contract::{commit::StoredCommit, exit_code::ExitCode, moment::Moment, subject::StreamId};
+use millstream_domain::decider::AggregateType;
+use millstream_jetstream::{
     event_store::{EventStore, LoadError},
-    exit_code::ExitCode,
     nats_broker::NatsBroker,
     past::position_at,
 };
+use millstream_write_side::aggregate_state::AggregateState;
 use serde_json::{Value, json};
 
 use crate::{event_json, failure::CommandFailure, names, output, session::Session};

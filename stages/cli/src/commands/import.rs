@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use millstream_engine::exit_code::ExitCode;
+use millstream_contract::exit_code::ExitCode;
 use serde_json::json;
 
 use crate::{

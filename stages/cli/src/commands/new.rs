@@ -7,7 +7,7 @@ mod files;
 mod names;
 
 use clap::{Args, Subcommand};
-use millstream_engine::exit_code::ExitCode;
+use millstream_contract::exit_code::ExitCode;
 
 use self::{app::AppArguments, context::ContextArguments};
 use crate::{failure::CommandFailure, session::Session};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use millstream_engine::exit_code::ExitCode;
+use millstream_contract::exit_code::ExitCode;
 use serde_json::{Value, json};
 
 use crate::{

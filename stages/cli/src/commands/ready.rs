@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use millstream_engine::exit_code::ExitCode;
+use millstream_contract::exit_code::ExitCode;
 
 use crate::{
     failure::CommandFailure,

@@ -5,9 +5,9 @@ mod verify;
 
 use clap::ValueEnum;
 use jiff::civil::Date;
-use millstream_engine::{
+use millstream_contract::exit_code::ExitCode;
+use millstream_domain::{
     application::BuiltReport,
-    exit_code::ExitCode,
     projection::Projection,
     report::{Column, ColumnKind},
 };
@@ -216,7 +216,7 @@ fn decimal(units: i64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use millstream_engine::application::{DefaultSettings, Model};
+    use millstream_domain::application::{DefaultSettings, Model};
     use millstream_model::Reference;
     use serde_json::json;
 

@@ -4,10 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use millstream_engine::{
-    exit_code::ExitCode,
-    schema::{GoldenFiles, Problem, check, record},
-};
+use millstream_contract::exit_code::ExitCode;
+use millstream_domain::schema::{GoldenFiles, Problem, check, record};
 use serde_json::json;
 
 use crate::{failure::CommandFailure, output, session::Session};

@@ -8,18 +8,16 @@ use std::{
 use async_nats::Subscriber;
 use bytes::Bytes;
 use futures::StreamExt as _;
-use millstream_engine::{
-    broker::Broker as _,
-    contract::{
-        header,
-        outcome::{Outcome, OutcomeReply},
-        position::Position,
-        stored_message::Headers,
-        stream_names,
-        subject::CommandAddress,
-    },
+use millstream_contract::{
     exit_code::ExitCode,
+    header,
+    outcome::{Outcome, OutcomeReply},
+    position::Position,
+    stored_message::Headers,
+    stream_names,
+    subject::CommandAddress,
 };
+use millstream_jetstream::broker::Broker as _;
 
 use crate::{
     command_publisher::{self, OutgoingCommand},

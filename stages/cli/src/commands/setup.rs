@@ -2,17 +2,17 @@
 
 use std::{collections::BTreeMap, num::NonZeroUsize, str::FromStr};
 
-use millstream_engine::{
-    config::parse_bytes,
-    contract::{
-        commit::StoredCommit,
-        stream_names::{COMMANDS, EVENTS},
-    },
+use millstream_contract::{
+    commit::StoredCommit,
     exit_code::ExitCode,
+    stream_names::{COMMANDS, EVENTS},
+};
+use millstream_jetstream::{
     nats_broker::NatsBroker,
     provision::{ProvisionOptions, StreamFinding, StreamPresence, provision, verify},
     stream_feed::StreamFeed,
 };
+use millstream_runtime::config::parse_bytes;
 use serde_json::{Value, json};
 
 use crate::{
@@ -60,7 +60,7 @@ impl FromStr for StreamSize {
 
 impl SetupArguments {
     fn options(&self) -> Result<ProvisionOptions, CommandFailure> {
-        let known = millstream_engine::provision::definitions(&ProvisionOptions::default());
+        let known = millstream_jetstream::provision::definitions(&ProvisionOptions::default());
         let mut max_bytes = BTreeMap::new();
         for size in &self.max_bytes {
             if !known.iter().any(|config| config.name == size.stream) {

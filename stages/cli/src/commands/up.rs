@@ -2,7 +2,8 @@
 
 use std::{num::NonZeroUsize, path::PathBuf, str::FromStr};
 
-use millstream_engine::{exit_code::ExitCode, shutdown::Shutdown};
+use millstream_contract::exit_code::ExitCode;
+use millstream_runtime::shutdown::Shutdown;
 
 use crate::{
     deployment::{Deployment, DeploymentOptions, StageSetting},

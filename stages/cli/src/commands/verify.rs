@@ -1,15 +1,17 @@
 //! `millstream verify outcomes`: proves from the streams alone that every command of a stretch has one outcome and at most
 //! one effect. The three streams are read side by side, so that a large one needs no large memory. Changes nothing.
 
-use millstream_engine::{
-    broker::Broker as _,
-    contract::stream_names::{COMMANDS, EVENTS, OUTCOMES},
+use millstream_contract::{
     exit_code::ExitCode,
+    stream_names::{COMMANDS, EVENTS, OUTCOMES},
+};
+use millstream_jetstream::{
+    broker::Broker as _,
     nats_broker::NatsBroker,
     past::last_stored_before,
     stream_feed::{FeedError, StreamFeed},
-    verification::{StretchVerification, StretchVerifier},
 };
+use millstream_proof::verification::{StretchVerification, StretchVerifier};
 use serde_json::{Value, json};
 
 use crate::{failure::CommandFailure, output, session::Session};

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use millstream_engine::{
+use millstream_runtime::{
     config::{ProcessSettings, Section},
     connection::ConnectionSettings,
     shutdown::ShutdownSettings,

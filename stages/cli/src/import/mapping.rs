@@ -4,9 +4,11 @@
 use std::{collections::HashSet, path::PathBuf};
 
 use bytes::Bytes;
-use millstream_engine::{
-    contract::{commit::commit_hash, stored_message::Headers, subject::CommandAddress},
+use millstream_contract::{
+    commit::commit_hash,
     exit_code::{ExitCode, Failure},
+    stored_message::Headers,
+    subject::CommandAddress,
 };
 use serde::Deserialize;
 

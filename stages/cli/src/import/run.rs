@@ -3,7 +3,7 @@
 use std::{collections::HashMap, io::Read};
 
 use indicatif::ProgressBar;
-use millstream_engine::{contract::outcome::Outcome, exit_code::ExitCode};
+use millstream_contract::{exit_code::ExitCode, outcome::Outcome};
 
 use super::{
     mapping::{Mapping, RowRefusal},

@@ -2,7 +2,7 @@
 //!
 //! What is removed stays removed; its id is not used again.
 
-use millstream_engine::decider::{Decider, DecisionContext, Rejection, rejections_of};
+use millstream::decider::{Decider, DecisionContext, Rejection, rejections_of};
 use serde::{Deserialize, Serialize};
 
 use crate::reference::check_name;
@@ -28,7 +28,7 @@ pub struct Rename{{Aggregate}} {
 #[serde(deny_unknown_fields)]
 pub struct Remove{{Aggregate}} {}
 
-millstream_engine::commands! {
+millstream::commands! {
     /// What can be asked.
     pub enum {{Aggregate}}Command {
         Add(Add{{Aggregate}}) = "add",
@@ -55,7 +55,7 @@ pub struct {{Aggregate}}Renamed {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct {{Aggregate}}Removed {}
 
-millstream_engine::events! {
+millstream::events! {
     /// What can happen.
     pub enum {{Aggregate}}Event of "{{aggregate}}" {
         Added({{Aggregate}}Added) = "{{aggregate}}-added" v 1,
@@ -158,7 +158,7 @@ fn decide_add(state: &{{Aggregate}}State, add: &Add{{Aggregate}}, id: &str) -> R
 
 #[cfg(test)]
 mod tests {
-    use millstream_engine::testing::given_when_then::{Given, assert_every_rejection_is_provoked, given};
+    use millstream::testing::given_when_then::{Given, assert_every_rejection_is_provoked, given};
 
     use super::*;
     use crate::reference::NAME_LENGTH_MAX;

@@ -3,7 +3,7 @@
 pub mod {{aggregate_module}};
 pub mod {{aggregate_module}}_view;
 
-use millstream_engine::application::Context;
+use millstream::application::Context;
 
 /// The context, as in subjects.
 pub const CONTEXT: &str = "{{context}}";

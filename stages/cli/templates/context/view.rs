@@ -1,7 +1,7 @@
 //! View `{{aggregate}}`, key `<{{aggregate}}>`: what each one is now. One that was removed vanishes.
 
 use jiff::Timestamp;
-use millstream_engine::{
+use millstream::{
     contract::commit::Envelope,
     decider::{Decider, EventSet},
     projection::{Projection, ProjectionError, Rows},
@@ -75,7 +75,7 @@ impl Projection for {{Aggregate}}View {
 
 #[cfg(test)]
 mod tests {
-    use millstream_engine::testing::project::{History, assert_repeatable};
+    use millstream::testing::project::{History, assert_repeatable};
     use serde_json::json;
 
     use super::*;

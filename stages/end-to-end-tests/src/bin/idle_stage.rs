@@ -3,7 +3,7 @@
 
 use std::{convert::Infallible, process::ExitCode, time::Duration};
 
-use millstream_engine::{
+use millstream_runtime::{
     config::{Config, Section, SectionKeys},
     stage::{StageIdentity, StageRuntime, run_stage},
 };

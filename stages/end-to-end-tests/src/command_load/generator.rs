@@ -2,11 +2,8 @@
 //! and without effect, some that cannot be read, with and without ids, ids that come again.
 
 use bytes::Bytes;
-use millstream_engine::{
-    broker::NewMessage,
-    contract::{header, outcome::Outcome, stored_message::Headers},
-    testing::dice::Dice,
-};
+use millstream_contract::{header, outcome::Outcome, stored_message::Headers, testing::dice::Dice};
+use millstream_jetstream::broker::NewMessage;
 use serde_json::{Value, json};
 
 use super::{LoadSettings, VOLLEY_MAX, ledger::Acknowledged};

@@ -4,14 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use millstream_engine::{
-    contract::{
-        command::explicit_id,
-        outcome::{CommandOutcome, Outcome, OutcomeRecord},
-        subject::published_subject,
-    },
-    verification::Dump,
+use millstream_contract::{
+    command::explicit_id,
+    outcome::{CommandOutcome, Outcome, OutcomeRecord},
+    subject::published_subject,
 };
+use millstream_proof::verification::Dump;
 
 /// A command that the server has taken.
 #[derive(Debug, Clone)]
@@ -93,7 +91,7 @@ impl Ledger {
 mod tests {
     use std::sync::Arc;
 
-    use millstream_engine::contract::{
+    use millstream_contract::{
         header,
         outcome::{Generations, RecordKind},
         stored_message::{Headers, StoredMessage},

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use millstream_engine::testing::dice::Dice;
+use millstream_contract::testing::dice::Dice;
 
 /// What a message is to JetStream. Streams are told by the names of Millstream's subjects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

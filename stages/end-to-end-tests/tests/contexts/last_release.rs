@@ -18,9 +18,9 @@ use end_to_end_tests::{
     nats_cli::NatsCli,
     system::{System, fresh_folder},
 };
-use millstream_engine::{
+use millstream_contract::{commit::StoredCommit, stream_names::EVENTS};
+use millstream_jetstream::{
     broker::Broker as _,
-    contract::{commit::StoredCommit, stream_names::EVENTS},
     nats_server::{NatsServer, NatsServerConfig, free_port, wait_for_jetstream},
     testing::test_server,
 };

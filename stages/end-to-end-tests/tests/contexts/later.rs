@@ -8,11 +8,8 @@ use end_to_end_tests::{
     waiting::until,
 };
 use jiff::{Timestamp, ToSpan};
-use millstream_engine::{
-    broker::Broker,
-    contract::stream_names::{COMMANDS, TIMERS},
-    nats_server::free_port,
-};
+use millstream_contract::stream_names::{COMMANDS, TIMERS};
+use millstream_jetstream::{broker::Broker, nats_server::free_port};
 use serde_json::{Value, json};
 
 const CLOSE: &str = "due.cmd.retail.business-day.2012-01-31.close";

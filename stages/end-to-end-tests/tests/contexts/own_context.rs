@@ -12,7 +12,7 @@ use end_to_end_tests::{
     binaries::{binary, cargo, repository, target_folder},
     system::{System, fresh_folder},
 };
-use millstream_engine::nats_server::free_port;
+use millstream_jetstream::nats_server::free_port;
 
 /// The model, which the guide changes. Everything else is taken from this checkout.
 const MODEL: &str = "pipeline/model";

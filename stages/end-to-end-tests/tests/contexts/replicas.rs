@@ -6,9 +6,9 @@ use end_to_end_tests::{
     system::{System, fresh_folder},
     waiting::until,
 };
-use millstream_engine::{
+use millstream_contract::{header, stored_message::Headers, stream_names::COMMANDS};
+use millstream_jetstream::{
     broker::{Broker as _, NewMessage},
-    contract::{header, stored_message::Headers, stream_names::COMMANDS},
     nats_broker::NatsBroker,
     nats_server::free_port,
 };

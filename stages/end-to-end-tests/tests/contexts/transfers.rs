@@ -12,12 +12,10 @@ use end_to_end_tests::{
     waiting::until,
 };
 use jiff::Timestamp;
-use millstream_engine::{
-    broker::Broker as _,
-    command_handler::Share,
-    contract::{stream_names::EVENTS, subject::StreamId},
-    testing::sequential_handler::SequentialHandler,
-};
+use millstream_contract::{stream_names::EVENTS, subject::StreamId};
+use millstream_domain::testing::sequential_handler::SequentialHandler;
+use millstream_jetstream::broker::Broker as _;
+use millstream_write_side::command_handler::Share;
 use serde_json::{Value, json};
 
 /// Places between which units go.

@@ -17,11 +17,10 @@ use end_to_end_tests::{
     system::{System, fresh_folder},
 };
 use futures::StreamExt;
-use millstream_engine::{
+use millstream_contract::{header, stored_message::Headers, stream_names::COMMANDS, testing::dice::Dice};
+use millstream_jetstream::{
     broker::{AppendError, Broker, NewMessage},
-    contract::{header, stored_message::Headers, stream_names::COMMANDS},
     nats_broker::NatsBroker,
-    testing::dice::Dice,
 };
 use tokio::sync::watch;
 

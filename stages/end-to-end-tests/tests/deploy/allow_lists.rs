@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, fs};
 
 use end_to_end_tests::binaries::repository;
-use millstream_engine::stage_needs::{StageNeeds, stage_needs};
+use millstream_runtime::stage_needs::{StageNeeds, stage_needs};
 
 const STAGES: [&str; 4] = ["command-handler", "projector", "reporter", "process-manager"];
 /// The instances that the lists provide for.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use end_to_end_tests::{binaries::binary, program};
-use millstream_engine::nats_server::free_port;
+use millstream_jetstream::nats_server::free_port;
 use tokio::process::Command;
 
 /// Where the image keeps the programs.

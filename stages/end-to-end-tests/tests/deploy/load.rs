@@ -11,7 +11,7 @@ use std::{
 
 use async_nats::jetstream;
 use end_to_end_tests::{dumps, program::Ended, waiting::until};
-use millstream_engine::nats_broker::NatsBroker;
+use millstream_jetstream::nats_broker::NatsBroker;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 

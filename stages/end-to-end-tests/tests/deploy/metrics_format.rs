@@ -7,7 +7,7 @@ use end_to_end_tests::{
     program,
     waiting::{PATIENCE, until},
 };
-use millstream_engine::{nats_server::free_port, testing::test_server::TestServer};
+use millstream_jetstream::{nats_server::free_port, testing::test_server::TestServer};
 use tempfile::TempDir;
 
 use crate::{

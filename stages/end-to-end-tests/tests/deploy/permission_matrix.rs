@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeSet, fmt::Write as _, fs};
 
+use end_to_end_tests::binaries::repository;
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
     net::{
@@ -10,8 +11,6 @@ use tokio::{
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
 };
-
-use end_to_end_tests::binaries::repository;
 
 use crate::{
     allow_lists::{Verb, allow_lists, covers},

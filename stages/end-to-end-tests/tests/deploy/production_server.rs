@@ -9,7 +9,7 @@ use std::{
 
 use async_nats::{Client, ConnectOptions, jetstream};
 use end_to_end_tests::binaries::repository;
-use millstream_engine::{
+use millstream_jetstream::{
     nats_server::{free_port, wait_until_ready},
     provision::{ProvisionOptions, provision},
     testing::test_server::program,

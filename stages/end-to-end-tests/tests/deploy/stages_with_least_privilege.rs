@@ -9,12 +9,9 @@ use end_to_end_tests::{
     program::{self, Ended},
     waiting::{PATIENCE, until},
 };
-use millstream_engine::{
-    contract::stream_names::REPORTS,
-    nats_server::free_port,
-    status_service::{SERVICE_NAME, status_subject},
-    testing::test_server,
-};
+use millstream_contract::stream_names::REPORTS;
+use millstream_jetstream::{nats_server::free_port, testing::test_server};
+use millstream_runtime::status_service::{SERVICE_NAME, status_subject};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::Command;

@@ -9,9 +9,8 @@ use end_to_end_tests::{
     program::{self, announce_skip},
     waiting::PATIENCE,
 };
-use millstream_engine::{
-    contract::stream_names::EVENTS,
-    exit_code::ExitCode,
+use millstream_contract::{exit_code::ExitCode, stream_names::EVENTS};
+use millstream_jetstream::{
     nats_server::free_port,
     provision::{ProvisionOptions, definition},
     testing::test_server::TestServer,

@@ -11,7 +11,7 @@ use end_to_end_tests::{
     dumps::settled,
     system::{System, fresh_folder},
 };
-use millstream_engine::testing::dice::Dice;
+use millstream_contract::testing::dice::Dice;
 use tokio::time::sleep;
 
 use crate::verdict::{expect_kept, seed};

@@ -12,14 +12,14 @@ use end_to_end_tests::{
     system::fresh_folder,
     waiting::until,
 };
-use millstream_engine::{
-    broker::{ATOMIC_BATCH_MAX, Broker as _, NewMessage},
-    contract::{
-        header,
-        stored_message::Headers,
-        stream_names::{COMMANDS, EVENTS},
-    },
+use millstream_contract::{
     exit_code::ExitCode,
+    header,
+    stored_message::Headers,
+    stream_names::{COMMANDS, EVENTS},
+};
+use millstream_jetstream::{
+    broker::{ATOMIC_BATCH_MAX, Broker as _, NewMessage},
     nats_broker::NatsBroker,
     nats_server::{NatsServer, NatsServerConfig, NatsServerProgram, free_port},
     provision::{ProvisionOptions, provision},

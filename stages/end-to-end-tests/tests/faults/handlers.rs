@@ -8,7 +8,7 @@ use end_to_end_tests::{
     dumps::settled,
     system::{System, fresh_folder},
 };
-use millstream_engine::testing::dice::Dice;
+use millstream_contract::testing::dice::Dice;
 use nix::sys::signal::Signal;
 use tokio::time::{Instant, sleep};
 

@@ -13,10 +13,8 @@ use end_to_end_tests::{
     system::fresh_folder,
     waiting::PATIENCE,
 };
-use millstream_engine::{
-    contract::stream_names::{COMMANDS, EVENTS, LEASES_BUCKET, OUTCOMES},
-    testing::test_server::TestServer,
-};
+use millstream_contract::stream_names::{COMMANDS, EVENTS, LEASES_BUCKET, OUTCOMES};
+use millstream_jetstream::testing::test_server::TestServer;
 
 use crate::verdict::{expect_kept, seed};
 

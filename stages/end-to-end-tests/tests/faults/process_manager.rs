@@ -11,14 +11,15 @@ use end_to_end_tests::{
     waiting::until,
 };
 use futures::{StreamExt as _, stream};
-use millstream_engine::{
+use millstream_contract::{
+    stored_message::Headers,
+    stream_names::{COMMANDS, EVENTS, TIMERS},
+    testing::dice::Dice,
+};
+use millstream_jetstream::{
     broker::{Broker as _, NewMessage},
-    contract::{
-        stored_message::Headers,
-        stream_names::{COMMANDS, EVENTS, TIMERS},
-    },
     nats_broker::NatsBroker,
-    testing::{dice::Dice, test_server::TestServer},
+    testing::test_server::TestServer,
 };
 use serde_json::{Value, json};
 

@@ -11,13 +11,9 @@ use end_to_end_tests::{
     system::fresh_folder,
     waiting::until,
 };
-use millstream_engine::{
-    broker::Broker as _,
-    contract::stream_names::{EVENTS, OUTCOMES},
-    nats_broker::NatsBroker,
-    read_store::ReadStore,
-    testing::test_server::TestServer,
-};
+use millstream_contract::stream_names::{EVENTS, OUTCOMES};
+use millstream_jetstream::{broker::Broker as _, nats_broker::NatsBroker, testing::test_server::TestServer};
+use millstream_store::read_store::ReadStore;
 
 use crate::{
     network::done_to,

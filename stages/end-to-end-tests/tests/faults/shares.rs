@@ -10,15 +10,10 @@ use end_to_end_tests::{
     system::fresh_folder,
     waiting::until,
 };
-use millstream_engine::{
-    broker::Broker as _,
-    command_handler::Share,
-    contract::{outcome::OutcomeRecord, stream_names::COMMANDS},
-    nats_broker::NatsBroker,
-    share_layout::Layout,
-    testing::{dice::Dice, test_server::TestServer},
-    verification::Dump,
-};
+use millstream_contract::{outcome::OutcomeRecord, stream_names::COMMANDS, testing::dice::Dice};
+use millstream_jetstream::{broker::Broker as _, nats_broker::NatsBroker, testing::test_server::TestServer};
+use millstream_proof::verification::Dump;
+use millstream_write_side::{command_handler::Share, share_layout::Layout};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 

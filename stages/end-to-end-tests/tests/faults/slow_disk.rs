@@ -13,9 +13,10 @@ use end_to_end_tests::{
     stage_process::StageProcess,
     system::fresh_folder,
 };
-use millstream_engine::{
+use millstream_contract::testing::dice::Dice;
+use millstream_jetstream::{
     provision::{ProvisionOptions, provision},
-    testing::{dice::Dice, test_server::TestServer},
+    testing::test_server::TestServer,
 };
 use nix::sys::signal::Signal;
 use tokio::time::{Instant, sleep};

@@ -14,16 +14,12 @@ use end_to_end_tests::{
     system::fresh_folder,
     waiting::until,
 };
-use millstream_engine::{
-    broker::Broker as _,
-    command_handler::Share,
-    contract::{
-        outcome::{OUTCOME_PREFIX, OutcomeRecord},
-        stream_names::{COMMANDS, EVENTS, LEASES_BUCKET, OUTCOMES},
-    },
-    nats_broker::NatsBroker,
-    testing::test_server::TestServer,
+use millstream_contract::{
+    outcome::{OUTCOME_PREFIX, OutcomeRecord},
+    stream_names::{COMMANDS, EVENTS, LEASES_BUCKET, OUTCOMES},
 };
+use millstream_jetstream::{broker::Broker as _, nats_broker::NatsBroker, testing::test_server::TestServer};
+use millstream_write_side::command_handler::Share;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,

@@ -3,11 +3,9 @@
 use std::{str::FromStr, time::Duration};
 
 use end_to_end_tests::{command_load::ledger::Ledger, dumps, system::millstream};
-use millstream_engine::{
-    contract::outcome::{OutcomeRecord, RecordKind},
-    nats_broker::NatsBroker,
-    verification::{Dump, Verification},
-};
+use millstream_contract::outcome::{OutcomeRecord, RecordKind};
+use millstream_jetstream::nats_broker::NatsBroker;
+use millstream_proof::verification::{Dump, Verification};
 
 /// Where chance comes from: `MILLSTREAM_FAULTS_SEED`, or a new one each time. Printed, so that a failure can be tried again;
 /// real processes do not repeat themselves exactly.

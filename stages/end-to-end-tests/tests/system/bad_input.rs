@@ -7,7 +7,7 @@ use end_to_end_tests::{
     system::{System, fresh_folder},
     waiting::until,
 };
-use millstream_engine::contract::{
+use millstream_contract::{
     commit::{Commit, CommittedCommand, RecordedEvent},
     dead_letter::DeadLetter,
     header,

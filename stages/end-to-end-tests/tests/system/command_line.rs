@@ -4,10 +4,8 @@ use end_to_end_tests::{
     program::Ended,
     system::{System, fresh_folder},
 };
-use millstream_engine::{
-    broker::Broker as _,
-    contract::{position::Position, stream_names::EVENTS},
-};
+use millstream_contract::{position::Position, stream_names::EVENTS};
+use millstream_jetstream::broker::Broker as _;
 use serde_json::{Value, json};
 
 const TILL: [&str; 3] = ["retail", "till", "7_2026-01-31"];

@@ -10,10 +10,8 @@ use end_to_end_tests::{
     system::{System, fresh_folder},
     waiting::until,
 };
-use millstream_engine::{
-    broker::Broker as _,
-    contract::{outcome::OutcomeRecord, stream_names::OUTCOMES},
-};
+use millstream_contract::{outcome::OutcomeRecord, stream_names::OUTCOMES};
+use millstream_jetstream::broker::Broker as _;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::{Value, json};
 

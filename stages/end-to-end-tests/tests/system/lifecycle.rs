@@ -5,7 +5,7 @@ use end_to_end_tests::{
     system::{System, fresh_folder, millstream},
     waiting::until,
 };
-use millstream_engine::nats_server::free_port;
+use millstream_jetstream::nats_server::free_port;
 
 const SALE: &str = r#"{"sale":"S1","currency":"USD","lines":[{"sku":"1","quantity":3,"unit_price":250}]}"#;
 const TILL: [&str; 3] = ["retail", "till", "1_2026-01-31"];

@@ -4,10 +4,6 @@ use std::process::ExitCode;
 
 use millstream_model::Reference;
 
-/// Small messages are many allocations: faster than the system's allocator (docs/benchmarks.md).
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     process_manager::program::<Reference>(std::env::args_os(), std::env::vars_os())
 }

@@ -1,6 +1,6 @@
 //! Fulfilment together with the aggregates that it works on: each way in which an order can go, and races between them.
 
-use millstream_engine::{
+use millstream::{
     decider::AggregateRegistry,
     testing::{dice::Dice, in_memory_system::InMemorySystem, memory_rows::MemoryRows, project::rows_of},
 };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use millstream_engine::decider::Rejection;
+use millstream::decider::Rejection;
 
 use super::{OrderEvent, OrderLine, OrderPlaced, PlaceOrder, rejections::differs};
 use crate::{

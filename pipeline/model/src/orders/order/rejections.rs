@@ -1,6 +1,6 @@
 //! What an order refuses, and with which codes; steps that are refused because of where it stands are in [`super::status`].
 
-use millstream_engine::decider::{CommandSet, Rejection, rejections_of};
+use millstream::decider::{CommandSet, Rejection, rejections_of};
 
 use super::{OrderCommand, status::REFUSALS};
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use millstream_engine::decider::Rejection;
+use millstream::decider::Rejection;
 use serde::{Deserialize, Serialize};
 
 use super::OrderEvent;

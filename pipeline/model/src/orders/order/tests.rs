@@ -1,6 +1,6 @@
 //! The rules of an order, one by one, and every command in every state.
 
-use millstream_engine::testing::given_when_then::{Given, given};
+use millstream::testing::given_when_then::{Given, given};
 
 use super::{status::REFUSALS, *};
 use crate::money::QUANTITY_MAX;

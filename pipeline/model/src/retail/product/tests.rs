@@ -1,6 +1,6 @@
 //! The rules of a product, one by one.
 
-use millstream_engine::testing::given_when_then::{Given, given};
+use millstream::testing::given_when_then::{Given, given};
 
 use super::*;
 

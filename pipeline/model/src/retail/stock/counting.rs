@@ -1,6 +1,6 @@
 //! The rules of counts: what a stocktake finds, and the minimum below which a stock is low.
 
-use millstream_engine::decider::{DecisionContext, Rejection};
+use millstream::decider::{DecisionContext, Rejection};
 
 use super::{AdjustStock, SetMinimum, StockAdjusted, StockEvent, StockMinimumSet, StockState};
 use crate::{business_date::BusinessDate, money::QUANTITY_MAX, reference::check_name};

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use millstream_engine::content_digest::ContentDigest;
+use millstream::content_digest::ContentDigest;
 use serde::{Deserialize, Serialize};
 
 use super::Reservation;

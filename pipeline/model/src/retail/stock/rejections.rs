@@ -1,6 +1,6 @@
 //! What a stock refuses, and with which codes.
 
-use millstream_engine::decider::{ANY_COMMAND, Rejection};
+use millstream::decider::{ANY_COMMAND, Rejection};
 
 /// Of receipts, issues and transfers alike.
 const MOVEMENT_REFUSED: &[&str] = &[

@@ -1,6 +1,6 @@
 //! The rules of reservations: promises of units, asked for by people and by processes.
 
-use millstream_engine::decider::{DecisionContext, Rejection};
+use millstream::decider::{DecisionContext, Rejection};
 
 use super::{
     ReleaseReservation, RequestReservation, Reservation, ReservationRefused, ReservationReleased,

@@ -1,6 +1,6 @@
 //! The rules of a stock, one by one.
 
-use millstream_engine::testing::given_when_then::{Given, given};
+use millstream::testing::given_when_then::{Given, given};
 
 use super::{reserving::reserved, *};
 

@@ -2,7 +2,7 @@
 //!
 //! Unlike an issue a transfer is a decision, not something that has happened: it is refused beyond what is available.
 
-use millstream_engine::decider::{DecisionContext, Rejection, Together};
+use millstream::decider::{DecisionContext, Rejection, Together};
 
 use super::{
     StockEvent, StockId, StockState, StockTransferredIn, StockTransferredOut, TransferStock, check_movement,

@@ -1,6 +1,6 @@
 //! What stock is worth, day by day.
 
-use millstream_engine::{
+use millstream::{
     decider::AggregateRegistry,
     report::Ledger,
     testing::{

@@ -1,6 +1,6 @@
 //! What counts for whom, and what moves.
 
-use millstream_engine::{
+use millstream::{
     report::Ledger,
     testing::{
         memory_rows::MemoryRows,

@@ -1,6 +1,6 @@
 //! The rules of a till, one by one.
 
-use millstream_engine::testing::given_when_then::{Given, given};
+use millstream::testing::given_when_then::{Given, given};
 
 use super::*;
 
@@ -182,7 +182,7 @@ fn bad_fields_are_refused_by_name() {
 
 #[test]
 fn unknown_fields_and_wrong_types_are_named() {
-    use millstream_engine::{contract::command::BodyFormat, decider::CommandSet};
+    use millstream::{contract::command::BodyFormat, decider::CommandSet};
     for (command, body, part) in [
         ("record-sale", r#"{"sale":"1","currency":"USD","lines":[],"till":1}"#, "till"),
         ("record-sale", r#"{"sale":1,"currency":"USD","lines":[]}"#, "sale"),

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use millstream_engine::{
-    exit_code::ExitCode, nats_broker::NatsBroker, nats_server::free_port, projection::Projection,
-};
+use millstream_contract::exit_code::ExitCode;
+use millstream_domain::projection::Projection;
+use millstream_jetstream::{nats_broker::NatsBroker, nats_server::free_port};
 use serde::Serialize;
 
 use super::{failed, on_all_cores};

@@ -4,18 +4,18 @@ use std::{fmt, str::FromStr};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
-use millstream_engine::{
-    broker::Broker as _,
-    contract::{
-        dead_letter::{DEAD_LETTER_PREFIX, DeadLetter},
-        stored_message::StoredMessage,
-        stream_names::{COMMANDS, DEAD_LETTERS, TIMERS},
-    },
+use millstream_contract::{
+    dead_letter::{DEAD_LETTER_PREFIX, DeadLetter},
     exit_code::ExitCode,
+    stored_message::StoredMessage,
+    stream_names::{COMMANDS, DEAD_LETTERS, TIMERS},
+};
+use millstream_jetstream::{
+    broker::Broker as _,
     nats_broker::NatsBroker,
-    process_runner::{EFFECT_WITHOUT_BODY, command_subject},
     stream_feed::{FeedError, StreamFeed},
 };
+use millstream_processes::process_runner::{EFFECT_WITHOUT_BODY, command_subject};
 use serde_json::{Map, Value, json};
 
 use crate::{failure::CommandFailure, talk::Talk};

@@ -2,16 +2,14 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use millstream_engine::{
-    broker::NewMessage,
-    contract::{
-        dead_letter::DeadLetter,
-        header,
-        outcome::{CommandOutcome, Outcome},
-        stream_names::{COMMANDS, TIMERS},
-    },
+use millstream_contract::{
+    dead_letter::DeadLetter,
     exit_code::ExitCode,
+    header,
+    outcome::{CommandOutcome, Outcome},
+    stream_names::{COMMANDS, TIMERS},
 };
+use millstream_jetstream::broker::NewMessage;
 use serde_json::{Map, Value, json};
 
 use super::{

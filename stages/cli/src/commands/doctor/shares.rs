@@ -1,13 +1,12 @@
 //! How the command handlers share the partitions: for each share who decides it, and how far it has come.
 
-use millstream_engine::{
-    broker::{Broker as _, BrokerError},
-    contract::{leases::command_handler_lease, share::Share, stream_names::COMMANDS, subject::PARTITIONS},
-    error_text::one_line,
-    exit_code::ExitCode,
-    share_layout::{Layout, ShareStanding, newest_command},
-    stage_check::Check,
+use millstream_contract::{
+    error_text::one_line, exit_code::ExitCode, leases::command_handler_lease, share::Share,
+    stream_names::COMMANDS, subject::PARTITIONS,
 };
+use millstream_jetstream::broker::{Broker as _, BrokerError};
+use millstream_runtime::stage_check::Check;
+use millstream_write_side::share_layout::{Layout, ShareStanding, newest_command};
 
 use super::trouble;
 use crate::session::Connected;

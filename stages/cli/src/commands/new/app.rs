@@ -4,7 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use millstream_engine::{exit_code::ExitCode, stage::MILLSTREAM_VERSION};
+use millstream_contract::exit_code::ExitCode;
+use millstream_runtime::stage::MILLSTREAM_VERSION;
 
 use super::{
     context::application_files,

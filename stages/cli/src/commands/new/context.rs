@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use millstream_engine::exit_code::ExitCode;
+use millstream_contract::exit_code::ExitCode;
 
 use super::{
     files::{Written, expect_free, read, write_all},

@@ -1,6 +1,6 @@
 //! Names of what is new, checked, and in all the forms in which files write them.
 
-use millstream_engine::contract::subject::StreamId;
+use millstream_contract::subject::StreamId;
 
 use crate::failure::CommandFailure;
 

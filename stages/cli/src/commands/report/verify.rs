@@ -5,10 +5,9 @@
 
 use std::time::Duration;
 
-use millstream_engine::{
-    broker::Broker as _,
-    contract::{position::Position, stream_names::EVENTS},
-    exit_code::ExitCode,
+use millstream_contract::{exit_code::ExitCode, position::Position, stream_names::EVENTS};
+use millstream_jetstream::broker::Broker as _;
+use millstream_read_side::{
     projection_runner::view_name,
     query_service::{LocalQueries, Operation},
 };

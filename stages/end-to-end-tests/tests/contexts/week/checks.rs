@@ -7,7 +7,7 @@ use end_to_end_tests::{
     system::System,
     waiting::{PATIENCE, until, until_within},
 };
-use millstream_engine::contract::{
+use millstream_contract::{
     outcome::{Outcome, OutcomeRecord},
     stream_names::{EVENTS, OUTCOMES, TIMERS},
 };

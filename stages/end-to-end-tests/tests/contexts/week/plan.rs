@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use millstream_engine::testing::dice::Dice;
+use millstream_contract::testing::dice::Dice;
 use serde_json::{Value, json};
 
 /// The days of the week.

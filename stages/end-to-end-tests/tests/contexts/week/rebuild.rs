@@ -12,11 +12,9 @@ use end_to_end_tests::{
     system::System,
     waiting::{PATIENCE, until_within},
 };
-use millstream_engine::{
-    broker::Broker as _,
-    contract::stream_names::{COMMANDS, DEAD_LETTERS, EVENTS, OUTCOMES, REPORTS, TIMERS},
-    read_store::ReadStore,
-};
+use millstream_contract::stream_names::{COMMANDS, DEAD_LETTERS, EVENTS, OUTCOMES, REPORTS, TIMERS};
+use millstream_jetstream::broker::Broker as _;
+use millstream_store::read_store::ReadStore;
 
 use super::checks::views_are_current;
 

@@ -1,8 +1,9 @@
-//! Millstream's reference domains. Pure: no async, no clock, no randomness, no NATS and no redb; time and ids arrive as
-//! arguments.
+//! Millstream's reference domains: a retailer, orders, and comments on pictures.
 //!
-//! One folder a context. Beside it, `<context>.rs` lists in its `PARTS` what the context has, and [`CONTEXTS`] lists the
-//! contexts: the one place where they are registered with the stages. `millstream new context` adds to both lists here.
+//! Each context has a folder. Beside the folder, `<context>.rs` lists in its `PARTS` what the context has, and [`CONTEXTS`] lists
+//! the contexts. This is the one place that registers them with the stages; `millstream new context` adds to both lists.
+//!
+//! Deliberately absent: async, clocks, randomness, NATS and redb. Time and ids arrive as arguments.
 
 pub mod business_date;
 pub mod command_view;

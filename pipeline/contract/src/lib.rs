@@ -1,7 +1,9 @@
-//! What the stages meet on: subjects, headers, commands, commits, outcomes, positions, names and exit codes.
+//! The contracts on which the stages meet: subjects, headers, commands, commits, outcomes, positions, names and exit codes.
 //!
-//! Pure types and codecs. Deliberately absent: async, clocks, randomness, the NATS client, redb, and any other crate of
-//! Millstream. Start with [`subject`], then [`command`], [`commit`] and [`outcome`], the three things that streams hold.
+//! This crate has only types and codecs. Start with [`subject`], which says how everything is addressed. Then read
+//! [`command`], [`commit`] and [`outcome`], the three things that streams hold.
+//!
+//! Deliberately absent: async, clocks, randomness, the NATS client, redb, and any other crate of Millstream.
 
 #![deny(missing_docs)]
 

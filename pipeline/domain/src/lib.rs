@@ -1,8 +1,10 @@
-//! What people implement who put a domain of their own on Millstream: a [`decider`] for each aggregate, a [`projection`] for
-//! each view, a [`report`] for each ledger, a [`process`] for each policy; and [`schema`], which records the shape of events.
+//! What an application implements: a [`decider`] for each aggregate, a [`projection`] for each view, a [`report`] for each
+//! ledger and a [`process`] for each process manager. [`schema`] records the shapes of events and refuses incompatible changes.
 //!
-//! Plain functions over plain data. Deliberately absent: async, clocks, randomness, the NATS client and redb; time and ids
-//! arrive as arguments. The feature `testing` adds the kit with which rules, views, reports and processes are tested.
+//! Everything here is plain functions over plain data. Time and ids arrive as arguments, so that a decision or a fold can be
+//! repeated with the same result. The feature `testing` adds the kit that tests rules, views, reports and processes.
+//!
+//! Deliberately absent: async, clocks, randomness, the NATS client and redb.
 
 #![deny(missing_docs)]
 

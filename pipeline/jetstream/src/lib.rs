@@ -1,7 +1,10 @@
-//! JetStream as command queue and event store: all that is asked of the server goes through here.
+//! JetStream as command queue and event store. Every question to the server goes through this crate.
 //!
-//! [`broker`] is the trait of everything that is asked; [`nats_broker`] and [`stream_reader`] implement it on the wire, and
-//! the in-memory twin behind the feature `testing` is checked against the real server by one suite of scenarios.
+//! [`broker`] is the trait of everything that the engine asks; [`nats_broker`] and [`stream_reader`] implement it on the wire.
+//! The feature `testing` adds a twin of the server in memory; one suite of scenarios runs over the twin and over a real server.
+//! On top of the trait, [`event_store`] appends and loads commits, [`group_append`] appends many messages together,
+//! [`provision`] creates and verifies the streams, and [`lease`] keeps a turn.
+//!
 //! Deliberately absent: what a command, a row or a report is for; decisions; redb.
 
 #![deny(missing_docs)]

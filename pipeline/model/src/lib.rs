@@ -1,5 +1,4 @@
-//! Millstream's reference domains. Pure: no async, no clock, no randomness, no NATS and no redb; time and ids arrive as
-//! arguments.
+//! Millstream's reference domains: a retailer, orders, and comments on pictures.
 //!
 //! One folder a context. Beside it, the function `context` in `<context>.rs` lists what the context has, and [`Reference`] lists
 //! the contexts: the one place where they are registered with the stages. `millstream new context` adds to that list.

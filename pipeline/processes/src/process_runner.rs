@@ -1,13 +1,13 @@
-//! Runs process managers: folds EVENTS into their rows and an outbox, in one redb transaction with the checkpoint, and
-//! carries the outbox out: commands to COMMANDS, schedules to TIMERS. What falls due there is put on COMMANDS.
+//! Runs process managers. It folds EVENTS into the rows of each process and into an outbox, in one redb transaction with the
+//! checkpoint. Then it carries out what the outbox holds: commands go to COMMANDS, schedules to TIMERS. Commands that fall due on
+//! TIMERS are put on COMMANDS.
 //!
-//! Every replica folds; the one that has the lease carries out. How far a process's effects have been carried out is
-//! kept by the server beside the leases, so a replica that takes over, or that builds its rows anew from the first event,
-//! repeats nothing but what was under way, and that under the ids that it had: the command handler answers a repeated id
-//! with the first outcome. The lease therefore only saves work.
+//! Every replica folds, and the one that holds the lease carries out. The server keeps, beside the leases, how far the effects of
+//! each process have been carried out. So a replica that takes over, or that rebuilds its rows from the first event, repeats only
+//! what was in flight, and under the same ids: the command handler answers a repeated id with the first outcome. The lease
+//! therefore only saves work.
 //!
-//! Deliberately absent: a clock. The server fires the timers; whether a command for later still matters, its aggregate
-//! decides.
+//! Deliberately absent: a clock. The server fires the timers, and the aggregate decides whether a command for later still matters.
 
 mod carrier;
 mod due;
@@ -50,23 +50,23 @@ pub use self::{
     due::{DUE_PREFIX, command_subject},
 };
 
-/// How long a process manager that fell silent keeps its turn, unless configured otherwise.
+/// How long a process manager that has fallen silent keeps the lease, unless configured otherwise.
 pub const LEASE_DEFAULT: Duration = Duration::from_secs(3);
 
-/// How often readiness is looked at.
+/// How often readiness is checked.
 const READINESS_INTERVAL: Duration = Duration::from_millis(250);
 
 type Statuses = Vec<(ProjectionId, watch::Receiver<ProjectionStatus>)>;
 
-/// From which event on a process that never ran before carries out effects. Its rows are always folded from the first.
+/// The event from which a process that has never run before carries out effects. Its rows are always folded from the first event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Begin {
     /// From the first event.
     #[default]
     Start,
-    /// Only those of events that come after its first start.
+    /// Only the effects of events that come after its first start.
     Now,
-    /// Those of events behind this sequence of EVENTS.
+    /// Only the effects of events after this sequence of EVENTS.
     After(u64),
 }
 
@@ -105,15 +105,15 @@ impl FromStr for Begin {
 pub struct ProcessRunnerConfig {
     /// The process: the name of its consumer of EVENTS.
     pub name: String,
-    /// Names this run among all runs ever.
+    /// The name of this run, which must be unique among all runs that ever were.
     pub run: String,
-    /// How long a silent one keeps its turn.
+    /// How long a process manager that has fallen silent keeps the lease.
     pub lease_time_to_live: Duration,
     /// Messages a transaction applies at most.
     pub batch_max: NonZeroUsize,
     /// How often the file is synced while it changes.
     pub durable_interval: Duration,
-    /// Where processes begin that never ran, by name; from the start where nothing is said.
+    /// Where processes that have never run begin, by name; from the first event if nothing is set.
     pub begins: BTreeMap<String, Begin>,
 }
 
@@ -134,7 +134,7 @@ impl ProcessRunnerConfig {
 /// Why the runner ended before it was asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessRunnerError {
-    /// Two processes have one name.
+    /// Two processes have the same name.
     #[error(transparent)]
     NameTaken(#[from] NameTaken),
     /// Folding failed.
@@ -143,13 +143,13 @@ pub enum ProcessRunnerError {
     /// The file failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// What is due cannot be read.
+    /// The commands that are due cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// A question that cannot be asked again.
+    /// The server refused a question for good.
     #[error(transparent)]
     Broker(#[from] BrokerError),
-    /// A process that never ran is to begin behind events that there are not.
+    /// A process that has never run is configured to begin after an event that does not exist.
     #[error(
         "process {process} is to begin behind EVENTS {named}, but EVENTS ends at {last}; mend begin in the configuration"
     )]
@@ -161,7 +161,7 @@ pub enum ProcessRunnerError {
         /// Where EVENTS ends.
         last: u64,
     },
-    /// Effects of events were carried out that EVENTS does not hold.
+    /// Effects were carried out of events that EVENTS does not have: the server has lost messages.
     #[error(
         "effects of process {process} are recorded as carried out up to EVENTS {named}, but EVENTS ends at {last}: the server has lost its tail; restore EVENTS from a backup or a replica before going on"
     )]
@@ -235,15 +235,15 @@ impl<B: Broker> ProcessRunner<B> {
         Ok(Self { runner, turns, condition: readiness.condition("processes") })
     }
 
-    /// Runs until `shutdown`: folds all the time, carries out while it has the lease. Then finishes what was read, syncs
-    /// the file and gives the lease back.
+    /// Runs until `shutdown`. It folds all the time, and carries out while it holds the lease. In the end it applies what was read,
+    /// syncs the file and gives the lease back.
     ///
     /// # Errors
     /// [`ProcessRunnerError`].
     pub async fn run(self, shutdown: Shutdown) -> Result<(), ProcessRunnerError> {
         let Self { runner, mut turns, condition } = self;
         let stop = shutdown.token().child_token();
-        // Before anything is folded: what was carried out before must not stand in the outbox again.
+        // Before anything is folded, because effects that have already been carried out must not enter the outbox again.
         tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(()),

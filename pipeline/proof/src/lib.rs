@@ -1,7 +1,9 @@
-//! Proves from the streams alone what Millstream promises, and tries to break it.
+//! Proof that the promises were kept, from the streams alone, and attempts to break them.
 //!
-//! [`verification`] is what `millstream verify` runs. The feature `simulation` adds whole systems in memory under drawn
-//! faults, with bugs planted to see that they are found.
+//! [`verification`] reads COMMANDS, EVENTS and OUTCOMES and is what `millstream verify` runs. The feature `testing` adds whole
+//! systems in memory under random faults; the feature `simulation` also plants bugs, to show that the checks find them.
+//!
+//! Deliberately absent: a place in any running stage.
 
 #![deny(missing_docs)]
 

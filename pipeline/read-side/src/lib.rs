@@ -1,7 +1,9 @@
-//! From commits and outcomes to rows, reports and answers.
+//! The read side: from commits and outcomes to rows, reports and answers.
 //!
-//! [`projection_runner`] keeps projections up with their streams, [`query_service`] answers questions about the rows,
-//! [`report_publisher`] puts revisions on REPORTS, [`read_side`] puts them together for a stage.
+//! In reading order: [`projection_runner`] reads the streams and keeps projections up to date. [`query_service`] answers
+//! questions about their rows. [`report_publisher`] publishes revisions of reports on REPORTS. [`read_side`] puts these together
+//! for a stage.
+//!
 //! Deliberately absent: decisions, and what a row means.
 
 #![deny(missing_docs)]

@@ -1,9 +1,15 @@
-//! Feeds projections: reads EVENTS (and OUTCOMES, for projections of outcomes) in order, applies whatever is there in one
+//! Runs projections: reads EVENTS (and OUTCOMES, for projections of outcomes) in order, applies whatever waits in one
 //! transaction, and publishes how far each projection has come.
 //!
-//! One thread per file applies and writes; where there is much to do it takes others to help, a projection or a table each. Every projection has its own checkpoint: one that cannot go on halts and
-//! says so, the others go on. A checkpoint that does not belong to the stream as it is now leads to a rebuild, loudly.
-//! No events are skipped, and nothing here waits on a timer except the sync of the file about once a second.
+//! ```text
+//! Source (EVENTS)   ──┐
+//!                     ├── decoded messages ──▶ Writer, one thread per file ──▶ Applier ──▶ rows and checkpoints
+//! Source (OUTCOMES) ──┘
+//! ```
+//!
+//! When many messages wait, the writer's thread shares the work with others, by projection or table. Every projection has its
+//! own checkpoint: one that cannot go on halts and says so, and the others go on. If a checkpoint does not belong to the stream
+//! as it is now, the projection is rebuilt, and the log says so. No event is skipped. Only the sync of the file waits for a timer.
 
 mod applier;
 mod checkpoint_check;
@@ -39,45 +45,46 @@ use self::{
     writer::{Work, Writer, WriterThread},
 };
 
-/// Messages a transaction applies at most, unless configured otherwise. Far behind, a page of the file is then written once
-/// for many rows; near the end of the stream a transaction takes what is there.
+/// The most messages that a transaction applies, unless configured otherwise. Far behind, a page of the file is then written once
+/// for many rows. Near the end of the stream, a transaction takes whatever waits.
 pub const BATCH_MAX_DEFAULT: usize = 16_000;
-/// How often the file is synced while it changes, unless configured otherwise. A crash replays what came since.
+/// How often the file is synced while it changes, unless configured otherwise. After a crash, what came since is read again.
 pub const DURABLE_INTERVAL_DEFAULT: Duration = Duration::from_secs(1);
-/// How often the stream's end and generation are looked at, unless configured otherwise.
+/// How often the source asks for the stream's end and generation, unless configured otherwise.
 pub const STREAM_CHECK_INTERVAL_DEFAULT: Duration = Duration::from_secs(5);
 
-/// Batches that wait for the writer, however small they are: what is read while one transaction is applied goes into the
-/// next, which so grows with the distance to the stream's end.
+/// How many batches may wait for the writer, however small they are. What is read while one transaction is applied goes into the
+/// next, so transactions grow with the distance to the stream's end.
 const BATCHES_WAITING_MAX: usize = 64;
-/// Messages read at once, at most.
+/// The most messages that are read at once.
 const READ_MAX: usize = 2_000;
-/// Bytes that may wait for the writer, in units of [`MEMORY_UNIT`].
+/// How many bytes may wait for the writer, in units of [`MEMORY_UNIT`].
 pub(crate) const MEMORY_UNITS_MAX: u32 = 64 * 1024;
-/// Messages are counted by the KiB.
+/// The unit in which the memory of waiting messages is counted: a KiB.
 pub(crate) const MEMORY_UNIT: usize = 1024;
 
-/// How to run.
+/// The settings of a runner.
 #[derive(Debug, Clone)]
 pub struct RunnerConfig {
-    /// Name of the consumer of EVENTS, fixed for this process and no other.
+    /// The name of the consumer of EVENTS. It is fixed, and belongs to this process alone: a second reader under the same name ends
+    /// this one.
     pub events_consumer: String,
-    /// Name of the consumer of OUTCOMES.
+    /// The name of the consumer of OUTCOMES.
     pub outcomes_consumer: String,
     /// What the process is, for `nats consumer ls`.
     pub description: String,
-    /// Messages a transaction applies at most.
+    /// The most messages that a transaction applies.
     pub batch_max: usize,
-    /// How long a change waits at most until the file is synced; less while little waits.
+    /// The longest time until a change is synced; it is shorter while few messages wait.
     pub durable_interval: Duration,
-    /// How often the stream's end and generation are looked at.
+    /// How often the source asks for the stream's end and generation.
     pub stream_check_interval: Duration,
     /// Where readers and the file are counted.
     pub metrics: Metrics,
 }
 
 impl RunnerConfig {
-    /// Messages read at once: no more than a transaction applies.
+    /// How many messages are read at once: no more than a transaction applies.
     fn read_max(&self) -> usize {
         self.batch_max.min(READ_MAX)
     }
@@ -96,13 +103,13 @@ impl RunnerConfig {
     }
 }
 
-/// Why the runner ended before it was asked to. Rows and checkpoints agree all the same.
+/// Why the runner ended before it was asked to. Rows and checkpoints still agree, because each transaction has both.
 #[derive(Debug, thiserror::Error)]
 pub enum RunnerError {
     /// The file failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A stream cannot be read on.
+    /// A stream cannot be read any further.
     #[error(transparent)]
     Read(#[from] ReadError),
     /// The writer thread could not be started, or panicked.
@@ -150,13 +157,13 @@ impl<B: Broker> ProjectionRunner<B> {
         ViewDirectory::new(&self.set, &self.statuses)
     }
 
-    /// How far each projection has come, for whoever has no views.
+    /// How far each projection has come, for callers that need no views.
     pub fn statuses(&self) -> Vec<(ProjectionId, watch::Receiver<ProjectionStatus>)> {
         let statuses = (0..).zip(&self.set.members);
         statuses.map(|(member, each)| (each.id.clone(), self.statuses.subscribe(member))).collect()
     }
 
-    /// Removes rows of work in hand while it runs.
+    /// A handle that removes rows, such as those of an outbox, while the runner runs.
     pub fn row_remover(&self) -> RowRemover {
         RowRemover::new(Arc::clone(&self.set), &self.inbox)
     }
@@ -169,7 +176,7 @@ impl<B: Broker> ProjectionRunner<B> {
         self.run_with(WriterThread::start, shutdown).await
     }
 
-    /// As [`Self::run`], without a thread: for simulations, in which everything happens on one.
+    /// As [`Self::run`], but without a thread of its own, for simulations, which do everything on one thread.
     ///
     /// # Errors
     /// As there.
@@ -185,7 +192,7 @@ impl<B: Broker> ProjectionRunner<B> {
     ) -> Result<(), RunnerError> {
         let Self { broker, store, set, config, statuses, inbox, work } = self;
         let writer = start(Writer::new(store.clone(), Arc::clone(&set), statuses.clone(), &config, work))?;
-        // A source that fails ends the other one as well.
+        // When one source fails, this ends the other one as well.
         let stop = shutdown.child_token();
         let memory = Arc::new(Semaphore::new(MEMORY_UNITS_MAX as usize));
         let source = |stream: &'static str, consumer: &str, members: Vec<usize>| {
@@ -210,7 +217,7 @@ impl<B: Broker> ProjectionRunner<B> {
         drop(inbox);
         let writer = writer.ended(stop.clone());
         let (writer, events, outcomes) = tokio::join!(writer, events, outcomes);
-        // The writer's error is the cause when a source ends because nobody takes its messages.
+        // When the writer fails, the sources end only because nobody takes their messages: its error is the cause.
         writer.and(events).and(outcomes)
     }
 }

@@ -1,9 +1,9 @@
 //! Answers `query.<context>.<view>.get` and `.list` as a NATS micro service, so that `nats micro ls|info|stats` shows it.
 //! docs/queries.md is the contract.
 //!
-//! Every answer carries the position of its rows in `Millstream-Position`; a request that carries one waits, bounded,
-//! until the view has reached it. Requests are answered concurrently, bounded; too many are refused at once instead of
-//! queued. Rows are copied as the JSON they are stored as.
+//! Every answer carries the position of its rows in `Millstream-Position`. A request that carries a position waits, for a bounded
+//! time, until the view has reached it. A bounded number of requests is answered at the same time; further ones are refused at
+//! once and not queued. Rows are stored as JSON and copied unparsed into the answer.
 
 mod answer;
 mod cursor;
@@ -39,25 +39,25 @@ use crate::projection_runner::{View, ViewDirectory};
 pub const WAIT_DEFAULT: Duration = Duration::from_secs(2);
 /// How long a query may wait at most, unless configured otherwise.
 pub const WAIT_MAX_DEFAULT: Duration = Duration::from_secs(30);
-/// Requests answered at once, waiting ones included, unless configured otherwise.
+/// How many requests are answered at once, including those that wait, unless configured otherwise.
 pub const IN_FLIGHT_MAX_DEFAULT: usize = 1_024;
-/// Reads of the file at once.
+/// How many reads of the file happen at once.
 const READS_MAX: usize = 16;
 
-/// How to answer.
+/// The settings of the service.
 #[derive(Debug, Clone)]
 pub struct QueryServiceConfig {
-    /// The service's name: that of the stage.
+    /// The name of the service, which is that of the stage.
     pub name: String,
-    /// Its semantic version.
+    /// The semantic version of the service.
     pub version: String,
-    /// What it is, for `nats micro info`.
+    /// The description for `nats micro info`.
     pub description: String,
     /// How long a query waits for its position unless it says otherwise.
     pub wait_default: Duration,
     /// How long a query may wait at most.
     pub wait_max: Duration,
-    /// Requests answered at once, waiting ones included.
+    /// How many requests are answered at once, including those that wait.
     pub in_flight_max: usize,
 }
 
@@ -84,7 +84,7 @@ pub struct QueryServiceError {
     source: async_nats::Error,
 }
 
-/// A service that answers.
+/// A running service.
 pub struct QueryService {
     client: Client,
     service: Service,
@@ -104,7 +104,7 @@ struct EndpointContext {
 }
 
 impl QueryService {
-    /// Registers the service and answers queries of `views` from then on: when this returns, requests find it.
+    /// Registers the service, which answers queries of `views` from then on. When this returns, requests find it.
     ///
     /// # Errors
     /// [`QueryServiceError`] when the connection is closed or a name is not allowed.
@@ -156,15 +156,16 @@ impl QueryService {
                 this.endpoints.spawn(serve(endpoint, Arc::new(context)));
             }
         }
-        // The server works through a connection in order: an answer to any question says that it knows the subscriptions.
+        // The server handles the messages of a connection in order. So an answer to any question proves that it has seen the
+        // subscriptions before it.
         if let Err(error) = broker.state(EVENTS).await {
             tracing::warn!(%error, "queries may meet no responders for a moment");
         }
         Ok(this)
     }
 
-    /// Takes no more requests, and returns when those that were taken are answered. A request that the server hands over
-    /// in this very moment is lost: its sender gets no answer and asks again.
+    /// Takes no more requests, and returns when those that were taken are answered. A request that the server hands over at this
+    /// very moment is lost: its sender gets no answer and has to ask again.
     pub async fn stop(self) {
         if let Err(error) = self.service.stop().await {
             tracing::warn!(error, "the query service did not stop in order");
@@ -178,14 +179,14 @@ impl QueryService {
         }
     }
 
-    /// Answers until `shutdown`, then as [`Self::stop`].
+    /// Answers until `shutdown`, then stops as [`Self::stop`] does.
     pub async fn run(self, shutdown: &CancellationToken) {
         shutdown.cancelled().await;
         self.stop().await;
     }
 }
 
-/// Takes requests one after the other and answers each on its own.
+/// Takes requests one after the other, and answers each in a task of its own.
 async fn serve(mut endpoint: Endpoint, context: Arc<EndpointContext>) {
     while let Some(request) = endpoint.next().await {
         match Arc::clone(&context.in_flight).try_acquire_owned() {
@@ -246,7 +247,7 @@ impl EndpointContext {
     }
 }
 
-/// The names allow neither dots nor a doubt about which hyphen separates what.
+/// The name of an endpoint. NATS allows no dots in it, and names of contexts and views have hyphens, so underscores separate them.
 fn endpoint_name(view: &View, operation: Operation) -> String {
     format!("{}_{}_{}", view.context, view.name, operation.name())
 }
@@ -258,7 +259,7 @@ fn endpoint_views(views: &ViewDirectory) -> HashMap<String, View> {
         .collect()
 }
 
-/// What `nats micro stats` shows of a view besides counts and times.
+/// What `nats micro stats` shows about a view besides counts and times.
 fn statistics(view: &View) -> serde_json::Value {
     let status = view.status.borrow();
     json!({

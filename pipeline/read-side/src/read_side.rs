@@ -1,4 +1,5 @@
-//! What projector and reporter have in common: settings, file, runner, queries, readiness, end.
+//! What projector and reporter have in common: settings, the file of rows, the projection runner, queries, readiness and an
+//! orderly end.
 
 use std::{
     num::NonZeroUsize,
@@ -25,17 +26,17 @@ use crate::{
     },
 };
 
-/// Name of the file in the data folder.
+/// The name of the file in the data folder.
 const FILE_NAME: &str = "rows.redb";
-/// How often readiness is looked at.
+/// How often readiness is checked.
 const READINESS_INTERVAL: Duration = Duration::from_millis(250);
 
 /// What to do with a file that is damaged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DamagedFile {
-    /// End and say so.
+    /// End with exit code 74 and name the file.
     Refuse,
-    /// Set it aside under another name and build a new one from the stream.
+    /// Set the file aside under another name and build a new one from the streams.
     Rebuild,
 }
 
@@ -88,7 +89,7 @@ impl ReadSideSettings {
     }
 }
 
-/// The keys of a file of rows and of how it is filled, for a stage that answers no queries.
+/// The keys of a stage that keeps rows but answers no queries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileSettings {
     /// Where the file is.
@@ -144,7 +145,7 @@ fn durable_interval(keys: &mut SectionKeys<'_>) -> Duration {
     keys.positive_duration("durable_interval", DURABLE_INTERVAL_DEFAULT, help)
 }
 
-/// Why the read side ends with an error.
+/// Why the read side ended with an error.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadSideError {
     /// A configured context has no projections.
@@ -155,7 +156,7 @@ pub enum ReadSideError {
         /// The ones there are.
         known: String,
     },
-    /// Two projections claim one name.
+    /// Two projections have the same name.
     #[error(transparent)]
     NameTaken(#[from] NameTaken),
     /// The file cannot be opened.
@@ -181,7 +182,7 @@ impl Failure for ReadSideError {
     }
 }
 
-/// File, runner and queries of a process, ready to run.
+/// The file, the runner and the queries of a process, ready to run.
 pub struct ReadSide {
     store: ReadStore,
     runner: ProjectionRunner<NatsBroker>,
@@ -231,13 +232,13 @@ impl ReadSide {
         &self.views
     }
 
-    /// Removes rows of work in hand.
+    /// A handle that removes rows, such as those of an outbox that have been published.
     pub fn row_remover(&self) -> RowRemover {
         self.runner.row_remover()
     }
 
-    /// Feeds the projections and answers queries until the process is asked to end; then finishes what was read and asked,
-    /// syncs the file and closes it.
+    /// Runs the projections and answers queries until the process is asked to end. Then it applies what was read, answers what was
+    /// asked, syncs the file and closes it.
     ///
     /// # Errors
     /// [`ReadSideError`].
@@ -277,7 +278,7 @@ fn served(
     Ok((projections, contexts))
 }
 
-/// Opens the file of rows in a folder, away from the async threads: it may have to be repaired.
+/// Opens the file of rows in a folder. This happens away from the async threads, because the file may have to be repaired.
 ///
 /// # Errors
 /// [`StoreError`].

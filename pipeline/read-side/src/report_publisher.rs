@@ -1,10 +1,10 @@
 //! Publishes revisions of reports: takes rows out of each report's outbox, appends them to REPORTS on
 //! `report.<context>.<report>.<key>.<date>`, and removes them.
 //!
-//! Exactly once in effect. Every published revision names the position in EVENTS that its report had reached; before
-//! anything is appended it is compared with the last message of its subject, and the append expects that very message.
-//! So a crash between append and removal, a second reporter, and a rebuild from the first event publish nothing again,
-//! and a subject never goes back. While a report is being built, nothing of it is published.
+//! The effect is exactly once. Every published revision names the position of EVENTS that its report had reached. Before a
+//! revision is appended, it is compared with the last message of its subject, and the append expects the sequence of that
+//! message. So nothing is published twice after a crash between append and removal, by a second reporter, or after a rebuild from
+//! the first event, and a subject never goes back to an older revision. While a report is being built, nothing of it is published.
 
 mod decision;
 
@@ -32,15 +32,15 @@ use tokio_util::sync::CancellationToken;
 use self::decision::{Decision, Pending, Published, decide};
 use crate::projection_runner::{ProjectionStatus, RemovalError, RowRemover, ViewDirectory};
 
-/// Rows taken out of an outbox at once.
+/// How many rows are taken out of an outbox at once.
 const ROWS_MAX: usize = 2_000;
-/// Subjects published to at once.
+/// To how many subjects revisions are published at the same time.
 const SUBJECTS_AT_ONCE: usize = 64;
-/// Pause before rows that could not be published are tried again.
+/// The pause before rows that could not be published are tried again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// How often a subject that moves on under the publisher is looked at again before others have their turn.
+/// How often a revision is tried when another reporter publishes to the same subject at the same time. Then others have their turn.
 const TRIES_MAX: usize = 5;
-/// Subjects whose last message is remembered; all are forgotten when there are more.
+/// For how many subjects the last message is remembered. When there are more, all are forgotten.
 const REMEMBERED_MAX: usize = 50_000;
 
 /// Why publishing ends.
@@ -70,7 +70,7 @@ pub struct ReportPublisher<B> {
     remover: RowRemover,
     reports: Vec<Report>,
     metrics: Metrics,
-    /// What the last look at a subject found.
+    /// The last message of each subject, as far as it is known.
     remembered: HashMap<String, Option<Published>>,
 }
 
@@ -80,20 +80,20 @@ struct Report {
     status: watch::Receiver<ProjectionStatus>,
 }
 
-/// What waits in an outbox, as of one moment.
+/// The rows that wait in an outbox, as of one moment.
 struct Waiting {
-    /// The position that its rows show.
+    /// The position of EVENTS up to which the rows count.
     reached: Position,
-    /// In the order of revisions.
+    /// The rows by subject, in the order of their revisions.
     by_subject: BTreeMap<String, Vec<Pending>>,
 }
 
-/// What became of a look at the outboxes.
+/// The result of one pass over the outboxes.
 #[derive(Debug, Clone, Copy, Default)]
 struct Pass {
-    /// Whether rows are done with: there may be more behind them.
+    /// Whether rows were done with, so that there may be more after them.
     progressed: bool,
-    /// Whether rows are left that cannot be published now.
+    /// Whether rows are left that cannot be published at the moment.
     left: bool,
 }
 
@@ -103,19 +103,19 @@ impl Pass {
     }
 }
 
-/// What became of the rows of one subject.
+/// What was done with the rows of one subject.
 struct Outcome {
     subject: String,
-    /// What is known of the subject afterwards; nothing when it must be looked at again.
+    /// The last message of the subject afterwards; `None` when it has to be read again.
     last: Option<Option<Published>>,
-    /// Rows that are done with.
+    /// The rows that are done with.
     done: Vec<(String, Vec<u8>)>,
     /// Whether rows are left for later.
     left: bool,
 }
 
 impl<B: Broker> ReportPublisher<B> {
-    /// Publishes the reports behind `views`.
+    /// Publishes the reports that fill `views`.
     pub fn new(
         broker: B,
         store: ReadStore,
@@ -133,7 +133,7 @@ impl<B: Broker> ReportPublisher<B> {
         Self { broker, store, remover, reports: reports.collect(), metrics, remembered: HashMap::new() }
     }
 
-    /// Publishes until `stop`, or until the runner behind the file has ended.
+    /// Publishes until `stop`, or until the projection runner has ended.
     ///
     /// # Errors
     /// [`PublishError`].
@@ -162,12 +162,12 @@ impl<B: Broker> ReportPublisher<B> {
         }
     }
 
-    /// Waits until any report has moved.
+    /// Waits until any report has changed.
     async fn changed(&mut self) {
         let changes: Vec<_> =
             self.reports.iter_mut().map(|report| Box::pin(report.status.changed())).collect();
         if changes.is_empty() || futures::future::select_all(changes).await.0.is_err() {
-            // There are no reports, or the runner has ended: nothing will ever move again.
+            // There are no reports, or the runner has ended: nothing will ever change again.
             std::future::pending::<()>().await;
         }
     }
@@ -232,7 +232,8 @@ impl<B: Broker> ReportPublisher<B> {
         Ok(outcome)
     }
 
-    /// Publishes one revision, unless it was published before. Says whether the row is done with.
+    /// Publishes one revision, unless it was published before. Returns whether the row is done with, and the last message of the
+    /// subject if it is known.
     async fn publish(
         &self,
         reached: &Position,

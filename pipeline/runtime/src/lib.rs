@@ -1,4 +1,8 @@
-//! What every process stands on: configuration, connection, health, metrics, logs, shutdown, and running a stage.
+//! What every process needs: configuration, connection, health, metrics, logs, shutdown, and the frame of a stage.
+//!
+//! [`stage`] is the common `main` of all stages. [`config`] reads their keys from all places in order, [`connection`] keeps them
+//! connected, [`health`] and [`metrics`] report how they are, and [`shutdown`] ends them in time. [`stage_needs`] lists what each
+//! stage asks of the server, and [`stage_check`] tries it.
 //!
 //! Deliberately absent: what a stage does between start and stop.
 

@@ -1,6 +1,9 @@
 //! Rows and checkpoints in one redb file, written in one transaction.
 //!
-//! Deliberately absent: where events come from and what a row means.
+//! Because a checkpoint is committed together with the rows that it describes, a crash takes back both or neither, and reading
+//! on from the checkpoint never skips or repeats an event. Start with [`read_store`].
+//!
+//! Deliberately absent: where events come from, and what a row means.
 
 #![deny(missing_docs)]
 

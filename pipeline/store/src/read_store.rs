@@ -1,9 +1,10 @@
-//! The read store: one redb file of one process. Rows of many projections and their checkpoints change in one
-//! transaction, so that a checkpoint never says more or less than the rows do.
+//! The read store: one redb file of one process. The rows of many projections and their checkpoints change in one transaction, so
+//! that a checkpoint always describes exactly the rows beside it.
 //!
-//! Most transactions are not durable: a crash rolls rows and checkpoints back together to the last durable one, and the
-//! stream is read again from there. Every table belongs to one projection and is called
-//! `<context>.<projection>.<table>`; there is no index besides the key, and nothing here knows streams or queries.
+//! Most transactions are not durable. A crash takes rows and checkpoints back together to the last durable transaction, and the
+//! stream is read again from there. Every table belongs to one projection and is called `<context>.<projection>.<table>`.
+//!
+//! Deliberately absent: any index besides the key, streams, and queries.
 
 mod changed_table;
 mod checkpoint;
@@ -36,10 +37,10 @@ pub use self::{
 };
 use crate::side_by_side::Cores;
 
-/// Memory for redb's page cache unless configured otherwise: enough for the upper levels of some million rows.
+/// The memory for redb's page cache unless configured otherwise. It is enough for the upper levels of the trees of some million rows.
 pub const CACHE_SIZE_DEFAULT: usize = 256 * 1024 * 1024;
 
-/// A redb file opened by this process alone. Cheap to clone; the file closes with the last clone.
+/// A redb file that this process alone has open. It is cheap to clone; the file is closed with the last clone.
 #[derive(Clone)]
 pub struct ReadStore {
     database: Arc<Database>,
@@ -85,8 +86,8 @@ impl ReadStore {
         Ok(Self { database: Arc::new(database), path: path.into(), cores: Cores::all() })
     }
 
-    /// Renames a file that cannot be used aside, keeping its bytes, and says what it is called now. The next
-    /// [`Self::open`] starts an empty file, which projections then fill from the first message.
+    /// Renames a file that cannot be used, keeping its bytes, and returns its new name. The next [`Self::open`] creates an empty file,
+    /// which projections then fill from the first message.
     ///
     /// # Errors
     /// [`StoreError::Io`] when the folder cannot be changed.
@@ -125,7 +126,8 @@ impl std::fmt::Debug for ReadStore {
     }
 }
 
-/// Makes an empty file under another name first: a crash in between leaves nothing that would be taken for damaged.
+/// Creates an empty file under another name first and then renames it, so that a crash in between leaves no half-written file that
+/// would look damaged.
 fn create(path: &Path) -> Result<(), StoreError> {
     let failed = |source| StoreError::from_io(path, source);
     let mut name = path.as_os_str().to_owned();

@@ -1,5 +1,7 @@
-//! Blocking work on several cores at once, for threads that do nothing else meanwhile. Deliberately absent: a pool. Whoever
-//! has little to do stays on its own thread, and for more a thread costs less than it saves.
+//! Blocking work on several cores at once, for threads that do nothing else meanwhile.
+//!
+//! Deliberately absent: a thread pool. A caller with little work stays on its own thread, and for more work a new thread costs less
+//! than it saves.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -13,8 +15,8 @@ impl Cores {
         Self(std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get))
     }
 
-    /// Does `work` on every task and returns the results in the order of the tasks. Whoever is free takes the next one, so
-    /// the largest should come first.
+    /// Does `work` on every task and returns the results in the order of the tasks. A thread that is free takes the next task, so the
+    /// largest tasks should come first.
     ///
     /// # Panics
     /// When `work` does.

@@ -1,4 +1,4 @@
-//! An aggregate's state together with where in its history it stands.
+//! An aggregate's state, together with its place in the aggregate's history.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use millstream_contract::commit::{COMMIT_HASH_LENGTH, StoredCommit};
 use millstream_domain::decider::{AggregateType, AnyState, EventError};
 use serde::{Deserialize, Serialize};
 
-/// A history that cannot be folded. The aggregate's commands are set aside; all other aggregates go on.
+/// A history that cannot be folded. The handler sets the aggregate's commands aside, and all other aggregates go on.
 #[derive(Debug, thiserror::Error)]
 pub enum HistoryError {
     /// An event cannot be read.
@@ -20,7 +20,7 @@ pub enum HistoryError {
         #[source]
         source: EventError,
     },
-    /// A version is missing or doubled.
+    /// A version is missing, or occurs twice.
     #[error("history of {stream_id} is broken at sequence {sequence}: version {found} follows {version}")]
     Version {
         /// The aggregate.
@@ -34,28 +34,28 @@ pub enum HistoryError {
     },
 }
 
-/// A state, its version and its place in EVENTS.
+/// A state with its version and its place in EVENTS.
 pub struct AggregateState {
-    /// The decider's state.
+    /// The state that the decider folds.
     pub state: AnyState,
-    /// Number of events folded.
+    /// How many events have been folded.
     pub version: u64,
-    /// Sequence of the last commit folded; what the next append expects. 0 for none.
+    /// The sequence of the last commit that was folded, or 0. The next append expects it.
     pub last_sequence: u64,
-    /// Highest COMMANDS position that the history names; 0 for none.
+    /// The highest position that the history names, or 0. A command at or below it may already have taken effect.
     pub last_position: u64,
-    /// Hash of the last commit folded.
+    /// The hash of the last commit that was folded. The next commit names it, which chains the history.
     pub last_hash: Option<[u8; COMMIT_HASH_LENGTH]>,
-    /// Whether a read from the leader or an append of our own has shown, since this handler became active, that nothing
-    /// followed. Without it nothing may be refused.
+    /// Whether a read from the leader or an append of our own has shown, since this handler became active, that nothing follows.
+    /// Otherwise the state may be stale, and no command may be rejected on it.
     pub current: bool,
-    /// The version that the file of snapshots has; 0 for none.
+    /// The version of the state that the file of snapshots has, or 0.
     pub snapshot_version: u64,
-    /// The version at which the state's size was measured last, and its encoded bytes then.
+    /// The version at which the state's size was last measured, and its encoded bytes at that version.
     pub weighed: Option<(u64, u64)>,
 }
 
-/// An [`AggregateState`] in the file.
+/// An [`AggregateState`] as the file holds it.
 #[derive(Serialize, Deserialize)]
 struct Snapshot<'a> {
     state_version: u32,
@@ -95,7 +95,7 @@ impl AggregateState {
         }
     }
 
-    /// A snapshot of it.
+    /// Encodes a snapshot of the state.
     pub fn encode(&self, aggregate: &Arc<dyn AggregateType>) -> Vec<u8> {
         let snapshot = Snapshot {
             state_version: aggregate.state_version(),
@@ -108,7 +108,7 @@ impl AggregateState {
         rmp_serde::to_vec(&snapshot).expect("a snapshot holds only numbers and bytes")
     }
 
-    /// Reads a snapshot; `None` when it has another shape, as after an upgrade. It may be old: nothing is known to be
+    /// Decodes a snapshot. `None` when it has another shape, as after an upgrade. The state may be stale, so it is not marked as
     /// current.
     pub fn decode(aggregate: &Arc<dyn AggregateType>, bytes: &[u8]) -> Option<Self> {
         let snapshot: Snapshot<'_> = rmp_serde::from_slice(bytes).ok()?;
@@ -128,7 +128,7 @@ impl AggregateState {
         })
     }
 
-    /// The state after `history`, which begins with the first commit.
+    /// The state after `history`, which must begin with the aggregate's first commit.
     ///
     /// # Errors
     /// [`HistoryError`].
@@ -140,8 +140,8 @@ impl AggregateState {
         Ok(state)
     }
 
-    /// The state as commands before `position` left it: what a command at `position` is decided on when later ones have
-    /// taken effect already.
+    /// The state that the commands before `position` left. A command at `position` is decided on it when later commands have already
+    /// taken effect.
     ///
     /// # Errors
     /// [`HistoryError`].
@@ -166,7 +166,7 @@ impl AggregateState {
     /// Folds one commit.
     ///
     /// # Errors
-    /// [`HistoryError`]; the state is then of no further use.
+    /// [`HistoryError`]; the state must not be used afterwards, because it may be half evolved.
     pub fn apply(
         &mut self,
         aggregate: &Arc<dyn AggregateType>,

@@ -1,8 +1,15 @@
-//! The command handler: waits for its turn, takes over, and settles COMMANDS round by round until it loses the turn.
+//! The command handler: it stands by until it holds the lease, takes over, and settles COMMANDS round by round until another
+//! handler takes over or the process ends.
 //!
-//! Three loops run side by side while it is active: one reads and decodes ahead, one settles, one records the outcomes and
-//! answers. While a record is under way, the rounds settled meanwhile gather in the next. The lease only says who may
-//! try; what is right is decided by expectations alone ([`crate::outcome_journal`], [`crate::settlement`]).
+//! While it is active, three loops run side by side:
+//!
+//! ```text
+//! read_ahead ── prepared commands ──▶ settle_rounds ── settled rounds ──▶ Recorder
+//! (reads COMMANDS, decodes)           (decides, appends to EVENTS)        (appends to OUTCOMES, sends replies)
+//! ```
+//!
+//! Only one outcome record is in flight at a time; rounds that are settled meanwhile gather in the next record. The lease only
+//! says who may try. Only the expected-sequence checks guarantee safety ([`crate::outcome_journal`], [`crate::settlement`]).
 
 mod company;
 mod error;
@@ -62,12 +69,13 @@ use crate::{
     state_snapshots::{SnapshotBatch, StateSnapshots},
 };
 
-/// Rounds settled but not yet recorded.
+/// How many rounds may be settled but not recorded yet. When the recorder falls behind, settling waits: what a crash loses is
+/// bounded by this.
 const ROUNDS_UNRECORDED: usize = 8;
 /// What the names of leases and consumers of shares begin with.
 const PROCESS: &str = "command-handler";
 
-/// How a handler works.
+/// The settings of a handler.
 #[derive(Debug, Clone)]
 pub struct HandlerSettings {
     /// Its name among the handlers, such as `command-handler-1`: part of the name of its own consumer.
@@ -76,24 +84,24 @@ pub struct HandlerSettings {
     pub share: Share,
     /// Most commands in a round. The first rounds of a turn are smaller.
     pub round_max: NonZeroUsize,
-    /// How much of aggregate states is kept in memory.
+    /// How many aggregate states are kept in memory.
     pub cache: CacheLimits,
-    /// How commits travel.
+    /// Whether commits are appended singly or in atomic batches.
     pub append_strategy: AppendStrategy,
-    /// How long a silent handler keeps its turn.
+    /// How long a handler that has fallen silent keeps the lease.
     pub lease_time_to_live: Duration,
-    /// What is purged while it is active; nothing when absent.
+    /// What it purges while it is active; nothing when absent.
     pub purge: Option<PurgeSettings>,
 }
 
-/// Where a handler tells what it does.
+/// Where a handler reports what it does.
 #[derive(Debug, Clone)]
 pub struct Observed {
     /// What it counts.
     pub metrics: HandlerMetrics,
     /// Where it stands in COMMANDS.
     pub reader: ReaderMetrics,
-    /// Messages of COMMANDS that were set aside.
+    /// Counts messages of COMMANDS that were set aside.
     pub dead_letters: Count,
     /// Whether it is ready: standing by or active.
     pub ready: Condition,
@@ -114,10 +122,10 @@ impl Observed {
     }
 }
 
-/// How a turn ended.
+/// How a turn, the time during which a handler is active, ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum TurnEnd {
-    /// Asked to stop; everything settled is recorded.
+    /// The process was asked to stop. Everything settled is recorded.
     Shutdown,
     /// Another handler is active, or may be.
     Lost,
@@ -156,13 +164,14 @@ pub struct CommandHandler<B> {
     settlement: Settlement<B>,
     /// The handlers of other shares, if there are any.
     company: Option<Company>,
-    /// The last sequence of EVENTS that an outcome of this handler names.
+    /// The last sequence of EVENTS that an outcome of this handler names. After a turn, a standby follows EVENTS from here.
     settled_through: u64,
     observed: Observed,
 }
 
 impl<B: Broker> CommandHandler<B> {
-    /// A handler of the aggregates in `registry`. `run` names this run among all runs ever.
+    /// Creates a handler of the aggregates in `registry`. `run` must be unique among all runs that ever were: it is part of the
+    /// ids of commits and records, by which a handler recognises its own appends.
     pub fn new(
         broker: B,
         registry: AggregateRegistry,
@@ -198,10 +207,10 @@ impl<B: Broker> CommandHandler<B> {
         Self { company: Some(company), ..self }
     }
 
-    /// Runs until `shutdown`: stands by, takes over, settles, stands by again.
+    /// Runs until `shutdown`: stands by, takes over, settles, and stands by again when another handler has taken over.
     ///
     /// # Errors
-    /// [`HandlerError`] when nothing that time can mend stands in the way.
+    /// [`HandlerError`] when the handler cannot go on and waiting would not help.
     pub async fn run(&mut self, shutdown: Shutdown) -> Result<(), HandlerError> {
         let share = self.settings.share.name();
         loop {
@@ -210,6 +219,8 @@ impl<B: Broker> CommandHandler<B> {
             let leave = Leave { shutdown: shutdown.clone(), company: self.company.clone() };
             let end = self.turn(ids, leave).await;
             self.observed.metrics.active.set(0);
+            // What was settled but not recorded has no outcome yet. The next handler, perhaps this one, decides it again; an id
+            // that stayed here would then be taken for a repeat of itself.
             self.index.drop_settled();
             if !planted(SeededBug::StatesKeptAfterTurn) {
                 self.cache.doubt_all(self.settled_through);
@@ -241,7 +252,7 @@ impl<B: Broker> CommandHandler<B> {
         write_snapshots(self.cache.snapshots(), batch).await;
     }
 
-    /// One turn as the active handler: from the fence to the loss of the turn or the shutdown.
+    /// One turn as the active handler: from the fence until another handler takes over or the process is asked to stop.
     async fn turn(&mut self, ids: IdFeed<B::Reader>, leave: Leave) -> Result<TurnEnd, HandlerError> {
         let mut tasks = JoinSet::new();
         tasks.spawn(standby::keep_lease(
@@ -265,6 +276,7 @@ impl<B: Broker> CommandHandler<B> {
         tracing::info!(share = self.settings.share.name(), after = journal.cursor(), "active");
         self.observed.metrics.active.set(1);
         self.observed.metrics.takeovers.inc();
+        // From here on the fence is recorded, so any other handler that still believes to be active fails at its next record.
         let (idle, idle_in) = mpsc::channel(1);
         if let Some(settings) = self.settings.purge {
             let (broker, index) = (self.broker.clone(), self.index.clone());
@@ -295,7 +307,8 @@ impl<B: Broker> CommandHandler<B> {
         };
         match end {
             TurnEnd::Lost => Ok(TurnEnd::Lost),
-            // The rounds settled so far are still being recorded.
+            // `settle_rounds` has dropped its sender, so the recorder ends once it has recorded what was settled so far. What
+            // is settled has taken effect: without its record the next handler would have to find that out again.
             asked => tokio::select! {
                 biased;
                 end = ended(&mut recording) => match end? {
@@ -307,8 +320,11 @@ impl<B: Broker> CommandHandler<B> {
         }
     }
 
-    /// Appends the fence, checks that nothing named is missing, learns the ids of all records, and opens COMMANDS behind
-    /// the cursor.
+    /// Takes over: appends the fence, checks that COMMANDS and EVENTS still hold everything that the journal names, learns the
+    /// ids of all records, and opens COMMANDS after the cursor.
+    ///
+    /// The order matters. Before the fence, the previous handler may still record, so only after it are the last record and the
+    /// ids final.
     async fn take_over(
         &self,
         mut known_ids: IdFeed<B::Reader>,
@@ -334,6 +350,7 @@ impl<B: Broker> CommandHandler<B> {
                 return Err(HandlerError::LostTail { share: share.name(), stream, last, named });
             }
         }
+        // Up to the fence: an id that was recorded just before it must be known before the first command is decided.
         known_ids.catch_up(&self.index, journal.last_sequence()).await?;
         known_ids.close().await;
         let config = ReaderConfig {
@@ -347,7 +364,7 @@ impl<B: Broker> CommandHandler<B> {
         Ok((journal, self.broker.read(config).await?))
     }
 
-    /// Settles round after round.
+    /// Settles round after round until the turn is to end.
     async fn settle_rounds(
         &mut self,
         mut rounds: Rounds,
@@ -360,10 +377,12 @@ impl<B: Broker> CommandHandler<B> {
                 end = leave.asked() => return Ok(end),
                 round = rounds.next() => round,
             };
-            // Without rounds the reader has ended, and whoever waits for it learns why.
+            // Without rounds, `read_ahead` has ended, and so does the turn: `turn` waits for that task too and learns why.
+            // Waiting here leaves the reason to it.
             let Some(commands) = round else { return std::future::pending().await };
             for commands in cut_round(commands) {
                 let round = self.settle_round(commands).await?;
+                // The recorder is gone; as above, `turn` learns why.
                 if settled.send(round).await.is_err() {
                     return std::future::pending().await;
                 }
@@ -382,6 +401,7 @@ impl<B: Broker> CommandHandler<B> {
         self.observed.metrics.round_commands.observe(commands.len() as f64);
         let outcomes = self.settlement.settle(&mut self.cache, &self.index, &commands).await?;
         let round = SettledRound::new(commands, outcomes, begun);
+        // Before the next round is sorted: it may repeat an id of this one, which is not recorded yet.
         self.index.settle(round.outcomes());
         self.settled_through = self.settled_through.max(round.events_through());
         self.observe_cache();
@@ -392,21 +412,22 @@ impl<B: Broker> CommandHandler<B> {
     }
 }
 
-/// Writes snapshots, away from the async threads. A file that fails costs speed, not correctness.
+/// Writes snapshots, away from the async threads. If the file fails, the handler gets slower but stays correct.
 async fn write_snapshots(snapshots: &StateSnapshots, batch: SnapshotBatch) {
     let snapshots = snapshots.clone();
-    // Without an answer the runtime is shutting down, and histories are read instead, too.
+    // `None` means that the runtime is shutting down. Histories are read instead then, too.
     if let Some(Err(error)) = do_file_work(move || snapshots.write(&batch)).await {
         tracing::warn!(%error, "snapshots were not written; histories are read instead");
     }
 }
 
-/// The state of a stream; waits for a server that does not answer.
+/// The state of a stream. Waits while the server does not answer.
 async fn state_of<B: Broker>(broker: &B, ids: &RunIds, stream: &str) -> Result<StreamState, BrokerError> {
     answered(ids, || broker.state(stream)).await
 }
 
-/// The streams as a handler finds them when its turn begins.
+/// The streams as a handler finds them when its turn begins. Their generations go into each record, so that a stream which was
+/// deleted and made again is recognised.
 struct Streams {
     commands: StreamState,
     events: StreamState,
@@ -430,7 +451,7 @@ pub fn reader_name(share: Share) -> String {
     format!("{PROCESS}-{}", share.name())
 }
 
-/// Waits for the first of some tasks to end.
+/// Waits for the first of some tasks to end. Without any task it waits for ever, so that it can stand in a `select!`.
 async fn ended<T: 'static>(tasks: &mut JoinSet<Result<T, HandlerError>>) -> Result<T, HandlerError> {
     match tasks.join_next().await {
         Some(Ok(end)) => end,

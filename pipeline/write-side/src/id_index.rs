@@ -1,8 +1,9 @@
-//! The index of command ids: which ids were used, and with what outcome. It answers a command that is sent again.
+//! The index of command ids: which ids were used, and with what outcome. A command that is sent again gets its first outcome from
+//! here.
 //!
-//! Rebuilt from OUTCOMES at any time, so its file may be lost. Its window is what OUTCOMES keeps: an id whose record has
-//! been purged is forgotten. Three layers: outcomes settled but not yet recorded, outcomes recorded but not yet in the
-//! file, and the redb file. What a handler settled and could not record is dropped when it loses its turn.
+//! The index can be rebuilt from OUTCOMES at any time, so its file may be lost. It knows what OUTCOMES keeps: an id whose record
+//! has been purged is forgotten. It has three layers: outcomes that are settled but not recorded, outcomes that are recorded but
+//! not in the file yet, and the redb file. What a handler settled and could not record is dropped when another one takes over.
 //!
 //! Handlers of several shares in one process have the same index but for what each has settled ([`IdIndex::for_share`]).
 //! What one of them records may stand behind records of others that have not been read yet: it is known at once, and goes
@@ -29,18 +30,18 @@ use redb::{
 pub use self::error::IdIndexError;
 use self::error::is_full;
 
-/// Id hash to COMMANDS position, OUTCOMES sequence and encoded outcome.
+/// Maps an id's hash to the command's position, the sequence in OUTCOMES, and the encoded outcome.
 const IDS: TableDefinition<&[u8; 16], (u64, u64, &[u8])> = TableDefinition::new("ids");
 /// `generation`, `through` and `record`, as text.
 const META: TableDefinition<&str, &str> = TableDefinition::new("meta");
-/// Entries in memory after which [`IdIndex::flush_due`] says so. Hashes fall anywhere in the file, so a flush writes most of its
-/// pages anew: the more entries share one, the less each costs. About 10 MiB of memory.
+/// The number of entries in memory from which [`IdIndex::flush_due`] asks for a flush. Hashes are spread over the whole file, so a
+/// flush rewrites most of its pages; the more entries share one flush, the less each costs. This is about 10 MiB of memory.
 const FLUSH_AT: usize = 65_536;
 /// Ids forgotten in one transaction.
 const FORGET_AT_ONCE: usize = 4096;
 
 impl IdIndexError {
-    /// With the path of the file, which the store's own errors do not name.
+    /// Adds the path of the file, which redb's own errors do not name.
     fn at(self, path: &str) -> Self {
         match self {
             Self::DiskFull { source, .. } => Self::DiskFull { path: path.to_owned(), source },
@@ -73,7 +74,7 @@ impl IdIndexError {
 pub struct IdEntry {
     /// The COMMANDS position of the command that had the id first.
     pub position: u64,
-    /// What became of it.
+    /// The outcome of that command.
     pub outcome: Outcome,
 }
 
@@ -85,18 +86,18 @@ struct Memory {
     through: u64,
     /// The id of the record at `through`; empty when there is none.
     record_id: Arc<str>,
-    /// [`IdIndex::forget_before`] was done up to here.
+    /// The last [`IdIndex::forget_before`] went up to here.
     forgotten_before: u64,
     /// How often entries have moved from here to the file.
     moves: u64,
 }
 
-/// The ids that a handler knows. Shared between the deciding loop and the journal's.
+/// The ids that a handler knows. The settling loop and the recording loop share it.
 #[derive(Debug)]
 pub struct IdIndex {
     known: Arc<Known>,
     settled: Mutex<HashMap<IdHash, IdEntry>>,
-    /// Whether somebody else follows OUTCOMES for this handler while it is active.
+    /// Whether another task follows OUTCOMES for this handler while it is active.
     followed_apart: bool,
 }
 
@@ -110,10 +111,10 @@ struct Known {
 }
 
 impl IdIndex {
-    /// Opens or makes the index file.
+    /// Opens the index file, or creates it.
     ///
     /// # Errors
-    /// [`IdIndexError`], by what there is to do about it.
+    /// [`IdIndexError`], which distinguishes what can be done about it.
     pub fn open(path: &Path) -> Result<Self, IdIndexError> {
         let database = Database::create(path).map_err(|error| IdIndexError::from_open(path, error))?;
         let path = path.display().to_string();
@@ -163,10 +164,11 @@ impl IdIndex {
         Self { known: self.known.clone(), settled: Mutex::default(), followed_apart: true }
     }
 
-    /// Begins to follow OUTCOMES of `generation`, and answers the sequence behind which to read on. An index of another
-    /// generation is emptied, and so is one that knows more than OUTCOMES, which then has lost its tail: it ends before
-    /// [`IdIndex::through`], or `found` there is another record than was noted. `found` is none where OUTCOMES has been
-    /// purged.
+    /// Begins to follow OUTCOMES of `generation`, and returns the sequence after which to read on.
+    ///
+    /// An index of another generation is emptied. So is one that knows more than OUTCOMES has, because the server has then lost
+    /// its tail: OUTCOMES ends before [`IdIndex::through`], or `found`, the id of the record at that sequence, is not the one that
+    /// was noted. `found` is `None` where OUTCOMES has been purged.
     ///
     /// # Errors
     /// [`IdIndexError::Storage`].
@@ -195,14 +197,15 @@ impl IdIndex {
                 write.delete_table(IDS)?;
                 write.open_table(IDS)?;
             }
-            // In the same transaction: an empty index that claims to know all would let ids take effect again.
+            // In the same transaction as the emptying: after a crash in between, an empty index would claim to know all records,
+            // and repeated ids would take effect again.
             write_meta(&write, generation, &memory)?;
             write.commit()?;
         }
         Ok(memory.through)
     }
 
-    /// For looking up many ids, such as those of a round.
+    /// A lookup for many ids, such as those of a round. It opens the file once for all of them.
     pub fn lookup(&self) -> IdLookup<'_> {
         IdLookup { index: self, file: None }
     }
@@ -215,12 +218,12 @@ impl IdIndex {
         self.lookup().get(id)
     }
 
-    /// Notes outcomes that are about to be recorded, so that the next round knows their ids.
+    /// Notes outcomes that are settled and about to be recorded, so that the next round knows their ids.
     pub fn settle(&self, outcomes: &[CommandOutcome]) {
         self.settled().extend(outcomes.iter().filter_map(first_use));
     }
 
-    /// Notes a record that any handler wrote, stored at `sequence`, every one before it having been noted.
+    /// Notes a record that any handler wrote and that is stored at `sequence`. All records before it must have been noted.
     pub fn note(&self, record: &OutcomeRecord, sequence: u64) {
         let mut memory = self.memory();
         memory.record(record, sequence);
@@ -230,14 +233,14 @@ impl IdIndex {
         }
     }
 
-    /// Notes a record that this handler wrote in its turn, and of which the ids were settled.
+    /// Notes a record that this handler wrote while it was active, and whose ids were settled.
     pub fn note_own(&self, record: &OutcomeRecord, sequence: u64) {
         if self.followed_apart {
             self.memory().record(record, sequence);
         } else {
             self.note(record, sequence);
         }
-        // Not before they are recorded: at any moment one of the two knows them.
+        // Only after the ids are noted as recorded, so that a lookup finds them in one layer or the other at any moment.
         let mut settled = self.settled();
         for (hash, _) in record.outcomes.iter().filter_map(first_use) {
             settled.remove(&hash);
@@ -254,7 +257,8 @@ impl IdIndex {
         self.memory().through
     }
 
-    /// Whether enough has gathered for a flush to be worth it. Whoever follows for several handlers flushes for them.
+    /// Whether enough entries have gathered to make a flush worthwhile. If another task follows for this handler, that task
+    /// flushes.
     pub fn flush_due(&self) -> bool {
         !self.followed_apart && self.memory().recorded.len() >= FLUSH_AT
     }
@@ -297,11 +301,11 @@ impl IdIndex {
         Ok(())
     }
 
-    /// Forgets ids whose record stands before `first_sequence` of OUTCOMES. Blocking; reads the whole file, unless it was asked
-    /// for the same before, and writes in pieces, so that a flush never waits long.
+    /// Forgets ids whose record is before `first_sequence` of OUTCOMES. Blocking. It reads the whole file, unless it has already
+    /// gone that far, and writes in pieces, so that a flush never waits long for it.
     ///
     /// # Errors
-    /// [`IdIndexError::Storage`]; asked again it goes on.
+    /// [`IdIndexError::Storage`]; the next call continues.
     pub fn forget_before(&self, first_sequence: u64) -> Result<u64, IdIndexError> {
         let mut forgotten = {
             let mut memory = self.memory();
@@ -319,7 +323,7 @@ impl IdIndex {
             {
                 let mut ids = write.open_table(IDS)?;
                 for hash in &expired {
-                    // Used anew meanwhile, it is not expired any more.
+                    // The id may have been used again since it was found: then it is not expired any more.
                     let gone = ids.get(hash)?.is_some_and(|value| value.value().1 < first_sequence);
                     if gone {
                         ids.remove(hash)?;
@@ -337,7 +341,7 @@ impl IdIndex {
         Ok(forgotten)
     }
 
-    /// The next expired ids from `next` on, and where to go on.
+    /// The next expired ids from `next` on, and where to continue.
     fn expired(
         &self,
         first_sequence: u64,

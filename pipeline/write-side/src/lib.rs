@@ -1,8 +1,11 @@
-//! From a stored command to commits and outcomes.
+//! The write side: from a stored command to commits and outcomes.
 //!
-//! The [`command_handler`] reads COMMANDS in rounds, [`round`] decides them (a pure function), [`settlement`] appends what
-//! was decided, [`outcome_journal`] records what became of each command. [`submit_service`] takes commands by request.
-//! Deliberately absent: views, reports, timers.
+//! In reading order: [`command_handler`] waits until it is active and then reads COMMANDS in rounds. [`round`] decides a round, as
+//! a pure function. [`settlement`] appends what was decided, and decides again where an aggregate has moved on.
+//! [`outcome_journal`] records what became of each command. [`id_index`] recognises ids that were used before, and
+//! [`state_cache`] keeps aggregates in memory. [`submit_service`] accepts commands by request.
+//!
+//! Deliberately absent: views, reports, timers, and what any command means.
 
 #![deny(missing_docs)]
 

@@ -1,8 +1,10 @@
-//! The outcome journal: a share's chain of records on OUTCOMES. Cursor and outcomes are one thing.
+//! The outcome journal: the handler's chain of records on OUTCOMES. A record has the outcomes of a stretch of positions, so the
+//! last record is the handler's cursor too.
 //!
-//! Each record expects the one before, so that of two handlers which both believe to be active only one can record. A
-//! takeover appends a fence, after which the handler before can record nothing more. No clock is read here: whether a
-//! handler may try is the lease's business, whether it succeeds is the chain's.
+//! Each record expects the sequence of the record before it. Of two handlers that both believe to be active, only one can
+//! record. A takeover appends a fence, which makes the previous handler's next record fail.
+//!
+//! Deliberately absent: a clock. The lease decides whether a handler may try; the chain decides whether it succeeds.
 
 use std::sync::Arc;
 
@@ -20,10 +22,10 @@ use millstream_jetstream::{
 
 use crate::share_layout::{Layout, chain_subject, check_generations, last_record};
 
-/// Why the journal cannot go on.
+/// Why the journal cannot be continued.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
-    /// Another handler has written the next record: this one has lost its turn and changes nothing any more.
+    /// Another handler has written the next record. This one is no longer active and can change nothing any more.
     #[error("another handler has taken over the share {share}")]
     LostTurn {
         /// The share.
@@ -32,9 +34,9 @@ pub enum JournalError {
     /// The server will never store the record.
     #[error("the outcome record for positions {after}..={through} was refused: {detail}")]
     Refused {
-        /// Covered before.
+        /// The cursor before the record.
         after: u64,
-        /// Covered with it.
+        /// The cursor with the record.
         through: u64,
         /// The server's words.
         detail: String,
@@ -82,7 +84,7 @@ pub enum JournalError {
     /// The last record does not decode.
     #[error(transparent)]
     Record(#[from] OutcomeRecordError),
-    /// A question that cannot be asked again.
+    /// The server refused a question for good.
     #[error(transparent)]
     Broker(#[from] BrokerError),
 }
@@ -210,7 +212,7 @@ impl<B: Broker> OutcomeJournal<B> {
         self.cursor
     }
 
-    /// Highest EVENTS sequence that this share's outcomes have named.
+    /// The highest sequence of EVENTS that the outcomes have named. EVENTS must reach this far, or the server has lost its tail.
     pub fn events_through(&self) -> u64 {
         self.events_through
     }
@@ -225,9 +227,10 @@ impl<B: Broker> OutcomeJournal<B> {
         &self.generations
     }
 
-    /// Records what became of the commands behind the cursor, `through` inclusive. Tries until it is stored or the turn is
-    /// lost. Answers the record and
-    /// its sequence.
+    /// Records the outcomes of the commands after the cursor, up to and including `through`. Retries until the record is stored
+    /// or another handler has taken over. Returns the record and its sequence.
+    ///
+    /// A retry sends the same record with the same id, so an append whose answer was lost is found instead of doubled.
     ///
     /// # Errors
     /// [`JournalError`].
@@ -262,7 +265,8 @@ impl<B: Broker> OutcomeJournal<B> {
         Ok((record, sequence))
     }
 
-    /// After an unclear answer: where `record` stands, or `None` when the chain still ends with the one before.
+    /// After an unclear answer: the sequence of `record`, or `None` when the chain still ends with the record before it. In that
+    /// case the append may still arrive; then the retry conflicts and finds it here.
     async fn find(&self, record: &OutcomeRecord) -> Result<Option<u64>, JournalError> {
         let last = match self.broker.last(OUTCOMES, &chain_subject(self.share)).await {
             Ok(last) => last,

@@ -1,6 +1,6 @@
 //! The pure half of a round: from messages of COMMANDS and states of aggregates to commits and outcomes.
 //!
-//! Nothing here waits or does I/O; [`crate::settlement`] appends what is decided and decides again where an append was
+//! Nothing here waits or performs I/O. [`crate::settlement`] appends what is decided here, and asks again where an append was
 //! refused.
 
 mod prepare;
@@ -25,8 +25,8 @@ use millstream_domain::decider::{
 
 use crate::aggregate_state::{AggregateState, HistoryError};
 
-/// Bytes of event data after which no further command joins a commit. Well below nats-server's default `max_payload` of
-/// 1 MiB, so that one more command of usual size still fits.
+/// The size of event data from which no further command joins a commit. It is well below nats-server's default `max_payload` of
+/// 1 MiB, so that the events of one more command of usual size still fit.
 const COMMIT_BYTES_TARGET: usize = 256 * 1024;
 
 /// A command of one aggregate, ready to be decided.
@@ -34,18 +34,19 @@ const COMMIT_BYTES_TARGET: usize = 256 * 1024;
 pub struct Decidable<'a> {
     /// Its index in the round.
     pub index: usize,
-    /// Its headers and place.
+    /// Its headers and its position.
     pub envelope: &'a CommandEnvelope,
     /// Its fields.
     pub command: &'a AnyCommand,
 }
 
-/// An outcome that may still lack its commit's sequence.
+/// An outcome that may still lack the sequence of its commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Draft {
-    /// Complete.
+    /// The outcome is complete.
     Final(Outcome),
-    /// Accepted with the commit that the decision yields, or after it.
+    /// The command is accepted with the commit that the decision yields, or changes nothing after that commit. The outcome gets
+    /// the commit's sequence once it is stored.
     WithCommit {
         /// The aggregate's version after the command.
         version: u64,
@@ -55,7 +56,7 @@ pub enum Draft {
 }
 
 impl Draft {
-    /// The outcome, the commit being stored at `sequence`.
+    /// The complete outcome, when the commit is stored at `sequence`.
     pub fn settle(self, sequence: u64) -> Outcome {
         match self {
             Self::Final(outcome) => outcome,
@@ -64,23 +65,25 @@ impl Draft {
     }
 }
 
-/// What became of (the first of) an aggregate's commands in a round.
+/// What was decided about an aggregate's commands in a round, or about the first of them.
 #[derive(Debug)]
 pub struct GroupDecision {
     /// Outcomes by index in the round.
     pub drafts: Vec<(usize, Draft)>,
     /// What to append; absent when nothing happened.
     pub commit: Option<Commit>,
-    /// How many commands were decided; the others belong in the next commit.
+    /// How many commands were decided. The others belong in the next commit, because this one is large enough.
     pub taken: usize,
-    /// Whether some outcome rests on the state being current: a refusal, or nothing to change.
+    /// Whether some outcome is right only if the state is current: a rejection, or nothing to change. An acceptance needs no such
+    /// proof, because the append of its commit fails on a stale state.
     pub needs_current: bool,
 }
 
 /// Why a group was not decided.
 #[derive(Debug, thiserror::Error)]
 pub enum GroupError {
-    /// The history holds later commands than one of these: the whole history is needed to tell what is true.
+    /// The history holds the effects of later commands than one of these. Only the whole history tells whether this one has
+    /// already been accepted.
     #[error("the history holds later commands")]
     HistoryNeeded,
     /// The history cannot be folded.
@@ -88,10 +91,11 @@ pub enum GroupError {
     History(#[from] HistoryError),
 }
 
-/// Decides an aggregate's commands in the order of their positions, evolving `state` as it goes.
+/// Decides an aggregate's commands in the order of their positions, and evolves `state` with them.
 ///
-/// For a command at position p of an aggregate whose history holds events of later positions: if p is in the history, it
-/// was accepted; if not, it is decided on the fold of what came before p.
+/// A command at position p may meet a history that already has events of p or of later positions: an earlier handler settled it
+/// and was cut off before it could record the outcome. If p is in the history, the command was accepted. Otherwise it is
+/// decided on the fold of everything before p.
 ///
 /// # Errors
 /// [`GroupError::HistoryNeeded`] when `history` is absent but needed; [`GroupError::History`].
@@ -128,7 +132,7 @@ pub fn decide_group(
     Ok(decision)
 }
 
-/// A command behind everything in the history.
+/// Decides a command whose position is higher than everything in the history: the usual case.
 fn decide_next(
     aggregate: &Arc<dyn AggregateType>,
     state: &mut AggregateState,
@@ -159,7 +163,7 @@ fn decide_next(
     }
 }
 
-/// A command that a handler before has perhaps settled: later commands of the aggregate have taken effect.
+/// Decides a command that an earlier handler may have settled, because its position or a later one has taken effect already.
 fn decide_past(
     aggregate: &Arc<dyn AggregateType>,
     history: &[StoredCommit],
@@ -178,7 +182,8 @@ fn decide_past(
     })
 }
 
-/// The outcome of a command that ought to have taken effect before what others have done since.
+/// The outcome of a command that would be accepted, but can no longer be: later commands of its aggregate have taken effect, and
+/// versions cannot be inserted. The rules are pure, so this happens only when the earlier handler had other rules.
 fn too_late(envelope: &CommandEnvelope) -> Outcome {
     tracing::error!(
         position = envelope.position,
@@ -201,7 +206,7 @@ fn find_accepted(history: &[StoredCommit], position: u64) -> Option<Outcome> {
     })
 }
 
-/// Decides one command; the error is a complete outcome.
+/// Decides one command. The error is a complete outcome.
 fn decide_one(
     aggregate: &Arc<dyn AggregateType>,
     state: &mut AggregateState,
@@ -211,7 +216,7 @@ fn decide_one(
     aggregate.decide(&mut state.state, command.command, &context).map_err(|error| not_decided(&error))
 }
 
-/// What a decision may know; the error is the outcome of a command that expects another version.
+/// What a decision may know. The error is the outcome of a command that expects another version.
 fn context_of(envelope: &CommandEnvelope, version: u64) -> Result<DecisionContext<'_>, Outcome> {
     if let Some(expected) = envelope.expected_version.filter(|expected| *expected != version) {
         let message = format!(

@@ -1,10 +1,10 @@
-//! Settles a round: appends what is decided and decides again where the aggregate has moved on, until each command of
-//! the round has its outcome.
+//! Settles a round: appends what is decided, and decides again where the aggregate has moved on, until each command of the round
+//! has its outcome.
 //!
-//! First every aggregate is decided on the state at hand and its commit appended, slice by slice: the next one is decided
-//! while the commits of the one before are on their way. What was refused, is unclear, or rests on a state that is not
-//! known to be current goes the slow way: read the history as the leader has it, from a snapshot on or whole, decide,
-//! append, again until it is settled.
+//! The quick way comes first: every aggregate is decided on the state at hand and its commit appended, slice by slice. The next
+//! slice is decided while the commits of the previous one are in flight. The slow way is for aggregates whose append was refused
+//! or got no clear answer, and for outcomes that are right only on a current state: read the history from the leader, decide,
+//! append, and start over until the aggregate is settled.
 
 mod hydration;
 mod sorted;
@@ -45,14 +45,14 @@ use crate::{
     state_cache::StateCache,
 };
 
-/// Histories read from the server at a time.
+/// How many histories are read from the server at the same time.
 const LOADS_MAX: usize = 64;
-/// Aggregates whose commits are appended together: as many as an atomic batch takes.
+/// How many aggregates' commits are appended together: as many as an atomic batch takes.
 const SLICE: usize = ATOMIC_BATCH_MAX;
-/// Slices whose commits are on their way together. Where each commit is synced alone, more would wait too long for their answers.
+/// How many slices are in flight together. Where the server syncs each commit alone, more would wait too long for their answers.
 const SLICES_UNDER_WAY: usize = 2;
 
-/// Why a round cannot be settled. The position does not move.
+/// Why a round cannot be settled. The handler then ends, and the cursor has not moved.
 #[derive(Debug, thiserror::Error)]
 pub enum SettleError {
     /// The index of ids failed.
@@ -80,30 +80,30 @@ struct Decided<'a> {
     append: Option<NewCommit>,
 }
 
-/// An aggregate that goes the slow way, with the outcomes that it has already.
+/// An aggregate that goes the slow way, with the outcomes that it already has.
 struct Unsettled<'a> {
     group: Group<'a>,
     outcomes: Vec<(usize, Outcome)>,
-    /// Its state, when an append of ours has just shown it to be current: only the commands that did not fit into that
-    /// commit are left.
+    /// Its state, when our own append has just shown that it is current, and only commands that did not fit into that commit are
+    /// left.
     current: Option<Box<AggregateState>>,
 }
 
 impl<'a> Unsettled<'a> {
-    /// One that has to be read first.
+    /// An aggregate whose history has to be read first.
     fn unread(group: Group<'a>) -> Self {
         Self { group, outcomes: Vec::new(), current: None }
     }
 }
 
-/// An aggregate on which everything is settled, with its state unless that is of no further use.
+/// An aggregate whose commands are all settled, with its state if that can go back into the cache.
 struct Settled {
     stream_id: StreamId,
     state: Option<AggregateState>,
     outcomes: Vec<(usize, Outcome)>,
 }
 
-/// What came of deciding aggregates on the states at hand: some are settled, the others go the slow way.
+/// The result of the quick way: some aggregates are settled, and the others go the slow way.
 #[derive(Default)]
 struct FirstPass<'a> {
     settled: Vec<Settled>,
@@ -119,8 +119,8 @@ pub struct Settlement<B> {
     ids: RunIds,
     /// The aggregates that are this handler's to change.
     share: Share,
-    /// Whether to take an aggregate that is not in the cache for a new one, which costs nothing when it is. Judged after each slice
-    /// by how those of it turned out.
+    /// Whether to suppose that an aggregate outside the cache is new, and append with expected sequence 0 without a read. A wrong
+    /// guess costs a refused append. So each slice sets this for the next ones by how many of its guesses were right.
     suppose_new: AtomicBool,
     metrics: HandlerMetrics,
 }
@@ -218,7 +218,7 @@ impl<B: Broker> Settlement<B> {
         }
     }
 
-    /// Decides the aggregates of a slice on what is in the cache, or else supposed, and appends all commits together.
+    /// Decides the aggregates of a slice on cached or supposed states, and appends all their commits together.
     async fn settle_slice<'a>(&self, slice: Vec<(Group<'a>, Option<AggregateState>)>) -> FirstPass<'a> {
         let mut done = FirstPass { settled: Vec::with_capacity(slice.len()), ..FirstPass::default() };
         let mut decided = Vec::with_capacity(slice.len());
@@ -248,6 +248,7 @@ impl<B: Broker> Settlement<B> {
         for each in decided {
             let answer = each.append.is_some().then(|| answers.next()).flatten();
             let finished = match answer {
+                // Nothing to append, so no expected sequence has proved the state: a rejection must not rest on it.
                 None if each.decision.needs_current && !each.state.current => {
                     Err(Unsettled::unread(each.group))
                 }
@@ -274,8 +275,8 @@ impl<B: Broker> Settlement<B> {
         done
     }
 
-    /// States for aggregates that are not in the cache: the initial one where they are supposed to be new, else what any
-    /// replica answers. The expectation of the append tells whether that was right.
+    /// States for aggregates that are not in the cache: the initial one if they are supposed to be new, otherwise what any
+    /// replica answers, which may be stale. The expected sequence of the append tells whether the state was right.
     async fn first_states<'a>(
         &self,
         groups: Vec<Group<'a>>,
@@ -300,7 +301,7 @@ impl<B: Broker> Settlement<B> {
         (group, state)
     }
 
-    /// Decides a group on a state that may be old; where that is not possible it goes the slow way.
+    /// Decides a group on a state that may be stale. Where that is impossible, the group goes the slow way.
     fn decide_quickly<'a>(
         &self,
         group: Group<'a>,
@@ -316,7 +317,7 @@ impl<B: Broker> Settlement<B> {
         }
     }
 
-    /// Decides a group; gives it back with what is wrong when that is not possible.
+    /// Decides a group. If that is impossible, returns the group with the reason.
     fn decide<'a>(
         &self,
         group: Group<'a>,
@@ -338,8 +339,10 @@ impl<B: Broker> Settlement<B> {
         }
     }
 
-    /// Reads the state where it is not known to be current, decides, appends; again until every command of the group has its
-    /// outcome.
+    /// Reads the state unless it is known to be current, decides and appends, until every command of the group has its outcome.
+    ///
+    /// After an unclear answer the commit may be stored or not. Deciding again on the current history covers both: a command whose
+    /// position is in the history was accepted.
     async fn settle_slowly(
         &self,
         unsettled: Unsettled<'_>,
@@ -365,7 +368,7 @@ impl<B: Broker> Settlement<B> {
             let decided = match self.decide(group, state, history.as_deref()) {
                 Ok(decided) => decided,
                 Err((same, error)) => match *error {
-                    // On top of a snapshot only what is new can be told.
+                    // A snapshot does not say which positions went into it. The next try reads the whole history.
                     GroupError::HistoryNeeded if history.is_none() => {
                         group = same;
                         continue;
@@ -420,7 +423,7 @@ impl<B: Broker> Settlement<B> {
         backoff.pause().await;
     }
 
-    /// Sets the command aside when its rules or its history failed; other outcomes stay as they are.
+    /// Sets the command aside if its rules or its history failed. Other outcomes are returned unchanged.
     async fn keep_if_dead(&self, outcome: Outcome, command: Option<&PreparedCommand>) -> Outcome {
         match (&outcome, command.map(|command| &command.work)) {
             (Outcome::DeadLettered { code, message }, Some(Work::Decide(decoded))) => {
@@ -430,13 +433,13 @@ impl<B: Broker> Settlement<B> {
         }
     }
 
-    /// Stores a dead letter, once. Where that is impossible the outcome says so: the command itself stays in COMMANDS.
+    /// Stores a dead letter, once. If that is impossible, the outcome says so; the command itself is still in COMMANDS.
     async fn set_aside(&self, letter: &DeadLetter) -> Outcome {
         let message = NewMessage::dead_letter(letter);
         let mut backoff = self.ids.backoff();
         let lost = loop {
             match self.broker.append(DEAD_LETTERS, message.clone()).await {
-                // A conflict: a handler before has set it aside already.
+                // A conflict means that an earlier handler has already set the command aside.
                 Ok(_) | Err(AppendError::Conflict { .. }) => break None,
                 Err(error @ (AppendError::Full { .. } | AppendError::Refused { .. })) => break Some(error),
                 Err(error) => {
@@ -457,7 +460,7 @@ impl<B: Broker> Settlement<B> {
 }
 
 impl<'a> Decided<'a> {
-    /// Completes the outcomes, the commit being stored at `sequence`. Commands that did not fit into the commit come back.
+    /// Completes the outcomes once the commit is stored at `sequence`. Commands that did not fit into the commit are returned.
     fn finish(mut self, sequence: Option<u64>) -> Result<Settled, Unsettled<'a>> {
         if let (Some(sequence), Some(append)) = (sequence, &self.append) {
             self.state.last_sequence = sequence;
@@ -477,7 +480,7 @@ impl<'a> Decided<'a> {
 }
 
 impl Group<'_> {
-    /// All commands of the group set aside for the same cause.
+    /// Sets all commands of the group aside for the same cause.
     fn dead(self, mut outcomes: Vec<(usize, Outcome)>, code: &str, cause: &str) -> Settled {
         tracing::error!(stream_id = %self.stream_id, code, cause, "setting the aggregate's commands aside");
         outcomes.extend(self.commands.iter().map(|command| {

@@ -1,7 +1,7 @@
-//! States of recently used aggregates in memory, bounded in number and in bytes; what falls out becomes a snapshot.
+//! The states of recently used aggregates in memory, bounded in number and in bytes. What falls out becomes a snapshot.
 //!
-//! The state of an aggregate is taken out, decided on and put back. What is not in memory is looked up among the
-//! snapshots; it may be old, and says so by not being [`AggregateState::current`].
+//! The state of an aggregate is taken out, decided on and put back. If it is not in memory, it comes from the snapshots. It may
+//! then be stale, and is therefore not [`AggregateState::current`].
 
 use std::{collections::HashMap, num::NonZeroUsize, sync::Arc};
 
@@ -18,14 +18,15 @@ use crate::{
     state_snapshots::{NamedCommit, SnapshotBatch, SnapshotError, SnapshotReader, StateSnapshots},
 };
 
-/// What a state takes besides its fields: its place in the cache and its id.
+/// The memory that a state takes besides its fields: its place in the cache and its id.
 const STATE_BYTES_MIN: u64 = 512;
-/// Memory for each byte of an encoded state: pointers, spare capacity and tree nodes. A supposition, not a measurement.
+/// The memory for each byte of an encoded state, because of pointers, spare capacity and tree nodes. This is an assumption, not a
+/// measurement.
 const MEMORY_FACTOR: u64 = 3;
-/// Events after which a state that never falls out becomes a snapshot all the same, so that a handler that is killed need
-/// not fold more of a long history than this.
+/// After this many events, a state that never falls out of memory becomes a snapshot all the same. A handler that was killed then
+/// folds at most this much of a long history again.
 const EVENTS_BETWEEN_SNAPSHOTS: u64 = 1000;
-/// Snapshots that are worth a transaction.
+/// How many snapshots make a transaction worthwhile.
 const BATCH_MIN: usize = 1024;
 
 /// How much may be kept in memory.
@@ -33,7 +34,7 @@ const BATCH_MIN: usize = 1024;
 pub struct CacheLimits {
     /// States.
     pub states: NonZeroUsize,
-    /// Bytes, estimated from the size of encoded states. One state is always kept, however large.
+    /// Bytes, estimated from the size of encoded states. One state is always kept, however large it is.
     pub bytes: u64,
 }
 
@@ -51,9 +52,9 @@ pub struct StateCache {
     limits: CacheLimits,
     registry: AggregateRegistry,
     snapshots: StateSnapshots,
-    /// The file as of this round.
+    /// The file as it was at the beginning of this round, opened when it is first needed.
     stored: Option<Option<SnapshotReader>>,
-    /// Encoded, and not yet in the file.
+    /// Snapshots that are encoded and not in the file yet.
     leaving: HashMap<StreamId, Vec<u8>>,
     /// The EVENTS sequence up to which commits of others have been followed.
     through: u64,
@@ -85,9 +86,9 @@ impl StateCache {
         if self.newest.is_some() { Ok(self.newest) } else { self.snapshots.newest() }
     }
 
-    /// Begins to follow EVENTS of `generation`, which ends at `last_sequence` and holds the commit of hash `found` where
-    /// [`StateCache::newest`] stood. When that is another one, the server has lost its tail: states and snapshots are dropped,
-    /// as those of another generation are. Their expectations might hold by chance on what has grown since.
+    /// Begins to follow EVENTS of `generation`, which ends at `last_sequence` and has a commit with the hash `found` at the
+    /// sequence of [`StateCache::newest`]. If that is another commit, the server has lost its tail. States and snapshots are then
+    /// dropped, as those of another generation are: their expected sequences might match by chance what has grown since.
     ///
     /// # Errors
     /// [`SnapshotError`].
@@ -113,7 +114,7 @@ impl StateCache {
         Ok(())
     }
 
-    /// Takes a state out: while commands are decided on it, nobody else may see it.
+    /// Takes a state out. While commands are decided on it, it is ahead of EVENTS, and nobody else may see it.
     pub fn take(&mut self, stream_id: &StreamId) -> Option<AggregateState> {
         match self.states.pop(stream_id) {
             Some(cached) => {
@@ -124,7 +125,7 @@ impl StateCache {
         }
     }
 
-    /// The state as it was when it was last made a snapshot of.
+    /// The state as it was when its last snapshot was made.
     pub fn snapshot(&mut self, stream_id: &StreamId) -> Option<AggregateState> {
         let aggregate = self.aggregate(stream_id)?;
         if let Some(leaving) = self.leaving.get(stream_id) {
@@ -145,7 +146,7 @@ impl StateCache {
         }
     }
 
-    /// Puts a settled state in; what was used longest ago makes place.
+    /// Puts a settled state in. The least recently used states make room for it.
     pub fn put(&mut self, stream_id: StreamId, mut state: AggregateState) {
         let Some(aggregate) = self.aggregate(&stream_id) else { return };
         if let Some(hash) = state.last_hash
@@ -179,8 +180,8 @@ impl StateCache {
         }
     }
 
-    /// Applies a commit that any handler appended. A state that lacks commits in between is dropped: it would only be
-    /// refused.
+    /// Applies a commit that any handler appended. If the state lacks commits in between, it is dropped, because an append on it
+    /// would only be refused.
     pub fn follow(&mut self, commit: &StoredCommit) {
         self.through = self.through.max(commit.broker_sequence);
         let Some(aggregate) = self.aggregate(&commit.stream_id) else { return };
@@ -198,8 +199,8 @@ impl StateCache {
         self.put(commit.stream_id.clone(), state);
     }
 
-    /// Nothing is known to be current any more: another handler may have been active. `through` is the sequence of EVENTS
-    /// up to which this one was.
+    /// Marks all states as possibly stale, because another handler may have been active. `through` is the sequence of EVENTS up to
+    /// which this handler knows all commits.
     pub fn doubt_all(&mut self, through: u64) {
         self.through = self.through.max(through);
         for (_, cached) in &mut self.states {
@@ -207,18 +208,18 @@ impl StateCache {
         }
     }
 
-    /// The EVENTS sequence behind which to follow.
+    /// The sequence of EVENTS after which to follow.
     pub fn through(&self) -> u64 {
         self.through
     }
 
-    /// Ends a round. Answers what is to be written to the file, once there is enough of it.
+    /// Ends a round. Returns the snapshots to write to the file, once there are enough of them.
     pub fn end_round(&mut self) -> Option<SnapshotBatch> {
         self.stored = None;
         (self.leaving.len() >= BATCH_MIN).then(|| self.batch(false))
     }
 
-    /// Everything that the file lacks; the states stay in memory.
+    /// Snapshots of everything that the file lacks. The states stay in memory.
     pub fn snapshot_all(&mut self) -> SnapshotBatch {
         self.stored = None;
         let mut unsaved = Vec::new();
@@ -240,7 +241,7 @@ impl StateCache {
         SnapshotBatch { snapshots, through: self.through, newest: self.newest, durable }
     }
 
-    /// Where batches are written.
+    /// The file to which batches are written.
     pub fn snapshots(&self) -> &StateSnapshots {
         &self.snapshots
     }
@@ -255,7 +256,7 @@ impl StateCache {
         self.states.is_empty()
     }
 
-    /// What they take, estimated.
+    /// The memory that they take, estimated.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -265,7 +266,8 @@ impl StateCache {
     }
 }
 
-/// What a state takes: measured anew whenever its version has doubled, in between in proportion.
+/// The memory that a state takes. It is measured whenever the version has doubled, because encoding costs time, and estimated in
+/// proportion in between.
 fn weigh(aggregate: &Arc<dyn AggregateType>, state: &mut AggregateState) -> u64 {
     let known = state.weighed.filter(|(version, _)| state.version < version * 2);
     let (version, encoded) =

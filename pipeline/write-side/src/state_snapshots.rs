@@ -1,7 +1,9 @@
 //! Snapshots of aggregate states in a redb file: what falls out of memory, and what a handler knew when it stopped.
 //!
-//! Bytes only: how a state is encoded is in [`crate::aggregate_state`]. Only ever a shortcut. A snapshot may be old, and the
-//! file may be lost: what a decision rests on is proved by the expectation of its append or by a read from the leader.
+//! Snapshots are only a shortcut. They may be stale, and the file may be lost: the expected sequence of an append or a read from
+//! the leader proves the state on which a decision rests.
+//!
+//! Deliberately absent: how a state is encoded ([`crate::aggregate_state`]). This module sees only bytes.
 
 use std::{path::Path, sync::Arc};
 
@@ -84,16 +86,16 @@ impl NamedCommit {
     }
 }
 
-/// Snapshots on their way to the file, with the EVENTS sequence up to which commits have been followed.
+/// Snapshots to be written to the file, with the sequence of EVENTS up to which commits have been followed.
 #[derive(Debug)]
 pub struct SnapshotBatch {
-    /// What to write.
+    /// The snapshots to write.
     pub snapshots: Vec<(StreamId, Vec<u8>)>,
-    /// Up to where.
+    /// The sequence of EVENTS up to which commits have been followed.
     pub through: u64,
     /// The newest commit that went into any of the snapshots, these and those in the file.
     pub newest: Option<NamedCommit>,
-    /// Whether to wait until the disk has it.
+    /// Whether to wait until the batch is synced to the disk.
     pub durable: bool,
 }
 
@@ -104,7 +106,7 @@ pub struct StateSnapshots {
 }
 
 impl StateSnapshots {
-    /// Opens or makes the file.
+    /// Opens the file, or creates it.
     ///
     /// # Errors
     /// [`SnapshotError::Open`], also when another process owns the file.
@@ -141,9 +143,9 @@ impl StateSnapshots {
         Ok(meta.get("newest")?.and_then(|text| NamedCommit::parse(text.value())))
     }
 
-    /// Begins to follow EVENTS of `generation`, which ends at `last_sequence` and is `intact` when it holds
-    /// [`StateSnapshots::newest`] where that was. Snapshots of another generation, or of a tail that the server has lost, are
-    /// dropped. Answers the sequence behind which to follow, unless nothing is left.
+    /// Begins to follow EVENTS of `generation`, which ends at `last_sequence`. It is `intact` when it still has
+    /// [`StateSnapshots::newest`] at its sequence. Snapshots of another generation, or of a tail that the server has lost, are
+    /// dropped. Returns the sequence after which to follow, or `None` when no snapshots are left.
     ///
     /// # Errors
     /// [`SnapshotError::Storage`].
@@ -178,7 +180,7 @@ impl StateSnapshots {
         Ok(None)
     }
 
-    /// What the file holds now; `None` while it holds nothing.
+    /// The current contents of the file; `None` while it is empty.
     ///
     /// # Errors
     /// [`SnapshotError::Storage`].
@@ -190,7 +192,7 @@ impl StateSnapshots {
     /// Writes a batch. Blocking.
     ///
     /// # Errors
-    /// [`SnapshotError::Storage`]; nothing of the batch is there then.
+    /// [`SnapshotError::Storage`]; the file then has nothing of the batch.
     pub fn write(&self, batch: &SnapshotBatch) -> Result<(), SnapshotError> {
         let mut write = self.database.begin_write()?;
         if !batch.durable {
@@ -212,7 +214,7 @@ impl StateSnapshots {
     }
 }
 
-/// The file at one moment.
+/// The file as it was at one moment.
 #[derive(Debug)]
 pub struct SnapshotReader {
     table: ReadOnlyTable<TextKey, &'static [u8]>,

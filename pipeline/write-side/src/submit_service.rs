@@ -1,8 +1,8 @@
-//! Answers `submit.<context>.<aggregate>.<id>.<command>` as a NATS micro service: puts the command onto COMMANDS and answers
-//! with its outcome, the same JSON as `Millstream-Reply` gets. docs/commands.md is the contract.
+//! Answers `submit.<context>.<aggregate>.<id>.<command>` as a NATS micro service: it puts the command onto COMMANDS and answers
+//! with the outcome, in the same JSON as the subject in `Millstream-Reply` gets. docs/commands.md is the contract.
 //!
-//! Any handler of a queue group answers, also one that stands by: it only puts and waits. What waits is put together
-//! ([`millstream_jetstream::intake`]).
+//! Every handler process answers, including those that stand by, because the service only stores the command and waits; NATS hands
+//! each request to one of them. Commands that wait are stored together ([`millstream_jetstream::intake`]).
 
 use std::{
     collections::HashMap,
@@ -41,9 +41,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// How long a request waits for its outcome unless it says otherwise in `Millstream-Wait-Ms`.
 pub const WAIT_DEFAULT: Duration = Duration::from_secs(10);
-/// How long it may wait at most.
+/// How long a request may wait at most.
 pub const WAIT_MAX: Duration = Duration::from_secs(60);
-/// Requests under way at once; more are refused, not queued.
+/// How many requests may be in progress at once. Further requests are refused, not queued.
 pub const IN_FLIGHT_MAX: usize = 4096;
 
 /// Headers of a request that become headers of the command.
@@ -63,13 +63,13 @@ pub enum SubmitError {
     /// The subject is not that of a command.
     #[error(transparent)]
     Subject(#[from] SubjectError),
-    /// The wait is no number.
+    /// The wait is not a number, or is too long.
     #[error("header Millstream-Wait-Ms is {text:?}; expected milliseconds, at most {}", WAIT_MAX.as_millis())]
     Wait {
         /// What was given.
         text: String,
     },
-    /// The message would not fit.
+    /// The command does not fit into one message of this server.
     #[error("the command takes {size} bytes; this server takes messages of up to {max} bytes")]
     TooLarge {
         /// Its size with headers.
@@ -77,13 +77,13 @@ pub enum SubmitError {
         /// The server's limit.
         max: usize,
     },
-    /// Too many at once.
+    /// Too many requests are in progress.
     #[error("{IN_FLIGHT_MAX} commands wait for their outcome already; try again")]
     Busy,
-    /// The server will not take it.
+    /// The server refuses to store the command.
     #[error(transparent)]
     Refused(#[from] AppendError),
-    /// It is not known whether it is stored.
+    /// It is unknown whether the command is stored.
     #[error(
         "the command is not known to be stored yet; send it again with the header Millstream-Command-Id: {id}"
     )]
@@ -91,7 +91,7 @@ pub enum SubmitError {
         /// The command's id.
         id: String,
     },
-    /// It is stored and will be decided.
+    /// The command is stored and will be decided, but the wait is over.
     #[error(
         "stored at position {position} of COMMANDS, and not decided in time; it will be. Ask for it in the view `command`, or send it again with the header Millstream-Command-Id: {id}"
     )]
@@ -125,7 +125,7 @@ pub struct SubmitServiceError(#[source] async_nats::Error);
 /// A running service.
 pub struct SubmitService {
     client: Client,
-    /// Until it takes no more.
+    /// `None` once it takes no more requests.
     service: Option<Service>,
     requests: TaskTracker,
     ending: CancellationToken,
@@ -136,7 +136,7 @@ struct Submissions {
     client: Client,
     intake: Intake,
     ids: RunIds,
-    /// Where outcomes come back to: this and a number.
+    /// The subject on which outcomes come back is this prefix and a number.
     inbox: String,
     last_number: AtomicU64,
     waiting: Mutex<HashMap<String, oneshot::Sender<Bytes>>>,
@@ -144,7 +144,7 @@ struct Submissions {
 }
 
 impl SubmitService {
-    /// Registers the service and answers from then on.
+    /// Registers the service, which answers from then on.
     ///
     /// # Errors
     /// [`SubmitServiceError`] when the connection is closed or the version is not a semantic one.
@@ -178,14 +178,15 @@ impl SubmitService {
         let requests = TaskTracker::new();
         tokio::spawn(hand_over(replies, Arc::downgrade(&submissions)));
         requests.spawn(serve(endpoint, submissions, requests.clone()));
-        // The server works through a connection in order: an answer to any question says that it knows the subscriptions.
+        // The server handles the messages of a connection in order. So an answer to any question proves that it has seen the
+        // subscriptions before it.
         if let Err(error) = broker.state(COMMANDS).await {
             tracing::warn!(%error, "submissions may meet no responders for a moment");
         }
         Ok(Self { client, service: Some(service), requests, ending })
     }
 
-    /// Takes no more requests: others of the queue group do. Those that were taken wait on for their outcomes.
+    /// Takes no more requests; NATS hands them to the other processes. Requests that were taken keep waiting for their outcomes.
     pub async fn take_no_more(&mut self) {
         if let Some(service) = self.service.take()
             && let Err(error) = service.stop().await
@@ -194,7 +195,7 @@ impl SubmitService {
         }
     }
 
-    /// Ends: whoever still waits is told where its command stands.
+    /// Ends the service. Each request that still waits is told whether its command is stored, and under which id to ask again.
     pub async fn stop(mut self) {
         self.take_no_more().await;
         self.ending.cancel();
@@ -206,7 +207,7 @@ impl SubmitService {
     }
 }
 
-/// Takes requests one after the other and answers each on its own.
+/// Takes requests one after the other, and answers each in a task of its own.
 async fn serve(mut endpoint: Endpoint, submissions: Arc<Submissions>, requests: TaskTracker) {
     let in_flight = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
     while let Some(request) = endpoint.next().await {
@@ -224,12 +225,12 @@ async fn serve(mut endpoint: Endpoint, submissions: Arc<Submissions>, requests: 
     }
 }
 
-/// Hands outcomes over to the requests that wait for them; ends with the service.
+/// Hands outcomes to the requests that wait for them. Ends with the service.
 async fn hand_over(mut replies: Subscriber, submissions: std::sync::Weak<Submissions>) {
     while let Some(reply) = replies.next().await {
         let Some(submissions) = submissions.upgrade() else { return };
         if let Some(waiting) = submissions.waiting().remove(reply.subject.as_str()) {
-            // Whoever waited may have given up in this moment.
+            // The request may have given up at this very moment.
             drop(waiting.send(reply.payload));
         }
     }
@@ -304,7 +305,7 @@ impl Submissions {
         headers.push(header::REPLY, reply);
         let max = self.client.server_info().max_payload;
         let lines: usize = headers.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
-        // Beside the headers counted here: those of the append itself.
+        // 128 bytes for the headers of the append itself, which are not counted here.
         let size = request.message.payload.len() + lines + 128;
         if size > max {
             return Err(SubmitError::TooLarge { size, max });

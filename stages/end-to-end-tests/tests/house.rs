@@ -30,8 +30,16 @@ const IMPURE: [&str; 12] = [
     "fs",
     "net",
 ];
-/// Stages without the server's client or the store in their own hands: the engine has both.
-const STAGES_ON_THE_ENGINE_ONLY: [&str; 4] = ["command-handler", "projector", "reporter", "process-manager"];
+/// The packages of the stages. They have neither the server's client nor the store in their own hands.
+const STAGES: [&str; 4] = [
+    "millstream-command-handler",
+    "millstream-projector",
+    "millstream-reporter",
+    "millstream-process-manager",
+];
+/// What an application's rules are built with through the facade without its default features.
+const FACADE_DEPENDENCIES: [&str; 6] =
+    ["jiff", "millstream-contract", "millstream-domain", "rmp-serde", "serde", "serde_json"];
 
 /// Every file of the repository: what version control would hold, as far as names tell.
 fn files() -> Vec<PathBuf> {
@@ -141,15 +149,15 @@ fn dependencies_follow_the_plan() {
         for dependency in dependencies(package, false) {
             let Some((to, _)) = packages.get(&dependency) else { continue };
             let allowed = match folder.as_str() {
-                "pipeline/engine" => to != "pipeline/model" && to.starts_with("pipeline/"),
-                "pipeline/model" => to == "pipeline/engine",
+                "pipeline/model" => ["pipeline/millstream", "pipeline/values"].contains(&to.as_str()),
                 // The one place that knows every stage: it makes one program of them.
                 "pipeline/millstream" => to != "pipeline/model" && to != "stages/end-to-end-tests",
                 "stages/reference" => to != "stages/end-to-end-tests",
                 "stages/end-to-end-tests" => true,
                 folder => match plan.get(folder) {
                     Some(below) => below.contains(&to.as_str()),
-                    None => to.starts_with("pipeline/"),
+                    // Stages and commands take any application: they know the wings, and no domain.
+                    None => plan.contains_key(to.as_str()),
                 },
             };
             if !allowed {
@@ -195,10 +203,22 @@ fn model_is_built_with_nothing_that_could_make_it_impure() {
 }
 
 #[test]
+fn rules_that_name_the_facade_alone_are_built_without_server_and_store() {
+    let packages = packages();
+    let (_, facade) = packages.get("millstream").expect("there is a facade");
+    let always = facade.dependencies.iter().filter(|it| it.kind == DependencyKind::Normal && !it.optional);
+    let offences: Vec<String> = always
+        .map(|dependency| dependency.name.clone())
+        .filter(|name| !FACADE_DEPENDENCIES.contains(&name.as_str()))
+        .collect();
+    expect_none("the facade without features brings none of these without an ADR", &offences);
+}
+
+#[test]
 fn stages_and_commands_know_no_domain() {
     let packages = packages();
     let mut offences = Vec::new();
-    for library in STAGES_ON_THE_ENGINE_ONLY.iter().chain(&["millstream-cli", "millstream"]) {
+    for library in STAGES.iter().chain(&["millstream-cli", "millstream"]) {
         let (_, package) = packages.get(*library).expect("the package exists");
         if dependencies(package, false).contains("millstream-model") {
             offences.push(format!("{library} depends on millstream-model"));
@@ -208,10 +228,10 @@ fn stages_and_commands_know_no_domain() {
 }
 
 #[test]
-fn stages_leave_server_and_store_to_the_engine() {
+fn stages_leave_server_and_store_to_the_wings() {
     let packages = packages();
     let mut offences = Vec::new();
-    for stage in STAGES_ON_THE_ENGINE_ONLY {
+    for stage in STAGES {
         let (_, package) = packages.get(stage).expect("the stage exists");
         for forbidden in ["async-nats", "redb"] {
             if dependencies(package, false).contains(forbidden) {
@@ -219,7 +239,7 @@ fn stages_leave_server_and_store_to_the_engine() {
             }
         }
     }
-    expect_none("stages reach NATS and redb through the engine", &offences);
+    expect_none("stages reach NATS and redb through the crates of pipeline/", &offences);
 }
 
 /// The code of a file without comments, texts and its tests.

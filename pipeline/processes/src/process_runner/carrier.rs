@@ -1,11 +1,11 @@
-//! Carries effects out: commands together, as every other publisher does, schedules all in flight together, and what
-//! cancels a timer as a question of its own.
+//! Carries effects out: commands are published in groups, as by every other publisher; schedules are all in flight together;
+//! and each cancelled timer is a purge of its own.
 //!
-//! Commands to one aggregate are stored in the order in which they were asked for, whatever fails meanwhile. Those of an
-//! aggregate that has several travel in one atomic batch, of which the server stores all or nothing; where it takes no
-//! batch, one after the other.
+//! Commands to one aggregate are stored in the order in which the process asked for them, whatever fails meanwhile. If an aggregate
+//! has several commands, they travel in one atomic batch, of which the server stores all or nothing. If the server takes no batch,
+//! they follow one after the other.
 //!
-//! What the server will never take is set aside as a dead letter, so that nothing waits behind it.
+//! An effect that the server will never take is set aside as a dead letter, so that nothing waits behind it.
 
 use std::collections::BTreeMap;
 
@@ -20,17 +20,17 @@ use millstream_runtime::metrics::ProcessMetrics;
 
 use super::outbox::{Row, dead_letter, sequence, timer_subject};
 
-/// Commands that travel together: as many as an atomic batch takes.
+/// How many commands travel together: as many as an atomic batch takes.
 const GROUP_MAX: usize = ATOMIC_BATCH_MAX;
-/// Groups on their way together.
+/// How many groups are in flight together.
 const GROUPS_AT_ONCE: usize = 4;
-/// Timers set or cancelled at once.
+/// How many timers are set or cancelled at the same time.
 const TIMERS_AT_ONCE: usize = 256;
 
-/// The code of a dead letter that lacks its body.
+/// The code of a dead letter without its body, because even the letter was too large with it.
 pub const EFFECT_WITHOUT_BODY: &str = "effect-too-large";
 
-/// A row as it stands in the file, and what it says.
+/// A row of the outbox as the file has it, together with its decoded contents.
 #[derive(Debug, Clone)]
 pub(super) struct Waiting {
     pub(super) key: String,
@@ -38,18 +38,18 @@ pub(super) struct Waiting {
     pub(super) row: Row,
 }
 
-/// What has become of rows.
+/// What was done with rows of the outbox.
 #[derive(Debug, Default)]
 pub(super) struct Carried {
-    /// Keys and values of those that are done.
+    /// The keys and values of rows that are done.
     pub(super) done: Vec<(String, Vec<u8>)>,
-    /// How many are not.
+    /// How many rows are not done.
     pub(super) left: usize,
-    /// The sequence of the first event of which something is left.
+    /// The sequence of the first event that has effects left. Progress must not be recorded beyond it.
     pub(super) first_left: Option<u64>,
-    /// Why the server did not take something now.
+    /// Why the server did not take an effect at the moment.
     pub(super) held: Option<String>,
-    /// What it will never take, and why.
+    /// The rows that the server will never take, with the reasons.
     refused: Vec<(Waiting, String)>,
 }
 
@@ -77,18 +77,18 @@ impl Carried {
     }
 }
 
-/// Rows of one aggregate or of one timer, in their order.
+/// The rows of one aggregate or of one timer, in their order.
 type Lane = Vec<Waiting>;
 
-/// Rows by how they travel.
+/// Rows, sorted by how they travel.
 #[derive(Debug, Default)]
 struct Sorted {
-    /// Commands, each to an aggregate of its own.
+    /// Commands, each to another aggregate.
     flat: Vec<Waiting>,
     /// Several commands to one aggregate; together as many as one group takes.
     deep: Vec<Vec<Lane>>,
     timers: Vec<Lane>,
-    /// Commands behind those of their aggregate that fit into a group.
+    /// Commands that follow those of their aggregate that fit into a group.
     postponed: Vec<Waiting>,
 }
 
@@ -121,16 +121,16 @@ impl Sorted {
     }
 }
 
-/// Puts effects where they belong.
+/// Publishes effects.
 pub(super) struct Carrier<B> {
     broker: B,
     appends: GroupAppend<B>,
-    /// Whether commands travel each on its own, because the last time something was not taken: a message that the server
-    /// refuses can leave it unclear what became of its batch.
+    /// Whether each command travels on its own, because something was not taken the last time: a message that the server refuses
+    /// can leave it unclear what became of its batch.
     singly: bool,
 }
 
-/// Whose effects.
+/// The process whose effects are carried out.
 pub(super) struct Issuer<'a> {
     pub(super) process: &'static str,
     pub(super) metrics: &'a ProcessMetrics,
@@ -142,10 +142,10 @@ impl<B: Broker> Carrier<B> {
         Self { broker, appends, singly: false }
     }
 
-    /// Carries out what can be carried out now.
+    /// Carries out what can be carried out at the moment.
     ///
     /// # Errors
-    /// [`BrokerError`] when a question cannot be asked again.
+    /// [`BrokerError`] when the server refuses a question for good.
     pub(super) async fn carry_out(
         &mut self,
         issuer: &Issuer<'_>,
@@ -183,13 +183,14 @@ impl<B: Broker> Carrier<B> {
         Ok(all)
     }
 
-    /// Makes a dead letter of what the server will never take; without its body where it takes no letter either.
+    /// Makes a dead letter of an effect that the server will never take. If the server does not take the letter either, it is stored
+    /// without the body.
     async fn set_aside(&self, issuer: &Issuer<'_>, waiting: Waiting, cause: &str, carried: &mut Carried) {
         let Some(mut letter) = dead_letter(issuer.process, &waiting.key, &waiting.row, cause) else { return };
         tracing::error!(letter = letter.name(), subject = letter.subject, cause, "an effect is set aside");
         loop {
             match self.broker.append(DEAD_LETTERS, NewMessage::dead_letter(&letter)).await {
-                // Refused by the expectation: it was set aside before.
+                // The expected sequence refused it, so it was set aside before.
                 Ok(_) | Err(AppendError::Conflict { .. }) => {
                     issuer.metrics.dead_letters.inc();
                     return carried.done(waiting);
@@ -220,7 +221,7 @@ fn command_message(waiting: &Waiting) -> Option<NewMessage> {
     })
 }
 
-/// Commands of different aggregates: what becomes of one says nothing about the others.
+/// Sends commands of different aggregates. If one fails, the others go on.
 async fn send_flat<B: Broker>(
     appends: &GroupAppend<B>,
     metrics: &ProcessMetrics,
@@ -245,7 +246,7 @@ async fn send_flat<B: Broker>(
     carried
 }
 
-/// Commands of aggregates that have several: all together or none; if the server takes no batch of them, in order.
+/// Sends commands of aggregates that have several: all together or none. If the server takes no batch of them, they follow in order.
 async fn send_deep<B: Broker>(
     broker: &B,
     metrics: &ProcessMetrics,
@@ -277,8 +278,8 @@ async fn send_deep<B: Broker>(
     }
 }
 
-/// The first command of each aggregate, then the second of each, and so on; an aggregate whose command is not stored
-/// waits with the rest of its commands.
+/// Sends the first command of each aggregate, then the second of each, and so on. If a command of an aggregate is not stored, the
+/// rest of that aggregate's commands wait.
 async fn send_in_order<B: Broker>(broker: &B, metrics: &ProcessMetrics, group: Vec<Lane>) -> Carried {
     let appends = GroupAppend::new(broker.clone(), COMMANDS, AppendStrategy::Single);
     let mut lanes: Vec<_> = group.into_iter().map(Vec::into_iter).collect();
@@ -304,7 +305,7 @@ async fn send_in_order<B: Broker>(broker: &B, metrics: &ProcessMetrics, group: V
     carried
 }
 
-/// Notes what became of a command; says whether those behind it may follow.
+/// Notes what became of a command. Returns whether the commands after it may follow.
 fn settle<T>(
     metrics: &ProcessMetrics,
     waiting: Waiting,
@@ -329,7 +330,7 @@ fn settle<T>(
     }
 }
 
-/// Only what becomes of a timer in the end counts: of several rows the last.
+/// Sets or cancels a timer. If it has several rows, only the last one counts.
 async fn set_timer<B: Broker>(
     broker: &B,
     metrics: &ProcessMetrics,

@@ -1,8 +1,8 @@
-//! How far the effects of a process have been carried out, by whatever replica: recorded beside the leases, and known to
-//! each replica, so that a rebuild carries nothing out again.
+//! How far the effects of a process have been carried out, by any replica. The server keeps this beside the leases, and each
+//! replica knows it, so that a rebuild does not carry anything out again.
 //!
-//! It only ever grows within a generation of EVENTS, and is written with an expectation: of two replicas that both think
-//! it is their turn, neither can take back what the other has recorded.
+//! Progress only grows within a generation of EVENTS, and is written with an expected sequence. So of two replicas that both
+//! believe to be active, neither can take back what the other has recorded.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -14,19 +14,19 @@ use millstream_contract::{
 use millstream_jetstream::broker::{AppendError, Broker, BrokerError, NewMessage};
 use serde::{Deserialize, Serialize};
 
-/// How often a record that moves on under the writer is looked at again before it waits for its next turn.
+/// How often a record is tried when another replica writes it at the same time. After that, it waits for the next occasion.
 const TRIES_MAX: usize = 5;
 
 /// All effects of events up to `sequence` have been carried out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Progress {
-    /// Of EVENTS; empty before the first.
+    /// The generation of EVENTS; empty before the first record.
     pub(super) generation: String,
     pub(super) sequence: u64,
 }
 
 impl Progress {
-    /// The further of two; of different generations the other one, which is the newer.
+    /// Takes the greater of two; if their generations differ, the other one, which is newer.
     fn advance(&mut self, other: Self) {
         if self.generation != other.generation || self.sequence < other.sequence {
             *self = other;
@@ -34,20 +34,20 @@ impl Progress {
     }
 }
 
-/// What this replica knows.
+/// The progress as this replica knows it.
 #[derive(Debug, Default)]
 pub(super) struct KnownProgress(Mutex<Known>);
 
 #[derive(Debug, Default)]
 struct Known {
-    /// The generation of EVENTS that is being folded.
+    /// The generation of EVENTS that the process folds.
     reading: String,
     progress: Progress,
 }
 
 impl KnownProgress {
     fn lock(&self) -> MutexGuard<'_, Known> {
-        // Each change is one assignment: nothing is half done in a poisoned lock.
+        // Each change is one assignment, so a poisoned lock has nothing half done.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -63,14 +63,14 @@ impl KnownProgress {
         self.lock().progress.clone()
     }
 
-    /// Whether the effects of the event at `sequence`, of the generation that is being folded, have been carried out.
+    /// Whether the effects of the event at `sequence` have been carried out, in the generation that the process folds.
     pub(super) fn covers(&self, sequence: u64) -> bool {
         let known = self.lock();
         known.progress.generation == known.reading && sequence <= known.progress.sequence
     }
 }
 
-/// What is recorded, and the sequence of the record.
+/// The recorded progress, and the sequence of the record.
 async fn recorded<B: Broker>(broker: &B, process: &str) -> Result<Option<(Progress, u64)>, BrokerError> {
     let stream = leases_stream();
     let subject = progress_subject(process);
@@ -82,12 +82,12 @@ async fn recorded<B: Broker>(broker: &B, process: &str) -> Result<Option<(Progre
     Ok(Some((progress, message.sequence)))
 }
 
-/// What is recorded.
+/// The recorded progress.
 pub(super) async fn load<B: Broker>(broker: &B, process: &str) -> Result<Option<Progress>, BrokerError> {
     Ok(recorded(broker, process).await?.map(|(progress, _)| progress))
 }
 
-/// Records where a process that never ran begins, unless another replica has just done that. Says what is recorded then.
+/// Records where a process that has never run begins, unless another replica has just done so. Returns what is then recorded.
 pub(super) async fn begin<B: Broker>(
     broker: &B,
     process: &str,
@@ -113,7 +113,7 @@ fn message(process: &str, progress: &Progress, expected_last: Option<u64>) -> Ne
     }
 }
 
-/// Records `progress`, unless more is recorded already. Says what is recorded then.
+/// Records `progress`, unless more is already recorded. Returns what is then recorded.
 pub(super) async fn store<B: Broker>(
     broker: &B,
     process: &str,

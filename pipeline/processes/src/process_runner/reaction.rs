@@ -1,4 +1,4 @@
-//! A process as a projection: its rows, and the outbox of what it asks for, which the same transaction fills.
+//! A process as a projection: the same transaction writes its rows and fills the outbox with the effects that it asks for.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! Carries out what stands in the outboxes, in the order in which it was asked for, and records how far that has come.
+//! Empties the outboxes: carries out their effects in the order in which the processes asked for them, and records how far it has
+//! come.
 
 use std::{
     convert::Infallible,
@@ -27,13 +28,14 @@ use super::{
     progress::{self, KnownProgress, Progress},
 };
 
-/// Rows taken out of an outbox at once.
+/// How many rows are taken out of an outbox at once.
 const ROWS_MAX: usize = 4_000;
-/// Pause before what could not be carried out is tried again.
+/// The pause before effects that could not be carried out are tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
-/// How long effects may wait for the server before the process is not ready: longer than an election takes.
+/// How long effects may wait for the server before the process is not ready. An election takes less.
 const HELD_MAX: Duration = Duration::from_secs(10);
-/// How often progress is recorded while there is some. What lies between is repeated after a crash, without effect.
+/// How often progress is recorded while there is some. After a crash, what came since is sent again under the same ids, without a
+/// second effect.
 const RECORD_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A process and its outbox.
@@ -44,11 +46,11 @@ pub(super) struct Seat {
     status: watch::Receiver<ProjectionStatus>,
     progress: Arc<KnownProgress>,
     metrics: ProcessMetrics,
-    /// What is recorded with the server, as far as is known.
+    /// The progress that the server has recorded, as far as this replica knows.
     recorded: Progress,
-    /// Where it begins, if it never ran.
+    /// Where it begins, if it has never run.
     begin: Begin,
-    /// What the server has not taken.
+    /// The effects that the server has not taken yet.
     held: Option<Held>,
 }
 
@@ -84,21 +86,21 @@ impl Seat {
     }
 }
 
-/// What an outbox holds, as of one commit.
+/// The contents of an outbox, as of one commit.
 struct Taken {
     rows: Vec<Waiting>,
     /// The process's position.
     reached: Progress,
-    /// Whether there is more behind.
+    /// Whether there are more rows.
     more: bool,
 }
 
-/// What became of a look at an outbox.
+/// The result of one pass over an outbox.
 #[derive(Debug, Clone, Copy, Default)]
 struct Pass {
-    /// There may be more to do at once.
+    /// There may be more to do right away.
     progressed: bool,
-    /// Something could not be carried out now.
+    /// Something could not be carried out at the moment.
     left: bool,
 }
 
@@ -123,13 +125,13 @@ impl<B: Broker> Sender<B> {
         ids: RunIds,
         condition: Condition,
     ) -> Self {
-        // Whoever stands by holds nothing back.
+        // A replica that stands by has no effects that wait.
         condition.holds();
         let carrier = Carrier::new(broker.clone());
         Self { broker, carrier, store, remover, seats, ids, recorded_at: Instant::now(), condition }
     }
 
-    /// Learns what is recorded of every process. Waits for a server that does not answer.
+    /// Learns the recorded progress of every process. Waits while the server does not answer.
     pub(super) async fn learn(&mut self) -> Result<(), ProcessRunnerError> {
         for seat in &mut self.seats {
             let mut backoff = self.ids.backoff();
@@ -165,7 +167,7 @@ impl<B: Broker> Sender<B> {
         Ok(())
     }
 
-    /// Forgets what stands in the outboxes although it has been carried out: by another replica, or before a crash.
+    /// Removes rows from the outboxes whose effects have already been carried out, by another replica or before a crash.
     pub(super) async fn forget_done(&self) -> Result<(), ProcessRunnerError> {
         for seat in &self.seats {
             loop {
@@ -196,7 +198,7 @@ impl<B: Broker> Sender<B> {
         Ok(rows)
     }
 
-    /// Carries out what there is, until it cannot go on.
+    /// Carries out effects as they come, until an error ends it.
     pub(super) async fn run(&mut self) -> Result<Infallible, ProcessRunnerError> {
         self.learn().await?;
         self.forget_done().await?;
@@ -218,7 +220,7 @@ impl<B: Broker> Sender<B> {
         }
     }
 
-    /// Not ready while effects have waited for long.
+    /// Makes the process not ready while effects have waited for long.
     fn say_what_is_held(&self) {
         let held = self.seats.iter().filter_map(|seat| Some((seat.process, seat.held.as_ref()?)));
         let held: Vec<String> = held
@@ -232,7 +234,7 @@ impl<B: Broker> Sender<B> {
         }
     }
 
-    /// Another one carries out from now on, or nobody: nothing waits here.
+    /// Notes that this replica no longer carries out, so that no effect waits here.
     pub(super) fn stand_by(&mut self) {
         for seat in &mut self.seats {
             seat.held = None;
@@ -258,7 +260,7 @@ impl<B: Broker> Sender<B> {
         }
     }
 
-    /// Records how far every process has come. What cannot be recorded now is recorded later.
+    /// Records how far every process has come. What cannot be recorded at the moment is recorded later.
     pub(super) async fn record(&mut self) -> Result<(), ProcessRunnerError> {
         self.recorded_at = Instant::now();
         for seat in &mut self.seats {
@@ -277,7 +279,7 @@ impl<B: Broker> Sender<B> {
         Ok(())
     }
 
-    /// Carries out what stands in one outbox.
+    /// Carries out the effects of one outbox.
     async fn carry_out(&mut self, index: usize) -> Result<Pass, ProcessRunnerError> {
         let Some(seat) = self.seats.get_mut(index) else { return Ok(Pass::default()) };
         seat.status.borrow_and_update();
@@ -306,7 +308,7 @@ impl<B: Broker> Sender<B> {
             (None, false) => taken.reached.sequence,
         };
         if let Err(RemovalError) = self.remover.remove(&seat.projection, OUTBOX, carried.done).await {
-            // The runner has ended, and whoever waits for it learns why.
+            // The projection runner has ended. The task that waits for it reports why.
             return std::future::pending().await;
         }
         if through > 0 {
@@ -316,8 +318,8 @@ impl<B: Broker> Sender<B> {
     }
 }
 
-/// EVENTS as it is, and how far the effects of a process have been carried out. One that never ran is recorded as having
-/// come to where it is to begin, before it folds anything.
+/// The state of EVENTS, and how far the effects of a process have been carried out. For a process that has never run, this records
+/// its configured beginning as progress before it folds anything, so that every replica and every rebuild begins there too.
 async fn standing<B: Broker>(
     broker: &B,
     seat: &Seat,
@@ -344,7 +346,7 @@ async fn standing<B: Broker>(
     Ok((state, Some(begin)))
 }
 
-/// Reads what stands in an outbox; nothing while the process has not begun.
+/// Reads the rows of an outbox; none while the process has not begun.
 fn take(store: &ReadStore, seat: &Seat) -> Result<Option<Taken>, StoreError> {
     let snapshot = store.snapshot()?;
     let Some(checkpoint) = snapshot.checkpoint(&seat.projection)? else { return Ok(None) };

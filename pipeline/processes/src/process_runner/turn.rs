@@ -1,4 +1,4 @@
-//! Whose turn it is: standing by, carrying out while the lease is held, standing by again.
+//! Whose turn it is to carry out effects: a replica stands by, carries out while it holds the lease, and stands by again.
 
 use std::time::Duration;
 
@@ -16,9 +16,9 @@ use super::{ProcessRunnerError, due, sender::Sender};
 /// How a turn ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum TurnEnd {
-    /// Asked to stop.
+    /// The process was asked to stop.
     Stop,
-    /// Another one is active, or may be.
+    /// Another replica is active, or may be.
     Lost,
 }
 

@@ -1,5 +1,7 @@
-//! Applies messages to projections: all rows and checkpoints of a batch in one transaction. While it is written, the next one
-//! may be applied over it; what is told to others is told when it is written.
+//! Applies messages to projections: all rows and checkpoints of a batch in one transaction.
+//!
+//! While a large batch is being written, the next one may already be applied on top of it in memory. But others learn of a batch
+//! only once it is written, so that no query sees what a failed write would take back.
 
 mod turn;
 
@@ -20,10 +22,10 @@ use super::{
     status::{Halt, StatusBoard},
 };
 
-/// So many messages are worth more than one thread.
+/// From this many messages on, a batch is worth more than one thread.
 const MESSAGES_FOR_CORES: usize = 500;
 
-/// A row of work in hand to remove, unless it has changed since.
+/// A row to remove, unless it has changed since.
 #[derive(Debug)]
 pub(super) struct Removal {
     pub(super) member: usize,
@@ -32,7 +34,7 @@ pub(super) struct Removal {
     pub(super) value: Vec<u8>,
 }
 
-/// What one transaction applies.
+/// The contents of one transaction.
 #[derive(Default)]
 pub(super) struct Batch {
     /// Rows to remove first.
@@ -52,12 +54,12 @@ impl Batch {
         self.commits.len() + self.records.len()
     }
 
-    /// Whether it is worth more than one thread, as batches are far behind.
+    /// Whether the batch is worth more than one thread. Batches are so large only far behind the stream's end.
     pub(super) fn is_large(&self) -> bool {
         self.messages() >= MESSAGES_FOR_CORES
     }
 
-    /// The messages behind a member's checkpoint. Only a sequence at or below it may be skipped.
+    /// The messages after a projection's checkpoint. Only messages at or below the checkpoint may be skipped.
     fn unseen(&self, member: &Member, checkpoint: &Checkpoint) -> &[Item] {
         let items = match member.feed {
             Feed::Events(_) => &self.commits,
@@ -76,23 +78,23 @@ pub(super) struct Applier {
     store: ReadStore,
     set: Arc<ProjectionSet>,
     statuses: StatusBoard,
-    /// By the set's indices; `None` until the source has set it.
+    /// The checkpoints by index in the set; `None` until the source has checked the stored one.
     checkpoints: Vec<Option<Checkpoint>>,
     metrics: StoreMetrics,
     cores: Cores,
     writing: Option<Writing>,
-    /// How long the last commit that was synced took.
+    /// How long the last synced commit took.
     sync_took: Duration,
 }
 
-/// A batch that is applied.
+/// A batch that is applied in memory, and not told to others yet.
 struct Applied {
     changes: Arc<Uncommitted>,
     reached: Vec<(usize, Checkpoint)>,
     halts: Vec<(usize, Halt)>,
 }
 
-/// A batch that is on its way into the file.
+/// A batch that another thread is writing to the file.
 struct Writing {
     applied: Applied,
     durability: Durability,
@@ -113,14 +115,14 @@ impl Applier {
         Self { store, set, statuses, checkpoints, metrics, cores, writing: None, sync_took: Duration::ZERO }
     }
 
-    /// Tells a member which incarnation of its stream it is about to be fed from.
+    /// Tells a projection which generation of its stream it is about to read.
     pub(super) fn begin(&self, member: usize, generation: &str) {
         if let Some(Member { feed: Feed::Events(projection), .. }) = self.set.members.get(member) {
             projection.begins(generation);
         }
     }
 
-    /// Starts a member behind its stored checkpoint.
+    /// Starts a projection after its stored checkpoint.
     pub(super) fn resume(&mut self, member: usize, checkpoint: Checkpoint) {
         self.statuses.reached(member, &checkpoint);
         self.begins_behind(member, checkpoint);
@@ -132,7 +134,8 @@ impl Applier {
         }
     }
 
-    /// Starts a member from nothing: its rows are removed, durably.
+    /// Starts a projection from nothing. Its rows are removed durably, together with the old checkpoint: a crash must not leave a
+    /// checkpoint without its rows.
     pub(super) fn reset(&mut self, member: usize, checkpoint: Checkpoint) -> Result<(), StoreError> {
         self.written()?;
         let set = Arc::clone(&self.set);
@@ -151,13 +154,13 @@ impl Applier {
         Ok(())
     }
 
-    /// How long the last sync took that has ended, with what was written for it.
+    /// How long the last sync took, including what it wrote.
     pub(super) fn sync_took(&self) -> Duration {
         self.sync_took
     }
 
-    /// Applies a batch to every member that wants its messages and is not beyond them. With `more` to do, it may be written
-    /// while that is done; [`Self::written`] waits for it.
+    /// Applies a batch to every projection that wants its messages and has not applied them yet. If there is `more` to do, the
+    /// batch may still be being written when this returns; [`Self::written`] waits for it.
     pub(super) fn apply(
         &mut self,
         batch: &Batch,
@@ -165,7 +168,7 @@ impl Applier {
         more: bool,
     ) -> Result<(), StoreError> {
         let applied = self.apply_over(batch);
-        // The one before has to be in the file first, whatever became of this one.
+        // The previous batch has to be in the file first, even if this one failed.
         self.written()?;
         let applied = applied?;
         let (changes, store, metrics) =
@@ -180,7 +183,7 @@ impl Applier {
         Ok(())
     }
 
-    /// Waits until everything that was applied is in the file, and says so.
+    /// Waits until everything that was applied is in the file, and tells others.
     pub(super) fn written(&mut self) -> Result<(), StoreError> {
         let Some(Writing { applied, durability, thread }) = self.writing.take() else { return Ok(()) };
         let took = match thread.join() {
@@ -198,7 +201,8 @@ impl Applier {
         self.tell(applied);
     }
 
-    /// Changes nothing but the checkpoints that the next batch begins behind.
+    /// Applies a batch in memory, over the batch that is being written. It changes nothing except the checkpoints after which the
+    /// next batch begins.
     fn apply_over(&mut self, batch: &Batch) -> Result<Applied, StoreError> {
         let snapshot = self.store.snapshot()?;
         let beneath = self.writing.as_ref().map(|writing| Arc::clone(&writing.applied.changes));
@@ -232,7 +236,7 @@ impl Applier {
         }
     }
 
-    /// What a batch holds for a member, if anything.
+    /// The part of a batch that is for one projection, if there is any.
     fn turn<'a>(&'a self, index: usize, member: &'a Member, batch: &'a Batch) -> Option<Turn<'a>> {
         let checkpoint = self.checkpoints.get(index)?.as_ref()?;
         let removals: Vec<&Removal> =
@@ -256,13 +260,13 @@ impl Applier {
     }
 }
 
-/// Only what is worth a thread. Before the next batch it must be known which members have halted, and whoever asked for the removal
-/// of a row must find it removed.
+/// Whether a batch may be written while the next one is applied. It must be worth a thread. A halt must be known before the next
+/// batch, and whoever asked for the removal of a row must find it removed when told so.
 fn may_be_written_aside(batch: &Batch, applied: &Applied) -> bool {
     batch.is_large() && batch.removals.is_empty() && applied.halts.is_empty()
 }
 
-/// Writes a batch and counts it. Returns how long it took.
+/// Writes a batch and counts it. Returns how long the write took.
 fn commit(
     store: &ReadStore,
     changes: &Uncommitted,

@@ -1,4 +1,4 @@
-//! Whether a checkpoint belongs to the stream as it is now. Pure but for one look at the message it names.
+//! Checks whether a checkpoint belongs to the stream as it is now. Pure, except that it reads the message that the checkpoint names.
 
 use std::fmt;
 
@@ -8,18 +8,18 @@ use millstream_store::read_store::Checkpoint;
 
 use super::feed::message_id;
 
-/// Why rows are thrown away and built anew from the first message.
+/// Why rows are discarded and rebuilt from the first message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum RebuildReason {
-    /// There are none yet.
+    /// There are no rows yet.
     NeverBuilt,
-    /// Another version of the projection wrote them.
+    /// Another version of the projection wrote the rows.
     OtherVersion { found: u32 },
-    /// They come from another incarnation of the stream.
+    /// The rows come from another generation of the stream.
     OtherGeneration { found: String },
-    /// The stream ends before them.
+    /// The stream ends before the checkpoint: the server has lost messages.
     LostTail { reached: u64, last: u64 },
-    /// The stream holds another message where they were last read.
+    /// The stream has another message at the checkpoint: the server has lost messages, and others have taken their sequences.
     OtherMessage { sequence: u64, expected: String, found: Option<String> },
 }
 
@@ -56,20 +56,21 @@ impl fmt::Display for RebuildReason {
 /// What to do with a projection before reading on.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Read on behind the checkpoint. Messages up to `missed` were purged from the stream unread.
+    /// Read on after the checkpoint. Messages up to `missed` were purged from the stream before the projection had read them.
     Resume { checkpoint: Checkpoint, missed: Option<u64> },
-    /// Start from nothing.
+    /// Discard the rows and start with the first message.
     Rebuild { reason: RebuildReason, checkpoint: Checkpoint },
 }
 
 impl Verdict {
-    /// The incarnation of the stream that is read on.
+    /// The generation of the stream that is read.
     pub(super) fn generation(&self) -> &str {
         let (Self::Resume { checkpoint, .. } | Self::Rebuild { checkpoint, .. }) = self;
         &checkpoint.generation
     }
 
-    /// Whether the server seems to hold less than it did: a leader that lags could make it look so for a moment.
+    /// Whether the server seems to have lost messages. A leader that lags behind can make it look so for a moment, so the caller
+    /// asks twice.
     pub(super) fn finds_loss(&self) -> bool {
         matches!(
             self,
@@ -78,7 +79,7 @@ impl Verdict {
     }
 }
 
-/// Judges the checkpoint of a projection of this `version`.
+/// Checks the checkpoint of a projection of this `version`.
 pub(super) async fn verify<B: Broker>(
     broker: &B,
     stream: &str,

@@ -1,4 +1,4 @@
-//! Messages on their way from a reader to the writer: decoded once, and only when a projection wants them.
+//! Messages on their way from a source to the writer. A message is decoded once, and only if a projection wants it.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -10,26 +10,26 @@ use millstream_contract::{
 
 use super::projection_set::{Feed, Member};
 
-/// What a message holds.
+/// The contents of a message.
 pub(super) enum Content {
     /// A commit that at least one projection wants.
     Commit(Result<StoredCommit, CommitError>),
     /// A record of outcomes.
     Record(Result<OutcomeRecord, OutcomeRecordError>),
-    /// A commit that nobody wants, not decoded.
+    /// A commit that no projection wants. It is not decoded, but it still moves the checkpoints.
     Unwanted,
 }
 
-/// A message and the projections it is for.
+/// A message, and the projections that want it.
 pub(super) struct Item {
     pub(super) message: StoredMessage,
-    /// Indices of members.
+    /// Their indices in the set.
     pub(super) wanted_by: Arc<[usize]>,
     pub(super) content: Content,
 }
 
 impl Item {
-    /// What stands at its sequence, for checkpoints.
+    /// The id of the message, which a checkpoint names so that another message at the same sequence is recognised.
     pub(super) fn message_id(&self) -> String {
         match &self.content {
             Content::Commit(Ok(stored)) => stored.commit.commit_id.to_string(),
@@ -39,7 +39,7 @@ impl Item {
     }
 }
 
-/// The commit id of a commit, the record id of a record; of anything else a hash.
+/// The commit id of a commit, the record id of an outcome record, and a hash of anything else.
 pub(super) fn message_id(message: &StoredMessage) -> String {
     StoredCommit::from_stored(message)
         .map(|stored| stored.commit.commit_id)
@@ -52,9 +52,9 @@ fn hash_text(message: &StoredMessage) -> String {
     hash.iter().fold("blake3:".to_owned(), |text, byte| format!("{text}{byte:02x}"))
 }
 
-/// Sorts the commits of EVENTS by who wants them.
+/// Finds out which projections want a commit of EVENTS.
 pub(super) struct CommitSorter {
-    /// By what stands before the aggregate's id in the subject.
+    /// The projections by the part of the subject before the aggregate's id.
     wanted_by: HashMap<Box<str>, Arc<[usize]>>,
     nobody: Arc<[usize]>,
 }

@@ -1,7 +1,7 @@
-//! Views as they once were: projections folded over EVENTS from the first commit up to a position, into a store of their
-//! own, by the same applier that fills the live one. They can be taken further, never back.
+//! Views as they were at a past moment: projections folded over EVENTS from the first commit up to a position, into a store of
+//! their own, by the same applier that fills the live one. They can be moved forward, but not back.
 //!
-//! There is no rhythm and no readiness here: who folds waits for the end of it.
+//! Deliberately absent: periodic syncs and readiness. The caller waits until the fold is done.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -25,9 +25,10 @@ use super::{
     status::{Halt, StatusBoard, ViewDirectory},
 };
 
-/// Commits that a transaction applies at most.
+/// The most commits that a transaction applies.
 const BATCH_MAX: usize = 2_000;
-/// Transactions between two that let the file use the place of overwritten rows again.
+/// How many transactions are followed by a durable one. redb can reuse the space of overwritten rows only after a durable commit,
+/// so without these the temporary file would only grow.
 const DURABLE_EVERY: u64 = 50;
 
 /// Why a fold ends early.
@@ -59,7 +60,7 @@ impl Failure for FoldError {
     }
 }
 
-/// Projections at a position of EVENTS.
+/// Projections as of a position of EVENTS.
 pub struct PastViews<B: Broker> {
     feed: StreamFeed<B>,
     fold: Arc<Mutex<Fold>>,
@@ -69,7 +70,7 @@ pub struct PastViews<B: Broker> {
     store: ReadStore,
 }
 
-/// What works away from the async threads.
+/// The part that works away from the async threads.
 struct Fold {
     applier: Applier,
     sorter: CommitSorter,
@@ -88,8 +89,8 @@ impl Fold {
 }
 
 impl<B: Broker> PastViews<B> {
-    /// The projections of events of `set` before the first commit of this `generation`, in an empty `store`. `purpose` is
-    /// shown by `nats consumer ls`.
+    /// Begins with the projections of events of `set`, before the first commit of this `generation`, in an empty `store`.
+    /// `nats consumer ls` shows `purpose`.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -114,11 +115,11 @@ impl<B: Broker> PastViews<B> {
         Ok(Self { feed, fold: Arc::new(Mutex::new(fold)), set, statuses, views, store })
     }
 
-    /// Folds on up to `position`, which must be one that EVENTS has reached. `reached` is told each sequence that is applied.
-    /// One that lies behind already changes nothing.
+    /// Folds up to `position`, which EVENTS must have reached. `reached` is called with each sequence that has been applied. A
+    /// position that the views have already passed changes nothing.
     ///
     /// # Errors
-    /// [`FoldError`]; the views are then where they got to.
+    /// [`FoldError`]; the views then stay where they are.
     pub async fn advance(
         &mut self,
         position: &Position,
@@ -128,7 +129,7 @@ impl<B: Broker> PastViews<B> {
         let mut batch = self.feed.batch_through(position.sequence, BATCH_MAX).await?;
         while let Some(last) = batch.last().map(|message| message.sequence) {
             let applying = self.apply(batch);
-            // The next are read while these are applied.
+            // The next commits are read while these are applied.
             let (applied, next) =
                 tokio::join!(applying, self.feed.batch_through(position.sequence, BATCH_MAX));
             applied?;
@@ -139,17 +140,17 @@ impl<B: Broker> PastViews<B> {
         Ok(())
     }
 
-    /// What was folded, to be queried.
+    /// The views that were folded, to be queried.
     pub fn views(&self) -> &ViewDirectory {
         &self.views
     }
 
-    /// Where the rows are.
+    /// The store that has the rows.
     pub fn store(&self) -> &ReadStore {
         &self.store
     }
 
-    /// Takes its consumer away; without this the server does so by itself, later.
+    /// Deletes its consumer. Without this call the server does so by itself, later.
     pub async fn close(self) {
         self.feed.close().await;
     }

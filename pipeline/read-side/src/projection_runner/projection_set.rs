@@ -6,17 +6,17 @@ pub use millstream_domain::projection::view_name;
 use millstream_domain::projection::{OutcomeProjection, Projection};
 use millstream_store::read_store::{ProjectionId, TableName};
 
-/// Two projections of one process claim one name.
+/// Two projections of one process have the same name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{kind} {name} is claimed twice; names must differ within a process")]
 pub struct NameTaken {
-    /// Projection or view.
+    /// What the name is for: a projection or a view.
     pub kind: &'static str,
     /// The name.
     pub name: String,
 }
 
-/// What a projection is fed with.
+/// What a projection folds: events or outcomes.
 pub(super) enum Feed {
     Events(Box<dyn Projection>),
     Outcomes(Box<dyn OutcomeProjection>),
@@ -29,7 +29,7 @@ pub(super) struct Member {
     pub(super) feed: Feed,
 }
 
-/// A view by its names: what to ask for, and where it lies.
+/// A view by its names, with the table that has its rows.
 pub(super) struct ViewName {
     pub(super) context: String,
     pub(super) view: String,
@@ -45,7 +45,8 @@ pub struct ProjectionSet {
 }
 
 impl ProjectionSet {
-    /// Projections of events, and projections of outcomes, whose view every one of `contexts` shows.
+    /// Combines projections of events with projections of outcomes. Every context in `contexts` shows the view of each projection
+    /// of outcomes.
     ///
     /// # Errors
     /// [`NameTaken`] when two have the same name in a context, or the same view.

@@ -1,5 +1,5 @@
-//! Reads one stream for its projections: judges their checkpoints, reads on behind the earliest, and begins again when
-//! the stream turns out not to be the one it was.
+//! Reads one stream for its projections: checks their checkpoints, reads on after the earliest of them, and starts over when the
+//! stream turns out to be another one than before.
 
 use std::{
     sync::{
@@ -27,16 +27,17 @@ use super::{
     writer::{Messages, Start, Work},
 };
 
-/// Pause before a question that got no answer is asked again.
+/// The pause before a question that got no answer is asked again.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
-/// What a message takes besides its payload, about: subject, headers, and what it decodes to.
+/// The approximate memory of a message besides its payload: subject, headers, and what it decodes to.
 const MESSAGE_OVERHEAD: usize = 1024;
 
-/// Pause before loss is believed.
+/// The pause before the server is asked a second time whether it has lost messages. A leader that lags behind may lack the end of
+/// the stream for a moment.
 const CONFIRMATION_PAUSE: Duration = Duration::from_secs(2);
 
-/// What to read for whom.
+/// Which stream to read, under which name, and for which projections.
 pub(super) struct SourceConfig {
     pub(super) stream: &'static str,
     pub(super) consumer: String,
@@ -55,17 +56,17 @@ pub(super) struct Source<B> {
     memory: Arc<Semaphore>,
     sorter: CommitSorter,
     members: Arc<[usize]>,
-    /// Whether the stream was there.
+    /// Whether the stream has been there since this process started.
     begun: bool,
-    /// Where the stream ended when it was last looked at.
+    /// The last sequence of the stream when the source last asked for it.
     stream_end: AtomicU64,
 }
 
 /// Why reading has ended without an error.
 enum Ended {
-    /// The process ends, or the writer does.
+    /// The process or the writer ends.
     Stop,
-    /// The checkpoints must be judged again.
+    /// The stream may be another one, so the checkpoints must be checked again.
     Doubt,
 }
 
@@ -118,13 +119,13 @@ impl<B: Broker> Source<B> {
         }
     }
 
-    /// Judges every checkpoint and hands the verdicts to the writer.
+    /// Checks every checkpoint and hands the verdicts to the writer.
     async fn begin(&mut self) -> Result<StreamState, RunnerError> {
-        // Whatever was read before is applied first: the checkpoints in the file are then the last ones.
+        // The barrier waits until everything that was read before is applied, so that the checkpoints in the file are current.
         self.tell(|done| Work::Barrier { done }).await;
         let (mut state, mut starts) = self.judge().await?;
         if starts.iter().any(|start| start.verdict.finds_loss()) {
-            // A rebuild is dear, so the server is asked twice.
+            // A rebuild is expensive, so the server is asked twice.
             tokio::time::sleep(CONFIRMATION_PAUSE).await;
             (state, starts) = self.judge().await?;
         }
@@ -153,7 +154,8 @@ impl<B: Broker> Source<B> {
         Ok((state, starts))
     }
 
-    /// Sends work that is answered when it is done. A writer that has ended answers nothing: reading then ends as well.
+    /// Sends work to the writer and waits until it is done. If the writer has ended, this waits for ever; `run` then ends because
+    /// the writer's end cancels `stop`.
     async fn tell(&self, work: impl FnOnce(oneshot::Sender<()>) -> Work) {
         let (done, answered) = oneshot::channel();
         if self.inbox.send(work(done)).await.is_err() || answered.await.is_err() {
@@ -182,8 +184,8 @@ impl<B: Broker> Source<B> {
         }
     }
 
-    /// The next messages, or why there are none. The wait is never cut short: the reader notices by its length when the
-    /// server has fallen silent.
+    /// The next messages, or the reason why there are none. The wait for a batch is never cancelled, even while the stream is
+    /// checked in between: by the length of that wait the reader notices that the server has fallen silent.
     async fn next(
         &self,
         reader: &mut B::Reader,
@@ -197,7 +199,8 @@ impl<B: Broker> Source<B> {
                 biased;
                 () = stop.cancelled() => return Ok(Err(Ended::Stop)),
                 _ = checks.tick() => {
-                    // When nobody reads on, the consumer's lag would look as if somebody did.
+                    // When all projections have halted, reading goes no further. The consumer must go then too, or its lag would
+                    // look as if somebody read.
                     if !self.is_same(state).await? || self.earliest().is_none() {
                         return Ok(Err(Ended::Doubt));
                     }
@@ -210,7 +213,7 @@ impl<B: Broker> Source<B> {
         }
     }
 
-    /// All projections have halted: only the stream is watched, which may be made anew.
+    /// Waits while all projections are halted. It only watches the stream, because they start over when it is made again.
     async fn stand_by(&self, state: &StreamState, checks: &mut Interval) -> Result<Ended, RunnerError> {
         while self.is_same(state).await? {
             checks.tick().await;
@@ -218,7 +221,7 @@ impl<B: Broker> Source<B> {
         Ok(Ended::Doubt)
     }
 
-    /// Errors that a look at the checkpoints resolves.
+    /// Separates the errors after which the checkpoints are checked again from those that end the source.
     fn doubt(&self, error: ReadError) -> Result<Ended, ReadError> {
         match error {
             ReadError::LostTail { .. }
@@ -244,7 +247,7 @@ impl<B: Broker> Source<B> {
         self.broker.read(config).await
     }
 
-    /// Where reading must begin: the earliest checkpoint of those that go on.
+    /// Where reading must begin: at the earliest checkpoint of the projections that have not halted.
     fn earliest(&self) -> Option<u64> {
         let going = self.members.iter().filter(|member| !self.statuses.is_halted(**member));
         going.map(|member| self.statuses.subscribe(*member).borrow().sequence).min()
@@ -268,14 +271,15 @@ impl<B: Broker> Source<B> {
         }
     }
 
-    /// Waits until the messages fit into the memory that may wait for the writer.
+    /// Waits until the messages fit into the memory for what waits for the writer. This is what slows reading down when applying
+    /// is slower.
     async fn reserve(&self, messages: &[StoredMessage]) -> Option<OwnedSemaphorePermit> {
         let bytes: usize = messages.iter().map(|message| message.payload.len() + MESSAGE_OVERHEAD).sum();
         let units = u32::try_from(bytes.div_ceil(MEMORY_UNIT)).unwrap_or(u32::MAX).min(MEMORY_UNITS_MAX);
         Arc::clone(&self.memory).acquire_many_owned(units).await.ok()
     }
 
-    /// Looks at the stream: whether it is still the one that is being read, and where it ends. No answer says nothing.
+    /// Asks whether the stream is still the one that is being read, and where it ends. If there is no answer, it assumes so.
     async fn is_same(&self, state: &StreamState) -> Result<bool, RunnerError> {
         let now = match self.broker.state(self.config.stream).await {
             Ok(now) => now,
@@ -305,8 +309,8 @@ impl<B: Broker> Source<B> {
         }
     }
 
-    /// Asks until there is an answer. A stream that was there before may come back: a server that is starting does not
-    /// know all of its streams yet.
+    /// Asks until there is an answer. If a stream that was there before is missing, it waits for it, because a starting server
+    /// does not know all of its streams yet.
     async fn patiently<T, F: Future<Output = Result<T, BrokerError>>>(
         &self,
         ask: impl Fn() -> F,

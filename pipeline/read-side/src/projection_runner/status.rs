@@ -1,4 +1,4 @@
-//! How far each projection has come, for whoever queries, waits, or asks whether all is well.
+//! How far each projection has come, for queries that wait, for readiness, and for statistics.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::projection_set::{Feed, ProjectionSet};
 
-/// Why a projection stands still. It tries again when the process starts anew.
+/// Why a projection has halted. It tries again when the process restarts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Halt {
     /// The sequence of the message that it could not apply.
@@ -20,20 +20,20 @@ pub struct Halt {
     pub reason: Arc<str>,
 }
 
-/// Where a projection stands.
+/// How far a projection has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProjectionStatus {
     /// The stream that feeds it.
     pub stream: &'static str,
-    /// The stream's incarnation; empty until the stream was first looked at.
+    /// The stream's generation; empty until the checkpoint has been checked.
     pub generation: Arc<str>,
     /// The last applied sequence.
     pub sequence: u64,
-    /// Where its rows become complete: below, it is being built.
+    /// The sequence from which its rows are complete. Below it, the projection is being built.
     pub complete_from: u64,
-    /// Where the stream ended when it was last looked at.
+    /// The last sequence of the stream when the source last asked for it.
     pub stream_end: u64,
-    /// Why it stands still, if it does.
+    /// Why it has halted, if it has.
     pub halted: Option<Halt>,
 }
 
@@ -47,12 +47,12 @@ impl ProjectionStatus {
         Position::new(self.stream, &*self.generation, self.sequence)
     }
 
-    /// Whether the rows hold everything that was in the stream when they were begun.
+    /// Whether the rows have everything that was in the stream when building them began.
     pub fn is_complete(&self) -> bool {
         !self.generation.is_empty() && self.sequence >= self.complete_from
     }
 
-    /// Messages of the stream that it has not applied.
+    /// How many messages of the stream it has not applied yet.
     pub fn lag(&self) -> u64 {
         self.stream_end.saturating_sub(self.sequence)
     }
@@ -75,7 +75,8 @@ impl StatusBoard {
         self.0.get(member).expect("the board has a status for each member of the set")
     }
 
-    /// After `checkpoint` has been committed.
+    /// Tells readers that `checkpoint` has been committed. It must not be called earlier, or queries would see rows that a crash
+    /// takes back.
     pub(super) fn reached(&self, member: usize, checkpoint: &Checkpoint) {
         self.sender(member).send_modify(|status| {
             if *status.generation != *checkpoint.generation {
@@ -108,14 +109,14 @@ impl StatusBoard {
     }
 }
 
-/// Rows that can be asked for as `query.<context>.<view>`.
+/// A view: rows that can be queried as `query.<context>.<view>`.
 #[derive(Debug, Clone)]
 pub struct View {
     /// The context.
     pub context: String,
     /// Its name.
     pub name: String,
-    /// Where its rows lie.
+    /// The table that has its rows.
     pub table: TableName,
     /// The projection that fills it.
     pub projection: ProjectionId,
@@ -144,17 +145,17 @@ impl ViewDirectory {
         Self { views: views.collect() }
     }
 
-    /// A view, if there is one of these names.
+    /// The view with these names, if there is one.
     pub fn get(&self, context: &str, view: &str) -> Option<&View> {
         self.views.get(&(context.to_owned(), view.to_owned()))
     }
 
-    /// All of them.
+    /// All views.
     pub fn iter(&self) -> impl Iterator<Item = &View> {
         self.views.values()
     }
 
-    /// What keeps views from being whole and current, one line for each projection; empty when all is well.
+    /// The reasons why views are not complete and current, one line for each projection; empty when all is well.
     pub fn troubles(&self) -> Vec<String> {
         let mut by_projection = BTreeMap::new();
         for view in self.iter() {
@@ -164,7 +165,7 @@ impl ViewDirectory {
     }
 }
 
-/// What keeps a projection's rows from being whole and current; nothing when all is well.
+/// The reason why a projection's rows are not complete and current, if there is one.
 fn trouble(projection: &ProjectionId, status: &ProjectionStatus) -> Option<String> {
     let ProjectionStatus { stream, sequence, complete_from, .. } = status;
     match &status.halted {

@@ -1,23 +1,24 @@
-//! When the file is synced while it changes: soon while little waits, so that no sync takes long and nobody waits long for one;
-//! seldom far behind, where each sync only costs (docs/adr/0013-rows-and-checkpoint-in-one-redb-transaction.md).
+//! When the file is synced while it changes. While few messages wait, it is synced often, so that no sync takes long and no query
+//! waits long for one. Far behind, it is synced rarely, because each sync only costs time there
+//! (docs/adr/0013-rows-and-checkpoint-in-one-redb-transaction.md).
 
 use std::time::Duration;
 
 use millstream_store::read_store::Durability;
 use tokio::time::Instant;
 
-/// While little waits, syncs take one part in so many of the time, about. What it gives was measured (docs/benchmarks.md); other
-/// numbers were not compared with it.
+/// While few messages wait, syncs take about one part in this many of the time. The effect was measured (docs/benchmarks.md), but
+/// not compared with that of other numbers.
 const SHARE_OF_TIME: u32 = 10;
 
-/// A sync is put off for so long at least: each writes some pages, however little has changed. Chosen, not measured.
+/// The shortest pause before a sync, because each sync writes some pages, however little has changed. Chosen, not measured.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 
 /// When the next sync is due.
 pub(super) struct SyncSchedule {
-    /// What has changed waits no longer than this.
+    /// The longest time until a change is synced.
     pause_max: Duration,
-    /// Since when something is not synced.
+    /// The time of the first change that is not synced yet.
     changed: Option<Instant>,
 }
 
@@ -31,19 +32,19 @@ impl SyncSchedule {
         self.changed.is_some()
     }
 
-    /// When what has changed is synced if nothing else comes, the last sync having taken so long; `None` while nothing has.
+    /// When to sync if nothing else comes, given how long the last sync took; `None` while nothing has changed.
     pub(super) fn due(&self, sync_took: Duration) -> Option<Instant> {
         self.changed.map(|changed| changed + self.short_pause(sync_took))
     }
 
-    /// How durably to write a change, the last sync having taken so long.
+    /// Whether to write a change durably, given how long the last sync took.
     pub(super) fn durability(&mut self, now: Instant, sync_took: Duration, far_behind: bool) -> Durability {
         let changed = *self.changed.get_or_insert(now);
         let pause = if far_behind { self.pause_max } else { self.short_pause(sync_took) };
         if now < changed + pause { Durability::Volatile } else { Durability::Durable }
     }
 
-    /// Everything is synced, or is being synced while nothing else is written.
+    /// Notes that everything is synced, or is being synced while nothing else is written.
     pub(super) fn synced(&mut self) {
         self.changed = None;
     }

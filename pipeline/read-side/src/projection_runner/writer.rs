@@ -1,4 +1,4 @@
-//! The thread that writes: it takes what waits, applies it in one transaction, and syncs the file from time to time.
+//! The writing thread: it takes what waits, applies it in one transaction, and syncs the file from time to time.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use super::{
     sync_schedule::SyncSchedule,
 };
 
-/// Where a member begins.
+/// Where a projection of the set begins.
 pub(super) struct Start {
     pub(super) member: usize,
     pub(super) verdict: Verdict,
@@ -32,21 +32,21 @@ pub(super) struct Start {
 /// Messages that were read together.
 pub(super) struct Messages {
     pub(super) items: Vec<Item>,
-    /// Held until they are applied.
+    /// Their share of the memory, freed when they are applied.
     pub(super) memory: Option<OwnedSemaphorePermit>,
-    /// Where their stream ended when it was last looked at.
+    /// The last sequence of their stream when the source last asked for it.
     pub(super) stream_end: u64,
 }
 
-/// What the thread is given to do. Everything is done in the order in which it was sent.
+/// The work for the thread. It does everything in the order in which it was sent.
 pub(super) enum Work {
     /// Commits, in the order of EVENTS.
     Commits(Messages),
     /// Records, in the order of OUTCOMES.
     Records(Messages),
-    /// Rows of work in hand that are done.
+    /// Rows, such as those of an outbox, that are done with and can go.
     Remove { removals: Vec<Removal>, done: oneshot::Sender<()> },
-    /// Where members begin, after judging their checkpoints.
+    /// Where projections begin, after their checkpoints have been checked.
     Start { starts: Vec<Start>, done: oneshot::Sender<()> },
     /// Answers when everything before it is committed.
     Barrier { done: oneshot::Sender<()> },
@@ -61,7 +61,7 @@ pub(super) struct Writer {
     applier: Applier,
     inbox: mpsc::Receiver<Work>,
     batch_max: usize,
-    /// How many come together.
+    /// The most messages that one piece of work brings.
     read_max: usize,
     schedule: SyncSchedule,
     commits: Counted,
@@ -69,21 +69,21 @@ pub(super) struct Writer {
 }
 
 impl WriterThread {
-    /// Starts it. It ends when nobody can send it work any more.
+    /// Starts the thread. It ends when nobody can send it work any more.
     pub(super) fn start(writer: Writer) -> Result<Self, RunnerError> {
         let (report, ended) = oneshot::channel();
         let runtime = Handle::current();
         std::thread::Builder::new()
             .name("read-store".to_owned())
             .spawn(move || {
-                // Nobody listens when the runner itself was dropped.
+                // The receiver is gone if the runner itself was dropped.
                 let _ = report.send(runtime.block_on(writer.run()));
             })
             .map_err(|error| RunnerError::Writer(error.to_string()))?;
         Ok(Self { ended })
     }
 
-    /// Runs it as a task instead: in a simulation everything happens on one thread.
+    /// Runs the writer as a task instead, because a simulation does everything on one thread.
     #[cfg(feature = "simulation")]
     pub(super) fn start_as_task(writer: Writer) -> Self {
         let (report, ended) = oneshot::channel();
@@ -91,7 +91,7 @@ impl WriterThread {
         Self { ended }
     }
 
-    /// Waits for its end, which also ends everybody else through `stop`.
+    /// Waits for the end of the thread, and then ends the sources through `stop`.
     pub(super) async fn ended(self, stop: CancellationToken) -> Result<(), RunnerError> {
         let ended = self.ended.await;
         stop.cancel();
@@ -121,7 +121,7 @@ impl Writer {
         }
     }
 
-    /// Waits for work and does it; what it does in between blocks.
+    /// Waits for work and does it. Doing it blocks, which is why it has a thread of its own.
     async fn run(mut self) -> Result<(), StoreError> {
         let mut held = None;
         loop {
@@ -140,7 +140,8 @@ impl Writer {
         }
     }
 
-    /// While there is nothing to do, everything that was done is in the file.
+    /// Waits for work, or until a sync is due. Before it waits, it finishes the batch that is being written aside, so that readers
+    /// are told of it now and not only when the next work arrives.
     async fn wait(&mut self) -> Result<Wake, StoreError> {
         if self.inbox.is_empty() {
             self.applier.written()?;
@@ -155,7 +156,8 @@ impl Writer {
         Ok(received.map_or(Wake::Closed, Wake::Work))
     }
 
-    /// Does `first` and what of the same kind waits behind it; returns what it took but must come after.
+    /// Does `first`, together with whatever waits and fits into the same transaction. Returns work that it has already taken but
+    /// that must follow the transaction.
     fn perform(&mut self, first: Work) -> Result<Option<Work>, StoreError> {
         let mut batch = Batch::default();
         let mut memory = Vec::new();
@@ -235,7 +237,7 @@ impl Writer {
     }
 }
 
-/// What is counted of a stream.
+/// The metrics of one stream.
 struct Counted {
     metrics: ReaderMetrics,
     stream_end: u64,
@@ -270,16 +272,16 @@ fn extend(all: &mut Vec<Item>, more: Vec<Item>) {
     }
 }
 
-/// The runner that would remove a row has ended.
+/// The runner that should remove a row has ended.
 #[derive(Debug, thiserror::Error)]
 #[error("the read store is closed")]
 pub struct RemovalError;
 
-/// Removes rows of work in hand, such as an outbox, from outside of their projection.
+/// Removes rows from outside of their projection, such as rows of an outbox that have been carried out.
 #[derive(Clone)]
 pub struct RowRemover {
     set: Arc<ProjectionSet>,
-    /// Weak, so that whoever removes rows does not keep the writer from ending.
+    /// A weak handle, so that holding a remover does not keep the writer from ending.
     inbox: mpsc::WeakSender<Work>,
 }
 
@@ -288,8 +290,8 @@ impl RowRemover {
         Self { set, inbox: inbox.downgrade() }
     }
 
-    /// Removes the rows of a projection's `table` that still have the given value; others have changed since and stay.
-    /// Returns when that is committed.
+    /// Removes the rows of a projection's `table` that still have the given value. Rows that have changed since stay. Returns when
+    /// the removal is committed.
     ///
     /// # Errors
     /// [`RemovalError`] when the runner has ended.

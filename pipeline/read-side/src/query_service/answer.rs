@@ -1,14 +1,14 @@
-//! Refusals by code, and the JSON of answers.
+//! The refusals with their codes, and the JSON of answers.
 
 use millstream_store::read_store::StoreError;
 
 /// Why a query has no answer. The codes are those of HTTP.
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {
-    /// The body or a header is not as docs/queries.md says; the text names the field.
+    /// The body or a header is malformed; the text names the field.
     #[error("{0}")]
     Malformed(String),
-    /// There is no row of that key.
+    /// The view has no row with that key.
     #[error("{view} has no row {key:?}")]
     NoSuchKey {
         /// The view.
@@ -16,7 +16,7 @@ pub enum QueryError {
         /// The key.
         key: String,
     },
-    /// The position is of another incarnation of the stream.
+    /// The position is of another generation of the stream.
     #[error("{asked} is of another generation than {view}, which is at {reached}: the stream was made anew")]
     OtherGeneration {
         /// The view.
@@ -38,10 +38,10 @@ pub enum QueryError {
         /// What fits.
         bytes_max: usize,
     },
-    /// Too many are being answered.
+    /// Too many queries are being answered already.
     #[error("{in_flight_max} queries are being answered already; try again")]
     Busy {
-        /// How many are at once.
+        /// How many are answered at once.
         in_flight_max: usize,
     },
     /// The view halted at an event it could not apply.

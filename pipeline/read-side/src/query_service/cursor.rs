@@ -1,5 +1,5 @@
-//! Cursors: where a list goes on. To clients a text without meaning; here a version digit and the last key in hexadecimal,
-//! so that it stays good when rows come and go, and after a restart.
+//! Cursors: where the next page of a list begins. For clients a cursor is an opaque text. It has a version digit and the last key
+//! in hexadecimal, and nothing of the server's state, so it stays valid when rows come and go and after a restart.
 
 use super::QueryError;
 

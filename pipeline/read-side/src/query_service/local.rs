@@ -1,4 +1,4 @@
-//! The queries of `query_service` without NATS: the same bodies, the same answers, of rows that this process has.
+//! The queries of `query_service` without NATS: the same bodies and the same answers, from rows that this process has.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::projection_runner::ViewDirectory;
 
-/// Views of a store, to be asked within the process.
+/// Views of a store that can be queried within the process.
 #[derive(Debug)]
 pub struct LocalQueries {
     store: ReadStore,
@@ -28,10 +28,10 @@ impl LocalQueries {
         Self { store, views, reads: Arc::new(Semaphore::new(READS_MAX)), config }
     }
 
-    /// What the service would answer to `body`, as bytes of at most `bytes_max`, and the position of the rows.
+    /// The answer that the service would give to `body`, in at most `bytes_max` bytes, and the position of its rows.
     ///
     /// # Errors
-    /// [`QueryError`]; an unknown view is malformed.
+    /// [`QueryError`]; an unknown view is [`QueryError::Malformed`].
     pub async fn ask(
         &self,
         (context, view): (&str, &str),

@@ -1,4 +1,4 @@
-//! What a query asks for: bodies and headers, checked. Pure.
+//! What a query asks for: its body and headers, decoded and checked. Pure.
 
 use std::{ops::Bound, time::Duration};
 
@@ -8,15 +8,15 @@ use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{QueryError, QueryServiceConfig, cursor};
 
-/// Rows of a page unless the query says otherwise.
+/// How many rows a page has unless the query says otherwise.
 pub const LIMIT_DEFAULT: usize = 100;
-/// Rows of a page at most.
+/// The most rows that a page may have.
 pub const LIMIT_MAX: usize = 10_000;
 
 /// What can be asked of a view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
-    /// The row of a key.
+    /// The row with a key.
     Get,
     /// A page of rows.
     List,
@@ -64,7 +64,7 @@ pub(super) struct Listing {
     pub(super) limit: usize,
 }
 
-/// Reads a body; the error names the field. An empty body is `{}`.
+/// Decodes a body. The error names the field. An empty body counts as `{}`.
 pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, QueryError> {
     let text = body.trim_ascii();
     let text = if text.is_empty() { b"{}" } else { text };
@@ -137,7 +137,7 @@ impl Listing {
     }
 }
 
-/// The smallest text above all texts that start with `prefix`; `None` when there is none.
+/// The smallest text that is above all texts starting with `prefix`; `None` when there is none, as for an empty prefix.
 fn prefix_end(prefix: &str) -> Option<String> {
     let mut rest = prefix.to_owned();
     while let Some(last) = rest.pop() {
@@ -149,7 +149,7 @@ fn prefix_end(prefix: &str) -> Option<String> {
     None
 }
 
-/// The position a query asks for.
+/// The position that a query asks for.
 pub(super) fn parse_position(text: Option<&str>) -> Result<Option<Position>, QueryError> {
     let parse = |text: &str| {
         text.parse().map_err(|error| QueryError::Malformed(format!("{}: {error}", header::POSITION)))

@@ -1,4 +1,4 @@
-//! One query of one view: wait for the position, read, write the answer. Knows nothing of how it travels.
+//! One query of one view: wait for the position, read, write the answer. Deliberately absent: how queries and answers travel.
 
 use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
@@ -15,10 +15,10 @@ use super::{
 };
 use crate::projection_runner::{ProjectionStatus, View};
 
-/// Left of a message's size for its headers and the frame around the rows.
+/// The part of a message's size that is kept free for headers and for the JSON around the rows.
 const FRAME_BYTES: usize = 2_048;
 
-/// A query as it came.
+/// A query as it arrived.
 pub(super) struct Asked<'a> {
     pub(super) position: Option<&'a str>,
     pub(super) wait_ms: Option<&'a str>,
@@ -27,7 +27,7 @@ pub(super) struct Asked<'a> {
     pub(super) bytes_max: usize,
 }
 
-/// Rows as JSON, and the position they are of.
+/// Rows as JSON, and their position.
 pub(super) struct Answer {
     pub(super) body: Vec<u8>,
     pub(super) position: Position,
@@ -58,7 +58,7 @@ impl ViewQuery {
         Self { store, view, reads, config: config.clone() }
     }
 
-    /// Where the view is, for answers without rows.
+    /// The position of the view, for answers without rows.
     pub(super) fn headers(&self) -> HeaderMap {
         let mut headers = HeaderMap::new();
         let status = self.view.status.borrow();
@@ -78,7 +78,7 @@ impl ViewQuery {
         let began = Instant::now();
         self.wait_for(position.as_ref(), wait).await?;
         let waited = began.elapsed();
-        // Closed by nobody.
+        // Nobody closes the semaphore, so the permit is always there.
         let _permit = self.reads.acquire().await.ok();
         let this = self.clone();
         let bytes_max = asked.bytes_max.saturating_sub(FRAME_BYTES);
@@ -90,7 +90,7 @@ impl ViewQuery {
         Ok(Answer { body, position, waited })
     }
 
-    /// Returns when the view is whole and has reached `asked`.
+    /// Returns when the view is complete and has reached `asked`.
     async fn wait_for(&self, asked: Option<&Position>, wait: Duration) -> Result<(), QueryError> {
         let mut status = self.view.status.clone();
         let ready = self.check(&status.borrow(), asked)?;
@@ -119,7 +119,7 @@ impl ViewQuery {
         }
     }
 
-    /// Whether a query can be answered now; an error when waiting is of no use. A query without a position does not wait.
+    /// Whether a query can be answered now. The error means that waiting would not help. A query without a position does not wait.
     fn check(&self, status: &ProjectionStatus, asked: Option<&Position>) -> Result<bool, QueryError> {
         if let Some(halt) = &status.halted {
             return Err(QueryError::Halted {
@@ -180,7 +180,7 @@ impl ViewQuery {
         Ok(body)
     }
 
-    /// As many rows as the list asks for and the server takes in one message.
+    /// As many rows as the list asks for, but no more than fit into one message of the server.
     fn list(&self, snapshot: &Snapshot, listing: &Listing, bytes_max: usize) -> Result<Vec<u8>, QueryError> {
         let mut body = b"{\"rows\":[".to_vec();
         let mut count = 0;
@@ -197,7 +197,7 @@ impl ViewQuery {
                 body.push(b',');
             }
             put_row(&mut body, key, value);
-            // The cursor repeats the key, two digits a byte.
+            // The cursor repeats the last key, in two digits for each byte.
             if body.len() + 2 * key.len() > bytes_max {
                 if count == 0 {
                     too_large = Some((key.to_owned(), body.len() - before));
@@ -223,7 +223,7 @@ impl ViewQuery {
         Ok(body)
     }
 
-    /// The rows and this come from the same snapshot.
+    /// The position of the rows. It must come from the same snapshot as the rows: the runner may commit in between.
     fn position(&self, snapshot: &Snapshot) -> Result<Position, QueryError> {
         let stream = self.view.status.borrow().stream;
         let checkpoint = snapshot.checkpoint(&self.view.projection)?;

@@ -1,10 +1,10 @@
-//! Whether a revision is to be published, given the last one of its subject. Pure.
+//! Decides whether to publish a revision, given the last message of its subject. Pure.
 
 use millstream_contract::{header, position::Position, stored_message::StoredMessage};
 use millstream_domain::report::{OutboxKey, RevisionStatus};
 use serde::Deserialize;
 
-/// What tells revisions of one subject apart. Bodies have more fields.
+/// The fields that distinguish the revisions of one subject. Bodies have more fields.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(super) struct Summary {
     pub(super) revision: u32,
@@ -28,7 +28,7 @@ pub(super) struct Pending {
 
 impl Pending {
     pub(super) fn new(parsed: &OutboxKey, key: &str, value: &[u8]) -> Self {
-        // A row that does not tell is published as it is; the key says which revision.
+        // A row that does not say its status is published as it is; its key says which revision it is.
         let status =
             serde_json::from_slice::<Summary>(value).map_or(RevisionStatus::Open, |summary| summary.status);
         Self {
@@ -39,7 +39,7 @@ impl Pending {
         }
     }
 
-    /// What it is once it stands in REPORTS.
+    /// The row as the last message of its subject, once REPORTS has stored it.
     pub(super) fn published(&self, reached: &Position, sequence: u64) -> Published {
         Published {
             sequence,
@@ -54,7 +54,7 @@ impl Pending {
 #[derive(Debug, Clone)]
 pub(super) struct Published {
     pub(super) sequence: u64,
-    /// Which position in EVENTS its report had reached.
+    /// The position of EVENTS that its report had reached.
     position: Option<Position>,
     summary: Option<Summary>,
     body: bytes::Bytes,
@@ -76,16 +76,16 @@ impl Published {
 pub(super) enum Decision {
     /// Append it.
     Publish,
-    /// It, or what came after it, is published: remove it.
+    /// Remove it: it, or a later revision, has been published.
     Done,
-    /// Its report is behind what was published: wait until it has caught up.
+    /// Wait until its report has caught up with what was published, as after a rebuild or behind another reporter.
     Later,
 }
 
-/// Decides about a row that was read when its report had reached `reached`.
+/// Decides about a row that was read from its outbox when its report had reached `reached`.
 pub(super) fn decide(reached: &Position, row: &Pending, last: Option<&Published>) -> Decision {
     let Some(last) = last else {
-        // What was never seen need not be withdrawn.
+        // A revision that was never published need not be withdrawn.
         return match row.summary.status {
             RevisionStatus::Withdrawn => Decision::Done,
             _ => Decision::Publish,
@@ -96,7 +96,7 @@ pub(super) fn decide(reached: &Position, row: &Pending, last: Option<&Published>
     }
     let (Some(position), Some(summary)) = (&last.position, &last.summary) else { return Decision::Publish };
     if position.stream != reached.stream || position.generation != reached.generation {
-        // Published from a stream that was made anew since: it says nothing about this one.
+        // It was published from a stream that has been made again since, so it says nothing about this one.
         return Decision::Publish;
     }
     if summary.revision > row.summary.revision {

@@ -1,5 +1,5 @@
-//! The changes of one table in one transaction: found by key while projections work on it, in the order of the keys when they
-//! are written.
+//! The changes of one table in one transaction. They are found by key while projections work, and sorted by key when they are
+//! written.
 
 use std::{
     cell::OnceCell,
@@ -49,7 +49,7 @@ impl Deref for RowBytes<'_> {
     }
 }
 
-/// A table that is being changed. Nearly all keys are looked for one by one, so they have no order until a scan asks for it.
+/// A table that is being changed. Nearly all keys are looked up one by one, so they are hashed, and sorted only when a scan asks.
 pub(super) struct ChangingTable {
     name: TableName,
     changes: HashMap<Arc<str>, Change>,

@@ -1,25 +1,25 @@
-//! How far a projection has come, and enough to recognise whether the stream is still the one it came along.
+//! How far a projection has come, with enough to recognise whether the stream is still the same one.
 
 use serde::{Deserialize, Serialize};
 
-/// Everything up to `sequence` has been applied. Stored with the rows.
+/// A checkpoint: everything up to `sequence` has been applied. It is stored together with the rows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
-    /// Which incarnation of the stream.
+    /// The generation of the stream.
     pub generation: String,
     /// The last applied sequence; 0 before the first.
     pub sequence: u64,
-    /// What stands at `sequence`: commit id, record id, or a hash where there is neither. Empty at 0. When the stream
-    /// holds something else there, it lost its tail and grew again.
+    /// The id of the message at `sequence`: the commit id, the record id, or a hash where there is neither. Empty at 0. If the stream
+    /// has another message there, the server lost the stream's tail, and the stream has grown again.
     pub message_id: String,
     /// The version of the projection that wrote the rows.
     pub version: u32,
-    /// Where the stream ended when the rows were last begun from nothing: below it they are incomplete and not shown.
+    /// The last sequence of the stream when building the rows began. Below it, the rows are incomplete and not shown.
     pub complete_from: u64,
 }
 
 impl Checkpoint {
-    /// Before the first message.
+    /// The checkpoint before the first message.
     pub fn start(generation: &str, version: u32, complete_from: u64) -> Self {
         Self {
             generation: generation.to_owned(),
@@ -30,7 +30,7 @@ impl Checkpoint {
         }
     }
 
-    /// Whether the rows hold everything that was in the stream when they were begun.
+    /// Whether the rows have everything that was in the stream when building them began.
     pub fn is_complete(&self) -> bool {
         self.sequence >= self.complete_from
     }

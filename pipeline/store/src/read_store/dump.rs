@@ -1,5 +1,5 @@
-//! All rows and checkpoints as text, the same bytes for the same content: two stores that were built in different ways
-//! are compared by comparing their dumps.
+//! All rows and checkpoints as text. The same content gives the same bytes, so two stores that were built in different ways can be
+//! compared by their dumps.
 
 use std::io::{self, Write};
 
@@ -10,7 +10,7 @@ use super::{
     snapshot::{CHECKPOINTS, parse_checkpoint},
 };
 
-/// Tables whose rows are work in hand rather than content, by their last name: left out of dumps.
+/// The tables, by their last name, whose rows are work to be carried out rather than content. Dumps leave them out.
 pub const TRANSIENT_TABLES: [&str; 1] = ["outbox"];
 
 impl Snapshot {

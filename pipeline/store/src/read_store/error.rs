@@ -1,4 +1,4 @@
-//! Why the file cannot be used, sorted by what there is to do about it.
+//! Why the file cannot be used. The variants distinguish what can be done about it.
 
 use std::{
     io,
@@ -8,8 +8,8 @@ use std::{
 use millstream_contract::exit_code::{ExitCode, Failure};
 use redb::{CommitError, DatabaseError, StorageError, TableError, TransactionError};
 
-/// The read store cannot go on. None of these leaves rows and checkpoint apart; after any of them during a write the
-/// file must be closed and opened again.
+/// Why the read store cannot go on. Rows and checkpoint agree after each of these errors. After an error during a write, the file
+/// must be closed and opened again.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Another process has it open.
@@ -60,7 +60,7 @@ pub enum StoreError {
         #[source]
         source: io::Error,
     },
-    /// redb refuses for a reason that lies in this program or in an earlier failure.
+    /// redb refuses because of a mistake in this program or because of an earlier failure.
     #[error("the read store {} cannot go on ({detail}): start the process again", path.display())]
     Unusable {
         /// The file.

@@ -1,5 +1,5 @@
-//! The rows of one projection during one transaction: what it has changed so far, over what the transaction before has
-//! changed while that is still on its way into the file, over what the file holds.
+//! The rows of one projection during one transaction, in three layers: what this transaction has changed so far; below it, what the
+//! previous transaction changed, while that is still being written; below that, what the file has.
 
 use std::{cell::OnceCell, collections::BTreeMap, ops::Bound};
 
@@ -12,8 +12,8 @@ use super::{
     snapshot::RowTable,
 };
 
-/// Reads through to a snapshot and collects changes in memory, so that each touched key is written once and in key
-/// order however often it changed. Dropping it forgets the changes.
+/// Reads from a snapshot and collects changes in memory, so that each changed key is written once and in the order of the keys, however
+/// often it changed. Dropping it discards the changes.
 pub struct ProjectionRows<'s> {
     snapshot: &'s Snapshot,
     beneath: Option<&'s Uncommitted>,
@@ -124,7 +124,7 @@ impl Rows for ProjectionRows<'_> {
             });
         }
         if let Some(change) = table.beneath.and_then(|beneath| beneath.get(key)) {
-            // Only its bytes: who alters a decoded row would alter what is being written.
+            // Only a copy of its bytes: changing the decoded row itself would change what is being written.
             return Ok(change.row().map(|value| FoundRow::Bytes(value.to_vec())));
         }
         let Some(stored) = self.stored(table)? else { return Ok(None) };
@@ -147,7 +147,7 @@ impl Rows for ProjectionRows<'_> {
     fn scan(&self, table: &str, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, ProjectionError> {
         let table = self.declared(table).map_err(undeclared)?;
         let beneath = table.beneath.into_iter().flat_map(|beneath| beneath.starting_with(prefix));
-        // The later one of the same key stands.
+        // If both layers change a key, the later one wins.
         let changes: BTreeMap<&str, &Change> = beneath.chain(table.changed.starting_with(prefix)).collect();
         let mut changes = changes.into_iter().map(|(key, change)| (key, change.row())).peekable();
         let mut rows = Vec::new();

@@ -10,15 +10,15 @@ use super::{
     snapshot::{CHECKPOINTS, definition},
 };
 
-/// So many rows are worth more than one thread.
+/// From this many rows on, writing is worth more than one thread.
 const ROWS_FOR_CORES: usize = 1_000;
 
-/// What a commit survives.
+/// Which crashes a commit survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
-    /// Nothing but the end of the transaction: it is visible to readers, and a crash forgets it.
+    /// Readers see the commit, but a crash of the process takes it back.
     Volatile,
-    /// A crash of the machine, together with every commit before.
+    /// The commit, and every commit before it, survives a crash of the machine.
     Durable,
 }
 
@@ -28,11 +28,11 @@ pub struct Changes<'s> {
     pub projection: ProjectionId,
     /// Its changed rows.
     pub rows: ProjectionRows<'s>,
-    /// Its checkpoint afterwards; the one before stays when there is none.
+    /// Its checkpoint afterwards; when absent, the stored one stays.
     pub checkpoint: Option<Checkpoint>,
 }
 
-/// What one transaction changes, complete and not yet in the file. The next one may be prepared over it meanwhile
+/// All changes of one transaction, not in the file yet. The next transaction may be prepared on top of them meanwhile
 /// ([`ProjectionRows::above`]).
 pub struct Uncommitted {
     tables: Vec<ChangedTable>,
@@ -47,7 +47,7 @@ impl Uncommitted {
             tables.extend(rows.into_changed_tables());
             checkpoints.extend(checkpoint.map(|checkpoint| (projection, checkpoint)));
         }
-        // The largest first: they are written side by side.
+        // The largest first, because tables are written in parallel and a large one at the end would keep the others waiting.
         tables.sort_by_key(|table| std::cmp::Reverse(table.len()));
         Self { tables, checkpoints }
     }
@@ -63,8 +63,8 @@ impl Uncommitted {
 }
 
 impl ReadStore {
-    /// Writes the changes of several projections, all or none. Without changes it still makes what was committed before
-    /// as durable as `durability` says.
+    /// Writes the changes of several projections: all or none. Even without changes, it makes what was committed before as durable as
+    /// `durability` says.
     ///
     /// # Errors
     /// [`StoreError`]: nothing of it was written, and the file must be opened again.
@@ -124,13 +124,15 @@ impl ReadStore {
             Durability::Volatile => transaction
                 .set_durability(redb::Durability::None)
                 .expect("only savepoints and shared files forbid it, and this store uses neither"),
-            // The allocator's state is written along, so that opening after a crash takes no time.
+            // With this the state of redb's allocator is written too. Otherwise redb would scan the whole file to open it after a
+            // crash.
             Durability::Durable => transaction.set_quick_repair(true),
         }
         Ok(transaction)
     }
 
-    /// Tables are written side by side when there is enough to write: redb has a lock a table, and pages of their own.
+    /// Writes tables in parallel when there is enough to write. That is possible because in redb each table has its own lock and
+    /// pages.
     fn write_rows(&self, transaction: &WriteTransaction, tables: &[ChangedTable]) -> Result<(), StoreError> {
         let changed: usize = tables.iter().map(|table| table.len()).sum();
         let cores = self.cores.when(changed >= ROWS_FOR_CORES);

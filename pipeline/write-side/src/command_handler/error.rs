@@ -1,4 +1,4 @@
-//! Why a command handler stops for good.
+//! The errors that end a command handler.
 
 use millstream_contract::exit_code::{ExitCode, Failure};
 use millstream_jetstream::broker::{BrokerError, ReadError};
@@ -8,16 +8,16 @@ use crate::{
     state_snapshots::SnapshotError,
 };
 
-/// Why a handler stops for good.
+/// Why a handler ends: it cannot go on, and waiting would not help.
 #[derive(Debug, thiserror::Error)]
 pub enum HandlerError {
-    /// The journal cannot go on.
+    /// The outcome journal cannot be continued.
     #[error(transparent)]
     Journal(#[from] JournalError),
     /// A round cannot be settled.
     #[error(transparent)]
     Settle(#[from] SettleError),
-    /// COMMANDS or OUTCOMES cannot be read on.
+    /// COMMANDS, OUTCOMES or EVENTS cannot be read any further.
     #[error(transparent)]
     Read(#[from] ReadError),
     /// The index of ids failed.
@@ -26,7 +26,7 @@ pub enum HandlerError {
     /// The file of snapshots failed when it was opened.
     #[error(transparent)]
     Snapshots(#[from] SnapshotError),
-    /// A question that cannot be asked again.
+    /// The server refused a question for good.
     #[error(transparent)]
     Broker(#[from] BrokerError),
     /// The journal names more than a stream holds.

@@ -1,11 +1,11 @@
-//! Work on files, kept away from the threads on which tasks run.
+//! Blocking work on files, kept away from the threads on which async tasks run.
 
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-/// Does `work`; `None` when the runtime is shutting down and does it no more.
+/// Does `work`. Returns `None` when the runtime is shutting down and no longer does it.
 ///
-/// In a runtime of one thread, as the simulation has, it is done in place: beside it, the machine would decide what comes first,
-/// and one seed would be several runs.
+/// In a runtime with one thread, as the simulation has, the work is done in place. On another thread the machine would decide
+/// what happens first, and the same seed would give different runs.
 pub(super) async fn do_file_work<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
         return Some(work());

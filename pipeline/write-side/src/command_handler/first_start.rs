@@ -1,8 +1,11 @@
-//! A handler that finds no outcome journal: may it begin one? Commits name positions of COMMANDS without its generation, so
-//! that beside older commits a COMMANDS made anew would have its first commands answered with the outcomes of others.
+//! Whether a handler that finds no outcome journal may begin one.
 //!
-//! It begins when EVENTS is empty, when COMMANDS is still the stream whose positions the commits name, and when COMMANDS
-//! begins behind all of them, as `millstream setup` makes it. Otherwise it refuses.
+//! Commits name positions of COMMANDS, but not the generation of COMMANDS. If COMMANDS was deleted and made again while EVENTS
+//! still holds older commits, its first commands would have positions that those commits name, and would be answered with the
+//! outcomes of other commands.
+//!
+//! So a handler begins a journal only in three cases: EVENTS is empty; COMMANDS is still the stream whose positions the commits
+//! name; or COMMANDS begins after all those positions, as `millstream setup` makes it.
 
 use millstream_contract::{
     commit::{StoredCommit, timestamp_to_nanoseconds},
@@ -16,11 +19,11 @@ use millstream_jetstream::{
 
 use super::HandlerError;
 
-/// Commits looked at to find the highest position that EVENTS names: many times what handlers append before they record,
-/// and within that window positions follow the order of EVENTS.
+/// How many of the last commits are read to find the highest position that EVENTS names. Positions do not follow the order of
+/// EVENTS exactly, because a handler appends many commits before it records; this is many times as many.
 const COMMITS_LOOKED_AT: u64 = 65_536;
 
-/// Refuses unless positions mean what they meant when the commits were written.
+/// Fails unless positions still mean what they meant when the commits were written.
 pub(super) async fn check<B: Broker>(
     broker: &B,
     ids: &RunIds,
@@ -53,7 +56,8 @@ pub(super) async fn check<B: Broker>(
     Err(HandlerError::NoJournal { highest, first: commands.first_sequence })
 }
 
-/// Whether a message is the last command of a commit: a commit has its time to the nanosecond.
+/// Whether a message is the last command of a commit. A commit has the time at which COMMANDS stored that command, to the
+/// nanosecond, so another message at the same position would have another time.
 fn caused(message: &StoredMessage, stored: &StoredCommit) -> bool {
     timestamp_to_nanoseconds(message.stored_at) == stored.commit.recorded_at
 }

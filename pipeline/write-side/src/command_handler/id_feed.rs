@@ -14,7 +14,7 @@ use millstream_runtime::shutdown::Shutdown;
 use super::{HandlerError, latest_value::LatestValue, recorder, standby::message_at, state_of};
 use crate::{id_index::IdIndex, outcome_journal::JournalError};
 
-/// Records read at a time.
+/// How many records are read at a time.
 const RECORDS_MAX: usize = 256;
 
 /// Where ids come from.
@@ -27,7 +27,7 @@ pub(super) enum IdFeed<R> {
 }
 
 impl<R: StreamReader> IdFeed<R> {
-    /// Checks that the index belongs to OUTCOMES as it is, and reads on where it ends.
+    /// Checks that the index belongs to OUTCOMES as it is now, and opens OUTCOMES where the index ends.
     pub(super) async fn open<B: Broker<Reader = R>>(
         broker: &B,
         ids: &RunIds,
@@ -50,7 +50,7 @@ impl<R: StreamReader> IdFeed<R> {
         Ok(Self::Own(broker.read(config).await?))
     }
 
-    /// Learns, for ever. Cancelling loses nothing.
+    /// Learns ids, for ever. Cancelling loses nothing: the index keeps how far it has come.
     pub(super) async fn follow(&mut self, index: &Arc<IdIndex>) -> Result<(), HandlerError> {
         match self {
             Self::Own(reader) => loop {
@@ -79,7 +79,7 @@ impl<R: StreamReader> IdFeed<R> {
         Ok(())
     }
 
-    /// Learns what there is up to the record at `until`.
+    /// Learns the ids of all records up to the one at `until`.
     pub(super) async fn catch_up(&mut self, index: &Arc<IdIndex>, until: u64) -> Result<(), HandlerError> {
         match self {
             Self::Own(reader) => {

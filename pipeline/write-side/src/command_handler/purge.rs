@@ -1,8 +1,8 @@
-//! Purging by the active handler: commands that are covered and old, outcome records that are old, and the ids of those.
+//! Purging: the active handler removes old commands that have their outcome, old outcome records, and the ids in those.
 //!
-//! Runs beside the rounds, when a turn begins and from time to time. Ages are measured in the server's time, from the newest
-//! record of the journal: no clock of ours can purge too early. Nothing here is needed for anything else; what fails is
-//! tried again the next time. EVENTS is never purged.
+//! Purging runs beside the rounds, when a turn begins and from time to time. Ages are measured in the server's time, from the
+//! newest record of the journal, so that a wrong clock of ours cannot purge too early. Nothing else depends on purging: what
+//! fails is tried again the next time. EVENTS is never purged.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,21 +24,21 @@ use crate::{
     share_layout::{self, Layout, chain_subject, last_record},
 };
 
-/// Removed messages in a row that are stepped over in search of one that is there.
+/// How many removed messages in a row the search steps over until it finds one that is still there.
 const GAP_MAX: u64 = 64;
 
 /// What is purged, and how often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PurgeSettings {
-    /// Covered commands older than this; none when absent.
+    /// Commands that have their outcome and are older than this are purged; none when absent.
     pub commands_after: Option<Duration>,
-    /// Outcome records older than this, except the last; none when absent. How long a repeated id is recognised.
+    /// Outcome records older than this are purged, except the last; none when absent. A repeated id is recognised for this long.
     pub outcomes_after: Option<Duration>,
-    /// Between two times.
+    /// The pause between two purges.
     pub interval: Duration,
 }
 
-/// What a purge did.
+/// How much a purge removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Purged {
     pub(super) commands: u64,
@@ -46,7 +46,7 @@ pub(super) struct Purged {
     pub(super) ids: u64,
 }
 
-/// Purges again and again. Ends only with its turn.
+/// Purges again and again until the turn ends.
 pub(super) async fn run<B: Broker>(
     broker: B,
     index: Arc<IdIndex>,
@@ -139,8 +139,8 @@ fn before(newest: Timestamp, age: Duration) -> Timestamp {
     newest.checked_sub(age).unwrap_or(Timestamp::MIN)
 }
 
-/// The highest sequence, `limit` at most, up to which everything was stored before `time`; 0 when nothing was. A search by
-/// halves: messages stand in the order of their times.
+/// The highest sequence, at most `limit`, up to which everything was stored before `time`; 0 when nothing was. This is a binary
+/// search, because the messages of a stream are in the order of their times.
 async fn older_through<B: Broker>(
     broker: &B,
     stream: &str,
@@ -160,7 +160,7 @@ async fn older_through<B: Broker>(
     Ok(if low <= first { 0 } else { low - 1 })
 }
 
-/// The first message at or behind `sequence` and before `end`.
+/// The first message from `sequence` on and before `end`.
 async fn first_from<B: Broker>(
     broker: &B,
     stream: &str,
@@ -179,10 +179,10 @@ async fn purge_through<B: Broker>(broker: &B, stream: &str, through: u64) -> Res
     if through == 0 { Ok(0) } else { broker.purge_subject(stream, ">", Some(through)).await }
 }
 
-/// Forgets ids away from the async threads, in pieces: rounds go on meanwhile.
+/// Forgets ids, away from the async threads and in pieces, so that rounds go on meanwhile.
 async fn forget(index: &Arc<IdIndex>, first_sequence: u64) -> Result<u64, IdIndexError> {
     let index = index.clone();
-    // Without an answer the runtime is shutting down, and the next turn forgets them.
+    // `None` means that the runtime is shutting down. The next turn forgets the ids.
     do_file_work(move || index.forget_before(first_sequence)).await.unwrap_or(Ok(0))
 }
 

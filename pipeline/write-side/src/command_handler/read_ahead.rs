@@ -1,4 +1,4 @@
-//! Reading and decoding the commands of the next rounds while one is settled, and what of them a round takes.
+//! Reads and decodes the commands of the next rounds while one round is settled, and decides how many of them a round takes.
 
 use std::sync::Arc;
 
@@ -16,37 +16,38 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use super::{HandlerError, TurnEnd};
 use crate::round::{PreparedCommand, prepare};
 
-/// Memory of commands that are read and decoded ahead of the round that is being settled, in KiB. A command takes the KiB of
-/// its body and one more, so this is about as many small commands as a round takes.
+/// The memory for commands that are read and decoded ahead of the round that is being settled, in KiB. A command counts the KiB
+/// of its body and one more, so this is about as many small commands as a round takes.
 const AHEAD_KIB: u32 = 32 * 1024;
-/// Commands in the first round of a turn, at most; each round may be twice as large as the one before, up to what is configured. A
-/// handler with nothing in memory is slow, and what it decides counts once its round is recorded: one that is stopped again and
-/// again loses about half of its work in this way, and not all of it.
+/// The largest first round of a turn. Each following round may be twice as large as the one before, up to the configured size.
+/// A handler with nothing in memory is slow, and what it decides counts only once its round is recorded. With small first
+/// rounds, a handler that is killed again and again loses about half of its work; with large ones it would lose all of it.
 const FIRST_ROUND_MAX: usize = 1000;
 
 /// Commands that were read together.
 pub(super) struct ReadAhead {
     commands: Vec<PreparedCommand>,
-    /// Held until a round takes them.
+    /// The share of the memory that they take, freed when a round takes them.
     _memory: OwnedSemaphorePermit,
 }
 
 /// The rounds of a turn.
 pub(super) struct Rounds {
     read: mpsc::UnboundedReceiver<ReadAhead>,
-    /// What the round before had no place for.
+    /// Commands that the round before had no room for.
     held: Option<ReadAhead>,
     next_max: usize,
     round_max: usize,
 }
 
 impl Rounds {
-    /// Of what `read` brings, with at most `round_max` commands each.
+    /// Makes rounds of at most `round_max` commands from what `read` brings.
     pub(super) fn new(read: mpsc::UnboundedReceiver<ReadAhead>, round_max: usize) -> Self {
         Self { read, held: None, next_max: FIRST_ROUND_MAX.min(round_max), round_max }
     }
 
-    /// Waits for commands and takes together what waits; `None` when the reader has ended. Nothing is lost when the wait is cut short.
+    /// Waits for commands, and takes all that wait into one round. `None` when the reader has ended. Cancelling it loses nothing:
+    /// there is no await between taking the first commands and returning them.
     pub(super) async fn next(&mut self) -> Option<Vec<PreparedCommand>> {
         let first = match self.held.take() {
             Some(held) => held,
@@ -65,14 +66,14 @@ impl Rounds {
     }
 }
 
-/// Waits until messages fit into the memory of what is read ahead.
+/// Waits until messages fit into the memory for what is read ahead.
 async fn reserve(memory: &Arc<Semaphore>, messages: &[StoredMessage]) -> OwnedSemaphorePermit {
     let kib: usize = messages.iter().map(|message| 1 + message.payload.len() / 1024).sum();
     let kib = u32::try_from(kib).unwrap_or(u32::MAX).min(AHEAD_KIB);
     Arc::clone(memory).acquire_many_owned(kib).await.expect("it is never closed")
 }
 
-/// Reads and decodes ahead, but for what `covered` says that others have decided.
+/// Reads and decodes ahead, and skips what `covered` says that others have already decided.
 pub(super) async fn read_ahead<R: StreamReader>(
     mut reader: R,
     registry: AggregateRegistry,
@@ -82,7 +83,7 @@ pub(super) async fn read_ahead<R: StreamReader>(
     read: mpsc::UnboundedSender<ReadAhead>,
 ) -> Result<TurnEnd, HandlerError> {
     let memory = Arc::new(Semaphore::new(AHEAD_KIB as usize));
-    // No more than the smallest round has place for.
+    // A round takes whole reads, so a read must fit into the smallest round.
     let read_max = FIRST_ROUND_MAX.min(round_max);
     loop {
         let messages = match reader.next_batch(read_max).await {

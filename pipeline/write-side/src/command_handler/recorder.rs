@@ -1,5 +1,7 @@
-//! Records settled rounds in the outcome journal and answers the senders. One record is under way at a time; what is settled
-//! meanwhile gathers in the next.
+//! Records settled rounds in the outcome journal and answers the senders.
+//!
+//! One record is in flight at a time, and what is settled meanwhile gathers in the next. So the slower the server syncs, the
+//! more outcomes share one record.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -20,7 +22,8 @@ use crate::{
     round::PreparedCommand,
 };
 
-/// Bytes of outcomes after which a record is closed: half of nats-server's default `max_payload` of 1 MiB.
+/// Bytes of outcomes after which a record is closed: half of nats-server's default `max_payload` of 1 MiB, because the size is
+/// only estimated.
 const RECORD_BYTES_TARGET: usize = 512 * 1024;
 
 /// Under which name log lines about rejections are filtered.
@@ -30,9 +33,9 @@ const REJECTIONS_TARGET: &str = "millstream::rejections";
 #[derive(Debug)]
 pub(super) struct SettledRound {
     outcomes: Vec<CommandOutcome>,
-    /// When its first command was taken up.
+    /// When the handler began to decide it.
     begun: Instant,
-    /// Reply subjects with the index of their command.
+    /// Reply subjects, each with the index of its command.
     replies: Vec<(usize, Arc<str>)>,
     /// Who sent the commands that were set aside, by position.
     set_aside_actors: BTreeMap<u64, Arc<str>>,
@@ -59,7 +62,7 @@ impl SettledRound {
         &self.outcomes
     }
 
-    /// The last sequence of EVENTS that an outcome names; 0 for none.
+    /// The last sequence of EVENTS that an outcome names, or 0.
     pub(super) fn events_through(&self) -> u64 {
         self.outcomes.iter().filter_map(|outcome| accepted_position(&outcome.outcome)).max().unwrap_or(0)
     }
@@ -71,7 +74,7 @@ impl SettledRound {
         self.set_aside_actors.extend(other.set_aside_actors);
     }
 
-    /// Cuts off what fits into one record.
+    /// Takes out of the front as many outcomes as fit into one record; at least one.
     fn cut(&mut self) -> Self {
         let mut bytes = 0;
         let count = self
@@ -105,7 +108,7 @@ fn estimated_bytes(outcome: &CommandOutcome) -> usize {
     64 + outcome.address.len() + outcome.id.as_deref().map_or(0, str::len) + text
 }
 
-/// Writes to the journal.
+/// The recording loop.
 pub(super) struct Recorder<B> {
     broker: B,
     journal: OutcomeJournal<B>,
@@ -123,7 +126,7 @@ impl<B: Broker> Recorder<B> {
         Self { broker, journal, index, observed }
     }
 
-    /// Records until no more rounds come.
+    /// Records until no more rounds come. By then everything that was settled is recorded.
     pub(super) async fn run(
         mut self,
         mut rounds: mpsc::Receiver<SettledRound>,
@@ -145,7 +148,7 @@ impl<B: Broker> Recorder<B> {
         }
     }
 
-    /// Records a round with all that gathers meanwhile.
+    /// Records a round together with all rounds that already wait.
     async fn record_all(
         &mut self,
         mut gathered: SettledRound,
@@ -172,6 +175,7 @@ impl<B: Broker> Recorder<B> {
         let Some(through) = round.outcomes.last().map(|outcome| outcome.position) else { return Ok(()) };
         let events_through = round.events_through();
         let (record, sequence) = self.journal.record(through, events_through, round.outcomes).await?;
+        // Only now is the outcome certain: the id moves from the settled ones to the recorded ones, and senders may hear of it.
         self.index.note_own(&record, sequence);
         self.observed.metrics.round_seconds.observe(round.begun.elapsed().as_secs_f64());
         for outcome in &record.outcomes {
@@ -209,7 +213,7 @@ impl<B: Broker> Recorder<B> {
         }
     }
 
-    /// Best effort: whoever misses the answer finds the outcome in OUTCOMES.
+    /// Sends a reply, once. A sender that misses it finds the outcome in OUTCOMES and in the view `command`.
     async fn answer(&self, reply: &str, outcome: &CommandOutcome) {
         let generation = self.journal.generations().events.as_ref();
         let body = OutcomeReply {
@@ -271,7 +275,7 @@ fn log(outcome: &CommandOutcome, actor: &str) {
 /// Writes the id index, away from the async threads.
 pub(super) async fn flush(index: &Arc<IdIndex>) -> Result<(), IdIndexError> {
     let index = index.clone();
-    // Without an answer the runtime is shutting down, and the index is read again from the outcomes.
+    // `None` means that the runtime is shutting down. The next start reads the missing ids from OUTCOMES again.
     do_file_work(move || index.flush()).await.unwrap_or(Ok(()))
 }
 

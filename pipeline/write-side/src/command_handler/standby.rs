@@ -1,5 +1,7 @@
-//! Waiting for the turn, and keeping it: the lease. Meanwhile the handler keeps warm: it learns the ids that others record,
-//! and follows the states of their aggregates.
+//! Standing by: waiting for the lease, and keeping it.
+//!
+//! A standby keeps warm so that a takeover is short. It follows OUTCOMES to learn the ids that the active handler records, and
+//! EVENTS to keep the states of aggregates.
 
 use std::time::Duration;
 
@@ -20,11 +22,12 @@ use super::{
 };
 use crate::state_cache::StateCache;
 
-/// Commits followed at a time; the wait for the turn is looked at in between.
+/// Commits followed at a time. Between two batches the standby can notice that the lease is free.
 const COMMITS_MAX: usize = 1000;
 
 impl<B: Broker> CommandHandler<B> {
-    /// Waits for the lease. Answers where it learns ids, not necessarily all there are; `None` when asked to stop.
+    /// Waits until this handler holds the lease. Returns the feed from which it learns ids, which need not have caught up yet;
+    /// `None` when the process is asked to stop.
     pub(super) async fn stand_by(
         &mut self,
         shutdown: &Shutdown,
@@ -93,6 +96,8 @@ impl<B: Broker> CommandHandler<B> {
 
     /// Checks that index and snapshots belong to the streams as they are, and opens OUTCOMES where the index ends, unless
     /// that is done for all handlers of the process.
+    /// Checks that the id index and the snapshots belong to the streams as they are now, and opens OUTCOMES where the index ends.
+    /// A server that came back with an older copy of a stream must not meet ids and states from its lost future.
     async fn open(&mut self) -> Result<IdFeed<B::Reader>, HandlerError> {
         let events = state_of(&self.broker, &self.ids, EVENTS).await?;
         let newest = match self.cache.newest()? {
@@ -108,7 +113,7 @@ impl<B: Broker> CommandHandler<B> {
     }
 }
 
-/// Ends when it may be this handler's turn.
+/// Returns when it is worth asking for the lease again: it was given back, or `wait` has passed.
 async fn chance<B: Broker>(broker: &B, key: &str, wait: Duration, company: Option<&Company>) {
     match company {
         None => broker.lease_freed(key, wait).await,
@@ -121,7 +126,7 @@ async fn chance<B: Broker>(broker: &B, key: &str, wait: Duration, company: Optio
     }
 }
 
-/// What a stream holds at `sequence`, if anything; waits for a server that does not answer.
+/// The message of a stream at `sequence`, if there is one. Waits while the server does not answer.
 pub(super) async fn message_at<B: Broker>(
     broker: &B,
     ids: &RunIds,
@@ -134,7 +139,8 @@ pub(super) async fn message_at<B: Broker>(
     answered(ids, || broker.get(stream, sequence)).await
 }
 
-/// Follows the states of all aggregates, for ever. Cancelling loses nothing but time.
+/// Follows the states of all aggregates, for ever. Cancelling it loses nothing but time, because the cache keeps how far it has
+/// come and the reader starts there again.
 async fn follow_events<B: Broker>(
     broker: &B,
     process: &str,
@@ -159,7 +165,7 @@ async fn follow_events<B: Broker>(
         for message in events.next_batch(COMMITS_MAX).await? {
             match StoredCommit::from_stored(&message) {
                 Ok(commit) => cache.follow(&commit),
-                // Whoever decides on this aggregate finds it too, and sets its commands aside.
+                // The active handler meets the same commit when it decides on this aggregate, and sets its commands aside.
                 Err(error) => {
                     tracing::debug!(%error, sequence = message.sequence, "a commit cannot be followed")
                 }
@@ -171,14 +177,14 @@ async fn follow_events<B: Broker>(
     }
 }
 
-/// Gives a consumer back.
+/// Deletes the reader's consumer on the server, if there is one.
 async fn close<R: StreamReader>(reader: Option<R>) {
     if let Some(reader) = reader {
         reader.close().await;
     }
 }
 
-/// Keeps the lease; ends when it is lost, or may be.
+/// Renews the lease until it is lost, or may be lost because no renewal was confirmed in time.
 pub(super) async fn keep_lease<B: Broker>(
     broker: B,
     key: String,

@@ -16,15 +16,15 @@ use millstream_domain::decider::{AggregateRegistry, AggregateType, AnyCommand, D
 
 /// A command of a round.
 pub struct PreparedCommand {
-    /// Its sequence in COMMANDS.
+    /// Its position: its sequence in COMMANDS.
     pub position: u64,
-    /// The id its sender gave.
+    /// The id that its sender gave it.
     pub id: Option<Arc<str>>,
     /// `<context>.<aggregate>.<id>.<command>`.
     pub address: Arc<str>,
-    /// Where the outcome is to be sent.
+    /// The subject to which the outcome is sent.
     pub reply: Option<Arc<str>>,
-    /// What there is to do.
+    /// What the handler has to do with it.
     pub work: Work,
 }
 
@@ -44,13 +44,13 @@ impl PreparedCommand {
     }
 }
 
-/// What there is to do with a command.
+/// What the handler has to do with a command.
 pub enum Work {
-    /// Decide it. Boxed: commands move from vector to vector on their way.
+    /// Decide it. It is boxed because commands move from vector to vector on their way.
     Decide(Box<DecodedCommand>),
-    /// Refuse it: no state is needed to know that.
+    /// Reject it. No state is needed to know that.
     Refuse(Rejection),
-    /// Set it aside: it cannot be read.
+    /// Set it aside as a dead letter, because it cannot be read.
     SetAside(Box<DeadLetter>),
 }
 
@@ -58,17 +58,18 @@ pub enum Work {
 pub struct DecodedCommand {
     /// The rules.
     pub aggregate: Arc<dyn AggregateType>,
-    /// Its headers and place.
+    /// Its headers and its position.
     pub envelope: CommandEnvelope,
     /// Its fields.
     pub command: AnyCommand,
     /// The other aggregates that it changes together with its own.
     pub partners: Vec<StreamId>,
-    /// The message, kept in case it has to be set aside after all.
+    /// The message as it was stored, in case the command has to be set aside after all.
     pub message: StoredMessage,
 }
 
-/// Reads a message of COMMANDS.
+/// Decodes a message of COMMANDS. It never fails: what cannot be decoded becomes work of another kind, so that each position gets
+/// its outcome.
 pub fn prepare(message: StoredMessage, registry: &AggregateRegistry) -> PreparedCommand {
     let address: Arc<str> = published_subject(&message.subject)
         .strip_prefix(COMMAND_PREFIX)
@@ -76,7 +77,7 @@ pub fn prepare(message: StoredMessage, registry: &AggregateRegistry) -> Prepared
         .unwrap_or(&message.subject)
         .into();
     let reply = message.headers.get(header::REPLY).filter(|reply| is_reply_subject(reply)).map(Arc::from);
-    // An id that cannot be used is reported below with everything else that is wrong.
+    // `work` reports an id that cannot be used, together with everything else that is wrong.
     let id = explicit_id(&message).ok().flatten();
     PreparedCommand { position: message.sequence, id, address, reply, work: work(message, registry) }
 }
@@ -110,12 +111,14 @@ fn work(message: StoredMessage, registry: &AggregateRegistry) -> Work {
     }
 }
 
-/// Cuts a round where an id comes again, and on both sides of a command that changes several aggregates.
+/// Cuts a round where an id comes a second time, and before and after a command that changes several aggregates.
 ///
-/// Whether an id that comes again is a repeat or a first use depends on what became of the command before it: one that
-/// was set aside leaves its id free. The cut makes it known before anything later is decided, so that where rounds begin
-/// and end decides nothing. A command that changes several aggregates is a round of its own: all commands before it are
-/// settled when it is decided and none behind it has begun, so that each aggregate sees positions in their order.
+/// Whether the second command with an id is a repeat depends on what became of the first: a command that was set aside leaves
+/// its id free. The cut makes the outcome of the first known before the second is decided. So the result does not depend on
+/// where rounds begin and end.
+///
+/// A command that changes several aggregates is a round of its own. When it is decided, all commands before it are settled and
+/// none after it has begun, so that each aggregate sees positions in their order.
 pub fn cut_round(mut commands: Vec<PreparedCommand>) -> Vec<Vec<PreparedCommand>> {
     let mut cuts = Vec::new();
     let mut ids: HashSet<&str> = HashSet::with_capacity(commands.len());
@@ -131,14 +134,15 @@ pub fn cut_round(mut commands: Vec<PreparedCommand>) -> Vec<Vec<PreparedCommand>
         }
         behind_joint = joint;
     }
-    // From the back: what has no repeat, as nearly every round, is not moved at all.
+    // From the back, because `split_off` moves what follows: a round without cuts, as nearly every one, is not moved at all.
     let mut rounds: Vec<_> = cuts.into_iter().rev().map(|place| commands.split_off(place)).collect();
     rounds.push(commands);
     rounds.reverse();
     rounds
 }
 
-/// A subject that a plain publish may go to: no wildcard, no space, and not one that a stream of ours takes.
+/// Whether a reply may be sent to a subject: it has no wildcard and no space, and no stream of ours takes it. Otherwise a sender
+/// could make the handler write to streams that the sender itself may not publish to.
 fn is_reply_subject(subject: &str) -> bool {
     !subject.is_empty()
         && subject.split('.').all(|token| !token.is_empty() && token != "*" && token != ">")
@@ -148,7 +152,7 @@ fn is_reply_subject(subject: &str) -> bool {
             .any(|prefix| subject.starts_with(prefix))
 }
 
-/// No rules for the aggregate that a subject names.
+/// The subject names an aggregate for which this handler has no rules.
 #[derive(Debug, thiserror::Error)]
 #[error("no aggregate {context}.{aggregate}; this handler knows {known}")]
 struct AggregateUnknown {

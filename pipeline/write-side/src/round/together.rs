@@ -1,8 +1,8 @@
 //! The pure half of a command that changes several aggregates: from their states to one commit each, or to an outcome.
 //!
-//! Such a command is a round of its own, so every aggregate sees it in the order of positions, and what was said of one
-//! aggregate's commands holds for all: the effects of the positions before it are the state on which it is decided, and an
-//! effect of a later position means that a handler before has settled it. The history of its own aggregate tells how.
+//! Such a command is a round of its own, so every aggregate sees it in the order of positions, as it sees commands of its own.
+//! The state on which it is decided has the effects of exactly the positions before it. If an aggregate has an effect of this
+//! position or a later one, an earlier handler has settled the command, and the history of the command's own aggregate says how.
 
 use std::sync::Arc;
 
@@ -20,18 +20,18 @@ use crate::aggregate_state::{AggregateState, HistoryError};
 /// Code of the rejection of a command whose partner is changed by another of several active handlers.
 pub const PARTNER_ELSEWHERE: &str = "partner-elsewhere";
 
-/// A command with partners.
+/// A command with partners: the other aggregates that it changes together with its own.
 #[derive(Clone, Copy)]
 pub struct Joint<'a> {
     /// The command.
     pub command: Decidable<'a>,
-    /// The rules, of its own aggregate and of its partners.
+    /// The rules of its own aggregate and of its partners, which are of the same type.
     pub aggregate: &'a Arc<dyn AggregateType>,
     /// The partners.
     pub partners: &'a [StreamId],
 }
 
-/// An aggregate that takes part, with its whole history.
+/// One of the aggregates that the command changes, with its whole history.
 #[derive(Clone, Copy)]
 pub struct Member<'a> {
     /// Its state.
@@ -43,13 +43,13 @@ pub struct Member<'a> {
 /// What became of a command with partners.
 #[derive(Debug)]
 pub enum JointDecision {
-    /// It has its outcome; nothing is to be appended.
+    /// The command has its outcome, and nothing is to be appended.
     Settled(Outcome),
-    /// It has it when these commits are stored together.
+    /// The command is accepted once these commits are stored together.
     Append {
-        /// Of each partner; none for one that nothing happens to.
+        /// The commit of each partner; none for a partner that does not change.
         partners: Vec<Option<Commit>>,
-        /// Of its own aggregate, to be stored last: whoever has seen its sequence has seen all.
+        /// The commit of its own aggregate. It is stored last, so that a reader that has reached its sequence has seen all of them.
         own: Commit,
     },
 }
@@ -64,7 +64,7 @@ impl std::fmt::Debug for Joint<'_> {
     }
 }
 
-/// Decides on current states that hold no position at or behind the command's, and evolves them.
+/// Decides on current states, none of which has an effect of the command's position or a later one, and evolves them.
 pub fn decide_together(
     joint: &Joint<'_>,
     own: &mut AggregateState,
@@ -85,8 +85,9 @@ pub fn decide_together(
     }
 }
 
-/// Decides when the history of some member holds positions at or behind the command's. The own history must have been read
-/// last: whatever settled the command did so before anything later.
+/// Decides when the history of some member has an effect of the command's position or a later one. The history of the command's
+/// own aggregate must have been read last: whoever settled the command did so before any later effect, so a history that was
+/// read after the others cannot lack it.
 ///
 /// # Errors
 /// [`HistoryError`].
@@ -120,7 +121,7 @@ pub fn decide_overtaken(
     if !partners.iter().any(holds) {
         return Ok(JointDecision::Settled(too_late(envelope)));
     }
-    // A server that lost its tail has kept the beginning of a batch: what is missing of it is appended.
+    // A server that lost its tail may have kept only the beginning of a batch. What is missing of the batch is appended again.
     let missing = |member: &Member<'_>, events: &[NewEvent]| !events.is_empty() && !holds(member);
     let too_far = |member: &Member<'_>| member.state.last_position >= position;
     let members = partners.iter().chain([&own]);
@@ -178,7 +179,7 @@ fn partner_elsewhere(own: &StreamId, partner: &StreamId) -> Rejection {
     )
 }
 
-/// Asks the rules; the error is a complete outcome.
+/// Asks the rules. The error is a complete outcome.
 fn decide(
     joint: &Joint<'_>,
     own: &mut AggregateState,
@@ -192,7 +193,7 @@ fn decide(
         .map_err(|error| not_decided(&error))
 }
 
-/// The commit of one member, whose state has been evolved by `events` already.
+/// The commit of one member, whose state `events` have already evolved.
 fn commit(
     joint: &Joint<'_>,
     state: &mut AggregateState,

@@ -1,4 +1,5 @@
-//! The state of an aggregate as the leader has it: from a snapshot and what followed, or from the whole history.
+//! Hydration: reads the current state of an aggregate from the leader, either from a snapshot and what followed it or from the
+//! whole history.
 
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use crate::aggregate_state::{AggregateState, HistoryError};
 /// Why there is no state.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HydrationError {
-    /// No answer now.
+    /// The server did not answer, or refused the question.
     #[error(transparent)]
     Broker(#[from] BrokerError),
     /// A message of the aggregate's subject is not a commit.
@@ -37,13 +38,13 @@ impl From<LoadError> for HydrationError {
     }
 }
 
-/// A current state; with the whole history, unless it was folded on top of a snapshot.
+/// A current state, with the whole history unless it was folded on top of a snapshot.
 pub(super) struct Hydrated {
     pub(super) state: AggregateState,
     pub(super) history: Option<Vec<StoredCommit>>,
 }
 
-/// Reads the current state from the leader, on top of `snapshot` if that belongs to the history.
+/// Reads the current state from the leader, on top of `snapshot` if the snapshot belongs to the history.
 pub(super) async fn hydrate<B: Broker>(
     store: &EventStore<B>,
     stream_id: &StreamId,
@@ -61,14 +62,15 @@ pub(super) async fn hydrate<B: Broker>(
     Ok(Hydrated { state, history: Some(history) })
 }
 
-/// The snapshot with what followed; `None` when the history does not hold the commit at which the snapshot stands, or what
-/// follows does not fit: the whole history tells then what is wrong.
+/// Folds what followed a snapshot. `None` when the history does not have the commit at which the snapshot was made, or when what
+/// follows does not fit. The whole history then tells what is wrong.
 async fn fold_on<B: Broker>(
     store: &EventStore<B>,
     stream_id: &StreamId,
     aggregate: &Arc<dyn AggregateType>,
     mut state: AggregateState,
 ) -> Result<Option<AggregateState>, BrokerError> {
+    // One commit further back than needed: its hash proves that the snapshot was made of this history.
     let Some(before) = state.last_sequence.checked_sub(1) else { return Ok(None) };
     let commits = match store.load_current(stream_id, before).await {
         Ok(commits) => commits,

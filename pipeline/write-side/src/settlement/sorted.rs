@@ -1,4 +1,4 @@
-//! Sorts a round: repeats of known ids, commands that need no state, and the others by aggregate.
+//! Sorts the commands of a round into repeats of known ids, commands that need no state, and the others by aggregate.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -15,7 +15,7 @@ use crate::{
     round::{Decidable, DecodedCommand, Joint, PreparedCommand, Work, rejected},
 };
 
-/// An aggregate's commands in a round, in order.
+/// An aggregate's commands in a round, in the order of their positions.
 pub(super) struct Group<'a> {
     pub(super) stream_id: StreamId,
     pub(super) aggregate: &'a Arc<dyn AggregateType>,
@@ -30,7 +30,7 @@ pub(super) struct Sorted<'a> {
     pub(super) outcomes: Outcomes,
 }
 
-/// The outcomes of a round as they come in.
+/// The outcomes of a round, set one by one.
 pub(super) struct Outcomes {
     outcomes: Vec<Option<Outcome>>,
 }
@@ -51,7 +51,7 @@ impl Outcomes {
     }
 }
 
-/// Sorts the commands of a round, in which no id comes twice.
+/// Sorts the commands of a round in which no id comes twice ([`crate::round::cut_round`] sees to that).
 pub(super) fn sort<'a>(commands: &'a [PreparedCommand], index: &IdIndex) -> Result<Sorted<'a>, IdIndexError> {
     let mut outcomes = Outcomes { outcomes: vec![None; commands.len()] };
     let mut ids = index.lookup();

@@ -1,5 +1,5 @@
-//! Settles a command that changes several aggregates: their current states, one decision, one atomic batch in which each
-//! commit has its expectation; again until that is stored or the command has another outcome
+//! Settles a command that changes several aggregates: it reads their current states, decides once, and appends one atomic batch in
+//! which each commit has its own expected sequence. It starts over until the batch is stored or the command has another outcome
 //! (docs/adr/0025-a-command-may-change-several-aggregates.md).
 
 use millstream_contract::{
@@ -24,7 +24,7 @@ use crate::{
     state_cache::StateCache,
 };
 
-/// An aggregate that takes part.
+/// One of the aggregates that the command changes.
 struct Taking {
     stream_id: StreamId,
     state: AggregateState,
@@ -32,11 +32,11 @@ struct Taking {
     history: Option<Vec<StoredCommit>>,
 }
 
-/// Why a try came to nothing.
+/// Why an attempt failed.
 enum Obstacle {
     /// A history could not be read.
     Unread(HydrationError),
-    /// The commits are not stored, or perhaps.
+    /// The commits are not stored, or it is unclear whether they are.
     NotAppended(AppendError),
 }
 
@@ -47,7 +47,7 @@ impl From<HydrationError> for Obstacle {
 }
 
 impl<B: Broker> Settlement<B> {
-    /// Settles a command with partners: the states of all that took part, and one outcome.
+    /// Settles a command with partners. Returns the states of all aggregates that took part, and one outcome.
     pub(super) async fn settle_together(
         &self,
         cache: &mut StateCache,
@@ -103,7 +103,8 @@ impl<B: Broker> Settlement<B> {
             for taking in &mut partners {
                 *taking = self.whole(joint, &taking.stream_id).await?;
             }
-            // Last: what settled the command before stands in it, whatever came later in the others.
+            // Read last: if an earlier handler has settled the command, it did so before the later effects in the other histories,
+            // so this one cannot lack it.
             own = self.whole(joint, own_id).await?;
         }
         if let Some(partner) = elsewhere {
@@ -129,7 +130,7 @@ impl<B: Broker> Settlement<B> {
             }
         };
         if overtaken {
-            // Their states are of no use: what was appended stands on a past.
+            // The states do not go back into the cache, because what was appended was decided on a past state.
             return Ok(vec![settled(joint, own.stream_id, None, Some(outcome))]);
         }
         let mut all: Vec<_> = partners
@@ -140,7 +141,7 @@ impl<B: Broker> Settlement<B> {
         Ok(all)
     }
 
-    /// Appends the commits together, and brings the states to where they then stand. Answers the outcome.
+    /// Appends the commits together and moves the states to them. Returns the outcome.
     async fn append_together(
         &self,
         own: &mut Taking,
@@ -197,7 +198,7 @@ impl<B: Broker> Settlement<B> {
         self.store.append_together(appends).await
     }
 
-    /// A state that is known to be current: the cached one, or what the leader has.
+    /// A state that is known to be current: the cached one, or the one that the leader has.
     async fn current(
         &self,
         cache: &mut StateCache,
@@ -222,7 +223,7 @@ impl<B: Broker> Settlement<B> {
         Ok(Taking { stream_id: stream_id.clone(), state, history })
     }
 
-    /// The whole history as the leader has it.
+    /// The whole history, read from the leader.
     async fn whole(&self, joint: &Joint<'_>, stream_id: &StreamId) -> Result<Taking, HydrationError> {
         let Hydrated { state, history } = hydrate(&self.store, stream_id, joint.aggregate, None).await?;
         Ok(Taking { stream_id: stream_id.clone(), state, history })

@@ -370,8 +370,8 @@ fn every_entry_of_the_allow_lists_is_in_the_matrix() {
 fn document(operations: &[Operation], found: &[BTreeSet<&str>]) -> String {
     let mut text = String::from(
         "# Who may do what\n\n\
-         Made by a test that tries each line as each user on a server with `config/nats-server.conf`. To publish to an API subject is to \
-         do what it\nsays; a subject in the line is an example of its kind.\n\n",
+         A test makes this table: it tries each line as each user, on a server with `config/nats-server.conf`. Whoever may publish to a \
+         subject of\nthe server's API may do what that API does. The subject in a line is an example of its kind.\n\n",
     );
     writeln!(text, "| operation | subject | {} |", USERS.join(" | ")).unwrap();
     writeln!(text, "|---|---|{}", ":-:|".repeat(USERS.len())).unwrap();

@@ -1,4 +1,4 @@
-//! One projection's turn in a batch: which rows it changes, how far it comes, and why it stands still if it does.
+//! One projection's part of a batch: which rows it changes, how far it comes, and why it halts if it does.
 
 use std::panic::AssertUnwindSafe;
 
@@ -18,7 +18,7 @@ use super::{
     Removal,
 };
 
-/// What one member is to apply.
+/// What one projection of the set has to apply.
 pub(super) struct Turn<'a> {
     pub(super) index: usize,
     pub(super) member: &'a Member,
@@ -27,14 +27,14 @@ pub(super) struct Turn<'a> {
     pub(super) items: &'a [Item],
 }
 
-/// What became of one member in a batch.
+/// How far one projection has come in a batch.
 pub(super) struct Progress<'s> {
     pub(super) rows: ProjectionRows<'s>,
     pub(super) checkpoint: Option<Checkpoint>,
     pub(super) halt: Option<Halt>,
 }
 
-/// Applies `items` to one member. One that fails halts it before that message; what came before stays.
+/// Applies `items` to one projection. If a message fails, the projection halts before it; what came before is kept.
 pub(super) fn advance<'s>(
     snapshot: &'s Snapshot,
     beneath: Option<&'s Uncommitted>,
@@ -50,11 +50,11 @@ pub(super) fn advance<'s>(
         sequence: item.message.sequence,
         reason: format!("{}: {error}", item.message.subject).into(),
     });
-    // The failed message may have changed some rows: begin again and stop before it.
+    // The failed message may have changed some rows already. So start over, and stop before it.
     let before = items.get(..failed).unwrap_or_default();
     let mut rows = begin(snapshot, beneath, member, removals)?;
     if apply_all(index, member, before, &mut rows)?.is_some() {
-        // It fails elsewhere the second time, so it is not a function of its input: keep none of its changes.
+        // It failed at another message the second time, so it is not a function of its input. Keep none of its changes.
         return Ok(Progress { rows: begin(snapshot, beneath, member, removals)?, checkpoint: None, halt });
     }
     Ok(Progress { rows, checkpoint: before.last().map(|last| moved(checkpoint, last)), halt })
@@ -89,7 +89,8 @@ fn begin<'s>(
     Ok(rows)
 }
 
-/// The index of the first item that fails, and why. Failures of the file are errors of their own.
+/// Applies items until one fails. Returns the index of that item and the reason. A failure of the file is an error instead, because
+/// it says nothing about the projection.
 fn apply_all(
     index: usize,
     member: &Member,
@@ -146,7 +147,7 @@ fn apply_item(member: &Member, item: &Item, rows: &mut ProjectionRows<'_>) -> Re
     }
 }
 
-/// The outcomes of each context go to a table of its own.
+/// Applies the outcomes of a record. The outcomes of each context go to a table of their own.
 fn apply_record(
     projection: &dyn OutcomeProjection,
     record: &OutcomeRecord,
@@ -160,7 +161,7 @@ fn apply_record(
     Ok(())
 }
 
-/// The one table of a projection of outcomes, in one context.
+/// The rows of a projection of outcomes in one context: its one table stands for that context's table.
 struct ContextRows<'r, 's> {
     rows: &'r mut ProjectionRows<'s>,
     name: &'static str,
@@ -168,7 +169,7 @@ struct ContextRows<'r, 's> {
 }
 
 impl ContextRows<'_, '_> {
-    /// A table of another name stays as it is, and is refused below as undeclared.
+    /// A table of another name is passed on, and refused there because it is not declared.
     fn table<'t>(&'t self, table: &'t str) -> &'t str {
         if table == self.name { self.context } else { table }
     }
@@ -194,7 +195,7 @@ impl Rows for ContextRows<'_, '_> {
     }
 }
 
-/// The file's error, when that is what a projection met; else the cause chain.
+/// The file's error, if that is what the projection met; otherwise the cause chain as text.
 fn as_store_error(error: ProjectionError) -> Result<StoreError, String> {
     let chain = one_line(&error);
     store_error(error).ok_or(chain)

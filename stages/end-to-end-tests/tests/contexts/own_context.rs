@@ -62,13 +62,13 @@ fn checkout(root: &Path) {
 }
 
 /// `cargo <arguments>`, not incrementally: two workspaces that build one engine at a time must not share such a folder.
-fn cargo_once(arguments: &[&str]) -> Command {
+pub(super) fn cargo_once(arguments: &[&str]) -> Command {
     let mut command = cargo(arguments);
     command.env("CARGO_INCREMENTAL", "0");
     command
 }
 
-fn run(mut command: Command, folder: &Path) -> String {
+pub(super) fn run(mut command: Command, folder: &Path) -> String {
     let output = command.current_dir(folder).output().unwrap();
     let (said, complaint) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -76,7 +76,7 @@ fn run(mut command: Command, folder: &Path) -> String {
     said.into_owned()
 }
 
-fn millstream(program: &Path, arguments: &[&str]) -> Command {
+pub(super) fn millstream(program: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(program);
     command.args(arguments).env_clear();
     command

@@ -10,19 +10,17 @@ use end_to_end_tests::{
 use millstream_engine::nats_server::free_port;
 use serde_json::Value;
 
-use super::own_context::{cargo_once, millstream, run};
+use super::own_context::{cargo_once, millstream, profiles, run};
 
 /// Another version than Millstream's, so that the two can be told apart.
 const VERSION: &str = "1.4.0";
 
-/// What the dependencies were built with, so that they are not built again.
+/// With a version, the profiles and the dependencies' versions of this checkout, so that these are not built again.
 fn like_this_checkout(root: &Path) {
-    let workspace = fs::read_to_string(repository().join("Cargo.toml")).unwrap();
-    let (_, profiles) = workspace.split_once("[profile.dev]").unwrap();
     let own = root.join("Cargo.toml");
-    let text =
-        fs::read_to_string(&own).unwrap().replace("version = \"0.1.0\"", &format!("version = {VERSION:?}"));
-    fs::write(&own, format!("{text}\n[profile.dev]{profiles}")).unwrap();
+    let text = fs::read_to_string(&own).unwrap();
+    let text = text.replace("version = \"0.1.0\"", &format!("version = {VERSION:?}"));
+    fs::write(&own, text + &profiles()).unwrap();
     fs::copy(repository().join("Cargo.lock"), root.join("Cargo.lock")).unwrap();
 }
 
@@ -46,12 +44,21 @@ async fn new_application_builds_passes_its_tests_and_runs() {
     assert_eq!(again.status.code(), Some(64), "{}", String::from_utf8_lossy(&again.stderr));
     let root = folder.path().join("gym");
     like_this_checkout(&root);
-    run(millstream(&binary("millstream"), &["new", "context", "clubs", "--aggregate", "club"]), &root);
-    run(cargo_once(&["fmt", "--check", "-p", "gym-model", "-p", "gym"]), &root);
+    for context in [
+        ["clubs", "--aggregate", "club", "--like", "view"],
+        ["takings", "--aggregate", "day", "--like", "report"],
+        ["fees", "--aggregate", "fee", "--like", "process"],
+    ] {
+        let new = [&["new", "context"], &context[..]].concat();
+        run(millstream(&binary("millstream"), &new), &root);
+    }
+    run(cargo_once(&["fmt", "-p", "gym-model", "-p", "gym"]), &root);
     let tested = run(cargo_once(&["test", "--offline", "--workspace"]), &root);
     for test in [
         "members::member::tests::every_rejection_is_provoked",
         "clubs::club_view::tests::row_shows_the_present_title",
+        "takings::day_daily::tests::late_entry_restates_the_closed_day",
+        "fees::fee_deadline::tests::what_nobody_settles_expires_and_can_no_longer_be_settled",
         "events_are_as_they_were_recorded",
     ] {
         assert!(tested.contains(&format!("{test} ... ok")), "{tested}");
@@ -69,9 +76,10 @@ async fn new_application_builds_passes_its_tests_and_runs() {
     let usage = run(millstream(&program, &["history", "--help"]), &root);
     assert!(usage.contains("Usage: gym history [OPTIONS]"), "{usage}");
     let checked = run(millstream(&program, &["schema", "--golden", "model/golden", "check"]), &root);
-    assert!(checked.contains("6 event types are as they are recorded"), "{checked}");
+    assert!(checked.contains("11 event types are as they are recorded"), "{checked}");
 
     let data = fresh_folder();
+    let system_program = program.clone();
     let system = System::start_program(program, data.path(), free_port().unwrap(), &[], &[]).await;
     let said = |ended: &str| -> Value { serde_json::from_str(ended.lines().next().unwrap()).unwrap() };
     let send = ["send", "members", "member", "anna", "add", r#"{"title":"Anna"}"#, "--actor", "desk"];
@@ -86,14 +94,31 @@ async fn new_application_builds_passes_its_tests_and_runs() {
     let past = ["history", "members", "member", "anna", "--as-of", "1", "--json"];
     let past = system.millstream(&past).await.expect_success("history");
     assert_eq!(said(&past.stdout)["state"]["title"], "Anna");
+    let close = ["send", "takings", "day", "north_2012-01-31", "close"];
+    for sent in [
+        &["send", "takings", "day", "north_2012-01-31", "record", r#"{"entry":"E-1","amount":500}"#][..],
+        &close,
+    ] {
+        let _sent = system.millstream(sent).await.expect_success("send");
+    }
+    let report = ["report", "day-daily", "--date", "2012-01-31", "--format", "csv"];
+    let report = system.millstream(&report).await.expect_success("report");
+    assert!(report.stdout.contains("north,2012-01-31,1,sealed,1,5.00"), "{}", report.stdout);
+    let _equal = system.millstream(&["report", "verify"]).await.expect_success("report verify");
     let none = system.millstream(&["report", "store-daily", "--date", "2012-01-31"]).await;
+    assert!(none.stderr.contains("there is no report store-daily; there are day-daily"), "{}", none.stderr);
+    let settings =
+        run(millstream(&system_program, &["stage", "process-manager", "--reference-config"]), &root);
     assert!(
-        none.stderr.contains("there is no report store-daily; this application has none"),
-        "{}",
-        none.stderr
+        settings.contains("# fee_patience = \"7d\""),
+        "a setting of the application has its line: {settings}"
     );
     let other = system.millstream(&["history", "retail", "till", "1", "--as-of", "1"]).await;
-    assert!(other.stderr.contains("there are clubs.club, members.member"), "{}", other.stderr);
+    assert!(
+        other.stderr.contains("there are clubs.club, fees.fee, members.member, takings.day"),
+        "{}",
+        other.stderr
+    );
     let _sound = system.millstream(&["doctor"]).await.expect_success("doctor");
     system.stop().await;
 }

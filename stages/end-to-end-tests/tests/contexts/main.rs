@@ -5,6 +5,7 @@
 mod by_hand;
 mod last_release;
 mod later;
+mod own_app;
 mod own_context;
 mod replicas;
 mod transfers;

@@ -17,6 +17,27 @@ use millstream_jetstream::nats_server::free_port;
 /// The model, which the guide changes. Everything else is taken from this checkout.
 const MODEL: &str = "pipeline/model";
 
+/// Packages of this checkout that are dependencies elsewhere: built as quickly as here, where they are not optimised either.
+const OWN_PACKAGES: [&str; 7] = [
+    "command-handler",
+    "millstream",
+    "millstream-cli",
+    "millstream-engine",
+    "process-manager",
+    "projector",
+    "reporter",
+];
+
+/// The profiles of this checkout, for a workspace elsewhere: with them nothing is built again that was built here.
+pub(super) fn profiles() -> String {
+    let workspace = fs::read_to_string(repository().join("Cargo.toml")).unwrap();
+    let (_, profiles) = workspace.split_once("[profile.dev]").unwrap();
+    let own = OWN_PACKAGES.map(|package| {
+        format!("\n[profile.dev.package.{package}]\nopt-level = 0\ndebug = \"line-tables-only\"\n")
+    });
+    format!("\n[profile.dev]{profiles}{}", own.concat())
+}
+
 /// The program of the changed model, under a name that no other build writes.
 const MAIN: &str = r#"//! The program of the guide.
 fn main() -> std::process::ExitCode {
@@ -50,7 +71,8 @@ fn checkout(root: &Path) {
         }
         _ => format!("{line}\n"),
     };
-    let after: String = after.lines().map(elsewhere).collect();
+    let (after, _) = after.split_once("[profile.dev]").unwrap();
+    let after = after.lines().map(elsewhere).collect::<String>() + &profiles();
     fs::write(root.join("Cargo.toml"), format!("{before}members = [{MODEL:?}, \"programs\"]{after}"))
         .unwrap();
     // With the engine as these tests have it.
@@ -62,13 +84,13 @@ fn checkout(root: &Path) {
 }
 
 /// `cargo <arguments>`, not incrementally: two workspaces that build one engine at a time must not share such a folder.
-fn cargo_once(arguments: &[&str]) -> Command {
+pub(super) fn cargo_once(arguments: &[&str]) -> Command {
     let mut command = cargo(arguments);
     command.env("CARGO_INCREMENTAL", "0");
     command
 }
 
-fn run(mut command: Command, folder: &Path) -> String {
+pub(super) fn run(mut command: Command, folder: &Path) -> String {
     let output = command.current_dir(folder).output().unwrap();
     let (said, complaint) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -76,7 +98,7 @@ fn run(mut command: Command, folder: &Path) -> String {
     said.into_owned()
 }
 
-fn millstream(program: &Path, arguments: &[&str]) -> Command {
+pub(super) fn millstream(program: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(program);
     command.args(arguments).env_clear();
     command

@@ -8,7 +8,7 @@ use millstream_contract::exit_code::ExitCode;
 use millstream_runtime::stage::MILLSTREAM_VERSION;
 
 use super::{
-    context::application_files,
+    context::{Like, application_files},
     files::{Written, expect_free, write_all},
     names::{Names, check},
 };
@@ -78,6 +78,6 @@ fn files(names: &Names, root: &Path, dependency: &str) -> Vec<Written> {
             Written::filled(root.join(path), names, &template)
         })
         .collect();
-    files.extend(application_files(names, &root.join("model")));
+    files.extend(application_files(names, &root.join("model"), Like::View));
     files
 }

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use millstream_contract::exit_code::ExitCode;
 
 use super::{
@@ -36,15 +36,34 @@ pub(super) struct ContextArguments {
     /// The name of its first aggregate
     #[arg(long, default_value = "item", value_name = "NAME")]
     aggregate: String,
+    /// What it has beside the aggregate; others than a view only in an application made by `new app`
+    #[arg(long, value_enum, default_value_t = Like::View)]
+    like: Like,
+}
+
+/// What a context shows by example.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Like {
+    /// An aggregate and a view
+    View,
+    /// An aggregate of a business date, and a daily report that its close seals
+    Report,
+    /// An aggregate with a deadline, and a process that keeps it with a timer and a setting
+    Process,
 }
 
 /// Runs it.
 pub(super) fn run(arguments: &ContextArguments, session: &Session) -> Result<ExitCode, CommandFailure> {
     let names = Names::new(session.program.name, &arguments.name, &arguments.aggregate)?;
     let (root, register, home) = find()?;
-    let files = plan(&names, &root, register, home)?;
+    if home == Home::Checkout && arguments.like != Like::View {
+        return Err(CommandFailure::usage(
+            "--like is for applications that `new app` made; in a checkout of Millstream, retail and orders are the examples",
+        ));
+    }
+    let files = plan(&names, &root, register, home, arguments.like)?;
     write_all(&files, &root)?;
-    tell(&names, home)?;
+    tell(&names, home, arguments.like)?;
     Ok(ExitCode::Ok)
 }
 
@@ -67,12 +86,18 @@ fn find() -> Result<(PathBuf, &'static str, Home), CommandFailure> {
 }
 
 /// Every file with its text, before anything is written.
-fn plan(names: &Names, root: &Path, register: &str, home: Home) -> Result<Vec<Written>, CommandFailure> {
+fn plan(
+    names: &Names,
+    root: &Path,
+    register: &str,
+    home: Home,
+    like: Like,
+) -> Result<Vec<Written>, CommandFailure> {
     let path = root.join(register);
     let model = path.ancestors().nth(2).unwrap_or(root);
     let mut files = match home {
         Home::Checkout => checkout_files(names, model),
-        Home::Application => application_files(names, model),
+        Home::Application => application_files(names, model, like),
     };
     let sources = model.join("src");
     let own = module(&names.context);
@@ -95,41 +120,95 @@ fn plan(names: &Names, root: &Path, register: &str, home: Home) -> Result<Vec<Wr
     Ok(files)
 }
 
+/// The files of a context of the reference application, whose model depends on the engine.
 fn checkout_files(names: &Names, model: &Path) -> Vec<Written> {
-    let templates = [
-        include_str!("../../../templates/context/context.rs"),
-        include_str!("../../../templates/context/aggregate.rs"),
-        include_str!("../../../templates/context/view.rs"),
+    let sources = [
+        ("{{context_module}}.rs", include_str!("../../../templates/context/context.rs")),
+        (
+            "{{context_module}}/{{aggregate_module}}.rs",
+            include_str!("../../../templates/context/aggregate.rs"),
+        ),
+        (
+            "{{context_module}}/{{aggregate_module}}_view.rs",
+            include_str!("../../../templates/context/view.rs"),
+        ),
     ];
-    files_of(names, model, templates)
+    files_of(names, model, &sources, &LIKE_VIEW_GOLDEN)
 }
+
+const LIKE_VIEW_GOLDEN: [(&str, &str); 4] = [
+    ("{{aggregate}}-added.v1.json", include_str!("../../../templates/context/titled.json")),
+    ("{{aggregate}}-renamed.v1.json", include_str!("../../../templates/context/titled.json")),
+    ("{{aggregate}}-removed.v1.json", EMPTY_EVENT),
+    ("recorded.json", include_str!("../../../templates/context/recorded.json")),
+];
+const EMPTY_EVENT: &str = include_str!("../../../templates/context/removed.json");
 
 /// The files of a context in a model that depends on the crate `millstream` alone.
-pub(super) fn application_files(names: &Names, model: &Path) -> Vec<Written> {
-    let templates = [
-        include_str!("../../../templates/app/context.rs"),
-        include_str!("../../../templates/app/aggregate.rs"),
-        include_str!("../../../templates/app/view.rs"),
-    ];
-    files_of(names, model, templates)
+pub(super) fn application_files(names: &Names, model: &Path, like: Like) -> Vec<Written> {
+    const CONTEXT: &str = "{{context_module}}.rs";
+    const AGGREGATE: &str = "{{context_module}}/{{aggregate_module}}.rs";
+    match like {
+        Like::View => {
+            let sources = [
+                (CONTEXT, include_str!("../../../templates/app/context.rs")),
+                (AGGREGATE, include_str!("../../../templates/app/aggregate.rs")),
+                (
+                    "{{context_module}}/{{aggregate_module}}_view.rs",
+                    include_str!("../../../templates/app/view.rs"),
+                ),
+            ];
+            files_of(names, model, &sources, &LIKE_VIEW_GOLDEN)
+        }
+        Like::Report => {
+            let sources = [
+                (CONTEXT, include_str!("../../../templates/app/report/context.rs")),
+                (AGGREGATE, include_str!("../../../templates/app/report/aggregate.rs")),
+                (
+                    "{{context_module}}/{{aggregate_module}}_daily.rs",
+                    include_str!("../../../templates/app/report/report.rs"),
+                ),
+            ];
+            let golden = [
+                (
+                    "{{aggregate}}-recorded.v1.json",
+                    include_str!("../../../templates/app/report/recorded-event.json"),
+                ),
+                (
+                    "{{aggregate}}-closed.v1.json",
+                    include_str!("../../../templates/app/report/closed-event.json"),
+                ),
+                ("recorded.json", include_str!("../../../templates/app/report/recorded.json")),
+            ];
+            files_of(names, model, &sources, &golden)
+        }
+        Like::Process => {
+            let sources = [
+                (CONTEXT, include_str!("../../../templates/app/process/context.rs")),
+                (AGGREGATE, include_str!("../../../templates/app/process/aggregate.rs")),
+                (
+                    "{{context_module}}/{{aggregate_module}}_deadline.rs",
+                    include_str!("../../../templates/app/process/process.rs"),
+                ),
+            ];
+            let golden = [
+                ("{{aggregate}}-opened.v1.json", EMPTY_EVENT),
+                ("{{aggregate}}-settled.v1.json", EMPTY_EVENT),
+                ("{{aggregate}}-expired.v1.json", EMPTY_EVENT),
+                ("recorded.json", include_str!("../../../templates/app/process/recorded.json")),
+            ];
+            files_of(names, model, &sources, &golden)
+        }
+    }
 }
 
-fn files_of(names: &Names, model: &Path, [context, aggregate, view]: [&str; 3]) -> Vec<Written> {
-    let sources = model.join("src");
-    let (own, first) = (module(&names.context), module(&names.aggregate));
-    let folder = sources.join(&own);
-    let golden = model.join("golden").join(&names.context).join(&names.aggregate);
-    let event = |event: &str| golden.join(format!("{}-{event}.v1.json", names.aggregate));
-    let new = |path, template| Written::filled(path, names, template);
-    vec![
-        new(sources.join(format!("{own}.rs")), context),
-        new(folder.join(format!("{first}.rs")), aggregate),
-        new(folder.join(format!("{first}_view.rs")), view),
-        new(event("added"), include_str!("../../../templates/context/titled.json")),
-        new(event("renamed"), include_str!("../../../templates/context/titled.json")),
-        new(event("removed"), include_str!("../../../templates/context/removed.json")),
-        new(golden.join("recorded.json"), include_str!("../../../templates/context/recorded.json")),
-    ]
+/// Paths and templates below the model's sources, and below the folder of the aggregate's golden files.
+fn files_of(names: &Names, model: &Path, sources: &[(&str, &str)], golden: &[(&str, &str)]) -> Vec<Written> {
+    let folder = model.join("golden").join(&names.context).join(&names.aggregate);
+    let below = |folder: PathBuf| {
+        move |(path, template): &(&str, &str)| Written::filled(folder.join(names.fill(path)), names, template)
+    };
+    sources.iter().map(below(model.join("src"))).chain(golden.iter().map(below(folder))).collect()
 }
 
 /// The register with the context in it: its module in the order of the alphabet, and its line at the end of the list.
@@ -150,7 +229,7 @@ fn registered(text: &str, context: &str) -> Option<String> {
     Some(format!("{before}{LIST}{listed}, {context}::context()]{after}"))
 }
 
-fn tell(names: &Names, home: Home) -> Result<(), CommandFailure> {
+fn tell(names: &Names, home: Home, like: Like) -> Result<(), CommandFailure> {
     let Names { app, context, aggregate } = names;
     let module = module(context);
     let (test, run) = match home {
@@ -163,11 +242,23 @@ fn tell(names: &Names, home: Home) -> Result<(), CommandFailure> {
             format!("cargo build --release, then target/release/{app} up --dir data"),
         ),
     };
-    output::line(format_args!(
-        "\nNext:\n  cargo fmt\n  {test}\n  {run}\n  \
-         nats pub -J cmd.{context}.{aggregate}.A-1.add '{{\"title\":\"First\"}}'\n  \
-         nats req query.{context}.{aggregate}.get '{{\"key\":\"A-1\"}}'"
-    ))?;
+    let typed = match like {
+        Like::View => [
+            format!("nats pub -J cmd.{context}.{aggregate}.A-1.add '{{\"title\":\"First\"}}'"),
+            format!("nats req query.{context}.{aggregate}.get '{{\"key\":\"A-1\"}}'"),
+        ],
+        Like::Report => [
+            format!(
+                "nats pub -J cmd.{context}.{aggregate}.north_2012-01-31.record '{{\"entry\":\"E-1\",\"amount\":500}}'"
+            ),
+            format!("{app} report {aggregate}-daily --date 2012-01-31"),
+        ],
+        Like::Process => [
+            format!("nats pub -J cmd.{context}.{aggregate}.A-1.open '{{}}'"),
+            format!("{app} history {context} {aggregate} A-1"),
+        ],
+    };
+    output::line(format_args!("\nNext:\n  cargo fmt\n  {test}\n  {run}\n  {}", typed.join("\n  ")))?;
     if home == Home::Checkout {
         output::line("docs/guides/your-own-context.md goes on from here.")?;
     }

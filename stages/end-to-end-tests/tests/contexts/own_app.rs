@@ -1,0 +1,124 @@
+//! An application of one's own, as `millstream new app` and `new context` write it: outside of the checkout it builds with the crate
+//! `millstream` alone, passes its tests, and its one program is every stage and every command.
+
+use std::{fs, path::Path};
+
+use end_to_end_tests::{
+    binaries::{binary, repository, target_folder},
+    system::{System, fresh_folder},
+};
+use millstream_jetstream::nats_server::free_port;
+use serde_json::Value;
+
+use super::own_context::{cargo_once, millstream, profiles, run};
+
+/// Another version than Millstream's, so that the two can be told apart.
+const VERSION: &str = "1.4.0";
+
+/// With a version, the profiles and the dependencies' versions of this checkout, so that these are not built again.
+fn like_this_checkout(root: &Path) {
+    let own = root.join("Cargo.toml");
+    let text = fs::read_to_string(&own).unwrap();
+    let text = text.replace("version = \"0.1.0\"", &format!("version = {VERSION:?}"));
+    fs::write(&own, text + &profiles()).unwrap();
+    fs::copy(repository().join("Cargo.lock"), root.join("Cargo.lock")).unwrap();
+}
+
+#[tokio::test]
+async fn new_application_builds_passes_its_tests_and_runs() {
+    let folder = fresh_folder();
+    let checkout = repository().to_str().unwrap();
+    let new = [
+        "new",
+        "app",
+        "gym",
+        "--first-context",
+        "members",
+        "--aggregate",
+        "member",
+        "--millstream-path",
+        checkout,
+    ];
+    run(millstream(&binary("millstream"), &new), folder.path());
+    let again = millstream(&binary("millstream"), &new).current_dir(folder.path()).output().unwrap();
+    assert_eq!(again.status.code(), Some(64), "{}", String::from_utf8_lossy(&again.stderr));
+    let root = folder.path().join("gym");
+    like_this_checkout(&root);
+    for context in [
+        ["clubs", "--aggregate", "club", "--like", "view"],
+        ["takings", "--aggregate", "day", "--like", "report"],
+        ["fees", "--aggregate", "fee", "--like", "process"],
+    ] {
+        let new = [&["new", "context"], &context[..]].concat();
+        run(millstream(&binary("millstream"), &new), &root);
+    }
+    run(cargo_once(&["fmt", "-p", "gym-model", "-p", "gym"]), &root);
+    let tested = run(cargo_once(&["test", "--offline", "--workspace"]), &root);
+    for test in [
+        "members::member::tests::every_rejection_is_provoked",
+        "clubs::club_view::tests::row_shows_the_present_title",
+        "takings::day_daily::tests::late_entry_restates_the_closed_day",
+        "fees::fee_deadline::tests::what_nobody_settles_expires_and_can_no_longer_be_settled",
+        "events_are_as_they_were_recorded",
+    ] {
+        assert!(tested.contains(&format!("{test} ... ok")), "{tested}");
+    }
+
+    // All targets, so that the libraries are those of the tests.
+    run(cargo_once(&["build", "--offline", "--workspace", "--all-targets"]), &root);
+    let program = root.join("program/gym");
+    fs::copy(target_folder().join("debug/gym"), &program).unwrap();
+    let millstream_version = env!("CARGO_PKG_VERSION");
+    let version = run(millstream(&program, &["--version"]), &root);
+    assert_eq!(version, format!("gym {VERSION} (Millstream {millstream_version})\n"));
+    let of_stage = run(millstream(&program, &["stage", "projector", "--version"]), &root);
+    assert_eq!(of_stage, format!("projector {VERSION} (Millstream {millstream_version})\n"));
+    let usage = run(millstream(&program, &["history", "--help"]), &root);
+    assert!(usage.contains("Usage: gym history [OPTIONS]"), "{usage}");
+    let checked = run(millstream(&program, &["schema", "--golden", "model/golden", "check"]), &root);
+    assert!(checked.contains("11 event types are as they are recorded"), "{checked}");
+
+    let data = fresh_folder();
+    let system_program = program.clone();
+    let system = System::start_program(program, data.path(), free_port().unwrap(), &[], &[]).await;
+    let said = |ended: &str| -> Value { serde_json::from_str(ended.lines().next().unwrap()).unwrap() };
+    let send = ["send", "members", "member", "anna", "add", r#"{"title":"Anna"}"#, "--actor", "desk"];
+    let _sent = system.millstream(&send).await.expect_success("send");
+    let row = ["query", "members", "member", "anna", "--json"];
+    let row = system.millstream(&row).await.expect_success("query");
+    assert_eq!(said(&row.stdout)["value"]["title"], "Anna");
+    assert_eq!(said(&row.stdout)["value"]["version"], 1);
+    let explained =
+        system.millstream(&["explain", "member", "anna", "--json"]).await.expect_success("explain");
+    assert_eq!(said(&explained.stdout)["actor"], "desk");
+    let past = ["history", "members", "member", "anna", "--as-of", "1", "--json"];
+    let past = system.millstream(&past).await.expect_success("history");
+    assert_eq!(said(&past.stdout)["state"]["title"], "Anna");
+    let close = ["send", "takings", "day", "north_2012-01-31", "close"];
+    for sent in [
+        &["send", "takings", "day", "north_2012-01-31", "record", r#"{"entry":"E-1","amount":500}"#][..],
+        &close,
+    ] {
+        let _sent = system.millstream(sent).await.expect_success("send");
+    }
+    let report = ["report", "day-daily", "--date", "2012-01-31", "--format", "csv"];
+    let report = system.millstream(&report).await.expect_success("report");
+    assert!(report.stdout.contains("north,2012-01-31,1,sealed,1,5.00"), "{}", report.stdout);
+    let _equal = system.millstream(&["report", "verify"]).await.expect_success("report verify");
+    let none = system.millstream(&["report", "store-daily", "--date", "2012-01-31"]).await;
+    assert!(none.stderr.contains("there is no report store-daily; there are day-daily"), "{}", none.stderr);
+    let settings =
+        run(millstream(&system_program, &["stage", "process-manager", "--reference-config"]), &root);
+    assert!(
+        settings.contains("# fee_patience = \"7d\""),
+        "a setting of the application has its line: {settings}"
+    );
+    let other = system.millstream(&["history", "retail", "till", "1", "--as-of", "1"]).await;
+    assert!(
+        other.stderr.contains("there are clubs.club, fees.fee, members.member, takings.day"),
+        "{}",
+        other.stderr
+    );
+    let _sound = system.millstream(&["doctor"]).await.expect_success("doctor");
+    system.stop().await;
+}

@@ -4,12 +4,9 @@
 //! One folder a context. Beside it, `<context>.rs` lists in its `PARTS` what the context has, and [`CONTEXTS`] lists the
 //! contexts: the one place where they are registered with the stages. `millstream new context` adds to both lists here.
 
-pub mod business_date;
 pub mod command_view;
 pub mod comments;
-pub mod money;
 pub mod orders;
-pub mod reference;
 pub mod retail;
 
 use millstream_engine::{

@@ -16,8 +16,10 @@ use jiff::Timestamp;
 use millstream_engine::{decider::ANY_COMMAND, testing::sequential_handler::SequentialHandler};
 use millstream_model::{
     comments::comment::{ACTOR_LENGTH_MAX, TEXT_LENGTH_MAX},
-    money::{AMOUNT_MAX, QUANTITY_MAX},
     orders::order::{LINES_MAX, status::REFUSALS},
+};
+use millstream_values::{
+    money::{AMOUNT_MAX, QUANTITY_MAX},
     reference::NAME_LENGTH_MAX,
 };
 use serde_json::{Value, json};

@@ -14,8 +14,10 @@ use end_to_end_tests::binaries::repository;
 /// Longest file, tests aside.
 const FILE_LINES_MAX: usize = 500;
 /// What the model may be built with. A new edge needs an ADR.
-const MODEL_DEPENDENCIES: [&str; 6] =
-    ["blake3", "jiff", "millstream-engine", "serde", "serde_json", "thiserror"];
+const MODEL_DEPENDENCIES: [&str; 7] =
+    ["blake3", "jiff", "millstream-engine", "millstream-values", "serde", "serde_json", "thiserror"];
+/// What the values may be built with. A new edge needs an ADR.
+const VALUES_DEPENDENCIES: [&str; 4] = ["jiff", "millstream-engine", "serde", "thiserror"];
 /// Words that give away that code is not pure: waiting, clocks, chance, files, the network, the server, the store.
 const IMPURE: [&str; 12] = [
     "async",
@@ -101,7 +103,7 @@ fn dependencies(package: &Package, with_tests: bool) -> BTreeSet<String> {
 }
 
 #[test]
-fn dependencies_point_from_stages_to_the_model_to_the_engine() {
+fn dependencies_point_from_stages_to_the_model_to_the_values_to_the_engine() {
     let packages = packages();
     let mut offences = Vec::new();
     for (name, (folder, package)) in &packages {
@@ -110,7 +112,8 @@ fn dependencies_point_from_stages_to_the_model_to_the_engine() {
             let allowed = match (folder.as_str(), to.as_str()) {
                 ("pipeline/engine", "pipeline/engine") => true,
                 ("pipeline/engine", _) => false,
-                ("pipeline/model", to) => to == "pipeline/engine",
+                ("pipeline/values", to) => to == "pipeline/engine",
+                ("pipeline/model", to) => ["pipeline/engine", "pipeline/values"].contains(&to),
                 ("stages/end-to-end-tests", _) => true,
                 (_, to) => to.starts_with("pipeline/"),
             };
@@ -119,10 +122,11 @@ fn dependencies_point_from_stages_to_the_model_to_the_engine() {
             }
         }
     }
-    expect_none("stages -> model -> engine, and stages never on each other", &offences);
+    expect_none("stages -> model -> values -> engine, and stages never on each other", &offences);
     for known in [
         "millstream-engine",
         "millstream-model",
+        "millstream-values",
         "command-handler",
         "projector",
         "reporter",
@@ -155,14 +159,18 @@ fn planted_bugs_are_built_for_the_tests_of_the_engine_alone() {
 }
 
 #[test]
-fn model_is_built_with_nothing_that_could_make_it_impure() {
+fn model_and_values_are_built_with_nothing_that_could_make_them_impure() {
     let packages = packages();
-    let (_, model) = packages.get("millstream-model").expect("there is a model");
-    let offences: Vec<String> = dependencies(model, false)
-        .into_iter()
-        .filter(|dependency| !MODEL_DEPENDENCIES.contains(&dependency.as_str()))
-        .collect();
-    expect_none("the model may depend on none of these without an ADR", &offences);
+    for (name, allowed) in
+        [("millstream-model", MODEL_DEPENDENCIES.as_slice()), ("millstream-values", &VALUES_DEPENDENCIES)]
+    {
+        let (_, package) = packages.get(name).expect("the package exists");
+        let offences: Vec<String> = dependencies(package, false)
+            .into_iter()
+            .filter(|dependency| !allowed.contains(&dependency.as_str()))
+            .collect();
+        expect_none(&format!("{name} may depend on none of these without an ADR"), &offences);
+    }
 }
 
 #[test]
@@ -212,6 +220,7 @@ fn contracts_and_the_model_are_pure() {
         let path = relative(path);
         let engine = ["contract", "decider", "projection.rs", "process.rs", "report.rs", "report/"];
         path.starts_with("pipeline/model/src/")
+            || path.starts_with("pipeline/values/src/")
             || engine.iter().any(|part| path.starts_with(&format!("pipeline/engine/src/{part}")))
     };
     let mut offences = Vec::new();

@@ -4,9 +4,8 @@
 //! decide who may name which actor. What is deleted stays deleted, and stays in the history.
 
 use millstream_engine::decider::{ANY_COMMAND, Decider, DecisionContext, Rejection, rejections_of};
+use millstream_values::reference::check_reference;
 use serde::{Deserialize, Serialize};
-
-use crate::reference::check_reference;
 
 /// Longest text, in characters.
 pub const TEXT_LENGTH_MAX: usize = 10_000;

@@ -8,11 +8,11 @@ use millstream_engine::{
     decider::{Decider, EventSet},
     projection::{Projection, ProjectionError, Rows},
 };
+use millstream_values::money::Currency;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::order::{CancellationCause, Order, OrderEvent, OrderLine, OrderPlaced, status::OrderStatus};
-use crate::money::Currency;
 
 const ORDERS: &str = "order";
 const BY_CUSTOMER: &str = "orders-by-customer";

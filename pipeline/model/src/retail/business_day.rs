@@ -4,9 +4,8 @@
 //! new ignore it.
 
 use millstream_engine::decider::{ANY_COMMAND, Decider, DecisionContext, Rejection};
+use millstream_values::business_date::BusinessDate;
 use serde::{Deserialize, Serialize};
-
-use crate::business_date::BusinessDate;
 
 /// Ends the day, or ends it again.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -19,13 +19,13 @@ use millstream_engine::{
     process::{Effect, Process, ProcessCommand, ProcessError, Timer},
     projection::{ProjectionError, Rows},
 };
+use millstream_values::business_date::BusinessDate;
 
 use super::{
     business_day::{BusinessDay, BusinessDayEvent, CloseDay},
     delivery::{Delivery, DeliveryEvent},
     till::{CloseTill, Till, TillEvent, TillId},
 };
-use crate::business_date::BusinessDate;
 
 const ARMED: &str = "closing.armed";
 

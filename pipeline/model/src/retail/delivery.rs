@@ -2,13 +2,12 @@
 //! own.
 
 use millstream_engine::decider::{Decider, DecisionContext, Rejection, rejections_of};
-use serde::{Deserialize, Serialize};
-
-use crate::{
+use millstream_values::{
     business_date::BusinessDate,
     money::{Currency, check_price, check_quantity, total},
     reference::check_reference,
 };
+use serde::{Deserialize, Serialize};
 
 /// Some units of one item at one cost.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

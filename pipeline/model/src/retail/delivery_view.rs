@@ -6,10 +6,10 @@ use millstream_engine::{
     decider::{Decider, EventSet},
     projection::{Projection, ProjectionError, Rows},
 };
+use millstream_values::{business_date::BusinessDate, money::Currency};
 use serde::{Deserialize, Serialize};
 
 use super::delivery::{Delivery, DeliveryEvent, DeliveryLine};
-use crate::{business_date::BusinessDate, money::Currency};
 
 const VIEW: &str = "delivery";
 

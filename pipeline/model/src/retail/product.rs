@@ -5,13 +5,12 @@
 //! of these rules: what was sold was sold.
 
 use millstream_engine::decider::{Decider, DecisionContext, Rejection, rejections_of};
-use serde::{Deserialize, Serialize};
-
-use crate::{
+use millstream_values::{
     business_date::BusinessDate,
     money::{Currency, check_price},
     reference::{check_name, check_reference},
 };
+use serde::{Deserialize, Serialize};
 
 /// Says what a product is. The same content again changes nothing.
 #[derive(Debug, Clone, Serialize, Deserialize)]

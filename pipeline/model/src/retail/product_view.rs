@@ -6,10 +6,10 @@ use millstream_engine::{
     decider::{Decider, EventSet},
     projection::{Projection, ProjectionError, Rows},
 };
+use millstream_values::{business_date::BusinessDate, money::Currency};
 use serde::{Deserialize, Serialize};
 
 use super::product::{Product, ProductEvent};
-use crate::{business_date::BusinessDate, money::Currency};
 
 const VIEW: &str = "product";
 

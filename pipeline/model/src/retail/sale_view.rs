@@ -7,13 +7,13 @@ use millstream_engine::{
     decider::{Decider, EventSet},
     projection::{Projection, ProjectionError, Rows},
 };
+use millstream_values::{business_date::BusinessDate, money::Currency};
 use serde::{Deserialize, Serialize};
 
 use super::{
     till::{ReturnRecorded, SaleRecorded, Till, TillEvent, TillId, TillLine},
     till_figures::{amount, till_of, units},
 };
-use crate::{business_date::BusinessDate, money::Currency};
 
 const SALES: &str = "sale";
 const RETURNS: &str = "return";

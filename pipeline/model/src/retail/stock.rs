@@ -17,17 +17,17 @@ mod transferring;
 use std::collections::BTreeMap;
 
 use millstream_engine::decider::{Decider, DecisionContext, Rejection, Together, rejections_of};
+use millstream_values::{
+    business_date::BusinessDate,
+    money::check_quantity,
+    reference::{check_label, check_reference},
+};
 use serde::{Deserialize, Serialize};
 
 pub use self::memory::REMEMBERED_MAX;
 use self::{
     memory::{Memory, Movement, ReservationEnd},
     rejections::{REJECTIONS, reference_differs},
-};
-use crate::{
-    business_date::BusinessDate,
-    money::check_quantity,
-    reference::{check_label, check_reference},
 };
 
 /// Where the available units stand low unless a stock says otherwise: below this many. Two handfuls, so that a new

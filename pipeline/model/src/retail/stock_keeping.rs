@@ -17,13 +17,13 @@ use millstream_engine::{
     process::{Effect, Process, ProcessCommand, ProcessError},
     projection::{ProjectionError, Rows},
 };
+use millstream_values::business_date::BusinessDate;
 
 use super::{
     delivery::{Delivery, DeliveryEvent},
     stock::{IssueStock, ReceiveStock, Stock, StockId},
     till::{Till, TillEvent, TillId, TillLine},
 };
-use crate::business_date::BusinessDate;
 
 /// The reference under which a stock receives a line of a delivery; lines are numbered from 1.
 pub fn delivery_reference(delivery: &str, line: u64) -> String {

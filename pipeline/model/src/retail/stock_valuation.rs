@@ -24,6 +24,7 @@ use millstream_engine::{
         Entry, Posting, Report, ReportTables, SmolStr,
     },
 };
+use millstream_values::{business_date::BusinessDate, money::Currency};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -32,7 +33,6 @@ use super::{
     stock::{Stock, StockEvent, StockId, StockTransferredIn},
     stock_keeping::delivery_reference,
 };
-use crate::{business_date::BusinessDate, money::Currency};
 
 static TABLES: ReportTables =
     millstream_engine::report_tables!("stock-valuation", "costs", "stocks", "locations", "ends");

@@ -12,12 +12,12 @@ use millstream_engine::{
         Entry, Posting, Report, ReportTables, SmolStr,
     },
 };
+use millstream_values::money::Currency;
 
 use super::{
     till::{Till, TillEvent, TillId},
     till_figures::{amount, reference, till_of, units},
 };
-use crate::money::Currency;
 
 static TABLES: ReportTables = millstream_engine::report_tables!("store-daily");
 

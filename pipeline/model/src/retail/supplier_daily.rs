@@ -22,6 +22,7 @@ use millstream_engine::{
         Entry, Posting, Report, ReportTables, SmolStr,
     },
 };
+use millstream_values::{business_date::BusinessDate, money::Currency};
 use serde::{Deserialize, Serialize};
 
 use self::registrations::Registrations;
@@ -33,7 +34,6 @@ use super::{
     till::{Till, TillEvent, TillLine},
     till_figures::{reference, till_of},
 };
-use crate::{business_date::BusinessDate, money::Currency};
 
 /// The supplier of skus that are not registered on the business date.
 pub const UNASSIGNED: &str = "unassigned";

@@ -11,13 +11,12 @@ use millstream_engine::{
     content_digest::ContentDigest,
     decider::{ANY_COMMAND, Decider, DecisionContext, Rejection, rejections_of},
 };
-use serde::{Deserialize, Serialize};
-
-use crate::{
+use millstream_values::{
     business_date::BusinessDate,
     money::{Currency, check_price, check_quantity, total},
     reference::check_reference,
 };
+use serde::{Deserialize, Serialize};
 
 /// The two parts of a till's id.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,13 +6,13 @@ use millstream_engine::{
     decider::{Decider, EventSet},
     projection::{Projection, ProjectionError, Rows},
 };
+use millstream_values::{business_date::BusinessDate, money::Currency};
 use serde::{Deserialize, Serialize};
 
 use super::{
     till::{Till, TillEvent, TillId},
     till_figures::{amount, till_of, units},
 };
-use crate::{business_date::BusinessDate, money::Currency};
 
 const VIEW: &str = "till";
 

@@ -15,7 +15,7 @@ use crate::{failure::CommandFailure, output};
 /// The file in which contexts are registered; where it is, is a checkout.
 const REGISTER: &str = "pipeline/model/src/lib.rs";
 /// The line before which modules of contexts stand, and the one behind which they are listed.
-const MODULES_BEFORE: &str = "pub mod money;";
+const MODULES_BEFORE: &str = "pub mod orders;";
 const LIST: &str = "pub const CONTEXTS: &[Context] = &[";
 const PAGE: &str = "docs/contexts.md";
 

@@ -3,9 +3,8 @@
 //! What is removed stays removed; its id is not used again.
 
 use millstream_engine::decider::{Decider, DecisionContext, Rejection, rejections_of};
+use millstream_values::reference::check_name;
 use serde::{Deserialize, Serialize};
-
-use crate::reference::check_name;
 
 /// Adds it. The same title again changes nothing.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -161,7 +160,7 @@ mod tests {
     use millstream_engine::testing::given_when_then::{Given, assert_every_rejection_is_provoked, given};
 
     use super::*;
-    use crate::reference::NAME_LENGTH_MAX;
+    use millstream_values::reference::NAME_LENGTH_MAX;
 
     const FIRST: &str = r#"{"title":"First"}"#;
     const OTHER: &str = r#"{"title":"Other"}"#;

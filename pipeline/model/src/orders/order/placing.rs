@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use millstream_engine::decider::Rejection;
-
-use super::{OrderEvent, OrderLine, OrderPlaced, PlaceOrder, rejections::differs};
-use crate::{
+use millstream_values::{
     money::{Currency, QUANTITY_MAX, check_price, check_quantity, total},
     reference::check_reference,
-    retail::stock::StockId,
 };
+
+use super::{OrderEvent, OrderLine, OrderPlaced, PlaceOrder, rejections::differs};
+use crate::retail::stock::StockId;
 
 /// Most lines of an order. Fulfilment sends a command for each at once.
 pub const LINES_MAX: usize = 1_000;

@@ -1,9 +1,9 @@
 //! The rules of counts: what a stocktake finds, and the minimum below which a stock is low.
 
 use millstream_engine::decider::{DecisionContext, Rejection};
+use millstream_values::{business_date::BusinessDate, money::QUANTITY_MAX, reference::check_name};
 
 use super::{AdjustStock, SetMinimum, StockAdjusted, StockEvent, StockMinimumSet, StockState};
-use crate::{business_date::BusinessDate, money::QUANTITY_MAX, reference::check_name};
 
 pub(super) fn decide_adjust(
     state: &StockState,

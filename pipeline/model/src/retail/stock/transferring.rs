@@ -3,12 +3,12 @@
 //! Unlike an issue a transfer is a decision, not something that has happened: it is refused beyond what is available.
 
 use millstream_engine::decider::{DecisionContext, Rejection, Together};
+use millstream_values::business_date::BusinessDate;
 
 use super::{
     StockEvent, StockId, StockState, StockTransferredIn, StockTransferredOut, TransferStock, check_movement,
     memory::Movement, rejections::reference_differs,
 };
-use crate::business_date::BusinessDate;
 
 /// The stock that gets the units; none where that is this stock itself, or where there can be no such place.
 pub(super) fn partner(stock: &str, transfer: &TransferStock) -> Option<String> {

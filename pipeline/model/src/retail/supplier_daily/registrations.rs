@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::business_date::BusinessDate;
+use millstream_values::business_date::BusinessDate;
 
 /// The suppliers of one sku, in the order of the dates from which on they supply it. Each does until the date of the
 /// next; of two registrations with the same date the later recorded one stands.

@@ -80,7 +80,7 @@ pub async fn run(config: Config<StageConfig>, runtime: StageRuntime) -> Result<(
             observed: Observed::new(&metrics, &readiness, share),
         })
     });
-    let registry = millstream_model::aggregates();
+    let registry = millstream_model::aggregates().in_time_zone(stage.time_zone);
     let run = Ulid::generate().to_string();
     let ids = RunIds::new(format!("{run}-submit"));
     let mut submissions = SubmitService::start(&runtime.broker, ids, runtime.identity.version).await?;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use jiff::{SignedDuration, civil::Time, tz::TimeZone};
+use jiff::{SignedDuration, civil::Time};
 use millstream_engine::{
     config::{Section, SectionKeys},
     process_runner::{Begin, LEASE_DEFAULT},
@@ -99,15 +99,18 @@ fn closing_hours(keys: &mut SectionKeys<'_>) -> ClosingHours {
         "close_business_days_at",
         "hour of the company's time zone at which business days are closed; never by a timer when not set",
     );
-    let name = keys.text("time_zone", "UTC", "the company's time zone, and that of stores without their own");
-    let time_zone = zone(keys, "time_zone", &name);
+    let time_zone = keys.time_zone(
+        "time_zone",
+        "UTC",
+        "the company's time zone, and that of stores without their own; the same as command_handler.time_zone",
+    );
     let stores =
         keys.list("store_time_zones", &[], "time zones of stores, such as \"2506=America/New_York\"");
     let mut store_time_zones = BTreeMap::new();
     for entry in stores {
         match entry.split_once('=') {
             Some((store, name)) => {
-                let zone = zone(keys, "store_time_zones", name.trim());
+                let zone = keys.time_zone_named("store_time_zones", name.trim());
                 store_time_zones.insert(store.trim().to_owned(), zone);
             }
             None => keys.problem(
@@ -126,12 +129,4 @@ fn hour(keys: &mut SectionKeys<'_>, name: &str, help: &'static str) -> Option<Ti
         keys.problem(name, format!("is {text:?}; it takes an hour of the day, such as \"03:00\""));
     }
     time.ok()
-}
-
-/// UTC where there is no zone of that name, which is noted.
-fn zone(keys: &mut SectionKeys<'_>, key: &str, name: &str) -> TimeZone {
-    TimeZone::get(name).unwrap_or_else(|_| {
-        keys.problem(key, format!("names time zone {name:?}; use a name such as Europe/Berlin or UTC"));
-        TimeZone::UTC
-    })
 }

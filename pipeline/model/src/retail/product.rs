@@ -179,7 +179,7 @@ fn decide_register(
         return Ok(vec![]);
     }
     let is_first = state.registration.is_none();
-    let effective_from = given_date.or_else(|| (!is_first).then(|| BusinessDate::of_utc(context.now)));
+    let effective_from = given_date.or_else(|| (!is_first).then(|| BusinessDate::today(context)));
     Ok(vec![ProductEvent::Registered(ProductRegistered {
         name: register.name.clone(),
         supplier: register.supplier.clone(),

@@ -438,7 +438,7 @@ fn decide_receive(
     let stock = context.aggregate_id;
     let (reference, given) =
         check_movement(stock, receive.quantity, &receive.reference, &receive.business_date)?;
-    let business_date = given.unwrap_or_else(|| BusinessDate::of_utc(context.now));
+    let business_date = given.unwrap_or_else(|| BusinessDate::today(context));
     match state.memory.repeats(reference, Movement::receipt(receive.quantity, business_date), given.is_some())
     {
         Some(true) => Ok(vec![]),
@@ -458,7 +458,7 @@ fn decide_issue(
 ) -> Result<Vec<StockEvent>, Rejection> {
     let stock = context.aggregate_id;
     let (reference, given) = check_movement(stock, issue.quantity, &issue.reference, &issue.business_date)?;
-    let business_date = given.unwrap_or_else(|| BusinessDate::of_utc(context.now));
+    let business_date = given.unwrap_or_else(|| BusinessDate::today(context));
     match state.memory.repeats(reference, Movement::issue(issue.quantity, business_date), given.is_some()) {
         Some(true) => return Ok(vec![]),
         Some(false) => return Err(reference_differs(reference.unwrap_or_default(), stock)),

@@ -20,7 +20,7 @@ pub(super) fn decide_adjust(
         counted: adjust.counted,
         change: adjust.counted.saturating_sub(state.on_hand),
         reason: adjust.reason.clone(),
-        business_date: given.unwrap_or_else(|| BusinessDate::of_utc(context.now)),
+        business_date: given.unwrap_or_else(|| BusinessDate::today(context)),
     })])
 }
 

@@ -38,7 +38,7 @@ pub(super) fn decide(
     let stock = context.aggregate_id;
     let TransferStock { to, quantity, reference, .. } = transfer;
     let (named, given) = check_movement(stock, *quantity, reference, &transfer.business_date)?;
-    let business_date = given.unwrap_or_else(|| BusinessDate::of_utc(context.now));
+    let business_date = given.unwrap_or_else(|| BusinessDate::today(context));
     match state.memory.repeats(named, Movement::transfer(to, *quantity, business_date), given.is_some()) {
         Some(true) => return Ok(Together::default()),
         Some(false) => return Err(reference_differs(named.unwrap_or_default(), stock)),

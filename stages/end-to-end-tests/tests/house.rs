@@ -17,7 +17,17 @@ const FILE_LINES_MAX: usize = 500;
 const MODEL_DEPENDENCIES: [&str; 7] =
     ["blake3", "jiff", "millstream-engine", "millstream-values", "serde", "serde_json", "thiserror"];
 /// What the values may be built with. A new edge needs an ADR.
-const VALUES_DEPENDENCIES: [&str; 4] = ["jiff", "millstream-engine", "serde", "thiserror"];
+const VALUES_DEPENDENCIES: [&str; 9] = [
+    "blake3",
+    "icu_casemap",
+    "icu_normalizer",
+    "icu_properties",
+    "iso_currency",
+    "jiff",
+    "millstream-engine",
+    "serde",
+    "thiserror",
+];
 /// Words that give away that code is not pure: waiting, clocks, chance, files, the network, the server, the store.
 const IMPURE: [&str; 12] = [
     "async",

@@ -2,14 +2,15 @@
 //!
 //! A decider is a function of an aggregate's events and one command. It reads no clock and makes no ids: the time of a
 //! decision is the time at which COMMANDS stored the command, so that a decision can be repeated anywhere with the same
-//! result.
+//! result. The one thing that a deployment sets is the time zone in which its days begin. An event holds the date that was
+//! decided, so that a change of the zone changes nothing that has happened.
 
 mod declaring;
 mod partners;
 mod plain_states;
 mod registry;
 
-use jiff::Timestamp;
+use jiff::{Timestamp, civil::Date, tz::TimeZone};
 use serde::{Serialize, de::DeserializeOwned};
 #[doc(hidden)]
 pub use serde_json::Value;
@@ -53,6 +54,15 @@ pub struct DecisionContext<'a> {
     pub actor: Option<&'a str>,
     /// The command's sequence in COMMANDS.
     pub command_position: u64,
+    /// The time zone in which the days of the business begin: [`AggregateRegistry::in_time_zone`].
+    pub time_zone: &'a TimeZone,
+}
+
+impl DecisionContext<'_> {
+    /// The date in the time zone of the business when COMMANDS stored the command.
+    pub fn today(&self) -> Date {
+        self.now.to_zoned(self.time_zone.clone()).date()
+    }
 }
 
 /// Most partners that a command may have.
@@ -415,7 +425,7 @@ macro_rules! events {
         #[derive(Debug, Clone, PartialEq)]
         $visibility enum $name {
             $(
-                $(#[$variant_meta])*
+                $(#[$variant_meta])* #[doc = concat!("`", $text, "`")]
                 $variant($crate::__body_type!($variant $(($body))? $({ $($fields)* })?))
             ),*
         }

@@ -35,6 +35,7 @@ pub use millstream_domain::{
     application, commands, content_digest, data, decider, events, process, projection, rejections, report,
     report_tables, schema,
 };
+pub use millstream_values as values;
 pub use rmp_serde;
 pub use serde;
 pub use serde_json;
@@ -79,3 +80,8 @@ pub mod testing {
         pub use millstream_store::testing::batchings::assert_repeatable;
     }
 }
+
+/// The blocks of the guide to claims and closing days, run as tests.
+#[cfg(all(doctest, feature = "testing"))]
+#[doc = include_str!("../../../docs/guides/claims-and-closing-days.md")]
+pub struct ClaimsAndClosingDaysGuide;

@@ -3,11 +3,8 @@
 //! One folder a context. Beside it, the function `context` in `<context>.rs` lists what the context has, and [`Reference`] lists
 //! the contexts: the one place where they are registered with the stages. `millstream new context` adds to that list.
 
-pub mod business_date;
 pub mod comments;
-pub mod money;
 pub mod orders;
-pub mod reference;
 pub mod retail;
 
 use millstream::{

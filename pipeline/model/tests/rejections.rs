@@ -13,12 +13,17 @@ use std::{
 };
 
 use jiff::Timestamp;
-use millstream::{decider::ANY_COMMAND, testing::sequential_handler::SequentialHandler};
+use millstream::{
+    decider::ANY_COMMAND,
+    testing::sequential_handler::SequentialHandler,
+    values::{
+        money::{AMOUNT_MAX, QUANTITY_MAX},
+        reference::NAME_LENGTH_MAX,
+    },
+};
 use millstream_model::{
     comments::comment::{ACTOR_LENGTH_MAX, TEXT_LENGTH_MAX},
-    money::{AMOUNT_MAX, QUANTITY_MAX},
     orders::order::{LINES_MAX, status::REFUSALS},
-    reference::NAME_LENGTH_MAX,
 };
 use serde_json::{Value, json};
 
@@ -194,12 +199,16 @@ fn till(met: &mut Met) {
     let mut too_many = other_return.clone();
     too_many["sale"] = json!("S1");
     too_many["lines"][0]["quantity"] = json!(3);
+    let mut too_dear = too_many.clone();
+    too_dear["lines"][0]["quantity"] = json!(1);
+    too_dear["lines"][0]["unit_price"] = json!(714);
     Case::of(met, "retail.till.1_2012-01-31", &past)
         .refuses_fields("record-sale", &sale, &[("sold_at", json!("2012-01-31T16:05:00Z"), "sale-differs")])
         .refuses_fields("record-sale", &other_sale, &[("currency", json!("EUR"), "currency-differs")])
         .refuses_fields("record-return", &entry, &[("lines.quantity", json!(1), "return-differs")])
         .refuses_fields("record-return", &other_return, &[("currency", json!("EUR"), "currency-differs")])
-        .refuses("record-return", &too_many, "return-exceeds-sale");
+        .refuses("record-return", &too_many, "return-exceeds-sale")
+        .refuses("record-return", &too_dear, "refund-exceeds-sale");
 }
 
 fn business_day(met: &mut Met) {

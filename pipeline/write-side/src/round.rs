@@ -212,12 +212,16 @@ fn decide_one(
     state: &mut AggregateState,
     command: &Decidable<'_>,
 ) -> Result<Vec<NewEvent>, Outcome> {
-    let context = context_of(command.envelope, state.version)?;
+    let context = context_of(aggregate, command.envelope, state.version)?;
     aggregate.decide(&mut state.state, command.command, &context).map_err(|error| not_decided(&error))
 }
 
-/// What a decision may know. The error is the outcome of a command that expects another version.
-fn context_of(envelope: &CommandEnvelope, version: u64) -> Result<DecisionContext<'_>, Outcome> {
+/// What a decision may know; the error is the outcome of a command that expects another version.
+fn context_of<'a>(
+    aggregate: &'a Arc<dyn AggregateType>,
+    envelope: &'a CommandEnvelope,
+    version: u64,
+) -> Result<DecisionContext<'a>, Outcome> {
     if let Some(expected) = envelope.expected_version.filter(|expected| *expected != version) {
         let message = format!(
             "{} is at version {version}, not at the expected {expected}; read it again and decide anew",
@@ -230,6 +234,7 @@ fn context_of(envelope: &CommandEnvelope, version: u64) -> Result<DecisionContex
         now: envelope.stored_at,
         actor: envelope.actor.as_deref(),
         command_position: envelope.position,
+        time_zone: aggregate.time_zone(),
     })
 }
 

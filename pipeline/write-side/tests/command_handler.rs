@@ -15,7 +15,7 @@ use millstream_contract::{
     stream_names::{COMMANDS, DEAD_LETTERS, EVENTS, OUTCOMES},
     subject::StreamId,
 };
-use millstream_domain::decider::AggregateRegistry;
+use millstream_domain::decider::{AggregateRegistry, Decider, DecisionContext, EventSet as _, Rejection};
 use millstream_jetstream::{
     broker::Broker,
     event_store::EventStore,
@@ -52,6 +52,15 @@ impl Running {
     }
 
     async fn start_with(server: &TestServer, run: &str, snapshots: StateSnapshots) -> Self {
+        Self::start_deciding(server, run, snapshots, AggregateRegistry::new().with::<Account>()).await
+    }
+
+    async fn start_deciding(
+        server: &TestServer,
+        run: &str,
+        snapshots: StateSnapshots,
+        registry: AggregateRegistry,
+    ) -> Self {
         let shutdown = Shutdown::new();
         let settings = HandlerSettings {
             name: format!("command-handler-{run}"),
@@ -63,7 +72,6 @@ impl Running {
             purge: None,
         };
         let observed = Observed::new(&Metrics::new(), &Readiness::new(), Share::ALL);
-        let registry = AggregateRegistry::new().with::<Account>();
         let index = IdIndex::in_memory().unwrap();
         let metrics = observed.metrics.clone();
         let mut handler =
@@ -148,6 +156,65 @@ async fn who_asked_and_why_is_kept_with_the_events() {
     let expected = headers.map(|(_, value)| Some(Arc::from(value)));
     assert_eq!(kept, [expected, [const { None }; 4]]);
     handler.stop().await;
+}
+
+/// A book in which each entry has the day on which it was written.
+#[derive(Debug)]
+struct Diary;
+
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+struct WriteEntry {}
+
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+struct EntryWritten {
+    date: jiff::civil::Date,
+}
+
+millstream_domain::commands! { enum DiaryCommand { Write(WriteEntry) = "write" } }
+millstream_domain::events! { enum DiaryEvent of "diary" { Written(EntryWritten) = "entry-written" v 1 } }
+
+impl Decider for Diary {
+    type Command = DiaryCommand;
+    type Event = DiaryEvent;
+    type State = ();
+
+    const CONTEXT: &'static str = "home";
+    const AGGREGATE: &'static str = "diary";
+
+    fn decide(
+        _state: &(),
+        DiaryCommand::Write(_): &DiaryCommand,
+        context: &DecisionContext<'_>,
+    ) -> Result<Vec<DiaryEvent>, Rejection> {
+        Ok(vec![DiaryEvent::Written(EntryWritten { date: context.today() })])
+    }
+
+    fn evolve(_state: &mut (), _event: &DiaryEvent) {}
+}
+
+/// Days began in UTC for everybody, so that what came in on a New York evening counted for the next day. Between these two
+/// time zones lie 26 hours: at no moment do they have the same date.
+#[tokio::test(flavor = "multi_thread")]
+async fn days_begin_in_the_time_zone_of_the_registry() {
+    let server = TestServer::start_provisioned().await;
+    let broker = server.broker().await;
+    let mut dates = Vec::new();
+    for (run, zone) in [("a", "Pacific/Kiritimati"), ("b", "Etc/GMT+12")] {
+        let zone = jiff::tz::TimeZone::get(zone).unwrap();
+        let registry = AggregateRegistry::new().with::<Diary>().in_time_zone(zone);
+        let snapshots = StateSnapshots::in_memory().unwrap();
+        let handler = Running::start_deciding(&server, run, snapshots, registry).await;
+        let accepted = ask(&broker, &format!("cmd.home.diary.{run}.write"), "{}", &[]).await;
+        assert!(matches!(accepted, Outcome::Accepted { .. }), "{accepted:?}");
+        handler.stop().await;
+        let store = EventStore::new(broker.clone());
+        let history = store.load_current(&StreamId::new("home", "diary", run).unwrap(), 0).await.unwrap();
+        let envelope = history.first().unwrap().envelopes().next().unwrap();
+        let DiaryEvent::Written(written) = DiaryEvent::from_envelope(&envelope).unwrap();
+        dates.push(written.date);
+    }
+    let [east, west] = dates.as_slice() else { panic!("{dates:?}") };
+    assert!(east > west, "{dates:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,7 @@
 //! Results, on standard output: text, tables, CSV, JSON lines.
+//!
+//! Names, actors and other texts come from whoever sent a command. Whatever is written here has its control characters
+//! escaped, so that none of them reaches the terminal.
 
 use std::{
     fmt::Display,
@@ -7,6 +10,7 @@ use std::{
 
 use comfy_table::{CellAlignment, Table, presets};
 use millstream_contract::exit_code::{ExitCode, Failure};
+use millstream_values::text::{escape_controls, escape_controls_in_lines};
 use serde_json::Value;
 
 /// Standard output takes no more.
@@ -21,19 +25,20 @@ impl Failure for OutputError {
     }
 }
 
-/// Writes one line.
+/// Writes one line, or several lines that belong together. Control characters are escaped as in JSON.
 ///
 /// # Errors
 /// [`OutputError`]; the command then ends.
 pub(crate) fn line(text: impl Display) -> Result<(), OutputError> {
-    writeln!(io::stdout().lock(), "{text}").map_err(OutputError)
+    let text = text.to_string();
+    writeln!(io::stdout().lock(), "{}", escape_controls_in_lines(&text)).map_err(OutputError)
 }
 
 /// A table of texts; columns named in `numbers` stand to the right.
 pub(crate) fn table(columns: &[String], rows: &[Vec<String>], numbers: &[usize]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(columns.iter().map(|name| name.replace('_', " ")));
-    table.add_rows(rows);
+    table.add_rows(rows.iter().map(|row| row.iter().map(|text| escape_controls(text))));
     for column in numbers {
         if let Some(column) = table.column_mut(*column) {
             column.set_cell_alignment(CellAlignment::Right);
@@ -60,5 +65,19 @@ pub(crate) fn cell(value: &Value) -> String {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cell_of_a_table_stays_on_its_line_and_controls_nothing() {
+        let rows = [vec!["a\u{1b}[2Jb\nc".to_owned(), "\u{202e}1".to_owned()]];
+        let shown = table(&["name".to_owned(), "units".to_owned()], &rows, &[1]);
+        assert_eq!(shown.lines().count(), 2, "{shown}");
+        assert!(shown.contains("a\\u001b[2Jb\\u000ac"), "{shown}");
+        assert!(shown.contains("\\u202e1"), "{shown}");
     }
 }

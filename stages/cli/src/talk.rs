@@ -3,6 +3,7 @@
 use std::{fmt::Display, time::Duration};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use millstream_values::text::escape_controls_in_lines;
 
 /// A bar that moves is a sign of life also when its number does not.
 const TICK_INTERVAL: Duration = Duration::from_millis(120);
@@ -19,9 +20,10 @@ impl Talk {
         Self { bars: MultiProgress::with_draw_target(ProgressDrawTarget::stderr()) }
     }
 
-    /// Says one thing.
+    /// Says one thing. Control characters are escaped, for it may quote what a client sent.
     pub(crate) fn say(&self, text: impl Display) {
-        self.bars.suspend(|| eprintln!("{text}"));
+        let text = text.to_string();
+        self.bars.suspend(|| eprintln!("{}", escape_controls_in_lines(&text)));
     }
 
     /// A bar of `total` steps, named `what`. It goes away when it is finished.

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use jiff::tz::TimeZone;
 use millstream_contract::subject::PARTITIONS;
 use millstream_jetstream::group_append::AppendStrategy;
 use millstream_runtime::config::{Section, SectionKeys};
@@ -53,6 +54,8 @@ pub struct StageConfig {
     pub append_strategy: AppendStrategy,
     /// How long a handler that fell silent keeps its turn.
     pub lease_time_to_live: Duration,
+    /// The company's time zone: in it begin the days of deliveries, stock movements and whatever else names none.
+    pub time_zone: TimeZone,
     /// What is purged, and when.
     pub purge: PurgeSettings,
 }
@@ -86,6 +89,11 @@ impl Section for StageConfig {
                 "lease_time_to_live",
                 LEASE_DEFAULT,
                 "how long a handler that fell silent keeps its turn; whole seconds",
+            ),
+            time_zone: keys.time_zone(
+                "time_zone",
+                "UTC",
+                "the company's time zone, in which the day of a command begins that names no date; the same as process_manager.time_zone",
             ),
             purge: PurgeSettings {
                 commands_after: kept(keys.duration(

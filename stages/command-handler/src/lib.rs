@@ -81,7 +81,7 @@ pub fn program<A: Application>(
 /// # Errors
 /// [`RunError`].
 pub async fn run<A: Application>(config: Config<StageConfig>, runtime: StageRuntime) -> Result<(), RunError> {
-    let registry = Model::of::<A>()?.aggregates();
+    let registry = Model::of::<A>()?.aggregates().in_time_zone(config.stage.time_zone.clone());
     let stage = config.stage;
     std::fs::create_dir_all(&stage.data_directory)
         .map_err(|source| RunError::Folder { path: stage.data_directory.display().to_string(), source })?;

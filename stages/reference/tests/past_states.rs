@@ -366,7 +366,8 @@ async fn history_as_of_shows_the_state_of_then() {
         json!([state["closings"], state["changed_since_close"], state["currency"]]),
         json!([1, true, "USD"])
     );
-    assert_eq!(state["sales"]["S2"]["left"], json!({ "tea": 1 }));
+    let left = json!({ "tea": { "units": 1, "amount": 300, "price_max": 300 } });
+    assert_eq!(state["sales"]["S2"]["left"], left);
     // The time of an event is the moment at which it has happened.
     let closed = till("3").await;
     let at = closed["recorded_at"].as_str().unwrap();

@@ -2,6 +2,7 @@
 
 use std::{any::Any, collections::BTreeMap, fmt, panic::AssertUnwindSafe, sync::Arc};
 
+use jiff::tz::TimeZone;
 use millstream_contract::{
     command::CommandEnvelope, commit::Envelope, error_text::panic_text, subject::StreamId,
 };
@@ -65,6 +66,10 @@ pub trait AggregateType: Send + Sync {
     fn rejections(&self) -> Vec<(&'static str, &'static str)>;
     /// [`Decider::STATE_VERSION`].
     fn state_version(&self) -> u32;
+    /// [`DecisionContext::time_zone`] of its decisions.
+    fn time_zone(&self) -> &TimeZone;
+    /// The same aggregate type, whose days begin in another time zone.
+    fn in_time_zone(&self, time_zone: TimeZone) -> Arc<dyn AggregateType>;
     /// [`Decider::check_id`].
     ///
     /// # Errors
@@ -124,9 +129,16 @@ pub trait AggregateType: Send + Sync {
 }
 
 /// Wraps a [`Decider`] as an [`AggregateType`].
-struct Erased<D>(std::marker::PhantomData<fn() -> D>);
+struct Erased<D> {
+    time_zone: TimeZone,
+    decider: std::marker::PhantomData<fn() -> D>,
+}
 
 impl<D: Decider> Erased<D> {
+    fn new(time_zone: TimeZone) -> Self {
+        Self { time_zone, decider: std::marker::PhantomData }
+    }
+
     fn state<'a>(&self, state: &'a AnyState) -> &'a D::State {
         state.downcast_ref().expect("a state is only handed to the aggregate type that made it")
     }
@@ -185,6 +197,14 @@ impl<D: Decider> AggregateType for Erased<D> {
 
     fn state_version(&self) -> u32 {
         D::STATE_VERSION
+    }
+
+    fn time_zone(&self) -> &TimeZone {
+        &self.time_zone
+    }
+
+    fn in_time_zone(&self, time_zone: TimeZone) -> Arc<dyn AggregateType> {
+        Arc::new(Self::new(time_zone))
     }
 
     fn check_id(&self, id: &str) -> Result<(), Rejection> {
@@ -268,9 +288,16 @@ fn written<E: EventSet>(event: &E) -> NewEvent {
 }
 
 /// All aggregates that a process knows.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct AggregateRegistry {
+    time_zone: TimeZone,
     types: BTreeMap<&'static str, BTreeMap<&'static str, Arc<dyn AggregateType>>>,
+}
+
+impl Default for AggregateRegistry {
+    fn default() -> Self {
+        Self { time_zone: TimeZone::UTC, types: BTreeMap::new() }
+    }
 }
 
 impl AggregateRegistry {
@@ -282,8 +309,18 @@ impl AggregateRegistry {
     /// Adds a decider; a second one for the same aggregate replaces the first.
     #[must_use]
     pub fn with<D: Decider>(mut self) -> Self {
-        let aggregate = Arc::new(Erased::<D>(std::marker::PhantomData));
+        let aggregate = Arc::new(Erased::<D>::new(self.time_zone.clone()));
         self.types.entry(D::CONTEXT).or_default().insert(D::AGGREGATE, aggregate);
+        self
+    }
+
+    /// Lets the days of all aggregates begin in a time zone, also of those that are added later. It is UTC at first.
+    #[must_use]
+    pub fn in_time_zone(mut self, time_zone: TimeZone) -> Self {
+        for aggregate in self.types.values_mut().flat_map(BTreeMap::values_mut) {
+            *aggregate = aggregate.in_time_zone(time_zone.clone());
+        }
+        self.time_zone = time_zone;
         self
     }
 

@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, fmt::Debug};
 
-use jiff::Timestamp;
+use jiff::{Timestamp, tz::TimeZone};
 use millstream_contract::{command::BodyFormat, subject::StreamId};
 
 use super::declared::assert_declared;
@@ -21,6 +21,7 @@ pub struct Given<D: Decider> {
     state: D::State,
     others: BTreeMap<String, D::State>,
     now: Timestamp,
+    time_zone: TimeZone,
     actor: Option<String>,
     position: u64,
 }
@@ -42,6 +43,7 @@ pub fn given<D: Decider>(id: &str, events: impl IntoIterator<Item = D::Event>) -
         state: D::State::default(),
         others: BTreeMap::new(),
         now: Timestamp::UNIX_EPOCH,
+        time_zone: TimeZone::UTC,
         actor: None,
         position: 1,
     };
@@ -59,6 +61,16 @@ impl<D: Decider> Given<D> {
     #[must_use]
     pub fn at(mut self, time: &str) -> Self {
         self.now = time.parse().expect("the test gives a time in RFC 3339");
+        self
+    }
+
+    /// Sets the time zone in which days begin from here on; UTC at first.
+    ///
+    /// # Panics
+    /// When there is no time zone of that name.
+    #[must_use]
+    pub fn in_time_zone(mut self, name: &str) -> Self {
+        self.time_zone = TimeZone::get(name).expect("the test names a time zone that there is");
         self
     }
 
@@ -113,6 +125,7 @@ impl<D: Decider> Given<D> {
             now: self.now,
             actor: self.actor.as_deref(),
             command_position: self.position,
+            time_zone: &self.time_zone,
         };
         if partners.is_empty() {
             let own = D::decide(&self.state, command, &context)?;

@@ -350,6 +350,7 @@ impl InMemorySystem {
             now: self.now,
             actor: command.actor.as_deref(),
             command_position: self.position,
+            time_zone: aggregate.time_zone(),
         };
         let decided = aggregate.partners(stream_id.id(), &decoded).and_then(|partners| {
             let together = self.states.decide(&aggregate, stream_id, &partners, &decoded, &context)?;

@@ -100,6 +100,7 @@ impl SequentialHandler {
             now: time,
             actor,
             command_position: self.position,
+            time_zone: aggregate.time_zone(),
         };
         let decided = aggregate.partners(stream_id.id(), &command).and_then(|partners| {
             let together = self.states.decide(&aggregate, &stream_id, &partners, &command, &context)?;

@@ -3,10 +3,11 @@
 //! The author is the actor of the command that created it, and the only one who may change or delete it; NATS permissions
 //! decide who may name which actor. What is deleted stays deleted, and stays in the history.
 
-use millstream::decider::{ANY_COMMAND, Decider, DecisionContext, Rejection, rejections_of};
+use millstream::{
+    decider::{ANY_COMMAND, Decider, DecisionContext, Rejection, rejections_of},
+    values::{reference::check_reference, text::is_blank},
+};
 use serde::{Deserialize, Serialize};
-
-use crate::reference::check_reference;
 
 /// Longest text, in characters.
 pub const TEXT_LENGTH_MAX: usize = 10_000;
@@ -193,7 +194,7 @@ fn decide_update(
 
 /// Who asks. A name is part of the keys of rows, so it has no slash.
 fn check_actor(actor: Option<&str>) -> Result<&str, Rejection> {
-    let Some(actor) = actor.filter(|actor| !actor.trim().is_empty()) else {
+    let Some(actor) = actor.filter(|actor| !is_blank(actor)) else {
         let message = "nobody is named as the author; send the header Millstream-Actor";
         return Err(Rejection::new("actor-missing", message));
     };
@@ -224,7 +225,7 @@ fn check_author<'a>(
 }
 
 fn check_text(text: &str) -> Result<(), Rejection> {
-    if text.trim().is_empty() {
+    if is_blank(text) {
         return Err(Rejection::new("text-blank", "the text is blank; say something"));
     }
     if text.chars().count() > TEXT_LENGTH_MAX {

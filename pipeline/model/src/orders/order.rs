@@ -13,7 +13,13 @@ pub mod status;
 
 use std::collections::BTreeMap;
 
-use millstream::decider::{Decider, DecisionContext, Rejection};
+use millstream::{
+    decider::{Decider, DecisionContext, Rejection},
+    values::{
+        money::Currency,
+        reference::{check_label, check_name},
+    },
+};
 use serde::{Deserialize, Serialize};
 
 pub use self::placing::LINES_MAX;
@@ -21,10 +27,6 @@ pub(super) use self::placing::units_by_sku;
 use self::{
     rejections::{differs, not_placed},
     status::{OrderStatus, refusal},
-};
-use crate::{
-    money::Currency,
-    reference::{check_label, check_name},
 };
 
 /// Some units of one item at one price.

@@ -7,12 +7,12 @@ use millstream::{
     contract::commit::Envelope,
     decider::{Decider, EventSet},
     projection::{Projection, ProjectionError, Rows},
+    values::money::Currency,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::order::{CancellationCause, Order, OrderEvent, OrderLine, OrderPlaced, status::OrderStatus};
-use crate::money::Currency;
 
 const ORDERS: &str = "order";
 const BY_CUSTOMER: &str = "orders-by-customer";

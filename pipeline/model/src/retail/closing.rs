@@ -1,24 +1,23 @@
 //! The process `closing`: tills and business days are closed by timers, at an hour of their time zone.
 //!
-//! A day ends when its hour comes for the first time after noon of the business date: 22:00 is the evening of the same
-//! day, 03:00 the night after. What comes in later is closed when the hour comes next. A close by a person before that
-//! cancels the timer; one that finds nothing new changes nothing.
+//! When that is, [`millstream::values::day_close::timers`] says. A close by a person before that cancels the timer; one that
+//! finds nothing new changes nothing.
 //!
 //! Notes: `closing.armed`, key `till:<till>` or `day:<date>`: when its timer fires. A note goes with the close.
 
 use std::collections::BTreeMap;
 
-use jiff::{
-    Timestamp, Zoned,
-    civil::{Date, Time},
-    tz::TimeZone,
-};
+use jiff::{Timestamp, civil::Time, tz::TimeZone};
 use millstream::{
     application::SettingKeys,
     contract::commit::Envelope,
     decider::{Decider, EventSet},
-    process::{Effect, Process, ProcessCommand, ProcessError, Timer},
+    process::{Effect, Process, ProcessCommand, ProcessError},
     projection::{ProjectionError, Rows},
+    values::{
+        business_date::BusinessDate,
+        day_close::timers::{arm, disarm, end_of_day},
+    },
 };
 
 use super::{
@@ -26,7 +25,6 @@ use super::{
     delivery::{Delivery, DeliveryEvent},
     till::{CloseTill, Till, TillEvent, TillId},
 };
-use crate::business_date::BusinessDate;
 
 const ARMED: &str = "closing.armed";
 
@@ -64,7 +62,7 @@ impl ClosingHours {
             "hour of the company's time zone at which business days are closed; never by a timer when not set",
         );
         let name =
-            keys.text("time_zone", "UTC", "the company's time zone, and that of stores without their own");
+            keys.text("time_zone", "UTC", "the company's time zone, and that of stores without their own; the same as command_handler.time_zone");
         let time_zone = zone(keys, "time_zone", &name);
         let help = "time zones of stores, such as \"2506=America/New_York\"";
         let mut store_time_zones = BTreeMap::new();
@@ -147,10 +145,10 @@ impl Process for Closing {
             }
             BusinessDay::AGGREGATE => {
                 let BusinessDayEvent::Closed(_) = BusinessDayEvent::from_envelope(envelope)?;
-                disarm(&format!("day:{id}"), rows)
+                Ok(disarm(ARMED, &format!("day:{id}"), rows)?)
             }
             _ => match TillEvent::from_envelope(envelope)? {
-                TillEvent::Closed(_) => disarm(&format!("till:{id}"), rows),
+                TillEvent::Closed(_) => Ok(disarm(ARMED, &format!("till:{id}"), rows)?),
                 TillEvent::SaleRecorded(_) | TillEvent::ReturnRecorded(_) => self.entry_of_till(id, at, rows),
             },
         }
@@ -172,7 +170,7 @@ impl Closing {
             let zone = self.hours.store_time_zones.get(&till.store).unwrap_or(&self.hours.time_zone);
             let end = end_of_day(till.business_date, hour, zone, recorded_at);
             let close = ProcessCommand::to::<Till>(id, "close", &CloseTill {})?;
-            effects.extend(arm(&format!("till:{id}"), recorded_at, end, close, rows)?);
+            effects.extend(arm(ARMED, &format!("till:{id}"), recorded_at, end, close, rows)?);
         }
         Ok(effects)
     }
@@ -187,46 +185,8 @@ impl Closing {
         let Some(hour) = self.hours.business_days else { return Ok(vec![]) };
         let end = end_of_day(date, hour, &self.hours.time_zone, recorded_at);
         let close = ProcessCommand::to::<BusinessDay>(&date.to_string(), "close", &CloseDay {})?;
-        arm(&format!("day:{date}"), recorded_at, end, close, rows)
+        Ok(arm(ARMED, &format!("day:{date}"), recorded_at, end, close, rows)?)
     }
-}
-
-/// Sets the timer, unless it is set already and has not fired when this was recorded.
-fn arm(
-    name: &str,
-    recorded_at: Timestamp,
-    end: Timestamp,
-    command: ProcessCommand,
-    rows: &mut (dyn Rows + '_),
-) -> Result<Vec<Effect>, ProcessError> {
-    if rows.read::<Timestamp>(ARMED, name)?.is_some_and(|fires| fires > recorded_at) {
-        return Ok(vec![]);
-    }
-    rows.write(ARMED, name, &end);
-    Ok(vec![Effect::SetTimer(Timer { name: name.to_owned(), at: end, command })])
-}
-
-fn disarm(name: &str, rows: &mut (dyn Rows + '_)) -> Result<Vec<Effect>, ProcessError> {
-    if rows.read::<Timestamp>(ARMED, name)?.is_none() {
-        return Ok(vec![]);
-    }
-    rows.delete(ARMED, name);
-    Ok(vec![Effect::CancelTimer(name.to_owned())])
-}
-
-/// When `hour` comes for the first time after noon of the business date and after the entry was recorded.
-fn end_of_day(date: BusinessDate, hour: Time, zone: &TimeZone, recorded_at: Timestamp) -> Timestamp {
-    let noon = moment(date.date(), Time::midnight() + jiff::Span::new().hours(12), zone);
-    let after = noon.max(recorded_at);
-    let first = after.to_zoned(zone.clone()).date();
-    // The hour may have passed on the first day, or not come on a day whose clock is put forward.
-    let days = (0..3).filter_map(|days| first.checked_add(jiff::Span::new().days(days)).ok());
-    days.map(|day| moment(day, hour, zone)).find(|end| *end > after).unwrap_or(Timestamp::MAX)
-}
-
-/// A time that a change of the clock skips or repeats is taken as jiff takes it: the later offset, the first time.
-fn moment(date: Date, time: Time, zone: &TimeZone) -> Timestamp {
-    zone.to_zoned(date.to_datetime(time)).map_or(Timestamp::MAX, |zoned: Zoned| zoned.timestamp())
 }
 
 #[cfg(test)]
@@ -307,17 +267,6 @@ mod tests {
         assert_eq!(timers(&system), [("closing:day:2012-01-31".into(), "2012-02-01T04:00:00Z".into())]);
         system.send("retail.business-day.2012-01-31.close", "{}").unwrap();
         assert_eq!(system.timers().count(), 0);
-    }
-
-    #[test]
-    fn an_hour_that_a_change_of_the_clock_skips_still_ends_the_day() {
-        let zone = TimeZone::get("Europe/Berlin").unwrap();
-        let hour = "02:30".parse().unwrap();
-        let end = end_of_day("2012-03-24".parse().unwrap(), hour, &zone, Timestamp::UNIX_EPOCH);
-        assert_eq!(end.to_string(), "2012-03-25T01:30:00Z");
-        let evening =
-            end_of_day("2012-03-24".parse().unwrap(), "22:00".parse().unwrap(), &zone, Timestamp::UNIX_EPOCH);
-        assert_eq!(evening.to_string(), "2012-03-24T21:00:00Z");
     }
 
     #[test]

@@ -1,14 +1,15 @@
 //! `delivery.<delivery>`: what a supplier brought to a location. It is received once; a correction is a delivery of its
 //! own.
 
-use millstream::decider::{Decider, DecisionContext, Rejection, rejections_of};
-use serde::{Deserialize, Serialize};
-
-use crate::{
-    business_date::BusinessDate,
-    money::{Currency, check_price, check_quantity, total},
-    reference::check_reference,
+use millstream::{
+    decider::{Decider, DecisionContext, Rejection, rejections_of},
+    values::{
+        business_date::BusinessDate,
+        money::{Currency, check_price, check_quantity, total},
+        reference::check_reference,
+    },
 };
+use serde::{Deserialize, Serialize};
 
 /// Some units of one item at one cost.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,7 +133,7 @@ impl Decider for Delivery {
             location: receive.location.clone(),
             currency,
             lines: receive.lines.clone(),
-            business_date: given_date.unwrap_or_else(|| BusinessDate::of_utc(context.now)),
+            business_date: given_date.unwrap_or_else(|| BusinessDate::today(context)),
         })])
     }
 
@@ -199,6 +200,14 @@ mod tests {
     fn delivery_counts_for_the_day_of_the_decision_or_the_one_it_names() {
         delivery([]).when_typed("receive", BODY).then([received("2026-03-01")]);
         delivery([]).when_typed("receive", &dated("2012-01-31")).then([received("2012-01-31")]);
+    }
+
+    #[test]
+    fn the_day_of_a_delivery_begins_in_the_time_zone_of_the_company() {
+        // Noon of the second in Auckland is late in the evening of the first in UTC.
+        for (zone, date) in [("Pacific/Auckland", "2026-03-02"), ("America/New_York", "2026-03-01")] {
+            delivery([]).in_time_zone(zone).when_typed("receive", BODY).then([received(date)]);
+        }
     }
 
     #[test]

@@ -5,11 +5,11 @@ use millstream::{
     contract::commit::Envelope,
     decider::{Decider, EventSet},
     projection::{Projection, ProjectionError, Rows},
+    values::{business_date::BusinessDate, money::Currency},
 };
 use serde::{Deserialize, Serialize};
 
 use super::delivery::{Delivery, DeliveryEvent, DeliveryLine};
-use crate::{business_date::BusinessDate, money::Currency};
 
 const VIEW: &str = "delivery";
 

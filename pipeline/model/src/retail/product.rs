@@ -4,14 +4,15 @@
 //! later date. A discontinued product keeps its past; registering it again reinstates it. Stock and sales know nothing
 //! of these rules: what was sold was sold.
 
-use millstream::decider::{Decider, DecisionContext, Rejection, rejections_of};
-use serde::{Deserialize, Serialize};
-
-use crate::{
-    business_date::BusinessDate,
-    money::{Currency, check_price},
-    reference::{check_name, check_reference},
+use millstream::{
+    decider::{Decider, DecisionContext, Rejection, rejections_of},
+    values::{
+        business_date::BusinessDate,
+        money::{Currency, check_price},
+        reference::{check_name, check_reference},
+    },
 };
+use serde::{Deserialize, Serialize};
 
 /// Says what a product is. The same content again changes nothing.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -180,7 +181,7 @@ fn decide_register(
         return Ok(vec![]);
     }
     let is_first = state.registration.is_none();
-    let effective_from = given_date.or_else(|| (!is_first).then(|| BusinessDate::of_utc(context.now)));
+    let effective_from = given_date.or_else(|| (!is_first).then(|| BusinessDate::today(context)));
     Ok(vec![ProductEvent::Registered(ProductRegistered {
         name: register.name.clone(),
         supplier: register.supplier.clone(),

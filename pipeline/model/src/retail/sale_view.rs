@@ -6,6 +6,7 @@ use millstream::{
     contract::commit::Envelope,
     decider::{Decider, EventSet},
     projection::{Projection, ProjectionError, Rows},
+    values::{business_date::BusinessDate, money::Currency},
 };
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +14,6 @@ use super::{
     till::{ReturnRecorded, SaleRecorded, Till, TillEvent, TillId, TillLine},
     till_figures::{amount, till_of, units},
 };
-use crate::{business_date::BusinessDate, money::Currency};
 
 const SALES: &str = "sale";
 const RETURNS: &str = "return";

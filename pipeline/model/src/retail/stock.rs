@@ -16,18 +16,20 @@ mod transferring;
 
 use std::collections::BTreeMap;
 
-use millstream::decider::{Decider, DecisionContext, Rejection, Together, rejections_of};
+use millstream::{
+    decider::{Decider, DecisionContext, Rejection, Together, rejections_of},
+    values::{
+        business_date::BusinessDate,
+        money::check_quantity,
+        reference::{check_label, check_reference},
+    },
+};
 use serde::{Deserialize, Serialize};
 
 pub use self::memory::REMEMBERED_MAX;
 use self::{
     memory::{Memory, Movement, ReservationEnd},
     rejections::{REJECTIONS, reference_differs},
-};
-use crate::{
-    business_date::BusinessDate,
-    money::check_quantity,
-    reference::{check_label, check_reference},
 };
 
 /// Where the available units stand low unless a stock says otherwise: below this many. Two handfuls, so that a new
@@ -438,7 +440,7 @@ fn decide_receive(
     let stock = context.aggregate_id;
     let (reference, given) =
         check_movement(stock, receive.quantity, &receive.reference, &receive.business_date)?;
-    let business_date = given.unwrap_or_else(|| BusinessDate::of_utc(context.now));
+    let business_date = given.unwrap_or_else(|| BusinessDate::today(context));
     match state.memory.repeats(reference, Movement::receipt(receive.quantity, business_date), given.is_some())
     {
         Some(true) => Ok(vec![]),
@@ -458,7 +460,7 @@ fn decide_issue(
 ) -> Result<Vec<StockEvent>, Rejection> {
     let stock = context.aggregate_id;
     let (reference, given) = check_movement(stock, issue.quantity, &issue.reference, &issue.business_date)?;
-    let business_date = given.unwrap_or_else(|| BusinessDate::of_utc(context.now));
+    let business_date = given.unwrap_or_else(|| BusinessDate::today(context));
     match state.memory.repeats(reference, Movement::issue(issue.quantity, business_date), given.is_some()) {
         Some(true) => return Ok(vec![]),
         Some(false) => return Err(reference_differs(reference.unwrap_or_default(), stock)),

@@ -16,6 +16,7 @@ use millstream::{
     decider::{Decider, EventSet},
     process::{Effect, Process, ProcessCommand, ProcessError},
     projection::{ProjectionError, Rows},
+    values::business_date::BusinessDate,
 };
 
 use super::{
@@ -23,7 +24,6 @@ use super::{
     stock::{IssueStock, ReceiveStock, Stock, StockId},
     till::{Till, TillEvent, TillId, TillLine},
 };
-use crate::business_date::BusinessDate;
 
 /// The reference under which a stock receives a line of a delivery; lines are numbered from 1.
 pub fn delivery_reference(delivery: &str, line: u64) -> String {

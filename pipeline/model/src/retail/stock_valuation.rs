@@ -23,6 +23,7 @@ use millstream::{
         ColumnKind::{Amount, Count, Number, Text},
         Entry, Posting, Report, ReportTables, SmolStr,
     },
+    values::{business_date::BusinessDate, money::Currency},
 };
 use serde::{Deserialize, Serialize};
 
@@ -32,7 +33,6 @@ use super::{
     stock::{Stock, StockEvent, StockId, StockTransferredIn},
     stock_keeping::delivery_reference,
 };
-use crate::{business_date::BusinessDate, money::Currency};
 
 static TABLES: ReportTables =
     millstream::report_tables!("stock-valuation", "costs", "stocks", "locations", "ends");

@@ -11,13 +11,13 @@ use millstream::{
         ColumnKind::{Amount, Count, Number, Text},
         Entry, Posting, Report, ReportTables, SmolStr,
     },
+    values::money::Currency,
 };
 
 use super::{
     till::{Till, TillEvent, TillId},
     till_figures::{amount, reference, till_of, units},
 };
-use crate::money::Currency;
 
 static TABLES: ReportTables = millstream::report_tables!("store-daily");
 

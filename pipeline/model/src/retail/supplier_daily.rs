@@ -21,6 +21,7 @@ use millstream::{
         ColumnKind::{Amount, Count, Number, Text},
         Entry, Posting, Report, ReportTables, SmolStr,
     },
+    values::{business_date::BusinessDate, money::Currency},
 };
 use serde::{Deserialize, Serialize};
 
@@ -33,7 +34,6 @@ use super::{
     till::{Till, TillEvent, TillLine},
     till_figures::{reference, till_of},
 };
-use crate::{business_date::BusinessDate, money::Currency};
 
 /// The supplier of skus that are not registered on the business date.
 pub const UNASSIGNED: &str = "unassigned";

@@ -10,14 +10,13 @@ use jiff::Timestamp;
 use millstream::{
     content_digest::ContentDigest,
     decider::{ANY_COMMAND, Decider, DecisionContext, Rejection, rejections_of},
+    values::{
+        business_date::BusinessDate,
+        money::{Currency, check_price, check_quantity, total},
+        reference::check_reference,
+    },
 };
 use serde::{Deserialize, Serialize};
-
-use crate::{
-    business_date::BusinessDate,
-    money::{Currency, check_price, check_quantity, total},
-    reference::check_reference,
-};
 
 /// The two parts of a till's id.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,12 +79,13 @@ pub struct RecordReturn {
     /// Its id within the till.
     #[serde(rename = "return")]
     pub return_id: String,
-    /// The sale it reverses, when it is known. One that this till does not know may be of another day.
+    /// The sale it reverses, when it is known: no more units and no more money come back than that sale has left. A sale
+    /// that this till does not know may be of another day; nothing is then checked, because a till knows its own day only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sale: Option<String>,
     /// ISO 4217 code; one a till.
     pub currency: String,
-    /// What came back; at least one line.
+    /// What came back, at the prices that are paid back; at least one line.
     pub lines: Vec<TillLine>,
 }
 
@@ -168,7 +168,10 @@ const REJECTIONS: &[(&str, &[&str])] = &[
     ("record-sale", LINES_REFUSED),
     ("record-sale", &["time-malformed", "sale-differs"]),
     ("record-return", LINES_REFUSED),
-    ("record-return", &["return-not-allowed", "return-differs", "return-exceeds-sale"]),
+    (
+        "record-return",
+        &["return-not-allowed", "return-differs", "return-exceeds-sale", "refund-exceeds-sale"],
+    ),
 ];
 
 fn differs(code: &'static str, kind: &str, id: &str, till: &str) -> Rejection {
@@ -193,8 +196,32 @@ pub struct TillState {
 struct SaleNote {
     /// None when only a return has named the sale so far.
     digest: Option<ContentDigest>,
-    /// Units sold and not returned yet, by sku; below zero where returns came first.
-    left: BTreeMap<String, i64>,
+    /// What was sold and has not come back yet, by sku.
+    left: BTreeMap<String, SkuLeft>,
+}
+
+/// What a sale has left of a sku. Below zero where returns came first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct SkuLeft {
+    units: i64,
+    amount: i64,
+    /// The highest price at which it was sold.
+    price_max: i64,
+}
+
+impl SaleNote {
+    fn sold(&mut self, line: &TillLine) {
+        let left = self.left.entry(line.sku.clone()).or_default();
+        left.units += line.quantity;
+        left.amount = left.amount.saturating_add(line.quantity.saturating_mul(line.unit_price));
+        left.price_max = left.price_max.max(line.unit_price);
+    }
+
+    fn came_back(&mut self, line: &TillLine) {
+        let left = self.left.entry(line.sku.clone()).or_default();
+        left.units -= line.quantity;
+        left.amount = left.amount.saturating_sub(line.quantity.saturating_mul(line.unit_price));
+    }
 }
 
 /// The rules of `till.<store>_<date>`.
@@ -208,6 +235,8 @@ impl Decider for Till {
 
     const CONTEXT: &'static str = super::CONTEXT;
     const AGGREGATE: &'static str = "till";
+    /// 2: what is left of a sale is money too.
+    const STATE_VERSION: u32 = 2;
 
     fn rejections() -> Vec<(&'static str, &'static str)> {
         rejections_of(REJECTIONS).collect()
@@ -235,9 +264,7 @@ impl Decider for Till {
             TillEvent::SaleRecorded(sale) => {
                 let note = state.sales.entry(sale.sale.clone()).or_default();
                 note.digest = Some(digest(&(sale.currency, &sale.lines, &sale.sold_at)));
-                for line in &sale.lines {
-                    *note.left.entry(line.sku.clone()).or_default() += line.quantity;
-                }
+                sale.lines.iter().for_each(|line| note.sold(line));
                 state.currency = Some(sale.currency);
                 state.changed_since_close = true;
             }
@@ -246,9 +273,7 @@ impl Decider for Till {
                 state.returns.insert(entry.return_id.clone(), content);
                 if let Some(sale) = &entry.sale {
                     let note = state.sales.entry(sale.clone()).or_default();
-                    for line in &entry.lines {
-                        *note.left.entry(line.sku.clone()).or_default() -= line.quantity;
-                    }
+                    entry.lines.iter().for_each(|line| note.came_back(line));
                 }
                 state.currency = Some(entry.currency);
                 state.changed_since_close = true;
@@ -341,20 +366,38 @@ fn check_lines(what: &str, lines: &[TillLine]) -> Result<(), Rejection> {
     total(what, lines.iter().map(|line| (line.quantity, line.unit_price))).map(|_| ())
 }
 
-/// Refuses to take back more of a sale than it still has. A sale this till does not know passes.
+/// Refuses to take back more of a sale than it still has, or to pay back more than was paid. Less may be paid back. A sale
+/// that this till does not know passes.
 fn check_left(state: &TillState, sale: &str, lines: &[TillLine]) -> Result<(), Rejection> {
     let Some(note) = state.sales.get(sale).filter(|note| note.digest.is_some()) else { return Ok(()) };
-    let mut wanted: BTreeMap<&str, i64> = BTreeMap::new();
+    let mut wanted = SaleNote::default();
     for line in lines {
-        *wanted.entry(&line.sku).or_default() += line.quantity;
+        wanted.sold(line);
     }
-    for (sku, quantity) in wanted {
-        let left = note.left.get(sku).copied().unwrap_or(0).max(0);
-        if quantity > left {
+    for (sku, wanted) in wanted.left {
+        let left = note.left.get(&sku).copied().unwrap_or_default();
+        if wanted.units > left.units.max(0) {
             let message = format!(
-                "sale {sale} has {left} of {sku} left to return, not {quantity}; correct the quantity"
+                "sale {sale} has {} of {sku} left to return, not {}; correct the quantity",
+                left.units.max(0),
+                wanted.units
             );
             return Err(Rejection::new("return-exceeds-sale", message));
+        }
+        if wanted.price_max > left.price_max {
+            let message = format!(
+                "{sku} was sold for at most {} in sale {sale}, not for {}; correct the price",
+                left.price_max, wanted.price_max
+            );
+            return Err(Rejection::new("refund-exceeds-sale", message));
+        }
+        if wanted.amount > left.amount {
+            let message = format!(
+                "sale {sale} has {} left to pay back for {sku}, not {}; correct the prices",
+                left.amount.max(0),
+                wanted.amount
+            );
+            return Err(Rejection::new("refund-exceeds-sale", message));
         }
     }
     Ok(())

@@ -5,6 +5,7 @@ use millstream::{
     contract::commit::Envelope,
     decider::{Decider, EventSet},
     projection::{Projection, ProjectionError, Rows},
+    values::{business_date::BusinessDate, money::Currency},
 };
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +13,6 @@ use super::{
     till::{Till, TillEvent, TillId},
     till_figures::{amount, till_of, units},
 };
-use crate::{business_date::BusinessDate, money::Currency};
 
 const VIEW: &str = "till";
 

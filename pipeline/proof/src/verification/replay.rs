@@ -164,6 +164,7 @@ impl Reference<'_> {
             now: envelope.stored_at,
             actor: envelope.actor.as_deref(),
             command_position: envelope.position,
+            time_zone: aggregate.time_zone(),
         };
         match self.states.decide(aggregate, stream_id, &partners, &command, &context) {
             Ok(together) => {

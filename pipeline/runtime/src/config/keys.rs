@@ -7,6 +7,8 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
+
 use super::entry::{Entry, Source};
 use super::layer::{Layer, Value};
 use super::units::{format_bytes, format_duration, parse_bytes, parse_duration};
@@ -181,6 +183,20 @@ impl SectionKeys<'_> {
     /// Text that may be absent; empty is absent.
     pub fn optional_text(&mut self, name: &str, help: &'static str) -> Option<String> {
         self.read(name, None, help, as_text, |text| quoted(text)).filter(|text| !text.is_empty())
+    }
+
+    /// A time zone by its name, such as Europe/Berlin. UTC where there is none of that name, which is noted.
+    pub fn time_zone(&mut self, name: &str, default: &str, help: &'static str) -> TimeZone {
+        let text = self.text(name, default, help);
+        self.time_zone_named(name, &text)
+    }
+
+    /// The time zone `text`, which the key `name` holds. UTC where there is none of that name, which is noted.
+    pub fn time_zone_named(&mut self, name: &str, text: &str) -> TimeZone {
+        TimeZone::get(text).unwrap_or_else(|_| {
+            self.problem(name, format!("names time zone {text:?}; use a name such as Europe/Berlin or UTC"));
+            TimeZone::UTC
+        })
     }
 
     /// A file or folder; `~` at its start is the home directory, a relative one starts at the working directory.

@@ -185,7 +185,7 @@ fn decide(
     own: &mut AggregateState,
     partners: &mut [&mut AggregateState],
 ) -> Result<Together<NewEvent>, Outcome> {
-    let context = context_of(joint.command.envelope, own.version)?;
+    let context = context_of(joint.aggregate, joint.command.envelope, own.version)?;
     let mut states: Vec<&mut AnyState> = partners.iter_mut().map(|partner| &mut partner.state).collect();
     joint
         .aggregate

@@ -11,6 +11,7 @@ use millstream_domain::{
     projection::Projection,
     report::{Column, ColumnKind},
 };
+use millstream_values::money::decimal_in;
 use serde_json::Value;
 
 use self::verify::VerifyArguments;
@@ -202,16 +203,9 @@ impl ReportView {
 fn cell(row: &Value, column: &Column) -> String {
     let value = row.get(column.name).unwrap_or(&Value::Null);
     match (column.kind, value.as_i64()) {
-        (ColumnKind::Amount, Some(units)) => decimal(units),
+        (ColumnKind::Amount, Some(units)) => decimal_in(row.get("currency").and_then(Value::as_str), units),
         _ => output::cell(value),
     }
-}
-
-/// Minor units with two places, digit by digit.
-fn decimal(units: i64) -> String {
-    let sign = if units < 0 { "-" } else { "" };
-    let units = units.unsigned_abs();
-    format!("{sign}{}.{:02}", units / 100, units % 100)
 }
 
 #[cfg(test)]
@@ -243,6 +237,20 @@ mod tests {
         );
         let json: Value = serde_json::from_str(&report.render(&rows, Format::Json)).unwrap();
         assert_eq!(json, json!(rows));
+    }
+
+    #[test]
+    fn amounts_have_the_places_of_their_currency() {
+        let report = report("store-daily");
+        for (currency, units, shown) in
+            [("JPY", 1_200, "1200"), ("KWD", 1_500, "1.500"), ("USD", 1_500, "15.00")]
+        {
+            let rows = [json!({ "gross_amount": units, "currency": currency })];
+            for format in [Format::Csv, Format::Table] {
+                let text = report.render(&rows, format);
+                assert!(text.split([',', ' ', '\n']).any(|cell| cell == shown), "{currency}: {text}");
+            }
+        }
     }
 
     #[test]

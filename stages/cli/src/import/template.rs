@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use jiff::{civil::Date, fmt::strtime};
+use millstream_values::money::Currency;
 use serde_json::Value;
 
 /// A mapping that cannot be used.
@@ -23,7 +24,9 @@ pub(crate) enum TemplateError {
     #[error("a mapping holds text, whole numbers, true, false, lists and tables; found {found}")]
     Kind { found: String },
     /// A leaf with keys that it does not have.
-    #[error("{{ {leaf} = … }} takes a text with columns in it, and `places` if it is a decimal")]
+    #[error(
+        "{{ {leaf} = … }} takes a text with columns in it, and `places` or `currency` if it is a decimal"
+    )]
     Leaf { leaf: String },
 }
 
@@ -88,6 +91,14 @@ enum Filter {
     Date(String),
 }
 
+/// How many decimal places an amount has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Places {
+    Fixed(u32),
+    /// Those of a currency, by ISO 4217.
+    OfCurrency(Text),
+}
+
 /// A value of any shape.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Template {
@@ -97,8 +108,8 @@ pub(crate) enum Template {
     Text(Text),
     /// `{ integer = "{column}" }`.
     Integer(Text),
-    /// `{ decimal = "{column}", places = 2 }`: whole minor units.
-    Decimal { text: Text, places: u32 },
+    /// `{ decimal = "{column}", currency = "{column}" }` or `{ decimal = "{column}", places = 2 }`: whole minor units.
+    Decimal { text: Text, places: Places },
     /// `{ optional = "{column}" }`: left out where the column is empty.
     Optional(Text),
     /// A list.
@@ -224,12 +235,11 @@ impl Template {
         let wrong = || TemplateError::Leaf { leaf: leaf.to_owned() };
         let text = table.get(leaf).and_then(toml::Value::as_str).ok_or_else(wrong)?;
         let text = Text::parse(text, columns)?;
-        let places = table.get("places").and_then(toml::Value::as_integer);
-        match (leaf, places, table.len()) {
-            ("integer", None, 1) => Ok(Self::Integer(text)),
-            ("optional", None, 1) => Ok(Self::Optional(text)),
-            ("decimal", Some(places), 2) => {
-                let places = u32::try_from(places).ok().filter(|places| *places <= 9).ok_or_else(wrong)?;
+        match (leaf, table.len()) {
+            ("integer", 1) => Ok(Self::Integer(text)),
+            ("optional", 1) => Ok(Self::Optional(text)),
+            ("decimal", 2) => {
+                let places = Places::parse(table, columns)?.ok_or_else(wrong)?;
                 Ok(Self::Decimal { text, places })
             }
             _ => Err(wrong()),
@@ -242,7 +252,7 @@ impl Template {
             Self::Constant(value) => value.clone(),
             Self::Text(text) => Value::from(text.render(row)?),
             Self::Integer(text) => Value::from(minor_units(&text.render(row)?, 0)?),
-            Self::Decimal { text, places } => Value::from(minor_units(&text.render(row)?, *places)?),
+            Self::Decimal { text, places } => Value::from(minor_units(&text.render(row)?, places.of(row)?)?),
             Self::Optional(text) => match text.render(row) {
                 Ok(text) => Value::from(text),
                 Err(RowError::Empty { .. }) => return Ok(None),
@@ -262,6 +272,34 @@ impl Template {
                 Value::Object(object)
             }
         }))
+    }
+}
+
+impl Places {
+    /// Reads `places` or `currency` beside a decimal; none when there is neither.
+    fn parse(table: &toml::Table, columns: &Columns) -> Result<Option<Self>, TemplateError> {
+        if let Some(currency) = table.get("currency").and_then(toml::Value::as_str) {
+            return Ok(Some(Self::OfCurrency(Text::parse(currency, columns)?)));
+        }
+        let places = table.get("places").and_then(toml::Value::as_integer);
+        Ok(places
+            .and_then(|places| u32::try_from(places).ok())
+            .filter(|places| *places <= 9)
+            .map(Self::Fixed))
+    }
+
+    fn of(&self, row: &Row<'_>) -> Result<u32, RowError> {
+        match self {
+            Self::Fixed(places) => Ok(*places),
+            Self::OfCurrency(code) => {
+                let text = code.render(row)?;
+                let currency = Currency::try_from(text.clone()).map_err(|_| RowError::Form {
+                    text,
+                    wanted: "a currency of three upper-case letters".to_owned(),
+                })?;
+                Ok(currency.places())
+            }
+        }
     }
 }
 
@@ -376,6 +414,21 @@ mod tests {
         ] {
             assert!(minor_units(text, places).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn an_amount_has_the_places_of_its_currency() {
+        let mapping = r#"price = { decimal = "{price}", currency = "{currency}" }"#;
+        let price = |fields: [&str; 2]| rendered(mapping, &["price", "currency"], &fields);
+        for (fields, units) in [(["1200", "JPY"], 1_200), (["1.5", "KWD"], 1_500), (["15", "USD"], 1_500)] {
+            assert_eq!(price(fields), Ok(Some(serde_json::json!({ "price": units }))));
+        }
+        for fields in [["1.5", "JPY"], ["1.0005", "KWD"], ["1", "yen"], ["1", ""]] {
+            assert!(price(fields).is_err(), "{fields:?}");
+        }
+        let constant = r#"price = { decimal = "{price}", currency = "JPY" }"#;
+        let value = rendered(constant, &["price"], &["7"]);
+        assert_eq!(value, Ok(Some(serde_json::json!({ "price": 7 }))));
     }
 
     proptest! {

@@ -3,9 +3,8 @@
 //! What is removed stays removed; its id is not used again.
 
 use millstream::decider::{Decider, DecisionContext, Rejection, rejections_of};
+use millstream::values::reference::check_name;
 use serde::{Deserialize, Serialize};
-
-use crate::reference::check_name;
 
 /// Adds it. The same title again changes nothing.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -159,9 +158,9 @@ fn decide_add(state: &{{Aggregate}}State, add: &Add{{Aggregate}}, id: &str) -> R
 #[cfg(test)]
 mod tests {
     use millstream::testing::given_when_then::{Given, assert_every_rejection_is_provoked, given};
+    use millstream::values::reference::NAME_LENGTH_MAX;
 
     use super::*;
-    use crate::reference::NAME_LENGTH_MAX;
 
     const FIRST: &str = r#"{"title":"First"}"#;
     const OTHER: &str = r#"{"title":"Other"}"#;

@@ -112,8 +112,13 @@ fn decided(body: &str) -> (Result<Vec<usize>, DecisionError>, Vec<u64>) {
     let registry = AggregateRegistry::new().with::<Node>();
     let aggregate = registry.get("graph", "node").unwrap();
     let command = Box::new(link(body)) as crate::decider::AnyCommand;
-    let context =
-        DecisionContext { aggregate_id: "n0", now: Timestamp::UNIX_EPOCH, actor: None, command_position: 1 };
+    let context = DecisionContext {
+        aggregate_id: "n0",
+        now: Timestamp::UNIX_EPOCH,
+        actor: None,
+        command_position: 1,
+        time_zone: aggregate.time_zone(),
+    };
     let mut states: Vec<AnyState> = (0..3).map(|_| aggregate.initial()).collect();
     let (own, partners) = states.split_first_mut().unwrap();
     let mut partners: Vec<&mut AnyState> = partners.iter_mut().collect();

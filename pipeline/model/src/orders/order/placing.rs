@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use millstream::decider::Rejection;
+use millstream::{
+    decider::Rejection,
+    values::{
+        money::{Currency, QUANTITY_MAX, check_price, check_quantity, total},
+        reference::check_reference,
+    },
+};
 
 use super::{OrderEvent, OrderLine, OrderPlaced, PlaceOrder, rejections::differs};
-use crate::{
-    money::{Currency, QUANTITY_MAX, check_price, check_quantity, total},
-    reference::check_reference,
-    retail::stock::StockId,
-};
+use crate::retail::stock::StockId;
 
 /// Most lines of an order. Fulfilment sends a command for each at once.
 pub const LINES_MAX: usize = 1_000;

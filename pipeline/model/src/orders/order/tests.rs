@@ -1,9 +1,11 @@
 //! The rules of an order, one by one, and every command in every state.
 
-use millstream::testing::given_when_then::{Given, given};
+use millstream::{
+    testing::given_when_then::{Given, given},
+    values::money::QUANTITY_MAX,
+};
 
 use super::{status::REFUSALS, *};
-use crate::money::QUANTITY_MAX;
 
 const PLACE: &str = r#"{"customer":"anna","location":"2506","currency":"USD","lines":[
     {"sku":"a","quantity":2,"unit_price":500},{"sku":"b","quantity":1,"unit_price":99}]}"#;

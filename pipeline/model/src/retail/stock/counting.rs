@@ -1,9 +1,11 @@
 //! The rules of counts: what a stocktake finds, and the minimum below which a stock is low.
 
-use millstream::decider::{DecisionContext, Rejection};
+use millstream::{
+    decider::{DecisionContext, Rejection},
+    values::{business_date::BusinessDate, money::QUANTITY_MAX, reference::check_name},
+};
 
 use super::{AdjustStock, SetMinimum, StockAdjusted, StockEvent, StockMinimumSet, StockState};
-use crate::{business_date::BusinessDate, money::QUANTITY_MAX, reference::check_name};
 
 pub(super) fn decide_adjust(
     state: &StockState,
@@ -20,7 +22,7 @@ pub(super) fn decide_adjust(
         counted: adjust.counted,
         change: adjust.counted.saturating_sub(state.on_hand),
         reason: adjust.reason.clone(),
-        business_date: given.unwrap_or_else(|| BusinessDate::of_utc(context.now)),
+        business_date: given.unwrap_or_else(|| BusinessDate::today(context)),
     })])
 }
 

@@ -4,11 +4,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use millstream::content_digest::ContentDigest;
+use millstream::{content_digest::ContentDigest, values::business_date::BusinessDate};
 use serde::{Deserialize, Serialize};
 
 use super::Reservation;
-use crate::business_date::BusinessDate;
 
 /// How many references and how many ended reservations a stock remembers. Repeats come within hours or days, and the
 /// handler itself knows a repeated command id for weeks; this many movements of one item at one place take longer. Full,

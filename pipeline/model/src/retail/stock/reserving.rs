@@ -1,6 +1,9 @@
 //! The rules of reservations: promises of units, asked for by people and by processes.
 
-use millstream::decider::{DecisionContext, Rejection};
+use millstream::{
+    decider::{DecisionContext, Rejection},
+    values::{money::check_quantity, reference::check_label},
+};
 
 use super::{
     ReleaseReservation, RequestReservation, Reservation, ReservationRefused, ReservationReleased,
@@ -8,7 +11,6 @@ use super::{
     memory::ReservationEnd,
     rejections::{reservation_closed, reservation_differs},
 };
-use crate::{money::check_quantity, reference::check_label};
 
 pub(super) fn decide_reserve(
     state: &StockState,

@@ -117,6 +117,27 @@ fn movement_counts_for_the_day_it_names() {
 }
 
 #[test]
+fn the_day_of_a_movement_begins_in_the_time_zone_of_the_company() {
+    let event = |business_date| {
+        StockEvent::Received(StockReceived {
+            quantity: 1,
+            reference: None,
+            business_date: date(business_date),
+        })
+    };
+    let evening = "2026-03-01T23:00:00Z";
+    for (zone, date) in
+        [("UTC", "2026-03-01"), ("Europe/Berlin", "2026-03-02"), ("America/New_York", "2026-03-01")]
+    {
+        stock([])
+            .at(evening)
+            .in_time_zone(zone)
+            .when_typed("receive", r#"{"quantity":1}"#)
+            .then([event(date)]);
+    }
+}
+
+#[test]
 fn reservation_is_refused_beyond_what_is_available() {
     stock([received(5, None), reserved("R-1", 3, false)])
         .when_typed("reserve", r#"{"reservation":"R-2","quantity":3}"#)

@@ -2,13 +2,15 @@
 //!
 //! Unlike an issue a transfer is a decision, not something that has happened: it is refused beyond what is available.
 
-use millstream::decider::{DecisionContext, Rejection, Together};
+use millstream::{
+    decider::{DecisionContext, Rejection, Together},
+    values::business_date::BusinessDate,
+};
 
 use super::{
     StockEvent, StockId, StockState, StockTransferredIn, StockTransferredOut, TransferStock, check_movement,
     memory::Movement, rejections::reference_differs,
 };
-use crate::business_date::BusinessDate;
 
 /// The stock that gets the units; none where that is this stock itself, or where there can be no such place.
 pub(super) fn partner(stock: &str, transfer: &TransferStock) -> Option<String> {
@@ -38,7 +40,7 @@ pub(super) fn decide(
     let stock = context.aggregate_id;
     let TransferStock { to, quantity, reference, .. } = transfer;
     let (named, given) = check_movement(stock, *quantity, reference, &transfer.business_date)?;
-    let business_date = given.unwrap_or_else(|| BusinessDate::of_utc(context.now));
+    let business_date = given.unwrap_or_else(|| BusinessDate::today(context));
     match state.memory.repeats(named, Movement::transfer(to, *quantity, business_date), given.is_some()) {
         Some(true) => return Ok(Together::default()),
         Some(false) => return Err(reference_differs(named.unwrap_or_default(), stock)),

@@ -1,8 +1,7 @@
 //! Who supplies a sku on which business date.
 
+use millstream::values::business_date::BusinessDate;
 use serde::{Deserialize, Serialize};
-
-use crate::business_date::BusinessDate;
 
 /// The suppliers of one sku, in the order of the dates from which on they supply it. Each does until the date of the
 /// next; of two registrations with the same date the later recorded one stands.

@@ -1,7 +1,8 @@
 //! Short forms of a till's events for the tests of views and reports. All in dollars, none marked late.
 
+use millstream::values::money::Currency;
+
 use super::{ReturnRecorded, SaleRecorded, TillClosed, TillEvent, TillLine};
-use crate::money::Currency;
 
 fn lines(lines: &[(&str, i64, i64)]) -> Vec<TillLine> {
     let line = |(sku, quantity, unit_price): &(&str, i64, i64)| TillLine {

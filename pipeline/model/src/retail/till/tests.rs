@@ -114,6 +114,39 @@ fn return_is_recorded_once() {
 }
 
 #[test]
+fn returns_never_pay_back_more_than_was_paid() {
+    let dearer = return_body("s", "1", 1).replace("250", "251");
+    let cheaper = return_body("s", "1", 1).replace("250", "200");
+    till([sale("1", false)])
+        .when_typed("record-return", &dearer)
+        .then_rejected("refund-exceeds-sale")
+        .when_typed("record-return", &cheaper)
+        .then_accepted()
+        .when_typed("record-return", &return_body("t", "1", 2))
+        .then_accepted();
+    let free =
+        r#"{"return":"r","sale":"1","currency":"USD","lines":[{"sku":"b","quantity":1,"unit_price":1}]}"#;
+    till([sale("1", false)]).when_typed("record-return", free).then_rejected("refund-exceeds-sale");
+}
+
+#[test]
+fn units_sold_at_two_prices_come_back_at_no_more_than_both_together() {
+    let two_prices = r#"{"sale":"1","currency":"USD","lines":[{"sku":"a","quantity":2,"unit_price":250},
+        {"sku":"a","quantity":1,"unit_price":100}]}"#;
+    till([])
+        .when_typed("record-sale", two_prices)
+        .then_accepted()
+        .when_typed("record-return", &return_body("r", "1", 3))
+        .then_rejected("refund-exceeds-sale")
+        .when_typed("record-return", &return_body("r", "1", 2))
+        .then_accepted()
+        .when_typed("record-return", &return_body("s", "1", 1))
+        .then_rejected("refund-exceeds-sale")
+        .when_typed("record-return", &return_body("s", "1", 1).replace("250", "100"))
+        .then_accepted();
+}
+
+#[test]
 fn returns_never_exceed_their_sale() {
     till([sale("1", false), returned("r", Some("1"), 2)])
         .when_typed("record-return", &return_body("s", "1", 2))

@@ -1,8 +1,11 @@
 //! Money: integer minor units (cents) in a currency. No rounding and no conversion happens anywhere in this system.
+//!
+//! How many decimal places a currency has is looked up in the table of ISO 4217, and matters only where people read or
+//! write amounts: 1200 is 12.00 in USD, 1200 in JPY and 1.200 in KWD.
 
 use std::fmt;
 
-use millstream::decider::Rejection;
+use millstream_domain::decider::Rejection;
 use serde::{Deserialize, Serialize};
 
 /// Largest quantity of a line.
@@ -12,7 +15,11 @@ pub const QUANTITY_MAX: i64 = 1_000_000_000;
 /// thousands of such documents still fit.
 pub const AMOUNT_MAX: i64 = 1_000_000_000_000_000;
 
-/// An ISO 4217 code: three upper-case letters. Whether the code is in use is not checked.
+/// The places of a code that is not in the table, such as that of a currency that is no longer in use.
+const PLACES_DEFAULT: u32 = 2;
+
+/// An ISO 4217 code: three upper-case letters. Whether the code is in use is not checked: old documents may name
+/// currencies that have gone.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Currency([u8; 3]);
@@ -32,6 +39,18 @@ impl Currency {
     pub fn parse(text: &str) -> Result<Self, Rejection> {
         Self::try_from(text.to_owned())
             .map_err(|error| Rejection::new("currency-malformed", error.to_string()))
+    }
+
+    /// How many decimal places its minor unit has: 2 for cents, 0 for yen, 3 for fils. What has no minor unit at all, such
+    /// as gold, has 0; a code that ISO 4217 does not list has 2.
+    pub fn places(&self) -> u32 {
+        iso_currency::Currency::from_code(self.as_str())
+            .map_or(PLACES_DEFAULT, |currency| currency.exponent().map_or(0, u32::from))
+    }
+
+    /// An amount in minor units as a decimal number, digit by digit: `12.00` for 1200 in USD.
+    pub fn decimal(&self, minor_units: i64) -> String {
+        decimal(minor_units, self.places())
     }
 
     /// The code.
@@ -66,6 +85,23 @@ impl fmt::Display for Currency {
 impl fmt::Debug for Currency {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(self.as_str())
+    }
+}
+
+/// An amount in minor units as a decimal number in the currency of a row, as [`Currency::decimal`]. A row without a
+/// currency, or with a text that is none, is shown with two places.
+pub fn decimal_in(currency: Option<&str>, minor_units: i64) -> String {
+    let currency = currency.and_then(|code| Currency::try_from(code.to_owned()).ok());
+    decimal(minor_units, currency.map_or(PLACES_DEFAULT, |currency| currency.places()))
+}
+
+fn decimal(minor_units: i64, places: u32) -> String {
+    let sign = if minor_units < 0 { "-" } else { "" };
+    let width = places as usize + 1;
+    let digits = format!("{:0width$}", minor_units.unsigned_abs());
+    match digits.split_at(digits.len() - places as usize) {
+        (whole, "") => format!("{sign}{whole}"),
+        (whole, fraction) => format!("{sign}{whole}.{fraction}"),
     }
 }
 
@@ -128,6 +164,23 @@ mod tests {
         assert_eq!(Currency::parse("USD").unwrap().as_str(), "USD");
         for text in ["", "usd", "US", "USDT", "U$D", "ÄB"] {
             assert_eq!(Currency::parse(text).unwrap_err().code, "currency-malformed", "{text}");
+        }
+    }
+
+    #[test]
+    fn amounts_have_the_places_of_their_currency() {
+        let shown = |code, units| Currency::parse(code).unwrap().decimal(units);
+        assert_eq!(shown("USD", 1_200), "12.00");
+        assert_eq!(shown("USD", -5), "-0.05");
+        assert_eq!(shown("JPY", 1_200), "1200");
+        assert_eq!(shown("JPY", 0), "0");
+        assert_eq!(shown("KWD", 1_500), "1.500");
+        assert_eq!(shown("KWD", -7), "-0.007");
+        assert_eq!(shown("XAU", 3), "3");
+        assert_eq!(shown("USD", i64::MIN), "-92233720368547758.08");
+        assert_eq!(decimal_in(Some("JPY"), 1_200), "1200");
+        for unknown in [None, Some("ZZZ"), Some("yen")] {
+            assert_eq!(decimal_in(unknown, 1_200), "12.00", "{unknown:?}");
         }
     }
 

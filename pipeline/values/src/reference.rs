@@ -2,7 +2,10 @@
 //!
 //! Such an id follows the rules of an aggregate's own id, so that it can always become one, and a key of a row.
 
-use millstream::{contract::subject::check_id, decider::Rejection};
+use millstream_contract::subject::check_id;
+use millstream_domain::decider::Rejection;
+
+use crate::text::is_blank;
 
 /// Longest name or other line of text, in characters.
 pub const NAME_LENGTH_MAX: usize = 500;
@@ -25,7 +28,7 @@ pub const LABEL_LENGTH_MAX: usize = 300;
 /// A rejection with `code` that says what a label looks like.
 pub fn check_label(code: &'static str, field: &str, text: &str) -> Result<(), Rejection> {
     let length = text.chars().count();
-    if text.trim().is_empty() || length > LABEL_LENGTH_MAX || text.chars().any(char::is_control) {
+    if is_blank(text) || length > LABEL_LENGTH_MAX || text.chars().any(char::is_control) {
         let message =
             format!("{field} {text:?} is not allowed: use 1 to {LABEL_LENGTH_MAX} printable characters");
         return Err(Rejection::new(code, message));
@@ -33,12 +36,12 @@ pub fn check_label(code: &'static str, field: &str, text: &str) -> Result<(), Re
     Ok(())
 }
 
-/// Checks a name: not blank, not too long.
+/// Checks a name: there is something to see in it, and it is not too long.
 ///
 /// # Errors
 /// `name-blank` and `name-too-long`, naming the `field`.
 pub fn check_name(field: &str, text: &str) -> Result<(), Rejection> {
-    if text.trim().is_empty() {
+    if is_blank(text) {
         return Err(Rejection::new("name-blank", format!("{field} is blank; give a name")));
     }
     if text.chars().count() > NAME_LENGTH_MAX {
@@ -65,7 +68,7 @@ mod tests {
     #[test]
     fn labels_are_free_but_printable_and_not_endless() {
         assert_eq!(check_label("reference-not-allowed", "reference", "sale 2506_2012-01-31/S-1"), Ok(()));
-        for text in ["", " ", "a\nb", &"x".repeat(LABEL_LENGTH_MAX + 1)] {
+        for text in ["", " ", "a\nb", "\u{200b}", &"x".repeat(LABEL_LENGTH_MAX + 1)] {
             let rejection = check_label("reference-not-allowed", "reference", text).unwrap_err();
             assert_eq!(rejection.code, "reference-not-allowed");
         }
@@ -73,7 +76,9 @@ mod tests {
 
     #[test]
     fn names_are_neither_blank_nor_endless() {
-        assert_eq!(check_name("name", " \t").unwrap_err().code, "name-blank");
+        for text in ["", " \t", "\u{200b}", "\u{2800}", "\u{ad}", "\u{3164}", "\0"] {
+            assert_eq!(check_name("name", text).unwrap_err().code, "name-blank", "{text:?}");
+        }
         assert_eq!(check_name("name", &"ü".repeat(501)).unwrap_err().code, "name-too-long");
         assert_eq!(check_name("name", &"ü".repeat(500)), Ok(()));
     }

@@ -1,10 +1,13 @@
-//! Business dates: civil days as the business counts them. A day that ends after midnight is the business's own affair;
-//! nothing here knows time zones.
+//! Business dates: civil days as the business counts them. A command that names no date gets that of the day on which it was
+//! stored, in the time zone of the business ([`BusinessDate::today`]); a day that ends after midnight has to be named.
 
 use std::{fmt, str::FromStr};
 
 use jiff::{Timestamp, civil::Date, tz::TimeZone};
-use millstream::{decider::Rejection, report::SmolStr};
+use millstream_domain::{
+    decider::{DecisionContext, Rejection},
+    report::SmolStr,
+};
 use serde::{Deserialize, Serialize};
 
 /// A business date. Its text form, everywhere, is `YYYY-MM-DD`.
@@ -20,9 +23,14 @@ pub struct BusinessDateError {
 }
 
 impl BusinessDate {
-    /// The date in UTC at `time`.
-    pub fn of_utc(time: Timestamp) -> Self {
-        Self(time.to_zoned(TimeZone::UTC).date())
+    /// The date of a command that names none: the date in the time zone of the business when the command was stored.
+    pub fn today(context: &DecisionContext<'_>) -> Self {
+        Self(context.today())
+    }
+
+    /// The date in a time zone at `time`.
+    pub fn of(time: Timestamp, zone: &TimeZone) -> Self {
+        Self(time.to_zoned(zone.clone()).date())
     }
 
     /// The civil date.
@@ -118,8 +126,10 @@ mod tests {
     }
 
     #[test]
-    fn a_moment_has_its_date_in_utc() {
+    fn the_date_of_a_moment_is_that_of_the_time_zone() {
         let late = "2012-01-31T23:30:00-05:00".parse().unwrap();
-        assert_eq!(BusinessDate::of_utc(late).to_string(), "2012-02-01");
+        assert_eq!(BusinessDate::of(late, &TimeZone::UTC).to_string(), "2012-02-01");
+        let new_york = TimeZone::get("America/New_York").unwrap();
+        assert_eq!(BusinessDate::of(late, &new_york).to_string(), "2012-01-31");
     }
 }

@@ -1,0 +1,98 @@
+//! The process that closes business days by a timer, at an hour of a time zone.
+//!
+//! The first entry of a day sets the timer. A close by a person before that cancels it. What comes in after a close sets it
+//! again.
+//!
+//! Notes: `<process>.armed`, key `day:<date>`: when the timer fires. A note goes with the close.
+
+use std::marker::PhantomData;
+
+use jiff::{civil::Time, tz::TimeZone};
+use millstream_contract::commit::Envelope;
+use millstream_domain::{
+    decider::{Decider, EventSet},
+    process::{Effect, Process, ProcessCommand, ProcessError},
+    projection::Rows,
+};
+
+use super::{
+    BusinessDay, BusinessDayEvent, CloseDay,
+    timers::{arm, disarm, end_of_day},
+};
+use crate::{business_date::BusinessDate, context::InContext, table::Joined};
+
+/// What makes entries of business days, for [`DayClosing`].
+pub trait DayEntries: Send + Sync + 'static {
+    /// Where the business days are.
+    type Context: InContext;
+
+    /// The name of the process, lower-kebab-case, at most 58 characters, for ever.
+    const PROCESS: &'static str;
+
+    /// Whether events of `aggregate` of `context` are entries of a day.
+    fn handles(context: &str, aggregate: &str) -> bool;
+
+    /// The day that an event belongs to; none when it concerns no day.
+    ///
+    /// # Errors
+    /// [`ProcessError`] for an event that cannot be read; the process then halts.
+    fn day_of(envelope: &Envelope<'_>) -> Result<Option<BusinessDate>, ProcessError>;
+}
+
+/// Closes the business days of the entries `E`.
+#[derive(Debug)]
+pub struct DayClosing<E> {
+    hour: Option<Time>,
+    time_zone: TimeZone,
+    entries: PhantomData<fn() -> E>,
+}
+
+impl<E: DayEntries> DayClosing<E> {
+    const JOINED: Joined = Joined::new(E::PROCESS, "armed");
+    const TABLE: &'static str = Self::JOINED.as_str();
+    const TABLES: &'static [&'static str] = &[Self::TABLE];
+
+    /// A process that closes days at an hour of a time zone; never where no hour is given.
+    pub fn new(hour: Option<Time>, time_zone: TimeZone) -> Self {
+        Self { hour, time_zone, entries: PhantomData }
+    }
+}
+
+impl<E: DayEntries> Process for DayClosing<E> {
+    fn name(&self) -> &'static str {
+        E::PROCESS
+    }
+
+    fn tables(&self) -> &'static [&'static str] {
+        Self::TABLES
+    }
+
+    fn handles(&self, context: &str, aggregate: &str) -> bool {
+        is_business_day::<E>(context, aggregate) || E::handles(context, aggregate)
+    }
+
+    fn react(
+        &self,
+        envelope: &Envelope<'_>,
+        rows: &mut (dyn Rows + '_),
+    ) -> Result<Vec<Effect>, ProcessError> {
+        if is_business_day::<E>(envelope.stream_id.context(), envelope.stream_id.aggregate()) {
+            let BusinessDayEvent::Closed(_) = BusinessDayEvent::from_envelope(envelope)?;
+            return Ok(disarm(Self::TABLE, &name(envelope.stream_id.id()), rows)?);
+        }
+        let (Some(hour), Some(date)) = (self.hour, E::day_of(envelope)?) else { return Ok(vec![]) };
+        let day = date.to_string();
+        let end = end_of_day(date, hour, &self.time_zone, envelope.recorded_at);
+        let close = ProcessCommand::to::<BusinessDay<E::Context>>(&day, "close", &CloseDay {})?;
+        Ok(arm(Self::TABLE, &name(&day), envelope.recorded_at, end, close, rows)?)
+    }
+}
+
+fn is_business_day<E: DayEntries>(context: &str, aggregate: &str) -> bool {
+    (context, aggregate) == (E::Context::CONTEXT, BusinessDay::<E::Context>::AGGREGATE)
+}
+
+/// The name of a day's timer and of its note.
+fn name(day: &str) -> String {
+    format!("day:{day}")
+}

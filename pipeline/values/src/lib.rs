@@ -1,0 +1,14 @@
+//! What any domain needs: money, business dates, the ids and names in command bodies; and two aggregates, each with a
+//! process: [`claims`] for what must be unique, [`day_close`] for days that end. Pure: no async, no clock, no randomness, no
+//! NATS and no redb; time and ids arrive as arguments.
+
+#![deny(missing_docs)]
+
+pub mod business_date;
+pub mod claims;
+pub mod context;
+pub mod day_close;
+pub mod money;
+pub mod reference;
+mod table;
+pub mod text;

@@ -1,0 +1,131 @@
+//! Texts that people read: whether there is anything to see in one, and how one is shown without harm.
+//!
+//! What a character is comes from the properties of Unicode. Deliberately absent: which languages or scripts are allowed.
+
+use std::borrow::Cow;
+
+use icu_properties::{
+    CodePointMapData, CodePointSetData,
+    props::{BidiControl, DefaultIgnorableCodePoint, GeneralCategory, WhiteSpace},
+};
+
+/// The empty cell of Braille. Unicode counts it among the symbols, though nothing is printed for it.
+const BRAILLE_BLANK: char = '\u{2800}';
+
+/// Whether a character leaves something to see: it is no white space, no control or formatting character, and none that
+/// Unicode tells programs to ignore when they draw a text.
+pub fn is_visible(character: char) -> bool {
+    let category = CodePointMapData::<GeneralCategory>::new().get(character);
+    let drawn = !matches!(
+        category,
+        GeneralCategory::Control
+            | GeneralCategory::Format
+            | GeneralCategory::LineSeparator
+            | GeneralCategory::ParagraphSeparator
+            | GeneralCategory::SpaceSeparator
+            | GeneralCategory::Surrogate
+            | GeneralCategory::Unassigned
+    );
+    drawn
+        && character != BRAILLE_BLANK
+        && !is_ignorable(character)
+        && !CodePointSetData::new::<WhiteSpace>().contains(character)
+}
+
+/// Whether there is nothing to see in a text: it is empty, or all of its characters are invisible.
+pub fn is_blank(text: &str) -> bool {
+    !text.chars().any(is_visible)
+}
+
+/// Whether Unicode tells programs to draw nothing for a character that they do not support, such as U+200B or U+00AD.
+pub(crate) fn is_ignorable(character: char) -> bool {
+    CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(character)
+}
+
+/// Whether a character can change what a terminal or a page shows beside itself: control characters, separators of lines,
+/// and those that turn the direction of writing.
+fn is_harmful(character: char) -> bool {
+    if character.is_ascii() {
+        return character.is_ascii_control();
+    }
+    character.is_control()
+        || matches!(character, '\u{2028}' | '\u{2029}')
+        || CodePointSetData::new::<BidiControl>().contains(character)
+}
+
+/// The text with each control character written as JSON escapes it (`\u001b`): those of ASCII and of Latin 1, separators of
+/// lines, and those that turn the direction of writing. JSON stays the same value.
+pub fn escape_controls(text: &str) -> Cow<'_, str> {
+    escape(text, |_| false)
+}
+
+/// [`escape_controls`] for a text of several lines: ends of lines and tabs stay.
+pub fn escape_controls_in_lines(text: &str) -> Cow<'_, str> {
+    escape(text, |character| matches!(character, '\n' | '\t'))
+}
+
+fn escape(text: &str, stays: impl Fn(char) -> bool) -> Cow<'_, str> {
+    let escaped = |character: char| is_harmful(character) && !stays(character);
+    if !text.chars().any(escaped) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 16);
+    for character in text.chars() {
+        if escaped(character) {
+            // Every one of them is within the first 65,536 characters, so that four digits always do.
+            shown.push_str(&format!("\\u{:04x}", u32::from(character)));
+        } else {
+            shown.push(character);
+        }
+    }
+    Cow::Owned(shown)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_text_of_invisible_characters_is_blank() {
+        for text in
+            ["", " ", "\t\n", "\u{200b}", "\u{2800}", "\u{00ad}", "\u{3164}", "\0", "\u{feff}\u{2060} "]
+        {
+            assert!(is_blank(text), "{text:?}");
+        }
+        for text in [
+            "a",
+            " \u{200b}.",
+            "\u{e9}",
+            "\u{5f20}\u{4f1f}",
+            "\u{1f469}\u{200d}\u{1f680}",
+            "\u{0644}\u{0627}",
+        ] {
+            assert!(!is_blank(text), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn controls_are_shown_and_do_nothing() {
+        assert_eq!(escape_controls("a\u{1b}[31mb\u{9b}c\u{202e}d\n"), "a\\u001b[31mb\\u009bc\\u202ed\\u000a");
+        assert_eq!(escape_controls_in_lines("a\n\tb\r"), "a\n\tb\\u000d");
+        let plain = "Zo\u{eb} O'Neill \u{5f20}\u{4f1f} \u{1f469}\u{200d}\u{1f680}";
+        assert!(matches!(escape_controls(plain), Cow::Borrowed(same) if same == plain));
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_is_shown_controls_anything(text in "\\PC*|.*") {
+            let shown = escape_controls(&text);
+            prop_assert!(!shown.chars().any(is_harmful));
+        }
+
+        #[test]
+        fn escaped_json_is_the_same_value(text in any::<String>()) {
+            let json = serde_json::Value::from(text).to_string();
+            let shown = escape_controls_in_lines(&json);
+            prop_assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap().to_string(), json);
+        }
+    }
+}

@@ -216,8 +216,11 @@ mod tests {
         assert_eq!(MemberCommand::NAMES, ["join", "freeze", "rename"]);
         let MemberCommand::Join(join) = read("join", r#"{"name":"Anna"}"#).unwrap() else { panic!() };
         assert_eq!(join, Join { name: "Anna".to_owned(), friend: None });
-        assert!(matches!(read("freeze", ""), Ok(MemberCommand::Freeze(Freeze {}))));
-        assert!(matches!(read("rename", r#"{"name":"Bea"}"#), Ok(MemberCommand::Rename(_))));
+        assert!(matches!(read("freeze", ""), Ok(MemberCommand::Freeze(freeze)) if freeze == Freeze {}));
+        let renamed = RenameMember { name: "Bea".to_owned() };
+        assert!(
+            matches!(read("rename", r#"{"name":"Bea"}"#), Ok(MemberCommand::Rename(name)) if name == renamed)
+        );
         assert!(matches!(MemberCommand::from(Freeze {}), MemberCommand::Freeze(_)));
     }
 

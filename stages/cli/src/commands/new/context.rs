@@ -219,7 +219,7 @@ fn registered(text: &str, context: &str) -> Option<String> {
     let text = match next {
         Some(next) => text.replacen(&format!("{next}\n"), &format!("{own}\n{next}\n"), 1),
         None => {
-            let last = text.lines().filter(declared).last()?;
+            let last = text.lines().rfind(declared)?;
             text.replacen(&format!("{last}\n"), &format!("{last}\n{own}\n"), 1)
         }
     };

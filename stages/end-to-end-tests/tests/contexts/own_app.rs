@@ -1,7 +1,10 @@
 //! An application of one's own, as `millstream new app` and `new context` write it: outside of the checkout it builds with the crate
 //! `millstream` alone, passes its tests, and its one program is every stage and every command.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use end_to_end_tests::{
     binaries::{binary, repository, target_folder},
@@ -24,9 +27,8 @@ fn like_this_checkout(root: &Path) {
     fs::copy(repository().join("Cargo.lock"), root.join("Cargo.lock")).unwrap();
 }
 
-#[tokio::test]
-async fn new_application_builds_passes_its_tests_and_runs() {
-    let folder = fresh_folder();
+/// The application that `new app` and `new context` write into a folder.
+fn written(folder: &Path) -> PathBuf {
     let checkout = repository().to_str().unwrap();
     let new = [
         "new",
@@ -39,10 +41,10 @@ async fn new_application_builds_passes_its_tests_and_runs() {
         "--millstream-path",
         checkout,
     ];
-    run(millstream(&binary("millstream"), &new), folder.path());
-    let again = millstream(&binary("millstream"), &new).current_dir(folder.path()).output().unwrap();
+    run(millstream(&binary("millstream"), &new), folder);
+    let again = millstream(&binary("millstream"), &new).current_dir(folder).output().unwrap();
     assert_eq!(again.status.code(), Some(64), "{}", String::from_utf8_lossy(&again.stderr));
-    let root = folder.path().join("gym");
+    let root = folder.join("gym");
     like_this_checkout(&root);
     for context in [
         ["clubs", "--aggregate", "club", "--like", "view"],
@@ -53,7 +55,11 @@ async fn new_application_builds_passes_its_tests_and_runs() {
         run(millstream(&binary("millstream"), &new), &root);
     }
     run(cargo_once(&["fmt", "-p", "gym-model", "-p", "gym"]), &root);
-    let tested = run(cargo_once(&["test", "--offline", "--workspace"]), &root);
+    root
+}
+
+fn passes_its_tests(root: &Path) {
+    let tested = run(cargo_once(&["test", "--offline", "--workspace"]), root);
     for test in [
         "members::member::tests::every_rejection_is_provoked",
         "clubs::club_view::tests::row_shows_the_present_title",
@@ -63,23 +69,39 @@ async fn new_application_builds_passes_its_tests_and_runs() {
     ] {
         assert!(tested.contains(&format!("{test} ... ok")), "{tested}");
     }
+}
 
+/// Its program, asked what it can tell without a server.
+fn program(root: &Path) -> PathBuf {
     // All targets, so that the libraries are those of the tests.
-    run(cargo_once(&["build", "--offline", "--workspace", "--all-targets"]), &root);
+    run(cargo_once(&["build", "--offline", "--workspace", "--all-targets"]), root);
     let program = root.join("program/gym");
     fs::copy(target_folder().join("debug/gym"), &program).unwrap();
     let millstream_version = env!("CARGO_PKG_VERSION");
-    let version = run(millstream(&program, &["--version"]), &root);
+    let version = run(millstream(&program, &["--version"]), root);
     assert_eq!(version, format!("gym {VERSION} (Millstream {millstream_version})\n"));
-    let of_stage = run(millstream(&program, &["stage", "projector", "--version"]), &root);
+    let of_stage = run(millstream(&program, &["stage", "projector", "--version"]), root);
     assert_eq!(of_stage, format!("projector {VERSION} (Millstream {millstream_version})\n"));
-    let usage = run(millstream(&program, &["history", "--help"]), &root);
+    let usage = run(millstream(&program, &["history", "--help"]), root);
     assert!(usage.contains("Usage: gym history [OPTIONS]"), "{usage}");
-    let checked = run(millstream(&program, &["schema", "--golden", "model/golden", "check"]), &root);
+    let checked = run(millstream(&program, &["schema", "--golden", "model/golden", "check"]), root);
     assert!(checked.contains("11 event types are as they are recorded"), "{checked}");
+    let settings = run(millstream(&program, &["stage", "process-manager", "--reference-config"]), root);
+    assert!(
+        settings.contains("# fee_patience = \"7d\""),
+        "a setting of the application has its line: {settings}"
+    );
+    program
+}
+
+#[tokio::test]
+async fn new_application_builds_passes_its_tests_and_runs() {
+    let folder = fresh_folder();
+    let root = written(folder.path());
+    passes_its_tests(&root);
+    let program = program(&root);
 
     let data = fresh_folder();
-    let system_program = program.clone();
     let system = System::start_program(program, data.path(), free_port().unwrap(), &[], &[]).await;
     let said = |ended: &str| -> Value { serde_json::from_str(ended.lines().next().unwrap()).unwrap() };
     let send = ["send", "members", "member", "anna", "add", r#"{"title":"Anna"}"#, "--actor", "desk"];
@@ -107,12 +129,6 @@ async fn new_application_builds_passes_its_tests_and_runs() {
     let _equal = system.millstream(&["report", "verify"]).await.expect_success("report verify");
     let none = system.millstream(&["report", "store-daily", "--date", "2012-01-31"]).await;
     assert!(none.stderr.contains("there is no report store-daily; there are day-daily"), "{}", none.stderr);
-    let settings =
-        run(millstream(&system_program, &["stage", "process-manager", "--reference-config"]), &root);
-    assert!(
-        settings.contains("# fee_patience = \"7d\""),
-        "a setting of the application has its line: {settings}"
-    );
     let other = system.millstream(&["history", "retail", "till", "1", "--as-of", "1"]).await;
     assert!(
         other.stderr.contains("there are clubs.club, fees.fee, members.member, takings.day"),

@@ -16,14 +16,9 @@ mod transferring;
 
 use std::collections::BTreeMap;
 
-use millstream::{
-    decider::{Decider, DecisionContext, Rejection, Together, rejections_of},
-    values::{
-        business_date::BusinessDate,
-        money::check_quantity,
-        reference::{check_label, check_reference},
-    },
-};
+use millstream::decider::{Decider, DecisionContext, Rejection, Together, rejections_of};
+use millstream::values::reference::{check_label, check_reference};
+use millstream::values::{business_date::BusinessDate, money::check_quantity};
 use serde::{Deserialize, Serialize};
 
 pub use self::memory::REMEMBERED_MAX;

@@ -17,25 +17,20 @@ use millstream_jetstream::nats_server::free_port;
 /// The model, which the guide changes. Everything else is taken from this checkout.
 const MODEL: &str = "pipeline/model";
 
-/// Packages of this checkout that are dependencies elsewhere: built as quickly as here, where they are not optimised either.
-const OWN_PACKAGES: [&str; 7] = [
-    "command-handler",
-    "millstream",
-    "millstream-cli",
-    "millstream-engine",
-    "process-manager",
-    "projector",
-    "reporter",
-];
-
 /// The profiles of this checkout, for a workspace elsewhere: with them nothing is built again that was built here.
 pub(super) fn profiles() -> String {
     let workspace = fs::read_to_string(repository().join("Cargo.toml")).unwrap();
     let (_, profiles) = workspace.split_once("[profile.dev]").unwrap();
-    let own = OWN_PACKAGES.map(|package| {
-        format!("\n[profile.dev.package.{package}]\nopt-level = 0\ndebug = \"line-tables-only\"\n")
-    });
-    format!("\n[profile.dev]{profiles}{}", own.concat())
+    // Elsewhere they are dependencies like any other, and would be optimised.
+    let own =
+        workspace.lines().filter(|line| line.contains("{ path = ") && !line.starts_with("millstream-model"));
+    let own: String = own
+        .filter_map(|line| line.split_once(" = "))
+        .map(|(package, _)| {
+            format!("\n[profile.dev.package.{package}]\nopt-level = 0\ndebug = \"line-tables-only\"\n")
+        })
+        .collect();
+    format!("\n[profile.dev]{profiles}{own}")
 }
 
 /// The program of the changed model, under a name that no other build writes.

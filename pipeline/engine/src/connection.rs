@@ -1,9 +1,10 @@
 //! The connection to NATS: settings ([`ConnectionSettings`]), the first connect with its patience, and what is logged and
-//! counted while it lives. After the first connect it reconnects for ever.
+//! counted while it lives. After the first connect it reconnects for ever. What brings foreign bytes has lines of its own.
 //!
 //! Deliberately absent: everything about JetStream.
 
 mod backoff;
+mod line;
 mod monitor;
 mod native;
 mod settings;
@@ -17,6 +18,8 @@ use std::time::Duration;
 
 use async_nats::{Client, ConnectErrorKind, ConnectOptions};
 
+pub use line::Dialer;
+pub(crate) use line::Line;
 pub use monitor::ConnectionMonitor;
 pub use settings::{Authentication, ConnectionSettings, Secret};
 

@@ -5,6 +5,8 @@ pub mod command;
 pub mod commit;
 pub mod dead_letter;
 pub mod header;
+mod header_block;
+pub mod header_check;
 pub mod moment;
 pub mod outcome;
 pub mod position;

@@ -10,6 +10,7 @@ pub mod config;
 pub mod connection;
 pub mod content_digest;
 pub mod contract;
+pub mod dead_letter_store;
 pub mod decider;
 pub mod error_text;
 pub mod event_store;

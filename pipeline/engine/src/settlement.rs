@@ -19,7 +19,7 @@ use futures::{
 
 use crate::{
     aggregate_state::AggregateState,
-    broker::{ATOMIC_BATCH_MAX, AppendError, Broker, BrokerError, NewMessage},
+    broker::{ATOMIC_BATCH_MAX, AppendError, Broker, BrokerError},
     command_handler::Share,
     contract::{
         commit::{StoredCommit, commit_hash},
@@ -28,7 +28,8 @@ use crate::{
         stream_names::{COMMANDS, DEAD_LETTERS, EVENTS},
         subject::StreamId,
     },
-    error_text::one_line,
+    dead_letter_store::DeadLetterStore,
+    error_text::{bounded, one_line},
     event_store::{EventStore, NewCommit},
     group_append::{AppendStrategy, GroupAppend},
     id_index::{IdIndex, IdIndexError},
@@ -46,6 +47,8 @@ use crate::{
 const LOADS_MAX: usize = 64;
 /// Aggregates whose commits are appended together: as many as an atomic batch takes.
 const SLICE: usize = ATOMIC_BATCH_MAX;
+/// Commits of several commands are a quarter of the largest message, so that one more command of usual size still fits.
+const COMMITS_A_MESSAGE: usize = 4;
 /// Slices whose commits are on their way together. Where each commit is synced alone, more would wait too long for their answers.
 const SLICES_UNDER_WAY: usize = 2;
 
@@ -104,6 +107,7 @@ pub struct Settlement<B> {
     broker: B,
     store: EventStore<B>,
     appends: GroupAppend<B>,
+    letters: DeadLetterStore<B>,
     ids: RunIds,
     /// The aggregates that are this handler's to change.
     share: Share,
@@ -125,6 +129,7 @@ impl<B: Broker> Settlement<B> {
         Self {
             store: EventStore::new(broker.clone()),
             appends: GroupAppend::new(broker.clone(), EVENTS, strategy),
+            letters: DeadLetterStore::new(broker.clone()),
             broker,
             ids,
             share,
@@ -144,20 +149,25 @@ impl<B: Broker> Settlement<B> {
         commands: &[PreparedCommand],
     ) -> Result<Vec<Outcome>, SettleError> {
         let mut round = sort(commands, index)?;
-        for (place, letter) in round.letters {
-            round.outcomes.set(place, self.set_aside(letter).await);
-        }
+        let mut letters = round.letters;
         let mut all = self.settle_groups(cache, round.groups).await?;
         for joint in round.joints {
             all.extend(self.settle_together(cache, &joint).await?);
         }
         for settled in all {
             for (place, outcome) in settled.outcomes {
-                round.outcomes.set(place, self.keep_if_dead(outcome, commands.get(place)).await);
+                match dead_letter(&outcome, commands.get(place)) {
+                    Some(letter) => letters.push((place, letter)),
+                    None => round.outcomes.set(place, outcome),
+                }
             }
             if let Some(state) = settled.state {
                 cache.put(settled.stream_id, state);
             }
+        }
+        let (places, letters): (Vec<_>, Vec<_>) = letters.into_iter().unzip();
+        for (place, outcome) in places.into_iter().zip(self.set_aside(&letters).await) {
+            round.outcomes.set(place, outcome);
         }
         Ok(round.outcomes.finish())
     }
@@ -295,7 +305,7 @@ impl<B: Broker> Settlement<B> {
         state: AggregateState,
         slow: &mut Vec<Unsettled<'a>>,
     ) -> Option<Decided<'a>> {
-        match self.decide(group, state, None) {
+        match self.decide(group, state, None, usize::MAX) {
             Ok(decided) => Some(decided),
             Err((group, _)) => {
                 slow.push(Unsettled::unread(group));
@@ -304,16 +314,19 @@ impl<B: Broker> Settlement<B> {
         }
     }
 
-    /// Decides a group; gives it back with what is wrong when that is not possible.
+    /// Decides a group, at most `most` of its commands; gives it back with what is wrong when that is not possible.
     fn decide<'a>(
         &self,
         group: Group<'a>,
         mut state: AggregateState,
         history: Option<&[StoredCommit]>,
+        most: usize,
     ) -> Result<Decided<'a>, (Group<'a>, Box<GroupError>)> {
         let expected_last = state.last_sequence;
+        let commands = group.commands.get(..most).unwrap_or(&group.commands);
+        let size = self.broker.message_bytes_max() / COMMITS_A_MESSAGE;
         let decision =
-            decide_group(group.aggregate, &mut state, history, &group.commands, || self.ids.next_id());
+            decide_group(group.aggregate, &mut state, history, commands, size, || self.ids.next_id());
         match decision {
             Ok(mut decision) => {
                 let append = decision
@@ -334,7 +347,7 @@ impl<B: Broker> Settlement<B> {
         mut snapshot: Option<AggregateState>,
     ) -> Result<Settled, SettleError> {
         let Unsettled { mut group, mut outcomes, mut current } = unsettled;
-        let mut backoff = self.ids.backoff();
+        let (mut backoff, mut most) = (self.ids.backoff(), usize::MAX);
         loop {
             let hydrated = match current.take() {
                 Some(state) => Ok(Hydrated { state: *state, history: None }),
@@ -350,7 +363,7 @@ impl<B: Broker> Settlement<B> {
                 Err(HydrationError::Broker(error)) => return Err(error.into()),
                 Err(error) => return Ok(group.dead(outcomes, "history-unreadable", &one_line(&error))),
             };
-            let decided = match self.decide(group, state, history.as_deref()) {
+            let decided = match self.decide(group, state, history.as_deref(), most) {
                 Ok(decided) => decided,
                 Err((same, error)) => match *error {
                     // On top of a snapshot only what is new can be told.
@@ -368,8 +381,19 @@ impl<B: Broker> Settlement<B> {
                         self.metrics.commits.inc();
                         Some(appended.sequence)
                     }
+                    // Fewer may fit; what does not fit alone never will.
+                    Err(AppendError::Refused { .. }) if decided.decision.taken > 1 => {
+                        most = decided.decision.taken / 2;
+                        group = decided.group;
+                        continue;
+                    }
                     Err(AppendError::Refused { detail, .. }) => {
-                        return Ok(decided.group.dead(outcomes, "commit-refused", &detail));
+                        group = decided.group;
+                        outcomes.extend(group.set_first_aside("commit-refused", &detail));
+                        if group.commands.is_empty() {
+                            return Ok(Settled { stream_id: group.stream_id, state: None, outcomes });
+                        }
+                        continue;
                     }
                     Err(error) => {
                         self.note(&error, &append.stream_id, &mut backoff).await;
@@ -408,39 +432,34 @@ impl<B: Broker> Settlement<B> {
         backoff.pause().await;
     }
 
-    /// Sets the command aside when its rules or its history failed; other outcomes stay as they are.
-    async fn keep_if_dead(&self, outcome: Outcome, command: Option<&PreparedCommand>) -> Outcome {
-        match (&outcome, command.map(|command| &command.work)) {
-            (Outcome::DeadLettered { code, message }, Some(Work::Decide(decoded))) => {
-                self.set_aside(&DeadLetter::new(COMMANDS, &decoded.message, code, message)).await
-            }
-            _ => outcome,
+    /// Stores dead letters, each once. Where that is impossible the outcome says so: the command itself stays in COMMANDS.
+    async fn set_aside(&self, letters: &[DeadLetter]) -> Vec<Outcome> {
+        if letters.is_empty() {
+            return Vec::new();
         }
-    }
-
-    /// Stores a dead letter, once. Where that is impossible the outcome says so: the command itself stays in COMMANDS.
-    async fn set_aside(&self, letter: &DeadLetter) -> Outcome {
-        let message = NewMessage::dead_letter(letter);
-        let mut backoff = self.ids.backoff();
-        let lost = loop {
-            match self.broker.append(DEAD_LETTERS, message.clone()).await {
-                // A conflict: a handler before has set it aside already.
-                Ok(_) | Err(AppendError::Conflict { .. }) => break None,
-                Err(error @ (AppendError::Full { .. } | AppendError::Refused { .. })) => break Some(error),
+        let kept = self.letters.keep(letters, &self.ids).await;
+        let outcomes = letters.iter().zip(kept).map(|(letter, kept)| {
+            let text = match kept {
+                Ok(()) => letter.cause.clone(),
                 Err(error) => {
-                    tracing::warn!(%error, "the dead letter is not stored yet");
-                    backoff.pause().await;
+                    tracing::error!(%error, sequence = letter.sequence, "the dead letter could not be kept");
+                    format!("{}; not kept in {DEAD_LETTERS} ({error}), but still in {COMMANDS}", letter.cause)
                 }
-            }
-        };
-        let text = match lost {
-            None => letter.cause.clone(),
-            Some(error) => {
-                tracing::error!(%error, sequence = letter.sequence, "the dead letter could not be kept");
-                format!("{}; not kept in {DEAD_LETTERS} ({error}), but still in {COMMANDS}", letter.cause)
-            }
-        };
-        Outcome::DeadLettered { code: letter.code.as_str().into(), message: text.into() }
+            };
+            let message = bounded(&text).as_ref().into();
+            Outcome::DeadLettered { code: letter.code.as_str().into(), message }
+        });
+        outcomes.collect()
+    }
+}
+
+/// The letter of a command whose rules or history failed; none for other outcomes.
+fn dead_letter(outcome: &Outcome, command: Option<&PreparedCommand>) -> Option<DeadLetter> {
+    match (outcome, command.map(|command| &command.work)) {
+        (Outcome::DeadLettered { code, message }, Some(Work::Decide(decoded))) => {
+            Some(DeadLetter::new(COMMANDS, &decoded.message, code, message))
+        }
+        _ => None,
     }
 }
 
@@ -465,11 +484,22 @@ impl<'a> Decided<'a> {
 }
 
 impl Group<'_> {
+    /// Sets the first command aside; the others stay.
+    fn set_first_aside(&mut self, code: &str, cause: &str) -> Option<(usize, Outcome)> {
+        let first = (!self.commands.is_empty()).then(|| self.commands.remove(0))?;
+        tracing::error!(stream_id = %self.stream_id, code, cause, "setting a command aside");
+        let message = bounded(cause).as_ref().into();
+        Some((first.index, Outcome::DeadLettered { code: code.into(), message }))
+    }
+
     /// All commands of the group set aside for the same cause.
     fn dead(self, mut outcomes: Vec<(usize, Outcome)>, code: &str, cause: &str) -> Settled {
         tracing::error!(stream_id = %self.stream_id, code, cause, "setting the aggregate's commands aside");
         outcomes.extend(self.commands.iter().map(|command| {
-            (command.index, Outcome::DeadLettered { code: code.into(), message: cause.into() })
+            (
+                command.index,
+                Outcome::DeadLettered { code: code.into(), message: bounded(cause).as_ref().into() },
+            )
         }));
         Settled { stream_id: self.stream_id, state: None, outcomes }
     }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::Parser;
 
 use crate::config::{Config, Loaded, Origins, Section, load};
-use crate::connection::{ClientIdentity, ConnectionMonitor, connect, process_name};
+use crate::connection::{ClientIdentity, ConnectionMonitor, Dialer, connect, process_name};
 use crate::health::{Readiness, serve};
 use crate::metrics::Metrics;
 use crate::nats_broker::NatsBroker;
@@ -211,6 +211,7 @@ where
         connected = connect(&config.nats, &client_identity, &monitor) => connected?,
         () = shutdown.requested() => return Ok(()),
     };
+    let dialer = Dialer::new(&config.nats, &client_identity, &monitor);
     // Dropped in the reverse order: nobody closes the connection before the monitor expects it.
     let _connection = client.clone();
     let _closing = monitor.closing_on_drop();
@@ -235,8 +236,8 @@ where
     if let Some(needs) = stage_needs(identity.name, "") {
         verify_streams(&client, config.nats.jetstream_domain.as_deref(), &needs).await?;
     }
-    let broker =
-        NatsBroker::new(client, config.nats.jetstream_domain.as_deref()).with_metrics(metrics.clone());
+    let broker = NatsBroker::new(client, dialer, config.nats.jetstream_domain.as_deref())
+        .with_metrics(metrics.clone());
     let runtime =
         StageRuntime { identity, process, broker, metrics, readiness: joining, shutdown: shutdown.clone() };
     let ended = within_limit(&shutdown, limit, run(config, runtime)).await;

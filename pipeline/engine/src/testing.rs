@@ -13,6 +13,7 @@ pub mod memory_broker;
 pub mod memory_rows;
 pub mod operation;
 pub mod project;
+pub mod raw_client;
 pub mod restricted_server;
 pub mod sequential_handler;
 #[cfg(feature = "simulation")]

@@ -348,7 +348,7 @@ async fn what_the_server_never_takes_is_set_aside_and_nothing_waits_behind_it() 
     assert_eq!(bodies(&to_a), [&heard[0], &heard[1], &end, &"{\"heard\":3}".to_owned()].map(String::as_str));
 
     let letters = messages(&broker, DEAD_LETTERS).await;
-    let letter = DeadLetter::from_stored(letters.first().unwrap()).unwrap();
+    let letter = DeadLetter::from_stored(letters.first().unwrap(), &[]).unwrap();
     assert_eq!(
         (letters.len(), letter.name().as_str(), letter.subject.as_str(), letter.code.as_str()),
         (1, "EVENTS.3-echo-1-0", "cmd.test.mountain.a.answer", "effect-refused")
@@ -520,7 +520,7 @@ async fn what_fell_due_while_nobody_ran_is_sent_once_under_an_id_of_its_place() 
         (&br#"{"loud":true}"#[..], Some("anna"))
     );
     let letters = messages(&broker, DEAD_LETTERS).await;
-    let letter = DeadLetter::from_stored(letters.first().unwrap()).unwrap();
+    let letter = DeadLetter::from_stored(letters.first().unwrap(), &[]).unwrap();
     assert_eq!(
         (letters.len(), &*letter.subject, &*letter.code),
         (1, "due.cmd.test.valley", "subject-not-allowed")

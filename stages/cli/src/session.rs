@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use async_nats::{Client, jetstream};
 use millstream_engine::{
     config::{Origins, load_connection},
-    connection::{ClientIdentity, ConnectionMonitor, connect},
+    connection::{ClientIdentity, ConnectionMonitor, Dialer, connect},
     nats_broker::NatsBroker,
 };
 
@@ -105,12 +105,14 @@ impl Session {
             settings.connect_timeout = CONNECT_WAIT_MAX;
         }
         let identity = ClientIdentity { name: "millstream".to_owned(), inbox_prefix: "_INBOX".to_owned() };
-        let client = connect(&settings, &identity, &ConnectionMonitor::unobserved()).await?;
+        let monitor = ConnectionMonitor::unobserved();
+        let client = connect(&settings, &identity, &monitor).await?;
         let jetstream = match &settings.jetstream_domain {
             Some(domain) => jetstream::with_domain(client.clone(), domain),
             None => jetstream::new(client.clone()),
         };
-        let broker = NatsBroker::new(client.clone(), settings.jetstream_domain.as_deref());
+        let dialer = Dialer::new(&settings, &identity, &monitor);
+        let broker = NatsBroker::new(client.clone(), dialer, settings.jetstream_domain.as_deref());
         Ok(Connected { client, jetstream, broker })
     }
 }

@@ -13,6 +13,7 @@ use async_nats::{Client, ConnectOptions, HeaderMap};
 use futures::{FutureExt as _, future::join_all};
 use millstream_engine::{
     broker::{AppendError, Broker as _},
+    connection::Dialer,
     contract::{header, outcome::OutcomeReply, stream_names::COMMANDS},
     nats_broker::NatsBroker,
     testing::dice::Dice,
@@ -161,7 +162,7 @@ struct Sender {
 impl Sender {
     async fn run(mut self, url: String) -> Vec<Acknowledged> {
         let client = patient_client(&url).await;
-        let broker = NatsBroker::new(client.clone(), None);
+        let broker = NatsBroker::new(client.clone(), Dialer::plain(&url), None);
         let mut all = Vec::new();
         while !*self.stopped.borrow() {
             let size = self.dice.between(1, VOLLEY_MAX);

@@ -9,6 +9,7 @@ use std::{
 
 use async_nats::ConnectOptions;
 use millstream_engine::{
+    connection::Dialer,
     nats_broker::NatsBroker,
     nats_server::{NatsServerConfig, free_port},
     testing::test_server,
@@ -226,7 +227,7 @@ impl System {
             .connect(self.url())
             .await
             .expect("a server that is ready takes a connection");
-        NatsBroker::new(client, None)
+        NatsBroker::new(client, Dialer::plain(&self.url()), None)
     }
 
     /// Runs `millstream report`, which waits for everything that is in EVENTS now.

@@ -94,6 +94,7 @@ fn index(answer: &Message) -> Option<usize> {
 mod tests {
     use super::*;
     use crate::{
+        connection::Dialer,
         contract::{stored_message::Headers, stream_names::EVENTS},
         testing::test_server::TestServer,
     };
@@ -111,7 +112,7 @@ mod tests {
         let _silent = responder.subscribe("silent.>").await.unwrap();
         let mut strange = responder.subscribe("strange.>").await.unwrap();
         // The server has both when it answers what came behind them on the same connection.
-        NatsBroker::new(responder.clone(), None).state(EVENTS).await.unwrap();
+        NatsBroker::new(responder.clone(), Dialer::plain(&server.url()), None).state(EVENTS).await.unwrap();
         let answering = tokio::spawn(async move {
             while let Some(message) = strange.next().await {
                 responder.publish(message.reply.unwrap(), "no acknowledgement".into()).await.unwrap();

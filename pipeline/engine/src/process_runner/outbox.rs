@@ -11,6 +11,7 @@ use crate::{
         stream_names::EVENTS,
         subject::COMMAND_PREFIX,
     },
+    error_text::bounded,
     process::{IssuedCommand, IssuedEffect},
     projection::ProjectionError,
 };
@@ -133,7 +134,7 @@ pub(super) fn dead_letter(process: &str, key: &str, row: &Row, cause: &str) -> O
         effect: Some(effect(process, key)),
         subject: command.subject(),
         code: EFFECT_REFUSED.to_owned(),
-        cause: single_line(&cause),
+        cause: single_line(&bounded(&cause)),
         headers: command.headers(),
         payload: command.payload(),
     })

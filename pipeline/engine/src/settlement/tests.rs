@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 
 use super::*;
 use crate::{
+    broker::NewMessage,
     contract::{commit::COMMIT_HASH_LENGTH, stored_message::Headers},
     decider::AggregateRegistry,
     metrics::Metrics,

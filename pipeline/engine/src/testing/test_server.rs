@@ -8,6 +8,7 @@ use async_nats::{Client, ConnectOptions, jetstream};
 use tempfile::TempDir;
 
 use crate::{
+    connection::Dialer,
     nats_broker::NatsBroker,
     nats_server::{
         ClusterConfig, NatsServer, NatsServerConfig, NatsServerProgram, SearchPlaces, ServerError, free_port,
@@ -115,7 +116,7 @@ impl TestServer {
     /// # Panics
     /// As [`Self::client`].
     pub async fn broker(&self) -> NatsBroker {
-        NatsBroker::new(self.client().await, None)
+        NatsBroker::new(self.client().await, Dialer::plain(&self.url()), None)
     }
 
     /// `kill -9`.

@@ -14,6 +14,7 @@ use end_to_end_tests::{
 };
 use millstream_engine::{
     broker::{ATOMIC_BATCH_MAX, Broker as _, NewMessage},
+    connection::Dialer,
     contract::{
         header,
         stored_message::Headers,
@@ -78,7 +79,7 @@ async fn a_server_whose_disk_was_full_goes_on_and_has_lost_nothing() {
     server.restart().await.unwrap();
     load.goes_on(50).await;
     let ledger = load.finish().await;
-    let broker = NatsBroker::new(client, None);
+    let broker = NatsBroker::new(client, Dialer::plain(&server.url()), None);
     decided(&broker).await;
     expect_kept(&broker, &server.url(), &ledger).await;
     handler.expect_running();

@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use async_nats::{Client, ConnectErrorKind, ConnectOptions};
+use futures::StreamExt as _;
 
 pub use line::Dialer;
 pub(crate) use line::Line;
@@ -152,6 +153,25 @@ pub async fn connect(
     let client = connected?;
     monitor.connected(&urls, &client);
     Ok(client)
+}
+
+/// Ends when the client's own task has ended, which leaves a client that neither sends nor hears anything and says nothing of
+/// it. It never reconnects; only a new process helps.
+pub async fn ended(client: &Client) {
+    if let Ok(mut nothing) = client.subscribe(client.new_inbox()).await {
+        while nothing.next().await.is_some() {}
+    }
+}
+
+/// The client's task has ended.
+#[derive(Debug, thiserror::Error)]
+#[error("the task of the connection to NATS has ended; the process must be started again")]
+pub struct ConnectionEnded;
+
+impl Failure for ConnectionEnded {
+    fn exit_code(&self) -> ExitCode {
+        ExitCode::Unavailable
+    }
 }
 
 fn options(

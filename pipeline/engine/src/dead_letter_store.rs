@@ -22,9 +22,9 @@ pub struct DeadLetterStore<B> {
 }
 
 impl<B: Broker> DeadLetterStore<B> {
-    /// Appends over `broker`.
+    /// Appends over `broker`. Letters travel each on its own, all in flight together: DEADLETTERS takes no atomic batches.
     pub fn new(broker: B) -> Self {
-        Self { appends: GroupAppend::new(broker.clone(), DEAD_LETTERS, AppendStrategy::Measured), broker }
+        Self { appends: GroupAppend::new(broker.clone(), DEAD_LETTERS, AppendStrategy::Single), broker }
     }
 
     /// Keeps each of them, once; waits while it is unclear whether it is kept. One answer each, in their order.

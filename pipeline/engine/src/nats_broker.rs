@@ -2,6 +2,7 @@
 //! [`crate::stream_reader`], leases in `nats_broker/lease.rs`. Nothing here decides anything.
 
 mod append_each;
+pub(crate) mod door;
 mod lease;
 mod lines;
 mod load;

@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use clap::Parser;
 
 use crate::config::{Config, Loaded, Origins, Section, load};
-use crate::connection::{ClientIdentity, ConnectionMonitor, Dialer, connect, process_name};
+use crate::connection::{
+    self, ClientIdentity, ConnectionEnded, ConnectionMonitor, Dialer, connect, process_name,
+};
 use crate::health::{Readiness, serve};
 use crate::metrics::Metrics;
 use crate::nats_broker::NatsBroker;
@@ -232,15 +234,21 @@ where
         readiness: readiness.clone(),
         metrics: metrics.clone(),
     };
-    let status = StatusService::start(&client, shown).await?;
+    let broker = NatsBroker::new(client.clone(), dialer, config.nats.jetstream_domain.as_deref())
+        .with_metrics(metrics.clone());
+    let status = StatusService::start(&broker, shown).await?;
     if let Some(needs) = stage_needs(identity.name, "") {
         verify_streams(&client, config.nats.jetstream_domain.as_deref(), &needs).await?;
     }
-    let broker = NatsBroker::new(client, dialer, config.nats.jetstream_domain.as_deref())
-        .with_metrics(metrics.clone());
     let runtime =
         StageRuntime { identity, process, broker, metrics, readiness: joining, shutdown: shutdown.clone() };
-    let ended = within_limit(&shutdown, limit, run(config, runtime)).await;
+    let ended = tokio::select! {
+        ended = within_limit(&shutdown, limit, run(config, runtime)) => ended,
+        () = connection::ended(&client) => {
+            status.stop().await;
+            return Err(ConnectionEnded.into());
+        }
+    };
     status.stop().await;
     match ended {
         Some(Ok(())) => {

@@ -5,7 +5,7 @@
 
 use std::{num::NonZeroUsize, time::Duration};
 
-use async_nats::HeaderMap;
+use async_nats::{Client, HeaderMap, Message};
 use futures::StreamExt;
 use millstream_engine::{
     broker::{Broker, ReaderConfig, StreamReader},
@@ -23,9 +23,12 @@ use millstream_engine::{
     id_index::IdIndex,
     metrics::Metrics,
     nats_broker::NatsBroker,
+    retry::RunIds,
     shutdown::Shutdown,
     state_cache::CacheLimits,
     state_snapshots::StateSnapshots,
+    status_service::{ObservedProcess, StatusService},
+    submit_service::SubmitService,
     testing::{
         raw_client::RawClient, simulation::account::Account, stream_dump::dump, test_server::TestServer,
     },
@@ -223,4 +226,58 @@ async fn every_reader_and_every_load_goes_on_behind_foreign_bytes() {
         reader.close().await;
         count += 1;
     }
+}
+
+/// Asks until there is an answer; says how long that took. A request that the server hands to a line in the moment in which it
+/// is lost has no answer, and is asked again.
+async fn ask_service(client: &Client, subject: &str, body: &'static str) -> (Message, Duration) {
+    let began = Instant::now();
+    loop {
+        let asked = tokio::time::timeout(PATIENCE / 4, client.request(subject.to_owned(), body.into())).await;
+        if let Ok(Ok(answer)) = asked {
+            return (answer, began.elapsed());
+        }
+        assert!(began.elapsed() < PATIENCE * 10, "nobody answers on {subject}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn services_answer_within_a_second_after_requests_with_foreign_bytes() {
+    let server = TestServer::start_provisioned().await;
+    let (broker, people) = (server.broker().await, server.client().await);
+    let handler = Running::start(&server, "a").await;
+    let submit = SubmitService::start(&broker, RunIds::new("submit"), "1.0.0").await.unwrap();
+    let process = ObservedProcess {
+        stage: "command-handler".to_owned(),
+        instance: String::new(),
+        version: "1.0.0".to_owned(),
+        readiness: Readiness::new(),
+        metrics: Metrics::new(),
+    };
+    let status = StatusService::start(&broker, process).await.unwrap();
+    let mut raw = RawClient::connect(&server.url()).await;
+    for (_, block, _) in FOREIGN.iter().filter(|(_, block, _)| !block.is_empty()) {
+        for (subject, body) in [
+            ("submit.bank.account.ada.deposit", BODY),
+            ("stage.command-handler.status", ""),
+            ("$SRV.PING", ""),
+        ] {
+            raw.publish(subject, block, body).await;
+            let (answer, waited) = ask_service(&people, subject, body).await;
+            assert!(waited < PATIENCE, "{waited:?} on {subject} behind {}", block.escape_ascii());
+            assert!(!answer.payload.is_empty(), "{answer:?}");
+        }
+        raw.publish("reply.submit.submit.0", block, "").await;
+    }
+    let (answer, _) = ask_service(&people, "submit.bank.account.ada.deposit", BODY).await;
+    assert!(String::from_utf8_lossy(&answer.payload).contains("accepted"), "{answer:?}");
+    // One of each is left: what was lost is not registered twice.
+    let inbox = people.new_inbox();
+    let mut answers = people.subscribe(inbox.clone()).await.unwrap();
+    people.publish_with_reply("$SRV.PING.submit", inbox, "".into()).await.unwrap();
+    assert!(tokio::time::timeout(PATIENCE, answers.next()).await.is_ok());
+    assert!(tokio::time::timeout(PATIENCE, answers.next()).await.is_err());
+    status.stop().await;
+    submit.stop().await;
+    handler.stop().await;
 }

@@ -2,7 +2,14 @@
 //! bytes that it cannot read, and its task for some of them. On a line nothing else is lost with it: appends, leases and
 //! answers travel on the process's connection.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use async_nats::{Client, ConnectOptions, Event};
 use tokio::sync::watch;
@@ -12,6 +19,9 @@ use crate::error_text::one_line;
 
 /// A line that is lost is not used again; the library's own attempts to mend it end soon.
 const RECONNECTS_MAX: usize = 4;
+/// When the library mends a lost line, which then carries what was being answered on it; by then nobody listens on it any more, or
+/// the server would hand requests over to a service that is gone.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(300);
 
 type MakeOptions = dyn Fn() -> Result<ConnectOptions, ConnectError> + Send + Sync;
 
@@ -72,14 +82,22 @@ impl Dialer {
         let (lost, watched) = watch::channel(false);
         let monitor = self.monitor.clone();
         let options = (self.options)().map_err(|error| one_line(&error))?;
-        let options = options.max_reconnects(RECONNECTS_MAX).event_callback(move |event| {
-            match event {
-                Event::Disconnected | Event::Closed => drop(lost.send_replace(true)),
-                event => monitor.observe_line(&event),
-            }
-            std::future::ready(())
-        });
+        let connected = Arc::new(AtomicBool::new(false));
+        let was_connected = Arc::clone(&connected);
+        let delay = move |_| {
+            if was_connected.load(Ordering::Relaxed) { RECONNECT_PAUSE } else { Duration::ZERO }
+        };
+        let options = options.max_reconnects(RECONNECTS_MAX).reconnect_delay_callback(delay).event_callback(
+            move |event| {
+                match event {
+                    Event::Disconnected | Event::Closed => drop(lost.send_replace(true)),
+                    event => monitor.observe_line(&event),
+                }
+                std::future::ready(())
+            },
+        );
         let client = options.connect(&*self.urls).await.map_err(|error| one_line(&error))?;
+        connected.store(true, Ordering::Relaxed);
         Ok(Line { client, lost: watched })
     }
 }

@@ -1,6 +1,6 @@
 //! Refusals by code, and the JSON of answers.
 
-use crate::read_store::StoreError;
+use crate::{error_text::bounded, read_store::StoreError};
 
 /// Why a query has no answer. The codes are those of HTTP.
 #[derive(Debug, thiserror::Error)]
@@ -106,7 +106,7 @@ impl QueryError {
 
     /// For `Nats-Service-Error`: one line.
     pub fn text(&self) -> String {
-        self.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+        bounded(&self.to_string()).split_whitespace().collect::<Vec<_>>().join(" ")
     }
 }
 

@@ -281,3 +281,45 @@ async fn services_answer_within_a_second_after_requests_with_foreign_bytes() {
     submit.stop().await;
     handler.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn guards_are_read_in_any_case_and_refused_by_name_when_they_are_misspelt() {
+    let server = TestServer::start_provisioned().await;
+    let (broker, people) = (server.broker().await, server.client().await);
+    let handler = Running::start(&server, "a").await;
+    let code = async |name: &str, value: &str| {
+        let (outcome, _) = ask(&broker, DEPOSIT, BODY, &[(name, value)]).await;
+        match outcome {
+            Outcome::Rejected { code, .. } => code.to_string(),
+            Outcome::DeadLettered { code, message } => format!("{code}: {message}"),
+            outcome => outcome.kind().to_owned(),
+        }
+    };
+    assert_eq!(code("millstream-expected-version", "7").await, "version-conflict");
+    assert_eq!(code("MILLSTREAM-EXPECTED-VERSION", "0").await, "accepted");
+    assert_eq!(code("Millstream-Expected-Version", "").await, "accepted");
+    let misspelt = code("Millstream-Expected-Versoin", "7").await;
+    assert!(misspelt.starts_with("header-unknown"), "{misspelt}");
+    assert!(misspelt.contains("did you mean Millstream-Expected-Version?"), "{misspelt}");
+    // An empty command id beside a message id: the message id counts.
+    let ids = [(header::COMMAND_ID, ""), (header::NATS_MESSAGE_ID, "once")];
+    let (first, _) = ask(&broker, DEPOSIT, BODY, &ids).await;
+    assert!(matches!(first, Outcome::Accepted { .. }), "{first:?}");
+    let (again, _) = ask(&broker, DEPOSIT, BODY, &[("millstream-command-id", "once")]).await;
+    assert!(matches!(again, Outcome::Duplicate { .. }), "{again:?}");
+    // The same through `submit`.
+    let submit = SubmitService::start(&broker, RunIds::new("submit"), "1.0.0").await.unwrap();
+    for (name, expected) in [
+        ("millstream-expected-version", "version-conflict"),
+        ("Millstream-Expected-Versoin", "did you mean Millstream-Expected-Version?"),
+    ] {
+        let mut headers = HeaderMap::new();
+        headers.insert(name, "77");
+        let subject = "submit.bank.account.ada.deposit";
+        let answer = people.request_with_headers(subject, headers, BODY.into()).await.unwrap();
+        let said = format!("{:?} {}", answer.headers, String::from_utf8_lossy(&answer.payload));
+        assert!(said.contains(expected), "{said}");
+    }
+    submit.stop().await;
+    handler.stop().await;
+}

@@ -29,6 +29,7 @@ impl ApiError {
     const STORE_FAILED: u32 = 10077;
     const INSUFFICIENT_RESOURCES: [u32; 3] = [10002, 10023, 10047];
     const MESSAGE_TOO_LARGE: u32 = 10054;
+    const ATOMIC_DISABLED: u32 = 10174;
     const OTHER_STREAM: u32 = 10060;
     const HEADERS_TOO_LARGE: u32 = 10097;
 }
@@ -64,9 +65,10 @@ impl PublishReply {
             code if ApiError::INSUFFICIENT_RESOURCES.contains(&code) => {
                 AppendError::Full { stream: stream.to_owned(), detail }
             }
-            ApiError::MESSAGE_TOO_LARGE | ApiError::OTHER_STREAM | ApiError::HEADERS_TOO_LARGE => {
-                AppendError::Refused { subject, detail }
-            }
+            ApiError::MESSAGE_TOO_LARGE
+            | ApiError::OTHER_STREAM
+            | ApiError::HEADERS_TOO_LARGE
+            | ApiError::ATOMIC_DISABLED => AppendError::Refused { subject, detail },
             _ => AppendError::Unclear { subject, detail },
         })
     }

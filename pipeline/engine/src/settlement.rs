@@ -7,6 +7,7 @@
 //! append, again until it is settled.
 
 mod hydration;
+mod letters;
 mod sorted;
 mod together;
 
@@ -23,9 +24,8 @@ use crate::{
     command_handler::Share,
     contract::{
         commit::{StoredCommit, commit_hash},
-        dead_letter::DeadLetter,
         outcome::Outcome,
-        stream_names::{COMMANDS, DEAD_LETTERS, EVENTS},
+        stream_names::EVENTS,
         subject::StreamId,
     },
     dead_letter_store::DeadLetterStore,
@@ -35,9 +35,10 @@ use crate::{
     id_index::{IdIndex, IdIndexError},
     metrics::HandlerMetrics,
     retry::{Backoff, RunIds},
-    round::{GroupDecision, GroupError, PreparedCommand, Work, decide_group},
+    round::{GroupDecision, GroupError, PreparedCommand, decide_group},
     settlement::{
         hydration::{Hydrated, HydrationError, hydrate},
+        letters::dead_letter,
         sorted::{Group, sort},
     },
     state_cache::StateCache,
@@ -430,36 +431,6 @@ impl<B: Broker> Settlement<B> {
             _ => tracing::warn!(%stream_id, %error, "the commit is tried again"),
         }
         backoff.pause().await;
-    }
-
-    /// Stores dead letters, each once. Where that is impossible the outcome says so: the command itself stays in COMMANDS.
-    async fn set_aside(&self, letters: &[DeadLetter]) -> Vec<Outcome> {
-        if letters.is_empty() {
-            return Vec::new();
-        }
-        let kept = self.letters.keep(letters, &self.ids).await;
-        let outcomes = letters.iter().zip(kept).map(|(letter, kept)| {
-            let text = match kept {
-                Ok(()) => letter.cause.clone(),
-                Err(error) => {
-                    tracing::error!(%error, sequence = letter.sequence, "the dead letter could not be kept");
-                    format!("{}; not kept in {DEAD_LETTERS} ({error}), but still in {COMMANDS}", letter.cause)
-                }
-            };
-            let message = bounded(&text).as_ref().into();
-            Outcome::DeadLettered { code: letter.code.as_str().into(), message }
-        });
-        outcomes.collect()
-    }
-}
-
-/// The letter of a command whose rules or history failed; none for other outcomes.
-fn dead_letter(outcome: &Outcome, command: Option<&PreparedCommand>) -> Option<DeadLetter> {
-    match (outcome, command.map(|command| &command.work)) {
-        (Outcome::DeadLettered { code, message }, Some(Work::Decide(decoded))) => {
-            Some(DeadLetter::new(COMMANDS, &decoded.message, code, message))
-        }
-        _ => None,
     }
 }
 

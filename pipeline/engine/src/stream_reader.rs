@@ -9,6 +9,8 @@
 //! it cannot read, and the server stores any. After a line is lost the next message is taken as JSON, which carries any
 //! bytes; the consumer is made again behind it.
 
+mod place;
+
 use std::{collections::VecDeque, time::Duration};
 
 use async_nats::{Message, Subscriber};
@@ -25,6 +27,7 @@ use crate::{
         NatsBroker, api_failure, headers_from, unreadable,
         wire::{ApiError, ConsumerReply},
     },
+    stream_reader::place::Place,
 };
 
 /// Messages asked for at once. A second request is sent when half of them have come, so that the server never waits.
@@ -487,54 +490,10 @@ fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).expect("the constants above are seconds")
 }
 
-/// Where a delivered message stands, as its reply subject tells:
-/// `$JS.ACK.<stream>.<consumer>.<delivered>.<stream sequence>.<consumer sequence>.<nanoseconds>.<pending>`, or with
-/// domain and account hash before the stream.
-struct Place {
-    stream_sequence: u64,
-    consumer_sequence: u64,
-    stored_at: Timestamp,
-    pending: u64,
-}
-
-impl Place {
-    fn parse(reply: &str) -> Option<Self> {
-        let tokens = reply.split('.').count();
-        let skip = match tokens {
-            9 => 5,
-            count if count >= 11 => 7,
-            _ => return None,
-        };
-        let mut numbers = reply.split('.').skip(skip);
-        let stream_sequence = numbers.next()?.parse().ok()?;
-        let consumer_sequence = numbers.next()?.parse().ok()?;
-        let nanoseconds: i64 = numbers.next()?.parse().ok()?;
-        let pending = numbers.next()?.parse().ok()?;
-        Some(Self {
-            stream_sequence,
-            consumer_sequence,
-            stored_at: Timestamp::from_nanosecond(i128::from(nanoseconds)).ok()?,
-            pending,
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{contract::stream_names::EVENTS, metrics::Metrics, testing::test_server::TestServer};
-
-    #[test]
-    fn both_forms_of_reply_subjects_are_read() {
-        for reply in [
-            "$JS.ACK.EVENTS.projector.1.17.4.1785312000000000000.9",
-            "$JS.ACK._.hash.EVENTS.projector.1.17.4.1785312000000000000.9.random",
-        ] {
-            let place = Place::parse(reply).unwrap();
-            assert_eq!((place.stream_sequence, place.consumer_sequence), (17, 4), "{reply}");
-        }
-        assert!(Place::parse("_INBOX.x").is_none());
-    }
 
     #[tokio::test]
     async fn a_consumer_made_again_is_counted_and_one_made_first_is_not() {

@@ -30,7 +30,7 @@ use millstream_engine::{
     testing::{simulation::account::Account, stream_dump::dump, test_server::TestServer},
     verification::verify,
 };
-use tokio::task::JoinHandle;
+use tokio::{task::JoinHandle, time::Instant};
 
 const DEPOSIT: &str = "cmd.bank.account.hot.deposit";
 const BODY: &str = r#"{"amount":1}"#;
@@ -218,4 +218,33 @@ async fn a_dead_letter_of_the_largest_message_is_kept_whole() {
         assert_eq!(whole_letter(&broker, &first).await.unwrap().unwrap().payload, letter.payload);
     }
     assert_eq!(broker.state(DEAD_LETTERS).await.unwrap().last_sequence, 4, "each is kept once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn junk_by_the_thousand_is_set_aside_together() {
+    const COUNT: usize = 10_000;
+    let server = TestServer::start_provisioned().await;
+    let broker = server.broker().await;
+    put(&server, COUNT, &[], "junk").await;
+    put_one(&broker, "fine", &[], BODY).await;
+    let letters = |from: u64| {
+        (from..).map(|sequence| NewMessage {
+            subject: format!("dlq.OTHER.{sequence}"),
+            expected_last: Some(0),
+            headers: Headers::new(),
+            payload: "junk".into(),
+        })
+    };
+    let began = Instant::now();
+    for letter in letters(1).take(COUNT / 20) {
+        broker.append(DEAD_LETTERS, letter).await.unwrap();
+    }
+    let one_by_one = began.elapsed() * 20;
+    let began = Instant::now();
+    let handler = Running::start(&server).await;
+    let outcomes = handler.outcomes(&broker, COUNT + 1).await;
+    let together = began.elapsed();
+    assert!(matches!(outcomes.last(), Some(Outcome::Accepted { .. })), "{:?}", outcomes.last());
+    assert!(together < one_by_one, "{together:?} with everything, and letters alone {one_by_one:?}");
+    handler.stop().await;
 }

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use super::*;
 use crate::{
     broker::NewMessage,
-    contract::{commit::COMMIT_HASH_LENGTH, stored_message::Headers},
+    contract::{commit::COMMIT_HASH_LENGTH, stored_message::Headers, stream_names::COMMANDS},
     decider::AggregateRegistry,
     metrics::Metrics,
     round::prepare,

@@ -7,12 +7,25 @@ use jiff::Timestamp;
 
 use super::{
     header,
+    header_check::{HeaderError, check_headers},
     stored_message::StoredMessage,
     subject::{CommandAddress, SubjectError},
 };
 
 /// Longest command id, in bytes.
 pub const COMMAND_ID_LENGTH_MAX: usize = 256;
+
+/// The headers of ours that a command may have.
+pub const HEADERS: [&str; 7] = [
+    header::COMMAND_ID,
+    header::EXPECTED_VERSION,
+    header::REPLY,
+    header::ACTOR,
+    header::CORRELATION_ID,
+    header::CAUSATION_ID,
+    // What a request to `submit` says to it stays there; a plain command that has it means no harm.
+    header::WAIT_MS,
+];
 
 /// How a command body is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +42,15 @@ pub enum CommandError {
     /// The subject is not allowed.
     #[error(transparent)]
     Subject(#[from] SubjectError),
+    /// The headers cannot be read.
+    #[error("the headers cannot be read: {reason}")]
+    Headers {
+        /// Why.
+        reason: String,
+    },
+    /// A header that begins as ours do is none of ours.
+    #[error(transparent)]
+    UnknownHeader(#[from] HeaderError),
     /// The id cannot be used.
     #[error("command id is {length} bytes long; at most {COMMAND_ID_LENGTH_MAX} are allowed")]
     Id {
@@ -62,6 +84,8 @@ impl CommandError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Subject(_) => "subject-not-allowed",
+            Self::Headers { .. } => "headers-unreadable",
+            Self::UnknownHeader(error) => error.code(),
             Self::Id { .. } => "command-id-too-long",
             Self::ReservedId { .. } => "command-id-reserved",
             Self::ExpectedVersion { .. } => "expected-version-malformed",
@@ -106,19 +130,23 @@ impl CommandEnvelope {
     /// [`CommandError`] when subject or headers are not those of a command; such a message becomes a dead letter.
     pub fn from_stored(message: &StoredMessage) -> Result<Self, CommandError> {
         let headers = &message.headers;
-        let text = |name| headers.get(name).map(Arc::<str>::from);
+        if let Some((reason, _)) = headers.unreadable() {
+            return Err(CommandError::Headers { reason: reason.to_owned() });
+        }
+        check_headers(headers, &HEADERS)?;
+        let text = |name| headers.find(name).map(Arc::<str>::from);
         Ok(Self {
             id: explicit_id(message)?,
             position: message.sequence,
             stored_at: message.stored_at,
             address: CommandAddress::from_stored_subject(&message.subject)?,
-            format: body_format(headers.get(header::CONTENT_TYPE))?,
+            format: body_format(headers.find(header::CONTENT_TYPE))?,
             body: message.payload.clone(),
             actor: text(header::ACTOR),
             correlation_id: text(header::CORRELATION_ID),
             causation_id: text(header::CAUSATION_ID),
             traceparent: text(header::TRACE_PARENT),
-            expected_version: headers.get(header::EXPECTED_VERSION).map(expected_version).transpose()?,
+            expected_version: headers.find(header::EXPECTED_VERSION).map(expected_version).transpose()?,
             reply: text(header::REPLY),
         })
     }
@@ -144,11 +172,8 @@ pub fn derived_position(id: &str) -> Option<u64> {
 /// # Errors
 /// [`CommandError::Id`] when it is too long, [`CommandError::ReservedId`] when it starts with `@`.
 pub fn explicit_id(message: &StoredMessage) -> Result<Option<Arc<str>>, CommandError> {
-    let id = message
-        .headers
-        .get(header::COMMAND_ID)
-        .or_else(|| message.headers.get(header::NATS_MESSAGE_ID))
-        .filter(|id| !id.is_empty());
+    let headers = &message.headers;
+    let id = headers.find(header::COMMAND_ID).or_else(|| headers.find(header::NATS_MESSAGE_ID));
     match id {
         Some(id) if id.len() > COMMAND_ID_LENGTH_MAX => Err(CommandError::Id { length: id.len() }),
         Some(id) if id.starts_with('@') => Err(CommandError::ReservedId { id: id.to_owned() }),

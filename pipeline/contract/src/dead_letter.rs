@@ -1,8 +1,25 @@
 //! A dead letter: a message set aside with its original bytes and the cause.
+//!
+//! A letter always fits, whatever the message: headers that cannot be read, or are many, stand in its body in front of the message's
+//! own, and a body that is too large for one message goes on in further ones.
 
 use bytes::Bytes;
 
-use super::{header, stored_message::Headers, stored_message::StoredMessage, subject};
+use super::{
+    header,
+    stored_message::{Headers, StoredMessage},
+    subject,
+};
+use crate::error_text::{bounded, cut};
+
+/// Bytes of headers that a letter repeats as headers; more of them stand in its body. JetStream takes 64 KiB of headers.
+const HEADERS_BYTES_MAX: usize = 16 * 1024;
+/// Longest subject that a letter names.
+const SUBJECT_BYTES_MAX: usize = 8 * 1024;
+/// Room for the headers of the append itself.
+const APPEND_HEADERS_BYTES: usize = 512;
+/// Least part of a letter's body in one message.
+const PART_BYTES_MIN: usize = 256;
 
 /// Prefix of the subjects of DEADLETTERS: `dlq.<stream>.<sequence>`, for an effect of an event
 /// `dlq.EVENTS.<sequence>-<effect>`; one subject a letter, so that setting the same thing aside again is refused by the
@@ -39,7 +56,7 @@ impl DeadLetter {
             effect: None,
             subject: subject::published_subject(&message.subject),
             code: code.to_owned(),
-            cause: single_line(cause),
+            cause: single_line(&bounded(cause)),
             headers: message.headers.clone(),
             payload: message.payload.clone(),
         }
@@ -59,48 +76,156 @@ impl DeadLetter {
         format!("{DEAD_LETTER_PREFIX}.{}", self.name())
     }
 
-    /// The headers to store it with: those of the message, except JetStream's own, and the cause. The message id travels
-    /// as the command id that it is: as a message id it would make DEADLETTERS drop the second letter of a command that
-    /// was sent twice, and COMMANDS drop the retry.
-    pub fn stored_headers(&self) -> Headers {
-        let mut headers: Headers =
-            self.headers.iter().filter(|(name, _)| !name.starts_with("Nats-")).collect();
-        if let (None, Some(id)) = (headers.get(header::COMMAND_ID), self.headers.get(header::NATS_MESSAGE_ID))
-        {
-            headers.push(header::COMMAND_ID, id);
+    /// The messages to store, in any order but the first of them last: whoever finds that finds all. None is larger than
+    /// `max` bytes with its headers, unless `max` is less than a few kilobytes.
+    pub fn parts(&self, max: usize) -> Vec<LetterPart> {
+        let (mut headers, body) = self.headers_and_body();
+        let written: usize = headers.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
+        let room = max.saturating_sub(written + APPEND_HEADERS_BYTES).max(PART_BYTES_MIN);
+        let chunks = body.len().div_ceil(room).max(1);
+        if chunks > 1 {
+            headers.push(header::DEAD_LETTER_PARTS, chunks.to_string());
         }
+        let subject = self.dead_letter_subject();
+        let part = |number: usize| {
+            let chunk = body.slice(((number - 1) * room).min(body.len())..(number * room).min(body.len()));
+            let headers = [(header::DEAD_LETTER_PART, number.to_string())].into_iter().collect();
+            LetterPart { subject: part_subject(&subject, number), headers, payload: chunk }
+        };
+        let first = LetterPart { subject: subject.clone(), headers, ..part(1) };
+        std::iter::once(first).chain((2..=chunks).map(part)).collect()
+    }
+
+    /// The message's own headers travel as headers, except JetStream's own; the message id as the command id that it
+    /// is: as a message id it would make DEADLETTERS drop the second letter of a command that was sent twice, and COMMANDS drop
+    /// the retry.
+    fn headers_and_body(&self) -> (Headers, Bytes) {
+        let mut own: Headers = self.headers.iter().filter(|(name, _)| !is_jetstreams(name)).collect();
+        if let (None, Some(id)) =
+            (self.headers.find(header::COMMAND_ID), self.headers.find(header::NATS_MESSAGE_ID))
+        {
+            own.push(header::COMMAND_ID, id);
+        }
+        let unreadable = self.headers.unreadable().map(|(_, block)| block.clone());
+        let block = unreadable.unwrap_or_else(|| own.block());
+        let (mut headers, body) = if self.headers.unreadable().is_some() || block.len() > HEADERS_BYTES_MAX {
+            let length = [(header::DEAD_LETTER_HEADER_BYTES, block.len().to_string())];
+            (length.into_iter().collect(), [&block[..], &self.payload[..]].concat().into())
+        } else {
+            (own, self.payload.clone())
+        };
+        self.put_description(&mut headers);
+        (headers, body)
+    }
+
+    fn put_description(&self, headers: &mut Headers) {
         headers.push(header::DEAD_LETTER_STREAM, &self.stream);
         headers.push(header::DEAD_LETTER_SEQUENCE, self.sequence.to_string());
         if let Some(effect) = &self.effect {
             headers.push(header::DEAD_LETTER_EFFECT, effect);
         }
-        headers.push(header::DEAD_LETTER_SUBJECT, &self.subject);
+        let subject = cut(&self.subject, SUBJECT_BYTES_MAX);
+        if subject.bytes().all(|byte| byte.is_ascii_graphic()) {
+            headers.push(header::DEAD_LETTER_SUBJECT, subject);
+        } else {
+            headers.push(header::DEAD_LETTER_SUBJECT, percent_encoded(&subject));
+            headers.push(header::DEAD_LETTER_SUBJECT_ENCODING, header::PERCENT);
+        }
         headers.push(header::DEAD_LETTER_CODE, &self.code);
         headers.push(header::DEAD_LETTER_CAUSE, &self.cause);
-        headers
     }
 
-    /// Reads a message of DEADLETTERS; `None` when it lacks the headers of one. Headers of JetStream's own are those of the
-    /// append to DEADLETTERS, not the message's.
-    pub fn from_stored(message: &StoredMessage) -> Option<Self> {
+    /// Reads a letter from its first message and, where [`further_parts`] names any, those; `None` when it lacks the headers
+    /// of one. Without the further ones its body is cut.
+    pub fn from_stored(message: &StoredMessage, further: &[StoredMessage]) -> Option<Self> {
         let text = |name: &str| message.headers.get(name).map(str::to_owned);
+        let mut payload = message.payload.clone();
+        if !further.is_empty() {
+            let chunks = std::iter::once(message).chain(further).map(|part| &part.payload[..]);
+            payload = chunks.collect::<Vec<_>>().concat().into();
+        }
+        let mut headers: Headers = message
+            .headers
+            .iter()
+            .filter(|(name, _)| !name.starts_with("Millstream-Dead-Letter-") && !is_jetstreams(name))
+            .collect();
+        if let Some(length) = message.headers.get(header::DEAD_LETTER_HEADER_BYTES) {
+            let length: usize = length.parse().ok()?;
+            headers = Headers::from_block(payload.split_to(length.min(payload.len())));
+        }
+        let subject = text(header::DEAD_LETTER_SUBJECT)?;
+        let encoded = message.headers.get(header::DEAD_LETTER_SUBJECT_ENCODING) == Some(header::PERCENT);
         Some(Self {
             stream: text(header::DEAD_LETTER_STREAM)?,
             sequence: text(header::DEAD_LETTER_SEQUENCE)?.parse().ok()?,
             effect: text(header::DEAD_LETTER_EFFECT),
-            subject: text(header::DEAD_LETTER_SUBJECT)?,
+            subject: if encoded { percent_decoded(&subject) } else { subject },
             code: text(header::DEAD_LETTER_CODE)?,
             cause: text(header::DEAD_LETTER_CAUSE)?,
-            headers: message
-                .headers
-                .iter()
-                .filter(|(name, _)| {
-                    !name.starts_with("Millstream-Dead-Letter-") && !name.starts_with("Nats-")
-                })
-                .collect(),
-            payload: message.payload.clone(),
+            headers,
+            payload,
         })
     }
+}
+
+/// One message of a letter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LetterPart {
+    /// Where it is stored.
+    pub subject: String,
+    /// Its headers.
+    pub headers: Headers,
+    /// Its share of the body.
+    pub payload: Bytes,
+}
+
+/// Whether a message of DEADLETTERS is a further part of a letter.
+pub fn is_further_part(message: &StoredMessage) -> bool {
+    message.headers.get(header::DEAD_LETTER_PART).is_some()
+}
+
+/// The subjects of the further parts of the letter that begins with `message`, in order. Most letters have none.
+pub fn further_parts(message: &StoredMessage) -> Vec<String> {
+    let parts = message.headers.get(header::DEAD_LETTER_PARTS).and_then(|parts| parts.parse().ok());
+    (2..=parts.unwrap_or(1)).map(|number| part_subject(&message.subject, number)).collect()
+}
+
+fn part_subject(subject: &str, number: usize) -> String {
+    format!("{subject}_{number}")
+}
+
+fn is_jetstreams(name: &str) -> bool {
+    name.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("Nats-"))
+}
+
+fn percent_encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            byte if byte.is_ascii_graphic() && byte != b'%' => encoded.push(char::from(byte)),
+            byte => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
+fn percent_decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, behind)) = rest.split_first() {
+        let digits = behind.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.filter(|_| *first == b'%').and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = behind.get(2..).unwrap_or_default();
+            }
+            None => {
+                bytes.push(*first);
+                rest = behind;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Headers cannot carry line breaks.
@@ -123,21 +248,62 @@ mod tests {
             payload: Bytes::from_static(b"body"),
         };
         let letter = DeadLetter::new("COMMANDS", &message, "code", "line 1\nline 2");
-        let stored = StoredMessage {
-            subject: letter.dead_letter_subject(),
-            headers: letter.stored_headers(),
-            ..message
-        };
+        let mut stored = stored(&letter, 1 << 20).pop().unwrap();
         assert!(stored.headers.iter().all(|(name, _)| !name.starts_with("Nats-")));
         // The server keeps what the append expected.
-        let mut stored = stored;
         stored.headers.push(header::EXPECTED_LAST_SUBJECT_SEQUENCE, "0");
-        let read = DeadLetter::from_stored(&stored).unwrap();
+        let read = DeadLetter::from_stored(&stored, &[]).unwrap();
         assert_eq!(read.headers.get(header::EXPECTED_LAST_SUBJECT_SEQUENCE), None);
         assert_eq!(
             (read.sequence, read.subject.as_str(), read.cause.as_str()),
             (7, "cmd.a.b.c.d", "line 1; line 2")
         );
         assert_eq!((read.headers.get(header::COMMAND_ID), read.headers.get("X")), (Some("one"), Some("y")));
+    }
+
+    fn stored(letter: &DeadLetter, max: usize) -> Vec<StoredMessage> {
+        let parts = letter.parts(max).into_iter();
+        let stored = parts.map(|LetterPart { subject, headers, payload }| {
+            let size = headers.block().len() + payload.len();
+            assert!(size <= max, "{size} bytes on {subject}");
+            StoredMessage { subject, sequence: 1, stored_at: jiff::Timestamp::UNIX_EPOCH, headers, payload }
+        });
+        stored.collect()
+    }
+
+    /// A letter of a message with these bytes.
+    fn letter(subject: &str, block: &[u8], payload: Vec<u8>) -> DeadLetter {
+        let message = StoredMessage {
+            subject: subject.into(),
+            sequence: 7,
+            stored_at: jiff::Timestamp::UNIX_EPOCH,
+            headers: Headers::from_block(Bytes::copy_from_slice(block)),
+            payload: payload.into(),
+        };
+        DeadLetter::new("TIMERS", &message, "code", "cause")
+    }
+
+    #[test]
+    fn bytes_that_cannot_be_read_come_back_and_stand_in_no_header() {
+        let strange = letter("due.cmd.a%\u{a0}b", b"NATS/1.0\r\nX: a\rb\r\nY: z\r\n\r\n", b"body".into());
+        let stored = stored(&strange, 1 << 20).pop().unwrap();
+        let visible = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
+        assert!(stored.headers.iter().all(|(name, value)| visible(name) && visible(value)), "{stored:?}");
+        assert_eq!(DeadLetter::from_stored(&stored, &[]), Some(strange));
+    }
+
+    #[test]
+    fn a_letter_that_is_too_large_for_one_message_has_several() {
+        let many: String = (0..2_000).map(|number| format!("X-{number}: {number}\r\n")).collect();
+        let block = format!("NATS/1.0\r\n{many}\r\n");
+        for (block, bytes) in [(b"".as_slice(), 100_000), (block.as_bytes(), 65_536), (block.as_bytes(), 0)] {
+            let large = letter("due.x", block, vec![7; bytes]);
+            let stored = stored(&large, 65_536);
+            let (first, further) = stored.split_first().unwrap();
+            assert_eq!(further.len(), usize::from(bytes > 0));
+            assert!(further.iter().all(is_further_part) && !is_further_part(first));
+            assert!(further.iter().map(|part| &part.subject).eq(&further_parts(first)));
+            assert_eq!(DeadLetter::from_stored(first, further), Some(large));
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! Names of the headers that Millstream reads and writes. NATS headers are case-sensitive.
+//! Names of the headers that Millstream reads and writes. NATS headers are case-sensitive; what people write is read in any
+//! case all the same.
 
 /// The command id, the idempotency key. Used instead of [`NATS_MESSAGE_ID`] where commands travel in an atomic batch,
 /// because one repeated `Nats-Msg-Id` rejects a whole batch.
@@ -45,3 +46,16 @@ pub const DEAD_LETTER_SUBJECT: &str = "Millstream-Dead-Letter-Subject";
 pub const DEAD_LETTER_CODE: &str = "Millstream-Dead-Letter-Code";
 /// Dead letters: the cause chain, outermost first, joined by ": ".
 pub const DEAD_LETTER_CAUSE: &str = "Millstream-Dead-Letter-Cause";
+/// Dead letters: how the subject is written, when it has characters that a header should not carry: [`PERCENT`].
+pub const DEAD_LETTER_SUBJECT_ENCODING: &str = "Millstream-Dead-Letter-Subject-Encoding";
+/// Every byte but visible ASCII as `%` and two hexadecimal digits, and `%` itself too.
+pub const PERCENT: &str = "percent";
+/// Dead letters: how many bytes of the body are the message's own header block, when its headers do not stand beside these.
+pub const DEAD_LETTER_HEADER_BYTES: &str = "Millstream-Dead-Letter-Header-Bytes";
+/// Dead letters: how many messages hold the letter, when one would be too large: the first has this header, the others
+/// [`DEAD_LETTER_PART`] on the same subject with `_2`, `_3`, …
+pub const DEAD_LETTER_PARTS: &str = "Millstream-Dead-Letter-Parts";
+/// Dead letters: which part of a letter it is.
+pub const DEAD_LETTER_PART: &str = "Millstream-Dead-Letter-Part";
+/// What all headers of ours begin with.
+pub const PREFIX: &str = "Millstream-";

@@ -13,6 +13,8 @@ pub mod dead_letter;
 pub mod error_text;
 pub mod exit_code;
 pub mod header;
+pub mod header_block;
+pub mod header_check;
 pub mod leases;
 pub mod moment;
 pub mod outcome;

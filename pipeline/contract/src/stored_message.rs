@@ -3,9 +3,24 @@
 use bytes::Bytes;
 use jiff::Timestamp;
 
+use super::header_block;
+
 /// Headers in the order of the wire. Messages carry few, so a list beats a map.
+///
+/// The server stores any bytes as headers. Where they are none that a client could send on, the whole block is kept beside
+/// those that can be read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Headers(Vec<(String, String)>);
+pub struct Headers {
+    list: Vec<(String, String)>,
+    unreadable: Option<Box<Unreadable>>,
+}
+
+/// A header block that cannot be read as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Unreadable {
+    reason: String,
+    block: Bytes,
+}
 
 impl Headers {
     /// No headers.
@@ -13,30 +28,63 @@ impl Headers {
         Self::default()
     }
 
+    /// Reads a header block of the wire, `NATS/1.0\r\nName: value\r\n\r\n`; an empty one holds no headers. A block that
+    /// cannot be read as a whole is kept, and of its headers those that can be.
+    pub fn from_block(block: Bytes) -> Self {
+        match header_block::read(&block) {
+            (list, None) => Self { list, unreadable: None },
+            (list, Some(reason)) => Self { list, unreadable: Some(Box::new(Unreadable { reason, block })) },
+        }
+    }
+
+    /// Why the block that these headers come from cannot be read as a whole, and the block; none where it can.
+    pub fn unreadable(&self) -> Option<(&str, &Bytes)> {
+        self.unreadable.as_deref().map(|unreadable| (unreadable.reason.as_str(), &unreadable.block))
+    }
+
+    /// The block as it stands in the store, or as these headers are written on the wire. None for no headers.
+    pub fn block(&self) -> Bytes {
+        match &self.unreadable {
+            Some(unreadable) => unreadable.block.clone(),
+            None if self.list.is_empty() => Bytes::new(),
+            None => header_block::write(self.iter()).into(),
+        }
+    }
+
     /// The first value of `name`, if any.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.list.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The first value of `name` in whatever case it is written, if any; an empty one counts as absent. For headers that
+    /// people write.
+    pub fn find(&self, name: &str) -> Option<&str> {
+        self.list
+            .iter()
+            .find(|(key, value)| key.eq_ignore_ascii_case(name) && !value.is_empty())
+            .map(|(_, value)| value.as_str())
     }
 
     /// Adds a header; an earlier one of the same name stays.
     pub fn push(&mut self, name: impl Into<String>, value: impl Into<String>) {
-        self.0.push((name.into(), value.into()));
+        self.list.push((name.into(), value.into()));
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.list.is_empty() && self.unreadable.is_none()
     }
 
     /// All headers, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+        self.list.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 }
 
 impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Headers {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(pairs: I) -> Self {
-        Self(pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
+        let list = pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        Self { list, unreadable: None }
     }
 }
 

@@ -6,13 +6,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::join_all;
 use millstream_contract::{
-    dead_letter::DeadLetter,
     exit_code::{ExitCode, Failure},
     stored_message::{Headers, StoredMessage},
 };
 
 /// Most messages in one atomic batch: nats-server's default `max_batch_size`.
 pub const ATOMIC_BATCH_MAX: usize = 1000;
+
+/// nats-server's default `max_payload`: the largest message with its headers, in bytes.
+pub const MESSAGE_BYTES_MAX_DEFAULT: usize = 1024 * 1024;
 
 /// A message to append.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,15 +31,10 @@ pub struct NewMessage {
 }
 
 impl NewMessage {
-    /// Stores a dead letter, once: a conflict says that it is there already.
-    #[must_use]
-    pub fn dead_letter(letter: &DeadLetter) -> Self {
-        Self {
-            subject: letter.dead_letter_subject(),
-            expected_last: Some(0),
-            headers: letter.stored_headers(),
-            payload: letter.payload.clone(),
-        }
+    /// About how many bytes it takes, headers included.
+    pub fn size(&self) -> usize {
+        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
+        self.subject.len() + headers + self.payload.len()
     }
 }
 
@@ -266,6 +263,11 @@ pub trait StreamReader: Send + 'static {
 pub trait Broker: Clone + Send + Sync + 'static {
     /// Its reader.
     type Reader: StreamReader;
+
+    /// The largest message that the server takes now, headers included, in bytes. A stream may take less.
+    fn message_bytes_max(&self) -> usize {
+        MESSAGE_BYTES_MAX_DEFAULT
+    }
 
     /// Appends one message. Appends that are started together are in flight together.
     fn append(

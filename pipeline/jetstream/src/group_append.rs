@@ -30,6 +30,9 @@ const LEANING: f64 = 2.0;
 /// Single appends in flight together: where each is synced alone, the last of them still has its answer before an append counts
 /// as unclear.
 const SINGLES_MAX: usize = 2000;
+/// Bytes on their way together: the server holds what it has not stored yet in memory, 128 MiB at most for a stream, and drops
+/// the rest without an answer.
+const BYTES_MAX: usize = 32 * 1024 * 1024;
 /// The least of so many measurements counts: a disk that stalls for a moment makes what was on its way look dear, and nothing makes
 /// it look cheap.
 const MEASUREMENTS: usize = 4;
@@ -190,7 +193,7 @@ impl<B: Broker> GroupAppend<B> {
         let mut answers = Vec::with_capacity(messages.len());
         let mut messages = messages.into_iter();
         while messages.len() > 0 {
-            let part = messages.by_ref().take(SINGLES_MAX).collect();
+            let part = take_part(&mut messages, SINGLES_MAX);
             let appended = self.broker.append_each(self.stream, part).await;
             answers.extend(appended.into_iter().map(|answer| Ok(answer?.sequence)));
         }
@@ -198,16 +201,17 @@ impl<B: Broker> GroupAppend<B> {
     }
 
     async fn append_in_batches(&self, messages: Vec<NewMessage>) -> Vec<Result<u64, AppendError>> {
+        let mut answers = Vec::with_capacity(messages.len());
         let mut messages = messages.into_iter();
-        let mut batches = Vec::new();
-        loop {
-            let batch: Vec<_> = messages.by_ref().take(ATOMIC_BATCH_MAX).collect();
-            if batch.is_empty() {
-                break;
+        while messages.len() > 0 {
+            let mut part = take_part(&mut messages, usize::MAX).into_iter();
+            let mut batches = Vec::new();
+            while part.len() > 0 {
+                batches.push(self.append_batch(part.by_ref().take(ATOMIC_BATCH_MAX).collect()));
             }
-            batches.push(self.append_batch(batch));
+            answers.extend(join_all(batches).await.into_iter().flatten());
         }
-        join_all(batches).await.into_iter().flatten().collect()
+        answers
     }
 
     async fn append_batch(&self, batch: Vec<NewMessage>) -> Vec<Result<u64, AppendError>> {
@@ -220,6 +224,19 @@ impl<B: Broker> GroupAppend<B> {
             Err(_) => self.append_singly(batch).await,
         }
     }
+}
+
+/// The next messages, at most `max` of them and about [`BYTES_MAX`] bytes, at least one.
+fn take_part(messages: &mut std::vec::IntoIter<NewMessage>, max: usize) -> Vec<NewMessage> {
+    let (mut part, mut bytes) = (Vec::new(), 0);
+    while part.len() < max
+        && bytes < BYTES_MAX
+        && let Some(message) = messages.next()
+    {
+        bytes += message.size();
+        part.push(message);
+    }
+    part
 }
 
 fn size_class(count: usize) -> usize {

@@ -10,10 +10,12 @@
 #![deny(missing_docs)]
 
 pub mod broker;
+pub mod dead_letter_store;
 pub mod event_store;
 pub mod group_append;
 pub mod intake;
 pub mod lease;
+pub mod line;
 pub mod nats_broker;
 pub mod nats_server;
 pub mod past;

@@ -2,7 +2,10 @@
 //! [`crate::stream_reader`], leases in `nats_broker/lease.rs`. Nothing here decides anything.
 
 mod append_each;
+pub mod door;
 mod lease;
+mod lines;
+mod load;
 pub(crate) mod wire;
 
 use std::{sync::Arc, time::Duration};
@@ -11,18 +14,16 @@ use async_nats::{
     Client, HeaderMap, Message, StatusCode, Subject, client::RequestErrorKind, header::HeaderValue,
 };
 use bytes::Bytes;
-use futures::{StreamExt, TryFutureExt};
 use serde_json::json;
 use tokio::sync::Mutex;
 
 use crate::{
     broker::{AppendError, Appended, Broker, BrokerError, NewMessage, ReadError, ReaderConfig, StreamState},
+    line::{Dialer, Line},
     nats_broker::{
         lease::Leases,
-        wire::{
-            ApiError, PublishReply, PurgeReply, StoredMessageReply, StreamInfoReply, header_map,
-            stored_from_direct,
-        },
+        lines::Lines,
+        wire::{ApiError, PublishReply, PurgeReply, StoredMessageReply, StreamInfoReply, header_map},
     },
     stream_reader::NatsReader,
 };
@@ -31,16 +32,14 @@ use millstream_contract::{
     stored_message::{Headers, StoredMessage},
 };
 
-pub(crate) use wire::headers_from;
+pub use wire::headers_from;
 
+/// What the headers of an append of a batch take besides the message's own.
+const APPEND_BYTES: usize = 256;
 /// How long an append may stay without an answer before it counts as unclear.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a question to the JetStream API may stay without an answer.
 const API_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the next message of a batched direct get may take.
-const LOAD_IDLE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Messages asked for in one batched direct get; longer histories take several.
-const LOAD_BATCH: usize = 512;
 
 /// Is told the stream and the name of a reader.
 type OnRestart = Arc<dyn Fn(&str, &str) + Send + Sync>;
@@ -52,6 +51,7 @@ pub struct NatsBroker {
     api_prefix: Arc<str>,
     leases: Arc<Mutex<Leases>>,
     on_restart: Option<OnRestart>,
+    lines: Lines,
 }
 
 impl std::fmt::Debug for NatsBroker {
@@ -61,10 +61,11 @@ impl std::fmt::Debug for NatsBroker {
 }
 
 impl NatsBroker {
-    /// JetStream of the connection's account, or of `domain` when one is given.
-    pub fn new(client: Client, domain: Option<&str>) -> Self {
+    /// JetStream of the connection's account, or of `domain` when one is given. Stored messages come on lines that `dialer`
+    /// opens, so that one which the client library cannot read costs nothing but its line.
+    pub fn new(client: Client, dialer: Dialer, domain: Option<&str>) -> Self {
         let api_prefix = domain.map_or_else(|| "$JS.API".into(), |domain| format!("$JS.{domain}.API").into());
-        Self { client, api_prefix, leases: Arc::default(), on_restart: None }
+        Self { client, api_prefix, leases: Arc::default(), on_restart: None, lines: Lines::new(dialer) }
     }
 
     /// The same, but `on_restart` is called with stream and reader whenever a reader makes its consumer again.
@@ -79,6 +80,32 @@ impl NatsBroker {
         if let Some(on_restart) = &self.on_restart {
             on_restart(stream, reader);
         }
+    }
+
+    /// A new line.
+    pub async fn line(&self) -> Result<Line, BrokerError> {
+        self.lines.open().await
+    }
+
+    /// The first message behind `after` on one of the subjects in `filters`, any when there are none, answered by the leader,
+    /// whatever its bytes: the answer is JSON, with headers and body in base64.
+    pub(crate) async fn next_after(
+        &self,
+        stream: &str,
+        after: u64,
+        filters: &[String],
+    ) -> Result<Option<StoredMessage>, BrokerError> {
+        let mut first: Option<StoredMessage> = None;
+        let any = [">".to_owned()];
+        for filter in if filters.is_empty() { &any[..] } else { filters } {
+            let asked = json!({ "seq": after + 1, "next_by_subj": filter });
+            if let Some(found) = self.message_get(stream, asked).await?
+                && first.as_ref().is_none_or(|first| found.sequence < first.sequence)
+            {
+                first = Some(found);
+            }
+        }
+        Ok(first)
     }
 
     /// The connection.
@@ -160,55 +187,14 @@ impl NatsBroker {
             (None, error) => Err(api_failure("message get", stream, error)),
         }
     }
-
-    /// One batched direct get; says whether more may follow.
-    async fn load_batch(
-        &self,
-        stream: &str,
-        subject: &str,
-        from: u64,
-        messages: &mut Vec<StoredMessage>,
-    ) -> Result<bool, BrokerError> {
-        let unavailable =
-            |detail: String| BrokerError::Unavailable { operation: "batched direct get", detail };
-        let inbox = self.client.new_inbox();
-        let mut answers =
-            self.client.subscribe(inbox.clone()).map_err(|error| unavailable(error.to_string())).await?;
-        let body = json!({ "seq": from.max(1), "next_by_subj": subject, "batch": LOAD_BATCH }).to_string();
-        let path = self.api_subject(&format!("DIRECT.GET.{stream}"));
-        self.client
-            .publish_with_reply(path, inbox, body.into())
-            .map_err(|error| unavailable(error.to_string()))
-            .await?;
-        loop {
-            let answer = tokio::time::timeout(LOAD_IDLE_TIMEOUT, answers.next())
-                .await
-                .map_err(|_| unavailable(format!("no answer in {} s", LOAD_IDLE_TIMEOUT.as_secs())))?
-                .ok_or_else(|| unavailable("the connection was closed".into()))?;
-            match answer.status.map(|status| status.as_u16()) {
-                None => messages.push(stored_from_direct(answer).map_err(unavailable)?),
-                Some(204) => {
-                    let pending = answer
-                        .headers
-                        .as_ref()
-                        .and_then(|headers| headers.get("Nats-Num-Pending"))
-                        .and_then(|value| value.as_str().parse::<u64>().ok());
-                    return Ok(pending.unwrap_or(0) > 0);
-                }
-                Some(404) => return Ok(false),
-                Some(503) => {
-                    return Err(unavailable(format!("{stream} has no direct get now (no responders)")));
-                }
-                Some(status) => {
-                    return Err(unavailable(format!("{status} {}", answer.description.unwrap_or_default())));
-                }
-            }
-        }
-    }
 }
 
 impl Broker for NatsBroker {
     type Reader = NatsReader;
+
+    fn message_bytes_max(&self) -> usize {
+        self.client.server_info().max_payload
+    }
 
     async fn append(&self, stream: &str, message: NewMessage) -> Result<Appended, AppendError> {
         let headers = header_map(&message.headers);
@@ -228,6 +214,12 @@ impl Broker for NatsBroker {
         stream: &str,
         messages: Vec<NewMessage>,
     ) -> Result<Appended, AppendError> {
+        let max = self.message_bytes_max();
+        if let Some(large) = messages.iter().find(|message| message.size() + APPEND_BYTES > max) {
+            // Before anything of the batch is sent: half a batch would leave it unclear what became of it.
+            let detail = format!("{} bytes are more than the {max} that the server takes", large.size());
+            return Err(AppendError::Refused { subject: large.subject.clone(), detail });
+        }
         let count = messages.len();
         let batch_id = ulid::Ulid::generate().to_string();
         let mut last = None;
@@ -256,12 +248,7 @@ impl Broker for NatsBroker {
     }
 
     async fn load(&self, stream: &str, subject: &str, from: u64) -> Result<Vec<StoredMessage>, BrokerError> {
-        let mut messages = Vec::new();
-        let mut next = from;
-        while self.load_batch(stream, subject, next, &mut messages).await? {
-            next = messages.last().map_or(next, |message| message.sequence + 1);
-        }
-        Ok(messages)
+        load::load(self, stream, subject, from).await
     }
 
     async fn last(&self, stream: &str, subject: &str) -> Result<Option<StoredMessage>, BrokerError> {

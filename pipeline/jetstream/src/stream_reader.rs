@@ -4,21 +4,30 @@
 //! whoever reads, with its results. Consumer sequences must be contiguous. At any doubt (gap, missed heartbeats, consumer
 //! gone, reconnect) the consumer is deleted and made again at the last message returned, which takes 1 to 2 ms. That message
 //! comes again first: when it is another one, the server has lost its tail and grown since, and what was read is not there.
+//!
+//! Each reader has a line of its own ([`crate::line`]): the client library ends the connection on which it meets bytes that
+//! it cannot read, and the server stores any. After a line is lost the next message is taken as JSON, which carries any
+//! bytes; the consumer is made again behind it.
 
-use std::{collections::VecDeque, sync::atomic::Ordering, time::Duration};
+mod place;
+
+use std::{collections::VecDeque, time::Duration};
 
 use async_nats::{Message, Subscriber};
 use futures::{FutureExt, StreamExt};
 use jiff::Timestamp;
 use millstream_contract::stored_message::StoredMessage;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
+use crate::line::Line;
 use crate::{
     broker::{Broker, BrokerError, ReadError, ReaderConfig, StreamReader},
     nats_broker::{
         NatsBroker, api_failure, headers_from, unreadable,
         wire::{ApiError, ConsumerReply},
     },
+    stream_reader::place::Place,
 };
 
 /// Messages asked for at once. A second request is sent when half of them have come, so that the server never waits.
@@ -35,6 +44,9 @@ const SILENCE_MAX: Duration = Duration::from_millis(2500);
 const REOPEN_PAUSE_MAX: Duration = Duration::from_secs(2);
 /// Head start for another process that takes the name over: it deletes our consumer, then makes its own.
 const TAKEOVER_HEAD_START: Duration = Duration::from_millis(250);
+/// After a message that cannot be read, so many in a row must be readable before a consumer is made again: where there is one
+/// there may be more, and each costs a line.
+const READABLE_RUN: usize = 32;
 /// Metadata of a consumer: which reader made it.
 const READER_METADATA: &str = "io.millstream.reader";
 
@@ -51,6 +63,8 @@ pub struct NatsReader {
     /// Whether a consumer was made before: one of another reader then means that the name was taken over.
     begun: bool,
     deleted: bool,
+    /// How many messages are to be taken as JSON before the consumer is made again.
+    singly: usize,
 }
 
 /// The last message that came.
@@ -59,36 +73,42 @@ struct Reached {
     sequence: u64,
     /// None before the first one: whoever reads knows what stands there.
     stored_at: Option<Timestamp>,
+    /// Whether a consumer can deliver it.
+    readable: bool,
 }
 
 impl Reached {
+    fn at(message: &StoredMessage) -> Self {
+        let readable = message.headers.unreadable().is_none() && message.subject.is_ascii();
+        Self { sequence: message.sequence, stored_at: Some(message.stored_at), readable }
+    }
+
     /// Where a consumer begins.
     fn first(self) -> u64 {
-        if self.stored_at.is_some() { self.sequence } else { self.sequence + 1 }
+        if self.stored_at.is_some() && self.readable { self.sequence } else { self.sequence + 1 }
     }
 }
 
 /// The consumer as it is now; thrown away whole at any doubt.
 #[derive(Debug)]
 struct Consumer {
+    line: Line,
     answers: Subscriber,
     inbox: String,
     consumer_sequence: u64,
     outstanding: u64,
     pending: u64,
-    connects: u64,
-    silence: Duration,
+    heard_at: Instant,
 }
 
 /// Why the consumer cannot be trusted any longer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Doubt {
     Silent,
-    Reconnected,
+    LineLost,
     Gap,
     OtherMessage,
     Deleted,
-    ConnectionClosed,
     Refused,
 }
 
@@ -98,11 +118,12 @@ impl NatsReader {
         let mut reader = Self {
             reader_id: ulid::Ulid::generate().to_string(),
             generation: String::new(),
-            reached: Reached { sequence: config.after, stored_at: None },
+            reached: Reached { sequence: config.after, stored_at: None, readable: true },
             ready: VecDeque::new(),
             consumer: None,
             begun: false,
             deleted: false,
+            singly: 0,
             broker,
             config,
         };
@@ -110,15 +131,14 @@ impl NatsReader {
         Ok(reader)
     }
 
-    /// Makes the consumer anew, again and again until the server answers.
+    /// Goes on without a consumer, again and again until the server answers: takes the next message as JSON after a line was
+    /// lost, and makes the consumer anew.
     async fn reopen(&mut self) -> Result<(), ReadError> {
         let mut pause = Duration::from_millis(10);
         loop {
-            match self.try_open().await {
-                Ok(consumer) => {
-                    self.consumer = Some(consumer);
-                    return Ok(());
-                }
+            let opened = if self.singly > 0 { self.take_singly().await } else { self.try_open().await };
+            match opened {
+                Ok(()) => return Ok(()),
                 Err(ReadError::Broker(BrokerError::Unavailable { operation, detail })) => {
                     tracing::debug!(
                         stream = self.config.stream,
@@ -134,27 +154,70 @@ impl NatsReader {
         }
     }
 
-    async fn try_open(&mut self) -> Result<Consumer, ReadError> {
-        let connects = self.broker.client().statistics().connects.load(Ordering::Relaxed);
+    /// Takes the next message as JSON, if there is one.
+    async fn take_singly(&mut self) -> Result<(), ReadError> {
         self.check_stream().await?;
+        self.check_reached().await?;
+        let (stream, filters) = (&self.config.stream, &self.config.filters);
+        let Some(message) = self.broker.next_after(stream, self.reached.sequence, filters).await? else {
+            self.singly = 0;
+            return Ok(());
+        };
+        self.reached = Reached::at(&message);
+        if self.reached.readable {
+            self.singly -= 1;
+        } else {
+            self.singly = READABLE_RUN;
+            let (sequence, subject) = (message.sequence, &message.subject);
+            tracing::warn!(
+                stream,
+                sequence,
+                ?subject,
+                "a message has bytes that the client library cannot read"
+            );
+        }
+        self.ready.push_back(message);
+        Ok(())
+    }
+
+    /// Whether the message that came last is still there. A consumer tells by itself when it can deliver it.
+    async fn check_reached(&self) -> Result<(), ReadError> {
+        let Some(stored_at) = self.reached.stored_at else { return Ok(()) };
+        let (stream, sequence) = (&self.config.stream, self.reached.sequence);
+        match self.broker.get(stream, sequence).await? {
+            Some(found) if found.stored_at != stored_at => {
+                Err(ReadError::OtherMessage { stream: stream.clone(), sequence })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn try_open(&mut self) -> Result<(), ReadError> {
+        self.check_stream().await?;
+        if !self.reached.readable {
+            self.check_reached().await?;
+        }
         self.check_name().await?;
-        let inbox = self.broker.client().new_inbox();
-        let answers = self.broker.client().subscribe(inbox.clone()).await.map_err(|error| {
+        // A new line each time: what is still on its way on the one before ends with it.
+        let line = self.broker.line().await?;
+        let inbox = line.client().new_inbox();
+        let answers = line.client().subscribe(inbox.clone()).await.map_err(|error| {
             BrokerError::Unavailable { operation: "subscribe", detail: error.to_string() }
         })?;
         let path = format!("{}.{}", self.config.stream, self.config.name);
         self.broker.api("consumer delete", &format!("CONSUMER.DELETE.{path}"), "".into()).await?;
         self.create_consumer(&path).await?;
         (self.begun, self.deleted) = (true, false);
-        Ok(Consumer {
+        self.consumer = Some(Consumer {
+            line,
             answers,
             inbox,
             consumer_sequence: 0,
             outstanding: 0,
             pending: 0,
-            connects,
-            silence: Duration::ZERO,
-        })
+            heard_at: Instant::now(),
+        });
+        Ok(())
     }
 
     async fn check_stream(&mut self) -> Result<(), ReadError> {
@@ -245,7 +308,9 @@ impl NatsReader {
         while self.ready.is_empty() {
             let Some(consumer) = &mut self.consumer else {
                 self.reopen().await?;
-                self.broker.count_restart(&self.config.stream, &self.config.name);
+                if self.consumer.is_some() {
+                    self.broker.count_restart(&self.config.stream, &self.config.name);
+                }
                 continue;
             };
             let filled =
@@ -263,6 +328,7 @@ impl NatsReader {
                     return Err(ReadError::OtherMessage { stream, sequence });
                 }
                 self.deleted = doubt == Doubt::Deleted;
+                self.singly = usize::from(doubt == Doubt::LineLost);
                 self.consumer = None;
             }
         }
@@ -302,17 +368,19 @@ impl Consumer {
         reached: &mut Reached,
     ) -> Result<(), Doubt> {
         self.pull(broker, config).await?;
-        let answer = match tokio::time::timeout(HEARTBEAT, self.answers.next()).await {
-            Ok(Some(answer)) => answer,
-            Ok(None) => return Err(Doubt::ConnectionClosed),
-            Err(_) => return self.check_silence(broker),
+        let answer = match self.answers.next().now_or_never() {
+            Some(answer) => answer.ok_or(Doubt::LineLost)?,
+            None => match self.wait().await? {
+                Some(answer) => answer,
+                None => return Ok(()),
+            },
         };
-        self.silence = Duration::ZERO;
+        self.heard_at = Instant::now();
         self.take(answer, ready, reached)?;
         while ready.len() < max {
             match self.answers.next().now_or_never() {
                 Some(Some(answer)) => self.take(answer, ready, reached)?,
-                Some(None) => return Err(Doubt::ConnectionClosed),
+                Some(None) => return Err(Doubt::LineLost),
                 None => break,
             }
         }
@@ -331,18 +399,28 @@ impl Consumer {
             "idle_heartbeat": nanoseconds(HEARTBEAT),
         });
         let subject = broker.api_subject(&format!("CONSUMER.MSG.NEXT.{}.{}", config.stream, config.name));
-        let sent =
-            broker.client().publish_with_reply(subject, self.inbox.clone(), request.to_string().into()).await;
+        let sent = self
+            .line
+            .client()
+            .publish_with_reply(subject, self.inbox.clone(), request.to_string().into())
+            .await;
         self.outstanding += PULL_BATCH;
-        sent.map_err(|_| Doubt::ConnectionClosed)
+        sent.map_err(|_| Doubt::LineLost)
     }
 
-    fn check_silence(&mut self, broker: &NatsBroker) -> Result<(), Doubt> {
-        self.silence += HEARTBEAT;
-        if broker.client().statistics().connects.load(Ordering::Relaxed) != self.connects {
-            return Err(Doubt::Reconnected);
+    /// Waits for what the server sends; none when it has not sent anything for a heartbeat. Silence counts across calls that
+    /// were cancelled.
+    async fn wait(&mut self) -> Result<Option<Message>, Doubt> {
+        if self.heard_at.elapsed() >= SILENCE_MAX {
+            return Err(Doubt::Silent);
         }
-        if self.silence >= SILENCE_MAX { Err(Doubt::Silent) } else { Ok(()) }
+        tokio::select! {
+            biased;
+            // What came before the line was lost comes first.
+            answer = self.answers.next() => answer.map(Some).ok_or(Doubt::LineLost),
+            () = self.line.lost() => Err(Doubt::LineLost),
+            () = tokio::time::sleep(HEARTBEAT) => Ok(None),
+        }
     }
 
     fn take(
@@ -351,11 +429,10 @@ impl Consumer {
         ready: &mut VecDeque<StoredMessage>,
         reached: &mut Reached,
     ) -> Result<(), Doubt> {
-        match answer.status.map(|status| status.as_u16()) {
-            None => {
-                let Some(place) = answer.reply.as_ref().and_then(|reply| Place::parse(reply)) else {
-                    return Err(Doubt::Refused);
-                };
+        let place = answer.reply.as_ref().and_then(|reply| Place::parse(reply));
+        // A message may have been stored with a status of its own.
+        match place.ok_or(answer.status.map(|status| status.as_u16())) {
+            Ok(place) => {
                 if place.consumer_sequence != self.consumer_sequence + 1 {
                     return Err(Doubt::Gap);
                 }
@@ -366,7 +443,7 @@ impl Consumer {
                 if place.stream_sequence == reached.sequence {
                     return if stored_at == reached.stored_at { Ok(()) } else { Err(Doubt::OtherMessage) };
                 }
-                *reached = Reached { sequence: place.stream_sequence, stored_at };
+                *reached = Reached { sequence: place.stream_sequence, stored_at, readable: true };
                 ready.push_back(StoredMessage {
                     sequence: place.stream_sequence,
                     stored_at: place.stored_at,
@@ -376,13 +453,13 @@ impl Consumer {
                 });
                 Ok(())
             }
-            Some(100) => Ok(()),
-            Some(404 | 408) => {
+            Err(Some(100)) => Ok(()),
+            Err(Some(404 | 408)) => {
                 self.outstanding = self.outstanding.saturating_sub(undelivered(&answer));
                 Ok(())
             }
-            Some(409) => self.take_conflict(&answer),
-            Some(_) => Err(Doubt::Refused),
+            Err(Some(409)) => self.take_conflict(&answer),
+            Err(_) => Err(Doubt::Refused),
         }
     }
 
@@ -413,38 +490,6 @@ fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).expect("the constants above are seconds")
 }
 
-/// Where a delivered message stands, as its reply subject tells:
-/// `$JS.ACK.<stream>.<consumer>.<delivered>.<stream sequence>.<consumer sequence>.<nanoseconds>.<pending>`, or with
-/// domain and account hash before the stream.
-struct Place {
-    stream_sequence: u64,
-    consumer_sequence: u64,
-    stored_at: Timestamp,
-    pending: u64,
-}
-
-impl Place {
-    fn parse(reply: &str) -> Option<Self> {
-        let tokens = reply.split('.').count();
-        let skip = match tokens {
-            9 => 5,
-            count if count >= 11 => 7,
-            _ => return None,
-        };
-        let mut numbers = reply.split('.').skip(skip);
-        let stream_sequence = numbers.next()?.parse().ok()?;
-        let consumer_sequence = numbers.next()?.parse().ok()?;
-        let nanoseconds: i64 = numbers.next()?.parse().ok()?;
-        let pending = numbers.next()?.parse().ok()?;
-        Some(Self {
-            stream_sequence,
-            consumer_sequence,
-            stored_at: Timestamp::from_nanosecond(i128::from(nanoseconds)).ok()?,
-            pending,
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::{
@@ -456,18 +501,6 @@ mod tests {
 
     use super::*;
     use crate::testing::test_server::TestServer;
-
-    #[test]
-    fn both_forms_of_reply_subjects_are_read() {
-        for reply in [
-            "$JS.ACK.EVENTS.projector.1.17.4.1785312000000000000.9",
-            "$JS.ACK._.hash.EVENTS.projector.1.17.4.1785312000000000000.9.random",
-        ] {
-            let place = Place::parse(reply).unwrap();
-            assert_eq!((place.stream_sequence, place.consumer_sequence), (17, 4), "{reply}");
-        }
-        assert!(Place::parse("_INBOX.x").is_none());
-    }
 
     #[tokio::test]
     async fn a_consumer_made_again_is_counted_and_one_made_first_is_not() {

@@ -4,5 +4,6 @@ pub mod broker_scenarios;
 pub mod fault_plan;
 pub mod memory_broker;
 pub mod operation;
+pub mod raw_client;
 pub mod restricted_server;
 pub mod test_server;

@@ -21,8 +21,9 @@ use millstream_domain::{
 };
 use millstream_jetstream::{
     broker::{Broker, NewMessage},
+    dead_letter_store::whole_letter,
     nats_broker::NatsBroker,
-    testing::test_server::TestServer,
+    testing::{raw_client::RawClient, test_server::TestServer},
 };
 use millstream_processes::process_runner::{Begin, ProcessRunner, ProcessRunnerConfig, ProcessRunnerError};
 use millstream_runtime::{health::Readiness, metrics::Metrics, shutdown::Shutdown};
@@ -346,7 +347,7 @@ async fn what_the_server_never_takes_is_set_aside_and_nothing_waits_behind_it() 
     assert_eq!(bodies(&to_a), [&heard[0], &heard[1], &end, &"{\"heard\":3}".to_owned()].map(String::as_str));
 
     let letters = messages(&broker, DEAD_LETTERS).await;
-    let letter = DeadLetter::from_stored(letters.first().unwrap()).unwrap();
+    let letter = DeadLetter::from_stored(letters.first().unwrap(), &[]).unwrap();
     assert_eq!(
         (letters.len(), letter.name().as_str(), letter.subject.as_str(), letter.code.as_str()),
         (1, "EVENTS.3-echo-1-0", "cmd.test.mountain.a.answer", "effect-refused")
@@ -518,7 +519,7 @@ async fn what_fell_due_while_nobody_ran_is_sent_once_under_an_id_of_its_place() 
         (&br#"{"loud":true}"#[..], Some("anna"))
     );
     let letters = messages(&broker, DEAD_LETTERS).await;
-    let letter = DeadLetter::from_stored(letters.first().unwrap()).unwrap();
+    let letter = DeadLetter::from_stored(letters.first().unwrap(), &[]).unwrap();
     assert_eq!(
         (letters.len(), &*letter.subject, &*letter.code),
         (1, "due.cmd.test.valley", "subject-not-allowed")
@@ -542,4 +543,33 @@ async fn events_that_were_lost_after_they_had_been_carried_out_stop_it() {
     let ended = tokio::time::timeout(PATIENCE, running.task).await.expect("it ends").unwrap();
     assert!(matches!(ended, Err(ProcessRunnerError::LostTail { named: 7, last: 1, .. })), "{ended:?}");
     assert!(messages(&broker, COMMANDS).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_timer_that_cannot_be_a_command_is_kept_whole_and_the_next_is_sent() {
+    let (server, folder) = (server().await, TempDir::new().unwrap());
+    let broker = server.broker().await;
+    let max = broker.message_bytes_max();
+    let mut raw = RawClient::connect(&server.url()).await;
+    // As large as a message may be: as a command it would have further headers, and its letter has more of them.
+    let large = vec![b' '; max];
+    raw.publish("due.cmd.test.valley.a.call", "", &large).await;
+    let strange = "NATS/1.0\r\nX: a\rb\r\n\r\n";
+    raw.publish("due.cmd.test.valley.a.call", strange, "strange").await;
+    raw.publish("due.cmd.test.valley.a\u{a0}b.call", "NATS/1.0\r\nX: y\r\n\r\n", "space").await;
+    schedule(&server, "x", "due.cmd.test.valley.a.call", r#"{"loud":true}"#).await;
+    let running = Running::start(&server, folder.path(), "process-manager").await;
+    until("the command is sent", async || messages(&broker, COMMANDS).await.len() == 1).await;
+    until("all of TIMERS is carried out", async || messages(&broker, TIMERS).await.is_empty()).await;
+    running.finish().await;
+    let mut found = Vec::new();
+    for message in messages(&broker, DEAD_LETTERS).await {
+        found.extend(whole_letter(&broker, &message).await.unwrap());
+    }
+    found.sort_by_key(|letter| letter.sequence);
+    let codes: Vec<_> = found.iter().map(|letter| letter.code.as_str()).collect();
+    assert_eq!(codes, ["command-refused", "headers-unreadable", "subject-not-allowed"]);
+    assert_eq!(found[0].payload, large);
+    assert_eq!((&found[1].headers.block()[..], &*found[1].payload), (strange.as_bytes(), &b"strange"[..]));
+    assert_eq!(found[2].subject, "due.cmd.test.valley.a\u{a0}b.call");
 }

@@ -17,7 +17,7 @@ use async_nats::{
     Client, HeaderMap,
     service::{Request, Service, ServiceExt, endpoint::Endpoint, error::Error as ServiceError},
 };
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use serde_json::json;
 use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -28,13 +28,24 @@ pub use self::{
     local::LocalQueries,
     request::{LIMIT_DEFAULT, LIMIT_MAX, Operation},
 };
-use millstream_contract::{error_text::one_line, header, stream_names::EVENTS, subject::QUERY_PREFIX};
-use millstream_jetstream::{broker::Broker as _, nats_broker::NatsBroker};
+use millstream_contract::{
+    error_text::one_line, header, header_check::check_headers, stream_names::EVENTS, subject::QUERY_PREFIX,
+};
+use millstream_jetstream::{
+    broker::Broker as _,
+    nats_broker::{
+        NatsBroker,
+        door::{self, Door},
+        headers_from,
+    },
+};
 use millstream_runtime::metrics::{Metrics, QueryMetrics};
 use millstream_store::read_store::ReadStore;
 
 use crate::projection_runner::{View, ViewDirectory};
 
+/// The headers of ours that a query may have.
+const HEADERS: [&str; 2] = [header::POSITION, header::WAIT_MS];
 /// How long a query waits for its position unless it or the configuration says otherwise.
 pub const WAIT_DEFAULT: Duration = Duration::from_secs(2);
 /// How long a query may wait at most, unless configured otherwise.
@@ -86,8 +97,7 @@ pub struct QueryServiceError {
 
 /// A running service.
 pub struct QueryService {
-    client: Client,
-    service: Service,
+    door: Door,
     requests: TaskTracker,
     endpoints: TaskTracker,
 }
@@ -96,11 +106,20 @@ pub struct QueryService {
 struct EndpointContext {
     query: ViewQuery,
     operation: Operation,
-    client: Client,
+    broker: NatsBroker,
     in_flight: Arc<Semaphore>,
     in_flight_max: usize,
     metrics: QueryMetrics,
     requests: TaskTracker,
+}
+
+/// What is registered, again on each line.
+struct Registration {
+    config: QueryServiceConfig,
+    views: ViewDirectory,
+    /// Names, metadata and contexts of the endpoints.
+    endpoints: Vec<(String, View, Arc<EndpointContext>)>,
+    serving: TaskTracker,
 }
 
 impl QueryService {
@@ -115,66 +134,44 @@ impl QueryService {
         metrics: &Metrics,
         config: QueryServiceConfig,
     ) -> Result<Self, QueryServiceError> {
-        let failed = |source| QueryServiceError { source };
-        let client = broker.client().clone();
-        let by_endpoint = endpoint_views(views);
-        let service = client
-            .service_builder()
-            .description(&config.description)
-            .stats_handler(move |endpoint, _| by_endpoint.get(&endpoint).map_or(json!(null), statistics))
-            .start(&config.name, &config.version)
-            .await
-            .map_err(failed)?;
-        let this = Self {
-            client: client.clone(),
-            service,
-            requests: TaskTracker::new(),
-            endpoints: TaskTracker::new(),
-        };
+        let (requests, serving) = (TaskTracker::new(), TaskTracker::new());
         let in_flight = Arc::new(Semaphore::new(config.in_flight_max));
         let reads = Arc::new(Semaphore::new(READS_MAX));
+        let mut endpoints = Vec::new();
         for view in views.iter() {
             for operation in Operation::ALL {
                 let name = format!("{}.{}.{}", view.context, view.name, operation.name());
-                let endpoint = this
-                    .service
-                    .endpoint_builder()
-                    .name(endpoint_name(view, operation))
-                    .metadata(HashMap::from([("projection".to_owned(), view.projection.to_string())]))
-                    .add(format!("{QUERY_PREFIX}.{name}"))
-                    .await
-                    .map_err(failed)?;
                 let context = EndpointContext {
                     query: ViewQuery::new(store.clone(), view.clone(), Arc::clone(&reads), &config),
                     operation,
-                    client: client.clone(),
+                    broker: broker.clone(),
                     in_flight: Arc::clone(&in_flight),
                     in_flight_max: config.in_flight_max,
                     metrics: metrics.query(&name),
-                    requests: this.requests.clone(),
+                    requests: requests.clone(),
                 };
-                this.endpoints.spawn(serve(endpoint, Arc::new(context)));
+                endpoints.push((name, view.clone(), Arc::new(context)));
             }
         }
-        // The server handles the messages of a connection in order. So an answer to any question proves that it has seen the
-        // subscriptions before it.
-        if let Err(error) = broker.state(EVENTS).await {
-            tracing::warn!(%error, "queries may meet no responders for a moment");
-        }
-        Ok(this)
+        let registration =
+            Arc::new(Registration { config, views: views.clone(), endpoints, serving: serving.clone() });
+        let door =
+            Door::open(broker, EVENTS, move |client| register(client, Arc::clone(&registration)).boxed());
+        let door = door.await.map_err(|source| QueryServiceError { source })?;
+        Ok(Self { door, requests, endpoints: serving })
     }
 
     /// Takes no more requests, and returns when those that were taken are answered. A request that the server hands over at this
     /// very moment is lost: its sender gets no answer and has to ask again.
     pub async fn stop(self) {
-        if let Err(error) = self.service.stop().await {
-            tracing::warn!(error, "the query service did not stop in order");
-        }
+        let client = self.door.close().await;
         for tasks in [self.endpoints, self.requests] {
             tasks.close();
             tasks.wait().await;
         }
-        if let Err(error) = self.client.flush().await {
+        if let Some(client) = client
+            && let Err(error) = client.flush().await
+        {
             tracing::debug!(%error, "the connection went before the query service");
         }
     }
@@ -186,7 +183,28 @@ impl QueryService {
     }
 }
 
-/// Takes requests one after the other, and answers each in a task of its own.
+async fn register(client: Client, registration: Arc<Registration>) -> Result<Service, async_nats::Error> {
+    let Registration { config, views, endpoints, serving } = &*registration;
+    let by_endpoint = endpoint_views(views);
+    let service = client
+        .service_builder()
+        .description(&config.description)
+        .stats_handler(move |endpoint, _| by_endpoint.get(&endpoint).map_or(json!(null), statistics))
+        .start(&config.name, &config.version)
+        .await?;
+    for (name, view, context) in endpoints {
+        let endpoint = service
+            .endpoint_builder()
+            .name(endpoint_name(view, context.operation))
+            .metadata(HashMap::from([("projection".to_owned(), view.projection.to_string())]))
+            .add(format!("{QUERY_PREFIX}.{name}"))
+            .await?;
+        serving.spawn(serve(endpoint, Arc::clone(context)));
+    }
+    Ok(service)
+}
+
+/// Takes requests one after the other and answers each on its own.
 async fn serve(mut endpoint: Endpoint, context: Arc<EndpointContext>) {
     while let Some(request) = endpoint.next().await {
         match Arc::clone(&context.in_flight).try_acquire_owned() {
@@ -208,16 +226,19 @@ async fn serve(mut endpoint: Endpoint, context: Arc<EndpointContext>) {
 impl EndpointContext {
     async fn answer(&self, request: Request) {
         let began = Instant::now();
-        let headers = request.message.headers.as_ref();
-        let text = |name: &str| headers.and_then(|headers| headers.get(name)).map(|value| value.as_str());
+        let headers = headers_from(request.message.headers.as_ref());
         let asked = Asked {
-            position: text(header::POSITION),
-            wait_ms: text(header::WAIT_MS),
+            position: headers.find(header::POSITION),
+            wait_ms: headers.find(header::WAIT_MS),
             body: &request.message.payload,
-            bytes_max: self.client.server_info().max_payload,
+            bytes_max: self.broker.message_bytes_max(),
         };
         let waited = asked.position.is_some();
-        let (result, headers) = match self.query.answer(self.operation, &asked).await {
+        let answered = match check_headers(&headers, &HEADERS) {
+            Ok(()) => self.query.answer(self.operation, &asked).await,
+            Err(error) => Err(QueryError::Malformed(error.to_string())),
+        };
+        let (result, headers) = match answered {
             Ok(Answer { body, position, waited: time }) => {
                 if waited {
                     self.metrics.wait_seconds.observe(time.as_secs_f64());
@@ -241,7 +262,7 @@ impl EndpointContext {
         let response = result
             .map(Into::into)
             .map_err(|error| ServiceError { status: error.text(), code: usize::from(error.code()) });
-        if let Err(error) = request.respond_with_headers(response, headers).await {
+        if let Err(error) = door::respond(&self.broker, request, response, headers).await {
             tracing::debug!(subject = %request.message.subject, %error, "query has nobody to answer");
         }
     }

@@ -1,5 +1,5 @@
 //! The connection to NATS: settings ([`ConnectionSettings`]), the first connect with its patience, and what is logged and
-//! counted while it lives. After the first connect it reconnects for ever.
+//! counted while it lives. After the first connect it reconnects for ever. What brings foreign bytes has lines of its own.
 //!
 //! Deliberately absent: everything about JetStream.
 
@@ -17,12 +17,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use async_nats::{Client, ConnectErrorKind, ConnectOptions};
+use futures::StreamExt as _;
 
 pub use forbidden::Forbidden;
 pub use monitor::ConnectionMonitor;
 pub use settings::{Authentication, ConnectionSettings, Secret};
 
-use millstream_contract::exit_code::{ExitCode, Failure};
+use millstream_contract::{
+    error_text::one_line,
+    exit_code::{ExitCode, Failure},
+};
+use millstream_jetstream::line::Dialer;
 
 use crate::config::format_duration;
 
@@ -152,6 +157,40 @@ pub async fn connect(
     let client = connected?;
     monitor.connected(&urls, &client);
     Ok(client)
+}
+
+/// Opens further connections ("lines") with the settings and under the name of the process's connection. What the server forbids on
+/// a line is told to `monitor`.
+pub fn dialer(
+    settings: &ConnectionSettings,
+    identity: &ClientIdentity,
+    monitor: &ConnectionMonitor,
+) -> Dialer {
+    let (settings, identity, monitor) = (settings.clone(), identity.clone(), monitor.clone());
+    let urls = settings.urls.clone();
+    let make = move || {
+        options(&settings, &identity, &ConnectionMonitor::unobserved()).map_err(|error| one_line(&error))
+    };
+    Dialer::new(&urls, make, move |event| monitor.observe_line(event))
+}
+
+/// Ends when the client's own task has ended, which leaves a client that neither sends nor hears anything and says nothing of
+/// it. It never reconnects; only a new process helps.
+pub async fn ended(client: &Client) {
+    if let Ok(mut nothing) = client.subscribe(client.new_inbox()).await {
+        while nothing.next().await.is_some() {}
+    }
+}
+
+/// The client's task has ended.
+#[derive(Debug, thiserror::Error)]
+#[error("the task of the connection to NATS has ended; the process must be started again")]
+pub struct ConnectionEnded;
+
+impl Failure for ConnectionEnded {
+    fn exit_code(&self) -> ExitCode {
+        ExitCode::Unavailable
+    }
 }
 
 fn options(

@@ -14,7 +14,7 @@ use millstream_jetstream::nats_broker::NatsBroker;
 
 use crate::{
     config::{Config, Loaded, Origins, Section, load},
-    connection::{ClientIdentity, ConnectionMonitor, connect, process_name},
+    connection::{self, ClientIdentity, ConnectionEnded, ConnectionMonitor, connect, dialer, process_name},
     health::{Readiness, serve},
     metrics::Metrics,
     shutdown::{Shutdown, within_limit},
@@ -227,6 +227,8 @@ where
         connected = connect(&config.nats, &client_identity, &monitor) => connected?,
         () = shutdown.requested() => return Ok(()),
     };
+    let dialer = dialer(&config.nats, &client_identity, &monitor);
+    let counting = metrics.clone();
     // Dropped in the reverse order: nobody closes the connection before the monitor expects it.
     let _connection = client.clone();
     let _closing = monitor.closing_on_drop();
@@ -247,18 +249,24 @@ where
         readiness: readiness.clone(),
         metrics: metrics.clone(),
     };
-    let status = StatusService::start(&client, shown).await?;
+    let broker = NatsBroker::new(client.clone(), dialer, config.nats.jetstream_domain.as_deref()).on_restart(
+        move |stream, reader| {
+            counting.reader_restarts(stream, reader).inc();
+        },
+    );
+    let status = StatusService::start(&broker, shown).await?;
     if let Some(needs) = stage_needs(identity.name, "") {
         verify_streams(&client, config.nats.jetstream_domain.as_deref(), &needs).await?;
     }
-    let counting = metrics.clone();
-    let broker =
-        NatsBroker::new(client, config.nats.jetstream_domain.as_deref()).on_restart(move |stream, reader| {
-            counting.reader_restarts(stream, reader).inc();
-        });
     let runtime =
         StageRuntime { identity, process, broker, metrics, readiness: joining, shutdown: shutdown.clone() };
-    let ended = within_limit(&shutdown, limit, run(config, runtime)).await;
+    let ended = tokio::select! {
+        ended = within_limit(&shutdown, limit, run(config, runtime)) => ended,
+        () = connection::ended(&client) => {
+            status.stop().await;
+            return Err(ConnectionEnded.into());
+        }
+    };
     status.stop().await;
     match ended {
         Some(Ok(())) => {

@@ -144,7 +144,7 @@ fn process_manager(process: &str) -> StageNeeds {
             append(&leases_stream(), lease.clone()),
             append(&leases_stream(), progress_subject("*")),
         ],
-        gets: vec![EVENTS.to_owned(), leases_stream()],
+        gets: vec![EVENTS.to_owned(), TIMERS.to_owned(), leases_stream()],
         purges: owned(&[TIMERS]),
         listens: vec![lease],
         ..StageNeeds::default()

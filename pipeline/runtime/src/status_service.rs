@@ -10,7 +10,9 @@ use async_nats::{
     Client,
     service::{Service, ServiceExt, endpoint::Endpoint},
 };
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
+use millstream_contract::stream_names::EVENTS;
+use millstream_jetstream::nats_broker::{NatsBroker, door::Door};
 use serde_json::{Value, json};
 
 use crate::{connection::process_name, health::Readiness, metrics::Metrics};
@@ -64,46 +66,47 @@ impl ObservedProcess {
 #[error("the status service cannot be started")]
 pub struct StatusServiceError(#[source] async_nats::Error);
 
-/// A running status service; it ends with the connection, or by [`StatusService::stop`].
+/// A running status service; it ends by [`StatusService::stop`].
 #[derive(Debug)]
 pub struct StatusService {
-    service: Service,
+    door: Door,
 }
 
 impl StatusService {
-    /// Shows a process on a connection.
+    /// Shows a process.
     ///
     /// # Errors
-    /// When the connection is closed or the version is not a semantic one.
-    pub async fn start(client: &Client, process: ObservedProcess) -> Result<Self, StatusServiceError> {
-        let name = process_name(&process.stage, &process.instance);
-        let metadata = [("stage", &process.stage), ("instance", &process.instance), ("process", &name)];
-        let observed = process.clone();
-        let service = client
-            .service_builder()
-            .description(format!("Millstream process {name}"))
-            .metadata(metadata.map(|(key, value)| (key.to_owned(), value.clone())).into_iter().collect())
-            .stats_handler(move |_, _| observed.figures())
-            .start(SERVICE_NAME, &process.version)
-            .await
-            .map_err(StatusServiceError)?;
-        let endpoint = service
-            .endpoint_builder()
-            .name("status")
-            .metadata(HashMap::from([("format".to_owned(), "application/json".to_owned())]))
-            .add(status_subject(&name))
-            .await
-            .map_err(StatusServiceError)?;
-        tokio::spawn(answer(endpoint, process));
-        Ok(Self { service })
+    /// When there is no connection or the version is not a semantic one.
+    pub async fn start(broker: &NatsBroker, process: ObservedProcess) -> Result<Self, StatusServiceError> {
+        let register = move |client| register(client, process.clone()).boxed();
+        Ok(Self { door: Door::open(broker, EVENTS, register).await.map_err(StatusServiceError)? })
     }
 
     /// Shows the process no more.
     pub async fn stop(self) {
-        if let Err(error) = self.service.stop().await {
-            tracing::debug!(error, "the status service did not stop in order");
-        }
+        self.door.close().await;
     }
+}
+
+async fn register(client: Client, process: ObservedProcess) -> Result<Service, async_nats::Error> {
+    let name = process_name(&process.stage, &process.instance);
+    let metadata = [("stage", &process.stage), ("instance", &process.instance), ("process", &name)];
+    let observed = process.clone();
+    let service = client
+        .service_builder()
+        .description(format!("Millstream process {name}"))
+        .metadata(metadata.map(|(key, value)| (key.to_owned(), value.clone())).into_iter().collect())
+        .stats_handler(move |_, _| observed.figures())
+        .start(SERVICE_NAME, &process.version)
+        .await?;
+    let endpoint = service
+        .endpoint_builder()
+        .name("status")
+        .metadata(HashMap::from([("format".to_owned(), "application/json".to_owned())]))
+        .add(status_subject(&name))
+        .await?;
+    tokio::spawn(answer(endpoint, process));
+    Ok(service)
 }
 
 async fn answer(mut endpoint: Endpoint, process: ObservedProcess) {
@@ -133,7 +136,7 @@ mod tests {
         };
         let condition = process.readiness.condition("nats");
         process.metrics.reader("EVENTS", "projector-2").position.set(42);
-        let service = StatusService::start(&server.client().await, process.clone()).await.unwrap();
+        let service = StatusService::start(&server.broker().await, process.clone()).await.unwrap();
         let people = server.client().await;
         let status = |subject: String| {
             let people = people.clone();

@@ -227,10 +227,8 @@ impl<B: Broker> OutcomeJournal<B> {
         &self.generations
     }
 
-    /// Records the outcomes of the commands after the cursor, up to and including `through`. Retries until the record is stored
-    /// or another handler has taken over. Returns the record and its sequence.
-    ///
-    /// A retry sends the same record with the same id, so an append whose answer was lost is found instead of doubled.
+    /// Records what became of the commands behind the cursor, `through` inclusive. Tries until it is stored or the turn is
+    /// lost. Answers the record and its sequence. Takes the outcomes, unless the server refuses the record.
     ///
     /// # Errors
     /// [`JournalError`].
@@ -238,16 +236,18 @@ impl<B: Broker> OutcomeJournal<B> {
         &mut self,
         through: u64,
         events_through: u64,
-        outcomes: Vec<CommandOutcome>,
+        outcomes: &mut Vec<CommandOutcome>,
     ) -> Result<(OutcomeRecord, u64), JournalError> {
         let events_through = self.events_through.max(events_through);
-        let record =
-            self.next_record(self.ids.next_id(), RecordKind::Outcomes, through, events_through, outcomes);
+        let taken = std::mem::take(outcomes);
+        let mut record =
+            self.next_record(self.ids.next_id(), RecordKind::Outcomes, through, events_through, taken);
         let mut backoff = self.ids.backoff();
         let sequence = loop {
             match self.broker.append(OUTCOMES, self.message(&record)).await {
                 Ok(appended) => break appended.sequence,
                 Err(AppendError::Refused { detail, .. }) => {
+                    *outcomes = std::mem::take(&mut record.outcomes);
                     return Err(JournalError::Refused { after: self.cursor, through, detail });
                 }
                 Err(error) => {

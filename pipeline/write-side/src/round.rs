@@ -16,6 +16,7 @@ pub use together::{
 use millstream_contract::{
     command::CommandEnvelope,
     commit::{Commit, CommittedCommand, RecordedEvent, StoredCommit, timestamp_to_nanoseconds},
+    error_text::bounded,
     outcome::Outcome,
     seeded_bug::{SeededBug, planted},
 };
@@ -25,9 +26,8 @@ use millstream_domain::decider::{
 
 use crate::aggregate_state::{AggregateState, HistoryError};
 
-/// The size of event data from which no further command joins a commit. It is well below nats-server's default `max_payload` of
-/// 1 MiB, so that the events of one more command of usual size still fit.
-const COMMIT_BYTES_TARGET: usize = 256 * 1024;
+/// What a commit takes besides its events and its commands' texts: names of fields and numbers, per event and per command.
+const FIELDS_BYTES: usize = 96;
 
 /// A command of one aggregate, ready to be decided.
 #[derive(Debug, Clone, Copy)]
@@ -93,9 +93,9 @@ pub enum GroupError {
 
 /// Decides an aggregate's commands in the order of their positions, and evolves `state` with them.
 ///
-/// A command at position p may meet a history that already has events of p or of later positions: an earlier handler settled it
-/// and was cut off before it could record the outcome. If p is in the history, the command was accepted. Otherwise it is
-/// decided on the fold of everything before p.
+/// For a command at position p of an aggregate whose history holds events of later positions: if p is in the history, it
+/// was accepted; if not, it is decided on the fold of what came before p. No further command joins a commit that takes
+/// `size` bytes already.
 ///
 /// # Errors
 /// [`GroupError::HistoryNeeded`] when `history` is absent but needed; [`GroupError::History`].
@@ -104,6 +104,7 @@ pub fn decide_group(
     state: &mut AggregateState,
     history: Option<&[StoredCommit]>,
     commands: &[Decidable<'_>],
+    size: usize,
     commit_id: impl FnOnce() -> Arc<str>,
 ) -> Result<GroupDecision, GroupError> {
     let mut decision = GroupDecision {
@@ -115,7 +116,7 @@ pub fn decide_group(
     let mut draft = CommitDraft::new(state);
     let settled_position = if planted(SeededBug::PositionsIgnored) { 0 } else { state.last_position };
     for command in commands {
-        if draft.bytes > COMMIT_BYTES_TARGET {
+        if draft.bytes > size {
             break;
         }
         decision.taken += 1;
@@ -242,14 +243,15 @@ fn not_decided(error: &DecisionError) -> Outcome {
     match error {
         DecisionError::Rejected(rejection) => rejected(rejection),
         panicked @ DecisionError::Panicked { .. } => {
-            Outcome::DeadLettered { code: "rules-panicked".into(), message: panicked.to_string().into() }
+            let message = bounded(&panicked.to_string()).as_ref().into();
+            Outcome::DeadLettered { code: "rules-panicked".into(), message }
         }
     }
 }
 
-/// The outcome of a rejection.
+/// The outcome of a rejection. Its sentence is cut where it is long: what a client typed may stand in it.
 pub fn rejected(rejection: &Rejection) -> Outcome {
-    Outcome::Rejected { code: rejection.code.into(), message: rejection.message.as_str().into() }
+    Outcome::Rejected { code: rejection.code.into(), message: bounded(&rejection.message).as_ref().into() }
 }
 
 fn unchanged(state: &AggregateState) -> Outcome {
@@ -281,7 +283,7 @@ impl CommitDraft {
     fn add(&mut self, envelope: &CommandEnvelope, partner_of: Option<Arc<str>>, events: Vec<NewEvent>) {
         let index = u32::try_from(self.commands.len()).expect("a commit holds less than a round of commands");
         self.recorded_at = self.recorded_at.max(timestamp_to_nanoseconds(envelope.stored_at));
-        self.commands.push(CommittedCommand {
+        let command = CommittedCommand {
             id: envelope.id_or_position(),
             position: envelope.position,
             actor: envelope.actor.clone(),
@@ -289,9 +291,13 @@ impl CommitDraft {
             causation_id: envelope.causation_id.clone(),
             traceparent: envelope.traceparent.clone(),
             partner_of,
-        });
+        };
+        let CommittedCommand { actor, correlation_id, causation_id, traceparent, partner_of, .. } = &command;
+        let texts = [actor, correlation_id, causation_id, traceparent, partner_of].into_iter().flatten();
+        self.bytes += FIELDS_BYTES + command.id.len() + texts.map(|text| text.len()).sum::<usize>();
+        self.commands.push(command);
         for event in events {
-            self.bytes += event.data.len();
+            self.bytes += FIELDS_BYTES / 2 + event.event_type.len() + event.data.len();
             self.events.push(RecordedEvent {
                 event_type: event.event_type.into(),
                 schema: event.schema,

@@ -7,6 +7,7 @@
 //! append, and start over until the aggregate is settled.
 
 mod hydration;
+mod letters;
 mod sorted;
 mod together;
 
@@ -18,15 +19,15 @@ use futures::{
 };
 use millstream_contract::{
     commit::{StoredCommit, commit_hash},
-    dead_letter::DeadLetter,
-    error_text::one_line,
+    error_text::{bounded, one_line},
     exit_code::{ExitCode, Failure},
     outcome::Outcome,
-    stream_names::{COMMANDS, DEAD_LETTERS, EVENTS},
+    stream_names::EVENTS,
     subject::StreamId,
 };
 use millstream_jetstream::{
-    broker::{ATOMIC_BATCH_MAX, AppendError, Broker, BrokerError, NewMessage},
+    broker::{ATOMIC_BATCH_MAX, AppendError, Broker, BrokerError},
+    dead_letter_store::DeadLetterStore,
     event_store::{EventStore, NewCommit},
     group_append::{AppendStrategy, GroupAppend},
     retry::{Backoff, RunIds},
@@ -37,9 +38,10 @@ use crate::{
     aggregate_state::AggregateState,
     command_handler::Share,
     id_index::{IdIndex, IdIndexError},
-    round::{GroupDecision, GroupError, PreparedCommand, Work, decide_group},
+    round::{GroupDecision, GroupError, PreparedCommand, decide_group},
     settlement::{
         hydration::{Hydrated, HydrationError, hydrate},
+        letters::dead_letter,
         sorted::{Group, sort},
     },
     state_cache::StateCache,
@@ -49,7 +51,9 @@ use crate::{
 const LOADS_MAX: usize = 64;
 /// How many aggregates' commits are appended together: as many as an atomic batch takes.
 const SLICE: usize = ATOMIC_BATCH_MAX;
-/// How many slices are in flight together. Where the server syncs each commit alone, more would wait too long for their answers.
+/// Commits of several commands are a quarter of the largest message, so that one more command of usual size still fits.
+const COMMITS_A_MESSAGE: usize = 4;
+/// Slices whose commits are on their way together. Where each commit is synced alone, more would wait too long for their answers.
 const SLICES_UNDER_WAY: usize = 2;
 
 /// Why a round cannot be settled. The handler then ends, and the cursor has not moved.
@@ -116,6 +120,7 @@ pub struct Settlement<B> {
     broker: B,
     store: EventStore<B>,
     appends: GroupAppend<B>,
+    letters: DeadLetterStore<B>,
     ids: RunIds,
     /// The aggregates that are this handler's to change.
     share: Share,
@@ -137,6 +142,7 @@ impl<B: Broker> Settlement<B> {
         Self {
             store: EventStore::new(broker.clone()),
             appends: GroupAppend::new(broker.clone(), EVENTS, strategy),
+            letters: DeadLetterStore::new(broker.clone()),
             broker,
             ids,
             share,
@@ -156,20 +162,25 @@ impl<B: Broker> Settlement<B> {
         commands: &[PreparedCommand],
     ) -> Result<Vec<Outcome>, SettleError> {
         let mut round = sort(commands, index)?;
-        for (place, letter) in round.letters {
-            round.outcomes.set(place, self.set_aside(letter).await);
-        }
+        let mut letters = round.letters;
         let mut all = self.settle_groups(cache, round.groups).await?;
         for joint in round.joints {
             all.extend(self.settle_together(cache, &joint).await?);
         }
         for settled in all {
             for (place, outcome) in settled.outcomes {
-                round.outcomes.set(place, self.keep_if_dead(outcome, commands.get(place)).await);
+                match dead_letter(&outcome, commands.get(place)) {
+                    Some(letter) => letters.push((place, letter)),
+                    None => round.outcomes.set(place, outcome),
+                }
             }
             if let Some(state) = settled.state {
                 cache.put(settled.stream_id, state);
             }
+        }
+        let (places, letters): (Vec<_>, Vec<_>) = letters.into_iter().unzip();
+        for (place, outcome) in places.into_iter().zip(self.set_aside(&letters).await) {
+            round.outcomes.set(place, outcome);
         }
         Ok(round.outcomes.finish())
     }
@@ -308,7 +319,7 @@ impl<B: Broker> Settlement<B> {
         state: AggregateState,
         slow: &mut Vec<Unsettled<'a>>,
     ) -> Option<Decided<'a>> {
-        match self.decide(group, state, None) {
+        match self.decide(group, state, None, usize::MAX) {
             Ok(decided) => Some(decided),
             Err((group, _)) => {
                 slow.push(Unsettled::unread(group));
@@ -317,16 +328,19 @@ impl<B: Broker> Settlement<B> {
         }
     }
 
-    /// Decides a group. If that is impossible, returns the group with the reason.
+    /// Decides a group, at most `most` of its commands; gives it back with what is wrong when that is not possible.
     fn decide<'a>(
         &self,
         group: Group<'a>,
         mut state: AggregateState,
         history: Option<&[StoredCommit]>,
+        most: usize,
     ) -> Result<Decided<'a>, (Group<'a>, Box<GroupError>)> {
         let expected_last = state.last_sequence;
+        let commands = group.commands.get(..most).unwrap_or(&group.commands);
+        let size = self.broker.message_bytes_max() / COMMITS_A_MESSAGE;
         let decision =
-            decide_group(group.aggregate, &mut state, history, &group.commands, || self.ids.next_id());
+            decide_group(group.aggregate, &mut state, history, commands, size, || self.ids.next_id());
         match decision {
             Ok(mut decision) => {
                 let append = decision
@@ -349,7 +363,7 @@ impl<B: Broker> Settlement<B> {
         mut snapshot: Option<AggregateState>,
     ) -> Result<Settled, SettleError> {
         let Unsettled { mut group, mut outcomes, mut current } = unsettled;
-        let mut backoff = self.ids.backoff();
+        let (mut backoff, mut most) = (self.ids.backoff(), usize::MAX);
         loop {
             let hydrated = match current.take() {
                 Some(state) => Ok(Hydrated { state: *state, history: None }),
@@ -365,7 +379,7 @@ impl<B: Broker> Settlement<B> {
                 Err(HydrationError::Broker(error)) => return Err(error.into()),
                 Err(error) => return Ok(group.dead(outcomes, "history-unreadable", &one_line(&error))),
             };
-            let decided = match self.decide(group, state, history.as_deref()) {
+            let decided = match self.decide(group, state, history.as_deref(), most) {
                 Ok(decided) => decided,
                 Err((same, error)) => match *error {
                     // A snapshot does not say which positions went into it. The next try reads the whole history.
@@ -383,8 +397,19 @@ impl<B: Broker> Settlement<B> {
                         self.metrics.commits.inc();
                         Some(appended.sequence)
                     }
+                    // Fewer may fit; what does not fit alone never will.
+                    Err(AppendError::Refused { .. }) if decided.decision.taken > 1 => {
+                        most = decided.decision.taken / 2;
+                        group = decided.group;
+                        continue;
+                    }
                     Err(AppendError::Refused { detail, .. }) => {
-                        return Ok(decided.group.dead(outcomes, "commit-refused", &detail));
+                        group = decided.group;
+                        outcomes.extend(group.set_first_aside("commit-refused", &detail));
+                        if group.commands.is_empty() {
+                            return Ok(Settled { stream_id: group.stream_id, state: None, outcomes });
+                        }
+                        continue;
                     }
                     Err(error) => {
                         self.note(&error, &append.stream_id, &mut backoff).await;
@@ -422,41 +447,6 @@ impl<B: Broker> Settlement<B> {
         }
         backoff.pause().await;
     }
-
-    /// Sets the command aside if its rules or its history failed. Other outcomes are returned unchanged.
-    async fn keep_if_dead(&self, outcome: Outcome, command: Option<&PreparedCommand>) -> Outcome {
-        match (&outcome, command.map(|command| &command.work)) {
-            (Outcome::DeadLettered { code, message }, Some(Work::Decide(decoded))) => {
-                self.set_aside(&DeadLetter::new(COMMANDS, &decoded.message, code, message)).await
-            }
-            _ => outcome,
-        }
-    }
-
-    /// Stores a dead letter, once. If that is impossible, the outcome says so; the command itself is still in COMMANDS.
-    async fn set_aside(&self, letter: &DeadLetter) -> Outcome {
-        let message = NewMessage::dead_letter(letter);
-        let mut backoff = self.ids.backoff();
-        let lost = loop {
-            match self.broker.append(DEAD_LETTERS, message.clone()).await {
-                // A conflict means that an earlier handler has already set the command aside.
-                Ok(_) | Err(AppendError::Conflict { .. }) => break None,
-                Err(error @ (AppendError::Full { .. } | AppendError::Refused { .. })) => break Some(error),
-                Err(error) => {
-                    tracing::warn!(%error, "the dead letter is not stored yet");
-                    backoff.pause().await;
-                }
-            }
-        };
-        let text = match lost {
-            None => letter.cause.clone(),
-            Some(error) => {
-                tracing::error!(%error, sequence = letter.sequence, "the dead letter could not be kept");
-                format!("{}; not kept in {DEAD_LETTERS} ({error}), but still in {COMMANDS}", letter.cause)
-            }
-        };
-        Outcome::DeadLettered { code: letter.code.as_str().into(), message: text.into() }
-    }
 }
 
 impl<'a> Decided<'a> {
@@ -480,11 +470,22 @@ impl<'a> Decided<'a> {
 }
 
 impl Group<'_> {
-    /// Sets all commands of the group aside for the same cause.
+    /// Sets the first command aside; the others stay.
+    fn set_first_aside(&mut self, code: &str, cause: &str) -> Option<(usize, Outcome)> {
+        let first = (!self.commands.is_empty()).then(|| self.commands.remove(0))?;
+        tracing::error!(stream_id = %self.stream_id, code, cause, "setting a command aside");
+        let message = bounded(cause).as_ref().into();
+        Some((first.index, Outcome::DeadLettered { code: code.into(), message }))
+    }
+
+    /// All commands of the group set aside for the same cause.
     fn dead(self, mut outcomes: Vec<(usize, Outcome)>, code: &str, cause: &str) -> Settled {
         tracing::error!(stream_id = %self.stream_id, code, cause, "setting the aggregate's commands aside");
         outcomes.extend(self.commands.iter().map(|command| {
-            (command.index, Outcome::DeadLettered { code: code.into(), message: cause.into() })
+            (
+                command.index,
+                Outcome::DeadLettered { code: code.into(), message: bounded(cause).as_ref().into() },
+            )
         }));
         Settled { stream_id: self.stream_id, state: None, outcomes }
     }

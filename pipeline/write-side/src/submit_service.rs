@@ -7,30 +7,38 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use async_nats::{
-    Client, Subscriber,
+    Client, HeaderMap, Subscriber,
     service::{Request, Service, ServiceExt, endpoint::Endpoint, error::Error as ServiceError},
 };
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use millstream_contract::{
+    command::HEADERS,
+    error_text::bounded,
     header,
+    header_check::{HeaderError, check_headers},
     stored_message::Headers,
     stream_names::COMMANDS,
     subject::{
         COMMAND_PREFIX, CommandAddress, SUBMIT_PREFIX, SUBMIT_REPLY_PREFIX, SUBMIT_SERVICE, SubjectError,
     },
 };
+use millstream_jetstream::line::Line;
 use millstream_jetstream::{
     broker::{AppendError, Broker as _, NewMessage},
     intake::Intake,
-    nats_broker::NatsBroker,
+    nats_broker::{
+        NatsBroker,
+        door::{self, Door},
+        headers_from,
+    },
     retry::RunIds,
 };
 use tokio::{
@@ -63,7 +71,10 @@ pub enum SubmitError {
     /// The subject is not that of a command.
     #[error(transparent)]
     Subject(#[from] SubjectError),
-    /// The wait is not a number, or is too long.
+    /// A header is none of ours.
+    #[error(transparent)]
+    Header(#[from] HeaderError),
+    /// The wait is no number.
     #[error("header Millstream-Wait-Ms is {text:?}; expected milliseconds, at most {}", WAIT_MAX.as_millis())]
     Wait {
         /// What was given.
@@ -107,7 +118,7 @@ impl SubmitError {
     /// The code in `Nats-Service-Error-Code`.
     pub fn code(&self) -> usize {
         match self {
-            Self::Subject(_) | Self::Wait { .. } => 400,
+            Self::Subject(_) | Self::Header(_) | Self::Wait { .. } => 400,
             Self::TooLarge { .. } => 413,
             Self::Busy => 429,
             Self::Refused(_) => 500,
@@ -124,16 +135,17 @@ pub struct SubmitServiceError(#[source] async_nats::Error);
 
 /// A running service.
 pub struct SubmitService {
-    client: Client,
-    /// `None` once it takes no more requests.
-    service: Option<Service>,
+    /// Until it takes no more.
+    door: Option<Door>,
+    /// The connection of the answers to what was taken, from then on.
+    client: Option<Client>,
     requests: TaskTracker,
     ending: CancellationToken,
 }
 
 /// What all requests share.
 struct Submissions {
-    client: Client,
+    broker: NatsBroker,
     intake: Intake,
     ids: RunIds,
     /// The subject on which outcomes come back is this prefix and a number.
@@ -149,25 +161,11 @@ impl SubmitService {
     /// # Errors
     /// [`SubmitServiceError`] when the connection is closed or the version is not a semantic one.
     pub async fn start(broker: &NatsBroker, ids: RunIds, version: &str) -> Result<Self, SubmitServiceError> {
-        let client = broker.client().clone();
         let inbox = format!("{SUBMIT_REPLY_PREFIX}.{}", ids.run());
-        let replies =
-            client.subscribe(format!("{inbox}.*")).await.map_err(|error| SubmitServiceError(error.into()))?;
-        let service = client
-            .service_builder()
-            .description("Puts a command onto COMMANDS and answers with its outcome")
-            .start(SUBMIT_SERVICE, version)
-            .await
-            .map_err(SubmitServiceError)?;
-        let endpoint = service
-            .endpoint_builder()
-            .name("submit")
-            .add(format!("{SUBMIT_PREFIX}.*.*.*.*"))
-            .await
-            .map_err(SubmitServiceError)?;
+        let replies = subscribe(broker, &inbox).await.map_err(SubmitServiceError)?;
         let ending = CancellationToken::new();
         let submissions = Arc::new(Submissions {
-            client: client.clone(),
+            broker: broker.clone(),
             intake: Intake::start(broker.clone(), ids.clone()),
             ids,
             inbox,
@@ -177,21 +175,17 @@ impl SubmitService {
         });
         let requests = TaskTracker::new();
         tokio::spawn(hand_over(replies, Arc::downgrade(&submissions)));
-        requests.spawn(serve(endpoint, submissions, requests.clone()));
-        // The server handles the messages of a connection in order. So an answer to any question proves that it has seen the
-        // subscriptions before it.
-        if let Err(error) = broker.state(COMMANDS).await {
-            tracing::warn!(%error, "submissions may meet no responders for a moment");
-        }
-        Ok(Self { client, service: Some(service), requests, ending })
+        let (version, tasks) = (version.to_owned(), requests.clone());
+        let register =
+            move |client| register(client, version.clone(), Arc::clone(&submissions), tasks.clone()).boxed();
+        let door = Door::open(broker, COMMANDS, register).await.map_err(SubmitServiceError)?;
+        Ok(Self { door: Some(door), client: None, requests, ending })
     }
 
     /// Takes no more requests; NATS hands them to the other processes. Requests that were taken keep waiting for their outcomes.
     pub async fn take_no_more(&mut self) {
-        if let Some(service) = self.service.take()
-            && let Err(error) = service.stop().await
-        {
-            tracing::warn!(error, "the submit service did not stop in order");
+        if let Some(door) = self.door.take() {
+            self.client = door.close().await;
         }
     }
 
@@ -201,13 +195,39 @@ impl SubmitService {
         self.ending.cancel();
         self.requests.close();
         self.requests.wait().await;
-        if let Err(error) = self.client.flush().await {
+        if let Some(client) = self.client
+            && let Err(error) = client.flush().await
+        {
             tracing::debug!(%error, "the connection went before the submit service");
         }
     }
 }
 
-/// Takes requests one after the other, and answers each in a task of its own.
+async fn register(
+    client: Client,
+    version: String,
+    submissions: Arc<Submissions>,
+    requests: TaskTracker,
+) -> Result<Service, async_nats::Error> {
+    let service = client
+        .service_builder()
+        .description("Puts a command onto COMMANDS and answers with its outcome")
+        .start(SUBMIT_SERVICE, version)
+        .await?;
+    let subject = format!("{SUBMIT_PREFIX}.*.*.*.*");
+    let endpoint = service.endpoint_builder().name("submit").add(subject).await?;
+    requests.clone().spawn(serve(endpoint, submissions, requests));
+    Ok(service)
+}
+
+/// Where outcomes come back, on a line of its own: anybody may know the subject.
+async fn subscribe(broker: &NatsBroker, inbox: &str) -> Result<(Line, Subscriber), async_nats::Error> {
+    let line = broker.line().await?;
+    let replies = line.client().subscribe(format!("{inbox}.*")).await?;
+    Ok((line, replies))
+}
+
+/// Takes requests one after the other and answers each on its own.
 async fn serve(mut endpoint: Endpoint, submissions: Arc<Submissions>, requests: TaskTracker) {
     let in_flight = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
     while let Some(request) = endpoint.next().await {
@@ -216,19 +236,36 @@ async fn serve(mut endpoint: Endpoint, submissions: Arc<Submissions>, requests: 
                 let submissions = Arc::clone(&submissions);
                 requests.spawn(async move {
                     let result = submissions.submit(&request).await;
-                    respond(&request, result).await;
+                    respond(&submissions.broker, &request, result).await;
                     drop(permit);
                 });
             }
-            Err(_) => respond(&request, Err(SubmitError::Busy)).await,
+            Err(_) => respond(&submissions.broker, &request, Err(SubmitError::Busy)).await,
         }
     }
 }
 
-/// Hands outcomes to the requests that wait for them. Ends with the service.
-async fn hand_over(mut replies: Subscriber, submissions: std::sync::Weak<Submissions>) {
-    while let Some(reply) = replies.next().await {
+/// Hands outcomes over to the requests that wait for them; ends with the service.
+async fn hand_over((mut line, mut replies): (Line, Subscriber), submissions: Weak<Submissions>) {
+    let mut backoff = None;
+    loop {
+        let reply = tokio::select! {
+            biased;
+            reply = replies.next() => reply,
+            () = line.lost() => None,
+        };
         let Some(submissions) = submissions.upgrade() else { return };
+        let Some(reply) = reply else {
+            tracing::warn!("the line of the outcomes was lost; they are subscribed to again");
+            match subscribe(&submissions.broker, &submissions.inbox).await {
+                Ok(again) => ((line, replies), backoff) = (again, None),
+                Err(error) => {
+                    tracing::debug!(%error, "no line for the outcomes yet");
+                    backoff.get_or_insert_with(|| submissions.ids.backoff()).pause().await;
+                }
+            }
+            continue;
+        };
         if let Some(waiting) = submissions.waiting().remove(reply.subject.as_str()) {
             // The request may have given up at this very moment.
             drop(waiting.send(reply.payload));
@@ -236,16 +273,16 @@ async fn hand_over(mut replies: Subscriber, submissions: std::sync::Weak<Submiss
     }
 }
 
-async fn respond(request: &Request, result: Result<Bytes, SubmitError>) {
+async fn respond(broker: &NatsBroker, request: &Request, result: Result<Bytes, SubmitError>) {
     let response =
         result.map_err(|error| ServiceError { status: one_header_line(&error), code: error.code() });
-    if let Err(error) = request.respond(response).await {
+    if let Err(error) = door::respond(broker, request, response, HeaderMap::new()).await {
         tracing::debug!(subject = %request.message.subject, %error, "a submission has nobody to answer");
     }
 }
 
 fn one_header_line(error: &SubmitError) -> String {
-    error.to_string().replace(['\r', '\n'], " ")
+    bounded(&error.to_string()).replace(['\r', '\n'], " ")
 }
 
 impl Submissions {
@@ -290,20 +327,22 @@ impl Submissions {
         let subject = request.message.subject.as_str();
         let path = subject.strip_prefix(SUBMIT_PREFIX).unwrap_or(subject);
         let address = CommandAddress::from_subject(&format!("{COMMAND_PREFIX}{path}"))?;
+        let given_headers = headers_from(request.message.headers.as_ref());
+        check_headers(&given_headers, &HEADERS)?;
         let mut headers = Headers::new();
         for name in HEADERS_KEPT {
-            if let Some(value) = text(request, name).filter(|value| !value.is_empty()) {
+            if let Some(value) = given_headers.find(name) {
                 headers.push(name, value);
             }
         }
-        let message_id = text(request, header::NATS_MESSAGE_ID).filter(|id| !id.is_empty());
+        let message_id = given_headers.find(header::NATS_MESSAGE_ID);
         let given = headers.get(header::COMMAND_ID).or(message_id);
         let id = given.map_or_else(|| self.ids.next_id().to_string(), str::to_owned);
         if headers.get(header::COMMAND_ID).is_none() {
             headers.push(header::COMMAND_ID, &id);
         }
         headers.push(header::REPLY, reply);
-        let max = self.client.server_info().max_payload;
+        let max = self.broker.message_bytes_max();
         let lines: usize = headers.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
         // 128 bytes for the headers of the append itself, which are not counted here.
         let size = request.message.payload.len() + lines + 128;
@@ -320,11 +359,8 @@ impl Submissions {
 }
 
 fn wait(request: &Request) -> Result<Duration, SubmitError> {
-    let Some(text) = text(request, header::WAIT_MS) else { return Ok(WAIT_DEFAULT) };
+    let headers = headers_from(request.message.headers.as_ref());
+    let Some(text) = headers.find(header::WAIT_MS) else { return Ok(WAIT_DEFAULT) };
     let wait = text.trim().parse().ok().map(Duration::from_millis).filter(|wait| *wait <= WAIT_MAX);
     wait.ok_or_else(|| SubmitError::Wait { text: text.to_owned() })
-}
-
-fn text<'a>(request: &'a Request, name: &str) -> Option<&'a str> {
-    request.message.headers.as_ref()?.get(name).map(|value| value.as_str())
 }

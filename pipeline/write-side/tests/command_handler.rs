@@ -237,7 +237,7 @@ async fn bad_input_is_set_aside_with_its_bytes_and_blocks_nobody() {
         assert_eq!(&**found, code, "{subject} {body}");
         assert!(message.contains(words), "{message}");
         let stored = broker.get(DEAD_LETTERS, sequence).await.unwrap().unwrap();
-        let letter = DeadLetter::from_stored(&stored).unwrap();
+        let letter = DeadLetter::from_stored(&stored, &[]).unwrap();
         assert_eq!((letter.subject.as_str(), &*letter.payload), (subject, body.as_bytes()));
     }
     let fine = ask(&broker, "cmd.bank.account.ada.deposit", r#"{"amount":1}"#, &[]).await;

@@ -8,7 +8,7 @@ use millstream_domain::application::{BuiltReport, Model, Views};
 use millstream_jetstream::nats_broker::NatsBroker;
 use millstream_runtime::{
     config::{Origins, load_connection, load_part},
-    connection::{ClientIdentity, Forbidden, connect},
+    connection::{ClientIdentity, Forbidden, connect, dialer},
 };
 
 use crate::{failure::CommandFailure, program::Program, talk::Talk};
@@ -180,12 +180,14 @@ impl Session {
             settings.connect_timeout = CONNECT_WAIT_MAX;
         }
         let identity = ClientIdentity { name: "millstream".to_owned(), inbox_prefix: "_INBOX".to_owned() };
-        let client = connect(&settings, &identity, &self.forbidden.noted_by_monitor()).await?;
+        let monitor = self.forbidden.noted_by_monitor();
+        let client = connect(&settings, &identity, &monitor).await?;
         let jetstream = match &settings.jetstream_domain {
             Some(domain) => jetstream::with_domain(client.clone(), domain),
             None => jetstream::new(client.clone()),
         };
-        let broker = NatsBroker::new(client.clone(), settings.jetstream_domain.as_deref());
+        let dialer = dialer(&settings, &identity, &monitor);
+        let broker = NatsBroker::new(client.clone(), dialer, settings.jetstream_domain.as_deref());
         Ok(Connected { client, jetstream, broker })
     }
 }

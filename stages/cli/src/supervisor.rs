@@ -24,7 +24,7 @@ use tokio::{
     process::{Child, Command},
     sync::watch,
     task::JoinHandle,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use self::process_list::{ProcessEntry, ProcessList};
@@ -34,10 +34,13 @@ pub(crate) mod process_list;
 pub(crate) mod readiness;
 pub(crate) mod tether;
 
-/// First pause before a process that died before it was ready is started again; it doubles each time.
+/// First pause before a process that died soon is started again; it doubles each time.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 /// Longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// A process that was ready and has run for so long starts again at once when it dies. One that dies sooner, ready or not, will
+/// most likely meet the same trouble again.
+const STEADY_AFTER: Duration = Duration::from_secs(10);
 /// A first start that fails this often is a mistake, not an accident.
 const FIRST_START_TRIES: u32 = 3;
 /// A handler that rebuilds its state from a long stream is not ready before.
@@ -217,9 +220,10 @@ struct Runner {
 impl Runner {
     async fn keep_running(&mut self, first: Child) {
         let mut child = Some(first);
-        let mut failures = 0;
+        let (mut failures, mut soon) = (0, 0);
         loop {
             let Some(mut running) = child.take() else { return };
+            let began = Instant::now();
             let mut stop = self.stop.clone();
             let ended = tokio::select! {
                 ended = self.until_it_ends(&mut running) => Some(ended),
@@ -228,27 +232,28 @@ impl Runner {
             let Some(ended) = ended else { return self.end(running).await };
             let was_ready = *self.state.borrow() == State::Ready;
             failures = if was_ready { 0 } else { failures + 1 };
+            soon = died_soon(soon, was_ready, began.elapsed());
             self.state.send_replace(if was_ready { State::Starting } else { State::Failed(failures) });
             self.note(None);
             let how = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
             self.say(format_args!("{} ended ({how}); starting it again", self.name));
-            child = self.start_again(failures).await;
+            child = self.start_again(soon).await;
         }
     }
 
-    /// Starts it again, after a pause when it failed before; none when the stop was requested meanwhile.
-    async fn start_again(&mut self, mut failures: u32) -> Option<Child> {
+    /// Starts it again, after a pause when it died soon so many times; none when the stop was requested meanwhile.
+    async fn start_again(&mut self, mut soon: u32) -> Option<Child> {
         let mut stop = self.stop.clone();
         loop {
             tokio::select! {
-                () = sleep(pause(failures)) => {}
+                () = sleep(pause(soon)) => {}
                 _ = stop.wait_for(|wanted| *wanted) => return None,
             }
             self.restarts += 1;
             match self.spawn() {
                 Ok(child) => return Some(child),
                 Err(error) => {
-                    failures += 1;
+                    soon += 1;
                     self.say(format_args!("{}", millstream_contract::error_text::one_line(&error)));
                 }
             }
@@ -335,9 +340,14 @@ impl Runner {
     }
 }
 
-/// None after a process that had been ready; doubling after one that had not.
-fn pause(failures: u32) -> Duration {
-    match failures {
+/// How many times in a row a process has died soon, after it died once more.
+fn died_soon(before: u32, was_ready: bool, ran: Duration) -> u32 {
+    if was_ready && ran >= STEADY_AFTER { 0 } else { before.saturating_add(1) }
+}
+
+/// None after a process that had run for long; doubling with each that died soon.
+fn pause(soon: u32) -> Duration {
+    match soon {
         0 => Duration::ZERO,
         more => PAUSE_FIRST.saturating_mul(2_u32.saturating_pow(more.min(10) - 1)).min(PAUSE_MAX),
     }
@@ -346,4 +356,24 @@ fn pause(failures: u32) -> Duration {
 fn last_line(log: &Path) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
     text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("(it is empty)").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A handler that was ready for an instant before each death was started 179 times in six seconds.
+    #[test]
+    fn a_process_that_dies_soon_after_it_was_ready_is_started_again_ever_later() {
+        let (mut soon, mut elapsed, mut starts) = (0, Duration::ZERO, 0);
+        while elapsed < Duration::from_secs(6) {
+            soon = died_soon(soon, true, Duration::from_millis(10));
+            elapsed += Duration::from_millis(10) + pause(soon);
+            starts += 1;
+        }
+        assert!(starts <= 6, "{starts}");
+        assert_eq!(pause(died_soon(soon, true, STEADY_AFTER)), Duration::ZERO, "it had run for long");
+        assert_eq!(died_soon(0, false, STEADY_AFTER), 1, "it was not ready");
+        assert_eq!(pause(u32::MAX), PAUSE_MAX);
+    }
 }

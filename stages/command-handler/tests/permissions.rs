@@ -13,7 +13,7 @@ use millstream_jetstream::{
 };
 use millstream_runtime::{
     config::{Origins, load},
-    connection::{ClientIdentity, ConnectionMonitor, connect},
+    connection::{ClientIdentity, ConnectionMonitor, connect, dialer},
     health::Readiness,
     metrics::Metrics,
     shutdown::Shutdown,
@@ -48,11 +48,12 @@ async fn a_user_with_the_stages_allow_lists_decides_commands() {
     let server = RestrictedServer::start(&[(NAME.to_owned(), lists.0, lists.1)]).await;
     let config = load::<StageConfig>(&origins(&server.url(), folder.path())).unwrap().config;
     let client = connect(&config.nats, &identity, &ConnectionMonitor::unobserved()).await.unwrap();
+    let dialer = dialer(&config.nats, &identity, &ConnectionMonitor::unobserved());
     let shutdown = Shutdown::new();
     let runtime = StageRuntime {
         identity: StageIdentity { name: NAME, version: "0.0.0", about: "" },
         process: NAME.to_owned(),
-        broker: NatsBroker::new(client, None),
+        broker: NatsBroker::new(client, dialer, None),
         metrics: Metrics::new(),
         readiness: Readiness::new(),
         shutdown: shutdown.clone(),

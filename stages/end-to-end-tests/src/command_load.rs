@@ -12,6 +12,7 @@ use std::{sync::Arc, time::Duration};
 use async_nats::{Client, ConnectOptions, HeaderMap};
 use futures::{FutureExt as _, future::join_all};
 use millstream_contract::{header, outcome::OutcomeReply, stream_names::COMMANDS, testing::dice::Dice};
+use millstream_jetstream::line::Dialer;
 use millstream_jetstream::{
     broker::{AppendError, Broker as _},
     nats_broker::NatsBroker,
@@ -160,7 +161,7 @@ struct Sender {
 impl Sender {
     async fn run(mut self, url: String) -> Vec<Acknowledged> {
         let client = patient_client(&url).await;
-        let broker = NatsBroker::new(client.clone(), None);
+        let broker = NatsBroker::new(client.clone(), Dialer::plain(&url), None);
         let mut all = Vec::new();
         while !*self.stopped.borrow() {
             let size = self.dice.between(1, VOLLEY_MAX);

@@ -8,6 +8,7 @@ use std::{
 };
 
 use async_nats::ConnectOptions;
+use millstream_jetstream::line::Dialer;
 use millstream_jetstream::{
     nats_broker::NatsBroker,
     nats_server::{NatsServerConfig, free_port},
@@ -226,7 +227,7 @@ impl System {
             .connect(self.url())
             .await
             .expect("a server that is ready takes a connection");
-        NatsBroker::new(client, None)
+        NatsBroker::new(client, Dialer::plain(&self.url()), None)
     }
 
     /// Runs `millstream report`, which waits for everything that is in EVENTS now.

@@ -11,7 +11,7 @@ use std::{
 
 use async_nats::jetstream;
 use millstream_contract::{
-    dead_letter::DeadLetter,
+    dead_letter::{DeadLetter, LetterPart},
     outcome::OutcomeRecord,
     stored_message::{Headers, StoredMessage},
     stream_names::{COMMANDS, DEAD_LETTERS, EVENTS, OUTCOMES, TIMERS},
@@ -310,12 +310,8 @@ async fn letters_of_timers_are_decided_as_what_fell_due_and_what_is_no_command_i
             payload: "{\"quantity\":1}".into(),
         };
         let letter = DeadLetter::new(stream, &message, "refused", "no");
-        let stored = NewMessage {
-            subject: letter.dead_letter_subject(),
-            expected_last: Some(0),
-            headers: letter.stored_headers(),
-            payload: letter.payload,
-        };
+        let LetterPart { subject, headers, payload } = letter.parts(1 << 20).remove(0);
+        let stored = NewMessage { subject, expected_last: Some(0), headers, payload };
         broker.append(DEAD_LETTERS, stored).await.unwrap();
     }
     for (asked, named) in [("--all", "EVENTS.5"), ("TIMERS.6", "TIMERS.6")] {

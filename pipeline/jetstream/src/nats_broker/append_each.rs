@@ -95,6 +95,7 @@ mod tests {
     use millstream_contract::{stored_message::Headers, stream_names::EVENTS};
 
     use super::*;
+    use crate::line::Dialer;
     use crate::testing::test_server::TestServer;
 
     fn message(subject: String) -> NewMessage {
@@ -110,7 +111,7 @@ mod tests {
         let _silent = responder.subscribe("silent.>").await.unwrap();
         let mut strange = responder.subscribe("strange.>").await.unwrap();
         // The server has both when it answers what came behind them on the same connection.
-        NatsBroker::new(responder.clone(), None).state(EVENTS).await.unwrap();
+        NatsBroker::new(responder.clone(), Dialer::plain(&server.url()), None).state(EVENTS).await.unwrap();
         let answering = tokio::spawn(async move {
             while let Some(message) = strange.next().await {
                 responder.publish(message.reply.unwrap(), "no acknowledgement".into()).await.unwrap();

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use async_nats::{Client, ConnectOptions, jetstream};
 use tempfile::TempDir;
 
+use crate::line::Dialer;
 use crate::{
     nats_broker::NatsBroker,
     nats_server::{
@@ -115,7 +116,7 @@ impl TestServer {
     /// # Panics
     /// As [`Self::client`].
     pub async fn broker(&self) -> NatsBroker {
-        NatsBroker::new(self.client().await, None)
+        NatsBroker::new(self.client().await, Dialer::plain(&self.url()), None)
     }
 
     /// `kill -9`.

@@ -9,11 +9,11 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use futures::{StreamExt, future::BoxFuture, stream};
-use millstream_contract::stream_names::{COMMANDS, DEAD_LETTERS, TIMERS};
+use millstream_contract::stream_names::{COMMANDS, TIMERS};
 use millstream_jetstream::{
     broker::{ATOMIC_BATCH_MAX, AppendError, Broker, BrokerError, NewMessage},
+    dead_letter_store::DeadLetterStore,
     group_append::{AppendStrategy, GroupAppend},
 };
 use millstream_runtime::metrics::ProcessMetrics;
@@ -27,7 +27,7 @@ const GROUPS_AT_ONCE: usize = 4;
 /// How many timers are set or cancelled at the same time.
 const TIMERS_AT_ONCE: usize = 256;
 
-/// The code of a dead letter without its body, because even the letter was too large with it.
+/// The code of a dead letter that lacks its body: earlier releases left out a body that did not fit.
 pub const EFFECT_WITHOUT_BODY: &str = "effect-too-large";
 
 /// A row of the outbox as the file has it, together with its decoded contents.
@@ -125,8 +125,9 @@ impl Sorted {
 pub(super) struct Carrier<B> {
     broker: B,
     appends: GroupAppend<B>,
-    /// Whether each command travels on its own, because something was not taken the last time: a message that the server refuses
-    /// can leave it unclear what became of its batch.
+    letters: DeadLetterStore<B>,
+    /// Whether commands travel each on its own, because the last time something was not taken: a message that the server
+    /// refuses can leave it unclear what became of its batch.
     singly: bool,
 }
 
@@ -139,7 +140,7 @@ pub(super) struct Issuer<'a> {
 impl<B: Broker> Carrier<B> {
     pub(super) fn new(broker: B) -> Self {
         let appends = GroupAppend::new(broker.clone(), COMMANDS, AppendStrategy::Measured);
-        Self { broker, appends, singly: false }
+        Self { letters: DeadLetterStore::new(broker.clone()), broker, appends, singly: false }
     }
 
     /// Carries out what can be carried out at the moment.
@@ -176,35 +177,32 @@ impl<B: Broker> Carrier<B> {
             all.add(lane?);
         }
         postponed.iter().for_each(|waiting| all.leave(waiting));
-        for (waiting, cause) in std::mem::take(&mut all.refused) {
-            self.set_aside(issuer, waiting, &cause, &mut all).await;
-        }
+        let refused = std::mem::take(&mut all.refused);
+        self.set_aside(issuer, refused, &mut all).await;
         self.singly = all.held.is_some();
         Ok(all)
     }
 
-    /// Makes a dead letter of an effect that the server will never take. If the server does not take the letter either, it is stored
-    /// without the body.
-    async fn set_aside(&self, issuer: &Issuer<'_>, waiting: Waiting, cause: &str, carried: &mut Carried) {
-        let Some(mut letter) = dead_letter(issuer.process, &waiting.key, &waiting.row, cause) else { return };
-        tracing::error!(letter = letter.name(), subject = letter.subject, cause, "an effect is set aside");
-        loop {
-            match self.broker.append(DEAD_LETTERS, NewMessage::dead_letter(&letter)).await {
-                // The expected sequence refused it, so it was set aside before.
-                Ok(_) | Err(AppendError::Conflict { .. }) => {
+    /// Makes dead letters of what the server will never take.
+    async fn set_aside(&self, issuer: &Issuer<'_>, refused: Vec<(Waiting, String)>, carried: &mut Carried) {
+        let (waiting, letters): (Vec<_>, Vec<_>) = refused
+            .into_iter()
+            .filter_map(|(waiting, cause)| {
+                let letter = dead_letter(issuer.process, &waiting.key, &waiting.row, &cause)?;
+                let (name, subject) = (letter.name(), &letter.subject);
+                tracing::error!(letter = name, subject, cause, "an effect is set aside");
+                Some((waiting, letter))
+            })
+            .unzip();
+        for (waiting, kept) in waiting.into_iter().zip(self.letters.try_keep(&letters).await) {
+            match kept {
+                Ok(()) => {
                     issuer.metrics.dead_letters.inc();
-                    return carried.done(waiting);
-                }
-                Err(AppendError::Refused { .. }) if !letter.payload.is_empty() => {
-                    letter
-                        .cause
-                        .push_str(&format!("; its body of {} bytes is left out", letter.payload.len()));
-                    EFFECT_WITHOUT_BODY.clone_into(&mut letter.code);
-                    letter.payload = Bytes::new();
+                    carried.done(waiting);
                 }
                 Err(error) => {
                     carried.leave(&waiting);
-                    return carried.hold(error.to_string());
+                    carried.hold(error.to_string());
                 }
             }
         }

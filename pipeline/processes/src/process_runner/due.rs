@@ -11,11 +11,12 @@ use millstream_contract::{
     header,
     leases::PROCESS_MANAGER_LEASE,
     stored_message::{Headers, StoredMessage},
-    stream_names::{COMMANDS, DEAD_LETTERS, TIMERS},
+    stream_names::{COMMANDS, TIMERS},
     subject::COMMAND_PREFIX,
 };
 use millstream_jetstream::{
     broker::{AppendError, Broker, NewMessage, ReaderConfig, StreamReader},
+    dead_letter_store::DeadLetterStore,
     retry::{RunIds, answered},
 };
 use millstream_runtime::metrics::Count;
@@ -47,51 +48,80 @@ pub(super) async fn relay<B: Broker>(
         filters: vec![FILTER.to_owned()],
         replace_live: true,
     };
+    let store = DeadLetterStore::new(broker.clone());
     let mut reader = broker.read(config).await?;
     loop {
         let messages = reader.next_batch(MESSAGES_MAX).await?;
         let Some(through) = messages.last().map(|message| message.sequence) else { continue };
         let count = messages.len() as u64;
-        publish_all(broker, ids, &generation, messages).await;
+        let letters = publish_all(broker, ids, &generation, messages).await;
+        keep_all(&store, ids, letters).await;
         relayed.inc_by(count);
         answered(ids, || broker.purge_subject(TIMERS, FILTER, Some(through))).await?;
     }
 }
 
-/// Returns when each has been stored, commands of one aggregate in their order.
-async fn publish_all<B: Broker>(broker: &B, ids: &RunIds, generation: &str, messages: Vec<StoredMessage>) {
+/// Returns when each letter is kept: what stands in TIMERS is purged then.
+async fn keep_all<B: Broker>(store: &DeadLetterStore<B>, ids: &RunIds, mut letters: Vec<DeadLetter>) {
+    let mut backoff = ids.backoff();
+    loop {
+        let answers = store.keep(&letters, ids).await;
+        let error = answers.iter().find_map(|answer| answer.as_ref().err());
+        let Some(error) = error else { return };
+        tracing::error!(%error, "what fell due cannot be set aside; what falls due waits for space in DEADLETTERS");
+        let mut open = answers.iter().map(Result::is_err);
+        letters.retain(|_| open.next().unwrap_or(true));
+        backoff.pause().await;
+    }
+}
+
+/// Returns when each has been stored, commands of one aggregate in their order, with letters of those that cannot be commands.
+async fn publish_all<B: Broker>(
+    broker: &B,
+    ids: &RunIds,
+    generation: &str,
+    messages: Vec<StoredMessage>,
+) -> Vec<DeadLetter> {
     let mut lanes: BTreeMap<String, Vec<StoredMessage>> = BTreeMap::new();
     for message in messages {
         let aggregate = message.subject.rsplit_once('.').map_or("", |(aggregate, _)| aggregate).to_owned();
         lanes.entry(aggregate).or_default().push(message);
     }
     stream::iter(lanes.into_values())
-        .for_each_concurrent(LANES_AT_ONCE, async |lane| {
+        .map(async |lane| {
+            let mut letters = Vec::new();
             for message in lane {
-                publish(broker, ids, generation, &message).await;
+                letters.extend(publish(broker, ids, generation, &message).await);
             }
+            stream::iter(letters)
         })
-        .await;
+        .buffer_unordered(LANES_AT_ONCE)
+        .flatten()
+        .collect()
+        .await
 }
 
-/// Stores one as a command, or sets it aside when it cannot be one.
-async fn publish<B: Broker>(broker: &B, ids: &RunIds, generation: &str, message: &StoredMessage) {
-    let mut backoff = ids.backoff();
-    let mut attempt = match command_subject(&message.subject) {
-        Some(subject) => (COMMANDS, command_message(generation, subject, message)),
-        None => {
-            let cause = "a command falls due on due.cmd.<context>.<aggregate>.<id>.<command>";
-            (DEAD_LETTERS, dead_letter_message(message, "subject-not-allowed", cause))
-        }
+/// Stores one as a command; its letter when it cannot be one.
+async fn publish<B: Broker>(
+    broker: &B,
+    ids: &RunIds,
+    generation: &str,
+    message: &StoredMessage,
+) -> Option<DeadLetter> {
+    if let Some((reason, _)) = message.headers.unreadable() {
+        return Some(dead_letter(message, "headers-unreadable", reason));
+    }
+    let Some(subject) = command_subject(&message.subject) else {
+        let cause = "a command falls due on due.cmd.<context>.<aggregate>.<id>.<command>";
+        return Some(dead_letter(message, "subject-not-allowed", cause));
     };
+    let command = command_message(generation, subject, message);
+    let mut backoff = ids.backoff();
     loop {
-        let (stream, to_store) = &attempt;
-        match broker.append(stream, to_store.clone()).await {
-            Ok(_) => return,
-            // It was set aside before.
-            Err(AppendError::Conflict { .. }) if *stream == DEAD_LETTERS => return,
-            Err(AppendError::Refused { detail, .. }) if *stream == COMMANDS => {
-                attempt = (DEAD_LETTERS, dead_letter_message(message, "command-refused", &detail));
+        match broker.append(COMMANDS, command.clone()).await {
+            Ok(_) => return None,
+            Err(AppendError::Refused { detail, .. }) => {
+                return Some(dead_letter(message, "command-refused", &detail));
             }
             Err(error) => {
                 tracing::warn!(subject = message.subject, %error, "what fell due waits");
@@ -110,7 +140,7 @@ fn command_message(generation: &str, subject: String, message: &StoredMessage) -
     }
 }
 
-fn dead_letter_message(message: &StoredMessage, code: &str, cause: &str) -> NewMessage {
+fn dead_letter(message: &StoredMessage, code: &str, cause: &str) -> DeadLetter {
     tracing::warn!(
         subject = message.subject,
         sequence = message.sequence,
@@ -118,8 +148,7 @@ fn dead_letter_message(message: &StoredMessage, code: &str, cause: &str) -> NewM
         cause,
         "what fell due is set aside"
     );
-    let letter = DeadLetter::new(TIMERS, message, code, cause);
-    NewMessage::dead_letter(&letter)
+    DeadLetter::new(TIMERS, message, code, cause)
 }
 
 /// The subject of the command that falls due on `due`. Names and ids are the command handler's to judge; only the shape must
@@ -127,7 +156,9 @@ fn dead_letter_message(message: &StoredMessage, code: &str, cause: &str) -> NewM
 pub fn command_subject(due: &str) -> Option<String> {
     let address = due.strip_prefix(DUE_PREFIX)?.strip_prefix('.')?;
     let tokens = address.split('.').filter(|token| !token.is_empty()).count();
-    (tokens == 4 && address.split('.').count() == 4).then(|| format!("{COMMAND_PREFIX}.{address}"))
+    // A client refuses to publish on a subject with white space of any kind.
+    (!address.contains(char::is_whitespace) && tokens == 4 && address.split('.').count() == 4)
+        .then(|| format!("{COMMAND_PREFIX}.{address}"))
 }
 
 /// The headers that the schedule was given, without JetStream's own. Without an id of its own a command gets one made from
@@ -139,11 +170,11 @@ fn command_headers(generation: &str, message: &StoredMessage) -> Headers {
     if let Ok(None) = explicit_id(message) {
         headers.push(header::COMMAND_ID, format!("timer:{generation}.{}", message.sequence));
     } else if let (None, Some(id)) =
-        (headers.get(header::COMMAND_ID), message.headers.get(header::NATS_MESSAGE_ID))
+        (headers.find(header::COMMAND_ID), message.headers.find(header::NATS_MESSAGE_ID))
     {
         headers.push(header::COMMAND_ID, id);
     }
-    if let Some(id) = headers.get(header::COMMAND_ID).map(str::to_owned) {
+    if let Some(id) = headers.find(header::COMMAND_ID).map(str::to_owned) {
         headers.push(header::NATS_MESSAGE_ID, id);
     }
     headers

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use millstream_contract::{
     dead_letter::{DeadLetter, single_line},
+    error_text::bounded,
     header,
     stored_message::Headers,
     stream_names::EVENTS,
@@ -129,7 +130,7 @@ pub(super) fn dead_letter(process: &str, key: &str, row: &Row, cause: &str) -> O
         effect: Some(effect(process, key)),
         subject: command.subject(),
         code: EFFECT_REFUSED.to_owned(),
-        cause: single_line(&cause),
+        cause: single_line(&bounded(&cause)),
         headers: command.headers(),
         payload: command.payload(),
     })

@@ -1,5 +1,6 @@
 //! The refusals with their codes, and the JSON of answers.
 
+use millstream_contract::error_text::bounded;
 use millstream_store::read_store::StoreError;
 
 /// Why a query has no answer. The codes are those of HTTP.
@@ -106,7 +107,7 @@ impl QueryError {
 
     /// For `Nats-Service-Error`: one line.
     pub fn text(&self) -> String {
-        self.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+        bounded(&self.to_string()).split_whitespace().collect::<Vec<_>>().join(" ")
     }
 }
 

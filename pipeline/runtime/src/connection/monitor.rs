@@ -118,6 +118,13 @@ impl ConnectionMonitor {
         }
     }
 
+    /// Something happened on a line: that it was lost is its user's to tell.
+    pub(super) fn observe_line(&self, event: &Event) {
+        if matches!(event, Event::ServerError(_) | Event::SlowConsumer(_)) {
+            self.observe(event);
+        }
+    }
+
     /// Says whether it was not connected before.
     fn set_connected(&self) -> bool {
         let mut told = self.told();

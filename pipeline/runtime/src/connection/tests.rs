@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use async_nats::connection::State;
-use millstream_jetstream::{nats_server::free_port, testing::test_server::TestServer};
+use millstream_jetstream::{
+    nats_server::free_port,
+    testing::{raw_client::RawClient, test_server::TestServer},
+};
 
 use super::*;
 use crate::{
@@ -255,4 +258,22 @@ async fn what_the_server_forbids_shows_in_readiness_unless_it_is_a_reply() {
     client.publish("$JS.API.STREAM.INFO.EVENTS", "".into()).await.unwrap();
     until("the reason", || observed.readiness.reasons().concat().contains("$JS.API.STREAM.INFO.EVENTS"))
         .await;
+}
+
+#[tokio::test]
+async fn a_task_that_ended_by_itself_is_noticed() {
+    let server = TestServer::start().await;
+    let client = server.client().await;
+    let _subscription = client.subscribe("subject").await.unwrap();
+    client.flush().await.unwrap();
+    let watched = client.clone();
+    let watch = tokio::spawn(async move { super::ended(&watched).await });
+    let mut raw = RawClient::connect(&server.url()).await;
+    // The library panics at a bare carriage return.
+    let end = async {
+        while !watch.is_finished() {
+            raw.publish("subject", "NATS/1.0\r\nX: a\rb\r\n\r\n", "").await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), end).await.expect("it is noticed");
 }

@@ -22,9 +22,8 @@ use crate::{
     round::PreparedCommand,
 };
 
-/// Bytes of outcomes after which a record is closed: half of nats-server's default `max_payload` of 1 MiB, because the size is
-/// only estimated.
-const RECORD_BYTES_TARGET: usize = 512 * 1024;
+/// A record is closed when it takes half of what the server takes in one message.
+const RECORDS_A_MESSAGE: usize = 2;
 
 /// Under which name log lines about rejections are filtered.
 const REJECTIONS_TARGET: &str = "millstream::rejections";
@@ -74,17 +73,22 @@ impl SettledRound {
         self.set_aside_actors.extend(other.set_aside_actors);
     }
 
-    /// Takes out of the front as many outcomes as fit into one record; at least one.
-    fn cut(&mut self) -> Self {
+    /// Cuts off what fits into one record of `size` bytes; at least one outcome.
+    fn cut(&mut self, size: usize) -> Self {
         let mut bytes = 0;
         let count = self
             .outcomes
             .iter()
             .position(|outcome| {
                 bytes += estimated_bytes(outcome);
-                bytes > RECORD_BYTES_TARGET
+                bytes > size
             })
             .map_or(self.outcomes.len(), |count| count.max(1));
+        self.cut_at(count)
+    }
+
+    /// Cuts off the first `count` outcomes.
+    fn cut_at(&mut self, count: usize) -> Self {
         let rest = self.outcomes.split_off(count);
         let (now, later) =
             std::mem::take(&mut self.replies).into_iter().partition(|(index, _)| *index < count);
@@ -158,7 +162,25 @@ impl<B: Broker> Recorder<B> {
             gathered.join(more);
         }
         while !gathered.outcomes.is_empty() {
-            self.record(gathered.cut()).await?;
+            let size = self.broker.message_bytes_max() / RECORDS_A_MESSAGE;
+            self.record_halved(gathered.cut(size)).await?;
+        }
+        Ok(())
+    }
+
+    /// Records what fits by estimation; half of it where the server says that it does not.
+    async fn record_halved(&mut self, round: SettledRound) -> Result<(), HandlerError> {
+        let mut parts = vec![round];
+        while let Some(mut part) = parts.pop() {
+            let count = part.outcomes.len();
+            match self.record(&mut part).await {
+                Err(HandlerError::Journal(JournalError::Refused { detail, .. })) if count > 1 => {
+                    tracing::warn!(outcomes = count, detail, "the record is refused; half of it is tried");
+                    let first = part.cut_at(count / 2);
+                    parts.extend([part, first]);
+                }
+                recorded => recorded?,
+            }
         }
         Ok(())
     }
@@ -166,23 +188,22 @@ impl<B: Broker> Recorder<B> {
     /// Covers positions that are other shares' with a record of no outcomes.
     async fn move_on(&mut self, idle: Idle) -> Result<(), HandlerError> {
         if let Some(through) = idle.covered(self.journal.cursor()) {
-            self.journal.record(through, 0, Vec::new()).await?;
+            self.journal.record(through, 0, &mut Vec::new()).await?;
         }
         Ok(())
     }
 
-    async fn record(&mut self, round: SettledRound) -> Result<(), HandlerError> {
+    async fn record(&mut self, round: &mut SettledRound) -> Result<(), HandlerError> {
         let Some(through) = round.outcomes.last().map(|outcome| outcome.position) else { return Ok(()) };
         let events_through = round.events_through();
-        let (record, sequence) = self.journal.record(through, events_through, round.outcomes).await?;
-        // Only now is the outcome certain: the id moves from the settled ones to the recorded ones, and senders may hear of it.
+        let (record, sequence) = self.journal.record(through, events_through, &mut round.outcomes).await?;
         self.index.note_own(&record, sequence);
         self.observed.metrics.round_seconds.observe(round.begun.elapsed().as_secs_f64());
         for outcome in &record.outcomes {
             self.count(&outcome.outcome);
             log(outcome, round.set_aside_actors.get(&outcome.position).map_or("", |actor| actor));
         }
-        for (index, reply) in round.replies {
+        for (index, reply) in std::mem::take(&mut round.replies) {
             if let Some(outcome) = record.outcomes.get(index) {
                 self.answer(&reply, outcome).await;
             }

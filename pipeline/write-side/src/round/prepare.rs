@@ -76,8 +76,8 @@ pub fn prepare(message: StoredMessage, registry: &AggregateRegistry) -> Prepared
         .and_then(|rest| rest.strip_prefix('.'))
         .unwrap_or(&message.subject)
         .into();
-    let reply = message.headers.get(header::REPLY).filter(|reply| is_reply_subject(reply)).map(Arc::from);
-    // `work` reports an id that cannot be used, together with everything else that is wrong.
+    let reply = message.headers.find(header::REPLY).filter(|reply| is_reply_subject(reply)).map(Arc::from);
+    // An id that cannot be used is reported below with everything else that is wrong.
     let id = explicit_id(&message).ok().flatten();
     PreparedCommand { position: message.sequence, id, address, reply, work: work(message, registry) }
 }

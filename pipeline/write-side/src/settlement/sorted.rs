@@ -26,7 +26,7 @@ pub(super) struct Group<'a> {
 pub(super) struct Sorted<'a> {
     pub(super) groups: Vec<Group<'a>>,
     pub(super) joints: Vec<Joint<'a>>,
-    pub(super) letters: Vec<(usize, &'a DeadLetter)>,
+    pub(super) letters: Vec<(usize, DeadLetter)>,
     pub(super) outcomes: Outcomes,
 }
 
@@ -68,7 +68,7 @@ pub(super) fn sort<'a>(commands: &'a [PreparedCommand], index: &IdIndex) -> Resu
             continue;
         }
         match &command.work {
-            Work::SetAside(letter) => letters.push((place, &**letter)),
+            Work::SetAside(letter) => letters.push((place, DeadLetter::clone(letter))),
             Work::Refuse(rejection) => outcomes.set(place, rejected(rejection)),
             Work::Decide(decoded) => {
                 let DecodedCommand { aggregate, envelope, command, partners, .. } = &**decoded;

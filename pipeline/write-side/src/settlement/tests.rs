@@ -2,10 +2,11 @@
 
 use std::num::NonZeroUsize;
 
-use millstream_contract::{commit::COMMIT_HASH_LENGTH, stored_message::Headers};
+use millstream_contract::{commit::COMMIT_HASH_LENGTH, stored_message::Headers, stream_names::COMMANDS};
 use millstream_domain::decider::AggregateRegistry;
-use millstream_jetstream::testing::{
-    fault_plan::FaultPlan, memory_broker::MemoryBroker, operation::Operation,
+use millstream_jetstream::{
+    broker::NewMessage,
+    testing::{fault_plan::FaultPlan, memory_broker::MemoryBroker, operation::Operation},
 };
 use millstream_proof::testing::account::Account;
 use millstream_runtime::metrics::Metrics;

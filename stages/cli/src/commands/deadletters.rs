@@ -144,5 +144,8 @@ async fn drop_letters(
 async fn remove(broker: &NatsBroker, kept: &KeptLetter) -> Result<(), CommandFailure> {
     let subject = kept.letter.dead_letter_subject();
     broker.purge_subject(DEAD_LETTERS, &subject, Some(kept.sequence)).await?;
+    for part in &kept.further {
+        broker.purge_subject(DEAD_LETTERS, part, Some(kept.sequence)).await?;
+    }
     Ok(())
 }

@@ -11,7 +11,6 @@ use std::{
 
 use async_nats::jetstream;
 use end_to_end_tests::{dumps, program::Ended, waiting::until};
-use millstream_jetstream::nats_broker::NatsBroker;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
@@ -101,6 +100,6 @@ impl Load {
             })
             .collect();
         assert_eq!(found, expected);
-        dumps::verified(&NatsBroker::new(server.client("operator").await, None)).await;
+        dumps::verified(&server.broker("operator").await).await;
     }
 }

@@ -9,7 +9,9 @@ use std::{
 
 use async_nats::{Client, ConnectOptions, jetstream};
 use end_to_end_tests::binaries::repository;
+use millstream_jetstream::line::Dialer;
 use millstream_jetstream::{
+    nats_broker::NatsBroker,
     nats_server::{free_port, wait_until_ready},
     provision::{ProvisionOptions, provision},
     testing::test_server::program,
@@ -129,6 +131,16 @@ impl ProductionServer {
 
     /// A connection of one user, with the inbox that is that user's.
     pub(crate) async fn client(&self, user: &str) -> Client {
+        self.options(user).connect(self.url()).await.unwrap()
+    }
+
+    /// JetStream as one user.
+    pub(crate) async fn broker(&self, user: &str) -> NatsBroker {
+        let dialer = Dialer::with_options(&self.url(), self.options(user));
+        NatsBroker::new(self.client(user).await, dialer, None)
+    }
+
+    fn options(&self, user: &str) -> ConnectOptions {
         let inbox = match user {
             "setup" | "operator" => "_INBOX".to_owned(),
             "publisher" => "_INBOX.publisher".to_owned(),
@@ -141,9 +153,6 @@ impl ProductionServer {
         ConnectOptions::with_user_and_password(user.to_owned(), password)
             .custom_inbox_prefix(inbox)
             .connection_timeout(Duration::from_secs(30))
-            .connect(self.url())
-            .await
-            .unwrap()
     }
 
     /// What it has logged so far.

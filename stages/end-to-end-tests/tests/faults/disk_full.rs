@@ -18,6 +18,7 @@ use millstream_contract::{
     stored_message::Headers,
     stream_names::{COMMANDS, EVENTS},
 };
+use millstream_jetstream::line::Dialer;
 use millstream_jetstream::{
     broker::{ATOMIC_BATCH_MAX, Broker as _, NewMessage},
     nats_broker::NatsBroker,
@@ -78,7 +79,7 @@ async fn a_server_whose_disk_was_full_goes_on_and_has_lost_nothing() {
     server.restart().await.unwrap();
     load.goes_on(50).await;
     let ledger = load.finish().await;
-    let broker = NatsBroker::new(client, None);
+    let broker = NatsBroker::new(client, Dialer::plain(&server.url()), None);
     decided(&broker).await;
     expect_kept(&broker, &server.url(), &ledger).await;
     handler.expect_running();

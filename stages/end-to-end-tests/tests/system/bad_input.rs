@@ -125,7 +125,7 @@ async fn every_bad_command_is_answered_by_what_is_wrong_with_it_and_the_next_goo
     let letters: Vec<DeadLetter> = messages(&system.broker().await, DEAD_LETTERS)
         .await
         .iter()
-        .map(|message| DeadLetter::from_stored(message).unwrap())
+        .map(|message| DeadLetter::from_stored(message, &[]).unwrap())
         .collect();
     let kept: Vec<(&str, &str, &str, &[u8])> = letters
         .iter()

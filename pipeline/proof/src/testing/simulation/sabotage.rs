@@ -125,6 +125,17 @@ impl SabotagedBroker {
     }
 }
 
+impl SabotagedBroker {
+    fn give_message_id(&self, stream: &str, message: &mut NewMessage) {
+        if self.has(Bug::DeadLettersWithMessageId)
+            && stream == DEAD_LETTERS
+            && let Some(id) = message.headers.get(header::COMMAND_ID).map(str::to_owned)
+        {
+            message.headers.push(header::NATS_MESSAGE_ID, id);
+        }
+    }
+}
+
 impl Broker for SabotagedBroker {
     type Reader = SabotagedReader;
 
@@ -133,12 +144,7 @@ impl Broker for SabotagedBroker {
             return Ok(appended);
         }
         self.forget_expectation(stream, &mut message);
-        if self.has(Bug::DeadLettersWithMessageId)
-            && stream == DEAD_LETTERS
-            && let Some(id) = message.headers.get(header::COMMAND_ID).map(str::to_owned)
-        {
-            message.headers.push(header::NATS_MESSAGE_ID, id);
-        }
+        self.give_message_id(stream, &mut message);
         match stream {
             EVENTS => self.append_commits(vec![message]).await,
             OUTCOMES => self.append_record(message).await,
@@ -153,6 +159,7 @@ impl Broker for SabotagedBroker {
     ) -> Result<Appended, AppendError> {
         for message in &mut messages {
             self.forget_expectation(stream, message);
+            self.give_message_id(stream, message);
         }
         match stream {
             EVENTS => self.append_commits(messages).await,

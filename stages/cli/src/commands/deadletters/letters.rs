@@ -5,13 +5,14 @@ use std::{fmt, str::FromStr};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
 use millstream_contract::{
-    dead_letter::{DEAD_LETTER_PREFIX, DeadLetter},
+    dead_letter::{DEAD_LETTER_PREFIX, DeadLetter, further_parts, is_further_part},
     exit_code::ExitCode,
     stored_message::StoredMessage,
     stream_names::{COMMANDS, DEAD_LETTERS, TIMERS},
 };
 use millstream_jetstream::{
     broker::Broker as _,
+    dead_letter_store::whole_letter,
     nats_broker::NatsBroker,
     stream_feed::{FeedError, StreamFeed},
 };
@@ -90,8 +91,13 @@ impl Selection {
         if self.letters.is_empty() {
             let mut letters = Letters::open(broker, talk).await?;
             while let Some(kept) = letters.next().await? {
-                if self.aggregate.as_deref().is_none_or(|aggregate| kept.is_of(aggregate)) {
+                if !self.aggregate.as_deref().is_none_or(|aggregate| kept.is_of(aggregate)) {
+                    continue;
+                }
+                if kept.further.is_empty() {
                     found.push(kept);
+                } else {
+                    found.push(read_one(broker, &kept.letter_name()).await?);
                 }
             }
             letters.close().await;
@@ -114,16 +120,28 @@ pub(super) struct KeptLetter {
     /// Its sequence in DEADLETTERS.
     pub(super) sequence: u64,
     set_aside_at: Timestamp,
+    /// The subjects of its further parts.
+    pub(super) further: Vec<String>,
 }
 
 impl KeptLetter {
+    /// Reads a letter as far as its first message holds it.
     fn from_stored(message: &StoredMessage) -> Option<Self> {
-        let letter = DeadLetter::from_stored(message)?;
-        Some(Self { letter, sequence: message.sequence, set_aside_at: message.stored_at })
+        DeadLetter::from_stored(message, &[]).map(|letter| Self::new(message, letter))
+    }
+
+    fn new(message: &StoredMessage, letter: DeadLetter) -> Self {
+        let further = further_parts(message);
+        Self { letter, sequence: message.sequence, set_aside_at: message.stored_at, further }
     }
 
     fn place(&self) -> (&str, u64, Option<&str>) {
         (&self.letter.stream, self.letter.sequence, self.letter.effect.as_deref())
+    }
+
+    fn letter_name(&self) -> LetterName {
+        let DeadLetter { stream, sequence, effect, .. } = &self.letter;
+        LetterName { stream: stream.clone(), sequence: *sequence, effect: effect.clone() }
     }
 
     /// Its name: stream, sequence, and which effect if it is one.
@@ -136,7 +154,7 @@ impl KeptLetter {
     pub(super) fn command_subject(&self) -> Option<String> {
         let DeadLetter { stream, effect, code, subject, .. } = &self.letter;
         match (stream.as_str(), effect) {
-            _ if code == EFFECT_WITHOUT_BODY => None,
+            _ if code == EFFECT_WITHOUT_BODY || self.letter.headers.unreadable().is_some() => None,
             (COMMANDS, _) | (_, Some(_)) => Some(subject.clone()),
             (TIMERS, _) => command_subject(subject),
             _ => None,
@@ -188,6 +206,10 @@ impl KeptLetter {
         let headers: Map<String, Value> =
             self.letter.headers.iter().map(|(name, value)| (name.to_owned(), json!(value))).collect();
         fields.insert("headers".into(), Value::Object(headers));
+        if let Some((reason, block)) = self.letter.headers.unreadable() {
+            fields.insert("headers_unreadable".into(), json!(reason));
+            fields.insert("header_block_base64".into(), json!(STANDARD.encode(block)));
+        }
         match std::str::from_utf8(&self.letter.payload) {
             Ok(text) => fields.insert("body".into(), json!(text)),
             Err(_) => fields.insert("body_base64".into(), json!(STANDARD.encode(&self.letter.payload))),
@@ -206,6 +228,9 @@ impl KeptLetter {
         ];
         for (name, value) in self.letter.headers.iter() {
             lines.push(format!("header       {name}: {value}"));
+        }
+        if let Some((reason, block)) = self.letter.headers.unreadable() {
+            lines.push(format!("header block {reason}; as base64: {}", STANDARD.encode(block)));
         }
         lines.push(match std::str::from_utf8(&self.letter.payload) {
             Ok(text) => format!("body         {}", text.trim_end()),
@@ -240,6 +265,9 @@ impl Letters {
     /// [`FeedError`].
     pub(super) async fn next(&mut self) -> Result<Option<KeptLetter>, FeedError> {
         while let Some(message) = self.feed.next().await? {
+            if is_further_part(&message) {
+                continue;
+            }
             match KeptLetter::from_stored(&message) {
                 Some(kept) => return Ok(Some(kept)),
                 None => self.talk.say(format_args!("{}", foreign(&message))),
@@ -264,7 +292,10 @@ pub(super) async fn read_one(broker: &NatsBroker, name: &LetterName) -> Result<K
         let failure = CommandFailure::new(ExitCode::Usage, format_args!("there is no dead letter {name}"));
         return Err(failure.with_code(crate::NOTHING_FOUND));
     };
-    KeptLetter::from_stored(&message).ok_or_else(|| CommandFailure::new(ExitCode::Data, foreign(&message)))
+    let letter = whole_letter(broker, &message).await?;
+    letter
+        .map(|letter| KeptLetter::new(&message, letter))
+        .ok_or_else(|| CommandFailure::new(ExitCode::Data, foreign(&message)))
 }
 
 fn foreign(message: &StoredMessage) -> String {

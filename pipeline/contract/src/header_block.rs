@@ -1,0 +1,95 @@
+//! Header blocks as they stand on the wire: `NATS/1.0\r\nName: value\r\n\r\n`.
+//!
+//! nats-server keeps whatever bytes a client sent as headers. The client library refuses most of what is not written like
+//! this, and ends the connection on which it came (async-nats 0.51, `connection.rs`: names of other characters, values that are
+//! not UTF-8, lines without a colon, another first line; a bare carriage return in a value ends its task). What is called
+//! readable here is therefore a little less than what that library takes, never more.
+
+const FIRST_LINE: &str = "NATS/1.0";
+
+/// The headers that can be read, and why not all of them can; an empty block has none.
+pub(super) fn read(block: &[u8]) -> (Vec<(String, String)>, Option<String>) {
+    let mut lines = block.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    let mut trouble = None;
+    let first = lines.next().unwrap_or_default();
+    if !block.is_empty() && first != FIRST_LINE.as_bytes() {
+        trouble = Some(format!("the header block begins with {}, not with {FIRST_LINE}", shown(first)));
+    }
+    let mut headers = Vec::new();
+    for line in lines.filter(|line| !line.is_empty()) {
+        match read_line(line) {
+            Ok(header) => headers.push(header),
+            Err(reason) => {
+                trouble.get_or_insert(reason);
+            }
+        }
+    }
+    (headers, trouble)
+}
+
+/// The block of some headers that can be read.
+pub(super) fn write<'a>(headers: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<u8> {
+    let mut block = format!("{FIRST_LINE}\r\n");
+    for (name, value) in headers {
+        block.extend([name, ": ", value, "\r\n"]);
+    }
+    block.push_str("\r\n");
+    block.into_bytes()
+}
+
+fn read_line(line: &[u8]) -> Result<(String, String), String> {
+    let Some(colon) = line.iter().position(|byte| *byte == b':') else {
+        return Err(format!("the header line {} has no colon", shown(line)));
+    };
+    let (name, value) = (line.get(..colon).unwrap_or_default(), line.get(colon + 1..).unwrap_or_default());
+    if !name.iter().all(u8::is_ascii_graphic) {
+        return Err(format!("the header name {} has other characters than visible ASCII", shown(name)));
+    }
+    let name = String::from_utf8_lossy(name).into_owned();
+    let Ok(value) = std::str::from_utf8(value) else {
+        return Err(format!("the value of header {} is not UTF-8: {}", shown(name.as_bytes()), shown(value)));
+    };
+    if value.contains('\r') {
+        return Err(format!("the value of header {} holds a carriage return", shown(name.as_bytes())));
+    }
+    Ok((name, value.trim().to_owned()))
+}
+
+/// A few bytes for people, others than visible ASCII escaped.
+fn shown(bytes: &[u8]) -> String {
+    const SHOWN_MAX: usize = 60;
+    let text = bytes.get(..SHOWN_MAX).unwrap_or(bytes).escape_ascii();
+    if bytes.len() > SHOWN_MAX { format!("\"{text}…\"") } else { format!("\"{text}\"") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trouble(block: &[u8]) -> String {
+        read(block).1.unwrap()
+    }
+
+    #[test]
+    fn a_block_is_read_and_written_again() {
+        let (headers, trouble) = read(b"NATS/1.0\r\nNats-Msg-Id: a:b\r\nX:y\r\n\r\n");
+        assert_eq!(trouble, None);
+        assert_eq!(headers, [("Nats-Msg-Id".into(), "a:b".into()), ("X".into(), "y".into())]);
+        let written = write(headers.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        assert_eq!(read(&written), (headers, None));
+        assert_eq!(read(b""), (vec![], None));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named_and_the_rest_is_read() {
+        assert!(trouble(b"NATS/1.0\r\nActor: Jos\xe9\r\n\r\n").contains("Actor"));
+        assert!(trouble(b"NATS/1.0\r\nMy Name: x\r\n\r\n").contains("My Name"));
+        assert!(trouble(b"NATS/1.0\r\nX: a\rb\r\n\r\n").contains("carriage return"));
+        assert!(trouble(b"NATS/1.0\r\nno colon\r\n\r\n").contains("no colon"));
+        assert!(trouble(b"HTTP/1.1\r\nX: y\r\n\r\n").contains("HTTP/1.1"));
+        assert!(trouble(b"NATS/1.0 503 gone\r\n\r\n").contains("503"));
+        let (headers, trouble) = read(b"NATS/1.0\r\nA: \xff\r\nX: y\r\n\r\n");
+        assert!(trouble.is_some());
+        assert_eq!(headers, [("X".into(), "y".into())]);
+    }
+}

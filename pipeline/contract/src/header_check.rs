@@ -1,0 +1,112 @@
+//! Checks headers of ours that people write: a guard that is misspelt must not be ignored.
+
+use strsim::damerau_levenshtein;
+
+use super::{header::PREFIX, stored_message::Headers};
+
+/// How many letters may differ for a name to be suggested.
+const SUGGESTED_DISTANCE_MAX: usize = 3;
+
+/// A header that begins as ours do and cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HeaderError {
+    /// There is none of this name.
+    #[error("there is no header {name:?} here; {hint}")]
+    Unknown {
+        /// What was given.
+        name: String,
+        /// What may have been meant.
+        hint: String,
+    },
+    /// It has two values.
+    #[error("header {name} is given twice, as {first:?} and as {second:?}")]
+    Twice {
+        /// The header.
+        name: String,
+        /// Its first value.
+        first: String,
+        /// Another one.
+        second: String,
+    },
+}
+
+impl HeaderError {
+    /// A short code for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Unknown { .. } => "header-unknown",
+            Self::Twice { .. } => "header-twice",
+        }
+    }
+}
+
+/// Checks that each header that begins with `Millstream-`, in whatever case, is one of `known` and has one value. Empty ones
+/// count as absent.
+///
+/// # Errors
+/// [`HeaderError`] names the first that is not.
+pub fn check_headers(headers: &Headers, known: &[&str]) -> Result<(), HeaderError> {
+    for (name, value) in headers.iter().filter(|(name, value)| is_ours(name) && !value.is_empty()) {
+        if !known.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+            return Err(HeaderError::Unknown { name: name.to_owned(), hint: hint(name, known) });
+        }
+        if let Some(first) = headers.find(name).filter(|first| *first != value) {
+            let (first, second) = (first.to_owned(), value.to_owned());
+            return Err(HeaderError::Twice { name: name.to_owned(), first, second });
+        }
+    }
+    Ok(())
+}
+
+fn is_ours(name: &str) -> bool {
+    name.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX))
+}
+
+fn hint(name: &str, known: &[&str]) -> String {
+    let name = name.to_ascii_lowercase();
+    let near = known
+        .iter()
+        .map(|known| (damerau_levenshtein(&name, &known.to_ascii_lowercase()), known))
+        .filter(|(distance, _)| *distance <= SUGGESTED_DISTANCE_MAX)
+        .min_by_key(|(distance, _)| *distance);
+    match near {
+        Some((_, known)) => format!("did you mean {known}?"),
+        None => format!("these are: {}", known.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KNOWN: [&str; 2] = ["Millstream-Expected-Version", "Millstream-Actor"];
+
+    fn check(headers: &[(&str, &str)]) -> Result<(), HeaderError> {
+        check_headers(&headers.iter().copied().collect(), &KNOWN)
+    }
+
+    #[test]
+    fn case_does_not_matter_and_foreign_headers_are_not_ours_to_judge() {
+        let known = [("millstream-expected-version", "7"), ("X-Trace", "y"), ("Nats-Msg-Id", "1")];
+        assert_eq!(check(&known), Ok(()));
+        assert_eq!(check(&[("Millstream-Unknown", "")]), Ok(()), "an empty one is absent");
+    }
+
+    #[test]
+    fn a_header_that_is_misspelt_is_refused_by_name() {
+        let error = check(&[("Millstream-Expected-Versoin", "7")]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "there is no header \"Millstream-Expected-Versoin\" here; did you mean Millstream-Expected-Version?"
+        );
+        let error = check(&[("millstream-colour", "7")]).unwrap_err().to_string();
+        assert!(error.contains("millstream-colour") && error.contains("Millstream-Actor"), "{error}");
+    }
+
+    #[test]
+    fn a_guard_with_two_values_is_refused() {
+        let twice = check(&[("Millstream-Actor", "a"), ("millstream-actor", "b")]).unwrap_err();
+        assert_eq!(twice.code(), "header-twice");
+        assert_eq!(check(&[("Millstream-Actor", "a"), ("millstream-actor", "a")]), Ok(()));
+    }
+}

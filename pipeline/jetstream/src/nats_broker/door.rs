@@ -1,0 +1,137 @@
+//! A micro service on a line of its own: requests bring foreign bytes. When one of them ends the line, the service is
+//! registered again on the next; nothing but requests that were on their way in that moment is lost.
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::{
+    Client, HeaderMap,
+    service::{Request, Service, error::Error as ServiceError},
+};
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::NatsBroker;
+use crate::line::Line;
+
+/// First pause after a line could not be opened; it doubles.
+const PAUSE_FIRST: Duration = Duration::from_millis(20);
+/// Longest pause.
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// How long a new service may wait for the server to know of it.
+const KNOWN_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// Makes the service with its endpoints on a connection.
+type Register = Arc<dyn Fn(Client) -> BoxFuture<'static, Result<Service, async_nats::Error>> + Send + Sync>;
+
+/// A service that stays registered.
+#[derive(Debug)]
+pub struct Door {
+    closing: CancellationToken,
+    keeper: JoinHandle<Client>,
+}
+
+impl Door {
+    /// Registers the service and keeps it so. When this returns, requests find it. `stream` is one whose state the process may
+    /// ask for.
+    ///
+    /// # Errors
+    /// When there is no line, or the service cannot be registered on it.
+    pub async fn open(
+        broker: &NatsBroker,
+        stream: &'static str,
+        register: impl Fn(Client) -> BoxFuture<'static, Result<Service, async_nats::Error>>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Result<Self, async_nats::Error> {
+        let closing = CancellationToken::new();
+        let mut keeper = Keeper { broker: broker.clone(), stream, register: Arc::new(register) };
+        let (line, service) = keeper.register().await?;
+        let closed = closing.clone();
+        let keeper = tokio::spawn(async move { keeper.keep(line, service, closed).await });
+        Ok(Self { closing, keeper })
+    }
+
+    /// Takes no more requests. The connection on which those that were taken are answered comes back.
+    pub async fn close(self) -> Option<Client> {
+        self.closing.cancel();
+        // It ends in no other way than asked.
+        self.keeper.await.ok()
+    }
+}
+
+struct Keeper {
+    broker: NatsBroker,
+    stream: &'static str,
+    register: Register,
+}
+
+impl Keeper {
+    async fn register(&mut self) -> Result<(Line, Service), async_nats::Error> {
+        let line = self.broker.line().await?;
+        let service = (self.register)(line.client().clone()).await?;
+        // The server works through a connection in order: an answer to any question says that it knows the subscriptions.
+        let question = self.broker.api_subject(&format!("STREAM.INFO.{}", self.stream));
+        let asked = line.client().request(question, Bytes::new());
+        if !matches!(tokio::time::timeout(KNOWN_WAIT_MAX, asked).await, Ok(Ok(_))) {
+            tracing::warn!("requests may meet no responders for a moment");
+        }
+        Ok((line, service))
+    }
+
+    async fn keep(&mut self, mut line: Line, mut service: Service, closing: CancellationToken) -> Client {
+        loop {
+            tokio::select! {
+                () = closing.cancelled() => {
+                    stop(service).await;
+                    return line.client().clone();
+                }
+                () = line.lost() => stop(service).await,
+            }
+            tracing::warn!("the line of a service was lost; the service is registered again");
+            (line, service) = tokio::select! {
+                again = self.register_again() => again,
+                () = closing.cancelled() => return line.client().clone(),
+            };
+        }
+    }
+
+    async fn register_again(&mut self) -> (Line, Service) {
+        let mut pause = PAUSE_FIRST;
+        loop {
+            match self.register().await {
+                Ok(registered) => return registered,
+                Err(error) => tracing::debug!(%error, "the service is not registered yet"),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+}
+
+async fn stop(service: Service) {
+    if let Err(error) = service.stop().await {
+        tracing::debug!(error, "the service did not stop in order");
+    }
+}
+
+/// Answers a request; on the process's connection when the line on which it came is lost.
+pub async fn respond(
+    broker: &NatsBroker,
+    request: &Request,
+    response: Result<Bytes, ServiceError>,
+    headers: HeaderMap,
+) -> Result<(), async_nats::Error> {
+    let Err(error) = request.respond_with_headers(response.clone(), headers.clone()).await else {
+        return Ok(());
+    };
+    let Some(reply) = request.message.reply.clone() else { return Err(error.into()) };
+    let (mut headers, body) = (headers, response.clone().unwrap_or_default());
+    if let Err(error) = response {
+        headers.insert("Nats-Service-Error", error.status);
+        headers.insert("Nats-Service-Error-Code", error.code.to_string());
+    }
+    Ok(broker.client().publish_with_headers(reply, headers, body).await?)
+}

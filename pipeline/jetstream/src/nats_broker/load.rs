@@ -1,0 +1,122 @@
+//! Loads the messages of a subject with batched direct gets. They come as they are stored, so a message that the client library
+//! cannot read ends the line on which it comes: then the next one is taken as JSON, which carries any bytes, and the
+//! load goes on behind it.
+
+use std::time::Duration;
+
+use async_nats::Subscriber;
+use futures::StreamExt;
+use millstream_contract::stored_message::StoredMessage;
+use serde_json::json;
+
+use super::{NatsBroker, wire::stored_from_direct};
+use crate::broker::BrokerError;
+use crate::line::Line;
+
+/// How long the next message of a batched direct get may take.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Messages asked for in one batched direct get; longer histories take several.
+const BATCH: usize = 512;
+/// After one that cannot be read, so many in a row must be readable before batches are tried again: where there is one there
+/// may be more.
+const READABLE_RUN: usize = 32;
+
+/// How a batched direct get ended.
+enum Ended {
+    /// Nothing is left.
+    Complete,
+    /// More may follow.
+    More,
+    /// The line was lost.
+    Lost,
+}
+
+/// As [`crate::broker::Broker::load`].
+pub(super) async fn load(
+    broker: &NatsBroker,
+    stream: &str,
+    subject: &str,
+    from: u64,
+) -> Result<Vec<StoredMessage>, BrokerError> {
+    let mut messages: Vec<StoredMessage> = Vec::new();
+    let mut singly = 0;
+    loop {
+        let next = messages.last().map_or(from.max(1), |message| message.sequence + 1);
+        if singly > 0 {
+            let filter = [subject.to_owned()];
+            let Some(message) = broker.next_after(stream, next - 1, &filter).await? else {
+                return Ok(messages);
+            };
+            singly = if message.headers.unreadable().is_some() { READABLE_RUN } else { singly - 1 };
+            messages.push(message);
+            continue;
+        }
+        let line = broker.lines.of_loads().await?;
+        match batch(broker, &line, stream, subject, next, &mut messages).await? {
+            Ended::Complete => return Ok(messages),
+            Ended::More => {}
+            Ended::Lost => {
+                tracing::info!(stream, subject, "the line was lost while a history was read");
+                singly = 1;
+            }
+        }
+    }
+}
+
+/// One batched direct get.
+async fn batch(
+    broker: &NatsBroker,
+    line: &Line,
+    stream: &str,
+    subject: &str,
+    from: u64,
+    messages: &mut Vec<StoredMessage>,
+) -> Result<Ended, BrokerError> {
+    let inbox = line.client().new_inbox();
+    let Ok(mut answers) = line.client().subscribe(inbox.clone()).await else { return Ok(Ended::Lost) };
+    let body = json!({ "seq": from, "next_by_subj": subject, "batch": BATCH }).to_string();
+    let path = broker.api_subject(&format!("DIRECT.GET.{stream}"));
+    if line.client().publish_with_reply(path, inbox, body.into()).await.is_err() {
+        return Ok(Ended::Lost);
+    }
+    loop {
+        let Some(answer) = next_answer(line, &mut answers).await? else { return Ok(Ended::Lost) };
+        let header = |name| answer.headers.as_ref().and_then(|headers| headers.get(name));
+        // A message may have been stored with a status of its own.
+        if header("Nats-Sequence").is_some() {
+            messages.push(stored_from_direct(answer).map_err(unavailable)?);
+            continue;
+        }
+        match answer.status.map(|status| status.as_u16()) {
+            Some(204) => {
+                let pending = header("Nats-Num-Pending").and_then(|value| value.as_str().parse::<u64>().ok());
+                return Ok(if pending.unwrap_or(0) > 0 { Ended::More } else { Ended::Complete });
+            }
+            Some(404) => return Ok(Ended::Complete),
+            Some(503) => return Err(unavailable(format!("{stream} has no direct get now (no responders)"))),
+            Some(status) => {
+                return Err(unavailable(format!("{status} {}", answer.description.unwrap_or_default())));
+            }
+            None => return Err(unavailable("an answer is neither a message nor a status".into())),
+        }
+    }
+}
+
+/// The next answer; none when the line was lost.
+async fn next_answer(
+    line: &Line,
+    answers: &mut Subscriber,
+) -> Result<Option<async_nats::Message>, BrokerError> {
+    tokio::select! {
+        biased;
+        answer = answers.next() => Ok(answer),
+        () = line.lost() => Ok(None),
+        () = tokio::time::sleep(IDLE_TIMEOUT) => {
+            Err(unavailable(format!("no answer in {} s", IDLE_TIMEOUT.as_secs())))
+        }
+    }
+}
+
+fn unavailable(detail: String) -> BrokerError {
+    BrokerError::Unavailable { operation: "batched direct get", detail }
+}

@@ -1,0 +1,44 @@
+//! Commands of a round that are set aside: all letters together.
+
+use millstream_contract::{
+    dead_letter::DeadLetter,
+    error_text::bounded,
+    outcome::Outcome,
+    stream_names::{COMMANDS, DEAD_LETTERS},
+};
+use millstream_jetstream::broker::Broker;
+
+use super::Settlement;
+use crate::round::{PreparedCommand, Work};
+
+impl<B: Broker> Settlement<B> {
+    /// Stores dead letters, each once. Where that is impossible the outcome says so: the command itself stays in COMMANDS.
+    pub(super) async fn set_aside(&self, letters: &[DeadLetter]) -> Vec<Outcome> {
+        if letters.is_empty() {
+            return Vec::new();
+        }
+        let kept = self.letters.keep(letters, &self.ids).await;
+        let outcomes = letters.iter().zip(kept).map(|(letter, kept)| {
+            let text = match kept {
+                Ok(()) => letter.cause.clone(),
+                Err(error) => {
+                    tracing::error!(%error, sequence = letter.sequence, "the dead letter could not be kept");
+                    format!("{}; not kept in {DEAD_LETTERS} ({error}), but still in {COMMANDS}", letter.cause)
+                }
+            };
+            let message = bounded(&text).as_ref().into();
+            Outcome::DeadLettered { code: letter.code.as_str().into(), message }
+        });
+        outcomes.collect()
+    }
+}
+
+/// The letter of a command whose rules or history failed; none for other outcomes.
+pub(super) fn dead_letter(outcome: &Outcome, command: Option<&PreparedCommand>) -> Option<DeadLetter> {
+    match (outcome, command.map(|command| &command.work)) {
+        (Outcome::DeadLettered { code, message }, Some(Work::Decide(decoded))) => {
+            Some(DeadLetter::new(COMMANDS, &decoded.message, code, message))
+        }
+        _ => None,
+    }
+}

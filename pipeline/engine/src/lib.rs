@@ -16,8 +16,8 @@ pub use millstream_runtime::{
 };
 pub use millstream_store::{read_store, side_by_side, text_key};
 pub use millstream_write_side::{
-    aggregate_state, command_handler, id_index, outcome_journal, round, settlement, share_layout,
-    state_cache, state_snapshots, submit_service,
+    aggregate_state, command_handler, id_index, outcome_journal, round, settlement, state_cache,
+    state_snapshots, submit_service,
 };
 
 /// What tests need.

@@ -35,7 +35,6 @@ use millstream_runtime::metrics::HandlerMetrics;
 
 use crate::{
     aggregate_state::AggregateState,
-    command_handler::Share,
     id_index::{IdIndex, IdIndexError},
     round::{GroupDecision, GroupError, PreparedCommand, Work, decide_group},
     settlement::{
@@ -117,8 +116,6 @@ pub struct Settlement<B> {
     store: EventStore<B>,
     appends: GroupAppend<B>,
     ids: RunIds,
-    /// The aggregates that are this handler's to change.
-    share: Share,
     /// Whether to take an aggregate that is not in the cache for a new one, which costs nothing when it is. Judged after each slice
     /// by how those of it turned out.
     suppose_new: AtomicBool,
@@ -127,19 +124,12 @@ pub struct Settlement<B> {
 
 impl<B: Broker> Settlement<B> {
     /// Settles over `broker`.
-    pub fn new(
-        broker: B,
-        ids: RunIds,
-        strategy: AppendStrategy,
-        share: Share,
-        metrics: HandlerMetrics,
-    ) -> Self {
+    pub fn new(broker: B, ids: RunIds, strategy: AppendStrategy, metrics: HandlerMetrics) -> Self {
         Self {
             store: EventStore::new(broker.clone()),
             appends: GroupAppend::new(broker.clone(), EVENTS, strategy),
             broker,
             ids,
-            share,
             suppose_new: AtomicBool::new(true),
             metrics,
         }

@@ -13,7 +13,7 @@ use std::{
 
 use millstream_engine::{
     broker::{Broker as _, NewMessage},
-    command_handler::{CommandHandler, HandlerSettings, Observed, Share},
+    command_handler::{CommandHandler, HandlerSettings, Observed},
     contract::{
         outcome::OutcomeRecord,
         stored_message::Headers,
@@ -76,14 +76,13 @@ impl Deciding {
         let server = TestServer::start_provisioned().await;
         let settings = HandlerSettings {
             name: "command-handler".to_owned(),
-            share: Share::ALL,
             round_max: NonZeroUsize::new(1000).unwrap(),
             cache: CacheLimits { states: NonZeroUsize::new(1000).unwrap(), bytes: u64::MAX },
             append_strategy: AppendStrategy::default(),
             lease_time_to_live: Duration::from_secs(3),
             purge: None,
         };
-        let observed = Observed::new(&Metrics::new(), &Readiness::new(), Share::ALL);
+        let observed = Observed::new(&Metrics::new(), &Readiness::new());
         let (index, snapshots) = (IdIndex::in_memory().unwrap(), StateSnapshots::in_memory().unwrap());
         let aggregates = millstream_model::aggregates();
         let mut handler =

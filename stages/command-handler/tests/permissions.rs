@@ -10,7 +10,6 @@ use std::{path::Path, time::Duration};
 use command_handler::config::StageConfig;
 use millstream_engine::{
     broker::Broker,
-    command_handler::Share,
     config::{Origins, load},
     connection::{ClientIdentity, ConnectionMonitor, connect},
     health::Readiness,
@@ -57,7 +56,7 @@ async fn a_user_with_the_stages_allow_lists_decides_commands() {
         readiness: Readiness::new(),
         shutdown: shutdown.clone(),
     };
-    let accepted = runtime.metrics.handler(&Share::ALL.name()).accepted;
+    let accepted = runtime.metrics.handler().accepted;
     let mut stage = tokio::spawn(command_handler::run(config, runtime));
 
     let people = async_nats::jetstream::new(server.server().client().await);

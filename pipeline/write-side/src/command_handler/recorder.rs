@@ -13,10 +13,10 @@ use millstream_contract::{
 use millstream_jetstream::broker::Broker;
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{HandlerError, Observed, TurnEnd, file_work::do_file_work, idle::Idle};
+use super::{HandlerError, Observed, TurnEnd, file_work::do_file_work};
 use crate::{
     id_index::{IdIndex, IdIndexError},
-    outcome_journal::{JournalError, OutcomeJournal},
+    outcome_journal::OutcomeJournal,
     round::PreparedCommand,
 };
 
@@ -109,25 +109,11 @@ impl<B: Broker> Recorder<B> {
     }
 
     /// Records until no more rounds come.
-    pub(super) async fn run(
-        mut self,
-        mut rounds: mpsc::Receiver<SettledRound>,
-        mut idle: mpsc::Receiver<Idle>,
-    ) -> Result<TurnEnd, HandlerError> {
-        loop {
-            let recorded = tokio::select! {
-                biased;
-                round = rounds.recv() => match round {
-                    Some(round) => self.record_all(round, &mut rounds).await,
-                    None => return Ok(TurnEnd::Shutdown),
-                },
-                Some(idle) = idle.recv() => self.move_on(idle).await,
-            };
-            match recorded {
-                Err(HandlerError::Journal(JournalError::LostTurn { .. })) => return Ok(TurnEnd::Lost),
-                recorded => recorded?,
-            }
+    pub(super) async fn run(mut self, mut rounds: mpsc::Receiver<SettledRound>) -> Result<(), TurnEnd> {
+        while let Some(round) = rounds.recv().await {
+            self.record_all(round, &mut rounds).await?;
         }
+        Ok(())
     }
 
     /// Records a round with all that gathers meanwhile.
@@ -141,14 +127,6 @@ impl<B: Broker> Recorder<B> {
         }
         while !gathered.outcomes.is_empty() {
             self.record(gathered.cut()).await?;
-        }
-        Ok(())
-    }
-
-    /// Covers positions that are other shares' with a record of no outcomes.
-    async fn move_on(&mut self, idle: Idle) -> Result<(), HandlerError> {
-        if let Some(through) = idle.covered(self.journal.cursor()) {
-            self.journal.record(through, 0, Vec::new()).await?;
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! `millstream doctor`: one line a check, from the server to every stage. Changes nothing.
 
-mod shares;
+mod decisions;
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -76,9 +76,7 @@ pub(crate) async fn run(arguments: DoctorArguments, session: &Session) -> Result
     for (stage, stream) in READERS {
         show(consumers(&connected.jetstream, stage, stream).await)?;
     }
-    for check in shares::shares(&connected).await {
-        show(check)?;
-    }
+    show(decisions::decisions(&connected).await)?;
     for stage in TAKING_TURNS {
         show(active(&connected, stage).await)?;
     }

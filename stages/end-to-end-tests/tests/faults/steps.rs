@@ -16,9 +16,8 @@ use end_to_end_tests::{
 };
 use millstream_engine::{
     broker::Broker as _,
-    command_handler::Share,
     contract::{
-        outcome::{OUTCOME_PREFIX, OutcomeRecord},
+        outcome::{OUTCOME_SUBJECT, OutcomeRecord},
         stream_names::{COMMANDS, EVENTS, LEASES_BUCKET, OUTCOMES},
     },
     nats_broker::NatsBroker,
@@ -104,8 +103,7 @@ async fn stopped_at<'a>(
 
 /// The run that wrote the last record.
 async fn last_handler(broker: &NatsBroker) -> Option<Arc<str>> {
-    let subject = format!("{OUTCOME_PREFIX}.{}", Share::ALL.name());
-    let record = broker.last(OUTCOMES, &subject).await.ok()??;
+    let record = broker.last(OUTCOMES, OUTCOME_SUBJECT).await.ok()??;
     Some(OutcomeRecord::from_stored(&record).ok()?.handler)
 }
 

@@ -139,11 +139,6 @@ impl Commit {
         self.commands.get(event.command as usize)
     }
 
-    /// Whether it says that the command of `position` will have no events here.
-    pub fn seals(&self, position: u64) -> bool {
-        self.events.is_empty() && self.commands.iter().any(|command| command.position == position)
-    }
-
     /// The highest position among the commands; 0 when there is none.
     pub fn last_position(&self) -> u64 {
         self.commands.iter().map(|command| command.position).max().unwrap_or(0)

@@ -1,21 +1,12 @@
 //! Keys of leases, and where processes record how far they are: both in the key-value bucket of leases.
 
-use crate::{share::Share, stream_names::LEASES_BUCKET};
+use crate::stream_names::LEASES_BUCKET;
 
-/// First part of the command handler's keys.
-pub const COMMAND_HANDLER: &str = "command-handler";
-/// All keys of shares and slots of several active handlers, with a wildcard.
-pub const ANY_COMMAND_HANDLER_LEASE: &str = "command-handler.*";
+/// The key of the command handler's lease. The active handler's consumer of COMMANDS has the same name: it belongs to the
+/// turn, not to the process, and whoever takes over takes it over.
+pub const COMMAND_HANDLER_LEASE: &str = "command-handler-0of1";
 /// The key of the process manager's lease.
 pub const PROCESS_MANAGER_LEASE: &str = "process-manager";
-
-/// The key of a share's lease. Those of several shares have a token of their own, so that one allow-list takes all.
-pub fn command_handler_lease(share: Share) -> String {
-    match share {
-        Share::ALL => format!("{COMMAND_HANDLER}-{}", share.name()),
-        share => format!("{COMMAND_HANDLER}.{}", share.name()),
-    }
-}
 
 /// Name of the JetStream stream that holds the leases.
 pub fn leases_stream() -> String {

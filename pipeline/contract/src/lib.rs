@@ -21,7 +21,6 @@ pub mod outcome;
 pub mod position;
 #[doc(hidden)]
 pub mod seeded_bug;
-pub mod share;
 pub mod stored_message;
 pub mod stream_names;
 pub mod subject;

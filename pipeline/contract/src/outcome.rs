@@ -2,15 +2,19 @@
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
+use serde::{Deserialize, Serialize, Serializer, de::IgnoredAny, ser::SerializeMap};
 use serde_json::{Map, Value};
 
 use super::{stored_message::StoredMessage, subject::COMMAND_PREFIX};
 
-/// Prefix of the subjects of OUTCOMES, followed by the share.
+/// Prefix of the subjects of OUTCOMES.
 pub const OUTCOME_PREFIX: &str = "out";
-/// The subject of OUTCOMES that says how the partitions are shared.
-pub const LAYOUT_SUBJECT: &str = "out.layout";
+/// The subject of the journal: the chain of all records. The name says that there is one chain of one; it stands in stored
+/// streams and in permissions, so it stays.
+pub const OUTCOME_SUBJECT: &str = "out.0of1";
+/// The subject on which several active handlers recorded how they shared the partitions, while there could be several. Whoever finds
+/// a message on it does not read the stream ([`OutcomeRecordError::SeveralHandlers`]).
+pub const RETIRED_LAYOUT_SUBJECT: &str = "out.layout";
 
 /// What became of a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,30 +98,18 @@ impl CommandOutcome {
 }
 
 /// What a record of the outcome journal is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RecordKind {
     /// Written at a takeover; stops the handler before from recording any further.
     Fence,
     /// The outcomes of the commands it covers.
     Outcomes,
-    /// Ends a chain for good in its epoch: the partitions are about to be shared in another way.
-    Closed,
-    /// How the partitions are shared from now on; on [`LAYOUT_SUBJECT`] only.
-    Layout,
 }
 
-/// How the partitions are shared in an epoch.
+/// One message of OUTCOMES: the next link of the journal's chain. Cursor and outcomes are one thing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ShareLayout {
-    /// Into how many parts.
-    pub shares: u32,
-    /// For each partition the COMMANDS position up to which earlier epochs have covered it.
-    pub starts: Vec<u64>,
-}
-
-/// One message of OUTCOMES: the next link of a share's chain. Cursor and outcomes are one thing.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "WrittenRecord")]
 pub struct OutcomeRecord {
     /// ULID; tells after an unclear answer whether the append took place.
     pub record_id: Arc<str>,
@@ -125,29 +117,67 @@ pub struct OutcomeRecord {
     pub kind: RecordKind,
     /// The handler that wrote it.
     pub handler: Arc<str>,
-    /// Every command of the share up to this COMMANDS position was covered before.
+    /// Every command up to this COMMANDS position was covered before.
     pub after: u64,
-    /// Every command of the share up to this COMMANDS position is covered with this record.
+    /// Every command up to this COMMANDS position is covered with this record.
     pub through: u64,
-    /// Highest EVENTS sequence that this share's outcomes have named so far: a server that has less has lost its tail.
+    /// Highest EVENTS sequence that outcomes have named so far: a server that has less has lost its tail.
     pub events_through: u64,
     /// One line for each command in `after + 1 ..= through`, in order.
     pub outcomes: Vec<CommandOutcome>,
     /// Which incarnations of COMMANDS and EVENTS the positions belong to.
     pub generations: Generations,
-    /// Counts the ways in which the partitions have been shared; 0 as long as one handler has had them all. Not written then.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub epoch: u64,
-    /// Present in a record of kind [`RecordKind::Layout`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub layout: Option<ShareLayout>,
 }
 
-fn is_zero(epoch: &u64) -> bool {
-    *epoch == 0
+/// A record as any release may have written it. Several active handlers wrote two more kinds and two more fields.
+#[derive(Deserialize)]
+struct WrittenRecord {
+    record_id: Arc<str>,
+    kind: WrittenKind,
+    handler: Arc<str>,
+    after: u64,
+    through: u64,
+    events_through: u64,
+    outcomes: Vec<CommandOutcome>,
+    generations: Generations,
+    /// 0, and not written, as long as there has been one active handler.
+    #[serde(default)]
+    epoch: u64,
+    #[serde(default)]
+    _layout: Option<IgnoredAny>,
 }
 
-/// The incarnations of the streams that a share works on.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum WrittenKind {
+    Fence,
+    Outcomes,
+    Closed,
+    Layout,
+}
+
+/// Why a written record is none that this release reads.
+#[derive(Debug, thiserror::Error)]
+#[error("an outcome record of several active command handlers")]
+struct OfSeveralHandlers;
+
+impl TryFrom<WrittenRecord> for OutcomeRecord {
+    type Error = OfSeveralHandlers;
+
+    fn try_from(written: WrittenRecord) -> Result<Self, OfSeveralHandlers> {
+        let kind = match written.kind {
+            WrittenKind::Fence if written.epoch == 0 => RecordKind::Fence,
+            WrittenKind::Outcomes if written.epoch == 0 => RecordKind::Outcomes,
+            _ => return Err(OfSeveralHandlers),
+        };
+        let WrittenRecord {
+            record_id, handler, after, through, events_through, outcomes, generations, ..
+        } = written;
+        Ok(Self { record_id, kind, handler, after, through, events_through, outcomes, generations })
+    }
+}
+
+/// The incarnations of the streams that a handler works on.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Generations {
     /// That of COMMANDS.
@@ -156,17 +186,30 @@ pub struct Generations {
     pub events: Arc<str>,
 }
 
-/// A message of OUTCOMES that is not a record.
+/// A message of OUTCOMES that cannot be read as a record.
 #[derive(Debug, thiserror::Error)]
-#[error("outcome record at sequence {sequence} on {subject} does not decode")]
-pub struct OutcomeRecordError {
-    /// Where.
-    pub sequence: u64,
-    /// On which subject.
-    pub subject: String,
-    /// Why.
-    #[source]
-    pub source: rmp_serde::decode::Error,
+pub enum OutcomeRecordError {
+    /// It is not a record.
+    #[error("outcome record at sequence {sequence} on {subject} does not decode")]
+    Malformed {
+        /// Where.
+        sequence: u64,
+        /// On which subject.
+        subject: String,
+        /// Why.
+        #[source]
+        source: rmp_serde::decode::Error,
+    },
+    /// It comes from a time when several command handlers were active.
+    #[error(
+        "OUTCOMES holds a record of several active command handlers at sequence {sequence} on {subject}; this release reads only what one active handler has written: go on with the release that wrote it, restore COMMANDS, EVENTS and OUTCOMES from a backup made before `command_handler.active_handlers` was raised, or start with empty streams"
+    )]
+    SeveralHandlers {
+        /// Where.
+        sequence: u64,
+        /// On which subject.
+        subject: String,
+    },
 }
 
 impl OutcomeRecord {
@@ -179,13 +222,13 @@ impl OutcomeRecord {
     /// Reads a message of OUTCOMES.
     ///
     /// # Errors
-    /// [`OutcomeRecordError`] when it is not a record.
+    /// [`OutcomeRecordError`] when it is not a record, or one of several active handlers.
     pub fn from_stored(message: &StoredMessage) -> Result<Self, OutcomeRecordError> {
-        rmp_serde::from_slice(&message.payload).map_err(|source| OutcomeRecordError {
-            sequence: message.sequence,
-            subject: message.subject.clone(),
-            source,
-        })
+        let (sequence, subject) = (message.sequence, || message.subject.clone());
+        let written: WrittenRecord = rmp_serde::from_slice(&message.payload)
+            .map_err(|source| OutcomeRecordError::Malformed { sequence, subject: subject(), source })?;
+        Self::try_from(written)
+            .map_err(|OfSeveralHandlers| OutcomeRecordError::SeveralHandlers { sequence, subject: subject() })
     }
 }
 
@@ -324,49 +367,78 @@ mod tests {
             events_through: 3,
             outcomes: outcomes.collect(),
             generations: Generations { commands: "c".into(), events: "e".into() },
-            epoch: 0,
-            layout: None,
         };
-        let message = StoredMessage {
-            subject: "out.0".into(),
+        assert_eq!(OutcomeRecord::from_stored(&stored(record.encode())).unwrap(), record);
+    }
+
+    fn stored(body: Vec<u8>) -> StoredMessage {
+        StoredMessage {
+            subject: OUTCOME_SUBJECT.into(),
             sequence: 1,
             stored_at: jiff::Timestamp::UNIX_EPOCH,
             headers: crate::stored_message::Headers::new(),
-            payload: record.encode().into(),
-        };
-        assert_eq!(OutcomeRecord::from_stored(&message).unwrap(), record);
+            payload: body.into(),
+        }
     }
 
-    #[test]
-    fn a_record_of_the_first_epoch_is_written_as_releases_without_epochs_wrote_it() {
-        #[derive(Serialize, Deserialize)]
-        struct Before {
-            record_id: Arc<str>,
-            kind: RecordKind,
-            handler: Arc<str>,
-            after: u64,
-            through: u64,
-            events_through: u64,
-            outcomes: Vec<CommandOutcome>,
-            generations: Generations,
-        }
-        let before = Before {
-            record_id: "01JD".into(),
-            kind: RecordKind::Fence,
-            handler: "run".into(),
+    /// As release 0.1.0 writes records: `kind` is a text, and `epoch` and `layout` are left out while they say nothing.
+    #[derive(Serialize)]
+    struct OfRelease010 {
+        record_id: &'static str,
+        kind: &'static str,
+        handler: &'static str,
+        after: u64,
+        through: u64,
+        events_through: u64,
+        outcomes: Vec<CommandOutcome>,
+        generations: Generations,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        epoch: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        layout: Option<(u32, Vec<u64>)>,
+    }
+
+    fn of_release_0_1_0(
+        kind: &'static str,
+        epoch: Option<u64>,
+        layout: Option<(u32, Vec<u64>)>,
+    ) -> OfRelease010 {
+        OfRelease010 {
+            record_id: "01JD",
+            kind,
+            handler: "run",
             after: 4,
             through: 4,
             events_through: 3,
             outcomes: vec![],
             generations: Generations { commands: "c".into(), events: "e".into() },
-        };
-        let bytes = rmp_serde::to_vec(&before).unwrap();
-        let read: OutcomeRecord = rmp_serde::from_slice(&bytes).unwrap();
-        assert_eq!((read.epoch, &read.layout), (0, &None));
-        assert_eq!(read.encode(), bytes);
-        let later = OutcomeRecord { epoch: 1, ..read };
-        assert!(rmp_serde::from_slice::<Before>(&later.encode()).is_err(), "an older release stops");
-        assert_eq!(rmp_serde::from_slice::<OutcomeRecord>(&later.encode()).unwrap(), later);
+            epoch,
+            layout,
+        }
+    }
+
+    #[test]
+    fn records_of_one_handler_are_the_same_bytes_as_ever() {
+        for kind in ["fence", "outcomes"] {
+            let bytes = rmp_serde::to_vec(&of_release_0_1_0(kind, None, None)).unwrap();
+            let read = OutcomeRecord::from_stored(&stored(bytes.clone())).unwrap();
+            assert_eq!(read.encode(), bytes, "{kind}");
+        }
+    }
+
+    #[test]
+    fn records_of_several_handlers_are_refused_with_what_to_do() {
+        for record in [
+            of_release_0_1_0("closed", None, None),
+            of_release_0_1_0("layout", Some(1), Some((2, vec![4; 16]))),
+            of_release_0_1_0("fence", Some(1), None),
+            of_release_0_1_0("outcomes", Some(2), None),
+        ] {
+            let refused = OutcomeRecord::from_stored(&stored(rmp_serde::to_vec(&record).unwrap()));
+            let refused = refused.unwrap_err();
+            assert!(matches!(refused, OutcomeRecordError::SeveralHandlers { sequence: 1, .. }), "{refused}");
+            assert!(refused.to_string().contains("active_handlers"), "{refused}");
+        }
     }
 
     #[test]

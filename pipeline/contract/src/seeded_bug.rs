@@ -30,12 +30,6 @@ pub enum SeededBug {
     IndexBySequenceAlone,
     /// States and snapshots are not compared with the commit that went into them last.
     StatesBySequenceAlone,
-    /// A new epoch begins everywhere where the furthest share of the one before ended.
-    EpochBegunAtTheHighest,
-    /// A new epoch begins without an end to the chains of the one before.
-    EpochNotEnded,
-    /// A share whose partitions begin at different positions begins all of them at the lowest.
-    EpochBegunAtTheLowest,
     /// Rows and checkpoints are written in two transactions.
     CheckpointInOtherTransaction,
     /// A checkpoint is not compared with the message that it names.

@@ -4,7 +4,7 @@
 pub const COMMANDS: &str = "COMMANDS";
 /// Commits: the only truth.
 pub const EVENTS: &str = "EVENTS";
-/// The handlers' journal: what became of each command.
+/// The handler's journal: what became of each command.
 pub const OUTCOMES: &str = "OUTCOMES";
 /// Revisions of reports.
 pub const REPORTS: &str = "REPORTS";
@@ -12,6 +12,8 @@ pub const REPORTS: &str = "REPORTS";
 pub const TIMERS: &str = "TIMERS";
 /// Messages set aside.
 pub const DEAD_LETTERS: &str = "DEADLETTERS";
+/// Name of the active command handler's consumer of COMMANDS.
+pub const COMMANDS_CONSUMER: &str = crate::leases::COMMAND_HANDLER_LEASE;
 /// The key-value bucket of leases.
 pub const LEASES_BUCKET: &str = "LEASES";
 /// Metadata key of a JetStream stream's generation, a ULID made when `millstream setup` creates it.

@@ -214,13 +214,6 @@ pub fn published_subject(stored: &str) -> String {
         .map_or_else(|| stored.to_owned(), |(_, rest)| format!("{COMMAND_PREFIX}.{rest}"))
 }
 
-/// The partition of a subject under which COMMANDS stores a command; `None` for any other subject.
-pub fn stored_partition(stored: &str) -> Option<u32> {
-    let rest = stored.strip_prefix(COMMAND_QUEUE_PREFIX)?.strip_prefix('.')?;
-    let partition = rest.split('.').next()?.parse().ok()?;
-    (partition < PARTITIONS).then_some(partition)
-}
-
 /// The server's `partition(16, …)`: FNV-1a (32 bits) over the concatenated tokens, modulo [`PARTITIONS`]
 /// (nats-server, `subject_transform.go`).
 fn partition(tokens: &[&str]) -> u32 {

@@ -115,7 +115,7 @@ pub struct Verification {
 }
 
 /// Checks all that the streams alone can tell. With `all_decided`, a command without an outcome is a violation
-/// wherever it stands; otherwise only below what every share has covered.
+/// wherever it stands; otherwise only below what the journal has covered.
 pub fn verify(dump: &Dump, all_decided: bool) -> Verification {
     let mut violations = Vec::new();
     for (stream, messages) in [

@@ -33,7 +33,7 @@ use millstream_runtime::{
     status_service::{ObservedProcess, StatusService},
 };
 use millstream_write_side::{
-    command_handler::{CommandHandler, HandlerError, HandlerSettings, Observed, Share},
+    command_handler::{CommandHandler, HandlerError, HandlerSettings, Observed},
     id_index::IdIndex,
     state_cache::CacheLimits,
     state_snapshots::StateSnapshots,
@@ -78,14 +78,13 @@ impl Running {
         let shutdown = Shutdown::new();
         let settings = HandlerSettings {
             name: format!("command-handler-{run}"),
-            share: Share::ALL,
             round_max: NonZeroUsize::new(1000).unwrap(),
             cache: CacheLimits { states: NonZeroUsize::new(1000).unwrap(), bytes: u64::MAX },
             append_strategy: AppendStrategy::default(),
             lease_time_to_live: Duration::from_secs(3),
             purge: None,
         };
-        let observed = Observed::new(&Metrics::new(), &Readiness::new(), Share::ALL);
+        let observed = Observed::new(&Metrics::new(), &Readiness::new());
         let registry = AggregateRegistry::new().with::<Account>();
         let (index, snapshots) = (IdIndex::in_memory().unwrap(), StateSnapshots::in_memory().unwrap());
         let mut handler =

@@ -28,7 +28,7 @@ use millstream_proof::{
 };
 use millstream_runtime::{health::Readiness, metrics::Metrics, shutdown::Shutdown};
 use millstream_write_side::{
-    command_handler::{CommandHandler, HandlerError, HandlerSettings, Observed, Share},
+    command_handler::{CommandHandler, HandlerError, HandlerSettings, Observed},
     id_index::IdIndex,
     state_cache::CacheLimits,
     state_snapshots::StateSnapshots,
@@ -48,14 +48,13 @@ impl Running {
         let shutdown = Shutdown::new();
         let settings = HandlerSettings {
             name: "command-handler-1".to_owned(),
-            share: Share::ALL,
             round_max: NonZeroUsize::new(20_000).unwrap(),
             cache: CacheLimits { states: NonZeroUsize::new(1000).unwrap(), bytes: u64::MAX },
             append_strategy: AppendStrategy::default(),
             lease_time_to_live: Duration::from_secs(3),
             purge: None,
         };
-        let observed = Observed::new(&Metrics::new(), &Readiness::new(), Share::ALL);
+        let observed = Observed::new(&Metrics::new(), &Readiness::new());
         let registry = AggregateRegistry::new().with::<Account>();
         let (index, snapshots) = (IdIndex::in_memory().unwrap(), StateSnapshots::in_memory().unwrap());
         let mut handler =

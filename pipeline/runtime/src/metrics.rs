@@ -53,7 +53,7 @@ impl ReaderMetrics {
     }
 }
 
-/// Of a command handler's share of the partitions.
+/// Of a command handler.
 #[derive(Debug, Clone)]
 pub struct HandlerMetrics {
     /// 1 while this process decides, 0 while it stands by.
@@ -188,10 +188,10 @@ impl Metrics {
         self.families.reader_restarts(stream, name)
     }
 
-    /// Of a share of the partitions.
+    /// Of the command handler.
     #[must_use]
-    pub fn handler(&self, share: &str) -> HandlerMetrics {
-        self.families.handler(share)
+    pub fn handler(&self) -> HandlerMetrics {
+        self.families.handler()
     }
 
     /// Of the redb file `name`.

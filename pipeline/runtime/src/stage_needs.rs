@@ -3,13 +3,9 @@
 
 use millstream_contract::{
     dead_letter::DEAD_LETTER_PREFIX,
-    leases::{
-        ANY_COMMAND_HANDLER_LEASE, PROCESS_MANAGER_LEASE, command_handler_lease, lease_subject,
-        leases_stream, progress_subject,
-    },
-    outcome::OUTCOME_PREFIX,
-    share::Share,
-    stream_names::{COMMANDS, DEAD_LETTERS, EVENTS, OUTCOMES, REPORTS, TIMERS},
+    leases::{COMMAND_HANDLER_LEASE, PROCESS_MANAGER_LEASE, lease_subject, leases_stream, progress_subject},
+    outcome::OUTCOME_SUBJECT,
+    stream_names::{COMMANDS, COMMANDS_CONSUMER, DEAD_LETTERS, EVENTS, OUTCOMES, REPORTS, TIMERS},
     subject::{
         COMMAND_PREFIX, EVENT_PREFIX, QUERY_PREFIX, SUBMIT_PREFIX, SUBMIT_REPLY_PREFIX, SUBMIT_SERVICE,
         TIMER_PREFIX,
@@ -26,7 +22,7 @@ use crate::{
 pub struct ReaderNeed {
     /// The stream.
     pub stream: String,
-    /// The consumer; `*` for any.
+    /// The consumer.
     pub consumer: String,
 }
 
@@ -76,21 +72,18 @@ pub fn stage_needs(name: &str, instance: &str) -> Option<StageNeeds> {
 }
 
 fn command_handler(process: &str) -> StageNeeds {
-    // That of all partitions; those of one of several shares, with their slots.
-    let leases = [command_handler_lease(Share::ALL), ANY_COMMAND_HANDLER_LEASE.to_owned()]
-        .map(|key| lease_subject(&key));
-    let mut appends = vec![
+    let lease = lease_subject(COMMAND_HANDLER_LEASE);
+    let appends = vec![
         append(EVENTS, format!("{EVENT_PREFIX}.*.*.*")),
-        append(OUTCOMES, format!("{OUTCOME_PREFIX}.*")),
+        append(OUTCOMES, OUTCOME_SUBJECT.to_owned()),
         append(DEAD_LETTERS, format!("{DEAD_LETTER_PREFIX}.{COMMANDS}.*")),
         append(COMMANDS, format!("{COMMAND_PREFIX}.*.*.*.*")),
+        append(&leases_stream(), lease.clone()),
     ];
-    appends.extend(leases.iter().map(|lease| append(&leases_stream(), lease.clone())));
     StageNeeds {
         streams: owned(&[COMMANDS, EVENTS, OUTCOMES]),
         readers: vec![
-            // Called after the share, of which there may be any number.
-            reader(COMMANDS, "*"),
+            reader(COMMANDS, COMMANDS_CONSUMER),
             reader(OUTCOMES, &format!("{process}-ids")),
             reader(EVENTS, &format!("{process}-states")),
         ],
@@ -98,14 +91,14 @@ fn command_handler(process: &str) -> StageNeeds {
         gets: vec![COMMANDS.to_owned(), OUTCOMES.to_owned(), EVENTS.to_owned(), leases_stream()],
         direct_gets: owned(&[EVENTS]),
         purges: owned(&[COMMANDS, OUTCOMES]),
-        listens: submissions(leases),
+        listens: submissions(lease),
     }
 }
 
-/// What leases tell, and what people submit.
-fn submissions(leases: [String; 2]) -> Vec<String> {
+/// What the lease tells, and what people submit.
+fn submissions(lease: String) -> Vec<String> {
     let mut subjects = vec![format!("{SUBMIT_PREFIX}.*.*.*.*"), format!("{SUBMIT_REPLY_PREFIX}.*.*")];
-    subjects.extend(leases);
+    subjects.push(lease);
     subjects.extend(discovery(SUBMIT_SERVICE));
     subjects
 }

@@ -1,45 +1,49 @@
 //! The command handler: it stands by until it holds the lease, takes over, and settles COMMANDS round by round until another
 //! handler takes over or the process ends.
 //!
-//! While it is active, three loops run side by side:
-//!
 //! ```text
-//! read_ahead ── prepared commands ──▶ settle_rounds ── settled rounds ──▶ Recorder
-//! (reads COMMANDS, decodes)           (decides, appends to EVENTS)        (appends to OUTCOMES, sends replies)
+//!             lease held               fence stored, ids learnt
+//!  stand by ──────────────▶ take over ──────────────────────────▶ active
+//!     ▲                         │                                   │
+//!     └─────────────────────────┴───────────────────────────────────┘
+//!                lease lost, or another handler's fence
 //! ```
 //!
-//! Only one outcome record is in flight at a time; rounds that are settled meanwhile gather in the next record. The lease only
-//! says who may try. Only the expected-sequence checks guarantee safety ([`crate::outcome_journal`], [`crate::settlement`]).
+//! A shutdown ends it in each of these states; an active handler first records what it has settled, then gives the lease back.
+//!
+//! While it is active, three tasks hand commands on to each other, and two more run beside them:
+//!
+//! ```text
+//!  COMMANDS ──▶ read_ahead ──▶ settle_rounds ──▶ Recorder ──▶ OUTCOMES, replies
+//!               decodes        decides, appends   one record at a time
+//!
+//!  keep_lease: ends the turn when the lease is lost         purge: removes what is covered and old
+//! ```
+//!
+//! While a record is under way, the rounds settled meanwhile gather in the next. The lease only says who may
+//! try; what is right is decided by expectations alone ([`crate::outcome_journal`], [`crate::settlement`]).
+//! At most one handler is active (docs/adr/0026-one-active-command-handler.md).
 
-mod company;
 mod error;
 mod file_work;
 mod first_start;
-mod id_feed;
-mod idle;
-mod latest_value;
+mod id_follower;
 mod purge;
 mod read_ahead;
 mod recorder;
-mod shares;
 mod standby;
 
 use millstream_contract::{
-    leases::command_handler_lease,
+    leases::COMMAND_HANDLER_LEASE,
     outcome::Generations,
     seeded_bug::{SeededBug, planted},
-    stream_names::{COMMANDS, EVENTS},
+    stream_names::{COMMANDS, COMMANDS_CONSUMER, EVENTS},
 };
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
-pub use self::{
-    error::HandlerError,
-    purge::PurgeSettings,
-    shares::{MakePlace, ShareHandlers, SharePlace},
-};
-pub use millstream_contract::share::Share;
+pub use self::{error::HandlerError, purge::PurgeSettings};
 use millstream_domain::decider::AggregateRegistry;
 use millstream_jetstream::{
     broker::{Broker, BrokerError, ReadError, ReaderConfig, StreamState},
@@ -54,10 +58,8 @@ use millstream_runtime::{
 
 use crate::{
     command_handler::{
-        company::Company,
         file_work::do_file_work,
-        id_feed::IdFeed,
-        idle::Lookout,
+        id_follower::IdFollower,
         read_ahead::{Rounds, read_ahead},
         recorder::{Recorder, SettledRound},
     },
@@ -72,16 +74,12 @@ use crate::{
 /// How many rounds may be settled but not recorded yet. When the recorder falls behind, settling waits: what a crash loses is
 /// bounded by this.
 const ROUNDS_UNRECORDED: usize = 8;
-/// What the names of leases and consumers of shares begin with.
-const PROCESS: &str = "command-handler";
 
 /// The settings of a handler.
 #[derive(Debug, Clone)]
 pub struct HandlerSettings {
     /// Its name among the handlers, such as `command-handler-1`: part of the name of its own consumer.
     pub name: String,
-    /// Its share.
-    pub share: Share,
     /// Most commands in a round. The first rounds of a turn are smaller.
     pub round_max: NonZeroUsize,
     /// How many aggregate states are kept in memory.
@@ -108,52 +106,47 @@ pub struct Observed {
 }
 
 impl Observed {
-    /// Handles of a share.
-    pub fn new(metrics: &Metrics, readiness: &Readiness, share: Share) -> Self {
+    /// Handles of the only command handler of a process.
+    pub fn new(metrics: &Metrics, readiness: &Readiness) -> Self {
         Self {
-            metrics: metrics.handler(&share.name()),
-            reader: metrics.reader(COMMANDS, &reader_name(share)),
+            metrics: metrics.handler(),
+            reader: metrics.reader(COMMANDS, COMMANDS_CONSUMER),
             dead_letters: metrics.dead_letters(COMMANDS),
-            ready: match share {
-                Share::ALL => readiness.condition("command-handler"),
-                share => readiness.condition(&reader_name(share)),
-            },
+            ready: readiness.condition("command-handler"),
         }
     }
 }
 
-/// How a turn, the time during which a handler is active, ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Why a turn ends although nobody has asked the handler to stop.
+#[derive(Debug)]
 enum TurnEnd {
-    /// The process was asked to stop. Everything settled is recorded.
-    Shutdown,
     /// Another handler is active, or may be.
     Lost,
-    /// Another one is to have the share; everything settled is recorded.
-    HandOver,
+    /// Something that time cannot mend.
+    Failed(HandlerError),
 }
 
-/// When a turn ends in order.
-struct Leave {
-    shutdown: Shutdown,
-    company: Option<Company>,
-}
-
-impl Leave {
-    async fn asked(&self) -> TurnEnd {
-        let Some(company) = &self.company else {
-            self.shutdown.requested().await;
-            return TurnEnd::Shutdown;
-        };
-        tokio::select! {
-            biased;
-            () = self.shutdown.requested() => TurnEnd::Shutdown,
-            () = company.anothers() => TurnEnd::HandOver,
+/// Another handler's fence and another handler's consumer are no failures: the turn is lost.
+impl<E: Into<HandlerError>> From<E> for TurnEnd {
+    fn from(error: E) -> Self {
+        match error.into() {
+            HandlerError::Journal(JournalError::LostTurn)
+            | HandlerError::Read(ReadError::TakenOver { .. }) => Self::Lost,
+            error => Self::Failed(error),
         }
     }
 }
 
-/// Decides the commands of a share.
+/// Why no further round is settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SettlingEnd {
+    /// The handler was asked to stop.
+    Shutdown,
+    /// The task that reads or the one that records has ended; it knows why.
+    TaskEnded,
+}
+
+/// Decides the commands of COMMANDS, when it is its turn.
 pub struct CommandHandler<B> {
     broker: B,
     registry: AggregateRegistry,
@@ -162,9 +155,7 @@ pub struct CommandHandler<B> {
     index: Arc<IdIndex>,
     cache: StateCache,
     settlement: Settlement<B>,
-    /// The handlers of other shares, if there are any.
-    company: Option<Company>,
-    /// The last sequence of EVENTS that an outcome of this handler names. After a turn, a standby follows EVENTS from here.
+    /// The last sequence of EVENTS that an outcome of this handler names.
     settled_through: u64,
     observed: Observed,
 }
@@ -188,11 +179,9 @@ impl<B: Broker> CommandHandler<B> {
                 broker.clone(),
                 ids.clone(),
                 settings.append_strategy,
-                settings.share,
                 observed.metrics.clone(),
             ),
             index: Arc::new(index),
-            company: None,
             settled_through: 0,
             broker,
             registry,
@@ -202,22 +191,15 @@ impl<B: Broker> CommandHandler<B> {
         }
     }
 
-    /// The same handler among those of other shares.
-    fn in_company(self, company: Company) -> Self {
-        Self { company: Some(company), ..self }
-    }
-
-    /// Runs until `shutdown`: stands by, takes over, settles, and stands by again when another handler has taken over.
+    /// Runs until `shutdown`: stands by, takes over, settles, stands by again.
     ///
     /// # Errors
     /// [`HandlerError`] when the handler cannot go on and waiting would not help.
     pub async fn run(&mut self, shutdown: Shutdown) -> Result<(), HandlerError> {
-        let share = self.settings.share.name();
         loop {
             let Some(ids) = self.stand_by(&shutdown).await? else { return Ok(()) };
-            tracing::info!(share, run = self.ids.run(), "taking over");
-            let leave = Leave { shutdown: shutdown.clone(), company: self.company.clone() };
-            let end = self.turn(ids, leave).await;
+            tracing::info!(run = self.ids.run(), "taking over");
+            let end = self.turn(ids, &shutdown).await;
             self.observed.metrics.active.set(0);
             // What was settled but not recorded has no outcome yet. The next handler, perhaps this one, decides it again; an id
             // that stayed here would then be taken for a repeat of itself.
@@ -225,24 +207,21 @@ impl<B: Broker> CommandHandler<B> {
             if !planted(SeededBug::StatesKeptAfterTurn) {
                 self.cache.doubt_all(self.settled_through);
             }
-            match end {
-                Ok(TurnEnd::Lost) => tracing::warn!(share, "lost the turn; standing by"),
-                Ok(TurnEnd::HandOver) => {
-                    tracing::info!(share, "handing over");
-                    self.give_back().await;
+            let end = match end {
+                Err(TurnEnd::Lost) => {
+                    tracing::warn!("lost the turn; standing by");
+                    continue;
                 }
-                end => {
-                    self.give_back().await;
-                    return end.map(|_| ());
-                }
-            }
+                Err(TurnEnd::Failed(error)) => Err(error),
+                Ok(()) => Ok(()),
+            };
+            self.give_back().await;
+            return end;
         }
     }
 
     async fn give_back(&mut self) {
-        let released =
-            self.broker.release_lease(&command_handler_lease(self.settings.share), self.ids.run()).await;
-        if let Err(error) = released {
+        if let Err(error) = self.broker.release_lease(COMMAND_HANDLER_LEASE, self.ids.run()).await {
             tracing::warn!(%error, "the lease could not be given back; it lapses by itself");
         }
         if let Err(error) = recorder::flush(&self.index).await {
@@ -252,72 +231,53 @@ impl<B: Broker> CommandHandler<B> {
         write_snapshots(self.cache.snapshots(), batch).await;
     }
 
-    /// One turn as the active handler: from the fence until another handler takes over or the process is asked to stop.
-    async fn turn(&mut self, ids: IdFeed<B::Reader>, leave: Leave) -> Result<TurnEnd, HandlerError> {
+    /// One turn: from the lease to the loss of the turn, or to a shutdown with everything recorded that was settled.
+    async fn turn(&mut self, ids: IdFollower<B::Reader>, shutdown: &Shutdown) -> Result<(), TurnEnd> {
         let mut tasks = JoinSet::new();
-        tasks.spawn(standby::keep_lease(
-            self.broker.clone(),
-            command_handler_lease(self.settings.share),
-            self.ids.clone(),
-            self.settings.lease_time_to_live,
-        ));
+        let time_to_live = self.settings.lease_time_to_live;
+        tasks.spawn(standby::keep_lease(self.broker.clone(), self.ids.clone(), time_to_live));
         let (journal, reader) = tokio::select! {
             biased;
-            begun = self.take_over(ids) => match begun {
-                Err(
-                    HandlerError::Read(ReadError::TakenOver { .. })
-                    | HandlerError::Journal(JournalError::LostTurn { .. }),
-                ) => return Ok(TurnEnd::Lost),
-                begun => begun?,
-            },
-            end = ended(&mut tasks) => return end,
-            end = leave.asked() => return Ok(end),
+            begun = self.take_over(ids) => begun?,
+            end = first_end(&mut tasks) => return end,
+            () = shutdown.requested() => return Ok(()),
         };
-        tracing::info!(share = self.settings.share.name(), after = journal.cursor(), "active");
+        tracing::info!(after = journal.cursor(), "active");
         self.observed.metrics.active.set(1);
         self.observed.metrics.takeovers.inc();
-        // From here on the fence is recorded, so any other handler that still believes to be active fails at its next record.
-        let (idle, idle_in) = mpsc::channel(1);
+        let (mut rounds, settled) = self.start_tasks(&mut tasks, journal, reader);
+        let end = tokio::select! {
+            biased;
+            end = self.settle_rounds(&mut rounds, &settled, shutdown) => end?,
+            end = first_end(&mut tasks) => return end,
+        };
+        if end == SettlingEnd::Shutdown {
+            // The recorder ends when it has recorded what is still in the channel, and without an error only then.
+            drop(settled);
+        }
+        first_end(&mut tasks).await
+    }
+
+    /// Starts all that runs beside the settling of rounds. Answers where rounds come from, and where settled ones go.
+    fn start_tasks(
+        &self,
+        tasks: &mut JoinSet<Result<(), TurnEnd>>,
+        journal: OutcomeJournal<B>,
+        reader: B::Reader,
+    ) -> (Rounds, mpsc::Sender<SettledRound>) {
+        let (broker, index) = (&self.broker, &self.index);
         if let Some(settings) = self.settings.purge {
-            let (broker, index) = (self.broker.clone(), self.index.clone());
-            let share = self.settings.share;
-            let lookout = Lookout::new(broker.clone(), share, idle);
-            tasks.spawn(purge::run(broker, index, self.ids.clone(), share, settings, lookout));
+            tasks.spawn(purge::run(broker.clone(), index.clone(), settings));
         }
         // Bounded by the memory that each batch holds.
         let (read_out, read_in) = mpsc::unbounded_channel();
-        let rounds = Rounds::new(read_in, self.settings.round_max.get());
-        let (settled, settled_in) = mpsc::channel(ROUNDS_UNRECORDED);
-        tasks.spawn(read_ahead(
-            reader,
-            self.registry.clone(),
-            self.settings.round_max.get(),
-            journal.covered_before(),
-            self.observed.reader.clone(),
-            read_out,
-        ));
-        let mut recording = JoinSet::new();
-        let recorder = Recorder::new(self.broker.clone(), journal, self.index.clone(), self.observed.clone());
-        recording.spawn(recorder.run(settled_in, idle_in));
-        let end = tokio::select! {
-            biased;
-            end = self.settle_rounds(rounds, settled, &leave) => end?,
-            end = ended(&mut tasks) => end?,
-            end = ended(&mut recording) => end?,
-        };
-        match end {
-            TurnEnd::Lost => Ok(TurnEnd::Lost),
-            // `settle_rounds` has dropped its sender, so the recorder ends once it has recorded what was settled so far. What
-            // is settled has taken effect: without its record the next handler would have to find that out again.
-            asked => tokio::select! {
-                biased;
-                end = ended(&mut recording) => match end? {
-                    TurnEnd::Lost => Ok(TurnEnd::Lost),
-                    _ => Ok(asked),
-                },
-                end = ended(&mut tasks) => end,
-            },
-        }
+        let round_max = self.settings.round_max.get();
+        let metrics = self.observed.reader.clone();
+        tasks.spawn(read_ahead(reader, self.registry.clone(), round_max, metrics, read_out));
+        let (settled_out, settled_in) = mpsc::channel(ROUNDS_UNRECORDED);
+        let recorder = Recorder::new(broker.clone(), journal, index.clone(), self.observed.clone());
+        tasks.spawn(recorder.run(settled_in));
+        (Rounds::new(read_in, round_max), settled_out)
     }
 
     /// Takes over: appends the fence, checks that COMMANDS and EVENTS still hold everything that the journal names, learns the
@@ -327,27 +287,26 @@ impl<B: Broker> CommandHandler<B> {
     /// ids final.
     async fn take_over(
         &self,
-        mut known_ids: IdFeed<B::Reader>,
+        mut known_ids: IdFollower<B::Reader>,
     ) -> Result<(OutcomeJournal<B>, B::Reader), HandlerError> {
-        let share = self.settings.share;
         let (broker, ids) = (&self.broker, &self.ids);
         let streams = Streams::look(broker, ids).await?;
         let take_over = |may_begin| {
-            let generations = streams.generations.clone();
-            OutcomeJournal::take_over(broker.clone(), share, generations, ids.clone(), may_begin)
+            OutcomeJournal::take_over(broker.clone(), streams.generations.clone(), ids.clone(), may_begin)
         };
         let journal = match take_over(streams.events.last_sequence == 0).await {
-            Err(JournalError::NothingRecorded { .. }) => {
+            Err(JournalError::NothingRecorded) => {
                 first_start::check(broker, ids, &streams.commands, &streams.events).await?;
                 take_over(true).await?
             }
             journal => journal?,
         };
-        let named = [(COMMANDS, journal.commands_through()), (EVENTS, journal.events_through())];
+        // Looked at anew: the handler before may have appended between the first look and the fence.
+        let named = [(COMMANDS, journal.cursor()), (EVENTS, journal.events_through())];
         for (stream, named) in named {
-            let last = state_of(&self.broker, &self.ids, stream).await?.last_sequence;
+            let last = state_of(broker, ids, stream).await?.last_sequence;
             if last < named && !planted(SeededBug::LostTailUnnoticed) {
-                return Err(HandlerError::LostTail { share: share.name(), stream, last, named });
+                return Err(HandlerError::LostTail { stream, last, named });
             }
         }
         // Up to the fence: an id that was recorded just before it must be known before the first command is decided.
@@ -355,36 +314,34 @@ impl<B: Broker> CommandHandler<B> {
         known_ids.close().await;
         let config = ReaderConfig {
             stream: COMMANDS.to_owned(),
-            name: reader_name(share),
-            description: format!("commands of share {} on their way to a decision", share.name()),
+            name: COMMANDS_CONSUMER.to_owned(),
+            description: "commands on their way to a decision".to_owned(),
             after: journal.cursor(),
-            filters: share.filters(),
+            filters: Vec::new(),
             replace_live: true,
         };
-        Ok((journal, self.broker.read(config).await?))
+        Ok((journal, broker.read(config).await?))
     }
 
     /// Settles round after round until the turn is to end.
     async fn settle_rounds(
         &mut self,
-        mut rounds: Rounds,
-        settled: mpsc::Sender<SettledRound>,
-        leave: &Leave,
-    ) -> Result<TurnEnd, HandlerError> {
+        rounds: &mut Rounds,
+        settled: &mpsc::Sender<SettledRound>,
+        shutdown: &Shutdown,
+    ) -> Result<SettlingEnd, HandlerError> {
         loop {
             let round = tokio::select! {
                 biased;
-                end = leave.asked() => return Ok(end),
+                () = shutdown.requested() => return Ok(SettlingEnd::Shutdown),
                 round = rounds.next() => round,
             };
-            // Without rounds, `read_ahead` has ended, and so does the turn: `turn` waits for that task too and learns why.
-            // Waiting here leaves the reason to it.
-            let Some(commands) = round else { return std::future::pending().await };
+            let Some(commands) = round else { return Ok(SettlingEnd::TaskEnded) };
             for commands in cut_round(commands) {
                 let round = self.settle_round(commands).await?;
                 // The recorder is gone; as above, `turn` learns why.
                 if settled.send(round).await.is_err() {
-                    return std::future::pending().await;
+                    return Ok(SettlingEnd::TaskEnded);
                 }
             }
         }
@@ -446,16 +403,12 @@ impl Streams {
     }
 }
 
-/// The name of the consumer that reads a share's commands.
-pub fn reader_name(share: Share) -> String {
-    format!("{PROCESS}-{}", share.name())
-}
-
-/// Waits for the first of some tasks to end. Without any task it waits for ever, so that it can stand in a `select!`.
-async fn ended<T: 'static>(tasks: &mut JoinSet<Result<T, HandlerError>>) -> Result<T, HandlerError> {
+/// Waits for the first of some tasks to end.
+async fn first_end(tasks: &mut JoinSet<Result<(), TurnEnd>>) -> Result<(), TurnEnd> {
     match tasks.join_next().await {
         Some(Ok(end)) => end,
         Some(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        // Tasks are cancelled only with the runtime.
         Some(Err(_)) | None => std::future::pending().await,
     }
 }

@@ -1,13 +1,9 @@
 //! The index of command ids: which ids were used, and with what outcome. A command that is sent again gets its first outcome from
 //! here.
 //!
-//! The index can be rebuilt from OUTCOMES at any time, so its file may be lost. It knows what OUTCOMES keeps: an id whose record
-//! has been purged is forgotten. It has three layers: outcomes that are settled but not recorded, outcomes that are recorded but
-//! not in the file yet, and the redb file. What a handler settled and could not record is dropped when another one takes over.
-//!
-//! Handlers of several shares in one process have the same index but for what each has settled ([`IdIndex::for_share`]).
-//! What one of them records may stand behind records of others that have not been read yet: it is known at once, and goes
-//! into the file when everything before it has been read.
+//! Rebuilt from OUTCOMES at any time, so its file may be lost. Its window is what OUTCOMES keeps: an id whose record has
+//! been purged is forgotten. Three layers: outcomes settled but not yet recorded, outcomes recorded but not yet in the
+//! file, and the redb file. What a handler settled and could not record is dropped when it loses its turn.
 
 mod error;
 
@@ -95,19 +91,11 @@ struct Memory {
 /// The ids that a handler knows. The settling loop and the recording loop share it.
 #[derive(Debug)]
 pub struct IdIndex {
-    known: Arc<Known>,
-    settled: Mutex<HashMap<IdHash, IdEntry>>,
-    /// Whether another task follows OUTCOMES for this handler while it is active.
-    followed_apart: bool,
-}
-
-/// What is recorded.
-#[derive(Debug)]
-struct Known {
-    database: Arc<Database>,
+    database: Database,
     memory: Mutex<Memory>,
     /// Of the file, for errors; empty where there is none.
     path: String,
+    settled: Mutex<HashMap<IdHash, IdEntry>>,
 }
 
 impl IdIndex {
@@ -148,20 +136,7 @@ impl IdIndex {
             Memory { through, record_id, ..Memory::default() }
         };
         write.commit()?;
-        let known = Known { database: Arc::new(database), memory: Mutex::new(memory), path };
-        Ok(Self { known: Arc::new(known), settled: Mutex::default(), followed_apart: false })
-    }
-
-    /// The same index for a handler of all partitions, or for whoever notes all records.
-    #[must_use]
-    pub fn for_all(&self) -> Self {
-        Self { known: self.known.clone(), settled: Mutex::default(), followed_apart: false }
-    }
-
-    /// The same index for the handler of one of several shares. Somebody has to [`IdIndex::note`] all records meanwhile.
-    #[must_use]
-    pub fn for_share(&self) -> Self {
-        Self { known: self.known.clone(), settled: Mutex::default(), followed_apart: true }
+        Ok(Self { database, memory: Mutex::new(memory), path, settled: Mutex::default() })
     }
 
     /// Begins to follow OUTCOMES of `generation`, and returns the sequence after which to read on.
@@ -179,7 +154,7 @@ impl IdIndex {
         found: Option<&str>,
     ) -> Result<u64, IdIndexError> {
         let known = {
-            let meta = self.known.database.begin_read()?.open_table(META)?;
+            let meta = self.database.begin_read()?.open_table(META)?;
             meta.get("generation")?.map(|value| value.value().to_owned())
         };
         self.settled().clear();
@@ -190,7 +165,7 @@ impl IdIndex {
                 memory.through > 0 && *memory.record_id != *found && !planted(SeededBug::IndexBySequenceAlone)
             });
         if foreign || known.is_none() {
-            let write = self.known.database.begin_write()?;
+            let write = self.database.begin_write()?;
             if foreign {
                 tracing::warn!(generation, "the id index belongs to other outcomes; building it anew");
                 *memory = Memory { moves: memory.moves + 1, ..Memory::default() };
@@ -226,7 +201,9 @@ impl IdIndex {
     /// Notes a record that any handler wrote and that is stored at `sequence`. All records before it must have been noted.
     pub fn note(&self, record: &OutcomeRecord, sequence: u64) {
         let mut memory = self.memory();
-        memory.record(record, sequence);
+        for (hash, entry) in record.outcomes.iter().filter_map(first_use) {
+            memory.recorded.insert(hash, (sequence, entry));
+        }
         if sequence > memory.through {
             memory.through = sequence;
             memory.record_id = record.record_id.clone();
@@ -235,12 +212,8 @@ impl IdIndex {
 
     /// Notes a record that this handler wrote while it was active, and whose ids were settled.
     pub fn note_own(&self, record: &OutcomeRecord, sequence: u64) {
-        if self.followed_apart {
-            self.memory().record(record, sequence);
-        } else {
-            self.note(record, sequence);
-        }
-        // Only after the ids are noted as recorded, so that a lookup finds them in one layer or the other at any moment.
+        self.note(record, sequence);
+        // Not before they are recorded: at any moment one of the two knows them.
         let mut settled = self.settled();
         for (hash, _) in record.outcomes.iter().filter_map(first_use) {
             settled.remove(&hash);
@@ -257,10 +230,9 @@ impl IdIndex {
         self.memory().through
     }
 
-    /// Whether enough entries have gathered to make a flush worthwhile. If another task follows for this handler, that task
-    /// flushes.
+    /// Whether enough has gathered for a flush to be worth it.
     pub fn flush_due(&self) -> bool {
-        !self.followed_apart && self.memory().recorded.len() >= FLUSH_AT
+        self.memory().recorded.len() >= FLUSH_AT
     }
 
     /// Writes what is recorded to the file. Blocking.
@@ -268,18 +240,18 @@ impl IdIndex {
     /// # Errors
     /// [`IdIndexError::Storage`]; nothing is lost then.
     pub fn flush(&self) -> Result<(), IdIndexError> {
-        self.write_recorded().map_err(|error| error.at(&self.known.path))
+        self.write_recorded().map_err(|error| error.at(&self.path))
     }
 
     fn write_recorded(&self) -> Result<(), IdIndexError> {
         let (mut entries, through, record_id) = {
             let memory = self.memory();
-            let read = memory.recorded.iter().filter(|(_, (sequence, _))| *sequence <= memory.through);
-            let entries: Vec<_> = read.map(|(hash, entry)| (*hash, entry.clone())).collect();
+            let entries: Vec<_> =
+                memory.recorded.iter().map(|(hash, entry)| (*hash, entry.clone())).collect();
             (entries, memory.through, memory.record_id.clone())
         };
         entries.sort_unstable_by_key(|(hash, _)| *hash);
-        let write = self.known.database.begin_write()?;
+        let write = self.database.begin_write()?;
         {
             let mut ids = write.open_table(IDS)?;
             for (hash, (sequence, entry)) in &entries {
@@ -319,7 +291,7 @@ impl IdIndex {
         let mut next = [0; 16];
         loop {
             let (expired, more) = self.expired(first_sequence, next)?;
-            let write = self.known.database.begin_write()?;
+            let write = self.database.begin_write()?;
             {
                 let mut ids = write.open_table(IDS)?;
                 for hash in &expired {
@@ -347,7 +319,7 @@ impl IdIndex {
         first_sequence: u64,
         next: IdHash,
     ) -> Result<(Vec<IdHash>, Option<IdHash>), IdIndexError> {
-        let ids = self.known.database.begin_read()?.open_table(IDS)?;
+        let ids = self.database.begin_read()?.open_table(IDS)?;
         let mut expired = Vec::new();
         for entry in ids.range::<&IdHash>(&next..)? {
             let (hash, value) = entry?;
@@ -362,19 +334,11 @@ impl IdIndex {
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
-        self.known.memory.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.memory.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn settled(&self) -> MutexGuard<'_, HashMap<IdHash, IdEntry>> {
         self.settled.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-}
-
-impl Memory {
-    fn record(&mut self, record: &OutcomeRecord, sequence: u64) {
-        for (hash, entry) in record.outcomes.iter().filter_map(first_use) {
-            self.recorded.insert(hash, (sequence, entry));
-        }
     }
 }
 
@@ -423,7 +387,7 @@ impl IdLookup<'_> {
         };
         let table = match &mut self.file {
             Some((seen, table)) if *seen == moves => table,
-            file => &file.insert((moves, self.index.known.database.begin_read()?.open_table(IDS)?)).1,
+            file => &file.insert((moves, self.index.database.begin_read()?.open_table(IDS)?)).1,
         };
         let found = table.get(&hash)?;
         Ok(found.and_then(|value| {
@@ -461,8 +425,6 @@ mod tests {
             events_through: 0,
             outcomes: outcomes.to_vec(),
             generations: Generations { commands: "c".into(), events: "e".into() },
-            epoch: 0,
-            layout: None,
         }
     }
 
@@ -497,27 +459,6 @@ mod tests {
         index.note(&record(&[accepted(1, "one")]), 1);
         index.flush().unwrap();
         assert_eq!(ids.get("one").unwrap().unwrap().position, 1);
-    }
-
-    #[test]
-    fn handlers_of_several_shares_know_what_is_recorded_and_not_what_others_only_settled() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("ids.redb");
-        let process = IdIndex::open(&path).unwrap();
-        process.follow("g", 9, None).unwrap();
-        let (even, odd) = (process.for_share(), process.for_share());
-        even.settle(&[accepted(1, "one")]);
-        assert!(even.get("one").unwrap().is_some());
-        assert_eq!(odd.get("one").unwrap(), None, "it may be decided anew by whoever takes the share over");
-        even.note_own(&record(&[accepted(1, "one")]), 5);
-        assert!(odd.get("one").unwrap().is_some());
-        assert_eq!(process.through(), 0, "what stands before it has not been read");
-        process.flush().unwrap();
-        drop((process, even, odd));
-
-        let process = IdIndex::open(&path).unwrap();
-        assert_eq!(process.follow("g", 9, None).unwrap(), 0);
-        assert_eq!(process.get("one").unwrap(), None, "it is read again with all that stands before it");
     }
 
     #[test]

@@ -15,7 +15,6 @@ pub mod id_index;
 pub mod outcome_journal;
 pub mod round;
 pub mod settlement;
-pub mod share_layout;
 pub mod state_cache;
 pub mod state_snapshots;
 pub mod submit_service;

@@ -9,9 +9,7 @@ mod together;
 use std::sync::Arc;
 
 pub use prepare::{DecodedCommand, PreparedCommand, Work, cut_round, prepare};
-pub use together::{
-    Joint, JointDecision, Member, PARTNER_ELSEWHERE, decide_elsewhere, decide_overtaken, decide_together,
-};
+pub use together::{Joint, JointDecision, Member, decide_overtaken, decide_together};
 
 use millstream_contract::{
     command::CommandEnvelope,

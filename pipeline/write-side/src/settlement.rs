@@ -36,7 +36,6 @@ use millstream_runtime::metrics::HandlerMetrics;
 
 use crate::{
     aggregate_state::AggregateState,
-    command_handler::Share,
     id_index::{IdIndex, IdIndexError},
     round::{GroupDecision, GroupError, PreparedCommand, decide_group},
     settlement::{
@@ -122,30 +121,21 @@ pub struct Settlement<B> {
     appends: GroupAppend<B>,
     letters: DeadLetterStore<B>,
     ids: RunIds,
-    /// The aggregates that are this handler's to change.
-    share: Share,
-    /// Whether to suppose that an aggregate outside the cache is new, and append with expected sequence 0 without a read. A wrong
-    /// guess costs a refused append. So each slice sets this for the next ones by how many of its guesses were right.
+    /// Whether to take an aggregate that is not in the cache for a new one, which costs nothing when it is. Judged after each slice
+    /// by how those of it turned out.
     suppose_new: AtomicBool,
     metrics: HandlerMetrics,
 }
 
 impl<B: Broker> Settlement<B> {
     /// Settles over `broker`.
-    pub fn new(
-        broker: B,
-        ids: RunIds,
-        strategy: AppendStrategy,
-        share: Share,
-        metrics: HandlerMetrics,
-    ) -> Self {
+    pub fn new(broker: B, ids: RunIds, strategy: AppendStrategy, metrics: HandlerMetrics) -> Self {
         Self {
             store: EventStore::new(broker.clone()),
             appends: GroupAppend::new(broker.clone(), EVENTS, strategy),
             letters: DeadLetterStore::new(broker.clone()),
             broker,
             ids,
-            share,
             suppose_new: AtomicBool::new(true),
             metrics,
         }

@@ -10,17 +10,20 @@ use futures::StreamExt;
 use millstream_contract::{
     commit::StoredCommit,
     dead_letter::DeadLetter,
+    exit_code::{ExitCode, Failure},
     header,
-    outcome::{Outcome, OutcomeRecord, OutcomeReply},
+    outcome::{OUTCOME_SUBJECT, Outcome, OutcomeRecord, OutcomeReply, RETIRED_LAYOUT_SUBJECT},
+    stored_message::Headers,
     stream_names::{COMMANDS, DEAD_LETTERS, EVENTS, OUTCOMES},
     subject::StreamId,
 };
 use millstream_domain::decider::{AggregateRegistry, Decider, DecisionContext, EventSet as _, Rejection};
 use millstream_jetstream::{
-    broker::Broker,
+    broker::{Broker, NewMessage},
     event_store::EventStore,
     nats_broker::NatsBroker,
     provision::{ProvisionOptions, provision},
+    retry::RunIds,
     testing::test_server::TestServer,
 };
 use millstream_proof::{
@@ -33,8 +36,9 @@ use millstream_runtime::{
     shutdown::Shutdown,
 };
 use millstream_write_side::{
-    command_handler::{CommandHandler, HandlerError, HandlerSettings, Observed, Share},
+    command_handler::{CommandHandler, HandlerError, HandlerSettings, Observed},
     id_index::IdIndex,
+    outcome_journal::{JournalError, OutcomeJournal, decided_through},
     state_cache::CacheLimits,
     state_snapshots::StateSnapshots,
 };
@@ -64,14 +68,13 @@ impl Running {
         let shutdown = Shutdown::new();
         let settings = HandlerSettings {
             name: format!("command-handler-{run}"),
-            share: Share::ALL,
             round_max: NonZeroUsize::new(1000).unwrap(),
             cache: CacheLimits { states: NonZeroUsize::new(1000).unwrap(), bytes: u64::MAX },
             append_strategy: millstream_jetstream::group_append::AppendStrategy::default(),
             lease_time_to_live: Duration::from_secs(3),
             purge: None,
         };
-        let observed = Observed::new(&Metrics::new(), &Readiness::new(), Share::ALL);
+        let observed = Observed::new(&Metrics::new(), &Readiness::new());
         let index = IdIndex::in_memory().unwrap();
         let metrics = observed.metrics.clone();
         let mut handler =
@@ -445,4 +448,43 @@ async fn lost_outcomes_are_told_again_from_the_same_commands() {
     handler.stop().await;
     let verification = verify(&dump(&broker).await, true);
     assert_eq!((verification.violations.as_slice(), verification.duplicates), ([].as_slice(), 2));
+}
+
+/// Release 0.1.0 could share the partitions over several active handlers. Before it did, it closed the chain; then it recorded how
+/// they were shared. Whoever went on behind either of them would decide commands that another chain has decided.
+#[tokio::test(flavor = "multi_thread")]
+async fn outcomes_of_several_active_handlers_are_refused_and_left_alone() {
+    let server = TestServer::start_provisioned().await;
+    let broker = server.broker().await;
+    let handler = Running::start(&server, "a").await;
+    ask(&broker, "cmd.bank.account.ada.deposit", r#"{"amount":5}"#, &[]).await;
+    handler.stop().await;
+    let last = broker.last(OUTCOMES, OUTCOME_SUBJECT).await.unwrap().unwrap();
+    let generations = OutcomeRecord::from_stored(&last).unwrap().generations;
+    let record = |kind: &str| ("id", kind.to_owned(), "run", 1, 1, 1, [0_u8; 0], generations.clone());
+    let ((id, kind, run, after, through, events, outcomes, of), layout) =
+        (record("layout"), (2, vec![1_u64; 16]));
+    let begun = rmp_serde::to_vec(&(id, kind, run, after, through, events, outcomes, of, 1, layout)).unwrap();
+    let closed = rmp_serde::to_vec(&record("closed")).unwrap();
+    for (subject, expected_last, body) in
+        [(OUTCOME_SUBJECT, Some(last.sequence), closed), (RETIRED_LAYOUT_SUBJECT, None, begun)]
+    {
+        let message = NewMessage {
+            subject: subject.to_owned(),
+            expected_last,
+            headers: Headers::new(),
+            payload: body.into(),
+        };
+        let end = broker.append(OUTCOMES, message).await.unwrap().sequence;
+        let refused = Running::start(&server, "b").await.task.await.unwrap().unwrap_err();
+        assert_eq!(refused.exit_code(), ExitCode::Data, "{refused}");
+        assert!(refused.to_string().contains("of several active command handlers"), "{refused}");
+        let looked_at = decided_through(&broker).await.unwrap_err();
+        assert!(matches!(looked_at, JournalError::Record(_)), "{looked_at}");
+        assert_eq!(broker.state(OUTCOMES).await.unwrap().last_sequence, end);
+    }
+    // The chain that this release knows may have been purged away meanwhile.
+    broker.purge_subject(OUTCOMES, OUTCOME_SUBJECT, None).await.unwrap();
+    let journal = OutcomeJournal::take_over(broker, generations, RunIds::new("c"), true).await;
+    assert!(matches!(journal, Err(JournalError::Record(_))), "{journal:?}");
 }

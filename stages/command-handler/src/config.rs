@@ -1,19 +1,12 @@
 //! The `[command_handler]` section.
 
-use std::{
-    num::{NonZeroU32, NonZeroUsize},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use jiff::tz::TimeZone;
-use millstream_contract::subject::PARTITIONS;
 use millstream_jetstream::group_append::AppendStrategy;
 use millstream_runtime::config::{Section, SectionKeys};
 use millstream_write_side::command_handler::PurgeSettings;
 
-/// One reads COMMANDS without a filter, which is what the server does fastest.
-const ACTIVE_HANDLERS_DEFAULT: NonZeroUsize = NonZeroUsize::MIN;
 /// A round is what waits, so this matters under load alone: the more commands of an aggregate come together, the fewer commits
 /// they take. Small enough that a round is settled well within a second.
 const ROUND_MAX_DEFAULT: NonZeroUsize = NonZeroUsize::new(16_384).expect("not zero");
@@ -42,8 +35,6 @@ const APPEND_STRATEGIES: [(&str, AppendStrategy); 3] = [
 pub struct StageConfig {
     /// Where the index of command ids and the snapshots of states are kept. It may be lost: both come from the streams.
     pub data_directory: PathBuf,
-    /// Over how many handlers the partitions are shared; each has its own chain of outcomes.
-    pub active_handlers: NonZeroU32,
     /// Most commands in a round.
     pub round_max: NonZeroUsize,
     /// Most aggregate states kept in memory.
@@ -71,7 +62,6 @@ impl Section for StageConfig {
                 "data/command-handler",
                 "folder of the index of command ids and of snapshots of states; it may be lost, both come from the streams",
             ),
-            active_handlers: active_handlers(keys),
             round_max: keys.count("round_max", ROUND_MAX_DEFAULT, "most commands decided together; the first rounds of a turn are smaller"),
             states_max: keys.count("states_max", STATES_MAX_DEFAULT, "most aggregate states kept in memory"),
             states_memory_max: keys.bytes(
@@ -109,24 +99,15 @@ impl Section for StageConfig {
                 interval: PURGE_INTERVAL,
             },
         };
+        keys.removed(
+            "active_handlers",
+            "one command handler is active and the others stand by, since two decided nowhere faster (docs/adr/0026-one-active-command-handler.md); delete the key",
+        );
         if config.lease_time_to_live < Duration::from_secs(1) {
             keys.problem("lease_time_to_live", "must be at least 1s: the server counts whole seconds");
         }
         config
     }
-}
-
-fn active_handlers(keys: &mut SectionKeys<'_>) -> NonZeroU32 {
-    let count = keys.count(
-        "active_handlers",
-        ACTIVE_HANDLERS_DEFAULT,
-        "handlers that decide at the same time, each its share of the 16 partitions; the same in all processes",
-    );
-    let number = NonZeroU32::try_from(count).ok().filter(|number| number.get() <= PARTITIONS);
-    number.unwrap_or_else(|| {
-        keys.problem("active_handlers", "must be at most 16: there are no more partitions");
-        NonZeroU32::MIN
-    })
 }
 
 /// Zero stands for ever.

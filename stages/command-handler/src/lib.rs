@@ -13,10 +13,10 @@ use millstream_runtime::{
     stage::{StageIdentity, StageRuntime, run_stage},
 };
 use millstream_write_side::{
-    command_handler::{HandlerError, HandlerSettings, MakePlace, Observed, Share, ShareHandlers, SharePlace},
+    command_handler::{CommandHandler, HandlerError, HandlerSettings, Observed},
     id_index::{IdIndex, IdIndexError},
     state_cache::CacheLimits,
-    state_snapshots::StateSnapshots,
+    state_snapshots::{SnapshotError, StateSnapshots},
     submit_service::{SubmitService, SubmitServiceError},
 };
 use ulid::Ulid;
@@ -43,6 +43,9 @@ pub enum RunError {
     /// The index of command ids cannot be opened.
     #[error(transparent)]
     Index(#[from] IdIndexError),
+    /// The snapshots of states cannot be opened.
+    #[error(transparent)]
+    Snapshots(#[from] SnapshotError),
     /// Submissions cannot be taken.
     #[error(transparent)]
     Submit(#[from] SubmitServiceError),
@@ -57,6 +60,7 @@ impl Failure for RunError {
             Self::Application(error) => error.exit_code(),
             Self::Folder { source, .. } => ExitCode::of_file_error(source),
             Self::Index(error) => error.exit_code(),
+            Self::Snapshots(error) => error.exit_code(),
             Self::Submit(_) => ExitCode::NotPermitted,
             Self::Handler(error) => error.exit_code(),
         }
@@ -88,25 +92,19 @@ pub async fn run<A: Application>(config: Config<StageConfig>, runtime: StageRunt
     let index = IdIndex::open(&stage.data_directory.join("command-ids.redb"))?;
     let settings = HandlerSettings {
         name: runtime.process,
-        share: Share { index: 0, of: stage.active_handlers.get() },
         round_max: stage.round_max,
         cache: CacheLimits { states: stage.states_max, bytes: stage.states_memory_max },
         append_strategy: stage.append_strategy,
         lease_time_to_live: stage.lease_time_to_live,
         purge: Some(stage.purge),
     };
-    let ready = runtime.readiness.condition("shares");
-    let (metrics, readiness, folder) = (runtime.metrics, runtime.readiness, stage.data_directory);
-    let make_place: MakePlace = Box::new(move |share| {
-        Ok(SharePlace {
-            snapshots: StateSnapshots::open(&folder.join(states_file(share)))?,
-            observed: Observed::new(&metrics, &readiness, share),
-        })
-    });
+    let snapshots = StateSnapshots::open(&stage.data_directory.join("states.redb"))?;
+    let observed = Observed::new(&runtime.metrics, &runtime.readiness);
     let run = Ulid::generate().to_string();
     let ids = RunIds::new(format!("{run}-submit"));
     let mut submissions = SubmitService::start(&runtime.broker, ids, runtime.identity.version).await?;
-    let mut handler = ShareHandlers::new(runtime.broker, registry, settings, &run, index, make_place, ready);
+    let mut handler =
+        CommandHandler::new(runtime.broker, registry, settings, &run, index, snapshots, observed);
     let shutdown = runtime.shutdown;
     let ended = tokio::select! {
         ended = handler.run(shutdown.clone()) => ended,
@@ -114,14 +112,6 @@ pub async fn run<A: Application>(config: Config<StageConfig>, runtime: StageRunt
     };
     submissions.stop().await;
     Ok(ended?)
-}
-
-/// The file of a share's snapshots.
-fn states_file(share: Share) -> String {
-    match share {
-        Share::ALL => "states.redb".to_owned(),
-        share => format!("states-{}.redb", share.name()),
-    }
 }
 
 /// Lets other processes take the submissions while this one finishes its round.

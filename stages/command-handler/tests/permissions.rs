@@ -20,7 +20,6 @@ use millstream_runtime::{
     stage::{StageIdentity, StageRuntime},
     stage_needs::stage_needs,
 };
-use millstream_write_side::command_handler::Share;
 
 const NAME: &str = "command-handler";
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -58,7 +57,7 @@ async fn a_user_with_the_stages_allow_lists_decides_commands() {
         readiness: Readiness::new(),
         shutdown: shutdown.clone(),
     };
-    let accepted = runtime.metrics.handler(&Share::ALL.name()).accepted;
+    let accepted = runtime.metrics.handler().accepted;
     let mut stage = tokio::spawn(command_handler::run::<millstream_model::Reference>(config, runtime));
 
     let people = async_nats::jetstream::new(server.server().client().await);

@@ -46,9 +46,6 @@ pub struct LoadSettings {
     pub padding: usize,
     /// Whether the server, too, is told half of the ids (`Nats-Msg-Id`): within its window it stores those once only.
     pub server_tells_repetitions: bool,
-    /// Whether an id may come again with a command for another aggregate. Of several active handlers another one may decide
-    /// that, and not know of the first yet.
-    pub ids_move: bool,
     /// Part of the volleys that go through `submit`. Those wait for outcomes, some of them for a process that stands still.
     pub submitted: f64,
 }
@@ -63,7 +60,6 @@ impl LoadSettings {
             pause_max: Duration::from_millis(60),
             padding: 0,
             server_tells_repetitions: true,
-            ids_move: true,
             submitted: SUBMITTED,
         }
     }

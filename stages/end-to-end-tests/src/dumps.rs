@@ -11,7 +11,7 @@ use millstream_jetstream::{broker::Broker as _, nats_broker::NatsBroker};
 pub use millstream_proof::testing::stream_dump::{dump, messages};
 use millstream_proof::verification::{Dump, Verification, replay, verify};
 use millstream_runtime::status_service::{SERVICE_NAME, status_subject};
-use millstream_write_side::share_layout::{Layout, newest_command};
+use millstream_write_side::outcome_journal::decided_through;
 use serde_json::Value;
 
 use crate::waiting::{PATIENCE, until, until_within};
@@ -19,7 +19,7 @@ use crate::waiting::{PATIENCE, until, until_within};
 /// Processes answer for their statistics at once, or are gone.
 const STATISTICS_WAIT: Duration = Duration::from_secs(1);
 
-/// How far things have come: where COMMANDS and EVENTS end, how many shares have something to decide, how far events are answered.
+/// How far things have come: where COMMANDS and EVENTS end, how many commands are not decided, how far events are answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Standing {
     commands: u64,
@@ -123,12 +123,8 @@ pub async fn decided(broker: &NatsBroker) {
     until("everything is decided", async || (undecided(broker).await? == 0).then_some(())).await;
 }
 
-/// How many shares have commands that are not decided; none when the server does not answer.
+/// How many commands are not decided; none when the server does not answer.
 async fn undecided(broker: &NatsBroker) -> Option<u64> {
-    let (_, shares) = Layout::with_shares(broker).await.ok()?;
-    let mut undecided = 0;
-    for standing in shares {
-        undecided += u64::from(newest_command(broker, standing.share).await.ok()? > standing.through);
-    }
-    Some(undecided)
+    let through = decided_through(broker).await.ok()?;
+    Some(broker.state(COMMANDS).await.ok()?.last_sequence.saturating_sub(through))
 }

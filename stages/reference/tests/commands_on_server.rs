@@ -91,8 +91,6 @@ fn stand_in_handler(broker: NatsBroker) {
                 events_through: 0,
                 outcomes,
                 generations: Generations::default(),
-                epoch: 0,
-                layout: None,
             };
             after = through;
             let message = NewMessage {
@@ -418,7 +416,7 @@ async fn doctor_names_what_is_missing() {
             "reader reporter of EVENTS",
             "reader process-manager of EVENTS",
             "reader process-manager of TIMERS",
-            "share 0of1 of COMMANDS",
+            "decisions on COMMANDS",
             "lease of command-handler",
             "lease of process-manager",
             "stage command-handler",

@@ -30,7 +30,7 @@ use millstream_read_side::{
 use millstream_runtime::{health::Readiness, metrics::Metrics, shutdown::Shutdown};
 use millstream_store::read_store::{Changes, Durability, ProjectionId, ProjectionRows, ReadStore, TableName};
 use millstream_write_side::{
-    command_handler::{CommandHandler, HandlerSettings, Observed, Share},
+    command_handler::{CommandHandler, HandlerSettings, Observed},
     id_index::IdIndex,
     state_cache::CacheLimits,
     state_snapshots::StateSnapshots,
@@ -78,14 +78,13 @@ impl Deciding {
         let server = TestServer::start_provisioned().await;
         let settings = HandlerSettings {
             name: "command-handler".to_owned(),
-            share: Share::ALL,
             round_max: NonZeroUsize::new(1000).unwrap(),
             cache: CacheLimits { states: NonZeroUsize::new(1000).unwrap(), bytes: u64::MAX },
             append_strategy: AppendStrategy::default(),
             lease_time_to_live: Duration::from_secs(3),
             purge: None,
         };
-        let observed = Observed::new(&Metrics::new(), &Readiness::new(), Share::ALL);
+        let observed = Observed::new(&Metrics::new(), &Readiness::new());
         let (index, snapshots) = (IdIndex::in_memory().unwrap(), StateSnapshots::in_memory().unwrap());
         let aggregates = millstream_model::aggregates();
         let mut handler =

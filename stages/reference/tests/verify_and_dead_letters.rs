@@ -26,7 +26,7 @@ use millstream_jetstream::{
 };
 use millstream_runtime::{health::Readiness, metrics::Metrics, shutdown::Shutdown};
 use millstream_write_side::{
-    command_handler::{CommandHandler, HandlerError, HandlerSettings, Observed, Share},
+    command_handler::{CommandHandler, HandlerError, HandlerSettings, Observed},
     id_index::IdIndex,
     state_cache::CacheLimits,
     state_snapshots::StateSnapshots,
@@ -43,14 +43,13 @@ impl Running {
     async fn start(server: &TestServer, run: &str, registry: AggregateRegistry) -> Self {
         let settings = HandlerSettings {
             name: "command-handler".to_owned(),
-            share: Share::ALL,
             round_max: NonZeroUsize::new(1000).unwrap(),
             cache: CacheLimits { states: NonZeroUsize::new(1000).unwrap(), bytes: u64::MAX },
             append_strategy: AppendStrategy::default(),
             lease_time_to_live: Duration::from_secs(3),
             purge: None,
         };
-        let observed = Observed::new(&Metrics::new(), &Readiness::new(), Share::ALL);
+        let observed = Observed::new(&Metrics::new(), &Readiness::new());
         let index = IdIndex::in_memory().unwrap();
         let broker = server.broker().await;
         let snapshots = StateSnapshots::in_memory().unwrap();

@@ -85,9 +85,6 @@ pub struct RunReport {
 /// How the handlers of a run work.
 #[derive(Debug, Clone)]
 struct RunShape {
-    /// Over how many handlers the partitions are to be shared: each process that is started is told one of these. Where there
-    /// are several, they change while the run goes on.
-    shares: Vec<u32>,
     handlers: usize,
     commands: usize,
     accounts: u64,
@@ -105,29 +102,11 @@ struct RunShape {
 }
 
 impl RunShape {
-    /// Whether one handler has all partitions, whatever happens.
-    fn is_undivided(&self) -> bool {
-        self.shares.iter().all(|shares| *shares == 1)
-    }
-
-    /// Whether processes are told different numbers.
-    fn shares_change(&self) -> bool {
-        self.shares.iter().any(|shares| Some(shares) != self.shares.first())
-    }
-
     fn any(dice: &mut Dice) -> Self {
         let small = |number: u64| {
             NonZeroUsize::new(usize::try_from(number).unwrap_or(1)).unwrap_or(NonZeroUsize::MIN)
         };
-        let shares = match dice.below(100) {
-            0..60 => vec![1],
-            60..70 => vec![2],
-            70..75 => vec![5],
-            75..90 => vec![1, 2],
-            _ => vec![1, 2, 2, 4],
-        };
         Self {
-            shares,
             handlers: *dice.pick(&[2, 2, 3]),
             commands: usize::try_from(dice.between(4, 40)).unwrap_or(4),
             accounts: *dice.pick(&[1, 1, 2, 4, 8]),
@@ -199,7 +178,7 @@ async fn run(seed: u64, settings: &SimulationSettings) -> RunReport {
     tokio::time::sleep(settling).await;
     wait_until_decided(&broker, &mut violations).await;
     violations.extend(processes.stop().await);
-    let (found, counts) = judge(&broker, client.ledger(), processes.metrics(), &shape.shares);
+    let (found, counts) = judge(&broker, client.ledger(), processes.metrics());
     violations.extend(found);
     RunReport {
         seed,

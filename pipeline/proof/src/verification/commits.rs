@@ -146,8 +146,7 @@ pub(super) fn check_commit(stored: &StoredCommit, head: &mut Head, violations: &
     let mut report = |check, detail: String| {
         violations.push(Violation::new(check, EVENTS, stored.broker_sequence, detail));
     };
-    let seals = commit.events.is_empty() && commit.commands.len() == 1;
-    if (commit.events.is_empty() && !seals) || commit.commands.is_empty() {
+    if commit.events.is_empty() || commit.commands.is_empty() {
         report(Check::Whole, format!("the commit of {stream_id} holds no events or no commands"));
         return;
     }
@@ -164,7 +163,7 @@ pub(super) fn check_commit(stored: &StoredCommit, head: &mut Head, violations: &
             report(Check::Order, format!("{stream_id}: position {position} takes effect after {last}"));
         }
         head.last_position = head.last_position.max(command.position);
-        if !seals && !commit.events.iter().any(|event| event.command == index) {
+        if !commit.events.iter().any(|event| event.command == index) {
             report(Check::Whole, format!("command {} of {stream_id} caused none of the events", command.id));
         }
     }

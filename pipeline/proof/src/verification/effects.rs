@@ -11,12 +11,7 @@ use millstream_contract::{
     subject::StreamId,
 };
 
-use super::{
-    Check, Violation,
-    commits::Commits,
-    envelope, given_id,
-    journal::{Journal, partition_of},
-};
+use super::{Check, Violation, commits::Commits, envelope, given_id, journal::Journal};
 
 /// The versions that an aggregate reached, by the position of the command that reached them.
 type Versions = BTreeMap<StreamId, BTreeMap<u64, Reached>>;
@@ -131,30 +126,22 @@ fn events_of(stored: &StoredCommit, position: u64) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
-fn has_events(line: &CommandOutcome) -> bool {
-    matches!(line.outcome, Outcome::Accepted { events: 1.., .. })
-}
-
 fn aggregate_of(line: &CommandOutcome) -> Option<StreamId> {
     millstream_contract::subject::CommandAddress::from_subject(&line.subject())
         .ok()
         .map(|address| address.stream_id)
 }
 
-/// The first command with an id and a final outcome is decided, every later one is a duplicate of it. Where several handlers
-/// share the partitions, that is certain within a partition only.
+/// The first command with an id and a final outcome is decided, every later one is a duplicate of it.
 fn check_ids(journal: &Journal, commands: &[StoredMessage], violations: &mut Vec<Violation>) {
-    let mut first_of: BTreeMap<(Arc<str>, u32), &CommandOutcome> = BTreeMap::new();
+    let mut first_of: BTreeMap<Arc<str>, &CommandOutcome> = BTreeMap::new();
     for message in commands {
         let Some(line) = journal.lines.get(&message.sequence) else { continue };
-        let scope = if journal.is_shared() { partition_of(message) } else { 0 };
         let mut report = |check, detail: String| {
             violations.push(Violation::new(check, COMMANDS, message.sequence, detail));
         };
-        let first = given_id(message).and_then(|id| first_of.get(&(id, scope)).copied());
+        let first = given_id(message).and_then(|id| first_of.get(&id).copied());
         match (&line.outcome, first) {
-            (Outcome::Duplicate { of, .. }, _)
-                if journal.is_shared() && is_elsewhere(commands, *of, message) => {}
             (Outcome::Duplicate { of, first: told }, Some(first)) => {
                 if *of != first.position {
                     report(
@@ -177,19 +164,11 @@ fn check_ids(journal: &Journal, commands: &[StoredMessage], violations: &mut Vec
             }
             (Outcome::Accepted { .. } | Outcome::Rejected { .. }, None) => {
                 if let Some(id) = given_id(message) {
-                    first_of.insert((id, scope), line);
+                    first_of.insert(id, line);
                 }
             }
         }
     }
-}
-
-/// Whether the command at `position` has the same id as `message` and lies in another partition.
-fn is_elsewhere(commands: &[StoredMessage], position: u64, message: &StoredMessage) -> bool {
-    let found = commands.binary_search_by_key(&position, |message| message.sequence).ok();
-    found.and_then(|index| commands.get(index)).is_some_and(|other| {
-        given_id(other) == given_id(message) && partition_of(other) != partition_of(message)
-    })
 }
 
 fn known(commands: &[StoredMessage], position: u64) -> bool {
@@ -228,21 +207,11 @@ fn check_causes(
                     format!("it names {} at {position}, which is another command", caused_by.id),
                 );
             }
-            let judged = position > journal.judged_after(partition_of(message));
+            let judged = position > journal.judged_after();
             let line = journal.lines.get(&position).filter(|_| judged);
-            let accepted = line.map(|line| matches!(line.outcome, Outcome::Accepted { .. }));
-            let sealed = stored.commit.seals(position);
-            match accepted {
-                Some(false) if !sealed => {
-                    let detail = format!("the command at {position} took effect and was not accepted");
-                    report(Check::OneEffect, detail);
-                }
-                // One without events is left as it was by a seal that comes later.
-                Some(true) if sealed && line.is_some_and(has_events) => {
-                    let detail = format!("the command at {position} was to have no effect and was accepted");
-                    report(Check::OneEffect, detail);
-                }
-                _ => {}
+            if line.is_some_and(|line| !matches!(line.outcome, Outcome::Accepted { .. })) {
+                let detail = format!("the command at {position} took effect and was not accepted");
+                report(Check::OneEffect, detail);
             }
         }
         let decided_at = commands

@@ -8,7 +8,6 @@ use millstream_contract::{
     stream_names::COMMANDS, subject::StreamId,
 };
 use millstream_domain::decider::{AggregateRegistry, DecisionContext, DecisionError, NewEvent, PlainStates};
-use millstream_write_side::round::PARTNER_ELSEWHERE;
 
 use super::{Check, Dump, Violation, commits::Commits, given_id, journal::Journal};
 
@@ -68,15 +67,9 @@ pub fn replay(dump: &Dump, registry: &AggregateRegistry) -> Vec<Violation> {
     let commits = Commits::read(&dump.events, &mut reported_elsewhere);
     let mut violations = Vec::new();
     let mut reference = Reference { registry, states: PlainStates::default(), used: BTreeSet::new() };
-    let shared = dump
-        .outcomes
-        .iter()
-        .zip(dump.outcomes.iter().skip(1))
-        .any(|(one, other)| one.subject != other.subject);
     for message in &dump.commands {
         let line = journal.lines.get(&message.sequence);
-        let elsewhere = line.is_some_and(|line| shared && is_elsewhere(&line.outcome));
-        let expected = reference.decide(message, elsewhere);
+        let expected = reference.decide(message);
         let mut report = |detail: String| {
             violations.push(Violation::new(Check::Order, COMMANDS, message.sequence, detail));
         };
@@ -100,11 +93,6 @@ pub fn replay(dump: &Dump, registry: &AggregateRegistry) -> Vec<Violation> {
     violations
 }
 
-/// Whether the handler says that others decide the partners' commands: with several shares that is its to say.
-fn is_elsewhere(outcome: &Outcome) -> bool {
-    matches!(outcome, Outcome::Rejected { code, .. } if **code == *PARTNER_ELSEWHERE)
-}
-
 fn effects_of(stored: &StoredCommit, position: u64) -> Vec<Effect> {
     stored
         .envelopes()
@@ -125,20 +113,20 @@ struct Reference<'a> {
 }
 
 impl Reference<'_> {
-    fn decide(&mut self, message: &StoredMessage, elsewhere: bool) -> Expected {
+    fn decide(&mut self, message: &StoredMessage) -> Expected {
         // Whatever comes under a used id is a repeat, readable or not.
         if given_id(message).is_some_and(|id| self.used.contains(&id)) {
             return Expected::Duplicate;
         }
         let Ok(envelope) = CommandEnvelope::from_stored(message) else { return Expected::DeadLettered };
-        let expected = self.decide_first(&envelope, elsewhere);
+        let expected = self.decide_first(&envelope);
         if !matches!(expected, Expected::DeadLettered) {
             self.used.extend(envelope.id.clone());
         }
         expected
     }
 
-    fn decide_first(&mut self, envelope: &CommandEnvelope, elsewhere: bool) -> Expected {
+    fn decide_first(&mut self, envelope: &CommandEnvelope) -> Expected {
         let stream_id = &envelope.address.stream_id;
         let Some(aggregate) = self.registry.get(stream_id.context(), stream_id.aggregate()) else {
             return Expected::DeadLettered;
@@ -152,9 +140,6 @@ impl Reference<'_> {
             Err(DecisionError::Rejected(rejection)) => return Expected::Rejected(rejection.code),
             Err(DecisionError::Panicked { .. }) => return Expected::DeadLettered,
         };
-        if elsewhere && partners.iter().any(|partner| partner.partition() != stream_id.partition()) {
-            return Expected::Rejected(PARTNER_ELSEWHERE);
-        }
         let version = self.states.version(stream_id);
         if envelope.expected_version.is_some_and(|expected| expected != version) {
             return Expected::Rejected("version-conflict");

@@ -12,18 +12,16 @@ use lru::LruCache;
 use millstream_contract::{
     commit::{StoredCommit, timestamp_to_nanoseconds},
     outcome::{CommandOutcome, Outcome, OutcomeRecord},
-    share::Share,
     stored_message::StoredMessage,
     stream_names::{COMMANDS, EVENTS, OUTCOMES},
-    subject::{PARTITIONS, StreamId},
+    subject::StreamId,
 };
-use millstream_write_side::share_layout::Layout;
 
 use super::{
     Check, Violation,
     commits::{Head, check_commit},
     envelope,
-    journal::{self, Journal, partition_of, share_of},
+    journal::{self, Journal},
 };
 
 /// Violations kept with their sentence; further ones are only counted.
@@ -90,8 +88,8 @@ pub struct StretchVerifier {
     effects: BTreeMap<u64, Effect>,
     journal: Journal,
     heads: LruCache<StreamId, Head>,
-    /// With position and partition.
-    ids: LruCache<Arc<str>, (u64, u32)>,
+    /// With the position of their first use.
+    ids: LruCache<Arc<str>, u64>,
     forgot_heads: bool,
     torn: Option<Torn>,
     found: StretchVerification,
@@ -160,16 +158,10 @@ impl StretchVerifier {
     /// `events_through`, as far as they go.
     pub fn judge(&mut self, message: &StoredMessage, record: OutcomeRecord) {
         let mut violations = Vec::new();
-        if let Some(layout) = Layout::from_record(&record, message.sequence) {
-            self.begin_epoch(&layout, &mut violations);
-            self.journal.chain(message, &record, &mut violations);
-            return self.report(violations);
+        if self.journal.is_empty() {
+            self.begin(record.after);
         }
-        let share = share_of(&message.subject);
-        if !self.journal.knows(&message.subject) {
-            self.begin_share(share, record.after);
-        }
-        self.journal.chain(message, &record, &mut violations);
+        self.journal.chain(message.sequence, &record, &mut violations);
         let mut last = record.after;
         for line in &record.outcomes {
             if line.position <= last || line.position > record.through {
@@ -184,7 +176,7 @@ impl StretchVerifier {
                 self.judge_line(line, &mut violations);
             }
         }
-        self.close(share, record.through, &mut violations);
+        self.close(record.through, &mut violations);
         self.report(violations);
     }
 
@@ -206,12 +198,12 @@ impl StretchVerifier {
         self.found.violations.extend(violations.into_iter().take(room));
     }
 
-    /// What a share covered before its first record is not judged.
-    fn begin_share(&mut self, share: Share, after: u64) {
-        let before = self.open.len();
-        self.open.retain(|position, message| *position > after || !share.has(partition_of(message)));
-        self.found.unjudged += (before - self.open.len()) as u64;
-        self.effects.retain(|position, effect| *position > after || !share.has(effect.stream_id.partition()));
+    /// What was covered before the first record is not judged.
+    fn begin(&mut self, after: u64) {
+        let judged = self.open.split_off(&(after.saturating_add(1)));
+        self.found.unjudged += self.open.len() as u64;
+        self.open = judged;
+        self.effects = self.effects.split_off(&(after.saturating_add(1)));
     }
 
     /// The chain of the aggregate's commits, as far as the one before is remembered.
@@ -251,7 +243,7 @@ impl StretchVerifier {
         let last = stored.commit.last_position();
         for command in &stored.commit.commands {
             let position = command.position;
-            if !self.in_stretch(position) || command.partner_of.is_some() || stored.commit.seals(position) {
+            if !self.in_stretch(position) || command.partner_of.is_some() {
                 continue;
             }
             let judged = position <= self.commands_read && !self.open.contains_key(&position);
@@ -289,18 +281,13 @@ impl StretchVerifier {
         };
         journal::check_line(line, &message, violations);
         check_effect(line, &message, effect.as_ref(), violations);
-        self.check_id(line, partition_of(&message), violations);
+        self.check_id(line, violations);
     }
 
-    /// An id takes effect once, and its repeats name the first command; where several handlers share the partitions, that
-    /// is certain within a partition only.
-    fn check_id(&mut self, line: &CommandOutcome, partition: u32, violations: &mut Vec<Violation>) {
+    /// An id takes effect once, and its repeats name the first command.
+    fn check_id(&mut self, line: &CommandOutcome, violations: &mut Vec<Violation>) {
         let Some(id) = &line.id else { return };
         let first = self.ids.get(id).copied();
-        if self.journal.is_shared() && first.is_some_and(|(_, other)| other != partition) {
-            return;
-        }
-        let first = first.map(|(position, _)| position);
         let mut report = |check, detail: String| {
             violations.push(Violation::new(check, COMMANDS, line.position, detail));
         };
@@ -312,53 +299,22 @@ impl StretchVerifier {
                 report(Check::OneEffect, format!("its id was used at {first} and it was decided again"));
             }
             (Outcome::Accepted { .. } | Outcome::Rejected { .. }, None) => {
-                self.ids.put(id.clone(), (line.position, partition));
+                self.ids.put(id.clone(), line.position);
             }
             (Outcome::Duplicate { .. } | Outcome::DeadLettered { .. }, _) => {}
         }
     }
 
-    /// Of what the epochs before have covered, nothing may be left; what they covered before their first record that was
-    /// read is not judged.
-    fn begin_epoch(&mut self, layout: &Layout, violations: &mut Vec<Violation>) {
-        let (journal, starts) = (&self.journal, layout.starts);
-        let unknown = |partition: u32, position: u64| {
-            !journal.knows_partition(partition) && position <= starts.of(partition)
-        };
-        let before = self.open.len();
-        self.open.retain(|position, message| !unknown(partition_of(message), *position));
-        self.found.unjudged += (before - self.open.len()) as u64;
-        self.effects.retain(|position, effect| !unknown(effect.stream_id.partition(), *position));
-        self.close_where(|partition| starts.of(partition), violations);
-    }
-
-    /// Of what a share has covered, nothing may be left.
-    fn close(&mut self, share: Share, through: u64, violations: &mut Vec<Violation>) {
-        self.close_where(|partition| if share.has(partition) { through } else { 0 }, violations);
-    }
-
-    fn close_where(&mut self, through: impl Fn(u32) -> u64, violations: &mut Vec<Violation>) {
-        let highest = (0..PARTITIONS).map(&through).max().unwrap_or(0);
-        let left: Vec<u64> = self
-            .open
-            .range(..=highest)
-            .filter(|(position, message)| **position <= through(partition_of(message)))
-            .map(|(position, _)| *position)
-            .collect();
-        for position in left {
-            let Some(message) = self.open.remove(&position) else { continue };
+    /// Of what is covered, nothing may be left.
+    fn close(&mut self, through: u64, violations: &mut Vec<Violation>) {
+        let later = self.open.split_off(&(through.saturating_add(1)));
+        for (position, message) in std::mem::replace(&mut self.open, later) {
             let published = millstream_contract::subject::published_subject(&message.subject);
             let detail = format!("the command on {published} has no outcome");
             violations.push(Violation::new(Check::OneOutcome, COMMANDS, position, detail));
         }
-        let left: Vec<u64> = self
-            .effects
-            .range(..=highest)
-            .filter(|(position, effect)| **position <= through(effect.stream_id.partition()))
-            .map(|(position, _)| *position)
-            .collect();
-        for position in left {
-            let Some(effect) = self.effects.remove(&position) else { continue };
+        let later = self.effects.split_off(&(through.saturating_add(1)));
+        for (position, effect) in std::mem::replace(&mut self.effects, later) {
             let detail = format!("it names a command at {position} that has no outcome");
             violations.push(Violation::new(Check::OneEffect, EVENTS, effect.sequence, detail));
         }

@@ -184,8 +184,6 @@ pub(crate) async fn reject(broker: &NatsBroker, context: &str, ids: &[&str]) -> 
         events_through: 0,
         outcomes: outcomes.collect(),
         generations: Generations::default(),
-        epoch: 0,
-        layout: None,
     };
     broker.append(OUTCOMES, message("out.0", record.encode())).await.unwrap().sequence
 }

@@ -25,6 +25,8 @@ pub(super) struct Keys {
     environment: BTreeMap<String, String>,
     entries: Vec<Entry>,
     sections: BTreeSet<&'static str>,
+    /// Keys that there were once, and why there are none any more.
+    removed: BTreeMap<String, &'static str>,
     problems: Vec<String>,
 }
 
@@ -51,6 +53,7 @@ impl Keys {
             environment: origins.environment.clone(),
             entries: Vec::new(),
             sections: BTreeSet::new(),
+            removed: BTreeMap::new(),
             problems,
         }
     }
@@ -77,7 +80,10 @@ impl Keys {
         let mut unknown = Vec::new();
         for (key, (_, source)) in self.layers.iter().flat_map(|layer| &layer.values) {
             if !known.contains(key.as_str()) && !self.concerns_others(key, source) {
-                unknown.push(format!("{source}: unknown key `{key}`; {}", suggestion(key, &known)));
+                unknown.push(match self.removed.get(key) {
+                    Some(why) => format!("{source}: key `{key}` was removed: {why}"),
+                    None => format!("{source}: unknown key `{key}`; {}", suggestion(key, &known)),
+                });
             }
         }
         self.problems.extend(unknown);
@@ -129,6 +135,11 @@ pub struct SectionKeys<'a> {
 }
 
 impl SectionKeys<'_> {
+    /// Names a key that there was once. Whoever still sets it is told `why` it is gone and what to do.
+    pub fn removed(&mut self, key: &str, why: &'static str) {
+        self.keys.removed.insert(format!("{}.{key}", self.section), why);
+    }
+
     /// The environment of the process, for settings that have variables of their own.
     #[must_use]
     pub fn environment(&self) -> &BTreeMap<String, String> {

@@ -22,6 +22,7 @@ impl Section for Example {
     const ABOUT: &'static str = "An example.";
 
     fn read(keys: &mut SectionKeys<'_>) -> Self {
+        keys.removed("batch_min", "nobody needs it");
         Self {
             batch: keys.number("batch_max", 2000, 1..=10_000, "events in a transaction"),
             wait: keys.positive_duration("wait", Duration::from_millis(5), "how long it gathers"),
@@ -191,6 +192,17 @@ fn variables_of_another_stage_are_left_to_it_and_misspelt_ones_are_not() {
             "variable MILLSTREAM_PROJECTOR__BATCH_MAXX: unknown key `projector.batch_maxx`; did you mean `projector.batch_max`?"
         ]
     );
+}
+
+#[test]
+fn a_key_that_was_removed_says_why_and_suggests_nothing() {
+    let problems = Setup::new().variable("MILLSTREAM_PROJECTOR__BATCH_MIN", "5").problems();
+    assert_eq!(
+        problems,
+        ["variable MILLSTREAM_PROJECTOR__BATCH_MIN: key `projector.batch_min` was removed: nobody needs it"]
+    );
+    let reference = Setup::new().load().unwrap();
+    assert!(reference.entries.iter().all(|entry| entry.key != "projector.batch_min"));
 }
 
 #[test]

@@ -58,7 +58,7 @@ families! {
     reader_lag: Fractions = "reader_lag" in Unit::Seconds, Family::default(), "Age of the last handled message while others wait, else 0";
     reader_messages: Counts = "reader_messages", Family::default(), "Messages handled";
     reader_restarts: Counts = "reader_restarts", Family::default(), "Times the reader's consumer was made again";
-    active: Levels = "handler_active", Family::default(), "1 while this process decides the share's commands, 0 while it stands by";
+    active: Levels = "handler_active", Family::default(), "1 while this process decides commands, 0 while it stands by";
     takeovers: Counts = "handler_takeovers", Family::default(), "Times this process became the active one";
     round_commands: Histograms = "round_commands", Family::new_with_constructor(counts as fn() -> Histogram), "Commands in a round";
     round_seconds: Histograms = "round" in Unit::Seconds, Family::new_with_constructor(seconds as fn() -> Histogram), "From the first decision to the outcome record stored, of each record; rounds that wait share one";
@@ -119,13 +119,9 @@ impl Families {
         self.reader_restarts.get_or_create_owned(&labels)
     }
 
-    pub(super) fn handler(&self, share: &str) -> HandlerMetrics {
-        let labels = vec![("share", share.to_owned())];
-        let with = |key: &'static str, value: &str| {
-            let mut labels = labels.clone();
-            labels.push((key, value.to_owned()));
-            labels
-        };
+    pub(super) fn handler(&self) -> HandlerMetrics {
+        let labels = Vec::new();
+        let with = |key: &'static str, value: &str| vec![(key, value.to_owned())];
         let outcome = |kind: &str| self.outcomes.get_or_create_owned(&with("outcome", kind));
         HandlerMetrics {
             active: self.active.get_or_create_owned(&labels),

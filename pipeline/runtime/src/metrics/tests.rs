@@ -19,10 +19,11 @@ fn counters_are_described_under_the_name_of_their_samples() {
 #[test]
 fn handles_of_one_name_count_together() {
     let metrics = Metrics::new();
-    metrics.handler("0").accepted.inc();
-    metrics.clone().handler("0").accepted.inc();
+    metrics.handler().accepted.inc();
+    metrics.clone().handler().accepted.inc();
     let text = metrics.prometheus_text();
-    assert!(text.contains("millstream_outcomes_total{share=\"0\",outcome=\"accepted\"} 2\n"), "{text}");
+    assert!(text.contains("millstream_outcomes_total{outcome=\"accepted\"} 2\n"), "{text}");
+    assert!(text.contains("millstream_handler_active 0\n"), "{text}");
 }
 
 #[test]
@@ -53,7 +54,7 @@ fn contract() -> String {
     metrics.identify("projector", "2", "1.4.0", "0.1.0");
     let _reader = metrics.reader("EVENTS", "projector");
     let _restarts = metrics.reader_restarts("EVENTS", "projector");
-    let _handler = metrics.handler("0");
+    let _handler = metrics.handler();
     let _store = metrics.store("views");
     metrics.query("retail.stock.get").answered(200);
     let _dead_letters = metrics.dead_letters("COMMANDS");

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Number, Value};
 
-/// Rewrites descriptors: counters are described under their samples' name, units and the end mark are left out.
+/// Rewrites descriptors: counters are described under their samples' name; units, the end mark and empty braces are left out.
 pub(super) fn from_open_metrics(text: &str) -> String {
     let mut result = String::with_capacity(text.len());
     let mut help = None;
@@ -17,7 +17,8 @@ pub(super) fn from_open_metrics(text: &str) -> String {
             }
             result.push_str(&format!("# TYPE {name}{suffix} {kind}\n"));
         } else if !line.starts_with("# ") {
-            result.push_str(line);
+            // The library writes empty braces where a family has no labels.
+            result.push_str(&line.replacen("{} ", " ", 1));
             result.push('\n');
         }
     }

@@ -31,11 +31,9 @@ pub enum HandlerError {
     Broker(#[from] BrokerError),
     /// The journal names more than a stream holds.
     #[error(
-        "{stream} ends at sequence {last}, but the outcomes of share {share} name {named}: the server has lost its tail; restore {stream} from a backup or a replica before going on"
+        "{stream} ends at sequence {last}, but OUTCOMES names {named}: the server has lost its tail; restore {stream} from a backup or a replica before going on"
     )]
     LostTail {
-        /// The share.
-        share: String,
         /// The stream.
         stream: &'static str,
         /// Where it ends.

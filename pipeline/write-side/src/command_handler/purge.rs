@@ -8,20 +8,16 @@ use std::{sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use millstream_contract::{
-    outcome::{LAYOUT_SUBJECT, OutcomeRecord},
+    outcome::{OUTCOME_SUBJECT, OutcomeRecord},
     stored_message::StoredMessage,
     stream_names::{COMMANDS, OUTCOMES},
 };
-use millstream_jetstream::{
-    broker::{Broker, BrokerError},
-    retry::RunIds,
-};
+use millstream_jetstream::broker::{Broker, BrokerError};
 
-use super::{HandlerError, Share, TurnEnd, file_work::do_file_work, idle::Lookout};
+use super::{HandlerError, TurnEnd, file_work::do_file_work};
 use crate::{
     id_index::{IdIndex, IdIndexError},
     outcome_journal::JournalError,
-    share_layout::{self, Layout, chain_subject, last_record},
 };
 
 /// How many removed messages in a row the search steps over until it finds one that is still there.
@@ -50,14 +46,10 @@ pub(super) struct Purged {
 pub(super) async fn run<B: Broker>(
     broker: B,
     index: Arc<IdIndex>,
-    ids: RunIds,
-    share: Share,
     settings: PurgeSettings,
-    mut lookout: Lookout<B>,
-) -> Result<TurnEnd, HandlerError> {
+) -> Result<(), TurnEnd> {
     loop {
-        lookout.look().await;
-        match purge(&broker, &index, &ids, share, settings).await {
+        match purge(&broker, &index, settings).await {
             Ok(purged) if purged == Purged::default() => {}
             Ok(Purged { commands, records, ids }) => {
                 tracing::info!(commands, records, ids, "purged what is old");
@@ -71,67 +63,26 @@ pub(super) async fn run<B: Broker>(
     }
 }
 
-/// Purges once.
+/// Purges once. The last record stays, whatever its age: it is the cursor.
 pub(super) async fn purge<B: Broker>(
     broker: &B,
     index: &Arc<IdIndex>,
-    ids: &RunIds,
-    share: Share,
     settings: PurgeSettings,
 ) -> Result<Purged, HandlerError> {
     let mut purged = Purged::default();
-    // One of several shares does it for all.
-    let Some(chains) = last_records(broker, share).await?.filter(|_| share.index == 0) else {
-        return Ok(purged);
-    };
-    let newest = chains.iter().map(|chain| chain.stored_at).max().unwrap_or(Timestamp::MIN);
+    let Some(last) = broker.last(OUTCOMES, OUTCOME_SUBJECT).await? else { return Ok(purged) };
+    let covered = OutcomeRecord::from_stored(&last).map_err(JournalError::from)?.through;
     if let Some(age) = settings.commands_after {
-        let covered = chains.iter().map(|chain| chain.through).min().unwrap_or(0);
-        let through = older_through(broker, COMMANDS, before(newest, age), covered).await?;
+        let through = older_through(broker, COMMANDS, before(last.stored_at, age), covered).await?;
         purged.commands = purge_through(broker, COMMANDS, through).await?;
     }
     if let Some(age) = settings.outcomes_after {
-        // The last record of a chain is its cursor; that of the layout says where chains began.
-        let layout = layout(broker, ids, before(newest, age)).await?;
-        let kept = chains.iter().map(|chain| chain.sequence).chain(layout);
-        let last = kept.min().unwrap_or(0);
-        let through = older_through(broker, OUTCOMES, before(newest, age), last.saturating_sub(1)).await?;
+        let limit = last.sequence.saturating_sub(1);
+        let through = older_through(broker, OUTCOMES, before(last.stored_at, age), limit).await?;
         purged.records = purge_through(broker, OUTCOMES, through).await?;
         purged.ids = forget(index, broker.state(OUTCOMES).await?.first_sequence).await?;
     }
     Ok(purged)
-}
-
-/// Where a chain stands.
-struct Chain {
-    sequence: u64,
-    stored_at: Timestamp,
-    through: u64,
-}
-
-/// The last record of every share; none when one has not begun.
-async fn last_records<B: Broker>(broker: &B, share: Share) -> Result<Option<Vec<Chain>>, HandlerError> {
-    let mut chains = Vec::new();
-    for share in Share::each(share.of) {
-        let Some(message) = broker.last(OUTCOMES, &chain_subject(share)).await? else { return Ok(None) };
-        let record = OutcomeRecord::from_stored(&message).map_err(JournalError::from)?;
-        let StoredMessage { sequence, stored_at, .. } = message;
-        chains.push(Chain { sequence, stored_at, through: record.through });
-    }
-    Ok(Some(chains))
-}
-
-/// Where the layout's record stands, if there is one. One that was stored before `time` is appended anew, so that it is no
-/// obstacle the next time.
-async fn layout<B: Broker>(broker: &B, ids: &RunIds, time: Timestamp) -> Result<Option<u64>, HandlerError> {
-    let Some((message, record)) = last_record(broker, LAYOUT_SUBJECT, ids).await? else { return Ok(None) };
-    if message.stored_at < time
-        && let Some(layout) = Layout::from_record(&record, message.sequence)
-        && let Err(error) = share_layout::renew(broker, ids, &record.generations, &layout).await
-    {
-        tracing::debug!(%error, "the layout's record was not renewed");
-    }
-    Ok(Some(message.sequence))
 }
 
 fn before(newest: Timestamp, age: Duration) -> Timestamp {

@@ -3,17 +3,13 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use millstream_contract::{
-    seeded_bug::{SeededBug, planted},
-    share::Starts,
-    stored_message::StoredMessage,
-};
+use millstream_contract::stored_message::StoredMessage;
 use millstream_domain::decider::AggregateRegistry;
-use millstream_jetstream::broker::{ReadError, StreamReader};
+use millstream_jetstream::broker::StreamReader;
 use millstream_runtime::metrics::ReaderMetrics;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::{HandlerError, TurnEnd};
+use super::TurnEnd;
 use crate::round::{PreparedCommand, prepare};
 
 /// The memory for commands that are read and decoded ahead of the round that is being settled, in KiB. A command counts the KiB
@@ -73,39 +69,30 @@ async fn reserve(memory: &Arc<Semaphore>, messages: &[StoredMessage]) -> OwnedSe
     Arc::clone(memory).acquire_many_owned(kib).await.expect("it is never closed")
 }
 
-/// Reads and decodes ahead, and skips what `covered` says that others have already decided.
+/// Reads and decodes ahead.
 pub(super) async fn read_ahead<R: StreamReader>(
     mut reader: R,
     registry: AggregateRegistry,
     round_max: usize,
-    covered: Option<Starts>,
     metrics: ReaderMetrics,
     read: mpsc::UnboundedSender<ReadAhead>,
-) -> Result<TurnEnd, HandlerError> {
+) -> Result<(), TurnEnd> {
     let memory = Arc::new(Semaphore::new(AHEAD_KIB as usize));
     // A round takes whole reads, so a read must fit into the smallest round.
     let read_max = FIRST_ROUND_MAX.min(round_max);
     loop {
-        let messages = match reader.next_batch(read_max).await {
-            Err(ReadError::TakenOver { .. }) => return Ok(TurnEnd::Lost),
-            messages => messages?,
-        };
+        let messages = reader.next_batch(read_max).await?;
         if let Some(last) = messages.last() {
             let age = Timestamp::now().duration_since(last.stored_at).unsigned_abs();
             metrics.handled(last.sequence, messages.len() as u64, reader.pending(), age);
         }
         let _memory = reserve(&memory, &messages).await;
-        let covered = |message: &StoredMessage| {
-            covered.is_some_and(|starts| starts.cover_message(&message.subject, message.sequence))
-                && !planted(SeededBug::EpochBegunAtTheLowest)
-        };
-        let own = messages.into_iter().filter(|message| !covered(message));
-        let commands: Vec<_> = own.map(|message| prepare(message, &registry)).collect();
+        let commands: Vec<_> = messages.into_iter().map(|message| prepare(message, &registry)).collect();
         if commands.is_empty() {
             continue;
         }
         if read.send(ReadAhead { commands, _memory }).is_err() {
-            return Ok(TurnEnd::Lost);
+            return Err(TurnEnd::Lost);
         }
     }
 }

@@ -15,7 +15,7 @@ use millstream_contract::{
 use millstream_jetstream::broker::Broker;
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{HandlerError, Observed, TurnEnd, file_work::do_file_work, idle::Idle};
+use super::{HandlerError, Observed, TurnEnd, file_work::do_file_work};
 use crate::{
     id_index::{IdIndex, IdIndexError},
     outcome_journal::{JournalError, OutcomeJournal},
@@ -130,26 +130,12 @@ impl<B: Broker> Recorder<B> {
         Self { broker, journal, index, observed }
     }
 
-    /// Records until no more rounds come. By then everything that was settled is recorded.
-    pub(super) async fn run(
-        mut self,
-        mut rounds: mpsc::Receiver<SettledRound>,
-        mut idle: mpsc::Receiver<Idle>,
-    ) -> Result<TurnEnd, HandlerError> {
-        loop {
-            let recorded = tokio::select! {
-                biased;
-                round = rounds.recv() => match round {
-                    Some(round) => self.record_all(round, &mut rounds).await,
-                    None => return Ok(TurnEnd::Shutdown),
-                },
-                Some(idle) = idle.recv() => self.move_on(idle).await,
-            };
-            match recorded {
-                Err(HandlerError::Journal(JournalError::LostTurn { .. })) => return Ok(TurnEnd::Lost),
-                recorded => recorded?,
-            }
+    /// Records until no more rounds come.
+    pub(super) async fn run(mut self, mut rounds: mpsc::Receiver<SettledRound>) -> Result<(), TurnEnd> {
+        while let Some(round) = rounds.recv().await {
+            self.record_all(round, &mut rounds).await?;
         }
+        Ok(())
     }
 
     /// Records a round together with all rounds that already wait.
@@ -181,14 +167,6 @@ impl<B: Broker> Recorder<B> {
                 }
                 recorded => recorded?,
             }
-        }
-        Ok(())
-    }
-
-    /// Covers positions that are other shares' with a record of no outcomes.
-    async fn move_on(&mut self, idle: Idle) -> Result<(), HandlerError> {
-        if let Some(through) = idle.covered(self.journal.cursor()) {
-            self.journal.record(through, 0, &mut Vec::new()).await?;
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use millstream_contract::{
     commit::{StoredCommit, commit_hash},
-    leases::command_handler_lease,
+    leases::COMMAND_HANDLER_LEASE,
     stored_message::StoredMessage,
     stream_names::EVENTS,
 };
@@ -17,9 +17,7 @@ use millstream_jetstream::{
 };
 use millstream_runtime::shutdown::Shutdown;
 
-use super::{
-    CommandHandler, HandlerError, TurnEnd, company::Company, id_feed::IdFeed, state_of, write_snapshots,
-};
+use super::{CommandHandler, HandlerError, TurnEnd, id_follower::IdFollower, state_of, write_snapshots};
 use crate::state_cache::StateCache;
 
 /// Commits followed at a time. Between two batches the standby can notice that the lease is free.
@@ -31,7 +29,7 @@ impl<B: Broker> CommandHandler<B> {
     pub(super) async fn stand_by(
         &mut self,
         shutdown: &Shutdown,
-    ) -> Result<Option<IdFeed<B::Reader>>, HandlerError> {
+    ) -> Result<Option<IdFollower<B::Reader>>, HandlerError> {
         let mut ids = tokio::select! {
             biased;
             ids = self.open() => ids?,
@@ -39,30 +37,25 @@ impl<B: Broker> CommandHandler<B> {
         };
         let mut events = None;
         let mut active = None;
-        let key = command_handler_lease(self.settings.share);
         self.observed.ready.holds();
         let time_to_live = self.settings.lease_time_to_live;
-        // Among several shares every process is active: to follow what the others decide would cost each of them as much.
-        let alone = self.company.is_none();
         loop {
-            if self.company.as_ref().is_none_or(Company::is_mine) {
-                match self.broker.hold_lease(&key, self.ids.run(), time_to_live).await {
-                    Ok(true) => {
-                        close(events).await;
-                        return Ok(Some(ids));
-                    }
-                    Ok(false) => self.say_who_is_active(&key, &mut active).await?,
-                    Err(BrokerError::Unavailable { operation, detail }) => {
-                        tracing::warn!(operation, detail, "the lease cannot be asked for now");
-                    }
-                    Err(error) => return Err(error.into()),
+            match self.broker.hold_lease(COMMAND_HANDLER_LEASE, self.ids.run(), time_to_live).await {
+                Ok(true) => {
+                    close(events).await;
+                    return Ok(Some(ids));
                 }
+                Ok(false) => self.say_who_is_active(&mut active).await?,
+                Err(BrokerError::Unavailable { operation, detail }) => {
+                    tracing::warn!(operation, detail, "the lease cannot be asked for now");
+                }
+                Err(error) => return Err(error.into()),
             }
             tokio::select! {
                 biased;
-                () = chance(&self.broker, &key, time_to_live / 3, self.company.as_ref()) => {}
+                () = self.broker.lease_freed(COMMAND_HANDLER_LEASE, time_to_live / 3) => {}
                 followed = ids.follow(&self.index) => followed?,
-                followed = follow_events(&self.broker, &self.settings.name, &mut self.cache, &mut events), if alone => followed?,
+                followed = follow_events(&self.broker, &self.settings.name, &mut self.cache, &mut events) => followed?,
                 () = shutdown.requested() => {
                     ids.close().await;
                     close(events).await;
@@ -74,8 +67,8 @@ impl<B: Broker> CommandHandler<B> {
     }
 
     /// Says for whom this handler waits, once for each holder of the lease.
-    async fn say_who_is_active(&self, key: &str, active: &mut Option<String>) -> Result<(), HandlerError> {
-        let owner = match self.broker.lease_owner(key).await {
+    async fn say_who_is_active(&self, active: &mut Option<String>) -> Result<(), HandlerError> {
+        let owner = match self.broker.lease_owner(COMMAND_HANDLER_LEASE).await {
             Ok(owner) => owner,
             Err(BrokerError::Unavailable { operation, detail }) => {
                 tracing::debug!(operation, detail, "who is active is not known");
@@ -85,7 +78,7 @@ impl<B: Broker> CommandHandler<B> {
         };
         if let Some(owner) = owner.filter(|owner| Some(owner) != active.as_ref()) {
             tracing::info!(
-                lease = key,
+                lease = COMMAND_HANDLER_LEASE,
                 active = owner,
                 "standing by until the active handler gives its lease back or falls silent"
             );
@@ -94,11 +87,9 @@ impl<B: Broker> CommandHandler<B> {
         Ok(())
     }
 
-    /// Checks that index and snapshots belong to the streams as they are, and opens OUTCOMES where the index ends, unless
-    /// that is done for all handlers of the process.
     /// Checks that the id index and the snapshots belong to the streams as they are now, and opens OUTCOMES where the index ends.
     /// A server that came back with an older copy of a stream must not meet ids and states from its lost future.
-    async fn open(&mut self) -> Result<IdFeed<B::Reader>, HandlerError> {
+    async fn open(&mut self) -> Result<IdFollower<B::Reader>, HandlerError> {
         let events = state_of(&self.broker, &self.ids, EVENTS).await?;
         let newest = match self.cache.newest()? {
             Some(newest) => message_at(&self.broker, &self.ids, EVENTS, newest.sequence).await?,
@@ -106,23 +97,7 @@ impl<B: Broker> CommandHandler<B> {
         };
         let found = newest.map(|message| commit_hash(&message.payload));
         self.cache.follow_events(&events.generation, events.last_sequence, found)?;
-        match &self.company {
-            Some(company) => Ok(company.ids()),
-            None => IdFeed::open(&self.broker, &self.ids, &self.settings.name, &self.index).await,
-        }
-    }
-}
-
-/// Returns when it is worth asking for the lease again: it was given back, or `wait` has passed.
-async fn chance<B: Broker>(broker: &B, key: &str, wait: Duration, company: Option<&Company>) {
-    match company {
-        None => broker.lease_freed(key, wait).await,
-        Some(company) if company.is_mine() => tokio::select! {
-            biased;
-            () = company.changes(true) => {}
-            () = broker.lease_freed(key, wait) => {}
-        },
-        Some(company) => company.changes(false).await,
+        IdFollower::open(&self.broker, &self.ids, &self.settings.name, &self.index).await
     }
 }
 
@@ -187,10 +162,9 @@ async fn close<R: StreamReader>(reader: Option<R>) {
 /// Renews the lease until it is lost, or may be lost because no renewal was confirmed in time.
 pub(super) async fn keep_lease<B: Broker>(
     broker: B,
-    key: String,
     ids: RunIds,
     time_to_live: Duration,
-) -> Result<TurnEnd, HandlerError> {
-    millstream_jetstream::lease::keep(&broker, &key, ids.run(), time_to_live).await;
-    Ok(TurnEnd::Lost)
+) -> Result<(), TurnEnd> {
+    millstream_jetstream::lease::keep(&broker, COMMAND_HANDLER_LEASE, ids.run(), time_to_live).await;
+    Err(TurnEnd::Lost)
 }

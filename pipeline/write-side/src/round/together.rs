@@ -12,15 +12,12 @@ use millstream_contract::{
     seeded_bug::{SeededBug, planted},
     subject::StreamId,
 };
-use millstream_domain::decider::{AggregateType, AnyState, NewEvent, Rejection, Together};
+use millstream_domain::decider::{AggregateType, AnyState, NewEvent, Together};
 
-use super::{CommitDraft, Decidable, context_of, find_accepted, not_decided, rejected, too_late, unchanged};
+use super::{CommitDraft, Decidable, context_of, find_accepted, not_decided, too_late, unchanged};
 use crate::aggregate_state::{AggregateState, HistoryError};
 
-/// Code of the rejection of a command whose partner is changed by another of several active handlers.
-pub const PARTNER_ELSEWHERE: &str = "partner-elsewhere";
-
-/// A command with partners: the other aggregates that it changes together with its own.
+/// A command with partners.
 #[derive(Clone, Copy)]
 pub struct Joint<'a> {
     /// The command.
@@ -102,11 +99,6 @@ pub fn decide_overtaken(
     if let Some(accepted) = find_accepted(own.history, position) {
         return Ok(JointDecision::Settled(accepted));
     }
-    let sealed = own.history.iter().any(|stored| stored.commit.seals(position));
-    if let Some(partner) = joint.partners.first().filter(|_| sealed) {
-        let refused = partner_elsewhere(&envelope.address.stream_id, partner);
-        return Ok(JointDecision::Settled(rejected(&refused)));
-    }
     let below = if planted(SeededBug::PastDecidedOnPresent) { u64::MAX } else { position };
     let past = |member: &Member<'_>| AggregateState::fold_below(joint.aggregate, member.history, below);
     let mut own_past = past(&own)?;
@@ -147,39 +139,7 @@ pub fn decide_overtaken(
     })
 }
 
-/// Decides when a partner's commands are decided by another of several active handlers: accepted if the own history says so,
-/// else refused. `own` must be current, with its whole history if that holds positions at or behind the command's.
-///
-/// Another handler may once have been the only one, have decided to accept, and append late. So the refusal comes with a
-/// commit without events, unless something stands there already that makes such an append conflict.
-pub fn decide_elsewhere(
-    joint: &Joint<'_>,
-    own: Member<'_>,
-    elsewhere: &StreamId,
-    commit_id: impl FnOnce() -> Arc<str>,
-) -> (Outcome, Option<Commit>) {
-    let envelope = joint.command.envelope;
-    if let Some(accepted) = find_accepted(own.history, envelope.position) {
-        return (accepted, None);
-    }
-    let seal = (own.state.last_position < envelope.position).then(|| {
-        let mut draft = CommitDraft::new(own.state);
-        draft.add(envelope, None, Vec::new());
-        draft.into_commit(commit_id())
-    });
-    (rejected(&partner_elsewhere(&envelope.address.stream_id, elsewhere)), seal)
-}
-
-fn partner_elsewhere(own: &StreamId, partner: &StreamId) -> Rejection {
-    Rejection::new(
-        PARTNER_ELSEWHERE,
-        format!(
-            "{partner} is changed by another of the active handlers than {own}, so they cannot be changed together; with one active handler they can (active_handlers = 1)"
-        ),
-    )
-}
-
-/// Asks the rules. The error is a complete outcome.
+/// Asks the rules; the error is a complete outcome.
 fn decide(
     joint: &Joint<'_>,
     own: &mut AggregateState,
@@ -222,19 +182,4 @@ fn draft(
     let mut draft = CommitDraft::new(state);
     draft.add(envelope, partner.then(|| envelope.address.stream_id.as_str().into()), events);
     draft.finish(commit_id)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn page_of_commands_has_the_code_of_a_partner_elsewhere() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/commands.md");
-        let page = std::fs::read_to_string(path).unwrap();
-        assert!(
-            page.contains(&format!("`{PARTNER_ELSEWHERE}`")),
-            "docs/commands.md lacks {PARTNER_ELSEWHERE}"
-        );
-    }
 }

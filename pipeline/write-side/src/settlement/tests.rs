@@ -49,9 +49,9 @@ fn empty_cache(registry: AggregateRegistry) -> StateCache {
     StateCache::new(limits, registry, StateSnapshots::in_memory().unwrap())
 }
 
-fn settlement(broker: &MemoryBroker, share: Share) -> Settlement<MemoryBroker> {
-    let metrics = Metrics::new().handler(&share.name());
-    Settlement::new(broker.clone(), RunIds::new("run"), AppendStrategy::Single, share, metrics)
+fn settlement(broker: &MemoryBroker) -> Settlement<MemoryBroker> {
+    let metrics = Metrics::new().handler();
+    Settlement::new(broker.clone(), RunIds::new("run"), AppendStrategy::Single, metrics)
 }
 
 #[tokio::test(start_paused = true)]
@@ -60,7 +60,7 @@ async fn what_does_not_fit_into_a_commit_follows_in_others_without_reading_anyth
     let registry = AggregateRegistry::new().with::<Account>();
     let commands = renames(&broker, &registry).await;
     let mut cache = empty_cache(registry);
-    let mut settlement = settlement(&broker, Share::ALL);
+    let mut settlement = settlement(&broker);
     broker.start_recording();
     let outcomes = settlement.settle(&mut cache, &IdIndex::in_memory().unwrap(), &commands).await.unwrap();
     let versions: Vec<_> = outcomes
@@ -96,7 +96,7 @@ async fn round_of_several_slices_settles_every_aggregate_once() {
     for account in moved {
         before.push(deposit(account).await);
     }
-    settled(&broker, &registry, Share::ALL, &before).await;
+    settled(&broker, &registry, &before).await;
     let mut commands = Vec::new();
     for account in 0..accounts {
         commands.push(deposit(account).await);
@@ -104,7 +104,7 @@ async fn round_of_several_slices_settles_every_aggregate_once() {
     for account in moved {
         commands.push(deposit(account).await);
     }
-    let mut settlement = settlement(&broker, Share::ALL);
+    let mut settlement = settlement(&broker);
     let index = IdIndex::in_memory().unwrap();
     broker.start_recording();
     let outcomes = settlement.settle(&mut empty_cache(registry.clone()), &index, &commands).await.unwrap();
@@ -134,7 +134,7 @@ async fn handler_without_states_stops_supposing_that_all_is_new_after_the_first_
             commands.push(stored(&broker, &registry, &address, r#"{"amount":1}"#).await);
         }
         broker.start_recording();
-        let mut settlement = settlement(&broker, Share::ALL);
+        let mut settlement = settlement(&broker);
         let outcomes =
             settlement.settle(&mut empty_cache(registry.clone()), &index, &commands).await.unwrap();
         assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Accepted { events: 1, .. })));
@@ -145,137 +145,18 @@ async fn handler_without_states_stops_supposing_that_all_is_new_after_the_first_
     }
 }
 
-/// Commands as a handler of `share` settles them, each a round of its own, with nothing known before.
+/// Commands as a handler settles them, each a round of its own, with nothing known before.
 async fn settled(
     broker: &MemoryBroker,
     registry: &AggregateRegistry,
-    share: Share,
     commands: &[PreparedCommand],
 ) -> Vec<Outcome> {
     let (mut cache, index) = (empty_cache(registry.clone()), IdIndex::in_memory().unwrap());
-    let mut settlement = settlement(broker, share);
+    let mut settlement = settlement(broker);
     let mut outcomes = Vec::new();
     for command in commands {
         let round = std::slice::from_ref(command);
         outcomes.extend(settlement.settle(&mut cache, &index, round).await.unwrap());
     }
     outcomes
-}
-
-fn kinds(outcomes: &[Outcome]) -> Vec<String> {
-    let code = |outcome: &Outcome| {
-        if let Outcome::Rejected { code, .. } = outcome { Some(code.to_string()) } else { None }
-    };
-    outcomes.iter().map(|outcome| code(outcome).unwrap_or_else(|| outcome.kind().to_owned())).collect()
-}
-
-/// An account, another one of the same share of two, and one of the other share.
-struct Accounts {
-    share: Share,
-    own: String,
-    beside: String,
-    elsewhere: String,
-}
-
-impl Accounts {
-    fn find() -> Self {
-        let share = |id: &str| StreamId::new("bank", "account", id).unwrap().partition() % 2;
-        let own = "a0".to_owned();
-        let mut others = (1..).map(|number| format!("a{number}"));
-        let beside = others.find(|id| share(id) == share(&own)).unwrap();
-        let elsewhere = others.find(|id| share(id) != share(&own)).unwrap();
-        Self { share: Share { index: share(&own), of: 2 }, own, beside, elsewhere }
-    }
-
-    /// A deposit, and a gift to each of these lists of accounts.
-    async fn commands(
-        &self,
-        broker: &MemoryBroker,
-        registry: &AggregateRegistry,
-        gifts: &[&[&String]],
-    ) -> Vec<PreparedCommand> {
-        let (deposit, give) = (format!("{}.deposit", self.own), format!("{}.give", self.own));
-        let mut commands = vec![stored(broker, registry, &deposit, r#"{"amount":9}"#).await];
-        for to in gifts {
-            let body = serde_json::json!({ "amount": 1, "to": to }).to_string();
-            commands.push(stored(broker, registry, &give, &body).await);
-        }
-        commands
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn command_whose_partner_another_active_handler_decides_is_refused_for_good() {
-    let broker = MemoryBroker::new(1, FaultPlan::none());
-    let registry = AggregateRegistry::new().with::<Account>();
-    let accounts = Accounts::find();
-    let Accounts { share, own, beside, elsewhere } = &accounts;
-    let gifts: [&[&String]; 3] = [&[beside], &[elsewhere], &[beside, elsewhere]];
-    let commands = accounts.commands(&broker, &registry, &gifts).await;
-    let outcomes = settled(&broker, &registry, *share, &commands).await;
-    assert_eq!(kinds(&outcomes), ["accepted", "accepted", "partner-elsewhere", "partner-elsewhere"]);
-    let events = broker.dump(EVENTS);
-    let subjects: Vec<_> = events.iter().map(|message| message.subject.clone()).collect();
-    // Each refusal is sealed by a commit without events.
-    assert_eq!(subjects, [own, beside, own, own, own].map(|id| format!("evt.bank.account.{id}")));
-    for share in [*share, Share::ALL] {
-        let again = settled(&broker, &registry, share, &commands).await;
-        assert_eq!(kinds(&again), kinds(&outcomes), "by a handler of {}", share.name());
-    }
-    assert_eq!(broker.dump(EVENTS).len(), events.len());
-    // What follows goes on behind the seals.
-    let next = accounts.commands(&broker, &registry, &[&[beside]]).await;
-    let followed = settled(&broker, &registry, *share, &next).await;
-    assert_eq!(kinds(&followed), ["accepted", "accepted"]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_one_handler_has_accepted_is_not_refused_by_one_of_several() {
-    let broker = MemoryBroker::new(1, FaultPlan::none());
-    let registry = AggregateRegistry::new().with::<Account>();
-    let accounts = Accounts::find();
-    let commands = accounts.commands(&broker, &registry, &[&[&accounts.elsewhere]]).await;
-    let alone = settled(&broker, &registry, Share::ALL, &commands).await;
-    assert_eq!(kinds(&alone), ["accepted", "accepted"]);
-    let events = broker.dump(EVENTS).len();
-    assert_eq!(settled(&broker, &registry, accounts.share, &commands).await, alone);
-    assert_eq!(broker.dump(EVENTS).len(), events);
-}
-
-/// A handler that is alone decides to accept, and is frozen before it appends; then there are several.
-#[tokio::test(start_paused = true)]
-async fn append_that_comes_after_the_refusal_conflicts() {
-    let registry = AggregateRegistry::new().with::<Account>();
-    let accounts = Accounts::find();
-    let world = async || {
-        let broker = MemoryBroker::new(1, FaultPlan::none());
-        let commands = accounts.commands(&broker, &registry, &[&[&accounts.elsewhere]]).await;
-        let deposited = settled(&broker, &registry, Share::ALL, &commands[..1]).await;
-        assert_eq!(kinds(&deposited), ["accepted"]);
-        (broker, commands)
-    };
-    let (frozen, commands) = world().await;
-    settled(&frozen, &registry, Share::ALL, &commands).await;
-    let batch: Vec<_> = frozen.dump(EVENTS)[1..]
-        .iter()
-        .zip([0, 1])
-        .map(|(message, expected_last)| NewMessage {
-            subject: message.subject.clone(),
-            expected_last: Some(expected_last),
-            headers: message.headers.clone(),
-            payload: message.payload.clone(),
-        })
-        .collect();
-    assert_eq!(batch.len(), 2);
-
-    let (broker, commands) = world().await;
-    broker.append_atomically(EVENTS, batch.clone()).await.unwrap();
-    let found = settled(&broker, &registry, accounts.share, &commands).await;
-    assert_eq!(kinds(&found), ["accepted", "accepted"], "it came before the refusal");
-
-    let (broker, commands) = world().await;
-    let refused = settled(&broker, &registry, accounts.share, &commands).await;
-    assert_eq!(kinds(&refused), ["accepted", "partner-elsewhere"]);
-    let late = broker.append_atomically(EVENTS, batch).await;
-    assert!(matches!(late, Err(AppendError::Conflict { .. })), "{late:?}");
 }

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     aggregate_state::AggregateState,
-    round::{Joint, JointDecision, Member, decide_elsewhere, decide_overtaken, decide_together},
+    round::{Joint, JointDecision, Member, decide_overtaken, decide_together},
     state_cache::StateCache,
 };
 
@@ -90,9 +90,8 @@ impl<B: Broker> Settlement<B> {
     ) -> Result<Vec<Settled>, Obstacle> {
         let envelope = joint.command.envelope;
         let own_id = &envelope.address.stream_id;
-        let elsewhere = joint.partners.iter().find(|partner| !self.is_ours(partner));
         let mut partners = Vec::with_capacity(joint.partners.len());
-        for partner in joint.partners.iter().filter(|_| elsewhere.is_none()) {
+        for partner in joint.partners {
             partners.push(self.current(cache, joint, partner, believe_cache, true).await?);
         }
         let mut own = self.current(cache, joint, own_id, believe_cache, false).await?;
@@ -106,14 +105,6 @@ impl<B: Broker> Settlement<B> {
             // Read last: if an earlier handler has settled the command, it did so before the later effects in the other histories,
             // so this one cannot lack it.
             own = self.whole(joint, own_id).await?;
-        }
-        if let Some(partner) = elsewhere {
-            let (outcome, seal) = decide_elsewhere(joint, own.member(), partner, || self.ids.next_id());
-            if let Some(seal) = seal {
-                self.append_together(&mut own, &mut [], Vec::new(), seal).await?;
-                own.state.last_position = envelope.position;
-            }
-            return Ok(vec![settled(joint, own.stream_id, Some(own.state), Some(outcome))]);
         }
         let decision = if overtaken {
             let members: Vec<_> = partners.iter().map(Taking::member).collect();
@@ -227,11 +218,6 @@ impl<B: Broker> Settlement<B> {
     async fn whole(&self, joint: &Joint<'_>, stream_id: &StreamId) -> Result<Taking, HydrationError> {
         let Hydrated { state, history } = hydrate(&self.store, stream_id, joint.aggregate, None).await?;
         Ok(Taking { stream_id: stream_id.clone(), state, history })
-    }
-
-    /// Whether this handler decides the commands of the aggregate.
-    fn is_ours(&self, stream_id: &StreamId) -> bool {
-        stream_id.partition() % self.share.of == self.share.index
     }
 }
 

@@ -1,6 +1,6 @@
 //! `millstream doctor`: one line a check, from the server to every stage. Changes nothing.
 
-mod shares;
+mod decisions;
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -81,9 +81,7 @@ pub(crate) async fn run(arguments: DoctorArguments, session: &Session) -> Result
         let what = format!("reader {stage} of {stream}");
         show(allowed.one(&what, consumers(&connected.jetstream, stage, stream)).await)?;
     }
-    for check in allowed.all("shares of COMMANDS", shares::shares(&connected)).await {
-        show(check)?;
-    }
+    show(decisions::decisions(&connected).await)?;
     for stage in TAKING_TURNS {
         show(allowed.one(&format!("lease of {stage}"), active(&connected, stage)).await)?;
     }

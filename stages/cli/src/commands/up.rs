@@ -28,7 +28,7 @@ pub(crate) struct UpArguments {
     /// Run several processes of a stage, as in command-handler=2; may be repeated
     #[arg(long, value_name = "STAGE=N")]
     replicas: Vec<StageReplicas>,
-    /// Set a key of the stages, as in command_handler.active_handlers=2; may be repeated, the last one of a key counts
+    /// Set a key of the stages, as in command_handler.round_max=1000; may be repeated, the last one of a key counts
     #[arg(long, value_name = "SECTION.KEY=VALUE")]
     set: Vec<StageSetting>,
 }

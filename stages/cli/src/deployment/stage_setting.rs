@@ -36,7 +36,7 @@ impl FromStr for StageSetting {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let form = "write SECTION.KEY=VALUE, as in command_handler.active_handlers=2";
+        let form = "write SECTION.KEY=VALUE, as in command_handler.round_max=2";
         let (path, _) = text.split_once('=').ok_or(form)?;
         let (section, key) = path.split_once('.').ok_or(form)?;
         let mut known = STAGES.iter().map(|(_, section)| *section).chain(SHARED_SECTIONS);
@@ -61,8 +61,8 @@ mod tests {
 
     #[test]
     fn a_section_of_a_stage_is_for_that_stage_and_a_shared_one_for_all() {
-        let own = parsed("command_handler.active_handlers=2").unwrap();
-        let flag = ["--set".to_owned(), "command_handler.active_handlers=2".to_owned()];
+        let own = parsed("command_handler.round_max=2").unwrap();
+        let flag = ["--set".to_owned(), "command_handler.round_max=2".to_owned()];
         assert_eq!(own.flag_for("command_handler"), Some(flag));
         assert_eq!(own.flag_for("projector"), None);
         let shared = parsed("telemetry.level=debug,redb=info").unwrap();
@@ -74,9 +74,9 @@ mod tests {
     #[test]
     fn what_no_stage_takes_is_refused_with_what_there_is() {
         for (text, said) in [
-            ("command_handler.active_handlers", "write SECTION.KEY=VALUE"),
-            ("active_handlers=2", "write SECTION.KEY=VALUE"),
-            ("command-handler.active_handlers=2", "there are command_handler, "),
+            ("command_handler.round_max", "write SECTION.KEY=VALUE"),
+            ("round_max=2", "write SECTION.KEY=VALUE"),
+            ("command-handler.round_max=2", "there are command_handler, "),
             ("nats.url=nats://elsewhere:4222", "says itself"),
             ("projector.data_directory=/", "says itself"),
             ("process.instance=a", "says itself"),

@@ -82,21 +82,13 @@ pub(super) struct Generator {
     dice: Dice,
     prefix: String,
     made: u64,
-    /// Of each command made, in their order.
-    stocks: Vec<String>,
     settings: LoadSettings,
 }
 
 impl Generator {
     pub(super) fn new(settings: &LoadSettings, sender: u64) -> Self {
         let dice = Dice::new(settings.seed).fork(sender.wrapping_add(1_000));
-        Self {
-            dice,
-            prefix: format!("load-{sender}"),
-            made: 0,
-            stocks: Vec::new(),
-            settings: settings.clone(),
-        }
+        Self { dice, prefix: format!("load-{sender}"), made: 0, settings: settings.clone() }
     }
 
     pub(super) fn next(&mut self) -> Draft {
@@ -108,12 +100,6 @@ impl Generator {
         let lot = Lot::of(self.made);
         let (command, body) = self.command(lot);
         let (id, earlier) = self.id(lot);
-        let again = earlier.filter(|_| !self.settings.ids_move).and_then(|number| {
-            let place = usize::try_from(number).ok()?.checked_sub(1)?;
-            self.stocks.get(place).cloned()
-        });
-        let stock = again.unwrap_or(stock);
-        self.stocks.push(stock.clone());
         let fresh = id.is_some() && earlier.is_none();
         let mut headers = Headers::new();
         if let Some(id) = &id {
@@ -191,19 +177,5 @@ mod tests {
         assert_eq!(repeated.map(|draft| draft.fresh), Some(false));
         assert_eq!(accepted.map(|draft| &draft.id), repeated.map(|draft| &draft.id));
         assert!(of(Lot::Refused).is_some() && of(Lot::Unreadable).is_some());
-    }
-
-    #[test]
-    fn an_id_stays_with_its_aggregate_where_it_is_to() {
-        let mut generator = Generator::new(&LoadSettings { ids_move: false, ..LoadSettings::new(1) }, 0);
-        let mut stock_of = std::collections::BTreeMap::new();
-        let mut repeated = 0;
-        for draft in (0..500).map(|_| generator.next()) {
-            let (own, _) = draft.subject.rsplit_once('.').unwrap();
-            let Some(id) = draft.id else { continue };
-            repeated += u32::from(!draft.fresh);
-            assert_eq!(stock_of.entry(id).or_insert(own.to_owned()), own);
-        }
-        assert!(repeated > 10, "{repeated}");
     }
 }

@@ -128,8 +128,6 @@ mod tests {
             events_through: 1,
             outcomes: versions.iter().map(line).collect(),
             generations: Generations { commands: Arc::from("c"), events: Arc::from("e") },
-            epoch: 0,
-            layout: None,
         };
         Dump {
             commands: vec![stored("cmdq.3.retail.stock.a:1.receive", 1, headers, "{}".into())],

@@ -28,6 +28,9 @@ use serde_json::{Map, Value, json};
 
 const RECORD: &str = "MILLSTREAM_RECORD_RELEASE";
 const STREAMS: [&str; 3] = ["COMMANDS", "EVENTS", "OUTCOMES"];
+/// Recorded commands are older than what a handler keeps, and the proof of every promise needs all of them.
+const KEEP_ALL: [&str; 4] =
+    ["--set", "command_handler.purge_commands_after=0", "--set", "command_handler.purge_outcomes_after=0"];
 /// The view of outcomes grows when a process repeats what it asked for before its notes were lost.
 const OUTCOMES_VIEW: &str = "command";
 
@@ -145,7 +148,7 @@ async fn streams_of_earlier_releases_are_read_as_they_were() {
         if !restore(folder.path(), port, &release).await {
             return;
         }
-        let system = System::start_on_port(folder.path(), port, &[]).await;
+        let system = System::start_on_port(folder.path(), port, &KEEP_ALL).await;
         let broker = system.broker().await;
         settled(&broker).await;
         let then: Answers = serde_json::from_slice(&fs::read(release.join("answers.json")).unwrap()).unwrap();

@@ -12,10 +12,9 @@ use end_to_end_tests::{
     waiting::until,
 };
 use jiff::Timestamp;
-use millstream_contract::{stream_names::EVENTS, subject::StreamId};
+use millstream_contract::stream_names::EVENTS;
 use millstream_domain::testing::sequential_handler::SequentialHandler;
 use millstream_jetstream::broker::Broker as _;
-use millstream_write_side::command_handler::Share;
 use serde_json::{Value, json};
 
 /// Places between which units go.
@@ -184,34 +183,5 @@ async fn killed_handlers_lose_and_double_no_units() {
         sum += units;
     }
     assert_eq!(sum, 90, "units were lost or doubled");
-    system.stop().await;
-}
-
-#[tokio::test]
-async fn several_active_handlers_refuse_what_lies_in_another_share() {
-    let folder = fresh_folder();
-    let system = System::start(folder.path(), &["--set", "command_handler.active_handlers=2"]).await;
-    let Some(nats) = system.nats().await else { return };
-    nats.output(&["pub", "-J", "cmd.retail.stock.hub:tea.receive", r#"{"quantity":30}"#]).await;
-    let share = |place: &str| {
-        let stock = StreamId::new("retail", "stock", &format!("{place}:tea")).unwrap();
-        Share::each(2).position(|share| share.has(stock.partition())).unwrap()
-    };
-    let (mut left, mut refused) = (30, 0);
-    for number in 0..8 {
-        let to = format!("place-{number}");
-        let answer = ask(&nats, "hub:tea", "transfer", &json!({ "to": to, "quantity": 1 }).to_string()).await;
-        if share(&to) == share("hub") {
-            left -= 1;
-            assert_eq!(answer["outcome"], json!("accepted"), "{to}: {answer}");
-        } else {
-            refused += 1;
-            assert_eq!(answer["code"], json!("partner-elsewhere"), "{to}: {answer}");
-        }
-    }
-    assert!(left < 30 && refused > 0, "all places are in one share");
-    expect_on_hand(&nats, "hub:tea", left).await;
-    let said = system.millstream(&["verify", "outcomes"]).await.expect_success("verify outcomes");
-    assert!(said.stdout.contains(&format!("{refused} rejected")), "{}", said.stdout);
     system.stop().await;
 }

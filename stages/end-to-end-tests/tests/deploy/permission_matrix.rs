@@ -70,7 +70,7 @@ fn messages() -> Vec<Operation> {
         operation("append events", Publish, "evt.retail.till.2506_2012-01-31", &[HANDLER]),
         operation("append to no aggregate", Publish, "evt.retail", &[]),
         operation("record outcomes", Publish, "out.0of1", &[HANDLER]),
-        operation("record another share's outcomes", Publish, "out.1of2", &[HANDLER]),
+        operation("record outcomes on another chain", Publish, "out.1of2", &[]),
         operation("set a command aside", Publish, "dlq.COMMANDS.17", &[HANDLER]),
         operation("publish a report", Publish, "report.retail.store-daily.2506.2012-01-31", &[REPORTER]),
         operation("schedule a command", Publish, "timer.cmd.closing", &[MANAGER, OPERATOR]),
@@ -80,15 +80,8 @@ fn messages() -> Vec<Operation> {
         operation("take turns as process manager", Publish, "$KV.LEASES.process-manager", &[MANAGER]),
         operation("record a process's progress", Publish, "$KV.LEASES.process.fulfilment", &[MANAGER]),
         operation("hold the lease", Publish, "$KV.LEASES.command-handler-0of1", &[HANDLER]),
-        operation("hold a share's lease", Publish, "$KV.LEASES.command-handler.1of2", &[HANDLER]),
         operation("hold another lease", Publish, "$KV.LEASES.other", &[]),
         operation("see the lease freed", Subscribe, "$KV.LEASES.command-handler-0of1", &[HANDLER, OPERATOR]),
-        operation(
-            "see a share's lease freed",
-            Subscribe,
-            "$KV.LEASES.command-handler.1of2",
-            &[HANDLER, OPERATOR],
-        ),
         operation("see the turn freed", Subscribe, "$KV.LEASES.process-manager", &[MANAGER, OPERATOR]),
         operation("watch commands go by", Subscribe, "cmd.>", &[]),
         operation("watch events go by", Subscribe, "evt.>", &[OPERATOR]),
@@ -127,7 +120,6 @@ fn replies() -> Vec<Operation> {
 fn readers() -> Vec<(String, &'static str, &'static [&'static str])> {
     let mut all = vec![
         ("command-handler-0of1".to_owned(), "COMMANDS", HANDLER),
-        ("command-handler-1of2".to_owned(), "COMMANDS", HANDLER),
         ("process-manager".to_owned(), "TIMERS", MANAGER),
     ];
     for instance in ["", "-0", "-1", "-2"] {
@@ -163,11 +155,7 @@ fn own_consumers() -> Vec<Operation> {
 fn foreign_consumers() -> Vec<Operation> {
     let publish = |what, subject: &str, who: &[&[&'static str]]| operation(what, Verb::Publish, subject, who);
     vec![
-        publish(
-            "make any consumer of COMMANDS",
-            "$JS.API.CONSUMER.CREATE.COMMANDS.mine",
-            &[OPERATOR, HANDLER],
-        ),
+        publish("make any consumer of COMMANDS", "$JS.API.CONSUMER.CREATE.COMMANDS.mine", &[OPERATOR]),
         publish("make any consumer of EVENTS", "$JS.API.CONSUMER.CREATE.EVENTS.mine", &[OPERATOR]),
         publish("make any consumer of OUTCOMES", "$JS.API.CONSUMER.CREATE.OUTCOMES.mine", &[OPERATOR]),
         publish(
@@ -178,7 +166,7 @@ fn foreign_consumers() -> Vec<Operation> {
         publish(
             "make a stage's name on another stream",
             "$JS.API.CONSUMER.CREATE.COMMANDS.projector",
-            &[OPERATOR, HANDLER],
+            &[OPERATOR],
         ),
         publish("make a consumer the old way", "$JS.API.CONSUMER.DURABLE.CREATE.EVENTS.projector", &[]),
         publish("read another's consumer", "$JS.API.CONSUMER.MSG.NEXT.EVENTS.mine", &[OPERATOR]),

@@ -57,17 +57,12 @@ impl Desk {
 
     async fn start_stages(&mut self, names: &[&'static str]) {
         for name in names {
-            self.start_stage(name, &[]).await;
+            let health = format!("127.0.0.1:{}", free_port().unwrap());
+            let address = format!("telemetry.address={health}");
+            let mut process = Process::start(set(plain(name, &self.server, self.folder.path()), &[&address]));
+            process.healthy(&health, "/readyz").await;
+            self.stages.insert(name, process);
         }
-    }
-
-    async fn start_stage(&mut self, name: &'static str, settings: &[&str]) {
-        let health = format!("127.0.0.1:{}", free_port().unwrap());
-        let address = format!("telemetry.address={health}");
-        let command = set(plain(name, &self.server, self.folder.path()), &[&address]);
-        let mut process = Process::start(set(command, settings));
-        process.healthy(&health, "/readyz").await;
-        self.stages.insert(name, process);
     }
 
     async fn stop_stages(&mut self, names: &[&'static str]) {
@@ -172,19 +167,6 @@ async fn a_projection_is_rebuilt() {
     assert!(desk.folder.path().join("projector/rows.redb.before").is_file());
     desk.start_stages(&["projector"]).await;
     desk.follow(&after).await;
-}
-
-#[tokio::test]
-async fn the_number_of_active_handlers_is_changed_and_changed_back() {
-    let Some(mut desk) = Desk::open().await else { return };
-    let sections = runbook("active-handlers.md");
-    let [(_, before), (_, changed), (_, back)] = sections.as_slice() else { panic!("{sections:?}") };
-    desk.follow(before).await;
-    for (number, steps) in [("2", changed), ("1", back)] {
-        desk.stop_stages(&["command-handler"]).await;
-        desk.start_stage("command-handler", &[&format!("command_handler.active_handlers={number}")]).await;
-        desk.follow(steps).await;
-    }
 }
 
 #[tokio::test]

@@ -183,44 +183,36 @@ fn no_violations(server: &ProductionServer) {
     assert!(violations.is_empty(), "{violations:#?}");
 }
 
-/// Who holds the two shares, as `millstream doctor` says to an operator.
-async fn holders(server: &ProductionServer, folder: &Path) -> Option<[String; 2]> {
+/// The run that decides, as `millstream doctor` says to an operator.
+async fn maker(server: &ProductionServer, folder: &Path) -> Option<String> {
     let doctor = millstream("operator", server, folder, &["doctor"]).await;
-    let holder = |share: &str| {
-        let line = doctor.stdout.lines().find(|line| line.starts_with(&format!("ok      share {share} ")))?;
-        // The run, then the share that it works on.
-        Some(line.split_once("held by ")?.1.split('-').next()?.to_owned())
-    };
-    Some([holder("0of2")?, holder("1of2")?])
+    let line = doctor.stdout.lines().find(|line| line.starts_with("ok      decisions on COMMANDS: "))?;
+    let (_, told) = line.split_once("made by ")?;
+    Some(told.split_once(',')?.0.to_owned())
 }
 
 #[tokio::test]
-async fn handlers_that_share_the_partitions_are_allowed_all_that_they_need() {
+async fn handlers_that_take_turns_are_allowed_all_that_they_need() {
     let server = ProductionServer::start_provisioned().await;
     let folder = TempDir::new().unwrap();
-    let mut handlers = Vec::new();
-    for instance in ["0", "1"] {
+    let handler = async |instance: &str| {
         let health = format!("127.0.0.1:{}", free_port().unwrap());
         let mut command = stage("command-handler", &server, folder.path());
         command
-            .args(["--instance", instance, "--set", "command_handler.active_handlers=2"])
+            .args(["--instance", instance])
             .env("MILLSTREAM_TELEMETRY__ADDRESS", &health)
             .env("MILLSTREAM_COMMAND_HANDLER__DATA_DIRECTORY", folder.path().join(instance));
         let mut process = Process::start(command);
         process.healthy(&health, "/readyz").await;
-        handlers.push(process);
-    }
-    until("each has a share", async || {
-        holders(&server, folder.path()).await.filter(|[first, second]| first != second)
-    })
-    .await;
-    let [mut stopped, mut left] = <[Process; 2]>::try_from(handlers).ok().unwrap();
+        process
+    };
+    let mut stopped = handler("0").await;
+    let first = until("the only one decides", async || maker(&server, folder.path()).await).await;
+    let mut left = handler("1").await;
     stopped.terminate();
     assert_eq!(stopped.exit_code(PATIENCE).await, 0, "{}", stopped.log());
-    until("the other one has both", async || {
-        holders(&server, folder.path()).await.filter(|[first, second]| first == second)
-    })
-    .await;
+    until("the other one decides", async || maker(&server, folder.path()).await.filter(|run| *run != first))
+        .await;
     for sku in 0..8 {
         let sku = format!("sku-{sku}");
         let arguments =

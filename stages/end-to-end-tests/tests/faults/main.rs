@@ -9,7 +9,6 @@ mod handlers;
 mod network;
 mod process_manager;
 mod projector;
-mod shares;
 mod slow_disk;
 mod steps;
 mod verdict;

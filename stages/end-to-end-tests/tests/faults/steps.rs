@@ -15,11 +15,10 @@ use end_to_end_tests::{
     waiting::until,
 };
 use millstream_contract::{
-    outcome::{OUTCOME_PREFIX, OutcomeRecord},
+    outcome::{OUTCOME_SUBJECT, OutcomeRecord},
     stream_names::{COMMANDS, EVENTS, LEASES_BUCKET, OUTCOMES},
 };
 use millstream_jetstream::{broker::Broker as _, nats_broker::NatsBroker, testing::test_server::TestServer};
-use millstream_write_side::command_handler::Share;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -100,8 +99,7 @@ async fn stopped_at<'a>(
 
 /// The run that wrote the last record.
 async fn last_handler(broker: &NatsBroker) -> Option<Arc<str>> {
-    let subject = format!("{OUTCOME_PREFIX}.{}", Share::ALL.name());
-    let record = broker.last(OUTCOMES, &subject).await.ok()??;
+    let record = broker.last(OUTCOMES, OUTCOME_SUBJECT).await.ok()??;
     Some(OutcomeRecord::from_stored(&record).ok()?.handler)
 }
 

@@ -100,40 +100,47 @@ async fn a_folder_or_port_in_use_is_named() {
 }
 
 #[tokio::test]
-async fn settings_reach_their_stage_and_doctor_shows_whose_each_share_is() {
+async fn doctor_says_who_decides_and_another_process_goes_on_when_that_one_is_gone() {
     let folder = fresh_folder();
-    let active = "command_handler.active_handlers=2";
-    let system = System::start(folder.path(), &["--replicas", "command-handler=2", "--set", active]).await;
-    let holders = until("each process holds a share", async || {
+    let system = System::start(folder.path(), &["--replicas", "command-handler=2"]).await;
+    let maker = async || {
         let doctor = system.millstream(&["doctor"]).await;
-        let holder = |share: &str| {
-            let line =
-                doctor.stdout.lines().find(|line| line.starts_with(&format!("ok      share {share}")))?;
-            // The run, then the share that it works on.
-            Some(line.split_once("held by ")?.1.split('-').next()?.to_owned())
-        };
-        let holders = [holder("0of2")?, holder("1of2")?];
-        (doctor.code() == Some(0) && holders[0] != holders[1]).then_some(holders)
-    })
-    .await;
-    assert!(holders.iter().all(|run| !run.is_empty()), "{holders:?}");
-    for number in 0..8 {
-        let sale = format!("sale-{number}");
-        let till = format!("{number}_2026-01-31");
-        let sent =
-            system.millstream(&["send", "retail", "till", &till, "record-sale", SALE, "--id", &sale]).await;
-        let _sent = sent.expect_success("millstream send");
+        let line = doctor.stdout.lines().find(|line| line.starts_with("ok      decisions on COMMANDS: "))?;
+        let (_, told) = line.split_once("made by ")?;
+        Some(told.split_once(',')?.0.to_owned())
+    };
+    let first = until("a process decides", maker).await;
+    for process in ["command-handler-1", "command-handler-2"] {
+        system.kill(process).await;
+        // One of the two kills is that of the one that decides; both are started again.
+        send(&system, "record-sale", SALE, process).await;
     }
+    until("another run decides", async || maker().await.filter(|run| *run != first)).await;
     let verified = system.millstream(&["verify", "outcomes"]).await.expect_success("millstream verify");
     assert!(verified.stdout.contains("every promise kept"), "{verified:?}");
     system.stop().await;
 }
 
 #[tokio::test]
+async fn the_key_for_several_active_handlers_is_refused_with_a_reason() {
+    let folder = fresh_folder();
+    let mut command = millstream();
+    let port = free_port().unwrap().to_string();
+    command
+        .args(["up", "--nats-port", &port, "--set", "command_handler.active_handlers=2", "--dir"])
+        .arg(folder.path());
+    let refused = program::run(command, b"").await;
+    let log = std::fs::read_to_string(folder.path().join("logs/command-handler.log")).unwrap();
+    assert_ne!(refused.code(), Some(0), "{refused:?}");
+    let said = "key `command_handler.active_handlers` was removed: one command handler is active";
+    assert!(log.contains(said), "{log}");
+}
+
+#[tokio::test]
 async fn a_setting_that_no_stage_takes_is_refused_before_anything_starts() {
     let folder = fresh_folder();
     for (setting, said) in [
-        ("command_handlers.active_handlers=2", "no stage has a section command_handlers"),
+        ("command_handlers.round_max=2", "no stage has a section command_handlers"),
         ("nats.url=nats://elsewhere", "says itself"),
     ] {
         let mut command = millstream();

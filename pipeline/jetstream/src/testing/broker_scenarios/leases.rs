@@ -12,51 +12,51 @@ const LONG: Duration = Duration::from_secs(120);
 /// One owner has a lease; it keeps it by asking again, and others get it when it is given back.
 pub async fn lease_has_one_owner_until_given_back<G: Ground>(ground: &mut G) {
     let (first, second) = (ground.connect().await, ground.connect().await);
-    assert!(first.hold_lease("share-0", "first", LONG).await.unwrap());
-    assert!(!second.hold_lease("share-0", "second", LONG).await.unwrap());
-    assert!(second.hold_lease("share-1", "second", LONG).await.unwrap(), "another key is another lease");
+    assert!(first.hold_lease("lease-0", "first", LONG).await.unwrap());
+    assert!(!second.hold_lease("lease-0", "second", LONG).await.unwrap());
+    assert!(second.hold_lease("lease-1", "second", LONG).await.unwrap(), "another key is another lease");
     for _ in 0..3 {
-        assert!(first.hold_lease("share-0", "first", LONG).await.unwrap());
+        assert!(first.hold_lease("lease-0", "first", LONG).await.unwrap());
     }
-    second.release_lease("share-0", "second").await.unwrap();
-    assert!(!second.hold_lease("share-0", "second", LONG).await.unwrap(), "it was not theirs to give back");
-    let owner = async || second.lease_owner("share-0").await.unwrap();
+    second.release_lease("lease-0", "second").await.unwrap();
+    assert!(!second.hold_lease("lease-0", "second", LONG).await.unwrap(), "it was not theirs to give back");
+    let owner = async || second.lease_owner("lease-0").await.unwrap();
     assert_eq!(owner().await.as_deref(), Some("first"));
-    first.release_lease("share-0", "first").await.unwrap();
+    first.release_lease("lease-0", "first").await.unwrap();
     assert_eq!(owner().await, None);
-    assert!(second.hold_lease("share-0", "second", LONG).await.unwrap());
-    assert!(!first.hold_lease("share-0", "first", LONG).await.unwrap());
+    assert!(second.hold_lease("lease-0", "second", LONG).await.unwrap());
+    assert!(!first.hold_lease("lease-0", "first", LONG).await.unwrap());
 }
 
 /// A new connection of the same owner still has it: the owner is the name, not the connection.
 pub async fn lease_belongs_to_a_name<G: Ground>(ground: &mut G) {
-    assert!(ground.connect().await.hold_lease("share-0", "first", LONG).await.unwrap());
-    assert!(ground.connect().await.hold_lease("share-0", "first", LONG).await.unwrap());
+    assert!(ground.connect().await.hold_lease("lease-0", "first", LONG).await.unwrap());
+    assert!(ground.connect().await.hold_lease("lease-0", "first", LONG).await.unwrap());
 }
 
 /// A lease that is not renewed becomes free.
 pub async fn lease_lapses<G: Ground>(ground: &mut G) {
     let (first, second) = (ground.connect().await, ground.connect().await);
-    assert!(first.hold_lease("share-0", "first", Duration::from_secs(1)).await.unwrap());
+    assert!(first.hold_lease("lease-0", "first", Duration::from_secs(1)).await.unwrap());
     eventually("the lapse of the lease", || async {
-        second.hold_lease("share-0", "second", LONG).await.unwrap()
+        second.hold_lease("lease-0", "second", LONG).await.unwrap()
     })
     .await;
-    assert!(!first.hold_lease("share-0", "first", LONG).await.unwrap());
+    assert!(!first.hold_lease("lease-0", "first", LONG).await.unwrap());
 }
 
 /// Whoever waits for a lease is told when it is given back, long before its own patience ends.
 pub async fn waiting_for_a_lease_ends_when_it_is_given_back<G: Ground>(ground: &mut G) {
     let (first, second) = (ground.connect().await, ground.connect().await);
-    assert!(first.hold_lease("share-0", "first", LONG).await.unwrap());
+    assert!(first.hold_lease("lease-0", "first", LONG).await.unwrap());
     let waiting = tokio::spawn(async move {
         loop {
-            if second.hold_lease("share-0", "second", LONG).await.unwrap() {
+            if second.hold_lease("lease-0", "second", LONG).await.unwrap() {
                 return;
             }
-            second.lease_freed("share-0", Duration::from_secs(1)).await;
+            second.lease_freed("lease-0", Duration::from_secs(1)).await;
         }
     });
-    first.release_lease("share-0", "first").await.unwrap();
+    first.release_lease("lease-0", "first").await.unwrap();
     tokio::time::timeout(super::PATIENCE, waiting).await.unwrap().unwrap();
 }

@@ -307,24 +307,6 @@ pub const BUGS: &[PlantedBug] = &[
         "and its commit is appended without expectation",
     ),
     in_handlers(
-        "epoch-begun-at-the-highest",
-        Bug::Engine(SeededBug::EpochBegunAtTheHighest),
-        "C1",
-        "another number of shares begins everywhere where the furthest share before ended",
-    ),
-    in_handlers(
-        "epoch-begun-at-the-lowest",
-        Bug::Engine(SeededBug::EpochBegunAtTheLowest),
-        "C1",
-        "a share whose partitions begin at different positions begins all of them at the lowest",
-    ),
-    in_handlers(
-        "epoch-not-ended",
-        Bug::Engine(SeededBug::EpochNotEnded),
-        "C1",
-        "another number of shares begins without an end to the chains before",
-    ),
-    in_handlers(
         "decided-by-wall-clock",
         Bug::DecidedByWallClock,
         "C4",

@@ -1,6 +1,6 @@
 //! What a run must have come to, from the raw streams, the client's ledger and the replies.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use millstream_contract::{
     command::derived_id,
@@ -12,7 +12,6 @@ use millstream_contract::{
 use millstream_domain::decider::AggregateRegistry;
 use millstream_jetstream::testing::memory_broker::MemoryBroker;
 use millstream_runtime::metrics::Metrics;
-use millstream_write_side::command_handler::Share;
 
 use super::workload::LedgerEntry;
 use crate::{
@@ -28,7 +27,6 @@ pub(super) fn judge(
     broker: &MemoryBroker,
     ledger: &[LedgerEntry],
     metrics: &Metrics,
-    shares: &[u32],
 ) -> (Vec<String>, Counts) {
     let dump = Dump {
         commands: broker.dump(COMMANDS),
@@ -44,10 +42,8 @@ pub(super) fn judge(
     check_replies(&broker.sent(), &lines, &mut found);
     check_dead_letters(&broker.dump(DEAD_LETTERS), &lines, &mut found);
 
-    let of: BTreeSet<u32> = shares.iter().copied().collect();
-    let shares = of.into_iter().flat_map(Share::each);
-    let handlers: Vec<_> = shares.map(|share| metrics.handler(&share.name())).collect();
-    let of_kind = |kind| records(&dump.outcomes).filter(|record| record.kind == kind).count() as u64;
+    let handlers = metrics.handler();
+    let fences = records(&dump.outcomes).filter(|record| record.kind == RecordKind::Fence).count() as u64;
     let counts = Counts::from([
         ("commands", verification.commands),
         ("accepted", verification.accepted),
@@ -55,10 +51,9 @@ pub(super) fn judge(
         ("duplicates", verification.duplicates),
         ("dead-lettered", verification.dead_lettered),
         ("commits", verification.commits),
-        ("fences", of_kind(RecordKind::Fence)),
-        ("epochs", of_kind(RecordKind::Layout)),
-        ("conflicts", handlers.iter().map(|handler| handler.conflicts.get()).sum()),
-        ("unclear appends", handlers.iter().map(|handler| handler.unclear_appends.get()).sum()),
+        ("fences", fences),
+        ("conflicts", handlers.conflicts.get()),
+        ("unclear appends", handlers.unclear_appends.get()),
         ("replies", broker.sent().len() as u64),
     ]);
     (found, counts)

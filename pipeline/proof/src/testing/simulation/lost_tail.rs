@@ -37,7 +37,7 @@ pub fn simulate_lost_tail(seed: u64, settings: &SimulationSettings) -> Vec<Strin
 
 async fn run(seed: u64, settings: &SimulationSettings) -> Vec<String> {
     let dice = Dice::new(seed);
-    let shape = RunShape { shares: vec![1], ..RunShape::any(&mut dice.fork(2)) };
+    let shape = RunShape::any(&mut dice.fork(2));
     let broker = MemoryBroker::new(seed, FaultPlan::none());
     let mut processes = Processes::new(broker.clone(), shape.clone(), settings.bug, dice.fork(4));
     processes.start(0);
@@ -52,7 +52,7 @@ async fn run(seed: u64, settings: &SimulationSettings) -> Vec<String> {
     }
 
     let mut dice = dice.fork(8);
-    let mut run = Run { broker, processes, client, shape, violations };
+    let mut run = Run { broker, processes, client, violations };
     match *dice.pick(&[Some(COMMANDS), Some(EVENTS), Some(OUTCOMES), None, None]) {
         Some(OUTCOMES) => {
             run.lose(OUTCOMES, &mut dice);
@@ -72,7 +72,6 @@ struct Run {
     broker: MemoryBroker,
     processes: Processes,
     client: Client,
-    shape: RunShape,
     violations: Vec<String>,
 }
 
@@ -95,7 +94,7 @@ impl Run {
         for slot in [1, 0] {
             self.work(slot).await;
         }
-        let found = judge(&self.broker, self.client.ledger(), self.processes.metrics(), &self.shape.shares).0;
+        let found = judge(&self.broker, self.client.ledger(), self.processes.metrics()).0;
         self.violations.extend(found);
     }
 

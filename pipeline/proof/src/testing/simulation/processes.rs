@@ -1,6 +1,6 @@
 //! The handlers as processes: started, killed at any await, stopped and continued, ended in order, started anew.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use millstream_contract::{error_text::one_line, testing::dice::Dice};
 use millstream_domain::decider::AggregateRegistry;
@@ -8,7 +8,7 @@ use millstream_jetstream::testing::memory_broker::MemoryBroker;
 use millstream_runtime::{health::Readiness, metrics::Metrics, shutdown::Shutdown};
 use millstream_store::testing::crash_storage::{CrashStorage, Survivors};
 use millstream_write_side::{
-    command_handler::{HandlerError, HandlerSettings, Observed, Share, ShareHandlers, SharePlace},
+    command_handler::{CommandHandler, HandlerError, HandlerSettings, Observed},
     id_index::IdIndex,
     state_snapshots::StateSnapshots,
 };
@@ -65,8 +65,8 @@ pub(super) struct Processes {
     slots: Vec<Option<Process>>,
     /// What each slot's disk holds: its index of ids,
     indices: Vec<Vec<u8>>,
-    /// and its snapshots, by share.
-    snapshots: Vec<BTreeMap<Share, StateSnapshots>>,
+    /// and its snapshots.
+    snapshots: Vec<Option<StateSnapshots>>,
     runs: u64,
     violations: Vec<String>,
 }
@@ -75,7 +75,7 @@ impl Processes {
     pub(super) fn new(broker: MemoryBroker, shape: RunShape, bug: Option<Bug>, dice: Dice) -> Self {
         let slots = (0..shape.handlers).map(|_| None).collect();
         let indices = vec![Vec::new(); shape.handlers];
-        let snapshots = vec![BTreeMap::new(); shape.handlers];
+        let snapshots = vec![None; shape.handlers];
         Self {
             broker,
             shape,
@@ -98,10 +98,8 @@ impl Processes {
     pub(super) fn start(&mut self, slot: usize) {
         self.runs += 1;
         let connection = self.broker.connect();
-        let of = *self.dice.pick(&self.shape.shares);
         let settings = HandlerSettings {
             name: format!("command-handler-{slot}"),
-            share: Share { index: 0, of },
             round_max: self.shape.round_max,
             cache: self.shape.cache,
             append_strategy: self.shape.append_strategy,
@@ -120,42 +118,33 @@ impl Processes {
             Some(Bug::DecidedByWallClock) => AggregateRegistry::new().with::<ClockAccount>(),
             _ => AggregateRegistry::new().with::<Account>(),
         };
-        let readiness = Readiness::new();
-        let ready = readiness.condition("shares");
-        let (snapshots, metrics) = (self.snapshots(slot, of), self.metrics.clone());
-        let mut handlers = ShareHandlers::new(
+        let snapshots = self.snapshots(slot);
+        let mut handler = CommandHandler::new(
             SabotagedBroker::new(connection.clone(), self.bug),
             registry,
             settings,
             &format!("run-{}", self.runs),
             index,
-            Box::new(move |share| {
-                let snapshots = match snapshots.get(&share) {
-                    Some(kept) => kept.clone(),
-                    None => StateSnapshots::in_memory()?,
-                };
-                Ok(SharePlace { snapshots, observed: Observed::new(&metrics, &readiness, share) })
-            }),
-            ready,
+            snapshots,
+            Observed::new(&self.metrics, &Readiness::new()),
         );
         let shutdown = Shutdown::new();
         let stop = shutdown.clone();
-        let task = tokio::spawn(async move { handlers.run(stop).await });
+        let task = tokio::spawn(async move { handler.run(stop).await });
         if let Some(place) = self.slots.get_mut(slot) {
             *place = Some(Process { connection, disk, shutdown, task });
         }
     }
 
-    /// What the shares of a division into `of` have on the disk of `slot`.
-    fn snapshots(&mut self, slot: usize, of: u32) -> BTreeMap<Share, StateSnapshots> {
-        let Some(disk) = self.snapshots.get_mut(slot) else { return BTreeMap::new() };
-        for share in Share::each(of) {
-            if !disk.contains_key(&share) || !self.dice.chance(0.5) {
-                let empty = StateSnapshots::in_memory().expect("snapshots in memory need no file");
-                disk.insert(share, empty);
-            }
+    /// The snapshots on the disk of `slot`.
+    fn snapshots(&mut self, slot: usize) -> StateSnapshots {
+        let kept = self.snapshots.get(slot).cloned().flatten().filter(|_| self.dice.chance(0.5));
+        let snapshots =
+            kept.unwrap_or_else(|| StateSnapshots::in_memory().expect("snapshots in memory need no file"));
+        if let Some(disk) = self.snapshots.get_mut(slot) {
+            *disk = Some(snapshots.clone());
         }
-        disk.clone()
+        snapshots
     }
 
     /// `kill -9`.

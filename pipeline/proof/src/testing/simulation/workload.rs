@@ -33,11 +33,6 @@ pub(super) struct Client {
     dice: Dice,
     commands: usize,
     accounts: u64,
-    /// Whether an id may come again on another aggregate. Several shares do not learn of each other's ids in time.
-    ids_move: bool,
-    /// Whether commands may change several aggregates. Where the number of shares changes, their outcomes may not be those of one
-    /// command after the other (ADR 25).
-    gives: bool,
     bursts: f64,
     pause: Duration,
     /// Everything with an id that was sent, to be sent again.
@@ -52,8 +47,6 @@ impl Client {
             dice,
             commands: shape.commands,
             accounts: shape.accounts,
-            ids_move: shape.is_undivided(),
-            gives: !shape.shares_change(),
             bursts: shape.bursts,
             pause: shape.command_pause,
             sent: Vec::new(),
@@ -184,8 +177,7 @@ impl Client {
         if self.dice.chance(0.3) {
             let (command, body) = self.request();
             let other = format!("cmd.bank.account.{}", self.account());
-            let own = message.subject.rsplit_once('.').map_or("", |(own, _)| own);
-            message.subject = format!("{}.{command}", if self.ids_move { &other } else { own });
+            message.subject = format!("{other}.{command}");
             message.payload = Bytes::from(body);
         }
         message
@@ -224,8 +216,7 @@ impl Client {
             0..32 => ("deposit", format!(r#"{{"amount":{amount}}}"#)),
             32..64 => ("withdraw", format!(r#"{{"amount":{amount}}}"#)),
             64..66 => ("transfer", format!(r#"{{"amount":{amount}}}"#)),
-            66..78 if self.gives => ("give", self.gift()),
-            66..78 => ("deposit", format!(r#"{{"amount":{amount}}}"#)),
+            66..78 => ("give", self.gift()),
             78..84 => ("rename", format!(r#"{{"name":"name-{}"}}"#, self.dice.below(2))),
             84..94 => ("visit", "{}".to_owned()),
             94..96 => ("explode", String::new()),

@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::{
-    command_handler::{CommandHandler, HandlerSettings, Observed, Streams},
+    command_handler::{CommandHandler, HandlerSettings, Observed},
     state_cache::CacheLimits,
     state_snapshots::StateSnapshots,
 };
@@ -37,14 +37,13 @@ impl Running {
     async fn start(server: &TestServer, index: IdIndex, purge: PurgeSettings) -> Self {
         let settings = HandlerSettings {
             name: "command-handler".to_owned(),
-            share: Share::ALL,
             round_max: NonZeroUsize::new(100).unwrap(),
             cache: CacheLimits { states: NonZeroUsize::new(100).unwrap(), bytes: u64::MAX },
             append_strategy: AppendStrategy::default(),
             lease_time_to_live: Duration::from_secs(3),
             purge: Some(purge),
         };
-        let observed = Observed::new(&Metrics::new(), &Readiness::new(), Share::ALL);
+        let observed = Observed::new(&Metrics::new(), &Readiness::new());
         let registry = AggregateRegistry::new().with::<Account>();
         let snapshots = StateSnapshots::in_memory().unwrap();
         let run = ulid::Ulid::generate().to_string();
@@ -110,10 +109,10 @@ async fn repeat_just_inside_the_window_is_a_duplicate_and_just_outside_is_decide
     let warm = index(folder.path());
     let state = broker.state(OUTCOMES).await.unwrap();
     warm.follow(&state.generation, state.last_sequence, None).unwrap();
-    let purged = purge(&broker, &warm, &RunIds::new("purge"), Share::ALL, settings).await.unwrap();
+    let purged = purge(&broker, &warm, settings).await.unwrap();
     assert_eq!((purged.ids, purged.commands), (2, 0));
     assert_eq!(broker.state(OUTCOMES).await.unwrap().first_sequence, inside.sequence);
-    let again = purge(&broker, &warm, &RunIds::new("purge"), Share::ALL, settings).await.unwrap();
+    let again = purge(&broker, &warm, settings).await.unwrap();
     assert_eq!(again, Purged::default());
 
     let warm = Arc::into_inner(warm).unwrap();
@@ -142,13 +141,10 @@ async fn only_what_is_covered_and_old_goes_and_the_last_record_stays() {
     let index = Arc::new(IdIndex::in_memory().unwrap());
     let a_day = Some(Duration::from_secs(86_400));
     let young = PurgeSettings { commands_after: a_day, outcomes_after: a_day, ..NOTHING };
-    assert_eq!(
-        purge(&broker, &index, &RunIds::new("purge"), Share::ALL, young).await.unwrap(),
-        Purged::default()
-    );
+    assert_eq!(purge(&broker, &index, young).await.unwrap(), Purged::default());
 
     let last = broker.state(OUTCOMES).await.unwrap().last_sequence;
-    let purged = purge(&broker, &index, &RunIds::new("purge"), Share::ALL, ALL).await.unwrap();
+    let purged = purge(&broker, &index, ALL).await.unwrap();
     assert_eq!((purged.commands, purged.records), (5, last - 1));
     assert_eq!(broker.state(COMMANDS).await.unwrap().first_sequence, 6);
     assert_eq!(broker.state(OUTCOMES).await.unwrap().first_sequence, last);
@@ -177,52 +173,5 @@ async fn active_handler_purges_when_its_turn_begins_and_goes_on() {
     tokio::time::timeout(Duration::from_secs(60), purged).await.expect("the handler purges");
     let next = deposit(&broker, "next").await;
     assert!(matches!(next, Outcome::Accepted { version: 6, .. }), "{next:?}");
-    handler.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_purged_before_every_share_has_begun() {
-    let server = TestServer::start_provisioned().await;
-    let broker = server.broker().await;
-    let handler = Running::start(&server, IdIndex::in_memory().unwrap(), NOTHING).await;
-    deposit(&broker, "one").await;
-    handler.stop().await;
-    let index = Arc::new(IdIndex::in_memory().unwrap());
-    let share = Share { index: 0, of: 2 };
-    assert_eq!(purge(&broker, &index, &RunIds::new("purge"), share, ALL).await.unwrap(), Purged::default());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_record_of_the_layout_outlives_purging_and_is_no_obstacle_to_it() {
-    let server = TestServer::start_provisioned().await;
-    let broker = server.broker().await;
-    let ids = RunIds::new("purge");
-    let handler = Running::start(&server, IdIndex::in_memory().unwrap(), NOTHING).await;
-    deposit(&broker, "one").await;
-    handler.stop().await;
-    // Two epochs on, one handler has everything again; its chain begins behind what it covered.
-    let generations = async || Streams::look(&broker, &ids).await.unwrap().generations;
-    for shares in [2, 1] {
-        share_layout::change(&broker, &ids, &generations().await, shares, false).await.unwrap();
-    }
-    let handler = Running::start(&server, IdIndex::in_memory().unwrap(), NOTHING).await;
-    deposit(&broker, "two").await;
-    handler.stop().await;
-    let before = Layout::in_force(&broker, &generations().await, &ids).await.unwrap();
-
-    let index = Arc::new(IdIndex::in_memory().unwrap());
-    // The first time finds the layout in the way and appends it anew, the second goes beyond.
-    for _ in 0..2 {
-        purge(&broker, &index, &ids, Share::ALL, ALL).await.unwrap();
-    }
-    let after = Layout::in_force(&broker, &generations().await, &ids).await.unwrap();
-    assert!(after.sequence > before.sequence, "{after:?}");
-    assert_eq!(Layout { sequence: before.sequence, ..after.clone() }, before);
-    let state = broker.state(OUTCOMES).await.unwrap();
-    let chain = broker.last(OUTCOMES, &chain_subject(Share::ALL)).await.unwrap().unwrap();
-    assert_eq!((state.first_sequence, state.last_sequence), (chain.sequence, after.sequence));
-
-    let handler = Running::start(&server, IdIndex::in_memory().unwrap(), NOTHING).await;
-    assert!(matches!(deposit(&broker, "three").await, Outcome::Accepted { version: 3, .. }));
     handler.stop().await;
 }

@@ -1,0 +1,76 @@
+//! Learns the ids of commands that handlers before have recorded, from OUTCOMES: all the time while this one stands by, the rest when
+//! it takes over. During its turn nobody else records.
+
+use std::sync::Arc;
+
+use millstream_contract::{outcome::OutcomeRecord, stream_names::OUTCOMES};
+use millstream_jetstream::{
+    broker::{Broker, ReaderConfig, StreamReader},
+    retry::RunIds,
+};
+
+use super::{HandlerError, recorder, standby::message_at, state_of};
+use crate::{id_index::IdIndex, outcome_journal::JournalError};
+
+/// Records read at a time.
+const RECORDS_MAX: usize = 256;
+
+/// Reads OUTCOMES into an index of ids.
+#[derive(Debug)]
+pub(super) struct IdFollower<R>(R);
+
+impl<R: StreamReader> IdFollower<R> {
+    /// Checks that the index belongs to OUTCOMES as it is, and reads on where it ends.
+    pub(super) async fn open<B: Broker<Reader = R>>(
+        broker: &B,
+        ids: &RunIds,
+        process: &str,
+        index: &IdIndex,
+    ) -> Result<Self, HandlerError> {
+        let state = state_of(broker, ids, OUTCOMES).await?;
+        let last = message_at(broker, ids, OUTCOMES, index.through()).await?;
+        let last = last.as_ref().map(OutcomeRecord::from_stored).transpose().map_err(JournalError::from)?;
+        let found = last.map(|record| record.record_id);
+        let after = index.follow(&state.generation, state.last_sequence, found.as_deref())?;
+        let config = ReaderConfig {
+            stream: OUTCOMES.to_owned(),
+            name: format!("{process}-ids"),
+            description: "ids of commands that were decided before".to_owned(),
+            after,
+            filters: Vec::new(),
+            replace_live: false,
+        };
+        Ok(Self(broker.read(config).await?))
+    }
+
+    /// Learns, for ever. Cancelling loses nothing.
+    pub(super) async fn follow(&mut self, index: &Arc<IdIndex>) -> Result<(), HandlerError> {
+        loop {
+            self.learn(index).await?;
+        }
+    }
+
+    /// Learns what there is up to the record at `until`.
+    pub(super) async fn catch_up(&mut self, index: &Arc<IdIndex>, until: u64) -> Result<(), HandlerError> {
+        while index.through() < until {
+            self.learn(index).await?;
+        }
+        Ok(())
+    }
+
+    /// Gives the consumer back.
+    pub(super) async fn close(self) {
+        self.0.close().await;
+    }
+
+    async fn learn(&mut self, index: &Arc<IdIndex>) -> Result<(), HandlerError> {
+        for message in self.0.next_batch(RECORDS_MAX).await? {
+            let record = OutcomeRecord::from_stored(&message).map_err(JournalError::from)?;
+            index.note(&record, message.sequence);
+        }
+        if index.flush_due() {
+            recorder::flush(index).await?;
+        }
+        Ok(())
+    }
+}

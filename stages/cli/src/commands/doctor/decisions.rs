@@ -1,0 +1,58 @@
+//! Who decides the commands, and how far that has come.
+
+use millstream_contract::{
+    error_text::one_line,
+    exit_code::{ExitCode, Failure as _},
+    leases::COMMAND_HANDLER_LEASE,
+    stream_names::COMMANDS,
+};
+use millstream_jetstream::broker::Broker as _;
+use millstream_runtime::stage_check::{Check, Trouble};
+use millstream_write_side::outcome_journal::{JournalError, decided_through};
+
+use super::trouble;
+use crate::session::Connected;
+
+/// Who holds the turn, and up to where COMMANDS is decided.
+pub(super) async fn decisions(connected: &Connected) -> Check {
+    let found = async {
+        let through = decided_through(&connected.broker).await?;
+        let owner = connected.broker.lease_owner(COMMAND_HANDLER_LEASE).await?;
+        let newest = connected.broker.state(COMMANDS).await?.last_sequence;
+        Ok::<_, JournalError>((owner, through, newest))
+    };
+    let result = match found.await {
+        Err(error) => Err(trouble(error.exit_code(), one_line(&error))),
+        Ok((owner, through, newest)) => told(owner.as_deref(), through, newest),
+    };
+    Check { what: format!("decisions on {COMMANDS}"), result }
+}
+
+/// What is said when outcomes have come to `through` and the last command stands at `newest`.
+fn told(owner: Option<&str>, through: u64, newest: u64) -> Result<String, Trouble> {
+    let progress = match newest > through {
+        true => format!("decided through {through}, the last one is {newest}"),
+        false => format!("all decided, through {through}"),
+    };
+    match owner {
+        Some(owner) => Ok(format!("made by {owner}, {progress}")),
+        None => {
+            let sentence = format!("made by nobody, {progress}; does a command-handler run?");
+            Err(trouble(ExitCode::Unavailable, sentence))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decisions_have_a_maker_and_an_end() {
+        assert_eq!(told(Some("run-1"), 7, 7).unwrap(), "made by run-1, all decided, through 7");
+        let behind = told(Some("run-1"), 7, 9).unwrap();
+        assert_eq!(behind, "made by run-1, decided through 7, the last one is 9");
+        let nobody = told(None, 7, 7).unwrap_err().sentence;
+        assert!(nobody.starts_with("made by nobody, all decided"), "{nobody}");
+    }
+}

@@ -26,7 +26,7 @@ const VERSION: &str = "1.4.0";
 fn of_packaged_crates(root: &Path) {
     let own = root.join("Cargo.toml");
     let text = fs::read_to_string(&own).unwrap();
-    let text = text.replace("version = \"0.1.0\"", &format!("version = {VERSION:?}"));
+    let text = text.replacen("version = \"0.1.0\"", &format!("version = {VERSION:?}"), 1);
     fs::write(&own, text + &patch(&unpacked()) + &profiles()).unwrap();
     fs::copy(repository().join("Cargo.lock"), root.join("Cargo.lock")).unwrap();
 }

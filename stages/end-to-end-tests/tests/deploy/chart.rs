@@ -170,6 +170,24 @@ fn another_command_of_the_test_has_another_id() {
     assert_ne!(own, id("reference-application-values.yaml"));
 }
 
+/// A release has one version (CONTRIBUTING.md, "a release").
+#[test]
+fn what_is_deployed_has_the_version_of_the_programs() {
+    let version = env!("CARGO_PKG_VERSION");
+    let expected = [
+        ("deploy/helm/millstream/Chart.yaml", format!("\nversion: {version}\nappVersion: \"{version}\"\n")),
+        ("deploy/Dockerfile", format!("\nARG VERSION={version}\n")),
+        ("deploy/Dockerfile", format!(" --tag millstream:{version} ")),
+        ("deploy/compose.yaml", format!("millstream:{version}}}\n")),
+        ("docs/deploy.md", format!(" --tag millstream:{version} ")),
+        ("CHANGELOG.md", version.to_owned()),
+    ];
+    for (file, words) in expected {
+        let text = fs::read_to_string(repository().join(file)).unwrap();
+        assert!(text.contains(&words), "{file} does not say {words:?}");
+    }
+}
+
 /// Whoever deploys an application of their own never meets the reference domains.
 #[test]
 fn defaults_name_nothing_of_the_reference_domains() {

@@ -247,7 +247,7 @@ async fn an_application_of_one_program_runs_and_passes_the_test_that_its_values_
 
 /// Without a command and a query, the test asks `doctor`.
 #[tokio::test]
-async fn test_without_a_command_fails_until_all_stages_are_ready() {
+async fn without_a_command_the_test_of_the_chart_fails_until_all_stages_are_ready() {
     let Some(cluster) = Cluster::install(&["--set=image.program=millstream"]).await else { return };
     let spec = pod_spec(cluster.object("Pod", "-test")).unwrap();
     let words: Vec<&Value> = containers(spec).map(|container| &container["command"]).collect();

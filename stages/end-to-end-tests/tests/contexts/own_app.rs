@@ -23,11 +23,11 @@ const VERSION: &str = "1.4.0";
 
 /// With a version and the packaged crates, and with the profiles and the dependencies' versions of this checkout, so that these are
 /// not built again.
-fn of_packaged_crates(root: &Path) {
+pub(super) fn like_this_checkout(root: &Path) {
     let own = root.join("Cargo.toml");
     let text = fs::read_to_string(&own).unwrap();
     let text = text.replacen("version = \"0.1.0\"", &format!("version = {VERSION:?}"), 1);
-    fs::write(&own, text + &patch(&unpacked()) + &profiles()).unwrap();
+    fs::write(&own, text + &patch(unpacked()) + &profiles()).unwrap();
     fs::copy(repository().join("Cargo.lock"), root.join("Cargo.lock")).unwrap();
 }
 
@@ -38,7 +38,7 @@ fn written(folder: &Path) -> PathBuf {
     let again = millstream(&binary("millstream"), &new).current_dir(folder).output().unwrap();
     assert_eq!(again.status.code(), Some(64), "{}", String::from_utf8_lossy(&again.stderr));
     let root = folder.join("gym");
-    of_packaged_crates(&root);
+    like_this_checkout(&root);
     for context in [
         ["clubs", "--aggregate", "club", "--like", "view"],
         ["takings", "--aggregate", "day", "--like", "report"],

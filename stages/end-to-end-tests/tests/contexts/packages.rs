@@ -8,6 +8,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::OnceLock,
 };
 
 use cargo_metadata::{DependencyKind, MetadataCommand, Package};
@@ -37,8 +38,13 @@ fn is_published(package: &Package) -> bool {
     package.publish.as_ref().is_none_or(|registries| !registries.is_empty())
 }
 
-/// Where the packages of this checkout are unpacked, by crate.
-pub(super) fn unpacked() -> BTreeMap<String, PathBuf> {
+/// Where the packages of this checkout are unpacked, by crate. They are made once for all tests of this process.
+pub(super) fn unpacked() -> &'static BTreeMap<String, PathBuf> {
+    static CRATES: OnceLock<BTreeMap<String, PathBuf>> = OnceLock::new();
+    CRATES.get_or_init(unpack)
+}
+
+fn unpack() -> BTreeMap<String, PathBuf> {
     let (published, kept): (Vec<Package>, Vec<Package>) = workspace().into_iter().partition(is_published);
     // The state of the working copy is what is tested; what is compiled is seen by who depends on it.
     let mut package = cargo(&["package", "--offline", "--workspace", "--no-verify", "--allow-dirty"]);

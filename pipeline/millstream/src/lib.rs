@@ -80,8 +80,3 @@ pub mod testing {
         pub use millstream_store::testing::batchings::assert_repeatable;
     }
 }
-
-/// The blocks of the guide to claims and closing days, run as tests.
-#[cfg(all(doctest, feature = "testing"))]
-#[doc = include_str!("../../../docs/guides/claims-and-closing-days.md")]
-pub struct ClaimsAndClosingDaysGuide;

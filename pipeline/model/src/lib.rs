@@ -73,6 +73,11 @@ pub fn outcome_projections() -> Vec<Box<dyn OutcomeProjection>> {
 #[doc = include_str!("../../../docs/guides/testing.md")]
 pub struct TestingGuide;
 
+/// The blocks of the guide to claims and closing days, run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/guides/claims-and-closing-days.md")]
+pub struct ClaimsAndClosingDaysGuide;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -45,6 +45,20 @@ app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 {{- end -}}
 
+{{/* The program that is every command. */}}
+{{- define "millstream.program" -}}
+{{- printf "/usr/local/bin/%s" (default "millstream" .Values.image.program) -}}
+{{- end -}}
+
+{{/* What runs a stage, as a JSON list. Takes root and stage. */}}
+{{- define "millstream.stageCommand" -}}
+{{- if .root.Values.image.program -}}
+{{- list (include "millstream.program" .root) "stage" .stage | toJson -}}
+{{- else -}}
+{{- list (printf "/usr/local/bin/%s" .stage) | toJson -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "millstream.natsUrl" -}}
 {{- if .Values.nats.enabled -}}
 {{- $name := default (default "nats" .Values.nats.nameOverride) .Values.nats.fullnameOverride -}}

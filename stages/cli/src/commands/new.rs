@@ -21,7 +21,7 @@ pub(crate) struct NewArguments {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// An application: a workspace with a model, the program, golden files, Dockerfile, compose file and CI
+    /// An application: a workspace with a model, the program, golden files, Dockerfile, compose file, values of the Helm chart and CI
     ///
     /// Writes a new folder here, and changes nothing that is there.
     App(AppArguments),

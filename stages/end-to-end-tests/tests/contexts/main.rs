@@ -7,6 +7,7 @@ mod last_release;
 mod later;
 mod own_app;
 mod own_context;
+mod packages;
 mod replicas;
 mod transfers;
 mod week;

@@ -1,5 +1,5 @@
-//! An application of one's own, as `millstream new app` and `new context` write it: outside of the checkout it builds with the crate
-//! `millstream` alone, passes its tests, and its one program is every stage and every command.
+//! An application of one's own, as `millstream new app` and `new context` write it: outside of the checkout it builds with the
+//! packaged crates alone, passes its tests, and its one program is every stage and every command.
 
 use std::{
     fs,
@@ -13,34 +13,27 @@ use end_to_end_tests::{
 use millstream_jetstream::nats_server::free_port;
 use serde_json::Value;
 
-use super::own_context::{cargo_once, millstream, profiles, run};
+use super::{
+    own_context::{cargo_once, millstream, profiles, run},
+    packages::{patch, unpacked},
+};
 
 /// Another version than Millstream's, so that the two can be told apart.
 const VERSION: &str = "1.4.0";
 
-/// With a version, the profiles and the dependencies' versions of this checkout, so that these are not built again.
-fn like_this_checkout(root: &Path) {
+/// With a version and the packaged crates, and with the profiles and the dependencies' versions of this checkout, so that these are
+/// not built again.
+pub(super) fn like_this_checkout(root: &Path) {
     let own = root.join("Cargo.toml");
     let text = fs::read_to_string(&own).unwrap();
-    let text = text.replace("version = \"0.1.0\"", &format!("version = {VERSION:?}"));
-    fs::write(&own, text + &profiles()).unwrap();
+    let text = text.replacen("version = \"0.1.0\"", &format!("version = {VERSION:?}"), 1);
+    fs::write(&own, text + &patch(unpacked()) + &profiles()).unwrap();
     fs::copy(repository().join("Cargo.lock"), root.join("Cargo.lock")).unwrap();
 }
 
 /// The application that `new app` and `new context` write into a folder.
 fn written(folder: &Path) -> PathBuf {
-    let checkout = repository().to_str().unwrap();
-    let new = [
-        "new",
-        "app",
-        "gym",
-        "--first-context",
-        "members",
-        "--aggregate",
-        "member",
-        "--millstream-path",
-        checkout,
-    ];
+    let new = ["new", "app", "gym", "--first-context", "members", "--aggregate", "member"];
     run(millstream(&binary("millstream"), &new), folder);
     let again = millstream(&binary("millstream"), &new).current_dir(folder).output().unwrap();
     assert_eq!(again.status.code(), Some(64), "{}", String::from_utf8_lossy(&again.stderr));
@@ -94,6 +87,14 @@ fn program(root: &Path) -> PathBuf {
     program
 }
 
+/// What `helm test` gives `send` or `query`, as the application's values of the chart say.
+fn test_of_chart(root: &Path, step: &str) -> Vec<String> {
+    let values = fs::read_to_string(root.join("values.yaml")).unwrap();
+    let values: Value = serde_yaml_ng::from_str(&values).unwrap();
+    let words = &values["test"][if step == "send" { "command" } else { step }];
+    words.as_array().unwrap().iter().map(|word| word.as_str().unwrap().to_owned()).collect()
+}
+
 #[tokio::test]
 async fn new_application_builds_passes_its_tests_and_runs() {
     let folder = fresh_folder();
@@ -126,6 +127,11 @@ async fn new_application_builds_passes_its_tests_and_runs() {
     let report = ["report", "day-daily", "--date", "2012-01-31", "--format", "csv"];
     let report = system.millstream(&report).await.expect_success("report");
     assert!(report.stdout.contains("north,2012-01-31,1,sealed,1,5.00"), "{}", report.stdout);
+    for step in ["send", "query"] {
+        let words = test_of_chart(&root, step);
+        let words: Vec<&str> = [step].into_iter().chain(words.iter().map(String::as_str)).collect();
+        let _said = system.millstream(&words).await.expect_success("what `helm test` does");
+    }
     let _equal = system.millstream(&["report", "verify"]).await.expect_success("report verify");
     let none = system.millstream(&["report", "store-daily", "--date", "2012-01-31"]).await;
     assert!(none.stderr.contains("there is no report store-daily; there are day-daily"), "{}", none.stderr);

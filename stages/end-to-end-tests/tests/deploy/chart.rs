@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use tempfile::TempDir;
 
 use crate::{
-    helm_chart::{Chart, NAMESPACE, documents, examples},
+    helm_chart::{Chart, NAMESPACE, documents, example, examples},
     stages_with_least_privilege::STAGES,
 };
 
@@ -54,6 +54,9 @@ fn bad_values_are_refused_with_what_to_do() {
         (&["nats.enabled=true", "connection.secret.name=other"], "must be named millstream-nats"),
         (&["nats.enabled=true", "stages.projector.replicas=4"], "allow 3"),
         (&["image.tag=latest"], "/image/tag"),
+        (&["image.program=/usr/local/bin/gym"], "/image/program"),
+        (&["test.command={members,member,anna}"], "/test/command"),
+        (&["test.query={members}"], "/test/query"),
         (&["stages.projektor.replicas=1"], "projektor"),
         (&["stages.projector.replica=1"], "replica"),
         (&["stages.projector.replicas=-1"], "replicas"),
@@ -130,6 +133,87 @@ fn every_stage_has_its_pods_and_every_program_is_in_the_image() {
         .collect();
     assert_eq!(installed, expected);
     assert!(dockerfile.contains("USER 65532:65532"), "the chart runs the image as this user");
+}
+
+#[test]
+fn a_program_of_ones_own_is_every_stage_and_every_command() {
+    let Some(chart) = Chart::find() else { return };
+    let example = example("own-application-values.yaml");
+    let objects = documents(&chart.render("1.36", &["--values", &example]).unwrap());
+    let mut stages = BTreeSet::new();
+    for object in &objects {
+        for container in pod_spec(object).into_iter().flat_map(containers) {
+            let words: Vec<&str> = list(&container["command"]).iter().map(text).collect();
+            assert_eq!(words[0], "/usr/local/bin/gym", "{words:?}");
+            if object["kind"] == "StatefulSet" {
+                assert_eq!((words[1], words.len()), ("stage", 3), "{words:?}");
+                stages.insert(words[2].to_owned());
+            }
+        }
+    }
+    assert_eq!(stages, STAGES.map(str::to_owned).into());
+}
+
+/// Another command under the id of an earlier one would get that one's outcome.
+#[test]
+fn another_command_of_the_test_has_another_id() {
+    let Some(chart) = Chart::find() else { return };
+    let id = |name: &str| {
+        let objects = documents(&chart.render("1.36", &["--values", &example(name)]).unwrap());
+        let test = objects.iter().find(|object| object["kind"] == "Pod").unwrap();
+        let send = &test["spec"]["initContainers"][0]["command"];
+        assert_eq!((&send[1], &send[2]), (&"send".into(), &"--id".into()));
+        text(&send[3]).to_owned()
+    };
+    let own = id("own-application-values.yaml");
+    assert_eq!(own, id("own-application-values.yaml"), "the same command keeps its id");
+    assert_ne!(own, id("reference-application-values.yaml"));
+}
+
+/// A release has one version (CONTRIBUTING.md, "a release").
+#[test]
+fn what_is_deployed_has_the_version_of_the_programs() {
+    let version = env!("CARGO_PKG_VERSION");
+    let expected = [
+        ("deploy/helm/millstream/Chart.yaml", format!("\nversion: {version}\nappVersion: \"{version}\"\n")),
+        ("deploy/Dockerfile", format!("\nARG VERSION={version}\n")),
+        ("deploy/Dockerfile", format!(" --tag millstream:{version} ")),
+        ("deploy/compose.yaml", format!("millstream:{version}}}\n")),
+        ("docs/deploy.md", format!(" --tag millstream:{version} ")),
+    ];
+    for (file, words) in expected {
+        let text = fs::read_to_string(repository().join(file)).unwrap();
+        assert!(text.contains(&words), "{file} does not say {words:?}");
+    }
+    let changes = fs::read_to_string(repository().join("CHANGELOG.md")).unwrap();
+    let newest = changes.lines().find(|line| line.starts_with("## ")).unwrap();
+    assert!(newest.contains(version), "the newest release of CHANGELOG.md is {newest:?}");
+}
+
+/// Whoever deploys an application of their own never meets the reference domains.
+#[test]
+fn defaults_name_nothing_of_the_reference_domains() {
+    let aggregates = millstream_model::aggregates();
+    let mut names: BTreeSet<String> = BTreeSet::from(["retail", "sku", "tills", "stores"].map(str::to_owned));
+    for aggregate in aggregates.iter() {
+        names.extend([aggregate.context().to_owned(), aggregate.aggregate().to_owned()]);
+    }
+    // A word of the language, which every text needs.
+    names.remove("order");
+    let mut files = vec![repository().join("deploy")];
+    let mut offences = Vec::new();
+    while let Some(path) = files.pop() {
+        if path.is_dir() {
+            let inside = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path());
+            files.extend(inside.filter(|path| !path.ends_with("ci") && !path.ends_with("tools")));
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        let words = text.split(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '-'));
+        let found = words.filter(|word| names.contains(*word));
+        offences.extend(found.map(|word| format!("{}: {word}", path.display())));
+    }
+    assert!(offences.is_empty(), "{offences:#?}");
 }
 
 #[test]

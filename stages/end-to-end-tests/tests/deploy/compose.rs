@@ -44,7 +44,13 @@ struct Service {
 
 impl Compose {
     fn load() -> Self {
+        Self::load_with(&[])
+    }
+
+    /// As Compose reads it where these variables are set.
+    fn load_with(variables: &[(&str, &str)]) -> Self {
         let text = fs::read_to_string(repository().join("deploy/compose.yaml")).unwrap();
+        let text = interpolated(&text, variables);
         let mut document: serde_yaml_ng::Value = serde_yaml_ng::from_str(&text).unwrap();
         document.apply_merge().unwrap();
         let file = serde_json::to_value(document).unwrap();
@@ -133,6 +139,20 @@ impl Service {
     }
 }
 
+/// A text with `${NAME:-default}` replaced.
+fn interpolated(text: &str, variables: &[(&str, &str)]) -> String {
+    let (mut rest, mut done) = (text, String::new());
+    while let Some((before, after)) = rest.split_once("${") {
+        let (variable, after) = after.split_once('}').unwrap();
+        let (name, default) = variable.split_once(":-").expect("each variable has a default");
+        let set = variables.iter().find(|(set, _)| *set == name);
+        done += before;
+        done += set.map_or(default, |(_, value)| value);
+        rest = after;
+    }
+    done + rest
+}
+
 fn texts(list: &Value) -> Vec<String> {
     list.as_array().into_iter().flatten().map(|text| text.as_str().unwrap().to_owned()).collect()
 }
@@ -198,6 +218,27 @@ fn services_are_safe_and_fit_together() {
     assert_eq!(texts(&nats["command"]), ["--config", "/etc/nats/nats-server.conf"]);
     assert!(mounted.contains(&"nats-data:/data".to_owned()), "the server's store_dir is below /data");
     assert_eq!(documents(&compose.file.to_string()).len(), 1);
+}
+
+#[test]
+fn variables_name_the_image_the_program_and_the_files_of_an_application() {
+    let own = [
+        ("MILLSTREAM_IMAGE", "registry.example/gym:1.4.0"),
+        ("MILLSTREAM_PROGRAM", "gym"),
+        ("MILLSTREAM_CONFIG", "/etc/gym"),
+    ];
+    let compose = Compose::load_with(&own);
+    let ours = compose.services.iter().filter(|(name, _)| *name != "nats");
+    for (name, service) in ours {
+        assert_eq!(service["image"], "registry.example/gym:1.4.0", "{name}");
+        assert_eq!(texts(&service["command"])[0], "/usr/local/bin/gym", "{name}");
+        if name != "setup" {
+            assert_eq!(texts(&service["command"])[1..3], ["stage", name], "{name}");
+            assert_eq!(texts(&service["healthcheck"]["test"])[1], "/usr/local/bin/gym", "{name}");
+            let file = format!("/etc/gym/{name}.toml:/etc/millstream/{name}.toml:ro");
+            assert!(texts(&service["volumes"]).contains(&file), "{name} has no {file}");
+        }
+    }
 }
 
 #[tokio::test]

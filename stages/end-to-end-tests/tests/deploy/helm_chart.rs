@@ -73,6 +73,12 @@ pub(crate) fn examples() -> Vec<PathBuf> {
     files
 }
 
+/// One file of ci/.
+pub(crate) fn example(name: &str) -> String {
+    let path = repository().join("deploy/helm/millstream/ci").join(name);
+    path.to_str().unwrap().to_owned()
+}
+
 /// The documents of a YAML text, empty ones left out.
 pub(crate) fn documents(text: &str) -> Vec<Value> {
     serde_yaml_ng::Deserializer::from_str(text)

@@ -13,6 +13,7 @@ mod container;
 mod helm_chart;
 mod load;
 mod metrics_format;
+mod own_application;
 mod permission_matrix;
 mod pods;
 mod process;

@@ -13,13 +13,13 @@ use end_to_end_tests::{
     program::{self, Ended},
     waiting::until,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::{
     chart::{containers, pod_spec},
     container::Container,
-    helm_chart::{Chart, documents, examples},
+    helm_chart::{Chart, documents, example, examples},
     load::Load,
     process::Process,
     production_server::{ProductionServer, USERS, password},
@@ -42,15 +42,14 @@ struct Pod {
 }
 
 impl Cluster {
-    /// Renders the chart for a new server. None on a machine without Go.
-    async fn install(settings: &[&str]) -> Option<Self> {
+    /// Renders the chart for a new server, with helm's arguments. None on a machine without Go.
+    async fn install(arguments: &[&str]) -> Option<Self> {
         let chart = Chart::find()?;
         // Built now: no waiting below is for a compiler.
         let _program = binary("millstream");
         let server = ProductionServer::start().await;
         let url = format!("connection.url={}", server.url());
-        let settings: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
-        let rendered = chart.render("1.36", &[&["--set", url.as_str()][..], &settings].concat()).unwrap();
+        let rendered = chart.render("1.36", &[arguments, &["--set", url.as_str()]].concat()).unwrap();
         let cluster = Self { server, objects: documents(&rendered), folder: TempDir::new().unwrap() };
         // The hook before everything else.
         cluster.run_to_end("Job", "setup").await;
@@ -205,8 +204,8 @@ fn container_of(described: &Value, volumes: &BTreeMap<String, PathBuf>, number: 
 
 #[tokio::test]
 async fn what_is_rendered_runs_and_ends_within_its_grace_period_under_load() {
-    let config = "stages.projector.config=[projector]\nbatch_max = 500\n";
-    let Some(cluster) = Cluster::install(&[config]).await else { return };
+    let values = example("reference-application-values.yaml");
+    let Some(cluster) = Cluster::install(&["--values", &values]).await else { return };
     let pods = cluster.start_all().await;
     let started: Vec<&str> = pods.iter().map(|pod| pod.set.as_str()).collect();
     assert!(STAGES.iter().all(|stage| started.iter().any(|set| set.ends_with(stage))), "{started:?}");
@@ -219,6 +218,45 @@ async fn what_is_rendered_runs_and_ends_within_its_grace_period_under_load() {
     // What was sent while nobody was there is decided by who comes.
     let pods = cluster.start_all().await;
     cluster.finish(load).await;
+    for pod in pods {
+        pod.stop().await;
+    }
+}
+
+/// An application of one program, with a test of its own: here the comments, of which neither the chart nor its defaults know.
+#[tokio::test]
+async fn an_application_of_one_program_runs_and_passes_the_test_that_its_values_name() {
+    let arguments = [
+        "--set=image.program=millstream",
+        "--set-json",
+        r#"test.command=["comments","comment","helm","create","{\"picture\":\"P\",\"text\":\"Helm\"}","--actor","helm"]"#,
+        "--set=test.query={comments,comment,helm}",
+    ];
+    let Some(cluster) = Cluster::install(&arguments).await else { return };
+    let pods = cluster.start_all().await;
+    for _run in ["first", "again"] {
+        cluster.run_to_end("Pod", "-test").await;
+    }
+    let history =
+        cluster.millstream(&["history", "comments", "comment", "helm"]).await.expect_success("history");
+    assert_eq!(history.stdout.matches("comment-created").count(), 1, "{}", history.stdout);
+    for pod in pods {
+        pod.stop().await;
+    }
+}
+
+/// Without a command and a query, the test asks `doctor`.
+#[tokio::test]
+async fn without_a_command_the_test_of_the_chart_fails_until_all_stages_are_ready() {
+    let Some(cluster) = Cluster::install(&["--set=image.program=millstream"]).await else { return };
+    let spec = pod_spec(cluster.object("Pod", "-test")).unwrap();
+    let words: Vec<&Value> = containers(spec).map(|container| &container["command"]).collect();
+    assert_eq!(words, [&json!(["/usr/local/bin/millstream", "doctor"])]);
+    let doctor = container_of(&spec["containers"][0], &cluster.volumes(spec, None), "");
+    let early = program::run(doctor.command().0, b"").await;
+    assert_ne!(early.code(), Some(0), "no stage runs: {}", early.stdout);
+    let pods = cluster.start_all().await;
+    cluster.run_to_end("Pod", "-test").await;
     for pod in pods {
         pod.stop().await;
     }
@@ -247,6 +285,10 @@ async fn examples_of_values_make_configurations_that_the_stages_accept() {
                 fs::write(volumes["config"].join("stage.toml"), text).unwrap();
             }
             let mut container = container_of(described, &volumes, "0");
+            if container.words[0] == "/usr/local/bin/gym" {
+                // The reference application stands for the one of the example.
+                container.words[0] = "/usr/local/bin/millstream".to_owned();
+            }
             container.words.push("--check-config".to_owned());
             let ended = program::run(container.command().0, b"").await;
             assert_eq!(ended.code(), Some(0), "{}: {ended:?}", example.display());
@@ -257,12 +299,8 @@ async fn examples_of_values_make_configurations_that_the_stages_accept() {
 /// As a StatefulSet's rolling update: from the highest number down, each pod ready before the next one goes.
 #[tokio::test]
 async fn a_rolling_restart_under_load_loses_nothing() {
-    let two = [
-        "stages.command-handler.replicas=2",
-        "stages.process-manager.replicas=2",
-        "stages.projector.replicas=2",
-        "stages.reporter.replicas=2",
-    ];
+    let two = STAGES.map(|stage| format!("--set=stages.{stage}.replicas=2"));
+    let two: Vec<&str> = two.iter().map(String::as_str).collect();
     let Some(cluster) = Cluster::install(&two).await else { return };
     let pods = cluster.start_all().await;
     let load = Load::start(&cluster.server).await;

@@ -63,6 +63,7 @@ fn files(names: &Names, root: &Path, dependency: &str) -> Vec<Written> {
         (".dockerignore", "target\ndata\n.git\n"),
         (".gitignore", "/target\n/data\n"),
         ("compose.yaml", include_str!("../../../templates/app/compose.yaml")),
+        ("values.yaml", include_str!("../../../templates/app/values.yaml")),
         (".github/workflows/ci.yaml", include_str!("../../../templates/app/ci.yaml")),
         ("rustfmt.toml", "max_width = 110\nuse_small_heuristics = \"Max\"\n"),
         ("model/Cargo.toml", include_str!("../../../templates/app/model.toml")),

@@ -225,7 +225,10 @@ fn new_event_needs_a_golden_file_that_fills_everything_and_a_record() {
     let folder = TempDir::new().unwrap();
     write(folder.path(), "removed.v1.json", "{}");
     let found = problems(&first::registry(), folder.path());
-    assert!(found[0].starts_with("shop/thing/added.v1: it has no golden file; run millstream schema record"), "{found:?}");
+    assert!(
+        found[0].starts_with("shop/thing/added.v1: it has no golden file; run millstream schema record"),
+        "{found:?}"
+    );
     for (body, text) in [
         (
             json!({ "name": "Gin", "size": "small", "note": null, "lines": [{ "sku": "a", "quantity": 1 }] }),

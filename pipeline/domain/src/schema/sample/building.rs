@@ -37,12 +37,24 @@ impl<'a> Builder<'a> {
 
     fn entries(self) -> Entries<'a> {
         *self.slot = Value::Object(Map::new());
-        Entries { slot: self.slot, path: self.path, depth: self.depth, tried: self.tried, name: String::new() }
+        Entries {
+            slot: self.slot,
+            path: self.path,
+            depth: self.depth,
+            tried: self.tried,
+            name: String::new(),
+        }
     }
 
     fn items(self, length: usize) -> Items<'a> {
         *self.slot = Value::Array(Vec::new());
-        Items { slot: self.slot, path: format!("{}[]", self.path), depth: self.depth, tried: self.tried, left: length }
+        Items {
+            slot: self.slot,
+            path: format!("{}[]", self.path),
+            depth: self.depth,
+            tried: self.tried,
+            left: length,
+        }
     }
 }
 

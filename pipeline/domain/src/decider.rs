@@ -169,6 +169,9 @@ pub trait EventSet: Sized + Send + Sync + 'static {
     /// there is not.
     fn shape(event_type: &str, body: &serde_json::Value) -> Option<Shape>;
 
+    /// A body of the current version of a type that fills everything, made up from the type; none where none can be made up.
+    fn sample(event_type: &str) -> Option<serde_json::Value>;
+
     /// Reads the event of an envelope.
     ///
     /// # Errors
@@ -188,6 +191,9 @@ pub trait CommandSet: Sized + Send + Sync + 'static {
     /// # Errors
     /// [`CommandBodyError`] that names the command or the field.
     fn decode(command: &str, format: BodyFormat, body: &[u8]) -> Result<Self, CommandBodyError>;
+
+    /// The fields of a command's body, told from a body that is made up; none where none can be made up.
+    fn shape(command: &str) -> Option<Shape>;
 }
 
 /// Stands for every command of an aggregate in [`Decider::rejections`].
@@ -359,6 +365,15 @@ macro_rules! commands {
                     }),
                 }
             }
+
+            fn shape(command: &str) -> Option<$crate::schema::Shape> {
+                match command {
+                    $($text => $crate::schema::sampled_shape_of::<
+                        $crate::__body_type!($variant $(($body))? $({ $($fields)* })?)
+                    >(),)*
+                    _ => None,
+                }
+            }
         }
     };
 }
@@ -449,6 +464,15 @@ macro_rules! events {
                     $($text => Some($crate::schema::shape_of::<
                         $crate::__body_type!($variant $(($body))? $({ $($fields)* })?)
                     >(body)),)*
+                    _ => None,
+                }
+            }
+
+            fn sample(event_type: &str) -> Option<$crate::decider::Value> {
+                match event_type {
+                    $($text => $crate::schema::sample_of::<
+                        $crate::__body_type!($variant $(($body))? $({ $($fields)* })?)
+                    >(),)*
                     _ => None,
                 }
             }

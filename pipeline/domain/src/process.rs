@@ -21,7 +21,7 @@ use millstream_contract::{
 use serde::Serialize;
 
 use crate::{
-    decider::{Decider, EventError},
+    decider::{Decider, EventError, EventSet as _},
     projection::{ProjectionError, Rows},
 };
 
@@ -116,6 +116,58 @@ pub trait Process: Send + Sync + 'static {
     /// [`ProcessError`]; the process then halts before this event's commit.
     fn react(&self, envelope: &Envelope<'_>, rows: &mut (dyn Rows + '_))
     -> Result<Vec<Effect>, ProcessError>;
+}
+
+/// A process that answers the events of one aggregate, in short. It is a [`Process`].
+pub trait AggregateProcess: Send + Sync + 'static {
+    /// Whose events it answers.
+    type Aggregate: Decider;
+
+    /// As [`Process::name`].
+    const NAME: &'static str;
+
+    /// As [`Process::tables`]; most such processes keep no rows.
+    const TABLES: &'static [&'static str] = &[];
+
+    /// As [`Process::version`].
+    const VERSION: u32 = 1;
+
+    /// Answers one event, as [`Process::react`].
+    ///
+    /// # Errors
+    /// As there.
+    fn answer(
+        &self,
+        event: <Self::Aggregate as Decider>::Event,
+        envelope: &Envelope<'_>,
+        rows: &mut (dyn Rows + '_),
+    ) -> Result<Vec<Effect>, ProcessError>;
+}
+
+impl<P: AggregateProcess> Process for P {
+    fn name(&self) -> &'static str {
+        P::NAME
+    }
+
+    fn version(&self) -> u32 {
+        P::VERSION
+    }
+
+    fn tables(&self) -> &'static [&'static str] {
+        P::TABLES
+    }
+
+    fn handles(&self, context: &str, aggregate: &str) -> bool {
+        (context, aggregate) == (P::Aggregate::CONTEXT, P::Aggregate::AGGREGATE)
+    }
+
+    fn react(
+        &self,
+        envelope: &Envelope<'_>,
+        rows: &mut (dyn Rows + '_),
+    ) -> Result<Vec<Effect>, ProcessError> {
+        self.answer(<P::Aggregate as Decider>::Event::from_envelope(envelope)?, envelope, rows)
+    }
 }
 
 /// A command of a process as it goes to COMMANDS.

@@ -12,7 +12,7 @@ pub use self::decoded_row::DecodedRow;
 
 use millstream_contract::{commit::Envelope, outcome::CommandOutcome};
 
-use crate::decider::EventError;
+use crate::decider::{Decider, EventError, EventSet as _};
 
 /// Why a projection cannot go on. It halts there and says so; it never skips.
 #[derive(Debug, thiserror::Error)]
@@ -252,6 +252,86 @@ pub trait Projection: Send + Sync + 'static {
     /// # Errors
     /// [`ProjectionError`]; the projection then halts before this event's commit.
     fn apply(&self, envelope: &Envelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError>;
+}
+
+/// A projection of the events of one aggregate, in short. It is a [`Projection`] of that aggregate's context, named after its first
+/// view.
+///
+/// ```
+/// # use millstream_domain::{contract::commit::Envelope, decider::{Decider, DecisionContext, Rejection}};
+/// # use millstream_domain::projection::{AggregateView, Projection, ProjectionError, Rows};
+/// # millstream_domain::commands! { pub enum LampCommand { Light {} = "light" } }
+/// # millstream_domain::events! { pub enum LampEvent of "lamp" { Lit {} = "lamp-lit" v 1 } }
+/// # struct Lamp;
+/// # impl Decider for Lamp {
+/// #     type Command = LampCommand;
+/// #     type Event = LampEvent;
+/// #     type State = ();
+/// #     const CONTEXT: &'static str = "home";
+/// #     const AGGREGATE: &'static str = "lamp";
+/// #     fn decide(_: &(), _: &LampCommand, _: &DecisionContext<'_>) -> Result<Vec<LampEvent>, Rejection> { Ok(vec![]) }
+/// #     fn evolve(_: &mut (), _: &LampEvent) {}
+/// # }
+/// struct LampView;
+///
+/// impl AggregateView for LampView {
+///     type Aggregate = Lamp;
+///     const VIEWS: &'static [&'static str] = &["lamp"];
+///
+///     fn fold(&self, event: LampEvent, envelope: &Envelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
+///         let LampEvent::Lit(_) = event;
+///         rows.write("lamp", envelope.stream_id.id(), &true);
+///         Ok(())
+///     }
+/// }
+/// assert_eq!((LampView.context(), LampView.name()), ("home", "lamp"));
+/// ```
+pub trait AggregateView: Send + Sync + 'static {
+    /// Whose events it reads.
+    type Aggregate: Decider;
+
+    /// The tables that can be queried; the first is its name.
+    const VIEWS: &'static [&'static str];
+
+    /// As [`Projection::version`].
+    const VERSION: u32 = 1;
+
+    /// Applies one event.
+    ///
+    /// # Errors
+    /// As [`Projection::apply`].
+    fn fold(
+        &self,
+        event: <Self::Aggregate as Decider>::Event,
+        envelope: &Envelope<'_>,
+        rows: &mut (dyn Rows + '_),
+    ) -> Result<(), ProjectionError>;
+}
+
+impl<V: AggregateView> Projection for V {
+    fn context(&self) -> &'static str {
+        V::Aggregate::CONTEXT
+    }
+
+    fn name(&self) -> &'static str {
+        V::VIEWS.first().copied().unwrap_or_default()
+    }
+
+    fn version(&self) -> u32 {
+        V::VERSION
+    }
+
+    fn views(&self) -> &'static [&'static str] {
+        V::VIEWS
+    }
+
+    fn handles(&self, aggregate: &str) -> bool {
+        aggregate == V::Aggregate::AGGREGATE
+    }
+
+    fn apply(&self, envelope: &Envelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
+        self.fold(<V::Aggregate as Decider>::Event::from_envelope(envelope)?, envelope, rows)
+    }
 }
 
 /// From outcomes to rows: what became of each command. Fed from OUTCOMES instead of EVENTS.

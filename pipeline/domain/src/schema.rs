@@ -4,7 +4,7 @@
 //! version, `<type>.v<version>.json`: one body that fills every field, added once and never edited. Beside them,
 //! `recorded.json` says what each golden file is (a digest) and which shape the version has, so that a file that is edited
 //! or deleted, and a type that changes its shape, are found out. [`check`] compares the model with all of it; [`record`] adds
-//! what is new and changes nothing that is there.
+//! what is new, golden files included, and changes nothing that is there.
 //!
 //! A version has one shape for ever. To change it, raise the version in `events!`, give an upcaster from the old one, and add
 //! a golden file.
@@ -12,12 +12,14 @@
 mod comparison;
 mod files;
 mod recorded;
+mod sample;
 mod shape;
 
 pub use self::{
     comparison::{Problem, check, record},
     files::{GoldenFiles, GoldenFilesError},
     recorded::{AggregateRecord, RECORD_FILE, VersionRecord},
+    sample::{sample_of, sampled_shape_of},
     shape::{Field, Shape, shape_of},
 };
 

@@ -57,12 +57,13 @@ pub mod prelude {
         commands, data,
         decider::{Decider, DecisionContext, EventSet, Rejection},
         events,
-        process::{Effect, Process, ProcessCommand, ProcessError, Timer},
-        projection::{Projection, ProjectionError, Rows},
+        process::{AggregateProcess, Effect, Process, ProcessCommand, ProcessError, Timer},
+        projection::{AggregateView, Projection, ProjectionError, Rows},
         rejections,
-        report::{Column, ColumnKind, Entry, Posting, Report, ReportTables},
+        report::{Column, ColumnKind, Entry, Posting, Report, ReportTables, SmolStr},
         report_tables,
     };
+    pub use millstream_values::{business_date::BusinessDate, context::InContext, money::Currency};
 }
 
 /// The kit with which an application is tested, without a server and with one.

@@ -5,6 +5,7 @@
 //! such as each till of a day.
 
 mod closing;
+pub mod settings;
 pub mod timers;
 
 use std::marker::PhantomData;

@@ -6,6 +6,7 @@ pub(crate) mod deadletters;
 pub(crate) mod decode;
 #[cfg(feature = "reference")]
 pub(crate) mod demo;
+pub(crate) mod docs;
 pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod history;

@@ -67,6 +67,7 @@ enum Command {
     #[cfg(feature = "reference")]
     Demo(commands::demo::DemoArguments),
     Check(commands::check::CheckArguments),
+    Docs(commands::docs::DocsArguments),
     Doctor(commands::doctor::DoctorArguments),
     Ready(commands::ready::ReadyArguments),
     Setup(commands::setup::SetupArguments),
@@ -211,6 +212,7 @@ fn dispatch(command: Command, session: &Session) -> Result<u8, CommandFailure> {
         Command::Decode(arguments) => commands::decode::run(&arguments),
         Command::New(arguments) => commands::new::run(&arguments, session),
         Command::Schema(arguments) => commands::schema::run(&arguments, session),
+        Command::Docs(arguments) => commands::docs::run(&arguments, session),
         Command::Bench(arguments) => runtime.block_on(commands::bench::run(arguments, session)),
         Command::Tethered(arguments) => {
             let error = tether::become_tethered(&arguments);

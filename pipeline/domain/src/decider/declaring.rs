@@ -95,6 +95,8 @@ macro_rules! data {
 /// Writes the rejections of an aggregate as an enum: each variant has its code, the commands that can get it, and its
 /// sentence, in which the variant's fields may stand. `"*"` stands for every command ([`crate::decider::ANY_COMMAND`]).
 ///
+/// Behind the enum, `also` names the codes of checks that are written elsewhere, such as those of `millstream::values`.
+///
 /// The enum turns into a [`crate::decider::Rejection`] by `?` and `into()`. Its function `declared` is what
 /// [`crate::decider::Decider::rejections`] returns, so that a code cannot be forgotten there.
 ///
@@ -109,13 +111,17 @@ macro_rules! data {
 ///         /// The fee is unpaid.
 ///         Suspended = "suspended" on ["visit"]: "the membership is suspended; pay the fee",
 ///     }
+///     also { ["name-blank", "name-too-long"] on ["join"] }
 /// }
 ///
 /// let rejection: Rejection = MemberRejection::NotJoined { id: "anna".to_owned() }.into();
 /// assert_eq!((rejection.code, &*rejection.message), ("not-joined", "there is no member anna; join first"));
 /// assert_eq!(
 ///     MemberRejection::declared(),
-///     [("freeze", "not-joined"), ("visit", "not-joined"), ("visit", "suspended")]
+///     [
+///         ("freeze", "not-joined"), ("visit", "not-joined"), ("visit", "suspended"),
+///         ("join", "name-blank"), ("join", "name-too-long"),
+///     ]
 /// );
 /// ```
 #[macro_export]
@@ -123,7 +129,7 @@ macro_rules! rejections {
     ($(#[$meta:meta])* $visibility:vis enum $name:ident {
         $($(#[$variant_meta:meta])* $variant:ident $({ $($field:ident : $type:ty),* $(,)? })?
             = $code:literal on [$($command:literal),+ $(,)?]: $message:literal),* $(,)?
-    }) => {
+    } $(also { $([$($other:literal),+ $(,)?] on $on:tt),+ $(,)? })?) => {
         $(#[$meta])*
         #[derive(Debug, Clone, PartialEq)]
         $visibility enum $name {
@@ -138,7 +144,10 @@ macro_rules! rejections {
         impl $name {
             /// Every command with every code that it can get.
             $visibility fn declared() -> Vec<(&'static str, &'static str)> {
-                vec![$($(($command, $code)),+),*]
+                #[allow(unused_mut, reason = "most have no codes of checks")]
+                let mut declared = vec![$($(($command, $code)),+),*];
+                $($($(declared.extend($on.map(|command| (command, $other)));)+)+)?
+                declared
             }
 
             /// The code, for programs.

@@ -57,6 +57,10 @@ pub trait AggregateType: Send + Sync {
     fn event_types(&self) -> &'static [(&'static str, u16)];
     /// [`EventSet::shape`].
     fn event_shape(&self, event_type: &str, body: &serde_json::Value) -> Option<Shape>;
+    /// [`EventSet::sample`].
+    fn event_sample(&self, event_type: &str) -> Option<serde_json::Value>;
+    /// [`CommandSet::shape`].
+    fn command_shape(&self, command: &str) -> Option<Shape>;
     /// Reads an event of any version, and writes it as it is written now.
     ///
     /// # Errors
@@ -185,6 +189,14 @@ impl<D: Decider> AggregateType for Erased<D> {
 
     fn event_shape(&self, event_type: &str, body: &serde_json::Value) -> Option<Shape> {
         D::Event::shape(event_type, body)
+    }
+
+    fn event_sample(&self, event_type: &str) -> Option<serde_json::Value> {
+        D::Event::sample(event_type)
+    }
+
+    fn command_shape(&self, command: &str) -> Option<Shape> {
+        D::Command::shape(command)
     }
 
     fn rewrite_event(&self, event_type: &str, schema: u16, data: &[u8]) -> Result<NewEvent, EventError> {

@@ -121,3 +121,34 @@ fn same_events_give_the_same_effects() {
 fn timer_names_must_fit_a_subject() {
     assert!(matches!(answers("not allowed"), Err(ProcessError::TimerName { .. })));
 }
+
+/// Answers each knock of one aggregate; the short form.
+struct Counter;
+
+impl AggregateProcess for Counter {
+    type Aggregate = Door;
+    const NAME: &'static str = "counter";
+
+    fn answer(
+        &self,
+        DoorEvent::Knocked(knocked): DoorEvent,
+        envelope: &Envelope<'_>,
+        _rows: &mut (dyn Rows + '_),
+    ) -> Result<Vec<Effect>, ProcessError> {
+        Ok(vec![Effect::CancelTimer(format!("{}:{}", envelope.stream_id.id(), knocked.times))])
+    }
+}
+
+#[test]
+fn short_form_handles_its_aggregate_alone_and_gets_decoded_events() {
+    let process: &dyn Process = &Counter;
+    assert_eq!((process.name(), process.version(), process.tables().len()), ("counter", 1, 0));
+    assert!(process.handles("house", "door") && !process.handles("house", "window"));
+    assert!(!process.handles("street", "door"));
+    let mut history = History::new("house");
+    history.add("door", "front", [DoorEvent::Knocked(Knocked { times: 3 })]);
+    let commit = &history.commits()[0];
+    let envelope = commit.envelopes().next().unwrap();
+    let effects = process.react(&envelope, &mut MemoryRows::new()).unwrap();
+    assert_eq!(effects, [Effect::CancelTimer("front:3".into())]);
+}

@@ -57,11 +57,13 @@ pub fn check(registry: &AggregateRegistry, files: &GoldenFiles) -> Vec<Problem> 
     problems
 }
 
-/// Adds to the records what is new; says what was added.
+/// Adds what is new: a golden file for each event that has none, made up from its type, and the records of those that have none.
+/// Says what was added to the records.
 ///
 /// # Errors
-/// The problems of [`check`], when there is one that recording does not solve. Nothing is added then.
+/// The problems of [`check`], when there is one that recording does not solve. Nothing is to be written then.
 pub fn record(registry: &AggregateRegistry, files: &mut GoldenFiles) -> Result<Vec<String>, Vec<Problem>> {
+    add_bodies(registry, files);
     let problems: Vec<Problem> =
         check(registry, files).into_iter().filter(|problem| !problem.unrecorded).collect();
     if !problems.is_empty() {
@@ -71,7 +73,7 @@ pub fn record(registry: &AggregateRegistry, files: &mut GoldenFiles) -> Result<V
     for aggregate in registry.iter() {
         let key = format!("{}/{}", aggregate.context(), aggregate.aggregate());
         let Some(files) = files.aggregates.get_mut(&key) else { continue };
-        let AggregateFiles { bodies, record } = files;
+        let AggregateFiles { bodies, record, .. } = files;
         for (event_type, current) in aggregate.event_types() {
             for version in 1..=*current {
                 let name = format!("{event_type}.v{version}");
@@ -83,6 +85,24 @@ pub fn record(registry: &AggregateRegistry, files: &mut GoldenFiles) -> Result<V
         }
     }
     Ok(added)
+}
+
+/// Gives a golden body to each current version that has neither one nor a record: what is recorded and gone is not made up again.
+fn add_bodies(registry: &AggregateRegistry, files: &mut GoldenFiles) {
+    for aggregate in registry.iter() {
+        let key = format!("{}/{}", aggregate.context(), aggregate.aggregate());
+        for (event_type, version) in aggregate.event_types() {
+            let name = format!("{event_type}.v{version}");
+            let files = files.aggregates.entry(key.clone()).or_default();
+            if !files.bodies.contains_key(&name)
+                && !files.record.contains_key(&name)
+                && let Some(body) = aggregate.event_sample(event_type)
+            {
+                files.bodies.insert(name.clone(), body);
+                files.made_up.insert(name);
+            }
+        }
+    }
 }
 
 fn add(
@@ -173,7 +193,7 @@ impl Comparison<'_> {
             let text = match record {
                 Some(_) => "its golden file is gone; restore it from version control",
                 None => {
-                    "it has no golden file; write its fields as JSON, every optional one and every list filled"
+                    "it has no golden file; run millstream schema record, or write its fields as JSON, every optional one and every list filled"
                 }
             };
             return self.problem(&name, None, text);

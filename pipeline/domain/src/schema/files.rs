@@ -1,12 +1,13 @@
 //! The folder of golden files and records, read whole and written where something was added.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
 };
 
 use millstream_contract::exit_code::{ExitCode, Failure};
+use serde::Serialize;
 use serde_json::Value;
 
 use super::{AggregateRecord, RECORD_FILE};
@@ -48,6 +49,8 @@ impl Failure for GoldenFilesError {
 pub(super) struct AggregateFiles {
     /// Golden bodies by `<type>.v<version>`.
     pub(super) bodies: BTreeMap<String, Value>,
+    /// Which of the bodies have no file yet.
+    pub(super) made_up: BTreeSet<String>,
     pub(super) record: AggregateRecord,
 }
 
@@ -75,19 +78,27 @@ impl GoldenFiles {
         Ok(Self { folder: folder.to_owned(), aggregates })
     }
 
-    /// Writes the records. Golden files are never written.
+    /// Writes the records, and the golden files that are new. One that is there is never written.
     ///
     /// # Errors
     /// [`GoldenFilesError::File`].
     pub fn write_records(&self) -> Result<(), GoldenFilesError> {
         for (key, files) in &self.aggregates {
-            let path = self.folder.join(key).join(RECORD_FILE);
-            let text = serde_json::to_string_pretty(&files.record)
-                .expect("records hold only plain data with text keys");
-            fs::write(&path, text + "\n").map_err(|source| GoldenFilesError::File { path, source })?;
+            let folder = self.folder.join(key);
+            fs::create_dir_all(&folder)
+                .map_err(|source| GoldenFilesError::File { path: folder.clone(), source })?;
+            for (name, body) in files.bodies.iter().filter(|(name, _)| files.made_up.contains(*name)) {
+                write_json(folder.join(format!("{name}.json")), body)?;
+            }
+            write_json(folder.join(RECORD_FILE), &files.record)?;
         }
         Ok(())
     }
+}
+
+fn write_json(path: PathBuf, value: &impl Serialize) -> Result<(), GoldenFilesError> {
+    let text = serde_json::to_string_pretty(value).expect("they hold only plain data with text keys");
+    fs::write(&path, text + "\n").map_err(|source| GoldenFilesError::File { path, source })
 }
 
 fn read_aggregate(folder: &Path) -> Result<AggregateFiles, GoldenFilesError> {

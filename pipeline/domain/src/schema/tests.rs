@@ -225,7 +225,10 @@ fn new_event_needs_a_golden_file_that_fills_everything_and_a_record() {
     let folder = TempDir::new().unwrap();
     write(folder.path(), "removed.v1.json", "{}");
     let found = problems(&first::registry(), folder.path());
-    assert!(found[0].starts_with("shop/thing/added.v1: it has no golden file; write"), "{found:?}");
+    assert!(
+        found[0].starts_with("shop/thing/added.v1: it has no golden file; run millstream schema record"),
+        "{found:?}"
+    );
     for (body, text) in [
         (
             json!({ "name": "Gin", "size": "small", "note": null, "lines": [{ "sku": "a", "quantity": 1 }] }),
@@ -268,6 +271,24 @@ fn new_version_with_an_upcaster_is_recorded_and_its_meaning_kept() {
     assert!(found.len() == 1 && found[0].contains("mend the upcaster from version 1"), "{found:?}");
     let found = problems(&second_without_upcaster::registry(), folder.path());
     assert!(found.len() == 1 && found[0].contains("not read any more"), "{found:?}");
+}
+
+#[test]
+fn golden_file_that_is_missing_is_made_up_once_and_never_after_it_was_recorded() {
+    let folder = TempDir::new().unwrap();
+    let added = recorded_anew(&first::registry(), folder.path());
+    assert_eq!(added, ["shop/thing/added.v1", "shop/thing/removed.v1"]);
+    assert_eq!(problems(&first::registry(), folder.path()), Vec::<String>::new());
+    let path = folder.path().join("shop/thing/added.v1.json");
+    let body: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    assert_eq!(
+        body,
+        json!({ "name": "name", "size": "small", "note": "note", "lines": [{ "sku": "sku", "quantity": 1 }] })
+    );
+    fs::remove_file(&path).unwrap();
+    let mut files = GoldenFiles::read(folder.path()).unwrap();
+    let refused = record(&first::registry(), &mut files).unwrap_err();
+    assert!(refused[0].text.contains("its golden file is gone"), "{refused:?}");
 }
 
 #[test]

@@ -16,7 +16,10 @@ use millstream::{
     projection::{ProjectionError, Rows},
     values::{
         business_date::BusinessDate,
-        day_close::timers::{arm, disarm, end_of_day},
+        day_close::{
+            settings::{hour, zone},
+            timers::{arm, disarm, end_of_day},
+        },
     },
 };
 
@@ -80,23 +83,6 @@ impl ClosingHours {
         }
         Self { tills, business_days, time_zone, store_time_zones }
     }
-}
-
-fn hour(keys: &mut dyn SettingKeys, name: &'static str, help: &'static str) -> Option<Time> {
-    let text = keys.optional_text(name, help)?;
-    let time = text.parse::<Time>();
-    if time.is_err() {
-        keys.problem(name, &format!("is {text:?}; it takes an hour of the day, such as \"03:00\""));
-    }
-    time.ok()
-}
-
-/// UTC where there is no zone of that name, which is noted.
-fn zone(keys: &mut dyn SettingKeys, key: &'static str, name: &str) -> TimeZone {
-    TimeZone::get(name).unwrap_or_else(|_| {
-        keys.problem(key, &format!("names time zone {name:?}; use a name such as Europe/Berlin or UTC"));
-        TimeZone::UTC
-    })
 }
 
 /// Closes tills and business days.

@@ -111,7 +111,8 @@ impl Namespace {
         claim_id.strip_prefix(self.name).is_some_and(|rest| rest.starts_with(':'))
     }
 
-    fn normalised(&self, value: &str) -> String {
+    /// The value in the one form that all texts of the same value have, such as for the key of a row.
+    pub fn normalised(&self, value: &str) -> String {
         let seen: String = value.chars().filter(|character| !is_ignorable(*character)).collect();
         let composer = ComposingNormalizer::new_nfc();
         let composed = composer.normalize(seen.trim());

@@ -192,6 +192,13 @@ fn every_refusal_has_its_code() {
 }
 
 #[test]
+fn texts_of_the_same_value_have_one_form() {
+    const EMAIL: Namespace = Namespace::new("email").ignoring_case();
+    assert_eq!(EMAIL.normalised(" Anna@Example.com"), "anna@example.com");
+    assert_eq!(Namespace::new("number").normalised("N-1 "), "N-1");
+}
+
+#[test]
 fn any_value_has_an_id() {
     const EMAIL: Namespace = Namespace::new("email").ignoring_case();
     const NAME: Namespace = Namespace::new("name");

@@ -10,6 +10,7 @@ use std::marker::PhantomData;
 use jiff::{civil::Time, tz::TimeZone};
 use millstream_contract::commit::Envelope;
 use millstream_domain::{
+    application::SettingKeys,
     decider::{Decider, EventSet},
     process::{Effect, Process, ProcessCommand, ProcessError},
     projection::Rows,
@@ -17,6 +18,7 @@ use millstream_domain::{
 
 use super::{
     BusinessDay, BusinessDayEvent, CloseDay,
+    settings::{hour, zone},
     timers::{arm, disarm, end_of_day},
 };
 use crate::{business_date::BusinessDate, context::InContext, table::Joined};
@@ -55,6 +57,17 @@ impl<E: DayEntries> DayClosing<E> {
     /// A process that closes days at an hour of a time zone; never where no hour is given.
     pub fn new(hour: Option<Time>, time_zone: TimeZone) -> Self {
         Self { hour, time_zone, entries: PhantomData }
+    }
+
+    /// A process that closes days at the hour `close_days_at` of the zone `time_zone` of the configuration. An application with
+    /// several such processes reads keys of its own for each of them and uses [`Self::new`].
+    pub fn from_keys(keys: &mut dyn SettingKeys) -> Self {
+        let help = "hour of the time zone at which days are closed, such as \"03:00\"; never by a timer when not set";
+        let hour = hour(keys, "close_days_at", help);
+        let help = "the time zone in which days are closed; the same as command_handler.time_zone";
+        let name = keys.text("time_zone", "UTC", help);
+        let zone = zone(keys, "time_zone", &name);
+        Self::new(hour, zone)
     }
 }
 

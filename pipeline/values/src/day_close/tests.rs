@@ -3,6 +3,7 @@
 use jiff::{Timestamp, civil::Time, tz::TimeZone};
 use millstream_contract::commit::Envelope;
 use millstream_domain::{
+    application::DefaultSettings,
     decider::{AggregateRegistry, EventSet as _},
     process::ProcessError,
     testing::{
@@ -152,6 +153,18 @@ fn without_an_hour_nothing_is_closed_by_a_timer() {
     let mut system = system(None);
     system.send("gym.club.c1.visit", "{}").unwrap();
     assert_eq!(system.timers().count(), 0);
+}
+
+#[test]
+fn hour_and_zone_are_settings() {
+    let mut keys = DefaultSettings::default();
+    let process = DayClosing::<Visits>::from_keys(&mut keys);
+    assert_eq!(keys.names(), ["close_days_at", "time_zone"]);
+    assert!(keys.problems().is_empty());
+    let registry = AggregateRegistry::new().with::<Club>().with::<BusinessDay<Gym>>();
+    let mut system = InMemorySystem::new(registry, vec![Box::new(process)]);
+    system.send("gym.club.c1.visit", "{}").unwrap();
+    assert_eq!(system.timers().count(), 0, "no hour is set");
 }
 
 proptest! {

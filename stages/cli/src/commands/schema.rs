@@ -10,15 +10,15 @@ use serde_json::json;
 
 use crate::{failure::CommandFailure, output, session::Session};
 
-/// Where golden files are looked for, from the current folder upwards: a checkout, then the package of a model.
-const PLACES: [&str; 2] = ["pipeline/model/golden", "golden"];
+/// Where golden files are looked for, from the current folder upwards: a checkout, an application, then the package of a model.
+const PLACES: [&str; 3] = ["pipeline/model/golden", "model/golden", "golden"];
 
 /// Compare the events of this program with the recorded ones.
 #[derive(Debug, Args)]
 pub(crate) struct SchemaArguments {
     #[command(subcommand)]
     what: What,
-    /// Folder of golden files; without it `pipeline/model/golden` or `golden` here or further up
+    /// Folder of golden files; without it `pipeline/model/golden`, `model/golden` or `golden` here or further up
     #[arg(long, global = true, value_name = "FOLDER")]
     golden: Option<PathBuf>,
     /// One JSON object a line
@@ -32,7 +32,7 @@ enum What {
     ///
     /// Ends with 65 when something does not fit, with a line for each event and field.
     Check,
-    /// Add events and versions that are new to the records; what is recorded stays as it is
+    /// Add events and versions that are new, each with a golden file made up from its type; what is there stays as it is
     Record,
 }
 

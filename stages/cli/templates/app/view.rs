@@ -21,26 +21,18 @@ millstream::data! {
 #[derive(Debug)]
 pub struct {{Aggregate}}View;
 
-impl Projection for {{Aggregate}}View {
-    fn context(&self) -> &'static str {
-        super::CONTEXT
-    }
+impl AggregateView for {{Aggregate}}View {
+    type Aggregate = {{Aggregate}};
+    const VIEWS: &'static [&'static str] = &[VIEW];
 
-    fn name(&self) -> &'static str {
-        VIEW
-    }
-
-    fn views(&self) -> &'static [&'static str] {
-        &[VIEW]
-    }
-
-    fn handles(&self, aggregate: &str) -> bool {
-        aggregate == {{Aggregate}}::AGGREGATE
-    }
-
-    fn apply(&self, envelope: &Envelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
+    fn fold(
+        &self,
+        event: {{Aggregate}}Event,
+        envelope: &Envelope<'_>,
+        rows: &mut (dyn Rows + '_),
+    ) -> Result<(), ProjectionError> {
         let id = envelope.stream_id.id();
-        match {{Aggregate}}Event::from_envelope(envelope)? {
+        match event {
             {{Aggregate}}Event::Added(Added { title }) => {
                 let row = {{Aggregate}}Row { {{aggregate_module}}: id.to_owned(), title };
                 rows.write_with_version(VIEW, id, &row, envelope);

@@ -6,6 +6,7 @@ mod by_hand;
 mod last_release;
 mod later;
 mod own_app;
+mod own_application;
 mod own_context;
 mod packages;
 mod replicas;

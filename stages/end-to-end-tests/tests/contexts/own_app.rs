@@ -33,21 +33,22 @@ pub(super) fn like_this_checkout(root: &Path) {
 
 /// The application that `new app` and `new context` write into a folder.
 fn written(folder: &Path) -> PathBuf {
-    let new = ["new", "app", "gym", "--first-context", "members", "--aggregate", "member"];
+    let new = ["new", "app", "studio", "--first-context", "members", "--aggregate", "member"];
     run(millstream(&binary("millstream"), &new), folder);
     let again = millstream(&binary("millstream"), &new).current_dir(folder).output().unwrap();
     assert_eq!(again.status.code(), Some(64), "{}", String::from_utf8_lossy(&again.stderr));
-    let root = folder.join("gym");
+    let root = folder.join("studio");
     like_this_checkout(&root);
     for context in [
         ["clubs", "--aggregate", "club", "--like", "view"],
         ["takings", "--aggregate", "day", "--like", "report"],
         ["fees", "--aggregate", "fee", "--like", "process"],
+        ["lockers", "--aggregate", "locker", "--like", "claims"],
     ] {
         let new = [&["new", "context"], &context[..]].concat();
         run(millstream(&binary("millstream"), &new), &root);
     }
-    run(cargo_once(&["fmt", "-p", "gym-model", "-p", "gym"]), &root);
+    run(cargo_once(&["fmt", "-p", "studio-model", "-p", "studio"]), &root);
     root
 }
 
@@ -58,6 +59,7 @@ fn passes_its_tests(root: &Path) {
         "clubs::club_view::tests::row_shows_the_present_title",
         "takings::day_daily::tests::late_entry_restates_the_closed_day",
         "fees::fee_deadline::tests::what_nobody_settles_expires_and_can_no_longer_be_settled",
+        "lockers::locker_number::tests::a_number_is_given_once_until_it_comes_back",
         "events_are_as_they_were_recorded",
     ] {
         assert!(tested.contains(&format!("{test} ... ok")), "{tested}");
@@ -68,17 +70,17 @@ fn passes_its_tests(root: &Path) {
 fn program(root: &Path) -> PathBuf {
     // All targets, so that the libraries are those of the tests.
     run(cargo_once(&["build", "--offline", "--workspace", "--all-targets"]), root);
-    let program = root.join("program/gym");
-    fs::copy(target_folder().join("debug/gym"), &program).unwrap();
+    let program = root.join("program/studio");
+    fs::copy(target_folder().join("debug/studio"), &program).unwrap();
     let millstream_version = env!("CARGO_PKG_VERSION");
     let version = run(millstream(&program, &["--version"]), root);
-    assert_eq!(version, format!("gym {VERSION} (Millstream {millstream_version})\n"));
+    assert_eq!(version, format!("studio {VERSION} (Millstream {millstream_version})\n"));
     let of_stage = run(millstream(&program, &["stage", "projector", "--version"]), root);
     assert_eq!(of_stage, format!("projector {VERSION} (Millstream {millstream_version})\n"));
     let usage = run(millstream(&program, &["history", "--help"]), root);
-    assert!(usage.contains("Usage: gym history [OPTIONS]"), "{usage}");
-    let checked = run(millstream(&program, &["schema", "--golden", "model/golden", "check"]), root);
-    assert!(checked.contains("11 event types are as they are recorded"), "{checked}");
+    assert!(usage.contains("Usage: studio history [OPTIONS]"), "{usage}");
+    let checked = run(millstream(&program, &["schema", "check"]), root);
+    assert!(checked.contains("21 event types are as they are recorded"), "{checked}");
     let settings = run(millstream(&program, &["stage", "process-manager", "--reference-config"]), root);
     assert!(
         settings.contains("# fee_patience = \"7d\""),
@@ -137,7 +139,9 @@ async fn new_application_builds_passes_its_tests_and_runs() {
     assert!(none.stderr.contains("there is no report store-daily; there are day-daily"), "{}", none.stderr);
     let other = system.millstream(&["history", "retail", "till", "1", "--as-of", "1"]).await;
     assert!(
-        other.stderr.contains("there are clubs.club, fees.fee, members.member, takings.day"),
+        other.stderr.contains(
+            "there are clubs.club, fees.fee, lockers.claim, lockers.locker, members.member, takings.day"
+        ),
         "{}",
         other.stderr
     );

@@ -40,7 +40,7 @@ fn main() -> std::process::ExitCode {
 }
 "#;
 
-fn copy(from: &Path, to: &Path) {
+pub(super) fn copy(from: &Path, to: &Path) {
     if from.is_dir() {
         fs::create_dir_all(to).unwrap();
         for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
@@ -116,13 +116,14 @@ fn tested(root: &Path, filter: &[&str]) -> String {
 }
 
 /// A block of the guide: its language, its text, and the file that was named last.
-struct Block {
-    language: String,
-    text: String,
-    file: String,
+pub(super) struct Block {
+    pub(super) language: String,
+    pub(super) text: String,
+    pub(super) file: String,
 }
 
-fn blocks(guide: &str) -> Vec<Block> {
+/// The blocks of a guide whose files begin with one of `folders`.
+pub(super) fn blocks(guide: &str, folders: &[&str]) -> Vec<Block> {
     let (mut blocks, mut file, mut open): (Vec<Block>, String, Option<Block>) = (vec![], String::new(), None);
     for line in guide.lines() {
         match (line.strip_prefix("```"), &mut open) {
@@ -133,7 +134,7 @@ fn blocks(guide: &str) -> Vec<Block> {
             (None, Some(block)) => block.text += &format!("{line}\n"),
             (None, None) if !line.starts_with('|') => {
                 let named = line.split('`').skip(1).step_by(2);
-                let files = named.filter(|name| name.starts_with("pipeline/") || name.starts_with("docs/"));
+                let files = named.filter(|name| folders.iter().any(|folder| name.starts_with(folder)));
                 file = files.last().map_or(file, str::to_owned);
             }
             (None, None) => {}
@@ -178,7 +179,7 @@ async fn guide_leads_to_a_context_of_ones_own() {
     assert!(tests.contains("library::book::tests::every_rejection_is_provoked ... ok"), "{tests}");
 
     let guide = fs::read_to_string(repository().join("docs/guides/your-own-context.md")).unwrap();
-    let blocks = blocks(&guide);
+    let blocks = blocks(&guide, &["pipeline/", "docs/"]);
     for block in blocks.iter().filter(|block| block.language != "sh") {
         match &*block.language {
             "diff" => change(root, block),

@@ -2,6 +2,8 @@
 //! registers the context. In a checkout of Millstream itself it becomes part of the reference application, and gets its section of
 //! docs/contexts.md; elsewhere it becomes part of the application in whose folder the command is called.
 
+mod claims;
+
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
@@ -50,6 +52,8 @@ pub(super) enum Like {
     Report,
     /// An aggregate with a deadline, and a process that keeps it with a timer and a setting
     Process,
+    /// An aggregate that has a number of its own, and a process that claims it, so that no other one has the same
+    Claims,
 }
 
 /// Runs it.
@@ -199,6 +203,7 @@ pub(super) fn application_files(names: &Names, model: &Path, like: Like) -> Vec<
             ];
             files_of(names, model, &sources, &golden)
         }
+        Like::Claims => claims::files(names, model),
     }
 }
 
@@ -255,6 +260,10 @@ fn tell(names: &Names, home: Home, like: Like) -> Result<(), CommandFailure> {
         ],
         Like::Process => [
             format!("nats pub -J cmd.{context}.{aggregate}.A-1.open '{{}}'"),
+            format!("{app} history {context} {aggregate} A-1"),
+        ],
+        Like::Claims => [
+            format!("nats pub -J cmd.{context}.{aggregate}.A-1.open '{{\"number\":\"N-1\"}}'"),
             format!("{app} history {context} {aggregate} A-1"),
         ],
     };

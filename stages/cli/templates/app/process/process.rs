@@ -23,22 +23,18 @@ impl {{Aggregate}}Deadline {
     }
 }
 
-impl Process for {{Aggregate}}Deadline {
-    fn name(&self) -> &'static str {
-        "{{aggregate}}-deadline"
-    }
+impl AggregateProcess for {{Aggregate}}Deadline {
+    type Aggregate = {{Aggregate}};
+    const NAME: &'static str = "{{aggregate}}-deadline";
 
-    fn tables(&self) -> &'static [&'static str] {
-        &[]
-    }
-
-    fn handles(&self, context: &str, aggregate: &str) -> bool {
-        context == super::CONTEXT && aggregate == {{Aggregate}}::AGGREGATE
-    }
-
-    fn react(&self, envelope: &Envelope<'_>, _rows: &mut (dyn Rows + '_)) -> Result<Vec<Effect>, ProcessError> {
+    fn answer(
+        &self,
+        event: {{Aggregate}}Event,
+        envelope: &Envelope<'_>,
+        _rows: &mut (dyn Rows + '_),
+    ) -> Result<Vec<Effect>, ProcessError> {
         let id = envelope.stream_id.id();
-        let effect = match {{Aggregate}}Event::from_envelope(envelope)? {
+        let effect = match event {
             {{Aggregate}}Event::Opened(_) => Effect::SetTimer(Timer {
                 name: id.to_owned(),
                 at: envelope.recorded_at.saturating_add(self.patience).unwrap_or(Timestamp::MAX),

@@ -1,7 +1,7 @@
 //! Report `{{aggregate}}-daily`, key `<place>`: entries and amounts of a place on a business date. Sealed by the close of the day;
 //! an entry after it opens the next revision.
 
-use millstream::{prelude::*, report::SmolStr};
+use millstream::prelude::*;
 
 use super::{{aggregate_module}}::{{{Aggregate}}, {{Aggregate}}Event, place_and_date};
 

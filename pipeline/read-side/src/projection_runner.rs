@@ -13,7 +13,7 @@
 
 mod applier;
 mod checkpoint_check;
-mod feed;
+mod decoding;
 mod past_views;
 mod projection_set;
 mod source;
@@ -42,7 +42,7 @@ use millstream_store::read_store::{ProjectionId, ReadStore, StoreError};
 
 use self::{
     source::{Source, SourceConfig},
-    writer::{Work, Writer, WriterThread},
+    writer::{Writer, WriterTask, WriterThread},
 };
 
 /// The most messages that a transaction applies, unless configured otherwise. Far behind, a page of the file is then written once
@@ -140,8 +140,8 @@ pub struct ProjectionRunner<B> {
     set: Arc<ProjectionSet>,
     config: RunnerConfig,
     statuses: status::StatusBoard,
-    inbox: mpsc::Sender<Work>,
-    work: mpsc::Receiver<Work>,
+    inbox: mpsc::Sender<WriterTask>,
+    work: mpsc::Receiver<WriterTask>,
 }
 
 impl<B: Broker> ProjectionRunner<B> {

@@ -7,8 +7,8 @@
 
 #![deny(missing_docs)]
 
+pub mod parallel;
 pub mod read_store;
-pub mod side_by_side;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod text_key;

@@ -35,7 +35,7 @@ pub use self::{
     table_name::{ProjectionId, TableName},
     write::{Changes, Durability, Uncommitted},
 };
-use crate::side_by_side::Cores;
+use crate::parallel::Cores;
 
 /// The memory for redb's page cache unless configured otherwise. It is enough for the upper levels of the trees of some million rows.
 pub const CACHE_SIZE_DEFAULT: usize = 256 * 1024 * 1024;

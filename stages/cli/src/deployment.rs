@@ -117,7 +117,7 @@ impl Deployment {
             return Err(DeploymentError::StageUnknown { name: name.clone(), known }.into());
         }
         let lock = take_folder(&options.folder, session.program.name)?;
-        let supervisor = Supervisor::new(&options.folder, session.talk.clone())?;
+        let supervisor = Supervisor::new(&options.folder, session.console.clone())?;
         let nats_urls = NatsServerConfig::new(options.nats_port, "").url();
         let session = session.for_server(&nats_urls);
         Ok(Self {
@@ -158,8 +158,8 @@ impl Deployment {
     /// Stops the stages, then nats-server, each within its bound.
     pub(crate) async fn stop(&mut self) {
         self.stop_stages().await;
-        let talk = self.session.talk.clone();
-        join_all(self.servers.drain(..).map(|server| server.stop(&talk))).await;
+        let console = self.session.console.clone();
+        join_all(self.servers.drain(..).map(|server| server.stop(&console))).await;
     }
 
     /// How the streams are made.
@@ -169,8 +169,8 @@ impl Deployment {
 
     /// Stops the stages alone.
     pub(crate) async fn stop_stages(&mut self) {
-        let talk = self.session.talk.clone();
-        join_all(self.stages.drain(..).map(|stage| stage.stop(&talk))).await;
+        let console = self.session.console.clone();
+        join_all(self.stages.drain(..).map(|stage| stage.stop(&console))).await;
     }
 
     /// For commands to this deployment's server.

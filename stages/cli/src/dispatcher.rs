@@ -26,7 +26,7 @@ const WAITING_MAX: usize = 32 * 1024;
 
 /// What became of a command that was sent with a tag.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Settled<T> {
+pub(crate) struct Answered<T> {
     /// The sender's own.
     pub(crate) tag: T,
     /// The recorded outcome.
@@ -106,7 +106,7 @@ impl<T> Dispatcher<T> {
     ///
     /// # Errors
     /// When the server refuses, or no outcome is recorded for longer than the patience. What was sent stays sent.
-    pub(crate) async fn progress(&mut self) -> Result<Vec<Settled<T>>, CommandFailure> {
+    pub(crate) async fn progress(&mut self) -> Result<Vec<Answered<T>>, CommandFailure> {
         tokio::select! {
             Some(published) = self.publishes.next(), if !self.publishes.is_empty() => {
                 published?;
@@ -119,11 +119,11 @@ impl<T> Dispatcher<T> {
         }
     }
 
-    fn settle(&mut self, outcome: CommandOutcome) -> Option<Settled<T>> {
+    fn settle(&mut self, outcome: CommandOutcome) -> Option<Answered<T>> {
         let tag = self.waiting.remove(outcome.id.as_deref()?)?;
         let before = self.commands_before;
         let known_before = matches!(outcome.outcome, Outcome::Duplicate { of, .. } if of <= before);
-        Some(Settled { tag, outcome, known_before })
+        Some(Answered { tag, outcome, known_before })
     }
 
     fn nothing_recorded(&self) -> CommandFailure {

@@ -1,7 +1,7 @@
 //! The command line of an application: one file a command under `commands/`, and what they share. [`run`] is all of it; the
 //! reference application's program is called `millstream`, others have their own names.
 //!
-//! Results go to standard output, progress and talk to standard error; `--json` wherever a program may read.
+//! Results go to standard output, progress and console to standard error; `--json` wherever a program may read.
 
 use std::{ffi::OsString, process, time::Duration};
 
@@ -16,16 +16,17 @@ use millstream_runtime::{
 
 pub use self::program::RunStage;
 use self::{
+    console::Console,
     failure::CommandFailure,
     program::Program,
     session::{ConnectionArguments, Environment, Session},
     supervisor::tether,
-    talk::Talk,
 };
 
 mod bench;
 mod command_publisher;
 mod commands;
+mod console;
 #[cfg(feature = "reference")]
 mod demo;
 mod deployment;
@@ -41,7 +42,6 @@ mod program;
 mod query_client;
 mod session;
 mod supervisor;
-mod talk;
 
 /// Exit code of a question to which there is no answer: no row of that key.
 const NOTHING_FOUND: u8 = 13;
@@ -147,15 +147,15 @@ fn command(program: Program) -> clap::Command {
 }
 
 fn run_command(program: Program, arguments: Arguments, environment: Environment) -> process::ExitCode {
-    let talk = Talk::new();
+    let console = Console::new();
     telemetry::initialise(&log_settings(&environment), program.name, "");
-    let session = Session::new(talk.clone(), environment, program, arguments.connection);
+    let session = Session::new(console.clone(), environment, program, arguments.connection);
     // No command is of use where the application contradicts itself.
     match session.model().and_then(|_| dispatch(arguments.command, &session)) {
         Ok(code) => code.into(),
         Err(failure) => {
             if failure.code != ExitCode::Ok.number() {
-                talk.say(format_args!("error: {}", failure.message));
+                console.say(format_args!("error: {}", failure.message));
             }
             failure.code.into()
         }

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use indicatif::ProgressBar;
 use millstream_contract::{exit_code::ExitCode, position::Position};
 use millstream_domain::projection::Projection;
-use millstream_jetstream::{nats_broker::NatsBroker, past::position_at};
+use millstream_jetstream::{moments::position_at, nats_broker::NatsBroker};
 use millstream_read_side::{
     projection_runner::{PastViews, ProjectionSet, view_name},
     query_service::LocalQueries,
@@ -17,10 +17,10 @@ use tokio::time::Instant;
 pub(crate) use millstream_contract::moment::Moment;
 
 use crate::{
+    console::Console,
     failure::CommandFailure,
     query_client::{COMMAND_VIEW, ViewSource},
     session::{Connected, Session},
-    talk::Talk,
 };
 
 /// How often progress is said where no bar can be drawn.
@@ -72,7 +72,7 @@ impl FilledView {
 /// Projections at a moment of the past.
 pub(crate) struct Past {
     views: PastViews<NatsBroker>,
-    talk: Talk,
+    console: Console,
 }
 
 impl Past {
@@ -96,7 +96,7 @@ impl Past {
         // The file lives on while it is open, and is gone however this process ends.
         drop(folder);
         let views = PastViews::begin(&connected.broker, store, set, generation, purpose)?;
-        Ok(Self { views, talk: session.talk.clone() })
+        Ok(Self { views, console: session.console.clone() })
     }
 
     /// `projections` as of `moment`, and its position. Says how far it is when it takes long.
@@ -120,7 +120,7 @@ impl Past {
     /// # Errors
     /// When the events cannot be folded.
     pub(crate) async fn advance(&mut self, position: &Position) -> Result<(), CommandFailure> {
-        let mut progress = Progress::begin(&self.talk, position.sequence);
+        let mut progress = Progress::begin(&self.console, position.sequence);
         let folded = self.views.advance(position, |sequence| progress.reached(sequence)).await;
         progress.bar.finish_and_clear();
         Ok(folded?)
@@ -144,22 +144,22 @@ impl Past {
 
 /// A bar at a terminal, a line now and then elsewhere.
 struct Progress {
-    talk: Talk,
+    console: Console,
     bar: ProgressBar,
     end: u64,
     said: Instant,
 }
 
 impl Progress {
-    fn begin(talk: &Talk, end: u64) -> Self {
-        Self { talk: talk.clone(), bar: talk.bar("folding events", end), end, said: Instant::now() }
+    fn begin(console: &Console, end: u64) -> Self {
+        Self { console: console.clone(), bar: console.bar("folding events", end), end, said: Instant::now() }
     }
 
     fn reached(&mut self, sequence: u64) {
         self.bar.set_position(sequence);
         if self.bar.is_hidden() && self.said.elapsed() >= SAY_INTERVAL {
             self.said = Instant::now();
-            self.talk.say(format_args!("folding events: at {sequence} of {}", self.end));
+            self.console.say(format_args!("folding events: at {sequence} of {}", self.end));
         }
     }
 }

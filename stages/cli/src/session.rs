@@ -11,7 +11,7 @@ use millstream_runtime::{
     connection::{ClientIdentity, Forbidden, connect, dialer},
 };
 
-use crate::{failure::CommandFailure, program::Program, talk::Talk};
+use crate::{console::Console, failure::CommandFailure, program::Program};
 
 /// The environment of the process, read once in main.
 pub(crate) type Environment = BTreeMap<String, String>;
@@ -39,7 +39,7 @@ pub(crate) struct ConnectionArguments {
 #[derive(Debug, Clone)]
 pub(crate) struct Session {
     /// Says things.
-    pub(crate) talk: Talk,
+    pub(crate) console: Console,
     /// The environment of the process.
     pub(crate) environment: Environment,
     /// The application.
@@ -62,12 +62,12 @@ pub(crate) struct Connected {
 
 impl Session {
     pub(crate) fn new(
-        talk: Talk,
+        console: Console,
         environment: Environment,
         program: Program,
         arguments: ConnectionArguments,
     ) -> Self {
-        Self { talk, environment, program, arguments, forbidden: Forbidden::default() }
+        Self { console, environment, program, arguments, forbidden: Forbidden::default() }
     }
 
     /// What the application has.
@@ -107,7 +107,7 @@ impl Session {
         let mut environment = self.environment.clone();
         environment.retain(|name, _| !name.starts_with("NATS_"));
         let forbidden = Forbidden::default();
-        Self { talk: self.talk.clone(), environment, program: self.program, arguments, forbidden }
+        Self { console: self.console.clone(), environment, program: self.program, arguments, forbidden }
     }
 
     /// For a command that connects to nothing that is there already.

@@ -28,7 +28,7 @@ use tokio::{
 };
 
 use self::process_list::{ProcessEntry, ProcessList};
-use crate::talk::Talk;
+use crate::console::Console;
 
 pub(crate) mod process_list;
 pub(crate) mod readiness;
@@ -115,7 +115,7 @@ pub(crate) struct Supervisor {
     logs: PathBuf,
     /// This very program, which becomes the child's: see `tether.rs`.
     executable: PathBuf,
-    talk: Talk,
+    console: Console,
 }
 
 /// A process under supervision.
@@ -133,12 +133,17 @@ impl Supervisor {
     ///
     /// # Errors
     /// When the folder cannot be used.
-    pub(crate) fn new(folder: &Path, talk: Talk) -> Result<Self, SupervisorError> {
+    pub(crate) fn new(folder: &Path, console: Console) -> Result<Self, SupervisorError> {
         let logs = folder.join("logs");
         fs::create_dir_all(&logs).map_err(|source| SupervisorError::File { path: logs.clone(), source })?;
         let executable = std::env::current_exe()
             .map_err(|source| SupervisorError::File { path: PathBuf::from("millstream"), source })?;
-        Ok(Self { list: Arc::new(ProcessList::new(&folder.join("processes.json"))), logs, executable, talk })
+        Ok(Self {
+            list: Arc::new(ProcessList::new(&folder.join("processes.json"))),
+            logs,
+            executable,
+            console,
+        })
     }
 
     /// A line of the list.
@@ -197,11 +202,11 @@ impl Supervised {
     }
 
     /// Asks it to stop, kills it when it takes too long, and returns when it is gone.
-    pub(crate) async fn stop(self, talk: &Talk) {
+    pub(crate) async fn stop(self, console: &Console) {
         // The task also ends when it no longer listens.
         self.stop.send_replace(true);
         if let Err(error) = self.task.await {
-            talk.say(format_args!("the supervision of {} failed: {error}", self.name));
+            console.say(format_args!("the supervision of {} failed: {error}", self.name));
         }
     }
 }
@@ -336,7 +341,7 @@ impl Runner {
     }
 
     fn say(&self, text: std::fmt::Arguments<'_>) {
-        self.supervisor.talk.say(text);
+        self.supervisor.console.say(text);
     }
 }
 

@@ -3,22 +3,22 @@
 //! While a large batch is being written, the next one may already be applied on top of it in memory. But others learn of a batch
 //! only once it is written, so that no query sees what a failed write would take back.
 
-mod turn;
+mod batch_part;
 
 use std::{sync::Arc, thread::JoinHandle, time::Duration};
 
 use millstream_contract::seeded_bug::{SeededBug, planted};
 use millstream_runtime::metrics::{Metrics, StoreMetrics};
 use millstream_store::{
+    parallel::Cores,
     read_store::{Changes, Checkpoint, Durability, ReadStore, StoreError, Uncommitted},
-    side_by_side::Cores,
 };
 use tokio::time::Instant;
 
-use self::turn::{Progress, Turn, advance};
+use self::batch_part::{BatchPart, Progress, advance};
 use super::{
-    feed::Item,
-    projection_set::{Feed, Member, ProjectionSet},
+    decoding::Item,
+    projection_set::{Input, Member, ProjectionSet},
     status::{Halt, StatusBoard},
 };
 
@@ -61,9 +61,9 @@ impl Batch {
 
     /// The messages after a projection's checkpoint. Only messages at or below the checkpoint may be skipped.
     fn unseen(&self, member: &Member, checkpoint: &Checkpoint) -> &[Item] {
-        let items = match member.feed {
-            Feed::Events(_) => &self.commits,
-            Feed::Outcomes(_) => &self.records,
+        let items = match member.input {
+            Input::Events(_) => &self.commits,
+            Input::Outcomes(_) => &self.records,
         };
         if planted(SeededBug::SeenAppliedAgain) {
             return items;
@@ -117,7 +117,7 @@ impl Applier {
 
     /// Tells a projection which generation of its stream it is about to read.
     pub(super) fn begin(&self, member: usize, generation: &str) {
-        if let Some(Member { feed: Feed::Events(projection), .. }) = self.set.members.get(member) {
+        if let Some(Member { input: Input::Events(projection), .. }) = self.set.members.get(member) {
             projection.begins(generation);
         }
     }
@@ -206,11 +206,14 @@ impl Applier {
     fn apply_over(&mut self, batch: &Batch) -> Result<Applied, StoreError> {
         let snapshot = self.store.snapshot()?;
         let beneath = self.writing.as_ref().map(|writing| Arc::clone(&writing.applied.changes));
-        let turns: Vec<Turn<'_>> =
-            (0..).zip(&self.set.members).filter_map(|(index, each)| self.turn(index, each, batch)).collect();
+        let batch_parts: Vec<BatchPart<'_>> = (0..)
+            .zip(&self.set.members)
+            .filter_map(|(index, each)| self.batch_part(index, each, batch))
+            .collect();
         let cores = self.cores.when(batch.is_large());
-        let advanced = cores
-            .each(turns, |turn| (turn.index, turn.member, advance(&snapshot, beneath.as_deref(), &turn)));
+        let advanced = cores.each(batch_parts, |batch_part| {
+            (batch_part.index, batch_part.member, advance(&snapshot, beneath.as_deref(), &batch_part))
+        });
         let mut changes = Vec::with_capacity(advanced.len());
         let mut reached = Vec::new();
         let mut halts = Vec::new();
@@ -237,14 +240,14 @@ impl Applier {
     }
 
     /// The part of a batch that is for one projection, if there is any.
-    fn turn<'a>(&'a self, index: usize, member: &'a Member, batch: &'a Batch) -> Option<Turn<'a>> {
+    fn batch_part<'a>(&'a self, index: usize, member: &'a Member, batch: &'a Batch) -> Option<BatchPart<'a>> {
         let checkpoint = self.checkpoints.get(index)?.as_ref()?;
         let removals: Vec<&Removal> =
             batch.removals.iter().filter(|removal| removal.member == index).collect();
         let halted = self.statuses.is_halted(index);
         let items = if halted { &[] } else { batch.unseen(member, checkpoint) };
         let anything = !removals.is_empty() || !items.is_empty();
-        anything.then_some(Turn { index, member, checkpoint, removals, items })
+        anything.then_some(BatchPart { index, member, checkpoint, removals, items })
     }
 
     fn halt(&self, member: usize, halt: Halt) {

@@ -6,7 +6,7 @@ use millstream_contract::seeded_bug::{SeededBug, planted};
 use millstream_jetstream::broker::{Broker, BrokerError, StreamState};
 use millstream_store::read_store::Checkpoint;
 
-use super::feed::message_id;
+use super::decoding::message_id;
 
 /// Why rows are discarded and rebuilt from the first message.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -20,7 +20,7 @@ use millstream_store::read_store::{Checkpoint, Durability, ProjectionId, ReadSto
 
 use super::{
     applier::{Applier, Batch},
-    feed::CommitSorter,
+    decoding::CommitSorter,
     projection_set::ProjectionSet,
     status::{Halt, StatusBoard, ViewDirectory},
 };
@@ -36,7 +36,7 @@ const DURABLE_EVERY: u64 = 50;
 pub enum FoldError {
     /// EVENTS cannot be read.
     #[error(transparent)]
-    Feed(#[from] FeedError),
+    Input(#[from] FeedError),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -53,7 +53,7 @@ pub enum FoldError {
 impl Failure for FoldError {
     fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Feed(error) => error.exit_code(),
+            Self::Input(error) => error.exit_code(),
             Self::Store(error) => error.exit_code(),
             Self::Halted { .. } => ExitCode::Data,
         }

@@ -17,7 +17,7 @@ pub struct NameTaken {
 }
 
 /// What a projection folds: events or outcomes.
-pub(super) enum Feed {
+pub(super) enum Input {
     Events(Box<dyn Projection>),
     Outcomes(Box<dyn OutcomeProjection>),
 }
@@ -26,7 +26,7 @@ pub(super) enum Feed {
 pub(super) struct Member {
     pub(super) id: ProjectionId,
     pub(super) version: u32,
-    pub(super) feed: Feed,
+    pub(super) input: Input,
 }
 
 /// A view by its names, with the table that has its rows.
@@ -67,7 +67,7 @@ impl ProjectionSet {
                     member,
                 });
             }
-            set.members.push(Member { id, version: projection.version(), feed: Feed::Events(projection) });
+            set.members.push(Member { id, version: projection.version(), input: Input::Events(projection) });
         }
         for projection in outcome_projections {
             let id = ProjectionId::of_outcomes(projection.name());
@@ -78,22 +78,26 @@ impl ProjectionSet {
                 table: TableName::new(&id, context),
                 member,
             }));
-            set.members.push(Member { id, version: projection.version(), feed: Feed::Outcomes(projection) });
+            set.members.push(Member {
+                id,
+                version: projection.version(),
+                input: Input::Outcomes(projection),
+            });
         }
         set.check_names()?;
         Ok(set)
     }
 
     pub(super) fn members_of_events(&self) -> Vec<usize> {
-        self.indices(|feed| matches!(feed, Feed::Events(_)))
+        self.indices(|input| matches!(input, Input::Events(_)))
     }
 
     pub(super) fn members_of_outcomes(&self) -> Vec<usize> {
-        self.indices(|feed| matches!(feed, Feed::Outcomes(_)))
+        self.indices(|input| matches!(input, Input::Outcomes(_)))
     }
 
-    fn indices(&self, wanted: impl Fn(&Feed) -> bool) -> Vec<usize> {
-        (0..).zip(&self.members).filter(|(_, member)| wanted(&member.feed)).map(|(index, _)| index).collect()
+    fn indices(&self, wanted: impl Fn(&Input) -> bool) -> Vec<usize> {
+        (0..).zip(&self.members).filter(|(_, member)| wanted(&member.input)).map(|(index, _)| index).collect()
     }
 
     fn check_names(&self) -> Result<(), NameTaken> {

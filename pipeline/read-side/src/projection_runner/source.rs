@@ -21,10 +21,10 @@ use tokio_util::sync::CancellationToken;
 use super::{
     MEMORY_UNIT, MEMORY_UNITS_MAX, RunnerConfig, RunnerError,
     checkpoint_check::{Verdict, verify},
-    feed::{CommitSorter, Item, record_item},
+    decoding::{CommitSorter, Item, record_item},
     projection_set::{Member, ProjectionSet},
     status::StatusBoard,
-    writer::{Messages, Start, Work},
+    writer::{Messages, Start, WriterTask},
 };
 
 /// The pause before a question that got no answer is asked again.
@@ -52,7 +52,7 @@ pub(super) struct Source<B> {
     set: Arc<ProjectionSet>,
     statuses: StatusBoard,
     config: SourceConfig,
-    inbox: mpsc::Sender<Work>,
+    inbox: mpsc::Sender<WriterTask>,
     memory: Arc<Semaphore>,
     sorter: CommitSorter,
     members: Arc<[usize]>,
@@ -77,7 +77,7 @@ impl<B: Broker> Source<B> {
         set: Arc<ProjectionSet>,
         statuses: StatusBoard,
         config: SourceConfig,
-        inbox: mpsc::Sender<Work>,
+        inbox: mpsc::Sender<WriterTask>,
         memory: Arc<Semaphore>,
     ) -> Self {
         let members = config.members.as_slice().into();
@@ -122,7 +122,7 @@ impl<B: Broker> Source<B> {
     /// Checks every checkpoint and hands the verdicts to the writer.
     async fn begin(&mut self) -> Result<StreamState, RunnerError> {
         // The barrier waits until everything that was read before is applied, so that the checkpoints in the file are current.
-        self.tell(|done| Work::Barrier { done }).await;
+        self.tell(|done| WriterTask::Barrier { done }).await;
         let (mut state, mut starts) = self.judge().await?;
         if starts.iter().any(|start| start.verdict.finds_loss()) {
             // A rebuild is expensive, so the server is asked twice.
@@ -134,7 +134,7 @@ impl<B: Broker> Source<B> {
                 announce(self.config.stream, &member.id, &start.verdict);
             }
         }
-        self.tell(|done| Work::Start { starts, done }).await;
+        self.tell(|done| WriterTask::Start { starts, done }).await;
         self.look(&state);
         self.begun = true;
         Ok(state)
@@ -156,7 +156,7 @@ impl<B: Broker> Source<B> {
 
     /// Sends work to the writer and waits until it is done. If the writer has ended, this waits for ever; `run` then ends because
     /// the writer's end cancels `stop`.
-    async fn tell(&self, work: impl FnOnce(oneshot::Sender<()>) -> Work) {
+    async fn tell(&self, work: impl FnOnce(oneshot::Sender<()>) -> WriterTask) {
         let (done, answered) = oneshot::channel();
         if self.inbox.send(work(done)).await.is_err() || answered.await.is_err() {
             std::future::pending::<()>().await;
@@ -253,13 +253,16 @@ impl<B: Broker> Source<B> {
         going.map(|member| self.statuses.subscribe(*member).borrow().sequence).min()
     }
 
-    async fn hand_over(&mut self, messages: Vec<StoredMessage>) -> Result<(), mpsc::error::SendError<Work>> {
+    async fn hand_over(
+        &mut self,
+        messages: Vec<StoredMessage>,
+    ) -> Result<(), mpsc::error::SendError<WriterTask>> {
         let memory = self.reserve(&messages).await;
         let items = messages.into_iter().map(|message| self.item(message)).collect();
         let messages = Messages { items, memory, stream_end: self.stream_end.load(Ordering::Relaxed) };
         let work = match self.config.stream {
-            OUTCOMES => Work::Records(messages),
-            _ => Work::Commits(messages),
+            OUTCOMES => WriterTask::Records(messages),
+            _ => WriterTask::Commits(messages),
         };
         self.inbox.send(work).await
     }

@@ -9,7 +9,7 @@ use millstream_contract::{
 use millstream_store::read_store::{Checkpoint, ProjectionId, TableName};
 use tokio::sync::watch;
 
-use super::projection_set::{Feed, ProjectionSet};
+use super::projection_set::{Input, ProjectionSet};
 
 /// Why a projection has halted. It tries again when the process restarts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,9 +64,9 @@ pub(super) struct StatusBoard(Arc<[watch::Sender<ProjectionStatus>]>);
 
 impl StatusBoard {
     pub(super) fn new(set: &ProjectionSet) -> Self {
-        let statuses = set.members.iter().map(|member| match member.feed {
-            Feed::Events(_) => ProjectionStatus::new(EVENTS),
-            Feed::Outcomes(_) => ProjectionStatus::new(OUTCOMES),
+        let statuses = set.members.iter().map(|member| match member.input {
+            Input::Events(_) => ProjectionStatus::new(EVENTS),
+            Input::Outcomes(_) => ProjectionStatus::new(OUTCOMES),
         });
         Self(statuses.map(watch::Sender::new).collect())
     }

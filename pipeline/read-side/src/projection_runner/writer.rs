@@ -17,7 +17,7 @@ use super::{
     RunnerConfig, RunnerError,
     applier::{Applier, Batch, Removal},
     checkpoint_check::Verdict,
-    feed::Item,
+    decoding::Item,
     projection_set::ProjectionSet,
     status::StatusBoard,
     sync_schedule::SyncSchedule,
@@ -39,7 +39,7 @@ pub(super) struct Messages {
 }
 
 /// The work for the thread. It does everything in the order in which it was sent.
-pub(super) enum Work {
+pub(super) enum WriterTask {
     /// Commits, in the order of EVENTS.
     Commits(Messages),
     /// Records, in the order of OUTCOMES.
@@ -59,7 +59,7 @@ pub(super) struct WriterThread {
 
 pub(super) struct Writer {
     applier: Applier,
-    inbox: mpsc::Receiver<Work>,
+    inbox: mpsc::Receiver<WriterTask>,
     batch_max: usize,
     /// The most messages that one piece of work brings.
     read_max: usize,
@@ -108,7 +108,7 @@ impl Writer {
         set: Arc<ProjectionSet>,
         statuses: StatusBoard,
         config: &RunnerConfig,
-        inbox: mpsc::Receiver<Work>,
+        inbox: mpsc::Receiver<WriterTask>,
     ) -> Self {
         Self {
             applier: Applier::new(store, set, statuses, &config.metrics),
@@ -128,7 +128,7 @@ impl Writer {
             let work = match held.take() {
                 Some(work) => work,
                 None => match self.wait().await? {
-                    Wake::Work(work) => work,
+                    Wake::WriterTask(work) => work,
                     Wake::SyncDue => {
                         self.sync()?;
                         continue;
@@ -153,12 +153,12 @@ impl Writer {
             },
             None => self.inbox.recv().await,
         };
-        Ok(received.map_or(Wake::Closed, Wake::Work))
+        Ok(received.map_or(Wake::Closed, Wake::WriterTask))
     }
 
     /// Does `first`, together with whatever waits and fits into the same transaction. Returns work that it has already taken but
     /// that must follow the transaction.
-    fn perform(&mut self, first: Work) -> Result<Option<Work>, StoreError> {
+    fn perform(&mut self, first: WriterTask) -> Result<Option<WriterTask>, StoreError> {
         let mut batch = Batch::default();
         let mut memory = Vec::new();
         let mut removed = Vec::new();
@@ -166,17 +166,17 @@ impl Writer {
         let mut next = Some(first);
         while let Some(work) = next.take() {
             match work {
-                Work::Commits(messages) => {
+                WriterTask::Commits(messages) => {
                     extend(&mut batch.commits, messages.items);
                     self.commits.stream_end = messages.stream_end;
                     memory.extend(messages.memory);
                 }
-                Work::Records(messages) => {
+                WriterTask::Records(messages) => {
                     extend(&mut batch.records, messages.items);
                     self.records.stream_end = messages.stream_end;
                     memory.extend(messages.memory);
                 }
-                Work::Remove { removals, done } => {
+                WriterTask::Remove { removals, done } => {
                     batch.removals.extend(removals);
                     removed.push(done);
                 }
@@ -198,10 +198,10 @@ impl Writer {
         Ok(later)
     }
 
-    fn control(&mut self, work: Work) -> Result<(), StoreError> {
+    fn control(&mut self, work: WriterTask) -> Result<(), StoreError> {
         self.applier.written()?;
         let done = match work {
-            Work::Start { starts, done } => {
+            WriterTask::Start { starts, done } => {
                 for Start { member, verdict } in starts {
                     self.applier.begin(member, verdict.generation());
                     match verdict {
@@ -211,8 +211,8 @@ impl Writer {
                 }
                 done
             }
-            Work::Barrier { done } => done,
-            Work::Commits(_) | Work::Records(_) | Work::Remove { .. } => return Ok(()),
+            WriterTask::Barrier { done } => done,
+            WriterTask::Commits(_) | WriterTask::Records(_) | WriterTask::Remove { .. } => return Ok(()),
         };
         // Whoever asked may have gone.
         let _ = done.send(());
@@ -259,7 +259,7 @@ impl Counted {
 }
 
 enum Wake {
-    Work(Work),
+    WriterTask(WriterTask),
     SyncDue,
     Closed,
 }
@@ -282,11 +282,11 @@ pub struct RemovalError;
 pub struct RowRemover {
     set: Arc<ProjectionSet>,
     /// A weak handle, so that holding a remover does not keep the writer from ending.
-    inbox: mpsc::WeakSender<Work>,
+    inbox: mpsc::WeakSender<WriterTask>,
 }
 
 impl RowRemover {
-    pub(super) fn new(set: Arc<ProjectionSet>, inbox: &mpsc::Sender<Work>) -> Self {
+    pub(super) fn new(set: Arc<ProjectionSet>, inbox: &mpsc::Sender<WriterTask>) -> Self {
         Self { set, inbox: inbox.downgrade() }
     }
 
@@ -312,7 +312,7 @@ impl RowRemover {
             .collect();
         let inbox = self.inbox.upgrade().ok_or(RemovalError)?;
         let (done, removed) = oneshot::channel();
-        inbox.send(Work::Remove { removals, done }).await.map_err(|_| RemovalError)?;
+        inbox.send(WriterTask::Remove { removals, done }).await.map_err(|_| RemovalError)?;
         drop(inbox);
         removed.await.map_err(|_| RemovalError)
     }

@@ -111,7 +111,7 @@ async fn pipeline(arguments: PipelineArguments, session: &Session) -> Result<Exi
         stages: (!arguments.all_stages).then_some(&STAGES_OF_THE_PATH[..]),
     };
     let mut deployment = Deployment::prepare(options, session)?;
-    session.talk.say("starting nats-server and the stages");
+    session.console.say("starting nats-server and the stages");
     let figures = match deployment.start().await {
         Ok(()) => measure(&arguments, benchmark, &deployment, folder.path()).await,
         Err(failure) => Err(failure),
@@ -146,7 +146,7 @@ async fn measure(
         },
     };
     let steady = Load { commands: arguments.latency_commands as usize, ..load };
-    let (rate, talk) = (arguments.rate, deployment.session().talk.clone());
+    let (rate, console) = (arguments.rate, deployment.session().console.clone());
     let session = deployment.session().clone();
     let folder = folder.to_owned();
     let provision = deployment.provision_options();
@@ -157,15 +157,15 @@ async fn measure(
     };
     let measured = on_all_cores(async move {
         let connect = async || session.connect().await.map(|connected| connected.broker);
-        talk.say("bare loop");
+        console.say("bare loop");
         let brokers: [NatsBroker; 3] = [connect().await?, connect().await?, connect().await?];
         let bare = bare_loop::run(&brokers, load, &provision, &folder).await.map_err(failed)?;
-        talk.say("pipeline");
+        console.say("pipeline");
         let broker = connect().await?;
         let real = pipeline::run(&broker, load, "bench").await.map_err(failed)?;
-        talk.say("checking that every command had its one effect");
+        console.say("checking that every command had its one effect");
         pipeline::check(&broker, load, "bench").await.map_err(failed)?;
-        talk.say(format_args!("latency at {rate} commands/s"));
+        console.say(format_args!("latency at {rate} commands/s"));
         let broker = connect().await?;
         let latencies = latency::run(&broker, steady, rate, "steady").await.map_err(failed)?;
         pipeline::check(&broker, steady, "steady").await.map_err(failed)?;

@@ -61,7 +61,7 @@ pub(crate) async fn run(arguments: CheckArguments, session: &Session) -> Result<
             output::line(format_args!("{stage}: {line}"))?;
         }
         for line in problems.lines() {
-            session.talk.say(format_args!("{stage}: {line}"));
+            session.console.say(format_args!("{stage}: {line}"));
         }
         if worst == ExitCode::Ok.number() {
             worst = code;

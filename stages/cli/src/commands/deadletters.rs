@@ -86,7 +86,7 @@ async fn list(
     broker: &NatsBroker,
 ) -> Result<u8, CommandFailure> {
     let mut rows = Vec::new();
-    let mut letters = Letters::open(broker, &session.talk).await?;
+    let mut letters = Letters::open(broker, &session.console).await?;
     while let Some(kept) = letters.next().await? {
         let wanted = arguments.aggregate.as_deref().is_none_or(|aggregate| kept.is_of(aggregate))
             && arguments.code.as_deref().is_none_or(|code| kept.letter.code == code);
@@ -104,7 +104,7 @@ async fn list(
         let columns = ["letter", "set_aside_at", "subject", "code", "cause"].map(str::to_owned);
         output::line(output::table(&columns, &rows, &[]))?;
     } else if !arguments.json {
-        session.talk.say("no dead letters");
+        session.console.say("no dead letters");
     }
     Ok(ExitCode::Ok.number())
 }
@@ -124,7 +124,7 @@ async fn drop_letters(
     session: &Session,
     broker: &NatsBroker,
 ) -> Result<u8, CommandFailure> {
-    let letters = arguments.selection.read(broker, &session.talk).await?;
+    let letters = arguments.selection.read(broker, &session.console).await?;
     for kept in &letters {
         // Said first: what was removed is gone.
         if arguments.json {

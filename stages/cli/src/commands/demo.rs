@@ -72,7 +72,7 @@ pub(crate) async fn run(arguments: DemoArguments, session: &Session) -> Result<E
         stages: None,
     };
     let url = format!("nats://127.0.0.1:{}", options.nats_port);
-    session.talk.say(format_args!("starting nats-server and all stages in {}", folder.path().display()));
+    session.console.say(format_args!("starting nats-server and all stages in {}", folder.path().display()));
     let mut deployment = Deployment::prepare(options, session)?;
     let ended = tokio::select! {
         ended = show(&arguments, &mut deployment) => Some(ended),
@@ -81,7 +81,7 @@ pub(crate) async fn run(arguments: DemoArguments, session: &Session) -> Result<E
     if matches!(ended, Some(Ok(_))) {
         say_what_next(session, &url);
         if !arguments.exit {
-            session.talk.say("everything stays up; Ctrl-C stops it and removes the folder");
+            session.console.say("everything stays up; Ctrl-C stops it and removes the folder");
             shutdown.requested().await;
         }
     }
@@ -110,7 +110,7 @@ async fn show(arguments: &DemoArguments, deployment: &mut Deployment) -> Result<
     demo.dispatcher.end().await;
     let wrong = check(&demo.session, &day, &connected, &position).await?;
     if wrong.is_empty() {
-        demo.session.talk.say("\nevery figure of both reports equals the demo's own sums");
+        demo.session.console.say("\nevery figure of both reports equals the demo's own sums");
         return Ok(ExitCode::Ok);
     }
     Err(CommandFailure::new(ExitCode::Data, format_args!("the figures are wrong:\n{}", wrong.join("\n"))))
@@ -133,7 +133,7 @@ impl Demo<'_> {
         kill_handler: bool,
     ) -> Result<(), CommandFailure> {
         let total = commands.len();
-        let bar = self.session.talk.bar(what, total as u64);
+        let bar = self.session.console.bar(what, total as u64);
         let (mut settled, mut killed) = (0, !kill_handler);
         let mut rest = commands.into_iter();
         loop {
@@ -158,7 +158,7 @@ impl Demo<'_> {
             }
         }
         bar.finish_and_clear();
-        self.session.talk.say(format_args!("{what}: {total} commands accepted"));
+        self.session.console.say(format_args!("{what}: {total} commands accepted"));
         Ok(())
     }
 
@@ -180,7 +180,7 @@ impl Demo<'_> {
         let failed = || CommandFailure::new(ExitCode::Software, format_args!("{VICTIM} does not run"));
         let pid = pid.and_then(|pid| i32::try_from(pid).ok()).ok_or_else(failed)?;
         self.session
-            .talk
+            .console
             .say(format_args!("kill -9 of the {VICTIM} (process {pid}), in the middle of the work"));
         kill(Pid::from_raw(pid), Signal::SIGKILL).map_err(|_| failed())
     }
@@ -194,14 +194,14 @@ impl Demo<'_> {
         let Outcome::Rejected { code, message } = &refused.outcome else {
             return Err(unexpected("a sale with other content", &refused));
         };
-        self.session.talk.say(format_args!("refused, as it should be: {message} ({code})"));
+        self.session.console.say(format_args!("refused, as it should be: {message} ({code})"));
         let first_id = format!("demo-{}", day.morning().len() + 1);
         let repeated = self.send_one(sale.command(), &first_id).await?;
         let Outcome::Duplicate { of, .. } = &repeated.outcome else {
             return Err(unexpected("a repeated command", &repeated));
         };
         self.session
-            .talk
+            .console
             .say(format_args!("sent again, changed nothing: {first_id} is the command at position {of}"));
         Ok(())
     }
@@ -256,7 +256,7 @@ async fn check(
 }
 
 fn say_what_next(session: &Session, url: &str) {
-    session.talk.say(format_args!(
+    session.console.say(format_args!(
         "\nwith the nats CLI, while it is up:\n\
          \x20 export NATS_URL={url}\n\
          \x20 nats sub --translate 'millstream decode' 'evt.>'\n\

@@ -67,7 +67,7 @@ pub(crate) async fn run(arguments: ExplainArguments, session: &Session) -> Resul
     past.close().await;
     let changes = changes.seen();
     if changes.is_empty() {
-        session.talk.say(format_args!("no event has made a row {key:?} of {view} as of {position}"));
+        session.console.say(format_args!("no event has made a row {key:?} of {view} as of {position}"));
         return Ok(crate::NOTHING_FOUND);
     }
     if arguments.json {
@@ -78,7 +78,7 @@ pub(crate) async fn run(arguments: ExplainArguments, session: &Session) -> Resul
     }
     let rows: Vec<Vec<String>> = changes.iter().map(row).collect();
     output::line(output::table(&COLUMNS.map(str::to_owned), &rows, &[0, 1, 6]))?;
-    session.talk.say(format_args!("{} as of {position}", summary(&changes)));
+    session.console.say(format_args!("{} as of {position}", summary(&changes)));
     Ok(ExitCode::Ok.number())
 }
 

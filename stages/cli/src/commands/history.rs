@@ -6,8 +6,8 @@ use millstream_contract::{commit::StoredCommit, exit_code::ExitCode, moment::Mom
 use millstream_domain::decider::AggregateType;
 use millstream_jetstream::{
     event_store::{EventStore, LoadError},
+    moments::position_at,
     nats_broker::NatsBroker,
-    past::position_at,
 };
 use millstream_write_side::aggregate_state::AggregateState;
 use serde_json::{Value, json};
@@ -49,7 +49,7 @@ pub(crate) async fn run(arguments: HistoryArguments, session: &Session) -> Resul
         // Events of an aggregate type that was taken out of the model can still be listed; a name that has none is a slip.
         rules(session, &context, &aggregate)?;
         let then = arguments.as_of.as_ref().map(|moment| format!(" as of {moment}")).unwrap_or_default();
-        session.talk.say(format_args!("{stream_id} has no events{then}"));
+        session.console.say(format_args!("{stream_id} has no events{then}"));
     }
     let state = match (&folded_by, &arguments.as_of) {
         (Some(rules), Some(moment)) => Some(state(rules, &stream_id, &history, moment)?),

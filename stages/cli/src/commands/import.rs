@@ -50,7 +50,7 @@ pub(crate) async fn run(arguments: ImportArguments, session: &Session) -> Result
     let rejects =
         Rejects::new(&rejects_path, header).map_err(|error| CommandFailure::file(&rejects_path, &error))?;
     let connected = session.connect().await?;
-    let bar = session.talk.bar("rows", rows);
+    let bar = session.console.bar("rows", rows);
     let dispatcher = Dispatcher::begin(connected, "import", arguments.timeout).await?;
     let ended = Import::new(dispatcher, mapping, rejects, bar.clone()).run(reader).await;
     bar.finish_and_clear();
@@ -71,7 +71,7 @@ pub(crate) async fn run(arguments: ImportArguments, session: &Session) -> Result
             summary.rows, summary.accepted, summary.duplicates, summary.refused
         ))?;
         if let Some(path) = rejects {
-            session.talk.say(format_args!("refused rows are in {}", path.display()));
+            session.console.say(format_args!("refused rows are in {}", path.display()));
         }
     }
     Ok(ExitCode::Ok)

@@ -52,7 +52,7 @@ pub(crate) async fn run(arguments: QueryArguments, session: &Session) -> Result<
     };
     let projection = FilledView::find(session, Some(&context), &view)?.projection;
     let (past, position) = Past::fold(session, &connected, vec![projection], moment).await?;
-    session.talk.say(format_args!("{context}.{view} as of {position}"));
+    session.console.say(format_args!("{context}.{view} as of {position}"));
     let client = ViewClient::new(past.source(), &context, &view);
     let answered = answer(&client, key.as_deref(), &arguments, session).await;
     past.close().await;
@@ -82,7 +82,7 @@ async fn answer(
 ) -> Result<u8, CommandFailure> {
     if let Some(key) = key {
         let Some(row) = view.get(key).await? else {
-            session.talk.say(format_args!("{} has no row {key:?}", view.name()));
+            session.console.say(format_args!("{} has no row {key:?}", view.name()));
             return Ok(crate::NOTHING_FOUND);
         };
         let text = if arguments.json { json_line(&row) } else { format!("{:#}", row.value) };
@@ -94,7 +94,7 @@ async fn answer(
     let mut shown = 0;
     while let Some(row) = pages.next().await? {
         if !arguments.all && shown == arguments.limit {
-            session.talk.say(format_args!("there are more rows than {shown}; see --limit and --all"));
+            session.console.say(format_args!("there are more rows than {shown}; see --limit and --all"));
             break;
         }
         shown += 1;

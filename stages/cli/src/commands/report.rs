@@ -84,14 +84,14 @@ pub(crate) async fn run(arguments: ReportArguments, session: &Session) -> Result
         Some(moment) => {
             let ledger = ledgers(session, Some(report.name))?;
             let (past, position) = Past::fold(session, &connected, ledger, moment).await?;
-            session.talk.say(format_args!("{} as of {position}", report.name));
+            session.console.say(format_args!("{} as of {position}", report.name));
             let rows = report.rows(&past.source(), &date, key, arguments.revision).await;
             past.close().await;
             rows?
         }
     };
     if rows.is_empty() {
-        session.talk.say(format_args!("{name} has nothing for {date}"));
+        session.console.say(format_args!("{name} has nothing for {date}"));
     }
     if !rows.is_empty() || arguments.format != Format::Table {
         output::line(report.render(&rows, arguments.format))?;

@@ -120,7 +120,7 @@ async fn commands_after(
         _ => {
             if named > 0 {
                 session
-                    .talk
+                    .console
                     .say(format_args!("EVENTS names positions up to {named}; COMMANDS begins behind them"));
             }
             Ok(asked.unwrap_or(named))

@@ -52,7 +52,7 @@ impl FromStr for StageReplicas {
 /// Runs it.
 pub(crate) async fn run(arguments: UpArguments, session: &Session) -> Result<ExitCode, CommandFailure> {
     session.refuse_connection_flags("`up` runs a server of its own; choose its port with --nats-port")?;
-    let talk = session.talk.clone();
+    let console = session.console.clone();
     let shutdown = Shutdown::new();
     shutdown.on_signals().map_err(|error| {
         CommandFailure::new(ExitCode::Software, format_args!("cannot watch signals: {error}"))
@@ -69,22 +69,22 @@ pub(crate) async fn run(arguments: UpArguments, session: &Session) -> Result<Exi
         stages: None,
     };
     let mut deployment = Deployment::prepare(options, session)?;
-    talk.say(format_args!("starting; logs are in {}", folder.join("logs").display()));
+    console.say(format_args!("starting; logs are in {}", folder.join("logs").display()));
     let started = tokio::select! {
         started = deployment.start() => Some(started),
         () = shutdown.requested() => None,
     };
     if let Some(Ok(())) = &started {
-        talk.say(format_args!(
+        console.say(format_args!(
             "ready: {} processes; Ctrl-C stops them. In another terminal:\n  export NATS_URL=nats://127.0.0.1:{}",
             deployment.process_count(),
             arguments.nats_port
         ));
         shutdown.requested().await;
     }
-    talk.say("stopping");
+    console.say("stopping");
     deployment.stop().await;
-    talk.say("stopped");
+    console.say("stopped");
     match started {
         Some(Err(failure)) => Err(failure),
         Some(Ok(())) | None => Ok(ExitCode::Ok),

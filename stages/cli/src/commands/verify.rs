@@ -7,8 +7,8 @@ use millstream_contract::{
 };
 use millstream_jetstream::{
     broker::Broker as _,
+    moments::last_stored_before,
     nats_broker::NatsBroker,
-    past::last_stored_before,
     stream_feed::{FeedError, StreamFeed},
 };
 use millstream_proof::verification::{StretchVerification, StretchVerifier};
@@ -60,14 +60,14 @@ pub(crate) async fn run(arguments: VerifyArguments, session: &Session) -> Result
     let asked = arguments.from.unwrap_or(1).max(1);
     let from = asked.max(commands.first_sequence);
     if arguments.from.is_some() && from > asked {
-        session.talk.say(format_args!("{COMMANDS} is kept from {from} on only"));
+        session.console.say(format_args!("{COMMANDS} is kept from {from} on only"));
     }
     let stretch = Stretch { from, to: arguments.to.unwrap_or(commands.last_sequence) };
     let starts = stretch.starts(broker).await?;
     let mut found = stretch.verify(broker, &starts).await?;
     if found.violation_count > 0 && !starts.are_whole() {
         // A clock that was set back must accuse nobody: the same with everything that is kept.
-        session.talk.say("something looks wrong; reading OUTCOMES and EVENTS from their beginnings");
+        session.console.say("something looks wrong; reading OUTCOMES and EVENTS from their beginnings");
         let whole = Starts { events: 0, outcomes: 0 };
         found = stretch.verify(broker, &whole).await?;
     }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     command_publisher::PublishError,
-    dispatcher::{Dispatcher, Settled},
+    dispatcher::{Answered, Dispatcher},
     failure::CommandFailure,
 };
 
@@ -122,7 +122,7 @@ impl Import {
         Ok(())
     }
 
-    fn settle(&mut self, settled: &Settled<u64>) -> Result<(), CommandFailure> {
+    fn settle(&mut self, settled: &Answered<u64>) -> Result<(), CommandFailure> {
         let Some(row) = self.rows.get_mut(&settled.tag) else { return Ok(()) };
         row.outstanding -= 1;
         row.known_before &= settled.known_before;

@@ -15,7 +15,7 @@ use millstream_store::{
 };
 
 use super::*;
-use crate::projection_runner::{feed::CommitSorter, status::ProjectionStatus};
+use crate::projection_runner::{decoding::CommitSorter, status::ProjectionStatus};
 
 const CACHE: usize = 1024 * 1024;
 /// Enough to be written aside.
@@ -73,7 +73,7 @@ impl Fixture {
         Self::new(ReadStore::with_backend(CrashStorage::default(), CACHE).unwrap())
     }
 
-    /// Events of three things in turn, from `first` on; the one of sequence `unknown` is of no known type.
+    /// Events of three things in batch_part, from `first` on; the one of sequence `unknown` is of no known type.
     fn batch(&mut self, first: u64, unknown: Option<u64>) -> Batch {
         let commits = (first..first + BATCH).map(|sequence| {
             let event_type = if Some(sequence) == unknown { "shrunk" } else { "grown" };

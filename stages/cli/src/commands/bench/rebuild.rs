@@ -105,7 +105,7 @@ pub(super) async fn run(arguments: RebuildArguments, session: &Session) -> Resul
         stages: Some(&STAGES),
     };
     let mut deployment = Deployment::prepare(options, session)?;
-    session.talk.say("starting nats-server and the stages");
+    session.console.say("starting nats-server and the stages");
     let figures = match deployment.start().await {
         Ok(()) => measure(&arguments, &mut deployment, folder.path()).await,
         Err(failure) => Err(failure),
@@ -126,11 +126,11 @@ async fn measure(
     deployment: &mut Deployment,
     folder: &Path,
 ) -> Result<Figures, CommandFailure> {
-    let talk = deployment.session().talk.clone();
+    let console = deployment.session().console.clone();
     let session = deployment.session().clone();
     let plan = Plan::new(arguments.sales as usize);
     let (deliveries, movements) = (plan.deliveries(), plan.movements());
-    talk.say(format_args!(
+    console.say(format_args!(
         "recording {deliveries} deliveries, {} sales and {movements} movements of stock",
         arguments.sales
     ));
@@ -139,7 +139,7 @@ async fn measure(
     deployment.stop_stages().await;
     let mut rounds = Vec::new();
     for number in 1..=arguments.rounds {
-        talk.say(format_args!("round {number} of {}", arguments.rounds));
+        console.say(format_args!("round {number} of {}", arguments.rounds));
         let folder = folder.join(format!("round-{number}"));
         std::fs::create_dir_all(&folder).map_err(|error| CommandFailure::file(&folder, &error))?;
         let broker = session.connect().await?.broker;

@@ -19,7 +19,7 @@ use millstream_jetstream::{
 use millstream_processes::process_runner::{EFFECT_WITHOUT_BODY, command_subject};
 use serde_json::{Map, Value, json};
 
-use crate::{failure::CommandFailure, talk::Talk};
+use crate::{console::Console, failure::CommandFailure};
 
 /// Which letter: where the message stood that was set aside.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,14 +82,14 @@ impl Selection {
     pub(super) async fn read(
         &self,
         broker: &NatsBroker,
-        talk: &Talk,
+        console: &Console,
     ) -> Result<Vec<KeptLetter>, CommandFailure> {
         let mut found = Vec::new();
         for name in &self.letters {
             found.push(read_one(broker, name).await?);
         }
         if self.letters.is_empty() {
-            let mut letters = Letters::open(broker, talk).await?;
+            let mut letters = Letters::open(broker, console).await?;
             while let Some(kept) = letters.next().await? {
                 if !self.aggregate.as_deref().is_none_or(|aggregate| kept.is_of(aggregate)) {
                     continue;
@@ -246,7 +246,7 @@ impl KeptLetter {
 /// All letters, one after the other.
 pub(super) struct Letters {
     feed: StreamFeed<NatsBroker>,
-    talk: Talk,
+    console: Console,
 }
 
 impl Letters {
@@ -254,9 +254,9 @@ impl Letters {
     ///
     /// # Errors
     /// [`FeedError`].
-    pub(super) async fn open(broker: &NatsBroker, talk: &Talk) -> Result<Self, FeedError> {
+    pub(super) async fn open(broker: &NatsBroker, console: &Console) -> Result<Self, FeedError> {
         let feed = StreamFeed::open(broker, DEAD_LETTERS, 0, "deadletters").await?;
-        Ok(Self { feed, talk: talk.clone() })
+        Ok(Self { feed, console: console.clone() })
     }
 
     /// The next letter. What is none is named and passed over.
@@ -270,7 +270,7 @@ impl Letters {
             }
             match KeptLetter::from_stored(&message) {
                 Some(kept) => return Ok(Some(kept)),
-                None => self.talk.say(format_args!("{}", foreign(&message))),
+                None => self.console.say(format_args!("{}", foreign(&message))),
             }
         }
         Ok(None)

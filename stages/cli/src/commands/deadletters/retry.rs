@@ -43,7 +43,7 @@ pub(super) async fn run(
     session: &Session,
     connected: &Connected,
 ) -> Result<u8, CommandFailure> {
-    let letters = arguments.selection.read(&connected.broker, &session.talk).await?;
+    let letters = arguments.selection.read(&connected.broker, &session.console).await?;
     let mut commands = Vec::new();
     for kept in &letters {
         let Some(subject) = kept.command_subject() else {

@@ -11,15 +11,15 @@ use millstream_store::read_store::{Checkpoint, ProjectionRows, Snapshot, StoreEr
 
 use super::{
     super::{
-        feed::{Content, Item},
-        projection_set::{Feed, Member},
+        decoding::{Content, Item},
+        projection_set::{Input, Member},
         status::Halt,
     },
     Removal,
 };
 
 /// What one projection of the set has to apply.
-pub(super) struct Turn<'a> {
+pub(super) struct BatchPart<'a> {
     pub(super) index: usize,
     pub(super) member: &'a Member,
     pub(super) checkpoint: &'a Checkpoint,
@@ -38,9 +38,9 @@ pub(super) struct Progress<'s> {
 pub(super) fn advance<'s>(
     snapshot: &'s Snapshot,
     beneath: Option<&'s Uncommitted>,
-    turn: &Turn<'_>,
+    batch_part: &BatchPart<'_>,
 ) -> Result<Progress<'s>, StoreError> {
-    let Turn { index, member, checkpoint, ref removals, items } = *turn;
+    let BatchPart { index, member, checkpoint, ref removals, items } = *batch_part;
     let mut rows = begin(snapshot, beneath, member, removals)?;
     let Some((failed, error)) = apply_all(index, member, items, &mut rows)? else {
         let checkpoint = items.last().map(|last| moved(checkpoint, last));
@@ -70,9 +70,9 @@ fn begin<'s>(
     member: &Member,
     removals: &[&Removal],
 ) -> Result<ProjectionRows<'s>, StoreError> {
-    let tables = match &member.feed {
-        Feed::Events(projection) => projection.tables(),
-        Feed::Outcomes(_) => &[],
+    let tables = match &member.input {
+        Input::Events(projection) => projection.tables(),
+        Input::Outcomes(_) => &[],
     };
     let mut rows = ProjectionRows::above(snapshot, beneath, &member.id, tables.iter().copied());
     for removal in removals {
@@ -131,14 +131,14 @@ impl From<ProjectionError> for Failure {
 }
 
 fn apply_item(member: &Member, item: &Item, rows: &mut ProjectionRows<'_>) -> Result<(), Failure> {
-    match (&member.feed, &item.content) {
-        (Feed::Events(projection), Content::Commit(Ok(stored))) => {
+    match (&member.input, &item.content) {
+        (Input::Events(projection), Content::Commit(Ok(stored))) => {
             for envelope in stored.envelopes() {
                 projection.apply(&envelope, rows)?;
             }
             Ok(())
         }
-        (Feed::Outcomes(projection), Content::Record(Ok(record))) => {
+        (Input::Outcomes(projection), Content::Record(Ok(record))) => {
             Ok(apply_record(projection.as_ref(), record, rows)?)
         }
         (_, Content::Commit(Err(error))) => Err(Failure::Message(one_line(error))),

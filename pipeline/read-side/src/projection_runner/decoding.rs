@@ -8,7 +8,7 @@ use millstream_contract::{
     stored_message::StoredMessage,
 };
 
-use super::projection_set::{Feed, Member};
+use super::projection_set::{Input, Member};
 
 /// The contents of a message.
 pub(super) enum Content {
@@ -88,9 +88,9 @@ impl CommitSorter {
 fn who_wants(members: &[Member], kind: &str) -> Vec<usize> {
     let mut tokens = kind.split('.').skip(1);
     let (Some(context), Some(aggregate)) = (tokens.next(), tokens.next()) else { return Vec::new() };
-    let wants = |member: &Member| match &member.feed {
-        Feed::Events(projection) => projection.reads(context, aggregate),
-        Feed::Outcomes(_) => false,
+    let wants = |member: &Member| match &member.input {
+        Input::Events(projection) => projection.reads(context, aggregate),
+        Input::Outcomes(_) => false,
     };
     (0..).zip(members).filter(|(_, member)| wants(member)).map(|(index, _)| index).collect()
 }

@@ -10,11 +10,11 @@ const TICK_INTERVAL: Duration = Duration::from_millis(120);
 
 /// Speaks and draws. Clones share one terminal.
 #[derive(Debug, Clone)]
-pub(crate) struct Talk {
+pub(crate) struct Console {
     bars: MultiProgress,
 }
 
-impl Talk {
+impl Console {
     /// On standard error; bars only when that is a terminal.
     pub(crate) fn new() -> Self {
         Self { bars: MultiProgress::with_draw_target(ProgressDrawTarget::stderr()) }

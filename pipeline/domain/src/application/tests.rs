@@ -1,5 +1,6 @@
 //! Applications that fit together, and those that do not.
 
+use jiff::SignedDuration;
 use millstream_contract::commit::Envelope;
 
 use super::*;
@@ -65,7 +66,8 @@ struct Dunning {
 }
 
 impl Dunning {
-    fn from_keys(_keys: &mut dyn SettingKeys) -> Self {
+    fn from_keys(keys: &mut dyn SettingKeys) -> Self {
+        let _patience = keys.duration("patience", SignedDuration::from_hours(36), "how long it waits");
         Self { name: "dunning" }
     }
 }

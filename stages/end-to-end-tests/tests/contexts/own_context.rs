@@ -72,7 +72,7 @@ fn checkout(root: &Path) {
         .unwrap();
     // With the engine as these tests have it.
     let manifest = "[package]\nname = \"programs-of-the-guide\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n[dependencies]\n\
-        millstream = { workspace = true, features = [\"testing\"] }\nmillstream-model.workspace = true\n";
+        millstream = { workspace = true, features = [\"allocator\", \"cli\", \"testing\"] }\nmillstream-model.workspace = true\n";
     fs::create_dir_all(root.join("programs/src")).unwrap();
     fs::write(root.join("programs/Cargo.toml"), manifest).unwrap();
     fs::write(root.join("programs/src/main.rs"), MAIN).unwrap();

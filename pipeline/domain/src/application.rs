@@ -4,7 +4,7 @@
 //! is; [`Model::of`] checks the list and hands out what a stage needs. Pure: nothing here reads files, clocks or servers.
 //!
 //! ```
-//! use crate::application::{Application, Context, Model};
+//! use millstream_domain::application::{Application, Context, Model};
 //!
 //! struct Gym;
 //!

@@ -6,6 +6,7 @@
 //! decided, so that a change of the zone changes nothing that has happened.
 
 mod declaring;
+mod errors;
 mod partners;
 mod plain_states;
 mod registry;
@@ -17,6 +18,7 @@ pub use serde_json::Value;
 
 #[doc(hidden)]
 pub use self::declaring::derived;
+pub use self::errors::{CommandBodyError, EventError};
 pub use self::partners::PARTNER_REJECTIONS;
 #[cfg(feature = "testing")]
 pub(crate) use self::partners::{decide_together, partners_of};
@@ -82,69 +84,6 @@ impl<E> Default for Together<E> {
     /// Nothing happens.
     fn default() -> Self {
         Self { own: Vec::new(), partners: Vec::new() }
-    }
-}
-
-/// An event that cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub enum EventError {
-    /// No such type in this aggregate: perhaps written by a newer release.
-    #[error(
-        "unknown event type {event_type:?} (schema {schema}) of {aggregate}; a newer release may know it"
-    )]
-    UnknownType {
-        /// The aggregate's name.
-        aggregate: &'static str,
-        /// The type on the wire.
-        event_type: String,
-        /// Its schema version.
-        schema: u16,
-    },
-    /// The fields do not decode.
-    #[error("event {event_type:?} (schema {schema}) of {aggregate} does not decode")]
-    Data {
-        /// The aggregate's name.
-        aggregate: &'static str,
-        /// The type on the wire.
-        event_type: String,
-        /// Its schema version.
-        schema: u16,
-        /// Why.
-        #[source]
-        source: rmp_serde::decode::Error,
-    },
-}
-
-/// A command that cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub enum CommandBodyError {
-    /// The aggregate has no such command.
-    #[error("{aggregate} has no command {command:?}; it has {known}")]
-    UnknownCommand {
-        /// The aggregate's name.
-        aggregate: &'static str,
-        /// What was asked.
-        command: String,
-        /// What there is, comma separated.
-        known: String,
-    },
-    /// The body does not have the command's fields; the text names the field.
-    #[error("body of {command} is not valid: {detail}")]
-    Body {
-        /// The command.
-        command: String,
-        /// The decoder's words, with the path of the field.
-        detail: String,
-    },
-}
-
-impl CommandBodyError {
-    /// A short code for programs.
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::UnknownCommand { .. } => "command-unknown",
-            Self::Body { .. } => "body-malformed",
-        }
     }
 }
 
@@ -308,7 +247,7 @@ pub fn decode_body<T: DeserializeOwned>(
 /// fields only documentation may stand.
 ///
 /// ```
-/// crate::commands! {
+/// millstream_domain::commands! {
 ///     /// What can be asked of a thing.
 ///     pub enum ThingCommand {
 ///         /// Calls it something else.
@@ -383,7 +322,7 @@ macro_rules! commands {
 /// turns their bytes into today's struct.
 ///
 /// ```
-/// crate::events! {
+/// millstream_domain::events! {
 ///     /// What can happen to a thing.
 ///     pub enum ThingEvent of "thing" {
 ///         /// It was called something else.

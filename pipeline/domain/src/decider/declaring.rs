@@ -60,7 +60,7 @@ macro_rules! __body_struct {
 /// `PartialEq`, `Serialize` and `Deserialize` to each struct or enum. Other derives and serde's attributes are written as usual.
 ///
 /// ```
-/// crate::data! {
+/// millstream_domain::data! {
 ///     /// A row of the view.
 ///     #[derive(Default)]
 ///     pub struct MemberRow {
@@ -101,9 +101,9 @@ macro_rules! data {
 /// [`crate::decider::Decider::rejections`] returns, so that a code cannot be forgotten there.
 ///
 /// ```
-/// use crate::decider::Rejection;
+/// use millstream_domain::decider::Rejection;
 ///
-/// crate::rejections! {
+/// millstream_domain::rejections! {
 ///     /// Why a member's command is refused.
 ///     pub enum MemberRejection {
 ///         /// Nobody has this id.

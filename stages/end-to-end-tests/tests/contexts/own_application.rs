@@ -105,6 +105,22 @@ fn guide_leads_to_the_example() {
     }
 }
 
+/// More code than this, and the crate `millstream` makes its users type too much.
+const CODE_LINES_MAX: usize = 450;
+
+#[test]
+fn readme_of_the_example_counts_its_lines() {
+    let example = files(&repository().join(EXAMPLE));
+    let counted = |path: &Path| path.starts_with("model/src") || path.starts_with("program/src");
+    let sources = example.iter().filter(|(path, _)| counted(path));
+    let lines: Vec<&str> = sources.flat_map(|(_, text)| text.lines()).map(str::trim).collect();
+    let code = lines.iter().filter(|line| !line.is_empty() && !line.starts_with("//")).count();
+    let counts = format!("{code} lines of code, and {} with comments and blank lines", lines.len());
+    let readme = &example[Path::new("README.md")];
+    assert!(readme.contains(&counts), "the README does not say that they are {counts}");
+    assert!(code <= CODE_LINES_MAX, "{code} lines of code are more than {CODE_LINES_MAX}");
+}
+
 /// The example in a folder of its own, built with this checkout as it is here.
 fn example(folder: &Path) -> PathBuf {
     let root = folder.join("gym");

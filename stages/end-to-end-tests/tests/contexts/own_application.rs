@@ -121,7 +121,7 @@ fn readme_of_the_example_counts_its_lines() {
     assert!(code <= CODE_LINES_MAX, "{code} lines of code are more than {CODE_LINES_MAX}");
 }
 
-/// The example in a folder of its own, built with this checkout as it is here.
+/// The example in a folder of its own, built with the packaged crates, as others get them.
 fn example(folder: &Path) -> PathBuf {
     let root = folder.join("gym");
     let source = repository().join(EXAMPLE);
@@ -129,9 +129,10 @@ fn example(folder: &Path) -> PathBuf {
         copy(&source.join(part), &root.join(part));
     }
     let workspace = fs::read_to_string(root.join("Cargo.toml")).unwrap();
-    let checkout = format!("\"{}/pipeline", repository().display());
-    assert!(workspace.contains("\"../../pipeline"), "{workspace}");
-    fs::write(root.join("Cargo.toml"), workspace.replace("\"../../pipeline", &checkout)).unwrap();
+    let (here, elsewhere) =
+        ("path = \"../../pipeline/millstream\"", concat!("version = \"", env!("CARGO_PKG_VERSION"), "\""));
+    assert!(workspace.contains(here), "{workspace}");
+    fs::write(root.join("Cargo.toml"), workspace.replace(here, elsewhere)).unwrap();
     like_this_checkout(&root);
     root
 }

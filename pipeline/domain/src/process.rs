@@ -77,6 +77,8 @@ pub struct Timer {
     /// replaced.
     pub name: String,
     /// When. A time that has passed means at once.
+    ///
+    /// A time behind the year 2200 is taken for the beginning of that year: the server cannot count further than 2262.
     pub at: Timestamp,
     /// What.
     pub command: ProcessCommand,

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 const REPLICAS: [&str; 2] = ["process-manager-1", "process-manager-2"];
 /// The figure of who carries effects out.
-const ACTIVE: &str = "millstream_process_active{}";
+const ACTIVE: &str = "millstream_process_active";
 /// How the active one is taken out, in turn.
 const ENDS: [End; 4] = [End::Kill, End::Freeze, End::Kill, End::Freeze];
 const SALES: usize = 60;

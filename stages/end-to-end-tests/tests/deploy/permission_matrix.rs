@@ -207,6 +207,7 @@ fn streams() -> Vec<Operation> {
             "OUTCOMES" => HANDLER_AND_PROJECTOR,
             "KV_LEASES" => HANDLER_AND_MANAGER,
             "REPORTS" => REPORTER,
+            "TIMERS" => MANAGER,
             _ => NOBODY,
         };
         add("get a message from the leader", "STREAM.MSG.GET", &[getting, OPERATOR]);

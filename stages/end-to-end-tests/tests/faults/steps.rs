@@ -79,8 +79,9 @@ async fn stopped_at<'a>(
 ) -> (&'a StageProcess, Arc<str>) {
     loop {
         let run = until("a record", async || last_handler(broker).await).await;
-        // A handler names its run when it takes over.
-        let active = handlers.iter().find(|handler| handler.log().contains(&*run)).unwrap();
+        // A handler names its run when it takes over; the other one names it too, as the one for which it waits.
+        let took_over = |line: &str| line.contains("taking over") && line.contains(&*run);
+        let active = handlers.iter().find(|handler| handler.log().lines().any(took_over)).unwrap();
         let client = active.name().to_owned();
         *trap.armed.lock().unwrap() = Some(Armed { client, process: active.process_id(), kind: step, held });
         let turn_changes =

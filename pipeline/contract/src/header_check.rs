@@ -7,6 +7,9 @@ use super::{header::PREFIX, stored_message::Headers};
 /// How many letters may differ for a name to be suggested.
 const SUGGESTED_DISTANCE_MAX: usize = 3;
 
+/// How many letters of the prefix may differ for a header to be taken for one of ours.
+const PREFIX_DISTANCE_MAX: usize = 2;
+
 /// A header that begins as ours do and cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderError {
@@ -58,8 +61,16 @@ pub fn check_headers(headers: &Headers, known: &[&str]) -> Result<(), HeaderErro
     Ok(())
 }
 
+/// Whether a header begins as ours do, or nearly so: `Milstream-Actor` and `Millstream_Actor` are slips of the pen, too.
 fn is_ours(name: &str) -> bool {
-    name.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX))
+    // Most headers are others', and end here.
+    if !name.starts_with(['m', 'M']) {
+        return false;
+    }
+    name.split_inclusive(['-', '_', '.']).next().is_some_and(|start| {
+        let distance = damerau_levenshtein(&start.to_ascii_lowercase(), &PREFIX.to_ascii_lowercase());
+        start.len() > 1 && distance <= PREFIX_DISTANCE_MAX
+    })
 }
 
 fn hint(name: &str, known: &[&str]) -> String {
@@ -99,6 +110,13 @@ mod tests {
             error.to_string(),
             "there is no header \"Millstream-Expected-Versoin\" here; did you mean Millstream-Expected-Version?"
         );
+        for name in
+            ["Milstream-Expected-Version", "Millstream_Expected_Version", "Millstraem-Expected-Version"]
+        {
+            let error = check(&[(name, "7")]).unwrap_err().to_string();
+            assert!(error.ends_with("did you mean Millstream-Expected-Version?"), "{error}");
+        }
+        assert_eq!(check(&[("Mainstream-Actor", "a")]), Ok(()), "that is another word");
         let error = check(&[("millstream-colour", "7")]).unwrap_err().to_string();
         assert!(error.contains("millstream-colour") && error.contains("Millstream-Actor"), "{error}");
     }

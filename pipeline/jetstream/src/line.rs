@@ -17,9 +17,11 @@ use tokio::sync::watch;
 
 /// A line that is lost is not used again; the library's own attempts to mend it end soon.
 const RECONNECTS_MAX: usize = 4;
-/// When the library mends a lost line, which then carries what was being answered on it; by then nobody listens on it any more, or
-/// the server would hand requests over to a service that is gone.
-const RECONNECT_PAUSE: Duration = Duration::from_millis(300);
+/// When the library mends a lost line, which then carries what was being answered on it. Until then the server takes the old
+/// connection for alive and hands requests over to it, which nobody hears: so it must be short. By then nobody may listen on the
+/// line any more, or the library would subscribe again for a service that is gone: so it is not zero. Stopping a service takes
+/// microseconds.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(15);
 
 type MakeOptions = dyn Fn() -> Result<ConnectOptions, String> + Send + Sync;
 type Observe = dyn Fn(&Event) + Send + Sync;

@@ -13,6 +13,9 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{Section, SectionKeys};
 
+/// Part of the path of the client library's source files.
+const CLIENT_SOURCE: &str = "async-nats-";
+
 /// The client's own log repeats what [`crate::connection`] says; rejections are answers to their senders, of which there may be
 /// thousands a second.
 const FILTER_DEFAULT: &str = "info,async_nats=off,millstream::rejections=off";
@@ -94,9 +97,29 @@ pub fn initialise(settings: &TelemetrySettings, stage: &str, instance: &str) {
         LogFormat::Automatic => !terminal,
     };
     // A second subscriber is refused: tests run several stages in one process.
-    let _first = if json {
+    let first = if json {
         builder.event_format(JsonLine::new(stage, instance)).try_init().is_ok()
     } else {
         builder.with_ansi(terminal).with_target(false).try_init().is_ok()
     };
+    if first {
+        tell_panics_of_the_client();
+    }
+}
+
+/// The client library panics at some bytes of a stored message, such as a bare carriage return in a header. That costs the
+/// connection on which they came, whose user notices and reads on ([`millstream_jetstream::line`]); it is no crash, and is not
+/// shown as one.
+fn tell_panics_of_the_client() {
+    let otherwise = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let place = panic.location().filter(|place| place.file().contains(CLIENT_SOURCE));
+        match place {
+            Some(place) => tracing::info!(
+                line = place.line(),
+                "the client library met bytes that it cannot read and ended one of its connections"
+            ),
+            None => otherwise(panic),
+        }
+    }));
 }

@@ -5,7 +5,7 @@
 use millstream_contract::subject::check_id;
 use millstream_domain::decider::Rejection;
 
-use crate::text::is_blank;
+use crate::text::{is_blank, is_harmful};
 
 /// Longest name or other line of text, in characters.
 pub const NAME_LENGTH_MAX: usize = 500;
@@ -36,13 +36,18 @@ pub fn check_label(code: &'static str, field: &str, text: &str) -> Result<(), Re
     Ok(())
 }
 
-/// Checks a name: there is something to see in it, and it is not too long.
+/// Checks a name: there is something to see in it, all of it can be printed, and it is not too long.
 ///
 /// # Errors
 /// `name-blank` and `name-too-long`, naming the `field`.
 pub fn check_name(field: &str, text: &str) -> Result<(), Rejection> {
     if is_blank(text) {
         return Err(Rejection::new("name-blank", format!("{field} is blank; give a name")));
+    }
+    if let Some(harmful) = text.chars().find(|character| is_harmful(*character)) {
+        let message =
+            format!("{field} holds U+{:04X}, which cannot be printed; leave it out", u32::from(harmful));
+        return Err(Rejection::new("name-blank", message));
     }
     if text.chars().count() > NAME_LENGTH_MAX {
         let message = format!("{field} is longer than {NAME_LENGTH_MAX} characters; shorten it");
@@ -77,6 +82,9 @@ mod tests {
     #[test]
     fn names_are_neither_blank_nor_endless() {
         for text in ["", " \t", "\u{200b}", "\u{2800}", "\u{ad}", "\u{3164}", "\0"] {
+            assert_eq!(check_name("name", text).unwrap_err().code, "name-blank", "{text:?}");
+        }
+        for text in ["a\0b", "a\u{1b}[31mred", "a\nb", "a\u{202e}b"] {
             assert_eq!(check_name("name", text).unwrap_err().code, "name-blank", "{text:?}");
         }
         assert_eq!(check_name("name", &"ü".repeat(501)).unwrap_err().code, "name-too-long");

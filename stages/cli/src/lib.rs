@@ -197,7 +197,8 @@ fn dispatch(command: Command, session: &Session) -> Result<u8, CommandFailure> {
             return runtime.block_on(session.unless_forbidden(commands::query::run(arguments, session)));
         }
         Command::History(arguments) => {
-            runtime.block_on(session.unless_forbidden(commands::history::run(arguments, session)))
+            let history = commands::history::run(arguments, session);
+            return runtime.block_on(session.unless_forbidden(history));
         }
         Command::Explain(arguments) => {
             return runtime.block_on(session.unless_forbidden(commands::explain::run(arguments, session)));

@@ -372,7 +372,7 @@ async fn whoever_may_not_ask_is_told_so_at_once() {
 async fn names_that_mean_nothing_are_told_from_names_that_have_no_events() {
     let server = TestServer::start_provisioned().await;
     let (code, _, text) = run(&server, &["history", "retail", "till", "1_2026-01-31"]).await;
-    assert_eq!(code, 0, "{text}");
+    assert_eq!(code, 13, "{text}");
     assert!(text.contains("has no events"), "{text}");
     let (code, _, text) = run(&server, &["history", "retail", "tilt", "1_2026-01-31"]).await;
     assert_eq!(code, 64, "{text}");

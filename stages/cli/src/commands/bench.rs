@@ -81,7 +81,7 @@ pub(crate) struct PipelineArguments {
 }
 
 /// What JetStream allows.
-fn replicas(text: &str) -> Result<NonZeroUsize, String> {
+pub(super) fn replicas(text: &str) -> Result<NonZeroUsize, String> {
     let count = text.parse().ok().filter(|count: &NonZeroUsize| [1, 3, 5].contains(&count.get()));
     count.ok_or_else(|| "a stream has 1, 3 or 5 replicas".to_owned())
 }

@@ -35,7 +35,7 @@ pub(crate) struct HistoryArguments {
 }
 
 /// Runs it.
-pub(crate) async fn run(arguments: HistoryArguments, session: &Session) -> Result<ExitCode, CommandFailure> {
+pub(crate) async fn run(arguments: HistoryArguments, session: &Session) -> Result<u8, CommandFailure> {
     let [context, aggregate, id] = names::parts(&arguments.name, ["CONTEXT", "AGGREGATE", "ID"])?;
     let stream_id = StreamId::new(&context, &aggregate, &id).map_err(CommandFailure::usage)?;
     let folded_by = arguments.as_of.as_ref().map(|_| rules(session, &context, &aggregate)).transpose()?;
@@ -56,7 +56,7 @@ pub(crate) async fn run(arguments: HistoryArguments, session: &Session) -> Resul
         _ => None,
     };
     show(&events, state, arguments.json)?;
-    Ok(ExitCode::Ok)
+    Ok(if events.is_empty() { crate::NOTHING_FOUND } else { ExitCode::Ok.number() })
 }
 
 fn rules(

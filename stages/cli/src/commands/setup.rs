@@ -26,8 +26,8 @@ use crate::{
 /// What exists is never changed: each difference is printed with the command that mends it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct SetupArguments {
-    /// Copies of each stream: 1, or 3 in a cluster
-    #[arg(long, default_value = "1")]
+    /// Copies of each stream: 1, or 3 or 5 in a cluster
+    #[arg(long, default_value = "1", value_parser = super::bench::replicas)]
     replicas: NonZeroUsize,
     /// Size of a stream, as in EVENTS=100GiB; may be repeated
     #[arg(long, value_name = "STREAM=SIZE")]

@@ -63,6 +63,13 @@ pub(crate) async fn run(arguments: VerifyArguments, session: &Session) -> Result
         session.console.say(format_args!("{COMMANDS} is kept from {from} on only"));
     }
     let stretch = Stretch { from, to: arguments.to.unwrap_or(commands.last_sequence) };
+    let nothing = stretch.to < stretch.from || stretch.from > commands.last_sequence;
+    if nothing && (arguments.from.is_some() || arguments.to.is_some()) {
+        return Err(CommandFailure::usage(format_args!(
+            "there is no command from {from} to {}: {COMMANDS} holds {} to {}, so this would prove nothing",
+            stretch.to, commands.first_sequence, commands.last_sequence
+        )));
+    }
     let starts = stretch.starts(broker).await?;
     let mut found = stretch.verify(broker, &starts).await?;
     if found.violation_count > 0 && !starts.are_whole() {

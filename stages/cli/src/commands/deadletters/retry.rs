@@ -45,19 +45,35 @@ pub(super) async fn run(
 ) -> Result<u8, CommandFailure> {
     let letters = arguments.selection.read(&connected.broker, &session.console).await?;
     let mut commands = Vec::new();
+    let mut left = 0;
     for kept in &letters {
-        let Some(subject) = kept.command_subject() else {
-            return Err(CommandFailure::usage(format_args!(
-                "{} cannot be retried: it is no command. Commands are the letters of {COMMANDS}, those of {TIMERS} that fell due on a subject with four names, and whole effects of events",
-                kept.name()
-            )));
-        };
-        commands.push((kept, message(&kept.letter, subject)));
+        match kept.command_subject() {
+            Some(subject) => commands.push((kept, message(&kept.letter, subject))),
+            // One that cannot be retried keeps none of the others back.
+            None => {
+                left += 1;
+                session.console.say(format_args!("{} stays: {}", kept.name(), why_not(&kept.letter)));
+            }
+        }
+    }
+    if commands.is_empty() && left > 0 {
+        return Err(CommandFailure::usage("none of these letters can be retried"));
     }
     let mut follower = OutcomeFollower::begin(&connected.broker, "deadletters").await?;
     let ended = retry(&arguments, commands, connected, &mut follower).await;
     follower.end(&connected.jetstream).await;
-    ended
+    Ok(if left > 0 { ended?.max(DEAD_LETTERED) } else { ended? })
+}
+
+/// Why a letter cannot be put back.
+fn why_not(letter: &DeadLetter) -> String {
+    if letter.headers.unreadable().is_some() {
+        return "its headers cannot be read; its sender has to send the command again, then drop the letter"
+            .to_owned();
+    }
+    format!(
+        "it is no command. Commands are the letters of {COMMANDS}, those of {TIMERS} that fell due on a subject with four names, and whole effects of events"
+    )
 }
 
 async fn retry(

@@ -56,7 +56,9 @@ pub(crate) async fn run(arguments: HistoryArguments, session: &Session) -> Resul
         _ => None,
     };
     show(&events, state, arguments.json)?;
-    Ok(if events.is_empty() { crate::NOTHING_FOUND } else { ExitCode::Ok.number() })
+    // With --as-of there is an answer also before the first event: the state with which an aggregate begins.
+    let nothing = events.is_empty() && arguments.as_of.is_none();
+    Ok(if nothing { crate::NOTHING_FOUND } else { ExitCode::Ok.number() })
 }
 
 fn rules(

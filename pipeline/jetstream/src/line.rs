@@ -19,8 +19,8 @@ use tokio::sync::watch;
 const RECONNECTS_MAX: usize = 4;
 /// When the library mends a lost line, which then carries what was being answered on it. Until then the server takes the old
 /// connection for alive and hands requests over to it, which nobody hears: so it must be short. By then nobody may listen on the
-/// line any more, or the library would subscribe again for a service that is gone: so it is not zero. Stopping a service takes
-/// microseconds.
+/// line any more, or the library would subscribe again for a service that is gone: so it is not zero. Stopping a service waits
+/// for nothing.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(15);
 
 type MakeOptions = dyn Fn() -> Result<ConnectOptions, String> + Send + Sync;

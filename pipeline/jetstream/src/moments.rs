@@ -16,8 +16,11 @@ use millstream_contract::{
 
 use crate::{
     broker::{Broker, BrokerError, StreamState},
-    stream_feed::{FeedError, StreamFeed, end_of},
+    stream_feed::{FeedError, StreamFeed},
 };
+
+/// How many removed messages in a row the search steps over until it finds one that is still there.
+const GAP_MAX: u64 = 64;
 
 /// Why a moment is no position of EVENTS.
 #[derive(Debug, thiserror::Error)]
@@ -91,7 +94,7 @@ pub async fn position_at<B: Broker>(broker: &B, moment: &Moment) -> Result<Posit
 }
 
 async fn recorded_by<B: Broker>(broker: &B, time: Timestamp) -> Result<u64, FeedError> {
-    let mut through = last_stored_before(broker, EVENTS, time).await?;
+    let mut through = last_stored_before(broker, EVENTS, time, u64::MAX).await?;
     let mut feed = StreamFeed::open(broker, EVENTS, through, "past").await?;
     while let Some(message) = feed.next().await? {
         if recorded_at(&message) > time {
@@ -108,8 +111,8 @@ fn recorded_at(message: &StoredMessage) -> Timestamp {
     StoredCommit::from_stored(message).map_or(message.stored_at, |stored| stored.commit.recorded_at())
 }
 
-/// The highest sequence before which every message was stored before `time`; 0 when there is none. A search by halves:
-/// messages stand in the order of their times.
+/// The highest sequence, at most `through`, up to which every message was stored before `time`; 0 when there is none. A search by
+/// halves: messages stand in the order of their times. It may answer a lower one where very many messages in a row were removed.
 ///
 /// # Errors
 /// When the server does not answer.
@@ -117,9 +120,10 @@ pub async fn last_stored_before<B: Broker>(
     broker: &B,
     stream: &str,
     time: Timestamp,
+    through: u64,
 ) -> Result<u64, BrokerError> {
-    let first = broker.state(stream).await?.first_sequence;
-    let (mut low, mut high) = (first, end_of(broker, stream).await?.saturating_add(1));
+    let StreamState { first_sequence: first, last_sequence, .. } = broker.state(stream).await?;
+    let (mut low, mut high) = (first, through.min(last_sequence).saturating_add(1));
     while low < high {
         let middle = low + (high - low) / 2;
         match first_from(broker, stream, middle, high).await? {
@@ -130,14 +134,14 @@ pub async fn last_stored_before<B: Broker>(
     Ok(if low <= first { 0 } else { low - 1 })
 }
 
-/// The first message at or behind `sequence` and before `end`: single ones may have been removed.
+/// The first message from `sequence` on and before `end`: single ones may have been removed.
 async fn first_from<B: Broker>(
     broker: &B,
     stream: &str,
     sequence: u64,
     end: u64,
 ) -> Result<Option<StoredMessage>, BrokerError> {
-    for sequence in sequence..end {
+    for sequence in sequence..end.min(sequence.saturating_add(GAP_MAX)) {
         if let Some(message) = broker.get(stream, sequence).await? {
             return Ok(Some(message));
         }

@@ -14,8 +14,14 @@ use async_nats::{
     Client, HeaderMap, Message, StatusCode, Subject, client::RequestErrorKind, header::HeaderValue,
 };
 use bytes::Bytes;
+use millstream_contract::{
+    header,
+    stored_message::{Headers, StoredMessage},
+};
 use serde_json::json;
 use tokio::sync::Mutex;
+
+pub use wire::headers_from;
 
 use crate::{
     broker::{AppendError, Appended, Broker, BrokerError, NewMessage, ReadError, ReaderConfig, StreamState},
@@ -27,12 +33,6 @@ use crate::{
     },
     stream_reader::NatsReader,
 };
-use millstream_contract::{
-    header,
-    stored_message::{Headers, StoredMessage},
-};
-
-pub use wire::headers_from;
 
 /// What the headers of an append of a batch take besides the message's own.
 const APPEND_BYTES: usize = 256;
@@ -40,6 +40,12 @@ const APPEND_BYTES: usize = 256;
 const APPEND_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a question to the JetStream API may stay without an answer.
 const API_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// For this wildcard nats-server 2.15 looks at a stream's last sequence alone, and finds nothing when the message there was
+/// removed, whatever stands in front of it.
+const EVERY_SUBJECT: &str = ">";
+/// Any other wildcard it seeks among the subjects, which takes longer. This one takes them all, as each has two tokens or more.
+const EVERY_SUBJECT_SOUGHT: &str = "*.>";
 
 /// Is told the stream and the name of a reader.
 type OnRestart = Arc<dyn Fn(&str, &str) + Send + Sync>;
@@ -252,7 +258,11 @@ impl Broker for NatsBroker {
     }
 
     async fn last(&self, stream: &str, subject: &str) -> Result<Option<StoredMessage>, BrokerError> {
-        self.message_get(stream, json!({ "last_by_subj": subject })).await
+        let found = self.message_get(stream, json!({ "last_by_subj": subject })).await?;
+        if found.is_some() || subject != EVERY_SUBJECT {
+            return Ok(found);
+        }
+        self.message_get(stream, json!({ "last_by_subj": EVERY_SUBJECT_SOUGHT })).await
     }
 
     async fn get(&self, stream: &str, sequence: u64) -> Result<Option<StoredMessage>, BrokerError> {

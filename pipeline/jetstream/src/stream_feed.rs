@@ -51,17 +51,8 @@ impl Failure for FeedError {
 ///
 /// # Errors
 /// When the server does not answer.
-pub async fn end_of<B: Broker>(broker: &B, stream: &str) -> Result<u64, BrokerError> {
-    if let Some(message) = broker.last(stream, ">").await? {
-        return Ok(message.sequence);
-    }
-    // For `>` nats-server 2.15 looks at the stream's last sequence alone, and finds nothing when that message was removed. Any
-    // other wildcard it looks up by subjects, which is slower. All subjects of ours have more than one token.
-    let state = broker.state(stream).await?;
-    if state.first_sequence > state.last_sequence {
-        return Ok(0);
-    }
-    Ok(broker.last(stream, "*.>").await?.map_or(0, |message| message.sequence))
+async fn end_of<B: Broker>(broker: &B, stream: &str) -> Result<u64, BrokerError> {
+    Ok(broker.last(stream, ">").await?.map_or(0, |message| message.sequence))
 }
 
 /// A stream from a position to an end that is known to be there.

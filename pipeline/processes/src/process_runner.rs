@@ -19,15 +19,6 @@ mod turn;
 
 use std::{collections::BTreeMap, num::NonZeroUsize, str::FromStr, sync::Arc, time::Duration};
 
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
-
-use self::{
-    progress::KnownProgress,
-    reaction::Reaction,
-    sender::{Seat, Sender},
-    turn::Turns,
-};
 use millstream_contract::exit_code::{ExitCode, Failure};
 use millstream_domain::{process::Process, projection::Projection};
 use millstream_jetstream::{
@@ -44,10 +35,18 @@ use millstream_runtime::{
     shutdown::Shutdown,
 };
 use millstream_store::read_store::{ProjectionId, ReadStore, StoreError};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 pub use self::{
     carrier::EFFECT_WITHOUT_BODY,
     due::{DUE_PREFIX, command_subject},
+};
+use self::{
+    progress::KnownProgress,
+    reaction::Reaction,
+    sender::{Seat, Sender},
+    turn::Turns,
 };
 
 /// How long a process manager that has fallen silent keeps the lease, unless configured otherwise.

@@ -15,16 +15,17 @@ mod stretch;
 
 use std::fmt;
 
-use self::{commits::Commits, journal::Journal};
-pub use self::{
-    replay::replay,
-    stretch::{StretchVerification, StretchVerifier},
-};
 use millstream_contract::{
     command::CommandEnvelope,
     outcome::Outcome,
     stored_message::StoredMessage,
     stream_names::{COMMANDS, EVENTS},
+};
+
+use self::{commits::Commits, journal::Journal};
+pub use self::{
+    replay::replay,
+    stretch::{StretchVerification, StretchVerifier},
 };
 
 /// What the streams hold. Each list is in the order of its sequences. COMMANDS and OUTCOMES may lack their beginning

@@ -18,16 +18,6 @@ use async_nats::{
     service::{Request, Service, ServiceExt, endpoint::Endpoint, error::Error as ServiceError},
 };
 use futures::{FutureExt, StreamExt};
-use serde_json::json;
-use tokio::{sync::Semaphore, time::Instant};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
-
-use self::view_query::{Answer, Asked, ViewQuery};
-pub use self::{
-    answer::QueryError,
-    local::LocalQueries,
-    request::{LIMIT_DEFAULT, LIMIT_MAX, Operation},
-};
 use millstream_contract::{
     error_text::one_line, header, header_check::check_headers, stream_names::EVENTS, subject::QUERY_PREFIX,
 };
@@ -41,6 +31,16 @@ use millstream_jetstream::{
 };
 use millstream_runtime::metrics::{Metrics, QueryMetrics};
 use millstream_store::read_store::ReadStore;
+use serde_json::json;
+use tokio::{sync::Semaphore, time::Instant};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use self::view_query::{Answer, Asked, ViewQuery};
+pub use self::{
+    answer::QueryError,
+    local::LocalQueries,
+    request::{LIMIT_DEFAULT, LIMIT_MAX, Operation},
+};
 
 use crate::projection_runner::{View, ViewDirectory};
 

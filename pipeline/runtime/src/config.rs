@@ -15,9 +15,10 @@ mod units;
 #[cfg(test)]
 mod tests;
 
-use millstream_contract::exit_code::{ExitCode, Failure};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+
+use millstream_contract::exit_code::{ExitCode, Failure};
 
 pub use entry::{Entry, Source};
 use keys::Keys;

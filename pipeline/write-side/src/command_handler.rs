@@ -20,8 +20,8 @@
 //!  keep_lease: ends the turn when the lease is lost         purge: removes what is covered and old
 //! ```
 //!
-//! While a record is under way, the rounds settled meanwhile gather in the next. The lease only says who may
-//! try; what is right is decided by expectations alone ([`crate::outcome_journal`], [`crate::settlement`]).
+//! Only one outcome record is in flight at a time; rounds that are settled meanwhile gather in the next record. The lease only
+//! says who may try. Only the expected-sequence checks guarantee safety ([`crate::outcome_journal`], [`crate::settlement`]).
 //! At most one handler is active (docs/adr/0026-one-active-command-handler.md).
 
 mod error;
@@ -33,17 +33,14 @@ mod read_ahead;
 mod recorder;
 mod standby;
 
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
+
 use millstream_contract::{
     leases::COMMAND_HANDLER_LEASE,
     outcome::Generations,
     seeded_bug::{SeededBug, planted},
     stream_names::{COMMANDS, COMMANDS_CONSUMER, EVENTS},
 };
-use std::{num::NonZeroUsize, sync::Arc, time::Duration};
-
-use tokio::{sync::mpsc, task::JoinSet, time::Instant};
-
-pub use self::{error::HandlerError, purge::PurgeSettings};
 use millstream_domain::decider::AggregateRegistry;
 use millstream_jetstream::{
     broker::{Broker, BrokerError, ReadError, ReaderConfig, StreamState},
@@ -55,6 +52,9 @@ use millstream_runtime::{
     metrics::{Count, HandlerMetrics, Metrics, ReaderMetrics},
     shutdown::Shutdown,
 };
+use tokio::{sync::mpsc, task::JoinSet, time::Instant};
+
+pub use self::{error::HandlerError, purge::PurgeSettings};
 
 use crate::{
     command_handler::{

@@ -17,6 +17,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use millstream_contract::stored_message::{Headers, StoredMessage};
 use tokio::sync::{Notify, oneshot};
 
 use self::{
@@ -30,7 +31,6 @@ pub use self::{
     stream::MemoryStreamConfig,
     world::{EPOCH, FaultCounts},
 };
-use millstream_contract::stored_message::{Headers, StoredMessage};
 
 use super::{
     fault_plan::FaultPlan,

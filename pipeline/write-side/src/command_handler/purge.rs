@@ -9,19 +9,18 @@ use std::{sync::Arc, time::Duration};
 use jiff::{SignedDuration, Timestamp};
 use millstream_contract::{
     outcome::{OUTCOME_SUBJECT, OutcomeRecord},
-    stored_message::StoredMessage,
     stream_names::{COMMANDS, OUTCOMES},
 };
-use millstream_jetstream::broker::{Broker, BrokerError};
+use millstream_jetstream::{
+    broker::{Broker, BrokerError},
+    moments::last_stored_before,
+};
 
 use super::{HandlerError, TurnEnd, file_work::do_file_work};
 use crate::{
     id_index::{IdIndex, IdIndexError},
     outcome_journal::JournalError,
 };
-
-/// How many removed messages in a row the search steps over until it finds one that is still there.
-const GAP_MAX: u64 = 64;
 
 /// What is purged, and how often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,12 +72,12 @@ pub(super) async fn purge<B: Broker>(
     let Some(last) = broker.last(OUTCOMES, OUTCOME_SUBJECT).await? else { return Ok(purged) };
     let covered = OutcomeRecord::from_stored(&last).map_err(JournalError::from)?.through;
     if let Some(age) = settings.commands_after {
-        let through = older_through(broker, COMMANDS, before(last.stored_at, age), covered).await?;
+        let through = last_stored_before(broker, COMMANDS, before(last.stored_at, age), covered).await?;
         purged.commands = purge_through(broker, COMMANDS, through).await?;
     }
     if let Some(age) = settings.outcomes_after {
         let limit = last.sequence.saturating_sub(1);
-        let through = older_through(broker, OUTCOMES, before(last.stored_at, age), limit).await?;
+        let through = last_stored_before(broker, OUTCOMES, before(last.stored_at, age), limit).await?;
         purged.records = purge_through(broker, OUTCOMES, through).await?;
         purged.ids = forget(index, broker.state(OUTCOMES).await?.first_sequence).await?;
     }
@@ -88,42 +87,6 @@ pub(super) async fn purge<B: Broker>(
 fn before(newest: Timestamp, age: Duration) -> Timestamp {
     let age = SignedDuration::try_from(age).unwrap_or(SignedDuration::MAX);
     newest.checked_sub(age).unwrap_or(Timestamp::MIN)
-}
-
-/// The highest sequence, at most `limit`, up to which everything was stored before `time`; 0 when nothing was. This is a binary
-/// search, because the messages of a stream are in the order of their times.
-async fn older_through<B: Broker>(
-    broker: &B,
-    stream: &str,
-    time: Timestamp,
-    limit: u64,
-) -> Result<u64, BrokerError> {
-    let state = broker.state(stream).await?;
-    let first = state.first_sequence;
-    let (mut low, mut high) = (first, limit.min(state.last_sequence).saturating_add(1));
-    while low < high {
-        let middle = low + (high - low) / 2;
-        match first_from(broker, stream, middle, high).await? {
-            Some(message) if message.stored_at < time => low = message.sequence + 1,
-            _ => high = middle,
-        }
-    }
-    Ok(if low <= first { 0 } else { low - 1 })
-}
-
-/// The first message from `sequence` on and before `end`.
-async fn first_from<B: Broker>(
-    broker: &B,
-    stream: &str,
-    sequence: u64,
-    end: u64,
-) -> Result<Option<StoredMessage>, BrokerError> {
-    for sequence in sequence..end.min(sequence.saturating_add(GAP_MAX)) {
-        if let Some(message) = broker.get(stream, sequence).await? {
-            return Ok(Some(message));
-        }
-    }
-    Ok(None)
 }
 
 async fn purge_through<B: Broker>(broker: &B, stream: &str, through: u64) -> Result<u64, BrokerError> {

@@ -108,8 +108,8 @@ impl Stretch {
         let Some(first) = first else { return Ok(Starts { events: 0, outcomes: 0 }) };
         let time = first.stored_at - CLOCKS_DIFFER_BY;
         Ok(Starts {
-            events: last_stored_before(broker, EVENTS, time).await?,
-            outcomes: last_stored_before(broker, OUTCOMES, time).await?,
+            events: last_stored_before(broker, EVENTS, time, u64::MAX).await?,
+            outcomes: last_stored_before(broker, OUTCOMES, time, u64::MAX).await?,
         })
     }
 

@@ -35,3 +35,15 @@ pub async fn reader_goes_on_while_what_it_has_read_is_purged<G: Ground>(ground: 
     let mut again = broker.read(config()).await.unwrap();
     assert_eq!(sequences(&read(&mut again, 1).await), [left]);
 }
+
+/// The last message of all subjects is the last that is there, also when a later one was removed.
+pub async fn last_message_is_found_in_front_of_a_removed_one<G: Ground>(ground: &mut G) {
+    let broker = ground.connect().await;
+    assert!(broker.last(TIMERS, ">").await.unwrap().is_none(), "nothing was stored");
+    let stays = put(&broker, TIMERS, "due.cmd.a.b.c.d", "").await;
+    put(&broker, TIMERS, "timer.other", "").await;
+    assert_eq!(broker.purge_subject(TIMERS, "timer.other", None).await.unwrap(), 1);
+    assert_eq!(broker.last(TIMERS, ">").await.unwrap().unwrap().sequence, stays);
+    assert_eq!(broker.purge_subject(TIMERS, "due.>", None).await.unwrap(), 1);
+    assert!(broker.last(TIMERS, ">").await.unwrap().is_none(), "nothing is left");
+}

@@ -6,6 +6,7 @@ use futures::StreamExt;
 use millstream_contract::{
     header,
     outcome::{Outcome, OutcomeReply},
+    stored_message::StoredMessage,
 };
 use millstream_domain::decider::AggregateRegistry;
 use millstream_jetstream::{

@@ -156,9 +156,6 @@ impl AggregateState {
                 state.evolve(aggregate, commit, &envelope)?;
                 state.last_sequence = commit.broker_sequence;
             }
-            if commit.commit.events.is_empty() && commit.commit.last_position() < position {
-                state.last_sequence = commit.broker_sequence;
-            }
         }
         Ok(state)
     }

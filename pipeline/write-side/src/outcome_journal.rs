@@ -153,8 +153,8 @@ impl<B: Broker> OutcomeJournal<B> {
         &self.generations
     }
 
-    /// Records what became of the commands behind the cursor, `through` inclusive. Tries until it is stored or the turn is
-    /// lost. Answers the record and its sequence.
+    /// Records the outcomes of the commands after the cursor, up to and including `through`. Retries until the record is
+    /// stored or another handler has taken over. Returns the record and its sequence.
     ///
     /// # Errors
     /// [`JournalError`].

@@ -137,7 +137,7 @@ pub struct ReturnRecorded {
 /// The day was ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TillClosed {
-    /// The how-manieth close it is, from 1.
+    /// The number of this close, counted from 1.
     pub closing: u32,
 }
 

@@ -20,8 +20,6 @@ pub(super) struct Commits {
     pub(super) by_position: BTreeMap<u64, usize>,
     /// Where it takes effect on partners: indexes into `stored`.
     by_partner_position: BTreeMap<u64, Vec<usize>>,
-    /// The positions that are to have no effect, and where that is said: sequence in EVENTS.
-    sealed: BTreeMap<u64, u64>,
 }
 
 /// How far an aggregate's history has come.
@@ -54,19 +52,12 @@ impl Commits {
             check_commit(&stored, heads.entry(stored.stream_id.clone()).or_default(), violations);
             commits.take(stored, violations);
         }
-        commits.check_sealed(violations);
         commits.check_partners(violations);
         commits
     }
 
     fn take(&mut self, stored: StoredCommit, violations: &mut Vec<Violation>) {
         let index = self.stored.len();
-        if stored.commit.events.is_empty() {
-            let positions = stored.commit.commands.iter().map(|command| command.position);
-            self.sealed.extend(positions.map(|position| (position, stored.broker_sequence)));
-            self.stored.push(stored);
-            return;
-        }
         for command in &stored.commit.commands {
             if command.partner_of.is_some() {
                 self.by_partner_position.entry(command.position).or_default().push(index);
@@ -81,22 +72,6 @@ impl Commits {
             }
         }
         self.stored.push(stored);
-    }
-
-    /// Whether a commit without events says that the command of a position has no effect.
-    pub(super) fn is_sealed(&self, position: u64) -> bool {
-        self.sealed.contains_key(&position)
-    }
-
-    /// What is said to have no effect has none, before or after.
-    fn check_sealed(&self, violations: &mut Vec<Violation>) {
-        for (position, sequence) in &self.sealed {
-            if self.by_position.contains_key(position) || self.by_partner_position.contains_key(position) {
-                let detail =
-                    format!("the command of position {position} is said to have no effect, and has one");
-                violations.push(Violation::new(Check::OneEffect, EVENTS, *sequence, detail));
-            }
-        }
     }
 
     /// A command that changes several aggregates changes all of them or none: its commits on partners stand side by side,

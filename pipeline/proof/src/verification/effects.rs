@@ -58,10 +58,6 @@ fn versions(commits: &Commits) -> Versions {
             let version = envelope.aggregate_version;
             reached.insert(envelope.command.position, Reached { version, broker_sequence });
         }
-        if stored.commit.events.is_empty() {
-            let (version, broker_sequence) = (stored.commit.last_version(), stored.broker_sequence);
-            reached.insert(stored.commit.last_position(), Reached { version, broker_sequence });
-        }
     }
     versions
 }
@@ -96,11 +92,6 @@ impl Claim<'_> {
                 Check::OneEffect,
                 format!("it took effect on {} instead of {aggregate}", stored.stream_id),
             );
-        }
-        if self.events == 0 && commits.is_sealed(position) {
-            // Somebody with another number of active handlers refused it later: nothing was changed by that either, and where
-            // the history stood before is not to be told any more.
-            return;
         }
         let reached = versions
             .get(&aggregate)

@@ -36,7 +36,7 @@ impl Lot {
     /// How far behind the accepted one its repetition is.
     const BEHIND: u64 = VOLLEY_MAX + 1;
 
-    /// Of the how many-th command of a sender, from 1 on.
+    /// The number of the command among those of its sender, counted from 1.
     const fn of(number: u64) -> Self {
         const REPEATED: u64 = 1 + Lot::BEHIND;
         match number % LOTS {

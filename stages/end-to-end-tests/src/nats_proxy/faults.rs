@@ -1,5 +1,5 @@
-//! What a proxy can do to a message, and who decides that: by the client's name, what the message is and the how many-th of
-//! its kind it is, never by time. The same seed does the same to the same messages.
+//! What a proxy can do to a message, and who decides that: by the client's name, what the message is, and its number among those of
+//! its kind, never by time. The same seed does the same to the same messages.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -29,7 +29,7 @@ pub struct Seen<'a> {
     pub client: &'a str,
     /// What it is.
     pub kind: Kind,
-    /// The how many-th of this kind of this client, from 1 on, over all its connections.
+    /// The number of this message among those of its kind and client, counted from 1 over all connections.
     pub number: u64,
 }
 

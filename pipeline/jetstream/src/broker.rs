@@ -147,6 +147,33 @@ pub struct StreamState {
     pub first_sequence: u64,
     /// Last given sequence; 0 before the first.
     pub last_sequence: u64,
+    /// How much it holds.
+    pub usage: StreamUsage,
+}
+
+/// How much a stream holds, and how much it may.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StreamUsage {
+    /// Messages, as the server counts them.
+    pub messages: u64,
+    /// Their bytes, headers and the server's own data included.
+    pub bytes: u64,
+    /// Most messages; `None` without a limit.
+    pub messages_max: Option<u64>,
+    /// Most bytes; `None` without a limit.
+    pub bytes_max: Option<u64>,
+}
+
+impl StreamUsage {
+    /// The part of its limit that is taken, 1 when the stream is full: of bytes or of messages, whichever is nearer to its end.
+    /// 0 without limits.
+    pub fn ratio(&self) -> f64 {
+        let part = |used: u64, max: Option<u64>| match max {
+            Some(max) => used as f64 / max.max(1) as f64,
+            None => 0.0,
+        };
+        part(self.bytes, self.bytes_max).max(part(self.messages, self.messages_max))
+    }
 }
 
 /// What to read.

@@ -24,7 +24,10 @@ use tokio::sync::Mutex;
 pub use wire::headers_from;
 
 use crate::{
-    broker::{AppendError, Appended, Broker, BrokerError, NewMessage, ReadError, ReaderConfig, StreamState},
+    broker::{
+        AppendError, Appended, Broker, BrokerError, NewMessage, ReadError, ReaderConfig, StreamState,
+        StreamUsage,
+    },
     line::{Dialer, Line},
     nats_broker::{
         lease::Leases,
@@ -49,6 +52,8 @@ const EVERY_SUBJECT_SOUGHT: &str = "*.>";
 
 /// Is told the stream and the name of a reader.
 type OnRestart = Arc<dyn Fn(&str, &str) + Send + Sync>;
+/// Is told a stream that is full, and the error.
+type OnFull = Arc<dyn Fn(&str, &AppendError) + Send + Sync>;
 
 /// JetStream through one connection. Cheap to clone.
 #[derive(Clone)]
@@ -57,6 +62,7 @@ pub struct NatsBroker {
     api_prefix: Arc<str>,
     leases: Arc<Mutex<Leases>>,
     on_restart: Option<OnRestart>,
+    on_full: Option<OnFull>,
     lines: Lines,
 }
 
@@ -71,7 +77,8 @@ impl NatsBroker {
     /// opens, so that one which the client library cannot read costs nothing but its line.
     pub fn new(client: Client, dialer: Dialer, domain: Option<&str>) -> Self {
         let api_prefix = domain.map_or_else(|| "$JS.API".into(), |domain| format!("$JS.{domain}.API").into());
-        Self { client, api_prefix, leases: Arc::default(), on_restart: None, lines: Lines::new(dialer) }
+        let lines = Lines::new(dialer);
+        Self { client, api_prefix, leases: Arc::default(), on_restart: None, on_full: None, lines }
     }
 
     /// The same, but `on_restart` is called with stream and reader whenever a reader makes its consumer again.
@@ -79,6 +86,27 @@ impl NatsBroker {
     pub fn on_restart(mut self, on_restart: impl Fn(&str, &str) + Send + Sync + 'static) -> Self {
         self.on_restart = Some(Arc::new(on_restart));
         self
+    }
+
+    /// The same, but `on_full` is called with stream and error whenever a stream refuses an append because it is full.
+    #[must_use]
+    pub fn on_full(mut self, on_full: impl Fn(&str, &AppendError) + Send + Sync + 'static) -> Self {
+        self.on_full = Some(Arc::new(on_full));
+        self
+    }
+
+    /// What the answer to an append says.
+    pub(crate) fn appended(
+        &self,
+        stream: &str,
+        subject: &Subject,
+        answer: &Message,
+    ) -> Result<Appended, AppendError> {
+        let appended = appended(stream, subject, answer);
+        if let (Err(error @ AppendError::Full { .. }), Some(on_full)) = (&appended, &self.on_full) {
+            on_full(stream, error);
+        }
+        appended
     }
 
     /// Counts that the consumer of a reader was made again.
@@ -172,7 +200,7 @@ impl NatsBroker {
                 _ => AppendError::Unclear { subject, detail },
             }
         })?;
-        appended(stream, &subject, &answer)
+        self.appended(stream, &subject, &answer)
     }
 
     async fn message_get(
@@ -282,7 +310,14 @@ impl Broker for NatsBroker {
         })?;
         // A stream that never held anything says 0; one that was emptied says what comes next.
         let first_sequence = state.first_seq.max(1);
-        Ok(StreamState { generation, first_sequence, last_sequence: state.last_seq })
+        let limit = |max: i64| u64::try_from(max).ok().filter(|max| *max > 0);
+        let usage = StreamUsage {
+            messages: state.messages,
+            bytes: state.bytes,
+            messages_max: limit(config.max_msgs),
+            bytes_max: limit(config.max_bytes),
+        };
+        Ok(StreamState { generation, first_sequence, last_sequence: state.last_seq, usage })
     }
 
     async fn read(&self, config: ReaderConfig) -> Result<NatsReader, ReadError> {

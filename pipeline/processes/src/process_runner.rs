@@ -19,7 +19,10 @@ mod turn;
 
 use std::{collections::BTreeMap, num::NonZeroUsize, str::FromStr, sync::Arc, time::Duration};
 
-use millstream_contract::exit_code::{ExitCode, Failure};
+use millstream_contract::{
+    exit_code::{ExitCode, Failure},
+    stream_names::{EVENTS, TIMERS},
+};
 use millstream_domain::{process::Process, projection::Projection};
 use millstream_jetstream::{
     broker::{Broker, BrokerError, ReadError},
@@ -30,9 +33,10 @@ use millstream_read_side::projection_runner::{
     ProjectionStatus, RunnerConfig, RunnerError,
 };
 use millstream_runtime::{
-    health::{Condition, Readiness},
+    health::{Condition, ProgressWatch, Readiness},
     metrics::Metrics,
     shutdown::Shutdown,
+    stream_watch::watch_stream,
 };
 use millstream_store::read_store::{ProjectionId, ReadStore, StoreError};
 use tokio::sync::watch;
@@ -190,9 +194,11 @@ impl Failure for ProcessRunnerError {
 
 /// Processes over one file and one broker, ready to run.
 pub struct ProcessRunner<B> {
+    broker: B,
     runner: ProjectionRunner<B>,
     turns: Turns<B>,
     condition: Condition,
+    folding: ProgressWatch,
 }
 
 impl<B: Broker> ProcessRunner<B> {
@@ -224,14 +230,13 @@ impl<B: Broker> ProcessRunner<B> {
         let seats =
             known.into_iter().zip(runner.statuses()).map(|((process, progress), (projection, status))| {
                 let begin = config.begins.get(process).copied().unwrap_or_default();
-                Seat::new(process, projection, status, progress, begin, &metrics)
+                Seat::new(process, projection, status, progress, begin, &metrics, readiness)
             });
         let ids = RunIds::new(config.run);
-        let effects = readiness.condition("effects");
-        let sender =
-            Sender::new(broker.clone(), store, runner.row_remover(), seats.collect(), ids.clone(), effects);
-        let turns = Turns::new(broker, ids, config.lease_time_to_live, sender, &metrics);
-        Ok(Self { runner, turns, condition: readiness.condition("processes") })
+        let sender = Sender::new(broker.clone(), store, runner.row_remover(), seats.collect(), ids.clone());
+        let turns = Turns::new(broker.clone(), ids, config.lease_time_to_live, sender, &metrics, readiness);
+        let folding = readiness.progress("folding EVENTS");
+        Ok(Self { broker, runner, turns, condition: readiness.condition("processes"), folding })
     }
 
     /// Runs until `shutdown`. It folds all the time, and carries out while it holds the lease. In the end it applies what was read,
@@ -240,7 +245,7 @@ impl<B: Broker> ProcessRunner<B> {
     /// # Errors
     /// [`ProcessRunnerError`].
     pub async fn run(self, shutdown: Shutdown) -> Result<(), ProcessRunnerError> {
-        let Self { runner, mut turns, condition } = self;
+        let Self { broker, runner, mut turns, condition, folding } = self;
         let stop = shutdown.token().child_token();
         // Before anything is folded, because effects that have already been carried out must not enter the outbox again.
         tokio::select! {
@@ -248,10 +253,18 @@ impl<B: Broker> ProcessRunner<B> {
             () = stop.cancelled() => return Ok(()),
             learnt = turns.learn() => learnt?,
         }
-        let watch = watch_readiness(runner.statuses(), condition, &stop);
+        let watch = watch_readiness(runner.statuses(), condition, folding.clone(), &stop);
+        let due = turns.due_progress();
+        let watched = async {
+            tokio::select! {
+                never = watch_stream(&broker, EVENTS, ">", &folding, None) => match never {},
+                never = watch_stream(&broker, TIMERS, due::FILTER, &due, None) => match never {},
+                () = stop.cancelled() => {}
+            }
+        };
         let fold = ending(&stop, runner.run(stop.clone()));
         let turns = ending(&stop, turns.run(stop.clone()));
-        let (fold, turns, ()) = tokio::join!(fold, turns, watch);
+        let (fold, turns, (), ()) = tokio::join!(fold, turns, watch, watched);
         fold?;
         turns
     }
@@ -265,7 +278,12 @@ async fn ending<T>(stop: &CancellationToken, work: impl Future<Output = T>) -> T
 }
 
 /// Ready while no process has halted, active or not.
-async fn watch_readiness(statuses: Statuses, condition: Condition, stop: &CancellationToken) {
+async fn watch_readiness(
+    statuses: Statuses,
+    condition: Condition,
+    folding: ProgressWatch,
+    stop: &CancellationToken,
+) {
     let mut looks = tokio::time::interval(READINESS_INTERVAL);
     loop {
         let troubles: Vec<String> = statuses
@@ -276,6 +294,10 @@ async fn watch_readiness(statuses: Statuses, condition: Condition, stop: &Cancel
                 Some(format!("{process} halted at {} {}: {}", status.stream, halt.sequence, halt.reason))
             })
             .collect();
+        match slowest(&statuses) {
+            Some(sequence) => folding.reached(sequence),
+            None => folding.rest(),
+        }
         if troubles.is_empty() {
             condition.holds();
         } else {
@@ -286,4 +308,10 @@ async fn watch_readiness(statuses: Statuses, condition: Condition, stop: &Cancel
             _ = looks.tick() => {}
         }
     }
+}
+
+/// How far the slowest process that has not halted has come; `None` when all have.
+fn slowest(statuses: &Statuses) -> Option<u64> {
+    let going = statuses.iter().map(|(_, status)| status.borrow()).filter(|status| status.halted.is_none());
+    going.map(|status| status.sequence).min()
 }

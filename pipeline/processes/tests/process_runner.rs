@@ -367,11 +367,9 @@ async fn what_the_server_does_not_take_now_is_told_and_sent_when_there_is_room()
     let last = call(&broker, "a", 10).await;
     until("effects are held", async || running.metrics.process("echo").effects_held.get() > 0).await;
     until("it is not ready", async || {
-        running
-            .readiness
-            .reasons()
-            .iter()
-            .any(|reason| reason.contains("effects of echo wait: stream COMMANDS is full"))
+        running.readiness.reasons().iter().any(|reason| {
+            reason.starts_with("effects of echo: ") && reason.contains("stream COMMANDS is full")
+        })
     })
     .await;
     alter(&server, COMMANDS, |config| config.max_bytes = 1 << 20).await;

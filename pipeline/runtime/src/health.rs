@@ -2,6 +2,8 @@
 //!
 //! Deliberately absent: authentication and TLS. The address is for the cluster's own network.
 
+mod progress;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,16 +14,34 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use millstream_contract::exit_code::{ExitCode, Failure};
+use tokio::time::Instant;
 
+use self::progress::Progress;
+pub use self::progress::{ProgressWatch, STALLED_AFTER};
 use crate::metrics::Metrics;
 
 /// Whether a process can do its work: all its conditions hold. Clones share one state.
 #[derive(Debug, Clone, Default)]
 pub struct Readiness {
-    /// By name; the reason why it does not hold, if it does not.
-    conditions: Arc<Mutex<BTreeMap<String, Option<String>>>>,
+    state: Arc<Mutex<Standings>>,
     /// What holds once the first condition is added through this clone.
     joining: Option<String>,
+}
+
+#[derive(Debug, Default)]
+struct Standings {
+    /// By name.
+    conditions: BTreeMap<String, Standing>,
+    /// What the server refused, by stream, and when it did last.
+    refusals: BTreeMap<String, (Instant, String)>,
+}
+
+/// How one condition stands.
+#[derive(Debug)]
+enum Standing {
+    Holds,
+    Fails(String),
+    Watched(Progress),
 }
 
 impl Readiness {
@@ -36,31 +56,65 @@ impl Readiness {
     pub fn condition(&self, name: &str) -> Condition {
         let condition = Condition { readiness: self.clone(), name: name.to_owned() };
         condition.fails("starting");
-        if let Some(joining) = &self.joining {
-            self.state().insert(joining.clone(), None);
-        }
+        self.joined();
         condition
+    }
+
+    /// Adds a condition that holds unless work waits without progress. It rests at first.
+    #[must_use]
+    pub fn progress(&self, name: &str) -> ProgressWatch {
+        let watch = ProgressWatch::new(self.clone(), name);
+        self.joined();
+        watch
+    }
+
+    /// Notes that the server refused an append to `stream` and will be asked again, such as one to a full stream. It is
+    /// told as the cause where progress stalls, for as long as it goes on.
+    pub fn refused(&self, stream: &str, sentence: impl Into<String>) {
+        self.state().refusals.insert(stream.to_owned(), (Instant::now(), sentence.into()));
+    }
+
+    fn joined(&self) {
+        if let Some(joining) = &self.joining {
+            self.set(joining, Standing::Holds);
+        }
     }
 
     /// The same for a part of the process that adds its conditions later: until it adds the first, `name` does not hold.
     #[must_use]
     pub fn until_joined(&self, name: &str) -> Self {
         let _starting = self.condition(name);
-        Self { conditions: Arc::clone(&self.conditions), joining: Some(name.to_owned()) }
+        Self { state: Arc::clone(&self.state), joining: Some(name.to_owned()) }
     }
 
     /// Why the process is not ready, one line a condition; empty when it is.
     #[must_use]
     pub fn reasons(&self) -> Vec<String> {
-        self.state()
-            .iter()
-            .filter_map(|(name, reason)| reason.as_ref().map(|reason| format!("{name}: {reason}")))
+        let state = self.state();
+        let stalled = |progress: &Progress| {
+            let refusals = state.refusals.values().filter(|(at, _)| at.elapsed() < STALLED_AFTER);
+            let refusals = refusals.map(|(_, sentence)| sentence.as_str());
+            let trouble = progress.trouble()?;
+            Some(std::iter::once(&*trouble).chain(refusals).collect::<Vec<_>>().join("; "))
+        };
+        let reason = |standing: &Standing| match standing {
+            Standing::Holds => None,
+            Standing::Fails(reason) => Some(reason.clone()),
+            Standing::Watched(progress) => stalled(progress),
+        };
+        let conditions = state.conditions.iter();
+        conditions
+            .filter_map(|(name, standing)| reason(standing).map(|reason| format!("{name}: {reason}")))
             .collect()
     }
 
-    fn state(&self) -> MutexGuard<'_, BTreeMap<String, Option<String>>> {
-        // Each change is one insert: nothing is half done in a poisoned map.
-        self.conditions.lock().unwrap_or_else(PoisonError::into_inner)
+    fn set(&self, name: &str, standing: Standing) {
+        self.state().conditions.insert(name.to_owned(), standing);
+    }
+
+    fn state(&self) -> MutexGuard<'_, Standings> {
+        // Each change is one insert or a few assignments that hold without each other: nothing is half done after a panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -74,12 +128,12 @@ pub struct Condition {
 impl Condition {
     /// It holds.
     pub fn holds(&self) {
-        self.readiness.state().insert(self.name.clone(), None);
+        self.readiness.set(&self.name, Standing::Holds);
     }
 
     /// It does not hold, and why.
     pub fn fails(&self, reason: impl Into<String>) {
-        self.readiness.state().insert(self.name.clone(), Some(reason.into()));
+        self.readiness.set(&self.name, Standing::Fails(reason.into()));
     }
 }
 

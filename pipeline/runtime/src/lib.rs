@@ -1,7 +1,7 @@
 //! What every process needs: configuration, connection, health, metrics, logs, shutdown, and the frame of a stage.
 //!
 //! [`stage`] is the common `main` of all stages. [`config`] reads their keys from all places in order, [`connection`] keeps them
-//! connected, [`health`] and [`metrics`] report how they are, and [`shutdown`] ends them in time. [`stage_needs`] lists what each
+//! connected, [`health`] and [`metrics`] report how they are, [`stream_watch`] asks for them what the streams hold, and [`shutdown`] ends them in time. [`stage_needs`] lists what each
 //! stage asks of the server, and [`stage_check`] tries it.
 //!
 //! Deliberately absent: what a stage does between start and stop.
@@ -17,6 +17,7 @@ pub mod stage;
 pub mod stage_check;
 pub mod stage_needs;
 pub mod status_service;
+pub mod stream_watch;
 pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;

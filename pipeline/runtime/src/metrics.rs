@@ -44,6 +44,18 @@ pub struct ReaderMetrics {
 }
 
 impl ReaderMetrics {
+    /// After handling everything up to `position`, of a reader whose lag somebody else observes.
+    pub fn reached(&self, position: u64, messages: u64) {
+        self.position.set(level(position));
+        self.messages.inc_by(messages);
+    }
+
+    /// `pending` messages wait, the oldest for `age`.
+    pub fn lags(&self, pending: u64, age: Duration) {
+        self.lag_events.set(level(pending));
+        self.lag_seconds.set(age.as_secs_f64());
+    }
+
     /// After handling everything up to `position`: `pending` messages wait, and the message at `position` was `age` old.
     pub fn handled(&self, position: u64, messages: u64, pending: u64, age: Duration) {
         self.position.set(level(position));

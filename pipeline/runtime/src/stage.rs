@@ -249,11 +249,12 @@ where
         readiness: readiness.clone(),
         metrics: metrics.clone(),
     };
-    let broker = NatsBroker::new(client.clone(), dialer, config.nats.jetstream_domain.as_deref()).on_restart(
-        move |stream, reader| {
+    let refusing = readiness.clone();
+    let broker = NatsBroker::new(client.clone(), dialer, config.nats.jetstream_domain.as_deref())
+        .on_restart(move |stream, reader| {
             counting.reader_restarts(stream, reader).inc();
-        },
-    );
+        })
+        .on_full(move |stream, error| refusing.refused(stream, error.to_string()));
     let status = StatusService::start(&broker, shown).await?;
     if let Some(needs) = stage_needs(identity.name, "") {
         verify_streams(&client, config.nats.jetstream_domain.as_deref(), &needs).await?;

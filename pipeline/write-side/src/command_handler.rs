@@ -48,7 +48,7 @@ use millstream_jetstream::{
     retry::{RunIds, answered},
 };
 use millstream_runtime::{
-    health::{Condition, Readiness},
+    health::{Condition, ProgressWatch, Readiness},
     metrics::{Count, HandlerMetrics, Metrics, ReaderMetrics},
     shutdown::Shutdown,
 };
@@ -103,6 +103,40 @@ pub struct Observed {
     pub dead_letters: Count,
     /// Whether it is ready: standing by or active.
     pub ready: Condition,
+    /// Whether it gets on.
+    pub progress: HandlerProgress,
+}
+
+/// Whether a handler gets on with its work. Each rests while it is not the handler's.
+#[derive(Debug, Clone)]
+pub struct HandlerProgress {
+    /// Of the active handler: how far COMMANDS has its outcomes recorded.
+    pub commands: ProgressWatch,
+    /// Of a standby: how far it has learnt ids from OUTCOMES.
+    pub ids: ProgressWatch,
+    /// Of a standby: how far it has followed the states of aggregates in EVENTS.
+    pub states: ProgressWatch,
+    /// Of a standby: whether the lease can be asked for.
+    pub lease: ProgressWatch,
+}
+
+impl HandlerProgress {
+    fn new(readiness: &Readiness) -> Self {
+        Self {
+            commands: readiness.progress("deciding COMMANDS"),
+            ids: readiness.progress("following OUTCOMES"),
+            states: readiness.progress("following EVENTS"),
+            lease: readiness.progress("asking for the lease"),
+        }
+    }
+
+    /// The turn begins: what a standby follows rests, and commands wait until the first position is known.
+    fn begin_turn(&self) {
+        for watch in [&self.ids, &self.states, &self.lease] {
+            watch.rest();
+        }
+        self.commands.held("this handler is taking over");
+    }
 }
 
 impl Observed {
@@ -113,6 +147,7 @@ impl Observed {
             reader: metrics.reader(COMMANDS, COMMANDS_CONSUMER),
             dead_letters: metrics.dead_letters(COMMANDS),
             ready: readiness.condition("command-handler"),
+            progress: HandlerProgress::new(readiness),
         }
     }
 }
@@ -199,8 +234,10 @@ impl<B: Broker> CommandHandler<B> {
         loop {
             let Some(ids) = self.stand_by(&shutdown).await? else { return Ok(()) };
             tracing::info!(run = self.ids.run(), "taking over");
+            self.observed.progress.begin_turn();
             let end = self.turn(ids, &shutdown).await;
             self.observed.metrics.active.set(0);
+            self.observed.progress.commands.rest();
             // What was settled but not recorded has no outcome yet. The next handler, perhaps this one, decides it again; an id
             // that stayed here would then be taken for a repeat of itself.
             self.index.drop_settled();
@@ -243,6 +280,7 @@ impl<B: Broker> CommandHandler<B> {
             () = shutdown.requested() => return Ok(()),
         };
         tracing::info!(after = journal.cursor(), "active");
+        self.observed.progress.commands.reached(journal.cursor());
         self.observed.metrics.active.set(1);
         self.observed.metrics.takeovers.inc();
         let (mut rounds, settled) = self.start_tasks(&mut tasks, journal, reader);
@@ -272,8 +310,7 @@ impl<B: Broker> CommandHandler<B> {
         // Bounded by the memory that each batch holds.
         let (read_out, read_in) = mpsc::unbounded_channel();
         let round_max = self.settings.round_max.get();
-        let metrics = self.observed.reader.clone();
-        tasks.spawn(read_ahead(reader, self.registry.clone(), round_max, metrics, read_out));
+        tasks.spawn(read_ahead(reader, self.registry.clone(), round_max, read_out));
         let (settled_out, settled_in) = mpsc::channel(ROUNDS_UNRECORDED);
         let recorder = Recorder::new(broker.clone(), journal, index.clone(), self.observed.clone());
         tasks.spawn(recorder.run(settled_in));

@@ -2,18 +2,23 @@
 
 pub mod config;
 
-use std::{ffi::OsString, process};
+use std::{convert::Infallible, ffi::OsString, process};
 
-use millstream_contract::exit_code::{ExitCode, Failure};
+use millstream_contract::{
+    exit_code::{ExitCode, Failure},
+    stream_names::{COMMANDS, EVENTS, OUTCOMES},
+};
 use millstream_domain::application::{Application, ApplicationError, Model};
-use millstream_jetstream::retry::RunIds;
+use millstream_jetstream::{nats_broker::NatsBroker, retry::RunIds};
 use millstream_runtime::{
     config::Config,
+    metrics::ReaderMetrics,
     shutdown::Shutdown,
     stage::{StageIdentity, StageRuntime, run_stage},
+    stream_watch::watch_stream,
 };
 use millstream_write_side::{
-    command_handler::{CommandHandler, HandlerError, HandlerSettings, Observed},
+    command_handler::{CommandHandler, HandlerError, HandlerProgress, HandlerSettings, Observed},
     id_index::{IdIndex, IdIndexError},
     state_cache::CacheLimits,
     state_snapshots::{SnapshotError, StateSnapshots},
@@ -100,6 +105,7 @@ pub async fn run<A: Application>(config: Config<StageConfig>, runtime: StageRunt
     };
     let snapshots = StateSnapshots::open(&stage.data_directory.join("states.redb"))?;
     let observed = Observed::new(&runtime.metrics, &runtime.readiness);
+    let watching = watch_progress(runtime.broker.clone(), observed.progress.clone(), observed.reader.clone());
     let run = Ulid::generate().to_string();
     let ids = RunIds::new(format!("{run}-submit"));
     let mut submissions = SubmitService::start(&runtime.broker, ids, runtime.identity.version).await?;
@@ -108,10 +114,20 @@ pub async fn run<A: Application>(config: Config<StageConfig>, runtime: StageRunt
     let shutdown = runtime.shutdown;
     let ended = tokio::select! {
         ended = handler.run(shutdown.clone()) => ended,
+        never = watching => match never {},
         never = leave_the_queue(&mut submissions, &shutdown) => never,
     };
     submissions.stop().await;
     Ok(ended?)
+}
+
+/// Looks from outside whether there is work that the handler does not do.
+async fn watch_progress(broker: NatsBroker, progress: HandlerProgress, reader: ReaderMetrics) -> Infallible {
+    tokio::select! {
+        never = watch_stream(&broker, COMMANDS, ">", &progress.commands, Some(&reader)) => never,
+        never = watch_stream(&broker, OUTCOMES, ">", &progress.ids, None) => never,
+        never = watch_stream(&broker, EVENTS, ">", &progress.states, None) => never,
+    }
 }
 
 /// Lets other processes take the submissions while this one finishes its round.

@@ -117,11 +117,22 @@ impl StageProcess {
 
     /// What `/readyz` answers, head and body; empty when nobody answers.
     pub async fn readiness(&self) -> String {
+        self.get("/readyz").await
+    }
+
+    /// The number on the line of `/metrics` that begins so, if there is one.
+    pub async fn metric(&self, beginning: &str) -> Option<f64> {
+        let answer = self.get("/metrics").await;
+        let line = answer.lines().find(|line| line.starts_with(beginning))?;
+        line.rsplit_once(' ')?.1.parse().ok()
+    }
+
+    async fn get(&self, path: &str) -> String {
         let mut answer = String::new();
         let asked = async {
             let mut connection = TcpStream::connect(&self.health).await?;
             let request =
-                format!("GET /readyz HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.health);
+                format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.health);
             connection.write_all(request.as_bytes()).await?;
             connection.read_to_string(&mut answer).await
         };

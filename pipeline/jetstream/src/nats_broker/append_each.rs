@@ -5,7 +5,7 @@ use async_nats::{Message, Subject, Subscriber, client::PublishErrorKind};
 use futures::{StreamExt as _, future::join_all};
 use tokio::time::{Instant, timeout_at};
 
-use super::{APPEND_TIMEOUT, NatsBroker, append_headers, appended, wire::header_map};
+use super::{APPEND_TIMEOUT, NatsBroker, append_headers, wire::header_map};
 use crate::broker::{AppendError, Appended, Broker as _, NewMessage};
 
 /// Fewer are not worth an inbox: the server looks through what it remembers of subjects whenever one comes or goes. The number
@@ -33,7 +33,7 @@ pub(super) async fn append_each(
     for (index, message) in messages.into_iter().enumerate() {
         appends.push(publish(broker, stream, format!("{inbox}.{index}"), message).await);
     }
-    settle(stream, &mut appends, answers).await;
+    settle(broker, stream, &mut appends, answers).await;
     appends.into_iter().map(Append::end).collect()
 }
 
@@ -72,14 +72,14 @@ async fn publish(broker: &NatsBroker, stream: &str, reply: String, message: NewM
 }
 
 /// Waits until all have their answer, or the time is up, or no more answers can come.
-async fn settle(stream: &str, appends: &mut [Append], mut answers: Subscriber) {
+async fn settle(broker: &NatsBroker, stream: &str, appends: &mut [Append], mut answers: Subscriber) {
     let deadline = Instant::now() + APPEND_TIMEOUT;
     let mut waiting = appends.iter().filter(|append| append.answer.is_none()).count();
     while waiting > 0 {
         let Ok(Some(answer)) = timeout_at(deadline, answers.next()).await else { return };
         let of = index(&answer).and_then(|index| appends.get_mut(index));
         if let Some(Append { subject, answer: missing @ None }) = of {
-            *missing = Some(appended(stream, subject, &answer));
+            *missing = Some(broker.appended(stream, subject, &answer));
             waiting -= 1;
         }
     }

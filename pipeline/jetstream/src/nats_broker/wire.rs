@@ -92,6 +92,12 @@ pub(crate) struct StreamInfoReply {
 pub(crate) struct StreamInfoConfig {
     #[serde(default)]
     pub(crate) metadata: StreamInfoMetadata,
+    /// Below 1 without a limit.
+    #[serde(default)]
+    pub(crate) max_bytes: i64,
+    /// Below 1 without a limit.
+    #[serde(default)]
+    pub(crate) max_msgs: i64,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -104,6 +110,10 @@ pub(crate) struct StreamInfoMetadata {
 pub(crate) struct StreamInfoState {
     pub(crate) first_seq: u64,
     pub(crate) last_seq: u64,
+    #[serde(default)]
+    pub(crate) messages: u64,
+    #[serde(default)]
+    pub(crate) bytes: u64,
 }
 
 /// The answer to CONSUMER.INFO and CONSUMER.CREATE.

@@ -19,7 +19,7 @@ use millstream_jetstream::{
     dead_letter_store::DeadLetterStore,
     retry::{RunIds, answered},
 };
-use millstream_runtime::metrics::Count;
+use millstream_runtime::{health::ProgressWatch, metrics::Count};
 
 use super::ProcessRunnerError;
 
@@ -27,17 +27,25 @@ use super::ProcessRunnerError;
 pub const DUE_PREFIX: &str = "due.cmd";
 
 /// What the reader takes.
-const FILTER: &str = "due.>";
+pub(super) const FILTER: &str = "due.>";
 /// Messages put on their way together.
 const MESSAGES_MAX: usize = 1_000;
 /// Aggregates published to at once.
 const LANES_AT_ONCE: usize = 64;
 
+/// What the relay tells of itself.
+pub(super) struct Relayed {
+    /// Commands that fell due and were sent.
+    pub(super) count: Count,
+    /// Whether it gets on.
+    pub(super) progress: ProgressWatch,
+}
+
 /// Puts what is due on COMMANDS until it cannot go on.
 pub(super) async fn relay<B: Broker>(
     broker: &B,
     ids: &RunIds,
-    relayed: &Count,
+    relayed: &Relayed,
 ) -> Result<Infallible, ProcessRunnerError> {
     let generation = answered(ids, || broker.state(TIMERS)).await?.generation;
     let config = ReaderConfig {
@@ -49,6 +57,7 @@ pub(super) async fn relay<B: Broker>(
         replace_live: true,
     };
     let store = DeadLetterStore::new(broker.clone());
+    relayed.progress.reached(0);
     let mut reader = broker.read(config).await?;
     loop {
         let messages = reader.next_batch(MESSAGES_MAX).await?;
@@ -56,8 +65,9 @@ pub(super) async fn relay<B: Broker>(
         let count = messages.len() as u64;
         let letters = publish_all(broker, ids, &generation, messages).await;
         keep_all(&store, ids, letters).await;
-        relayed.inc_by(count);
+        relayed.count.inc_by(count);
         answered(ids, || broker.purge_subject(TIMERS, FILTER, Some(through))).await?;
+        relayed.progress.reached(through);
     }
 }
 

@@ -15,7 +15,7 @@ use millstream_jetstream::{
 };
 use millstream_read_side::projection_runner::{ProjectionStatus, RemovalError, RowRemover};
 use millstream_runtime::{
-    health::Condition,
+    health::{ProgressWatch, Readiness},
     metrics::{Metrics, ProcessMetrics},
 };
 use millstream_store::read_store::{Direction, KeyRange, ProjectionId, ReadStore, StoreError, TableName};
@@ -32,8 +32,6 @@ use super::{
 const ROWS_MAX: usize = 4_000;
 /// The pause before effects that could not be carried out are tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
-/// How long effects may wait for the server before the process is not ready. An election takes less.
-const HELD_MAX: Duration = Duration::from_secs(10);
 /// How often progress is recorded while there is some. After a crash, what came since is sent again under the same ids, without a
 /// second effect.
 const RECORD_INTERVAL: Duration = Duration::from_secs(1);
@@ -50,15 +48,8 @@ pub(super) struct Seat {
     recorded: Progress,
     /// Where it begins, if it has never run.
     begin: Begin,
-    /// The effects that the server has not taken yet.
-    held: Option<Held>,
-}
-
-/// Effects that wait for the server.
-struct Held {
-    since: Instant,
-    left: usize,
-    reason: String,
+    /// Whether the server takes the effects.
+    effects: ProgressWatch,
 }
 
 impl Seat {
@@ -69,7 +60,9 @@ impl Seat {
         progress: Arc<KnownProgress>,
         begin: Begin,
         metrics: &Metrics,
+        readiness: &Readiness,
     ) -> Self {
+        let effects = readiness.progress(&format!("effects of {process}"));
         let outbox = TableName::new(&projection, OUTBOX);
         let metrics = metrics.process(process);
         Self {
@@ -81,7 +74,7 @@ impl Seat {
             metrics,
             recorded: Progress::default(),
             begin,
-            held: None,
+            effects,
         }
     }
 }
@@ -113,7 +106,6 @@ pub(super) struct Sender<B> {
     seats: Vec<Seat>,
     ids: RunIds,
     recorded_at: Instant,
-    condition: Condition,
 }
 
 impl<B: Broker> Sender<B> {
@@ -123,12 +115,9 @@ impl<B: Broker> Sender<B> {
         remover: RowRemover,
         seats: Vec<Seat>,
         ids: RunIds,
-        condition: Condition,
     ) -> Self {
-        // A replica that stands by has no effects that wait.
-        condition.holds();
         let carrier = Carrier::new(broker.clone());
-        Self { broker, carrier, store, remover, seats, ids, recorded_at: Instant::now(), condition }
+        Self { broker, carrier, store, remover, seats, ids, recorded_at: Instant::now() }
     }
 
     /// Learns the recorded progress of every process. Waits while the server does not answer.
@@ -211,7 +200,6 @@ impl<B: Broker> Sender<B> {
             if self.recorded_at.elapsed() >= RECORD_INTERVAL {
                 self.record().await?;
             }
-            self.say_what_is_held();
             match all {
                 Pass { progressed: true, .. } => {}
                 Pass { left: true, .. } => tokio::time::sleep(RETRY_PAUSE).await,
@@ -220,27 +208,12 @@ impl<B: Broker> Sender<B> {
         }
     }
 
-    /// Makes the process not ready while effects have waited for long.
-    fn say_what_is_held(&self) {
-        let held = self.seats.iter().filter_map(|seat| Some((seat.process, seat.held.as_ref()?)));
-        let held: Vec<String> = held
-            .filter(|(_, held)| held.since.elapsed() >= HELD_MAX)
-            .map(|(process, Held { left, reason, .. })| format!("{left} effects of {process} wait: {reason}"))
-            .collect();
-        if held.is_empty() {
-            self.condition.holds();
-        } else {
-            self.condition.fails(held.join("; "));
-        }
-    }
-
     /// Notes that this replica no longer carries out, so that no effect waits here.
     pub(super) fn stand_by(&mut self) {
         for seat in &mut self.seats {
-            seat.held = None;
+            seat.effects.rest();
             seat.metrics.effects_held.set(0);
         }
-        self.condition.holds();
     }
 
     /// Waits until there may be something to carry out or to record.
@@ -288,20 +261,14 @@ impl<B: Broker> Sender<B> {
         let issuer = Issuer { process: seat.process, metrics: &seat.metrics };
         let carried = self.carrier.carry_out(&issuer, taken.rows).await?;
         seat.metrics.effects_held.set(i64::try_from(carried.left).unwrap_or(i64::MAX));
-        match &carried.held {
-            Some(reason) => {
-                tracing::warn!(
-                    process = seat.process,
-                    reason,
-                    left = carried.left,
-                    "effects of a process wait"
-                );
-                let since = seat.held.take().map_or_else(Instant::now, |held| held.since);
-                seat.held = Some(Held { since, left: carried.left, reason: reason.clone() });
-            }
-            None => seat.held = None,
-        }
         let progressed = !carried.done.is_empty();
+        if progressed || carried.held.is_none() {
+            seat.effects.nothing_waits();
+        }
+        if let Some(reason) = &carried.held {
+            tracing::warn!(process = seat.process, reason, left = carried.left, "effects of a process wait");
+            seat.effects.held(format!("{} of them wait: {reason}", carried.left));
+        }
         let through = match (carried.first_left, taken.more) {
             (Some(left), _) => left.saturating_sub(1),
             (None, true) => last.map_or(0, |last| last.saturating_sub(1)),

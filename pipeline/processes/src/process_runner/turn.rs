@@ -8,10 +8,17 @@ use millstream_jetstream::{
     lease,
     retry::RunIds,
 };
-use millstream_runtime::metrics::{Count, Level, Metrics};
+use millstream_runtime::{
+    health::{ProgressWatch, Readiness},
+    metrics::{Level, Metrics},
+};
 use tokio_util::sync::CancellationToken;
 
-use super::{ProcessRunnerError, due, sender::Sender};
+use super::{
+    ProcessRunnerError,
+    due::{self, Relayed},
+    sender::Sender,
+};
 
 /// How a turn ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +36,8 @@ pub(super) struct Turns<B> {
     time_to_live: Duration,
     sender: Sender<B>,
     active: Level,
-    due: Count,
+    due: Relayed,
+    asking: ProgressWatch,
 }
 
 impl<B: Broker> Turns<B> {
@@ -39,15 +47,23 @@ impl<B: Broker> Turns<B> {
         time_to_live: Duration,
         sender: Sender<B>,
         metrics: &Metrics,
+        readiness: &Readiness,
     ) -> Self {
+        let due = Relayed { count: metrics.timers_due(), progress: readiness.progress("what falls due") };
         Self {
             broker,
             ids,
             time_to_live,
             sender,
             active: metrics.process_active(),
-            due: metrics.timers_due(),
+            due,
+            asking: readiness.progress("asking for the lease"),
         }
+    }
+
+    /// Whether what falls due is put on COMMANDS.
+    pub(super) fn due_progress(&self) -> ProgressWatch {
+        self.due.progress.clone()
     }
 
     /// Learns how far the effects of every process have been carried out.
@@ -69,6 +85,7 @@ impl<B: Broker> Turns<B> {
             let end = self.turn(&stop).await;
             self.active.set(0);
             self.sender.stand_by();
+            self.due.progress.rest();
             match end {
                 Ok(TurnEnd::Lost) => tracing::warn!("lost the turn; standing by"),
                 end => {
@@ -82,10 +99,14 @@ impl<B: Broker> Turns<B> {
     async fn wait_for_turn(&mut self) -> Result<(), ProcessRunnerError> {
         loop {
             match self.broker.hold_lease(PROCESS_MANAGER_LEASE, self.ids.run(), self.time_to_live).await {
-                Ok(true) => return Ok(()),
-                Ok(false) => {}
+                Ok(true) => {
+                    self.asking.nothing_waits();
+                    return Ok(());
+                }
+                Ok(false) => self.asking.nothing_waits(),
                 Err(BrokerError::Unavailable { operation, detail }) => {
                     tracing::warn!(operation, detail, "the lease cannot be asked for now");
+                    self.asking.held(detail);
                 }
                 Err(error) => return Err(error.into()),
             }

@@ -73,3 +73,59 @@ async fn an_address_in_use_is_an_error_that_names_it() {
     assert!(error.to_string().contains(&address.to_string()), "{error}");
     assert_eq!(error.exit_code(), ExitCode::Configuration);
 }
+
+/// A handler whose outcomes could not be stored waited for ever, and said that it was ready.
+#[tokio::test(start_paused = true)]
+async fn work_that_waits_without_progress_makes_the_process_unready_and_says_why() {
+    let readiness = Readiness::new();
+    let joining = readiness.until_joined("stage");
+    let commands = joining.progress("commands");
+    commands.work_through(9);
+    tokio::time::advance(STALLED_AFTER).await;
+    assert!(readiness.reasons().is_empty(), "at rest, no work is its own");
+
+    commands.reached(4);
+    tokio::time::advance(STALLED_AFTER / 2).await;
+    commands.work_through(12);
+    commands.reached(4);
+    readiness.refused("OUTCOMES", "stream OUTCOMES is full");
+    tokio::time::advance(STALLED_AFTER / 2).await;
+    let expected = "commands: no progress for 10 s although there is work (done through 4 of 12); stream OUTCOMES is full";
+    assert_eq!(readiness.reasons(), [expected]);
+
+    commands.reached(5);
+    assert!(readiness.reasons().is_empty(), "what gets on is ready");
+    tokio::time::advance(STALLED_AFTER).await;
+    let expected = "commands: no progress for 10 s although there is work (done through 5 of 12)";
+    assert_eq!(readiness.reasons(), [expected], "an old refusal is no cause");
+    commands.reached(12);
+    tokio::time::advance(STALLED_AFTER).await;
+    assert!(readiness.reasons().is_empty(), "what is done does not wait");
+}
+
+#[tokio::test(start_paused = true)]
+async fn part_that_cannot_learn_of_work_or_is_held_is_stalled_until_it_knows_better() {
+    let readiness = Readiness::new();
+    let effects = readiness.progress("effects");
+    effects.held("the server does not answer");
+    tokio::time::advance(STALLED_AFTER / 2).await;
+    effects.held("stream COMMANDS is full");
+    assert!(readiness.reasons().is_empty());
+    tokio::time::advance(STALLED_AFTER / 2).await;
+    let expected = "effects: no progress for 10 s although there is work: stream COMMANDS is full";
+    assert_eq!(readiness.reasons(), [expected]);
+    effects.nothing_waits();
+    assert!(readiness.reasons().is_empty());
+
+    effects.reached(3);
+    effects.held("the server does not answer");
+    tokio::time::advance(STALLED_AFTER).await;
+    assert_eq!(readiness.reasons().len(), 1);
+    effects.work_through(3);
+    assert!(readiness.reasons().is_empty(), "nothing waits after all");
+    effects.work_through(4);
+    effects.rest();
+    tokio::time::advance(STALLED_AFTER).await;
+    assert!(readiness.reasons().is_empty());
+    assert_eq!(effects.position(), None);
+}

@@ -55,7 +55,7 @@ families! {
     slow_consumers: Count = "nats_slow_consumers", Counter::default(), "Times the client dropped messages because it read too slowly";
     reader_position: Levels = "reader_position", Family::default(), "Stream sequence of the last message handled";
     reader_lag_events: Levels = "reader_lag_events", Family::default(), "Messages that wait to be handled";
-    reader_lag: Fractions = "reader_lag" in Unit::Seconds, Family::default(), "Age of the last handled message while others wait, else 0";
+    reader_lag: Fractions = "reader_lag" in Unit::Seconds, Family::default(), "Age of the last handled message while others wait, else 0; of the command handler, how long the oldest command without an outcome has waited";
     reader_messages: Counts = "reader_messages", Family::default(), "Messages handled";
     reader_restarts: Counts = "reader_restarts", Family::default(), "Times the reader's consumer was made again";
     active: Levels = "handler_active", Family::default(), "1 while this process decides commands, 0 while it stands by";

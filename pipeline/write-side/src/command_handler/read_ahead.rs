@@ -2,11 +2,9 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use millstream_contract::stored_message::StoredMessage;
 use millstream_domain::decider::AggregateRegistry;
 use millstream_jetstream::broker::StreamReader;
-use millstream_runtime::metrics::ReaderMetrics;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::TurnEnd;
@@ -74,7 +72,6 @@ pub(super) async fn read_ahead<R: StreamReader>(
     mut reader: R,
     registry: AggregateRegistry,
     round_max: usize,
-    metrics: ReaderMetrics,
     read: mpsc::UnboundedSender<ReadAhead>,
 ) -> Result<(), TurnEnd> {
     let memory = Arc::new(Semaphore::new(AHEAD_KIB as usize));
@@ -82,10 +79,6 @@ pub(super) async fn read_ahead<R: StreamReader>(
     let read_max = FIRST_ROUND_MAX.min(round_max);
     loop {
         let messages = reader.next_batch(read_max).await?;
-        if let Some(last) = messages.last() {
-            let age = Timestamp::now().duration_since(last.stored_at).unsigned_abs();
-            metrics.handled(last.sequence, messages.len() as u64, reader.pending(), age);
-        }
         let _memory = reserve(&memory, &messages).await;
         let commands: Vec<_> = messages.into_iter().map(|message| prepare(message, &registry)).collect();
         if commands.is_empty() {
@@ -99,6 +92,7 @@ pub(super) async fn read_ahead<R: StreamReader>(
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
     use millstream_contract::stored_message::Headers;
 
     use super::*;

@@ -176,6 +176,8 @@ impl<B: Broker> Recorder<B> {
         let events_through = round.events_through();
         let (record, sequence) = self.journal.record(through, events_through, &mut round.outcomes).await?;
         self.index.note_own(&record, sequence);
+        self.observed.progress.commands.reached(through);
+        self.observed.reader.reached(through, record.outcomes.len() as u64);
         self.observed.metrics.round_seconds.observe(round.begun.elapsed().as_secs_f64());
         for outcome in &record.outcomes {
             self.count(&outcome.outcome);

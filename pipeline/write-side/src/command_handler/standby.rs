@@ -15,7 +15,7 @@ use millstream_jetstream::{
     broker::{Broker, BrokerError, ReaderConfig, StreamReader},
     retry::{RunIds, answered},
 };
-use millstream_runtime::shutdown::Shutdown;
+use millstream_runtime::{health::ProgressWatch, shutdown::Shutdown};
 
 use super::{CommandHandler, HandlerError, TurnEnd, id_follower::IdFollower, state_of, write_snapshots};
 use crate::state_cache::StateCache;
@@ -39,15 +39,23 @@ impl<B: Broker> CommandHandler<B> {
         let mut active = None;
         self.observed.ready.holds();
         let time_to_live = self.settings.lease_time_to_live;
+        let progress = self.observed.progress.clone();
+        progress.lease.reached(0);
+        progress.states.reached(self.cache.through());
         loop {
+            progress.ids.reached(self.index.through());
             match self.broker.hold_lease(COMMAND_HANDLER_LEASE, self.ids.run(), time_to_live).await {
                 Ok(true) => {
                     close(events).await;
                     return Ok(Some(ids));
                 }
-                Ok(false) => self.say_who_is_active(&mut active).await?,
+                Ok(false) => {
+                    progress.lease.nothing_waits();
+                    self.say_who_is_active(&mut active).await?;
+                }
                 Err(BrokerError::Unavailable { operation, detail }) => {
                     tracing::warn!(operation, detail, "the lease cannot be asked for now");
+                    progress.lease.held(detail);
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -55,7 +63,7 @@ impl<B: Broker> CommandHandler<B> {
                 biased;
                 () = self.broker.lease_freed(COMMAND_HANDLER_LEASE, time_to_live / 3) => {}
                 followed = ids.follow(&self.index) => followed?,
-                followed = follow_events(&self.broker, &self.settings.name, &mut self.cache, &mut events) => followed?,
+                followed = follow_events(&self.broker, &self.settings.name, &mut self.cache, &mut events, &progress.states) => followed?,
                 () = shutdown.requested() => {
                     ids.close().await;
                     close(events).await;
@@ -121,6 +129,7 @@ async fn follow_events<B: Broker>(
     process: &str,
     cache: &mut StateCache,
     reader: &mut Option<B::Reader>,
+    progress: &ProgressWatch,
 ) -> Result<(), HandlerError> {
     loop {
         let events = match reader {
@@ -137,7 +146,9 @@ async fn follow_events<B: Broker>(
                 reader.insert(broker.read(config).await?)
             }
         };
-        for message in events.next_batch(COMMITS_MAX).await? {
+        let messages = events.next_batch(COMMITS_MAX).await?;
+        let last = messages.last().map(|message| message.sequence);
+        for message in messages {
             match StoredCommit::from_stored(&message) {
                 Ok(commit) => cache.follow(&commit),
                 // The active handler meets the same commit when it decides on this aggregate, and sets its commands aside.
@@ -148,6 +159,9 @@ async fn follow_events<B: Broker>(
         }
         if let Some(batch) = cache.end_round() {
             write_snapshots(cache.snapshots(), batch).await;
+        }
+        if let Some(last) = last {
+            progress.reached(last);
         }
     }
 }

@@ -10,5 +10,6 @@ mod network;
 mod process_manager;
 mod projector;
 mod slow_disk;
+mod stalls;
 mod steps;
 mod verdict;

@@ -11,7 +11,7 @@ use millstream_contract::{
 };
 
 use super::{Ground, bodies, is_conflict, message, put, sequences};
-use crate::broker::{AppendError, Broker, BrokerError, StreamState};
+use crate::broker::{AppendError, Broker, BrokerError, StreamState, StreamUsage};
 
 /// Sequences are given in the order of appends; each append is refused unless its expectation holds.
 pub async fn expectation_is_of_the_subject_alone<G: Ground>(ground: &mut G) {
@@ -152,7 +152,8 @@ pub async fn state_names_generation_and_ends<G: Ground>(ground: &mut G) {
         put(&broker, EVENTS, "evt.a.b.1", "x").await;
     }
     let after = broker.state(EVENTS).await.unwrap();
-    assert_eq!(after, StreamState { generation, first_sequence: 1, last_sequence: 3 });
+    let usage = StreamUsage { messages: 3, ..after.usage };
+    assert_eq!(after, StreamState { generation, first_sequence: 1, last_sequence: 3, usage });
     let missing = broker.state("NOTHERE").await;
     assert!(matches!(missing, Err(BrokerError::StreamMissing { .. })), "{missing:?}");
 }

@@ -9,7 +9,7 @@ use millstream_contract::{
     subject::{COMMAND_QUEUE_PREFIX, CommandAddress},
 };
 
-use crate::broker::{AppendError, Appended, NewMessage, StreamState};
+use crate::broker::{AppendError, Appended, NewMessage, StreamState, StreamUsage};
 
 /// The server's window for `Nats-Msg-Id`.
 pub(super) const MESSAGE_ID_WINDOW: Duration = Duration::from_secs(120);
@@ -71,6 +71,7 @@ impl MemoryStream {
             generation: self.generation.clone(),
             first_sequence: self.messages.keys().next().map_or(self.last_sequence + 1, |&first| first),
             last_sequence: self.last_sequence,
+            usage: StreamUsage { messages: self.messages.len() as u64, ..StreamUsage::default() },
         }
     }
 

@@ -1,0 +1,66 @@
+//! Tells a [`ProgressWatch`] how far there is work in a stream, from outside of the part that reads it: that part may be the one
+//! that no longer learns of any.
+
+use std::{convert::Infallible, time::Duration};
+
+use jiff::Timestamp;
+use millstream_jetstream::broker::{Broker, BrokerError};
+
+use crate::{health::ProgressWatch, metrics::ReaderMetrics};
+
+/// Between two looks: short beside the time after which work has waited too long.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Looks again and again at the messages on subjects that `filter` takes, unless the part rests. With `reader`, the lag is counted there: that of a part which is stuck grows.
+pub async fn watch_stream<B: Broker>(
+    broker: &B,
+    stream: &str,
+    filter: &str,
+    watch: &ProgressWatch,
+    reader: Option<&ReaderMetrics>,
+) -> Infallible {
+    loop {
+        match watch.position() {
+            None => reader.iter().for_each(|reader| reader.lags(0, Duration::ZERO)),
+            Some(reached) => match look(broker, stream, filter, reached, reader).await {
+                Ok(end) => watch.work_through(end),
+                // Whether there is work is not known, and none could be done.
+                Err(error) => watch.held(error.to_string()),
+            },
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+}
+
+/// Where a stream ends, which is counted.
+async fn look<B: Broker>(
+    broker: &B,
+    stream: &str,
+    filter: &str,
+    reached: u64,
+    reader: Option<&ReaderMetrics>,
+) -> Result<u64, BrokerError> {
+    let end = end_behind(broker, stream, filter, reached).await?;
+    if let Some(reader) = reader {
+        let pending = end.saturating_sub(reached);
+        let oldest = if pending == 0 { None } else { broker.get(stream, reached + 1).await? };
+        let age = oldest.map(|message| Timestamp::now().duration_since(message.stored_at).unsigned_abs());
+        reader.lags(pending, age.unwrap_or_default());
+    }
+    Ok(end)
+}
+
+/// The sequence of the last of these messages when the stream ends behind `reached`; a lower one when nothing is there.
+async fn end_behind<B: Broker>(
+    broker: &B,
+    stream: &str,
+    filter: &str,
+    reached: u64,
+) -> Result<u64, BrokerError> {
+    let end = broker.state(stream).await?.last_sequence;
+    if end <= reached {
+        return Ok(end);
+    }
+    // What stood at the end may have been removed, and nobody reads that.
+    Ok(broker.last(stream, filter).await?.map_or(0, |last| last.sequence))
+}

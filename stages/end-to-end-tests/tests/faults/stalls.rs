@@ -1,0 +1,165 @@
+//! What keeps a stage from working while there is work: a full stream, a consumer that delivers nothing, a server that stands
+//! still. The stage goes on trying, says that it is not ready and why, shows its lag, and is ready again when it can work.
+
+use std::time::Duration;
+
+use async_nats::jetstream;
+use end_to_end_tests::{stage_process::StageProcess, system::fresh_folder, waiting::until};
+use jiff::Timestamp;
+use millstream_contract::{
+    stored_message::Headers,
+    stream_names::{COMMANDS, COMMANDS_CONSUMER, EVENTS, OUTCOMES},
+};
+use millstream_jetstream::{
+    broker::{Broker as _, NewMessage},
+    nats_broker::NatsBroker,
+    testing::test_server::TestServer,
+};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+/// Longer than any test takes.
+const AN_HOUR: Duration = Duration::from_secs(3600);
+
+/// Waits until a stage is not ready and says all of `words`.
+async fn stalls(stage: &mut StageProcess, words: &[&str]) {
+    until(format!("{} says {words:?}", stage.name()), async || {
+        stage.expect_running();
+        let said = stage.readiness().await;
+        words.iter().all(|word| said.contains(word)).then_some(())
+    })
+    .await;
+}
+
+/// Stores commands, each for another stock.
+async fn store(broker: &NatsBroker, count: usize) {
+    for number in 0..count {
+        let message = NewMessage {
+            subject: format!("cmd.retail.stock.stalls:{number}.receive"),
+            expected_last: None,
+            headers: Headers::new(),
+            payload: "{\"quantity\":1}".into(),
+        };
+        broker.append(COMMANDS, message).await.unwrap();
+    }
+}
+
+/// Changes the size of a stream.
+async fn resize(server: &TestServer, stream: &str, max_bytes: i64) {
+    let context = jetstream::new(server.client().await);
+    let mut config = context.get_stream(stream).await.unwrap().cached_info().config.clone();
+    config.max_bytes = max_bytes;
+    context.update_stream(config).await.unwrap();
+}
+
+/// The server delivers nothing to a consumer until `until`: whoever reads sees a stream that is quiet.
+async fn pause(server: &TestServer, stream: &str, consumer: &str, until: Timestamp) {
+    let subject = format!("$JS.API.CONSUMER.PAUSE.{stream}.{consumer}");
+    let request = json!({ "pause_until": until.to_string() }).to_string();
+    let answer = server.client().await.request(subject, request.into()).await.unwrap();
+    let answer: Value = serde_json::from_slice(&answer.payload).unwrap();
+    assert_eq!(answer.get("error"), None, "{answer}");
+}
+
+#[tokio::test]
+async fn a_handler_that_cannot_record_is_not_ready_and_names_the_full_stream() {
+    let server = TestServer::start_provisioned().await;
+    let folder = fresh_folder();
+    let broker = server.broker().await;
+    let mut handler = StageProcess::new("command-handler", "", &server.url(), folder.path());
+    handler.start_ready().await;
+    resize(&server, OUTCOMES, 1).await;
+    store(&broker, 3).await;
+    stalls(&mut handler, &["deciding COMMANDS: no progress", "of 3)", "stream OUTCOMES is full"]).await;
+    until("the lag shows", async || {
+        let lag = handler.metric("millstream_reader_lag_seconds{stream=\"COMMANDS\"").await?;
+        (lag > 5.0).then_some(())
+    })
+    .await;
+    resize(&server, OUTCOMES, 1024 * 1024).await;
+    handler.ready().await;
+    until("nothing waits", async || {
+        let lag = handler.metric("millstream_reader_lag_events{stream=\"COMMANDS\"").await?;
+        (lag == 0.0).then_some(())
+    })
+    .await;
+    handler.stop().await;
+}
+
+#[tokio::test]
+async fn a_handler_that_gets_no_commands_and_a_standby_that_gets_no_events_are_not_ready() {
+    let server = TestServer::start_provisioned().await;
+    let folder = fresh_folder();
+    let broker = server.broker().await;
+    let mut active = StageProcess::new("command-handler", "1", &server.url(), folder.path());
+    active.start_ready().await;
+    store(&broker, 1).await;
+    let mut standby = StageProcess::new("command-handler", "2", &server.url(), folder.path());
+    standby.start_ready().await;
+    let states = "command-handler-2-states";
+    let context = jetstream::new(server.client().await);
+    let events = context.get_stream(EVENTS).await.unwrap();
+    until("the standby follows", async || events.consumer_info(states).await.ok()).await;
+
+    let later = Timestamp::now() + AN_HOUR;
+    pause(&server, EVENTS, states, later).await;
+    store(&broker, 2).await;
+    stalls(&mut standby, &["following EVENTS: no progress"]).await;
+    active.ready().await;
+    pause(&server, COMMANDS, COMMANDS_CONSUMER, later).await;
+    store(&broker, 1).await;
+    stalls(&mut active, &["deciding COMMANDS: no progress", "(done through 3 of 4)"]).await;
+
+    let past = Timestamp::now() - AN_HOUR;
+    pause(&server, COMMANDS, COMMANDS_CONSUMER, past).await;
+    pause(&server, EVENTS, states, past).await;
+    active.ready().await;
+    standby.ready().await;
+}
+
+#[tokio::test]
+async fn stages_are_not_ready_while_the_server_stands_still() {
+    let server = TestServer::start_provisioned().await;
+    let folder = fresh_folder();
+    let mut stages = ["command-handler", "process-manager"]
+        .map(|stage| StageProcess::new(stage, "", &server.url(), folder.path()));
+    for stage in &mut stages {
+        stage.start_ready().await;
+    }
+    server.process().signal(Signal::SIGSTOP);
+    let [handler, manager] = &mut stages;
+    stalls(handler, &["503", "deciding COMMANDS: no progress"]).await;
+    stalls(manager, &["503", "folding EVENTS: no progress"]).await;
+    server.process().signal(Signal::SIGCONT);
+    for stage in &mut stages {
+        stage.ready().await;
+    }
+}
+
+#[tokio::test]
+async fn a_process_manager_whose_commands_are_refused_or_whose_events_do_not_come_is_not_ready() {
+    let server = TestServer::start_provisioned().await;
+    let folder = fresh_folder();
+    let broker = server.broker().await;
+    let mut manager = StageProcess::new("process-manager", "", &server.url(), folder.path());
+    manager.start_ready().await;
+    let mut handler = StageProcess::new("command-handler", "", &server.url(), folder.path());
+    handler.start_ready().await;
+    let deliver = async |number: usize| {
+        let message = NewMessage {
+            subject: format!("cmd.retail.delivery.D{number}.receive"),
+            expected_last: None,
+            headers: Headers::new(),
+            payload: r#"{"supplier":"acme","location":"web","currency":"USD","received_on":"2026-01-05","lines":[{"sku":"tea","quantity":1,"unit_cost":70}]}"#.into(),
+        };
+        broker.append(COMMANDS, message).await.unwrap();
+    };
+    pause(&server, EVENTS, "process-manager", Timestamp::now() + AN_HOUR).await;
+    deliver(1).await;
+    stalls(&mut manager, &["folding EVENTS: no progress"]).await;
+    resize(&server, COMMANDS, 1).await;
+    pause(&server, EVENTS, "process-manager", Timestamp::now() - AN_HOUR).await;
+    stalls(&mut manager, &["effects of stock-keeping: no progress", "stream COMMANDS is full"]).await;
+    resize(&server, COMMANDS, 1024 * 1024).await;
+    manager.ready().await;
+}

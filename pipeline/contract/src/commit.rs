@@ -99,6 +99,14 @@ pub enum CommitError {
         #[source]
         source: rmp_serde::decode::Error,
     },
+    /// It names no command, so that nothing says who asked for it.
+    #[error("commit at sequence {sequence} on {subject} names no command")]
+    NoCommand {
+        /// Where.
+        sequence: u64,
+        /// On which subject.
+        subject: String,
+    },
     /// An event names a command that the commit does not hold.
     #[error("commit at sequence {sequence} on {subject}: an event refers to command {index} of {commands}")]
     CommandIndex {
@@ -169,6 +177,10 @@ impl StoredCommit {
             subject: message.subject.clone(),
             source,
         })?;
+        if commit.commands.is_empty() {
+            let (sequence, subject) = (message.sequence, message.subject.clone());
+            return Err(CommitError::NoCommand { sequence, subject });
+        }
         if let Some(event) = commit.events.iter().find(|event| commit.command_of(event).is_none()) {
             return Err(CommitError::CommandIndex {
                 sequence: message.sequence,
@@ -178,6 +190,25 @@ impl StoredCommit {
             });
         }
         Ok(Self { stream_id, broker_sequence: message.sequence, commit, body: message.payload.clone() })
+    }
+
+    /// Stands for a message of the aggregate's subject that is no commit and was set aside ([`super::set_aside`]). It holds no
+    /// events, and only its place and its hash count: the aggregate's next commit stands behind it.
+    pub fn set_aside(stream_id: StreamId, message: &StoredMessage) -> Self {
+        let commit = Commit {
+            commit_id: content_digest(&message.payload).into(),
+            first_version: 1,
+            recorded_at: timestamp_to_nanoseconds(message.stored_at),
+            commands: Vec::new(),
+            events: Vec::new(),
+            previous: None,
+        };
+        Self { stream_id, broker_sequence: message.sequence, commit, body: message.payload.clone() }
+    }
+
+    /// Whether it stands for a message that was set aside. Every commit names a command.
+    pub fn is_set_aside(&self) -> bool {
+        self.commit.commands.is_empty()
     }
 
     /// [`commit_hash`] of its body. Most readers do not ask for it.
@@ -228,6 +259,11 @@ pub fn commit_hash(body: &[u8]) -> [u8; COMMIT_HASH_LENGTH] {
     let mut hash = [0; COMMIT_HASH_LENGTH];
     hash.copy_from_slice(blake3::hash(body).as_bytes().get(..COMMIT_HASH_LENGTH).unwrap_or_default());
     hash
+}
+
+/// [`commit_hash`] as text, which names a message that has no id of its own.
+pub fn content_digest(body: &[u8]) -> String {
+    commit_hash(body).iter().fold("blake3:".to_owned(), |text, byte| format!("{text}{byte:02x}"))
 }
 
 /// A time from the wire; out-of-range values, which no server produces, become 1970.

@@ -21,6 +21,7 @@ pub mod outcome;
 pub mod position;
 #[doc(hidden)]
 pub mod seeded_bug;
+pub mod set_aside;
 pub mod stored_message;
 pub mod stream_names;
 pub mod subject;

@@ -17,6 +17,7 @@ pub mod projection;
 pub mod report;
 pub mod row_watch;
 pub mod schema;
+pub mod set_aside;
 #[cfg(feature = "testing")]
 pub mod testing;
 

@@ -4,13 +4,18 @@
 use bytes::Bytes;
 use millstream_contract::{
     commit::{Commit, CommitError, StoredCommit},
+    error_text::one_line,
     header,
+    set_aside::way_out,
     stored_message::Headers,
     stream_names::EVENTS,
     subject::StreamId,
 };
 
-use crate::broker::{AppendError, Appended, Broker, BrokerError, NewMessage};
+use crate::{
+    broker::{AppendError, Appended, Broker, BrokerError, NewMessage},
+    set_aside::is_set_aside,
+};
 
 /// Why a history cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -18,9 +23,17 @@ pub enum LoadError {
     /// No answer now.
     #[error(transparent)]
     Broker(#[from] BrokerError),
-    /// A message of the aggregate's subject is not a commit.
+    /// A message of the aggregate's subject is not a commit, and was not set aside.
     #[error(transparent)]
-    Commit(#[from] CommitError),
+    NoCommit(#[from] NoCommit),
+}
+
+/// A message of EVENTS that is no commit, with the way out.
+#[derive(Debug, thiserror::Error)]
+#[error("{}; {}", one_line(source), way_out(*sequence))]
+pub struct NoCommit {
+    sequence: u64,
+    source: CommitError,
 }
 
 /// A commit ready to append.
@@ -109,7 +122,17 @@ impl<B: Broker> EventStore<B> {
     /// [`LoadError`].
     pub async fn load(&self, stream_id: &StreamId, after: u64) -> Result<Vec<StoredCommit>, LoadError> {
         let messages = self.broker.load(EVENTS, &stream_id.event_subject(), after + 1).await?;
-        Ok(messages.iter().map(StoredCommit::from_stored).collect::<Result<_, _>>()?)
+        let mut commits = Vec::with_capacity(messages.len());
+        for message in &messages {
+            match StoredCommit::from_stored(message) {
+                Ok(commit) => commits.push(commit),
+                Err(_) if is_set_aside(&self.broker, message).await? => {
+                    commits.push(StoredCommit::set_aside(stream_id.clone(), message));
+                }
+                Err(source) => return Err(NoCommit { sequence: message.sequence, source }.into()),
+            }
+        }
+        Ok(commits)
     }
 
     /// All of an aggregate's commits behind sequence `after`, none missing: what the leader names as the last one is among

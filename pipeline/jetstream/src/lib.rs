@@ -21,6 +21,7 @@ pub mod nats_broker;
 pub mod nats_server;
 pub mod provision;
 pub mod retry;
+pub mod set_aside;
 pub mod stream_feed;
 pub mod stream_reader;
 #[cfg(feature = "testing")]

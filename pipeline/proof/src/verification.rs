@@ -11,6 +11,7 @@ mod commits;
 mod effects;
 mod journal;
 mod replay;
+mod strangers;
 mod stretch;
 
 use std::fmt;

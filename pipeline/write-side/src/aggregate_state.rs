@@ -169,6 +169,11 @@ impl AggregateState {
         aggregate: &Arc<dyn AggregateType>,
         commit: &StoredCommit,
     ) -> Result<(), HistoryError> {
+        if commit.is_set_aside() {
+            // It changes nothing, but the next commit is appended behind it and names its hash.
+            (self.last_sequence, self.last_hash) = (commit.broker_sequence, Some(commit.hash()));
+            return Ok(());
+        }
         if commit.commit.first_version != self.version + 1 {
             return Err(HistoryError::Version {
                 stream_id: commit.stream_id.to_string(),

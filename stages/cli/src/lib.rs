@@ -78,6 +78,7 @@ enum Command {
     History(commands::history::HistoryArguments),
     Explain(commands::explain::ExplainArguments),
     Deadletters(commands::deadletters::DeadLettersArguments),
+    Events(commands::events::EventsArguments),
     Verify(commands::verify::VerifyArguments),
     Decode(commands::decode::DecodeArguments),
     Schema(commands::schema::SchemaArguments),
@@ -206,6 +207,9 @@ fn dispatch(command: Command, session: &Session) -> Result<u8, CommandFailure> {
         Command::Deadletters(arguments) => {
             return runtime
                 .block_on(session.unless_forbidden(commands::deadletters::run(arguments, session)));
+        }
+        Command::Events(arguments) => {
+            return runtime.block_on(session.unless_forbidden(commands::events::run(arguments, session)));
         }
         Command::Verify(arguments) => {
             runtime.block_on(session.unless_forbidden(commands::verify::run(arguments, session)))

@@ -8,7 +8,7 @@ use millstream_domain::application::{BuiltReport, Model, Views};
 use millstream_jetstream::nats_broker::NatsBroker;
 use millstream_runtime::{
     config::{Origins, load_connection, load_part},
-    connection::{ClientIdentity, Forbidden, connect, dialer},
+    connection::{Authentication, ClientIdentity, ConnectionSettings, Forbidden, connect, dialer},
 };
 
 use crate::{console::Console, failure::CommandFailure, program::Program};
@@ -162,6 +162,31 @@ impl Session {
     /// # Errors
     /// When the settings are wrong or the server does not answer.
     pub(crate) async fn connect(&self) -> Result<Connected, CommandFailure> {
+        let settings = self.settings()?;
+        let identity = ClientIdentity { name: "millstream".to_owned(), inbox_prefix: "_INBOX".to_owned() };
+        let monitor = self.forbidden.noted_by_monitor();
+        let client = connect(&settings, &identity, &monitor).await?;
+        let jetstream = match &settings.jetstream_domain {
+            Some(domain) => jetstream::with_domain(client.clone(), domain),
+            None => jetstream::new(client.clone()),
+        };
+        let dialer = dialer(&settings, &identity, &monitor);
+        let broker = NatsBroker::new(client.clone(), dialer, settings.jetstream_domain.as_deref());
+        Ok(Connected { client, jetstream, broker })
+    }
+
+    /// The name of the user as whom it connects, where the settings say one.
+    ///
+    /// # Errors
+    /// When the settings are wrong.
+    pub(crate) fn user(&self) -> Result<Option<String>, CommandFailure> {
+        Ok(match self.settings()?.authentication {
+            Authentication::Password { user, .. } => Some(user),
+            _ => None,
+        })
+    }
+
+    fn settings(&self) -> Result<ConnectionSettings, CommandFailure> {
         let flags = [
             ("nats.url", &self.arguments.server),
             ("nats.context", &self.arguments.nats_context),
@@ -179,16 +204,7 @@ impl Session {
         if !self.environment.contains_key(CONNECT_WAIT_VARIABLE) {
             settings.connect_timeout = CONNECT_WAIT_MAX;
         }
-        let identity = ClientIdentity { name: "millstream".to_owned(), inbox_prefix: "_INBOX".to_owned() };
-        let monitor = self.forbidden.noted_by_monitor();
-        let client = connect(&settings, &identity, &monitor).await?;
-        let jetstream = match &settings.jetstream_domain {
-            Some(domain) => jetstream::with_domain(client.clone(), domain),
-            None => jetstream::new(client.clone()),
-        };
-        let dialer = dialer(&settings, &identity, &monitor);
-        let broker = NatsBroker::new(client.clone(), dialer, settings.jetstream_domain.as_deref());
-        Ok(Connected { client, jetstream, broker })
+        Ok(settings)
     }
 }
 

@@ -8,7 +8,10 @@ use millstream_contract::{
     exit_code::{ExitCode, Failure},
     stream_names::{COMMANDS, EVENTS, OUTCOMES},
 };
-use millstream_domain::application::{Application, ApplicationError, Model};
+use millstream_domain::{
+    application::{Application, ApplicationError, Model},
+    set_aside::SetAsides,
+};
 use millstream_jetstream::{nats_broker::NatsBroker, retry::RunIds};
 use millstream_runtime::{
     config::Config,
@@ -90,7 +93,8 @@ pub fn program<A: Application>(
 /// # Errors
 /// [`RunError`].
 pub async fn run<A: Application>(config: Config<StageConfig>, runtime: StageRuntime) -> Result<(), RunError> {
-    let registry = Model::of::<A>()?.aggregates().in_time_zone(config.stage.time_zone.clone());
+    let registry =
+        Model::of::<A>()?.aggregates().with::<SetAsides>().in_time_zone(config.stage.time_zone.clone());
     let stage = config.stage;
     std::fs::create_dir_all(&stage.data_directory)
         .map_err(|source| RunError::Folder { path: stage.data_directory.display().to_string(), source })?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use millstream_contract::subject::check_name;
+use millstream_contract::{set_aside, subject::check_name};
 
 use super::{Application, ApplicationProblem, Benchmark, Context, DefaultSettings, context::Part};
 use crate::projection::{Projection, view_name};
@@ -65,6 +65,9 @@ impl Checker {
     fn context(&mut self, context: Context) {
         let Context { name, aggregates, views, outcome_views, reports, processes } = context;
         self.name("context", name);
+        if name == set_aside::CONTEXT {
+            self.problems.push(ApplicationProblem::Reserved { name: name.to_owned() });
+        }
         self.once("context", name.to_owned());
         self.once(VIEW, format!("{name}.{COMMAND_VIEW}"));
         for aggregate in aggregates {

@@ -15,6 +15,12 @@ pub enum ApplicationProblem {
         /// The name.
         name: String,
     },
+    /// A context has the name that Millstream keeps for itself.
+    #[error("the context {name:?} is Millstream's own; rename it")]
+    Reserved {
+        /// The name.
+        name: String,
+    },
     /// Two things of one kind have the same name.
     #[error("there are two of the {kind} {name:?}; rename one of them, or list it once")]
     Twice {

@@ -145,6 +145,8 @@ fn what_is_there_twice_is_named() {
     assert!(refusal::<Table>().contains("two of the view \"gym.member-notes\""));
     application!(Command, vec![gym().view(View(&["command"]))]);
     assert!(refusal::<Command>().contains("two of the view \"gym.command\""));
+    application!(Reserved, vec![Context::new("millstream")]);
+    assert!(refusal::<Reserved>().contains("the context \"millstream\" is Millstream's own"));
     application!(Twice, vec![gym(), Context::new("gym")]);
     assert!(refusal::<Twice>().contains("two of the context \"gym\""));
     application!(OneProcess, vec![gym().process("dunning", Dunning::from_keys)]);

@@ -1,15 +1,15 @@
 //! The commits of EVENTS, aggregate by aggregate: whole, chained, without gaps, in the order of COMMANDS.
 
-use std::{collections::BTreeMap, error::Error};
+use std::collections::BTreeMap;
 
 use millstream_contract::{
-    commit::{COMMIT_HASH_LENGTH, CommittedCommand, StoredCommit},
+    commit::{COMMIT_HASH_LENGTH, CommittedCommand, StoredCommit, commit_hash},
     stored_message::StoredMessage,
     stream_names::EVENTS,
     subject::StreamId,
 };
 
-use super::{Check, Violation};
+use super::{Check, Violation, strangers::Strangers};
 
 /// What EVENTS holds.
 #[derive(Debug, Default)]
@@ -30,21 +30,31 @@ pub(super) struct Head {
     hash: Option<[u8; COMMIT_HASH_LENGTH]>,
 }
 
+impl Head {
+    /// A message that is no commit stands behind what there was: the next commit, if any, names its hash.
+    pub(super) fn pass_over(&mut self, message: &StoredMessage) {
+        self.hash = Some(commit_hash(&message.payload));
+    }
+}
+
 impl Commits {
     pub(super) fn read(events: &[StoredMessage], violations: &mut Vec<Violation>) -> Self {
         let mut commits = Self::default();
         let mut heads: BTreeMap<StreamId, Head> = BTreeMap::new();
         let mut commit_ids = BTreeMap::new();
+        let mut strangers = Strangers::default();
         for message in events {
             let stored = match StoredCommit::from_stored(message) {
                 Ok(stored) => stored,
                 Err(error) => {
-                    let cause = error.source().map(|source| format!(": {source}")).unwrap_or_default();
-                    let detail = format!("{error}{cause}");
-                    violations.push(Violation::new(Check::Whole, EVENTS, message.sequence, detail));
+                    if let Ok(stream_id) = StreamId::from_event_subject(&message.subject) {
+                        heads.entry(stream_id).or_default().pass_over(message);
+                    }
+                    strangers.meet(message, &error);
                     continue;
                 }
             };
+            strangers.look(&stored, message);
             if let Some(first) = commit_ids.insert(stored.commit.commit_id.clone(), message.sequence) {
                 let detail = format!("commit {} stands at {first} already", stored.commit.commit_id);
                 violations.push(Violation::new(Check::OneEffect, EVENTS, message.sequence, detail));
@@ -52,6 +62,7 @@ impl Commits {
             check_commit(&stored, heads.entry(stored.stream_id.clone()).or_default(), violations);
             commits.take(stored, violations);
         }
+        violations.extend(strangers.violations());
         commits.check_partners(violations);
         commits
     }

@@ -22,6 +22,7 @@ use super::{
     commits::{Head, check_commit},
     envelope,
     journal::{self, Journal},
+    strangers::Strangers,
 };
 
 /// Violations kept with their sentence; further ones are only counted.
@@ -92,6 +93,7 @@ pub struct StretchVerifier {
     ids: LruCache<Arc<str>, u64>,
     forgot_heads: bool,
     torn: Option<Torn>,
+    strangers: Strangers,
     found: StretchVerification,
 }
 
@@ -110,6 +112,7 @@ impl StretchVerifier {
             ids: LruCache::new(REMEMBERED_MAX),
             forgot_heads: false,
             torn: None,
+            strangers: Strangers::default(),
             found: StretchVerification::default(),
         }
     }
@@ -130,13 +133,19 @@ impl StretchVerifier {
         let mut violations = Vec::new();
         match StoredCommit::from_stored(message) {
             Ok(stored) => {
+                self.strangers.look(&stored, message);
                 self.chain(&stored, &mut violations);
                 self.join(&stored, &mut violations);
                 self.take_effects(&stored, &mut violations);
             }
             Err(error) => {
-                let detail = millstream_contract::error_text::one_line(&error);
-                violations.push(Violation::new(Check::Whole, EVENTS, message.sequence, detail));
+                if let Ok(stream_id) = StreamId::from_event_subject(&message.subject)
+                    && let Some(mut head) = self.take_head(&stream_id)
+                {
+                    head.pass_over(message);
+                    self.put_head(stream_id, head);
+                }
+                self.strangers.meet(message, &error);
             }
         }
         self.report(violations);
@@ -182,7 +191,8 @@ impl StretchVerifier {
 
     /// What was found, all three streams having been fed to their ends.
     pub fn finish(mut self) -> StretchVerification {
-        let left: Vec<_> = self.torn.take().iter().map(Torn::violation).collect();
+        let strangers = std::mem::take(&mut self.strangers).violations();
+        let left = strangers.chain(self.torn.take().iter().map(Torn::violation)).collect();
         self.report(left);
         self.found.undecided = self.open.len() as u64;
         self.found
@@ -208,16 +218,25 @@ impl StretchVerifier {
 
     /// The chain of the aggregate's commits, as far as the one before is remembered.
     fn chain(&mut self, stored: &StoredCommit, violations: &mut Vec<Violation>) {
-        let known = self.heads.pop(&stored.stream_id);
-        let unknown = known.is_none() && (self.forgot_heads || !self.whole_events);
+        let known = self.take_head(&stored.stream_id);
+        let is_known = known.is_some();
         let mut head = known.unwrap_or_default();
         let mut found = Vec::new();
         check_commit(stored, &mut head, &mut found);
-        if !unknown {
+        if is_known {
             violations.append(&mut found);
         }
-        let pushed_out = self.heads.push(stored.stream_id.clone(), head);
-        self.forgot_heads |= pushed_out.is_some();
+        self.put_head(stored.stream_id.clone(), head);
+    }
+
+    /// How far an aggregate's history has come; none when its last commit may have been forgotten or not been read.
+    fn take_head(&mut self, stream_id: &StreamId) -> Option<Head> {
+        let all_known = self.whole_events && !self.forgot_heads;
+        self.heads.pop(stream_id).or_else(|| all_known.then(Head::default))
+    }
+
+    fn put_head(&mut self, stream_id: StreamId, head: Head) {
+        self.forgot_heads |= self.heads.push(stream_id, head).is_some();
     }
 
     /// What a command does to several aggregates stands side by side, the own aggregate's commit last.

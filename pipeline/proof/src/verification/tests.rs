@@ -5,9 +5,12 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use millstream_contract::{
-    commit::{Commit, CommittedCommand, RecordedEvent, commit_hash, timestamp_to_nanoseconds},
+    commit::{
+        Commit, CommittedCommand, RecordedEvent, commit_hash, content_digest, timestamp_to_nanoseconds,
+    },
     header,
     outcome::{CommandOutcome, OutcomeRecord, RecordKind},
+    set_aside::{self, MessageSetAside},
     stored_message::Headers,
 };
 use millstream_domain::{
@@ -420,6 +423,42 @@ fn commit_without_events_is_found() {
     };
     let message = stored(SUBJECT, 1, Headers::new(), empty.encode());
     assert_eq!(found_in(&[message]).0, [Check::Whole]);
+}
+
+/// A history whose message 2 is no commit, and the act that sets it aside; the aggregate goes on behind it.
+#[test]
+fn message_that_is_no_commit_is_found_unless_it_was_set_aside() {
+    let parts = Parts::good();
+    let [mut first, second] = <[Commit; 2]>::try_from(parts.commits).unwrap();
+    first.commands.truncate(1);
+    first.events.truncate(1);
+    let stranger = stored(SUBJECT, 2, Headers::new(), b"{}".to_vec());
+    let act = MessageSetAside {
+        subject: stranger.subject.clone(),
+        digest: content_digest(&stranger.payload),
+        reason: "a slip".into(),
+    };
+    let event = RecordedEvent {
+        event_type: set_aside::EVENT_TYPE.into(),
+        schema: 1,
+        data: rmp_serde::to_vec_named(&act).unwrap(),
+        command: 0,
+    };
+    let commands = vec![caused_by("act", 3)];
+    let act = Commit { commit_id: "act".into(), commands, events: vec![event], ..first.clone() };
+    let act = stored(&set_aside::act_subject(2), 3, Headers::new(), act.encode());
+    let behind =
+        Commit { first_version: 2, previous: Some(commit_hash(&stranger.payload).to_vec()), ..second };
+    let first = stored(SUBJECT, 1, Headers::new(), first.encode());
+    let behind = stored(SUBJECT, 4, Headers::new(), behind.encode());
+
+    let (whole, stretch) = found_in(&[first.clone(), stranger.clone(), act.clone(), behind.clone()]);
+    assert_eq!((whole, stretch), (vec![], vec![]), "it was set aside");
+    let other = StoredMessage { payload: b"[]".to_vec().into(), ..stranger.clone() };
+    for events in [vec![first.clone(), stranger], vec![first, other, act]] {
+        let (whole, stretch) = found_in(&events);
+        assert!(whole.contains(&Check::Whole) && stretch.contains(&Check::Whole), "{events:?}");
+    }
 }
 
 /// As the first release wrote them: `closed` ends a chain before the partitions are shared in another way.

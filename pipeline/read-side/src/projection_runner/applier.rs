@@ -122,6 +122,11 @@ impl Applier {
         }
     }
 
+    /// Takes back that a projection has halted.
+    pub(super) fn go_on(&self, member: usize) {
+        self.statuses.halted(member, None);
+    }
+
     /// Starts a projection after its stored checkpoint.
     pub(super) fn resume(&mut self, member: usize, checkpoint: Checkpoint) {
         self.statuses.reached(member, &checkpoint);
@@ -141,7 +146,7 @@ impl Applier {
         let set = Arc::clone(&self.set);
         let Some(each) = set.members.get(member) else { return Ok(()) };
         self.store.reset(&each.id, &checkpoint)?;
-        self.statuses.halted(member, None);
+        self.go_on(member);
         self.resume(member, checkpoint);
         Ok(())
     }
@@ -256,7 +261,7 @@ impl Applier {
                 projection = %each.id,
                 sequence = halt.sequence,
                 reason = &*halt.reason,
-                "projection halted; it tries again when the process starts anew"
+                "projection halted"
             );
         }
         self.statuses.halted(member, Some(halt));

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use millstream_contract::{
-    commit::{CommitError, StoredCommit, commit_hash},
+    commit::{CommitError, StoredCommit, content_digest},
     outcome::{OutcomeRecord, OutcomeRecordError},
     stored_message::StoredMessage,
 };
@@ -16,7 +16,7 @@ pub(super) enum Content {
     Commit(Result<StoredCommit, CommitError>),
     /// A record of outcomes.
     Record(Result<OutcomeRecord, OutcomeRecordError>),
-    /// A commit that no projection wants. It is not decoded, but it still moves the checkpoints.
+    /// A commit that no projection wants, which is not decoded, or a message that was set aside. It still moves the checkpoints.
     Unwanted,
 }
 
@@ -29,6 +29,16 @@ pub(super) struct Item {
 }
 
 impl Item {
+    /// Whether it is wanted and is no commit.
+    pub(super) fn is_no_commit(&self) -> bool {
+        matches!(self.content, Content::Commit(Err(_)))
+    }
+
+    /// Lets projections pass over it.
+    pub(super) fn pass_over(&mut self) {
+        self.content = Content::Unwanted;
+    }
+
     /// The id of the message, which a checkpoint names so that another message at the same sequence is recognised.
     pub(super) fn message_id(&self) -> String {
         match &self.content {
@@ -44,12 +54,7 @@ pub(super) fn message_id(message: &StoredMessage) -> String {
     StoredCommit::from_stored(message)
         .map(|stored| stored.commit.commit_id)
         .or_else(|_| OutcomeRecord::from_stored(message).map(|record| record.record_id))
-        .map_or_else(|_| hash_text(message), |id| id.to_string())
-}
-
-fn hash_text(message: &StoredMessage) -> String {
-    let hash = commit_hash(&message.payload);
-    hash.iter().fold("blake3:".to_owned(), |text, byte| format!("{text}{byte:02x}"))
+        .map_or_else(|_| content_digest(&message.payload), |id| id.to_string())
 }
 
 /// Finds out which projections want a commit of EVENTS.

@@ -13,6 +13,7 @@ use millstream_contract::{
 };
 use millstream_jetstream::{
     broker::Broker,
+    set_aside::is_set_aside,
     stream_feed::{FeedError, StreamFeed},
 };
 use millstream_runtime::metrics::Metrics;
@@ -20,7 +21,7 @@ use millstream_store::read_store::{Checkpoint, Durability, ProjectionId, ReadSto
 
 use super::{
     applier::{Applier, Batch},
-    decoding::CommitSorter,
+    decoding::{CommitSorter, Item},
     projection_set::ProjectionSet,
     status::{Halt, StatusBoard, ViewDirectory},
 };
@@ -62,6 +63,7 @@ impl Failure for FoldError {
 
 /// Projections as of a position of EVENTS.
 pub struct PastViews<B: Broker> {
+    broker: B,
     feed: StreamFeed<B>,
     fold: Arc<Mutex<Fold>>,
     set: Arc<ProjectionSet>,
@@ -79,9 +81,12 @@ struct Fold {
 }
 
 impl Fold {
-    fn apply(&mut self, messages: Vec<StoredMessage>) -> Result<(), StoreError> {
-        let item = |message| self.sorter.item(&self.set.members, message);
-        let batch = Batch { commits: messages.into_iter().map(item).collect(), ..Batch::default() };
+    fn decode(&mut self, messages: Vec<StoredMessage>) -> Vec<Item> {
+        messages.into_iter().map(|message| self.sorter.item(&self.set.members, message)).collect()
+    }
+
+    fn apply(&mut self, commits: Vec<Item>) -> Result<(), StoreError> {
+        let batch = Batch { commits, ..Batch::default() };
         self.transactions += 1;
         let durable = self.transactions.is_multiple_of(DURABLE_EVERY);
         self.applier.apply(&batch, if durable { Durability::Durable } else { Durability::Volatile }, false)
@@ -112,7 +117,15 @@ impl<B: Broker> PastViews<B> {
         let views = ViewDirectory::new(&set, &statuses);
         let fold = Fold { applier, sorter: CommitSorter::new(), set: Arc::clone(&set), transactions: 0 };
         let feed = StreamFeed::behind(broker, EVENTS, 0, purpose);
-        Ok(Self { feed, fold: Arc::new(Mutex::new(fold)), set, statuses, views, store })
+        Ok(Self {
+            broker: broker.clone(),
+            feed,
+            fold: Arc::new(Mutex::new(fold)),
+            set,
+            statuses,
+            views,
+            store,
+        })
     }
 
     /// Folds up to `position`, which EVENTS must have reached. `reached` is called with each sequence that has been applied. A
@@ -155,15 +168,16 @@ impl<B: Broker> PastViews<B> {
         self.feed.close().await;
     }
 
-    fn apply(&self, messages: Vec<StoredMessage>) -> impl Future<Output = Result<(), StoreError>> + use<B> {
-        let fold = Arc::clone(&self.fold);
-        let apply = move || fold.lock().unwrap_or_else(PoisonError::into_inner).apply(messages);
-        let applying = tokio::task::spawn_blocking(apply);
-        async {
-            match applying.await {
-                Ok(applied) => applied,
-                Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    fn apply(&self, messages: Vec<StoredMessage>) -> impl Future<Output = Result<(), FoldError>> + use<B> {
+        let (broker, fold) = (self.broker.clone(), Arc::clone(&self.fold));
+        async move {
+            let mut items = away(&fold, move |fold| fold.decode(messages)).await;
+            for item in items.iter_mut().filter(|item| item.is_no_commit()) {
+                if is_set_aside(&broker, &item.message).await.map_err(FeedError::from)? {
+                    item.pass_over();
+                }
             }
+            Ok(away(&fold, move |fold| fold.apply(items)).await?)
         }
     }
 
@@ -174,5 +188,18 @@ impl<B: Broker> PastViews<B> {
             }
         }
         Ok(())
+    }
+}
+
+/// Works away from the async threads.
+async fn away<T: Send + 'static>(
+    fold: &Arc<Mutex<Fold>>,
+    work: impl FnOnce(&mut Fold) -> T + Send + 'static,
+) -> T {
+    let fold = Arc::clone(fold);
+    let work = move || work(&mut fold.lock().unwrap_or_else(PoisonError::into_inner));
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
     }
 }

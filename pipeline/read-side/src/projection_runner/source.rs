@@ -10,7 +10,10 @@ use std::{
 };
 
 use millstream_contract::{stored_message::StoredMessage, stream_names::OUTCOMES};
-use millstream_jetstream::broker::{Broker, BrokerError, ReadError, ReaderConfig, StreamReader, StreamState};
+use millstream_jetstream::{
+    broker::{Broker, BrokerError, ReadError, ReaderConfig, StreamReader, StreamState},
+    set_aside::is_set_aside,
+};
 use millstream_store::read_store::{ProjectionId, ReadStore};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
@@ -149,7 +152,8 @@ impl<B: Broker> Source<B> {
             let verdict = self
                 .patiently(|| verify(&self.broker, stream, &state, member.version, found.clone()))
                 .await?;
-            starts.push(Start { member: index, verdict });
+            let goes_on = self.may_go_on(index).await?;
+            starts.push(Start { member: index, verdict, goes_on });
         }
         Ok((state, starts))
     }
@@ -175,7 +179,9 @@ impl<B: Broker> Source<B> {
         loop {
             match self.next(&mut reader, state, &mut checks, stop).await? {
                 Ok(messages) => {
-                    if self.hand_over(messages).await.is_err() {
+                    let memory = self.reserve(&messages).await;
+                    let items = self.items(messages).await?;
+                    if self.hand_over(items, memory).await.is_err() {
                         return Ok(Ended::Stop);
                     }
                 }
@@ -201,7 +207,7 @@ impl<B: Broker> Source<B> {
                 _ = checks.tick() => {
                     // When all projections have halted, reading goes no further. The consumer must go then too, or its lag would
                     // look as if somebody read.
-                    if !self.is_same(state).await? || self.earliest().is_none() {
+                    if !self.is_same(state).await? || self.earliest().is_none() || self.may_anyone_go_on().await? {
                         return Ok(Err(Ended::Doubt));
                     }
                 }
@@ -213,9 +219,10 @@ impl<B: Broker> Source<B> {
         }
     }
 
-    /// Waits while all projections are halted. It only watches the stream, because they start over when it is made again.
+    /// Waits while all projections are halted. They go on when the message before which they halted is set aside, and start over
+    /// when the stream is made again.
     async fn stand_by(&self, state: &StreamState, checks: &mut Interval) -> Result<Ended, RunnerError> {
-        while self.is_same(state).await? {
+        while self.is_same(state).await? && !self.may_anyone_go_on().await? {
             checks.tick().await;
         }
         Ok(Ended::Doubt)
@@ -253,18 +260,54 @@ impl<B: Broker> Source<B> {
         going.map(|member| self.statuses.subscribe(*member).borrow().sequence).min()
     }
 
+    async fn may_anyone_go_on(&self) -> Result<bool, RunnerError> {
+        for member in self.members.iter() {
+            if self.may_go_on(*member).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether a projection has halted before a message that is no commit, and the message was set aside since.
+    async fn may_go_on(&self, member: usize) -> Result<bool, RunnerError> {
+        let halted = self.statuses.subscribe(member).borrow().halted.clone();
+        let Some(halt) = halted.filter(|halt| halt.no_commit) else { return Ok(false) };
+        let asked = async {
+            match self.broker.get(self.config.stream, halt.sequence).await? {
+                Some(message) => is_set_aside(&self.broker, &message).await,
+                None => Ok(false),
+            }
+        };
+        match asked.await {
+            // The next check asks again.
+            Err(BrokerError::Unavailable { .. } | BrokerError::StreamMissing { .. }) => Ok(false),
+            answer => Ok(answer?),
+        }
+    }
+
     async fn hand_over(
         &mut self,
-        messages: Vec<StoredMessage>,
+        items: Vec<Item>,
+        memory: Option<OwnedSemaphorePermit>,
     ) -> Result<(), mpsc::error::SendError<WriterTask>> {
-        let memory = self.reserve(&messages).await;
-        let items = messages.into_iter().map(|message| self.item(message)).collect();
         let messages = Messages { items, memory, stream_end: self.stream_end.load(Ordering::Relaxed) };
         let work = match self.config.stream {
             OUTCOMES => WriterTask::Records(messages),
             _ => WriterTask::Commits(messages),
         };
         self.inbox.send(work).await
+    }
+
+    /// The messages decoded; what is no commit and was set aside is passed over.
+    async fn items(&mut self, messages: Vec<StoredMessage>) -> Result<Vec<Item>, RunnerError> {
+        let mut items: Vec<Item> = messages.into_iter().map(|message| self.item(message)).collect();
+        for item in items.iter_mut().filter(|item| item.is_no_commit()) {
+            if self.patiently(|| is_set_aside(&self.broker, &item.message)).await? {
+                item.pass_over();
+            }
+        }
+        Ok(items)
     }
 
     fn item(&mut self, message: StoredMessage) -> Item {

@@ -11,11 +11,13 @@ use tokio::sync::watch;
 
 use super::projection_set::{Input, ProjectionSet};
 
-/// Why a projection has halted. It tries again when the process restarts.
+/// Why a projection has halted. It tries again when the process restarts, and when a message that is no commit was set aside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Halt {
     /// The sequence of the message that it could not apply.
     pub sequence: u64,
+    /// Whether that message is no commit.
+    pub no_commit: bool,
     /// The cause chain.
     pub reason: Arc<str>,
 }

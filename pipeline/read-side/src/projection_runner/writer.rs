@@ -27,6 +27,8 @@ use super::{
 pub(super) struct Start {
     pub(super) member: usize,
     pub(super) verdict: Verdict,
+    /// Whether the message before which it halted was set aside.
+    pub(super) goes_on: bool,
 }
 
 /// Messages that were read together.
@@ -202,8 +204,11 @@ impl Writer {
         self.applier.written()?;
         let done = match work {
             WriterTask::Start { starts, done } => {
-                for Start { member, verdict } in starts {
+                for Start { member, verdict, goes_on } in starts {
                     self.applier.begin(member, verdict.generation());
+                    if goes_on {
+                        self.applier.go_on(member);
+                    }
                     match verdict {
                         Verdict::Resume { checkpoint, .. } => self.applier.resume(member, checkpoint),
                         Verdict::Rebuild { checkpoint, .. } => self.applier.reset(member, checkpoint)?,

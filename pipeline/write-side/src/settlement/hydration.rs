@@ -3,14 +3,11 @@
 
 use std::sync::Arc;
 
-use millstream_contract::{
-    commit::{CommitError, StoredCommit},
-    subject::StreamId,
-};
+use millstream_contract::{commit::StoredCommit, subject::StreamId};
 use millstream_domain::decider::AggregateType;
 use millstream_jetstream::{
     broker::{Broker, BrokerError},
-    event_store::{EventStore, LoadError},
+    event_store::{EventStore, LoadError, NoCommit},
 };
 
 use crate::aggregate_state::{AggregateState, HistoryError};
@@ -21,9 +18,9 @@ pub(super) enum HydrationError {
     /// The server did not answer, or refused the question.
     #[error(transparent)]
     Broker(#[from] BrokerError),
-    /// A message of the aggregate's subject is not a commit.
+    /// A message of the aggregate's subject is not a commit, and was not set aside.
     #[error(transparent)]
-    Commit(#[from] CommitError),
+    NoCommit(#[from] NoCommit),
     /// The commits cannot be folded.
     #[error(transparent)]
     History(#[from] HistoryError),
@@ -33,7 +30,7 @@ impl From<LoadError> for HydrationError {
     fn from(error: LoadError) -> Self {
         match error {
             LoadError::Broker(error) => Self::Broker(error),
-            LoadError::Commit(error) => Self::Commit(error),
+            LoadError::NoCommit(error) => Self::NoCommit(error),
         }
     }
 }
@@ -75,7 +72,7 @@ async fn fold_on<B: Broker>(
     let commits = match store.load_current(stream_id, before).await {
         Ok(commits) => commits,
         Err(LoadError::Broker(error)) => return Err(error),
-        Err(LoadError::Commit(_)) => return Ok(None),
+        Err(LoadError::NoCommit(_)) => return Ok(None),
     };
     let Some((own, following)) = commits.split_first() else { return Ok(None) };
     if own.broker_sequence != state.last_sequence || Some(own.hash()) != state.last_hash {

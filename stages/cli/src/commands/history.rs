@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use millstream_contract::{commit::StoredCommit, exit_code::ExitCode, moment::Moment, subject::StreamId};
-use millstream_domain::decider::AggregateType;
+use millstream_domain::{decider::AggregateType, set_aside::SetAsides};
 use millstream_jetstream::{
     event_store::{EventStore, LoadError},
     moments::position_at,
@@ -66,7 +66,7 @@ fn rules(
     context: &str,
     aggregate: &str,
 ) -> Result<Arc<dyn AggregateType>, CommandFailure> {
-    let known = session.model()?.aggregates();
+    let known = session.model()?.aggregates().with::<SetAsides>();
     known.get(context, aggregate).cloned().ok_or_else(|| {
         let names: Vec<String> =
             known.iter().map(|each| format!("{}.{}", each.context(), each.aggregate())).collect();
@@ -79,7 +79,7 @@ async fn load(broker: &NatsBroker, stream_id: &StreamId) -> Result<Vec<StoredCom
     match EventStore::new(broker.clone()).load_current(stream_id, 0).await {
         Ok(history) => Ok(history),
         Err(LoadError::Broker(error)) => Err(error.into()),
-        Err(LoadError::Commit(error)) => Err(CommandFailure::data(&error)),
+        Err(LoadError::NoCommit(error)) => Err(CommandFailure::data(&error)),
     }
 }
 

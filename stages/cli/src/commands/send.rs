@@ -79,16 +79,27 @@ pub(crate) async fn run(arguments: SendArguments, session: &Session) -> Result<u
     .map_err(CommandFailure::usage)?;
     let body = body(&arguments.body)?;
     let connected = session.connect().await?;
-    let inbox = connected.client.new_inbox();
     let command = OutgoingCommand {
         address,
         id: arguments.id.clone().unwrap_or_else(|| ulid::Ulid::generate().to_string()),
         body,
-        headers: headers(&arguments, &inbox),
+        headers: headers(&arguments),
     };
+    deliver(&connected, command, arguments.timeout, arguments.json).await
+}
+
+/// Publishes a command, waits for its outcome and shows it. The number is the exit code.
+pub(crate) async fn deliver(
+    connected: &Connected,
+    mut command: OutgoingCommand,
+    wait_max: Duration,
+    json: bool,
+) -> Result<u8, CommandFailure> {
+    let inbox = connected.client.new_inbox();
+    command.headers.push(header::REPLY, &inbox);
     command_publisher::check_size(&connected.client, &command)?;
-    let waiting = send_and_wait(&connected, &command, &inbox);
-    let Ok(reply) = tokio::time::timeout(arguments.timeout, waiting).await else {
+    let waiting = send_and_wait(connected, &command, &inbox);
+    let Ok(reply) = tokio::time::timeout(wait_max, waiting).await else {
         return Err(CommandFailure::new(
             ExitCode::Unavailable,
             format_args!(
@@ -99,7 +110,7 @@ pub(crate) async fn run(arguments: SendArguments, session: &Session) -> Result<u
         .with_code(NO_OUTCOME));
     };
     let reply = reply?;
-    show(&reply, &command.address, arguments.json)?;
+    show(&reply, &command.address, json)?;
     Ok(match reply.outcome.first() {
         Outcome::Rejected { .. } => REJECTED,
         Outcome::DeadLettered { .. } => DEAD_LETTERED,
@@ -118,9 +129,8 @@ fn body(argument: &str) -> Result<Bytes, CommandFailure> {
     Ok(bytes.into())
 }
 
-fn headers(arguments: &SendArguments, inbox: &str) -> Headers {
+fn headers(arguments: &SendArguments) -> Headers {
     let mut headers = Headers::new();
-    headers.push(header::REPLY, inbox);
     if let Some(actor) = &arguments.actor {
         headers.push(header::ACTOR, actor);
     }

@@ -10,6 +10,7 @@ use millstream_contract::{
 use millstream_jetstream::{
     nats_broker::NatsBroker,
     provision::{ProvisionOptions, StreamFinding, StreamPresence, provision, verify},
+    set_aside::is_set_aside,
     stream_feed::StreamFeed,
 };
 use millstream_runtime::config::parse_bytes;
@@ -133,8 +134,12 @@ async fn highest_position(broker: &NatsBroker) -> Result<u64, CommandFailure> {
     let mut events = StreamFeed::open(broker, EVENTS, 0, "setup").await?;
     let mut highest = 0;
     while let Some(message) = events.next().await? {
-        let stored = StoredCommit::from_stored(&message).map_err(|error| CommandFailure::data(&error))?;
-        highest = highest.max(stored.commit.last_position());
+        match StoredCommit::from_stored(&message) {
+            Ok(stored) => highest = highest.max(stored.commit.last_position()),
+            // It names no position.
+            Err(_) if is_set_aside(broker, &message).await? => {}
+            Err(error) => return Err(CommandFailure::data(&error)),
+        }
     }
     events.close().await;
     Ok(highest)

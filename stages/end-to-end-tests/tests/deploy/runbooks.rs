@@ -158,6 +158,14 @@ async fn looking_and_mending_while_all_runs() {
 }
 
 #[tokio::test]
+async fn a_message_that_is_no_commit_is_set_aside() {
+    let Some(desk) = Desk::open().await else { return };
+    let slip = desk.type_in("nats pub -J evt.retail.product.tea oops").await;
+    assert!(format!("{}{}", slip.stdout, slip.stderr).contains("Sequence: 2"), "{slip:?}");
+    desk.follow(&only_section("no-commit-on-events.md")).await;
+}
+
+#[tokio::test]
 async fn a_projection_is_rebuilt() {
     let Some(mut desk) = Desk::open().await else { return };
     let mut steps = only_section("rebuild-a-projection.md");

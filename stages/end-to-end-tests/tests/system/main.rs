@@ -14,3 +14,4 @@ mod first_steps;
 mod import;
 mod lifecycle;
 mod nats_cli_alone;
+mod set_aside;

@@ -5,6 +5,7 @@ use std::panic::AssertUnwindSafe;
 use millstream_contract::{
     error_text::{one_line, panic_text},
     outcome::OutcomeRecord,
+    set_aside::way_out,
 };
 use millstream_domain::projection::{OutcomeProjection, ProjectionError, Rows};
 use millstream_store::read_store::{Checkpoint, ProjectionRows, Snapshot, StoreError, Uncommitted};
@@ -48,6 +49,7 @@ pub(super) fn advance<'s>(
     };
     let halt = items.get(failed).map(|item| Halt {
         sequence: item.message.sequence,
+        no_commit: item.is_no_commit(),
         reason: format!("{}: {error}", item.message.subject).into(),
     });
     // The failed message may have changed some rows already. So start over, and stop before it.
@@ -141,7 +143,9 @@ fn apply_item(member: &Member, item: &Item, rows: &mut ProjectionRows<'_>) -> Re
         (Input::Outcomes(projection), Content::Record(Ok(record))) => {
             Ok(apply_record(projection.as_ref(), record, rows)?)
         }
-        (_, Content::Commit(Err(error))) => Err(Failure::Message(one_line(error))),
+        (_, Content::Commit(Err(error))) => {
+            Err(Failure::Message(format!("{}; {}", one_line(error), way_out(item.message.sequence))))
+        }
         (_, Content::Record(Err(error))) => Err(Failure::Message(one_line(error))),
         _ => Ok(()),
     }

@@ -350,11 +350,18 @@ impl Broker for NatsBroker {
     }
 
     async fn hold_lease(&self, key: &str, owner: &str, time_to_live: Duration) -> Result<bool, BrokerError> {
-        lease::hold(self, &self.leases, key, owner, time_to_live).await
+        // An answer that comes later than the next renewal is due is of no use.
+        lease::on_own_line(self, time_to_live / 3, async |broker| {
+            lease::hold(&broker, &self.leases, key, owner, time_to_live).await
+        })
+        .await
     }
 
     async fn release_lease(&self, key: &str, owner: &str) -> Result<(), BrokerError> {
-        lease::release(self, &self.leases, key, owner).await
+        lease::on_own_line(self, API_TIMEOUT, async |broker| {
+            lease::release(&broker, &self.leases, key, owner).await
+        })
+        .await
     }
 
     async fn lease_owner(&self, key: &str) -> Result<Option<String>, BrokerError> {

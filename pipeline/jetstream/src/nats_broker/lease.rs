@@ -29,6 +29,27 @@ fn stream() -> String {
     format!("KV_{LEASES_BUCKET}")
 }
 
+/// Asks on the line of leases, for at most `limit`: what travels on the other connections, and what the server answers there one after
+/// the other, keeps no lease waiting.
+pub(super) async fn on_own_line<T, F: Future<Output = Result<T, BrokerError>>>(
+    broker: &NatsBroker,
+    limit: Duration,
+    ask: impl FnOnce(NatsBroker) -> F,
+) -> Result<T, BrokerError> {
+    let unanswered =
+        |detail: &str| Err(BrokerError::Unavailable { operation: "lease", detail: detail.to_owned() });
+    let asked = async {
+        let line = broker.lines.of_leases().await?;
+        let on_line = NatsBroker { client: line.client().clone(), ..broker.clone() };
+        tokio::select! {
+            biased;
+            answer = ask(on_line) => answer,
+            () = line.lost() => unanswered("the connection of the leases is lost"),
+        }
+    };
+    tokio::time::timeout(limit, asked).await.unwrap_or_else(|_| unanswered("no answer in time"))
+}
+
 /// As [`Broker::hold_lease`].
 pub(super) async fn hold(
     broker: &NatsBroker,
@@ -133,4 +154,63 @@ pub(super) async fn freed(broker: &NatsBroker, key: &str, wait: Duration) {
 
 fn is_held(message: &StoredMessage) -> bool {
     message.headers.get(OPERATION).is_none() && message.headers.get(MARKER).is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    };
+
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::{TcpListener, TcpStream},
+    };
+
+    use super::*;
+    use crate::{line::Dialer, testing::test_server::TestServer};
+
+    const TIME_TO_LIVE: Duration = Duration::from_secs(3);
+
+    /// Hands on what one side sends, until it is stopped.
+    async fn carry(
+        mut from: impl AsyncReadExt + Unpin,
+        mut to: impl AsyncWriteExt + Unpin,
+        stopped: Arc<AtomicBool>,
+    ) {
+        let mut bytes = [0; 4096];
+        while let Ok(count @ 1..) = from.read(&mut bytes).await {
+            if stopped.load(Ordering::Relaxed) {
+                std::future::pending::<()>().await;
+            }
+            to.write_all(bytes.get(..count).unwrap()).await.unwrap();
+        }
+    }
+
+    /// Renewals stood behind everything else on the process's connection. Under the load of a cold takeover they came too late, and
+    /// the turn was lost.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn lease_is_renewed_while_the_connection_of_the_process_is_stuck() {
+        let server = TestServer::start_provisioned().await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stuck = format!("nats://{}", listener.local_addr().unwrap());
+        let address = server.url().trim_start_matches("nats://").to_owned();
+        let stopped = Arc::new(AtomicBool::new(false));
+        let stop = stopped.clone();
+        tokio::spawn(async move {
+            let (client, _) = listener.accept().await.unwrap();
+            let server = TcpStream::connect(address).await.unwrap();
+            let ((client_in, client_out), (server_in, server_out)) =
+                (client.into_split(), server.into_split());
+            tokio::spawn(carry(client_in, server_out, stopped.clone()));
+            carry(server_in, client_out, stopped).await;
+        });
+        let client = async_nats::connect(stuck).await.unwrap();
+        let broker = NatsBroker::new(client, Dialer::plain(&server.url()), None);
+        assert!(broker.hold_lease("key", "owner", TIME_TO_LIVE).await.unwrap());
+        stop.store(true, Ordering::Relaxed);
+        assert!(broker.hold_lease("key", "owner", TIME_TO_LIVE).await.unwrap());
+        broker.release_lease("key", "owner").await.unwrap();
+    }
 }

@@ -1,4 +1,4 @@
-//! The lines of a broker: each reader has its own, all loads share one.
+//! The lines of a broker: each reader has its own, all loads share one, and so do leases, so that no load keeps a renewal waiting.
 
 use std::sync::Arc;
 
@@ -11,12 +11,16 @@ use crate::line::{Dialer, Line};
 #[derive(Debug, Clone)]
 pub(super) struct Lines {
     dialer: Dialer,
-    of_loads: Arc<Mutex<Option<Line>>>,
+    of_loads: Kept,
+    of_leases: Kept,
 }
+
+/// A line that is used until it is lost.
+type Kept = Arc<Mutex<Option<Line>>>;
 
 impl Lines {
     pub(super) fn new(dialer: Dialer) -> Self {
-        Self { dialer, of_loads: Arc::default() }
+        Self { dialer, of_loads: Kept::default(), of_leases: Kept::default() }
     }
 
     /// A new line.
@@ -25,9 +29,19 @@ impl Lines {
         self.dialer.dial().await.map_err(failed)
     }
 
-    /// The line of all loads; a new one when the one before was lost.
+    /// The line of all loads.
     pub(super) async fn of_loads(&self) -> Result<Line, BrokerError> {
-        let mut kept = self.of_loads.lock().await;
+        self.kept(&self.of_loads).await
+    }
+
+    /// The line of all leases.
+    pub(super) async fn of_leases(&self) -> Result<Line, BrokerError> {
+        self.kept(&self.of_leases).await
+    }
+
+    /// The line that is kept; a new one when the one before was lost.
+    async fn kept(&self, kept: &Kept) -> Result<Line, BrokerError> {
+        let mut kept = kept.lock().await;
         if let Some(line) = kept.as_ref().filter(|line| !line.is_lost()) {
             return Ok(line.clone());
         }

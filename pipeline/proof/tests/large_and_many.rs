@@ -49,7 +49,11 @@ impl Running {
         let settings = HandlerSettings {
             name: "command-handler-1".to_owned(),
             round_max: NonZeroUsize::new(20_000).unwrap(),
-            cache: CacheLimits { states: NonZeroUsize::new(1000).unwrap(), bytes: u64::MAX },
+            cache: CacheLimits {
+                states: NonZeroUsize::new(1000).unwrap(),
+                bytes: u64::MAX,
+                unsaved_commits: NonZeroUsize::MAX,
+            },
             append_strategy: AppendStrategy::default(),
             lease_time_to_live: Duration::from_secs(3),
             purge: None,

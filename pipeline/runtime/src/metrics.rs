@@ -70,6 +70,8 @@ impl ReaderMetrics {
 pub struct HandlerMetrics {
     /// 1 while this process decides, 0 while it stands by.
     pub active: Level,
+    /// 1 while this process knows the states of aggregates up to the last commits.
+    pub warm: Level,
     /// How often this process has become the active one.
     pub takeovers: Count,
     /// Commands in each round.

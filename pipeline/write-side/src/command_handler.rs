@@ -32,6 +32,7 @@ mod purge;
 mod read_ahead;
 mod recorder;
 mod standby;
+mod state_keeper;
 
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
@@ -58,17 +59,17 @@ pub use self::{error::HandlerError, purge::PurgeSettings};
 
 use crate::{
     command_handler::{
-        file_work::do_file_work,
-        id_follower::IdFollower,
         read_ahead::{Rounds, read_ahead},
         recorder::{Recorder, SettledRound},
+        standby::Followers,
+        state_keeper::{StateFollower, StateKeeper},
     },
     id_index::IdIndex,
     outcome_journal::{JournalError, OutcomeJournal},
     round::{PreparedCommand, cut_round},
     settlement::Settlement,
     state_cache::{CacheLimits, StateCache},
-    state_snapshots::{SnapshotBatch, StateSnapshots},
+    state_snapshots::StateSnapshots,
 };
 
 /// How many rounds may be settled but not recorded yet. When the recorder falls behind, settling waits: what a crash loses is
@@ -152,6 +153,13 @@ impl Observed {
     }
 }
 
+impl Observed {
+    fn observe_cache(&self, cache: &StateCache) {
+        self.metrics.cached_aggregates.set(i64::try_from(cache.len()).unwrap_or(i64::MAX));
+        self.metrics.cached_bytes.set(i64::try_from(cache.bytes()).unwrap_or(i64::MAX));
+    }
+}
+
 /// Why a turn ends although nobody has asked the handler to stop.
 #[derive(Debug)]
 enum TurnEnd {
@@ -188,10 +196,8 @@ pub struct CommandHandler<B> {
     settings: HandlerSettings,
     ids: RunIds,
     index: Arc<IdIndex>,
-    cache: StateCache,
+    states: StateKeeper,
     settlement: Settlement<B>,
-    /// The last sequence of EVENTS that an outcome of this handler names.
-    settled_through: u64,
     observed: Observed,
 }
 
@@ -209,7 +215,7 @@ impl<B: Broker> CommandHandler<B> {
     ) -> Self {
         let ids = RunIds::new(run);
         Self {
-            cache: StateCache::new(settings.cache, registry.clone(), snapshots),
+            states: StateKeeper::new(StateCache::new(settings.cache, registry.clone(), snapshots)),
             settlement: Settlement::new(
                 broker.clone(),
                 ids.clone(),
@@ -217,7 +223,6 @@ impl<B: Broker> CommandHandler<B> {
                 observed.metrics.clone(),
             ),
             index: Arc::new(index),
-            settled_through: 0,
             broker,
             registry,
             settings,
@@ -232,17 +237,24 @@ impl<B: Broker> CommandHandler<B> {
     /// [`HandlerError`] when the handler cannot go on and waiting would not help.
     pub async fn run(&mut self, shutdown: Shutdown) -> Result<(), HandlerError> {
         loop {
-            let Some(ids) = self.stand_by(&shutdown).await? else { return Ok(()) };
+            let Some(followers) = self.stand_by(&shutdown).await? else {
+                self.save().await;
+                return Ok(());
+            };
             tracing::info!(run = self.ids.run(), "taking over");
             self.observed.progress.begin_turn();
-            let end = self.turn(ids, &shutdown).await;
+            let end = self.turn(followers, &shutdown).await;
             self.observed.metrics.active.set(0);
             self.observed.progress.commands.rest();
             // What was settled but not recorded has no outcome yet. The next handler, perhaps this one, decides it again; an id
             // that stayed here would then be taken for a repeat of itself.
             self.index.drop_settled();
             if !planted(SeededBug::StatesKeptAfterTurn) {
-                self.cache.doubt_all(self.settled_through);
+                self.states.cache.doubt_all();
+            }
+            if end.is_err() {
+                // In the middle of a round: what was decided on is not in the cache.
+                self.states.cache.back_to_file();
             }
             let end = match end {
                 Err(TurnEnd::Lost) => {
@@ -252,35 +264,37 @@ impl<B: Broker> CommandHandler<B> {
                 Err(TurnEnd::Failed(error)) => Err(error),
                 Ok(()) => Ok(()),
             };
-            self.give_back().await;
+            if let Err(error) = self.broker.release_lease(COMMAND_HANDLER_LEASE, self.ids.run()).await {
+                tracing::warn!(%error, "the lease could not be given back; it lapses by itself");
+            }
+            self.save().await;
             return end;
         }
     }
 
-    async fn give_back(&mut self) {
-        if let Err(error) = self.broker.release_lease(COMMAND_HANDLER_LEASE, self.ids.run()).await {
-            tracing::warn!(%error, "the lease could not be given back; it lapses by itself");
-        }
+    /// Writes to the folder what it lacks, so that the next start is quick.
+    async fn save(&mut self) {
         if let Err(error) = recorder::flush(&self.index).await {
             tracing::warn!(%error, "the id index was not written; it is read again from the outcomes");
         }
-        let batch = self.cache.snapshot_all();
-        write_snapshots(self.cache.snapshots(), batch).await;
+        self.states.save_all().await;
     }
 
     /// One turn: from the lease to the loss of the turn, or to a shutdown with everything recorded that was settled.
-    async fn turn(&mut self, ids: IdFollower<B::Reader>, shutdown: &Shutdown) -> Result<(), TurnEnd> {
+    async fn turn(&mut self, followers: Followers<B>, shutdown: &Shutdown) -> Result<(), TurnEnd> {
         let mut tasks = JoinSet::new();
         let time_to_live = self.settings.lease_time_to_live;
         tasks.spawn(standby::keep_lease(self.broker.clone(), self.ids.clone(), time_to_live));
         let (journal, reader) = tokio::select! {
             biased;
-            begun = self.take_over(ids) => begun?,
+            begun = self.take_over(followers) => begun?,
             end = first_end(&mut tasks) => return end,
             () = shutdown.requested() => return Ok(()),
         };
         tracing::info!(after = journal.cursor(), "active");
         self.observed.progress.commands.reached(journal.cursor());
+        self.observed.ready.holds();
+        self.observed.metrics.warm.set(1);
         self.observed.metrics.active.set(1);
         self.observed.metrics.takeovers.inc();
         let (mut rounds, settled) = self.start_tasks(&mut tasks, journal, reader);
@@ -318,15 +332,16 @@ impl<B: Broker> CommandHandler<B> {
     }
 
     /// Takes over: appends the fence, checks that COMMANDS and EVENTS still hold everything that the journal names, learns the
-    /// ids of all records, and opens COMMANDS after the cursor.
+    /// ids of all records and the states of all aggregates, and opens COMMANDS after the cursor.
     ///
     /// The order matters. Before the fence, the previous handler may still record, so only after it are the last record and the
-    /// ids final.
+    /// ids final. What it appends to EVENTS even later belongs to commands that are still to be decided: there it is met.
     async fn take_over(
-        &self,
-        mut known_ids: IdFollower<B::Reader>,
+        &mut self,
+        followers: Followers<B>,
     ) -> Result<(OutcomeJournal<B>, B::Reader), HandlerError> {
         let (broker, ids) = (&self.broker, &self.ids);
+        let Followers { ids: mut known_ids, states } = followers;
         let streams = Streams::look(broker, ids).await?;
         let take_over = |may_begin| {
             OutcomeJournal::take_over(broker.clone(), streams.generations.clone(), ids.clone(), may_begin)
@@ -349,6 +364,7 @@ impl<B: Broker> CommandHandler<B> {
         // Up to the fence: an id that was recorded just before it must be known before the first command is decided.
         known_ids.catch_up(&self.index, journal.last_sequence()).await?;
         known_ids.close().await;
+        states.catch_up(&mut self.states, ids).await?;
         let config = ReaderConfig {
             stream: COMMANDS.to_owned(),
             name: COMMANDS_CONSUMER.to_owned(),
@@ -384,34 +400,27 @@ impl<B: Broker> CommandHandler<B> {
         }
     }
 
-    fn observe_cache(&self) {
-        let metrics = &self.observed.metrics;
-        metrics.cached_aggregates.set(i64::try_from(self.cache.len()).unwrap_or(i64::MAX));
-        metrics.cached_bytes.set(i64::try_from(self.cache.bytes()).unwrap_or(i64::MAX));
-    }
-
     async fn settle_round(&mut self, commands: Vec<PreparedCommand>) -> Result<SettledRound, HandlerError> {
         let begun = Instant::now();
         self.observed.metrics.round_commands.observe(commands.len() as f64);
-        let outcomes = self.settlement.settle(&mut self.cache, &self.index, &commands).await?;
+        let cache = &mut self.states.cache;
+        let (outcomes, appended) = self.settlement.settle(cache, &self.index, &commands).await?;
         let round = SettledRound::new(commands, outcomes, begun);
         // Before the next round is sorted: it may repeat an id of this one, which is not recorded yet.
         self.index.settle(round.outcomes());
-        self.settled_through = self.settled_through.max(round.events_through());
-        self.observe_cache();
-        if let Some(batch) = self.cache.end_round() {
-            write_snapshots(self.cache.snapshots(), batch).await;
+        if !self.states.cache.knows_also(appended) {
+            self.read_foreign().await?;
         }
+        self.observed.observe_cache(&self.states.cache);
+        self.states.end_round().await;
         Ok(round)
     }
-}
 
-/// Writes snapshots, away from the async threads. If the file fails, the handler gets slower but stays correct.
-async fn write_snapshots(snapshots: &StateSnapshots, batch: SnapshotBatch) {
-    let snapshots = snapshots.clone();
-    // `None` means that the runtime is shutting down. Histories are read instead then, too.
-    if let Some(Err(error)) = do_file_work(move || snapshots.write(&batch)).await {
-        tracing::warn!(%error, "snapshots were not written; histories are read instead");
+    /// Others have appended commits among those of the last round: the handler before, whose appends were still on their way, or this
+    /// one, when no answer came.
+    async fn read_foreign(&mut self) -> Result<(), HandlerError> {
+        let follower = StateFollower::new(&self.broker, &self.settings.name);
+        follower.catch_up(&mut self.states, &self.ids).await
     }
 }
 

@@ -11,7 +11,10 @@ mod letters;
 mod sorted;
 mod together;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
 
 use futures::{
     FutureExt, StreamExt,
@@ -43,7 +46,7 @@ use crate::{
         letters::dead_letter,
         sorted::{Group, sort},
     },
-    state_cache::StateCache,
+    state_cache::{Appended, StateCache},
 };
 
 /// How many histories are read from the server at the same time.
@@ -124,6 +127,8 @@ pub struct Settlement<B> {
     /// Whether to take an aggregate that is not in the cache for a new one, which costs nothing when it is. Judged after each slice
     /// by how those of it turned out.
     suppose_new: AtomicBool,
+    /// The commits of this round.
+    appended: Mutex<Appended>,
     metrics: HandlerMetrics,
 }
 
@@ -137,11 +142,12 @@ impl<B: Broker> Settlement<B> {
             broker,
             ids,
             suppose_new: AtomicBool::new(true),
+            appended: Mutex::default(),
             metrics,
         }
     }
 
-    /// Settles a round: one outcome for each command, in their order.
+    /// Settles a round: one outcome for each command, in their order; and which commits were appended for it.
     ///
     /// # Errors
     /// [`SettleError`]. Interruptions of the connection are waited for.
@@ -150,7 +156,8 @@ impl<B: Broker> Settlement<B> {
         cache: &mut StateCache,
         index: &IdIndex,
         commands: &[PreparedCommand],
-    ) -> Result<Vec<Outcome>, SettleError> {
+    ) -> Result<(Vec<Outcome>, Appended), SettleError> {
+        *self.appended() = Appended::default();
         let mut round = sort(commands, index)?;
         let mut letters = round.letters;
         let mut all = self.settle_groups(cache, round.groups).await?;
@@ -172,7 +179,17 @@ impl<B: Broker> Settlement<B> {
         for (place, outcome) in places.into_iter().zip(self.set_aside(&letters).await) {
             round.outcomes.set(place, outcome);
         }
-        Ok(round.outcomes.finish())
+        Ok((round.outcomes.finish(), *self.appended()))
+    }
+
+    fn appended(&self) -> std::sync::MutexGuard<'_, Appended> {
+        self.appended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A commit of ours is stored at `sequence`.
+    fn note_commit(&self, sequence: u64) {
+        self.metrics.commits.inc();
+        self.appended().add(sequence);
     }
 
     /// First the quick way for all aggregates, then the slow way for those that need it.
@@ -255,7 +272,7 @@ impl<B: Broker> Settlement<B> {
                 }
                 None => each.finish(None),
                 Some(Ok(sequence)) => {
-                    self.metrics.commits.inc();
+                    self.note_commit(sequence);
                     each.finish(Some(sequence))
                 }
                 Some(Err(error)) => {
@@ -384,7 +401,7 @@ impl<B: Broker> Settlement<B> {
                 None => None,
                 Some(append) => match self.store.append(append).await {
                     Ok(appended) => {
-                        self.metrics.commits.inc();
+                        self.note_commit(appended.sequence);
                         Some(appended.sequence)
                     }
                     // Fewer may fit; what does not fit alone never will.

@@ -1,9 +1,14 @@
-//! The states of recently used aggregates in memory, bounded in number and in bytes. What falls out becomes a snapshot.
+//! The states of recently used aggregates in memory, bounded in number and in bytes, and a file of snapshots behind it that holds what
+//! does not fit.
+//!
+//! Together they know all aggregates up to [`StateCache::through`], a sequence of EVENTS: an aggregate that is in neither has no commit
+//! up to there. What changed since the file was complete is written whenever so many commits have come, beside deciding. A handler that
+//! was killed then reads at most about so many commits again.
 //!
 //! The state of an aggregate is taken out, decided on and put back. If it is not in memory, it comes from the snapshots. It may
-//! then be stale, and is therefore not [`AggregateState::current`].
+//! be stale all the same, and is therefore not [`AggregateState::current`].
 
-use std::{collections::HashMap, num::NonZeroUsize, sync::Arc};
+use std::{collections::HashMap, fmt::Write as _, num::NonZeroUsize, sync::Arc};
 
 use lru::LruCache;
 use millstream_contract::{
@@ -15,7 +20,9 @@ use millstream_domain::decider::{AggregateRegistry, AggregateType};
 
 use crate::{
     aggregate_state::AggregateState,
-    state_snapshots::{NamedCommit, SnapshotBatch, SnapshotError, SnapshotReader, StateSnapshots},
+    state_snapshots::{
+        FollowedEvents, NamedCommit, SnapshotBatch, SnapshotError, SnapshotReader, StateSnapshots,
+    },
 };
 
 /// The memory that a state takes besides its fields: its place in the cache and its id.
@@ -23,11 +30,10 @@ const STATE_BYTES_MIN: u64 = 512;
 /// The memory for each byte of an encoded state, because of pointers, spare capacity and tree nodes. This is an assumption, not a
 /// measurement.
 const MEMORY_FACTOR: u64 = 3;
-/// After this many events, a state that never falls out of memory becomes a snapshot all the same. A handler that was killed then
-/// folds at most this much of a long history again.
-const EVENTS_BETWEEN_SNAPSHOTS: u64 = 1000;
-/// How many snapshots make a transaction worthwhile.
+/// How many snapshots of what fell out of memory make a transaction worthwhile.
 const BATCH_MIN: usize = 1024;
+/// So many of them wait in memory at most while a batch is written.
+const LEAVING_MAX: usize = 16 * BATCH_MIN;
 
 /// How much may be kept in memory.
 #[derive(Debug, Clone, Copy)]
@@ -36,6 +42,28 @@ pub struct CacheLimits {
     pub states: NonZeroUsize,
     /// Bytes, estimated from the size of encoded states. One state is always kept, however large it is.
     pub bytes: u64,
+    /// After so many commits, all states that changed are written to the file.
+    pub unsaved_commits: NonZeroUsize,
+}
+
+/// Commits that a handler has appended one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Appended {
+    /// How many.
+    pub count: u64,
+    /// The lowest of their sequences in EVENTS, or 0.
+    pub first: u64,
+    /// The highest, or 0.
+    pub last: u64,
+}
+
+impl Appended {
+    /// Counts a commit at `sequence`.
+    pub fn add(&mut self, sequence: u64) {
+        self.first = if self.count == 0 { sequence } else { self.first.min(sequence) };
+        self.last = self.last.max(sequence);
+        self.count += 1;
+    }
 }
 
 #[derive(Debug)]
@@ -56,8 +84,12 @@ pub struct StateCache {
     stored: Option<Option<SnapshotReader>>,
     /// Snapshots that are encoded and not in the file yet.
     leaving: HashMap<StreamId, Vec<u8>>,
-    /// The EVENTS sequence up to which commits of others have been followed.
+    /// Snapshots that are being written to the file.
+    writing: Option<Arc<SnapshotBatch>>,
+    /// The EVENTS sequence up to which all commits are known.
     through: u64,
+    /// The EVENTS sequence up to which the file is complete.
+    saved_through: u64,
     /// The newest commit that went into any state.
     newest: Option<NamedCommit>,
 }
@@ -73,7 +105,9 @@ impl StateCache {
             snapshots,
             stored: None,
             leaving: HashMap::new(),
+            writing: None,
             through: 0,
+            saved_through: 0,
             newest: None,
         }
     }
@@ -103,15 +137,30 @@ impl StateCache {
         let intact =
             self.through <= last_sequence && self.newest.is_none_or(|newest| found == Some(newest.hash));
         let intact = intact || planted(SeededBug::StatesBySequenceAlone);
-        match self.snapshots.follow(generation, last_sequence, intact)? {
-            Some(through) => self.through = self.through.max(through),
+        let aggregates = self.shapes();
+        let events = FollowedEvents { generation, last_sequence, aggregates: &aggregates, intact };
+        match self.snapshots.follow(&events)? {
+            Some(through) => {
+                self.saved_through = through;
+                self.through = self.through.max(through);
+            }
             None => {
                 self.states.clear();
                 self.leaving.clear();
-                (self.bytes, self.through, self.newest) = (0, 0, None);
+                (self.bytes, self.through, self.saved_through, self.newest) = (0, 0, 0, None);
             }
         }
         Ok(())
+    }
+
+    /// The aggregates that are kept, each with the version of its state's shape.
+    fn shapes(&self) -> String {
+        let mut shapes = String::new();
+        for each in self.registry.iter() {
+            let (context, aggregate, version) = (each.context(), each.aggregate(), each.state_version());
+            write!(shapes, "{context}.{aggregate} {version};").expect("text takes all text");
+        }
+        shapes
     }
 
     /// Takes a state out. While commands are decided on it, it is ahead of EVENTS, and nobody else may see it.
@@ -128,8 +177,9 @@ impl StateCache {
     /// The state as it was when its last snapshot was made.
     pub fn snapshot(&mut self, stream_id: &StreamId) -> Option<AggregateState> {
         let aggregate = self.aggregate(stream_id)?;
-        if let Some(leaving) = self.leaving.get(stream_id) {
-            return AggregateState::decode(&aggregate, leaving);
+        let writing = || self.writing.as_ref().and_then(|batch| batch.get(stream_id));
+        if let Some(unsaved) = self.leaving.get(stream_id).map(Vec::as_slice).or_else(writing) {
+            return AggregateState::decode(&aggregate, unsaved);
         }
         let stored = self.stored.get_or_insert_with(|| {
             self.snapshots.reader().unwrap_or_else(|error| {
@@ -153,10 +203,6 @@ impl StateCache {
             && self.newest.is_none_or(|newest| newest.sequence < state.last_sequence)
         {
             self.newest = Some(NamedCommit { sequence: state.last_sequence, hash });
-        }
-        if state.version >= state.snapshot_version + EVENTS_BETWEEN_SNAPSHOTS {
-            state.snapshot_version = state.version;
-            self.leaving.insert(stream_id.clone(), state.encode(&aggregate));
         }
         let bytes = weigh(&aggregate, &mut state);
         self.bytes += bytes;
@@ -183,7 +229,7 @@ impl StateCache {
     /// Applies a commit that any handler appended. If the state lacks commits in between, it is dropped, because an append on it
     /// would only be refused.
     pub fn follow(&mut self, commit: &StoredCommit) {
-        self.through = self.through.max(commit.broker_sequence);
+        self.pass(commit.broker_sequence);
         let Some(aggregate) = self.aggregate(&commit.stream_id) else { return };
         let mut state = match self.take(&commit.stream_id) {
             Some(state) => state,
@@ -199,46 +245,96 @@ impl StateCache {
         self.put(commit.stream_id.clone(), state);
     }
 
-    /// Marks all states as possibly stale, because another handler may have been active. `through` is the sequence of EVENTS up to
-    /// which this handler knows all commits.
-    pub fn doubt_all(&mut self, through: u64) {
-        self.through = self.through.max(through);
+    /// Everything up to `sequence` of EVENTS is known, or is nothing that could be.
+    pub fn pass(&mut self, sequence: u64) {
+        self.through = self.through.max(sequence);
+    }
+
+    /// Knows also what this handler has just appended. Says whether that is all there is up to its last commit.
+    #[must_use]
+    pub fn knows_also(&mut self, appended: Appended) -> bool {
+        if self.through + appended.count < appended.last {
+            return false;
+        }
+        self.pass(appended.last);
+        true
+    }
+
+    /// Marks all states as possibly stale, because another handler may have been active.
+    pub fn doubt_all(&mut self) {
         for (_, cached) in &mut self.states {
             cached.state.current = false;
         }
     }
 
-    /// The sequence of EVENTS after which to follow.
+    /// Knows only what the file is complete in and what is in memory besides: some states were taken out and will not be put back.
+    pub fn back_to_file(&mut self) {
+        self.through = self.saved_through;
+    }
+
+    /// The sequence of EVENTS up to which all commits are known, and after which to follow.
     pub fn through(&self) -> u64 {
         self.through
     }
 
-    /// Ends a round. Returns the snapshots to write to the file, once there are enough of them.
-    pub fn end_round(&mut self) -> Option<SnapshotBatch> {
+    /// Ends a round: what others have written to the file is looked at anew.
+    pub fn end_round(&mut self) {
         self.stored = None;
-        (self.leaving.len() >= BATCH_MIN).then(|| self.batch(false))
     }
 
-    /// Snapshots of everything that the file lacks. The states stay in memory.
-    pub fn snapshot_all(&mut self) -> SnapshotBatch {
+    /// Whether a batch should be written to the file.
+    pub fn write_due(&self) -> bool {
+        self.leaving.len() >= BATCH_MIN || self.save_due()
+    }
+
+    /// Whether so much waits for the file that no more may come before it is written.
+    pub fn must_write(&self) -> bool {
+        self.leaving.len() >= LEAVING_MAX
+    }
+
+    fn save_due(&self) -> bool {
+        self.through.saturating_sub(self.saved_through) >= self.limits.unsaved_commits.get() as u64
+    }
+
+    /// The next batch to write; with it the file is complete, if so many commits have come or `all` is asked for. No other may be under
+    /// way. [`StateCache::end_write`] says what became of it.
+    pub fn begin_write(&mut self, all: bool) -> Arc<SnapshotBatch> {
         self.stored = None;
-        let mut unsaved = Vec::new();
+        let complete = all || self.save_due();
+        if complete {
+            self.leave_all();
+        }
+        let mut snapshots: Vec<_> = self.leaving.drain().collect();
+        snapshots.sort_unstable_by(|(one, _), (other, _)| one.as_str().cmp(other.as_str()));
+        let through = complete.then_some(self.through);
+        let batch = Arc::new(SnapshotBatch { snapshots, through, newest: self.newest });
+        self.writing = Some(batch.clone());
+        batch
+    }
+
+    /// Makes snapshots of all states that changed. The states stay in memory.
+    fn leave_all(&mut self) {
         for (stream_id, Cached { state, .. }) in &mut self.states {
             if state.version > state.snapshot_version
                 && let Some(aggregate) = self.registry.get(stream_id.context(), stream_id.aggregate())
             {
                 state.snapshot_version = state.version;
-                unsaved.push((stream_id.clone(), state.encode(aggregate)));
+                self.leaving.insert(stream_id.clone(), state.encode(aggregate));
             }
         }
-        self.leaving.extend(unsaved);
-        self.batch(true)
     }
 
-    fn batch(&mut self, durable: bool) -> SnapshotBatch {
-        let mut snapshots: Vec<_> = self.leaving.drain().collect();
-        snapshots.sort_unstable_by(|(one, _), (other, _)| one.as_str().cmp(other.as_str()));
-        SnapshotBatch { snapshots, through: self.through, newest: self.newest, durable }
+    /// Ends the write that was begun. What is not `written` waits for the next one.
+    pub fn end_write(&mut self, written: bool) {
+        self.stored = None;
+        let Some(batch) = self.writing.take() else { return };
+        if written {
+            self.saved_through = batch.through.unwrap_or(self.saved_through);
+            return;
+        }
+        for (stream_id, snapshot) in &batch.snapshots {
+            self.leaving.entry(stream_id.clone()).or_insert_with(|| snapshot.clone());
+        }
     }
 
     /// The file to which batches are written.
@@ -284,7 +380,11 @@ mod tests {
     use super::*;
 
     fn cache(states: usize, bytes: u64) -> StateCache {
-        let limits = CacheLimits { states: NonZeroUsize::new(states).unwrap(), bytes };
+        let limits = CacheLimits {
+            states: NonZeroUsize::new(states).unwrap(),
+            bytes,
+            unsaved_commits: NonZeroUsize::new(100).unwrap(),
+        };
         let snapshots = StateSnapshots::in_memory().unwrap();
         StateCache::new(limits, AggregateRegistry::new().with::<Account>(), snapshots)
     }
@@ -301,6 +401,12 @@ mod tests {
         cache.put(id(name), state);
     }
 
+    fn save(cache: &mut StateCache) {
+        let batch = cache.begin_write(true);
+        cache.snapshots().write(&batch).unwrap();
+        cache.end_write(true);
+    }
+
     #[test]
     fn what_falls_out_of_memory_comes_back_and_is_not_known_to_be_current() {
         let mut cache = cache(1, u64::MAX);
@@ -309,8 +415,7 @@ mod tests {
         assert_eq!(cache.len(), 1);
         for written in [false, true] {
             if written {
-                let batch = cache.snapshot_all();
-                cache.snapshots().write(&batch).unwrap();
+                save(&mut cache);
             }
             let state = cache.take(&id("old")).unwrap();
             assert_eq!((state.version, state.last_sequence, state.current), (3, 30, false));
@@ -342,8 +447,7 @@ mod tests {
         cache.follow_events("g", 0, None).unwrap();
         put(&mut cache, "one", 1);
         put(&mut cache, "two", 3);
-        let batch = cache.snapshot_all();
-        cache.snapshots().write(&batch).unwrap();
+        save(&mut cache);
         let newest = NamedCommit { sequence: 30, hash: [7; COMMIT_HASH_LENGTH] };
         assert_eq!(cache.newest().unwrap(), Some(newest));
         cache.follow_events("g", 40, Some(newest.hash)).unwrap();
@@ -357,9 +461,56 @@ mod tests {
     fn nothing_is_current_after_a_turn() {
         let mut cache = cache(10, u64::MAX);
         put(&mut cache, "one", 1);
-        cache.doubt_all(40);
+        cache.doubt_all();
         assert!(!cache.take(&id("one")).unwrap().current);
-        assert_eq!(cache.through(), 40);
+    }
+
+    /// The file once said that it was complete up to the newest commit whenever a thousand states had fallen out of memory, though those
+    /// that stayed there were not in it.
+    #[test]
+    fn file_is_complete_only_with_all_that_changed() {
+        let mut cache = cache(1, u64::MAX);
+        cache.follow_events("g", 1000, None).unwrap();
+        let through = |cache: &mut StateCache| {
+            cache.follow_events("g", 1000, cache.newest.map(|newest| newest.hash)).unwrap();
+            cache.saved_through
+        };
+        for number in 0..BATCH_MIN as u64 {
+            put(&mut cache, &format!("left-{number}"), 1);
+        }
+        put(&mut cache, "stays", 1);
+        cache.pass(99);
+        assert!(cache.write_due());
+        let batch = cache.begin_write(false);
+        assert_eq!((batch.snapshots.len(), batch.through), (BATCH_MIN, None));
+        cache.snapshots().write(&batch).unwrap();
+        cache.end_write(true);
+        assert_eq!(through(&mut cache), 0);
+        assert!(!cache.write_due());
+        cache.pass(100);
+        assert!(cache.write_due());
+        let batch = cache.begin_write(false);
+        assert_eq!((batch.snapshots.len(), batch.through), (1, Some(100)));
+        cache.snapshots().write(&batch).unwrap();
+        cache.end_write(true);
+        assert_eq!(through(&mut cache), 100);
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_written_later() {
+        let mut cache = cache(10, u64::MAX);
+        put(&mut cache, "one", 1);
+        put(&mut cache, "two", 1);
+        cache.begin_write(true);
+        put(&mut cache, "two", 2);
+        cache.end_write(false);
+        let batch = cache.begin_write(true);
+        assert_eq!(batch.snapshots.len(), 2);
+        let snapshot = |name: &str| {
+            let aggregate = cache.aggregate(&id(name)).unwrap();
+            AggregateState::decode(&aggregate, batch.get(&id(name)).unwrap()).unwrap().version
+        };
+        assert_eq!((snapshot("one"), snapshot("two")), (1, 2));
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! Snapshots of aggregate states in a redb file: what falls out of memory, and what a handler knew when it stopped.
+//! Snapshots of aggregate states in a redb file. The file is complete up to a sequence of EVENTS, its `through`: of every aggregate
+//! whose last commit stands there or before, it has the newest state. So a handler knows all aggregates once it has read what follows.
 //!
-//! Snapshots are only a shortcut. They may be stale, and the file may be lost: the expected sequence of an append or a read from
-//! the leader proves the state on which a decision rests.
+//! Snapshots are only a shortcut. The file may be lost: the expected sequence of an append or a read from the leader proves the state
+//! on which a decision rests.
 //!
 //! Deliberately absent: how a state is encoded ([`crate::aggregate_state`]). This module sees only bytes.
 
@@ -20,7 +21,8 @@ use redb::{
 
 /// Stream id to encoded snapshot.
 const SNAPSHOTS: TableDefinition<TextKey, &[u8]> = TableDefinition::new("snapshots");
-/// `generation`, `through` and `newest`, as text.
+/// `generation`, `aggregates`, `through` and `newest`, as text. Files of releases before `aggregates` was noted said `through` of
+/// commits whose states they did not have.
 const META: TableDefinition<&str, &str> = TableDefinition::new("meta");
 
 /// Why snapshots cannot be used.
@@ -86,17 +88,37 @@ impl NamedCommit {
     }
 }
 
-/// Snapshots to be written to the file, with the sequence of EVENTS up to which commits have been followed.
+/// Snapshots to be written to the file.
 #[derive(Debug)]
 pub struct SnapshotBatch {
-    /// The snapshots to write.
+    /// The snapshots to write, in the order of their ids.
     pub snapshots: Vec<(StreamId, Vec<u8>)>,
-    /// The sequence of EVENTS up to which commits have been followed.
-    pub through: u64,
+    /// The sequence of EVENTS up to which the file is complete with this batch. Such a batch is synced to the disk. `None` for one that
+    /// holds only a part of what changed.
+    pub through: Option<u64>,
     /// The newest commit that went into any of the snapshots, these and those in the file.
     pub newest: Option<NamedCommit>,
-    /// Whether to wait until the batch is synced to the disk.
-    pub durable: bool,
+}
+
+impl SnapshotBatch {
+    /// The snapshot of an aggregate, if it is in this batch.
+    pub fn get(&self, stream_id: &StreamId) -> Option<&[u8]> {
+        let place = self.snapshots.binary_search_by(|(id, _)| id.as_str().cmp(stream_id.as_str())).ok()?;
+        self.snapshots.get(place).map(|(_, snapshot)| snapshot.as_slice())
+    }
+}
+
+/// What EVENTS is, for whoever begins to follow it.
+#[derive(Debug, Clone, Copy)]
+pub struct FollowedEvents<'a> {
+    /// Its incarnation.
+    pub generation: &'a str,
+    /// Its end.
+    pub last_sequence: u64,
+    /// The aggregates whose states are kept, each with the version of its state's shape.
+    pub aggregates: &'a str,
+    /// Whether the newest commit that is known stands where it stood.
+    pub intact: bool,
 }
 
 /// The file.
@@ -143,36 +165,36 @@ impl StateSnapshots {
         Ok(meta.get("newest")?.and_then(|text| NamedCommit::parse(text.value())))
     }
 
-    /// Begins to follow EVENTS of `generation`, which ends at `last_sequence`. It is `intact` when it still has
-    /// [`StateSnapshots::newest`] at its sequence. Snapshots of another generation, or of a tail that the server has lost, are
-    /// dropped. Returns the sequence after which to follow, or `None` when no snapshots are left.
+    /// Begins to follow EVENTS. Snapshots of another generation, of a tail that the server has lost, or of aggregates of other shapes are
+    /// dropped. Returns the sequence up to which the file is complete, or `None` when no snapshots are left.
     ///
     /// # Errors
     /// [`SnapshotError::Storage`].
-    pub fn follow(
-        &self,
-        generation: &str,
-        last_sequence: u64,
-        intact: bool,
-    ) -> Result<Option<u64>, SnapshotError> {
-        let (known, through) = {
+    pub fn follow(&self, events: &FollowedEvents<'_>) -> Result<Option<u64>, SnapshotError> {
+        let (known, aggregates, through) = {
             let meta = self.database.begin_read()?.open_table(META)?;
             let text =
                 |key| -> Result<_, SnapshotError> { Ok(meta.get(key)?.map(|text| text.value().to_owned())) };
-            (text("generation")?, text("through")?.and_then(|text| text.parse().ok()).unwrap_or(0))
+            let through = text("through")?.and_then(|text| text.parse().ok()).unwrap_or(0);
+            (text("generation")?, text("aggregates")?, through)
         };
-        if known.as_deref() == Some(generation) && through <= last_sequence && intact {
+        let same_events =
+            known.as_deref() == Some(events.generation) && through <= events.last_sequence && events.intact;
+        let same_shapes = aggregates.as_deref() == Some(events.aggregates);
+        if same_events && same_shapes {
             return Ok(Some(through));
         }
         if known.is_some() {
-            tracing::warn!(generation, "the snapshots belong to other events; making them anew");
+            let why = if same_events { "states of other shapes" } else { "other events" };
+            tracing::warn!(why, "the snapshots are of no use any more; making them anew from EVENTS");
         }
         let write = self.database.begin_write()?;
         write.delete_table(SNAPSHOTS)?;
         write.open_table(SNAPSHOTS)?;
         {
             let mut meta = write.open_table(META)?;
-            meta.insert("generation", generation)?;
+            meta.insert("generation", events.generation)?;
+            meta.insert("aggregates", events.aggregates)?;
             meta.insert("through", "0")?;
             meta.remove("newest")?;
         }
@@ -195,8 +217,11 @@ impl StateSnapshots {
     /// [`SnapshotError::Storage`]; the file then has nothing of the batch.
     pub fn write(&self, batch: &SnapshotBatch) -> Result<(), SnapshotError> {
         let mut write = self.database.begin_write()?;
-        if !batch.durable {
+        if batch.through.is_none() {
             write.set_durability(Durability::None)?;
+        } else {
+            // Whoever opens the file after a crash does not walk through all of it.
+            write.set_quick_repair(true);
         }
         {
             let mut snapshots = write.open_table(SNAPSHOTS)?;
@@ -204,7 +229,9 @@ impl StateSnapshots {
                 snapshots.insert(stream_id.as_str(), snapshot.as_slice())?;
             }
             let mut meta = write.open_table(META)?;
-            meta.insert("through", batch.through.to_string().as_str())?;
+            if let Some(through) = batch.through {
+                meta.insert("through", through.to_string().as_str())?;
+            }
             if let Some(newest) = batch.newest {
                 meta.insert("newest", newest.text().as_str())?;
             }
@@ -242,37 +269,56 @@ mod tests {
         let newest = Some(NamedCommit { sequence: through, hash: [0xab; COMMIT_HASH_LENGTH] });
         SnapshotBatch {
             snapshots: vec![(id(name), name.as_bytes().to_vec())],
-            through,
+            through: Some(through),
             newest,
-            durable: true,
         }
     }
+
+    const EVENTS_OF_G: FollowedEvents<'_> =
+        FollowedEvents { generation: "g", last_sequence: 9, aggregates: "bank.account 1", intact: true };
 
     #[test]
     fn snapshots_and_position_survive_reopening() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("states.redb");
         let snapshots = StateSnapshots::open(&path).unwrap();
-        assert_eq!(snapshots.follow("g", 9, true).unwrap(), None);
+        assert_eq!(snapshots.follow(&EVENTS_OF_G).unwrap(), None);
         assert!(snapshots.reader().unwrap().is_none());
         snapshots.write(&batch("one", 7)).unwrap();
         drop(snapshots);
 
         let snapshots = StateSnapshots::open(&path).unwrap();
         assert_eq!(snapshots.newest().unwrap(), batch("one", 7).newest);
-        assert_eq!(snapshots.follow("g", 9, true).unwrap(), Some(7));
+        assert_eq!(snapshots.follow(&EVENTS_OF_G).unwrap(), Some(7));
         let reader = snapshots.reader().unwrap().unwrap();
         assert_eq!(reader.get(&id("one")).unwrap().unwrap(), b"one");
         assert_eq!(reader.get(&id("two")).unwrap(), None);
     }
 
     #[test]
-    fn snapshots_of_other_events_or_of_a_lost_tail_are_dropped() {
+    fn a_part_of_what_changed_does_not_make_the_file_complete() {
         let snapshots = StateSnapshots::in_memory().unwrap();
-        snapshots.follow("g", 9, true).unwrap();
-        for (generation, last_sequence, intact) in [("h", 9, true), ("h", 6, true), ("h", 9, false)] {
+        snapshots.follow(&EVENTS_OF_G).unwrap();
+        snapshots.write(&batch("one", 7)).unwrap();
+        snapshots.write(&SnapshotBatch { through: None, ..batch("two", 9) }).unwrap();
+        assert_eq!(snapshots.follow(&EVENTS_OF_G).unwrap(), Some(7));
+        assert_eq!(snapshots.newest().unwrap(), batch("two", 9).newest);
+    }
+
+    #[test]
+    fn snapshots_of_other_events_or_shapes_or_of_a_lost_tail_are_dropped() {
+        let snapshots = StateSnapshots::in_memory().unwrap();
+        snapshots.follow(&EVENTS_OF_G).unwrap();
+        let of_h = FollowedEvents { generation: "h", ..EVENTS_OF_G };
+        let other = [
+            of_h,
+            FollowedEvents { last_sequence: 6, ..of_h },
+            FollowedEvents { intact: false, ..of_h },
+            FollowedEvents { aggregates: "bank.account 2", ..of_h },
+        ];
+        for events in other {
             snapshots.write(&batch("one", 7)).unwrap();
-            assert_eq!(snapshots.follow(generation, last_sequence, intact).unwrap(), None);
+            assert_eq!(snapshots.follow(&events).unwrap(), None, "{events:?}");
             assert!(snapshots.reader().unwrap().is_none());
             assert_eq!(snapshots.newest().unwrap(), None);
         }

@@ -44,6 +44,9 @@ use millstream_write_side::{
 };
 use tokio::task::JoinHandle;
 
+/// After so many commits, changed states are in the file.
+const UNSAVED: usize = 20;
+
 struct Running {
     shutdown: Shutdown,
     metrics: HandlerMetrics,
@@ -69,7 +72,11 @@ impl Running {
         let settings = HandlerSettings {
             name: format!("command-handler-{run}"),
             round_max: NonZeroUsize::new(1000).unwrap(),
-            cache: CacheLimits { states: NonZeroUsize::new(1000).unwrap(), bytes: u64::MAX },
+            cache: CacheLimits {
+                states: NonZeroUsize::new(1000).unwrap(),
+                bytes: u64::MAX,
+                unsaved_commits: NonZeroUsize::new(UNSAVED).unwrap(),
+            },
             append_strategy: millstream_jetstream::group_append::AppendStrategy::default(),
             lease_time_to_live: Duration::from_secs(3),
             purge: None,
@@ -372,6 +379,48 @@ async fn a_handler_started_again_on_its_folder_knows_what_it_knew() {
     assert!(matches!(outcome, Outcome::Rejected { .. }), "{outcome:?}");
     fourth.stop().await;
     assert_eq!(verify(&dump(&broker).await, true).violations, vec![]);
+}
+
+/// Snapshots were there only after an ordered end: who came after `kill -9` read the history of each aggregate on its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn handler_started_again_after_a_crash_reads_only_what_followed_its_last_snapshots() {
+    let server = TestServer::start_provisioned().await;
+    let broker = server.broker().await;
+    let snapshots = StateSnapshots::in_memory().unwrap();
+    let first = Running::start_with(&server, "a", snapshots.clone()).await;
+    for _ in 0..3 {
+        deposit_to_ten(&broker).await;
+    }
+    until("snapshots are written", || snapshots.newest().unwrap().is_some()).await;
+    first.crash().await;
+    let saved = snapshots.newest().unwrap().unwrap().sequence;
+    assert!((UNSAVED as u64..30).contains(&saved), "{saved}");
+    let second = Running::start_with(&server, "b", snapshots).await;
+    deposit_to_ten(&broker).await;
+    let metrics = &second.metrics;
+    assert_eq!((metrics.cache_misses.get(), metrics.conflicts.get()), (0, 0));
+    assert_eq!(metrics.warm.get(), 1);
+    second.stop().await;
+    assert_eq!(verify(&dump(&broker).await, true).violations, vec![]);
+}
+
+/// With its folder lost, a handler took the lease and read the history of each aggregate on its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn handler_without_its_folder_reads_events_once_before_it_decides() {
+    let server = TestServer::start_provisioned().await;
+    let broker = server.broker().await;
+    let first = Running::start(&server, "a").await;
+    deposit_to_ten(&broker).await;
+    // What is no commit is not waited for, though the stream ends with it.
+    broker.client().publish("evt.bank.account.junk", "not a commit".into()).await.unwrap();
+    broker.client().flush().await.unwrap();
+    first.stop().await;
+    let second = Running::start(&server, "b").await;
+    deposit_to_ten(&broker).await;
+    let metrics = &second.metrics;
+    assert_eq!((metrics.cache_hits.get(), metrics.cache_misses.get()), (10, 0));
+    assert_eq!(metrics.conflicts.get(), 0);
+    second.stop().await;
 }
 
 /// Waits for a condition that nothing announces.

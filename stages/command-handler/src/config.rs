@@ -14,6 +14,8 @@ const ROUND_MAX_DEFAULT: NonZeroUsize = NonZeroUsize::new(16_384).expect("not ze
 const STATES_MAX_DEFAULT: NonZeroUsize = NonZeroUsize::new(100_000).expect("not zero");
 /// Small beside the memory of a node; a state that falls out costs a read of the file of snapshots.
 const STATES_MEMORY_MAX_DEFAULT: u64 = 256 * 1024 * 1024;
+/// Read in order, so many commits take about a second; written so rarely, what changed often counts once.
+const STATES_UNSAVED_COMMITS_DEFAULT: NonZeroUsize = NonZeroUsize::new(100_000).expect("not zero");
 /// Long enough to outlast a pause of the network, short enough that nobody waits long for a handler that died.
 const LEASE_DEFAULT: Duration = Duration::from_secs(3);
 /// Long enough to look into what went wrong last week, short enough for a disk of usual size.
@@ -41,6 +43,8 @@ pub struct StageConfig {
     pub states_max: NonZeroUsize,
     /// Most bytes that they may take, estimated.
     pub states_memory_max: u64,
+    /// After so many commits, changed states are written to the folder.
+    pub states_unsaved_commits: NonZeroUsize,
     /// How commits travel.
     pub append_strategy: AppendStrategy,
     /// How long a handler that fell silent keeps its turn.
@@ -68,6 +72,11 @@ impl Section for StageConfig {
                 "states_memory_max",
                 STATES_MEMORY_MAX_DEFAULT,
                 "most memory for them, estimated; what falls out becomes a snapshot in the folder",
+            ),
+            states_unsaved_commits: keys.count(
+                "states_unsaved_commits",
+                STATES_UNSAVED_COMMITS_DEFAULT,
+                "commits after which changed states are written to the folder; about so many are read again after a crash",
             ),
             append_strategy: keys.choice(
                 "append_strategy",

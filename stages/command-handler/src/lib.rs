@@ -102,7 +102,11 @@ pub async fn run<A: Application>(config: Config<StageConfig>, runtime: StageRunt
     let settings = HandlerSettings {
         name: runtime.process,
         round_max: stage.round_max,
-        cache: CacheLimits { states: stage.states_max, bytes: stage.states_memory_max },
+        cache: CacheLimits {
+            states: stage.states_max,
+            bytes: stage.states_memory_max,
+            unsaved_commits: stage.states_unsaved_commits,
+        },
         append_strategy: stage.append_strategy,
         lease_time_to_live: stage.lease_time_to_live,
         purge: Some(stage.purge),

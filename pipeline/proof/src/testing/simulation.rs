@@ -115,6 +115,7 @@ impl RunShape {
             cache: CacheLimits {
                 states: small(*dice.pick(&[1, 2, 100])),
                 bytes: *dice.pick(&[1, 2000, u64::MAX]),
+                unsaved_commits: small(*dice.pick(&[1, 5, 100])),
             },
             append_strategy: *dice.pick(&[
                 AppendStrategy::Measured,

@@ -59,6 +59,7 @@ families! {
     reader_messages: Counts = "reader_messages", Family::default(), "Messages handled";
     reader_restarts: Counts = "reader_restarts", Family::default(), "Times the reader's consumer was made again";
     active: Levels = "handler_active", Family::default(), "1 while this process decides commands, 0 while it stands by";
+    warm: Levels = "handler_warm", Family::default(), "1 while this process knows the states of aggregates up to the last commits, so that it could decide at once";
     takeovers: Counts = "handler_takeovers", Family::default(), "Times this process became the active one";
     round_commands: Histograms = "round_commands", Family::new_with_constructor(counts as fn() -> Histogram), "Commands in a round";
     round_seconds: Histograms = "round" in Unit::Seconds, Family::new_with_constructor(seconds as fn() -> Histogram), "From the first decision to the outcome record stored, of each record; rounds that wait share one";
@@ -125,6 +126,7 @@ impl Families {
         let outcome = |kind: &str| self.outcomes.get_or_create_owned(&with("outcome", kind));
         HandlerMetrics {
             active: self.active.get_or_create_owned(&labels),
+            warm: self.warm.get_or_create_owned(&labels),
             takeovers: self.takeovers.get_or_create_owned(&labels),
             round_commands: self.round_commands.get_or_create_owned(&labels),
             round_seconds: self.round_seconds.get_or_create_owned(&labels),

@@ -8,6 +8,7 @@ use millstream_jetstream::{
     broker::{Broker, ReaderConfig, StreamReader},
     retry::RunIds,
 };
+use millstream_runtime::health::ProgressWatch;
 
 use super::{HandlerError, recorder, standby::message_at, state_of};
 use crate::{id_index::IdIndex, outcome_journal::JournalError};
@@ -44,8 +45,13 @@ impl<R: StreamReader> IdFollower<R> {
     }
 
     /// Learns, for ever. Cancelling loses nothing.
-    pub(super) async fn follow(&mut self, index: &Arc<IdIndex>) -> Result<(), HandlerError> {
+    pub(super) async fn follow(
+        &mut self,
+        index: &Arc<IdIndex>,
+        progress: &ProgressWatch,
+    ) -> Result<(), HandlerError> {
         loop {
+            progress.reached(index.through());
             self.learn(index).await?;
         }
     }

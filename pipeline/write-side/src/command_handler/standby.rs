@@ -1,90 +1,165 @@
 //! Standing by: waiting for the lease, and keeping it.
 //!
 //! A standby keeps warm so that a takeover is short. It follows OUTCOMES to learn the ids that the active handler records, and
-//! EVENTS to keep the states of aggregates.
+//! EVENTS to know the states of aggregates. One that is not warm yet lets others go first: it takes the lease only when nobody
+//! else has wanted it for as long as a lease lives.
 
 use std::time::Duration;
 
-use millstream_contract::{
-    commit::{StoredCommit, commit_hash},
-    leases::COMMAND_HANDLER_LEASE,
-    stored_message::StoredMessage,
-    stream_names::EVENTS,
-};
+use millstream_contract::{leases::COMMAND_HANDLER_LEASE, stored_message::StoredMessage};
 use millstream_jetstream::{
-    broker::{Broker, BrokerError, ReaderConfig, StreamReader},
+    broker::{Broker, BrokerError},
     retry::{RunIds, answered},
 };
 use millstream_runtime::{health::ProgressWatch, shutdown::Shutdown};
+use tokio::{sync::watch, time::Instant};
 
-use super::{CommandHandler, HandlerError, TurnEnd, id_follower::IdFollower, state_of, write_snapshots};
-use crate::state_cache::StateCache;
+use super::{
+    CommandHandler, HandlerError, Observed, TurnEnd,
+    id_follower::IdFollower,
+    state_keeper::{StateFollower, StateKeeper},
+};
 
-/// Commits followed at a time. Between two batches the standby can notice that the lease is free.
-const COMMITS_MAX: usize = 1000;
+/// What a standby reads, which need not have caught up yet when its turn begins.
+pub(super) struct Followers<B: Broker> {
+    pub(super) ids: IdFollower<B::Reader>,
+    pub(super) states: StateFollower<B>,
+}
 
 impl<B: Broker> CommandHandler<B> {
-    /// Waits until this handler holds the lease. Returns the feed from which it learns ids, which need not have caught up yet;
-    /// `None` when the process is asked to stop.
+    /// Waits until this handler holds the lease. Returns what it has followed meanwhile; `None` when the process is asked to stop.
     pub(super) async fn stand_by(
         &mut self,
         shutdown: &Shutdown,
-    ) -> Result<Option<IdFollower<B::Reader>>, HandlerError> {
-        let mut ids = tokio::select! {
+    ) -> Result<Option<Followers<B>>, HandlerError> {
+        let mut followers = tokio::select! {
             biased;
-            ids = self.open() => ids?,
+            followers = self.open() => followers?,
             () = shutdown.requested() => return Ok(None),
         };
-        let mut events = None;
+        let Followers { ids, states } = &mut followers;
+        let warm = watch::Sender::new(states.is_warm(&self.states));
+        show_warmth(&warm, states, &self.states, &self.observed);
+        let waiting = Waiting {
+            broker: &self.broker,
+            owner: self.ids.run(),
+            time_to_live: self.settings.lease_time_to_live,
+            warm: warm.subscribe(),
+            progress: &self.observed.progress.lease,
+        };
+        let held = tokio::select! {
+            biased;
+            held = waiting.for_lease() => held.map(|()| true),
+            followed = ids.follow(&self.index, &self.observed.progress.ids) => followed.map(|()| false),
+            followed = follow_states(states, &mut self.states, &warm, &self.observed) => followed.map(|()| false),
+            () = shutdown.requested() => Ok(false),
+        };
+        if held? {
+            return Ok(Some(followers));
+        }
+        followers.ids.close().await;
+        followers.states.close().await;
+        Ok(None)
+    }
+
+    /// Checks that the id index and the snapshots belong to the streams as they are now, and opens OUTCOMES and EVENTS where they end.
+    /// A server that came back with an older copy of a stream must not meet ids and states from its lost future.
+    async fn open(&mut self) -> Result<Followers<B>, HandlerError> {
+        let states = self.states.open(&self.broker, &self.ids, &self.settings.name).await?;
+        let ids = IdFollower::open(&self.broker, &self.ids, &self.settings.name, &self.index).await?;
+        Ok(Followers { ids, states })
+    }
+}
+
+/// Follows the states of all aggregates, for ever.
+async fn follow_states<B: Broker>(
+    follower: &mut StateFollower<B>,
+    keeper: &mut StateKeeper,
+    warm: &watch::Sender<bool>,
+    observed: &Observed,
+) -> Result<(), HandlerError> {
+    loop {
+        observed.progress.states.reached(keeper.cache.through());
+        follower.follow(keeper).await?;
+        observed.observe_cache(&keeper.cache);
+        let now = follower.is_warm(keeper);
+        if now != *warm.borrow() {
+            warm.send_replace(now);
+            show_warmth(warm, follower, keeper, observed);
+        }
+    }
+}
+
+/// Says whether this handler could decide at once.
+fn show_warmth<B: Broker>(
+    warm: &watch::Sender<bool>,
+    follower: &StateFollower<B>,
+    keeper: &StateKeeper,
+    observed: &Observed,
+) {
+    let (warm, through, end) = (*warm.borrow(), keeper.cache.through(), follower.end());
+    observed.metrics.warm.set(i64::from(warm));
+    if warm {
+        tracing::info!(through, "warm: the states of aggregates are known");
+        observed.ready.holds();
+    } else {
+        tracing::info!(through, end, "reading EVENTS to know the states of aggregates");
+        observed
+            .ready
+            .fails(format!("EVENTS is read from {through} to {end} to know the states of aggregates"));
+    }
+}
+
+/// Waits for the lease.
+struct Waiting<'a, B> {
+    broker: &'a B,
+    owner: &'a str,
+    time_to_live: Duration,
+    warm: watch::Receiver<bool>,
+    progress: &'a ProgressWatch,
+}
+
+impl<B: Broker> Waiting<'_, B> {
+    async fn for_lease(mut self) -> Result<(), HandlerError> {
         let mut active = None;
-        self.observed.ready.holds();
-        let time_to_live = self.settings.lease_time_to_live;
-        let progress = self.observed.progress.clone();
-        progress.lease.reached(0);
-        progress.states.reached(self.cache.through());
+        let mut free_since = None;
+        self.progress.reached(0);
         loop {
-            progress.ids.reached(self.index.through());
-            match self.broker.hold_lease(COMMAND_HANDLER_LEASE, self.ids.run(), time_to_live).await {
-                Ok(true) => {
-                    close(events).await;
-                    return Ok(Some(ids));
-                }
-                Ok(false) => {
-                    progress.lease.nothing_waits();
-                    self.say_who_is_active(&mut active).await?;
-                }
+            match self.ask(&mut active, &mut free_since).await {
+                Ok(true) => return Ok(()),
+                Ok(false) => self.progress.nothing_waits(),
                 Err(BrokerError::Unavailable { operation, detail }) => {
                     tracing::warn!(operation, detail, "the lease cannot be asked for now");
-                    progress.lease.held(detail);
+                    self.progress.held(detail);
+                    free_since = None;
                 }
                 Err(error) => return Err(error.into()),
             }
             tokio::select! {
-                biased;
-                () = self.broker.lease_freed(COMMAND_HANDLER_LEASE, time_to_live / 3) => {}
-                followed = ids.follow(&self.index) => followed?,
-                followed = follow_events(&self.broker, &self.settings.name, &mut self.cache, &mut events, &progress.states) => followed?,
-                () = shutdown.requested() => {
-                    ids.close().await;
-                    close(events).await;
-                    return Ok(None);
-                }
+                () = self.broker.lease_freed(COMMAND_HANDLER_LEASE, self.time_to_live / 3) => {}
+                Ok(()) = self.warm.changed() => {}
             }
-            self.observe_cache();
         }
     }
 
-    /// Says for whom this handler waits, once for each holder of the lease.
-    async fn say_who_is_active(&self, active: &mut Option<String>) -> Result<(), HandlerError> {
-        let owner = match self.broker.lease_owner(COMMAND_HANDLER_LEASE).await {
-            Ok(owner) => owner,
-            Err(BrokerError::Unavailable { operation, detail }) => {
-                tracing::debug!(operation, detail, "who is active is not known");
-                return Ok(());
-            }
-            Err(error) => return Err(error.into()),
+    /// Takes the lease if it is free, and this handler is warm or nobody else is there. Says for whom it waits, once for each holder.
+    async fn ask(
+        &self,
+        active: &mut Option<String>,
+        free_since: &mut Option<Instant>,
+    ) -> Result<bool, BrokerError> {
+        let alone = free_since.is_some_and(|since| since.elapsed() >= self.time_to_live);
+        if (*self.warm.borrow() || alone)
+            && self.broker.hold_lease(COMMAND_HANDLER_LEASE, self.owner, self.time_to_live).await?
+        {
+            return Ok(true);
+        }
+        let Some(owner) = self.broker.lease_owner(COMMAND_HANDLER_LEASE).await? else {
+            free_since.get_or_insert_with(Instant::now);
+            return Ok(false);
         };
-        if let Some(owner) = owner.filter(|owner| Some(owner) != active.as_ref()) {
+        *free_since = None;
+        if active.as_ref() != Some(&owner) {
             tracing::info!(
                 lease = COMMAND_HANDLER_LEASE,
                 active = owner,
@@ -92,20 +167,7 @@ impl<B: Broker> CommandHandler<B> {
             );
             *active = Some(owner);
         }
-        Ok(())
-    }
-
-    /// Checks that the id index and the snapshots belong to the streams as they are now, and opens OUTCOMES where the index ends.
-    /// A server that came back with an older copy of a stream must not meet ids and states from its lost future.
-    async fn open(&mut self) -> Result<IdFollower<B::Reader>, HandlerError> {
-        let events = state_of(&self.broker, &self.ids, EVENTS).await?;
-        let newest = match self.cache.newest()? {
-            Some(newest) => message_at(&self.broker, &self.ids, EVENTS, newest.sequence).await?,
-            None => None,
-        };
-        let found = newest.map(|message| commit_hash(&message.payload));
-        self.cache.follow_events(&events.generation, events.last_sequence, found)?;
-        IdFollower::open(&self.broker, &self.ids, &self.settings.name, &self.index).await
+        Ok(false)
     }
 }
 
@@ -120,57 +182,6 @@ pub(super) async fn message_at<B: Broker>(
         return Ok(None);
     }
     answered(ids, || broker.get(stream, sequence)).await
-}
-
-/// Follows the states of all aggregates, for ever. Cancelling it loses nothing but time, because the cache keeps how far it has
-/// come and the reader starts there again.
-async fn follow_events<B: Broker>(
-    broker: &B,
-    process: &str,
-    cache: &mut StateCache,
-    reader: &mut Option<B::Reader>,
-    progress: &ProgressWatch,
-) -> Result<(), HandlerError> {
-    loop {
-        let events = match reader {
-            Some(events) => events,
-            None => {
-                let config = ReaderConfig {
-                    stream: EVENTS.to_owned(),
-                    name: format!("{process}-states"),
-                    description: "states of aggregates, to be warm when it is this process's turn".to_owned(),
-                    after: cache.through(),
-                    filters: Vec::new(),
-                    replace_live: false,
-                };
-                reader.insert(broker.read(config).await?)
-            }
-        };
-        let messages = events.next_batch(COMMITS_MAX).await?;
-        let last = messages.last().map(|message| message.sequence);
-        for message in messages {
-            match StoredCommit::from_stored(&message) {
-                Ok(commit) => cache.follow(&commit),
-                // The active handler meets the same commit when it decides on this aggregate, and sets its commands aside.
-                Err(error) => {
-                    tracing::debug!(%error, sequence = message.sequence, "a commit cannot be followed")
-                }
-            }
-        }
-        if let Some(batch) = cache.end_round() {
-            write_snapshots(cache.snapshots(), batch).await;
-        }
-        if let Some(last) = last {
-            progress.reached(last);
-        }
-    }
-}
-
-/// Deletes the reader's consumer on the server, if there is one.
-async fn close<R: StreamReader>(reader: Option<R>) {
-    if let Some(reader) = reader {
-        reader.close().await;
-    }
 }
 
 /// Renews the lease until it is lost, or may be lost because no renewal was confirmed in time.

@@ -45,7 +45,11 @@ async fn renames(broker: &MemoryBroker, registry: &AggregateRegistry) -> Vec<Pre
 }
 
 fn empty_cache(registry: AggregateRegistry) -> StateCache {
-    let limits = CacheLimits { states: NonZeroUsize::new(10).unwrap(), bytes: u64::MAX };
+    let limits = CacheLimits {
+        states: NonZeroUsize::new(10).unwrap(),
+        bytes: u64::MAX,
+        unsaved_commits: NonZeroUsize::MAX,
+    };
     StateCache::new(limits, registry, StateSnapshots::in_memory().unwrap())
 }
 
@@ -62,7 +66,8 @@ async fn what_does_not_fit_into_a_commit_follows_in_others_without_reading_anyth
     let mut cache = empty_cache(registry);
     let mut settlement = settlement(&broker);
     broker.start_recording();
-    let outcomes = settlement.settle(&mut cache, &IdIndex::in_memory().unwrap(), &commands).await.unwrap();
+    let (outcomes, _) =
+        settlement.settle(&mut cache, &IdIndex::in_memory().unwrap(), &commands).await.unwrap();
     let versions: Vec<_> = outcomes
         .iter()
         .map(|outcome| match outcome {
@@ -107,7 +112,8 @@ async fn round_of_several_slices_settles_every_aggregate_once() {
     let mut settlement = settlement(&broker);
     let index = IdIndex::in_memory().unwrap();
     broker.start_recording();
-    let outcomes = settlement.settle(&mut empty_cache(registry.clone()), &index, &commands).await.unwrap();
+    let (outcomes, _) =
+        settlement.settle(&mut empty_cache(registry.clone()), &index, &commands).await.unwrap();
     let version = |outcome: &Outcome| match outcome {
         Outcome::Accepted { version, events: 1, .. } => *version,
         other => panic!("{other:?}"),
@@ -127,7 +133,7 @@ async fn handler_without_states_stops_supposing_that_all_is_new_after_the_first_
     let registry = AggregateRegistry::new().with::<Account>();
     let accounts = 3 * SLICE;
     let index = IdIndex::in_memory().unwrap();
-    for handler in 0..2 {
+    for handler in 0..2_u64 {
         let mut commands = Vec::new();
         for account in 0..accounts {
             let address = format!("a{account}.deposit");
@@ -135,13 +141,15 @@ async fn handler_without_states_stops_supposing_that_all_is_new_after_the_first_
         }
         broker.start_recording();
         let mut settlement = settlement(&broker);
-        let outcomes =
+        let (outcomes, appended) =
             settlement.settle(&mut empty_cache(registry.clone()), &index, &commands).await.unwrap();
         assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Accepted { events: 1, .. })));
         let appends = broker.recorded().into_iter().filter(|(it, _)| matches!(it, Operation::Append { .. }));
         let conflicts = appends.count() - accounts;
         let expected = if handler == 0 { 0 } else { SLICES_UNDER_WAY * SLICE };
         assert_eq!(conflicts, expected, "of handler {handler}");
+        let (first, last) = (handler * accounts as u64 + 1, (handler + 1) * accounts as u64);
+        assert_eq!(appended, Appended { count: accounts as u64, first, last });
     }
 }
 
@@ -156,7 +164,7 @@ async fn settled(
     let mut outcomes = Vec::new();
     for command in commands {
         let round = std::slice::from_ref(command);
-        outcomes.extend(settlement.settle(&mut cache, &index, round).await.unwrap());
+        outcomes.extend(settlement.settle(&mut cache, &index, round).await.unwrap().0);
     }
     outcomes
 }

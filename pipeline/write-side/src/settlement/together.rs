@@ -155,7 +155,7 @@ impl<B: Broker> Settlement<B> {
         };
         let first = appended.sequence + 1 - appends.len() as u64;
         for ((sequence, append), state) in (first..).zip(&appends).zip(states) {
-            self.metrics.commits.inc();
+            self.note_commit(sequence);
             state.last_sequence = sequence;
             state.last_hash = Some(commit_hash(&append.body));
             state.current = true;

@@ -1,0 +1,182 @@
+//! Keeps the states of aggregates: reads EVENTS in order where commits are not known, and writes what changed to the file, beside
+//! whatever else the handler does.
+
+use millstream_contract::{
+    commit::{StoredCommit, commit_hash},
+    stream_names::EVENTS,
+};
+use millstream_jetstream::{
+    broker::{Broker, ReaderConfig, StreamReader},
+    retry::{RunIds, answered},
+};
+use tokio::task::JoinHandle;
+
+use super::{HandlerError, file_work::do_file_work, standby::message_at, state_of};
+use crate::{
+    state_cache::StateCache,
+    state_snapshots::{SnapshotError, StateSnapshots},
+};
+
+/// Commits read at a time.
+const COMMITS_MAX: usize = 1000;
+/// Whoever is at most so many commits behind is warm: reading them takes no longer than giving a turn to another.
+const WARM_WITHIN: u64 = 20_000;
+
+/// The cache, and the write to its file that is under way.
+pub(super) struct StateKeeper {
+    pub(super) cache: StateCache,
+    write: Option<JoinHandle<Option<Result<(), SnapshotError>>>>,
+}
+
+impl StateKeeper {
+    pub(super) fn new(cache: StateCache) -> Self {
+        Self { cache, write: None }
+    }
+
+    /// Checks that the states belong to EVENTS as it is, and begins to read it where they end. A server that came back with an older
+    /// copy must not meet states from its lost future.
+    pub(super) async fn open<B: Broker>(
+        &mut self,
+        broker: &B,
+        ids: &RunIds,
+        process: &str,
+    ) -> Result<StateFollower<B>, HandlerError> {
+        self.await_write().await;
+        let events = state_of(broker, ids, EVENTS).await?;
+        let newest = match self.cache.newest()? {
+            Some(newest) => message_at(broker, ids, EVENTS, newest.sequence).await?,
+            None => None,
+        };
+        let found = newest.map(|message| commit_hash(&message.payload));
+        self.cache.follow_events(&events.generation, events.last_sequence, found)?;
+        Ok(StateFollower { end: events.last_sequence, ..StateFollower::new(broker, process) })
+    }
+
+    /// Ends a round: takes note of a write that has ended, and begins one where enough has changed. Cancelling it loses nothing.
+    pub(super) async fn end_round(&mut self) {
+        self.cache.end_round();
+        if self.cache.must_write() || self.write.as_ref().is_some_and(JoinHandle::is_finished) {
+            self.await_write().await;
+        }
+        if self.write.is_none() && self.cache.write_due() {
+            self.begin_write(false);
+        }
+    }
+
+    /// Writes everything that the file lacks.
+    pub(super) async fn save_all(&mut self) {
+        self.await_write().await;
+        self.begin_write(true);
+        self.await_write().await;
+    }
+
+    fn begin_write(&mut self, all: bool) {
+        let snapshots: StateSnapshots = self.cache.snapshots().clone();
+        let batch = self.cache.begin_write(all);
+        self.write = Some(tokio::spawn(do_file_work(move || snapshots.write(&batch))));
+    }
+
+    /// Waits for the write that is under way. If the file fails, the handler gets slower but stays correct.
+    async fn await_write(&mut self) {
+        let Some(write) = &mut self.write else { return };
+        let written = match write.await {
+            Ok(Some(Ok(()))) => true,
+            Ok(Some(Err(error))) => {
+                tracing::warn!(%error, "snapshots were not written; they are tried again with the next");
+                false
+            }
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            // The runtime is shutting down. EVENTS is read instead then.
+            Ok(None) | Err(_) => false,
+        };
+        self.write = None;
+        self.cache.end_write(written);
+    }
+}
+
+/// Reads EVENTS into a keeper's cache.
+pub(super) struct StateFollower<B: Broker> {
+    broker: B,
+    /// Of its consumer.
+    name: String,
+    reader: Option<B::Reader>,
+    /// Where EVENTS ended when it was looked at last.
+    end: u64,
+}
+
+impl<B: Broker> StateFollower<B> {
+    /// Reads behind what the cache knows, under a name of `process`.
+    pub(super) fn new(broker: &B, process: &str) -> Self {
+        Self { broker: broker.clone(), name: format!("{process}-states"), reader: None, end: 0 }
+    }
+
+    /// Whether all but the last commits are known.
+    pub(super) fn is_warm(&self, keeper: &StateKeeper) -> bool {
+        let pending = self.reader.as_ref().map_or(0, B::Reader::pending);
+        keeper.cache.through() + WARM_WITHIN >= self.end && pending <= WARM_WITHIN
+    }
+
+    /// Where EVENTS ended when this began.
+    pub(super) fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// Reads some commits. Cancelling it loses nothing.
+    pub(super) async fn follow(&mut self, keeper: &mut StateKeeper) -> Result<(), HandlerError> {
+        let reader = match &mut self.reader {
+            Some(reader) => reader,
+            None => {
+                let config = ReaderConfig {
+                    stream: EVENTS.to_owned(),
+                    name: self.name.clone(),
+                    description: "states of aggregates, to be warm when it is this process's turn".to_owned(),
+                    after: keeper.cache.through(),
+                    filters: Vec::new(),
+                    replace_live: false,
+                };
+                self.reader.insert(self.broker.read(config).await?)
+            }
+        };
+        for message in reader.next_batch(COMMITS_MAX).await? {
+            match StoredCommit::from_stored(&message) {
+                Ok(commit) => keeper.cache.follow(&commit),
+                // The active handler meets the same commit when it decides on this aggregate, and sets its commands aside.
+                Err(error) => {
+                    tracing::debug!(%error, sequence = message.sequence, "a commit cannot be followed");
+                    keeper.cache.pass(message.sequence);
+                }
+            }
+        }
+        keeper.end_round().await;
+        // Whoever reads without ever having to wait must let others have their turn.
+        tokio::task::yield_now().await;
+        Ok(())
+    }
+
+    /// Reads what there is now, and gives the consumer back.
+    pub(super) async fn catch_up(
+        mut self,
+        keeper: &mut StateKeeper,
+        ids: &RunIds,
+    ) -> Result<(), HandlerError> {
+        // Not what the stream calls its last sequence: that message may have been removed, and never comes.
+        let last = answered(ids, || self.broker.last(EVENTS, ">")).await?;
+        let last = last.map_or(0, |message| message.sequence);
+        let begun = keeper.cache.through();
+        while keeper.cache.through() < last {
+            self.follow(keeper).await?;
+        }
+        if begun < last {
+            tracing::info!(from = begun, to = last, "read the commits that were not known yet");
+        }
+        self.close().await;
+        Ok(())
+    }
+
+    /// Gives the consumer back.
+    pub(super) async fn close(self) {
+        if let Some(reader) = self.reader {
+            reader.close().await;
+        }
+    }
+}

@@ -7,6 +7,9 @@
 //! Source (OUTCOMES) ──┘
 //! ```
 //!
+//! Projections that are close to each other share a reader. One that is far behind, because it is built anew or had halted,
+//! catches up beside the others with a second reader, and then joins them (docs/adr/0034-nobody-waits-for-another-on-the-read-side.md).
+//!
 //! When many messages wait, the writer's thread shares the work with others, by projection or table. Every projection has its
 //! own checkpoint: one that cannot go on halts and says so, and the others go on. If a checkpoint does not belong to the stream
 //! as it is now, the projection is rebuilt, and the log says so. No event is skipped. Only the sync of the file waits for a timer.
@@ -14,6 +17,7 @@
 mod applier;
 mod checkpoint_check;
 mod decoding;
+mod lane;
 mod past_views;
 mod projection_set;
 mod source;
@@ -41,6 +45,7 @@ use millstream_runtime::metrics::Metrics;
 use millstream_store::read_store::{ProjectionId, ReadStore, StoreError};
 
 use self::{
+    lane::{ByLane, Distance},
     source::{Source, SourceConfig},
     writer::{Writer, WriterTask, WriterThread},
 };
@@ -53,6 +58,10 @@ pub const DURABLE_INTERVAL_DEFAULT: Duration = Duration::from_secs(1);
 /// How often the source asks for the stream's end and generation, unless configured otherwise.
 pub const STREAM_CHECK_INTERVAL_DEFAULT: Duration = Duration::from_secs(5);
 
+/// How many messages apart projections may be and still share a reader, unless configured otherwise: about what one transaction
+/// applies.
+pub const LANE_DISTANCE_DEFAULT: u64 = 10_000;
+
 /// How many batches may wait for the writer, however small they are. What is read while one transaction is applied goes into the
 /// next, so transactions grow with the distance to the stream's end.
 const BATCHES_WAITING_MAX: usize = 64;
@@ -60,6 +69,9 @@ const BATCHES_WAITING_MAX: usize = 64;
 const READ_MAX: usize = 2_000;
 /// How many bytes may wait for the writer, in units of [`MEMORY_UNIT`].
 pub(crate) const MEMORY_UNITS_MAX: u32 = 64 * 1024;
+/// How many bytes more may wait for projections that catch up beside the others, in the same units. Less, because the newest
+/// messages wait behind them: they make up one transaction at most.
+const MEMORY_UNITS_BEHIND_MAX: u32 = 16 * 1024;
 /// The unit in which the memory of waiting messages is counted: a KiB.
 pub(crate) const MEMORY_UNIT: usize = 1024;
 
@@ -79,6 +91,9 @@ pub struct RunnerConfig {
     pub durable_interval: Duration,
     /// How often the source asks for the stream's end and generation.
     pub stream_check_interval: Duration,
+    /// How many messages a projection may be behind the one that has come furthest, and still share its reader. What is further
+    /// behind catches up with a reader of its own.
+    pub lane_distance: u64,
     /// Where readers and the file are counted.
     pub metrics: Metrics,
 }
@@ -87,6 +102,10 @@ impl RunnerConfig {
     /// How many messages are read at once: no more than a transaction applies.
     fn read_max(&self) -> usize {
         self.batch_max.min(READ_MAX)
+    }
+
+    fn distance(&self) -> Distance {
+        Distance(self.lane_distance)
     }
 
     /// The defaults for a process of this name.
@@ -98,6 +117,7 @@ impl RunnerConfig {
             batch_max: BATCH_MAX_DEFAULT,
             durable_interval: DURABLE_INTERVAL_DEFAULT,
             stream_check_interval: STREAM_CHECK_INTERVAL_DEFAULT,
+            lane_distance: LANE_DISTANCE_DEFAULT,
             metrics: Metrics::new(),
         }
     }
@@ -194,7 +214,10 @@ impl<B: Broker> ProjectionRunner<B> {
         let writer = start(Writer::new(store.clone(), Arc::clone(&set), statuses.clone(), &config, work))?;
         // When one source fails, this ends the other one as well.
         let stop = shutdown.child_token();
-        let memory = Arc::new(Semaphore::new(MEMORY_UNITS_MAX as usize));
+        let memory = Arc::new(ByLane {
+            ahead: Arc::new(Semaphore::new(MEMORY_UNITS_MAX as usize)),
+            behind: Arc::new(Semaphore::new(MEMORY_UNITS_BEHIND_MAX as usize)),
+        });
         let source = |stream: &'static str, consumer: &str, members: Vec<usize>| {
             let source = Source::new(
                 broker.clone(),

@@ -106,7 +106,8 @@ fn submissions(lease: String) -> Vec<String> {
 fn projector(process: &str) -> StageNeeds {
     StageNeeds {
         streams: owned(&[EVENTS, OUTCOMES]),
-        readers: vec![reader(EVENTS, process), reader(OUTCOMES, &format!("{process}-outcomes"))],
+        readers: [projections(EVENTS, process), projections(OUTCOMES, &format!("{process}-outcomes"))]
+            .concat(),
         gets: owned(&[EVENTS, OUTCOMES]),
         listens: query_service("projector"),
         ..StageNeeds::default()
@@ -116,7 +117,7 @@ fn projector(process: &str) -> StageNeeds {
 fn reporter(process: &str) -> StageNeeds {
     StageNeeds {
         streams: owned(&[EVENTS, REPORTS]),
-        readers: vec![reader(EVENTS, process)],
+        readers: projections(EVENTS, process).to_vec(),
         appends: vec![append(REPORTS, "report.*.*.*.*".to_owned())],
         gets: owned(&[EVENTS, REPORTS]),
         listens: query_service("reporter"),
@@ -128,7 +129,8 @@ fn process_manager(process: &str) -> StageNeeds {
     let lease = lease_subject(PROCESS_MANAGER_LEASE);
     StageNeeds {
         streams: owned(&[EVENTS, TIMERS]),
-        readers: vec![reader(EVENTS, process), reader(TIMERS, PROCESS_MANAGER_LEASE)],
+        readers: [projections(EVENTS, process).to_vec(), vec![reader(TIMERS, PROCESS_MANAGER_LEASE)]]
+            .concat(),
         appends: vec![
             append(COMMANDS, format!("{COMMAND_PREFIX}.*.*.*.*")),
             append(TIMERS, format!("{TIMER_PREFIX}.*")),
@@ -168,6 +170,16 @@ impl StageNeeds {
         subjects.extend(self.listens.iter().cloned());
         subjects
     }
+}
+
+/// The consumer through which projections that are far behind catch up, beside those that read through `consumer`.
+pub fn consumer_behind(consumer: &str) -> String {
+    format!("{consumer}-behind")
+}
+
+/// A consumer of projections, and the one of those that are far behind.
+fn projections(stream: &str, consumer: &str) -> [ReaderNeed; 2] {
+    [reader(stream, consumer), reader(stream, &consumer_behind(consumer))]
 }
 
 fn query_service(name: &str) -> Vec<String> {

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use self::batch_part::{BatchPart, Progress, advance};
 use super::{
     decoding::Item,
+    lane::{ByLane, Lane},
     projection_set::{Input, Member, ProjectionSet},
     status::{Halt, StatusBoard},
 };
@@ -39,19 +40,25 @@ pub(super) struct Removal {
 pub(super) struct Batch {
     /// Rows to remove first.
     pub(super) removals: Vec<Removal>,
-    /// Commits, in the order of EVENTS.
-    pub(super) commits: Vec<Item>,
-    /// Records, in the order of OUTCOMES.
-    pub(super) records: Vec<Item>,
+    /// Commits, in the order of EVENTS within each lane.
+    pub(super) commits: ByLane<Vec<Item>>,
+    /// Records, in the order of OUTCOMES within each lane.
+    pub(super) records: ByLane<Vec<Item>>,
 }
 
 impl Batch {
+    /// A batch of commits for projections that all stand at the same place.
+    pub(super) fn of_commits(commits: Vec<Item>) -> Self {
+        Self { commits: ByLane { ahead: commits, behind: Vec::new() }, ..Self::default() }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.removals.is_empty() && self.messages() == 0
     }
 
     pub(super) fn messages(&self) -> usize {
-        self.commits.len() + self.records.len()
+        let counted = |items: &ByLane<Vec<Item>>| items.ahead.len() + items.behind.len();
+        counted(&self.commits) + counted(&self.records)
     }
 
     /// Whether the batch is worth more than one thread. Batches are so large only far behind the stream's end.
@@ -59,11 +66,11 @@ impl Batch {
         self.messages() >= MESSAGES_FOR_CORES
     }
 
-    /// The messages after a projection's checkpoint. Only messages at or below the checkpoint may be skipped.
-    fn unseen(&self, member: &Member, checkpoint: &Checkpoint) -> &[Item] {
+    /// The messages of a projection's lane after its checkpoint. Only messages at or below the checkpoint may be skipped.
+    fn unseen(&self, member: &Member, lane: Lane, checkpoint: &Checkpoint) -> &[Item] {
         let items = match member.input {
-            Input::Events(_) => &self.commits,
-            Input::Outcomes(_) => &self.records,
+            Input::Events(_) => self.commits.of(lane),
+            Input::Outcomes(_) => self.records.of(lane),
         };
         if planted(SeededBug::SeenAppliedAgain) {
             return items;
@@ -80,6 +87,8 @@ pub(super) struct Applier {
     statuses: StatusBoard,
     /// The checkpoints by index in the set; `None` until the source has checked the stored one.
     checkpoints: Vec<Option<Checkpoint>>,
+    /// The lanes by index in the set.
+    lanes: Vec<Lane>,
     metrics: StoreMetrics,
     cores: Cores,
     writing: Option<Writing>,
@@ -109,10 +118,21 @@ impl Applier {
         metrics: &Metrics,
     ) -> Self {
         let checkpoints = set.members.iter().map(|_| None).collect();
+        let lanes = vec![Lane::Ahead; set.members.len()];
         let name =
             store.path().file_stem().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         let (metrics, cores) = (metrics.store(&name), Cores::all());
-        Self { store, set, statuses, checkpoints, metrics, cores, writing: None, sync_took: Duration::ZERO }
+        Self {
+            store,
+            set,
+            statuses,
+            checkpoints,
+            lanes,
+            metrics,
+            cores,
+            writing: None,
+            sync_took: Duration::ZERO,
+        }
     }
 
     /// Tells a projection which generation of its stream it is about to read.
@@ -125,6 +145,13 @@ impl Applier {
     /// Takes back that a projection has halted.
     pub(super) fn go_on(&self, member: usize) {
         self.statuses.halted(member, None);
+    }
+
+    /// Says which lane feeds a projection.
+    pub(super) fn assign(&mut self, member: usize, lane: Lane) {
+        if let Some(slot) = self.lanes.get_mut(member) {
+            *slot = lane;
+        }
     }
 
     /// Starts a projection after its stored checkpoint.
@@ -247,10 +274,11 @@ impl Applier {
     /// The part of a batch that is for one projection, if there is any.
     fn batch_part<'a>(&'a self, index: usize, member: &'a Member, batch: &'a Batch) -> Option<BatchPart<'a>> {
         let checkpoint = self.checkpoints.get(index)?.as_ref()?;
+        let lane = *self.lanes.get(index)?;
         let removals: Vec<&Removal> =
             batch.removals.iter().filter(|removal| removal.member == index).collect();
         let halted = self.statuses.is_halted(index);
-        let items = if halted { &[] } else { batch.unseen(member, checkpoint) };
+        let items = if halted { &[] } else { batch.unseen(member, lane, checkpoint) };
         let anything = !removals.is_empty() || !items.is_empty();
         anything.then_some(BatchPart { index, member, checkpoint, removals, items })
     }

@@ -69,6 +69,16 @@ impl Verdict {
         &checkpoint.generation
     }
 
+    /// The last sequence that counts as applied.
+    pub(super) fn sequence(&self) -> u64 {
+        let (Self::Resume { checkpoint, .. } | Self::Rebuild { checkpoint, .. }) = self;
+        checkpoint.sequence
+    }
+
+    pub(super) fn is_rebuild(&self) -> bool {
+        matches!(self, Self::Rebuild { .. })
+    }
+
     /// Whether the server seems to have lost messages. A leader that lags behind can make it look so for a moment, so the caller
     /// asks twice.
     pub(super) fn finds_loss(&self) -> bool {

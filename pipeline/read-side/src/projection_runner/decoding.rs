@@ -6,6 +6,7 @@ use millstream_contract::{
     commit::{CommitError, StoredCommit, content_digest},
     outcome::{OutcomeRecord, OutcomeRecordError},
     stored_message::StoredMessage,
+    stream_names::OUTCOMES,
 };
 
 use super::projection_set::{Input, Member};
@@ -57,16 +58,41 @@ pub(super) fn message_id(message: &StoredMessage) -> String {
         .map_or_else(|_| content_digest(&message.payload), |id| id.to_string())
 }
 
+/// Decodes the messages of one reader for the projections that it feeds.
+pub(super) enum ItemSorter {
+    Commits(CommitSorter),
+    Records { members: Arc<[usize]> },
+}
+
+impl ItemSorter {
+    /// For the messages of `stream`, and the projections with these indices in the set.
+    pub(super) fn new(stream: &str, members: &[usize]) -> Self {
+        match stream {
+            OUTCOMES => Self::Records { members: members.into() },
+            _ => Self::Commits(CommitSorter::new(members)),
+        }
+    }
+
+    pub(super) fn item(&mut self, members: &[Member], message: StoredMessage) -> Item {
+        match self {
+            Self::Commits(sorter) => sorter.item(members, message),
+            Self::Records { members } => record_item(members, message),
+        }
+    }
+}
+
 /// Finds out which projections want a commit of EVENTS.
 pub(super) struct CommitSorter {
+    /// The projections that are fed, by their indices in the set.
+    fed: Box<[usize]>,
     /// The projections by the part of the subject before the aggregate's id.
     wanted_by: HashMap<Box<str>, Arc<[usize]>>,
     nobody: Arc<[usize]>,
 }
 
 impl CommitSorter {
-    pub(super) fn new() -> Self {
-        Self { wanted_by: HashMap::new(), nobody: Arc::from([]) }
+    pub(super) fn new(fed: &[usize]) -> Self {
+        Self { fed: fed.into(), wanted_by: HashMap::new(), nobody: Arc::from([]) }
     }
 
     pub(super) fn item(&mut self, members: &[Member], message: StoredMessage) -> Item {
@@ -83,25 +109,25 @@ impl CommitSorter {
         if let Some(known) = self.wanted_by.get(kind) {
             return Arc::clone(known);
         }
-        let wanted_by: Arc<[usize]> = who_wants(members, kind).into();
+        let wanted_by: Arc<[usize]> = who_wants(&self.fed, members, kind).into();
         self.wanted_by.insert(kind.into(), Arc::clone(&wanted_by));
         wanted_by
     }
 }
 
 /// `kind` is `evt.<context>.<aggregate>`.
-fn who_wants(members: &[Member], kind: &str) -> Vec<usize> {
+fn who_wants(fed: &[usize], members: &[Member], kind: &str) -> Vec<usize> {
     let mut tokens = kind.split('.').skip(1);
     let (Some(context), Some(aggregate)) = (tokens.next(), tokens.next()) else { return Vec::new() };
-    let wants = |member: &Member| match &member.input {
-        Input::Events(projection) => projection.reads(context, aggregate),
-        Input::Outcomes(_) => false,
+    let wants = |index: &usize| match members.get(*index).map(|member| &member.input) {
+        Some(Input::Events(projection)) => projection.reads(context, aggregate),
+        _ => false,
     };
-    (0..).zip(members).filter(|(_, member)| wants(member)).map(|(index, _)| index).collect()
+    fed.iter().copied().filter(wants).collect()
 }
 
 /// A record of outcomes, for all projections of outcomes.
-pub(super) fn record_item(members: &Arc<[usize]>, message: StoredMessage) -> Item {
+fn record_item(members: &Arc<[usize]>, message: StoredMessage) -> Item {
     let content = Content::Record(OutcomeRecord::from_stored(&message));
     Item { message, wanted_by: Arc::clone(members), content }
 }

@@ -86,7 +86,7 @@ impl Fold {
     }
 
     fn apply(&mut self, commits: Vec<Item>) -> Result<(), StoreError> {
-        let batch = Batch { commits, ..Batch::default() };
+        let batch = Batch::of_commits(commits);
         self.transactions += 1;
         let durable = self.transactions.is_multiple_of(DURABLE_EVERY);
         self.applier.apply(&batch, if durable { Durability::Durable } else { Durability::Volatile }, false)
@@ -115,7 +115,8 @@ impl<B: Broker> PastViews<B> {
             applier.reset(member, Checkpoint::start(generation, version, 0))?;
         }
         let views = ViewDirectory::new(&set, &statuses);
-        let fold = Fold { applier, sorter: CommitSorter::new(), set: Arc::clone(&set), transactions: 0 };
+        let sorter = CommitSorter::new(&set.members_of_events());
+        let fold = Fold { applier, sorter, set: Arc::clone(&set), transactions: 0 };
         let feed = StreamFeed::behind(broker, EVENTS, 0, purpose);
         Ok(Self {
             broker: broker.clone(),

@@ -1,5 +1,10 @@
 //! Reads one stream for its projections: checks their checkpoints, reads on after the earliest of them, and starts over when the
 //! stream turns out to be another one than before.
+//!
+//! Projections that are far behind the others, such as one that is built anew, have a second reader until they have caught up, so
+//! that the others go on with the stream's end ([`super::lane`]).
+
+mod reading;
 
 use std::{
     sync::{
@@ -9,32 +14,28 @@ use std::{
     time::Duration,
 };
 
-use millstream_contract::{stored_message::StoredMessage, stream_names::OUTCOMES};
 use millstream_jetstream::{
-    broker::{Broker, BrokerError, ReadError, ReaderConfig, StreamReader, StreamState},
+    broker::{Broker, BrokerError, ReadError, StreamReader, StreamState},
     set_aside::is_set_aside,
 };
 use millstream_store::read_store::{ProjectionId, ReadStore};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    sync::{Semaphore, mpsc, oneshot},
     time::{Interval, MissedTickBehavior},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    MEMORY_UNIT, MEMORY_UNITS_MAX, RunnerConfig, RunnerError,
+    RunnerConfig, RunnerError,
     checkpoint_check::{Verdict, verify},
-    decoding::{CommitSorter, Item, record_item},
+    lane::{ByLane, Lane},
     projection_set::{Member, ProjectionSet},
     status::StatusBoard,
-    writer::{Messages, Start, WriterTask},
+    writer::{Start, WriterTask},
 };
 
 /// The pause before a question that got no answer is asked again.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
-
-/// The approximate memory of a message besides its payload: subject, headers, and what it decodes to.
-const MESSAGE_OVERHEAD: usize = 1024;
 
 /// The pause before the server is asked a second time whether it has lost messages. A leader that lags behind may lack the end of
 /// the stream for a moment.
@@ -56,8 +57,7 @@ pub(super) struct Source<B> {
     statuses: StatusBoard,
     config: SourceConfig,
     inbox: mpsc::Sender<WriterTask>,
-    memory: Arc<Semaphore>,
-    sorter: CommitSorter,
+    memory: Arc<ByLane<Arc<Semaphore>>>,
     members: Arc<[usize]>,
     /// Whether the stream has been there since this process started.
     begun: bool,
@@ -69,7 +69,7 @@ pub(super) struct Source<B> {
 enum Ended {
     /// The process or the writer ends.
     Stop,
-    /// The stream may be another one, so the checkpoints must be checked again.
+    /// The stream may be another one, or the lanes must be assigned anew; the checkpoints must be checked again.
     Doubt,
 }
 
@@ -81,10 +81,9 @@ impl<B: Broker> Source<B> {
         statuses: StatusBoard,
         config: SourceConfig,
         inbox: mpsc::Sender<WriterTask>,
-        memory: Arc<Semaphore>,
+        memory: Arc<ByLane<Arc<Semaphore>>>,
     ) -> Self {
         let members = config.members.as_slice().into();
-        let sorter = CommitSorter::new();
         Self {
             broker,
             store,
@@ -93,7 +92,6 @@ impl<B: Broker> Source<B> {
             config,
             inbox,
             memory,
-            sorter,
             members,
             begun: false,
             stream_end: AtomicU64::new(0),
@@ -106,24 +104,23 @@ impl<B: Broker> Source<B> {
             stop.cancelled().await;
             return Ok(());
         }
-        let stopped = stop.clone();
         let work = async {
             loop {
-                let state = self.begin().await?;
-                if matches!(self.read(&state, stop).await?, Ended::Stop) {
+                let (state, lanes) = self.begin().await?;
+                if matches!(self.read(&state, &lanes).await?, Ended::Stop) {
                     return Ok(());
                 }
             }
         };
         tokio::select! {
             biased;
-            () = stopped.cancelled() => Ok(()),
+            () = stop.cancelled() => Ok(()),
             ended = work => ended,
         }
     }
 
-    /// Checks every checkpoint and hands the verdicts to the writer.
-    async fn begin(&mut self) -> Result<StreamState, RunnerError> {
+    /// Checks every checkpoint, assigns the lanes, and hands both to the writer.
+    async fn begin(&mut self) -> Result<(StreamState, ByLane<Vec<usize>>), RunnerError> {
         // The barrier waits until everything that was read before is applied, so that the checkpoints in the file are current.
         self.tell(|done| WriterTask::Barrier { done }).await;
         let (mut state, mut starts) = self.judge().await?;
@@ -137,10 +134,53 @@ impl<B: Broker> Source<B> {
                 announce(self.config.stream, &member.id, &start.verdict);
             }
         }
-        self.tell(|done| WriterTask::Start { starts, done }).await;
+        let lanes = self.assign_lanes(&mut starts);
+        let stream = self.config.stream;
+        self.tell(|done| WriterTask::Start { stream, starts, done }).await;
         self.look(&state);
+        if !self.begun && lanes.behind.is_empty() {
+            self.remove_consumer_behind(state.last_sequence).await?;
+        }
         self.begun = true;
-        Ok(state)
+        Ok((state, lanes))
+    }
+
+    /// Removes the second consumer that a process may have left when it was killed while it caught up. Nobody reads it any more, and
+    /// its lag would grow for ever.
+    async fn remove_consumer_behind(&self, end: u64) -> Result<(), RunnerError> {
+        match self.open(Lane::Behind, end).await {
+            Ok(reader) => reader.close().await,
+            Err(error) => drop(self.doubt(error)?),
+        }
+        Ok(())
+    }
+
+    /// Puts what is far behind the furthest projection into the second lane. Projections that stay halted are not waited for.
+    fn assign_lanes(&self, starts: &mut [Start]) -> ByLane<Vec<usize>> {
+        let distance = self.config.runner.distance();
+        let goes_on = |start: &Start| {
+            start.goes_on || start.verdict.is_rebuild() || !self.statuses.is_halted(start.member)
+        };
+        let going = starts.iter().filter(|start| goes_on(start));
+        let furthest = going.map(|start| start.verdict.sequence()).max().unwrap_or(0);
+        let mut lanes: ByLane<Vec<usize>> = ByLane::default();
+        for start in starts {
+            if goes_on(start) {
+                start.lane = distance.lane(start.verdict.sequence(), furthest);
+            }
+            lanes.of_mut(start.lane).push(start.member);
+        }
+        if !lanes.behind.is_empty() {
+            let projections = lanes.behind.iter().filter_map(|member| self.set.members.get(*member));
+            let projections: Vec<_> = projections.map(|member| member.id.as_str()).collect();
+            tracing::info!(
+                stream = self.config.stream,
+                ?projections,
+                furthest,
+                "catching up beside the others"
+            );
+        }
+        lanes
     }
 
     async fn judge(&self) -> Result<(StreamState, Vec<Start>), RunnerError> {
@@ -153,7 +193,7 @@ impl<B: Broker> Source<B> {
                 .patiently(|| verify(&self.broker, stream, &state, member.version, found.clone()))
                 .await?;
             let goes_on = self.may_go_on(index).await?;
-            starts.push(Start { member: index, verdict, goes_on });
+            starts.push(Start { member: index, verdict, goes_on, lane: Lane::Ahead });
         }
         Ok((state, starts))
     }
@@ -167,61 +207,84 @@ impl<B: Broker> Source<B> {
         }
     }
 
-    async fn read(&mut self, state: &StreamState, stop: &CancellationToken) -> Result<Ended, RunnerError> {
-        let mut checks = tokio::time::interval(self.config.runner.stream_check_interval);
-        checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        checks.tick().await;
-        let Some(after) = self.earliest() else { return self.stand_by(state, &mut checks).await };
-        let mut reader = match self.open(after).await {
-            Ok(reader) => reader,
+    /// Reads on in both lanes until the checkpoints must be checked again.
+    async fn read(&self, state: &StreamState, lanes: &ByLane<Vec<usize>>) -> Result<Ended, RunnerError> {
+        if self.earliest(&lanes.ahead).is_none() {
+            return self.stand_by(state).await;
+        }
+        let mut readers = match self.open_all(lanes).await {
+            Ok(readers) => readers,
             Err(error) => return Ok(self.doubt(error)?),
         };
+        let ByLane { ahead, behind } = &mut readers;
+        let ended = tokio::select! {
+            biased;
+            ended = self.oversee(state, lanes) => ended?,
+            ended = self.feed(Lane::Ahead, &lanes.ahead, ahead.as_mut()) => return ended,
+            ended = self.feed(Lane::Behind, &lanes.behind, behind.as_mut()) => return ended,
+        };
+        if let Some(behind) = readers.behind.take() {
+            // The consumer must go too, or its lag would look as if somebody still read.
+            behind.close().await;
+        }
+        Ok(ended)
+    }
+
+    /// Watches the stream and the lanes while they are read, and ends when the checkpoints must be checked again.
+    async fn oversee(&self, state: &StreamState, lanes: &ByLane<Vec<usize>>) -> Result<Ended, RunnerError> {
+        let mut checks = self.checks().await;
+        let mut caught_up = std::pin::pin!(self.caught_up(lanes));
         loop {
-            match self.next(&mut reader, state, &mut checks, stop).await? {
-                Ok(messages) => {
-                    let memory = self.reserve(&messages).await;
-                    let items = self.items(messages).await?;
-                    if self.hand_over(items, memory).await.is_err() {
-                        return Ok(Ended::Stop);
+            tokio::select! {
+                biased;
+                () = &mut caught_up => {
+                    tracing::info!(stream = self.config.stream, "what was behind has caught up; one reader for all");
+                    return Ok(Ended::Doubt);
+                }
+                _ = checks.tick() => {
+                    // A lane whose projections have all halted is read no further.
+                    let halted = [&lanes.ahead, &lanes.behind]
+                        .into_iter()
+                        .any(|lane| !lane.is_empty() && self.earliest(lane).is_none());
+                    if halted || !self.is_same(state).await? || self.may_anyone_go_on().await? {
+                        return Ok(Ended::Doubt);
                     }
                 }
-                Err(ended) => return Ok(ended),
             }
         }
     }
 
-    /// The next messages, or the reason why there are none. The wait for a batch is never cancelled, even while the stream is
-    /// checked in between: by the length of that wait the reader notices that the server has fallen silent.
-    async fn next(
-        &self,
-        reader: &mut B::Reader,
-        state: &StreamState,
-        checks: &mut Interval,
-        stop: &CancellationToken,
-    ) -> Result<Result<Vec<StoredMessage>, Ended>, RunnerError> {
-        let mut batch = std::pin::pin!(reader.next_batch(self.config.runner.read_max()));
+    /// Ends when everything that is behind has come close to what is ahead.
+    async fn caught_up(&self, lanes: &ByLane<Vec<usize>>) {
         loop {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return Ok(Err(Ended::Stop)),
-                _ = checks.tick() => {
-                    // When all projections have halted, reading goes no further. The consumer must go then too, or its lag would
-                    // look as if somebody read.
-                    if !self.is_same(state).await? || self.earliest().is_none() || self.may_anyone_go_on().await? {
-                        return Ok(Err(Ended::Doubt));
-                    }
-                }
-                batch = &mut batch => return match batch {
-                    Ok(messages) => Ok(Ok(messages)),
-                    Err(error) => Ok(Err(self.doubt(error)?)),
-                },
+            let going = lanes.behind.iter().filter(|member| !self.statuses.is_halted(**member));
+            let last = going.min_by_key(|member| self.statuses.sequence(**member));
+            let furthest = lanes.ahead.iter().map(|member| self.statuses.sequence(*member)).max();
+            let (Some(last), Some(furthest)) = (last, furthest) else {
+                return std::future::pending().await;
+            };
+            let mut status = self.statuses.subscribe(*last);
+            let sequence = status.borrow_and_update().sequence;
+            if self.config.runner.distance().is_close(sequence, furthest) {
+                return;
+            }
+            if status.changed().await.is_err() {
+                return std::future::pending().await;
             }
         }
+    }
+
+    async fn checks(&self) -> Interval {
+        let mut checks = tokio::time::interval(self.config.runner.stream_check_interval);
+        checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        checks.tick().await;
+        checks
     }
 
     /// Waits while all projections are halted. They go on when the message before which they halted is set aside, and start over
     /// when the stream is made again.
-    async fn stand_by(&self, state: &StreamState, checks: &mut Interval) -> Result<Ended, RunnerError> {
+    async fn stand_by(&self, state: &StreamState) -> Result<Ended, RunnerError> {
+        let mut checks = self.checks().await;
         while self.is_same(state).await? && !self.may_anyone_go_on().await? {
             checks.tick().await;
         }
@@ -242,22 +305,10 @@ impl<B: Broker> Source<B> {
         }
     }
 
-    async fn open(&self, after: u64) -> Result<B::Reader, ReadError> {
-        let config = ReaderConfig {
-            stream: self.config.stream.to_owned(),
-            name: self.config.consumer.clone(),
-            description: self.config.runner.description.clone(),
-            after,
-            filters: Vec::new(),
-            replace_live: false,
-        };
-        self.broker.read(config).await
-    }
-
-    /// Where reading must begin: at the earliest checkpoint of the projections that have not halted.
-    fn earliest(&self) -> Option<u64> {
-        let going = self.members.iter().filter(|member| !self.statuses.is_halted(**member));
-        going.map(|member| self.statuses.subscribe(*member).borrow().sequence).min()
+    /// Where reading for these projections must begin: at the earliest checkpoint of those that have not halted.
+    fn earliest(&self, members: &[usize]) -> Option<u64> {
+        let going = members.iter().filter(|member| !self.statuses.is_halted(**member));
+        going.map(|member| self.statuses.sequence(*member)).min()
     }
 
     async fn may_anyone_go_on(&self) -> Result<bool, RunnerError> {
@@ -286,45 +337,6 @@ impl<B: Broker> Source<B> {
         }
     }
 
-    async fn hand_over(
-        &mut self,
-        items: Vec<Item>,
-        memory: Option<OwnedSemaphorePermit>,
-    ) -> Result<(), mpsc::error::SendError<WriterTask>> {
-        let messages = Messages { items, memory, stream_end: self.stream_end.load(Ordering::Relaxed) };
-        let work = match self.config.stream {
-            OUTCOMES => WriterTask::Records(messages),
-            _ => WriterTask::Commits(messages),
-        };
-        self.inbox.send(work).await
-    }
-
-    /// The messages decoded; what is no commit and was set aside is passed over.
-    async fn items(&mut self, messages: Vec<StoredMessage>) -> Result<Vec<Item>, RunnerError> {
-        let mut items: Vec<Item> = messages.into_iter().map(|message| self.item(message)).collect();
-        for item in items.iter_mut().filter(|item| item.is_no_commit()) {
-            if self.patiently(|| is_set_aside(&self.broker, &item.message)).await? {
-                item.pass_over();
-            }
-        }
-        Ok(items)
-    }
-
-    fn item(&mut self, message: StoredMessage) -> Item {
-        match self.config.stream {
-            OUTCOMES => record_item(&self.members, message),
-            _ => self.sorter.item(&self.set.members, message),
-        }
-    }
-
-    /// Waits until the messages fit into the memory for what waits for the writer. This is what slows reading down when applying
-    /// is slower.
-    async fn reserve(&self, messages: &[StoredMessage]) -> Option<OwnedSemaphorePermit> {
-        let bytes: usize = messages.iter().map(|message| message.payload.len() + MESSAGE_OVERHEAD).sum();
-        let units = u32::try_from(bytes.div_ceil(MEMORY_UNIT)).unwrap_or(u32::MAX).min(MEMORY_UNITS_MAX);
-        Arc::clone(&self.memory).acquire_many_owned(units).await.ok()
-    }
-
     /// Asks whether the stream is still the one that is being read, and where it ends. If there is no answer, it assumes so.
     async fn is_same(&self, state: &StreamState) -> Result<bool, RunnerError> {
         let now = match self.broker.state(self.config.stream).await {
@@ -333,7 +345,7 @@ impl<B: Broker> Source<B> {
             Err(BrokerError::StreamMissing { .. }) => return Ok(false),
             Err(error) => return Err(error.into()),
         };
-        let reached = self.earliest().unwrap_or(0);
+        let reached = self.earliest(&self.members).unwrap_or(0);
         if now.generation != state.generation || now.last_sequence < reached {
             tracing::warn!(
                 stream = self.config.stream,

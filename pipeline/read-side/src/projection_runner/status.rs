@@ -94,6 +94,11 @@ impl StatusBoard {
         self.sender(member).send_modify(|status| status.halted = halt);
     }
 
+    /// The last sequence that a projection has applied.
+    pub(super) fn sequence(&self, member: usize) -> u64 {
+        self.sender(member).borrow().sequence
+    }
+
     pub(super) fn is_halted(&self, member: usize) -> bool {
         self.sender(member).borrow().halted.is_some()
     }

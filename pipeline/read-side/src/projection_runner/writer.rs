@@ -1,10 +1,13 @@
 //! The writing thread: it takes what waits, applies it in one transaction, and syncs the file from time to time.
 
-use std::sync::Arc;
+use std::{cell::OnceCell, sync::Arc};
 
 use jiff::Timestamp;
 use millstream_contract::stream_names::{EVENTS, OUTCOMES};
-use millstream_runtime::metrics::ReaderMetrics;
+use millstream_runtime::{
+    metrics::{Metrics, ReaderMetrics},
+    stage_needs::consumer_behind,
+};
 use millstream_store::read_store::{Durability, ProjectionId, ReadStore, StoreError};
 use tokio::{
     runtime::Handle,
@@ -18,6 +21,7 @@ use super::{
     applier::{Applier, Batch, Removal},
     checkpoint_check::Verdict,
     decoding::Item,
+    lane::{ByLane, Lane},
     projection_set::ProjectionSet,
     status::StatusBoard,
     sync_schedule::SyncSchedule,
@@ -29,10 +33,14 @@ pub(super) struct Start {
     pub(super) verdict: Verdict,
     /// Whether the message before which it halted was set aside.
     pub(super) goes_on: bool,
+    /// Which reader feeds it.
+    pub(super) lane: Lane,
 }
 
 /// Messages that were read together.
 pub(super) struct Messages {
+    /// Which reader has read them.
+    pub(super) lane: Lane,
     pub(super) items: Vec<Item>,
     /// Their share of the memory, freed when they are applied.
     pub(super) memory: Option<OwnedSemaphorePermit>,
@@ -49,7 +57,7 @@ pub(super) enum WriterTask {
     /// Rows, such as those of an outbox, that are done with and can go.
     Remove { removals: Vec<Removal>, done: oneshot::Sender<()> },
     /// Where projections begin, after their checkpoints have been checked.
-    Start { starts: Vec<Start>, done: oneshot::Sender<()> },
+    Start { stream: &'static str, starts: Vec<Start>, done: oneshot::Sender<()> },
     /// Answers when everything before it is committed.
     Barrier { done: oneshot::Sender<()> },
 }
@@ -66,8 +74,8 @@ pub(super) struct Writer {
     /// The most messages that one piece of work brings.
     read_max: usize,
     schedule: SyncSchedule,
-    commits: Counted,
-    records: Counted,
+    commits: ByLane<Counted>,
+    records: ByLane<Counted>,
 }
 
 impl WriterThread {
@@ -118,8 +126,8 @@ impl Writer {
             batch_max: config.batch_max,
             read_max: config.read_max(),
             schedule: SyncSchedule::new(config.durable_interval),
-            commits: Counted::new(config.metrics.reader(EVENTS, &config.events_consumer)),
-            records: Counted::new(config.metrics.reader(OUTCOMES, &config.outcomes_consumer)),
+            commits: counted(config, EVENTS, &config.events_consumer),
+            records: counted(config, OUTCOMES, &config.outcomes_consumer),
         }
     }
 
@@ -169,13 +177,13 @@ impl Writer {
         while let Some(work) = next.take() {
             match work {
                 WriterTask::Commits(messages) => {
-                    extend(&mut batch.commits, messages.items);
-                    self.commits.stream_end = messages.stream_end;
+                    extend(batch.commits.of_mut(messages.lane), messages.items);
+                    self.commits.of_mut(messages.lane).stream_end = messages.stream_end;
                     memory.extend(messages.memory);
                 }
                 WriterTask::Records(messages) => {
-                    extend(&mut batch.records, messages.items);
-                    self.records.stream_end = messages.stream_end;
+                    extend(batch.records.of_mut(messages.lane), messages.items);
+                    self.records.of_mut(messages.lane).stream_end = messages.stream_end;
                     memory.extend(messages.memory);
                 }
                 WriterTask::Remove { removals, done } => {
@@ -203,9 +211,13 @@ impl Writer {
     fn control(&mut self, work: WriterTask) -> Result<(), StoreError> {
         self.applier.written()?;
         let done = match work {
-            WriterTask::Start { starts, done } => {
-                for Start { member, verdict, goes_on } in starts {
+            WriterTask::Start { stream, starts, done } => {
+                if starts.iter().all(|start| start.lane == Lane::Ahead) {
+                    self.read_together(stream);
+                }
+                for Start { member, verdict, lane, goes_on } in starts {
                     self.applier.begin(member, verdict.generation());
+                    self.applier.assign(member, lane);
                     if goes_on {
                         self.applier.go_on(member);
                     }
@@ -224,6 +236,14 @@ impl Writer {
         Ok(())
     }
 
+    /// No projection of `stream` has a reader of its own any more.
+    fn read_together(&self, stream: &str) {
+        match stream {
+            OUTCOMES => self.records.behind.joined(),
+            _ => self.commits.behind.joined(),
+        }
+    }
+
     fn apply(&mut self, batch: &Batch) -> Result<(), StoreError> {
         let sync_took = self.applier.sync_took();
         let durability = self.schedule.durability(Instant::now(), sync_took, batch.is_large());
@@ -231,8 +251,10 @@ impl Writer {
         if durability == Durability::Durable {
             self.schedule.synced();
         }
-        self.commits.count(&batch.commits);
-        self.records.count(&batch.records);
+        for lane in [Lane::Ahead, Lane::Behind] {
+            self.commits.of_mut(lane).count(batch.commits.of(lane));
+            self.records.of_mut(lane).count(batch.records.of(lane));
+        }
         Ok(())
     }
 
@@ -242,15 +264,39 @@ impl Writer {
     }
 }
 
-/// The metrics of one stream.
+/// The metrics of one reader, which appear with its first message.
 struct Counted {
-    metrics: ReaderMetrics,
+    metrics: OnceCell<ReaderMetrics>,
+    all: Metrics,
+    stream: &'static str,
+    reader: String,
     stream_end: u64,
 }
 
+fn counted(config: &RunnerConfig, stream: &'static str, consumer: &str) -> ByLane<Counted> {
+    let of = |reader: String| Counted {
+        metrics: OnceCell::new(),
+        all: config.metrics.clone(),
+        stream,
+        reader,
+        stream_end: 0,
+    };
+    let counted = ByLane { ahead: of(consumer.to_owned()), behind: of(consumer_behind(consumer)) };
+    counted.ahead.metrics();
+    counted
+}
+
 impl Counted {
-    fn new(metrics: ReaderMetrics) -> Self {
-        Self { metrics, stream_end: 0 }
+    fn metrics(&self) -> &ReaderMetrics {
+        self.metrics.get_or_init(|| self.all.reader(self.stream, &self.reader))
+    }
+
+    /// The reader reads no more, because others read for its projections.
+    fn joined(&self) {
+        if let Some(metrics) = self.metrics.get() {
+            metrics.lag_events.set(0);
+            metrics.lag_seconds.set(0.0);
+        }
     }
 
     fn count(&self, items: &[Item]) {
@@ -258,7 +304,7 @@ impl Counted {
             let age = Timestamp::now().duration_since(last.message.stored_at).unsigned_abs();
             let sequence = last.message.sequence;
             let pending = self.stream_end.saturating_sub(sequence);
-            self.metrics.handled(sequence, items.len() as u64, pending, age);
+            self.metrics().handled(sequence, items.len() as u64, pending, age);
         }
     }
 }

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests are part of tests")]
 
+mod catching_up;
 mod past;
 mod publishing;
 mod queries;

@@ -125,10 +125,12 @@ fn readers() -> Vec<(String, &'static str, &'static [&'static str])> {
     for instance in ["", "-0", "-1", "-2"] {
         all.push((format!("command-handler{instance}-ids"), "OUTCOMES", HANDLER));
         all.push((format!("command-handler{instance}-states"), "EVENTS", HANDLER));
-        all.push((format!("projector{instance}"), "EVENTS", PROJECTOR));
-        all.push((format!("projector{instance}-outcomes"), "OUTCOMES", PROJECTOR));
-        all.push((format!("reporter{instance}"), "EVENTS", REPORTER));
-        all.push((format!("process-manager{instance}"), "EVENTS", MANAGER));
+        for behind in ["", "-behind"] {
+            all.push((format!("projector{instance}{behind}"), "EVENTS", PROJECTOR));
+            all.push((format!("projector{instance}-outcomes{behind}"), "OUTCOMES", PROJECTOR));
+            all.push((format!("reporter{instance}{behind}"), "EVENTS", REPORTER));
+            all.push((format!("process-manager{instance}{behind}"), "EVENTS", MANAGER));
+        }
     }
     all
 }

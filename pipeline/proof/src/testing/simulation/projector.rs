@@ -67,6 +67,7 @@ struct Shape {
     chaos_pause: Duration,
     batch_max: usize,
     durable_interval: Duration,
+    lane_distance: u64,
     disk_fails: f64,
     disturbances: Vec<Disturbance>,
 }
@@ -96,6 +97,7 @@ impl Shape {
             batch_max: *dice.pick(&[1, 3, 100]),
             durable_interval: Duration::from_millis(*dice.pick(&[0, 100, 1_000])),
             disk_fails: *dice.pick(&[0.0, 0.0, 0.5]),
+            lane_distance: *dice.pick(&[2, 6, 1_000]),
             disturbances,
         }
     }
@@ -258,6 +260,7 @@ impl ReadSide {
         let config = RunnerConfig {
             batch_max: self.shape.batch_max,
             durable_interval: self.shape.durable_interval,
+            lane_distance: self.shape.lane_distance,
             ..RunnerConfig::new("projector")
         };
         let runner = ProjectionRunner::new(connection.clone(), store.clone(), self.projected.set(), config);

@@ -66,7 +66,7 @@ impl Fixture {
         let statuses = StatusBoard::new(&set);
         let mut applier = Applier::new(store.clone(), Arc::clone(&set), statuses.clone(), &Metrics::new());
         applier.resume(0, Checkpoint::start("g", 1, 0));
-        Self { applier, store, set, statuses, sorter: CommitSorter::new() }
+        Self { applier, store, set, statuses, sorter: CommitSorter::new(&[0]) }
     }
 
     fn in_memory() -> Self {
@@ -79,7 +79,7 @@ impl Fixture {
             let event_type = if Some(sequence) == unknown { "shrunk" } else { "grown" };
             self.sorter.item(&self.set.members, message(sequence, event_type))
         });
-        Batch { commits: commits.collect(), ..Batch::default() }
+        Batch::of_commits(commits.collect())
     }
 
     /// Applies batches, one after the other, with more behind each of them.

@@ -1,0 +1,122 @@
+//! Reading in one lane: from the server to the writer, decoded, within the memory that the lane has.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use millstream_contract::{stored_message::StoredMessage, stream_names::OUTCOMES};
+use millstream_jetstream::{
+    broker::{Broker, ReadError, ReaderConfig, StreamReader},
+    set_aside::is_set_aside,
+};
+use millstream_runtime::stage_needs::consumer_behind;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+
+use super::{
+    super::{
+        MEMORY_UNIT, MEMORY_UNITS_BEHIND_MAX, MEMORY_UNITS_MAX, RunnerError,
+        decoding::{Item, ItemSorter},
+        lane::{ByLane, Lane},
+        writer::{Messages, WriterTask},
+    },
+    Ended, Source,
+};
+
+/// The approximate memory of a message besides its payload: subject, headers, and what it decodes to.
+const MESSAGE_OVERHEAD: usize = 1024;
+
+impl<B: Broker> Source<B> {
+    pub(super) async fn open_all(
+        &self,
+        lanes: &ByLane<Vec<usize>>,
+    ) -> Result<ByLane<Option<B::Reader>>, ReadError> {
+        let mut readers = ByLane::default();
+        for lane in [Lane::Ahead, Lane::Behind] {
+            if let Some(after) = self.earliest(lanes.of(lane)) {
+                *readers.of_mut(lane) = Some(self.open(lane, after).await?);
+            }
+        }
+        Ok(readers)
+    }
+
+    /// Hands over what one reader reads. The wait for a batch is never cancelled while reading goes on: by the length of that wait
+    /// the reader notices that the server has fallen silent.
+    pub(super) async fn feed(
+        &self,
+        lane: Lane,
+        members: &[usize],
+        reader: Option<&mut B::Reader>,
+    ) -> Result<Ended, RunnerError> {
+        let Some(reader) = reader else { return std::future::pending().await };
+        let mut sorter = ItemSorter::new(self.config.stream, members);
+        loop {
+            match reader.next_batch(self.config.runner.read_max()).await {
+                Ok(messages) => {
+                    let memory = self.reserve(lane, &messages).await;
+                    let items = self.items(&mut sorter, messages).await?;
+                    if self.hand_over(lane, items, memory).await.is_err() {
+                        return Ok(Ended::Stop);
+                    }
+                }
+                Err(error) => return Ok(self.doubt(error)?),
+            }
+        }
+    }
+
+    pub(super) async fn open(&self, lane: Lane, after: u64) -> Result<B::Reader, ReadError> {
+        let name = match lane {
+            Lane::Ahead => self.config.consumer.clone(),
+            Lane::Behind => consumer_behind(&self.config.consumer),
+        };
+        let config = ReaderConfig {
+            stream: self.config.stream.to_owned(),
+            name,
+            description: self.config.runner.description.clone(),
+            after,
+            filters: Vec::new(),
+            replace_live: false,
+        };
+        self.broker.read(config).await
+    }
+
+    async fn hand_over(
+        &self,
+        lane: Lane,
+        items: Vec<Item>,
+        memory: Option<OwnedSemaphorePermit>,
+    ) -> Result<(), mpsc::error::SendError<WriterTask>> {
+        let stream_end = self.stream_end.load(Ordering::Relaxed);
+        let messages = Messages { lane, items, memory, stream_end };
+        let work = match self.config.stream {
+            OUTCOMES => WriterTask::Records(messages),
+            _ => WriterTask::Commits(messages),
+        };
+        self.inbox.send(work).await
+    }
+
+    /// The messages decoded; what is no commit and was set aside is passed over.
+    async fn items(
+        &self,
+        sorter: &mut ItemSorter,
+        messages: Vec<StoredMessage>,
+    ) -> Result<Vec<Item>, RunnerError> {
+        let item = |message| sorter.item(&self.set.members, message);
+        let mut items: Vec<Item> = messages.into_iter().map(item).collect();
+        for item in items.iter_mut().filter(|item| item.is_no_commit()) {
+            if self.patiently(|| is_set_aside(&self.broker, &item.message)).await? {
+                item.pass_over();
+            }
+        }
+        Ok(items)
+    }
+
+    /// Waits until the messages fit into the memory for what waits for the writer. This is what slows reading down when applying
+    /// is slower.
+    async fn reserve(&self, lane: Lane, messages: &[StoredMessage]) -> Option<OwnedSemaphorePermit> {
+        let bytes: usize = messages.iter().map(|message| message.payload.len() + MESSAGE_OVERHEAD).sum();
+        let units = u32::try_from(bytes.div_ceil(MEMORY_UNIT)).unwrap_or(u32::MAX);
+        let (memory, units) = match lane {
+            Lane::Ahead => (&self.memory.ahead, units.min(MEMORY_UNITS_MAX)),
+            Lane::Behind => (&self.memory.behind, units.min(MEMORY_UNITS_BEHIND_MAX)),
+        };
+        Arc::clone(memory).acquire_many_owned(units).await.ok()
+    }
+}

@@ -1,0 +1,128 @@
+//! A projection that is far behind catches up beside the others, which go on with the end of the stream.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use millstream_contract::{commit::Envelope, stream_names::EVENTS};
+use millstream_domain::projection::{Projection, ProjectionError, Rows};
+use millstream_jetstream::{broker::Broker as _, nats_broker::NatsBroker, testing::test_server::TestServer};
+use millstream_read_side::projection_runner::ProjectionSet;
+use serde_json::json;
+
+use crate::support::{Counts, Kinds, Latest, PATIENCE, Running, commit, grow};
+
+/// So many events that a slow projection takes ten seconds for them.
+const EVENTS_BEFORE: usize = 10_000;
+
+/// Counts as [`Counts`] does, a millisecond for each event, until it need not be slow any more.
+struct Slow {
+    counts: Counts,
+    hurry: Arc<AtomicBool>,
+}
+
+impl Projection for Slow {
+    fn context(&self) -> &'static str {
+        self.counts.context()
+    }
+
+    fn name(&self) -> &'static str {
+        self.counts.name()
+    }
+
+    fn version(&self) -> u32 {
+        self.counts.version()
+    }
+
+    fn views(&self) -> &'static [&'static str] {
+        self.counts.views()
+    }
+
+    fn tables(&self) -> &[&'static str] {
+        self.counts.tables()
+    }
+
+    fn handles(&self, aggregate: &str) -> bool {
+        self.counts.handles(aggregate)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "it is slow on purpose; nothing waits for it to be over")]
+    fn apply(&self, envelope: &Envelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
+        if !self.hurry.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.counts.apply(envelope, rows)
+    }
+}
+
+fn start(broker: &NatsBroker, folder: &Path, version: u32, hurry: &Arc<AtomicBool>) -> Running {
+    let counts = Counts { version, knows_shrunk: false };
+    let slow = Slow { counts, hurry: Arc::clone(hurry) };
+    let set = ProjectionSet::new(vec![Box::new(slow), Box::new(Latest)], vec![Box::new(Kinds)], &["test"]);
+    Running::start_with(broker, folder, set.unwrap(), |config| {
+        config.batch_max = 50;
+        config.lane_distance = 100;
+    })
+}
+
+async fn long_stream(broker: &NatsBroker) -> u64 {
+    let grown = (0..EVENTS_BEFORE).map(|number| commit("thing.a", "grown", &format!("a-{number}")));
+    let appended = broker.append_each(EVENTS, grown.collect()).await;
+    appended.into_iter().map(|appended| appended.unwrap().sequence).max().unwrap()
+}
+
+/// Whether the second consumer of EVENTS is there.
+async fn reads_beside(server: &TestServer) -> bool {
+    let context = async_nats::jetstream::new(server.client().await);
+    context.get_stream(EVENTS).await.unwrap().consumer_info("projector-behind").await.is_ok()
+}
+
+#[tokio::test]
+async fn others_follow_the_stream_while_one_is_built_anew() {
+    let server = TestServer::start_provisioned().await;
+    let broker = server.broker().await;
+    let folder = tempfile::tempdir().unwrap();
+    let last = long_stream(&broker).await;
+    let hurry = Arc::new(AtomicBool::new(true));
+    let running = start(&broker, folder.path(), 1, &hurry);
+    running.until_sequence("counts", last).await;
+    running.until_sequence("latest", last).await;
+    assert!(!reads_beside(&server).await, "all began together");
+    running.finish().await.unwrap();
+
+    hurry.store(false, Ordering::Relaxed);
+    let running = start(&broker, folder.path(), 2, &hurry);
+    running.until("counts", |status| status.sequence > 0 && !status.is_complete()).await;
+    let new = grow(&broker, "b", 1).await;
+    running.until_sequence("latest", new).await;
+    let counts = running.until("counts", |_| true).await;
+    assert!(!counts.is_complete(), "it is built while the other one is up to date: {counts:?}");
+    assert_eq!(running.row("latest", "b"), Some(json!(new)));
+    assert!(reads_beside(&server).await);
+    running.finish().await.unwrap();
+
+    // It goes on where it was, and joins the others when it has reached them.
+    let running = start(&broker, folder.path(), 2, &hurry);
+    let resumed = running.until("counts", |status| !status.generation.is_empty()).await;
+    assert!(resumed.sequence >= counts.sequence, "{resumed:?} after {counts:?}");
+    hurry.store(true, Ordering::Relaxed);
+    running.until_sequence("counts", new).await;
+    let joined = async {
+        while reads_beside(&server).await {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, joined).await.expect("one reader is enough again");
+    let newest = grow(&broker, "a", 1).await;
+    running.until_sequence("counts", newest).await;
+    running.until_sequence("latest", newest).await;
+    assert_eq!(running.row("counts", "a"), Some(json!({ "count": EVENTS_BEFORE + 1 })));
+    assert_eq!(running.row("counts", "b"), Some(json!({ "count": 1 })));
+    assert_eq!(running.row("counts-total", "all"), Some(json!({ "count": EVENTS_BEFORE + 2 })));
+    running.finish().await.unwrap();
+}

@@ -2,14 +2,16 @@
 //! docs/queries.md is the contract.
 //!
 //! Every answer carries the position of its rows in `Millstream-Position`. A request that carries a position waits, for a bounded
-//! time, until the view has reached it. A bounded number of requests is answered at the same time; further ones are refused at
-//! once and not queued. Rows are stored as JSON and copied unparsed into the answer.
+//! time, until the view has reached it. A bounded number of requests is answered at the same time, and another bounded number may
+//! wait, of each client no more than a share; further ones are refused at once and not queued. Rows are stored as JSON and copied
+//! unparsed into the answer.
 
 mod answer;
 mod cursor;
 mod local;
 mod request;
 mod view_query;
+mod waits;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -32,14 +34,20 @@ use millstream_jetstream::{
 use millstream_runtime::metrics::{Metrics, QueryMetrics};
 use millstream_store::read_store::ReadStore;
 use serde_json::json;
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::view_query::{Answer, Asked, ViewQuery};
 pub use self::{
     answer::QueryError,
     local::LocalQueries,
     request::{LIMIT_DEFAULT, LIMIT_MAX, Operation},
+};
+use self::{
+    view_query::{Answer, Asked, ViewQuery},
+    waits::{Place, Waits, client_of},
 };
 
 use crate::projection_runner::{View, ViewDirectory};
@@ -50,8 +58,14 @@ const HEADERS: [&str; 2] = [header::POSITION, header::WAIT_MS];
 pub const WAIT_DEFAULT: Duration = Duration::from_secs(2);
 /// How long a query may wait at most, unless configured otherwise.
 pub const WAIT_MAX_DEFAULT: Duration = Duration::from_secs(30);
-/// How many requests are answered at once, including those that wait, unless configured otherwise.
+/// How many requests are answered at once unless configured otherwise.
 pub const IN_FLIGHT_MAX_DEFAULT: usize = 1_024;
+/// How many requests may wait for their position unless configured otherwise.
+pub const WAITING_MAX_DEFAULT: usize = 1_024;
+/// How many requests of one client may wait unless configured otherwise.
+pub const WAITING_CLIENT_MAX_DEFAULT: usize = 128;
+/// The largest body of a request, in bytes. No query needs a tenth of it, and a thousand may wait at once.
+const REQUEST_BYTES_MAX: usize = 64 * 1024;
 /// How many reads of the file happen at once.
 const READS_MAX: usize = 16;
 
@@ -68,8 +82,12 @@ pub struct QueryServiceConfig {
     pub wait_default: Duration,
     /// How long a query may wait at most.
     pub wait_max: Duration,
-    /// How many requests are answered at once, including those that wait.
+    /// How many requests are answered at once.
     pub in_flight_max: usize,
+    /// How many requests may wait for their position.
+    pub waiting_max: usize,
+    /// How many of them may be of one client.
+    pub waiting_client_max: usize,
 }
 
 impl QueryServiceConfig {
@@ -82,7 +100,13 @@ impl QueryServiceConfig {
             wait_default: WAIT_DEFAULT,
             wait_max: WAIT_MAX_DEFAULT,
             in_flight_max: IN_FLIGHT_MAX_DEFAULT,
+            waiting_max: WAITING_MAX_DEFAULT,
+            waiting_client_max: WAITING_CLIENT_MAX_DEFAULT,
         }
+    }
+
+    fn waits(&self) -> Arc<Waits> {
+        Arc::new(Waits::new(self.waiting_max, self.waiting_client_max))
     }
 }
 
@@ -109,6 +133,7 @@ struct EndpointContext {
     broker: NatsBroker,
     in_flight: Arc<Semaphore>,
     in_flight_max: usize,
+    waits: Arc<Waits>,
     metrics: QueryMetrics,
     requests: TaskTracker,
 }
@@ -136,6 +161,7 @@ impl QueryService {
     ) -> Result<Self, QueryServiceError> {
         let (requests, serving) = (TaskTracker::new(), TaskTracker::new());
         let in_flight = Arc::new(Semaphore::new(config.in_flight_max));
+        let waits = config.waits();
         let reads = Arc::new(Semaphore::new(READS_MAX));
         let mut endpoints = Vec::new();
         for view in views.iter() {
@@ -147,6 +173,7 @@ impl QueryService {
                     broker: broker.clone(),
                     in_flight: Arc::clone(&in_flight),
                     in_flight_max: config.in_flight_max,
+                    waits: Arc::clone(&waits),
                     metrics: metrics.query(&name),
                     requests: requests.clone(),
                 };
@@ -210,10 +237,7 @@ async fn serve(mut endpoint: Endpoint, context: Arc<EndpointContext>) {
         match Arc::clone(&context.in_flight).try_acquire_owned() {
             Ok(permit) => {
                 let context = Arc::clone(&context);
-                context.requests.clone().spawn(async move {
-                    context.answer(request).await;
-                    drop(permit);
-                });
+                context.requests.clone().spawn(async move { context.answer(request, permit).await });
             }
             Err(_) => {
                 let busy = QueryError::Busy { in_flight_max: context.in_flight_max };
@@ -224,7 +248,7 @@ async fn serve(mut endpoint: Endpoint, context: Arc<EndpointContext>) {
 }
 
 impl EndpointContext {
-    async fn answer(&self, request: Request) {
+    async fn answer(&self, request: Request, permit: OwnedSemaphorePermit) {
         let began = Instant::now();
         let headers = headers_from(request.message.headers.as_ref());
         let asked = Asked {
@@ -235,7 +259,13 @@ impl EndpointContext {
         };
         let waited = asked.position.is_some();
         let answered = match check_headers(&headers, &HEADERS) {
-            Ok(()) => self.query.answer(self.operation, &asked).await,
+            Ok(()) if asked.body.len() > REQUEST_BYTES_MAX => {
+                let bytes = asked.body.len();
+                Err(QueryError::Malformed(format!(
+                    "body: {bytes} bytes; a query has at most {REQUEST_BYTES_MAX}"
+                )))
+            }
+            Ok(()) => self.query.answer(self.operation, &asked, self.place(&request, permit)).await,
             Err(error) => Err(QueryError::Malformed(error.to_string())),
         };
         let (result, headers) = match answered {
@@ -252,6 +282,11 @@ impl EndpointContext {
         };
         self.respond(&request, result, headers).await;
         self.metrics.seconds.observe(began.elapsed().as_secs_f64());
+    }
+
+    fn place(&self, request: &Request, permit: OwnedSemaphorePermit) -> Place {
+        let reply = request.message.reply.as_deref().unwrap_or_default();
+        Place { at_once: Some(permit), waits: Arc::clone(&self.waits), client: client_of(reply).to_owned() }
     }
 
     async fn respond(&self, request: &Request, result: Result<Vec<u8>, QueryError>, headers: HeaderMap) {

@@ -22,7 +22,7 @@ use crate::{
     },
     query_service::{
         IN_FLIGHT_MAX_DEFAULT, QueryService, QueryServiceConfig, QueryServiceError, WAIT_DEFAULT,
-        WAIT_MAX_DEFAULT,
+        WAIT_MAX_DEFAULT, WAITING_CLIENT_MAX_DEFAULT, WAITING_MAX_DEFAULT,
     },
 };
 
@@ -61,6 +61,10 @@ pub struct ReadSideSettings {
     pub query_wait_max: Duration,
     /// Queries answered at once.
     pub queries_max: NonZeroUsize,
+    /// Queries that may wait for their position.
+    pub queries_waiting_max: NonZeroUsize,
+    /// Queries of one client that may wait.
+    pub queries_waiting_client_max: NonZeroUsize,
 }
 
 impl ReadSideSettings {
@@ -83,7 +87,17 @@ impl ReadSideSettings {
             queries_max: keys.count(
                 "queries_max",
                 count(IN_FLIGHT_MAX_DEFAULT),
-                "queries answered at once, waiting ones included; more are refused",
+                "queries answered at once; more are refused",
+            ),
+            queries_waiting_max: keys.count(
+                "queries_waiting_max",
+                count(WAITING_MAX_DEFAULT),
+                "queries that may wait for their position; more are refused",
+            ),
+            queries_waiting_client_max: keys.count(
+                "queries_waiting_client_max",
+                count(WAITING_CLIENT_MAX_DEFAULT),
+                "queries of one connection, or of one importing account, that may wait",
             ),
         }
     }
@@ -216,6 +230,8 @@ impl ReadSide {
         queries.wait_default = settings.query_wait;
         queries.wait_max = settings.query_wait_max;
         queries.in_flight_max = settings.queries_max.get();
+        queries.waiting_max = settings.queries_waiting_max.get();
+        queries.waiting_client_max = settings.queries_waiting_client_max.get();
         let broker = runtime.broker.clone();
         let runner = ProjectionRunner::new(broker.clone(), store.clone(), set, config);
         let views = runner.views();

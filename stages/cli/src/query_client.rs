@@ -12,7 +12,7 @@ use millstream_contract::{
 };
 use millstream_jetstream::broker::Broker as _;
 use millstream_read_side::query_service::{LocalQueries, Operation};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::session::Connected;
@@ -58,13 +58,38 @@ impl Failure for QueryError {
     }
 }
 
+/// The field that a row has in place of its own fields when no answer can hold it.
+pub(crate) const TOO_LARGE: &str = "too_large";
+
 /// A row of a view.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(crate) struct ViewRow {
     /// Its key.
     pub(crate) key: String,
-    /// Its fields.
+    /// Its fields; null where it is too large.
+    #[serde(default)]
     pub(crate) value: Value,
+    /// Its size, if no answer can hold it.
+    pub(crate) too_large: Option<TooLarge>,
+}
+
+/// What is known of a row that no answer can hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TooLarge {
+    /// Its size in bytes.
+    pub(crate) bytes: u64,
+    /// The largest size that fits.
+    pub(crate) bytes_max: u64,
+}
+
+impl ViewRow {
+    /// Its fields; of a row that is too large, its key under the name `first`, and its size.
+    pub(crate) fn into_fields(self, first: &str) -> Value {
+        match self.too_large {
+            None => self.value,
+            Some(too_large) => json!({ first: self.key, TOO_LARGE: too_large }),
+        }
+    }
 }
 
 /// A page of rows.

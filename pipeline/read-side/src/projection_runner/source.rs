@@ -150,7 +150,9 @@ impl<B: Broker> Source<B> {
     async fn remove_consumer_behind(&self, end: u64) -> Result<(), RunnerError> {
         match self.open(Lane::Behind, end).await {
             Ok(reader) => reader.close().await,
-            Err(error) => drop(self.doubt(error)?),
+            Err(error) => {
+                self.doubt(error)?;
+            }
         }
         Ok(())
     }

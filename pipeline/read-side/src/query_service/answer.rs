@@ -28,7 +28,9 @@ pub enum QueryError {
         reached: String,
     },
     /// One row is larger than an answer may be.
-    #[error("row {key:?} of {view} has {bytes} bytes; the server's max_payload allows {bytes_max}")]
+    #[error(
+        "row {key:?} of {view} has {bytes} bytes and an answer at most {bytes_max}: raise the server's max_payload, or read the row with `millstream query --as-of`, which folds it itself"
+    )]
     RowTooLarge {
         /// The view.
         view: String,
@@ -44,6 +46,14 @@ pub enum QueryError {
     Busy {
         /// How many are answered at once.
         in_flight_max: usize,
+    },
+    /// Too many queries wait for their position already.
+    #[error("{waiting_max} queries{} wait for their position already; try again", if *.of_client { " of this client" } else { "" })]
+    BusyWaiting {
+        /// How many may wait.
+        waiting_max: usize,
+        /// Whether that is the client's share, or the bound of all together.
+        of_client: bool,
     },
     /// The view halted at an event it could not apply.
     #[error("{view} halted at {stream} {sequence}: {reason}")]
@@ -98,7 +108,7 @@ impl QueryError {
             Self::NoSuchKey { .. } => 404,
             Self::OtherGeneration { .. } => 409,
             Self::RowTooLarge { .. } => 413,
-            Self::Busy { .. } => 429,
+            Self::Busy { .. } | Self::BusyWaiting { .. } => 429,
             Self::Store(_) => 500,
             Self::Halted { .. } | Self::Incomplete { .. } => 503,
             Self::NotReached { .. } => 504,
@@ -118,6 +128,15 @@ pub(super) fn put_row(body: &mut Vec<u8>, key: &str, value: &[u8]) {
     body.extend_from_slice(b",\"value\":");
     body.extend_from_slice(value);
     body.push(b'}');
+}
+
+/// `{"key":…,"too_large":{"bytes":…,"bytes_max":…}}`, for a row that no answer can hold.
+pub(super) fn put_too_large(body: &mut Vec<u8>, key: &str, bytes: usize, bytes_max: usize) {
+    body.extend_from_slice(b"{\"key\":");
+    put_text(body, key);
+    body.extend_from_slice(
+        format!(",\"too_large\":{{\"bytes\":{bytes},\"bytes_max\":{bytes_max}}}}}").as_bytes(),
+    );
 }
 
 pub(super) fn put_text(body: &mut Vec<u8>, text: &str) {

@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use super::{
     Operation, QueryError, QueryServiceConfig, READS_MAX,
     view_query::{Answer, Asked, ViewQuery},
+    waits::Place,
 };
 use crate::projection_runner::ViewDirectory;
 
@@ -44,7 +45,8 @@ impl LocalQueries {
         };
         let query = ViewQuery::new(self.store.clone(), found.clone(), Arc::clone(&self.reads), &self.config);
         let asked = Asked { position: None, wait_ms: None, body, bytes_max };
-        let Answer { body, position, .. } = query.answer(operation, &asked).await?;
+        let place = Place { at_once: None, waits: self.config.waits(), client: String::new() };
+        let Answer { body, position, .. } = query.answer(operation, &asked, place).await?;
         Ok((body, position))
     }
 }

@@ -9,9 +9,10 @@ use tokio::{sync::Semaphore, time::Instant};
 
 use super::{
     QueryError, QueryServiceConfig,
-    answer::{put_row, put_text},
+    answer::{put_row, put_text, put_too_large},
     cursor,
     request::{GetBody, ListBody, Listing, Operation, parse, parse_position, parse_wait},
+    waits::{Place, Wait},
 };
 use crate::projection_runner::{ProjectionStatus, View};
 
@@ -68,7 +69,12 @@ impl ViewQuery {
         headers
     }
 
-    pub(super) async fn answer(&self, operation: Operation, asked: &Asked<'_>) -> Result<Answer, QueryError> {
+    pub(super) async fn answer(
+        &self,
+        operation: Operation,
+        asked: &Asked<'_>,
+        mut place: Place,
+    ) -> Result<Answer, QueryError> {
         let read = match operation {
             Operation::Get => Read::Get { key: parse::<GetBody>(asked.body)?.key },
             Operation::List => Read::List(parse::<ListBody>(asked.body)?.listing()?),
@@ -76,7 +82,8 @@ impl ViewQuery {
         let position = parse_position(asked.position)?;
         let wait = parse_wait(asked.wait_ms, &self.config)?;
         let began = Instant::now();
-        self.wait_for(position.as_ref(), wait).await?;
+        // Held until the answer is there: when the position is reached, all that waited for it are answered, a few at a time.
+        let _waits = self.wait_for(position.as_ref(), wait, &mut place).await?;
         let waited = began.elapsed();
         // Nobody closes the semaphore, so the permit is always there.
         let _permit = self.reads.acquire().await.ok();
@@ -91,12 +98,18 @@ impl ViewQuery {
     }
 
     /// Returns when the view is complete and has reached `asked`.
-    async fn wait_for(&self, asked: Option<&Position>, wait: Duration) -> Result<(), QueryError> {
+    async fn wait_for(
+        &self,
+        asked: Option<&Position>,
+        wait: Duration,
+        place: &mut Place,
+    ) -> Result<Option<Wait>, QueryError> {
         let mut status = self.view.status.clone();
         let ready = self.check(&status.borrow(), asked)?;
         if ready {
-            return Ok(());
+            return Ok(None);
         }
+        let waits = place.wait()?;
         let mut refused = Ok(());
         let reached = status.wait_for(|status| match self.check(status, asked) {
             Ok(ready) => ready,
@@ -108,14 +121,14 @@ impl ViewQuery {
         let reached = tokio::time::timeout(wait, reached).await.is_ok_and(|reached| reached.is_ok());
         refused?;
         match asked {
-            _ if reached => Ok(()),
+            _ if reached => Ok(Some(waits)),
             Some(asked) => Err(QueryError::NotReached {
                 view: self.name(),
                 asked: asked.to_string(),
                 reached: self.view.status.borrow().position().to_string(),
                 waited_ms: wait.as_millis(),
             }),
-            None => Ok(()),
+            None => Ok(None),
         }
     }
 
@@ -180,13 +193,14 @@ impl ViewQuery {
         Ok(body)
     }
 
-    /// As many rows as the list asks for, but no more than fit into one message of the server.
+    /// As many rows as the list asks for, but no more than fit into one message of the server. Of a row that fits into none, there is
+    /// the key and the size, so that it does not hide the rows behind it.
     fn list(&self, snapshot: &Snapshot, listing: &Listing, bytes_max: usize) -> Result<Vec<u8>, QueryError> {
         let mut body = b"{\"rows\":[".to_vec();
         let mut count = 0;
         let mut last_key = String::new();
         let mut more = false;
-        let mut too_large = None;
+        let mut key_too_large = None;
         snapshot.visit(&self.view.table, listing.range(), listing.direction, |key, value| {
             if count == listing.limit {
                 more = true;
@@ -198,10 +212,16 @@ impl ViewQuery {
             }
             put_row(&mut body, key, value);
             // The cursor repeats the last key, in two digits for each byte.
-            if body.len() + 2 * key.len() > bytes_max {
-                if count == 0 {
-                    too_large = Some((key.to_owned(), body.len() - before));
+            let fits = |body: &Vec<u8>| body.len() + 2 * key.len() <= bytes_max;
+            if !fits(&body) && count == 0 {
+                let bytes = body.len() - before;
+                body.truncate(before);
+                put_too_large(&mut body, key, bytes, bytes_max);
+                if !fits(&body) {
+                    key_too_large = Some((key.to_owned(), bytes));
                 }
+            }
+            if !fits(&body) {
                 body.truncate(before);
                 more = true;
                 return ControlFlow::Break(());
@@ -211,7 +231,7 @@ impl ViewQuery {
             last_key.push_str(key);
             ControlFlow::Continue(())
         })?;
-        if let Some((key, bytes)) = too_large {
+        if let Some((key, bytes)) = key_too_large {
             return Err(self.too_large(&key, bytes, bytes_max));
         }
         body.extend_from_slice(b"],\"cursor\":");

@@ -4,9 +4,13 @@ use std::time::Duration;
 
 use async_nats::{Client, HeaderMap};
 use futures::{StreamExt, stream::FuturesUnordered};
-use millstream_contract::{header, stream_names::EVENTS};
+use millstream_contract::{commit::Envelope, header, stream_names::EVENTS};
+use millstream_domain::projection::{Projection, ProjectionError, Rows};
 use millstream_jetstream::{broker::Broker as _, testing::test_server::TestServer};
-use millstream_read_side::query_service::{QueryService, QueryServiceConfig};
+use millstream_read_side::{
+    projection_runner::ProjectionSet,
+    query_service::{QueryService, QueryServiceConfig},
+};
 use millstream_runtime::metrics::Metrics;
 use serde_json::{Value, json};
 
@@ -147,12 +151,18 @@ async fn pages_add_up_in_both_directions_and_survive_changes_in_between() {
     running.finish().await.unwrap();
 }
 
-#[tokio::test]
-async fn large_lists_end_where_the_message_would_be_too_large() {
+/// A server whose messages have at most 8 KiB.
+async fn small_messages() -> TestServer {
     let server = TestServer::start_with(|config| config.extra = "max_payload: 8192".to_owned()).await;
     let context = async_nats::jetstream::new(server.client().await);
     let options = millstream_jetstream::provision::ProvisionOptions::default();
     millstream_jetstream::provision::provision(&context, &options).await.unwrap();
+    server
+}
+
+#[tokio::test]
+async fn large_lists_end_where_the_message_would_be_too_large() {
+    let server = small_messages().await;
     let (broker, client) = (server.broker().await, server.client().await);
     let folder = tempfile::tempdir().unwrap();
     let name = |number: usize| format!("{number:03}-{}", "x".repeat(90));
@@ -296,28 +306,137 @@ async fn view_that_is_being_built_is_not_shown_by_halves() {
 }
 
 #[tokio::test]
-async fn too_many_at_once_are_refused_and_none_is_left_waiting() {
+async fn waiting_queries_of_one_client_leave_others_their_places() {
+    let server = TestServer::start_provisioned().await;
+    let (broker, client, other) = (server.broker().await, server.client().await, server.client().await);
+    let folder = tempfile::tempdir().unwrap();
+    let running = Running::start(&broker, folder.path(), projections());
+    let service = serve_with(&server, &running, |config| {
+        config.in_flight_max = 10;
+        config.waiting_max = 5;
+        config.waiting_client_max = 3;
+    });
+    let service = service.await;
+    let last = grow(&broker, "a", 1).await;
+    running.until_sequence("counts", last).await;
+    let generation = broker.state(EVENTS).await.unwrap().generation;
+    let position = format!("EVENTS:{generation}:{}", last + 1);
+    let headers = [(header::POSITION, position.as_str()), (header::WAIT_MS, "30000")];
+    let wait = |client| ask_with(client, "counts.get", r#"{"key":"a"}"#, &headers);
+    let mut replies: FuturesUnordered<_> = (0..10).map(|_| wait(&client)).collect();
+    // Three wait; the others are refused before there is anything to answer the three with.
+    for _ in 0..7 {
+        let refused = replies.next().await.unwrap();
+        assert!(refused.code == 429 && refused.text.contains("of this client"), "{refused:?}");
+    }
+    // Whoever does not wait is answered, this client as well, and others may wait.
+    for each in [&client, &other] {
+        assert_eq!(ask(each, "counts.get", r#"{"key":"a"}"#).await.json()["value"]["count"], 1);
+    }
+    let mut others: FuturesUnordered<_> = (0..3).map(|_| wait(&other)).collect();
+    let refused = others.next().await.unwrap();
+    assert!(refused.code == 429 && refused.text.starts_with("5 queries wait"), "{refused:?}");
+    grow(&broker, "a", 1).await;
+    for waiting in [&mut replies, &mut others] {
+        while let Some(reply) = waiting.next().await {
+            assert_eq!(reply.json()["value"]["count"], 2);
+        }
+    }
+    service.stop().await;
+    running.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn long_and_strange_requests_get_a_short_error() {
     let server = TestServer::start_provisioned().await;
     let (broker, client) = (server.broker().await, server.client().await);
     let folder = tempfile::tempdir().unwrap();
     let running = Running::start(&broker, folder.path(), projections());
-    let service = serve_with(&server, &running, |config| config.in_flight_max = 2).await;
-    running.until("counts", |status| !status.generation.is_empty()).await;
-    let generation = broker.state(EVENTS).await.unwrap().generation;
-    let position = format!("EVENTS:{generation}:1");
-    let headers = [(header::POSITION, position.as_str()), (header::WAIT_MS, "15000")];
-    let asks = (0..5).map(|_| ask_with(&client, "counts.get", r#"{"key":"a"}"#, &headers));
-    let mut replies: FuturesUnordered<_> = asks.collect();
-    // Two wait; the other three are answered before there is anything to answer the two with.
-    for _ in 0..3 {
-        assert_eq!(replies.next().await.unwrap().code, 429);
+    let last = grow(&broker, "a", 1).await;
+    running.until_sequence("counts", last).await;
+    let service = serve(&server, &running).await;
+    let long = "k".repeat(1_000_000);
+    for (body, code) in [
+        (json!({ "key": long }), 400),
+        (json!({ "key": "k".repeat(60_000) }), 404),
+        (json!({ "key": "\0\r\n\t\u{1b}[2J\u{2028}" }), 404),
+        (json!({ "k".repeat(60_000): 1 }), 400),
+        (json!({ "\r\nNats-Service-Error: x": 1 }), 400),
+    ] {
+        let reply = ask(&client, "counts.get", &body.to_string()).await;
+        assert!(reply.code == code && reply.text.len() <= 1_000, "{} {}", reply.code, reply.text.len());
     }
-    grow(&broker, "a", 1).await;
-    for _ in 0..2 {
-        assert_eq!(replies.next().await.unwrap().code, 200);
-    }
+    let headers = [(header::WAIT_MS, long.get(..60_000).unwrap())];
+    let reply = ask_with(&client, "counts.get", r#"{"key":"a"}"#, &headers).await;
+    assert!(reply.code == 400 && reply.text.len() <= 1_000, "{} {}", reply.code, reply.text.len());
+    let nested = "[".repeat(60_000);
+    assert_eq!(ask(&client, "counts.list", &nested).await.code, 400);
     service.stop().await;
     running.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn row_that_no_answer_can_hold_is_marked_and_hides_no_other() {
+    let server = small_messages().await;
+    let (broker, client) = (server.broker().await, server.client().await);
+    let folder = tempfile::tempdir().unwrap();
+    let set = ProjectionSet::new(vec![Box::new(Growing)], Vec::new(), &[]).unwrap();
+    let running = Running::start(&broker, folder.path(), set);
+    for id in ["a", "b", "c", "d"] {
+        grow(&broker, id, if ["b", "c"].contains(&id) { 20 } else { 1 }).await;
+    }
+    let last = broker.state(EVENTS).await.unwrap().last_sequence;
+    running.until_sequence("growing", last).await;
+    let service = serve(&server, &running).await;
+
+    let (mut rows, mut cursor) = (Vec::new(), None);
+    loop {
+        let page = ask(&client, "growing.list", &json!({ "limit": 2, "cursor": cursor }).to_string()).await;
+        rows.extend(page.json()["rows"].as_array().unwrap().clone());
+        cursor = page.cursor();
+        if cursor.is_none() {
+            break;
+        }
+    }
+    let keys: Vec<&str> = rows.iter().map(|row| row["key"].as_str().unwrap()).collect();
+    assert_eq!(keys, ["a", "b", "c", "d"]);
+    assert_eq!(rows[0]["value"].as_array().unwrap().len(), 1);
+    for row in &rows[1..3] {
+        assert!(row.get("value").is_none() && row["too_large"]["bytes"].as_u64().unwrap() > 10_000, "{row}");
+        assert!(row["too_large"]["bytes_max"].as_u64().unwrap() <= 8_192, "{row}");
+    }
+    let reply = ask(&client, "growing.get", r#"{"key":"b"}"#).await;
+    assert!(reply.code == 413 && reply.text.contains("max_payload"), "{reply:?}");
+    service.stop().await;
+    running.finish().await.unwrap();
+}
+
+/// A row for each thing, which grows by half a kilobyte with every event.
+struct Growing;
+
+impl Projection for Growing {
+    fn context(&self) -> &'static str {
+        "test"
+    }
+
+    fn name(&self) -> &'static str {
+        "growing"
+    }
+
+    fn views(&self) -> &'static [&'static str] {
+        &["growing"]
+    }
+
+    fn handles(&self, _aggregate: &str) -> bool {
+        true
+    }
+
+    fn apply(&self, envelope: &Envelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
+        let mut lines: Vec<String> = rows.read("growing", envelope.stream_id.id())?.unwrap_or_default();
+        lines.push("x".repeat(512));
+        rows.write("growing", envelope.stream_id.id(), &lines);
+        Ok(())
+    }
 }
 
 #[tokio::test]

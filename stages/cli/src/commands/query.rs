@@ -9,7 +9,7 @@ use crate::{
     failure::CommandFailure,
     names, output,
     past::{FilledView, Moment, Past},
-    query_client::{Freshness, ViewClient, ViewRow, ViewSource},
+    query_client::{Freshness, TOO_LARGE, TooLarge, ViewClient, ViewRow, ViewSource},
     session::Session,
 };
 
@@ -98,6 +98,12 @@ async fn answer(
             break;
         }
         shown += 1;
+        if let Some(TooLarge { bytes, bytes_max }) = row.too_large {
+            session.console.say(format_args!(
+                "row {:?} has {bytes} bytes and an answer at most {bytes_max}; --as-of folds it here",
+                row.key
+            ));
+        }
         if arguments.json {
             output::line(json_line(&row))?;
         } else {
@@ -111,7 +117,10 @@ async fn answer(
 }
 
 fn json_line(row: &ViewRow) -> String {
-    json!({ "key": row.key, "value": row.value }).to_string()
+    match &row.too_large {
+        None => json!({ "key": row.key, "value": row.value }).to_string(),
+        Some(too_large) => json!({ "key": row.key, TOO_LARGE: too_large }).to_string(),
+    }
 }
 
 /// Columns are the fields of all rows, by name; numbers stand to the right.

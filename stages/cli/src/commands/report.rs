@@ -19,7 +19,7 @@ use crate::{
     failure::CommandFailure,
     output,
     past::{Moment, Past},
-    query_client::{Freshness, QueryError, ViewClient, ViewRow, ViewSource},
+    query_client::{Freshness, QueryError, TOO_LARGE, ViewClient, ViewRow, ViewSource},
     session::Session,
 };
 
@@ -90,6 +90,9 @@ pub(crate) async fn run(arguments: ReportArguments, session: &Session) -> Result
             rows?
         }
     };
+    for row in rows.iter().filter(|row| row.get(TOO_LARGE).is_some()) {
+        session.console.say(format_args!("{row}: no answer can hold this row; --as-of folds it here"));
+    }
     if rows.is_empty() {
         session.console.say(format_args!("{name} has nothing for {date}"));
     }
@@ -168,7 +171,8 @@ impl ReportView {
             }
             None => false,
         });
-        Ok(wanted.map(|row| row.value).collect())
+        let first = self.columns.first().map_or("key", |column| column.name);
+        Ok(wanted.map(|row| row.into_fields(first)).collect())
     }
 
     /// A key may hold more than who the row is about, such as a currency; the first column is who.

@@ -99,7 +99,7 @@ impl fmt::Display for Difference {
 /// The rows that differ, each with its first field that does. Both lists are in key order and of the same range.
 pub(super) fn differences(table: &'static str, live: &[ViewRow], recomputed: &[ViewRow]) -> Vec<Difference> {
     let by_key = |rows: &[ViewRow]| -> BTreeMap<String, Value> {
-        rows.iter().map(|row| (row.key.clone(), row.value.clone())).collect()
+        rows.iter().map(|row| (row.key.clone(), row.clone().into_fields("key"))).collect()
     };
     let (mut live, recomputed) = (by_key(live), by_key(recomputed));
     let mut found = Vec::new();
@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     fn row(key: &str, value: Value) -> ViewRow {
-        ViewRow { key: key.to_owned(), value }
+        ViewRow { key: key.to_owned(), value, too_large: None }
     }
 
     fn lines(live: &[ViewRow], recomputed: &[ViewRow]) -> Vec<String> {

@@ -1,0 +1,114 @@
+//! How many queries may wait for their position: in all, and of one client. Waiting costs a query no place among those that are
+//! answered at once, so that nobody who waits keeps others from their answers.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::QueryError;
+
+/// The bounds, and who waits.
+#[derive(Debug)]
+pub(super) struct Waits {
+    all_max: usize,
+    client_max: usize,
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    all: usize,
+    by_client: HashMap<String, usize>,
+}
+
+/// A query that waits. Dropping it ends the wait.
+pub(super) struct Wait {
+    waits: Arc<Waits>,
+    client: String,
+}
+
+/// The place of a query: among those that are answered at once, until it begins to wait.
+pub(super) struct Place {
+    pub(super) at_once: Option<OwnedSemaphorePermit>,
+    pub(super) waits: Arc<Waits>,
+    /// Who asks.
+    pub(super) client: String,
+}
+
+impl Place {
+    /// Goes from those that are answered at once to those that wait.
+    pub(super) fn wait(&mut self) -> Result<Wait, QueryError> {
+        let wait = self.waits.begin(&self.client)?;
+        self.at_once = None;
+        Ok(wait)
+    }
+}
+
+impl Waits {
+    pub(super) fn new(all_max: usize, client_max: usize) -> Self {
+        Self { all_max, client_max, waiting: Mutex::default() }
+    }
+
+    fn begin(self: &Arc<Self>, client: &str) -> Result<Wait, QueryError> {
+        let mut waiting = self.waiting();
+        let of_client = waiting.by_client.get(client).copied().unwrap_or(0);
+        if of_client >= self.client_max {
+            return Err(QueryError::BusyWaiting { waiting_max: self.client_max, of_client: true });
+        }
+        if waiting.all >= self.all_max {
+            return Err(QueryError::BusyWaiting { waiting_max: self.all_max, of_client: false });
+        }
+        waiting.all += 1;
+        waiting.by_client.insert(client.to_owned(), of_client + 1);
+        Ok(Wait { waits: Arc::clone(self), client: client.to_owned() })
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        let mut waiting = self.waits.waiting();
+        waiting.all = waiting.all.saturating_sub(1);
+        if let Some(count) = waiting.by_client.get_mut(&self.client) {
+            *count -= 1;
+            if *count == 0 {
+                waiting.by_client.remove(&self.client);
+            }
+        }
+    }
+}
+
+/// Who asks, as far as a reply subject tells: everything before its last token is the inbox of one connection. Where another account
+/// imports the queries, the server writes replies of its own, and the whole account counts as one client.
+pub(super) fn client_of(reply: &str) -> &str {
+    reply.rsplit_once('.').map_or(reply, |(inbox, _)| inbox)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_client_takes_its_share_and_leaves_the_rest() {
+        let waits = Arc::new(Waits::new(3, 2));
+        let one = waits.begin("_INBOX.a").unwrap_or_else(|_| panic!("there is room"));
+        let _two = waits.begin("_INBOX.a").unwrap_or_else(|_| panic!("there is room"));
+        assert!(matches!(waits.begin("_INBOX.a"), Err(QueryError::BusyWaiting { of_client: true, .. })));
+        let _other = waits.begin("_INBOX.b").unwrap_or_else(|_| panic!("there is room for others"));
+        assert!(matches!(waits.begin("_INBOX.c"), Err(QueryError::BusyWaiting { of_client: false, .. })));
+        drop(one);
+        assert!(waits.begin("_INBOX.a").is_ok());
+    }
+
+    #[test]
+    fn client_is_the_inbox_of_a_connection() {
+        assert_eq!(client_of("_INBOX.gateway.AbC.17"), "_INBOX.gateway.AbC");
+        assert_eq!(client_of("reply"), "reply");
+    }
+}

@@ -4,14 +4,19 @@
 use std::{
     num::NonZeroUsize,
     path::{Path, PathBuf},
-    sync::Arc,
     time::Duration,
 };
 
 use millstream_contract::exit_code::{ExitCode, Failure};
 use millstream_domain::projection::{OutcomeProjection, Projection};
 use millstream_jetstream::nats_broker::NatsBroker;
-use millstream_runtime::{config::SectionKeys, health::Condition, stage::StageRuntime};
+use millstream_runtime::{
+    config::SectionKeys,
+    health::Condition,
+    memory_limit::{AutoSize, MemoryLimit},
+    metrics::Metrics,
+    stage::StageRuntime,
+};
 use millstream_store::read_store::{CACHE_SIZE_DEFAULT, ReadStore, StoreError};
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +33,8 @@ use crate::{
 
 /// The name of the file in the data folder.
 const FILE_NAME: &str = "rows.redb";
+/// The page cache unless configured otherwise. Beside it the process needs room for the batches that it applies and for queries.
+const CACHE_SIZE: AutoSize = AutoSize { one_in: 4, most: CACHE_SIZE_DEFAULT as u64 };
 /// How often readiness is checked.
 const READINESS_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -49,8 +56,8 @@ pub struct ReadSideSettings {
     pub damaged_file: DamagedFile,
     /// The contexts to serve; all when empty.
     pub contexts: Vec<String>,
-    /// Memory for the file's pages, in bytes.
-    pub cache_size: u64,
+    /// Memory for the file's pages, in bytes; `None` follows from the container's limit.
+    pub cache_size: Option<u64>,
     /// Messages a transaction applies at most.
     pub batch_max: NonZeroUsize,
     /// How often the file is synced while it changes.
@@ -110,8 +117,8 @@ pub struct FileSettings {
     pub data_directory: PathBuf,
     /// What to do when it is damaged.
     pub damaged_file: DamagedFile,
-    /// Memory for the file's pages, in bytes.
-    pub cache_size: u64,
+    /// Memory for the file's pages, in bytes; `None` follows from the container's limit.
+    pub cache_size: Option<u64>,
     /// Messages a transaction applies at most.
     pub batch_max: NonZeroUsize,
     /// How often the file is synced while it changes.
@@ -145,8 +152,9 @@ fn damaged_file(keys: &mut SectionKeys<'_>) -> DamagedFile {
     )
 }
 
-fn cache_size(keys: &mut SectionKeys<'_>) -> u64 {
-    keys.bytes("cache_size", CACHE_SIZE_DEFAULT as u64, "memory for the file's pages")
+fn cache_size(keys: &mut SectionKeys<'_>) -> Option<u64> {
+    let help = "memory for the file's pages; \"auto\" is a quarter of the container's limit, at most 256MiB";
+    keys.memory("cache_size", help)
 }
 
 fn batch_max(keys: &mut SectionKeys<'_>) -> NonZeroUsize {
@@ -221,7 +229,13 @@ impl ReadSide {
         let condition = runtime.readiness.condition("views");
         let (projections, contexts) = served(projections, &settings.contexts)?;
         let set = ProjectionSet::new(projections, outcome_projections, &contexts)?;
-        let store = open_store(&settings.data_directory, settings.damaged_file, settings.cache_size).await?;
+        let store = open_store(
+            &settings.data_directory,
+            settings.damaged_file,
+            settings.cache_size,
+            &runtime.metrics,
+        )
+        .await?;
         let mut config = RunnerConfig::new(&runtime.process);
         config.batch_max = settings.batch_max.get();
         config.durable_interval = settings.durable_interval;
@@ -301,22 +315,22 @@ fn served(
 pub async fn open_store(
     folder: &Path,
     damaged_file: DamagedFile,
-    cache_size: u64,
+    cache_size: Option<u64>,
+    metrics: &Metrics,
 ) -> Result<ReadStore, StoreError> {
-    let path = Arc::new(folder.join(FILE_NAME));
+    let path = folder.join(FILE_NAME);
+    let limit = MemoryLimit::of_this_process();
+    let cache_size = limit.size_of(cache_size, CACHE_SIZE);
+    limit.log(&[("pages of rows.redb", cache_size)]);
     let cache_size = usize::try_from(cache_size).unwrap_or(usize::MAX);
-    let open = {
-        let path = Arc::clone(&path);
-        move || match ReadStore::open(&path, cache_size) {
-            Err(error) if error.is_damage() && damaged_file == DamagedFile::Rebuild => {
-                let aside = ReadStore::set_aside(&path)?;
-                tracing::warn!(
-                    %error, aside = %aside.display(), "set the damaged file aside; building a new one from the streams"
-                );
-                ReadStore::open(&path, cache_size)
-            }
-            other => other,
+    let damaged = metrics.damaged_files("rows");
+    let open = move || {
+        if damaged_file == DamagedFile::Refuse {
+            return ReadStore::open(&path, cache_size);
         }
+        let (store, aside) = ReadStore::open_or_begin_anew(&path, cache_size)?;
+        damaged.inc_by(u64::from(aside.is_some()));
+        Ok(store)
     };
     match tokio::task::spawn_blocking(open).await {
         Ok(opened) => opened,

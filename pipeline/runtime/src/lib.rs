@@ -1,7 +1,8 @@
 //! What every process needs: configuration, connection, health, metrics, logs, shutdown, and the frame of a stage.
 //!
 //! [`stage`] is the common `main` of all stages. [`config`] reads their keys from all places in order, [`connection`] keeps them
-//! connected, [`health`] and [`metrics`] report how they are, [`stream_watch`] asks for them what the streams hold, and [`shutdown`] ends them in time. [`stage_needs`] lists what each
+//! connected, [`health`] and [`metrics`] report how they are, [`stream_watch`] asks for them what the streams hold,
+//! [`memory_limit`] bounds their caches, and [`shutdown`] ends them in time. [`stage_needs`] lists what each
 //! stage asks of the server, and [`stage_check`] tries it.
 //!
 //! Deliberately absent: what a stage does between start and stop.
@@ -11,6 +12,7 @@
 pub mod config;
 pub mod connection;
 pub mod health;
+pub mod memory_limit;
 pub mod metrics;
 pub mod shutdown;
 pub mod stage;

@@ -214,6 +214,12 @@ impl Metrics {
         self.families.store(name)
     }
 
+    /// How often the redb file `name` was found damaged, set aside and begun anew.
+    #[must_use]
+    pub fn damaged_files(&self, name: &str) -> Count {
+        self.families.damaged_files(name)
+    }
+
     /// Of a query endpoint, such as `retail.stock.get`.
     #[must_use]
     pub fn query(&self, endpoint: &str) -> QueryMetrics {

@@ -7,8 +7,11 @@
 
 #![deny(missing_docs)]
 
+pub mod error;
+pub mod file;
 pub mod parallel;
 pub mod read_store;
+pub mod sealed;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod text_key;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use millstream_contract::commit::{COMMIT_HASH_LENGTH, StoredCommit};
 use millstream_domain::decider::{AggregateType, AnyState, EventError};
+use millstream_store::sealed::{seal, unseal};
 use serde::{Deserialize, Serialize};
 
 /// A history that cannot be folded. The handler sets the aggregate's commands aside, and all other aggregates go on.
@@ -95,7 +96,7 @@ impl AggregateState {
         }
     }
 
-    /// Encodes a snapshot of the state.
+    /// Encodes a snapshot of the state, with a checksum: the expected sequence of an append says nothing about the fields of a state.
     pub fn encode(&self, aggregate: &Arc<dyn AggregateType>) -> Vec<u8> {
         let snapshot = Snapshot {
             state_version: aggregate.state_version(),
@@ -105,13 +106,15 @@ impl AggregateState {
             last_hash: self.last_hash.as_ref().map(<[u8; COMMIT_HASH_LENGTH]>::as_slice),
             state: &aggregate.encode_state(&self.state),
         };
-        rmp_serde::to_vec(&snapshot).expect("a snapshot holds only numbers and bytes")
+        let mut encoded = rmp_serde::to_vec(&snapshot).expect("a snapshot holds only numbers and bytes");
+        seal(&[], &mut encoded);
+        encoded
     }
 
-    /// Decodes a snapshot. `None` when it has another shape, as after an upgrade. The state may be stale, so it is not marked as
-    /// current.
+    /// Decodes a snapshot. `None` when it has another shape, as after an upgrade, or is not what was encoded any more. The state may be
+    /// stale, so it is not marked as current.
     pub fn decode(aggregate: &Arc<dyn AggregateType>, bytes: &[u8]) -> Option<Self> {
-        let snapshot: Snapshot<'_> = rmp_serde::from_slice(bytes).ok()?;
+        let snapshot: Snapshot<'_> = rmp_serde::from_slice(unseal(&[], bytes)?).ok()?;
         if snapshot.state_version != aggregate.state_version() {
             return None;
         }

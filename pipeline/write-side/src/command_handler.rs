@@ -25,7 +25,6 @@
 //! At most one handler is active (docs/adr/0026-one-active-command-handler.md).
 
 mod error;
-mod file_work;
 mod first_start;
 mod id_follower;
 mod purge;
@@ -169,12 +168,14 @@ enum TurnEnd {
     Failed(HandlerError),
 }
 
-/// Another handler's fence and another handler's consumer are no failures: the turn is lost.
+/// Another handler's fence and another handler's consumer are no failures: the turn is lost. So it is when the ids have to be learnt
+/// anew, which happens before the next turn.
 impl<E: Into<HandlerError>> From<E> for TurnEnd {
     fn from(error: E) -> Self {
         match error.into() {
             HandlerError::Journal(JournalError::LostTurn)
             | HandlerError::Read(ReadError::TakenOver { .. }) => Self::Lost,
+            error if error.index_begun_anew() => Self::Lost,
             error => Self::Failed(error),
         }
     }
@@ -237,7 +238,11 @@ impl<B: Broker> CommandHandler<B> {
     /// [`HandlerError`] when the handler cannot go on and waiting would not help.
     pub async fn run(&mut self, shutdown: Shutdown) -> Result<(), HandlerError> {
         loop {
-            let Some(followers) = self.stand_by(&shutdown).await? else {
+            let followers = match self.stand_by(&shutdown).await {
+                Err(error) if error.index_begun_anew() => continue,
+                followers => followers?,
+            };
+            let Some(followers) = followers else {
                 self.save().await;
                 return Ok(());
             };

@@ -11,6 +11,7 @@
 
 pub mod aggregate_state;
 pub mod command_handler;
+mod file_work;
 pub mod id_index;
 pub mod outcome_journal;
 pub mod round;

@@ -12,7 +12,7 @@ mod sorted;
 mod together;
 
 use std::sync::{
-    Mutex, PoisonError,
+    Arc, Mutex, PoisonError,
     atomic::{AtomicBool, Ordering},
 };
 
@@ -44,7 +44,7 @@ use crate::{
     settlement::{
         hydration::{Hydrated, HydrationError, hydrate},
         letters::dead_letter,
-        sorted::{Group, sort},
+        sorted::{Group, first_uses, sort},
     },
     state_cache::{Appended, StateCache},
 };
@@ -154,11 +154,11 @@ impl<B: Broker> Settlement<B> {
     pub async fn settle(
         &mut self,
         cache: &mut StateCache,
-        index: &IdIndex,
+        index: &Arc<IdIndex>,
         commands: &[PreparedCommand],
     ) -> Result<(Vec<Outcome>, Appended), SettleError> {
         *self.appended() = Appended::default();
-        let mut round = sort(commands, index)?;
+        let mut round = sort(commands, first_uses(commands, index).await?);
         let mut letters = round.letters;
         let mut all = self.settle_groups(cache, round.groups).await?;
         for joint in round.joints {

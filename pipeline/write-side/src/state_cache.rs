@@ -376,6 +376,7 @@ fn weigh(aggregate: &Arc<dyn AggregateType>, state: &mut AggregateState) -> u64 
 #[cfg(test)]
 mod tests {
     use millstream_proof::testing::account::Account;
+    use millstream_store::sealed::{SEAL_LENGTH, seal};
 
     use super::*;
 
@@ -520,6 +521,9 @@ mod tests {
         assert!(AggregateState::decode(&aggregate, &bytes).is_some());
         // The first field of the array: the version of the state's shape.
         *bytes.get_mut(1).unwrap() += 1;
-        assert!(AggregateState::decode(&aggregate, &bytes).is_none());
+        assert!(AggregateState::decode(&aggregate, &bytes).is_none(), "a byte has changed");
+        let mut other_shape = bytes.get(..bytes.len() - SEAL_LENGTH).unwrap().to_vec();
+        seal(&[], &mut other_shape);
+        assert!(AggregateState::decode(&aggregate, &other_shape).is_none());
     }
 }

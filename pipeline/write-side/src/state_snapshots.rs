@@ -13,7 +13,12 @@ use millstream_contract::{
     exit_code::{ExitCode, Failure},
     subject::StreamId,
 };
-use millstream_store::text_key::TextKey;
+use millstream_runtime::metrics::Count;
+use millstream_store::{
+    error::StoreError,
+    file::{OpenFile, open_or_begin_anew},
+    text_key::TextKey,
+};
 use redb::{
     Database, Durability, ReadOnlyTable, ReadableDatabase as _, ReadableTableMetadata as _, TableDefinition,
     backends::InMemoryBackend,
@@ -29,16 +34,8 @@ const META: TableDefinition<&str, &str> = TableDefinition::new("meta");
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
     /// The file cannot be opened.
-    #[error(
-        "the file of snapshots {path} cannot be opened; it may be deleted, states are read again from EVENTS"
-    )]
-    Open {
-        /// Its path.
-        path: String,
-        /// Why.
-        #[source]
-        source: Box<redb::DatabaseError>,
-    },
+    #[error(transparent)]
+    Open(StoreError),
     /// Reading or writing failed.
     #[error("snapshots cannot be read or written")]
     Storage(#[source] Box<redb::Error>),
@@ -47,17 +44,9 @@ pub enum SnapshotError {
 impl Failure for SnapshotError {
     fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Open { source, .. } => of_database_error(source),
+            Self::Open(error) => error.exit_code(),
             Self::Storage(_) => ExitCode::InputOutput,
         }
-    }
-}
-
-fn of_database_error(error: &redb::DatabaseError) -> ExitCode {
-    match error {
-        redb::DatabaseError::DatabaseAlreadyOpen => ExitCode::AlreadyRunning,
-        redb::DatabaseError::Storage(redb::StorageError::Io(error)) => ExitCode::of_file_error(error),
-        _ => ExitCode::InputOutput,
     }
 }
 
@@ -124,19 +113,18 @@ pub struct FollowedEvents<'a> {
 /// The file.
 #[derive(Debug, Clone)]
 pub struct StateSnapshots {
-    database: Arc<Database>,
+    database: Arc<OpenFile>,
 }
 
 impl StateSnapshots {
-    /// Opens the file, or creates it.
+    /// Opens the file, or creates it. redb keeps at most `cache_size` bytes of it in memory. A damaged file is set aside and counted
+    /// in `damaged`.
     ///
     /// # Errors
     /// [`SnapshotError::Open`], also when another process owns the file.
-    pub fn open(path: &Path) -> Result<Self, SnapshotError> {
-        let database = Database::create(path).map_err(|source| SnapshotError::Open {
-            path: path.display().to_string(),
-            source: Box::new(source),
-        })?;
+    pub fn open(path: &Path, cache_size: usize, damaged: &Count) -> Result<Self, SnapshotError> {
+        let (database, aside) = open_or_begin_anew(path, cache_size).map_err(SnapshotError::Open)?;
+        damaged.inc_by(u64::from(aside.is_some()));
         Self::with_database(database)
     }
 
@@ -145,10 +133,10 @@ impl StateSnapshots {
     /// # Errors
     /// [`SnapshotError::Storage`].
     pub fn in_memory() -> Result<Self, SnapshotError> {
-        Self::with_database(Database::builder().create_with_backend(InMemoryBackend::new())?)
+        Self::with_database(OpenFile::new(Database::builder().create_with_backend(InMemoryBackend::new())?))
     }
 
-    fn with_database(database: Database) -> Result<Self, SnapshotError> {
+    fn with_database(database: OpenFile) -> Result<Self, SnapshotError> {
         let write = database.begin_write()?;
         write.open_table(SNAPSHOTS)?;
         write.open_table(META)?;
@@ -277,22 +265,37 @@ mod tests {
     const EVENTS_OF_G: FollowedEvents<'_> =
         FollowedEvents { generation: "g", last_sequence: 9, aggregates: "bank.account 1", intact: true };
 
+    fn open(path: &Path) -> StateSnapshots {
+        StateSnapshots::open(path, 1 << 20, &Count::default()).unwrap()
+    }
+
     #[test]
     fn snapshots_and_position_survive_reopening() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("states.redb");
-        let snapshots = StateSnapshots::open(&path).unwrap();
+        let snapshots = open(&path);
         assert_eq!(snapshots.follow(&EVENTS_OF_G).unwrap(), None);
         assert!(snapshots.reader().unwrap().is_none());
         snapshots.write(&batch("one", 7)).unwrap();
         drop(snapshots);
 
-        let snapshots = StateSnapshots::open(&path).unwrap();
+        let snapshots = open(&path);
         assert_eq!(snapshots.newest().unwrap(), batch("one", 7).newest);
         assert_eq!(snapshots.follow(&EVENTS_OF_G).unwrap(), Some(7));
         let reader = snapshots.reader().unwrap().unwrap();
         assert_eq!(reader.get(&id("one")).unwrap().unwrap(), b"one");
         assert_eq!(reader.get(&id("two")).unwrap(), None);
+    }
+
+    #[test]
+    fn damaged_file_is_set_aside_and_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("states.redb");
+        std::fs::write(&path, "a letter, no database").unwrap();
+        let damaged = Count::default();
+        let snapshots = StateSnapshots::open(&path, 1 << 20, &damaged).unwrap();
+        assert_eq!(damaged.get(), 1);
+        assert!(snapshots.reader().unwrap().is_none());
     }
 
     #[test]

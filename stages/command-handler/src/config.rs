@@ -4,7 +4,10 @@ use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use jiff::tz::TimeZone;
 use millstream_jetstream::group_append::AppendStrategy;
-use millstream_runtime::config::{Section, SectionKeys};
+use millstream_runtime::{
+    config::{Section, SectionKeys},
+    memory_limit::{AutoSize, MemoryLimit},
+};
 use millstream_write_side::command_handler::PurgeSettings;
 
 /// A round is what waits, so this matters under load alone: the more commands of an aggregate come together, the fewer commits
@@ -12,8 +15,11 @@ use millstream_write_side::command_handler::PurgeSettings;
 const ROUND_MAX_DEFAULT: NonZeroUsize = NonZeroUsize::new(16_384).expect("not zero");
 /// Most aggregates take less than a KiB.
 const STATES_MAX_DEFAULT: NonZeroUsize = NonZeroUsize::new(100_000).expect("not zero");
-/// Small beside the memory of a node; a state that falls out costs a read of the file of snapshots.
-const STATES_MEMORY_MAX_DEFAULT: u64 = 256 * 1024 * 1024;
+/// A state that falls out costs a read of the file of snapshots.
+const STATES_MEMORY: AutoSize = AutoSize { one_in: 4, most: 256 * 1024 * 1024 };
+/// For the pages of both files, which the system caches as well. Beside states and pages, the handler needs room for what it reads
+/// ahead, for ids and snapshots that are not in the files yet, and for histories that it folds.
+const FILES_MEMORY: AutoSize = AutoSize { one_in: 8, most: 256 * 1024 * 1024 };
 /// Read in order, so many commits take about a second; written so rarely, what changed often counts once.
 const STATES_UNSAVED_COMMITS_DEFAULT: NonZeroUsize = NonZeroUsize::new(100_000).expect("not zero");
 /// Long enough to outlast a pause of the network, short enough that nobody waits long for a handler that died.
@@ -41,8 +47,10 @@ pub struct StageConfig {
     pub round_max: NonZeroUsize,
     /// Most aggregate states kept in memory.
     pub states_max: NonZeroUsize,
-    /// Most bytes that they may take, estimated.
-    pub states_memory_max: u64,
+    /// Most bytes that they may take, estimated; `None` follows from the container's limit.
+    pub states_memory_max: Option<u64>,
+    /// Memory for the pages of both files, in bytes; `None` follows from the container's limit.
+    pub cache_size: Option<u64>,
     /// After so many commits, changed states are written to the folder.
     pub states_unsaved_commits: NonZeroUsize,
     /// How commits travel.
@@ -68,10 +76,13 @@ impl Section for StageConfig {
             ),
             round_max: keys.count("round_max", ROUND_MAX_DEFAULT, "most commands decided together; the first rounds of a turn are smaller"),
             states_max: keys.count("states_max", STATES_MAX_DEFAULT, "most aggregate states kept in memory"),
-            states_memory_max: keys.bytes(
+            states_memory_max: keys.memory(
                 "states_memory_max",
-                STATES_MEMORY_MAX_DEFAULT,
-                "most memory for them, estimated; what falls out becomes a snapshot in the folder",
+                "most memory for them, estimated; what falls out becomes a snapshot in the folder; \"auto\" is a quarter of the container's limit, at most 256MiB",
+            ),
+            cache_size: keys.memory(
+                "cache_size",
+                "memory for the pages of both files in the folder together; \"auto\" is an eighth of the container's limit, at most 256MiB",
             ),
             states_unsaved_commits: keys.count(
                 "states_unsaved_commits",
@@ -116,6 +127,25 @@ impl Section for StageConfig {
             keys.problem("lease_time_to_live", "must be at least 1s: the server counts whole seconds");
         }
         config
+    }
+}
+
+/// How much memory is for what, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// States, estimated.
+    pub states: u64,
+    /// The pages of each of the two files.
+    pub pages_of_a_file: usize,
+}
+
+impl StageConfig {
+    /// What is configured, or follows from `limit`; it is logged.
+    pub fn memory(&self, limit: MemoryLimit) -> Memory {
+        let states = limit.size_of(self.states_memory_max, STATES_MEMORY);
+        let files = limit.size_of(self.cache_size, FILES_MEMORY);
+        limit.log(&[("states", states), ("pages of states.redb and command-ids.redb", files)]);
+        Memory { states, pages_of_a_file: usize::try_from(files / 2).unwrap_or(usize::MAX) }
     }
 }
 

@@ -15,6 +15,7 @@ use millstream_domain::{
 use millstream_jetstream::{nats_broker::NatsBroker, retry::RunIds};
 use millstream_runtime::{
     config::Config,
+    memory_limit::MemoryLimit,
     metrics::ReaderMetrics,
     shutdown::Shutdown,
     stage::{StageIdentity, StageRuntime, run_stage},
@@ -96,22 +97,31 @@ pub async fn run<A: Application>(config: Config<StageConfig>, runtime: StageRunt
     let registry =
         Model::of::<A>()?.aggregates().with::<SetAsides>().in_time_zone(config.stage.time_zone.clone());
     let stage = config.stage;
+    let memory = stage.memory(MemoryLimit::of_this_process());
     std::fs::create_dir_all(&stage.data_directory)
         .map_err(|source| RunError::Folder { path: stage.data_directory.display().to_string(), source })?;
-    let index = IdIndex::open(&stage.data_directory.join("command-ids.redb"))?;
+    let index = IdIndex::open(
+        &stage.data_directory.join("command-ids.redb"),
+        memory.pages_of_a_file,
+        runtime.metrics.damaged_files("command-ids"),
+    )?;
     let settings = HandlerSettings {
         name: runtime.process,
         round_max: stage.round_max,
         cache: CacheLimits {
             states: stage.states_max,
-            bytes: stage.states_memory_max,
+            bytes: memory.states,
             unsaved_commits: stage.states_unsaved_commits,
         },
         append_strategy: stage.append_strategy,
         lease_time_to_live: stage.lease_time_to_live,
         purge: Some(stage.purge),
     };
-    let snapshots = StateSnapshots::open(&stage.data_directory.join("states.redb"))?;
+    let snapshots = StateSnapshots::open(
+        &stage.data_directory.join("states.redb"),
+        memory.pages_of_a_file,
+        &runtime.metrics.damaged_files("states"),
+    )?;
     let observed = Observed::new(&runtime.metrics, &runtime.readiness);
     let watching = watch_progress(runtime.broker.clone(), observed.progress.clone(), observed.reader.clone());
     let run = Ulid::generate().to_string();

@@ -60,7 +60,7 @@ pub async fn run<A: Application>(
 ) -> Result<(), RunError> {
     let stage = config.stage;
     let FileSettings { data_directory, damaged_file, cache_size, batch_max, durable_interval } = stage.file;
-    let store = open_store(&data_directory, damaged_file, cache_size).await?;
+    let store = open_store(&data_directory, damaged_file, cache_size, &runtime.metrics).await?;
     let runner = ProcessRunner::new(
         runtime.broker,
         store,

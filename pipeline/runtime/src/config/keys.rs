@@ -287,6 +287,21 @@ impl SectionKeys<'_> {
         self.read(name, Some(default), help, parse, |bytes| quoted(&format_bytes(*bytes))).unwrap_or(default)
     }
 
+    /// A size in bytes, or `auto`, which is `None`: then it follows from the memory that the process may take
+    /// ([`crate::memory_limit`]).
+    pub fn memory(&mut self, name: &str, help: &'static str) -> Option<u64> {
+        const AUTO: &str = "auto";
+        let parse = |value: &Value| match value {
+            Value::Text(text) | Value::Word(text) if text == AUTO => Ok(None),
+            Value::Text(text) | Value::Word(text) => {
+                parse_bytes(text).map(Some).map_err(|error| format!("is wrong: {error}, or \"{AUTO}\""))
+            }
+            other => as_number(other).map(Some),
+        };
+        let show = |bytes: &Option<u64>| quoted(&bytes.map_or_else(|| AUTO.to_owned(), format_bytes));
+        self.read(name, Some(None), help, parse, show).flatten()
+    }
+
     /// Texts: a list in TOML, separated by commas elsewhere.
     pub fn list(&mut self, name: &str, default: &[&str], help: &'static str) -> Vec<String> {
         let default = default.iter().map(|item| (*item).to_owned()).collect();

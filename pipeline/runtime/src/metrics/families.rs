@@ -75,6 +75,7 @@ families! {
     store_bytes: Levels = "store" in Unit::Bytes, Family::default(), "Size of a redb file";
     store_commit: Histograms = "store_commit" in Unit::Seconds, Family::new_with_constructor(seconds as fn() -> Histogram), "Time of a redb commit, by whether it is synced to disk";
     store_rows: Counts = "store_rows", Family::default(), "Rows written or removed";
+    damaged_files: Counts = "damaged_files", Family::default(), "Times a redb file was found damaged, set aside and begun anew";
     query_answers: Counts = "queries", Family::default(), "Queries answered, by code";
     query_seconds: Histograms = "query" in Unit::Seconds, Family::new_with_constructor(seconds as fn() -> Histogram), "From request to answer, waiting included";
     query_wait: Histograms = "query_wait" in Unit::Seconds, Family::new_with_constructor(seconds as fn() -> Histogram), "Waiting for the position that a query asked for";
@@ -157,6 +158,10 @@ impl Families {
             commit_seconds: commit(false),
             rows: self.store_rows.get_or_create_owned(&labels),
         }
+    }
+
+    pub(super) fn damaged_files(&self, name: &str) -> Count {
+        self.damaged_files.get_or_create_owned(&vec![("store", name.to_owned())])
     }
 
     /// Time to answer, and of it waiting.

@@ -50,11 +50,11 @@ impl Snapshot {
         table: &str,
         mut visit: impl FnMut(&str, &[u8]) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        let Some(table) = self.table(table)? else { return Ok(()) };
+        let Some(rows) = self.table(table)? else { return Ok(()) };
         let failed = |source| StoreError::from_storage(self.path(), source);
-        for row in ReadableTable::iter(&table).map_err(failed)? {
+        for row in ReadableTable::iter(&rows).map_err(failed)? {
             let (key, value) = row.map_err(failed)?;
-            visit(key.value(), value.value())?;
+            visit(key.value(), self.row(table, key.value(), value.value())?)?;
         }
         Ok(())
     }

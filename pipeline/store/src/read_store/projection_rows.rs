@@ -129,7 +129,7 @@ impl Rows for ProjectionRows<'_> {
         }
         let Some(stored) = self.stored(table)? else { return Ok(None) };
         let value = stored.get(key).map_err(|error| self.storage_failed(error))?;
-        Ok(value.map(|value| FoundRow::Bytes(value.value().to_vec())))
+        value.map(|value| Ok(FoundRow::Bytes(self.row(table, key, value.value())?))).transpose()
     }
 
     fn put(&mut self, table: &str, key: &str, value: Vec<u8>) {
@@ -166,7 +166,7 @@ impl Rows for ProjectionRows<'_> {
                 }
                 match changes.next_if(|(changed, _)| *changed == key) {
                     Some((_, change)) => rows.extend(change.map(|value| (key.to_owned(), value.to_vec()))),
-                    None => rows.push((key.to_owned(), value.value().to_vec())),
+                    None => rows.push((key.to_owned(), self.row(table, key, value.value())?)),
                 }
             }
         }
@@ -176,6 +176,11 @@ impl Rows for ProjectionRows<'_> {
 }
 
 impl ProjectionRows<'_> {
+    fn row(&self, table: &TouchedTable<'_>, key: &str, stored: &[u8]) -> Result<Vec<u8>, ProjectionError> {
+        let row = self.snapshot.row(table.changed.name().as_str(), key, stored).map_err(store_failed)?;
+        Ok(row.to_vec())
+    }
+
     fn storage_failed(&self, error: redb::StorageError) -> ProjectionError {
         store_failed(StoreError::from_storage(self.snapshot.path(), error))
     }

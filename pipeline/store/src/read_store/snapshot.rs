@@ -9,9 +9,9 @@ use std::{
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, TableDefinition, TableError, TableHandle};
 
 use super::{Checkpoint, ProjectionId, StoreError, TableName};
-use crate::text_key::TextKey;
+use crate::{file, sealed::unseal_json, text_key::TextKey};
 
-/// Keys and JSON values. `'static` because handles of a snapshot keep their transaction alive.
+/// Keys and JSON values with their checksums. `'static` because handles of a snapshot keep their transaction alive.
 pub(super) type RowTable = ReadOnlyTable<TextKey, &'static [u8]>;
 
 /// The table of checkpoints. No projection's table can be called so: contexts start with a letter or are `*`.
@@ -68,9 +68,18 @@ impl Snapshot {
     /// # Errors
     /// [`StoreError`] when the file can no longer be read.
     pub fn get(&self, table: &TableName, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        let Some(table) = self.table(table.as_str())? else { return Ok(None) };
-        let value = table.get(key).map_err(|source| StoreError::from_storage(&self.path, source))?;
-        Ok(value.map(|value| value.value().to_vec()))
+        let Some(rows) = self.table(table.as_str())? else { return Ok(None) };
+        let value = rows.get(key).map_err(|source| StoreError::from_storage(&self.path, source))?;
+        value.map(|value| Ok(self.row(table.as_str(), key, value.value())?.to_vec())).transpose()
+    }
+
+    /// The row that is stored as `stored`, once its checksum has shown that it is what was written.
+    pub(super) fn row<'v>(&self, table: &str, key: &str, stored: &'v [u8]) -> Result<&'v [u8], StoreError> {
+        unseal_json(key.as_bytes(), stored).ok_or_else(|| {
+            let detail = format!("the row {key:?} of {table} is not what was written");
+            file::mark_damaged(&self.path, &detail);
+            StoreError::Damaged { path: self.path.to_path_buf(), detail }
+        })
     }
 
     /// Shows the rows of a range to `visit`, one after the other, until it breaks or there are no more. Nothing is copied.
@@ -87,16 +96,17 @@ impl Snapshot {
         if range.is_empty() {
             return Ok(());
         }
-        let Some(table) = self.table(table.as_str())? else { return Ok(()) };
+        let Some(stored) = self.table(table.as_str())? else { return Ok(()) };
         let failed = |source| StoreError::from_storage(&self.path, source);
-        let mut rows = ReadableTable::range::<&str>(&table, (range.lower, range.upper)).map_err(failed)?;
+        let mut rows = ReadableTable::range::<&str>(&stored, (range.lower, range.upper)).map_err(failed)?;
         loop {
             let row = match direction {
                 Direction::Ascending => rows.next(),
                 Direction::Descending => rows.next_back(),
             };
             let Some((key, value)) = row.transpose().map_err(failed)? else { return Ok(()) };
-            if visit(key.value(), value.value()).is_break() {
+            let row = self.row(table.as_str(), key.value(), value.value())?;
+            if visit(key.value(), row).is_break() {
                 return Ok(());
             }
         }
@@ -110,7 +120,12 @@ impl Snapshot {
         let Some(table) = self.table(CHECKPOINTS)? else { return Ok(None) };
         let value =
             table.get(projection.as_str()).map_err(|source| StoreError::from_storage(&self.path, source))?;
-        value.map(|value| parse_checkpoint(&self.path, projection.as_str(), value.value())).transpose()
+        value
+            .map(|value| {
+                let checkpoint = self.row(CHECKPOINTS, projection.as_str(), value.value())?;
+                parse_checkpoint(&self.path, projection.as_str(), checkpoint)
+            })
+            .transpose()
     }
 
     /// All tables except that of the checkpoints, by name.

@@ -261,7 +261,7 @@ fn foreign_file_is_refused_and_can_be_set_aside() {
     let error = ReadStore::open(&path, CACHE).unwrap_err();
     assert!(error.is_damage() && error.to_string().contains("rebuild"), "{error}");
 
-    let aside = ReadStore::set_aside(&path).unwrap();
+    let aside = crate::file::set_aside(&path).unwrap();
     assert_eq!(std::fs::read(aside).unwrap(), b"this is a letter, not a database");
     assert_eq!(dump(&open(&folder)), "");
 }
@@ -354,4 +354,33 @@ proptest! {
         visited.unwrap();
         prop_assert_eq!(rows, model.into_iter().collect::<Vec<_>>());
     }
+}
+
+/// One bit of a row that flipped on the disk was served as data.
+#[test]
+fn row_that_changed_on_the_disk_is_not_served_and_the_file_is_damaged_from_then_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder);
+    let marker = br#"{"quantity":7777}"#;
+    write(&store, 1, Durability::Durable, |rows| rows.put("stock", "apples", marker.to_vec()));
+    drop(store);
+    let path = folder.path().join("rows.redb");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let places: Vec<_> = bytes.windows(marker.len()).enumerate().filter(|(_, it)| it == marker).collect();
+    let places: Vec<_> = places.into_iter().map(|(place, _)| place).collect();
+    for place in places {
+        // 7777 becomes 7767.
+        *bytes.get_mut(place + 14).unwrap() ^= 1;
+    }
+    std::fs::write(&path, bytes).unwrap();
+
+    let store = open(&folder);
+    let table = TableName::new(&stock(), "stock");
+    let error = store.snapshot().unwrap().get(&table, "apples").unwrap_err();
+    assert!(error.is_damage() && error.to_string().contains("apples"), "{error}");
+    drop(store);
+    assert!(ReadStore::open(&path, CACHE).unwrap_err().is_damage());
+    let (store, aside) = ReadStore::open_or_begin_anew(&path, CACHE).unwrap();
+    assert!(aside.is_some());
+    assert_eq!(dump(&store), "");
 }

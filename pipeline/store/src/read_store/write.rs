@@ -9,6 +9,7 @@ use super::{
     changed_table::ChangedTable,
     snapshot::{CHECKPOINTS, definition},
 };
+use crate::sealed::seal;
 
 /// From this many rows on, writing is worth more than one thread.
 const ROWS_FOR_CORES: usize = 1_000;
@@ -147,9 +148,15 @@ impl ReadStore {
         let mut table = transaction
             .open_table(definition(changed.name().as_str()))
             .map_err(|source| StoreError::from_table(self.path(), source))?;
+        let mut sealed = Vec::new();
         for (key, change) in changed.iter() {
             match change.row() {
-                Some(value) => drop(table.insert(key, &*value).map_err(failed)?),
+                Some(value) => {
+                    sealed.clear();
+                    sealed.extend_from_slice(&value);
+                    seal(key.as_bytes(), &mut sealed);
+                    drop(table.insert(key, sealed.as_slice()).map_err(failed)?);
+                }
                 None => drop(table.remove(key).map_err(failed)?),
             }
         }
@@ -162,7 +169,8 @@ impl ReadStore {
         projection: &ProjectionId,
         checkpoint: &Checkpoint,
     ) -> Result<(), StoreError> {
-        let value = serde_json::to_vec(checkpoint).expect("a checkpoint holds only texts and numbers");
+        let mut value = serde_json::to_vec(checkpoint).expect("a checkpoint holds only texts and numbers");
+        seal(projection.as_str().as_bytes(), &mut value);
         let mut table = transaction
             .open_table(definition(CHECKPOINTS))
             .map_err(|source| StoreError::from_table(self.path(), source))?;

@@ -53,6 +53,16 @@ pub enum HandlerError {
     },
 }
 
+impl HandlerError {
+    /// Whether the id index was damaged and is empty now: it is learnt from OUTCOMES before the next turn, and then the handler goes on.
+    pub(super) fn index_begun_anew(&self) -> bool {
+        matches!(
+            self,
+            Self::Index(IdIndexError::BegunAnew) | Self::Settle(SettleError::Index(IdIndexError::BegunAnew))
+        )
+    }
+}
+
 impl Failure for HandlerError {
     fn exit_code(&self) -> ExitCode {
         match self {

@@ -16,8 +16,9 @@ use millstream_jetstream::{
     moments::last_stored_before,
 };
 
-use super::{HandlerError, TurnEnd, file_work::do_file_work};
+use super::{HandlerError, TurnEnd};
 use crate::{
+    file_work::do_file_work,
     id_index::{IdIndex, IdIndexError},
     outcome_journal::JournalError,
 };

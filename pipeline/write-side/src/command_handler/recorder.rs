@@ -15,8 +15,9 @@ use millstream_contract::{
 use millstream_jetstream::broker::Broker;
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{HandlerError, Observed, TurnEnd, file_work::do_file_work};
+use super::{HandlerError, Observed, TurnEnd};
 use crate::{
+    file_work::do_file_work,
     id_index::{IdIndex, IdIndexError},
     outcome_journal::{JournalError, OutcomeJournal},
     round::PreparedCommand,

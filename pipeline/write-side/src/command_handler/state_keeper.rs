@@ -11,8 +11,9 @@ use millstream_jetstream::{
 };
 use tokio::task::JoinHandle;
 
-use super::{HandlerError, file_work::do_file_work, standby::message_at, state_of};
+use super::{HandlerError, standby::message_at, state_of};
 use crate::{
+    file_work::do_file_work,
     state_cache::StateCache,
     state_snapshots::{SnapshotError, StateSnapshots},
 };

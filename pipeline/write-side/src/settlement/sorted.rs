@@ -11,7 +11,8 @@ use millstream_contract::{
 use millstream_domain::decider::AggregateType;
 
 use crate::{
-    id_index::{IdIndex, IdIndexError},
+    file_work::do_file_work,
+    id_index::{IdEntry, IdIndex, IdIndexError},
     round::{Decidable, DecodedCommand, Joint, PreparedCommand, Work, rejected},
 };
 
@@ -51,19 +52,33 @@ impl Outcomes {
     }
 }
 
+/// The first uses of the ids of a round, by their place in it. The file is read away from the async threads, once for all of them.
+pub(super) async fn first_uses(
+    commands: &[PreparedCommand],
+    index: &Arc<IdIndex>,
+) -> Result<HashMap<usize, IdEntry>, IdIndexError> {
+    let given = commands.iter().enumerate().filter_map(|(place, command)| Some((place, command.id.clone()?)));
+    let (places, ids): (Vec<_>, Vec<_>) = given.unzip();
+    if ids.is_empty() || planted(SeededBug::IdsOfWindowOnly) {
+        return Ok(HashMap::new());
+    }
+    let index = index.clone();
+    let Some(found) = do_file_work(move || index.first_uses(&ids)).await else {
+        // The runtime is shutting down, and with it this task.
+        return std::future::pending().await;
+    };
+    Ok(places.into_iter().zip(found?).filter_map(|(place, entry)| Some((place, entry?))).collect())
+}
+
 /// Sorts the commands of a round in which no id comes twice ([`crate::round::cut_round`] sees to that).
-pub(super) fn sort<'a>(commands: &'a [PreparedCommand], index: &IdIndex) -> Result<Sorted<'a>, IdIndexError> {
+pub(super) fn sort(commands: &[PreparedCommand], mut first_uses: HashMap<usize, IdEntry>) -> Sorted<'_> {
     let mut outcomes = Outcomes { outcomes: vec![None; commands.len()] };
-    let mut ids = index.lookup();
     let mut letters = Vec::new();
-    let mut groups: Vec<Group<'a>> = Vec::new();
+    let mut groups: Vec<Group<'_>> = Vec::new();
     let mut joints = Vec::new();
     let mut group_of: HashMap<&StreamId, usize> = HashMap::with_capacity(commands.len());
     for (place, command) in commands.iter().enumerate() {
-        if let Some(id) = command.id.as_deref()
-            && !planted(SeededBug::IdsOfWindowOnly)
-            && let Some(entry) = ids.get(id)?
-        {
+        if let Some(entry) = first_uses.remove(&place) {
             outcomes.set(place, Outcome::Duplicate { of: entry.position, first: Box::new(entry.outcome) });
             continue;
         }
@@ -88,5 +103,5 @@ pub(super) fn sort<'a>(commands: &'a [PreparedCommand], index: &IdIndex) -> Resu
             }
         }
     }
-    Ok(Sorted { groups, joints, letters, outcomes })
+    Sorted { groups, joints, letters, outcomes }
 }

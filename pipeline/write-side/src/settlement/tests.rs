@@ -66,8 +66,8 @@ async fn what_does_not_fit_into_a_commit_follows_in_others_without_reading_anyth
     let mut cache = empty_cache(registry);
     let mut settlement = settlement(&broker);
     broker.start_recording();
-    let (outcomes, _) =
-        settlement.settle(&mut cache, &IdIndex::in_memory().unwrap(), &commands).await.unwrap();
+    let index = Arc::new(IdIndex::in_memory().unwrap());
+    let (outcomes, _) = settlement.settle(&mut cache, &index, &commands).await.unwrap();
     let versions: Vec<_> = outcomes
         .iter()
         .map(|outcome| match outcome {
@@ -110,7 +110,7 @@ async fn round_of_several_slices_settles_every_aggregate_once() {
         commands.push(deposit(account).await);
     }
     let mut settlement = settlement(&broker);
-    let index = IdIndex::in_memory().unwrap();
+    let index = Arc::new(IdIndex::in_memory().unwrap());
     broker.start_recording();
     let (outcomes, _) =
         settlement.settle(&mut empty_cache(registry.clone()), &index, &commands).await.unwrap();
@@ -132,7 +132,7 @@ async fn handler_without_states_stops_supposing_that_all_is_new_after_the_first_
     let broker = MemoryBroker::new(1, FaultPlan::none());
     let registry = AggregateRegistry::new().with::<Account>();
     let accounts = 3 * SLICE;
-    let index = IdIndex::in_memory().unwrap();
+    let index = Arc::new(IdIndex::in_memory().unwrap());
     for handler in 0..2_u64 {
         let mut commands = Vec::new();
         for account in 0..accounts {
@@ -159,7 +159,7 @@ async fn settled(
     registry: &AggregateRegistry,
     commands: &[PreparedCommand],
 ) -> Vec<Outcome> {
-    let (mut cache, index) = (empty_cache(registry.clone()), IdIndex::in_memory().unwrap());
+    let (mut cache, index) = (empty_cache(registry.clone()), Arc::new(IdIndex::in_memory().unwrap()));
     let mut settlement = settlement(broker);
     let mut outcomes = Vec::new();
     for command in commands {

@@ -13,7 +13,11 @@ use millstream_jetstream::{
     group_append::AppendStrategy, nats_broker::NatsBroker, testing::test_server::TestServer,
 };
 use millstream_proof::testing::account::Account;
-use millstream_runtime::{health::Readiness, metrics::Metrics, shutdown::Shutdown};
+use millstream_runtime::{
+    health::Readiness,
+    metrics::{Count, Metrics},
+    shutdown::Shutdown,
+};
 use tokio::task::JoinHandle;
 
 use super::*;
@@ -92,7 +96,7 @@ async fn record_of(broker: &NatsBroker, position: u64) -> StoredMessage {
 }
 
 fn index(folder: &Path) -> Arc<IdIndex> {
-    Arc::new(IdIndex::open(&folder.join("ids.redb")).unwrap())
+    Arc::new(IdIndex::open(&folder.join("ids.redb"), 1 << 20, Count::default()).unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,7 +6,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 ///
 /// In a runtime with one thread, as the simulation has, the work is done in place. On another thread the machine would decide
 /// what happens first, and the same seed would give different runs.
-pub(super) async fn do_file_work<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+pub(crate) async fn do_file_work<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
         return Some(work());
     }

@@ -8,7 +8,7 @@ use std::{
 use millstream_contract::exit_code::{ExitCode, Failure};
 use redb::{CommitError, DatabaseError, StorageError, TableError, TransactionError};
 
-/// Why the read store cannot go on. Rows and checkpoint agree after each of these errors. After an error during a write, the file
+/// Why a file of a stage cannot be used. Rows and checkpoint agree after each of these errors. After an error during a write, the file
 /// must be closed and opened again.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -39,7 +39,7 @@ pub enum StoreError {
         #[source]
         source: io::Error,
     },
-    /// It is not a read store, or its content is damaged.
+    /// It is no redb file, or its content is damaged.
     #[error(
         "{} is damaged ({detail}): start once with damaged_file = \"rebuild\" to set it aside and build a new one from \
          the stream",
@@ -61,7 +61,7 @@ pub enum StoreError {
         source: io::Error,
     },
     /// redb refuses because of a mistake in this program or because of an earlier failure.
-    #[error("the read store {} cannot go on ({detail}): start the process again", path.display())]
+    #[error("the file {} cannot go on ({detail}): start the process again", path.display())]
     Unusable {
         /// The file.
         path: PathBuf,
@@ -87,7 +87,8 @@ impl StoreError {
         matches!(self, Self::Damaged { .. })
     }
 
-    pub(super) fn from_io(path: &Path, source: io::Error) -> Self {
+    /// What a failure of the system to open, read or write the file means.
+    pub fn from_io(path: &Path, source: io::Error) -> Self {
         let path = path.to_owned();
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull { path, source },
@@ -101,7 +102,8 @@ impl StoreError {
         }
     }
 
-    pub(super) fn from_storage(path: &Path, error: StorageError) -> Self {
+    /// What redb's failure to read or write means.
+    pub fn from_storage(path: &Path, error: StorageError) -> Self {
         match error {
             StorageError::Io(source) => Self::from_io(path, source),
             StorageError::Corrupted(detail) => Self::Damaged { path: path.to_owned(), detail },
@@ -109,7 +111,8 @@ impl StoreError {
         }
     }
 
-    pub(super) fn from_open(path: &Path, error: DatabaseError) -> Self {
+    /// What redb's failure to open the file means.
+    pub fn from_open(path: &Path, error: DatabaseError) -> Self {
         match error {
             DatabaseError::DatabaseAlreadyOpen => Self::InUse { path: path.to_owned() },
             DatabaseError::Storage(error) => Self::from_storage(path, error),
@@ -121,14 +124,16 @@ impl StoreError {
         }
     }
 
-    pub(super) fn from_transaction(path: &Path, error: TransactionError) -> Self {
+    /// What redb's failure to begin a transaction means.
+    pub fn from_transaction(path: &Path, error: TransactionError) -> Self {
         match error {
             TransactionError::Storage(error) => Self::from_storage(path, error),
             other => Self::Unusable { path: path.to_owned(), detail: other.to_string() },
         }
     }
 
-    pub(super) fn from_table(path: &Path, error: TableError) -> Self {
+    /// What redb's failure to open a table means.
+    pub fn from_table(path: &Path, error: TableError) -> Self {
         match error {
             TableError::Storage(error) => Self::from_storage(path, error),
             TableError::TableTypeMismatch { .. }
@@ -140,7 +145,8 @@ impl StoreError {
         }
     }
 
-    pub(super) fn from_commit(path: &Path, error: CommitError) -> Self {
+    /// What redb's failure to commit means.
+    pub fn from_commit(path: &Path, error: CommitError) -> Self {
         match error {
             CommitError::Storage(error) => Self::from_storage(path, error),
             other => Self::Unusable { path: path.to_owned(), detail: other.to_string() },

@@ -1,0 +1,202 @@
+//! Opening redb files: with a bounded cache, after a crash, and when they are damaged.
+//!
+//! Every file of a stage can be rebuilt from the streams, so a damaged one is renamed, never deleted, and a new one takes its place.
+
+use std::{
+    io,
+    ops::Deref,
+    panic::AssertUnwindSafe,
+    path::{Path, PathBuf},
+};
+
+use jiff::Timestamp;
+use redb::{Builder, Database, RepairSession};
+
+use crate::error::StoreError;
+
+/// What [`mark_damaged`] adds to the name of a file.
+const MARK: &str = ".damaged";
+
+/// An open redb file. Closing it never panics: redb writes when it closes a file, and can panic then as well where pages are damaged.
+#[derive(Debug)]
+pub struct OpenFile(Option<Database>);
+
+impl OpenFile {
+    /// Takes care of the closing of `database`.
+    #[must_use]
+    pub fn new(database: Database) -> Self {
+        Self(Some(database))
+    }
+}
+
+impl Deref for OpenFile {
+    type Target = Database;
+
+    fn deref(&self) -> &Database {
+        self.0.as_ref().expect("only dropping takes the database out")
+    }
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        let database = self.0.take();
+        if std::panic::catch_unwind(AssertUnwindSafe(|| drop(database))).is_err() {
+            tracing::warn!("a damaged file could not be closed in order");
+        }
+    }
+}
+
+/// Opens `path`, and makes it and its folder where they are missing. redb keeps at most `cache_size` bytes of its pages in memory.
+///
+/// # Errors
+/// [`StoreError`]: another process has the file, it cannot be read or written, the disk is full, or it is damaged. A file that
+/// [`mark_damaged`] was called for is damaged.
+pub fn open(path: &Path, cache_size: usize) -> Result<OpenFile, StoreError> {
+    let failed = |source| StoreError::from_io(path, source);
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(failed)?;
+    }
+    match std::fs::read_to_string(with_suffix(path, MARK)) {
+        Ok(detail) => return Err(StoreError::Damaged { path: path.to_owned(), detail }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(error)),
+    }
+    if !path.exists() {
+        create(path)?;
+    }
+    guarded(path, || {
+        let database = builder(cache_size, path).open(path);
+        Ok(OpenFile::new(database.map_err(|source| StoreError::from_open(path, source))?))
+    })
+}
+
+/// As [`open`]; a damaged file is set aside, and a new one begun. Returns the name that the damaged file has now.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_or_begin_anew(path: &Path, cache_size: usize) -> Result<(OpenFile, Option<PathBuf>), StoreError> {
+    match open(path, cache_size) {
+        Err(error) if error.is_damage() => {
+            let aside = set_aside(path)?;
+            tracing::warn!(
+                %error, aside = %aside.display(), "set the damaged file aside; building a new one from the streams"
+            );
+            Ok((open(path, cache_size)?, Some(aside)))
+        }
+        opened => Ok((opened?, None)),
+    }
+}
+
+/// Renames a file that cannot be used, keeping its bytes, and returns its new name, which says when. The next [`open`] creates an
+/// empty file. A process that has the file open goes on with the renamed one.
+///
+/// # Errors
+/// [`StoreError::Io`] when the folder cannot be changed.
+pub fn set_aside(path: &Path) -> Result<PathBuf, StoreError> {
+    let failed = |source| StoreError::from_io(path, source);
+    let when = Timestamp::now().strftime(".set-aside-%Y%m%dT%H%M%SZ").to_string();
+    let aside = (1_u32..)
+        .map(|number| if number == 1 { when.clone() } else { format!("{when}-{number}") })
+        .map(|suffix| with_suffix(path, &suffix))
+        .find(|candidate| !candidate.exists())
+        .expect("a folder holds fewer files than there are numbers");
+    std::fs::rename(path, &aside).map_err(failed)?;
+    match std::fs::remove_file(with_suffix(path, MARK)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
+        _ => Ok(aside),
+    }
+}
+
+/// Leaves a mark beside a file that was found damaged while it was open, so that the next [`open`] knows. Best effort: without the
+/// mark, the damage is found again where it is.
+pub fn mark_damaged(path: &Path, detail: &str) {
+    if let Err(error) = std::fs::write(with_suffix(path, MARK), detail) {
+        tracing::warn!(%error, path = %path.display(), detail, "the damaged file could not be marked");
+    }
+}
+
+/// Does `work` on a redb file. On damaged pages, redb can panic where it expects its own invariants to hold.
+///
+/// # Errors
+/// Those of `work`, and [`StoreError::Damaged`] for a panic.
+pub fn guarded<T>(path: &Path, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    std::panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        Err(StoreError::Damaged {
+            path: path.to_owned(),
+            detail: "its pages contradict each other".to_owned(),
+        })
+    })
+}
+
+/// Creates an empty file under another name first and then renames it, so that a crash in between leaves no half-written file that
+/// would look damaged.
+fn create(path: &Path) -> Result<(), StoreError> {
+    let failed = |source| StoreError::from_io(path, source);
+    let new = with_suffix(path, ".new");
+    match std::fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let database = Database::create(&new).map_err(|source| StoreError::from_open(path, source))?;
+    drop(database);
+    std::fs::rename(&new, path).map_err(failed)
+}
+
+pub(crate) fn builder(cache_size: usize, path: &Path) -> Builder {
+    let path = path.to_owned();
+    let mut builder = Database::builder();
+    builder.set_cache_size(cache_size).set_repair_callback(move |session: &mut RepairSession| {
+        tracing::info!(path = %path.display(), progress = session.progress(), "repairing the file after a crash");
+    });
+    builder
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CACHE: usize = 1 << 20;
+
+    #[test]
+    fn damaged_file_is_set_aside_under_a_name_that_says_when_and_a_new_one_begun() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("states.redb");
+        for letter in ["one", "two"] {
+            std::fs::write(&path, letter).unwrap();
+            let (database, aside) = open_or_begin_anew(&path, CACHE).unwrap();
+            drop(database);
+            let aside = aside.unwrap();
+            assert_eq!(std::fs::read_to_string(&aside).unwrap(), letter);
+            let name = aside.file_name().unwrap().to_str().unwrap();
+            assert!(name.starts_with("states.redb.set-aside-2"), "{name}");
+        }
+        let (_database, aside) = open_or_begin_anew(&path, CACHE).unwrap();
+        assert_eq!(aside, None, "the new file is whole");
+    }
+
+    #[test]
+    fn file_found_damaged_while_it_was_open_is_set_aside_at_the_next_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.redb");
+        drop(open(&path, CACHE).unwrap());
+        mark_damaged(&path, "row 7 does not have its checksum");
+        let error = open(&path, CACHE).unwrap_err();
+        assert!(error.is_damage() && error.to_string().contains("row 7"), "{error}");
+        let (_database, aside) = open_or_begin_anew(&path, CACHE).unwrap();
+        assert!(aside.is_some());
+        drop(_database);
+        assert_eq!(open_or_begin_anew(&path, CACHE).unwrap().1, None, "the mark is gone with the file");
+    }
+
+    #[test]
+    fn panic_over_damaged_pages_is_damage() {
+        let error = guarded::<()>(Path::new("x"), || panic!("as redb does")).unwrap_err();
+        assert!(error.is_damage());
+    }
+}

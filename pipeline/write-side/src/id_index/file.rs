@@ -1,0 +1,288 @@
+//! The redb file of the index: ids by their hash, and the hashes of each record, by which ids are forgotten.
+//!
+//! Deliberately absent: what is not in the file yet, and what happens when it is damaged ([`super`]).
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use millstream_contract::outcome::Outcome;
+use millstream_store::{
+    error::StoreError,
+    file::{self, OpenFile},
+    sealed::{seal, unseal},
+};
+use redb::{
+    Database, ReadOnlyTable, ReadableDatabase as _, ReadableTable, StorageBackend, TableDefinition,
+    TableError, TableHandle as _, WriteTransaction, backends::InMemoryBackend,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{IdEntry, IdHash, Noted};
+
+/// Maps an id's hash to the command's position, the sequence in OUTCOMES and the encoded outcome, sealed.
+const IDS: TableDefinition<&IdHash, &[u8]> = TableDefinition::new("ids-by-hash");
+/// Maps a sequence in OUTCOMES to the hashes of the ids in its record, one after the other.
+const RECORDS: TableDefinition<u64, &[u8]> = TableDefinition::new("hashes-by-record");
+/// One row, [`Progress`], sealed: with a wrong sequence the index would claim to know ids that it lacks.
+const PROGRESS: TableDefinition<&str, &[u8]> = TableDefinition::new("progress");
+const PROGRESS_KEY: &str = "outcomes";
+/// The tables of this release. A file with others is of an earlier one, and is emptied.
+const TABLES: [&str; 3] = ["ids-by-hash", "hashes-by-record", "progress"];
+/// About how many ids are forgotten in one transaction.
+const FORGET_AT_ONCE: usize = 4096;
+
+type IdTable = ReadOnlyTable<&'static IdHash, &'static [u8]>;
+
+/// How far the file has come.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct Progress {
+    /// The generation of OUTCOMES that the ids belong to; none while nothing was followed.
+    pub(super) generation: Option<String>,
+    pub(super) through: u64,
+    /// The id of the record at `through`; empty when there is none.
+    pub(super) record_id: String,
+}
+
+/// The file.
+#[derive(Debug)]
+pub(super) struct IdFile {
+    database: OpenFile,
+    path: PathBuf,
+}
+
+impl IdFile {
+    /// Opens the file; a damaged one is set aside first. Returns the new name of that.
+    pub(super) fn open(path: &Path, cache_size: usize) -> Result<(Self, Option<PathBuf>), StoreError> {
+        let (database, aside) = file::open_or_begin_anew(path, cache_size)?;
+        Ok((Self { database, path: path.to_owned() }, aside))
+    }
+
+    pub(super) fn in_memory() -> Result<Self, StoreError> {
+        Self::with_backend(InMemoryBackend::new())
+    }
+
+    pub(super) fn with_backend(backend: impl StorageBackend) -> Result<Self, StoreError> {
+        let path = PathBuf::from("(in memory)");
+        let database = Database::builder()
+            .create_with_backend(backend)
+            .map_err(|source| StoreError::from_open(&path, source))?;
+        Ok(Self { database: OpenFile::new(database), path })
+    }
+
+    /// Makes the tables where they are missing, and says how far they have come.
+    pub(super) fn begin(&self) -> Result<Progress, StoreError> {
+        self.guarded(|it| {
+            let write = it.write_transaction()?;
+            let tables = write.list_tables().map_err(|source| it.storage(source))?;
+            let foreign: Vec<_> = tables.filter(|table| !TABLES.contains(&table.name())).collect();
+            if !foreign.is_empty() {
+                tracing::info!(path = %it.path.display(), "the id index is an earlier release's; it is learnt anew");
+                it.drop_ids(&write)?;
+                write.delete_table(PROGRESS).map_err(|source| it.table(source))?;
+                for table in foreign {
+                    write.delete_table(table).map_err(|source| it.table(source))?;
+                }
+            }
+            it.make_tables(&write)?;
+            let progress = {
+                let table = write.open_table(PROGRESS).map_err(|source| it.table(source))?;
+                let found = table.get(PROGRESS_KEY).map_err(|source| it.storage(source))?;
+                match found {
+                    Some(sealed) => unseal(PROGRESS_KEY.as_bytes(), sealed.value())
+                        .and_then(|progress| rmp_serde::from_slice(progress).ok())
+                        .ok_or_else(|| it.damaged("how far it has come is not what was written"))?,
+                    None => Progress::default(),
+                }
+            };
+            it.commit(write)?;
+            Ok(progress)
+        })
+    }
+
+    /// Notes the progress, and in the same transaction empties the file, if it is to be. After a crash in between, an empty index
+    /// would claim to know all records, and repeated ids would take effect again.
+    pub(super) fn restart(&self, progress: &Progress, empty: bool) -> Result<(), StoreError> {
+        self.guarded(|it| {
+            let write = it.write_transaction()?;
+            if empty {
+                it.drop_ids(&write)?;
+                it.make_tables(&write)?;
+            }
+            it.write_progress(&write, progress)?;
+            it.commit(write)
+        })
+    }
+
+    /// The entries of some hashes, which must be sorted so that each page is read once; in their order.
+    pub(super) fn find(&self, hashes: &[IdHash]) -> Result<Vec<Option<IdEntry>>, StoreError> {
+        self.guarded(|it| {
+            let read =
+                it.database.begin_read().map_err(|source| StoreError::from_transaction(&it.path, source))?;
+            let table: IdTable = read.open_table(IDS).map_err(|source| it.table(source))?;
+            hashes.iter().map(|hash| it.find_in(&table, hash)).collect()
+        })
+    }
+
+    /// An id that is not there is proved by its neighbours: they are what was written, and the id is between them. Otherwise a bit
+    /// that flipped in a key, or on the way to it, would make a repeated id look like a new one.
+    fn find_in(&self, table: &IdTable, hash: &IdHash) -> Result<Option<IdEntry>, StoreError> {
+        let storage = |source| self.storage(source);
+        if let Some(next) = table.range::<&IdHash>(hash..).map_err(storage)?.next() {
+            let (key, value) = next.map_err(storage)?;
+            let stored = self.stored(key.value(), value.value())?;
+            match key.value().cmp(hash) {
+                std::cmp::Ordering::Equal => return Ok(Some(stored.entry)),
+                std::cmp::Ordering::Less => return Err(self.damaged("ids are out of order")),
+                std::cmp::Ordering::Greater => {}
+            }
+        }
+        if let Some(before) = table.range::<&IdHash>(..hash).map_err(storage)?.next_back() {
+            let (key, value) = before.map_err(storage)?;
+            self.stored(key.value(), value.value())?;
+            if key.value() >= hash {
+                return Err(self.damaged("ids are out of order"));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Writes entries, sorted by hash, and that all records up to `progress` are known.
+    pub(super) fn write(&self, entries: &[(IdHash, Noted)], progress: &Progress) -> Result<(), StoreError> {
+        self.guarded(|it| {
+            let write = it.write_transaction()?;
+            let mut records: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
+            {
+                let mut ids = write.open_table(IDS).map_err(|source| it.table(source))?;
+                let mut value = Vec::new();
+                for (hash, noted) in entries {
+                    encode(hash, noted, &mut value);
+                    ids.insert(hash, value.as_slice()).map_err(|source| it.storage(source))?;
+                    records.entry(noted.sequence).or_default().extend(hash);
+                }
+                let mut table = write.open_table(RECORDS).map_err(|source| it.table(source))?;
+                for (sequence, hashes) in &records {
+                    table.insert(sequence, hashes.as_slice()).map_err(|source| it.storage(source))?;
+                }
+            }
+            it.write_progress(&write, progress)?;
+            it.commit(write)
+        })
+    }
+
+    /// Forgets ids whose record is before `first_sequence`, in pieces, so that a [`Self::write`] never waits long. Returns how many.
+    pub(super) fn forget_before(&self, first_sequence: u64) -> Result<u64, StoreError> {
+        let mut forgotten = 0;
+        loop {
+            let (count, more) = self.guarded(|it| it.forget_some(first_sequence))?;
+            forgotten += count;
+            if !more {
+                return Ok(forgotten);
+            }
+        }
+    }
+
+    fn forget_some(&self, first_sequence: u64) -> Result<(u64, bool), StoreError> {
+        let storage = |source| self.storage(source);
+        let write = self.write_transaction()?;
+        let mut hashes: Vec<IdHash> = Vec::new();
+        let mut forgotten = 0;
+        let mut last = None;
+        {
+            let mut records = write.open_table(RECORDS).map_err(|source| self.table(source))?;
+            for record in records.range(..first_sequence).map_err(storage)? {
+                let (sequence, of_record) = record.map_err(storage)?;
+                hashes.extend_from_slice(of_record.value().as_chunks().0);
+                last = Some(sequence.value());
+                if hashes.len() >= FORGET_AT_ONCE {
+                    break;
+                }
+            }
+            let Some(last) = last else { return Ok((0, false)) };
+            records.retain_in(..=last, |_, _| false).map_err(storage)?;
+            hashes.sort_unstable();
+            let mut ids = write.open_table(IDS).map_err(|source| self.table(source))?;
+            for hash in &hashes {
+                // The id may have been used again since: then a later record holds it.
+                let found = ids.get(hash).map_err(storage)?.map(|found| self.stored(hash, found.value()));
+                if found.transpose()?.is_some_and(|noted| noted.sequence < first_sequence) {
+                    ids.remove(hash).map_err(storage)?;
+                    forgotten += 1;
+                }
+            }
+        }
+        self.commit(write)?;
+        Ok((forgotten, hashes.len() >= FORGET_AT_ONCE))
+    }
+
+    fn stored(&self, hash: &IdHash, sealed: &[u8]) -> Result<Noted, StoreError> {
+        unseal(hash, sealed).and_then(decode).ok_or_else(|| self.damaged("an id is not what was written"))
+    }
+
+    fn make_tables(&self, write: &WriteTransaction) -> Result<(), StoreError> {
+        write.open_table(IDS).map_err(|source| self.table(source))?;
+        write.open_table(RECORDS).map_err(|source| self.table(source))?;
+        write.open_table(PROGRESS).map_err(|source| self.table(source))?;
+        Ok(())
+    }
+
+    fn drop_ids(&self, write: &WriteTransaction) -> Result<(), StoreError> {
+        write.delete_table(IDS).map_err(|source| self.table(source))?;
+        write.delete_table(RECORDS).map_err(|source| self.table(source))?;
+        Ok(())
+    }
+
+    fn write_progress(&self, write: &WriteTransaction, progress: &Progress) -> Result<(), StoreError> {
+        let mut value = rmp_serde::to_vec(progress).expect("progress holds only numbers and text");
+        seal(PROGRESS_KEY.as_bytes(), &mut value);
+        let mut table = write.open_table(PROGRESS).map_err(|source| self.table(source))?;
+        table.insert(PROGRESS_KEY, value.as_slice()).map(drop).map_err(|source| self.storage(source))
+    }
+
+    fn write_transaction(&self) -> Result<WriteTransaction, StoreError> {
+        let mut write =
+            self.database.begin_write().map_err(|source| StoreError::from_transaction(&self.path, source))?;
+        // The state of redb's allocator is written with each commit. Otherwise redb would walk through the whole file to open it
+        // after a crash, and nothing would be decided meanwhile.
+        write.set_quick_repair(true);
+        Ok(write)
+    }
+
+    fn commit(&self, write: WriteTransaction) -> Result<(), StoreError> {
+        write.commit().map_err(|source| StoreError::from_commit(&self.path, source))
+    }
+
+    fn guarded<T>(&self, work: impl FnOnce(&Self) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        file::guarded(&self.path, || work(self))
+    }
+
+    fn storage(&self, source: redb::StorageError) -> StoreError {
+        StoreError::from_storage(&self.path, source)
+    }
+
+    fn table(&self, source: TableError) -> StoreError {
+        StoreError::from_table(&self.path, source)
+    }
+
+    fn damaged(&self, detail: &str) -> StoreError {
+        StoreError::Damaged { path: self.path.clone(), detail: detail.to_owned() }
+    }
+}
+
+/// Writes the value of `hash` into `value`, whatever was there.
+fn encode(hash: &IdHash, noted: &Noted, value: &mut Vec<u8>) {
+    value.clear();
+    value.extend(noted.entry.position.to_le_bytes());
+    value.extend(noted.sequence.to_le_bytes());
+    rmp_serde::encode::write(value, &noted.entry.outcome).expect("outcomes hold only numbers and text");
+    seal(hash, value);
+}
+
+fn decode(value: &[u8]) -> Option<Noted> {
+    let (position, rest) = value.split_first_chunk()?;
+    let (sequence, outcome) = rest.split_first_chunk()?;
+    let outcome: Outcome = rmp_serde::from_slice(outcome).ok()?;
+    let entry = IdEntry { position: u64::from_le_bytes(*position), outcome };
+    Some(Noted { sequence: u64::from_le_bytes(*sequence), entry })
+}

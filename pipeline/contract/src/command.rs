@@ -183,13 +183,37 @@ pub fn explicit_id(message: &StoredMessage) -> Result<Option<Arc<str>>, CommandE
 
 fn body_format(content_type: Option<&str>) -> Result<BodyFormat, CommandError> {
     let Some(text) = content_type else { return Ok(BodyFormat::Json) };
-    match text.split(';').next().unwrap_or_default().trim() {
-        header::JSON => Ok(BodyFormat::Json),
-        header::MESSAGE_PACK => Ok(BodyFormat::MessagePack),
-        _ => Err(CommandError::ContentType { text: text.to_owned() }),
+    // Names of media types are read in any case (RFC 9110, 8.3.1).
+    let media_type = text.split(';').next().unwrap_or_default().trim();
+    if media_type.eq_ignore_ascii_case(header::JSON) {
+        Ok(BodyFormat::Json)
+    } else if media_type.eq_ignore_ascii_case(header::MESSAGE_PACK) {
+        Ok(BodyFormat::MessagePack)
+    } else {
+        Err(CommandError::ContentType { text: text.to_owned() })
     }
 }
 
 fn expected_version(text: &str) -> Result<u64, CommandError> {
     text.trim().parse().map_err(|_| CommandError::ExpectedVersion { text: text.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn media_types_are_read_in_any_case_and_with_parameters() {
+        for (text, format) in [
+            (None, BodyFormat::Json),
+            (Some("APPLICATION/JSON"), BodyFormat::Json),
+            (Some("Application/Json; charset=utf-8"), BodyFormat::Json),
+            (Some("application/MsgPack"), BodyFormat::MessagePack),
+        ] {
+            assert_eq!(body_format(text), Ok(format), "{text:?}");
+        }
+        for text in ["text/plain", "application/json+x", ";", "application / json"] {
+            assert!(body_format(Some(text)).is_err(), "{text}");
+        }
+    }
 }

@@ -26,7 +26,7 @@ pub use self::plain_states::PlainStates;
 pub use self::registry::{AggregateRegistry, AggregateType, AnyCommand, AnyState, DecisionError, NewEvent};
 use millstream_contract::{command::BodyFormat, commit::Envelope};
 
-use crate::schema::Shape;
+use crate::{by_name::ByName, schema::Shape};
 
 /// A rule said no.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -211,7 +211,8 @@ pub fn rejections_of(
     table.iter().flat_map(|(command, codes)| codes.iter().map(|code| (*command, *code)))
 }
 
-/// Reads a command body in either format; the error names the field. For [`crate::commands!`].
+/// Reads a command body in either format, objects by the names of their fields only; the error names the field. For
+/// [`crate::commands!`].
 ///
 /// # Errors
 /// [`CommandBodyError::Body`].
@@ -229,15 +230,20 @@ pub fn decode_body<T: DeserializeOwned>(
             let text = body.trim_ascii();
             let text = if text.is_empty() { b"{}" } else { text };
             let mut decoder = serde_json::Deserializer::from_slice(text);
-            let value = serde_path_to_error::deserialize(&mut decoder)
+            let value = serde_path_to_error::deserialize(ByName(&mut decoder))
                 .map_err(|error| malformed(error.path().to_string(), error.inner().to_string()))?;
             decoder.end().map_err(|error| malformed(".".into(), error.to_string()))?;
             Ok(value)
         }
         BodyFormat::MessagePack => {
-            let mut decoder = rmp_serde::Deserializer::from_read_ref(body);
-            serde_path_to_error::deserialize(&mut decoder)
-                .map_err(|error| malformed(error.path().to_string(), error.inner().to_string()))
+            let mut rest = body;
+            let mut decoder = rmp_serde::Deserializer::new(&mut rest);
+            let value = serde_path_to_error::deserialize(ByName(&mut decoder))
+                .map_err(|error| malformed(error.path().to_string(), error.inner().to_string()))?;
+            if !rest.is_empty() {
+                return Err(malformed(".".into(), format!("{} bytes follow behind it", rest.len())));
+            }
+            Ok(value)
         }
     }
 }

@@ -9,6 +9,7 @@
 #![deny(missing_docs)]
 
 pub mod application;
+pub mod by_name;
 pub mod command_view;
 pub mod content_digest;
 pub mod decider;

@@ -23,7 +23,8 @@ use millstream::{
 };
 use millstream_model::{
     comments::comment::{ACTOR_LENGTH_MAX, TEXT_LENGTH_MAX},
-    orders::order::{LINES_MAX, status::REFUSALS},
+    orders::order::status::REFUSALS,
+    retail::LINES_MAX,
 };
 use serde_json::{Value, json};
 
@@ -95,8 +96,11 @@ fn long_name() -> String {
 
 /// Changes of a first line that has `price`.
 fn bad_lines(price: &'static str) -> Vec<(&'static str, Value, &'static str)> {
+    let name = price.strip_prefix("lines.").unwrap();
+    let too_many = vec![json!({ "sku": "a", "quantity": 1, name: 1 }); LINES_MAX + 1];
     vec![
         ("lines", json!([]), "lines-empty"),
+        ("lines", Value::Array(too_many), "lines-too-many"),
         ("lines.sku", json!("a b"), "sku-not-allowed"),
         ("lines.quantity", json!(0), "quantity-not-positive"),
         ("lines.quantity", json!(QUANTITY_MAX + 1), "quantity-too-large"),
@@ -382,7 +386,6 @@ fn order(met: &mut Met) {
         ("location", json!(""), "location-not-allowed"),
         ("location", json!("a:b"), "stock-id-malformed"),
         ("currency", json!("$"), "currency-malformed"),
-        ("lines", json!(vec![place()["lines"][0].clone(); LINES_MAX + 1]), "lines-too-many"),
     ];
     Case::of(met, ORDER, &[])
         .refuses_fields("place", &place(), &fields)
@@ -463,6 +466,7 @@ fn comment(met: &mut Met) {
     let texts = [
         ("text", json!(" \n"), "text-blank"),
         ("text", json!("x".repeat(TEXT_LENGTH_MAX + 1)), "text-too-long"),
+        ("text", json!("a\0b"), "text-not-allowed"),
     ];
     Case::of(met, ADDRESS, &[])
         .refuses_fields("create", &create, &[("picture", json!("P 1"), "picture-not-allowed")])

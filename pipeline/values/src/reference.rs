@@ -28,7 +28,7 @@ pub const LABEL_LENGTH_MAX: usize = 300;
 /// A rejection with `code` that says what a label looks like.
 pub fn check_label(code: &'static str, field: &str, text: &str) -> Result<(), Rejection> {
     let length = text.chars().count();
-    if is_blank(text) || length > LABEL_LENGTH_MAX || text.chars().any(char::is_control) {
+    if is_blank(text) || length > LABEL_LENGTH_MAX || text.chars().any(is_harmful) {
         let message =
             format!("{field} {text:?} is not allowed: use 1 to {LABEL_LENGTH_MAX} printable characters");
         return Err(Rejection::new(code, message));
@@ -73,7 +73,17 @@ mod tests {
     #[test]
     fn labels_are_free_but_printable_and_not_endless() {
         assert_eq!(check_label("reference-not-allowed", "reference", "sale 2506_2012-01-31/S-1"), Ok(()));
-        for text in ["", " ", "a\nb", "\u{200b}", &"x".repeat(LABEL_LENGTH_MAX + 1)] {
+        for text in [
+            "",
+            " ",
+            "a\nb",
+            "a\0b",
+            "a\u{1b}b",
+            "a\u{2028}b",
+            "a\u{202e}b",
+            "\u{200b}",
+            &"x".repeat(LABEL_LENGTH_MAX + 1),
+        ] {
             let rejection = check_label("reference-not-allowed", "reference", text).unwrap_err();
             assert_eq!(rejection.code, "reference-not-allowed");
         }

@@ -44,7 +44,7 @@ pub(crate) fn is_ignorable(character: char) -> bool {
 
 /// Whether a character can change what a terminal or a page shows beside itself: control characters, separators of lines,
 /// and those that turn the direction of writing.
-pub(crate) fn is_harmful(character: char) -> bool {
+pub fn is_harmful(character: char) -> bool {
     if character.is_ascii() {
         return character.is_ascii_control();
     }

@@ -238,6 +238,20 @@ mod tests {
     }
 
     #[test]
+    fn fields_without_their_names_and_bytes_behind_a_command_are_refused_in_both_formats() {
+        let refused = read("join", r#"["Anna",null]"#).unwrap_err();
+        assert!(refused.contains("sequence"), "{refused}");
+        let join = Join { name: "Anna".to_owned(), friend: None };
+        let packed = |body: &[u8]| MemberCommand::decode("join", BodyFormat::MessagePack, body);
+        let mut named = rmp_serde::to_vec_named(&join).unwrap();
+        assert!(packed(&named).is_ok());
+        named.push(0xc0);
+        let refused = packed(&named).unwrap_err().to_string();
+        assert!(refused.contains("1 bytes follow"), "{refused}");
+        assert!(packed(&rmp_serde::to_vec(&join).unwrap()).is_err());
+    }
+
+    #[test]
     fn events_of_such_fields_are_written_read_and_upcast() {
         let joined = MemberEvent::from(Joined { name: "Anna".into(), plan: "off-peak".into() });
         assert_eq!(joined.event_type(), ("member-joined", 2));

@@ -5,7 +5,10 @@
 
 use millstream::{
     decider::{ANY_COMMAND, Decider, DecisionContext, Rejection, rejections_of},
-    values::{reference::check_reference, text::is_blank},
+    values::{
+        reference::check_reference,
+        text::{is_blank, is_harmful},
+    },
 };
 use serde::{Deserialize, Serialize};
 
@@ -80,10 +83,27 @@ millstream::events! {
 
 const REJECTIONS: &[(&str, &[&str])] = &[
     (ANY_COMMAND, &["actor-missing", "actor-not-allowed"]),
-    ("create", &["picture-not-allowed", "text-blank", "text-too-long", "comment-deleted", "comment-differs"]),
+    (
+        "create",
+        &[
+            "picture-not-allowed",
+            "text-blank",
+            "text-too-long",
+            "text-not-allowed",
+            "comment-deleted",
+            "comment-differs",
+        ],
+    ),
     (
         "update",
-        &["comment-not-created", "actor-not-author", "comment-deleted", "text-blank", "text-too-long"],
+        &[
+            "comment-not-created",
+            "actor-not-author",
+            "comment-deleted",
+            "text-blank",
+            "text-too-long",
+            "text-not-allowed",
+        ],
     ),
     ("delete", &["comment-not-created", "actor-not-author"]),
 ];
@@ -198,8 +218,7 @@ fn check_actor(actor: Option<&str>) -> Result<&str, Rejection> {
         let message = "nobody is named as the author; send the header Millstream-Actor";
         return Err(Rejection::new("actor-missing", message));
     };
-    if actor.chars().count() > ACTOR_LENGTH_MAX || actor.contains('/') || actor.chars().any(char::is_control)
-    {
+    if actor.chars().count() > ACTOR_LENGTH_MAX || actor.contains('/') || actor.chars().any(is_harmful) {
         let message = format!(
             "actor {actor:?} is not allowed: use 1 to {ACTOR_LENGTH_MAX} printable characters without a slash"
         );
@@ -224,6 +243,7 @@ fn check_author<'a>(
     Ok(created)
 }
 
+/// A text has lines; it holds nothing else that changes what is shown beside it.
 fn check_text(text: &str) -> Result<(), Rejection> {
     if is_blank(text) {
         return Err(Rejection::new("text-blank", "the text is blank; say something"));
@@ -231,6 +251,12 @@ fn check_text(text: &str) -> Result<(), Rejection> {
     if text.chars().count() > TEXT_LENGTH_MAX {
         let message = format!("the text is longer than {TEXT_LENGTH_MAX} characters; shorten it");
         return Err(Rejection::new("text-too-long", message));
+    }
+    let printed = |character: char| matches!(character, '\n' | '\r' | '\t') || !is_harmful(character);
+    if let Some(harmful) = text.chars().find(|character| !printed(*character)) {
+        let message =
+            format!("the text holds U+{:04X}, which cannot be printed; leave it out", u32::from(harmful));
+        return Err(Rejection::new("text-not-allowed", message));
     }
     Ok(())
 }
@@ -319,7 +345,9 @@ mod tests {
     #[test]
     fn bad_fields_are_refused_by_name() {
         let long = "x".repeat(TEXT_LENGTH_MAX + 1);
-        for (text, code) in [(" \n", "text-blank"), (long.as_str(), "text-too-long")] {
+        for (text, code) in
+            [(" \n", "text-blank"), (long.as_str(), "text-too-long"), ("a\u{1b}[2J", "text-not-allowed")]
+        {
             let body = serde_json::json!({ "text": text }).to_string();
             comment([created()]).when_typed("update", &body).then_rejected(code);
         }

@@ -11,6 +11,8 @@ use millstream::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::LINES_MAX;
+
 /// Some units of one item at one cost.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -74,6 +76,7 @@ const REJECTIONS: &[(&str, &[&str])] = &[(
         "date-malformed",
         "delivery-differs",
         "lines-empty",
+        "lines-too-many",
         "sku-not-allowed",
         "quantity-not-positive",
         "quantity-too-large",
@@ -160,6 +163,10 @@ fn says_the_same(
 fn check_lines(what: &str, lines: &[DeliveryLine]) -> Result<(), Rejection> {
     if lines.is_empty() {
         return Err(Rejection::new("lines-empty", format!("{what} has no lines; give at least one")));
+    }
+    if lines.len() > LINES_MAX {
+        let message = format!("{what} has {} lines; at most {LINES_MAX} are allowed", lines.len());
+        return Err(Rejection::new("lines-too-many", message));
     }
     for line in lines {
         check_reference("sku-not-allowed", "sku", &line.sku)?;

@@ -18,6 +18,8 @@ use millstream::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::LINES_MAX;
+
 /// The two parts of a till's id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TillId {
@@ -156,6 +158,7 @@ const LINES_REFUSED: &[&str] = &[
     "currency-malformed",
     "currency-differs",
     "lines-empty",
+    "lines-too-many",
     "sku-not-allowed",
     "quantity-not-positive",
     "quantity-too-large",
@@ -357,6 +360,10 @@ fn check_currency(state: &TillState, currency: Currency, till: &str) -> Result<(
 fn check_lines(what: &str, lines: &[TillLine]) -> Result<(), Rejection> {
     if lines.is_empty() {
         return Err(Rejection::new("lines-empty", format!("{what} has no lines; give at least one")));
+    }
+    if lines.len() > LINES_MAX {
+        let message = format!("{what} has {} lines; at most {LINES_MAX} are allowed", lines.len());
+        return Err(Rejection::new("lines-too-many", message));
     }
     for line in lines {
         check_reference("sku-not-allowed", "sku", &line.sku)?;

@@ -3,6 +3,7 @@
 use std::{ops::Bound, time::Duration};
 
 use millstream_contract::{header, position::Position};
+use millstream_domain::by_name::ByName;
 use millstream_store::read_store::{Direction, KeyRange};
 use serde::{Deserialize, de::DeserializeOwned};
 
@@ -76,7 +77,7 @@ pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, QueryError> {
             format!("{path}: {detail}")
         })
     };
-    let value = serde_path_to_error::deserialize(&mut decoder)
+    let value = serde_path_to_error::deserialize(ByName(&mut decoder))
         .map_err(|error| malformed(error.path().to_string(), error.inner().to_string()))?;
     decoder.end().map_err(|error| malformed(".".to_owned(), error.to_string()))?;
     Ok(value)
@@ -200,6 +201,7 @@ mod tests {
             (r#"{"cursor":"x"}"#, "cursor"),
             (r#"{"prefix":"b","cursor":"161"}"#, "cursor"),
             ("[]", "body"),
+            (r#"["b"]"#, "body"),
             ("{} {}", "body"),
         ] {
             let error = listing(body).unwrap_err();

@@ -8,7 +8,7 @@ use millstream_jetstream::{broker::Broker as _, nats_broker::NatsBroker};
 use serde_json::json;
 
 use self::{
-    letters::{KeptLetter, LetterName, Letters, Selection, read_one},
+    letters::{KeptLetter, LetterName, Letters, Selection, aggregate_name, read_one},
     retry::RetryArguments,
 };
 use crate::{failure::CommandFailure, output, session::Session};
@@ -41,7 +41,7 @@ enum Action {
 #[derive(Debug, clap::Args)]
 struct ListArguments {
     /// Only those of this aggregate, as in retail.till.2506_2012-01-31
-    #[arg(long, value_name = "CONTEXT.AGGREGATE.ID")]
+    #[arg(long, value_name = "CONTEXT.AGGREGATE.ID", value_parser = aggregate_name)]
     aggregate: Option<String>,
     /// Only those of this code, as in body-malformed
     #[arg(long)]

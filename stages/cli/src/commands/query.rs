@@ -1,6 +1,6 @@
 //! `millstream query`: rows of a view.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, num::NonZeroUsize};
 
 use millstream_contract::exit_code::ExitCode;
 use serde_json::{Value, json};
@@ -12,6 +12,9 @@ use crate::{
     query_client::{Freshness, TOO_LARGE, TooLarge, ViewClient, ViewRow, ViewSource},
     session::Session,
 };
+
+/// Rows that a list shows unless it is told otherwise.
+const LIMIT_DEFAULT: NonZeroUsize = NonZeroUsize::new(100).expect("it is more than none");
 
 /// Show rows of a view: one by its key, or those of a prefix.
 ///
@@ -26,8 +29,8 @@ pub(crate) struct QueryArguments {
     #[arg(long, default_value = "")]
     prefix: String,
     /// At most this many
-    #[arg(long, default_value_t = 100, value_name = "N")]
-    limit: usize,
+    #[arg(long, default_value_t = LIMIT_DEFAULT, value_name = "N")]
+    limit: NonZeroUsize,
     /// All of them
     #[arg(long, conflicts_with = "limit")]
     all: bool,
@@ -93,7 +96,7 @@ async fn answer(
     let mut rows = Vec::new();
     let mut shown = 0;
     while let Some(row) = pages.next().await? {
-        if !arguments.all && shown == arguments.limit {
+        if !arguments.all && shown == arguments.limit.get() {
             session.console.say(format_args!("there are more rows than {shown}; see --limit and --all"));
             break;
         }

@@ -116,7 +116,10 @@ fn ledgers(session: &Session, name: Option<&str>) -> Result<Vec<Box<dyn Projecti
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
     Table,
+    /// For programs: every text as it is
     Csv,
+    /// CSV with an apostrophe before each text that a spreadsheet would take for a formula, such as =1+1
+    Spreadsheet,
     Json,
 }
 
@@ -188,6 +191,15 @@ impl ReportView {
             rows.iter().map(|row| self.columns.iter().map(|column| cell(row, column)).collect()).collect();
         match format {
             Format::Csv => output::csv(&names, &cells),
+            Format::Spreadsheet => {
+                let quoted = |(text, column): (String, &Column)| match column.kind {
+                    ColumnKind::Text if begins_as_formula(&text) => format!("'{text}"),
+                    _ => text,
+                };
+                let cells =
+                    cells.into_iter().map(|row| row.into_iter().zip(self.columns).map(quoted).collect());
+                output::csv(&names, &cells.collect::<Vec<_>>())
+            }
             Format::Table => {
                 let numbers: Vec<usize> = (0..)
                     .zip(self.columns)
@@ -202,6 +214,11 @@ impl ReportView {
             }
         }
     }
+}
+
+/// Whether a spreadsheet takes a text for a formula (OWASP, "CSV injection").
+fn begins_as_formula(text: &str) -> bool {
+    text.starts_with(['=', '+', '-', '@', '\t', '\r'])
 }
 
 fn cell(row: &Value, column: &Column) -> String {
@@ -255,6 +272,17 @@ mod tests {
                 assert!(text.split([',', ' ', '\n']).any(|cell| cell == shown), "{currency}: {text}");
             }
         }
+    }
+
+    #[test]
+    fn texts_that_look_like_formulas_are_quoted_for_spreadsheets_only() {
+        let report = report("supplier-daily");
+        let rows = [
+            json!({ "supplier": "luxco", "supplier_name": "=cmd|' /C calc'!A0", "net_amount": -5, "currency": "USD" }),
+        ];
+        let (plain, quoted) = (report.render(&rows, Format::Csv), report.render(&rows, Format::Spreadsheet));
+        assert!(plain.contains(",=cmd|' /C calc'!A0,"), "{plain}");
+        assert!(quoted.contains(",'=cmd|' /C calc'!A0,") && quoted.contains(",-0.05,"), "{quoted}");
     }
 
     #[test]

@@ -6,9 +6,11 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
 use millstream_contract::{
     dead_letter::{DEAD_LETTER_PREFIX, DeadLetter, further_parts, is_further_part},
+    error_text::cut,
     exit_code::ExitCode,
     stored_message::StoredMessage,
     stream_names::{COMMANDS, DEAD_LETTERS, TIMERS},
+    subject::StreamId,
 };
 use millstream_jetstream::{
     broker::Broker as _,
@@ -20,6 +22,11 @@ use millstream_processes::process_runner::{EFFECT_WITHOUT_BODY, command_subject}
 use serde_json::{Map, Value, json};
 
 use crate::{console::Console, failure::CommandFailure};
+
+/// Bytes of a subject, a code and a cause that `list` shows; `show` and `--json` tell all.
+const SUBJECT_SHOWN: usize = 100;
+const CODE_SHOWN: usize = 60;
+const CAUSE_SHOWN: usize = 300;
 
 /// Which letter: where the message stood that was set aside.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +66,17 @@ impl fmt::Display for LetterName {
     }
 }
 
+/// Checks the name of an aggregate, so that a slip of the pen is not taken for one without letters.
+///
+/// # Errors
+/// What is wrong, in a sentence.
+pub(super) fn aggregate_name(text: &str) -> Result<String, String> {
+    let [context, aggregate, id] = text.split('.').collect::<Vec<_>>()[..] else {
+        return Err("write CONTEXT.AGGREGATE.ID, as in retail.till.2506_2012-01-31".to_owned());
+    };
+    StreamId::new(context, aggregate, id).map(|id| id.to_string()).map_err(|error| error.to_string())
+}
+
 /// Which letters an action is about.
 #[derive(Debug, clap::Args)]
 #[group(required = true)]
@@ -67,7 +85,7 @@ pub(super) struct Selection {
     #[arg(value_name = "LETTER", group = "which")]
     letters: Vec<LetterName>,
     /// All of this aggregate, in their order, as in retail.till.2506_2012-01-31
-    #[arg(long, value_name = "CONTEXT.AGGREGATE.ID", group = "which")]
+    #[arg(long, value_name = "CONTEXT.AGGREGATE.ID", group = "which", value_parser = aggregate_name)]
     aggregate: Option<String>,
     /// All there are
     #[arg(long, group = "which")]
@@ -176,10 +194,12 @@ impl KeptLetter {
         format!("{}: {subject} ({code}): {cause}", self.name())
     }
 
-    /// The cells of `list`.
+    /// The cells of `list`. One subject or cause of thousands of characters would make every line of the table that wide.
     pub(super) fn row(&self) -> Vec<String> {
         let DeadLetter { subject, code, cause, .. } = &self.letter;
-        vec![self.name(), self.set_aside_at.to_string(), subject.clone(), code.clone(), cause.clone()]
+        let texts = [(subject, SUBJECT_SHOWN), (code, CODE_SHOWN), (cause, CAUSE_SHOWN)];
+        let shown = texts.map(|(text, most)| cut(text, most).into_owned());
+        [self.name(), self.set_aside_at.to_string()].into_iter().chain(shown).collect()
     }
 
     /// What `list --json` says.
@@ -300,4 +320,35 @@ pub(super) async fn read_one(broker: &NatsBroker, name: &LetterName) -> Result<K
 
 fn foreign(message: &StoredMessage) -> String {
     format!("{DEAD_LETTERS} {} on {} is no dead letter", message.sequence, message.subject)
+}
+
+#[cfg(test)]
+mod tests {
+    use millstream_contract::stored_message::Headers;
+
+    use super::*;
+
+    #[test]
+    fn the_name_of_an_aggregate_is_checked() {
+        assert_eq!(aggregate_name("retail.till.1_2012-01-31").as_deref(), Ok("retail.till.1_2012-01-31"));
+        for text in ["", "retail.till", "retail.till.1.close", "Retail.till.1", "retail.till.a b"] {
+            assert!(aggregate_name(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_long_subject_makes_no_wide_table() {
+        let message = StoredMessage {
+            subject: format!("cmdq.1.a.b.{}.d", "x".repeat(3_000)),
+            sequence: 7,
+            stored_at: Timestamp::UNIX_EPOCH,
+            headers: Headers::new(),
+            payload: Vec::new().into(),
+        };
+        let letter = DeadLetter::new(COMMANDS, &message, "code", &"cause ".repeat(1_000));
+        let kept = KeptLetter::new(&message, letter);
+        let width: usize = kept.row().iter().map(String::len).sum();
+        assert!(width < 600, "{width}");
+        assert!(kept.summary().to_string().len() > 3_000, "JSON tells all");
+    }
 }

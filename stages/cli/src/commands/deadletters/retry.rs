@@ -9,7 +9,7 @@ use millstream_contract::{
     outcome::{CommandOutcome, Outcome},
     stream_names::{COMMANDS, TIMERS},
 };
-use millstream_jetstream::broker::NewMessage;
+use millstream_jetstream::broker::{Broker as _, NewMessage};
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -46,13 +46,15 @@ pub(super) async fn run(
     let letters = arguments.selection.read(&connected.broker, &session.console).await?;
     let mut commands = Vec::new();
     let mut left = 0;
+    let bytes_max = connected.broker.message_bytes_max();
     for kept in &letters {
-        match kept.command_subject() {
-            Some(subject) => commands.push((kept, message(&kept.letter, subject))),
+        let command = kept.command_subject().ok_or_else(|| why_not(&kept.letter));
+        match command.and_then(|subject| fitting(message(&kept.letter, subject), bytes_max)) {
+            Ok(message) => commands.push((kept, message)),
             // One that cannot be retried keeps none of the others back.
-            None => {
+            Err(why) => {
                 left += 1;
-                session.console.say(format_args!("{} stays: {}", kept.name(), why_not(&kept.letter)));
+                session.console.say(format_args!("{} stays: {why}", kept.name()));
             }
         }
     }
@@ -124,6 +126,18 @@ fn message(letter: &DeadLetter, subject: String) -> NewMessage {
     NewMessage { subject, expected_last: None, headers, payload: letter.payload.clone() }
 }
 
+/// The message, if the server takes it with the id that a retry gives it.
+fn fitting(message: NewMessage, bytes_max: usize) -> Result<NewMessage, String> {
+    let expected = header::EXPECTED_STREAM.len() + COMMANDS.len() + ": \r\n".len();
+    let size = message.headers.block().len() + message.payload.len() + expected;
+    if size <= bytes_max {
+        return Ok(message);
+    }
+    Err(format!(
+        "with its id it takes {size} bytes, and this server takes commands of up to {bytes_max}; raise max_payload and retry it then"
+    ))
+}
+
 fn code(outcome: &Outcome) -> u8 {
     match outcome.first() {
         Outcome::Rejected { .. } => REJECTED,
@@ -143,4 +157,27 @@ fn show(kept: &KeptLetter, outcome: &CommandOutcome, json: bool) -> Result<(), C
     fields.insert("command_position".into(), json!(outcome.position));
     outcome.outcome.put_json(&mut fields);
     Ok(output::line(Value::Object(fields))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use millstream_contract::stored_message::Headers;
+
+    use super::*;
+
+    #[test]
+    fn a_letter_that_fits_only_without_the_id_of_a_retry_stays_and_says_so() {
+        let letter = |bytes: usize| {
+            let payload = vec![b' '; bytes].into();
+            NewMessage {
+                subject: "cmd.a.b.c.d".into(),
+                expected_last: None,
+                headers: Headers::new(),
+                payload,
+            }
+        };
+        assert!(fitting(letter(100), 200).is_ok());
+        let why = fitting(letter(1_000), 200).unwrap_err();
+        assert!(why.contains("max_payload") && why.contains("200"), "{why}");
+    }
 }

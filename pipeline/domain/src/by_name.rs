@@ -1,0 +1,273 @@
+//! Reads objects by the names of their fields only.
+//!
+//! The decoders of serde also take a list where a struct is meant, and give its items to the fields in their order. What people type is
+//! then read as something that nobody wrote: `["S1","USD",[]]` would be a sale, and its meaning would change with the order of the
+//! fields. [`ByName`] refuses such a list, however deep it stands. Lists where lists are meant, and tuples, are read as always.
+//!
+//! Deliberately absent: what serde holds in memory before it decides (flattened fields, untagged and internally tagged enums).
+
+use std::fmt;
+
+use serde::de::{
+    DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, Unexpected, VariantAccess,
+    Visitor,
+};
+
+/// A deserializer, visitor or part of one that reads structs by the names of their fields.
+#[derive(Debug, Clone, Copy)]
+pub struct ByName<T>(pub T);
+
+/// The visitor of a struct: a list is none.
+struct Named<V>(V);
+
+macro_rules! forward {
+    ($($method:ident($($argument:ident : $type:ty),*);)*) => {
+        $(fn $method<V: Visitor<'de>>(self, $($argument: $type,)* visitor: V) -> Result<V::Value, D::Error> {
+            self.0.$method($($argument,)* ByName(visitor))
+        })*
+    };
+}
+
+impl<'de, D: Deserializer<'de>> Deserializer<'de> for ByName<D> {
+    type Error = D::Error;
+
+    forward! {
+        deserialize_any(); deserialize_bool(); deserialize_i8(); deserialize_i16(); deserialize_i32(); deserialize_i64();
+        deserialize_i128(); deserialize_u8(); deserialize_u16(); deserialize_u32(); deserialize_u64(); deserialize_u128();
+        deserialize_f32(); deserialize_f64(); deserialize_char(); deserialize_str(); deserialize_string();
+        deserialize_bytes(); deserialize_byte_buf(); deserialize_option(); deserialize_unit(); deserialize_seq();
+        deserialize_map(); deserialize_identifier(); deserialize_ignored_any();
+        deserialize_unit_struct(name: &'static str);
+        deserialize_newtype_struct(name: &'static str);
+        deserialize_tuple(length: usize);
+        deserialize_tuple_struct(name: &'static str, length: usize);
+        deserialize_enum(name: &'static str, variants: &'static [&'static str]);
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, D::Error> {
+        self.0.deserialize_struct(name, fields, Named(visitor))
+    }
+
+    fn is_human_readable(&self) -> bool {
+        self.0.is_human_readable()
+    }
+}
+
+macro_rules! visit {
+    ($($method:ident($type:ty);)*) => {
+        $(fn $method<E: Error>(self, value: $type) -> Result<V::Value, E> {
+            self.0.$method(value)
+        })*
+    };
+}
+
+impl<'de, V: Visitor<'de>> Visitor<'de> for ByName<V> {
+    type Value = V::Value;
+
+    visit! {
+        visit_bool(bool); visit_i8(i8); visit_i16(i16); visit_i32(i32); visit_i64(i64); visit_i128(i128);
+        visit_u8(u8); visit_u16(u16); visit_u32(u32); visit_u64(u64); visit_u128(u128);
+        visit_f32(f32); visit_f64(f64); visit_char(char);
+        visit_str(&str); visit_borrowed_str(&'de str); visit_string(String);
+        visit_bytes(&[u8]); visit_borrowed_bytes(&'de [u8]); visit_byte_buf(Vec<u8>);
+    }
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.expecting(formatter)
+    }
+
+    fn visit_none<E: Error>(self) -> Result<V::Value, E> {
+        self.0.visit_none()
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<V::Value, E> {
+        self.0.visit_unit()
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<V::Value, D::Error> {
+        self.0.visit_some(ByName(deserializer))
+    }
+
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<V::Value, D::Error> {
+        self.0.visit_newtype_struct(ByName(deserializer))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<V::Value, A::Error> {
+        self.0.visit_seq(ByName(items))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, entries: A) -> Result<V::Value, A::Error> {
+        self.0.visit_map(ByName(entries))
+    }
+
+    fn visit_enum<A: EnumAccess<'de>>(self, data: A) -> Result<V::Value, A::Error> {
+        self.0.visit_enum(ByName(data))
+    }
+}
+
+/// What a decoder says to the visitor of a struct, apart from nonsense that the visitor's own words refuse.
+impl<'de, V: Visitor<'de>> Visitor<'de> for Named<V> {
+    type Value = V::Value;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.expecting(formatter)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<V::Value, A::Error> {
+        Err(Error::invalid_type(Unexpected::Seq, &self))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, entries: A) -> Result<V::Value, A::Error> {
+        self.0.visit_map(ByName(entries))
+    }
+
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<V::Value, D::Error> {
+        self.0.visit_newtype_struct(ByName(deserializer))
+    }
+}
+
+impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for ByName<S> {
+    type Value = S::Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<S::Value, D::Error> {
+        self.0.deserialize(ByName(deserializer))
+    }
+}
+
+impl<'de, A: SeqAccess<'de>> SeqAccess<'de> for ByName<A> {
+    type Error = A::Error;
+
+    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, A::Error> {
+        self.0.next_element_seed(ByName(seed))
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        self.0.size_hint()
+    }
+}
+
+impl<'de, A: MapAccess<'de>> MapAccess<'de> for ByName<A> {
+    type Error = A::Error;
+
+    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, A::Error> {
+        self.0.next_key_seed(ByName(seed))
+    }
+
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, A::Error> {
+        self.0.next_value_seed(ByName(seed))
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        self.0.size_hint()
+    }
+}
+
+impl<'de, A: EnumAccess<'de>> EnumAccess<'de> for ByName<A> {
+    type Error = A::Error;
+    type Variant = ByName<A::Variant>;
+
+    fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Self::Variant), A::Error> {
+        self.0.variant_seed(ByName(seed)).map(|(value, variant)| (value, ByName(variant)))
+    }
+}
+
+impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for ByName<A> {
+    type Error = A::Error;
+
+    fn unit_variant(self) -> Result<(), A::Error> {
+        self.0.unit_variant()
+    }
+
+    fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, A::Error> {
+        self.0.newtype_variant_seed(ByName(seed))
+    }
+
+    fn tuple_variant<V: Visitor<'de>>(self, length: usize, visitor: V) -> Result<V::Value, A::Error> {
+        self.0.tuple_variant(length, ByName(visitor))
+    }
+
+    fn struct_variant<V: Visitor<'de>>(
+        self,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, A::Error> {
+        self.0.struct_variant(fields, Named(visitor))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Serialize};
+
+    use super::*;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Line {
+        sku: String,
+        quantity: i64,
+    }
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    enum Means {
+        Cash,
+        Card { number: String },
+        Points(u8, u8),
+    }
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Sale {
+        lines: Vec<Line>,
+        means: Option<Means>,
+        by_shelf: BTreeMap<String, Line>,
+        pair: (u8, char),
+        share: f64,
+    }
+
+    fn sale(means: Means) -> Sale {
+        let line = || Line { sku: "tea".into(), quantity: -3 };
+        let by_shelf = BTreeMap::from([("a".to_owned(), line())]);
+        Sale { lines: vec![line()], means: Some(means), by_shelf, pair: (7, 'x'), share: 0.5 }
+    }
+
+    fn read(json: &str) -> Result<Sale, String> {
+        Sale::deserialize(ByName(&mut serde_json::Deserializer::from_str(json))).map_err(|it| it.to_string())
+    }
+
+    #[test]
+    fn what_is_written_by_name_comes_back_in_both_formats() {
+        for means in [Means::Cash, Means::Card { number: "1".into() }, Means::Points(1, 2)] {
+            let sale = sale(means);
+            assert_eq!(read(&serde_json::to_string(&sale).unwrap()), Ok(sale));
+        }
+        let sale = sale(Means::Points(1, 2));
+        let packed = rmp_serde::to_vec_named(&sale).unwrap();
+        let mut decoder = rmp_serde::Deserializer::new(&*packed);
+        assert_eq!(Sale::deserialize(ByName(&mut decoder)).unwrap(), sale);
+        // By position, as the same crate writes it unless it is told otherwise.
+        let packed = rmp_serde::to_vec(&sale).unwrap();
+        let mut decoder = rmp_serde::Deserializer::new(&*packed);
+        assert!(Sale::deserialize(ByName(&mut decoder)).is_err());
+    }
+
+    #[test]
+    fn a_list_in_the_place_of_an_object_is_refused_however_deep() {
+        let whole = serde_json::to_string(&sale(Means::Card { number: "1".into() })).unwrap();
+        for (by_name, by_position, named) in [
+            (whole.as_str(), r#"[[],null,{},[1,"x"],1.0]"#, "struct Sale"),
+            (r#"[{"sku":"tea","quantity":-3}]"#, r#"[["tea",-3]]"#, "struct Line"),
+            (r#"{"a":{"sku":"tea","quantity":-3}}"#, r#"{"a":["tea",-3]}"#, "struct Line"),
+            (r#"{"Card":{"number":"1"}}"#, r#"{"Card":["1"]}"#, "Card"),
+        ] {
+            assert!(whole.contains(by_name), "{by_name}");
+            let error = read(&whole.replace(by_name, by_position)).unwrap_err();
+            assert!(error.contains("sequence") && error.contains(named), "{error}");
+        }
+    }
+}

@@ -19,10 +19,14 @@ pub const QUERY_PREFIX: &str = "query";
 /// Prefix of commands that are sent with a request and answered with their outcome.
 pub const SUBMIT_PREFIX: &str = "submit";
 /// Under which subjects the outcomes of submitted commands come back, from whichever handler is active: this, the name of
-/// the run that waits, a number.
+/// the run that waits, something that cannot be guessed.
 pub const SUBMIT_REPLY_PREFIX: &str = "reply.submit";
 /// Name of the service that takes submitted commands.
 pub const SUBMIT_SERVICE: &str = "submit";
+/// Prefixes of subjects on which somebody may ask to be answered: the inboxes of clients, what nats-server makes of a reply subject
+/// that comes from another account, and subjects of one's own. No stream takes them, and none is a stage's inbox: whatever else a
+/// client names as its reply subject gets no answer, because nobody checks whether the client may publish there.
+pub const REPLY_PREFIXES: [&str; 3] = ["_INBOX.", "_R_.", "reply."];
 /// Prefix of the schedules of commands for later.
 pub const TIMER_PREFIX: &str = "timer.cmd";
 
@@ -261,9 +265,47 @@ pub fn check_id(text: &str) -> Result<(), SubjectError> {
     }
 }
 
+/// Whether an answer may be sent to a subject that somebody else chose.
+pub fn is_reply_subject(subject: &str) -> bool {
+    REPLY_PREFIXES.iter().any(|prefix| subject.starts_with(prefix))
+        && subject.split('.').all(|token| !token.is_empty() && token != "*" && token != ">")
+        && !subject.contains(|letter: char| letter.is_whitespace() || letter.is_control())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn answers_go_to_inboxes_alone() {
+        for good in ["_INBOX.a", "_INBOX.publisher.a.b", "_R_.aBc.x", "reply.billing.1"] {
+            assert!(is_reply_subject(good), "{good}");
+        }
+        for bad in [
+            "",
+            "_INBOX",
+            "_INBOX.",
+            "_INBOX_projector.a",
+            "_INBOX.*",
+            "_INBOX.>",
+            "_INBOX.a b",
+            "reply.a\r\nb",
+            "$JS.API.STREAM.PURGE.COMMANDS",
+            "$KV.LEASES.command-handler-0of1",
+            "evt.a.b.c",
+            "out.0of1",
+            "cmd.a.b.c.d",
+            "cmdq.0.a.b.c.d",
+            "submit.a.b.c.d",
+            "report.a.b.c.d",
+            "dlq.COMMANDS.1",
+            "timer.cmd.a",
+            "due.cmd.a",
+            "$SRV.PING",
+        ] {
+            assert!(!is_reply_subject(bad), "{bad}");
+        }
+    }
 
     #[test]
     fn parts_come_back_from_a_stream_id() {

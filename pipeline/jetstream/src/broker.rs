@@ -349,7 +349,8 @@ pub trait Broker: Clone + Send + Sync + 'static {
     /// Opens a reader. Its consumer is made anew at the position, whatever was there under the name.
     fn read(&self, config: ReaderConfig) -> impl Future<Output = Result<Self::Reader, ReadError>> + Send;
 
-    /// Sends a plain message that nothing stores: a reply. Best effort.
+    /// Sends a plain message that nothing stores: a reply. Best effort; a subject that is no place for replies
+    /// ([`millstream_contract::subject::is_reply_subject`]) gets nothing.
     fn send(
         &self,
         subject: &str,

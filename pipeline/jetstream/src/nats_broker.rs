@@ -17,6 +17,7 @@ use bytes::Bytes;
 use millstream_contract::{
     header,
     stored_message::{Headers, StoredMessage},
+    subject::is_reply_subject,
 };
 use serde_json::json;
 use tokio::sync::Mutex;
@@ -55,6 +56,9 @@ type OnRestart = Arc<dyn Fn(&str, &str) + Send + Sync>;
 /// Is told a stream that is full, and the error.
 type OnFull = Arc<dyn Fn(&str, &AppendError) + Send + Sync>;
 
+/// Is told a subject to which somebody asked in vain to be answered.
+type OnRefusedReply = Arc<dyn Fn(&str) + Send + Sync>;
+
 /// JetStream through one connection. Cheap to clone.
 #[derive(Clone)]
 pub struct NatsBroker {
@@ -63,6 +67,7 @@ pub struct NatsBroker {
     leases: Arc<Mutex<Leases>>,
     on_restart: Option<OnRestart>,
     on_full: Option<OnFull>,
+    on_refused_reply: Option<OnRefusedReply>,
     lines: Lines,
 }
 
@@ -78,7 +83,15 @@ impl NatsBroker {
     pub fn new(client: Client, dialer: Dialer, domain: Option<&str>) -> Self {
         let api_prefix = domain.map_or_else(|| "$JS.API".into(), |domain| format!("$JS.{domain}.API").into());
         let lines = Lines::new(dialer);
-        Self { client, api_prefix, leases: Arc::default(), on_restart: None, on_full: None, lines }
+        Self {
+            client,
+            api_prefix,
+            leases: Arc::default(),
+            on_restart: None,
+            on_full: None,
+            on_refused_reply: None,
+            lines,
+        }
     }
 
     /// The same, but `on_restart` is called with stream and reader whenever a reader makes its consumer again.
@@ -93,6 +106,22 @@ impl NatsBroker {
     pub fn on_full(mut self, on_full: impl Fn(&str, &AppendError) + Send + Sync + 'static) -> Self {
         self.on_full = Some(Arc::new(on_full));
         self
+    }
+
+    /// The same, but `on_refused_reply` is called with each subject that is no place for answers.
+    #[must_use]
+    pub fn on_refused_reply(mut self, on_refused_reply: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        self.on_refused_reply = Some(Arc::new(on_refused_reply));
+        self
+    }
+
+    /// Whether an answer may go to `subject`, which a client chose. The server asks nobody whether the client may publish there.
+    pub(crate) fn may_answer(&self, subject: &str) -> bool {
+        let may = is_reply_subject(subject);
+        if !may && let Some(on_refused_reply) = &self.on_refused_reply {
+            on_refused_reply(subject);
+        }
+        may
     }
 
     /// What the answer to an append says.
@@ -325,6 +354,9 @@ impl Broker for NatsBroker {
     }
 
     async fn send(&self, subject: &str, headers: Headers, payload: Bytes) -> Result<(), BrokerError> {
+        if !self.may_answer(subject) {
+            return Ok(());
+        }
         let sent = self.client.publish_with_headers(subject.to_owned(), header_map(&headers), payload).await;
         sent.map_err(|error| BrokerError::Unavailable { operation: "send", detail: error.to_string() })
     }

@@ -268,6 +268,12 @@ impl Metrics {
         self.families.connection()
     }
 
+    /// Answers not sent, because the subject that was named for them is no place for answers.
+    #[must_use]
+    pub fn refused_replies(&self) -> Count {
+        self.families.refused_replies()
+    }
+
     /// Everything in Prometheus' text format 0.0.4.
     #[must_use]
     pub fn prometheus_text(&self) -> String {

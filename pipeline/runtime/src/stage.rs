@@ -4,13 +4,16 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use clap::Parser;
 use millstream_contract::{
-    error_text::one_line,
+    error_text::{bounded, one_line},
     exit_code::{ExitCode, Failure},
 };
 use millstream_jetstream::nats_broker::NatsBroker;
+use tokio::time::Instant;
 
 use crate::{
     config::{Config, Loaded, Origins, Section, load},
@@ -26,6 +29,9 @@ use crate::{
 
 /// The version of Millstream itself.
 pub const MILLSTREAM_VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// How long after a line about a refused reply subject the next one is written at the earliest.
+const REFUSED_REPLY_PAUSE: Duration = Duration::from_secs(10);
 
 /// Which stage of which application a process is.
 #[derive(Debug, Clone, Copy)]
@@ -254,6 +260,7 @@ where
         .on_restart(move |stream, reader| {
             counting.reader_restarts(stream, reader).inc();
         })
+        .on_refused_reply(refused_replies(&metrics))
         .on_full(move |stream, error| refusing.refused(stream, error.to_string()));
     let status = StatusService::start(&broker, shown).await?;
     if let Some(needs) = stage_needs(identity.name, "") {
@@ -276,6 +283,23 @@ where
         }
         Some(Err(error)) => Err(error.into()),
         None => Err(TooSlow.into()),
+    }
+}
+
+/// Counts the subjects that are no place for answers, and names one of them now and then.
+fn refused_replies(metrics: &Metrics) -> impl Fn(&str) + Send + Sync + use<> {
+    let count = metrics.refused_replies();
+    let last_said: Mutex<Option<Instant>> = Mutex::new(None);
+    move |subject| {
+        count.inc();
+        let mut last_said = last_said.lock().unwrap_or_else(PoisonError::into_inner);
+        if last_said.is_none_or(|said| said.elapsed() >= REFUSED_REPLY_PAUSE) {
+            *last_said = Some(Instant::now());
+            tracing::warn!(
+                subject = %bounded(subject).escape_debug(),
+                "somebody asks to be answered where answers do no good; nothing is sent there"
+            );
+        }
     }
 }
 

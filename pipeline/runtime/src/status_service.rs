@@ -7,12 +7,15 @@
 use std::collections::HashMap;
 
 use async_nats::{
-    Client,
+    Client, HeaderMap,
     service::{Service, ServiceExt, endpoint::Endpoint},
 };
 use futures::{FutureExt, StreamExt};
 use millstream_contract::stream_names::EVENTS;
-use millstream_jetstream::nats_broker::{NatsBroker, door::Door};
+use millstream_jetstream::nats_broker::{
+    NatsBroker,
+    door::{self, Door},
+};
 use serde_json::{Value, json};
 
 use crate::{connection::process_name, health::Readiness, metrics::Metrics};
@@ -78,7 +81,8 @@ impl StatusService {
     /// # Errors
     /// When there is no connection or the version is not a semantic one.
     pub async fn start(broker: &NatsBroker, process: ObservedProcess) -> Result<Self, StatusServiceError> {
-        let register = move |client| register(client, process.clone()).boxed();
+        let answering = broker.clone();
+        let register = move |client| register(client, answering.clone(), process.clone()).boxed();
         Ok(Self { door: Door::open(broker, EVENTS, register).await.map_err(StatusServiceError)? })
     }
 
@@ -88,7 +92,11 @@ impl StatusService {
     }
 }
 
-async fn register(client: Client, process: ObservedProcess) -> Result<Service, async_nats::Error> {
+async fn register(
+    client: Client,
+    broker: NatsBroker,
+    process: ObservedProcess,
+) -> Result<Service, async_nats::Error> {
     let name = process_name(&process.stage, &process.instance);
     let metadata = [("stage", &process.stage), ("instance", &process.instance), ("process", &name)];
     let observed = process.clone();
@@ -105,14 +113,14 @@ async fn register(client: Client, process: ObservedProcess) -> Result<Service, a
         .metadata(HashMap::from([("format".to_owned(), "application/json".to_owned())]))
         .add(status_subject(&name))
         .await?;
-    tokio::spawn(answer(endpoint, process));
+    tokio::spawn(answer(endpoint, broker, process));
     Ok(service)
 }
 
-async fn answer(mut endpoint: Endpoint, process: ObservedProcess) {
+async fn answer(mut endpoint: Endpoint, broker: NatsBroker, process: ObservedProcess) {
     while let Some(request) = endpoint.next().await {
         let body = process.status().to_string();
-        if let Err(error) = request.respond(Ok(body.into())).await {
+        if let Err(error) = door::respond(&broker, &request, Ok(body.into()), HeaderMap::new()).await {
             tracing::debug!(%error, "nobody took the status");
         }
     }

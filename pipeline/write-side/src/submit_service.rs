@@ -6,10 +6,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 
@@ -148,9 +145,8 @@ struct Submissions {
     broker: NatsBroker,
     intake: Intake,
     ids: RunIds,
-    /// The subject on which outcomes come back is this prefix and a number.
+    /// The subject on which an outcome comes back is this prefix and something random.
     inbox: String,
-    last_number: AtomicU64,
     waiting: Mutex<HashMap<String, oneshot::Sender<Bytes>>>,
     ending: CancellationToken,
 }
@@ -169,7 +165,6 @@ impl SubmitService {
             intake: Intake::start(broker.clone(), ids.clone()),
             ids,
             inbox,
-            last_number: AtomicU64::new(0),
             waiting: Mutex::default(),
             ending: ending.clone(),
         });
@@ -288,8 +283,8 @@ fn one_header_line(error: &SubmitError) -> String {
 impl Submissions {
     async fn submit(&self, request: &Request) -> Result<Bytes, SubmitError> {
         let deadline = Instant::now() + wait(request)?;
-        let number = self.last_number.fetch_add(1, Ordering::Relaxed);
-        let reply = format!("{}.{number}", self.inbox);
+        // Nobody can guess it, so an outcome that comes there is from whoever was asked.
+        let reply = format!("{}.{}", self.inbox, ulid::Ulid::generate());
         let (message, id) = self.command(request, &reply)?;
         let (sender, outcome) = oneshot::channel();
         self.waiting().insert(reply.clone(), sender);

@@ -117,13 +117,17 @@ async fn stop(service: Service) {
     }
 }
 
-/// Answers a request; on the process's connection when the line on which it came is lost.
+/// Answers a request; on the process's connection when the line on which it came is lost. A reply subject that is no place for
+/// answers gets none.
 pub async fn respond(
     broker: &NatsBroker,
     request: &Request,
     response: Result<Bytes, ServiceError>,
     headers: HeaderMap,
 ) -> Result<(), async_nats::Error> {
+    if request.message.reply.as_ref().is_some_and(|reply| !broker.may_answer(reply)) {
+        return Ok(());
+    }
     let Err(error) = request.respond_with_headers(response.clone(), headers.clone()).await else {
         return Ok(());
     };

@@ -76,7 +76,7 @@ pub fn prepare(message: StoredMessage, registry: &AggregateRegistry) -> Prepared
         .and_then(|rest| rest.strip_prefix('.'))
         .unwrap_or(&message.subject)
         .into();
-    let reply = message.headers.find(header::REPLY).filter(|reply| is_reply_subject(reply)).map(Arc::from);
+    let reply = message.headers.find(header::REPLY).map(Arc::from);
     // An id that cannot be used is reported below with everything else that is wrong.
     let id = explicit_id(&message).ok().flatten();
     PreparedCommand { position: message.sequence, id, address, reply, work: work(message, registry) }
@@ -140,18 +140,6 @@ pub fn cut_round(mut commands: Vec<PreparedCommand>) -> Vec<Vec<PreparedCommand>
     rounds.reverse();
     rounds
 }
-
-/// Whether a reply may be sent to a subject: it has no wildcard and no space, and no stream of ours takes it. Otherwise a sender
-/// could make the handler write to streams that the sender itself may not publish to.
-fn is_reply_subject(subject: &str) -> bool {
-    !subject.is_empty()
-        && subject.split('.').all(|token| !token.is_empty() && token != "*" && token != ">")
-        && !subject.contains(char::is_whitespace)
-        && !["cmd.", "evt.", "out.", "report.", "timer.", "due.", "dlq.", "$"]
-            .iter()
-            .any(|prefix| subject.starts_with(prefix))
-}
-
 /// The subject names an aggregate for which this handler has no rules.
 #[derive(Debug, thiserror::Error)]
 #[error("no aggregate {context}.{aggregate}; this handler knows {known}")]

@@ -10,7 +10,7 @@ const STAGES: [&str; 4] = ["command-handler", "projector", "reporter", "process-
 /// The instances that the lists provide for.
 const INSTANCES: [&str; 4] = ["", "0", "1", "2"];
 /// Where those who answer may answer.
-const REPLIES: [&str; 2] = ["_INBOX.>", "reply.>"];
+const REPLIES: [&str; 3] = ["_INBOX.>", "_R_.>", "reply.>"];
 
 /// What a list allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +40,8 @@ pub(crate) fn allow_lists() -> BTreeMap<String, AllowLists> {
     let mut all: BTreeMap<String, AllowLists> = BTreeMap::new();
     let (mut user, mut verb) = (String::new(), Verb::Publish);
     for line in text.lines().map(str::trim) {
-        if line.starts_with('#') || line.starts_with("include") {
+        let of_no_list = ["#", "include", "{ service", "deny"];
+        if of_no_list.iter().any(|start| line.starts_with(start)) {
             continue;
         }
         if line.starts_with("publish") {

@@ -10,6 +10,7 @@ mod allow_lists;
 mod chart;
 mod compose;
 mod container;
+mod forgeries;
 mod helm_chart;
 mod load;
 mod metrics_format;

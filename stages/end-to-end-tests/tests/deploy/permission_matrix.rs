@@ -62,6 +62,18 @@ fn messages() -> Vec<Operation> {
             &[SENDERS, MANAGER, HANDLER],
         ),
         operation("submit a command", Publish, "submit.retail.till.2506_2012-01-31.close", &[SENDERS]),
+        operation(
+            "ask for what Millstream records itself",
+            Publish,
+            "cmd.millstream.set-aside.17.set-aside",
+            &[OPERATOR, MANAGER, HANDLER],
+        ),
+        operation(
+            "submit what Millstream records itself",
+            Publish,
+            "submit.millstream.set-aside.17.set-aside",
+            &[OPERATOR],
+        ),
         operation("take submissions", Subscribe, "submit.retail.till.2506_2012-01-31.close", &[HANDLER]),
         operation("see outcomes of submissions", Subscribe, "reply.submit.01JD.1", &[HANDLER, OPERATOR]),
         operation("be found as the submit service", Subscribe, "$SRV.INFO.submit", &[HANDLER]),
@@ -99,6 +111,7 @@ fn replies() -> Vec<Operation> {
     use Verb::{Publish, Subscribe};
     let mut all = vec![
         operation("answer a client", Publish, "_INBOX.publisher.x", &[STAGES]),
+        operation("answer a client of another account", Publish, "_R_.aBc.x", &[STAGES]),
         operation("answer on a subject of the client's own", Publish, "reply.billing.1", &[HANDLER]),
         operation("read replies there", Subscribe, "reply.>", &[OPERATOR]),
         operation("read a publisher's replies", Subscribe, "_INBOX.publisher.>", &[SENDERS, SETUP]),
@@ -358,9 +371,29 @@ fn every_entry_of_the_allow_lists_is_in_the_matrix() {
     assert!(unused.is_empty(), "{unused:#?}");
 }
 
+/// What the server proves of a sender, and what the sender merely says.
+const PROVED: &str = "\
+Applications are in an account of their own, everybody else is in the account of the streams ([ADR 36](adr/0036-applications-have-an-account-of-their-own.md)).
+
+| What | Proved or claimed |
+|---|---|
+| which user publishes on a subject, and from which account | proved by the server: password, nkey or JWT, and the lists below |
+| that a commit or an outcome is the handler's, a report the reporter's, a lease its holder's | proved: nobody else may publish there, and no application can have anybody publish there by a reply subject |
+| that the answer of `submit` is the handler's | proved: it comes back on a subject that nobody can guess |
+| that the answer of a query is the projector's or the reporter's | proved: only they listen on `query.>`, and the server hands the answer over |
+| that nobody else reads an answer | proved where each application has a user and an inbox of its own |
+| who asks (`Millstream-Actor`), what it belongs to, what caused it | claimed: whoever may send commands may write any name there |
+| that a command comes from a process or a timer | claimed: a process's commands go to the same subjects |
+| that a command id is the sender's own | claimed: an id that is used first makes a later command of that id a duplicate, that of a process as well |
+| for which store a user may send | not to be told: the store is a part of a subject's token, and lists hold whole tokens |
+
+";
+
 fn document(operations: &[Operation], found: &[BTreeSet<&str>]) -> String {
-    let mut text = String::from(
-        "# Who may do what\n\n\
+    let mut text = String::from("# Who may do what\n\n");
+    text.push_str(PROVED);
+    text.push_str(
+        "\
          A test makes this table: it tries each line as each user, on a server with `config/nats-server.conf`. Whoever may publish to a \
          subject of\nthe server's API may do what that API does. The subject in a line is an example of its kind.\n\n",
     );

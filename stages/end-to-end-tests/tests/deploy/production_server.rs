@@ -21,7 +21,7 @@ use tokio::process::{Child, Command};
 
 /// The users of nats-accounts.conf, in its order.
 pub(crate) const USERS: [&str; 7] =
-    ["command-handler", "projector", "reporter", "process-manager", "setup", "publisher", "operator"];
+    ["command-handler", "projector", "reporter", "process-manager", "setup", "operator", "publisher"];
 /// Hash of the operator's password: bcrypt, as passwords of production are (`nats server passwd`). The others are plain.
 const OPERATOR_HASH: &str = "$2a$04$nBGSJoMT4PqdXYS3eVnxB.xoAs/Rxr/yUh2rZid1/weFf38p4KfjW";
 /// Where the production server keeps its streams.

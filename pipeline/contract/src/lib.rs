@@ -19,8 +19,6 @@ pub mod leases;
 pub mod moment;
 pub mod outcome;
 pub mod position;
-#[doc(hidden)]
-pub mod seeded_bug;
 pub mod set_aside;
 pub mod stored_message;
 pub mod stream_names;

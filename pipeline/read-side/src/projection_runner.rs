@@ -200,7 +200,7 @@ impl<B: Broker> ProjectionRunner<B> {
     ///
     /// # Errors
     /// As there.
-    #[cfg(feature = "simulation")]
+    #[cfg(feature = "testing")]
     pub async fn run_on_one_thread(self, shutdown: CancellationToken) -> Result<(), RunnerError> {
         self.run_with(|writer| Ok(WriterThread::start_as_task(writer)), shutdown).await
     }

@@ -15,10 +15,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use millstream_contract::{
-    outcome::{CommandOutcome, Outcome, OutcomeRecord},
-    seeded_bug::{SeededBug, planted},
-};
+use millstream_contract::outcome::{CommandOutcome, Outcome, OutcomeRecord};
 use millstream_runtime::metrics::Count;
 use millstream_store::{error::StoreError, file::set_aside};
 use redb::StorageBackend;
@@ -147,11 +144,8 @@ impl IdIndex {
             let known = memory.progress.generation.as_deref();
             let foreign = known.is_some_and(|known| known != generation)
                 || memory.progress.through > last_sequence
-                || found.is_some_and(|found| {
-                    memory.progress.through > 0
-                        && memory.progress.record_id != found
-                        && !planted(SeededBug::IndexBySequenceAlone)
-                });
+                || found
+                    .is_some_and(|found| memory.progress.through > 0 && memory.progress.record_id != found);
             let unknown = known.is_none();
             if foreign {
                 tracing::warn!(generation, "the id index belongs to other outcomes; building it anew");

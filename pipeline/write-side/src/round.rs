@@ -16,7 +16,6 @@ use millstream_contract::{
     commit::{Commit, CommittedCommand, RecordedEvent, StoredCommit, timestamp_to_nanoseconds},
     error_text::bounded,
     outcome::Outcome,
-    seeded_bug::{SeededBug, planted},
 };
 use millstream_domain::decider::{
     AggregateType, AnyCommand, DecisionContext, DecisionError, NewEvent, Rejection,
@@ -112,7 +111,8 @@ pub fn decide_group(
         needs_current: false,
     };
     let mut draft = CommitDraft::new(state);
-    let settled_position = if planted(SeededBug::PositionsIgnored) { 0 } else { state.last_position };
+    // Of the history alone: what this call adds raises `last_position` too.
+    let settled_position = state.last_position;
     for command in commands {
         if draft.bytes > size {
             break;
@@ -172,8 +172,7 @@ fn decide_past(
     if let Some(accepted) = find_accepted(history, position) {
         return Ok(accepted);
     }
-    let below = if planted(SeededBug::PastDecidedOnPresent) { u64::MAX } else { position };
-    let mut past = AggregateState::fold_below(aggregate, history, below)?;
+    let mut past = AggregateState::fold_below(aggregate, history, position)?;
     Ok(match decide_one(aggregate, &mut past, command) {
         Ok(events) if events.is_empty() => unchanged(&past),
         Ok(_) => too_late(command.envelope),

@@ -198,6 +198,9 @@ fn planted_bugs_are_built_for_the_simulation_alone() {
     let mut offences = Vec::new();
     let mut found = false;
     for (name, (_, package)) in packages() {
+        if package.features.contains_key("simulation") && name != "millstream-proof" {
+            offences.push(format!("{name} has it: bugs are played from outside of the engine"));
+        }
         for dependency in &package.dependencies {
             if dependency.features.iter().any(|feature| feature == "simulation") {
                 let own = name == "millstream-proof" && dependency.kind == DependencyKind::Development;

@@ -2,13 +2,8 @@
 //! or rejected depending on all that came before (withdraw), accepted with nothing to change (rename), several events at
 //! once (transfer out with a fee), several accounts at once (give), dependent on the time of the command (freeze), a panic of the rules.
 
-use std::{cell::Cell, time::Duration};
-
-use jiff::SignedDuration;
 use millstream_domain::decider::{Decider, DecisionContext, Rejection, Together};
-use millstream_jetstream::testing::memory_broker::EPOCH;
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
 
 /// Puts money in.
 #[derive(Debug, Serialize, Deserialize)]
@@ -257,60 +252,5 @@ impl Decider for Account {
             AccountEvent::Renamed(Renamed { name }) => state.name.clone_from(name),
             AccountEvent::Visited(Visited { second }) => state.visited = Some(*second),
         }
-    }
-}
-
-thread_local! {
-    /// When the run on this thread began: virtual time has no beginning of its own.
-    static STARTED: Cell<Option<Instant>> = const { Cell::new(None) };
-}
-
-/// Sets the clock that [`ClockAccount`] wrongly reads to the time of the twin's server.
-#[cfg(feature = "simulation")]
-pub(super) fn start_clock() {
-    STARTED.set(Some(Instant::now()));
-}
-
-/// The rules with a bug: the time of a visit is that of the decision.
-#[derive(Debug, Clone, Copy)]
-pub struct ClockAccount;
-
-impl Decider for ClockAccount {
-    type Command = AccountCommand;
-    type Event = AccountEvent;
-    type State = AccountState;
-
-    const CONTEXT: &'static str = Account::CONTEXT;
-    const AGGREGATE: &'static str = Account::AGGREGATE;
-
-    fn check_id(id: &str) -> Result<(), Rejection> {
-        Account::check_id(id)
-    }
-
-    fn decide(
-        state: &AccountState,
-        command: &AccountCommand,
-        context: &DecisionContext<'_>,
-    ) -> Result<Vec<AccountEvent>, Rejection> {
-        let elapsed = STARTED.get().map_or(Duration::ZERO, |started| started.elapsed());
-        let now = EPOCH + SignedDuration::try_from(elapsed).unwrap_or(SignedDuration::ZERO);
-        Account::decide(state, command, &DecisionContext { now, ..*context })
-    }
-
-    fn partners(account: &str, command: &AccountCommand) -> Vec<String> {
-        Account::partners(account, command)
-    }
-
-    fn decide_together(
-        state: &AccountState,
-        partners: &[&AccountState],
-        command: &AccountCommand,
-        context: &DecisionContext<'_>,
-    ) -> Result<Together<AccountEvent>, Rejection> {
-        Account::decide_together(state, partners, command, context)
-    }
-
-    fn evolve(state: &mut AccountState, event: &AccountEvent) {
-        Account::evolve(state, event);
     }
 }

@@ -6,6 +6,7 @@ mod judgement;
 mod lost_tail;
 mod processes;
 mod projector;
+mod rules;
 mod sabotage;
 mod workload;
 
@@ -19,7 +20,6 @@ pub use self::{
 };
 use millstream_contract::{
     outcome::OutcomeRecord,
-    seeded_bug,
     stream_names::{COMMANDS, OUTCOMES},
     testing::dice::Dice,
 };
@@ -135,11 +135,7 @@ impl RunShape {
 /// # Panics
 /// When no runtime can be made.
 pub fn simulate(seed: u64, settings: &SimulationSettings) -> RunReport {
-    let runtime = runtime();
-    seeded_bug::plant(settings.bug.and_then(Bug::engine));
-    let report = runtime.block_on(run(seed, settings));
-    seeded_bug::plant(None);
-    report
+    runtime().block_on(run(seed, settings))
 }
 
 /// One thread, virtual time.
@@ -159,7 +155,6 @@ async fn run(seed: u64, settings: &SimulationSettings) -> RunReport {
     }
     let shape = RunShape::any(&mut dice.fork(2));
     let settling = plan.late_max.max(plan.double_max);
-    crate::testing::account::start_clock();
     let broker = MemoryBroker::with_trace(dice.fork(3).bits(), plan, settings.keep_trace);
     if settings.record.is_some() {
         broker.start_recording();

@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use millstream_contract::seeded_bug::{SeededBug, planted};
 use millstream_jetstream::broker::{Broker, BrokerError, StreamState};
 use millstream_store::read_store::Checkpoint;
 
@@ -120,7 +119,7 @@ pub(super) async fn verify<B: Broker>(
         return Ok(Verdict::Resume { checkpoint, missed });
     }
     let found = broker.get(stream, reached).await?.as_ref().map(message_id);
-    if found.as_ref() == Some(&checkpoint.message_id) || planted(SeededBug::CheckpointBySequenceAlone) {
+    if found.as_ref() == Some(&checkpoint.message_id) {
         return Ok(Verdict::Resume { checkpoint, missed: None });
     }
     let reason = RebuildReason::OtherMessage { sequence: reached, expected: checkpoint.message_id, found };

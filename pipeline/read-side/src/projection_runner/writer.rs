@@ -94,7 +94,7 @@ impl WriterThread {
     }
 
     /// Runs the writer as a task instead, because a simulation does everything on one thread.
-    #[cfg(feature = "simulation")]
+    #[cfg(feature = "testing")]
     pub(super) fn start_as_task(writer: Writer) -> Self {
         let (report, ended) = oneshot::channel();
         tokio::spawn(async move { report.send(writer.run().await).is_ok() });

@@ -1,7 +1,5 @@
 //! Writing: the changes of all projections and their checkpoints in one transaction.
 
-#[cfg(feature = "simulation")]
-use millstream_contract::seeded_bug::{SeededBug, planted};
 use redb::{TableHandle, WriteTransaction};
 
 use super::{
@@ -80,21 +78,10 @@ impl ReadStore {
     pub fn commit_prepared(&self, prepared: &Uncommitted, durability: Durability) -> Result<(), StoreError> {
         let transaction = self.begin(durability)?;
         self.write_rows(&transaction, &prepared.tables)?;
-        #[cfg(feature = "simulation")]
-        let transaction = self.another_if_planted(transaction)?;
         for (projection, checkpoint) in &prepared.checkpoints {
             self.write_checkpoint(&transaction, projection, checkpoint)?;
         }
         transaction.commit().map_err(|source| StoreError::from_commit(self.path(), source))
-    }
-
-    #[cfg(feature = "simulation")]
-    fn another_if_planted(&self, transaction: WriteTransaction) -> Result<WriteTransaction, StoreError> {
-        if !planted(SeededBug::CheckpointInOtherTransaction) {
-            return Ok(transaction);
-        }
-        transaction.commit().map_err(|source| StoreError::from_commit(self.path(), source))?;
-        self.begin(Durability::Volatile)
     }
 
     /// Removes every row of a projection and sets its checkpoint, durably. Repeating it changes nothing.

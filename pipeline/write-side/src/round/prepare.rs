@@ -7,7 +7,6 @@ use millstream_contract::{
     dead_letter::DeadLetter,
     error_text::one_line,
     header,
-    seeded_bug::{SeededBug, planted},
     stored_message::StoredMessage,
     stream_names::COMMANDS,
     subject::{COMMAND_PREFIX, CommandAddress, StreamId, published_subject},
@@ -125,8 +124,8 @@ pub fn cut_round(mut commands: Vec<PreparedCommand>) -> Vec<Vec<PreparedCommand>
     let mut behind_joint = false;
     for (place, command) in commands.iter().enumerate() {
         let id = command.id.as_deref();
-        let repeated = id.is_some_and(|id| !ids.insert(id)) && !planted(SeededBug::RepeatsWithinRound);
-        let joint = command.has_partners() && !planted(SeededBug::TogetherWithinRound);
+        let repeated = id.is_some_and(|id| !ids.insert(id));
+        let joint = command.has_partners();
         if place > 0 && (repeated || joint || behind_joint) {
             cuts.push(place);
             ids.clear();
@@ -160,3 +159,6 @@ impl AggregateUnknown {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use millstream_contract::{
     commit::{Commit, StoredCommit},
     outcome::Outcome,
-    seeded_bug::{SeededBug, planted},
     subject::StreamId,
 };
 use millstream_domain::decider::{AggregateType, AnyState, NewEvent, Together};
@@ -99,8 +98,7 @@ pub fn decide_overtaken(
     if let Some(accepted) = find_accepted(own.history, position) {
         return Ok(JointDecision::Settled(accepted));
     }
-    let below = if planted(SeededBug::PastDecidedOnPresent) { u64::MAX } else { position };
-    let past = |member: &Member<'_>| AggregateState::fold_below(joint.aggregate, member.history, below);
+    let past = |member: &Member<'_>| AggregateState::fold_below(joint.aggregate, member.history, position);
     let mut own_past = past(&own)?;
     let mut pasts = partners.iter().map(past).collect::<Result<Vec<_>, _>>()?;
     let mut views: Vec<&mut AggregateState> = pasts.iter_mut().collect();

@@ -2,12 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use millstream_contract::{
-    dead_letter::DeadLetter,
-    outcome::Outcome,
-    seeded_bug::{SeededBug, planted},
-    subject::StreamId,
-};
+use millstream_contract::{dead_letter::DeadLetter, outcome::Outcome, subject::StreamId};
 use millstream_domain::decider::AggregateType;
 
 use crate::{
@@ -59,7 +54,7 @@ pub(super) async fn first_uses(
 ) -> Result<HashMap<usize, IdEntry>, IdIndexError> {
     let given = commands.iter().enumerate().filter_map(|(place, command)| Some((place, command.id.clone()?)));
     let (places, ids): (Vec<_>, Vec<_>) = given.unzip();
-    if ids.is_empty() || planted(SeededBug::IdsOfWindowOnly) {
+    if ids.is_empty() {
         return Ok(HashMap::new());
     }
     let index = index.clone();

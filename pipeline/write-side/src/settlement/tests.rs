@@ -8,7 +8,7 @@ use millstream_jetstream::{
     broker::NewMessage,
     testing::{fault_plan::FaultPlan, memory_broker::MemoryBroker, operation::Operation},
 };
-use millstream_proof::testing::account::Account;
+use millstream_proof::testing::account::{Account, Received};
 use millstream_runtime::metrics::Metrics;
 
 use super::*;
@@ -151,6 +151,51 @@ async fn handler_without_states_stops_supposing_that_all_is_new_after_the_first_
         let (first, last) = (handler * accounts as u64 + 1, (handler + 1) * accounts as u64);
         assert_eq!(appended, Appended { count: accounts as u64, first, last });
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn partner_that_another_handler_has_changed_is_read_before_a_rejection_rests_on_it() {
+    let broker = MemoryBroker::new(1, FaultPlan::none());
+    let registry = AggregateRegistry::new().with::<Account>();
+    let (mut cache, index) = (empty_cache(registry.clone()), Arc::new(IdIndex::in_memory().unwrap()));
+    let mut settlement = settlement(&broker);
+    for address in ["ada.deposit", "bob.deposit"] {
+        let deposit = stored(&broker, &registry, address, r#"{"amount":100}"#).await;
+        settlement.settle(&mut cache, &index, &[deposit]).await.unwrap();
+    }
+    cache.doubt_all();
+    let withdraw = stored(&broker, &registry, "bob.withdraw", r#"{"amount":99}"#).await;
+    settled(&broker, &registry, &[withdraw]).await;
+    let give = r#"{"amount":1,"to":["bob"],"unless_above":50}"#;
+    let give = stored(&broker, &registry, "ada.give", give).await;
+    let (outcomes, _) = settlement.settle(&mut cache, &index, &[give]).await.unwrap();
+    let accepted = matches!(outcomes.as_slice(), [Outcome::Accepted { version: 2, events: 1, .. }]);
+    assert!(accepted, "bob has 1, not the 100 that were remembered: {outcomes:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn commit_of_a_partner_that_another_handler_has_changed_is_refused_and_decided_again() {
+    let broker = MemoryBroker::new(1, FaultPlan::none());
+    let registry = AggregateRegistry::new().with::<Account>();
+    let (mut cache, index) = (empty_cache(registry.clone()), Arc::new(IdIndex::in_memory().unwrap()));
+    let mut settlement = settlement(&broker);
+    for address in ["ada.deposit", "bob.deposit"] {
+        let deposit = stored(&broker, &registry, address, r#"{"amount":100}"#).await;
+        settlement.settle(&mut cache, &index, &[deposit]).await.unwrap();
+    }
+    // This handler still takes what it remembers of bob for current.
+    let withdraw = stored(&broker, &registry, "bob.withdraw", r#"{"amount":99}"#).await;
+    settled(&broker, &registry, &[withdraw]).await;
+    let give = stored(&broker, &registry, "ada.give", r#"{"amount":1,"to":["bob"]}"#).await;
+    settlement.settle(&mut cache, &index, &[give]).await.unwrap();
+    let commits = broker.dump(EVENTS);
+    let commits = commits.iter().map(|message| StoredCommit::from_stored(message).unwrap());
+    let bob: Vec<_> = commits.filter(|stored| stored.stream_id.id() == "bob").collect();
+    let versions: Vec<_> = bob.iter().map(|stored| stored.commit.first_version).collect();
+    assert_eq!(versions, [1, 2, 3]);
+    let received = Received { amount: 1, then: 2 };
+    let last = bob.last().and_then(|stored| stored.envelopes().last().map(|it| it.data.to_vec())).unwrap();
+    assert_eq!(rmp_serde::from_slice::<Received>(&last).unwrap(), received);
 }
 
 /// Commands as a handler settles them, each a round of its own, with nothing known before.

@@ -6,11 +6,10 @@ use millstream_contract::{
     commit::{Commit, StoredCommit, commit_hash},
     error_text::one_line,
     outcome::Outcome,
-    seeded_bug::{SeededBug, planted},
     subject::StreamId,
 };
 use millstream_jetstream::{
-    broker::{AppendError, Appended, Broker, BrokerError},
+    broker::{AppendError, Broker, BrokerError},
     event_store::NewCommit,
 };
 
@@ -92,12 +91,11 @@ impl<B: Broker> Settlement<B> {
         let own_id = &envelope.address.stream_id;
         let mut partners = Vec::with_capacity(joint.partners.len());
         for partner in joint.partners {
-            partners.push(self.current(cache, joint, partner, believe_cache, true).await?);
+            partners.push(self.current(cache, joint, partner, believe_cache).await?);
         }
-        let mut own = self.current(cache, joint, own_id, believe_cache, false).await?;
+        let mut own = self.current(cache, joint, own_id, believe_cache).await?;
         let settled_before = |taking: &Taking| taking.state.last_position >= envelope.position;
         let overtaken = settled_before(&own) || partners.iter().any(settled_before);
-        let overtaken = overtaken && !planted(SeededBug::PositionsIgnored);
         if overtaken {
             for taking in &mut partners {
                 *taking = self.whole(joint, &taking.stream_id).await?;
@@ -149,7 +147,7 @@ impl<B: Broker> Settlement<B> {
             appends.push(NewCommit::new(taking.stream_id.clone(), taking.state.last_sequence, commit));
             states.push(&mut taking.state);
         }
-        let appended = match self.append_batch(&appends).await {
+        let appended = match self.store.append_together(&appends).await {
             Ok(appended) => appended,
             Err(error) => return Err(Obstacle::NotAppended(error)),
         };
@@ -164,31 +162,6 @@ impl<B: Broker> Settlement<B> {
         Ok(Outcome::Accepted { position: appended.sequence, version, events })
     }
 
-    async fn append_batch(&self, appends: &[NewCommit]) -> Result<Appended, AppendError> {
-        #[cfg(feature = "simulation")]
-        {
-            use millstream_contract::stream_names::EVENTS;
-            if planted(SeededBug::TogetherSingly) {
-                let mut own = Appended { sequence: 0, duplicate: false };
-                for (place, append) in appends.iter().rev().enumerate() {
-                    let appended = self.store.append(append).await?;
-                    own = if place == 0 { appended } else { own };
-                }
-                return Ok(Appended { sequence: own.sequence.max(appends.len() as u64), ..own });
-            }
-            if planted(SeededBug::PartnerWithoutExpectation) && appends.len() > 1 {
-                let mut messages: Vec<_> = appends.iter().map(NewCommit::message).collect();
-                let own = messages.pop();
-                for message in &mut messages {
-                    message.expected_last = None;
-                }
-                messages.extend(own);
-                return self.broker.append_atomically(EVENTS, messages).await;
-            }
-        }
-        self.store.append_together(appends).await
-    }
-
     /// A state that is known to be current: the cached one, or the one that the leader has.
     async fn current(
         &self,
@@ -196,15 +169,8 @@ impl<B: Broker> Settlement<B> {
         joint: &Joint<'_>,
         stream_id: &StreamId,
         believe_cache: bool,
-        partner: bool,
     ) -> Result<Taking, HydrationError> {
-        let known = cache.take(stream_id);
-        let careless = planted(SeededBug::PartnerNotCurrent) || planted(SeededBug::PartnerWithoutExpectation);
-        if believe_cache && partner && careless {
-            let state = known.unwrap_or_else(|| AggregateState::initial(joint.aggregate));
-            return Ok(Taking { stream_id: stream_id.clone(), state, history: None });
-        }
-        let known = match known {
+        let known = match cache.take(stream_id) {
             Some(state) if believe_cache && state.current => {
                 return Ok(Taking { stream_id: stream_id.clone(), state, history: None });
             }

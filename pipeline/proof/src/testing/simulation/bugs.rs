@@ -3,8 +3,6 @@
 
 use std::{fmt, str::FromStr};
 
-use millstream_contract::seeded_bug::SeededBug;
-
 use super::{SimulationSettings, simulate, simulate_lost_tail, simulate_projector};
 
 /// A bug that can be planted.
@@ -51,8 +49,30 @@ pub enum Bug {
     DecidedByWallClock,
     /// See [`BUGS`].
     DeadLettersWithMessageId,
-    /// A bug in the engine's own code.
-    Engine(SeededBug),
+    /// See [`BUGS`].
+    IdsOfWindowOnly,
+    /// See [`BUGS`].
+    RepeatsWithinRound,
+    /// See [`BUGS`].
+    PositionsIgnored,
+    /// See [`BUGS`].
+    PastDecidedOnPresent,
+    /// See [`BUGS`].
+    TogetherSingly,
+    /// See [`BUGS`].
+    LostTailUnnoticed,
+    /// See [`BUGS`].
+    IndexBySequenceAlone,
+    /// See [`BUGS`].
+    StatesBySequenceAlone,
+    /// See [`BUGS`].
+    CheckpointInOtherTransaction,
+    /// See [`BUGS`].
+    CheckpointBySequenceAlone,
+    /// See [`BUGS`].
+    EventSkipped,
+    /// See [`BUGS`].
+    EventRepeated,
 }
 
 /// What is simulated.
@@ -254,57 +274,33 @@ pub const BUGS: &[PlantedBug] = &[
     ),
     in_handlers(
         "ids-of-window-only",
-        Bug::Engine(SeededBug::IdsOfWindowOnly),
+        Bug::IdsOfWindowOnly,
         "C2",
         "the index of ids is not asked: only JetStream's own window guards against repeats",
     ),
     in_handlers(
         "repeats-within-round",
-        Bug::Engine(SeededBug::RepeatsWithinRound),
+        Bug::RepeatsWithinRound,
         "C2",
         "an id that comes twice in a round is looked up once",
     ),
     in_handlers(
         "positions-ignored",
-        Bug::Engine(SeededBug::PositionsIgnored),
+        Bug::PositionsIgnored,
         "C2",
         "positions of commands in commits are not looked at",
     ),
     in_handlers(
         "past-decided-on-present",
-        Bug::Engine(SeededBug::PastDecidedOnPresent),
+        Bug::PastDecidedOnPresent,
         "C4",
         "a command that others have overtaken is decided on what came after it too",
     ),
     in_handlers(
-        "states-kept-after-turn",
-        Bug::Engine(SeededBug::StatesKeptAfterTurn),
-        "C4",
-        "states, and the belief that they are current, survive the loss of the turn",
-    ),
-    in_handlers(
-        "together-within-round",
-        Bug::Engine(SeededBug::TogetherWithinRound),
-        "C4",
-        "a command that changes several aggregates is settled in a round with others",
-    ),
-    in_handlers(
         "together-singly",
-        Bug::Engine(SeededBug::TogetherSingly),
+        Bug::TogetherSingly,
         "C4",
         "the commits of a command that changes several aggregates are appended one after the other, its own first",
-    ),
-    in_handlers(
-        "partner-not-current",
-        Bug::Engine(SeededBug::PartnerNotCurrent),
-        "C4",
-        "a partner is taken for what is remembered of it, or for new, without a read that shows it to be current",
-    ),
-    in_handlers(
-        "partner-without-expectation",
-        Bug::Engine(SeededBug::PartnerWithoutExpectation),
-        "C3",
-        "and its commit is appended without expectation",
     ),
     in_handlers(
         "decided-by-wall-clock",
@@ -320,54 +316,50 @@ pub const BUGS: &[PlantedBug] = &[
     ),
     PlantedBug {
         name: "lost-tail-unnoticed",
-        bug: Bug::Engine(SeededBug::LostTailUnnoticed),
+        bug: Bug::LostTailUnnoticed,
         scenario: Scenario::LostTail,
         caught_by: "C11",
         what: "a server that lost its tail is not noticed at a takeover",
     },
     PlantedBug {
         name: "index-by-sequence-alone",
-        bug: Bug::Engine(SeededBug::IndexBySequenceAlone),
+        bug: Bug::IndexBySequenceAlone,
         scenario: Scenario::LostTail,
         caught_by: "C2",
         what: "the index of ids is not compared with the record that it names last",
     },
     PlantedBug {
         name: "states-by-sequence-alone",
-        bug: Bug::Engine(SeededBug::StatesBySequenceAlone),
+        bug: Bug::StatesBySequenceAlone,
         scenario: Scenario::LostTail,
         caught_by: "C5",
         what: "states and snapshots are not compared with the commit that went into them last",
     },
     in_projector(
         "checkpoint-in-other-transaction",
-        Bug::Engine(SeededBug::CheckpointInOtherTransaction),
+        Bug::CheckpointInOtherTransaction,
         "C6",
         "rows and checkpoints are written in two transactions",
     ),
     in_projector(
         "checkpoint-by-sequence-alone",
-        Bug::Engine(SeededBug::CheckpointBySequenceAlone),
+        Bug::CheckpointBySequenceAlone,
         "C6",
         "a checkpoint is not compared with the message that it names",
     ),
     in_projector(
-        "seen-applied-again",
-        Bug::Engine(SeededBug::SeenAppliedAgain),
+        "event-skipped",
+        Bug::EventSkipped,
         "C6",
-        "messages that a projection has applied are applied again when another one still needs them",
+        "the reader of EVENTS sometimes leaves a message out",
+    ),
+    in_projector(
+        "event-repeated",
+        Bug::EventRepeated,
+        "C6",
+        "the reader of EVENTS sometimes delivers a message again",
     ),
 ];
-
-impl Bug {
-    /// The bug in the engine's own code, if it is one.
-    pub fn engine(self) -> Option<SeededBug> {
-        match self {
-            Self::Engine(bug) => Some(bug),
-            _ => None,
-        }
-    }
-}
 
 impl FromStr for &'static PlantedBug {
     type Err = UnknownBug;

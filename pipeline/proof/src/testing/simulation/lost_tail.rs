@@ -5,7 +5,6 @@
 use std::time::Duration;
 
 use millstream_contract::{
-    seeded_bug,
     stream_names::{COMMANDS, EVENTS, OUTCOMES},
     testing::dice::Dice,
 };
@@ -13,7 +12,6 @@ use millstream_jetstream::testing::{fault_plan::FaultPlan, memory_broker::Memory
 
 use super::{
     RunShape, SimulationSettings,
-    bugs::Bug,
     judgement::judge,
     processes::{Processes, chaos},
     wait_until_decided,
@@ -28,11 +26,7 @@ const NOTICE_MAX: Duration = Duration::from_secs(60);
 /// # Panics
 /// When no runtime can be made.
 pub fn simulate_lost_tail(seed: u64, settings: &SimulationSettings) -> Vec<String> {
-    let runtime = super::runtime();
-    seeded_bug::plant(settings.bug.and_then(Bug::engine));
-    let violations = runtime.block_on(run(seed, settings));
-    seeded_bug::plant(None);
-    violations
+    super::runtime().block_on(run(seed, settings))
 }
 
 async fn run(seed: u64, settings: &SimulationSettings) -> Vec<String> {

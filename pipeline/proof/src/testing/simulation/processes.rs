@@ -14,8 +14,7 @@ use millstream_write_side::{
 };
 use tokio::task::JoinHandle;
 
-use super::{RunShape, bugs::Bug, sabotage::SabotagedBroker, workload::Client};
-use crate::testing::account::{Account, ClockAccount};
+use super::{RunShape, bugs::Bug, rules::rules, sabotage::Sabotage, workload::Client};
 
 /// How long a silent handler keeps its turn.
 const LEASE_TIME_TO_LIVE: Duration = Duration::from_secs(3);
@@ -59,7 +58,8 @@ struct Process {
 pub(super) struct Processes {
     broker: MemoryBroker,
     shape: RunShape,
-    bug: Option<Bug>,
+    sabotage: Sabotage,
+    rules: AggregateRegistry,
     dice: Dice,
     metrics: Metrics,
     slots: Vec<Option<Process>>,
@@ -77,9 +77,10 @@ impl Processes {
         let indices = vec![Vec::new(); shape.handlers];
         let snapshots = vec![None; shape.handlers];
         Self {
+            sabotage: Sabotage::new(bug),
+            rules: rules(bug, &broker),
             broker,
             shape,
-            bug,
             dice,
             metrics: Metrics::new(),
             slots,
@@ -114,14 +115,10 @@ impl Processes {
                 return;
             }
         };
-        let registry = match self.bug {
-            Some(Bug::DecidedByWallClock) => AggregateRegistry::new().with::<ClockAccount>(),
-            _ => AggregateRegistry::new().with::<Account>(),
-        };
         let snapshots = self.snapshots(slot);
         let mut handler = CommandHandler::new(
-            SabotagedBroker::new(connection.clone(), self.bug),
-            registry,
+            self.sabotage.of(connection.clone()),
+            self.rules.clone(),
             settings,
             &format!("run-{}", self.runs),
             index,

@@ -13,7 +13,6 @@ use bytes::Bytes;
 use millstream_contract::{
     commit::{Commit, RecordedEvent},
     error_text::one_line,
-    seeded_bug,
     stored_message::{Headers, StoredMessage},
     stream_names::EVENTS,
     testing::dice::Dice,
@@ -35,7 +34,7 @@ use self::{
     disk::{Disk, reads_back},
     projections::{Projected, projected},
 };
-use super::{Bug, Counts, RECOVERY_MAX, RunReport, SimulationSettings};
+use super::{Bug, Counts, RECOVERY_MAX, RunReport, SimulationSettings, sabotage::Sabotage};
 
 /// Pause between two looks at how far the projections have come.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
@@ -108,11 +107,7 @@ impl Shape {
 /// # Panics
 /// When no runtime can be made.
 pub fn simulate_projector(seed: u64, settings: &SimulationSettings) -> RunReport {
-    let runtime = super::runtime();
-    seeded_bug::plant(settings.bug.and_then(Bug::engine));
-    let report = runtime.block_on(run(seed, settings));
-    seeded_bug::plant(None);
-    report
+    super::runtime().block_on(run(seed, settings))
 }
 
 async fn run(seed: u64, settings: &SimulationSettings) -> RunReport {
@@ -121,7 +116,7 @@ async fn run(seed: u64, settings: &SimulationSettings) -> RunReport {
     let shape = Shape::any(&mut dice.fork(2));
     let settling = plan.late_max;
     let broker = MemoryBroker::with_trace(dice.fork(3).bits(), plan, settings.keep_trace);
-    let mut side = ReadSide::new(broker.clone(), shape, dice.fork(4));
+    let mut side = ReadSide::new(broker.clone(), shape, settings.bug, dice.fork(4));
     let log = tokio::spawn(append_commits(broker.connect(), side.shape_of_log(), dice.fork(5)));
     side.start();
     side.chaos(&log).await;
@@ -194,6 +189,7 @@ struct ReadSide {
     broker: MemoryBroker,
     shape: Shape,
     dice: Dice,
+    sabotage: Sabotage,
     disk: Disk,
     process: Option<Process>,
     /// What EVENTS held before it lost something.
@@ -204,11 +200,12 @@ struct ReadSide {
 }
 
 impl ReadSide {
-    fn new(broker: MemoryBroker, shape: Shape, dice: Dice) -> Self {
+    fn new(broker: MemoryBroker, shape: Shape, bug: Option<Bug>, dice: Dice) -> Self {
         Self {
             broker,
             shape,
-            disk: Disk::new(),
+            sabotage: Sabotage::new(bug),
+            disk: Disk::new(bug == Some(Bug::CheckpointInOtherTransaction)),
             process: None,
             past: Vec::new(),
             projected: projected(1),
@@ -235,7 +232,7 @@ impl ReadSide {
             Err(error) => {
                 let chain = one_line(&error);
                 self.violations.push(format!("C6 checkpoint: the file does not open again: {chain}"));
-                self.disk = Disk::new();
+                self.disk.format();
                 return None;
             }
         };
@@ -263,7 +260,12 @@ impl ReadSide {
             lane_distance: self.shape.lane_distance,
             ..RunnerConfig::new("projector")
         };
-        let runner = ProjectionRunner::new(connection.clone(), store.clone(), self.projected.set(), config);
+        let runner = ProjectionRunner::new(
+            self.sabotage.of(connection.clone()),
+            store.clone(),
+            self.projected.set(),
+            config,
+        );
         let stop = CancellationToken::new();
         let task = tokio::spawn(runner.run_on_one_thread(stop.clone()));
         self.process = Some(Process { connection, stop, task, store });

@@ -1,6 +1,14 @@
-//! Bugs planted between the handlers and their broker.
+//! Bugs planted between the programs and their broker: it passes on something else than it was asked, or answers something
+//! else than is there.
 
-use std::time::Duration;
+mod reader;
+mod tampering;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures::future::join_all;
@@ -9,35 +17,87 @@ use millstream_contract::{
     outcome::{OutcomeRecord, RecordKind},
     stored_message::{Headers, StoredMessage},
     stream_names::{COMMANDS, DEAD_LETTERS, EVENTS, OUTCOMES},
-    testing::dice::Dice,
 };
 use millstream_jetstream::{
-    broker::{
-        AppendError, Appended, Broker, BrokerError, NewMessage, ReadError, ReaderConfig, StreamReader,
-        StreamState,
-    },
+    broker::{AppendError, Appended, Broker, BrokerError, NewMessage, ReadError, ReaderConfig, StreamState},
     testing::memory_broker::MemoryBroker,
 };
 
+use self::{
+    reader::SabotagedReader,
+    tampering::{is_of_partner, without_positions},
+};
 use super::bugs::Bug;
 
-/// How often a reader with a bug shows it.
-const READER_BUG_RATE: f64 = 0.05;
+/// The bug of a run, or none, and what all connections with it know.
+#[derive(Clone)]
+pub(super) struct Sabotage {
+    bug: Option<Bug>,
+    /// What stood first at each sequence of EVENTS, whatever stands there now.
+    stood_there: Arc<Mutex<BTreeMap<u64, StoredMessage>>>,
+}
+
+impl Sabotage {
+    pub(super) fn new(bug: Option<Bug>) -> Self {
+        Self { bug, stood_there: Arc::default() }
+    }
+
+    /// A connection with the bug.
+    pub(super) fn of(&self, inner: MemoryBroker) -> SabotagedBroker {
+        SabotagedBroker { inner, sabotage: self.clone() }
+    }
+
+    fn has(&self, bug: Bug) -> bool {
+        self.bug == Some(bug)
+    }
+
+    fn stood_there(&self) -> MutexGuard<'_, BTreeMap<u64, StoredMessage>> {
+        self.stood_there.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// A connection with a bug, or none.
 #[derive(Clone)]
 pub(super) struct SabotagedBroker {
     inner: MemoryBroker,
-    bug: Option<Bug>,
+    sabotage: Sabotage,
 }
 
 impl SabotagedBroker {
-    pub(super) fn new(inner: MemoryBroker, bug: Option<Bug>) -> Self {
-        Self { inner, bug }
+    fn has(&self, bug: Bug) -> bool {
+        self.sabotage.has(bug)
     }
 
-    fn has(&self, bug: Bug) -> bool {
-        self.bug == Some(bug)
+    /// What stood first at a sequence of EVENTS: with it, nobody sees that the server has lost its tail and grown again.
+    fn stood_there(&self, sequence: u64) -> Option<StoredMessage> {
+        self.note_what_stands_there();
+        self.sabotage.stood_there().get(&sequence).cloned()
+    }
+
+    fn note_what_stands_there(&self) {
+        let mut known = self.sabotage.stood_there();
+        for message in self.inner.dump(EVENTS) {
+            known.entry(message.sequence).or_insert(message);
+        }
+    }
+
+    /// Appends the commits of a command that changes several aggregates one after the other, its own first.
+    async fn append_singly(&self, messages: Vec<NewMessage>) -> Result<Appended, AppendError> {
+        let count = messages.len() as u64;
+        let mut own = None;
+        for message in messages.into_iter().rev() {
+            let appended = self.inner.append(EVENTS, message).await?;
+            own.get_or_insert(appended);
+        }
+        let own = own.unwrap_or(Appended { sequence: 0, duplicate: false });
+        Ok(Appended { sequence: own.sequence.max(count), ..own })
+    }
+
+    /// The last sequence that the journal names of a stream.
+    fn named(&self, stream: &str) -> u64 {
+        let records = self.inner.dump(OUTCOMES);
+        let last = records.last().and_then(|message| OutcomeRecord::from_stored(message).ok());
+        last.map_or(0, |last| if stream == COMMANDS { last.through } else { last.events_through })
     }
 
     /// The sequence that an append will have if nobody else appends: what a careless sender takes for granted.
@@ -66,12 +126,18 @@ impl SabotagedBroker {
             tokio::spawn(async move { Self::pass_on(&inner, messages).await.is_ok() });
             return Ok(answer);
         }
+        if self.has(Bug::TogetherSingly) && messages.iter().any(is_of_partner) {
+            return self.append_singly(messages).await;
+        }
         if self.has(Bug::BatchTornApart) && count > 1 {
             let singles = messages.into_iter().map(|message| inner.append(EVENTS, message));
             let last = join_all(singles).await.pop().unwrap_or(Ok(pretended()))?;
             return Ok(Appended { sequence: last.sequence.max(count), ..last });
         }
         let answer = Self::pass_on(&inner, messages.clone()).await;
+        if self.has(Bug::StatesBySequenceAlone) {
+            self.note_what_stands_there();
+        }
         match &answer {
             Ok(Appended { sequence, duplicate }) if self.has(Bug::BatchCountedFromItsFirst) => {
                 Ok(Appended { sequence: (sequence + 1 - count).max(count), duplicate: *duplicate })
@@ -168,7 +234,11 @@ impl Broker for SabotagedBroker {
     }
 
     async fn load(&self, stream: &str, subject: &str, from: u64) -> Result<Vec<StoredMessage>, BrokerError> {
-        self.inner.load(stream, subject, from).await
+        let messages = self.inner.load(stream, subject, from).await?;
+        if self.has(Bug::PositionsIgnored) && stream == EVENTS {
+            return Ok(messages.into_iter().map(without_positions).collect());
+        }
+        Ok(messages)
     }
 
     async fn last(&self, stream: &str, subject: &str) -> Result<Option<StoredMessage>, BrokerError> {
@@ -179,16 +249,27 @@ impl Broker for SabotagedBroker {
     }
 
     async fn get(&self, stream: &str, sequence: u64) -> Result<Option<StoredMessage>, BrokerError> {
-        self.inner.get(stream, sequence).await
+        match (stream, self.sabotage.bug) {
+            // As where the record has been purged: there is nothing to compare.
+            (OUTCOMES, Some(Bug::IndexBySequenceAlone)) => Ok(None),
+            (EVENTS, Some(Bug::StatesBySequenceAlone | Bug::CheckpointBySequenceAlone)) => {
+                Ok(self.stood_there(sequence))
+            }
+            _ => self.inner.get(stream, sequence).await,
+        }
     }
 
     async fn state(&self, stream: &str) -> Result<StreamState, BrokerError> {
-        self.inner.state(stream).await
+        let mut state = self.inner.state(stream).await?;
+        if self.has(Bug::LostTailUnnoticed) && (stream == COMMANDS || stream == EVENTS) {
+            state.last_sequence = state.last_sequence.max(self.named(stream));
+        }
+        Ok(state)
     }
 
     async fn read(&self, mut config: ReaderConfig) -> Result<SabotagedReader, ReadError> {
         if config.stream == COMMANDS {
-            match self.bug {
+            match self.sabotage.bug {
                 Some(Bug::CursorAtTheEnd) => {
                     config.after = self.inner.dump(COMMANDS).last().map_or(0, |last| last.sequence);
                 }
@@ -196,10 +277,7 @@ impl Broker for SabotagedBroker {
                 _ => {}
             }
         }
-        let stream = config.stream.clone();
-        // Any dice will do, as long as they fall alike whenever the run is repeated.
-        let dice = Dice::new(config.after).fork(u64::try_from(stream.len()).unwrap_or(0));
-        Ok(SabotagedReader { inner: self.inner.read(config).await?, bug: self.bug, stream, dice })
+        SabotagedReader::open(&self.inner, config, self.sabotage.bug).await
     }
 
     async fn send(&self, subject: &str, headers: Headers, payload: Bytes) -> Result<(), BrokerError> {
@@ -229,60 +307,5 @@ impl Broker for SabotagedBroker {
 
     async fn lease_freed(&self, key: &str, wait: Duration) {
         self.inner.lease_freed(key, wait).await;
-    }
-}
-
-/// A reader with a bug, or none.
-pub(super) struct SabotagedReader {
-    inner: <MemoryBroker as Broker>::Reader,
-    bug: Option<Bug>,
-    stream: String,
-    dice: Dice,
-}
-
-impl StreamReader for SabotagedReader {
-    async fn next_batch(&mut self, max: usize) -> Result<Vec<StoredMessage>, ReadError> {
-        loop {
-            let mut messages = self.inner.next_batch(max).await?;
-            match (self.stream.as_str(), self.bug) {
-                (COMMANDS, Some(Bug::CommandSkipped)) if self.dice.chance(READER_BUG_RATE) => {
-                    messages.pop();
-                }
-                (COMMANDS, Some(Bug::CommandRepeated)) if self.dice.chance(READER_BUG_RATE) => {
-                    messages.extend(messages.last().cloned());
-                }
-                (COMMANDS, Some(Bug::ExpectedVersionIgnored)) => {
-                    for message in &mut messages {
-                        let headers = message.headers.iter();
-                        message.headers =
-                            headers.filter(|(name, _)| *name != header::EXPECTED_VERSION).collect();
-                    }
-                }
-                (OUTCOMES, Some(Bug::IdsForgottenAtRestart)) => forget_ids(&mut messages),
-                _ => {}
-            }
-            if !messages.is_empty() {
-                return Ok(messages);
-            }
-        }
-    }
-
-    fn pending(&self) -> u64 {
-        self.inner.pending()
-    }
-
-    async fn close(self) {
-        self.inner.close().await;
-    }
-}
-
-fn forget_ids(messages: &mut [StoredMessage]) {
-    for message in messages {
-        if let Ok(mut record) = OutcomeRecord::from_stored(message) {
-            for line in &mut record.outcomes {
-                line.id = None;
-            }
-            message.payload = record.encode().into();
-        }
     }
 }

@@ -137,6 +137,18 @@ fn batches_over_each_other_count_every_event_once() {
 }
 
 #[test]
+fn messages_up_to_the_checkpoint_change_nothing_when_another_projection_needs_them() {
+    let mut fixture = Fixture::in_memory();
+    fixture.apply(2, None).unwrap();
+    fixture.apply(3, None).unwrap();
+    let overlapping = fixture.batch(2 * BATCH + BATCH / 2, None);
+    fixture.applier.apply(&overlapping, Durability::Durable, true).unwrap();
+    fixture.applier.written().unwrap();
+    let all = 3 * BATCH + BATCH / 2 - 1;
+    assert_eq!((fixture.row("total", "all"), fixture.status().sequence), (Some(all), all));
+}
+
+#[test]
 fn nobody_is_told_of_a_batch_before_it_is_in_the_file() {
     let mut fixture = Fixture::in_memory();
     let statuses = fixture.statuses.subscribe(0);

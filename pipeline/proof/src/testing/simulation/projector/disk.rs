@@ -2,11 +2,11 @@
 
 use millstream_contract::{stored_message::StoredMessage, testing::dice::Dice};
 use millstream_store::{
-    read_store::{ReadStore, StoreError},
+    read_store::{Changes, Checkpoint, Durability, ProjectionId, ProjectionRows, ReadStore, StoreError},
     testing::crash_storage::{CrashStorage, Survivors},
 };
 
-use super::projections::Projected;
+use super::projections::{Ledger, Projected, projected};
 
 /// Memory for redb's pages.
 const CACHE: usize = 1024 * 1024;
@@ -15,21 +15,37 @@ const CACHE: usize = 1024 * 1024;
 pub(super) struct Disk {
     image: Vec<u8>,
     storage: Option<CrashStorage>,
+    /// A bug: a crash comes between the transaction of the rows and that of their checkpoints.
+    parts_checkpoints: bool,
+    /// The checkpoints as they were when the file was opened, for that bug.
+    checkpoints: Vec<(ProjectionId, Checkpoint)>,
 }
 
 impl Disk {
-    /// A disk with an empty file: a projector makes it under another name, so that no crash leaves half of it.
-    pub(super) fn new() -> Self {
+    /// A disk with an empty file.
+    pub(super) fn new(parts_checkpoints: bool) -> Self {
+        let mut disk = Self { image: Vec::new(), storage: None, parts_checkpoints, checkpoints: Vec::new() };
+        disk.format();
+        disk
+    }
+
+    /// Makes an empty file. A projector makes it under another name, so that no crash leaves half of it.
+    pub(super) fn format(&mut self) {
         let storage = CrashStorage::default();
         drop(ReadStore::with_backend(storage.clone(), CACHE));
-        Self { image: storage.after_power_cut(Survivors::All), storage: None }
+        self.image = storage.after_power_cut(Survivors::All);
+        self.storage = None;
     }
 
     /// Opens the file; the disk fails for good at one of the operations that follow, if `fails_after` says so.
     pub(super) fn open(&mut self, fails_after: Option<u64>) -> Result<ReadStore, StoreError> {
         let storage = CrashStorage::new(self.image.clone(), fails_after);
         self.storage = Some(storage.clone());
-        ReadStore::with_backend(storage, CACHE)
+        let store = ReadStore::with_backend(storage, CACHE)?;
+        if self.parts_checkpoints {
+            self.checkpoints = checkpoints(&store)?;
+        }
+        Ok(store)
     }
 
     pub(super) fn has_failed(&self) -> bool {
@@ -49,6 +65,26 @@ impl Disk {
             _ => Survivors::Some { seed: dice.bits() },
         };
         self.take(survivors);
+        if self.parts_checkpoints {
+            self.take_checkpoints_back();
+        }
+    }
+
+    /// Leaves the rows as they are and the checkpoints as they were when the file was opened.
+    fn take_checkpoints_back(&mut self) {
+        let storage = CrashStorage::new(self.image.clone(), None);
+        let Ok(store) = ReadStore::with_backend(storage.clone(), CACHE) else { return };
+        let Ok(snapshot) = store.snapshot() else { return };
+        let changes = self.checkpoints.drain(..).map(|(projection, checkpoint)| Changes {
+            rows: ProjectionRows::new(&snapshot, &projection, []),
+            projection,
+            checkpoint: Some(checkpoint),
+        });
+        // A file in memory: nothing fails but what the simulation lets fail.
+        if store.commit(changes.collect(), Durability::Durable).is_ok() {
+            drop((snapshot, store));
+            self.image = storage.after_power_cut(Survivors::All);
+        }
     }
 
     fn take(&mut self, survivors: Survivors) {
@@ -56,6 +92,15 @@ impl Disk {
             self.image = storage.after_power_cut(survivors);
         }
     }
+}
+
+fn checkpoints(store: &ReadStore) -> Result<Vec<(ProjectionId, Checkpoint)>, StoreError> {
+    let snapshot = store.snapshot()?;
+    let mut found = Vec::new();
+    for projection in projected(1).each().map(Ledger::id) {
+        found.extend(snapshot.checkpoint(&projection)?.map(|checkpoint| (projection, checkpoint)));
+    }
+    Ok(found)
 }
 
 /// Looks whether the rows of each projection are the fold of what its checkpoint names, in one of the histories that the

@@ -79,7 +79,7 @@ impl Projection for Ledger {
 }
 
 impl Ledger {
-    fn id(self) -> ProjectionId {
+    pub(super) fn id(self) -> ProjectionId {
         ProjectionId::of_context("bank", self.name)
     }
 

@@ -9,7 +9,9 @@ mod together;
 use std::sync::Arc;
 
 pub use prepare::{DecodedCommand, PreparedCommand, Work, cut_round, prepare};
-pub use together::{Joint, JointDecision, Member, decide_overtaken, decide_together};
+pub use together::{
+    AggregateWithHistory, CommandWithPartners, DecisionWithPartners, decide_overtaken, decide_together,
+};
 
 use millstream_contract::{
     command::CommandEnvelope,

@@ -161,8 +161,8 @@ impl<B: Broker> Settlement<B> {
         let mut round = sort(commands, first_uses(commands, index).await?);
         let mut letters = round.letters;
         let mut all = self.settle_groups(cache, round.groups).await?;
-        for joint in round.joints {
-            all.extend(self.settle_together(cache, &joint).await?);
+        for command in round.with_partners {
+            all.extend(self.settle_together(cache, &command).await?);
         }
         for settled in all {
             for (place, outcome) in settled.outcomes {

@@ -121,17 +121,17 @@ fn work(message: StoredMessage, registry: &AggregateRegistry) -> Work {
 pub fn cut_round(mut commands: Vec<PreparedCommand>) -> Vec<Vec<PreparedCommand>> {
     let mut cuts = Vec::new();
     let mut ids: HashSet<&str> = HashSet::with_capacity(commands.len());
-    let mut behind_joint = false;
+    let mut behind_partners = false;
     for (place, command) in commands.iter().enumerate() {
         let id = command.id.as_deref();
         let repeated = id.is_some_and(|id| !ids.insert(id));
-        let joint = command.has_partners();
-        if place > 0 && (repeated || joint || behind_joint) {
+        let with_partners = command.has_partners();
+        if place > 0 && (repeated || with_partners || behind_partners) {
             cuts.push(place);
             ids.clear();
             ids.extend(id);
         }
-        behind_joint = joint;
+        behind_partners = with_partners;
     }
     // From the back, because `split_off` moves what follows: a round without cuts, as nearly every one, is not moved at all.
     let mut rounds: Vec<_> = cuts.into_iter().rev().map(|place| commands.split_off(place)).collect();

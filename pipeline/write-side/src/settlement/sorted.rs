@@ -8,7 +8,7 @@ use millstream_domain::decider::AggregateType;
 use crate::{
     file_work::do_file_work,
     id_index::{IdEntry, IdIndex, IdIndexError},
-    round::{Decidable, DecodedCommand, Joint, PreparedCommand, Work, rejected},
+    round::{CommandWithPartners, Decidable, DecodedCommand, PreparedCommand, Work, rejected},
 };
 
 /// An aggregate's commands in a round, in the order of their positions.
@@ -21,7 +21,7 @@ pub(super) struct Group<'a> {
 /// A round, sorted.
 pub(super) struct Sorted<'a> {
     pub(super) groups: Vec<Group<'a>>,
-    pub(super) joints: Vec<Joint<'a>>,
+    pub(super) with_partners: Vec<CommandWithPartners<'a>>,
     pub(super) letters: Vec<(usize, DeadLetter)>,
     pub(super) outcomes: Outcomes,
 }
@@ -70,7 +70,7 @@ pub(super) fn sort(commands: &[PreparedCommand], mut first_uses: HashMap<usize, 
     let mut outcomes = Outcomes { outcomes: vec![None; commands.len()] };
     let mut letters = Vec::new();
     let mut groups: Vec<Group<'_>> = Vec::new();
-    let mut joints = Vec::new();
+    let mut with_partners = Vec::new();
     let mut group_of: HashMap<&StreamId, usize> = HashMap::with_capacity(commands.len());
     for (place, command) in commands.iter().enumerate() {
         if let Some(entry) = first_uses.remove(&place) {
@@ -84,7 +84,7 @@ pub(super) fn sort(commands: &[PreparedCommand], mut first_uses: HashMap<usize, 
                 let DecodedCommand { aggregate, envelope, command, partners, .. } = &**decoded;
                 let command = Decidable { index: place, envelope, command };
                 if !partners.is_empty() {
-                    joints.push(Joint { command, aggregate, partners });
+                    with_partners.push(CommandWithPartners { decidable: command, aggregate, partners });
                     continue;
                 }
                 let stream_id = &envelope.address.stream_id;
@@ -98,5 +98,5 @@ pub(super) fn sort(commands: &[PreparedCommand], mut first_uses: HashMap<usize, 
             }
         }
     }
-    Sorted { groups, joints, letters, outcomes }
+    Sorted { groups, with_partners, letters, outcomes }
 }

@@ -19,12 +19,14 @@ use super::{
 };
 use crate::{
     aggregate_state::AggregateState,
-    round::{Joint, JointDecision, Member, decide_overtaken, decide_together},
+    round::{
+        AggregateWithHistory, CommandWithPartners, DecisionWithPartners, decide_overtaken, decide_together,
+    },
     state_cache::StateCache,
 };
 
 /// One of the aggregates that the command changes.
-struct Taking {
+struct ChangedAggregate {
     stream_id: StreamId,
     state: AggregateState,
     /// The whole history, if it was read.
@@ -50,18 +52,18 @@ impl<B: Broker> Settlement<B> {
     pub(super) async fn settle_together(
         &self,
         cache: &mut StateCache,
-        joint: &Joint<'_>,
+        command: &CommandWithPartners<'_>,
     ) -> Result<Vec<Settled>, SettleError> {
-        let own = &joint.command.envelope.address.stream_id;
+        let own = &command.decidable.envelope.address.stream_id;
         let dead = |code: &str, cause: &str| {
             tracing::error!(stream_id = %own, code, cause, "setting the command aside");
             let outcome = Outcome::DeadLettered { code: code.into(), message: cause.into() };
-            Ok(vec![settled(joint, own.clone(), None, Some(outcome))])
+            Ok(vec![settled(command, own.clone(), None, Some(outcome))])
         };
         let mut backoff = self.ids.backoff();
         let mut believe_cache = true;
         loop {
-            match self.try_together(cache, joint, believe_cache).await {
+            match self.try_together(cache, command, believe_cache).await {
                 Ok(settled) => return Ok(settled),
                 Err(Obstacle::Unread(HydrationError::Broker(BrokerError::Unavailable {
                     operation,
@@ -84,68 +86,69 @@ impl<B: Broker> Settlement<B> {
     async fn try_together(
         &self,
         cache: &mut StateCache,
-        joint: &Joint<'_>,
+        command: &CommandWithPartners<'_>,
         believe_cache: bool,
     ) -> Result<Vec<Settled>, Obstacle> {
-        let envelope = joint.command.envelope;
+        let envelope = command.decidable.envelope;
         let own_id = &envelope.address.stream_id;
-        let mut partners = Vec::with_capacity(joint.partners.len());
-        for partner in joint.partners {
-            partners.push(self.current(cache, joint, partner, believe_cache).await?);
+        let mut partners = Vec::with_capacity(command.partners.len());
+        for partner in command.partners {
+            partners.push(self.current(cache, command, partner, believe_cache).await?);
         }
-        let mut own = self.current(cache, joint, own_id, believe_cache).await?;
-        let settled_before = |taking: &Taking| taking.state.last_position >= envelope.position;
+        let mut own = self.current(cache, command, own_id, believe_cache).await?;
+        let settled_before = |changed: &ChangedAggregate| changed.state.last_position >= envelope.position;
         let overtaken = settled_before(&own) || partners.iter().any(settled_before);
         if overtaken {
-            for taking in &mut partners {
-                *taking = self.whole(joint, &taking.stream_id).await?;
+            for changed in &mut partners {
+                *changed = self.whole(command, &changed.stream_id).await?;
             }
             // Read last: if an earlier handler has settled the command, it did so before the later effects in the other histories,
             // so this one cannot lack it.
-            own = self.whole(joint, own_id).await?;
+            own = self.whole(command, own_id).await?;
         }
         let decision = if overtaken {
-            let members: Vec<_> = partners.iter().map(Taking::member).collect();
-            decide_overtaken(joint, own.member(), &members, || self.ids.next_id())
+            let aggregates: Vec<_> = partners.iter().map(ChangedAggregate::with_history).collect();
+            decide_overtaken(command, own.with_history(), &aggregates, || self.ids.next_id())
                 .map_err(HydrationError::from)?
         } else {
-            let mut states: Vec<_> = partners.iter_mut().map(|taking| &mut taking.state).collect();
-            decide_together(joint, &mut own.state, &mut states, || self.ids.next_id())
+            let mut states: Vec<_> = partners.iter_mut().map(|changed| &mut changed.state).collect();
+            decide_together(command, &mut own.state, &mut states, || self.ids.next_id())
         };
         let outcome = match decision {
-            JointDecision::Settled(outcome) => outcome,
-            JointDecision::Append { partners: commits, own: commit } => {
+            DecisionWithPartners::Settled(outcome) => outcome,
+            DecisionWithPartners::Append { partners: commits, own: commit } => {
                 self.append_together(&mut own, &mut partners, commits, commit).await?
             }
         };
         if overtaken {
             // The states do not go back into the cache, because what was appended was decided on a past state.
-            return Ok(vec![settled(joint, own.stream_id, None, Some(outcome))]);
+            return Ok(vec![settled(command, own.stream_id, None, Some(outcome))]);
         }
         let mut all: Vec<_> = partners
             .into_iter()
-            .map(|taking| settled(joint, taking.stream_id, Some(taking.state), None))
+            .map(|changed| settled(command, changed.stream_id, Some(changed.state), None))
             .collect();
-        all.push(settled(joint, own.stream_id, Some(own.state), Some(outcome)));
+        all.push(settled(command, own.stream_id, Some(own.state), Some(outcome)));
         Ok(all)
     }
 
     /// Appends the commits together and moves the states to them. Returns the outcome.
     async fn append_together(
         &self,
-        own: &mut Taking,
-        partners: &mut [Taking],
+        own: &mut ChangedAggregate,
+        partners: &mut [ChangedAggregate],
         commits: Vec<Option<Commit>>,
         commit: Commit,
     ) -> Result<Outcome, Obstacle> {
         let (version, events) = (commit.last_version(), commit.events.len());
-        let members = partners.iter_mut().zip(commits).filter_map(|(taking, commit)| Some((taking, commit?)));
-        let mut members: Vec<_> = members.collect();
-        members.push((own, commit));
+        let aggregates =
+            partners.iter_mut().zip(commits).filter_map(|(changed, commit)| Some((changed, commit?)));
+        let mut aggregates: Vec<_> = aggregates.collect();
+        aggregates.push((own, commit));
         let (mut states, mut appends) = (Vec::new(), Vec::new());
-        for (taking, commit) in members {
-            appends.push(NewCommit::new(taking.stream_id.clone(), taking.state.last_sequence, commit));
-            states.push(&mut taking.state);
+        for (changed, commit) in aggregates {
+            appends.push(NewCommit::new(changed.stream_id.clone(), changed.state.last_sequence, commit));
+            states.push(&mut changed.state);
         }
         let appended = match self.store.append_together(&appends).await {
             Ok(appended) => appended,
@@ -166,39 +169,43 @@ impl<B: Broker> Settlement<B> {
     async fn current(
         &self,
         cache: &mut StateCache,
-        joint: &Joint<'_>,
+        command: &CommandWithPartners<'_>,
         stream_id: &StreamId,
         believe_cache: bool,
-    ) -> Result<Taking, HydrationError> {
+    ) -> Result<ChangedAggregate, HydrationError> {
         let known = match cache.take(stream_id) {
             Some(state) if believe_cache && state.current => {
-                return Ok(Taking { stream_id: stream_id.clone(), state, history: None });
+                return Ok(ChangedAggregate { stream_id: stream_id.clone(), state, history: None });
             }
             known => known,
         };
-        let Hydrated { state, history } = hydrate(&self.store, stream_id, joint.aggregate, known).await?;
-        Ok(Taking { stream_id: stream_id.clone(), state, history })
+        let Hydrated { state, history } = hydrate(&self.store, stream_id, command.aggregate, known).await?;
+        Ok(ChangedAggregate { stream_id: stream_id.clone(), state, history })
     }
 
     /// The whole history, read from the leader.
-    async fn whole(&self, joint: &Joint<'_>, stream_id: &StreamId) -> Result<Taking, HydrationError> {
-        let Hydrated { state, history } = hydrate(&self.store, stream_id, joint.aggregate, None).await?;
-        Ok(Taking { stream_id: stream_id.clone(), state, history })
+    async fn whole(
+        &self,
+        command: &CommandWithPartners<'_>,
+        stream_id: &StreamId,
+    ) -> Result<ChangedAggregate, HydrationError> {
+        let Hydrated { state, history } = hydrate(&self.store, stream_id, command.aggregate, None).await?;
+        Ok(ChangedAggregate { stream_id: stream_id.clone(), state, history })
     }
 }
 
-impl Taking {
-    fn member(&self) -> Member<'_> {
-        Member { state: &self.state, history: self.history.as_deref().unwrap_or_default() }
+impl ChangedAggregate {
+    fn with_history(&self) -> AggregateWithHistory<'_> {
+        AggregateWithHistory { state: &self.state, history: self.history.as_deref().unwrap_or_default() }
     }
 }
 
 fn settled(
-    joint: &Joint<'_>,
+    command: &CommandWithPartners<'_>,
     stream_id: StreamId,
     state: Option<AggregateState>,
     outcome: Option<Outcome>,
 ) -> Settled {
-    let outcomes = outcome.map(|outcome| (joint.command.index, outcome)).into_iter().collect();
+    let outcomes = outcome.map(|outcome| (command.decidable.index, outcome)).into_iter().collect();
     Settled { stream_id, state, outcomes }
 }

@@ -7,7 +7,7 @@
 //! | one refused | the order is told, and cancels itself |
 //! | order paid | the time to ship begins; the order waits in `orders-by-state` under `paid/` for the warehouse |
 //! | order shipped | the reservations turn into issues |
-//! | order cancelled, by whatever | timers end, granted reservations are released, what was paid is refunded |
+//! | order cancelled, by whatever | timers end, granted reservations are released, what is left of the payment is refunded |
 //! | granted after that | released at once |
 //!
 //! The time to pay begins with the order, not with its reservation: should a request for a reservation never be
@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 
 use super::order::{
     ConfirmReservation, ExpirePayment, ExpireShipment, Order, OrderCancelled, OrderEvent, OrderPlaced,
-    RefundOrder, RejectReservation, units_by_sku,
+    RefundRemainder, RejectReservation, units_by_sku,
 };
 use crate::retail::stock::{
     IssueStock, ReleaseReservation, RequestReservation, ReservationRefused, Stock, StockEvent, StockId,
@@ -259,8 +259,9 @@ impl Case<'_> {
             effects.push(self.release(&sku)?);
         }
         if cancelled.refundable > 0 {
-            let refund = RefundOrder { refund: REFUND.into(), amount: cancelled.refundable, reason: None };
-            effects.push(Effect::Send(self.tell("refund", &refund)?));
+            // Whatever is left then: by hand, some of it may have been refunded since.
+            let refund = RefundRemainder { refund: REFUND.into(), reason: None };
+            effects.push(Effect::Send(self.tell("refund-remainder", &refund)?));
         }
         self.note.stage = Stage::Cancelled;
         self.keep(rows);

@@ -105,6 +105,17 @@ pub struct RefundOrder {
     pub reason: Option<String>,
 }
 
+/// Gives back whatever is left of the payment: nothing when nothing is. The same refund again changes nothing.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RefundRemainder {
+    /// Id of the refund.
+    pub refund: String,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
 /// Fulfilment: every line is reserved.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -141,6 +152,7 @@ millstream::commands! {
         Deliver(DeliverOrder) = "deliver",
         Cancel(CancelOrder) = "cancel",
         Refund(RefundOrder) = "refund",
+        RefundRemainder(RefundRemainder) = "refund-remainder",
         ConfirmReservation(ConfirmReservation) = "confirm-reservation",
         RejectReservation(RejectReservation) = "reject-reservation",
         ExpirePayment(ExpirePayment) = "expire-payment",
@@ -259,8 +271,10 @@ impl OrderState {
         self.payment.as_ref().map_or(0, |payment| payment.amount)
     }
 
-    fn refunded_amount(&self) -> i64 {
-        self.refunds.values().fold(0, |sum, (amount, _)| sum.saturating_add(*amount))
+    /// What is left of the payment.
+    fn refundable_amount(&self) -> i64 {
+        let refunded = self.refunds.values().fold(0_i64, |sum, (amount, _)| sum.saturating_add(*amount));
+        self.paid_amount().saturating_sub(refunded)
     }
 }
 
@@ -300,6 +314,7 @@ impl Decider for Order {
             OrderCommand::Deliver(_) => decide_deliver(state, order),
             OrderCommand::Cancel(cancel) => decide_cancel(state, cancel, order),
             OrderCommand::Refund(refund) => decide_refund(state, refund, order),
+            OrderCommand::RefundRemainder(refund) => decide_refund_remainder(state, refund, order),
             OrderCommand::ConfirmReservation(_) => decide_confirm(state, order),
             OrderCommand::RejectReservation(reject) => decide_reject(state, reject, order),
             OrderCommand::ExpirePayment(_) => Ok(decide_expire_payment(state)),
@@ -418,7 +433,7 @@ fn decide_refund(
         }
         status => return Err(refusal("refund", status, order)),
     }
-    let left = state.paid_amount().saturating_sub(state.refunded_amount());
+    let left = state.refundable_amount();
     if refund.amount < 1 {
         let message = format!("refund {} is of {}; give 1 or more", refund.refund, refund.amount);
         return Err(Rejection::new("refund-not-positive", message));
@@ -434,6 +449,26 @@ fn decide_refund(
         reason: refund.reason.clone(),
         full: refund.amount == left,
     })])
+}
+
+/// What is left is known here alone: an event that somebody answers later may be older than other refunds.
+fn decide_refund_remainder(
+    state: &OrderState,
+    RefundRemainder { refund, reason }: &RefundRemainder,
+    order: &str,
+) -> Result<Vec<OrderEvent>, Rejection> {
+    check_label("refund-not-allowed", "refund", refund)?;
+    reason.as_deref().map_or(Ok(()), |reason| check_name("reason", reason))?;
+    match state.status {
+        OrderStatus::Shipped | OrderStatus::Delivered | OrderStatus::Cancelled | OrderStatus::Refunded => {}
+        status => return Err(refusal("refund-remainder", status, order)),
+    }
+    let left = state.refundable_amount();
+    if left == 0 || state.refunds.contains_key(refund) {
+        return Ok(vec![]);
+    }
+    let (refund, reason) = (refund.clone(), reason.clone());
+    Ok(vec![OrderEvent::Refunded(OrderRefunded { refund, amount: left, reason, full: true })])
 }
 
 fn decide_confirm(state: &OrderState, order: &str) -> Result<Vec<OrderEvent>, Rejection> {

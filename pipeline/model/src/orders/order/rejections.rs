@@ -46,6 +46,7 @@ const OF_CONTENT: &[(&str, &[&str])] = &[
             "refund-exceeds-payment",
         ],
     ),
+    ("refund-remainder", &["refund-not-allowed", "name-blank", "name-too-long"]),
 ];
 
 const NOT_PLACED: &str = "order-not-placed";

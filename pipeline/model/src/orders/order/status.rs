@@ -89,6 +89,7 @@ refusals! {
     "deliver": "placed" "reserved" "paid" "cancelled" "refunded";
     "cancel": "shipped" "delivered" "refunded";
     "refund": "placed" "reserved" "paid" "refunded";
+    "refund-remainder": "placed" "reserved" "paid";
     "confirm-reservation": "paid" "shipped" "delivered" "cancelled" "refunded";
     "reject-reservation": "reserved" "paid" "shipped" "delivered" "refunded";
     "expire-shipment": "placed" "reserved";
@@ -107,8 +108,8 @@ pub(super) fn refusal(command: &str, status: OrderStatus, order: &str) -> Reject
         ("ship", OrderStatus::Placed | OrderStatus::Reserved) => "wait until it is paid",
         ("deliver", OrderStatus::Placed | OrderStatus::Reserved | OrderStatus::Paid) => "ship it first",
         ("cancel", OrderStatus::Shipped | OrderStatus::Delivered) => "refund it instead",
-        ("refund", OrderStatus::Placed | OrderStatus::Reserved) => "it has not been paid; cancel it",
-        ("refund", OrderStatus::Paid) => "cancel it, which refunds it",
+        ("refund" | "refund-remainder", OrderStatus::Placed | OrderStatus::Reserved) => "it has not been paid; cancel it",
+        ("refund" | "refund-remainder", OrderStatus::Paid) => "cancel it, which refunds it",
         _ => "look at its history",
     };
     Rejection::new(code, format!("order {order} is {status}: {command} is not possible; {advice}"))

@@ -80,6 +80,7 @@ fn every_illegal_step_is_refused_by_name_and_no_other() {
         ("deliver", "{}"),
         ("cancel", "{}"),
         ("refund", r#"{"refund":"R-9","amount":1}"#),
+        ("refund-remainder", r#"{"refund":"R-9"}"#),
         ("confirm-reservation", "{}"),
         ("reject-reservation", r#"{"sku":"a","quantity":2,"available":1}"#),
         ("expire-payment", "{}"),
@@ -115,6 +116,7 @@ fn nothing_can_be_asked_of_an_order_that_was_not_placed() {
         ("deliver", ""),
         ("cancel", ""),
         ("refund", r#"{"refund":"R","amount":1}"#),
+        ("refund-remainder", r#"{"refund":"R"}"#),
         ("confirm-reservation", ""),
         ("reject-reservation", r#"{"sku":"a","quantity":2,"available":1}"#),
         ("expire-payment", ""),
@@ -238,6 +240,27 @@ fn refunds_never_exceed_the_payment() {
         .then([refunded("R-2", 1000, true)])
         .when_typed("refund", r#"{"refund":"R-3","amount":1}"#)
         .then_rejected("refund-while-refunded");
+}
+
+#[test]
+fn remainder_is_what_is_left_when_it_is_decided() {
+    let cancelled = || cancellation(CancellationCause::Requested, None, 1099);
+    order([placed(), reserved(), paid(), cancelled(), refunded("R-1", 99, false)])
+        .when_typed("refund-remainder", r#"{"refund":"cancellation"}"#)
+        .then([refunded("cancellation", 1000, true)])
+        .when_typed("refund-remainder", r#"{"refund":"cancellation"}"#)
+        .then_nothing()
+        .when_typed("refund-remainder", r#"{"refund":"R-2"}"#)
+        .then_nothing();
+    order([placed(), cancellation(CancellationCause::Requested, None, 0)])
+        .when_typed("refund-remainder", r#"{"refund":"R"}"#)
+        .then_nothing();
+    order([placed(), reserved(), paid()])
+        .when_typed("refund-remainder", r#"{"refund":"R"}"#)
+        .then_rejected("refund-remainder-while-paid");
+    order([placed(), reserved(), paid(), cancelled()])
+        .when_typed("refund-remainder", r#"{"refund":""}"#)
+        .then_rejected("refund-not-allowed");
 }
 
 #[test]

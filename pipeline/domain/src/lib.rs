@@ -14,6 +14,7 @@ pub mod command_view;
 pub mod content_digest;
 pub mod decider;
 pub mod process;
+pub mod process_rejections;
 pub mod projection;
 pub mod report;
 pub mod row_watch;

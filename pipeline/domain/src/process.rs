@@ -228,6 +228,20 @@ pub fn command_id(process: &str, envelope: &Envelope<'_>, index: usize) -> Strin
     format!("{process}:{}.{}.{index}", envelope.broker_sequence, envelope.aggregate_version)
 }
 
+/// What stands for the process in the ids of commands that fell due.
+pub const TIMER_ISSUER: &str = "timer";
+
+/// The process that a command's id names, or [`TIMER_ISSUER`] for one that fell due; `None` for ids of another form.
+pub fn issuer(command_id: &str) -> Option<&str> {
+    let (process, place) = command_id.split_once(':')?;
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let numbers = place.split('.').filter(|part| is_number(part)).count();
+    let is_effect = numbers == 3 && place.split('.').count() == 3;
+    let is_due =
+        process == TIMER_ISSUER && place.split_once('.').is_some_and(|(_, number)| is_number(number));
+    (!process.is_empty() && (is_effect || is_due)).then_some(process)
+}
+
 fn issued(
     process: &str,
     envelope: &Envelope<'_>,

@@ -174,8 +174,8 @@ pub async fn serve(
     let actual = listener.local_addr().map_err(bind)?;
     let router = Router::new()
         .route("/livez", get(async || "alive\n"))
-        .route("/readyz", get(readyz).with_state(readiness))
-        .route("/metrics", get(metrics_text).with_state(metrics));
+        .route("/readyz", get(readyz).with_state(readiness.clone()))
+        .route("/metrics", get(metrics_text).with_state((readiness, metrics)));
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, router).await {
             tracing::error!(%error, "health and metrics are no longer served");
@@ -196,6 +196,7 @@ async fn readyz(State(readiness): State<Readiness>) -> (StatusCode, String) {
     (StatusCode::SERVICE_UNAVAILABLE, reasons.iter().map(|reason| format!("{reason}\n")).collect())
 }
 
-async fn metrics_text(State(metrics): State<Metrics>) -> impl IntoResponse {
+async fn metrics_text(State((readiness, metrics)): State<(Readiness, Metrics)>) -> impl IntoResponse {
+    metrics.observe_readiness(&readiness);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.prometheus_text())
 }

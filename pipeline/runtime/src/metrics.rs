@@ -11,10 +11,13 @@ use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::Duration;
 
 use families::Families;
+use millstream_jetstream::broker::StreamUsage;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+
+use crate::health::Readiness;
 
 /// All metrics of a process. Clones share one state.
 #[derive(Debug, Clone)]
@@ -94,6 +97,10 @@ pub struct HandlerMetrics {
     pub duplicate: Count,
     /// Commands set aside.
     pub dead_lettered: Count,
+    /// What was purged because it was old.
+    pub purged_for_age: PurgeMetrics,
+    /// What was purged because a stream was crowded.
+    pub purged_for_space: PurgeMetrics,
     /// Aggregates whose state is in memory.
     pub cached_aggregates: Level,
     /// Bytes of aggregate states in memory, estimated.
@@ -102,6 +109,15 @@ pub struct HandlerMetrics {
     pub cache_hits: Count,
     /// Aggregates whose state had to be loaded.
     pub cache_misses: Count,
+}
+
+/// Of what a command handler purges for one reason.
+#[derive(Debug, Clone)]
+pub struct PurgeMetrics {
+    /// Commands.
+    pub commands: Count,
+    /// Outcome records.
+    pub records: Count,
 }
 
 /// Of one redb file.
@@ -132,6 +148,26 @@ impl QueryMetrics {
     /// Counts an answer by its code, HTTP-like, 200 for a good one.
     pub fn answered(&self, code: u16) {
         self.families.query_answers(&self.endpoint, code).inc();
+    }
+}
+
+/// Of one stream.
+#[derive(Debug, Clone)]
+pub struct StreamMetrics {
+    /// Messages that it holds.
+    pub messages: Level,
+    /// Bytes that it holds.
+    pub bytes: Level,
+    /// The part of its limit that it holds.
+    pub used: Fraction,
+}
+
+impl StreamMetrics {
+    /// How much the stream holds now.
+    pub fn observed(&self, usage: &StreamUsage) {
+        self.messages.set(level(usage.messages));
+        self.bytes.set(level(usage.bytes));
+        self.used.set(usage.ratio());
     }
 }
 
@@ -188,6 +224,11 @@ impl Metrics {
     /// Names the process, once, at its start.
     pub fn identify(&self, stage: &str, instance: &str, version: &str, millstream: &str) {
         self.families.build(stage, instance, version, millstream).set(1);
+    }
+
+    /// Says whether the process is ready, before somebody looks.
+    pub fn observe_readiness(&self, readiness: &Readiness) {
+        self.families.ready().set(i64::from(readiness.reasons().is_empty()));
     }
 
     /// Of the reader `name` of a stream.
@@ -248,6 +289,18 @@ impl Metrics {
     #[must_use]
     pub fn process(&self, process: &str) -> ProcessMetrics {
         self.families.process(process)
+    }
+
+    /// Of a stream.
+    #[must_use]
+    pub fn stream(&self, stream: &str) -> StreamMetrics {
+        self.families.stream(stream)
+    }
+
+    /// Commands of a process that were rejected with `code`.
+    #[must_use]
+    pub fn process_rejections(&self, process: &str, code: &str) -> Count {
+        self.families.process_rejections(process, code)
     }
 
     /// 1 while this process manager carries out effects, 0 while it stands by.

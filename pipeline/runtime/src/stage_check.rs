@@ -168,6 +168,7 @@ async fn check_streams(
         };
         checks.push(Check { what, result });
     }
+
     checks
 }
 
@@ -210,6 +211,10 @@ impl Probe {
 
 fn probes(needs: &StageNeeds, api: &str) -> Vec<Probe> {
     let mut probes = Vec::new();
+    for stream in &needs.looks {
+        let subject = format!("{api}.STREAM.INFO.{stream}");
+        probes.push(Probe::request(subject, format!("look how full {stream} is")));
+    }
     for reader in &needs.readers {
         for (operation, verb) in
             [("CREATE", "make"), ("DELETE", "delete"), ("INFO", "look at"), ("MSG.NEXT", "read through")]

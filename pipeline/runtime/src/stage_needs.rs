@@ -40,6 +40,8 @@ pub struct AppendNeed {
 pub struct StageNeeds {
     /// Streams that it looks at: they must be there and be as defined.
     pub streams: Vec<String>,
+    /// Streams of which it tells how full they are, if they are there.
+    pub looks: Vec<String>,
     /// What it reads in order.
     pub readers: Vec<ReaderNeed>,
     /// What it appends.
@@ -82,6 +84,7 @@ fn command_handler(process: &str) -> StageNeeds {
     ];
     StageNeeds {
         streams: owned(&[COMMANDS, EVENTS, OUTCOMES]),
+        looks: owned(&[TIMERS, REPORTS, DEAD_LETTERS]),
         readers: vec![
             reader(COMMANDS, COMMANDS_CONSUMER),
             reader(OUTCOMES, &format!("{process}-ids")),
@@ -151,7 +154,8 @@ impl StageNeeds {
     /// domain.
     pub fn publish_subjects(&self, api: &str) -> Vec<String> {
         let mut subjects = Vec::new();
-        subjects.extend(self.streams.iter().map(|stream| format!("{api}.STREAM.INFO.{stream}")));
+        let looked_at = self.streams.iter().chain(&self.looks);
+        subjects.extend(looked_at.map(|stream| format!("{api}.STREAM.INFO.{stream}")));
         for ReaderNeed { stream, consumer } in &self.readers {
             for operation in ["CREATE", "DELETE", "INFO", "MSG.NEXT"] {
                 subjects.push(format!("{api}.CONSUMER.{operation}.{stream}.{consumer}"));

@@ -56,6 +56,7 @@ impl ObservedProcess {
     }
 
     fn figures(&self) -> Value {
+        self.metrics.observe_readiness(&self.readiness);
         let mut status = self.status();
         if let Some(fields) = status.as_object_mut() {
             fields.insert("figures".to_owned(), self.metrics.snapshot());

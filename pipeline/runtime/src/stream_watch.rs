@@ -1,15 +1,20 @@
 //! Tells a [`ProgressWatch`] how far there is work in a stream, from outside of the part that reads it: that part may be the one
-//! that no longer learns of any.
+//! that no longer learns of any. Tells the metrics how full streams are.
 
-use std::{convert::Infallible, time::Duration};
+use std::{collections::BTreeMap, convert::Infallible, time::Duration};
 
 use jiff::Timestamp;
 use millstream_jetstream::broker::{Broker, BrokerError};
 
-use crate::{health::ProgressWatch, metrics::ReaderMetrics};
+use crate::{
+    health::ProgressWatch,
+    metrics::{Metrics, ReaderMetrics},
+};
 
 /// Between two looks: short beside the time after which work has waited too long.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+/// Between two looks at how full streams are: no longer than collectors wait between two of theirs.
+const USAGE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Looks again and again at the messages on subjects that `filter` takes, unless the part rests. With `reader`, the lag is counted there: that of a part which is stuck grows.
 pub async fn watch_stream<B: Broker>(
@@ -63,4 +68,21 @@ async fn end_behind<B: Broker>(
     }
     // What stood at the end may have been removed, and nobody reads that.
     Ok(broker.last(stream, filter).await?.map_or(0, |last| last.sequence))
+}
+
+/// Looks again and again how much the streams hold. One that is not there, or may not be looked at, is left out.
+pub async fn watch_usage<B: Broker>(broker: &B, metrics: &Metrics, streams: &[&str]) -> Infallible {
+    let mut known = BTreeMap::new();
+    loop {
+        let looks = streams.iter().map(async |stream| (*stream, broker.state(stream).await));
+        for (stream, state) in futures::future::join_all(looks).await {
+            match state {
+                Ok(state) => {
+                    known.entry(stream).or_insert_with(|| metrics.stream(stream)).observed(&state.usage);
+                }
+                Err(error) => tracing::debug!(stream, %error, "how full it is is not known"),
+            }
+        }
+        tokio::time::sleep(USAGE_INTERVAL).await;
+    }
 }

@@ -40,7 +40,7 @@ use millstream_contract::{
     outcome::Generations,
     stream_names::{COMMANDS, COMMANDS_CONSUMER, EVENTS},
 };
-use millstream_domain::decider::AggregateRegistry;
+use millstream_domain::{decider::AggregateRegistry, process::TIMER_ISSUER};
 use millstream_jetstream::{
     broker::{Broker, BrokerError, ReadError, ReaderConfig, StreamState},
     group_append::AppendStrategy,
@@ -104,6 +104,23 @@ pub struct Observed {
     pub ready: Condition,
     /// Whether it gets on.
     pub progress: HandlerProgress,
+    /// Counts what processes are refused.
+    pub process_rejections: ProcessRejectionCounts,
+}
+
+/// Counts rejected commands of the processes that there are. Ids that name others are anybody's, and would make a metric each.
+#[derive(Debug, Clone)]
+pub struct ProcessRejectionCounts {
+    metrics: Metrics,
+    processes: Arc<[&'static str]>,
+}
+
+impl ProcessRejectionCounts {
+    fn count(&self, process: &str, code: &str) {
+        if process == TIMER_ISSUER || self.processes.contains(&process) {
+            self.metrics.process_rejections(process, code).inc();
+        }
+    }
 }
 
 /// Whether a handler gets on with its work. Each rests while it is not the handler's.
@@ -147,7 +164,18 @@ impl Observed {
             dead_letters: metrics.dead_letters(COMMANDS),
             ready: readiness.condition("command-handler"),
             progress: HandlerProgress::new(readiness),
+            process_rejections: ProcessRejectionCounts {
+                metrics: metrics.clone(),
+                processes: Arc::default(),
+            },
         }
+    }
+
+    /// With the names of the application's processes, whose rejected commands are counted.
+    #[must_use]
+    pub fn of_processes(mut self, processes: Vec<&'static str>) -> Self {
+        self.process_rejections.processes = processes.into();
+        self
     }
 }
 
@@ -321,7 +349,8 @@ impl<B: Broker> CommandHandler<B> {
     ) -> (Rounds, mpsc::Sender<SettledRound>) {
         let (broker, index) = (&self.broker, &self.index);
         if let Some(settings) = self.settings.purge {
-            tasks.spawn(purge::run(broker.clone(), index.clone(), settings));
+            let metrics = self.observed.metrics.clone();
+            tasks.spawn(purge::run(broker.clone(), index.clone(), settings, metrics));
         }
         // Bounded by the memory that each batch holds.
         let (read_out, read_in) = mpsc::unbounded_channel();

@@ -6,7 +6,7 @@ use std::{convert::Infallible, ffi::OsString, process};
 
 use millstream_contract::{
     exit_code::{ExitCode, Failure},
-    stream_names::{COMMANDS, EVENTS, OUTCOMES},
+    stream_names::{COMMANDS, DEAD_LETTERS, EVENTS, OUTCOMES, REPORTS, TIMERS},
 };
 use millstream_domain::{
     application::{Application, ApplicationError, Model},
@@ -19,7 +19,7 @@ use millstream_runtime::{
     metrics::ReaderMetrics,
     shutdown::Shutdown,
     stage::{StageIdentity, StageRuntime, run_stage},
-    stream_watch::watch_stream,
+    stream_watch::{watch_stream, watch_usage},
 };
 use millstream_write_side::{
     command_handler::{CommandHandler, HandlerError, HandlerProgress, HandlerSettings, Observed},
@@ -31,6 +31,9 @@ use millstream_write_side::{
 use ulid::Ulid;
 
 use crate::config::StageConfig;
+
+/// The streams of which this stage tells how full they are: all that may fill.
+const STREAMS: [&str; 6] = [COMMANDS, EVENTS, OUTCOMES, TIMERS, REPORTS, DEAD_LETTERS];
 
 /// Why the stage ends with an error.
 #[derive(Debug, thiserror::Error)]
@@ -94,8 +97,11 @@ pub fn program<A: Application>(
 /// # Errors
 /// [`RunError`].
 pub async fn run<A: Application>(config: Config<StageConfig>, runtime: StageRuntime) -> Result<(), RunError> {
-    let registry =
-        Model::of::<A>()?.aggregates().with::<SetAsides>().in_time_zone(config.stage.time_zone.clone());
+    let (registry, processes) = {
+        let model = Model::of::<A>()?;
+        let registry = model.aggregates().with::<SetAsides>();
+        (registry.in_time_zone(config.stage.time_zone.clone()), model.process_names())
+    };
     let stage = config.stage;
     let memory = stage.memory(MemoryLimit::of_this_process());
     std::fs::create_dir_all(&stage.data_directory)
@@ -122,7 +128,8 @@ pub async fn run<A: Application>(config: Config<StageConfig>, runtime: StageRunt
         memory.pages_of_a_file,
         &runtime.metrics.damaged_files("states"),
     )?;
-    let observed = Observed::new(&runtime.metrics, &runtime.readiness);
+    let observed = Observed::new(&runtime.metrics, &runtime.readiness).of_processes(processes);
+    let (filled, filling) = (runtime.broker.clone(), runtime.metrics.clone());
     let watching = watch_progress(runtime.broker.clone(), observed.progress.clone(), observed.reader.clone());
     let run = Ulid::generate().to_string();
     let ids = RunIds::new(format!("{run}-submit"));
@@ -133,6 +140,7 @@ pub async fn run<A: Application>(config: Config<StageConfig>, runtime: StageRunt
     let ended = tokio::select! {
         ended = handler.run(shutdown.clone()) => ended,
         never = watching => match never {},
+        never = watch_usage(&filled, &filling, &STREAMS) => match never {},
         never = leave_the_queue(&mut submissions, &shutdown) => never,
     };
     submissions.stop().await;

@@ -4,7 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
 use std::{
-    io::Write as _,
+    io::{BufRead as _, Read as _, Write as _},
     process::{Command, Output, Stdio},
     time::Duration,
 };
@@ -21,6 +21,7 @@ use millstream_jetstream::{
     nats_broker::NatsBroker,
     testing::{restricted_server::RestrictedServer, test_server::TestServer},
 };
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 fn millstream(server: &TestServer, arguments: &[&str]) -> Command {
@@ -389,6 +390,30 @@ async fn what_runs_a_server_of_its_own_takes_no_other() {
     let (code, _, text) = run(&server, &["up", "--dir", folder.path().to_str().unwrap()]).await;
     assert_eq!(code, 64, "{text}");
     assert!(text.contains("--server is not for this command: `up` runs a server of its own"), "{text}");
+}
+
+/// It took ten minutes when the server went away while it looked.
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_ends_soon_when_the_server_falls_silent() {
+    let server = TestServer::start_provisioned().await;
+    let mut command = millstream(&server, &["doctor"]);
+    let mut doctor = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut said = std::io::BufReader::new(doctor.stdout.take().unwrap());
+    let mut text = String::new();
+    // Nobody reads the streams, so it looks again and again for some seconds.
+    while !text.contains("space") {
+        assert_ne!(said.read_line(&mut text).unwrap(), 0, "{text}");
+    }
+    server.process().signal(Signal::SIGSTOP);
+    let ended = tokio::task::spawn_blocking(move || {
+        said.read_to_string(&mut text).unwrap();
+        (doctor.wait().unwrap(), text)
+    });
+    // Of this, it waits ten seconds; the others are for a busy machine.
+    let (status, text) = tokio::time::timeout(Duration::from_secs(60), ended).await.unwrap().unwrap();
+    assert_eq!(status.code(), Some(69), "{text}");
+    assert!(text.contains("no answer in 5 s"), "{text}");
+    assert!(text.contains("trouble dead letters: not asked, since the server does not answer"), "{text}");
 }
 
 #[tokio::test]

@@ -5,12 +5,15 @@ use std::collections::BTreeSet;
 use millstream_contract::{set_aside, subject::check_name};
 
 use super::{Application, ApplicationProblem, Benchmark, Context, DefaultSettings, context::Part};
-use crate::projection::{Projection, view_name};
+use crate::{
+    process_rejections::PROCESS_REJECTIONS,
+    projection::{Projection, view_name},
+};
 
 /// What views and reports are called by whoever queries them.
 const VIEW: &str = "view";
-/// The view of [`crate::command_view`], which every context has.
-const COMMAND_VIEW: &str = "command";
+/// The views of outcomes, which every context has.
+const OUTCOME_VIEWS: [&str; 2] = ["command", PROCESS_REJECTIONS];
 
 /// Everything that is wrong.
 pub(super) fn check<A: Application>() -> Vec<ApplicationProblem> {
@@ -69,7 +72,9 @@ impl Checker {
             self.problems.push(ApplicationProblem::Reserved { name: name.to_owned() });
         }
         self.once("context", name.to_owned());
-        self.once(VIEW, format!("{name}.{COMMAND_VIEW}"));
+        for view in OUTCOME_VIEWS {
+            self.once(VIEW, format!("{name}.{view}"));
+        }
         for aggregate in aggregates {
             self.name("aggregate", aggregate.name);
             self.belongs("aggregate", aggregate.name, name, aggregate.context);

@@ -6,6 +6,7 @@ use crate::{
     command_view::CommandView,
     decider::AggregateRegistry,
     process::Process,
+    process_rejections::ProcessRejections,
     projection::{OutcomeProjection, Projection},
     report::Column,
 };
@@ -53,7 +54,10 @@ impl Model {
 
     /// Everything that fills views, for the projector.
     pub fn views(self, keys: &mut dyn SettingKeys) -> Views {
-        let mut views = Views { projections: Vec::new(), outcome_projections: vec![Box::new(CommandView)] };
+        let mut views = Views {
+            projections: Vec::new(),
+            outcome_projections: vec![Box::new(CommandView), Box::new(ProcessRejections)],
+        };
         for context in self.contexts {
             views.projections.extend(context.views.into_iter().map(|part| (part.make)(keys)));
             views.outcome_projections.extend(context.outcome_views.into_iter().map(|part| (part.make)(keys)));

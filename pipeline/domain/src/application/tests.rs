@@ -132,7 +132,8 @@ fn sound_application_hands_out_its_parts() {
     let names: Vec<&str> = views.projections.iter().map(|view| view.name()).collect();
     assert_eq!(names, ["member"]);
     let outcomes: Vec<&str> = views.outcome_projections.iter().map(|view| view.name()).collect();
-    assert_eq!(outcomes, ["command"], "every application can be asked what became of a command");
+    let every = ["command", "process-rejection"];
+    assert_eq!(outcomes, every, "every application can be asked what became of a command");
 }
 
 #[test]

@@ -8,6 +8,7 @@
 //! It knows neither stock nor deadlines: the process [`super::fulfilment`] does, and reports to it.
 
 mod placing;
+mod refunding;
 mod rejections;
 pub mod status;
 
@@ -313,8 +314,8 @@ impl Decider for Order {
             OrderCommand::Ship(ship) => decide_ship(state, ship, order),
             OrderCommand::Deliver(_) => decide_deliver(state, order),
             OrderCommand::Cancel(cancel) => decide_cancel(state, cancel, order),
-            OrderCommand::Refund(refund) => decide_refund(state, refund, order),
-            OrderCommand::RefundRemainder(refund) => decide_refund_remainder(state, refund, order),
+            OrderCommand::Refund(refund) => refunding::decide_refund(state, refund, order),
+            OrderCommand::RefundRemainder(refund) => refunding::decide_refund_remainder(state, refund, order),
             OrderCommand::ConfirmReservation(_) => decide_confirm(state, order),
             OrderCommand::RejectReservation(reject) => decide_reject(state, reject, order),
             OrderCommand::ExpirePayment(_) => Ok(decide_expire_payment(state)),
@@ -409,66 +410,6 @@ fn decide_cancel(
 
 fn cancelled(state: &OrderState, cause: CancellationCause, reason: Option<String>) -> OrderEvent {
     OrderEvent::Cancelled(OrderCancelled { cause, reason, refundable: state.paid_amount() })
-}
-
-fn decide_refund(
-    state: &OrderState,
-    refund: &RefundOrder,
-    order: &str,
-) -> Result<Vec<OrderEvent>, Rejection> {
-    check_label("refund-not-allowed", "refund", &refund.refund)?;
-    refund.reason.as_deref().map_or(Ok(()), |reason| check_name("reason", reason))?;
-    if let Some((amount, reason)) = state.refunds.get(&refund.refund) {
-        let same = *amount == refund.amount && *reason == refund.reason;
-        let what = format!("refund {}", refund.refund);
-        return if same { Ok(vec![]) } else { Err(differs("refund-differs", &what, order)) };
-    }
-    match state.status {
-        OrderStatus::Shipped | OrderStatus::Delivered => {}
-        OrderStatus::Cancelled if state.payment.is_some() => {}
-        OrderStatus::Cancelled => {
-            let message =
-                format!("order {order} was cancelled before it was paid; there is nothing to refund");
-            return Err(Rejection::new("refund-without-payment", message));
-        }
-        status => return Err(refusal("refund", status, order)),
-    }
-    let left = state.refundable_amount();
-    if refund.amount < 1 {
-        let message = format!("refund {} is of {}; give 1 or more", refund.refund, refund.amount);
-        return Err(Rejection::new("refund-not-positive", message));
-    }
-    if refund.amount > left {
-        let message =
-            format!("order {order} has {left} left to refund, not {}; correct the amount", refund.amount);
-        return Err(Rejection::new("refund-exceeds-payment", message));
-    }
-    Ok(vec![OrderEvent::Refunded(OrderRefunded {
-        refund: refund.refund.clone(),
-        amount: refund.amount,
-        reason: refund.reason.clone(),
-        full: refund.amount == left,
-    })])
-}
-
-/// What is left is known here alone: an event that somebody answers later may be older than other refunds.
-fn decide_refund_remainder(
-    state: &OrderState,
-    RefundRemainder { refund, reason }: &RefundRemainder,
-    order: &str,
-) -> Result<Vec<OrderEvent>, Rejection> {
-    check_label("refund-not-allowed", "refund", refund)?;
-    reason.as_deref().map_or(Ok(()), |reason| check_name("reason", reason))?;
-    match state.status {
-        OrderStatus::Shipped | OrderStatus::Delivered | OrderStatus::Cancelled | OrderStatus::Refunded => {}
-        status => return Err(refusal("refund-remainder", status, order)),
-    }
-    let left = state.refundable_amount();
-    if left == 0 || state.refunds.contains_key(refund) {
-        return Ok(vec![]);
-    }
-    let (refund, reason) = (refund.clone(), reason.clone());
-    Ok(vec![OrderEvent::Refunded(OrderRefunded { refund, amount: left, reason, full: true })])
 }
 
 fn decide_confirm(state: &OrderState, order: &str) -> Result<Vec<OrderEvent>, Rejection> {

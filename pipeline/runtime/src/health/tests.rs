@@ -59,11 +59,15 @@ async fn a_process_without_its_server_is_alive() {
 
 #[tokio::test]
 async fn metrics_are_served_as_prometheus_text() {
-    let (address, _, metrics) = served().await;
+    let (address, readiness, metrics) = served().await;
     metrics.connection().connected.set(1);
     let (status, body) = get_path(address, "/metrics").await;
     assert_eq!(status, 200);
     assert!(body.contains("millstream_nats_connected 1\n"), "{body}");
+    assert!(body.contains("millstream_ready 1\n"), "{body}");
+    readiness.condition("views").fails("till halted");
+    let (_, body) = get_path(address, "/metrics").await;
+    assert!(body.contains("millstream_ready 0\n"), "{body}");
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Every metric with its name, unit, labels, buckets and help: what docs/metrics.md lists.
 
+use millstream_contract::stream_names::{COMMANDS, OUTCOMES};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -7,8 +8,8 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 use super::{
-    ConnectionMetrics, Count, Fraction, HandlerMetrics, Level, ProcessMetrics, ReaderMetrics, ReportMetrics,
-    StoreMetrics,
+    ConnectionMetrics, Count, Fraction, HandlerMetrics, Level, ProcessMetrics, PurgeMetrics, ReaderMetrics,
+    ReportMetrics, StoreMetrics, StreamMetrics,
 };
 
 type Labels = Vec<(&'static str, String)>;
@@ -50,6 +51,7 @@ macro_rules! families {
 
 families! {
     build: Levels = "build_info", Family::default(), "1, with the stage, its instance, the version of the application and that of Millstream as labels";
+    ready: Level = "ready", Gauge::default(), "1 while the process is ready, as /readyz says, else 0";
     connected: Level = "nats_connected", Gauge::default(), "1 while connected to NATS";
     reconnects: Count = "nats_reconnects", Counter::default(), "Connections to NATS after a lost one";
     slow_consumers: Count = "nats_slow_consumers", Counter::default(), "Times the client dropped messages because it read too slowly";
@@ -86,6 +88,11 @@ families! {
     process_timers: Counts = "process_timers", Family::default(), "Timers that processes set or cancelled";
     process_effects_held: Levels = "process_effects_held", Family::default(), "Effects that were tried and wait to be tried again";
     process_dead_letters: Counts = "process_dead_letters", Family::default(), "Effects set aside because the server will never take them";
+    stream_messages: Levels = "stream_messages", Family::default(), "Messages that a stream holds";
+    stream_bytes: Levels = "stream" in Unit::Bytes, Family::default(), "Bytes that a stream holds";
+    stream_used: Fractions = "stream_used_ratio", Family::default(), "The part of its limit of bytes or messages that a stream holds, whichever is more; 0 without limits";
+    purged: Counts = "purged", Family::default(), "Messages that the command handler purged, by reason";
+    process_rejections: Counts = "process_rejections", Family::default(), "Commands of processes that were rejected; those that fell due count as process timer";
     timers_due: Counts = "timers_due", Family::default(), "Commands that fell due and were sent";
 }
 
@@ -97,6 +104,10 @@ impl Families {
             ("version", version.to_owned()),
             ("millstream", millstream.to_owned()),
         ])
+    }
+
+    pub(super) fn ready(&self) -> &Level {
+        &self.ready
     }
 
     pub(super) fn connection(&self) -> ConnectionMetrics {
@@ -144,6 +155,8 @@ impl Families {
             rejected: outcome("rejected"),
             duplicate: outcome("duplicate"),
             dead_lettered: outcome("dead_lettered"),
+            purged_for_age: self.purged("age"),
+            purged_for_space: self.purged("space"),
             cached_aggregates: self.cached_aggregates.get_or_create_owned(&labels),
             cached_bytes: self.cached_bytes.get_or_create_owned(&labels),
             cache_hits: self.cache_lookups.get_or_create_owned(&with("result", "hit")),
@@ -196,6 +209,28 @@ impl Families {
             dead_letters: self.process_dead_letters.get_or_create_owned(&of(None)),
             effects_held: self.process_effects_held.get_or_create_owned(&of(None)),
         }
+    }
+
+    pub(super) fn process_rejections(&self, process: &str, code: &str) -> Count {
+        let labels = vec![("process", process.to_owned()), ("code", code.to_owned())];
+        self.process_rejections.get_or_create_owned(&labels)
+    }
+
+    pub(super) fn stream(&self, stream: &str) -> StreamMetrics {
+        let labels = vec![("stream", stream.to_owned())];
+        StreamMetrics {
+            messages: self.stream_messages.get_or_create_owned(&labels),
+            bytes: self.stream_bytes.get_or_create_owned(&labels),
+            used: self.stream_used.get_or_create_owned(&labels),
+        }
+    }
+
+    fn purged(&self, reason: &str) -> PurgeMetrics {
+        let of = |stream: &str| {
+            let labels = vec![("stream", stream.to_owned()), ("reason", reason.to_owned())];
+            self.purged.get_or_create_owned(&labels)
+        };
+        PurgeMetrics { commands: of(COMMANDS), records: of(OUTCOMES) }
     }
 
     pub(super) fn process_active(&self) -> Level {

@@ -56,10 +56,13 @@ fn contract() -> String {
     let _restarts = metrics.reader_restarts("EVENTS", "projector");
     let _handler = metrics.handler();
     let _store = metrics.store("views");
+    let _damaged_files = metrics.damaged_files("views");
     metrics.query("retail.stock.get").answered(200);
     let _dead_letters = metrics.dead_letters("COMMANDS");
     let _report = metrics.report("store-daily");
     let _process = metrics.process("fulfilment");
+    let _stream = metrics.stream("EVENTS");
+    let _rejections = metrics.process_rejections("fulfilment", "refund-exceeds-payment");
     let _ = (metrics.process_active(), metrics.timers_due());
     let text = metrics.prometheus_text();
     let mut lines = String::from("| metric | type | labels | what it says |\n|---|---|---|---|\n");

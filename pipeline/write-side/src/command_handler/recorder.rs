@@ -12,6 +12,7 @@ use millstream_contract::{
     stored_message::Headers,
     stream_names::EVENTS,
 };
+use millstream_domain::process::issuer;
 use millstream_jetstream::broker::Broker;
 use tokio::{sync::mpsc, time::Instant};
 
@@ -181,7 +182,7 @@ impl<B: Broker> Recorder<B> {
         self.observed.reader.reached(through, record.outcomes.len() as u64);
         self.observed.metrics.round_seconds.observe(round.begun.elapsed().as_secs_f64());
         for outcome in &record.outcomes {
-            self.count(&outcome.outcome);
+            self.count(outcome);
             log(outcome, round.set_aside_actors.get(&outcome.position).map_or("", |actor| actor));
         }
         for (index, reply) in std::mem::take(&mut round.replies) {
@@ -195,15 +196,18 @@ impl<B: Broker> Recorder<B> {
         Ok(())
     }
 
-    fn count(&self, outcome: &Outcome) {
+    fn count(&self, outcome: &CommandOutcome) {
         let metrics = &self.observed.metrics;
-        match outcome {
+        match &outcome.outcome {
             Outcome::Accepted { events, .. } => {
                 metrics.accepted.inc();
                 metrics.events.inc_by(u64::from(*events));
             }
-            Outcome::Rejected { .. } => {
+            Outcome::Rejected { code, .. } => {
                 metrics.rejected.inc();
+                if let Some(process) = outcome.id.as_deref().and_then(issuer) {
+                    self.observed.process_rejections.count(process, code);
+                }
             }
             Outcome::Duplicate { .. } => {
                 metrics.duplicate.inc();
@@ -235,7 +239,7 @@ impl<B: Broker> Recorder<B> {
 
 /// A line for each command once its outcome is recorded: at debug for whoever follows single commands, at info under a
 /// target of its own for rejections, which `telemetry.filter` leaves out unless it is asked for, and always for a command that
-/// was set aside.
+/// was set aside and for one of a process that was rejected.
 fn log(outcome: &CommandOutcome, actor: &str) {
     let CommandOutcome { position, id, outcome: what, .. } = outcome;
     let id = id.as_deref().unwrap_or_default();
@@ -250,6 +254,15 @@ fn log(outcome: &CommandOutcome, actor: &str) {
                 "command accepted"
             );
         }
+        // Nobody waits for the answer to the command of a process.
+        Outcome::Rejected { code, message } if issuer(id).is_some() => tracing::warn!(
+            position,
+            command_id = id,
+            subject = outcome.subject(),
+            %code,
+            %message,
+            "command of a process rejected"
+        ),
         Outcome::Rejected { code, message } => tracing::info!(
             target: REJECTIONS_TARGET,
             position,

@@ -1,8 +1,14 @@
 //! `millstream doctor`: one line a check, from the server to every stage. Changes nothing.
 
+mod asking;
 mod decisions;
+mod refusals;
+mod space;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use async_nats::jetstream::{self, consumer};
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -18,17 +24,17 @@ use millstream_jetstream::{
     provision::{ProvisionOptions, StreamFinding, StreamPresence, verify},
 };
 use millstream_runtime::{
-    connection::Forbidden,
     stage_check::{Check, Trouble},
     status_service::SERVICE_NAME,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use self::asking::Asking;
 use crate::{
     failure::CommandFailure,
     output,
-    session::{Connected, Session, not_allowed},
+    session::{Connected, Session},
 };
 
 /// Which stages read which streams, by consumers that begin with the stage's name.
@@ -72,24 +78,26 @@ pub(crate) async fn run(arguments: DoctorArguments, session: &Session) -> Result
         }
         Ok(output::line(if arguments.json { to_json(&check).to_string() } else { check.to_string() })?)
     };
-    let allowed = Allowed(&session.forbidden);
+    let asking = Asking::new(&session.forbidden);
     show(server(&connected))?;
-    for check in allowed.all("streams", streams(&connected.jetstream, session.program.name)).await {
+    for check in asking.all("streams", streams(&connected.jetstream, session.program.name)).await {
         show(check)?;
     }
+    show(asking.one("space", space::space(&connected.broker)).await)?;
     for (stage, stream) in READERS {
         let what = format!("reader {stage} of {stream}");
-        show(allowed.one(&what, consumers(&connected.jetstream, stage, stream)).await)?;
+        show(asking.one(&what, consumers(&connected.jetstream, stage, stream)).await)?;
     }
-    show(decisions::decisions(&connected).await)?;
+    show(asking.one(decisions::WHAT, decisions::decisions(&connected)).await)?;
     for stage in TAKING_TURNS {
-        show(allowed.one(&format!("lease of {stage}"), active(&connected, stage)).await)?;
+        show(asking.one(&format!("lease of {stage}"), active(&connected, stage)).await)?;
     }
     let processes = processes(&connected).await;
     for stage in STAGES {
         show(ready(stage, processes.as_deref()))?;
     }
-    show(allowed.one("dead letters", dead_letters(&connected, session.program.name)).await)?;
+    show(refusals::refusals(processes.as_deref(), session.program.name))?;
+    show(asking.one("dead letters", dead_letters(&connected, session.program.name)).await)?;
     Ok(worst)
 }
 
@@ -119,33 +127,6 @@ fn server(connected: &Connected) -> Check {
         )),
     };
     Check { what: "server".to_owned(), result }
-}
-
-/// Checks that end at once when the server forbids what they ask: the answer to that never comes.
-struct Allowed<'a>(&'a Forbidden);
-
-impl Allowed<'_> {
-    async fn one(&self, what: &str, check: impl Future<Output = Check>) -> Check {
-        let before = self.0.publishes();
-        tokio::select! {
-            biased;
-            done = check => done,
-            subject = self.0.publish_after(before) => not_permitted(what, &subject),
-        }
-    }
-
-    async fn all(&self, what: &str, checks: impl Future<Output = Vec<Check>>) -> Vec<Check> {
-        let before = self.0.publishes();
-        tokio::select! {
-            biased;
-            done = checks => done,
-            subject = self.0.publish_after(before) => vec![not_permitted(what, &subject)],
-        }
-    }
-}
-
-fn not_permitted(what: &str, subject: &str) -> Check {
-    Check { what: what.to_owned(), result: Err(trouble(ExitCode::NotPermitted, not_allowed(subject))) }
 }
 
 async fn streams(jetstream: &jetstream::Context, program: &str) -> Vec<Check> {
@@ -270,6 +251,8 @@ struct ProcessStatus {
     stage: String,
     ready: bool,
     reasons: BTreeSet<String>,
+    #[serde(default)]
+    figures: BTreeMap<String, f64>,
 }
 
 /// Whether a stage runs and all its processes are ready, standbys too.

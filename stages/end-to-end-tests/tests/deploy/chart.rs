@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Kinds of which the validator has no schema: they come with their operators.
-const FOREIGN_KINDS: [&str; 2] = ["ServiceMonitor", "ScaledObject"];
+const FOREIGN_KINDS: [&str; 3] = ["ServiceMonitor", "PrometheusRule", "ScaledObject"];
 const SERVER: [&str; 2] = ["--set", "connection.url=nats://nats:4222"];
 /// Seconds between a stage's own limit and the end of its pod.
 const LAST_WORDS: u64 = 20;

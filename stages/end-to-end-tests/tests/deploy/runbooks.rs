@@ -152,7 +152,9 @@ fn only_section(name: &str) -> Vec<Step> {
 #[tokio::test]
 async fn looking_and_mending_while_all_runs() {
     let Some(desk) = Desk::open().await else { return };
-    for name in ["lag-grows.md", "dead-letters.md", "handler-takeover.md", "disk-full.md"] {
+    for name in
+        ["lag-grows.md", "dead-letters.md", "process-rejections.md", "handler-takeover.md", "disk-full.md"]
+    {
         desk.follow(&only_section(name)).await;
     }
 }
@@ -199,7 +201,7 @@ async fn a_backup_is_restored_on_a_new_server() {
 fn metrics_named_in_the_documentation_are_counted() {
     let documentation = repository().join("docs");
     let contract = fs::read_to_string(documentation.join("metrics.md")).unwrap();
-    let mut pages = vec![documentation.join("deploy.md")];
+    let mut pages = vec![documentation.join("deploy.md"), repository().join("deploy/alerts.yaml")];
     let runbooks = fs::read_dir(documentation.join("runbooks")).unwrap();
     pages.extend(runbooks.map(|entry| entry.unwrap().path()));
     let mut named = 0;
@@ -212,6 +214,32 @@ fn metrics_named_in_the_documentation_are_counted() {
         }
     }
     assert!(named > 5, "{named}");
+}
+
+#[test]
+fn every_alert_names_a_runbook_and_the_list_of_alerts_names_it() {
+    #[derive(serde::Deserialize)]
+    struct Alerts {
+        groups: Vec<Group>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Group {
+        rules: Vec<Rule>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Rule {
+        alert: String,
+        annotations: BTreeMap<String, String>,
+    }
+    let text = fs::read_to_string(repository().join("deploy/alerts.yaml")).unwrap();
+    let alerts: Alerts = serde_yaml_ng::from_str(&text).unwrap();
+    let listed = fs::read_to_string(repository().join("docs/deploy.md")).unwrap();
+    let rules: Vec<Rule> = alerts.groups.into_iter().flat_map(|group| group.rules).collect();
+    assert!(rules.len() > 5);
+    for Rule { alert, annotations } in rules {
+        assert!(repository().join(&annotations["runbook"]).is_file(), "{alert}: {annotations:?}");
+        assert!(listed.contains(&format!("`{alert}`")), "{alert} is not in docs/deploy.md");
+    }
 }
 
 #[test]

@@ -183,7 +183,11 @@ fn cancelled_order_is_refunded_what_is_left() {
         let by_hand = system.send("orders.order.O-1.refund", r#"{"refund":"by hand","amount":100}"#);
         system.settle();
         let row = order_row(&system, "O-1");
-        assert_eq!((&row["state"], &row["refunded_amount"]), (&json!("refunded"), &json!(1000)), "seed {seed}");
+        assert_eq!(
+            (&row["state"], &row["refunded_amount"]),
+            (&json!("refunded"), &json!(1000)),
+            "seed {seed}"
+        );
         assert!(system.refused().iter().all(|refused| refused.actor.is_none()), "{:?}", system.refused());
         assert_done(&system);
         raced += usize::from(by_hand.is_ok());

@@ -108,7 +108,9 @@ pub(super) fn refusal(command: &str, status: OrderStatus, order: &str) -> Reject
         ("ship", OrderStatus::Placed | OrderStatus::Reserved) => "wait until it is paid",
         ("deliver", OrderStatus::Placed | OrderStatus::Reserved | OrderStatus::Paid) => "ship it first",
         ("cancel", OrderStatus::Shipped | OrderStatus::Delivered) => "refund it instead",
-        ("refund" | "refund-remainder", OrderStatus::Placed | OrderStatus::Reserved) => "it has not been paid; cancel it",
+        ("refund" | "refund-remainder", OrderStatus::Placed | OrderStatus::Reserved) => {
+            "it has not been paid; cancel it"
+        }
         ("refund" | "refund-remainder", OrderStatus::Paid) => "cancel it, which refunds it",
         _ => "look at its history",
     };

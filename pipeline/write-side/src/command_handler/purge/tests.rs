@@ -184,3 +184,86 @@ async fn active_handler_purges_when_its_turn_begins_and_goes_on() {
     assert!(matches!(next, Outcome::Accepted { version: 6, .. }), "{next:?}");
     handler.stop().await;
 }
+
+/// Lets a stream take as many bytes as it holds, divided by `used`.
+async fn crowd(server: &TestServer, stream: &str, used: f64) {
+    let context = async_nats::jetstream::new(server.client().await);
+    let info = context.get_stream(stream).await.unwrap().cached_info().clone();
+    let max_bytes = (info.state.bytes as f64 / used) as i64;
+    let config = async_nats::jetstream::stream::Config { max_bytes, ..info.config };
+    context.update_stream(config).await.unwrap();
+}
+
+/// A stream that was purged by age alone was full after hours, and then everybody was refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn crowded_streams_lose_the_oldest_of_what_is_covered_and_nothing_else() {
+    const YOUNG: PurgeSettings = PurgeSettings {
+        commands_after: Some(Duration::from_secs(86_400)),
+        outcomes_after: Some(Duration::from_secs(86_400)),
+        ..NOTHING
+    };
+    let server = TestServer::start_provisioned().await;
+    let broker = server.broker().await;
+    let handler = Running::start(&server, IdIndex::in_memory().unwrap(), NOTHING).await;
+    for number in 0..40 {
+        deposit(&broker, &format!("covered {number}")).await;
+    }
+    handler.stop().await;
+    let index = Arc::new(IdIndex::in_memory().unwrap());
+    let last = broker.state(OUTCOMES).await.unwrap().last_sequence;
+    crowd(&server, COMMANDS, 0.75).await;
+    crowd(&server, OUTCOMES, 0.75).await;
+    assert_eq!(make_room(&broker, &index, YOUNG).await.unwrap(), Purged::default());
+
+    crowd(&server, COMMANDS, 0.95).await;
+    crowd(&server, OUTCOMES, 0.95).await;
+    assert_eq!(
+        make_room(&broker, &index, NOTHING).await.unwrap(),
+        Purged::default(),
+        "never purged, never crowded"
+    );
+    let purged = make_room(&broker, &index, YOUNG).await.unwrap();
+    let used = async |stream| broker.state(stream).await.unwrap().usage.ratio();
+    let (commands, records) = (used(COMMANDS).await, used(OUTCOMES).await);
+    assert!((0.5..=0.6).contains(&commands) && (0.65..=0.75).contains(&records), "{commands} {records}");
+    assert_eq!(broker.state(COMMANDS).await.unwrap().first_sequence, purged.commands + 1);
+    assert_eq!(broker.state(OUTCOMES).await.unwrap().last_sequence, last);
+
+    // What has no outcome stays, however crowded the stream is.
+    for _ in 0..40 {
+        broker.client().publish("cmd.bank.account.ada.deposit", r#"{"amount":1}"#.into()).await.unwrap();
+    }
+    broker.client().flush().await.unwrap();
+    crowd(&server, COMMANDS, 2.0).await;
+    crowd(&server, OUTCOMES, 1_000.0).await;
+    make_room(&broker, &index, YOUNG).await.unwrap();
+    let state = broker.state(COMMANDS).await.unwrap();
+    assert_eq!(state.first_sequence, 41, "all that is covered went, and nothing else: {state:?}");
+    let state = broker.state(OUTCOMES).await.unwrap();
+    assert_eq!((state.first_sequence, state.last_sequence), (last, last), "the last record is the cursor");
+}
+
+/// It goes on and refuses nobody, since it purges while it works.
+#[tokio::test(flavor = "multi_thread")]
+async fn small_streams_take_many_times_what_they_hold() {
+    let server = TestServer::start_provisioned().await;
+    let broker = server.broker().await;
+    let day = Some(Duration::from_secs(86_400));
+    let purge =
+        PurgeSettings { commands_after: day, outcomes_after: day, interval: Duration::from_millis(20) };
+    let handler = Running::start(&server, IdIndex::in_memory().unwrap(), purge).await;
+    for stream in [COMMANDS, OUTCOMES] {
+        let context = async_nats::jetstream::new(server.client().await);
+        let config = context.get_stream(stream).await.unwrap().cached_info().config.clone();
+        let config = async_nats::jetstream::stream::Config { max_bytes: 32 * 1024, ..config };
+        context.update_stream(config).await.unwrap();
+    }
+    // Of each stream, about 150 fit.
+    for number in 0..600 {
+        let outcome = deposit(&broker, &format!("id {number}")).await;
+        assert!(matches!(outcome, Outcome::Accepted { .. }), "{number}: {outcome:?}");
+    }
+    let last = deposit(&broker, "id 599").await;
+    assert!(matches!(last, Outcome::Duplicate { .. }), "a young id is known: {last:?}");
+    handler.stop().await;
+}

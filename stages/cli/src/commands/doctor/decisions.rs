@@ -13,6 +13,9 @@ use millstream_write_side::outcome_journal::{JournalError, decided_through};
 use super::trouble;
 use crate::session::Connected;
 
+/// What this check is called.
+pub(super) const WHAT: &str = "decisions on COMMANDS";
+
 /// Who holds the turn, and up to where COMMANDS is decided.
 pub(super) async fn decisions(connected: &Connected) -> Check {
     let found = async {
@@ -25,7 +28,7 @@ pub(super) async fn decisions(connected: &Connected) -> Check {
         Err(error) => Err(trouble(error.exit_code(), one_line(&error))),
         Ok((owner, through, newest)) => told(owner.as_deref(), through, newest),
     };
-    Check { what: format!("decisions on {COMMANDS}"), result }
+    Check { what: WHAT.to_owned(), result }
 }
 
 /// What is said when outcomes have come to `through` and the last command stands at `newest`.

@@ -1,0 +1,90 @@
+//! View `process-rejection`, key `<process>/<position>` with the position in 20 digits: commands of processes that were rejected.
+//!
+//! Nobody waits for the answer to such a command, so a rejection that no rule of the process expects would be seen by nobody.
+//! Commands that fell due stand under `timer`, as their ids do not name the process.
+
+use millstream_contract::outcome::{CommandOutcome, Outcome};
+use serde::Serialize;
+
+use crate::{
+    process::issuer,
+    projection::{OutcomeProjection, ProjectionError, Rows},
+};
+
+/// The view's name.
+pub const PROCESS_REJECTIONS: &str = "process-rejection";
+
+/// Fills the view `process-rejection`.
+#[derive(Debug)]
+pub struct ProcessRejections;
+
+#[derive(Serialize)]
+struct ProcessRejection<'o> {
+    process: &'o str,
+    command_id: &'o str,
+    command_position: u64,
+    subject: String,
+    code: &'o str,
+    message: &'o str,
+}
+
+impl OutcomeProjection for ProcessRejections {
+    fn name(&self) -> &'static str {
+        PROCESS_REJECTIONS
+    }
+
+    fn apply(&self, outcome: &CommandOutcome, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
+        let CommandOutcome { position, id: Some(id), outcome: Outcome::Rejected { code, message }, .. } =
+            outcome
+        else {
+            return Ok(());
+        };
+        let Some(process) = issuer(id) else { return Ok(()) };
+        let row = ProcessRejection {
+            process,
+            command_id: id,
+            command_position: *position,
+            subject: outcome.subject(),
+            code,
+            message,
+        };
+        rows.write(PROCESS_REJECTIONS, &format!("{process}/{position:020}"), &row);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::testing::memory_rows::MemoryRows;
+
+    #[test]
+    fn only_rejected_commands_of_processes_have_a_row() {
+        let rejected =
+            || Outcome::Rejected { code: "refund-exceeds-payment".into(), message: "too much".into() };
+        let accepted = || Outcome::Accepted { position: 3, version: 1, events: 1 };
+        let mut rows = MemoryRows::new();
+        for (position, id, outcome) in [
+            (1, Some("fulfilment:7.2.0"), accepted()),
+            (2, Some("fulfilment:7.2.1"), rejected()),
+            (3, Some("timer:01JD.4"), rejected()),
+            (4, Some("anna:1"), rejected()),
+            (5, None, rejected()),
+        ] {
+            let address = "orders.order.O-1.refund".into();
+            let outcome = CommandOutcome { position, id: id.map(Into::into), address, outcome };
+            ProcessRejections.apply(&outcome, &mut rows).unwrap();
+        }
+        let keys = ["fulfilment/00000000000000000002", "timer/00000000000000000003"];
+        assert_eq!(rows.keys(PROCESS_REJECTIONS), keys);
+        assert_eq!(
+            rows.json(PROCESS_REJECTIONS, keys[0]),
+            json!({
+                "process": "fulfilment", "command_id": "fulfilment:7.2.1", "command_position": 2,
+                "subject": "cmd.orders.order.O-1.refund", "code": "refund-exceeds-payment", "message": "too much",
+            })
+        );
+    }
+}

@@ -392,6 +392,32 @@ async fn what_runs_a_server_of_its_own_takes_no_other() {
     assert!(text.contains("--server is not for this command: `up` runs a server of its own"), "{text}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn check_compares_the_time_zones_of_the_stages_that_must_agree() {
+    let folder = tempfile::tempdir().unwrap();
+    let check = async || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_millstream"));
+        command.args(["check", "--config"]).arg(folder.path()).stdin(Stdio::null());
+        let output = output(command).await;
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let zone = "time_zone = \"Europe/Berlin\"\n";
+    let write = |stage: &str| {
+        let text = format!("[{}]\n{zone}", stage.replace('-', "_"));
+        std::fs::write(folder.path().join(format!("{stage}.toml")), text).unwrap();
+    };
+    write("process-manager");
+    let (code, said) = check().await;
+    assert_eq!(code, 78, "{said}");
+    assert!(
+        said.contains("command_handler.time_zone is \"UTC\", but process_manager.time_zone is"),
+        "{said}"
+    );
+    write("command-handler");
+    let (code, said) = check().await;
+    assert_eq!(code, 0, "{said}");
+}
+
 /// It took ten minutes when the server went away while it looked.
 #[tokio::test(flavor = "multi_thread")]
 async fn doctor_ends_soon_when_the_server_falls_silent() {

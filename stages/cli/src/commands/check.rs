@@ -36,6 +36,9 @@ pub(crate) struct CheckArguments {
     connect: bool,
 }
 
+/// The flag with which a stage judges its own configuration.
+const CHECK: &str = "--check-config";
+
 /// What a stage said.
 struct Answer {
     stage: &'static str,
@@ -55,7 +58,7 @@ pub(crate) async fn run(arguments: CheckArguments, session: &Session) -> Result<
         arguments.stages.is_empty() || arguments.stages.iter().any(|stage| stage.as_str() == *name)
     });
     let mut worst = ExitCode::Ok.number();
-    for answer in join_all(chosen.map(|stage| ask(stage, &arguments, session))).await {
+    for answer in join_all(chosen.map(|stage| ask(stage, CHECK, &arguments, session))).await {
         let Answer { stage, code, found, problems } = answer?;
         for line in found.lines() {
             output::line(format_args!("{stage}: {line}"))?;
@@ -67,22 +70,51 @@ pub(crate) async fn run(arguments: CheckArguments, session: &Session) -> Result<
             worst = code;
         }
     }
+    if arguments.stages.is_empty() && worst == ExitCode::Ok.number() {
+        let dumps = ZONED.map(|stage| ask(stage, "--dump-config", &arguments, session));
+        let [handler, manager] = dumps;
+        let (handler, manager) = (handler.await?.found, manager.await?.found);
+        if let Some(sentence) = zones_differ(&handler, &manager) {
+            session.console.say(sentence);
+            worst = ExitCode::Configuration.number();
+        }
+    }
     Ok(worst)
+}
+
+/// The two stages that must agree on the company's time zone.
+const ZONED: [&str; 2] = ["command-handler", "process-manager"];
+
+/// What is wrong with the time zones in the dumped configurations of command handler and process manager, if anything is. An
+/// application without the key in one of them has nothing to compare.
+fn zones_differ(handler: &str, manager: &str) -> Option<String> {
+    let zone = |dump: &str, section: &str| {
+        let key = format!("{section}.time_zone");
+        let words = dump.lines().find(|line| line.split_whitespace().next() == Some(&*key))?;
+        words.split('"').nth(1).map(str::to_owned)
+    };
+    let (handler, manager) = (zone(handler, "command_handler")?, zone(manager, "process_manager")?);
+    (handler != manager).then(|| {
+        format!(
+            "command_handler.time_zone is {handler:?}, but process_manager.time_zone is {manager:?}: days would end at another hour than they begin; give both the same"
+        )
+    })
 }
 
 async fn ask(
     stage: &'static str,
+    question: &str,
     arguments: &CheckArguments,
     session: &Session,
 ) -> Result<Answer, CommandFailure> {
     let program = own_program()?;
     let mut command = Command::new(&program);
     command
-        .args([STAGE, stage, "--check-config"])
+        .args([STAGE, stage, question])
         .args(session.stage_flags())
         .stdin(Stdio::null())
         .kill_on_drop(true);
-    if arguments.connect {
+    if arguments.connect && question == CHECK {
         command.arg("--connect");
     }
     if let Some(instance) = &arguments.instance {
@@ -100,4 +132,20 @@ async fn ask(
         found: String::from_utf8_lossy(&output.stdout).into_owned(),
         problems: String::from_utf8_lossy(&output.stderr).into_owned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zones_are_compared_where_both_stages_have_one() {
+        let handler =
+            "command_handler.round_max = 1 # default\ncommand_handler.time_zone = \"UTC\"   # default\n";
+        let manager = |zone: &str| format!("process_manager.time_zone = \"{zone}\" # file\n");
+        assert_eq!(zones_differ(handler, &manager("UTC")), None);
+        assert_eq!(zones_differ(handler, "process_manager.begin = []"), None);
+        let said = zones_differ(handler, &manager("Europe/Berlin")).unwrap();
+        assert!(said.contains("is \"UTC\", but process_manager.time_zone is \"Europe/Berlin\""), "{said}");
+    }
 }

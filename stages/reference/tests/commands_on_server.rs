@@ -378,7 +378,7 @@ async fn names_that_mean_nothing_are_told_from_names_that_have_no_events() {
     let (code, _, text) = run(&server, &["history", "retail", "tilt", "1_2026-01-31"]).await;
     assert_eq!(code, 64, "{text}");
     assert!(
-        text.contains("there are no rules of retail.tilt; there are comments.comment, orders.order"),
+        text.contains("there are no rules of retail.tilt; there are comments.comment, millstream.set-aside, orders.order"),
         "{text}"
     );
 }

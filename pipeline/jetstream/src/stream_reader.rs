@@ -27,6 +27,7 @@ use crate::{
         NatsBroker, api_failure, headers_from, unreadable,
         wire::{ApiError, ConsumerReply},
     },
+    retry::LossDoubt,
     stream_reader::place::Place,
 };
 
@@ -65,6 +66,8 @@ pub struct NatsReader {
     deleted: bool,
     /// How many messages are to be taken as JSON before the consumer is made again.
     singly: usize,
+    /// Whether the server holds less than was read.
+    loss: LossDoubt,
 }
 
 /// The last message that came.
@@ -124,6 +127,7 @@ impl NatsReader {
             begun: false,
             deleted: false,
             singly: 0,
+            loss: LossDoubt::default(),
             broker,
             config,
         };
@@ -231,14 +235,18 @@ impl NatsReader {
                 found: state.generation,
             });
         }
-        if state.last_sequence < self.reached.sequence {
-            return Err(ReadError::LostTail {
-                stream: self.config.stream.clone(),
-                last: state.last_sequence,
-                after: self.reached.sequence,
-            });
+        if state.last_sequence >= self.reached.sequence {
+            self.loss.clear();
+            return Ok(());
         }
-        Ok(())
+        let (stream, last, after) = (self.config.stream.clone(), state.last_sequence, self.reached.sequence);
+        if !self.loss.believes() {
+            let detail = format!(
+                "{stream} ends at sequence {last} before {after}, which was read; perhaps its leader does not know more yet"
+            );
+            return Err(BrokerError::Unavailable { operation: "stream info", detail }.into());
+        }
+        Err(ReadError::LostTail { stream, last, after })
     }
 
     /// Refuses a name that another reader uses: one that is alive when this reader begins, any when ours was deleted.

@@ -81,6 +81,7 @@ fn every_promise_is_kept_under_every_fault() {
         "read unanswered",
         "reader interrupted",
         "send lost",
+        "state stale",
         "stream full",
     ] {
         assert!(faults.get(name).copied().unwrap_or(0) > 100, "{name} hardly happens: {faults:?}");

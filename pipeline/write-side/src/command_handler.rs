@@ -27,6 +27,7 @@
 mod error;
 mod first_start;
 mod id_follower;
+mod loss_watch;
 mod purge;
 mod read_ahead;
 mod recorder;
@@ -44,7 +45,7 @@ use millstream_domain::{decider::AggregateRegistry, process::TIMER_ISSUER};
 use millstream_jetstream::{
     broker::{Broker, BrokerError, ReadError, ReaderConfig, StreamState},
     group_append::AppendStrategy,
-    retry::{RunIds, answered},
+    retry::{RunIds, answered, state_reaching},
 };
 use millstream_runtime::{
     health::{Condition, ProgressWatch, Readiness},
@@ -57,6 +58,7 @@ pub use self::{error::HandlerError, purge::PurgeSettings};
 
 use crate::{
     command_handler::{
+        loss_watch::Known,
         read_ahead::{Rounds, read_ahead},
         recorder::{Recorder, SettledRound},
         standby::Followers,
@@ -327,10 +329,12 @@ impl<B: Broker> CommandHandler<B> {
         self.observed.metrics.warm.set(1);
         self.observed.metrics.active.set(1);
         self.observed.metrics.takeovers.inc();
-        let (mut rounds, settled) = self.start_tasks(&mut tasks, journal, reader);
+        let known = Known::new(journal.generations().clone(), journal.cursor(), journal.last_sequence());
+        known.committed(self.states.cache.newest().map_err(HandlerError::from)?);
+        let (mut rounds, settled) = self.start_tasks(&mut tasks, journal, reader, &known);
         let end = tokio::select! {
             biased;
-            end = self.settle_rounds(&mut rounds, &settled, shutdown) => end?,
+            end = self.settle_rounds(&mut rounds, &settled, &known, shutdown) => end?,
             end = first_end(&mut tasks) => return end,
         };
         if end == SettlingEnd::Shutdown {
@@ -346,6 +350,7 @@ impl<B: Broker> CommandHandler<B> {
         tasks: &mut JoinSet<Result<(), TurnEnd>>,
         journal: OutcomeJournal<B>,
         reader: B::Reader,
+        known: &Known,
     ) -> (Rounds, mpsc::Sender<SettledRound>) {
         let (broker, index) = (&self.broker, &self.index);
         if let Some(settings) = self.settings.purge {
@@ -357,7 +362,9 @@ impl<B: Broker> CommandHandler<B> {
         let round_max = self.settings.round_max.get();
         tasks.spawn(read_ahead(reader, self.registry.clone(), round_max, read_out));
         let (settled_out, settled_in) = mpsc::channel(ROUNDS_UNRECORDED);
-        let recorder = Recorder::new(broker.clone(), journal, index.clone(), self.observed.clone());
+        tasks.spawn(loss_watch::run(broker.clone(), self.ids.clone(), known.clone()));
+        let observed = self.observed.clone();
+        let recorder = Recorder::new(broker.clone(), journal, index.clone(), known.clone(), observed);
         tasks.spawn(recorder.run(settled_in));
         (Rounds::new(read_in, round_max), settled_out)
     }
@@ -387,7 +394,7 @@ impl<B: Broker> CommandHandler<B> {
         // Looked at anew: the handler before may have appended between the first look and the fence.
         let named = [(COMMANDS, journal.cursor()), (EVENTS, journal.events_through())];
         for (stream, named) in named {
-            let last = state_of(broker, ids, stream).await?.last_sequence;
+            let last = answered(ids, || state_reaching(broker, ids, stream, named)).await?.last_sequence;
             if last < named {
                 return Err(HandlerError::LostTail { stream, last, named });
             }
@@ -412,6 +419,7 @@ impl<B: Broker> CommandHandler<B> {
         &mut self,
         rounds: &mut Rounds,
         settled: &mpsc::Sender<SettledRound>,
+        known: &Known,
         shutdown: &Shutdown,
     ) -> Result<SettlingEnd, HandlerError> {
         loop {
@@ -423,6 +431,7 @@ impl<B: Broker> CommandHandler<B> {
             let Some(commands) = round else { return Ok(SettlingEnd::TaskEnded) };
             for commands in cut_round(commands) {
                 let round = self.settle_round(commands).await?;
+                known.committed(self.states.cache.newest()?);
                 // The recorder is gone; as above, `turn` learns why.
                 if settled.send(round).await.is_err() {
                     return Ok(SettlingEnd::TaskEnded);
@@ -435,7 +444,11 @@ impl<B: Broker> CommandHandler<B> {
         let begun = Instant::now();
         self.observed.metrics.round_commands.observe(commands.len() as f64);
         let cache = &mut self.states.cache;
+        let before = cache.through();
         let (outcomes, appended) = self.settlement.settle(cache, &self.index, &commands).await?;
+        if appended.count > 0 && appended.first <= before {
+            return Err(HandlerError::FellBack { stored: appended.first, known: before });
+        }
         let round = SettledRound::new(commands, outcomes, begun);
         // Before the next round is sorted: it may repeat an id of this one, which is not recorded yet.
         self.index.settle(round.outcomes());

@@ -74,6 +74,8 @@ pub struct OutcomeJournal<B> {
     broker: B,
     ids: RunIds,
     generations: Generations,
+    /// The incarnation of OUTCOMES itself.
+    generation: String,
     last_sequence: u64,
     cursor: u64,
     events_through: u64,
@@ -92,6 +94,7 @@ impl<B: Broker> OutcomeJournal<B> {
         may_begin: bool,
     ) -> Result<Self, JournalError> {
         refuse_several_handlers(&broker, &ids).await?;
+        let generation = answered(&ids, || broker.state(OUTCOMES)).await?.generation;
         let mut backoff = ids.backoff();
         let record_id = ids.next_id();
         loop {
@@ -105,6 +108,7 @@ impl<B: Broker> OutcomeJournal<B> {
                 broker: broker.clone(),
                 ids: ids.clone(),
                 generations: generations.clone(),
+                generation: generation.clone(),
                 last_sequence: last.map_or(0, |message| message.sequence),
                 cursor: before.as_ref().map_or(0, |record| record.through),
                 events_through: before.as_ref().map_or(0, |record| record.events_through),
@@ -193,13 +197,16 @@ impl<B: Broker> OutcomeJournal<B> {
 
     /// After an unclear answer: the sequence of `record`, or `None` when the chain still ends with the record before it. In that
     /// case the append may still arrive; then the retry conflicts and finds it here.
-    async fn find(&self, record: &OutcomeRecord) -> Result<Option<u64>, JournalError> {
+    async fn find(&mut self, record: &OutcomeRecord) -> Result<Option<u64>, JournalError> {
         let last = match self.broker.last(OUTCOMES, OUTCOME_SUBJECT).await {
             Ok(last) => last,
             Err(BrokerError::Unavailable { .. }) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let Some(last) = last else { return Ok(None) };
+        let Some(last) = last else {
+            self.look_for_the_chain().await?;
+            return Ok(None);
+        };
         if last.sequence == self.last_sequence {
             return Ok(None);
         }
@@ -207,6 +214,33 @@ impl<B: Broker> OutcomeJournal<B> {
             return Ok(Some(last.sequence));
         }
         Err(JournalError::LostTurn)
+    }
+
+    /// OUTCOMES holds no record. Purged, it has nothing that the next record could expect, and this handler alone knows how far the
+    /// chain has come: it goes on from there. A stream that was made anew, or is an older copy, has another history: then the turn is lost,
+    /// and the next one begins with what is there.
+    async fn look_for_the_chain(&mut self) -> Result<(), JournalError> {
+        let state = match self.broker.state(OUTCOMES).await {
+            Ok(state) => state,
+            Err(BrokerError::Unavailable { .. }) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        if state.generation != self.generation || state.last_sequence < self.last_sequence {
+            tracing::error!(
+                known = self.last_sequence,
+                last = state.last_sequence,
+                "OUTCOMES was made anew or has lost its tail under this handler, which takes over again"
+            );
+            return Err(JournalError::LostTurn);
+        }
+        if state.first_sequence > self.last_sequence && self.last_sequence > 0 {
+            tracing::error!(
+                through = self.cursor,
+                "OUTCOMES was purged under this handler: the outcomes of the commands up to here are gone, and the journal goes on behind them"
+            );
+            self.last_sequence = 0;
+        }
+        Ok(())
     }
 
     fn next_record(

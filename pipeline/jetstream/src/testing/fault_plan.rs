@@ -31,6 +31,8 @@ pub struct FaultPlan {
     pub read_unanswered: f64,
     /// A load is answered by a replica that lacks a random end of the stream.
     pub load_stale: f64,
+    /// The state of a stream comes from a leader that has just been elected and does not know its end yet.
+    pub state_stale: f64,
     /// A reader's consumer is lost; it is made anew after up to [`FaultPlan::interruption_max`].
     pub reader_interrupted: f64,
     /// Longest interruption of a reader.
@@ -69,6 +71,7 @@ impl FaultPlan {
             double_max: Duration::from_secs(300),
             read_unanswered: 0.0,
             load_stale: 0.0,
+            state_stale: 0.0,
             reader_interrupted: 0.0,
             interruption_max: Duration::from_secs(8),
             leader_lost: 0.0,
@@ -108,6 +111,7 @@ impl FaultPlan {
             message_id_first: dice.chance(0.5),
             latency_max: Duration::from_millis(*dice.pick(&[0, 3, 40])),
             late_max: Duration::from_millis(*dice.pick(&[50, 2_000, 60_000])),
+            state_stale: *dice.pick(&[0.0, 0.0, 0.05, 0.2]),
             ..Self::none()
         }
     }

@@ -324,8 +324,11 @@ impl Broker for MemoryBroker {
 
     async fn state(&self, stream: &str) -> Result<StreamState, BrokerError> {
         self.ask(|world| {
-            let state = world.leader(stream, "state")?.state();
-            world.record(|| (Operation::State { stream: stream.to_owned() }, told_state(&state)));
+            let mut state = world.leader(stream, "state")?.state();
+            let whole = world.state_end(&mut state);
+            if whole {
+                world.record(|| (Operation::State { stream: stream.to_owned() }, told_state(&state)));
+            }
             world
                 .trace(format_args!("state of {stream}: {}..={}", state.first_sequence, state.last_sequence));
             Ok(state)

@@ -119,6 +119,11 @@ impl TestServer {
         NatsBroker::new(self.client().await, Dialer::plain(&self.url()), None)
     }
 
+    /// Where it keeps a stream.
+    pub fn stream_folder(&self, stream: &str) -> PathBuf {
+        self.server.config().store_folder.join("jetstream").join("$G").join("streams").join(stream)
+    }
+
     /// `kill -9`.
     pub async fn kill(&mut self) {
         self.server.kill().await;

@@ -144,8 +144,8 @@ fn check_ids(journal: &Journal, commands: &[StoredMessage], violations: &mut Vec
                     report(Check::OneOutcome, format!("it is told {told:?} instead of {:?}", first.outcome));
                 }
             }
-            // The first use may have been purged; then nothing can be said.
-            (Outcome::Duplicate { of, .. }, None) if known(commands, *of) => {
+            // The first use, or its record, may have been purged; then nothing can be said.
+            (Outcome::Duplicate { of, .. }, None) if known(commands, *of) && *of > journal.judged_after() => {
                 report(Check::OneOutcome, format!("it is called a duplicate of {of}, which had another id"));
             }
             (Outcome::Duplicate { .. } | Outcome::DeadLettered { .. }, _) => {}

@@ -31,7 +31,7 @@ pub enum HandlerError {
     Broker(#[from] BrokerError),
     /// The journal names more than a stream holds.
     #[error(
-        "{stream} ends at sequence {last}, but OUTCOMES names {named}: the server has lost its tail; restore {stream} from a backup or a replica before going on"
+        "{stream} ends at sequence {last}, but OUTCOMES or this handler names {named}: the server has lost its tail; restore {stream} from a backup or a replica before going on"
     )]
     LostTail {
         /// The stream.
@@ -40,6 +40,24 @@ pub enum HandlerError {
         last: u64,
         /// What the journal names.
         named: u64,
+    },
+    /// The server gave a commit a sequence that another one had.
+    #[error(
+        "EVENTS stored a commit at sequence {stored}, but went to {known} before: the server has lost its tail; restore EVENTS from a backup or a replica before going on"
+    )]
+    FellBack {
+        /// Where the commit stands.
+        stored: u64,
+        /// Up to where there were commits.
+        known: u64,
+    },
+    /// Another commit stands where one was known.
+    #[error(
+        "EVENTS holds another commit at sequence {sequence} than before: the server has lost its tail and stored others in its place; restore EVENTS from a backup or a replica before going on"
+    )]
+    OtherCommit {
+        /// Where.
+        sequence: u64,
     },
     /// There is no journal, and COMMANDS is not the stream whose positions EVENTS names.
     #[error(
@@ -72,7 +90,10 @@ impl Failure for HandlerError {
             Self::Index(error) => error.exit_code(),
             Self::Snapshots(error) => error.exit_code(),
             Self::Read(error) => error.exit_code(),
-            Self::LostTail { .. } | Self::NoJournal { .. } => ExitCode::Data,
+            Self::LostTail { .. }
+            | Self::FellBack { .. }
+            | Self::OtherCommit { .. }
+            | Self::NoJournal { .. } => ExitCode::Data,
         }
     }
 }

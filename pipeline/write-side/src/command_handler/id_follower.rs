@@ -6,11 +6,11 @@ use std::sync::Arc;
 use millstream_contract::{outcome::OutcomeRecord, stream_names::OUTCOMES};
 use millstream_jetstream::{
     broker::{Broker, ReaderConfig, StreamReader},
-    retry::RunIds,
+    retry::{RunIds, answered, state_reaching},
 };
 use millstream_runtime::health::ProgressWatch;
 
-use super::{HandlerError, recorder, standby::message_at, state_of};
+use super::{HandlerError, recorder, standby::message_at};
 use crate::{id_index::IdIndex, outcome_journal::JournalError};
 
 /// Records read at a time.
@@ -28,7 +28,7 @@ impl<R: StreamReader> IdFollower<R> {
         process: &str,
         index: &IdIndex,
     ) -> Result<Self, HandlerError> {
-        let state = state_of(broker, ids, OUTCOMES).await?;
+        let state = answered(ids, || state_reaching(broker, ids, OUTCOMES, index.through())).await?;
         let last = message_at(broker, ids, OUTCOMES, index.through()).await?;
         let last = last.as_ref().map(OutcomeRecord::from_stored).transpose().map_err(JournalError::from)?;
         let found = last.map(|record| record.record_id);

@@ -16,7 +16,7 @@ use millstream_domain::process::issuer;
 use millstream_jetstream::broker::Broker;
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{HandlerError, Observed, TurnEnd};
+use super::{HandlerError, Observed, TurnEnd, loss_watch::Known};
 use crate::{
     file_work::do_file_work,
     id_index::{IdIndex, IdIndexError},
@@ -119,6 +119,7 @@ pub(super) struct Recorder<B> {
     broker: B,
     journal: OutcomeJournal<B>,
     index: Arc<IdIndex>,
+    known: Known,
     observed: Observed,
 }
 
@@ -127,9 +128,10 @@ impl<B: Broker> Recorder<B> {
         broker: B,
         journal: OutcomeJournal<B>,
         index: Arc<IdIndex>,
+        known: Known,
         observed: Observed,
     ) -> Self {
-        Self { broker, journal, index, observed }
+        Self { broker, journal, index, known, observed }
     }
 
     /// Records until no more rounds come.
@@ -178,6 +180,7 @@ impl<B: Broker> Recorder<B> {
         let events_through = round.events_through();
         let (record, sequence) = self.journal.record(through, events_through, &mut round.outcomes).await?;
         self.index.note_own(&record, sequence);
+        self.known.recorded(through, sequence);
         self.observed.progress.commands.reached(through);
         self.observed.reader.reached(through, record.outcomes.len() as u64);
         self.observed.metrics.round_seconds.observe(round.begun.elapsed().as_secs_f64());

@@ -7,11 +7,11 @@ use millstream_contract::{
 };
 use millstream_jetstream::{
     broker::{Broker, ReaderConfig, StreamReader},
-    retry::{RunIds, answered},
+    retry::{RunIds, answered, state_reaching},
 };
 use tokio::task::JoinHandle;
 
-use super::{HandlerError, standby::message_at, state_of};
+use super::{HandlerError, standby::message_at};
 use crate::{
     file_work::do_file_work,
     state_cache::StateCache,
@@ -43,8 +43,10 @@ impl StateKeeper {
         process: &str,
     ) -> Result<StateFollower<B>, HandlerError> {
         self.await_write().await;
-        let events = state_of(broker, ids, EVENTS).await?;
-        let newest = match self.cache.newest()? {
+        let newest = self.cache.newest()?;
+        let known = self.cache.through().max(newest.map_or(0, |newest| newest.sequence));
+        let events = answered(ids, || state_reaching(broker, ids, EVENTS, known)).await?;
+        let newest = match newest {
             Some(newest) => message_at(broker, ids, EVENTS, newest.sequence).await?,
             None => None,
         };

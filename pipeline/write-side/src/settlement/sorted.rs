@@ -74,7 +74,13 @@ pub(super) fn sort(commands: &[PreparedCommand], mut first_uses: HashMap<usize, 
     let mut group_of: HashMap<&StreamId, usize> = HashMap::with_capacity(commands.len());
     for (place, command) in commands.iter().enumerate() {
         if let Some(entry) = first_uses.remove(&place) {
-            outcomes.set(place, Outcome::Duplicate { of: entry.position, first: Box::new(entry.outcome) });
+            // Decided again after OUTCOMES was lost, a command is no repeat of itself.
+            let outcome = if entry.position == command.position {
+                entry.outcome
+            } else {
+                Outcome::Duplicate { of: entry.position, first: Box::new(entry.outcome) }
+            };
+            outcomes.set(place, outcome);
             continue;
         }
         match &command.work {

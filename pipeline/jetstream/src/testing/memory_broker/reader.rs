@@ -2,10 +2,12 @@
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
-use millstream_contract::stored_message::StoredMessage;
-
 use super::{MemoryBroker, world::Consumer};
-use crate::broker::{Broker, BrokerError, ReadError, ReaderConfig, StreamReader};
+use crate::{
+    broker::{Broker, BrokerError, ReadError, ReaderConfig, StreamReader},
+    retry::LossDoubt,
+};
+use millstream_contract::stored_message::StoredMessage;
 
 /// Pause before a reader asks again for a consumer that it could not make.
 const REOPEN_PAUSE: Duration = Duration::from_millis(100);
@@ -21,6 +23,8 @@ pub struct MemoryReader {
     reader: u64,
     alive: Arc<()>,
     begun: bool,
+    /// Whether the stream holds less than was read.
+    loss: LossDoubt,
 }
 
 /// What a look at the stream found.
@@ -45,6 +49,7 @@ impl MemoryReader {
             reader,
             alive: Arc::new(()),
             begun: false,
+            loss: LossDoubt::default(),
             config,
             broker,
         };
@@ -74,8 +79,13 @@ impl MemoryReader {
             return Err(ReadError::OtherGeneration { stream, expected, found: state.generation });
         }
         if state.last_sequence < self.after {
+            if !self.loss.believes() {
+                let detail = "perhaps the leader does not know the end yet".into();
+                return Err(BrokerError::Unavailable { operation: "state", detail }.into());
+            }
             return Err(ReadError::LostTail { stream, last: state.last_sequence, after: self.after });
         }
+        self.loss.clear();
         self.check_name()?;
         self.broker.travel().await;
         self.broker.running().await;

@@ -20,7 +20,7 @@ use super::{
     stream::{MemoryStream, MemoryStreamConfig},
 };
 use crate::{
-    broker::{AppendError, Appended, BrokerError, NewMessage},
+    broker::{AppendError, Appended, BrokerError, NewMessage, StreamState},
     testing::{fault_plan::FaultPlan, operation::Operation},
 };
 
@@ -266,6 +266,16 @@ impl World {
         // Usually a little behind, sometimes far.
         let longest = if self.dice.chance(0.7) { last.min(4) } else { last };
         last - self.dice.between(0, longest)
+    }
+
+    /// Takes some of its end from a state, as a leader tells that has not caught up yet. Says whether nothing was taken.
+    pub(super) fn state_end(&mut self, state: &mut StreamState) -> bool {
+        let probability = self.plan.state_stale;
+        if !self.strikes("state stale", probability) {
+            return true;
+        }
+        state.last_sequence -= self.dice.between(0, state.last_sequence.min(4));
+        false
     }
 
     /// Records a question that was answered as a real server would.

@@ -18,6 +18,10 @@ const HEADERS_BYTES_MAX: usize = 16 * 1024;
 const SUBJECT_BYTES_MAX: usize = 8 * 1024;
 /// Room for the headers of the append itself.
 const APPEND_HEADERS_BYTES: usize = 512;
+/// The most messages of one letter: far more than any server's largest message needs.
+const PARTS_MAX: usize = 10_000;
+/// What a letter's own headers begin with.
+const LETTERS_PREFIX: &str = "Millstream-Dead-Letter-";
 /// Least part of a letter's body in one message.
 const PART_BYTES_MIN: usize = 256;
 
@@ -108,7 +112,10 @@ impl DeadLetter {
         }
         let unreadable = self.headers.unreadable().map(|(_, block)| block.clone());
         let block = unreadable.unwrap_or_else(|| own.block());
-        let (mut headers, body) = if self.headers.unreadable().is_some() || block.len() > HEADERS_BYTES_MAX {
+        // What a sender calls as a letter's own headers are called would be taken for these.
+        let confusing = own.iter().any(|(name, _)| is_letters(name));
+        let in_body = self.headers.unreadable().is_some() || confusing || block.len() > HEADERS_BYTES_MAX;
+        let (mut headers, body) = if in_body {
             let length = [(header::DEAD_LETTER_HEADER_BYTES, block.len().to_string())];
             (length.into_iter().collect(), [&block[..], &self.payload[..]].concat().into())
         } else {
@@ -144,11 +151,8 @@ impl DeadLetter {
             let chunks = std::iter::once(message).chain(further).map(|part| &part.payload[..]);
             payload = chunks.collect::<Vec<_>>().concat().into();
         }
-        let mut headers: Headers = message
-            .headers
-            .iter()
-            .filter(|(name, _)| !name.starts_with("Millstream-Dead-Letter-") && !is_jetstreams(name))
-            .collect();
+        let mut headers: Headers =
+            message.headers.iter().filter(|(name, _)| !is_letters(name) && !is_jetstreams(name)).collect();
         if let Some(length) = message.headers.get(header::DEAD_LETTER_HEADER_BYTES) {
             let length: usize = length.parse().ok()?;
             headers = Headers::from_block(payload.split_to(length.min(payload.len())));
@@ -187,11 +191,15 @@ pub fn is_further_part(message: &StoredMessage) -> bool {
 /// The subjects of the further parts of the letter that begins with `message`, in order. Most letters have none.
 pub fn further_parts(message: &StoredMessage) -> Vec<String> {
     let parts = message.headers.get(header::DEAD_LETTER_PARTS).and_then(|parts| parts.parse().ok());
-    (2..=parts.unwrap_or(1)).map(|number| part_subject(&message.subject, number)).collect()
+    (2..=parts.unwrap_or(1).min(PARTS_MAX)).map(|number| part_subject(&message.subject, number)).collect()
 }
 
 fn part_subject(subject: &str, number: usize) -> String {
     format!("{subject}_{number}")
+}
+
+fn is_letters(name: &str) -> bool {
+    name.get(..LETTERS_PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(LETTERS_PREFIX))
 }
 
 fn is_jetstreams(name: &str) -> bool {
@@ -259,6 +267,19 @@ mod tests {
             (7, "cmd.a.b.c.d", "line 1; line 2")
         );
         assert_eq!((read.headers.get(header::COMMAND_ID), read.headers.get("X")), (Some("one"), Some("y")));
+    }
+
+    /// A client may send such a header with a command; `millstream deadletters` then looked for as many messages as it says.
+    #[test]
+    fn headers_that_a_sender_calls_like_those_of_letters_stay_the_senders() {
+        let block = b"NATS/1.0\r\nmillstream-dead-letter-parts: 2\r\nMillstream-Dead-Letter-Parts: 18446744073709551615\r\n\r\n";
+        let letter = letter("due.x", block, b"body".into());
+        let stored = stored(&letter, 1 << 20).pop().unwrap();
+        assert!(further_parts(&stored).is_empty());
+        assert_eq!(DeadLetter::from_stored(&stored, &[]), Some(letter));
+        let mut foreign = stored;
+        foreign.headers.push(header::DEAD_LETTER_PARTS, usize::MAX.to_string());
+        assert!(further_parts(&foreign).len() < PARTS_MAX);
     }
 
     fn stored(letter: &DeadLetter, max: usize) -> Vec<StoredMessage> {

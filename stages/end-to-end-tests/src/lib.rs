@@ -7,6 +7,7 @@ pub mod command_load;
 pub mod day;
 pub mod dumps;
 pub mod go_tool;
+pub mod hostile;
 pub mod kubernetes_validate;
 pub mod nats_cli;
 pub mod nats_proxy;

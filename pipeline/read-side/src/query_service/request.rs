@@ -234,7 +234,43 @@ mod tests {
         assert!(parse_wait(Some("soon"), &config).unwrap_err().to_string().contains("Millstream-Wait-Ms"));
     }
 
+    /// Bodies that are almost right, and any bytes.
+    fn body() -> impl Strategy<Value = Vec<u8>> {
+        let value = prop_oneof![
+            "-?[0-9]{1,30}",
+            "\"[a-f0-9]{0,20}\"",
+            "\"\\PC{0,20}\"",
+            "true|null|NaN",
+            "\\[[\\[\\]0-9,]{0,40}\\]"
+        ];
+        let field = ("key|prefix|from|to|limit|cursor|reverse|x", value)
+            .prop_map(|(name, value)| format!("\"{name}\":{value}"));
+        let fields =
+            proptest::collection::vec(field, 0..6).prop_map(|fields| format!("{{{}}}", fields.join(",")));
+        let almost =
+            (fields, any::<prop::sample::Index>(), any::<Option<u8>>()).prop_map(|(fields, at, byte)| {
+                let mut bytes = fields.into_bytes();
+                let at = at.index(bytes.len());
+                if let Some(byte) = byte {
+                    bytes[at] = byte;
+                }
+                bytes
+            });
+        prop_oneof![3 => almost, 1 => proptest::collection::vec(any::<u8>(), 0..100)]
+    }
+
     proptest! {
+        #[test]
+        fn fuzz_queries(body in body()) {
+            if let Err(error) = parse::<GetBody>(&body) {
+                prop_assert_eq!(error.code(), 400);
+            }
+            if let Ok(listing) = parse::<ListBody>(&body).and_then(ListBody::listing) {
+                prop_assert!((1..=LIMIT_MAX).contains(&listing.limit));
+                let _range = listing.range();
+            }
+        }
+
         #[test]
         fn prefix_end_separates_what_starts_with_the_prefix(prefix in "\\PC{0,3}", text in "\\PC{0,4}") {
             let within = text >= prefix && prefix_end(&prefix).is_none_or(|end| text < end);

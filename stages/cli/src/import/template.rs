@@ -431,7 +431,50 @@ mod tests {
         assert_eq!(value, Ok(Some(serde_json::json!({ "price": 7 }))));
     }
 
+    /// A text of a mapping, almost right.
+    fn mapping_text() -> impl Strategy<Value = String> {
+        let piece = prop_oneof![
+            "\\{(a|b|row|hash|c)(\\|(slug|lower|upper|date:(%[A-Za-z%]){0,4}|x))?\\}?",
+            "\\PC{0,5}",
+            "[{}|:%]{1,3}"
+        ];
+        proptest::collection::vec(piece, 0..4).prop_map(|pieces| pieces.concat())
+    }
+
+    /// A field of a row: a date, a number, or anything.
+    fn field() -> impl Strategy<Value = String> {
+        prop_oneof![
+            "-?[0-9]{0,25}(\\.[0-9]{0,25})?",
+            "[0-9]{1,4}[-/][0-9]{1,2}[-/][0-9]{1,5}",
+            "\\PC{0,10}",
+            ".{0,10}"
+        ]
+    }
+
     proptest! {
+        #[test]
+        fn fuzz_maps_and_rows(text in mapping_text(), fields in (field(), field()), places in 0..40_u8) {
+            let columns = Columns::new(&csv::StringRecord::from(vec!["a", "b"]));
+            let record = csv::StringRecord::from(vec![fields.0.as_str(), fields.1.as_str()]);
+            let row = Row { number: 7, hash: "ab12", record: &record };
+            let quoted = toml::Value::String(text);
+            for leaf in [
+                format!("x = {quoted}"),
+                format!("x = {{ integer = {quoted} }}"),
+                format!("x = {{ optional = {quoted} }}"),
+                format!("x = {{ decimal = {quoted}, places = {places} }}"),
+                format!("x = {{ decimal = {quoted}, currency = {quoted} }}"),
+                format!("x = [{{ y = {quoted} }}, {quoted}]"),
+            ] {
+                let Ok(table) = leaf.parse::<toml::Table>() else { continue };
+                if let Ok(template) = Template::parse(&toml::Value::Table(table), &columns)
+                    && let Err(error) = template.render(&row)
+                {
+                    prop_assert!(!error.to_string().is_empty());
+                }
+            }
+        }
+
         #[test]
         fn minor_units_come_back_from_their_decimal(units in any::<i32>()) {
             let text = format!("{}{}.{:02}", if units < 0 { "-" } else { "" }, i64::from(units).abs() / 100, i64::from(units).abs() % 100);

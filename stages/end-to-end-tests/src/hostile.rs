@@ -1,0 +1,198 @@
+//! A hostile client against a whole Millstream, with a well-behaved sender beside it: nothing that one sender does may stop or cost the
+//! others. `tests/hostile.rs` runs it for minutes in CI, the program `hostile-client` for hours by hand (docs/reliability.md).
+//!
+//! In reading order: `attack` makes what is sent, `wire` sends it byte for byte, `bystander` is the well-behaved sender, `watch` looks
+//! at the processes and kills some, `verdict` proves all promises afterwards.
+
+mod attack;
+mod bystander;
+mod failures;
+mod message;
+mod strange;
+mod verdict;
+mod watch;
+mod wire;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use millstream_contract::testing::dice::Dice;
+use tokio::time::Instant;
+
+use self::{
+    attack::{Attack, Deed, Kind},
+    bystander::{Bystander, Seen},
+    failures::Failures,
+    watch::{Bounds, Shared, Witness, kill_now_and_then, mebibytes, watch},
+    wire::Wire,
+};
+use crate::system::{System, fresh_folder};
+
+/// The default of nats-server.
+const PAYLOAD_MAX: usize = 1024 * 1024;
+/// Longest pause between two deeds.
+const PAUSE_MAX: Duration = Duration::from_millis(400);
+/// From so many messages on, a deed is a burst, and a pause comes after it.
+const BURST: usize = 1_000;
+const PAUSE_AFTER_BURST: Duration = Duration::from_secs(2);
+
+/// How it is done.
+#[derive(Debug, Clone)]
+pub struct HostileSettings {
+    /// Where all chance comes from.
+    pub seed: u64,
+    /// How long the attack goes on.
+    pub duration: Duration,
+    /// The shortest pause between two kills of stages; they are up to four times as long. None: nothing is killed.
+    pub kill_pause: Option<Duration>,
+    /// Bytes a second that the hostile client sends at most, over the whole time: streams have a size.
+    pub bytes_a_second: u64,
+    /// How long the well-behaved sender waits for anything.
+    pub limit: Duration,
+    /// What a stage may take of memory, in bytes.
+    pub memory: u64,
+}
+
+impl HostileSettings {
+    /// As CI runs it.
+    #[must_use]
+    pub fn new(seed: u64, duration: Duration) -> Self {
+        Self {
+            seed,
+            duration,
+            kill_pause: Some(Duration::from_secs(8)),
+            bytes_a_second: 1_500_000,
+            limit: Duration::from_secs(30),
+            memory: 768 * 1024 * 1024,
+        }
+    }
+}
+
+/// What the hostile client has done.
+#[derive(Debug, Default)]
+struct Done {
+    deeds: BTreeMap<Kind, u64>,
+    messages: u64,
+    bytes: u64,
+    stored: BTreeSet<u64>,
+    words: String,
+}
+
+/// One attack on a system of its own, from its start to its proof. The words say what was done and seen.
+///
+/// # Errors
+/// All that went wrong, with the same words.
+///
+/// # Panics
+/// When the system does not start or does not come to rest.
+pub async fn attack_once(settings: &HostileSettings) -> Result<String, String> {
+    let folder = fresh_folder();
+    let system = System::start(folder.path(), &["--replicas", "command-handler=2"]).await;
+    let failures = Failures::default();
+    let witness = Shared::new(Mutex::new(Witness::default()));
+    let until = Instant::now() + settings.duration;
+    let dice = Dice::new(settings.seed);
+    let url = system.url();
+    let bystander = Bystander::new(&url, dice.fork(1), settings.limit, failures.clone()).await;
+    let bounds = Bounds { memory: settings.memory, unready: Duration::from_secs(60) };
+    let kills = async {
+        if let Some(pause) = settings.kill_pause {
+            kill_now_and_then(&system, dice.fork(2), pause, &failures, &witness, until).await;
+        }
+    };
+    let (done, seen, (), ()) = tokio::join!(
+        attack(&url, settings, &failures, until),
+        bystander.run(until),
+        watch(&system, bounds, &failures, &witness, until),
+        kills,
+    );
+    let mut words = format!(
+        "seed {}, {:?}: {:?}, {} messages, {} MiB; {}\n{}{}",
+        settings.seed,
+        settings.duration,
+        done.deeds,
+        done.messages,
+        mebibytes(done.bytes),
+        done.words,
+        told(&seen),
+        witnessed(&witness),
+    );
+    if !failures.any() {
+        words.push_str(&verdict::judge(&system, &done.stored, seen, &failures).await);
+    }
+    if failures.any() {
+        return Err(format!("{}\n{words}\n{}", failures.all().join("\n"), system.log_tails()));
+    }
+    system.stop().await;
+    Ok(words)
+}
+
+async fn attack(url: &str, settings: &HostileSettings, failures: &Failures, until: Instant) -> Done {
+    let mut dice = Dice::new(settings.seed).fork(3);
+    let mut attack = Attack::new(dice.fork(4), PAYLOAD_MAX);
+    let mut wires = [Wire::new(url, "hostile-1"), Wire::new(url, "hostile-2")];
+    let (mut done, began) = (Done::default(), Instant::now());
+    while Instant::now() < until && !failures.any() {
+        let (kind, deed) = attack.next();
+        *done.deeds.entry(kind).or_default() += 1;
+        done.messages += deed.messages() as u64;
+        done.bytes += deed.size() as u64;
+        let burst = deed.messages() >= BURST;
+        let wire = if dice.chance(0.5) { &mut wires[0] } else { &mut wires[1] };
+        match deed {
+            Deed::Messages(messages) => wire.send(&messages).await,
+            Deed::Bytes(bytes) => wire.send_raw(&bytes).await,
+        }
+        let pause = dice.time(PAUSE_MAX) + if burst { PAUSE_AFTER_BURST } else { Duration::ZERO };
+        tokio::time::sleep(pause).await;
+        // Streams have a size, and a run its duration.
+        let due = began + Duration::from_secs(done.bytes / settings.bytes_a_second.max(1));
+        tokio::time::sleep_until(due.min(until)).await;
+    }
+    let (mut answers, mut refused, mut closed) = (0, 0, 0);
+    for wire in &wires {
+        wire.heard(|heard| {
+            done.stored.extend(&heard.stored);
+            answers += heard.answers;
+            refused += heard.refused;
+            closed += heard.closed;
+        });
+    }
+    done.words = format!("{answers} answers, {refused} not stored, {closed} connections closed");
+    done
+}
+
+/// How long the well-behaved sender waited.
+fn told(seen: &Seen) -> String {
+    let mut text = String::new();
+    for (what, took) in &seen.took {
+        let mut took = took.clone();
+        took.sort_unstable();
+        let at = |part: usize| took.get(took.len() * part / 100).copied().unwrap_or_default().as_millis();
+        let most = took.last().copied().unwrap_or_default().as_millis();
+        text.push_str(&format!(
+            "{what}: {}, p50 {} ms, p99 {} ms, at most {most} ms\n",
+            took.len(),
+            at(50),
+            at(99)
+        ));
+    }
+    text
+}
+
+fn witnessed(witness: &Arc<Mutex<Witness>>) -> String {
+    let witness = witness.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut text = String::new();
+    for (name, memory) in &witness.memory {
+        let unready = witness.unready.get(name).copied().unwrap_or_default().as_millis();
+        let kills = witness.kills.get(name).copied().unwrap_or_default();
+        text.push_str(&format!(
+            "{name}: {kills} kills, at most {} MiB, unready for {unready} ms at most\n",
+            mebibytes(*memory)
+        ));
+    }
+    text
+}

@@ -33,7 +33,9 @@ use crate::{
     nats_broker::{
         lease::Leases,
         lines::Lines,
-        wire::{ApiError, PublishReply, PurgeReply, StoredMessageReply, StreamInfoReply, header_map},
+        wire::{
+            ApiError, PublishReply, PurgeReply, RemoveReply, StoredMessageReply, StreamInfoReply, header_map,
+        },
     },
     stream_reader::NatsReader,
 };
@@ -378,6 +380,19 @@ impl Broker for NatsBroker {
         match reply.error {
             None => Ok(reply.purged),
             error => Err(api_failure("purge", stream, error)),
+        }
+    }
+
+    async fn remove(&self, stream: &str, sequence: u64) -> Result<(), BrokerError> {
+        let request = json!({ "seq": sequence, "no_erase": true }).to_string();
+        let answer = self.api("remove", &format!("STREAM.MSG.DELETE.{stream}"), request.into()).await?;
+        let reply: RemoveReply =
+            serde_json::from_slice(&answer).map_err(|error| unreadable("remove", &error))?;
+        match reply.error {
+            None => Ok(()),
+            // The server calls it an error when nothing is there, in several ways.
+            Some(_) if self.get(stream, sequence).await?.is_none() => Ok(()),
+            error => Err(api_failure("remove", stream, error)),
         }
     }
 

@@ -168,6 +168,7 @@ on_both![
     waiting_for_a_lease_ends_when_it_is_given_back,
     purge_takes_its_subject_up_to_its_position,
     reader_goes_on_while_what_it_has_read_is_purged,
+    removed_message_is_passed_by,
     last_message_is_found_in_front_of_a_removed_one,
 ];
 

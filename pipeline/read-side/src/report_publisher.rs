@@ -5,12 +5,18 @@
 //! revision is appended, it is compared with the last message of its subject, and the append expects the sequence of that
 //! message. So nothing is published twice after a crash between append and removal, by a second reporter, or after a rebuild from
 //! the first event, and a subject never goes back to an older revision. While a report is being built, nothing of it is published.
+//!
+//! An open revision changes with nearly every event. Its states are published at intervals, the newest each time, and a state is
+//! removed from REPORTS when a later one of its subject is there. So REPORTS holds every sealed revision, and of what is not sealed
+//! only the newest state. A sealed revision waits for no interval, and takes the room of the state that it replaces when REPORTS is
+//! full.
 
 mod decision;
 
 use std::{
     collections::{BTreeMap, HashMap},
     ops::{Bound, ControlFlow},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -24,9 +30,9 @@ use millstream_contract::{
 };
 use millstream_domain::report::{OUTBOX, OutboxKey};
 use millstream_jetstream::broker::{AppendError, Broker, BrokerError, NewMessage};
-use millstream_runtime::metrics::Metrics;
+use millstream_runtime::{health::ProgressWatch, metrics::Metrics};
 use millstream_store::read_store::{Direction, KeyRange, ProjectionId, ReadStore, StoreError, TableName};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use self::decision::{Decision, Pending, Published, decide};
@@ -38,6 +44,14 @@ const ROWS_MAX: usize = 2_000;
 const SUBJECTS_AT_ONCE: usize = 64;
 /// The pause before rows that could not be published are tried again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// The pause between two looks for sealed revisions while open ones wait for their interval. Each look passes those by.
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
+/// How long nothing is removed after a removal that failed.
+const REMOVAL_PAUSE: Duration = Duration::from_secs(60);
+/// How often the states of open revisions are published unless configured otherwise.
+pub const OPEN_INTERVAL_DEFAULT: Duration = Duration::from_secs(5);
+/// The part of a message's size that is kept free for subject and headers.
+const FRAME_BYTES: usize = 4_096;
 /// How often a revision is tried when another reporter publishes to the same subject at the same time. Then others have their turn.
 const TRIES_MAX: usize = 5;
 /// For how many subjects the last message is remembered. When there are more, all are forgotten.
@@ -70,8 +84,22 @@ pub struct ReportPublisher<B> {
     remover: RowRemover,
     reports: Vec<Report>,
     metrics: Metrics,
+    progress: ProgressWatch,
+    open_interval: Duration,
+    /// When states of open revisions may be published again.
+    open_due: Instant,
+    /// Until when no replaced state is removed.
+    removal_rests: Mutex<Instant>,
     /// The last message of each subject, as far as it is known.
     remembered: HashMap<String, Option<Published>>,
+}
+
+/// Which rows of an outbox a pass publishes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    All,
+    /// No states of open revisions, because their interval is not over.
+    NotOpen,
 }
 
 struct Report {
@@ -86,24 +114,27 @@ struct Waiting {
     reached: Position,
     /// The rows by subject, in the order of their revisions.
     by_subject: BTreeMap<String, Vec<Pending>>,
+    /// Where the outbox goes on; `None` at its end.
+    after: Option<String>,
+    /// Whether states of open revisions were passed by.
+    held: bool,
 }
 
 /// The result of one pass over the outboxes.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 struct Pass {
-    /// Whether rows were done with, so that there may be more after them.
-    progressed: bool,
     /// Whether rows are left that cannot be published at the moment.
     left: bool,
-}
-
-impl Pass {
-    fn and(self, other: Self) -> Self {
-        Self { progressed: self.progressed || other.progressed, left: self.left || other.left }
-    }
+    /// What the server said against it, if it did.
+    trouble: Option<String>,
+    /// Whether states of open revisions wait for their interval.
+    held: bool,
+    /// Whether states of open revisions were published.
+    opened: bool,
 }
 
 /// What was done with the rows of one subject.
+#[derive(Default)]
 struct Outcome {
     subject: String,
     /// The last message of the subject afterwards; `None` when it has to be read again.
@@ -112,6 +143,17 @@ struct Outcome {
     done: Vec<(String, Vec<u8>)>,
     /// Whether rows are left for later.
     left: bool,
+    /// What the server said against them, if it did.
+    trouble: Option<String>,
+    /// Whether states of open revisions are among the rows that are done with.
+    opened: bool,
+}
+
+/// What became of one revision.
+enum Tried {
+    Done,
+    /// It is tried again; the server said this, if anything.
+    Later(Option<String>),
 }
 
 impl<B: Broker> ReportPublisher<B> {
@@ -122,6 +164,8 @@ impl<B: Broker> ReportPublisher<B> {
         views: &ViewDirectory,
         remover: RowRemover,
         metrics: Metrics,
+        progress: ProgressWatch,
+        open_interval: Duration,
     ) -> Self {
         let reports: BTreeMap<_, _> =
             views.iter().map(|view| (view.projection.clone(), view.status.clone())).collect();
@@ -130,7 +174,18 @@ impl<B: Broker> ReportPublisher<B> {
             projection,
             status,
         });
-        Self { broker, store, remover, reports: reports.collect(), metrics, remembered: HashMap::new() }
+        Self {
+            broker,
+            store,
+            remover,
+            reports: reports.collect(),
+            metrics,
+            progress,
+            open_interval,
+            open_due: Instant::now(),
+            removal_rests: Mutex::new(Instant::now()),
+            remembered: HashMap::new(),
+        }
     }
 
     /// Publishes until `stop`, or until the projection runner has ended.
@@ -141,24 +196,47 @@ impl<B: Broker> ReportPublisher<B> {
         let stopped = stop.clone();
         let work = async {
             loop {
-                let mut pass = Pass::default();
-                for index in 0..self.reports.len() {
-                    match self.publish_report(index).await? {
-                        Ok(of_report) => pass = pass.and(of_report),
-                        Err(RemovalError) => return Ok(()),
-                    }
+                let Ok(pass) = self.pass().await? else { return Ok(()) };
+                match &pass.trouble {
+                    Some(trouble) => self.progress.held(trouble.clone()),
+                    None => self.progress.nothing_waits(),
                 }
-                match pass {
-                    Pass { progressed: true, .. } => {}
-                    Pass { left: true, .. } => tokio::time::sleep(RETRY_PAUSE).await,
-                    _ => self.changed().await,
-                }
+                self.next_pass(&pass).await;
             }
         };
         tokio::select! {
             biased;
             () = stopped.cancelled() => Ok(()),
             ended = work => ended,
+        }
+    }
+
+    /// Goes through all outboxes once.
+    async fn pass(&mut self) -> Result<Result<Pass, RemovalError>, PublishError> {
+        let wanted = if Instant::now() >= self.open_due { Wanted::All } else { Wanted::NotOpen };
+        let mut pass = Pass::default();
+        for index in 0..self.reports.len() {
+            if let Err(RemovalError) = self.publish_report(index, wanted, &mut pass).await? {
+                return Ok(Err(RemovalError));
+            }
+        }
+        if pass.opened {
+            self.open_due = Instant::now() + self.open_interval;
+        }
+        Ok(Ok(pass))
+    }
+
+    /// Waits until there is something to publish again.
+    async fn next_pass(&mut self, pass: &Pass) {
+        let due = self.open_due;
+        if pass.left {
+            tokio::time::sleep(RETRY_PAUSE).await;
+        } else if pass.held {
+            tokio::time::sleep(LOOK_PAUSE).await;
+            // A change, or the end of the interval.
+            let _whichever = tokio::time::timeout_at(due, self.changed()).await;
+        } else {
+            self.changed().await;
         }
     }
 
@@ -172,22 +250,42 @@ impl<B: Broker> ReportPublisher<B> {
         }
     }
 
-    /// Publishes what waits in one outbox.
-    async fn publish_report(&mut self, index: usize) -> Result<Result<Pass, RemovalError>, PublishError> {
-        let Some(report) = self.reports.get_mut(index) else { return Ok(Ok(Pass::default())) };
+    /// Publishes what waits in one outbox, a part after the other. What cannot be published holds up nothing behind it.
+    async fn publish_report(
+        &mut self,
+        index: usize,
+        wanted: Wanted,
+        pass: &mut Pass,
+    ) -> Result<Result<(), RemovalError>, PublishError> {
+        let Some(report) = self.reports.get_mut(index) else { return Ok(Ok(())) };
         if !report.status.borrow_and_update().is_complete() {
-            return Ok(Ok(Pass::default()));
+            return Ok(Ok(()));
         }
-        let Some(waiting) = take(&self.store, report)? else { return Ok(Ok(Pass::default())) };
-        let projection = report.projection.clone();
-        let mut pass = Pass::default();
-        let mut done = Vec::new();
-        for outcome in self.publish_subjects(waiting).await? {
-            pass = pass.and(Pass { progressed: !outcome.done.is_empty(), left: outcome.left });
-            done.extend(outcome.done);
-            self.remember(outcome.subject, outcome.last);
+        let bytes_max = self.broker.message_bytes_max().saturating_sub(FRAME_BYTES);
+        let mut after = None;
+        loop {
+            let Some(report) = self.reports.get(index) else { return Ok(Ok(())) };
+            let projection = report.projection.clone();
+            let Some(waiting) = take(&self.store, report, wanted, after.take(), bytes_max)? else {
+                return Ok(Ok(()));
+            };
+            pass.held |= waiting.held;
+            after.clone_from(&waiting.after);
+            let mut done = Vec::new();
+            for outcome in self.publish_subjects(waiting).await? {
+                pass.opened |= outcome.opened;
+                pass.left |= outcome.left;
+                pass.trouble = pass.trouble.take().or(outcome.trouble);
+                done.extend(outcome.done);
+                self.remember(outcome.subject, outcome.last);
+            }
+            if let Err(error) = self.remover.remove(&projection, OUTBOX, done).await {
+                return Ok(Err(error));
+            }
+            if after.is_none() {
+                return Ok(Ok(()));
+            }
         }
-        Ok(self.remover.remove(&projection, OUTBOX, done).await.map(|()| pass))
     }
 
     async fn publish_subjects(&self, waiting: Waiting) -> Result<Vec<Outcome>, BrokerError> {
@@ -207,64 +305,89 @@ impl<B: Broker> ReportPublisher<B> {
         rows: Vec<Pending>,
     ) -> Result<Outcome, BrokerError> {
         let mut last = self.remembered.get(&subject).cloned();
-        let mut outcome = Outcome { subject, last: None, done: Vec::new(), left: false };
+        let mut outcome = Outcome { subject, ..Outcome::default() };
         for row in rows {
-            let (published, after) = match self.publish(reached, &outcome.subject, &row, last).await {
-                Err(BrokerError::Unavailable { operation, detail }) => {
-                    tracing::debug!(
-                        subject = outcome.subject,
-                        operation,
-                        detail,
-                        "publishing a report waits"
-                    );
-                    (false, None)
+            let (tried, after) = match self.publish(reached, &outcome.subject, &row, last).await {
+                Err(error @ BrokerError::Unavailable { .. }) => {
+                    tracing::debug!(subject = outcome.subject, %error, "publishing a report waits");
+                    (Tried::Later(Some(error.to_string())), None)
                 }
                 other => other?,
             };
             last = after;
-            if !published {
-                outcome.left = true;
+            if let Tried::Later(trouble) = tried {
+                (outcome.left, outcome.trouble) = (true, trouble);
                 break;
             }
+            outcome.opened |= row.summary.is_open();
             outcome.done.push((row.key, row.value));
         }
         outcome.last = last;
         Ok(outcome)
     }
 
-    /// Publishes one revision, unless it was published before. Returns whether the row is done with, and the last message of the
-    /// subject if it is known.
+    /// Publishes one revision, unless it was published before. Returns what became of it, and the last message of the subject if it
+    /// is known.
     async fn publish(
         &self,
         reached: &Position,
         subject: &str,
         row: &Pending,
         mut last: Option<Option<Published>>,
-    ) -> Result<(bool, Option<Option<Published>>), BrokerError> {
+    ) -> Result<(Tried, Option<Option<Published>>), BrokerError> {
+        let mut trouble = None;
         for _ in 0..TRIES_MAX {
             let known = match last {
                 Some(known) => known,
                 None => self.look(subject).await?,
             };
             match decide(reached, row, known.as_ref()) {
-                Decision::Done => return Ok((true, Some(known))),
-                Decision::Later => return Ok((false, None)),
+                Decision::Done => return Ok((Tried::Done, Some(known))),
+                Decision::Later => return Ok((Tried::Later(None), None)),
                 Decision::Publish => {}
             }
             let expected = known.as_ref().map_or(0, |published| published.sequence);
+            let passing = known.as_ref().filter(|published| published.is_passing());
             match self.append(reached, subject, row, expected).await {
                 Ok(sequence) => {
                     self.count(row);
-                    return Ok((true, Some(Some(row.published(reached, sequence)))));
+                    if let Some(passing) = passing {
+                        self.remove(passing).await;
+                    }
+                    return Ok((Tried::Done, Some(Some(row.published(reached, sequence)))));
+                }
+                Err(error @ AppendError::Full { .. }) if row.summary.is_sealed() && passing.is_some() => {
+                    trouble = Some(error.to_string());
+                    // The sealed revision takes the room of the state that it replaces.
+                    if let Some(passing) = passing {
+                        self.remove(passing).await;
+                    }
+                    last = None;
                 }
                 Err(AppendError::Conflict { .. } | AppendError::Unclear { .. }) => last = None,
                 Err(error @ (AppendError::Full { .. } | AppendError::Refused { .. })) => {
                     tracing::error!(subject, %error, "a revision cannot be published; trying again");
-                    return Ok((false, None));
+                    return Ok((Tried::Later(Some(error.to_string())), None));
                 }
             }
         }
-        Ok((false, None))
+        Ok((Tried::Later(trouble), None))
+    }
+
+    /// Removes a state that a later one has replaced. One that stays, as after a crash, takes room and does no other harm. After a
+    /// failure it is not tried for a while: a server that does not let this user remove anything lets each attempt wait for its answer.
+    async fn remove(&self, replaced: &Published) {
+        if Instant::now() < *self.removal_rests() {
+            return;
+        }
+        if let Err(error) = self.broker.remove(REPORTS, replaced.sequence).await {
+            tracing::warn!(sequence = replaced.sequence, %error, "replaced states of reports stay on REPORTS for now");
+            *self.removal_rests() = Instant::now() + REMOVAL_PAUSE;
+        }
+    }
+
+    fn removal_rests(&self) -> MutexGuard<'_, Instant> {
+        self.removal_rests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn look(&self, subject: &str) -> Result<Option<Published>, BrokerError> {
@@ -286,7 +409,7 @@ impl<B: Broker> ReportPublisher<B> {
             subject: subject.to_owned(),
             expected_last: Some(expected),
             headers,
-            payload: row.value.clone().into(),
+            payload: row.body.clone(),
         };
         Ok(self.broker.append(REPORTS, message).await?.sequence)
     }
@@ -311,27 +434,42 @@ impl<B: Broker> ReportPublisher<B> {
     }
 }
 
-/// Reads what waits in an outbox.
-fn take(store: &ReadStore, report: &Report) -> Result<Option<Waiting>, StoreError> {
+/// Reads what waits in an outbox behind a key: no more rows than [`ROWS_MAX`].
+fn take(
+    store: &ReadStore,
+    report: &Report,
+    wanted: Wanted,
+    after: Option<String>,
+    bytes_max: usize,
+) -> Result<Option<Waiting>, StoreError> {
     let snapshot = store.snapshot()?;
     let stream = report.status.borrow().stream;
     let Some(checkpoint) = snapshot.checkpoint(&report.projection)? else { return Ok(None) };
     let reached = Position::new(stream, checkpoint.generation, checkpoint.sequence);
-    let everything = KeyRange { lower: Bound::Unbounded, upper: Bound::Unbounded };
-    let mut by_subject: BTreeMap<String, Vec<Pending>> = BTreeMap::new();
+    let mut waiting = Waiting { reached, by_subject: BTreeMap::new(), after: None, held: false };
+    let lower = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+    let range = KeyRange { lower, upper: Bound::Unbounded };
     let mut count = 0;
-    snapshot.visit(&report.outbox, everything, Direction::Ascending, |key, value| {
+    snapshot.visit(&report.outbox, range, Direction::Ascending, |key, value| {
         match key.parse::<OutboxKey>() {
             Ok(parsed) => {
-                let row = Pending::new(&parsed, key, value);
-                by_subject.entry(parsed.subject()).or_default().push(row);
+                let row = Pending::new(&parsed, key, value, bytes_max);
+                if wanted == Wanted::NotOpen && row.summary.is_open() {
+                    waiting.held = true;
+                    return ControlFlow::Continue(());
+                }
+                waiting.by_subject.entry(parsed.subject()).or_default().push(row);
             }
             Err(error) => {
                 tracing::error!(projection = %report.projection, %error, "a row of the outbox is skipped")
             }
         }
         count += 1;
-        if count < ROWS_MAX { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        if count < ROWS_MAX {
+            return ControlFlow::Continue(());
+        }
+        waiting.after = Some(key.to_owned());
+        ControlFlow::Break(())
     })?;
-    Ok(Some(Waiting { reached, by_subject }))
+    Ok(Some(waiting))
 }

@@ -67,8 +67,13 @@ pub async fn check_stage(
     let domain = settings.jetstream_domain.as_deref();
     let api = domain.map_or_else(|| "$JS.API".to_owned(), |domain| format!("$JS.{domain}.API"));
     let jetstream = context(&client, domain);
+    // Before it listens to anything, or it would hear its own questions.
+    let asked: Vec<Probe> = needs.asks.iter().map(|subject| Probe::ask(subject)).collect();
+    let asked = asked.iter().map(|probe| check_publish(&client, probe, &forbidden));
+    let asked = futures::future::join_all(asked).await;
     let subscriptions = subscribe(&client, needs).await;
     let mut checks = vec![check_version(&client)];
+    checks.extend(asked);
     checks.extend(check_streams(&jetstream, needs, &api, &client, &forbidden).await);
     let probes = probes(needs, &api);
     let published = probes.iter().map(|probe| check_publish(&client, probe, &forbidden));
@@ -202,6 +207,10 @@ impl Probe {
         Self { subject, what, headers: HeaderMap::new(), payload: NO_REQUEST }
     }
 
+    fn ask(subject: &str) -> Self {
+        Self::request(subject.replace('*', "check"), "ask other replicas".to_owned())
+    }
+
     fn append(subject: &str, what: String) -> Self {
         let mut headers = HeaderMap::new();
         headers.insert("Nats-Expected-Stream", NO_STREAM);
@@ -235,6 +244,10 @@ fn probes(needs: &StageNeeds, api: &str) -> Vec<Probe> {
     for stream in &needs.purges {
         let subject = format!("{api}.STREAM.PURGE.{stream}");
         probes.push(Probe::request(subject, format!("purge {stream}")));
+    }
+    for stream in &needs.removes {
+        let subject = format!("{api}.STREAM.MSG.DELETE.{stream}");
+        probes.push(Probe::request(subject, format!("remove messages of {stream}")));
     }
     for append in &needs.appends {
         let what = format!("append {} to {}", append.subject, append.stream);

@@ -52,6 +52,10 @@ pub struct StageNeeds {
     pub direct_gets: Vec<String>,
     /// Streams that it purges of what is no longer needed.
     pub purges: Vec<String>,
+    /// Streams of which it removes single messages that later ones have replaced.
+    pub removes: Vec<String>,
+    /// Subjects on which it asks other replicas of itself.
+    pub asks: Vec<String>,
     /// Subjects that it listens to, besides its own inbox.
     pub listens: Vec<String>,
 }
@@ -95,6 +99,7 @@ fn command_handler(process: &str) -> StageNeeds {
         direct_gets: owned(&[EVENTS]),
         purges: owned(&[COMMANDS, OUTCOMES]),
         listens: submissions(lease),
+        ..StageNeeds::default()
     }
 }
 
@@ -112,6 +117,7 @@ fn projector(process: &str) -> StageNeeds {
         readers: [projections(EVENTS, process), projections(OUTCOMES, &format!("{process}-outcomes"))]
             .concat(),
         gets: owned(&[EVENTS, OUTCOMES]),
+        asks: vec![format!("{QUERY_PREFIX}.*.*.whole")],
         listens: query_service("projector"),
         ..StageNeeds::default()
     }
@@ -123,6 +129,8 @@ fn reporter(process: &str) -> StageNeeds {
         readers: projections(EVENTS, process).to_vec(),
         appends: vec![append(REPORTS, "report.*.*.*.*".to_owned())],
         gets: owned(&[EVENTS, REPORTS]),
+        removes: owned(&[REPORTS]),
+        asks: vec![format!("{QUERY_PREFIX}.*.*.whole")],
         listens: query_service("reporter"),
         ..StageNeeds::default()
     }
@@ -164,6 +172,8 @@ impl StageNeeds {
         subjects.extend(self.gets.iter().map(|stream| format!("{api}.STREAM.MSG.GET.{stream}")));
         subjects.extend(self.direct_gets.iter().map(|stream| format!("{api}.DIRECT.GET.{stream}")));
         subjects.extend(self.purges.iter().map(|stream| format!("{api}.STREAM.PURGE.{stream}")));
+        subjects.extend(self.removes.iter().map(|stream| format!("{api}.STREAM.MSG.DELETE.{stream}")));
+        subjects.extend(self.asks.iter().cloned());
         subjects.extend(self.appends.iter().map(|append| append.subject.clone()));
         subjects
     }

@@ -1,12 +1,12 @@
 //! The `[reporter]` section.
 
-use std::{fmt, marker::PhantomData};
+use std::{fmt, marker::PhantomData, time::Duration};
 
 use millstream_domain::{
     application::{Application, Model},
     projection::Projection,
 };
-use millstream_read_side::read_side::ReadSideSettings;
+use millstream_read_side::{read_side::ReadSideSettings, report_publisher::OPEN_INTERVAL_DEFAULT};
 use millstream_runtime::config::{Section, SectionKeys};
 
 /// What only the reporter of an application has: where its ledgers are, how they are fed and queried, and whether it publishes.
@@ -15,6 +15,8 @@ pub struct StageConfig<A> {
     pub read_side: ReadSideSettings,
     /// Whether revisions are published on REPORTS.
     pub publish: bool,
+    /// How often the states of open revisions are published.
+    pub open_interval: Duration,
     /// The ledgers of the reports, with their own settings; none where the application is not sound, which is noted.
     pub ledgers: Vec<Box<dyn Projection>>,
     application: PhantomData<fn() -> A>,
@@ -28,6 +30,11 @@ impl<A: Application> Section for StageConfig<A> {
         let read_side = ReadSideSettings::read(keys, "data/reporter");
         let publish =
             keys.flag("publish", true, "publish revisions on REPORTS; without, they wait in the outbox");
+        let open_interval = keys.duration(
+            "open_interval",
+            OPEN_INTERVAL_DEFAULT,
+            "how often the newest state of each open revision is published; sealed ones do not wait",
+        );
         let ledgers = match Model::of::<A>() {
             Ok(model) => model.reports(keys).into_iter().map(|report| report.ledger).collect(),
             Err(error) => {
@@ -35,7 +42,7 @@ impl<A: Application> Section for StageConfig<A> {
                 Vec::new()
             }
         };
-        Self { read_side, publish, ledgers, application: PhantomData }
+        Self { read_side, publish, open_interval, ledgers, application: PhantomData }
     }
 }
 

@@ -60,10 +60,18 @@ pub async fn run<A: Application>(
 ) -> Result<(), RunError> {
     let stop = runtime.shutdown.token().child_token();
     let (broker, metrics) = (runtime.broker.clone(), runtime.metrics.clone());
-    let StageConfig { read_side, publish, ledgers, .. } = config.stage;
+    let progress = runtime.readiness.progress("publishing reports");
+    let StageConfig { read_side, publish, open_interval, ledgers, .. } = config.stage;
     let side = ReadSide::open(&read_side, runtime, ledgers, Vec::new()).await?;
-    let publisher =
-        ReportPublisher::new(broker, side.store().clone(), side.views(), side.row_remover(), metrics);
+    let publisher = ReportPublisher::new(
+        broker,
+        side.store().clone(),
+        side.views(),
+        side.row_remover(),
+        metrics,
+        progress,
+        open_interval,
+    );
     let publishing = async {
         if publish {
             publisher.run(stop).await?

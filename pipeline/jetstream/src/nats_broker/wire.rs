@@ -80,6 +80,12 @@ pub(crate) struct PurgeReply {
     pub(crate) error: Option<ApiError>,
 }
 
+/// The answer to STREAM.MSG.DELETE.
+#[derive(Debug, Deserialize)]
+pub(crate) struct RemoveReply {
+    pub(crate) error: Option<ApiError>,
+}
+
 /// The answer to STREAM.INFO.
 #[derive(Debug, Deserialize)]
 pub(crate) struct StreamInfoReply {

@@ -377,6 +377,18 @@ impl Broker for MemoryBroker {
         .await
     }
 
+    async fn remove(&self, stream: &str, sequence: u64) -> Result<(), BrokerError> {
+        self.ask(|world| {
+            world.leader(stream, "remove")?;
+            if let Some(found) = world.streams.get_mut(stream) {
+                found.remove(sequence);
+            }
+            world.trace(format_args!("removed {sequence} from {stream}"));
+            Ok(())
+        })
+        .await
+    }
+
     async fn hold_lease(&self, key: &str, owner: &str, time_to_live: Duration) -> Result<bool, BrokerError> {
         self.ask(|world| {
             let plan = world.plan.clone();

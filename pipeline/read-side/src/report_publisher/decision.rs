@@ -1,11 +1,13 @@
 //! Decides whether to publish a revision, given the last message of its subject. Pure.
 
+use bytes::Bytes;
 use millstream_contract::{header, position::Position, stored_message::StoredMessage};
 use millstream_domain::report::{OutboxKey, RevisionStatus};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 /// The fields that distinguish the revisions of one subject. Bodies have more fields.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Summary {
     pub(super) revision: u32,
     pub(super) status: RevisionStatus,
@@ -15,6 +17,19 @@ impl Summary {
     pub(super) fn is_sealed(&self) -> bool {
         self.status == RevisionStatus::Sealed
     }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.status == RevisionStatus::Open
+    }
+}
+
+impl Summary {
+    /// The body of a revision that no message can hold: which one it is, and its size.
+    fn too_large(&self, bytes: usize, bytes_max: usize) -> Bytes {
+        let Self { revision, status } = self;
+        let too_large = json!({ "bytes": bytes, "bytes_max": bytes_max });
+        json!({ "revision": revision, "status": status, "too_large": too_large }).to_string().into()
+    }
 }
 
 /// A row of an outbox.
@@ -22,21 +37,23 @@ impl Summary {
 pub(super) struct Pending {
     pub(super) key: String,
     pub(super) value: Vec<u8>,
+    /// What is published: the row, or a mark in place of one that no message can hold.
+    pub(super) body: Bytes,
     pub(super) report: String,
     pub(super) summary: Summary,
 }
 
 impl Pending {
-    pub(super) fn new(parsed: &OutboxKey, key: &str, value: &[u8]) -> Self {
+    pub(super) fn new(parsed: &OutboxKey, key: &str, value: &[u8], bytes_max: usize) -> Self {
         // A row that does not say its status is published as it is; its key says which revision it is.
         let status =
             serde_json::from_slice::<Summary>(value).map_or(RevisionStatus::Open, |summary| summary.status);
-        Self {
-            key: key.to_owned(),
-            value: value.to_vec(),
-            report: parsed.report.clone(),
-            summary: Summary { revision: parsed.revision, status },
-        }
+        let summary = Summary { revision: parsed.revision, status };
+        let body = match value.len() <= bytes_max {
+            true => Bytes::copy_from_slice(value),
+            false => summary.too_large(value.len(), bytes_max),
+        };
+        Self { key: key.to_owned(), value: value.to_vec(), body, report: parsed.report.clone(), summary }
     }
 
     /// The row as the last message of its subject, once REPORTS has stored it.
@@ -45,7 +62,7 @@ impl Pending {
             sequence,
             position: Some(reached.clone()),
             summary: Some(self.summary.clone()),
-            body: self.value.clone().into(),
+            body: self.body.clone(),
         }
     }
 }
@@ -57,7 +74,7 @@ pub(super) struct Published {
     /// The position of EVENTS that its report had reached.
     position: Option<Position>,
     summary: Option<Summary>,
-    body: bytes::Bytes,
+    body: Bytes,
 }
 
 impl Published {
@@ -68,6 +85,13 @@ impl Published {
             summary: serde_json::from_slice(&message.payload).ok(),
             body: message.payload.clone(),
         }
+    }
+}
+
+impl Published {
+    /// Whether it is a state that has not been sealed. When a later one is published, nobody needs it any more.
+    pub(super) fn is_passing(&self) -> bool {
+        self.summary.as_ref().is_some_and(|summary| !summary.is_sealed())
     }
 }
 
@@ -91,7 +115,7 @@ pub(super) fn decide(reached: &Position, row: &Pending, last: Option<&Published>
             _ => Decision::Publish,
         };
     };
-    if last.body == row.value {
+    if last.body == row.body {
         return Decision::Done;
     }
     let (Some(position), Some(summary)) = (&last.position, &last.summary) else { return Decision::Publish };
@@ -120,7 +144,7 @@ mod tests {
 
     fn row(revision: u32, status: &str, units: u32) -> Pending {
         let text = format!("retail/store-daily/2012-01-31/2506#{revision:06}");
-        Pending::new(&text.parse().unwrap(), &text, &body(revision, status, units))
+        Pending::new(&text.parse().unwrap(), &text, &body(revision, status, units), 1_000)
     }
 
     fn at(sequence: u64) -> Position {
@@ -167,6 +191,17 @@ mod tests {
         assert_eq!(decide(&at(7), &row(2, "open", 4), Some(&first)), Decision::Publish);
         let second = row(2, "open", 4).published(&at(7), 2);
         assert_eq!(decide(&at(7), &row(1, "sealed", 3), Some(&second)), Decision::Done);
+    }
+
+    #[test]
+    fn revision_that_no_message_can_hold_is_published_as_a_mark_and_once() {
+        let text = "retail/store-daily/2012-01-31/2506#000001";
+        let value = body(1, "sealed", 7);
+        let row = Pending::new(&text.parse().unwrap(), text, &value, 10);
+        assert!(row.body.len() < 100 && row.summary.is_sealed() && row.value == value);
+        let last = published(&at(5), row.body.to_vec());
+        assert_eq!(decide(&at(6), &row, Some(&last)), Decision::Done);
+        assert!(!last.is_passing());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Revisions of reports on REPORTS: each once, in order, and none again after a rebuild.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use millstream_contract::{
     commit::Envelope,
@@ -18,7 +18,7 @@ use millstream_jetstream::{
     testing::test_server::TestServer,
 };
 use millstream_read_side::{projection_runner::ProjectionSet, report_publisher::ReportPublisher};
-use millstream_runtime::metrics::Metrics;
+use millstream_runtime::{health::Readiness, metrics::Metrics};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -76,20 +76,33 @@ impl Report for TallyDaily {
 /// A runner with its publisher.
 struct Publishing {
     running: Running,
+    readiness: Readiness,
     stop: CancellationToken,
     publisher: tokio::task::JoinHandle<()>,
 }
 
 impl Publishing {
     fn start(broker: &NatsBroker, folder: &Path) -> Self {
+        Self::start_every(broker, folder, Duration::ZERO)
+    }
+
+    /// With states of open revisions at intervals.
+    fn start_every(broker: &NatsBroker, folder: &Path, open_interval: Duration) -> Self {
         let set = ProjectionSet::new(vec![Box::new(Ledger(TallyDaily))], Vec::new(), &[]).unwrap();
-        let running = Running::start(broker, folder, set);
+        Self::over(broker, Running::start(broker, folder, set), open_interval)
+    }
+
+    fn over(broker: &NatsBroker, running: Running, open_interval: Duration) -> Self {
         let (store, remover) = (running.store.clone(), running.remover.clone());
-        let publisher = ReportPublisher::new(broker.clone(), store, &running.views, remover, Metrics::new());
+        let readiness = Readiness::new();
+        let progress = readiness.progress("publishing reports");
+        let (metrics, views) = (Metrics::new(), &running.views);
+        let publisher =
+            ReportPublisher::new(broker.clone(), store, views, remover, metrics, progress, open_interval);
         let stop = CancellationToken::new();
         let work = publisher.run(stop.clone());
         let publisher = tokio::spawn(async move { work.await.unwrap() });
-        Self { running, stop, publisher }
+        Self { running, readiness, stop, publisher }
     }
 
     /// Waits until everything up to `sequence` is applied and the outbox is empty.
@@ -132,7 +145,7 @@ async fn tally(broker: &NatsBroker, key: &str, event: &str) -> u64 {
 
 /// Everything on REPORTS, as `key revision status marks`.
 async fn published(broker: &NatsBroker) -> Vec<String> {
-    let last = broker.state(REPORTS).await.unwrap().last_sequence;
+    let last = broker.last(REPORTS, ">").await.unwrap().map_or(0, |last| last.sequence);
     let config = ReaderConfig {
         stream: REPORTS.to_owned(),
         name: "looker".to_owned(),
@@ -179,7 +192,7 @@ async fn sealed_revisions_come_once_and_in_order_and_a_rebuild_publishes_nothing
     publishing.settled(last).await;
     publishing.finish().await;
     let before = published(&broker).await;
-    assert_eq!(before.len(), 5);
+    assert_eq!(before, ["a 1 sealed 2", "a 2 sealed 3", "a 3 open 2", "b 1 sealed 1"]);
 
     // From nothing, and again on the same file: the outbox fills and empties, and REPORTS stays as it is.
     let elsewhere = tempfile::tempdir().unwrap();
@@ -203,17 +216,7 @@ async fn two_reporters_publish_each_state_once_and_never_go_back() {
         config.events_consumer = "projector-2".to_owned();
         config.outcomes_consumer = "projector-2-outcomes".to_owned();
     });
-    let publisher = ReportPublisher::new(
-        other_broker.clone(),
-        running.store.clone(),
-        &running.views,
-        running.remover.clone(),
-        Metrics::new(),
-    );
-    let stop = CancellationToken::new();
-    let work = publisher.run(stop.clone());
-    let publisher = tokio::spawn(async move { work.await.unwrap() });
-    let second = Publishing { running, stop, publisher };
+    let second = Publishing::over(&other_broker, running, Duration::ZERO);
     let mut last = 0;
     for round in 0..10 {
         for _ in 0..=round {
@@ -246,7 +249,7 @@ async fn revision_that_was_published_and_taken_back_is_withdrawn() {
     publishing.settled(last).await;
     let last = tally(&broker, "a", "rubbed").await;
     publishing.settled(last).await;
-    assert_eq!(published(&broker).await, ["a 1 open 1", "a 1 withdrawn 0"]);
+    assert_eq!(published(&broker).await, ["a 1 withdrawn 0"], "it stands in place of what was there");
     publishing.finish().await;
 }
 
@@ -274,4 +277,84 @@ async fn server_that_dies_in_between_loses_and_repeats_nothing() {
     }
     // Between subjects there is no order: one whose append got no answer comes later.
     assert!(lines.iter().any(|line| line == "d 1 open 1"), "{lines:?}");
+}
+
+/// Changes the bound of REPORTS.
+async fn bound_reports(server: &TestServer, max_bytes: i64) {
+    let context = async_nats::jetstream::new(server.client().await);
+    let mut config = context.get_stream(REPORTS).await.unwrap().cached_info().config.clone();
+    config.max_bytes = max_bytes;
+    context.update_stream(config).await.unwrap();
+}
+
+#[tokio::test]
+async fn of_an_open_revision_only_the_newest_state_is_kept_and_published_at_intervals() {
+    let server = TestServer::start_provisioned().await;
+    let broker = server.broker().await;
+    let folder = tempfile::tempdir().unwrap();
+    let an_hour = Duration::from_secs(3600);
+    let publishing = Publishing::start_every(&broker, folder.path(), an_hour);
+    // The first state goes out at once, and with it the hour begins.
+    let last = tally(&broker, "a", "marked").await;
+    publishing.settled(last).await;
+    let mut last = last;
+    for _ in 0..50 {
+        last = tally(&broker, "a", "marked").await;
+    }
+    publishing.running.until_sequence("tally-daily", last).await;
+    // A sealed one does not wait for the hour, and stands in place of the open one.
+    tally(&broker, "b", "marked").await;
+    let last = tally(&broker, "b", "closed").await;
+    let sealed = async {
+        while !published(&broker).await.contains(&"b 1 sealed 1".to_owned()) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, sealed).await.expect("a sealed revision is published within the hour");
+    assert_eq!(published(&broker).await, ["a 1 open 1", "b 1 sealed 1"]);
+    assert_eq!(broker.state(REPORTS).await.unwrap().last_sequence, 2, "50 changes are no message");
+    publishing.finish().await;
+
+    // The newest state comes when the interval allows it, also after a restart.
+    let publishing = Publishing::start(&broker, folder.path());
+    publishing.settled(last).await;
+    assert_eq!(published(&broker).await, ["b 1 sealed 1", "a 1 open 51"]);
+    let last = tally(&broker, "a", "closed").await;
+    publishing.settled(last).await;
+    let last = tally(&broker, "a", "rubbed").await;
+    publishing.settled(last).await;
+    assert_eq!(published(&broker).await, ["b 1 sealed 1", "a 1 sealed 51", "a 2 open 50"]);
+    publishing.finish().await;
+}
+
+#[tokio::test]
+async fn full_reports_take_a_sealed_revision_in_place_of_its_open_state_and_the_rest_is_told() {
+    let server = TestServer::start_provisioned().await;
+    let broker = server.broker().await;
+    let folder = tempfile::tempdir().unwrap();
+    let publishing = Publishing::start(&broker, folder.path());
+    let last = tally(&broker, "a", "marked").await;
+    publishing.settled(last).await;
+    let context = async_nats::jetstream::new(server.client().await);
+    let bytes = context.get_stream(REPORTS).await.unwrap().cached_info().state.bytes;
+    // As much room as one revision takes, sealed or not.
+    bound_reports(&server, i64::try_from(bytes).unwrap() + 200).await;
+    let last = tally(&broker, "a", "closed").await;
+    publishing.settled(last).await;
+    assert_eq!(published(&broker).await, ["a 1 sealed 1"]);
+
+    tally(&broker, "b", "marked").await;
+    let last = tally(&broker, "b", "closed").await;
+    publishing.running.until_sequence("tally-daily", last).await;
+    let told = async {
+        while !publishing.readiness.reasons().iter().any(|reason| reason.contains("REPORTS is full")) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(2 * PATIENCE, told).await.expect("it is not ready, and says why");
+    assert_eq!(published(&broker).await, ["a 1 sealed 1"], "nothing is dropped");
+    bound_reports(&server, 1024 * 1024).await;
+    publishing.settled(last).await;
+    assert_eq!(published(&broker).await, ["a 1 sealed 1", "b 1 sealed 1"]);
+    publishing.finish().await;
 }

@@ -21,6 +21,7 @@ use millstream_contract::{header, stored_message::Headers, stream_names::COMMAND
 use millstream_jetstream::{
     broker::{AppendError, Broker, NewMessage},
     nats_broker::NatsBroker,
+    nats_server::free_port,
 };
 use tokio::sync::watch;
 
@@ -30,6 +31,9 @@ use self::plan::{Command, Plan};
 const LANES_AT_ONCE: usize = 128;
 /// Between two kills.
 const KILL_PAUSE_MAX: Duration = Duration::from_secs(6);
+
+/// Revisions are published at once, so that REPORTS is at rest when the rest of the system is.
+const SETTINGS: [(&str, &str); 1] = [("MILLSTREAM_REPORTER__OPEN_INTERVAL", "0s")];
 
 /// What is killed, in turn.
 const STAGES: [&str; 5] = ["process-manager", "command-handler", "projector", "nats-server", "reporter"];
@@ -90,7 +94,7 @@ async fn live_through(system: &System, plan: &mut Plan) {
 #[tokio::test]
 async fn a_week_equals_the_naive_model() {
     let folder = fresh_folder();
-    let system = System::start(folder.path(), &[]).await;
+    let system = System::start_with_settings(folder.path(), free_port().unwrap(), &[], &SETTINGS).await;
     let mut plan = Plan::new(1, scale());
     live_through(&system, &mut plan).await;
     checks::expect_everything(&system, &plan).await;
@@ -105,7 +109,7 @@ async fn a_week_equals_the_naive_model() {
 #[tokio::test]
 async fn a_week_under_kills_equals_the_naive_model() {
     let folder = fresh_folder();
-    let system = System::start(folder.path(), &[]).await;
+    let system = System::start_with_settings(folder.path(), free_port().unwrap(), &[], &SETTINGS).await;
     let mut plan = Plan::new(2, scale());
     let (stop, mut stopped) = watch::channel(false);
     let killing = async {

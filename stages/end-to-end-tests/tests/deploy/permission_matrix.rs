@@ -85,6 +85,12 @@ fn messages() -> Vec<Operation> {
         operation("record outcomes on another chain", Publish, "out.1of2", &[]),
         operation("set a command aside", Publish, "dlq.COMMANDS.17", &[HANDLER]),
         operation("publish a report", Publish, "report.retail.store-daily.2506.2012-01-31", &[REPORTER]),
+        operation(
+            "ask whether a replica has whole rows",
+            Publish,
+            "query.retail.stock.whole",
+            &[SENDERS, QUERIED],
+        ),
         operation("schedule a command", Publish, "timer.cmd.closing", &[MANAGER, OPERATOR]),
         operation("let a command fall due", Publish, "due.cmd.retail.till.2506_2012-01-31.close", &[]),
         operation("set what fell due aside", Publish, "dlq.TIMERS.17", &[MANAGER]),
@@ -217,7 +223,8 @@ fn streams() -> Vec<Operation> {
         };
         add("purge a stream", "STREAM.PURGE", &[purging]);
         add("delete a stream", "STREAM.DELETE", &[]);
-        add("delete a message", "STREAM.MSG.DELETE", &[]);
+        let removing = if stream == "REPORTS" { REPORTER } else { NOBODY };
+        add("delete a message", "STREAM.MSG.DELETE", &[removing]);
         let getting: &[&str] = match stream {
             "COMMANDS" => HANDLER,
             "EVENTS" => STAGES,

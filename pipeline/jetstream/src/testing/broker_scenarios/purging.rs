@@ -36,6 +36,26 @@ pub async fn reader_goes_on_while_what_it_has_read_is_purged<G: Ground>(ground: 
     assert_eq!(sequences(&read(&mut again, 1).await), [left]);
 }
 
+/// A message is removed from between others, which stay; readers pass it by, and again nothing is there to remove.
+pub async fn removed_message_is_passed_by<G: Ground>(ground: &mut G) {
+    let broker = ground.connect().await;
+    let subject = "due.cmd.a.b.c.d";
+    let first = put(&broker, TIMERS, subject, "").await;
+    let removed = put(&broker, TIMERS, subject, "").await;
+    let third = put(&broker, TIMERS, subject, "").await;
+    let last = put(&broker, TIMERS, subject, "").await;
+    for _ in 0..2 {
+        broker.remove(TIMERS, removed).await.unwrap();
+    }
+    broker.remove(TIMERS, last + 100).await.unwrap();
+    assert!(broker.get(TIMERS, removed).await.unwrap().is_none());
+    assert_eq!(broker.last(TIMERS, subject).await.unwrap().unwrap().sequence, last);
+    let mut reader = broker.read(reader_config(TIMERS, "passing", 0)).await.unwrap();
+    assert_eq!(sequences(&read(&mut reader, 3).await), [first, third, last]);
+    broker.remove(TIMERS, last).await.unwrap();
+    assert_eq!(broker.last(TIMERS, subject).await.unwrap().unwrap().sequence, third);
+}
+
 /// The last message of all subjects is the last that is there, also when a later one was removed.
 pub async fn last_message_is_found_in_front_of_a_removed_one<G: Ground>(ground: &mut G) {
     let broker = ground.connect().await;

@@ -200,6 +200,11 @@ impl MemoryStream {
         (before - self.messages.len()) as u64
     }
 
+    /// Removes what stands at `sequence`.
+    pub(super) fn remove(&mut self, sequence: u64) {
+        self.messages.remove(&sequence);
+    }
+
     /// The server comes back without its last `count` messages; their sequences will be given again.
     pub(super) fn lose_tail(&mut self, count: u64) {
         self.last_sequence = self.last_sequence.saturating_sub(count);

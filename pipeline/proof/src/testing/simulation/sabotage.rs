@@ -293,6 +293,10 @@ impl Broker for SabotagedBroker {
         self.inner.purge_subject(stream, filter, through).await
     }
 
+    async fn remove(&self, stream: &str, sequence: u64) -> Result<(), BrokerError> {
+        self.inner.remove(stream, sequence).await
+    }
+
     async fn hold_lease(&self, key: &str, owner: &str, time_to_live: Duration) -> Result<bool, BrokerError> {
         self.inner.hold_lease(key, owner, time_to_live).await
     }

@@ -16,7 +16,7 @@ use millstream_contract::stream_names::{COMMANDS, DEAD_LETTERS, EVENTS, OUTCOMES
 use millstream_jetstream::broker::Broker as _;
 use millstream_store::read_store::ReadStore;
 
-use super::checks::views_are_current;
+use super::{SETTINGS, checks::views_are_current};
 
 /// The stages that keep rows.
 const STAGES: [&str; 3] = ["projector", "reporter", "process-manager"];
@@ -75,7 +75,7 @@ pub(super) async fn expect_the_same_from_nothing(system: System, folder: &Path) 
         std::fs::remove_file(rows_file(folder, stage)).unwrap();
     }
 
-    let system = System::start_on_port(folder, port, &[]).await;
+    let system = System::start_with_settings(folder, port, &[], &SETTINGS).await;
     let broker = system.broker().await;
     views_are_current(&system).await;
     let last = broker.state(EVENTS).await.unwrap().last_sequence;
@@ -93,5 +93,5 @@ pub(super) async fn expect_the_same_from_nothing(system: System, folder: &Path) 
     for (stage, lived) in STAGES.iter().zip(&before) {
         expect_same(lived, &dump(folder, stage, "rebuilt"));
     }
-    System::start_on_port(folder, port, &[]).await
+    System::start_with_settings(folder, port, &[], &SETTINGS).await
 }

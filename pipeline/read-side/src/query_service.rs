@@ -9,27 +9,26 @@
 mod answer;
 mod cursor;
 mod local;
+mod replicas;
 mod request;
 mod view_query;
 mod waits;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use async_nats::{
-    Client, HeaderMap,
-    service::{Request, Service, ServiceExt, endpoint::Endpoint, error::Error as ServiceError},
+    Client, HeaderMap, Message,
+    service::{Request, Service, ServiceExt, error::Error as ServiceError},
 };
-use futures::{FutureExt, StreamExt};
-use millstream_contract::{
-    error_text::one_line, header, header_check::check_headers, stream_names::EVENTS, subject::QUERY_PREFIX,
-};
+use futures::FutureExt;
+use millstream_contract::{error_text::one_line, header, header_check::check_headers, stream_names::EVENTS};
 use millstream_jetstream::{
     broker::Broker as _,
-    nats_broker::{
-        NatsBroker,
-        door::{self, Door},
-        headers_from,
-    },
+    nats_broker::{NatsBroker, door::Door, headers_from},
 };
 use millstream_runtime::metrics::{Metrics, QueryMetrics};
 use millstream_store::read_store::ReadStore;
@@ -46,6 +45,7 @@ pub use self::{
     request::{LIMIT_DEFAULT, LIMIT_MAX, Operation},
 };
 use self::{
+    replicas::ServedView,
     view_query::{Answer, Asked, ViewQuery},
     waits::{Place, Waits, client_of},
 };
@@ -124,6 +124,7 @@ pub struct QueryService {
     door: Door,
     requests: TaskTracker,
     endpoints: TaskTracker,
+    closing: CancellationToken,
 }
 
 /// What all requests to one endpoint share.
@@ -138,13 +139,22 @@ struct EndpointContext {
     requests: TaskTracker,
 }
 
+/// A request as it comes: to an endpoint of the service, or to a view that cannot answer and has none.
+enum Incoming {
+    Request(Request),
+    Message(Message),
+}
+
 /// What is registered, again on each line.
 struct Registration {
     config: QueryServiceConfig,
     views: ViewDirectory,
-    /// Names, metadata and contexts of the endpoints.
-    endpoints: Vec<(String, View, Arc<EndpointContext>)>,
+    served: Vec<Arc<ServedView>>,
     serving: TaskTracker,
+    /// Ends everything that listens on any line.
+    closing: CancellationToken,
+    /// Ends what listens on the line before.
+    line: Mutex<CancellationToken>,
 }
 
 impl QueryService {
@@ -163,11 +173,11 @@ impl QueryService {
         let in_flight = Arc::new(Semaphore::new(config.in_flight_max));
         let waits = config.waits();
         let reads = Arc::new(Semaphore::new(READS_MAX));
-        let mut endpoints = Vec::new();
+        let mut served = Vec::new();
         for view in views.iter() {
-            for operation in Operation::ALL {
+            let endpoints = Operation::ALL.map(|operation| {
                 let name = format!("{}.{}.{}", view.context, view.name, operation.name());
-                let context = EndpointContext {
+                Arc::new(EndpointContext {
                     query: ViewQuery::new(store.clone(), view.clone(), Arc::clone(&reads), &config),
                     operation,
                     broker: broker.clone(),
@@ -176,21 +186,29 @@ impl QueryService {
                     waits: Arc::clone(&waits),
                     metrics: metrics.query(&name),
                     requests: requests.clone(),
-                };
-                endpoints.push((name, view.clone(), Arc::new(context)));
-            }
+                })
+            });
+            served.push(Arc::new(ServedView { view: view.clone(), endpoints: endpoints.to_vec() }));
         }
-        let registration =
-            Arc::new(Registration { config, views: views.clone(), endpoints, serving: serving.clone() });
+        let closing = CancellationToken::new();
+        let registration = Arc::new(Registration {
+            config,
+            views: views.clone(),
+            served,
+            serving: serving.clone(),
+            line: Mutex::new(closing.child_token()),
+            closing: closing.clone(),
+        });
         let door =
             Door::open(broker, EVENTS, move |client| register(client, Arc::clone(&registration)).boxed());
         let door = door.await.map_err(|source| QueryServiceError { source })?;
-        Ok(Self { door, requests, endpoints: serving })
+        Ok(Self { door, requests, endpoints: serving, closing })
     }
 
     /// Takes no more requests, and returns when those that were taken are answered. A request that the server hands over at this
     /// very moment is lost: its sender gets no answer and has to ask again.
     pub async fn stop(self) {
+        self.closing.cancel();
         let client = self.door.close().await;
         for tasks in [self.endpoints, self.requests] {
             tasks.close();
@@ -211,7 +229,7 @@ impl QueryService {
 }
 
 async fn register(client: Client, registration: Arc<Registration>) -> Result<Service, async_nats::Error> {
-    let Registration { config, views, endpoints, serving } = &*registration;
+    let Registration { config, views, served, serving, closing, line } = &*registration;
     let by_endpoint = endpoint_views(views);
     let service = client
         .service_builder()
@@ -219,42 +237,23 @@ async fn register(client: Client, registration: Arc<Registration>) -> Result<Ser
         .stats_handler(move |endpoint, _| by_endpoint.get(&endpoint).map_or(json!(null), statistics))
         .start(&config.name, &config.version)
         .await?;
-    for (name, view, context) in endpoints {
-        let endpoint = service
-            .endpoint_builder()
-            .name(endpoint_name(view, context.operation))
-            .metadata(HashMap::from([("projection".to_owned(), view.projection.to_string())]))
-            .add(format!("{QUERY_PREFIX}.{name}"))
-            .await?;
-        serving.spawn(serve(endpoint, Arc::clone(context)));
+    let this_line = closing.child_token();
+    std::mem::replace(&mut *line.lock().unwrap_or_else(PoisonError::into_inner), this_line.clone()).cancel();
+    for view in served {
+        replicas::serve(Arc::clone(view), &service, client.clone(), serving, this_line.clone()).await?;
     }
     Ok(service)
 }
 
-/// Takes requests one after the other and answers each on its own.
-async fn serve(mut endpoint: Endpoint, context: Arc<EndpointContext>) {
-    while let Some(request) = endpoint.next().await {
-        match Arc::clone(&context.in_flight).try_acquire_owned() {
-            Ok(permit) => {
-                let context = Arc::clone(&context);
-                context.requests.clone().spawn(async move { context.answer(request, permit).await });
-            }
-            Err(_) => {
-                let busy = QueryError::Busy { in_flight_max: context.in_flight_max };
-                context.respond(&request, Err(busy), context.query.headers()).await;
-            }
-        }
-    }
-}
-
 impl EndpointContext {
-    async fn answer(&self, request: Request, permit: OwnedSemaphorePermit) {
+    async fn answer(&self, request: Incoming, permit: OwnedSemaphorePermit) {
         let began = Instant::now();
-        let headers = headers_from(request.message.headers.as_ref());
+        let message = request.message();
+        let headers = headers_from(message.headers.as_ref());
         let asked = Asked {
             position: headers.find(header::POSITION),
             wait_ms: headers.find(header::WAIT_MS),
-            body: &request.message.payload,
+            body: &message.payload,
             bytes_max: self.broker.message_bytes_max(),
         };
         let waited = asked.position.is_some();
@@ -265,7 +264,7 @@ impl EndpointContext {
                     "body: {bytes} bytes; a query has at most {REQUEST_BYTES_MAX}"
                 )))
             }
-            Ok(()) => self.query.answer(self.operation, &asked, self.place(&request, permit)).await,
+            Ok(()) => self.query.answer(self.operation, &asked, self.place(message, permit)).await,
             Err(error) => Err(QueryError::Malformed(error.to_string())),
         };
         let (result, headers) = match answered {
@@ -284,34 +283,34 @@ impl EndpointContext {
         self.metrics.seconds.observe(began.elapsed().as_secs_f64());
     }
 
-    fn place(&self, request: &Request, permit: OwnedSemaphorePermit) -> Place {
-        let reply = request.message.reply.as_deref().unwrap_or_default();
+    fn place(&self, message: &Message, permit: OwnedSemaphorePermit) -> Place {
+        let reply = message.reply.as_deref().unwrap_or_default();
         Place { at_once: Some(permit), waits: Arc::clone(&self.waits), client: client_of(reply).to_owned() }
     }
 
-    async fn respond(&self, request: &Request, result: Result<Vec<u8>, QueryError>, headers: HeaderMap) {
+    async fn respond(&self, request: &Incoming, result: Result<Vec<u8>, QueryError>, headers: HeaderMap) {
         self.metrics.answered(result.as_ref().map_or_else(QueryError::code, |_| 200));
         if let Err(QueryError::Store(error)) = &result {
-            tracing::error!(subject = %request.message.subject, error = one_line(error), "query failed");
+            tracing::error!(subject = %request.message().subject, error = one_line(error), "query failed");
         }
         let response = result
             .map(Into::into)
             .map_err(|error| ServiceError { status: error.text(), code: usize::from(error.code()) });
-        if let Err(error) = door::respond(&self.broker, request, response, headers).await {
-            tracing::debug!(subject = %request.message.subject, %error, "query has nobody to answer");
+        if let Err(error) = request.respond(self, response, headers).await {
+            tracing::debug!(subject = %request.message().subject, %error, "query has nobody to answer");
         }
     }
 }
 
 /// The name of an endpoint. NATS allows no dots in it, and names of contexts and views have hyphens, so underscores separate them.
-fn endpoint_name(view: &View, operation: Operation) -> String {
-    format!("{}_{}_{}", view.context, view.name, operation.name())
+fn endpoint_name(view: &View, operation: &str) -> String {
+    format!("{}_{}_{operation}", view.context, view.name)
 }
 
 fn endpoint_views(views: &ViewDirectory) -> HashMap<String, View> {
     views
         .iter()
-        .flat_map(|view| Operation::ALL.map(|operation| (endpoint_name(view, operation), view.clone())))
+        .flat_map(|view| Operation::ALL.map(|each| (endpoint_name(view, each.name()), view.clone())))
         .collect()
 }
 

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_nats::{
-    Client, HeaderMap,
+    Client, HeaderMap, Message,
     service::{Request, Service, error::Error as ServiceError},
 };
 use bytes::Bytes;
@@ -131,8 +131,25 @@ pub async fn respond(
     let Err(error) = request.respond_with_headers(response.clone(), headers.clone()).await else {
         return Ok(());
     };
-    let Some(reply) = request.message.reply.clone() else { return Err(error.into()) };
-    let (mut headers, body) = (headers, response.clone().unwrap_or_default());
+    if request.message.reply.is_none() {
+        return Err(error.into());
+    }
+    answer(broker, &request.message, response, headers).await
+}
+
+/// Answers a message as an endpoint of a service would, on the process's connection. A reply subject that is no place for answers
+/// gets none.
+///
+/// # Errors
+/// When that connection is closed.
+pub async fn answer(
+    broker: &NatsBroker,
+    message: &Message,
+    response: Result<Bytes, ServiceError>,
+    mut headers: HeaderMap,
+) -> Result<(), async_nats::Error> {
+    let Some(reply) = message.reply.clone().filter(|reply| broker.may_answer(reply)) else { return Ok(()) };
+    let body = response.clone().unwrap_or_default();
     if let Err(error) = response {
         headers.insert("Nats-Service-Error", error.status);
         headers.insert("Nats-Service-Error-Code", error.code.to_string());

@@ -7,5 +7,6 @@ mod catching_up;
 mod past;
 mod publishing;
 mod queries;
+mod replicas;
 mod running;
 mod support;

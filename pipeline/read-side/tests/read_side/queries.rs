@@ -18,14 +18,14 @@ use crate::support::{PATIENCE, Running, commit, grow, projections};
 
 /// An answer: code (200 for a good one), text or body, position.
 #[derive(Debug)]
-struct Reply {
-    code: u16,
-    text: String,
-    position: Option<String>,
+pub(crate) struct Reply {
+    pub(crate) code: u16,
+    pub(crate) text: String,
+    pub(crate) position: Option<String>,
 }
 
 impl Reply {
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         assert_eq!(self.code, 200, "{self:?}");
         serde_json::from_str(&self.text).unwrap()
     }
@@ -59,11 +59,11 @@ async fn ask_with(client: &Client, subject: &str, body: &str, headers: &[(&str, 
     }
 }
 
-async fn ask(client: &Client, subject: &str, body: &str) -> Reply {
+pub(crate) async fn ask(client: &Client, subject: &str, body: &str) -> Reply {
     ask_with(client, subject, body, &[]).await
 }
 
-async fn serve(server: &TestServer, running: &Running) -> QueryService {
+pub(crate) async fn serve(server: &TestServer, running: &Running) -> QueryService {
     serve_with(server, running, |_| {}).await
 }
 
@@ -447,6 +447,7 @@ async fn service_shows_its_endpoints_and_where_the_views_stand() {
     let running = Running::start(&broker, folder.path(), projections());
     let last = grow(&broker, "a", 2).await;
     running.until_sequence("counts", last).await;
+    running.until("kinds", |status| status.is_complete()).await;
     let config = QueryServiceConfig::new("projector", "0.1.0");
     let service =
         QueryService::start(&broker, running.store.clone(), &running.views, &Metrics::new(), config).await;

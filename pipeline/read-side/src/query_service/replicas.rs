@@ -1,0 +1,272 @@
+//! Which of several replicas answers a query: one that can. A view whose rows are whole listens in the queue group of all replicas
+//! that can answer. A view that is being built, or has halted, listens apart from them, and says what it waits for only if nobody
+//! can answer: it asks on `query.<context>.<view>.whole`, where every replica listens that can.
+//!
+//! The server gives each queue group a copy of each request. So a request reaches one replica that can answer and one that cannot, and
+//! one of the two answers. In the second after a replica has become able, both may: it may have joined too late for this request, and
+//! no answer would be worse than two.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use async_nats::{
+    Client, HeaderMap, Message, Request, RequestErrorKind, Subscriber,
+    service::{Group, Service, endpoint::Endpoint},
+};
+use bytes::Bytes;
+use futures::StreamExt;
+use millstream_contract::subject::QUERY_PREFIX;
+use millstream_jetstream::nats_broker::door;
+use tokio::{sync::watch, time::Instant};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
+
+use super::{EndpointContext, Incoming, QueryError, endpoint_name};
+use crate::projection_runner::{ProjectionStatus, View};
+
+/// The queue group of replicas that cannot answer at the moment.
+const GROUP_APART: &str = "apart";
+/// The last token of the subject on which replicas listen that can answer.
+const WHOLE: &str = "whole";
+
+/// How long other replicas may take to say that they can answer. Where nobody can, the server says so at once.
+const ASK_WAIT: Duration = Duration::from_secs(1);
+
+/// For how much longer another replica must have listened than a request has been here, before this one keeps silent.
+const LISTENED_BEFORE: Duration = Duration::from_secs(1);
+
+/// A view, and what its endpoints need.
+pub(super) struct ServedView {
+    pub(super) view: View,
+    pub(super) endpoints: Vec<Arc<EndpointContext>>,
+}
+
+/// A view as it is served on one connection.
+struct Served {
+    view: Arc<ServedView>,
+    group: Group,
+    client: Client,
+    takers: TaskTracker,
+    /// Ends all that listen on this connection.
+    closing: CancellationToken,
+}
+
+/// Listens for a view, either with all that can answer or apart from them, until it is dropped.
+struct Listening {
+    able: bool,
+    _leaves: DropGuard,
+}
+
+/// Begins to serve a view, and goes on until `closing`. When this returns, the connection listens.
+pub(super) async fn serve(
+    view: Arc<ServedView>,
+    service: &Service,
+    client: Client,
+    takers: &TaskTracker,
+    closing: CancellationToken,
+) -> Result<(), async_nats::Error> {
+    let group = service.group(format!("{QUERY_PREFIX}.{}.{}", view.view.context, view.view.name));
+    let served = Served { view, group, client, takers: takers.clone(), closing };
+    let mut status = served.view.view.status.clone();
+    let able = is_able(&status.borrow_and_update());
+    let listening = served.listen(able).await?;
+    takers.spawn(served.keep(status, listening));
+    Ok(())
+}
+
+/// Whether a view has all rows and goes on with the stream.
+fn is_able(status: &ProjectionStatus) -> bool {
+    status.is_complete() && status.halted.is_none()
+}
+
+impl Served {
+    /// Changes from one way of listening to the other whenever the view becomes able to answer, or no longer is.
+    async fn keep(self, mut status: watch::Receiver<ProjectionStatus>, mut listening: Listening) {
+        loop {
+            let able = listening.able;
+            let changed = tokio::select! {
+                () = self.closing.cancelled() => return,
+                changed = status.wait_for(|status| is_able(status) != able) => changed.is_ok(),
+            };
+            if !changed {
+                // The runner has ended; what it has told stays so.
+                return self.closing.cancelled().await;
+            }
+            // The new way first, so that there is no moment in which nobody listens.
+            match self.listen(!able).await {
+                Ok(new) => listening = new,
+                Err(error) => {
+                    tracing::warn!(%error, view = self.view.view.name, "a view cannot be served on this connection");
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn listen(&self, able: bool) -> Result<Listening, async_nats::Error> {
+        let leaving = self.closing.child_token();
+        for context in &self.view.endpoints {
+            let operation = context.operation;
+            if able {
+                let builder =
+                    self.group.endpoint_builder().name(endpoint_name(&self.view.view, operation.name()));
+                let metadata =
+                    HashMap::from([("projection".to_owned(), self.view.view.projection.to_string())]);
+                let endpoint = builder.metadata(metadata).add(operation.name()).await?;
+                self.takers.spawn(take(endpoint, Arc::clone(context), leaving.clone()));
+            } else {
+                let subject = self.subject(operation.name());
+                let requests = self.client.queue_subscribe(subject, GROUP_APART.to_owned()).await?;
+                let whole = self.subject(WHOLE);
+                let status = self.view.view.status.clone();
+                let apart =
+                    Apart { context: Arc::clone(context), status, client: self.client.clone(), whole };
+                self.takers.spawn(apart.take(requests, leaving.clone()));
+            }
+        }
+        if able {
+            // Last: whoever is told that this replica answers keeps silent.
+            let builder = self.group.endpoint_builder().name(endpoint_name(&self.view.view, WHOLE));
+            let endpoint = builder.add(WHOLE).await?;
+            if let Some(context) = self.view.endpoints.first() {
+                self.takers.spawn(say_whole(endpoint, Arc::clone(context), leaving.clone()));
+            }
+        }
+        Ok(Listening { able, _leaves: leaving.drop_guard() })
+    }
+
+    fn subject(&self, last: &str) -> String {
+        format!("{QUERY_PREFIX}.{}.{}.{last}", self.view.view.context, self.view.view.name)
+    }
+}
+
+/// Takes requests one after the other and answers each on its own.
+async fn take(mut endpoint: Endpoint, context: Arc<EndpointContext>, leaving: CancellationToken) {
+    while let Some(request) = next_request(&mut endpoint, &leaving).await {
+        let incoming = Incoming::Request(request);
+        match Arc::clone(&context.in_flight).try_acquire_owned() {
+            Ok(permit) => {
+                let context = Arc::clone(&context);
+                context.requests.clone().spawn(async move { context.answer(incoming, permit).await });
+            }
+            Err(_) => {
+                let busy = QueryError::Busy { in_flight_max: context.in_flight_max };
+                context.respond(&incoming, Err(busy), context.query.headers()).await;
+            }
+        }
+    }
+}
+
+/// Says to whoever asks that this replica can answer, and for how many milliseconds it has listened.
+async fn say_whole(mut endpoint: Endpoint, context: Arc<EndpointContext>, leaving: CancellationToken) {
+    let began = Instant::now();
+    while let Some(request) = next_request(&mut endpoint, &leaving).await {
+        let listened = Bytes::from(began.elapsed().as_millis().to_string());
+        let said = door::respond(&context.broker, &request, Ok(listened), context.query.headers()).await;
+        if let Err(error) = said {
+            tracing::debug!(%error, "nobody is there to be told that a view is whole");
+        }
+    }
+}
+
+/// The next request. After `leaving`, those that are there already, and then none.
+async fn next_request(
+    endpoint: &mut Endpoint,
+    leaving: &CancellationToken,
+) -> Option<async_nats::service::Request> {
+    if !leaving.is_cancelled() {
+        tokio::select! {
+            request = endpoint.next() => return request,
+            () = leaving.cancelled() => {}
+        }
+    }
+    // Doing it again changes nothing. When the connection is gone, so is the subscription.
+    let _gone = endpoint.stop().await;
+    endpoint.next().await
+}
+
+/// A view that cannot be answered at the moment.
+struct Apart {
+    context: Arc<EndpointContext>,
+    status: watch::Receiver<ProjectionStatus>,
+    client: Client,
+    /// Where replicas listen that can answer.
+    whole: String,
+}
+
+impl Apart {
+    async fn take(self, mut requests: Subscriber, leaving: CancellationToken) {
+        let apart = Arc::new(self);
+        loop {
+            let message = tokio::select! {
+                message = requests.next() => message,
+                () = leaving.cancelled() => break,
+            };
+            let Some(message) = message else { return };
+            Self::take_one(&apart, message).await;
+        }
+        let _gone = requests.unsubscribe().await;
+        while let Some(message) = requests.next().await {
+            Self::take_one(&apart, message).await;
+        }
+    }
+
+    /// Waits for its turn and is not refused: a refusal could overtake the answer of a replica that can.
+    async fn take_one(apart: &Arc<Self>, message: Message) {
+        let came = Instant::now();
+        let Ok(permit) = Arc::clone(&apart.context.in_flight).acquire_owned().await else { return };
+        let this = Arc::clone(apart);
+        apart.context.requests.spawn(async move {
+            if this.can_answer() || !this.another_can(came).await {
+                this.context.answer(Incoming::Message(message), permit).await;
+            }
+        });
+    }
+
+    /// Whether this replica has become able meanwhile.
+    fn can_answer(&self) -> bool {
+        is_able(&self.status.borrow())
+    }
+
+    /// Whether another replica can answer and has listened since before the request `came`. If that cannot be found out, this one
+    /// says what it knows.
+    async fn another_can(&self, came: Instant) -> bool {
+        let asked = Request::new().timeout(Some(ASK_WAIT));
+        match self.client.send_request(self.whole.clone(), asked).await {
+            Ok(told) => {
+                let listened = std::str::from_utf8(&told.payload).ok().and_then(|text| text.parse().ok());
+                let listened = listened.map_or(Duration::ZERO, Duration::from_millis);
+                listened > came.elapsed() + LISTENED_BEFORE
+            }
+            Err(error) => {
+                if error.kind() != RequestErrorKind::NoResponders {
+                    tracing::warn!(subject = self.whole, %error, "cannot ask for other replicas");
+                }
+                false
+            }
+        }
+    }
+}
+
+impl Incoming {
+    pub(super) fn message(&self) -> &Message {
+        match self {
+            Self::Request(request) => &request.message,
+            Self::Message(message) => message,
+        }
+    }
+
+    /// Answers it.
+    pub(super) async fn respond(
+        &self,
+        context: &EndpointContext,
+        response: Result<Bytes, async_nats::service::error::Error>,
+        headers: HeaderMap,
+    ) -> Result<(), async_nats::Error> {
+        match self {
+            Self::Request(request) => door::respond(&context.broker, request, response, headers).await,
+            Self::Message(message) => door::answer(&context.broker, message, response, headers).await,
+        }
+    }
+}

@@ -168,7 +168,7 @@ impl<B: Broker> ProjectionRunner<B> {
     /// Prepares to run `set`. Nothing is read or written yet.
     pub fn new(broker: B, store: ReadStore, set: ProjectionSet, config: RunnerConfig) -> Self {
         let (inbox, work) = mpsc::channel(BATCHES_WAITING_MAX);
-        let statuses = status::StatusBoard::new(&set);
+        let statuses = status::StatusBoard::new(&set, &config.metrics);
         Self { broker, store, set: Arc::new(set), config, statuses, inbox, work }
     }
 

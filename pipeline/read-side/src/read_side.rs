@@ -1,13 +1,19 @@
 //! What projector and reporter have in common: settings, the file of rows, the projection runner, queries, readiness and an
 //! orderly end.
 
+mod folding;
+
 use std::{
     num::NonZeroUsize,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use millstream_contract::exit_code::{ExitCode, Failure};
+use futures::future::join_all;
+use millstream_contract::{
+    exit_code::{ExitCode, Failure},
+    stream_names::{EVENTS, OUTCOMES},
+};
 use millstream_domain::projection::{OutcomeProjection, Projection};
 use millstream_jetstream::nats_broker::NatsBroker;
 use millstream_runtime::{
@@ -20,6 +26,7 @@ use millstream_runtime::{
 use millstream_store::read_store::{CACHE_SIZE_DEFAULT, ReadStore, StoreError};
 use tokio_util::sync::CancellationToken;
 
+use self::folding::Folding;
 use crate::{
     projection_runner::{
         BATCH_MAX_DEFAULT, DURABLE_INTERVAL_DEFAULT, NameTaken, ProjectionRunner, ProjectionSet, RowRemover,
@@ -276,12 +283,24 @@ impl ReadSide {
         let Self { store, runner, broker, queries, views, condition, runtime } = self;
         let service = QueryService::start(&broker, store, &views, &runtime.metrics, queries).await?;
         let stop = runtime.shutdown.token().child_token();
+        let statuses: Vec<_> = runner.statuses().into_iter().map(|(_, status)| status).collect();
+        let folding = Folding::of(&statuses, &[EVENTS, OUTCOMES], &runtime.readiness);
         let readiness = tokio::spawn(watch_readiness(views, condition, stop.clone()));
+        let watched = stop.clone();
+        let progress = tokio::spawn(async move {
+            let watches = join_all(folding.iter().map(|each| each.watch(&broker)));
+            tokio::select! {
+                _never = watches => {}
+                () = watched.cancelled() => {}
+            }
+        });
         let ended = runner.run(stop.clone()).await;
         stop.cancel();
         service.stop().await;
-        if let Err(error) = readiness.await {
-            tracing::error!(%error, "the watch over readiness failed");
+        for watch in [readiness, progress] {
+            if let Err(error) = watch.await {
+                tracing::error!(%error, "a watch over readiness failed");
+            }
         }
         Ok(ended?)
     }

@@ -68,6 +68,15 @@ impl ReaderMetrics {
     }
 }
 
+/// Of a projection.
+#[derive(Debug, Clone)]
+pub struct ProjectionMetrics {
+    /// 1 while it has halted at an event that it cannot apply.
+    pub halted: Level,
+    /// Messages of its stream that it has not applied yet.
+    pub lag_events: Level,
+}
+
 /// Of a command handler.
 #[derive(Debug, Clone)]
 pub struct HandlerMetrics {
@@ -271,6 +280,12 @@ impl Metrics {
             seconds,
             wait_seconds,
         }
+    }
+
+    /// Of a projection, such as `retail.stock`.
+    #[must_use]
+    pub fn projection(&self, projection: &str) -> ProjectionMetrics {
+        self.families.projection(projection)
     }
 
     /// Messages of a stream that were set aside.

@@ -107,7 +107,7 @@ impl<B: Broker> PastViews<B> {
         purpose: &str,
     ) -> Result<Self, StoreError> {
         let set = Arc::new(set);
-        let statuses = StatusBoard::new(&set);
+        let statuses = StatusBoard::new(&set, &Metrics::new());
         let mut applier = Applier::new(store.clone(), Arc::clone(&set), statuses.clone(), &Metrics::new());
         for member in set.members_of_events() {
             let version = set.members.get(member).map_or(0, |each| each.version);

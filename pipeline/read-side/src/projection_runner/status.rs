@@ -6,6 +6,7 @@ use millstream_contract::{
     position::Position,
     stream_names::{EVENTS, OUTCOMES},
 };
+use millstream_runtime::metrics::{Metrics, ProjectionMetrics};
 use millstream_store::read_store::{Checkpoint, ProjectionId, TableName};
 use tokio::sync::watch;
 
@@ -62,19 +63,39 @@ impl ProjectionStatus {
 
 /// The statuses of all projections of a set, by its indices. Clones share them.
 #[derive(Clone)]
-pub(super) struct StatusBoard(Arc<[watch::Sender<ProjectionStatus>]>);
+pub(super) struct StatusBoard(Arc<[Posted]>);
+
+/// A status, and where it is counted.
+struct Posted {
+    status: watch::Sender<ProjectionStatus>,
+    metrics: ProjectionMetrics,
+}
 
 impl StatusBoard {
-    pub(super) fn new(set: &ProjectionSet) -> Self {
-        let statuses = set.members.iter().map(|member| match member.input {
-            Input::Events(_) => ProjectionStatus::new(EVENTS),
-            Input::Outcomes(_) => ProjectionStatus::new(OUTCOMES),
+    pub(super) fn new(set: &ProjectionSet, metrics: &Metrics) -> Self {
+        let posted = set.members.iter().map(|member| {
+            let stream = match member.input {
+                Input::Events(_) => EVENTS,
+                Input::Outcomes(_) => OUTCOMES,
+            };
+            let status = watch::Sender::new(ProjectionStatus::new(stream));
+            Posted { status, metrics: metrics.projection(member.id.as_str()) }
         });
-        Self(statuses.map(watch::Sender::new).collect())
+        Self(posted.collect())
+    }
+
+    fn posted(&self, member: usize) -> &Posted {
+        self.0.get(member).expect("the board has a status for each member of the set")
     }
 
     fn sender(&self, member: usize) -> &watch::Sender<ProjectionStatus> {
-        self.0.get(member).expect("the board has a status for each member of the set")
+        &self.posted(member).status
+    }
+
+    /// Counts how far a projection is behind.
+    fn count(&self, member: usize) {
+        let Posted { status, metrics } = self.posted(member);
+        metrics.lag_events.set(i64::try_from(status.borrow().lag()).unwrap_or(i64::MAX));
     }
 
     /// Tells readers that `checkpoint` has been committed. It must not be called earlier, or queries would see rows that a crash
@@ -88,9 +109,11 @@ impl StatusBoard {
             status.complete_from = checkpoint.complete_from;
             status.stream_end = status.stream_end.max(checkpoint.sequence);
         });
+        self.count(member);
     }
 
     pub(super) fn halted(&self, member: usize, halt: Option<Halt>) {
+        self.posted(member).metrics.halted.set(i64::from(halt.is_some()));
         self.sender(member).send_modify(|status| status.halted = halt);
     }
 
@@ -109,6 +132,7 @@ impl StatusBoard {
             status.stream_end = sequence;
             changed
         });
+        self.count(member);
     }
 
     pub(super) fn subscribe(&self, member: usize) -> watch::Receiver<ProjectionStatus> {

@@ -3,10 +3,13 @@
 use millstream_contract::stream_names::EVENTS;
 use millstream_jetstream::{broker::Broker as _, testing::test_server::TestServer};
 use millstream_read_side::projection_runner::RunnerError;
+use millstream_runtime::metrics::Metrics;
 use millstream_store::read_store::{ProjectionId, ReadStore, StoreError};
 use serde_json::json;
 
-use crate::support::{Counts, Running, commit, grow, message, projections, projections_with, reject};
+use crate::support::{
+    Counts, PATIENCE, Running, commit, grow, message, projections, projections_with, reject,
+};
 
 #[tokio::test]
 async fn rows_follow_both_streams() {
@@ -59,7 +62,10 @@ async fn unknown_event_halts_its_projection_and_no_other() {
     let server = TestServer::start_provisioned().await;
     let broker = server.broker().await;
     let folder = tempfile::tempdir().unwrap();
-    let running = Running::start(&broker, folder.path(), projections());
+    let metrics = Metrics::new();
+    let counted = metrics.clone();
+    let running =
+        Running::start_with(&broker, folder.path(), projections(), |config| config.metrics = counted);
     grow(&broker, "a", 2).await;
     let strange = broker.append(EVENTS, commit("thing.a", "shrunk", "strange")).await.unwrap().sequence;
     let last = grow(&broker, "a", 2).await;
@@ -72,6 +78,15 @@ async fn unknown_event_halts_its_projection_and_no_other() {
     // The failed event had changed this row before it failed.
     assert_eq!(running.row("counts-total", "all"), Some(json!({ "count": 2 })));
     assert!(running.views.troubles()[0].contains("test.counts halted at EVENTS 3"));
+    let halted = |projection: &str| metrics.projection(projection).halted.get();
+    assert_eq!((halted("test.counts"), halted("test.latest")), (1, 0));
+    let behind = async {
+        // The end of the stream is asked for at intervals.
+        while metrics.projection("test.counts").lag_events.get() != 3 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, behind).await.expect("what it does not apply is counted");
     running.finish().await.unwrap();
 
     // A release that knows the event goes on from there; the two have different checkpoints now.

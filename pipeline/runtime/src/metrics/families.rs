@@ -8,8 +8,8 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 use super::{
-    ConnectionMetrics, Count, Fraction, HandlerMetrics, Level, ProcessMetrics, PurgeMetrics, ReaderMetrics,
-    ReportMetrics, StoreMetrics, StreamMetrics,
+    ConnectionMetrics, Count, Fraction, HandlerMetrics, Level, ProcessMetrics, ProjectionMetrics,
+    PurgeMetrics, ReaderMetrics, ReportMetrics, StoreMetrics, StreamMetrics,
 };
 
 type Labels = Vec<(&'static str, String)>;
@@ -82,6 +82,8 @@ families! {
     query_answers: Counts = "queries", Family::default(), "Queries answered, by code";
     query_seconds: Histograms = "query" in Unit::Seconds, Family::new_with_constructor(seconds as fn() -> Histogram), "From request to answer, waiting included";
     query_wait: Histograms = "query_wait" in Unit::Seconds, Family::new_with_constructor(seconds as fn() -> Histogram), "Waiting for the position that a query asked for";
+    projection_halted: Levels = "projection_halted", Family::default(), "1 while the projection has halted at an event that it cannot apply, else 0";
+    projection_lag_events: Levels = "projection_lag_events", Family::default(), "Messages of its stream that the projection has not applied yet";
     report_revisions: Counts = "report_revisions", Family::default(), "Report revisions published, by status";
     process_active: Levels = "process_active", Family::default(), "1 while this process manager carries out effects, 0 while it stands by";
     process_commands: Counts = "process_commands", Family::default(), "Commands that processes sent";
@@ -191,6 +193,14 @@ impl Families {
     pub(super) fn query_answers(&self, endpoint: &str, code: u16) -> Count {
         let labels = vec![("endpoint", endpoint.to_owned()), ("code", code.to_string())];
         self.query_answers.get_or_create_owned(&labels)
+    }
+
+    pub(super) fn projection(&self, projection: &str) -> ProjectionMetrics {
+        let labels = vec![("projection", projection.to_owned())];
+        ProjectionMetrics {
+            halted: self.projection_halted.get_or_create_owned(&labels),
+            lag_events: self.projection_lag_events.get_or_create_owned(&labels),
+        }
     }
 
     pub(super) fn dead_letters(&self, stream: &str) -> Count {

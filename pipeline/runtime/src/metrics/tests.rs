@@ -59,6 +59,7 @@ fn contract() -> String {
     let _damaged_files = metrics.damaged_files("views");
     metrics.query("retail.stock.get").answered(200);
     let _dead_letters = metrics.dead_letters("COMMANDS");
+    let _projection = metrics.projection("retail.stock");
     let _report = metrics.report("store-daily");
     let _process = metrics.process("fulfilment");
     let _stream = metrics.stream("EVENTS");

@@ -163,3 +163,22 @@ async fn a_process_manager_whose_commands_are_refused_or_whose_events_do_not_com
     resize(&server, COMMANDS, 1024 * 1024).await;
     manager.ready().await;
 }
+
+#[tokio::test]
+async fn a_projector_that_gets_no_events_is_not_ready_and_answers_when_it_does() {
+    let server = TestServer::start_provisioned().await;
+    let folder = fresh_folder();
+    let broker = server.broker().await;
+    let mut handler = StageProcess::new("command-handler", "", &server.url(), folder.path());
+    let mut projector = StageProcess::new("projector", "", &server.url(), folder.path());
+    handler.start_ready().await;
+    store(&broker, 1).await;
+    projector.start_ready().await;
+    pause(&server, EVENTS, "projector", Timestamp::now() + AN_HOUR).await;
+    store(&broker, 2).await;
+    stalls(&mut projector, &["folding EVENTS: no progress"]).await;
+    pause(&server, EVENTS, "projector", Timestamp::now() - AN_HOUR).await;
+    projector.ready().await;
+    handler.stop().await;
+    projector.stop().await;
+}

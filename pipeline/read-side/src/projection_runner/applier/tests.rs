@@ -63,7 +63,7 @@ struct Fixture {
 impl Fixture {
     fn new(store: ReadStore) -> Self {
         let set = Arc::new(ProjectionSet::new(vec![Box::new(Counts)], Vec::new(), &[]).unwrap());
-        let statuses = StatusBoard::new(&set);
+        let statuses = StatusBoard::new(&set, &Metrics::new());
         let mut applier = Applier::new(store.clone(), Arc::clone(&set), statuses.clone(), &Metrics::new());
         applier.resume(0, Checkpoint::start("g", 1, 0));
         Self { applier, store, set, statuses, sorter: CommitSorter::new(&[0]) }

@@ -1,0 +1,83 @@
+//! Whether projections get on with the messages of their stream, for readiness.
+
+use std::{convert::Infallible, time::Duration};
+
+use futures::future::join_all;
+use millstream_jetstream::broker::Broker;
+use millstream_runtime::{
+    health::{ProgressWatch, Readiness},
+    stream_watch::watch_stream,
+};
+use tokio::sync::watch;
+
+use crate::projection_runner::ProjectionStatus;
+
+/// How often it is looked how far the projections have come.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+
+/// The projections of one stream. Two readers feed them at most, so that all get on if the first and the last do.
+pub(super) struct Folding {
+    stream: &'static str,
+    statuses: Vec<watch::Receiver<ProjectionStatus>>,
+    /// The one that has come furthest.
+    first: ProgressWatch,
+    /// The one that is behind most.
+    last: ProgressWatch,
+}
+
+impl Folding {
+    /// The projections of each stream that has any.
+    pub(super) fn of(
+        statuses: &[watch::Receiver<ProjectionStatus>],
+        streams: &[&'static str],
+        readiness: &Readiness,
+    ) -> Vec<Self> {
+        let of_stream = |stream: &&'static str| {
+            let own = statuses.iter().filter(|status| status.borrow().stream == *stream);
+            let statuses: Vec<_> = own.cloned().collect();
+            (!statuses.is_empty()).then(|| Self {
+                stream,
+                statuses,
+                first: readiness.progress(&format!("folding {stream}")),
+                last: readiness.progress(&format!("catching up with {stream}")),
+            })
+        };
+        streams.iter().filter_map(of_stream).collect()
+    }
+
+    /// Notes how far they have come, and how far there is work, again and again. One that has halted has no work; readiness says so
+    /// by itself.
+    pub(super) async fn watch<B: Broker>(&self, broker: &B) -> Infallible {
+        let looks = async {
+            let mut looks = tokio::time::interval(LOOK_INTERVAL);
+            loop {
+                looks.tick().await;
+                self.note();
+            }
+        };
+        let work = join_all(
+            [&self.first, &self.last].map(|watch| watch_stream(broker, self.stream, ">", watch, None)),
+        );
+        tokio::select! {
+            never = looks => never,
+            mut never = work => match never.pop() {
+                Some(never) => never,
+                None => std::future::pending().await,
+            },
+        }
+    }
+
+    fn note(&self) {
+        let reached = |status: &watch::Receiver<ProjectionStatus>| {
+            let status = status.borrow();
+            (status.halted.is_none() && !status.generation.is_empty()).then_some(status.sequence)
+        };
+        let reached: Vec<u64> = self.statuses.iter().filter_map(reached).collect();
+        for (watch, sequence) in [(&self.first, reached.iter().max()), (&self.last, reached.iter().min())] {
+            match sequence {
+                Some(sequence) => watch.reached(*sequence),
+                None => watch.rest(),
+            }
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! What a takeover costs: fills EVENTS with many aggregates, and measures how fast a command handler decides after an ordered end, after
+//! `kill -9`, with its folder lost, and when a standby takes over, beside how fast it decides warm. How to run it, and what it showed:
+//! docs/benchmarks.md.
+
+#![expect(clippy::print_stdout, reason = "a program for people")]
+
+use std::{path::Path, time::Duration};
+
+use anyhow::{Context as _, Result};
+use end_to_end_tests::{stage_process::StageProcess, waiting::until};
+use jiff::Timestamp;
+use millstream_contract::{
+    header,
+    outcome::{OUTCOME_SUBJECT, OutcomeRecord, RecordKind},
+    stored_message::Headers,
+    stream_names::{COMMANDS, EVENTS, OUTCOMES},
+};
+use millstream_jetstream::{
+    broker::{Broker as _, NewMessage},
+    group_append::{AppendStrategy, GroupAppend},
+    nats_broker::NatsBroker,
+    stream_feed::StreamFeed,
+    testing::test_server::TestServer,
+};
+
+/// Commits in EVENTS when nothing else is said.
+const COMMITS: usize = 600_000;
+/// Of so many aggregates, when nothing else is said.
+const AGGREGATES: usize = 200_000;
+/// Commands that wait for each takeover, each for another aggregate.
+const WAITING: usize = 100_000;
+/// Commands that are sent together.
+const GROUP: usize = 1000;
+/// The rate counts from the first outcome for so long.
+const WINDOW: Duration = Duration::from_secs(10);
+
+/// Commands for a shop that exists; each is one event.
+struct Commands {
+    broker: NatsBroker,
+    appends: GroupAppend<NatsBroker>,
+    aggregates: usize,
+    sent: usize,
+}
+
+impl Commands {
+    async fn send(&mut self, count: usize) -> Result<u64> {
+        let mut left = count;
+        while left > 0 {
+            let size = left.min(GROUP);
+            let messages = (0..size).map(|_| self.next()).collect();
+            for appended in self.appends.append_all(messages).await {
+                appended?;
+            }
+            left -= size;
+        }
+        Ok(self.broker.state(COMMANDS).await?.last_sequence)
+    }
+
+    fn next(&mut self) -> NewMessage {
+        let number = self.sent;
+        self.sent += 1;
+        let mut headers = Headers::new();
+        headers.push(header::COMMAND_ID, format!("takeover-{number}"));
+        NewMessage {
+            subject: format!("cmd.retail.stock.takeover:{}.receive", number % self.aggregates),
+            expected_last: None,
+            headers,
+            payload: format!(r#"{{"quantity":1,"reference":"takeover-{number}"}}"#).into(),
+        }
+    }
+}
+
+/// How long nothing was decided, and how fast then.
+struct Figures {
+    pause: Duration,
+    rate: f64,
+}
+
+/// Waits until everything up to `through` is decided, and looks at the records since `begun`.
+async fn decided(broker: &NatsBroker, begun: Timestamp, records: u64, through: u64) -> Result<Figures> {
+    until("all commands are decided", async || {
+        let last = broker.last(OUTCOMES, OUTCOME_SUBJECT).await.ok()??;
+        (OutcomeRecord::from_stored(&last).ok()?.through >= through).then_some(())
+    })
+    .await;
+    let mut feed = StreamFeed::open(broker, OUTCOMES, records, "takeover").await?;
+    let (mut first, mut last, mut count) = (None, begun, 0);
+    while let Some(message) = feed.next().await? {
+        let record = OutcomeRecord::from_stored(&message)?;
+        if record.kind == RecordKind::Fence {
+            continue;
+        }
+        let at = message.stored_at;
+        // The first record ends the pause; what it holds was decided within it.
+        let Some(first) = first else {
+            first = Some(at);
+            continue;
+        };
+        if at.duration_since(first).unsigned_abs() > WINDOW {
+            break;
+        }
+        (last, count) = (at, count + record.outcomes.len());
+    }
+    feed.close().await;
+    let first = first.context("nothing was decided")?;
+    let seconds = last.duration_since(first).as_secs_f64().max(0.001);
+    Ok(Figures { pause: first.duration_since(begun).unsigned_abs(), rate: count as f64 / seconds })
+}
+
+async fn measure(
+    commands: &mut Commands,
+    records: u64,
+    begun: Timestamp,
+    through: u64,
+    name: &str,
+    warm: Option<f64>,
+) -> Result<f64> {
+    let Figures { pause, rate } = decided(&commands.broker, begun, records, through).await?;
+    let ratio = warm.map_or(1.0, |warm| rate / warm);
+    println!("| {name} | {:.1} s | {rate:.0}/s | {ratio:.2} |", pause.as_secs_f64());
+    Ok(rate)
+}
+
+async fn last_record(broker: &NatsBroker) -> Result<u64> {
+    Ok(broker.state(OUTCOMES).await?.last_sequence)
+}
+
+fn lose(folder: &Path, name: &str) -> Result<()> {
+    Ok(std::fs::remove_dir_all(folder.join(name))?)
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let mut numbers = std::env::args().skip(1).map(|number| number.parse());
+    let commits = numbers.next().transpose()?.unwrap_or(COMMITS);
+    let aggregates = numbers.next().transpose()?.unwrap_or(AGGREGATES);
+    let waiting = numbers.next().transpose()?.unwrap_or(WAITING);
+    let server = TestServer::start_provisioned().await;
+    let folder = tempfile::tempdir()?;
+    let handler =
+        |instance: &str| StageProcess::new("command-handler", instance, &server.url(), folder.path());
+    let (mut one, mut two) = (handler("one"), handler("two"));
+    let broker = server.broker().await;
+    let appends = GroupAppend::new(broker.clone(), COMMANDS, AppendStrategy::Measured);
+    let mut commands = Commands { broker: broker.clone(), appends, aggregates, sent: 0 };
+
+    one.start_ready().await;
+    let through = commands.send(commits).await?;
+    decided(&broker, Timestamp::now(), 0, through).await?;
+    println!(
+        "{} commits of {aggregates} aggregates, {waiting} commands wait each time\n",
+        broker.state(EVENTS).await?.last_sequence
+    );
+    println!(
+        "| Takeover | Until the first outcome | Commands in the ten seconds after | Ratio |\n|---|---|---|---|"
+    );
+
+    // Stopped and continued, so that the same number of commands waits for a handler that is warm.
+    one.signal(nix::sys::signal::Signal::SIGSTOP);
+    let records = last_record(&broker).await?;
+    let through = commands.send(waiting).await?;
+    one.signal(nix::sys::signal::Signal::SIGCONT);
+    let warm = measure(&mut commands, records, Timestamp::now(), through, "none: warm", None).await?;
+
+    for name in ["ordered end", "`kill -9`", "folder lost"] {
+        let records = last_record(&broker).await?;
+        match name {
+            "ordered end" => one.stop().await,
+            _ => one.kill().await,
+        }
+        let through = commands.send(waiting).await?;
+        if name == "folder lost" {
+            lose(folder.path(), one.name())?;
+        }
+        let begun = Timestamp::now();
+        one.start();
+        measure(&mut commands, records, begun, through, name, Some(warm)).await?;
+    }
+
+    two.start_ready().await;
+    let records = last_record(&broker).await?;
+    one.signal(nix::sys::signal::Signal::SIGSTOP);
+    let through = commands.send(waiting).await?;
+    let begun = Timestamp::now();
+    one.kill().await;
+    measure(&mut commands, records, begun, through, "standby, after `kill -9`", Some(warm)).await?;
+    two.stop().await;
+    Ok(())
+}

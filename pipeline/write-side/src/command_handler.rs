@@ -33,17 +33,17 @@ mod read_ahead;
 mod recorder;
 mod standby;
 mod state_keeper;
+mod streams;
 
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use millstream_contract::{
     leases::COMMAND_HANDLER_LEASE,
-    outcome::Generations,
     stream_names::{COMMANDS, COMMANDS_CONSUMER, EVENTS},
 };
 use millstream_domain::{decider::AggregateRegistry, process::TIMER_ISSUER};
 use millstream_jetstream::{
-    broker::{Broker, BrokerError, ReadError, ReaderConfig, StreamState},
+    broker::{Broker, ReadError, ReaderConfig},
     group_append::AppendStrategy,
     retry::{RunIds, answered, state_reaching},
 };
@@ -63,6 +63,7 @@ use crate::{
         recorder::{Recorder, SettledRound},
         standby::Followers,
         state_keeper::{StateFollower, StateKeeper},
+        streams::Streams,
     },
     id_index::IdIndex,
     outcome_journal::{JournalError, OutcomeJournal},
@@ -465,31 +466,6 @@ impl<B: Broker> CommandHandler<B> {
     async fn read_foreign(&mut self) -> Result<(), HandlerError> {
         let follower = StateFollower::new(&self.broker, &self.settings.name);
         follower.catch_up(&mut self.states, &self.ids).await
-    }
-}
-
-/// The state of a stream. Waits while the server does not answer.
-async fn state_of<B: Broker>(broker: &B, ids: &RunIds, stream: &str) -> Result<StreamState, BrokerError> {
-    answered(ids, || broker.state(stream)).await
-}
-
-/// The streams as a handler finds them when its turn begins. Their generations go into each record, so that a stream which was
-/// deleted and made again is recognised.
-struct Streams {
-    commands: StreamState,
-    events: StreamState,
-    generations: Generations,
-}
-
-impl Streams {
-    async fn look<B: Broker>(broker: &B, ids: &RunIds) -> Result<Self, BrokerError> {
-        let commands = state_of(broker, ids, COMMANDS).await?;
-        let events = state_of(broker, ids, EVENTS).await?;
-        let generations = Generations {
-            commands: commands.generation.as_str().into(),
-            events: events.generation.as_str().into(),
-        };
-        Ok(Self { commands, events, generations })
     }
 }
 

@@ -1,0 +1,35 @@
+//! The streams as a handler finds them.
+
+use millstream_contract::{
+    outcome::Generations,
+    stream_names::{COMMANDS, EVENTS},
+};
+use millstream_jetstream::{
+    broker::{Broker, BrokerError, StreamState},
+    retry::{RunIds, answered},
+};
+
+/// The state of a stream. Waits while the server does not answer.
+async fn state_of<B: Broker>(broker: &B, ids: &RunIds, stream: &str) -> Result<StreamState, BrokerError> {
+    answered(ids, || broker.state(stream)).await
+}
+
+/// The streams as a handler finds them when its turn begins. Their generations go into each record, so that a stream which was
+/// deleted and made again is recognised.
+pub(super) struct Streams {
+    pub(super) commands: StreamState,
+    pub(super) events: StreamState,
+    pub(super) generations: Generations,
+}
+
+impl Streams {
+    pub(super) async fn look<B: Broker>(broker: &B, ids: &RunIds) -> Result<Self, BrokerError> {
+        let commands = state_of(broker, ids, COMMANDS).await?;
+        let events = state_of(broker, ids, EVENTS).await?;
+        let generations = Generations {
+            commands: commands.generation.as_str().into(),
+            events: events.generation.as_str().into(),
+        };
+        Ok(Self { commands, events, generations })
+    }
+}

@@ -176,6 +176,15 @@ impl StreamUsage {
     }
 }
 
+/// A part of the messages of a subject.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// They follow each other.
+    pub messages: Vec<StoredMessage>,
+    /// Whether there are more behind them.
+    pub more: bool,
+}
+
 /// What to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReaderConfig {
@@ -320,14 +329,15 @@ pub trait Broker: Clone + Send + Sync + 'static {
         messages: Vec<NewMessage>,
     ) -> impl Future<Output = Result<Appended, AppendError>> + Send;
 
-    /// All messages of one literal subject from sequence `from` on, in order. May be answered by a replica that lags:
-    /// what is missing then is the end.
-    fn load(
+    /// The next messages of one literal subject from sequence `from` on, in order: about as many as `bytes` hold, and at
+    /// least one where there is one. May be answered by a replica that lags: what is missing then is the end.
+    fn load_page(
         &self,
         stream: &str,
         subject: &str,
         from: u64,
-    ) -> impl Future<Output = Result<Vec<StoredMessage>, BrokerError>> + Send;
+        bytes: usize,
+    ) -> impl Future<Output = Result<Page, BrokerError>> + Send;
 
     /// The last message of a subject, which may have wildcards, answered by the leader: current.
     fn last(

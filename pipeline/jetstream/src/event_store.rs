@@ -17,6 +17,9 @@ use crate::{
     set_aside::is_set_aside,
 };
 
+/// About how many bytes of a history are in memory at a time. Many histories are read together, and a page of each is there.
+pub const PAGE_BYTES: usize = 256 * 1024;
+
 /// Why a history cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
@@ -116,48 +119,72 @@ impl<B: Broker> EventStore<B> {
         }
     }
 
-    /// An aggregate's commits behind sequence `after`, in order; those appended last may be missing.
+    /// An aggregate's commits behind sequence `after`; those appended last may be missing.
+    pub fn history(&self, stream_id: &StreamId, after: u64) -> History<B> {
+        History {
+            broker: self.broker.clone(),
+            stream_id: stream_id.clone(),
+            next: after + 1,
+            until: 0,
+            complete: false,
+        }
+    }
+
+    /// An aggregate's commits behind sequence `after`, none missing: what the leader names as the last one is among them.
     ///
     /// # Errors
-    /// [`LoadError`].
-    pub async fn load(&self, stream_id: &StreamId, after: u64) -> Result<Vec<StoredCommit>, LoadError> {
-        let messages = self.broker.load(EVENTS, &stream_id.event_subject(), after + 1).await?;
-        let mut commits = Vec::with_capacity(messages.len());
-        for message in &messages {
+    /// When the leader does not answer.
+    pub async fn current_history(&self, stream_id: &StreamId, after: u64) -> Result<History<B>, BrokerError> {
+        let last = self.broker.last(EVENTS, &stream_id.event_subject()).await?;
+        let until = last.map(|last| last.sequence).filter(|last| *last > after);
+        let history = self.history(stream_id, after);
+        Ok(History { until: until.unwrap_or(0), complete: until.is_none(), ..history })
+    }
+}
+
+/// An aggregate's history, read page by page, so that it may be of any length.
+#[derive(Debug)]
+pub struct History<B> {
+    broker: B,
+    stream_id: StreamId,
+    next: u64,
+    /// The last commit that must not be missing, or 0.
+    until: u64,
+    complete: bool,
+}
+
+impl<B: Broker> History<B> {
+    /// The next commits, in order; `None` after the last.
+    ///
+    /// # Errors
+    /// [`LoadError`]; [`BrokerError::Unavailable`] also while the replica that answers lags behind the leader.
+    pub async fn next_page(&mut self) -> Result<Option<Vec<StoredCommit>>, LoadError> {
+        if self.complete {
+            return Ok(None);
+        }
+        let subject = self.stream_id.event_subject();
+        let page = self.broker.load_page(EVENTS, &subject, self.next, PAGE_BYTES).await?;
+        let mut commits = Vec::with_capacity(page.messages.len());
+        for message in &page.messages {
             match StoredCommit::from_stored(message) {
                 Ok(commit) => commits.push(commit),
                 Err(_) if is_set_aside(&self.broker, message).await? => {
-                    commits.push(StoredCommit::set_aside(stream_id.clone(), message));
+                    commits.push(StoredCommit::set_aside(self.stream_id.clone(), message));
                 }
                 Err(source) => return Err(NoCommit { sequence: message.sequence, source }.into()),
             }
         }
-        Ok(commits)
-    }
-
-    /// All of an aggregate's commits behind sequence `after`, none missing: what the leader names as the last one is among
-    /// them.
-    ///
-    /// # Errors
-    /// [`LoadError`]; [`BrokerError::Unavailable`] also while the replica that answers lags behind the leader.
-    pub async fn load_current(
-        &self,
-        stream_id: &StreamId,
-        after: u64,
-    ) -> Result<Vec<StoredCommit>, LoadError> {
-        let last = self.broker.last(EVENTS, &stream_id.event_subject()).await?;
-        let Some(last) = last.filter(|last| last.sequence > after) else { return Ok(Vec::new()) };
-        let commits = self.load(stream_id, after).await?;
-        if commits.last().is_some_and(|commit| commit.broker_sequence >= last.sequence) {
-            Ok(commits)
-        } else {
-            Err(LoadError::Broker(BrokerError::Unavailable {
+        self.next = page.messages.last().map_or(self.next, |last| last.sequence + 1);
+        self.complete = !page.more || page.messages.is_empty();
+        if self.complete && self.next <= self.until {
+            return Err(LoadError::Broker(BrokerError::Unavailable {
                 operation: "load",
                 detail: format!(
-                    "the replica that answered lags behind sequence {} of {stream_id}",
-                    last.sequence
+                    "the replica that answered lags behind sequence {} of {}",
+                    self.until, self.stream_id
                 ),
-            }))
+            }));
         }
+        Ok(Some(commits))
     }
 }

@@ -26,7 +26,7 @@ pub use wire::headers_from;
 
 use crate::{
     broker::{
-        AppendError, Appended, Broker, BrokerError, NewMessage, ReadError, ReaderConfig, StreamState,
+        AppendError, Appended, Broker, BrokerError, NewMessage, Page, ReadError, ReaderConfig, StreamState,
         StreamUsage,
     },
     line::{Dialer, Line},
@@ -312,8 +312,14 @@ impl Broker for NatsBroker {
         self.publish(stream, message, headers).await
     }
 
-    async fn load(&self, stream: &str, subject: &str, from: u64) -> Result<Vec<StoredMessage>, BrokerError> {
-        load::load(self, stream, subject, from).await
+    async fn load_page(
+        &self,
+        stream: &str,
+        subject: &str,
+        from: u64,
+        bytes: usize,
+    ) -> Result<Page, BrokerError> {
+        load::load_page(self, stream, subject, from, bytes).await
     }
 
     async fn last(&self, stream: &str, subject: &str) -> Result<Option<StoredMessage>, BrokerError> {

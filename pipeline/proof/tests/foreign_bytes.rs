@@ -20,7 +20,7 @@ use millstream_jetstream::{
     group_append::AppendStrategy,
     nats_broker::NatsBroker,
     retry::RunIds,
-    testing::{raw_client::RawClient, test_server::TestServer},
+    testing::{operation::load_all, raw_client::RawClient, test_server::TestServer},
 };
 use millstream_proof::{
     testing::{account::Account, stream_dump::dump},
@@ -208,7 +208,7 @@ async fn every_reader_and_every_load_goes_on_behind_foreign_bytes() {
     }
     raw.publish("evt.bank.account.ada", "", "last").await;
     let mut count = blocks.len() as u64 * 2 + 1;
-    let history = broker.load(EVENTS, "evt.bank.account.ada", 1).await.unwrap();
+    let history = load_all(&broker, EVENTS, "evt.bank.account.ada", 1).await.unwrap();
     assert!(history.iter().map(|message| message.sequence).eq(1..=count));
     assert_eq!(&*history.last().unwrap().payload, b"last");
     for filters in [vec![], vec!["evt.bank.*.*".to_owned(), "evt.other.>".to_owned()]] {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use millstream_contract::commit::{COMMIT_HASH_LENGTH, StoredCommit};
+use millstream_contract::commit::{COMMIT_HASH_LENGTH, Envelope, StoredCommit};
 use millstream_domain::decider::{AggregateType, AnyState, EventError};
 use millstream_store::sealed::{seal, unseal};
 use serde::{Deserialize, Serialize};
@@ -131,36 +131,22 @@ impl AggregateState {
         })
     }
 
-    /// The state after `history`, which must begin with the aggregate's first commit.
+    /// Folds what commands before `position` caused in one commit, and nothing else of it. Over a whole history, this gives the state
+    /// that those commands left. A command at `position` is decided on it when later commands have already taken effect.
     ///
     /// # Errors
     /// [`HistoryError`].
-    pub fn fold(aggregate: &Arc<dyn AggregateType>, history: &[StoredCommit]) -> Result<Self, HistoryError> {
-        let mut state = Self::initial(aggregate);
-        for commit in history {
-            state.apply(aggregate, commit)?;
-        }
-        Ok(state)
-    }
-
-    /// The state that the commands before `position` left. A command at `position` is decided on it when later commands have already
-    /// taken effect.
-    ///
-    /// # Errors
-    /// [`HistoryError`].
-    pub fn fold_below(
+    pub fn apply_below(
+        &mut self,
         aggregate: &Arc<dyn AggregateType>,
-        history: &[StoredCommit],
+        commit: &StoredCommit,
         position: u64,
-    ) -> Result<Self, HistoryError> {
-        let mut state = Self::initial(aggregate);
-        for commit in history {
-            for envelope in commit.envelopes().filter(|envelope| envelope.command.position < position) {
-                state.evolve(aggregate, commit, &envelope)?;
-                state.last_sequence = commit.broker_sequence;
-            }
+    ) -> Result<(), HistoryError> {
+        for envelope in commit.envelopes().filter(|envelope| envelope.command.position < position) {
+            self.evolve(aggregate, commit, &envelope)?;
+            self.last_sequence = commit.broker_sequence;
         }
-        Ok(state)
+        Ok(())
     }
 
     /// Folds one commit.
@@ -171,6 +157,19 @@ impl AggregateState {
         &mut self,
         aggregate: &Arc<dyn AggregateType>,
         commit: &StoredCommit,
+    ) -> Result<(), HistoryError> {
+        self.apply_seeing(aggregate, commit, |_, _| {})
+    }
+
+    /// As [`Self::apply`]; `see` is shown each event with the state before it.
+    ///
+    /// # Errors
+    /// As [`Self::apply`].
+    pub(crate) fn apply_seeing(
+        &mut self,
+        aggregate: &Arc<dyn AggregateType>,
+        commit: &StoredCommit,
+        mut see: impl FnMut(&Self, &Envelope<'_>),
     ) -> Result<(), HistoryError> {
         if commit.is_set_aside() {
             // It changes nothing, but the next commit is appended behind it and names its hash.
@@ -186,9 +185,10 @@ impl AggregateState {
             });
         }
         for envelope in commit.envelopes() {
+            see(self, &envelope);
             self.evolve(aggregate, commit, &envelope)?;
+            self.last_sequence = commit.broker_sequence;
         }
-        self.last_sequence = commit.broker_sequence;
         self.last_position = self.last_position.max(commit.commit.last_position());
         self.last_hash = Some(commit.hash());
         Ok(())
@@ -198,7 +198,7 @@ impl AggregateState {
         &mut self,
         aggregate: &Arc<dyn AggregateType>,
         commit: &StoredCommit,
-        envelope: &millstream_contract::commit::Envelope<'_>,
+        envelope: &Envelope<'_>,
     ) -> Result<(), HistoryError> {
         aggregate.evolve(&mut self.state, envelope).map_err(|source| HistoryError::Event {
             stream_id: commit.stream_id.to_string(),

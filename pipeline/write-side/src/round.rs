@@ -3,19 +3,22 @@
 //! Nothing here waits or performs I/O. [`crate::settlement`] appends what is decided here, and asks again where an append was
 //! refused.
 
+mod history_fold;
 mod prepare;
 mod together;
 
 use std::sync::Arc;
 
+pub use history_fold::{HistoryFold, Past};
 pub use prepare::{DecodedCommand, PreparedCommand, Work, cut_round, prepare};
 pub use together::{
-    AggregateWithHistory, CommandWithPartners, DecisionWithPartners, decide_overtaken, decide_together,
+    AggregateWithPast, CommandWithPartners, DecisionWithPartners, PastOfCommand, decide_overtaken,
+    decide_together,
 };
 
 use millstream_contract::{
     command::CommandEnvelope,
-    commit::{Commit, CommittedCommand, RecordedEvent, StoredCommit, timestamp_to_nanoseconds},
+    commit::{Commit, CommittedCommand, RecordedEvent, timestamp_to_nanoseconds},
     error_text::bounded,
     outcome::Outcome,
 };
@@ -23,7 +26,7 @@ use millstream_domain::decider::{
     AggregateType, AnyCommand, DecisionContext, DecisionError, NewEvent, Rejection,
 };
 
-use crate::aggregate_state::{AggregateState, HistoryError};
+use crate::aggregate_state::AggregateState;
 
 /// What a commit takes besides its events and its commands' texts: names of fields and numbers, per event and per command.
 const FIELDS_BYTES: usize = 96;
@@ -78,34 +81,28 @@ pub struct GroupDecision {
     pub needs_current: bool,
 }
 
-/// Why a group was not decided.
+/// The history holds the effects of later commands than one of a group. Only the whole history tells whether this one has already been
+/// accepted.
 #[derive(Debug, thiserror::Error)]
-pub enum GroupError {
-    /// The history holds the effects of later commands than one of these. Only the whole history tells whether this one has
-    /// already been accepted.
-    #[error("the history holds later commands")]
-    HistoryNeeded,
-    /// The history cannot be folded.
-    #[error(transparent)]
-    History(#[from] HistoryError),
-}
+#[error("the history holds later commands")]
+pub struct HistoryNeeded;
 
 /// Decides an aggregate's commands in the order of their positions, and evolves `state` with them.
 ///
 /// For a command at position p of an aggregate whose history holds events of later positions: if p is in the history, it
-/// was accepted; if not, it is decided on the fold of what came before p. No further command joins a commit that takes
-/// `size` bytes already.
+/// was accepted; if not, it is decided on the fold of what came before p. Both are in `past`. No further command joins a commit that
+/// takes `size` bytes already.
 ///
 /// # Errors
-/// [`GroupError::HistoryNeeded`] when `history` is absent but needed; [`GroupError::History`].
+/// [`HistoryNeeded`] when `past` does not know a command whose position the history has passed.
 pub fn decide_group(
     aggregate: &Arc<dyn AggregateType>,
     state: &mut AggregateState,
-    history: Option<&[StoredCommit]>,
+    past: &Past,
     commands: &[Decidable<'_>],
     size: usize,
     commit_id: impl FnOnce() -> Arc<str>,
-) -> Result<GroupDecision, GroupError> {
+) -> Result<GroupDecision, HistoryNeeded> {
     let mut decision = GroupDecision {
         drafts: Vec::with_capacity(commands.len()),
         commit: None,
@@ -121,9 +118,9 @@ pub fn decide_group(
         }
         decision.taken += 1;
         let outcome = if command.envelope.position <= settled_position {
-            let history = history.ok_or(GroupError::HistoryNeeded)?;
+            let outcome = past.outcome(command.envelope.position).ok_or(HistoryNeeded)?;
             decision.needs_current = true;
-            Draft::Final(decide_past(aggregate, history, command)?)
+            Draft::Final(outcome.clone())
         } else {
             decide_next(aggregate, state, &mut draft, command, &mut decision.needs_current)
         };
@@ -164,24 +161,6 @@ fn decide_next(
     }
 }
 
-/// Decides a command that an earlier handler may have settled, because its position or a later one has taken effect already.
-fn decide_past(
-    aggregate: &Arc<dyn AggregateType>,
-    history: &[StoredCommit],
-    command: &Decidable<'_>,
-) -> Result<Outcome, HistoryError> {
-    let position = command.envelope.position;
-    if let Some(accepted) = find_accepted(history, position) {
-        return Ok(accepted);
-    }
-    let mut past = AggregateState::fold_below(aggregate, history, position)?;
-    Ok(match decide_one(aggregate, &mut past, command) {
-        Ok(events) if events.is_empty() => unchanged(&past),
-        Ok(_) => too_late(command.envelope),
-        Err(outcome) => outcome,
-    })
-}
-
 /// The outcome of a command that would be accepted, but can no longer be: later commands of its aggregate have taken effect, and
 /// versions cannot be inserted. The rules are pure, so this happens only when the earlier handler had other rules.
 fn too_late(envelope: &CommandEnvelope) -> Outcome {
@@ -194,16 +173,6 @@ fn too_late(envelope: &CommandEnvelope) -> Outcome {
         "decided-too-late",
         "later commands of this aggregate were settled before this one could be; send it again under a new id",
     ))
-}
-
-/// The outcome of the command at `position`, if the history holds its events.
-fn find_accepted(history: &[StoredCommit], position: u64) -> Option<Outcome> {
-    history.iter().find_map(|stored| {
-        let envelopes = stored.envelopes().filter(|envelope| envelope.command.position == position);
-        let (count, version) =
-            envelopes.fold((0_u32, 0), |(count, _), envelope| (count + 1, envelope.aggregate_version));
-        (count > 0).then_some(Outcome::Accepted { position: stored.broker_sequence, version, events: count })
-    })
 }
 
 /// Decides one command. The error is a complete outcome.

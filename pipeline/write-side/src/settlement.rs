@@ -21,8 +21,8 @@ use futures::{
     stream::{self, FuturesOrdered},
 };
 use millstream_contract::{
-    commit::{StoredCommit, commit_hash},
-    error_text::{bounded, one_line},
+    commit::commit_hash,
+    error_text::one_line,
     exit_code::{ExitCode, Failure},
     outcome::Outcome,
     stream_names::EVENTS,
@@ -40,16 +40,16 @@ use millstream_runtime::metrics::HandlerMetrics;
 use crate::{
     aggregate_state::AggregateState,
     id_index::{IdIndex, IdIndexError},
-    round::{GroupDecision, GroupError, PreparedCommand, decide_group},
+    round::{GroupDecision, HistoryNeeded, Past, PreparedCommand, decide_group},
     settlement::{
-        hydration::{Hydrated, HydrationError, hydrate},
+        hydration::{Hydrated, HydrationError, fold_any, hydrate},
         letters::dead_letter,
         sorted::{Group, first_uses, sort},
     },
     state_cache::{Appended, StateCache},
 };
 
-/// How many histories are read from the server at the same time.
+/// How many histories are read from the server at the same time; a page of each is in memory.
 const LOADS_MAX: usize = 64;
 /// How many aggregates' commits are appended together: as many as an atomic batch takes.
 const SLICE: usize = ATOMIC_BATCH_MAX;
@@ -314,8 +314,7 @@ impl<B: Broker> Settlement<B> {
     }
 
     async fn load_any<'a>(&self, group: Group<'a>) -> (Group<'a>, Option<AggregateState>) {
-        let history = self.store.load(&group.stream_id, 0).await;
-        let state = history.ok().and_then(|it| AggregateState::fold(group.aggregate, &it).ok());
+        let state = fold_any(&self.store, &group.stream_id, group.aggregate).await;
         (group, state)
     }
 
@@ -326,7 +325,7 @@ impl<B: Broker> Settlement<B> {
         state: AggregateState,
         slow: &mut Vec<Unsettled<'a>>,
     ) -> Option<Decided<'a>> {
-        match self.decide(group, state, None, usize::MAX) {
+        match self.decide(group, state, &Past::default(), usize::MAX) {
             Ok(decided) => Some(decided),
             Err((group, _)) => {
                 slow.push(Unsettled::unread(group));
@@ -340,14 +339,13 @@ impl<B: Broker> Settlement<B> {
         &self,
         group: Group<'a>,
         mut state: AggregateState,
-        history: Option<&[StoredCommit]>,
+        past: &Past,
         most: usize,
-    ) -> Result<Decided<'a>, (Group<'a>, Box<GroupError>)> {
+    ) -> Result<Decided<'a>, (Group<'a>, HistoryNeeded)> {
         let expected_last = state.last_sequence;
         let commands = group.commands.get(..most).unwrap_or(&group.commands);
         let size = self.broker.message_bytes_max() / COMMITS_A_MESSAGE;
-        let decision =
-            decide_group(group.aggregate, &mut state, history, commands, size, || self.ids.next_id());
+        let decision = decide_group(group.aggregate, &mut state, past, commands, size, || self.ids.next_id());
         match decision {
             Ok(mut decision) => {
                 let append = decision
@@ -356,7 +354,7 @@ impl<B: Broker> Settlement<B> {
                     .map(|commit| NewCommit::new(group.stream_id.clone(), expected_last, commit));
                 Ok(Decided { group, state, decision, append })
             }
-            Err(error) => Err((group, Box::new(error))),
+            Err(needed) => Err((group, needed)),
         }
     }
 
@@ -373,10 +371,13 @@ impl<B: Broker> Settlement<B> {
         let (mut backoff, mut most) = (self.ids.backoff(), usize::MAX);
         loop {
             let hydrated = match current.take() {
-                Some(state) => Ok(Hydrated { state: *state, history: None }),
-                None => hydrate(&self.store, &group.stream_id, group.aggregate, snapshot.take()).await,
+                Some(state) => Ok(Hydrated { state: *state, past: Past::default(), whole: false }),
+                None => {
+                    let snapshot = snapshot.take();
+                    hydrate(&self.store, &group.stream_id, group.aggregate, snapshot, &group.commands).await
+                }
             };
-            let Hydrated { state, history } = match hydrated {
+            let Hydrated { state, past, whole } = match hydrated {
                 Ok(hydrated) => hydrated,
                 Err(HydrationError::Broker(BrokerError::Unavailable { operation, detail })) => {
                     tracing::debug!(stream_id = %group.stream_id, operation, detail, "reading the history again");
@@ -386,16 +387,16 @@ impl<B: Broker> Settlement<B> {
                 Err(HydrationError::Broker(error)) => return Err(error.into()),
                 Err(error) => return Ok(group.dead(outcomes, "history-unreadable", &one_line(&error))),
             };
-            let decided = match self.decide(group, state, history.as_deref(), most) {
+            let decided = match self.decide(group, state, &past, most) {
                 Ok(decided) => decided,
-                Err((same, error)) => match *error {
-                    // A snapshot does not say which positions went into it. The next try reads the whole history.
-                    GroupError::HistoryNeeded if history.is_none() => {
-                        group = same;
-                        continue;
-                    }
-                    error => return Ok(same.dead(outcomes, "history-unreadable", &one_line(&error))),
-                },
+                // A snapshot does not say which positions went into it. The next try reads the whole history.
+                Err((same, HistoryNeeded)) if !whole => {
+                    group = same;
+                    continue;
+                }
+                Err((same, error)) => {
+                    return Ok(same.dead(outcomes, "history-unreadable", &one_line(&error)));
+                }
             };
             let answer = match &decided.append {
                 None => None,
@@ -473,28 +474,6 @@ impl<'a> Decided<'a> {
             return Err(Unsettled { group: self.group, outcomes, current });
         }
         Ok(Settled { stream_id: self.group.stream_id, state: Some(self.state), outcomes })
-    }
-}
-
-impl Group<'_> {
-    /// Sets the first command aside; the others stay.
-    fn set_first_aside(&mut self, code: &str, cause: &str) -> Option<(usize, Outcome)> {
-        let first = (!self.commands.is_empty()).then(|| self.commands.remove(0))?;
-        tracing::error!(stream_id = %self.stream_id, code, cause, "setting a command aside");
-        let message = bounded(cause).as_ref().into();
-        Some((first.index, Outcome::DeadLettered { code: code.into(), message }))
-    }
-
-    /// All commands of the group set aside for the same cause.
-    fn dead(self, mut outcomes: Vec<(usize, Outcome)>, code: &str, cause: &str) -> Settled {
-        tracing::error!(stream_id = %self.stream_id, code, cause, "setting the aggregate's commands aside");
-        outcomes.extend(self.commands.iter().map(|command| {
-            (
-                command.index,
-                Outcome::DeadLettered { code: code.into(), message: bounded(cause).as_ref().into() },
-            )
-        }));
-        Settled { stream_id: self.stream_id, state: None, outcomes }
     }
 }
 

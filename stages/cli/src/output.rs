@@ -34,6 +34,12 @@ pub(crate) fn line(text: impl Display) -> Result<(), OutputError> {
     writeln!(io::stdout().lock(), "{}", escape_controls_in_lines(&text)).map_err(OutputError)
 }
 
+/// Prints a part of a line.
+pub(crate) fn part(text: impl Display) -> Result<(), OutputError> {
+    let text = text.to_string();
+    write!(io::stdout().lock(), "{}", escape_controls_in_lines(&text)).map_err(OutputError)
+}
+
 /// A table of texts; columns named in `numbers` stand to the right.
 pub(crate) fn table(columns: &[String], rows: &[Vec<String>], numbers: &[usize]) -> String {
     let mut table = Table::new();

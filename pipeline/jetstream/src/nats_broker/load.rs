@@ -10,13 +10,13 @@ use millstream_contract::stored_message::StoredMessage;
 use serde_json::json;
 
 use super::{NatsBroker, wire::stored_from_direct};
-use crate::broker::BrokerError;
+use crate::broker::{BrokerError, Page};
 use crate::line::Line;
 
 /// How long the next message of a batched direct get may take.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Messages asked for in one batched direct get; longer histories take several.
-const BATCH: usize = 512;
+/// Messages asked for in one batched direct get at most.
+const BATCH: usize = 4096;
 /// After one that cannot be read, so many in a row must be readable before batches are tried again: where there is one there
 /// may be more.
 const READABLE_RUN: usize = 32;
@@ -31,13 +31,14 @@ enum Ended {
     Lost,
 }
 
-/// As [`crate::broker::Broker::load`].
-pub(super) async fn load(
+/// As [`crate::broker::Broker::load_page`].
+pub(super) async fn load_page(
     broker: &NatsBroker,
     stream: &str,
     subject: &str,
     from: u64,
-) -> Result<Vec<StoredMessage>, BrokerError> {
+    bytes: usize,
+) -> Result<Page, BrokerError> {
     let mut messages: Vec<StoredMessage> = Vec::new();
     let mut singly = 0;
     loop {
@@ -45,16 +46,20 @@ pub(super) async fn load(
         if singly > 0 {
             let filter = [subject.to_owned()];
             let Some(message) = broker.next_after(stream, next - 1, &filter).await? else {
-                return Ok(messages);
+                return Ok(Page { messages, more: false });
             };
             singly = if message.headers.unreadable().is_some() { READABLE_RUN } else { singly - 1 };
             messages.push(message);
+            if singly == 0 || messages.iter().map(|message| message.payload.len()).sum::<usize>() >= bytes {
+                return Ok(Page { messages, more: true });
+            }
             continue;
         }
         let line = broker.lines.of_loads().await?;
-        match batch(broker, &line, stream, subject, next, &mut messages).await? {
-            Ended::Complete => return Ok(messages),
-            Ended::More => {}
+        let wanted = Wanted { stream, subject, from: next, bytes };
+        match batch(broker, &line, &wanted, &mut messages).await? {
+            Ended::Complete => return Ok(Page { messages, more: false }),
+            Ended::More => return Ok(Page { messages, more: true }),
             Ended::Lost => {
                 tracing::info!(stream, subject, "the line was lost while a history was read");
                 singly = 1;
@@ -63,18 +68,26 @@ pub(super) async fn load(
     }
 }
 
+/// What a batched direct get asks for.
+struct Wanted<'a> {
+    stream: &'a str,
+    subject: &'a str,
+    from: u64,
+    bytes: usize,
+}
+
 /// One batched direct get.
 async fn batch(
     broker: &NatsBroker,
     line: &Line,
-    stream: &str,
-    subject: &str,
-    from: u64,
+    wanted: &Wanted<'_>,
     messages: &mut Vec<StoredMessage>,
 ) -> Result<Ended, BrokerError> {
+    let Wanted { stream, subject, from, bytes } = wanted;
     let inbox = line.client().new_inbox();
     let Ok(mut answers) = line.client().subscribe(inbox.clone()).await else { return Ok(Ended::Lost) };
-    let body = json!({ "seq": from, "next_by_subj": subject, "batch": BATCH }).to_string();
+    let body =
+        json!({ "seq": from, "next_by_subj": subject, "batch": BATCH, "max_bytes": bytes }).to_string();
     let path = broker.api_subject(&format!("DIRECT.GET.{stream}"));
     if line.client().publish_with_reply(path, inbox, body.into()).await.is_err() {
         return Ok(Ended::Lost);

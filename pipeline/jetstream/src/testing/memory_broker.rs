@@ -37,7 +37,7 @@ use super::{
     operation::{Operation, told_messages, told_state},
 };
 use crate::broker::{
-    AppendError, Appended, Broker, BrokerError, NewMessage, ReadError, ReaderConfig, StreamState,
+    AppendError, Appended, Broker, BrokerError, NewMessage, Page, ReadError, ReaderConfig, StreamState,
 };
 
 /// A connection to the twin. Clones are the same connection; [`MemoryBroker::connect`] makes another one.
@@ -278,7 +278,13 @@ impl Broker for MemoryBroker {
         self.publish(stream, Sent::Batch(messages)).await
     }
 
-    async fn load(&self, stream: &str, subject: &str, from: u64) -> Result<Vec<StoredMessage>, BrokerError> {
+    async fn load_page(
+        &self,
+        stream: &str,
+        subject: &str,
+        from: u64,
+        bytes: usize,
+    ) -> Result<Page, BrokerError> {
         let filter = [subject.to_owned()];
         self.ask(|world| {
             let end = world.replica_end(stream);
@@ -289,8 +295,17 @@ impl Broker for MemoryBroker {
                 (Operation::Load { stream, subject, from }, told_messages(&messages))
             });
             messages.retain(|message| message.sequence <= end);
+            let mut left = bytes;
+            let fit = messages.iter().take_while(|message| {
+                let before = left;
+                left = left.saturating_sub(message.payload.len());
+                before > 0
+            });
+            let fit = fit.count();
+            let more = fit < messages.len();
+            messages.truncate(fit);
             world.trace(format_args!("load {subject} from {from}: {} messages up to {end}", messages.len()));
-            Ok(messages)
+            Ok(Page { messages, more })
         })
         .await
     }

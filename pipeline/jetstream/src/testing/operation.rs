@@ -3,7 +3,7 @@
 
 use millstream_contract::{header, stored_message::StoredMessage};
 
-use crate::broker::{AppendError, Appended, Broker, NewMessage, StreamState};
+use crate::broker::{AppendError, Appended, Broker, BrokerError, NewMessage, StreamState};
 
 /// What sets the ids apart that a sequence uses again after the server's window; see [`Operation::Append`].
 pub const AGAIN: char = '~';
@@ -64,7 +64,7 @@ impl Operation {
             Self::AppendAtomically { stream, messages } => {
                 told_append(&broker.append_atomically(stream, messages.clone()).await)
             }
-            Self::Load { stream, subject, from } => match broker.load(stream, subject, *from).await {
+            Self::Load { stream, subject, from } => match load_all(broker, stream, subject, *from).await {
                 Ok(messages) => told_messages(&messages),
                 Err(error) => error.to_string(),
             },
@@ -80,6 +80,30 @@ impl Operation {
                 Ok(state) => told_state(&state),
                 Err(error) => error.to_string(),
             },
+        }
+    }
+}
+
+/// About how many bytes a page has with which [`load_all`] reads: less than many histories of tests.
+const PAGE_BYTES: usize = 16 * 1024;
+
+/// All messages of one literal subject from sequence `from` on, page after page.
+///
+/// # Errors
+/// As [`Broker::load_page`].
+pub async fn load_all<B: Broker>(
+    broker: &B,
+    stream: &str,
+    subject: &str,
+    from: u64,
+) -> Result<Vec<StoredMessage>, BrokerError> {
+    let mut all: Vec<StoredMessage> = Vec::new();
+    loop {
+        let next = all.last().map_or(from, |message| message.sequence + 1);
+        let page = broker.load_page(stream, subject, next, PAGE_BYTES).await?;
+        all.extend(page.messages);
+        if !page.more {
+            return Ok(all);
         }
     }
 }

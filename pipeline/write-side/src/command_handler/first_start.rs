@@ -14,6 +14,7 @@ use millstream_contract::{
 };
 use millstream_jetstream::{
     broker::{Broker, StreamState},
+    event_store::PAGE_BYTES,
     retry::{RunIds, answered},
 };
 
@@ -30,13 +31,18 @@ pub(super) async fn check<B: Broker>(
     commands: &StreamState,
     events: &StreamState,
 ) -> Result<(), HandlerError> {
-    let from = events.last_sequence.saturating_sub(COMMITS_LOOKED_AT) + 1;
-    let messages = answered(ids, || broker.load(EVENTS, ">", from)).await?;
-    let commits: Vec<StoredCommit> =
-        messages.iter().filter_map(|message| StoredCommit::from_stored(message).ok()).collect();
-    let Some(newest) = commits.iter().max_by_key(|stored| stored.commit.last_position()) else {
-        return Ok(());
-    };
+    let mut from = events.last_sequence.saturating_sub(COMMITS_LOOKED_AT) + 1;
+    let mut newest: Option<StoredCommit> = None;
+    loop {
+        let page = answered(ids, || broker.load_page(EVENTS, ">", from, PAGE_BYTES)).await?;
+        let commits = page.messages.iter().filter_map(|message| StoredCommit::from_stored(message).ok());
+        newest = newest.into_iter().chain(commits).max_by_key(|stored| stored.commit.last_position());
+        match page.messages.last() {
+            Some(last) if page.more => from = last.sequence + 1,
+            _ => break,
+        }
+    }
+    let Some(newest) = newest else { return Ok(()) };
     let highest = newest.commit.last_position();
     if commands.first_sequence > highest {
         tracing::info!(
@@ -47,7 +53,7 @@ pub(super) async fn check<B: Broker>(
         return Ok(());
     }
     let named = answered(ids, || broker.get(COMMANDS, highest)).await?;
-    if named.is_some_and(|message| caused(&message, newest)) {
+    if named.is_some_and(|message| caused(&message, &newest)) {
         tracing::warn!(
             "OUTCOMES holds no record; what COMMANDS keeps is decided again, with the same results"
         );

@@ -13,7 +13,7 @@ use millstream_contract::{
 };
 use millstream_domain::decider::{AggregateType, AnyState, NewEvent, Together};
 
-use super::{CommitDraft, Decidable, context_of, find_accepted, not_decided, too_late, unchanged};
+use super::{CommitDraft, Decidable, context_of, not_decided, too_late, unchanged};
 use crate::aggregate_state::{AggregateState, HistoryError};
 
 /// A command with partners.
@@ -27,13 +27,48 @@ pub struct CommandWithPartners<'a> {
     pub partners: &'a [StreamId],
 }
 
-/// One of the aggregates that the command changes, with its whole history.
-#[derive(Clone, Copy)]
-pub struct AggregateWithHistory<'a> {
+/// One of the aggregates that the command changes, when its whole history has been read.
+pub struct AggregateWithPast<'a> {
     /// Its state.
     pub state: &'a AggregateState,
-    /// Its history.
-    pub history: &'a [StoredCommit],
+    /// What its history tells of the command.
+    pub past: &'a mut PastOfCommand,
+}
+
+/// What the whole history of an aggregate tells of one command.
+pub struct PastOfCommand {
+    position: u64,
+    /// The state that the commands before it left.
+    below: AggregateState,
+    /// The command's outcome, if the history holds its events.
+    accepted: Option<Outcome>,
+}
+
+impl PastOfCommand {
+    /// The past of `command` in an aggregate of which no commit has been seen yet.
+    pub fn new(command: &CommandWithPartners<'_>) -> Self {
+        let below = AggregateState::initial(command.aggregate);
+        Self { position: command.decidable.envelope.position, below, accepted: None }
+    }
+
+    /// Sees the next commit of the history.
+    ///
+    /// # Errors
+    /// [`HistoryError`]; the past must not be used afterwards.
+    pub fn see(
+        &mut self,
+        aggregate: &Arc<dyn AggregateType>,
+        commit: &StoredCommit,
+    ) -> Result<(), HistoryError> {
+        self.below.apply_below(aggregate, commit, self.position)?;
+        let own = commit.envelopes().filter(|envelope| envelope.command.position == self.position);
+        let (events, version) =
+            own.fold((0, 0), |(count, _), envelope| (count + 1, envelope.aggregate_version));
+        if events > 0 && self.accepted.is_none() {
+            self.accepted = Some(Outcome::Accepted { position: commit.broker_sequence, version, events });
+        }
+        Ok(())
+    }
 }
 
 /// What became of a command with partners.
@@ -84,52 +119,45 @@ pub fn decide_together(
 /// Decides when the history of some aggregate has an effect of the command's position or a later one. The history of the command's
 /// own aggregate must have been read last: whoever settled the command did so before any later effect, so a history that was
 /// read after the others cannot lack it.
-///
-/// # Errors
-/// [`HistoryError`].
 pub fn decide_overtaken(
     command: &CommandWithPartners<'_>,
-    own: AggregateWithHistory<'_>,
-    partners: &[AggregateWithHistory<'_>],
+    own: AggregateWithPast<'_>,
+    partners: &mut [AggregateWithPast<'_>],
     mut commit_id: impl FnMut() -> Arc<str>,
-) -> Result<DecisionWithPartners, HistoryError> {
+) -> DecisionWithPartners {
     let envelope = command.decidable.envelope;
     let position = envelope.position;
-    if let Some(accepted) = find_accepted(own.history, position) {
-        return Ok(DecisionWithPartners::Settled(accepted));
+    if let Some(accepted) = own.past.accepted.clone() {
+        return DecisionWithPartners::Settled(accepted);
     }
-    let past = |aggregate: &AggregateWithHistory<'_>| {
-        AggregateState::fold_below(command.aggregate, aggregate.history, position)
-    };
-    let mut own_past = past(&own)?;
-    let mut pasts = partners.iter().map(past).collect::<Result<Vec<_>, _>>()?;
-    let mut views: Vec<&mut AggregateState> = pasts.iter_mut().collect();
-    let together = match decide(command, &mut own_past, &mut views) {
+    let mut views: Vec<&mut AggregateState> =
+        partners.iter_mut().map(|partner| &mut partner.past.below).collect();
+    let together = match decide(command, &mut own.past.below, &mut views) {
         Ok(together) if together.own.is_empty() => {
-            return Ok(DecisionWithPartners::Settled(unchanged(&own_past)));
+            return DecisionWithPartners::Settled(unchanged(&own.past.below));
         }
         Ok(together) => together,
-        Err(outcome) => return Ok(DecisionWithPartners::Settled(outcome)),
+        Err(outcome) => return DecisionWithPartners::Settled(outcome),
     };
-    let holds = |aggregate: &AggregateWithHistory<'_>| find_accepted(aggregate.history, position).is_some();
+    let holds = |aggregate: &AggregateWithPast<'_>| aggregate.past.accepted.is_some();
     if !partners.iter().any(holds) {
-        return Ok(DecisionWithPartners::Settled(too_late(envelope)));
+        return DecisionWithPartners::Settled(too_late(envelope));
     }
     // A server that lost its tail may have kept only the beginning of a batch. What is missing of the batch is appended again.
     let missing =
-        |aggregate: &AggregateWithHistory<'_>, events: &[NewEvent]| !events.is_empty() && !holds(aggregate);
-    let too_far = |aggregate: &AggregateWithHistory<'_>| aggregate.state.last_position >= position;
+        |aggregate: &AggregateWithPast<'_>, events: &[NewEvent]| !events.is_empty() && !holds(aggregate);
+    let too_far = |aggregate: &AggregateWithPast<'_>| aggregate.state.last_position >= position;
     let aggregates = partners.iter().chain([&own]);
     let events = together.partners.iter().chain([&together.own]);
     if aggregates.zip(events).any(|(aggregate, events)| missing(aggregate, events) && too_far(aggregate)) {
         let message = "EVENTS holds what this command did to one aggregate and not what it did to another, which has changed since: the server has lost messages";
-        return Ok(DecisionWithPartners::Settled(Outcome::DeadLettered {
+        return DecisionWithPartners::Settled(Outcome::DeadLettered {
             code: "history-torn".into(),
             message: message.into(),
-        }));
+        });
     }
     tracing::warn!(position, address = %envelope.address, "completing what the server has lost a part of");
-    let mut again = |aggregate: &AggregateWithHistory<'_>, partner, events: Vec<NewEvent>| {
+    let mut again = |aggregate: &AggregateWithPast<'_>, partner, events: Vec<NewEvent>| {
         missing(aggregate, &events)
             .then(|| draft(command, aggregate.state, partner, events, &mut commit_id))
             .flatten()
@@ -137,10 +165,10 @@ pub fn decide_overtaken(
     let commits =
         partners.iter().zip(together.partners).map(|(aggregate, events)| again(aggregate, true, events));
     let commits = commits.collect();
-    Ok(match again(&own, false, together.own) {
+    match again(&own, false, together.own) {
         Some(own) => DecisionWithPartners::Append { partners: commits, own },
         None => DecisionWithPartners::Settled(too_late(envelope)),
-    })
+    }
 }
 
 /// Asks the rules; the error is a complete outcome.

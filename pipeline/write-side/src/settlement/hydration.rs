@@ -3,14 +3,17 @@
 
 use std::sync::Arc;
 
-use millstream_contract::{commit::StoredCommit, subject::StreamId};
+use millstream_contract::subject::StreamId;
 use millstream_domain::decider::AggregateType;
 use millstream_jetstream::{
     broker::{Broker, BrokerError},
     event_store::{EventStore, LoadError, NoCommit},
 };
 
-use crate::aggregate_state::{AggregateState, HistoryError};
+use crate::{
+    aggregate_state::{AggregateState, HistoryError},
+    round::{Decidable, HistoryFold, Past},
+};
 
 /// Why there is no state.
 #[derive(Debug, thiserror::Error)]
@@ -35,28 +38,52 @@ impl From<LoadError> for HydrationError {
     }
 }
 
-/// A current state, with the whole history unless it was folded on top of a snapshot.
+/// A current state, and what became of commands whose positions the history has passed.
 pub(super) struct Hydrated {
     pub(super) state: AggregateState,
-    pub(super) history: Option<Vec<StoredCommit>>,
+    pub(super) past: Past,
+    /// Whether the history was read from its beginning, so that nothing is missing in `past`.
+    pub(super) whole: bool,
 }
 
-/// Reads the current state from the leader, on top of `snapshot` if the snapshot belongs to the history.
+/// Reads the current state from the leader, on top of `snapshot` if the snapshot belongs to the history. `commands` are those that are
+/// to be decided on it. The history is folded page by page.
 pub(super) async fn hydrate<B: Broker>(
     store: &EventStore<B>,
     stream_id: &StreamId,
     aggregate: &Arc<dyn AggregateType>,
     snapshot: Option<AggregateState>,
+    commands: &[Decidable<'_>],
 ) -> Result<Hydrated, HydrationError> {
     if let Some(snapshot) = snapshot
-        && let Some(state) = fold_on(store, stream_id, aggregate, snapshot).await?
+        && let Some((state, past)) = fold_on(store, stream_id, aggregate, snapshot, commands).await?
     {
-        return Ok(Hydrated { state, history: None });
+        return Ok(Hydrated { state, past, whole: false });
     }
-    let history = store.load_current(stream_id, 0).await?;
-    let mut state = AggregateState::fold(aggregate, &history)?;
+    let mut fold = HistoryFold::new(aggregate, AggregateState::initial(aggregate), commands);
+    let mut history = store.current_history(stream_id, 0).await?;
+    while let Some(commits) = history.next_page().await? {
+        for commit in &commits {
+            fold.apply(commit)?;
+        }
+    }
+    let (mut state, past) = fold.finish();
     state.current = true;
-    Ok(Hydrated { state, history: Some(history) })
+    Ok(Hydrated { state, past, whole: true })
+}
+
+/// The state that any replica gives, which may be stale; `None` where it cannot be read.
+pub(super) async fn fold_any<B: Broker>(
+    store: &EventStore<B>,
+    stream_id: &StreamId,
+    aggregate: &Arc<dyn AggregateType>,
+) -> Option<AggregateState> {
+    let mut state = AggregateState::initial(aggregate);
+    let mut history = store.history(stream_id, 0);
+    while let Some(commits) = history.next_page().await.ok()? {
+        commits.iter().try_for_each(|commit| state.apply(aggregate, commit)).ok()?;
+    }
+    Some(state)
 }
 
 /// Folds what followed a snapshot. `None` when the history does not have the commit at which the snapshot was made, or when what
@@ -65,24 +92,36 @@ async fn fold_on<B: Broker>(
     store: &EventStore<B>,
     stream_id: &StreamId,
     aggregate: &Arc<dyn AggregateType>,
-    mut state: AggregateState,
-) -> Result<Option<AggregateState>, BrokerError> {
+    snapshot: AggregateState,
+    commands: &[Decidable<'_>],
+) -> Result<Option<(AggregateState, Past)>, BrokerError> {
     // One commit further back than needed: its hash proves that the snapshot was made of this history.
-    let Some(before) = state.last_sequence.checked_sub(1) else { return Ok(None) };
-    let commits = match store.load_current(stream_id, before).await {
-        Ok(commits) => commits,
-        Err(LoadError::Broker(error)) => return Err(error),
-        Err(LoadError::NoCommit(_)) => return Ok(None),
-    };
-    let Some((own, following)) = commits.split_first() else { return Ok(None) };
-    if own.broker_sequence != state.last_sequence || Some(own.hash()) != state.last_hash {
-        return Ok(None);
-    }
-    for commit in following {
-        if state.apply(aggregate, commit).is_err() {
-            return Ok(None);
+    let Some(before) = snapshot.last_sequence.checked_sub(1) else { return Ok(None) };
+    let (mut own_place, own_hash) = (Some(snapshot.last_sequence), snapshot.last_hash);
+    let mut fold = HistoryFold::new(aggregate, snapshot, commands);
+    let mut history = store.current_history(stream_id, before).await?;
+    loop {
+        let commits = match history.next_page().await {
+            Ok(Some(commits)) => commits,
+            Ok(None) => break,
+            Err(LoadError::Broker(error)) => return Err(error),
+            Err(LoadError::NoCommit(_)) => return Ok(None),
+        };
+        for commit in &commits {
+            match own_place.take() {
+                Some(own) if commit.broker_sequence != own || Some(commit.hash()) != own_hash => {
+                    return Ok(None);
+                }
+                Some(_) => {}
+                None if fold.apply(commit).is_err() => return Ok(None),
+                None => {}
+            }
         }
     }
+    if own_place.is_some() {
+        return Ok(None);
+    }
+    let (mut state, past) = fold.finish();
     state.current = true;
-    Ok(Some(state))
+    Ok(Some((state, past)))
 }

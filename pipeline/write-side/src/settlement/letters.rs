@@ -8,7 +8,7 @@ use millstream_contract::{
 };
 use millstream_jetstream::broker::Broker;
 
-use super::Settlement;
+use super::{Settled, Settlement, sorted::Group};
 use crate::round::{PreparedCommand, Work};
 
 impl<B: Broker> Settlement<B> {
@@ -40,5 +40,27 @@ pub(super) fn dead_letter(outcome: &Outcome, command: Option<&PreparedCommand>) 
             Some(DeadLetter::new(COMMANDS, &decoded.message, code, message))
         }
         _ => None,
+    }
+}
+
+impl Group<'_> {
+    /// Sets the first command aside; the others stay.
+    pub(super) fn set_first_aside(&mut self, code: &str, cause: &str) -> Option<(usize, Outcome)> {
+        let first = (!self.commands.is_empty()).then(|| self.commands.remove(0))?;
+        tracing::error!(stream_id = %self.stream_id, code, cause, "setting a command aside");
+        let message = bounded(cause).as_ref().into();
+        Some((first.index, Outcome::DeadLettered { code: code.into(), message }))
+    }
+
+    /// All commands of the group set aside for the same cause.
+    pub(super) fn dead(self, mut outcomes: Vec<(usize, Outcome)>, code: &str, cause: &str) -> Settled {
+        tracing::error!(stream_id = %self.stream_id, code, cause, "setting the aggregate's commands aside");
+        outcomes.extend(self.commands.iter().map(|command| {
+            (
+                command.index,
+                Outcome::DeadLettered { code: code.into(), message: bounded(cause).as_ref().into() },
+            )
+        }));
+        Settled { stream_id: self.stream_id, state: None, outcomes }
     }
 }

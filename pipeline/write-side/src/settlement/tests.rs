@@ -2,10 +2,15 @@
 
 use std::num::NonZeroUsize;
 
-use millstream_contract::{commit::COMMIT_HASH_LENGTH, stored_message::Headers, stream_names::COMMANDS};
+use millstream_contract::{
+    commit::{COMMIT_HASH_LENGTH, StoredCommit},
+    stored_message::Headers,
+    stream_names::COMMANDS,
+};
 use millstream_domain::decider::AggregateRegistry;
 use millstream_jetstream::{
     broker::NewMessage,
+    event_store::PAGE_BYTES,
     testing::{fault_plan::FaultPlan, memory_broker::MemoryBroker, operation::Operation},
 };
 use millstream_proof::testing::account::{Account, Received};
@@ -196,6 +201,32 @@ async fn commit_of_a_partner_that_another_handler_has_changed_is_refused_and_dec
     let received = Received { amount: 1, then: 2 };
     let last = bob.last().and_then(|stored| stored.envelopes().last().map(|it| it.data.to_vec())).unwrap();
     assert_eq!(rmp_serde::from_slice::<Received>(&last).unwrap(), received);
+}
+
+/// A history that is longer than a page was read whole, and kept while commands were decided.
+#[tokio::test(start_paused = true)]
+async fn history_of_several_pages_is_folded_page_by_page_and_tells_what_became_of_its_commands() {
+    let broker = MemoryBroker::new(1, FaultPlan::none());
+    let registry = AggregateRegistry::new().with::<Account>();
+    let mut commands = renames(&broker, &registry).await;
+    for (command, body) in [("deposit", 5), ("withdraw", 9), ("deposit", 5), ("withdraw", 9), ("withdraw", 9)]
+    {
+        let body = format!(r#"{{"amount":{body}}}"#);
+        commands.push(stored(&broker, &registry, &format!("ada.{command}"), &body).await);
+    }
+    commands.extend(renames(&broker, &registry).await);
+    let first = settled(&broker, &registry, &commands).await;
+    let rejected = first.iter().filter(|outcome| matches!(outcome, Outcome::Rejected { .. })).count();
+    assert_eq!(rejected, 2);
+
+    // A handler that knows nothing of it meets the same commands, as after a crash before they were recorded.
+    let (mut cache, index) = (empty_cache(registry.clone()), Arc::new(IdIndex::in_memory().unwrap()));
+    broker.start_recording();
+    let (again, _) = settlement(&broker).settle(&mut cache, &index, &commands).await.unwrap();
+    assert_eq!(again, first);
+    let pages = broker.recorded().into_iter().filter(|(it, _)| matches!(it, Operation::Load { .. })).count();
+    let size = 2 * RENAMES * NAME_BYTES;
+    assert!(pages >= size / (PAGE_BYTES + NAME_BYTES), "{pages} pages");
 }
 
 /// Commands as a handler settles them, each a round of its own, with nothing known before.

@@ -3,7 +3,7 @@
 //! (docs/adr/0025-a-command-may-change-several-aggregates.md).
 
 use millstream_contract::{
-    commit::{Commit, StoredCommit, commit_hash},
+    commit::{Commit, commit_hash},
     error_text::one_line,
     outcome::Outcome,
     subject::StreamId,
@@ -20,7 +20,8 @@ use super::{
 use crate::{
     aggregate_state::AggregateState,
     round::{
-        AggregateWithHistory, CommandWithPartners, DecisionWithPartners, decide_overtaken, decide_together,
+        AggregateWithPast, CommandWithPartners, DecisionWithPartners, PastOfCommand, decide_overtaken,
+        decide_together,
     },
     state_cache::StateCache,
 };
@@ -29,8 +30,8 @@ use crate::{
 struct ChangedAggregate {
     stream_id: StreamId,
     state: AggregateState,
-    /// The whole history, if it was read.
-    history: Option<Vec<StoredCommit>>,
+    /// What the whole history tells of the command, if it was read.
+    past: Option<PastOfCommand>,
 }
 
 /// Why an attempt failed.
@@ -107,9 +108,10 @@ impl<B: Broker> Settlement<B> {
             own = self.whole(command, own_id).await?;
         }
         let decision = if overtaken {
-            let aggregates: Vec<_> = partners.iter().map(ChangedAggregate::with_history).collect();
-            decide_overtaken(command, own.with_history(), &aggregates, || self.ids.next_id())
-                .map_err(HydrationError::from)?
+            let mut aggregates: Vec<_> =
+                partners.iter_mut().filter_map(ChangedAggregate::with_past).collect();
+            let own = own.with_past().expect("the whole history was just read");
+            decide_overtaken(command, own, &mut aggregates, || self.ids.next_id())
         } else {
             let mut states: Vec<_> = partners.iter_mut().map(|changed| &mut changed.state).collect();
             decide_together(command, &mut own.state, &mut states, || self.ids.next_id())
@@ -175,12 +177,12 @@ impl<B: Broker> Settlement<B> {
     ) -> Result<ChangedAggregate, HydrationError> {
         let known = match cache.take(stream_id) {
             Some(state) if believe_cache && state.current => {
-                return Ok(ChangedAggregate { stream_id: stream_id.clone(), state, history: None });
+                return Ok(ChangedAggregate { stream_id: stream_id.clone(), state, past: None });
             }
             known => known,
         };
-        let Hydrated { state, history } = hydrate(&self.store, stream_id, command.aggregate, known).await?;
-        Ok(ChangedAggregate { stream_id: stream_id.clone(), state, history })
+        let Hydrated { state, .. } = hydrate(&self.store, stream_id, command.aggregate, known, &[]).await?;
+        Ok(ChangedAggregate { stream_id: stream_id.clone(), state, past: None })
     }
 
     /// The whole history, read from the leader.
@@ -189,14 +191,23 @@ impl<B: Broker> Settlement<B> {
         command: &CommandWithPartners<'_>,
         stream_id: &StreamId,
     ) -> Result<ChangedAggregate, HydrationError> {
-        let Hydrated { state, history } = hydrate(&self.store, stream_id, command.aggregate, None).await?;
-        Ok(ChangedAggregate { stream_id: stream_id.clone(), state, history })
+        let mut past = PastOfCommand::new(command);
+        let mut state = AggregateState::initial(command.aggregate);
+        let mut history = self.store.current_history(stream_id, 0).await.map_err(HydrationError::from)?;
+        while let Some(commits) = history.next_page().await.map_err(HydrationError::from)? {
+            for commit in &commits {
+                state.apply(command.aggregate, commit)?;
+                past.see(command.aggregate, commit)?;
+            }
+        }
+        state.current = true;
+        Ok(ChangedAggregate { stream_id: stream_id.clone(), state, past: Some(past) })
     }
 }
 
 impl ChangedAggregate {
-    fn with_history(&self) -> AggregateWithHistory<'_> {
-        AggregateWithHistory { state: &self.state, history: self.history.as_deref().unwrap_or_default() }
+    fn with_past(&mut self) -> Option<AggregateWithPast<'_>> {
+        Some(AggregateWithPast { state: &self.state, past: self.past.as_mut()? })
     }
 }
 

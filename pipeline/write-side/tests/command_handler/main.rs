@@ -18,7 +18,9 @@ use millstream_contract::{
     subject::StreamId,
 };
 use millstream_domain::decider::{AggregateRegistry, Decider, DecisionContext, EventSet as _, Rejection};
-use millstream_jetstream::{broker::Broker, event_store::EventStore, testing::test_server::TestServer};
+use millstream_jetstream::{
+    broker::Broker, event_store::EventStore, nats_broker::NatsBroker, testing::test_server::TestServer,
+};
 use millstream_proof::{testing::stream_dump::dump, verification::verify};
 use millstream_write_side::state_snapshots::StateSnapshots;
 
@@ -76,6 +78,11 @@ async fn who_asked_and_why_is_kept_with_the_events() {
     handler.stop().await;
 }
 
+/// The commits of an aggregate, of which there are few.
+async fn history(store: &EventStore<NatsBroker>, stream_id: &StreamId) -> Vec<StoredCommit> {
+    store.current_history(stream_id, 0).await.unwrap().next_page().await.unwrap().unwrap()
+}
+
 /// A book in which each entry has the day on which it was written.
 #[derive(Debug)]
 struct Diary;
@@ -127,7 +134,7 @@ async fn days_begin_in_the_time_zone_of_the_registry() {
         assert!(matches!(accepted, Outcome::Accepted { .. }), "{accepted:?}");
         handler.stop().await;
         let store = EventStore::new(broker.clone());
-        let history = store.load_current(&StreamId::new("home", "diary", run).unwrap(), 0).await.unwrap();
+        let history = history(&store, &StreamId::new("home", "diary", run).unwrap()).await;
         let envelope = history.first().unwrap().envelopes().next().unwrap();
         let DiaryEvent::Written(written) = DiaryEvent::from_envelope(&envelope).unwrap();
         dates.push(written.date);
@@ -208,6 +215,6 @@ async fn a_flood_over_a_restarting_server_is_decided_once_each() {
     let dump = dump(&broker).await;
     assert_eq!(verify(&dump, true).violations, []);
     let store = EventStore::new(broker);
-    let history = store.load_current(&StreamId::new("bank", "account", "7").unwrap(), 0).await.unwrap();
+    let history = history(&store, &StreamId::new("bank", "account", "7").unwrap()).await;
     assert_eq!(history.last().unwrap().commit.last_version(), 60);
 }

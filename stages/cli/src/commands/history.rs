@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use millstream_contract::{commit::StoredCommit, exit_code::ExitCode, moment::Moment, subject::StreamId};
 use millstream_domain::{decider::AggregateType, set_aside::SetAsides};
 use millstream_jetstream::{
@@ -40,24 +41,31 @@ pub(crate) async fn run(arguments: HistoryArguments, session: &Session) -> Resul
     let stream_id = StreamId::new(&context, &aggregate, &id).map_err(CommandFailure::usage)?;
     let folded_by = arguments.as_of.as_ref().map(|_| rules(session, &context, &aggregate)).transpose()?;
     let connected = session.connect().await?;
-    let mut history = load(&connected.broker, &stream_id).await?;
-    if let Some(moment) = &arguments.as_of {
-        keep_until(&mut history, moment, &connected.broker).await?;
-    }
-    let events: Vec<Value> = history.iter().flat_map(event_json::events).collect();
-    if events.is_empty() {
+    let history = ReadHistory {
+        store: EventStore::new(connected.broker.clone()),
+        until: Until::of(arguments.as_of.as_ref(), &connected.broker).await?,
+        stream_id,
+    };
+    let state = match (&folded_by, &arguments.as_of) {
+        (Some(rules), Some(moment)) => Some(history.state(rules, moment).await?),
+        _ => None,
+    };
+    let events = if arguments.json {
+        history.print_json(state.as_ref()).await?
+    } else {
+        history.print_tables().await?
+    };
+    if events == 0 {
         // Events of an aggregate type that was taken out of the model can still be listed; a name that has none is a slip.
         rules(session, &context, &aggregate)?;
         let then = arguments.as_of.as_ref().map(|moment| format!(" as of {moment}")).unwrap_or_default();
-        session.console.say(format_args!("{stream_id} has no events{then}"));
+        session.console.say(format_args!("{} has no events{then}", history.stream_id));
     }
-    let state = match (&folded_by, &arguments.as_of) {
-        (Some(rules), Some(moment)) => Some(state(rules, &stream_id, &history, moment)?),
-        _ => None,
-    };
-    show(&events, state, arguments.json)?;
+    if let Some(state) = state.filter(|_| !arguments.json) {
+        output::line(format_args!("{state:#}"))?;
+    }
     // With --as-of there is an answer also before the first event: the state with which an aggregate begins.
-    let nothing = events.is_empty() && arguments.as_of.is_none();
+    let nothing = events == 0 && arguments.as_of.is_none();
     Ok(if nothing { crate::NOTHING_FOUND } else { ExitCode::Ok.number() })
 }
 
@@ -75,76 +83,124 @@ fn rules(
     })
 }
 
-async fn load(broker: &NatsBroker, stream_id: &StreamId) -> Result<Vec<StoredCommit>, CommandFailure> {
-    match EventStore::new(broker.clone()).load_current(stream_id, 0).await {
-        Ok(history) => Ok(history),
-        Err(LoadError::Broker(error)) => Err(error.into()),
-        Err(LoadError::NoCommit(error)) => Err(CommandFailure::data(&error)),
+/// Up to where a history counts.
+enum Until {
+    End,
+    Time(Timestamp),
+    Sequence(u64),
+}
+
+impl Until {
+    async fn of(moment: Option<&Moment>, broker: &NatsBroker) -> Result<Self, CommandFailure> {
+        Ok(match moment {
+            None => Self::End,
+            Some(Moment::Time(time)) => Self::Time(*time),
+            Some(position) => Self::Sequence(position_at(broker, position).await?.sequence),
+        })
+    }
+
+    /// Whether a commit counts. Times and sequences of one aggregate's commits only rise, so none counts behind one that does not.
+    fn takes(&self, commit: &StoredCommit) -> bool {
+        match self {
+            Self::End => true,
+            Self::Time(time) => commit.commit.recorded_at() <= *time,
+            Self::Sequence(sequence) => commit.broker_sequence <= *sequence,
+        }
     }
 }
 
-/// The times of one aggregate's commits only rise, so that a time cuts between two of them.
-async fn keep_until(
-    history: &mut Vec<StoredCommit>,
-    moment: &Moment,
-    broker: &NatsBroker,
-) -> Result<(), CommandFailure> {
-    match moment {
-        Moment::Time(time) => {
-            let later = history.iter().position(|commit| commit.commit.recorded_at() > *time);
-            history.truncate(later.unwrap_or(history.len()));
-        }
-        position => {
-            let through = position_at(broker, position).await?.sequence;
-            history.retain(|commit| commit.broker_sequence <= through);
+/// A history, read page by page: it may be longer than memory.
+struct ReadHistory {
+    store: EventStore<NatsBroker>,
+    until: Until,
+    stream_id: StreamId,
+}
+
+impl ReadHistory {
+    /// Shows the commits that count to `see`, page by page.
+    async fn each_page(
+        &self,
+        mut see: impl FnMut(&[StoredCommit]) -> Result<(), CommandFailure>,
+    ) -> Result<(), CommandFailure> {
+        let mut history = self.store.current_history(&self.stream_id, 0).await?;
+        loop {
+            let page = match history.next_page().await {
+                Ok(Some(page)) => page,
+                Ok(None) => return Ok(()),
+                Err(LoadError::Broker(error)) => return Err(error.into()),
+                Err(LoadError::NoCommit(error)) => return Err(CommandFailure::data(&error)),
+            };
+            let taken: Vec<StoredCommit> =
+                page.iter().take_while(|commit| self.until.takes(commit)).cloned().collect();
+            see(&taken)?;
+            if taken.len() < page.len() {
+                return Ok(());
+            }
         }
     }
-    Ok(())
-}
 
-fn state(
-    rules: &Arc<dyn AggregateType>,
-    stream_id: &StreamId,
-    history: &[StoredCommit],
-    moment: &Moment,
-) -> Result<Value, CommandFailure> {
-    let folded = AggregateState::fold(rules, history).map_err(|error| CommandFailure::data(&error))?;
-    let state = rules.state_json(&folded.state).map_err(|error| CommandFailure::data(&error))?;
-    Ok(json!({
-        "aggregate": stream_id.to_string(),
-        "as_of": moment.to_string(),
-        "sequence": folded.last_sequence,
-        "version": folded.version,
-        "recorded_at": history.last().map(|commit| commit.commit.recorded_at().to_string()),
-        "state": state,
-    }))
-}
+    async fn state(&self, rules: &Arc<dyn AggregateType>, moment: &Moment) -> Result<Value, CommandFailure> {
+        let (mut folded, mut recorded_at) = (AggregateState::initial(rules), None);
+        self.each_page(|commits| {
+            for commit in commits {
+                folded.apply(rules, commit).map_err(|error| CommandFailure::data(&error))?;
+                recorded_at = Some(commit.commit.recorded_at().to_string());
+            }
+            Ok(())
+        })
+        .await?;
+        let state = rules.state_json(&folded.state).map_err(|error| CommandFailure::data(&error))?;
+        Ok(json!({
+            "aggregate": self.stream_id.to_string(),
+            "as_of": moment.to_string(),
+            "sequence": folded.last_sequence,
+            "version": folded.version,
+            "recorded_at": recorded_at,
+            "state": state,
+        }))
+    }
 
-fn show(events: &[Value], state: Option<Value>, json: bool) -> Result<(), CommandFailure> {
-    match (state, json) {
-        (Some(mut state), true) => {
-            if let Some(fields) = state.as_object_mut() {
-                fields.insert("events".to_owned(), json!(events));
-            }
-            output::line(state)?;
+    /// Prints an object for each event, or one object with state and events. Returns how many events there were.
+    async fn print_json(&self, state: Option<&Value>) -> Result<usize, CommandFailure> {
+        let mut count = 0;
+        if state.is_some() {
+            output::part("{\"events\":[")?;
         }
-        (None, true) => {
-            for event in events {
-                output::line(event)?;
+        self.each_page(|commits| {
+            for event in commits.iter().flat_map(event_json::events) {
+                match state {
+                    Some(_) if count > 0 => output::part(format_args!(",{event}"))?,
+                    Some(_) => output::part(event)?,
+                    None => output::line(event)?,
+                }
+                count += 1;
             }
+            Ok(())
+        })
+        .await?;
+        if let Some(state) = state {
+            let fields = state.to_string();
+            output::line(format_args!("],{}", fields.trim_start_matches('{')))?;
         }
-        (state, false) => {
-            if !events.is_empty() {
-                let columns = COLUMNS.map(str::to_owned);
-                let rows: Vec<Vec<String>> = events.iter().map(row).collect();
+        Ok(count)
+    }
+
+    /// Prints tables of events, one for each page: the widths of the columns of a history of any length are not known before its end.
+    async fn print_tables(&self) -> Result<usize, CommandFailure> {
+        let columns = COLUMNS.map(str::to_owned);
+        let mut count = 0;
+        self.each_page(|commits| {
+            let rows: Vec<Vec<String>> =
+                commits.iter().flat_map(event_json::events).map(|event| row(&event)).collect();
+            if !rows.is_empty() {
                 output::line(output::table(&columns, &rows, &[0, 1]))?;
             }
-            if let Some(state) = state {
-                output::line(format_args!("{state:#}"))?;
-            }
-        }
+            count += rows.len();
+            Ok(())
+        })
+        .await?;
+        Ok(count)
     }
-    Ok(())
 }
 
 fn row(event: &Value) -> Vec<String> {

@@ -11,7 +11,10 @@ use millstream_contract::{
 };
 
 use super::{Ground, bodies, is_conflict, message, put, sequences};
-use crate::broker::{AppendError, Broker, BrokerError, StreamState, StreamUsage};
+use crate::{
+    broker::{AppendError, Broker, BrokerError, StreamState, StreamUsage},
+    testing::operation::load_all,
+};
 
 /// Sequences are given in the order of appends; each append is refused unless its expectation holds.
 pub async fn expectation_is_of_the_subject_alone<G: Ground>(ground: &mut G) {
@@ -88,13 +91,22 @@ pub async fn load_is_one_subject_from_a_position<G: Ground>(ground: &mut G) {
     stored.push(put(&broker, EVENTS, "evt.a.b.long", "last").await);
     stored.sort_unstable();
 
-    let all = broker.load(EVENTS, "evt.a.b.long", 0).await.unwrap();
+    let all = load_all(&broker, EVENTS, "evt.a.b.long", 0).await.unwrap();
     assert_eq!(sequences(&all), stored);
-    assert_eq!(broker.load(EVENTS, "evt.a.b.long", 1).await.unwrap(), all);
-    let from = broker.load(EVENTS, "evt.a.b.long", 1_301).await.unwrap();
+    assert_eq!(load_all(&broker, EVENTS, "evt.a.b.long", 1).await.unwrap(), all);
+    let from = load_all(&broker, EVENTS, "evt.a.b.long", 1_301).await.unwrap();
     assert_eq!((sequences(&from), bodies(&from)), (vec![1_302], vec!["last"]));
-    assert_eq!(broker.load(EVENTS, "evt.a.b.long", 1_303).await.unwrap(), []);
-    assert_eq!(broker.load(EVENTS, "evt.a.b.none", 0).await.unwrap(), []);
+    assert_eq!(load_all(&broker, EVENTS, "evt.a.b.long", 1_303).await.unwrap(), []);
+    assert_eq!(load_all(&broker, EVENTS, "evt.a.b.none", 0).await.unwrap(), []);
+
+    // A page has at least one message, and not many more than it may.
+    for (bytes, most) in [(1, 1), (400, 400)] {
+        let page = broker.load_page(EVENTS, "evt.a.b.long", 0, bytes).await.unwrap();
+        assert!(page.more && (1..=most).contains(&page.messages.len()), "{} messages", page.messages.len());
+        assert!(all.starts_with(&page.messages));
+    }
+    let last = broker.load_page(EVENTS, "evt.a.b.long", 1_301, 1 << 20).await.unwrap();
+    assert!(!last.more && last.messages.len() == 1);
 }
 
 /// The leader answers with what is true now.
@@ -122,7 +134,7 @@ pub async fn message_comes_back_as_it_was_sent<G: Ground>(ground: &mut G) {
     broker.append(EVENTS, sent.clone()).await.unwrap();
     broker.append(EVENTS, message("evt.a.b.1", Some(1), "")).await.unwrap();
 
-    let loaded = broker.load(EVENTS, "evt.a.b.1", 0).await.unwrap();
+    let loaded = load_all(&broker, EVENTS, "evt.a.b.1", 0).await.unwrap();
     let first = loaded.first().unwrap();
     assert_eq!((first.payload.clone(), loaded.last().unwrap().payload.len()), (sent.payload, 0));
     for (name, value) in sent.headers.iter() {

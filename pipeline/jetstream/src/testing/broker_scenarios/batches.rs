@@ -7,7 +7,7 @@ use millstream_contract::{
 };
 
 use super::{Ground, bodies, is_conflict, message, put};
-use crate::broker::Broker;
+use crate::{broker::Broker, testing::operation::load_all};
 
 /// A batch whose expectations hold is stored at adjacent sequences.
 pub async fn batch_is_stored_whole<G: Ground>(ground: &mut G) {
@@ -19,7 +19,7 @@ pub async fn batch_is_stored_whole<G: Ground>(ground: &mut G) {
         message("evt.a.b.3", None, "three"),
     ];
     assert_eq!(broker.append_atomically(EVENTS, batch).await.unwrap().sequence, 4);
-    assert_eq!(bodies(&broker.load(EVENTS, "evt.a.b.1", 2).await.unwrap()), ["one"]);
+    assert_eq!(bodies(&load_all(&broker, EVENTS, "evt.a.b.1", 2).await.unwrap()), ["one"]);
     assert_eq!(broker.last(EVENTS, "evt.a.b.2").await.unwrap().unwrap().sequence, 3);
     let single = broker.append_atomically(EVENTS, vec![message("evt.a.b.2", Some(3), "four")]).await;
     assert_eq!(single.unwrap().sequence, 5);
@@ -71,7 +71,7 @@ pub async fn batches_side_by_side_do_not_mix<G: Ground>(ground: &mut G) {
     }
     let broker = ground.connect().await;
     for writer in 0..6 {
-        let stored = broker.load(EVENTS, &format!("evt.a.b.w{writer}"), 0).await.unwrap();
+        let stored = load_all(&broker, EVENTS, &format!("evt.a.b.w{writer}"), 0).await.unwrap();
         let first = stored.first().unwrap().sequence;
         assert_eq!(super::sequences(&stored), (first..first + 20).collect::<Vec<_>>());
     }

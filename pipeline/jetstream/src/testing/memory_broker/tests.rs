@@ -7,7 +7,7 @@ use millstream_contract::{
 };
 
 use super::*;
-use crate::broker::StreamReader;
+use crate::{broker::StreamReader, testing::operation::load_all};
 
 fn message(subject: &str, expected_last: Option<u64>) -> NewMessage {
     NewMessage {
@@ -34,7 +34,7 @@ fn disturbed_run(seed: u64) -> (u64, Vec<StoredMessage>) {
             let broker = broker.connect();
             writers.push(tokio::spawn(async move {
                 for _ in 0..20 {
-                    let last = broker.load(EVENTS, "evt.a.b.c", 1).await;
+                    let last = load_all(&broker, EVENTS, "evt.a.b.c", 1).await;
                     let last = last.ok().and_then(|messages| messages.last().map(|last| last.sequence));
                     let _ = broker.append(EVENTS, message("evt.a.b.c", Some(last.unwrap_or(0)))).await;
                     let _ = broker.append(COMMANDS, message("cmd.a.b.c.d", None)).await;
@@ -133,7 +133,7 @@ fn stale_load_lacks_only_the_end() {
         }
         let mut lengths = std::collections::BTreeSet::new();
         for _ in 0..50 {
-            let loaded = broker.load(EVENTS, "evt.a.b.c", 1).await.unwrap();
+            let loaded = load_all(&broker, EVENTS, "evt.a.b.c", 1).await.unwrap();
             let sequences: Vec<u64> = loaded.iter().map(|message| message.sequence).collect();
             assert_eq!(sequences, (1..=loaded.len() as u64).collect::<Vec<_>>());
             lengths.insert(loaded.len());

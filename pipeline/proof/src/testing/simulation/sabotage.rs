@@ -19,7 +19,9 @@ use millstream_contract::{
     stream_names::{COMMANDS, DEAD_LETTERS, EVENTS, OUTCOMES},
 };
 use millstream_jetstream::{
-    broker::{AppendError, Appended, Broker, BrokerError, NewMessage, ReadError, ReaderConfig, StreamState},
+    broker::{
+        AppendError, Appended, Broker, BrokerError, NewMessage, Page, ReadError, ReaderConfig, StreamState,
+    },
     testing::memory_broker::MemoryBroker,
 };
 
@@ -233,17 +235,23 @@ impl Broker for SabotagedBroker {
         }
     }
 
-    async fn load(&self, stream: &str, subject: &str, from: u64) -> Result<Vec<StoredMessage>, BrokerError> {
-        let messages = self.inner.load(stream, subject, from).await?;
+    async fn load_page(
+        &self,
+        stream: &str,
+        subject: &str,
+        from: u64,
+        bytes: usize,
+    ) -> Result<Page, BrokerError> {
+        let Page { messages, more } = self.inner.load_page(stream, subject, from, bytes).await?;
         if self.has(Bug::PositionsIgnored) && stream == EVENTS {
-            return Ok(messages.into_iter().map(without_positions).collect());
+            return Ok(Page { messages: messages.into_iter().map(without_positions).collect(), more });
         }
-        Ok(messages)
+        Ok(Page { messages, more })
     }
 
     async fn last(&self, stream: &str, subject: &str) -> Result<Option<StoredMessage>, BrokerError> {
         if self.has(Bug::RefusedOnStaleRead) && stream == EVENTS {
-            return Ok(self.inner.load(stream, subject, 0).await?.pop());
+            return Ok(self.inner.load_page(stream, subject, 0, usize::MAX).await?.messages.pop());
         }
         self.inner.last(stream, subject).await
     }

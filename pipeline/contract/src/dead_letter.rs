@@ -194,6 +194,13 @@ pub fn further_parts(message: &StoredMessage) -> Vec<String> {
     (2..=parts.unwrap_or(1).min(PARTS_MAX)).map(|number| part_subject(&message.subject, number)).collect()
 }
 
+/// The message that a subject of DEADLETTERS names, of a letter or of a further part: its stream and its sequence there.
+pub fn named_message(subject: &str) -> Option<(&str, u64)> {
+    let (stream, name) = subject.strip_prefix(DEAD_LETTER_PREFIX)?.strip_prefix('.')?.split_once('.')?;
+    let sequence = name.split(['-', '_']).next()?;
+    Some((stream, sequence.parse().ok()?))
+}
+
 fn part_subject(subject: &str, number: usize) -> String {
     format!("{subject}_{number}")
 }
@@ -302,6 +309,15 @@ mod tests {
             payload: payload.into(),
         };
         DeadLetter::new("TIMERS", &message, "code", "cause")
+    }
+
+    #[test]
+    fn subject_of_a_letter_names_the_message() {
+        let named = |subject| named_message(subject);
+        assert_eq!(named("dlq.COMMANDS.17"), Some(("COMMANDS", 17)));
+        assert_eq!(named("dlq.TIMERS.17_2"), Some(("TIMERS", 17)));
+        assert_eq!(named("dlq.EVENTS.17-stock-keeping-3-0"), Some(("EVENTS", 17)));
+        assert_eq!((named("dlq.COMMANDS"), named("dlq.COMMANDS.x"), named("evt.a.b.c")), (None, None, None));
     }
 
     #[test]

@@ -30,14 +30,14 @@ pub struct ProvisionOptions {
     pub replicas: NonZeroUsize,
     /// Sizes in bytes by stream name, where other than the default is wanted.
     pub max_bytes: BTreeMap<String, i64>,
-    /// COMMANDS, if it is made now, gives its first command the sequence behind this one. Commits of an EVENTS that is kept name
-    /// positions up to there.
-    pub commands_after: u64,
+    /// By stream name, the sequence behind which a stream begins if it is made now, where other streams that are kept name
+    /// sequences up to there: commits and dead letters do.
+    pub begin_after: BTreeMap<String, u64>,
 }
 
 impl Default for ProvisionOptions {
     fn default() -> Self {
-        Self { replicas: NonZeroUsize::MIN, max_bytes: BTreeMap::new(), commands_after: 0 }
+        Self { replicas: NonZeroUsize::MIN, max_bytes: BTreeMap::new(), begin_after: BTreeMap::new() }
     }
 }
 

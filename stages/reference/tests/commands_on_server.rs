@@ -139,7 +139,7 @@ async fn setup_makes_commands_begin_behind_what_kept_events_name() {
         context.delete_stream(stream_names::COMMANDS).await.unwrap();
         let (code, made, said) = run(&server, arguments).await;
         assert_eq!(code, 0, "{made}{said}");
-        assert!(said.contains("EVENTS names positions up to 5"), "{said}");
+        assert!(said.contains(&format!("COMMANDS begins behind {}", first - 1)), "{said}");
         let state = broker.state(stream_names::COMMANDS).await.unwrap();
         assert_eq!((state.first_sequence, state.last_sequence), (first, first - 1));
         let (code, found, _) = run(&server, &["setup"]).await;
@@ -148,7 +148,34 @@ async fn setup_makes_commands_begin_behind_what_kept_events_name() {
     context.delete_stream(stream_names::COMMANDS).await.unwrap();
     let (code, _, error) = run(&server, &["setup", "--commands-after", "4"]).await;
     assert_eq!(code, 64);
-    assert!(error.contains("EVENTS names positions up to 5"), "{error}");
+    assert!(error.contains("EVENTS and DEADLETTERS name positions up to 5"), "{error}");
+}
+
+/// A letter of a stream that was made anew would stand on the subject of an old one, be taken for it and not be kept.
+#[tokio::test]
+async fn setup_makes_streams_begin_behind_what_kept_dead_letters_name() {
+    let server = TestServer::start_provisioned().await;
+    let broker = server.broker().await;
+    for subject in ["dlq.COMMANDS.7", "dlq.COMMANDS.12_2", "dlq.TIMERS.4", "dlq.EVENTS.90-stock-keeping-3-0"]
+    {
+        let message = NewMessage {
+            subject: subject.to_owned(),
+            expected_last: Some(0),
+            headers: Headers::new(),
+            payload: "letter".into(),
+        };
+        broker.append(stream_names::DEAD_LETTERS, message).await.unwrap();
+    }
+    let context = async_nats::jetstream::new(server.client().await);
+    for stream in [stream_names::COMMANDS, stream_names::TIMERS] {
+        context.delete_stream(stream).await.unwrap();
+    }
+    let (code, made, said) = run(&server, &["setup"]).await;
+    assert_eq!(code, 0, "{made}{said}");
+    for (stream, after) in [(stream_names::COMMANDS, 12), (stream_names::TIMERS, 4)] {
+        assert!(said.contains(&format!("{stream} begins behind {after}:")), "{said}");
+        assert_eq!(broker.state(stream).await.unwrap().first_sequence, after + 1, "{stream}");
+    }
 }
 
 #[tokio::test]

@@ -31,8 +31,8 @@ pub fn definitions(options: &ProvisionOptions) -> Vec<Config> {
         if let Some(bytes) = options.max_bytes.get(&config.name) {
             config.max_bytes = *bytes;
         }
-        if config.name == stream_names::COMMANDS && options.commands_after > 0 {
-            config.first_sequence = Some(options.commands_after + 1);
+        if let Some(after) = options.begin_after.get(&config.name).filter(|after| **after > 0) {
+            config.first_sequence = Some(after + 1);
         }
     }
     all

@@ -122,7 +122,8 @@ async fn commands_made_anew_beside_kept_events_are_refused_unless_they_begin_beh
     let refused = Running::start(&server, "d").await.task.await.unwrap().unwrap_err();
     assert!(matches!(refused, HandlerError::NoJournal { .. }), "{refused:?}");
 
-    let options = ProvisionOptions { commands_after: 3, ..ProvisionOptions::default() };
+    let options =
+        ProvisionOptions { begin_after: [(COMMANDS.to_owned(), 3)].into(), ..ProvisionOptions::default() };
     made_anew(&server, &[COMMANDS], &options).await;
     let handler = Running::start(&server, "e").await;
     let next = ask(&broker, "cmd.bank.account.ada.withdraw", r#"{"amount":15}"#, &[]).await;

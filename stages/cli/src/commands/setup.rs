@@ -4,10 +4,12 @@ use std::{collections::BTreeMap, num::NonZeroUsize, str::FromStr};
 
 use millstream_contract::{
     commit::StoredCommit,
+    dead_letter::named_message,
     exit_code::ExitCode,
-    stream_names::{COMMANDS, EVENTS},
+    stream_names::{COMMANDS, DEAD_LETTERS, EVENTS, TIMERS},
 };
 use millstream_jetstream::{
+    broker::Broker as _,
     nats_broker::NatsBroker,
     provision::{ProvisionOptions, StreamFinding, StreamPresence, provision, verify},
     set_aside::is_set_aside,
@@ -33,8 +35,8 @@ pub(crate) struct SetupArguments {
     /// Size of a stream, as in EVENTS=100GiB; may be repeated
     #[arg(long, value_name = "STREAM=SIZE")]
     max_bytes: Vec<StreamSize>,
-    /// Where COMMANDS is made beside an EVENTS that is kept: the position behind which it begins. At least, and without this
-    /// exactly, the highest position that EVENTS names
+    /// Where COMMANDS is made beside streams that are kept: the position behind which it begins. At least, and without this
+    /// exactly, the highest position that EVENTS and DEADLETTERS name
     #[arg(long, value_name = "POSITION")]
     commands_after: Option<u64>,
     /// One JSON object a stream
@@ -82,7 +84,7 @@ impl SetupArguments {
 pub(crate) async fn run(arguments: SetupArguments, session: &Session) -> Result<ExitCode, CommandFailure> {
     let mut options = arguments.options()?;
     let connected = session.connect().await?;
-    options.commands_after = commands_after(arguments.commands_after, session, &connected).await?;
+    options.begin_after = begin_after(arguments.commands_after, session, &connected).await?;
     let findings = provision(&connected.jetstream, &options).await?;
     for finding in &findings {
         if arguments.json {
@@ -96,37 +98,68 @@ pub(crate) async fn run(arguments: SetupArguments, session: &Session) -> Result<
     Ok(if findings.iter().all(StreamFinding::is_usable) { ExitCode::Ok } else { ExitCode::Configuration })
 }
 
-/// Behind which position COMMANDS is to begin. Commits name positions: one that was named must not be given again.
-async fn commands_after(
+/// Behind which sequences COMMANDS and TIMERS are to begin if they are made now. Commits and dead letters that are kept name messages
+/// by them: a sequence that was named must not be given again, or another message would be taken for the one that had it.
+async fn begin_after(
     asked: Option<u64>,
     session: &Session,
     connected: &Connected,
-) -> Result<u64, CommandFailure> {
-    let found = verify(&connected.jetstream, &ProvisionOptions::default(), &[COMMANDS, EVENTS]).await?;
+) -> Result<BTreeMap<String, u64>, CommandFailure> {
+    let looked_at = [COMMANDS, EVENTS, TIMERS, DEAD_LETTERS];
+    let found = verify(&connected.jetstream, &ProvisionOptions::default(), &looked_at).await?;
     let is_there =
         |name: &str| found.iter().any(|each| each.stream == name && each.presence == StreamPresence::Present);
-    if is_there(COMMANDS) {
-        return match asked {
-            Some(_) => Err(CommandFailure::usage(
-                "--commands-after: COMMANDS is there already, and where a stream begins cannot be changed",
-            )),
-            None => Ok(0),
-        };
+    if let (true, Some(_)) = (is_there(COMMANDS), asked) {
+        return Err(CommandFailure::usage(
+            "--commands-after: COMMANDS is there already, and where a stream begins cannot be changed",
+        ));
     }
-    let named = if is_there(EVENTS) { highest_position(&connected.broker).await? } else { 0 };
-    match asked {
-        Some(asked) if asked < named => Err(CommandFailure::usage(format_args!(
-            "--commands-after: EVENTS names positions up to {named}; COMMANDS has to begin behind them"
-        ))),
-        _ => {
-            if named > 0 {
-                session
-                    .console
-                    .say(format_args!("EVENTS names positions up to {named}; COMMANDS begins behind them"));
+    let missing: Vec<&str> = [COMMANDS, TIMERS].into_iter().filter(|name| !is_there(name)).collect();
+    let mut named = BTreeMap::new();
+    if !missing.is_empty() && is_there(DEAD_LETTERS) {
+        named = highest_set_aside(&connected.broker).await?;
+        named.retain(|stream, _| missing.contains(&stream.as_str()));
+    }
+    if missing.contains(&COMMANDS) {
+        let highest = named.entry(COMMANDS.to_owned()).or_default();
+        if is_there(EVENTS) {
+            *highest = highest_position(&connected.broker).await?.max(*highest);
+        }
+        match asked {
+            Some(asked) if asked < *highest => {
+                return Err(CommandFailure::usage(format_args!(
+                    "--commands-after: EVENTS and DEADLETTERS name positions up to {highest}; COMMANDS has to begin behind them"
+                )));
             }
-            Ok(asked.unwrap_or(named))
+            Some(asked) => *highest = asked,
+            None => {}
         }
     }
+    named.retain(|_, highest| *highest > 0);
+    for (stream, highest) in &named {
+        session.console.say(format_args!(
+            "{stream} begins behind {highest}: streams that are kept name what it held up to there"
+        ));
+    }
+    Ok(named)
+}
+
+/// By stream, the highest sequence of a message that was set aside. Reads all of DEADLETTERS.
+async fn highest_set_aside(broker: &NatsBroker) -> Result<BTreeMap<String, u64>, CommandFailure> {
+    let mut highest = BTreeMap::new();
+    // A setup that was interrupted goes on with the rights that it has: it may look at a stream, not read it.
+    if broker.state(DEAD_LETTERS).await?.last_sequence == 0 {
+        return Ok(highest);
+    }
+    let mut letters = StreamFeed::open(broker, DEAD_LETTERS, 0, "setup").await?;
+    while let Some(message) = letters.next().await? {
+        if let Some((stream, sequence)) = named_message(&message.subject) {
+            let of_stream = highest.entry(stream.to_owned()).or_insert(sequence);
+            *of_stream = sequence.max(*of_stream);
+        }
+    }
+    letters.close().await;
+    Ok(highest)
 }
 
 /// The highest position of COMMANDS that a commit names. Reads all of EVENTS.

@@ -140,7 +140,7 @@ async fn new_application_builds_passes_its_tests_and_runs() {
     let other = system.millstream(&["history", "retail", "till", "1", "--as-of", "1"]).await;
     assert!(
         other.stderr.contains(
-            "there are clubs.club, fees.fee, lockers.claim, lockers.locker, members.member, takings.day"
+            "there are clubs.club, fees.fee, lockers.claim, lockers.locker, members.member, millstream.set-aside, takings.day"
         ),
         "{}",
         other.stderr

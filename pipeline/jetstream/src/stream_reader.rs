@@ -66,6 +66,8 @@ pub struct NatsReader {
     deleted: bool,
     /// How many messages are to be taken as JSON before the consumer is made again.
     singly: usize,
+    /// When the message was stored behind which reading began, if it was there.
+    begun_behind: Option<Timestamp>,
     /// Whether the server holds less than was read.
     loss: LossDoubt,
 }
@@ -127,6 +129,7 @@ impl NatsReader {
             begun: false,
             deleted: false,
             singly: 0,
+            begun_behind: None,
             loss: LossDoubt::default(),
             broker,
             config,
@@ -184,9 +187,10 @@ impl NatsReader {
         Ok(())
     }
 
-    /// Whether the message that came last is still there. A consumer tells by itself when it can deliver it.
+    /// Whether the message that came last, or the one behind which reading began, is still the same. A consumer tells by itself when
+    /// it can deliver it. What was never seen, because the leader did not know it when reading began, cannot be compared.
     async fn check_reached(&self) -> Result<(), ReadError> {
-        let Some(stored_at) = self.reached.stored_at else { return Ok(()) };
+        let Some(stored_at) = self.reached.stored_at.or(self.begun_behind) else { return Ok(()) };
         let (stream, sequence) = (&self.config.stream, self.reached.sequence);
         match self.broker.get(stream, sequence).await? {
             Some(found) if found.stored_at != stored_at => {
@@ -197,8 +201,13 @@ impl NatsReader {
     }
 
     async fn try_open(&mut self) -> Result<(), ReadError> {
+        if !self.begun && self.begun_behind.is_none() && self.config.after > 0 {
+            let behind = self.broker.get(&self.config.stream, self.config.after).await?;
+            self.begun_behind = behind.map(|message| message.stored_at);
+        }
         self.check_stream().await?;
-        if !self.reached.readable {
+        // A lost tail may have grown again, with other messages.
+        if !self.reached.readable || self.reached.stored_at.is_none() {
             self.check_reached().await?;
         }
         self.check_name().await?;

@@ -86,11 +86,11 @@ fn every_promise_is_kept_under_every_fault() {
     ] {
         assert!(faults.get(name).copied().unwrap_or(0) > 100, "{name} hardly happens: {faults:?}");
     }
-    for name in
-        ["accepted", "rejected", "duplicates", "dead-lettered", "conflicts", "unclear appends", "replies"]
-    {
+    for name in ["accepted", "rejected", "duplicates", "dead-lettered", "unclear appends", "replies"] {
         assert!(counts.get(name).copied().unwrap_or(0) > 500, "{name} hardly happens: {counts:?}");
     }
+    // Rare, since whoever takes over knows all states: it takes an append of the handler before that arrives even later.
+    assert!(counts["conflicts"] > 100, "conflicts hardly happen: {counts:?}");
     assert!(counts["fences"] > 3 * SEEDS, "handlers hardly lose their turn: {counts:?}");
 }
 

@@ -145,6 +145,7 @@ pub async fn reader_notices_a_lost_tail_that_has_grown_again<G: Ground>(ground: 
     put(&broker, EVENTS, "evt.a.b.1", "3").await;
     let mut reader = broker.read(reader_config(EVENTS, "scenario", 0)).await.unwrap();
     assert_eq!(bodies(&read(&mut reader, 3).await), ["1", "2", "3"]);
+    let mut idle = broker.read(reader_config(EVENTS, "idle", 3)).await.unwrap();
     ground.go_back().await;
     let broker = ground.connect().await;
     for body in ["other 3", "4", "5"] {
@@ -154,6 +155,9 @@ pub async fn reader_notices_a_lost_tail_that_has_grown_again<G: Ground>(ground: 
         .await;
     }
     let ended = tokio::time::timeout(super::PATIENCE, reader.next_batch(10)).await.unwrap();
+    assert!(matches!(ended, Err(ReadError::OtherMessage { sequence: 3, .. })), "{ended:?}");
+    // One that has read nothing yet knows what stood there when it began.
+    let ended = tokio::time::timeout(super::PATIENCE, idle.next_batch(10)).await.unwrap();
     assert!(matches!(ended, Err(ReadError::OtherMessage { sequence: 3, .. })), "{ended:?}");
 }
 

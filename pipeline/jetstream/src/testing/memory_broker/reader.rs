@@ -18,7 +18,7 @@ pub struct MemoryReader {
     config: ReaderConfig,
     generation: String,
     after: u64,
-    /// The last message that was returned.
+    /// The last message that was returned, or the one behind which reading began.
     last: Option<StoredMessage>,
     reader: u64,
     alive: Arc<()>,
@@ -71,6 +71,9 @@ impl MemoryReader {
 
     async fn try_open(&mut self) -> Result<(), ReadError> {
         let stream = self.config.stream.clone();
+        if !self.begun && self.last.is_none() && self.after > 0 {
+            self.last = self.broker.get(&stream, self.after).await?;
+        }
         let state = self.broker.state(&stream).await?;
         if self.generation.is_empty() {
             self.generation = state.generation;

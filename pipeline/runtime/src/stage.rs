@@ -303,7 +303,8 @@ fn refused_replies(metrics: &Metrics) -> impl Fn(&str) + Send + Sync + use<> {
     }
 }
 
-/// Lists what a stage needs of the server and whether it is there; the code of the first trouble.
+/// Lists what a stage needs of the server and whether it is there. The code is that of what the server forbids, if it forbids anything,
+/// since that is certain and explains questions without an answer; else that of the first trouble.
 async fn check_server<S>(identity: StageIdentity, config: &Config<S>) -> Result<ExitCode, AnyFailure> {
     let instance = &config.process.instance;
     let needs = stage_needs(identity.name, instance).unwrap_or_default();
@@ -311,8 +312,8 @@ async fn check_server<S>(identity: StageIdentity, config: &Config<S>) -> Result<
     let checks = check_stage(&config.nats, &client, &needs).await?;
     let lines: String = checks.iter().map(|check| format!("{check}\n")).collect();
     let shown = show(&lines);
-    let trouble = checks.iter().find_map(|check| check.result.as_ref().err());
-    Ok(trouble.map_or(shown, |trouble| trouble.code))
+    let codes = || checks.iter().filter_map(|check| check.result.as_ref().err()).map(|trouble| trouble.code);
+    Ok(codes().find(|code| *code == ExitCode::NotPermitted).or_else(|| codes().next()).unwrap_or(shown))
 }
 
 fn parse(

@@ -4,7 +4,9 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     path::{Path, PathBuf},
+    sync::{Mutex, OnceLock, PoisonError},
 };
 
 use millstream_contract::outcome::Outcome;
@@ -50,13 +52,17 @@ pub(super) struct Progress {
 pub(super) struct IdFile {
     database: OpenFile,
     path: PathBuf,
+    /// Held during each write, also a failing one.
+    writing: Mutex<()>,
+    /// The first failure of the system, with its kind and words. Everything after it fails because of it.
+    failure: OnceLock<(io::ErrorKind, String)>,
 }
 
 impl IdFile {
     /// Opens the file; a damaged one is set aside first. Returns the new name of that.
     pub(super) fn open(path: &Path, cache_size: usize) -> Result<(Self, Option<PathBuf>), StoreError> {
         let (database, aside) = file::open_or_begin_anew(path, cache_size)?;
-        Ok((Self { database, path: path.to_owned() }, aside))
+        Ok((Self::new(database, path.to_owned()), aside))
     }
 
     pub(super) fn in_memory() -> Result<Self, StoreError> {
@@ -68,12 +74,16 @@ impl IdFile {
         let database = Database::builder()
             .create_with_backend(backend)
             .map_err(|source| StoreError::from_open(&path, source))?;
-        Ok(Self { database: OpenFile::new(database), path })
+        Ok(Self::new(OpenFile::new(database), path))
+    }
+
+    fn new(database: OpenFile, path: PathBuf) -> Self {
+        Self { database, path, writing: Mutex::new(()), failure: OnceLock::new() }
     }
 
     /// Makes the tables where they are missing, and says how far they have come.
     pub(super) fn begin(&self) -> Result<Progress, StoreError> {
-        self.guarded(|it| {
+        self.writing(|it| {
             let write = it.write_transaction()?;
             let tables = write.list_tables().map_err(|source| it.storage(source))?;
             let foreign: Vec<_> = tables.filter(|table| !TABLES.contains(&table.name())).collect();
@@ -104,7 +114,7 @@ impl IdFile {
     /// Notes the progress, and in the same transaction empties the file, if it is to be. After a crash in between, an empty index
     /// would claim to know all records, and repeated ids would take effect again.
     pub(super) fn restart(&self, progress: &Progress, empty: bool) -> Result<(), StoreError> {
-        self.guarded(|it| {
+        self.writing(|it| {
             let write = it.write_transaction()?;
             if empty {
                 it.drop_ids(&write)?;
@@ -150,7 +160,7 @@ impl IdFile {
 
     /// Writes entries, sorted by hash, and that all records up to `progress` are known.
     pub(super) fn write(&self, entries: &[(IdHash, Noted)], progress: &Progress) -> Result<(), StoreError> {
-        self.guarded(|it| {
+        self.writing(|it| {
             let write = it.write_transaction()?;
             let mut records: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
             {
@@ -175,7 +185,7 @@ impl IdFile {
     pub(super) fn forget_before(&self, first_sequence: u64) -> Result<u64, StoreError> {
         let mut forgotten = 0;
         loop {
-            let (count, more) = self.guarded(|it| it.forget_some(first_sequence))?;
+            let (count, more) = self.writing(|it| it.forget_some(first_sequence))?;
             forgotten += count;
             if !more {
                 return Ok(forgotten);
@@ -253,8 +263,44 @@ impl IdFile {
         write.commit().map_err(|source| StoreError::from_commit(&self.path, source))
     }
 
+    fn writing<T>(&self, work: impl FnOnce(&Self) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let done = file::guarded(&self.path, || work(self));
+        self.note_failure(&done);
+        done.map_err(|error| self.first_failure(error))
+    }
+
     fn guarded<T>(&self, work: impl FnOnce(&Self) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        file::guarded(&self.path, || work(self))
+        let done = file::guarded(&self.path, || work(self));
+        self.note_failure(&done);
+        done.map_err(|error| {
+            if let StoreError::Unusable { .. } = error {
+                // redb refuses reads as soon as a write has failed, which may not have returned yet.
+                drop(self.writing.lock().unwrap_or_else(PoisonError::into_inner));
+            }
+            self.first_failure(error)
+        })
+    }
+
+    fn note_failure<T>(&self, done: &Result<T, StoreError>) {
+        if let Err(
+            StoreError::DiskFull { source, .. }
+            | StoreError::NotWritable { source, .. }
+            | StoreError::Io { source, .. },
+        ) = done
+        {
+            self.failure.get_or_init(|| (source.kind(), source.to_string()));
+        }
+    }
+
+    /// What to say instead of redb's refusal to go on after a failure: the failure.
+    fn first_failure(&self, error: StoreError) -> StoreError {
+        match (&error, self.failure.get()) {
+            (StoreError::Unusable { .. }, Some((kind, words))) => {
+                StoreError::from_io(&self.path, io::Error::new(*kind, words.clone()))
+            }
+            _ => error,
+        }
     }
 
     fn storage(&self, source: redb::StorageError) -> StoreError {

@@ -27,6 +27,10 @@ pub const SUBMIT_SERVICE: &str = "submit";
 /// that comes from another account, and subjects of one's own. No stream takes them, and none is a stage's inbox: whatever else a
 /// client names as its reply subject gets no answer, because nobody checks whether the client may publish there.
 pub const REPLY_PREFIXES: [&str; 3] = ["_INBOX.", "_R_.", "reply."];
+/// Longest subject on which Millstream publishes what somebody else named, in bytes. nats-server ends the connection of whoever sends a
+/// line of more than 4,096 bytes (`max_control_line`), and the subject is the greatest part of it; the longest that Millstream needs,
+/// four names of a command, is half of this.
+pub const FOREIGN_SUBJECT_BYTES_MAX: usize = 1024;
 /// Prefix of the schedules of commands for later.
 pub const TIMER_PREFIX: &str = "timer.cmd";
 
@@ -268,6 +272,7 @@ pub fn check_id(text: &str) -> Result<(), SubjectError> {
 /// Whether an answer may be sent to a subject that somebody else chose.
 pub fn is_reply_subject(subject: &str) -> bool {
     REPLY_PREFIXES.iter().any(|prefix| subject.starts_with(prefix))
+        && subject.len() <= FOREIGN_SUBJECT_BYTES_MAX
         && subject.split('.').all(|token| !token.is_empty() && token != "*" && token != ">")
         && !subject.contains(|letter: char| letter.is_whitespace() || letter.is_control())
 }
@@ -305,6 +310,8 @@ mod tests {
         ] {
             assert!(!is_reply_subject(bad), "{bad}");
         }
+        let long = format!("_INBOX.{}", "y".repeat(FOREIGN_SUBJECT_BYTES_MAX));
+        assert!(!is_reply_subject(&long), "the server would end the connection that sends there");
     }
 
     #[test]

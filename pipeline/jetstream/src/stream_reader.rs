@@ -10,6 +10,7 @@
 //! bytes; the consumer is made again behind it.
 
 mod place;
+mod reached;
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -28,7 +29,7 @@ use crate::{
         wire::{ApiError, ConsumerReply},
     },
     retry::LossDoubt,
-    stream_reader::place::Place,
+    stream_reader::{place::Place, reached::Reached},
 };
 
 /// Messages asked for at once. A second request is sent when half of them have come, so that the server never waits.
@@ -70,28 +71,6 @@ pub struct NatsReader {
     begun_behind: Option<Timestamp>,
     /// Whether the server holds less than was read.
     loss: LossDoubt,
-}
-
-/// The last message that came.
-#[derive(Debug, Clone, Copy)]
-struct Reached {
-    sequence: u64,
-    /// None before the first one: whoever reads knows what stands there.
-    stored_at: Option<Timestamp>,
-    /// Whether a consumer can deliver it.
-    readable: bool,
-}
-
-impl Reached {
-    fn at(message: &StoredMessage) -> Self {
-        let readable = message.headers.unreadable().is_none() && message.subject.is_ascii();
-        Self { sequence: message.sequence, stored_at: Some(message.stored_at), readable }
-    }
-
-    /// Where a consumer begins.
-    fn first(self) -> u64 {
-        if self.stored_at.is_some() && self.readable { self.sequence } else { self.sequence + 1 }
-    }
 }
 
 /// The consumer as it is now; thrown away whole at any doubt.

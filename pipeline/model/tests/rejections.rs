@@ -375,6 +375,7 @@ fn order_body(command: &str) -> Value {
         "pay" => json!({ "payment": "P9", "amount": 1000, "currency": "USD" }),
         "ship" => json!({ "shipment": "S9" }),
         "refund" => json!({ "refund": "F9", "amount": 1 }),
+        "refund-remainder" => json!({ "refund": "F9" }),
         "reject-reservation" => json!({ "sku": "a", "quantity": 2, "available": 1 }),
         _ => json!({}),
     }
@@ -439,7 +440,16 @@ fn order(met: &mut Met) {
         )
         .past(&[("refund", refund.clone())])
         .refuses_fields("refund", &refund, &[("amount", json!(401), "refund-differs")])
-        .refuses("refund", &json!({ "refund": "F2", "amount": 601 }), "refund-exceeds-payment");
+        .refuses("refund", &json!({ "refund": "F2", "amount": 601 }), "refund-exceeds-payment")
+        .refuses_fields(
+            "refund-remainder",
+            &order_body("refund-remainder"),
+            &[
+                ("refund", json!("\n"), "refund-not-allowed"),
+                ("reason", json!(""), "name-blank"),
+                ("reason", json!(long_name()), "name-too-long"),
+            ],
+        );
     Case::of(met, ORDER, &way_to("cancelled")).refuses("refund", &refund, "refund-without-payment");
 }
 

@@ -12,7 +12,7 @@ use millstream_contract::{
     leases::PROCESS_MANAGER_LEASE,
     stored_message::{Headers, StoredMessage},
     stream_names::{COMMANDS, TIMERS},
-    subject::COMMAND_PREFIX,
+    subject::{COMMAND_PREFIX, FOREIGN_SUBJECT_BYTES_MAX},
 };
 use millstream_jetstream::{
     broker::{AppendError, Broker, NewMessage, ReaderConfig, StreamReader},
@@ -122,8 +122,10 @@ async fn publish<B: Broker>(
         return Some(dead_letter(message, "headers-unreadable", reason));
     }
     let Some(subject) = command_subject(&message.subject) else {
-        let cause = "a command falls due on due.cmd.<context>.<aggregate>.<id>.<command>";
-        return Some(dead_letter(message, "subject-not-allowed", cause));
+        let cause = format!(
+            "a command falls due on due.cmd.<context>.<aggregate>.<id>.<command>, which has at most {FOREIGN_SUBJECT_BYTES_MAX} bytes"
+        );
+        return Some(dead_letter(message, "subject-not-allowed", &cause));
     };
     let command = command_message(generation, subject, message);
     let mut backoff = ids.backoff();
@@ -167,8 +169,8 @@ pub fn command_subject(due: &str) -> Option<String> {
     let address = due.strip_prefix(DUE_PREFIX)?.strip_prefix('.')?;
     let tokens = address.split('.').filter(|token| !token.is_empty()).count();
     // A client refuses to publish on a subject with white space of any kind.
-    (!address.contains(char::is_whitespace) && tokens == 4 && address.split('.').count() == 4)
-        .then(|| format!("{COMMAND_PREFIX}.{address}"))
+    let has_shape = !address.contains(char::is_whitespace) && tokens == 4 && address.split('.').count() == 4;
+    (has_shape && address.len() <= FOREIGN_SUBJECT_BYTES_MAX).then(|| format!("{COMMAND_PREFIX}.{address}"))
 }
 
 /// The headers that the schedule was given, without JetStream's own. Without an id of its own a command gets one made from
@@ -205,5 +207,11 @@ mod tests {
         {
             assert_eq!(command_subject(other), None, "{other}");
         }
+        let long = "x".repeat(FOREIGN_SUBJECT_BYTES_MAX);
+        assert_eq!(
+            command_subject(&format!("due.cmd.retail.stock.{long}.receive")),
+            None,
+            "the server would end the connection"
+        );
     }
 }

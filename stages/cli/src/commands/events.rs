@@ -91,6 +91,9 @@ async fn show(arguments: &ShowArguments, session: &Session) -> Result<u8, Comman
 
 async fn set_aside(arguments: SetAsideArguments, session: &Session) -> Result<u8, CommandFailure> {
     let actor = match arguments.actor {
+        Some(actor) if actor.trim().is_empty() => {
+            return Err(CommandFailure::usage("--actor: say who does this; it is recorded for ever"));
+        }
         Some(actor) => actor,
         None => session.user()?.ok_or_else(|| {
             CommandFailure::usage("the connection has no user's name; say who does this with --actor")

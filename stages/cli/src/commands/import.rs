@@ -40,6 +40,14 @@ pub(crate) struct ImportArguments {
     json: bool,
 }
 
+/// Whether both names lead to one file; not while one of them leads to none.
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    match (one.canonicalize(), other.canonicalize()) {
+        (Ok(one), Ok(other)) => one == other,
+        _ => false,
+    }
+}
+
 /// Runs it.
 pub(crate) async fn run(arguments: ImportArguments, session: &Session) -> Result<ExitCode, CommandFailure> {
     let rows = open(&arguments.file)?.into_records().count() as u64;
@@ -47,6 +55,14 @@ pub(crate) async fn run(arguments: ImportArguments, session: &Session) -> Result
     let header = reader.headers().map_err(|error| CommandFailure::data(&error))?.clone();
     let mapping = Mapping::load(&arguments.map, &header)?;
     let rejects_path = arguments.rejects.unwrap_or_else(|| default_rejects(&arguments.file));
+    for (what, read) in [("rows", &arguments.file), ("map", &arguments.map)] {
+        if is_same_file(&rejects_path, read) {
+            let path = rejects_path.display();
+            return Err(CommandFailure::usage(format_args!(
+                "--rejects: {path} is the file of the {what}, which would be overwritten; name another"
+            )));
+        }
+    }
     let rejects =
         Rejects::new(&rejects_path, header).map_err(|error| CommandFailure::file(&rejects_path, &error))?;
     let connected = session.connect().await?;

@@ -1,0 +1,26 @@
+//! How far a reader has come.
+
+use jiff::Timestamp;
+use millstream_contract::stored_message::StoredMessage;
+
+/// The last message that came.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reached {
+    pub(super) sequence: u64,
+    /// None before the first one.
+    pub(super) stored_at: Option<Timestamp>,
+    /// Whether a consumer can deliver it.
+    pub(super) readable: bool,
+}
+
+impl Reached {
+    pub(super) fn at(message: &StoredMessage) -> Self {
+        let readable = message.headers.unreadable().is_none() && message.subject.is_ascii();
+        Self { sequence: message.sequence, stored_at: Some(message.stored_at), readable }
+    }
+
+    /// Where a consumer begins.
+    pub(super) fn first(self) -> u64 {
+        if self.stored_at.is_some() && self.readable { self.sequence } else { self.sequence + 1 }
+    }
+}

@@ -209,11 +209,12 @@ impl QueryService {
     /// very moment is lost: its sender gets no answer and has to ask again.
     pub async fn stop(self) {
         self.closing.cancel();
+        // Before the service ends all its endpoints at once: a view stops saying that it can answer before it stops answering.
+        self.endpoints.close();
+        self.endpoints.wait().await;
         let client = self.door.close().await;
-        for tasks in [self.endpoints, self.requests] {
-            tasks.close();
-            tasks.wait().await;
-        }
+        self.requests.close();
+        self.requests.wait().await;
         if let Some(client) = client
             && let Err(error) = client.flush().await
         {

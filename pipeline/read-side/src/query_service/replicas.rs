@@ -95,7 +95,13 @@ impl Served {
             }
             // The new way first, so that there is no moment in which nobody listens.
             match self.listen(!able).await {
-                Ok(new) => listening = new,
+                Ok(new) => {
+                    // The server works through a connection in order: with any answer it knows the new way, and what it had handed over
+                    // on the old one has come. Left before, such a request would be dropped unread.
+                    let asked = Request::new().timeout(Some(ASK_WAIT));
+                    let _any = self.client.send_request(self.subject(WHOLE), asked).await;
+                    listening = new;
+                }
                 Err(error) => {
                     tracing::warn!(%error, view = self.view.view.name, "a view cannot be served on this connection");
                     return;
@@ -106,6 +112,9 @@ impl Served {
 
     async fn listen(&self, able: bool) -> Result<Listening, async_nats::Error> {
         let leaving = self.closing.child_token();
+        // Cancelled when this replica no longer says that it can answer. Were it to leave the queue group before, a replica apart would be
+        // told that it answers, keep silent, and the request would have no answer at all.
+        let silent = CancellationToken::new();
         for context in &self.view.endpoints {
             let operation = context.operation;
             if able {
@@ -114,7 +123,7 @@ impl Served {
                 let metadata =
                     HashMap::from([("projection".to_owned(), self.view.view.projection.to_string())]);
                 let endpoint = builder.metadata(metadata).add(operation.name()).await?;
-                self.takers.spawn(take(endpoint, Arc::clone(context), leaving.clone()));
+                self.takers.spawn(take(endpoint, Arc::clone(context), silent.clone()));
             } else {
                 let subject = self.subject(operation.name());
                 let requests = self.client.queue_subscribe(subject, GROUP_APART.to_owned()).await?;
@@ -130,7 +139,12 @@ impl Served {
             let builder = self.group.endpoint_builder().name(endpoint_name(&self.view.view, WHOLE));
             let endpoint = builder.add(WHOLE).await?;
             if let Some(context) = self.view.endpoints.first() {
-                self.takers.spawn(say_whole(endpoint, Arc::clone(context), leaving.clone()));
+                let saying = say_whole(endpoint, Arc::clone(context), leaving.clone());
+                let silent = silent.drop_guard();
+                self.takers.spawn(async move {
+                    saying.await;
+                    drop(silent);
+                });
             }
         }
         Ok(Listening { able, _leaves: leaving.drop_guard() })
@@ -161,13 +175,16 @@ async fn take(mut endpoint: Endpoint, context: Arc<EndpointContext>, leaving: Ca
 /// Says to whoever asks that this replica can answer, and for how many milliseconds it has listened.
 async fn say_whole(mut endpoint: Endpoint, context: Arc<EndpointContext>, leaving: CancellationToken) {
     let began = Instant::now();
-    while let Some(request) = next_request(&mut endpoint, &leaving).await {
+    // Whoever asks at the end gets no answer, and after a while says itself what it knows.
+    while let Some(Some(request)) = leaving.run_until_cancelled(endpoint.next()).await {
         let listened = Bytes::from(began.elapsed().as_millis().to_string());
         let said = door::respond(&context.broker, &request, Ok(listened), context.query.headers()).await;
         if let Err(error) = said {
             tracing::debug!(%error, "nobody is there to be told that a view is whole");
         }
     }
+    // When the connection is gone, so is the subscription.
+    let _gone = endpoint.stop().await;
 }
 
 /// The next request. After `leaving`, those that are there already, and then none.

@@ -227,6 +227,17 @@ fn dispatch(command: Command, session: &Session) -> Result<u8, CommandFailure> {
     .map(ExitCode::number)
 }
 
+/// A text that goes into a header as it is: something is to be seen in it, and it is one line.
+fn header_text(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() {
+        return Err("it is blank".to_owned());
+    }
+    if text.contains(char::is_control) {
+        return Err("it holds control characters, such as line breaks".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
 /// For flags that take a duration.
 fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text).map_err(|error| error.to_string())

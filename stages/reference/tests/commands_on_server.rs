@@ -179,6 +179,50 @@ async fn setup_makes_streams_begin_behind_what_kept_dead_letters_name() {
 }
 
 #[tokio::test]
+async fn arguments_that_cannot_be_meant_are_refused() {
+    let server = TestServer::start_provisioned().await;
+    let send = ["send", "retail", "stock", "a:b", "receive", r#"{"quantity":1}"#];
+    for (arguments, words) in [
+        ([&send[..], &["--id", "a\r\nX: y"]].concat(), "control characters"),
+        ([&send[..], &["--id", ""]].concat(), "blank"),
+        ([&send[..], &["--actor", " "]].concat(), "blank"),
+        (vec!["events", "set-aside", "1", "--actor", "", "--reason", "x"], "blank"),
+        (vec!["events", "show", "0"], "0 is not in 1.."),
+        (vec!["check", "--config", "no/such/folder"], "no/such/folder is no folder"),
+    ] {
+        let (code, _, error) = run(&server, &arguments).await;
+        assert_eq!(code, 64, "{arguments:?}: {error}");
+        assert!(error.contains(words), "{arguments:?}: {error}");
+    }
+    assert_eq!(server.broker().await.state(stream_names::COMMANDS).await.unwrap().last_sequence, 0);
+}
+
+#[tokio::test]
+async fn import_does_not_overwrite_what_it_reads() {
+    let server = TestServer::start_provisioned().await;
+    let folder = tempfile::tempdir().unwrap();
+    let (rows, map) = (folder.path().join("rows.csv"), folder.path().join("map.toml"));
+    let text = "sku,supplier\na,luxco\n";
+    std::fs::write(&rows, text).unwrap();
+    let mapping = r#"
+        name = "products"
+        context = "retail"
+        [[command]]
+        aggregate = "product"
+        id = "{sku}"
+        command = "register"
+        body = { name = "{sku}", supplier = "{supplier}" }
+    "#;
+    std::fs::write(&map, mapping).unwrap();
+    let (rows, map) = (rows.to_str().unwrap(), map.to_str().unwrap());
+    for (rejects, kept) in [(rows, text), (map, mapping)] {
+        let (code, _, error) = run(&server, &["import", "--map", map, "--rejects", rejects, rows]).await;
+        assert_eq!((code, std::fs::read_to_string(rejects).unwrap().as_str()), (64, kept), "{error}");
+        assert!(error.contains("would be overwritten"), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn unreachable_server_is_named() {
     let mut server = TestServer::start().await;
     server.kill().await;

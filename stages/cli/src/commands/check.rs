@@ -54,6 +54,9 @@ pub(crate) async fn run(arguments: CheckArguments, session: &Session) -> Result<
         let known = names.join(", ");
         return Err(CommandFailure::usage(format_args!("there is no stage {unknown}; there are {known}")));
     }
+    if let Some(folder) = arguments.config.as_ref().filter(|folder| !folder.is_dir()) {
+        return Err(CommandFailure::usage(format_args!("--config: {} is no folder", folder.display())));
+    }
     let chosen = names.into_iter().filter(|name| {
         arguments.stages.is_empty() || arguments.stages.iter().any(|stage| stage.as_str() == *name)
     });
@@ -71,10 +74,18 @@ pub(crate) async fn run(arguments: CheckArguments, session: &Session) -> Result<
         }
     }
     if arguments.stages.is_empty() && worst == ExitCode::Ok.number() {
-        let dumps = ZONED.map(|stage| ask(stage, "--dump-config", &arguments, session));
-        let [handler, manager] = dumps;
-        let (handler, manager) = (handler.await?.found, manager.await?.found);
-        if let Some(sentence) = zones_differ(&handler, &manager) {
+        let mut dumps = Vec::new();
+        for answer in join_all(ZONED.map(|stage| ask(stage, "--dump-config", &arguments, session))).await {
+            let answer = answer?;
+            if answer.code != ExitCode::Ok.number() {
+                session.console.say(format_args!("{}: {}", answer.stage, answer.problems));
+                return Ok(answer.code);
+            }
+            dumps.push(answer.found);
+        }
+        if let [handler, manager] = &*dumps
+            && let Some(sentence) = zones_differ(handler, manager)
+        {
             session.console.say(sentence);
             worst = ExitCode::Configuration.number();
         }

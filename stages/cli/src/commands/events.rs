@@ -42,6 +42,7 @@ enum Action {
 #[derive(Debug, clap::Args)]
 struct ShowArguments {
     /// Its sequence in EVENTS
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     sequence: u64,
     /// One JSON object
     #[arg(long)]
@@ -51,12 +52,13 @@ struct ShowArguments {
 #[derive(Debug, clap::Args)]
 struct SetAsideArguments {
     /// Its sequence in EVENTS
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     sequence: u64,
     /// Why, in a sentence for those who come later
     #[arg(long)]
     reason: String,
     /// Who does it; the user of the connection when absent
-    #[arg(long)]
+    #[arg(long, value_parser = crate::header_text)]
     actor: Option<String>,
     /// How long to wait for the outcome
     #[arg(long, default_value = "10s", value_parser = crate::duration)]
@@ -91,9 +93,6 @@ async fn show(arguments: &ShowArguments, session: &Session) -> Result<u8, Comman
 
 async fn set_aside(arguments: SetAsideArguments, session: &Session) -> Result<u8, CommandFailure> {
     let actor = match arguments.actor {
-        Some(actor) if actor.trim().is_empty() => {
-            return Err(CommandFailure::usage("--actor: say who does this; it is recorded for ever"));
-        }
         Some(actor) => actor,
         None => session.user()?.ok_or_else(|| {
             CommandFailure::usage("the connection has no user's name; say who does this with --actor")
@@ -120,7 +119,8 @@ async fn set_aside(arguments: SetAsideArguments, session: &Session) -> Result<u8
     });
     let id = ulid::Ulid::generate().to_string();
     let command = OutgoingCommand { address, id, body: body.to_string().into(), headers };
-    send::deliver(&connected, command, arguments.timeout, arguments.json).await
+    let again = "ask again; a message that is set aside already is set aside once";
+    send::deliver(&connected, command, arguments.timeout, arguments.json, again).await
 }
 
 async fn message_at(broker: &NatsBroker, sequence: u64) -> Result<StoredMessage, CommandFailure> {

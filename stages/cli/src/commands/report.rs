@@ -94,7 +94,9 @@ pub(crate) async fn run(arguments: ReportArguments, session: &Session) -> Result
         session.console.say(format_args!("{row}: no answer can hold this row; --as-of folds it here"));
     }
     if rows.is_empty() {
-        session.console.say(format_args!("{name} has nothing for {date}"));
+        let key = key.map(|key| format!(" and {key}")).unwrap_or_default();
+        let revision = arguments.revision.map(|number| format!(", revision {number}")).unwrap_or_default();
+        session.console.say(format_args!("{name} has nothing for {date}{key}{revision}"));
     }
     if !rows.is_empty() || arguments.format != Format::Table {
         output::line(report.render(&rows, arguments.format))?;

@@ -52,10 +52,10 @@ pub(crate) struct SendArguments {
     #[arg(default_value = "{}")]
     body: String,
     /// The command id; one is made when absent
-    #[arg(long)]
+    #[arg(long, value_parser = crate::header_text)]
     id: Option<String>,
     /// Who asks
-    #[arg(long)]
+    #[arg(long, value_parser = crate::header_text)]
     actor: Option<String>,
     /// Reject unless the aggregate has this version
     #[arg(long, value_name = "VERSION")]
@@ -85,15 +85,18 @@ pub(crate) async fn run(arguments: SendArguments, session: &Session) -> Result<u
         body,
         headers: headers(&arguments),
     };
-    deliver(&connected, command, arguments.timeout, arguments.json).await
+    let again = format!("send it again with --id {}", command.id);
+    deliver(&connected, command, arguments.timeout, arguments.json, &again).await
 }
 
-/// Publishes a command, waits for its outcome and shows it. The number is the exit code.
+/// Publishes a command, waits for its outcome and shows it. The number is the exit code. `again` says what to do when no outcome
+/// comes in time.
 pub(crate) async fn deliver(
     connected: &Connected,
     mut command: OutgoingCommand,
     wait_max: Duration,
     json: bool,
+    again: &str,
 ) -> Result<u8, CommandFailure> {
     let inbox = connected.client.new_inbox();
     command.headers.push(header::REPLY, &inbox);
@@ -103,8 +106,8 @@ pub(crate) async fn deliver(
         return Err(CommandFailure::new(
             ExitCode::Unavailable,
             format_args!(
-                "no outcome of {} in time; whether it was stored shows `nats stream get COMMANDS`; send it again with --id {}",
-                command.address, command.id
+                "no outcome of {} in time; whether it was stored shows `nats stream get COMMANDS`; {again}",
+                command.address
             ),
         )
         .with_code(NO_OUTCOME));

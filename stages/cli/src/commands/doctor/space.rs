@@ -24,6 +24,9 @@ pub(super) async fn space(broker: &NatsBroker) -> Check {
 }
 
 fn told(used: &[(&str, f64)]) -> Result<String, Trouble> {
+    if used.is_empty() {
+        return Err(trouble(ExitCode::Unavailable, "no stream could be looked at".to_owned()));
+    }
     let words = |(stream, ratio): &(&str, f64)| format!("{stream} {:.0} %", ratio * 100.0);
     let crowded: Vec<String> = used.iter().filter(|(_, ratio)| *ratio > CROWDED).map(words).collect();
     if crowded.is_empty() {

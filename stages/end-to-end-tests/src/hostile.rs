@@ -1,5 +1,5 @@
 //! A hostile client against a whole Millstream, with a well-behaved sender beside it: nothing that one sender does may stop or cost the
-//! others. `tests/hostile.rs` runs it for minutes in CI, the program `hostile-client` for hours by hand (docs/reliability.md).
+//! others. The program `hostile-client` runs it by hand, for minutes or hours (docs/reliability.md).
 //!
 //! In reading order: `attack` makes what is sent, `wire` sends it byte for byte, `bystander` is the well-behaved sender, `watch` looks
 //! at the processes and kills some, `verdict` proves all promises afterwards.
@@ -26,7 +26,7 @@ use self::{
     attack::{Attack, Deed, Kind},
     bystander::{Bystander, Seen},
     failures::Failures,
-    watch::{Bounds, Shared, Witness, kill_now_and_then, mebibytes, watch},
+    watch::{Bounds, Shared, Witness, ended_by_themselves, kill_now_and_then, mebibytes, watch},
     wire::Wire,
 };
 use crate::system::{System, fresh_folder};
@@ -57,7 +57,7 @@ pub struct HostileSettings {
 }
 
 impl HostileSettings {
-    /// As CI runs it.
+    /// As `hostile-client` runs it.
     #[must_use]
     pub fn new(seed: u64, duration: Duration) -> Self {
         Self {
@@ -120,8 +120,13 @@ pub async fn attack_once(settings: &HostileSettings) -> Result<String, String> {
         told(&seen),
         witnessed(&witness),
     );
+    if done.stored.is_empty() {
+        failures.add("the hostile client has stored nothing".to_owned());
+    }
     if !failures.any() {
         words.push_str(&verdict::judge(&system, &done.stored, seen, &failures).await);
+        // The backlog that the attack leaves is decided meanwhile.
+        ended_by_themselves(&system, &failures, &witness);
     }
     if failures.any() {
         return Err(format!("{}\n{words}\n{}", failures.all().join("\n"), system.log_tails()));

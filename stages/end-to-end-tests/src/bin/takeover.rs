@@ -103,6 +103,7 @@ async fn decided(broker: &NatsBroker, begun: Timestamp, records: u64, through: u
     }
     feed.close().await;
     let first = first.context("nothing was decided")?;
+    anyhow::ensure!(first >= begun, "an outcome is older than what is measured");
     let seconds = last.duration_since(first).as_secs_f64().max(0.001);
     Ok(Figures { pause: first.duration_since(begun).unsigned_abs(), rate: count as f64 / seconds })
 }
@@ -179,10 +180,10 @@ async fn main() -> Result<()> {
 
     two.start_ready().await;
     let records = last_record(&broker).await?;
-    one.signal(nix::sys::signal::Signal::SIGSTOP);
-    let through = commands.send(waiting).await?;
+    // Before the commands are sent: the lease lapses meanwhile, and the standby may begin.
     let begun = Timestamp::now();
     one.kill().await;
+    let through = commands.send(waiting).await?;
     measure(&mut commands, records, begun, through, "standby, after `kill -9`", Some(warm)).await?;
     two.stop().await;
     Ok(())

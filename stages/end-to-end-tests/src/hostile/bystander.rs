@@ -188,7 +188,7 @@ impl Bystander {
     async fn get(&mut self) -> Option<()> {
         let Some((stock, on_hand)) = self.seen.on_hand.iter().next() else { return Some(()) };
         let (stock, on_hand, client) = (stock.clone(), *on_hand, self.client.clone());
-        self.tried(async || row_is(&client, &stock, on_hand).await).await
+        self.tried(async || units_of(&client, &stock).await.filter(|units| *units >= on_hand).map(drop)).await
     }
 
     /// All pages of a view into which the hostile client writes, too.
@@ -226,12 +226,12 @@ impl Bystander {
     }
 }
 
-/// Looks whether the stock has so many units or more.
-pub(super) async fn row_is(client: &Client, stock: &str, on_hand: u64) -> Option<()> {
+/// The units that the row of a stock has.
+pub(super) async fn units_of(client: &Client, stock: &str) -> Option<u64> {
     let body = json!({ "key": stock }).to_string();
     let answer = client.request("query.retail.stock.get", body.into()).await.ok()?;
     let answer: Value = serde_json::from_slice(&answer.payload).ok()?;
-    (answer.pointer("/value/on_hand")?.as_u64()? >= on_hand).then_some(())
+    answer.pointer("/value/on_hand")?.as_u64()
 }
 
 fn read(payload: &[u8]) -> Option<OutcomeReply> {

@@ -7,7 +7,7 @@ use millstream_jetstream::broker::Broker as _;
 use millstream_proof::verification::{replay, verify};
 
 use super::{
-    bystander::{Seen, row_is},
+    bystander::{Seen, units_of},
     failures::Failures,
 };
 use crate::{
@@ -46,8 +46,11 @@ pub(super) async fn judge(
         stored.difference(&positions).map(|position| format!("{position} was acknowledged and is lost"));
     add_some(failures, "lost", lost.collect());
     for (stock, on_hand) in &seen.on_hand {
-        until(format!("{on_hand} units of {stock}"), async || row_is(broker.client(), stock, *on_hand).await)
-            .await;
+        let reached = async || units_of(broker.client(), stock).await.filter(|units| units >= on_hand);
+        let units = until(format!("{on_hand} units of {stock}"), reached).await;
+        if units != *on_hand {
+            failures.add(format!("{stock} has {units} units, its commands make {on_hand}"));
+        }
     }
     for arguments in [&["verify", "outcomes"][..], &["deadletters", "list"]] {
         let ended = system.millstream(arguments).await;

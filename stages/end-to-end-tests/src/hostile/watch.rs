@@ -56,15 +56,8 @@ pub(super) async fn watch(
     let client = patient_client(&system.url()).await;
     let mut ready_at: BTreeMap<String, Instant> = BTreeMap::new();
     while Instant::now() < until && !failures.any() {
+        ended_by_themselves(system, failures, seen);
         for (name, process) in system.processes() {
-            let kills = seen.lock().unwrap_or_else(PoisonError::into_inner).kills.get(&name).copied();
-            let kills = kills.unwrap_or_default();
-            if process.restarts > kills {
-                failures.add(format!(
-                    "{name} has been started again {} times and was killed {kills} times",
-                    process.restarts
-                ));
-            }
             let memory = process.pid.and_then(resident).unwrap_or_default();
             if name != SERVER && memory > bounds.memory {
                 failures.add(format!(
@@ -97,6 +90,18 @@ pub(super) async fn watch(
             *longest = unready_for.max(*longest);
         }
         tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+}
+
+/// Fails for each process that was started again more often than it was killed.
+pub(super) fn ended_by_themselves(system: &System, failures: &Failures, seen: &Shared) {
+    for (name, process) in system.processes() {
+        let kills = seen.lock().unwrap_or_else(PoisonError::into_inner).kills.get(&name).copied();
+        let (kills, restarts) = (kills.unwrap_or_default(), process.restarts);
+        if restarts > kills {
+            failures
+                .add(format!("{name} has been started again {restarts} times and was killed {kills} times"));
+        }
     }
 }
 

@@ -2,7 +2,10 @@
 //! for data.
 //!
 //! The checksum (CRC-32) covers the key too: a value that is found under another key is as wrong as one that has changed. It finds
-//! every flipped bit, and any other damage but once in four thousand million times.
+//! every flipped bit, and any other damage but once in four thousand million times. A row without a checksum, of an earlier release,
+//! has no such proof; nor has a row whose last bytes were replaced by others that make it JSON again.
+
+use serde::de::IgnoredAny;
 
 /// Stands between a value and its checksum. JSON never holds this byte, so a row that was written without a checksum, by a release
 /// before, is recognised. There are two of them, so that one flipped bit does not make a sealed row look like one of those.
@@ -32,7 +35,7 @@ pub fn unseal_json<'v>(key: &[u8], stored: &'v [u8]) -> Option<&'v [u8]> {
     let mark = stored.len().checked_sub(SEAL_LENGTH);
     match mark.and_then(|mark| stored.get(mark..mark + MARK.len())) {
         Some(mark) if mark.contains(&0) => unseal(key, stored),
-        _ => Some(stored),
+        _ => serde_json::from_slice::<IgnoredAny>(stored).is_ok().then_some(stored),
     }
 }
 
@@ -65,6 +68,16 @@ mod tests {
         }
         for length in 0..sealed().len() {
             assert_eq!(unseal(b"key", sealed().get(..length).unwrap()), None, "cut to {length}");
+        }
+    }
+
+    #[test]
+    fn row_whose_seal_is_overwritten_is_not_taken_for_one_without_a_seal() {
+        let mut damaged = sealed();
+        let value = damaged.len() - SEAL_LENGTH;
+        for byte in [0xff, b'7'] {
+            damaged.get_mut(value..).unwrap().fill(byte);
+            assert_eq!(unseal_json(b"key", &damaged), None, "{byte}");
         }
     }
 

@@ -56,13 +56,15 @@ pub fn open(path: &Path, cache_size: usize) -> Result<OpenFile, StoreError> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(failed)?;
     }
+    if !path.try_exists().map_err(failed)? {
+        // A crash between the steps of [`set_aside`], or whoever deleted the damaged file by hand, has left its mark.
+        remove(&with_suffix(path, MARK)).map_err(failed)?;
+        create(path)?;
+    }
     match std::fs::read_to_string(with_suffix(path, MARK)) {
         Ok(detail) => return Err(StoreError::Damaged { path: path.to_owned(), detail }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(failed(error)),
-    }
-    if !path.exists() {
-        create(path)?;
     }
     guarded(path, || {
         let database = builder(cache_size, path).open(path);
@@ -101,10 +103,8 @@ pub fn set_aside(path: &Path) -> Result<PathBuf, StoreError> {
         .find(|candidate| !candidate.exists())
         .expect("a folder holds fewer files than there are numbers");
     std::fs::rename(path, &aside).map_err(failed)?;
-    match std::fs::remove_file(with_suffix(path, MARK)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
-        _ => Ok(aside),
-    }
+    remove(&with_suffix(path, MARK)).map_err(failed)?;
+    Ok(aside)
 }
 
 /// Leaves a mark beside a file that was found damaged while it was open, so that the next [`open`] knows. Best effort: without the
@@ -133,13 +133,18 @@ pub fn guarded<T>(path: &Path, work: impl FnOnce() -> Result<T, StoreError>) -> 
 fn create(path: &Path) -> Result<(), StoreError> {
     let failed = |source| StoreError::from_io(path, source);
     let new = with_suffix(path, ".new");
-    match std::fs::remove_file(&new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-        _ => {}
-    }
+    remove(&new).map_err(failed)?;
     let database = Database::create(&new).map_err(|source| StoreError::from_open(path, source))?;
     drop(database);
     std::fs::rename(&new, path).map_err(failed)
+}
+
+/// Removes a file that may be missing.
+fn remove(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 pub(crate) fn builder(cache_size: usize, path: &Path) -> Builder {
@@ -192,6 +197,17 @@ mod tests {
         assert!(aside.is_some());
         drop(_database);
         assert_eq!(open_or_begin_anew(&path, CACHE).unwrap().1, None, "the mark is gone with the file");
+    }
+
+    /// It once stopped every start, also one that was to rebuild the file.
+    #[test]
+    fn mark_without_its_file_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.redb");
+        mark_damaged(&path, "row 7 does not have its checksum");
+        for _ in 0..2 {
+            drop(open(&path, CACHE).unwrap());
+        }
     }
 
     #[test]

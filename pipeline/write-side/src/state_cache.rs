@@ -91,6 +91,8 @@ pub struct StateCache {
     saved_through: u64,
     /// The newest commit that went into any state.
     newest: Option<NamedCommit>,
+    /// Whether a write has failed. redb then refuses reads and writes until the file is opened again.
+    file_failed: bool,
 }
 
 impl StateCache {
@@ -108,6 +110,7 @@ impl StateCache {
             through: 0,
             saved_through: 0,
             newest: None,
+            file_failed: false,
         }
     }
 
@@ -179,6 +182,9 @@ impl StateCache {
         if let Some(unsaved) = self.leaving.get(stream_id).map(Vec::as_slice).or_else(writing) {
             return AggregateState::decode(&aggregate, unsaved);
         }
+        if self.file_failed {
+            return None;
+        }
         let stored = self.stored.get_or_insert_with(|| {
             self.snapshots.reader().unwrap_or_else(|error| {
                 tracing::warn!(%error, "deciding without snapshots");
@@ -216,8 +222,10 @@ impl StateCache {
         }
     }
 
+    /// Without its file, a state that falls out of memory is gone. Its next command costs a refused append or a read of its history.
     fn leave(&mut self, stream_id: StreamId, state: &AggregateState) {
-        if state.version > state.snapshot_version
+        if !self.file_failed
+            && state.version > state.snapshot_version
             && let Some(aggregate) = self.aggregate(&stream_id)
         {
             self.leaving.insert(stream_id, state.encode(&aggregate));
@@ -291,12 +299,16 @@ impl StateCache {
     }
 
     fn save_due(&self) -> bool {
-        self.through.saturating_sub(self.saved_through) >= self.limits.unsaved_commits.get() as u64
+        !self.file_failed
+            && self.through.saturating_sub(self.saved_through) >= self.limits.unsaved_commits.get() as u64
     }
 
     /// The next batch to write; with it the file is complete, if so many commits have come or `all` is asked for. No other may be under
-    /// way. [`StateCache::end_write`] says what became of it.
-    pub fn begin_write(&mut self, all: bool) -> Arc<SnapshotBatch> {
+    /// way. [`StateCache::end_write`] says what became of it. `None` when an earlier one has failed.
+    pub fn begin_write(&mut self, all: bool) -> Option<Arc<SnapshotBatch>> {
+        if self.file_failed {
+            return None;
+        }
         self.stored = None;
         let complete = all || self.save_due();
         if complete {
@@ -307,7 +319,7 @@ impl StateCache {
         let through = complete.then_some(self.through);
         let batch = Arc::new(SnapshotBatch { snapshots, through, newest: self.newest });
         self.writing = Some(batch.clone());
-        batch
+        Some(batch)
     }
 
     /// Makes snapshots of all states that changed. The states stay in memory.
@@ -322,16 +334,16 @@ impl StateCache {
         }
     }
 
-    /// Ends the write that was begun. What is not `written` waits for the next one.
+    /// Ends the write that was begun. If it has failed, nothing more is written or read until the file is opened again: it stays
+    /// complete up to the last write that did not fail, and the next start reads on from there.
     pub fn end_write(&mut self, written: bool) {
         self.stored = None;
         let Some(batch) = self.writing.take() else { return };
         if written {
             self.saved_through = batch.through.unwrap_or(self.saved_through);
-            return;
-        }
-        for (stream_id, snapshot) in &batch.snapshots {
-            self.leaving.entry(stream_id.clone()).or_insert_with(|| snapshot.clone());
+        } else {
+            self.file_failed = true;
+            self.leaving = HashMap::new();
         }
     }
 
@@ -401,7 +413,7 @@ mod tests {
     }
 
     fn save(cache: &mut StateCache) {
-        let batch = cache.begin_write(true);
+        let batch = cache.begin_write(true).unwrap();
         cache.snapshots().write(&batch).unwrap();
         cache.end_write(true);
     }
@@ -480,7 +492,7 @@ mod tests {
         put(&mut cache, "stays", 1);
         cache.pass(99);
         assert!(cache.write_due());
-        let batch = cache.begin_write(false);
+        let batch = cache.begin_write(false).unwrap();
         assert_eq!((batch.snapshots.len(), batch.through), (BATCH_MIN, None));
         cache.snapshots().write(&batch).unwrap();
         cache.end_write(true);
@@ -488,28 +500,34 @@ mod tests {
         assert!(!cache.write_due());
         cache.pass(100);
         assert!(cache.write_due());
-        let batch = cache.begin_write(false);
+        let batch = cache.begin_write(false).unwrap();
         assert_eq!((batch.snapshots.len(), batch.through), (1, Some(100)));
         cache.snapshots().write(&batch).unwrap();
         cache.end_write(true);
         assert_eq!(through(&mut cache), 100);
     }
 
+    /// Each failed batch once waited for the next write, which redb refused as well: memory grew without bound.
     #[test]
-    fn what_could_not_be_written_is_written_later() {
-        let mut cache = cache(10, u64::MAX);
-        put(&mut cache, "one", 1);
-        put(&mut cache, "two", 1);
-        cache.begin_write(true);
-        put(&mut cache, "two", 2);
+    fn after_a_failed_write_nothing_more_waits_for_the_file() {
+        let mut cache = cache(1, u64::MAX);
+        cache.follow_events("g", 1_000_000, None).unwrap();
+        put(&mut cache, "saved", 1);
+        cache.pass(10);
+        save(&mut cache);
+        put(&mut cache, "unsaved", 1);
+        let _batch = cache.begin_write(true).unwrap();
+        put(&mut cache, "left-meanwhile", 1);
         cache.end_write(false);
-        let batch = cache.begin_write(true);
-        assert_eq!(batch.snapshots.len(), 2);
-        let snapshot = |name: &str| {
-            let aggregate = cache.aggregate(&id(name)).unwrap();
-            AggregateState::decode(&aggregate, batch.get(&id(name)).unwrap()).unwrap().version
-        };
-        assert_eq!((snapshot("one"), snapshot("two")), (1, 2));
+        for number in 0..2 * LEAVING_MAX as u64 {
+            put(&mut cache, &number.to_string(), 1);
+            cache.pass(11 + number);
+            assert!(!cache.write_due() && !cache.must_write());
+        }
+        assert!(cache.begin_write(false).is_none() && cache.begin_write(true).is_none());
+        assert_eq!((cache.len(), cache.leaving.len()), (1, 0));
+        assert!(cache.take(&id("unsaved")).is_none(), "its history has to be read");
+        assert_eq!(cache.saved_through, 10, "where the next start reads on");
     }
 
     #[test]

@@ -75,7 +75,7 @@ impl StateKeeper {
 
     fn begin_write(&mut self, all: bool) {
         let snapshots: StateSnapshots = self.cache.snapshots().clone();
-        let batch = self.cache.begin_write(all);
+        let Some(batch) = self.cache.begin_write(all) else { return };
         self.write = Some(tokio::spawn(do_file_work(move || snapshots.write(&batch))));
     }
 
@@ -85,7 +85,11 @@ impl StateKeeper {
         let written = match write.await {
             Ok(Some(Ok(()))) => true,
             Ok(Some(Err(error))) => {
-                tracing::warn!(%error, "snapshots were not written; they are tried again with the next");
+                tracing::warn!(
+                    %error,
+                    "snapshots cannot be written any more; aggregates that are not in memory are read from EVENTS until this \
+                     process is started again"
+                );
                 false
             }
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),

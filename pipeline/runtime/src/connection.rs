@@ -193,12 +193,17 @@ impl Failure for ConnectionEnded {
     }
 }
 
+/// First part of the subjects on which a client gets replies.
+pub(crate) fn inbox_prefix<'a>(settings: &'a ConnectionSettings, identity: &'a ClientIdentity) -> &'a str {
+    settings.inbox_prefix.as_deref().unwrap_or(&identity.inbox_prefix)
+}
+
 fn options(
     settings: &ConnectionSettings,
     identity: &ClientIdentity,
     monitor: &ConnectionMonitor,
 ) -> Result<ConnectOptions, ConnectError> {
-    let prefix = settings.inbox_prefix.as_deref().unwrap_or(&identity.inbox_prefix);
+    let prefix = inbox_prefix(settings, identity);
     let watching = monitor.clone();
     let mut options = ConnectOptions::new()
         .name(&identity.name)

@@ -15,7 +15,7 @@ use millstream_jetstream::{
 };
 
 use crate::{
-    connection::{ClientIdentity, ConnectError, ConnectionSettings, Forbidden, connect},
+    connection::{ClientIdentity, ConnectError, ConnectionSettings, Forbidden, connect, inbox_prefix},
     stage_needs::StageNeeds,
 };
 
@@ -68,7 +68,10 @@ pub async fn check_stage(
     let api = domain.map_or_else(|| "$JS.API".to_owned(), |domain| format!("$JS.{domain}.API"));
     let jetstream = context(&client, domain);
     // Before it listens to anything, or it would hear its own questions.
-    let asked: Vec<Probe> = needs.asks.iter().map(|subject| Probe::ask(subject)).collect();
+    let mut asked: Vec<Probe> = needs.asks.iter().map(|subject| Probe::ask(subject)).collect();
+    if !asked.is_empty() {
+        asked.push(Probe::reply(inbox_prefix(settings, identity)));
+    }
     let asked = asked.iter().map(|probe| check_publish(&client, probe, &forbidden));
     let asked = futures::future::join_all(asked).await;
     let subscriptions = subscribe(&client, needs).await;
@@ -173,7 +176,6 @@ async fn check_streams(
         };
         checks.push(Check { what, result });
     }
-
     checks
 }
 
@@ -209,6 +211,11 @@ impl Probe {
 
     fn ask(subject: &str) -> Self {
         Self::request(subject.replace('*', "check"), "ask other replicas".to_owned())
+    }
+
+    /// An answer in the inbox that all replicas of the stage have, on a subject where nobody waits for one.
+    fn reply(inbox: &str) -> Self {
+        Self::request(format!("{inbox}.check"), "answer other replicas".to_owned())
     }
 
     fn append(subject: &str, what: String) -> Self {

@@ -54,7 +54,7 @@ pub struct StageNeeds {
     pub purges: Vec<String>,
     /// Streams of which it removes single messages that later ones have replaced.
     pub removes: Vec<String>,
-    /// Subjects on which it asks other replicas of itself.
+    /// Subjects on which it asks other replicas of itself. They are answered in the inbox that all of them have.
     pub asks: Vec<String>,
     /// Subjects that it listens to, besides its own inbox.
     pub listens: Vec<String>,
@@ -159,8 +159,8 @@ fn process_manager(process: &str) -> StageNeeds {
 
 impl StageNeeds {
     /// The subjects that the server must let it publish to; `api` is the prefix of JetStream's API, `$JS.API` without a
-    /// domain.
-    pub fn publish_subjects(&self, api: &str) -> Vec<String> {
+    /// domain, and `inbox` the first part of its replies.
+    pub fn publish_subjects(&self, api: &str, inbox: &str) -> Vec<String> {
         let mut subjects = Vec::new();
         let looked_at = self.streams.iter().chain(&self.looks);
         subjects.extend(looked_at.map(|stream| format!("{api}.STREAM.INFO.{stream}")));
@@ -173,7 +173,11 @@ impl StageNeeds {
         subjects.extend(self.direct_gets.iter().map(|stream| format!("{api}.DIRECT.GET.{stream}")));
         subjects.extend(self.purges.iter().map(|stream| format!("{api}.STREAM.PURGE.{stream}")));
         subjects.extend(self.removes.iter().map(|stream| format!("{api}.STREAM.MSG.DELETE.{stream}")));
-        subjects.extend(self.asks.iter().cloned());
+        if !self.asks.is_empty() {
+            subjects.extend(self.asks.iter().cloned());
+            // Where it answers other replicas that ask.
+            subjects.push(format!("{inbox}.>"));
+        }
         subjects.extend(self.appends.iter().map(|append| append.subject.clone()));
         subjects
     }

@@ -41,7 +41,10 @@ async fn a_user_with_the_stages_allow_lists_decides_commands() {
     let folder = tempfile::TempDir::new().unwrap();
     let needs = stage_needs(NAME, "").unwrap();
     let identity = ClientIdentity::of_stage(NAME, "");
-    let mut lists = (needs.publish_subjects("$JS.API"), needs.subscribe_subjects(&identity.inbox_prefix));
+    let mut lists = (
+        needs.publish_subjects("$JS.API", &identity.inbox_prefix),
+        needs.subscribe_subjects(&identity.inbox_prefix),
+    );
     // Where senders want their outcomes, as in config/nats-accounts.conf.
     lists.0.extend(["_INBOX.>", "_R_.>", "reply.>"].map(str::to_owned));
     let server = RestrictedServer::start(&[(NAME.to_owned(), lists.0, lists.1)]).await;

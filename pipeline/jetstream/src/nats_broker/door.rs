@@ -9,6 +9,7 @@ use async_nats::{
 };
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use millstream_contract::subject::is_reply_subject;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -137,6 +138,31 @@ pub async fn respond(
     answer(broker, &request.message, response, headers).await
 }
 
+/// Answers clients as [`respond`] does, and also other processes of the same stage. These get their replies in the inbox of the stage,
+/// where a client that names it could pass an answer off as somebody else's. So this is only for answers that harm nobody.
+///
+/// # Errors
+/// When the connection is closed.
+pub async fn respond_to_clients_and_replicas(
+    broker: &NatsBroker,
+    client: &Client,
+    request: &Request,
+    body: Bytes,
+    headers: HeaderMap,
+) -> Result<(), async_nats::Error> {
+    let own = client.new_inbox();
+    if request.message.reply.as_ref().is_some_and(|reply| is_of_same_stage(&own, reply)) {
+        return Ok(request.respond_with_headers(Ok(body), headers).await?);
+    }
+    respond(broker, request, Ok(body), headers).await
+}
+
+/// Whether a reply subject begins as the inbox `own` does, up to its last token, and is well-formed.
+fn is_of_same_stage(own: &str, reply: &str) -> bool {
+    let rest = own.rsplit_once('.').and_then(|(prefix, _)| reply.strip_prefix(prefix));
+    rest.is_some_and(|rest| is_reply_subject(&format!("_INBOX{rest}")))
+}
+
 /// Answers a message as an endpoint of a service would, on the process's connection. A reply subject that is no place for answers
 /// gets none.
 ///
@@ -155,4 +181,24 @@ pub async fn answer(
         headers.insert("Nats-Service-Error-Code", error.code.to_string());
     }
     Ok(broker.client().publish_with_headers(reply, headers, body).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn same_stage_is_told_by_the_first_tokens_of_its_inbox() {
+        for (own, reply, expected) in [
+            ("_INBOX_projector.AbC", "_INBOX_projector.DeF.1", true),
+            ("_INBOX_projector.AbC", "_INBOX_projector2.DeF.1", false),
+            ("_INBOX_projector.AbC", "_INBOX_projector", false),
+            ("_INBOX_projector.AbC", "_INBOX_projector.*", false),
+            ("_INBOX_projector.AbC", "_INBOX_reporter.DeF.1", false),
+            ("_INBOX_projector.AbC", "$JS.API.STREAM.PURGE.EVENTS", false),
+            ("_INBOX.own.AbC", "_INBOX.own.DeF.1", true),
+        ] {
+            assert_eq!(is_of_same_stage(own, reply), expected, "{own} {reply}");
+        }
+    }
 }

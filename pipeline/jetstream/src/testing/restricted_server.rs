@@ -30,7 +30,7 @@ impl RestrictedServer {
             writeln!(
                 text,
                 "  {{ user: \"{name}\", password: \"{}\", permissions: {{ publish: {{ allow: {publish:?} }}, subscribe: \
-                 {{ allow: {subscribe:?} }}, allow_responses: true }} }}",
+                 {{ allow: {subscribe:?} }} }} }}",
                 Self::PASSWORD
             )
             .expect("text can always grow");

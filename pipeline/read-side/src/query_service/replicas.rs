@@ -139,7 +139,7 @@ impl Served {
             let builder = self.group.endpoint_builder().name(endpoint_name(&self.view.view, WHOLE));
             let endpoint = builder.add(WHOLE).await?;
             if let Some(context) = self.view.endpoints.first() {
-                let saying = say_whole(endpoint, Arc::clone(context), leaving.clone());
+                let saying = say_whole(endpoint, Arc::clone(context), self.client.clone(), leaving.clone());
                 let silent = silent.drop_guard();
                 self.takers.spawn(async move {
                     saying.await;
@@ -173,12 +173,20 @@ async fn take(mut endpoint: Endpoint, context: Arc<EndpointContext>, leaving: Ca
 }
 
 /// Says to whoever asks that this replica can answer, and for how many milliseconds it has listened.
-async fn say_whole(mut endpoint: Endpoint, context: Arc<EndpointContext>, leaving: CancellationToken) {
+async fn say_whole(
+    mut endpoint: Endpoint,
+    context: Arc<EndpointContext>,
+    client: Client,
+    leaving: CancellationToken,
+) {
     let began = Instant::now();
     // Whoever asks at the end gets no answer, and after a while says itself what it knows.
     while let Some(Some(request)) = leaving.run_until_cancelled(endpoint.next()).await {
         let listened = Bytes::from(began.elapsed().as_millis().to_string());
-        let said = door::respond(&context.broker, &request, Ok(listened), context.query.headers()).await;
+        let headers = context.query.headers();
+        let said =
+            door::respond_to_clients_and_replicas(&context.broker, &client, &request, listened, headers)
+                .await;
         if let Err(error) = said {
             tracing::debug!(%error, "nobody is there to be told that a view is whole");
         }

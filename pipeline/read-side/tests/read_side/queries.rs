@@ -6,7 +6,7 @@ use async_nats::{Client, HeaderMap};
 use futures::{StreamExt, stream::FuturesUnordered};
 use millstream_contract::{commit::Envelope, header, stream_names::EVENTS};
 use millstream_domain::projection::{Projection, ProjectionError, Rows};
-use millstream_jetstream::{broker::Broker as _, testing::test_server::TestServer};
+use millstream_jetstream::{broker::Broker as _, nats_broker::NatsBroker, testing::test_server::TestServer};
 use millstream_read_side::{
     projection_runner::ProjectionSet,
     query_service::{QueryService, QueryServiceConfig},
@@ -65,6 +65,11 @@ pub(crate) async fn ask(client: &Client, subject: &str, body: &str) -> Reply {
 
 pub(crate) async fn serve(server: &TestServer, running: &Running) -> QueryService {
     serve_with(server, running, |_| {}).await
+}
+
+pub(crate) async fn serve_as(broker: &NatsBroker, running: &Running) -> QueryService {
+    let config = QueryServiceConfig::new("projector", "0.1.0");
+    QueryService::start(broker, running.store.clone(), &running.views, &Metrics::new(), config).await.unwrap()
 }
 
 async fn serve_with(

@@ -3,16 +3,23 @@
 use std::path::Path;
 
 use async_nats::{Client, RequestErrorKind};
+use futures::{FutureExt, StreamExt};
 use millstream_contract::header;
-use millstream_jetstream::{broker::Broker as _, nats_broker::NatsBroker, testing::test_server::TestServer};
+use millstream_jetstream::{
+    broker::Broker as _,
+    nats_broker::NatsBroker,
+    testing::{restricted_server::RestrictedServer, test_server::TestServer},
+};
+use millstream_runtime::stage_needs::stage_needs;
 use millstream_store::read_store::{ProjectionId, ReadStore};
 
 use crate::{
-    queries::{ask, serve},
-    support::{PATIENCE, Running, commit, grow, projections},
+    queries::{ask, serve, serve_as},
+    support::{PATIENCE, Running, as_stage, commit, grow, projections},
 };
 
-/// How often a query is asked to see that no replica refuses it: by halves, none would be a chance of one in a billion.
+/// How often a query is asked to see that no replica refuses it. If two replicas shared the queries evenly, the chance that all of
+/// these reach the same one would be one in a billion.
 const ASKED: usize = 30;
 
 /// A replica with a name of its own.
@@ -45,6 +52,21 @@ async fn all_answer(client: &Client) {
     }
 }
 
+/// Waits until a whole replica has listened so long that one apart leaves queries to it.
+async fn until_settled(client: &Client) {
+    let settled = async {
+        loop {
+            let told = client.request("query.test.counts.whole", "".into()).await.unwrap();
+            assert!(told.headers.unwrap().get(header::POSITION).is_some());
+            let listened: u64 = std::str::from_utf8(&told.payload).unwrap().parse().unwrap();
+            if listened > 5_000 {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, settled).await.expect("it says for how long it has listened");
+}
+
 #[tokio::test]
 async fn replica_that_is_being_built_leaves_queries_to_the_others() {
     let server = TestServer::start_provisioned().await;
@@ -66,17 +88,7 @@ async fn replica_that_is_being_built_leaves_queries_to_the_others() {
 
     // Beside one that is whole, and has been for a second, it keeps silent.
     let of_whole = serve(&server, &whole).await;
-    let settled = async {
-        loop {
-            let told = client.request("query.test.counts.whole", "".into()).await.unwrap();
-            assert!(told.headers.unwrap().get(header::POSITION).is_some());
-            let listened: u64 = std::str::from_utf8(&told.payload).unwrap().parse().unwrap();
-            if listened > 5_000 {
-                return;
-            }
-        }
-    };
-    tokio::time::timeout(PATIENCE, settled).await.expect("it says for how long it has listened");
+    until_settled(&client).await;
     all_answer(&client).await;
 
     // When the other one goes, it says again what it waits for, and answers once it is whole.
@@ -132,4 +144,48 @@ async fn replica_that_halts_leaves_queries_to_those_that_know_the_event() {
     }
     old.finish().await.unwrap();
     new.finish().await.unwrap();
+}
+
+/// A stage gets its replies in an inbox of its own. Neither the stage nor the permissions of its user let a whole replica answer there,
+/// so the replica apart asked in vain, and a second later it answered the query as well.
+#[tokio::test]
+async fn replicas_hear_of_each_other_with_the_inbox_and_the_permissions_of_their_stage() {
+    let (mut publish, mut subscribe) = (vec!["_INBOX.>".to_owned()], Vec::new());
+    for instance in ["0", "1"] {
+        let needs = stage_needs("projector", instance).unwrap();
+        publish.extend(needs.publish_subjects("$JS.API", "_INBOX_projector"));
+        subscribe.extend(needs.subscribe_subjects("_INBOX_projector"));
+    }
+    let server = RestrictedServer::start(&[("projector".to_owned(), publish, subscribe)]).await;
+    let (all, client) = (server.server().broker().await, server.server().client().await);
+    let broker = as_stage(&server, "projector").await;
+    let last = grow(&all, "a", 5).await;
+    let whole_folder = tempfile::tempdir().unwrap();
+    let whole = replica(&broker, whole_folder.path(), "projector-0");
+    whole.until_sequence("counts", last).await;
+    let half_folder = half_built(&all, last + 4).await;
+    let half = replica(&broker, half_folder.path(), "projector-1");
+    half.until_sequence("counts", last).await;
+    let of_whole = serve_as(&broker, &whole).await;
+    until_settled(&client).await;
+    let of_half = serve_as(&broker, &half).await;
+
+    let inbox = client.new_inbox();
+    let mut answers = client.subscribe(inbox.clone()).await.unwrap();
+    for _ in 0..ASKED {
+        let query = r#"{"key":"a"}"#.into();
+        client.publish_with_reply("query.test.counts.get", inbox.clone(), query).await.unwrap();
+    }
+    for number in 0..ASKED {
+        let answer = tokio::time::timeout(PATIENCE, answers.next()).await.unwrap().unwrap();
+        assert!(!answer.payload.is_empty(), "query {number}: {:?}", answer.headers);
+    }
+    // It has answered all that it would answer.
+    of_half.stop().await;
+    client.request("query.test.counts.whole", "".into()).await.unwrap();
+    let second = answers.next().now_or_never().flatten();
+    assert!(second.is_none(), "the one apart has answered too: {:?}", second.unwrap().headers);
+    of_whole.stop().await;
+    whole.finish().await.unwrap();
+    half.finish().await.unwrap();
 }

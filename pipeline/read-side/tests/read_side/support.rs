@@ -2,6 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
+use async_nats::ConnectOptions;
 use millstream_contract::{
     commit::{Commit, CommittedCommand, Envelope, RecordedEvent},
     outcome::{CommandOutcome, Generations, Outcome, OutcomeRecord, RecordKind},
@@ -15,7 +16,9 @@ use millstream_domain::{
 };
 use millstream_jetstream::{
     broker::{Broker as _, NewMessage},
+    line::Dialer,
     nats_broker::NatsBroker,
+    testing::restricted_server::RestrictedServer,
 };
 use millstream_read_side::projection_runner::{
     ProjectionRunner, ProjectionSet, ProjectionStatus, RowRemover, RunnerConfig, RunnerError, ViewDirectory,
@@ -186,6 +189,16 @@ pub(crate) async fn reject(broker: &NatsBroker, context: &str, ids: &[&str]) -> 
         generations: Generations::default(),
     };
     broker.append(OUTCOMES, message("out.0", record.encode())).await.unwrap().sequence
+}
+
+/// JetStream as a stage's own user, with the inbox that stages have.
+pub(crate) async fn as_stage(server: &RestrictedServer, stage: &str) -> NatsBroker {
+    let options = || {
+        ConnectOptions::with_user_and_password(stage.to_owned(), RestrictedServer::PASSWORD.to_owned())
+            .custom_inbox_prefix(format!("_INBOX_{stage}"))
+    };
+    let dialer = Dialer::with_options(&server.url(), options());
+    NatsBroker::new(options().connect(server.url()).await.unwrap(), dialer, None)
 }
 
 /// A runner at work.

@@ -101,7 +101,7 @@ async fn each_missing_permission_is_found_and_nothing_else() {
     for stage in STAGES {
         let needs = stage_needs(stage, "").unwrap();
         let identity = ClientIdentity::of_stage(stage, "");
-        let publish = needs.publish_subjects("$JS.API");
+        let publish = needs.publish_subjects("$JS.API", &identity.inbox_prefix);
         let subscribe = needs.subscribe_subjects(&identity.inbox_prefix);
         let mut users = vec![("complete".to_owned(), publish.clone(), subscribe.clone())];
         for (number, left_out) in publish.iter().enumerate() {
@@ -122,7 +122,7 @@ async fn each_missing_permission_is_found_and_nothing_else() {
                 .await
                 .unwrap();
             let troubles = troubles(&checks);
-            let probed = subject.replace('*', "check");
+            let probed = subject.replace(['*', '>'], "check");
             assert!(
                 troubles.len() == 1 && troubles[0].ends_with(&format!("let this user publish to {probed}")),
                 "{stage} without {subject}: {troubles:?}"

@@ -76,8 +76,10 @@ pub(crate) fn covers(entry: &str, subject: &str) -> bool {
 }
 
 fn needed(needs: &StageNeeds, stage: &str) -> Vec<(Verb, String)> {
-    let publish = needs.publish_subjects("$JS.API").into_iter().map(|subject| (Verb::Publish, subject));
-    let subscribe = needs.subscribe_subjects(&format!("_INBOX_{stage}"));
+    let inbox = format!("_INBOX_{stage}");
+    let publish =
+        needs.publish_subjects("$JS.API", &inbox).into_iter().map(|subject| (Verb::Publish, subject));
+    let subscribe = needs.subscribe_subjects(&inbox);
     publish.chain(subscribe.into_iter().map(|subject| (Verb::Subscribe, subject))).collect()
 }
 

@@ -124,7 +124,14 @@ fn replies() -> Vec<Operation> {
         operation("read all clients' replies", Subscribe, "_INBOX.>", &[OPERATOR, SETUP]),
     ];
     for stage in STAGES {
-        all.push(operation("write to a stage's inbox", Verb::Publish, format!("_INBOX_{stage}.x"), &[]));
+        // Its replicas answer each other there.
+        let writing: &[&str] = if QUERIED.contains(stage) { &[*stage] } else { NOBODY };
+        all.push(operation(
+            "write to a stage's inbox",
+            Verb::Publish,
+            format!("_INBOX_{stage}.x"),
+            &[writing],
+        ));
         all.push(operation(
             "read a stage's replies",
             Verb::Subscribe,

@@ -67,24 +67,21 @@ pub async fn check_stage(
     let domain = settings.jetstream_domain.as_deref();
     let api = domain.map_or_else(|| "$JS.API".to_owned(), |domain| format!("$JS.{domain}.API"));
     let jetstream = context(&client, domain);
-    // Before it listens to anything, or it would hear its own questions.
-    let mut asked: Vec<Probe> = needs.asks.iter().map(|subject| Probe::ask(subject)).collect();
-    if !asked.is_empty() {
-        asked.push(Probe::reply(inbox_prefix(settings, identity)));
+    let to_replicas = to_replicas(needs, inbox_prefix(settings, identity));
+    for probe in &to_replicas {
+        publish(&client, probe).await;
     }
-    let asked = asked.iter().map(|probe| check_publish(&client, probe, &forbidden));
-    let asked = futures::future::join_all(asked).await;
     let subscriptions = subscribe(&client, needs).await;
     let mut checks = vec![check_version(&client)];
-    checks.extend(asked);
     checks.extend(check_streams(&jetstream, needs, &api, &client, &forbidden).await);
     let probes = probes(needs, &api);
     let published = probes.iter().map(|probe| check_publish(&client, probe, &forbidden));
     checks.extend(futures::future::join_all(published).await);
-    // The server refused subscriptions, if it did, before it answered anything above; and the last thing that the client
-    // tells of a connection is that it is closed.
+    // The server refused subscriptions and what is for other replicas, if it did, before it answered anything above; and the
+    // last thing that the client tells of a connection is that it is closed.
     close(&client, &forbidden).await;
     drop(subscriptions);
+    checks.extend(to_replicas.iter().map(|probe| judge_publish(probe, &forbidden)));
     checks.extend(needs.listens.iter().map(|subject| judge_subscription(subject, &forbidden)));
     Ok(checks)
 }
@@ -209,15 +206,6 @@ impl Probe {
         Self { subject, what, headers: HeaderMap::new(), payload: NO_REQUEST }
     }
 
-    fn ask(subject: &str) -> Self {
-        Self::request(subject.replace('*', "check"), "ask other replicas".to_owned())
-    }
-
-    /// An answer in the inbox that all replicas of the stage have, on a subject where nobody waits for one.
-    fn reply(inbox: &str) -> Self {
-        Self::request(format!("{inbox}.check"), "answer other replicas".to_owned())
-    }
-
     fn append(subject: &str, what: String) -> Self {
         let mut headers = HeaderMap::new();
         headers.insert("Nats-Expected-Stream", NO_STREAM);
@@ -261,6 +249,25 @@ fn probes(needs: &StageNeeds, api: &str) -> Vec<Probe> {
         probes.push(Probe::append(&append.subject, what));
     }
     probes
+}
+
+/// What is for other replicas: questions, and an answer in the inbox that all of them have, where nobody waits for it. Whoever listens
+/// there, such as the check of another stage, need not answer.
+fn to_replicas(needs: &StageNeeds, inbox: &str) -> Vec<Probe> {
+    let question =
+        |subject: &String| Probe::request(subject.replace('*', "check"), "ask other replicas".to_owned());
+    let mut probes: Vec<Probe> = needs.asks.iter().map(question).collect();
+    if !probes.is_empty() {
+        probes.push(Probe::request(format!("{inbox}.check"), "answer other replicas".to_owned()));
+    }
+    probes
+}
+
+/// Sends a probe that nobody answers.
+async fn publish(client: &Client, probe: &Probe) {
+    if let Err(error) = client.publish(probe.subject.clone(), probe.payload.into()).await {
+        tracing::warn!(subject = probe.subject, %error, "cannot publish");
+    }
 }
 
 /// Sends a probe: any answer means that it is allowed, and so does that nobody is there to answer.
@@ -312,6 +319,15 @@ async fn close(client: &Client, forbidden: &Forbidden) {
     if tokio::time::timeout(ANSWER_TIMEOUT, closed).await.is_err() {
         tracing::warn!("the connection did not close in time; a refused subscription may be missing below");
     }
+}
+
+/// What became of a probe that nobody answers, once the connection is closed.
+fn judge_publish(probe: &Probe, forbidden: &Forbidden) -> Check {
+    let result = match forbidden.publish(&probe.subject) {
+        true => Err(denied(&probe.what, &probe.subject)),
+        false => Ok("allowed".to_owned()),
+    };
+    Check { what: probe.what.clone(), result }
 }
 
 fn judge_subscription(subject: &str, forbidden: &Forbidden) -> Check {

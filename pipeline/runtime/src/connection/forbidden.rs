@@ -67,6 +67,12 @@ impl Forbidden {
         self.seen().operations.contains(&format!("Subscription {subject}"))
     }
 
+    /// Whether publishing to the subject was refused.
+    #[must_use]
+    pub fn publish(&self, subject: &str) -> bool {
+        self.seen().operations.contains(&format!("Publish {subject}"))
+    }
+
     /// Ends when publishing to the subject was refused.
     pub async fn publish_to(&self, subject: &str) {
         let operation = format!("Publish {subject}");

@@ -94,6 +94,22 @@ async fn a_stream_that_differs_is_named_with_its_field() {
     );
 }
 
+/// The checks of several stages run side by side. The reporter's question for other replicas reached the projector's check, which
+/// listens to queries and answers none; the reporter waited in vain and called that trouble.
+#[tokio::test]
+async fn question_that_others_hear_and_do_not_answer_is_allowed() {
+    let server = TestServer::start_provisioned().await;
+    let client = server.client().await;
+    let _listens = client.subscribe("query.>").await.unwrap();
+    // The server works through a connection in order: with an answer it knows the subscription.
+    client.request("$JS.API.INFO", "".into()).await.unwrap();
+    let folder = tempfile::TempDir::new().unwrap();
+    let (settings, identity) =
+        (settings(&server.url(), None, folder.path()), ClientIdentity::of_stage("reporter", ""));
+    let checks = check_stage(&settings, &identity, &stage_needs("reporter", "").unwrap()).await.unwrap();
+    assert_eq!(troubles(&checks), Vec::<String>::new());
+}
+
 /// Each user lacks one permission of the stage: the check must find that one and no other.
 #[tokio::test]
 async fn each_missing_permission_is_found_and_nothing_else() {

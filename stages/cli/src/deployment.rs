@@ -1,8 +1,9 @@
 //! A whole Millstream in one folder: nats-server and every stage as child processes.
 //!
 //! `D/lock` (who uses the folder), `D/processes.json`, `D/logs/<process>.log`, `D/data/<process>/`, and
-//! `D/config/<process>.toml`, written anew at each start.
+//! `D/config/<process>.toml` with the stages' key `D/config/stages.nk`, written anew at each start.
 
+mod access;
 mod stage_setting;
 
 use std::{
@@ -26,11 +27,12 @@ use millstream_jetstream::{
 };
 use millstream_runtime::connection::process_name;
 
+use self::access::StageKey;
 pub(crate) use self::stage_setting::StageSetting;
 use crate::{
     commands::stage::STAGE,
     failure::CommandFailure,
-    session::Session,
+    session::{SERVER_PROGRAM_VARIABLE, Session, is_connection_variable},
     supervisor::{ProcessSpec, ReadyCheck, Supervised, Supervisor, process_list::ProcessEntry},
 };
 
@@ -97,6 +99,8 @@ pub(crate) struct Deployment {
     options: DeploymentOptions,
     session: Session,
     supervisor: Supervisor,
+    /// As whom the stages and this process connect.
+    key: StageKey,
     /// The URLs of all servers.
     nats_urls: String,
     servers: Vec<Supervised>,
@@ -118,12 +122,16 @@ impl Deployment {
         }
         let lock = take_folder(&options.folder, session.program.name)?;
         let supervisor = Supervisor::new(&options.folder, session.console.clone())?;
+        let config = options.folder.join("config");
+        let key = StageKey::make(&config)
+            .map_err(|source| DeploymentError::File { path: config.clone(), source })?;
         let nats_urls = NatsServerConfig::new(options.nats_port, "").url();
-        let session = session.for_server(&nats_urls);
+        let session = session.for_server(&nats_urls, &key.file);
         Ok(Self {
             options,
             session,
             supervisor,
+            key,
             nats_urls,
             servers: Vec::new(),
             stages: Vec::new(),
@@ -178,6 +186,11 @@ impl Deployment {
         &self.session
     }
 
+    /// The file of the key with which the stages connect.
+    pub(crate) fn key_file(&self) -> &Path {
+        &self.key.file
+    }
+
     /// A line of `processes.json`.
     pub(crate) fn process(&self, name: &str) -> Option<ProcessEntry> {
         self.supervisor.process(name)
@@ -200,7 +213,7 @@ impl Deployment {
     async fn start_servers(&mut self) -> Result<(), CommandFailure> {
         let configs = self.server_configs()?;
         self.nats_urls = configs.iter().map(NatsServerConfig::url).collect::<Vec<_>>().join(",");
-        self.session = self.session.for_server(&self.nats_urls);
+        self.session = self.session.for_server(&self.nats_urls, &self.key.file);
         let program = NatsServerProgram::find(&search_places(&self.session))?;
         for (name, config) in self.server_names().into_iter().zip(configs) {
             let port = config.port;
@@ -237,6 +250,7 @@ impl Deployment {
             let port = if index == 0 { self.options.nats_port } else { free_port()? };
             let mut config = NatsServerConfig::new(port, self.options.folder.join("data").join(&name));
             config.sync_interval.clone_from(&self.options.sync_interval);
+            config.extra = self.key.users();
             if let Some(route) = routes.get(index) {
                 config.cluster = Some(ClusterConfig { port: *route, routes: routes.clone() });
                 config.name = name;
@@ -261,10 +275,14 @@ impl Deployment {
         let data = self.options.folder.join("data").join(&name);
         fs::create_dir_all(&data).map_err(|source| DeploymentError::File { path: data.clone(), source })?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
-        let url = self.nats_urls.clone();
+        let connection = BTreeMap::from([
+            ("url", self.nats_urls.clone()),
+            ("nkey_file", self.key.file.to_string_lossy().into_owned()),
+            ("connect_timeout", "0s".to_owned()),
+        ]);
         let config = BTreeMap::from([
             ("process", BTreeMap::from([("instance", instance.to_owned())])),
-            ("nats", BTreeMap::from([("url", url), ("connect_timeout", "0s".to_owned())])),
+            ("nats", connection),
             ("telemetry", BTreeMap::from([("address", address.to_string()), ("format", "json".to_owned())])),
             (section, BTreeMap::from([("data_directory", data.to_string_lossy().into_owned())])),
         ]);
@@ -285,8 +303,7 @@ impl Deployment {
 
     /// A connection that the person uses elsewhere is not this deployment's.
     fn foreign_variables(&self) -> Vec<String> {
-        let foreign = |name: &&String| name.starts_with("NATS_") || name.starts_with("MILLSTREAM_NATS__");
-        self.session.environment.keys().filter(foreign).cloned().collect()
+        self.session.environment.keys().filter(|name| is_connection_variable(name)).cloned().collect()
     }
 
     fn write_config(&self, name: &str, text: &str) -> Result<PathBuf, DeploymentError> {
@@ -321,7 +338,7 @@ fn search_places(session: &Session) -> SearchPlaces {
     let variable = |name| session.environment.get(name);
     let folder = |name| variable(name).map(PathBuf::from);
     SearchPlaces {
-        named: folder("NATS_SERVER"),
+        named: folder(SERVER_PROGRAM_VARIABLE),
         path: variable("PATH").map(OsString::from),
         cache: SearchPlaces::cache_folder(
             std::env::current_exe().ok().as_deref(),

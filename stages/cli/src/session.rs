@@ -1,6 +1,6 @@
 //! What every command that talks to a server needs: the connection by natscli's contexts, NATS_* variables and flags.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use async_nats::{Client, jetstream};
 use millstream_contract::exit_code::ExitCode;
@@ -20,6 +20,11 @@ pub(crate) type Environment = BTreeMap<String, String>;
 const CONNECT_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Whoever sets this waits as long as it says.
 const CONNECT_WAIT_VARIABLE: &str = "MILLSTREAM_NATS__CONNECT_TIMEOUT";
+
+/// Which nats-server to start: nothing about a connection, although it is called like those that are.
+pub(crate) const SERVER_PROGRAM_VARIABLE: &str = "NATS_SERVER";
+/// The file of the key with which to connect.
+const NKEY_VARIABLE: &str = "MILLSTREAM_NATS__NKEY_FILE";
 
 /// Flags above natscli's contexts and variables.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -100,12 +105,13 @@ impl Session {
         Origins { environment: self.environment.clone(), ..Origins::default() }
     }
 
-    /// The same, for another server.
-    pub(crate) fn for_server(&self, url: &str) -> Self {
+    /// The same, for a server of this process's own, whose users have nothing to do with those that the person has elsewhere.
+    pub(crate) fn for_server(&self, url: &str, nkey_file: &Path) -> Self {
         let arguments =
             ConnectionArguments { server: Some(url.to_owned()), ..ConnectionArguments::default() };
         let mut environment = self.environment.clone();
-        environment.retain(|name, _| !name.starts_with("NATS_"));
+        environment.retain(|name, _| !is_connection_variable(name));
+        environment.insert(NKEY_VARIABLE.to_owned(), nkey_file.to_string_lossy().into_owned());
         let forbidden = Forbidden::default();
         Self { console: self.console.clone(), environment, program: self.program, arguments, forbidden }
     }
@@ -206,6 +212,11 @@ impl Session {
         }
         Ok(settings)
     }
+}
+
+/// Whether a variable says where to connect, or how.
+pub(crate) fn is_connection_variable(name: &str) -> bool {
+    name.starts_with("NATS_") && name != SERVER_PROGRAM_VARIABLE || name.starts_with("MILLSTREAM_NATS__")
 }
 
 /// What to say when the server forbids publishing to a subject.

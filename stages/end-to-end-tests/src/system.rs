@@ -216,18 +216,30 @@ impl System {
         .await;
     }
 
-    /// JetStream of its server, over a new connection that reconnects for ever.
+    /// JetStream of its server, over a new connection that reconnects for ever; as the stages connect, who may do everything.
     ///
     /// # Panics
     /// When the server does not take the connection.
     pub async fn broker(&self) -> NatsBroker {
-        let client = ConnectOptions::new()
+        let client = self
+            .options()
             .max_reconnects(None)
             .retry_on_initial_connect()
             .connect(self.url())
             .await
             .expect("a server that is ready takes a connection");
-        NatsBroker::new(client, Dialer::plain(&self.url()), None)
+        NatsBroker::new(client, Dialer::with_options(&self.url(), self.options()), None)
+    }
+
+    /// The file of the key with which the stages connect.
+    #[must_use]
+    pub fn key_file(&self) -> PathBuf {
+        self.folder.join("config/stages.nk")
+    }
+
+    fn options(&self) -> ConnectOptions {
+        let seed = std::fs::read_to_string(self.key_file()).expect("a running system has a key");
+        ConnectOptions::with_nkey(seed.trim().to_owned())
     }
 
     /// Runs `millstream report`, which waits for everything that is in EVENTS now.

@@ -76,9 +76,11 @@ pub(crate) async fn run(arguments: UpArguments, session: &Session) -> Result<Exi
     };
     if let Some(Ok(())) = &started {
         console.say(format_args!(
-            "ready: {} processes; Ctrl-C stops them. In another terminal:\n  export NATS_URL=nats://127.0.0.1:{}",
+            "ready: {} processes; Ctrl-C stops them. In another terminal:\n  export NATS_URL=nats://127.0.0.1:{}\n\
+             Whoever connects without credentials may not publish what stages alone write, such as evt.…; their key is in\n  {}",
             deployment.process_count(),
-            arguments.nats_port
+            arguments.nats_port,
+            deployment.key_file().display()
         ));
         shutdown.requested().await;
     }

@@ -403,6 +403,9 @@ Applications are in an account of their own, everybody else is in the account of
 | that a command id is the sender's own | claimed: an id that is used first makes a later command of that id a duplicate, that of a process as well |
 | for which store a user may send | not to be told: the store is a part of a subject's token, and lists hold whole tokens |
 
+Under `millstream up` there are two users only: the stages, and whoever connects without credentials, who may not publish what stages alone write
+([ADR 37](adr/0037-the-server-of-up-refuses-what-stages-alone-write.md)).
+
 ";
 
 fn document(operations: &[Operation], found: &[BTreeSet<&str>]) -> String {

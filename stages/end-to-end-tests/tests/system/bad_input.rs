@@ -191,7 +191,7 @@ async fn store_unknown_event(system: &System) {
         }],
         previous: None,
     };
-    let context = jetstream::new(async_nats::connect(system.url()).await.unwrap());
+    let context = jetstream::new(system.broker().await.client().clone());
     let stored = context.publish("evt.retail.till.9_2026-01-31", commit.encode().into()).await.unwrap();
     stored.await.unwrap();
 }

@@ -99,6 +99,18 @@ async fn a_folder_or_port_in_use_is_named() {
     system.stop().await;
 }
 
+/// The variable is called like those of connections, which a server of one's own has nothing to do with.
+#[tokio::test]
+async fn the_nats_server_that_is_named_is_the_one_that_is_started() {
+    let folder = fresh_folder();
+    let mut command = millstream();
+    command.env("NATS_SERVER", "/nowhere/nats-server").args(["up", "--nats-port"]);
+    command.arg(free_port().unwrap().to_string()).arg("--dir").arg(folder.path());
+    let refused = program::run(command, b"").await;
+    assert_eq!(refused.code(), Some(78), "{refused:?}");
+    assert!(refused.stderr.contains("NATS_SERVER names /nowhere/nats-server"), "{refused:?}");
+}
+
 #[tokio::test]
 async fn doctor_says_who_decides_and_another_process_goes_on_when_that_one_is_gone() {
     let folder = fresh_folder();

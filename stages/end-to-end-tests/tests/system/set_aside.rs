@@ -1,11 +1,15 @@
 //! A slip of the keyboard: a message on EVENTS that is no commit. Whoever reads it stops and says so; an operator sets it aside,
 //! and everybody goes on behind it, without a restart.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use async_nats::jetstream;
 use end_to_end_tests::{
     system::{System, fresh_folder},
     waiting::until,
 };
+use millstream_contract::stream_names::{DEAD_LETTERS, EVENTS, REPORTS, TIMERS};
+use millstream_jetstream::broker::Broker as _;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -19,9 +23,9 @@ async fn sell(system: &System, sale: &str) -> Option<i32> {
     system.millstream(&["send", context, aggregate, id, "record-sale", &body.to_string()]).await.code()
 }
 
-/// Lets the message stand on EVENTS, as the second one of the till. Its sequence.
+/// Lets the message stand on EVENTS, as the second one of the till. Its sequence. Only whoever has the key of the stages can.
 async fn slip(system: &System) -> String {
-    let context = jetstream::new(async_nats::connect(system.url()).await.unwrap());
+    let context = jetstream::new(system.broker().await.client().clone());
     let stored = context.publish(format!("evt.{}", TILL.join(".")), "{oops".into()).await.unwrap();
     stored.await.unwrap().sequence.to_string()
 }
@@ -29,6 +33,36 @@ async fn slip(system: &System) -> String {
 async fn troubles(system: &System) -> String {
     let doctor = system.millstream(&["doctor"]).await;
     doctor.stdout.lines().filter(|line| !line.starts_with("ok ")).map(|line| format!("{line}\n")).collect()
+}
+
+/// The line that somebody typed, and others like it, on every subject that stages alone write.
+#[tokio::test]
+async fn a_slip_of_the_keyboard_is_refused_by_the_server_of_up() {
+    let folder = fresh_folder();
+    let system = System::start(folder.path(), &[]).await;
+    let mode = std::fs::metadata(system.key_file()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "others can read the key of the stages");
+    system.expect_said(&system.key_file().to_string_lossy()).await;
+    let Some(nats) = system.nats().await else { return };
+    for subject in [
+        "evt.retail.till.1_2026-01-31",
+        "out.0of1",
+        "dlq.COMMANDS.1",
+        "report.retail.store-daily.1.2026-01-31",
+        "due.cmd.retail.till.1_2026-01-31.close",
+        "$KV.LEASES.command-handler-0of1",
+    ] {
+        let refused = nats.run(&["pub", subject, "{}"]).await;
+        let said = format!("{}{}", refused.stdout, refused.stderr);
+        assert!(said.contains(&format!("Permissions Violation for Publish to \"{subject}\"")), "{refused:?}");
+    }
+    let broker = system.broker().await;
+    for stream in [EVENTS, REPORTS, DEAD_LETTERS, TIMERS] {
+        assert_eq!(broker.state(stream).await.unwrap().last_sequence, 0, "something is stored on {stream}");
+    }
+    assert_eq!(sell(&system, "S-1").await, Some(0));
+    assert_eq!(troubles(&system).await, "");
+    system.stop().await;
 }
 
 #[tokio::test]

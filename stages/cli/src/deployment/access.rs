@@ -1,0 +1,73 @@
+//! Who may do what on the server of a deployment: the stages everything, whoever connects without credentials everything but
+//! what stages alone publish. So a slip of the keyboard, such as `nats pub evt.…`, stores nothing that no reader can pass.
+//!
+//! Deliberately absent: accounts, and a user for each stage. Those are for production (`config/nats-accounts.conf`). Both users
+//! here are in the server's own account, where an earlier release kept the streams of the same folder.
+
+use std::{
+    fs, io,
+    io::Write as _,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use millstream_contract::{
+    dead_letter::DEAD_LETTER_PREFIX, outcome::OUTCOME_PREFIX, stream_names::LEASES_BUCKET,
+    subject::EVENT_PREFIX,
+};
+use nkeys::KeyPair;
+
+/// The file of the key, in the folder `config`.
+const KEY_FILE: &str = "stages.nk";
+/// Whoever connects without credentials. The server wants a password for each user that has a name.
+const NAMELESS_USER: &str = "anyone";
+
+/// The key of the stages. A new one at each start: it is of no use when the server has stopped.
+#[derive(Debug)]
+pub(super) struct StageKey {
+    /// Where the stages find it.
+    pub(super) file: PathBuf,
+    public: String,
+}
+
+impl StageKey {
+    /// Makes a key and writes it into `folder`, for the owner of the folder alone.
+    pub(super) fn make(folder: &Path) -> io::Result<Self> {
+        let pair = KeyPair::new_user();
+        let seed = pair.seed().map_err(io::Error::other)?;
+        let file = folder.join(KEY_FILE);
+        fs::create_dir_all(folder)?;
+        // A file that is there already keeps its mode when it is opened.
+        match fs::remove_file(&file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut written = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&file)?;
+        writeln!(written, "{seed}")?;
+        Ok(Self { file, public: pair.public_key() })
+    }
+
+    /// The users, as nats-server's configuration has them. The key's public half is no secret.
+    pub(super) fn users(&self) -> String {
+        let denied = denied().map(|subject| format!("\"{subject}\"")).join(", ");
+        format!(
+            "authorization {{\n  users: [\n    {{ nkey: \"{}\" }}\n    {{\n      user: \"{NAMELESS_USER}\"\n      password: \
+             \"{NAMELESS_USER}\"\n      permissions {{ publish {{ deny: [{denied}] }} }}\n    }}\n  ]\n}}\n\
+             no_auth_user: \"{NAMELESS_USER}\"\n",
+            self.public
+        )
+    }
+}
+
+/// What stages alone publish, or the server for them: events, outcomes, dead letters, leases, reports, and what falls due.
+fn denied() -> [String; 6] {
+    let of_prefix = |prefix: &str| format!("{prefix}.>");
+    [
+        of_prefix(EVENT_PREFIX),
+        of_prefix(OUTCOME_PREFIX),
+        of_prefix(DEAD_LETTER_PREFIX),
+        format!("$KV.{LEASES_BUCKET}.>"),
+        of_prefix("report"),
+        of_prefix("due"),
+    ]
+}

@@ -115,6 +115,22 @@ impl ReadSideSettings {
             ),
         }
     }
+
+    /// Notes a problem where the contexts to serve are not among those of `projections`, which may have keys of their own and are
+    /// therefore made after these settings are read.
+    pub fn check_contexts(&self, keys: &mut SectionKeys<'_>, projections: &[Box<dyn Projection>]) {
+        if let Err(unknown) = served_contexts(projections, &self.contexts) {
+            keys.problem("contexts", unknown);
+        }
+    }
+}
+
+/// A configured context has no projections.
+#[derive(Debug, thiserror::Error)]
+#[error("names the context {context}, of which there is nothing to serve; there are {known}")]
+pub struct UnknownContext {
+    context: String,
+    known: String,
 }
 
 /// The keys of a stage that keeps rows but answers no queries.
@@ -178,13 +194,8 @@ fn durable_interval(keys: &mut SectionKeys<'_>) -> Duration {
 #[derive(Debug, thiserror::Error)]
 pub enum ReadSideError {
     /// A configured context has no projections.
-    #[error("there is no context {context:?} to serve; there are {known}")]
-    UnknownContext {
-        /// The name.
-        context: String,
-        /// The ones there are.
-        known: String,
-    },
+    #[error("the setting `contexts` {0}")]
+    UnknownContext(UnknownContext),
     /// Two projections have the same name.
     #[error(transparent)]
     NameTaken(#[from] NameTaken),
@@ -202,7 +213,7 @@ pub enum ReadSideError {
 impl Failure for ReadSideError {
     fn exit_code(&self) -> ExitCode {
         match self {
-            Self::UnknownContext { .. } => ExitCode::Configuration,
+            Self::UnknownContext(_) => ExitCode::Configuration,
             Self::NameTaken(_) => ExitCode::Software,
             Self::Store(error) => error.exit_code(),
             Self::Runner(error) => error.exit_code(),
@@ -234,7 +245,10 @@ impl ReadSide {
         outcome_projections: Vec<Box<dyn OutcomeProjection>>,
     ) -> Result<Self, ReadSideError> {
         let condition = runtime.readiness.condition("views");
-        let (projections, contexts) = served(projections, &settings.contexts)?;
+        let contexts =
+            served_contexts(&projections, &settings.contexts).map_err(ReadSideError::UnknownContext)?;
+        let served = projections.into_iter().filter(|each| contexts.contains(&each.context()));
+        let projections: Vec<_> = served.collect();
         let set = ProjectionSet::new(projections, outcome_projections, &contexts)?;
         let store = open_store(
             &settings.data_directory,
@@ -306,25 +320,19 @@ impl ReadSide {
     }
 }
 
-type Projections = Vec<Box<dyn Projection>>;
-
-/// The projections of the contexts to serve, and those contexts.
-fn served(
-    mut projections: Projections,
+/// The contexts to serve: those that are wanted, or all that have projections.
+fn served_contexts(
+    projections: &[Box<dyn Projection>],
     wanted: &[String],
-) -> Result<(Projections, Vec<&'static str>), ReadSideError> {
+) -> Result<Vec<&'static str>, UnknownContext> {
     let mut contexts: Vec<&'static str> = projections.iter().map(|each| each.context()).collect();
     contexts.sort_unstable();
     contexts.dedup();
     if let Some(context) = wanted.iter().find(|wanted| !contexts.contains(&wanted.as_str())) {
-        return Err(ReadSideError::UnknownContext { context: context.clone(), known: contexts.join(", ") });
+        return Err(UnknownContext { context: context.clone(), known: contexts.join(", ") });
     }
-    if !wanted.is_empty() {
-        let is_wanted = |context: &str| wanted.iter().any(|wanted| wanted == context);
-        projections.retain(|each| is_wanted(each.context()));
-        contexts.retain(|context| is_wanted(context));
-    }
-    Ok((projections, contexts))
+    contexts.retain(|context| wanted.is_empty() || wanted.iter().any(|wanted| wanted == context));
+    Ok(contexts)
 }
 
 /// Opens the file of rows in a folder. This happens away from the async threads, because the file may have to be repaired.

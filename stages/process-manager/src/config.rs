@@ -65,7 +65,7 @@ fn begins(keys: &mut SectionKeys<'_>, known: &[&str]) -> BTreeMap<String, Begin>
     for entry in entries {
         let (name, text) = entry.split_once('=').unwrap_or((&*entry, ""));
         if !known.contains(&name.trim()) {
-            keys.problem("begin", format!("names process {:?}; there are {}", name.trim(), known.join(", ")));
+            keys.problem("begin", format!("names process {}; there are {}", name.trim(), known.join(", ")));
             continue;
         }
         match text.trim().parse::<Begin>() {

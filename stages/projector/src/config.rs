@@ -22,7 +22,11 @@ impl<A: Application> Section for StageConfig<A> {
     fn read(keys: &mut SectionKeys<'_>) -> Self {
         let read_side = ReadSideSettings::read(keys, "data/projector");
         let views = match Model::of::<A>() {
-            Ok(model) => model.views(keys),
+            Ok(model) => {
+                let views = model.views(keys);
+                read_side.check_contexts(keys, &views.projections);
+                views
+            }
             Err(error) => {
                 keys.general_problem(error);
                 Views { projections: Vec::new(), outcome_projections: Vec::new() }

@@ -36,7 +36,11 @@ impl<A: Application> Section for StageConfig<A> {
             "how often the newest state of each open revision is published; sealed ones do not wait",
         );
         let ledgers = match Model::of::<A>() {
-            Ok(model) => model.reports(keys).into_iter().map(|report| report.ledger).collect(),
+            Ok(model) => {
+                let ledgers: Vec<_> = model.reports(keys).into_iter().map(|report| report.ledger).collect();
+                read_side.check_contexts(keys, &ledgers);
+                ledgers
+            }
             Err(error) => {
                 keys.general_problem(error);
                 Vec::new()

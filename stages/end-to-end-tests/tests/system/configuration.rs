@@ -36,3 +36,20 @@ async fn every_file_in_config_is_taken_by_its_program() {
     assert!(offences.is_empty(), "{}", offences.join("\n"));
     assert!(checked >= 3, "only {checked} files were found");
 }
+
+/// A stage ended with 78 at its start, while its check said that the configuration was valid.
+#[tokio::test]
+async fn a_check_knows_the_names_of_the_application() {
+    for (stage, setting, said) in [
+        ("projector", "projector.contexts=nope", "names the context nope"),
+        // A context without any report.
+        ("reporter", "reporter.contexts=retail,comments", "names the context comments"),
+        ("process-manager", "process_manager.begin=nope=now", "names process nope"),
+    ] {
+        let mut command = program::command(binary(stage));
+        command.args(["--check-config", "--set", setting]);
+        let ended = program::run(command, b"").await;
+        assert_eq!(ended.code(), Some(78), "{setting}: {ended:?}");
+        assert!(ended.stderr.contains(said) && ended.stderr.contains("there are"), "{setting}: {ended:?}");
+    }
+}

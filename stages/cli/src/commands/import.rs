@@ -13,7 +13,11 @@ use serde_json::json;
 use crate::{
     dispatcher::Dispatcher,
     failure::CommandFailure,
-    import::{mapping::Mapping, rejects::Rejects, run::Import},
+    import::{
+        mapping::Mapping,
+        rejects::Rejects,
+        run::{Import, Summary},
+    },
     output,
     session::Session,
 };
@@ -54,6 +58,7 @@ pub(crate) async fn run(arguments: ImportArguments, session: &Session) -> Result
     let mut reader = open(&arguments.file)?;
     let header = reader.headers().map_err(|error| CommandFailure::data(&error))?.clone();
     let mapping = Mapping::load(&arguments.map, &header)?;
+    let name = mapping.name().to_owned();
     let rejects_path = arguments.rejects.unwrap_or_else(|| default_rejects(&arguments.file));
     for (what, read) in [("rows", &arguments.file), ("map", &arguments.map)] {
         if is_same_file(&rejects_path, read) {
@@ -68,29 +73,69 @@ pub(crate) async fn run(arguments: ImportArguments, session: &Session) -> Result
     let connected = session.connect().await?;
     let bar = session.console.bar("rows", rows);
     let dispatcher = Dispatcher::begin(connected, "import", arguments.timeout).await?;
-    let ended = Import::new(dispatcher, mapping, rejects, bar.clone()).run(reader).await;
+    let mut import = Import::new(dispatcher, mapping, rejects, bar.clone());
+    let ended = import.run(reader).await;
     bar.finish_and_clear();
-    let (summary, rejects) = ended?;
+    let (summary, rejects) = import.end().await;
     let rejects = rejects.finish().map_err(|error| CommandFailure::file(&rejects_path, &error))?;
-    if arguments.json {
+    tell(&summary, rejects, &name, arguments.json, session)?;
+    let file = arguments.file.display();
+    let again = "import the same file again: what was sent before is not decided a second time";
+    match ended {
+        Ok(None) => Ok(ExitCode::Ok),
+        Ok(Some(malformed)) => Err(CommandFailure::new(
+            ExitCode::Data,
+            format_args!(
+                "{file}: {malformed}; the {} rows before were sent. Mend it and {again}",
+                summary.rows
+            ),
+        )),
+        Err(failure) => Err(CommandFailure {
+            message: format!(
+                "{}; {} of the rows that were read have no outcome yet. To go on, {again}",
+                failure.message,
+                summary.rows - summary.accepted - summary.refused
+            ),
+            ..failure
+        }),
+    }
+}
+
+/// Says what became of the rows, also of those before the import ended early.
+fn tell(
+    summary: &Summary,
+    rejects: Option<PathBuf>,
+    name: &str,
+    json: bool,
+    session: &Session,
+) -> Result<(), CommandFailure> {
+    if json {
         output::line(json!({
             "rows": summary.rows,
             "accepted": summary.accepted,
             "refused": summary.refused,
             "duplicates": summary.duplicates,
             "commands": summary.commands,
+            "commands_sent_before": summary.commands_sent_before,
             "rejects_file": rejects,
         }))?;
-    } else {
-        output::line(format_args!(
-            "{} rows: {} accepted ({} of them known before), {} refused",
-            summary.rows, summary.accepted, summary.duplicates, summary.refused
-        ))?;
-        if let Some(path) = rejects {
-            session.console.say(format_args!("refused rows are in {}", path.display()));
-        }
+        return Ok(());
     }
-    Ok(ExitCode::Ok)
+    output::line(format_args!(
+        "{} rows: {} accepted ({} of them known before), {} refused",
+        summary.rows, summary.accepted, summary.duplicates, summary.refused
+    ))?;
+    if summary.commands_sent_before > 0 {
+        session.console.say(format_args!(
+            "{} of {} commands were sent before for the same rows by a map with the name {name:?}, and keep the outcome of \
+             that time, even where the map has changed since; give the map another name to have all decided anew",
+            summary.commands_sent_before, summary.commands
+        ));
+    }
+    if let Some(path) = rejects {
+        session.console.say(format_args!("refused rows are in {}", path.display()));
+    }
+    Ok(())
 }
 
 fn open(path: &Path) -> Result<csv::Reader<BufReader<File>>, CommandFailure> {

@@ -125,6 +125,11 @@ impl Mapping {
         Ok(Self { name: raw.name, context: raw.context, commands, sent: HashSet::new() })
     }
 
+    /// What it is called, which is part of its commands' ids.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The commands of a row, without those that were sent before for another one: all of them or none.
     ///
     /// # Errors

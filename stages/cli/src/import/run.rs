@@ -28,6 +28,31 @@ pub(crate) struct Summary {
     pub(crate) duplicates: u64,
     /// Commands sent.
     pub(crate) commands: u64,
+    /// Those of them whose id an earlier import had used: they were not decided anew, whatever they say now.
+    pub(crate) commands_sent_before: u64,
+}
+
+/// A line that is no row. What stands before it was sent; what stands behind it was not looked at.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Malformed {
+    #[error("line {line} has {found} fields where the header has {expected}")]
+    Length { line: u64, found: u64, expected: u64 },
+    #[error("line {line} is not UTF-8")]
+    Text { line: u64 },
+    #[error("the file cannot be read further: {0}")]
+    Other(csv::Error),
+}
+
+impl From<csv::Error> for Malformed {
+    fn from(error: csv::Error) -> Self {
+        match error.kind() {
+            csv::ErrorKind::UnequalLengths { pos: Some(place), expected_len, len } => {
+                Self::Length { line: place.line(), found: *len, expected: *expected_len }
+            }
+            csv::ErrorKind::Utf8 { pos: Some(place), .. } => Self::Text { line: place.line() },
+            _ => Self::Other(error),
+        }
+    }
 }
 
 /// A row whose outcomes are not all in.
@@ -60,26 +85,37 @@ impl Import {
         Self { dispatcher, mapping, rejects, bar, rows: HashMap::new(), summary: Summary::default() }
     }
 
-    /// Runs to the end: every row is accepted or in the rejects file.
+    /// Runs to the end, or to the first line that is no row, which it returns: every row before is accepted or in the rejects file.
     ///
     /// # Errors
-    /// When the file cannot be read, the server refuses, or nothing is recorded any more. What was sent stays sent: the
-    /// same import again goes on.
+    /// When the server refuses, or nothing is recorded any more. What was sent stays sent: the same import again goes on.
     pub(crate) async fn run(
-        mut self,
+        &mut self,
         mut reader: csv::Reader<impl Read>,
-    ) -> Result<(Summary, Rejects), CommandFailure> {
+    ) -> Result<Option<Malformed>, CommandFailure> {
+        let mut malformed = None;
         for record in reader.records() {
             while !self.dispatcher.has_room() {
                 self.tick_off().await?;
             }
-            self.take(record.map_err(|error| CommandFailure::data(&error))?)?;
+            match record {
+                Ok(record) => self.take(record)?,
+                Err(error) => {
+                    malformed = Some(error.into());
+                    break;
+                }
+            }
         }
         while !self.dispatcher.is_settled() {
             self.tick_off().await?;
         }
+        Ok(malformed)
+    }
+
+    /// What has become of the rows so far, and the file of the refused ones.
+    pub(crate) async fn end(self) -> (Summary, Rejects) {
         self.dispatcher.end().await;
-        Ok((self.summary, self.rejects))
+        (self.summary, self.rejects)
     }
 
     /// Sends a row's commands, or refuses the row.
@@ -126,6 +162,7 @@ impl Import {
         let Some(row) = self.rows.get_mut(&settled.tag) else { return Ok(()) };
         row.outstanding -= 1;
         row.known_before &= settled.known_before;
+        self.summary.commands_sent_before += u64::from(settled.known_before);
         let outcome = &settled.outcome;
         if let Outcome::Rejected { code, message } | Outcome::DeadLettered { code, message } =
             outcome.outcome.first()

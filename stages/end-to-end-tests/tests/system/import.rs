@@ -180,3 +180,61 @@ async fn rows_that_stand_twice_count_twice_and_refused_rows_say_why() {
     }
     system.stop().await;
 }
+
+const SALES: &str = "\
+name = \"sales\"
+context = \"retail\"
+[[command]]
+aggregate = \"till\"
+id = \"{store}_2026-01-31\"
+command = \"record-sale\"
+[command.body]
+sale = \"{row}\"
+currency = \"USD\"
+[[command.body.lines]]
+sku = \"{sku}\"
+quantity = { integer = \"{quantity}\" }
+unit_price = 5
+";
+
+/// Two things that an import kept to itself: that a changed map of the same name has no effect, and what it had sent before it
+/// stopped at a line that is no row.
+#[tokio::test]
+async fn an_import_says_what_was_sent_before_and_how_to_go_on_behind_a_malformed_line() {
+    let folder = fresh_folder();
+    let system = System::start(folder.path(), &[]).await;
+    let (map, file) = (folder.path().join("sales.toml"), folder.path().join("sales.csv"));
+    let import = async |rows: &str, map_text: &str| {
+        std::fs::write(&file, rows).unwrap();
+        std::fs::write(&map, map_text).unwrap();
+        system.millstream(&["import", "--map", "sales.toml", "sales.csv"]).await
+    };
+    let rows = "store,sku,quantity\n1,tea,1\n1,tea,2\n1,tea\n1,tea,4\n";
+    let stopped = import(rows, SALES).await;
+    assert_eq!(stopped.code(), Some(65), "{stopped:?}");
+    assert!(
+        stopped.stdout.starts_with("2 rows: 2 accepted (0 of them known before), 0 refused"),
+        "{stopped:?}"
+    );
+    for said in
+        ["line 4 has 2 fields where the header has 3", "the 2 rows before were sent", "same file again"]
+    {
+        assert!(stopped.stderr.contains(said), "no {said:?}: {stopped:?}");
+    }
+
+    let mended = rows.replace("1,tea\n", "1,tea,3\n");
+    let said_before = "sent before for the same rows by a map with the name \"sales\"";
+    let done = import(&mended, SALES).await.expect_success("the mended file");
+    assert!(done.stdout.starts_with("4 rows: 4 accepted (2 of them known before), 0 refused"), "{done:?}");
+    assert!(done.stderr.contains(&format!("2 of 4 commands were {said_before}")), "{done:?}");
+
+    let dearer = SALES.replace("unit_price = 5", "unit_price = 6");
+    let unheard = import(&mended, &dearer).await.expect_success("a changed map");
+    assert!(unheard.stderr.contains(&format!("4 of 4 commands were {said_before}")), "{unheard:?}");
+    let sold = system.report(&["store-daily", "--date", "2026-01-31", "--format", "csv"]).await.stdout;
+    assert!(sold.contains("1,2026-01-31,1,open,4,0,10,0,0.50,"), "{sold}");
+    let renamed = dearer.replace("name = \"sales\"", "name = \"sales at 6\"");
+    let heard = import(&mended, &renamed).await.expect_success("a map of another name");
+    assert!(!heard.stderr.contains("sent before"), "{heard:?}");
+    system.stop().await;
+}

@@ -359,6 +359,14 @@ pub trait Broker: Clone + Send + Sync + 'static {
     /// Opens a reader. Its consumer is made anew at the position, whatever was there under the name.
     fn read(&self, config: ReaderConfig) -> impl Future<Output = Result<Self::Reader, ReadError>> + Send;
 
+    /// Removes the consumer that a reader of this name has left on `stream`. A reader that is alive makes it anew. Repeating it
+    /// changes nothing.
+    fn remove_consumer(
+        &self,
+        stream: &str,
+        name: &str,
+    ) -> impl Future<Output = Result<(), BrokerError>> + Send;
+
     /// Sends a plain message that nothing stores: a reply. Best effort; a subject that is no place for replies
     /// ([`millstream_contract::subject::is_reply_subject`]) gets nothing.
     fn send(

@@ -34,7 +34,8 @@ use crate::{
         lease::Leases,
         lines::Lines,
         wire::{
-            ApiError, PublishReply, PurgeReply, RemoveReply, StoredMessageReply, StreamInfoReply, header_map,
+            ApiError, ConsumerReply, PublishReply, PurgeReply, RemoveReply, StoredMessageReply,
+            StreamInfoReply, header_map,
         },
     },
     stream_reader::NatsReader,
@@ -359,6 +360,19 @@ impl Broker for NatsBroker {
 
     async fn read(&self, config: ReaderConfig) -> Result<NatsReader, ReadError> {
         NatsReader::open(self.clone(), config).await
+    }
+
+    async fn remove_consumer(&self, stream: &str, name: &str) -> Result<(), BrokerError> {
+        let path = format!("CONSUMER.DELETE.{stream}.{name}");
+        let answer = self.api("consumer delete", &path, Bytes::new()).await?;
+        let reply: ConsumerReply =
+            serde_json::from_slice(&answer).map_err(|error| unreadable("consumer delete", &error))?;
+        match reply.error {
+            Some(error) if error.err_code != ApiError::CONSUMER_NOT_FOUND => {
+                Err(api_failure("consumer delete", stream, Some(error)))
+            }
+            _ => Ok(()),
+        }
     }
 
     async fn send(&self, subject: &str, headers: Headers, payload: Bytes) -> Result<(), BrokerError> {

@@ -347,8 +347,7 @@ impl StreamReader for NatsReader {
     }
 
     async fn close(self) {
-        let path = format!("CONSUMER.DELETE.{}.{}", self.config.stream, self.config.name);
-        if let Err(error) = self.broker.api("consumer delete", &path, "".into()).await {
+        if let Err(error) = self.broker.remove_consumer(&self.config.stream, &self.config.name).await {
             tracing::debug!(consumer = self.config.name, %error, "the consumer stays behind");
         }
     }

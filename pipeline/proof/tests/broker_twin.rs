@@ -155,6 +155,7 @@ on_both![
     reader_starts_behind_its_position_and_goes_on,
     batches_are_bounded_and_a_cancelled_wait_loses_nothing,
     last_message_is_found_for_a_subject_with_wildcards,
+    reader_goes_on_when_its_consumer_is_removed,
     reader_with_filters_gets_their_messages_alone,
     second_reader_of_a_name_ends_the_first,
     live_reader_is_not_replaced_by_mistake,

@@ -122,7 +122,7 @@ pub(crate) struct StreamInfoState {
     pub(crate) bytes: u64,
 }
 
-/// The answer to CONSUMER.INFO and CONSUMER.CREATE.
+/// The answer to CONSUMER.INFO, CONSUMER.CREATE and CONSUMER.DELETE.
 #[derive(Debug, Deserialize)]
 pub(crate) struct ConsumerReply {
     pub(crate) config: Option<ConsumerReplyConfig>,

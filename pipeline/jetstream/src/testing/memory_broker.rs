@@ -355,6 +355,15 @@ impl Broker for MemoryBroker {
         MemoryReader::open(self.clone(), config).await
     }
 
+    async fn remove_consumer(&self, stream: &str, name: &str) -> Result<(), BrokerError> {
+        let removed = self.ask(|world| {
+            world.leader(stream, "remove consumer")?;
+            world.consumers.remove(&(stream.to_owned(), name.to_owned()));
+            Ok(())
+        });
+        removed.await.inspect(|()| self.changed())
+    }
+
     async fn send(&self, subject: &str, headers: Headers, payload: Bytes) -> Result<(), BrokerError> {
         self.ask(|world| {
             let probability = world.plan.send_lost;

@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use futures::future::join_all;
 use millstream_jetstream::{
     broker::{Broker, BrokerError, ReadError, StreamReader, StreamState},
     set_aside::is_set_aside,
@@ -138,20 +139,8 @@ impl<B: Broker> Source<B> {
         let stream = self.config.stream;
         self.tell(|done| WriterTask::Start { stream, starts, done }).await;
         self.look(&state);
-        if !self.begun && lanes.behind.is_empty() {
-            self.remove_consumer_behind(state.last_sequence).await;
-        }
         self.begun = true;
         Ok((state, lanes))
-    }
-
-    /// Removes the second consumer that a process may have left when it was killed while it caught up. Nobody reads it any more, and
-    /// its lag would grow for ever.
-    async fn remove_consumer_behind(&self, end: u64) {
-        match self.open(Lane::Behind, end).await {
-            Ok(reader) => reader.close().await,
-            Err(error) => tracing::debug!(%error, "a consumer that nobody reads may stay"),
-        }
     }
 
     /// Puts what is far behind the furthest projection into the second lane. Projections that stay halted are not waited for.
@@ -211,20 +200,19 @@ impl<B: Broker> Source<B> {
         if self.earliest(&lanes.ahead).is_none() {
             return self.stand_by(state).await;
         }
-        let mut readers = match self.open_all(lanes).await {
-            Ok(readers) => readers,
-            Err(error) => return Ok(self.doubt(error)?),
-        };
+        let mut readers: ByLane<Option<B::Reader>> = ByLane::default();
         let ByLane { ahead, behind } = &mut readers;
         let ended = tokio::select! {
             biased;
             ended = self.oversee(state, lanes) => ended?,
-            ended = self.feed(Lane::Ahead, &lanes.ahead, ahead.as_mut()) => return ended,
-            ended = self.feed(Lane::Behind, &lanes.behind, behind.as_mut()) => return ended,
+            ended = self.feed(Lane::Ahead, &lanes.ahead, ahead) => ended?,
+            ended = self.feed(Lane::Behind, &lanes.behind, behind) => ended?,
         };
-        if let Some(behind) = readers.behind.take() {
-            // The consumer must go too, or its lag would look as if somebody still read.
-            behind.close().await;
+        if matches!(ended, Ended::Doubt) {
+            // The consumers go too. Nobody may read the second one any more, so that its lag would grow for ever; and the server may
+            // still take the first one for somebody else's that is alive when it is made again.
+            let closing = [readers.ahead, readers.behind].into_iter().flatten().map(StreamReader::close);
+            join_all(closing).await;
         }
         Ok(ended)
     }

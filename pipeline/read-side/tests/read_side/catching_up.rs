@@ -9,13 +9,21 @@ use std::{
     time::Duration,
 };
 
-use millstream_contract::{commit::Envelope, stream_names::EVENTS};
+use millstream_contract::{
+    commit::Envelope,
+    stream_names::{EVENTS, GENERATION_METADATA},
+};
 use millstream_domain::projection::{Projection, ProjectionError, Rows};
-use millstream_jetstream::{broker::Broker as _, nats_broker::NatsBroker, testing::test_server::TestServer};
-use millstream_read_side::projection_runner::ProjectionSet;
+use millstream_jetstream::{
+    broker::Broker as _,
+    nats_broker::NatsBroker,
+    testing::{restricted_server::RestrictedServer, test_server::TestServer},
+};
+use millstream_read_side::projection_runner::{ProjectionSet, RunnerConfig};
+use millstream_runtime::stage_needs::stage_needs;
 use serde_json::json;
 
-use crate::support::{Counts, Kinds, Latest, PATIENCE, Running, commit, grow};
+use crate::support::{Counts, Kinds, Latest, PATIENCE, Running, as_stage, commit, grow};
 
 /// So many events that a slow projection takes ten seconds for them.
 const EVENTS_BEFORE: usize = 10_000;
@@ -61,12 +69,23 @@ impl Projection for Slow {
 }
 
 fn start(broker: &NatsBroker, folder: &Path, version: u32, hurry: &Arc<AtomicBool>) -> Running {
+    start_with(broker, folder, version, hurry, |_| {})
+}
+
+fn start_with(
+    broker: &NatsBroker,
+    folder: &Path,
+    version: u32,
+    hurry: &Arc<AtomicBool>,
+    adjust: impl FnOnce(&mut RunnerConfig),
+) -> Running {
     let counts = Counts { version, knows_shrunk: false };
     let slow = Slow { counts, hurry: Arc::clone(hurry) };
     let set = ProjectionSet::new(vec![Box::new(slow), Box::new(Latest)], vec![Box::new(Kinds)], &["test"]);
     Running::start_with(broker, folder, set.unwrap(), |config| {
         config.batch_max = 50;
         config.lane_distance = 100;
+        adjust(config);
     })
 }
 
@@ -80,6 +99,15 @@ async fn long_stream(broker: &NatsBroker) -> u64 {
 async fn reads_beside(server: &TestServer) -> bool {
     let context = async_nats::jetstream::new(server.client().await);
     context.get_stream(EVENTS).await.unwrap().consumer_info("projector-behind").await.is_ok()
+}
+
+async fn until_one_reader(server: &TestServer) {
+    let one = async {
+        while reads_beside(server).await {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, one).await.expect("one reader is enough again");
 }
 
 #[tokio::test]
@@ -112,17 +140,71 @@ async fn others_follow_the_stream_while_one_is_built_anew() {
     assert!(resumed.sequence >= counts.sequence, "{resumed:?} after {counts:?}");
     hurry.store(true, Ordering::Relaxed);
     running.until_sequence("counts", new).await;
-    let joined = async {
-        while reads_beside(&server).await {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, joined).await.expect("one reader is enough again");
+    until_one_reader(&server).await;
     let newest = grow(&broker, "a", 1).await;
     running.until_sequence("counts", newest).await;
     running.until_sequence("latest", newest).await;
     assert_eq!(running.row("counts", "a"), Some(json!({ "count": EVENTS_BEFORE + 1 })));
     assert_eq!(running.row("counts", "b"), Some(json!({ "count": 1 })));
     assert_eq!(running.row("counts-total", "all"), Some(json!({ "count": EVENTS_BEFORE + 2 })));
+    running.finish().await.unwrap();
+}
+
+/// With an accounts file of the release before, the server gives no answer about the second consumer. Each start asked for it first and
+/// waited for ever, so nothing was folded.
+#[tokio::test]
+async fn lane_ahead_waits_for_no_answer_about_the_second_consumer() {
+    let needs = stage_needs("projector", "").unwrap();
+    let mut publish = needs.publish_subjects("$JS.API", "_INBOX_projector");
+    publish.retain(|subject| !subject.ends_with("-behind"));
+    let subscribe = needs.subscribe_subjects("_INBOX_projector");
+    let server = RestrictedServer::start(&[("projector".to_owned(), publish, subscribe)]).await;
+    let all = server.server().broker().await;
+    let broker = as_stage(&server, "projector").await;
+    let folder = tempfile::tempdir().unwrap();
+    let hurry = Arc::new(AtomicBool::new(true));
+    let last = grow(&all, "a", 300).await;
+    let running = start(&broker, folder.path(), 1, &hurry);
+    running.until_sequence("counts", last).await;
+    running.finish().await.unwrap();
+
+    // Neither does it wait when something is behind, which then stays there.
+    let running = start(&broker, folder.path(), 2, &hurry);
+    let new = grow(&all, "b", 1).await;
+    running.until_sequence("latest", new).await;
+    let counts = running.until("counts", |_| true).await;
+    assert_eq!(counts.sequence, 0, "{counts:?}");
+    running.finish().await.unwrap();
+}
+
+/// When the first reader noticed that the stream was another one, the second was dropped and left its consumer. All projections then
+/// began together, and the lag of the consumer that nobody read grew for ever.
+#[tokio::test]
+async fn second_consumer_goes_when_the_first_reader_finds_another_stream() {
+    let server = TestServer::start_provisioned().await;
+    let broker = server.broker().await;
+    let folder = tempfile::tempdir().unwrap();
+    let last = long_stream(&broker).await;
+    let hurry = Arc::new(AtomicBool::new(true));
+    let running = start(&broker, folder.path(), 1, &hurry);
+    running.until_sequence("counts", last).await;
+    running.finish().await.unwrap();
+
+    hurry.store(false, Ordering::Relaxed);
+    let never = Duration::from_secs(3600);
+    let running =
+        start_with(&broker, folder.path(), 2, &hurry, |config| config.stream_check_interval = never);
+    running.until("counts", |status| status.sequence > 0 && !status.is_complete()).await;
+    assert!(reads_beside(&server).await);
+    let context = async_nats::jetstream::new(server.client().await);
+    let mut config = context.get_stream(EVENTS).await.unwrap().cached_info().config.clone();
+    config.metadata.insert(GENERATION_METADATA.to_owned(), "another".to_owned());
+    context.update_stream(config).await.unwrap();
+    // Only the first reader notices it, because it must make its consumer anew.
+    broker.remove_consumer(EVENTS, "projector").await.unwrap();
+    running.until("latest", |status| &*status.generation == "another").await;
+    until_one_reader(&server).await;
+    hurry.store(true, Ordering::Relaxed);
+    running.until_sequence("counts", last).await;
     running.finish().await.unwrap();
 }

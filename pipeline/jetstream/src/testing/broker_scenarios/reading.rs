@@ -62,6 +62,19 @@ pub async fn last_message_is_found_for_a_subject_with_wildcards<G: Ground>(groun
     }
 }
 
+/// A consumer that is removed is made anew by its reader, which misses nothing; one that is not there can be removed as well.
+pub async fn reader_goes_on_when_its_consumer_is_removed<G: Ground>(ground: &mut G) {
+    let broker = ground.connect().await;
+    put(&broker, EVENTS, "evt.a.b.1", "x").await;
+    let mut reader = broker.read(reader_config(EVENTS, "scenario", 0)).await.unwrap();
+    assert_eq!(sequences(&read(&mut reader, 1).await), [1]);
+    for _ in 0..2 {
+        broker.remove_consumer(EVENTS, "scenario").await.unwrap();
+    }
+    put(&broker, EVENTS, "evt.a.b.2", "x").await;
+    assert_eq!(sequences(&read(&mut reader, 1).await), [2]);
+}
+
 /// Filters let through what they name, in order.
 pub async fn reader_with_filters_gets_their_messages_alone<G: Ground>(ground: &mut G) {
     let broker = ground.connect().await;

@@ -288,6 +288,10 @@ impl Broker for SabotagedBroker {
         SabotagedReader::open(&self.inner, config, self.sabotage.bug).await
     }
 
+    async fn remove_consumer(&self, stream: &str, name: &str) -> Result<(), BrokerError> {
+        self.inner.remove_consumer(stream, name).await
+    }
+
     async fn send(&self, subject: &str, headers: Headers, payload: Bytes) -> Result<(), BrokerError> {
         self.inner.send(subject, headers, payload).await
     }

@@ -14,7 +14,7 @@ use super::{
     super::{
         MEMORY_UNIT, MEMORY_UNITS_BEHIND_MAX, MEMORY_UNITS_MAX, RunnerError,
         decoding::{Item, ItemSorter},
-        lane::{ByLane, Lane},
+        lane::Lane,
         writer::{Messages, WriterTask},
     },
     Ended, Source,
@@ -24,28 +24,24 @@ use super::{
 const MESSAGE_OVERHEAD: usize = 1024;
 
 impl<B: Broker> Source<B> {
-    pub(super) async fn open_all(
-        &self,
-        lanes: &ByLane<Vec<usize>>,
-    ) -> Result<ByLane<Option<B::Reader>>, ReadError> {
-        let mut readers = ByLane::default();
-        for lane in [Lane::Ahead, Lane::Behind] {
-            if let Some(after) = self.earliest(lanes.of(lane)) {
-                *readers.of_mut(lane) = Some(self.open(lane, after).await?);
-            }
-        }
-        Ok(readers)
-    }
-
-    /// Hands over what one reader reads. The wait for a batch is never cancelled while reading goes on: by the length of that wait
-    /// the reader notices that the server has fallen silent.
+    /// Opens the reader of a lane and hands over what it reads. So no lane waits for the other one's reader. The wait for a batch is
+    /// never cancelled while reading goes on: by the length of that wait the reader notices that the server has fallen silent.
     pub(super) async fn feed(
         &self,
         lane: Lane,
         members: &[usize],
-        reader: Option<&mut B::Reader>,
+        reader: &mut Option<B::Reader>,
     ) -> Result<Ended, RunnerError> {
-        let Some(reader) = reader else { return std::future::pending().await };
+        let Some(after) = self.earliest(members) else {
+            if members.is_empty() {
+                self.remove_consumer(lane).await;
+            }
+            return std::future::pending().await;
+        };
+        let reader = match self.open(lane, after).await {
+            Ok(opened) => reader.insert(opened),
+            Err(error) => return Ok(self.doubt(error)?),
+        };
         let mut sorter = ItemSorter::new(self.config.stream, members);
         loop {
             match reader.next_batch(self.config.runner.read_max()).await {
@@ -61,14 +57,26 @@ impl<B: Broker> Source<B> {
         }
     }
 
-    pub(super) async fn open(&self, lane: Lane, after: u64) -> Result<B::Reader, ReadError> {
-        let name = match lane {
+    /// Removes the consumer of a lane that feeds nobody. A process that was killed while it caught up has left one, and the lag of
+    /// that would grow for ever.
+    async fn remove_consumer(&self, lane: Lane) {
+        let (stream, consumer) = (self.config.stream, self.consumer(lane));
+        if let Err(error) = self.broker.remove_consumer(stream, &consumer).await {
+            tracing::debug!(stream, consumer, %error, "a consumer that nobody reads may stay");
+        }
+    }
+
+    fn consumer(&self, lane: Lane) -> String {
+        match lane {
             Lane::Ahead => self.config.consumer.clone(),
             Lane::Behind => consumer_behind(&self.config.consumer),
-        };
+        }
+    }
+
+    async fn open(&self, lane: Lane, after: u64) -> Result<B::Reader, ReadError> {
         let config = ReaderConfig {
             stream: self.config.stream.to_owned(),
-            name,
+            name: self.consumer(lane),
             description: self.config.runner.description.clone(),
             after,
             filters: Vec::new(),

@@ -12,49 +12,42 @@
 //! full.
 
 mod decision;
+mod outbox;
+mod subject;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    ops::{Bound, ControlFlow},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
-use futures::{StreamExt, stream};
-use millstream_contract::{
-    exit_code::{ExitCode, Failure},
-    header,
-    position::Position,
-    stored_message::{Headers, StoredMessage},
-    stream_names::REPORTS,
-};
-use millstream_domain::report::{OUTBOX, OutboxKey};
-use millstream_jetstream::broker::{AppendError, Broker, BrokerError, NewMessage};
+use millstream_contract::exit_code::{ExitCode, Failure};
+use millstream_domain::report::OUTBOX;
+use millstream_jetstream::broker::{Broker, BrokerError};
 use millstream_runtime::{health::ProgressWatch, metrics::Metrics};
-use millstream_store::read_store::{Direction, KeyRange, ProjectionId, ReadStore, StoreError, TableName};
+use millstream_store::read_store::{ProjectionId, ReadStore, StoreError, TableName};
 use tokio::{sync::watch, time::Instant};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::decision::{Decision, Pending, Published, decide};
+use self::{
+    outbox::{Outbox, Wanted},
+    subject::Known,
+};
 use crate::projection_runner::{ProjectionStatus, RemovalError, RowRemover, ViewDirectory};
 
-/// How many rows are taken out of an outbox at once.
-const ROWS_MAX: usize = 2_000;
-/// To how many subjects revisions are published at the same time.
-const SUBJECTS_AT_ONCE: usize = 64;
 /// The pause before rows that could not be published are tried again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// The pause between two looks for sealed revisions while open ones wait for their interval. Each look passes those by.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
-/// How long nothing is removed after a removal that failed.
-const REMOVAL_PAUSE: Duration = Duration::from_secs(60);
 /// How often the states of open revisions are published unless configured otherwise.
 pub const OPEN_INTERVAL_DEFAULT: Duration = Duration::from_secs(5);
-/// The part of a message's size that is kept free for subject and headers.
+/// The part of a message's size that is kept free for headers, those of the append included. It is twice that of an answer
+/// (`query_service/view_query.rs`): who gets no answer can ask for less, but a revision that the server refuses is never published.
 const FRAME_BYTES: usize = 4_096;
-/// How often a revision is tried when another reporter publishes to the same subject at the same time. Then others have their turn.
-const TRIES_MAX: usize = 5;
-/// For how many subjects the last message is remembered. When there are more, all are forgotten.
+/// For how many subjects it is remembered what is known. When there are more, all are forgotten.
 const REMEMBERED_MAX: usize = 50_000;
 
 /// Why publishing ends.
@@ -90,16 +83,10 @@ pub struct ReportPublisher<B> {
     open_due: Instant,
     /// Until when no replaced state is removed.
     removal_rests: Mutex<Instant>,
-    /// The last message of each subject, as far as it is known.
-    remembered: HashMap<String, Option<Published>>,
-}
-
-/// Which rows of an outbox a pass publishes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wanted {
-    All,
-    /// No states of open revisions, because their interval is not over.
-    NotOpen,
+    /// What is known of each subject.
+    remembered: HashMap<String, Known>,
+    /// The reads of outboxes, which go on to their end when publishing stops.
+    reads: TaskTracker,
 }
 
 struct Report {
@@ -108,20 +95,8 @@ struct Report {
     status: watch::Receiver<ProjectionStatus>,
 }
 
-/// The rows that wait in an outbox, as of one moment.
-struct Waiting {
-    /// The position of EVENTS up to which the rows count.
-    reached: Position,
-    /// The rows by subject, in the order of their revisions.
-    by_subject: BTreeMap<String, Vec<Pending>>,
-    /// Where the outbox goes on; `None` at its end.
-    after: Option<String>,
-    /// Whether states of open revisions were passed by.
-    held: bool,
-}
-
 /// The result of one pass over the outboxes.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 struct Pass {
     /// Whether rows are left that cannot be published at the moment.
     left: bool,
@@ -129,31 +104,10 @@ struct Pass {
     trouble: Option<String>,
     /// Whether states of open revisions wait for their interval.
     held: bool,
-    /// Whether states of open revisions were published.
+    /// Whether states of open revisions are done with, so that the next ones wait for their interval.
     opened: bool,
-}
-
-/// What was done with the rows of one subject.
-#[derive(Default)]
-struct Outcome {
-    subject: String,
-    /// The last message of the subject afterwards; `None` when it has to be read again.
-    last: Option<Option<Published>>,
-    /// The rows that are done with.
-    done: Vec<(String, Vec<u8>)>,
-    /// Whether rows are left for later.
-    left: bool,
-    /// What the server said against them, if it did.
-    trouble: Option<String>,
-    /// Whether states of open revisions are among the rows that are done with.
-    opened: bool,
-}
-
-/// What became of one revision.
-enum Tried {
-    Done,
-    /// It is tried again; the server said this, if anything.
-    Later(Option<String>),
+    /// Whether REPORTS was too full for a revision that is not sealed. The others of them then wait for the next pass.
+    full: AtomicBool,
 }
 
 impl<B: Broker> ReportPublisher<B> {
@@ -185,6 +139,7 @@ impl<B: Broker> ReportPublisher<B> {
             open_due: Instant::now(),
             removal_rests: Mutex::new(Instant::now()),
             remembered: HashMap::new(),
+            reads: TaskTracker::new(),
         }
     }
 
@@ -193,22 +148,29 @@ impl<B: Broker> ReportPublisher<B> {
     /// # Errors
     /// [`PublishError`].
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), PublishError> {
-        let stopped = stop.clone();
+        let (stopped, reads) = (stop.clone(), self.reads.clone());
         let work = async {
             loop {
                 let Ok(pass) = self.pass().await? else { return Ok(()) };
                 match &pass.trouble {
-                    Some(trouble) => self.progress.held(trouble.clone()),
+                    Some(trouble) => {
+                        tracing::error!(trouble, "revisions of reports cannot be published; trying again");
+                        self.progress.held(trouble.clone());
+                    }
                     None => self.progress.nothing_waits(),
                 }
                 self.next_pass(&pass).await;
             }
         };
-        tokio::select! {
+        let ended = tokio::select! {
             biased;
             () = stopped.cancelled() => Ok(()),
             ended = work => ended,
-        }
+        };
+        // They use the file, which whoever stopped this may want to open again.
+        reads.close();
+        reads.wait().await;
+        ended
     }
 
     /// Goes through all outboxes once.
@@ -261,23 +223,28 @@ impl<B: Broker> ReportPublisher<B> {
         if !report.status.borrow_and_update().is_complete() {
             return Ok(Ok(()));
         }
-        let bytes_max = self.broker.message_bytes_max().saturating_sub(FRAME_BYTES);
         let mut after = None;
         loop {
             let Some(report) = self.reports.get(index) else { return Ok(Ok(())) };
             let projection = report.projection.clone();
-            let Some(waiting) = take(&self.store, report, wanted, after.take(), bytes_max)? else {
-                return Ok(Ok(()));
+            // A full stream takes a sealed revision in the place of the state that it replaces, and nothing else.
+            let wanted = if pass.full.load(Ordering::Relaxed) { Wanted::Sealed } else { wanted };
+            let outbox = self.outbox(report, wanted);
+            let read = self.reads.spawn_blocking(move || outbox.take(after.as_deref()));
+            let waiting = match read.await {
+                Ok(result) => result?,
+                Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
             };
-            pass.held |= waiting.held;
-            after.clone_from(&waiting.after);
+            let Some(waiting) = waiting else { return Ok(Ok(())) };
+            pass.held |= waiting.passed_by;
+            after = waiting.after.clone();
             let mut done = Vec::new();
-            for outcome in self.publish_subjects(waiting).await? {
+            for outcome in self.publish_subjects(waiting, &pass.full).await? {
                 pass.opened |= outcome.opened;
                 pass.left |= outcome.left;
                 pass.trouble = pass.trouble.take().or(outcome.trouble);
                 done.extend(outcome.done);
-                self.remember(outcome.subject, outcome.last);
+                self.remember(outcome.subject, outcome.known);
             }
             if let Err(error) = self.remover.remove(&projection, OUTBOX, done).await {
                 return Ok(Err(error));
@@ -288,188 +255,24 @@ impl<B: Broker> ReportPublisher<B> {
         }
     }
 
-    async fn publish_subjects(&self, waiting: Waiting) -> Result<Vec<Outcome>, BrokerError> {
-        let reached = &waiting.reached;
-        let subjects = stream::iter(waiting.by_subject)
-            .map(|(subject, rows)| self.publish_subject(reached, subject, rows))
-            .buffer_unordered(SUBJECTS_AT_ONCE);
-        let outcomes: Vec<_> = subjects.collect().await;
-        outcomes.into_iter().collect()
-    }
-
-    /// Publishes the revisions of one key and date, in order.
-    async fn publish_subject(
-        &self,
-        reached: &Position,
-        subject: String,
-        rows: Vec<Pending>,
-    ) -> Result<Outcome, BrokerError> {
-        let mut last = self.remembered.get(&subject).cloned();
-        let mut outcome = Outcome { subject, ..Outcome::default() };
-        for row in rows {
-            let (tried, after) = match self.publish(reached, &outcome.subject, &row, last).await {
-                Err(error @ BrokerError::Unavailable { .. }) => {
-                    tracing::debug!(subject = outcome.subject, %error, "publishing a report waits");
-                    (Tried::Later(Some(error.to_string())), None)
-                }
-                other => other?,
-            };
-            last = after;
-            if let Tried::Later(trouble) = tried {
-                (outcome.left, outcome.trouble) = (true, trouble);
-                break;
-            }
-            outcome.opened |= row.summary.is_open();
-            outcome.done.push((row.key, row.value));
-        }
-        outcome.last = last;
-        Ok(outcome)
-    }
-
-    /// Publishes one revision, unless it was published before. Returns what became of it, and the last message of the subject if it
-    /// is known.
-    async fn publish(
-        &self,
-        reached: &Position,
-        subject: &str,
-        row: &Pending,
-        mut last: Option<Option<Published>>,
-    ) -> Result<(Tried, Option<Option<Published>>), BrokerError> {
-        let mut trouble = None;
-        for _ in 0..TRIES_MAX {
-            let known = match last {
-                Some(known) => known,
-                None => self.look(subject).await?,
-            };
-            match decide(reached, row, known.as_ref()) {
-                Decision::Done => return Ok((Tried::Done, Some(known))),
-                Decision::Later => return Ok((Tried::Later(None), None)),
-                Decision::Publish => {}
-            }
-            let expected = known.as_ref().map_or(0, |published| published.sequence);
-            let passing = known.as_ref().filter(|published| published.is_passing());
-            match self.append(reached, subject, row, expected).await {
-                Ok(sequence) => {
-                    self.count(row);
-                    if let Some(passing) = passing {
-                        self.remove(passing).await;
-                    }
-                    return Ok((Tried::Done, Some(Some(row.published(reached, sequence)))));
-                }
-                Err(error @ AppendError::Full { .. }) if row.summary.is_sealed() && passing.is_some() => {
-                    trouble = Some(error.to_string());
-                    // The sealed revision takes the room of the state that it replaces.
-                    if let Some(passing) = passing {
-                        self.remove(passing).await;
-                    }
-                    last = None;
-                }
-                Err(AppendError::Conflict { .. } | AppendError::Unclear { .. }) => last = None,
-                Err(error @ (AppendError::Full { .. } | AppendError::Refused { .. })) => {
-                    tracing::error!(subject, %error, "a revision cannot be published; trying again");
-                    return Ok((Tried::Later(Some(error.to_string())), None));
-                }
-            }
-        }
-        Ok((Tried::Later(trouble), None))
-    }
-
-    /// Removes a state that a later one has replaced. One that stays, as after a crash, takes room and does no other harm. After a
-    /// failure it is not tried for a while: a server that does not let this user remove anything lets each attempt wait for its answer.
-    async fn remove(&self, replaced: &Published) {
-        if Instant::now() < *self.removal_rests() {
-            return;
-        }
-        if let Err(error) = self.broker.remove(REPORTS, replaced.sequence).await {
-            tracing::warn!(sequence = replaced.sequence, %error, "replaced states of reports stay on REPORTS for now");
-            *self.removal_rests() = Instant::now() + REMOVAL_PAUSE;
+    fn outbox(&self, report: &Report, wanted: Wanted) -> Outbox {
+        Outbox {
+            store: self.store.clone(),
+            projection: report.projection.clone(),
+            table: report.outbox.clone(),
+            stream: report.status.borrow().stream,
+            wanted,
+            bytes_max: self.broker.message_bytes_max().saturating_sub(FRAME_BYTES),
         }
     }
 
-    fn removal_rests(&self) -> MutexGuard<'_, Instant> {
-        self.removal_rests.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn look(&self, subject: &str) -> Result<Option<Published>, BrokerError> {
-        let message: Option<StoredMessage> = self.broker.last(REPORTS, subject).await?;
-        Ok(message.as_ref().map(Published::from_stored))
-    }
-
-    async fn append(
-        &self,
-        reached: &Position,
-        subject: &str,
-        row: &Pending,
-        expected: u64,
-    ) -> Result<u64, AppendError> {
-        let mut headers = Headers::new();
-        headers.push(header::POSITION, reached.to_string());
-        headers.push(header::CONTENT_TYPE, header::JSON);
-        let message = NewMessage {
-            subject: subject.to_owned(),
-            expected_last: Some(expected),
-            headers,
-            payload: row.body.clone(),
-        };
-        Ok(self.broker.append(REPORTS, message).await?.sequence)
-    }
-
-    fn count(&self, row: &Pending) {
-        let metrics = self.metrics.report(&row.report);
-        if row.summary.is_sealed() {
-            metrics.sealed.inc()
-        } else {
-            metrics.open.inc()
-        };
-    }
-
-    fn remember(&mut self, subject: String, last: Option<Option<Published>>) {
+    fn remember(&mut self, subject: String, known: Known) {
         if self.remembered.len() >= REMEMBERED_MAX {
             self.remembered.clear();
         }
-        match last {
-            Some(last) => self.remembered.insert(subject, last),
-            None => self.remembered.remove(&subject),
+        match known.is_nothing() {
+            true => self.remembered.remove(&subject),
+            false => self.remembered.insert(subject, known),
         };
     }
-}
-
-/// Reads what waits in an outbox behind a key: no more rows than [`ROWS_MAX`].
-fn take(
-    store: &ReadStore,
-    report: &Report,
-    wanted: Wanted,
-    after: Option<String>,
-    bytes_max: usize,
-) -> Result<Option<Waiting>, StoreError> {
-    let snapshot = store.snapshot()?;
-    let stream = report.status.borrow().stream;
-    let Some(checkpoint) = snapshot.checkpoint(&report.projection)? else { return Ok(None) };
-    let reached = Position::new(stream, checkpoint.generation, checkpoint.sequence);
-    let mut waiting = Waiting { reached, by_subject: BTreeMap::new(), after: None, held: false };
-    let lower = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-    let range = KeyRange { lower, upper: Bound::Unbounded };
-    let mut count = 0;
-    snapshot.visit(&report.outbox, range, Direction::Ascending, |key, value| {
-        match key.parse::<OutboxKey>() {
-            Ok(parsed) => {
-                let row = Pending::new(&parsed, key, value, bytes_max);
-                if wanted == Wanted::NotOpen && row.summary.is_open() {
-                    waiting.held = true;
-                    return ControlFlow::Continue(());
-                }
-                waiting.by_subject.entry(parsed.subject()).or_default().push(row);
-            }
-            Err(error) => {
-                tracing::error!(projection = %report.projection, %error, "a row of the outbox is skipped")
-            }
-        }
-        count += 1;
-        if count < ROWS_MAX {
-            return ControlFlow::Continue(());
-        }
-        waiting.after = Some(key.to_owned());
-        ControlFlow::Break(())
-    })?;
-    Ok(Some(waiting))
 }

@@ -21,9 +21,14 @@ impl Summary {
     pub(super) fn is_open(&self) -> bool {
         self.status == RevisionStatus::Open
     }
-}
 
-impl Summary {
+    /// Which revision a row of an outbox has. One that does not say its status is published as it is; its key says the revision.
+    pub(super) fn of_row(key: &OutboxKey, row: &[u8]) -> Self {
+        let status =
+            serde_json::from_slice::<Self>(row).map_or(RevisionStatus::Open, |summary| summary.status);
+        Self { revision: key.revision, status }
+    }
+
     /// The body of a revision that no message can hold: which one it is, and its size.
     fn too_large(&self, bytes: usize, bytes_max: usize) -> Bytes {
         let Self { revision, status } = self;
@@ -44,11 +49,13 @@ pub(super) struct Pending {
 }
 
 impl Pending {
-    pub(super) fn new(parsed: &OutboxKey, key: &str, value: &[u8], bytes_max: usize) -> Self {
-        // A row that does not say its status is published as it is; its key says which revision it is.
-        let status =
-            serde_json::from_slice::<Summary>(value).map_or(RevisionStatus::Open, |summary| summary.status);
-        let summary = Summary { revision: parsed.revision, status };
+    pub(super) fn new(
+        parsed: &OutboxKey,
+        summary: Summary,
+        key: &str,
+        value: &[u8],
+        bytes_max: usize,
+    ) -> Self {
         let body = match value.len() <= bytes_max {
             true => Bytes::copy_from_slice(value),
             false => summary.too_large(value.len(), bytes_max),
@@ -86,9 +93,7 @@ impl Published {
             body: message.payload.clone(),
         }
     }
-}
 
-impl Published {
     /// Whether it is a state that has not been sealed. When a later one is published, nobody needs it any more.
     pub(super) fn is_passing(&self) -> bool {
         self.summary.as_ref().is_some_and(|summary| !summary.is_sealed())
@@ -142,9 +147,14 @@ mod tests {
         format!(r#"{{"revision":{revision},"status":"{status}","units":{units}}}"#).into_bytes()
     }
 
+    fn pending(key: &str, value: &[u8], bytes_max: usize) -> Pending {
+        let parsed = key.parse().unwrap();
+        Pending::new(&parsed, Summary::of_row(&parsed, value), key, value, bytes_max)
+    }
+
     fn row(revision: u32, status: &str, units: u32) -> Pending {
         let text = format!("retail/store-daily/2012-01-31/2506#{revision:06}");
-        Pending::new(&text.parse().unwrap(), &text, &body(revision, status, units), 1_000)
+        pending(&text, &body(revision, status, units), 1_000)
     }
 
     fn at(sequence: u64) -> Position {
@@ -197,7 +207,7 @@ mod tests {
     fn revision_that_no_message_can_hold_is_published_as_a_mark_and_once() {
         let text = "retail/store-daily/2012-01-31/2506#000001";
         let value = body(1, "sealed", 7);
-        let row = Pending::new(&text.parse().unwrap(), text, &value, 10);
+        let row = pending(text, &value, 10);
         assert!(row.body.len() < 100 && row.summary.is_sealed() && row.value == value);
         let last = published(&at(5), row.body.to_vec());
         assert_eq!(decide(&at(6), &row, Some(&last)), Decision::Done);

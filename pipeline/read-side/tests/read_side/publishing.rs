@@ -1,6 +1,13 @@
 //! Revisions of reports on REPORTS: each once, in order, and none again after a rebuild.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use millstream_contract::{
     commit::Envelope,
@@ -13,16 +20,19 @@ use millstream_domain::{
     report::{Column, ColumnKind, Entry, Ledger, OUTBOX, Posting, Report, ReportTables, SmolStr},
 };
 use millstream_jetstream::{
-    broker::{Broker as _, ReaderConfig, StreamReader as _},
+    broker::{Broker, ReaderConfig, StreamReader as _},
     nats_broker::NatsBroker,
-    testing::test_server::TestServer,
+    testing::{
+        fault_plan::FaultPlan, memory_broker::MemoryBroker, restricted_server::RestrictedServer,
+        test_server::TestServer,
+    },
 };
 use millstream_read_side::{projection_runner::ProjectionSet, report_publisher::ReportPublisher};
-use millstream_runtime::{health::Readiness, metrics::Metrics};
+use millstream_runtime::{health::Readiness, metrics::Metrics, stage_needs::stage_needs};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{PATIENCE, Running, commit};
+use crate::support::{PATIENCE, Running, as_stage, commit};
 
 static TABLES: ReportTables = millstream_domain::report_tables!("tally-daily");
 const COLUMNS: &[Column] = &[
@@ -73,6 +83,10 @@ impl Report for TallyDaily {
     }
 }
 
+fn tallies() -> ProjectionSet {
+    ProjectionSet::new(vec![Box::new(Ledger(TallyDaily))], Vec::new(), &[]).unwrap()
+}
+
 /// A runner with its publisher.
 struct Publishing {
     running: Running,
@@ -82,17 +96,16 @@ struct Publishing {
 }
 
 impl Publishing {
-    fn start(broker: &NatsBroker, folder: &Path) -> Self {
+    fn start(broker: &impl Broker, folder: &Path) -> Self {
         Self::start_every(broker, folder, Duration::ZERO)
     }
 
     /// With states of open revisions at intervals.
-    fn start_every(broker: &NatsBroker, folder: &Path, open_interval: Duration) -> Self {
-        let set = ProjectionSet::new(vec![Box::new(Ledger(TallyDaily))], Vec::new(), &[]).unwrap();
-        Self::over(broker, Running::start(broker, folder, set), open_interval)
+    fn start_every(broker: &impl Broker, folder: &Path, open_interval: Duration) -> Self {
+        Self::over(broker, Running::start(broker, folder, tallies()), open_interval)
     }
 
-    fn over(broker: &NatsBroker, running: Running, open_interval: Duration) -> Self {
+    fn over(broker: &impl Broker, running: Running, open_interval: Duration) -> Self {
         let (store, remover) = (running.store.clone(), running.remover.clone());
         let readiness = Readiness::new();
         let progress = readiness.progress("publishing reports");
@@ -131,6 +144,16 @@ impl Publishing {
         empty
     }
 
+    /// Waits until it is not ready, and says so.
+    async fn not_ready(&self, why: &str) {
+        let told = async {
+            while !self.readiness.reasons().iter().any(|reason| reason.contains(why)) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(2 * PATIENCE, told).await.expect("it is not ready, and says why");
+    }
+
     async fn finish(self) {
         self.stop.cancel();
         self.publisher.await.unwrap();
@@ -161,6 +184,10 @@ async fn published(broker: &NatsBroker) -> Vec<String> {
             messages.extend(reader.next_batch(1_000).await.unwrap());
         }
     }
+    published_of(&messages)
+}
+
+fn published_of(messages: &[StoredMessage]) -> Vec<String> {
     let line = |message: &StoredMessage| {
         let body: Value = serde_json::from_slice(&message.payload).unwrap();
         assert!(message.headers.get(header::POSITION).is_some());
@@ -210,9 +237,8 @@ async fn two_reporters_publish_each_state_once_and_never_go_back() {
     let broker = server.broker().await;
     let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let first = Publishing::start(&broker, one.path());
-    let set = ProjectionSet::new(vec![Box::new(Ledger(TallyDaily))], Vec::new(), &[]).unwrap();
     let other_broker = server.broker().await;
-    let running = Running::start_with(&other_broker, two.path(), set, |config| {
+    let running = Running::start_with(&other_broker, two.path(), tallies(), |config| {
         config.events_consumer = "projector-2".to_owned();
         config.outcomes_consumer = "projector-2-outcomes".to_owned();
     });
@@ -346,15 +372,93 @@ async fn full_reports_take_a_sealed_revision_in_place_of_its_open_state_and_the_
     tally(&broker, "b", "marked").await;
     let last = tally(&broker, "b", "closed").await;
     publishing.running.until_sequence("tally-daily", last).await;
-    let told = async {
-        while !publishing.readiness.reasons().iter().any(|reason| reason.contains("REPORTS is full")) {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    tokio::time::timeout(2 * PATIENCE, told).await.expect("it is not ready, and says why");
+    publishing.not_ready("REPORTS is full").await;
     assert_eq!(published(&broker).await, ["a 1 sealed 1"], "nothing is dropped");
     bound_reports(&server, 1024 * 1024).await;
     publishing.settled(last).await;
     assert_eq!(published(&broker).await, ["a 1 sealed 1", "b 1 sealed 1"]);
+    publishing.finish().await;
+}
+
+/// With REPORTS full, every open revision was tried in every pass, each with a line in the log, once a second.
+#[tokio::test]
+async fn full_reports_are_asked_for_few_open_revisions_and_for_every_sealed_one() {
+    const TALLIES: usize = 1_000;
+    let server = TestServer::start_provisioned().await;
+    let broker = server.broker().await;
+    let folder = tempfile::tempdir().unwrap();
+    let publishing = Publishing::start(&broker, folder.path());
+    let last = tally(&broker, "z", "marked").await;
+    publishing.settled(last).await;
+    publishing.finish().await;
+    let context = async_nats::jetstream::new(server.client().await);
+    let bytes = context.get_stream(REPORTS).await.unwrap().cached_info().state.bytes;
+    bound_reports(&server, i64::try_from(bytes).unwrap() + 100).await;
+
+    // All wait in the outbox before the first pass, the sealed one behind the others.
+    let running = Running::start(&broker, folder.path(), tallies());
+    let marked = |number| commit(&format!("tally.k{number:04}"), "marked", &format!("marked-{number}"));
+    for appended in broker.append_each(EVENTS, (0..TALLIES).map(marked).collect()).await {
+        appended.unwrap();
+    }
+    let last = tally(&broker, "z", "closed").await;
+    running.until_sequence("tally-daily", last).await;
+    let refused = Arc::new(AtomicUsize::new(0));
+    let counting = {
+        let refused = Arc::clone(&refused);
+        server.broker().await.on_full(move |_, _| {
+            refused.fetch_add(1, Ordering::Relaxed);
+        })
+    };
+    let publishing = Publishing::over(&counting, running, Duration::ZERO);
+    let sealed = async {
+        while published(&broker).await != ["z 1 sealed 1"] {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, sealed)
+        .await
+        .expect("a sealed revision takes the place of its open state");
+    let refused = refused.load(Ordering::Relaxed);
+    assert!((1..=TALLIES / 5).contains(&refused), "{refused} refused");
+    publishing.finish().await;
+}
+
+/// An append without an answer was no trouble, so that a reporter that could publish nothing was ready.
+#[tokio::test]
+async fn reporter_whose_appends_are_not_answered_is_not_ready() {
+    let needs = stage_needs("reporter", "").unwrap();
+    let mut publish = needs.publish_subjects("$JS.API", "_INBOX_reporter");
+    publish.retain(|subject| !subject.starts_with("report."));
+    let subscribe = needs.subscribe_subjects("_INBOX_reporter");
+    let server = RestrictedServer::start(&[("reporter".to_owned(), publish, subscribe)]).await;
+    let broker = as_stage(&server, "reporter").await;
+    let folder = tempfile::tempdir().unwrap();
+    let running = Running::start_with(&broker, folder.path(), tallies(), |config| {
+        config.events_consumer = "reporter".to_owned();
+    });
+    let publishing = Publishing::over(&broker, running, Duration::ZERO);
+    tally(&server.server().broker().await, "a", "marked").await;
+    publishing.not_ready("it is unclear whether the append to report.test.tally-daily.a.").await;
+    publishing.finish().await;
+}
+
+/// An append that took place without an answer replaced the state before, but nobody removed that state any more.
+#[tokio::test]
+async fn replaced_state_goes_when_the_append_took_place_without_an_answer() {
+    let plan = FaultPlan {
+        append_answer_lost: 1.0,
+        answer_timeout: Duration::from_millis(100),
+        ..FaultPlan::none()
+    };
+    let broker = MemoryBroker::new(1, plan);
+    let folder = tempfile::tempdir().unwrap();
+    let publishing = Publishing::start(&broker, folder.path());
+    for (number, states) in [(1, ["a 1 open 1"]), (2, ["a 1 open 2"])] {
+        let answer = broker.append(EVENTS, commit("tally.a", "marked", &format!("marked-{number}"))).await;
+        assert!(answer.is_err(), "{answer:?}");
+        publishing.settled(number).await;
+        assert_eq!(published_of(&broker.dump(REPORTS)), states);
+    }
     publishing.finish().await;
 }

@@ -15,7 +15,7 @@ use millstream_domain::{
     testing::project::command_at,
 };
 use millstream_jetstream::{
-    broker::{Broker as _, NewMessage},
+    broker::{Broker, NewMessage},
     line::Dialer,
     nats_broker::NatsBroker,
     testing::restricted_server::RestrictedServer,
@@ -211,12 +211,12 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    pub(crate) fn start(broker: &NatsBroker, folder: &Path, set: ProjectionSet) -> Self {
+    pub(crate) fn start(broker: &impl Broker, folder: &Path, set: ProjectionSet) -> Self {
         Self::start_with(broker, folder, set, |_| {})
     }
 
     pub(crate) fn start_with(
-        broker: &NatsBroker,
+        broker: &impl Broker,
         folder: &Path,
         set: ProjectionSet,
         adjust: impl FnOnce(&mut RunnerConfig),

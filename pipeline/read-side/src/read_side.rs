@@ -190,6 +190,27 @@ fn durable_interval(keys: &mut SectionKeys<'_>) -> Duration {
     keys.positive_duration("durable_interval", DURABLE_INTERVAL_DEFAULT, help)
 }
 
+/// Why the file of rows cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenStoreError {
+    /// It is damaged, and [`DamagedFile::Refuse`] leaves it where it is.
+    #[error(
+        "the rows cannot be used: start once with damaged_file = \"rebuild\" to set their file aside and build a new one from the streams"
+    )]
+    Refused(#[source] StoreError),
+    /// Anything else.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Failure for OpenStoreError {
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Refused(error) | Self::Store(error) => error.exit_code(),
+        }
+    }
+}
+
 /// Why the read side ended with an error.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadSideError {
@@ -201,7 +222,7 @@ pub enum ReadSideError {
     NameTaken(#[from] NameTaken),
     /// The file cannot be opened.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(#[from] OpenStoreError),
     /// The runner failed.
     #[error(transparent)]
     Runner(#[from] RunnerError),
@@ -338,13 +359,13 @@ fn served_contexts(
 /// Opens the file of rows in a folder. This happens away from the async threads, because the file may have to be repaired.
 ///
 /// # Errors
-/// [`StoreError`].
+/// [`OpenStoreError`].
 pub async fn open_store(
     folder: &Path,
     damaged_file: DamagedFile,
     cache_size: Option<u64>,
     metrics: &Metrics,
-) -> Result<ReadStore, StoreError> {
+) -> Result<ReadStore, OpenStoreError> {
     let path = folder.join(FILE_NAME);
     let limit = MemoryLimit::of_this_process();
     let cache_size = limit.size_of(cache_size, CACHE_SIZE);
@@ -353,7 +374,10 @@ pub async fn open_store(
     let damaged = metrics.damaged_files("rows");
     let open = move || {
         if damaged_file == DamagedFile::Refuse {
-            return ReadStore::open(&path, cache_size);
+            return ReadStore::open(&path, cache_size).map_err(|error| match error.is_damage() {
+                true => OpenStoreError::Refused(error),
+                false => error.into(),
+            });
         }
         let (store, aside) = ReadStore::open_or_begin_anew(&path, cache_size)?;
         damaged.inc_by(u64::from(aside.is_some()));
@@ -378,5 +402,29 @@ async fn watch_readiness(views: ViewDirectory, condition: Condition, stop: Cance
             () = stop.cancelled() => return,
             _ = looks.tick() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millstream_contract::error_text::one_line;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn damaged_rows_are_refused_with_what_to_do_or_set_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(FILE_NAME), "a letter, no database").unwrap();
+        let metrics = Metrics::new();
+        let open = |what| open_store(folder.path(), what, Some(1 << 20), &metrics);
+        let refused = open(DamagedFile::Refuse).await.unwrap_err();
+        assert_eq!(refused.exit_code(), ExitCode::InputOutput);
+        let words = one_line(&refused);
+        assert!(
+            words.contains("damaged_file = \"rebuild\"") && words.contains("rows.redb is damaged"),
+            "{words}"
+        );
+        open(DamagedFile::Rebuild).await.unwrap();
+        assert_eq!(metrics.damaged_files("rows").get(), 1);
     }
 }

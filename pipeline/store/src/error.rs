@@ -1,4 +1,4 @@
-//! Why the file cannot be used. The variants distinguish what can be done about it.
+//! Why a file cannot be used. The variants distinguish what can be done about it.
 
 use std::{
     io,
@@ -8,8 +8,8 @@ use std::{
 use millstream_contract::exit_code::{ExitCode, Failure};
 use redb::{CommitError, DatabaseError, StorageError, TableError, TransactionError};
 
-/// Why a file of a stage cannot be used. Rows and checkpoint agree after each of these errors. After an error during a write, the file
-/// must be closed and opened again.
+/// Why a file of a stage cannot be used. What it holds agrees with itself after each of these errors, because a transaction takes effect
+/// whole or not at all. After an error during a write, the file must be closed and opened again.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Another process has it open.
@@ -40,11 +40,7 @@ pub enum StoreError {
         source: io::Error,
     },
     /// It is no redb file, or its content is damaged.
-    #[error(
-        "{} is damaged ({detail}): start once with damaged_file = \"rebuild\" to set it aside and build a new one from \
-         the stream",
-        path.display()
-    )]
+    #[error("{} is damaged ({detail})", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,

@@ -331,7 +331,7 @@ impl<B: Broker> CommandHandler<B> {
         self.observed.metrics.active.set(1);
         self.observed.metrics.takeovers.inc();
         let known = Known::new(journal.generations().clone(), journal.cursor(), journal.last_sequence());
-        known.committed(self.states.cache.newest().map_err(HandlerError::from)?);
+        known.committed(self.states.cache.newest());
         let (mut rounds, settled) = self.start_tasks(&mut tasks, journal, reader, &known);
         let end = tokio::select! {
             biased;
@@ -432,7 +432,7 @@ impl<B: Broker> CommandHandler<B> {
             let Some(commands) = round else { return Ok(SettlingEnd::TaskEnded) };
             for commands in cut_round(commands) {
                 let round = self.settle_round(commands).await?;
-                known.committed(self.states.cache.newest()?);
+                known.committed(self.states.cache.newest());
                 // The recorder is gone; as above, `turn` learns why.
                 if settled.send(round).await.is_err() {
                     return Ok(SettlingEnd::TaskEnded);

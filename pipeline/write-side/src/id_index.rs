@@ -11,17 +11,18 @@ mod file;
 
 use std::{
     collections::HashMap,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use millstream_contract::outcome::{CommandOutcome, Outcome, OutcomeRecord};
 use millstream_runtime::metrics::Count;
-use millstream_store::{error::StoreError, file::set_aside};
-use redb::StorageBackend;
+use millstream_store::error::StoreError;
+use redb::{StorageBackend, backends::InMemoryBackend};
 
 pub use self::error::IdIndexError;
 use self::file::{IdFile, Progress};
+use crate::handler_file::{HandlerFile, Home};
 
 /// The number of entries in memory from which [`IdIndex::flush_due`] asks for a flush. Hashes are spread over the whole file, so a
 /// flush rewrites most of its pages; the more entries share one flush, the less each costs. This is about 10 MiB of memory.
@@ -55,15 +56,6 @@ struct Memory {
     unlearnt: bool,
 }
 
-/// Where the file is, and how it is opened.
-#[derive(Debug)]
-struct Home {
-    path: PathBuf,
-    cache_size: usize,
-    /// Counts files that were set aside.
-    damaged: Count,
-}
-
 /// The ids that a handler knows. The settling loop and the recording loop share it.
 #[derive(Debug)]
 pub struct IdIndex {
@@ -81,15 +73,12 @@ impl IdIndex {
     /// # Errors
     /// [`IdIndexError::File`].
     pub fn open(path: &Path, cache_size: usize, damaged: Count) -> Result<Self, IdIndexError> {
-        let home = Home { path: path.to_owned(), cache_size, damaged };
-        let (file, aside) = IdFile::open(path, cache_size)?;
-        if aside.is_some() {
-            home.damaged.inc();
-        }
+        let home = Home::new(path, cache_size, damaged);
+        let file = IdFile::new(home.open()?);
         let index = match file.begin() {
             Err(error) if error.is_damage() => {
                 drop(file);
-                let file = home.begin_anew(&error)?;
+                let file = IdFile::new(home.begin_anew(&error)?);
                 let progress = file.begin()?;
                 Self::new(file, progress, Some(home))
             }
@@ -103,9 +92,7 @@ impl IdIndex {
     /// # Errors
     /// [`IdIndexError::File`].
     pub fn in_memory() -> Result<Self, IdIndexError> {
-        let file = IdFile::in_memory()?;
-        let progress = file.begin()?;
-        Ok(Self::new(file, progress, None))
+        Self::with_backend(InMemoryBackend::new())
     }
 
     /// An index over any storage, for crash tests.
@@ -113,7 +100,7 @@ impl IdIndex {
     /// # Errors
     /// As [`Self::open`].
     pub fn with_backend(backend: impl StorageBackend) -> Result<Self, IdIndexError> {
-        let file = IdFile::with_backend(backend)?;
+        let file = IdFile::new(HandlerFile::with_backend(backend)?);
         let progress = file.begin()?;
         Ok(Self::new(file, progress, None))
     }
@@ -318,7 +305,8 @@ impl IdIndex {
         let mut current = self.file();
         // Otherwise another task has met the damage before.
         if Arc::ptr_eq(&current, file) {
-            let begun = home.begin_anew(&error).and_then(|file| file.begin().map(|_| file));
+            let begun = home.begin_anew(&error).map(IdFile::new);
+            let begun = begun.and_then(|file| file.begin().map(|_| file));
             match begun {
                 Ok(file) => *current = Arc::new(file),
                 Err(error) => return IdIndexError::File(error),
@@ -338,18 +326,6 @@ impl IdIndex {
 
     fn settled(&self) -> MutexGuard<'_, HashMap<IdHash, IdEntry>> {
         self.settled.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Home {
-    /// Sets the damaged file aside and begins an empty one.
-    fn begin_anew(&self, error: &StoreError) -> Result<IdFile, StoreError> {
-        let aside = set_aside(&self.path)?;
-        tracing::warn!(
-            %error, aside = %aside.display(), "set the damaged file aside; the ids are learnt anew from OUTCOMES"
-        );
-        self.damaged.inc();
-        Ok(IdFile::open(&self.path, self.cache_size)?.0)
     }
 }
 

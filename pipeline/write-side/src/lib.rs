@@ -12,6 +12,7 @@
 pub mod aggregate_state;
 pub mod command_handler;
 mod file_work;
+mod handler_file;
 pub mod id_index;
 pub mod outcome_journal;
 pub mod round;

@@ -20,7 +20,7 @@ use millstream_domain::decider::{AggregateRegistry, AggregateType};
 use crate::{
     aggregate_state::AggregateState,
     state_snapshots::{
-        FollowedEvents, NamedCommit, SnapshotBatch, SnapshotError, SnapshotReader, StateSnapshots,
+        FollowedEvents, NamedCommit, SnapshotBatch, SnapshotReader, StateSnapshots, StoreError,
     },
 };
 
@@ -91,7 +91,7 @@ pub struct StateCache {
     saved_through: u64,
     /// The newest commit that went into any state.
     newest: Option<NamedCommit>,
-    /// Whether a write has failed. redb then refuses reads and writes until the file is opened again.
+    /// Whether a read or a write has failed. After most failures redb refuses both until the file is opened again.
     file_failed: bool,
 }
 
@@ -115,32 +115,34 @@ impl StateCache {
     }
 
     /// The newest commit that went into any state, in memory or in the file.
-    ///
-    /// # Errors
-    /// [`SnapshotError`].
-    pub fn newest(&self) -> Result<Option<NamedCommit>, SnapshotError> {
-        if self.newest.is_some() { Ok(self.newest) } else { self.snapshots.newest() }
+    pub fn newest(&self) -> Option<NamedCommit> {
+        self.newest
     }
 
-    /// Begins to follow EVENTS of `generation`, which ends at `last_sequence` and has a commit with the hash `found` at the
-    /// sequence of [`StateCache::newest`]. If that is another commit, the server has lost its tail. States and snapshots are then
-    /// dropped, as those of another generation are: their expected sequences might match by chance what has grown since.
-    ///
-    /// # Errors
-    /// [`SnapshotError`].
-    pub fn follow_events(
-        &mut self,
+    /// Learns from the file which commit went into it last, unless a newer one is known.
+    pub fn recall(&mut self, in_file: Option<NamedCommit>) {
+        self.newest = self.newest.or(in_file);
+    }
+
+    /// What snapshots must be of to be of use: EVENTS of `generation`, which ends at `last_sequence` and has a commit with the hash
+    /// `found` at the sequence of [`StateCache::newest`]. If that is another commit, the server has lost its tail. States and snapshots
+    /// are then dropped, as those of another generation are: their expected sequences might match by chance what has grown since.
+    pub fn followed(
+        &self,
         generation: &str,
         last_sequence: u64,
         found: Option<[u8; COMMIT_HASH_LENGTH]>,
-    ) -> Result<(), SnapshotError> {
-        self.stored = None;
-        self.newest = self.newest()?;
+    ) -> FollowedEvents {
         let intact =
             self.through <= last_sequence && self.newest.is_none_or(|newest| found == Some(newest.hash));
-        let aggregates = self.shapes();
-        let events = FollowedEvents { generation, last_sequence, aggregates: &aggregates, intact };
-        match self.snapshots.follow(&events)? {
+        FollowedEvents { generation: generation.to_owned(), last_sequence, aggregates: self.shapes(), intact }
+    }
+
+    /// Begins to follow EVENTS after [`StateSnapshots::follow`], which has answered up to where the file is `complete`. The states in
+    /// memory are dropped with those in the file.
+    pub fn follow_from(&mut self, complete: Option<u64>) {
+        self.stored = None;
+        match complete {
             Some(through) => {
                 self.saved_through = through;
                 self.through = self.through.max(through);
@@ -149,9 +151,9 @@ impl StateCache {
                 self.states.clear();
                 self.leaving.clear();
                 (self.bytes, self.through, self.saved_through, self.newest) = (0, 0, 0, None);
+                self.file_failed = false;
             }
         }
-        Ok(())
     }
 
     /// The aggregates that are kept, each with the version of its state's shape.
@@ -182,22 +184,37 @@ impl StateCache {
         if let Some(unsaved) = self.leaving.get(stream_id).map(Vec::as_slice).or_else(writing) {
             return AggregateState::decode(&aggregate, unsaved);
         }
-        if self.file_failed {
-            return None;
-        }
-        let stored = self.stored.get_or_insert_with(|| {
-            self.snapshots.reader().unwrap_or_else(|error| {
-                tracing::warn!(%error, "deciding without snapshots");
-                None
-            })
-        });
-        match stored.as_ref()?.get(stream_id) {
+        match self.stored(stream_id) {
             Ok(bytes) => AggregateState::decode(&aggregate, &bytes?),
             Err(error) => {
-                tracing::warn!(%error, %stream_id, "deciding without the snapshot");
+                self.give_file_up(&error);
                 None
             }
         }
+    }
+
+    fn stored(&mut self, stream_id: &StreamId) -> Result<Option<Vec<u8>>, StoreError> {
+        if self.file_failed {
+            return Ok(None);
+        }
+        let stored = match &mut self.stored {
+            Some(stored) => stored,
+            stored => stored.insert(self.snapshots.reader()?),
+        };
+        stored.as_ref().map_or(Ok(None), |reader| reader.get(stream_id))
+    }
+
+    /// Nothing more is written to the file or read from it until it is opened again. It stays complete up to the last write that did not
+    /// fail, and the next start reads on from there; a damaged one it sets aside.
+    fn give_file_up(&mut self, error: &StoreError) {
+        tracing::warn!(
+            %error,
+            "the file of snapshots cannot be used any more; aggregates that are not in memory are read from EVENTS until this process \
+             is started again"
+        );
+        self.snapshots.mark(error);
+        self.file_failed = true;
+        (self.stored, self.leaving) = (None, HashMap::new());
     }
 
     /// Puts a settled state in. The least recently used states make room for it.
@@ -304,7 +321,7 @@ impl StateCache {
     }
 
     /// The next batch to write; with it the file is complete, if so many commits have come or `all` is asked for. No other may be under
-    /// way. [`StateCache::end_write`] says what became of it. `None` when an earlier one has failed.
+    /// way. [`StateCache::end_write`] says what became of it. `None` when the file has failed.
     pub fn begin_write(&mut self, all: bool) -> Option<Arc<SnapshotBatch>> {
         if self.file_failed {
             return None;
@@ -334,16 +351,13 @@ impl StateCache {
         }
     }
 
-    /// Ends the write that was begun. If it has failed, nothing more is written or read until the file is opened again: it stays
-    /// complete up to the last write that did not fail, and the next start reads on from there.
-    pub fn end_write(&mut self, written: bool) {
+    /// Ends the write that was begun, which went as `written` says.
+    pub fn end_write(&mut self, written: Result<(), StoreError>) {
         self.stored = None;
         let Some(batch) = self.writing.take() else { return };
-        if written {
-            self.saved_through = batch.through.unwrap_or(self.saved_through);
-        } else {
-            self.file_failed = true;
-            self.leaving = HashMap::new();
+        match written {
+            Ok(()) => self.saved_through = batch.through.unwrap_or(self.saved_through),
+            Err(error) => self.give_file_up(&error),
         }
     }
 
@@ -385,7 +399,10 @@ fn weigh(aggregate: &Arc<dyn AggregateType>, state: &mut AggregateState) -> u64 
 
 #[cfg(test)]
 mod tests {
+    use std::{io, os::unix::fs::FileExt, path::Path};
+
     use millstream_proof::testing::account::Account;
+    use millstream_runtime::metrics::Count;
     use millstream_store::sealed::{SEAL_LENGTH, seal};
 
     use super::*;
@@ -412,10 +429,16 @@ mod tests {
         cache.put(id(name), state);
     }
 
+    fn follow(cache: &mut StateCache, generation: &str, last: u64, found: Option<[u8; COMMIT_HASH_LENGTH]>) {
+        cache.recall(cache.snapshots().newest().unwrap());
+        let events = cache.followed(generation, last, found);
+        cache.follow_from(cache.snapshots().follow(&events).unwrap());
+    }
+
     fn save(cache: &mut StateCache) {
         let batch = cache.begin_write(true).unwrap();
         cache.snapshots().write(&batch).unwrap();
-        cache.end_write(true);
+        cache.end_write(Ok(()));
     }
 
     #[test]
@@ -455,15 +478,15 @@ mod tests {
     #[test]
     fn states_of_a_lost_tail_are_forgotten_in_memory_and_in_the_file() {
         let mut cache = cache(10, u64::MAX);
-        cache.follow_events("g", 0, None).unwrap();
+        follow(&mut cache, "g", 0, None);
         put(&mut cache, "one", 1);
         put(&mut cache, "two", 3);
         save(&mut cache);
         let newest = NamedCommit { sequence: 30, hash: [7; COMMIT_HASH_LENGTH] };
-        assert_eq!(cache.newest().unwrap(), Some(newest));
-        cache.follow_events("g", 40, Some(newest.hash)).unwrap();
+        assert_eq!(cache.newest(), Some(newest));
+        follow(&mut cache, "g", 40, Some(newest.hash));
         assert_eq!(cache.len(), 2, "the commit is there");
-        cache.follow_events("g", 40, Some([8; COMMIT_HASH_LENGTH])).unwrap();
+        follow(&mut cache, "g", 40, Some([8; COMMIT_HASH_LENGTH]));
         assert_eq!((cache.len(), cache.bytes(), cache.through()), (0, 0, 0));
         assert!(cache.take(&id("one")).is_none(), "its snapshot is gone too");
     }
@@ -481,9 +504,9 @@ mod tests {
     #[test]
     fn file_is_complete_only_with_all_that_changed() {
         let mut cache = cache(1, u64::MAX);
-        cache.follow_events("g", 1000, None).unwrap();
+        follow(&mut cache, "g", 1000, None);
         let through = |cache: &mut StateCache| {
-            cache.follow_events("g", 1000, cache.newest.map(|newest| newest.hash)).unwrap();
+            follow(cache, "g", 1000, cache.newest.map(|newest| newest.hash));
             cache.saved_through
         };
         for number in 0..BATCH_MIN as u64 {
@@ -495,7 +518,7 @@ mod tests {
         let batch = cache.begin_write(false).unwrap();
         assert_eq!((batch.snapshots.len(), batch.through), (BATCH_MIN, None));
         cache.snapshots().write(&batch).unwrap();
-        cache.end_write(true);
+        cache.end_write(Ok(()));
         assert_eq!(through(&mut cache), 0);
         assert!(!cache.write_due());
         cache.pass(100);
@@ -503,7 +526,7 @@ mod tests {
         let batch = cache.begin_write(false).unwrap();
         assert_eq!((batch.snapshots.len(), batch.through), (1, Some(100)));
         cache.snapshots().write(&batch).unwrap();
-        cache.end_write(true);
+        cache.end_write(Ok(()));
         assert_eq!(through(&mut cache), 100);
     }
 
@@ -511,14 +534,14 @@ mod tests {
     #[test]
     fn after_a_failed_write_nothing_more_waits_for_the_file() {
         let mut cache = cache(1, u64::MAX);
-        cache.follow_events("g", 1_000_000, None).unwrap();
+        follow(&mut cache, "g", 1_000_000, None);
         put(&mut cache, "saved", 1);
         cache.pass(10);
         save(&mut cache);
         put(&mut cache, "unsaved", 1);
         let _batch = cache.begin_write(true).unwrap();
         put(&mut cache, "left-meanwhile", 1);
-        cache.end_write(false);
+        cache.end_write(Err(StoreError::from_io(Path::new("x"), io::ErrorKind::StorageFull.into())));
         for number in 0..2 * LEAVING_MAX as u64 {
             put(&mut cache, &number.to_string(), 1);
             cache.pass(11 + number);
@@ -528,6 +551,59 @@ mod tests {
         assert_eq!((cache.len(), cache.leaving.len()), (1, 0));
         assert!(cache.take(&id("unsaved")).is_none(), "its history has to be read");
         assert_eq!(cache.saved_through, 10, "where the next start reads on");
+    }
+
+    /// redb panics on a page of a kind that it does not know, and such a panic once ended the handler. What redb reads when it opens a
+    /// file depends on how it was compiled, so pages are damaged before that and after it.
+    #[test]
+    fn file_with_a_damaged_page_is_given_up_or_set_aside() {
+        const PAGE: usize = 4096;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("states.redb");
+        let damaged = Count::default();
+        // redb keeps no page in memory, and sees what changes on the disk.
+        let open = || StateCache {
+            snapshots: StateSnapshots::open(&path, 0, &damaged).unwrap(),
+            ..cache(1, u64::MAX)
+        };
+        let begin = |cache: &mut StateCache| follow(cache, "g", 1000, Some([7; COMMIT_HASH_LENGTH]));
+        let names: Vec<_> = (0..200_u64).map(|number| number.to_string()).collect();
+        let mut whole = open();
+        begin(&mut whole);
+        for name in &names {
+            put(&mut whole, name, 1);
+        }
+        whole.pass(10);
+        save(&mut whole);
+        drop(whole);
+        let bytes = std::fs::read(&path).unwrap();
+        let pages = bytes.chunks(PAGE).enumerate().skip(1);
+        let used = pages.filter(|(_, page)| page.iter().any(|byte| *byte != 0)).map(|(page, _)| page);
+        let (mut set_aside, mut given_up) = (0, 0);
+        for (page, opened_before) in used.flat_map(|page| [(page, false), (page, true)]) {
+            std::fs::write(&path, &bytes).unwrap();
+            let before = damaged.get();
+            let mut opened = opened_before.then(open);
+            if let Some(cache) = &mut opened {
+                begin(cache);
+            }
+            let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+            file.write_all_at(&[0xee; PAGE], (page * PAGE) as u64).unwrap();
+            let mut cache = opened.unwrap_or_else(|| {
+                let mut cache = open();
+                begin(&mut cache);
+                cache
+            });
+            let at_the_start = damaged.get() - before;
+            let missing = names.iter().filter(|name| cache.snapshot(&id(name)).is_none()).count();
+            let failed = cache.file_failed;
+            assert_eq!(missing > 0, at_the_start > 0 || failed, "page {page}, {missing} missing");
+            drop(cache);
+            drop(open());
+            assert!(damaged.get() > before || missing == 0, "page {page}: the next start takes it for whole");
+            (set_aside, given_up) = (set_aside + at_the_start, given_up + u64::from(failed));
+        }
+        assert!(set_aside > 0 && given_up > 0, "{set_aside} set aside, {given_up} given up");
     }
 
     #[test]

@@ -6,55 +6,26 @@
 //!
 //! Deliberately absent: how a state is encoded ([`crate::aggregate_state`]). This module sees only bytes.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
-use millstream_contract::{
-    commit::COMMIT_HASH_LENGTH,
-    exit_code::{ExitCode, Failure},
-    subject::StreamId,
-};
+use millstream_contract::{commit::COMMIT_HASH_LENGTH, subject::StreamId};
 use millstream_runtime::metrics::Count;
-use millstream_store::{
-    error::StoreError,
-    file::{OpenFile, open_or_begin_anew},
-    text_key::TextKey,
-};
+pub use millstream_store::error::StoreError;
+use millstream_store::text_key::TextKey;
 use redb::{
-    Database, Durability, ReadOnlyTable, ReadableDatabase as _, ReadableTableMetadata as _, TableDefinition,
-    backends::InMemoryBackend,
+    Durability, ReadOnlyTable, ReadableTableMetadata as _, TableDefinition, backends::InMemoryBackend,
 };
+
+use crate::handler_file::{HandlerFile, Home};
 
 /// Stream id to encoded snapshot.
 const SNAPSHOTS: TableDefinition<TextKey, &[u8]> = TableDefinition::new("snapshots");
 /// `generation`, `aggregates`, `through` and `newest`, as text. Files of releases before `aggregates` was noted said `through` of
 /// commits whose states they did not have.
 const META: TableDefinition<&str, &str> = TableDefinition::new("meta");
-
-/// Why snapshots cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum SnapshotError {
-    /// The file cannot be opened.
-    #[error(transparent)]
-    Open(StoreError),
-    /// Reading or writing failed.
-    #[error("snapshots cannot be read or written")]
-    Storage(#[source] Box<redb::Error>),
-}
-
-impl Failure for SnapshotError {
-    fn exit_code(&self) -> ExitCode {
-        match self {
-            Self::Open(error) => error.exit_code(),
-            Self::Storage(_) => ExitCode::InputOutput,
-        }
-    }
-}
-
-impl<E: Into<redb::Error>> From<E> for SnapshotError {
-    fn from(error: E) -> Self {
-        Self::Storage(Box::new(error.into()))
-    }
-}
 
 /// A commit by its place in EVENTS and its hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,22 +69,27 @@ impl SnapshotBatch {
 }
 
 /// What EVENTS is, for whoever begins to follow it.
-#[derive(Debug, Clone, Copy)]
-pub struct FollowedEvents<'a> {
+#[derive(Debug, Clone)]
+pub struct FollowedEvents {
     /// Its incarnation.
-    pub generation: &'a str,
+    pub generation: String,
     /// Its end.
     pub last_sequence: u64,
     /// The aggregates whose states are kept, each with the version of its state's shape.
-    pub aggregates: &'a str,
+    pub aggregates: String,
     /// Whether the newest commit that is known stands where it stood.
     pub intact: bool,
 }
 
-/// The file.
+/// The file. Clones share it.
 #[derive(Debug, Clone)]
-pub struct StateSnapshots {
-    database: Arc<OpenFile>,
+pub struct StateSnapshots(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    file: Mutex<Arc<HandlerFile>>,
+    /// None for snapshots in memory.
+    home: Option<Home>,
 }
 
 impl StateSnapshots {
@@ -121,127 +97,203 @@ impl StateSnapshots {
     /// in `damaged`.
     ///
     /// # Errors
-    /// [`SnapshotError::Open`], also when another process owns the file.
-    pub fn open(path: &Path, cache_size: usize, damaged: &Count) -> Result<Self, SnapshotError> {
-        let (database, aside) = open_or_begin_anew(path, cache_size).map_err(SnapshotError::Open)?;
-        damaged.inc_by(u64::from(aside.is_some()));
-        Self::with_database(database)
+    /// [`StoreError`], also when another process owns the file.
+    pub fn open(path: &Path, cache_size: usize, damaged: &Count) -> Result<Self, StoreError> {
+        let home = Home::new(path, cache_size, damaged.clone());
+        Self::with_file(home.open()?, Some(home))
     }
 
     /// Snapshots that live in memory only.
     ///
     /// # Errors
-    /// [`SnapshotError::Storage`].
-    pub fn in_memory() -> Result<Self, SnapshotError> {
-        Self::with_database(OpenFile::new(Database::builder().create_with_backend(InMemoryBackend::new())?))
+    /// [`StoreError`].
+    pub fn in_memory() -> Result<Self, StoreError> {
+        Self::with_file(HandlerFile::with_backend(InMemoryBackend::new())?, None)
     }
 
-    fn with_database(database: OpenFile) -> Result<Self, SnapshotError> {
-        let write = database.begin_write()?;
-        write.open_table(SNAPSHOTS)?;
-        write.open_table(META)?;
-        write.commit()?;
-        Ok(Self { database: Arc::new(database) })
+    fn with_file(file: HandlerFile, home: Option<Home>) -> Result<Self, StoreError> {
+        let snapshots = Self(Arc::new(Shared { file: Mutex::new(Arc::new(file)), home }));
+        snapshots.healing(make_tables)?;
+        Ok(snapshots)
     }
 
-    /// The newest commit that went into any of the snapshots.
+    /// Does `work` on the file, or on an empty one that takes its place when the work shows that it is damaged.
+    fn healing<T>(&self, work: impl Fn(&HandlerFile) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let Shared { home, .. } = &*self.0;
+        let mut file = self.file();
+        match (work(&file), home) {
+            (Err(error), Some(home)) if error.is_damage() => {
+                let anew = home.begin_anew(&error)?;
+                make_tables(&anew)?;
+                *file = Arc::new(anew);
+                work(&file)
+            }
+            (done, _) => done,
+        }
+    }
+
+    fn file(&self) -> MutexGuard<'_, Arc<HandlerFile>> {
+        self.0.file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The newest commit that went into any of the snapshots. Blocking. A file that turns out to be damaged is set aside.
     ///
     /// # Errors
-    /// [`SnapshotError::Storage`].
-    pub fn newest(&self) -> Result<Option<NamedCommit>, SnapshotError> {
-        let meta = self.database.begin_read()?.open_table(META)?;
-        Ok(meta.get("newest")?.and_then(|text| NamedCommit::parse(text.value())))
+    /// [`StoreError`].
+    pub fn newest(&self) -> Result<Option<NamedCommit>, StoreError> {
+        self.healing(|file| Ok(read_meta(file)?.newest))
     }
 
     /// Begins to follow EVENTS. Snapshots of another generation, of a tail that the server has lost, or of aggregates of other shapes are
-    /// dropped. Returns the sequence up to which the file is complete, or `None` when no snapshots are left.
+    /// dropped, and a file that turns out to be damaged is set aside. Returns the sequence up to which the file is complete, or `None`
+    /// when no snapshots are left. Blocking.
     ///
     /// # Errors
-    /// [`SnapshotError::Storage`].
-    pub fn follow(&self, events: &FollowedEvents<'_>) -> Result<Option<u64>, SnapshotError> {
-        let (known, aggregates, through) = {
-            let meta = self.database.begin_read()?.open_table(META)?;
-            let text =
-                |key| -> Result<_, SnapshotError> { Ok(meta.get(key)?.map(|text| text.value().to_owned())) };
-            let through = text("through")?.and_then(|text| text.parse().ok()).unwrap_or(0);
-            (text("generation")?, text("aggregates")?, through)
-        };
-        let same_events =
-            known.as_deref() == Some(events.generation) && through <= events.last_sequence && events.intact;
-        let same_shapes = aggregates.as_deref() == Some(events.aggregates);
-        if same_events && same_shapes {
-            return Ok(Some(through));
-        }
-        if known.is_some() {
-            let why = if same_events { "states of other shapes" } else { "other events" };
-            tracing::warn!(why, "the snapshots are of no use any more; making them anew from EVENTS");
-        }
-        let write = self.database.begin_write()?;
-        write.delete_table(SNAPSHOTS)?;
-        write.open_table(SNAPSHOTS)?;
-        {
-            let mut meta = write.open_table(META)?;
-            meta.insert("generation", events.generation)?;
-            meta.insert("aggregates", events.aggregates)?;
-            meta.insert("through", "0")?;
-            meta.remove("newest")?;
-        }
-        write.commit()?;
-        Ok(None)
+    /// [`StoreError`].
+    pub fn follow(&self, events: &FollowedEvents) -> Result<Option<u64>, StoreError> {
+        self.healing(|file| follow(file, events))
     }
 
     /// The current contents of the file; `None` while it is empty.
     ///
     /// # Errors
-    /// [`SnapshotError::Storage`].
-    pub fn reader(&self) -> Result<Option<SnapshotReader>, SnapshotError> {
-        let table = self.database.begin_read()?.open_table(SNAPSHOTS)?;
-        Ok((!table.is_empty()?).then_some(SnapshotReader { table }))
+    /// [`StoreError`].
+    pub fn reader(&self) -> Result<Option<SnapshotReader>, StoreError> {
+        let file = self.file().clone();
+        let table = file.reading(|| {
+            let table = file.begin_read()?.open_table(SNAPSHOTS).map_err(|source| file.table(source))?;
+            let empty = table.is_empty().map_err(|source| file.storage(source))?;
+            Ok((!empty).then_some(table))
+        })?;
+        Ok(table.map(|table| SnapshotReader { table, file }))
     }
 
     /// Writes a batch. Blocking.
     ///
     /// # Errors
-    /// [`SnapshotError::Storage`]; the file then has nothing of the batch.
-    pub fn write(&self, batch: &SnapshotBatch) -> Result<(), SnapshotError> {
-        let mut write = self.database.begin_write()?;
-        if batch.through.is_none() {
-            write.set_durability(Durability::None)?;
-        } else {
-            // Whoever opens the file after a crash does not walk through all of it.
-            write.set_quick_repair(true);
-        }
-        {
-            let mut snapshots = write.open_table(SNAPSHOTS)?;
-            for (stream_id, snapshot) in &batch.snapshots {
-                snapshots.insert(stream_id.as_str(), snapshot.as_slice())?;
-            }
-            let mut meta = write.open_table(META)?;
-            if let Some(through) = batch.through {
-                meta.insert("through", through.to_string().as_str())?;
-            }
-            if let Some(newest) = batch.newest {
-                meta.insert("newest", newest.text().as_str())?;
-            }
-        }
-        write.commit()?;
-        Ok(())
+    /// [`StoreError`]; the file then has nothing of the batch, and cannot be used any more until it is opened again.
+    pub fn write(&self, batch: &SnapshotBatch) -> Result<(), StoreError> {
+        let file = self.file().clone();
+        file.writing(|| write(&file, batch))
     }
+
+    /// Lets the next start set the file aside, if `error` has shown that it is damaged.
+    pub(crate) fn mark(&self, error: &StoreError) {
+        if let Some(home) = &self.0.home {
+            home.mark(error);
+        }
+    }
+}
+
+/// What the file says of itself.
+struct Meta {
+    generation: Option<String>,
+    aggregates: Option<String>,
+    through: u64,
+    newest: Option<NamedCommit>,
+}
+
+fn make_tables(file: &HandlerFile) -> Result<(), StoreError> {
+    file.writing(|| {
+        let write = file.begin_write()?;
+        write.open_table(SNAPSHOTS).map_err(|source| file.table(source))?;
+        write.open_table(META).map_err(|source| file.table(source))?;
+        write.commit().map_err(|source| file.committed(source))
+    })
+}
+
+fn read_meta(file: &HandlerFile) -> Result<Meta, StoreError> {
+    file.reading(|| {
+        let meta = file.begin_read()?.open_table(META).map_err(|source| file.table(source))?;
+        let text = |key| -> Result<_, StoreError> {
+            let text = meta.get(key).map_err(|source| file.storage(source))?;
+            Ok(text.map(|text| text.value().to_owned()))
+        };
+        Ok(Meta {
+            generation: text("generation")?,
+            aggregates: text("aggregates")?,
+            through: text("through")?.and_then(|text| text.parse().ok()).unwrap_or(0),
+            newest: text("newest")?.and_then(|text| NamedCommit::parse(&text)),
+        })
+    })
+}
+
+fn follow(file: &HandlerFile, events: &FollowedEvents) -> Result<Option<u64>, StoreError> {
+    let Meta { generation: known, aggregates, through, .. } = read_meta(file)?;
+    let same_events =
+        known.as_ref() == Some(&events.generation) && through <= events.last_sequence && events.intact;
+    let same_shapes = aggregates.as_ref() == Some(&events.aggregates);
+    if same_events && same_shapes {
+        return Ok(Some(through));
+    }
+    if known.is_some() {
+        let why = if same_events { "states of other shapes" } else { "other events" };
+        tracing::warn!(why, "the snapshots are of no use any more; making them anew from EVENTS");
+    }
+    file.writing(|| {
+        let write = file.begin_write()?;
+        write.delete_table(SNAPSHOTS).map_err(|source| file.table(source))?;
+        write.open_table(SNAPSHOTS).map_err(|source| file.table(source))?;
+        {
+            let mut meta = write.open_table(META).map_err(|source| file.table(source))?;
+            let anew = [
+                ("generation", events.generation.as_str()),
+                ("aggregates", events.aggregates.as_str()),
+                ("through", "0"),
+            ];
+            for (key, text) in anew {
+                meta.insert(key, text).map_err(|source| file.storage(source))?;
+            }
+            meta.remove("newest").map_err(|source| file.storage(source))?;
+        }
+        write.commit().map_err(|source| file.committed(source))
+    })?;
+    Ok(None)
+}
+
+fn write(file: &HandlerFile, batch: &SnapshotBatch) -> Result<(), StoreError> {
+    let mut write = file.begin_write()?;
+    if batch.through.is_none() {
+        write.set_durability(Durability::None).expect("no savepoint was made in this transaction");
+    } else {
+        // Whoever opens the file after a crash does not walk through all of it.
+        write.set_quick_repair(true);
+    }
+    {
+        let mut snapshots = write.open_table(SNAPSHOTS).map_err(|source| file.table(source))?;
+        for (stream_id, snapshot) in &batch.snapshots {
+            snapshots
+                .insert(stream_id.as_str(), snapshot.as_slice())
+                .map_err(|source| file.storage(source))?;
+        }
+        let mut meta = write.open_table(META).map_err(|source| file.table(source))?;
+        if let Some(through) = batch.through {
+            meta.insert("through", through.to_string().as_str()).map_err(|source| file.storage(source))?;
+        }
+        if let Some(newest) = batch.newest {
+            meta.insert("newest", newest.text().as_str()).map_err(|source| file.storage(source))?;
+        }
+    }
+    write.commit().map_err(|source| file.committed(source))
 }
 
 /// The file as it was at one moment.
 #[derive(Debug)]
 pub struct SnapshotReader {
     table: ReadOnlyTable<TextKey, &'static [u8]>,
+    file: Arc<HandlerFile>,
 }
 
 impl SnapshotReader {
     /// The snapshot of an aggregate.
     ///
     /// # Errors
-    /// [`SnapshotError::Storage`].
-    pub fn get(&self, stream_id: &StreamId) -> Result<Option<Vec<u8>>, SnapshotError> {
-        Ok(self.table.get(stream_id.as_str())?.map(|value| value.value().to_vec()))
+    /// [`StoreError`].
+    pub fn get(&self, stream_id: &StreamId) -> Result<Option<Vec<u8>>, StoreError> {
+        self.file.reading(|| {
+            let value = self.table.get(stream_id.as_str()).map_err(|source| self.file.storage(source))?;
+            Ok(value.map(|value| value.value().to_vec()))
+        })
     }
 }
 
@@ -262,8 +314,10 @@ mod tests {
         }
     }
 
-    const EVENTS_OF_G: FollowedEvents<'_> =
-        FollowedEvents { generation: "g", last_sequence: 9, aggregates: "bank.account 1", intact: true };
+    fn events_of(generation: &str) -> FollowedEvents {
+        let (generation, aggregates) = (generation.to_owned(), "bank.account 1".to_owned());
+        FollowedEvents { generation, last_sequence: 9, aggregates, intact: true }
+    }
 
     fn open(path: &Path) -> StateSnapshots {
         StateSnapshots::open(path, 1 << 20, &Count::default()).unwrap()
@@ -274,14 +328,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("states.redb");
         let snapshots = open(&path);
-        assert_eq!(snapshots.follow(&EVENTS_OF_G).unwrap(), None);
+        assert_eq!(snapshots.follow(&events_of("g")).unwrap(), None);
         assert!(snapshots.reader().unwrap().is_none());
         snapshots.write(&batch("one", 7)).unwrap();
         drop(snapshots);
 
         let snapshots = open(&path);
         assert_eq!(snapshots.newest().unwrap(), batch("one", 7).newest);
-        assert_eq!(snapshots.follow(&EVENTS_OF_G).unwrap(), Some(7));
+        assert_eq!(snapshots.follow(&events_of("g")).unwrap(), Some(7));
         let reader = snapshots.reader().unwrap().unwrap();
         assert_eq!(reader.get(&id("one")).unwrap().unwrap(), b"one");
         assert_eq!(reader.get(&id("two")).unwrap(), None);
@@ -301,23 +355,22 @@ mod tests {
     #[test]
     fn a_part_of_what_changed_does_not_make_the_file_complete() {
         let snapshots = StateSnapshots::in_memory().unwrap();
-        snapshots.follow(&EVENTS_OF_G).unwrap();
+        snapshots.follow(&events_of("g")).unwrap();
         snapshots.write(&batch("one", 7)).unwrap();
         snapshots.write(&SnapshotBatch { through: None, ..batch("two", 9) }).unwrap();
-        assert_eq!(snapshots.follow(&EVENTS_OF_G).unwrap(), Some(7));
+        assert_eq!(snapshots.follow(&events_of("g")).unwrap(), Some(7));
         assert_eq!(snapshots.newest().unwrap(), batch("two", 9).newest);
     }
 
     #[test]
     fn snapshots_of_other_events_or_shapes_or_of_a_lost_tail_are_dropped() {
         let snapshots = StateSnapshots::in_memory().unwrap();
-        snapshots.follow(&EVENTS_OF_G).unwrap();
-        let of_h = FollowedEvents { generation: "h", ..EVENTS_OF_G };
+        snapshots.follow(&events_of("g")).unwrap();
         let other = [
-            of_h,
-            FollowedEvents { last_sequence: 6, ..of_h },
-            FollowedEvents { intact: false, ..of_h },
-            FollowedEvents { aggregates: "bank.account 2", ..of_h },
+            events_of("h"),
+            FollowedEvents { last_sequence: 6, ..events_of("h") },
+            FollowedEvents { intact: false, ..events_of("h") },
+            FollowedEvents { aggregates: "bank.account 2".to_owned(), ..events_of("h") },
         ];
         for events in other {
             snapshots.write(&batch("one", 7)).unwrap();

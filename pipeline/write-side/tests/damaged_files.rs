@@ -141,3 +141,27 @@ async fn files_that_cannot_be_opened_are_set_aside_and_learnt_anew() {
     assert!(matches!(new, Outcome::Accepted { version: 2, .. }), "{new:?}");
     handler.stop().await;
 }
+
+/// Where redb met a page that it cannot make sense of, its panic ended the handler at each start.
+#[tokio::test(flavor = "multi_thread")]
+async fn states_with_a_damaged_page_are_set_aside_and_read_anew() {
+    const PAGE: usize = 4096;
+    let folder = tempfile::tempdir().unwrap();
+    let server = TestServer::start_provisioned().await;
+    let broker = server.broker().await;
+    let handler = Running::start(&server, "a", folder.path()).await;
+    assert!(matches!(deposit(&broker, "once").await, Outcome::Accepted { .. }));
+    handler.stop().await;
+    let states = folder.path().join("states.redb");
+    let mut bytes = std::fs::read(&states).unwrap();
+    for page in bytes.chunks_mut(PAGE).filter(|page| page.windows(10).any(|it| it == b"generation")) {
+        page.fill(0xee);
+    }
+    std::fs::write(&states, bytes).unwrap();
+
+    let handler = Running::start(&server, "b", folder.path()).await;
+    let new = deposit(&broker, "new").await;
+    assert!(matches!(new, Outcome::Accepted { version: 2, .. }), "{new:?}");
+    assert_eq!(handler.damaged.get(), 1);
+    handler.stop().await;
+}

@@ -25,7 +25,7 @@ use millstream_write_side::{
     command_handler::{CommandHandler, HandlerError, HandlerProgress, HandlerSettings, Observed},
     id_index::{IdIndex, IdIndexError},
     state_cache::CacheLimits,
-    state_snapshots::{SnapshotError, StateSnapshots},
+    state_snapshots::{StateSnapshots, StoreError},
     submit_service::{SubmitService, SubmitServiceError},
 };
 use ulid::Ulid;
@@ -57,7 +57,7 @@ pub enum RunError {
     Index(#[from] IdIndexError),
     /// The snapshots of states cannot be opened.
     #[error(transparent)]
-    Snapshots(#[from] SnapshotError),
+    Snapshots(#[from] StoreError),
     /// Submissions cannot be taken.
     #[error(transparent)]
     Submit(#[from] SubmitServiceError),

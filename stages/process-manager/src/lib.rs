@@ -7,12 +7,11 @@ use std::{ffi::OsString, process};
 use millstream_contract::exit_code::{ExitCode, Failure};
 use millstream_domain::application::Application;
 use millstream_processes::process_runner::{ProcessRunner, ProcessRunnerConfig, ProcessRunnerError};
-use millstream_read_side::read_side::{FileSettings, open_store};
+use millstream_read_side::read_side::{FileSettings, OpenStoreError, open_store};
 use millstream_runtime::{
     config::Config,
     stage::{StageIdentity, StageRuntime, run_stage},
 };
-use millstream_store::read_store::StoreError;
 use ulid::Ulid;
 
 use crate::config::StageConfig;
@@ -22,7 +21,7 @@ use crate::config::StageConfig;
 pub enum RunError {
     /// The file cannot be opened.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(#[from] OpenStoreError),
     /// The runner cannot go on.
     #[error(transparent)]
     Runner(#[from] ProcessRunnerError),

@@ -5,7 +5,7 @@ use millstream_jetstream::broker::{BrokerError, ReadError};
 
 use crate::{
     id_index::IdIndexError, outcome_journal::JournalError, settlement::SettleError,
-    state_snapshots::SnapshotError,
+    state_snapshots::StoreError,
 };
 
 /// Why a handler ends: it cannot go on, and waiting would not help.
@@ -23,9 +23,9 @@ pub enum HandlerError {
     /// The index of ids failed.
     #[error(transparent)]
     Index(#[from] IdIndexError),
-    /// The file of snapshots failed when it was opened.
+    /// The file of snapshots cannot be followed.
     #[error(transparent)]
-    Snapshots(#[from] SnapshotError),
+    Snapshots(#[from] StoreError),
     /// The server refused a question for good.
     #[error(transparent)]
     Broker(#[from] BrokerError),

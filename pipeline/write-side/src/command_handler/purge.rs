@@ -197,8 +197,7 @@ async fn purge_through<B: Broker>(broker: &B, stream: &str, through: u64) -> Res
 /// Forgets ids, away from the async threads and in pieces, so that rounds go on meanwhile.
 async fn forget(index: &Arc<IdIndex>, first_sequence: u64) -> Result<u64, IdIndexError> {
     let index = index.clone();
-    // `None` means that the runtime is shutting down. The next turn forgets the ids.
-    do_file_work(move || index.forget_before(first_sequence)).await.unwrap_or(Ok(0))
+    do_file_work(move || index.forget_before(first_sequence)).await
 }
 
 #[cfg(test)]

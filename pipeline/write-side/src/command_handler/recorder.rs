@@ -293,8 +293,7 @@ fn log(outcome: &CommandOutcome, actor: &str) {
 /// Writes the id index, away from the async threads.
 pub(super) async fn flush(index: &Arc<IdIndex>) -> Result<(), IdIndexError> {
     let index = index.clone();
-    // `None` means that the runtime is shutting down. The next start reads the missing ids from OUTCOMES again.
-    do_file_work(move || index.flush()).await.unwrap_or(Ok(()))
+    do_file_work(move || index.flush()).await
 }
 
 fn accepted_position(outcome: &Outcome) -> Option<u64> {

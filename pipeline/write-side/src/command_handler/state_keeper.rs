@@ -15,7 +15,7 @@ use super::{HandlerError, standby::message_at};
 use crate::{
     file_work::do_file_work,
     state_cache::StateCache,
-    state_snapshots::{SnapshotError, StateSnapshots},
+    state_snapshots::{StateSnapshots, StoreError},
 };
 
 /// Commits read at a time.
@@ -26,7 +26,7 @@ const WARM_WITHIN: u64 = 20_000;
 /// The cache, and the write to its file that is under way.
 pub(super) struct StateKeeper {
     pub(super) cache: StateCache,
-    write: Option<JoinHandle<Option<Result<(), SnapshotError>>>>,
+    write: Option<JoinHandle<Result<(), StoreError>>>,
 }
 
 impl StateKeeper {
@@ -43,7 +43,11 @@ impl StateKeeper {
         process: &str,
     ) -> Result<StateFollower<B>, HandlerError> {
         self.await_write().await;
-        let newest = self.cache.newest()?;
+        if self.cache.newest().is_none() {
+            let snapshots = self.cache.snapshots().clone();
+            self.cache.recall(do_file_work(move || snapshots.newest()).await?);
+        }
+        let newest = self.cache.newest();
         let known = self.cache.through().max(newest.map_or(0, |newest| newest.sequence));
         let events = answered(ids, || state_reaching(broker, ids, EVENTS, known)).await?;
         let newest = match newest {
@@ -51,7 +55,9 @@ impl StateKeeper {
             None => None,
         };
         let found = newest.map(|message| commit_hash(&message.payload));
-        self.cache.follow_events(&events.generation, events.last_sequence, found)?;
+        let followed = self.cache.followed(&events.generation, events.last_sequence, found);
+        let snapshots = self.cache.snapshots().clone();
+        self.cache.follow_from(do_file_work(move || snapshots.follow(&followed)).await?);
         Ok(StateFollower { end: events.last_sequence, ..StateFollower::new(broker, process) })
     }
 
@@ -83,18 +89,10 @@ impl StateKeeper {
     async fn await_write(&mut self) {
         let Some(write) = &mut self.write else { return };
         let written = match write.await {
-            Ok(Some(Ok(()))) => true,
-            Ok(Some(Err(error))) => {
-                tracing::warn!(
-                    %error,
-                    "snapshots cannot be written any more; aggregates that are not in memory are read from EVENTS until this \
-                     process is started again"
-                );
-                false
-            }
+            Ok(written) => written,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            // The runtime is shutting down. EVENTS is read instead then.
-            Ok(None) | Err(_) => false,
+            // Tasks are cancelled only with the runtime. EVENTS is read instead then.
+            Err(_) => std::future::pending().await,
         };
         self.write = None;
         self.cache.end_write(written);

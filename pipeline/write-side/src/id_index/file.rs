@@ -2,26 +2,18 @@
 //!
 //! Deliberately absent: what is not in the file yet, and what happens when it is damaged ([`super`]).
 
-use std::{
-    collections::BTreeMap,
-    io,
-    path::{Path, PathBuf},
-    sync::{Mutex, OnceLock, PoisonError},
-};
+use std::collections::BTreeMap;
 
 use millstream_contract::outcome::Outcome;
 use millstream_store::{
     error::StoreError,
-    file::{self, OpenFile},
     sealed::{seal, unseal},
 };
-use redb::{
-    Database, ReadOnlyTable, ReadableDatabase as _, ReadableTable, StorageBackend, TableDefinition,
-    TableError, TableHandle as _, WriteTransaction, backends::InMemoryBackend,
-};
+use redb::{ReadOnlyTable, ReadableTable, TableDefinition, TableHandle as _, WriteTransaction};
 use serde::{Deserialize, Serialize};
 
 use super::{IdEntry, IdHash, Noted};
+use crate::handler_file::HandlerFile;
 
 /// Maps an id's hash to the command's position, the sequence in OUTCOMES and the encoded outcome, sealed.
 const IDS: TableDefinition<&IdHash, &[u8]> = TableDefinition::new("ids-by-hash");
@@ -49,64 +41,39 @@ pub(super) struct Progress {
 
 /// The file.
 #[derive(Debug)]
-pub(super) struct IdFile {
-    database: OpenFile,
-    path: PathBuf,
-    /// Held during each write, also a failing one.
-    writing: Mutex<()>,
-    /// The first failure of the system, with its kind and words. Everything after it fails because of it.
-    failure: OnceLock<(io::ErrorKind, String)>,
-}
+pub(super) struct IdFile(HandlerFile);
 
 impl IdFile {
-    /// Opens the file; a damaged one is set aside first. Returns the new name of that.
-    pub(super) fn open(path: &Path, cache_size: usize) -> Result<(Self, Option<PathBuf>), StoreError> {
-        let (database, aside) = file::open_or_begin_anew(path, cache_size)?;
-        Ok((Self::new(database, path.to_owned()), aside))
-    }
-
-    pub(super) fn in_memory() -> Result<Self, StoreError> {
-        Self::with_backend(InMemoryBackend::new())
-    }
-
-    pub(super) fn with_backend(backend: impl StorageBackend) -> Result<Self, StoreError> {
-        let path = PathBuf::from("(in memory)");
-        let database = Database::builder()
-            .create_with_backend(backend)
-            .map_err(|source| StoreError::from_open(&path, source))?;
-        Ok(Self::new(OpenFile::new(database), path))
-    }
-
-    fn new(database: OpenFile, path: PathBuf) -> Self {
-        Self { database, path, writing: Mutex::new(()), failure: OnceLock::new() }
+    pub(super) fn new(file: HandlerFile) -> Self {
+        Self(file)
     }
 
     /// Makes the tables where they are missing, and says how far they have come.
     pub(super) fn begin(&self) -> Result<Progress, StoreError> {
-        self.writing(|it| {
-            let write = it.write_transaction()?;
-            let tables = write.list_tables().map_err(|source| it.storage(source))?;
+        self.0.writing(|| {
+            let write = self.write_transaction()?;
+            let tables = write.list_tables().map_err(|source| self.0.storage(source))?;
             let foreign: Vec<_> = tables.filter(|table| !TABLES.contains(&table.name())).collect();
             if !foreign.is_empty() {
-                tracing::info!(path = %it.path.display(), "the id index is an earlier release's; it is learnt anew");
-                it.drop_ids(&write)?;
-                write.delete_table(PROGRESS).map_err(|source| it.table(source))?;
+                tracing::info!(path = %self.0.path().display(), "the id index is an earlier release's; it is learnt anew");
+                self.drop_ids(&write)?;
+                write.delete_table(PROGRESS).map_err(|source| self.0.table(source))?;
                 for table in foreign {
-                    write.delete_table(table).map_err(|source| it.table(source))?;
+                    write.delete_table(table).map_err(|source| self.0.table(source))?;
                 }
             }
-            it.make_tables(&write)?;
+            self.make_tables(&write)?;
             let progress = {
-                let table = write.open_table(PROGRESS).map_err(|source| it.table(source))?;
-                let found = table.get(PROGRESS_KEY).map_err(|source| it.storage(source))?;
+                let table = write.open_table(PROGRESS).map_err(|source| self.0.table(source))?;
+                let found = table.get(PROGRESS_KEY).map_err(|source| self.0.storage(source))?;
                 match found {
                     Some(sealed) => unseal(PROGRESS_KEY.as_bytes(), sealed.value())
                         .and_then(|progress| rmp_serde::from_slice(progress).ok())
-                        .ok_or_else(|| it.damaged("how far it has come is not what was written"))?,
+                        .ok_or_else(|| self.0.damaged("how far it has come is not what was written"))?,
                     None => Progress::default(),
                 }
             };
-            it.commit(write)?;
+            self.commit(write)?;
             Ok(progress)
         })
     }
@@ -114,37 +81,36 @@ impl IdFile {
     /// Notes the progress, and in the same transaction empties the file, if it is to be. After a crash in between, an empty index
     /// would claim to know all records, and repeated ids would take effect again.
     pub(super) fn restart(&self, progress: &Progress, empty: bool) -> Result<(), StoreError> {
-        self.writing(|it| {
-            let write = it.write_transaction()?;
+        self.0.writing(|| {
+            let write = self.write_transaction()?;
             if empty {
-                it.drop_ids(&write)?;
-                it.make_tables(&write)?;
+                self.drop_ids(&write)?;
+                self.make_tables(&write)?;
             }
-            it.write_progress(&write, progress)?;
-            it.commit(write)
+            self.write_progress(&write, progress)?;
+            self.commit(write)
         })
     }
 
     /// The entries of some hashes, which must be sorted so that each page is read once; in their order.
     pub(super) fn find(&self, hashes: &[IdHash]) -> Result<Vec<Option<IdEntry>>, StoreError> {
-        self.guarded(|it| {
-            let read =
-                it.database.begin_read().map_err(|source| StoreError::from_transaction(&it.path, source))?;
-            let table: IdTable = read.open_table(IDS).map_err(|source| it.table(source))?;
-            hashes.iter().map(|hash| it.find_in(&table, hash)).collect()
+        self.0.reading(|| {
+            let read = self.0.begin_read()?;
+            let table: IdTable = read.open_table(IDS).map_err(|source| self.0.table(source))?;
+            hashes.iter().map(|hash| self.find_in(&table, hash)).collect()
         })
     }
 
     /// An id that is not there is proved by its neighbours: they are what was written, and the id is between them. Otherwise a bit
     /// that flipped in a key, or on the way to it, would make a repeated id look like a new one.
     fn find_in(&self, table: &IdTable, hash: &IdHash) -> Result<Option<IdEntry>, StoreError> {
-        let storage = |source| self.storage(source);
+        let storage = |source| self.0.storage(source);
         if let Some(next) = table.range::<&IdHash>(hash..).map_err(storage)?.next() {
             let (key, value) = next.map_err(storage)?;
             let stored = self.stored(key.value(), value.value())?;
             match key.value().cmp(hash) {
                 std::cmp::Ordering::Equal => return Ok(Some(stored.entry)),
-                std::cmp::Ordering::Less => return Err(self.damaged("ids are out of order")),
+                std::cmp::Ordering::Less => return Err(self.0.damaged("ids are out of order")),
                 std::cmp::Ordering::Greater => {}
             }
         }
@@ -152,7 +118,7 @@ impl IdFile {
             let (key, value) = before.map_err(storage)?;
             self.stored(key.value(), value.value())?;
             if key.value() >= hash {
-                return Err(self.damaged("ids are out of order"));
+                return Err(self.0.damaged("ids are out of order"));
             }
         }
         Ok(None)
@@ -160,24 +126,24 @@ impl IdFile {
 
     /// Writes entries, sorted by hash, and that all records up to `progress` are known.
     pub(super) fn write(&self, entries: &[(IdHash, Noted)], progress: &Progress) -> Result<(), StoreError> {
-        self.writing(|it| {
-            let write = it.write_transaction()?;
+        self.0.writing(|| {
+            let write = self.write_transaction()?;
             let mut records: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
             {
-                let mut ids = write.open_table(IDS).map_err(|source| it.table(source))?;
+                let mut ids = write.open_table(IDS).map_err(|source| self.0.table(source))?;
                 let mut value = Vec::new();
                 for (hash, noted) in entries {
                     encode(hash, noted, &mut value);
-                    ids.insert(hash, value.as_slice()).map_err(|source| it.storage(source))?;
+                    ids.insert(hash, value.as_slice()).map_err(|source| self.0.storage(source))?;
                     records.entry(noted.sequence).or_default().extend(hash);
                 }
-                let mut table = write.open_table(RECORDS).map_err(|source| it.table(source))?;
+                let mut table = write.open_table(RECORDS).map_err(|source| self.0.table(source))?;
                 for (sequence, hashes) in &records {
-                    table.insert(sequence, hashes.as_slice()).map_err(|source| it.storage(source))?;
+                    table.insert(sequence, hashes.as_slice()).map_err(|source| self.0.storage(source))?;
                 }
             }
-            it.write_progress(&write, progress)?;
-            it.commit(write)
+            self.write_progress(&write, progress)?;
+            self.commit(write)
         })
     }
 
@@ -185,7 +151,7 @@ impl IdFile {
     pub(super) fn forget_before(&self, first_sequence: u64) -> Result<u64, StoreError> {
         let mut forgotten = 0;
         loop {
-            let (count, more) = self.writing(|it| it.forget_some(first_sequence))?;
+            let (count, more) = self.0.writing(|| self.forget_some(first_sequence))?;
             forgotten += count;
             if !more {
                 return Ok(forgotten);
@@ -194,13 +160,13 @@ impl IdFile {
     }
 
     fn forget_some(&self, first_sequence: u64) -> Result<(u64, bool), StoreError> {
-        let storage = |source| self.storage(source);
+        let storage = |source| self.0.storage(source);
         let write = self.write_transaction()?;
         let mut hashes: Vec<IdHash> = Vec::new();
         let mut forgotten = 0;
         let mut last = None;
         {
-            let mut records = write.open_table(RECORDS).map_err(|source| self.table(source))?;
+            let mut records = write.open_table(RECORDS).map_err(|source| self.0.table(source))?;
             for record in records.range(..first_sequence).map_err(storage)? {
                 let (sequence, of_record) = record.map_err(storage)?;
                 hashes.extend_from_slice(of_record.value().as_chunks().0);
@@ -212,9 +178,9 @@ impl IdFile {
             let Some(last) = last else { return Ok((0, false)) };
             records.retain_in(..=last, |_, _| false).map_err(storage)?;
             hashes.sort_unstable();
-            let mut ids = write.open_table(IDS).map_err(|source| self.table(source))?;
+            let mut ids = write.open_table(IDS).map_err(|source| self.0.table(source))?;
             for hash in &hashes {
-                // The id may have been used again since: then a later record holds it.
+                // The id may have been used again since: then a later record holds self.
                 let found = ids.get(hash).map_err(storage)?.map(|found| self.stored(hash, found.value()));
                 if found.transpose()?.is_some_and(|noted| noted.sequence < first_sequence) {
                     ids.remove(hash).map_err(storage)?;
@@ -227,32 +193,31 @@ impl IdFile {
     }
 
     fn stored(&self, hash: &IdHash, sealed: &[u8]) -> Result<Noted, StoreError> {
-        unseal(hash, sealed).and_then(decode).ok_or_else(|| self.damaged("an id is not what was written"))
+        unseal(hash, sealed).and_then(decode).ok_or_else(|| self.0.damaged("an id is not what was written"))
     }
 
     fn make_tables(&self, write: &WriteTransaction) -> Result<(), StoreError> {
-        write.open_table(IDS).map_err(|source| self.table(source))?;
-        write.open_table(RECORDS).map_err(|source| self.table(source))?;
-        write.open_table(PROGRESS).map_err(|source| self.table(source))?;
+        write.open_table(IDS).map_err(|source| self.0.table(source))?;
+        write.open_table(RECORDS).map_err(|source| self.0.table(source))?;
+        write.open_table(PROGRESS).map_err(|source| self.0.table(source))?;
         Ok(())
     }
 
     fn drop_ids(&self, write: &WriteTransaction) -> Result<(), StoreError> {
-        write.delete_table(IDS).map_err(|source| self.table(source))?;
-        write.delete_table(RECORDS).map_err(|source| self.table(source))?;
+        write.delete_table(IDS).map_err(|source| self.0.table(source))?;
+        write.delete_table(RECORDS).map_err(|source| self.0.table(source))?;
         Ok(())
     }
 
     fn write_progress(&self, write: &WriteTransaction, progress: &Progress) -> Result<(), StoreError> {
         let mut value = rmp_serde::to_vec(progress).expect("progress holds only numbers and text");
         seal(PROGRESS_KEY.as_bytes(), &mut value);
-        let mut table = write.open_table(PROGRESS).map_err(|source| self.table(source))?;
-        table.insert(PROGRESS_KEY, value.as_slice()).map(drop).map_err(|source| self.storage(source))
+        let mut table = write.open_table(PROGRESS).map_err(|source| self.0.table(source))?;
+        table.insert(PROGRESS_KEY, value.as_slice()).map(drop).map_err(|source| self.0.storage(source))
     }
 
     fn write_transaction(&self) -> Result<WriteTransaction, StoreError> {
-        let mut write =
-            self.database.begin_write().map_err(|source| StoreError::from_transaction(&self.path, source))?;
+        let mut write = self.0.begin_write()?;
         // The state of redb's allocator is written with each commit. Otherwise redb would walk through the whole file to open it
         // after a crash, and nothing would be decided meanwhile.
         write.set_quick_repair(true);
@@ -260,59 +225,7 @@ impl IdFile {
     }
 
     fn commit(&self, write: WriteTransaction) -> Result<(), StoreError> {
-        write.commit().map_err(|source| StoreError::from_commit(&self.path, source))
-    }
-
-    fn writing<T>(&self, work: impl FnOnce(&Self) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let done = file::guarded(&self.path, || work(self));
-        self.note_failure(&done);
-        done.map_err(|error| self.first_failure(error))
-    }
-
-    fn guarded<T>(&self, work: impl FnOnce(&Self) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let done = file::guarded(&self.path, || work(self));
-        self.note_failure(&done);
-        done.map_err(|error| {
-            if let StoreError::Unusable { .. } = error {
-                // redb refuses reads as soon as a write has failed, which may not have returned yet.
-                drop(self.writing.lock().unwrap_or_else(PoisonError::into_inner));
-            }
-            self.first_failure(error)
-        })
-    }
-
-    fn note_failure<T>(&self, done: &Result<T, StoreError>) {
-        if let Err(
-            StoreError::DiskFull { source, .. }
-            | StoreError::NotWritable { source, .. }
-            | StoreError::Io { source, .. },
-        ) = done
-        {
-            self.failure.get_or_init(|| (source.kind(), source.to_string()));
-        }
-    }
-
-    /// What to say instead of redb's refusal to go on after a failure: the failure.
-    fn first_failure(&self, error: StoreError) -> StoreError {
-        match (&error, self.failure.get()) {
-            (StoreError::Unusable { .. }, Some((kind, words))) => {
-                StoreError::from_io(&self.path, io::Error::new(*kind, words.clone()))
-            }
-            _ => error,
-        }
-    }
-
-    fn storage(&self, source: redb::StorageError) -> StoreError {
-        StoreError::from_storage(&self.path, source)
-    }
-
-    fn table(&self, source: TableError) -> StoreError {
-        StoreError::from_table(&self.path, source)
-    }
-
-    fn damaged(&self, detail: &str) -> StoreError {
-        StoreError::Damaged { path: self.path.clone(), detail: detail.to_owned() }
+        write.commit().map_err(|source| self.0.committed(source))
     }
 }
 

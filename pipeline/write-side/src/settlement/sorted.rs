@@ -58,11 +58,8 @@ pub(super) async fn first_uses(
         return Ok(HashMap::new());
     }
     let index = index.clone();
-    let Some(found) = do_file_work(move || index.first_uses(&ids)).await else {
-        // The runtime is shutting down, and with it this task.
-        return std::future::pending().await;
-    };
-    Ok(places.into_iter().zip(found?).filter_map(|(place, entry)| Some((place, entry?))).collect())
+    let found = do_file_work(move || index.first_uses(&ids)).await?;
+    Ok(places.into_iter().zip(found).filter_map(|(place, entry)| Some((place, entry?))).collect())
 }
 
 /// Sorts the commands of a round in which no id comes twice ([`crate::round::cut_round`] sees to that).

@@ -43,8 +43,8 @@ impl HeaderError {
     }
 }
 
-/// Checks that each header that begins with `Millstream-`, in whatever case, is one of `known` and has one value. Empty ones
-/// count as absent.
+/// Checks that each header that begins with `Millstream-`, in whatever case, or nearly so, is one of `known` and has one value. Empty
+/// ones count as absent.
 ///
 /// # Errors
 /// [`HeaderError`] names the first that is not.
@@ -63,14 +63,15 @@ pub fn check_headers(headers: &Headers, known: &[&str]) -> Result<(), HeaderErro
 
 /// Whether a header begins as ours do, or nearly so: `Milstream-Actor` and `Millstream_Actor` are slips of the pen, too.
 fn is_ours(name: &str) -> bool {
-    // Most headers are others', and end here.
+    // Most headers are spelt right, or are others'. Distances are measured for the rest alone.
+    if name.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX)) {
+        return true;
+    }
     if !name.starts_with(['m', 'M']) {
         return false;
     }
-    name.split_inclusive(['-', '_', '.']).next().is_some_and(|start| {
-        let distance = damerau_levenshtein(&start.to_ascii_lowercase(), &PREFIX.to_ascii_lowercase());
-        start.len() > 1 && distance <= PREFIX_DISTANCE_MAX
-    })
+    let start = name.split_inclusive(['-', '_', '.']).next().unwrap_or_default();
+    damerau_levenshtein(&start.to_ascii_lowercase(), &PREFIX.to_ascii_lowercase()) <= PREFIX_DISTANCE_MAX
 }
 
 fn hint(name: &str, known: &[&str]) -> String {

@@ -42,13 +42,25 @@ impl MessageSetAside {
 
     /// Whether it is about this message: a message elsewhere, or with another body, is not set aside by it.
     pub fn names(&self, message: &StoredMessage) -> bool {
-        self.subject == message.subject && self.digest == content_digest(&message.payload)
+        self.is_about(&message.subject, &content_digest(&message.payload))
+    }
+
+    /// As [`Self::names`], of the message with this subject and the [`content_digest`] `digest`.
+    pub fn is_about(&self, subject: &str, digest: &str) -> bool {
+        self.subject == subject && self.digest == digest
     }
 }
 
 /// The subject of EVENTS that holds the acts for the message at `sequence`.
 pub fn act_subject(sequence: u64) -> String {
     format!("{EVENT_PREFIX}.{CONTEXT}.{AGGREGATE}.{sequence}")
+}
+
+/// The sequence whose acts are on `subject`; none for a subject of anything else.
+pub fn acted_on(subject: &str) -> Option<u64> {
+    let (_, sequence) = subject.rsplit_once('.')?;
+    let sequence = sequence.parse().ok()?;
+    (act_subject(sequence) == subject).then_some(sequence)
 }
 
 /// What an operator can do about the message at `sequence`, for whoever cannot go on behind it.

@@ -54,7 +54,7 @@ impl Commits {
                     continue;
                 }
             };
-            strangers.look(&stored, message);
+            strangers.look(message);
             if let Some(first) = commit_ids.insert(stored.commit.commit_id.clone(), message.sequence) {
                 let detail = format!("commit {} stands at {first} already", stored.commit.commit_id);
                 violations.push(Violation::new(Check::OneEffect, EVENTS, message.sequence, detail));

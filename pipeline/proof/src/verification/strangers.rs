@@ -3,41 +3,56 @@
 use std::collections::BTreeMap;
 
 use millstream_contract::{
-    commit::{CommitError, StoredCommit},
+    commit::{CommitError, content_digest},
     error_text::one_line,
-    set_aside::{self, MessageSetAside},
+    set_aside::{MessageSetAside, acted_on},
     stored_message::StoredMessage,
     stream_names::EVENTS,
 };
 
 use super::{Check, Violation};
 
-/// Those that no act has set aside so far, with what they are instead.
+/// Those that were met so far, by sequence.
 #[derive(Debug, Default)]
-pub(super) struct Strangers(BTreeMap<u64, (StoredMessage, String)>);
+pub(super) struct Strangers(BTreeMap<u64, Stranger>);
+
+/// A message that is no commit.
+#[derive(Debug)]
+struct Stranger {
+    subject: String,
+    /// Of its body.
+    digest: String,
+    /// What it is instead.
+    detail: String,
+    /// Whether the last act behind it sets it aside. Readers ask for the last one alone.
+    set_aside: bool,
+}
 
 impl Strangers {
     /// Takes a message that is no commit.
     pub(super) fn meet(&mut self, message: &StoredMessage, error: &CommitError) {
-        self.0.insert(message.sequence, (message.clone(), one_line(error)));
+        self.look(message);
+        let stranger = Stranger {
+            subject: message.subject.clone(),
+            digest: content_digest(&message.payload),
+            detail: one_line(error),
+            set_aside: false,
+        };
+        self.0.insert(message.sequence, stranger);
     }
 
-    /// Takes a commit, which may be the act for one of them.
-    pub(super) fn look(&mut self, stored: &StoredCommit, message: &StoredMessage) {
-        let stream_id = &stored.stream_id;
-        if (stream_id.context(), stream_id.aggregate()) != (set_aside::CONTEXT, set_aside::AGGREGATE) {
-            return;
-        }
-        let Ok(sequence) = stream_id.id().parse::<u64>() else { return };
-        let Some(act) = MessageSetAside::from_stored(message) else { return };
-        if self.0.get(&sequence).is_some_and(|(stranger, _)| act.names(stranger)) {
-            self.0.remove(&sequence);
+    /// Takes any message, which may be an act about one of them, or stand where the last act would.
+    pub(super) fn look(&mut self, message: &StoredMessage) {
+        let stranger = acted_on(&message.subject).and_then(|sequence| self.0.get_mut(&sequence));
+        if let Some(stranger) = stranger {
+            let act = MessageSetAside::from_stored(message);
+            stranger.set_aside = act.is_some_and(|act| act.is_about(&stranger.subject, &stranger.digest));
         }
     }
 
     /// What is left when EVENTS has been read to its end.
     pub(super) fn violations(self) -> impl Iterator<Item = Violation> {
-        let left = self.0.into_iter();
-        left.map(|(sequence, (_, detail))| Violation::new(Check::Whole, EVENTS, sequence, detail))
+        let left = self.0.into_iter().filter(|(_, stranger)| !stranger.set_aside);
+        left.map(|(sequence, stranger)| Violation::new(Check::Whole, EVENTS, sequence, stranger.detail))
     }
 }

@@ -133,7 +133,7 @@ impl StretchVerifier {
         let mut violations = Vec::new();
         match StoredCommit::from_stored(message) {
             Ok(stored) => {
-                self.strangers.look(&stored, message);
+                self.strangers.look(message);
                 self.chain(&stored, &mut violations);
                 self.join(&stored, &mut violations);
                 self.take_effects(&stored, &mut violations);

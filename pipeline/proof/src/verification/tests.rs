@@ -425,37 +425,58 @@ fn commit_without_events_is_found() {
     assert_eq!(found_in(&[message]).0, [Check::Whole]);
 }
 
-/// A history whose message 2 is no commit, and the act that sets it aside; the aggregate goes on behind it.
-#[test]
-fn message_that_is_no_commit_is_found_unless_it_was_set_aside() {
-    let parts = Parts::good();
-    let [mut first, second] = <[Commit; 2]>::try_from(parts.commits).unwrap();
-    first.commands.truncate(1);
-    first.events.truncate(1);
-    let stranger = stored(SUBJECT, 2, Headers::new(), b"{}".to_vec());
-    let act = MessageSetAside {
-        subject: stranger.subject.clone(),
-        digest: content_digest(&stranger.payload),
-        reason: "a slip".into(),
-    };
+/// The act at `sequence` for the message 2, when that has the digest `digest`; the act `before` is the one before it.
+fn act(sequence: u64, digest: String, before: Option<&StoredMessage>) -> StoredMessage {
+    let act = MessageSetAside { subject: SUBJECT.to_owned(), digest, reason: "a slip".into() };
     let event = RecordedEvent {
         event_type: set_aside::EVENT_TYPE.into(),
         schema: 1,
         data: rmp_serde::to_vec_named(&act).unwrap(),
         command: 0,
     };
-    let commands = vec![caused_by("act", 3)];
-    let act = Commit { commit_id: "act".into(), commands, events: vec![event], ..first.clone() };
-    let act = stored(&set_aside::act_subject(2), 3, Headers::new(), act.encode());
+    let commit_id = format!("act-{sequence}");
+    let act = Commit {
+        first_version: if before.is_some() { 2 } else { 1 },
+        previous: before.map(|before| commit_hash(&before.payload).to_vec()),
+        commands: vec![caused_by(&commit_id, sequence)],
+        events: vec![event],
+        commit_id: commit_id.into(),
+        ..Parts::good().commits.remove(0)
+    };
+    stored(&set_aside::act_subject(2), sequence, Headers::new(), act.encode())
+}
+
+/// A history whose message 2 is no commit, and the act that sets it aside; the aggregate goes on behind it.
+#[test]
+fn message_that_is_no_commit_is_found_unless_the_last_act_sets_it_aside() {
+    let parts = Parts::good();
+    let [mut first, second] = <[Commit; 2]>::try_from(parts.commits).unwrap();
+    first.commands.truncate(1);
+    first.events.truncate(1);
+    let stranger = stored(SUBJECT, 2, Headers::new(), b"{}".to_vec());
+    let digest = content_digest(&stranger.payload);
+    let right = act(3, digest.clone(), None);
     let behind =
         Commit { first_version: 2, previous: Some(commit_hash(&stranger.payload).to_vec()), ..second };
     let first = stored(SUBJECT, 1, Headers::new(), first.encode());
     let behind = stored(SUBJECT, 4, Headers::new(), behind.encode());
 
-    let (whole, stretch) = found_in(&[first.clone(), stranger.clone(), act.clone(), behind.clone()]);
-    assert_eq!((whole, stretch), (vec![], vec![]), "it was set aside");
+    let events = [first.clone(), stranger.clone(), right.clone(), behind.clone()];
+    assert_eq!(found_in(&events), (vec![], vec![]), "it was set aside");
+    let wrong = act(3, "blake3:of something else".to_owned(), None);
+    let right_behind = act(5, digest, Some(&wrong));
+    let events = [first.clone(), stranger.clone(), wrong, behind.clone(), right_behind];
+    assert_eq!(found_in(&events), (vec![], vec![]), "the last act sets it aside");
+
+    let wrong_behind = act(5, "blake3:of something else".to_owned(), Some(&right));
+    let no_act = stored(&right.subject, 5, Headers::new(), b"{}".to_vec());
     let other = StoredMessage { payload: b"[]".to_vec().into(), ..stranger.clone() };
-    for events in [vec![first.clone(), stranger], vec![first, other, act]] {
+    for events in [
+        vec![first.clone(), stranger.clone()],
+        vec![first.clone(), other, right.clone()],
+        vec![first.clone(), stranger.clone(), right.clone(), behind, wrong_behind],
+        vec![first, stranger, right, no_act],
+    ] {
         let (whole, stretch) = found_in(&events);
         assert!(whole.contains(&Check::Whole) && stretch.contains(&Check::Whole), "{events:?}");
     }

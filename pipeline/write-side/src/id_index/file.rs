@@ -107,16 +107,16 @@ impl IdFile {
         let storage = |source| self.0.storage(source);
         if let Some(next) = table.range::<&IdHash>(hash..).map_err(storage)?.next() {
             let (key, value) = next.map_err(storage)?;
-            let stored = self.stored(key.value(), value.value())?;
+            let whole = self.whole(key.value(), value.value())?;
             match key.value().cmp(hash) {
-                std::cmp::Ordering::Equal => return Ok(Some(stored.entry)),
+                std::cmp::Ordering::Equal => return Ok(Some(self.decoded(whole)?.entry)),
                 std::cmp::Ordering::Less => return Err(self.0.damaged("ids are out of order")),
                 std::cmp::Ordering::Greater => {}
             }
         }
         if let Some(before) = table.range::<&IdHash>(..hash).map_err(storage)?.next_back() {
             let (key, value) = before.map_err(storage)?;
-            self.stored(key.value(), value.value())?;
+            self.whole(key.value(), value.value())?;
             if key.value() >= hash {
                 return Err(self.0.damaged("ids are out of order"));
             }
@@ -193,7 +193,20 @@ impl IdFile {
     }
 
     fn stored(&self, hash: &IdHash, sealed: &[u8]) -> Result<Noted, StoreError> {
-        unseal(hash, sealed).and_then(decode).ok_or_else(|| self.0.damaged("an id is not what was written"))
+        self.decoded(self.whole(hash, sealed)?)
+    }
+
+    /// The value that was sealed under `hash`.
+    fn whole<'v>(&self, hash: &IdHash, sealed: &'v [u8]) -> Result<&'v [u8], StoreError> {
+        unseal(hash, sealed).ok_or_else(|| self.not_as_written())
+    }
+
+    fn decoded(&self, value: &[u8]) -> Result<Noted, StoreError> {
+        decode(value).ok_or_else(|| self.not_as_written())
+    }
+
+    fn not_as_written(&self) -> StoreError {
+        self.0.damaged("an id is not what was written")
     }
 
     fn make_tables(&self, write: &WriteTransaction) -> Result<(), StoreError> {

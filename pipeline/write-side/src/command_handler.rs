@@ -180,9 +180,7 @@ impl Observed {
         self.process_rejections.processes = processes.into();
         self
     }
-}
 
-impl Observed {
     fn observe_cache(&self, cache: &StateCache) {
         self.metrics.cached_aggregates.set(i64::try_from(cache.len()).unwrap_or(i64::MAX));
         self.metrics.cached_bytes.set(i64::try_from(cache.bytes()).unwrap_or(i64::MAX));
@@ -314,16 +312,18 @@ impl<B: Broker> CommandHandler<B> {
     }
 
     /// One turn: from the lease to the loss of the turn, or to a shutdown with everything recorded that was settled.
-    async fn turn(&mut self, followers: Followers<B>, shutdown: &Shutdown) -> Result<(), TurnEnd> {
+    async fn turn(&mut self, mut followers: Followers<B>, shutdown: &Shutdown) -> Result<(), TurnEnd> {
         let mut tasks = JoinSet::new();
         let time_to_live = self.settings.lease_time_to_live;
         tasks.spawn(standby::keep_lease(self.broker.clone(), self.ids.clone(), time_to_live));
-        let (journal, reader) = tokio::select! {
+        let begun = tokio::select! {
             biased;
-            begun = self.take_over(followers) => begun?,
-            end = first_end(&mut tasks) => return end,
-            () = shutdown.requested() => return Ok(()),
+            begun = self.take_over(&mut followers) => begun.map(Some).map_err(TurnEnd::from),
+            end = first_end(&mut tasks) => end.map(|()| None),
+            () = shutdown.requested() => Ok(None),
         };
+        followers.close().await;
+        let Some((journal, reader)) = begun? else { return Ok(()) };
         tracing::info!(after = journal.cursor(), "active");
         self.observed.progress.commands.reached(journal.cursor());
         self.observed.ready.holds();
@@ -377,10 +377,10 @@ impl<B: Broker> CommandHandler<B> {
     /// ids final. What it appends to EVENTS even later belongs to commands that are still to be decided: there it is met.
     async fn take_over(
         &mut self,
-        followers: Followers<B>,
+        followers: &mut Followers<B>,
     ) -> Result<(OutcomeJournal<B>, B::Reader), HandlerError> {
         let (broker, ids) = (&self.broker, &self.ids);
-        let Followers { ids: mut known_ids, states } = followers;
+        let Followers { ids: known_ids, states } = followers;
         let streams = Streams::look(broker, ids).await?;
         let take_over = |may_begin| {
             OutcomeJournal::take_over(broker.clone(), streams.generations.clone(), ids.clone(), may_begin)
@@ -402,7 +402,6 @@ impl<B: Broker> CommandHandler<B> {
         }
         // Up to the fence: an id that was recorded just before it must be known before the first command is decided.
         known_ids.catch_up(&self.index, journal.last_sequence()).await?;
-        known_ids.close().await;
         states.catch_up(&mut self.states, ids).await?;
         let config = ReaderConfig {
             stream: COMMANDS.to_owned(),
@@ -464,8 +463,10 @@ impl<B: Broker> CommandHandler<B> {
     /// Others have appended commits among those of the last round: the handler before, whose appends were still on their way, or this
     /// one, when no answer came.
     async fn read_foreign(&mut self) -> Result<(), HandlerError> {
-        let follower = StateFollower::new(&self.broker, &self.settings.name);
-        follower.catch_up(&mut self.states, &self.ids).await
+        let mut follower = StateFollower::new(&self.broker, &self.settings.name);
+        let read = follower.catch_up(&mut self.states, &self.ids).await;
+        follower.close().await;
+        read
     }
 }
 

@@ -23,7 +23,8 @@ use millstream_jetstream::{
 use super::{HandlerError, TurnEnd};
 use crate::{outcome_journal::JournalError, state_snapshots::NamedCommit};
 
-/// The pause between two looks: what a server lost while it was away is noticed within about a second after it is back.
+/// The pause between two looks. Another generation and another commit are noticed about so long after the server is back; a lost tail
+/// once the server has said so for five seconds more (`LossDoubt` in `millstream-jetstream`).
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the streams held. Clones share it.

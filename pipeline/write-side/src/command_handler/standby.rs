@@ -26,6 +26,14 @@ pub(super) struct Followers<B: Broker> {
     pub(super) states: StateFollower<B>,
 }
 
+impl<B: Broker> Followers<B> {
+    /// Gives the consumers back. Whoever only drops them may find that their names are taken when it stands by again.
+    pub(super) async fn close(self) {
+        self.ids.close().await;
+        self.states.close().await;
+    }
+}
+
 impl<B: Broker> CommandHandler<B> {
     /// Waits until this handler holds the lease. Returns what it has followed meanwhile; `None` when the process is asked to stop.
     pub(super) async fn stand_by(
@@ -54,12 +62,11 @@ impl<B: Broker> CommandHandler<B> {
             followed = follow_states(states, &mut self.states, &warm, &self.observed) => followed.map(|()| false),
             () = shutdown.requested() => Ok(false),
         };
-        if held? {
+        if matches!(held, Ok(true)) {
             return Ok(Some(followers));
         }
-        followers.ids.close().await;
-        followers.states.close().await;
-        Ok(None)
+        followers.close().await;
+        held.map(|_| None)
     }
 
     /// Checks that the id index and the snapshots belong to the streams as they are now, and opens OUTCOMES and EVENTS where they end.

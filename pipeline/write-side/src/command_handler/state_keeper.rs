@@ -158,9 +158,9 @@ impl<B: Broker> StateFollower<B> {
         Ok(())
     }
 
-    /// Reads what there is now, and gives the consumer back.
+    /// Reads what there is now.
     pub(super) async fn catch_up(
-        mut self,
+        &mut self,
         keeper: &mut StateKeeper,
         ids: &RunIds,
     ) -> Result<(), HandlerError> {
@@ -174,7 +174,6 @@ impl<B: Broker> StateFollower<B> {
         if begun < last {
             tracing::info!(from = begun, to = last, "read the commits that were not known yet");
         }
-        self.close().await;
         Ok(())
     }
 

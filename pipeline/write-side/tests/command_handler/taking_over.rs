@@ -1,10 +1,19 @@
 //! What a handler knows when its turn begins, after whatever ended the turn before.
 
+use std::time::Duration;
+
 use millstream_contract::{
     header,
-    outcome::{Outcome, OutcomeRecord},
+    leases::COMMAND_HANDLER_LEASE,
+    outcome::{OUTCOME_SUBJECT, Outcome, OutcomeRecord},
+    stored_message::Headers,
+    stream_names::{EVENTS, OUTCOMES},
 };
-use millstream_jetstream::testing::test_server::TestServer;
+use millstream_jetstream::{
+    broker::{Broker, NewMessage},
+    nats_broker::NatsBroker,
+    testing::test_server::TestServer,
+};
 use millstream_proof::{testing::stream_dump::dump, verification::verify};
 use millstream_write_side::state_snapshots::StateSnapshots;
 
@@ -120,4 +129,39 @@ async fn handler_without_its_folder_reads_events_once_before_it_decides() {
     assert_eq!((metrics.cache_hits.get(), metrics.cache_misses.get()), (10, 0));
     assert_eq!(metrics.conflicts.get(), 0);
     second.stop().await;
+}
+
+/// The names of the consumers of a stream.
+async fn consumers(broker: &NatsBroker, stream: &str) -> Vec<String> {
+    let answer =
+        broker.client().request(format!("$JS.API.CONSUMER.NAMES.{stream}"), "".into()).await.unwrap();
+    let answer: serde_json::Value = serde_json::from_slice(&answer.payload).unwrap();
+    serde_json::from_value(answer.get("consumers").unwrap().clone()).unwrap()
+}
+
+/// A standby that could not follow any more dropped its readers. Their consumers stayed behind, and whoever stood by under the same name
+/// at once could be taken for another process.
+#[tokio::test(flavor = "multi_thread")]
+async fn standby_that_fails_gives_its_consumers_back() {
+    let server = TestServer::start_provisioned().await;
+    let broker = server.broker().await;
+    let day = Duration::from_secs(86_400);
+    assert!(broker.hold_lease(COMMAND_HANDLER_LEASE, "another", day).await.unwrap());
+    let standby = Running::start(&server, "a").await;
+    for (stream, name) in [(OUTCOMES, "command-handler-a-ids"), (EVENTS, "command-handler-a-states")] {
+        while !consumers(&broker, stream).await.contains(&name.to_owned()) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    let no_record = NewMessage {
+        subject: OUTCOME_SUBJECT.to_owned(),
+        expected_last: None,
+        headers: Headers::new(),
+        payload: "no record".into(),
+    };
+    broker.append(OUTCOMES, no_record).await.unwrap();
+    standby.task.await.unwrap().unwrap_err();
+    for stream in [OUTCOMES, EVENTS] {
+        assert_eq!(consumers(&broker, stream).await, Vec::<String>::new(), "{stream}");
+    }
 }

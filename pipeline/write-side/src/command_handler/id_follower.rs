@@ -11,7 +11,7 @@ use millstream_jetstream::{
 use millstream_runtime::health::ProgressWatch;
 
 use super::{HandlerError, recorder, standby::message_at};
-use crate::{id_index::IdIndex, outcome_journal::JournalError};
+use crate::{file_work::do_file_work, id_index::IdIndex, outcome_journal::JournalError};
 
 /// Records read at a time.
 const RECORDS_MAX: usize = 256;
@@ -26,13 +26,16 @@ impl<R: StreamReader> IdFollower<R> {
         broker: &B,
         ids: &RunIds,
         process: &str,
-        index: &IdIndex,
+        index: &Arc<IdIndex>,
     ) -> Result<Self, HandlerError> {
         let state = answered(ids, || state_reaching(broker, ids, OUTCOMES, index.through())).await?;
         let last = message_at(broker, ids, OUTCOMES, index.through()).await?;
         let last = last.as_ref().map(OutcomeRecord::from_stored).transpose().map_err(JournalError::from)?;
         let found = last.map(|record| record.record_id);
-        let after = index.follow(&state.generation, state.last_sequence, found.as_deref())?;
+        let index = index.clone();
+        let after =
+            do_file_work(move || index.follow(&state.generation, state.last_sequence, found.as_deref()))
+                .await?;
         let config = ReaderConfig {
             stream: OUTCOMES.to_owned(),
             name: format!("{process}-ids"),

@@ -54,6 +54,24 @@ struct Memory {
     forgotten_before: u64,
     /// Whether the ids have to be learnt from OUTCOMES before anybody may ask: the file was damaged, and an empty one begun.
     unlearnt: bool,
+    /// How often all ids were dropped. A flush or a purge that began before that may still be under way, in a turn that has ended, and
+    /// must not go on after it: it would bring back ids that the server has lost, or forget others.
+    epoch: u64,
+}
+
+impl Memory {
+    /// Drops everything.
+    fn reset(&mut self, unlearnt: bool) {
+        *self = Self { unlearnt, epoch: self.epoch + 1, ..Self::default() };
+    }
+}
+
+/// What a flush writes.
+struct Unwritten {
+    file: Arc<IdFile>,
+    entries: Vec<(IdHash, Noted)>,
+    progress: Progress,
+    epoch: u64,
 }
 
 /// The ids that a handler knows. The settling loop and the recording loop share it.
@@ -126,7 +144,7 @@ impl IdIndex {
     ) -> Result<u64, IdIndexError> {
         let file = self.file().clone();
         self.settled().clear();
-        let (progress, foreign, unknown) = {
+        let (progress, foreign, unknown, epoch) = {
             let mut memory = self.memory();
             let known = memory.progress.generation.as_deref();
             let foreign = known.is_some_and(|known| known != generation)
@@ -136,14 +154,14 @@ impl IdIndex {
             let unknown = known.is_none();
             if foreign {
                 tracing::warn!(generation, "the id index belongs to other outcomes; building it anew");
-                *memory = Memory::default();
+                memory.reset(false);
             }
             memory.unlearnt = false;
             memory.progress.generation = Some(generation.to_owned());
-            (memory.progress.clone(), foreign, unknown)
+            (memory.progress.clone(), foreign, unknown, memory.epoch)
         };
         if foreign || unknown {
-            self.on_file(&file, |file| file.restart(&progress, foreign))?;
+            self.on_file(&file, |file| file.restart(&progress, foreign, epoch))?;
         }
         Ok(progress.through)
     }
@@ -240,25 +258,37 @@ impl IdIndex {
     /// # Errors
     /// [`IdIndexError`]; nothing is lost then.
     pub fn flush(&self) -> Result<(), IdIndexError> {
+        self.write(&self.unwritten()?)
+    }
+
+    fn unwritten(&self) -> Result<Unwritten, IdIndexError> {
         let file = self.file().clone();
-        let (mut entries, progress) = {
-            let memory = self.memory();
-            if memory.unlearnt {
-                return Err(IdIndexError::BegunAnew);
-            }
-            let entries: Vec<_> =
-                memory.recorded.iter().map(|(hash, noted)| (*hash, noted.clone())).collect();
-            (entries, memory.progress.clone())
-        };
-        entries.sort_unstable_by_key(|(hash, _)| *hash);
-        self.on_file(&file, |file| file.write(&entries, &progress))?;
+        let memory = self.memory();
+        if memory.unlearnt {
+            return Err(IdIndexError::BegunAnew);
+        }
+        let entries = memory.recorded.iter().map(|(hash, noted)| (*hash, noted.clone())).collect();
+        let (progress, epoch) = (memory.progress.clone(), memory.epoch);
+        drop(memory);
+        let mut unwritten = Unwritten { file, entries, progress, epoch };
+        unwritten.entries.sort_unstable_by_key(|(hash, _)| *hash);
+        Ok(unwritten)
+    }
+
+    fn write(&self, unwritten: &Unwritten) -> Result<(), IdIndexError> {
+        let Unwritten { file, entries, progress, epoch } = unwritten;
+        self.on_file(file, |file| file.write(entries, progress, *epoch))?;
         let current = self.file();
-        if !Arc::ptr_eq(&current, &file) {
+        if !Arc::ptr_eq(&current, file) {
             // What was written is in a file that was set aside meanwhile.
             return Err(IdIndexError::BegunAnew);
         }
         let mut memory = self.memory();
-        for (hash, written) in &entries {
+        if memory.epoch != *epoch {
+            // What was written was dropped again, and what memory holds was learnt since.
+            return Ok(());
+        }
+        for (hash, written) in entries {
             if memory.recorded.get(hash).is_some_and(|noted| noted.sequence == written.sequence) {
                 memory.recorded.remove(hash);
             }
@@ -273,19 +303,30 @@ impl IdIndex {
     /// [`IdIndexError`]; the next call continues.
     pub fn forget_before(&self, first_sequence: u64) -> Result<u64, IdIndexError> {
         let file = self.file().clone();
-        let in_memory = {
+        let (in_memory, epoch) = {
             let mut memory = self.memory();
             if memory.forgotten_before >= first_sequence {
                 return Ok(0);
             }
             let before = memory.recorded.len();
             memory.recorded.retain(|_, noted| noted.sequence >= first_sequence);
-            (before - memory.recorded.len()) as u64
+            ((before - memory.recorded.len()) as u64, memory.epoch)
         };
-        let in_file = self.on_file(&file, |file| file.forget_before(first_sequence))?;
+        Ok(in_memory + self.forget_in_file(&file, first_sequence, epoch)?)
+    }
+
+    fn forget_in_file(
+        &self,
+        file: &Arc<IdFile>,
+        first_sequence: u64,
+        epoch: u64,
+    ) -> Result<u64, IdIndexError> {
+        let forgotten = self.on_file(file, |file| file.forget_before(first_sequence, epoch))?;
         let mut memory = self.memory();
-        memory.forgotten_before = memory.forgotten_before.max(first_sequence);
-        Ok(in_memory + in_file)
+        if memory.epoch == epoch {
+            memory.forgotten_before = memory.forgotten_before.max(first_sequence);
+        }
+        Ok(forgotten)
     }
 
     /// Does `work` on the file. If that shows that the file is damaged, an empty one takes its place.
@@ -311,7 +352,7 @@ impl IdIndex {
                 Ok(file) => *current = Arc::new(file),
                 Err(error) => return IdIndexError::File(error),
             }
-            *self.memory() = Memory { unlearnt: true, ..Memory::default() };
+            self.memory().reset(true);
         }
         IdIndexError::BegunAnew
     }

@@ -2,7 +2,10 @@
 //!
 //! Deliberately absent: what is not in the file yet, and what happens when it is damaged ([`super`]).
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use millstream_contract::outcome::Outcome;
 use millstream_store::{
@@ -41,35 +44,39 @@ pub(super) struct Progress {
 
 /// The file.
 #[derive(Debug)]
-pub(super) struct IdFile(HandlerFile);
+pub(super) struct IdFile {
+    file: HandlerFile,
+    /// The last [`Self::restart`]. Changed and compared during writes alone.
+    epoch: AtomicU64,
+}
 
 impl IdFile {
     pub(super) fn new(file: HandlerFile) -> Self {
-        Self(file)
+        Self { file, epoch: AtomicU64::default() }
     }
 
     /// Makes the tables where they are missing, and says how far they have come.
     pub(super) fn begin(&self) -> Result<Progress, StoreError> {
-        self.0.writing(|| {
+        self.file.writing(|| {
             let write = self.write_transaction()?;
-            let tables = write.list_tables().map_err(|source| self.0.storage(source))?;
+            let tables = write.list_tables().map_err(|source| self.file.storage(source))?;
             let foreign: Vec<_> = tables.filter(|table| !TABLES.contains(&table.name())).collect();
             if !foreign.is_empty() {
-                tracing::info!(path = %self.0.path().display(), "the id index is an earlier release's; it is learnt anew");
+                tracing::info!(path = %self.file.path().display(), "the id index is an earlier release's; it is learnt anew");
                 self.drop_ids(&write)?;
-                write.delete_table(PROGRESS).map_err(|source| self.0.table(source))?;
+                write.delete_table(PROGRESS).map_err(|source| self.file.table(source))?;
                 for table in foreign {
-                    write.delete_table(table).map_err(|source| self.0.table(source))?;
+                    write.delete_table(table).map_err(|source| self.file.table(source))?;
                 }
             }
             self.make_tables(&write)?;
             let progress = {
-                let table = write.open_table(PROGRESS).map_err(|source| self.0.table(source))?;
-                let found = table.get(PROGRESS_KEY).map_err(|source| self.0.storage(source))?;
+                let table = write.open_table(PROGRESS).map_err(|source| self.file.table(source))?;
+                let found = table.get(PROGRESS_KEY).map_err(|source| self.file.storage(source))?;
                 match found {
                     Some(sealed) => unseal(PROGRESS_KEY.as_bytes(), sealed.value())
                         .and_then(|progress| rmp_serde::from_slice(progress).ok())
-                        .ok_or_else(|| self.0.damaged("how far it has come is not what was written"))?,
+                        .ok_or_else(|| self.file.damaged("how far it has come is not what was written"))?,
                     None => Progress::default(),
                 }
             };
@@ -79,9 +86,10 @@ impl IdFile {
     }
 
     /// Notes the progress, and in the same transaction empties the file, if it is to be. After a crash in between, an empty index
-    /// would claim to know all records, and repeated ids would take effect again.
-    pub(super) fn restart(&self, progress: &Progress, empty: bool) -> Result<(), StoreError> {
-        self.0.writing(|| {
+    /// would claim to know all records, and repeated ids would take effect again. What was begun before `epoch` writes nothing any more.
+    pub(super) fn restart(&self, progress: &Progress, empty: bool, epoch: u64) -> Result<(), StoreError> {
+        self.file.writing(|| {
+            self.epoch.store(epoch, Ordering::Relaxed);
             let write = self.write_transaction()?;
             if empty {
                 self.drop_ids(&write)?;
@@ -94,9 +102,9 @@ impl IdFile {
 
     /// The entries of some hashes, which must be sorted so that each page is read once; in their order.
     pub(super) fn find(&self, hashes: &[IdHash]) -> Result<Vec<Option<IdEntry>>, StoreError> {
-        self.0.reading(|| {
-            let read = self.0.begin_read()?;
-            let table: IdTable = read.open_table(IDS).map_err(|source| self.0.table(source))?;
+        self.file.reading(|| {
+            let read = self.file.begin_read()?;
+            let table: IdTable = read.open_table(IDS).map_err(|source| self.file.table(source))?;
             hashes.iter().map(|hash| self.find_in(&table, hash)).collect()
         })
     }
@@ -104,13 +112,13 @@ impl IdFile {
     /// An id that is not there is proved by its neighbours: they are what was written, and the id is between them. Otherwise a bit
     /// that flipped in a key, or on the way to it, would make a repeated id look like a new one.
     fn find_in(&self, table: &IdTable, hash: &IdHash) -> Result<Option<IdEntry>, StoreError> {
-        let storage = |source| self.0.storage(source);
+        let storage = |source| self.file.storage(source);
         if let Some(next) = table.range::<&IdHash>(hash..).map_err(storage)?.next() {
             let (key, value) = next.map_err(storage)?;
             let whole = self.whole(key.value(), value.value())?;
             match key.value().cmp(hash) {
                 std::cmp::Ordering::Equal => return Ok(Some(self.decoded(whole)?.entry)),
-                std::cmp::Ordering::Less => return Err(self.0.damaged("ids are out of order")),
+                std::cmp::Ordering::Less => return Err(self.file.damaged("ids are out of order")),
                 std::cmp::Ordering::Greater => {}
             }
         }
@@ -118,28 +126,36 @@ impl IdFile {
             let (key, value) = before.map_err(storage)?;
             self.whole(key.value(), value.value())?;
             if key.value() >= hash {
-                return Err(self.0.damaged("ids are out of order"));
+                return Err(self.file.damaged("ids are out of order"));
             }
         }
         Ok(None)
     }
 
-    /// Writes entries, sorted by hash, and that all records up to `progress` are known.
-    pub(super) fn write(&self, entries: &[(IdHash, Noted)], progress: &Progress) -> Result<(), StoreError> {
-        self.0.writing(|| {
+    /// Writes entries, sorted by hash, and that all records up to `progress` are known; nothing unless `epoch` is that of the file.
+    pub(super) fn write(
+        &self,
+        entries: &[(IdHash, Noted)],
+        progress: &Progress,
+        epoch: u64,
+    ) -> Result<(), StoreError> {
+        self.file.writing(|| {
+            if !self.is_in(epoch) {
+                return Ok(());
+            }
             let write = self.write_transaction()?;
             let mut records: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
             {
-                let mut ids = write.open_table(IDS).map_err(|source| self.0.table(source))?;
+                let mut ids = write.open_table(IDS).map_err(|source| self.file.table(source))?;
                 let mut value = Vec::new();
                 for (hash, noted) in entries {
                     encode(hash, noted, &mut value);
-                    ids.insert(hash, value.as_slice()).map_err(|source| self.0.storage(source))?;
+                    ids.insert(hash, value.as_slice()).map_err(|source| self.file.storage(source))?;
                     records.entry(noted.sequence).or_default().extend(hash);
                 }
-                let mut table = write.open_table(RECORDS).map_err(|source| self.0.table(source))?;
+                let mut table = write.open_table(RECORDS).map_err(|source| self.file.table(source))?;
                 for (sequence, hashes) in &records {
-                    table.insert(sequence, hashes.as_slice()).map_err(|source| self.0.storage(source))?;
+                    table.insert(sequence, hashes.as_slice()).map_err(|source| self.file.storage(source))?;
                 }
             }
             self.write_progress(&write, progress)?;
@@ -147,11 +163,12 @@ impl IdFile {
         })
     }
 
-    /// Forgets ids whose record is before `first_sequence`, in pieces, so that a [`Self::write`] never waits long. Returns how many.
-    pub(super) fn forget_before(&self, first_sequence: u64) -> Result<u64, StoreError> {
+    /// Forgets ids whose record is before `first_sequence`, in pieces, so that a [`Self::write`] never waits long. Returns how
+    /// many. Forgets nothing unless `epoch` is that of the file.
+    pub(super) fn forget_before(&self, first_sequence: u64, epoch: u64) -> Result<u64, StoreError> {
         let mut forgotten = 0;
         loop {
-            let (count, more) = self.0.writing(|| self.forget_some(first_sequence))?;
+            let (count, more) = self.file.writing(|| self.forget_some(first_sequence, epoch))?;
             forgotten += count;
             if !more {
                 return Ok(forgotten);
@@ -159,14 +176,17 @@ impl IdFile {
         }
     }
 
-    fn forget_some(&self, first_sequence: u64) -> Result<(u64, bool), StoreError> {
-        let storage = |source| self.0.storage(source);
+    fn forget_some(&self, first_sequence: u64, epoch: u64) -> Result<(u64, bool), StoreError> {
+        if !self.is_in(epoch) {
+            return Ok((0, false));
+        }
+        let storage = |source| self.file.storage(source);
         let write = self.write_transaction()?;
         let mut hashes: Vec<IdHash> = Vec::new();
         let mut forgotten = 0;
         let mut last = None;
         {
-            let mut records = write.open_table(RECORDS).map_err(|source| self.0.table(source))?;
+            let mut records = write.open_table(RECORDS).map_err(|source| self.file.table(source))?;
             for record in records.range(..first_sequence).map_err(storage)? {
                 let (sequence, of_record) = record.map_err(storage)?;
                 hashes.extend_from_slice(of_record.value().as_chunks().0);
@@ -178,7 +198,7 @@ impl IdFile {
             let Some(last) = last else { return Ok((0, false)) };
             records.retain_in(..=last, |_, _| false).map_err(storage)?;
             hashes.sort_unstable();
-            let mut ids = write.open_table(IDS).map_err(|source| self.0.table(source))?;
+            let mut ids = write.open_table(IDS).map_err(|source| self.file.table(source))?;
             for hash in &hashes {
                 // The id may have been used again since: then a later record holds self.
                 let found = ids.get(hash).map_err(storage)?.map(|found| self.stored(hash, found.value()));
@@ -190,6 +210,10 @@ impl IdFile {
         }
         self.commit(write)?;
         Ok((forgotten, hashes.len() >= FORGET_AT_ONCE))
+    }
+
+    fn is_in(&self, epoch: u64) -> bool {
+        self.epoch.load(Ordering::Relaxed) == epoch
     }
 
     fn stored(&self, hash: &IdHash, sealed: &[u8]) -> Result<Noted, StoreError> {
@@ -206,31 +230,31 @@ impl IdFile {
     }
 
     fn not_as_written(&self) -> StoreError {
-        self.0.damaged("an id is not what was written")
+        self.file.damaged("an id is not what was written")
     }
 
     fn make_tables(&self, write: &WriteTransaction) -> Result<(), StoreError> {
-        write.open_table(IDS).map_err(|source| self.0.table(source))?;
-        write.open_table(RECORDS).map_err(|source| self.0.table(source))?;
-        write.open_table(PROGRESS).map_err(|source| self.0.table(source))?;
+        write.open_table(IDS).map_err(|source| self.file.table(source))?;
+        write.open_table(RECORDS).map_err(|source| self.file.table(source))?;
+        write.open_table(PROGRESS).map_err(|source| self.file.table(source))?;
         Ok(())
     }
 
     fn drop_ids(&self, write: &WriteTransaction) -> Result<(), StoreError> {
-        write.delete_table(IDS).map_err(|source| self.0.table(source))?;
-        write.delete_table(RECORDS).map_err(|source| self.0.table(source))?;
+        write.delete_table(IDS).map_err(|source| self.file.table(source))?;
+        write.delete_table(RECORDS).map_err(|source| self.file.table(source))?;
         Ok(())
     }
 
     fn write_progress(&self, write: &WriteTransaction, progress: &Progress) -> Result<(), StoreError> {
         let mut value = rmp_serde::to_vec(progress).expect("progress holds only numbers and text");
         seal(PROGRESS_KEY.as_bytes(), &mut value);
-        let mut table = write.open_table(PROGRESS).map_err(|source| self.0.table(source))?;
-        table.insert(PROGRESS_KEY, value.as_slice()).map(drop).map_err(|source| self.0.storage(source))
+        let mut table = write.open_table(PROGRESS).map_err(|source| self.file.table(source))?;
+        table.insert(PROGRESS_KEY, value.as_slice()).map(drop).map_err(|source| self.file.storage(source))
     }
 
     fn write_transaction(&self) -> Result<WriteTransaction, StoreError> {
-        let mut write = self.0.begin_write()?;
+        let mut write = self.file.begin_write()?;
         // The state of redb's allocator is written with each commit. Otherwise redb would walk through the whole file to open it
         // after a crash, and nothing would be decided meanwhile.
         write.set_quick_repair(true);
@@ -238,7 +262,7 @@ impl IdFile {
     }
 
     fn commit(&self, write: WriteTransaction) -> Result<(), StoreError> {
-        write.commit().map_err(|source| self.0.committed(source))
+        write.commit().map_err(|source| self.file.committed(source))
     }
 }
 

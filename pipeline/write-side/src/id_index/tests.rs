@@ -94,6 +94,30 @@ fn lost_tail_that_has_grown_again_empties_the_index_for_good() {
     assert_eq!(index.follow("g", 9, None).unwrap(), 0, "what was emptied claims to know nothing");
 }
 
+/// Turns end while a flush or a purge is under way on another thread. The next turn may find that the server has lost records.
+#[test]
+fn flush_and_purge_that_outlive_their_turn_change_nothing_any_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ids.redb");
+    let index = open(&path);
+    index.follow("g", 0, None).unwrap();
+    index.note(&record(&[accepted(1, "lost")]), 4);
+    index.note(&record(&[accepted(2, "kept")]), 5);
+    let (late, file, epoch) = (index.unwritten().unwrap(), index.file().clone(), index.memory().epoch);
+    assert_eq!(index.follow("g", 3, None).unwrap(), 0, "the server has lost its tail");
+    index.note(&record(&[accepted(2, "kept")]), 5);
+    index.write(&late).unwrap();
+    assert_eq!(index.forget_in_file(&file, 6, epoch).unwrap(), 0);
+    assert_eq!(get(&index, "lost"), None);
+    index.flush().unwrap();
+    assert_eq!(get(&index, "kept").unwrap().position, 2, "the late flush did not take it away");
+    assert_eq!(index.forget_in_file(&file, 6, epoch).unwrap(), 0);
+    assert!(get(&index, "kept").is_some());
+    assert_eq!(index.forget_before(6).unwrap(), 1, "the late purge has not noted that it went so far");
+    drop((index, late, file));
+    assert_eq!(get(&open(&path), "lost"), None);
+}
+
 #[test]
 fn dead_letters_and_repeats_leave_the_id_free_or_with_its_first_owner() {
     let index = IdIndex::in_memory().unwrap();

@@ -6,10 +6,11 @@
 //! newest record of the journal, so that a wrong clock of ours cannot purge too early. Nothing else depends on purging: what
 //! fails is tried again the next time. EVENTS is never purged.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use millstream_contract::{
+    error_text::one_line,
     outcome::{OUTCOME_SUBJECT, OutcomeRecord},
     stream_names::{COMMANDS, OUTCOMES},
 };
@@ -70,30 +71,85 @@ pub(super) async fn run<B: Broker>(
     metrics: HandlerMetrics,
 ) -> Result<(), TurnEnd> {
     let mut age_due = Instant::now();
+    let mut troubles = Troubles::default();
     loop {
         if Instant::now() >= age_due {
             age_due = Instant::now() + settings.interval;
-            match purge(&broker, &index, settings).await {
-                Ok(purged) if purged == Purged::default() => {}
-                Ok(purged) => {
-                    let Purged { commands, records, ids } = purged;
-                    tracing::info!(commands, records, ids, "purged what is old");
-                    purged.count(&metrics.purged_for_age);
-                }
-                Err(error) => put_off(&error),
+            let purged = purge(&broker, &index, settings).await;
+            if let Some(purged) = troubles.put_off("purging what is old", purged)
+                && purged != Purged::default()
+            {
+                let Purged { commands, records, ids } = purged;
+                tracing::info!(commands, records, ids, "purged what is old");
+                purged.count(&metrics.purged_for_age);
             }
         }
-        match make_room(&broker, &index, settings).await {
-            Ok(purged) => purged.count(&metrics.purged_for_space),
-            Err(error) => put_off(&error),
+        let purged = make_room(&broker, &index, settings, &mut troubles).await;
+        if let Some(purged) = troubles.put_off("making room", purged) {
+            purged.count(&metrics.purged_for_space);
         }
         tokio::time::sleep(ROOM_INTERVAL.min(settings.interval)).await;
     }
 }
 
-fn put_off(error: &HandlerError) {
-    let cause = millstream_contract::error_text::one_line(error);
-    tracing::warn!(cause, "purging is put off");
+/// What goes wrong now. Each is said once when it begins, and once when it has ended.
+#[derive(Debug, Default)]
+pub(super) struct Troubles(BTreeSet<&'static str>);
+
+impl Troubles {
+    /// Whether `what` begins or ends now: `Some` with whether it is there.
+    fn change(&mut self, what: &'static str, there: bool) -> Option<bool> {
+        let changed = if there { self.0.insert(what) } else { self.0.remove(what) };
+        changed.then_some(there)
+    }
+
+    /// What came of `work`, unless it failed.
+    fn put_off(&mut self, work: &'static str, done: Result<Purged, HandlerError>) -> Option<Purged> {
+        let cause = done.as_ref().err().map(|error| one_line(error));
+        match self.change(work, cause.is_some()) {
+            Some(true) => tracing::warn!(work, cause, "purging is put off"),
+            Some(false) => tracing::info!(work, "purging goes on"),
+            None => {}
+        }
+        done.ok()
+    }
+
+    /// Says what came of making room in `stream`; `None` where there was enough.
+    fn made_room(&mut self, stream: &'static str, room: Option<Room>) {
+        let stuck = room.filter(|room| room.after > CROWDED);
+        match self.change(stream, stuck.is_some()) {
+            Some(true) => tracing::warn!(
+                stream,
+                used = room.map(|room| percent(room.after)),
+                "the stream stays crowded without what is covered; raise its max_bytes"
+            ),
+            Some(false) => tracing::info!(stream, "the stream has room again"),
+            None => {}
+        }
+        if let (Some(Room { before, purged, .. }), None) = (room, stuck) {
+            tracing::warn!(
+                stream,
+                used = percent(before),
+                messages = purged,
+                "the stream was crowded; purged the oldest of what is covered before its time"
+            );
+        }
+    }
+}
+
+/// What was done for a crowded stream.
+#[derive(Debug, Clone, Copy)]
+struct Room {
+    /// How much of its limit was taken before,
+    before: f64,
+    /// and after.
+    after: f64,
+    /// How many messages went.
+    purged: u64,
+}
+
+fn percent(used: f64) -> String {
+    format!("{:.0} %", used * 100.0)
 }
 
 /// Purges what is covered, the oldest first, from streams that are crowded. Never what has no outcome, and never the last record.
@@ -102,64 +158,55 @@ pub(super) async fn make_room<B: Broker>(
     broker: &B,
     index: &Arc<IdIndex>,
     settings: PurgeSettings,
+    troubles: &mut Troubles,
 ) -> Result<Purged, HandlerError> {
-    let mut purged = Purged::default();
-    let commands = broker.state(COMMANDS).await?;
-    let outcomes = broker.state(OUTCOMES).await?;
+    let (commands, outcomes) = (broker.state(COMMANDS).await?, broker.state(OUTCOMES).await?);
     let crowded =
         |state: &StreamState, after: Option<Duration>| after.is_some() && state.usage.ratio() > CROWDED;
-    let (commands_crowded, outcomes_crowded) =
+    let (commands, outcomes) =
         (crowded(&commands, settings.commands_after), crowded(&outcomes, settings.outcomes_after));
-    if !commands_crowded && !outcomes_crowded {
-        return Ok(purged);
-    }
-    let Some(last) = broker.last(OUTCOMES, OUTCOME_SUBJECT).await? else { return Ok(purged) };
-    if commands_crowded {
-        let covered = OutcomeRecord::from_stored(&last).map_err(JournalError::from)?.through;
-        purged.commands = purge_down(broker, COMMANDS, covered, COMMANDS_LEFT).await?;
-        say(COMMANDS, &commands, purged.commands);
-    }
-    if outcomes_crowded {
-        let limit = last.sequence.saturating_sub(1);
-        purged.records = purge_down(broker, OUTCOMES, limit, OUTCOMES_LEFT).await?;
-        purged.ids = forget(index, broker.state(OUTCOMES).await?.first_sequence).await?;
-        say(OUTCOMES, &outcomes, purged.records);
-    }
-    Ok(purged)
+    let last = if commands || outcomes { broker.last(OUTCOMES, OUTCOME_SUBJECT).await? } else { None };
+    let last = last.as_ref();
+    let covered = last.map(OutcomeRecord::from_stored).transpose().map_err(JournalError::from)?;
+    let covered = covered.map_or(0, |record| record.through);
+    let before_last = last.map_or(0, |last| last.sequence.saturating_sub(1));
+    let commands = purge_down(broker, COMMANDS, commands, covered, COMMANDS_LEFT).await?;
+    let outcomes = purge_down(broker, OUTCOMES, outcomes, before_last, OUTCOMES_LEFT).await?;
+    let ids = match outcomes {
+        Some(_) => forget(index, broker.state(OUTCOMES).await?.first_sequence).await?,
+        None => 0,
+    };
+    troubles.made_room(COMMANDS, commands);
+    troubles.made_room(OUTCOMES, outcomes);
+    let purged = |room: Option<Room>| room.map_or(0, |room| room.purged);
+    Ok(Purged { commands: purged(commands), records: purged(outcomes), ids })
 }
 
-fn say(stream: &str, before: &StreamState, messages: u64) {
-    let used = format!("{:.0} %", before.usage.ratio() * 100.0);
-    if messages > 0 {
-        tracing::warn!(
-            stream,
-            used,
-            messages,
-            "the stream was crowded; purged the oldest of what is covered before its time"
-        );
-    } else {
-        tracing::warn!(
-            stream,
-            used,
-            "the stream is crowded, and nothing of it is covered; raise its max_bytes"
-        );
+/// Purges a stream that is `crowded` from the front, at most through `limit`, until no more than `left` of the stream's limit is taken.
+async fn purge_down<B: Broker>(
+    broker: &B,
+    stream: &str,
+    crowded: bool,
+    limit: u64,
+    left: f64,
+) -> Result<Option<Room>, BrokerError> {
+    if !crowded {
+        return Ok(None);
     }
-}
-
-/// Purges from the front, at most through `limit`, until no more than `left` of the stream's limit is taken. Says how many went.
-async fn purge_down<B: Broker>(broker: &B, stream: &str, limit: u64, left: f64) -> Result<u64, BrokerError> {
-    let mut purged = 0;
+    let mut room: Option<Room> = None;
     loop {
         let state = broker.state(stream).await?;
         let used = state.usage.ratio();
+        let room = room.get_or_insert(Room { before: used, after: used, purged: 0 });
+        room.after = used;
         if used <= left || state.first_sequence > limit {
-            return Ok(purged);
+            return Ok(Some(*room));
         }
         // By half of what is too much on average: messages differ in size, and none shall go that need not.
         let share = (used - left) / used / 2.0;
         let count = ((state.usage.messages as f64 * share) as u64).max(1);
         let through = limit.min(state.first_sequence.saturating_add(count - 1));
-        purged += purge_through(broker, stream, through).await?;
+        room.purged += purge_through(broker, stream, through).await?;
     }
 }
 

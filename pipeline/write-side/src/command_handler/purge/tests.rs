@@ -210,19 +210,20 @@ async fn crowded_streams_lose_the_oldest_of_what_is_covered_and_nothing_else() {
     }
     handler.stop().await;
     let index = Arc::new(IdIndex::in_memory().unwrap());
+    let mut troubles = Troubles::default();
     let last = broker.state(OUTCOMES).await.unwrap().last_sequence;
     crowd(&server, COMMANDS, 0.75).await;
     crowd(&server, OUTCOMES, 0.75).await;
-    assert_eq!(make_room(&broker, &index, YOUNG).await.unwrap(), Purged::default());
+    assert_eq!(make_room(&broker, &index, YOUNG, &mut troubles).await.unwrap(), Purged::default());
 
     crowd(&server, COMMANDS, 0.95).await;
     crowd(&server, OUTCOMES, 0.95).await;
     assert_eq!(
-        make_room(&broker, &index, NOTHING).await.unwrap(),
+        make_room(&broker, &index, NOTHING, &mut troubles).await.unwrap(),
         Purged::default(),
         "never purged, never crowded"
     );
-    let purged = make_room(&broker, &index, YOUNG).await.unwrap();
+    let purged = make_room(&broker, &index, YOUNG, &mut troubles).await.unwrap();
     let used = async |stream| broker.state(stream).await.unwrap().usage.ratio();
     let (commands, records) = (used(COMMANDS).await, used(OUTCOMES).await);
     assert!((0.5..=0.6).contains(&commands) && (0.65..=0.75).contains(&records), "{commands} {records}");
@@ -236,11 +237,24 @@ async fn crowded_streams_lose_the_oldest_of_what_is_covered_and_nothing_else() {
     broker.client().flush().await.unwrap();
     crowd(&server, COMMANDS, 2.0).await;
     crowd(&server, OUTCOMES, 1_000.0).await;
-    make_room(&broker, &index, YOUNG).await.unwrap();
+    make_room(&broker, &index, YOUNG, &mut troubles).await.unwrap();
     let state = broker.state(COMMANDS).await.unwrap();
     assert_eq!(state.first_sequence, 41, "all that is covered went, and nothing else: {state:?}");
     let state = broker.state(OUTCOMES).await.unwrap();
     assert_eq!((state.first_sequence, state.last_sequence), (last, last), "the last record is the cursor");
+    assert_eq!(Vec::from_iter(&troubles.0), [&COMMANDS, &OUTCOMES], "they stay crowded");
+    crowd(&server, COMMANDS, 0.5).await;
+    make_room(&broker, &index, YOUNG, &mut troubles).await.unwrap();
+    assert_eq!(Vec::from_iter(&troubles.0), [&OUTCOMES]);
+}
+
+/// A stream that nothing could be purged from was warned of every five seconds.
+#[test]
+fn trouble_is_said_when_it_begins_and_when_it_ends() {
+    let mut troubles = Troubles::default();
+    let changes = [false, true, true, true, false, false, true].map(|there| troubles.change(COMMANDS, there));
+    assert_eq!(changes, [None, Some(true), None, None, Some(false), None, Some(true)]);
+    assert_eq!(troubles.change(OUTCOMES, true), Some(true), "another stream is another trouble");
 }
 
 /// It goes on and refuses nobody, since it purges while it works.

@@ -1,9 +1,9 @@
 //! The states of recently used aggregates in memory, bounded in number and in bytes, and a file of snapshots behind it that holds what
 //! does not fit.
 //!
-//! Together they know all aggregates up to [`StateCache::through`], a sequence of EVENTS: an aggregate that is in neither has no commit
-//! up to there. What changed since the file was complete is written whenever so many commits have come, beside deciding. A handler that
-//! was killed then reads at most about so many commits again.
+//! Together they know the aggregates up to [`StateCache::through`], a sequence of EVENTS: one that is in neither is probably new, and the
+//! expected sequence of its next append shows whether it is. What changed since the file was complete is written whenever so many
+//! commits have come, beside deciding. A handler that was killed then reads at most about so many commits again.
 //!
 //! The state of an aggregate is taken out, decided on and put back. If it is not in memory, it comes from the snapshots. It may
 //! be stale all the same, and is therefore not [`AggregateState::current`].

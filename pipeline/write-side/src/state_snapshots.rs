@@ -1,5 +1,7 @@
-//! Snapshots of aggregate states in a redb file. The file is complete up to a sequence of EVENTS, its `through`: of every aggregate
-//! whose last commit stands there or before, it has the newest state. So a handler knows all aggregates once it has read what follows.
+//! Snapshots of aggregate states in a redb file. The file is complete up to a sequence of EVENTS, its `through`: of an aggregate whose
+//! last commit stands there or before, it has the newest state. So a handler knows the aggregates once it has read what follows, and one
+//! that is not there is probably new. It need not be: a state that could not be followed, or a snapshot that has changed on the disk,
+//! is missing too.
 //!
 //! Snapshots are only a shortcut. The file may be lost: the expected sequence of an append or a read from the leader proves the state
 //! on which a decision rests.

@@ -12,7 +12,7 @@ mod sorted;
 mod together;
 
 use std::sync::{
-    Arc, Mutex, PoisonError,
+    Arc,
     atomic::{AtomicBool, Ordering},
 };
 
@@ -90,6 +90,8 @@ struct Decided<'a> {
 struct Unsettled<'a> {
     group: Group<'a>,
     outcomes: Vec<(usize, Outcome)>,
+    /// The commits that were appended for those.
+    appended: Appended,
     /// Its state, when our own append has just shown that it is current, and only commands that did not fit into that commit are
     /// left.
     current: Option<Box<AggregateState>>,
@@ -98,7 +100,7 @@ struct Unsettled<'a> {
 impl<'a> Unsettled<'a> {
     /// An aggregate whose history has to be read first.
     fn unread(group: Group<'a>) -> Self {
-        Self { group, outcomes: Vec::new(), current: None }
+        Self { group, outcomes: Vec::new(), appended: Appended::default(), current: None }
     }
 }
 
@@ -107,6 +109,15 @@ struct Settled {
     stream_id: StreamId,
     state: Option<AggregateState>,
     outcomes: Vec<(usize, Outcome)>,
+    /// The commits that were appended for them.
+    appended: Appended,
+}
+
+impl Settled {
+    fn add(&mut self, outcomes: Vec<(usize, Outcome)>, appended: Appended) {
+        self.outcomes.extend(outcomes);
+        self.appended.add(appended);
+    }
 }
 
 /// The result of the quick way: some aggregates are settled, and the others go the slow way.
@@ -127,8 +138,6 @@ pub struct Settlement<B> {
     /// Whether to take an aggregate that is not in the cache for a new one, which costs nothing when it is. Judged after each slice
     /// by how those of it turned out.
     suppose_new: AtomicBool,
-    /// The commits of this round.
-    appended: Mutex<Appended>,
     metrics: HandlerMetrics,
 }
 
@@ -142,7 +151,6 @@ impl<B: Broker> Settlement<B> {
             broker,
             ids,
             suppose_new: AtomicBool::new(true),
-            appended: Mutex::default(),
             metrics,
         }
     }
@@ -157,14 +165,15 @@ impl<B: Broker> Settlement<B> {
         index: &Arc<IdIndex>,
         commands: &[PreparedCommand],
     ) -> Result<(Vec<Outcome>, Appended), SettleError> {
-        *self.appended() = Appended::default();
         let mut round = sort(commands, first_uses(commands, index).await?);
         let mut letters = round.letters;
         let mut all = self.settle_groups(cache, round.groups).await?;
         for command in round.with_partners {
             all.extend(self.settle_together(cache, &command).await?);
         }
+        let mut appended = Appended::default();
         for settled in all {
+            appended.add(settled.appended);
             for (place, outcome) in settled.outcomes {
                 match dead_letter(&outcome, commands.get(place)) {
                     Some(letter) => letters.push((place, letter)),
@@ -175,21 +184,12 @@ impl<B: Broker> Settlement<B> {
                 cache.put(settled.stream_id, state);
             }
         }
+        self.metrics.commits.inc_by(appended.count);
         let (places, letters): (Vec<_>, Vec<_>) = letters.into_iter().unzip();
         for (place, outcome) in places.into_iter().zip(self.set_aside(&letters).await) {
             round.outcomes.set(place, outcome);
         }
-        Ok((round.outcomes.finish(), *self.appended()))
-    }
-
-    fn appended(&self) -> std::sync::MutexGuard<'_, Appended> {
-        self.appended.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A commit of ours is stored at `sequence`.
-    fn note_commit(&self, sequence: u64) {
-        self.metrics.commits.inc();
-        self.appended().add(sequence);
+        Ok((round.outcomes.finish(), appended))
     }
 
     /// First the quick way for all aggregates, then the slow way for those that need it.
@@ -202,7 +202,8 @@ impl<B: Broker> Settlement<B> {
         let slow: Vec<_> = slow
             .into_iter()
             .map(|unsettled| {
-                let snapshot = cache.snapshot(&unsettled.group.stream_id);
+                let unread = unsettled.current.is_none();
+                let snapshot = unread.then(|| cache.snapshot(&unsettled.group.stream_id)).flatten();
                 self.settle_slowly(unsettled, snapshot).boxed()
             })
             .collect();
@@ -271,10 +272,7 @@ impl<B: Broker> Settlement<B> {
                     Err(Unsettled::unread(each.group))
                 }
                 None => each.finish(None),
-                Some(Ok(sequence)) => {
-                    self.note_commit(sequence);
-                    each.finish(Some(sequence))
-                }
+                Some(Ok(sequence)) => each.finish(Some(sequence)),
                 Some(Err(error)) => {
                     conflicts += usize::from(matches!(error, AppendError::Conflict { .. }));
                     self.count(&error);
@@ -367,7 +365,8 @@ impl<B: Broker> Settlement<B> {
         unsettled: Unsettled<'_>,
         mut snapshot: Option<AggregateState>,
     ) -> Result<Settled, SettleError> {
-        let Unsettled { mut group, mut outcomes, mut current } = unsettled;
+        let Unsettled { mut group, outcomes, appended, mut current } = unsettled;
+        let mut settled = Settled { stream_id: group.stream_id.clone(), state: None, outcomes, appended };
         let (mut backoff, mut most) = (self.ids.backoff(), usize::MAX);
         loop {
             let hydrated = match current.take() {
@@ -385,26 +384,24 @@ impl<B: Broker> Settlement<B> {
                     continue;
                 }
                 Err(HydrationError::Broker(error)) => return Err(error.into()),
-                Err(error) => return Ok(group.dead(outcomes, "history-unreadable", &one_line(&error))),
+                Err(error) => return Ok(settled.and_dead(&group, "history-unreadable", &one_line(&error))),
             };
             let decided = match self.decide(group, state, &past, most) {
                 Ok(decided) => decided,
-                // A snapshot does not say which positions went into it. The next try reads the whole history.
+                // A state from memory or a snapshot does not say which positions went into it. The next try has neither, and reads the whole
+                // history.
                 Err((same, HistoryNeeded)) if !whole => {
                     group = same;
                     continue;
                 }
                 Err((same, error)) => {
-                    return Ok(same.dead(outcomes, "history-unreadable", &one_line(&error)));
+                    return Ok(settled.and_dead(&same, "history-unreadable", &one_line(&error)));
                 }
             };
             let answer = match &decided.append {
                 None => None,
                 Some(append) => match self.store.append(append).await {
-                    Ok(appended) => {
-                        self.note_commit(appended.sequence);
-                        Some(appended.sequence)
-                    }
+                    Ok(stored) => Some(stored.sequence),
                     // Fewer may fit; what does not fit alone never will.
                     Err(AppendError::Refused { .. }) if decided.decision.taken > 1 => {
                         most = decided.decision.taken / 2;
@@ -413,9 +410,9 @@ impl<B: Broker> Settlement<B> {
                     }
                     Err(AppendError::Refused { detail, .. }) => {
                         group = decided.group;
-                        outcomes.extend(group.set_first_aside("commit-refused", &detail));
+                        settled.outcomes.extend(group.set_first_aside("commit-refused", &detail));
                         if group.commands.is_empty() {
-                            return Ok(Settled { stream_id: group.stream_id, state: None, outcomes });
+                            return Ok(settled);
                         }
                         continue;
                     }
@@ -428,11 +425,11 @@ impl<B: Broker> Settlement<B> {
             };
             match decided.finish(answer) {
                 Ok(mut done) => {
-                    done.outcomes.append(&mut outcomes);
+                    done.add(settled.outcomes, settled.appended);
                     return Ok(done);
                 }
                 Err(rest) => {
-                    outcomes.extend(rest.outcomes);
+                    settled.add(rest.outcomes, rest.appended);
                     (group, current) = (rest.group, rest.current);
                 }
             }
@@ -465,15 +462,16 @@ impl<'a> Decided<'a> {
             self.state.last_hash = Some(commit_hash(&append.body));
             self.state.current = true;
         }
+        let appended = sequence.map(Appended::one).unwrap_or_default();
         let last_sequence = self.state.last_sequence;
         let drafts = self.decision.drafts.into_iter();
         let outcomes = drafts.map(|(place, draft)| (place, draft.settle(last_sequence))).collect();
         if self.decision.taken < self.group.commands.len() {
             self.group.commands.drain(..self.decision.taken);
             let current = self.state.current.then(|| Box::new(self.state));
-            return Err(Unsettled { group: self.group, outcomes, current });
+            return Err(Unsettled { group: self.group, outcomes, appended, current });
         }
-        Ok(Settled { stream_id: self.group.stream_id, state: Some(self.state), outcomes })
+        Ok(Settled { stream_id: self.group.stream_id, state: Some(self.state), outcomes, appended })
     }
 }
 

@@ -45,7 +45,7 @@ pub struct CacheLimits {
     pub unsaved_commits: NonZeroUsize,
 }
 
-/// Commits that a handler has appended one after the other.
+/// Commits that a handler has appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Appended {
     /// How many.
@@ -57,11 +57,20 @@ pub struct Appended {
 }
 
 impl Appended {
-    /// Counts a commit at `sequence`.
-    pub fn add(&mut self, sequence: u64) {
-        self.first = if self.count == 0 { sequence } else { self.first.min(sequence) };
-        self.last = self.last.max(sequence);
-        self.count += 1;
+    /// A commit at `sequence`.
+    pub fn one(sequence: u64) -> Self {
+        Self { count: 1, first: sequence, last: sequence }
+    }
+
+    /// Counts others too.
+    pub fn add(&mut self, others: Self) {
+        self.first = match (self.count, others.count) {
+            (0, _) => others.first,
+            (_, 0) => self.first,
+            _ => self.first.min(others.first),
+        };
+        self.last = self.last.max(others.last);
+        self.count += others.count;
     }
 }
 

@@ -48,19 +48,16 @@ impl Group<'_> {
     pub(super) fn set_first_aside(&mut self, code: &str, cause: &str) -> Option<(usize, Outcome)> {
         let first = (!self.commands.is_empty()).then(|| self.commands.remove(0))?;
         tracing::error!(stream_id = %self.stream_id, code, cause, "setting a command aside");
-        let message = bounded(cause).as_ref().into();
-        Some((first.index, Outcome::DeadLettered { code: code.into(), message }))
+        Some((first.index, Outcome::DeadLettered { code: code.into(), message: cause.into() }))
     }
+}
 
-    /// All commands of the group set aside for the same cause.
-    pub(super) fn dead(self, mut outcomes: Vec<(usize, Outcome)>, code: &str, cause: &str) -> Settled {
+impl Settled {
+    /// With all commands of `group` set aside for the same cause.
+    pub(super) fn and_dead(mut self, group: &Group<'_>, code: &str, cause: &str) -> Self {
         tracing::error!(stream_id = %self.stream_id, code, cause, "setting the aggregate's commands aside");
-        outcomes.extend(self.commands.iter().map(|command| {
-            (
-                command.index,
-                Outcome::DeadLettered { code: code.into(), message: bounded(cause).as_ref().into() },
-            )
-        }));
-        Settled { stream_id: self.stream_id, state: None, outcomes }
+        let outcome = Outcome::DeadLettered { code: code.into(), message: cause.into() };
+        self.outcomes.extend(group.commands.iter().map(|command| (command.index, outcome.clone())));
+        self
     }
 }

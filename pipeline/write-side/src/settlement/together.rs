@@ -23,15 +23,13 @@ use crate::{
         AggregateWithPast, CommandWithPartners, DecisionWithPartners, PastOfCommand, decide_overtaken,
         decide_together,
     },
-    state_cache::StateCache,
+    state_cache::{Appended, StateCache},
 };
 
 /// One of the aggregates that the command changes.
 struct ChangedAggregate {
     stream_id: StreamId,
     state: AggregateState,
-    /// What the whole history tells of the command, if it was read.
-    past: Option<PastOfCommand>,
 }
 
 /// Why an attempt failed.
@@ -59,7 +57,8 @@ impl<B: Broker> Settlement<B> {
         let dead = |code: &str, cause: &str| {
             tracing::error!(stream_id = %own, code, cause, "setting the command aside");
             let outcome = Outcome::DeadLettered { code: code.into(), message: cause.into() };
-            Ok(vec![settled(command, own.clone(), None, Some(outcome))])
+            let outcomes = vec![(command.decidable.index, outcome)];
+            Ok(vec![Settled { stream_id: own.clone(), state: None, outcomes, appended: Appended::default() }])
         };
         let mut backoff = self.ids.backoff();
         let mut believe_cache = true;
@@ -99,49 +98,60 @@ impl<B: Broker> Settlement<B> {
         let mut own = self.current(cache, command, own_id, believe_cache).await?;
         let settled_before = |changed: &ChangedAggregate| changed.state.last_position >= envelope.position;
         let overtaken = settled_before(&own) || partners.iter().any(settled_before);
-        if overtaken {
+        let decision = if overtaken {
+            let mut pasts = Vec::with_capacity(partners.len());
             for changed in &mut partners {
-                *changed = self.whole(command, &changed.stream_id).await?;
+                let (state, past) = self.whole(command, &changed.stream_id).await?;
+                changed.state = state;
+                pasts.push(past);
             }
             // Read last: if an earlier handler has settled the command, it did so before the later effects in the other histories,
             // so this one cannot lack it.
-            own = self.whole(command, own_id).await?;
-        }
-        let decision = if overtaken {
-            let mut aggregates: Vec<_> =
-                partners.iter_mut().filter_map(ChangedAggregate::with_past).collect();
-            let own = own.with_past().expect("the whole history was just read");
-            decide_overtaken(command, own, &mut aggregates, || self.ids.next_id())
+            let (state, mut past) = self.whole(command, own_id).await?;
+            own.state = state;
+            let mut partners: Vec<_> = partners
+                .iter()
+                .zip(&mut pasts)
+                .map(|(changed, past)| AggregateWithPast { state: &changed.state, past })
+                .collect();
+            let own = AggregateWithPast { state: &own.state, past: &mut past };
+            decide_overtaken(command, own, &mut partners, || self.ids.next_id())
         } else {
             let mut states: Vec<_> = partners.iter_mut().map(|changed| &mut changed.state).collect();
             decide_together(command, &mut own.state, &mut states, || self.ids.next_id())
         };
-        let outcome = match decision {
-            DecisionWithPartners::Settled(outcome) => outcome,
+        let (outcome, appended) = match decision {
+            DecisionWithPartners::Settled(outcome) => (outcome, Appended::default()),
             DecisionWithPartners::Append { partners: commits, own: commit } => {
                 self.append_together(&mut own, &mut partners, commits, commit).await?
             }
         };
+        let index = command.decidable.index;
+        let settled = |stream_id, state| Settled {
+            stream_id,
+            state,
+            outcomes: Vec::new(),
+            appended: Appended::default(),
+        };
+        let own_state = (!overtaken).then_some(own.state);
+        let own = Settled { outcomes: vec![(index, outcome)], appended, ..settled(own.stream_id, own_state) };
         if overtaken {
             // The states do not go back into the cache, because what was appended was decided on a past state.
-            return Ok(vec![settled(command, own.stream_id, None, Some(outcome))]);
+            return Ok(vec![own]);
         }
-        let mut all: Vec<_> = partners
-            .into_iter()
-            .map(|changed| settled(command, changed.stream_id, Some(changed.state), None))
-            .collect();
-        all.push(settled(command, own.stream_id, Some(own.state), Some(outcome)));
-        Ok(all)
+        let partners = partners.into_iter();
+        let partners = partners.map(|changed| settled(changed.stream_id, Some(changed.state)));
+        Ok(partners.chain([own]).collect())
     }
 
-    /// Appends the commits together and moves the states to them. Returns the outcome.
+    /// Appends the commits together and moves the states to them. Returns the outcome and what was appended.
     async fn append_together(
         &self,
         own: &mut ChangedAggregate,
         partners: &mut [ChangedAggregate],
         commits: Vec<Option<Commit>>,
         commit: Commit,
-    ) -> Result<Outcome, Obstacle> {
+    ) -> Result<(Outcome, Appended), Obstacle> {
         let (version, events) = (commit.last_version(), commit.events.len());
         let aggregates =
             partners.iter_mut().zip(commits).filter_map(|(changed, commit)| Some((changed, commit?)));
@@ -152,19 +162,19 @@ impl<B: Broker> Settlement<B> {
             appends.push(NewCommit::new(changed.stream_id.clone(), changed.state.last_sequence, commit));
             states.push(&mut changed.state);
         }
-        let appended = match self.store.append_together(&appends).await {
-            Ok(appended) => appended,
+        let last = match self.store.append_together(&appends).await {
+            Ok(stored) => stored.sequence,
             Err(error) => return Err(Obstacle::NotAppended(error)),
         };
-        let first = appended.sequence + 1 - appends.len() as u64;
+        let count = appends.len() as u64;
+        let first = last + 1 - count;
         for ((sequence, append), state) in (first..).zip(&appends).zip(states) {
-            self.note_commit(sequence);
             state.last_sequence = sequence;
             state.last_hash = Some(commit_hash(&append.body));
             state.current = true;
         }
         let events = u32::try_from(events).unwrap_or(u32::MAX);
-        Ok(Outcome::Accepted { position: appended.sequence, version, events })
+        Ok((Outcome::Accepted { position: last, version, events }, Appended { count, first, last }))
     }
 
     /// A state that is known to be current: the cached one, or the one that the leader has.
@@ -177,20 +187,20 @@ impl<B: Broker> Settlement<B> {
     ) -> Result<ChangedAggregate, HydrationError> {
         let known = match cache.take(stream_id) {
             Some(state) if believe_cache && state.current => {
-                return Ok(ChangedAggregate { stream_id: stream_id.clone(), state, past: None });
+                return Ok(ChangedAggregate { stream_id: stream_id.clone(), state });
             }
             known => known,
         };
         let Hydrated { state, .. } = hydrate(&self.store, stream_id, command.aggregate, known, &[]).await?;
-        Ok(ChangedAggregate { stream_id: stream_id.clone(), state, past: None })
+        Ok(ChangedAggregate { stream_id: stream_id.clone(), state })
     }
 
-    /// The whole history, read from the leader.
+    /// The state and what tells of the command, from the whole history as the leader has it.
     async fn whole(
         &self,
         command: &CommandWithPartners<'_>,
         stream_id: &StreamId,
-    ) -> Result<ChangedAggregate, HydrationError> {
+    ) -> Result<(AggregateState, PastOfCommand), HydrationError> {
         let mut past = PastOfCommand::new(command);
         let mut state = AggregateState::initial(command.aggregate);
         let mut history = self.store.current_history(stream_id, 0).await.map_err(HydrationError::from)?;
@@ -201,22 +211,6 @@ impl<B: Broker> Settlement<B> {
             }
         }
         state.current = true;
-        Ok(ChangedAggregate { stream_id: stream_id.clone(), state, past: Some(past) })
+        Ok((state, past))
     }
-}
-
-impl ChangedAggregate {
-    fn with_past(&mut self) -> Option<AggregateWithPast<'_>> {
-        Some(AggregateWithPast { state: &self.state, past: self.past.as_mut()? })
-    }
-}
-
-fn settled(
-    command: &CommandWithPartners<'_>,
-    stream_id: StreamId,
-    state: Option<AggregateState>,
-    outcome: Option<Outcome>,
-) -> Settled {
-    let outcomes = outcome.map(|outcome| (command.decidable.index, outcome)).into_iter().collect();
-    Settled { stream_id, state, outcomes }
 }

@@ -108,8 +108,11 @@ pub fn set_aside(path: &Path) -> Result<PathBuf, StoreError> {
 }
 
 /// Leaves a mark beside a file that was found damaged while it was open, so that the next [`open`] knows. Best effort: without the
-/// mark, the damage is found again where it is.
+/// mark, the damage is found again where it is. Nothing where there is no such file, as for a store that lives in memory.
 pub fn mark_damaged(path: &Path, detail: &str) {
+    if !path.exists() {
+        return;
+    }
     if let Err(error) = std::fs::write(with_suffix(path, MARK), detail) {
         tracing::warn!(%error, path = %path.display(), detail, "the damaged file could not be marked");
     }
@@ -204,10 +207,18 @@ mod tests {
     fn mark_without_its_file_is_removed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rows.redb");
-        mark_damaged(&path, "row 7 does not have its checksum");
+        std::fs::write(with_suffix(&path, MARK), "row 7 does not have its checksum").unwrap();
         for _ in 0..2 {
             drop(open(&path, CACHE).unwrap());
         }
+    }
+
+    /// Damage in a store that lives in memory left a mark in the folder where the process worked.
+    #[test]
+    fn no_mark_is_left_for_a_file_that_is_not_there() {
+        let folder = tempfile::tempdir().unwrap();
+        mark_damaged(&folder.path().join("(in memory)"), "row 7 does not have its checksum");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     #[test]

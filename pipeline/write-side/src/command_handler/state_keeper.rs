@@ -105,7 +105,7 @@ pub(super) struct StateFollower<B: Broker> {
     /// Of its consumer.
     name: String,
     reader: Option<B::Reader>,
-    /// Where EVENTS ended when it was looked at last.
+    /// Where EVENTS ended when this was opened; 0 where nobody looked.
     end: u64,
 }
 
@@ -121,7 +121,7 @@ impl<B: Broker> StateFollower<B> {
         keeper.cache.through() + WARM_WITHIN >= self.end && pending <= WARM_WITHIN
     }
 
-    /// Where EVENTS ended when this began.
+    /// Where EVENTS ended when this was opened.
     pub(super) fn end(&self) -> u64 {
         self.end
     }

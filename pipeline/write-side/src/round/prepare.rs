@@ -139,6 +139,7 @@ pub fn cut_round(mut commands: Vec<PreparedCommand>) -> Vec<Vec<PreparedCommand>
     rounds.reverse();
     rounds
 }
+
 /// The subject names an aggregate for which this handler has no rules.
 #[derive(Debug, thiserror::Error)]
 #[error("no aggregate {context}.{aggregate}; this handler knows {known}")]

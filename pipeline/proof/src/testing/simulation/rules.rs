@@ -28,13 +28,16 @@ struct Outside {
 
 /// The rules for a run that begins now.
 pub(super) fn rules(bug: Option<Bug>, broker: &MemoryBroker) -> AggregateRegistry {
-    let Some(bug) = bug.filter(|bug| matches!(bug, Bug::DecidedByWallClock | Bug::PastDecidedOnPresent))
-    else {
-        return AggregateRegistry::new().with::<Account>();
-    };
-    let outside = Outside { bug, broker: broker.connect(), started: Instant::now() };
-    OUTSIDE.set(Some(outside));
-    AggregateRegistry::new().with::<WrongAccount>()
+    let bug = bug.filter(|bug| matches!(bug, Bug::DecidedByWallClock | Bug::PastDecidedOnPresent));
+    let outside = bug.map(|bug| Outside { bug, broker: broker.connect(), started: Instant::now() });
+    let wrong = outside.is_some();
+    // Also without a bug: what an earlier run left here would keep its broker.
+    OUTSIDE.set(outside);
+    if wrong {
+        AggregateRegistry::new().with::<WrongAccount>()
+    } else {
+        AggregateRegistry::new().with::<Account>()
+    }
 }
 
 impl Outside {

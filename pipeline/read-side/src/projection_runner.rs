@@ -58,8 +58,8 @@ pub const DURABLE_INTERVAL_DEFAULT: Duration = Duration::from_secs(1);
 /// How often the source asks for the stream's end and generation, unless configured otherwise.
 pub const STREAM_CHECK_INTERVAL_DEFAULT: Duration = Duration::from_secs(5);
 
-/// How many messages apart projections may be and still share a reader, unless configured otherwise: about what one transaction
-/// applies.
+/// How many messages apart projections may be and still share a reader, unless configured otherwise: fewer than one transaction
+/// applies, so that those ahead wait a moment only.
 pub const LANE_DISTANCE_DEFAULT: u64 = 10_000;
 
 /// How many batches may wait for the writer, however small they are. What is read while one transaction is applied goes into the

@@ -37,7 +37,10 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::Instant,
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
 
 pub use self::{
     answer::QueryError,
@@ -153,8 +156,8 @@ struct Registration {
     serving: TaskTracker,
     /// Ends everything that listens on any line.
     closing: CancellationToken,
-    /// Ends what listens on the line before.
-    line: Mutex<CancellationToken>,
+    /// Ends what listens on a line when the next one takes its place.
+    line: Mutex<Option<DropGuard>>,
 }
 
 impl QueryService {
@@ -196,7 +199,7 @@ impl QueryService {
             views: views.clone(),
             served,
             serving: serving.clone(),
-            line: Mutex::new(closing.child_token()),
+            line: Mutex::default(),
             closing: closing.clone(),
         });
         let door =
@@ -239,7 +242,7 @@ async fn register(client: Client, registration: Arc<Registration>) -> Result<Ser
         .start(&config.name, &config.version)
         .await?;
     let this_line = closing.child_token();
-    std::mem::replace(&mut *line.lock().unwrap_or_else(PoisonError::into_inner), this_line.clone()).cancel();
+    *line.lock().unwrap_or_else(PoisonError::into_inner) = Some(this_line.clone().drop_guard());
     for view in served {
         replicas::serve(Arc::clone(view), &service, client.clone(), serving, this_line.clone()).await?;
     }

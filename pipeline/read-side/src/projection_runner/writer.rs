@@ -264,7 +264,7 @@ impl Writer {
     }
 }
 
-/// The metrics of one reader, which appear with its first message.
+/// The metrics of one reader. Those of the first reader are there from the beginning, those of the second from its first message on.
 struct Counted {
     metrics: OnceCell<ReaderMetrics>,
     all: Metrics,

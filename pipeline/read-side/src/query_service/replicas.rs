@@ -36,6 +36,9 @@ const ASK_WAIT: Duration = Duration::from_secs(1);
 /// For how much longer another replica must have listened than a request has been here, before this one keeps silent.
 const LISTENED_BEFORE: Duration = Duration::from_secs(1);
 
+/// The pause before a view that could not change how it listens tries again.
+const LISTEN_PAUSE: Duration = Duration::from_secs(1);
+
 /// A view, and what its endpoints need.
 pub(super) struct ServedView {
     pub(super) view: View,
@@ -103,8 +106,15 @@ impl Served {
                     listening = new;
                 }
                 Err(error) => {
-                    tracing::warn!(%error, view = self.view.view.name, "a view cannot be served on this connection");
-                    return;
+                    tracing::warn!(
+                        %error,
+                        view = self.view.view.name,
+                        able,
+                        "a view cannot change how it listens; it stays as it is and tries again"
+                    );
+                    if self.closing.run_until_cancelled(tokio::time::sleep(LISTEN_PAUSE)).await.is_none() {
+                        return;
+                    }
                 }
             }
         }
@@ -112,9 +122,12 @@ impl Served {
 
     async fn listen(&self, able: bool) -> Result<Listening, async_nats::Error> {
         let leaving = self.closing.child_token();
+        // Before anything listens: when the rest cannot, what does is left again.
+        let leaves = leaving.clone().drop_guard();
         // Cancelled when this replica no longer says that it can answer. Were it to leave the queue group before, a replica apart would be
         // told that it answers, keep silent, and the request would have no answer at all.
         let silent = CancellationToken::new();
+        let falls_silent = silent.clone().drop_guard();
         for context in &self.view.endpoints {
             let operation = context.operation;
             if able {
@@ -140,14 +153,13 @@ impl Served {
             let endpoint = builder.add(WHOLE).await?;
             if let Some(context) = self.view.endpoints.first() {
                 let saying = say_whole(endpoint, Arc::clone(context), self.client.clone(), leaving.clone());
-                let silent = silent.drop_guard();
                 self.takers.spawn(async move {
                     saying.await;
-                    drop(silent);
+                    drop(falls_silent);
                 });
             }
         }
-        Ok(Listening { able, _leaves: leaving.drop_guard() })
+        Ok(Listening { able, _leaves: leaves })
     }
 
     fn subject(&self, last: &str) -> String {

@@ -85,9 +85,13 @@ impl Drop for Wait {
 }
 
 /// Who asks, as far as a reply subject tells: everything before its last token is the inbox of one connection. Where another account
-/// imports the queries, the server writes replies of its own, and the whole account counts as one client.
+/// imports the queries, the server writes replies of its own, and the whole account counts as one client. A reply subject of two
+/// tokens, such as `_INBOX.AbC`, is an inbox as a whole: before its last token is only what all clients have.
 pub(super) fn client_of(reply: &str) -> &str {
-    reply.rsplit_once('.').map_or(reply, |(inbox, _)| inbox)
+    match reply.rsplit_once('.') {
+        Some((inbox, _)) if inbox.contains('.') => inbox,
+        _ => reply,
+    }
 }
 
 #[cfg(test)]
@@ -109,6 +113,9 @@ mod tests {
     #[test]
     fn client_is_the_inbox_of_a_connection() {
         assert_eq!(client_of("_INBOX.gateway.AbC.17"), "_INBOX.gateway.AbC");
+        assert_eq!(client_of("_INBOX.AbC.17"), "_INBOX.AbC");
+        assert_eq!(client_of("_INBOX.AbC"), "_INBOX.AbC");
+        assert_eq!(client_of("reply.AbC"), "reply.AbC");
         assert_eq!(client_of("reply"), "reply");
     }
 }

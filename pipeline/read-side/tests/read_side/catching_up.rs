@@ -25,10 +25,11 @@ use serde_json::json;
 
 use crate::support::{Counts, Kinds, Latest, PATIENCE, Running, as_stage, commit, grow};
 
-/// So many events that a slow projection takes ten seconds for them.
-const EVENTS_BEFORE: usize = 10_000;
+/// So many events that a slow projection takes half a minute for them, unless it is told to hurry.
+const EVENTS_BEFORE: usize = 30_000;
 
-/// Counts as [`Counts`] does, a millisecond for each event, until it need not be slow any more.
+/// Counts as [`Counts`] does, a millisecond for each event, until it need not be slow any more. It sleeps and does not wait to be let on:
+/// one thread writes for all projections, so a gate would stop the others as well.
 struct Slow {
     counts: Counts,
     hurry: Arc<AtomicBool>,
@@ -83,14 +84,15 @@ fn start_with(
     let slow = Slow { counts, hurry: Arc::clone(hurry) };
     let set = ProjectionSet::new(vec![Box::new(slow), Box::new(Latest)], vec![Box::new(Kinds)], &["test"]);
     Running::start_with(broker, folder, set.unwrap(), |config| {
+        // Whatever has been read is applied before it ends or begins anew: not too much.
         config.batch_max = 50;
         config.lane_distance = 100;
         adjust(config);
     })
 }
 
-async fn long_stream(broker: &NatsBroker) -> u64 {
-    let grown = (0..EVENTS_BEFORE).map(|number| commit("thing.a", "grown", &format!("a-{number}")));
+async fn long_stream(broker: &NatsBroker, count: usize) -> u64 {
+    let grown = (0..count).map(|number| commit("thing.a", "grown", &format!("a-{number}")));
     let appended = broker.append_each(EVENTS, grown.collect()).await;
     appended.into_iter().map(|appended| appended.unwrap().sequence).max().unwrap()
 }
@@ -115,9 +117,9 @@ async fn others_follow_the_stream_while_one_is_built_anew() {
     let server = TestServer::start_provisioned().await;
     let broker = server.broker().await;
     let folder = tempfile::tempdir().unwrap();
-    let last = long_stream(&broker).await;
+    let last = long_stream(&broker, EVENTS_BEFORE).await;
     let hurry = Arc::new(AtomicBool::new(true));
-    let running = start(&broker, folder.path(), 1, &hurry);
+    let running = start_with(&broker, folder.path(), 1, &hurry, |config| config.batch_max = 2_000);
     running.until_sequence("counts", last).await;
     running.until_sequence("latest", last).await;
     assert!(!reads_beside(&server).await, "all began together");
@@ -184,7 +186,7 @@ async fn second_consumer_goes_when_the_first_reader_finds_another_stream() {
     let server = TestServer::start_provisioned().await;
     let broker = server.broker().await;
     let folder = tempfile::tempdir().unwrap();
-    let last = long_stream(&broker).await;
+    let last = long_stream(&broker, 10_000).await;
     let hurry = Arc::new(AtomicBool::new(true));
     let running = start(&broker, folder.path(), 1, &hurry);
     running.until_sequence("counts", last).await;

@@ -18,6 +18,14 @@ pub fn lease_subject(key: &str) -> String {
     format!("$KV.{LEASES_BUCKET}.{key}")
 }
 
+/// First part of the subjects on which owners of leases show that they are there.
+pub const PRESENCE_PREFIX: &str = "lease";
+
+/// The subject on which `owner` listens while it has the lease of `key`.
+pub fn presence_subject(key: &str, owner: &str) -> String {
+    format!("{PRESENCE_PREFIX}.{key}.{owner}")
+}
+
 /// Where a process's progress is recorded.
 pub fn progress_subject(process: &str) -> String {
     lease_subject(&format!("process.{process}"))

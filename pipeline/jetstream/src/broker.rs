@@ -388,8 +388,8 @@ pub trait Broker: Clone + Send + Sync + 'static {
     /// Removes the message at `sequence` of `stream`. Repeating it changes nothing.
     fn remove(&self, stream: &str, sequence: u64) -> impl Future<Output = Result<(), BrokerError>> + Send;
 
-    /// Takes the lease of `key` for `owner` if nobody has it, or renews it if `owner` has it; says whether `owner` has
-    /// it now. It lapses `time_to_live` after the last call.
+    /// Takes the lease of `key` for `owner` if nobody has it, or whoever has it is not connected any more, or renews it if
+    /// `owner` has it; says whether `owner` has it now. It lapses `time_to_live` after the last call.
     fn hold_lease(
         &self,
         key: &str,

@@ -6,6 +6,7 @@ pub mod door;
 mod lease;
 mod lines;
 mod load;
+mod presence;
 pub(crate) mod wire;
 
 use std::{sync::Arc, time::Duration};

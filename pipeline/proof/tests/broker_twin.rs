@@ -30,6 +30,11 @@ impl Ground for Server {
         self.server.broker().await
     }
 
+    async fn kill(&self, broker: NatsBroker) {
+        // With the last handle its connections are closed.
+        drop(broker);
+    }
+
     async fn restart(&mut self) {
         self.server.kill().await;
         self.server.restart().await;
@@ -66,6 +71,10 @@ impl Ground for Twin {
 
     async fn connect(&self) -> MemoryBroker {
         self.broker.connect()
+    }
+
+    async fn kill(&self, broker: MemoryBroker) {
+        broker.kill();
     }
 
     async fn restart(&mut self) {
@@ -166,6 +175,8 @@ on_both![
     lease_has_one_owner_until_given_back,
     lease_belongs_to_a_name,
     lease_lapses,
+    lease_of_a_process_that_is_gone_is_free,
+    owner_of_a_lease_is_there_after_a_restart_of_the_server,
     waiting_for_a_lease_ends_when_it_is_given_back,
     purge_takes_its_subject_up_to_its_position,
     reader_goes_on_while_what_it_has_read_is_purged,

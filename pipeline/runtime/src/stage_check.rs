@@ -8,6 +8,7 @@ use async_nats::{Client, HeaderMap, Subscriber, client::RequestErrorKind, jetstr
 use millstream_contract::{
     error_text::one_line,
     exit_code::{ExitCode, Failure},
+    leases::presence_subject,
 };
 use millstream_jetstream::{
     nats_server::{VERSION_MIN, Version},
@@ -251,7 +252,7 @@ fn probes(needs: &StageNeeds, api: &str) -> Vec<Probe> {
     probes
 }
 
-/// What is for other replicas: questions, and an answer in the inbox that all of them have, where nobody waits for it. Whoever listens
+/// What is for other replicas: questions, also whether they are there, and an answer in the inbox that all of them have, where nobody waits for it. Whoever listens
 /// there, such as the check of another stage, need not answer.
 fn to_replicas(needs: &StageNeeds, inbox: &str) -> Vec<Probe> {
     let question =
@@ -260,6 +261,10 @@ fn to_replicas(needs: &StageNeeds, inbox: &str) -> Vec<Probe> {
     if !probes.is_empty() {
         probes.push(Probe::request(format!("{inbox}.check"), "answer other replicas".to_owned()));
     }
+    let owners = needs.leases.iter().map(|key| presence_subject(key, "check"));
+    probes.extend(
+        owners.map(|subject| Probe::request(subject, "ask whether the owner of a lease is there".to_owned())),
+    );
     probes
 }
 

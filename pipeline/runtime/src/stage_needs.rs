@@ -3,7 +3,10 @@
 
 use millstream_contract::{
     dead_letter::DEAD_LETTER_PREFIX,
-    leases::{COMMAND_HANDLER_LEASE, PROCESS_MANAGER_LEASE, lease_subject, leases_stream, progress_subject},
+    leases::{
+        COMMAND_HANDLER_LEASE, PROCESS_MANAGER_LEASE, lease_subject, leases_stream, presence_subject,
+        progress_subject,
+    },
     outcome::OUTCOME_SUBJECT,
     stream_names::{COMMANDS, COMMANDS_CONSUMER, DEAD_LETTERS, EVENTS, OUTCOMES, REPORTS, TIMERS},
     subject::{
@@ -56,6 +59,8 @@ pub struct StageNeeds {
     pub removes: Vec<String>,
     /// Subjects on which it asks other replicas of itself. They are answered in the inbox that all of them have.
     pub asks: Vec<String>,
+    /// Keys of leases: it shows that it is there while it has one, and asks whether others are.
+    pub leases: Vec<String>,
     /// Subjects that it listens to, besides its own inbox.
     pub listens: Vec<String>,
 }
@@ -72,6 +77,7 @@ pub fn stage_needs(name: &str, instance: &str) -> Option<StageNeeds> {
     };
     needs.listens.push(status_subject(&process));
     needs.listens.extend(discovery(SERVICE_NAME));
+    needs.listens.extend(needs.leases.iter().map(|key| presence_subject(key, "*")));
     needs.listens.sort();
     needs.listens.dedup();
     Some(needs)
@@ -98,6 +104,7 @@ fn command_handler(process: &str) -> StageNeeds {
         gets: vec![COMMANDS.to_owned(), OUTCOMES.to_owned(), EVENTS.to_owned(), leases_stream()],
         direct_gets: owned(&[EVENTS]),
         purges: owned(&[COMMANDS, OUTCOMES]),
+        leases: owned(&[COMMAND_HANDLER_LEASE]),
         listens: submissions(lease),
         ..StageNeeds::default()
     }
@@ -152,6 +159,7 @@ fn process_manager(process: &str) -> StageNeeds {
         ],
         gets: vec![EVENTS.to_owned(), TIMERS.to_owned(), leases_stream()],
         purges: owned(&[TIMERS]),
+        leases: owned(&[PROCESS_MANAGER_LEASE]),
         listens: vec![lease],
         ..StageNeeds::default()
     }
@@ -178,6 +186,7 @@ impl StageNeeds {
             // Where it answers other replicas that ask.
             subjects.push(format!("{inbox}.>"));
         }
+        subjects.extend(self.leases.iter().map(|key| presence_subject(key, "*")));
         subjects.extend(self.appends.iter().map(|append| append.subject.clone()));
         subjects
     }

@@ -1,5 +1,5 @@
 //! Leases: one key each in the key-value bucket LEASES, with a time to live that the server counts. They decide who works,
-//! never what is right.
+//! never what is right. The lease of an owner that is gone ([`super::presence`]) is taken before it lapses.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -12,11 +12,24 @@ use millstream_contract::{
 };
 use tokio::sync::Mutex;
 
-use super::NatsBroker;
+use super::{
+    NatsBroker,
+    presence::{Presence, is_gone},
+};
 use crate::broker::{AppendError, Broker, BrokerError, NewMessage};
 
-/// The revision of each lease that this process holds.
-pub(super) type Leases = HashMap<String, u64>;
+/// The leases that this process holds.
+pub(super) type Leases = HashMap<String, Held>;
+
+/// A lease that this process holds.
+#[derive(Debug)]
+pub(super) struct Held {
+    revision: u64,
+    presence: Presence,
+}
+
+/// Part of the time to live that passes between two answers that an owner is gone: its connection may just be made again.
+const CONFIRMATIONS: u32 = 16;
 
 const OPERATION: &str = "KV-Operation";
 const MARKER: &str = "Nats-Marker-Reason";
@@ -58,25 +71,51 @@ pub(super) async fn hold(
     owner: &str,
     time_to_live: Duration,
 ) -> Result<bool, BrokerError> {
-    let renewal = leases.lock().await.get(key).copied();
+    let renewal = leases.lock().await.get(key).map(|held| held.revision);
     if let Some(revision) = renewal
         && let Some(revision) = write(broker, key, owner, revision, time_to_live).await?
     {
-        leases.lock().await.insert(key.to_owned(), revision);
+        if let Some(held) = leases.lock().await.get_mut(key) {
+            held.revision = revision;
+        }
         return Ok(true);
     }
     // Not held, or the revision is out of date: perhaps an append of ours of which no answer came.
-    leases.lock().await.remove(key);
+    let held = leases.lock().await.remove(key);
     let expected = match broker.last(&stream(), &subject(key)).await? {
-        Some(message) if is_held(&message) && message.payload != owner.as_bytes() => return Ok(false),
+        Some(message) if is_held(&message) && message.payload != owner.as_bytes() => {
+            if !is_left(broker, key, &message, time_to_live).await {
+                return Ok(false);
+            }
+            message.sequence
+        }
         Some(message) => message.sequence,
         None => 0,
     };
+    // Before the lease is taken: whoever finds it taken must find its owner.
+    let presence = match held {
+        Some(held) => held.presence,
+        None => Presence::show(&broker.lines, key, owner).await?,
+    };
     let taken = write(broker, key, owner, expected, time_to_live).await?;
     if let Some(revision) = taken {
-        leases.lock().await.insert(key.to_owned(), revision);
+        leases.lock().await.insert(key.to_owned(), Held { revision, presence });
     }
     Ok(taken.is_some())
+}
+
+/// Whether the owner of a lease that has not lapsed is gone, asked twice.
+async fn is_left(broker: &NatsBroker, key: &str, lease: &StoredMessage, time_to_live: Duration) -> bool {
+    let owner = String::from_utf8_lossy(&lease.payload);
+    if !is_gone(&broker.client, key, &owner).await {
+        return false;
+    }
+    tokio::time::sleep(time_to_live / CONFIRMATIONS).await;
+    let gone = is_gone(&broker.client, key, &owner).await;
+    if gone {
+        tracing::info!(lease = key, owner = &*owner, "the owner of the lease is not connected any more");
+    }
+    gone
 }
 
 /// Writes the key if its revision is still `expected`; says the new revision.
@@ -134,8 +173,8 @@ pub(super) async fn owner(broker: &NatsBroker, key: &str) -> Result<Option<Strin
     Ok(message.map(|message| String::from_utf8_lossy(&message.payload).into_owned()))
 }
 
-/// As [`Broker::lease_freed`]: a lease given back is a message on the key's subject; one that lapsed is found by asking
-/// again after `wait`.
+/// As [`Broker::lease_freed`]: a lease given back is a message on the key's subject, the server says when its owner is gone, and one
+/// that lapsed is found by asking again after `wait`.
 pub(super) async fn freed(broker: &NatsBroker, key: &str, wait: Duration) {
     let Ok(mut changes) = broker.client().subscribe(subject(key)).await else {
         tokio::time::sleep(wait).await;
@@ -148,8 +187,20 @@ pub(super) async fn freed(broker: &NatsBroker, key: &str, wait: Duration) {
             }
         }
     };
-    // Nothing more is learnt from which of the two it was: the caller asks for the lease.
-    let _ = tokio::time::timeout(wait, given_back).await;
+    let left = async {
+        match owner(broker, key).await {
+            Ok(Some(owner)) => while !is_gone(broker.client(), key, &owner).await {},
+            Ok(None) => {}
+            // Without an answer only the time tells.
+            Err(_) => std::future::pending().await,
+        }
+    };
+    // Nothing more is learnt from which of them it was: the caller asks for the lease.
+    tokio::select! {
+        () = given_back => {}
+        () = left => {}
+        () = tokio::time::sleep(wait) => {}
+    }
 }
 
 fn is_held(message: &StoredMessage) -> bool {

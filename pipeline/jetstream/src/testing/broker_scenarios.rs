@@ -30,6 +30,9 @@ pub trait Ground {
     /// A connection of its own, as another process has.
     fn connect(&self) -> impl Future<Output = Self::Broker>;
 
+    /// The process of a connection is killed.
+    fn kill(&self, broker: Self::Broker) -> impl Future<Output = ()>;
+
     /// The server is killed and started again.
     fn restart(&mut self) -> impl Future<Output = ()>;
 

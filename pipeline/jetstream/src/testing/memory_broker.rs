@@ -23,7 +23,7 @@ use tokio::sync::{Notify, oneshot};
 use self::{
     connection::{Connection, Doing},
     recording::Recording,
-    world::{Sent, World},
+    world::{Lease, Sent, World},
 };
 pub use self::{
     reader::MemoryReader,
@@ -74,6 +74,7 @@ impl MemoryBroker {
     /// The process dies: nothing it asks is asked or answered any more. What it has sent still arrives.
     pub fn kill(&self) {
         self.connection.turn_to(Doing::Killed);
+        self.changed();
     }
 
     /// The process stops where it is (SIGSTOP) until [`MemoryBroker::thaw`]. What it has sent still arrives.
@@ -423,11 +424,12 @@ impl Broker for MemoryBroker {
                 return Err(no_answer());
             }
             let now = world.now();
-            let other = world.leases.get(key).is_some_and(|(holder, until)| holder != owner && *until > now);
+            let other = world.leases.get(key).is_some_and(|lease| lease.owner != owner && lease.is_held(now));
             let held = !other || world.strikes("lease given twice", plan.lease_given_twice);
             if held {
                 let until = world.after(time_to_live);
-                world.leases.insert(key.to_owned(), (owner.to_owned(), until));
+                let connection = Arc::clone(&self.connection);
+                world.leases.insert(key.to_owned(), Lease { owner: owner.to_owned(), until, connection });
             }
             world.trace(format_args!("lease {key} for {owner}: {held}"));
             if unanswered { Err(no_answer()) } else { Ok(held) }
@@ -443,7 +445,7 @@ impl Broker for MemoryBroker {
                     let detail = "no answer".into();
                     return Err(BrokerError::Unavailable { operation: "release lease", detail });
                 }
-                if world.leases.get(key).is_some_and(|(holder, _)| holder == owner) {
+                if world.leases.get(key).is_some_and(|lease| lease.owner == owner) {
                     world.leases.remove(key);
                 }
                 world.trace(format_args!("lease {key} given back by {owner}"));
@@ -462,8 +464,8 @@ impl Broker for MemoryBroker {
                 return Err(BrokerError::Unavailable { operation: "lease owner", detail });
             }
             let now = world.now();
-            let held = world.leases.get(key).filter(|(_, until)| *until > now);
-            Ok(held.map(|(holder, _)| holder.clone()))
+            let held = world.leases.get(key).filter(|lease| lease.until > now);
+            Ok(held.map(|lease| lease.owner.clone()))
         })
         .await
     }
@@ -478,7 +480,7 @@ impl Broker for MemoryBroker {
                 let world = self.world();
                 let now = world.now();
                 match world.leases.get(key) {
-                    Some((_, until)) if *until > now => until.duration_since(now).unsigned_abs(),
+                    Some(lease) if lease.is_held(now) => lease.until.duration_since(now).unsigned_abs(),
                     _ => return,
                 }
             };

@@ -45,6 +45,38 @@ pub async fn lease_lapses<G: Ground>(ground: &mut G) {
     assert!(!first.hold_lease("lease-0", "first", LONG).await.unwrap());
 }
 
+/// Nobody waits for the lapse of a lease whose owner is not connected any more, nor is told long after.
+pub async fn lease_of_a_process_that_is_gone_is_free<G: Ground>(ground: &mut G) {
+    let (first, second) = (ground.connect().await, ground.connect().await);
+    assert!(first.hold_lease("lease-0", "first", LONG).await.unwrap());
+    for _ in 0..3 {
+        assert!(!second.hold_lease("lease-0", "second", LONG).await.unwrap(), "its owner is there");
+    }
+    let waiting = tokio::spawn(async move {
+        while !second.hold_lease("lease-0", "second", LONG).await.unwrap() {
+            second.lease_freed("lease-0", LONG).await;
+        }
+        second
+    });
+    ground.kill(first).await;
+    let second = tokio::time::timeout(super::PATIENCE, waiting).await.unwrap().unwrap();
+    let third = ground.connect().await;
+    assert!(!third.hold_lease("lease-0", "third", LONG).await.unwrap(), "its new owner is there");
+    assert_eq!(second.lease_owner("lease-0").await.unwrap().as_deref(), Some("second"));
+}
+
+/// An owner that is connected again is there as before.
+pub async fn owner_of_a_lease_is_there_after_a_restart_of_the_server<G: Ground>(ground: &mut G) {
+    let (first, second) = (ground.connect().await, ground.connect().await);
+    assert!(first.hold_lease("lease-0", "first", LONG).await.unwrap());
+    ground.restart().await;
+    eventually("the lease is renewed", || async {
+        first.hold_lease("lease-0", "first", LONG).await.is_ok_and(|held| held)
+    })
+    .await;
+    assert!(!second.hold_lease("lease-0", "second", LONG).await.unwrap());
+}
+
 /// Whoever waits for a lease is told when it is given back, long before its own patience ends.
 pub async fn waiting_for_a_lease_ends_when_it_is_given_back<G: Ground>(ground: &mut G) {
     let (first, second) = (ground.connect().await, ground.connect().await);

@@ -82,6 +82,21 @@ impl Consumer {
     }
 }
 
+/// A lease that somebody has taken.
+#[derive(Debug)]
+pub(super) struct Lease {
+    pub(super) owner: String,
+    pub(super) until: Timestamp,
+    pub(super) connection: Arc<Connection>,
+}
+
+impl Lease {
+    /// Whether it has neither lapsed nor been left by a process that is dead.
+    pub(super) fn is_held(&self, now: Timestamp) -> bool {
+        self.until > now && !self.connection.is_killed()
+    }
+}
+
 pub(super) struct World {
     pub(super) plan: FaultPlan,
     pub(super) dice: Dice,
@@ -89,7 +104,7 @@ pub(super) struct World {
     /// Who made each consumer, by stream and name. They live in the server's memory: a restart removes them.
     pub(super) consumers: BTreeMap<(String, String), Consumer>,
     pub(super) readers: u64,
-    pub(super) leases: BTreeMap<String, (String, Timestamp)>,
+    pub(super) leases: BTreeMap<String, Lease>,
     pub(super) sent: Vec<StoredMessage>,
     pub(super) faults: FaultCounts,
     pub(super) recording: Option<Recording>,

@@ -124,7 +124,7 @@ pub async fn decided(broker: &NatsBroker) {
 }
 
 /// How many commands are not decided; none when the server does not answer.
-async fn undecided(broker: &NatsBroker) -> Option<u64> {
+pub(crate) async fn undecided(broker: &NatsBroker) -> Option<u64> {
     let through = decided_through(broker).await.ok()?;
     Some(broker.state(COMMANDS).await.ok()?.last_sequence.saturating_sub(through))
 }

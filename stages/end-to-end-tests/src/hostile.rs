@@ -26,10 +26,13 @@ use self::{
     attack::{Attack, Deed, Kind},
     bystander::{Bystander, Seen},
     failures::Failures,
-    watch::{Bounds, Shared, Witness, ended_by_themselves, kill_now_and_then, mebibytes, watch},
+    watch::{Bounds, Shared, Witness, ended_by_themselves, kill_now_and_then, watch},
     wire::Wire,
 };
-use crate::system::{System, fresh_folder};
+use crate::{
+    process_memory::mebibytes,
+    system::{System, fresh_folder},
+};
 
 /// The default of nats-server.
 const PAYLOAD_MAX: usize = 1024 * 1024;

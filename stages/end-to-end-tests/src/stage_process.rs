@@ -21,7 +21,7 @@ use tokio::{
 
 use crate::{
     binaries::binary,
-    program,
+    process_memory, program,
     small_disk::SmallDisk,
     waiting::{PATIENCE, until},
 };
@@ -113,6 +113,12 @@ impl StageProcess {
             self.readiness().await.starts_with("HTTP/1.1 200").then_some(())
         })
         .await;
+    }
+
+    /// The most memory that it had since its start, in bytes; none when it does not run.
+    #[must_use]
+    pub fn memory_max(&self) -> Option<u64> {
+        process_memory::most(i32::try_from(self.child.as_ref()?.id()?).ok()?)
     }
 
     /// What `/readyz` answers, head and body; empty when nobody answers.

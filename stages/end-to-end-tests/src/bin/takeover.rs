@@ -1,13 +1,15 @@
 //! What a takeover costs: fills EVENTS with many aggregates, and measures how fast a command handler decides after an ordered end, after
-//! `kill -9`, with its folder lost, and when a standby takes over, beside how fast it decides warm. How to run it, and what it showed:
-//! docs/benchmarks.md.
+//! `kill -9`, with its folder lost, and when a standby takes over, beside how fast it decides warm, and what memory it takes. How to run
+//! it, and what it showed: docs/benchmarks.md.
+//!
+//!     takeover [COMMITS [AGGREGATES [COMMANDS-THAT-WAIT]]]
 
 #![expect(clippy::print_stdout, reason = "a program for people")]
 
 use std::{path::Path, time::Duration};
 
 use anyhow::{Context as _, Result};
-use end_to_end_tests::{stage_process::StageProcess, waiting::until};
+use end_to_end_tests::{process_memory::mebibytes, stage_process::StageProcess, waiting::until};
 use jiff::Timestamp;
 use millstream_contract::{
     header,
@@ -31,6 +33,8 @@ const AGGREGATES: usize = 200_000;
 const WAITING: usize = 100_000;
 /// Commands that are sent together.
 const GROUP: usize = 1000;
+/// Commands that wait at most while EVENTS is filled: COMMANDS has a size.
+const FILL_AHEAD: usize = 500_000;
 /// The rate counts from the first outcome for so long.
 const WINDOW: Duration = Duration::from_secs(10);
 
@@ -76,13 +80,21 @@ struct Figures {
     rate: f64,
 }
 
+/// Waits until everything up to `through` is decided: as long as that goes on.
+async fn decided_through(broker: &NatsBroker, through: u64) {
+    let mut before = None;
+    while before < Some(through) {
+        let moved = until("commands are decided", async || {
+            let last = broker.last(OUTCOMES, OUTCOME_SUBJECT).await.ok()??;
+            Some(OutcomeRecord::from_stored(&last).ok()?.through).filter(|now| Some(*now) > before)
+        });
+        before = Some(moved.await);
+    }
+}
+
 /// Waits until everything up to `through` is decided, and looks at the records since `begun`.
 async fn decided(broker: &NatsBroker, begun: Timestamp, records: u64, through: u64) -> Result<Figures> {
-    until("all commands are decided", async || {
-        let last = broker.last(OUTCOMES, OUTCOME_SUBJECT).await.ok()??;
-        (OutcomeRecord::from_stored(&last).ok()?.through >= through).then_some(())
-    })
-    .await;
+    decided_through(broker, through).await;
     let mut feed = StreamFeed::open(broker, OUTCOMES, records, "takeover").await?;
     let (mut first, mut last, mut count) = (None, begun, 0);
     while let Some(message) = feed.next().await? {
@@ -113,12 +125,13 @@ async fn measure(
     records: u64,
     begun: Timestamp,
     through: u64,
-    name: &str,
+    (name, handler): (&str, &StageProcess),
     warm: Option<f64>,
 ) -> Result<f64> {
     let Figures { pause, rate } = decided(&commands.broker, begun, records, through).await?;
     let ratio = warm.map_or(1.0, |warm| rate / warm);
-    println!("| {name} | {:.1} s | {rate:.0}/s | {ratio:.2} |", pause.as_secs_f64());
+    let memory = mebibytes(handler.memory_max().context("the handler has gone")?);
+    println!("| {name} | {:.1} s | {rate:.0}/s | {ratio:.2} | {memory} MiB |", pause.as_secs_f64());
     Ok(rate)
 }
 
@@ -146,14 +159,23 @@ async fn main() -> Result<()> {
     let mut commands = Commands { broker: broker.clone(), appends, aggregates, sent: 0 };
 
     one.start_ready().await;
-    let through = commands.send(commits).await?;
-    decided(&broker, Timestamp::now(), 0, through).await?;
+    let begun = Timestamp::now();
+    let mut left = commits;
+    while left > 0 {
+        let part = left.min(FILL_AHEAD / 2);
+        left -= part;
+        let through = commands.send(part).await?;
+        decided_through(&broker, through.saturating_sub(FILL_AHEAD as u64 / 2)).await;
+    }
+    decided_through(&broker, commits as u64).await;
     println!(
-        "{} commits of {aggregates} aggregates, {waiting} commands wait each time\n",
-        broker.state(EVENTS).await?.last_sequence
+        "{commits} commands of {aggregates} aggregates in {} commits, filled within {:.0} s, at most {} MiB; {waiting} commands wait each time\n",
+        broker.state(EVENTS).await?.last_sequence,
+        Timestamp::now().duration_since(begun).as_secs_f64(),
+        mebibytes(one.memory_max().context("the handler has gone")?),
     );
     println!(
-        "| Takeover | Until the first outcome | Commands in the ten seconds after | Ratio |\n|---|---|---|---|"
+        "| Takeover | Until the first outcome | Commands in the ten seconds after | Ratio | Most memory since its start |\n|---|---|---|---|---|"
     );
 
     // Stopped and continued, so that the same number of commands waits for a handler that is warm.
@@ -161,7 +183,7 @@ async fn main() -> Result<()> {
     let records = last_record(&broker).await?;
     let through = commands.send(waiting).await?;
     one.signal(nix::sys::signal::Signal::SIGCONT);
-    let warm = measure(&mut commands, records, Timestamp::now(), through, "none: warm", None).await?;
+    let warm = measure(&mut commands, records, Timestamp::now(), through, ("none: warm", &one), None).await?;
 
     for name in ["ordered end", "`kill -9`", "folder lost"] {
         let records = last_record(&broker).await?;
@@ -175,7 +197,7 @@ async fn main() -> Result<()> {
         }
         let begun = Timestamp::now();
         one.start();
-        measure(&mut commands, records, begun, through, name, Some(warm)).await?;
+        measure(&mut commands, records, begun, through, (name, &one), Some(warm)).await?;
     }
 
     two.start_ready().await;
@@ -184,7 +206,7 @@ async fn main() -> Result<()> {
     let begun = Timestamp::now();
     one.kill().await;
     let through = commands.send(waiting).await?;
-    measure(&mut commands, records, begun, through, "standby, after `kill -9`", Some(warm)).await?;
+    measure(&mut commands, records, begun, through, ("standby, after `kill -9`", &two), Some(warm)).await?;
     two.stop().await;
     Ok(())
 }

@@ -13,7 +13,11 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::failures::Failures;
-use crate::{command_load::patient_client, system::System};
+use crate::{
+    command_load::patient_client,
+    process_memory::{self, mebibytes},
+    system::System,
+};
 
 /// How often the processes are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -58,7 +62,7 @@ pub(super) async fn watch(
     while Instant::now() < until && !failures.any() {
         ended_by_themselves(system, failures, seen);
         for (name, process) in system.processes() {
-            let memory = process.pid.and_then(resident).unwrap_or_default();
+            let memory = process.pid.and_then(process_memory::now).unwrap_or_default();
             if name != SERVER && memory > bounds.memory {
                 failures.add(format!(
                     "{name} has {} MiB, more than {} MiB",
@@ -133,16 +137,4 @@ async fn unready(client: &Client, process: &str) -> Option<String> {
     let Ok(Ok(answer)) = asked else { return Some("it does not say how it is".to_owned()) };
     let status: Value = serde_json::from_slice(&answer.payload).unwrap_or_default();
     (status.get("ready") != Some(&Value::Bool(true))).then(|| status.to_string())
-}
-
-/// Resident memory of a process, in bytes; none when it has gone.
-fn resident(pid: i32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    Some(line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? * 1024)
-}
-
-/// For people.
-pub(super) fn mebibytes(bytes: u64) -> u64 {
-    bytes / (1024 * 1024)
 }

@@ -3,7 +3,8 @@
 //!
 //! Together they know the aggregates up to [`StateCache::through`], a sequence of EVENTS: one that is in neither is probably new, and the
 //! expected sequence of its next append shows whether it is. What changed since the file was complete is written whenever so many
-//! commits have come, beside deciding. A handler that was killed then reads at most about so many commits again.
+//! commits have come: snapshots are made between two rounds, and written beside deciding. A handler that was killed then reads at most
+//! about so many commits again.
 //!
 //! The state of an aggregate is taken out, decided on and put back. If it is not in memory, it comes from the snapshots. It may
 //! be stale all the same, and is therefore not [`AggregateState::current`].
@@ -331,6 +332,9 @@ impl StateCache {
 
     /// The next batch to write; with it the file is complete, if so many commits have come or `all` is asked for. No other may be under
     /// way. [`StateCache::end_write`] says what became of it. `None` when the file has failed.
+    ///
+    /// Nothing is decided meanwhile. Of 100,000 states that had all changed, a complete batch took 0.06 s at best and 0.2 s as a rule, on two
+    /// cores that compiled other things (`examples/state_batch.rs`).
     pub fn begin_write(&mut self, all: bool) -> Option<Arc<SnapshotBatch>> {
         if self.file_failed {
             return None;

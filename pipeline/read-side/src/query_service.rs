@@ -294,7 +294,10 @@ impl EndpointContext {
 
     async fn respond(&self, request: &Incoming, result: Result<Vec<u8>, QueryError>, headers: HeaderMap) {
         self.metrics.answered(result.as_ref().map_or_else(QueryError::code, |_| 200));
-        if let Err(QueryError::Store(error)) = &result {
+        // Damage is told once, by whoever watches over the file.
+        if let Err(QueryError::Store(error)) = &result
+            && !error.is_damage()
+        {
             tracing::error!(subject = %request.message().subject, error = one_line(error), "query failed");
         }
         let response = result

@@ -11,6 +11,7 @@ use std::{
 
 use futures::future::join_all;
 use millstream_contract::{
+    error_text::one_line,
     exit_code::{ExitCode, Failure},
     stream_names::{EVENTS, OUTCOMES},
 };
@@ -24,6 +25,7 @@ use millstream_runtime::{
     stage::StageRuntime,
 };
 use millstream_store::read_store::{CACHE_SIZE_DEFAULT, ReadStore, StoreError};
+use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
 use self::folding::Folding;
@@ -42,6 +44,11 @@ use crate::{
 const FILE_NAME: &str = "rows.redb";
 /// The page cache unless configured otherwise. Beside it the process needs room for the batches that it applies and for queries.
 const CACHE_SIZE: AutoSize = AutoSize { one_in: 4, most: CACHE_SIZE_DEFAULT as u64 };
+/// What leads out where a damaged file is refused.
+const HOW_TO_REBUILD: &str =
+    "start once with damaged_file = \"rebuild\" to set the file aside and build a new one from the streams";
+/// What the file is called in the metric of damaged files.
+const METRIC_NAME: &str = "rows";
 /// How often readiness is checked.
 const READINESS_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -194,9 +201,7 @@ fn durable_interval(keys: &mut SectionKeys<'_>) -> Duration {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenStoreError {
     /// It is damaged, and [`DamagedFile::Refuse`] leaves it where it is.
-    #[error(
-        "the rows cannot be used: start once with damaged_file = \"rebuild\" to set their file aside and build a new one from the streams"
-    )]
+    #[error("the rows cannot be used: {HOW_TO_REBUILD}")]
     Refused(#[source] StoreError),
     /// Anything else.
     #[error(transparent)]
@@ -223,6 +228,11 @@ pub enum ReadSideError {
     /// The file cannot be opened.
     #[error(transparent)]
     Store(#[from] OpenStoreError),
+    /// A query has met damage, and the file is to be built anew.
+    #[error(
+        "rows were found damaged while they were queried, and `damaged_file` is \"rebuild\": the next start builds them anew"
+    )]
+    Rebuild(#[source] StoreError),
     /// The runner failed.
     #[error(transparent)]
     Runner(#[from] RunnerError),
@@ -237,6 +247,7 @@ impl Failure for ReadSideError {
             Self::UnknownContext(_) => ExitCode::Configuration,
             Self::NameTaken(_) => ExitCode::Software,
             Self::Store(error) => error.exit_code(),
+            Self::Rebuild(error) => error.exit_code(),
             Self::Runner(error) => error.exit_code(),
             Self::Queries(_) => ExitCode::NotPermitted,
         }
@@ -250,6 +261,7 @@ pub struct ReadSide {
     broker: NatsBroker,
     queries: QueryServiceConfig,
     views: ViewDirectory,
+    damaged_file: DamagedFile,
     condition: Condition,
     runtime: StageRuntime,
 }
@@ -291,7 +303,8 @@ impl ReadSide {
         let broker = runtime.broker.clone();
         let runner = ProjectionRunner::new(broker.clone(), store.clone(), set, config);
         let views = runner.views();
-        Ok(Self { store, runner, broker, queries, views, condition, runtime })
+        let damaged_file = settings.damaged_file;
+        Ok(Self { store, runner, broker, queries, views, damaged_file, condition, runtime })
     }
 
     /// The file.
@@ -315,12 +328,14 @@ impl ReadSide {
     /// # Errors
     /// [`ReadSideError`].
     pub async fn run(self) -> Result<(), ReadSideError> {
-        let Self { store, runner, broker, queries, views, condition, runtime } = self;
-        let service = QueryService::start(&broker, store, &views, &runtime.metrics, queries).await?;
+        let Self { store, runner, broker, queries, views, damaged_file, condition, runtime } = self;
+        let service = QueryService::start(&broker, store.clone(), &views, &runtime.metrics, queries).await?;
         let stop = runtime.shutdown.token().child_token();
         let statuses: Vec<_> = runner.statuses().into_iter().map(|(_, status)| status).collect();
         let folding = Folding::of(&statuses, &[EVENTS, OUTCOMES], &runtime.readiness);
-        let readiness = tokio::spawn(watch_readiness(views, condition, stop.clone()));
+        let watch =
+            ReadinessWatch { views, store, damaged_file, metrics: runtime.metrics.clone(), condition };
+        let readiness = tokio::spawn(watch.run(stop.clone()));
         let watched = stop.clone();
         let progress = tokio::spawn(async move {
             let watches = join_all(folding.iter().map(|each| each.watch(&broker)));
@@ -332,12 +347,14 @@ impl ReadSide {
         let ended = runner.run(stop.clone()).await;
         stop.cancel();
         service.stop().await;
-        for watch in [readiness, progress] {
-            if let Err(error) = watch.await {
-                tracing::error!(%error, "a watch over readiness failed");
-            }
-        }
-        Ok(ended?)
+        let failed = |error: JoinError| tracing::error!(%error, "a watch over readiness failed");
+        progress.await.unwrap_or_else(failed);
+        let to_rebuild = readiness.await.unwrap_or_else(|error| {
+            failed(error);
+            None
+        });
+        ended?;
+        to_rebuild.map_or(Ok(()), |damage| Err(ReadSideError::Rebuild(damage)))
     }
 }
 
@@ -371,7 +388,7 @@ pub async fn open_store(
     let cache_size = limit.size_of(cache_size, CACHE_SIZE);
     limit.log(&[("pages of rows.redb", cache_size)]);
     let cache_size = usize::try_from(cache_size).unwrap_or(usize::MAX);
-    let damaged = metrics.damaged_files("rows");
+    let damaged = metrics.damaged_files(METRIC_NAME);
     let open = move || {
         if damaged_file == DamagedFile::Refuse {
             return ReadStore::open(&path, cache_size).map_err(|error| match error.is_damage() {
@@ -389,18 +406,47 @@ pub async fn open_store(
     }
 }
 
-async fn watch_readiness(views: ViewDirectory, condition: Condition, stop: CancellationToken) {
-    let mut looks = tokio::time::interval(READINESS_INTERVAL);
-    loop {
-        let troubles = views.troubles();
-        if troubles.is_empty() {
-            condition.holds();
-        } else {
-            condition.fails(troubles.join("; "));
-        }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = looks.tick() => {}
+/// Looks at the views and at the file, and says whether the stage is ready.
+struct ReadinessWatch {
+    views: ViewDirectory,
+    store: ReadStore,
+    damaged_file: DamagedFile,
+    metrics: Metrics,
+    condition: Condition,
+}
+
+impl ReadinessWatch {
+    /// Runs until `stop`, or until damage was met that a new start is to heal: then it asks for the end and returns the damage. Where
+    /// a damaged file is to be refused, the rest of the rows goes on being served, but the stage is not ready any more.
+    async fn run(self, stop: CancellationToken) -> Option<StoreError> {
+        let mut looks = tokio::time::interval(READINESS_INTERVAL);
+        let mut damaged = None;
+        loop {
+            if damaged.is_none()
+                && let Some(damage) = self.store.damage()
+            {
+                self.metrics.damaged_files(METRIC_NAME).inc();
+                let error = one_line(&damage);
+                tracing::error!(
+                    error,
+                    "a row is damaged; it is not served, and every query of it is refused"
+                );
+                if self.damaged_file == DamagedFile::Rebuild {
+                    stop.cancel();
+                    return Some(damage);
+                }
+                damaged = Some(format!("{error}; {HOW_TO_REBUILD}"));
+            }
+            let troubles: Vec<String> = damaged.iter().cloned().chain(self.views.troubles()).collect();
+            if troubles.is_empty() {
+                self.condition.holds();
+            } else {
+                self.condition.fails(troubles.join("; "));
+            }
+            tokio::select! {
+                () = stop.cancelled() => return None,
+                _ = looks.tick() => {}
+            }
         }
     }
 }

@@ -264,7 +264,7 @@ impl Metrics {
         self.families.store(name)
     }
 
-    /// How often the redb file `name` was found damaged, set aside and begun anew.
+    /// How often the redb file `name` was found damaged: when it was opened and set aside, or while it was in use.
     #[must_use]
     pub fn damaged_files(&self, name: &str) -> Count {
         self.families.damaged_files(name)

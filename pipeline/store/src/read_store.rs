@@ -19,7 +19,7 @@ mod tests;
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use redb::{ReadableDatabase, StorageBackend};
@@ -46,6 +46,8 @@ pub const CACHE_SIZE_DEFAULT: usize = 256 * 1024 * 1024;
 pub struct ReadStore {
     database: Arc<OpenFile>,
     path: Arc<Path>,
+    /// What was found damaged since the file was opened.
+    damage: Arc<OnceLock<String>>,
     cores: Cores,
 }
 
@@ -81,7 +83,7 @@ impl ReadStore {
     }
 
     fn new(path: &Path, database: OpenFile) -> Self {
-        Self { database: Arc::new(database), path: path.into(), cores: Cores::all() }
+        Self { database: Arc::new(database), path: path.into(), damage: Arc::default(), cores: Cores::all() }
     }
 
     /// Where the file is.
@@ -96,7 +98,13 @@ impl ReadStore {
     pub fn snapshot(&self) -> Result<Snapshot, StoreError> {
         let transaction =
             self.database.begin_read().map_err(|source| StoreError::from_transaction(&self.path, source))?;
-        Ok(Snapshot::new(transaction, Arc::clone(&self.path)))
+        Ok(Snapshot::new(transaction, Arc::clone(&self.path), Arc::clone(&self.damage)))
+    }
+
+    /// The first damage that somebody has met since the file was opened, if any. What is whole can still be read.
+    pub fn damage(&self) -> Option<StoreError> {
+        let detail = self.damage.get()?.clone();
+        Some(StoreError::Damaged { path: self.path.to_path_buf(), detail })
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     ops::{Bound, ControlFlow},
     path::Path,
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, TableDefinition, TableError, TableHandle};
@@ -43,11 +43,12 @@ pub struct KeyRange<'a> {
 pub struct Snapshot {
     transaction: ReadTransaction,
     path: Arc<Path>,
+    damage: Arc<OnceLock<String>>,
 }
 
 impl Snapshot {
-    pub(super) fn new(transaction: ReadTransaction, path: Arc<Path>) -> Self {
-        Self { transaction, path }
+    pub(super) fn new(transaction: ReadTransaction, path: Arc<Path>, damage: Arc<OnceLock<String>>) -> Self {
+        Self { transaction, path, damage }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -68,16 +69,33 @@ impl Snapshot {
     /// # Errors
     /// [`StoreError`] when the file can no longer be read.
     pub fn get(&self, table: &TableName, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        let Some(rows) = self.table(table.as_str())? else { return Ok(None) };
-        let value = rows.get(key).map_err(|source| StoreError::from_storage(&self.path, source))?;
-        value.map(|value| Ok(self.row(table.as_str(), key, value.value())?.to_vec())).transpose()
+        self.noting_damage(|| {
+            let Some(rows) = self.table(table.as_str())? else { return Ok(None) };
+            let value = rows.get(key).map_err(|source| StoreError::from_storage(&self.path, source))?;
+            value.map(|value| Ok(self.row(table.as_str(), key, value.value())?.to_vec())).transpose()
+        })
+    }
+
+    /// Does `work`, and notes when it shows that the file is damaged: in a row, in redb's own words, or by a panic within redb.
+    fn noting_damage<T>(&self, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let done = file::guarded(&self.path, work);
+        if let Err(StoreError::Damaged { detail, .. }) = &done {
+            self.note_damage(detail);
+        }
+        done
+    }
+
+    fn note_damage(&self, detail: &str) {
+        if self.damage.set(detail.to_owned()).is_ok() {
+            file::mark_damaged(&self.path, detail);
+        }
     }
 
     /// The row that is stored as `stored`, once its checksum has shown that it is what was written.
     pub(super) fn row<'v>(&self, table: &str, key: &str, stored: &'v [u8]) -> Result<&'v [u8], StoreError> {
         unseal_json(key.as_bytes(), stored).ok_or_else(|| {
             let detail = format!("the row {key:?} of {table} is not what was written");
-            file::mark_damaged(&self.path, &detail);
+            self.note_damage(&detail);
             StoreError::Damaged { path: self.path.to_path_buf(), detail }
         })
     }
@@ -96,20 +114,23 @@ impl Snapshot {
         if range.is_empty() {
             return Ok(());
         }
-        let Some(stored) = self.table(table.as_str())? else { return Ok(()) };
-        let failed = |source| StoreError::from_storage(&self.path, source);
-        let mut rows = ReadableTable::range::<&str>(&stored, (range.lower, range.upper)).map_err(failed)?;
-        loop {
-            let row = match direction {
-                Direction::Ascending => rows.next(),
-                Direction::Descending => rows.next_back(),
-            };
-            let Some((key, value)) = row.transpose().map_err(failed)? else { return Ok(()) };
-            let row = self.row(table.as_str(), key.value(), value.value())?;
-            if visit(key.value(), row).is_break() {
-                return Ok(());
+        self.noting_damage(|| {
+            let Some(stored) = self.table(table.as_str())? else { return Ok(()) };
+            let failed = |source| StoreError::from_storage(&self.path, source);
+            let mut rows =
+                ReadableTable::range::<&str>(&stored, (range.lower, range.upper)).map_err(failed)?;
+            loop {
+                let row = match direction {
+                    Direction::Ascending => rows.next(),
+                    Direction::Descending => rows.next_back(),
+                };
+                let Some((key, value)) = row.transpose().map_err(failed)? else { return Ok(()) };
+                let row = self.row(table.as_str(), key.value(), value.value())?;
+                if visit(key.value(), row).is_break() {
+                    return Ok(());
+                }
             }
-        }
+        })
     }
 
     /// How far a projection has come; `None` when it never started.
@@ -117,15 +138,13 @@ impl Snapshot {
     /// # Errors
     /// [`StoreError`], also when the checkpoint does not decode.
     pub fn checkpoint(&self, projection: &ProjectionId) -> Result<Option<Checkpoint>, StoreError> {
-        let Some(table) = self.table(CHECKPOINTS)? else { return Ok(None) };
-        let value =
-            table.get(projection.as_str()).map_err(|source| StoreError::from_storage(&self.path, source))?;
-        value
-            .map(|value| {
-                let checkpoint = self.row(CHECKPOINTS, projection.as_str(), value.value())?;
-                parse_checkpoint(&self.path, projection.as_str(), checkpoint)
-            })
-            .transpose()
+        let failed = |source| StoreError::from_storage(&self.path, source);
+        self.noting_damage(|| {
+            let Some(table) = self.table(CHECKPOINTS)? else { return Ok(None) };
+            let Some(value) = table.get(projection.as_str()).map_err(failed)? else { return Ok(None) };
+            let checkpoint = self.row(CHECKPOINTS, projection.as_str(), value.value())?;
+            parse_checkpoint(&self.path, projection.as_str(), checkpoint).map(Some)
+        })
     }
 
     /// All tables except that of the checkpoints, by name.

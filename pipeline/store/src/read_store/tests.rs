@@ -375,9 +375,11 @@ fn row_that_changed_on_the_disk_is_not_served_and_the_file_is_damaged_from_then_
     std::fs::write(&path, bytes).unwrap();
 
     let store = open(&folder);
+    assert!(store.damage().is_none());
     let table = TableName::new(&stock(), "stock");
     let error = store.snapshot().unwrap().get(&table, "apples").unwrap_err();
     assert!(error.is_damage() && error.to_string().contains("apples"), "{error}");
+    assert_eq!(store.damage().unwrap().to_string(), error.to_string());
     drop(store);
     assert!(ReadStore::open(&path, CACHE).unwrap_err().is_damage());
     let (store, aside) = ReadStore::open_or_begin_anew(&path, CACHE).unwrap();

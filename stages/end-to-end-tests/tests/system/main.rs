@@ -9,6 +9,7 @@
 mod bad_input;
 mod command_line;
 mod configuration;
+mod damaged_row;
 mod figures;
 mod first_steps;
 mod import;

@@ -1,6 +1,6 @@
 //! Outcomes: what became of each command, and the records in which the active handler journals them.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize, Serializer, de::IgnoredAny, ser::SerializeMap};
 use serde_json::{Map, Value};
@@ -50,6 +50,27 @@ pub enum Outcome {
         /// What was wrong, and what to do.
         message: Arc<str>,
     },
+}
+
+/// In words, for people.
+impl fmt::Display for Outcome {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Accepted { events: 0, version, .. } => {
+                write!(formatter, "accepted, nothing to change (version {version})")
+            }
+            Self::Accepted { position, version, events } => {
+                write!(formatter, "accepted, {events} event(s), version {version}, position {position}")
+            }
+            Self::Rejected { code, message } => write!(formatter, "rejected ({code}): {message}"),
+            Self::DeadLettered { code, message } => {
+                write!(formatter, "set aside as a dead letter ({code}): {message}")
+            }
+            Self::Duplicate { of, first } => {
+                write!(formatter, "duplicate of the command at position {of}, which was {first}")
+            }
+        }
+    }
 }
 
 impl Outcome {
@@ -184,6 +205,12 @@ pub struct Generations {
     pub commands: Arc<str>,
     /// That of EVENTS.
     pub events: Arc<str>,
+}
+
+impl fmt::Display for Generations {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} of COMMANDS and {} of EVENTS", self.commands, self.events)
+    }
 }
 
 /// A message of OUTCOMES that cannot be read as a record.

@@ -24,7 +24,7 @@ pub use self::partners::PARTNER_REJECTIONS;
 pub(crate) use self::partners::{decide_together, partners_of};
 pub use self::plain_states::PlainStates;
 pub use self::registry::{AggregateRegistry, AggregateType, AnyCommand, AnyState, DecisionError, NewEvent};
-use millstream_contract::{command::BodyFormat, commit::Envelope};
+use millstream_contract::{command::BodyFormat, commit::Envelope, error_text::plain_decoder_text};
 
 use crate::{by_name::ByName, schema::Shape};
 
@@ -223,7 +223,10 @@ pub fn decode_body<T: DeserializeOwned>(
 ) -> Result<T, CommandBodyError> {
     let malformed = |path: String, detail: String| CommandBodyError::Body {
         command: command.to_owned(),
-        detail: if path == "." { detail } else { format!("{path}: {detail}") },
+        detail: match (&*path, plain_decoder_text(&detail)) {
+            (".", detail) => detail.into_owned(),
+            (path, detail) => format!("{path}: {detail}"),
+        },
     };
     match format {
         BodyFormat::Json => {

@@ -39,7 +39,7 @@ pub enum JournalError {
     },
     /// The records speak of other incarnations of COMMANDS or EVENTS.
     #[error(
-        "OUTCOMES belongs to generations {recorded:?}, but the streams are {found:?}: COMMANDS or EVENTS was deleted and made again; restore it from a backup. Without one: where COMMANDS is lost, delete COMMANDS and OUTCOMES and run `millstream setup`, which makes COMMANDS begin behind every position that EVENTS names; where EVENTS is lost, delete all three"
+        "OUTCOMES belongs to the generations {recorded}, but there are {found}: COMMANDS or EVENTS was deleted and made again; restore it from a backup. Without one: where COMMANDS is lost, delete COMMANDS and OUTCOMES and run `millstream setup`, which makes COMMANDS begin behind every position that EVENTS names; where EVENTS is lost, delete all three"
     )]
     OtherGeneration {
         /// What the records say.

@@ -194,7 +194,8 @@ impl Supervised {
             Err(_) => {
                 let reason = match &*self.state.borrow() {
                     State::NotReady(reason) => reason.clone(),
-                    other => format!("{other:?}"),
+                    State::Starting | State::Ready => "it is starting".to_owned(),
+                    State::Failed(times) => format!("it has ended {times} times before it was ready"),
                 };
                 Err(SupervisorError::NotReady { name, log, reason })
             }

@@ -141,7 +141,10 @@ fn check_ids(journal: &Journal, commands: &[StoredMessage], violations: &mut Vec
                     );
                 }
                 if **told != first.outcome {
-                    report(Check::OneOutcome, format!("it is told {told:?} instead of {:?}", first.outcome));
+                    report(
+                        Check::OneOutcome,
+                        format!("it is told that the first was {told}, which was {}", first.outcome),
+                    );
                 }
             }
             // The first use, or its record, may have been purged; then nothing can be said.

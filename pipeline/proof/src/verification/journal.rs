@@ -1,6 +1,9 @@
 //! The chain of outcome records, and whether it covers COMMANDS.
 
-use std::collections::{BTreeMap, btree_map::Entry};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::Arc,
+};
 
 use millstream_contract::{
     error_text::one_line,
@@ -170,6 +173,7 @@ pub(super) fn check_line(line: &CommandOutcome, message: &StoredMessage, violati
     }
     let given = given_id(message);
     if line.id != given {
-        report(format!("its id is {given:?}, its outcome names {:?}", line.id));
+        let named = |id: &Option<Arc<str>>| id.as_deref().map_or("none".to_owned(), |id| format!("{id:?}"));
+        report(format!("its id is {}, its outcome names {}", named(&given), named(&line.id)));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{ops::Bound, time::Duration};
 
-use millstream_contract::{header, position::Position};
+use millstream_contract::{error_text::plain_decoder_text, header, position::Position};
 use millstream_domain::by_name::ByName;
 use millstream_store::read_store::{Direction, KeyRange};
 use serde::{Deserialize, de::DeserializeOwned};
@@ -71,11 +71,8 @@ pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, QueryError> {
     let text = if text.is_empty() { b"{}" } else { text };
     let mut decoder = serde_json::Deserializer::from_slice(text);
     let malformed = |path: String, detail: String| {
-        QueryError::Malformed(if path == "." {
-            format!("body: {detail}")
-        } else {
-            format!("{path}: {detail}")
-        })
+        let place = if path == "." { "body" } else { &*path };
+        QueryError::Malformed(format!("{place}: {}", plain_decoder_text(&detail)))
     };
     let value = serde_path_to_error::deserialize(ByName(&mut decoder))
         .map_err(|error| malformed(error.path().to_string(), error.inner().to_string()))?;

@@ -170,7 +170,7 @@ impl Demo<'_> {
             }
             other => Err(CommandFailure::new(
                 ExitCode::Data,
-                format_args!("{} should have been accepted: {other:?}", outcome.address),
+                format_args!("{} should have been accepted, and was {other}", outcome.address),
             )),
         }
     }
@@ -223,7 +223,10 @@ impl Demo<'_> {
 }
 
 fn unexpected(what: &str, outcome: &CommandOutcome) -> CommandFailure {
-    CommandFailure::new(ExitCode::Data, format_args!("{what} was not treated as such: {:?}", outcome.outcome))
+    CommandFailure::new(
+        ExitCode::Data,
+        format_args!("{what} was not treated as such, but {}", outcome.outcome),
+    )
 }
 
 fn outgoing(command: TypedCommand, id: String) -> Result<OutgoingCommand, CommandFailure> {

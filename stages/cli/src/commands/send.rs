@@ -211,26 +211,5 @@ fn show(reply: &OutcomeReply, address: &CommandAddress, json: bool) -> Result<()
     if json {
         return Ok(output::line(reply.to_json())?);
     }
-    let words = match &reply.outcome {
-        Outcome::Duplicate { of, first } => {
-            format!("duplicate of the command at position {of}, which was {}", describe(first))
-        }
-        other => describe(other),
-    };
-    Ok(output::line(format_args!("{address}: {words}"))?)
-}
-
-/// An outcome in words.
-pub(crate) fn describe(outcome: &Outcome) -> String {
-    match outcome {
-        Outcome::Accepted { events: 0, version, .. } => {
-            format!("accepted, nothing to change (version {version})")
-        }
-        Outcome::Accepted { position, version, events } => {
-            format!("accepted, {events} event(s), version {version}, position {position}")
-        }
-        Outcome::Rejected { code, message } => format!("rejected ({code}): {message}"),
-        Outcome::DeadLettered { code, message } => format!("set aside as a dead letter ({code}): {message}"),
-        Outcome::Duplicate { first, .. } => format!("a duplicate; {}", describe(first)),
-    }
+    Ok(output::line(format_args!("{address}: {}", reply.outcome))?)
 }

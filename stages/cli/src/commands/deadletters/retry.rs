@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     command_publisher::store,
-    commands::send::{DEAD_LETTERED, NO_OUTCOME, REJECTED, describe},
+    commands::send::{DEAD_LETTERED, NO_OUTCOME, REJECTED},
     failure::CommandFailure,
     outcome_follower::OutcomeFollower,
     output,
@@ -148,7 +148,7 @@ fn code(outcome: &Outcome) -> u8 {
 
 fn show(kept: &KeptLetter, outcome: &CommandOutcome, json: bool) -> Result<(), CommandFailure> {
     if !json {
-        let words = describe(&outcome.outcome);
+        let words = &outcome.outcome;
         return Ok(output::line(format_args!("{}: {}: {words}", kept.name(), kept.letter.subject))?);
     }
     let mut fields = Map::new();

@@ -134,10 +134,11 @@ impl Verifier {
         match position {
             Some(position) if position.generation == self.position.generation => self.position = position,
             other => {
-                let (wanted, found) = (&self.position, other.map(|position| position.to_string()));
+                let wanted = &self.position;
+                let found = other.map_or("no position".to_owned(), |position| position.to_string());
                 return Err(CommandFailure::new(
                     ExitCode::Data,
-                    format_args!("{context}.{view} was asked as of {wanted} and answers as of {found:?}"),
+                    format_args!("{context}.{view} was asked as of {wanted} and answers as of {found}"),
                 ));
             }
         }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::{
     header,
-    header_check::{HeaderError, check_headers},
+    header_check::{HeaderError, check_headers, check_kept},
     stored_message::StoredMessage,
     subject::{CommandAddress, SubjectError},
 };
@@ -48,9 +48,9 @@ pub enum CommandError {
         /// Why.
         reason: String,
     },
-    /// A header that begins as ours do is none of ours.
+    /// A header of ours cannot be used.
     #[error(transparent)]
-    UnknownHeader(#[from] HeaderError),
+    Header(#[from] HeaderError),
     /// The id cannot be used.
     #[error("command id is {length} bytes long; at most {COMMAND_ID_LENGTH_MAX} are allowed")]
     Id {
@@ -85,7 +85,7 @@ impl CommandError {
         match self {
             Self::Subject(_) => "subject-not-allowed",
             Self::Headers { .. } => "headers-unreadable",
-            Self::UnknownHeader(error) => error.code(),
+            Self::Header(error) => error.code(),
             Self::Id { .. } => "command-id-too-long",
             Self::ReservedId { .. } => "command-id-reserved",
             Self::ExpectedVersion { .. } => "expected-version-malformed",
@@ -134,6 +134,7 @@ impl CommandEnvelope {
             return Err(CommandError::Headers { reason: reason.to_owned() });
         }
         check_headers(headers, &HEADERS)?;
+        check_kept(headers)?;
         let text = |name| headers.find(name).map(Arc::<str>::from);
         Ok(Self {
             id: explicit_id(message)?,

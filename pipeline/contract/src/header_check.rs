@@ -2,13 +2,23 @@
 
 use strsim::damerau_levenshtein;
 
-use super::{header::PREFIX, stored_message::Headers};
+use super::{
+    header::{self, PREFIX},
+    stored_message::Headers,
+};
 
 /// How many letters may differ for a name to be suggested.
 const SUGGESTED_DISTANCE_MAX: usize = 3;
 
 /// How many letters of the prefix may differ for a header to be taken for one of ours.
 const PREFIX_DISTANCE_MAX: usize = 2;
+
+/// Most bytes that those headers of a command may take together which its events keep and effects of processes carry on. nats-server
+/// 2.15 stores no message whose headers take more than 65,535 bytes, and effects and dead letters add some of their own; no other
+/// part of a header comes near this number.
+pub const KEPT_BYTES_MAX: usize = 8 * 1024;
+/// Those headers.
+const KEPT: [&str; 4] = [header::ACTOR, header::CORRELATION_ID, header::CAUSATION_ID, header::TRACE_PARENT];
 
 /// A header that begins as ours do and cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -31,6 +41,12 @@ pub enum HeaderError {
         /// Another one.
         second: String,
     },
+    /// What events keep is too long.
+    #[error("{} take {bytes} bytes together; at most {KEPT_BYTES_MAX} are allowed", KEPT.join(", "))]
+    TooLong {
+        /// How many bytes their values have.
+        bytes: usize,
+    },
 }
 
 impl HeaderError {
@@ -39,6 +55,7 @@ impl HeaderError {
         match self {
             Self::Unknown { .. } => "header-unknown",
             Self::Twice { .. } => "header-twice",
+            Self::TooLong { .. } => "headers-too-long",
         }
     }
 }
@@ -59,6 +76,15 @@ pub fn check_headers(headers: &Headers, known: &[&str]) -> Result<(), HeaderErro
         }
     }
     Ok(())
+}
+
+/// Checks that what events keep of a command's headers can be carried on.
+///
+/// # Errors
+/// [`HeaderError::TooLong`].
+pub fn check_kept(headers: &Headers) -> Result<(), HeaderError> {
+    let bytes = KEPT.iter().filter_map(|name| headers.find(name)).map(str::len).sum();
+    if bytes > KEPT_BYTES_MAX { Err(HeaderError::TooLong { bytes }) } else { Ok(()) }
 }
 
 /// Whether a header begins as ours do, or nearly so: `Milstream-Actor` and `Millstream_Actor` are slips of the pen, too.
@@ -120,6 +146,25 @@ mod tests {
         assert_eq!(check(&[("Mainstream-Actor", "a")]), Ok(()), "that is another word");
         let error = check(&[("millstream-colour", "7")]).unwrap_err().to_string();
         assert!(error.contains("millstream-colour") && error.contains("Millstream-Actor"), "{error}");
+    }
+
+    #[test]
+    fn what_events_keep_may_take_so_many_bytes_together_and_no_more() {
+        let check = |actor: usize, correlation: usize| {
+            let (actor, correlation) = ("a".repeat(actor), "c".repeat(correlation));
+            let headers = [("millstream-actor", &*actor), (header::CORRELATION_ID, &correlation)];
+            check_kept(&headers.into_iter().collect())
+        };
+        assert_eq!(check(1, KEPT_BYTES_MAX - 1), Ok(()));
+        let error = check(1, KEPT_BYTES_MAX).unwrap_err();
+        assert_eq!(
+            (error.code(), error.to_string().as_str()),
+            (
+                "headers-too-long",
+                "Millstream-Actor, Millstream-Correlation-Id, Millstream-Causation-Id, traceparent take 8193 bytes \
+                 together; at most 8192 are allowed"
+            )
+        );
     }
 
     #[test]

@@ -311,12 +311,13 @@ async fn guards_are_read_in_any_case_and_refused_by_name_when_they_are_misspelt(
     assert!(matches!(again, Outcome::Duplicate { .. }), "{again:?}");
     // The same through `submit`.
     let submit = SubmitService::start(&broker, RunIds::new("submit"), "1.0.0").await.unwrap();
-    for (name, expected) in [
-        ("millstream-expected-version", "version-conflict"),
-        ("Millstream-Expected-Versoin", "did you mean Millstream-Expected-Version?"),
+    for (name, value, expected) in [
+        ("millstream-expected-version", "77", "version-conflict"),
+        ("Millstream-Expected-Versoin", "77", "did you mean Millstream-Expected-Version?"),
+        ("Millstream-Actor", &*"a".repeat(10_000), "take 10000 bytes together; at most 8192"),
     ] {
         let mut headers = HeaderMap::new();
-        headers.insert(name, "77");
+        headers.insert(name, value);
         let subject = "submit.bank.account.ada.deposit";
         let answer = people.request_with_headers(subject, headers, BODY.into()).await.unwrap();
         let said = format!("{:?} {}", answer.headers, String::from_utf8_lossy(&answer.payload));

@@ -9,6 +9,7 @@ use millstream_contract::{
     dead_letter::{DeadLetter, further_parts},
     error_text::TEXT_MAX,
     header,
+    header_check::KEPT_BYTES_MAX,
     outcome::{Outcome, OutcomeRecord},
     stored_message::Headers,
     stream_names::{COMMANDS, DEAD_LETTERS, EVENTS, OUTCOMES},
@@ -142,12 +143,12 @@ async fn commits_and_records_that_a_stream_refuses_are_halved_until_they_fit() {
     let context = jetstream::new(server.client().await);
     for stream in [EVENTS, OUTCOMES] {
         let mut config = context.get_stream(stream).await.unwrap().cached_info().config.clone();
-        config.max_message_size = 16 * 1024;
+        config.max_message_size = i32::try_from(KEPT_BYTES_MAX).unwrap();
         context.update_stream(config).await.unwrap();
     }
     put(&server, COUNT, &[], BODY).await;
     // One that fits nowhere, in the midst of them.
-    let actor = "x".repeat(20_000);
+    let actor = "x".repeat(KEPT_BYTES_MAX);
     put_one(&broker, "large", &[(header::ACTOR, &actor)], BODY).await;
     put_one(&broker, "behind", &[], BODY).await;
     let handler = Running::start(&server).await;
@@ -251,4 +252,25 @@ async fn junk_by_the_thousand_is_set_aside_together() {
     let (slow, began) = (began.elapsed(), Instant::now());
     assert!(store.keep(together, &ids).await.iter().all(Result::is_ok));
     assert!(began.elapsed() < slow / 2, "{:?} and {slow:?}", began.elapsed());
+}
+
+/// Headers of nearly as much as the server stores were accepted, and every effect that carried them on was refused for good.
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_that_effects_could_not_carry_on_are_set_aside_before_anything_is_decided() {
+    let server = TestServer::start_provisioned().await;
+    let broker = server.broker().await;
+    let long = "c".repeat(60_000);
+    put(&server, 1, &[(header::CORRELATION_ID, &long)], BODY).await;
+    let context = jetstream::new(server.client().await);
+    context.publish(DEPOSIT, BODY.into()).await.unwrap().await.unwrap();
+    let handler = Running::start(&server).await;
+    let outcomes = handler.outcomes(&broker, 2).await;
+    let Outcome::DeadLettered { code, message } = &outcomes[0] else { panic!("{}", outcomes[0]) };
+    assert_eq!(&**code, "headers-too-long");
+    assert!(message.contains("60000 bytes together; at most 8192"), "{message}");
+    assert!(matches!(outcomes[1], Outcome::Accepted { version: 1, .. }), "{}", outcomes[1]);
+    let parts = broker.get(DEAD_LETTERS, 1).await.unwrap().unwrap();
+    let letter = DeadLetter::from_stored(&parts, &[]).unwrap();
+    assert_eq!(letter.headers.get(header::CORRELATION_ID), Some(&*long), "the letter has all of it");
+    handler.stop().await;
 }

@@ -20,7 +20,7 @@ use millstream_contract::{
     command::HEADERS,
     error_text::bounded,
     header,
-    header_check::{HeaderError, check_headers},
+    header_check::{HeaderError, check_headers, check_kept},
     stored_message::Headers,
     stream_names::COMMANDS,
     subject::{
@@ -324,6 +324,7 @@ impl Submissions {
         let address = CommandAddress::from_subject(&format!("{COMMAND_PREFIX}{path}"))?;
         let given_headers = headers_from(request.message.headers.as_ref());
         check_headers(&given_headers, &HEADERS)?;
+        check_kept(&given_headers)?;
         let mut headers = Headers::new();
         for name in HEADERS_KEPT {
             if let Some(value) = given_headers.find(name) {

@@ -30,6 +30,8 @@ pub const EVENT_TYPES: &str = "Millstream-Event-Types";
 pub const POSITION: &str = "Millstream-Position";
 /// How long a query may wait for [`POSITION`], or `submit` for the outcome, in milliseconds.
 pub const WAIT_MS: &str = "Millstream-Wait-Ms";
+/// Leases: the company's time zone, as whoever holds the lease has it configured.
+pub const TIME_ZONE: &str = "Millstream-Time-Zone";
 /// Optimistic concurrency: the sequence of the subject's last message; 0 when there must be none.
 pub const EXPECTED_LAST_SUBJECT_SEQUENCE: &str = "Nats-Expected-Last-Subject-Sequence";
 /// The stream that must store the message.

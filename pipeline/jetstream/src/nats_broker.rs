@@ -69,6 +69,8 @@ pub struct NatsBroker {
     client: Client,
     api_prefix: Arc<str>,
     leases: Arc<Mutex<Leases>>,
+    /// What is told with each lease.
+    lease_headers: HeaderMap,
     on_restart: Option<OnRestart>,
     on_full: Option<OnFull>,
     on_refused_reply: Option<OnRefusedReply>,
@@ -91,6 +93,7 @@ impl NatsBroker {
             client,
             api_prefix,
             leases: Arc::default(),
+            lease_headers: HeaderMap::new(),
             on_restart: None,
             on_full: None,
             on_refused_reply: None,
@@ -102,6 +105,13 @@ impl NatsBroker {
     #[must_use]
     pub fn on_restart(mut self, on_restart: impl Fn(&str, &str) + Send + Sync + 'static) -> Self {
         self.on_restart = Some(Arc::new(on_restart));
+        self
+    }
+
+    /// The same, but each lease that it holds has this header, for others to read.
+    #[must_use]
+    pub fn telling_with_leases(mut self, name: &str, value: &str) -> Self {
+        self.lease_headers.insert(name, value);
         self
     }
 

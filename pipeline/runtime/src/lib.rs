@@ -2,7 +2,7 @@
 //!
 //! [`stage`] is the common `main` of all stages. [`config`] reads their keys from all places in order, [`connection`] keeps them
 //! connected, [`health`] and [`metrics`] report how they are, [`stream_watch`] asks for them what the streams hold,
-//! [`memory_limit`] bounds their caches, and [`shutdown`] ends them in time. [`stage_needs`] lists what each
+//! [`time_zone_watch`] compares what two stages have to agree on, [`memory_limit`] bounds their caches, and [`shutdown`] ends them in time. [`stage_needs`] lists what each
 //! stage asks of the server, and [`stage_check`] tries it.
 //!
 //! Deliberately absent: what a stage does between start and stop.
@@ -23,3 +23,4 @@ pub mod stream_watch;
 pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod time_zone_watch;

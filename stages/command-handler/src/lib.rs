@@ -20,6 +20,7 @@ use millstream_runtime::{
     shutdown::Shutdown,
     stage::{StageIdentity, StageRuntime, run_stage},
     stream_watch::{watch_stream, watch_usage},
+    time_zone_watch::{COMMAND_HANDLER, PROCESS_MANAGER, telling_zone, watch_time_zone},
 };
 use millstream_write_side::{
     command_handler::{CommandHandler, HandlerError, HandlerProgress, HandlerSettings, Observed},
@@ -128,19 +129,23 @@ pub async fn run<A: Application>(config: Config<StageConfig>, runtime: StageRunt
         memory.pages_of_a_file,
         &runtime.metrics.damaged_files("states"),
     )?;
+    // A zone without a name is none that a configuration can hold.
+    let zone = stage.time_zone.iana_name().unwrap_or("UTC").to_owned();
+    let broker = telling_zone(runtime.broker, &zone);
+    let (zoned, zone_agreed) = (broker.clone(), runtime.readiness.condition("time zone"));
     let observed = Observed::new(&runtime.metrics, &runtime.readiness).of_processes(processes);
-    let (filled, filling) = (runtime.broker.clone(), runtime.metrics.clone());
-    let watching = watch_progress(runtime.broker.clone(), observed.progress.clone(), observed.reader.clone());
+    let (filled, filling) = (broker.clone(), runtime.metrics.clone());
+    let watching = watch_progress(broker.clone(), observed.progress.clone(), observed.reader.clone());
     let run = Ulid::generate().to_string();
     let ids = RunIds::new(format!("{run}-submit"));
-    let mut submissions = SubmitService::start(&runtime.broker, ids, runtime.identity.version).await?;
-    let mut handler =
-        CommandHandler::new(runtime.broker, registry, settings, &run, index, snapshots, observed);
+    let mut submissions = SubmitService::start(&broker, ids, runtime.identity.version).await?;
+    let mut handler = CommandHandler::new(broker, registry, settings, &run, index, snapshots, observed);
     let shutdown = runtime.shutdown;
     let ended = tokio::select! {
         ended = handler.run(shutdown.clone()) => ended,
         never = watching => match never {},
         never = watch_usage(&filled, &filling, &STREAMS) => match never {},
+        never = watch_time_zone(&zoned, &zone_agreed, COMMAND_HANDLER, &zone, PROCESS_MANAGER) => match never {},
         never = leave_the_queue(&mut submissions, &shutdown) => never,
     };
     submissions.stop().await;

@@ -16,6 +16,8 @@ pub struct StageConfig<A> {
     pub file: FileSettings,
     /// How long a process manager that fell silent keeps its turn.
     pub lease_time_to_live: Duration,
+    /// The company's time zone, where a process of the application has a key for it.
+    pub time_zone: Option<String>,
     /// Where processes begin that never ran.
     pub begins: BTreeMap<String, Begin>,
     /// The application's processes, with their own settings; none where the application is not sound, which is noted.
@@ -44,7 +46,8 @@ impl<A: Application> Section for StageConfig<A> {
                 (BTreeMap::new(), Vec::new())
             }
         };
-        Self { file, lease_time_to_live, begins, processes, application: PhantomData }
+        let time_zone = keys.text_read("time_zone").map(str::to_owned);
+        Self { file, lease_time_to_live, time_zone, begins, processes, application: PhantomData }
     }
 }
 

@@ -11,6 +11,7 @@ use millstream_read_side::read_side::{FileSettings, OpenStoreError, open_store};
 use millstream_runtime::{
     config::Config,
     stage::{StageIdentity, StageRuntime, run_stage},
+    time_zone_watch::{COMMAND_HANDLER, PROCESS_MANAGER, telling_zone, watch_time_zone},
 };
 use ulid::Ulid;
 
@@ -60,8 +61,22 @@ pub async fn run<A: Application>(
     let stage = config.stage;
     let FileSettings { data_directory, damaged_file, cache_size, batch_max, durable_interval } = stage.file;
     let store = open_store(&data_directory, damaged_file, cache_size, &runtime.metrics).await?;
+    let zone = stage.time_zone.map(|zone| (zone, runtime.readiness.condition("time zone")));
+    let broker = match &zone {
+        Some((zone, _)) => telling_zone(runtime.broker, zone),
+        None => runtime.broker,
+    };
+    let zoned = broker.clone();
+    let watching = async {
+        match &zone {
+            Some((zone, agreed)) => {
+                watch_time_zone(&zoned, agreed, PROCESS_MANAGER, zone, COMMAND_HANDLER).await
+            }
+            None => std::future::pending().await,
+        }
+    };
     let runner = ProcessRunner::new(
-        runtime.broker,
+        broker,
         store,
         stage.processes,
         ProcessRunnerConfig {
@@ -74,5 +89,8 @@ pub async fn run<A: Application>(
         runtime.metrics,
         &runtime.readiness,
     )?;
-    Ok(runner.run(runtime.shutdown).await?)
+    tokio::select! {
+        ended = runner.run(runtime.shutdown) => Ok(ended?),
+        never = watching => match never {},
+    }
 }

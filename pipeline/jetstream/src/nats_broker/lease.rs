@@ -126,7 +126,7 @@ async fn write(
     expected: u64,
     time_to_live: Duration,
 ) -> Result<Option<u64>, BrokerError> {
-    let mut headers = HeaderMap::new();
+    let mut headers = broker.lease_headers.clone();
     headers.insert("Nats-TTL", HeaderValue::from(time_to_live.as_secs().max(1)));
     let message = NewMessage {
         subject: subject(key),

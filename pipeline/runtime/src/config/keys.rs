@@ -165,6 +165,14 @@ impl SectionKeys<'_> {
         self.keys.entries.push(Entry { key, about, value, default: None, source, help });
     }
 
+    /// The text that was read for a key of this section, by whoever declares it; none when nobody does.
+    #[must_use]
+    pub fn text_read(&self, name: &str) -> Option<&str> {
+        let key = self.full(name);
+        let entry = self.keys.entries.iter().find(|entry| entry.key == key)?;
+        Some(entry.value.as_deref()?.trim_matches('"'))
+    }
+
     /// The value and origin that win for a key of this section, before types.
     pub(crate) fn resolve(&self, name: &str) -> Option<(Value, Source)> {
         let key = self.full(name);

@@ -5,7 +5,11 @@ use std::path::Path;
 use end_to_end_tests::{
     binaries::{binary, repository},
     program::{self, Ended},
+    stage_process::StageProcess,
+    system::fresh_folder,
+    waiting::until,
 };
+use millstream_jetstream::testing::test_server::TestServer;
 
 async fn check(program: &Path, arguments: &[&str], file: &Path) -> Ended {
     let mut command = program::command(program);
@@ -52,4 +56,43 @@ async fn a_check_knows_the_names_of_the_application() {
         assert_eq!(ended.code(), Some(78), "{setting}: {ended:?}");
         assert!(ended.stderr.contains(said) && ended.stderr.contains("there are"), "{setting}: {ended:?}");
     }
+}
+
+/// `check` compared the zones, a start did not: days were closed at another hour than they begin, and everything was ready.
+#[tokio::test]
+async fn two_stages_with_different_time_zones_are_not_ready_and_say_why() {
+    let server = TestServer::start_provisioned().await;
+    let folder = fresh_folder();
+    let stage = |name| StageProcess::new(name, "", &server.url(), folder.path());
+    let mut handler = stage("command-handler").set("command_handler.time_zone=America/New_York");
+    let mut wrong = stage("process-manager");
+    handler.start_ready().await;
+    wrong.start();
+    let said = |process: &'static str, words: [&'static str; 2]| {
+        move |readiness: String| {
+            let line = readiness.lines().find(|line| line.contains("days would end at another hour"))?;
+            assert!(words.iter().all(|word| line.contains(word)), "{process}: {line}");
+            Some(())
+        }
+    };
+    let words = ["command_handler.time_zone", "\"America/New_York\""];
+    until("the process manager says why", async || {
+        wrong.expect_running();
+        said("process-manager", words)(wrong.readiness().await)
+    })
+    .await;
+    let words = ["process_manager.time_zone of the active process is \"UTC\"", "\"America/New_York\" here"];
+    until("the command handler says why", async || {
+        handler.expect_running();
+        said("command-handler", words)(handler.readiness().await)
+    })
+    .await;
+    assert_eq!(wrong.log().matches("days would end at another hour").count(), 1, "{}", wrong.log());
+    wrong.stop().await;
+
+    let mut right = stage("process-manager").set("process_manager.time_zone=america/new_york");
+    right.start_ready().await;
+    handler.ready().await;
+    right.stop().await;
+    handler.stop().await;
 }

@@ -1,0 +1,81 @@
+//! Compares the company's time zone in the configurations of two stages: days that the command handler begins in one zone, the
+//! process manager must not close in another. Each tells its zone with its lease, which the other one may read.
+//!
+//! Deliberately absent: an end of the process. Which of the two is wrong, neither knows, and while a zone is changed, one of them
+//! is always ahead of the other.
+
+use std::{convert::Infallible, time::Duration};
+
+use millstream_contract::{
+    header,
+    leases::{COMMAND_HANDLER_LEASE, PROCESS_MANAGER_LEASE, lease_subject, leases_stream},
+};
+use millstream_jetstream::{
+    broker::{Broker, BrokerError},
+    nats_broker::NatsBroker,
+};
+
+use crate::health::Condition;
+
+/// Between two looks. A zone is configured once; whoever corrects it looks at the readiness a moment later.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Where a stage has the company's time zone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ZonedStage {
+    key: &'static str,
+    lease: &'static str,
+}
+
+/// The command handler: in its zone days begin.
+pub const COMMAND_HANDLER: ZonedStage =
+    ZonedStage { key: "command_handler.time_zone", lease: COMMAND_HANDLER_LEASE };
+/// The process manager: in its zone days are closed.
+pub const PROCESS_MANAGER: ZonedStage =
+    ZonedStage { key: "process_manager.time_zone", lease: PROCESS_MANAGER_LEASE };
+
+/// `broker`, which tells the zone of this process with each lease that it holds.
+#[must_use]
+pub fn telling_zone(broker: NatsBroker, zone: &str) -> NatsBroker {
+    broker.telling_with_leases(header::TIME_ZONE, zone)
+}
+
+/// Says that the process is not ready while the process of `other` that is active has another zone than `zone`, which this process
+/// has as `own`. Without an active one, or where that one tells no zone, there is nothing to compare.
+pub async fn watch_time_zone<B: Broker>(
+    broker: &B,
+    condition: &Condition,
+    own: ZonedStage,
+    zone: &str,
+    other: ZonedStage,
+) -> Infallible {
+    let mut said = None;
+    loop {
+        match told_zone(broker, other).await {
+            Ok(Some(told)) if !told.eq_ignore_ascii_case(zone) => {
+                let sentence = format!(
+                    "{} is \"{zone}\" here, but {} of the active process is \"{told}\": days would end at another hour \
+                     than they begin; give both the same",
+                    own.key, other.key
+                );
+                if said.as_ref() != Some(&sentence) {
+                    tracing::error!("{sentence}");
+                }
+                condition.fails(&*sentence);
+                said = Some(sentence);
+            }
+            Ok(_) => {
+                condition.holds();
+                said = None;
+            }
+            // What was found before still holds, as far as anybody knows.
+            Err(error) => tracing::debug!(%error, "the time zone of the other stage is not known"),
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+}
+
+async fn told_zone<B: Broker>(broker: &B, other: ZonedStage) -> Result<Option<String>, BrokerError> {
+    let lease = broker.last(&leases_stream(), &lease_subject(other.lease)).await?;
+    Ok(lease.and_then(|lease| lease.headers.find(header::TIME_ZONE).map(str::to_owned)))
+}

@@ -1,9 +1,11 @@
 //! Millstream's reference domains: a retailer, orders, and comments on pictures.
 //!
 //! One folder a context. Beside it, the function `context` in `<context>.rs` lists what the context has, and [`Reference`] lists
-//! the contexts: the one place where they are registered with the stages. `millstream new context` adds to that list.
+//! the contexts: the one place where they are registered with the stages. `millstream new context` adds to that list. Rules
+//! that several contexts have are beside them, such as [`lines`].
 
 pub mod comments;
+pub mod lines;
 pub mod orders;
 pub mod retail;
 

@@ -22,10 +22,6 @@ use millstream::application::{Benchmark, Context};
 /// The context, as in subjects.
 pub const CONTEXT: &str = "retail";
 
-/// The most lines of a sale, a return or a delivery. Stock keeping sends a command for each, so that one sale of a whole message would
-/// cost everybody tens of thousands of commands.
-pub const LINES_MAX: usize = 1_000;
-
 /// What the context has.
 pub fn context() -> Context {
     Context::new(CONTEXT)

@@ -23,8 +23,8 @@ use millstream::{
 };
 use millstream_model::{
     comments::comment::{ACTOR_LENGTH_MAX, TEXT_LENGTH_MAX},
+    lines::LINES_MAX,
     orders::order::status::REFUSALS,
-    retail::LINES_MAX,
 };
 use serde_json::{Value, json};
 

@@ -5,7 +5,7 @@
 use millstream_contract::subject::check_id;
 use millstream_domain::decider::Rejection;
 
-use crate::text::{is_blank, is_harmful};
+use crate::text::{check_printable, is_blank, is_harmful};
 
 /// Longest name or other line of text, in characters.
 pub const NAME_LENGTH_MAX: usize = 500;
@@ -44,11 +44,7 @@ pub fn check_name(field: &str, text: &str) -> Result<(), Rejection> {
     if is_blank(text) {
         return Err(Rejection::new("name-blank", format!("{field} is blank; give a name")));
     }
-    if let Some(harmful) = text.chars().find(|character| is_harmful(*character)) {
-        let message =
-            format!("{field} holds U+{:04X}, which cannot be printed; leave it out", u32::from(harmful));
-        return Err(Rejection::new("name-blank", message));
-    }
+    check_printable("name-blank", field, text, |_| false)?;
     if text.chars().count() > NAME_LENGTH_MAX {
         let message = format!("{field} is longer than {NAME_LENGTH_MAX} characters; shorten it");
         return Err(Rejection::new("name-too-long", message));

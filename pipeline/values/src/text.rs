@@ -8,6 +8,7 @@ use icu_properties::{
     CodePointMapData, CodePointSetData,
     props::{BidiControl, DefaultIgnorableCodePoint, GeneralCategory, WhiteSpace},
 };
+use millstream_domain::decider::Rejection;
 
 /// The empty cell of Braille. Unicode counts it among the symbols, though nothing is printed for it.
 const BRAILLE_BLANK: char = '\u{2800}';
@@ -51,6 +52,27 @@ pub fn is_harmful(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{2028}' | '\u{2029}')
         || CodePointSetData::new::<BidiControl>().contains(character)
+}
+
+/// Checks that all of a text can be printed: that no character is harmful, those aside that `stays` lets in. `code` is the rejection's
+/// code, `field` what the body calls the text.
+///
+/// # Errors
+/// A rejection with `code` that names the first such character.
+pub fn check_printable(
+    code: &'static str,
+    field: &str,
+    text: &str,
+    stays: impl Fn(char) -> bool,
+) -> Result<(), Rejection> {
+    match text.chars().find(|character| is_harmful(*character) && !stays(*character)) {
+        None => Ok(()),
+        Some(harmful) => {
+            let message =
+                format!("{field} holds U+{:04X}, which cannot be printed; leave it out", u32::from(harmful));
+            Err(Rejection::new(code, message))
+        }
+    }
 }
 
 /// The text with each control character written as JSON escapes it (`\u001b`): those of ASCII and of Latin 1, separators of
@@ -104,6 +126,16 @@ mod tests {
         ] {
             assert!(!is_blank(text), "{text:?}");
         }
+    }
+
+    #[test]
+    fn first_character_that_cannot_be_printed_is_named() {
+        let lines = |character| matches!(character, '\n' | '\t');
+        assert_eq!(check_printable("text-not-allowed", "the text", "a\n\tb", lines), Ok(()));
+        let rejection = check_printable("text-not-allowed", "the text", "a\nb\u{202e}\0", lines).unwrap_err();
+        assert_eq!(rejection.code, "text-not-allowed");
+        assert_eq!(rejection.message, "the text holds U+202E, which cannot be printed; leave it out");
+        assert!(check_printable("name-blank", "name", "a\nb", |_| false).is_err());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use millstream::{
     decider::{ANY_COMMAND, Decider, DecisionContext, Rejection, rejections_of},
     values::{
         reference::check_reference,
-        text::{is_blank, is_harmful},
+        text::{check_printable, is_blank, is_harmful},
     },
 };
 use serde::{Deserialize, Serialize};
@@ -252,13 +252,8 @@ fn check_text(text: &str) -> Result<(), Rejection> {
         let message = format!("the text is longer than {TEXT_LENGTH_MAX} characters; shorten it");
         return Err(Rejection::new("text-too-long", message));
     }
-    let printed = |character: char| matches!(character, '\n' | '\r' | '\t') || !is_harmful(character);
-    if let Some(harmful) = text.chars().find(|character| !printed(*character)) {
-        let message =
-            format!("the text holds U+{:04X}, which cannot be printed; leave it out", u32::from(harmful));
-        return Err(Rejection::new("text-not-allowed", message));
-    }
-    Ok(())
+    let of_lines = |character| matches!(character, '\n' | '\r' | '\t');
+    check_printable("text-not-allowed", "the text", text, of_lines)
 }
 
 #[cfg(test)]

@@ -23,7 +23,6 @@ use millstream::{
 };
 use serde::{Deserialize, Serialize};
 
-pub use self::placing::LINES_MAX;
 pub(super) use self::placing::units_by_sku;
 use self::{
     rejections::{differs, not_placed},

@@ -11,7 +11,7 @@ use millstream::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::LINES_MAX;
+use crate::lines::check_line_count;
 
 /// Some units of one item at one cost.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -161,13 +161,7 @@ fn says_the_same(
 }
 
 fn check_lines(what: &str, lines: &[DeliveryLine]) -> Result<(), Rejection> {
-    if lines.is_empty() {
-        return Err(Rejection::new("lines-empty", format!("{what} has no lines; give at least one")));
-    }
-    if lines.len() > LINES_MAX {
-        let message = format!("{what} has {} lines; at most {LINES_MAX} are allowed", lines.len());
-        return Err(Rejection::new("lines-too-many", message));
-    }
+    check_line_count(what, lines.len())?;
     for line in lines {
         check_reference("sku-not-allowed", "sku", &line.sku)?;
         check_quantity(&format!("{} in {what}", line.sku), line.quantity)?;

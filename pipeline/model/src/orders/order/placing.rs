@@ -11,10 +11,7 @@ use millstream::{
 };
 
 use super::{OrderEvent, OrderLine, OrderPlaced, PlaceOrder, rejections::differs};
-use crate::retail::stock::StockId;
-
-/// Most lines of an order. Fulfilment sends a command for each at once.
-pub const LINES_MAX: usize = 1_000;
+use crate::{lines::check_line_count, retail::stock::StockId};
 
 pub(super) fn decide_place(
     placed: Option<&OrderPlaced>,
@@ -43,13 +40,7 @@ pub(super) fn decide_place(
 
 fn check_lines(order: &str, place: &PlaceOrder) -> Result<i64, Rejection> {
     let (what, lines) = (format!("order {order}"), &place.lines);
-    if lines.is_empty() {
-        return Err(Rejection::new("lines-empty", format!("{what} has no lines; give at least one")));
-    }
-    if lines.len() > LINES_MAX {
-        let message = format!("{what} has {} lines; at most {LINES_MAX} are allowed", lines.len());
-        return Err(Rejection::new("lines-too-many", message));
-    }
+    check_line_count(&what, lines.len())?;
     for line in lines {
         check_reference("sku-not-allowed", "sku", &line.sku)?;
         check_quantity(&format!("{} in {what}", line.sku), line.quantity)?;

@@ -6,6 +6,7 @@ use millstream::{
 };
 
 use super::{status::REFUSALS, *};
+use crate::lines::LINES_MAX;
 
 const PLACE: &str = r#"{"customer":"anna","location":"2506","currency":"USD","lines":[
     {"sku":"a","quantity":2,"unit_price":500},{"sku":"b","quantity":1,"unit_price":99}]}"#;

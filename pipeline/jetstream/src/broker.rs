@@ -164,6 +164,9 @@ pub struct StreamUsage {
     pub bytes_max: Option<u64>,
 }
 
+/// The part of its limit above which a stream is crowded: long before it is full.
+pub const CROWDED: f64 = 0.8;
+
 impl StreamUsage {
     /// The part of its limit that is taken, 1 when the stream is full: of bytes or of messages, whichever is nearer to its end.
     /// 0 without limits.

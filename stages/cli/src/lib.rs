@@ -3,7 +3,7 @@
 //!
 //! Results go to standard output, progress and console to standard error; `--json` wherever a program may read.
 
-use std::{ffi::OsString, process, time::Duration};
+use std::{ffi::OsString, num::NonZeroUsize, process, time::Duration};
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use millstream_contract::exit_code::ExitCode;
@@ -241,6 +241,12 @@ fn header_text(text: &str) -> Result<String, String> {
 /// For flags that take a duration.
 fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text).map_err(|error| error.to_string())
+}
+
+/// For flags that take how many copies of a stream there are: what JetStream allows.
+fn replicas(text: &str) -> Result<NonZeroUsize, String> {
+    let count = text.parse().ok().filter(|count: &NonZeroUsize| [1, 3, 5].contains(&count.get()));
+    count.ok_or_else(|| "a stream has 1, 3 or 5 replicas".to_owned())
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::{convert::Infallible, ffi::OsString, process};
 
 use millstream_contract::{
     exit_code::{ExitCode, Failure},
-    stream_names::{COMMANDS, DEAD_LETTERS, EVENTS, OUTCOMES, REPORTS, TIMERS},
+    stream_names::{COMMANDS, EVENTS, OUTCOMES, STREAMS},
 };
 use millstream_domain::{
     application::{Application, ApplicationError, Model},
@@ -32,9 +32,6 @@ use millstream_write_side::{
 use ulid::Ulid;
 
 use crate::config::StageConfig;
-
-/// The streams of which this stage tells how full they are: all that may fill.
-const STREAMS: [&str; 6] = [COMMANDS, EVENTS, OUTCOMES, TIMERS, REPORTS, DEAD_LETTERS];
 
 /// Why the stage ends with an error.
 #[derive(Debug, thiserror::Error)]

@@ -15,7 +15,7 @@ use millstream_contract::{
     stream_names::{COMMANDS, OUTCOMES},
 };
 use millstream_jetstream::{
-    broker::{Broker, BrokerError, StreamState},
+    broker::{Broker, BrokerError, CROWDED, StreamState},
     moments::last_stored_before,
 };
 use millstream_runtime::metrics::{HandlerMetrics, PurgeMetrics};
@@ -41,8 +41,6 @@ pub struct PurgeSettings {
 
 /// Between two looks at how full COMMANDS and OUTCOMES are. What is left between [`CROWDED`] and full takes commands for longer.
 const ROOM_INTERVAL: Duration = Duration::from_secs(5);
-/// The part of its limit above which a stream is crowded.
-const CROWDED: f64 = 0.8;
 /// The part of its limit down to which COMMANDS is purged then.
 const COMMANDS_LEFT: f64 = 0.6;
 /// The same of OUTCOMES: ids are kept for as long as there is room.

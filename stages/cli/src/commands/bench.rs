@@ -64,7 +64,7 @@ pub(crate) struct PipelineArguments {
     #[arg(long, value_enum, default_value_t = Sync::Default)]
     sync: Sync,
     /// Servers that keep every stream, each a process of its own
-    #[arg(long, default_value_t = NonZeroUsize::MIN, value_parser = replicas, value_name = "1|3|5")]
+    #[arg(long, default_value_t = NonZeroUsize::MIN, value_parser = crate::replicas, value_name = "1|3|5")]
     replicas: NonZeroUsize,
     /// Commands a second while latency is measured
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..), value_name = "R")]
@@ -78,12 +78,6 @@ pub(crate) struct PipelineArguments {
     /// As JSON
     #[arg(long)]
     json: bool,
-}
-
-/// What JetStream allows.
-pub(super) fn replicas(text: &str) -> Result<NonZeroUsize, String> {
-    let count = text.parse().ok().filter(|count: &NonZeroUsize| [1, 3, 5].contains(&count.get()));
-    count.ok_or_else(|| "a stream has 1, 3 or 5 replicas".to_owned())
 }
 
 /// Runs it.

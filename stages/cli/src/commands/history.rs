@@ -124,16 +124,17 @@ impl ReadHistory {
     ) -> Result<(), CommandFailure> {
         let mut history = self.store.current_history(&self.stream_id, 0).await?;
         loop {
-            let page = match history.next_page().await {
+            let mut page = match history.next_page().await {
                 Ok(Some(page)) => page,
                 Ok(None) => return Ok(()),
                 Err(LoadError::Broker(error)) => return Err(error.into()),
                 Err(LoadError::NoCommit(error)) => return Err(CommandFailure::data(&error)),
             };
-            let taken: Vec<StoredCommit> =
-                page.iter().take_while(|commit| self.until.takes(commit)).cloned().collect();
-            see(&taken)?;
-            if taken.len() < page.len() {
+            let (whole, taken) =
+                (page.len(), page.iter().take_while(|commit| self.until.takes(commit)).count());
+            page.truncate(taken);
+            see(&page)?;
+            if taken < whole {
                 return Ok(());
             }
         }

@@ -30,7 +30,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub(crate) struct SetupArguments {
     /// Copies of each stream: 1, or 3 or 5 in a cluster
-    #[arg(long, default_value = "1", value_parser = super::bench::replicas)]
+    #[arg(long, default_value = "1", value_parser = crate::replicas)]
     replicas: NonZeroUsize,
     /// Size of a stream, as in EVENTS=100GiB; may be repeated
     #[arg(long, value_name = "STREAM=SIZE")]

@@ -1,20 +1,17 @@
 //! How full the streams are, long before one is.
 
 use futures::future::join_all;
-use millstream_contract::{
-    exit_code::ExitCode,
-    stream_names::{COMMANDS, DEAD_LETTERS, EVENTS, OUTCOMES, REPORTS, TIMERS},
+use millstream_contract::{exit_code::ExitCode, stream_names::STREAMS};
+use millstream_jetstream::{
+    broker::{Broker, CROWDED},
+    nats_broker::NatsBroker,
 };
-use millstream_jetstream::{broker::Broker, nats_broker::NatsBroker};
 use millstream_runtime::stage_check::{Check, Trouble};
 
 use super::trouble;
 
-const STREAMS: [&str; 6] = [COMMANDS, EVENTS, OUTCOMES, REPORTS, DEAD_LETTERS, TIMERS];
-/// The part of its limit above which a stream needs somebody. The active handler keeps COMMANDS and OUTCOMES below it.
-const CROWDED: f64 = 0.8;
-
-/// How much of its limit each stream holds. What cannot be looked at is told by another check.
+/// How much of its limit each stream holds. One that is crowded needs somebody; the active handler keeps COMMANDS and OUTCOMES from
+/// it. What cannot be looked at is told by another check.
 pub(super) async fn space(broker: &NatsBroker) -> Check {
     let looks = STREAMS.map(async |stream| (stream, broker.state(stream).await.ok()));
     let found = join_all(looks).await;

@@ -12,7 +12,7 @@ use end_to_end_tests::{
     system::System,
     waiting::{PATIENCE, until_within},
 };
-use millstream_contract::stream_names::{COMMANDS, DEAD_LETTERS, EVENTS, OUTCOMES, REPORTS, TIMERS};
+use millstream_contract::stream_names::{EVENTS, OUTCOMES, STREAMS};
 use millstream_jetstream::broker::Broker as _;
 use millstream_store::read_store::ReadStore;
 
@@ -60,7 +60,7 @@ fn expect_same(one: &Path, other: &Path) {
 async fn stream_ends(system: &System) -> Vec<(&'static str, u64)> {
     let broker = system.broker().await;
     let mut ends = Vec::new();
-    for stream in [COMMANDS, EVENTS, OUTCOMES, REPORTS, TIMERS, DEAD_LETTERS] {
+    for stream in STREAMS {
         ends.push((stream, broker.state(stream).await.unwrap().last_sequence));
     }
     ends

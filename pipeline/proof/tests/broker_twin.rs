@@ -3,7 +3,8 @@
 
 use std::{collections::BTreeMap, num::NonZeroUsize, path::Path, time::Duration};
 
-use async_nats::jetstream;
+use async_nats::{Subscriber, jetstream};
+use futures::{FutureExt as _, StreamExt as _, stream::SelectAll};
 use millstream_jetstream::{
     nats_broker::NatsBroker,
     provision::{ProvisionOptions, provision},
@@ -21,6 +22,7 @@ use tempfile::TempDir;
 struct Server {
     server: TestServer,
     remembered: TempDir,
+    heard: SelectAll<Subscriber>,
 }
 
 impl Ground for Server {
@@ -51,6 +53,22 @@ impl Ground for Server {
         std::fs::remove_dir_all(&self.server.process().config().store_folder).unwrap();
         copy(self.remembered.path(), &self.server.process().config().store_folder);
         self.server.restart().await;
+    }
+
+    async fn listen(&mut self, subjects: &[&str]) {
+        let client = self.server.client().await;
+        for subject in subjects {
+            self.heard.push(client.subscribe((*subject).to_owned()).await.unwrap());
+        }
+        client.flush().await.unwrap();
+    }
+
+    async fn heard(&mut self) -> Vec<String> {
+        let mut heard: Vec<_> = self.heard.next().await.into_iter().collect();
+        while let Some(Some(message)) = self.heard.next().now_or_never() {
+            heard.push(message);
+        }
+        heard.iter().map(|message| message.subject.to_string()).collect()
     }
 
     async fn limit(&self, stream: &str, messages_max: Option<u32>) {
@@ -92,6 +110,16 @@ impl Ground for Twin {
         }
     }
 
+    async fn listen(&mut self, _subjects: &[&str]) {
+        self.broker.forget_sent();
+    }
+
+    async fn heard(&mut self) -> Vec<String> {
+        let heard = self.broker.sent().into_iter().map(|message| message.subject).collect();
+        self.broker.forget_sent();
+        heard
+    }
+
     async fn limit(&self, stream: &str, messages_max: Option<u32>) {
         self.broker.limit_stream(stream, messages_max.and_then(|most| most.try_into().ok()));
     }
@@ -105,7 +133,8 @@ impl Twin {
 
 impl Server {
     async fn start() -> Self {
-        Self { server: TestServer::start_provisioned().await, remembered: TempDir::new().unwrap() }
+        let server = TestServer::start_provisioned().await;
+        Self { server, remembered: TempDir::new().unwrap(), heard: SelectAll::new() }
     }
 }
 
@@ -182,6 +211,7 @@ on_both![
     reader_goes_on_while_what_it_has_read_is_purged,
     removed_message_is_passed_by,
     last_message_is_found_in_front_of_a_removed_one,
+    reply_goes_to_places_for_replies_alone,
 ];
 
 /// Seeds of random operations.

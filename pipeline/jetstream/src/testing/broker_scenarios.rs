@@ -7,12 +7,15 @@ mod leases;
 mod purging;
 mod random_operations;
 mod reading;
+mod sending;
 
 use std::time::Duration;
 
 use bytes::Bytes;
 
-pub use self::{appending::*, batches::*, leases::*, purging::*, random_operations::*, reading::*};
+pub use self::{
+    appending::*, batches::*, leases::*, purging::*, random_operations::*, reading::*, sending::*,
+};
 use millstream_contract::stored_message::{Headers, StoredMessage};
 
 use crate::broker::{AppendError, Broker, NewMessage, ReadError, ReaderConfig, StreamReader};
@@ -41,6 +44,12 @@ pub trait Ground {
 
     /// The server is killed and comes back with what it held when it was told to remember: it has lost its tail.
     fn go_back(&mut self) -> impl Future<Output = ()>;
+
+    /// From now on notes which plain messages are sent to these subjects, for [`Ground::heard`].
+    fn listen(&mut self, subjects: &[&str]) -> impl Future<Output = ()>;
+
+    /// The subjects of the messages that arrived since this was asked last. On a server it waits for the first.
+    fn heard(&mut self) -> impl Future<Output = Vec<String>>;
 
     /// Lets `stream` hold no more than this many messages; any number when `None`.
     fn limit(&self, stream: &str, messages_max: Option<u32>) -> impl Future<Output = ()>;

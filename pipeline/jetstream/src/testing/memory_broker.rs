@@ -17,7 +17,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use millstream_contract::stored_message::{Headers, StoredMessage};
+use millstream_contract::{
+    stored_message::{Headers, StoredMessage},
+    subject::is_reply_subject,
+};
 use tokio::sync::{Notify, oneshot};
 
 use self::{
@@ -366,6 +369,9 @@ impl Broker for MemoryBroker {
     }
 
     async fn send(&self, subject: &str, headers: Headers, payload: Bytes) -> Result<(), BrokerError> {
+        if !is_reply_subject(subject) {
+            return Ok(());
+        }
         self.ask(|world| {
             let probability = world.plan.send_lost;
             if world.strikes("send lost", probability) {

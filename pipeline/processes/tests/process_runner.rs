@@ -559,6 +559,7 @@ async fn a_timer_that_cannot_be_a_command_is_kept_whole_and_the_next_is_sent() {
     let running = Running::start(&server, folder.path(), "process-manager").await;
     until("the command is sent", async || messages(&broker, COMMANDS).await.len() == 1).await;
     until("all of TIMERS is carried out", async || messages(&broker, TIMERS).await.is_empty()).await;
+    assert_eq!((running.metrics.dead_letters(TIMERS).get(), running.metrics.timers_due().get()), (3, 1));
     running.finish().await;
     let mut found = Vec::new();
     for message in messages(&broker, DEAD_LETTERS).await {

@@ -37,6 +37,8 @@ const LANES_AT_ONCE: usize = 64;
 pub(super) struct Relayed {
     /// Commands that fell due and were sent.
     pub(super) count: Count,
+    /// What fell due and was set aside.
+    pub(super) dead_letters: Count,
     /// Whether it gets on.
     pub(super) progress: ProgressWatch,
 }
@@ -62,20 +64,26 @@ pub(super) async fn relay<B: Broker>(
     loop {
         let messages = reader.next_batch(MESSAGES_MAX).await?;
         let Some(through) = messages.last().map(|message| message.sequence) else { continue };
-        let count = messages.len() as u64;
+        let count = messages.len();
         let letters = publish_all(broker, ids, &generation, messages).await;
-        keep_all(&store, ids, letters).await;
-        relayed.count.inc_by(count);
+        relayed.count.inc_by(count.saturating_sub(letters.len()) as u64);
+        keep_all(&store, ids, letters, &relayed.dead_letters).await;
         answered(ids, || broker.purge_subject(TIMERS, FILTER, Some(through))).await?;
         relayed.progress.reached(through);
     }
 }
 
 /// Returns when each letter is kept: what stands in TIMERS is purged then.
-async fn keep_all<B: Broker>(store: &DeadLetterStore<B>, ids: &RunIds, mut letters: Vec<DeadLetter>) {
+async fn keep_all<B: Broker>(
+    store: &DeadLetterStore<B>,
+    ids: &RunIds,
+    mut letters: Vec<DeadLetter>,
+    kept: &Count,
+) {
     let mut backoff = ids.backoff();
     loop {
         let answers = store.keep(&letters, ids).await;
+        kept.inc_by(answers.iter().filter(|answer| answer.is_ok()).count() as u64);
         let error = answers.iter().find_map(|answer| answer.as_ref().err());
         let Some(error) = error else { return };
         tracing::error!(%error, "what fell due cannot be set aside; what falls due waits for space in DEADLETTERS");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use millstream_contract::leases::PROCESS_MANAGER_LEASE;
+use millstream_contract::{leases::PROCESS_MANAGER_LEASE, stream_names::TIMERS};
 use millstream_jetstream::{
     broker::{Broker, BrokerError, ReadError},
     lease,
@@ -49,7 +49,11 @@ impl<B: Broker> Turns<B> {
         metrics: &Metrics,
         readiness: &Readiness,
     ) -> Self {
-        let due = Relayed { count: metrics.timers_due(), progress: readiness.progress("what falls due") };
+        let due = Relayed {
+            count: metrics.timers_due(),
+            dead_letters: metrics.dead_letters(TIMERS),
+            progress: readiness.progress("what falls due"),
+        };
         Self {
             broker,
             ids,

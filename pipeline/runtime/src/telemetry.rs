@@ -116,10 +116,15 @@ fn tell_panics_of_the_client() {
         let place = panic.location().filter(|place| place.file().contains(CLIENT_SOURCE));
         match place {
             Some(place) => tracing::info!(
+                file = place.file(),
                 line = place.line(),
+                panic = panic.payload_as_str().unwrap_or("without a text"),
                 "the client library met bytes that it cannot read and ended one of its connections"
             ),
             None => otherwise(panic),
         }
     }));
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,6 +19,7 @@ mod turn;
 
 use std::{collections::BTreeMap, num::NonZeroUsize, str::FromStr, sync::Arc, time::Duration};
 
+use futures::future::{join, join_all};
 use millstream_contract::{
     exit_code::{ExitCode, Failure},
     stream_names::{EVENTS, TIMERS},
@@ -28,12 +29,15 @@ use millstream_jetstream::{
     broker::{Broker, BrokerError, ReadError},
     retry::RunIds,
 };
-use millstream_read_side::projection_runner::{
-    BATCH_MAX_DEFAULT, DURABLE_INTERVAL_DEFAULT, NameTaken, ProjectionRunner, ProjectionSet,
-    ProjectionStatus, RunnerConfig, RunnerError,
+use millstream_read_side::{
+    projection_runner::{
+        BATCH_MAX_DEFAULT, DURABLE_INTERVAL_DEFAULT, NameTaken, ProjectionRunner, ProjectionSet,
+        ProjectionStatus, RunnerConfig, RunnerError,
+    },
+    read_side::Folding,
 };
 use millstream_runtime::{
-    health::{Condition, ProgressWatch, Readiness},
+    health::{Condition, Readiness},
     metrics::Metrics,
     shutdown::Shutdown,
     stream_watch::watch_stream,
@@ -198,7 +202,7 @@ pub struct ProcessRunner<B> {
     runner: ProjectionRunner<B>,
     turns: Turns<B>,
     condition: Condition,
-    folding: ProgressWatch,
+    folding: Vec<Folding>,
 }
 
 impl<B: Broker> ProcessRunner<B> {
@@ -235,7 +239,8 @@ impl<B: Broker> ProcessRunner<B> {
         let ids = RunIds::new(config.run);
         let sender = Sender::new(broker.clone(), store, runner.row_remover(), seats.collect(), ids.clone());
         let turns = Turns::new(broker.clone(), ids, config.lease_time_to_live, sender, &metrics, readiness);
-        let folding = readiness.progress("folding EVENTS");
+        let statuses: Vec<_> = runner.statuses().into_iter().map(|(_, status)| status).collect();
+        let folding = Folding::of(&statuses, &[EVENTS], readiness);
         Ok(Self { broker, runner, turns, condition: readiness.condition("processes"), folding })
     }
 
@@ -253,12 +258,15 @@ impl<B: Broker> ProcessRunner<B> {
             () = stop.cancelled() => return Ok(()),
             learnt = turns.learn() => learnt?,
         }
-        let watch = watch_readiness(runner.statuses(), condition, folding.clone(), &stop);
+        let watch = watch_readiness(runner.statuses(), condition, &stop);
         let due = turns.due_progress();
         let watched = async {
+            // There is nothing to fold without processes, and still something may fall due.
+            let folded = join_all(folding.iter().map(|each| each.watch(&broker)));
+            let watches = [&due];
+            let due = watch_stream(&broker, TIMERS, due::FILTER, &watches, None);
             tokio::select! {
-                never = watch_stream(&broker, EVENTS, ">", &folding, None) => match never {},
-                never = watch_stream(&broker, TIMERS, due::FILTER, &due, None) => match never {},
+                _never = join(folded, due) => {}
                 () = stop.cancelled() => {}
             }
         };
@@ -278,12 +286,7 @@ async fn ending<T>(stop: &CancellationToken, work: impl Future<Output = T>) -> T
 }
 
 /// Ready while no process has halted, active or not.
-async fn watch_readiness(
-    statuses: Statuses,
-    condition: Condition,
-    folding: ProgressWatch,
-    stop: &CancellationToken,
-) {
+async fn watch_readiness(statuses: Statuses, condition: Condition, stop: &CancellationToken) {
     let mut looks = tokio::time::interval(READINESS_INTERVAL);
     loop {
         let troubles: Vec<String> = statuses
@@ -294,10 +297,6 @@ async fn watch_readiness(
                 Some(format!("{process} halted at {} {}: {}", status.stream, halt.sequence, halt.reason))
             })
             .collect();
-        match slowest(&statuses) {
-            Some(sequence) => folding.reached(sequence),
-            None => folding.rest(),
-        }
         if troubles.is_empty() {
             condition.holds();
         } else {
@@ -308,10 +307,4 @@ async fn watch_readiness(
             _ = looks.tick() => {}
         }
     }
-}
-
-/// How far the slowest process that has not halted has come; `None` when all have.
-fn slowest(statuses: &Statuses) -> Option<u64> {
-    let going = statuses.iter().map(|(_, status)| status.borrow()).filter(|status| status.halted.is_none());
-    going.map(|status| status.sequence).min()
 }

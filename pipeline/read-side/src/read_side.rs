@@ -28,7 +28,7 @@ use millstream_store::read_store::{CACHE_SIZE_DEFAULT, ReadStore, StoreError};
 use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
-use self::folding::Folding;
+pub use self::folding::Folding;
 use crate::{
     projection_runner::{
         BATCH_MAX_DEFAULT, DURABLE_INTERVAL_DEFAULT, NameTaken, ProjectionRunner, ProjectionSet, RowRemover,

@@ -16,22 +16,29 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// Between two looks at how full streams are: no longer than collectors wait between two of theirs.
 const USAGE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Looks again and again at the messages on subjects that `filter` takes, unless the part rests. With `reader`, the lag is counted there: that of a part which is stuck grows.
+/// Looks again and again at the messages on subjects that `filter` takes, from where the part is that is behind most, and tells all
+/// `watches`. Parts that rest are left alone, and nothing is asked while all do. With `reader`, the lag is counted there: that of a
+/// part which is stuck grows.
 pub async fn watch_stream<B: Broker>(
     broker: &B,
     stream: &str,
     filter: &str,
-    watch: &ProgressWatch,
+    watches: &[&ProgressWatch],
     reader: Option<&ReaderMetrics>,
 ) -> Infallible {
     loop {
-        match watch.position() {
+        match watches.iter().filter_map(|watch| watch.position()).min() {
             None => reader.iter().for_each(|reader| reader.lags(0, Duration::ZERO)),
-            Some(reached) => match look(broker, stream, filter, reached, reader).await {
-                Ok(end) => watch.work_through(end),
-                // Whether there is work is not known, and none could be done.
-                Err(error) => watch.held(error.to_string()),
-            },
+            Some(lowest) => {
+                let end = look(broker, stream, filter, lowest, reader).await;
+                for watch in watches.iter().filter(|watch| watch.position().is_some()) {
+                    match &end {
+                        Ok(end) => watch.work_through(*end),
+                        // Whether there is work is not known, and none could be done.
+                        Err(error) => watch.held(error.to_string()),
+                    }
+                }
+            }
         }
         tokio::time::sleep(LOOK_INTERVAL).await;
     }
@@ -84,5 +91,47 @@ pub async fn watch_usage<B: Broker>(broker: &B, metrics: &Metrics, streams: &[&s
             }
         }
         tokio::time::sleep(USAGE_INTERVAL).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millstream_contract::{stored_message::Headers, stream_names::EVENTS};
+    use millstream_jetstream::{
+        broker::NewMessage,
+        testing::{fault_plan::FaultPlan, memory_broker::MemoryBroker, operation::Operation},
+    };
+
+    use super::*;
+    use crate::health::{Readiness, STALLED_AFTER};
+
+    #[tokio::test(start_paused = true)]
+    async fn one_question_tells_all_parts_how_far_there_is_work() {
+        let broker = MemoryBroker::new(1, FaultPlan::none());
+        for _ in 0..5 {
+            let message = NewMessage {
+                subject: "evt.test.thing.a".to_owned(),
+                expected_last: None,
+                headers: Headers::new(),
+                payload: "{}".into(),
+            };
+            broker.append(EVENTS, message).await.expect("the stream takes it");
+        }
+        let readiness = Readiness::new();
+        let watches = ["resting", "behind", "done"].map(|name| readiness.progress(name));
+        let [resting, behind, done] = &watches;
+        behind.reached(2);
+        done.reached(5);
+        broker.start_recording();
+        let time = STALLED_AFTER + 2 * LOOK_INTERVAL;
+        let all = [resting, done, behind];
+        let looks = watch_stream(&broker, EVENTS, ">", &all, None);
+        assert!(tokio::time::timeout(time, looks).await.is_err());
+        let reasons = readiness.reasons();
+        assert_eq!(reasons.len(), 1, "{reasons:?}");
+        assert!(reasons.iter().all(|reason| reason.starts_with("behind: no progress")), "{reasons:?}");
+        let states = |(asked, _): &&(Operation, String)| matches!(asked, Operation::State { .. });
+        let asked = broker.recorded().iter().filter(states).count() as u128;
+        assert!(asked <= time.as_millis() / LOOK_INTERVAL.as_millis() + 1, "{asked} times");
     }
 }

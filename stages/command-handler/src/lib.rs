@@ -151,10 +151,11 @@ pub async fn run<A: Application>(config: Config<StageConfig>, runtime: StageRunt
 
 /// Looks from outside whether there is work that the handler does not do.
 async fn watch_progress(broker: NatsBroker, progress: HandlerProgress, reader: ReaderMetrics) -> Infallible {
+    let (commands, ids, states) = ([&progress.commands], [&progress.ids], [&progress.states]);
     tokio::select! {
-        never = watch_stream(&broker, COMMANDS, ">", &progress.commands, Some(&reader)) => never,
-        never = watch_stream(&broker, OUTCOMES, ">", &progress.ids, None) => never,
-        never = watch_stream(&broker, EVENTS, ">", &progress.states, None) => never,
+        never = watch_stream(&broker, COMMANDS, ">", &commands, Some(&reader)) => never,
+        never = watch_stream(&broker, OUTCOMES, ">", &ids, None) => never,
+        never = watch_stream(&broker, EVENTS, ">", &states, None) => never,
     }
 }
 

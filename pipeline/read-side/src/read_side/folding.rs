@@ -2,7 +2,6 @@
 
 use std::{convert::Infallible, time::Duration};
 
-use futures::future::join_all;
 use millstream_jetstream::broker::Broker;
 use millstream_runtime::{
     health::{ProgressWatch, Readiness},
@@ -16,7 +15,8 @@ use crate::projection_runner::ProjectionStatus;
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The projections of one stream. Two readers feed them at most, so that all get on if the first and the last do.
-pub(super) struct Folding {
+#[derive(Debug)]
+pub struct Folding {
     stream: &'static str,
     statuses: Vec<watch::Receiver<ProjectionStatus>>,
     /// The one that has come furthest.
@@ -27,7 +27,7 @@ pub(super) struct Folding {
 
 impl Folding {
     /// The projections of each stream that has any.
-    pub(super) fn of(
+    pub fn of(
         statuses: &[watch::Receiver<ProjectionStatus>],
         streams: &[&'static str],
         readiness: &Readiness,
@@ -47,7 +47,7 @@ impl Folding {
 
     /// Notes how far they have come, and how far there is work, again and again. One that has halted has no work; readiness says so
     /// by itself.
-    pub(super) async fn watch<B: Broker>(&self, broker: &B) -> Infallible {
+    pub async fn watch<B: Broker>(&self, broker: &B) -> Infallible {
         let looks = async {
             let mut looks = tokio::time::interval(LOOK_INTERVAL);
             loop {
@@ -55,15 +55,10 @@ impl Folding {
                 self.note();
             }
         };
-        let work = join_all(
-            [&self.first, &self.last].map(|watch| watch_stream(broker, self.stream, ">", watch, None)),
-        );
+        let both = [&self.first, &self.last];
         tokio::select! {
             never = looks => never,
-            mut never = work => match never.pop() {
-                Some(never) => never,
-                None => std::future::pending().await,
-            },
+            never = watch_stream(broker, self.stream, ">", &both, None) => never,
         }
     }
 

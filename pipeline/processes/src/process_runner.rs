@@ -77,17 +77,6 @@ pub enum Begin {
     After(u64),
 }
 
-impl Begin {
-    /// The last sequence whose effects are not carried out, EVENTS ending at `last`.
-    fn after(self, last: u64) -> Option<u64> {
-        match self {
-            Self::Start => None,
-            Self::Now => Some(last),
-            Self::After(sequence) => Some(sequence),
-        }
-    }
-}
-
 /// Something else than `start`, `now` or a sequence.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is no beginning; write start, now, or the sequence of EVENTS behind which to begin")]

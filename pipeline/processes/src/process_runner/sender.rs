@@ -11,7 +11,7 @@ use std::{
 use millstream_contract::stream_names::EVENTS;
 use millstream_jetstream::{
     broker::{Broker, BrokerError, StreamState},
-    retry::RunIds,
+    retry::{RunIds, state_reaching},
 };
 use millstream_read_side::projection_runner::{ProjectionStatus, RemovalError, RowRemover};
 use millstream_runtime::{
@@ -125,7 +125,7 @@ impl<B: Broker> Sender<B> {
         for seat in &mut self.seats {
             let mut backoff = self.ids.backoff();
             let (state, found) = loop {
-                match standing(&self.broker, seat).await {
+                match standing(&self.broker, &self.ids, seat).await {
                     Err(ProcessRunnerError::Broker(BrokerError::Unavailable { operation, detail })) => {
                         tracing::warn!(operation, detail, "waiting for the server");
                         backoff.pause().await;
@@ -285,16 +285,41 @@ impl<B: Broker> Sender<B> {
     }
 }
 
-/// The state of EVENTS, and how far the effects of a process have been carried out. For a process that has never run, this records
-/// its configured beginning as progress before it folds anything, so that every replica and every rebuild begins there too.
+/// The state of EVENTS, and how far the effects of a process have been carried out.
 async fn standing<B: Broker>(
     broker: &B,
+    ids: &RunIds,
     seat: &Seat,
 ) -> Result<(StreamState, Option<Progress>), ProcessRunnerError> {
-    let found = progress::load(broker, seat.process).await?;
+    let found = match progress::load(broker, seat.process).await? {
+        None => begin(broker, ids, seat).await?,
+        found => found,
+    };
+    // Asked after the progress is known: another replica may have recorded it this moment, of events that came since.
     let state = broker.state(EVENTS).await?;
-    let (None, Some(sequence)) = (&found, seat.begin.after(state.last_sequence)) else {
-        return Ok((state, found));
+    match &found {
+        Some(found) if found.generation == state.generation && found.sequence > state.last_sequence => {
+            Ok((state_reaching(broker, ids, EVENTS, found.sequence).await?, Some(found.clone())))
+        }
+        _ => Ok((state, found)),
+    }
+}
+
+/// Records the configured beginning of a process that has never run as its progress before it folds anything, so that every replica
+/// and every rebuild begins there too. `None` when it begins at the first event.
+async fn begin<B: Broker>(
+    broker: &B,
+    ids: &RunIds,
+    seat: &Seat,
+) -> Result<Option<Progress>, ProcessRunnerError> {
+    let (state, sequence) = match seat.begin {
+        Begin::Start => return Ok(None),
+        Begin::Now => {
+            let state = broker.state(EVENTS).await?;
+            let end = state.last_sequence;
+            (state, end)
+        }
+        Begin::After(sequence) => (state_reaching(broker, ids, EVENTS, sequence).await?, sequence),
     };
     if sequence > state.last_sequence {
         return Err(ProcessRunnerError::BeginsBehindEnd {
@@ -310,7 +335,7 @@ async fn standing<B: Broker>(
         after = begin.sequence,
         "a process begins: effects of events up to there are never carried out"
     );
-    Ok((state, Some(begin)))
+    Ok(Some(begin))
 }
 
 /// Reads the rows of an outbox; none while the process has not begun.
@@ -337,3 +362,6 @@ fn take(store: &ReadStore, seat: &Seat) -> Result<Option<Taken>, StoreError> {
         None => Ok(Some(Taken { more: rows.len() == ROWS_MAX, rows, reached })),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -79,7 +79,7 @@ impl Verdict {
     }
 
     /// Whether the server seems to have lost messages. A leader that lags behind can make it look so for a moment, so the caller
-    /// asks twice.
+    /// asks again until it is to be believed.
     pub(super) fn finds_loss(&self) -> bool {
         matches!(
             self,

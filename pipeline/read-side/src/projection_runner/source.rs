@@ -17,6 +17,7 @@ use std::{
 use futures::future::join_all;
 use millstream_jetstream::{
     broker::{Broker, BrokerError, ReadError, StreamReader, StreamState},
+    retry::LossDoubt,
     set_aside::is_set_aside,
 };
 use millstream_store::read_store::{ProjectionId, ReadStore};
@@ -37,10 +38,6 @@ use super::{
 
 /// The pause before a question that got no answer is asked again.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
-
-/// The pause before the server is asked a second time whether it has lost messages. A leader that lags behind may lack the end of
-/// the stream for a moment.
-const CONFIRMATION_PAUSE: Duration = Duration::from_secs(2);
 
 /// Which stream to read, under which name, and for which projections.
 pub(super) struct SourceConfig {
@@ -124,12 +121,7 @@ impl<B: Broker> Source<B> {
     async fn begin(&mut self) -> Result<(StreamState, ByLane<Vec<usize>>), RunnerError> {
         // The barrier waits until everything that was read before is applied, so that the checkpoints in the file are current.
         self.tell(|done| WriterTask::Barrier { done }).await;
-        let (mut state, mut starts) = self.judge().await?;
-        if starts.iter().any(|start| start.verdict.finds_loss()) {
-            // A rebuild is expensive, so the server is asked twice.
-            tokio::time::sleep(CONFIRMATION_PAUSE).await;
-            (state, starts) = self.judge().await?;
-        }
+        let (state, mut starts) = self.judge_beyond_doubt().await?;
         for start in &starts {
             if let Some(member) = self.set.members.get(start.member) {
                 announce(self.config.stream, &member.id, &start.verdict);
@@ -169,6 +161,18 @@ impl<B: Broker> Source<B> {
             );
         }
         lanes
+    }
+
+    /// Judges until a loss that the server tells of is to be believed: a rebuild is expensive.
+    async fn judge_beyond_doubt(&self) -> Result<(StreamState, Vec<Start>), RunnerError> {
+        let mut doubt = LossDoubt::default();
+        loop {
+            let (state, starts) = self.judge().await?;
+            if !starts.iter().any(|start| start.verdict.finds_loss()) || doubt.believes() {
+                return Ok((state, starts));
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
     }
 
     async fn judge(&self) -> Result<(StreamState, Vec<Start>), RunnerError> {

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests are part of tests")]
 
 mod catching_up;
+mod doubts;
 mod past;
 mod publishing;
 mod queries;

@@ -161,7 +161,7 @@ pub(crate) fn message(subject: &str, payload: Vec<u8>) -> NewMessage {
 }
 
 /// Appends `count` events `grown` to `thing.<id>`; returns the sequence of the last.
-pub(crate) async fn grow(broker: &NatsBroker, id: &str, count: usize) -> u64 {
+pub(crate) async fn grow(broker: &impl Broker, id: &str, count: usize) -> u64 {
     let mut last = 0;
     for number in 0..count {
         let message = commit(&format!("thing.{id}"), "grown", &format!("{id}-{number}"));

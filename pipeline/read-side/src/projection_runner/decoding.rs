@@ -1,6 +1,9 @@
 //! Messages on their way from a source to the writer. A message is decoded once, and only if a projection wants it.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use millstream_contract::{
     commit::{CommitError, StoredCommit, content_digest},
@@ -9,7 +12,10 @@ use millstream_contract::{
     stream_names::OUTCOMES,
 };
 
-use super::projection_set::{Input, Member};
+use super::{
+    projection_set::{Input, Member},
+    status::StatusBoard,
+};
 
 /// The contents of a message.
 pub(super) enum Content {
@@ -47,6 +53,40 @@ impl Item {
             Content::Record(Ok(record)) => record.record_id.to_string(),
             _ => message_id(&self.message),
         }
+    }
+}
+
+/// Which messages that are no commits matter: those that a projection reaches. Whether one was set aside is a question to the server,
+/// so it is asked about these alone.
+pub(super) struct Reach<'a> {
+    statuses: &'a StatusBoard,
+    /// The projections that halt at a message in front.
+    ended: BTreeSet<usize>,
+}
+
+impl<'a> Reach<'a> {
+    /// Of the projections on this board, in messages that are looked at in order.
+    pub(super) fn new(statuses: &'a StatusBoard) -> Self {
+        Self { statuses, ended: BTreeSet::new() }
+    }
+
+    /// Whether a projection comes to this message that is no commit.
+    pub(super) fn covers(&self, item: &Item) -> bool {
+        item.is_no_commit() && item.wanted_by.iter().any(|member| self.comes_to(*member, item))
+    }
+
+    /// The message was not set aside, so that every projection which comes to it halts there.
+    pub(super) fn ends_at(&mut self, item: &Item) {
+        let halting = item.wanted_by.iter().filter(|member| self.comes_to(**member, item));
+        let halting: Vec<usize> = halting.copied().collect();
+        self.ended.extend(halting);
+    }
+
+    /// A projection that is beyond the message has passed over it, and is not fed with it.
+    fn comes_to(&self, member: usize, item: &Item) -> bool {
+        !self.ended.contains(&member)
+            && !self.statuses.is_halted(member)
+            && self.statuses.sequence(member) < item.message.sequence
     }
 }
 

@@ -21,7 +21,7 @@ use millstream_store::read_store::{Checkpoint, Durability, ProjectionId, ReadSto
 
 use super::{
     applier::{Applier, Batch},
-    decoding::{CommitSorter, Item},
+    decoding::{CommitSorter, Item, Reach},
     projection_set::ProjectionSet,
     status::{Halt, StatusBoard, ViewDirectory},
 };
@@ -170,12 +170,17 @@ impl<B: Broker> PastViews<B> {
     }
 
     fn apply(&self, messages: Vec<StoredMessage>) -> impl Future<Output = Result<(), FoldError>> + use<B> {
-        let (broker, fold) = (self.broker.clone(), Arc::clone(&self.fold));
+        let (broker, fold, statuses) = (self.broker.clone(), Arc::clone(&self.fold), self.statuses.clone());
         async move {
             let mut items = away(&fold, move |fold| fold.decode(messages)).await;
-            for item in items.iter_mut().filter(|item| item.is_no_commit()) {
-                if is_set_aside(&broker, &item.message).await.map_err(FeedError::from)? {
-                    item.pass_over();
+            let mut reach = Reach::new(&statuses);
+            for item in &mut items {
+                if !reach.covers(item) {
+                    continue;
+                }
+                match is_set_aside(&broker, &item.message).await.map_err(FeedError::from)? {
+                    true => item.pass_over(),
+                    false => reach.ends_at(item),
                 }
             }
             Ok(away(&fold, move |fold| fold.apply(items)).await?)

@@ -7,7 +7,7 @@ use millstream_contract::{
     stream_names::{EVENTS, OUTCOMES},
 };
 use millstream_jetstream::{
-    broker::Broker as _,
+    broker::Broker,
     moments::{PastError, position_at},
     nats_broker::NatsBroker,
     testing::test_server::TestServer,
@@ -82,12 +82,12 @@ async fn positions_that_are_not_there_are_refused() {
     assert!(matches!(error, PastError::OtherStream { .. }), "{error}");
 }
 
-fn past_of(
-    broker: &NatsBroker,
+pub(crate) fn past_of<B: Broker>(
+    broker: &B,
     folder: &tempfile::TempDir,
     generation: &str,
     knows_shrunk: bool,
-) -> PastViews<NatsBroker> {
+) -> PastViews<B> {
     let counts = Counts { version: 1, knows_shrunk };
     let set = ProjectionSet::new(vec![Box::new(counts), Box::new(Latest)], Vec::new(), &[]).unwrap();
     let store = ReadStore::open(&folder.path().join("past.redb"), 4 * 1024 * 1024).unwrap();

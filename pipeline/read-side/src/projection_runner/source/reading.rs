@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use super::{
     super::{
         MEMORY_UNIT, MEMORY_UNITS_BEHIND_MAX, MEMORY_UNITS_MAX, RunnerError,
-        decoding::{Item, ItemSorter},
+        decoding::{Item, ItemSorter, Reach},
         lane::Lane,
         writer::{Messages, WriterTask},
     },
@@ -108,9 +108,14 @@ impl<B: Broker> Source<B> {
     ) -> Result<Vec<Item>, RunnerError> {
         let item = |message| sorter.item(&self.set.members, message);
         let mut items: Vec<Item> = messages.into_iter().map(item).collect();
-        for item in items.iter_mut().filter(|item| item.is_no_commit()) {
-            if self.patiently(|| is_set_aside(&self.broker, &item.message)).await? {
-                item.pass_over();
+        let mut reach = Reach::new(&self.statuses);
+        for item in &mut items {
+            if !reach.covers(item) {
+                continue;
+            }
+            match self.patiently(|| is_set_aside(&self.broker, &item.message)).await? {
+                true => item.pass_over(),
+                false => reach.ends_at(item),
             }
         }
         Ok(items)

@@ -25,3 +25,4 @@ pub mod stream_names;
 pub mod subject;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod version_conflict;

@@ -3,7 +3,7 @@
 //! In reading order: [`command_handler`] waits until it is active and then reads COMMANDS in rounds. [`round`] decides a round, as
 //! a pure function. [`settlement`] appends what was decided, and decides again where an aggregate has moved on.
 //! [`outcome_journal`] records what became of each command. [`id_index`] recognises ids that were used before, and
-//! [`state_cache`] keeps aggregates in memory. [`submit_service`] accepts commands by request.
+//! [`state_cache`] keeps aggregates in memory. [`submit_service`] accepts commands by request, and [`outcome_inbox`] hears what became of them.
 //!
 //! Deliberately absent: views, reports, timers, and what any command means.
 
@@ -14,6 +14,7 @@ pub mod command_handler;
 mod file_work;
 mod handler_file;
 pub mod id_index;
+pub mod outcome_inbox;
 pub mod outcome_journal;
 pub mod round;
 pub mod settlement;

@@ -21,6 +21,7 @@ use millstream_contract::{
     commit::{Commit, CommittedCommand, RecordedEvent, timestamp_to_nanoseconds},
     error_text::bounded,
     outcome::Outcome,
+    version_conflict,
 };
 use millstream_domain::decider::{
     AggregateType, AnyCommand, DecisionContext, DecisionError, NewEvent, Rejection,
@@ -192,11 +193,8 @@ fn context_of<'a>(
     version: u64,
 ) -> Result<DecisionContext<'a>, Outcome> {
     if let Some(expected) = envelope.expected_version.filter(|expected| *expected != version) {
-        let message = format!(
-            "{} is at version {version}, not at the expected {expected}; read it again and decide anew",
-            envelope.address.stream_id
-        );
-        return Err(rejected(&Rejection::new("version-conflict", message)));
+        let message = version_conflict::sentence(&envelope.address.stream_id, version, expected);
+        return Err(rejected(&Rejection::new(version_conflict::CODE, message)));
     }
     Ok(DecisionContext {
         aggregate_id: envelope.address.stream_id.id(),

@@ -4,14 +4,10 @@
 //! Every handler process answers, including those that stand by, because the service only stores the command and waits; NATS hands
 //! each request to one of them. Commands that wait are stored together ([`millstream_jetstream::intake`]).
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, Weak},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use async_nats::{
-    Client, HeaderMap, Subscriber,
+    Client, HeaderMap,
     service::{Request, Service, ServiceExt, endpoint::Endpoint, error::Error as ServiceError},
 };
 use bytes::Bytes;
@@ -27,7 +23,6 @@ use millstream_contract::{
         COMMAND_PREFIX, CommandAddress, SUBMIT_PREFIX, SUBMIT_REPLY_PREFIX, SUBMIT_SERVICE, SubjectError,
     },
 };
-use millstream_jetstream::line::Line;
 use millstream_jetstream::{
     broker::{AppendError, Broker as _, NewMessage},
     intake::Intake,
@@ -38,11 +33,10 @@ use millstream_jetstream::{
     },
     retry::RunIds,
 };
-use tokio::{
-    sync::{Semaphore, oneshot},
-    time::Instant,
-};
+use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::outcome_inbox::{ExpectedOutcome, OutcomeInbox, OutcomeInboxError};
 
 /// How long a request waits for its outcome unless it says otherwise in `Millstream-Wait-Ms`.
 pub const WAIT_DEFAULT: Duration = Duration::from_secs(10);
@@ -127,8 +121,14 @@ impl SubmitError {
 
 /// The service could not be registered.
 #[derive(Debug, thiserror::Error)]
-#[error("the submit service cannot be registered; may this user subscribe to submit.> and $SRV.>?")]
-pub struct SubmitServiceError(#[source] async_nats::Error);
+pub enum SubmitServiceError {
+    /// It cannot be registered.
+    #[error("the submit service cannot be registered; may this user subscribe to submit.> and $SRV.>?")]
+    Register(#[source] async_nats::Error),
+    /// It would not hear what becomes of the commands.
+    #[error(transparent)]
+    Outcomes(#[from] OutcomeInboxError),
+}
 
 /// A running service.
 pub struct SubmitService {
@@ -145,9 +145,7 @@ struct Submissions {
     broker: NatsBroker,
     intake: Intake,
     ids: RunIds,
-    /// The subject on which an outcome comes back is this prefix and something random.
-    inbox: String,
-    waiting: Mutex<HashMap<String, oneshot::Sender<Bytes>>>,
+    outcomes: OutcomeInbox,
     ending: CancellationToken,
 }
 
@@ -157,23 +155,20 @@ impl SubmitService {
     /// # Errors
     /// [`SubmitServiceError`] when the connection is closed or the version is not a semantic one.
     pub async fn start(broker: &NatsBroker, ids: RunIds, version: &str) -> Result<Self, SubmitServiceError> {
-        let inbox = format!("{SUBMIT_REPLY_PREFIX}.{}", ids.run());
-        let replies = subscribe(broker, &inbox).await.map_err(SubmitServiceError)?;
+        let outcomes = OutcomeInbox::open(broker, SUBMIT_REPLY_PREFIX, &ids).await?;
         let ending = CancellationToken::new();
         let submissions = Arc::new(Submissions {
             broker: broker.clone(),
             intake: Intake::start(broker.clone(), ids.clone()),
             ids,
-            inbox,
-            waiting: Mutex::default(),
+            outcomes,
             ending: ending.clone(),
         });
         let requests = TaskTracker::new();
-        tokio::spawn(hand_over(replies, Arc::downgrade(&submissions)));
         let (version, tasks) = (version.to_owned(), requests.clone());
         let register =
             move |client| register(client, version.clone(), Arc::clone(&submissions), tasks.clone()).boxed();
-        let door = Door::open(broker, COMMANDS, register).await.map_err(SubmitServiceError)?;
+        let door = Door::open(broker, COMMANDS, register).await.map_err(SubmitServiceError::Register)?;
         Ok(Self { door: Some(door), client: None, requests, ending })
     }
 
@@ -215,13 +210,6 @@ async fn register(
     Ok(service)
 }
 
-/// Where outcomes come back, on a line of its own: anybody may know the subject.
-async fn subscribe(broker: &NatsBroker, inbox: &str) -> Result<(Line, Subscriber), async_nats::Error> {
-    let line = broker.line().await?;
-    let replies = line.client().subscribe(format!("{inbox}.*")).await?;
-    Ok((line, replies))
-}
-
 /// Takes requests one after the other and answers each on its own.
 async fn serve(mut endpoint: Endpoint, submissions: Arc<Submissions>, requests: TaskTracker) {
     let in_flight = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
@@ -236,34 +224,6 @@ async fn serve(mut endpoint: Endpoint, submissions: Arc<Submissions>, requests: 
                 });
             }
             Err(_) => respond(&submissions.broker, &request, Err(SubmitError::Busy)).await,
-        }
-    }
-}
-
-/// Hands outcomes over to the requests that wait for them; ends with the service.
-async fn hand_over((mut line, mut replies): (Line, Subscriber), submissions: Weak<Submissions>) {
-    let mut backoff = None;
-    loop {
-        let reply = tokio::select! {
-            biased;
-            reply = replies.next() => reply,
-            () = line.lost() => None,
-        };
-        let Some(submissions) = submissions.upgrade() else { return };
-        let Some(reply) = reply else {
-            tracing::warn!("the line of the outcomes was lost; they are subscribed to again");
-            match subscribe(&submissions.broker, &submissions.inbox).await {
-                Ok(again) => ((line, replies), backoff) = (again, None),
-                Err(error) => {
-                    tracing::debug!(%error, "no line for the outcomes yet");
-                    backoff.get_or_insert_with(|| submissions.ids.backoff()).pause().await;
-                }
-            }
-            continue;
-        };
-        if let Some(waiting) = submissions.waiting().remove(reply.subject.as_str()) {
-            // The request may have given up at this very moment.
-            drop(waiting.send(reply.payload));
         }
     }
 }
@@ -283,21 +243,16 @@ fn one_header_line(error: &SubmitError) -> String {
 impl Submissions {
     async fn submit(&self, request: &Request) -> Result<Bytes, SubmitError> {
         let deadline = Instant::now() + wait(request)?;
-        // Nobody can guess it, so an outcome that comes there is from whoever was asked.
-        let reply = format!("{}.{}", self.inbox, ulid::Ulid::generate());
-        let (message, id) = self.command(request, &reply)?;
-        let (sender, outcome) = oneshot::channel();
-        self.waiting().insert(reply.clone(), sender);
-        let result = self.put_and_wait(message, id, outcome, deadline).await;
-        self.waiting().remove(&reply);
-        result
+        let outcome = self.outcomes.expect();
+        let (message, id) = self.command(request, outcome.subject())?;
+        self.put_and_wait(message, id, outcome, deadline).await
     }
 
     async fn put_and_wait(
         &self,
         message: NewMessage,
         id: String,
-        outcome: oneshot::Receiver<Bytes>,
+        mut outcome: ExpectedOutcome,
         deadline: Instant,
     ) -> Result<Bytes, SubmitError> {
         let too_late = async {
@@ -312,7 +267,7 @@ impl Submissions {
             () = &mut too_late => return Err(SubmitError::NotStored { id }),
         };
         tokio::select! {
-            Ok(outcome) = outcome => Ok(outcome),
+            outcome = outcome.arrived() => Ok(outcome),
             () = &mut too_late => Err(SubmitError::NotDecided { id, position }),
         }
     }
@@ -347,10 +302,6 @@ impl Submissions {
         }
         let payload = request.message.payload.clone();
         Ok((NewMessage { subject: address.subject(), expected_last: None, headers, payload }, id))
-    }
-
-    fn waiting(&self) -> std::sync::MutexGuard<'_, HashMap<String, oneshot::Sender<Bytes>>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

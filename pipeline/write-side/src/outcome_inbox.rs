@@ -1,0 +1,133 @@
+//! Where the outcomes of commands come back to the process that has put them onto COMMANDS, whichever handler is active. Each
+//! command gets a subject that nobody can guess, so that an outcome that comes there is from whoever was asked.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+};
+
+use async_nats::Subscriber;
+use bytes::Bytes;
+use futures::StreamExt;
+use millstream_jetstream::{line::Line, nats_broker::NatsBroker, retry::RunIds};
+use tokio::sync::oneshot;
+
+/// Outcomes cannot be heard.
+#[derive(Debug, thiserror::Error)]
+#[error("outcomes cannot be heard; may this user subscribe to {subject}?")]
+pub struct OutcomeInboxError {
+    subject: String,
+    #[source]
+    source: async_nats::Error,
+}
+
+/// Hands outcomes to whoever waits for them. Clones share one inbox, which is open as long as one of them is there.
+#[derive(Debug, Clone)]
+pub struct OutcomeInbox(Arc<Inbox>);
+
+#[derive(Debug)]
+struct Inbox {
+    prefix: String,
+    waiting: Mutex<HashMap<String, oneshot::Sender<Bytes>>>,
+}
+
+/// One outcome that is waited for. Dropped, it is waited for no longer.
+#[derive(Debug)]
+pub struct ExpectedOutcome {
+    inbox: OutcomeInbox,
+    subject: String,
+    outcome: oneshot::Receiver<Bytes>,
+}
+
+impl OutcomeInbox {
+    /// Listens below `prefix` and the run's name, from when this returns.
+    ///
+    /// # Errors
+    /// [`OutcomeInboxError`] when there is no connection for it.
+    pub async fn open(broker: &NatsBroker, prefix: &str, ids: &RunIds) -> Result<Self, OutcomeInboxError> {
+        let inbox = Inbox { prefix: format!("{prefix}.{}", ids.run()), waiting: Mutex::default() };
+        let subscribed = subscribe(broker, &inbox.prefix).await?;
+        let inbox = Arc::new(inbox);
+        tokio::spawn(hand_over(broker.clone(), ids.clone(), subscribed, Arc::downgrade(&inbox)));
+        Ok(Self(inbox))
+    }
+
+    /// A place for the outcome of one command, whose subject goes into its header `Millstream-Reply`.
+    pub fn expect(&self) -> ExpectedOutcome {
+        let subject = format!("{}.{}", self.0.prefix, ulid::Ulid::generate());
+        let (sender, outcome) = oneshot::channel();
+        self.0.waiting().insert(subject.clone(), sender);
+        ExpectedOutcome { inbox: self.clone(), subject, outcome }
+    }
+}
+
+impl Inbox {
+    fn waiting(&self) -> MutexGuard<'_, HashMap<String, oneshot::Sender<Bytes>>> {
+        // Each change is one insert or one remove.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ExpectedOutcome {
+    /// Where it is expected.
+    pub fn subject(&self) -> &str {
+        &self.subject
+    }
+
+    /// Waits for it, without end. It is an `OutcomeReply` in JSON.
+    pub async fn arrived(&mut self) -> Bytes {
+        match (&mut self.outcome).await {
+            Ok(outcome) => outcome,
+            // The sender goes only with the inbox, which is held here, or with the outcome.
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+impl Drop for ExpectedOutcome {
+    fn drop(&mut self) {
+        self.inbox.0.waiting().remove(&self.subject);
+    }
+}
+
+/// On a line of its own: anybody may know the subject.
+async fn subscribe(broker: &NatsBroker, prefix: &str) -> Result<(Line, Subscriber), OutcomeInboxError> {
+    let subject = format!("{prefix}.*");
+    let failed = |source| OutcomeInboxError { subject: subject.clone(), source };
+    let line = broker.line().await.map_err(|error| failed(error.into()))?;
+    let outcomes = line.client().subscribe(subject.clone()).await.map_err(|error| failed(error.into()))?;
+    Ok((line, outcomes))
+}
+
+/// Ends with the inbox.
+async fn hand_over(
+    broker: NatsBroker,
+    ids: RunIds,
+    (mut line, mut outcomes): (Line, Subscriber),
+    inbox: Weak<Inbox>,
+) {
+    let mut backoff = None;
+    loop {
+        let outcome = tokio::select! {
+            biased;
+            outcome = outcomes.next() => outcome,
+            () = line.lost() => None,
+        };
+        let Some(inbox) = inbox.upgrade() else { return };
+        let Some(outcome) = outcome else {
+            tracing::warn!("the line of the outcomes was lost; they are subscribed to again");
+            match subscribe(&broker, &inbox.prefix).await {
+                Ok(again) => ((line, outcomes), backoff) = (again, None),
+                Err(error) => {
+                    tracing::debug!(%error, "no line for the outcomes yet");
+                    backoff.get_or_insert_with(|| ids.backoff()).pause().await;
+                }
+            }
+            continue;
+        };
+        if let Some(waiting) = inbox.waiting().remove(outcome.subject.as_str()) {
+            // Whoever waited may have given up at this very moment.
+            drop(waiting.send(outcome.payload));
+        }
+    }
+}

@@ -7,7 +7,7 @@ umask 077
 folder="${1:?usage: make-passwords.sh FOLDER}"
 mkdir -p "$folder"
 : > "$folder/nats-passwords.conf.new"
-for user in command-handler process-manager projector reporter setup publisher operator; do
+for user in command-handler process-manager projector reporter gateway setup publisher operator; do
     file="$folder/$user.password"
     [ -s "$file" ] || od -An -N24 -tx1 /dev/urandom | tr -d ' \n' > "$file"
     # The containers' users read it.
@@ -19,5 +19,8 @@ for user in command-handler process-manager projector reporter setup publisher o
     name="$(printf %s "$user" | tr 'a-z-' 'A-Z_')"
     printf '%s_PASSWORD: "%s"\n' "$name" "$secret" >> "$folder/nats-passwords.conf.new"
 done
+# The keys of the gateway's clients, hashed: none yet, so that nobody may send anything over HTTP (`millstream keys`).
+[ -e "$folder/gateway-keys.toml" ] || : > "$folder/gateway-keys.toml"
+chmod 644 "$folder/gateway-keys.toml"
 mv "$folder/nats-passwords.conf.new" "$folder/nats-passwords.conf"
 chmod 644 "$folder/nats-passwords.conf"

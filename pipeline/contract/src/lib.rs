@@ -7,6 +7,7 @@
 
 #![deny(missing_docs)]
 
+pub mod api_key;
 pub mod command;
 pub mod commit;
 pub mod dead_letter;

@@ -21,6 +21,8 @@ pub const SUBMIT_PREFIX: &str = "submit";
 /// Under which subjects the outcomes of submitted commands come back, from whichever handler is active: this, the name of
 /// the run that waits, something that cannot be guessed.
 pub const SUBMIT_REPLY_PREFIX: &str = "reply.submit";
+/// The same for commands that came over HTTP: the outcomes come back to the gateway that waits for them.
+pub const GATEWAY_REPLY_PREFIX: &str = "reply.gateway";
 /// Name of the service that takes submitted commands.
 pub const SUBMIT_SERVICE: &str = "submit";
 /// Prefixes of subjects on which somebody may ask to be answered: the inboxes of clients, what nats-server makes of a reply subject

@@ -2,6 +2,7 @@
 //! [`crate::stream_reader`], leases in `nats_broker/lease.rs`. Nothing here decides anything.
 
 mod append_each;
+mod ask;
 pub mod door;
 mod lease;
 mod lines;
@@ -23,6 +24,7 @@ use millstream_contract::{
 use serde_json::json;
 use tokio::sync::Mutex;
 
+pub use ask::{Answer, AskError};
 pub use wire::headers_from;
 
 use crate::{

@@ -45,8 +45,15 @@ impl ClientIdentity {
     /// The identity of a stage's process: `projector`, or `projector-2` for the instance `2`.
     #[must_use]
     pub fn of_stage(stage: &str, instance: &str) -> Self {
-        Self { name: process_name(stage, instance), inbox_prefix: format!("_INBOX_{stage}") }
+        Self { name: process_name(stage, instance), inbox_prefix: stage_inbox(stage) }
     }
+}
+
+/// What the replies to a stage begin with. Those to the gateway come from other stages, which answer on the inboxes of clients alone.
+#[must_use]
+pub fn stage_inbox(stage: &str) -> String {
+    let separator = if stage == "gateway" { "." } else { "_" };
+    format!("_INBOX{separator}{stage}")
 }
 
 /// The name of a stage's process.

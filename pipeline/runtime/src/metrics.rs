@@ -342,6 +342,18 @@ impl Metrics {
         self.families.refused_replies()
     }
 
+    /// An HTTP request of a route was answered with a status, `seconds` after it came.
+    pub fn gateway_answered(&self, route: &str, status: u16, seconds: Duration) {
+        self.families.gateway_requests(route, status).inc();
+        self.families.gateway_seconds(route).observe(seconds.as_secs_f64());
+    }
+
+    /// How many connections of HTTP clients there are.
+    #[must_use]
+    pub fn gateway_connections(&self) -> Level {
+        self.families.gateway_connections()
+    }
+
     /// Everything in Prometheus' text format 0.0.4.
     #[must_use]
     pub fn prometheus_text(&self) -> String {

@@ -68,8 +68,8 @@ pub async fn check_stage(
     let domain = settings.jetstream_domain.as_deref();
     let api = domain.map_or_else(|| "$JS.API".to_owned(), |domain| format!("$JS.{domain}.API"));
     let jetstream = context(&client, domain);
-    let to_replicas = to_replicas(needs, inbox_prefix(settings, identity));
-    for probe in &to_replicas {
+    let to_others = to_others(needs, inbox_prefix(settings, identity));
+    for probe in &to_others {
         publish(&client, probe).await;
     }
     let subscriptions = subscribe(&client, needs).await;
@@ -78,11 +78,11 @@ pub async fn check_stage(
     let probes = probes(needs, &api);
     let published = probes.iter().map(|probe| check_publish(&client, probe, &forbidden));
     checks.extend(futures::future::join_all(published).await);
-    // The server refused subscriptions and what is for other replicas, if it did, before it answered anything above; and the
+    // The server refused subscriptions and what is for others, if it did, before it answered anything above; and the
     // last thing that the client tells of a connection is that it is closed.
     close(&client, &forbidden).await;
     drop(subscriptions);
-    checks.extend(to_replicas.iter().map(|probe| judge_publish(probe, &forbidden)));
+    checks.extend(to_others.iter().map(|probe| judge_publish(probe, &forbidden)));
     checks.extend(needs.listens.iter().map(|subject| judge_subscription(subject, &forbidden)));
     Ok(checks)
 }
@@ -252,9 +252,9 @@ fn probes(needs: &StageNeeds, api: &str) -> Vec<Probe> {
     probes
 }
 
-/// What is for other replicas: questions, also whether they are there, and an answer in the inbox that all of them have, where nobody waits for it. Whoever listens
-/// there, such as the check of another stage, need not answer.
-fn to_replicas(needs: &StageNeeds, inbox: &str) -> Vec<Probe> {
+/// What is for other processes: questions to replicas, to owners of leases and to views, and an answer in the inbox that all replicas have, where
+/// nobody waits for it. Whoever listens there, such as the check of another stage, need not answer.
+fn to_others(needs: &StageNeeds, inbox: &str) -> Vec<Probe> {
     let question =
         |subject: &String| Probe::request(subject.replace('*', "check"), "ask other replicas".to_owned());
     let mut probes: Vec<Probe> = needs.asks.iter().map(question).collect();
@@ -265,6 +265,8 @@ fn to_replicas(needs: &StageNeeds, inbox: &str) -> Vec<Probe> {
     probes.extend(
         owners.map(|subject| Probe::request(subject, "ask whether the owner of a lease is there".to_owned())),
     );
+    let views = needs.queries.iter();
+    probes.extend(views.map(|query| Probe::request(query.replace('*', "check"), format!("ask {query}"))));
     probes
 }
 

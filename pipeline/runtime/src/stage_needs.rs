@@ -10,8 +10,8 @@ use millstream_contract::{
     outcome::OUTCOME_SUBJECT,
     stream_names::{COMMANDS, COMMANDS_CONSUMER, DEAD_LETTERS, EVENTS, OUTCOMES, REPORTS, TIMERS},
     subject::{
-        COMMAND_PREFIX, EVENT_PREFIX, QUERY_PREFIX, SUBMIT_PREFIX, SUBMIT_REPLY_PREFIX, SUBMIT_SERVICE,
-        TIMER_PREFIX,
+        COMMAND_PREFIX, EVENT_PREFIX, GATEWAY_REPLY_PREFIX, QUERY_PREFIX, SUBMIT_PREFIX, SUBMIT_REPLY_PREFIX,
+        SUBMIT_SERVICE, TIMER_PREFIX,
     },
 };
 
@@ -61,6 +61,8 @@ pub struct StageNeeds {
     pub asks: Vec<String>,
     /// Keys of leases: it shows that it is there while it has one, and asks whether others are.
     pub leases: Vec<String>,
+    /// Subjects on which it asks views.
+    pub queries: Vec<String>,
     /// Subjects that it listens to, besides its own inbox.
     pub listens: Vec<String>,
 }
@@ -73,6 +75,7 @@ pub fn stage_needs(name: &str, instance: &str) -> Option<StageNeeds> {
         "projector" => projector(&process),
         "reporter" => reporter(&process),
         "process-manager" => process_manager(&process),
+        "gateway" => gateway(),
         _ => return None,
     };
     needs.listens.push(status_subject(&process));
@@ -165,6 +168,18 @@ fn process_manager(process: &str) -> StageNeeds {
     }
 }
 
+/// It reads COMMANDS only to tell whether a command is stored, and whether a key that comes again came with the same command.
+fn gateway() -> StageNeeds {
+    StageNeeds {
+        streams: owned(&[COMMANDS, EVENTS]),
+        appends: vec![append(COMMANDS, format!("{COMMAND_PREFIX}.*.*.*.*"))],
+        gets: owned(&[COMMANDS]),
+        queries: vec![format!("{QUERY_PREFIX}.*.*.get")],
+        listens: vec![format!("{GATEWAY_REPLY_PREFIX}.*.*")],
+        ..StageNeeds::default()
+    }
+}
+
 impl StageNeeds {
     /// The subjects that the server must let it publish to; `api` is the prefix of JetStream's API, `$JS.API` without a
     /// domain, and `inbox` the first part of its replies.
@@ -181,6 +196,7 @@ impl StageNeeds {
         subjects.extend(self.direct_gets.iter().map(|stream| format!("{api}.DIRECT.GET.{stream}")));
         subjects.extend(self.purges.iter().map(|stream| format!("{api}.STREAM.PURGE.{stream}")));
         subjects.extend(self.removes.iter().map(|stream| format!("{api}.STREAM.MSG.DELETE.{stream}")));
+        subjects.extend(self.queries.iter().cloned());
         if !self.asks.is_empty() {
             subjects.extend(self.asks.iter().cloned());
             // Where it answers other replicas that ask.

@@ -12,6 +12,7 @@ pub(crate) mod events;
 pub(crate) mod explain;
 pub(crate) mod history;
 pub(crate) mod import;
+pub(crate) mod keys;
 pub(crate) mod new;
 pub(crate) mod query;
 pub(crate) mod ready;

@@ -37,13 +37,16 @@ use crate::{
 };
 
 /// The stages in the order in which they are started: the name, and the section of the configuration.
-pub(crate) const STAGES: [(&str, &str); 4] = [
+pub(crate) const STAGES: [(&str, &str); 5] = [
     ("command-handler", "command_handler"),
     ("projector", "projector"),
     ("reporter", "reporter"),
     ("process-manager", "process_manager"),
+    (GATEWAY, "gateway"),
 ];
 
+/// The stage that listens for HTTP and has no files.
+const GATEWAY: &str = "gateway";
 /// What a server that stands alone is called.
 const SERVER: &str = "nats-server";
 /// Longer than a stage's own limit (`shutdown.limit`), after which it ends by itself.
@@ -58,6 +61,8 @@ pub(crate) struct DeploymentOptions {
     pub(crate) folder: PathBuf,
     /// Port of nats-server; of the first one.
     pub(crate) nats_port: u16,
+    /// Port of the gateway, of the first one; any free one when absent.
+    pub(crate) http_port: Option<u16>,
     /// How many servers there are, which keep every stream each. More than one are a cluster.
     pub(crate) servers: NonZeroUsize,
     /// When nats-server syncs to disk; its default when absent.
@@ -105,6 +110,8 @@ pub(crate) struct Deployment {
     nats_urls: String,
     servers: Vec<Supervised>,
     stages: Vec<Supervised>,
+    /// Where the gateways listen.
+    http_addresses: Vec<SocketAddr>,
     /// Held as long as the deployment lives.
     _lock: File,
 }
@@ -135,6 +142,7 @@ impl Deployment {
             nats_urls,
             servers: Vec::new(),
             stages: Vec::new(),
+            http_addresses: Vec::new(),
             _lock: lock,
         })
     }
@@ -199,6 +207,11 @@ impl Deployment {
     /// How many processes there are, nats-server included.
     pub(crate) fn process_count(&self) -> usize {
         self.stages.len() + self.servers.len()
+    }
+
+    /// Where the gateways listen for HTTP.
+    pub(crate) fn http_addresses(&self) -> &[SocketAddr] {
+        &self.http_addresses
     }
 
     /// The names of the servers.
@@ -270,10 +283,14 @@ impl Deployment {
         Ok(())
     }
 
-    fn stage_spec(&self, stage: &str, section: &str, instance: &str) -> Result<ProcessSpec, CommandFailure> {
+    fn stage_spec(
+        &mut self,
+        stage: &str,
+        section: &str,
+        instance: &str,
+    ) -> Result<ProcessSpec, CommandFailure> {
         let name = process_name(stage, instance);
-        let data = self.options.folder.join("data").join(&name);
-        fs::create_dir_all(&data).map_err(|source| DeploymentError::File { path: data.clone(), source })?;
+        let own = self.own_setting(stage, &name)?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
         let connection = BTreeMap::from([
             ("url", self.nats_urls.clone()),
@@ -284,7 +301,7 @@ impl Deployment {
             ("process", BTreeMap::from([("instance", instance.to_owned())])),
             ("nats", connection),
             ("telemetry", BTreeMap::from([("address", address.to_string()), ("format", "json".to_owned())])),
-            (section, BTreeMap::from([("data_directory", data.to_string_lossy().into_owned())])),
+            (section, BTreeMap::from([own])),
         ]);
         let text = toml::to_string(&config).expect("tables of text are TOML");
         let file = self.write_config(&format!("{name}.toml"), &text)?;
@@ -299,6 +316,19 @@ impl Deployment {
             ready: ReadyCheck::Stage(address),
             stop_wait: STAGE_STOP_WAIT,
         })
+    }
+
+    /// What a process of a stage has to itself: a folder, or of the gateway an address.
+    fn own_setting(&mut self, stage: &str, name: &str) -> Result<(&'static str, String), CommandFailure> {
+        if stage == GATEWAY {
+            let first = self.options.http_port.filter(|_| self.http_addresses.is_empty());
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, first.map_or_else(free_port, Ok)?));
+            self.http_addresses.push(address);
+            return Ok(("listen", address.to_string()));
+        }
+        let data = self.options.folder.join("data").join(name);
+        fs::create_dir_all(&data).map_err(|source| DeploymentError::File { path: data.clone(), source })?;
+        Ok(("data_directory", data.to_string_lossy().into_owned()))
     }
 
     /// A connection that the person uses elsewhere is not this deployment's.

@@ -83,6 +83,7 @@ enum Command {
     Decode(commands::decode::DecodeArguments),
     Schema(commands::schema::SchemaArguments),
     New(commands::new::NewArguments),
+    Keys(commands::keys::KeysArguments),
     Bench(commands::bench::BenchArguments),
     #[command(name = tether::TETHERED, hide = true)]
     Tethered(tether::TetherArguments),
@@ -215,6 +216,7 @@ fn dispatch(command: Command, session: &Session) -> Result<u8, CommandFailure> {
             runtime.block_on(session.unless_forbidden(commands::verify::run(arguments, session)))
         }
         Command::Decode(arguments) => commands::decode::run(&arguments),
+        Command::Keys(arguments) => commands::keys::run(arguments),
         Command::New(arguments) => commands::new::run(&arguments, session),
         Command::Schema(arguments) => commands::schema::run(&arguments, session),
         Command::Docs(arguments) => commands::docs::run(&arguments, session),

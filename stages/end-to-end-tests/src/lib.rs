@@ -8,6 +8,7 @@ pub mod day;
 pub mod dumps;
 pub mod go_tool;
 pub mod hostile;
+pub mod http_client;
 pub mod kubernetes_validate;
 pub mod nats_cli;
 pub mod nats_proxy;

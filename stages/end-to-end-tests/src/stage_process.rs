@@ -50,11 +50,15 @@ impl StageProcess {
         fs::create_dir_all(folder).expect("the folder can be made");
         let health = format!("127.0.0.1:{}", free_port().expect("a port is free"));
         let data = folder.join(&name);
+        let own = match stage {
+            "gateway" => format!("gateway.listen=127.0.0.1:{}", free_port().expect("a port is free")),
+            _ => format!("{}.data_directory={}", stage.replace('-', "_"), data.display()),
+        };
         let settings = [
             format!("nats.url={url}"),
             format!("process.instance={instance}"),
             format!("telemetry.address={health}"),
-            format!("{}.data_directory={}", stage.replace('-', "_"), data.display()),
+            own,
         ];
         let mut line = vec![binary(stage).into_os_string()];
         line.extend(settings.into_iter().flat_map(|setting| ["--set".into(), setting.into()]));

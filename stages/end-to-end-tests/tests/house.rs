@@ -44,11 +44,12 @@ const IMPURE: [&str; 12] = [
     "net",
 ];
 /// The packages of the stages. They have neither the server's client nor the store in their own hands.
-const STAGES: [&str; 4] = [
+const STAGES: [&str; 5] = [
     "millstream-command-handler",
     "millstream-projector",
     "millstream-reporter",
     "millstream-process-manager",
+    "millstream-gateway",
 ];
 /// What an application's rules are built with through the facade without its default features.
 const FACADE_DEPENDENCIES: [&str; 7] = [

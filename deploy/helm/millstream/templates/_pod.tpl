@@ -116,6 +116,10 @@ resources:
 ports:
   - name: health
     containerPort: {{ $root.Values.healthPort }}
+  {{- with $pod.stage.http }}
+  - name: http
+    containerPort: {{ .port }}
+  {{- end }}
 # Alive never depends on NATS: a restart would not bring a server back. Reading everything again takes its time, which only
 # readiness shows.
 startupProbe:
@@ -190,8 +194,16 @@ volumeMounts:
   value: {{ $values.logFilter | quote }}
 - name: MILLSTREAM_SHUTDOWN__LIMIT
   value: "{{ $values.shutdownLimitSeconds }}s"
+{{- with .stage.http }}
+- name: MILLSTREAM_GATEWAY__LISTEN
+  value: "0.0.0.0:{{ .port }}"
+- name: MILLSTREAM_GATEWAY__KEYS_FILE
+  value: /etc/millstream-keys/keys.toml
+{{- end }}
+{{- if ne .storage "none" }}
 - name: MILLSTREAM_{{ .section | upper }}__DATA_DIRECTORY
   value: /data
+{{- end }}
 {{- end }}
 {{- end -}}
 
@@ -213,8 +225,15 @@ volumeMounts:
   mountPath: /etc/millstream
   readOnly: true
 {{- end }}
+{{- if .stage.http }}
+- name: keys
+  mountPath: /etc/millstream-keys
+  readOnly: true
+{{- end }}
+{{- if ne .storage "none" }}
 - name: data
   mountPath: /data
+{{- end }}
 {{- end }}
 {{- end -}}
 
@@ -243,6 +262,13 @@ volumeMounts:
 - name: config
   configMap:
     name: {{ include "millstream.fullname" .root }}-{{ .component }}
+{{- end }}
+{{- with .stage.http }}
+- name: keys
+  secret:
+    secretName: {{ .keysSecret }}
+    items:
+      - { key: {{ .keysEntry }}, path: keys.toml }
 {{- end }}
 {{- if eq .storage "memory" }}
 - name: data

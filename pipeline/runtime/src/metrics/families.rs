@@ -95,6 +95,9 @@ families! {
     stream_used: Fractions = "stream_used_ratio", Family::default(), "The part of its limit of bytes or messages that a stream holds, whichever is more; 0 without limits";
     purged: Counts = "purged", Family::default(), "Messages that the command handler purged, by reason";
     process_rejections: Counts = "process_rejections", Family::default(), "Commands of processes that were rejected; those that fell due count as process timer";
+    gateway_requests: Counts = "gateway_requests", Family::default(), "HTTP requests answered, by route and status";
+    gateway_seconds: Histograms = "gateway_request" in Unit::Seconds, Family::new_with_constructor(seconds as fn() -> Histogram), "From an HTTP request to its answer, by route, waiting included";
+    gateway_connections: Levels = "gateway_connections", Family::default(), "Connections of HTTP clients";
     timers_due: Counts = "timers_due", Family::default(), "Commands that fell due and were sent";
 }
 
@@ -182,6 +185,19 @@ impl Families {
 
     pub(super) fn damaged_files(&self, name: &str) -> Count {
         self.damaged_files.get_or_create_owned(&vec![("store", name.to_owned())])
+    }
+
+    pub(super) fn gateway_requests(&self, route: &str, status: u16) -> Count {
+        let labels = vec![("route", route.to_owned()), ("status", status.to_string())];
+        self.gateway_requests.get_or_create_owned(&labels)
+    }
+
+    pub(super) fn gateway_seconds(&self, route: &str) -> Histogram {
+        self.gateway_seconds.get_or_create_owned(&vec![("route", route.to_owned())])
+    }
+
+    pub(super) fn gateway_connections(&self) -> Level {
+        self.gateway_connections.get_or_create_owned(&Vec::new())
     }
 
     /// Time to answer, and of it waiting.

@@ -64,7 +64,8 @@ fn contract() -> String {
     let _process = metrics.process("fulfilment");
     let _stream = metrics.stream("EVENTS");
     let _rejections = metrics.process_rejections("fulfilment", "refund-exceeds-payment");
-    let _ = (metrics.process_active(), metrics.timers_due());
+    let _ = (metrics.process_active(), metrics.timers_due(), metrics.gateway_connections());
+    metrics.gateway_answered("none", 404, Duration::ZERO);
     let text = metrics.prometheus_text();
     let mut lines = String::from("| metric | type | labels | what it says |\n|---|---|---|---|\n");
     let mut help = "";

@@ -11,7 +11,7 @@ use crate::{
     stage_needs::stage_needs,
 };
 
-const STAGES: [&str; 4] = ["command-handler", "projector", "reporter", "process-manager"];
+const STAGES: [&str; 5] = ["command-handler", "projector", "reporter", "process-manager", "gateway"];
 
 fn settings(url: &str, user: Option<&str>, folder: &std::path::Path) -> ConnectionSettings {
     let mut values = vec![format!("nats.url={url}")];

@@ -97,6 +97,7 @@ async fn pipeline(arguments: PipelineArguments, session: &Session) -> Result<Exi
     let folder = tempfile::tempdir().map_err(|error| CommandFailure::file(&std::env::temp_dir(), &error))?;
     let options = DeploymentOptions {
         folder: folder.path().to_owned(),
+        http_port: None,
         nats_port: free_port()?,
         servers: arguments.replicas,
         sync_interval: (arguments.sync == Sync::Always).then(|| "always".to_owned()),

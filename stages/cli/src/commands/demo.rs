@@ -64,6 +64,7 @@ pub(crate) async fn run(arguments: DemoArguments, session: &Session) -> Result<E
     })?;
     let options = DeploymentOptions {
         folder: folder.path().to_owned(),
+        http_port: None,
         nats_port: free_port()?,
         servers: NonZeroUsize::MIN,
         sync_interval: None,

@@ -48,8 +48,10 @@ const READERS: [(&str, &str); 6] = [
 ];
 /// Stages of which one is active, by lease.
 const TAKING_TURNS: [&str; 2] = ["command-handler", "process-manager"];
-/// All stages.
+/// All stages but the gateway, which is there where somebody wants HTTP.
 const STAGES: [&str; 4] = ["command-handler", "process-manager", "projector", "reporter"];
+/// The stage that takes commands over HTTP.
+const GATEWAY: &str = "gateway";
 /// A process that is there answers well within this time; after it, all have.
 const ANSWERS_WAIT: Duration = Duration::from_secs(1);
 
@@ -95,6 +97,9 @@ pub(crate) async fn run(arguments: DoctorArguments, session: &Session) -> Result
     let processes = processes(&connected).await;
     for stage in STAGES {
         show(ready(stage, processes.as_deref()))?;
+    }
+    if processes.as_ref().is_ok_and(|all| all.iter().any(|process| process.stage == GATEWAY)) {
+        show(ready(GATEWAY, processes.as_deref()))?;
     }
     show(refusals::refusals(processes.as_deref(), session.program.name))?;
     show(asking.one("dead letters", dead_letters(&connected, session.program.name)).await)?;

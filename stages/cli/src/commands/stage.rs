@@ -13,7 +13,7 @@ pub(crate) const STAGE: &str = "stage";
 /// Flags behind the name are those of the stage; `stage NAME --help` lists them.
 #[derive(Debug, clap::Args)]
 pub(crate) struct StageArguments {
-    /// command-handler, projector, reporter or process-manager
+    /// command-handler, projector, reporter, process-manager or gateway
     stage: String,
     /// As in `--config projector.toml`
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAGS")]

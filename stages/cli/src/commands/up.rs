@@ -22,6 +22,9 @@ pub(crate) struct UpArguments {
     /// Port of nats-server
     #[arg(long, default_value_t = 4222, value_name = "PORT")]
     nats_port: u16,
+    /// Port of the gateway, which takes commands over HTTP; any free one when absent
+    #[arg(long, value_name = "PORT")]
+    http_port: Option<u16>,
     /// When nats-server syncs to disk: `always`, or a duration as in `10s`; its own default (2 minutes) when absent
     #[arg(long, value_name = "WHEN")]
     sync: Option<String>,
@@ -62,6 +65,7 @@ pub(crate) async fn run(arguments: UpArguments, session: &Session) -> Result<Exi
     let options = DeploymentOptions {
         folder: folder.clone(),
         nats_port: arguments.nats_port,
+        http_port: arguments.http_port,
         servers: NonZeroUsize::MIN,
         sync_interval: arguments.sync,
         replicas: arguments.replicas.into_iter().map(|each| (each.stage, each.count)).collect(),
@@ -82,6 +86,9 @@ pub(crate) async fn run(arguments: UpArguments, session: &Session) -> Result<Exi
             arguments.nats_port,
             deployment.key_file().display()
         ));
+        for address in deployment.http_addresses() {
+            console.say(format_args!("commands over HTTP: http://{address}/v1/commands"));
+        }
         shutdown.requested().await;
     }
     console.say("stopping");

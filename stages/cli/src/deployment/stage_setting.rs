@@ -15,8 +15,14 @@ use super::STAGES;
 const SHARED_SECTIONS: [&str; 4] =
     [ProcessSettings::NAME, ConnectionSettings::NAME, TelemetrySettings::NAME, ShutdownSettings::NAME];
 /// What differs from process to process, and is for the deployment to say. The folder is a key of each stage's section.
-const OWN_KEYS: [&str; 5] =
-    ["process.instance", "nats.url", "nats.nkey_file", "telemetry.address", "data_directory"];
+const OWN_KEYS: [&str; 6] = [
+    "process.instance",
+    "nats.url",
+    "nats.nkey_file",
+    "telemetry.address",
+    "data_directory",
+    "gateway.listen",
+];
 
 /// `section.key=value`. Whether there is such a key, and whether it takes the value, the stage says.
 #[derive(Debug, Clone, PartialEq, Eq)]

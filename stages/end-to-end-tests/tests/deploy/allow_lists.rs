@@ -4,9 +4,12 @@
 use std::{collections::BTreeMap, fs};
 
 use end_to_end_tests::binaries::repository;
-use millstream_runtime::stage_needs::{StageNeeds, stage_needs};
+use millstream_runtime::{
+    connection::stage_inbox,
+    stage_needs::{StageNeeds, stage_needs},
+};
 
-const STAGES: [&str; 4] = ["command-handler", "projector", "reporter", "process-manager"];
+const STAGES: [&str; 5] = ["command-handler", "projector", "reporter", "process-manager", "gateway"];
 /// The instances that the lists provide for.
 const INSTANCES: [&str; 4] = ["", "0", "1", "2"];
 /// Where those who answer may answer.
@@ -76,7 +79,7 @@ pub(crate) fn covers(entry: &str, subject: &str) -> bool {
 }
 
 fn needed(needs: &StageNeeds, stage: &str) -> Vec<(Verb, String)> {
-    let inbox = format!("_INBOX_{stage}");
+    let inbox = stage_inbox(stage);
     let publish =
         needs.publish_subjects("$JS.API", &inbox).into_iter().map(|subject| (Verb::Publish, subject));
     let subscribe = needs.subscribe_subjects(&inbox);

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::{
     helm_chart::{Chart, NAMESPACE, documents, example, examples},
-    stages_with_least_privilege::STAGES,
+    stages_with_least_privilege::{GATEWAY, STAGES},
 };
 
 /// Kinds of which the validator has no schema: they come with their operators.
@@ -114,7 +114,8 @@ fn what_is_rendered_is_safe_and_fits_together() {
 #[test]
 fn every_stage_has_its_pods_and_every_program_is_in_the_image() {
     let Some(chart) = Chart::find() else { return };
-    let objects = documents(&chart.render("1.36", &SERVER).unwrap());
+    let with_gateway = [&SERVER[..], &["--set", "stages.gateway.enabled=true"]].concat();
+    let objects = documents(&chart.render("1.36", &with_gateway).unwrap());
     let programs: BTreeSet<String> = objects
         .iter()
         .filter_map(pod_spec)
@@ -122,7 +123,7 @@ fn every_stage_has_its_pods_and_every_program_is_in_the_image() {
         .map(|container| text(&container["command"][0]).to_owned())
         .collect();
     let expected: BTreeSet<String> =
-        STAGES.iter().chain(&["millstream"]).map(|name| format!("/usr/local/bin/{name}")).collect();
+        STAGES.iter().chain(&[GATEWAY, "millstream"]).map(|name| format!("/usr/local/bin/{name}")).collect();
     assert_eq!(programs, expected);
 
     let dockerfile = fs::read_to_string(repository().join("deploy/Dockerfile")).unwrap();
@@ -351,10 +352,20 @@ fn stage_offences(object: &Value, objects: &[Value]) -> Vec<String> {
     expect(spec["topologySpreadConstraints"].is_array() == several, "its spread is wrong");
     let claims = list(&object["spec"]["volumeClaimTemplates"]);
     let memory = list(&spec["volumes"]).iter().any(|volume| volume["emptyDir"].is_object());
-    expect(claims.len() == usize::from(!memory), "its data has not one place");
+    let keeps = list(&container["volumeMounts"]).iter().any(|mount| mount["name"] == "data");
+    expect(
+        keeps != has_no_files(object),
+        "it has a place for data where it has none, or none where it has some",
+    );
+    expect(claims.len() == usize::from(keeps && !memory), "its data has not one place");
     let retained = &object["spec"]["persistentVolumeClaimRetentionPolicy"];
     expect(retained["whenDeleted"] == "Retain" && retained["whenScaled"] == "Retain", "its data may go");
     offences
+}
+
+/// The gateway holds nothing.
+fn has_no_files(object: &Value) -> bool {
+    object["metadata"]["labels"]["app.kubernetes.io/component"] == GATEWAY
 }
 
 /// Whoever selects pods selects those of exactly one object.

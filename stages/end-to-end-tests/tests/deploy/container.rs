@@ -36,7 +36,9 @@ impl Container {
         for (variable, value) in &self.variables {
             let value = if value.starts_with(ALL_INTERFACES) {
                 let address = format!("127.0.0.1:{}", free_port().unwrap());
-                health = Some(address.clone());
+                if variable.ends_with("TELEMETRY__ADDRESS") {
+                    health = Some(address.clone());
+                }
                 address
             } else {
                 self.translate(value)

@@ -4,6 +4,7 @@
 use std::{collections::BTreeSet, fmt::Write as _, fs};
 
 use end_to_end_tests::binaries::repository;
+use millstream_runtime::connection::stage_inbox;
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
     net::{
@@ -17,6 +18,7 @@ use crate::{
     production_server::{ProductionServer, USERS, password},
 };
 
+const HANDLER_AND_GATEWAY: &[&str] = &["command-handler", "gateway"];
 const HANDLER: &[&str] = &["command-handler"];
 const PROJECTOR: &[&str] = &["projector"];
 const HANDLER_AND_PROJECTOR: &[&str] = &["command-handler", "projector"];
@@ -24,7 +26,9 @@ const HANDLER_AND_MANAGER: &[&str] = &["command-handler", "process-manager"];
 const REPORTER: &[&str] = &["reporter"];
 const QUERIED: &[&str] = &["projector", "reporter"];
 const MANAGER: &[&str] = &["process-manager"];
-const STAGES: &[&str] = &["command-handler", "projector", "reporter", "process-manager"];
+const GATEWAY: &[&str] = &["gateway"];
+const READERS_OF_EVENTS: &[&str] = &["command-handler", "projector", "reporter", "process-manager"];
+const STAGES: &[&str] = &["command-handler", "projector", "reporter", "process-manager", "gateway"];
 const SETUP: &[&str] = &["setup"];
 const SENDERS: &[&str] = &["publisher", "operator"];
 const OPERATOR: &[&str] = &["operator"];
@@ -59,7 +63,7 @@ fn messages() -> Vec<Operation> {
             "send a command",
             Publish,
             "cmd.retail.till.2506_2012-01-31.close",
-            &[SENDERS, MANAGER, HANDLER],
+            &[SENDERS, MANAGER, HANDLER, GATEWAY],
         ),
         operation("submit a command", Publish, "submit.retail.till.2506_2012-01-31.close", &[SENDERS]),
         operation(
@@ -129,24 +133,25 @@ fn replies() -> Vec<Operation> {
         operation("answer a client of another account", Publish, "_R_.aBc.x", &[STAGES]),
         operation("answer on a subject of the client's own", Publish, "reply.billing.1", &[HANDLER]),
         operation("read replies there", Subscribe, "reply.>", &[OPERATOR]),
+        operation(
+            "see outcomes of commands over HTTP",
+            Subscribe,
+            "reply.gateway.01JD.1",
+            &[GATEWAY, OPERATOR],
+        ),
         operation("read a publisher's replies", Subscribe, "_INBOX.publisher.>", &[SENDERS, SETUP]),
         operation("read all clients' replies", Subscribe, "_INBOX.>", &[OPERATOR, SETUP]),
     ];
     for stage in STAGES {
-        // Its replicas answer each other there.
-        let writing: &[&str] = if QUERIED.contains(stage) { &[*stage] } else { NOBODY };
-        all.push(operation(
-            "write to a stage's inbox",
-            Verb::Publish,
-            format!("_INBOX_{stage}.x"),
-            &[writing],
-        ));
-        all.push(operation(
-            "read a stage's replies",
-            Verb::Subscribe,
-            format!("_INBOX_{stage}.>"),
-            &[&[*stage]],
-        ));
+        // Its replicas answer each other there; the gateway is answered as a client is.
+        let (writing, reading): (&[&str], &[&str]) = match *stage {
+            "gateway" => (STAGES, &["gateway", "operator", "setup"]),
+            "projector" | "reporter" => (&[*stage], &[*stage]),
+            _ => (NOBODY, &[*stage]),
+        };
+        let inbox = stage_inbox(stage);
+        all.push(operation("write to a stage's inbox", Publish, format!("{inbox}.x"), &[writing]));
+        all.push(operation("read a stage's replies", Subscribe, format!("{inbox}.>"), &[reading]));
     }
     all
 }
@@ -220,7 +225,7 @@ fn streams() -> Vec<Operation> {
         };
         let reading: &[&str] = match stream {
             "EVENTS" => STAGES,
-            "COMMANDS" => HANDLER,
+            "COMMANDS" => HANDLER_AND_GATEWAY,
             "OUTCOMES" => HANDLER_AND_PROJECTOR,
             "REPORTS" => REPORTER,
             "TIMERS" => MANAGER,
@@ -242,8 +247,8 @@ fn streams() -> Vec<Operation> {
         let removing = if stream == "REPORTS" { REPORTER } else { NOBODY };
         add("delete a message", "STREAM.MSG.DELETE", &[removing]);
         let getting: &[&str] = match stream {
-            "COMMANDS" => HANDLER,
-            "EVENTS" => STAGES,
+            "COMMANDS" => HANDLER_AND_GATEWAY,
+            "EVENTS" => READERS_OF_EVENTS,
             "OUTCOMES" => HANDLER_AND_PROJECTOR,
             "KV_LEASES" => HANDLER_AND_MANAGER,
             "REPORTS" => REPORTER,
@@ -261,7 +266,8 @@ fn streams() -> Vec<Operation> {
 fn queries() -> Vec<Operation> {
     use Verb::{Publish, Subscribe};
     let mut all = vec![
-        operation("ask a query", Publish, "query.retail.product.get", &[SENDERS]),
+        operation("ask a query", Publish, "query.retail.product.get", &[SENDERS, GATEWAY]),
+        operation("ask for a list", Publish, "query.retail.product.list", &[SENDERS]),
         operation("answer queries", Subscribe, "query.retail.product.get", &[QUERIED]),
         operation("be found by `nats micro`", Subscribe, "$SRV.PING", &[STAGES]),
         operation("be found as a process of Millstream", Subscribe, "$SRV.INFO.millstream", &[STAGES]),
@@ -404,10 +410,12 @@ Applications are in an account of their own, everybody else is in the account of
 |---|---|
 | which user publishes on a subject, and from which account | proved by the server: password, nkey or JWT, and the lists below |
 | that a commit or an outcome is the handler's, a report the reporter's, a lease its holder's | proved against applications: they can neither publish there nor have anybody publish there by a reply subject. Claimed of the operator and the process manager: JetStream acknowledges their commands on any subject that they name |
-| that the answer of `submit` is the handler's | proved: it comes back on a subject that nobody can guess |
+| that the answer of `submit`, or the outcome that the gateway tells, is the handler's | proved: it comes back on a subject that nobody can guess |
 | that the answer of a query is the projector's or the reporter's | proved: only they listen on `query.>`, and the server hands the answer over |
 | that nobody else reads an answer | proved where each application has a user and an inbox of its own |
 | who asks (`Millstream-Actor`), what it belongs to, what caused it | claimed: whoever may send commands may write any name there |
+| who asks, of a command that came over HTTP | proved to the gateway by the key, whose name it writes there; claimed by the gateway, as by every sender |
+| for which store an HTTP client may send | proved: keys grant commands by patterns of ids ([commands over HTTP](guides/http.md)) |
 | that a command comes from a process or a timer | claimed: a process's commands go to the same subjects |
 | that a command id is the sender's own | claimed: an id that is used first makes a later command of that id a duplicate, that of a process as well |
 | for which store a user may send | not to be told: the store is a part of a subject's token, and lists hold whole tokens |

@@ -16,12 +16,21 @@ use millstream_jetstream::{
     provision::{ProvisionOptions, provision},
     testing::test_server::program,
 };
+use millstream_runtime::connection::stage_inbox;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
 /// The users of nats-accounts.conf, in its order.
-pub(crate) const USERS: [&str; 7] =
-    ["command-handler", "projector", "reporter", "process-manager", "setup", "operator", "publisher"];
+pub(crate) const USERS: [&str; 8] = [
+    "command-handler",
+    "projector",
+    "reporter",
+    "process-manager",
+    "gateway",
+    "setup",
+    "operator",
+    "publisher",
+];
 /// Hash of the operator's password: bcrypt, as passwords of production are (`nats server passwd`). The others are plain.
 const OPERATOR_HASH: &str = "$2a$04$nBGSJoMT4PqdXYS3eVnxB.xoAs/Rxr/yUh2rZid1/weFf38p4KfjW";
 /// Where the production server keeps its streams.
@@ -144,7 +153,7 @@ impl ProductionServer {
         let inbox = match user {
             "setup" | "operator" => "_INBOX".to_owned(),
             "publisher" => "_INBOX.publisher".to_owned(),
-            stage => format!("_INBOX_{stage}"),
+            stage => stage_inbox(stage),
         };
         let password = match &self.passwords {
             Some(folder) => fs::read_to_string(folder.join(format!("{user}.password"))).unwrap(),

@@ -6,6 +6,7 @@ use std::{fs, path::Path};
 use async_nats::{Client, jetstream};
 use end_to_end_tests::{
     binaries::binary,
+    http_client::HttpClient,
     program::{self, Ended},
     waiting::{PATIENCE, until},
 };
@@ -21,6 +22,9 @@ use crate::{
     production_server::{ProductionServer, copy_configuration, password},
 };
 
+/// The stage that is there where somebody wants HTTP.
+pub(crate) const GATEWAY: &str = "gateway";
+/// All others.
 pub(crate) const STAGES: [&str; 4] = ["command-handler", "projector", "reporter", "process-manager"];
 
 /// A program of ours that connects as one user; its password stands in a file in `folder`.
@@ -38,8 +42,12 @@ pub(crate) fn command_as(user: &str, program: &str, server: &ProductionServer, f
 /// A stage as its own user, its files in `folder`.
 pub(crate) fn stage(name: &str, server: &ProductionServer, folder: &Path) -> Command {
     let mut command = command_as(name, name, server, folder);
-    let key = format!("MILLSTREAM_{}__DATA_DIRECTORY", name.to_uppercase().replace('-', "_"));
-    command.env(key, folder.join(name));
+    if name == GATEWAY {
+        command.env("MILLSTREAM_GATEWAY__LISTEN", format!("127.0.0.1:{}", free_port().unwrap()));
+    } else {
+        let key = format!("MILLSTREAM_{}__DATA_DIRECTORY", name.to_uppercase().replace('-', "_"));
+        command.env(key, folder.join(name));
+    }
     command
 }
 
@@ -68,7 +76,7 @@ async fn the_server_accepts_its_configuration() {
 async fn every_stage_finds_all_that_it_needs() {
     let server = ProductionServer::start_provisioned().await;
     let folder = TempDir::new().unwrap();
-    for name in STAGES {
+    for name in STAGES.into_iter().chain([GATEWAY]) {
         for instance in ["", "2"] {
             let mut command = stage(name, &server, folder.path());
             command.args(["--check-config", "--connect", "--instance", instance]);
@@ -80,7 +88,7 @@ async fn every_stage_finds_all_that_it_needs() {
 
 /// One configuration file a stage, which connects as `user(stage)`.
 fn write_configuration(server: &ProductionServer, folder: &Path, user: impl Fn(&str) -> String) {
-    for stage in STAGES {
+    for stage in STAGES.into_iter().chain([GATEWAY]) {
         let user = user(stage);
         let file = folder.join(format!("{user}.password"));
         fs::write(&file, password(&user)).unwrap();
@@ -104,6 +112,7 @@ async fn check_asks_every_stage_as_its_own_user() {
     for stage in STAGES {
         assert!(found.contains(&format!("{stage}: ok      stream EVENTS: as defined")), "{found}");
     }
+    assert!(found.contains("gateway: ok      stream COMMANDS: as defined"), "{found}");
     assert!(!found.contains("trouble"), "{found}");
 
     let reporters = |stage: &str| if stage == "projector" { "reporter" } else { stage }.to_owned();
@@ -159,6 +168,43 @@ async fn setup_makes_the_streams_and_a_command_becomes_rows_and_a_report() {
     }
     for stage in &mut stages {
         assert_eq!(stage.exit_code(PATIENCE).await, 0, "{}", stage.log());
+    }
+    no_violations(&server);
+}
+
+#[tokio::test]
+async fn the_gateway_is_allowed_all_that_a_command_over_http_needs() {
+    let server = ProductionServer::start_provisioned().await;
+    let folder = TempDir::new().unwrap();
+    let http = format!("127.0.0.1:{}", free_port().unwrap());
+    let mut stages = Vec::new();
+    for name in ["command-handler", "projector", GATEWAY] {
+        let health = format!("127.0.0.1:{}", free_port().unwrap());
+        let mut command = stage(name, &server, folder.path());
+        command.env("MILLSTREAM_TELEMETRY__ADDRESS", &health).env("MILLSTREAM_GATEWAY__LISTEN", &http);
+        let mut process = Process::start(command);
+        process.healthy(&health, "/readyz").await;
+        stages.push(process);
+    }
+    let client = HttpClient::new(&http).with("Idempotency-Key", "tea");
+    let path = "/v1/commands/retail/product/tea/register";
+    let body = r#"{"name":"Tea","supplier":"acme"}"#;
+    let stored = client.post(path, body).await;
+    assert_eq!(stored.status, 202, "{stored:?}");
+    let location = stored.header("location").unwrap();
+    until("its outcome is told", async || {
+        let answer = client.get(location).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        (answer.json()["outcome"] == "accepted").then_some(())
+    })
+    .await;
+    let again = client.with("Prefer", "wait=20").post(path, body).await;
+    assert_eq!(again.status, 200, "{again:?}");
+    let next = HttpClient::new(&http).with("Prefer", "wait=20").post(path, body).await;
+    assert_eq!(next.status, 200, "the outcome comes back: {next:?}");
+    for mut process in stages {
+        process.terminate();
+        assert_eq!(process.exit_code(PATIENCE).await, 0, "{}", process.log());
     }
     no_violations(&server);
 }

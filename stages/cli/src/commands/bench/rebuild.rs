@@ -97,6 +97,7 @@ pub(super) async fn run(arguments: RebuildArguments, session: &Session) -> Resul
     let folder = tempfile::tempdir().map_err(|error| CommandFailure::file(&std::env::temp_dir(), &error))?;
     let options = DeploymentOptions {
         folder: folder.path().to_owned(),
+        http_port: None,
         nats_port: free_port()?,
         servers: std::num::NonZeroUsize::MIN,
         sync_interval: None,

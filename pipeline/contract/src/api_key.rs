@@ -1,0 +1,281 @@
+//! Keys with which programs identify themselves over HTTP: how a key is written, what is kept of it, and what it grants.
+//!
+//! A file of keys holds hashes alone. Deliberately absent: files, clocks, and where the bits of a new key come from.
+
+use std::{collections::BTreeSet, fmt};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::{
+    set_aside,
+    subject::{CommandAddress, SubjectError, check_name},
+};
+
+/// What a key begins with, so that people and scanners of secrets recognise one.
+const TOKEN_PREFIX: &str = "millstream_";
+/// Longest name of a key, so that ids of commands that hold it stay short.
+pub const KEY_NAME_LENGTH_MAX: usize = 64;
+
+/// A key as its owner sends it. It is a secret: its `Debug` form is not the key.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(String);
+
+impl Token {
+    /// The key of 256 bits, which must be random.
+    pub fn new(bits: [u8; 32]) -> Self {
+        Self(format!("{TOKEN_PREFIX}{}", blake3::Hash::from_bytes(bits).to_hex()))
+    }
+
+    /// The text to send.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Token(hidden)")
+    }
+}
+
+/// What is kept of a key: a BLAKE3 hash. A key has 256 random bits, so that nothing slower is needed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct KeyHash(blake3::Hash);
+
+impl KeyHash {
+    /// Of the text that somebody sent.
+    pub fn of(token: &str) -> Self {
+        Self(blake3::hash(token.as_bytes()))
+    }
+}
+
+/// 64 hexadecimal digits.
+impl fmt::Display for KeyHash {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0.to_hex())
+    }
+}
+
+impl Serialize for KeyHash {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for KeyHash {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let hash = blake3::Hash::from_hex(&text);
+        hash.map(Self).map_err(|_| serde::de::Error::custom("a hash is 64 hexadecimal digits"))
+    }
+}
+
+/// The commands that a key grants: `<context>.<aggregate>.<id>.<command>`, where `*` stands for any characters of its part.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct CommandPattern([String; 4]);
+
+impl CommandPattern {
+    /// Whether it grants this command. What Millstream records itself is granted by none.
+    pub fn grants(&self, address: &CommandAddress) -> bool {
+        let [context, aggregate, id, command] = &self.0;
+        let stream = &address.stream_id;
+        stream.context() != set_aside::CONTEXT
+            && matches(context, stream.context())
+            && matches(aggregate, stream.aggregate())
+            && matches(id, stream.id())
+            && matches(command, &address.command)
+    }
+}
+
+impl TryFrom<String> for CommandPattern {
+    type Error = PatternError;
+
+    fn try_from(text: String) -> Result<Self, PatternError> {
+        let error = || PatternError { text: text.clone() };
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_-:@*".contains(&byte);
+        let parts: Vec<String> = text.split('.').map(str::to_owned).collect();
+        let parts: [String; 4] = parts.try_into().map_err(|_| error())?;
+        if parts.iter().all(|part| !part.is_empty() && part.bytes().all(allowed)) {
+            Ok(Self(parts))
+        } else {
+            Err(error())
+        }
+    }
+}
+
+impl From<CommandPattern> for String {
+    fn from(pattern: CommandPattern) -> Self {
+        pattern.0.join(".")
+    }
+}
+
+/// A text that is no pattern of commands.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{text:?} is no pattern of commands; one is <context>.<aggregate>.<id>.<command>, where * stands for any characters of a part, such as retail.till.2506_*.record-sale"
+)]
+pub struct PatternError {
+    text: String,
+}
+
+/// A key and what it grants.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApiKey {
+    /// Who has it: the actor of each command that is sent with it.
+    pub name: String,
+    /// The hash of the key.
+    pub hash: KeyHash,
+    /// From when on it is refused.
+    pub expires: Timestamp,
+    /// The commands that may be sent with it; none when empty.
+    #[serde(default)]
+    pub commands: Vec<CommandPattern>,
+}
+
+impl ApiKey {
+    /// Whether it grants a command.
+    pub fn grants_command(&self, address: &CommandAddress) -> bool {
+        self.commands.iter().any(|pattern| pattern.grants(address))
+    }
+}
+
+/// A file of keys: in TOML a table `[[key]]` each.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApiKeys {
+    /// All keys. Several may have one name while one replaces the other.
+    #[serde(default, rename = "key")]
+    pub keys: Vec<ApiKey>,
+}
+
+/// Keys that cannot stand in one file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ApiKeysError {
+    /// A name cannot be part of an id.
+    #[error(transparent)]
+    Name(#[from] SubjectError),
+    /// A name is too long.
+    #[error("the name of key {name:?} has more than {KEY_NAME_LENGTH_MAX} characters")]
+    NameTooLong {
+        /// The name.
+        name: String,
+    },
+    /// Two entries are of the same key: which of them grants?
+    #[error("the key of {name:?} is there twice")]
+    Twice {
+        /// The name of the second.
+        name: String,
+    },
+}
+
+impl ApiKeys {
+    /// Checks the names, and that each key is there once.
+    ///
+    /// # Errors
+    /// [`ApiKeysError`] for the first that is wrong.
+    pub fn check(&self) -> Result<(), ApiKeysError> {
+        let mut hashes = BTreeSet::new();
+        for ApiKey { name, hash, .. } in &self.keys {
+            check_name("key", name)?;
+            if name.len() > KEY_NAME_LENGTH_MAX {
+                return Err(ApiKeysError::NameTooLong { name: name.clone() });
+            }
+            if !hashes.insert(*hash.0.as_bytes()) {
+                return Err(ApiKeysError::Twice { name: name.clone() });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether `text` fits `pattern`, in which `*` stands for any characters.
+fn matches(pattern: &str, text: &str) -> bool {
+    let Some((first, rest)) = pattern.split_once('*') else { return pattern == text };
+    let Some(mut text) = text.strip_prefix(first) else { return false };
+    let mut pieces: Vec<&str> = rest.split('*').collect();
+    let last = pieces.pop().unwrap_or_default();
+    for piece in pieces {
+        // The first place is the best: it leaves the most for the pieces behind.
+        let Some((_, behind)) = text.split_once(piece) else { return false };
+        text = behind;
+    }
+    text.ends_with(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grants(pattern: &str, subject: &str) -> bool {
+        let pattern = CommandPattern::try_from(pattern.to_owned()).unwrap();
+        pattern.grants(&CommandAddress::from_subject(subject).unwrap())
+    }
+
+    #[test]
+    fn patterns_grant_what_fits_and_nothing_else() {
+        let close = "cmd.retail.till.2506_2012-01-31.close";
+        for (pattern, granted) in [
+            ("retail.till.2506_2012-01-31.close", true),
+            ("retail.till.2506_*.close", true),
+            ("retail.till.2506_*.*", true),
+            ("*.*.*.*", true),
+            ("retail.till.*_2012-*.c*e", true),
+            ("retail.till.250_*.close", false),
+            ("retail.till.506_*.close", false),
+            ("retail.till.2506_.close", false),
+            ("retail.till.2506_*.record-sale", false),
+            ("retail.stock.*.close", false),
+            ("orders.*.*.*", false),
+            ("retail.till.*2012*2012*.close", false),
+            ("retail.till.*2012-01-31_*.close", false),
+        ] {
+            assert_eq!(grants(pattern, close), granted, "{pattern}");
+        }
+    }
+
+    #[test]
+    fn no_pattern_grants_what_millstream_records_itself() {
+        assert!(!grants("*.*.*.*", "cmd.millstream.set-aside.17.set-aside"));
+        assert!(!grants("millstream.set-aside.17.set-aside", "cmd.millstream.set-aside.17.set-aside"));
+    }
+
+    #[test]
+    fn texts_that_are_no_patterns_are_refused() {
+        for text in ["", "*", "retail.till", "retail.till.1.close.now", "retail..1.close", "retail.till.> .x"]
+        {
+            assert!(CommandPattern::try_from(text.to_owned()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_known_by_its_hash_and_never_shown() {
+        let token = Token::new([7; 32]);
+        assert_eq!(token.as_str().len(), TOKEN_PREFIX.len() + 64);
+        assert!(!format!("{token:?}").contains("0707"), "{token:?}");
+        let written = serde_json::to_value(KeyHash::of(token.as_str())).unwrap();
+        assert_eq!(serde_json::from_value::<KeyHash>(written).unwrap(), KeyHash::of(token.as_str()));
+        assert_ne!(KeyHash::of(token.as_str()), KeyHash::of("millstream_0"));
+    }
+
+    #[test]
+    fn a_key_is_there_once_and_has_a_name_that_ids_can_hold() {
+        let key = |name: &str, token: &str| ApiKey {
+            name: name.to_owned(),
+            hash: KeyHash::of(token),
+            expires: Timestamp::MAX,
+            commands: Vec::new(),
+        };
+        let check = |keys: Vec<ApiKey>| ApiKeys { keys }.check();
+        assert_eq!(check(vec![key("till-2506", "a"), key("till-2506", "b")]), Ok(()));
+        assert_eq!(
+            check(vec![key("one", "a"), key("two", "a")]),
+            Err(ApiKeysError::Twice { name: "two".to_owned() })
+        );
+        assert!(matches!(check(vec![key("Till:2506", "a")]), Err(ApiKeysError::Name(_))));
+        let long = "a".repeat(KEY_NAME_LENGTH_MAX + 1);
+        assert!(matches!(check(vec![key(&long, "a")]), Err(ApiKeysError::NameTooLong { .. })));
+    }
+}

@@ -1,0 +1,210 @@
+//! `millstream keys`: the keys with which clients of the gateway identify themselves. They stand in a file, which holds hashes alone.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write as _},
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use jiff::{Timestamp, Unit};
+use millstream_contract::{
+    api_key::{ApiKey, ApiKeys, ApiKeysError, CommandPattern, KeyHash, Token},
+    exit_code::{ExitCode, Failure},
+};
+use serde_json::json;
+
+use crate::{failure::CommandFailure, output};
+
+/// As long as people remember what a key was for.
+const EXPIRES_AFTER_DEFAULT: &str = "90d";
+/// Readable for the gateway, whichever user it runs as: no hash is a secret.
+const FILE_MODE: u32 = 0o644;
+
+/// The keys of the gateway's clients.
+#[derive(Debug, clap::Args)]
+pub(crate) struct KeysArguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    New(NewArguments),
+    List(ListArguments),
+    Revoke(RevokeArguments),
+}
+
+/// Make a key and print it; it is shown once, and the file keeps its hash.
+#[derive(Debug, clap::Args)]
+struct NewArguments {
+    /// Who gets it: the actor of each command that is sent with it, lower-kebab-case
+    name: String,
+    /// File of the keys, as in gateway.keys_file; made when it is not there
+    #[arg(long)]
+    file: PathBuf,
+    /// Commands that it grants: CONTEXT.AGGREGATE.ID.COMMAND, where * stands for any characters of a part; may be repeated
+    #[arg(long = "command", value_name = "PATTERN", value_parser = pattern)]
+    commands: Vec<CommandPattern>,
+    /// How long it is valid
+    #[arg(long, value_name = "DURATION", default_value = EXPIRES_AFTER_DEFAULT, value_parser = crate::duration)]
+    expires_after: Duration,
+}
+
+/// List the keys of a file.
+#[derive(Debug, clap::Args)]
+struct ListArguments {
+    /// File of the keys
+    #[arg(long)]
+    file: PathBuf,
+    /// One JSON object a key
+    #[arg(long)]
+    json: bool,
+}
+
+/// Take all keys of a name out of the file; a running gateway refuses them within a second.
+#[derive(Debug, clap::Args)]
+struct RevokeArguments {
+    /// Whose keys
+    name: String,
+    /// File of the keys
+    #[arg(long)]
+    file: PathBuf,
+    /// Only the keys whose hash begins so, as `keys list` shows it
+    #[arg(long, value_name = "HASH", default_value = "")]
+    hash: String,
+}
+
+/// Why a file of keys cannot be used.
+#[derive(Debug, thiserror::Error)]
+enum KeysError {
+    #[error("{path} cannot be used")]
+    File { path: PathBuf, source: io::Error },
+    #[error("{path} is no file of keys")]
+    Form { path: PathBuf, source: Box<toml::de::Error> },
+    #[error(transparent)]
+    Keys(#[from] ApiKeysError),
+    #[error("{path} has no such key of {name}")]
+    Unknown { path: PathBuf, name: String },
+}
+
+impl Failure for KeysError {
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::File { source, .. } => ExitCode::of_file_error(source),
+            Self::Form { .. } => ExitCode::Data,
+            Self::Keys(_) | Self::Unknown { .. } => ExitCode::Usage,
+        }
+    }
+}
+
+/// Runs it.
+pub(crate) fn run(arguments: KeysArguments) -> Result<ExitCode, CommandFailure> {
+    match arguments.action {
+        Action::New(arguments) => new(arguments),
+        Action::List(arguments) => list(&arguments),
+        Action::Revoke(arguments) => revoke(&arguments),
+    }
+}
+
+fn new(arguments: NewArguments) -> Result<ExitCode, CommandFailure> {
+    let NewArguments { name, file, commands, expires_after } = arguments;
+    let expires = Timestamp::now().checked_add(expires_after).and_then(|expires| expires.round(Unit::Second));
+    let expires = expires.map_err(|error| CommandFailure::usage(format_args!("--expires-after: {error}")))?;
+    let token = Token::new(rand::random());
+    let _alone = alone(&file)?;
+    let mut keys = read_or_none(&file)?;
+    keys.keys.push(ApiKey { name, hash: KeyHash::of(token.as_str()), expires, commands });
+    keys.check().map_err(KeysError::Keys)?;
+    write(&file, &keys)?;
+    output::line(token.as_str())?;
+    Ok(ExitCode::Ok)
+}
+
+fn list(arguments: &ListArguments) -> Result<ExitCode, CommandFailure> {
+    let keys = read(&arguments.file)?.keys;
+    if arguments.json {
+        for key in &keys {
+            output::line(json!(key))?;
+        }
+        return Ok(ExitCode::Ok);
+    }
+    let now = Timestamp::now();
+    let rows: Vec<Vec<String>> = keys
+        .iter()
+        .map(|key| {
+            let state = if key.expires <= now { "expired" } else { "valid" };
+            let commands: Vec<String> = key.commands.iter().cloned().map(String::from).collect();
+            let hash = key.hash.to_string();
+            let hash = hash.get(..12).unwrap_or(&hash).to_owned();
+            vec![key.name.clone(), hash, state.to_owned(), key.expires.to_string(), commands.join(" ")]
+        })
+        .collect();
+    let columns = ["name", "hash", "state", "expires", "commands"].map(str::to_owned);
+    output::line(output::table(&columns, &rows, &[]))?;
+    Ok(ExitCode::Ok)
+}
+
+fn revoke(arguments: &RevokeArguments) -> Result<ExitCode, CommandFailure> {
+    let RevokeArguments { name, file, hash } = arguments;
+    let _alone = alone(file)?;
+    let mut keys = read(file)?;
+    let before = keys.keys.len();
+    keys.keys.retain(|key| key.name != *name || !key.hash.to_string().starts_with(hash.as_str()));
+    if keys.keys.len() == before {
+        return Err(KeysError::Unknown { path: file.clone(), name: name.clone() }.into());
+    }
+    write(file, &keys)?;
+    output::line(format_args!("{} key(s) of {name} revoked", before - keys.keys.len()))?;
+    Ok(ExitCode::Ok)
+}
+
+fn pattern(text: &str) -> Result<CommandPattern, String> {
+    CommandPattern::try_from(text.to_owned()).map_err(|error| error.to_string())
+}
+
+/// The folder of a file.
+fn folder(file: &Path) -> &Path {
+    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// From reading to writing, nobody else who runs this command changes a file of the folder: a revoked key must not come back.
+fn alone(file: &Path) -> Result<File, KeysError> {
+    let folder = folder(file);
+    let failed = |source| KeysError::File { path: folder.to_owned(), source };
+    let held = File::open(folder).map_err(failed)?;
+    held.lock().map_err(failed)?;
+    Ok(held)
+}
+
+fn read_or_none(file: &Path) -> Result<ApiKeys, KeysError> {
+    match read(file) {
+        Err(KeysError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Ok(ApiKeys::default())
+        }
+        read => read,
+    }
+}
+
+fn read(file: &Path) -> Result<ApiKeys, KeysError> {
+    let path = file.to_owned();
+    let text = fs::read_to_string(file);
+    let text = text.map_err(|source| KeysError::File { path: path.clone(), source })?;
+    let keys: ApiKeys =
+        toml::from_str(&text).map_err(|source| KeysError::Form { path, source: Box::new(source) })?;
+    keys.check()?;
+    Ok(keys)
+}
+
+/// Whole or not at all: the gateway reads it at any moment.
+fn write(file: &Path, keys: &ApiKeys) -> Result<(), KeysError> {
+    let failed = |source| KeysError::File { path: file.to_owned(), source };
+    let text = toml::to_string(keys).expect("texts, times and lists of texts are TOML");
+    let mut new = tempfile::NamedTempFile::new_in(folder(file)).map_err(failed)?;
+    new.as_file().set_permissions(fs::Permissions::from_mode(FILE_MODE)).map_err(failed)?;
+    new.write_all(text.as_bytes()).map_err(failed)?;
+    new.as_file().sync_all().map_err(failed)?;
+    new.persist(file).map_err(|error| failed(error.error))?;
+    Ok(())
+}

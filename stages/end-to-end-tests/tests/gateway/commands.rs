@@ -1,0 +1,134 @@
+//! Commands from the request to the outcome.
+
+use end_to_end_tests::{
+    http_client::{HttpAnswer, HttpClient},
+    system::{System, fresh_folder},
+    waiting::until,
+};
+use serde_json::json;
+
+const REGISTER: &str = r#"{"name":"Tea","supplier":"acme"}"#;
+const TILL: &str = "/v1/commands/retail/till/7_2026-01-02";
+
+fn sale(number: u32) -> String {
+    let lines = json!([{ "sku": "tea", "quantity": number, "unit_price": 300 }]);
+    json!({ "sale": format!("S-{number}"), "currency": "USD", "lines": lines }).to_string()
+}
+
+/// The gateways of a system, as `up` tells them.
+fn clients(system: &System) -> Vec<HttpClient> {
+    let said = system.said();
+    let lines = said.lines().filter_map(|line| line.split_once("commands over HTTP: http://"));
+    lines.map(|(_, rest)| HttpClient::new(rest.trim_end_matches("/v1/commands"))).collect()
+}
+
+async fn outcome(client: &HttpClient, location: &str) -> serde_json::Value {
+    until("the command has its outcome", async || {
+        let answer = client.get(location).await;
+        // On a loaded machine a view may take its time.
+        assert!([200, 503].contains(&answer.status), "a command that is stored is known: {answer:?}");
+        let outcome = answer.json();
+        outcome["outcome"].as_str().is_some_and(|outcome| outcome != "pending").then_some(outcome)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_command_is_stored_decided_and_found_again() {
+    let folder = fresh_folder();
+    let system = System::start(folder.path(), &["--replicas", "gateway=2"]).await;
+    system.expect_said("commands over HTTP").await;
+    let all =
+        until("both gateways are told", async || Some(clients(&system)).filter(|all| all.len() == 2)).await;
+    let (client, other) = (&all[0], &all[1]);
+
+    let stored = client.post("/v1/commands/retail/product/tea/register", REGISTER).await;
+    assert_eq!(stored.status, 202, "{stored:?}");
+    let id = stored.json()["command_id"].as_str().unwrap().to_owned();
+    let location = stored.header("location").unwrap();
+    assert!(location.starts_with(&format!("/v1/commands/{id}?position=")), "{location}");
+    assert!(stored.header("millstream-position").unwrap().starts_with("COMMANDS:"), "{stored:?}");
+    for (name, value) in [
+        ("cache-control", "no-store"),
+        ("x-content-type-options", "nosniff"),
+        ("content-type", "application/json"),
+    ] {
+        assert_eq!(stored.header(name), Some(value), "{stored:?}");
+    }
+    // Any gateway knows what became of it.
+    let found = outcome(other, location).await;
+    assert_eq!((&found["command_id"], &found["outcome"]), (&json!(id), &json!("accepted")), "{found}");
+
+    the_outcome_is_waited_for(client).await;
+    versions_are_preconditions(client).await;
+    a_key_makes_a_request_repeatable(client, other).await;
+    let history = system.millstream(&["history", "retail", "till", "7_2026-01-02", "--json"]).await;
+    assert!(history.stdout.contains(r#""actor":"local""#), "{}", history.stdout);
+    let _said = system.stop().await;
+}
+
+async fn the_outcome_is_waited_for(client: &HttpClient) {
+    let waiting = client.with("Prefer", "wait=20").with("Millstream-Correlation-Id", "day-2");
+    let accepted = waiting.post(&format!("{TILL}/record-sale"), &sale(1)).await;
+    assert_eq!(accepted.status, 200, "{accepted:?}");
+    assert_eq!(accepted.header("preference-applied"), Some("wait=20"));
+    assert_eq!(accepted.header("etag"), Some("\"v1\""), "{accepted:?}");
+    let body = accepted.json();
+    assert_eq!(accepted.header("millstream-position"), body["query_position"].as_str(), "{accepted:?}");
+    assert_eq!((&body["outcome"], &body["version"]), (&json!("accepted"), &json!(1)), "{body}");
+    let empty = json!({ "sale": "S-9", "currency": "USD", "lines": [] }).to_string();
+    let rejected = waiting.post(&format!("{TILL}/record-sale"), &empty).await;
+    let (status, code) = rejected.problem();
+    assert_eq!((status, code.as_str()), (409, "lines-empty"), "{rejected:?}");
+    assert_eq!(rejected.json()["outcome"], "rejected", "{rejected:?}");
+}
+
+async fn versions_are_preconditions(client: &HttpClient) {
+    let waiting = client.with("Prefer", "wait=20");
+    let path = format!("{TILL}/record-sale");
+    let second = waiting.with("If-Match", "\"v1\"").post(&path, &sale(2)).await;
+    assert_eq!((second.status, second.header("etag")), (200, Some("\"v2\"")), "{second:?}");
+    for stale in [waiting.with("If-Match", "\"v1\""), waiting.with("If-None-Match", "*")] {
+        let conflict = stale.post(&path, &sale(3)).await;
+        assert_eq!(conflict.problem(), (412, "version-conflict".to_owned()));
+        assert_eq!(conflict.header("etag"), Some("\"v2\""), "the version that there is: {conflict:?}");
+        assert_eq!(conflict.json()["version"], 2, "{conflict:?}");
+    }
+    let fresh = waiting.with("If-None-Match", "*");
+    let first = fresh.post("/v1/commands/retail/till/8_2026-01-02/record-sale", &sale(1)).await;
+    assert_eq!(first.status, 200, "{first:?}");
+}
+
+async fn a_key_makes_a_request_repeatable(client: &HttpClient, other: &HttpClient) {
+    let path = format!("{TILL}/record-sale");
+    let keyed =
+        |client: &HttpClient| client.with("Prefer", "wait=20").with("Idempotency-Key", "till 7, sale 4");
+    let first = keyed(client).post(&path, &sale(4)).await;
+    assert_eq!((first.status, first.header("etag")), (200, Some("\"v3\"")), "{first:?}");
+    let told = |answer: &HttpAnswer| {
+        let answer = answer.json();
+        [
+            answer["command_id"].clone(),
+            answer["outcome"].clone(),
+            answer["position"].clone(),
+            answer["version"].clone(),
+        ]
+    };
+    for client in [client, other] {
+        let again = keyed(client).post(&path, &sale(4)).await;
+        assert_eq!(again.status, 200, "{again:?}");
+        assert_eq!(told(&again), told(&first), "the first outcome, and no second effect");
+        let differs = keyed(client).post(&path, &sale(5)).await;
+        assert_eq!(differs.problem(), (422, "idempotency-key-reused".to_owned()));
+        let elsewhere = keyed(client).post(&format!("{TILL}/close"), "{}").await;
+        assert_eq!(elsewhere.problem(), (422, "idempotency-key-reused".to_owned()));
+    }
+    let next = client.with("Prefer", "wait=20").post(&path, &sale(6)).await;
+    assert_eq!(next.header("etag"), Some("\"v4\""), "nothing took effect in between: {next:?}");
+    // Without waiting, the second is told where the first is.
+    let later = client.with("Idempotency-Key", "k").post(&path, &sale(7)).await;
+    let location = later.header("location").unwrap().to_owned();
+    assert_eq!(outcome(client, &location).await["outcome"], "accepted");
+    let again = other.with("Idempotency-Key", "k").post(&path, &sale(7)).await;
+    assert_eq!((again.status, &again.json()["command_id"]), (202, &later.json()["command_id"]), "{again:?}");
+}

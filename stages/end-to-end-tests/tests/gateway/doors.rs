@@ -1,0 +1,152 @@
+//! What is refused before anything is stored, and how much is taken.
+
+use std::time::Duration;
+
+use end_to_end_tests::{http_client::HttpClient, system::fresh_folder, waiting::PATIENCE};
+use millstream_jetstream::{broker::Broker as _, testing::test_server::TestServer};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+use crate::gateway;
+
+const REGISTER: &str = "/v1/commands/retail/product/tea/register";
+const TEA: &str = r#"{"name":"Tea","supplier":"acme"}"#;
+
+#[tokio::test]
+async fn what_can_never_take_effect_is_refused_and_not_stored() {
+    let (server, folder) = (TestServer::start_provisioned().await, fresh_folder());
+    let (process, client) = gateway(&server.url(), folder.path());
+    let mut process = process.set("gateway.body_max=2KiB").set("gateway.body_timeout=500ms");
+    process.start_ready().await;
+    let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+    let large = format!(r#"{{"name":"{}","supplier":"acme"}}"#, "T".repeat(4096));
+    for (path, body, expected) in [
+        ("/v1/commands/retail/product/a%20b/register", TEA, (400, "address-malformed")),
+        ("/v1/commands/retail/product/%ff/register", TEA, (400, "address-malformed")),
+        ("/v1/commands/Retail/product/tea/register", TEA, (400, "address-malformed")),
+        ("/v1/commands/retail/nothing/tea/register", TEA, (404, "aggregate-unknown")),
+        ("/v1/commands/retail/product/tea/explode", TEA, (404, "command-unknown")),
+        ("/v1/commands/retail/product/tea", TEA, (404, "address-unknown")),
+        ("/v1/nothing", TEA, (404, "address-unknown")),
+        (REGISTER, "{", (422, "body-malformed")),
+        (REGISTER, r#"{"name":"Tea","supplier":"acme","colour":1}"#, (422, "body-malformed")),
+        (REGISTER, &deep, (422, "body-too-deep")),
+        (REGISTER, &large, (413, "body-too-large")),
+        ("/v1/commands/retail/till/no-day/close", "{}", (422, "till-id-malformed")),
+    ] {
+        let answer = client.post(path, body).await;
+        let (status, code) = answer.problem();
+        assert_eq!((status, code.as_str()), expected, "{path}: {answer:?}");
+    }
+    for (name, value, expected) in [
+        ("Millstream-Actor", "anna", (400, "actor-not-taken")),
+        ("Millstream-Expected-Version", "1", (400, "header-unknown")),
+        ("Millstream-Corelation-Id", "1", (400, "header-unknown")),
+        ("If-Match", "7", (400, "precondition-malformed")),
+        ("Idempotency-Key", "", (400, "header-malformed")),
+        ("Origin", "https://evil.example", (403, "browser-refused")),
+        ("Sec-Fetch-Site", "cross-site", (403, "browser-refused")),
+        ("Host", "evil.example", (403, "browser-refused")),
+    ] {
+        let answer = client.with(name, value).post(REGISTER, TEA).await;
+        let (status, code) = answer.problem();
+        assert_eq!((status, code.as_str()), expected, "{name}: {answer:?}");
+    }
+    let form = client.with("Content-Type", "application/x-www-form-urlencoded");
+    assert_eq!(form.request("POST", REGISTER, TEA).await.problem(), (415, "media-type-unknown".to_owned()));
+    let other_method = client.request("DELETE", REGISTER, "").await;
+    assert_eq!(other_method.problem(), (405, "method-not-allowed".to_owned()));
+    assert_eq!(other_method.header("allow"), Some("POST"), "{other_method:?}");
+    let unknown = client.get("/v1/commands/local:0?position=1").await;
+    assert_eq!(unknown.problem(), (503, "outcomes-unavailable".to_owned()), "no projector runs");
+    assert_eq!(client.get("/v1/commands/x?position=no").await.problem(), (400, "query-malformed".to_owned()));
+    let half = "POST /v1/commands/retail/product/tea/register HTTP/1.1\r\nHost: localhost\r\n\
+                Content-Type: application/json\r\nContent-Length: 50\r\nConnection: close\r\n\r\n{\"na";
+    assert_eq!(client.raw(half.as_bytes()).await.unwrap().problem(), (408, "body-too-slow".to_owned()));
+    let stored = server.broker().await.state("COMMANDS").await.unwrap().last_sequence;
+    assert_eq!(stored, 0, "nothing of that is stored");
+    assert_eq!(client.post(REGISTER, TEA).await.status, 202);
+    process.stop().await;
+}
+
+#[tokio::test]
+async fn who_sends_too_much_or_nothing_takes_nothing_from_the_others() {
+    let (server, folder) = (TestServer::start_provisioned().await, fresh_folder());
+    let (process, client) = gateway(&server.url(), folder.path());
+    let mut process = process
+        .set("gateway.rate=3")
+        .set("gateway.header_timeout=300ms")
+        .set("gateway.connections_max=8")
+        .set("gateway.requests_max=4");
+    process.start_ready().await;
+    let mut refused = None;
+    for _ in 0..50 {
+        let answer = client.post(REGISTER, TEA).await;
+        if answer.status != 202 {
+            refused = Some(answer);
+            break;
+        }
+    }
+    let refused = refused.expect("more than three a second are not taken");
+    assert_eq!(refused.problem(), (429, "rate-exceeded".to_owned()));
+    assert_eq!(refused.header("retry-after"), Some("1"), "{refused:?}");
+
+    // A client that never says what it wants, and one that says nothing more after its first request.
+    for beginning in ["", "POST / HTTP/1.1\r\nHost:", "GET /v1/nothing HTTP/1.1\r\nHost: localhost\r\n\r\n"] {
+        let mut silent = TcpStream::connect(client.address()).await.unwrap();
+        silent.write_all(beginning.as_bytes()).await.unwrap();
+        let closed = tokio::time::timeout(PATIENCE, silent.read_to_end(&mut Vec::new())).await;
+        assert!(matches!(closed, Ok(Ok(_) | Err(_))), "{beginning:?} holds its connection for ever");
+    }
+    connections_are_bounded(&client).await;
+    process.stop().await;
+}
+
+/// More connections than there are places are closed at once, and the places come back.
+async fn connections_are_bounded(client: &HttpClient) {
+    let mut held = Vec::new();
+    for _ in 0..20 {
+        held.push(TcpStream::connect(client.address()).await.unwrap());
+    }
+    let mut closed = 0;
+    for connection in &mut held {
+        let read = tokio::time::timeout(Duration::from_secs(10), connection.read(&mut [0; 16])).await;
+        // Those that have a place are closed by the timeout of their headers, all of them in the end.
+        closed += usize::from(matches!(read, Ok(Ok(0) | Err(_))));
+    }
+    assert_eq!(closed, held.len());
+    assert_ne!(client.get("/v1/nothing").await.status, 0, "and the next is served");
+}
+
+#[tokio::test]
+async fn whoever_waits_when_it_ends_is_told_that_the_command_is_stored() {
+    let (server, folder) = (TestServer::start_provisioned().await, fresh_folder());
+    let (mut process, client) = gateway(&server.url(), folder.path());
+    process.start_ready().await;
+    // No handler runs: there is no outcome.
+    let waiting = client.with("Prefer", "wait=30");
+    let request = tokio::spawn(async move { waiting.post(REGISTER, TEA).await });
+    let broker = server.broker().await;
+    end_to_end_tests::waiting::until("the command is stored", async || {
+        (broker.state("COMMANDS").await.unwrap().last_sequence == 1).then_some(())
+    })
+    .await;
+    process.stop().await;
+    let answer = request.await.unwrap();
+    assert_eq!(answer.status, 202, "{answer:?}");
+    assert!(answer.header("location").unwrap().ends_with("?position=1"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn nobody_is_let_in_from_outside_without_keys() {
+    let folder = fresh_folder();
+    for listen in ["0.0.0.0:0", "[::]:0", "192.0.2.1:8080"] {
+        let (process, _) = gateway("nats://127.0.0.1:1", folder.path());
+        let mut process = process.set(&format!("gateway.listen={listen}"));
+        process.start();
+        assert_eq!(process.exit_code().await, 78, "{}", process.log());
+        assert!(process.log().contains("gateway.keys_file is not set"), "{}", process.log());
+    }
+}

@@ -1,0 +1,74 @@
+//! A server that is away, and one that comes back.
+
+use end_to_end_tests::{
+    system::{System, fresh_folder},
+    waiting::until,
+};
+use millstream_jetstream::broker::Broker as _;
+use nix::sys::signal::Signal;
+
+use crate::gateway;
+
+const REGISTER: &str = "/v1/commands/retail/product/tea/register";
+const TEA: &str = r#"{"name":"Tea","supplier":"acme"}"#;
+
+#[tokio::test]
+async fn while_the_server_stands_still_nothing_is_promised_and_afterwards_all_goes_on() {
+    let (folder, own) = (fresh_folder(), fresh_folder());
+    let system = System::start(folder.path(), &[]).await;
+    let (process, client) = gateway(&system.url(), own.path());
+    let mut process = process.set("gateway.store_wait=500ms");
+    process.start_ready().await;
+    assert_eq!(client.post(REGISTER, TEA).await.status, 202);
+    assert!(system.signal("nats-server", Signal::SIGSTOP));
+    for number in 0..4 {
+        let answer = client.with("Idempotency-Key", &number.to_string()).post(REGISTER, TEA).await;
+        assert_eq!(answer.problem(), (503, "not-stored".to_owned()), "{answer:?}");
+        assert_eq!(answer.header("retry-after"), Some("1"), "{answer:?}");
+        assert!(answer.json()["command_id"].is_string(), "{answer:?}");
+    }
+    assert!(system.signal("nats-server", Signal::SIGCONT));
+    let mut told = 1;
+    for number in 0..4 {
+        let waiting = client.with("Idempotency-Key", &number.to_string()).with("Prefer", "wait=30");
+        let answer = until("commands are stored again", async || {
+            let answer = waiting.post(REGISTER, TEA).await;
+            (answer.status != 503).then_some(answer)
+        })
+        .await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        told += 1;
+    }
+    // Whatever was stored twice was decided once.
+    let outcomes = system.millstream(&["history", "retail", "product", "tea", "--json"]).await;
+    assert_eq!(outcomes.stdout.matches("registered").count() % told, 1, "{}", outcomes.stdout);
+    let _stored = system.broker().await.state("COMMANDS").await.unwrap();
+    process.stop().await;
+    let _said = system.stop().await;
+}
+
+#[tokio::test]
+async fn without_a_connection_it_says_so_at_once_and_comes_back_by_itself() {
+    let (folder, own) = (fresh_folder(), fresh_folder());
+    let system = System::start(folder.path(), &[]).await;
+    let (port, url) = (system.port(), system.url());
+    let (mut process, client) = gateway(&url, own.path());
+    process.start_ready().await;
+    let _said = system.stop().await;
+    until("the loss is noticed", async || {
+        let answer = client.post(REGISTER, TEA).await;
+        assert_ne!(answer.status, 202, "no server, no promise: {answer:?}");
+        (answer.problem() == (503, "not-connected".to_owned())).then_some(())
+    })
+    .await;
+    assert!(process.readiness().await.contains("503"), "it is not ready");
+    let system = System::start_on_port(folder.path(), port, &[]).await;
+    until("it takes commands again", async || {
+        let answer = client.with("Prefer", "wait=20").post(REGISTER, TEA).await;
+        (answer.status == 200).then_some(())
+    })
+    .await;
+    process.ready().await;
+    process.stop().await;
+    let _said = system.stop().await;
+}

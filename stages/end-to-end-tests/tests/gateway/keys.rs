@@ -1,0 +1,148 @@
+//! Who may send what.
+
+use std::fs;
+
+use end_to_end_tests::{
+    http_client::HttpClient,
+    program,
+    system::{fresh_folder, millstream},
+    waiting::until,
+};
+use millstream_contract::api_key::{KeyHash, Token};
+use millstream_jetstream::{broker::Broker as _, testing::test_server::TestServer};
+use serde_json::json;
+
+use crate::gateway;
+
+const YEARS_AHEAD: &str = "2099-01-01T00:00:00Z";
+const LONG_AGO: &str = "2020-01-01T00:00:00Z";
+
+/// An entry of the file, and a client that has the key.
+fn key(client: &HttpClient, seed: u8, name: &str, expires: &str, commands: &[&str]) -> (String, HttpClient) {
+    let token = Token::new([seed; 32]);
+    let hash = json!(KeyHash::of(token.as_str()));
+    let entry = format!(
+        "[[key]]\nname = \"{name}\"\nhash = {hash}\nexpires = \"{expires}\"\ncommands = {}\n",
+        json!(commands)
+    );
+    (entry, client.with("Authorization", &format!("Bearer {}", token.as_str())))
+}
+
+#[tokio::test]
+async fn a_key_grants_what_it_names_and_is_revoked_at_once() {
+    let (server, folder) = (TestServer::start_provisioned().await, fresh_folder());
+    let file = folder.path().join("keys.toml");
+    let (process, client) = gateway(&server.url(), folder.path());
+    let mut process = process.set(&format!("gateway.keys_file={}", file.display()));
+    let (till_entry, till) = key(
+        &client,
+        1,
+        "till-2506",
+        YEARS_AHEAD,
+        &["retail.till.2506_*.record-sale", "retail.till.2506_*.close"],
+    );
+    let (office_entry, office) = key(&client, 2, "office", YEARS_AHEAD, &["*.*.*.*"]);
+    let (old_entry, old) = key(&client, 3, "old", LONG_AGO, &["*.*.*.*"]);
+    let (_, stranger) = key(&client, 4, "nobody", YEARS_AHEAD, &[]);
+    fs::write(&file, [till_entry.as_str(), &office_entry, &old_entry].concat()).unwrap();
+    process.start_ready().await;
+
+    let close = |till: &str| format!("/v1/commands/retail/till/{till}/close");
+    let own = till.post(&close("2506_2026-01-02"), "{}").await;
+    assert_eq!(own.status, 202, "{own:?}");
+    assert!(own.json()["command_id"].as_str().unwrap().starts_with("till-2506:"), "{own:?}");
+    for (client, path, expected) in [
+        (&till, close("2507_2026-01-02"), (403, "command-not-granted")),
+        (&till, "/v1/commands/retail/product/tea/discontinue".to_owned(), (403, "command-not-granted")),
+        (&office, "/v1/commands/millstream/set-aside/1/set-aside".to_owned(), (403, "command-not-granted")),
+        (&old, close("2506_2026-01-02"), (401, "key-expired")),
+        (&stranger, close("2506_2026-01-02"), (401, "key-unknown")),
+        (&client, close("2506_2026-01-02"), (401, "key-missing")),
+        (
+            &client.with("Authorization", "Basic dGlsbA=="),
+            close("2506_2026-01-02"),
+            (401, "authorization-malformed"),
+        ),
+    ] {
+        let answer = client.post(&path, "{}").await;
+        let (status, code) = answer.problem();
+        assert_eq!((status, code.as_str()), expected, "{path}: {answer:?}");
+        assert_eq!(answer.header("www-authenticate").is_some(), status == 401, "{answer:?}");
+    }
+    // A refusal that nobody may provoke to learn what there is comes before everything that the model knows.
+    let unknown = till.post("/v1/commands/retail/nothing/1/explode", "{").await;
+    assert_eq!(unknown.problem(), (403, "command-not-granted".to_owned()));
+    // The key is the actor, and one's own command is nobody else's to ask for.
+    let broker = server.broker().await;
+    let command = broker.get("COMMANDS", 1).await.unwrap().unwrap();
+    assert_eq!(command.headers.get("Millstream-Actor"), Some("till-2506"));
+    assert_eq!(broker.state("COMMANDS").await.unwrap().last_sequence, 1, "nothing else is stored");
+    let location = own.header("location").unwrap();
+    assert_eq!(office.get(location).await.problem(), (404, "command-id-unknown".to_owned()));
+
+    // A file that cannot be read changes nothing, and is told.
+    fs::write(&file, "[[key]]\nname = \"half").unwrap();
+    until("the mistake is told", async || {
+        process.readiness().await.contains("no file of keys").then_some(())
+    })
+    .await;
+    assert_eq!(till.post(&close("2506_2026-01-02"), "{}").await.status, 202);
+    fs::write(&file, office_entry).unwrap();
+    until("the key is revoked", async || {
+        let answer = till.post(&close("2506_2026-01-02"), "{}").await;
+        (answer.status == 401).then_some(())
+    })
+    .await;
+    assert_eq!(office.post(&close("2506_2026-01-02"), "{}").await.status, 202);
+    process.ready().await;
+    process.stop().await;
+    let log = process.log();
+    assert!(!log.contains("millstream_0"), "no key is told in the log: {log}");
+}
+
+#[tokio::test]
+async fn keys_are_made_listed_and_revoked_by_the_command() {
+    let (server, folder) = (TestServer::start_provisioned().await, fresh_folder());
+    let file = folder.path().join("keys.toml");
+    let keys = async |arguments: &[&str]| {
+        let mut command = millstream();
+        command.arg("keys").args(arguments).arg("--file").arg(&file);
+        program::run(command, b"").await
+    };
+    let made = keys(&["new", "shop", "--command", "retail.product.*.*"]).await.expect_success("keys new");
+    let token = made.stdout.trim().to_owned();
+    let made = keys(&["new", "shop", "--command", "*.*.*.*", "--expires-after", "1d"]).await;
+    let second = made.expect_success("keys new").stdout.trim().to_owned();
+    assert_ne!(token, second);
+    let kept = fs::read_to_string(&file).unwrap();
+    assert!(!kept.contains(&token) && !kept.contains(&second), "{kept}");
+    for (arguments, code) in [
+        (["new", "Not-A-Name", "--command", "*.*.*.*"], 64),
+        (["new", "shop", "--command", "retail.till"], 64),
+        (["new", "shop", "--expires-after", "soon"], 64),
+        (["revoke", "nobody", "--hash", ""], 64),
+    ] {
+        let ended = keys(&arguments).await;
+        assert_eq!(ended.code(), Some(code), "{arguments:?}: {}{}", ended.stdout, ended.stderr);
+    }
+    assert_eq!(fs::read_to_string(&file).unwrap(), kept, "what was refused has changed nothing");
+
+    let (process, client) = gateway(&server.url(), folder.path());
+    let mut process = process.set(&format!("gateway.keys_file={}", file.display()));
+    process.start_ready().await;
+    let with = |token: &str| client.with("Authorization", &format!("Bearer {token}"));
+    let register = async |token: &str| {
+        let path = "/v1/commands/retail/product/tea/register";
+        with(token).post(path, r#"{"name":"Tea","supplier":"acme"}"#).await.status
+    };
+    assert_eq!((register(&token).await, register(&second).await), (202, 202));
+    let listed = keys(&["list", "--json"]).await.expect_success("keys list").stdout;
+    let hash = KeyHash::of(&token).to_string();
+    assert!(listed.lines().count() == 2 && listed.contains(&hash), "{listed}");
+    let table = keys(&["list"]).await.expect_success("keys list").stdout;
+    assert!(table.contains("valid") && table.contains("retail.product.*.*"), "{table}");
+    let _said = keys(&["revoke", "shop", "--hash", &hash[..12]]).await.expect_success("keys revoke");
+    until("the first is refused", async || (register(&token).await == 401).then_some(())).await;
+    assert_eq!(register(&second).await, 202, "and the second is not");
+    process.stop().await;
+}

@@ -1,0 +1,21 @@
+//! The gateway as real processes, asked over real connections.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test ends where something unexpected happens"
+)]
+
+mod commands;
+mod doors;
+mod faults;
+mod keys;
+
+use end_to_end_tests::{http_client::HttpClient, stage_process::StageProcess};
+use millstream_jetstream::nats_server::free_port;
+
+/// A gateway that is not started yet, and a client for it.
+fn gateway(url: &str, folder: &std::path::Path) -> (StageProcess, HttpClient) {
+    let address = format!("127.0.0.1:{}", free_port().unwrap());
+    let gateway = StageProcess::new("gateway", "", url, folder).set(&format!("gateway.listen={address}"));
+    (gateway, HttpClient::new(&address))
+}

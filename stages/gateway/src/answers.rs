@@ -1,0 +1,125 @@
+//! What a client is told of its command: that it is stored, and what became of it.
+
+use axum::{
+    http::{HeaderName, HeaderValue, StatusCode, header as http_header},
+    response::{IntoResponse, Response},
+};
+use millstream_contract::{
+    header,
+    outcome::{Outcome, OutcomeReply},
+    position::Position,
+    stream_names::COMMANDS,
+    version_conflict,
+};
+use serde_json::{Map, Value, json};
+
+use crate::problem::{Problem, SOON};
+
+const POSITION: HeaderName = HeaderName::from_static("millstream-position");
+const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+const JSON: HeaderValue = HeaderValue::from_static(header::JSON);
+
+/// A command that is stored.
+#[derive(Debug, Clone)]
+pub(crate) struct Stored {
+    /// Its id.
+    pub(crate) id: String,
+    /// Its place in COMMANDS.
+    pub(crate) position: u64,
+    /// The incarnation of COMMANDS.
+    pub(crate) generation: String,
+}
+
+impl Stored {
+    /// Where to ask what became of it. The position tells one that waits for its turn from one that never was.
+    pub(crate) fn location(&self) -> String {
+        format!("/v1/commands/{}?position={}", self.id, self.position)
+    }
+
+    fn position(&self) -> Position {
+        Position::new(COMMANDS, self.generation.as_str(), self.position)
+    }
+
+    /// 202: it is stored and will be decided.
+    pub(crate) fn accepted(&self) -> Response {
+        let body = json!({ "command_id": self.id, "command_position": self.position });
+        let mut response = answer(StatusCode::ACCEPTED, &body);
+        put(&mut response, http_header::LOCATION, self.location());
+        put(&mut response, POSITION, self.position().to_string());
+        response
+    }
+}
+
+/// What became of a command for which a client waited: 200 when it took effect, else a problem.
+pub(crate) fn decided(reply: &OutcomeReply, wait_seconds: u64) -> Response {
+    let mut response = match &reply.outcome {
+        Outcome::Accepted { version, .. } => {
+            let mut response = answer(StatusCode::OK, &reply.to_json());
+            put(&mut response, http_header::ETAG, version_tag(*version));
+            if let Some(position) = &reply.query_position {
+                put(&mut response, POSITION, position.clone());
+            }
+            response
+        }
+        // Whoever decides says of a duplicate what became of the first.
+        Outcome::Duplicate { first, .. } => {
+            return decided(&OutcomeReply { outcome: (**first).clone(), ..reply.clone() }, wait_seconds);
+        }
+        Outcome::Rejected { code, message } if &**code == version_conflict::CODE => {
+            let mut problem = refused(StatusCode::PRECONDITION_FAILED, code, message, reply);
+            if let Some(version) = version_conflict::version(message) {
+                let tag = HeaderValue::try_from(version_tag(version)).expect("digits between quotes");
+                problem = problem.with("version", version).header(http_header::ETAG, tag);
+            }
+            problem.into_response()
+        }
+        Outcome::Rejected { code, message } => {
+            refused(StatusCode::CONFLICT, code, message, reply).into_response()
+        }
+        Outcome::DeadLettered { code, message } => {
+            refused(StatusCode::INTERNAL_SERVER_ERROR, code, message, reply).into_response()
+        }
+    };
+    put(&mut response, PREFERENCE_APPLIED, format!("wait={wait_seconds}"));
+    response
+}
+
+/// What became of a command, as the view `command` has it.
+pub(crate) fn status(row: &Value, position: Option<&str>) -> Response {
+    let mut response = answer(StatusCode::OK, row);
+    if let Some(position) = position {
+        put(&mut response, POSITION, position.to_owned());
+    }
+    response
+}
+
+/// A command that is stored and has no outcome yet, or none that the view has seen.
+pub(crate) fn pending(id: &str, position: u64) -> Response {
+    let body = json!({ "command_id": id, "command_position": position, "outcome": "pending" });
+    let mut response = answer(StatusCode::OK, &body);
+    response.headers_mut().insert(http_header::RETRY_AFTER, HeaderValue::from(SOON.as_secs()));
+    response
+}
+
+fn refused(status: StatusCode, code: &str, message: &str, reply: &OutcomeReply) -> Problem {
+    let mut fields = Map::new();
+    fields.insert("command_id".to_owned(), reply.command_id.as_ref().into());
+    fields.insert("command_position".to_owned(), reply.command_position.into());
+    fields.insert("outcome".to_owned(), reply.outcome.kind().into());
+    Problem::new(status, code.to_owned(), message).with_all(fields)
+}
+
+fn version_tag(version: u64) -> String {
+    format!("\"v{version}\"")
+}
+
+fn answer(status: StatusCode, body: &Value) -> Response {
+    (status, [(http_header::CONTENT_TYPE, JSON)], body.to_string()).into_response()
+}
+
+/// Ids and positions are visible ASCII; what came from elsewhere and is not is left out.
+fn put(response: &mut Response, name: HeaderName, value: String) {
+    if let Ok(value) = HeaderValue::try_from(value) {
+        response.headers_mut().insert(name, value);
+    }
+}

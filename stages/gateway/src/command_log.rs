@@ -1,0 +1,150 @@
+//! What is known of commands that were sent: the outcomes in the views `command`, and the commands themselves in COMMANDS.
+//!
+//! An id belongs to whoever sent it: `<principal>:<the rest>`. Deliberately absent: a memory of its own. Every replica of the gateway
+//! answers the same.
+
+use std::time::Duration;
+
+use millstream_contract::{
+    command::explicit_id,
+    header,
+    outcome::OutcomeReply,
+    stored_message::{Headers, StoredMessage},
+    stream_names::COMMANDS,
+    subject::{CommandAddress, QUERY_PREFIX, published_subject},
+};
+use millstream_jetstream::{
+    broker::{Broker as _, BrokerError},
+    nats_broker::{Answer, AskError, NatsBroker},
+};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+/// How long a view may take for an answer.
+const ANSWER_WAIT: Duration = Duration::from_secs(5);
+/// The view of outcomes, which every context has.
+const VIEW: &str = "command";
+
+/// Why it is not known what became of a command.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LogError {
+    /// A view does not answer.
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    /// A view cannot answer now.
+    #[error("the view of outcomes says: {text} ({code})")]
+    Refused { code: String, text: String },
+    /// A view answers with something else than a row.
+    #[error("the view of outcomes answers with something that is no row")]
+    Form(#[from] serde_json::Error),
+    /// COMMANDS cannot be read.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+}
+
+/// The outcome of a command, as the view has it.
+#[derive(Debug, Clone)]
+pub(crate) struct Row {
+    /// All fields.
+    pub(crate) value: Value,
+    /// The position of the view.
+    pub(crate) position: Option<String>,
+}
+
+impl Row {
+    /// The row's outcome; none where it is none that this release reads.
+    pub(crate) fn reply(&self) -> Option<OutcomeReply> {
+        OutcomeReply::from_json(&self.value)
+    }
+}
+
+/// Asks for commands by their ids.
+#[derive(Debug, Clone)]
+pub(crate) struct CommandLog {
+    broker: NatsBroker,
+    contexts: Vec<&'static str>,
+}
+
+impl CommandLog {
+    pub(crate) fn new(broker: NatsBroker, contexts: Vec<&'static str>) -> Self {
+        Self { broker, contexts }
+    }
+
+    /// The outcome of the command with an id, in whichever context it is; none where no view has it.
+    ///
+    /// # Errors
+    /// [`LogError`] when no view has it and one could not be asked.
+    pub(crate) async fn outcome(&self, id: &str) -> Result<Option<Row>, LogError> {
+        let mut asked = JoinSet::new();
+        for context in &self.contexts {
+            let (broker, id) = (self.broker.clone(), id.to_owned());
+            let subject = format!("{QUERY_PREFIX}.{context}.{VIEW}.get");
+            asked.spawn(async move { get(&broker, &subject, &id).await });
+        }
+        let mut trouble = None;
+        while let Some(answer) = asked.join_next().await {
+            match answer {
+                Ok(Ok(Some(row))) => return Ok(Some(row)),
+                Ok(Ok(None)) => {}
+                Ok(Err(error)) => trouble = Some(error),
+                Err(ended) => std::panic::resume_unwind(ended.into_panic()),
+            }
+        }
+        trouble.map_or(Ok(None), Err)
+    }
+
+    /// The command at a position of COMMANDS, if it is still there.
+    ///
+    /// # Errors
+    /// [`LogError`] when the server does not answer.
+    pub(crate) async fn command(&self, position: u64) -> Result<Option<StoredMessage>, LogError> {
+        Ok(self.broker.get(COMMANDS, position).await?)
+    }
+}
+
+async fn get(broker: &NatsBroker, subject: &str, id: &str) -> Result<Option<Row>, LogError> {
+    let body = json!({ "key": id }).to_string().into();
+    let Answer { headers, payload } = broker.ask(subject, &Headers::new(), body, ANSWER_WAIT).await?;
+    match headers.get("Nats-Service-Error-Code") {
+        Some("404") => Ok(None),
+        Some(code) => {
+            let text = headers.get("Nats-Service-Error").unwrap_or_default().to_owned();
+            Err(LogError::Refused { code: code.to_owned(), text })
+        }
+        None => {
+            let mut row: Value = serde_json::from_slice(&payload)?;
+            let value = row.get_mut("value").map(Value::take).unwrap_or_default();
+            Ok(Some(Row { value, position: headers.get(header::POSITION).map(str::to_owned) }))
+        }
+    }
+}
+
+/// The id of a stored command, as its sender gave it.
+pub(crate) fn id_of(message: &StoredMessage) -> Option<String> {
+    explicit_id(message).ok().flatten().map(|id| id.to_string())
+}
+
+/// What makes two requests with one key the same: where they go, what they expect, and their bodies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Fingerprint(blake3::Hash);
+
+impl Fingerprint {
+    /// Of a command that is to be stored.
+    pub(crate) fn new(address: &CommandAddress, expected_version: Option<u64>, body: &[u8]) -> Self {
+        Self::of(&address.subject(), expected_version.map(|version| version.to_string()).as_deref(), body)
+    }
+
+    /// Of a command that is stored.
+    pub(crate) fn of_stored(message: &StoredMessage) -> Self {
+        let expected = message.headers.find(header::EXPECTED_VERSION);
+        Self::of(&published_subject(&message.subject), expected, &message.payload)
+    }
+
+    fn of(subject: &str, expected_version: Option<&str>, body: &[u8]) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        // Neither can hold a line break.
+        hasher.update(subject.as_bytes()).update(b"\n");
+        hasher.update(expected_version.unwrap_or_default().as_bytes()).update(b"\n");
+        Self(hasher.update(body).finalize())
+    }
+}

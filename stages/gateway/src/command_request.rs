@@ -1,0 +1,236 @@
+//! From an HTTP request to a command: its address, its headers, its body, each checked before anything is stored.
+
+use axum::{
+    body::Body,
+    http::{HeaderMap, StatusCode, header as http_header},
+};
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use jiff::Timestamp;
+use millstream_contract::{
+    header,
+    header_check::check_headers,
+    stored_message::{Headers, StoredMessage},
+    subject::{COMMAND_PREFIX, COMMAND_QUEUE_PREFIX, CommandAddress},
+};
+use millstream_domain::decider::AggregateRegistry;
+use millstream_write_side::round::{Work, prepare};
+
+use crate::{config::Limits, problem::Problem};
+
+/// The header with which a client makes that a request can be sent again.
+pub(crate) const IDEMPOTENCY_KEY: &str = "idempotency-key";
+/// Longest value of that header, and of those that a command keeps.
+const VALUE_LENGTH_MAX: usize = 256;
+/// Deepest nesting of a body. Commands are flat, or nearly so.
+const DEPTH_MAX: usize = 32;
+/// Headers of ours that a client may send with a command.
+const HEADERS: [&str; 2] = [header::CORRELATION_ID, header::CAUSATION_ID];
+/// Headers that become the command's.
+const HEADERS_KEPT: [&str; 3] = [header::CORRELATION_ID, header::CAUSATION_ID, header::TRACE_PARENT];
+
+/// What a client asks besides the command itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Wishes {
+    /// Headers of the command that come from the client.
+    pub(crate) kept: Vec<(&'static str, String)>,
+    /// The version that the aggregate must have; 0 for none yet.
+    pub(crate) expected_version: Option<u64>,
+    /// The client's own name for this request.
+    pub(crate) idempotency_key: Option<String>,
+    /// How many seconds the client waits for the outcome.
+    pub(crate) wait_seconds: Option<u64>,
+}
+
+impl Wishes {
+    /// Reads the headers of a request.
+    ///
+    /// # Errors
+    /// A [`Problem`] that names the header.
+    pub(crate) fn read(headers: &HeaderMap) -> Result<Self, Problem> {
+        refuse_what_is_not_the_clients(headers)?;
+        let mut kept = Vec::new();
+        for name in HEADERS_KEPT {
+            if let Some(value) = one(headers, name)? {
+                kept.push((name, value.to_owned()));
+            }
+        }
+        let idempotency_key = one(headers, IDEMPOTENCY_KEY)?.map(str::to_owned);
+        if idempotency_key.as_deref() == Some("") {
+            return Err(Problem::malformed("header-malformed", "the header Idempotency-Key is empty"));
+        }
+        Ok(Self {
+            kept,
+            expected_version: expected_version(headers)?,
+            idempotency_key,
+            wait_seconds: wait_seconds(headers),
+        })
+    }
+}
+
+/// The address in a path.
+///
+/// # Errors
+/// A [`Problem`] that names the part that is not allowed.
+pub(crate) fn address(parts: &[String; 4]) -> Result<CommandAddress, Problem> {
+    let [context, aggregate, id, command] = parts;
+    CommandAddress::new(context, aggregate, id, command)
+        .map_err(|error| Problem::malformed("address-malformed", error.to_string()))
+}
+
+/// Takes a body of JSON.
+///
+/// # Errors
+/// A [`Problem`] when it is something else, too large, or too slow.
+pub(crate) async fn body(headers: &HeaderMap, body: Body, limits: &Limits) -> Result<Bytes, Problem> {
+    if !is_json(headers) {
+        let detail = "send the command as JSON, with the header Content-Type: application/json";
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media-type-unknown", detail));
+    }
+    let collected = tokio::time::timeout(limits.body_timeout, Limited::new(body, limits.body_max).collect());
+    let body = match collected.await {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large(limits.body_max)),
+        Ok(Err(_)) => return Err(Problem::malformed("body-incomplete", "the body did not come as a whole")),
+        Err(_) => {
+            let detail = "the body took too long to come";
+            return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "body-too-slow", detail));
+        }
+    };
+    if depth(&body) > DEPTH_MAX {
+        let detail = format!("the body is nested more than {DEPTH_MAX} levels deep");
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "body-too-deep", detail));
+    }
+    Ok(body)
+}
+
+/// The command is larger than somebody takes.
+pub(crate) fn too_large(max: usize) -> Problem {
+    let detail = format!("the command is larger than the {max} bytes that are taken");
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", detail)
+}
+
+/// Looks at a command as the command handler will.
+///
+/// # Errors
+/// A [`Problem`] for what the handler would reject without a look at the aggregate, or set aside.
+pub(crate) fn check(
+    address: &CommandAddress,
+    headers: &Headers,
+    body: &Bytes,
+    registry: &AggregateRegistry,
+) -> Result<(), Problem> {
+    let message = StoredMessage {
+        subject: address.subject().replacen(COMMAND_PREFIX, &format!("{COMMAND_QUEUE_PREFIX}.0"), 1),
+        sequence: 1,
+        stored_at: Timestamp::now(),
+        headers: headers.clone(),
+        payload: body.clone(),
+    };
+    let unprocessable = StatusCode::UNPROCESSABLE_ENTITY;
+    match prepare(message, registry).work {
+        Work::Decide(_) => Ok(()),
+        Work::Refuse(rejection) => Err(Problem::new(unprocessable, rejection.code, rejection.message)),
+        Work::SetAside(letter) => {
+            let status = match &*letter.code {
+                "aggregate-unknown" | "command-unknown" => StatusCode::NOT_FOUND,
+                "body-malformed" => unprocessable,
+                "rules-panicked" => StatusCode::INTERNAL_SERVER_ERROR,
+                _ => StatusCode::BAD_REQUEST,
+            };
+            Err(Problem::new(status, letter.code, letter.cause))
+        }
+    }
+}
+
+/// Names in HTTP are written in any case; so is ours. A header that begins as ours do and is none that a client may send is a slip of
+/// the pen, or a claim that only a key can prove.
+fn refuse_what_is_not_the_clients(headers: &HeaderMap) -> Result<(), Problem> {
+    if headers.contains_key(header::ACTOR) {
+        let detail = "the key says who sends; the header Millstream-Actor is not taken over HTTP";
+        return Err(Problem::malformed("actor-not-taken", detail));
+    }
+    let mut ours = Headers::new();
+    for (name, value) in headers {
+        if name.as_str().starts_with('m') {
+            ours.push(name.as_str(), String::from_utf8_lossy(value.as_bytes()));
+        }
+    }
+    check_headers(&ours, &HEADERS).map_err(|error| Problem::malformed(error.code(), error.to_string()))
+}
+
+/// The value of a header that may be there once, visible ASCII.
+fn one<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Problem> {
+    let wrong = |what: &str| Problem::malformed("header-malformed", format!("the header {name} {what}"));
+    let mut all = headers.get_all(name).iter();
+    let Some(value) = all.next() else { return Ok(None) };
+    if all.next().is_some() {
+        return Err(wrong("is there more than once"));
+    }
+    let text = value.to_str().map_err(|_| wrong("has characters that are not visible ASCII"))?;
+    if text.len() > VALUE_LENGTH_MAX {
+        return Err(wrong("is longer than 256 characters"));
+    }
+    Ok(Some(text))
+}
+
+/// `If-Match: "v7"`, or `If-None-Match: *` for an aggregate without events.
+fn expected_version(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
+    let (matching, none) = (one(headers, "if-match")?, one(headers, "if-none-match")?);
+    let malformed = |detail: &str| Err(Problem::malformed("precondition-malformed", detail));
+    match (matching, none) {
+        (None, None) => Ok(None),
+        (None, Some("*")) => Ok(Some(0)),
+        (None, Some(_)) => malformed("If-None-Match takes * alone: an aggregate that has no events yet"),
+        (Some(tag), None) => match version_of_tag(tag) {
+            Some(version) => Ok(Some(version)),
+            None => malformed("If-Match takes one version of the aggregate, such as \"v7\", with its quotes"),
+        },
+        (Some(_), Some(_)) => malformed("If-Match and If-None-Match cannot hold together"),
+    }
+}
+
+fn version_of_tag(tag: &str) -> Option<u64> {
+    tag.strip_prefix("\"v")?.strip_suffix('"')?.parse().ok()
+}
+
+/// The seconds in `Prefer: wait=5`. A preference that cannot be read is no reason to refuse (RFC 7240, 2).
+fn wait_seconds(headers: &HeaderMap) -> Option<u64> {
+    let values = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
+    let preferences = values.flat_map(|value| value.split(','));
+    let mut named = preferences.filter_map(|preference| {
+        let (name, seconds) = preference.split(';').next()?.split_once('=')?;
+        let wait = name.trim().eq_ignore_ascii_case("wait");
+        wait.then(|| seconds.trim().trim_matches('"').parse().ok()).flatten()
+    });
+    named.next()
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let mut all = headers.get_all(http_header::CONTENT_TYPE).iter();
+    let (Some(value), None) = (all.next(), all.next()) else { return false };
+    let media_type = value.to_str().ok().and_then(|text| text.split(';').next());
+    media_type.is_some_and(|media_type| media_type.trim().eq_ignore_ascii_case(header::JSON))
+}
+
+/// How deep lists and objects of a text of JSON are nested; of what is no JSON, some number.
+fn depth(body: &[u8]) -> usize {
+    let (mut depth, mut deepest, mut in_text, mut escaped) = (0_usize, 0, false, false);
+    for byte in body {
+        match (in_text, byte) {
+            (true, _) if escaped => escaped = false,
+            (true, b'\\') => escaped = true,
+            (_, b'"') => in_text = !in_text,
+            (false, b'[' | b'{') => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            (false, b']' | b'}') => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,293 @@
+//! `POST /v1/commands/{context}/{aggregate}/{id}/{command}` and `GET /v1/commands/{command-id}`.
+//!
+//! A command is answered with 202 only when COMMANDS has stored it. Deliberately absent: a decision. What becomes of it, the command
+//! handler says.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Extension,
+    body::Body,
+    extract::{
+        Path, Query, State,
+        rejection::{PathRejection, QueryRejection},
+    },
+    http::{HeaderMap, StatusCode},
+    response::Response,
+};
+use bytes::Bytes;
+use millstream_contract::{
+    header,
+    outcome::{Outcome, OutcomeReply},
+    stored_message::Headers,
+    subject::CommandAddress,
+};
+use millstream_domain::decider::AggregateRegistry;
+use millstream_jetstream::{
+    broker::{AppendError, Broker as _, NewMessage},
+    intake::Intake,
+    nats_broker::NatsBroker,
+};
+use millstream_write_side::outcome_inbox::{ExpectedOutcome, OutcomeInbox};
+use serde::Deserialize;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    answers::{self, Stored},
+    command_log::{CommandLog, Fingerprint, LogError, id_of},
+    command_request::{self, Wishes, too_large},
+    commands_stream::CommandsStream,
+    config::Limits,
+    key_ring::Principal,
+    problem::Problem,
+    recent_keys::RecentKeys,
+};
+
+/// What an append adds to a command besides its headers and its body.
+const APPEND_BYTES: usize = 256;
+
+/// What all requests share.
+pub(crate) struct Commands {
+    pub(crate) broker: NatsBroker,
+    pub(crate) stream: CommandsStream,
+    pub(crate) intake: Intake,
+    pub(crate) outcomes: OutcomeInbox,
+    pub(crate) log: CommandLog,
+    pub(crate) recent_keys: RecentKeys,
+    pub(crate) aggregates: AggregateRegistry,
+    pub(crate) limits: Limits,
+    /// From then on nobody waits for an outcome.
+    pub(crate) stop: CancellationToken,
+}
+
+/// A command on its way.
+struct Sending {
+    id: String,
+    /// Whether the client may send it again under the same id.
+    repeatable: bool,
+    fingerprint: Fingerprint,
+    message: NewMessage,
+}
+
+/// Takes a command.
+pub(crate) async fn post(
+    State(commands): State<Arc<Commands>>,
+    Extension(principal): Extension<Principal>,
+    parts: Result<Path<[String; 4]>, PathRejection>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let Path(parts) = parts.map_err(address_problem)?;
+    let address = command_request::address(&parts)?;
+    if !principal.may_send(&address) {
+        let detail = format!("the key of {} does not grant {address}", principal.name());
+        return Err(Problem::new(StatusCode::FORBIDDEN, "command-not-granted", detail));
+    }
+    let wishes = Wishes::read(&headers)?;
+    let body = command_request::body(&headers, body, &commands.limits).await?;
+    let mut sending = commands.sending(&principal, &address, &wishes, body)?;
+    command_request::check(
+        &address,
+        &sending.message.headers,
+        &sending.message.payload,
+        &commands.aggregates,
+    )?;
+    if sending.repeatable
+        && let Some(response) = commands.repeated(&sending, wishes.wait_seconds).await?
+    {
+        return Ok(response);
+    }
+    let expected = commands.seconds(wishes.wait_seconds).map(|seconds| {
+        let expected = commands.outcomes.expect();
+        sending.message.headers.push(header::REPLY, expected.subject());
+        (seconds, expected)
+    });
+    let fingerprint = sending.fingerprint;
+    let stored = commands.store(sending).await?;
+    match expected {
+        Some((seconds, expected)) => commands.await_outcome(stored, fingerprint, seconds, expected).await,
+        None => Ok(stored.accepted()),
+    }
+}
+
+/// What may be said of a command besides its id.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Whereabouts {
+    position: Option<u64>,
+}
+
+/// What became of a command.
+pub(crate) async fn get(
+    State(commands): State<Arc<Commands>>,
+    Extension(principal): Extension<Principal>,
+    id: Result<Path<String>, PathRejection>,
+    query: Result<Query<Whereabouts>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Path(id) = id.map_err(address_problem)?;
+    let Query(Whereabouts { position }) = query.map_err(|error| {
+        Problem::malformed(
+            "query-malformed",
+            format!("only `position`, a number, is taken: {}", error.body_text()),
+        )
+    })?;
+    let unknown = || {
+        let detail =
+            "no command of this key has that id, or it has no outcome yet; ask at the address in Location";
+        Problem::new(StatusCode::NOT_FOUND, "command-id-unknown", detail)
+    };
+    if !is_own(&id, &principal) {
+        return Err(unknown());
+    }
+    if let Some(row) = commands.log.outcome(&id).await.map_err(log_problem)? {
+        return Ok(answers::status(&row.value, row.position.as_deref()));
+    }
+    let Some(position) = position else { return Err(unknown()) };
+    match commands.log.command(position).await.map_err(log_problem)? {
+        Some(message) if id_of(&message).is_some_and(|found| found == id) => {
+            Ok(answers::pending(&id, position))
+        }
+        _ => Err(unknown()),
+    }
+}
+
+impl Commands {
+    fn sending(
+        &self,
+        principal: &Principal,
+        address: &CommandAddress,
+        wishes: &Wishes,
+        payload: Bytes,
+    ) -> Result<Sending, Problem> {
+        let key = wishes.idempotency_key.as_deref();
+        let id = command_id(principal, key);
+        let mut headers = Headers::new();
+        headers.push(header::COMMAND_ID, &id);
+        headers.push(header::ACTOR, principal.name());
+        if let Some(version) = wishes.expected_version {
+            headers.push(header::EXPECTED_VERSION, version.to_string());
+        }
+        for (name, value) in &wishes.kept {
+            headers.push(*name, value);
+        }
+        let fingerprint = Fingerprint::new(address, wishes.expected_version, &payload);
+        let message = NewMessage { subject: address.subject(), expected_last: None, headers, payload };
+        let max = self.broker.message_bytes_max();
+        if message.size() + APPEND_BYTES > max {
+            return Err(too_large(max));
+        }
+        Ok(Sending { id, repeatable: key.is_some(), fingerprint, message })
+    }
+
+    /// The answer to a request that was answered before under the same key; none when it has to be sent, or may be sent again
+    /// without harm.
+    async fn repeated(&self, sending: &Sending, wait: Option<u64>) -> Result<Option<Response>, Problem> {
+        let before = self.recent_keys.note(&sending.id, sending.fingerprint);
+        if before.is_some_and(|before| before != sending.fingerprint) {
+            return Err(key_reused());
+        }
+        // Views that do not answer delay nobody: a repeat is recognised when it is decided, too.
+        let Ok(Some(row)) = self.log.outcome(&sending.id).await else { return Ok(None) };
+        let Some(reply) = row.reply() else { return Ok(None) };
+        self.same_command(reply.command_position, sending.fingerprint).await?;
+        if !reply.outcome.is_final() {
+            return Ok(None);
+        }
+        let stored = self.stored(sending.id.clone(), reply.command_position);
+        Ok(Some(match self.seconds(wait) {
+            Some(seconds) => answers::decided(&reply, seconds),
+            None => stored.accepted(),
+        }))
+    }
+
+    /// Whether the command at a position is the one that is sent now. One that is no longer stored cannot be compared.
+    async fn same_command(&self, position: u64, fingerprint: Fingerprint) -> Result<(), Problem> {
+        match self.log.command(position).await.map_err(log_problem)? {
+            Some(message) if Fingerprint::of_stored(&message) != fingerprint => Err(key_reused()),
+            _ => Ok(()),
+        }
+    }
+
+    async fn store(&self, sending: Sending) -> Result<Stored, Problem> {
+        let Sending { id, message, .. } = sending;
+        if !self.broker.is_connected() {
+            self.recent_keys.forget(&id);
+            let detail = "there is no connection to NATS now; the command is not stored, send it again";
+            return Err(Problem::unavailable("not-connected", detail));
+        }
+        let put = tokio::time::timeout(self.limits.store_wait, self.intake.put(message)).await;
+        match put {
+            Ok(Ok(position)) => Ok(self.stored(id, position)),
+            Ok(Err(error @ (AppendError::Refused { .. } | AppendError::Conflict { .. }))) => {
+                self.recent_keys.forget(&id);
+                Err(Problem::unavailable("store-refused", error.to_string()).with("command_id", id))
+            }
+            Ok(Err(AppendError::Unclear { .. } | AppendError::Full { .. })) | Err(_) => {
+                let detail = "the command is not known to be stored; send it again with the same Idempotency-Key, or ask for its id later";
+                Err(Problem::unavailable("not-stored", detail).with("command_id", id))
+            }
+        }
+    }
+
+    async fn await_outcome(
+        &self,
+        stored: Stored,
+        fingerprint: Fingerprint,
+        seconds: u64,
+        mut expected: ExpectedOutcome,
+    ) -> Result<Response, Problem> {
+        let body = tokio::select! {
+            body = expected.arrived() => body,
+            () = tokio::time::sleep(Duration::from_secs(seconds)) => return Ok(stored.accepted()),
+            () = self.stop.cancelled() => return Ok(stored.accepted()),
+        };
+        let reply = serde_json::from_slice(&body).ok().and_then(|value| OutcomeReply::from_json(&value));
+        // One that this release cannot read is one of another; the view has it.
+        let Some(reply) = reply else { return Ok(stored.accepted()) };
+        if let Outcome::Duplicate { of, .. } = reply.outcome {
+            self.same_command(of, fingerprint).await?;
+        }
+        Ok(answers::decided(&reply, seconds))
+    }
+
+    fn stored(&self, id: String, position: u64) -> Stored {
+        Stored { id, position, generation: self.stream.generation() }
+    }
+
+    /// For how long to wait; none where the client does not ask for it.
+    fn seconds(&self, wished: Option<u64>) -> Option<u64> {
+        let seconds = wished?.min(self.limits.wait_max.as_secs());
+        (seconds > 0).then_some(seconds)
+    }
+}
+
+/// Ids are global, so one names its sender; a key of the client's own is hashed with it, because it may be a secret and of any form.
+fn command_id(principal: &Principal, key: Option<&str>) -> String {
+    let name = principal.name();
+    match key {
+        Some(key) => {
+            let hash =
+                blake3::Hasher::new().update(name.as_bytes()).update(b"\n").update(key.as_bytes()).finalize();
+            let hash = hash.to_hex();
+            format!("{name}:{}", hash.get(..32).unwrap_or(&hash))
+        }
+        None => format!("{name}:{}", ulid::Ulid::generate()),
+    }
+}
+
+fn is_own(id: &str, principal: &Principal) -> bool {
+    id.strip_prefix(principal.name()).is_some_and(|rest| rest.starts_with(':'))
+}
+
+fn key_reused() -> Problem {
+    let detail = "this Idempotency-Key was used for another command, another aggregate, or another body";
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency-key-reused", detail)
+}
+
+fn address_problem(error: PathRejection) -> Problem {
+    Problem::malformed("address-malformed", error.body_text())
+}
+
+fn log_problem(error: LogError) -> Problem {
+    Problem::unavailable("outcomes-unavailable", error.to_string())
+}

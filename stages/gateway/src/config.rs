@@ -1,0 +1,203 @@
+//! The `[gateway]` section.
+
+use std::{
+    fmt,
+    marker::PhantomData,
+    net::{Ipv4Addr, SocketAddr},
+    num::NonZeroU32,
+    path::PathBuf,
+    time::Duration,
+};
+
+use millstream_domain::{
+    application::{Application, Model},
+    decider::AggregateRegistry,
+};
+use millstream_runtime::config::{Section, SectionKeys};
+
+/// Nobody else can reach it.
+const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+/// A quarter of what nats-server takes by default, headers included.
+const BODY_MAX_DEFAULT: u64 = 256 * 1024;
+/// Smaller than any command that somebody means would be refused.
+const BODY_MAX_LEAST: u64 = 1024;
+/// Headers come in one or two packets; whoever takes longer holds a connection on purpose.
+const HEADER_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+/// A large body over a slow network.
+const BODY_TIMEOUT_DEFAULT: Duration = Duration::from_secs(20);
+/// Longer than a server takes to elect a leader.
+const STORE_WAIT_DEFAULT: Duration = Duration::from_secs(5);
+/// Shorter than proxies give a request by default.
+const WAIT_MAX_DEFAULT: Duration = Duration::from_secs(30);
+/// As many as a process of `submit` takes, and some.
+const REQUESTS_MAX_DEFAULT: u64 = 4096;
+/// Most of them idle.
+const CONNECTIONS_MAX_DEFAULT: u64 = 8192;
+/// What one till or one supplier's system never reaches.
+const RATE_DEFAULT: u64 = 500;
+/// Many of them may come through one proxy.
+const RATE_ADDRESS_DEFAULT: u64 = 5000;
+/// A rate is a number of 32 bits.
+const RATE_MAX: u64 = 1_000_000;
+/// The most that a wait for a semaphore's place can count.
+const COUNT_MAX: u64 = 1_000_000;
+
+/// What only the gateway of an application has: where it listens, who may come, and how much it takes.
+pub struct StageConfig<A> {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// The file of keys; without, whoever can reach it may send anything.
+    pub keys_file: Option<PathBuf>,
+    /// What it takes.
+    pub limits: Limits,
+    /// The application's rules; none where the application is not sound, which is noted.
+    pub aggregates: AggregateRegistry,
+    /// The contexts whose commands have outcomes.
+    pub contexts: Vec<&'static str>,
+    application: PhantomData<fn() -> A>,
+}
+
+/// How much the gateway takes.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Largest body in bytes.
+    pub body_max: usize,
+    /// How long the headers of a request may take to come.
+    pub header_timeout: Duration,
+    /// How long its body may take.
+    pub body_timeout: Duration,
+    /// How long a command may take to be stored.
+    pub store_wait: Duration,
+    /// How long a request may wait for an outcome.
+    pub wait_max: Duration,
+    /// Requests at a time.
+    pub requests_max: usize,
+    /// Connections at a time.
+    pub connections_max: usize,
+    /// Requests a second of one key; none for any number.
+    pub rate: Option<NonZeroU32>,
+    /// Requests a second from one address; none for any number.
+    pub rate_address: Option<NonZeroU32>,
+}
+
+impl<A: Application> Section for StageConfig<A> {
+    const NAME: &'static str = "gateway";
+    const ABOUT: &'static str = "Where commands are taken over HTTP, from whom, and how many.";
+
+    fn read(keys: &mut SectionKeys<'_>) -> Self {
+        let listen = listen(keys);
+        let keys_file = keys.optional_path(
+            "keys_file",
+            "file of the keys with which clients identify themselves (`millstream keys`); read again when it changes",
+        );
+        if keys_file.is_none() && !listen.ip().is_loopback() {
+            keys.problem(
+                "listen",
+                "can be reached from outside and gateway.keys_file is not set: anybody could send commands; set it, or listen on 127.0.0.1",
+            );
+        }
+        let limits = Limits::read(keys);
+        let (contexts, aggregates) = match Model::of::<A>() {
+            Ok(model) => (model.context_names(), model.aggregates()),
+            Err(error) => {
+                keys.general_problem(error);
+                (Vec::new(), AggregateRegistry::new())
+            }
+        };
+        Self { listen, keys_file, limits, aggregates, contexts, application: PhantomData }
+    }
+}
+
+fn listen(keys: &mut SectionKeys<'_>) -> SocketAddr {
+    let text = keys.text(
+        "listen",
+        &LISTEN_DEFAULT.to_string(),
+        "address and port for HTTP; any but a loopback one takes keys_file. There is no TLS: put what ends it in front",
+    );
+    text.parse().unwrap_or_else(|_| {
+        keys.problem("listen", format!("is {text:?}; it takes an address and a port, such as 0.0.0.0:8080"));
+        LISTEN_DEFAULT
+    })
+}
+
+impl Limits {
+    fn read(keys: &mut SectionKeys<'_>) -> Self {
+        let body_max = keys.bytes("body_max", BODY_MAX_DEFAULT, "largest body of a request");
+        if body_max < BODY_MAX_LEAST {
+            keys.problem("body_max", "must be at least 1KiB");
+        }
+        let header_timeout = keys.positive_duration(
+            "header_timeout",
+            HEADER_TIMEOUT_DEFAULT,
+            "how long the headers of a request may take to come",
+        );
+        let body_timeout = keys.positive_duration(
+            "body_timeout",
+            BODY_TIMEOUT_DEFAULT,
+            "how long its body may take to come",
+        );
+        let store_wait = keys.positive_duration(
+            "store_wait",
+            STORE_WAIT_DEFAULT,
+            "how long a command may take to be stored; then the answer is 503",
+        );
+        let wait_max = keys.duration(
+            "wait_max",
+            WAIT_MAX_DEFAULT,
+            "how long a request may wait for the outcome of its command (Prefer: wait)",
+        );
+        let requests_max =
+            count(keys, "requests_max", REQUESTS_MAX_DEFAULT, "requests at a time; more get 503");
+        let connections_max = count(
+            keys,
+            "connections_max",
+            CONNECTIONS_MAX_DEFAULT,
+            "connections at a time; more are closed at once",
+        );
+        let rate = rate(
+            keys,
+            "rate",
+            RATE_DEFAULT,
+            "requests a second with one key, more get 429; 0 for any number",
+        );
+        let rate_address = rate_of_addresses(keys);
+        let body_max = usize::try_from(body_max).unwrap_or(usize::MAX);
+        Self {
+            body_max,
+            header_timeout,
+            body_timeout,
+            store_wait,
+            wait_max,
+            requests_max,
+            connections_max,
+            rate,
+            rate_address,
+        }
+    }
+}
+
+fn rate_of_addresses(keys: &mut SectionKeys<'_>) -> Option<NonZeroU32> {
+    rate(
+        keys,
+        "rate_address",
+        RATE_ADDRESS_DEFAULT,
+        "requests a second from one address, a proxy's where there is one; more get 429; 0 for any number",
+    )
+}
+
+fn count(keys: &mut SectionKeys<'_>, name: &str, default: u64, help: &'static str) -> usize {
+    usize::try_from(keys.number(name, default, 1..=COUNT_MAX, help)).unwrap_or(usize::MAX)
+}
+
+fn rate(keys: &mut SectionKeys<'_>, name: &str, default: u64, help: &'static str) -> Option<NonZeroU32> {
+    let rate = keys.number(name, default, 0..=RATE_MAX, help);
+    u32::try_from(rate).ok().and_then(NonZeroU32::new)
+}
+
+impl<A> fmt::Debug for StageConfig<A> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = formatter.debug_struct("StageConfig");
+        shown.field("listen", &self.listen).field("keys_file", &self.keys_file);
+        shown.field("limits", &self.limits).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,190 @@
+//! What every request passes before it is looked at: limits, who it is from, and the headers of every answer.
+//!
+//! The order is by cost: a rate before a place, a place before a key, a key before the body.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use axum::{
+    extract::{MatchedPath, Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use jiff::Timestamp;
+use millstream_runtime::metrics::Metrics;
+use tokio::{sync::Semaphore, time::Instant};
+
+use crate::{
+    config::Limits,
+    key_ring::{KeyRing, Principal, Stranger},
+    listener::ClientAddress,
+    problem::{Problem, SOON},
+    rates::Rates,
+};
+
+/// The route in metrics of what no route takes: paths are the clients' to choose.
+const NO_ROUTE: &str = "none";
+/// Set on every answer. Answers are data, never pages, and concern one client.
+const ANSWER_HEADERS: [(header::HeaderName, &str); 5] = [
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::CACHE_CONTROL, "no-store"),
+    (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'; sandbox"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (header::HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+];
+
+/// Lets requests in.
+pub(crate) struct Guard {
+    keys: KeyRing,
+    places: Semaphore,
+    rates: Rates<Arc<str>>,
+    rates_of_addresses: Rates<IpAddr>,
+    metrics: Metrics,
+}
+
+impl Guard {
+    pub(crate) fn new(keys: KeyRing, limits: &Limits, metrics: Metrics) -> Self {
+        Self {
+            keys,
+            places: Semaphore::new(limits.requests_max),
+            rates: Rates::new(limits.rate),
+            rates_of_addresses: Rates::new(limits.rate_address),
+            metrics,
+        }
+    }
+
+    fn let_in(&self, request: &Request) -> Result<Principal, Problem> {
+        if self.keys.is_open() {
+            only_programs_of_this_machine(request.headers())?;
+        }
+        let token = bearer(request.headers())?;
+        let principal = self.keys.identify(token, Timestamp::now()).map_err(stranger)?;
+        self.rates.count(&Arc::from(principal.name())).map_err(|pause| too_fast("key", pause))?;
+        Ok(principal)
+    }
+}
+
+/// The middleware around all routes.
+pub(crate) async fn pass(State(guard): State<Arc<Guard>>, mut request: Request, next: Next) -> Response {
+    let began = Instant::now();
+    let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let mut response = match admitted(&guard, &mut request) {
+        Ok(_place) => next.run(request).await,
+        Err(problem) => problem.into_response(),
+    };
+    for (name, value) in ANSWER_HEADERS {
+        response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
+    }
+    let route = route.as_deref().unwrap_or(NO_ROUTE);
+    guard.metrics.gateway_answered(route, response.status().as_u16(), began.elapsed());
+    response
+}
+
+/// The place is held until the answer is there.
+fn admitted<'a>(
+    guard: &'a Guard,
+    request: &mut Request,
+) -> Result<tokio::sync::SemaphorePermit<'a>, Problem> {
+    if let Some(ClientAddress(address)) = request.extensions().get() {
+        let counted = guard.rates_of_addresses.count(&address.ip());
+        counted.map_err(|pause| too_fast("address", pause))?;
+    }
+    let place = guard.places.try_acquire().map_err(|_| {
+        Problem::unavailable("busy", "as many requests as this gateway takes are in progress; try again")
+    })?;
+    let principal = guard.let_in(request)?;
+    request.extensions_mut().insert(principal);
+    Ok(place)
+}
+
+fn too_fast(who: &str, pause: Duration) -> Problem {
+    let detail = format!("this {who} sends more requests a second than it may; slow down");
+    Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate-exceeded", detail).retry_after(pause.max(SOON))
+}
+
+/// Where no key is asked for, a browser must not be led here by a page of somebody else: such a request names the page's origin, or
+/// comes by a name that the page's owner has pointed to this machine.
+fn only_programs_of_this_machine(headers: &HeaderMap) -> Result<(), Problem> {
+    let refused = |detail: &str| Err(Problem::new(StatusCode::FORBIDDEN, "browser-refused", detail));
+    if headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site") {
+        return refused("without keys this gateway takes no requests of browsers");
+    }
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let name =
+        host.rsplit_once(':').map_or(host, |(name, port)| if port.ends_with(']') { host } else { name });
+    if ["localhost", "127.0.0.1", "[::1]"].contains(&name) || is_loopback(name) {
+        Ok(())
+    } else {
+        refused("without keys this gateway is called localhost or by its loopback address")
+    }
+}
+
+fn is_loopback(name: &str) -> bool {
+    name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// The key in `Authorization: Bearer …`, if there is any.
+fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    let malformed = || {
+        let detail = "the header Authorization must be there once and read `Bearer <key>`";
+        challenge(Problem::new(StatusCode::UNAUTHORIZED, "authorization-malformed", detail))
+    };
+    let mut all = headers.get_all(header::AUTHORIZATION).iter();
+    let Some(value) = all.next() else { return Ok(None) };
+    let (scheme, token) = value.to_str().ok().and_then(|text| text.split_once(' ')).ok_or_else(malformed)?;
+    if all.next().is_some() || !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(malformed());
+    }
+    Ok(Some(token.trim()))
+}
+
+fn stranger(stranger: Stranger) -> Problem {
+    let (code, detail) = match stranger {
+        Stranger::NoKey => ("key-missing", "send a key as `Authorization: Bearer <key>`"),
+        Stranger::UnknownKey => ("key-unknown", "this key is unknown, or was revoked"),
+        Stranger::Expired => ("key-expired", "this key's time is over; ask for a new one"),
+    };
+    challenge(Problem::new(StatusCode::UNAUTHORIZED, code, detail))
+}
+
+fn challenge(problem: Problem) -> Problem {
+    problem.header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(list: &[(&'static str, &'static str)]) -> HeaderMap {
+        let headers = list
+            .iter()
+            .map(|(name, value)| (header::HeaderName::from_static(name), HeaderValue::from_static(value)));
+        headers.collect()
+    }
+
+    #[test]
+    fn without_keys_no_page_of_somebody_else_can_send() {
+        for host in ["localhost", "localhost:8080", "127.0.0.1:8080", "127.0.0.9", "[::1]:8080", "[::1]"] {
+            assert!(only_programs_of_this_machine(&headers(&[("host", host)])).is_ok(), "{host}");
+        }
+        for host in
+            ["", "evil.example", "evil.example:8080", "10.0.0.7:8080", "localhost.evil.example", "[::2]:1"]
+        {
+            assert!(only_programs_of_this_machine(&headers(&[("host", host)])).is_err(), "{host}");
+        }
+        let page = [("host", "localhost"), ("origin", "https://evil.example")];
+        assert!(only_programs_of_this_machine(&headers(&page)).is_err());
+    }
+
+    #[test]
+    fn a_key_comes_as_bearer_and_once() {
+        assert_eq!(bearer(&headers(&[])).unwrap(), None);
+        assert_eq!(bearer(&headers(&[("authorization", "bearer abc")])).unwrap(), Some("abc"));
+        for wrong in ["abc", "Basic abc", ""] {
+            assert!(bearer(&headers(&[("authorization", wrong)])).is_err(), "{wrong}");
+        }
+        let mut twice = headers(&[("authorization", "Bearer a")]);
+        twice.append(header::AUTHORIZATION, HeaderValue::from_static("Bearer b"));
+        assert!(bearer(&twice).is_err());
+    }
+}

@@ -1,0 +1,149 @@
+//! The gateway stage: takes an application's commands over HTTP. It holds no state, so any number of them may run.
+//!
+//! In reading order: [`config`] says where it listens; `listener` takes connections; `guard` lets requests in, by `key_ring` and
+//! `rates`; `commands` stores commands, checked by `command_request`, and says with `answers` and `command_log` what became of them.
+//! `problem` is how it refuses.
+//!
+//! Deliberately absent: decisions, rows, and TLS.
+
+mod answers;
+mod command_log;
+mod command_request;
+mod commands;
+mod commands_stream;
+pub mod config;
+mod guard;
+mod key_ring;
+mod listener;
+mod problem;
+mod rates;
+mod recent_keys;
+
+use std::{ffi::OsString, net::SocketAddr, process, sync::Arc};
+
+use axum::{
+    Router,
+    http::StatusCode,
+    middleware::from_fn_with_state,
+    routing::{get, post},
+};
+use millstream_contract::{
+    exit_code::{ExitCode, Failure},
+    subject::GATEWAY_REPLY_PREFIX,
+};
+use millstream_domain::application::Application;
+use millstream_jetstream::{intake::Intake, retry::RunIds};
+use millstream_runtime::{
+    config::Config,
+    stage::{StageIdentity, StageRuntime, run_stage},
+};
+use millstream_write_side::outcome_inbox::{OutcomeInbox, OutcomeInboxError};
+use tokio::net::TcpListener;
+use ulid::Ulid;
+
+use crate::{
+    command_log::CommandLog, commands::Commands, commands_stream::CommandsStream, config::StageConfig,
+    guard::Guard, key_ring::KeyRing, listener::Listener, problem::Problem, recent_keys::RecentKeys,
+};
+pub use crate::{commands_stream::CommandsStreamError, key_ring::KeyRingError};
+
+/// Why the stage ends with an error.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The file of keys cannot be used.
+    #[error(transparent)]
+    Keys(#[from] KeyRingError),
+    /// There are no commands to put anything onto.
+    #[error(transparent)]
+    Stream(#[from] CommandsStreamError),
+    /// Outcomes cannot be heard.
+    #[error(transparent)]
+    Outcomes(#[from] OutcomeInboxError),
+    /// The address is taken or not ours.
+    #[error("gateway.listen {address} cannot be used; choose another one")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl Failure for RunError {
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Keys(error) => error.exit_code(),
+            Self::Stream(error) => error.exit_code(),
+            Self::Outcomes(_) => ExitCode::Unavailable,
+            Self::Listen { .. } => ExitCode::Configuration,
+        }
+    }
+}
+
+/// The program of this stage: its command line, its environment, its exit code.
+pub fn program<A: Application>(
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> process::ExitCode {
+    let identity = StageIdentity { name: "gateway", version: A::VERSION, about: "Takes commands over HTTP" };
+    run_stage(identity, arguments, environment, run::<A>)
+}
+
+/// Runs until asked to stop.
+///
+/// # Errors
+/// [`RunError`].
+pub async fn run<A: Application>(
+    config: Config<StageConfig<A>>,
+    runtime: StageRuntime,
+) -> Result<(), RunError> {
+    let StageConfig { listen, keys_file, limits, aggregates, contexts, .. } = config.stage;
+    let StageRuntime { broker, metrics, readiness, shutdown, .. } = runtime;
+    let stop = shutdown.token().clone();
+    let ids = RunIds::new(Ulid::generate().to_string());
+    let (listening, keys) = (readiness.condition("http"), readiness.condition("keys"));
+    let keys = KeyRing::open(keys_file, keys, stop.clone()).await?;
+    let socket =
+        TcpListener::bind(listen).await.map_err(|source| RunError::Listen { address: listen, source })?;
+    let stream = CommandsStream::open(broker.clone(), &ids, readiness.condition("commands"), stop.clone());
+    let Some(stream) = stop.run_until_cancelled(stream).await else { return Ok(()) };
+    let commands = Commands {
+        stream: stream?,
+        intake: Intake::start(broker.clone(), ids.clone()),
+        outcomes: OutcomeInbox::open(&broker, GATEWAY_REPLY_PREFIX, &ids).await?,
+        log: CommandLog::new(broker.clone(), contexts),
+        broker,
+        recent_keys: RecentKeys::new(),
+        aggregates,
+        limits,
+        stop: stop.clone(),
+    };
+    let guard = Guard::new(keys, &limits, metrics.clone());
+    let listener = Listener {
+        socket,
+        router: router(Arc::new(commands), Arc::new(guard)),
+        connections_max: limits.connections_max,
+        header_timeout: limits.header_timeout,
+        connections: metrics.gateway_connections(),
+    };
+    tracing::info!(address = %listen, "taking commands over HTTP");
+    listening.holds();
+    listener.serve(stop).await;
+    Ok(())
+}
+
+fn router(commands: Arc<Commands>, guard: Arc<Guard>) -> Router {
+    Router::new()
+        .route("/v1/commands/{context}/{aggregate}/{id}/{command}", post(commands::post))
+        .route("/v1/commands/{command_id}", get(commands::get))
+        .fallback(async || {
+            Problem::new(StatusCode::NOT_FOUND, "address-unknown", "there is nothing at this address")
+        })
+        .method_not_allowed_fallback(async || {
+            let detail = "this address takes another method";
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", detail)
+        })
+        .with_state(commands)
+        .layer(from_fn_with_state(guard, guard::pass))
+}

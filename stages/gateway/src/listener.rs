@@ -1,0 +1,97 @@
+//! The listener: takes connections, speaks HTTP/1.1 on them, and lets what was begun come to its end.
+//!
+//! It drives hyper itself, because `axum::serve` sets no timer, so that a client who sends its headers never would hold a
+//! connection for ever. Deliberately absent: TLS, and HTTP/2 in cleartext.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{Extension, Router};
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use millstream_runtime::metrics::Level;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// Largest request line with all headers, in bytes.
+const HEADER_BYTES_MAX: usize = 16 * 1024;
+/// Most headers of a request.
+const HEADERS_MAX: usize = 64;
+/// After the system could not hand a connection over, such as for want of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The address of a client, as far as the connection tells.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ClientAddress(pub(crate) SocketAddr);
+
+/// Takes connections.
+pub(crate) struct Listener {
+    pub(crate) socket: TcpListener,
+    pub(crate) router: Router,
+    pub(crate) connections_max: usize,
+    pub(crate) header_timeout: Duration,
+    /// Shows how many connections there are.
+    pub(crate) connections: Level,
+}
+
+impl Listener {
+    /// Serves until `stop`, then finishes the requests that were begun.
+    pub(crate) async fn serve(self, stop: CancellationToken) {
+        let Self { socket, router, connections_max, header_timeout, connections } = self;
+        let mut protocol = http1::Builder::new();
+        protocol
+            .timer(TokioTimer::new())
+            .header_read_timeout(header_timeout)
+            .max_buf_size(HEADER_BYTES_MAX)
+            .max_headers(HEADERS_MAX);
+        let places = Arc::new(Semaphore::new(connections_max));
+        let running = TaskTracker::new();
+        while let Some(accepted) = stop.run_until_cancelled(socket.accept()).await {
+            let (stream, address) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be taken");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            // Without a place it is closed at once: whoever waits in a queue would take its time for nothing.
+            let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
+            let service = router.clone().layer(Extension(ClientAddress(address)));
+            let (protocol, stop, connections) = (protocol.clone(), stop.clone(), connections.clone());
+            running.spawn(async move {
+                connections.inc();
+                converse(&protocol, stream, service, stop).await;
+                connections.dec();
+                drop(place);
+            });
+        }
+        drop(socket);
+        running.close();
+        running.wait().await;
+    }
+}
+
+async fn converse(protocol: &http1::Builder, stream: TcpStream, service: Router, stop: CancellationToken) {
+    // Answers are small and complete.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "a connection waits for full packets");
+    }
+    let connection = protocol.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}

@@ -1,0 +1,51 @@
+//! How many requests a second somebody may send, in bursts of as many. Who stays below is not remembered.
+
+use std::{hash::Hash, num::NonZeroU32, time::Duration};
+
+use governor::{
+    Quota, RateLimiter,
+    clock::{Clock, DefaultClock},
+    middleware::NoOpMiddleware,
+    state::keyed::HashMapStateStore,
+};
+
+/// So many are remembered at a time before those are forgotten who stay below.
+const REMEMBERED_MAX: usize = 10_000;
+
+/// Counts the requests of each `K`.
+pub(crate) struct Rates<K: Hash + Eq + Clone> {
+    limiter: Option<RateLimiter<K, HashMapStateStore<K>, DefaultClock, NoOpMiddleware>>,
+    clock: DefaultClock,
+}
+
+impl<K: Hash + Eq + Clone> Rates<K> {
+    /// At most `rate` requests a second of each; any number without one.
+    pub(crate) fn new(rate: Option<NonZeroU32>) -> Self {
+        let limiter = rate.map(|rate| RateLimiter::hashmap(Quota::per_second(rate)));
+        Self { limiter, clock: DefaultClock::default() }
+    }
+
+    /// Counts a request of `who`. Over the rate, says how long it is until the next one is taken.
+    pub(crate) fn count(&self, who: &K) -> Result<(), Duration> {
+        let Some(limiter) = &self.limiter else { return Ok(()) };
+        if limiter.len() > REMEMBERED_MAX {
+            limiter.retain_recent();
+        }
+        limiter.check_key(who).map_err(|until| until.wait_time_from(self.clock.now()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_has_a_burst_of_its_own() {
+        let rates = Rates::new(NonZeroU32::new(2));
+        assert!(rates.count(&"a").is_ok() && rates.count(&"a").is_ok());
+        let wait = rates.count(&"a").unwrap_err();
+        assert!(wait <= Duration::from_secs(1), "{wait:?}");
+        assert!(rates.count(&"b").is_ok(), "nobody pays for another");
+        assert!((0..1000).all(|_| Rates::new(None).count(&"a").is_ok()));
+    }
+}

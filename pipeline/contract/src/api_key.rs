@@ -93,7 +93,7 @@ impl TryFrom<String> for CommandPattern {
     type Error = PatternError;
 
     fn try_from(text: String) -> Result<Self, PatternError> {
-        let error = || PatternError { text: text.clone() };
+        let error = || PatternError::Command { text: text.clone() };
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_-:@*".contains(&byte);
         let parts: Vec<String> = text.split('.').map(str::to_owned).collect();
         let parts: [String; 4] = parts.try_into().map_err(|_| error())?;
@@ -111,13 +111,70 @@ impl From<CommandPattern> for String {
     }
 }
 
-/// A text that is no pattern of commands.
+/// The rows that a key grants: `<context>.<view>.<key>`, where `*` stands for any characters of its part. The key of a row may hold
+/// dots.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct QueryPattern([String; 3]);
+
+impl QueryPattern {
+    fn names(&self, context: &str, view: &str) -> bool {
+        let [own_context, own_view, _] = &self.0;
+        matches(own_context, context) && matches(own_view, view)
+    }
+
+    /// Whether it grants the row of a key.
+    pub fn grants(&self, context: &str, view: &str, key: &str) -> bool {
+        self.names(context, view) && matches(&self.0[2], key)
+    }
+
+    /// Whether it grants all rows whose keys begin with `prefix`: one that grants any key behind the beginning that it names.
+    pub fn grants_list(&self, context: &str, view: &str, prefix: &str) -> bool {
+        let beginning = self.0[2].strip_suffix('*').filter(|beginning| !beginning.contains('*'));
+        self.names(context, view) && beginning.is_some_and(|beginning| prefix.starts_with(beginning))
+    }
+}
+
+impl TryFrom<String> for QueryPattern {
+    type Error = PatternError;
+
+    fn try_from(text: String) -> Result<Self, PatternError> {
+        let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-*".contains(&byte);
+        let parts: Vec<String> = text.splitn(3, '.').map(str::to_owned).collect();
+        let parts: Option<[String; 3]> = parts.try_into().ok();
+        let good = |[context, view, key]: &[String; 3]| {
+            let named = |name: &String| !name.is_empty() && name.bytes().all(allowed);
+            named(context) && named(view) && !key.is_empty()
+        };
+        parts.filter(good).map(Self).ok_or(PatternError::Query { text })
+    }
+}
+
+impl From<QueryPattern> for String {
+    fn from(pattern: QueryPattern) -> Self {
+        pattern.0.join(".")
+    }
+}
+
+/// A text that is no pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{text:?} is no pattern of commands; one is <context>.<aggregate>.<id>.<command>, where * stands for any characters of a part, such as retail.till.2506_*.record-sale"
-)]
-pub struct PatternError {
-    text: String,
+pub enum PatternError {
+    /// Not of commands.
+    #[error(
+        "{text:?} is no pattern of commands; one is <context>.<aggregate>.<id>.<command>, where * stands for any characters of a part, such as retail.till.2506_*.record-sale"
+    )]
+    Command {
+        /// What was given.
+        text: String,
+    },
+    /// Not of rows.
+    #[error(
+        "{text:?} is no pattern of rows; one is <context>.<view>.<key>, where * stands for any characters of a part, such as retail.till.2506_*"
+    )]
+    Query {
+        /// What was given.
+        text: String,
+    },
 }
 
 /// A key and what it grants.
@@ -133,12 +190,25 @@ pub struct ApiKey {
     /// The commands that may be sent with it; none when empty.
     #[serde(default)]
     pub commands: Vec<CommandPattern>,
+    /// The rows that may be read with it; none when empty.
+    #[serde(default)]
+    pub queries: Vec<QueryPattern>,
 }
 
 impl ApiKey {
     /// Whether it grants a command.
     pub fn grants_command(&self, address: &CommandAddress) -> bool {
         self.commands.iter().any(|pattern| pattern.grants(address))
+    }
+
+    /// Whether it grants the row of a key.
+    pub fn grants_row(&self, context: &str, view: &str, key: &str) -> bool {
+        self.queries.iter().any(|pattern| pattern.grants(context, view, key))
+    }
+
+    /// Whether it grants all rows whose keys begin with `prefix`.
+    pub fn grants_list(&self, context: &str, view: &str, prefix: &str) -> bool {
+        self.queries.iter().any(|pattern| pattern.grants_list(context, view, prefix))
     }
 }
 
@@ -237,6 +307,34 @@ mod tests {
     }
 
     #[test]
+    fn rows_and_lists_are_granted_by_their_keys() {
+        let query = |text: &str| QueryPattern::try_from(text.to_owned()).unwrap();
+        for (pattern, row, list) in [
+            ("retail.till.2506_*", true, true),
+            ("retail.till.2506_2012-01-31", true, false),
+            ("*.*.*", true, true),
+            ("retail.till.*_2012-01-31", true, false),
+            ("retail.till.*_2012*", true, false),
+            ("retail.till.2507_*", false, false),
+            ("retail.stock.2506_*", false, false),
+            ("orders.till.2506_*", false, false),
+        ] {
+            let pattern = query(pattern);
+            assert_eq!(pattern.grants("retail", "till", "2506_2012-01-31"), row, "{pattern:?}");
+            assert_eq!(pattern.grants_list("retail", "till", "2506_2012"), list, "{pattern:?}");
+        }
+        assert!(
+            !query("retail.till.2506_*").grants_list("retail", "till", "250"),
+            "a list of more than is granted"
+        );
+        assert!(!query("retail.till.2506_*").grants_list("retail", "till", ""));
+        assert!(query("retail.store-daily.2012.01/2506").grants("retail", "store-daily", "2012.01/2506"));
+        for text in ["", "retail", "retail.till", "retail.till.", "Retail.till.x", ".till.x"] {
+            assert!(QueryPattern::try_from(text.to_owned()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn no_pattern_grants_what_millstream_records_itself() {
         assert!(!grants("*.*.*.*", "cmd.millstream.set-aside.17.set-aside"));
         assert!(!grants("millstream.set-aside.17.set-aside", "cmd.millstream.set-aside.17.set-aside"));
@@ -267,6 +365,7 @@ mod tests {
             hash: KeyHash::of(token),
             expires: Timestamp::MAX,
             commands: Vec::new(),
+            queries: Vec::new(),
         };
         let check = |keys: Vec<ApiKey>| ApiKeys { keys }.check();
         assert_eq!(check(vec![key("till-2506", "a"), key("till-2506", "b")]), Ok(()));

@@ -174,7 +174,7 @@ fn gateway() -> StageNeeds {
         streams: owned(&[COMMANDS, EVENTS]),
         appends: vec![append(COMMANDS, format!("{COMMAND_PREFIX}.*.*.*.*"))],
         gets: owned(&[COMMANDS]),
-        queries: vec![format!("{QUERY_PREFIX}.*.*.get")],
+        queries: vec![format!("{QUERY_PREFIX}.*.*.get"), format!("{QUERY_PREFIX}.*.*.list")],
         listens: vec![format!("{GATEWAY_REPLY_PREFIX}.*.*")],
         ..StageNeeds::default()
     }

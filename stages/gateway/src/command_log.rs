@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 /// How long a view may take for an answer.
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
 /// The view of outcomes, which every context has.
-const VIEW: &str = "command";
+const OUTCOMES_VIEW: &str = "command";
 
 /// Why it is not known what became of a command.
 #[derive(Debug, thiserror::Error)]
@@ -78,7 +78,7 @@ impl CommandLog {
         let mut asked = JoinSet::new();
         for context in &self.contexts {
             let (broker, id) = (self.broker.clone(), id.to_owned());
-            let subject = format!("{QUERY_PREFIX}.{context}.{VIEW}.get");
+            let subject = format!("{QUERY_PREFIX}.{context}.{OUTCOMES_VIEW}.get");
             asked.spawn(async move { get(&broker, &subject, &id).await });
         }
         let mut trouble = None;

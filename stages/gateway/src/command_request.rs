@@ -48,7 +48,7 @@ impl Wishes {
     /// # Errors
     /// A [`Problem`] that names the header.
     pub(crate) fn read(headers: &HeaderMap) -> Result<Self, Problem> {
-        refuse_what_is_not_the_clients(headers)?;
+        refuse_what_is_not_the_clients(headers, &HEADERS)?;
         let mut kept = Vec::new();
         for name in HEADERS_KEPT {
             if let Some(value) = one(headers, name)? {
@@ -145,7 +145,10 @@ pub(crate) fn check(
 
 /// Names in HTTP are written in any case; so is ours. A header that begins as ours do and is none that a client may send is a slip of
 /// the pen, or a claim that only a key can prove.
-fn refuse_what_is_not_the_clients(headers: &HeaderMap) -> Result<(), Problem> {
+///
+/// # Errors
+/// A [`Problem`] that names the first one that is not in `known`.
+pub(crate) fn refuse_what_is_not_the_clients(headers: &HeaderMap, known: &[&str]) -> Result<(), Problem> {
     if headers.contains_key(header::ACTOR) {
         let detail = "the key says who sends; the header Millstream-Actor is not taken over HTTP";
         return Err(Problem::malformed("actor-not-taken", detail));
@@ -156,11 +159,11 @@ fn refuse_what_is_not_the_clients(headers: &HeaderMap) -> Result<(), Problem> {
             ours.push(name.as_str(), String::from_utf8_lossy(value.as_bytes()));
         }
     }
-    check_headers(&ours, &HEADERS).map_err(|error| Problem::malformed(error.code(), error.to_string()))
+    check_headers(&ours, known).map_err(|error| Problem::malformed(error.code(), error.to_string()))
 }
 
 /// The value of a header that may be there once, visible ASCII.
-fn one<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Problem> {
+pub(crate) fn one<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Problem> {
     let wrong = |what: &str| Problem::malformed("header-malformed", format!("the header {name} {what}"));
     let mut all = headers.get_all(name).iter();
     let Some(value) = all.next() else { return Ok(None) };
@@ -195,7 +198,7 @@ fn version_of_tag(tag: &str) -> Option<u64> {
 }
 
 /// The seconds in `Prefer: wait=5`. A preference that cannot be read is no reason to refuse (RFC 7240, 2).
-fn wait_seconds(headers: &HeaderMap) -> Option<u64> {
+pub(crate) fn wait_seconds(headers: &HeaderMap) -> Option<u64> {
     let values = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
     let preferences = values.flat_map(|value| value.split(','));
     let mut named = preferences.filter_map(|preference| {

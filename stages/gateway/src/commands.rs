@@ -36,11 +36,12 @@ use crate::{
     answers::{self, Stored},
     command_log::{CommandLog, Fingerprint, LogError, id_of},
     command_request::{self, Wishes, too_large},
-    commands_stream::CommandsStream,
     config::Limits,
     key_ring::Principal,
     problem::Problem,
     recent_keys::RecentKeys,
+    views::Views,
+    watched_stream::WatchedStream,
 };
 
 /// What an append adds to a command besides its headers and its body.
@@ -49,7 +50,8 @@ const APPEND_BYTES: usize = 256;
 /// What all requests share.
 pub(crate) struct Commands {
     pub(crate) broker: NatsBroker,
-    pub(crate) stream: CommandsStream,
+    pub(crate) stream: WatchedStream,
+    pub(crate) views: Views,
     pub(crate) intake: Intake,
     pub(crate) outcomes: OutcomeInbox,
     pub(crate) log: CommandLog,

@@ -1,6 +1,7 @@
 //! The `[gateway]` section.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     marker::PhantomData,
     net::{Ipv4Addr, SocketAddr},
@@ -10,8 +11,9 @@ use std::{
 };
 
 use millstream_domain::{
-    application::{Application, Model},
+    application::{Application, ApplicationError, DefaultSettings, Model, Views},
     decider::AggregateRegistry,
+    projection::view_name,
 };
 use millstream_runtime::config::{Section, SectionKeys};
 
@@ -50,11 +52,22 @@ pub struct StageConfig<A> {
     pub keys_file: Option<PathBuf>,
     /// What it takes.
     pub limits: Limits,
-    /// The application's rules; none where the application is not sound, which is noted.
-    pub aggregates: AggregateRegistry,
+    /// What the application has; nothing where it is not sound, which is noted.
+    pub parts: Parts,
+    application: PhantomData<fn() -> A>,
+}
+
+/// What the gateway knows of an application.
+#[derive(Default)]
+pub struct Parts {
     /// The contexts whose commands have outcomes.
     pub contexts: Vec<&'static str>,
-    application: PhantomData<fn() -> A>,
+    /// The rules.
+    pub aggregates: AggregateRegistry,
+    /// All views, with their contexts.
+    pub views: BTreeSet<(String, String)>,
+    /// Views of every context that follow OUTCOMES; all others follow EVENTS.
+    pub outcome_views: BTreeSet<String>,
 }
 
 /// How much the gateway takes.
@@ -82,7 +95,7 @@ pub struct Limits {
 
 impl<A: Application> Section for StageConfig<A> {
     const NAME: &'static str = "gateway";
-    const ABOUT: &'static str = "Where commands are taken over HTTP, from whom, and how many.";
+    const ABOUT: &'static str = "Where HTTP is answered, for whom, and how much.";
 
     fn read(keys: &mut SectionKeys<'_>) -> Self {
         let listen = listen(keys);
@@ -97,14 +110,34 @@ impl<A: Application> Section for StageConfig<A> {
             );
         }
         let limits = Limits::read(keys);
-        let (contexts, aggregates) = match Model::of::<A>() {
-            Ok(model) => (model.context_names(), model.aggregates()),
-            Err(error) => {
-                keys.general_problem(error);
-                (Vec::new(), AggregateRegistry::new())
-            }
-        };
-        Self { listen, keys_file, limits, aggregates, contexts, application: PhantomData }
+        let parts = Parts::of::<A>().unwrap_or_else(|error| {
+            keys.general_problem(error);
+            Parts::default()
+        });
+        Self { listen, keys_file, limits, parts, application: PhantomData }
+    }
+}
+
+impl Parts {
+    fn of<A: Application>() -> Result<Self, ApplicationError> {
+        let model = Model::of::<A>()?;
+        let (contexts, aggregates) = (model.context_names(), model.aggregates());
+        // Settings change what views hold, never what they are called.
+        let Views { projections, outcome_projections } = model.views(&mut DefaultSettings::default());
+        let reports = Model::of::<A>()?.reports(&mut DefaultSettings::default());
+        let projections = projections.into_iter().chain(reports.into_iter().map(|report| report.ledger));
+        let mut views: BTreeSet<(String, String)> = projections
+            .flat_map(|each| {
+                let context = each.context();
+                each.views().iter().map(move |table| (context.to_owned(), view_name(table)))
+            })
+            .collect();
+        let outcome_views: BTreeSet<String> =
+            outcome_projections.iter().map(|each| view_name(each.name())).collect();
+        for context in &contexts {
+            views.extend(outcome_views.iter().map(|view| ((*context).to_owned(), view.clone())));
+        }
+        Ok(Self { contexts, aggregates, views, outcome_views })
     }
 }
 
@@ -144,7 +177,7 @@ impl Limits {
         let wait_max = keys.duration(
             "wait_max",
             WAIT_MAX_DEFAULT,
-            "how long a request may wait for the outcome of its command (Prefer: wait)",
+            "how long a request may wait for an outcome or a position (Prefer: wait)",
         );
         let requests_max =
             count(keys, "requests_max", REQUESTS_MAX_DEFAULT, "requests at a time; more get 503");

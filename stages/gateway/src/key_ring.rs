@@ -78,6 +78,16 @@ impl Principal {
     pub(crate) fn may_send(&self, address: &CommandAddress) -> bool {
         self.key.as_ref().is_none_or(|key| key.grants_command(address))
     }
+
+    /// Whether it may ask for the row of a key.
+    pub(crate) fn may_read(&self, context: &str, view: &str, key: &str) -> bool {
+        self.key.as_ref().is_none_or(|own| own.grants_row(context, view, key))
+    }
+
+    /// Whether it may ask for all rows whose keys begin with `prefix`.
+    pub(crate) fn may_list(&self, context: &str, view: &str, prefix: &str) -> bool {
+        self.key.as_ref().is_none_or(|own| own.grants_list(context, view, prefix))
+    }
 }
 
 /// Why somebody was not let in.

@@ -1,8 +1,8 @@
-//! The gateway stage: takes an application's commands over HTTP. It holds no state, so any number of them may run.
+//! The gateway stage: takes an application's commands over HTTP and answers queries. It holds no state, so any number of them may run.
 //!
 //! In reading order: [`config`] says where it listens; `listener` takes connections; `guard` lets requests in, by `key_ring` and
 //! `rates`; `commands` stores commands, checked by `command_request`, and says with `answers` and `command_log` what became of them.
-//! `problem` is how it refuses.
+//! `queries` passes on what `views` answer. `problem` is how it refuses.
 //!
 //! Deliberately absent: decisions, rows, and TLS.
 
@@ -10,14 +10,16 @@ mod answers;
 mod command_log;
 mod command_request;
 mod commands;
-mod commands_stream;
 pub mod config;
 mod guard;
 mod key_ring;
 mod listener;
 mod problem;
+mod queries;
 mod rates;
 mod recent_keys;
+mod views;
+mod watched_stream;
 
 use std::{ffi::OsString, net::SocketAddr, process, sync::Arc};
 
@@ -29,6 +31,7 @@ use axum::{
 };
 use millstream_contract::{
     exit_code::{ExitCode, Failure},
+    stream_names::{COMMANDS, EVENTS},
     subject::GATEWAY_REPLY_PREFIX,
 };
 use millstream_domain::application::Application;
@@ -42,10 +45,11 @@ use tokio::net::TcpListener;
 use ulid::Ulid;
 
 use crate::{
-    command_log::CommandLog, commands::Commands, commands_stream::CommandsStream, config::StageConfig,
-    guard::Guard, key_ring::KeyRing, listener::Listener, problem::Problem, recent_keys::RecentKeys,
+    command_log::CommandLog, commands::Commands, config::StageConfig, guard::Guard, key_ring::KeyRing,
+    listener::Listener, problem::Problem, recent_keys::RecentKeys, views::Views,
+    watched_stream::WatchedStream,
 };
-pub use crate::{commands_stream::CommandsStreamError, key_ring::KeyRingError};
+pub use crate::{key_ring::KeyRingError, watched_stream::WatchedStreamError};
 
 /// Why the stage ends with an error.
 #[derive(Debug, thiserror::Error)]
@@ -53,9 +57,9 @@ pub enum RunError {
     /// The file of keys cannot be used.
     #[error(transparent)]
     Keys(#[from] KeyRingError),
-    /// There are no commands to put anything onto.
+    /// A stream is not there.
     #[error(transparent)]
-    Stream(#[from] CommandsStreamError),
+    Stream(#[from] WatchedStreamError),
     /// Outcomes cannot be heard.
     #[error(transparent)]
     Outcomes(#[from] OutcomeInboxError),
@@ -86,7 +90,11 @@ pub fn program<A: Application>(
     arguments: impl IntoIterator<Item = OsString>,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> process::ExitCode {
-    let identity = StageIdentity { name: "gateway", version: A::VERSION, about: "Takes commands over HTTP" };
+    let identity = StageIdentity {
+        name: "gateway",
+        version: A::VERSION,
+        about: "Takes commands and answers queries over HTTP",
+    };
     run_stage(identity, arguments, environment, run::<A>)
 }
 
@@ -98,7 +106,7 @@ pub async fn run<A: Application>(
     config: Config<StageConfig<A>>,
     runtime: StageRuntime,
 ) -> Result<(), RunError> {
-    let StageConfig { listen, keys_file, limits, aggregates, contexts, .. } = config.stage;
+    let StageConfig { listen, keys_file, limits, parts, .. } = config.stage;
     let StageRuntime { broker, metrics, readiness, shutdown, .. } = runtime;
     let stop = shutdown.token().clone();
     let ids = RunIds::new(Ulid::generate().to_string());
@@ -106,16 +114,30 @@ pub async fn run<A: Application>(
     let keys = KeyRing::open(keys_file, keys, stop.clone()).await?;
     let socket =
         TcpListener::bind(listen).await.map_err(|source| RunError::Listen { address: listen, source })?;
-    let stream = CommandsStream::open(broker.clone(), &ids, readiness.condition("commands"), stop.clone());
-    let Some(stream) = stop.run_until_cancelled(stream).await else { return Ok(()) };
+    let watched = async |name: &'static str| {
+        WatchedStream::open(broker.clone(), name, &ids, readiness.condition(name), stop.clone()).await
+    };
+    let streams = async { Ok::<_, WatchedStreamError>([watched(COMMANDS).await?, watched(EVENTS).await?]) };
+    let Some(streams) = stop.run_until_cancelled(streams).await else { return Ok(()) };
+    let [stream, events] = streams?;
+    let log = CommandLog::new(broker.clone(), parts.contexts);
+    let views = Views {
+        broker: broker.clone(),
+        stream: stream.clone(),
+        events,
+        log: log.clone(),
+        known: parts.views,
+        of_outcomes: parts.outcome_views,
+    };
     let commands = Commands {
-        stream: stream?,
+        stream,
+        views,
         intake: Intake::start(broker.clone(), ids.clone()),
         outcomes: OutcomeInbox::open(&broker, GATEWAY_REPLY_PREFIX, &ids).await?,
-        log: CommandLog::new(broker.clone(), contexts),
+        log,
         broker,
         recent_keys: RecentKeys::new(),
-        aggregates,
+        aggregates: parts.aggregates,
         limits,
         stop: stop.clone(),
     };
@@ -127,7 +149,7 @@ pub async fn run<A: Application>(
         header_timeout: limits.header_timeout,
         connections: metrics.gateway_connections(),
     };
-    tracing::info!(address = %listen, "taking commands over HTTP");
+    tracing::info!(address = %listen, "answering HTTP");
     listening.holds();
     listener.serve(stop).await;
     Ok(())
@@ -137,6 +159,8 @@ fn router(commands: Arc<Commands>, guard: Arc<Guard>) -> Router {
     Router::new()
         .route("/v1/commands/{context}/{aggregate}/{id}/{command}", post(commands::post))
         .route("/v1/commands/{command_id}", get(commands::get))
+        .route("/v1/{context}/{view}", get(queries::list))
+        .route("/v1/{context}/{view}/{key}", get(queries::get))
         .fallback(async || {
             Problem::new(StatusCode::NOT_FOUND, "address-unknown", "there is nothing at this address")
         })

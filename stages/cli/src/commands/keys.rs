@@ -10,7 +10,7 @@ use std::{
 
 use jiff::{Timestamp, Unit};
 use millstream_contract::{
-    api_key::{ApiKey, ApiKeys, ApiKeysError, CommandPattern, KeyHash, Token},
+    api_key::{ApiKey, ApiKeys, ApiKeysError, CommandPattern, KeyHash, QueryPattern, Token},
     exit_code::{ExitCode, Failure},
 };
 use serde_json::json;
@@ -47,6 +47,9 @@ struct NewArguments {
     /// Commands that it grants: CONTEXT.AGGREGATE.ID.COMMAND, where * stands for any characters of a part; may be repeated
     #[arg(long = "command", value_name = "PATTERN", value_parser = pattern)]
     commands: Vec<CommandPattern>,
+    /// Rows that it lets read: CONTEXT.VIEW.KEY, where * stands for any characters of a part; may be repeated
+    #[arg(long = "query", value_name = "PATTERN", value_parser = query_pattern)]
+    queries: Vec<QueryPattern>,
     /// How long it is valid
     #[arg(long, value_name = "DURATION", default_value = EXPIRES_AFTER_DEFAULT, value_parser = crate::duration)]
     expires_after: Duration,
@@ -109,13 +112,13 @@ pub(crate) fn run(arguments: KeysArguments) -> Result<ExitCode, CommandFailure> 
 }
 
 fn new(arguments: NewArguments) -> Result<ExitCode, CommandFailure> {
-    let NewArguments { name, file, commands, expires_after } = arguments;
+    let NewArguments { name, file, commands, queries, expires_after } = arguments;
     let expires = Timestamp::now().checked_add(expires_after).and_then(|expires| expires.round(Unit::Second));
     let expires = expires.map_err(|error| CommandFailure::usage(format_args!("--expires-after: {error}")))?;
     let token = Token::new(rand::random());
     let _alone = alone(&file)?;
     let mut keys = read_or_none(&file)?;
-    keys.keys.push(ApiKey { name, hash: KeyHash::of(token.as_str()), expires, commands });
+    keys.keys.push(ApiKey { name, hash: KeyHash::of(token.as_str()), expires, commands, queries });
     keys.check().map_err(KeysError::Keys)?;
     write(&file, &keys)?;
     output::line(token.as_str())?;
@@ -138,10 +141,12 @@ fn list(arguments: &ListArguments) -> Result<ExitCode, CommandFailure> {
             let commands: Vec<String> = key.commands.iter().cloned().map(String::from).collect();
             let hash = key.hash.to_string();
             let hash = hash.get(..12).unwrap_or(&hash).to_owned();
-            vec![key.name.clone(), hash, state.to_owned(), key.expires.to_string(), commands.join(" ")]
+            let queries: Vec<String> = key.queries.iter().cloned().map(String::from).collect();
+            let (commands, queries) = (commands.join(" "), queries.join(" "));
+            vec![key.name.clone(), hash, state.to_owned(), key.expires.to_string(), commands, queries]
         })
         .collect();
-    let columns = ["name", "hash", "state", "expires", "commands"].map(str::to_owned);
+    let columns = ["name", "hash", "state", "expires", "commands", "queries"].map(str::to_owned);
     output::line(output::table(&columns, &rows, &[]))?;
     Ok(ExitCode::Ok)
 }
@@ -162,6 +167,10 @@ fn revoke(arguments: &RevokeArguments) -> Result<ExitCode, CommandFailure> {
 
 fn pattern(text: &str) -> Result<CommandPattern, String> {
     CommandPattern::try_from(text.to_owned()).map_err(|error| error.to_string())
+}
+
+fn query_pattern(text: &str) -> Result<QueryPattern, String> {
+    QueryPattern::try_from(text.to_owned()).map_err(|error| error.to_string())
 }
 
 /// The folder of a file.

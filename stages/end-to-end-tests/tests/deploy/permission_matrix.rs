@@ -267,7 +267,7 @@ fn queries() -> Vec<Operation> {
     use Verb::{Publish, Subscribe};
     let mut all = vec![
         operation("ask a query", Publish, "query.retail.product.get", &[SENDERS, GATEWAY]),
-        operation("ask for a list", Publish, "query.retail.product.list", &[SENDERS]),
+        operation("ask for a list", Publish, "query.retail.product.list", &[SENDERS, GATEWAY]),
         operation("answer queries", Subscribe, "query.retail.product.get", &[QUERIED]),
         operation("be found by `nats micro`", Subscribe, "$SRV.PING", &[STAGES]),
         operation("be found as a process of Millstream", Subscribe, "$SRV.INFO.millstream", &[STAGES]),

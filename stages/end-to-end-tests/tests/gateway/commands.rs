@@ -16,7 +16,7 @@ fn sale(number: u32) -> String {
 }
 
 /// The gateways of a system, as `up` tells them.
-fn clients(system: &System) -> Vec<HttpClient> {
+pub(crate) fn clients(system: &System) -> Vec<HttpClient> {
     let said = system.said();
     let lines = said.lines().filter_map(|line| line.split_once("commands over HTTP: http://"));
     lines.map(|(_, rest)| HttpClient::new(rest.trim_end_matches("/v1/commands"))).collect()

@@ -101,6 +101,35 @@ async fn a_key_grants_what_it_names_and_is_revoked_at_once() {
 }
 
 #[tokio::test]
+async fn a_key_reads_the_rows_and_lists_that_it_names() {
+    let (server, folder) = (TestServer::start_provisioned().await, fresh_folder());
+    let file = folder.path().join("keys.toml");
+    let (process, client) = gateway(&server.url(), folder.path());
+    let mut process = process.set(&format!("gateway.keys_file={}", file.display()));
+    let (entry, till) = key(&client, 1, "till-2506", YEARS_AHEAD, &["*.*.*.*"]);
+    fs::write(&file, format!("{entry}queries = [\"retail.till.2506_*\", \"retail.stock.*\"]\n")).unwrap();
+    process.start_ready().await;
+    // No projector runs: what is granted is asked for in vain, and what is not is not asked for.
+    let granted = (503, "view-unavailable".to_owned());
+    let refused = (403, "query-not-granted".to_owned());
+    for (path, expected) in [
+        ("/v1/retail/till/2506_2026-01-02", &granted),
+        ("/v1/retail/till?prefix=2506_", &granted),
+        ("/v1/retail/till?prefix=2506_2026&limit=3", &granted),
+        ("/v1/retail/stock", &granted),
+        ("/v1/retail/till/2507_2026-01-02", &refused),
+        ("/v1/retail/till", &refused),
+        ("/v1/retail/till?prefix=250", &refused),
+        ("/v1/retail/till?prefix=2507_", &refused),
+        ("/v1/retail/command/till-2506:1", &refused),
+        ("/v1/orders/nothing/2506_1", &refused),
+    ] {
+        assert_eq!(till.get(path).await.problem(), *expected, "{path}");
+    }
+    process.stop().await;
+}
+
+#[tokio::test]
 async fn keys_are_made_listed_and_revoked_by_the_command() {
     let (server, folder) = (TestServer::start_provisioned().await, fresh_folder());
     let file = folder.path().join("keys.toml");

@@ -8,7 +8,9 @@
 mod commands;
 mod doors;
 mod faults;
+mod guide;
 mod keys;
+mod queries;
 
 use end_to_end_tests::{http_client::HttpClient, stage_process::StageProcess};
 use millstream_jetstream::nats_server::free_port;

@@ -1,4 +1,4 @@
-//! `gateway` of the reference application: takes commands over HTTP. Arguments, environment and exit code only.
+//! `gateway` of the reference application: takes commands and answers queries over HTTP. Arguments, environment and exit code only.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! The stream COMMANDS as the gateway sees it: which incarnation it is, and whether it answers.
+//! A stream as the gateway sees it: which incarnation it is, and whether it answers.
 
 use std::{
     sync::{Arc, PoisonError, RwLock},
@@ -8,7 +8,6 @@ use std::{
 use millstream_contract::{
     error_text::one_line,
     exit_code::{ExitCode, Failure},
-    stream_names::COMMANDS,
 };
 use millstream_jetstream::{
     broker::{Broker as _, BrokerError},
@@ -24,9 +23,9 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// The stream cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
-pub struct CommandsStreamError(#[from] BrokerError);
+pub struct WatchedStreamError(#[from] BrokerError);
 
-impl Failure for CommandsStreamError {
+impl Failure for WatchedStreamError {
     fn exit_code(&self) -> ExitCode {
         self.0.exit_code()
     }
@@ -34,25 +33,26 @@ impl Failure for CommandsStreamError {
 
 /// What is known of it. Clones share one state.
 #[derive(Debug, Clone)]
-pub(crate) struct CommandsStream {
+pub(crate) struct WatchedStream {
     generation: Arc<RwLock<String>>,
 }
 
-impl CommandsStream {
-    /// Waits for the stream, and looks at it again and again until `stop`; `condition` holds while it answers.
+impl WatchedStream {
+    /// Waits for the stream `name`, and looks at it again and again until `stop`; `condition` holds while it answers.
     ///
     /// # Errors
-    /// [`CommandsStreamError`] when it does not exist or may not be looked at.
+    /// [`WatchedStreamError`] when it does not exist or may not be looked at.
     pub(crate) async fn open(
         broker: NatsBroker,
+        name: &'static str,
         ids: &RunIds,
         condition: Condition,
         stop: CancellationToken,
-    ) -> Result<Self, CommandsStreamError> {
-        let state = answered(ids, || broker.state(COMMANDS)).await?;
+    ) -> Result<Self, WatchedStreamError> {
+        let state = answered(ids, || broker.state(name)).await?;
         condition.holds();
         let stream = Self { generation: Arc::new(RwLock::new(state.generation)) };
-        tokio::spawn(stream.clone().follow(broker, condition, stop));
+        tokio::spawn(stream.clone().follow(broker, name, condition, stop));
         Ok(stream)
     }
 
@@ -61,9 +61,15 @@ impl CommandsStream {
         self.generation.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    async fn follow(self, broker: NatsBroker, condition: Condition, stop: CancellationToken) {
+    async fn follow(
+        self,
+        broker: NatsBroker,
+        name: &'static str,
+        condition: Condition,
+        stop: CancellationToken,
+    ) {
         while stop.run_until_cancelled(tokio::time::sleep(LOOK_INTERVAL)).await.is_some() {
-            match broker.state(COMMANDS).await {
+            match broker.state(name).await {
                 Ok(state) => {
                     *self.generation.write().unwrap_or_else(PoisonError::into_inner) = state.generation;
                     condition.holds();

@@ -1,0 +1,177 @@
+//! `GET /v1/{context}/{view}/{key}` and `GET /v1/{context}/{view}`: rows and lists, as the views answer them.
+//!
+//! Deliberately absent: rows. An answer is passed on byte by byte.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Extension,
+    extract::{
+        Path, Query, State,
+        rejection::{PathRejection, QueryRejection},
+    },
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header as http_header},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use millstream_contract::header;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::{
+    command_request::{one, refuse_what_is_not_the_clients, wait_seconds},
+    commands::Commands,
+    key_ring::Principal,
+    problem::Problem,
+    views::{Freshness, Operation, ViewAnswer},
+};
+
+const POSITION: HeaderName = HeaderName::from_static("millstream-position");
+/// A client asks again each time whether what it has is still right.
+const REVALIDATE: HeaderValue = HeaderValue::from_static("private, no-cache");
+/// How long an answer waits for its position unless the client says otherwise: as long as a view does.
+const WAIT_DEFAULT: Duration = Duration::from_secs(2);
+
+/// The row of a key.
+pub(crate) async fn get(
+    State(commands): State<Arc<Commands>>,
+    Extension(principal): Extension<Principal>,
+    parts: Result<Path<[String; 3]>, PathRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let Path([context, view, key]) = parts.map_err(address_problem)?;
+    if !principal.may_read(&context, &view, &key) {
+        return Err(not_granted(&principal, &context, &view, "this row"));
+    }
+    let freshness = freshness(&headers, &commands)?;
+    let body = json!({ "key": key });
+    let answer = commands.views.ask([&context, &view], Operation::Get, &body, &freshness).await?;
+    Ok(current(&headers, answer, None))
+}
+
+/// Which rows of a list, as docs/queries.md says.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Wanted {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prefix: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reverse: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cursor: Option<String>,
+}
+
+/// What a page says of the one behind it.
+#[derive(Debug, Deserialize)]
+struct PageEnd {
+    cursor: Option<String>,
+}
+
+/// A page of rows.
+pub(crate) async fn list(
+    State(commands): State<Arc<Commands>>,
+    Extension(principal): Extension<Principal>,
+    parts: Result<Path<[String; 2]>, PathRejection>,
+    query: Result<Query<Wanted>, QueryRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let Path([context, view]) = parts.map_err(address_problem)?;
+    let Query(wanted) = query.map_err(|error| Problem::malformed("query-malformed", error.body_text()))?;
+    if !principal.may_list(&context, &view, wanted.prefix.as_deref().unwrap_or_default()) {
+        return Err(not_granted(&principal, &context, &view, "a list of this prefix"));
+    }
+    let freshness = freshness(&headers, &commands)?;
+    let body = json!(wanted);
+    let answer = commands.views.ask([&context, &view], Operation::List, &body, &freshness).await?;
+    let end = serde_json::from_slice::<PageEnd>(&answer.body).ok().and_then(|page| page.cursor);
+    let next = end.and_then(|cursor| {
+        let query = serde_urlencoded::to_string(Wanted { cursor: Some(cursor), ..wanted }).ok()?;
+        Some(format!("</v1/{context}/{view}?{query}>; rel=\"next\""))
+    });
+    Ok(current(&headers, answer, next))
+}
+
+/// What the client wants to be in the answer.
+fn freshness(headers: &HeaderMap, commands: &Commands) -> Result<Freshness, Problem> {
+    refuse_what_is_not_the_clients(headers, &[header::POSITION])?;
+    let position = one(headers, header::POSITION)?.map(str::to_owned);
+    let wait = wait_seconds(headers).map_or(WAIT_DEFAULT, Duration::from_secs);
+    Ok(Freshness { position, wait: wait.min(commands.limits.wait_max) })
+}
+
+/// The answer, or 304 when the client has it already.
+fn current(headers: &HeaderMap, answer: ViewAnswer, next: Option<String>) -> Response {
+    let tag = tag_of(&answer.body);
+    let known = headers.get_all(http_header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    let mut known = known.flat_map(|value| value.split(',')).map(str::trim);
+    let mut response = if known.any(|known| known == "*" || known == tag) {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        let media_type = HeaderValue::from_static(header::JSON);
+        (StatusCode::OK, [(http_header::CONTENT_TYPE, media_type)], answer.body).into_response()
+    };
+    let all = response.headers_mut();
+    all.insert(http_header::CACHE_CONTROL, REVALIDATE);
+    let texts = [(http_header::ETAG, Some(tag)), (POSITION, answer.position), (http_header::LINK, next)];
+    for (name, text) in texts {
+        if let Some(value) = text.and_then(|text| HeaderValue::try_from(text).ok()) {
+            all.insert(name, value);
+        }
+    }
+    response
+}
+
+/// Weak, because what stands in front of the gateway may compress.
+fn tag_of(body: &Bytes) -> String {
+    let hash = blake3::hash(body).to_hex();
+    format!("W/\"{}\"", hash.get(..16).unwrap_or(&hash))
+}
+
+fn not_granted(principal: &Principal, context: &str, view: &str, what: &str) -> Problem {
+    let detail = format!("the key of {} does not grant {what} of {context}.{view}", principal.name());
+    Problem::new(StatusCode::FORBIDDEN, "query-not-granted", detail)
+}
+
+fn address_problem(error: PathRejection) -> Problem {
+    Problem::malformed("address-malformed", error.body_text())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_page_is_asked_for_with_the_same_fields() {
+        let wanted = Wanted {
+            prefix: Some("2506/ä&b".to_owned()),
+            from: None,
+            to: None,
+            limit: Some(2),
+            reverse: None,
+            cursor: Some("3130".to_owned()),
+        };
+        let query = serde_urlencoded::to_string(&wanted).unwrap();
+        assert_eq!(query, "prefix=2506%2F%C3%A4%26b&limit=2&cursor=3130");
+        assert_eq!(json!(wanted), json!({ "prefix": "2506/ä&b", "limit": 2, "cursor": "3130" }));
+    }
+
+    #[test]
+    fn who_has_it_already_gets_no_body() {
+        let answer = |body: &'static str| ViewAnswer {
+            body: Bytes::from_static(body.as_bytes()),
+            position: Some("EVENTS:01JD:1".to_owned()),
+        };
+        let first = current(&HeaderMap::new(), answer("{}"), None);
+        let tag = first.headers()[http_header::ETAG].clone();
+        let mut headers = HeaderMap::new();
+        headers.insert(http_header::IF_NONE_MATCH, tag);
+        assert_eq!(current(&headers, answer("{}"), None).status(), StatusCode::NOT_MODIFIED);
+        assert_eq!(current(&headers, answer("{\"a\":1}"), None).status(), StatusCode::OK);
+    }
+}

@@ -9,11 +9,20 @@ use super::{
     header,
     header_check::{HeaderError, check_headers, check_kept},
     stored_message::StoredMessage,
-    subject::{CommandAddress, SubjectError},
+    stream_names::{EVENTS, TIMERS},
+    subject::{CommandAddress, Origin, SubjectError, check_name},
 };
 
 /// Longest command id, in bytes.
 pub const COMMAND_ID_LENGTH_MAX: usize = 256;
+
+/// The code of commands under an id that their sender must not use.
+pub const ID_RESERVED: &str = "command-id-reserved";
+
+/// What stands for the process in the ids of commands that fell due.
+pub const TIMER_ISSUER: &str = "timer";
+/// How the ids of retried letters begin.
+const LETTER_ID: &str = "dead-letter-";
 
 /// The headers of ours that a command may have.
 pub const HEADERS: [&str; 7] = [
@@ -63,6 +72,14 @@ pub enum CommandError {
         /// What was given.
         id: String,
     },
+    /// The id looks like one that only a process or a timer gives its commands, and the command comes from neither.
+    #[error(
+        "command id {id:?} is reserved: ids of this form are those of commands that processes and timers give; choose an id of another form"
+    )]
+    ProcessId {
+        /// What was given.
+        id: String,
+    },
     /// The expected version is not a number.
     #[error(
         "header Millstream-Expected-Version is {text:?}; expected a whole number, 0 for an aggregate without events"
@@ -87,7 +104,7 @@ impl CommandError {
             Self::Headers { .. } => "headers-unreadable",
             Self::Header(error) => error.code(),
             Self::Id { .. } => "command-id-too-long",
-            Self::ReservedId { .. } => "command-id-reserved",
+            Self::ReservedId { .. } | Self::ProcessId { .. } => ID_RESERVED,
             Self::ExpectedVersion { .. } => "expected-version-malformed",
             Self::ContentType { .. } => "content-type-unknown",
         }
@@ -105,6 +122,8 @@ pub struct CommandEnvelope {
     pub stored_at: Timestamp,
     /// Aggregate and command name.
     pub address: CommandAddress,
+    /// Where it comes from.
+    pub origin: Origin,
     /// How `body` is written.
     pub format: BodyFormat,
     /// The command's fields.
@@ -141,6 +160,7 @@ impl CommandEnvelope {
             position: message.sequence,
             stored_at: message.stored_at,
             address: CommandAddress::from_stored_subject(&message.subject)?,
+            origin: Origin::of_stored_subject(&message.subject),
             format: body_format(headers.find(header::CONTENT_TYPE))?,
             body: message.payload.clone(),
             actor: text(header::ACTOR),
@@ -182,6 +202,55 @@ pub fn explicit_id(message: &StoredMessage) -> Result<Option<Arc<str>>, CommandE
     }
 }
 
+/// Refuses an id that only commands of processes and timers have, on a command that comes from neither. Such ids can be foreseen:
+/// whoever could use one first would make the real command a duplicate of his own.
+///
+/// # Errors
+/// [`CommandError::ProcessId`].
+pub fn check_id_origin(message: &StoredMessage) -> Result<(), CommandError> {
+    match (Origin::of_stored_subject(&message.subject), explicit_id(message)) {
+        (Origin::Sender, Ok(Some(id))) if is_effect_id(&id) => {
+            Err(CommandError::ProcessId { id: id.to_string() })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The id of a command that a process gives: the `index`th effect of its answer to the event of `version` in the commit at
+/// `sequence` of EVENTS.
+pub fn process_command_id(process: &str, sequence: u64, version: u64, index: usize) -> String {
+    format!("{process}:{sequence}.{version}.{index}")
+}
+
+/// The id of a command that falls due and was given none: its `sequence` in the incarnation `generation` of TIMERS.
+pub fn timer_command_id(generation: &str, sequence: u64) -> String {
+    format!("{TIMER_ISSUER}:{generation}.{sequence}")
+}
+
+/// The id under which a dead letter is retried whose message had none.
+pub fn letter_command_id(stream: &str, sequence: u64) -> String {
+    format!("{LETTER_ID}{stream}-{sequence}")
+}
+
+/// Whether an id has the form of those that only the process manager, and an operator in its place, gives.
+fn is_effect_id(id: &str) -> bool {
+    let of = |stream| id.strip_prefix(LETTER_ID)?.strip_prefix(stream)?.strip_prefix('-');
+    issuer(id).is_some() || of(EVENTS).or_else(|| of(TIMERS)).is_some_and(is_number)
+}
+
+/// The process that a command's id names, or [`TIMER_ISSUER`] for one that fell due; `None` for ids of another form.
+pub fn issuer(command_id: &str) -> Option<&str> {
+    let (process, place) = command_id.split_once(':')?;
+    let is_effect = place.split('.').count() == 3 && place.split('.').all(is_number);
+    let is_due =
+        process == TIMER_ISSUER && place.split_once('.').is_some_and(|(_, number)| is_number(number));
+    ((is_effect && check_name("process", process).is_ok()) || is_due).then_some(process)
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 fn body_format(content_type: Option<&str>) -> Result<BodyFormat, CommandError> {
     let Some(text) = content_type else { return Ok(BodyFormat::Json) };
     // Names of media types are read in any case (RFC 9110, 8.3.1).
@@ -202,6 +271,54 @@ fn expected_version(text: &str) -> Result<u64, CommandError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ids_of_effects_are_told_by_their_form() {
+        for id in [
+            process_command_id("stock-keeping", 17, 3, 0),
+            timer_command_id("01JDXQ8F6ZB7M4A1RKT5W9C2EV", 9),
+            letter_command_id(TIMERS, 4),
+            letter_command_id(EVENTS, 4),
+            "stock-keeping:0017.3.0".to_owned(),
+        ] {
+            assert!(is_effect_id(&id), "{id}");
+        }
+        for id in [
+            "",
+            "sale-17",
+            "web-stock-keeping:17.3",
+            "order:1.2.3.4",
+            "order:1.2.x",
+            "order:1..3",
+            "Order:1.2.3",
+            "shop 7:1.2.3",
+            "timer:egg",
+            "timer:egg.soft",
+            "dead-letter-COMMANDS-17",
+            "dead-letter-TIMERS-x",
+            ":1.2.3",
+        ] {
+            assert!(!is_effect_id(id), "{id}");
+        }
+    }
+
+    #[test]
+    fn an_id_of_a_process_is_its_own_in_either_header() {
+        let message = |subject: &str, name: &str, id: &str| StoredMessage {
+            subject: subject.to_owned(),
+            sequence: 1,
+            stored_at: Timestamp::UNIX_EPOCH,
+            headers: [(name, id)].into_iter().collect(),
+            payload: Bytes::new(),
+        };
+        for name in [header::COMMAND_ID, header::NATS_MESSAGE_ID] {
+            let of = |subject, id| check_id_origin(&message(subject, name, id));
+            let error = of("cmdq.3.a.b.c.d", "fulfilment:1.2.3").unwrap_err();
+            assert_eq!(error.code(), ID_RESERVED);
+            assert_eq!(of("cmdq.3.a.b.c.d", "mine"), Ok(()));
+            assert_eq!(of("effect.a.b.c.d", "fulfilment:1.2.3"), Ok(()));
+        }
+    }
 
     #[test]
     fn media_types_are_read_in_any_case_and_with_parameters() {

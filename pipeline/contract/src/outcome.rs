@@ -112,7 +112,7 @@ pub struct CommandOutcome {
 }
 
 impl CommandOutcome {
-    /// The subject on which the command was published.
+    /// The subject on which anybody sends such a command. One that came from a process stood on another, which it does not tell.
     pub fn subject(&self) -> String {
         format!("{COMMAND_PREFIX}.{}", self.address)
     }

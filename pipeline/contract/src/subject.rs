@@ -10,7 +10,10 @@ pub const AGGREGATE_ID_LENGTH_MAX: usize = 128;
 
 /// Prefix under which commands are published.
 pub const COMMAND_PREFIX: &str = "cmd";
-/// Prefix under which COMMANDS stores them, followed by the partition.
+/// Prefix under which the commands of processes and of timers are published, and stored. Only the process manager and the operator
+/// may publish there: the prefix is what tells such a command from one that anybody may send.
+pub const EFFECT_PREFIX: &str = "effect";
+/// Prefix under which COMMANDS stores what is published under [`COMMAND_PREFIX`], followed by the partition.
 pub const COMMAND_QUEUE_PREFIX: &str = "cmdq";
 /// Prefix of commits.
 pub const EVENT_PREFIX: &str = "evt";
@@ -152,7 +155,35 @@ impl fmt::Debug for StreamId {
     }
 }
 
-/// Which command of which aggregate: what the subject of a command says.
+/// Where a command comes from. Its subject says so, because subjects are what permissions are about; headers say what their
+/// sender likes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// Whoever may send commands.
+    Sender,
+    /// A process or a timer, or an operator in their place.
+    Effect,
+}
+
+impl Origin {
+    /// The origin of what COMMANDS stores under `subject`.
+    pub fn of_stored_subject(subject: &str) -> Self {
+        match subject.split_once('.') {
+            Some((EFFECT_PREFIX, _)) => Self::Effect,
+            _ => Self::Sender,
+        }
+    }
+
+    /// The prefix of the subjects on which it publishes.
+    pub fn prefix(self) -> &'static str {
+        match self {
+            Self::Sender => COMMAND_PREFIX,
+            Self::Effect => EFFECT_PREFIX,
+        }
+    }
+}
+
+/// Which command of which aggregate: what the subject of a command says, apart from its origin.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct CommandAddress {
     /// The aggregate.
@@ -186,15 +217,19 @@ impl CommandAddress {
         }
     }
 
-    /// Reads a subject under which COMMANDS stores a command: `cmdq.<partition>.<context>.<aggregate>.<id>.<command>`.
+    /// Reads a subject under which COMMANDS stores a command: `cmdq.<partition>.<context>.<aggregate>.<id>.<command>`, or
+    /// `effect.<context>.<aggregate>.<id>.<command>`. [`Origin::of_stored_subject`] tells them apart.
     ///
     /// # Errors
     /// [`SubjectError`] when it has another shape or a part that is not allowed.
     pub fn from_stored_subject(subject: &str) -> Result<Self, SubjectError> {
         let shape = || SubjectError::Shape {
             subject: subject.to_owned(),
-            expected: "cmdq.<partition>.<context>.<aggregate>.<id>.<command>",
+            expected: "cmdq.<partition>.<context>.<aggregate>.<id>.<command>, nor effect.<context>.<aggregate>.<id>.<command>",
         };
+        if let Some([EFFECT_PREFIX, context, aggregate, id, command]) = split::<5>(subject) {
+            return Self::new(context, aggregate, id, command);
+        }
         match split::<6>(subject).ok_or_else(shape)? {
             [COMMAND_QUEUE_PREFIX, _, context, aggregate, id, command] => {
                 Self::new(context, aggregate, id, command)
@@ -203,9 +238,14 @@ impl CommandAddress {
         }
     }
 
-    /// The subject to publish on.
+    /// The subject on which anybody who may send commands publishes it.
     pub fn subject(&self) -> String {
-        format!("{COMMAND_PREFIX}.{self}")
+        self.subject_from(Origin::Sender)
+    }
+
+    /// The subject on which `origin` publishes it.
+    pub fn subject_from(&self, origin: Origin) -> String {
+        format!("{}.{self}", origin.prefix())
     }
 }
 
@@ -215,8 +255,9 @@ impl fmt::Display for CommandAddress {
     }
 }
 
-/// The subject on which a command was published, from the one under which COMMANDS stores it. Foreign subjects come
-/// back unchanged, so that a dead letter can always say where its message came from.
+/// The subject on which a command was published, from the one under which COMMANDS stores it. What is stored under its own
+/// subject comes back unchanged: commands of processes, and foreign subjects, so that a dead letter can always say where its
+/// message came from.
 pub fn published_subject(stored: &str) -> String {
     stored
         .strip_prefix("cmdq.")
@@ -350,5 +391,22 @@ mod tests {
         let stored = CommandAddress::from_stored_subject("cmdq.7.retail.till.1_2012-01-31.close").unwrap();
         assert_eq!(published, stored);
         assert_eq!(published_subject("cmdq.7.retail.till.1_2012-01-31.close"), published.subject());
+        let effect = "effect.retail.till.1_2012-01-31.close";
+        assert_eq!(CommandAddress::from_stored_subject(effect).unwrap(), published);
+        assert_eq!(published_subject(effect), effect);
+        assert!(CommandAddress::from_subject(effect).is_err(), "nobody sends a command there");
+    }
+
+    #[test]
+    fn origin_is_the_subject_s() {
+        for (subject, origin) in [
+            ("cmdq.7.retail.till.1.close", Origin::Sender),
+            ("cmdq.7.effect.till.1.close", Origin::Sender),
+            ("effects.retail.till.1.close", Origin::Sender),
+            ("effect", Origin::Sender),
+            ("effect.retail.till.1.close", Origin::Effect),
+        ] {
+            assert_eq!(Origin::of_stored_subject(subject), origin, "{subject}");
+        }
     }
 }

@@ -7,6 +7,7 @@
 
 mod declaring;
 mod errors;
+mod internal;
 mod partners;
 mod plain_states;
 mod registry;
@@ -19,6 +20,7 @@ pub use serde_json::Value;
 #[doc(hidden)]
 pub use self::declaring::derived;
 pub use self::errors::{CommandBodyError, EventError};
+pub use self::internal::{INTERNAL_COMMAND, check_origin};
 pub use self::partners::PARTNER_REJECTIONS;
 #[cfg(feature = "testing")]
 pub(crate) use self::partners::{decide_together, partners_of};
@@ -158,6 +160,12 @@ pub trait Decider: Send + Sync + 'static {
     /// demand it: the kits in `testing` end where a code that is not declared comes out.
     fn rejections() -> Vec<(&'static str, &'static str)> {
         Vec::new()
+    }
+
+    /// The commands that only processes and timers may give. From anybody else they are rejected as [`INTERNAL_COMMAND`], before
+    /// any rule is asked. Where a command comes from is told by its subject, on which nobody else can publish.
+    fn internal_commands() -> &'static [&'static str] {
+        &[]
     }
 
     /// Checks the id, where the aggregate demands more than the contract does.

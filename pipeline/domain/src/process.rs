@@ -15,6 +15,7 @@
 
 use jiff::Timestamp;
 use millstream_contract::{
+    command::process_command_id,
     commit::Envelope,
     subject::{CommandAddress, SubjectError},
 };
@@ -225,21 +226,7 @@ pub fn react(
 
 /// The id of the command at `index` of the answer of `process` to an event.
 pub fn command_id(process: &str, envelope: &Envelope<'_>, index: usize) -> String {
-    format!("{process}:{}.{}.{index}", envelope.broker_sequence, envelope.aggregate_version)
-}
-
-/// What stands for the process in the ids of commands that fell due.
-pub const TIMER_ISSUER: &str = "timer";
-
-/// The process that a command's id names, or [`TIMER_ISSUER`] for one that fell due; `None` for ids of another form.
-pub fn issuer(command_id: &str) -> Option<&str> {
-    let (process, place) = command_id.split_once(':')?;
-    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-    let numbers = place.split('.').filter(|part| is_number(part)).count();
-    let is_effect = numbers == 3 && place.split('.').count() == 3;
-    let is_due =
-        process == TIMER_ISSUER && place.split_once('.').is_some_and(|(_, number)| is_number(number));
-    (!process.is_empty() && (is_effect || is_due)).then_some(process)
+    process_command_id(process, envelope.broker_sequence, envelope.aggregate_version, index)
 }
 
 fn issued(

@@ -3,13 +3,13 @@
 //! Nobody waits for the answer to such a command, so a rejection that no rule of the process expects would be seen by nobody.
 //! Commands that fell due stand under `timer`, as their ids do not name the process.
 
-use millstream_contract::outcome::{CommandOutcome, Outcome};
+use millstream_contract::{
+    command::issuer,
+    outcome::{CommandOutcome, Outcome},
+};
 use serde::Serialize;
 
-use crate::{
-    process::issuer,
-    projection::{OutcomeProjection, ProjectionError, Rows},
-};
+use crate::projection::{OutcomeProjection, ProjectionError, Rows};
 
 /// The view's name.
 pub const PROCESS_REJECTIONS: &str = "process-rejection";

@@ -1,7 +1,8 @@
 //! Creates and verifies the JetStream streams and the bucket of leases.
 //!
-//! What exists is never changed here: a stream that differs is reported, field by field, with the command that mends
-//! it. Consumers are not provisioned: each reader makes its own at its own position (see [`crate::broker`]).
+//! What exists is left as it is: a stream that differs is reported, field by field, with the command that mends
+//! it. Only a subject that a later release has added is added here, since that changes nothing that is stored. Consumers
+//! are not provisioned: each reader makes its own at its own position (see [`crate::broker`]).
 
 use std::{collections::BTreeMap, num::NonZeroUsize};
 
@@ -101,8 +102,8 @@ impl Failure for ProvisionError {
     }
 }
 
-/// Makes every stream that is missing and reports on all. Can be repeated, also by several at once: the first one wins
-/// and the others find its streams.
+/// Makes every stream that is missing, adds subjects that a stream lacks, and reports on all. Can be repeated, also by several
+/// at once: the first one wins and the others find its streams.
 ///
 /// # Errors
 /// [`ProvisionError`] when the server does not answer or refuses; streams made before stay.
@@ -115,6 +116,8 @@ pub async fn provision(
         let mut finding = inspect(jetstream, &config, options).await?;
         if finding.presence == StreamPresence::Missing {
             finding = create(jetstream, config, options).await?;
+        } else if add_subjects(jetstream, &config).await? {
+            finding = inspect(jetstream, &config, options).await?;
         }
         findings.push(finding);
     }
@@ -167,6 +170,29 @@ async fn inspect(
 
 fn is_missing(error: &jetstream::context::GetStreamError) -> bool {
     matches!(error.kind(), GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND)
+}
+
+/// Gives a stream that takes some of its subjects and no others the rest of them. Says whether it did; a server that does not
+/// permit it leaves a difference that is reported.
+async fn add_subjects(jetstream: &jetstream::Context, expected: &Config) -> Result<bool, ProvisionError> {
+    let stream = &expected.name;
+    let read = |source| ProvisionError::Read { stream: stream.clone(), source };
+    let mut config = jetstream.get_stream(stream).await.map_err(read)?.cached_info().config.clone();
+    let is_ours = |subject: &String| expected.subjects.contains(subject);
+    if config.subjects.len() >= expected.subjects.len() || !config.subjects.iter().all(is_ours) {
+        return Ok(false);
+    }
+    config.subjects.clone_from(&expected.subjects);
+    match jetstream.update_stream(config).await {
+        Ok(_) => {
+            tracing::info!(stream, subjects = ?expected.subjects, "added the subjects that the stream lacked");
+            Ok(true)
+        }
+        Err(error) => {
+            tracing::warn!(stream, %error, "cannot add the subjects that the stream lacks");
+            Ok(false)
+        }
+    }
 }
 
 async fn create(

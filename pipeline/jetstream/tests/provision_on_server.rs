@@ -4,7 +4,7 @@
 use async_nats::jetstream::{self, stream};
 use millstream_contract::{
     stream_names,
-    subject::{CommandAddress, StreamId},
+    subject::{CommandAddress, Origin, StreamId, published_subject},
 };
 use millstream_jetstream::{
     broker::Broker as _,
@@ -133,6 +133,46 @@ async fn partitions_are_the_ones_the_server_computes() {
         let stream_id: &StreamId = &address.stream_id;
         assert_eq!(stored.subject, format!("cmdq.{}.{address}", stream_id.partition()));
     }
+}
+
+#[tokio::test]
+async fn commands_of_processes_keep_their_subject() {
+    let server = TestServer::start_provisioned().await;
+    let context = jetstream::new(server.client().await);
+    let address = CommandAddress::new("orders", "order", "O1", "expire-payment").unwrap();
+    for origin in [Origin::Sender, Origin::Effect] {
+        context.publish(address.subject_from(origin), "{}".into()).await.unwrap().await.unwrap();
+    }
+    let broker = server.broker().await;
+    for (sequence, origin) in [(1, Origin::Sender), (2, Origin::Effect)] {
+        let stored = broker.get(stream_names::COMMANDS, sequence).await.unwrap().unwrap();
+        assert_eq!(Origin::of_stored_subject(&stored.subject), origin, "{}", stored.subject);
+        assert_eq!(CommandAddress::from_stored_subject(&stored.subject).as_ref(), Ok(&address));
+        assert_eq!(published_subject(&stored.subject), address.subject_from(origin));
+    }
+}
+
+/// What an earlier release made knows no commands of processes.
+#[tokio::test]
+async fn a_stream_that_lacks_a_subject_is_given_it_and_keeps_everything_else() {
+    let server = TestServer::start().await;
+    let context = jetstream::new(server.client().await);
+    let options = ProvisionOptions::default();
+    let mut before = provision::definition("COMMANDS", &options).unwrap();
+    before.subjects.retain(|subject| subject.starts_with("cmd."));
+    before.max_bytes = 12_345_678;
+    context.create_stream(before).await.unwrap();
+    context.publish("cmd.retail.till.1.close", "{}".into()).await.unwrap().await.unwrap();
+
+    let found = verify(&context, &options, &["COMMANDS"]).await.unwrap();
+    assert!(!found[0].is_usable(), "looking changes nothing: {found:?}");
+    provision(&context, &options).await.unwrap();
+
+    let mut stream = context.get_stream("COMMANDS").await.unwrap();
+    let info = stream.info().await.unwrap();
+    assert_eq!(info.config.subjects, ["cmd.*.*.*.*", "effect.*.*.*.*"]);
+    assert_eq!((info.config.max_bytes, info.state.messages), (12_345_678, 1));
+    context.publish("effect.retail.till.1.close", "{}".into()).await.unwrap().await.unwrap();
 }
 
 #[tokio::test]

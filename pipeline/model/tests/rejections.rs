@@ -14,7 +14,7 @@ use std::{
 
 use jiff::Timestamp;
 use millstream::{
-    decider::ANY_COMMAND,
+    decider::{ANY_COMMAND, INTERNAL_COMMAND, NewEvent, Rejection},
     testing::sequential_handler::SequentialHandler,
     values::{
         money::{AMOUNT_MAX, QUANTITY_MAX},
@@ -30,6 +30,24 @@ use serde_json::{Value, json};
 
 /// Context, aggregate, command and code.
 type Met = BTreeSet<(String, String, String, String)>;
+
+/// Decides a command as whoever may give it does.
+fn decide(
+    handler: &mut SequentialHandler,
+    actor: Option<&str>,
+    address: &str,
+    body: &Value,
+    now: Timestamp,
+) -> Result<Vec<NewEvent>, Rejection> {
+    let aggregates = millstream_model::aggregates();
+    let (aggregate, command) = address.rsplit_once('.').unwrap();
+    let mut names = aggregate.split('.');
+    let aggregate = aggregates.get(names.next().unwrap(), names.next().unwrap()).unwrap();
+    if aggregate.internal_commands().contains(&command) {
+        return handler.decide_effect(address, &body.to_string(), now);
+    }
+    handler.decide_by(actor, address, &body.to_string(), now)
+}
 
 /// An aggregate with a past, of which things are asked that it refuses.
 struct Case<'a> {
@@ -56,13 +74,13 @@ impl<'a> Case<'a> {
         let mut handler = SequentialHandler::new(millstream_model::aggregates(), "any");
         for (command, body) in &self.past {
             let address = format!("{}.{command}", self.address);
-            let events = handler.decide_by(Some("anna"), &address, &body.to_string(), now);
+            let events = decide(&mut handler, Some("anna"), &address, body, now);
             assert!(events.is_ok_and(|events| !events.is_empty()), "the past: {address} {body}");
         }
         let address = format!("{}.{command}", self.address);
         let before = handler.history().commits().len();
         for _ in 0..2 {
-            let rejection = handler.decide_by(self.actor, &address, &body.to_string(), now).unwrap_err();
+            let rejection = decide(&mut handler, self.actor, &address, body, now).unwrap_err();
             assert_eq!(rejection.code, code, "{address} {body}: {rejection}");
             assert!(rejection.message.len() > code.len(), "{code} says nothing to people");
         }
@@ -487,6 +505,25 @@ fn comment(met: &mut Met) {
         .past(&[("delete", json!({}))])
         .refuses("create", &create, "comment-deleted")
         .refuses("update", &update, "comment-deleted");
+}
+
+#[test]
+fn commands_that_fulfilment_gives_are_refused_from_anybody_else() {
+    let aggregates = millstream_model::aggregates();
+    let internal = aggregates.get("orders", "order").unwrap().internal_commands();
+    assert_eq!(internal, ["confirm-reservation", "reject-reservation", "expire-payment", "expire-shipment"]);
+    let mut handler = SequentialHandler::new(aggregates, "any");
+    let now: Timestamp = "2026-03-01T10:00:00Z".parse().unwrap();
+    handler.decide(&format!("{ORDER}.place"), &place().to_string(), now).unwrap();
+    for command in internal {
+        let address = format!("{ORDER}.{command}");
+        let body = order_body(command).to_string();
+        let rejection = handler.decide(&address, &body, now).unwrap_err();
+        assert_eq!(rejection.code, INTERNAL_COMMAND);
+        assert!(rejection.message.contains(command), "{rejection}");
+    }
+    let reserved = handler.decide_effect(&format!("{ORDER}.confirm-reservation"), "{}", now).unwrap();
+    assert_eq!(reserved.len(), 1);
 }
 
 /// The contexts of which this file provokes every code.

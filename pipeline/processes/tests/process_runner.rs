@@ -350,7 +350,7 @@ async fn what_the_server_never_takes_is_set_aside_and_nothing_waits_behind_it() 
     let letter = DeadLetter::from_stored(letters.first().unwrap(), &[]).unwrap();
     assert_eq!(
         (letters.len(), letter.name().as_str(), letter.subject.as_str(), letter.code.as_str()),
-        (1, "EVENTS.3-echo-1-0", "cmd.test.mountain.a.answer", "effect-refused")
+        (1, "EVENTS.3-echo-1-0", "effect.test.mountain.a.answer", "effect-refused")
     );
     assert!(letter.payload.len() > LOUD && letter.cause.contains("maximum"), "{letter:?}");
     assert_eq!(letter.headers.get(header::COMMAND_ID), Some("echo:3.1.0"));
@@ -471,7 +471,7 @@ async fn timers_of_a_process_fire_once_and_can_be_cancelled() {
         .await;
     let commands = messages(&broker, COMMANDS).await;
     assert_eq!((commands.len(), ids(&commands)), (1, vec!["echo:1.1.0"]));
-    assert!(commands[0].subject.ends_with(".test.mountain.past.ring"), "{}", commands[0].subject);
+    assert_eq!(commands[0].subject, "effect.test.mountain.past.ring");
     assert_eq!(commands[0].headers.get(header::ACTOR), Some("process:echo"));
     until("what was carried out is gone", async || {
         let left = messages(&broker, TIMERS).await;
@@ -522,6 +522,37 @@ async fn what_fell_due_while_nobody_ran_is_sent_once_under_an_id_of_its_place() 
         (letters.len(), &*letter.subject, &*letter.code),
         (1, "due.cmd.test.valley", "subject-not-allowed")
     );
+}
+
+/// COMMANDS drops what comes under a message id that it has seen, whoever sent the first; anybody may choose one that a command of
+/// a process or a timer will have as its id.
+#[tokio::test]
+async fn what_falls_due_is_stored_although_somebody_used_its_id_as_a_message_id() {
+    let (server, folder) = (server().await, TempDir::new().unwrap());
+    let broker = server.broker().await;
+    let context = async_nats::jetstream::new(server.client().await);
+    let generation = broker.state(TIMERS).await.unwrap().generation;
+    let squatted = (1..=9).map(|place| format!("timer:{generation}.{place}"));
+    let squatted: Vec<String> = squatted.chain(["echo:1.1.0".to_owned()]).collect();
+    for id in &squatted {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::NATS_MESSAGE_ID, id.as_str());
+        let sent = context.publish_with_headers("cmd.test.valley.b.call", headers, "{}".into()).await;
+        sent.unwrap().await.unwrap();
+    }
+    schedule(&server, "x", "due.cmd.test.valley.a.call", r#"{"loud":true}"#).await;
+    let running = Running::start(&server, folder.path(), "process-manager").await;
+    record(&broker, "past", "alarm-set", Timestamp::UNIX_EPOCH).await;
+    until("both have fallen due and are carried out", async || {
+        let left = broker.state(TIMERS).await.unwrap();
+        left.last_sequence >= 4 && left.usage.messages == 0
+    })
+    .await;
+    running.finish().await;
+    let commands = messages(&broker, COMMANDS).await;
+    let mut effects: Vec<&str> = commands[squatted.len()..].iter().map(|command| &*command.subject).collect();
+    effects.sort_unstable();
+    assert_eq!(effects, ["effect.test.mountain.past.ring", "effect.test.valley.a.call"]);
 }
 
 #[tokio::test]

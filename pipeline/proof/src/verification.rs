@@ -14,10 +14,10 @@ mod replay;
 mod strangers;
 mod stretch;
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use millstream_contract::{
-    command::CommandEnvelope,
+    command::{CommandEnvelope, ID_RESERVED, check_id_origin, explicit_id},
     outcome::Outcome,
     stored_message::StoredMessage,
     stream_names::{COMMANDS, EVENTS},
@@ -160,9 +160,20 @@ fn check_sequences(stream: &'static str, messages: &[StoredMessage], violations:
     }
 }
 
-/// The id that the sender of a command gave; none when it gave none, or one that cannot be used.
-fn given_id(message: &StoredMessage) -> Option<std::sync::Arc<str>> {
-    millstream_contract::command::explicit_id(message).ok().flatten()
+/// The id that the sender of a command gave; none when it gave none, or one that it could not use. `outcome` is what became of the
+/// command, where that is known.
+///
+/// Ids of processes are refused only since their commands have a subject of their own. Histories of before hold them under the
+/// subject of everybody, so the outcome says whether the rule was applied.
+fn given_id(message: &StoredMessage, outcome: Option<&Outcome>) -> Option<Arc<str>> {
+    if outcome.is_some_and(is_refused_for_its_id) && check_id_origin(message).is_err() {
+        return None;
+    }
+    explicit_id(message).ok().flatten()
+}
+
+fn is_refused_for_its_id(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::DeadLettered { code, .. } if &**code == ID_RESERVED)
 }
 
 /// What a message of COMMANDS is addressed to, if it is a command.

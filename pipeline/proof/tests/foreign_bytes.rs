@@ -35,6 +35,7 @@ use millstream_runtime::{
 use millstream_write_side::{
     command_handler::{CommandHandler, HandlerError, HandlerSettings, Observed},
     id_index::IdIndex,
+    round::InternalCommands,
     state_cache::CacheLimits,
     state_snapshots::StateSnapshots,
     submit_service::SubmitService,
@@ -80,6 +81,7 @@ impl Running {
         let shutdown = Shutdown::new();
         let settings = HandlerSettings {
             name: format!("command-handler-{run}"),
+            internal_commands: InternalCommands::EffectsOnly,
             round_max: NonZeroUsize::new(1000).unwrap(),
             cache: CacheLimits {
                 states: NonZeroUsize::new(1000).unwrap(),

@@ -31,6 +31,7 @@ use millstream_runtime::{health::Readiness, metrics::Metrics, shutdown::Shutdown
 use millstream_write_side::{
     command_handler::{CommandHandler, HandlerError, HandlerSettings, Observed},
     id_index::IdIndex,
+    round::InternalCommands,
     state_cache::CacheLimits,
     state_snapshots::StateSnapshots,
 };
@@ -49,6 +50,7 @@ impl Running {
         let shutdown = Shutdown::new();
         let settings = HandlerSettings {
             name: "command-handler-1".to_owned(),
+            internal_commands: InternalCommands::EffectsOnly,
             round_max: NonZeroUsize::new(20_000).unwrap(),
             cache: CacheLimits {
                 states: NonZeroUsize::new(1000).unwrap(),

@@ -10,8 +10,8 @@ use millstream_contract::{
     outcome::OUTCOME_SUBJECT,
     stream_names::{COMMANDS, COMMANDS_CONSUMER, DEAD_LETTERS, EVENTS, OUTCOMES, REPORTS, TIMERS},
     subject::{
-        COMMAND_PREFIX, EVENT_PREFIX, GATEWAY_REPLY_PREFIX, QUERY_PREFIX, SUBMIT_PREFIX, SUBMIT_REPLY_PREFIX,
-        SUBMIT_SERVICE, TIMER_PREFIX,
+        COMMAND_PREFIX, EFFECT_PREFIX, EVENT_PREFIX, GATEWAY_REPLY_PREFIX, QUERY_PREFIX, SUBMIT_PREFIX,
+        SUBMIT_REPLY_PREFIX, SUBMIT_SERVICE, TIMER_PREFIX,
     },
 };
 
@@ -153,7 +153,7 @@ fn process_manager(process: &str) -> StageNeeds {
         readers: [projections(EVENTS, process).to_vec(), vec![reader(TIMERS, PROCESS_MANAGER_LEASE)]]
             .concat(),
         appends: vec![
-            append(COMMANDS, format!("{COMMAND_PREFIX}.*.*.*.*")),
+            append(COMMANDS, format!("{EFFECT_PREFIX}.*.*.*.*")),
             append(TIMERS, format!("{TIMER_PREFIX}.*")),
             append(DEAD_LETTERS, format!("{DEAD_LETTER_PREFIX}.{TIMERS}.*")),
             append(DEAD_LETTERS, format!("{DEAD_LETTER_PREFIX}.{EVENTS}.*")),

@@ -38,10 +38,11 @@ mod streams;
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use millstream_contract::{
+    command::TIMER_ISSUER,
     leases::COMMAND_HANDLER_LEASE,
     stream_names::{COMMANDS, COMMANDS_CONSUMER, EVENTS},
 };
-use millstream_domain::{decider::AggregateRegistry, process::TIMER_ISSUER};
+use millstream_domain::decider::AggregateRegistry;
 use millstream_jetstream::{
     broker::{Broker, ReadError, ReaderConfig},
     group_append::AppendStrategy,
@@ -67,7 +68,7 @@ use crate::{
     },
     id_index::IdIndex,
     outcome_journal::{JournalError, OutcomeJournal},
-    round::{PreparedCommand, cut_round},
+    round::{InternalCommands, PreparedCommand, cut_round},
     settlement::Settlement,
     state_cache::{CacheLimits, StateCache},
     state_snapshots::StateSnapshots,
@@ -92,6 +93,8 @@ pub struct HandlerSettings {
     pub lease_time_to_live: Duration,
     /// What it purges while it is active; nothing when absent.
     pub purge: Option<PurgeSettings>,
+    /// Who may give what is meant for processes and timers.
+    pub internal_commands: InternalCommands,
 }
 
 /// Where a handler reports what it does.
@@ -360,8 +363,8 @@ impl<B: Broker> CommandHandler<B> {
         }
         // Bounded by the memory that each batch holds.
         let (read_out, read_in) = mpsc::unbounded_channel();
-        let round_max = self.settings.round_max.get();
-        tasks.spawn(read_ahead(reader, self.registry.clone(), round_max, read_out));
+        let (round_max, internal) = (self.settings.round_max.get(), self.settings.internal_commands);
+        tasks.spawn(read_ahead(reader, self.registry.clone(), internal, round_max, read_out));
         let (settled_out, settled_in) = mpsc::channel(ROUNDS_UNRECORDED);
         tasks.spawn(loss_watch::run(broker.clone(), self.ids.clone(), known.clone()));
         let observed = self.observed.clone();

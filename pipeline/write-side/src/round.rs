@@ -10,7 +10,7 @@ mod together;
 use std::sync::Arc;
 
 pub use history_fold::{HistoryFold, Past};
-pub use prepare::{DecodedCommand, PreparedCommand, Work, cut_round, prepare};
+pub use prepare::{DecodedCommand, InternalCommands, PreparedCommand, Work, cut_round, prepare};
 pub use together::{
     AggregateWithPast, CommandWithPartners, DecisionWithPartners, PastOfCommand, decide_overtaken,
     decide_together,

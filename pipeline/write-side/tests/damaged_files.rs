@@ -26,6 +26,7 @@ use millstream_runtime::{
 use millstream_write_side::{
     command_handler::{CommandHandler, HandlerError, HandlerSettings, Observed},
     id_index::IdIndex,
+    round::InternalCommands,
     state_cache::CacheLimits,
     state_snapshots::StateSnapshots,
 };
@@ -45,6 +46,7 @@ impl Running {
         let (shutdown, damaged) = (Shutdown::new(), Count::default());
         let settings = HandlerSettings {
             name: "command-handler".to_owned(),
+            internal_commands: InternalCommands::EffectsOnly,
             round_max: NonZeroUsize::new(1000).unwrap(),
             cache: CacheLimits {
                 states: NonZeroUsize::new(1000).unwrap(),

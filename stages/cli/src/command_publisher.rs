@@ -9,7 +9,7 @@ use millstream_contract::{
     header,
     stored_message::Headers,
     stream_names,
-    subject::CommandAddress,
+    subject::{CommandAddress, Origin},
 };
 use millstream_jetstream::{
     broker::{AppendError, Broker as _, NewMessage},
@@ -26,6 +26,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 pub(crate) struct OutgoingCommand {
     /// Aggregate and command.
     pub(crate) address: CommandAddress,
+    /// Who gives it.
+    pub(crate) origin: Origin,
     /// Its id: sent again under the same one, it takes effect once.
     pub(crate) id: String,
     /// Its fields.
@@ -39,7 +41,8 @@ impl OutgoingCommand {
     pub(crate) fn into_message(self) -> NewMessage {
         let mut headers = self.headers;
         headers.push(header::COMMAND_ID, &self.id);
-        NewMessage { subject: self.address.subject(), expected_last: None, headers, payload: self.body }
+        let subject = self.address.subject_from(self.origin);
+        NewMessage { subject, expected_last: None, headers, payload: self.body }
     }
 }
 
@@ -71,7 +74,11 @@ pub(crate) fn check_size(client: &Client, command: &OutgoingCommand) -> Result<(
     let max = client.server_info().max_payload;
     let size = command.body.len();
     if size.saturating_add(header_size(command)) > max {
-        return Err(PublishError::TooLarge { subject: command.address.subject(), size, max });
+        return Err(PublishError::TooLarge {
+            subject: command.address.subject_from(command.origin),
+            size,
+            max,
+        });
     }
     Ok(())
 }

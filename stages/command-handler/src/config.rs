@@ -8,7 +8,7 @@ use millstream_runtime::{
     config::{Section, SectionKeys},
     memory_limit::{AutoSize, MemoryLimit},
 };
-use millstream_write_side::command_handler::PurgeSettings;
+use millstream_write_side::{command_handler::PurgeSettings, round::InternalCommands};
 
 /// A round is what waits, so this matters under load alone: the more commands of an aggregate come together, the fewer commits
 /// they take. Small enough that a round is settled well within a second.
@@ -38,6 +38,10 @@ const APPEND_STRATEGIES: [(&str, AppendStrategy); 3] = [
     ("atomic", AppendStrategy::Atomic),
 ];
 
+/// The words for [`InternalCommands`].
+const INTERNAL_COMMANDS: [(&str, InternalCommands); 2] =
+    [("effects-only", InternalCommands::EffectsOnly), ("anyone", InternalCommands::Anyone)];
+
 /// What only the command handler has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StageConfig {
@@ -59,6 +63,8 @@ pub struct StageConfig {
     pub lease_time_to_live: Duration,
     /// The company's time zone: in it begin the days of deliveries, stock movements and whatever else names none.
     pub time_zone: TimeZone,
+    /// Who may give what is meant for processes and timers.
+    pub internal_commands: InternalCommands,
     /// What is purged, and when.
     pub purge: PurgeSettings,
 }
@@ -104,6 +110,12 @@ impl Section for StageConfig {
                 "time_zone",
                 "UTC",
                 "the company's time zone, in which the day of a command begins that names no date; the same as process_manager.time_zone",
+            ),
+            internal_commands: keys.choice(
+                "internal_commands",
+                &INTERNAL_COMMANDS,
+                "effects-only",
+                "who may send commands that only processes give, and use ids of their form: `effects-only`, or `anyone` while a process manager from before `effect.>` runs",
             ),
             purge: PurgeSettings {
                 commands_after: kept(keys.duration(

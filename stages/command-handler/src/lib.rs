@@ -112,6 +112,7 @@ pub async fn run<A: Application>(config: Config<StageConfig>, runtime: StageRunt
     let settings = HandlerSettings {
         name: runtime.process,
         round_max: stage.round_max,
+        internal_commands: stage.internal_commands,
         cache: CacheLimits {
             states: stage.states_max,
             bytes: memory.states,

@@ -36,8 +36,9 @@ pub use self::faults::{Faults, Injected, Kind, SeededFaults, Seen, Verdict};
 use self::frame::{Address, Content, Frame};
 
 /// Streams by the first token of the subjects that they take.
-const STREAMS: [(&str, &str); 8] = [
+const STREAMS: [(&str, &str); 9] = [
     ("cmd", COMMANDS),
+    ("effect", COMMANDS),
     ("evt", EVENTS),
     ("out", OUTCOMES),
     ("dlq", DEAD_LETTERS),

@@ -32,6 +32,7 @@ use millstream_store::read_store::{Changes, Durability, ProjectionId, Projection
 use millstream_write_side::{
     command_handler::{CommandHandler, HandlerSettings, Observed},
     id_index::IdIndex,
+    round::InternalCommands,
     state_cache::CacheLimits,
     state_snapshots::StateSnapshots,
 };
@@ -85,6 +86,7 @@ impl Deciding {
                 unsaved_commits: NonZeroUsize::MAX,
             },
             append_strategy: AppendStrategy::default(),
+            internal_commands: InternalCommands::EffectsOnly,
             lease_time_to_live: Duration::from_secs(3),
             purge: None,
         };

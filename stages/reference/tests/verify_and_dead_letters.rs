@@ -28,6 +28,7 @@ use millstream_runtime::{health::Readiness, metrics::Metrics, shutdown::Shutdown
 use millstream_write_side::{
     command_handler::{CommandHandler, HandlerError, HandlerSettings, Observed},
     id_index::IdIndex,
+    round::InternalCommands,
     state_cache::CacheLimits,
     state_snapshots::StateSnapshots,
 };
@@ -50,6 +51,7 @@ impl Running {
                 unsaved_commits: NonZeroUsize::MAX,
             },
             append_strategy: AppendStrategy::default(),
+            internal_commands: InternalCommands::EffectsOnly,
             lease_time_to_live: Duration::from_secs(3),
             purge: None,
         };
@@ -369,7 +371,7 @@ async fn letters_of_timers_are_decided_as_what_fell_due_and_what_is_no_command_i
         "{said}"
     );
     let command = broker.get(COMMANDS, 1).await.unwrap().unwrap();
-    assert_eq!(published_subject(&command.subject), "cmd.retail.stock.web:1.receive");
+    assert_eq!(published_subject(&command.subject), "effect.retail.stock.web:1.receive");
     assert_eq!(command.headers.get("X"), Some("y"));
     assert_eq!(command.headers.get("Millstream-Command-Id"), Some("dead-letter-TIMERS-5"));
     let (_, left, _) = millstream(&server, &["deadletters", "list", "--json"]).await;

@@ -83,6 +83,10 @@ impl Checker {
                 self.name("command", command);
                 self.once("command", format!("{name}.{}.{command}", aggregate.name));
             }
+            for internal in aggregate.internal.iter().filter(|each| !aggregate.commands.contains(each)) {
+                let aggregate = format!("{name}.{}", aggregate.name);
+                self.problems.push(ApplicationProblem::InternalCommand { aggregate, name: internal });
+            }
             for (event, _) in aggregate.events {
                 self.name("event", event);
                 self.once("event", format!("{name}.{}.{event}", aggregate.name));

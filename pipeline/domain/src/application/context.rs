@@ -16,6 +16,7 @@ pub(super) struct AggregatePart {
     pub(super) context: &'static str,
     pub(super) name: &'static str,
     pub(super) commands: &'static [&'static str],
+    pub(super) internal: &'static [&'static str],
     pub(super) events: &'static [(&'static str, u16)],
     pub(super) add: fn(AggregateRegistry) -> AggregateRegistry,
 }
@@ -79,6 +80,7 @@ impl Context {
             context: D::CONTEXT,
             name: D::AGGREGATE,
             commands: D::Command::NAMES,
+            internal: D::internal_commands(),
             events: D::Event::TYPES,
             add: AggregateRegistry::with::<D>,
         });

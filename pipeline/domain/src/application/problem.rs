@@ -55,6 +55,16 @@ pub enum ApplicationProblem {
         /// Its own name.
         own: &'static str,
     },
+    /// An aggregate says of a command that it does not have that only processes may give it.
+    #[error(
+        "the internal command {name:?} of {aggregate:?} is none of its commands; correct `internal_commands`, or delete the name"
+    )]
+    InternalCommand {
+        /// The context and the aggregate.
+        aggregate: String,
+        /// What it names.
+        name: &'static str,
+    },
     /// The default of a setting breaks the setting's own rule.
     #[error("the default of the setting {section}.{name} is wrong: it {rule}")]
     Default {

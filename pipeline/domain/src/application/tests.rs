@@ -136,6 +136,40 @@ fn sound_application_hands_out_its_parts() {
     assert_eq!(outcomes, every, "every application can be asked what became of a command");
 }
 
+crate::commands! {
+    /// Nothing that matters here.
+    enum LockerCommand { Open {} = "open", Expire {} = "expire" }
+}
+
+struct Locker;
+
+impl Decider for Locker {
+    type Command = LockerCommand;
+    type Event = MemberEvent;
+    type State = ();
+
+    const CONTEXT: &'static str = "gym";
+    const AGGREGATE: &'static str = "locker";
+
+    fn internal_commands() -> &'static [&'static str] {
+        &["expire", "exprie"]
+    }
+
+    fn decide(_: &(), _: &LockerCommand, _: &DecisionContext<'_>) -> Result<Vec<MemberEvent>, Rejection> {
+        Ok(vec![])
+    }
+
+    fn evolve(_: &mut (), _: &MemberEvent) {}
+}
+
+#[test]
+fn internal_command_that_there_is_not_is_named() {
+    application!(Misspelt, vec![Context::new("gym").aggregate::<Locker>()]);
+    let refusal = refusal::<Misspelt>();
+    assert!(refusal.contains("\"exprie\" of \"gym.locker\""), "{refusal}");
+    assert!(!refusal.contains("\"expire\""), "{refusal}");
+}
+
 #[test]
 fn what_is_there_twice_is_named() {
     application!(Aggregate, vec![gym().aggregate::<Member>()]);

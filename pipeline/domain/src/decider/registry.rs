@@ -68,6 +68,8 @@ pub trait AggregateType: Send + Sync {
     fn rewrite_event(&self, event_type: &str, schema: u16, data: &[u8]) -> Result<NewEvent, EventError>;
     /// [`Decider::rejections`].
     fn rejections(&self) -> Vec<(&'static str, &'static str)>;
+    /// [`Decider::internal_commands`].
+    fn internal_commands(&self) -> &'static [&'static str];
     /// [`Decider::STATE_VERSION`].
     fn state_version(&self) -> u32;
     /// [`DecisionContext::time_zone`] of its decisions.
@@ -205,6 +207,10 @@ impl<D: Decider> AggregateType for Erased<D> {
 
     fn rejections(&self) -> Vec<(&'static str, &'static str)> {
         D::rejections()
+    }
+
+    fn internal_commands(&self) -> &'static [&'static str] {
+        D::internal_commands()
     }
 
     fn state_version(&self) -> u32 {

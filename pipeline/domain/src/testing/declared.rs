@@ -1,6 +1,6 @@
 //! What the kits demand of every refusal: its code is one that the aggregate declares for the command.
 
-use crate::decider::{ANY_COMMAND, PARTNER_REJECTIONS, Rejection};
+use crate::decider::{ANY_COMMAND, INTERNAL_COMMAND, PARTNER_REJECTIONS, Rejection};
 
 /// Demands that `rejection` is declared, or the engine's own; a command of no name may get any declared code.
 ///
@@ -12,7 +12,7 @@ pub(super) fn assert_declared(
     command: Option<&str>,
     rejection: &Rejection,
 ) {
-    if PARTNER_REJECTIONS.contains(&rejection.code) {
+    if PARTNER_REJECTIONS.contains(&rejection.code) || rejection.code == INTERNAL_COMMAND {
         return;
     }
     let fits = |of: &str| of == ANY_COMMAND || command.is_none_or(|command| command == of);

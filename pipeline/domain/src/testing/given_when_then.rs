@@ -7,12 +7,15 @@
 use std::{collections::BTreeMap, fmt::Debug};
 
 use jiff::{Timestamp, tz::TimeZone};
-use millstream_contract::{command::BodyFormat, subject::StreamId};
+use millstream_contract::{
+    command::BodyFormat,
+    subject::{CommandAddress, Origin, StreamId},
+};
 
 use super::declared::assert_declared;
 use crate::decider::{
-    ANY_COMMAND, CommandSet, Decider, DecisionContext, EventSet, Rejection, Together, decide_together,
-    partners_of,
+    ANY_COMMAND, CommandSet, Decider, DecisionContext, EventSet, Rejection, Together, check_origin,
+    decide_together, partners_of,
 };
 
 /// An aggregate with a past.
@@ -95,16 +98,18 @@ impl<D: Decider> Given<D> {
         self
     }
 
-    /// Decides a command.
+    /// Decides a command by the rules alone, wherever it comes from.
     ///
     /// # Panics
     /// When it is refused with a code that [`Decider::rejections`] does not have.
     pub fn when(self, command: &D::Command) -> Then<D> {
-        self.decide(None, command)
+        self.decide(None, Origin::Effect, command)
     }
 
-    fn decide(self, name: Option<&str>, command: &D::Command) -> Then<D> {
-        let partners = D::check_id(&self.id).and_then(|()| partners_of::<D>(&self.id, command));
+    fn decide(self, name: Option<&str>, origin: Origin, command: &D::Command) -> Then<D> {
+        let partners = D::check_id(&self.id)
+            .and_then(|()| self.check_origin(name, origin))
+            .and_then(|()| partners_of::<D>(&self.id, command));
         let decided = partners.and_then(|partners| Ok((self.ask(&partners, command)?, partners)));
         match decided {
             Ok((together, partners)) => {
@@ -137,15 +142,34 @@ impl<D: Decider> Given<D> {
         decide_together::<D>(&self.state, &states, command, &context)
     }
 
-    /// Decides a command as a person types it.
+    fn check_origin(&self, name: Option<&str>, origin: Origin) -> Result<(), Rejection> {
+        let Some(command) = name else { return Ok(()) };
+        let address = CommandAddress::new(D::CONTEXT, D::AGGREGATE, &self.id, command)
+            .unwrap_or_else(|error| panic!("{}: {error}", self.id));
+        check_origin(D::internal_commands(), &address, origin)
+    }
+
+    /// Decides a command as a person types it: one of [`Decider::internal_commands`] is refused.
     ///
     /// # Panics
     /// When the body does not have the command's fields, or it is refused with a code that [`Decider::rejections`] does
     /// not have for it.
     pub fn when_typed(self, command: &str, body: &str) -> Then<D> {
+        self.decide_written(Origin::Sender, command, body)
+    }
+
+    /// Decides a command as a process or a timer gives it.
+    ///
+    /// # Panics
+    /// As [`Self::when_typed`].
+    pub fn when_effect(self, command: &str, body: &str) -> Then<D> {
+        self.decide_written(Origin::Effect, command, body)
+    }
+
+    fn decide_written(self, origin: Origin, command: &str, body: &str) -> Then<D> {
         let decoded = D::Command::decode(command, BodyFormat::Json, body.as_bytes())
             .unwrap_or_else(|error| panic!("{command} {body}: {error}"));
-        self.decide(Some(command), &decoded)
+        self.decide(Some(command), origin, &decoded)
     }
 
     /// What the rules know now.

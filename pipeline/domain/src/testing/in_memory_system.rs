@@ -18,13 +18,16 @@ use jiff::Timestamp;
 use millstream_contract::{
     command::{BodyFormat, CommandEnvelope, derived_id},
     commit::{CommittedCommand, RecordedEvent, StoredCommit},
-    subject::{CommandAddress, StreamId},
+    subject::{CommandAddress, Origin, StreamId},
     testing::dice::Dice,
 };
 
 use super::{declared::assert_declared, memory_rows::MemoryRows, project::History};
 use crate::{
-    decider::{AggregateRegistry, AggregateType, DecisionContext, DecisionError, PlainStates, Rejection},
+    decider::{
+        AggregateRegistry, AggregateType, DecisionContext, DecisionError, PlainStates, Rejection,
+        check_origin,
+    },
     process::{IssuedCommand, IssuedEffect, Process, react},
 };
 
@@ -32,6 +35,7 @@ use crate::{
 #[derive(Debug, Clone)]
 struct Waiting {
     id: Option<String>,
+    origin: Origin,
     address: CommandAddress,
     body: Vec<u8>,
     actor: Option<String>,
@@ -134,7 +138,7 @@ impl InMemorySystem {
     }
 
     /// Decides a command as a person types it, and lets happen what follows from it: `address` is
-    /// `<context>.<aggregate>.<id>.<command>`. Returns the number of its own events.
+    /// `<context>.<aggregate>.<id>.<command>`. What only processes may give is refused. Returns the number of its own events.
     ///
     /// # Errors
     /// The rejection.
@@ -159,6 +163,7 @@ impl InMemorySystem {
         while self.decide_next() {}
         let outcome = self.decide(Waiting {
             id: None,
+            origin: Origin::Sender,
             address,
             body: body.as_bytes().to_vec(),
             actor: actor.map(str::to_owned),
@@ -332,6 +337,7 @@ impl InMemorySystem {
             position: self.position,
             stored_at: self.now,
             address: command.address.clone(),
+            origin: command.origin,
             format: BodyFormat::Json,
             body: Bytes::copy_from_slice(&command.body),
             actor: command.actor.as_deref().map(Into::into),
@@ -345,6 +351,7 @@ impl InMemorySystem {
             .decode_command(&envelope)
             .unwrap_or_else(|error| panic!("{}: {error}", command.address));
         aggregate.check_id(stream_id.id())?;
+        check_origin(aggregate.internal_commands(), &command.address, command.origin)?;
         let context = DecisionContext {
             aggregate_id: stream_id.id(),
             now: self.now,
@@ -417,6 +424,7 @@ fn sent(effect: &IssuedEffect) -> Option<&IssuedCommand> {
 fn waiting(command: IssuedCommand) -> Waiting {
     Waiting {
         id: Some(command.id),
+        origin: Origin::Effect,
         address: command.command.address,
         body: command.command.body,
         actor: Some(command.actor),

@@ -9,12 +9,13 @@ use jiff::Timestamp;
 use millstream_contract::{
     command::{BodyFormat, CommandEnvelope},
     commit::RecordedEvent,
-    subject::{CommandAddress, StreamId},
+    subject::{CommandAddress, Origin, StreamId},
 };
 
 use super::{declared::assert_declared, project::History};
 use crate::decider::{
     AggregateRegistry, AggregateType, DecisionContext, DecisionError, NewEvent, PlainStates, Rejection,
+    check_origin,
 };
 
 /// Decides commands of any aggregate of a registry.
@@ -31,7 +32,8 @@ impl SequentialHandler {
         Self { registry, states: PlainStates::default(), history: History::new(context), position: 0 }
     }
 
-    /// Decides a command as a person types it, at `time`: `address` is `<context>.<aggregate>.<id>.<command>`.
+    /// Decides a command as a person types it, at `time`: `address` is `<context>.<aggregate>.<id>.<command>`. What only processes
+    /// may give is refused.
     ///
     /// # Errors
     /// The rejection.
@@ -56,8 +58,35 @@ impl SequentialHandler {
         body: &str,
         time: Timestamp,
     ) -> Result<Vec<NewEvent>, Rejection> {
+        self.decide_from(Origin::Sender, actor, address, body, time)
+    }
+
+    /// [`Self::decide`] as a process or a timer gives it.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn decide_effect(
+        &mut self,
+        address: &str,
+        body: &str,
+        time: Timestamp,
+    ) -> Result<Vec<NewEvent>, Rejection> {
+        self.decide_from(Origin::Effect, None, address, body, time)
+    }
+
+    fn decide_from(
+        &mut self,
+        origin: Origin,
+        actor: Option<&str>,
+        address: &str,
+        body: &str,
+        time: Timestamp,
+    ) -> Result<Vec<NewEvent>, Rejection> {
         let command = address.rsplit_once('.').map(|(_, command)| command);
-        let result = self.decide_undeclared(actor, address, body, time);
+        let result = self.decide_undeclared(origin, actor, address, body, time);
         if let Err(rejection) = &result {
             let address = CommandAddress::from_subject(&format!("cmd.{address}"))
                 .expect("what has been decided had an allowed address");
@@ -69,6 +98,7 @@ impl SequentialHandler {
 
     fn decide_undeclared(
         &mut self,
+        origin: Origin,
         actor: Option<&str>,
         address: &str,
         body: &str,
@@ -84,6 +114,7 @@ impl SequentialHandler {
             position: self.position,
             stored_at: time,
             address,
+            origin,
             format: BodyFormat::Json,
             body: Bytes::copy_from_slice(body.as_bytes()),
             actor: actor.map(Into::into),
@@ -95,6 +126,7 @@ impl SequentialHandler {
         };
         let command = aggregate.decode_command(&envelope).unwrap_or_else(|error| panic!("{body}: {error}"));
         aggregate.check_id(stream_id.id())?;
+        check_origin(aggregate.internal_commands(), &envelope.address, origin)?;
         let context = DecisionContext {
             aggregate_id: stream_id.id(),
             now: time,

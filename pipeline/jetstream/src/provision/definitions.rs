@@ -10,7 +10,7 @@ use millstream_contract::{
     leases::leases_stream,
     outcome::OUTCOME_PREFIX,
     stream_names,
-    subject::{COMMAND_PREFIX, COMMAND_QUEUE_PREFIX, EVENT_PREFIX, PARTITIONS},
+    subject::{COMMAND_PREFIX, COMMAND_QUEUE_PREFIX, EFFECT_PREFIX, EVENT_PREFIX, PARTITIONS},
 };
 
 use super::ProvisionOptions;
@@ -43,6 +43,7 @@ pub fn definition(name: &str, options: &ProvisionOptions) -> Option<Config> {
     definitions(options).into_iter().find(|config| config.name == name)
 }
 
+/// Commands that anybody may send, sorted into partitions, and those of processes and timers, which keep their subject.
 fn commands() -> Config {
     let tokens = (1..=4).map(|token| format!("{{{{wildcard({token})}}}}")).collect::<Vec<_>>().join(".");
     Config {
@@ -54,7 +55,7 @@ fn commands() -> Config {
         ..log(
             stream_names::COMMANDS,
             "Commands, in the order in which they are decided",
-            &[&format!("{COMMAND_PREFIX}.*.*.*.*")],
+            &[&format!("{COMMAND_PREFIX}.*.*.*.*"), &format!("{EFFECT_PREFIX}.*.*.*.*")],
             2 * GIBIBYTE,
         )
     }

@@ -5,7 +5,8 @@
 //! which everything was refunded is `refunded`. Every other step is refused as `<command>-while-<state>`
 //! (`status::refusal`); one that was taken before and is asked for again changes nothing.
 //!
-//! It knows neither stock nor deadlines: the process [`super::fulfilment`] does, and reports to it.
+//! It knows neither stock nor deadlines: the process [`super::fulfilment`] does, and reports to it, by commands that nobody else
+//! may send.
 
 mod placing;
 mod refunding;
@@ -292,6 +293,10 @@ impl Decider for Order {
 
     fn rejections() -> Vec<(&'static str, &'static str)> {
         rejections::all()
+    }
+
+    fn internal_commands() -> &'static [&'static str] {
+        &["confirm-reservation", "reject-reservation", "expire-payment", "expire-shipment"]
     }
 
     fn decide(

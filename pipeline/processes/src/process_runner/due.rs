@@ -6,13 +6,13 @@ use std::{collections::BTreeMap, convert::Infallible};
 
 use futures::{StreamExt, stream};
 use millstream_contract::{
-    command::explicit_id,
+    command::{explicit_id, timer_command_id},
     dead_letter::DeadLetter,
     header,
     leases::PROCESS_MANAGER_LEASE,
     stored_message::{Headers, StoredMessage},
     stream_names::{COMMANDS, TIMERS},
-    subject::{COMMAND_PREFIX, FOREIGN_SUBJECT_BYTES_MAX},
+    subject::{EFFECT_PREFIX, FOREIGN_SUBJECT_BYTES_MAX},
 };
 use millstream_jetstream::{
     broker::{AppendError, Broker, NewMessage, ReaderConfig, StreamReader},
@@ -178,24 +178,22 @@ pub fn command_subject(due: &str) -> Option<String> {
     let tokens = address.split('.').filter(|token| !token.is_empty()).count();
     // A client refuses to publish on a subject with white space of any kind.
     let has_shape = !address.contains(char::is_whitespace) && tokens == 4 && address.split('.').count() == 4;
-    (has_shape && address.len() <= FOREIGN_SUBJECT_BYTES_MAX).then(|| format!("{COMMAND_PREFIX}.{address}"))
+    (has_shape && address.len() <= FOREIGN_SUBJECT_BYTES_MAX).then(|| format!("{EFFECT_PREFIX}.{address}"))
 }
 
 /// The headers that the schedule was given, without JetStream's own. Without an id of its own a command gets one made from
-/// its position in TIMERS.
+/// its position in TIMERS. It gets no message id of JetStream's: COMMANDS remembers those of all senders for a while, so that
+/// anybody could use one first and the server would drop the command.
 fn command_headers(generation: &str, message: &StoredMessage) -> Headers {
     let mut headers: Headers =
         message.headers.iter().filter(|(name, _)| !name.starts_with("Nats-")).collect();
     // An id that cannot be used goes along: the command handler says what is wrong with it.
     if let Ok(None) = explicit_id(message) {
-        headers.push(header::COMMAND_ID, format!("timer:{generation}.{}", message.sequence));
+        headers.push(header::COMMAND_ID, timer_command_id(generation, message.sequence));
     } else if let (None, Some(id)) =
         (headers.find(header::COMMAND_ID), message.headers.find(header::NATS_MESSAGE_ID))
     {
         headers.push(header::COMMAND_ID, id);
-    }
-    if let Some(id) = headers.find(header::COMMAND_ID).map(str::to_owned) {
-        headers.push(header::NATS_MESSAGE_ID, id);
     }
     headers
 }
@@ -208,7 +206,7 @@ mod tests {
     fn only_what_commands_takes_becomes_a_command() {
         assert_eq!(
             command_subject("due.cmd.retail.till.1.close").as_deref(),
-            Some("cmd.retail.till.1.close")
+            Some("effect.retail.till.1.close")
         );
         for other in
             ["due.cmd.retail.till.1", "due.cmd.a.b.c.d.e", "due.cmd.a..c.d", "due.other", "due.cmdx.a.b.c.d"]

@@ -7,7 +7,7 @@ use millstream_contract::{
     header,
     stored_message::Headers,
     stream_names::EVENTS,
-    subject::{COMMAND_PREFIX, TIMER_PREFIX},
+    subject::{EFFECT_PREFIX, TIMER_PREFIX},
 };
 use millstream_domain::{
     process::{IssuedCommand, IssuedEffect},
@@ -109,7 +109,7 @@ impl Row {
         match self {
             Self::Send { command } => {
                 let aggregate = command.address.rsplit_once('.').map_or("", |(aggregate, _)| aggregate);
-                format!("{COMMAND_PREFIX}.{aggregate}")
+                format!("{EFFECT_PREFIX}.{aggregate}")
             }
             Self::SetTimer { name, .. } | Self::CancelTimer { name } => timer_subject(name),
         }
@@ -142,9 +142,9 @@ pub(super) fn timer_subject(name: &str) -> String {
 }
 
 impl Command {
-    /// The subject to publish on.
+    /// The subject to publish on: one that is a process's alone.
     pub(super) fn subject(&self) -> String {
-        format!("{COMMAND_PREFIX}.{}", self.address)
+        format!("{EFFECT_PREFIX}.{}", self.address)
     }
 
     /// Its bytes.
@@ -152,7 +152,8 @@ impl Command {
         self.body.clone().into()
     }
 
-    /// Its headers. The id is not JetStream's message id: one repeated message id rejects a whole atomic batch.
+    /// Its headers. The id is not JetStream's message id: one repeated message id rejects a whole atomic batch, and COMMANDS
+    /// remembers those of all senders, so that anybody could use one first and the server would drop the command.
     pub(super) fn headers(&self) -> Headers {
         let fields = [
             (header::COMMAND_ID, &*self.id),
@@ -165,7 +166,8 @@ impl Command {
         fields.into_iter().chain(trace).collect()
     }
 
-    /// The headers of a schedule that makes it due. Schedules travel singly, so the message id keeps most repeats out.
+    /// The headers of a schedule that makes it due. Schedules travel singly, so the message id keeps most repeats out; only the process
+    /// manager and the operator publish to TIMERS.
     pub(super) fn schedule_headers(&self, at: Timestamp) -> Headers {
         let mut headers = self.headers();
         headers.push(header::NATS_MESSAGE_ID, &self.id);

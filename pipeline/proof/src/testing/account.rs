@@ -1,6 +1,7 @@
 //! The domain of the simulation: an account. Small, but with every kind of decision: always accepted (deposit), accepted
 //! or rejected depending on all that came before (withdraw), accepted with nothing to change (rename), several events at
-//! once (transfer out with a fee), several accounts at once (give), dependent on the time of the command (freeze), a panic of the rules.
+//! once (transfer out with a fee), several accounts at once (give), dependent on the time of the command (visit), a
+//! process's alone (credit), a panic of the rules.
 
 use millstream_domain::decider::{Decider, DecisionContext, Rejection, Together};
 use serde::{Deserialize, Serialize};
@@ -55,6 +56,14 @@ pub struct Rename {
 #[serde(deny_unknown_fields)]
 pub struct Visit {}
 
+/// Puts money in, as only a process does.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Credit {
+    /// How much.
+    pub amount: u64,
+}
+
 /// Makes the rules panic.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -69,6 +78,7 @@ millstream_domain::commands! {
         Give(Give) = "give",
         Rename(Rename) = "rename",
         Visit(Visit) = "visit",
+        Credit(Credit) = "credit",
         Explode(Explode) = "explode",
     }
 }
@@ -188,6 +198,10 @@ impl Decider for Account {
     const CONTEXT: &'static str = "bank";
     const AGGREGATE: &'static str = "account";
 
+    fn internal_commands() -> &'static [&'static str] {
+        &["credit"]
+    }
+
     fn check_id(id: &str) -> Result<(), Rejection> {
         if id.starts_with("bad") {
             return Err(Rejection::new("id-malformed", "no account is called bad"));
@@ -201,7 +215,7 @@ impl Decider for Account {
         context: &DecisionContext<'_>,
     ) -> Result<Vec<AccountEvent>, Rejection> {
         match command {
-            AccountCommand::Deposit(Deposit { amount }) => {
+            AccountCommand::Deposit(Deposit { amount }) | AccountCommand::Credit(Credit { amount }) => {
                 Ok(vec![AccountEvent::Deposited(Deposited { amount: *amount })])
             }
             AccountCommand::Withdraw(Withdraw { amount }) => Self::withdraw(state, &[*amount]),

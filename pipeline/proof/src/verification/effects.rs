@@ -8,7 +8,7 @@ use millstream_contract::{
     outcome::{CommandOutcome, Outcome},
     stored_message::StoredMessage,
     stream_names::{COMMANDS, EVENTS},
-    subject::StreamId,
+    subject::{CommandAddress, StreamId},
 };
 
 use super::{Check, Violation, commits::Commits, envelope, given_id, journal::Journal};
@@ -118,9 +118,7 @@ fn events_of(stored: &StoredCommit, position: u64) -> u32 {
 }
 
 fn aggregate_of(line: &CommandOutcome) -> Option<StreamId> {
-    millstream_contract::subject::CommandAddress::from_subject(&line.subject())
-        .ok()
-        .map(|address| address.stream_id)
+    CommandAddress::from_subject(&line.subject()).ok().map(|address| address.stream_id)
 }
 
 /// The first command with an id and a final outcome is decided, every later one is a duplicate of it.
@@ -131,7 +129,8 @@ fn check_ids(journal: &Journal, commands: &[StoredMessage], violations: &mut Vec
         let mut report = |check, detail: String| {
             violations.push(Violation::new(check, COMMANDS, message.sequence, detail));
         };
-        let first = given_id(message).and_then(|id| first_of.get(&id).copied());
+        let given = given_id(message, Some(&line.outcome));
+        let first = given.as_ref().and_then(|id| first_of.get(id).copied());
         match (&line.outcome, first) {
             (Outcome::Duplicate { of, first: told }, Some(first)) => {
                 if *of != first.position {
@@ -157,7 +156,7 @@ fn check_ids(journal: &Journal, commands: &[StoredMessage], violations: &mut Vec
                 report(Check::OneEffect, detail);
             }
             (Outcome::Accepted { .. } | Outcome::Rejected { .. }, None) => {
-                if let Some(id) = given_id(message) {
+                if let Some(id) = given {
                     first_of.insert(id, line);
                 }
             }

@@ -6,14 +6,16 @@ use std::{
 };
 
 use millstream_contract::{
+    command::{check_id_origin, explicit_id},
     error_text::one_line,
-    outcome::{CommandOutcome, OutcomeRecord, RecordKind},
+    outcome::{CommandOutcome, Outcome, OutcomeRecord, RecordKind},
     stored_message::StoredMessage,
     stream_names::{COMMANDS, OUTCOMES},
-    subject::published_subject,
+    subject::{Origin, published_subject},
 };
+use millstream_domain::decider::INTERNAL_COMMAND;
 
-use super::{Check, Violation, given_id};
+use super::{Check, Violation, given_id, is_refused_for_its_id};
 
 /// What the journals say.
 #[derive(Debug, Default)]
@@ -168,10 +170,20 @@ pub(super) fn check_line(line: &CommandOutcome, message: &StoredMessage, violati
         violations.push(Violation::new(Check::OneOutcome, COMMANDS, message.sequence, detail));
     };
     let published = published_subject(&message.subject);
-    if line.subject() != published {
-        report(format!("it was published on {published}, its outcome names {}", line.subject()));
+    let origin = Origin::of_stored_subject(&message.subject);
+    if published.strip_prefix(origin.prefix()).and_then(|rest| rest.strip_prefix('.')) != Some(&*line.address)
+    {
+        report(format!("it was published on {published}, its outcome names {}", line.address));
     }
-    let given = given_id(message);
+    let is_internal = matches!(&line.outcome, Outcome::Rejected { code, .. } if &**code == INTERNAL_COMMAND);
+    if is_internal && origin == Origin::Effect {
+        report("it is refused as nobody's but a process's, and comes from one".to_owned());
+    }
+    let may_have_its_id = check_id_origin(message).is_ok() && explicit_id(message).is_ok();
+    if is_refused_for_its_id(&line.outcome) && may_have_its_id {
+        report("it is refused for its id, and may have it".to_owned());
+    }
+    let given = given_id(message, Some(&line.outcome));
     if line.id != given {
         let named = |id: &Option<Arc<str>>| id.as_deref().map_or("none".to_owned(), |id| format!("{id:?}"));
         report(format!("its id is {}, its outcome names {}", named(&given), named(&line.id)));

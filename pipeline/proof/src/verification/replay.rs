@@ -4,12 +4,18 @@
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use millstream_contract::{
-    command::CommandEnvelope, commit::StoredCommit, outcome::Outcome, stored_message::StoredMessage,
-    stream_names::COMMANDS, subject::StreamId,
+    command::{CommandEnvelope, check_id_origin},
+    commit::StoredCommit,
+    outcome::Outcome,
+    stored_message::StoredMessage,
+    stream_names::COMMANDS,
+    subject::StreamId,
 };
-use millstream_domain::decider::{AggregateRegistry, DecisionContext, DecisionError, NewEvent, PlainStates};
+use millstream_domain::decider::{
+    AggregateRegistry, DecisionContext, DecisionError, INTERNAL_COMMAND, NewEvent, PlainStates, check_origin,
+};
 
-use super::{Check, Dump, Violation, commits::Commits, given_id, journal::Journal};
+use super::{Check, Dump, Violation, commits::Commits, given_id, is_refused_for_its_id, journal::Journal};
 
 /// From so many bytes on, a command may make a commit that is larger than a message of a server may be.
 const REFUSED_FROM_BYTES: usize = 128 * 1024;
@@ -74,7 +80,7 @@ pub fn replay(dump: &Dump, registry: &AggregateRegistry) -> Vec<Violation> {
         let line = journal.lines.get(&message.sequence);
         let expected = match line {
             Some(line) if is_refused_by_size(message, &line.outcome) => Expected::DeadLettered,
-            _ => reference.decide(message),
+            _ => reference.decide(message, line.map(|line| &line.outcome)),
         };
         let mut report = |detail: String| {
             violations.push(Violation::new(Check::Order, COMMANDS, message.sequence, detail));
@@ -127,25 +133,38 @@ struct Reference<'a> {
 }
 
 impl Reference<'_> {
-    fn decide(&mut self, message: &StoredMessage) -> Expected {
+    /// A command that the journal does not refuse for its origin is judged without that rule: in histories of before, what
+    /// processes gave stands under the subject of everybody.
+    fn decide(&mut self, message: &StoredMessage, outcome: Option<&Outcome>) -> Expected {
+        if outcome.is_some_and(is_refused_for_its_id) && check_id_origin(message).is_err() {
+            return Expected::DeadLettered;
+        }
         // Whatever comes under a used id is a repeat, readable or not.
-        if given_id(message).is_some_and(|id| self.used.contains(&id)) {
+        if given_id(message, outcome).is_some_and(|id| self.used.contains(&id)) {
             return Expected::Duplicate;
         }
         let Ok(envelope) = CommandEnvelope::from_stored(message) else { return Expected::DeadLettered };
-        let expected = self.decide_first(&envelope);
+        let by_origin =
+            matches!(outcome, Some(Outcome::Rejected { code, .. }) if &**code == INTERNAL_COMMAND);
+        let expected = self.decide_first(&envelope, by_origin);
         if !matches!(expected, Expected::DeadLettered) {
             self.used.extend(envelope.id.clone());
         }
         expected
     }
 
-    fn decide_first(&mut self, envelope: &CommandEnvelope) -> Expected {
+    fn decide_first(&mut self, envelope: &CommandEnvelope, by_origin: bool) -> Expected {
         let stream_id = &envelope.address.stream_id;
         let Some(aggregate) = self.registry.get(stream_id.context(), stream_id.aggregate()) else {
             return Expected::DeadLettered;
         };
         if let Err(rejection) = aggregate.check_id(stream_id.id()) {
+            return Expected::Rejected(rejection.code);
+        }
+        if by_origin
+            && let Err(rejection) =
+                check_origin(aggregate.internal_commands(), &envelope.address, envelope.origin)
+        {
             return Expected::Rejected(rejection.code);
         }
         let Ok(command) = aggregate.decode_command(envelope) else { return Expected::DeadLettered };

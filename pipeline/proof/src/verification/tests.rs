@@ -33,6 +33,12 @@ fn command(sequence: u64, id: Option<&str>, command: &str, body: &str) -> Stored
     stored(&format!("cmdq.3.bank.account.a.{command}"), sequence, headers, body.as_bytes().to_vec())
 }
 
+/// The same on another subject.
+fn from_process(message: StoredMessage) -> StoredMessage {
+    let subject = message.subject.replacen("cmdq.3.", "effect.", 1);
+    StoredMessage { subject, ..message }
+}
+
 fn recorded(event: &AccountEvent, command: u32) -> RecordedEvent {
     let (event_type, schema) = event.event_type();
     RecordedEvent { event_type: event_type.into(), schema, data: event.encode(), command }
@@ -261,6 +267,85 @@ fn every_tampering_is_found_by_its_check() {
         let found = checks(&parts.dump());
         assert!(found.contains(check), "{name}: expected {check}, found {found:?}");
     }
+}
+
+/// What processes gave, before their commands had a subject of their own and since, and what was refused since.
+fn of_processes() -> Parts {
+    let credit = |sequence, id| command(sequence, id, "credit", r#"{"amount":5}"#);
+    let commands = vec![
+        credit(1, Some("teller:1.1.0")),
+        from_process(credit(2, Some("teller:1.1.1"))),
+        command(3, Some("teller:1.1.2"), "deposit", r#"{"amount":5}"#),
+        credit(4, Some("mine")),
+        from_process(command(5, Some("teller:1.1.2"), "deposit", r#"{"amount":5}"#)),
+    ];
+    let deposited = |command| recorded(&AccountEvent::Deposited(Deposited { amount: 5 }), command);
+    let commit = Commit {
+        commit_id: "c1".into(),
+        first_version: 1,
+        recorded_at: timestamp_to_nanoseconds(commands[4].stored_at),
+        commands: vec![
+            caused_by("teller:1.1.0", 1),
+            caused_by("teller:1.1.1", 2),
+            caused_by("teller:1.1.2", 5),
+        ],
+        events: vec![deposited(0), deposited(1), deposited(2)],
+        previous: None,
+    };
+    let reserved = Outcome::DeadLettered { code: "command-id-reserved".into(), message: "no".into() };
+    let internal = Outcome::Rejected { code: "internal-command".into(), message: "no".into() };
+    let lines = vec![
+        line(1, Some("teller:1.1.0"), "credit", accepted(1, 1, 1)),
+        line(2, Some("teller:1.1.1"), "credit", accepted(1, 2, 1)),
+        line(3, None, "deposit", reserved),
+        line(4, Some("mine"), "credit", internal),
+        line(5, Some("teller:1.1.2"), "deposit", accepted(1, 3, 1)),
+    ];
+    let records = vec![record("r1", RecordKind::Outcomes, 0, 5, 1, lines)];
+    Parts { commands, commits: vec![commit], records }
+}
+
+#[test]
+fn commands_of_processes_pass_under_either_subject_and_refusals_for_their_origin_pass_too() {
+    let dump = of_processes().dump();
+    assert_eq!(checks(&dump), []);
+    let stretch = by_stretch(&dump, 1, u64::MAX);
+    assert_eq!((stretch.violations, stretch.accepted), (vec![], 3));
+}
+
+/// What a refusal for the origin must not be about.
+const WRONG_REFUSALS: &[Tampering] = &[
+    ("a command of a process", Check::OneOutcome, |parts| {
+        parts.commands[3] = from_process(parts.commands[3].clone())
+    }),
+    ("an id of a process's own command", Check::OneOutcome, |parts| {
+        parts.commands[2] = from_process(parts.commands[2].clone());
+    }),
+    ("an id that anybody may use", Check::OneOutcome, |parts| {
+        parts.commands[2] = command(3, Some("mine too"), "deposit", r#"{"amount":5}"#);
+    }),
+    ("no id at all", Check::OneOutcome, |parts| {
+        parts.commands[2] = command(3, None, "deposit", r#"{"amount":5}"#)
+    }),
+    ("an id that was used although it is refused", Check::OneOutcome, |parts| {
+        parts.records[0].outcomes[2].id = Some("teller:1.1.2".into());
+    }),
+];
+
+#[test]
+fn wrong_refusals_for_the_origin_are_found() {
+    for (name, check, tamper) in WRONG_REFUSALS {
+        let mut parts = of_processes();
+        tamper(&mut parts);
+        let dump = parts.dump();
+        let found = verify(&dump, true).violations;
+        assert!(found.iter().any(|each| each.check == *check), "{name}: {found:?}");
+        assert!(by_stretch(&dump, 1, u64::MAX).violation_count > 0, "{name}");
+    }
+    let mut parts = of_processes();
+    parts.commands[3] = command(4, Some("mine"), "deposit", r#"{"amount":5}"#);
+    parts.records[0].outcomes[3].address = "bank.account.a.deposit".into();
+    assert!(!replay(&parts.dump(), &registry()).is_empty(), "a command that anybody may send is refused");
 }
 
 #[test]

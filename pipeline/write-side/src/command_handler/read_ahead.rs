@@ -8,7 +8,7 @@ use millstream_jetstream::broker::StreamReader;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::TurnEnd;
-use crate::round::{PreparedCommand, prepare};
+use crate::round::{InternalCommands, PreparedCommand, prepare};
 
 /// The memory for commands that are read and decoded ahead of the round that is being settled, in KiB. A command counts the KiB
 /// of its body and one more, so this is about as many small commands as a round takes.
@@ -71,6 +71,7 @@ async fn reserve(memory: &Arc<Semaphore>, messages: &[StoredMessage]) -> OwnedSe
 pub(super) async fn read_ahead<R: StreamReader>(
     mut reader: R,
     registry: AggregateRegistry,
+    internal: InternalCommands,
     round_max: usize,
     read: mpsc::UnboundedSender<ReadAhead>,
 ) -> Result<(), TurnEnd> {
@@ -80,7 +81,8 @@ pub(super) async fn read_ahead<R: StreamReader>(
     loop {
         let messages = reader.next_batch(read_max).await?;
         let _memory = reserve(&memory, &messages).await;
-        let commands: Vec<_> = messages.into_iter().map(|message| prepare(message, &registry)).collect();
+        let commands: Vec<_> =
+            messages.into_iter().map(|message| prepare(message, &registry, internal)).collect();
         if commands.is_empty() {
             continue;
         }
@@ -103,7 +105,7 @@ mod tests {
             let stored_at = Timestamp::UNIX_EPOCH;
             let message =
                 StoredMessage { subject, sequence, stored_at, headers: Headers::new(), payload: "{}".into() };
-            prepare(message, &AggregateRegistry::new())
+            prepare(message, &AggregateRegistry::new(), InternalCommands::EffectsOnly)
         });
         let memory = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
         ReadAhead { commands: commands.collect(), _memory: memory }

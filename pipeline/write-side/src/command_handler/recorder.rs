@@ -6,13 +6,12 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use millstream_contract::{
-    command::derived_id,
+    command::{derived_id, issuer},
     outcome::{CommandOutcome, Outcome, OutcomeReply},
     position::Position,
     stored_message::Headers,
     stream_names::EVENTS,
 };
-use millstream_domain::process::issuer;
 use millstream_jetstream::broker::Broker;
 use tokio::{sync::mpsc, time::Instant};
 

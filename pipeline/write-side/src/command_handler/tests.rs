@@ -14,6 +14,7 @@ async fn no_state_counts_as_current_after_the_turn() {
     let broker = MemoryBroker::new(1, FaultPlan::none());
     let settings = HandlerSettings {
         name: "command-handler".to_owned(),
+        internal_commands: InternalCommands::EffectsOnly,
         round_max: NonZeroUsize::new(10).unwrap(),
         cache: CacheLimits {
             states: NonZeroUsize::new(10).unwrap(),

@@ -3,15 +3,26 @@
 use std::{collections::HashSet, sync::Arc};
 
 use millstream_contract::{
-    command::{CommandEnvelope, explicit_id},
+    command::{CommandEnvelope, CommandError, check_id_origin, explicit_id},
     dead_letter::DeadLetter,
     error_text::one_line,
     header,
     stored_message::StoredMessage,
     stream_names::COMMANDS,
-    subject::{COMMAND_PREFIX, CommandAddress, StreamId, published_subject},
+    subject::{CommandAddress, Origin, StreamId, published_subject},
 };
-use millstream_domain::decider::{AggregateRegistry, AggregateType, AnyCommand, DecisionError, Rejection};
+use millstream_domain::decider::{
+    AggregateRegistry, AggregateType, AnyCommand, DecisionError, Rejection, check_origin,
+};
+
+/// Who may give what is meant for processes and timers: commands that deciders declare as internal, and ids of their form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InternalCommands {
+    /// Only what comes on `effect.…`.
+    EffectsOnly,
+    /// Anybody. For the time of an upgrade, while a process manager of an earlier release publishes on `cmd.…`.
+    Anyone,
+}
 
 /// A command of a round.
 pub struct PreparedCommand {
@@ -69,22 +80,43 @@ pub struct DecodedCommand {
 
 /// Decodes a message of COMMANDS. It never fails: what cannot be decoded becomes work of another kind, so that each position gets
 /// its outcome.
-pub fn prepare(message: StoredMessage, registry: &AggregateRegistry) -> PreparedCommand {
+pub fn prepare(
+    message: StoredMessage,
+    registry: &AggregateRegistry,
+    internal: InternalCommands,
+) -> PreparedCommand {
+    let prefix = Origin::of_stored_subject(&message.subject).prefix();
     let address: Arc<str> = published_subject(&message.subject)
-        .strip_prefix(COMMAND_PREFIX)
+        .strip_prefix(prefix)
         .and_then(|rest| rest.strip_prefix('.'))
         .unwrap_or(&message.subject)
         .into();
     let reply = message.headers.find(header::REPLY).map(Arc::from);
-    // An id that cannot be used is reported below with everything else that is wrong.
-    let id = explicit_id(&message).ok().flatten();
-    PreparedCommand { position: message.sequence, id, address, reply, work: work(message, registry) }
+    let position = message.sequence;
+    // The id comes first: one that its sender must not use is never looked up, whatever else is wrong with the command.
+    match usable_id(&message, internal) {
+        Ok(id) => PreparedCommand { position, id, address, reply, work: work(message, registry, internal) },
+        Err(error) => {
+            let work = set_aside(&message, error.code(), &error);
+            PreparedCommand { position, id: None, address, reply, work }
+        }
+    }
 }
 
-fn work(message: StoredMessage, registry: &AggregateRegistry) -> Work {
-    let set_aside = |code: &str, error: &dyn std::error::Error| {
-        Work::SetAside(Box::new(DeadLetter::new(COMMANDS, &message, code, &one_line(error))))
-    };
+/// The id that the sender gave, if it may give it.
+fn usable_id(message: &StoredMessage, internal: InternalCommands) -> Result<Option<Arc<str>>, CommandError> {
+    if internal == InternalCommands::EffectsOnly {
+        check_id_origin(message)?;
+    }
+    explicit_id(message)
+}
+
+fn set_aside(message: &StoredMessage, code: &str, error: &dyn std::error::Error) -> Work {
+    Work::SetAside(Box::new(DeadLetter::new(COMMANDS, message, code, &one_line(error))))
+}
+
+fn work(message: StoredMessage, registry: &AggregateRegistry, internal: InternalCommands) -> Work {
+    let set_aside = |code: &str, error: &dyn std::error::Error| set_aside(&message, code, error);
     let envelope = match CommandEnvelope::from_stored(&message) {
         Ok(envelope) => envelope,
         Err(error) => return set_aside(error.code(), &error),
@@ -94,6 +126,12 @@ fn work(message: StoredMessage, registry: &AggregateRegistry) -> Work {
         return set_aside("aggregate-unknown", &AggregateUnknown::new(&envelope.address, registry));
     };
     if let Err(rejection) = aggregate.check_id(stream_id.id()) {
+        return Work::Refuse(rejection);
+    }
+    if internal == InternalCommands::EffectsOnly
+        && let Err(rejection) =
+            check_origin(aggregate.internal_commands(), &envelope.address, envelope.origin)
+    {
         return Work::Refuse(rejection);
     }
     let command = match aggregate.decode_command(&envelope) {

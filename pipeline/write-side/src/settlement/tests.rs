@@ -17,7 +17,11 @@ use millstream_proof::testing::account::{Account, Received};
 use millstream_runtime::metrics::Metrics;
 
 use super::*;
-use crate::{round::prepare, state_cache::CacheLimits, state_snapshots::StateSnapshots};
+use crate::{
+    round::{InternalCommands, prepare},
+    state_cache::CacheLimits,
+    state_snapshots::StateSnapshots,
+};
 
 /// More than fit into one commit, of names that long.
 const RENAMES: usize = 7;
@@ -37,7 +41,10 @@ async fn stored(
         payload: body.to_owned().into(),
     };
     let appended = broker.append(COMMANDS, message).await.unwrap();
-    prepare(broker.get(COMMANDS, appended.sequence).await.unwrap().unwrap(), registry)
+    {
+        let message = broker.get(COMMANDS, appended.sequence).await.unwrap().unwrap();
+        prepare(message, registry, InternalCommands::EffectsOnly)
+    }
 }
 
 async fn renames(broker: &MemoryBroker, registry: &AggregateRegistry) -> Vec<PreparedCommand> {

@@ -69,6 +69,7 @@ pub(crate) async fn run(
     {
         let mut config = definition(like, options).expect("COMMANDS and EVENTS are defined");
         config.name = name.to_owned();
+        config.subjects.retain(|subject| subject.starts_with(from));
         config.subjects = config.subjects.iter().map(|subject| subject.replacen(from, to, 1)).collect();
         if let Some(transform) = &mut config.subject_transform {
             transform.source = transform.source.replacen(from, to, 1);

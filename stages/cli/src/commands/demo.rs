@@ -8,7 +8,7 @@ use millstream_contract::{
     position::Position,
     stored_message::Headers,
     stream_names,
-    subject::CommandAddress,
+    subject::{CommandAddress, Origin},
 };
 use millstream_jetstream::{broker::Broker as _, nats_server::free_port};
 use millstream_runtime::shutdown::Shutdown;
@@ -233,7 +233,8 @@ fn unexpected(what: &str, outcome: &CommandOutcome) -> CommandFailure {
 fn outgoing(command: TypedCommand, id: String) -> Result<OutgoingCommand, CommandFailure> {
     let address = CommandAddress::new(CONTEXT, command.aggregate, &command.id, command.command)
         .map_err(|error| CommandFailure::new(ExitCode::Software, error))?;
-    Ok(OutgoingCommand { address, id, body: command.body.to_string().into(), headers: Headers::new() })
+    let (origin, headers) = (Origin::Sender, Headers::new());
+    Ok(OutgoingCommand { address, origin, id, body: command.body.to_string().into(), headers })
 }
 
 /// Shows both reports and says where they are wrong.

@@ -65,8 +65,9 @@ fn of_aggregate(aggregate: &dyn AggregateType) -> String {
     };
     let mut text = format!("\n### `{name}.<{name}>`\n\n| command | body | rejected with |\n|---|---|---|\n");
     for command in aggregate.command_names() {
+        let internal = aggregate.internal_commands().contains(command);
         text += &row(&[
-            &format!("`{command}`"),
+            &format!("`{command}`{}", if internal { " (only from processes)" } else { "" }),
             &body(aggregate.command_shape(command).as_ref()),
             &codes(command),
         ]);

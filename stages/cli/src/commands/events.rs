@@ -11,7 +11,7 @@ use millstream_contract::{
     set_aside::{self, MessageSetAside, act_subject},
     stored_message::{Headers, StoredMessage},
     stream_names::EVENTS,
-    subject::CommandAddress,
+    subject::{CommandAddress, Origin},
 };
 use millstream_jetstream::{broker::Broker as _, nats_broker::NatsBroker};
 use serde_json::{Map, Value, json};
@@ -118,7 +118,8 @@ async fn set_aside(arguments: SetAsideArguments, session: &Session) -> Result<u8
         "reason": arguments.reason,
     });
     let id = ulid::Ulid::generate().to_string();
-    let command = OutgoingCommand { address, id, body: body.to_string().into(), headers };
+    let origin = Origin::Sender;
+    let command = OutgoingCommand { address, origin, id, body: body.to_string().into(), headers };
     let again = "ask again; a message that is set aside already is set aside once";
     send::deliver(&connected, command, arguments.timeout, arguments.json, again).await
 }

@@ -15,7 +15,7 @@ use millstream_contract::{
     position::Position,
     stored_message::Headers,
     stream_names,
-    subject::CommandAddress,
+    subject::{CommandAddress, Origin},
 };
 use millstream_jetstream::broker::Broker as _;
 
@@ -60,6 +60,9 @@ pub(crate) struct SendArguments {
     /// Reject unless the aggregate has this version
     #[arg(long, value_name = "VERSION")]
     expected_version: Option<u64>,
+    /// Give it in a process's place: only operators may, and only in this way are commands taken that are a process's alone
+    #[arg(long)]
+    effect: bool,
     /// How long to wait for the outcome
     #[arg(long, default_value = "10s", value_parser = crate::duration)]
     timeout: Duration,
@@ -81,6 +84,7 @@ pub(crate) async fn run(arguments: SendArguments, session: &Session) -> Result<u
     let connected = session.connect().await?;
     let command = OutgoingCommand {
         address,
+        origin: if arguments.effect { Origin::Effect } else { Origin::Sender },
         id: arguments.id.clone().unwrap_or_else(|| ulid::Ulid::generate().to_string()),
         body,
         headers: headers(&arguments),

@@ -12,8 +12,10 @@ use std::{
 };
 
 use millstream_contract::{
-    dead_letter::DEAD_LETTER_PREFIX, outcome::OUTCOME_PREFIX, stream_names::LEASES_BUCKET,
-    subject::EVENT_PREFIX,
+    dead_letter::DEAD_LETTER_PREFIX,
+    outcome::OUTCOME_PREFIX,
+    stream_names::LEASES_BUCKET,
+    subject::{EFFECT_PREFIX, EVENT_PREFIX},
 };
 use nkeys::KeyPair;
 
@@ -59,8 +61,9 @@ impl StageKey {
     }
 }
 
-/// What stages alone publish, or the server for them: events, outcomes, dead letters, leases, reports, and what falls due.
-fn denied() -> [String; 6] {
+/// What stages alone publish, or the server for them: events, outcomes, dead letters, leases, reports, what falls due, and what
+/// processes ask for.
+fn denied() -> [String; 7] {
     let of_prefix = |prefix: &str| format!("{prefix}.>");
     [
         of_prefix(EVENT_PREFIX),
@@ -69,5 +72,6 @@ fn denied() -> [String; 6] {
         format!("$KV.{LEASES_BUCKET}.>"),
         of_prefix("report"),
         of_prefix("due"),
+        of_prefix(EFFECT_PREFIX),
     ]
 }

@@ -8,7 +8,7 @@ use millstream_contract::{
     commit::commit_hash,
     exit_code::{ExitCode, Failure},
     stored_message::Headers,
-    subject::CommandAddress,
+    subject::{CommandAddress, Origin},
 };
 use serde::Deserialize;
 
@@ -178,6 +178,7 @@ impl CommandTemplate {
         })?;
         let body = self.body.render(row)?.unwrap_or(serde_json::Value::Null);
         Ok(OutgoingCommand {
+            origin: Origin::Sender,
             address,
             id: String::new(),
             body: Bytes::from(body.to_string()),

@@ -67,7 +67,7 @@ async fn send_one(broker: &NatsBroker, command: &Command) {
         headers.push(header::ACTOR, actor);
     }
     let message = NewMessage {
-        subject: format!("cmd.{}", command.address),
+        subject: format!("{}.{}", command.origin.prefix(), command.address),
         expected_last: None,
         headers,
         payload: command.body.to_string().into(),

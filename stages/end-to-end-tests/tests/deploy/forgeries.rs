@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Subjects on which something would happen.
-const TARGETS: [&str; 15] = [
+const TARGETS: [&str; 16] = [
     "$JS.API.STREAM.PURGE.COMMANDS",
     "$JS.API.STREAM.PURGE.OUTCOMES",
     "$JS.API.STREAM.MSG.DELETE.EVENTS",
@@ -28,6 +28,7 @@ const TARGETS: [&str; 15] = [
     "timer.cmd.forged",
     "due.cmd.retail.till.9999_2026-01-31.close",
     "cmd.retail.till.9999_2026-01-31.close",
+    "effect.retail.till.9999_2026-01-31.close",
     "cmdq.3.retail.till.9999_2026-01-31.close",
     "submit.retail.till.9999_2026-01-31.close",
     "_INBOX_command-handler.forged",
@@ -68,7 +69,7 @@ impl Forger {
     }
 }
 
-async fn start_stages(server: &ProductionServer, folder: &TempDir) -> Vec<(String, Process)> {
+pub(crate) async fn start_stages(server: &ProductionServer, folder: &TempDir) -> Vec<(String, Process)> {
     let mut stages = Vec::new();
     for name in STAGES {
         let health = format!("127.0.0.1:{}", free_port().unwrap());

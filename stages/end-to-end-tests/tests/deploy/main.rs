@@ -14,6 +14,7 @@ mod forgeries;
 mod helm_chart;
 mod load;
 mod metrics_format;
+mod origins;
 mod own_application;
 mod permission_matrix;
 mod pods;

@@ -63,14 +63,20 @@ fn messages() -> Vec<Operation> {
             "send a command",
             Publish,
             "cmd.retail.till.2506_2012-01-31.close",
-            &[SENDERS, MANAGER, HANDLER, GATEWAY],
+            &[SENDERS, HANDLER, GATEWAY],
+        ),
+        operation(
+            "give a command as a process does",
+            Publish,
+            "effect.retail.till.2506_2012-01-31.close",
+            &[MANAGER, OPERATOR],
         ),
         operation("submit a command", Publish, "submit.retail.till.2506_2012-01-31.close", &[SENDERS]),
         operation(
             "ask for what Millstream records itself",
             Publish,
             "cmd.millstream.set-aside.17.set-aside",
-            &[OPERATOR, MANAGER, HANDLER],
+            &[OPERATOR, HANDLER],
         ),
         operation(
             "submit what Millstream records itself",
@@ -83,6 +89,7 @@ fn messages() -> Vec<Operation> {
         operation("be found as the submit service", Subscribe, "$SRV.INFO.submit", &[HANDLER]),
         operation("be found as one of them", Subscribe, "$SRV.STATS.submit.x", &[HANDLER]),
         operation("send to no aggregate", Publish, "cmd.retail.till", &[]),
+        operation("give a command to no aggregate", Publish, "effect.retail.till", &[]),
         operation("append events", Publish, "evt.retail.till.2506_2012-01-31", &[HANDLER]),
         operation("append to no aggregate", Publish, "evt.retail", &[]),
         operation("record outcomes", Publish, "out.0of1", &[HANDLER]),
@@ -115,6 +122,7 @@ fn messages() -> Vec<Operation> {
         operation("ask whether the one at work is there", Publish, "lease.process-manager.01JD", &[MANAGER]),
         operation("show that the one at work is there", Subscribe, "lease.process-manager.*", &[MANAGER]),
         operation("watch commands go by", Subscribe, "cmd.>", &[]),
+        operation("watch commands of processes go by", Subscribe, "effect.>", &[]),
         operation("watch events go by", Subscribe, "evt.>", &[OPERATOR]),
         operation("watch outcomes go by", Subscribe, "out.>", &[OPERATOR]),
         operation("watch reports go by", Subscribe, "report.>", &[OPERATOR]),
@@ -235,7 +243,9 @@ fn streams() -> Vec<Operation> {
         let full: &[&str] = if stream == "KV_LEASES" { NOBODY } else { HANDLER };
         add("look at a stream", "STREAM.INFO", &[reading, full, SETUP, OPERATOR]);
         add("make a stream", "STREAM.CREATE", &[SETUP]);
-        add("change a stream", "STREAM.UPDATE", &[]);
+        // `setup` adds a subject that the stream of an earlier release lacks.
+        let changing = if stream == "COMMANDS" { SETUP } else { NOBODY };
+        add("change a stream", "STREAM.UPDATE", &[changing]);
         let purging: &[&str] = match stream {
             "COMMANDS" | "OUTCOMES" => HANDLER,
             "TIMERS" => MANAGER,
@@ -416,8 +426,8 @@ Applications are in an account of their own, everybody else is in the account of
 | who asks (`Millstream-Actor`), what it belongs to, what caused it | claimed: whoever may send commands may write any name there |
 | who asks, of a command that came over HTTP | proved to the gateway by the key, whose name it writes there; claimed by the gateway, as by every sender |
 | for which store an HTTP client may send | proved: keys grant commands by patterns of ids ([commands over HTTP](guides/http.md)) |
-| that a command comes from a process or a timer | claimed: a process's commands go to the same subjects |
-| that a command id is the sender's own | claimed: an id that is used first makes a later command of that id a duplicate, that of a process as well |
+| that a command comes from a process or a timer | proved by its subject, `effect.…`: only the process manager and the operator may publish there. Whoever may publish on `timer.cmd.*`, which are the same two, has a command fall due there |
+| that a command id is the sender's own | proved of the ids of processes and timers: on `cmd.…` and `submit.…` nobody can use one. Claimed of all others: an id that is used first makes a later command of that id a duplicate |
 | for which store a user may send | not to be told: the store is a part of a subject's token, and lists hold whole tokens |
 
 Under `millstream up` there are two users only: the stages, and whoever connects without credentials, who may not publish what stages alone write

@@ -149,7 +149,7 @@ proptest! {
         let published = published_subject(&subject);
         prop_assert!(published.len() <= subject.len());
         if let Some(command) = command_subject(&subject) {
-            prop_assert!(command.starts_with("cmd."));
+            prop_assert!(command.starts_with("effect."));
         }
     }
 

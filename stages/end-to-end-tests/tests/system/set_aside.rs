@@ -8,7 +8,7 @@ use end_to_end_tests::{
     system::{System, fresh_folder},
     waiting::until,
 };
-use millstream_contract::stream_names::{DEAD_LETTERS, EVENTS, REPORTS, TIMERS};
+use millstream_contract::stream_names::{COMMANDS, DEAD_LETTERS, EVENTS, REPORTS, TIMERS};
 use millstream_jetstream::broker::Broker as _;
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -50,6 +50,7 @@ async fn a_slip_of_the_keyboard_is_refused_by_the_server_of_up() {
         "dlq.COMMANDS.1",
         "report.retail.store-daily.1.2026-01-31",
         "due.cmd.retail.till.1_2026-01-31.close",
+        "effect.retail.till.1_2026-01-31.close",
         "$KV.LEASES.command-handler-0of1",
     ] {
         let refused = nats.run(&["pub", subject, "{}"]).await;
@@ -57,7 +58,7 @@ async fn a_slip_of_the_keyboard_is_refused_by_the_server_of_up() {
         assert!(said.contains(&format!("Permissions Violation for Publish to \"{subject}\"")), "{refused:?}");
     }
     let broker = system.broker().await;
-    for stream in [EVENTS, REPORTS, DEAD_LETTERS, TIMERS] {
+    for stream in [COMMANDS, EVENTS, REPORTS, DEAD_LETTERS, TIMERS] {
         assert_eq!(broker.state(stream).await.unwrap().last_sequence, 0, "something is stored on {stream}");
     }
     assert_eq!(sell(&system, "S-1").await, Some(0));

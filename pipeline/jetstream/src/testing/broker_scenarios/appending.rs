@@ -170,8 +170,8 @@ pub async fn state_names_generation_and_ends<G: Ground>(ground: &mut G) {
     assert!(matches!(missing, Err(BrokerError::StreamMissing { .. })), "{missing:?}");
 }
 
-/// Commands are stored under the partition that [`millstream_contract::subject`] computes; the expectation is of the stored
-/// subject; what is not a command's subject is not stored.
+/// Commands are stored under the partition that [`millstream_contract::subject`] computes, those of processes under their own
+/// subject; the expectation is of the stored subject; what is not a command's subject is not stored.
 pub async fn commands_are_stored_by_partition<G: Ground>(ground: &mut G) {
     let broker = ground.connect().await;
     for id in ["1", "2506_2012-01-31", "a:b@c", "X"] {
@@ -182,11 +182,19 @@ pub async fn commands_are_stored_by_partition<G: Ground>(ground: &mut G) {
         assert_eq!(stored.subject, format!("cmdq.{partition}.retail.till.{id}.record-sale"));
         assert_eq!(published_subject(&stored.subject), subject);
     }
-    for subject in ["cmd.retail.till.close", "cmd.retail.till.1.close.now", "other.retail.till.1.close"] {
+    let effect = "effect.retail.till.1.close";
+    let sequence = put(&broker, COMMANDS, effect, "{}").await;
+    assert_eq!(broker.get(COMMANDS, sequence).await.unwrap().unwrap().subject, effect);
+    for subject in [
+        "effect.retail.till.close",
+        "cmd.retail.till.close",
+        "cmd.retail.till.1.close.now",
+        "other.retail.till.1.close",
+    ] {
         let answer = broker.append(COMMANDS, message(subject, None, "{}")).await;
         assert!(matches!(answer, Err(AppendError::Unclear { .. })), "{subject}: {answer:?}");
     }
-    assert_eq!(broker.state(COMMANDS).await.unwrap().last_sequence, 4);
+    assert_eq!(broker.state(COMMANDS).await.unwrap().last_sequence, 5);
 }
 
 /// A repeated message id is answered with the first place and stores nothing; an expectation is looked at before.

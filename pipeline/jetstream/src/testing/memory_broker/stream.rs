@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use millstream_contract::{
     header,
     stored_message::StoredMessage,
-    subject::{COMMAND_QUEUE_PREFIX, CommandAddress},
+    subject::{COMMAND_PREFIX, COMMAND_QUEUE_PREFIX, CommandAddress},
 };
 
 use crate::broker::{AppendError, Appended, NewMessage, StreamState, StreamUsage};
@@ -23,7 +23,7 @@ pub struct MemoryStreamConfig {
     pub name: String,
     /// The subjects it takes, with NATS wildcards.
     pub subjects: Vec<String>,
-    /// Whether it stores commands under `cmdq.<partition>.…`.
+    /// Whether it stores what comes on `cmd.…` under `cmdq.<partition>.…`.
     pub queues_commands: bool,
     /// How many messages it holds at most; it refuses more.
     pub messages_max: Option<usize>,
@@ -173,10 +173,10 @@ impl MemoryStream {
         if message.payload.len() + headers > MESSAGE_SIZE_MAX {
             return Err(AppendError::Refused { subject, detail: "maximum payload exceeded".into() });
         }
-        if !self.config.queues_commands {
+        let Some((COMMAND_PREFIX, rest)) = subject.split_once('.').filter(|_| self.config.queues_commands)
+        else {
             return Ok(subject);
-        }
-        let rest = subject.split_once('.').map_or("", |(_, rest)| rest);
+        };
         // The server computes a partition of whatever tokens there are; only those of allowed names are ever looked at.
         let partition =
             CommandAddress::from_subject(&subject).map_or(0, |address| address.stream_id.partition());

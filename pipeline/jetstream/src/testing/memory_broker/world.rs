@@ -133,7 +133,7 @@ impl World {
         };
         world.make_stream(MemoryStreamConfig {
             queues_commands: true,
-            ..MemoryStreamConfig::new(COMMANDS, &["cmd.*.*.*.*"])
+            ..MemoryStreamConfig::new(COMMANDS, &["cmd.*.*.*.*", "effect.*.*.*.*"])
         });
         world.make_stream(MemoryStreamConfig::new(EVENTS, &["evt.*.*.*"]));
         world.make_stream(MemoryStreamConfig::new(OUTCOMES, &["out.*"]));

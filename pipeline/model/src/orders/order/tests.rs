@@ -90,7 +90,7 @@ fn every_illegal_step_is_refused_by_name_and_no_other() {
     let mut met = std::collections::BTreeSet::new();
     for (status, events) in paths() {
         for (command, body) in commands {
-            let then = order(events.clone()).when_typed(command, body);
+            let then = order(events.clone()).when_effect(command, body);
             let refusal = REFUSALS.iter().find(|each| each.0 == command && each.1 == status.as_str());
             match (then.result(), refusal) {
                 (Err(rejection), Some((_, _, code))) => {
@@ -123,7 +123,7 @@ fn nothing_can_be_asked_of_an_order_that_was_not_placed() {
         ("expire-payment", ""),
         ("expire-shipment", ""),
     ] {
-        order([]).when_typed(command, body).then_rejected("order-not-placed");
+        order([]).when_effect(command, body).then_rejected("order-not-placed");
     }
 }
 
@@ -132,7 +132,7 @@ fn order_goes_from_placed_to_delivered() {
     order([])
         .when_typed("place", PLACE)
         .then([placed()])
-        .when_typed("confirm-reservation", "")
+        .when_effect("confirm-reservation", "")
         .then([reserved()])
         .when_typed("pay", PAY)
         .then([paid()])
@@ -208,23 +208,23 @@ fn failing_steps_cancel_the_order() {
     let refused = cancellation(CancellationCause::ReservationRefused, Some("2 of a ordered, 1 available"), 0);
     let body = r#"{"sku":"a","quantity":2,"available":1}"#;
     order([placed()])
-        .when_typed("reject-reservation", body)
+        .when_effect("reject-reservation", body)
         .then([refused])
-        .when_typed("reject-reservation", body)
+        .when_effect("reject-reservation", body)
         .then_nothing();
     for events in [vec![placed()], vec![placed(), reserved()]] {
         order(events)
-            .when_typed("expire-payment", "")
+            .when_effect("expire-payment", "")
             .then([cancellation(CancellationCause::PaymentExpired, None, 0)])
-            .when_typed("expire-payment", "")
+            .when_effect("expire-payment", "")
             .then_nothing();
     }
     order([placed(), reserved(), paid()])
-        .when_typed("expire-payment", "")
+        .when_effect("expire-payment", "")
         .then_nothing()
-        .when_typed("expire-shipment", "")
+        .when_effect("expire-shipment", "")
         .then([cancellation(CancellationCause::ShipmentExpired, None, 1099)])
-        .when_typed("expire-shipment", "")
+        .when_effect("expire-shipment", "")
         .then_nothing();
 }
 

@@ -10,6 +10,7 @@ use millstream_store::testing::crash_storage::{CrashStorage, Survivors};
 use millstream_write_side::{
     command_handler::{CommandHandler, HandlerError, HandlerSettings, Observed},
     id_index::IdIndex,
+    round::InternalCommands,
     state_snapshots::StateSnapshots,
 };
 use tokio::task::JoinHandle;
@@ -101,6 +102,7 @@ impl Processes {
         let connection = self.broker.connect();
         let settings = HandlerSettings {
             name: format!("command-handler-{slot}"),
+            internal_commands: InternalCommands::EffectsOnly,
             round_max: self.shape.round_max,
             cache: self.shape.cache,
             append_strategy: self.shape.append_strategy,

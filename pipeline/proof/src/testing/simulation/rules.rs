@@ -74,6 +74,10 @@ impl Decider for WrongAccount {
     const CONTEXT: &'static str = Account::CONTEXT;
     const AGGREGATE: &'static str = Account::AGGREGATE;
 
+    fn internal_commands() -> &'static [&'static str] {
+        Account::internal_commands()
+    }
+
     fn check_id(id: &str) -> Result<(), Rejection> {
         Account::check_id(id)
     }

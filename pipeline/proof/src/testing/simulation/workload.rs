@@ -9,6 +9,7 @@ use millstream_contract::{
     header,
     stored_message::Headers,
     stream_names::{COMMANDS, EVENTS},
+    subject::Origin,
     testing::dice::Dice,
 };
 use millstream_jetstream::{
@@ -141,16 +142,26 @@ impl Client {
         }
         let account = self.account();
         let (command, body) = self.request();
+        let credit = || ("credit", r#"{"amount":1}"#.to_owned());
+        // Told by the number, not by dice: commands of processes, what only processes may give, and ids that are theirs.
+        let (origin, (command, body)) = match number % 11 {
+            0 => (Origin::Effect, (command, body)),
+            3 => (Origin::Sender, credit()),
+            7 => (Origin::Effect, credit()),
+            _ => (Origin::Sender, (command, body)),
+        };
+        let is_processs = origin == Origin::Effect || number % 11 == 5;
+        let id = if is_processs { format!("teller:{number}.1.0") } else { format!("id-{number}") };
         let aggregate = if self.dice.chance(0.01) { "vault" } else { "account" };
         let mut message = NewMessage {
-            subject: format!("cmd.bank.{aggregate}.{account}.{command}"),
+            subject: format!("{}.bank.{aggregate}.{account}.{command}", origin.prefix()),
             expected_last: None,
             headers: Headers::new(),
             payload: Bytes::from(body),
         };
         if self.dice.chance(0.7) {
             let name = if self.dice.chance(0.5) { header::COMMAND_ID } else { header::NATS_MESSAGE_ID };
-            message.headers.push(name, format!("id-{number}"));
+            message.headers.push(name, id);
         } else if self.dice.chance(0.02) {
             message.headers.push(header::COMMAND_ID, "@1");
         }

@@ -23,6 +23,7 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::{
     command_handler::{CommandHandler, HandlerSettings, Observed},
+    round::InternalCommands,
     state_cache::CacheLimits,
     state_snapshots::StateSnapshots,
 };
@@ -42,6 +43,7 @@ impl Running {
     async fn start(server: &TestServer, index: IdIndex, purge: PurgeSettings) -> Self {
         let settings = HandlerSettings {
             name: "command-handler".to_owned(),
+            internal_commands: InternalCommands::EffectsOnly,
             round_max: NonZeroUsize::new(100).unwrap(),
             cache: CacheLimits {
                 states: NonZeroUsize::new(100).unwrap(),

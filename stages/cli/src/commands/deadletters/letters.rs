@@ -10,7 +10,7 @@ use millstream_contract::{
     exit_code::ExitCode,
     stored_message::StoredMessage,
     stream_names::{COMMANDS, DEAD_LETTERS, TIMERS},
-    subject::StreamId,
+    subject::{COMMAND_PREFIX, CommandAddress, EFFECT_PREFIX, Origin, StreamId},
 };
 use millstream_jetstream::{
     broker::Broker as _,
@@ -167,13 +167,17 @@ impl KeptLetter {
         self.letter.name()
     }
 
-    /// The subject under which it is a command again, that of what fell due as well; none when nothing would handle it, or its
-    /// body is gone.
+    /// The subject under which it is a command again; none when nothing would handle it, or its body is gone. Effects and what
+    /// fell due come back as what a process gives, also where a letter of an earlier release says otherwise.
     pub(super) fn command_subject(&self) -> Option<String> {
         let DeadLetter { stream, effect, code, subject, .. } = &self.letter;
         match (stream.as_str(), effect) {
             _ if code == EFFECT_WITHOUT_BODY || self.letter.headers.unreadable().is_some() => None,
-            (COMMANDS, _) | (_, Some(_)) => Some(subject.clone()),
+            (COMMANDS, _) => Some(subject.clone()),
+            (_, Some(_)) => {
+                let address = CommandAddress::from_subject(subject);
+                Some(address.map_or_else(|_| subject.clone(), |address| address.subject_from(Origin::Effect)))
+            }
             (TIMERS, _) => command_subject(subject),
             _ => None,
         }
@@ -182,9 +186,11 @@ impl KeptLetter {
     /// Whether it was addressed to `<context>.<aggregate>.<id>`.
     pub(super) fn is_of(&self, aggregate: &str) -> bool {
         let subject = self.letter.subject.strip_prefix("due.").unwrap_or(&self.letter.subject);
+        let is_command = |prefix: &&str| [COMMAND_PREFIX, EFFECT_PREFIX].contains(prefix);
         subject
-            .strip_prefix("cmd.")
-            .and_then(|address| address.rsplit_once('.'))
+            .split_once('.')
+            .filter(|(prefix, _)| is_command(prefix))
+            .and_then(|(_, address)| address.rsplit_once('.'))
             .is_some_and(|(addressed, _)| addressed == aggregate)
     }
 
@@ -333,6 +339,35 @@ mod tests {
         assert_eq!(aggregate_name("retail.till.1_2012-01-31").as_deref(), Ok("retail.till.1_2012-01-31"));
         for text in ["", "retail.till", "retail.till.1.close", "Retail.till.1", "retail.till.a b"] {
             assert!(aggregate_name(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_a_process_asked_for_is_retried_as_a_process_s() {
+        let letter = |stream: &str, effect: Option<&str>, subject: &str| {
+            let letter = DeadLetter {
+                stream: stream.to_owned(),
+                sequence: 7,
+                effect: effect.map(str::to_owned),
+                subject: subject.to_owned(),
+                code: "command-refused".to_owned(),
+                cause: String::new(),
+                headers: Headers::new(),
+                payload: Vec::new().into(),
+            };
+            let (sequence, set_aside_at, further) = (1, Timestamp::UNIX_EPOCH, Vec::new());
+            KeptLetter { letter, sequence, set_aside_at, further }
+        };
+        for (stream, effect, subject, retried) in [
+            ("EVENTS", Some("fulfilment-3-0"), "effect.a.b.c.d", "effect.a.b.c.d"),
+            ("EVENTS", Some("fulfilment-3-0"), "cmd.a.b.c.d", "effect.a.b.c.d"),
+            (TIMERS, None, "due.cmd.a.b.c.d", "effect.a.b.c.d"),
+            (COMMANDS, None, "cmd.a.b.c.d", "cmd.a.b.c.d"),
+            (COMMANDS, None, "effect.a.b.c.d", "effect.a.b.c.d"),
+        ] {
+            let kept = letter(stream, effect, subject);
+            assert_eq!(kept.command_subject().as_deref(), Some(retried), "{stream} {subject}");
+            assert!(kept.is_of("a.b.c"), "{subject}");
         }
     }
 

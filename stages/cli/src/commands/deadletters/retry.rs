@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use millstream_contract::{
+    command::letter_command_id,
     dead_letter::DeadLetter,
     exit_code::ExitCode,
     header,
@@ -121,7 +122,7 @@ fn message(letter: &DeadLetter, subject: String) -> NewMessage {
     let mut headers = letter.headers.clone();
     if headers.get(header::COMMAND_ID).is_none_or(str::is_empty) {
         headers = headers.iter().filter(|(name, _)| *name != header::COMMAND_ID).collect();
-        headers.push(header::COMMAND_ID, format!("dead-letter-{}-{}", letter.stream, letter.sequence));
+        headers.push(header::COMMAND_ID, letter_command_id(&letter.stream, letter.sequence));
     }
     NewMessage { subject, expected_last: None, headers, payload: letter.payload.clone() }
 }

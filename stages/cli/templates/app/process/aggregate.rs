@@ -9,7 +9,7 @@ millstream::commands! {
         Open {} = "open",
         /// Settles it. Again changes nothing.
         Settle {} = "settle",
-        /// Its time is over; sent by the process. Changes nothing where it is settled.
+        /// Its time is over; only the process sends it. Changes nothing where it is settled.
         Expire {} = "expire",
     }
 }
@@ -68,6 +68,10 @@ impl Decider for {{Aggregate}} {
         {{Aggregate}}Rejection::declared()
     }
 
+    fn internal_commands() -> &'static [&'static str] {
+        &["expire"]
+    }
+
     fn decide(
         state: &{{Aggregate}}State,
         command: &{{Aggregate}}Command,
@@ -106,7 +110,7 @@ mod tests {
     #[test]
     fn what_is_settled_does_not_expire() {
         {{aggregate_module}}([])
-            .when_typed("expire", "")
+            .when_effect("expire", "")
             .then_nothing()
             .when_typed("open", "")
             .then([Opened {}.into()])
@@ -114,7 +118,7 @@ mod tests {
             .then([Settled {}.into()])
             .when_typed("settle", "")
             .then_nothing()
-            .when_typed("expire", "")
+            .when_effect("expire", "")
             .then_nothing();
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use millstream_contract::testing::dice::Dice;
+use millstream_contract::{subject::Origin, testing::dice::Dice};
 use serde_json::{Value, json};
 
 /// The days of the week.
@@ -19,6 +19,8 @@ const ABSENT: &str = "absent";
 #[derive(Debug, Clone)]
 pub(super) struct Command {
     pub(super) id: String,
+    /// Who gives it.
+    pub(super) origin: Origin,
     /// `<context>.<aggregate>.<id>.<command>`.
     pub(super) address: String,
     pub(super) body: Value,
@@ -153,7 +155,10 @@ impl Plan {
         self.said += 1;
         let id = format!("week-{}", self.said);
         let actor = actor.map(str::to_owned);
-        self.commands.push(Command { id, address, body, actor });
+        // The week does not wait for the timers of orders; it says what they say.
+        let due = ["expire-payment", "expire-shipment"].iter().any(|command| address.ends_with(command));
+        let origin = if due { Origin::Effect } else { Origin::Sender };
+        self.commands.push(Command { id, origin, address, body, actor });
     }
 
     fn refuse(&mut self, code: &'static str) {

@@ -14,7 +14,7 @@ use millstream_contract::{
     subject::{COMMAND_PREFIX, COMMAND_QUEUE_PREFIX, CommandAddress},
 };
 use millstream_domain::decider::AggregateRegistry;
-use millstream_write_side::round::{Work, prepare};
+use millstream_write_side::round::{InternalCommands, Work, prepare};
 
 use crate::{config::Limits, problem::Problem};
 
@@ -128,7 +128,7 @@ pub(crate) fn check(
         payload: body.clone(),
     };
     let unprocessable = StatusCode::UNPROCESSABLE_ENTITY;
-    match prepare(message, registry).work {
+    match prepare(message, registry, InternalCommands::EffectsOnly).work {
         Work::Decide(_) => Ok(()),
         Work::Refuse(rejection) => Err(Problem::new(unprocessable, rejection.code, rejection.message)),
         Work::SetAside(letter) => {

@@ -50,13 +50,22 @@ const STREAMS: [&str; 7] =
     ["COMMANDS", "EVENTS", "OUTCOMES", "REPORTS", "TIMERS", "DEADLETTERS", "KV_LEASES"];
 
 fn operations() -> Vec<Operation> {
-    [messages(), replies(), own_consumers(), foreign_consumers(), streams(), queries(), operators()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        commands(),
+        messages(),
+        replies(),
+        own_consumers(),
+        foreign_consumers(),
+        streams(),
+        queries(),
+        operators(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
-fn messages() -> Vec<Operation> {
+fn commands() -> Vec<Operation> {
     use Verb::{Publish, Subscribe};
     vec![
         operation(
@@ -90,6 +99,12 @@ fn messages() -> Vec<Operation> {
         operation("be found as one of them", Subscribe, "$SRV.STATS.submit.x", &[HANDLER]),
         operation("send to no aggregate", Publish, "cmd.retail.till", &[]),
         operation("give a command to no aggregate", Publish, "effect.retail.till", &[]),
+    ]
+}
+
+fn messages() -> Vec<Operation> {
+    use Verb::{Publish, Subscribe};
+    vec![
         operation("append events", Publish, "evt.retail.till.2506_2012-01-31", &[HANDLER]),
         operation("append to no aggregate", Publish, "evt.retail", &[]),
         operation("record outcomes", Publish, "out.0of1", &[HANDLER]),

@@ -8,6 +8,7 @@
 
 mod changed_table;
 mod checkpoint;
+mod damage;
 mod dump;
 mod projection_rows;
 mod snapshot;
@@ -19,11 +20,12 @@ mod tests;
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
+    sync::Arc,
 };
 
 use redb::{ReadableDatabase, StorageBackend};
 
+use self::damage::Damage;
 pub use self::{
     checkpoint::Checkpoint,
     dump::TRANSIENT_TABLES,
@@ -46,8 +48,7 @@ pub const CACHE_SIZE_DEFAULT: usize = 256 * 1024 * 1024;
 pub struct ReadStore {
     database: Arc<OpenFile>,
     path: Arc<Path>,
-    /// What was found damaged since the file was opened.
-    damage: Arc<OnceLock<String>>,
+    damage: Damage,
     cores: Cores,
 }
 
@@ -83,7 +84,9 @@ impl ReadStore {
     }
 
     fn new(path: &Path, database: OpenFile) -> Self {
-        Self { database: Arc::new(database), path: path.into(), damage: Arc::default(), cores: Cores::all() }
+        let path: Arc<Path> = path.into();
+        let damage = Damage::new(Arc::clone(&path));
+        Self { database: Arc::new(database), path, damage, cores: Cores::all() }
     }
 
     /// Where the file is.
@@ -98,13 +101,12 @@ impl ReadStore {
     pub fn snapshot(&self) -> Result<Snapshot, StoreError> {
         let transaction =
             self.database.begin_read().map_err(|source| StoreError::from_transaction(&self.path, source))?;
-        Ok(Snapshot::new(transaction, Arc::clone(&self.path), Arc::clone(&self.damage)))
+        Ok(Snapshot::new(transaction, Arc::clone(&self.path), self.damage.clone()))
     }
 
     /// The first damage that somebody has met since the file was opened, if any. What is whole can still be read.
     pub fn damage(&self) -> Option<StoreError> {
-        let detail = self.damage.get()?.clone();
-        Some(StoreError::Damaged { path: self.path.to_path_buf(), detail })
+        self.damage.first()
     }
 }
 

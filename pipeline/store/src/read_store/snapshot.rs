@@ -3,13 +3,13 @@
 use std::{
     ops::{Bound, ControlFlow},
     path::Path,
-    sync::{Arc, OnceLock},
+    sync::Arc,
 };
 
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, TableDefinition, TableError, TableHandle};
 
-use super::{Checkpoint, ProjectionId, StoreError, TableName};
-use crate::{file, sealed::unseal_json, text_key::TextKey};
+use super::{Checkpoint, ProjectionId, StoreError, TableName, damage::Damage};
+use crate::{sealed::unseal_json, text_key::TextKey};
 
 /// Keys and JSON values with their checksums. `'static` because handles of a snapshot keep their transaction alive.
 pub(super) type RowTable = ReadOnlyTable<TextKey, &'static [u8]>;
@@ -43,11 +43,11 @@ pub struct KeyRange<'a> {
 pub struct Snapshot {
     transaction: ReadTransaction,
     path: Arc<Path>,
-    damage: Arc<OnceLock<String>>,
+    damage: Damage,
 }
 
 impl Snapshot {
-    pub(super) fn new(transaction: ReadTransaction, path: Arc<Path>, damage: Arc<OnceLock<String>>) -> Self {
+    pub(super) fn new(transaction: ReadTransaction, path: Arc<Path>, damage: Damage) -> Self {
         Self { transaction, path, damage }
     }
 
@@ -69,33 +69,18 @@ impl Snapshot {
     /// # Errors
     /// [`StoreError`] when the file can no longer be read.
     pub fn get(&self, table: &TableName, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        self.noting_damage(|| {
+        self.damage.noted(|| {
             let Some(rows) = self.table(table.as_str())? else { return Ok(None) };
             let value = rows.get(key).map_err(|source| StoreError::from_storage(&self.path, source))?;
             value.map(|value| Ok(self.row(table.as_str(), key, value.value())?.to_vec())).transpose()
         })
     }
 
-    /// Does `work`, and notes when it shows that the file is damaged: in a row, in redb's own words, or by a panic within redb.
-    fn noting_damage<T>(&self, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let done = file::guarded(&self.path, work);
-        if let Err(StoreError::Damaged { detail, .. }) = &done {
-            self.note_damage(detail);
-        }
-        done
-    }
-
-    fn note_damage(&self, detail: &str) {
-        if self.damage.set(detail.to_owned()).is_ok() {
-            file::mark_damaged(&self.path, detail);
-        }
-    }
-
     /// The row that is stored as `stored`, once its checksum has shown that it is what was written.
     pub(super) fn row<'v>(&self, table: &str, key: &str, stored: &'v [u8]) -> Result<&'v [u8], StoreError> {
         unseal_json(key.as_bytes(), stored).ok_or_else(|| {
             let detail = format!("the row {key:?} of {table} is not what was written");
-            self.note_damage(&detail);
+            self.damage.note(&detail);
             StoreError::Damaged { path: self.path.to_path_buf(), detail }
         })
     }
@@ -114,7 +99,7 @@ impl Snapshot {
         if range.is_empty() {
             return Ok(());
         }
-        self.noting_damage(|| {
+        self.damage.noted(|| {
             let Some(stored) = self.table(table.as_str())? else { return Ok(()) };
             let failed = |source| StoreError::from_storage(&self.path, source);
             let mut rows =
@@ -139,7 +124,7 @@ impl Snapshot {
     /// [`StoreError`], also when the checkpoint does not decode.
     pub fn checkpoint(&self, projection: &ProjectionId) -> Result<Option<Checkpoint>, StoreError> {
         let failed = |source| StoreError::from_storage(&self.path, source);
-        self.noting_damage(|| {
+        self.damage.noted(|| {
             let Some(table) = self.table(CHECKPOINTS)? else { return Ok(None) };
             let Some(value) = table.get(projection.as_str()).map_err(failed)? else { return Ok(None) };
             let checkpoint = self.row(CHECKPOINTS, projection.as_str(), value.value())?;

@@ -5,6 +5,7 @@ mod crash;
 use std::{
     collections::BTreeMap,
     ops::{Bound, ControlFlow},
+    os::unix::fs::FileExt as _,
 };
 
 use millstream_domain::projection::Rows;
@@ -385,4 +386,49 @@ fn row_that_changed_on_the_disk_is_not_served_and_the_file_is_damaged_from_then_
     let (store, aside) = ReadStore::open_or_begin_anew(&path, CACHE).unwrap();
     assert!(aside.is_some());
     assert_eq!(dump(&store), "");
+}
+
+/// redb panics on a page of a kind that it does not know; in the thread that writes, such a panic once ended the stage, at every start,
+/// without a word about the file.
+#[test]
+fn damaged_page_that_a_commit_meets_is_damage_of_the_file() {
+    const PAGE: usize = 4096;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rows.redb");
+    let keys: Vec<String> = (0..500).map(|number| format!("{number:04}")).collect();
+    let put_all = |rows: &mut ProjectionRows<'_>| {
+        for key in &keys {
+            rows.put("stock", key, vec![b'1'; 100]);
+        }
+    };
+    let store = open(&folder);
+    write(&store, 1, Durability::Durable, put_all);
+    drop(store);
+    let bytes = std::fs::read(&path).unwrap();
+    let pages = bytes.chunks(PAGE).enumerate().skip(1);
+    let used = pages.filter(|(_, page)| page.iter().any(|byte| *byte != 0)).map(|(page, _)| page);
+    let mut met = 0;
+    for page in used {
+        std::fs::write(&path, &bytes).unwrap();
+        // redb keeps no page in memory, and sees what changes on the disk.
+        let store = ReadStore::open(&path, 0).unwrap();
+        let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        file.write_all_at(&[0xee; PAGE], (page * PAGE) as u64).unwrap();
+        let snapshot = store.snapshot();
+        let committed = snapshot.and_then(|snapshot| {
+            let mut rows = ProjectionRows::new(&snapshot, &stock(), ["stock", "outbox"]);
+            put_all(&mut rows);
+            store.commit(vec![Changes { projection: stock(), rows, checkpoint: None }], Durability::Volatile)
+        });
+        if let Err(error) = committed {
+            met += 1;
+            assert!(error.is_damage(), "page {page}: {error:?}");
+            assert!(store.damage().is_some(), "page {page}");
+            drop(store);
+            assert!(ReadStore::open(&path, CACHE).unwrap_err().is_damage(), "page {page}");
+            std::fs::remove_file(&path).unwrap();
+            drop(ReadStore::open(&path, CACHE).unwrap());
+        }
+    }
+    assert!(met > 0, "no commit has met a damaged page");
 }

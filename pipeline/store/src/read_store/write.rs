@@ -76,12 +76,14 @@ impl ReadStore {
     /// # Errors
     /// As [`Self::commit`].
     pub fn commit_prepared(&self, prepared: &Uncommitted, durability: Durability) -> Result<(), StoreError> {
-        let transaction = self.begin(durability)?;
-        self.write_rows(&transaction, &prepared.tables)?;
-        for (projection, checkpoint) in &prepared.checkpoints {
-            self.write_checkpoint(&transaction, projection, checkpoint)?;
-        }
-        transaction.commit().map_err(|source| StoreError::from_commit(self.path(), source))
+        self.damage.noted(|| {
+            let transaction = self.begin(durability)?;
+            self.write_rows(&transaction, &prepared.tables)?;
+            for (projection, checkpoint) in &prepared.checkpoints {
+                self.write_checkpoint(&transaction, projection, checkpoint)?;
+            }
+            transaction.commit().map_err(|source| StoreError::from_commit(self.path(), source))
+        })
     }
 
     /// Removes every row of a projection and sets its checkpoint, durably. Repeating it changes nothing.
@@ -89,18 +91,22 @@ impl ReadStore {
     /// # Errors
     /// As [`Self::commit`].
     pub fn reset(&self, projection: &ProjectionId, checkpoint: &Checkpoint) -> Result<(), StoreError> {
-        let transaction = self.begin(Durability::Durable)?;
-        let prefix = projection.table_prefix();
-        let tables: Vec<_> = transaction
-            .list_tables()
-            .map_err(|source| StoreError::from_storage(self.path(), source))?
-            .filter(|table| table.name().starts_with(&prefix))
-            .collect();
-        for table in tables {
-            transaction.delete_table(table).map_err(|source| StoreError::from_table(self.path(), source))?;
-        }
-        self.write_checkpoint(&transaction, projection, checkpoint)?;
-        transaction.commit().map_err(|source| StoreError::from_commit(self.path(), source))
+        self.damage.noted(|| {
+            let transaction = self.begin(Durability::Durable)?;
+            let prefix = projection.table_prefix();
+            let tables: Vec<_> = transaction
+                .list_tables()
+                .map_err(|source| StoreError::from_storage(self.path(), source))?
+                .filter(|table| table.name().starts_with(&prefix))
+                .collect();
+            for table in tables {
+                transaction
+                    .delete_table(table)
+                    .map_err(|source| StoreError::from_table(self.path(), source))?;
+            }
+            self.write_checkpoint(&transaction, projection, checkpoint)?;
+            transaction.commit().map_err(|source| StoreError::from_commit(self.path(), source))
+        })
     }
 
     fn begin(&self, durability: Durability) -> Result<WriteTransaction, StoreError> {

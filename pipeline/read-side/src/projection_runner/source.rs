@@ -206,11 +206,14 @@ impl<B: Broker> Source<B> {
         }
         let mut readers: ByLane<Option<B::Reader>> = ByLane::default();
         let ByLane { ahead, behind } = &mut readers;
+        // On the heap: a program that is not optimised copies such futures from frame to frame, and the stack of a thread is small.
+        let ahead = Box::pin(self.feed(Lane::Ahead, &lanes.ahead, ahead));
+        let behind = Box::pin(self.feed(Lane::Behind, &lanes.behind, behind));
         let ended = tokio::select! {
             biased;
             ended = self.oversee(state, lanes) => ended?,
-            ended = self.feed(Lane::Ahead, &lanes.ahead, ahead) => ended?,
-            ended = self.feed(Lane::Behind, &lanes.behind, behind) => ended?,
+            ended = ahead => ended?,
+            ended = behind => ended?,
         };
         if matches!(ended, Ended::Doubt) {
             // The consumers go too. Nobody may read the second one any more, so that its lag would grow for ever; and the server may

@@ -82,7 +82,7 @@ impl<B: Broker> Source<B> {
             filters: Vec::new(),
             replace_live: false,
         };
-        self.broker.read(config).await
+        Box::pin(self.broker.read(config)).await
     }
 
     async fn hand_over(

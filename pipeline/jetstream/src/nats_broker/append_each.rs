@@ -5,12 +5,14 @@ use async_nats::{Message, Subject, Subscriber, client::PublishErrorKind};
 use futures::{StreamExt as _, future::join_all};
 use tokio::time::{Instant, timeout_at};
 
-use super::{APPEND_TIMEOUT, NatsBroker, append_headers, wire::header_map};
+use super::{APPEND_TIMEOUT, NatsBroker, append_headers, reconnection::connected_again, wire::header_map};
 use crate::broker::{AppendError, Appended, Broker as _, NewMessage};
 
 /// Fewer are not worth an inbox: the server looks through what it remembers of subjects whenever one comes or goes. The number
 /// is chosen, not measured.
 const INBOX_MIN: usize = 32;
+
+const NO_ANSWER: &str = "no answer in time, or none since the connection was lost";
 
 /// As [`crate::broker::Broker::append_each`].
 pub(super) async fn append_each(
@@ -29,11 +31,16 @@ pub(super) async fn append_each(
             return messages.into_iter().map(unclear).map(Err).collect();
         }
     };
+    let lost = connected_again(&broker.client);
     let mut appends = Vec::with_capacity(messages.len());
     for (index, message) in messages.into_iter().enumerate() {
         appends.push(publish(broker, stream, format!("{inbox}.{index}"), message).await);
     }
-    settle(broker, stream, &mut appends, answers).await;
+    tokio::select! {
+        biased;
+        () = settle(broker, stream, &mut appends, answers) => {}
+        () = lost => {}
+    }
     appends.into_iter().map(Append::end).collect()
 }
 
@@ -46,7 +53,7 @@ struct Append {
 
 impl Append {
     fn end(self) -> Result<Appended, AppendError> {
-        self.answer.unwrap_or_else(|| Err(unclear(&self.subject, "no answer in time")))
+        self.answer.unwrap_or_else(|| Err(unclear(&self.subject, NO_ANSWER)))
     }
 }
 
@@ -129,7 +136,7 @@ mod tests {
             match (asked.split('.').next().unwrap(), answer) {
                 ("evt", Ok(_)) => {}
                 ("silent", Err(AppendError::Unclear { subject, detail })) if subject == asked => {
-                    assert_eq!(detail, "no answer in time");
+                    assert_eq!(detail, NO_ANSWER);
                 }
                 ("strange", Err(AppendError::Unclear { subject, detail })) if subject == asked => {
                     assert!(detail.contains("does not decode"), "{detail}");

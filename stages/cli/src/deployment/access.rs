@@ -1,5 +1,6 @@
 //! Who may do what on the server of a deployment: the stages everything, whoever connects without credentials everything but
-//! what stages alone publish. So a slip of the keyboard, such as `nats pub evt.…`, stores nothing that no reader can pass.
+//! publish what stages alone publish, and listen where the owner of a lease shows that it is there. So a slip of the keyboard, such
+//! as `nats pub evt.…`, stores nothing that no reader can pass.
 //!
 //! Deliberately absent: accounts, and a user for each stage. Those are for production (`config/nats-accounts.conf`). Both users
 //! here are in the server's own account, where an earlier release kept the streams of the same folder.
@@ -13,6 +14,7 @@ use std::{
 
 use millstream_contract::{
     dead_letter::DEAD_LETTER_PREFIX,
+    leases::PRESENCE_PREFIX,
     outcome::OUTCOME_PREFIX,
     stream_names::LEASES_BUCKET,
     subject::{EFFECT_PREFIX, EVENT_PREFIX},
@@ -54,8 +56,8 @@ impl StageKey {
         let denied = denied().map(|subject| format!("\"{subject}\"")).join(", ");
         format!(
             "authorization {{\n  users: [\n    {{ nkey: \"{}\" }}\n    {{\n      user: \"{NAMELESS_USER}\"\n      password: \
-             \"{NAMELESS_USER}\"\n      permissions {{ publish {{ deny: [{denied}] }} }}\n    }}\n  ]\n}}\n\
-             no_auth_user: \"{NAMELESS_USER}\"\n",
+             \"{NAMELESS_USER}\"\n      permissions {{\n        publish {{ deny: [{denied}] }}\n        subscribe {{ deny: \"{PRESENCE_PREFIX}.>\" }}\n      \
+             }}\n    }}\n  ]\n}}\nno_auth_user: \"{NAMELESS_USER}\"\n",
             self.public
         )
     }

@@ -57,6 +57,15 @@ pub(crate) async fn run(arguments: ImportArguments, session: &Session) -> Result
     let rows = open(&arguments.file)?.into_records().count() as u64;
     let mut reader = open(&arguments.file)?;
     let header = reader.headers().map_err(|error| CommandFailure::data(&error))?.clone();
+    if header.is_empty() {
+        let file = arguments.file.display();
+        return Err(CommandFailure::new(
+            ExitCode::Data,
+            format_args!(
+                "{file}: there is no line with the names of the columns. Pipes cannot be imported: name a file"
+            ),
+        ));
+    }
     let mapping = Mapping::load(&arguments.map, &header)?;
     let name = mapping.name().to_owned();
     let rejects_path = arguments.rejects.unwrap_or_else(|| default_rejects(&arguments.file));

@@ -2,7 +2,7 @@
 //!
 //! Deliberately absent: floating point. Decimals become whole minor units digit by digit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{civil::Date, fmt::strtime};
 use millstream_values::money::Currency;
@@ -17,6 +17,11 @@ pub(crate) enum TemplateError {
     /// The file has no such column.
     #[error("{text:?}: there is no column {column:?}; there are {known}")]
     Column { text: String, column: String, known: String },
+    /// The file has several columns of that name.
+    #[error(
+        "{text:?}: column {column:?} comes more than once in the file; give each a name of its own there"
+    )]
+    ColumnTwice { text: String, column: String },
     /// No such filter.
     #[error("{text:?}: there is no filter {filter:?}; there are slug, lower, upper, date:<format>")]
     Filter { text: String, filter: String },
@@ -55,6 +60,8 @@ impl RowError {
 #[derive(Debug)]
 pub(crate) struct Columns {
     by_name: BTreeMap<String, usize>,
+    /// Names that several columns have: nobody can tell which of them is meant.
+    ambiguous: BTreeSet<String>,
 }
 
 /// One row: its number, the hash of its content and its fields.
@@ -121,7 +128,14 @@ pub(crate) enum Template {
 impl Columns {
     /// From the header.
     pub(crate) fn new(header: &csv::StringRecord) -> Self {
-        Self { by_name: (0..).zip(header).map(|(index, name)| (name.trim().to_owned(), index)).collect() }
+        let (mut by_name, mut ambiguous) = (BTreeMap::new(), BTreeSet::new());
+        for (index, name) in (0..).zip(header) {
+            let name = name.trim().to_owned();
+            if by_name.insert(name.clone(), index).is_some() {
+                ambiguous.insert(name);
+            }
+        }
+        Self { by_name, ambiguous }
     }
 }
 
@@ -148,6 +162,9 @@ impl Text {
     fn placeholder(text: &str, inside: &str, columns: &Columns) -> Result<Part, TemplateError> {
         let (name, filter) = inside.split_once('|').unwrap_or((inside, ""));
         let name = name.trim();
+        if columns.ambiguous.contains(name) {
+            return Err(TemplateError::ColumnTwice { text: text.to_owned(), column: name.to_owned() });
+        }
         if let Some(index) = columns.by_name.get(name) {
             let filter = match filter.trim().split_once(':').unwrap_or((filter.trim(), "")) {
                 ("", _) => Filter::None,
@@ -349,6 +366,18 @@ mod tests {
         let template = Template::parse(&toml::Value::Table(table), &columns).unwrap();
         let record = csv::StringRecord::from(fields);
         template.render(&Row { number: 7, hash: "ab12", record: &record })
+    }
+
+    /// The last of them was taken: a sale was booked on the second date of its row.
+    #[test]
+    fn column_that_comes_twice_is_refused_where_it_is_used() {
+        let columns = Columns::new(&csv::StringRecord::from(vec!["date", "sku", "date "]));
+        let error = Text::parse("{date}", &columns).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            r#""{date}": column "date" comes more than once in the file; give each a name of its own there"#
+        );
+        assert!(Text::parse("{sku}", &columns).is_ok());
     }
 
     #[test]

@@ -40,6 +40,9 @@ impl<B: Broker> CommandHandler<B> {
         &mut self,
         shutdown: &Shutdown,
     ) -> Result<Option<Followers<B>>, HandlerError> {
+        // Whoever cannot find out where the streams end cannot ask for the lease either.
+        self.observed.progress.lease.reached(0);
+        self.observed.progress.lease.held("OUTCOMES and EVENTS are being opened");
         let mut followers = tokio::select! {
             biased;
             followers = self.open() => followers?,

@@ -128,7 +128,8 @@ async fn stages_are_not_ready_while_the_server_stands_still() {
     }
     server.process().signal(Signal::SIGSTOP);
     let [handler, manager] = &mut stages;
-    stalls(handler, &["503", "deciding COMMANDS: no progress"]).await;
+    // Its turn ends with its lease, and it cannot find out what it would follow.
+    stalls(handler, &["503", "asking for the lease: no progress"]).await;
     stalls(manager, &["503", "folding EVENTS: no progress"]).await;
     server.process().signal(Signal::SIGCONT);
     for stage in &mut stages {

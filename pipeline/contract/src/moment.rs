@@ -52,14 +52,14 @@ impl FromStr for Moment {
             return text.parse().map(Self::Position).map_err(|_| error());
         }
         let is_date = text.len() == "2012-01-31".len();
-        let time = if is_date { text.parse().ok().and_then(end_of) } else { text.parse().ok() };
+        let time = if is_date { text.parse().ok().map(end_of) } else { text.parse().ok() };
         time.map(Self::Time).ok_or_else(error)
     }
 }
 
-/// The last nanosecond of a day in UTC.
-fn end_of(date: Date) -> Option<Timestamp> {
-    TimeZone::UTC.to_timestamp(date.at(23, 59, 59, 999_999_999)).ok()
+/// The last nanosecond of a day in UTC, or the last one that can be told: the end of the year 9999 is beyond it.
+fn end_of(date: Date) -> Timestamp {
+    TimeZone::UTC.to_timestamp(date.at(23, 59, 59, 999_999_999)).unwrap_or(Timestamp::MAX)
 }
 
 #[cfg(test)]
@@ -75,6 +75,7 @@ mod tests {
         let six = "2012-02-01T00:00:00Z".parse().unwrap();
         assert_eq!(parsed("2012-01-31T18:00:00-06:00"), Moment::Time(six));
         assert_eq!(parsed("2012-01-31"), parsed("2012-01-31T23:59:59.999999999Z"));
+        assert_eq!(parsed("9999-12-31"), Moment::Time(Timestamp::MAX));
         assert_eq!(parsed("17"), Moment::Sequence(17));
         assert_eq!(parsed("EVENTS:01JD:17"), Moment::Position(Position::new("EVENTS", "01JD", 17)));
     }

@@ -37,7 +37,7 @@ use crate::{
     nats_broker::{
         lease::Leases,
         lines::Lines,
-        reconnection::{CONNECTION_LOST, connected_again},
+        reconnection::ask,
         wire::{
             ApiError, ConsumerReply, PublishReply, PurgeReply, RemoveReply, StoredMessageReply,
             StreamInfoReply, header_map,
@@ -208,15 +208,7 @@ impl NatsBroker {
     ) -> Result<Bytes, BrokerError> {
         let subject = self.api_subject(path);
         let request = async_nats::Request::new().payload(body).timeout(Some(API_TIMEOUT));
-        let lost = connected_again(&self.client);
-        let answer = tokio::select! {
-            biased;
-            answer = self.client.send_request(subject, request) => answer,
-            () = lost => {
-                let detail = CONNECTION_LOST.to_owned();
-                return Err(BrokerError::Unavailable { operation, detail });
-            }
-        };
+        let answer = ask(&self.client, subject, request).await;
         answer.map(|message| message.payload).map_err(|error| BrokerError::Unavailable {
             operation,
             detail: match error.kind() {
@@ -246,16 +238,7 @@ impl NatsBroker {
             .payload(payload)
             .timeout(Some(APPEND_TIMEOUT));
         let subject = Subject::from(subject);
-        let lost = connected_again(&self.client);
-        let answer = tokio::select! {
-            biased;
-            answer = self.client.send_request(subject.clone(), request) => answer,
-            () = lost => {
-                let detail = CONNECTION_LOST.to_owned();
-                return Err(AppendError::Unclear { subject: subject.to_string(), detail });
-            }
-        };
-        let answer = answer.map_err(|error| {
+        let answer = ask(&self.client, subject.to_string(), request).await.map_err(|error| {
             let (subject, detail) = (subject.to_string(), error.to_string());
             match error.kind() {
                 RequestErrorKind::InvalidSubject | RequestErrorKind::MaxPayloadExceeded => {

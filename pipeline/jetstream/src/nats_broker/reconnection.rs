@@ -2,14 +2,24 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use async_nats::Client;
+use async_nats::{Client, Message, Request, RequestError, RequestErrorKind};
 
 /// What became of a question that is given up.
-pub(super) const CONNECTION_LOST: &str = "the connection was lost before the answer came";
+const CONNECTION_LOST: &str = "the connection was lost before the answer came";
 /// How often to look whether the client has connected again.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// What was asked while there was no connection is sent as soon as there is one, and may take so long.
 const ANSWER: Duration = Duration::from_millis(500);
+
+/// Asks, and gives up when the answer cannot come any more.
+pub(super) async fn ask(client: &Client, subject: String, request: Request) -> Result<Message, RequestError> {
+    let lost = connected_again(client);
+    tokio::select! {
+        biased;
+        answer = client.send_request(subject, request) => answer,
+        () = lost => Err(RequestError::with_source(RequestErrorKind::Other, CONNECTION_LOST)),
+    }
+}
 
 /// Ends a moment after the client has connected again, counted from this call. What was under way then, or was written just before the
 /// client noticed, has no answer any more, and would be waited for until its time is over.
@@ -97,7 +107,7 @@ mod tests {
             broker.append(EVENTS, message(0)),
             broker.append_each(EVENTS, (1..=100).map(message).collect()),
         );
-        let lost = |detail: &str| detail == CONNECTION_LOST;
+        let lost = |detail: &str| detail.contains(CONNECTION_LOST);
         assert!(matches!(&state, Err(BrokerError::Unavailable { detail, .. }) if lost(detail)), "{state:?}");
         assert!(
             matches!(&appended, Err(AppendError::Unclear { detail, .. }) if lost(detail)),

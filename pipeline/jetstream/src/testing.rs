@@ -5,5 +5,6 @@ pub mod fault_plan;
 pub mod memory_broker;
 pub mod operation;
 pub mod raw_client;
+pub mod relay;
 pub mod restricted_server;
 pub mod test_server;

@@ -21,15 +21,19 @@ use crate::broker::{AppendError, Broker, BrokerError, NewMessage};
 /// The leases that this process holds.
 pub(super) type Leases = HashMap<String, Held>;
 
-/// A lease that this process holds.
+/// A lease that this process holds, or may hold.
 #[derive(Debug)]
 pub(super) struct Held {
-    revision: u64,
-    presence: Presence,
+    /// None while it is not known.
+    revision: Option<u64>,
+    _presence: Presence,
 }
 
 /// Part of the time to live that passes between two answers that an owner is gone: its connection may just be made again.
 const CONFIRMATIONS: u32 = 16;
+
+/// How often at most one wait looks whether the lease is free.
+const LOOKS: u32 = 16;
 
 const OPERATION: &str = "KV-Operation";
 const MARKER: &str = "Nats-Marker-Reason";
@@ -71,20 +75,20 @@ pub(super) async fn hold(
     owner: &str,
     time_to_live: Duration,
 ) -> Result<bool, BrokerError> {
-    let renewal = leases.lock().await.get(key).map(|held| held.revision);
+    let renewal = leases.lock().await.get(key).and_then(|held| held.revision);
     if let Some(revision) = renewal
         && let Some(revision) = write(broker, key, owner, revision, time_to_live).await?
     {
-        if let Some(held) = leases.lock().await.get_mut(key) {
-            held.revision = revision;
-        }
+        note(leases, key, Some(revision)).await;
         return Ok(true);
     }
-    // Not held, or the revision is out of date: perhaps an append of ours of which no answer came.
-    let held = leases.lock().await.remove(key);
+    // Not held, or the revision is out of date: perhaps an append of ours of which no answer came. Until that is known, whoever asks
+    // has to find this process.
+    note(leases, key, None).await;
     let expected = match broker.last(&stream(), &subject(key)).await? {
         Some(message) if is_held(&message) && message.payload != owner.as_bytes() => {
-            if !is_left(broker, key, &message, time_to_live).await {
+            leases.lock().await.remove(key);
+            if !is_left(broker, key, owner, &message, time_to_live).await? {
                 return Ok(false);
             }
             message.sequence
@@ -93,29 +97,46 @@ pub(super) async fn hold(
         None => 0,
     };
     // Before the lease is taken: whoever finds it taken must find its owner.
-    let presence = match held {
-        Some(held) => held.presence,
-        None => Presence::show(&broker.lines, key, owner).await?,
-    };
+    if !leases.lock().await.contains_key(key) {
+        let presence = Presence::show(&broker.lines, key, owner).await?;
+        leases.lock().await.insert(key.to_owned(), Held { revision: None, _presence: presence });
+    }
     let taken = write(broker, key, owner, expected, time_to_live).await?;
-    if let Some(revision) = taken {
-        leases.lock().await.insert(key.to_owned(), Held { revision, presence });
+    match taken {
+        Some(revision) => note(leases, key, Some(revision)).await,
+        None => drop(leases.lock().await.remove(key)),
     }
     Ok(taken.is_some())
 }
 
-/// Whether the owner of a lease that has not lapsed is gone, asked twice.
-async fn is_left(broker: &NatsBroker, key: &str, lease: &StoredMessage, time_to_live: Duration) -> bool {
+/// Notes the revision of a lease that this process holds, or may hold.
+async fn note(leases: &Mutex<Leases>, key: &str, revision: Option<u64>) {
+    if let Some(held) = leases.lock().await.get_mut(key) {
+        held.revision = revision;
+    }
+}
+
+/// Whether the other owner of a lease that has not lapsed is gone: the server says so twice, and says that this process, which listens
+/// in the same way, is there. Where permissions keep processes from listening, nobody seems to be there, and leases have to lapse.
+async fn is_left(
+    broker: &NatsBroker,
+    key: &str,
+    own: &str,
+    lease: &StoredMessage,
+    time_to_live: Duration,
+) -> Result<bool, BrokerError> {
     let owner = String::from_utf8_lossy(&lease.payload);
     if !is_gone(&broker.client, key, &owner).await {
-        return false;
+        return Ok(false);
     }
-    tokio::time::sleep(time_to_live / CONFIRMATIONS).await;
-    let gone = is_gone(&broker.client, key, &owner).await;
+    let _presence = Presence::show(&broker.lines, key, own).await?;
+    let pause = tokio::time::sleep(time_to_live / CONFIRMATIONS);
+    let (unheard, ()) = tokio::join!(is_gone(&broker.client, key, own), pause);
+    let gone = !unheard && is_gone(&broker.client, key, &owner).await;
     if gone {
         tracing::info!(lease = key, owner = &*owner, "the owner of the lease is not connected any more");
     }
-    gone
+    Ok(gone)
 }
 
 /// Writes the key if its revision is still `expected`; says the new revision.
@@ -189,11 +210,17 @@ pub(super) async fn freed(broker: &NatsBroker, key: &str, wait: Duration) {
     };
     let left = async {
         match owner(broker, key).await {
-            Ok(Some(owner)) => while !is_gone(broker.client(), key, &owner).await {},
+            Ok(Some(owner)) => {
+                while !is_gone(broker.client(), key, &owner).await {
+                    tokio::time::sleep(wait / LOOKS).await;
+                }
+            }
             Ok(None) => {}
             // Without an answer only the time tells.
             Err(_) => std::future::pending().await,
         }
+        // Some who ask may not take it yet, and ask again at once.
+        tokio::time::sleep(wait / LOOKS).await;
     };
     // Nothing more is learnt from which of them it was: the caller asks for the lease.
     tokio::select! {
@@ -214,54 +241,103 @@ mod tests {
         atomic::{AtomicBool, Ordering},
     };
 
-    use tokio::{
-        io::{AsyncReadExt, AsyncWriteExt},
-        net::{TcpListener, TcpStream},
-    };
+    use async_nats::ConnectOptions;
+    use tokio::time::Instant;
 
     use super::*;
-    use crate::{line::Dialer, testing::test_server::TestServer};
+    use crate::{
+        line::Dialer,
+        testing::{
+            relay::{Fate, Relay},
+            restricted_server::RestrictedServer,
+            test_server::TestServer,
+        },
+    };
 
     const TIME_TO_LIVE: Duration = Duration::from_secs(3);
-
-    /// Hands on what one side sends, until it is stopped.
-    async fn carry(
-        mut from: impl AsyncReadExt + Unpin,
-        mut to: impl AsyncWriteExt + Unpin,
-        stopped: Arc<AtomicBool>,
-    ) {
-        let mut bytes = [0; 4096];
-        while let Ok(count @ 1..) = from.read(&mut bytes).await {
-            if stopped.load(Ordering::Relaxed) {
-                std::future::pending::<()>().await;
-            }
-            to.write_all(bytes.get(..count).unwrap()).await.unwrap();
-        }
-    }
 
     /// Renewals stood behind everything else on the process's connection. Under the load of a cold takeover they came too late, and
     /// the turn was lost.
     #[tokio::test(flavor = "multi_thread")]
     async fn lease_is_renewed_while_the_connection_of_the_process_is_stuck() {
         let server = TestServer::start_provisioned().await;
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let stuck = format!("nats://{}", listener.local_addr().unwrap());
-        let address = server.url().trim_start_matches("nats://").to_owned();
         let stopped = Arc::new(AtomicBool::new(false));
-        let stop = stopped.clone();
-        tokio::spawn(async move {
-            let (client, _) = listener.accept().await.unwrap();
-            let server = TcpStream::connect(address).await.unwrap();
-            let ((client_in, client_out), (server_in, server_out)) =
-                (client.into_split(), server.into_split());
-            tokio::spawn(carry(client_in, server_out, stopped.clone()));
-            carry(server_in, client_out, stopped).await;
-        });
-        let client = async_nats::connect(stuck).await.unwrap();
+        let stops = Arc::clone(&stopped);
+        let fate = move |_: &[u8]| if stops.load(Ordering::Relaxed) { Fate::Stop } else { Fate::Pass };
+        let relay = Relay::start(&server.url(), fate).await;
+        let client = async_nats::connect(relay.url()).await.unwrap();
         let broker = NatsBroker::new(client, Dialer::plain(&server.url()), None);
         assert!(broker.hold_lease("key", "owner", TIME_TO_LIVE).await.unwrap());
-        stop.store(true, Ordering::Relaxed);
+        stopped.store(true, Ordering::Relaxed);
         assert!(broker.hold_lease("key", "owner", TIME_TO_LIVE).await.unwrap());
         broker.release_lease("key", "owner").await.unwrap();
+    }
+
+    /// What a client sent without its question for a message of a stream; none if it asked none.
+    fn without_question(bytes: &[u8]) -> Option<Vec<u8>> {
+        let text = std::str::from_utf8(bytes).unwrap();
+        let (before, question) = text.split_once("PUB $JS.API.STREAM.MSG.GET")?;
+        let (line, rest) = question.split_once("\r\n").unwrap();
+        let payload: usize = line.rsplit(' ').next().unwrap().parse().unwrap();
+        let behind = rest.get(payload..).unwrap().strip_prefix("\r\n").unwrap();
+        Some([before, behind].concat().into_bytes())
+    }
+
+    /// A renewal whose answer was lost makes the revision out of date. While the server was slow to tell the new one, nobody found the
+    /// owner, and the lease of a process at work was taken.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn owner_is_found_while_it_does_not_know_its_revision() {
+        let server = TestServer::start_provisioned().await;
+        let swallowing = Arc::new(AtomicBool::new(false));
+        let swallows = Arc::clone(&swallowing);
+        let relay = Relay::start(&server.url(), move |bytes| {
+            let asked = swallows.load(Ordering::Relaxed).then(|| without_question(bytes)).flatten();
+            asked.map_or(Fate::Pass, Fate::Instead)
+        })
+        .await;
+        let client = server.client().await;
+        let broker = NatsBroker::new(client.clone(), Dialer::plain(relay.url()), None);
+        assert!(broker.hold_lease("key", "owner", TIME_TO_LIVE).await.unwrap());
+        // In the owner's name, so that the owner's revision is not the newest.
+        assert!(server.broker().await.hold_lease("key", "owner", TIME_TO_LIVE).await.unwrap());
+        swallowing.store(true, Ordering::Relaxed);
+        let unanswered = broker.hold_lease("key", "owner", TIME_TO_LIVE).await;
+        assert!(unanswered.is_err(), "{unanswered:?}");
+        assert!(!is_gone(&client, "key", "owner").await, "it listens all the time");
+        swallowing.store(false, Ordering::Relaxed);
+        assert!(broker.hold_lease("key", "owner", TIME_TO_LIVE).await.unwrap());
+    }
+
+    /// Whoever may not take a free lease yet waits and asks again: not as fast as the server answers.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn free_lease_is_looked_at_now_and_then() {
+        let server = TestServer::start_provisioned().await;
+        let broker = server.broker().await;
+        let (began, mut looks) = (Instant::now(), 0);
+        while began.elapsed() < TIME_TO_LIVE / 3 {
+            broker.lease_freed("key", TIME_TO_LIVE / 3).await;
+            looks += 1;
+        }
+        assert!(looks <= LOOKS, "{looks} looks within one wait");
+    }
+
+    /// Where nobody may listen, everybody seems to be gone; processes would take a lease from each other for ever.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn lease_is_left_to_its_owner_where_nobody_may_show_itself() {
+        let allowed = |subject: &str| vec![subject.to_owned()];
+        let user = ("stage".to_owned(), allowed(">"), allowed("_INBOX.>"));
+        let server = RestrictedServer::start(&[user]).await;
+        let connect = async || {
+            let options = ConnectOptions::with_user_and_password(
+                "stage".to_owned(),
+                RestrictedServer::PASSWORD.to_owned(),
+            );
+            let client = options.clone().connect(server.url()).await.unwrap();
+            NatsBroker::new(client, Dialer::with_options(&server.url(), options), None)
+        };
+        let (first, second) = (connect().await, connect().await);
+        assert!(first.hold_lease("key", "first", TIME_TO_LIVE).await.unwrap());
+        assert!(is_gone(first.client(), "key", "first").await, "it may not listen");
+        assert!(!second.hold_lease("key", "second", TIME_TO_LIVE * 10).await.unwrap());
     }
 }

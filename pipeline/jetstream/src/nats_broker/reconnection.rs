@@ -36,63 +36,48 @@ pub(super) fn connected_again(client: &Client) -> impl Future<Output = ()> + Sen
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, atomic::AtomicBool};
+    use std::sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    };
 
     use millstream_contract::{stored_message::Headers, stream_names::EVENTS};
-    use tokio::{
-        io::{AsyncReadExt, AsyncWriteExt, copy},
-        net::{TcpListener, TcpStream},
-    };
 
     use super::*;
     use crate::{
         broker::{AppendError, Broker, BrokerError, NewMessage},
         line::Dialer,
         nats_broker::NatsBroker,
-        testing::test_server::TestServer,
+        testing::{
+            relay::{Fate, Relay},
+            test_server::TestServer,
+        },
     };
 
     const LAST: &str = "evt.a.b.100 ";
-
-    /// Hands on what a client sends. While `swallowing`, nothing goes on; when the last of what is asked has come, the connection ends,
-    /// as that of a server that is killed.
-    async fn carry(client: TcpStream, server: TcpStream, swallowing: Arc<AtomicBool>) {
-        let ((mut client_in, mut client_out), (mut server_in, mut server_out)) =
-            (client.into_split(), server.into_split());
-        let answers = tokio::spawn(async move { copy(&mut server_in, &mut client_out).await });
-        let (mut bytes, mut swallowed) = ([0; 4096], Vec::new());
-        while let Ok(count @ 1..) = client_in.read(&mut bytes).await {
-            let bytes = bytes.get(..count).unwrap();
-            if !swallowing.load(Ordering::Relaxed) {
-                server_out.write_all(bytes).await.unwrap();
-                continue;
-            }
-            swallowed.extend_from_slice(bytes);
-            if String::from_utf8_lossy(&swallowed).contains(LAST) {
-                swallowing.store(false, Ordering::Relaxed);
-                break;
-            }
-        }
-        answers.abort();
-    }
 
     /// After every restart of the server nothing was decided for five seconds: questions that went down with the connection were
     /// waited for until their time was over.
     #[tokio::test(flavor = "multi_thread")]
     async fn questions_that_went_down_with_the_connection_are_given_up_when_there_is_another_one() {
         let server = TestServer::start_provisioned().await;
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("nats://{}", listener.local_addr().unwrap());
-        let address = server.url().trim_start_matches("nats://").to_owned();
         let swallowing = Arc::new(AtomicBool::new(false));
-        let swallows = Arc::clone(&swallowing);
-        tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                let server = TcpStream::connect(&address).await.unwrap();
-                tokio::spawn(carry(client, server, Arc::clone(&swallows)));
+        let (swallows, swallowed) = (Arc::clone(&swallowing), Mutex::new(String::new()));
+        // When the last of what is asked has come, the connection ends, as that of a server that is killed.
+        let relay = Relay::start(&server.url(), move |bytes| {
+            if !swallows.load(Ordering::Relaxed) {
+                return Fate::Pass;
             }
-        });
-        let client = async_nats::connect(url).await.unwrap();
+            let mut swallowed = swallowed.lock().unwrap();
+            swallowed.push_str(&String::from_utf8_lossy(bytes));
+            if !swallowed.contains(LAST) {
+                return Fate::Instead(Vec::new());
+            }
+            swallows.store(false, Ordering::Relaxed);
+            Fate::End
+        })
+        .await;
+        let client = async_nats::connect(relay.url()).await.unwrap();
         let broker = NatsBroker::new(client, Dialer::plain(&server.url()), None);
         broker.state(EVENTS).await.unwrap();
         swallowing.store(true, Ordering::Relaxed);

@@ -1,0 +1,79 @@
+//! A way to a server that a test may disturb: it sees what clients send, and decides what becomes of it.
+
+use std::sync::Arc;
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _, copy},
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
+
+/// What becomes of bytes that a client has sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    /// They go on to the server.
+    Pass,
+    /// The server sees these instead; what comes later may pass.
+    Instead(Vec<u8>),
+    /// The server never sees them, and the connection ends.
+    End,
+    /// The server never sees them, nor anything that comes later, but the connection stays open.
+    Stop,
+}
+
+/// Listens until it is dropped; connections that are open then stay.
+#[derive(Debug)]
+pub struct Relay {
+    url: String,
+    accepting: JoinHandle<()>,
+}
+
+impl Relay {
+    /// To the server at `server`. `fate` is asked about whatever comes from a client, in pieces as the network has them.
+    ///
+    /// # Panics
+    /// When no port is free.
+    #[expect(clippy::expect_used, reason = "tests stop where something is wrong")]
+    pub async fn start(server: &str, fate: impl Fn(&[u8]) -> Fate + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let address = listener.local_addr().expect("it listens");
+        let server = server.trim_start_matches("nats://").to_owned();
+        let fate: Arc<dyn Fn(&[u8]) -> Fate + Send + Sync> = Arc::new(fate);
+        let accepting = tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                // A server that is not there refuses the client.
+                let Ok(server) = TcpStream::connect(&server).await else { continue };
+                tokio::spawn(carry(client, server, Arc::clone(&fate)));
+            }
+        });
+        Self { url: format!("nats://{address}"), accepting }
+    }
+
+    /// The URL for clients.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+async fn carry(client: TcpStream, server: TcpStream, fate: Arc<dyn Fn(&[u8]) -> Fate + Send + Sync>) {
+    let ((mut client_in, mut client_out), (mut server_in, mut server_out)) =
+        (client.into_split(), server.into_split());
+    let answers = tokio::spawn(async move { copy(&mut server_in, &mut client_out).await });
+    let mut bytes = [0; 4096];
+    while let Ok(count @ 1..) = client_in.read(&mut bytes).await {
+        let bytes = bytes.get(..count).unwrap_or_default();
+        match fate(bytes) {
+            Fate::Pass if server_out.write_all(bytes).await.is_ok() => {}
+            Fate::Instead(others) if server_out.write_all(&others).await.is_ok() => {}
+            Fate::Pass | Fate::Instead(_) | Fate::End => break,
+            Fate::Stop => std::future::pending().await,
+        }
+    }
+    answers.abort();
+}

@@ -172,10 +172,6 @@ fn commands() -> impl Strategy<Value = Vec<Typed>> {
     prop::collection::vec(command, 1..80)
 }
 
-/// What a process gives.
-const INTERNAL: [&str; 4] =
-    [".confirm-reservation", ".reject-reservation", ".expire-payment", ".expire-shipment"];
-
 /// Whether the same command at once again is another event: nothing but its own id could tell it from the first.
 fn has_no_id(command: &Typed) -> bool {
     command.address.starts_with("retail.business-day.")
@@ -191,10 +187,7 @@ fn decided(commands: &[Typed]) -> SequentialHandler {
         time += SignedDuration::from_mins(7);
         let Typed { actor, address, body } = command;
         let body = body.to_string();
-        let mut decide = || match INTERNAL.iter().any(|name| address.ends_with(name)) {
-            true => handler.decide_effect(address, &body, time),
-            false => handler.decide_by(*actor, address, &body, time),
-        };
+        let mut decide = || handler.decide_as_allowed(*actor, address, &body, time);
         let first = decide();
         if has_no_id(command) {
             continue;

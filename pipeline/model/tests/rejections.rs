@@ -14,7 +14,7 @@ use std::{
 
 use jiff::Timestamp;
 use millstream::{
-    decider::{ANY_COMMAND, INTERNAL_COMMAND, NewEvent, Rejection},
+    decider::{ANY_COMMAND, INTERNAL_COMMAND},
     testing::sequential_handler::SequentialHandler,
     values::{
         money::{AMOUNT_MAX, QUANTITY_MAX},
@@ -30,24 +30,6 @@ use serde_json::{Value, json};
 
 /// Context, aggregate, command and code.
 type Met = BTreeSet<(String, String, String, String)>;
-
-/// Decides a command as whoever may give it does.
-fn decide(
-    handler: &mut SequentialHandler,
-    actor: Option<&str>,
-    address: &str,
-    body: &Value,
-    now: Timestamp,
-) -> Result<Vec<NewEvent>, Rejection> {
-    let aggregates = millstream_model::aggregates();
-    let (aggregate, command) = address.rsplit_once('.').unwrap();
-    let mut names = aggregate.split('.');
-    let aggregate = aggregates.get(names.next().unwrap(), names.next().unwrap()).unwrap();
-    if aggregate.internal_commands().contains(&command) {
-        return handler.decide_effect(address, &body.to_string(), now);
-    }
-    handler.decide_by(actor, address, &body.to_string(), now)
-}
 
 /// An aggregate with a past, of which things are asked that it refuses.
 struct Case<'a> {
@@ -74,13 +56,14 @@ impl<'a> Case<'a> {
         let mut handler = SequentialHandler::new(millstream_model::aggregates(), "any");
         for (command, body) in &self.past {
             let address = format!("{}.{command}", self.address);
-            let events = decide(&mut handler, Some("anna"), &address, body, now);
+            let events = handler.decide_as_allowed(Some("anna"), &address, &body.to_string(), now);
             assert!(events.is_ok_and(|events| !events.is_empty()), "the past: {address} {body}");
         }
         let address = format!("{}.{command}", self.address);
         let before = handler.history().commits().len();
         for _ in 0..2 {
-            let rejection = decide(&mut handler, self.actor, &address, body, now).unwrap_err();
+            let rejection =
+                handler.decide_as_allowed(self.actor, &address, &body.to_string(), now).unwrap_err();
             assert_eq!(rejection.code, code, "{address} {body}: {rejection}");
             assert!(rejection.message.len() > code.len(), "{code} says nothing to people");
         }

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use millstream_contract::{
     command::{BodyFormat, CommandEnvelope},
     commit::RecordedEvent,
-    subject::{CommandAddress, Origin, StreamId},
+    subject::{COMMAND_PREFIX, CommandAddress, Origin, StreamId},
 };
 
 use super::{declared::assert_declared, project::History};
@@ -47,10 +47,10 @@ impl SequentialHandler {
     /// [`Self::decide`] on behalf of someone.
     ///
     /// # Errors
-    /// As there.
+    /// The rejection.
     ///
     /// # Panics
-    /// As there.
+    /// When the address or the body is malformed, the model panics, or it refuses with a code that it does not declare.
     pub fn decide_by(
         &mut self,
         actor: Option<&str>,
@@ -61,13 +61,35 @@ impl SequentialHandler {
         self.decide_from(Origin::Sender, actor, address, body, time)
     }
 
+    /// [`Self::decide_by`] as whoever may give the command: as a process where nobody else may.
+    ///
+    /// # Errors
+    /// The rejection.
+    ///
+    /// # Panics
+    /// When the address or the body is malformed, the model panics, or it refuses with a code that it does not declare.
+    pub fn decide_as_allowed(
+        &mut self,
+        actor: Option<&str>,
+        address: &str,
+        body: &str,
+        time: Timestamp,
+    ) -> Result<Vec<NewEvent>, Rejection> {
+        let parsed = parse(address);
+        let internal = self.aggregate(&parsed.stream_id).internal_commands().contains(&&*parsed.command);
+        if internal {
+            return self.decide_effect(address, body, time);
+        }
+        self.decide_by(actor, address, body, time)
+    }
+
     /// [`Self::decide`] as a process or a timer gives it.
     ///
     /// # Errors
-    /// As there.
+    /// The rejection.
     ///
     /// # Panics
-    /// As there.
+    /// When the address or the body is malformed, the model panics, or it refuses with a code that it does not declare.
     pub fn decide_effect(
         &mut self,
         address: &str,
@@ -85,12 +107,11 @@ impl SequentialHandler {
         body: &str,
         time: Timestamp,
     ) -> Result<Vec<NewEvent>, Rejection> {
-        let command = address.rsplit_once('.').map(|(_, command)| command);
-        let result = self.decide_undeclared(origin, actor, address, body, time);
+        let address = parse(address);
+        let result = self.decide_undeclared(origin, actor, &address, body, time);
         if let Err(rejection) = &result {
-            let address = CommandAddress::from_subject(&format!("cmd.{address}"))
-                .expect("what has been decided had an allowed address");
             let aggregate = self.aggregate(&address.stream_id);
+            let command = Some(&*address.command);
             assert_declared(&aggregate.rejections(), aggregate.aggregate(), command, rejection);
         }
         result
@@ -100,12 +121,10 @@ impl SequentialHandler {
         &mut self,
         origin: Origin,
         actor: Option<&str>,
-        address: &str,
+        address: &CommandAddress,
         body: &str,
         time: Timestamp,
     ) -> Result<Vec<NewEvent>, Rejection> {
-        let address =
-            CommandAddress::from_subject(&format!("cmd.{address}")).expect("the address is allowed");
         let stream_id = address.stream_id.clone();
         let aggregate = self.aggregate(&stream_id);
         self.position += 1;
@@ -113,7 +132,7 @@ impl SequentialHandler {
             id: None,
             position: self.position,
             stored_at: time,
-            address,
+            address: address.clone(),
             origin,
             format: BodyFormat::Json,
             body: Bytes::copy_from_slice(body.as_bytes()),
@@ -187,6 +206,11 @@ impl SequentialHandler {
         let aggregate = self.registry.get(stream_id.context(), stream_id.aggregate());
         Arc::clone(aggregate.unwrap_or_else(|| panic!("{stream_id} is of no known aggregate")))
     }
+}
+
+/// `<context>.<aggregate>.<id>.<command>`.
+fn parse(address: &str) -> CommandAddress {
+    CommandAddress::from_subject(&format!("{COMMAND_PREFIX}.{address}")).expect("the address is allowed")
 }
 
 fn recorded(event: &NewEvent) -> RecordedEvent {

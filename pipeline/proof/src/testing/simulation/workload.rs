@@ -150,8 +150,8 @@ impl Client {
             7 => (Origin::Effect, credit()),
             _ => (Origin::Sender, (command, body)),
         };
-        let is_processs = origin == Origin::Effect || number % 11 == 5;
-        let id = if is_processs { format!("teller:{number}.1.0") } else { format!("id-{number}") };
+        let from_process = origin == Origin::Effect || number % 11 == 5;
+        let id = if from_process { format!("teller:{number}.1.0") } else { format!("id-{number}") };
         let aggregate = if self.dice.chance(0.01) { "vault" } else { "account" };
         let mut message = NewMessage {
             subject: format!("{}.bank.{aggregate}.{account}.{command}", origin.prefix()),

@@ -1,25 +1,51 @@
-//! What memory a process takes, from `/proc`.
+//! How much memory a process takes, as Linux counts it. Nothing elsewhere.
+
+use std::fmt::Display;
 
 /// Resident memory now, in bytes; none when the process has gone.
 #[must_use]
-pub fn now(pid: i32) -> Option<u64> {
-    field(pid, "VmRSS:")
+pub fn now(pid: impl Display) -> Option<u64> {
+    field(&status(pid)?, "VmRSS:")
 }
 
 /// The most resident memory since the process began, in bytes; none when it has gone.
 #[must_use]
-pub fn most(pid: i32) -> Option<u64> {
-    field(pid, "VmHWM:")
+pub fn most(pid: impl Display) -> Option<u64> {
+    field(&status(pid)?, "VmHWM:")
 }
 
-/// For people.
+/// Bytes for people.
 #[must_use]
 pub fn mebibytes(bytes: u64) -> u64 {
     bytes / (1024 * 1024)
 }
 
-fn field(pid: i32, name: &str) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+fn status(pid: impl Display) -> Option<String> {
+    std::fs::read_to_string(format!("/proc/{pid}/status")).ok()
+}
+
+/// A line such as `VmHWM:     12345 kB` (proc_pid_status(5)); the unit is 1024 bytes.
+fn field(status: &str, name: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-    Some(line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? * 1024)
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_read_in_bytes() {
+        let status = "Name:\tnats\nVmHWM:\t    2048 kB\nVmRSS:\t 7 kB\n";
+        assert_eq!(field(status, "VmHWM:"), Some(2 * 1024 * 1024));
+        assert_eq!(field(status, "VmRSS:"), Some(7 * 1024));
+        assert_eq!(field("Name:\tnats\n", "VmHWM:"), None);
+    }
+
+    #[test]
+    fn own_memory_is_some_and_at_most_the_most() {
+        let own = std::process::id();
+        assert!(now(own).unwrap() > 0 && now(own).unwrap() <= most(own).unwrap());
+    }
 }

@@ -5,7 +5,6 @@ pub(crate) mod bare_loop;
 pub(crate) mod figures;
 pub(crate) mod latency;
 pub(crate) mod load;
-pub(crate) mod memory;
 pub(crate) mod pipeline;
 #[cfg(feature = "reference")]
 pub(crate) mod rebuild;

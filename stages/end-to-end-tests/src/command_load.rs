@@ -14,7 +14,7 @@ use futures::{FutureExt as _, future::join_all};
 use millstream_contract::{header, outcome::OutcomeReply, stream_names::COMMANDS, testing::dice::Dice};
 use millstream_jetstream::line::Dialer;
 use millstream_jetstream::{
-    broker::{AppendError, Broker as _},
+    broker::{AppendError, Broker as _, NewMessage},
     nats_broker::NatsBroker,
 };
 use tokio::{sync::watch, task::JoinSet};
@@ -181,10 +181,15 @@ impl Sender {
 }
 
 async fn publish(broker: &NatsBroker, draft: Draft) -> Acknowledged {
-    let message = draft.message();
+    let position = stored(broker, draft.message()).await;
+    draft.acknowledged(position, None)
+}
+
+/// Publishes a command again and again until it is stored; says where. What has no clear answer is sent again under the same id.
+pub(crate) async fn stored(broker: &NatsBroker, message: NewMessage) -> u64 {
     loop {
         match broker.append(COMMANDS, message.clone()).await {
-            Ok(appended) => return draft.acknowledged(appended.sequence, None),
+            Ok(appended) => return appended.sequence,
             Err(AppendError::Unclear { .. } | AppendError::Full { .. }) => {
                 tokio::time::sleep(REPEAT_PAUSE).await;
             }

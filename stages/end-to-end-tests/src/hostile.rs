@@ -1,5 +1,5 @@
 //! A hostile client against a whole Millstream, with a well-behaved sender beside it: nothing that one sender does may stop or cost the
-//! others. The program `hostile-client` runs it by hand, for minutes or hours (docs/reliability.md).
+//! others. The program `hostile-client` runs it, in CI for two minutes, by hand for hours (docs/reliability.md).
 //!
 //! In reading order: `attack` makes what is sent, `wire` sends it byte for byte, `bystander` is the well-behaved sender, `watch` looks
 //! at the processes and kills some, `verdict` proves all promises afterwards.
@@ -20,6 +20,7 @@ use std::{
 };
 
 use millstream_contract::testing::dice::Dice;
+use millstream_runtime::process_memory::mebibytes;
 use tokio::time::Instant;
 
 use self::{
@@ -29,10 +30,7 @@ use self::{
     watch::{Bounds, Shared, Witness, ended_by_themselves, kill_now_and_then, watch},
     wire::Wire,
 };
-use crate::{
-    process_memory::mebibytes,
-    system::{System, fresh_folder},
-};
+use crate::system::{System, fresh_folder};
 
 /// The default of nats-server.
 const PAYLOAD_MAX: usize = 1024 * 1024;

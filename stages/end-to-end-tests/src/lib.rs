@@ -12,7 +12,6 @@ pub mod http_client;
 pub mod kubernetes_validate;
 pub mod nats_cli;
 pub mod nats_proxy;
-pub mod process_memory;
 pub mod program;
 pub mod small_disk;
 pub mod soak;

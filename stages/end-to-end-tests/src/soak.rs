@@ -12,13 +12,13 @@ use std::{
 
 use millstream_contract::testing::dice::Dice;
 use millstream_proof::verification::Verification;
+use millstream_runtime::process_memory::{self, mebibytes};
 use tokio::time::Instant;
 
 use self::senders::{Answers, Sent, send};
 use crate::{
     command_load::ledger::Ledger,
     dumps::{dump, settled, undecided, verified_dump},
-    process_memory::{self, mebibytes},
     system::{System, fresh_folder},
     waiting::until_within,
 };
@@ -145,7 +145,7 @@ async fn look(system: &System, until: Instant) -> Seen {
     seen
 }
 
-/// Kills every process but the server in turn, in an order by dice.
+/// Kills one process after the other, each chosen by dice; never the server.
 async fn kill(system: &System, settings: &SoakSettings, kills: &Kills, until: Instant) {
     let Some(pause) = settings.kill_pause else { return };
     let mut dice = Dice::new(settings.seed).fork(1);

@@ -9,6 +9,7 @@ use std::{
 };
 
 use millstream_jetstream::nats_server::free_port;
+use millstream_runtime::process_memory;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -21,7 +22,7 @@ use tokio::{
 
 use crate::{
     binaries::binary,
-    process_memory, program,
+    program,
     small_disk::SmallDisk,
     waiting::{PATIENCE, until},
 };
@@ -122,7 +123,7 @@ impl StageProcess {
     /// The most memory that it had since its start, in bytes; none when it does not run.
     #[must_use]
     pub fn memory_max(&self) -> Option<u64> {
-        process_memory::most(i32::try_from(self.child.as_ref()?.id()?).ok()?)
+        process_memory::most(self.child.as_ref()?.id()?)
     }
 
     /// What `/readyz` answers, head and body; empty when nobody answers.

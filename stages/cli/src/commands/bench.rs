@@ -9,6 +9,7 @@ use clap::ValueEnum;
 use millstream_contract::{error_text::one_line, exit_code::ExitCode};
 use millstream_domain::application::Benchmark;
 use millstream_jetstream::{nats_broker::NatsBroker, nats_server::free_port};
+use millstream_runtime::process_memory;
 
 use crate::{
     bench::{
@@ -16,12 +17,13 @@ use crate::{
         figures::{Figures, Latency, Rate},
         latency,
         load::Load,
-        memory, pipeline,
+        pipeline,
     },
     deployment::{Deployment, DeploymentOptions, STAGES},
     failure::CommandFailure,
     output,
     session::Session,
+    supervisor::process_list::ProcessEntry,
 };
 
 /// The stages from a command to a row, which the bare loop does without a domain.
@@ -185,8 +187,13 @@ async fn measure(
         ratio: (pipeline.commands_per_second / bare_loop.commands_per_second * 100.0).round() / 100.0,
         latency_rate: rate,
         latency_ms,
-        memory_peak_bytes: memory::peaks(&processes),
+        memory_peak_bytes: processes.iter().filter_map(peak).collect(),
     })
+}
+
+/// The most memory of a process that runs, by its name.
+fn peak(process: &ProcessEntry) -> Option<(String, u64)> {
+    Some((process.name.clone(), process_memory::most(process.pid?)?))
 }
 
 /// Runs the load on a runtime with a thread a core; the command line's own has one thread.

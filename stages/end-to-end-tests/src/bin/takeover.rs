@@ -9,11 +9,11 @@
 use std::{path::Path, time::Duration};
 
 use anyhow::{Context as _, Result};
-use end_to_end_tests::{process_memory::mebibytes, stage_process::StageProcess, waiting::until};
+use end_to_end_tests::{stage_process::StageProcess, waiting::until};
 use jiff::Timestamp;
 use millstream_contract::{
     header,
-    outcome::{OUTCOME_SUBJECT, OutcomeRecord, RecordKind},
+    outcome::{OutcomeRecord, RecordKind},
     stored_message::Headers,
     stream_names::{COMMANDS, EVENTS, OUTCOMES},
 };
@@ -24,6 +24,9 @@ use millstream_jetstream::{
     stream_feed::StreamFeed,
     testing::test_server::TestServer,
 };
+use millstream_runtime::process_memory::mebibytes;
+use millstream_write_side::outcome_journal::decided_through;
+use nix::sys::signal::Signal;
 
 /// Commits in EVENTS when nothing else is said.
 const COMMITS: usize = 600_000;
@@ -81,12 +84,11 @@ struct Figures {
 }
 
 /// Waits until everything up to `through` is decided: as long as that goes on.
-async fn decided_through(broker: &NatsBroker, through: u64) {
+async fn until_decided(broker: &NatsBroker, through: u64) {
     let mut before = None;
     while before < Some(through) {
         let moved = until("commands are decided", async || {
-            let last = broker.last(OUTCOMES, OUTCOME_SUBJECT).await.ok()??;
-            Some(OutcomeRecord::from_stored(&last).ok()?.through).filter(|now| Some(*now) > before)
+            decided_through(broker).await.ok().filter(|now| Some(*now) > before)
         });
         before = Some(moved.await);
     }
@@ -94,7 +96,7 @@ async fn decided_through(broker: &NatsBroker, through: u64) {
 
 /// Waits until everything up to `through` is decided, and looks at the records since `begun`.
 async fn decided(broker: &NatsBroker, begun: Timestamp, records: u64, through: u64) -> Result<Figures> {
-    decided_through(broker, through).await;
+    until_decided(broker, through).await;
     let mut feed = StreamFeed::open(broker, OUTCOMES, records, "takeover").await?;
     let (mut first, mut last, mut count) = (None, begun, 0);
     while let Some(message) = feed.next().await? {
@@ -165,9 +167,9 @@ async fn main() -> Result<()> {
         let part = left.min(FILL_AHEAD / 2);
         left -= part;
         let through = commands.send(part).await?;
-        decided_through(&broker, through.saturating_sub(FILL_AHEAD as u64 / 2)).await;
+        until_decided(&broker, through.saturating_sub(FILL_AHEAD as u64 / 2)).await;
     }
-    decided_through(&broker, commits as u64).await;
+    until_decided(&broker, commits as u64).await;
     println!(
         "{commits} commands of {aggregates} aggregates in {} commits, filled within {:.0} s, at most {} MiB; {waiting} commands wait each time\n",
         broker.state(EVENTS).await?.last_sequence,
@@ -179,10 +181,10 @@ async fn main() -> Result<()> {
     );
 
     // Stopped and continued, so that the same number of commands waits for a handler that is warm.
-    one.signal(nix::sys::signal::Signal::SIGSTOP);
+    one.signal(Signal::SIGSTOP);
     let records = last_record(&broker).await?;
     let through = commands.send(waiting).await?;
-    one.signal(nix::sys::signal::Signal::SIGCONT);
+    one.signal(Signal::SIGCONT);
     let warm = measure(&mut commands, records, Timestamp::now(), through, ("none: warm", &one), None).await?;
 
     for name in ["ordered end", "`kill -9`", "folder lost"] {
@@ -202,10 +204,12 @@ async fn main() -> Result<()> {
 
     two.start_ready().await;
     let records = last_record(&broker).await?;
-    // Before the commands are sent: the lease lapses meanwhile, and the standby may begin.
-    let begun = Timestamp::now();
+    // The standby stands still meanwhile, so that as many commands wait for it as for the others.
+    two.signal(Signal::SIGSTOP);
     one.kill().await;
     let through = commands.send(waiting).await?;
+    let begun = Timestamp::now();
+    two.signal(Signal::SIGCONT);
     measure(&mut commands, records, begun, through, ("standby, after `kill -9`", &two), Some(warm)).await?;
     two.stop().await;
     Ok(())

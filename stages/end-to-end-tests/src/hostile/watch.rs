@@ -8,16 +8,15 @@ use std::{
 
 use async_nats::Client;
 use millstream_contract::testing::dice::Dice;
-use millstream_runtime::status_service::status_subject;
+use millstream_runtime::{
+    process_memory::{self, mebibytes},
+    status_service::status_subject,
+};
 use serde_json::Value;
 use tokio::time::Instant;
 
 use super::failures::Failures;
-use crate::{
-    command_load::patient_client,
-    process_memory::{self, mebibytes},
-    system::System,
-};
+use crate::{command_load::patient_client, system::System};
 
 /// How often the processes are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);

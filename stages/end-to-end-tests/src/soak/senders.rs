@@ -8,14 +8,8 @@ use std::{
 
 use async_nats::Subscriber;
 use futures::StreamExt as _;
-use millstream_contract::{
-    header, outcome::OutcomeReply, stored_message::Headers, stream_names::COMMANDS, testing::dice::Dice,
-};
-use millstream_jetstream::{
-    broker::{AppendError, Broker as _, NewMessage},
-    line::Dialer,
-    nats_broker::NatsBroker,
-};
+use millstream_contract::{header, outcome::OutcomeReply, stored_message::Headers, testing::dice::Dice};
+use millstream_jetstream::{broker::NewMessage, line::Dialer, nats_broker::NatsBroker};
 use serde_json::json;
 use tokio::{
     task::JoinSet,
@@ -23,7 +17,7 @@ use tokio::{
 };
 
 use super::SoakSettings;
-use crate::command_load::{ledger::Acknowledged, patient_client};
+use crate::command_load::{ledger::Acknowledged, patient_client, stored};
 
 /// Of a hundred commands, so many are sales; each makes a process send one for the stock.
 const SALES: u64 = 88;
@@ -31,8 +25,6 @@ const STORES: u64 = 200;
 const SKUS: u64 = 500;
 /// The senders are woken so often.
 const TICK: Duration = Duration::from_millis(10);
-/// Before something without a clear answer is sent again.
-const REPEAT_PAUSE: Duration = Duration::from_millis(40);
 /// An answer that has not come so long after the last command never comes.
 const LAST_ANSWER: Duration = Duration::from_secs(30);
 
@@ -69,25 +61,34 @@ pub(super) async fn send(url: &str, settings: &SoakSettings, until: Instant) -> 
         let due = tick.duration_since(began).as_millis() as usize * settings.rate as usize / 1_000;
         while due_at.len() < due {
             let message = command(&mut dice, due_at.len(), &inbox);
-            under_way.spawn(publish(Arc::clone(&broker), due_at.len(), message));
+            let (broker, number) = (Arc::clone(&broker), due_at.len());
+            under_way.spawn(async move { (number, stored(&broker, message).await) });
             due_at.push(tick);
         }
     }
-    let mut acknowledged = under_way.join_all().await;
+    let positions = under_way.join_all().await;
     let last_answer = Instant::now() + LAST_ANSWER;
     while lock(&told).len() < due_at.len() && Instant::now() < last_answer {
         tokio::time::sleep(TICK).await;
     }
     listening.abort();
+    if let Err(ended) = listening.await
+        && ended.is_panic()
+    {
+        std::panic::resume_unwind(ended.into_panic());
+    }
     let mut told = std::mem::take(&mut *lock(&told));
     let answered: Vec<(Instant, Instant)> =
         due_at.iter().enumerate().filter_map(|(number, due)| Some((*due, told.get(&number)?.0))).collect();
     let untold = (due_at.len() - answered.len()) as u64;
-    for (number, entry) in &mut acknowledged {
-        entry.outcome = told.remove(number).map(|(_, reply)| reply.outcome);
-    }
+    let acknowledged = |(number, position)| Acknowledged {
+        position,
+        id: Some(id_of(number)),
+        content: None,
+        outcome: told.remove(&number).map(|(_, reply)| reply.outcome),
+    };
     Sent {
-        acknowledged: acknowledged.into_iter().map(|(_, entry)| entry).collect(),
+        acknowledged: positions.into_iter().map(acknowledged).collect(),
         answers: Answers { answered, untold },
     }
 }
@@ -127,23 +128,4 @@ fn command(dice: &mut Dice, number: usize, inbox: &str) -> NewMessage {
 
 fn id_of(number: usize) -> String {
     format!("soak-{number}")
-}
-
-/// Until it is stored: what has no clear answer is sent again under the same id.
-async fn publish(broker: Arc<NatsBroker>, number: usize, message: NewMessage) -> (usize, Acknowledged) {
-    loop {
-        match broker.append(COMMANDS, message.clone()).await {
-            Ok(appended) => {
-                let id = Some(id_of(number));
-                return (
-                    number,
-                    Acknowledged { position: appended.sequence, id, content: None, outcome: None },
-                );
-            }
-            Err(AppendError::Unclear { .. } | AppendError::Full { .. }) => {
-                tokio::time::sleep(REPEAT_PAUSE).await
-            }
-            Err(error) => panic!("{}: {error}", message.subject),
-        }
-    }
 }

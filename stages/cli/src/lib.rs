@@ -245,10 +245,13 @@ fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text).map_err(|error| error.to_string())
 }
 
-/// For flags that take how many copies of a stream there are: what JetStream allows.
+/// For flags that take how many copies of a stream there are. JetStream takes any number up to five; an even one survives the loss of no
+/// more servers than the number below it.
 fn replicas(text: &str) -> Result<NonZeroUsize, String> {
     let count = text.parse().ok().filter(|count: &NonZeroUsize| [1, 3, 5].contains(&count.get()));
-    count.ok_or_else(|| "a stream has 1, 3 or 5 replicas".to_owned())
+    count.ok_or_else(|| {
+        "give 1, 3 or 5: an even number survives the loss of no more servers than one less".to_owned()
+    })
 }
 
 #[cfg(test)]

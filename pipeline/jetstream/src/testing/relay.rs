@@ -21,6 +21,9 @@ pub enum Fate {
     Stop,
 }
 
+/// Decides about bytes that a client has sent.
+type Judge = Arc<dyn Fn(&[u8]) -> Fate + Send + Sync>;
+
 /// Listens until it is dropped; connections that are open then stay.
 #[derive(Debug)]
 pub struct Relay {
@@ -38,7 +41,7 @@ impl Relay {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let address = listener.local_addr().expect("it listens");
         let server = server.trim_start_matches("nats://").to_owned();
-        let fate: Arc<dyn Fn(&[u8]) -> Fate + Send + Sync> = Arc::new(fate);
+        let fate: Judge = Arc::new(fate);
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 // A server that is not there refuses the client.
@@ -61,7 +64,7 @@ impl Drop for Relay {
     }
 }
 
-async fn carry(client: TcpStream, server: TcpStream, fate: Arc<dyn Fn(&[u8]) -> Fate + Send + Sync>) {
+async fn carry(client: TcpStream, server: TcpStream, fate: Judge) {
     let ((mut client_in, mut client_out), (mut server_in, mut server_out)) =
         (client.into_split(), server.into_split());
     let answers = tokio::spawn(async move { copy(&mut server_in, &mut client_out).await });

@@ -434,14 +434,14 @@ Applications are in an account of their own, everybody else is in the account of
 | What | Proved or claimed |
 |---|---|
 | which user publishes on a subject, and from which account | proved by the server: password, nkey or JWT, and the lists below |
-| that a commit or an outcome is the handler's, a report the reporter's, a lease its holder's | proved against applications: they can neither publish there nor have anybody publish there by a reply subject. Claimed of the operator and the process manager: JetStream acknowledges their commands on any subject that they name, and the client library of the stages answers the operator's questions on `$SRV.>` there |
+| that a commit or an outcome is the handler's, a report the reporter's, a lease its holder's | proved against applications: they can neither publish there nor have anybody publish there by a reply subject. Claimed of everybody in the account of the streams, each stage and the operator: what the server answers to them, and the client library of the stages to the operator's questions on `$SRV.>`, goes to any subject that they name |
 | that the answer of `submit`, or the outcome that the gateway tells, is the handler's | proved: it comes back on a subject that nobody can guess |
 | that the answer of a query is the projector's or the reporter's | proved: only they listen on `query.>`, and the server hands the answer over |
 | that nobody else reads an answer | proved where each application has a user and an inbox of its own |
 | who asks (`Millstream-Actor`), what it belongs to, what caused it | claimed: whoever may send commands may write any name there |
 | who asks, of a command that came over HTTP | proved to the gateway by the key, whose name it writes there; claimed by the gateway, as by every sender |
 | for which store an HTTP client may send | proved: keys grant commands by patterns of ids ([commands over HTTP](guides/http.md)) |
-| that a command comes from a process or a timer | proved by its subject, `effect.…`: only the process manager and the operator may publish there. Whoever may publish on `timer.cmd.*`, which are the same two, has a command fall due there |
+| that a command comes from a process or a timer | proved against applications by its subject, `effect.…`: only the process manager and the operator may publish there. Whoever may publish on `timer.cmd.*`, which are the same two, has a command fall due there |
 | that a command id is the sender's own | proved of the ids of processes and timers: on `cmd.…` and `submit.…` nobody can use one. Claimed of all others: an id that is used first makes a later command of that id a duplicate |
 | for which store a user may send | not to be told: the store is a part of a subject's token, and lists hold whole tokens |
 

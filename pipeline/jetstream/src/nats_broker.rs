@@ -9,6 +9,7 @@ mod lines;
 mod load;
 mod presence;
 mod reconnection;
+pub mod service;
 pub(crate) mod wire;
 
 use std::{sync::Arc, time::Duration};

@@ -20,15 +20,17 @@ use std::{
     time::Duration,
 };
 
-use async_nats::{
-    Client, HeaderMap, Message,
-    service::{Request, Service, ServiceExt, error::Error as ServiceError},
-};
+use async_nats::{Client, HeaderMap, Message};
 use futures::FutureExt;
 use millstream_contract::{error_text::one_line, header, header_check::check_headers, stream_names::EVENTS};
 use millstream_jetstream::{
     broker::Broker as _,
-    nats_broker::{NatsBroker, door::Door, headers_from},
+    nats_broker::{
+        NatsBroker,
+        door::Door,
+        headers_from,
+        service::{About, Request, Service, ServiceError},
+    },
 };
 use millstream_runtime::metrics::{Metrics, QueryMetrics};
 use millstream_store::read_store::ReadStore;
@@ -150,6 +152,7 @@ enum Incoming {
 
 /// What is registered, again on each line.
 struct Registration {
+    broker: NatsBroker,
     config: QueryServiceConfig,
     views: ViewDirectory,
     served: Vec<Arc<ServedView>>,
@@ -164,7 +167,7 @@ impl QueryService {
     /// Registers the service, which answers queries of `views` from then on. When this returns, requests find it.
     ///
     /// # Errors
-    /// [`QueryServiceError`] when the connection is closed or a name is not allowed.
+    /// [`QueryServiceError`] when the connection is closed.
     pub async fn start(
         broker: &NatsBroker,
         store: ReadStore,
@@ -195,6 +198,7 @@ impl QueryService {
         }
         let closing = CancellationToken::new();
         let registration = Arc::new(Registration {
+            broker: broker.clone(),
             config,
             views: views.clone(),
             served,
@@ -233,18 +237,22 @@ impl QueryService {
 }
 
 async fn register(client: Client, registration: Arc<Registration>) -> Result<Service, async_nats::Error> {
-    let Registration { config, views, served, serving, closing, line } = &*registration;
+    let Registration { broker, config, views, served, serving, closing, line } = &*registration;
     let by_endpoint = endpoint_views(views);
-    let service = client
-        .service_builder()
-        .description(&config.description)
-        .stats_handler(move |endpoint, _| by_endpoint.get(&endpoint).map_or(json!(null), statistics))
-        .start(&config.name, &config.version)
-        .await?;
+    let mut about = About::new(&config.name, &config.version, &config.description);
+    about.details = Some(Arc::new(move |endpoint| by_endpoint.get(endpoint).map_or(json!(null), statistics)));
+    let service = Service::start(broker, client.clone(), about).await?;
     let this_line = closing.child_token();
     *line.lock().unwrap_or_else(PoisonError::into_inner) = Some(this_line.clone().drop_guard());
     for view in served {
-        replicas::serve(Arc::clone(view), &service, client.clone(), serving, this_line.clone()).await?;
+        replicas::serve(
+            Arc::clone(view),
+            service.endpoints().clone(),
+            client.clone(),
+            serving,
+            this_line.clone(),
+        )
+        .await?;
     }
     Ok(service)
 }
@@ -300,9 +308,8 @@ impl EndpointContext {
         {
             tracing::error!(subject = %request.message().subject, error = one_line(error), "query failed");
         }
-        let response = result
-            .map(Into::into)
-            .map_err(|error| ServiceError { status: error.text(), code: usize::from(error.code()) });
+        let response =
+            result.map(Into::into).map_err(|error| ServiceError { status: error.text(), code: error.code() });
         if let Err(error) = request.respond(self, response, headers).await {
             tracing::debug!(subject = %request.message().subject, %error, "query has nobody to answer");
         }

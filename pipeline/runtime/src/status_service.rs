@@ -4,17 +4,15 @@
 //!
 //! Deliberately absent: operations that change anything.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 
-use async_nats::{
-    Client, HeaderMap,
-    service::{Service, ServiceExt, endpoint::Endpoint},
-};
-use futures::{FutureExt, StreamExt};
+use async_nats::{Client, HeaderMap};
+use futures::FutureExt;
 use millstream_contract::stream_names::EVENTS;
 use millstream_jetstream::nats_broker::{
     NatsBroker,
-    door::{self, Door},
+    door::Door,
+    service::{About, Endpoint, Service},
 };
 use serde_json::{Value, json};
 
@@ -80,7 +78,7 @@ impl StatusService {
     /// Shows a process.
     ///
     /// # Errors
-    /// When there is no connection or the version is not a semantic one.
+    /// When there is no connection.
     pub async fn start(broker: &NatsBroker, process: ObservedProcess) -> Result<Self, StatusServiceError> {
         let answering = broker.clone();
         let register = move |client| register(client, answering.clone(), process.clone()).boxed();
@@ -99,21 +97,14 @@ async fn register(
     process: ObservedProcess,
 ) -> Result<Service, async_nats::Error> {
     let name = process_name(&process.stage, &process.instance);
+    let mut about = About::new(SERVICE_NAME, &process.version, &format!("Millstream process {name}"));
     let metadata = [("stage", &process.stage), ("instance", &process.instance), ("process", &name)];
+    about.metadata = metadata.map(|(key, value)| (key.to_owned(), value.clone())).into();
     let observed = process.clone();
-    let service = client
-        .service_builder()
-        .description(format!("Millstream process {name}"))
-        .metadata(metadata.map(|(key, value)| (key.to_owned(), value.clone())).into_iter().collect())
-        .stats_handler(move |_, _| observed.figures())
-        .start(SERVICE_NAME, &process.version)
-        .await?;
-    let endpoint = service
-        .endpoint_builder()
-        .name("status")
-        .metadata(HashMap::from([("format".to_owned(), "application/json".to_owned())]))
-        .add(status_subject(&name))
-        .await?;
+    about.details = Some(Arc::new(move |_| observed.figures()));
+    let service = Service::start(&broker, client, about).await?;
+    let endpoint =
+        service.endpoints().add("status", &status_subject(&name), &[("format", "application/json")]).await?;
     tokio::spawn(answer(endpoint, broker, process));
     Ok(service)
 }
@@ -121,7 +112,7 @@ async fn register(
 async fn answer(mut endpoint: Endpoint, broker: NatsBroker, process: ObservedProcess) {
     while let Some(request) = endpoint.next().await {
         let body = process.status().to_string();
-        if let Err(error) = door::respond(&broker, &request, Ok(body.into()), HeaderMap::new()).await {
+        if let Err(error) = request.respond(&broker, Ok(body.into()), HeaderMap::new()).await {
             tracing::debug!(%error, "nobody took the status");
         }
     }

@@ -6,12 +6,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use async_nats::{
-    Client, HeaderMap,
-    service::{Request, Service, ServiceExt, endpoint::Endpoint, error::Error as ServiceError},
-};
+use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
-use futures::{FutureExt, StreamExt};
+use futures::FutureExt;
 use millstream_contract::{
     command::HEADERS,
     error_text::bounded,
@@ -28,8 +25,9 @@ use millstream_jetstream::{
     intake::Intake,
     nats_broker::{
         NatsBroker,
-        door::{self, Door},
+        door::Door,
         headers_from,
+        service::{About, Endpoint, Request, Service, ServiceError},
     },
     retry::RunIds,
 };
@@ -107,7 +105,7 @@ pub enum SubmitError {
 
 impl SubmitError {
     /// The code in `Nats-Service-Error-Code`.
-    pub fn code(&self) -> usize {
+    pub fn code(&self) -> u16 {
         match self {
             Self::Subject(_) | Self::Header(_) | Self::Wait { .. } => 400,
             Self::TooLarge { .. } => 413,
@@ -153,7 +151,7 @@ impl SubmitService {
     /// Registers the service, which answers from then on.
     ///
     /// # Errors
-    /// [`SubmitServiceError`] when the connection is closed or the version is not a semantic one.
+    /// [`SubmitServiceError`] when the connection is closed.
     pub async fn start(broker: &NatsBroker, ids: RunIds, version: &str) -> Result<Self, SubmitServiceError> {
         let outcomes = OutcomeInbox::open(broker, SUBMIT_REPLY_PREFIX, &ids).await?;
         let ending = CancellationToken::new();
@@ -199,13 +197,10 @@ async fn register(
     submissions: Arc<Submissions>,
     requests: TaskTracker,
 ) -> Result<Service, async_nats::Error> {
-    let service = client
-        .service_builder()
-        .description("Puts a command onto COMMANDS and answers with its outcome")
-        .start(SUBMIT_SERVICE, version)
-        .await?;
-    let subject = format!("{SUBMIT_PREFIX}.*.*.*.*");
-    let endpoint = service.endpoint_builder().name("submit").add(subject).await?;
+    let description = "Puts a command onto COMMANDS and answers with its outcome";
+    let about = About::new(SUBMIT_SERVICE, &version, description);
+    let service = Service::start(&submissions.broker, client, about).await?;
+    let endpoint = service.endpoints().add("submit", &format!("{SUBMIT_PREFIX}.*.*.*.*"), &[]).await?;
     requests.clone().spawn(serve(endpoint, submissions, requests));
     Ok(service)
 }
@@ -231,7 +226,7 @@ async fn serve(mut endpoint: Endpoint, submissions: Arc<Submissions>, requests: 
 async fn respond(broker: &NatsBroker, request: &Request, result: Result<Bytes, SubmitError>) {
     let response =
         result.map_err(|error| ServiceError { status: one_header_line(&error), code: error.code() });
-    if let Err(error) = door::respond(broker, request, response, HeaderMap::new()).await {
+    if let Err(error) = request.respond(broker, response, HeaderMap::new()).await {
         tracing::debug!(subject = %request.message.subject, %error, "a submission has nobody to answer");
     }
 }

@@ -6,16 +6,13 @@
 //! one of the two answers. In the second after a replica has become able, both may: it may have joined too late for this request, and
 //! no answer would be worse than two.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use async_nats::{
-    Client, HeaderMap, Message, Request, RequestErrorKind, Subscriber,
-    service::{Group, Service, endpoint::Endpoint},
-};
+use async_nats::{Client, HeaderMap, Message, RequestErrorKind, Subscriber};
 use bytes::Bytes;
 use futures::StreamExt;
 use millstream_contract::subject::QUERY_PREFIX;
-use millstream_jetstream::nats_broker::door;
+use millstream_jetstream::nats_broker::service::{Endpoint, Endpoints, Request, ServiceError, answer};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
@@ -48,7 +45,7 @@ pub(super) struct ServedView {
 /// A view as it is served on one connection.
 struct Served {
     view: Arc<ServedView>,
-    group: Group,
+    endpoints: Endpoints,
     client: Client,
     takers: TaskTracker,
     /// Ends all that listen on this connection.
@@ -64,13 +61,12 @@ struct Listening {
 /// Begins to serve a view, and goes on until `closing`. When this returns, the connection listens.
 pub(super) async fn serve(
     view: Arc<ServedView>,
-    service: &Service,
+    endpoints: Endpoints,
     client: Client,
     takers: &TaskTracker,
     closing: CancellationToken,
 ) -> Result<(), async_nats::Error> {
-    let group = service.group(format!("{QUERY_PREFIX}.{}.{}", view.view.context, view.view.name));
-    let served = Served { view, group, client, takers: takers.clone(), closing };
+    let served = Served { view, endpoints, client, takers: takers.clone(), closing };
     let mut status = served.view.view.status.clone();
     let able = is_able(&status.borrow_and_update());
     let listening = served.listen(able).await?;
@@ -101,7 +97,7 @@ impl Served {
                 Ok(new) => {
                     // The server works through a connection in order: with any answer it knows the new way, and what it had handed over
                     // on the old one has come. Left before, such a request would be dropped unread.
-                    let asked = Request::new().timeout(Some(ASK_WAIT));
+                    let asked = async_nats::Request::new().timeout(Some(ASK_WAIT));
                     let _any = self.client.send_request(self.subject(WHOLE), asked).await;
                     listening = new;
                 }
@@ -131,11 +127,10 @@ impl Served {
         for context in &self.view.endpoints {
             let operation = context.operation;
             if able {
-                let builder =
-                    self.group.endpoint_builder().name(endpoint_name(&self.view.view, operation.name()));
-                let metadata =
-                    HashMap::from([("projection".to_owned(), self.view.view.projection.to_string())]);
-                let endpoint = builder.metadata(metadata).add(operation.name()).await?;
+                let name = endpoint_name(&self.view.view, operation.name());
+                let projection = self.view.view.projection.to_string();
+                let subject = self.subject(operation.name());
+                let endpoint = self.endpoints.add(&name, &subject, &[("projection", &projection)]).await?;
                 self.takers.spawn(take(endpoint, Arc::clone(context), silent.clone()));
             } else {
                 let subject = self.subject(operation.name());
@@ -149,10 +144,10 @@ impl Served {
         }
         if able {
             // Last: whoever is told that this replica answers keeps silent.
-            let builder = self.group.endpoint_builder().name(endpoint_name(&self.view.view, WHOLE));
-            let endpoint = builder.add(WHOLE).await?;
+            let name = endpoint_name(&self.view.view, WHOLE);
+            let endpoint = self.endpoints.add(&name, &self.subject(WHOLE), &[]).await?;
             if let Some(context) = self.view.endpoints.first() {
-                let saying = say_whole(endpoint, Arc::clone(context), self.client.clone(), leaving.clone());
+                let saying = say_whole(endpoint, Arc::clone(context), leaving.clone());
                 self.takers.spawn(async move {
                     saying.await;
                     drop(falls_silent);
@@ -185,41 +180,30 @@ async fn take(mut endpoint: Endpoint, context: Arc<EndpointContext>, leaving: Ca
 }
 
 /// Says to whoever asks that this replica can answer, and for how many milliseconds it has listened.
-async fn say_whole(
-    mut endpoint: Endpoint,
-    context: Arc<EndpointContext>,
-    client: Client,
-    leaving: CancellationToken,
-) {
+async fn say_whole(mut endpoint: Endpoint, context: Arc<EndpointContext>, leaving: CancellationToken) {
     let began = Instant::now();
     // Whoever asks at the end gets no answer, and after a while says itself what it knows.
     while let Some(Some(request)) = leaving.run_until_cancelled(endpoint.next()).await {
         let listened = Bytes::from(began.elapsed().as_millis().to_string());
         let headers = context.query.headers();
-        let said =
-            door::respond_to_clients_and_replicas(&context.broker, &client, &request, listened, headers)
-                .await;
+        let said = request.respond_to_clients_and_replicas(&context.broker, listened, headers).await;
         if let Err(error) = said {
             tracing::debug!(%error, "nobody is there to be told that a view is whole");
         }
     }
-    // When the connection is gone, so is the subscription.
-    let _gone = endpoint.stop().await;
+    endpoint.stop().await;
 }
 
 /// The next request. After `leaving`, those that are there already, and then none.
-async fn next_request(
-    endpoint: &mut Endpoint,
-    leaving: &CancellationToken,
-) -> Option<async_nats::service::Request> {
+async fn next_request(endpoint: &mut Endpoint, leaving: &CancellationToken) -> Option<Request> {
     if !leaving.is_cancelled() {
         tokio::select! {
             request = endpoint.next() => return request,
             () = leaving.cancelled() => {}
         }
     }
-    // Doing it again changes nothing. When the connection is gone, so is the subscription.
-    let _gone = endpoint.stop().await;
+    // Doing it again changes nothing.
+    endpoint.stop().await;
     endpoint.next().await
 }
 
@@ -269,7 +253,7 @@ impl Apart {
     /// Whether another replica can answer and has listened since before the request `came`. If that cannot be found out, this one
     /// says what it knows.
     async fn another_can(&self, came: Instant) -> bool {
-        let asked = Request::new().timeout(Some(ASK_WAIT));
+        let asked = async_nats::Request::new().timeout(Some(ASK_WAIT));
         match self.client.send_request(self.whole.clone(), asked).await {
             Ok(told) => {
                 let listened = std::str::from_utf8(&told.payload).ok().and_then(|text| text.parse().ok());
@@ -298,12 +282,12 @@ impl Incoming {
     pub(super) async fn respond(
         &self,
         context: &EndpointContext,
-        response: Result<Bytes, async_nats::service::error::Error>,
+        response: Result<Bytes, ServiceError>,
         headers: HeaderMap,
     ) -> Result<(), async_nats::Error> {
         match self {
-            Self::Request(request) => door::respond(&context.broker, request, response, headers).await,
-            Self::Message(message) => door::answer(&context.broker, message, response, headers).await,
+            Self::Request(request) => request.respond(&context.broker, response, headers).await,
+            Self::Message(message) => answer(&context.broker, message, response, headers).await,
         }
     }
 }

@@ -146,7 +146,9 @@ async fn a_reply_subject_makes_nobody_publish_where_its_sender_may_not() {
     let mut inside = Forger { client: server.client("operator").await, commands: forger.commands };
     for target in TARGETS {
         inside.have_stages_answer(target).await;
-        inside.request("stage.projector.status".to_owned(), target, &[], "").await;
+        for question in ["stage.projector.status", "$SRV.PING", "$SRV.INFO.submit", "$SRV.STATS.millstream"] {
+            inside.request(question.to_owned(), target, &[], "").await;
+        }
     }
     nothing_else_happened(&server, &folder, inside.commands).await;
     for (health, process) in &mut stages {

@@ -434,7 +434,7 @@ Applications are in an account of their own, everybody else is in the account of
 | What | Proved or claimed |
 |---|---|
 | which user publishes on a subject, and from which account | proved by the server: password, nkey or JWT, and the lists below |
-| that a commit or an outcome is the handler's, a report the reporter's, a lease its holder's | proved against applications: they can neither publish there nor have anybody publish there by a reply subject. Claimed of everybody in the account of the streams, each stage and the operator: what the server answers to them, and the client library of the stages to the operator's questions on `$SRV.>`, goes to any subject that they name |
+| that a commit or an outcome is the handler's, a report the reporter's, a lease its holder's | proved against applications: they can neither publish there nor have anybody publish there by a reply subject. Claimed of everybody in the account of the streams, each stage and the operator: what the server answers to them goes to any subject that they name. What stages answer, questions on `$SRV.>` included, goes to inboxes alone |
 | that the answer of `submit`, or the outcome that the gateway tells, is the handler's | proved: it comes back on a subject that nobody can guess |
 | that the answer of a query is the projector's or the reporter's | proved: only they listen on `query.>`, and the server hands the answer over |
 | that nobody else reads an answer | proved where each application has a user and an inbox of its own |

@@ -1,0 +1,337 @@
+//! A NATS micro service: endpoints whose requests the server shares out among all processes of the service, and discovery, by which
+//! `nats micro ls|info|stats` finds them. The protocol is NATS's ADR-32.
+//!
+//! The client library has such services too. Its discovery answers on whatever subject the question names, with the rights of the
+//! stage: on `out.…` the answer would be stored as an outcome. Here discovery and endpoints alike answer only where an answer may
+//! go ([`is_reply_subject`](millstream_contract::subject::is_reply_subject)).
+
+mod discovery;
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_nats::{Client, HeaderMap, Message, Subscriber, client::PublishError};
+use bytes::Bytes;
+use futures::StreamExt;
+use millstream_contract::subject::is_reply_subject;
+use serde_json::Value;
+use time::OffsetDateTime;
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use ulid::Ulid;
+
+use super::NatsBroker;
+
+/// The queue group in which the endpoints of all processes of a service listen, the usual one of micro services.
+const QUEUE_GROUP: &str = "q";
+/// The headers that tell that an answer is an error.
+const ERROR: &str = "Nats-Service-Error";
+const ERROR_CODE: &str = "Nats-Service-Error-Code";
+
+/// What `nats micro stats` shows of an endpoint besides counts and times; called with the endpoint's name.
+pub type EndpointDetails = Arc<dyn Fn(&str) -> Value + Send + Sync>;
+
+/// What a service says of itself.
+#[derive(Clone)]
+pub struct About {
+    /// The name, the same for all processes of the service: letters, digits, `-` and `_`.
+    pub name: String,
+    /// The semantic version.
+    pub version: String,
+    /// One sentence on what it does.
+    pub description: String,
+    /// What else tells this process from others.
+    pub metadata: BTreeMap<String, String>,
+    /// What it tells of each endpoint.
+    pub details: Option<EndpointDetails>,
+}
+
+impl About {
+    /// Without metadata and details.
+    pub fn new(name: &str, version: &str, description: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            version: version.to_owned(),
+            description: description.to_owned(),
+            metadata: BTreeMap::new(),
+            details: None,
+        }
+    }
+}
+
+impl fmt::Debug for About {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("About").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// An error as an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceError {
+    /// Like a status of HTTP.
+    pub code: u16,
+    /// One line for people.
+    pub status: String,
+}
+
+/// A service on one connection. It ends when it is dropped: its endpoints hand out the requests that have come, and no more.
+#[derive(Debug)]
+pub struct Service {
+    endpoints: Endpoints,
+    _closes: DropGuard,
+}
+
+/// Where endpoints are added to a service.
+#[derive(Debug, Clone)]
+pub struct Endpoints {
+    client: Client,
+    shared: Arc<Shared>,
+    closing: CancellationToken,
+}
+
+/// What discovery tells.
+#[derive(Debug)]
+struct Shared {
+    about: About,
+    /// Tells this process's service on this connection from all others.
+    id: String,
+    started: OffsetDateTime,
+    /// By name. An endpoint that listens again goes on counting.
+    endpoints: Mutex<BTreeMap<String, Arc<EndpointFigures>>>,
+}
+
+/// An endpoint as discovery shows it.
+#[derive(Debug)]
+struct EndpointFigures {
+    subject: String,
+    metadata: BTreeMap<String, String>,
+    counts: Mutex<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    requests: u64,
+    errors: u64,
+    time: Duration,
+    last_error: String,
+}
+
+/// Where requests to one subject come in.
+#[derive(Debug)]
+pub struct Endpoint {
+    requests: Subscriber,
+    client: Client,
+    figures: Arc<EndpointFigures>,
+    closing: CancellationToken,
+    listens: bool,
+}
+
+/// A request to an endpoint.
+#[derive(Debug)]
+pub struct Request {
+    /// As it came.
+    pub message: Message,
+    came: Instant,
+    client: Client,
+    figures: Arc<EndpointFigures>,
+}
+
+impl Service {
+    /// Makes a service that can be found and has no endpoints yet.
+    ///
+    /// # Errors
+    /// When the connection is closed.
+    pub async fn start(broker: &NatsBroker, client: Client, about: About) -> Result<Self, async_nats::Error> {
+        let shared = Arc::new(Shared {
+            about,
+            id: Ulid::generate().to_string(),
+            started: OffsetDateTime::now_utc(),
+            endpoints: Mutex::default(),
+        });
+        let closing = CancellationToken::new();
+        discovery::start(broker, &client, &shared, closing.clone()).await?;
+        let closes = closing.clone().drop_guard();
+        Ok(Self { endpoints: Endpoints { client, shared, closing }, _closes: closes })
+    }
+
+    /// Where its endpoints are added.
+    pub fn endpoints(&self) -> &Endpoints {
+        &self.endpoints
+    }
+}
+
+impl Endpoints {
+    /// Begins to take requests to `subject`.
+    ///
+    /// # Errors
+    /// When the connection is closed or the subject is none.
+    pub async fn add(
+        &self,
+        name: &str,
+        subject: &str,
+        metadata: &[(&str, &str)],
+    ) -> Result<Endpoint, async_nats::Error> {
+        let requests = self.client.queue_subscribe(subject.to_owned(), QUEUE_GROUP.to_owned()).await?;
+        let figures = self.shared.endpoint(name, || EndpointFigures {
+            subject: subject.to_owned(),
+            metadata: metadata.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect(),
+            counts: Mutex::default(),
+        });
+        let closing = self.closing.clone();
+        Ok(Endpoint { requests, client: self.client.clone(), figures, closing, listens: true })
+    }
+}
+
+impl Shared {
+    fn endpoint(&self, name: &str, new: impl FnOnce() -> EndpointFigures) -> Arc<EndpointFigures> {
+        let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(endpoints.entry(name.to_owned()).or_insert_with(|| Arc::new(new())))
+    }
+}
+
+impl Endpoint {
+    /// The next request; none when the service or the endpoint has ended and all that had come is handed out.
+    pub async fn next(&mut self) -> Option<Request> {
+        if self.listens {
+            tokio::select! {
+                message = self.requests.next() => return Some(self.request(message?)),
+                () = self.closing.cancelled() => self.stop().await,
+            }
+        }
+        let message = self.requests.next().await?;
+        Some(self.request(message))
+    }
+
+    /// Takes no more requests. Those that have come are still handed out.
+    pub async fn stop(&mut self) {
+        self.listens = false;
+        // It fails when the connection is gone, and the subscription is gone with it.
+        let _gone = self.requests.unsubscribe().await;
+    }
+
+    fn request(&self, message: Message) -> Request {
+        let (client, figures) = (self.client.clone(), Arc::clone(&self.figures));
+        Request { message, came: Instant::now(), client, figures }
+    }
+}
+
+impl Request {
+    /// Answers; on the process's connection when the line on which the request came is lost. A reply subject that is no place for
+    /// answers gets none.
+    ///
+    /// # Errors
+    /// When there is no reply subject, or neither connection is there.
+    pub async fn respond(
+        &self,
+        broker: &NatsBroker,
+        response: Result<Bytes, ServiceError>,
+        headers: HeaderMap,
+    ) -> Result<(), async_nats::Error> {
+        let Some(reply) = &self.message.reply else { return Err("nobody asked to be answered".into()) };
+        if !broker.may_answer(reply) {
+            return Ok(());
+        }
+        if self.send(response.clone(), headers.clone()).await.is_ok() {
+            return Ok(());
+        }
+        answer(broker, &self.message, response, headers).await
+    }
+
+    /// Answers clients as [`Self::respond`] does, and also other processes of the same stage. These get their replies in the inbox of
+    /// the stage, where a client that names it could pass an answer off as somebody else's. So this is only for answers that harm
+    /// nobody.
+    ///
+    /// # Errors
+    /// As [`Self::respond`].
+    pub async fn respond_to_clients_and_replicas(
+        &self,
+        broker: &NatsBroker,
+        body: Bytes,
+        headers: HeaderMap,
+    ) -> Result<(), async_nats::Error> {
+        let own = self.client.new_inbox();
+        if self.message.reply.as_ref().is_some_and(|reply| is_of_same_stage(&own, reply)) {
+            return Ok(self.send(Ok(body), headers).await?);
+        }
+        self.respond(broker, Ok(body), headers).await
+    }
+
+    async fn send(
+        &self,
+        response: Result<Bytes, ServiceError>,
+        headers: HeaderMap,
+    ) -> Result<(), PublishError> {
+        let error = response.as_ref().err().map(|error| format!("{}:{}", error.code, error.status));
+        let sent = publish(&self.client, &self.message, response, headers).await;
+        let mut counts = self.figures.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.requests += 1;
+        counts.time += self.came.elapsed();
+        if let Some(error) = error {
+            counts.errors += 1;
+            counts.last_error = error;
+        }
+        sent
+    }
+}
+
+/// Answers a message as an endpoint of a service would, on the process's connection. A reply subject that is no place for answers
+/// gets none.
+///
+/// # Errors
+/// When that connection is closed.
+pub async fn answer(
+    broker: &NatsBroker,
+    message: &Message,
+    response: Result<Bytes, ServiceError>,
+    headers: HeaderMap,
+) -> Result<(), async_nats::Error> {
+    if !message.reply.as_ref().is_some_and(|reply| broker.may_answer(reply)) {
+        return Ok(());
+    }
+    Ok(publish(broker.client(), message, response, headers).await?)
+}
+
+async fn publish(
+    client: &Client,
+    message: &Message,
+    response: Result<Bytes, ServiceError>,
+    mut headers: HeaderMap,
+) -> Result<(), PublishError> {
+    let Some(reply) = message.reply.clone() else { return Ok(()) };
+    let body = response.unwrap_or_else(|error| {
+        headers.insert(ERROR, error.status);
+        headers.insert(ERROR_CODE, error.code.to_string());
+        Bytes::new()
+    });
+    client.publish_with_headers(reply, headers, body).await
+}
+
+/// Whether a reply subject begins as the inbox `own` does, up to its last token, and is well-formed.
+fn is_of_same_stage(own: &str, reply: &str) -> bool {
+    let rest = own.rsplit_once('.').and_then(|(prefix, _)| reply.strip_prefix(prefix));
+    rest.is_some_and(|rest| is_reply_subject(&format!("_INBOX{rest}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn same_stage_is_told_by_the_first_tokens_of_its_inbox() {
+        for (own, reply, expected) in [
+            ("_INBOX_projector.AbC", "_INBOX_projector.DeF.1", true),
+            ("_INBOX_projector.AbC", "_INBOX_projector2.DeF.1", false),
+            ("_INBOX_projector.AbC", "_INBOX_projector", false),
+            ("_INBOX_projector.AbC", "_INBOX_projector.*", false),
+            ("_INBOX_projector.AbC", "_INBOX_reporter.DeF.1", false),
+            ("_INBOX_projector.AbC", "$JS.API.STREAM.PURGE.EVENTS", false),
+            ("_INBOX.own.AbC", "_INBOX.own.DeF.1", true),
+        ] {
+            assert_eq!(is_of_same_stage(own, reply), expected, "{own} {reply}");
+        }
+    }
+}

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use millstream_jetstream::{line::Line, nats_broker::NatsBroker, retry::RunIds};
 use tokio::sync::oneshot;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Outcomes cannot be heard.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +30,8 @@ pub struct OutcomeInbox(Arc<Inbox>);
 struct Inbox {
     prefix: String,
     waiting: Mutex<HashMap<String, oneshot::Sender<Bytes>>>,
+    /// Ends what hands over, with the inbox.
+    _open: DropGuard,
 }
 
 /// One outcome that is waited for. Dropped, it is waited for no longer.
@@ -45,11 +48,23 @@ impl OutcomeInbox {
     /// # Errors
     /// [`OutcomeInboxError`] when there is no connection for it.
     pub async fn open(broker: &NatsBroker, prefix: &str, ids: &RunIds) -> Result<Self, OutcomeInboxError> {
-        let inbox = Inbox { prefix: format!("{prefix}.{}", ids.run()), waiting: Mutex::default() };
-        let subscribed = subscribe(broker, &inbox.prefix).await?;
-        let inbox = Arc::new(inbox);
-        tokio::spawn(hand_over(broker.clone(), ids.clone(), subscribed, Arc::downgrade(&inbox)));
-        Ok(Self(inbox))
+        let (inbox, handing_over) = Self::with_hand_over(broker, prefix, ids).await?;
+        tokio::spawn(handing_over);
+        Ok(inbox)
+    }
+
+    /// An inbox, and what hands over to it as long as it is open.
+    async fn with_hand_over(
+        broker: &NatsBroker,
+        prefix: &str,
+        ids: &RunIds,
+    ) -> Result<(Self, impl Future<Output = ()> + Send + use<>), OutcomeInboxError> {
+        let prefix = format!("{prefix}.{}", ids.run());
+        let subscribed = subscribe(broker, &prefix).await?;
+        let closed = CancellationToken::new();
+        let inbox = Arc::new(Inbox { prefix, waiting: Mutex::default(), _open: closed.clone().drop_guard() });
+        let handing_over = hand_over(broker.clone(), ids.clone(), subscribed, Arc::downgrade(&inbox), closed);
+        Ok((Self(inbox), handing_over))
     }
 
     /// A place for the outcome of one command, whose subject goes into its header `Millstream-Reply`.
@@ -99,12 +114,13 @@ async fn subscribe(broker: &NatsBroker, prefix: &str) -> Result<(Line, Subscribe
     Ok((line, outcomes))
 }
 
-/// Ends with the inbox.
+/// Ends with the inbox: `closed`, which wakes it where no outcome comes any more.
 async fn hand_over(
     broker: NatsBroker,
     ids: RunIds,
     (mut line, mut outcomes): (Line, Subscriber),
     inbox: Weak<Inbox>,
+    closed: CancellationToken,
 ) {
     let mut backoff = None;
     loop {
@@ -112,6 +128,7 @@ async fn hand_over(
             biased;
             outcome = outcomes.next() => outcome,
             () = line.lost() => None,
+            () = closed.cancelled() => return,
         };
         let Some(inbox) = inbox.upgrade() else { return };
         let Some(outcome) = outcome else {
@@ -129,5 +146,28 @@ async fn hand_over(
             // Whoever waited may have given up at this very moment.
             drop(waiting.send(outcome.payload));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use millstream_jetstream::testing::test_server::TestServer;
+
+    use super::*;
+
+    /// A subscription whose inbox was gone stayed until the next outcome came, and none came.
+    #[tokio::test]
+    async fn nobody_listens_where_there_is_no_inbox_any_more() {
+        let server = TestServer::start().await;
+        let broker = server.broker().await;
+        let ids = RunIds::new("run-1".to_owned());
+        let (inbox, handing_over) =
+            OutcomeInbox::with_hand_over(&broker, "outcome.test", &ids).await.unwrap();
+        let handing_over = tokio::spawn(handing_over);
+        drop(inbox);
+        let ended = tokio::time::timeout(Duration::from_secs(30), handing_over).await;
+        assert!(matches!(ended, Ok(Ok(()))), "{ended:?}");
     }
 }

@@ -17,8 +17,8 @@ use millstream_contract::{
 use millstream_runtime::health::Condition;
 use tokio_util::sync::CancellationToken;
 
-/// How often the file is looked at: a revoked key is refused that long after at the latest.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the file is looked at. A change takes two looks, so that a revoked key is refused within a second.
+const LOOK_INTERVAL: Duration = Duration::from_millis(400);
 /// Who sends where no keys are asked for.
 const ANYBODY: &str = "local";
 
@@ -128,9 +128,9 @@ impl KeyRing {
             return Ok(Self::Open);
         };
         let text = read(&path).await?;
-        let keys = Arc::new(RwLock::new(parse(&path, &text)?));
-        condition.holds();
-        tokio::spawn(follow(path, text, Arc::clone(&keys), condition, stop));
+        let follower = Follower::new(path, text, condition)?;
+        let keys = Arc::clone(&follower.keys);
+        tokio::spawn(follower.follow(stop));
         Ok(Self::Closed(keys))
     }
 
@@ -152,34 +152,59 @@ impl KeyRing {
     }
 }
 
-async fn follow(
+/// Looks at the file again and again.
+struct Follower {
     path: PathBuf,
-    mut known: String,
+    /// The text that the keys are from.
+    known: String,
+    /// The text of the last look.
+    seen: String,
+    /// What was wrong with it, and told.
+    trouble: String,
     keys: Arc<RwLock<Keys>>,
     condition: Condition,
-    stop: CancellationToken,
-) {
-    let mut trouble = String::new();
-    while stop.run_until_cancelled(tokio::time::sleep(LOOK_INTERVAL)).await.is_some() {
-        let read = match read(&path).await {
-            Ok(text) if text == known && trouble.is_empty() => continue,
-            Ok(text) => parse(&path, &text).map(|keys| (text, keys)),
+}
+
+impl Follower {
+    fn new(path: PathBuf, text: String, condition: Condition) -> Result<Self, KeyRingError> {
+        let keys = Arc::new(RwLock::new(parse(&path, &text)?));
+        condition.holds();
+        Ok(Self { path, known: text.clone(), seen: text, trouble: String::new(), keys, condition })
+    }
+
+    async fn follow(mut self, stop: CancellationToken) {
+        while stop.run_until_cancelled(tokio::time::sleep(LOOK_INTERVAL)).await.is_some() {
+            let read = read(&self.path).await;
+            self.look(read);
+        }
+    }
+
+    /// A text counts when two looks in a row have read it: one alone may have met a file that is just being written, and what stands
+    /// there then, nothing or some of the keys, would revoke the others.
+    fn look(&mut self, read: Result<String, KeyRingError>) {
+        let read = match read {
+            Ok(text) if text != self.seen => {
+                self.seen = text;
+                return;
+            }
+            Ok(text) if text == self.known && self.trouble.is_empty() => return,
+            Ok(text) => parse(&self.path, &text).map(|keys| (text, keys)),
             Err(error) => Err(error),
         };
         match read {
             Ok((text, new)) => {
                 tracing::info!(keys = new.len(), "the keys are read again");
-                *keys.write().unwrap_or_else(PoisonError::into_inner) = new;
-                known = text;
-                trouble.clear();
-                condition.holds();
+                *self.keys.write().unwrap_or_else(PoisonError::into_inner) = new;
+                self.known = text;
+                self.trouble.clear();
+                self.condition.holds();
             }
             Err(error) => {
                 let sentence = one_line(&error);
-                if sentence != trouble {
+                if sentence != self.trouble {
                     tracing::error!(error = sentence, "the keys stay as they were");
-                    condition.fails(format!("{sentence}; the keys are those that were read before"));
-                    trouble = sentence;
+                    self.condition.fails(format!("{sentence}; the keys are those that were read before"));
+                    self.trouble = sentence;
                 }
             }
         }
@@ -200,4 +225,54 @@ fn parse(path: &Path, text: &str) -> Result<Keys, KeyRingError> {
         (key.hash, Principal { name, key: Some(Arc::new(key)) })
     };
     Ok(all.keys.into_iter().map(principal).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use millstream_contract::api_key::Token;
+    use millstream_runtime::health::Readiness;
+
+    use super::*;
+
+    fn entry(seed: u8) -> String {
+        let hash = KeyHash::of(Token::new([seed; 32]).as_str());
+        format!(
+            "[[key]]\nname = \"shop\"\nhash = \"{hash}\"\nexpires = \"2099-01-01T00:00:00Z\"\ncommands = []\n\n"
+        )
+    }
+
+    #[test]
+    fn a_file_that_is_just_being_written_revokes_nothing() {
+        let (readiness, path) = (Readiness::new(), PathBuf::from("keys.toml"));
+        let both = [entry(1), entry(2)].concat();
+        let mut follower = Follower::new(path, both.clone(), readiness.condition("keys")).unwrap();
+        let ring = KeyRing::Closed(Arc::clone(&follower.keys));
+        let known =
+            |seed: u8| ring.identify(Some(Token::new([seed; 32]).as_str()), Timestamp::UNIX_EPOCH).is_ok();
+        // Both are files of keys by themselves: one without any, and one that is cut behind its first.
+        for half_written in [String::new(), entry(1)] {
+            follower.look(Ok(half_written));
+            assert!(known(1) && known(2), "one look is not enough");
+            follower.look(Ok(both.clone()));
+            assert!(known(1) && known(2));
+        }
+        follower.look(Ok(entry(1)));
+        follower.look(Ok(String::new()));
+        follower.look(Ok(entry(2)));
+        assert!(known(1) && known(2), "two looks that differ are not enough");
+        follower.look(Ok(entry(2)));
+        assert!(!known(1) && known(2), "the first is revoked");
+        for _ in 0..2 {
+            follower.look(Ok("[[key]]\nname = \"half".to_owned()));
+        }
+        assert!(known(2) && !readiness.reasons().is_empty(), "what is no file of keys is told");
+        for _ in 0..2 {
+            follower.look(Ok(entry(2)));
+        }
+        assert!(known(2) && readiness.reasons().is_empty(), "{:?}", readiness.reasons());
+        for _ in 0..2 {
+            follower.look(Ok(String::new()));
+        }
+        assert!(!known(2), "a file that stays empty has no keys");
+    }
 }

@@ -66,7 +66,8 @@ struct ListArguments {
     json: bool,
 }
 
-/// Take all keys of a name out of the file; a running gateway refuses them within a second.
+/// Take all keys of a name out of the file; a gateway refuses them within a second from when it sees the change, which a container may
+/// not do before it is restarted (docs/guides/http.md).
 #[derive(Debug, clap::Args)]
 struct RevokeArguments {
     /// Whose keys
@@ -116,6 +117,7 @@ fn new(arguments: NewArguments) -> Result<ExitCode, CommandFailure> {
     let expires = Timestamp::now().checked_add(expires_after).and_then(|expires| expires.round(Unit::Second));
     let expires = expires.map_err(|error| CommandFailure::usage(format_args!("--expires-after: {error}")))?;
     let token = Token::new(rand::random());
+    let file = itself(file)?;
     let _alone = alone(&file)?;
     let mut keys = read_or_none(&file)?;
     keys.keys.push(ApiKey { name, hash: KeyHash::of(token.as_str()), expires, commands, queries });
@@ -153,14 +155,15 @@ fn list(arguments: &ListArguments) -> Result<ExitCode, CommandFailure> {
 
 fn revoke(arguments: &RevokeArguments) -> Result<ExitCode, CommandFailure> {
     let RevokeArguments { name, file, hash } = arguments;
-    let _alone = alone(file)?;
-    let mut keys = read(file)?;
+    let file = itself(file.clone())?;
+    let _alone = alone(&file)?;
+    let mut keys = read(&file)?;
     let before = keys.keys.len();
     keys.keys.retain(|key| key.name != *name || !key.hash.to_string().starts_with(hash.as_str()));
     if keys.keys.len() == before {
-        return Err(KeysError::Unknown { path: file.clone(), name: name.clone() }.into());
+        return Err(KeysError::Unknown { path: file, name: name.clone() }.into());
     }
-    write(file, &keys)?;
+    write(&file, &keys)?;
     output::line(format_args!("{} key(s) of {name} revoked", before - keys.keys.len()))?;
     Ok(ExitCode::Ok)
 }
@@ -171,6 +174,14 @@ fn pattern(text: &str) -> Result<CommandPattern, String> {
 
 fn query_pattern(text: &str) -> Result<QueryPattern, String> {
     QueryPattern::try_from(text.to_owned()).map_err(|error| error.to_string())
+}
+
+/// The file that a link leads to: the link stays one when the file is replaced.
+fn itself(file: PathBuf) -> Result<PathBuf, KeysError> {
+    match fs::canonicalize(&file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(file),
+        itself => itself.map_err(|source| KeysError::File { path: file, source }),
+    }
 }
 
 /// The folder of a file.

@@ -80,7 +80,7 @@ async fn a_key_grants_what_it_names_and_is_revoked_at_once() {
     let location = own.header("location").unwrap();
     assert_eq!(office.get(location).await.problem(), (404, "command-id-unknown".to_owned()));
 
-    // A file that cannot be read changes nothing, and is told.
+    // A file that cannot be read changes nothing, and is told. Files that are just being written are the unit tests'.
     fs::write(&file, "[[key]]\nname = \"half").unwrap();
     until("the mistake is told", async || {
         process.readiness().await.contains("no file of keys").then_some(())
@@ -140,6 +140,10 @@ async fn keys_are_made_listed_and_revoked_by_the_command() {
     };
     let made = keys(&["new", "shop", "--command", "retail.product.*.*"]).await.expect_success("keys new");
     let token = made.stdout.trim().to_owned();
+    // It may stand elsewhere: a link stays one.
+    let elsewhere = folder.path().join("elsewhere.toml");
+    fs::rename(&file, &elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &file).unwrap();
     let made = keys(&["new", "shop", "--command", "*.*.*.*", "--expires-after", "1d"]).await;
     let second = made.expect_success("keys new").stdout.trim().to_owned();
     assert_ne!(token, second);
@@ -173,5 +177,6 @@ async fn keys_are_made_listed_and_revoked_by_the_command() {
     let _said = keys(&["revoke", "shop", "--hash", &hash[..12]]).await.expect_success("keys revoke");
     until("the first is refused", async || (register(&token).await == 401).then_some(())).await;
     assert_eq!(register(&second).await, 202, "and the second is not");
+    assert!(fs::symlink_metadata(&file).unwrap().is_symlink(), "the link was replaced by a file");
     process.stop().await;
 }

@@ -120,6 +120,12 @@ ports:
   - name: http
     containerPort: {{ .port }}
   {{- end }}
+{{- if and $pod.stage.http (semverCompare ">=1.30.0-0" $root.Capabilities.KubeVersion.Version) }}
+# The socket closes with SIGTERM, and it takes a moment until nobody routes to the pod any more.
+lifecycle:
+  preStop:
+    sleep: { seconds: 5 }
+{{- end }}
 # Alive never depends on NATS: a restart would not bring a server back. Reading everything again takes its time, which only
 # readiness shows.
 startupProbe:

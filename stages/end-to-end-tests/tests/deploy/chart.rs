@@ -338,6 +338,9 @@ fn stage_offences(object: &Value, objects: &[Value]) -> Vec<String> {
     expect(variable("MILLSTREAM_TELEMETRY__ADDRESS") == format!("0.0.0.0:{port}"), "serves health elsewhere");
     let limit: u64 = variable("MILLSTREAM_SHUTDOWN__LIMIT").trim_end_matches('s').parse().unwrap();
     expect(spec["terminationGracePeriodSeconds"] == limit + LAST_WORDS, "is killed before its limit");
+    let routed_to = list(&container["ports"]).iter().any(|port| port["name"] == "http");
+    let lingers = container["lifecycle"]["preStop"]["sleep"]["seconds"].is_u64();
+    expect(routed_to == lingers, "it closes while requests are routed to it, or waits for nobody");
     let named =
         |kind: &str| objects.iter().find(|each| each["kind"] == kind && each["metadata"]["name"] == *name);
     if let Some(policy) = named("NetworkPolicy") {

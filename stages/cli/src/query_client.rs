@@ -2,15 +2,18 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use async_nats::{Client, HeaderMap, RequestErrorKind, client::Request};
 use bytes::Bytes;
 use millstream_contract::{
     exit_code::{ExitCode, Failure},
     header,
     position::Position,
+    stored_message::Headers,
     stream_names,
 };
-use millstream_jetstream::broker::Broker as _;
+use millstream_jetstream::{
+    broker::Broker as _,
+    nats_broker::{AskError, NatsBroker},
+};
 use millstream_read_side::query_service::{LocalQueries, Operation};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -45,6 +48,16 @@ pub(crate) enum QueryError {
     /// The answer is not what the contract says.
     #[error("{subject} answers with something else than rows")]
     Form { subject: String, source: serde_json::Error },
+}
+
+impl From<AskError> for QueryError {
+    fn from(error: AskError) -> Self {
+        match error {
+            AskError::NoResponders { subject } => Self::NoResponders { subject },
+            AskError::NoAnswer { subject, detail } => Self::NoAnswer { subject, detail },
+            AskError::Refused { subject, code, text } => Self::Refused { subject, code, text },
+        }
+    }
 }
 
 impl Failure for QueryError {
@@ -135,7 +148,7 @@ impl Freshness {
 #[derive(Debug, Clone)]
 pub(crate) enum ViewSource {
     /// The stages that have the view.
-    Service(Client, Freshness),
+    Service(Box<NatsBroker>, Freshness),
     /// This process, of what it has folded.
     Past(Arc<LocalQueries>),
 }
@@ -206,8 +219,8 @@ impl ViewClient {
     /// [`QueryError`].
     pub(crate) async fn answer(&self, operation: Operation, body: &Value) -> Result<Answer, QueryError> {
         let subject = self.subject(operation);
-        let (client, freshness) = match &self.source {
-            ViewSource::Service(client, freshness) => (client, freshness),
+        let (broker, freshness) = match &self.source {
+            ViewSource::Service(broker, freshness) => (broker, freshness),
             ViewSource::Past(queries) => {
                 let body = body.to_string();
                 let view = (self.context.as_str(), self.view.as_str());
@@ -224,7 +237,7 @@ impl ViewClient {
         };
         let mut tries = 1;
         loop {
-            match ask_once(client, freshness, &subject, body).await {
+            match ask_once(broker, freshness, &subject, body).await {
                 Err(QueryError::NoResponders { .. } | QueryError::NoAnswer { .. }) if tries < TRIES => {
                     tries += 1;
                     tokio::time::sleep(RETRY_PAUSE).await;
@@ -240,36 +253,20 @@ impl ViewClient {
 }
 
 async fn ask_once(
-    client: &Client,
+    broker: &NatsBroker,
     freshness: &Freshness,
     subject: &str,
     body: &Value,
 ) -> Result<Answer, QueryError> {
-    let mut headers = HeaderMap::new();
+    let mut headers = Headers::new();
     if let Some(position) = &freshness.position {
-        headers.insert(header::POSITION, position.as_str());
-        headers.insert(header::WAIT_MS, freshness.wait.as_millis().to_string());
+        headers.push(header::POSITION, position);
+        headers.push(header::WAIT_MS, freshness.wait.as_millis().to_string());
     }
-    let request = Request::new()
-        .payload(body.to_string().into())
-        .headers(headers)
-        .timeout(Some(ANSWER_WAIT_MAX + freshness.wait));
-    let subject = subject.to_owned();
-    let message = match client.send_request(subject.clone(), request).await {
-        Ok(message) => message,
-        Err(error) if error.kind() == RequestErrorKind::NoResponders => {
-            return Err(QueryError::NoResponders { subject });
-        }
-        Err(error) => return Err(QueryError::NoAnswer { subject, detail: error.to_string() }),
-    };
-    let said =
-        |name: &str| message.headers.as_ref().and_then(|headers| headers.get(name)).map(ToString::to_string);
-    if let Some(code) = said("Nats-Service-Error-Code") {
-        let text = said("Nats-Service-Error").unwrap_or_default();
-        return Err(QueryError::Refused { subject, code, text });
-    }
-    let position = said(header::POSITION);
-    Ok(Answer { body: message.payload, position })
+    let wait = ANSWER_WAIT_MAX + freshness.wait;
+    let answer = broker.ask(subject, &headers, body.to_string().into(), wait).await?;
+    let position = answer.headers.get(header::POSITION).map(str::to_owned);
+    Ok(Answer { body: answer.payload, position })
 }
 
 /// Rows of a list; the next page is asked for when it is needed.

@@ -15,7 +15,8 @@ use serde_json::{Map, Value, json};
 
 use crate::problem::{Problem, SOON};
 
-const POSITION: HeaderName = HeaderName::from_static("millstream-position");
+/// What an answer holds, and what one must hold at least.
+pub(crate) const POSITION: HeaderName = HeaderName::from_static("millstream-position");
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 const JSON: HeaderValue = HeaderValue::from_static(header::JSON);
 

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use millstream_contract::{
-    command::explicit_id,
+    command::{derived_id, explicit_id},
     header,
     outcome::OutcomeReply,
     stored_message::{Headers, StoredMessage},
@@ -20,26 +20,33 @@ use millstream_jetstream::{
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
+use crate::problem::Problem;
+
 /// How long a view may take for an answer.
-const ANSWER_WAIT: Duration = Duration::from_secs(5);
+pub(crate) const ANSWER_WAIT: Duration = Duration::from_secs(5);
 /// The view of outcomes, which every context has.
 const OUTCOMES_VIEW: &str = "command";
+/// With what a view answers that it has no such row.
+const NO_ROW: &str = "404";
 
 /// Why it is not known what became of a command.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LogError {
-    /// A view does not answer.
+    /// A view does not answer, or cannot now.
     #[error(transparent)]
     Ask(#[from] AskError),
-    /// A view cannot answer now.
-    #[error("the view of outcomes says: {text} ({code})")]
-    Refused { code: String, text: String },
     /// A view answers with something else than a row.
     #[error("the view of outcomes answers with something that is no row")]
     Form(#[from] serde_json::Error),
     /// COMMANDS cannot be read.
     #[error(transparent)]
     Broker(#[from] BrokerError),
+}
+
+impl From<LogError> for Problem {
+    fn from(error: LogError) -> Self {
+        Self::unavailable("outcomes-unavailable", error.to_string())
+    }
 }
 
 /// The outcome of a command, as the view has it.
@@ -55,6 +62,12 @@ impl Row {
     /// The row's outcome; none where it is none that this release reads.
     pub(crate) fn reply(&self) -> Option<OutcomeReply> {
         OutcomeReply::from_json(&self.value)
+    }
+
+    /// Whether it tells what became of the command at a position. One that was dead-lettered may be sent again under its id, and is
+    /// decided anew: until then the row is that of the one before.
+    fn is_of(&self, position: u64) -> bool {
+        self.reply().is_none_or(|reply| reply.outcome.is_final() || reply.command_position >= position)
     }
 }
 
@@ -75,8 +88,24 @@ impl CommandLog {
     /// # Errors
     /// [`LogError`] when no view has it and one could not be asked.
     pub(crate) async fn outcome(&self, id: &str) -> Result<Option<Row>, LogError> {
+        self.outcome_in(None, id).await
+    }
+
+    /// The outcome of a stored command; none as long as it is not decided. Only its own context is asked: the others need not be there.
+    ///
+    /// # Errors
+    /// [`LogError`] when the view could not be asked.
+    pub(crate) async fn outcome_of(&self, command: &StoredMessage) -> Result<Option<Row>, LogError> {
+        let id = id_of(command).unwrap_or_else(|| derived_id(command.sequence));
+        let address = CommandAddress::from_stored_subject(&command.subject).ok();
+        let row = self.outcome_in(address.as_ref().map(|address| address.stream_id.context()), &id).await?;
+        Ok(row.filter(|row| row.is_of(command.sequence)))
+    }
+
+    async fn outcome_in(&self, wanted: Option<&str>, id: &str) -> Result<Option<Row>, LogError> {
         let mut asked = JoinSet::new();
-        for context in &self.contexts {
+        for context in self.contexts.iter().filter(|context| wanted.is_none_or(|wanted| wanted == **context))
+        {
             let (broker, id) = (self.broker.clone(), id.to_owned());
             let subject = format!("{QUERY_PREFIX}.{context}.{OUTCOMES_VIEW}.get");
             asked.spawn(async move { get(&broker, &subject, &id).await });
@@ -104,19 +133,13 @@ impl CommandLog {
 
 async fn get(broker: &NatsBroker, subject: &str, id: &str) -> Result<Option<Row>, LogError> {
     let body = json!({ "key": id }).to_string().into();
-    let Answer { headers, payload } = broker.ask(subject, &Headers::new(), body, ANSWER_WAIT).await?;
-    match headers.get("Nats-Service-Error-Code") {
-        Some("404") => Ok(None),
-        Some(code) => {
-            let text = headers.get("Nats-Service-Error").unwrap_or_default().to_owned();
-            Err(LogError::Refused { code: code.to_owned(), text })
-        }
-        None => {
-            let mut row: Value = serde_json::from_slice(&payload)?;
-            let value = row.get_mut("value").map(Value::take).unwrap_or_default();
-            Ok(Some(Row { value, position: headers.get(header::POSITION).map(str::to_owned) }))
-        }
-    }
+    let Answer { headers, payload } = match broker.ask(subject, &Headers::new(), body, ANSWER_WAIT).await {
+        Err(AskError::Refused { code, .. }) if code == NO_ROW => return Ok(None),
+        answer => answer?,
+    };
+    let mut row: Value = serde_json::from_slice(&payload)?;
+    let value = row.get_mut("value").map(Value::take).unwrap_or_default();
+    Ok(Some(Row { value, position: headers.get(header::POSITION).map(str::to_owned) }))
 }
 
 /// The id of a stored command, as its sender gave it.

@@ -172,7 +172,7 @@ pub(crate) fn one<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a s
     }
     let text = value.to_str().map_err(|_| wrong("has characters that are not visible ASCII"))?;
     if text.len() > VALUE_LENGTH_MAX {
-        return Err(wrong("is longer than 256 characters"));
+        return Err(wrong(&format!("is longer than {VALUE_LENGTH_MAX} characters")));
     }
     Ok(Some(text))
 }

@@ -3,7 +3,7 @@
 //! A command is answered with 202 only when COMMANDS has stored it. Deliberately absent: a decision. What becomes of it, the command
 //! handler says.
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroU64, sync::Arc, time::Duration};
 
 use axum::{
     Extension,
@@ -17,6 +17,7 @@ use axum::{
 };
 use bytes::Bytes;
 use millstream_contract::{
+    command::issuer,
     header,
     outcome::{Outcome, OutcomeReply},
     stored_message::Headers,
@@ -34,8 +35,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     answers::{self, Stored},
-    command_log::{CommandLog, Fingerprint, LogError, id_of},
-    command_request::{self, Wishes, too_large},
+    command_log::{CommandLog, Fingerprint, id_of},
+    command_request::{self, Wishes, refuse_what_is_not_the_clients, too_large},
     config::Limits,
     key_ring::Principal,
     problem::Problem,
@@ -46,6 +47,9 @@ use crate::{
 
 /// What an append adds to a command besides its headers and its body.
 const APPEND_BYTES: usize = 256;
+/// How long a command under a key may be kept from COMMANDS by a look for its first: no view has the row of a new one, so that
+/// the slowest of all views would keep it.
+const REPEAT_LOOK: Duration = Duration::from_millis(250);
 
 /// What all requests share.
 pub(crate) struct Commands {
@@ -79,7 +83,7 @@ pub(crate) async fn post(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let Path(parts) = parts.map_err(address_problem)?;
+    let Path(parts) = parts?;
     let address = command_request::address(&parts)?;
     if !principal.may_send(&address) {
         let detail = format!("the key of {} does not grant {address}", principal.name());
@@ -116,17 +120,19 @@ pub(crate) async fn post(
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Whereabouts {
-    position: Option<u64>,
+    position: Option<NonZeroU64>,
 }
 
 /// What became of a command.
 pub(crate) async fn get(
     State(commands): State<Arc<Commands>>,
     Extension(principal): Extension<Principal>,
+    headers: HeaderMap,
     id: Result<Path<String>, PathRejection>,
     query: Result<Query<Whereabouts>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let Path(id) = id.map_err(address_problem)?;
+    let Path(id) = id?;
+    refuse_what_is_not_the_clients(&headers, &[])?;
     let Query(Whereabouts { position }) = query.map_err(|error| {
         Problem::malformed(
             "query-malformed",
@@ -138,18 +144,22 @@ pub(crate) async fn get(
             "no command of this key has that id, or it has no outcome yet; ask at the address in Location";
         Problem::new(StatusCode::NOT_FOUND, "command-id-unknown", detail)
     };
-    if !is_own(&id, &principal) {
+    if !is_own(&id, principal.name()) {
         return Err(unknown());
     }
-    if let Some(row) = commands.log.outcome(&id).await.map_err(log_problem)? {
-        return Ok(answers::status(&row.value, row.position.as_deref()));
-    }
-    let Some(position) = position else { return Err(unknown()) };
-    match commands.log.command(position).await.map_err(log_problem)? {
-        Some(message) if id_of(&message).is_some_and(|found| found == id) => {
-            Ok(answers::pending(&id, position))
-        }
-        _ => Err(unknown()),
+    let stored = match position {
+        Some(position) => commands.log.command(position.get()).await?,
+        None => None,
+    };
+    let stored = stored.filter(|command| id_of(command).is_some_and(|found| found == id));
+    let row = match &stored {
+        Some(command) => commands.log.outcome_of(command).await?,
+        None => commands.log.outcome(&id).await?,
+    };
+    match (row, stored) {
+        (Some(row), _) => Ok(answers::status(&row.value, row.position.as_deref())),
+        (None, Some(command)) => Ok(answers::pending(&id, command.sequence)),
+        (None, None) => Err(unknown()),
     }
 }
 
@@ -188,8 +198,9 @@ impl Commands {
         if before.is_some_and(|before| before != sending.fingerprint) {
             return Err(key_reused());
         }
-        // Views that do not answer delay nobody: a repeat is recognised when it is decided, too.
-        let Ok(Some(row)) = self.log.outcome(&sending.id).await else { return Ok(None) };
+        // A repeat that is not found here is recognised when it is decided.
+        let look = tokio::time::timeout(REPEAT_LOOK, self.log.outcome(&sending.id)).await;
+        let Ok(Ok(Some(row))) = look else { return Ok(None) };
         let Some(reply) = row.reply() else { return Ok(None) };
         self.same_command(reply.command_position, sending.fingerprint).await?;
         if !reply.outcome.is_final() {
@@ -204,7 +215,7 @@ impl Commands {
 
     /// Whether the command at a position is the one that is sent now. One that is no longer stored cannot be compared.
     async fn same_command(&self, position: u64, fingerprint: Fingerprint) -> Result<(), Problem> {
-        match self.log.command(position).await.map_err(log_problem)? {
+        match self.log.command(position).await? {
             Some(message) if Fingerprint::of_stored(&message) != fingerprint => Err(key_reused()),
             _ => Ok(()),
         }
@@ -222,7 +233,8 @@ impl Commands {
             Ok(Ok(position)) => Ok(self.stored(id, position)),
             Ok(Err(error @ (AppendError::Refused { .. } | AppendError::Conflict { .. }))) => {
                 self.recent_keys.forget(&id);
-                Err(Problem::unavailable("store-refused", error.to_string()).with("command_id", id))
+                let status = StatusCode::INTERNAL_SERVER_ERROR;
+                Err(Problem::new(status, "store-refused", error.to_string()).with("command_id", id))
             }
             Ok(Err(AppendError::Unclear { .. } | AppendError::Full { .. })) | Err(_) => {
                 let detail = "the command is not known to be stored; send it again with the same Idempotency-Key, or ask for its id later";
@@ -277,8 +289,9 @@ fn command_id(principal: &Principal, key: Option<&str>) -> String {
     }
 }
 
-fn is_own(id: &str, principal: &Principal) -> bool {
-    id.strip_prefix(principal.name()).is_some_and(|rest| rest.starts_with(':'))
+/// A key may have the name of a process; what that sends is not the key's.
+fn is_own(id: &str, name: &str) -> bool {
+    id.strip_prefix(name).is_some_and(|rest| rest.starts_with(':')) && issuer(id).is_none()
 }
 
 fn key_reused() -> Problem {
@@ -286,10 +299,24 @@ fn key_reused() -> Problem {
     Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency-key-reused", detail)
 }
 
-fn address_problem(error: PathRejection) -> Problem {
-    Problem::malformed("address-malformed", error.body_text())
-}
+#[cfg(test)]
+mod tests {
+    use millstream_contract::command::{process_command_id, timer_command_id};
 
-fn log_problem(error: LogError) -> Problem {
-    Problem::unavailable("outcomes-unavailable", error.to_string())
+    use super::*;
+
+    #[test]
+    fn a_key_with_the_name_of_a_process_does_not_own_what_that_sends() {
+        for id in ["shop:01K0", "shop:0123456789abcdef0123456789abcdef"] {
+            assert!(is_own(id, "shop"), "{id}");
+        }
+        for (id, name) in [
+            (process_command_id("shop", 17, 3, 0), "shop"),
+            (timer_command_id("01JDXQ8F6ZB7M4A1RKT5W9C2EV", 9), "timer"),
+            ("shop".to_owned(), "shop"),
+            ("shop-2:01K0".to_owned(), "shop"),
+        ] {
+            assert!(!is_own(&id, name), "{id}");
+        }
+    }
 }

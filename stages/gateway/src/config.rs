@@ -31,6 +31,8 @@ const BODY_TIMEOUT_DEFAULT: Duration = Duration::from_secs(20);
 const STORE_WAIT_DEFAULT: Duration = Duration::from_secs(5);
 /// Shorter than proxies give a request by default.
 const WAIT_MAX_DEFAULT: Duration = Duration::from_secs(30);
+/// What a client can ask for.
+const WAIT_LEAST: Duration = Duration::from_secs(1);
 /// As many as a process of `submit` takes, and some.
 const REQUESTS_MAX_DEFAULT: u64 = 4096;
 /// Most of them idle.
@@ -177,8 +179,11 @@ impl Limits {
         let wait_max = keys.duration(
             "wait_max",
             WAIT_MAX_DEFAULT,
-            "how long a request may wait for an outcome or a position (Prefer: wait)",
+            "how long a request may wait for an outcome or a position (Prefer: wait); at least 1s, or 0 for no wait",
         );
+        if !wait_max.is_zero() && wait_max < WAIT_LEAST {
+            keys.problem("wait_max", "must be at least 1s, or 0 for no wait: clients ask for whole seconds");
+        }
         let requests_max =
             count(keys, "requests_max", REQUESTS_MAX_DEFAULT, "requests at a time; more get 503");
         let connections_max = count(

@@ -24,7 +24,8 @@ use crate::{
 
 /// The route in metrics of what no route takes: paths are the clients' to choose.
 const NO_ROUTE: &str = "none";
-/// Set on every answer. Answers are data, never pages, and concern one client; a row may be kept if it is asked for again.
+/// Set on every answer that does not say otherwise: answers are data, never pages, and concern one client. `queries` says otherwise of
+/// rows, which a client may keep and ask about again.
 const ANSWER_HEADERS: [(header::HeaderName, &str); 5] = [
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::CACHE_CONTROL, "no-store"),

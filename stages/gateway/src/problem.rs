@@ -3,6 +3,7 @@
 use std::{borrow::Cow, time::Duration};
 
 use axum::{
+    extract::rejection::PathRejection,
     http::{HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -71,6 +72,12 @@ impl Problem {
     pub(crate) fn retry_after(self, pause: Duration) -> Self {
         let seconds = pause.as_secs() + u64::from(pause.subsec_nanos() > 0);
         self.header(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)))
+    }
+}
+
+impl From<PathRejection> for Problem {
+    fn from(rejection: PathRejection) -> Self {
+        Self::malformed("address-malformed", rejection.body_text())
     }
 }
 

@@ -10,7 +10,7 @@ use axum::{
         Path, Query, State,
         rejection::{PathRejection, QueryRejection},
     },
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header as http_header},
+    http::{HeaderMap, HeaderValue, StatusCode, header as http_header},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::{
+    answers::POSITION,
     command_request::{one, refuse_what_is_not_the_clients, wait_seconds},
     commands::Commands,
     key_ring::Principal,
@@ -26,7 +27,6 @@ use crate::{
     views::{Freshness, Operation, ViewAnswer},
 };
 
-const POSITION: HeaderName = HeaderName::from_static("millstream-position");
 /// A client asks again each time whether what it has is still right.
 const REVALIDATE: HeaderValue = HeaderValue::from_static("private, no-cache");
 /// How long an answer waits for its position unless the client says otherwise: as long as a view does.
@@ -39,7 +39,7 @@ pub(crate) async fn get(
     parts: Result<Path<[String; 3]>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let Path([context, view, key]) = parts.map_err(address_problem)?;
+    let Path([context, view, key]) = parts?;
     if !principal.may_read(&context, &view, &key) {
         return Err(not_granted(&principal, &context, &view, "this row"));
     }
@@ -81,7 +81,7 @@ pub(crate) async fn list(
     query: Result<Query<Wanted>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let Path([context, view]) = parts.map_err(address_problem)?;
+    let Path([context, view]) = parts?;
     let Query(wanted) = query.map_err(|error| Problem::malformed("query-malformed", error.body_text()))?;
     if !principal.may_list(&context, &view, wanted.prefix.as_deref().unwrap_or_default()) {
         return Err(not_granted(&principal, &context, &view, "a list of this prefix"));
@@ -136,10 +136,6 @@ fn tag_of(body: &Bytes) -> String {
 fn not_granted(principal: &Principal, context: &str, view: &str, what: &str) -> Problem {
     let detail = format!("the key of {} does not grant {what} of {context}.{view}", principal.name());
     Problem::new(StatusCode::FORBIDDEN, "query-not-granted", detail)
-}
-
-fn address_problem(error: PathRejection) -> Problem {
-    Problem::malformed("address-malformed", error.body_text())
 }
 
 #[cfg(test)]

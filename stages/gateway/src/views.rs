@@ -8,7 +8,6 @@ use std::{collections::BTreeSet, time::Duration};
 use axum::http::StatusCode;
 use bytes::Bytes;
 use millstream_contract::{
-    command::derived_id,
     header,
     outcome::Outcome,
     position::Position,
@@ -21,13 +20,11 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::{
-    command_log::{CommandLog, LogError, id_of},
+    command_log::{ANSWER_WAIT, CommandLog},
     problem::{Problem, SOON},
     watched_stream::WatchedStream,
 };
 
-/// How long an answer may take besides what it waits for a position.
-const ANSWER_WAIT: Duration = Duration::from_secs(5);
 /// First pause before the outcome of a command is asked for again; it doubles.
 const OUTCOME_PAUSE_FIRST: Duration = Duration::from_millis(5);
 /// Longest pause.
@@ -111,15 +108,19 @@ impl Views {
                 format!("{position} is of another generation of {COMMANDS}, which was made again since");
             return Err(Problem::new(StatusCode::CONFLICT, "position-of-another-generation", detail));
         }
-        let Some(message) = self.log.command(position.sequence).await.map_err(log_problem)? else {
+        let message = match position.sequence {
+            // The server takes it for no position at all.
+            0 => None,
+            sequence => self.log.command(sequence).await?,
+        };
+        let Some(message) = message else {
             let detail =
                 format!("{COMMANDS} holds no command at {position}: it was purged, or there never was one");
             return Err(Problem::new(StatusCode::CONFLICT, "position-unknown", detail));
         };
-        let id = id_of(&message).unwrap_or_else(|| derived_id(position.sequence));
         let mut pause = OUTCOME_PAUSE_FIRST;
         loop {
-            if let Some(row) = self.log.outcome(&id).await.map_err(log_problem)? {
+            if let Some(row) = self.log.outcome_of(&message).await? {
                 let reply = row.reply();
                 let changed = match reply.as_ref().map(|reply| reply.outcome.first()) {
                     Some(Outcome::Accepted { position, .. }) if *position > 0 => Some(*position),
@@ -130,9 +131,7 @@ impl Views {
                 return Ok(Effect { position, seen_at: row.position });
             }
             if Instant::now() + pause > deadline {
-                let detail = format!("the command at {position} has no outcome yet");
-                return Err(Problem::new(StatusCode::GATEWAY_TIMEOUT, "position-not-reached", detail)
-                    .retry_after(SOON));
+                return Err(not_reached(format!("the command at {position} has no outcome yet")));
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(OUTCOME_PAUSE_MAX);
@@ -146,24 +145,15 @@ impl Views {
         position: Option<&str>,
         deadline: Instant,
     ) -> Result<ViewAnswer, Problem> {
-        let wait = deadline.saturating_duration_since(Instant::now());
-        let mut headers = Headers::new();
+        let (mut wait, mut headers) = (Duration::ZERO, Headers::new());
         if let Some(position) = position {
+            wait = deadline.saturating_duration_since(Instant::now());
             headers.push(header::POSITION, position);
             headers.push(header::WAIT_MS, wait.as_millis().to_string());
         }
         let answer = self.broker.ask(subject, &headers, body, wait + ANSWER_WAIT).await;
-        let Answer { headers, payload } = answer.map_err(|error| match error {
-            AskError::NoResponders { .. } | AskError::NoAnswer { .. } => {
-                Problem::unavailable("view-unavailable", error.to_string())
-            }
-        })?;
-        match headers.get("Nats-Service-Error-Code") {
-            Some(code) => Err(refusal(code, headers.get("Nats-Service-Error").unwrap_or_default())),
-            None => {
-                Ok(ViewAnswer { body: payload, position: headers.get(header::POSITION).map(str::to_owned) })
-            }
-        }
+        let Answer { headers, payload } = answer.map_err(view_problem)?;
+        Ok(ViewAnswer { body: payload, position: headers.get(header::POSITION).map(str::to_owned) })
     }
 }
 
@@ -173,6 +163,19 @@ struct Effect {
     position: Option<String>,
     /// The position of OUTCOMES at which a view had its outcome.
     seen_at: Option<String>,
+}
+
+fn not_reached(detail: String) -> Problem {
+    Problem::new(StatusCode::GATEWAY_TIMEOUT, "position-not-reached", detail).retry_after(SOON)
+}
+
+fn view_problem(error: AskError) -> Problem {
+    match error {
+        AskError::Refused { code, text, .. } => refusal(&code, &text),
+        AskError::NoResponders { .. } | AskError::NoAnswer { .. } => {
+            Problem::unavailable("view-unavailable", error.to_string())
+        }
+    }
 }
 
 /// What a view says against a query (docs/queries.md), in the words of HTTP.
@@ -190,8 +193,4 @@ fn refusal(code: &str, text: &str) -> Problem {
     let problem = Problem::new(status, name, text);
     let again = [StatusCode::SERVICE_UNAVAILABLE, StatusCode::GATEWAY_TIMEOUT].contains(&status);
     if again { problem.retry_after(SOON) } else { problem }
-}
-
-fn log_problem(error: LogError) -> Problem {
-    Problem::unavailable("outcomes-unavailable", error.to_string())
 }

@@ -7,14 +7,18 @@ use bytes::Bytes;
 use millstream_contract::stored_message::Headers;
 
 use super::{
-    NatsBroker,
+    NatsBroker, reconnection,
     wire::{header_map, headers_from},
 };
+
+/// With what a service answers that it cannot: a code, and a text for people.
+const ERROR_CODE: &str = "Nats-Service-Error-Code";
+const ERROR_TEXT: &str = "Nats-Service-Error";
 
 /// What a service answered.
 #[derive(Debug, Clone)]
 pub struct Answer {
-    /// Its headers; an error stands there too.
+    /// Its headers.
     pub headers: Headers,
     /// Its body.
     pub payload: Bytes,
@@ -37,13 +41,23 @@ pub enum AskError {
         /// What is known.
         detail: String,
     },
+    /// The answer is that it cannot.
+    #[error("{subject}: {text} ({code})")]
+    Refused {
+        /// Where was asked.
+        subject: String,
+        /// For programs.
+        code: String,
+        /// For people.
+        text: String,
+    },
 }
 
 impl NatsBroker {
     /// Asks once.
     ///
     /// # Errors
-    /// [`AskError`] when no answer came within `wait`.
+    /// [`AskError`] when no answer came within `wait`, or can come any more on this connection, and when the answer is a refusal.
     pub async fn ask(
         &self,
         subject: &str,
@@ -53,14 +67,20 @@ impl NatsBroker {
     ) -> Result<Answer, AskError> {
         let request =
             async_nats::Request::new().headers(header_map(headers)).payload(payload).timeout(Some(wait));
-        let answer = self.client.send_request(subject.to_owned(), request).await.map_err(|error| {
-            let subject = subject.to_owned();
-            match error.kind() {
-                RequestErrorKind::NoResponders => AskError::NoResponders { subject },
-                _ => AskError::NoAnswer { subject, detail: error.to_string() },
+        let subject = subject.to_owned();
+        let answer = match reconnection::ask(&self.client, subject.clone(), request).await {
+            Ok(answer) => answer,
+            Err(error) if error.kind() == RequestErrorKind::NoResponders => {
+                return Err(AskError::NoResponders { subject });
             }
-        })?;
-        Ok(Answer { headers: headers_from(answer.headers.as_ref()), payload: answer.payload })
+            Err(error) => return Err(AskError::NoAnswer { subject, detail: error.to_string() }),
+        };
+        let headers = headers_from(answer.headers.as_ref());
+        if let Some(code) = headers.get(ERROR_CODE).map(str::to_owned) {
+            let text = headers.get(ERROR_TEXT).unwrap_or_default().to_owned();
+            return Err(AskError::Refused { subject, code, text });
+        }
+        Ok(Answer { headers, payload: answer.payload })
     }
 
     /// Whether there is a connection now. It comes back by itself.

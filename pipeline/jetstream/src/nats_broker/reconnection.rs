@@ -47,7 +47,7 @@ mod tests {
     use crate::{
         broker::{AppendError, Broker, BrokerError, NewMessage},
         line::Dialer,
-        nats_broker::NatsBroker,
+        nats_broker::{AskError, NatsBroker},
         testing::{
             relay::{Fate, Relay},
             test_server::TestServer,
@@ -87,13 +87,16 @@ mod tests {
             headers: Headers::new(),
             payload: "x".into(),
         };
-        let (state, appended, each) = tokio::join!(
+        let no_headers = Headers::new();
+        let (state, asked, appended, each) = tokio::join!(
             broker.state(EVENTS),
+            broker.ask("query.a.b.get", &no_headers, "{}".into(), Duration::from_secs(10)),
             broker.append(EVENTS, message(0)),
             broker.append_each(EVENTS, (1..=100).map(message).collect()),
         );
         let lost = |detail: &str| detail.contains(CONNECTION_LOST);
         assert!(matches!(&state, Err(BrokerError::Unavailable { detail, .. }) if lost(detail)), "{state:?}");
+        assert!(matches!(&asked, Err(AskError::NoAnswer { detail, .. }) if lost(detail)), "{asked:?}");
         assert!(
             matches!(&appended, Err(AppendError::Unclear { detail, .. }) if lost(detail)),
             "{appended:?}"

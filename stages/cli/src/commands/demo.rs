@@ -252,7 +252,7 @@ async fn check(
     for (name, who, expected) in expected {
         let report = ReportView::find(&session.reports()?, name)?;
         let freshness = Freshness { position: Some(position.to_string()), wait: PATIENCE, as_it_is: false };
-        let source = ViewSource::Service(connected.client.clone(), freshness);
+        let source = ViewSource::Service(Box::new(connected.broker.clone()), freshness);
         let rows = report.rows(&source, DATE, None, None).await?;
         output::line(format_args!("\n{name}, {DATE}\n{}", report.render(&rows, Format::Table)))?;
         wrong.extend(sums::differences(name, who, &expected, &rows));

@@ -50,7 +50,7 @@ pub(crate) async fn run(arguments: QueryArguments, session: &Session) -> Result<
     let connected = session.connect().await?;
     let Some(moment) = &arguments.as_of else {
         let freshness = arguments.freshness.clone().settled(&connected, &view).await;
-        let source = ViewSource::Service(connected.client.clone(), freshness);
+        let source = ViewSource::Service(Box::new(connected.broker.clone()), freshness);
         return answer(&ViewClient::new(source, &context, &view), key.as_deref(), &arguments, session).await;
     };
     let projection = FilledView::find(session, Some(&context), &view)?.projection;

@@ -78,7 +78,7 @@ pub(crate) async fn run(arguments: ReportArguments, session: &Session) -> Result
     let rows = match &arguments.as_of {
         None => {
             let freshness = arguments.freshness.settled(&connected, report.name).await;
-            let source = ViewSource::Service(connected.client.clone(), freshness);
+            let source = ViewSource::Service(Box::new(connected.broker.clone()), freshness);
             report.rows(&source, &date, key, arguments.revision).await?
         }
         Some(moment) => {

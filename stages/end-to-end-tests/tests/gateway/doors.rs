@@ -1,8 +1,9 @@
 //! What is refused before anything is stored, and how much is taken.
 
-use std::time::Duration;
-
-use end_to_end_tests::{http_client::HttpClient, system::fresh_folder, waiting::PATIENCE};
+use end_to_end_tests::{
+    system::fresh_folder,
+    waiting::{PATIENCE, until},
+};
 use millstream_jetstream::{broker::Broker as _, testing::test_server::TestServer};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -61,7 +62,12 @@ async fn what_can_never_take_effect_is_refused_and_not_stored() {
     assert_eq!(other_method.header("allow"), Some("POST"), "{other_method:?}");
     let unknown = client.get("/v1/commands/local:0?position=1").await;
     assert_eq!(unknown.problem(), (503, "outcomes-unavailable".to_owned()), "no projector runs");
-    assert_eq!(client.get("/v1/commands/x?position=no").await.problem(), (400, "query-malformed".to_owned()));
+    for position in ["no", "0", "-1"] {
+        let answer = client.get(&format!("/v1/commands/x?position={position}")).await;
+        assert_eq!(answer.problem(), (400, "query-malformed".to_owned()), "{position}");
+    }
+    let misspelt = client.with("Millstream-Positon", "1").get("/v1/commands/local:0").await;
+    assert_eq!(misspelt.problem(), (400, "header-unknown".to_owned()), "nothing of ours is ignored anywhere");
     let half = "POST /v1/commands/retail/product/tea/register HTTP/1.1\r\nHost: localhost\r\n\
                 Content-Type: application/json\r\nContent-Length: 50\r\nConnection: close\r\n\r\n{\"na";
     assert_eq!(client.raw(half.as_bytes()).await.unwrap().problem(), (408, "body-too-slow".to_owned()));
@@ -75,11 +81,7 @@ async fn what_can_never_take_effect_is_refused_and_not_stored() {
 async fn who_sends_too_much_or_nothing_takes_nothing_from_the_others() {
     let (server, folder) = (TestServer::start_provisioned().await, fresh_folder());
     let (process, client) = gateway(&server.url(), folder.path());
-    let mut process = process
-        .set("gateway.rate=3")
-        .set("gateway.header_timeout=300ms")
-        .set("gateway.connections_max=8")
-        .set("gateway.requests_max=4");
+    let mut process = process.set("gateway.rate=3").set("gateway.header_timeout=300ms");
     process.start_ready().await;
     let mut refused = None;
     for _ in 0..50 {
@@ -100,24 +102,74 @@ async fn who_sends_too_much_or_nothing_takes_nothing_from_the_others() {
         let closed = tokio::time::timeout(PATIENCE, silent.read_to_end(&mut Vec::new())).await;
         assert!(matches!(closed, Ok(Ok(_) | Err(_))), "{beginning:?} holds its connection for ever");
     }
-    connections_are_bounded(&client).await;
     process.stop().await;
 }
 
-/// More connections than there are places are closed at once, and the places come back.
-async fn connections_are_bounded(client: &HttpClient) {
+#[tokio::test]
+async fn more_connections_than_there_are_places_are_closed_and_the_places_come_back() {
+    let (server, folder) = (TestServer::start_provisioned().await, fresh_folder());
+    let (process, client) = gateway(&server.url(), folder.path());
+    // None is closed because it says nothing.
+    let mut process = process.set("gateway.header_timeout=1h").set("gateway.connections_max=8");
+    process.start_ready().await;
     let mut held = Vec::new();
-    for _ in 0..20 {
+    for _ in 0..8 {
         held.push(TcpStream::connect(client.address()).await.unwrap());
     }
-    let mut closed = 0;
+    let mut next = TcpStream::connect(client.address()).await.unwrap();
+    let closed = tokio::time::timeout(PATIENCE, next.read(&mut [0; 16])).await;
+    assert!(matches!(closed, Ok(Ok(0) | Err(_))), "there is no place for it: {closed:?}");
     for connection in &mut held {
-        let read = tokio::time::timeout(Duration::from_secs(10), connection.read(&mut [0; 16])).await;
-        // Those that have a place are closed by the timeout of their headers, all of them in the end.
-        closed += usize::from(matches!(read, Ok(Ok(0) | Err(_))));
+        connection.write_all(b"GET /v1/nothing HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+        let mut status = [0; 12];
+        let answered = tokio::time::timeout(PATIENCE, connection.read_exact(&mut status)).await;
+        assert!(matches!(answered, Ok(Ok(_))) && &status == b"HTTP/1.1 404", "{answered:?} {status:?}");
     }
-    assert_eq!(closed, held.len());
-    assert_ne!(client.get("/v1/nothing").await.status, 0, "and the next is served");
+    drop(held.pop());
+    let request = b"GET /v1/nothing HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    until("there is a place again", async || client.raw(request).await.ok()).await;
+    process.stop().await;
+}
+
+#[tokio::test]
+async fn more_requests_than_there_are_places_are_told_to_come_again() {
+    let (server, folder) = (TestServer::start_provisioned().await, fresh_folder());
+    let (process, client) = gateway(&server.url(), folder.path());
+    let mut process = process.set("gateway.requests_max=1");
+    process.start_ready().await;
+    // No handler runs: it waits for its outcome, and has the place.
+    let waiting = client.with("Prefer", "wait=30");
+    let request = tokio::spawn(async move { waiting.post(REGISTER, TEA).await });
+    let broker = server.broker().await;
+    until("the command is stored", async || {
+        (broker.state("COMMANDS").await.unwrap().last_sequence == 1).then_some(())
+    })
+    .await;
+    let busy = client.post(REGISTER, TEA).await;
+    assert_eq!(busy.problem(), (503, "busy".to_owned()));
+    assert_eq!(busy.header("retry-after"), Some("1"), "{busy:?}");
+    assert_eq!(broker.state("COMMANDS").await.unwrap().last_sequence, 1, "it is not stored");
+    // Its client goes away.
+    request.abort();
+    until("there is a place again", async || (client.get("/v1/nothing").await.status == 404).then_some(()))
+        .await;
+    process.stop().await;
+}
+
+#[tokio::test]
+async fn what_the_server_will_never_store_is_told_as_final() {
+    let (server, folder) = (TestServer::start_provisioned().await, fresh_folder());
+    let jetstream = async_nats::jetstream::new(async_nats::connect(server.url()).await.unwrap());
+    let mut stream = jetstream.get_stream("COMMANDS").await.unwrap();
+    let mut config = stream.info().await.unwrap().config.clone();
+    config.max_message_size = 64;
+    jetstream.update_stream(config).await.unwrap();
+    let (mut process, client) = gateway(&server.url(), folder.path());
+    process.start_ready().await;
+    let refused = client.post(REGISTER, TEA).await;
+    assert_eq!(refused.problem(), (500, "store-refused".to_owned()));
+    assert_eq!(refused.header("retry-after"), None, "to send it again changes nothing: {refused:?}");
+    process.stop().await;
 }
 
 #[tokio::test]
@@ -129,7 +181,7 @@ async fn whoever_waits_when_it_ends_is_told_that_the_command_is_stored() {
     let waiting = client.with("Prefer", "wait=30");
     let request = tokio::spawn(async move { waiting.post(REGISTER, TEA).await });
     let broker = server.broker().await;
-    end_to_end_tests::waiting::until("the command is stored", async || {
+    until("the command is stored", async || {
         (broker.state("COMMANDS").await.unwrap().last_sequence == 1).then_some(())
     })
     .await;
@@ -149,4 +201,14 @@ async fn nobody_is_let_in_from_outside_without_keys() {
         assert_eq!(process.exit_code().await, 78, "{}", process.log());
         assert!(process.log().contains("gateway.keys_file is not set"), "{}", process.log());
     }
+}
+
+#[tokio::test]
+async fn a_longest_wait_that_no_client_could_ask_for_is_refused() {
+    let folder = fresh_folder();
+    let (process, _) = gateway("nats://127.0.0.1:1", folder.path());
+    let mut process = process.set("gateway.wait_max=500ms");
+    process.start();
+    assert_eq!(process.exit_code().await, 78, "{}", process.log());
+    assert!(process.log().contains("must be at least 1s, or 0"), "{}", process.log());
 }

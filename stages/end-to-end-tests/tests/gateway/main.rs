@@ -11,6 +11,7 @@ mod faults;
 mod guide;
 mod keys;
 mod queries;
+mod views;
 
 use end_to_end_tests::{http_client::HttpClient, stage_process::StageProcess};
 use millstream_jetstream::nats_server::free_port;

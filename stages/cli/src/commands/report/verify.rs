@@ -128,7 +128,7 @@ impl Verifier {
     async fn ask(&mut self, context: &str, view: &str, body: &Value) -> Result<Vec<u8>, CommandFailure> {
         let freshness =
             Freshness { position: Some(self.position.to_string()), wait: self.wait, as_it_is: false };
-        let source = ViewSource::Service(self.connected.client.clone(), freshness);
+        let source = ViewSource::Service(Box::new(self.connected.broker.clone()), freshness);
         let answer = ViewClient::new(source, context, view).answer(Operation::List, body).await?;
         let position: Option<Position> = answer.position.and_then(|position| position.parse().ok());
         match position {

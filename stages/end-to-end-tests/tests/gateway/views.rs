@@ -1,0 +1,125 @@
+//! Views that are slow, behind, or partly away: a stand-in says what they say, and when.
+
+use std::time::Duration;
+
+use end_to_end_tests::{system::fresh_folder, waiting::until};
+use futures::StreamExt as _;
+use millstream_jetstream::testing::test_server::TestServer;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::gateway;
+
+const REGISTER: &str = "/v1/commands/retail/product/tea/register";
+const TEA: &str = r#"{"name":"Tea","supplier":"acme"}"#;
+const ROW: &str = "/v1/retail/product/tea";
+
+/// What a view says.
+enum Said {
+    Nothing,
+    NoRow,
+    Row(Value),
+}
+
+/// Answers questions to `subject` with what `answer` says to the number of the question, the first being 0.
+async fn stand_in(server: &TestServer, subject: &str, answer: impl Fn(usize) -> Said + Send + 'static) {
+    let client = async_nats::connect(server.url()).await.unwrap();
+    let mut questions = client.subscribe(subject.to_owned()).await.unwrap();
+    client.flush().await.unwrap();
+    tokio::spawn(async move {
+        let mut number = 0;
+        while let Some(question) = questions.next().await {
+            let mut headers = async_nats::HeaderMap::new();
+            let body = match answer(number) {
+                Said::Nothing => None,
+                Said::NoRow => {
+                    headers.insert("Nats-Service-Error", "there is no such row");
+                    headers.insert("Nats-Service-Error-Code", "404");
+                    Some(String::new())
+                }
+                Said::Row(value) => {
+                    headers.insert("Millstream-Position", "EVENTS:01JD:1");
+                    Some(json!({ "key": "tea", "value": value }).to_string())
+                }
+            };
+            if let Some(body) = body {
+                let reply = question.reply.unwrap();
+                client.publish_with_headers(reply, headers, body.into()).await.unwrap();
+            }
+            number += 1;
+        }
+    });
+}
+
+#[tokio::test]
+async fn a_command_under_a_new_key_is_not_kept_by_a_view_that_is_slow() {
+    let (server, folder) = (TestServer::start_provisioned().await, fresh_folder());
+    stand_in(&server, "query.*.command.get", |_| Said::Nothing).await;
+    let (mut process, client) = gateway(&server.url(), folder.path());
+    process.start_ready().await;
+    let mut number = 0;
+    // Whoever waited for the view would take five seconds each time, on a machine however fast.
+    until("one is stored in less time than a view may take", async || {
+        number += 1;
+        let began = Instant::now();
+        let answer = client.with("Idempotency-Key", &number.to_string()).post(REGISTER, TEA).await;
+        assert_eq!(answer.status, 202, "{answer:?}");
+        (began.elapsed() < Duration::from_secs(4)).then_some(())
+    })
+    .await;
+    process.stop().await;
+}
+
+#[tokio::test]
+async fn a_command_is_followed_in_its_own_context() {
+    let (server, folder) = (TestServer::start_provisioned().await, fresh_folder());
+    // Nobody answers for the other contexts.
+    stand_in(&server, "query.retail.command.get", |number| match number {
+        0 | 1 => Said::NoRow,
+        _ => Said::Row(json!({
+            "command_id": "x", "command_position": 1, "outcome": "accepted", "position": 1, "version": 1, "events": 1,
+        })),
+    })
+    .await;
+    stand_in(&server, "query.retail.product.get", |_| Said::Row(json!({ "name": "Tea" }))).await;
+    let (mut process, client) = gateway(&server.url(), folder.path());
+    process.start_ready().await;
+    let stored = client.post(REGISTER, TEA).await;
+    assert_eq!(stored.status, 202, "{stored:?}");
+    let location = stored.header("location").unwrap();
+    assert_eq!(client.get(location).await.json()["outcome"], "pending");
+    let position = stored.header("millstream-position").unwrap();
+    let behind = client.with("Millstream-Position", position).with("Prefer", "wait=20");
+    let row = behind.get(ROW).await;
+    assert_eq!((row.status, &row.json()["value"]["name"]), (200, &json!("Tea")), "{row:?}");
+    assert_eq!(client.get(location).await.json()["outcome"], "accepted");
+
+    let none = position.strip_suffix(":1").unwrap();
+    let none = client.with("Millstream-Position", &format!("{none}:0")).get(ROW).await;
+    assert_eq!(none.problem(), (409, "position-unknown".to_owned()), "there is no position 0");
+    process.stop().await;
+}
+
+#[tokio::test]
+async fn a_command_that_is_sent_again_after_a_dead_letter_has_no_outcome_yet() {
+    let (server, folder) = (TestServer::start_provisioned().await, fresh_folder());
+    stand_in(&server, "query.retail.command.get", |_| {
+        Said::Row(json!({
+            "command_id": "x", "command_position": 1, "outcome": "dead-lettered", "code": "rules-panicked", "message": "-",
+        }))
+    })
+    .await;
+    let (mut process, client) = gateway(&server.url(), folder.path());
+    process.start_ready().await;
+    let keyed = client.with("Idempotency-Key", "k");
+    let mut locations = Vec::new();
+    for _ in 0..2 {
+        let stored = keyed.post(REGISTER, TEA).await;
+        assert_eq!(stored.status, 202, "{stored:?}");
+        locations.push(stored.header("location").unwrap().to_owned());
+    }
+    assert!(locations[1].ends_with("?position=2"), "it is decided anew: {locations:?}");
+    assert_eq!(client.get(&locations[0]).await.json()["outcome"], "dead-lettered");
+    assert_eq!(client.get(&locations[1]).await.json()["outcome"], "pending");
+    process.stop().await;
+}

@@ -15,8 +15,9 @@ use millstream_contract::{
 };
 use millstream_domain::decider::AggregateRegistry;
 use millstream_write_side::round::{InternalCommands, Work, prepare};
+use tokio_util::sync::CancellationToken;
 
-use crate::{config::Limits, problem::Problem};
+use crate::{config::Limits, last_moment, problem::Problem};
 
 /// The header with which a client makes that a request can be sent again.
 pub(crate) const IDEMPOTENCY_KEY: &str = "idempotency-key";
@@ -81,14 +82,27 @@ pub(crate) fn address(parts: &[String; 4]) -> Result<CommandAddress, Problem> {
 /// Takes a body of JSON.
 ///
 /// # Errors
-/// A [`Problem`] when it is something else, too large, or too slow.
-pub(crate) async fn body(headers: &HeaderMap, body: Body, limits: &Limits) -> Result<Bytes, Problem> {
+/// A [`Problem`] when it is something else, too large, or too slow, or when `stop` came first: there must be time to store it.
+pub(crate) async fn body(
+    headers: &HeaderMap,
+    body: Body,
+    limits: &Limits,
+    stop: &CancellationToken,
+) -> Result<Bytes, Problem> {
     if !is_json(headers) {
         let detail = "send the command as JSON, with the header Content-Type: application/json";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media-type-unknown", detail));
     }
     let collected = tokio::time::timeout(limits.body_timeout, Limited::new(body, limits.body_max).collect());
-    let body = match collected.await {
+    let collected = tokio::select! {
+        biased;
+        collected = collected => collected,
+        () = last_moment(stop) => {
+            let detail = "this gateway is stopping; the command is not stored, send it again";
+            return Err(Problem::unavailable("stopping", detail));
+        }
+    };
+    let body = match collected {
         Ok(Ok(body)) => body.to_bytes(),
         Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large(limits.body_max)),
         Ok(Err(_)) => return Err(Problem::malformed("body-incomplete", "the body did not come as a whole")),

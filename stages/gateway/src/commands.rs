@@ -90,7 +90,7 @@ pub(crate) async fn post(
         return Err(Problem::new(StatusCode::FORBIDDEN, "command-not-granted", detail));
     }
     let wishes = Wishes::read(&headers)?;
-    let body = command_request::body(&headers, body, &commands.limits).await?;
+    let body = command_request::body(&headers, body, &commands.limits, &commands.stop).await?;
     let mut sending = commands.sending(&principal, &address, &wishes, body)?;
     command_request::check(
         &address,

@@ -169,7 +169,7 @@ impl Limits {
         let body_timeout = keys.positive_duration(
             "body_timeout",
             BODY_TIMEOUT_DEFAULT,
-            "how long its body may take to come",
+            "how long its body may take to come, and its answer to be taken",
         );
         let store_wait = keys.positive_duration(
             "store_wait",

@@ -21,7 +21,7 @@ mod recent_keys;
 mod views;
 mod watched_stream;
 
-use std::{ffi::OsString, net::SocketAddr, process, sync::Arc};
+use std::{ffi::OsString, net::SocketAddr, process, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -42,6 +42,7 @@ use millstream_runtime::{
 };
 use millstream_write_side::outcome_inbox::{OutcomeInbox, OutcomeInboxError};
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use ulid::Ulid;
 
 use crate::{
@@ -50,6 +51,9 @@ use crate::{
     watched_stream::WatchedStream,
 };
 pub use crate::{key_ring::KeyRingError, watched_stream::WatchedStreamError};
+
+/// How long what was begun may still wait for somebody else when the stage is asked to stop: what needs no wait is answered.
+const LAST_MOMENT: Duration = Duration::from_millis(500);
 
 /// Why the stage ends with an error.
 #[derive(Debug, thiserror::Error)]
@@ -106,6 +110,8 @@ pub async fn run<A: Application>(
     config: Config<StageConfig<A>>,
     runtime: StageRuntime,
 ) -> Result<(), RunError> {
+    // A client that takes its time must not make the end too slow.
+    let end_timeout = config.shutdown.limit / 5 * 4;
     let StageConfig { listen, keys_file, limits, parts, .. } = config.stage;
     let StageRuntime { broker, metrics, readiness, shutdown, .. } = runtime;
     let stop = shutdown.token().clone();
@@ -128,6 +134,7 @@ pub async fn run<A: Application>(
         log: log.clone(),
         known: parts.views,
         of_outcomes: parts.outcome_views,
+        stop: stop.clone(),
     };
     let commands = Commands {
         stream,
@@ -147,6 +154,9 @@ pub async fn run<A: Application>(
         router: router(Arc::new(commands), Arc::new(guard)),
         connections_max: limits.connections_max,
         header_timeout: limits.header_timeout,
+        // Whoever has taken an answer has that long for the headers of the next request.
+        answer_timeout: limits.body_timeout + limits.header_timeout,
+        end_timeout,
         connections: metrics.gateway_connections(),
     };
     tracing::info!(address = %listen, "answering HTTP");
@@ -170,4 +180,14 @@ fn router(commands: Arc<Commands>, guard: Arc<Guard>) -> Router {
         })
         .with_state(commands)
         .layer(from_fn_with_state(guard, guard::pass))
+}
+
+/// Ends a moment after `stop`, for what waits for somebody else.
+async fn last_moment(stop: &CancellationToken) {
+    after(stop, LAST_MOMENT).await;
+}
+
+async fn after(stop: &CancellationToken, pause: Duration) {
+    stop.cancelled().await;
+    tokio::time::sleep(pause).await;
 }

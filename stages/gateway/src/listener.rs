@@ -5,7 +5,12 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Extension, Router};
+use axum::{
+    Extension, Router,
+    extract::{Request, State},
+    middleware::{Next, from_fn_with_state},
+    response::Response,
+};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -14,9 +19,12 @@ use hyper_util::{
 use millstream_runtime::metrics::Level;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{Semaphore, watch},
+    time::Instant,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::after;
 
 /// Largest request line with all headers, in bytes.
 const HEADER_BYTES_MAX: usize = 16 * 1024;
@@ -35,14 +43,26 @@ pub(crate) struct Listener {
     pub(crate) router: Router,
     pub(crate) connections_max: usize,
     pub(crate) header_timeout: Duration,
+    /// How long a client may take for an answer.
+    pub(crate) answer_timeout: Duration,
+    /// How long a connection may go on after the end was asked for, whatever its client does.
+    pub(crate) end_timeout: Duration,
     /// Shows how many connections there are.
     pub(crate) connections: Level,
 }
 
 impl Listener {
-    /// Serves until `stop`, then finishes the requests that were begun.
+    /// Serves until `stop`, then finishes the requests that were begun, as long as it may.
     pub(crate) async fn serve(self, stop: CancellationToken) {
-        let Self { socket, router, connections_max, header_timeout, connections } = self;
+        let Self {
+            socket,
+            router,
+            connections_max,
+            header_timeout,
+            answer_timeout,
+            end_timeout,
+            connections,
+        } = self;
         let mut protocol = http1::Builder::new();
         protocol
             .timer(TokioTimer::new())
@@ -62,11 +82,23 @@ impl Listener {
             };
             // Without a place it is closed at once: whoever waits in a queue would take its time for nothing.
             let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
-            let service = router.clone().layer(Extension(ClientAddress(address)));
+            let (answering, answered) = watch::channel(None);
+            let service = router
+                .clone()
+                .layer(from_fn_with_state(Arc::new(answering), note_answers))
+                .layer(Extension(ClientAddress(address)));
             let (protocol, stop, connections) = (protocol.clone(), stop.clone(), connections.clone());
             running.spawn(async move {
                 connections.inc();
-                converse(&protocol, stream, service, stop).await;
+                tokio::select! {
+                    () = converse(&protocol, stream, service, &stop) => {}
+                    () = not_taken(answered, answer_timeout) => {
+                        tracing::debug!(%address, "an answer was not taken in time");
+                    }
+                    () = after(&stop, end_timeout) => {
+                        tracing::warn!(%address, "a connection was not done in time before the end");
+                    }
+                }
                 connections.dec();
                 drop(place);
             });
@@ -77,7 +109,7 @@ impl Listener {
     }
 }
 
-async fn converse(protocol: &http1::Builder, stream: TcpStream, service: Router, stop: CancellationToken) {
+async fn converse(protocol: &http1::Builder, stream: TcpStream, service: Router, stop: &CancellationToken) {
     // Answers are small and complete.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection waits for full packets");
@@ -93,5 +125,37 @@ async fn converse(protocol: &http1::Builder, stream: TcpStream, service: Router,
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+/// Since when an answer of the connection is there; none while a request is looked at.
+type Answered = watch::Sender<Option<Instant>>;
+
+async fn note_answers(State(answered): State<Arc<Answered>>, request: Request, next: Next) -> Response {
+    answered.send_replace(None);
+    let response = next.run(request).await;
+    answered.send_replace(Some(Instant::now()));
+    response
+}
+
+/// Ends when `limit` has passed since an answer, and there is no other request. hyper has no limit for a client that takes its answer
+/// slowly, or never.
+async fn not_taken(mut answered: watch::Receiver<Option<Instant>>, limit: Duration) {
+    loop {
+        let since = *answered.borrow_and_update();
+        let changed = async {
+            if answered.changed().await.is_err() {
+                // There will be no other answer, and nobody to take it.
+                std::future::pending::<()>().await;
+            }
+        };
+        match since {
+            None => changed.await,
+            Some(since) => {
+                if tokio::time::timeout_at(since + limit, changed).await.is_err() {
+                    return;
+                }
+            }
+        }
     }
 }

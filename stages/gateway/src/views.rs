@@ -1,7 +1,8 @@
 //! Asks the views of an application, which answer on `query.<context>.<view>.get` and `.list`.
 //!
 //! An answer may be wanted no older than a position. One of COMMANDS stands for what that command changes: its outcome is waited for
-//! first, and tells the position of EVENTS, so that a client reads its own write before it knows the outcome.
+//! first, and tells the position of EVENTS, so that a client reads its own write before it knows the outcome. Nobody waits for a
+//! position any more when the gateway is asked to stop.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -18,9 +19,11 @@ use millstream_contract::{
 use millstream_jetstream::nats_broker::{Answer, AskError, NatsBroker};
 use serde_json::Value;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     command_log::{ANSWER_WAIT, CommandLog},
+    last_moment,
     problem::{Problem, SOON},
     watched_stream::WatchedStream,
 };
@@ -63,6 +66,8 @@ pub(crate) struct Views {
     pub(crate) known: BTreeSet<(String, String)>,
     /// Views that follow OUTCOMES; all others follow EVENTS.
     pub(crate) of_outcomes: BTreeSet<String>,
+    /// From then on nobody waits for a position.
+    pub(crate) stop: CancellationToken,
 }
 
 impl Views {
@@ -91,14 +96,24 @@ impl Views {
         let Some(wanted) = &freshness.position else {
             return self.ask_once(&subject, body, None, deadline).await;
         };
-        let position: Position =
-            wanted.parse().map_err(|error| Problem::malformed("position-malformed", format!("{error}")))?;
-        if position.stream != COMMANDS {
-            return self.ask_once(&subject, body, Some(wanted), deadline).await;
+        let answer = async {
+            let position: Position = wanted
+                .parse()
+                .map_err(|error| Problem::malformed("position-malformed", format!("{error}")))?;
+            if position.stream != COMMANDS {
+                return self.ask_once(&subject, body, Some(wanted), deadline).await;
+            }
+            let effect = self.effect_of(&position, deadline).await?;
+            let wanted = if self.of_outcomes.contains(view) { effect.seen_at } else { effect.position };
+            self.ask_once(&subject, body, wanted.as_deref(), deadline).await
+        };
+        tokio::select! {
+            biased;
+            answer = answer => answer,
+            () = last_moment(&self.stop) => {
+                Err(not_reached(format!("this gateway is stopping, and nothing has reached {wanted} yet")))
+            }
         }
-        let effect = self.effect_of(&position, deadline).await?;
-        let wanted = if self.of_outcomes.contains(view) { effect.seen_at } else { effect.position };
-        self.ask_once(&subject, body, wanted.as_deref(), deadline).await
     }
 
     /// Waits for the outcome of the command at a position of COMMANDS.

@@ -2,11 +2,20 @@
 
 use std::time::Duration;
 
-use end_to_end_tests::{system::fresh_folder, waiting::until};
+use end_to_end_tests::{
+    system::fresh_folder,
+    waiting::{PATIENCE, until},
+};
 use futures::StreamExt as _;
 use millstream_jetstream::testing::test_server::TestServer;
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use tokio::time::Instant;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    sync::mpsc,
+    time::Instant,
+};
 
 use crate::gateway;
 
@@ -121,5 +130,67 @@ async fn a_command_that_is_sent_again_after_a_dead_letter_has_no_outcome_yet() {
     assert!(locations[1].ends_with("?position=2"), "it is decided anew: {locations:?}");
     assert_eq!(client.get(&locations[0]).await.json()["outcome"], "dead-lettered");
     assert_eq!(client.get(&locations[1]).await.json()["outcome"], "pending");
+    process.stop().await;
+}
+
+#[tokio::test]
+async fn whoever_waits_for_a_row_or_for_the_rest_of_a_body_does_not_keep_it_from_ending() {
+    let (server, folder) = (TestServer::start_provisioned().await, fresh_folder());
+    let (asked, mut questions) = mpsc::unbounded_channel();
+    stand_in(&server, "query.retail.product.get", move |_| {
+        asked.send(()).unwrap();
+        Said::Nothing
+    })
+    .await;
+    let (process, client) = gateway(&server.url(), folder.path());
+    let mut process =
+        process.set("gateway.body_timeout=60s").set("gateway.header_timeout=60s").set("shutdown.limit=10s");
+    process.start_ready().await;
+    let waiting = client.with("Millstream-Position", "EVENTS:01JD:1").with("Prefer", "wait=30");
+    let query = tokio::spawn(async move { waiting.get(ROW).await });
+    questions.recv().await.unwrap();
+    let mut headers = TcpStream::connect(client.address()).await.unwrap();
+    headers.write_all(b"POST / HTTP/1.1\r\nHost:").await.unwrap();
+    let mut command = TcpStream::connect(client.address()).await.unwrap();
+    let head = format!(
+        "POST {REGISTER} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+         Content-Length: 50\r\nExpect: 100-continue\r\n\r\n"
+    );
+    command.write_all(head.as_bytes()).await.unwrap();
+    // Its body is asked for: it is being read.
+    let mut text = vec![0; 25];
+    let begun = tokio::time::timeout(PATIENCE, command.read_exact(&mut text)).await;
+    assert!(matches!(begun, Ok(Ok(_))), "{begun:?}");
+    command.write_all(b"{\"na").await.unwrap();
+
+    process.signal(Signal::SIGTERM);
+    let late = query.await.unwrap();
+    assert_eq!(late.problem(), (504, "position-not-reached".to_owned()));
+    assert_eq!(late.header("retry-after"), Some("1"), "{late:?}");
+    command.read_to_end(&mut text).await.unwrap();
+    let text = String::from_utf8_lossy(&text);
+    assert!(text.contains("HTTP/1.1 503") && text.contains("urn:millstream:problem:stopping"), "{text}");
+    assert_eq!(process.exit_code().await, 0, "{}", process.log());
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_take_its_answers_does_not_keep_its_connection() {
+    let (server, folder) = (TestServer::start_provisioned().await, fresh_folder());
+    stand_in(&server, "query.retail.product.get", |_| Said::Row(json!("x".repeat(900_000)))).await;
+    let (process, client) = gateway(&server.url(), folder.path());
+    let mut process = process.set("gateway.body_timeout=500ms").set("gateway.header_timeout=500ms");
+    process.start_ready().await;
+    let mut silent = TcpStream::connect(client.address()).await.unwrap();
+    // More than the buffers of both ends hold.
+    let requests = format!("GET {ROW} HTTP/1.1\r\nHost: localhost\r\n\r\n").repeat(100);
+    silent.write_all(requests.as_bytes()).await.unwrap();
+    until("answers are there", async || process.metric("millstream_gateway_requests_total{").await).await;
+    until("the connection is closed", async || {
+        let connections = process.metric("millstream_gateway_connections").await;
+        (connections == Some(0.0)).then_some(())
+    })
+    .await;
+    let taken = tokio::time::timeout(PATIENCE, silent.read_to_end(&mut Vec::new())).await;
+    assert!(!matches!(taken, Ok(Ok(length)) if length > 100 * 900_000), "all were taken: nothing was tried");
     process.stop().await;
 }

@@ -19,6 +19,7 @@ use millstream_domain::projection::{OutcomeProjection, Projection};
 use millstream_jetstream::nats_broker::NatsBroker;
 use millstream_runtime::{
     config::SectionKeys,
+    file_work::end_of,
     health::Condition,
     memory_limit::{AutoSize, MemoryLimit},
     metrics::Metrics,
@@ -400,10 +401,7 @@ pub async fn open_store(
         damaged.inc_by(u64::from(aside.is_some()));
         Ok(store)
     };
-    match tokio::task::spawn_blocking(open).await {
-        Ok(opened) => opened,
-        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-    }
+    end_of(tokio::task::spawn_blocking(open)).await
 }
 
 /// Looks at the views and at the file, and says whether the stage is ready.

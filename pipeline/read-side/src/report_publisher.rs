@@ -27,7 +27,7 @@ use std::{
 use millstream_contract::exit_code::{ExitCode, Failure};
 use millstream_domain::report::OUTBOX;
 use millstream_jetstream::broker::{Broker, BrokerError};
-use millstream_runtime::{health::ProgressWatch, metrics::Metrics};
+use millstream_runtime::{file_work::end_of, health::ProgressWatch, metrics::Metrics};
 use millstream_store::read_store::{ProjectionId, ReadStore, StoreError, TableName};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -231,11 +231,7 @@ impl<B: Broker> ReportPublisher<B> {
             let wanted = if pass.full.load(Ordering::Relaxed) { Wanted::Sealed } else { wanted };
             let outbox = self.outbox(report, wanted);
             let read = self.reads.spawn_blocking(move || outbox.take(after.as_deref()));
-            let waiting = match read.await {
-                Ok(result) => result?,
-                Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-            };
-            let Some(waiting) = waiting else { return Ok(Ok(())) };
+            let Some(waiting) = end_of(read).await? else { return Ok(Ok(())) };
             pass.held |= waiting.passed_by;
             after = waiting.after.clone();
             let mut done = Vec::new();

@@ -2,7 +2,8 @@
 //!
 //! [`stage`] is the common `main` of all stages. [`config`] reads their keys from all places in order, [`connection`] keeps them
 //! connected, [`health`] and [`metrics`] report how they are, [`stream_watch`] asks for them what the streams hold,
-//! [`time_zone_watch`] compares what two stages have to agree on, [`memory_limit`] bounds their caches, [`process_memory`] measures them, and [`shutdown`] ends them in time. [`stage_needs`] lists what each
+//! [`time_zone_watch`] compares what two stages have to agree on, [`memory_limit`] bounds their caches, [`process_memory`] measures
+//! them, [`file_work`] keeps work on files away from async tasks, and [`shutdown`] ends them in time. [`stage_needs`] lists what each
 //! stage asks of the server, and [`stage_check`] tries it.
 //!
 //! Deliberately absent: what a stage does between start and stop.
@@ -11,6 +12,7 @@
 
 pub mod config;
 pub mod connection;
+pub mod file_work;
 pub mod health;
 pub mod memory_limit;
 pub mod metrics;

@@ -49,6 +49,7 @@ use millstream_jetstream::{
     retry::{RunIds, answered, state_reaching},
 };
 use millstream_runtime::{
+    file_work::end_of,
     health::{Condition, ProgressWatch, Readiness},
     metrics::{Count, HandlerMetrics, Metrics, ReaderMetrics},
     shutdown::Shutdown,
@@ -476,10 +477,8 @@ impl<B: Broker> CommandHandler<B> {
 /// Waits for the first of some tasks to end.
 async fn first_end(tasks: &mut JoinSet<Result<(), TurnEnd>>) -> Result<(), TurnEnd> {
     match tasks.join_next().await {
-        Some(Ok(end)) => end,
-        Some(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-        // Tasks are cancelled only with the runtime.
-        Some(Err(_)) | None => std::future::pending().await,
+        Some(end) => end_of(std::future::ready(end)).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -3,7 +3,8 @@
 //! In reading order: [`command_handler`] waits until it is active and then reads COMMANDS in rounds. [`round`] decides a round, as
 //! a pure function. [`settlement`] appends what was decided, and decides again where an aggregate has moved on.
 //! [`outcome_journal`] records what became of each command. [`id_index`] recognises ids that were used before, and
-//! [`state_cache`] keeps aggregates in memory. [`submit_service`] accepts commands by request, and [`outcome_inbox`] hears what became of them.
+//! [`state_cache`] keeps aggregates in memory. [`submit_service`] accepts commands by request, and [`outcome_inbox`] hears what
+//! became of them.
 //!
 //! Deliberately absent: views, reports, timers, and what any command means.
 
@@ -11,7 +12,6 @@
 
 pub mod aggregate_state;
 pub mod command_handler;
-mod file_work;
 mod handler_file;
 pub mod id_index;
 pub mod outcome_inbox;

@@ -17,6 +17,7 @@ use millstream_jetstream::{
     broker::{Broker as _, BrokerError},
     nats_broker::{Answer, AskError, NatsBroker},
 };
+use millstream_runtime::file_work::end_of;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -112,11 +113,10 @@ impl CommandLog {
         }
         let mut trouble = None;
         while let Some(answer) = asked.join_next().await {
-            match answer {
-                Ok(Ok(Some(row))) => return Ok(Some(row)),
-                Ok(Ok(None)) => {}
-                Ok(Err(error)) => trouble = Some(error),
-                Err(ended) => std::panic::resume_unwind(ended.into_panic()),
+            match end_of(std::future::ready(answer)).await {
+                Ok(Some(row)) => return Ok(Some(row)),
+                Ok(None) => {}
+                Err(error) => trouble = Some(error),
             }
         }
         trouble.map_or(Ok(None), Err)

@@ -16,7 +16,7 @@ use millstream_jetstream::{
     set_aside::is_set_aside,
     stream_feed::{FeedError, StreamFeed},
 };
-use millstream_runtime::metrics::Metrics;
+use millstream_runtime::{file_work::end_of, metrics::Metrics};
 use millstream_store::read_store::{Checkpoint, Durability, ProjectionId, ReadStore, StoreError};
 
 use super::{
@@ -204,8 +204,5 @@ async fn away<T: Send + 'static>(
 ) -> T {
     let fold = Arc::clone(fold);
     let work = move || work(&mut fold.lock().unwrap_or_else(PoisonError::into_inner));
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-    }
+    end_of(tokio::task::spawn_blocking(work)).await
 }

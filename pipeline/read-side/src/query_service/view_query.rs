@@ -4,6 +4,7 @@ use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
 use async_nats::HeaderMap;
 use millstream_contract::{header, position::Position};
+use millstream_runtime::file_work::end_of;
 use millstream_store::read_store::{ReadStore, Snapshot};
 use tokio::{sync::Semaphore, time::Instant};
 
@@ -89,11 +90,8 @@ impl ViewQuery {
         let _permit = self.reads.acquire().await.ok();
         let this = self.clone();
         let bytes_max = asked.bytes_max.saturating_sub(FRAME_BYTES);
-        let read = tokio::task::spawn_blocking(move || this.read(&read, bytes_max)).await;
-        let (body, position) = match read {
-            Ok(result) => result?,
-            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-        };
+        let read = tokio::task::spawn_blocking(move || this.read(&read, bytes_max));
+        let (body, position) = end_of(read).await?;
         Ok(Answer { body, position, waited })
     }
 

@@ -8,10 +8,10 @@ use millstream_jetstream::{
     broker::{Broker, ReaderConfig, StreamReader},
     retry::{RunIds, answered, state_reaching},
 };
-use millstream_runtime::health::ProgressWatch;
+use millstream_runtime::{file_work::do_file_work, health::ProgressWatch};
 
 use super::{HandlerError, recorder, standby::message_at};
-use crate::{file_work::do_file_work, id_index::IdIndex, outcome_journal::JournalError};
+use crate::{id_index::IdIndex, outcome_journal::JournalError};
 
 /// Records read at a time.
 const RECORDS_MAX: usize = 256;

@@ -18,12 +18,14 @@ use millstream_jetstream::{
     broker::{Broker, BrokerError, CROWDED, StreamState},
     moments::last_stored_before,
 };
-use millstream_runtime::metrics::{HandlerMetrics, PurgeMetrics};
+use millstream_runtime::{
+    file_work::do_file_work,
+    metrics::{HandlerMetrics, PurgeMetrics},
+};
 use tokio::time::Instant;
 
 use super::{HandlerError, TurnEnd};
 use crate::{
-    file_work::do_file_work,
     id_index::{IdIndex, IdIndexError},
     outcome_journal::JournalError,
 };

@@ -13,11 +13,11 @@ use millstream_contract::{
     stream_names::EVENTS,
 };
 use millstream_jetstream::broker::Broker;
+use millstream_runtime::file_work::do_file_work;
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{HandlerError, Observed, TurnEnd, loss_watch::Known};
 use crate::{
-    file_work::do_file_work,
     id_index::{IdIndex, IdIndexError},
     outcome_journal::{JournalError, OutcomeJournal},
     round::PreparedCommand,

@@ -9,11 +9,11 @@ use millstream_jetstream::{
     broker::{Broker, ReaderConfig, StreamReader},
     retry::{RunIds, answered, state_reaching},
 };
+use millstream_runtime::file_work::{do_file_work, end_of};
 use tokio::task::JoinHandle;
 
 use super::{HandlerError, standby::message_at};
 use crate::{
-    file_work::do_file_work,
     state_cache::StateCache,
     state_snapshots::{StateSnapshots, StoreError},
 };
@@ -88,12 +88,8 @@ impl StateKeeper {
     /// Waits for the write that is under way. If the file fails, the handler gets slower but stays correct.
     async fn await_write(&mut self) {
         let Some(write) = &mut self.write else { return };
-        let written = match write.await {
-            Ok(written) => written,
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            // Tasks are cancelled only with the runtime. EVENTS is read instead then.
-            Err(_) => std::future::pending().await,
-        };
+        // Where the runtime has cancelled it, EVENTS is read instead.
+        let written = end_of(write).await;
         self.write = None;
         self.cache.end_write(written);
     }

@@ -4,9 +4,9 @@ use std::{collections::HashMap, sync::Arc};
 
 use millstream_contract::{dead_letter::DeadLetter, outcome::Outcome, subject::StreamId};
 use millstream_domain::decider::AggregateType;
+use millstream_runtime::file_work::do_file_work;
 
 use crate::{
-    file_work::do_file_work,
     id_index::{IdEntry, IdIndex, IdIndexError},
     round::{CommandWithPartners, Decidable, DecodedCommand, PreparedCommand, Work, rejected},
 };

@@ -34,7 +34,7 @@ use millstream_read_side::{
         BATCH_MAX_DEFAULT, DURABLE_INTERVAL_DEFAULT, NameTaken, ProjectionRunner, ProjectionSet,
         ProjectionStatus, RunnerConfig, RunnerError,
     },
-    read_side::Folding,
+    read_side::{Folding, file_failed},
 };
 use millstream_runtime::{
     health::{Condition, Readiness},
@@ -137,7 +137,7 @@ pub enum ProcessRunnerError {
     #[error(transparent)]
     Runner(#[from] RunnerError),
     /// The file failed.
-    #[error(transparent)]
+    #[error("{}", file_failed(.0))]
     Store(#[from] StoreError),
     /// The commands that are due cannot be read.
     #[error(transparent)]

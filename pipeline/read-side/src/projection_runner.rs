@@ -44,6 +44,8 @@ use millstream_jetstream::broker::{Broker, BrokerError, ReadError};
 use millstream_runtime::metrics::Metrics;
 use millstream_store::read_store::{ProjectionId, ReadStore, StoreError};
 
+use crate::read_side::file_failed;
+
 use self::{
     lane::{ByLane, Distance},
     source::{Source, SourceConfig},
@@ -127,7 +129,7 @@ impl RunnerConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum RunnerError {
     /// The file failed.
-    #[error(transparent)]
+    #[error("{}", file_failed(.0))]
     Store(#[from] StoreError),
     /// A stream cannot be read any further.
     #[error(transparent)]

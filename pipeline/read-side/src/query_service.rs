@@ -302,7 +302,7 @@ impl EndpointContext {
 
     async fn respond(&self, request: &Incoming, result: Result<Vec<u8>, QueryError>, headers: HeaderMap) {
         self.metrics.answered(result.as_ref().map_or_else(QueryError::code, |_| 200));
-        // Damage is told once, by whoever watches over the file.
+        // Damage is told once: the first by whoever watches over the file, any other by the store.
         if let Err(QueryError::Store(error)) = &result
             && !error.is_damage()
         {

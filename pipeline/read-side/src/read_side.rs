@@ -47,7 +47,7 @@ const FILE_NAME: &str = "rows.redb";
 const CACHE_SIZE: AutoSize = AutoSize { one_in: 4, most: CACHE_SIZE_DEFAULT as u64 };
 /// What leads out where a damaged file is refused.
 const HOW_TO_REBUILD: &str =
-    "start once with damaged_file = \"rebuild\" to set the file aside and build a new one from the streams";
+    "a start with damaged_file = \"rebuild\" sets the file aside and builds a new one from the streams";
 /// What the file is called in the metric of damaged files.
 const METRIC_NAME: &str = "rows";
 /// How often readiness is checked.
@@ -196,6 +196,14 @@ fn batch_max(keys: &mut SectionKeys<'_>) -> NonZeroUsize {
 fn durable_interval(keys: &mut SectionKeys<'_>) -> Duration {
     let help = "how long a change waits at most until the file is synced, less while little waits; a crash reads again what came since";
     keys.positive_duration("durable_interval", DURABLE_INTERVAL_DEFAULT, help)
+}
+
+/// Why the file of rows cannot be used any further, and what leads out where it is damaged.
+pub fn file_failed(error: &StoreError) -> String {
+    match error.is_damage() {
+        true => format!("{error}; {HOW_TO_REBUILD}"),
+        false => error.to_string(),
+    }
 }
 
 /// Why the file of rows cannot be opened.
@@ -425,10 +433,7 @@ impl ReadinessWatch {
             {
                 self.metrics.damaged_files(METRIC_NAME).inc();
                 let error = one_line(&damage);
-                tracing::error!(
-                    error,
-                    "a row is damaged; it is not served, and every query of it is refused"
-                );
+                tracing::error!(error, "the file of rows is damaged; what is whole is still served");
                 if self.damaged_file == DamagedFile::Rebuild {
                     stop.cancel();
                     return Some(damage);

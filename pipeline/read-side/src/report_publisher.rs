@@ -36,7 +36,10 @@ use self::{
     outbox::{Outbox, Wanted},
     subject::Known,
 };
-use crate::projection_runner::{ProjectionStatus, RemovalError, RowRemover, ViewDirectory};
+use crate::{
+    projection_runner::{ProjectionStatus, RemovalError, RowRemover, ViewDirectory},
+    read_side::file_failed,
+};
 
 /// The pause before rows that could not be published are tried again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
@@ -54,7 +57,7 @@ const REMEMBERED_MAX: usize = 50_000;
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
     /// The file failed.
-    #[error(transparent)]
+    #[error("{}", file_failed(.0))]
     Store(#[from] StoreError),
     /// REPORTS cannot be read.
     #[error(transparent)]

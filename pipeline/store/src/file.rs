@@ -10,6 +10,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use millstream_contract::error_text::panic_text;
 use redb::{Builder, Database, RepairSession};
 
 use crate::error::StoreError;
@@ -123,11 +124,10 @@ pub fn mark_damaged(path: &Path, detail: &str) {
 /// # Errors
 /// Those of `work`, and [`StoreError::Damaged`] for a panic.
 pub fn guarded<T>(path: &Path, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-    std::panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
-        Err(StoreError::Damaged {
-            path: path.to_owned(),
-            detail: "its pages contradict each other".to_owned(),
-        })
+    std::panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let said = panic_text(panic.as_ref()).replace('\n', " ");
+        let detail = format!("its pages contradict each other: {said}");
+        Err(StoreError::Damaged { path: path.to_owned(), detail })
     })
 }
 
@@ -224,6 +224,6 @@ mod tests {
     #[test]
     fn panic_over_damaged_pages_is_damage() {
         let error = guarded::<()>(Path::new("x"), || panic!("as redb does")).unwrap_err();
-        assert!(error.is_damage());
+        assert!(error.is_damage() && error.to_string().contains("as redb does"), "{error}");
     }
 }

@@ -99,14 +99,22 @@ impl ReadStore {
     /// # Errors
     /// [`StoreError`] when the file can no longer be read.
     pub fn snapshot(&self) -> Result<Snapshot, StoreError> {
-        let transaction =
-            self.database.begin_read().map_err(|source| StoreError::from_transaction(&self.path, source))?;
+        let begun = || self.database.begin_read();
+        let transaction = self
+            .damage
+            .noted(|| begun().map_err(|source| StoreError::from_transaction(&self.path, source)))?;
         Ok(Snapshot::new(transaction, Arc::clone(&self.path), self.damage.clone()))
     }
 
     /// The first damage that somebody has met since the file was opened, if any. What is whole can still be read.
     pub fn damage(&self) -> Option<StoreError> {
         self.damage.first()
+    }
+
+    /// Notes that somebody could not make sense of what the file holds, as `detail` says, so that the next start finds it damaged.
+    pub fn found_damaged(&self, detail: String) -> StoreError {
+        self.damage.note(&detail);
+        StoreError::Damaged { path: self.path.to_path_buf(), detail }
     }
 }
 

@@ -358,7 +358,7 @@ fn take(store: &ReadStore, seat: &Seat) -> Result<Option<Taken>, StoreError> {
         }
     })?;
     match damage {
-        Some(detail) => Err(StoreError::Damaged { path: store.path().to_owned(), detail }),
+        Some(detail) => Err(store.found_damaged(detail)),
         None => Ok(Some(Taken { more: rows.len() == ROWS_MAX, rows, reached })),
     }
 }

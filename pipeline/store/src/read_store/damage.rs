@@ -2,25 +2,28 @@
 
 use std::{
     path::Path,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use crate::{error::StoreError, file};
 
-/// The first damage that somebody has met since the file was opened. Clones share it.
+/// How much of the damage is remembered, so that each is told once. A file with more than that needs no further words.
+const DETAILS_MAX: usize = 100;
+
+/// The damage that somebody has met since the file was opened. Clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct Damage {
     path: Arc<Path>,
-    first: Arc<OnceLock<String>>,
+    details: Arc<Mutex<Vec<String>>>,
 }
 
 impl Damage {
     /// None yet.
     pub(super) fn new(path: Arc<Path>) -> Self {
-        Self { path, first: Arc::default() }
+        Self { path, details: Arc::default() }
     }
 
-    /// Does `work` on the file, and notes when it shows damage.
+    /// Does `work` on the file, and notes when it shows damage. A panic of `work` counts as damage, so `work` must be redb's alone.
     pub(super) fn noted<T>(&self, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
         let done = file::guarded(&self.path, work);
         if let Err(StoreError::Damaged { detail, .. }) = &done {
@@ -29,16 +32,46 @@ impl Damage {
         done
     }
 
-    /// Notes damage, and leaves a mark beside the file for the next start.
+    /// Notes damage. The first leaves a mark beside the file for the next start, and is told by whoever asks for [`Self::first`]; any
+    /// other is told here.
     pub(super) fn note(&self, detail: &str) {
-        if self.first.set(detail.to_owned()).is_ok() {
-            file::mark_damaged(&self.path, detail);
+        let mut details = self.details.lock().unwrap_or_else(PoisonError::into_inner);
+        if details.len() >= DETAILS_MAX || details.iter().any(|known| known == detail) {
+            return;
         }
+        if details.is_empty() {
+            file::mark_damaged(&self.path, detail);
+        } else {
+            tracing::error!(path = %self.path.display(), detail, "more of the damaged file is damaged");
+        }
+        details.push(detail.to_owned());
     }
 
     /// The first damage, as an error.
     pub(super) fn first(&self) -> Option<StoreError> {
-        let detail = self.first.get()?.clone();
+        let details = self.details.lock().unwrap_or_else(PoisonError::into_inner);
+        let detail = details.first()?.clone();
         Some(StoreError::Damaged { path: self.path.to_path_buf(), detail })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Damage behind the first was never told.
+    #[test]
+    fn each_damage_is_remembered_once_and_the_first_stands_for_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let damage = Damage::new(folder.path().join("rows.redb").into());
+        for detail in ["one row", "another row", "one row"] {
+            damage.note(detail);
+        }
+        assert_eq!(*damage.details.lock().unwrap(), ["one row", "another row"]);
+        assert!(damage.first().unwrap().to_string().contains("(one row)"));
+        for number in 0..=DETAILS_MAX {
+            damage.note(&number.to_string());
+        }
+        assert_eq!(damage.details.lock().unwrap().len(), DETAILS_MAX);
     }
 }

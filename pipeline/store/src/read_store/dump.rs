@@ -1,14 +1,12 @@
 //! All rows and checkpoints as text. The same content gives the same bytes, so two stores that were built in different ways can be
 //! compared by their dumps.
 
-use std::io::{self, Write};
-
-use redb::ReadableTable;
-
-use super::{
-    Snapshot, StoreError,
-    snapshot::{CHECKPOINTS, parse_checkpoint},
+use std::{
+    io::{self, Write},
+    ops::{Bound, ControlFlow},
 };
+
+use super::{Direction, KeyRange, Snapshot, StoreError, snapshot::CHECKPOINTS};
 
 /// The tables, by their last name, whose rows are work to be carried out rather than content. Dumps leave them out.
 pub const TRANSIENT_TABLES: [&str; 1] = ["outbox"];
@@ -32,7 +30,7 @@ impl Snapshot {
             })?;
         }
         self.each_row(CHECKPOINTS, |projection, value| {
-            let checkpoint = parse_checkpoint(self.path(), projection, value)?;
+            let checkpoint = self.parse_checkpoint(projection, value)?;
             writeln!(
                 output,
                 "{{\"checkpoint\":{},\"sequence\":{},\"message_id\":{},\"version\":{}}}",
@@ -51,12 +49,10 @@ impl Snapshot {
         mut visit: impl FnMut(&str, &[u8]) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         let Some(rows) = self.table(table)? else { return Ok(()) };
-        let failed = |source| StoreError::from_storage(self.path(), source);
-        for row in ReadableTable::iter(&rows).map_err(failed)? {
-            let (key, value) = row.map_err(failed)?;
-            visit(key.value(), self.row(table, key.value(), value.value())?)?;
-        }
-        Ok(())
+        let everything = KeyRange { lower: Bound::Unbounded, upper: Bound::Unbounded };
+        self.each_stored(&rows, everything, Direction::Ascending, |key, stored| {
+            visit(key, self.row(table, key, stored)?).map(ControlFlow::Continue)
+        })
     }
 }
 

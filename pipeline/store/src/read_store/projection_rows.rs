@@ -1,13 +1,16 @@
 //! The rows of one projection during one transaction, in three layers: what this transaction has changed so far; below it, what the
 //! previous transaction changed, while that is still being written; below that, what the file has.
 
-use std::{cell::OnceCell, collections::BTreeMap, ops::Bound};
+use std::{
+    cell::OnceCell,
+    collections::BTreeMap,
+    ops::{Bound, ControlFlow},
+};
 
 use millstream_domain::projection::{DecodedRow, FoundRow, ProjectionError, Rows};
-use redb::ReadableTable;
 
 use super::{
-    ProjectionId, Snapshot, StoreError, TableName, Uncommitted,
+    Direction, KeyRange, ProjectionId, Snapshot, StoreError, TableName, Uncommitted,
     changed_table::{Change, ChangedTable, ChangingTable},
     snapshot::RowTable,
 };
@@ -97,11 +100,11 @@ impl<'s> ProjectionRows<'s> {
         }
     }
 
-    fn stored<'t>(&self, table: &'t TouchedTable<'s>) -> Result<Option<&'t RowTable>, ProjectionError> {
+    fn stored<'t>(&self, table: &'t TouchedTable<'s>) -> Result<Option<&'t RowTable>, StoreError> {
         if let Some(stored) = table.stored.get() {
             return Ok(stored.as_ref());
         }
-        let opened = self.snapshot.table(table.changed.name().as_str()).map_err(store_failed)?;
+        let opened = self.snapshot.table(table.changed.name().as_str())?;
         Ok(table.stored.get_or_init(|| opened).as_ref())
     }
 }
@@ -127,9 +130,9 @@ impl Rows for ProjectionRows<'_> {
             // Only a copy of its bytes: changing the decoded row itself would change what is being written.
             return Ok(change.row().map(|value| FoundRow::Bytes(value.to_vec())));
         }
-        let Some(stored) = self.stored(table)? else { return Ok(None) };
-        let value = stored.get(key).map_err(|error| self.storage_failed(error))?;
-        value.map(|value| Ok(FoundRow::Bytes(self.row(table, key, value.value())?))).transpose()
+        let Some(stored) = self.stored(table).map_err(store_failed)? else { return Ok(None) };
+        let value = self.snapshot.value(table.changed.name().as_str(), stored, key).map_err(store_failed)?;
+        Ok(value.map(FoundRow::Bytes))
     }
 
     fn put(&mut self, table: &str, key: &str, value: Vec<u8>) {
@@ -151,38 +154,28 @@ impl Rows for ProjectionRows<'_> {
         let changes: BTreeMap<&str, &Change> = beneath.chain(table.changed.starting_with(prefix)).collect();
         let mut changes = changes.into_iter().map(|(key, change)| (key, change.row())).peekable();
         let mut rows = Vec::new();
-        if let Some(stored) = self.stored(table)? {
-            let from = (Bound::Included(prefix), Bound::Unbounded);
-            let range =
-                ReadableTable::range::<&str>(stored, from).map_err(|error| self.storage_failed(error))?;
-            for row in range {
-                let (key, value) = row.map_err(|error| self.storage_failed(error))?;
-                let key = key.value();
+        if let Some(stored) = self.stored(table).map_err(store_failed)? {
+            let from = KeyRange { lower: Bound::Included(prefix), upper: Bound::Unbounded };
+            let merged = self.snapshot.each_stored(stored, from, Direction::Ascending, |key, stored| {
                 if !key.starts_with(prefix) {
-                    break;
+                    return Ok(ControlFlow::Break(()));
                 }
                 while let Some((new_key, change)) = changes.next_if(|(changed, _)| *changed < key) {
                     rows.extend(change.map(|value| (new_key.to_owned(), value.to_vec())));
                 }
                 match changes.next_if(|(changed, _)| *changed == key) {
                     Some((_, change)) => rows.extend(change.map(|value| (key.to_owned(), value.to_vec()))),
-                    None => rows.push((key.to_owned(), self.row(table, key, value.value())?)),
+                    None => {
+                        let row = self.snapshot.row(table.changed.name().as_str(), key, stored)?;
+                        rows.push((key.to_owned(), row.to_vec()));
+                    }
                 }
-            }
+                Ok(ControlFlow::Continue(()))
+            });
+            merged.map_err(store_failed)?;
         }
         rows.extend(changes.filter_map(|(key, change)| Some((key.to_owned(), change?.to_vec()))));
         Ok(rows)
-    }
-}
-
-impl ProjectionRows<'_> {
-    fn row(&self, table: &TouchedTable<'_>, key: &str, stored: &[u8]) -> Result<Vec<u8>, ProjectionError> {
-        let row = self.snapshot.row(table.changed.name().as_str(), key, stored).map_err(store_failed)?;
-        Ok(row.to_vec())
-    }
-
-    fn storage_failed(&self, error: redb::StorageError) -> ProjectionError {
-        store_failed(StoreError::from_storage(self.snapshot.path(), error))
     }
 }
 

@@ -55,13 +55,18 @@ impl Snapshot {
         &self.path
     }
 
+    /// Does what only redb does, and notes when it shows damage.
+    pub(super) fn noted<T>(&self, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.damage.noted(work)
+    }
+
     /// A handle to a table; `None` while nothing was ever written to it.
     pub(super) fn table(&self, name: &str) -> Result<Option<RowTable>, StoreError> {
-        match self.transaction.open_table(definition(name)) {
+        self.noted(|| match self.transaction.open_table(definition(name)) {
             Ok(table) => Ok(Some(table)),
             Err(TableError::TableDoesNotExist(_)) => Ok(None),
             Err(error) => Err(StoreError::from_table(&self.path, error)),
-        }
+        })
     }
 
     /// The value of one key.
@@ -69,19 +74,31 @@ impl Snapshot {
     /// # Errors
     /// [`StoreError`] when the file can no longer be read.
     pub fn get(&self, table: &TableName, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        self.damage.noted(|| {
-            let Some(rows) = self.table(table.as_str())? else { return Ok(None) };
+        self.table(table.as_str())?.map_or(Ok(None), |rows| self.value(table.as_str(), &rows, key))
+    }
+
+    /// The value of one key of `rows`, which are those of `table`.
+    pub(super) fn value(
+        &self,
+        table: &str,
+        rows: &RowTable,
+        key: &str,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        self.noted(|| {
             let value = rows.get(key).map_err(|source| StoreError::from_storage(&self.path, source))?;
-            value.map(|value| Ok(self.row(table.as_str(), key, value.value())?.to_vec())).transpose()
+            value.map(|value| Ok(self.unsealed(table, key, value.value())?.to_vec())).transpose()
         })
     }
 
     /// The row that is stored as `stored`, once its checksum has shown that it is what was written.
     pub(super) fn row<'v>(&self, table: &str, key: &str, stored: &'v [u8]) -> Result<&'v [u8], StoreError> {
-        unseal_json(key.as_bytes(), stored).ok_or_else(|| {
-            let detail = format!("the row {key:?} of {table} is not what was written");
-            self.damage.note(&detail);
-            StoreError::Damaged { path: self.path.to_path_buf(), detail }
+        self.noted(|| self.unsealed(table, key, stored))
+    }
+
+    fn unsealed<'v>(&self, table: &str, key: &str, stored: &'v [u8]) -> Result<&'v [u8], StoreError> {
+        unseal_json(key.as_bytes(), stored).ok_or_else(|| StoreError::Damaged {
+            path: self.path.to_path_buf(),
+            detail: format!("the row {key:?} of {table} is not what was written"),
         })
     }
 
@@ -99,23 +116,38 @@ impl Snapshot {
         if range.is_empty() {
             return Ok(());
         }
-        self.damage.noted(|| {
-            let Some(stored) = self.table(table.as_str())? else { return Ok(()) };
-            let failed = |source| StoreError::from_storage(&self.path, source);
-            let mut rows =
-                ReadableTable::range::<&str>(&stored, (range.lower, range.upper)).map_err(failed)?;
-            loop {
+        let name = table.as_str();
+        let Some(rows) = self.table(name)? else { return Ok(()) };
+        self.each_stored(&rows, range, direction, |key, stored| Ok(visit(key, self.row(name, key, stored)?)))
+    }
+
+    /// Shows what is stored in a range, not yet checked, to `visit`, until it breaks, fails, or there is no more. A panic of `visit`
+    /// says nothing about the file, so only what redb does is guarded.
+    pub(super) fn each_stored(
+        &self,
+        rows: &RowTable,
+        range: KeyRange<'_>,
+        direction: Direction,
+        mut visit: impl FnMut(&str, &[u8]) -> Result<ControlFlow<()>, StoreError>,
+    ) -> Result<(), StoreError> {
+        let failed = |source| StoreError::from_storage(&self.path, source);
+        let range = (range.lower, range.upper);
+        let mut rows = self.noted(|| ReadableTable::range::<&str>(rows, range).map_err(failed))?;
+        loop {
+            let row = self.noted(|| {
                 let row = match direction {
                     Direction::Ascending => rows.next(),
                     Direction::Descending => rows.next_back(),
                 };
-                let Some((key, value)) = row.transpose().map_err(failed)? else { return Ok(()) };
-                let row = self.row(table.as_str(), key.value(), value.value())?;
-                if visit(key.value(), row).is_break() {
-                    return Ok(());
-                }
+                row.transpose().map_err(failed)
+            })?;
+            let Some((key, value)) = row else { return Ok(()) };
+            // redb panics when the key is no text, or when either would reach beyond its page.
+            let (key, stored) = self.noted(|| Ok((key.value(), value.value())))?;
+            if visit(key, stored)?.is_break() {
+                return Ok(());
             }
-        })
+        }
     }
 
     /// How far a projection has come; `None` when it never started.
@@ -123,31 +155,34 @@ impl Snapshot {
     /// # Errors
     /// [`StoreError`], also when the checkpoint does not decode.
     pub fn checkpoint(&self, projection: &ProjectionId) -> Result<Option<Checkpoint>, StoreError> {
-        let failed = |source| StoreError::from_storage(&self.path, source);
-        self.damage.noted(|| {
-            let Some(table) = self.table(CHECKPOINTS)? else { return Ok(None) };
-            let Some(value) = table.get(projection.as_str()).map_err(failed)? else { return Ok(None) };
-            let checkpoint = self.row(CHECKPOINTS, projection.as_str(), value.value())?;
-            parse_checkpoint(&self.path, projection.as_str(), checkpoint).map(Some)
+        let name = projection.as_str();
+        let Some(table) = self.table(CHECKPOINTS)? else { return Ok(None) };
+        let Some(value) = self.value(CHECKPOINTS, &table, name)? else { return Ok(None) };
+        self.parse_checkpoint(name, &value).map(Some)
+    }
+
+    pub(super) fn parse_checkpoint(&self, name: &str, value: &[u8]) -> Result<Checkpoint, StoreError> {
+        self.noted(|| {
+            serde_json::from_slice(value).map_err(|error| StoreError::Damaged {
+                path: self.path.to_path_buf(),
+                detail: format!("checkpoint of {name}: {error}"),
+            })
         })
     }
 
     /// All tables except that of the checkpoints, by name.
     pub(super) fn row_tables(&self) -> Result<Vec<String>, StoreError> {
-        let tables =
-            self.transaction.list_tables().map_err(|source| StoreError::from_storage(&self.path, source))?;
-        let mut names: Vec<String> =
-            tables.map(|table| table.name().to_owned()).filter(|name| name != CHECKPOINTS).collect();
-        names.sort_unstable();
-        Ok(names)
+        self.noted(|| {
+            let tables = self
+                .transaction
+                .list_tables()
+                .map_err(|source| StoreError::from_storage(&self.path, source))?;
+            let mut names: Vec<String> =
+                tables.map(|table| table.name().to_owned()).filter(|name| name != CHECKPOINTS).collect();
+            names.sort_unstable();
+            Ok(names)
+        })
     }
-}
-
-pub(super) fn parse_checkpoint(path: &Path, name: &str, value: &[u8]) -> Result<Checkpoint, StoreError> {
-    serde_json::from_slice(value).map_err(|error| StoreError::Damaged {
-        path: path.to_owned(),
-        detail: format!("checkpoint of {name}: {error}"),
-    })
 }
 
 impl KeyRange<'_> {

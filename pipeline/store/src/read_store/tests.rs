@@ -8,7 +8,7 @@ use std::{
     os::unix::fs::FileExt as _,
 };
 
-use millstream_domain::projection::Rows;
+use millstream_domain::projection::{ProjectionError, Rows};
 use proptest::prelude::*;
 
 use super::*;
@@ -389,9 +389,9 @@ fn row_that_changed_on_the_disk_is_not_served_and_the_file_is_damaged_from_then_
 }
 
 /// redb panics on a page of a kind that it does not know; in the thread that writes, such a panic once ended the stage, at every start,
-/// without a word about the file.
+/// without a word about the file, and in a projection that looks up a row it halted the projection for ever.
 #[test]
-fn damaged_page_that_a_commit_meets_is_damage_of_the_file() {
+fn damaged_page_that_anybody_meets_is_damage_of_the_file() {
     const PAGE: usize = 4096;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("rows.redb");
@@ -401,34 +401,68 @@ fn damaged_page_that_a_commit_meets_is_damage_of_the_file() {
             rows.put("stock", key, vec![b'1'; 100]);
         }
     };
+    let commit = |store: &ReadStore, snapshot: &Snapshot| {
+        let mut rows = ProjectionRows::new(snapshot, &stock(), ["stock", "outbox"]);
+        put_all(&mut rows);
+        store.commit(vec![Changes { projection: stock(), rows, checkpoint: None }], Durability::Volatile)
+    };
+    let of_store = |error| match error {
+        ProjectionError::Store(error) => *error.downcast::<StoreError>().unwrap(),
+        other => panic!("{other}"),
+    };
+    let get = |_: &ReadStore, snapshot: &Snapshot| {
+        let rows = ProjectionRows::new(snapshot, &stock(), ["stock"]);
+        keys.iter().try_for_each(|key| rows.get("stock", key).map(drop)).map_err(of_store)
+    };
+    let scan = |_: &ReadStore, snapshot: &Snapshot| {
+        let rows = ProjectionRows::new(snapshot, &stock(), ["stock"]);
+        rows.scan("stock", "").map(drop).map_err(of_store)
+    };
+    let list = |_: &ReadStore, snapshot: &Snapshot| snapshot.dump(&mut std::io::sink());
+    type Work<'w> = &'w dyn Fn(&ReadStore, &Snapshot) -> Result<(), StoreError>;
+    let works: [(&str, Work<'_>); 4] = [("commit", &commit), ("get", &get), ("scan", &scan), ("dump", &list)];
     let store = open(&folder);
     write(&store, 1, Durability::Durable, put_all);
     drop(store);
     let bytes = std::fs::read(&path).unwrap();
     let pages = bytes.chunks(PAGE).enumerate().skip(1);
     let used = pages.filter(|(_, page)| page.iter().any(|byte| *byte != 0)).map(|(page, _)| page);
-    let mut met = 0;
-    for page in used {
-        std::fs::write(&path, &bytes).unwrap();
-        // redb keeps no page in memory, and sees what changes on the disk.
-        let store = ReadStore::open(&path, 0).unwrap();
-        let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
-        file.write_all_at(&[0xee; PAGE], (page * PAGE) as u64).unwrap();
-        let snapshot = store.snapshot();
-        let committed = snapshot.and_then(|snapshot| {
-            let mut rows = ProjectionRows::new(&snapshot, &stock(), ["stock", "outbox"]);
-            put_all(&mut rows);
-            store.commit(vec![Changes { projection: stock(), rows, checkpoint: None }], Durability::Volatile)
-        });
-        if let Err(error) = committed {
-            met += 1;
-            assert!(error.is_damage(), "page {page}: {error:?}");
-            assert!(store.damage().is_some(), "page {page}");
-            drop(store);
-            assert!(ReadStore::open(&path, CACHE).unwrap_err().is_damage(), "page {page}");
-            std::fs::remove_file(&path).unwrap();
-            drop(ReadStore::open(&path, CACHE).unwrap());
+    let used: Vec<_> = used.collect();
+    for (what, work) in works {
+        let mut met = 0;
+        for page in &used {
+            std::fs::write(&path, &bytes).unwrap();
+            // redb keeps no page in memory, and sees what changes on the disk.
+            let store = ReadStore::open(&path, 0).unwrap();
+            let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+            file.write_all_at(&[0xee; PAGE], (page * PAGE) as u64).unwrap();
+            let done = store.snapshot().and_then(|snapshot| work(&store, &snapshot));
+            if let Err(error) = done {
+                met += 1;
+                assert!(error.is_damage(), "{what}, page {page}: {error:?}");
+                assert!(store.damage().is_some(), "{what}, page {page}");
+                drop(store);
+                assert!(ReadStore::open(&path, CACHE).unwrap_err().is_damage(), "{what}, page {page}");
+                std::fs::remove_file(&path).unwrap();
+                drop(ReadStore::open(&path, CACHE).unwrap());
+            }
         }
+        assert!(met > 0, "no {what} has met a damaged page");
     }
-    assert!(met > 0, "no commit has met a damaged page");
+}
+
+/// With `rebuild`, one query that our own code panics over made the stage build all rows anew.
+#[test]
+fn panic_of_whoever_looks_at_rows_is_no_damage() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder);
+    write(&store, 1, Durability::Volatile, |rows| rows.put("stock", "a", b"1".to_vec()));
+    let snapshot = store.snapshot().unwrap();
+    let all = KeyRange { lower: Bound::Unbounded, upper: Bound::Unbounded };
+    let visited = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let table = TableName::new(&stock(), "stock");
+        snapshot.visit(&table, all, Direction::Ascending, |_, _| panic!("a mistake of ours"))
+    }));
+    assert!(visited.is_err());
+    assert!(store.damage().is_none(), "{:?}", store.damage());
 }

@@ -89,7 +89,7 @@ async fn a_damaged_row_is_refused_counted_told_once_and_makes_the_stage_unready(
     let counted = damaged_files(&system).await.unwrap();
     assert!(counted.ends_with("{store=\"rows\"} 1"), "{counted}");
     let log = log(&system);
-    assert_eq!(log.matches("a row is damaged").count(), 1, "{log}");
+    assert_eq!(log.matches("the file of rows is damaged").count(), 1, "{log}");
     assert_eq!(log.matches("query failed").count(), 0, "{log}");
     // Whoever asks for anything else is served.
     let other = system.query("query.retail.till.list", &json!({})).await.unwrap();

@@ -9,6 +9,9 @@ use millstream_jetstream::{
     },
 };
 
+use millstream_contract::error_text::one_line;
+use millstream_store::read_store::{Changes, Checkpoint, Durability, ProjectionRows};
+
 use super::*;
 
 /// How many events there are.
@@ -29,6 +32,30 @@ fn seat(begin: Begin) -> Seat {
     let projection = ProjectionId::of_context("test", "echo");
     let (metrics, readiness) = (Metrics::new(), Readiness::new());
     Seat::new("echo", projection, status, Arc::default(), begin, &metrics, &readiness)
+}
+
+/// The stage ended with it at every start, and nothing said what would help.
+#[test]
+fn row_that_is_no_effect_is_damage_and_the_words_lead_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rows.redb");
+    let store = ReadStore::open(&path, 1 << 20).unwrap();
+    let seat = seat(Begin::Start);
+    let snapshot = store.snapshot().unwrap();
+    let mut rows = ProjectionRows::new(&snapshot, &seat.projection, [OUTBOX]);
+    millstream_domain::projection::Rows::put(&mut rows, OUTBOX, "1", b"{}".to_vec());
+    let checkpoint = Some(Checkpoint::start("generation", 1, 0));
+    let changes = Changes { projection: seat.projection.clone(), rows, checkpoint };
+    store.commit(vec![changes], Durability::Durable).unwrap();
+    let error = take(&store, &seat).err().unwrap();
+    assert!(error.is_damage() && store.damage().is_some(), "{error}");
+    let words = one_line(&ProcessRunnerError::from(error));
+    assert!(
+        words.contains("rows.redb is damaged") && words.contains("damaged_file = \"rebuild\""),
+        "{words}"
+    );
+    drop((snapshot, store));
+    assert!(ReadStore::open(&path, 1 << 20).unwrap_err().is_damage());
 }
 
 #[tokio::test(start_paused = true)]

@@ -223,13 +223,15 @@ enum SettlingEnd {
 }
 
 /// Decides the commands of COMMANDS, when it is its turn.
-pub struct CommandHandler<B> {
+pub struct CommandHandler<B: Broker> {
     broker: B,
     registry: AggregateRegistry,
     settings: HandlerSettings,
     ids: RunIds,
     index: Arc<IdIndex>,
     states: StateKeeper,
+    /// What reads the commits of others among its own, while it does.
+    foreign: Option<StateFollower<B>>,
     settlement: Settlement<B>,
     observed: Observed,
 }
@@ -249,6 +251,7 @@ impl<B: Broker> CommandHandler<B> {
         let ids = RunIds::new(run);
         Self {
             states: StateKeeper::new(StateCache::new(settings.cache, registry.clone(), snapshots)),
+            foreign: None,
             settlement: Settlement::new(
                 broker.clone(),
                 ids.clone(),
@@ -339,9 +342,12 @@ impl<B: Broker> CommandHandler<B> {
         let (mut rounds, settled) = self.start_tasks(&mut tasks, journal, reader, &known);
         let end = tokio::select! {
             biased;
-            end = self.settle_rounds(&mut rounds, &settled, &known, shutdown) => end?,
-            end = first_end(&mut tasks) => return end,
+            end = self.settle_rounds(&mut rounds, &settled, &known, shutdown) => end.map(Some).map_err(TurnEnd::from),
+            end = first_end(&mut tasks) => end.map(|()| None),
         };
+        // The end of a task stops settling anywhere, also while it reads what others have appended.
+        self.close_foreign().await;
+        let Some(end) = end? else { return Ok(()) };
         if end == SettlingEnd::Shutdown {
             // The recorder ends when it has recorded what is still in the channel, and without an error only then.
             drop(settled);
@@ -467,10 +473,18 @@ impl<B: Broker> CommandHandler<B> {
     /// Others have appended commits among those of the last round: the handler before, whose appends were still on their way, or this
     /// one, when no answer came.
     async fn read_foreign(&mut self) -> Result<(), HandlerError> {
-        let mut follower = StateFollower::new(&self.broker, &self.settings.name);
-        let read = follower.catch_up(&mut self.states, &self.ids).await;
-        follower.close().await;
-        read
+        let follower = self.foreign.insert(StateFollower::new(&self.broker, &self.settings.name));
+        follower.catch_up(&mut self.states, &self.ids).await?;
+        self.close_foreign().await;
+        Ok(())
+    }
+
+    /// Gives the consumer of [`Self::read_foreign`] back, if there is one. Its lag would grow, and a standby, which reads under the same
+    /// name, might find it taken.
+    async fn close_foreign(&mut self) {
+        if let Some(follower) = self.foreign.take() {
+            follower.close().await;
+        }
     }
 }
 

@@ -30,6 +30,7 @@ use millstream_write_side::{
     state_cache::CacheLimits,
     state_snapshots::StateSnapshots,
 };
+use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
 const CACHE: usize = 1024 * 1024;
@@ -87,6 +88,19 @@ async fn deposit(broker: &NatsBroker, id: &str) -> Outcome {
     OutcomeReply::from_json(&serde_json::from_slice(&answer.payload).unwrap()).unwrap().outcome
 }
 
+/// A server, and the folder of a handler that has decided these deposits and stopped.
+async fn after_deposits(ids: &[&str]) -> (TestServer, NatsBroker, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let server = TestServer::start_provisioned().await;
+    let broker = server.broker().await;
+    let handler = Running::start(&server, "a", folder.path()).await;
+    for id in ids {
+        assert!(matches!(deposit(&broker, id).await, Outcome::Accepted { .. }));
+    }
+    handler.stop().await;
+    (server, broker, folder)
+}
+
 /// Flips one bit wherever `sought` stands in the file.
 fn flip_a_bit_of(path: &Path, sought: &[u8]) {
     let mut bytes = std::fs::read(path).unwrap();
@@ -102,14 +116,7 @@ fn flip_a_bit_of(path: &Path, sought: &[u8]) {
 /// One flipped bit in the index of ids made a repeated id be accepted twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn repeated_id_is_a_duplicate_although_a_bit_of_it_flipped_in_the_index() {
-    let folder = tempfile::tempdir().unwrap();
-    let server = TestServer::start_provisioned().await;
-    let broker = server.broker().await;
-    let handler = Running::start(&server, "a", folder.path()).await;
-    for id in ["before", "once", "after"] {
-        assert!(matches!(deposit(&broker, id).await, Outcome::Accepted { .. }));
-    }
-    handler.stop().await;
+    let (server, broker, folder) = after_deposits(&["before", "once", "after"]).await;
     let hash = blake3::hash(b"once");
     flip_a_bit_of(&folder.path().join("command-ids.redb"), hash.as_bytes().get(..16).unwrap());
 
@@ -125,12 +132,7 @@ async fn repeated_id_is_a_duplicate_although_a_bit_of_it_flipped_in_the_index() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn files_that_cannot_be_opened_are_set_aside_and_learnt_anew() {
-    let folder = tempfile::tempdir().unwrap();
-    let server = TestServer::start_provisioned().await;
-    let broker = server.broker().await;
-    let handler = Running::start(&server, "a", folder.path()).await;
-    assert!(matches!(deposit(&broker, "once").await, Outcome::Accepted { .. }));
-    handler.stop().await;
+    let (server, broker, folder) = after_deposits(&["once"]).await;
     for name in ["command-ids.redb", "states.redb"] {
         std::fs::write(folder.path().join(name), "a letter, no database").unwrap();
     }
@@ -148,12 +150,7 @@ async fn files_that_cannot_be_opened_are_set_aside_and_learnt_anew() {
 #[tokio::test(flavor = "multi_thread")]
 async fn states_with_a_damaged_page_are_set_aside_and_read_anew() {
     const PAGE: usize = 4096;
-    let folder = tempfile::tempdir().unwrap();
-    let server = TestServer::start_provisioned().await;
-    let broker = server.broker().await;
-    let handler = Running::start(&server, "a", folder.path()).await;
-    assert!(matches!(deposit(&broker, "once").await, Outcome::Accepted { .. }));
-    handler.stop().await;
+    let (server, broker, folder) = after_deposits(&["once"]).await;
     let states = folder.path().join("states.redb");
     let mut bytes = std::fs::read(&states).unwrap();
     for page in bytes.chunks_mut(PAGE).filter(|page| page.windows(10).any(|it| it == b"generation")) {

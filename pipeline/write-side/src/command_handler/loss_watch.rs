@@ -24,7 +24,7 @@ use super::{HandlerError, TurnEnd};
 use crate::{outcome_journal::JournalError, state_snapshots::NamedCommit};
 
 /// The pause between two looks. Another generation and another commit are noticed about so long after the server is back; a lost tail
-/// once the server has said so for five seconds more (`LossDoubt` in `millstream-jetstream`).
+/// once the server has said so for as long as a loss is doubted (`LossDoubt` in `millstream-jetstream`).
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the streams held. Clones share it.

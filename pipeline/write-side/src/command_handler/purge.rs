@@ -171,13 +171,14 @@ pub(super) async fn make_room<B: Broker>(
     let covered = covered.map_or(0, |record| record.through);
     let before_last = last.map_or(0, |last| last.sequence.saturating_sub(1));
     let commands = purge_down(broker, COMMANDS, commands, covered, COMMANDS_LEFT).await?;
+    // Now, because what follows can fail.
+    troubles.made_room(COMMANDS, commands);
     let outcomes = purge_down(broker, OUTCOMES, outcomes, before_last, OUTCOMES_LEFT).await?;
+    troubles.made_room(OUTCOMES, outcomes);
     let ids = match outcomes {
         Some(_) => forget(index, broker.state(OUTCOMES).await?.first_sequence).await?,
         None => 0,
     };
-    troubles.made_room(COMMANDS, commands);
-    troubles.made_room(OUTCOMES, outcomes);
     let purged = |room: Option<Room>| room.map_or(0, |room| room.purged);
     Ok(Purged { commands: purged(commands), records: purged(outcomes), ids })
 }

@@ -3,15 +3,13 @@
 use millstream_contract::{stored_message::Headers, stream_names::OUTCOMES, subject::StreamId};
 use millstream_jetstream::{
     broker::NewMessage,
-    testing::{fault_plan::FaultPlan, memory_broker::MemoryBroker},
+    testing::{fault_plan::FaultPlan, memory_broker::MemoryBroker, test_server::TestServer},
 };
 use millstream_proof::testing::account::Account;
 
 use super::*;
 
-#[tokio::test(start_paused = true)]
-async fn no_state_counts_as_current_after_the_turn() {
-    let broker = MemoryBroker::new(1, FaultPlan::none());
+fn handler<B: Broker>(broker: &B) -> CommandHandler<B> {
     let settings = HandlerSettings {
         name: "command-handler".to_owned(),
         internal_commands: InternalCommands::EffectsOnly,
@@ -25,15 +23,21 @@ async fn no_state_counts_as_current_after_the_turn() {
         lease_time_to_live: Duration::from_secs(3),
         purge: None,
     };
-    let mut handler = CommandHandler::new(
-        broker.connect(),
+    CommandHandler::new(
+        broker.clone(),
         AggregateRegistry::new().with::<Account>(),
         settings,
         "run",
         IdIndex::in_memory().unwrap(),
         StateSnapshots::in_memory().unwrap(),
         Observed::new(&Metrics::new(), &Readiness::new()),
-    );
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_state_counts_as_current_after_the_turn() {
+    let broker = MemoryBroker::new(1, FaultPlan::none());
+    let mut handler = handler(&broker.connect());
     let shutdown = Shutdown::new();
     let client = async {
         let deposit = NewMessage {
@@ -55,4 +59,28 @@ async fn no_state_counts_as_current_after_the_turn() {
     let state = handler.states.cache.take(&ada).unwrap();
     assert_eq!((state.version, state.current), (1, false));
     assert_eq!(handler.states.cache.through(), state.last_sequence, "its own commits need not be followed");
+}
+
+/// The consumer stayed. Its lag grew until the name was used again, and a standby that used it at once could take itself for another
+/// process and end.
+#[tokio::test(flavor = "multi_thread")]
+async fn reading_of_others_commits_that_is_cut_short_leaves_no_consumer() {
+    let server = TestServer::start_provisioned().await;
+    let broker = server.broker().await;
+    let mut handler = handler(&broker);
+    let info = async || {
+        let path = "$JS.API.CONSUMER.INFO.EVENTS.command-handler-states";
+        let answer = broker.client().request(path, "".into()).await.unwrap();
+        serde_json::from_slice::<serde_json::Value>(&answer.payload).unwrap()
+    };
+    let waits = async { while info().await["num_waiting"].as_u64().is_none_or(|waiting| waiting == 0) {} };
+    let follower = handler.foreign.insert(StateFollower::new(&broker, "command-handler"));
+    // EVENTS is empty, so it waits until it is cancelled.
+    tokio::select! {
+        () = waits => {}
+        read = follower.follow(&mut handler.states) => panic!("{read:?}"),
+    }
+    handler.close_foreign().await;
+    let left = info().await;
+    assert_eq!(left["error"]["err_code"], 10014, "{left}");
 }

@@ -200,7 +200,7 @@ impl IdFile {
             hashes.sort_unstable();
             let mut ids = write.open_table(IDS).map_err(|source| self.file.table(source))?;
             for hash in &hashes {
-                // The id may have been used again since: then a later record holds self.
+                // The id may have been used again since: then a later record holds it.
                 let found = ids.get(hash).map_err(storage)?.map(|found| self.stored(hash, found.value()));
                 if found.transpose()?.is_some_and(|noted| noted.sequence < first_sequence) {
                     ids.remove(hash).map_err(storage)?;

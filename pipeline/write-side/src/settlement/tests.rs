@@ -41,10 +41,8 @@ async fn stored(
         payload: body.to_owned().into(),
     };
     let appended = broker.append(COMMANDS, message).await.unwrap();
-    {
-        let message = broker.get(COMMANDS, appended.sequence).await.unwrap().unwrap();
-        prepare(message, registry, InternalCommands::EffectsOnly)
-    }
+    let message = broker.get(COMMANDS, appended.sequence).await.unwrap().unwrap();
+    prepare(message, registry, InternalCommands::EffectsOnly)
 }
 
 async fn renames(broker: &MemoryBroker, registry: &AggregateRegistry) -> Vec<PreparedCommand> {

@@ -25,6 +25,8 @@ use millstream_write_side::{
 };
 use tokio::task::JoinHandle;
 
+/// How long a test waits for what must come, on a machine with little to spare.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// After so many commits, changed states are in the file.
 pub(crate) const UNSAVED: usize = 20;
 
@@ -135,7 +137,7 @@ pub(crate) fn copy_folder(from: &Path, to: &Path) {
 
 /// Waits for a condition that nothing announces.
 pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    let deadline = tokio::time::Instant::now() + PATIENCE;
     while !condition() {
         assert!(tokio::time::Instant::now() < deadline, "not in time: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -17,7 +17,7 @@ use millstream_jetstream::{
 use millstream_proof::{testing::stream_dump::dump, verification::verify};
 use millstream_write_side::state_snapshots::StateSnapshots;
 
-use crate::support::{Running, UNSAVED, ask, deposit_to_ten, until};
+use crate::support::{PATIENCE, Running, UNSAVED, ask, deposit_to_ten, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_handler_goes_on_after_a_crash_and_at_once_after_a_stop() {
@@ -149,9 +149,12 @@ async fn standby_that_fails_gives_its_consumers_back() {
     assert!(broker.hold_lease(COMMAND_HANDLER_LEASE, "another", day).await.unwrap());
     let standby = Running::start(&server, "a").await;
     for (stream, name) in [(OUTCOMES, "command-handler-a-ids"), (EVENTS, "command-handler-a-states")] {
-        while !consumers(&broker, stream).await.contains(&name.to_owned()) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        let there = async {
+            while !consumers(&broker, stream).await.contains(&name.to_owned()) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, there).await.expect("it follows");
     }
     let no_record = NewMessage {
         subject: OUTCOME_SUBJECT.to_owned(),
@@ -160,7 +163,8 @@ async fn standby_that_fails_gives_its_consumers_back() {
         payload: "no record".into(),
     };
     broker.append(OUTCOMES, no_record).await.unwrap();
-    standby.task.await.unwrap().unwrap_err();
+    let ended = tokio::time::timeout(PATIENCE, standby.task).await.expect("it ends");
+    ended.unwrap().unwrap_err();
     for stream in [OUTCOMES, EVENTS] {
         assert_eq!(consumers(&broker, stream).await, Vec::<String>::new(), "{stream}");
     }

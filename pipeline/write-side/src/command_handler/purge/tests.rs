@@ -250,6 +250,35 @@ async fn crowded_streams_lose_the_oldest_of_what_is_covered_and_nothing_else() {
     assert_eq!(Vec::from_iter(&troubles.0), [&OUTCOMES]);
 }
 
+/// COMMANDS was purged without a word when what follows it failed.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_done_for_commands_is_told_although_outcomes_cannot_be_purged() {
+    const DAY: Option<Duration> = Some(Duration::from_secs(86_400));
+    let server = TestServer::start_provisioned().await;
+    let broker = server.broker().await;
+    let handler = Running::start(&server, IdIndex::in_memory().unwrap(), NOTHING).await;
+    for number in 0..5 {
+        deposit(&broker, &number.to_string()).await;
+    }
+    handler.stop().await;
+    for _ in 0..40 {
+        broker.client().publish("cmd.bank.account.ada.deposit", r#"{"amount":1}"#.into()).await.unwrap();
+    }
+    broker.client().flush().await.unwrap();
+    crowd(&server, COMMANDS, 2.0).await;
+    crowd(&server, OUTCOMES, 2.0).await;
+    let context = async_nats::jetstream::new(server.client().await);
+    let config = context.get_stream(OUTCOMES).await.unwrap().cached_info().config.clone();
+    let config = async_nats::jetstream::stream::Config { deny_purge: true, ..config };
+    context.update_stream(config).await.unwrap();
+    let index = Arc::new(IdIndex::in_memory().unwrap());
+    let mut troubles = Troubles::default();
+    let settings = PurgeSettings { commands_after: DAY, outcomes_after: DAY, ..NOTHING };
+    make_room(&broker, &index, settings, &mut troubles).await.unwrap_err();
+    assert_eq!(broker.state(COMMANDS).await.unwrap().first_sequence, 6);
+    assert_eq!(Vec::from_iter(&troubles.0), [&COMMANDS], "it stays crowded");
+}
+
 /// A stream that nothing could be purged from was warned of every five seconds.
 #[test]
 fn trouble_is_said_when_it_begins_and_when_it_ends() {

@@ -81,6 +81,7 @@ pub struct ReportPublisher<B> {
     reports: Vec<Report>,
     metrics: Metrics,
     progress: ProgressWatch,
+    told: Told,
     open_interval: Duration,
     /// When states of open revisions may be published again.
     open_due: Instant,
@@ -105,12 +106,26 @@ struct Pass {
     left: bool,
     /// What the server said against it, if it did.
     trouble: Option<String>,
-    /// Whether states of open revisions wait for their interval.
+    /// Whether rows were passed by: states of open revisions until their interval is over, and whatever is not sealed while REPORTS
+    /// is full.
     held: bool,
     /// Whether states of open revisions are done with, so that the next ones wait for their interval.
     opened: bool,
     /// Whether REPORTS was too full for a revision that is not sealed. The others of them then wait for the next pass.
     full: AtomicBool,
+}
+
+/// The trouble that the log has last, if it is not over.
+#[derive(Debug, Default)]
+struct Told(Option<String>);
+
+impl Told {
+    /// Whether a trouble has begun, changed or ended, so that the log lacks it. A pass comes each second, and most find the same.
+    fn lacks(&mut self, trouble: Option<&str>) -> bool {
+        let lacks = self.0.as_deref() != trouble;
+        self.0 = trouble.map(str::to_owned);
+        lacks
+    }
 }
 
 impl<B: Broker> ReportPublisher<B> {
@@ -138,6 +153,7 @@ impl<B: Broker> ReportPublisher<B> {
             reports: reports.collect(),
             metrics,
             progress,
+            told: Told::default(),
             open_interval,
             open_due: Instant::now(),
             removal_rests: Mutex::new(Instant::now()),
@@ -155,13 +171,7 @@ impl<B: Broker> ReportPublisher<B> {
         let work = async {
             loop {
                 let Ok(pass) = self.pass().await? else { return Ok(()) };
-                match &pass.trouble {
-                    Some(trouble) => {
-                        tracing::error!(trouble, "revisions of reports cannot be published; trying again");
-                        self.progress.held(trouble.clone());
-                    }
-                    None => self.progress.nothing_waits(),
-                }
+                self.tell(&pass);
                 self.next_pass(&pass).await;
             }
         };
@@ -174,6 +184,23 @@ impl<B: Broker> ReportPublisher<B> {
         reads.close();
         reads.wait().await;
         ended
+    }
+
+    /// Says what the server has against publishing.
+    fn tell(&mut self, pass: &Pass) {
+        match &pass.trouble {
+            Some(trouble) => self.progress.held(trouble.clone()),
+            None => self.progress.nothing_waits(),
+        }
+        if !self.told.lacks(pass.trouble.as_deref()) {
+            return;
+        }
+        match &pass.trouble {
+            Some(trouble) => {
+                tracing::error!(trouble, "revisions of reports cannot be published; trying again");
+            }
+            None => tracing::info!("revisions of reports are published again"),
+        }
     }
 
     /// Goes through all outboxes once.
@@ -215,7 +242,8 @@ impl<B: Broker> ReportPublisher<B> {
         }
     }
 
-    /// Publishes what waits in one outbox, a part after the other. What cannot be published holds up nothing behind it.
+    /// Publishes what waits in one outbox, a part after the other. What cannot be published holds up only what is behind it on its own
+    /// subject, unless REPORTS is full: then everything waits that is not sealed.
     async fn publish_report(
         &mut self,
         index: usize,
@@ -273,5 +301,18 @@ impl<B: Broker> ReportPublisher<B> {
             true => self.remembered.remove(&subject),
             false => self.remembered.insert(subject, known),
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// While REPORTS was full, the log had one ERROR a second.
+    #[test]
+    fn trouble_is_told_when_it_begins_changes_and_ends() {
+        let mut told = Told::default();
+        let passes = [None, Some("full"), Some("full"), Some("gone"), None, None];
+        assert_eq!(passes.map(|trouble| told.lacks(trouble)), [false, true, false, true, true, false]);
     }
 }

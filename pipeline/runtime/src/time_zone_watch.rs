@@ -7,6 +7,7 @@
 use std::{convert::Infallible, time::Duration};
 
 use millstream_contract::{
+    error_text::one_line,
     header,
     leases::{COMMAND_HANDLER_LEASE, PROCESS_MANAGER_LEASE, lease_subject, leases_stream},
 };
@@ -50,8 +51,11 @@ pub async fn watch_time_zone<B: Broker>(
     other: ZonedStage,
 ) -> Infallible {
     let mut said = None;
+    let mut known = false;
     loop {
-        match told_zone(broker, other).await {
+        let told = told_zone(broker, other).await;
+        known |= told.is_ok();
+        match told {
             Ok(Some(told)) if !told.eq_ignore_ascii_case(zone) => {
                 let sentence = format!(
                     "{} is \"{zone}\" here, but {} of the active process is \"{told}\": days would end at another hour \
@@ -68,6 +72,10 @@ pub async fn watch_time_zone<B: Broker>(
                 condition.holds();
                 said = None;
             }
+            Err(error) if !known => {
+                let error = one_line(&error);
+                condition.fails(format!("{} of the active process is not known: {error}", other.key));
+            }
             // What was found before still holds, as far as anybody knows.
             Err(error) => tracing::debug!(%error, "the time zone of the other stage is not known"),
         }
@@ -78,4 +86,27 @@ pub async fn watch_time_zone<B: Broker>(
 async fn told_zone<B: Broker>(broker: &B, other: ZonedStage) -> Result<Option<String>, BrokerError> {
     let lease = broker.last(&leases_stream(), &lease_subject(other.lease)).await?;
     Ok(lease.and_then(|lease| lease.headers.find(header::TIME_ZONE).map(str::to_owned)))
+}
+
+#[cfg(test)]
+mod tests {
+    use millstream_jetstream::testing::{fault_plan::FaultPlan, memory_broker::MemoryBroker};
+
+    use super::*;
+    use crate::health::Readiness;
+
+    /// It said "starting" for ever.
+    #[tokio::test(start_paused = true)]
+    async fn zone_that_cannot_be_asked_for_is_a_reason_that_says_why() {
+        let broker = MemoryBroker::new(1, FaultPlan::none());
+        let readiness = Readiness::new();
+        let condition = readiness.condition("time zone");
+        let watch = watch_time_zone(&broker, &condition, COMMAND_HANDLER, "Europe/Zurich", PROCESS_MANAGER);
+        let _for_ever = tokio::time::timeout(LOOK_INTERVAL * 3, watch).await;
+        let reasons = readiness.reasons();
+        assert!(
+            reasons.iter().any(|reason| reason.contains("is not known") && reason.contains("KV_")),
+            "{reasons:?}"
+        );
+    }
 }

@@ -131,7 +131,8 @@ async fn publish<B: Broker>(
     }
     let Some(subject) = command_subject(&message.subject) else {
         let cause = format!(
-            "a command falls due on due.cmd.<context>.<aggregate>.<id>.<command>, which has at most {FOREIGN_SUBJECT_BYTES_MAX} bytes"
+            "a command falls due on {DUE_PREFIX}.<context>.<aggregate>.<id>.<command>; it is then sent on \
+             {EFFECT_PREFIX}.<context>.<aggregate>.<id>.<command>, a subject of at most {FOREIGN_SUBJECT_BYTES_MAX} bytes"
         );
         return Some(dead_letter(message, "subject-not-allowed", &cause));
     };
@@ -178,7 +179,8 @@ pub fn command_subject(due: &str) -> Option<String> {
     let tokens = address.split('.').filter(|token| !token.is_empty()).count();
     // A client refuses to publish on a subject with white space of any kind.
     let has_shape = !address.contains(char::is_whitespace) && tokens == 4 && address.split('.').count() == 4;
-    (has_shape && address.len() <= FOREIGN_SUBJECT_BYTES_MAX).then(|| format!("{EFFECT_PREFIX}.{address}"))
+    let subject = format!("{EFFECT_PREFIX}.{address}");
+    (has_shape && subject.len() <= FOREIGN_SUBJECT_BYTES_MAX).then_some(subject)
 }
 
 /// The headers that the schedule was given, without JetStream's own. Without an id of its own a command gets one made from
@@ -213,11 +215,11 @@ mod tests {
         {
             assert_eq!(command_subject(other), None, "{other}");
         }
-        let long = "x".repeat(FOREIGN_SUBJECT_BYTES_MAX);
-        assert_eq!(
-            command_subject(&format!("due.cmd.retail.stock.{long}.receive")),
-            None,
-            "the server would end the connection"
-        );
+        // The subject that is published counts, with its prefix.
+        let longest = "x".repeat(FOREIGN_SUBJECT_BYTES_MAX - "effect.retail.stock..receive".len());
+        let published = command_subject(&format!("due.cmd.retail.stock.{longest}.receive")).unwrap();
+        assert_eq!(published.len(), FOREIGN_SUBJECT_BYTES_MAX);
+        let long = format!("due.cmd.retail.stock.{longest}x.receive");
+        assert_eq!(command_subject(&long), None, "the server would end the connection");
     }
 }

@@ -201,11 +201,17 @@ impl<B: Broker> Source<B> {
 
     /// Reads on in both lanes until the checkpoints must be checked again.
     async fn read(&self, state: &StreamState, lanes: &ByLane<Vec<usize>>) -> Result<Ended, RunnerError> {
-        if self.earliest(&lanes.ahead).is_none() {
-            return self.stand_by(state).await;
-        }
         let mut readers: ByLane<Option<B::Reader>> = ByLane::default();
         let ByLane { ahead, behind } = &mut readers;
+        if self.earliest(&lanes.ahead).is_none() {
+            // It feeds nobody, and so removes the consumer that a process before may have left.
+            let behind = Box::pin(self.feed(Lane::Behind, &[], behind));
+            return tokio::select! {
+                biased;
+                ended = self.stand_by(state) => ended,
+                ended = behind => ended,
+            };
+        }
         // On the heap: a program that is not optimised copies such futures from frame to frame, and the stack of a thread is small.
         let ahead = Box::pin(self.feed(Lane::Ahead, &lanes.ahead, ahead));
         let behind = Box::pin(self.feed(Lane::Behind, &lanes.behind, behind));

@@ -23,7 +23,7 @@ use millstream_read_side::projection_runner::{ProjectionSet, RunnerConfig};
 use millstream_runtime::stage_needs::stage_needs;
 use serde_json::json;
 
-use crate::support::{Counts, Kinds, Latest, PATIENCE, Running, as_stage, commit, grow};
+use crate::support::{Counts, Kinds, Latest, PATIENCE, Running, as_stage, commit, grow, message};
 
 /// So many events that a slow projection takes half a minute for them, unless it is told to hurry.
 const EVENTS_BEFORE: usize = 30_000;
@@ -208,5 +208,31 @@ async fn second_consumer_goes_when_the_first_reader_finds_another_stream() {
     until_one_reader(&server).await;
     hurry.store(true, Ordering::Relaxed);
     running.until_sequence("counts", last).await;
+    running.finish().await.unwrap();
+}
+
+/// Nobody reads while all are halted, so the lag of a second consumer that had been left grew for ever.
+#[tokio::test]
+async fn second_consumer_goes_while_all_are_halted() {
+    let server = TestServer::start_provisioned().await;
+    let broker = server.broker().await;
+    let context = async_nats::jetstream::new(server.client().await);
+    let leave_second_consumer = async || {
+        let durable_name = Some("projector-behind".to_owned());
+        let config = async_nats::jetstream::consumer::pull::Config { durable_name, ..Default::default() };
+        context.get_stream(EVENTS).await.unwrap().create_consumer(config).await.unwrap();
+        assert!(reads_beside(&server).await);
+    };
+    leave_second_consumer().await;
+    let folder = tempfile::tempdir().unwrap();
+    let running = start(&broker, folder.path(), 1, &Arc::new(AtomicBool::new(true)));
+    // That of the start goes at once, and another is there when all halt.
+    until_one_reader(&server).await;
+    leave_second_consumer().await;
+    broker.append(EVENTS, message("evt.test.thing.a", b"garbage".to_vec())).await.unwrap();
+    for view in ["counts", "latest"] {
+        running.until(view, |status| status.halted.is_some()).await;
+    }
+    until_one_reader(&server).await;
     running.finish().await.unwrap();
 }

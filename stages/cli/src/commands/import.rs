@@ -1,8 +1,6 @@
 //! `millstream import`: a CSV file to commands.
 
 use std::{
-    fs::File,
-    io::BufReader,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -14,6 +12,7 @@ use crate::{
     dispatcher::Dispatcher,
     failure::CommandFailure,
     import::{
+        input::RowsFile,
         mapping::Mapping,
         rejects::Rejects,
         run::{Import, Summary},
@@ -54,19 +53,9 @@ fn is_same_file(one: &Path, other: &Path) -> bool {
 
 /// Runs it.
 pub(crate) async fn run(arguments: ImportArguments, session: &Session) -> Result<ExitCode, CommandFailure> {
-    let rows = open(&arguments.file)?.into_records().count() as u64;
-    let mut reader = open(&arguments.file)?;
-    let header = reader.headers().map_err(|error| CommandFailure::data(&error))?.clone();
-    if header.is_empty() {
-        let file = arguments.file.display();
-        return Err(CommandFailure::new(
-            ExitCode::Data,
-            format_args!(
-                "{file}: there is no line with the names of the columns. Pipes cannot be imported: name a file"
-            ),
-        ));
-    }
-    let mapping = Mapping::load(&arguments.map, &header)?;
+    let file = RowsFile::check(&arguments.file).map_err(nothing_sent)?;
+    let known = session.model()?.aggregates();
+    let mapping = Mapping::load(&arguments.map, &file.header, &known).map_err(nothing_sent)?;
     let name = mapping.name().to_owned();
     let rejects_path = arguments.rejects.unwrap_or_else(|| default_rejects(&arguments.file));
     for (what, read) in [("rows", &arguments.file), ("map", &arguments.map)] {
@@ -77,37 +66,38 @@ pub(crate) async fn run(arguments: ImportArguments, session: &Session) -> Result
             )));
         }
     }
-    let rejects =
-        Rejects::new(&rejects_path, header).map_err(|error| CommandFailure::file(&rejects_path, &error))?;
+    let rejects = Rejects::new(&rejects_path, file.header.clone()).map_err(|error| {
+        let (code, path) = (ExitCode::of_file_error(&error), rejects_path.display());
+        let words = "name a file that can be written with --rejects; nothing was sent";
+        CommandFailure::new(code, format_args!("refused rows cannot be written to {path}: {error}; {words}"))
+    })?;
     let connected = session.connect().await?;
-    let bar = session.console.bar("rows", rows);
+    let bar = session.console.bar("rows", file.count);
     let dispatcher = Dispatcher::begin(connected, "import", arguments.timeout).await?;
     let mut import = Import::new(dispatcher, mapping, rejects, bar.clone());
-    let ended = import.run(reader).await;
+    let ended = import.run(&file).await;
     bar.finish_and_clear();
     let (summary, rejects) = import.end().await;
     let rejects = rejects.finish().map_err(|error| CommandFailure::file(&rejects_path, &error))?;
     tell(&summary, rejects, &name, arguments.json, session)?;
-    let file = arguments.file.display();
-    let again = "import the same file again: what was sent before is not decided a second time";
     match ended {
-        Ok(None) => Ok(ExitCode::Ok),
-        Ok(Some(malformed)) => Err(CommandFailure::new(
-            ExitCode::Data,
-            format_args!(
-                "{file}: {malformed}; the {} rows before were sent. Mend it and {again}",
-                summary.rows
-            ),
-        )),
+        Ok(()) => Ok(ExitCode::Ok),
         Err(failure) => Err(CommandFailure {
             message: format!(
-                "{}; {} of the rows that were read have no outcome yet. To go on, {again}",
+                "{}; {} of the rows that were read have no outcome yet. To go on, import the same file again: what was sent \
+                 before is not decided a second time",
                 failure.message,
                 summary.rows - summary.accepted - summary.refused
             ),
             ..failure
         }),
     }
+}
+
+/// What is wrong before the first command.
+fn nothing_sent(error: impl Into<CommandFailure>) -> CommandFailure {
+    let failure: CommandFailure = error.into();
+    CommandFailure { message: format!("{}; nothing was sent", failure.message), ..failure }
 }
 
 /// Says what became of the rows, also of those before the import ended early.
@@ -145,12 +135,6 @@ fn tell(
         session.console.say(format_args!("refused rows are in {}", path.display()));
     }
     Ok(())
-}
-
-fn open(path: &Path) -> Result<csv::Reader<BufReader<File>>, CommandFailure> {
-    let file = File::open(path)
-        .map_err(|error| CommandFailure::usage(format_args!("cannot read {}: {error}", path.display())))?;
-    Ok(csv::Reader::from_reader(BufReader::new(file)))
 }
 
 fn default_rejects(file: &Path) -> PathBuf {

@@ -1,7 +1,10 @@
 //! The mapping of an import: which commands a row becomes. Read from TOML and checked against the file's header before the
 //! first command is sent.
 
-use std::{collections::HashSet, path::PathBuf};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
 
 use bytes::Bytes;
 use millstream_contract::{
@@ -10,9 +13,13 @@ use millstream_contract::{
     stored_message::Headers,
     subject::{CommandAddress, Origin},
 };
+use millstream_domain::decider::AggregateRegistry;
 use serde::Deserialize;
 
-use super::template::{Columns, Row, RowError, Template, TemplateError, Text};
+use super::{
+    input::{self, InputError},
+    template::{Columns, Row, RowError, Template, TemplateError, Text},
+};
 use crate::command_publisher::OutgoingCommand;
 
 /// Bytes of a content hash that are part of ids.
@@ -40,24 +47,51 @@ struct RawCommand {
     body: toml::Value,
 }
 
+impl RawCommand {
+    /// Whether the application has such a command. All rows would be refused for what is wrong with the map. A name that a column
+    /// gives is left to the handler.
+    fn check(&self, path: &Path, context: &str, known: &AggregateRegistry) -> Result<(), MappingError> {
+        let (path, context, aggregate) = (path.to_owned(), context.to_owned(), self.aggregate.clone());
+        let Some(found) = known.get(&context, &aggregate) else {
+            let all = known.iter().map(|each| format!("{}.{}", each.context(), each.aggregate()));
+            let known = all.collect::<Vec<_>>().join(", ");
+            return Err(MappingError::Aggregate { path, context, aggregate, known });
+        };
+        let names = found.command_names();
+        if self.command.contains('{') || names.contains(&&*self.command) {
+            return Ok(());
+        }
+        let (command, known) = (self.command.clone(), names.join(", "));
+        Err(MappingError::Command { path, context, aggregate, command, known })
+    }
+}
+
 /// A mapping that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MappingError {
-    #[error("cannot read {path}")]
-    Read { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    Input(#[from] InputError),
     #[error("{path} is not a mapping")]
     Form { path: PathBuf, source: Box<toml::de::Error> },
     #[error("{path}: command {command}")]
     Template { path: PathBuf, command: String, source: TemplateError },
     #[error("{path} maps rows to no command")]
     Empty { path: PathBuf },
+    #[error("{path}: there is no aggregate {context}.{aggregate}; there are {known}")]
+    Aggregate { path: PathBuf, context: String, aggregate: String, known: String },
+    #[error("{path}: {context}.{aggregate} has no command {command}; it has {known}")]
+    Command { path: PathBuf, context: String, aggregate: String, command: String, known: String },
 }
 
 impl Failure for MappingError {
     fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Read { .. } => ExitCode::Usage,
-            Self::Form { .. } | Self::Template { .. } | Self::Empty { .. } => ExitCode::Configuration,
+            Self::Input(error) => error.exit_code(),
+            Self::Form { .. }
+            | Self::Template { .. }
+            | Self::Empty { .. }
+            | Self::Aggregate { .. }
+            | Self::Command { .. } => ExitCode::Configuration,
         }
     }
 }
@@ -101,11 +135,15 @@ impl Mapping {
     ///
     /// # Errors
     /// [`MappingError`] naming the place.
-    pub(crate) fn load(path: &std::path::Path, header: &csv::StringRecord) -> Result<Self, MappingError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| MappingError::Read { path: path.to_owned(), source })?;
+    pub(crate) fn load(
+        path: &Path,
+        header: &csv::StringRecord,
+        known: &AggregateRegistry,
+    ) -> Result<Self, MappingError> {
+        let text = input::text(path)?;
         let raw: RawMapping = toml::from_str(&text)
             .map_err(|source| MappingError::Form { path: path.to_owned(), source: Box::new(source) })?;
+        raw.command.iter().try_for_each(|command| command.check(path, &raw.context, known))?;
         let columns = Columns::new(header);
         let commands = raw
             .command
@@ -198,6 +236,9 @@ fn content_hash<T: AsRef<str>>(fields: impl IntoIterator<Item = T>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use millstream_domain::application::Model;
+    use millstream_model::Reference;
+
     use super::*;
 
     fn mapping() -> (tempfile::TempDir, Mapping) {
@@ -219,8 +260,35 @@ mod tests {
             body = { sale = "{row}", price = { decimal = "{price}", places = 2 } }
         "#;
         std::fs::write(&path, text).unwrap();
+        let mapping = load(&path).unwrap();
+        (folder, mapping)
+    }
+
+    fn load(path: &Path) -> Result<Mapping, MappingError> {
         let header = csv::StringRecord::from(vec!["item", "name", "store", "price"]);
-        (folder, Mapping::load(&path, &header).unwrap())
+        Mapping::load(path, &header, &Model::of::<Reference>().unwrap().aggregates())
+    }
+
+    /// A map of another context ended with 0: each row was refused, as if it were the row's fault.
+    #[test]
+    fn a_map_to_what_the_application_does_not_have_is_refused() {
+        let (folder, _) = mapping();
+        let path = folder.path().join("map.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        for (right, wrong, said) in [
+            (
+                "\"retail\"",
+                "\"retial\"",
+                "there is no aggregate retial.product; there are comments.comment, ",
+            ),
+            ("\"till\"", "\"tills\"", "there is no aggregate retail.tills; "),
+            ("\"register\"", "\"registre\"", "retail.product has no command registre; it has "),
+        ] {
+            std::fs::write(&path, text.replace(right, wrong)).unwrap();
+            let refused = load(&path).unwrap_err();
+            assert!(refused.to_string().contains(said), "{refused}");
+            assert_eq!(refused.exit_code(), ExitCode::Configuration);
+        }
     }
 
     fn record(fields: [&str; 4]) -> csv::StringRecord {

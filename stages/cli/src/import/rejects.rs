@@ -21,11 +21,13 @@ impl Rejects {
     /// Will write to `path`.
     ///
     /// # Errors
-    /// When an earlier file cannot be removed.
+    /// When nothing can be written there.
     pub(crate) fn new(path: &Path, header: csv::StringRecord) -> io::Result<Self> {
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+        // Tried now: when the first row is refused, others have been sent.
+        let tried = File::options().create(true).append(true).open(path)?;
+        // A device, such as /dev/null, is nobody's to remove.
+        if tried.metadata()?.is_file() {
+            std::fs::remove_file(path)?;
         }
         Ok(Self { path: path.to_owned(), header, writer: None })
     }
@@ -65,5 +67,32 @@ impl Rejects {
             Some(writer) => writer.flush().map(|()| Some(self.path)),
             None => Ok(None),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> csv::StringRecord {
+        csv::StringRecord::from(vec!["sku"])
+    }
+
+    /// Rows had been sent when the first one was refused and nobody could write down why.
+    #[test]
+    fn where_nothing_can_be_written_is_said_before_any_row() {
+        let folder = tempfile::tempdir().unwrap();
+        for path in [folder.path().to_owned(), folder.path().join("none").join("rejects.csv")] {
+            assert!(Rejects::new(&path, header()).is_err(), "{path:?}");
+        }
+        let path = folder.path().join("rejects.csv");
+        std::fs::write(&path, "of an earlier import").unwrap();
+        assert_eq!(Rejects::new(&path, header()).unwrap().finish().unwrap(), None);
+        assert!(!path.exists(), "no row was refused");
+        let device = Path::new("/dev/null");
+        let mut rejects = Rejects::new(device, header()).unwrap();
+        rejects.add(1, "code", "reason", &header()).unwrap();
+        assert_eq!(rejects.finish().unwrap().as_deref(), Some(device));
+        assert!(device.exists());
     }
 }

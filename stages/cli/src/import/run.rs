@@ -1,11 +1,12 @@
 //! Sends the commands of all rows, many at once, and ticks the rows off by the recorded outcomes.
 
-use std::{collections::HashMap, io::Read};
+use std::collections::HashMap;
 
 use indicatif::ProgressBar;
 use millstream_contract::{exit_code::ExitCode, outcome::Outcome};
 
 use super::{
+    input::RowsFile,
     mapping::{Mapping, RowRefusal},
     rejects::Rejects,
 };
@@ -30,29 +31,6 @@ pub(crate) struct Summary {
     pub(crate) commands: u64,
     /// Those of them whose id an earlier import had used: they were not decided anew, whatever they say now.
     pub(crate) commands_sent_before: u64,
-}
-
-/// A line that is no row. What stands before it was sent; what stands behind it was not looked at.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Malformed {
-    #[error("line {line} has {found} fields where the header has {expected}")]
-    Length { line: u64, found: u64, expected: u64 },
-    #[error("line {line} is not UTF-8")]
-    Text { line: u64 },
-    #[error("the file cannot be read further: {0}")]
-    Other(csv::Error),
-}
-
-impl From<csv::Error> for Malformed {
-    fn from(error: csv::Error) -> Self {
-        match error.kind() {
-            csv::ErrorKind::UnequalLengths { pos: Some(place), expected_len, len } => {
-                Self::Length { line: place.line(), found: *len, expected: *expected_len }
-            }
-            csv::ErrorKind::Utf8 { pos: Some(place), .. } => Self::Text { line: place.line() },
-            _ => Self::Other(error),
-        }
-    }
 }
 
 /// A row whose outcomes are not all in.
@@ -85,31 +63,22 @@ impl Import {
         Self { dispatcher, mapping, rejects, bar, rows: HashMap::new(), summary: Summary::default() }
     }
 
-    /// Runs to the end, or to the first line that is no row, which it returns: every row before is accepted or in the rejects file.
+    /// Runs to the end: every row is accepted or in the rejects file.
     ///
     /// # Errors
-    /// When the server refuses, or nothing is recorded any more. What was sent stays sent: the same import again goes on.
-    pub(crate) async fn run(
-        &mut self,
-        mut reader: csv::Reader<impl Read>,
-    ) -> Result<Option<Malformed>, CommandFailure> {
-        let mut malformed = None;
-        for record in reader.records() {
+    /// When the server refuses, nothing is recorded any more, or the file has changed since it was checked. What was sent stays sent:
+    /// the same import again goes on.
+    pub(crate) async fn run(&mut self, file: &RowsFile) -> Result<(), CommandFailure> {
+        for record in file.reader()?.records() {
             while !self.dispatcher.has_room() {
                 self.tick_off().await?;
             }
-            match record {
-                Ok(record) => self.take(record)?,
-                Err(error) => {
-                    malformed = Some(error.into());
-                    break;
-                }
-            }
+            self.take(record.map_err(|error| file.changed(error))?)?;
         }
         while !self.dispatcher.is_settled() {
             self.tick_off().await?;
         }
-        Ok(malformed)
+        Ok(())
     }
 
     /// What has become of the rows so far, and the file of the refused ones.

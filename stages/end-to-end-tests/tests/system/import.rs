@@ -197,10 +197,10 @@ quantity = { integer = \"{quantity}\" }
 unit_price = 5
 ";
 
-/// Two things that an import kept to itself: that a changed map of the same name has no effect, and what it had sent before it
-/// stopped at a line that is no row.
+/// What an import kept to itself: that a changed map of the same name has no effect. And it sent what stands before a line that is no
+/// row, as it did under a map of a context that the application does not have, which ended with 0.
 #[tokio::test]
-async fn an_import_says_what_was_sent_before_and_how_to_go_on_behind_a_malformed_line() {
+async fn an_import_sends_nothing_of_a_broken_file_or_map_and_says_what_was_sent_before() {
     let folder = fresh_folder();
     let system = System::start(folder.path(), &[]).await;
     let (map, file) = (folder.path().join("sales.toml"), folder.path().join("sales.csv"));
@@ -210,19 +210,25 @@ async fn an_import_says_what_was_sent_before_and_how_to_go_on_behind_a_malformed
         system.millstream(&["import", "--map", "sales.toml", "sales.csv"]).await
     };
     let rows = "store,sku,quantity\n1,tea,1\n1,tea,2\n1,tea\n1,tea,4\n";
-    let stopped = import(rows, SALES).await;
-    assert_eq!(stopped.code(), Some(65), "{stopped:?}");
-    assert!(
-        stopped.stdout.starts_with("2 rows: 2 accepted (0 of them known before), 0 refused"),
-        "{stopped:?}"
-    );
-    for said in
-        ["line 4 has 2 fields where the header has 3", "the 2 rows before were sent", "same file again"]
-    {
-        assert!(stopped.stderr.contains(said), "no {said:?}: {stopped:?}");
-    }
-
     let mended = rows.replace("1,tea\n", "1,tea,3\n");
+    let elsewhere = SALES.replace("\"retail\"", "\"retial\"");
+    for (rows, map_text, code, said) in [
+        (rows, SALES, 65, "sales.csv: line 4 has 2 fields where the header has 3"),
+        (
+            &mended,
+            &elsewhere,
+            78,
+            "sales.toml: there is no aggregate retial.till; there are comments.comment, ",
+        ),
+    ] {
+        let refused = import(rows, map_text).await;
+        assert_eq!((refused.code(), &*refused.stdout), (Some(code), ""), "{refused:?}");
+        assert!(refused.stderr.contains(said), "{refused:?}");
+        assert!(refused.stderr.contains("nothing was sent"), "{refused:?}");
+    }
+    let begun = import("store,sku,quantity\n1,tea,1\n1,tea,2\n", SALES).await.expect_success("two rows");
+    assert!(begun.stdout.starts_with("2 rows: 2 accepted (0 of them known before)"), "{begun:?}");
+
     let said_before = "sent before for the same rows by a map with the name \"sales\"";
     let done = import(&mended, SALES).await.expect_success("the mended file");
     assert!(done.stdout.starts_with("4 rows: 4 accepted (2 of them known before), 0 refused"), "{done:?}");

@@ -1,0 +1,182 @@
+//! The files that an import reads, looked at from end to end before anything is sent.
+
+use std::{
+    fs::File,
+    io::{self, BufReader, Read},
+    path::{Path, PathBuf},
+};
+
+use millstream_contract::exit_code::{ExitCode, Failure};
+
+/// As many bytes as tell how a text is written.
+const BEGINNING: usize = 4;
+
+/// A file that cannot be imported, or is no map of an import.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum InputError {
+    #[error("{path} is a folder; name a file in it")]
+    Folder { path: PathBuf },
+    #[error("{path} is no file but a pipe or device, which cannot be read twice; write it into a file")]
+    Pipe { path: PathBuf },
+    #[error("cannot read {path}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{path} is written in UTF-16; save it as UTF-8, as `iconv -f UTF-16 -t UTF-8` does")]
+    Utf16 { path: PathBuf },
+    #[error(
+        "{path}: line {line} is not UTF-8; save the file as UTF-8, as `iconv -f WINDOWS-1252 -t UTF-8` does for what Windows wrote"
+    )]
+    Text { path: PathBuf, line: u64 },
+    #[error("{path}: line {line} has {found} fields where the header has {expected}; mend it")]
+    Length { path: PathBuf, line: u64, found: u64, expected: u64 },
+    #[error("{path}: there is no line with the names of the columns; the first line must be one")]
+    Header { path: PathBuf },
+}
+
+impl Failure for InputError {
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Folder { .. } | Self::Pipe { .. } | Self::Read { .. } => ExitCode::Usage,
+            Self::Utf16 { .. } | Self::Text { .. } | Self::Length { .. } | Self::Header { .. } => {
+                ExitCode::Data
+            }
+        }
+    }
+}
+
+/// A file of rows, each of which has as many fields as the header.
+#[derive(Debug)]
+pub(crate) struct RowsFile {
+    path: PathBuf,
+    /// The names of its columns.
+    pub(crate) header: csv::StringRecord,
+    /// How many rows follow the header.
+    pub(crate) count: u64,
+}
+
+/// Its rows.
+pub(crate) type RowsReader = csv::Reader<BufReader<File>>;
+
+impl RowsFile {
+    /// Reads the whole file.
+    ///
+    /// # Errors
+    /// [`InputError`] naming the first line that is no row.
+    pub(crate) fn check(path: &Path) -> Result<Self, InputError> {
+        let of_csv = |error| of_csv(path, error);
+        let mut reader = csv::Reader::from_reader(BufReader::new(open(path)?));
+        let header = reader.headers().map_err(of_csv)?.clone();
+        if header.is_empty() {
+            return Err(InputError::Header { path: path.to_owned() });
+        }
+        let mut record = csv::StringRecord::new();
+        let mut count = 0;
+        while reader.read_record(&mut record).map_err(of_csv)? {
+            count += 1;
+        }
+        Ok(Self { path: path.to_owned(), header, count })
+    }
+
+    /// Begins at the first row.
+    ///
+    /// # Errors
+    /// [`InputError`] when it is not there any more.
+    pub(crate) fn reader(&self) -> Result<RowsReader, InputError> {
+        Ok(csv::Reader::from_reader(BufReader::new(open(&self.path)?)))
+    }
+
+    /// What is wrong with a line, which was well when the file was checked.
+    pub(crate) fn changed(&self, error: csv::Error) -> InputError {
+        of_csv(&self.path, error)
+    }
+}
+
+/// Reads a whole text.
+///
+/// # Errors
+/// [`InputError`].
+pub(crate) fn text(path: &Path) -> Result<String, InputError> {
+    let mut bytes = Vec::new();
+    let mut file = open(path)?;
+    file.read_to_end(&mut bytes).map_err(|source| InputError::Read { path: path.to_owned(), source })?;
+    String::from_utf8(bytes).map_err(|error| {
+        let before = error.as_bytes().iter().take(error.utf8_error().valid_up_to());
+        let line = 1 + before.filter(|byte| **byte == b'\n').count() as u64;
+        InputError::Text { path: path.to_owned(), line }
+    })
+}
+
+/// Opens a file of text, and refuses what is no such file by what it is: neither CSV nor TOML would say so.
+fn open(path: &Path) -> Result<File, InputError> {
+    let path = || path.to_owned();
+    let failed = |source| InputError::Read { path: path(), source };
+    // Before it is opened: that would wait until somebody writes into a pipe.
+    let kind = path().metadata().map_err(failed)?.file_type();
+    if kind.is_dir() {
+        return Err(InputError::Folder { path: path() });
+    }
+    if !kind.is_file() {
+        return Err(InputError::Pipe { path: path() });
+    }
+    let mut beginning = Vec::new();
+    let file = File::open(path()).map_err(failed)?;
+    file.take(BEGINNING as u64).read_to_end(&mut beginning).map_err(failed)?;
+    if beginning.starts_with(b"\xff\xfe") || beginning.starts_with(b"\xfe\xff") || beginning.contains(&0) {
+        return Err(InputError::Utf16 { path: path() });
+    }
+    File::open(path()).map_err(failed)
+}
+
+fn of_csv(path: &Path, error: csv::Error) -> InputError {
+    let path = path.to_owned();
+    match error.kind() {
+        csv::ErrorKind::UnequalLengths { pos: Some(place), expected_len, len } => {
+            InputError::Length { path, line: place.line(), found: *len, expected: *expected_len }
+        }
+        csv::ErrorKind::Utf8 { pos: Some(place), .. } => InputError::Text { path, line: place.line() },
+        _ => InputError::Read { path, source: error.into() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millstream_contract::error_text::one_line;
+
+    use super::*;
+
+    /// A file of Windows was sent up to its first umlaut; of a folder or of UTF-16, nobody was told which file it was.
+    #[test]
+    fn what_is_no_file_of_rows_is_named_with_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let utf16: Vec<u8> = "sku,name\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let files: [(&str, &[u8], &str); 7] = [
+            ("bom16", &[b"\xff\xfe", &*utf16].concat(), "is written in UTF-16; save it as UTF-8"),
+            ("no-bom16", &utf16, "is written in UTF-16; save it as UTF-8"),
+            ("head", b"sku,n\xe9me\n1,Gin\n", "line 1 is not UTF-8; save the file as UTF-8"),
+            ("row", b"sku,name\n1,Gin\n2,G\xe9n\n", "line 3 is not UTF-8; save the file as UTF-8"),
+            ("short", b"sku,name\n1,Gin\n2\n", "line 3 has 1 fields where the header has 2"),
+            ("empty", b"", "there is no line with the names of the columns"),
+            ("", b"", "is a folder; name a file"),
+        ];
+        for (name, bytes, said) in files {
+            let path = folder.path().join(name);
+            if !name.is_empty() {
+                std::fs::write(&path, bytes).unwrap();
+            }
+            let refused = one_line(&RowsFile::check(&path).unwrap_err());
+            assert!(refused.contains(said) && refused.contains(path.to_str().unwrap()), "{name}: {refused}");
+        }
+        let whole = folder.path().join("whole");
+        std::fs::write(&whole, "\u{feff}sku,name\n1,Gin\n").unwrap();
+        let found = RowsFile::check(&whole).unwrap();
+        assert_eq!((found.count, found.header.get(0)), (1, Some("sku")));
+    }
+
+    #[test]
+    fn a_map_that_is_not_utf8_is_named_with_its_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("map.toml");
+        std::fs::write(&path, b"name = \"a\"\ncontext = \"r\xe9\"\n").unwrap();
+        let refused = one_line(&text(&path).unwrap_err());
+        assert!(refused.contains("map.toml: line 2 is not UTF-8"), "{refused}");
+    }
+}

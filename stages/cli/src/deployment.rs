@@ -14,6 +14,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     num::NonZeroUsize,
     path::{Path, PathBuf},
+    process::Stdio,
     time::Duration,
 };
 
@@ -30,7 +31,7 @@ use millstream_runtime::connection::process_name;
 use self::access::StageKey;
 pub(crate) use self::stage_setting::StageSetting;
 use crate::{
-    commands::stage::STAGE,
+    commands::stage::{CHECK_CONFIG, STAGE},
     failure::CommandFailure,
     session::{SERVER_PROGRAM_VARIABLE, Session, is_connection_variable},
     supervisor::{ProcessSpec, ReadyCheck, Supervised, Supervisor, process_list::ProcessEntry},
@@ -80,10 +81,14 @@ pub(crate) struct DeploymentOptions {
 pub(crate) enum DeploymentError {
     #[error("{folder} is used by another `{program} up`")]
     InUse { folder: PathBuf, program: &'static str },
+    #[error("{path} is a file; name a folder")]
+    NoFolder { path: PathBuf },
     #[error("cannot use {path}")]
     File { path: PathBuf, source: io::Error },
-    #[error("port {port} is taken; stop what listens there or choose another with --nats-port")]
-    PortTaken { port: u16, source: io::Error },
+    #[error("port {port} is taken; stop what listens there or choose another with {flag}")]
+    PortTaken { port: u16, flag: &'static str, source: io::Error },
+    #[error("nats-server and the gateway cannot both listen on port {port}; choose another with --http-port")]
+    PortTwice { port: u16 },
     #[error("there is no stage {name}; there are {known}")]
     StageUnknown { name: String, known: String },
 }
@@ -93,7 +98,7 @@ impl Failure for DeploymentError {
         match self {
             Self::InUse { .. } | Self::PortTaken { .. } => ExitCode::AlreadyRunning,
             Self::File { source, .. } => ExitCode::of_file_error(source),
-            Self::StageUnknown { .. } => ExitCode::Usage,
+            Self::StageUnknown { .. } | Self::NoFolder { .. } | Self::PortTwice { .. } => ExitCode::Usage,
         }
     }
 }
@@ -147,12 +152,19 @@ impl Deployment {
         })
     }
 
-    /// Starts everything in order and returns when all is ready.
+    /// Starts everything in order and returns when all is ready. Nothing is started while a stage refuses its configuration.
     ///
     /// # Errors
     /// What could not be started; call [`Deployment::stop`] then too.
     pub(crate) async fn start(&mut self) -> Result<(), CommandFailure> {
-        self.start_servers().await?;
+        let servers = self.server_configs()?;
+        self.nats_urls = servers.iter().map(NatsServerConfig::url).collect::<Vec<_>>().join(",");
+        self.session = self.session.for_server(&self.nats_urls, &self.key.file);
+        let stages = self.stage_specs()?;
+        for refused in join_all(stages.iter().map(refused_configuration)).await {
+            refused?;
+        }
+        self.start_servers(servers).await?;
         let connected = self.session.connect().await?;
         wait_for_jetstream(&connected.jetstream).await?;
         let findings = provision(&connected.jetstream, &self.provision_options()).await?;
@@ -160,10 +172,8 @@ impl Deployment {
             let lines = crate::commands::setup::lines(bad, self.session.program.name).join("\n");
             return Err(CommandFailure::new(ExitCode::Configuration, lines));
         }
-        let only = self.options.stages;
-        let chosen = |stage: &str| only.is_none_or(|stages| stages.contains(&stage));
-        for (stage, section) in STAGES.into_iter().filter(|(stage, _)| chosen(stage)) {
-            self.start_stage(stage, section)?;
+        for spec in stages {
+            self.stages.push(self.supervisor.start(spec)?);
         }
         for stage in &self.stages {
             stage.ready().await?;
@@ -223,16 +233,12 @@ impl Deployment {
     }
 
     /// Starts all servers, then waits for each: those of a cluster wait for one another.
-    async fn start_servers(&mut self) -> Result<(), CommandFailure> {
-        let configs = self.server_configs()?;
-        self.nats_urls = configs.iter().map(NatsServerConfig::url).collect::<Vec<_>>().join(",");
-        self.session = self.session.for_server(&self.nats_urls, &self.key.file);
+    async fn start_servers(&mut self, configs: Vec<NatsServerConfig>) -> Result<(), CommandFailure> {
         let program = NatsServerProgram::find(&search_places(&self.session))?;
         for (name, config) in self.server_names().into_iter().zip(configs) {
             let port = config.port;
             // A foreign server on the port would greet as ours does.
-            std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port))
-                .map_err(|source| DeploymentError::PortTaken { port, source })?;
+            check_free(port, "--nats-port")?;
             let file = self.write_config(&format!("{name}.conf"), &config.render())?;
             let spec = ProcessSpec {
                 name,
@@ -273,14 +279,19 @@ impl Deployment {
         Ok(configs)
     }
 
-    fn start_stage(&mut self, stage: &str, section: &str) -> Result<(), CommandFailure> {
-        let replicas = self.options.replicas.get(stage).map_or(1, |count| count.get());
-        for number in 1..=replicas {
-            let instance = if replicas == 1 { String::new() } else { number.to_string() };
-            let spec = self.stage_spec(stage, section, &instance)?;
-            self.stages.push(self.supervisor.start(spec)?);
+    /// Every process of every stage that is to run.
+    fn stage_specs(&mut self) -> Result<Vec<ProcessSpec>, CommandFailure> {
+        let only = self.options.stages;
+        let chosen = |stage: &str| only.is_none_or(|stages| stages.contains(&stage));
+        let mut specs = Vec::new();
+        for (stage, section) in STAGES.into_iter().filter(|(stage, _)| chosen(stage)) {
+            let replicas = self.options.replicas.get(stage).map_or(1, |count| count.get());
+            for number in 1..=replicas {
+                let instance = if replicas == 1 { String::new() } else { number.to_string() };
+                specs.push(self.stage_spec(stage, section, &instance)?);
+            }
         }
-        Ok(())
+        Ok(specs)
     }
 
     fn stage_spec(
@@ -322,6 +333,13 @@ impl Deployment {
     fn own_setting(&mut self, stage: &str, name: &str) -> Result<(&'static str, String), CommandFailure> {
         if stage == GATEWAY {
             let first = self.options.http_port.filter(|_| self.http_addresses.is_empty());
+            match first {
+                Some(port) if port == self.options.nats_port => {
+                    return Err(DeploymentError::PortTwice { port }.into());
+                }
+                Some(port) => check_free(port, "--http-port")?,
+                None => {}
+            }
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, first.map_or_else(free_port, Ok)?));
             self.http_addresses.push(address);
             return Ok(("listen", address.to_string()));
@@ -346,7 +364,40 @@ impl Deployment {
     }
 }
 
+fn check_free(port: u16, flag: &'static str) -> Result<(), DeploymentError> {
+    std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+        .map(drop)
+        .map_err(|source| DeploymentError::PortTaken { port, flag, source })
+}
+
+/// Asks a stage whether it takes its configuration: nothing is judged here that it would judge differently.
+///
+/// # Errors
+/// In the stage's words, with its exit code.
+async fn refused_configuration(spec: &ProcessSpec) -> Result<(), CommandFailure> {
+    let mut command = tokio::process::Command::new(&spec.program);
+    command.args(&spec.arguments).arg(CHECK_CONFIG).stdin(Stdio::null()).kill_on_drop(true);
+    for name in &spec.variables_removed {
+        command.env_remove(name);
+    }
+    let output = command.output().await.map_err(|error| CommandFailure::file(&spec.program, &error))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let problems: Vec<&str> = said.lines().map(|line| line.strip_prefix("error: ").unwrap_or(line)).collect();
+    let code = output.status.code().and_then(|code| u8::try_from(code).ok());
+    Err(CommandFailure::new(
+        ExitCode::Configuration,
+        format_args!("nothing was started: {} refuses its configuration: {}", spec.name, problems.join("; ")),
+    )
+    .with_code(code.unwrap_or(ExitCode::Software.number())))
+}
+
 fn take_folder(folder: &Path, program: &'static str) -> Result<File, DeploymentError> {
+    if let Some(path) = folder.ancestors().find(|path| path.is_file()) {
+        return Err(DeploymentError::NoFolder { path: path.to_owned() });
+    }
     let path = folder.join("lock");
     let failed = |source| DeploymentError::File { path: path.clone(), source };
     fs::create_dir_all(folder).map_err(failed)?;

@@ -10,7 +10,7 @@ use millstream_contract::exit_code::ExitCode;
 use tokio::process::Command;
 
 use crate::{
-    commands::stage::STAGE,
+    commands::stage::{CHECK_CONFIG, STAGE},
     deployment::{STAGES, own_program},
     failure::CommandFailure,
     output,
@@ -36,9 +36,6 @@ pub(crate) struct CheckArguments {
     connect: bool,
 }
 
-/// The flag with which a stage judges its own configuration.
-const CHECK: &str = "--check-config";
-
 /// What a stage said.
 struct Answer {
     stage: &'static str,
@@ -61,7 +58,7 @@ pub(crate) async fn run(arguments: CheckArguments, session: &Session) -> Result<
         arguments.stages.is_empty() || arguments.stages.iter().any(|stage| stage.as_str() == *name)
     });
     let mut worst = ExitCode::Ok.number();
-    for answer in join_all(chosen.map(|stage| ask(stage, CHECK, &arguments, session))).await {
+    for answer in join_all(chosen.map(|stage| ask(stage, CHECK_CONFIG, &arguments, session))).await {
         let Answer { stage, code, found, problems } = answer?;
         for line in found.lines() {
             output::line(format_args!("{stage}: {line}"))?;
@@ -125,7 +122,7 @@ async fn ask(
         .args(session.stage_flags())
         .stdin(Stdio::null())
         .kill_on_drop(true);
-    if arguments.connect && question == CHECK {
+    if arguments.connect && question == CHECK_CONFIG {
         command.arg("--connect");
     }
     if let Some(instance) = &arguments.instance {

@@ -7,6 +7,8 @@ use crate::{deployment::STAGES, failure::CommandFailure};
 
 /// The name of the subcommand.
 pub(crate) const STAGE: &str = "stage";
+/// The flag with which a stage judges its own configuration.
+pub(crate) const CHECK_CONFIG: &str = "--check-config";
 
 /// Run one stage of this application.
 ///

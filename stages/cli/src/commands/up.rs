@@ -3,7 +3,7 @@
 use std::{num::NonZeroUsize, path::PathBuf, str::FromStr};
 
 use millstream_contract::exit_code::ExitCode;
-use millstream_runtime::shutdown::Shutdown;
+use millstream_runtime::{config::parse_duration, shutdown::Shutdown};
 
 use crate::{
     deployment::{Deployment, DeploymentOptions, StageSetting},
@@ -20,13 +20,13 @@ pub(crate) struct UpArguments {
     #[arg(long)]
     dir: PathBuf,
     /// Port of nats-server
-    #[arg(long, default_value_t = 4222, value_name = "PORT")]
+    #[arg(long, default_value_t = 4222, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     nats_port: u16,
     /// Port of the gateway, which takes commands over HTTP; any free one when absent
-    #[arg(long, value_name = "PORT")]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     http_port: Option<u16>,
     /// When nats-server syncs to disk: `always`, or a duration as in `10s`; its own default (2 minutes) when absent
-    #[arg(long, value_name = "WHEN")]
+    #[arg(long, value_name = "WHEN", value_parser = sync_interval)]
     sync: Option<String>,
     /// Run several processes of a stage, as in command-handler=2; may be repeated
     #[arg(long, value_name = "STAGE=N")]
@@ -49,6 +49,17 @@ impl FromStr for StageReplicas {
         let (stage, count) = text.split_once('=').ok_or("write STAGE=N, as in command-handler=2")?;
         let count = count.parse().map_err(|_| format!("{count:?} is not a number from 1 on"))?;
         Ok(Self { stage: stage.to_owned(), count })
+    }
+}
+
+/// As nats-server takes it. It knows no days, and would say what is wrong in its log alone.
+fn sync_interval(text: &str) -> Result<String, String> {
+    if text == "always" {
+        return Ok(text.to_owned());
+    }
+    match parse_duration(text) {
+        Ok(duration) if !duration.is_zero() => Ok(format!("{}ms", duration.as_millis())),
+        _ => Err("write `always`, or a duration above zero with its unit, as in 10s or 2m".to_owned()),
     }
 }
 
@@ -91,11 +102,31 @@ pub(crate) async fn run(arguments: UpArguments, session: &Session) -> Result<Exi
         }
         shutdown.requested().await;
     }
-    console.say("stopping");
-    deployment.stop().await;
-    console.say("stopped");
+    if deployment.process_count() > 0 {
+        console.say("stopping");
+        deployment.stop().await;
+        console.say("stopped");
+    }
     match started {
         Some(Err(failure)) => Err(failure),
         Some(Ok(())) | None => Ok(ExitCode::Ok),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// nats-server was started three times with what it does not take.
+    #[test]
+    fn sync_takes_what_nats_server_takes() {
+        for (text, taken) in
+            [("always", "always"), ("10s", "10000ms"), ("1m30s", "90000ms"), ("1d", "86400000ms")]
+        {
+            assert_eq!(sync_interval(text).as_deref(), Ok(taken));
+        }
+        for text in ["never", "", "0", "0s", "10", "-1s", "1w"] {
+            assert!(sync_interval(text).is_err(), "{text}");
+        }
     }
 }

@@ -4,11 +4,9 @@ use strsim::damerau_levenshtein;
 
 use super::{
     header::{self, PREFIX},
+    near_name::near_name,
     stored_message::Headers,
 };
-
-/// How many letters may differ for a name to be suggested.
-const SUGGESTED_DISTANCE_MAX: usize = 3;
 
 /// How many letters of the prefix may differ for a header to be taken for one of ours.
 const PREFIX_DISTANCE_MAX: usize = 2;
@@ -41,6 +39,14 @@ pub enum HeaderError {
         /// Another one.
         second: String,
     },
+    /// Its value is no line of text.
+    #[error("header {name} holds the control character {character:?}; leave it out")]
+    Control {
+        /// The header.
+        name: String,
+        /// The first one.
+        character: char,
+    },
     /// What events keep is too long.
     #[error("{} take {bytes} bytes together; at most {KEPT_BYTES_MAX} are allowed", KEPT.join(", "))]
     TooLong {
@@ -55,13 +61,14 @@ impl HeaderError {
         match self {
             Self::Unknown { .. } => "header-unknown",
             Self::Twice { .. } => "header-twice",
+            Self::Control { .. } => "header-control-character",
             Self::TooLong { .. } => "headers-too-long",
         }
     }
 }
 
-/// Checks that each header that begins with `Millstream-`, in whatever case, or nearly so, is one of `known` and has one value. Empty
-/// ones count as absent.
+/// Checks that each header that begins with `Millstream-`, in whatever case, or nearly so, is one of `known` and has one value without
+/// control characters. Empty ones count as absent.
 ///
 /// # Errors
 /// [`HeaderError`] names the first that is not.
@@ -73,6 +80,10 @@ pub fn check_headers(headers: &Headers, known: &[&str]) -> Result<(), HeaderErro
         if let Some(first) = headers.find(name).filter(|first| *first != value) {
             let (first, second) = (first.to_owned(), value.to_owned());
             return Err(HeaderError::Twice { name: name.to_owned(), first, second });
+        }
+        // NUL is one that nats-server takes. Whoever sees the event reads another name than the one that is there.
+        if let Some(character) = value.chars().find(|character| character.is_control()) {
+            return Err(HeaderError::Control { name: name.to_owned(), character });
         }
     }
     Ok(())
@@ -101,14 +112,8 @@ fn is_ours(name: &str) -> bool {
 }
 
 fn hint(name: &str, known: &[&str]) -> String {
-    let name = name.to_ascii_lowercase();
-    let near = known
-        .iter()
-        .map(|known| (damerau_levenshtein(&name, &known.to_ascii_lowercase()), known))
-        .filter(|(distance, _)| *distance <= SUGGESTED_DISTANCE_MAX)
-        .min_by_key(|(distance, _)| *distance);
-    match near {
-        Some((_, known)) => format!("did you mean {known}?"),
+    match near_name(name, known.iter().copied()) {
+        Some(known) => format!("did you mean {known}?"),
         None => format!("these are: {}", known.join(", ")),
     }
 }
@@ -146,6 +151,20 @@ mod tests {
         assert_eq!(check(&[("Mainstream-Actor", "a")]), Ok(()), "that is another word");
         let error = check(&[("millstream-colour", "7")]).unwrap_err().to_string();
         assert!(error.contains("millstream-colour") && error.contains("Millstream-Actor"), "{error}");
+    }
+
+    #[test]
+    fn a_value_with_a_control_character_is_refused() {
+        for (value, said) in
+            [("Ada\0", "\\0"), ("Ada\u{1b}[2J", "\\u{1b}"), ("A\tda", "\\t"), ("A\u{85}", "\\u{85}")]
+        {
+            let error = check(&[("millstream-actor", value)]).unwrap_err();
+            assert_eq!(error.code(), "header-control-character");
+            let expected =
+                format!("header millstream-actor holds the control character '{said}'; leave it out");
+            assert_eq!(error.to_string(), expected);
+        }
+        assert_eq!(check(&[("Millstream-Actor", "Ada of Łódź"), ("X", "\0")]), Ok(()));
     }
 
     #[test]

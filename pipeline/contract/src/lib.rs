@@ -18,6 +18,7 @@ pub mod header_block;
 pub mod header_check;
 pub mod leases;
 pub mod moment;
+pub mod near_name;
 pub mod outcome;
 pub mod position;
 pub mod set_aside;

@@ -305,6 +305,8 @@ async fn guards_are_read_in_any_case_and_refused_by_name_when_they_are_misspelt(
     let misspelt = code("Millstream-Expected-Versoin", "7").await;
     assert!(misspelt.starts_with("header-unknown"), "{misspelt}");
     assert!(misspelt.contains("did you mean Millstream-Expected-Version?"), "{misspelt}");
+    let hidden = code("Millstream-Actor", "Ada\0").await;
+    assert!(hidden.starts_with("header-control-character: header Millstream-Actor holds"), "{hidden}");
     // An empty command id beside a message id: the message id counts.
     let ids = [(header::COMMAND_ID, ""), (header::NATS_MESSAGE_ID, "once")];
     let first = ask(&broker, DEPOSIT, BODY, &ids).await;
@@ -316,6 +318,7 @@ async fn guards_are_read_in_any_case_and_refused_by_name_when_they_are_misspelt(
     for (name, value, expected) in [
         ("millstream-expected-version", "77", "version-conflict"),
         ("Millstream-Expected-Versoin", "77", "did you mean Millstream-Expected-Version?"),
+        ("Millstream-Actor", "Ada\0", "holds the control character"),
         ("Millstream-Actor", &*"a".repeat(10_000), "take 10000 bytes together; at most 8192"),
     ] {
         let mut headers = HeaderMap::new();

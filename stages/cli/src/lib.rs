@@ -3,7 +3,10 @@
 //!
 //! Results go to standard output, progress and console to standard error; `--json` wherever a program may read.
 
-use std::{ffi::OsString, num::NonZeroUsize, process, time::Duration};
+use std::{
+    ffi::OsString, fmt::Display, num::NonZeroUsize, ops::RangeInclusive, process, str::FromStr,
+    time::Duration,
+};
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use millstream_contract::exit_code::ExitCode;
@@ -240,6 +243,17 @@ fn header_text(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// For flags that take a whole number.
+fn whole<T>(range: RangeInclusive<T>) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync
+where
+    T: FromStr + PartialOrd + Display + Clone + Send + Sync + 'static,
+{
+    move |text| {
+        let number = text.parse().ok().filter(|number| range.contains(number));
+        number.ok_or_else(|| format!("write a whole number from {} to {}", range.start(), range.end()))
+    }
+}
+
 /// For flags that take a duration.
 fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text).map_err(|error| error.to_string())
@@ -259,6 +273,29 @@ mod tests {
     use millstream_model::Reference;
 
     use super::*;
+
+    /// Flags said "invalid digit found in string" and "number would be zero for non-zero type".
+    #[test]
+    fn numbers_are_refused_with_what_to_write() {
+        let program = Program::of::<Reference>();
+        let refused = |line: &str| {
+            let arguments = line.split(' ').map(OsString::from).collect();
+            parse(program, arguments).map(|_| ()).unwrap_err().to_string()
+        };
+        for (line, said) in [
+            ("x query retail stock --limit 0", "write a whole number from 1 to "),
+            (
+                "x report store-daily --date 2012-01-31 --revision 0",
+                "write a whole number from 1 to 4294967295",
+            ),
+            ("x send a b c d --expected-version new", "write a whole number from 0 to "),
+            ("x up --dir d --nats-port 70000", "write a whole number from 1 to 65535"),
+            ("x bench pipeline --commands some", "write a whole number from 1 to "),
+        ] {
+            let answer = refused(line);
+            assert!(answer.contains(said), "{line}: {answer}");
+        }
+    }
 
     #[test]
     fn no_command_has_a_flag_twice() {

@@ -8,14 +8,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
+use millstream_contract::near_name::near_name;
 
 use super::entry::{Entry, Source};
 use super::layer::{Layer, Value};
 use super::units::{format_bytes, format_duration, parse_bytes, parse_duration};
 use super::{ConfigError, Origins, Section};
-
-/// Least likeness (Jaro-Winkler) of a known key that is worth suggesting for an unknown one.
-const SUGGESTION_LIKENESS: f64 = 0.8;
 
 /// All layers, and what was found so far.
 #[derive(Debug)]
@@ -114,15 +112,9 @@ const SECTIONS: [&str; 9] = [
 ];
 
 fn suggestion(key: &str, known: &BTreeSet<&str>) -> String {
-    let closest = known
-        .iter()
-        .map(|candidate| (strsim::jaro_winkler(key, candidate), candidate))
-        .max_by(|(left, _), (right, _)| left.total_cmp(right));
-    match closest {
-        Some((likeness, candidate)) if likeness >= SUGGESTION_LIKENESS => {
-            format!("did you mean `{candidate}`?")
-        }
-        _ => "remove it, or see --dump-config for the keys there are".to_owned(),
+    match near_name(key, known.iter().copied()) {
+        Some(candidate) => format!("did you mean `{candidate}`?"),
+        None => "remove it, or see --dump-config for the keys there are".to_owned(),
     }
 }
 
@@ -256,8 +248,7 @@ impl SectionKeys<'_> {
     /// A count of at least one.
     pub fn count(&mut self, name: &str, default: NonZeroUsize, help: &'static str) -> NonZeroUsize {
         let parse = |value: &Value| {
-            let number =
-                usize::try_from(as_number(value)?).map_err(|error| format!("is too large: {error}"))?;
+            let number = usize::try_from(as_number(value)?).map_err(|_| "is too large".to_owned())?;
             NonZeroUsize::new(number).ok_or_else(|| "is 0; it takes 1 or more".to_owned())
         };
         self.read(name, Some(default), help, parse, ToString::to_string).unwrap_or(default)

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use millstream_contract::error_text::plain_decoder_text;
 use toml::de::{DeTable, DeValue};
 
 use super::entry::Source;
@@ -53,7 +54,9 @@ impl Value {
                     None => Self::Other("a list of something else than texts"),
                 }
             }
-            other => Self::Other(other.type_str()),
+            DeValue::Float(_) => Self::Other("a number with a point"),
+            DeValue::Datetime(_) => Self::Other("a date or time"),
+            DeValue::Table(_) => Self::Other("a table"),
         }
     }
 }
@@ -74,7 +77,11 @@ impl Layer {
         let line_of = |offset: usize| 1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count();
         let root = DeTable::parse(text).map_err(|error| {
             let line = error.span().map_or(1, |span| line_of(span.start));
-            format!("{}:{line}: not TOML: {}", path.display(), error.message().replace('\n', " "))
+            format!(
+                "{}:{line}: not TOML: {}",
+                path.display(),
+                plain_decoder_text(error.message()).replace('\n', " ")
+            )
         })?;
         let mut values = BTreeMap::new();
         let mut place = |key: String, value: Value, offset: usize| {

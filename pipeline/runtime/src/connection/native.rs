@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use millstream_contract::error_text::one_line;
 use serde::Deserialize;
 
 use super::settings::{keep_first_kind, place_urls};
@@ -85,7 +86,7 @@ pub(super) fn context(name: &str, environment: &BTreeMap<String, String>) -> Res
         format!("nats context `{name}`: {} cannot be read: {error}; see `nats context ls`", path.display())
     })?;
     let file: ContextFile = serde_json::from_str(&text)
-        .map_err(|error| format!("nats context `{name}`: {}: {error}", path.display()))?;
+        .map_err(|error| format!("nats context `{name}`: {}: {}", path.display(), one_line(&error)))?;
     refuse_unsupported(name, &file)?;
     let source = Source::Context(name.to_owned());
     let mut layer = Layer::default();

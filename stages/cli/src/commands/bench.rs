@@ -57,10 +57,10 @@ enum What {
 #[derive(Debug, clap::Args)]
 pub(crate) struct PipelineArguments {
     /// Commands to publish
-    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
+    #[arg(long, default_value_t = 100_000, value_parser = crate::whole(1..=u32::MAX), value_name = "N")]
     commands: u32,
     /// Aggregates they are spread over
-    #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..), value_name = "A")]
+    #[arg(long, default_value_t = 4096, value_parser = crate::whole(1..=u32::MAX), value_name = "A")]
     aggregates: u32,
     /// When the server syncs
     #[arg(long, value_enum, default_value_t = Sync::Default)]
@@ -69,10 +69,10 @@ pub(crate) struct PipelineArguments {
     #[arg(long, default_value_t = NonZeroUsize::MIN, value_parser = crate::replicas, value_name = "1|3|5")]
     replicas: NonZeroUsize,
     /// Commands a second while latency is measured
-    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..), value_name = "R")]
+    #[arg(long, default_value_t = 1000, value_parser = crate::whole(1..=u32::MAX), value_name = "R")]
     rate: u32,
     /// Commands for latency
-    #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
+    #[arg(long, default_value_t = 5000, value_parser = crate::whole(1..=u32::MAX), value_name = "N")]
     latency_commands: u32,
     /// Run the reporter and the process manager too, which read the same events beside the measured path
     #[arg(long)]

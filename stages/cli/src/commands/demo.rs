@@ -49,7 +49,7 @@ pub(crate) struct DemoArguments {
     #[arg(long)]
     exit: bool,
     /// How many sales to make up
-    #[arg(long, default_value_t = 5000, value_name = "N", value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
+    #[arg(long, default_value_t = 5000, value_name = "N", value_parser = crate::whole(100..=1_000_000_u32))]
     sales: u32,
 }
 

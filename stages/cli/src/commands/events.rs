@@ -42,7 +42,7 @@ enum Action {
 #[derive(Debug, clap::Args)]
 struct ShowArguments {
     /// Its sequence in EVENTS
-    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(value_parser = crate::whole(1..=u64::MAX))]
     sequence: u64,
     /// One JSON object
     #[arg(long)]
@@ -52,7 +52,7 @@ struct ShowArguments {
 #[derive(Debug, clap::Args)]
 struct SetAsideArguments {
     /// Its sequence in EVENTS
-    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(value_parser = crate::whole(1..=u64::MAX))]
     sequence: u64,
     /// Why, in a sentence for those who come later
     #[arg(long)]

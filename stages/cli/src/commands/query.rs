@@ -29,7 +29,7 @@ pub(crate) struct QueryArguments {
     #[arg(long, default_value = "")]
     prefix: String,
     /// At most this many
-    #[arg(long, default_value_t = LIMIT_DEFAULT, value_name = "N")]
+    #[arg(long, default_value_t = LIMIT_DEFAULT, value_name = "N", value_parser = crate::whole(NonZeroUsize::MIN..=NonZeroUsize::MAX))]
     limit: NonZeroUsize,
     /// All of them
     #[arg(long, conflicts_with = "limit")]

@@ -40,8 +40,8 @@ pub(crate) struct ReportArguments {
     /// Only this store or supplier
     #[arg(long)]
     key: Option<String>,
-    /// An earlier revision; the current one when absent
-    #[arg(long, value_name = "N")]
+    /// An earlier revision, from 1 on; the current one when absent
+    #[arg(long, value_name = "N", value_parser = crate::whole(1..=u32::MAX))]
     revision: Option<u32>,
     /// As it was: at a time, at the end of a date (UTC), at a position as answers carry it, or at a sequence of EVENTS
     #[arg(long, value_name = "TIME|POSITION", conflicts_with_all = ["position", "wait", "as_it_is"])]

@@ -58,7 +58,7 @@ pub(crate) struct SendArguments {
     #[arg(long, value_parser = crate::header_text)]
     actor: Option<String>,
     /// Reject unless the aggregate has this version
-    #[arg(long, value_name = "VERSION")]
+    #[arg(long, value_name = "VERSION", value_parser = crate::whole(0..=u64::MAX))]
     expected_version: Option<u64>,
     /// Give it in a process's place: only operators may, and only in this way are commands taken that are a process's alone
     #[arg(long)]

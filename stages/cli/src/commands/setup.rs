@@ -37,7 +37,7 @@ pub(crate) struct SetupArguments {
     max_bytes: Vec<StreamSize>,
     /// Where COMMANDS is made beside streams that are kept: the position behind which it begins. At least, and without this
     /// exactly, the highest position that EVENTS and DEADLETTERS name
-    #[arg(long, value_name = "POSITION")]
+    #[arg(long, value_name = "POSITION", value_parser = crate::whole(0..=u64::MAX))]
     commands_after: Option<u64>,
     /// One JSON object a stream
     #[arg(long)]

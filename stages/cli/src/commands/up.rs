@@ -20,10 +20,10 @@ pub(crate) struct UpArguments {
     #[arg(long)]
     dir: PathBuf,
     /// Port of nats-server
-    #[arg(long, default_value_t = 4222, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, default_value_t = 4222, value_name = "PORT", value_parser = crate::whole(1..=u16::MAX))]
     nats_port: u16,
     /// Port of the gateway, which takes commands over HTTP; any free one when absent
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "PORT", value_parser = crate::whole(1..=u16::MAX))]
     http_port: Option<u16>,
     /// When nats-server syncs to disk: `always`, or a duration as in `10s`; its own default (2 minutes) when absent
     #[arg(long, value_name = "WHEN", value_parser = sync_interval)]

@@ -41,10 +41,10 @@ enum What {
 #[derive(Debug, clap::Args)]
 struct OutcomesArguments {
     /// First position in COMMANDS; the earliest that is still kept when absent
-    #[arg(long, value_name = "POSITION")]
+    #[arg(long, value_name = "POSITION", value_parser = crate::whole(0..=u64::MAX))]
     from: Option<u64>,
     /// Last position; all there is when absent
-    #[arg(long, value_name = "POSITION")]
+    #[arg(long, value_name = "POSITION", value_parser = crate::whole(0..=u64::MAX))]
     to: Option<u64>,
     /// One JSON object a violation, and one at the end with the figures
     #[arg(long)]

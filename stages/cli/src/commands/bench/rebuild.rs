@@ -27,10 +27,10 @@ const STAGES: [&str; 2] = ["command-handler", "process-manager"];
 #[derive(Debug, clap::Args)]
 pub(crate) struct RebuildArguments {
     /// Sales to record, each with two lines and so two movements of stock; for every 20 of them a sku is delivered to 50 stores
-    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
+    #[arg(long, default_value_t = 100_000, value_parser = crate::whole(1..=u32::MAX), value_name = "N")]
     sales: u32,
     /// How often to measure; the median counts
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
+    #[arg(long, default_value_t = 5, value_parser = crate::whole(1..=u32::MAX), value_name = "N")]
     rounds: u32,
     /// As JSON
     #[arg(long)]

@@ -97,6 +97,9 @@ impl StageArguments {
     }
 }
 
+/// How long `--check-config --connect` waits for a server. It asks whether the stage could work now; a stage waits for longer.
+const CHECK_CONNECT_MAX: Duration = Duration::from_secs(5);
+
 /// What a stage runs with.
 #[derive(Debug, Clone)]
 pub struct StageRuntime {
@@ -309,7 +312,12 @@ async fn check_server<S>(identity: StageIdentity, config: &Config<S>) -> Result<
     let instance = &config.process.instance;
     let needs = stage_needs(identity.name, instance).unwrap_or_default();
     let client = ClientIdentity::of_stage(identity.name, instance);
-    let checks = check_stage(&config.nats, &client, &needs).await?;
+    let mut connection = config.nats.clone();
+    connection.connect_timeout = match connection.connect_timeout {
+        Duration::ZERO => CHECK_CONNECT_MAX,
+        configured => configured.min(CHECK_CONNECT_MAX),
+    };
+    let checks = check_stage(&connection, &client, &needs).await?;
     let lines: String = checks.iter().map(|check| format!("{check}\n")).collect();
     let shown = show(&lines);
     let codes = || checks.iter().filter_map(|check| check.result.as_ref().err()).map(|trouble| trouble.code);

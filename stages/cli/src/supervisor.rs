@@ -4,6 +4,7 @@
 //! Deliberately absent: what the processes are (see `deployment.rs`).
 
 use std::{
+    collections::BTreeMap,
     ffi::OsString,
     fs::{self, File},
     io,
@@ -41,6 +42,10 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// A process that was ready and has run for so long starts again at once when it dies. One that dies sooner, ready or not, will
 /// most likely meet the same trouble again.
 const STEADY_AFTER: Duration = Duration::from_secs(10);
+/// What was told of a process that has run for so long since is not counted any more.
+const CALM_AFTER: Duration = Duration::from_secs(600);
+/// How often the same ending of a process is told each time.
+const TOLD_FIRST: u32 = 3;
 /// A first start that fails this often is a mistake, not an accident.
 const FIRST_START_TRIES: u32 = 3;
 /// A handler that rebuilds its state from a long stream is not ready before.
@@ -167,6 +172,7 @@ impl Supervisor {
             state: state_sender,
             stop: stop_receiver,
             restarts: 0,
+            endings: Endings::default(),
         };
         let child = runner.spawn()?;
         let name = runner.name.clone();
@@ -221,6 +227,7 @@ struct Runner {
     state: watch::Sender<State>,
     stop: watch::Receiver<bool>,
     restarts: u64,
+    endings: Endings,
 }
 
 impl Runner {
@@ -242,7 +249,16 @@ impl Runner {
             self.state.send_replace(if was_ready { State::Starting } else { State::Failed(failures) });
             self.note(None);
             let how = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
-            self.say(format_args!("{} ended ({how}); starting it again", self.name));
+            match self.endings.ended(&how, began.elapsed()) {
+                Some(1) => self.say(format_args!("{} ended ({how}); starting it again", self.name)),
+                Some(times) => self.say(format_args!(
+                    "{} ended ({how}), {times} times by now; starting it again. Its log {} ends with: {}",
+                    self.name,
+                    self.log.display(),
+                    last_line(&self.log)
+                )),
+                None => {}
+            }
             child = self.start_again(soon).await;
         }
     }
@@ -260,7 +276,10 @@ impl Runner {
                 Ok(child) => return Some(child),
                 Err(error) => {
                     soon += 1;
-                    self.say(format_args!("{}", millstream_contract::error_text::one_line(&error)));
+                    let why = millstream_contract::error_text::one_line(&error);
+                    if self.endings.ended(&why, Duration::ZERO).is_some() {
+                        self.say(format_args!("{why}"));
+                    }
                 }
             }
         }
@@ -303,7 +322,7 @@ impl Runner {
             () = self.until_ready() => {}
         }
         let before = self.state.send_replace(State::Ready);
-        if self.restarts > 0 && before != State::Ready {
+        if self.restarts > 0 && before != State::Ready && self.endings.last_was_told {
             self.say(format_args!("{} is ready again", self.name));
         }
         child.wait().await
@@ -351,6 +370,27 @@ fn died_soon(before: u32, was_ready: bool, ran: Duration) -> u32 {
     if was_ready && ran >= STEADY_AFTER { 0 } else { before.saturating_add(1) }
 }
 
+/// How often a process has ended in which way, so that one that ends again and again does not fill the terminal.
+#[derive(Debug, Default)]
+struct Endings {
+    times: BTreeMap<String, u32>,
+    last_was_told: bool,
+}
+
+impl Endings {
+    /// It ended after it `ran` for so long. How often it has ended in this way, where that is worth telling: the first few times, and
+    /// each time that it has become twice as often.
+    fn ended(&mut self, how: &str, ran: Duration) -> Option<u32> {
+        if ran >= CALM_AFTER {
+            self.times.clear();
+        }
+        let times = self.times.entry(how.to_owned()).or_default();
+        *times = times.saturating_add(1);
+        self.last_was_told = *times <= TOLD_FIRST || times.is_power_of_two();
+        self.last_was_told.then_some(*times)
+    }
+}
+
 /// None after a process that had run for long; doubling with each that died soon.
 fn pause(soon: u32) -> Duration {
     match soon {
@@ -367,6 +407,19 @@ fn last_line(log: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A stage that flapped wrote two lines every five seconds, for ever.
+    #[test]
+    fn the_same_ending_is_told_ever_more_rarely_and_another_one_at_once() {
+        let mut endings = Endings::default();
+        let told = |endings: &mut Endings, how: &str, ran: u64| endings.ended(how, Duration::from_secs(ran));
+        let times: Vec<u32> = (0..1000).filter_map(|_| told(&mut endings, "exit status: 1", 11)).collect();
+        assert_eq!(times, [1, 2, 3, 4, 8, 16, 32, 64, 128, 256, 512]);
+        assert!(!endings.last_was_told, "nor that it is ready again");
+        assert_eq!(told(&mut endings, "signal: 9 (SIGKILL)", 1), Some(1));
+        assert_eq!(told(&mut endings, "exit status: 1", 1), None, "that is nothing new");
+        assert_eq!(told(&mut endings, "exit status: 1", 600), Some(1), "it had run for long");
+    }
 
     /// A handler that was ready for an instant before each death was started 179 times in six seconds.
     #[test]

@@ -81,6 +81,11 @@ pub(crate) struct DeploymentOptions {
 pub(crate) enum DeploymentError {
     #[error("{folder} is used by another `{program} up`")]
     InUse { folder: PathBuf, program: &'static str },
+    #[error(
+        "{server} holds no streams, but the stages kept files of earlier ones in {kept}: the server's folder is gone, and with it every event. \
+         Put it back; or, to begin with nothing, remove {data} too. Nothing was started"
+    )]
+    StoreGone { server: PathBuf, kept: String, data: PathBuf },
     #[error("{path} is a file; name a folder")]
     NoFolder { path: PathBuf },
     #[error("cannot use {path}")]
@@ -98,6 +103,7 @@ impl Failure for DeploymentError {
         match self {
             Self::InUse { .. } | Self::PortTaken { .. } => ExitCode::AlreadyRunning,
             Self::File { source, .. } => ExitCode::of_file_error(source),
+            Self::StoreGone { .. } => ExitCode::Data,
             Self::StageUnknown { .. } | Self::NoFolder { .. } | Self::PortTwice { .. } => ExitCode::Usage,
         }
     }
@@ -152,11 +158,13 @@ impl Deployment {
         })
     }
 
-    /// Starts everything in order and returns when all is ready. Nothing is started while a stage refuses its configuration.
+    /// Starts everything in order and returns when all is ready. Nothing is started while a stage refuses its configuration, or where the
+    /// streams are gone of which the stages have files.
     ///
     /// # Errors
     /// What could not be started; call [`Deployment::stop`] then too.
     pub(crate) async fn start(&mut self) -> Result<(), CommandFailure> {
+        self.check_store()?;
         let servers = self.server_configs()?;
         self.nats_urls = servers.iter().map(NatsServerConfig::url).collect::<Vec<_>>().join(",");
         self.session = self.session.for_server(&self.nats_urls, &self.key.file);
@@ -229,6 +237,24 @@ impl Deployment {
         match self.options.servers.get() {
             1 => vec![SERVER.to_owned()],
             count => (1..=count).map(|number| format!("{SERVER}-{number}")).collect(),
+        }
+    }
+
+    /// Streams would be made anew, and the stages would throw away what they have, in silence.
+    fn check_store(&self) -> Result<(), DeploymentError> {
+        let data = self.options.folder.join("data");
+        let servers = self.server_names();
+        if servers.iter().any(|server| holds_streams(&data.join(server))) {
+            return Ok(());
+        }
+        let mut kept = names_in(&data);
+        kept.retain(|name| !servers.contains(name) && !names_in(&data.join(name)).is_empty());
+        match (servers.first(), kept.is_empty()) {
+            (Some(server), false) => {
+                let server = data.join(server);
+                Err(DeploymentError::StoreGone { server, kept: kept.join(", "), data })
+            }
+            _ => Ok(()),
         }
     }
 
@@ -362,6 +388,21 @@ impl Deployment {
             .map_err(|source| DeploymentError::File { path: path.clone(), source })?;
         Ok(path)
     }
+}
+
+/// What is in a folder, in order; nothing where there is none.
+fn names_in(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+/// Whether a nats-server keeps streams of any account in its folder.
+fn holds_streams(server: &Path) -> bool {
+    let store = server.join("jetstream");
+    names_in(&store).iter().any(|account| !names_in(&store.join(account).join("streams")).is_empty())
 }
 
 fn check_free(port: u16, flag: &'static str) -> Result<(), DeploymentError> {

@@ -177,6 +177,33 @@ async fn what_up_cannot_be_run_with_is_refused_before_anything_starts() {
     }
 }
 
+/// All streams were made anew, and everything went on as if nothing had ever been there.
+#[tokio::test]
+async fn a_server_whose_folder_is_gone_is_not_begun_anew_in_silence() {
+    let folder = fresh_folder();
+    let system = System::start(folder.path(), &[]).await;
+    send(&system, "record-sale", SALE, "first").await;
+    let port = system.port();
+    system.stop().await;
+    let data = folder.path().join("data");
+    let (server, aside) = (data.join("nats-server"), folder.path().join("aside"));
+    std::fs::rename(&server, &aside).unwrap();
+    let mut command = millstream();
+    command.args(["up", "--nats-port", &port.to_string(), "--dir"]).arg(folder.path());
+    let refused = program::run(command, b"").await;
+    assert_eq!(refused.code(), Some(65), "{refused:?}");
+    for said in [
+        "holds no streams, but the stages kept files",
+        "command-handler, process-manager, projector, reporter",
+    ] {
+        assert!(refused.stderr.contains(said), "no {said:?}: {refused:?}");
+    }
+    std::fs::rename(&aside, &server).unwrap();
+    let system = System::start_on_port(folder.path(), port, &[]).await;
+    assert_eq!(sales(&system).await, "1,2026-01-31,1,open,1,0,3,0,7.50,0.00,7.50,USD");
+    system.stop().await;
+}
+
 #[tokio::test]
 async fn demo_kills_its_handler_and_ends_well_only_if_every_figure_is_right() {
     let mut command = millstream();

@@ -2,6 +2,7 @@
 
 mod asking;
 mod decisions;
+mod readers;
 mod refusals;
 mod space;
 
@@ -10,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use async_nats::jetstream::{self, consumer};
+use async_nats::jetstream;
 use futures::{StreamExt as _, TryStreamExt as _};
 use millstream_contract::{
     error_text::one_line,
@@ -30,7 +31,7 @@ use millstream_runtime::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use self::asking::Asking;
+use self::{asking::Asking, readers::Readers};
 use crate::{
     failure::CommandFailure,
     output,
@@ -54,11 +55,6 @@ const STAGES: [&str; 4] = ["command-handler", "process-manager", "projector", "r
 const GATEWAY: &str = "gateway";
 /// A process that is there answers well within this time; after it, all have.
 const ANSWERS_WAIT: Duration = Duration::from_secs(1);
-
-/// How often a reader is looked at before it counts as absent.
-const LOOKS_MAX: u32 = 10;
-/// Between two looks.
-const LOOK_PAUSE: Duration = Duration::from_millis(100);
 
 /// Check the server, the streams, the consumers and every stage; end with 0 only if all are ready.
 #[derive(Debug, clap::Args)]
@@ -86,15 +82,16 @@ pub(crate) async fn run(arguments: DoctorArguments, session: &Session) -> Result
         show(check)?;
     }
     show(asking.one("space", space::space(&connected.broker)).await)?;
+    let processes = processes(&connected).await;
+    let readers = Readers::of(processes.as_deref().unwrap_or_default());
     for (stage, stream) in READERS {
         let what = format!("reader {stage} of {stream}");
-        show(asking.one(&what, consumers(&connected.jetstream, stage, stream)).await)?;
+        show(asking.one(&what, readers.check(&connected.jetstream, stage, stream)).await)?;
     }
     show(asking.one(decisions::WHAT, decisions::decisions(&connected)).await)?;
     for stage in TAKING_TURNS {
         show(asking.one(&format!("lease of {stage}"), active(&connected, stage)).await)?;
     }
-    let processes = processes(&connected).await;
     for stage in STAGES {
         show(ready(stage, processes.as_deref()))?;
     }
@@ -170,42 +167,6 @@ fn stream(finding: &StreamFinding, program: &str) -> Check {
     Check { what: format!("stream {}", finding.stream), result }
 }
 
-/// A reader that lives has a request waiting at the server, but for moments: it is looked at again before it is judged.
-async fn consumers(jetstream: &jetstream::Context, stage: &str, stream: &str) -> Check {
-    let what = format!("reader {stage} of {stream}");
-    let mut looks = 1;
-    let result = loop {
-        let result = match infos(jetstream, stage, stream).await {
-            Err(sentence) => Err(sentence),
-            Ok(infos) if infos.is_empty() => Err(format!("there is no consumer; does the {stage} run?")),
-            Ok(infos) => {
-                let behind = |info: &consumer::Info| format!("{} is {} behind", info.name, info.num_pending);
-                let lines: Vec<String> = infos.iter().map(behind).collect();
-                match infos.iter().any(|info| info.num_waiting > 0) {
-                    true => Ok(lines.join(", ")),
-                    false => Err(format!("nobody reads ({}); does the {stage} run?", lines.join(", "))),
-                }
-            }
-        };
-        if result.is_ok() || looks == LOOKS_MAX {
-            break result;
-        }
-        looks += 1;
-        tokio::time::sleep(LOOK_PAUSE).await;
-    };
-    Check { what, result: result.map_err(|sentence| trouble(ExitCode::Unavailable, sentence)) }
-}
-
-async fn infos(
-    jetstream: &jetstream::Context,
-    stage: &str,
-    stream: &str,
-) -> Result<Vec<consumer::Info>, String> {
-    let found = jetstream.get_stream(stream).await.map_err(|error| one_line(&error))?;
-    let all: Vec<consumer::Info> = found.consumers().try_collect().await.map_err(|error| one_line(&error))?;
-    Ok(all.into_iter().filter(|info| is_of(stage, &info.name)).collect())
-}
-
 /// Whether a consumer or a lease is of a stage.
 fn is_of(stage: &str, name: &str) -> bool {
     name.strip_prefix(stage).is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', '.']))
@@ -254,6 +215,8 @@ async fn holders(connected: &Connected, stage: &str) -> Result<Vec<String>, Stri
 #[derive(Debug, Deserialize)]
 struct ProcessStatus {
     stage: String,
+    #[serde(default)]
+    instance: String,
     ready: bool,
     reasons: BTreeSet<String>,
     #[serde(default)]

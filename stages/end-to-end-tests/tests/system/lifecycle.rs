@@ -6,6 +6,7 @@ use end_to_end_tests::{
     waiting::until,
 };
 use millstream_jetstream::nats_server::free_port;
+use nix::sys::signal::Signal;
 
 const SALE: &str = r#"{"sale":"S1","currency":"USD","lines":[{"sku":"1","quantity":3,"unit_price":250}]}"#;
 const TILL: [&str; 3] = ["retail", "till", "1_2026-01-31"];
@@ -130,6 +131,25 @@ async fn doctor_says_who_decides_and_another_process_goes_on_when_that_one_is_go
     until("another run decides", async || maker().await.filter(|run| *run != first)).await;
     let verified = system.millstream(&["verify", "outcomes"]).await.expect_success("millstream verify");
     assert!(verified.stdout.contains("every promise kept"), "{verified:?}");
+    system.stop().await;
+}
+
+/// The server hands a stopped process what it had asked for before, so that nothing is left: it was said to be 0 behind.
+#[tokio::test]
+async fn doctor_tells_a_process_that_stands_still() {
+    let folder = fresh_folder();
+    let system = System::start(folder.path(), &["--replicas", "projector=2"]).await;
+    let content = async || (system.millstream(&["doctor"]).await.code() == Some(0)).then_some(());
+    until("doctor is content", content).await;
+    assert!(system.signal("projector-2", Signal::SIGSTOP));
+    let doctor = system.millstream(&["doctor"]).await;
+    assert_eq!(doctor.code(), Some(69), "{doctor:?}");
+    let said = "projector-1 is 0 behind";
+    let line =
+        doctor.stdout.lines().find(|line| line.starts_with("trouble reader projector of EVENTS: ")).unwrap();
+    assert!(line.contains("the process of projector-2 does not answer") && line.contains(said), "{line}");
+    assert!(system.signal("projector-2", Signal::SIGCONT));
+    until("doctor is content again", content).await;
     system.stop().await;
 }
 

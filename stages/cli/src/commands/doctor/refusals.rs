@@ -46,6 +46,7 @@ mod tests {
     fn rejections_are_added_up_by_process_and_code() {
         let status = |figures: &[(&str, f64)]| ProcessStatus {
             stage: "command-handler".to_owned(),
+            instance: String::new(),
             ready: true,
             reasons: Default::default(),
             figures: figures.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect(),

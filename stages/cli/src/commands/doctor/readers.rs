@@ -1,0 +1,132 @@
+//! Who reads the streams, and how far behind. The server knows only what it has handed out: of a process that stands still it says that
+//! nothing is left, so each reader is told together with whether its process answers.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use async_nats::jetstream::{self, consumer};
+use futures::TryStreamExt as _;
+use millstream_contract::{error_text::one_line, exit_code::ExitCode};
+use millstream_runtime::{stage_check::Check, stage_needs::stage_needs};
+
+use super::{ProcessStatus, is_of, trouble};
+
+/// How often a reader is looked at before it counts as absent.
+const LOOKS_MAX: u32 = 10;
+/// Between two looks.
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
+
+/// The consumers of the processes that answer, as stream and name.
+pub(super) struct Readers(BTreeSet<(String, String)>);
+
+/// A consumer at the server.
+struct Found {
+    name: String,
+    /// What it has not handed out yet.
+    pending: u64,
+    /// Whether somebody waits for more.
+    awaited: bool,
+}
+
+impl Readers {
+    pub(super) fn of(processes: &[ProcessStatus]) -> Self {
+        let needs = processes.iter().filter_map(|process| stage_needs(&process.stage, &process.instance));
+        let readers = needs.flat_map(|needs| needs.readers);
+        Self(readers.map(|reader| (reader.stream, reader.consumer)).collect())
+    }
+
+    /// A reader that lives has a request waiting at the server, but for moments: it is looked at again before it is judged.
+    pub(super) async fn check(&self, jetstream: &jetstream::Context, stage: &str, stream: &str) -> Check {
+        let mut looks = 1;
+        let result = loop {
+            let result = match found(jetstream, stage, stream).await {
+                Err(sentence) => Err(sentence),
+                Ok(found) => self.told(stage, stream, &found),
+            };
+            if result.is_ok() || looks == LOOKS_MAX {
+                break result;
+            }
+            looks += 1;
+            tokio::time::sleep(LOOK_PAUSE).await;
+        };
+        let result = result.map_err(|sentence| trouble(ExitCode::Unavailable, sentence));
+        Check { what: format!("reader {stage} of {stream}"), result }
+    }
+
+    fn told(&self, stage: &str, stream: &str, found: &[Found]) -> Result<String, String> {
+        if found.is_empty() {
+            return Err(format!("there is no consumer; does the {stage} run?"));
+        }
+        // Where no process of any stage answers, that is said once, and of this one nothing follows from it.
+        let answers =
+            |name: &str| self.0.is_empty() || self.0.contains(&(stream.to_owned(), name.to_owned()));
+        let line = |Found { name, pending, .. }: &Found| match answers(name) {
+            true => format!("{name} is {pending} behind"),
+            false => format!(
+                "the process of {name} does not answer: it stands still or is gone; {pending} messages are not handed to it yet, and how \
+                 many of the others it has read is not known"
+            ),
+        };
+        let lines = found.iter().map(line).collect::<Vec<_>>().join(", ");
+        match (found.iter().all(|each| answers(&each.name)), found.iter().any(|each| each.awaited)) {
+            (false, _) => Err(lines),
+            (true, true) => Ok(lines),
+            (true, false) => Err(format!("nobody reads ({lines}); does the {stage} run?")),
+        }
+    }
+}
+
+async fn found(jetstream: &jetstream::Context, stage: &str, stream: &str) -> Result<Vec<Found>, String> {
+    let found = jetstream.get_stream(stream).await.map_err(|error| one_line(&error))?;
+    let all: Vec<consumer::Info> = found.consumers().try_collect().await.map_err(|error| one_line(&error))?;
+    let own = all.into_iter().filter(|info| is_of(stage, &info.name));
+    let of = |info: consumer::Info| Found {
+        pending: info.num_pending,
+        awaited: info.num_waiting > 0,
+        name: info.name,
+    };
+    Ok(own.map(of).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use millstream_contract::stream_names::EVENTS;
+
+    use super::*;
+
+    fn status(stage: &str, instance: &str) -> ProcessStatus {
+        ProcessStatus {
+            stage: stage.to_owned(),
+            instance: instance.to_owned(),
+            ready: true,
+            reasons: BTreeSet::new(),
+            figures: Default::default(),
+        }
+    }
+
+    fn consumer(name: &str, awaited: bool) -> Found {
+        Found { name: name.to_owned(), pending: 0, awaited }
+    }
+
+    /// The server had handed everything to a projector that stood still, and it was told to be 0 behind.
+    #[test]
+    fn a_process_that_does_not_answer_is_no_reader_that_is_0_behind() {
+        let found = [consumer("projector-1", true), consumer("projector-2", true)];
+        let told = |processes: &[ProcessStatus]| Readers::of(processes).told("projector", EVENTS, &found);
+        let both = told(&[status("projector", "1"), status("projector", "2")]).unwrap();
+        assert_eq!(both, "projector-1 is 0 behind, projector-2 is 0 behind");
+        let one = told(&[status("projector", "1"), status("reporter", "2")]).unwrap_err();
+        assert!(
+            one.starts_with("projector-1 is 0 behind, the process of projector-2 does not answer"),
+            "{one}"
+        );
+        assert!(told(&[]).is_ok(), "that nobody answers is told of the stages");
+    }
+
+    #[test]
+    fn a_reader_whom_nobody_awaits_is_absent() {
+        let readers = Readers::of(&[status("projector", "")]);
+        let told = readers.told("projector", EVENTS, &[consumer("projector", false)]).unwrap_err();
+        assert_eq!(told, "nobody reads (projector is 0 behind); does the projector run?");
+        assert!(readers.told("projector", EVENTS, &[]).is_err());
+    }
+}

@@ -2,6 +2,8 @@
 //! ones too when the streams run out of room. A full COMMANDS refuses every sender, and a full OUTCOMES stops the handler, so it
 //! is better that a repeated id is recognised for a shorter time.
 //!
+//! A standby purges nothing, but forgets the ids whose records others have purged ([`follow`]).
+//!
 //! Purging runs beside the rounds, when a turn begins and from time to time. Ages are measured in the server's time, from the
 //! newest record of the journal, so that a wrong clock of ours cannot purge too early. Nothing else depends on purging: what
 //! fails is tried again the next time. EVENTS is never purged.
@@ -25,10 +27,7 @@ use millstream_runtime::{
 use tokio::time::Instant;
 
 use super::{HandlerError, TurnEnd};
-use crate::{
-    id_index::{IdIndex, IdIndexError},
-    outcome_journal::JournalError,
-};
+use crate::{id_index::IdIndex, outcome_journal::JournalError};
 
 /// What is purged, and how often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +87,30 @@ pub(super) async fn run<B: Broker>(
         if let Some(purged) = troubles.put_off("making room", purged) {
             purged.count(&metrics.purged_for_space);
         }
+        tokio::time::sleep(ROOM_INTERVAL.min(settings.interval)).await;
+    }
+}
+
+/// Forgets again and again the ids whose records another handler has purged. Otherwise the index of a standby would come to hold
+/// every id that there ever was.
+///
+/// # Errors
+/// When the index was damaged and has to be learnt anew; whatever else fails is tried again.
+pub(super) async fn follow<B: Broker>(
+    broker: &B,
+    index: &Arc<IdIndex>,
+    settings: PurgeSettings,
+) -> Result<(), HandlerError> {
+    let mut troubles = Troubles::default();
+    loop {
+        let forgotten = forget_purged(broker, index).await;
+        if let Err(error) = &forgotten
+            && error.index_begun_anew()
+        {
+            return forgotten.map(drop);
+        }
+        let forgotten = forgotten.map(|ids| Purged { ids, ..Purged::default() });
+        troubles.put_off("forgetting ids of purged records", forgotten);
         tokio::time::sleep(ROOM_INTERVAL.min(settings.interval)).await;
     }
 }
@@ -176,7 +199,7 @@ pub(super) async fn make_room<B: Broker>(
     let outcomes = purge_down(broker, OUTCOMES, outcomes, before_last, OUTCOMES_LEFT).await?;
     troubles.made_room(OUTCOMES, outcomes);
     let ids = match outcomes {
-        Some(_) => forget(index, broker.state(OUTCOMES).await?.first_sequence).await?,
+        Some(_) => forget_purged(broker, index).await?,
         None => 0,
     };
     let purged = |room: Option<Room>| room.map_or(0, |room| room.purged);
@@ -228,8 +251,9 @@ pub(super) async fn purge<B: Broker>(
         let limit = last.sequence.saturating_sub(1);
         let through = last_stored_before(broker, OUTCOMES, before(last.stored_at, age), limit).await?;
         purged.records = purge_through(broker, OUTCOMES, through).await?;
-        purged.ids = forget(index, broker.state(OUTCOMES).await?.first_sequence).await?;
     }
+    // Also of records that somebody has purged by hand.
+    purged.ids = forget_purged(broker, index).await?;
     Ok(purged)
 }
 
@@ -242,10 +266,11 @@ async fn purge_through<B: Broker>(broker: &B, stream: &str, through: u64) -> Res
     if through == 0 { Ok(0) } else { broker.purge_subject(stream, ">", Some(through)).await }
 }
 
-/// Forgets ids, away from the async threads and in pieces, so that rounds go on meanwhile.
-async fn forget(index: &Arc<IdIndex>, first_sequence: u64) -> Result<u64, IdIndexError> {
+/// Forgets the ids whose record OUTCOMES holds no more, away from the async threads and in pieces, so that rounds go on meanwhile.
+async fn forget_purged<B: Broker>(broker: &B, index: &Arc<IdIndex>) -> Result<u64, HandlerError> {
+    let first_sequence = broker.state(OUTCOMES).await?.first_sequence;
     let index = index.clone();
-    do_file_work(move || index.forget_before(first_sequence)).await
+    Ok(do_file_work(move || index.forget_before(first_sequence)).await?)
 }
 
 #[cfg(test)]

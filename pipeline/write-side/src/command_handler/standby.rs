@@ -1,10 +1,10 @@
 //! Standing by: waiting for the lease, and keeping it.
 //!
-//! A standby keeps warm so that a takeover is short. It follows OUTCOMES to learn the ids that the active handler records, and
-//! EVENTS to know the states of aggregates. One that is not warm yet lets others go first: it takes the lease only when nobody
-//! else has wanted it for as long as a lease lives.
+//! A standby keeps warm so that a takeover is short. It follows OUTCOMES to learn the ids that the active handler records, and to
+//! forget those whose records that one purges; and EVENTS to know the states of aggregates. One that is not warm yet lets others go
+//! first: it takes the lease only when nobody else has wanted it for as long as a lease lives.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use millstream_contract::{leases::COMMAND_HANDLER_LEASE, stored_message::StoredMessage};
 use millstream_jetstream::{
@@ -15,10 +15,12 @@ use millstream_runtime::{health::ProgressWatch, shutdown::Shutdown};
 use tokio::{sync::watch, time::Instant};
 
 use super::{
-    CommandHandler, HandlerError, Observed, TurnEnd,
+    CommandHandler, HandlerError, Observed, PurgeSettings, TurnEnd,
     id_follower::IdFollower,
+    purge,
     state_keeper::{StateFollower, StateKeeper},
 };
+use crate::id_index::IdIndex;
 
 /// What a standby reads, which need not have caught up yet when its turn begins.
 pub(super) struct Followers<B: Broker> {
@@ -62,6 +64,7 @@ impl<B: Broker> CommandHandler<B> {
             biased;
             held = waiting.for_lease() => held.map(|()| true),
             followed = ids.follow(&self.index, &self.observed.progress.ids) => followed.map(|()| false),
+            forgotten = forget_ids(&self.broker, &self.index, self.settings.purge) => forgotten.map(|()| false),
             followed = follow_states(states, &mut self.states, &warm, &self.observed) => followed.map(|()| false),
             () = shutdown.requested() => Ok(false),
         };
@@ -78,6 +81,18 @@ impl<B: Broker> CommandHandler<B> {
         let states = self.states.open(&self.broker, &self.ids, &self.settings.name).await?;
         let ids = IdFollower::open(&self.broker, &self.ids, &self.settings.name, &self.index).await?;
         Ok(Followers { ids, states })
+    }
+}
+
+/// Forgets ids, for ever.
+async fn forget_ids<B: Broker>(
+    broker: &B,
+    index: &Arc<IdIndex>,
+    settings: Option<PurgeSettings>,
+) -> Result<(), HandlerError> {
+    match settings {
+        Some(settings) => purge::follow(broker, index, settings).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -36,6 +36,7 @@ const ALL: PurgeSettings =
 
 struct Running {
     shutdown: Shutdown,
+    index: Arc<IdIndex>,
     task: JoinHandle<Result<(), HandlerError>>,
 }
 
@@ -60,9 +61,9 @@ impl Running {
         let run = ulid::Ulid::generate().to_string();
         let mut handler =
             CommandHandler::new(server.broker().await, registry, settings, &run, index, snapshots, observed);
-        let shutdown = Shutdown::new();
+        let (shutdown, index) = (Shutdown::new(), handler.index.clone());
         let stop = shutdown.clone();
-        Self { shutdown, task: tokio::spawn(async move { handler.run(stop).await }) }
+        Self { shutdown, index, task: tokio::spawn(async move { handler.run(stop).await }) }
     }
 
     async fn stop(self) {
@@ -185,6 +186,45 @@ async fn active_handler_purges_when_its_turn_begins_and_goes_on() {
     let next = deposit(&broker, "next").await;
     assert!(matches!(next, Outcome::Accepted { version: 6, .. }), "{next:?}");
     handler.stop().await;
+}
+
+/// Only the active handler forgot, so that the index of a standby came to hold every id that there ever was.
+#[tokio::test(flavor = "multi_thread")]
+async fn standby_forgets_the_ids_that_another_handler_purges() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = TestServer::start_provisioned().await;
+    let broker = server.broker().await;
+    let active = Running::start(&server, IdIndex::in_memory().unwrap(), NOTHING).await;
+    deposit(&broker, "first").await;
+    let often = PurgeSettings { interval: Duration::from_millis(20), ..NOTHING };
+    let standby = Running::start(&server, Arc::into_inner(index(folder.path())).unwrap(), often).await;
+    let knows = |ids: &[&str]| {
+        let ids: Vec<Arc<str>> = ids.iter().map(|id| (*id).into()).collect();
+        standby.index.first_uses(&ids).unwrap().iter().flatten().count()
+    };
+    let until = async |ids: &[&str], count| {
+        while knows(ids) != count {
+            tokio::task::yield_now().await;
+        }
+    };
+    let limit = Duration::from_secs(60);
+    deposit(&broker, "in the file").await;
+    tokio::time::timeout(limit, until(&["first", "in the file"], 2)).await.expect("it follows");
+    standby.index.flush().unwrap();
+    for id in ["in memory", "newest"] {
+        deposit(&broker, id).await;
+    }
+    let all = ["first", "in the file", "in memory", "newest"];
+    tokio::time::timeout(limit, until(&all, 4)).await.expect("it follows");
+
+    let last = broker.state(OUTCOMES).await.unwrap().last_sequence;
+    broker.purge_subject(OUTCOMES, ">", Some(last - 1)).await.unwrap();
+    tokio::time::timeout(limit, until(&all, 1)).await.expect("it forgets");
+    assert_eq!(knows(&["newest"]), 1);
+    let by_hand = purge(&broker, &active.index, NOTHING).await.unwrap();
+    assert_eq!(by_hand.ids, 3, "the active handler forgets too, whoever has purged");
+    standby.stop().await;
+    active.stop().await;
 }
 
 /// Lets a stream take as many bytes as it holds, divided by `used`.

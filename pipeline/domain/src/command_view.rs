@@ -3,12 +3,15 @@
 //!
 //! A command that was sent again is answered here with its first outcome, and the row says how often and where it came
 //! again. A dead-lettered command that is retried gets its newer outcome.
+//!
+//! A row stays for as long as OUTCOMES holds a record that names its command, be it of a repeat. The number of repeats is counted
+//! from the records that were there when the row was written: a view that is built anew counts fewer where some have been purged.
 
 use millstream_contract::{
     command::derived_id,
     outcome::{CommandOutcome, Outcome, OutcomeReply},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::projection::{OutcomeProjection, ProjectionError, Rows};
@@ -22,6 +25,11 @@ pub struct CommandView;
 impl OutcomeProjection for CommandView {
     fn name(&self) -> &'static str {
         VIEW
+    }
+
+    fn newest_command(&self, row: &[u8]) -> Option<u64> {
+        let named: NamedPositions = serde_json::from_slice(row).ok()?;
+        Some(named.command_position.max(named.last_repeat))
     }
 
     fn apply(&self, outcome: &CommandOutcome, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
@@ -41,6 +49,14 @@ impl OutcomeProjection for CommandView {
         rows.write(VIEW, &id, &row);
         Ok(())
     }
+}
+
+/// The positions that a row names.
+#[derive(Deserialize)]
+struct NamedPositions {
+    command_position: u64,
+    #[serde(default)]
+    last_repeat: u64,
 }
 
 /// The row of a command that was not sent again.
@@ -116,6 +132,15 @@ mod tests {
         assert_eq!(rows.keys(VIEW), ["c-1"]);
         assert_eq!((&row["outcome"], &row["command_position"]), (&json!("accepted"), &json!(7)));
         assert_eq!((&row["repeats"], &row["last_repeat"]), (&json!(2), &json!(12)));
+    }
+
+    #[test]
+    fn row_is_about_the_newest_command_with_its_id() {
+        let newest = |row: Value| CommandView.newest_command(row.to_string().as_bytes());
+        let (_, once) = row_after(Some("c-1"), [(7, accepted())]);
+        let (_, repeated) = row_after(Some("c-1"), [(7, accepted()), (9, duplicate(7)), (12, duplicate(7))]);
+        assert_eq!((newest(once), newest(repeated)), (Some(7), Some(12)));
+        assert_eq!(newest(json!({ "another": "row" })), None, "what is not understood stays");
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! View `process-rejection`, key `<process>/<position>` with the position in 20 digits: commands of processes that were rejected.
 //!
 //! Nobody waits for the answer to such a command, so a rejection that no rule of the process expects would be seen by nobody.
-//! Commands that fell due stand under `timer`, as their ids do not name the process.
+//! Commands that fell due stand under `timer`, as their ids do not name the process. A row stays for as long as OUTCOMES holds a record
+//! that names its command.
 
 use millstream_contract::{
     command::issuer,
     outcome::{CommandOutcome, Outcome},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::projection::{OutcomeProjection, ProjectionError, Rows};
 
@@ -28,9 +29,18 @@ struct ProcessRejection<'o> {
     message: &'o str,
 }
 
+#[derive(Deserialize)]
+struct NamedPosition {
+    command_position: u64,
+}
+
 impl OutcomeProjection for ProcessRejections {
     fn name(&self) -> &'static str {
         PROCESS_REJECTIONS
+    }
+
+    fn newest_command(&self, row: &[u8]) -> Option<u64> {
+        serde_json::from_slice(row).ok().map(|NamedPosition { command_position }| command_position)
     }
 
     fn apply(&self, outcome: &CommandOutcome, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
@@ -86,5 +96,7 @@ mod tests {
                 "subject": "cmd.orders.order.O-1.refund", "code": "refund-exceeds-payment", "message": "too much",
             })
         );
+        let row = rows.json(PROCESS_REJECTIONS, keys[1]).to_string();
+        assert_eq!(ProcessRejections.newest_command(row.as_bytes()), Some(3));
     }
 }

@@ -344,6 +344,15 @@ pub trait OutcomeProjection: Send + Sync + 'static {
         1
     }
 
+    /// The position in COMMANDS of the newest command that a row is about; `None`, as by default, for a row that stays for good.
+    ///
+    /// A row with a position stays for as long as OUTCOMES holds a record of that command or a later one, and goes some time
+    /// after that. So the rows are bounded by OUTCOMES, and no row is there that building them anew would not yield. Asked
+    /// beside applying, of every row again and again: it looks at the row and nothing else.
+    fn newest_command(&self, _row: &[u8]) -> Option<u64> {
+        None
+    }
+
     /// Applies the outcome of one command.
     ///
     /// # Errors

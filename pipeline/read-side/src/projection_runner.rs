@@ -22,11 +22,13 @@ mod past_views;
 mod projection_set;
 mod source;
 mod status;
+mod sweep;
 mod sync_schedule;
 mod writer;
 
 use std::{sync::Arc, time::Duration};
 
+use futures::future::join_all;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -34,6 +36,7 @@ pub use self::{
     past_views::{FoldError, PastViews},
     projection_set::{NameTaken, ProjectionSet, view_name},
     status::{Halt, ProjectionStatus, View, ViewDirectory},
+    sweep::SweepPace,
     writer::{RemovalError, RowRemover},
 };
 use millstream_contract::{
@@ -49,6 +52,7 @@ use crate::read_side::file_failed;
 use self::{
     lane::{ByLane, Distance},
     source::{Source, SourceConfig},
+    sweep::Sweep,
     writer::{Writer, WriterTask, WriterThread},
 };
 
@@ -96,6 +100,8 @@ pub struct RunnerConfig {
     /// How many messages a projection may be behind the one that has come furthest, and still share its reader. What is further
     /// behind catches up with a reader of its own.
     pub lane_distance: u64,
+    /// How fast rows go that are about commands of which OUTCOMES tells no more.
+    pub sweep: SweepPace,
     /// Where readers and the file are counted.
     pub metrics: Metrics,
 }
@@ -120,6 +126,7 @@ impl RunnerConfig {
             durable_interval: DURABLE_INTERVAL_DEFAULT,
             stream_check_interval: STREAM_CHECK_INTERVAL_DEFAULT,
             lane_distance: LANE_DISTANCE_DEFAULT,
+            sweep: SweepPace::default(),
             metrics: Metrics::new(),
         }
     }
@@ -237,11 +244,17 @@ impl<B: Broker> ProjectionRunner<B> {
                 ended
             }
         };
+        let remover = RowRemover::new(Arc::clone(&set), &inbox);
+        let sweeps = set.members_of_outcomes().into_iter().map(|member| {
+            Sweep::new(broker.clone(), store.clone(), &set, member, &statuses, remover.clone(), config.sweep)
+                .run(stop.clone())
+        });
+        let sweeps = join_all(sweeps);
         let events = source(EVENTS, &config.events_consumer, set.members_of_events());
         let outcomes = source(OUTCOMES, &config.outcomes_consumer, set.members_of_outcomes());
         drop(inbox);
         let writer = writer.ended(stop.clone());
-        let (writer, events, outcomes) = tokio::join!(writer, events, outcomes);
+        let (writer, events, outcomes, _) = tokio::join!(writer, events, outcomes, sweeps);
         // When the writer fails, the sources end only because nobody takes their messages: its error is the cause.
         writer.and(events).and(outcomes)
     }

@@ -11,3 +11,4 @@ mod queries;
 mod replicas;
 mod running;
 mod support;
+mod sweeping;

@@ -222,6 +222,15 @@ impl Running {
         adjust: impl FnOnce(&mut RunnerConfig),
     ) -> Self {
         let store = ReadStore::open(&folder.join("rows.redb"), 4 * 1024 * 1024).unwrap();
+        Self::start_on(broker, store, set, adjust)
+    }
+
+    pub(crate) fn start_on(
+        broker: &impl Broker,
+        store: ReadStore,
+        set: ProjectionSet,
+        adjust: impl FnOnce(&mut RunnerConfig),
+    ) -> Self {
         let mut config = RunnerConfig::new("projector");
         config.stream_check_interval = Duration::from_millis(100);
         adjust(&mut config);
@@ -262,6 +271,12 @@ impl Running {
     pub(crate) async fn finish(self) -> Result<(), RunnerError> {
         self.stop.cancel();
         self.ended().await
+    }
+
+    /// Drops the runner where it is, as `kill -9` does.
+    pub(crate) async fn kill(self) {
+        self.task.abort();
+        assert!(self.task.await.unwrap_err().is_cancelled());
     }
 
     pub(crate) async fn ended(self) -> Result<(), RunnerError> {

@@ -170,6 +170,15 @@ impl Snapshot {
         })
     }
 
+    /// The tables of a projection to which something was written, as the projection calls them.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the file can no longer be read.
+    pub fn tables_of(&self, projection: &ProjectionId) -> Result<Vec<String>, StoreError> {
+        let (prefix, names) = (projection.table_prefix(), self.row_tables()?);
+        Ok(names.iter().filter_map(|name| name.strip_prefix(&prefix)).map(str::to_owned).collect())
+    }
+
     /// All tables except that of the checkpoints, by name.
     pub(super) fn row_tables(&self) -> Result<Vec<String>, StoreError> {
         self.noted(|| {

@@ -78,6 +78,9 @@ fn begin<'s>(
     };
     let mut rows = ProjectionRows::above(snapshot, beneath, &member.id, tables.iter().copied());
     for removal in removals {
+        if matches!(member.input, Input::Outcomes(_)) {
+            rows.declare(&removal.table);
+        }
         match rows.get(&removal.table, &removal.key) {
             Ok(Some(value)) if value == removal.value => rows.delete(&removal.table, &removal.key),
             Ok(_) => {}

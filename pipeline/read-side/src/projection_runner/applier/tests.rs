@@ -3,11 +3,14 @@
 use jiff::Timestamp;
 use millstream_contract::{
     commit::{Commit, Envelope, RecordedEvent},
+    outcome::{CommandOutcome, Generations, Outcome, OutcomeRecord, RecordKind},
     stored_message::{Headers, StoredMessage},
+    stream_names::OUTCOMES,
 };
 use millstream_domain::{
-    projection::{Projection, ProjectionError, Rows},
-    testing::project::command_at,
+    command_view::CommandView,
+    projection::{OutcomeProjection as _, Projection, ProjectionError, Rows},
+    testing::{memory_rows::MemoryRows, project::command_at},
 };
 use millstream_store::{
     read_store::{ProjectionId, TableName},
@@ -15,7 +18,10 @@ use millstream_store::{
 };
 
 use super::*;
-use crate::projection_runner::{decoding::CommitSorter, status::ProjectionStatus};
+use crate::projection_runner::{
+    decoding::{CommitSorter, ItemSorter},
+    status::ProjectionStatus,
+};
 
 const CACHE: usize = 1024 * 1024;
 /// Enough to be written aside.
@@ -172,6 +178,71 @@ fn member_that_halts_over_a_batch_on_its_way_stops_before_that_message() {
     assert_eq!(fixture.row("total", "all"), Some(unknown - 1));
     let status = fixture.status();
     assert_eq!((status.sequence, status.halted.map(|halt| halt.sequence)), (unknown - 1, Some(unknown)));
+}
+
+/// The outcome of the command at `position`: of a new one, or of a repeat.
+fn outcome(position: u64, repeated: Option<u64>) -> CommandOutcome {
+    let rejected = Outcome::Rejected { code: "no".into(), message: "no".into() };
+    let first = || Box::new(rejected.clone());
+    let outcome = repeated.map_or(rejected.clone(), |of| Outcome::Duplicate { of, first: first() });
+    let id = format!("c-{}", repeated.unwrap_or(position)).into();
+    CommandOutcome { position, id: Some(id), address: "test.thing.1.grow".into(), outcome }
+}
+
+fn record(outcome: CommandOutcome) -> StoredMessage {
+    let position = outcome.position;
+    let record = OutcomeRecord {
+        record_id: format!("record-{position}").into(),
+        kind: RecordKind::Outcomes,
+        handler: "test".into(),
+        after: position - 1,
+        through: position,
+        events_through: 0,
+        outcomes: vec![outcome],
+        generations: Generations::default(),
+    };
+    StoredMessage {
+        subject: "out.0of1".to_owned(),
+        sequence: position,
+        stored_at: Timestamp::UNIX_EPOCH,
+        headers: Headers::new(),
+        payload: record.encode().into(),
+    }
+}
+
+#[test]
+fn row_is_removed_only_as_it_was_read_also_while_a_batch_is_on_its_way() {
+    let store = ReadStore::with_backend(CrashStorage::default(), CACHE).unwrap();
+    let set = Arc::new(ProjectionSet::new(Vec::new(), vec![Box::new(CommandView)], &["test"]).unwrap());
+    let statuses = StatusBoard::new(&set, &Metrics::new());
+    let mut applier = Applier::new(store.clone(), Arc::clone(&set), statuses, &Metrics::new());
+    applier.resume(0, Checkpoint::start("g", 1, 0));
+    let mut sorter = ItemSorter::new(OUTCOMES, &[0]);
+    // In the second batch the first command comes again.
+    let repeated = |position| (position == BATCH + 1).then_some(1);
+    for first in [1, 1 + BATCH] {
+        let items = (first..first + BATCH)
+            .map(|position| sorter.item(&set.members, record(outcome(position, repeated(position)))));
+        let records = ByLane { ahead: items.collect(), behind: Vec::new() };
+        applier.apply(&Batch { records, ..Batch::default() }, Durability::Durable, true).unwrap();
+        assert!(applier.writing.is_some(), "it is written aside");
+    }
+    let removal = |position| {
+        let mut rows = MemoryRows::new();
+        CommandView.apply(&outcome(position, None), &mut rows).unwrap();
+        let key = format!("c-{position}");
+        let value = rows.get("command", &key).unwrap().unwrap();
+        Removal { member: 0, table: "test".to_owned(), key, value }
+    };
+    let removals = [1, 2, BATCH + 2].map(removal).into();
+    applier.apply(&Batch { removals, ..Batch::default() }, Durability::Durable, false).unwrap();
+    let table = TableName::new(&ProjectionId::of_outcomes("command"), "test");
+    let is_there =
+        |position: u64| store.snapshot().unwrap().get(&table, &format!("c-{position}")).unwrap().is_some();
+    assert!(is_there(1), "it is not what was read any more");
+    assert!(is_there(3) && is_there(BATCH + 3));
+    assert!(!is_there(2), "it was in the file");
+    assert!(!is_there(BATCH + 2), "it was on its way to the file, and does not come back");
 }
 
 #[test]

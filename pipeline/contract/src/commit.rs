@@ -217,9 +217,9 @@ impl StoredCommit {
     }
 
     /// The events with everything that is known about each.
-    pub fn envelopes(&self) -> impl Iterator<Item = Envelope<'_>> {
+    pub fn envelopes(&self) -> impl Iterator<Item = EventEnvelope<'_>> {
         (self.commit.first_version..).zip(&self.commit.events).filter_map(|(aggregate_version, event)| {
-            Some(Envelope {
+            Some(EventEnvelope {
                 stream_id: &self.stream_id,
                 broker_sequence: self.broker_sequence,
                 aggregate_version,
@@ -235,7 +235,7 @@ impl StoredCommit {
 
 /// An event plus its place, time, and cause: what projections, reports and processes see.
 #[derive(Debug, Clone, Copy)]
-pub struct Envelope<'a> {
+pub struct EventEnvelope<'a> {
     /// The aggregate it belongs to.
     pub stream_id: &'a StreamId,
     /// The sequence of its commit in EVENTS.

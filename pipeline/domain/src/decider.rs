@@ -23,10 +23,10 @@ pub use self::errors::{CommandBodyError, EventError};
 pub use self::internal::{INTERNAL_COMMAND, check_origin};
 pub use self::partners::PARTNER_REJECTIONS;
 #[cfg(feature = "testing")]
-pub(crate) use self::partners::{decide_together, partners_of};
+pub(crate) use self::partners::{decide_with_partners, partners_of};
 pub use self::plain_states::PlainStates;
 pub use self::registry::{AggregateRegistry, AggregateType, AnyCommand, AnyState, DecisionError, NewEvent};
-use millstream_contract::{command::BodyFormat, commit::Envelope, error_text::plain_decoder_text};
+use millstream_contract::{command::BodyFormat, commit::EventEnvelope, error_text::plain_decoder_text};
 
 use crate::{by_name::ByName, schema::Shape};
 
@@ -74,7 +74,7 @@ pub const PARTNERS_MAX: usize = 16;
 
 /// The events of several aggregates that one command changes together: all of them happen, or none.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Together<E> {
+pub struct EventsWithPartners<E> {
     /// Those of the command's own aggregate. Never empty where a partner has some: what the own history holds is the guard
     /// against a second effect.
     pub own: Vec<E>,
@@ -82,7 +82,7 @@ pub struct Together<E> {
     pub partners: Vec<Vec<E>>,
 }
 
-impl<E> Default for Together<E> {
+impl<E> Default for EventsWithPartners<E> {
     /// Nothing happens.
     fn default() -> Self {
         Self { own: Vec::new(), partners: Vec::new() }
@@ -117,7 +117,7 @@ pub trait EventSet: Sized + Send + Sync + 'static {
     ///
     /// # Errors
     /// As [`EventSet::decode`].
-    fn from_envelope(envelope: &Envelope<'_>) -> Result<Self, EventError> {
+    fn from_envelope(envelope: &EventEnvelope<'_>) -> Result<Self, EventError> {
         Self::decode(envelope.event_type, envelope.schema, envelope.data)
     }
 }
@@ -199,13 +199,13 @@ pub trait Decider: Send + Sync + 'static {
     ///
     /// # Errors
     /// A rejection when a rule says no.
-    fn decide_together(
+    fn decide_with_partners(
         state: &Self::State,
         _partners: &[&Self::State],
         command: &Self::Command,
         context: &DecisionContext<'_>,
-    ) -> Result<Together<Self::Event>, Rejection> {
-        Ok(Together { own: Self::decide(state, command, context)?, partners: Vec::new() })
+    ) -> Result<EventsWithPartners<Self::Event>, Rejection> {
+        Ok(EventsWithPartners { own: Self::decide(state, command, context)?, partners: Vec::new() })
     }
 
     /// The state after `event`. Total: whatever was recorded has happened.

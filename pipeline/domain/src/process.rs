@@ -16,7 +16,7 @@
 use jiff::Timestamp;
 use millstream_contract::{
     command::process_command_id,
-    commit::Envelope,
+    commit::EventEnvelope,
     subject::{CommandAddress, SubjectError},
 };
 use serde::Serialize;
@@ -117,8 +117,11 @@ pub trait Process: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`ProcessError`]; the process then halts before this event's commit.
-    fn react(&self, envelope: &Envelope<'_>, rows: &mut (dyn Rows + '_))
-    -> Result<Vec<Effect>, ProcessError>;
+    fn react(
+        &self,
+        envelope: &EventEnvelope<'_>,
+        rows: &mut (dyn Rows + '_),
+    ) -> Result<Vec<Effect>, ProcessError>;
 }
 
 /// A process that answers the events of one aggregate, in short. It is a [`Process`].
@@ -142,7 +145,7 @@ pub trait AggregateProcess: Send + Sync + 'static {
     fn answer(
         &self,
         event: <Self::Aggregate as Decider>::Event,
-        envelope: &Envelope<'_>,
+        envelope: &EventEnvelope<'_>,
         rows: &mut (dyn Rows + '_),
     ) -> Result<Vec<Effect>, ProcessError>;
 }
@@ -166,7 +169,7 @@ impl<P: AggregateProcess> Process for P {
 
     fn react(
         &self,
-        envelope: &Envelope<'_>,
+        envelope: &EventEnvelope<'_>,
         rows: &mut (dyn Rows + '_),
     ) -> Result<Vec<Effect>, ProcessError> {
         self.answer(<P::Aggregate as Decider>::Event::from_envelope(envelope)?, envelope, rows)
@@ -217,7 +220,7 @@ pub enum IssuedEffect {
 /// As [`Process::react`]; [`ProcessError::TimerName`].
 pub fn react(
     process: &dyn Process,
-    envelope: &Envelope<'_>,
+    envelope: &EventEnvelope<'_>,
     rows: &mut (dyn Rows + '_),
 ) -> Result<Vec<IssuedEffect>, ProcessError> {
     let effects = process.react(envelope, rows)?;
@@ -225,13 +228,13 @@ pub fn react(
 }
 
 /// The id of the command at `index` of the answer of `process` to an event.
-pub fn command_id(process: &str, envelope: &Envelope<'_>, index: usize) -> String {
+pub fn command_id(process: &str, envelope: &EventEnvelope<'_>, index: usize) -> String {
     process_command_id(process, envelope.broker_sequence, envelope.aggregate_version, index)
 }
 
 fn issued(
     process: &str,
-    envelope: &Envelope<'_>,
+    envelope: &EventEnvelope<'_>,
     index: usize,
     effect: Effect,
 ) -> Result<IssuedEffect, ProcessError> {

@@ -10,7 +10,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 pub use self::decoded_row::DecodedRow;
 
-use millstream_contract::{commit::Envelope, outcome::CommandOutcome};
+use millstream_contract::{commit::EventEnvelope, outcome::CommandOutcome};
 
 use crate::decider::{Decider, EventError, EventSet as _};
 
@@ -154,9 +154,9 @@ impl dyn Rows + '_ {
         table: &str,
         key: &str,
         row: &T,
-        envelope: &Envelope<'_>,
+        envelope: &EventEnvelope<'_>,
     ) {
-        let Envelope { aggregate_version: version, recorded_at, .. } = *envelope;
+        let EventEnvelope { aggregate_version: version, recorded_at, .. } = *envelope;
         self.write(table, key, &VersionedRow { row, version, recorded_at });
     }
 
@@ -168,7 +168,7 @@ impl dyn Rows + '_ {
         &mut self,
         table: &str,
         key: &str,
-        envelope: &Envelope<'_>,
+        envelope: &EventEnvelope<'_>,
         change: impl FnOnce(&mut T),
     ) -> Result<(), ProjectionError> {
         let mut row = self.read::<T>(table, key)?.unwrap_or_default();
@@ -251,14 +251,14 @@ pub trait Projection: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`ProjectionError`]; the projection then halts before this event's commit.
-    fn apply(&self, envelope: &Envelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError>;
+    fn apply(&self, envelope: &EventEnvelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError>;
 }
 
 /// A projection of the events of one aggregate, in short. It is a [`Projection`] of that aggregate's context, named after its first
 /// view.
 ///
 /// ```
-/// # use millstream_domain::{contract::commit::Envelope, decider::{Decider, DecisionContext, Rejection}};
+/// # use millstream_domain::{contract::commit::EventEnvelope, decider::{Decider, DecisionContext, Rejection}};
 /// # use millstream_domain::projection::{AggregateView, Projection, ProjectionError, Rows};
 /// # millstream_domain::commands! { pub enum LampCommand { Light {} = "light" } }
 /// # millstream_domain::events! { pub enum LampEvent of "lamp" { Lit {} = "lamp-lit" v 1 } }
@@ -278,7 +278,7 @@ pub trait Projection: Send + Sync + 'static {
 ///     type Aggregate = Lamp;
 ///     const VIEWS: &'static [&'static str] = &["lamp"];
 ///
-///     fn fold(&self, event: LampEvent, envelope: &Envelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
+///     fn fold(&self, event: LampEvent, envelope: &EventEnvelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
 ///         let LampEvent::Lit(_) = event;
 ///         rows.write("lamp", envelope.stream_id.id(), &true);
 ///         Ok(())
@@ -303,7 +303,7 @@ pub trait AggregateView: Send + Sync + 'static {
     fn fold(
         &self,
         event: <Self::Aggregate as Decider>::Event,
-        envelope: &Envelope<'_>,
+        envelope: &EventEnvelope<'_>,
         rows: &mut (dyn Rows + '_),
     ) -> Result<(), ProjectionError>;
 }
@@ -329,7 +329,7 @@ impl<V: AggregateView> Projection for V {
         aggregate == V::Aggregate::AGGREGATE
     }
 
-    fn apply(&self, envelope: &Envelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
+    fn apply(&self, envelope: &EventEnvelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
         self.fold(<V::Aggregate as Decider>::Event::from_envelope(envelope)?, envelope, rows)
     }
 }

@@ -28,7 +28,7 @@ pub use revision::{DIFFERENCES_IN_ROW_MAX, DifferenceLine, Figures, Revision, Re
 /// The texts of entries: short ones need no memory of their own, and copies of long ones share theirs.
 pub use smol_str::SmolStr;
 
-use millstream_contract::commit::Envelope;
+use millstream_contract::commit::EventEnvelope;
 
 use crate::projection::{ProjectionError, Rows};
 
@@ -187,7 +187,7 @@ pub trait Report: Send + Sync + 'static {
     /// [`ProjectionError`]; the report then halts before this event's commit.
     fn entries(
         &self,
-        envelope: &Envelope<'_>,
+        envelope: &EventEnvelope<'_>,
         rows: &mut (dyn Rows + '_),
     ) -> Result<Vec<Entry>, ProjectionError>;
 }

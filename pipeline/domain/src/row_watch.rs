@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use millstream_contract::{
-    commit::{CommittedCommand, Envelope},
+    commit::{CommittedCommand, EventEnvelope},
     subject::StreamId,
 };
 
@@ -103,7 +103,7 @@ impl Projection for WatchedProjection {
         self.inner.begins(generation);
     }
 
-    fn apply(&self, envelope: &Envelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
+    fn apply(&self, envelope: &EventEnvelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
         let mut watched = WatchedRows { rows, table: &self.table, key: &self.key, before: None };
         self.inner.apply(envelope, &mut watched)?;
         let Some(before) = watched.before else { return Ok(()) };
@@ -188,7 +188,11 @@ mod tests {
             true
         }
 
-        fn apply(&self, envelope: &Envelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
+        fn apply(
+            &self,
+            envelope: &EventEnvelope<'_>,
+            rows: &mut (dyn Rows + '_),
+        ) -> Result<(), ProjectionError> {
             rows.write("last-said", "b", &json!({}));
             match envelope.event_type {
                 "withdrawn" => rows.delete("last-said", "a"),
@@ -204,7 +208,7 @@ mod tests {
         let stream_id = StreamId::new("test", "thing", "1").unwrap();
         let command = command_at(1);
         for (sequence, event_type) in (1..).zip(events) {
-            let envelope = Envelope {
+            let envelope = EventEnvelope {
                 stream_id: &stream_id,
                 broker_sequence: sequence,
                 aggregate_version: sequence,

@@ -9,7 +9,7 @@ use millstream_contract::{
 use crate::{
     broker::{AppendError, Broker, BrokerError, NewMessage},
     group_append::{AppendStrategy, GroupAppend},
-    retry::RunIds,
+    retry::IdSource,
 };
 
 /// A stream that takes less than this in one message cannot hold dead letters.
@@ -33,7 +33,7 @@ impl<B: Broker> DeadLetterStore<B> {
     /// # Errors
     /// [`AppendError::Full`] and [`AppendError::Refused`] of a letter that cannot be kept; the message itself is still where it
     /// stood.
-    pub async fn keep(&self, letters: &[DeadLetter], ids: &RunIds) -> Vec<Result<(), AppendError>> {
+    pub async fn keep(&self, letters: &[DeadLetter], ids: &IdSource) -> Vec<Result<(), AppendError>> {
         let mut answers = self.try_keep(letters).await;
         let mut backoff = ids.backoff();
         loop {

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     broker::{AppendError, Broker, NewMessage},
     group_append::{AppendStrategy, GroupAppend},
-    retry::RunIds,
+    retry::IdSource,
 };
 
 /// Commands in a group: as many as an atomic batch takes.
@@ -33,7 +33,7 @@ pub struct Intake {
 
 impl Intake {
     /// Begins to put commands onto COMMANDS.
-    pub fn start<B: Broker>(broker: B, ids: RunIds) -> Self {
+    pub fn start<B: Broker>(broker: B, ids: IdSource) -> Self {
         let (sender, waiting) = mpsc::channel(WAITING_MAX);
         tokio::spawn(put_groups(broker, ids, waiting));
         Self { waiting: sender }
@@ -55,7 +55,7 @@ impl Intake {
     }
 }
 
-async fn put_groups<B: Broker>(broker: B, ids: RunIds, mut waiting: mpsc::Receiver<Waiting>) {
+async fn put_groups<B: Broker>(broker: B, ids: IdSource, mut waiting: mpsc::Receiver<Waiting>) {
     let appends = GroupAppend::new(broker, COMMANDS, AppendStrategy::Measured);
     let mut backoff = ids.backoff();
     let mut group = Vec::new();

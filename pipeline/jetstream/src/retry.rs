@@ -28,12 +28,12 @@ const LOSS_TOLD_MIN: u32 = 8;
 /// One run of a process: the source of ids that nobody else makes. The shell names it (a ULID), so that the code below
 /// needs no randomness.
 #[derive(Debug, Clone)]
-pub struct RunIds {
+pub struct IdSource {
     run: Arc<str>,
     count: Arc<AtomicU64>,
 }
 
-impl RunIds {
+impl IdSource {
     /// Ids of the run called `run`, which must be unique among all runs ever.
     pub fn new(run: impl Into<Arc<str>>) -> Self {
         Self { run: run.into(), count: Arc::default() }
@@ -84,7 +84,7 @@ impl Backoff {
 /// # Errors
 /// Every answer but that there is none.
 pub async fn answered<T, F: Future<Output = Result<T, BrokerError>>>(
-    ids: &RunIds,
+    ids: &IdSource,
     ask: impl Fn() -> F,
 ) -> Result<T, BrokerError> {
     let mut backoff = ids.backoff();
@@ -128,7 +128,7 @@ impl LossDoubt {
 /// As [`Broker::state`].
 pub async fn state_reaching<B: Broker>(
     broker: &B,
-    ids: &RunIds,
+    ids: &IdSource,
     stream: &str,
     known: u64,
 ) -> Result<StreamState, BrokerError> {
@@ -154,13 +154,13 @@ mod tests {
 
     #[test]
     fn ids_of_a_run_differ() {
-        let ids = RunIds::new("01JD");
+        let ids = IdSource::new("01JD");
         assert_ne!(ids.next_id(), ids.clone().next_id());
     }
 
     #[tokio::test(start_paused = true)]
     async fn pauses_grow_and_stay_bounded() {
-        let mut backoff = RunIds::new("01JD").backoff();
+        let mut backoff = IdSource::new("01JD").backoff();
         let mut pauses = Vec::new();
         for _ in 0..12 {
             let before = tokio::time::Instant::now();

@@ -51,7 +51,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// The names that most files of a domain use.
 pub mod prelude {
     pub use jiff::{SignedDuration, Timestamp};
-    pub use millstream_contract::commit::Envelope;
+    pub use millstream_contract::commit::EventEnvelope;
     pub use millstream_domain::{
         application::{Application, Context, DefaultSettings, Model, SettingKeys},
         commands, data,

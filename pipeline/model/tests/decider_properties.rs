@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use millstream::{
-    contract::commit::Envelope,
+    contract::commit::EventEnvelope,
     decider::EventSet,
     testing::{dice::Dice, in_memory_system::InMemorySystem, sequential_handler::SequentialHandler},
 };
@@ -204,7 +204,7 @@ fn decided(commands: &[Typed]) -> SequentialHandler {
 fn each<E: EventSet>(handler: &SequentialHandler, aggregate: &str, mut fold: impl FnMut(&str, E)) {
     let commits = handler.history().commits().iter();
     let wanted = commits.filter(|commit| commit.stream_id.aggregate() == aggregate);
-    let envelopes: Vec<Envelope<'_>> = wanted.flat_map(|commit| commit.envelopes()).collect();
+    let envelopes: Vec<EventEnvelope<'_>> = wanted.flat_map(|commit| commit.envelopes()).collect();
     for envelope in envelopes {
         let event = E::from_envelope(&envelope).unwrap_or_else(|error| panic!("{envelope:?}: {error}"));
         fold(envelope.stream_id.id(), event);

@@ -27,7 +27,7 @@ use millstream_contract::{
 use millstream_domain::{process::Process, projection::Projection};
 use millstream_jetstream::{
     broker::{Broker, BrokerError, ReadError},
-    retry::RunIds,
+    retry::IdSource,
 };
 use millstream_read_side::{
     projection_runner::{
@@ -225,7 +225,7 @@ impl<B: Broker> ProcessRunner<B> {
                 let begin = config.begins.get(process).copied().unwrap_or_default();
                 Seat::new(process, projection, status, progress, begin, &metrics, readiness)
             });
-        let ids = RunIds::new(config.run);
+        let ids = IdSource::new(config.run);
         let sender = Sender::new(broker.clone(), store, runner.row_remover(), seats.collect(), ids.clone());
         let turns = Turns::new(broker.clone(), ids, config.lease_time_to_live, sender, &metrics, readiness);
         let statuses: Vec<_> = runner.statuses().into_iter().map(|(_, status)| status).collect();

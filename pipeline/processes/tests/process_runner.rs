@@ -7,7 +7,7 @@ use std::{path::Path, time::Duration};
 use async_nats::{HeaderMap, jetstream::stream::Config};
 use jiff::Timestamp;
 use millstream_contract::{
-    commit::{Commit, CommittedCommand, Envelope, RecordedEvent},
+    commit::{Commit, CommittedCommand, EventEnvelope, RecordedEvent},
     dead_letter::DeadLetter,
     header,
     leases::{PROCESS_MANAGER_LEASE, leases_stream, progress_subject},
@@ -63,7 +63,7 @@ impl Process for Echo {
 
     fn react(
         &self,
-        envelope: &Envelope<'_>,
+        envelope: &EventEnvelope<'_>,
         rows: &mut (dyn Rows + '_),
     ) -> Result<Vec<Effect>, ProcessError> {
         let valley = envelope.stream_id.id();

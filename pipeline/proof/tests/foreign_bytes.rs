@@ -19,7 +19,7 @@ use millstream_jetstream::{
     dead_letter_store::whole_letter,
     group_append::AppendStrategy,
     nats_broker::NatsBroker,
-    retry::RunIds,
+    retry::IdSource,
     testing::{operation::load_all, raw_client::RawClient, test_server::TestServer},
 };
 use millstream_proof::{
@@ -251,7 +251,7 @@ async fn services_answer_after_requests_with_foreign_bytes() {
     let server = TestServer::start_provisioned().await;
     let (broker, people) = (server.broker().await, server.client().await);
     let handler = Running::start(&server, "a").await;
-    let submit = SubmitService::start(&broker, RunIds::new("submit"), "1.0.0").await.unwrap();
+    let submit = SubmitService::start(&broker, IdSource::new("submit"), "1.0.0").await.unwrap();
     let process = ObservedProcess {
         stage: "command-handler".to_owned(),
         instance: String::new(),
@@ -314,7 +314,7 @@ async fn guards_are_read_in_any_case_and_refused_by_name_when_they_are_misspelt(
     let again = ask(&broker, DEPOSIT, BODY, &[("millstream-command-id", "once")]).await;
     assert!(matches!(again, Outcome::Duplicate { .. }), "{again:?}");
     // The same through `submit`.
-    let submit = SubmitService::start(&broker, RunIds::new("submit"), "1.0.0").await.unwrap();
+    let submit = SubmitService::start(&broker, IdSource::new("submit"), "1.0.0").await.unwrap();
     for (name, value, expected) in [
         ("millstream-expected-version", "77", "version-conflict"),
         ("Millstream-Expected-Versoin", "77", "did you mean Millstream-Expected-Version?"),

@@ -20,7 +20,7 @@ use millstream_jetstream::{
     dead_letter_store::{DeadLetterStore, whole_letter},
     group_append::AppendStrategy,
     nats_broker::NatsBroker,
-    retry::RunIds,
+    retry::IdSource,
     testing::{fault_plan::FaultPlan, memory_broker::MemoryBroker, test_server::TestServer},
 };
 use millstream_proof::{
@@ -217,7 +217,7 @@ async fn a_dead_letter_of_the_largest_message_is_kept_whole() {
         let stored = broker.get(COMMANDS, position).await.unwrap().unwrap();
         let letter = DeadLetter::new(COMMANDS, &stored, "code", "cause");
         let store = DeadLetterStore::new(broker.clone());
-        let ids = RunIds::new("run");
+        let ids = IdSource::new("run");
         for _ in 0..2 {
             let kept = store.keep(std::slice::from_ref(&letter), &ids).await;
             assert!(kept.iter().all(Result::is_ok), "{kept:?}");
@@ -259,7 +259,7 @@ async fn letters_kept_together_take_a_part_of_the_time_that_they_take_one_by_one
     };
     let letters: Vec<_> = (1..=2 * LETTERS).map(letter).collect();
     let (one_by_one, together) = letters.split_at(usize::try_from(LETTERS).unwrap());
-    let (store, ids) = (DeadLetterStore::new(broker), RunIds::new("run"));
+    let (store, ids) = (DeadLetterStore::new(broker), IdSource::new("run"));
     let began = Instant::now();
     for letter in one_by_one {
         assert!(store.keep(std::slice::from_ref(letter), &ids).await.iter().all(Result::is_ok));

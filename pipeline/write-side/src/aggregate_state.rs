@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use millstream_contract::commit::{COMMIT_HASH_LENGTH, Envelope, StoredCommit};
+use millstream_contract::commit::{COMMIT_HASH_LENGTH, EventEnvelope, StoredCommit};
 use millstream_domain::decider::{AggregateType, AnyState, EventError};
 use millstream_store::sealed::{seal, unseal};
 use serde::{Deserialize, Serialize};
@@ -169,7 +169,7 @@ impl AggregateState {
         &mut self,
         aggregate: &Arc<dyn AggregateType>,
         commit: &StoredCommit,
-        mut see: impl FnMut(&Self, &Envelope<'_>),
+        mut see: impl FnMut(&Self, &EventEnvelope<'_>),
     ) -> Result<(), HistoryError> {
         if commit.is_set_aside() {
             // It changes nothing, but the next commit is appended behind it and names its hash.
@@ -198,7 +198,7 @@ impl AggregateState {
         &mut self,
         aggregate: &Arc<dyn AggregateType>,
         commit: &StoredCommit,
-        envelope: &Envelope<'_>,
+        envelope: &EventEnvelope<'_>,
     ) -> Result<(), HistoryError> {
         aggregate.evolve(&mut self.state, envelope).map_err(|source| HistoryError::Event {
             stream_id: commit.stream_id.to_string(),

@@ -46,7 +46,7 @@ use millstream_domain::decider::AggregateRegistry;
 use millstream_jetstream::{
     broker::{Broker, ReadError, ReaderConfig},
     group_append::AppendStrategy,
-    retry::{RunIds, answered, state_reaching},
+    retry::{IdSource, answered, state_reaching},
 };
 use millstream_runtime::{
     file_work::end_of,
@@ -227,7 +227,7 @@ pub struct CommandHandler<B: Broker> {
     broker: B,
     registry: AggregateRegistry,
     settings: HandlerSettings,
-    ids: RunIds,
+    ids: IdSource,
     index: Arc<IdIndex>,
     states: StateKeeper,
     /// What reads the commits of others among its own, while it does.
@@ -248,7 +248,7 @@ impl<B: Broker> CommandHandler<B> {
         snapshots: StateSnapshots,
         observed: Observed,
     ) -> Self {
-        let ids = RunIds::new(run);
+        let ids = IdSource::new(run);
         Self {
             states: StateKeeper::new(StateCache::new(settings.cache, registry.clone(), snapshots)),
             foreign: None,

@@ -9,7 +9,7 @@ use std::{
 use async_nats::Subscriber;
 use bytes::Bytes;
 use futures::StreamExt;
-use millstream_jetstream::{line::Line, nats_broker::NatsBroker, retry::RunIds};
+use millstream_jetstream::{line::Line, nats_broker::NatsBroker, retry::IdSource};
 use tokio::sync::oneshot;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -47,7 +47,7 @@ impl OutcomeInbox {
     ///
     /// # Errors
     /// [`OutcomeInboxError`] when there is no connection for it.
-    pub async fn open(broker: &NatsBroker, prefix: &str, ids: &RunIds) -> Result<Self, OutcomeInboxError> {
+    pub async fn open(broker: &NatsBroker, prefix: &str, ids: &IdSource) -> Result<Self, OutcomeInboxError> {
         let (inbox, handing_over) = Self::with_hand_over(broker, prefix, ids).await?;
         tokio::spawn(handing_over);
         Ok(inbox)
@@ -57,7 +57,7 @@ impl OutcomeInbox {
     async fn with_hand_over(
         broker: &NatsBroker,
         prefix: &str,
-        ids: &RunIds,
+        ids: &IdSource,
     ) -> Result<(Self, impl Future<Output = ()> + Send + use<>), OutcomeInboxError> {
         let prefix = format!("{prefix}.{}", ids.run());
         let subscribed = subscribe(broker, &prefix).await?;
@@ -117,7 +117,7 @@ async fn subscribe(broker: &NatsBroker, prefix: &str) -> Result<(Line, Subscribe
 /// Ends with the inbox: `closed`, which wakes it where no outcome comes any more.
 async fn hand_over(
     broker: NatsBroker,
-    ids: RunIds,
+    ids: IdSource,
     (mut line, mut outcomes): (Line, Subscriber),
     inbox: Weak<Inbox>,
     closed: CancellationToken,
@@ -162,7 +162,7 @@ mod tests {
     async fn nobody_listens_where_there_is_no_inbox_any_more() {
         let server = TestServer::start().await;
         let broker = server.broker().await;
-        let ids = RunIds::new("run-1".to_owned());
+        let ids = IdSource::new("run-1".to_owned());
         let (inbox, handing_over) =
             OutcomeInbox::with_hand_over(&broker, "outcome.test", &ids).await.unwrap();
         let handing_over = tokio::spawn(handing_over);

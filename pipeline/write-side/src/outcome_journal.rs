@@ -18,7 +18,7 @@ use millstream_contract::{
 };
 use millstream_jetstream::{
     broker::{AppendError, Broker, BrokerError, NewMessage},
-    retry::{RunIds, answered},
+    retry::{IdSource, answered},
 };
 
 /// Why the journal cannot go on.
@@ -72,7 +72,7 @@ impl Failure for JournalError {
 #[derive(Debug)]
 pub struct OutcomeJournal<B> {
     broker: B,
-    ids: RunIds,
+    ids: IdSource,
     generations: Generations,
     /// The incarnation of OUTCOMES itself.
     generation: String,
@@ -90,7 +90,7 @@ impl<B: Broker> OutcomeJournal<B> {
     pub async fn take_over(
         broker: B,
         generations: Generations,
-        ids: RunIds,
+        ids: IdSource,
         may_begin: bool,
     ) -> Result<Self, JournalError> {
         refuse_several_handlers(&broker, &ids).await?;
@@ -289,7 +289,7 @@ pub async fn decided_through<B: Broker>(broker: &B) -> Result<u64, JournalError>
 
 /// The chains of several handlers begin and end where this release does not look. Their last records may have been purged from the
 /// chain that it knows; what tells of them on the retired subject never is.
-async fn refuse_several_handlers<B: Broker>(broker: &B, ids: &RunIds) -> Result<(), JournalError> {
+async fn refuse_several_handlers<B: Broker>(broker: &B, ids: &IdSource) -> Result<(), JournalError> {
     let told = answered(ids, || broker.last(OUTCOMES, RETIRED_LAYOUT_SUBJECT)).await?;
     told.map_or(Ok(()), |message| Err(several_handlers(&message)))
 }

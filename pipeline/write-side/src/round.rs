@@ -4,17 +4,17 @@
 //! refused.
 
 mod history_fold;
+mod partners;
 mod prepare;
-mod together;
 
 use std::sync::Arc;
 
 pub use history_fold::{HistoryFold, Past};
-pub use prepare::{DecodedCommand, InternalCommands, PreparedCommand, Work, cut_round, prepare};
-pub use together::{
+pub use partners::{
     AggregateWithPast, CommandWithPartners, DecisionWithPartners, PastOfCommand, decide_overtaken,
-    decide_together,
+    decide_with_partners,
 };
+pub use prepare::{DecodedCommand, InternalCommands, PreparedCommand, Work, cut_round, prepare};
 
 use millstream_contract::{
     command::CommandEnvelope,

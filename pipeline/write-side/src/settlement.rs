@@ -8,8 +8,8 @@
 
 mod hydration;
 mod letters;
+mod partners;
 mod sorted;
-mod together;
 
 use std::sync::{
     Arc,
@@ -33,7 +33,7 @@ use millstream_jetstream::{
     dead_letter_store::DeadLetterStore,
     event_store::{EventStore, NewCommit},
     group_append::{AppendStrategy, GroupAppend},
-    retry::{Backoff, RunIds},
+    retry::{Backoff, IdSource},
 };
 use millstream_runtime::metrics::HandlerMetrics;
 
@@ -134,7 +134,7 @@ pub struct Settlement<B> {
     store: EventStore<B>,
     appends: GroupAppend<B>,
     letters: DeadLetterStore<B>,
-    ids: RunIds,
+    ids: IdSource,
     /// Whether to take an aggregate that is not in the cache for a new one, which costs nothing when it is. Judged after each slice
     /// by how those of it turned out.
     suppose_new: AtomicBool,
@@ -143,7 +143,7 @@ pub struct Settlement<B> {
 
 impl<B: Broker> Settlement<B> {
     /// Settles over `broker`.
-    pub fn new(broker: B, ids: RunIds, strategy: AppendStrategy, metrics: HandlerMetrics) -> Self {
+    pub fn new(broker: B, ids: IdSource, strategy: AppendStrategy, metrics: HandlerMetrics) -> Self {
         Self {
             store: EventStore::new(broker.clone()),
             appends: GroupAppend::new(broker.clone(), EVENTS, strategy),

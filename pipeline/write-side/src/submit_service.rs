@@ -29,7 +29,7 @@ use millstream_jetstream::{
         headers_from,
         service::{About, Endpoint, Request, Service, ServiceError},
     },
-    retry::RunIds,
+    retry::IdSource,
 };
 use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -142,7 +142,7 @@ pub struct SubmitService {
 struct Submissions {
     broker: NatsBroker,
     intake: Intake,
-    ids: RunIds,
+    ids: IdSource,
     outcomes: OutcomeInbox,
     ending: CancellationToken,
 }
@@ -152,7 +152,11 @@ impl SubmitService {
     ///
     /// # Errors
     /// [`SubmitServiceError`] when the connection is closed.
-    pub async fn start(broker: &NatsBroker, ids: RunIds, version: &str) -> Result<Self, SubmitServiceError> {
+    pub async fn start(
+        broker: &NatsBroker,
+        ids: IdSource,
+        version: &str,
+    ) -> Result<Self, SubmitServiceError> {
         let outcomes = OutcomeInbox::open(broker, SUBMIT_REPLY_PREFIX, &ids).await?;
         let ending = CancellationToken::new();
         let submissions = Arc::new(Submissions {

@@ -10,7 +10,7 @@ use millstream_contract::{
     outcome::{CommandOutcome, Outcome},
     stream_names,
 };
-use millstream_jetstream::{broker::Broker as _, intake::Intake, retry::RunIds};
+use millstream_jetstream::{broker::Broker as _, intake::Intake, retry::IdSource};
 
 use crate::{
     command_publisher::{self, OutgoingCommand, PublishError},
@@ -62,7 +62,8 @@ impl<T> Dispatcher<T> {
     ) -> Result<Self, CommandFailure> {
         let commands_before = connected.broker.state(stream_names::COMMANDS).await?.last_sequence;
         let follower = OutcomeFollower::begin(&connected.broker, purpose).await?;
-        let intake = Intake::start(connected.broker.clone(), RunIds::new(ulid::Ulid::generate().to_string()));
+        let intake =
+            Intake::start(connected.broker.clone(), IdSource::new(ulid::Ulid::generate().to_string()));
         Ok(Self {
             connected,
             intake,

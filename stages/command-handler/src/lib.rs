@@ -12,7 +12,7 @@ use millstream_domain::{
     application::{Application, ApplicationError, Model},
     set_aside::SetAsides,
 };
-use millstream_jetstream::{nats_broker::NatsBroker, retry::RunIds};
+use millstream_jetstream::{nats_broker::NatsBroker, retry::IdSource};
 use millstream_runtime::{
     config::Config,
     memory_limit::MemoryLimit,
@@ -135,7 +135,7 @@ pub async fn run<A: Application>(config: Config<StageConfig>, runtime: StageRunt
     let (filled, filling) = (broker.clone(), runtime.metrics.clone());
     let watching = watch_progress(broker.clone(), observed.progress.clone(), observed.reader.clone());
     let run = Ulid::generate().to_string();
-    let ids = RunIds::new(format!("{run}-submit"));
+    let ids = IdSource::new(format!("{run}-submit"));
     let mut submissions = SubmitService::start(&broker, ids, runtime.identity.version).await?;
     let mut handler = CommandHandler::new(broker, registry, settings, &run, index, snapshots, observed);
     let shutdown = runtime.shutdown;

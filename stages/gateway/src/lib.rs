@@ -35,7 +35,7 @@ use millstream_contract::{
     subject::GATEWAY_REPLY_PREFIX,
 };
 use millstream_domain::application::Application;
-use millstream_jetstream::{intake::Intake, retry::RunIds};
+use millstream_jetstream::{intake::Intake, retry::IdSource};
 use millstream_runtime::{
     config::Config,
     stage::{StageIdentity, StageRuntime, run_stage},
@@ -115,7 +115,7 @@ pub async fn run<A: Application>(
     let StageConfig { listen, keys_file, limits, parts, .. } = config.stage;
     let StageRuntime { broker, metrics, readiness, shutdown, .. } = runtime;
     let stop = shutdown.token().clone();
-    let ids = RunIds::new(Ulid::generate().to_string());
+    let ids = IdSource::new(Ulid::generate().to_string());
     let (listening, keys) = (readiness.condition("http"), readiness.condition("keys"));
     let keys = KeyRing::open(keys_file, keys, stop.clone()).await?;
     let socket =

@@ -12,7 +12,7 @@ use millstream_contract::{
 use millstream_jetstream::{
     broker::{Broker as _, BrokerError},
     nats_broker::NatsBroker,
-    retry::{RunIds, answered},
+    retry::{IdSource, answered},
 };
 use millstream_runtime::health::Condition;
 use tokio_util::sync::CancellationToken;
@@ -45,7 +45,7 @@ impl WatchedStream {
     pub(crate) async fn open(
         broker: NatsBroker,
         name: &'static str,
-        ids: &RunIds,
+        ids: &IdSource,
         condition: Condition,
         stop: CancellationToken,
     ) -> Result<Self, WatchedStreamError> {

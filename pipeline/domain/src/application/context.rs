@@ -39,14 +39,14 @@ pub struct BuiltReport {
 ///
 /// ```
 /// # use millstream_domain::{application::{Context, SettingKeys}, process::{Effect, Process, ProcessError}};
-/// # use millstream_domain::{contract::commit::Envelope, projection::Rows};
+/// # use millstream_domain::{contract::commit::EventEnvelope, projection::Rows};
 /// # struct Dunning;
 /// # impl Dunning { fn from_keys(_: &mut dyn SettingKeys) -> Self { Self } }
 /// # impl Process for Dunning {
 /// #     fn name(&self) -> &'static str { "dunning" }
 /// #     fn tables(&self) -> &'static [&'static str] { &[] }
 /// #     fn handles(&self, _: &str, _: &str) -> bool { false }
-/// #     fn react(&self, _: &Envelope<'_>, _: &mut (dyn Rows + '_)) -> Result<Vec<Effect>, ProcessError> { Ok(vec![]) }
+/// #     fn react(&self, _: &EventEnvelope<'_>, _: &mut (dyn Rows + '_)) -> Result<Vec<Effect>, ProcessError> { Ok(vec![]) }
 /// # }
 /// let context = Context::new("gym").process("dunning", Dunning::from_keys);
 /// ```

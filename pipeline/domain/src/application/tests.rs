@@ -1,7 +1,7 @@
 //! Applications that fit together, and those that do not.
 
 use jiff::SignedDuration;
-use millstream_contract::commit::Envelope;
+use millstream_contract::commit::EventEnvelope;
 
 use super::*;
 use crate::{
@@ -56,7 +56,7 @@ impl Projection for View {
         false
     }
 
-    fn apply(&self, _: &Envelope<'_>, _: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
+    fn apply(&self, _: &EventEnvelope<'_>, _: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
         Ok(())
     }
 }
@@ -85,7 +85,7 @@ impl Process for Dunning {
         false
     }
 
-    fn react(&self, _: &Envelope<'_>, _: &mut (dyn Rows + '_)) -> Result<Vec<Effect>, ProcessError> {
+    fn react(&self, _: &EventEnvelope<'_>, _: &mut (dyn Rows + '_)) -> Result<Vec<Effect>, ProcessError> {
         Ok(Vec::new())
     }
 }

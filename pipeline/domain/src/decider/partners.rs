@@ -3,7 +3,7 @@
 
 use millstream_contract::subject::StreamId;
 
-use super::{Decider, DecisionContext, PARTNERS_MAX, Rejection, Together};
+use super::{Decider, DecisionContext, EventsWithPartners, PARTNERS_MAX, Rejection};
 
 /// No aggregate can have such an id.
 const MALFORMED: &str = "partner-malformed";
@@ -42,17 +42,17 @@ pub(crate) fn partners_of<D: Decider>(id: &str, command: &D::Command) -> Result<
     Ok(partners)
 }
 
-/// [`Decider::decide_together`], with a list of events for each partner.
+/// [`Decider::decide_with_partners`], with a list of events for each partner.
 ///
 /// # Panics
 /// When the rules answer what they must not.
-pub(crate) fn decide_together<D: Decider>(
+pub(crate) fn decide_with_partners<D: Decider>(
     own: &D::State,
     partners: &[&D::State],
     command: &D::Command,
     context: &DecisionContext<'_>,
-) -> Result<Together<D::Event>, Rejection> {
-    let mut together = D::decide_together(own, partners, command, context)?;
+) -> Result<EventsWithPartners<D::Event>, Rejection> {
+    let mut together = D::decide_with_partners(own, partners, command, context)?;
     assert!(together.partners.len() <= partners.len(), "events for more partners than were named");
     let own_alone = together.partners.iter().all(Vec::is_empty);
     assert!(own_alone || !together.own.is_empty(), "events for a partner and none for the aggregate itself");

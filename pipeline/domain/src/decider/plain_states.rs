@@ -5,7 +5,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use millstream_contract::subject::StreamId;
 
-use super::{AggregateType, AnyCommand, AnyState, DecisionContext, DecisionError, NewEvent, Together};
+use super::{
+    AggregateType, AnyCommand, AnyState, DecisionContext, DecisionError, EventsWithPartners, NewEvent,
+};
 
 /// All states.
 #[derive(Default)]
@@ -22,17 +24,17 @@ impl PlainStates {
         partners: &[StreamId],
         command: &AnyCommand,
         context: &DecisionContext<'_>,
-    ) -> Result<Together<NewEvent>, DecisionError> {
+    ) -> Result<EventsWithPartners<NewEvent>, DecisionError> {
         let mut take =
             |stream_id: &StreamId| self.states.remove(stream_id).unwrap_or_else(|| (aggregate.initial(), 0));
         let (mut own_state, own_version) = take(own);
         let mut taken: Vec<(AnyState, u64)> = partners.iter().map(take).collect();
         let decision = if partners.is_empty() {
             let decision = aggregate.decide(&mut own_state, command, context);
-            decision.map(|own| Together { own, partners: Vec::new() })
+            decision.map(|own| EventsWithPartners { own, partners: Vec::new() })
         } else {
             let mut states: Vec<&mut AnyState> = taken.iter_mut().map(|(state, _)| state).collect();
-            aggregate.decide_together(&mut own_state, &mut states, command, context)
+            aggregate.decide_with_partners(&mut own_state, &mut states, command, context)
         };
         let count = |events: Option<&Vec<NewEvent>>| events.map_or(0, Vec::len) as u64;
         let decided = decision.as_ref().ok();

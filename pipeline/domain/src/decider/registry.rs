@@ -4,12 +4,13 @@ use std::{any::Any, collections::BTreeMap, fmt, panic::AssertUnwindSafe, sync::A
 
 use jiff::tz::TimeZone;
 use millstream_contract::{
-    command::CommandEnvelope, commit::Envelope, error_text::panic_text, subject::StreamId,
+    command::CommandEnvelope, commit::EventEnvelope, error_text::panic_text, subject::StreamId,
 };
 
 use super::{
-    CommandBodyError, CommandSet, Decider, DecisionContext, EventError, EventSet, Rejection, Together,
-    partners::{decide_together, partners_of},
+    CommandBodyError, CommandSet, Decider, DecisionContext, EventError, EventSet, EventsWithPartners,
+    Rejection,
+    partners::{decide_with_partners, partners_of},
 };
 use crate::schema::Shape;
 
@@ -111,18 +112,18 @@ pub trait AggregateType: Send + Sync {
     /// # Errors
     /// A rejection, or a panic of the model, also where a partner has events and the aggregate itself has none; the states
     /// are then as before.
-    fn decide_together(
+    fn decide_with_partners(
         &self,
         own: &mut AnyState,
         partners: &mut [&mut AnyState],
         command: &AnyCommand,
         context: &DecisionContext<'_>,
-    ) -> Result<Together<NewEvent>, DecisionError>;
+    ) -> Result<EventsWithPartners<NewEvent>, DecisionError>;
     /// Evolves `state` by a recorded event.
     ///
     /// # Errors
     /// [`EventError`] when the event cannot be read.
-    fn evolve(&self, state: &mut AnyState, envelope: &Envelope<'_>) -> Result<(), EventError>;
+    fn evolve(&self, state: &mut AnyState, envelope: &EventEnvelope<'_>) -> Result<(), EventError>;
     /// A snapshot of a state.
     fn encode_state(&self, state: &AnyState) -> Vec<u8>;
     /// Reads a snapshot; `None` when it has another shape.
@@ -262,25 +263,25 @@ impl<D: Decider> AggregateType for Erased<D> {
         Ok(self.ask(|| partners_of::<D>(id, self.command(command)))??)
     }
 
-    fn decide_together(
+    fn decide_with_partners(
         &self,
         own: &mut AnyState,
         partners: &mut [&mut AnyState],
         command: &AnyCommand,
         context: &DecisionContext<'_>,
-    ) -> Result<Together<NewEvent>, DecisionError> {
+    ) -> Result<EventsWithPartners<NewEvent>, DecisionError> {
         let together = self.ask(|| {
             let states: Vec<&D::State> = partners.iter().map(|partner| self.state(partner)).collect();
-            decide_together::<D>(self.state(own), &states, self.command(command), context)
+            decide_with_partners::<D>(self.state(own), &states, self.command(command), context)
         })??;
         let changed = partners.iter_mut().zip(&together.partners);
-        Ok(Together {
+        Ok(EventsWithPartners {
             partners: changed.map(|(partner, events)| self.take(partner, events)).collect(),
             own: self.take(own, &together.own),
         })
     }
 
-    fn evolve(&self, state: &mut AnyState, envelope: &Envelope<'_>) -> Result<(), EventError> {
+    fn evolve(&self, state: &mut AnyState, envelope: &EventEnvelope<'_>) -> Result<(), EventError> {
         let event = D::Event::from_envelope(envelope)?;
         let state = state.downcast_mut().expect("a state is only handed to the aggregate type that made it");
         D::evolve(state, &event);

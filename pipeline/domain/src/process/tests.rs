@@ -69,7 +69,7 @@ impl Process for Echo {
 
     fn react(
         &self,
-        envelope: &Envelope<'_>,
+        envelope: &EventEnvelope<'_>,
         _rows: &mut (dyn Rows + '_),
     ) -> Result<Vec<Effect>, ProcessError> {
         let DoorEvent::Knocked(knocked) = DoorEvent::from_envelope(envelope)?;
@@ -132,7 +132,7 @@ impl AggregateProcess for Counter {
     fn answer(
         &self,
         DoorEvent::Knocked(knocked): DoorEvent,
-        envelope: &Envelope<'_>,
+        envelope: &EventEnvelope<'_>,
         _rows: &mut (dyn Rows + '_),
     ) -> Result<Vec<Effect>, ProcessError> {
         Ok(vec![Effect::CancelTimer(format!("{}:{}", envelope.stream_id.id(), knocked.times))])

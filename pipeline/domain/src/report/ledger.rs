@@ -1,6 +1,6 @@
 //! The book-keeping: applies a report's entries to its revisions.
 
-use millstream_contract::commit::Envelope;
+use millstream_contract::commit::EventEnvelope;
 
 use super::{
     DIFFERENCES_IN_ROW_MAX, DifferenceLine, Entry, OUTBOX, Posting, Report, Revision, RevisionStatus, SmolStr,
@@ -42,7 +42,7 @@ impl<R: Report> Projection for Ledger<R> {
         self.0.handles(aggregate)
     }
 
-    fn apply(&self, envelope: &Envelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
+    fn apply(&self, envelope: &EventEnvelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
         for entry in self.0.entries(envelope, rows)? {
             match entry {
                 Entry::Post(posting) => self.post(envelope, posting, rows)?,
@@ -87,7 +87,7 @@ impl<R: Report> Ledger<R> {
 
     fn post(
         &self,
-        envelope: &Envelope<'_>,
+        envelope: &EventEnvelope<'_>,
         posting: Posting,
         rows: &mut (dyn Rows + '_),
     ) -> Result<(), ProjectionError> {
@@ -120,7 +120,7 @@ impl<R: Report> Ledger<R> {
     fn add_posting(
         &self,
         revision: &mut Revision,
-        envelope: &Envelope<'_>,
+        envelope: &EventEnvelope<'_>,
         posting: &Posting,
     ) -> Result<Added, ProjectionError> {
         let mut digest = PostingDigest::new(revision.digest, envelope, posting);
@@ -203,7 +203,13 @@ impl<R: Report> Ledger<R> {
         Ok(())
     }
 
-    fn seal(&self, envelope: &Envelope<'_>, place: &str, mut revision: Revision, rows: &mut (dyn Rows + '_)) {
+    fn seal(
+        &self,
+        envelope: &EventEnvelope<'_>,
+        place: &str,
+        mut revision: Revision,
+        rows: &mut (dyn Rows + '_),
+    ) {
         if revision.status == RevisionStatus::Open {
             revision.status = RevisionStatus::Sealed;
             revision.sealed_position = Some(envelope.broker_sequence);
@@ -233,7 +239,7 @@ impl<R: Report> Ledger<R> {
         rows.delete(self.0.tables().revisions, &format!("{place}#{revision:06}"));
     }
 
-    fn first(&self, envelope: &Envelope<'_>) -> Revision {
+    fn first(&self, envelope: &EventEnvelope<'_>) -> Revision {
         Revision {
             revision: 1,
             first_position: envelope.broker_sequence,
@@ -253,7 +259,7 @@ struct Added {
 }
 
 /// The revision that a posting after a seal opens.
-fn next(sealed: Revision, envelope: &Envelope<'_>) -> Revision {
+fn next(sealed: Revision, envelope: &EventEnvelope<'_>) -> Revision {
     Revision {
         revision: sealed.revision + 1,
         status: RevisionStatus::Open,
@@ -268,7 +274,7 @@ fn next(sealed: Revision, envelope: &Envelope<'_>) -> Revision {
     }
 }
 
-fn difference_line(envelope: &Envelope<'_>, posting: &Posting) -> DifferenceLine {
+fn difference_line(envelope: &EventEnvelope<'_>, posting: &Posting) -> DifferenceLine {
     DifferenceLine {
         reference: posting.reference.to_string(),
         event_type: envelope.event_type.to_owned(),
@@ -295,7 +301,7 @@ fn row_key(date: &str, key: &str) -> String {
 struct PostingDigest(Vec<u8>);
 
 impl PostingDigest {
-    fn new(before: ContentDigest, envelope: &Envelope<'_>, posting: &Posting) -> Self {
+    fn new(before: ContentDigest, envelope: &EventEnvelope<'_>, posting: &Posting) -> Self {
         let mut input = Vec::with_capacity(256);
         input.extend_from_slice(before.as_bytes());
         input.extend_from_slice(&envelope.broker_sequence.to_be_bytes());

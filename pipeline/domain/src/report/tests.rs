@@ -66,7 +66,7 @@ impl Report for CountDaily {
 
     fn entries(
         &self,
-        envelope: &Envelope<'_>,
+        envelope: &EventEnvelope<'_>,
         _rows: &mut (dyn Rows + '_),
     ) -> Result<Vec<Entry>, ProjectionError> {
         let date = SmolStr::from(envelope.stream_id.id());

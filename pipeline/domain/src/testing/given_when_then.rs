@@ -14,8 +14,8 @@ use millstream_contract::{
 
 use super::declared::assert_declared;
 use crate::decider::{
-    ANY_COMMAND, CommandSet, Decider, DecisionContext, EventSet, Rejection, Together, check_origin,
-    decide_together, partners_of,
+    ANY_COMMAND, CommandSet, Decider, DecisionContext, EventSet, EventsWithPartners, Rejection, check_origin,
+    decide_with_partners, partners_of,
 };
 
 /// An aggregate with a past.
@@ -124,7 +124,11 @@ impl<D: Decider> Given<D> {
         }
     }
 
-    fn ask(&self, partners: &[StreamId], command: &D::Command) -> Result<Together<D::Event>, Rejection> {
+    fn ask(
+        &self,
+        partners: &[StreamId],
+        command: &D::Command,
+    ) -> Result<EventsWithPartners<D::Event>, Rejection> {
         let context = DecisionContext {
             aggregate_id: &self.id,
             now: self.now,
@@ -134,12 +138,12 @@ impl<D: Decider> Given<D> {
         };
         if partners.is_empty() {
             let own = D::decide(&self.state, command, &context)?;
-            return Ok(Together { own, partners: Vec::new() });
+            return Ok(EventsWithPartners { own, partners: Vec::new() });
         }
         let new = D::State::default();
         let states: Vec<&D::State> =
             partners.iter().map(|partner| self.others.get(partner.id()).unwrap_or(&new)).collect();
-        decide_together::<D>(&self.state, &states, command, &context)
+        decide_with_partners::<D>(&self.state, &states, command, &context)
     }
 
     fn check_origin(&self, name: Option<&str>, origin: Origin) -> Result<(), Rejection> {

@@ -7,7 +7,7 @@
 
 use jiff::Timestamp;
 use millstream::{
-    contract::commit::{Envelope, timestamp_to_nanoseconds},
+    contract::commit::{EventEnvelope, timestamp_to_nanoseconds},
     decider::{Decider, EventSet},
     projection::{Projection, ProjectionError, Rows},
 };
@@ -61,7 +61,7 @@ impl Projection for CommentView {
         aggregate == Comment::AGGREGATE
     }
 
-    fn apply(&self, envelope: &Envelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
+    fn apply(&self, envelope: &EventEnvelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
         let comment = envelope.stream_id.id();
         let before: Option<CommentRow> = rows.read(COMMENTS, comment)?;
         let mut row = match (CommentEvent::from_envelope(envelope)?, before) {

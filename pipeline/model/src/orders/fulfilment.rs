@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{SignedDuration, Timestamp};
 use millstream::{
     application::SettingKeys,
-    contract::commit::Envelope,
+    contract::commit::EventEnvelope,
     decider::{Decider, EventSet},
     process::{Effect, Process, ProcessCommand, ProcessError, Timer},
     projection::{ProjectionError, Rows},
@@ -134,7 +134,7 @@ impl Process for Fulfilment {
 
     fn react(
         &self,
-        envelope: &Envelope<'_>,
+        envelope: &EventEnvelope<'_>,
         rows: &mut (dyn Rows + '_),
     ) -> Result<Vec<Effect>, ProcessError> {
         if envelope.stream_id.aggregate() == Stock::AGGREGATE {
@@ -200,7 +200,10 @@ impl Fulfilment {
 }
 
 /// A stock has answered, or someone else's business with it was recorded.
-fn answer_stock(envelope: &Envelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<Vec<Effect>, ProcessError> {
+fn answer_stock(
+    envelope: &EventEnvelope<'_>,
+    rows: &mut (dyn Rows + '_),
+) -> Result<Vec<Effect>, ProcessError> {
     let event = StockEvent::from_envelope(envelope)?;
     let (reservation, refused) = match &event {
         StockEvent::Reserved(reserved) => (&reserved.reservation, None),

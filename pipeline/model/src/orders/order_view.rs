@@ -4,7 +4,7 @@
 
 use jiff::Timestamp;
 use millstream::{
-    contract::commit::Envelope,
+    contract::commit::EventEnvelope,
     decider::{Decider, EventSet},
     projection::{Projection, ProjectionError, Rows},
     values::money::Currency,
@@ -105,7 +105,7 @@ impl Projection for OrderView {
         aggregate == Order::AGGREGATE
     }
 
-    fn apply(&self, envelope: &Envelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
+    fn apply(&self, envelope: &EventEnvelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
         let order = envelope.stream_id.id();
         let event = OrderEvent::from_envelope(envelope)?;
         let before: Option<OrderRow> = rows.read(ORDERS, order)?;
@@ -132,7 +132,7 @@ impl Projection for OrderView {
     }
 }
 
-fn new_row(envelope: &Envelope<'_>, placed: &OrderPlaced) -> OrderRow {
+fn new_row(envelope: &EventEnvelope<'_>, placed: &OrderPlaced) -> OrderRow {
     OrderRow {
         summary: OrderSummary {
             order: envelope.stream_id.id().to_owned(),
@@ -178,7 +178,7 @@ fn update(row: &mut OrderRow, event: OrderEvent) {
     }
 }
 
-fn history_entry(envelope: &Envelope<'_>, event: &OrderEvent) -> HistoryEntry {
+fn history_entry(envelope: &EventEnvelope<'_>, event: &OrderEvent) -> HistoryEntry {
     let data = match event {
         OrderEvent::Placed(fields) => serde_json::to_value(fields),
         OrderEvent::Reserved(fields) => serde_json::to_value(fields),

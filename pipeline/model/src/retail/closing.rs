@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use jiff::{Timestamp, civil::Time, tz::TimeZone};
 use millstream::{
     application::SettingKeys,
-    contract::commit::Envelope,
+    contract::commit::EventEnvelope,
     decider::{Decider, EventSet},
     process::{Effect, Process, ProcessCommand, ProcessError},
     projection::{ProjectionError, Rows},
@@ -119,7 +119,7 @@ impl Process for Closing {
 
     fn react(
         &self,
-        envelope: &Envelope<'_>,
+        envelope: &EventEnvelope<'_>,
         rows: &mut (dyn Rows + '_),
     ) -> Result<Vec<Effect>, ProcessError> {
         let id = envelope.stream_id.id();

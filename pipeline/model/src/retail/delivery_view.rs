@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use millstream::{
-    contract::commit::Envelope,
+    contract::commit::EventEnvelope,
     decider::{Decider, EventSet},
     projection::{Projection, ProjectionError, Rows},
     values::{business_date::BusinessDate, money::Currency},
@@ -59,7 +59,7 @@ impl Projection for DeliveryView {
         aggregate == Delivery::AGGREGATE
     }
 
-    fn apply(&self, envelope: &Envelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
+    fn apply(&self, envelope: &EventEnvelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
         let DeliveryEvent::Received(received) = DeliveryEvent::from_envelope(envelope)?;
         let delivery = envelope.stream_id.id();
         let row = DeliveryRow {

@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 use millstream::{
-    contract::commit::Envelope,
+    contract::commit::EventEnvelope,
     decider::{Decider, EventSet},
     projection::{Projection, ProjectionError, Rows},
     values::{business_date::BusinessDate, money::Currency},
@@ -114,7 +114,7 @@ impl Projection for SaleView {
         aggregate == Till::AGGREGATE
     }
 
-    fn apply(&self, envelope: &Envelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
+    fn apply(&self, envelope: &EventEnvelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
         match TillEvent::from_envelope(envelope)? {
             TillEvent::SaleRecorded(sale) => apply_sale(envelope, sale, rows),
             TillEvent::ReturnRecorded(entry) => apply_return(envelope, entry, rows),
@@ -123,12 +123,12 @@ impl Projection for SaleView {
     }
 }
 
-fn key(envelope: &Envelope<'_>, id: &str) -> String {
+fn key(envelope: &EventEnvelope<'_>, id: &str) -> String {
     format!("{}/{id}", envelope.stream_id.id())
 }
 
 fn apply_sale(
-    envelope: &Envelope<'_>,
+    envelope: &EventEnvelope<'_>,
     sale: SaleRecorded,
     rows: &mut (dyn Rows + '_),
 ) -> Result<(), ProjectionError> {
@@ -157,7 +157,7 @@ fn apply_sale(
 }
 
 fn apply_return(
-    envelope: &Envelope<'_>,
+    envelope: &EventEnvelope<'_>,
     entry: ReturnRecorded,
     rows: &mut (dyn Rows + '_),
 ) -> Result<(), ProjectionError> {

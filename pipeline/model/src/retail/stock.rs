@@ -16,7 +16,7 @@ mod transferring;
 
 use std::collections::BTreeMap;
 
-use millstream::decider::{Decider, DecisionContext, Rejection, Together, rejections_of};
+use millstream::decider::{Decider, DecisionContext, EventsWithPartners, Rejection, rejections_of};
 use millstream::values::reference::{check_label, check_reference};
 use millstream::values::{business_date::BusinessDate, money::check_quantity};
 use serde::{Deserialize, Serialize};
@@ -369,15 +369,17 @@ impl Decider for Stock {
         }
     }
 
-    fn decide_together(
+    fn decide_with_partners(
         state: &StockState,
         _partners: &[&StockState],
         command: &StockCommand,
         context: &DecisionContext<'_>,
-    ) -> Result<Together<StockEvent>, Rejection> {
+    ) -> Result<EventsWithPartners<StockEvent>, Rejection> {
         match command {
             StockCommand::Transfer(transfer) => transferring::decide(state, transfer, context),
-            alone => Ok(Together { own: Self::decide(state, alone, context)?, partners: Vec::new() }),
+            alone => {
+                Ok(EventsWithPartners { own: Self::decide(state, alone, context)?, partners: Vec::new() })
+            }
         }
     }
 

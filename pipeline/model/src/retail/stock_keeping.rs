@@ -12,7 +12,7 @@
 //! follows from its lines. No notes are kept.
 
 use millstream::{
-    contract::commit::Envelope,
+    contract::commit::EventEnvelope,
     decider::{Decider, EventSet},
     process::{Effect, Process, ProcessCommand, ProcessError},
     projection::{ProjectionError, Rows},
@@ -49,7 +49,7 @@ impl Process for StockKeeping {
 
     fn react(
         &self,
-        envelope: &Envelope<'_>,
+        envelope: &EventEnvelope<'_>,
         _rows: &mut (dyn Rows + '_),
     ) -> Result<Vec<Effect>, ProcessError> {
         let id = envelope.stream_id.id();

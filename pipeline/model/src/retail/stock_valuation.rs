@@ -15,7 +15,7 @@
 //! dates, and what each of them ended with.
 
 use millstream::{
-    contract::commit::Envelope,
+    contract::commit::EventEnvelope,
     decider::{Decider, EventSet},
     projection::{ProjectionError, Rows},
     report::{
@@ -197,7 +197,7 @@ impl Report for StockValuation {
 
     fn entries(
         &self,
-        envelope: &Envelope<'_>,
+        envelope: &EventEnvelope<'_>,
         rows: &mut (dyn Rows + '_),
     ) -> Result<Vec<Entry>, ProjectionError> {
         let id = envelope.stream_id.id();

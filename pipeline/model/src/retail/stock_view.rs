@@ -5,7 +5,7 @@
 
 use jiff::Timestamp;
 use millstream::{
-    contract::commit::Envelope,
+    contract::commit::EventEnvelope,
     decider::{Decider, EventSet},
     projection::{DecodedRow, Projection, ProjectionError, Rows},
 };
@@ -89,7 +89,7 @@ impl Projection for StockView {
         aggregate == Stock::AGGREGATE
     }
 
-    fn apply(&self, envelope: &Envelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
+    fn apply(&self, envelope: &EventEnvelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
         let key = envelope.stream_id.id();
         let mut row: StockRow = match rows.recall(STOCK, key)? {
             Some(row) => row,
@@ -148,7 +148,7 @@ fn empty_row(stock: StockId, recorded_at: Timestamp) -> StockRow {
 ///
 /// # Errors
 /// [`ProjectionError::Inconsistent`] when the id is none of a stock, which the decider never lets pass.
-pub(super) fn stock_of(envelope: &Envelope<'_>) -> Result<StockId, ProjectionError> {
+pub(super) fn stock_of(envelope: &EventEnvelope<'_>) -> Result<StockId, ProjectionError> {
     StockId::parse(envelope.stream_id.id())
         .map_err(|rejection| ProjectionError::Inconsistent(rejection.to_string()))
 }
@@ -158,7 +158,7 @@ fn reservation_key(stock: &str, reservation: &str) -> String {
 }
 
 fn write_reservation(
-    envelope: &Envelope<'_>,
+    envelope: &EventEnvelope<'_>,
     stock: StockId,
     reserved: StockReserved,
     rows: &mut (dyn Rows + '_),

@@ -3,7 +3,7 @@
 //! Posted by the till's sales and returns, sealed by the till's close.
 
 use millstream::{
-    contract::commit::Envelope,
+    contract::commit::EventEnvelope,
     decider::{Decider, EventSet},
     projection::{ProjectionError, Rows},
     report::{
@@ -60,7 +60,7 @@ impl Report for StoreDaily {
 
     fn entries(
         &self,
-        envelope: &Envelope<'_>,
+        envelope: &EventEnvelope<'_>,
         _rows: &mut (dyn Rows + '_),
     ) -> Result<Vec<Entry>, ProjectionError> {
         let till = till_of(envelope)?;
@@ -92,7 +92,7 @@ impl Report for StoreDaily {
 }
 
 fn post(
-    envelope: &Envelope<'_>,
+    envelope: &EventEnvelope<'_>,
     till: &TillId,
     currency: Currency,
     figures: Vec<(&'static str, i64)>,

@@ -13,7 +13,7 @@ mod registrations;
 use std::collections::BTreeMap;
 
 use millstream::{
-    contract::commit::Envelope,
+    contract::commit::EventEnvelope,
     decider::{Decider, EventSet},
     projection::{ProjectionError, Rows},
     report::{
@@ -155,7 +155,7 @@ impl Report for SupplierDaily {
 
     fn entries(
         &self,
-        envelope: &Envelope<'_>,
+        envelope: &EventEnvelope<'_>,
         rows: &mut (dyn Rows + '_),
     ) -> Result<Vec<Entry>, ProjectionError> {
         match envelope.stream_id.aggregate() {
@@ -190,7 +190,7 @@ impl Report for SupplierDaily {
 
 /// One posting a supplier, however many of its skus a sale or return holds.
 fn sell<'a>(
-    envelope: &Envelope<'_>,
+    envelope: &EventEnvelope<'_>,
     currency: Currency,
     lines: impl Iterator<Item = (&'a str, SkuFigures)>,
     id: &str,

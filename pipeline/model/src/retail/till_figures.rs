@@ -1,6 +1,6 @@
 //! What views and reports alike read from the events of a till: whose they are, and sums of lines.
 
-use millstream::{contract::commit::Envelope, projection::ProjectionError};
+use millstream::{contract::commit::EventEnvelope, projection::ProjectionError};
 
 use super::till::{TillId, TillLine};
 
@@ -8,7 +8,7 @@ use super::till::{TillId, TillLine};
 ///
 /// # Errors
 /// [`ProjectionError::Inconsistent`] when the id is none of a till, which the decider never lets pass.
-pub(super) fn till_of(envelope: &Envelope<'_>) -> Result<TillId, ProjectionError> {
+pub(super) fn till_of(envelope: &EventEnvelope<'_>) -> Result<TillId, ProjectionError> {
     TillId::parse(envelope.stream_id.id())
         .map_err(|rejection| ProjectionError::Inconsistent(rejection.to_string()))
 }
@@ -24,6 +24,6 @@ pub(super) fn amount(lines: &[TillLine]) -> i64 {
 }
 
 /// What a posting of a till's sale or return is called: `<store>_<date>/<id>`, as in the views `sale` and `return`.
-pub(super) fn reference(envelope: &Envelope<'_>, id: &str) -> String {
+pub(super) fn reference(envelope: &EventEnvelope<'_>, id: &str) -> String {
     format!("{}/{id}", envelope.stream_id.id())
 }

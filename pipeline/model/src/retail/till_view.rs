@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use millstream::{
-    contract::commit::Envelope,
+    contract::commit::EventEnvelope,
     decider::{Decider, EventSet},
     projection::{Projection, ProjectionError, Rows},
     values::{business_date::BusinessDate, money::Currency},
@@ -72,7 +72,7 @@ impl Projection for TillView {
         aggregate == Till::AGGREGATE
     }
 
-    fn apply(&self, envelope: &Envelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
+    fn apply(&self, envelope: &EventEnvelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
         let key = envelope.stream_id.id();
         let mut row = match rows.recall(VIEW, key)? {
             Some(row) => row,

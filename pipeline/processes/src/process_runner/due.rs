@@ -17,7 +17,7 @@ use millstream_contract::{
 use millstream_jetstream::{
     broker::{AppendError, Broker, NewMessage, ReaderConfig, StreamReader},
     dead_letter_store::DeadLetterStore,
-    retry::{RunIds, answered},
+    retry::{IdSource, answered},
 };
 use millstream_runtime::{health::ProgressWatch, metrics::Count};
 
@@ -46,7 +46,7 @@ pub(super) struct Relayed {
 /// Puts what is due on COMMANDS until it cannot go on.
 pub(super) async fn relay<B: Broker>(
     broker: &B,
-    ids: &RunIds,
+    ids: &IdSource,
     relayed: &Relayed,
 ) -> Result<Infallible, ProcessRunnerError> {
     let generation = answered(ids, || broker.state(TIMERS)).await?.generation;
@@ -76,7 +76,7 @@ pub(super) async fn relay<B: Broker>(
 /// Returns when each letter is kept: what stands in TIMERS is purged then.
 async fn keep_all<B: Broker>(
     store: &DeadLetterStore<B>,
-    ids: &RunIds,
+    ids: &IdSource,
     mut letters: Vec<DeadLetter>,
     kept: &Count,
 ) {
@@ -96,7 +96,7 @@ async fn keep_all<B: Broker>(
 /// Returns when each has been stored, commands of one aggregate in their order, with letters of those that cannot be commands.
 async fn publish_all<B: Broker>(
     broker: &B,
-    ids: &RunIds,
+    ids: &IdSource,
     generation: &str,
     messages: Vec<StoredMessage>,
 ) -> Vec<DeadLetter> {
@@ -122,7 +122,7 @@ async fn publish_all<B: Broker>(
 /// Stores one as a command; its letter when it cannot be one.
 async fn publish<B: Broker>(
     broker: &B,
-    ids: &RunIds,
+    ids: &IdSource,
     generation: &str,
     message: &StoredMessage,
 ) -> Option<DeadLetter> {

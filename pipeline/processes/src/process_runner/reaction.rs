@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use millstream_contract::commit::Envelope;
+use millstream_contract::commit::EventEnvelope;
 use millstream_domain::{
     process::{Process, ProcessError, react},
     projection::{Projection, ProjectionError, Rows},
@@ -63,7 +63,7 @@ impl Projection for Reaction {
         self.progress.begins(generation);
     }
 
-    fn apply(&self, envelope: &Envelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
+    fn apply(&self, envelope: &EventEnvelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
         let effects = react(self.process.as_ref(), envelope, rows).map_err(projection_error)?;
         if self.progress.covers(envelope.broker_sequence) {
             return Ok(());

@@ -11,7 +11,7 @@ use std::{
 use millstream_contract::stream_names::EVENTS;
 use millstream_jetstream::{
     broker::{Broker, BrokerError, StreamState},
-    retry::{RunIds, state_reaching},
+    retry::{IdSource, state_reaching},
 };
 use millstream_read_side::projection_runner::{ProjectionStatus, RemovalError, RowRemover};
 use millstream_runtime::{
@@ -104,7 +104,7 @@ pub(super) struct Sender<B> {
     store: ReadStore,
     remover: RowRemover,
     seats: Vec<Seat>,
-    ids: RunIds,
+    ids: IdSource,
     recorded_at: Instant,
 }
 
@@ -114,7 +114,7 @@ impl<B: Broker> Sender<B> {
         store: ReadStore,
         remover: RowRemover,
         seats: Vec<Seat>,
-        ids: RunIds,
+        ids: IdSource,
     ) -> Self {
         let carrier = Carrier::new(broker.clone());
         Self { broker, carrier, store, remover, seats, ids, recorded_at: Instant::now() }
@@ -288,7 +288,7 @@ impl<B: Broker> Sender<B> {
 /// The state of EVENTS, and how far the effects of a process have been carried out.
 async fn standing<B: Broker>(
     broker: &B,
-    ids: &RunIds,
+    ids: &IdSource,
     seat: &Seat,
 ) -> Result<(StreamState, Option<Progress>), ProcessRunnerError> {
     let found = match progress::load(broker, seat.process).await? {
@@ -309,7 +309,7 @@ async fn standing<B: Broker>(
 /// and every rebuild begins there too. `None` when it begins at the first event.
 async fn begin<B: Broker>(
     broker: &B,
-    ids: &RunIds,
+    ids: &IdSource,
     seat: &Seat,
 ) -> Result<Option<Progress>, ProcessRunnerError> {
     let (state, sequence) = match seat.begin {

@@ -6,7 +6,7 @@ use millstream_contract::{leases::PROCESS_MANAGER_LEASE, stream_names::TIMERS};
 use millstream_jetstream::{
     broker::{Broker, BrokerError, ReadError},
     lease,
-    retry::RunIds,
+    retry::IdSource,
 };
 use millstream_runtime::{
     health::{ProgressWatch, Readiness},
@@ -32,7 +32,7 @@ enum TurnEnd {
 /// Stands by and takes turns.
 pub(super) struct Turns<B> {
     broker: B,
-    ids: RunIds,
+    ids: IdSource,
     time_to_live: Duration,
     sender: Sender<B>,
     active: Level,
@@ -43,7 +43,7 @@ pub(super) struct Turns<B> {
 impl<B: Broker> Turns<B> {
     pub(super) fn new(
         broker: B,
-        ids: RunIds,
+        ids: IdSource,
         time_to_live: Duration,
         sender: Sender<B>,
         metrics: &Metrics,

@@ -3,7 +3,7 @@
 //! once (transfer out with a fee), several accounts at once (give), dependent on the time of the command (visit), a
 //! process's alone (credit), a panic of the rules.
 
-use millstream_domain::decider::{Decider, DecisionContext, Rejection, Together};
+use millstream_domain::decider::{Decider, DecisionContext, EventsWithPartners, Rejection};
 use serde::{Deserialize, Serialize};
 
 /// Puts money in.
@@ -171,19 +171,19 @@ impl Account {
         state: &AccountState,
         partners: &[&AccountState],
         give: &Give,
-    ) -> Result<Together<AccountEvent>, Rejection> {
+    ) -> Result<EventsWithPartners<AccountEvent>, Rejection> {
         let richest = partners.iter().map(|partner| partner.balance).max();
         if give.unless_above.is_some_and(|limit| richest > Some(limit)) {
             return Err(Rejection::new("rich-enough", "one of them has more than that already"));
         }
         if give.amount == 0 {
-            return Ok(Together::default());
+            return Ok(EventsWithPartners::default());
         }
         let receive = |partner: &&AccountState| {
             let then = partner.balance + give.amount;
             vec![AccountEvent::Received(Received { amount: give.amount, then })]
         };
-        Ok(Together {
+        Ok(EventsWithPartners {
             own: Self::withdraw(state, &vec![give.amount; partners.len()])?,
             partners: partners.iter().map(receive).collect(),
         })
@@ -246,15 +246,17 @@ impl Decider for Account {
         }
     }
 
-    fn decide_together(
+    fn decide_with_partners(
         state: &AccountState,
         partners: &[&AccountState],
         command: &AccountCommand,
         context: &DecisionContext<'_>,
-    ) -> Result<Together<AccountEvent>, Rejection> {
+    ) -> Result<EventsWithPartners<AccountEvent>, Rejection> {
         match command {
             AccountCommand::Give(give) => Self::give(state, partners, give),
-            alone => Ok(Together { own: Self::decide(state, alone, context)?, partners: Vec::new() }),
+            alone => {
+                Ok(EventsWithPartners { own: Self::decide(state, alone, context)?, partners: Vec::new() })
+            }
         }
     }
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use millstream_contract::{
-    commit::Envelope,
+    commit::EventEnvelope,
     stream_names::{EVENTS, GENERATION_METADATA},
 };
 use millstream_domain::projection::{Projection, ProjectionError, Rows};
@@ -61,7 +61,7 @@ impl Projection for Slow {
     }
 
     #[expect(clippy::disallowed_methods, reason = "it is slow on purpose; nothing waits for it to be over")]
-    fn apply(&self, envelope: &Envelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
+    fn apply(&self, envelope: &EventEnvelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
         if !self.hurry.load(Ordering::Relaxed) {
             std::thread::sleep(Duration::from_millis(1));
         }

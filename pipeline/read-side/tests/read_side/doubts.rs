@@ -10,7 +10,7 @@ use std::{
 };
 
 use millstream_contract::{
-    commit::{Commit, Envelope, RecordedEvent, content_digest},
+    commit::{Commit, EventEnvelope, RecordedEvent, content_digest},
     position::Position,
     set_aside::{EVENT_TYPE, MessageSetAside, act_subject},
     stream_names::EVENTS,
@@ -50,7 +50,11 @@ impl Projection for Given {
         true
     }
 
-    fn apply(&self, _envelope: &Envelope<'_>, _rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
+    fn apply(
+        &self,
+        _envelope: &EventEnvelope<'_>,
+        _rows: &mut (dyn Rows + '_),
+    ) -> Result<(), ProjectionError> {
         self.0.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use millstream_contract::{
-    commit::Envelope,
+    commit::EventEnvelope,
     header,
     stored_message::StoredMessage,
     stream_names::{EVENTS, REPORTS},
@@ -64,7 +64,7 @@ impl Report for TallyDaily {
 
     fn entries(
         &self,
-        envelope: &Envelope<'_>,
+        envelope: &EventEnvelope<'_>,
         _rows: &mut (dyn Rows + '_),
     ) -> Result<Vec<Entry>, ProjectionError> {
         let (key, date) = (SmolStr::from(envelope.stream_id.id()), SmolStr::new_static("2012-01-31"));

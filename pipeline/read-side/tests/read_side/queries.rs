@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_nats::{Client, HeaderMap};
 use futures::{StreamExt, stream::FuturesUnordered};
-use millstream_contract::{commit::Envelope, header, stream_names::EVENTS};
+use millstream_contract::{commit::EventEnvelope, header, stream_names::EVENTS};
 use millstream_domain::projection::{Projection, ProjectionError, Rows};
 use millstream_jetstream::{broker::Broker as _, nats_broker::NatsBroker, testing::test_server::TestServer};
 use millstream_read_side::{
@@ -437,7 +437,7 @@ impl Projection for Growing {
         true
     }
 
-    fn apply(&self, envelope: &Envelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
+    fn apply(&self, envelope: &EventEnvelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
         let mut lines: Vec<String> = rows.read("growing", envelope.stream_id.id())?.unwrap_or_default();
         lines.push("x".repeat(512));
         rows.write("growing", envelope.stream_id.id(), &lines);

@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use async_nats::ConnectOptions;
 use millstream_contract::{
-    commit::{Commit, CommittedCommand, Envelope, RecordedEvent},
+    commit::{Commit, CommittedCommand, EventEnvelope, RecordedEvent},
     outcome::{CommandOutcome, Generations, Outcome, OutcomeRecord, RecordKind},
     stored_message::Headers,
     stream_names::{EVENTS, OUTCOMES},
@@ -61,7 +61,7 @@ impl Projection for Counts {
         aggregate == "thing"
     }
 
-    fn apply(&self, envelope: &Envelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
+    fn apply(&self, envelope: &EventEnvelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
         // The total first, so that an event that fails has changed a row already.
         add_one(rows, "counts.total", "all")?;
         match envelope.event_type {
@@ -104,7 +104,7 @@ impl Projection for Latest {
         true
     }
 
-    fn apply(&self, envelope: &Envelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
+    fn apply(&self, envelope: &EventEnvelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
         rows.write("latest", envelope.stream_id.id(), &envelope.broker_sequence);
         Ok(())
     }

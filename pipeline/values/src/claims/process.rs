@@ -15,7 +15,7 @@
 use std::marker::PhantomData;
 
 use jiff::{SignedDuration, Timestamp};
-use millstream_contract::commit::Envelope;
+use millstream_contract::commit::EventEnvelope;
 use millstream_domain::{
     decider::{Decider, EventSet},
     process::{Effect, Process, ProcessCommand, ProcessError, Timer},
@@ -110,7 +110,7 @@ impl<A: Claimant> ClaimProcess<A> {
 
     fn of_aggregate(
         &self,
-        envelope: &Envelope<'_>,
+        envelope: &EventEnvelope<'_>,
         rows: &mut (dyn Rows + '_),
     ) -> Result<Vec<Effect>, ProcessError> {
         let event = <A::Aggregate as Decider>::Event::from_envelope(envelope)?;
@@ -150,7 +150,10 @@ impl<A: Claimant> ClaimProcess<A> {
         Ok(effects)
     }
 
-    fn of_claim(envelope: &Envelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<Vec<Effect>, ProcessError> {
+    fn of_claim(
+        envelope: &EventEnvelope<'_>,
+        rows: &mut (dyn Rows + '_),
+    ) -> Result<Vec<Effect>, ProcessError> {
         let claim = envelope.stream_id.id();
         if !A::NAMESPACE.has(claim) {
             return Ok(vec![]);
@@ -197,7 +200,7 @@ impl<A: Claimant> Process for ClaimProcess<A> {
 
     fn react(
         &self,
-        envelope: &Envelope<'_>,
+        envelope: &EventEnvelope<'_>,
         rows: &mut (dyn Rows + '_),
     ) -> Result<Vec<Effect>, ProcessError> {
         let is_claim = envelope.stream_id.context() == A::Context::CONTEXT

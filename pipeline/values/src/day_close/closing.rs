@@ -8,7 +8,7 @@
 use std::marker::PhantomData;
 
 use jiff::{civil::Time, tz::TimeZone};
-use millstream_contract::commit::Envelope;
+use millstream_contract::commit::EventEnvelope;
 use millstream_domain::{
     application::SettingKeys,
     decider::{Decider, EventSet},
@@ -38,7 +38,7 @@ pub trait DayEntries: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`ProcessError`] for an event that cannot be read; the process then halts.
-    fn day_of(envelope: &Envelope<'_>) -> Result<Option<BusinessDate>, ProcessError>;
+    fn day_of(envelope: &EventEnvelope<'_>) -> Result<Option<BusinessDate>, ProcessError>;
 }
 
 /// Closes the business days of the entries `E`.
@@ -86,7 +86,7 @@ impl<E: DayEntries> Process for DayClosing<E> {
 
     fn react(
         &self,
-        envelope: &Envelope<'_>,
+        envelope: &EventEnvelope<'_>,
         rows: &mut (dyn Rows + '_),
     ) -> Result<Vec<Effect>, ProcessError> {
         if is_business_day::<E>(envelope.stream_id.context(), envelope.stream_id.aggregate()) {

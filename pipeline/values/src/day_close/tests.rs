@@ -1,7 +1,7 @@
 //! Days of a gym: visits are their entries.
 
 use jiff::{Timestamp, civil::Time, tz::TimeZone};
-use millstream_contract::commit::Envelope;
+use millstream_contract::commit::EventEnvelope;
 use millstream_domain::{
     application::DefaultSettings,
     decider::{AggregateRegistry, EventSet as _},
@@ -68,7 +68,7 @@ impl DayEntries for Visits {
         (context, aggregate) == ("gym", "club")
     }
 
-    fn day_of(envelope: &Envelope<'_>) -> Result<Option<BusinessDate>, ProcessError> {
+    fn day_of(envelope: &EventEnvelope<'_>) -> Result<Option<BusinessDate>, ProcessError> {
         let ClubEvent::Visited(visited) = ClubEvent::from_envelope(envelope)?;
         Ok(Some(visited.date))
     }

@@ -15,7 +15,7 @@ use millstream_contract::{
 use millstream_jetstream::{
     broker::{Broker, StreamState},
     event_store::PAGE_BYTES,
-    retry::{RunIds, answered},
+    retry::{IdSource, answered},
 };
 
 use super::HandlerError;
@@ -27,7 +27,7 @@ const COMMITS_LOOKED_AT: u64 = 65_536;
 /// Fails unless positions still mean what they meant when the commits were written.
 pub(super) async fn check<B: Broker>(
     broker: &B,
-    ids: &RunIds,
+    ids: &IdSource,
     commands: &StreamState,
     events: &StreamState,
 ) -> Result<(), HandlerError> {

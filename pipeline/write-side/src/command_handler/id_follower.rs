@@ -6,7 +6,7 @@ use std::sync::Arc;
 use millstream_contract::{outcome::OutcomeRecord, stream_names::OUTCOMES};
 use millstream_jetstream::{
     broker::{Broker, ReaderConfig, StreamReader},
-    retry::{RunIds, answered, state_reaching},
+    retry::{IdSource, answered, state_reaching},
 };
 use millstream_runtime::{file_work::do_file_work, health::ProgressWatch};
 
@@ -24,7 +24,7 @@ impl<R: StreamReader> IdFollower<R> {
     /// Checks that the index belongs to OUTCOMES as it is, and reads on where it ends.
     pub(super) async fn open<B: Broker<Reader = R>>(
         broker: &B,
-        ids: &RunIds,
+        ids: &IdSource,
         process: &str,
         index: &Arc<IdIndex>,
     ) -> Result<Self, HandlerError> {

@@ -17,7 +17,7 @@ use millstream_contract::{
 };
 use millstream_jetstream::{
     broker::{Broker, BrokerError},
-    retry::{RunIds, state_reaching},
+    retry::{IdSource, state_reaching},
 };
 
 use super::{HandlerError, TurnEnd};
@@ -63,7 +63,7 @@ impl Known {
 }
 
 /// Looks again and again, until something is missing.
-pub(super) async fn run<B: Broker>(broker: B, ids: RunIds, known: Known) -> Result<(), TurnEnd> {
+pub(super) async fn run<B: Broker>(broker: B, ids: IdSource, known: Known) -> Result<(), TurnEnd> {
     loop {
         tokio::time::sleep(INTERVAL).await;
         match look(&broker, &ids, &known).await {
@@ -75,7 +75,7 @@ pub(super) async fn run<B: Broker>(broker: B, ids: RunIds, known: Known) -> Resu
     }
 }
 
-async fn look<B: Broker>(broker: &B, ids: &RunIds, known: &Known) -> Result<(), HandlerError> {
+async fn look<B: Broker>(broker: &B, ids: &IdSource, known: &Known) -> Result<(), HandlerError> {
     let Known(inner) = known;
     let of = &inner.generations;
     let newest = known.newest();

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use millstream_contract::{leases::COMMAND_HANDLER_LEASE, stored_message::StoredMessage};
 use millstream_jetstream::{
     broker::{Broker, BrokerError},
-    retry::{RunIds, answered},
+    retry::{IdSource, answered},
 };
 use millstream_runtime::{health::ProgressWatch, shutdown::Shutdown};
 use tokio::{sync::watch, time::Instant};
@@ -199,7 +199,7 @@ impl<B: Broker> Waiting<'_, B> {
 /// The message of a stream at `sequence`, if there is one. Waits while the server does not answer.
 pub(super) async fn message_at<B: Broker>(
     broker: &B,
-    ids: &RunIds,
+    ids: &IdSource,
     stream: &str,
     sequence: u64,
 ) -> Result<Option<StoredMessage>, BrokerError> {
@@ -212,7 +212,7 @@ pub(super) async fn message_at<B: Broker>(
 /// Renews the lease until it is lost, or may be lost because no renewal was confirmed in time.
 pub(super) async fn keep_lease<B: Broker>(
     broker: B,
-    ids: RunIds,
+    ids: IdSource,
     time_to_live: Duration,
 ) -> Result<(), TurnEnd> {
     millstream_jetstream::lease::keep(&broker, COMMAND_HANDLER_LEASE, ids.run(), time_to_live).await;

@@ -7,7 +7,7 @@ use millstream_contract::{
 };
 use millstream_jetstream::{
     broker::{Broker, ReaderConfig, StreamReader},
-    retry::{RunIds, answered, state_reaching},
+    retry::{IdSource, answered, state_reaching},
 };
 use millstream_runtime::file_work::{do_file_work, end_of};
 use tokio::task::JoinHandle;
@@ -39,7 +39,7 @@ impl StateKeeper {
     pub(super) async fn open<B: Broker>(
         &mut self,
         broker: &B,
-        ids: &RunIds,
+        ids: &IdSource,
         process: &str,
     ) -> Result<StateFollower<B>, HandlerError> {
         self.await_write().await;
@@ -158,7 +158,7 @@ impl<B: Broker> StateFollower<B> {
     pub(super) async fn catch_up(
         &mut self,
         keeper: &mut StateKeeper,
-        ids: &RunIds,
+        ids: &IdSource,
     ) -> Result<(), HandlerError> {
         // Not what the stream calls its last sequence: that message may have been removed, and never comes.
         let last = answered(ids, || self.broker.last(EVENTS, ">")).await?;

@@ -6,11 +6,11 @@ use millstream_contract::{
 };
 use millstream_jetstream::{
     broker::{Broker, BrokerError, StreamState},
-    retry::{RunIds, answered},
+    retry::{IdSource, answered},
 };
 
 /// The state of a stream. Waits while the server does not answer.
-async fn state_of<B: Broker>(broker: &B, ids: &RunIds, stream: &str) -> Result<StreamState, BrokerError> {
+async fn state_of<B: Broker>(broker: &B, ids: &IdSource, stream: &str) -> Result<StreamState, BrokerError> {
     answered(ids, || broker.state(stream)).await
 }
 
@@ -23,7 +23,7 @@ pub(super) struct Streams {
 }
 
 impl Streams {
-    pub(super) async fn look<B: Broker>(broker: &B, ids: &RunIds) -> Result<Self, BrokerError> {
+    pub(super) async fn look<B: Broker>(broker: &B, ids: &IdSource) -> Result<Self, BrokerError> {
         let commands = state_of(broker, ids, COMMANDS).await?;
         let events = state_of(broker, ids, EVENTS).await?;
         let generations = Generations {

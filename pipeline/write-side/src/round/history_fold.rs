@@ -7,7 +7,7 @@ use std::{
 };
 
 use millstream_contract::{
-    commit::{Envelope, StoredCommit},
+    commit::{EventEnvelope, StoredCommit},
     outcome::Outcome,
 };
 use millstream_domain::decider::AggregateType;
@@ -74,7 +74,7 @@ impl<'a, 'c> HistoryFold<'a, 'c> {
 }
 
 /// Adds an event to what the command at its position is known to have caused.
-fn count_accepted(passed: &mut HashMap<u64, Outcome>, commit: &StoredCommit, envelope: &Envelope<'_>) {
+fn count_accepted(passed: &mut HashMap<u64, Outcome>, commit: &StoredCommit, envelope: &EventEnvelope<'_>) {
     let accepted = passed.entry(envelope.command.position).or_insert(Outcome::Accepted {
         position: commit.broker_sequence,
         version: 0,

@@ -65,7 +65,7 @@ fn empty_cache(registry: AggregateRegistry) -> StateCache {
 
 fn settlement(broker: &MemoryBroker) -> Settlement<MemoryBroker> {
     let metrics = Metrics::new().handler();
-    Settlement::new(broker.clone(), RunIds::new("run"), AppendStrategy::Single, metrics)
+    Settlement::new(broker.clone(), IdSource::new("run"), AppendStrategy::Single, metrics)
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,7 +12,7 @@ use millstream_contract::{
 use millstream_jetstream::{
     broker::{Broker, NewMessage},
     provision::{ProvisionOptions, provision},
-    retry::RunIds,
+    retry::IdSource,
     testing::test_server::TestServer,
 };
 use millstream_proof::{testing::stream_dump::dump, verification::verify};
@@ -187,6 +187,6 @@ async fn outcomes_of_several_active_handlers_are_refused_and_left_alone() {
     }
     // The chain that this release knows may have been purged away meanwhile.
     broker.purge_subject(OUTCOMES, OUTCOME_SUBJECT, None).await.unwrap();
-    let journal = OutcomeJournal::take_over(broker, generations, RunIds::new("c"), true).await;
+    let journal = OutcomeJournal::take_over(broker, generations, IdSource::new("c"), true).await;
     assert!(matches!(journal, Err(JournalError::Record(_))), "{journal:?}");
 }

@@ -28,7 +28,7 @@ impl AggregateView for {{Aggregate}}View {
     fn fold(
         &self,
         event: {{Aggregate}}Event,
-        envelope: &Envelope<'_>,
+        envelope: &EventEnvelope<'_>,
         rows: &mut (dyn Rows + '_),
     ) -> Result<(), ProjectionError> {
         let id = envelope.stream_id.id();

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use millstream::{
-    contract::commit::Envelope,
+    contract::commit::EventEnvelope,
     decider::{Decider, EventSet},
     projection::{Projection, ProjectionError, Rows},
 };
@@ -46,7 +46,7 @@ impl Projection for {{Aggregate}}View {
         aggregate == {{Aggregate}}::AGGREGATE
     }
 
-    fn apply(&self, envelope: &Envelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
+    fn apply(&self, envelope: &EventEnvelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
         let id = envelope.stream_id.id();
         let before: Option<{{Aggregate}}Row> = rows.read(VIEW, id)?;
         let mut row = match ({{Aggregate}}Event::from_envelope(envelope)?, before) {

@@ -40,7 +40,7 @@ impl Report for ClubDaily {
 
     fn entries(
         &self,
-        envelope: &Envelope<'_>,
+        envelope: &EventEnvelope<'_>,
         _rows: &mut (dyn Rows + '_),
     ) -> Result<Vec<Entry>, ProjectionError> {
         if envelope.stream_id.aggregate() == BusinessDay::<Gym>::AGGREGATE {
@@ -70,7 +70,7 @@ impl DayEntries for Visits {
         (context, aggregate) == (Member::CONTEXT, Member::AGGREGATE)
     }
 
-    fn day_of(envelope: &Envelope<'_>) -> Result<Option<BusinessDate>, ProcessError> {
+    fn day_of(envelope: &EventEnvelope<'_>) -> Result<Option<BusinessDate>, ProcessError> {
         Ok(match MemberEvent::from_envelope(envelope)? {
             MemberEvent::Visited(visited) => Some(visited.date),
             _ => None,

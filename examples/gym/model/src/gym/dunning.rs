@@ -28,7 +28,7 @@ impl AggregateProcess for Dunning {
     fn answer(
         &self,
         event: MemberEvent,
-        envelope: &Envelope<'_>,
+        envelope: &EventEnvelope<'_>,
         _rows: &mut (dyn Rows + '_),
     ) -> Result<Vec<Effect>, ProcessError> {
         let id = envelope.stream_id.id();

@@ -43,7 +43,7 @@ impl AggregateView for MemberView {
     fn fold(
         &self,
         event: MemberEvent,
-        envelope: &Envelope<'_>,
+        envelope: &EventEnvelope<'_>,
         rows: &mut (dyn Rows + '_),
     ) -> Result<(), ProjectionError> {
         let id = envelope.stream_id.id();

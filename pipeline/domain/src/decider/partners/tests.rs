@@ -56,14 +56,14 @@ impl Decider for Node {
         link.to.clone()
     }
 
-    fn decide_together(
+    fn decide_with_partners(
         _: &u64,
         _: &[&u64],
         NodeCommand::Link(link): &NodeCommand,
         _: &DecisionContext<'_>,
-    ) -> Result<Together<NodeEvent>, Rejection> {
+    ) -> Result<EventsWithPartners<NodeEvent>, Rejection> {
         let events = |count: &usize| vec![NodeEvent::Linked(Linked {}); *count];
-        Ok(Together { own: events(&link.own), partners: link.others.iter().map(events).collect() })
+        Ok(EventsWithPartners { own: events(&link.own), partners: link.others.iter().map(events).collect() })
     }
 
     fn evolve(state: &mut u64, _: &NodeEvent) {
@@ -122,7 +122,7 @@ fn decided(body: &str) -> (Result<Vec<usize>, DecisionError>, Vec<u64>) {
     let mut states: Vec<AnyState> = (0..3).map(|_| aggregate.initial()).collect();
     let (own, partners) = states.split_first_mut().unwrap();
     let mut partners: Vec<&mut AnyState> = partners.iter_mut().collect();
-    let together = aggregate.decide_together(own, &mut partners, &command, &context);
+    let together = aggregate.decide_with_partners(own, &mut partners, &command, &context);
     let counts = together.map(|it| [it.own].iter().chain(&it.partners).map(Vec::len).collect());
     (counts, states.iter().map(|state| *state.downcast_ref::<u64>().unwrap()).collect())
 }

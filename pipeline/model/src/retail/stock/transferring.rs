@@ -3,7 +3,7 @@
 //! Unlike an issue a transfer is a decision, not something that has happened: it is refused beyond what is available.
 
 use millstream::{
-    decider::{DecisionContext, Rejection, Together},
+    decider::{DecisionContext, EventsWithPartners, Rejection},
     values::business_date::BusinessDate,
 };
 
@@ -36,13 +36,13 @@ pub(super) fn decide(
     state: &StockState,
     transfer: &TransferStock,
     context: &DecisionContext<'_>,
-) -> Result<Together<StockEvent>, Rejection> {
+) -> Result<EventsWithPartners<StockEvent>, Rejection> {
     let stock = context.aggregate_id;
     let TransferStock { to, quantity, reference, .. } = transfer;
     let (named, given) = check_movement(stock, *quantity, reference, &transfer.business_date)?;
     let business_date = given.unwrap_or_else(|| BusinessDate::today(context));
     match state.memory.repeats(named, Movement::transfer(to, *quantity, business_date), given.is_some()) {
-        Some(true) => return Ok(Together::default()),
+        Some(true) => return Ok(EventsWithPartners::default()),
         Some(false) => return Err(reference_differs(named.unwrap_or_default(), stock)),
         None => {}
     }
@@ -64,7 +64,7 @@ pub(super) fn decide(
         reference: reference.clone(),
         business_date,
     };
-    Ok(Together {
+    Ok(EventsWithPartners {
         own: vec![StockEvent::TransferredOut(out)],
         partners: vec![vec![StockEvent::TransferredIn(into)]],
     })

@@ -71,7 +71,7 @@ async fn leader_that_was_just_elected_takes_no_progress_and_no_beginning_away() 
         };
         broker.append(EVENTS, message).await.unwrap();
     }
-    let ids = RunIds::new("01JD");
+    let ids = IdSource::new("01JD");
     let seat = seat(Begin::After(END));
     for _ in 0..QUESTIONS {
         // The first time it begins, then it goes on.

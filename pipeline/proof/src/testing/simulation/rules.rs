@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use jiff::SignedDuration;
 use millstream_contract::{commit::StoredCommit, stream_names::EVENTS};
 use millstream_domain::decider::{
-    AggregateRegistry, Decider, DecisionContext, EventSet, Rejection, Together,
+    AggregateRegistry, Decider, DecisionContext, EventSet, EventsWithPartners, Rejection,
 };
 use millstream_jetstream::testing::memory_broker::{EPOCH, MemoryBroker};
 use tokio::time::Instant;
@@ -103,13 +103,13 @@ impl Decider for WrongAccount {
         Account::partners(account, command)
     }
 
-    fn decide_together(
+    fn decide_with_partners(
         state: &AccountState,
         partners: &[&AccountState],
         command: &AccountCommand,
         context: &DecisionContext<'_>,
-    ) -> Result<Together<AccountEvent>, Rejection> {
-        Account::decide_together(state, partners, command, context)
+    ) -> Result<EventsWithPartners<AccountEvent>, Rejection> {
+        Account::decide_with_partners(state, partners, command, context)
     }
 
     fn evolve(state: &mut AccountState, event: &AccountEvent) {

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use millstream_contract::{
-    commit::{Commit, Envelope, RecordedEvent},
+    commit::{Commit, EventEnvelope, RecordedEvent},
     outcome::{CommandOutcome, Generations, Outcome, OutcomeRecord, RecordKind},
     stored_message::{Headers, StoredMessage},
     stream_names::OUTCOMES,
@@ -47,7 +47,7 @@ impl Projection for Counts {
         true
     }
 
-    fn apply(&self, envelope: &Envelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
+    fn apply(&self, envelope: &EventEnvelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
         let total: u64 = rows.read("total", "all")?.unwrap_or(0);
         rows.write("total", "all", &(total + 1));
         rows.amend("counts", envelope.stream_id.id(), |count: &mut u64| *count += 1)?;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::SignedDuration;
-use millstream_contract::{commit::Envelope, testing::dice::Dice};
+use millstream_contract::{commit::EventEnvelope, testing::dice::Dice};
 use millstream_domain::{
     decider::{AggregateRegistry, EventSet as _},
     process::{ProcessCommand, ProcessError},
@@ -164,7 +164,7 @@ fn wants(system: &mut InMemorySystem, member: &str, email: &str) {
     system.send(&format!("gym.member.{member}.request-email"), &body).unwrap();
 }
 
-fn envelopes(system: &InMemorySystem) -> impl Iterator<Item = Envelope<'_>> {
+fn envelopes(system: &InMemorySystem) -> impl Iterator<Item = EventEnvelope<'_>> {
     system.history().commits().iter().flat_map(|commit| commit.envelopes())
 }
 

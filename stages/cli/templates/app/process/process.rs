@@ -30,7 +30,7 @@ impl AggregateProcess for {{Aggregate}}Deadline {
     fn answer(
         &self,
         event: {{Aggregate}}Event,
-        envelope: &Envelope<'_>,
+        envelope: &EventEnvelope<'_>,
         _rows: &mut (dyn Rows + '_),
     ) -> Result<Vec<Effect>, ProcessError> {
         let id = envelope.stream_id.id();

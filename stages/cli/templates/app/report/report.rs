@@ -36,7 +36,7 @@ impl Report for {{Aggregate}}Daily {
         aggregate == {{Aggregate}}::AGGREGATE
     }
 
-    fn entries(&self, envelope: &Envelope<'_>, _rows: &mut (dyn Rows + '_)) -> Result<Vec<Entry>, ProjectionError> {
+    fn entries(&self, envelope: &EventEnvelope<'_>, _rows: &mut (dyn Rows + '_)) -> Result<Vec<Entry>, ProjectionError> {
         let id = envelope.stream_id.id();
         let (place, date) = place_and_date(id)
             .ok_or_else(|| ProjectionError::Inconsistent(format!("{id} names no place and date")))?;

@@ -1,7 +1,7 @@
 //! Two projections that notice every message that is missing, doubled or out of order.
 
 use millstream_contract::{
-    commit::{Envelope, StoredCommit},
+    commit::{EventEnvelope, StoredCommit},
     stored_message::StoredMessage,
 };
 use millstream_domain::{
@@ -20,7 +20,7 @@ struct Seen {
 }
 
 impl Seen {
-    fn add(&mut self, envelope: &Envelope<'_>) {
+    fn add(&mut self, envelope: &EventEnvelope<'_>) {
         self.events += 1;
         for byte in envelope.data {
             self.chain = (self.chain ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
@@ -62,7 +62,7 @@ impl Projection for Ledger {
         !self.accounts_only || aggregate == "account"
     }
 
-    fn apply(&self, envelope: &Envelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
+    fn apply(&self, envelope: &EventEnvelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
         let [seen_in, open_in] = self.tables else { return Ok(()) };
         let key = envelope.stream_id.id();
         let mut seen: Seen = rows.read(seen_in, key)?.unwrap_or_default();

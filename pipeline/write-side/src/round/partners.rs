@@ -11,7 +11,7 @@ use millstream_contract::{
     outcome::Outcome,
     subject::StreamId,
 };
-use millstream_domain::decider::{AggregateType, AnyState, NewEvent, Together};
+use millstream_domain::decider::{AggregateType, AnyState, EventsWithPartners, NewEvent};
 
 use super::{CommitDraft, Decidable, context_of, not_decided, too_late, unchanged};
 use crate::aggregate_state::{AggregateState, HistoryError};
@@ -96,7 +96,7 @@ impl std::fmt::Debug for CommandWithPartners<'_> {
 }
 
 /// Decides on current states, none of which has an effect of the command's position or a later one, and evolves them.
-pub fn decide_together(
+pub fn decide_with_partners(
     command: &CommandWithPartners<'_>,
     own: &mut AggregateState,
     partners: &mut [&mut AggregateState],
@@ -176,12 +176,12 @@ fn decide(
     command: &CommandWithPartners<'_>,
     own: &mut AggregateState,
     partners: &mut [&mut AggregateState],
-) -> Result<Together<NewEvent>, Outcome> {
+) -> Result<EventsWithPartners<NewEvent>, Outcome> {
     let context = context_of(command.aggregate, command.decidable.envelope, own.version)?;
     let mut states: Vec<&mut AnyState> = partners.iter_mut().map(|partner| &mut partner.state).collect();
     command
         .aggregate
-        .decide_together(&mut own.state, &mut states, command.decidable.command, &context)
+        .decide_with_partners(&mut own.state, &mut states, command.decidable.command, &context)
         .map_err(|error| not_decided(&error))
 }
 

@@ -21,7 +21,7 @@ use crate::{
     aggregate_state::AggregateState,
     round::{
         AggregateWithPast, CommandWithPartners, DecisionWithPartners, PastOfCommand, decide_overtaken,
-        decide_together,
+        decide_with_partners,
     },
     state_cache::{Appended, StateCache},
 };
@@ -63,7 +63,7 @@ impl<B: Broker> Settlement<B> {
         let mut backoff = self.ids.backoff();
         let mut believe_cache = true;
         loop {
-            match self.try_together(cache, command, believe_cache).await {
+            match self.try_with_partners(cache, command, believe_cache).await {
                 Ok(settled) => return Ok(settled),
                 Err(Obstacle::Unread(HydrationError::Broker(BrokerError::Unavailable {
                     operation,
@@ -83,7 +83,7 @@ impl<B: Broker> Settlement<B> {
         }
     }
 
-    async fn try_together(
+    async fn try_with_partners(
         &self,
         cache: &mut StateCache,
         command: &CommandWithPartners<'_>,
@@ -118,7 +118,7 @@ impl<B: Broker> Settlement<B> {
             decide_overtaken(command, own, &mut partners, || self.ids.next_id())
         } else {
             let mut states: Vec<_> = partners.iter_mut().map(|changed| &mut changed.state).collect();
-            decide_together(command, &mut own.state, &mut states, || self.ids.next_id())
+            decide_with_partners(command, &mut own.state, &mut states, || self.ids.next_id())
         };
         let (outcome, appended) = match decision {
             DecisionWithPartners::Settled(outcome) => (outcome, Appended::default()),

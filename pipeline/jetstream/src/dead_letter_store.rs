@@ -9,7 +9,7 @@ use millstream_contract::{
 use crate::{
     broker::{AppendError, Broker, BrokerError, NewMessage},
     group_append::{AppendStrategy, GroupAppend},
-    retry::IdSource,
+    id_source::IdSource,
 };
 
 /// A stream that takes less than this in one message cannot hold dead letters.

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     broker::{AppendError, Broker, NewMessage},
     group_append::{AppendStrategy, GroupAppend},
-    retry::IdSource,
+    id_source::IdSource,
 };
 
 /// Commands in a group: as many as an atomic batch takes.

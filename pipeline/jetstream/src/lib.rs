@@ -9,10 +9,12 @@
 
 #![deny(missing_docs)]
 
+pub mod backoff;
 pub mod broker;
 pub mod dead_letter_store;
 pub mod event_store;
 pub mod group_append;
+pub mod id_source;
 pub mod intake;
 pub mod lease;
 pub mod line;

@@ -1,83 +1,18 @@
-//! Pauses between attempts (bounded, growing, jittered), questions that are asked until there is an answer, and the ids of a
-//! run.
-//!
-//! All are deterministic given the run's name, so that a simulation with a fixed name repeats itself exactly.
+//! Questions that are asked until there is an answer that can be believed.
 
-use std::{
-    hash::{DefaultHasher, Hash, Hasher},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::broker::{Broker, BrokerError, StreamState};
+use crate::{
+    broker::{Broker, BrokerError, StreamState},
+    id_source::IdSource,
+};
 
-/// First pause.
-const PAUSE_FIRST: Duration = Duration::from_millis(10);
-/// Longest pause.
-const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// For how long a server must say that a stream has lost its tail before that is believed.
 const LOSS_BELIEVED_AFTER: Duration = Duration::from_secs(5);
 /// And how often, in case this process stood still meanwhile.
 const LOSS_TOLD_MIN: u32 = 8;
-
-/// One run of a process: the source of ids that nobody else makes. The shell names it (a ULID), so that the code below
-/// needs no randomness.
-#[derive(Debug, Clone)]
-pub struct IdSource {
-    run: Arc<str>,
-    count: Arc<AtomicU64>,
-}
-
-impl IdSource {
-    /// Ids of the run called `run`, which must be unique among all runs ever.
-    pub fn new(run: impl Into<Arc<str>>) -> Self {
-        Self { run: run.into(), count: Arc::default() }
-    }
-
-    /// The run's name.
-    pub fn run(&self) -> &str {
-        &self.run
-    }
-
-    /// An id never given before: `<run>-<number>`.
-    pub fn next_id(&self) -> Arc<str> {
-        format!("{}-{}", self.run, self.next_number()).into()
-    }
-
-    /// A new series of pauses, jittered differently from every other.
-    pub fn backoff(&self) -> Backoff {
-        let mut hasher = DefaultHasher::new();
-        (&*self.run, self.next_number()).hash(&mut hasher);
-        Backoff { next: PAUSE_FIRST, jitter: hasher.finish() }
-    }
-
-    fn next_number(&self) -> u64 {
-        self.count.fetch_add(1, Ordering::Relaxed)
-    }
-}
-
-/// Doubles its pause up to two seconds; each is between half and all of that, so that many who failed together do not
-/// come back together.
-#[derive(Debug, Clone)]
-pub struct Backoff {
-    next: Duration,
-    jitter: u64,
-}
-
-impl Backoff {
-    /// Waits, longer each time.
-    pub async fn pause(&mut self) {
-        let half = self.next / 2;
-        tokio::time::sleep(half + half.mul_f64((self.jitter % 1024) as f64 / 1024.0)).await;
-        self.jitter = self.jitter.rotate_right(10);
-        self.next = (self.next * 2).min(PAUSE_MAX);
-    }
-}
 
 /// Asks until the server answers.
 ///
@@ -145,29 +80,5 @@ pub async fn state_reaching<B: Broker>(
             "the stream seems to have lost its tail; asking again"
         );
         backoff.pause().await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ids_of_a_run_differ() {
-        let ids = IdSource::new("01JD");
-        assert_ne!(ids.next_id(), ids.clone().next_id());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn pauses_grow_and_stay_bounded() {
-        let mut backoff = IdSource::new("01JD").backoff();
-        let mut pauses = Vec::new();
-        for _ in 0..12 {
-            let before = tokio::time::Instant::now();
-            backoff.pause().await;
-            pauses.push(before.elapsed());
-        }
-        assert!(pauses.iter().all(|pause| *pause <= PAUSE_MAX + Duration::from_millis(1)));
-        assert!(pauses[0] < pauses[4] && pauses[4] < pauses[9], "{pauses:?}");
     }
 }

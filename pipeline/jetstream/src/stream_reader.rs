@@ -21,9 +21,10 @@ use millstream_contract::stored_message::StoredMessage;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::line::Line;
 use crate::{
+    backoff::Backoff,
     broker::{Broker, BrokerError, ReadError, ReaderConfig, StreamReader},
+    line::Line,
     nats_broker::{
         NatsBroker, api_failure, headers_from, unreadable,
         wire::{ApiError, ConsumerReply},
@@ -42,7 +43,9 @@ const PULL_EXPIRES: Duration = Duration::from_secs(30);
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Silence after which the consumer is made anew.
 const SILENCE_MAX: Duration = Duration::from_millis(2500);
-/// Longest pause between attempts to make the consumer.
+/// First pause between attempts to make the consumer.
+const REOPEN_PAUSE_FIRST: Duration = Duration::from_millis(10);
+/// Longest pause.
 const REOPEN_PAUSE_MAX: Duration = Duration::from_secs(2);
 /// Head start for another process that takes the name over: it deletes our consumer, then makes its own.
 const TAKEOVER_HEAD_START: Duration = Duration::from_millis(250);
@@ -120,7 +123,7 @@ impl NatsReader {
     /// Goes on without a consumer, again and again until the server answers: takes the next message as JSON after a line was
     /// lost, and makes the consumer anew.
     async fn reopen(&mut self) -> Result<(), ReadError> {
-        let mut pause = Duration::from_millis(10);
+        let mut backoff = Backoff::new(REOPEN_PAUSE_FIRST, REOPEN_PAUSE_MAX);
         loop {
             let opened = if self.singly > 0 { self.take_singly().await } else { self.try_open().await };
             match opened {
@@ -132,8 +135,7 @@ impl NatsReader {
                         detail,
                         "reader waits for the server"
                     );
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(REOPEN_PAUSE_MAX);
+                    backoff.pause().await;
                 }
                 Err(error) => return Err(error),
             }

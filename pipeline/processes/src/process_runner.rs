@@ -27,7 +27,7 @@ use millstream_contract::{
 use millstream_domain::{process::Process, projection::Projection};
 use millstream_jetstream::{
     broker::{Broker, BrokerError, ReadError},
-    retry::IdSource,
+    id_source::IdSource,
 };
 use millstream_read_side::{
     projection_runner::{

@@ -18,8 +18,8 @@ use millstream_jetstream::{
     broker::{Broker, ReaderConfig, StreamReader},
     dead_letter_store::whole_letter,
     group_append::AppendStrategy,
+    id_source::IdSource,
     nats_broker::NatsBroker,
-    retry::IdSource,
     testing::{operation::load_all, raw_client::RawClient, test_server::TestServer},
 };
 use millstream_proof::{

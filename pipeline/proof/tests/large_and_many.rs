@@ -19,8 +19,8 @@ use millstream_jetstream::{
     broker::{Broker, NewMessage},
     dead_letter_store::{DeadLetterStore, whole_letter},
     group_append::AppendStrategy,
+    id_source::IdSource,
     nats_broker::NatsBroker,
-    retry::IdSource,
     testing::{fault_plan::FaultPlan, memory_broker::MemoryBroker, test_server::TestServer},
 };
 use millstream_proof::{

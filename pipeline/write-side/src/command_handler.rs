@@ -46,7 +46,8 @@ use millstream_domain::decider::AggregateRegistry;
 use millstream_jetstream::{
     broker::{Broker, ReadError, ReaderConfig},
     group_append::AppendStrategy,
-    retry::{IdSource, answered, state_reaching},
+    id_source::IdSource,
+    retry::{answered, state_reaching},
 };
 use millstream_runtime::{
     file_work::end_of,

@@ -9,7 +9,7 @@ use std::{
 use async_nats::Subscriber;
 use bytes::Bytes;
 use futures::StreamExt;
-use millstream_jetstream::{line::Line, nats_broker::NatsBroker, retry::IdSource};
+use millstream_jetstream::{id_source::IdSource, line::Line, nats_broker::NatsBroker};
 use tokio::sync::oneshot;
 use tokio_util::sync::{CancellationToken, DropGuard};
 

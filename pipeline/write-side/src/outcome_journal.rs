@@ -18,7 +18,8 @@ use millstream_contract::{
 };
 use millstream_jetstream::{
     broker::{AppendError, Broker, BrokerError, NewMessage},
-    retry::{IdSource, answered},
+    id_source::IdSource,
+    retry::answered,
 };
 
 /// Why the journal cannot go on.

@@ -29,11 +29,12 @@ use millstream_contract::{
     subject::StreamId,
 };
 use millstream_jetstream::{
+    backoff::Backoff,
     broker::{ATOMIC_BATCH_MAX, AppendError, Broker, BrokerError},
     dead_letter_store::DeadLetterStore,
     event_store::{EventStore, NewCommit},
     group_append::{AppendStrategy, GroupAppend},
-    retry::{Backoff, IdSource},
+    id_source::IdSource,
 };
 use millstream_runtime::metrics::HandlerMetrics;
 

@@ -22,6 +22,7 @@ use millstream_contract::{
 };
 use millstream_jetstream::{
     broker::{AppendError, Broker as _, NewMessage},
+    id_source::IdSource,
     intake::Intake,
     nats_broker::{
         NatsBroker,
@@ -29,7 +30,6 @@ use millstream_jetstream::{
         headers_from,
         service::{About, Endpoint, Request, Service, ServiceError},
     },
-    retry::IdSource,
 };
 use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};

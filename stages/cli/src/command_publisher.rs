@@ -12,6 +12,7 @@ use millstream_contract::{
     subject::{CommandAddress, Origin},
 };
 use millstream_jetstream::{
+    backoff::Backoff,
     broker::{AppendError, Broker as _, NewMessage},
     nats_broker::NatsBroker,
 };
@@ -109,7 +110,7 @@ pub(crate) async fn store(
     stream: &str,
     message: &NewMessage,
 ) -> Result<u64, AppendError> {
-    let mut pause = PAUSE_FIRST;
+    let mut backoff = Backoff::new(PAUSE_FIRST, PAUSE_MAX);
     loop {
         match broker.append(stream, message.clone()).await {
             Ok(appended) => return Ok(appended.sequence),
@@ -121,7 +122,6 @@ pub(crate) async fn store(
             }
             Err(error) => return Err(error),
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(PAUSE_MAX);
+        backoff.pause().await;
     }
 }

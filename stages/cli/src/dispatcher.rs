@@ -10,7 +10,7 @@ use millstream_contract::{
     outcome::{CommandOutcome, Outcome},
     stream_names,
 };
-use millstream_jetstream::{broker::Broker as _, intake::Intake, retry::IdSource};
+use millstream_jetstream::{broker::Broker as _, id_source::IdSource, intake::Intake};
 
 use crate::{
     command_publisher::{self, OutgoingCommand, PublishError},

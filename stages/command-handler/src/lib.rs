@@ -12,7 +12,7 @@ use millstream_domain::{
     application::{Application, ApplicationError, Model},
     set_aside::SetAsides,
 };
-use millstream_jetstream::{nats_broker::NatsBroker, retry::IdSource};
+use millstream_jetstream::{id_source::IdSource, nats_broker::NatsBroker};
 use millstream_runtime::{
     config::Config,
     memory_limit::MemoryLimit,

@@ -35,7 +35,7 @@ use millstream_contract::{
     subject::GATEWAY_REPLY_PREFIX,
 };
 use millstream_domain::application::Application;
-use millstream_jetstream::{intake::Intake, retry::IdSource};
+use millstream_jetstream::{id_source::IdSource, intake::Intake};
 use millstream_runtime::{
     config::Config,
     stage::{StageIdentity, StageRuntime, run_stage},

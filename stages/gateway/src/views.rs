@@ -16,7 +16,10 @@ use millstream_contract::{
     stream_names::{COMMANDS, EVENTS},
     subject::QUERY_PREFIX,
 };
-use millstream_jetstream::nats_broker::{Answer, AskError, NatsBroker};
+use millstream_jetstream::{
+    backoff::Backoff,
+    nats_broker::{Answer, AskError, NatsBroker},
+};
 use serde_json::Value;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -28,7 +31,7 @@ use crate::{
     watched_stream::WatchedStream,
 };
 
-/// First pause before the outcome of a command is asked for again; it doubles.
+/// First pause before the outcome of a command is asked for again.
 const OUTCOME_PAUSE_FIRST: Duration = Duration::from_millis(5);
 /// Longest pause.
 const OUTCOME_PAUSE_MAX: Duration = Duration::from_millis(200);
@@ -133,7 +136,7 @@ impl Views {
                 format!("{COMMANDS} holds no command at {position}: it was purged, or there never was one");
             return Err(Problem::new(StatusCode::CONFLICT, "position-unknown", detail));
         };
-        let mut pause = OUTCOME_PAUSE_FIRST;
+        let mut backoff = Backoff::new(OUTCOME_PAUSE_FIRST, OUTCOME_PAUSE_MAX);
         loop {
             if let Some(row) = self.log.outcome_of(&message).await? {
                 let reply = row.reply();
@@ -145,11 +148,10 @@ impl Views {
                 let position = changed.map(|sequence| Position::new(EVENTS, events, sequence).to_string());
                 return Ok(Effect { position, seen_at: row.position });
             }
-            if Instant::now() + pause > deadline {
+            if Instant::now() + backoff.next() > deadline {
                 return Err(not_reached(format!("the command at {position} has no outcome yet")));
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(OUTCOME_PAUSE_MAX);
+            backoff.pause().await;
         }
     }
 

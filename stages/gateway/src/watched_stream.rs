@@ -11,8 +11,9 @@ use millstream_contract::{
 };
 use millstream_jetstream::{
     broker::{Broker as _, BrokerError},
+    id_source::IdSource,
     nats_broker::NatsBroker,
-    retry::{IdSource, answered},
+    retry::answered,
 };
 use millstream_runtime::health::Condition;
 use tokio_util::sync::CancellationToken;

@@ -10,9 +10,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{NatsBroker, service::Service};
-use crate::line::Line;
+use crate::{backoff::Backoff, line::Line};
 
-/// First pause after a line could not be opened; it doubles.
+/// First pause after a line could not be opened.
 const PAUSE_FIRST: Duration = Duration::from_millis(20);
 /// Longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
@@ -96,14 +96,13 @@ impl Keeper {
     }
 
     async fn register_again(&mut self) -> (Line, Service) {
-        let mut pause = PAUSE_FIRST;
+        let mut backoff = Backoff::new(PAUSE_FIRST, PAUSE_MAX);
         loop {
             match self.register().await {
                 Ok(registered) => return registered,
                 Err(error) => tracing::debug!(%error, "the service is not registered yet"),
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(PAUSE_MAX);
+            backoff.pause().await;
         }
     }
 }

@@ -17,7 +17,8 @@ use millstream_contract::{
 use millstream_jetstream::{
     broker::{AppendError, Broker, NewMessage, ReaderConfig, StreamReader},
     dead_letter_store::DeadLetterStore,
-    retry::{IdSource, answered},
+    id_source::IdSource,
+    retry::answered,
 };
 use millstream_runtime::{health::ProgressWatch, metrics::Count};
 

@@ -11,7 +11,8 @@ use std::{
 use millstream_contract::stream_names::EVENTS;
 use millstream_jetstream::{
     broker::{Broker, BrokerError, StreamState},
-    retry::{IdSource, state_reaching},
+    id_source::IdSource,
+    retry::state_reaching,
 };
 use millstream_read_side::projection_runner::{ProjectionStatus, RemovalError, RowRemover};
 use millstream_runtime::{

@@ -5,8 +5,8 @@ use std::time::Duration;
 use millstream_contract::{leases::PROCESS_MANAGER_LEASE, stream_names::TIMERS};
 use millstream_jetstream::{
     broker::{Broker, BrokerError, ReadError},
+    id_source::IdSource,
     lease,
-    retry::IdSource,
 };
 use millstream_runtime::{
     health::{ProgressWatch, Readiness},

@@ -15,7 +15,8 @@ use millstream_contract::{
 use millstream_jetstream::{
     broker::{Broker, StreamState},
     event_store::PAGE_BYTES,
-    retry::{IdSource, answered},
+    id_source::IdSource,
+    retry::answered,
 };
 
 use super::HandlerError;

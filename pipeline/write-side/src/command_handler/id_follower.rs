@@ -6,7 +6,8 @@ use std::sync::Arc;
 use millstream_contract::{outcome::OutcomeRecord, stream_names::OUTCOMES};
 use millstream_jetstream::{
     broker::{Broker, ReaderConfig, StreamReader},
-    retry::{IdSource, answered, state_reaching},
+    id_source::IdSource,
+    retry::{answered, state_reaching},
 };
 use millstream_runtime::{file_work::do_file_work, health::ProgressWatch};
 

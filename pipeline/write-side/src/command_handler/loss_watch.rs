@@ -17,7 +17,8 @@ use millstream_contract::{
 };
 use millstream_jetstream::{
     broker::{Broker, BrokerError},
-    retry::{IdSource, state_reaching},
+    id_source::IdSource,
+    retry::state_reaching,
 };
 
 use super::{HandlerError, TurnEnd};

@@ -9,7 +9,8 @@ use std::{sync::Arc, time::Duration};
 use millstream_contract::{leases::COMMAND_HANDLER_LEASE, stored_message::StoredMessage};
 use millstream_jetstream::{
     broker::{Broker, BrokerError},
-    retry::{IdSource, answered},
+    id_source::IdSource,
+    retry::answered,
 };
 use millstream_runtime::{health::ProgressWatch, shutdown::Shutdown};
 use tokio::{sync::watch, time::Instant};

@@ -7,7 +7,8 @@ use millstream_contract::{
 };
 use millstream_jetstream::{
     broker::{Broker, ReaderConfig, StreamReader},
-    retry::{IdSource, answered, state_reaching},
+    id_source::IdSource,
+    retry::{answered, state_reaching},
 };
 use millstream_runtime::file_work::{do_file_work, end_of};
 use tokio::task::JoinHandle;

@@ -6,7 +6,8 @@ use millstream_contract::{
 };
 use millstream_jetstream::{
     broker::{Broker, BrokerError, StreamState},
-    retry::{IdSource, answered},
+    id_source::IdSource,
+    retry::answered,
 };
 
 /// The state of a stream. Waits while the server does not answer.

@@ -11,8 +11,8 @@ use millstream_contract::{
 };
 use millstream_jetstream::{
     broker::{Broker, NewMessage},
+    id_source::IdSource,
     provision::{ProvisionOptions, provision},
-    retry::IdSource,
     testing::test_server::TestServer,
 };
 use millstream_proof::{testing::stream_dump::dump, verification::verify};

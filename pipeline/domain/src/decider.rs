@@ -135,6 +135,9 @@ pub trait CommandSet: Sized + Send + Sync + 'static {
 
     /// The fields of a command's body, told from a body that is made up; none where none can be made up.
     fn shape(command: &str) -> Option<Shape>;
+
+    /// The JSON Schema of a command's body, with an example, told in the same way: [`crate::schema::json_schema_of`].
+    fn json_schema(command: &str) -> Option<serde_json::Value>;
 }
 
 /// Stands for every command of an aggregate in [`Decider::rejections`].
@@ -325,6 +328,15 @@ macro_rules! commands {
             fn shape(command: &str) -> Option<$crate::schema::Shape> {
                 match command {
                     $($text => $crate::schema::sampled_shape_of::<
+                        $crate::__body_type!($variant $(($body))? $({ $($fields)* })?)
+                    >(),)*
+                    _ => None,
+                }
+            }
+
+            fn json_schema(command: &str) -> Option<$crate::decider::Value> {
+                match command {
+                    $($text => $crate::schema::json_schema_of::<
                         $crate::__body_type!($variant $(($body))? $({ $($fields)* })?)
                     >(),)*
                     _ => None,

@@ -11,6 +11,7 @@
 
 mod comparison;
 mod files;
+mod json_schema;
 mod recorded;
 mod sample;
 mod shape;
@@ -18,6 +19,7 @@ mod shape;
 pub use self::{
     comparison::{Problem, check, record},
     files::{GoldenFiles, GoldenFilesError},
+    json_schema::json_schema_of,
     recorded::{AggregateRecord, RECORD_FILE, VersionRecord},
     sample::{sample_of, sampled_shape_of},
     shape::{Field, Shape, shape_of},

@@ -1,7 +1,7 @@
 //! The `[gateway]` section.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     marker::PhantomData,
     net::{Ipv4Addr, SocketAddr},
@@ -11,9 +11,10 @@ use std::{
 };
 
 use millstream_domain::{
-    application::{Application, ApplicationError, DefaultSettings, Model, Views},
+    application::{Application, ApplicationError, BuiltReport, DefaultSettings, Model, Views},
     decider::AggregateRegistry,
     projection::view_name,
+    report::Column,
 };
 use millstream_runtime::config::{Section, SectionKeys};
 
@@ -70,6 +71,31 @@ pub struct Parts {
     pub views: BTreeSet<(String, String)>,
     /// Views of every context that follow OUTCOMES; all others follow EVENTS.
     pub outcome_views: BTreeSet<String>,
+    /// Reports by name, and by `<context>.<name>` where two contexts have one of a name: alone, it is the first.
+    pub reports: BTreeMap<String, KnownReport>,
+}
+
+/// A report and where it is asked for.
+#[derive(Debug, Clone)]
+pub struct KnownReport {
+    /// The context.
+    pub context: &'static str,
+    /// Its name, which is that of its view of current rows.
+    pub name: String,
+    /// What people see of a row.
+    pub columns: &'static [Column],
+}
+
+impl KnownReport {
+    /// Its view of all revisions.
+    pub fn revisions(&self) -> String {
+        format!("{}-revisions", self.name)
+    }
+
+    /// Its view of the lines by which revisions differ.
+    pub fn differences(&self) -> String {
+        format!("{}-differences", self.name)
+    }
 }
 
 /// How much the gateway takes.
@@ -121,13 +147,20 @@ impl<A: Application> Section for StageConfig<A> {
 }
 
 impl Parts {
-    fn of<A: Application>() -> Result<Self, ApplicationError> {
+    pub(crate) fn of<A: Application>() -> Result<Self, ApplicationError> {
         let model = Model::of::<A>()?;
         let (contexts, aggregates) = (model.context_names(), model.aggregates());
         // Settings change what views hold, never what they are called.
         let Views { projections, outcome_projections } = model.views(&mut DefaultSettings::default());
-        let reports = Model::of::<A>()?.reports(&mut DefaultSettings::default());
-        let projections = projections.into_iter().chain(reports.into_iter().map(|report| report.ledger));
+        let built = Model::of::<A>()?.reports(&mut DefaultSettings::default());
+        let mut reports = BTreeMap::new();
+        for BuiltReport { ledger, columns } in &built {
+            let (context, name) = (ledger.context(), ledger.name().to_owned());
+            let report = KnownReport { context, name: name.clone(), columns };
+            reports.insert(format!("{context}.{name}"), report.clone());
+            reports.entry(name).or_insert(report);
+        }
+        let projections = projections.into_iter().chain(built.into_iter().map(|report| report.ledger));
         let mut views: BTreeSet<(String, String)> = projections
             .flat_map(|each| {
                 let context = each.context();
@@ -139,7 +172,7 @@ impl Parts {
         for context in &contexts {
             views.extend(outcome_views.iter().map(|view| ((*context).to_owned(), view.clone())));
         }
-        Ok(Self { contexts, aggregates, views, outcome_views })
+        Ok(Self { contexts, aggregates, views, outcome_views, reports })
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! In reading order: [`config`] says where it listens; `listener` takes connections; `guard` lets requests in, by `key_ring` and
 //! `rates`; `commands` stores commands, checked by `command_request`, and says with `answers` and `command_log` what became of them.
-//! `queries` passes on what `views` answer. `problem` is how it refuses.
+//! `queries` passes on what `views` answer. `problem` is how it refuses, and `openapi` tells all of it, as `documents` serves it.
 //!
 //! Deliberately absent: decisions, rows, and TLS.
 
@@ -11,9 +11,11 @@ mod command_log;
 mod command_request;
 mod commands;
 pub mod config;
+mod documents;
 mod guard;
 mod key_ring;
 mod listener;
+mod openapi;
 mod problem;
 mod queries;
 mod rates;
@@ -46,9 +48,9 @@ use tokio_util::sync::CancellationToken;
 use ulid::Ulid;
 
 use crate::{
-    command_log::CommandLog, commands::Commands, config::StageConfig, guard::Guard, key_ring::KeyRing,
-    listener::Listener, problem::Problem, recent_keys::RecentKeys, views::Views,
-    watched_stream::WatchedStream,
+    command_log::CommandLog, commands::Commands, config::StageConfig, documents::Documents, guard::Guard,
+    key_ring::KeyRing, listener::Listener, openapi::Described, problem::Problem, recent_keys::RecentKeys,
+    views::Views, watched_stream::WatchedStream,
 };
 pub use crate::{key_ring::KeyRingError, watched_stream::WatchedStreamError};
 
@@ -117,6 +119,14 @@ pub async fn run<A: Application>(
     let stop = shutdown.token().clone();
     let ids = IdSource::new(Ulid::generate().to_string());
     let (listening, keys) = (readiness.condition("http"), readiness.condition("keys"));
+    let documents = Documents::of(&Described {
+        name: A::NAME,
+        version: A::VERSION,
+        about: A::ABOUT,
+        parts: &parts,
+        limits: &limits,
+        with_keys: keys_file.is_some(),
+    });
     let keys = KeyRing::open(keys_file, keys, stop.clone()).await?;
     let socket =
         TcpListener::bind(listen).await.map_err(|source| RunError::Listen { address: listen, source })?;
@@ -151,7 +161,7 @@ pub async fn run<A: Application>(
     let guard = Guard::new(keys, &limits, metrics.clone());
     let listener = Listener {
         socket,
-        router: router(Arc::new(commands), Arc::new(guard)),
+        router: router(Arc::new(commands), Arc::new(documents), Arc::new(guard)),
         connections_max: limits.connections_max,
         header_timeout: limits.header_timeout,
         // Whoever has taken an answer has that long for the headers of the next request.
@@ -165,8 +175,9 @@ pub async fn run<A: Application>(
     Ok(())
 }
 
-fn router(commands: Arc<Commands>, guard: Arc<Guard>) -> Router {
+fn router(commands: Arc<Commands>, documents: Arc<Documents>, guard: Arc<Guard>) -> Router {
     Router::new()
+        .route("/v1/openapi.json", get(documents::openapi).with_state(documents))
         .route("/v1/commands/{context}/{aggregate}/{id}/{command}", post(commands::post))
         .route("/v1/commands/{command_id}", get(commands::get))
         .route("/v1/{context}/{view}", get(queries::list))

@@ -106,7 +106,7 @@ fn freshness(headers: &HeaderMap, commands: &Commands) -> Result<Freshness, Prob
 }
 
 /// The answer, or 304 when the client has it already.
-fn current(headers: &HeaderMap, answer: ViewAnswer, next: Option<String>) -> Response {
+pub(crate) fn current(headers: &HeaderMap, answer: ViewAnswer, next: Option<String>) -> Response {
     let tag = tag_of(&answer.body);
     let known = headers.get_all(http_header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     let mut known = known.flat_map(|value| value.split(',')).map(str::trim);

@@ -62,6 +62,8 @@ pub trait AggregateType: Send + Sync {
     fn event_sample(&self, event_type: &str) -> Option<serde_json::Value>;
     /// [`CommandSet::shape`].
     fn command_shape(&self, command: &str) -> Option<Shape>;
+    /// [`CommandSet::json_schema`].
+    fn command_json_schema(&self, command: &str) -> Option<serde_json::Value>;
     /// Reads an event of any version, and writes it as it is written now.
     ///
     /// # Errors
@@ -200,6 +202,10 @@ impl<D: Decider> AggregateType for Erased<D> {
 
     fn command_shape(&self, command: &str) -> Option<Shape> {
         D::Command::shape(command)
+    }
+
+    fn command_json_schema(&self, command: &str) -> Option<serde_json::Value> {
+        D::Command::json_schema(command)
     }
 
     fn rewrite_event(&self, event_type: &str, schema: u16, data: &[u8]) -> Result<NewEvent, EventError> {

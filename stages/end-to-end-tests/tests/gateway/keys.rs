@@ -14,11 +14,17 @@ use serde_json::json;
 
 use crate::gateway;
 
-const YEARS_AHEAD: &str = "2099-01-01T00:00:00Z";
+pub(crate) const YEARS_AHEAD: &str = "2099-01-01T00:00:00Z";
 const LONG_AGO: &str = "2020-01-01T00:00:00Z";
 
 /// An entry of the file, and a client that has the key.
-fn key(client: &HttpClient, seed: u8, name: &str, expires: &str, commands: &[&str]) -> (String, HttpClient) {
+pub(crate) fn key(
+    client: &HttpClient,
+    seed: u8,
+    name: &str,
+    expires: &str,
+    commands: &[&str],
+) -> (String, HttpClient) {
     let token = Token::new([seed; 32]);
     let hash = json!(KeyHash::of(token.as_str()));
     let entry = format!(

@@ -10,6 +10,7 @@ mod doors;
 mod faults;
 mod guide;
 mod keys;
+mod openapi;
 mod queries;
 mod views;
 

@@ -1,0 +1,70 @@
+//! What a gateway tells of itself, compared with what it does.
+
+use std::fs;
+
+use end_to_end_tests::{
+    http_client::HttpClient,
+    system::{System, fresh_folder},
+    waiting::until,
+};
+use millstream_jetstream::testing::test_server::TestServer;
+use serde_json::Value;
+
+use crate::{
+    commands::clients,
+    gateway,
+    keys::{YEARS_AHEAD, key},
+};
+
+#[tokio::test]
+async fn every_example_of_the_document_is_taken() {
+    let folder = fresh_folder();
+    let system = System::start(folder.path(), &[]).await;
+    let client = until("the gateway is told", async || clients(&system).into_iter().next()).await;
+    let answer = client.get("/v1/openapi.json").await;
+    assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/json")), "{answer:?}");
+    let document = answer.json();
+    assert_eq!(document["openapi"], "3.1.0");
+    let tag = answer.header("etag").unwrap();
+    assert_eq!(client.with("If-None-Match", tag).get("/v1/openapi.json").await.status, 304);
+    let mut taken = 0;
+    for (path, item) in document["paths"].as_object().unwrap() {
+        if item["post"].is_object() {
+            take(&client, path, &document, &item["post"]).await;
+            taken += 1;
+        }
+    }
+    assert!(taken > 20, "these are all commands of the reference application: {taken}");
+    for view in ["/v1/retail/command", "/v1/retail/store-daily"] {
+        assert!(document["paths"][view]["get"].is_object(), "{view}");
+    }
+    let _said = system.stop().await;
+}
+
+/// Sends the example of a command to the example of an id.
+async fn take(client: &HttpClient, path: &str, document: &Value, operation: &Value) {
+    let reference =
+        operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].as_str().unwrap();
+    let schema = document.pointer(reference.strip_prefix('#').unwrap()).unwrap();
+    let example = schema["examples"][0].to_string();
+    let id = operation["parameters"][0]["example"].as_str().unwrap();
+    let answer = client.post(&path.replace("{id}", id), &example).await;
+    assert_eq!(answer.status, 202, "{path} {id} {example}: {answer:?}");
+}
+
+#[tokio::test]
+async fn the_document_asks_for_a_key_where_the_gateway_does() {
+    let server = TestServer::start_provisioned().await;
+    let folder = fresh_folder();
+    let (process, client) = gateway(&server.url(), folder.path());
+    let keys = folder.path().join("keys.toml");
+    let (entry, office) = key(&client, 1, "office", YEARS_AHEAD, &[]);
+    fs::write(&keys, entry).unwrap();
+    let mut process = process.set(&format!("gateway.keys_file={}", keys.display()));
+    process.start_ready().await;
+    assert_eq!(client.get("/v1/openapi.json").await.problem(), (401, "key-missing".to_owned()));
+    // A key without any grant is enough: the document tells of no data.
+    let document = office.get("/v1/openapi.json").await.json();
+    assert_eq!(document["components"]["securitySchemes"]["key"]["scheme"], "bearer");
+    process.stop().await;
+}

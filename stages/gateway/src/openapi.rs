@@ -1,0 +1,95 @@
+//! The OpenAPI 3.1 document of a running gateway, made from the application that it serves: nobody writes a line for a command or a view.
+//!
+//! In reading order: `commands` and `views` have a path for each command and each view, `parts` what they share, and `problems` every
+//! refusal. Deliberately absent: what the gateway does not do, and what is not known of an application (the form of most rows).
+
+mod commands;
+mod parts;
+pub(crate) mod problems;
+mod views;
+
+use serde_json::{Map, Value, json};
+
+use self::{parts::with, problems::Door};
+use crate::config::{Limits, Parts};
+
+/// What a running gateway is told by.
+pub(crate) struct Described<'a> {
+    pub(crate) name: &'static str,
+    pub(crate) version: &'static str,
+    pub(crate) about: &'static str,
+    pub(crate) parts: &'a Parts,
+    pub(crate) limits: &'a Limits,
+    /// Whether every request needs a key.
+    pub(crate) with_keys: bool,
+}
+
+/// The document.
+pub(crate) fn document(described: &Described<'_>) -> Value {
+    let mut paths = Map::new();
+    let mut schemas = parts::schemas();
+    commands::describe(described, &mut paths, &mut schemas);
+    views::describe(described, &mut paths, &mut schemas);
+    paths.insert("/v1/openapi.json".to_owned(), json!({ "get": this_document(described) }));
+    let components = json!({
+        "schemas": schemas,
+        "parameters": parts::parameters(described.limits),
+        "headers": parts::headers(),
+        "responses": problems::responses(described.with_keys),
+    });
+    let document = json!({
+        "openapi": "3.1.0",
+        "info": info(described),
+        "tags": tags(described),
+        "paths": paths,
+    });
+    if !described.with_keys {
+        return with(document, "components", components);
+    }
+    let key = json!({
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A key of `millstream keys new`. What it grants stands in the gateway's file of keys.",
+    });
+    let components = with(components, "securitySchemes", json!({ "key": key }));
+    with(with(document, "components", components), "security", json!([{ "key": [] }]))
+}
+
+fn info(described: &Described<'_>) -> Value {
+    let description = format!(
+        "{}.\n\nCommands are stored and decided later; views are asked for rows. Every refusal is a problem of RFC 9457 with a `code`. A request \
+         whose headers are larger than 16 KiB, or that is no HTTP/1.1, is refused without a body.",
+        described.about
+    );
+    json!({ "title": described.name, "version": described.version, "description": description })
+}
+
+fn tags(described: &Described<'_>) -> Value {
+    let contexts = described.parts.contexts.iter();
+    let contexts =
+        contexts.map(|context| json!({ "name": context, "description": format!("The context {context}") }));
+    contexts.chain([json!({ "name": "gateway", "description": "What belongs to no context" })]).collect()
+}
+
+fn this_document(described: &Described<'_>) -> Value {
+    let mut responses = problems::referenced(Door::Document, described.with_keys);
+    responses.insert(
+        "200".to_owned(),
+        json!({
+            "description": "This document",
+            "headers": { "ETag": parts::header("ETag") },
+            "content": { "application/json": { "schema": { "type": "object" } } },
+        }),
+    );
+    responses.insert("304".to_owned(), parts::not_modified());
+    json!({
+        "operationId": "gateway.openapi",
+        "tags": ["gateway"],
+        "summary": "This document",
+        "parameters": [parts::parameter("If-None-Match")],
+        "responses": responses,
+    })
+}
+
+#[cfg(test)]
+mod tests;

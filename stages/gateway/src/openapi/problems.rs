@@ -1,0 +1,343 @@
+//! Every refusal of the gateway: its status, its code, where it can come, and what to do.
+//!
+//! Deliberately absent: the codes of rejections and dead letters, which an application has of its own.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use super::parts;
+
+/// Where a problem can come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Door {
+    /// A command is sent.
+    Command,
+    /// It is asked what became of one.
+    Status,
+    /// A row is asked for.
+    Row,
+    /// A list is asked for.
+    List,
+    /// The gateway describes itself.
+    Document,
+}
+
+impl Door {
+    const ALL: [Self; 5] = [Self::Command, Self::Status, Self::Row, Self::List, Self::Document];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Command => "Command",
+            Self::Status => "Status",
+            Self::Row => "Row",
+            Self::List => "List",
+            Self::Document => "Document",
+        }
+    }
+}
+
+/// When the gateway is one in which a problem can come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gateway {
+    Any,
+    WithKeys,
+    WithoutKeys,
+}
+
+/// A problem that the gateway tells by itself.
+#[derive(Debug)]
+pub(crate) struct KnownProblem {
+    pub(crate) status: u16,
+    pub(crate) code: &'static str,
+    /// What a client does about it.
+    pub(crate) remedy: &'static str,
+    /// None for what no address of the document is answered with.
+    doors: &'static [Door],
+    gateway: Gateway,
+}
+
+const EVERYWHERE: &[Door] = &Door::ALL;
+const COMMAND: &[Door] = &[Door::Command];
+const STATUS: &[Door] = &[Door::Status];
+const ROW: &[Door] = &[Door::Row];
+const VIEWS: &[Door] = &[Door::Row, Door::List];
+const ALL_BUT_DOCUMENTS: &[Door] = &[Door::Command, Door::Status, Door::Row, Door::List];
+const ELSEWHERE: &[Door] = &[];
+
+const fn known(
+    status: u16,
+    code: &'static str,
+    doors: &'static [Door],
+    gateway: Gateway,
+    remedy: &'static str,
+) -> KnownProblem {
+    KnownProblem { status, code, remedy, doors, gateway }
+}
+
+/// All of them.
+pub(crate) const PROBLEMS: &[KnownProblem] = &[
+    known(
+        400,
+        "address-malformed",
+        ALL_BUT_DOCUMENTS,
+        Gateway::Any,
+        "Correct the address; the sentence names the part.",
+    ),
+    known(
+        400,
+        "query-malformed",
+        &[Door::Status, Door::Row, Door::List],
+        Gateway::Any,
+        "Correct the query; the sentence names the parameter.",
+    ),
+    known(400, "position-malformed", VIEWS, Gateway::Any, "Send a position as an answer had it."),
+    known(
+        400,
+        "header-unknown",
+        ALL_BUT_DOCUMENTS,
+        Gateway::Any,
+        "Correct or leave out the header that the sentence names.",
+    ),
+    known(
+        400,
+        "header-twice",
+        &[Door::Command, Door::Row, Door::List],
+        Gateway::Any,
+        "Send the header once.",
+    ),
+    known(
+        400,
+        "header-control-character",
+        &[Door::Command, Door::Row, Door::List],
+        Gateway::Any,
+        "Correct the header that the sentence names.",
+    ),
+    known(
+        400,
+        "header-malformed",
+        &[Door::Command, Door::Row, Door::List],
+        Gateway::Any,
+        "Correct the header that the sentence names.",
+    ),
+    known(
+        400,
+        "precondition-malformed",
+        COMMAND,
+        Gateway::Any,
+        "Send If-Match: \"v7\" or If-None-Match: *, one of them.",
+    ),
+    known(
+        400,
+        "actor-not-taken",
+        ALL_BUT_DOCUMENTS,
+        Gateway::Any,
+        "Leave Millstream-Actor out: the key says who sends.",
+    ),
+    known(400, "body-incomplete", COMMAND, Gateway::Any, "Send the whole body."),
+    known(401, "key-missing", EVERYWHERE, Gateway::WithKeys, "Send a key as Authorization: Bearer <key>."),
+    known(
+        401,
+        "key-unknown",
+        EVERYWHERE,
+        Gateway::WithKeys,
+        "Send a key that the gateway knows; this one may have been revoked.",
+    ),
+    known(401, "key-expired", EVERYWHERE, Gateway::WithKeys, "Ask for a new key."),
+    known(
+        401,
+        "authorization-malformed",
+        EVERYWHERE,
+        Gateway::Any,
+        "Send the header Authorization once, as Bearer <key>.",
+    ),
+    known(403, "command-not-granted", COMMAND, Gateway::WithKeys, "Use a key that grants the command."),
+    known(
+        403,
+        "query-not-granted",
+        VIEWS,
+        Gateway::WithKeys,
+        "Use a key that grants the row, or a list of that prefix.",
+    ),
+    known(
+        403,
+        "browser-refused",
+        EVERYWHERE,
+        Gateway::WithoutKeys,
+        "Call the gateway localhost, from a program; or give it keys.",
+    ),
+    known(
+        404,
+        "address-unknown",
+        ALL_BUT_DOCUMENTS,
+        Gateway::Any,
+        "Correct the address: there is nothing at this one.",
+    ),
+    known(
+        404,
+        "aggregate-unknown",
+        ELSEWHERE,
+        Gateway::Any,
+        "Correct the address; the sentence says which aggregates there are.",
+    ),
+    known(
+        404,
+        "command-unknown",
+        ELSEWHERE,
+        Gateway::Any,
+        "Correct the address; the sentence says which commands there are.",
+    ),
+    known(404, "view-unknown", ELSEWHERE, Gateway::Any, "Correct the address: there is no such view."),
+    known(404, "row-unknown", ROW, Gateway::Any, "There is no row of that key."),
+    known(
+        404,
+        "command-id-unknown",
+        STATUS,
+        Gateway::Any,
+        "Ask at the address in Location, with the key that sent the command.",
+    ),
+    known(405, "method-not-allowed", ELSEWHERE, Gateway::Any, "Use the method in Allow."),
+    known(408, "body-too-slow", COMMAND, Gateway::Any, "Send the body faster; nothing is stored."),
+    known(
+        409,
+        "position-of-another-generation",
+        VIEWS,
+        Gateway::Any,
+        "Discard the position; the stream was made again.",
+    ),
+    known(
+        409,
+        "position-unknown",
+        VIEWS,
+        Gateway::Any,
+        "Discard the position; the stream has purged the command.",
+    ),
+    known(413, "body-too-large", COMMAND, Gateway::Any, "Make the command smaller."),
+    known(415, "media-type-unknown", COMMAND, Gateway::Any, "Send JSON as application/json."),
+    known(422, "body-malformed", COMMAND, Gateway::Any, "Correct the body; the sentence names the field."),
+    known(422, "body-too-deep", COMMAND, Gateway::Any, "Send a body that is less deeply nested."),
+    known(422, "idempotency-key-reused", COMMAND, Gateway::Any, "Use a key of its own for each command."),
+    known(429, "rate-exceeded", EVERYWHERE, Gateway::Any, "Wait as long as Retry-After says."),
+    known(
+        500,
+        "store-refused",
+        COMMAND,
+        Gateway::Any,
+        "Nothing is stored, and to send it again changes nothing; the sentence has the server's words.",
+    ),
+    known(
+        500,
+        "row-too-large",
+        ROW,
+        Gateway::Any,
+        "The row is larger than an answer may be; read it with millstream query --as-of.",
+    ),
+    known(
+        500,
+        "view-failed",
+        VIEWS,
+        Gateway::Any,
+        "The sentence has the view's words; whoever runs the gateway looks at the projector.",
+    ),
+    known(503, "busy", EVERYWHERE, Gateway::Any, "Nothing is stored; send it again after Retry-After."),
+    known(503, "not-connected", COMMAND, Gateway::Any, "Nothing is stored; send it again after Retry-After."),
+    known(503, "stopping", COMMAND, Gateway::Any, "Nothing is stored; send it again after Retry-After."),
+    known(
+        503,
+        "not-stored",
+        COMMAND,
+        Gateway::Any,
+        "It is not known whether the command is stored; send it again with the same Idempotency-Key.",
+    ),
+    known(
+        503,
+        "outcomes-unavailable",
+        ALL_BUT_DOCUMENTS,
+        Gateway::Any,
+        "It cannot be told now what became of a command; ask again after Retry-After.",
+    ),
+    known(
+        503,
+        "view-unavailable",
+        VIEWS,
+        Gateway::Any,
+        "Nobody answers for the view, or it is being built or has halted; ask again after Retry-After.",
+    ),
+    known(504, "position-not-reached", VIEWS, Gateway::Any, "Ask again after Retry-After, or wait longer."),
+];
+
+/// Statuses of commands that an application's own codes come with, and when.
+pub(crate) const OF_THE_APPLICATION: [(u16, &str); 4] = [
+    (409, "the command was rejected (only with Prefer: wait)"),
+    (412, "the aggregate has another version (only with Prefer: wait)"),
+    (422, "the command can never take effect"),
+    (500, "the command was set aside as a dead letter (only with Prefer: wait)"),
+];
+
+/// References to the responses of a door, by their statuses.
+pub(super) fn referenced(door: Door, with_keys: bool) -> Map<String, Value> {
+    let statuses = statuses(door, with_keys);
+    let referenced = statuses.keys().map(|status| {
+        let reference = format!("#/components/responses/{}{status}", door.name());
+        (status.to_string(), json!({ "$ref": reference }))
+    });
+    referenced.collect()
+}
+
+/// The responses of all doors, of a gateway with keys or without.
+pub(super) fn responses(with_keys: bool) -> Map<String, Value> {
+    let mut responses = Map::new();
+    for door in Door::ALL {
+        for (status, known) in statuses(door, with_keys) {
+            responses.insert(format!("{}{status}", door.name()), response(door, status, &known));
+        }
+    }
+    responses
+}
+
+/// What can come at a door.
+fn statuses(door: Door, with_keys: bool) -> BTreeMap<u16, Vec<&'static KnownProblem>> {
+    let mut statuses: BTreeMap<u16, Vec<&KnownProblem>> = BTreeMap::new();
+    let here = |gateway| match gateway {
+        Gateway::Any => true,
+        Gateway::WithKeys => with_keys,
+        Gateway::WithoutKeys => !with_keys,
+    };
+    for problem in PROBLEMS.iter().filter(|problem| problem.doors.contains(&door) && here(problem.gateway)) {
+        statuses.entry(problem.status).or_default().push(problem);
+    }
+    if door == Door::Command {
+        for (status, _) in OF_THE_APPLICATION {
+            statuses.entry(status).or_default();
+        }
+    }
+    statuses
+}
+
+fn response(door: Door, status: u16, known: &[&KnownProblem]) -> Value {
+    let own = OF_THE_APPLICATION.iter().find(|(own, _)| door == Door::Command && *own == status);
+    let mut lines: Vec<String> =
+        known.iter().map(|problem| format!("- `{}`: {}", problem.code, problem.remedy)).collect();
+    if let Some((_, when)) = own {
+        lines.push(format!("- a code of the application: {when}."));
+    }
+    let codes: Vec<&str> = known.iter().map(|problem| problem.code).collect();
+    let code = if own.is_some() { json!({ "type": "string" }) } else { json!({ "enum": codes }) };
+    let header = match status {
+        401 => Some(("WWW-Authenticate", "WWW-Authenticate")),
+        412 => Some(("ETag", "Version-There-Is")),
+        429 | 503 | 504 => Some(("Retry-After", "Retry-After")),
+        _ => None,
+    };
+    let headers = header.map(|(name, header)| (name.to_owned(), parts::header(header)));
+    json!({
+        "description": lines.join("\n"),
+        "headers": headers.into_iter().collect::<Map<_, _>>(),
+        "content": { "application/problem+json": { "schema": {
+            "allOf": [
+                { "$ref": "#/components/schemas/Problem" },
+                { "properties": { "status": { "const": status }, "code": code } },
+            ],
+        } } },
+    })
+}

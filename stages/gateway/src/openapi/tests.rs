@@ -1,0 +1,207 @@
+use std::{collections::BTreeSet, time::Duration};
+
+use millstream_domain::application::{Application, Context};
+use millstream_model::Reference;
+
+use super::{problems::PROBLEMS, *};
+
+/// The sources of the gateway in which a refusal is written.
+const SOURCES: [&str; 8] = [
+    include_str!("../commands.rs"),
+    include_str!("../command_log.rs"),
+    include_str!("../command_request.rs"),
+    include_str!("../guard.rs"),
+    include_str!("../lib.rs"),
+    include_str!("../problem.rs"),
+    include_str!("../queries.rs"),
+    include_str!("../views.rs"),
+];
+const GUIDE: &str = include_str!("../../../../docs/guides/http.md");
+
+fn document_of<A: Application>(with_keys: bool) -> Value {
+    let limits = Limits {
+        body_max: 1024,
+        header_timeout: Duration::from_secs(1),
+        body_timeout: Duration::from_secs(1),
+        store_wait: Duration::from_secs(1),
+        wait_max: Duration::from_secs(7),
+        requests_max: 1,
+        connections_max: 1,
+        rate: None,
+        rate_address: None,
+    };
+    let parts = Parts::of::<A>().unwrap();
+    document(&Described {
+        name: A::NAME,
+        version: A::VERSION,
+        about: A::ABOUT,
+        parts: &parts,
+        limits: &limits,
+        with_keys,
+    })
+}
+
+/// All references of a document.
+fn references(value: &Value, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Array(items) => items.iter().for_each(|item| references(item, found)),
+        Value::Object(fields) => {
+            if let Some(Value::String(reference)) = fields.get("$ref") {
+                found.insert(reference.clone());
+            }
+            fields.values().for_each(|field| references(field, found));
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn every_command_that_anybody_may_give_has_a_path_with_its_fields() {
+    let document = document_of::<Reference>(false);
+    let sale = &document["components"]["schemas"]["retail.till.record-sale"];
+    let line = &sale["properties"]["lines"]["items"];
+    assert_eq!(line["required"], json!(["quantity", "sku", "unit_price"]), "{sale:#}");
+    assert_eq!(line["properties"]["quantity"]["type"], "integer", "{sale:#}");
+    assert_eq!(sale["additionalProperties"], false, "{sale:#}");
+    for aggregate in Parts::of::<Reference>().unwrap().aggregates.iter() {
+        for command in aggregate.command_names() {
+            let (context, name) = (aggregate.context(), aggregate.aggregate());
+            let path = format!("/v1/commands/{context}/{name}/{{id}}/{command}");
+            let internal = aggregate.internal_commands().contains(command);
+            let operation = document["paths"].get(&path);
+            assert_eq!(operation.is_some(), !internal, "{path}");
+            let schema = &document["components"]["schemas"][format!("{context}.{name}.{command}")];
+            assert!(internal || schema["examples"].is_array(), "{path} has no example: {schema}");
+        }
+    }
+}
+
+#[test]
+fn every_route_is_in_the_document_and_every_reference_leads_somewhere() {
+    let document = document_of::<Reference>(true);
+    let paths: Vec<&String> = document["paths"].as_object().unwrap().keys().collect();
+    let routes = include_str!("../lib.rs").split(".route(\"").skip(1);
+    for route in routes.map(|rest| rest.split('"').next().unwrap()) {
+        let fits = |path: &str| {
+            let (route, path): (Vec<&str>, Vec<&str>) =
+                (route.split('/').collect(), path.split('/').collect());
+            let mut parts = route.iter().zip(&path);
+            route.len() == path.len() && parts.all(|(route, path)| route == path || route.starts_with('{'))
+        };
+        assert!(paths.iter().any(|path| fits(path)), "{route} is not in the document");
+    }
+    let mut found = BTreeSet::new();
+    references(&document, &mut found);
+    for reference in found {
+        let pointer = reference.strip_prefix('#').unwrap();
+        assert!(document.pointer(pointer).is_some(), "{reference} leads nowhere");
+    }
+}
+
+#[test]
+fn every_refusal_is_known_and_the_guide_explains_the_same() {
+    let known: BTreeSet<&str> = PROBLEMS.iter().map(|problem| problem.code).collect();
+    assert_eq!(known.len(), PROBLEMS.len(), "each code is there once");
+    let sources = SOURCES.concat();
+    for code in &known {
+        assert!(
+            sources.contains(&format!("\"{code}\"")) || code.starts_with("header-"),
+            "nothing refuses with {code}"
+        );
+    }
+    for opening in ["Problem::new(", "Problem::malformed(", "Problem::unavailable("] {
+        for call in sources.split(opening).skip(1) {
+            let arguments = call.split(')').next().unwrap();
+            let code = arguments.split('"').nth(1).filter(|text| !text.contains(' '));
+            assert!(code.is_none_or(|code| known.contains(code)), "{code:?} is not among the problems");
+        }
+    }
+    let table = GUIDE.split("## Refusals").nth(1).unwrap();
+    let rows = table.lines().filter(|line| line.starts_with("| ") && line.contains('`'));
+    let mut explained = BTreeSet::new();
+    for row in rows {
+        let cells: Vec<&str> = row.split('|').collect();
+        let examples = cells[2].split("such as").nth(1).unwrap_or_default();
+        let codes = cells[2].split('`').skip(1).step_by(2);
+        explained.extend(codes.filter(|code| *code != "code" && !examples.contains(&format!("`{code}`"))));
+    }
+    assert_eq!(explained, known);
+}
+
+#[test]
+fn keys_are_told_where_there_are_some() {
+    let (with, without) = (document_of::<Reference>(true), document_of::<Reference>(false));
+    let codes = |document: &Value| document["components"]["responses"]["Row403"]["content"].to_string();
+    assert!(codes(&with).contains("query-not-granted") && !codes(&with).contains("browser-refused"));
+    assert!(codes(&without).contains("browser-refused") && !codes(&without).contains("query-not-granted"));
+    assert_eq!((with["security"].is_array(), without.get("security")), (true, None));
+}
+
+#[test]
+fn another_application_is_described_without_a_line_of_its_own() {
+    millstream_domain::commands! {
+        /// What can be asked of a lamp.
+        pub enum LampCommand { Dim { percent: u8 } = "dim", Break {} = "break" }
+    }
+    millstream_domain::events! {
+        /// What can happen to a lamp.
+        pub enum LampEvent of "lamp" { Dimmed { percent: u8 } = "dimmed" v 1 }
+    }
+    struct Lamp;
+    impl millstream_domain::decider::Decider for Lamp {
+        type Command = LampCommand;
+        type Event = LampEvent;
+        type State = ();
+        const CONTEXT: &'static str = "home";
+        const AGGREGATE: &'static str = "lamp";
+
+        fn internal_commands() -> &'static [&'static str] {
+            &["break"]
+        }
+
+        fn decide(
+            _: &(),
+            _: &LampCommand,
+            _: &millstream_domain::decider::DecisionContext<'_>,
+        ) -> Result<Vec<LampEvent>, millstream_domain::decider::Rejection> {
+            Ok(Vec::new())
+        }
+
+        fn evolve(_: &mut (), _: &LampEvent) {}
+    }
+    struct Home;
+    impl Application for Home {
+        const NAME: &'static str = "home";
+        const VERSION: &'static str = "2.0.0";
+        const ABOUT: &'static str = "Lamps";
+
+        fn contexts() -> Vec<Context> {
+            vec![Context::new("home").aggregate::<Lamp>()]
+        }
+    }
+    let document = document_of::<Home>(false);
+    assert_eq!((&document["info"]["title"], &document["info"]["version"]), (&json!("home"), &json!("2.0.0")));
+    assert_eq!(
+        document["components"]["schemas"]["home.lamp.dim"],
+        json!({
+            "type": "object",
+            "required": ["percent"],
+            "properties": { "percent": { "type": "integer", "minimum": 0, "maximum": 255 } },
+            "additionalProperties": false,
+            "examples": [{ "percent": 1 }],
+        })
+    );
+    let paths: Vec<&String> = document["paths"].as_object().unwrap().keys().collect();
+    assert_eq!(
+        paths,
+        [
+            "/v1/commands/home/lamp/{id}/dim",
+            "/v1/commands/{command_id}",
+            "/v1/home/command",
+            "/v1/home/command/{key}",
+            "/v1/home/process-rejection",
+            "/v1/home/process-rejection/{key}",
+            "/v1/openapi.json",
+        ]
+    );
+}

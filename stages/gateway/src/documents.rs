@@ -1,29 +1,57 @@
-//! `GET /v1/openapi.json`: what the gateway tells of itself. It is made once, when the gateway starts.
+//! `GET /v1/openapi.json` and `GET /v1/docs`: what the gateway tells of itself, to programs and to people. Both are made once, when the
+//! gateway starts.
 
 use std::sync::Arc;
 
-use axum::{extract::State, http::HeaderMap, response::Response};
+use axum::{
+    extract::State,
+    http::{HeaderMap, HeaderValue, header},
+    response::Response,
+};
 use bytes::Bytes;
 
 use crate::{
+    docs_page,
     openapi::{self, Described},
     queries::current,
     views::ViewAnswer,
 };
 
+/// Their addresses. A person may open them in a browser of the same machine where the gateway has no keys.
+pub(crate) const ADDRESSES: [&str; 2] = ["/v1/openapi.json", "/v1/docs"];
+const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
+
 /// The documents.
 pub(crate) struct Documents {
     openapi: Bytes,
+    page: Bytes,
+    security_policy: HeaderValue,
 }
 
 impl Documents {
     /// Those of a gateway.
     pub(crate) fn of(described: &Described<'_>) -> Self {
-        Self { openapi: openapi::document(described).to_string().into() }
+        let docs_page::Page { html, security_policy } = docs_page::page(described);
+        Self { openapi: openapi::document(described).to_string().into(), page: html.into(), security_policy }
     }
 }
 
 /// The OpenAPI document.
 pub(crate) async fn openapi(State(documents): State<Arc<Documents>>, headers: HeaderMap) -> Response {
-    current(&headers, ViewAnswer { body: documents.openapi.clone(), position: None }, None)
+    same_or_whole(&headers, &documents.openapi)
+}
+
+/// The page. Its policy lets it have its own style and nothing else.
+pub(crate) async fn page(State(documents): State<Arc<Documents>>, headers: HeaderMap) -> Response {
+    let mut response = same_or_whole(&headers, &documents.page);
+    let all = response.headers_mut();
+    all.insert(header::CONTENT_SECURITY_POLICY, documents.security_policy.clone());
+    if let Some(media_type) = all.get_mut(header::CONTENT_TYPE) {
+        *media_type = HTML;
+    }
+    response
+}
+
+fn same_or_whole(headers: &HeaderMap, body: &Bytes) -> Response {
+    current(headers, ViewAnswer { body: body.clone(), position: None }, None)
 }

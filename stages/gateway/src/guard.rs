@@ -6,7 +6,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{
     extract::{MatchedPath, Request, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -16,6 +16,7 @@ use tokio::{sync::Semaphore, time::Instant};
 
 use crate::{
     config::Limits,
+    documents,
     key_ring::{KeyRing, Principal, Stranger},
     listener::ClientAddress,
     problem::{Problem, SOON},
@@ -56,7 +57,7 @@ impl Guard {
 
     fn let_in(&self, request: &Request) -> Result<Principal, Problem> {
         if self.keys.is_open() {
-            only_programs_of_this_machine(request.headers())?;
+            only_programs_of_this_machine(request.headers(), is_document(request))?;
         }
         let token = bearer(request.headers())?;
         let principal = self.keys.identify(token, Timestamp::now()).map_err(stranger)?;
@@ -105,9 +106,13 @@ fn too_fast(who: &str, pause: Duration) -> Problem {
 
 /// Where no key is asked for, a browser must not be led here by a page of somebody else: such a request names the page's origin, or
 /// comes by a name that the page's owner has pointed to this machine.
-fn only_programs_of_this_machine(headers: &HeaderMap) -> Result<(), Problem> {
+///
+/// A document that tells of no data may be opened in a browser by somebody who types its address, or follows a link of it.
+fn only_programs_of_this_machine(headers: &HeaderMap, is_document: bool) -> Result<(), Problem> {
     let refused = |detail: &str| Err(Problem::new(StatusCode::FORBIDDEN, "browser-refused", detail));
-    if headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site") {
+    let site = headers.get("sec-fetch-site");
+    let opened = is_document && site.is_some_and(|site| site == "none" || site == "same-origin");
+    if headers.contains_key(header::ORIGIN) || (site.is_some() && !opened) {
         return refused("without keys this gateway takes no requests of browsers");
     }
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
@@ -118,6 +123,11 @@ fn only_programs_of_this_machine(headers: &HeaderMap) -> Result<(), Problem> {
     } else {
         refused("without keys this gateway is called localhost or by its loopback address")
     }
+}
+
+/// Whether a request only asks what the gateway tells of itself.
+fn is_document(request: &Request) -> bool {
+    request.method() == Method::GET && documents::ADDRESSES.contains(&request.uri().path())
 }
 
 fn is_loopback(name: &str) -> bool {
@@ -166,15 +176,25 @@ mod tests {
     #[test]
     fn without_keys_no_page_of_somebody_else_can_send() {
         for host in ["localhost", "localhost:8080", "127.0.0.1:8080", "127.0.0.9", "[::1]:8080", "[::1]"] {
-            assert!(only_programs_of_this_machine(&headers(&[("host", host)])).is_ok(), "{host}");
+            assert!(only_programs_of_this_machine(&headers(&[("host", host)]), false).is_ok(), "{host}");
         }
         for host in
             ["", "evil.example", "evil.example:8080", "10.0.0.7:8080", "localhost.evil.example", "[::2]:1"]
         {
-            assert!(only_programs_of_this_machine(&headers(&[("host", host)])).is_err(), "{host}");
+            assert!(only_programs_of_this_machine(&headers(&[("host", host)]), false).is_err(), "{host}");
         }
         let page = [("host", "localhost"), ("origin", "https://evil.example")];
-        assert!(only_programs_of_this_machine(&headers(&page)).is_err());
+        assert!(only_programs_of_this_machine(&headers(&page), true).is_err());
+        for (site, is_document, is_let_in) in [
+            ("none", true, true),
+            ("same-origin", true, true),
+            ("cross-site", true, false),
+            ("none", false, false),
+        ] {
+            let opened = [("host", "localhost"), ("sec-fetch-site", site)];
+            let let_in = only_programs_of_this_machine(&headers(&opened), is_document).is_ok();
+            assert_eq!(let_in, is_let_in, "{site} {is_document}");
+        }
     }
 
     #[test]

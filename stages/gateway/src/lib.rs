@@ -2,7 +2,8 @@
 //!
 //! In reading order: [`config`] says where it listens; `listener` takes connections; `guard` lets requests in, by `key_ring` and
 //! `rates`; `commands` stores commands, checked by `command_request`, and says with `answers` and `command_log` what became of them.
-//! `queries` passes on what `views` answer. `problem` is how it refuses, and `openapi` tells all of it, as `documents` serves it.
+//! `queries` passes on what `views` answer. `problem` is how it refuses, and `openapi` tells all of it to programs, `docs_page` to
+//! people, as `documents` serves it.
 //!
 //! Deliberately absent: decisions, rows, and TLS.
 
@@ -11,6 +12,7 @@ mod command_log;
 mod command_request;
 mod commands;
 pub mod config;
+mod docs_page;
 mod documents;
 mod guard;
 mod key_ring;
@@ -125,6 +127,7 @@ pub async fn run<A: Application>(
         about: A::ABOUT,
         parts: &parts,
         limits: &limits,
+        port: listen.port(),
         with_keys: keys_file.is_some(),
     });
     let keys = KeyRing::open(keys_file, keys, stop.clone()).await?;
@@ -177,7 +180,8 @@ pub async fn run<A: Application>(
 
 fn router(commands: Arc<Commands>, documents: Arc<Documents>, guard: Arc<Guard>) -> Router {
     Router::new()
-        .route("/v1/openapi.json", get(documents::openapi).with_state(documents))
+        .route("/v1/openapi.json", get(documents::openapi).with_state(Arc::clone(&documents)))
+        .route("/v1/docs", get(documents::page).with_state(documents))
         .route("/v1/commands/{context}/{aggregate}/{id}/{command}", post(commands::post))
         .route("/v1/commands/{command_id}", get(commands::get))
         .route("/v1/{context}/{view}", get(queries::list))

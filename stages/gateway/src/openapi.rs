@@ -3,7 +3,7 @@
 //! In reading order: `commands` and `views` have a path for each command and each view, `parts` what they share, and `problems` every
 //! refusal. Deliberately absent: what the gateway does not do, and what is not known of an application (the form of most rows).
 
-mod commands;
+pub(crate) mod commands;
 mod parts;
 pub(crate) mod problems;
 mod views;
@@ -20,6 +20,8 @@ pub(crate) struct Described<'a> {
     pub(crate) about: &'static str,
     pub(crate) parts: &'a Parts,
     pub(crate) limits: &'a Limits,
+    /// The port on which it listens.
+    pub(crate) port: u16,
     /// Whether every request needs a key.
     pub(crate) with_keys: bool,
 }
@@ -30,7 +32,9 @@ pub(crate) fn document(described: &Described<'_>) -> Value {
     let mut schemas = parts::schemas();
     commands::describe(described, &mut paths, &mut schemas);
     views::describe(described, &mut paths, &mut schemas);
-    paths.insert("/v1/openapi.json".to_owned(), json!({ "get": this_document(described) }));
+    let [data, page] = ["application/json", "text/html"].map(|media_type| of_itself(described, media_type));
+    paths.insert("/v1/openapi.json".to_owned(), json!({ "get": data }));
+    paths.insert("/v1/docs".to_owned(), json!({ "get": page }));
     let components = json!({
         "schemas": schemas,
         "parameters": parts::parameters(described.limits),
@@ -71,25 +75,30 @@ fn tags(described: &Described<'_>) -> Value {
     contexts.chain([json!({ "name": "gateway", "description": "What belongs to no context" })]).collect()
 }
 
-fn this_document(described: &Described<'_>) -> Value {
+/// The document, and the page for people.
+fn of_itself(described: &Described<'_>, media_type: &str) -> Value {
+    let (id, summary, kind) = match media_type {
+        "text/html" => ("gateway.docs", "A page for people that says the same", "string"),
+        _ => ("gateway.openapi", "This document", "object"),
+    };
     let mut responses = problems::referenced(Door::Document, described.with_keys);
     responses.insert(
         "200".to_owned(),
         json!({
-            "description": "This document",
+            "description": summary,
             "headers": { "ETag": parts::header("ETag") },
-            "content": { "application/json": { "schema": { "type": "object" } } },
+            "content": { media_type: { "schema": { "type": kind } } },
         }),
     );
     responses.insert("304".to_owned(), parts::not_modified());
     json!({
-        "operationId": "gateway.openapi",
+        "operationId": id,
         "tags": ["gateway"],
-        "summary": "This document",
+        "summary": summary,
         "parameters": [parts::parameter("If-None-Match")],
         "responses": responses,
     })
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,9 +1,10 @@
 //! What a gateway tells of itself, compared with what it does.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use end_to_end_tests::{
     http_client::HttpClient,
+    program,
     system::{System, fresh_folder},
     waiting::until,
 };
@@ -38,7 +39,39 @@ async fn every_example_of_the_document_is_taken() {
     for view in ["/v1/retail/command", "/v1/retail/store-daily"] {
         assert!(document["paths"][view]["get"].is_object(), "{view}");
     }
+    type_the_page(&client, folder.path()).await;
     let _said = system.stop().await;
+}
+
+/// Types the lines of the page as they stand there.
+async fn type_the_page(client: &HttpClient, folder: &Path) {
+    let page = client.get("/v1/docs").await;
+    assert_eq!(
+        (page.status, page.header("content-type")),
+        (200, Some("text/html; charset=utf-8")),
+        "{page:?}"
+    );
+    let policy = page.header("content-security-policy").unwrap();
+    assert!(policy.starts_with("default-src 'none'; style-src 'sha256-"), "{policy}");
+    let mut lines = 0;
+    for line in page.body.split("<pre><code>curl ").skip(1).map(|rest| rest.split("</code>").next().unwrap())
+    {
+        let line = [("&#34;", "\""), ("&#39;", "'"), ("&lt;", "<"), ("&gt;", ">"), ("&#38;", "&")]
+            .iter()
+            .fold(line.to_owned(), |line, (written, meant)| line.replace(written, meant));
+        let mut shell = program::command("sh");
+        let line = format!("curl --silent --show-error --write-out '\n%{{http_code}}' {line}");
+        shell.args(["-c", &line]).current_dir(folder).env("GATEWAY", format!("http://{}", client.address()));
+        let answer = program::run(shell, b"").await.expect_success(&line).stdout;
+        let status = answer.lines().last().unwrap();
+        assert!(["200", "202"].contains(&status), "{line}: {answer}");
+        lines += 1;
+    }
+    assert!(lines > 20, "{lines} lines");
+    // As a browser asks when somebody types the address.
+    assert_eq!(client.with("Sec-Fetch-Site", "none").get("/v1/docs").await.status, 200);
+    let from_elsewhere = client.with("Sec-Fetch-Site", "cross-site").get("/v1/docs").await;
+    assert_eq!(from_elsewhere.problem(), (403, "browser-refused".to_owned()));
 }
 
 /// Sends the example of a command to the example of an id.

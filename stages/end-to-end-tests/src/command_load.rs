@@ -186,7 +186,7 @@ async fn publish(broker: &NatsBroker, draft: Draft) -> Acknowledged {
 }
 
 /// Publishes a command again and again until it is stored; says where. What has no clear answer is sent again under the same id.
-pub(crate) async fn stored(broker: &NatsBroker, message: NewMessage) -> u64 {
+pub async fn stored(broker: &NatsBroker, message: NewMessage) -> u64 {
     loop {
         match broker.append(COMMANDS, message.clone()).await {
             Ok(appended) => return appended.sequence,

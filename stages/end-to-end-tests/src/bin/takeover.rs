@@ -9,7 +9,7 @@
 use std::{path::Path, time::Duration};
 
 use anyhow::{Context as _, Result};
-use end_to_end_tests::{stage_process::StageProcess, waiting::until};
+use end_to_end_tests::{command_load::stored, stage_process::StageProcess, waiting::until};
 use jiff::Timestamp;
 use millstream_contract::{
     header,
@@ -54,9 +54,14 @@ impl Commands {
         let mut left = count;
         while left > 0 {
             let size = left.min(GROUP);
-            let messages = (0..size).map(|_| self.next()).collect();
-            for appended in self.appends.append_all(messages).await {
-                appended?;
+            let messages: Vec<_> = (0..size).map(|_| self.next()).collect();
+            for (message, appended) in
+                messages.clone().into_iter().zip(self.appends.append_all(messages).await)
+            {
+                if appended.is_err() {
+                    // Under its id it is decided once, however often it is stored.
+                    stored(&self.broker, message).await;
+                }
             }
             left -= size;
         }
@@ -162,14 +167,14 @@ async fn main() -> Result<()> {
 
     one.start_ready().await;
     let begun = Timestamp::now();
-    let mut left = commits;
+    let (mut left, mut through) = (commits, 0);
     while left > 0 {
         let part = left.min(FILL_AHEAD / 2);
         left -= part;
-        let through = commands.send(part).await?;
+        through = commands.send(part).await?;
         until_decided(&broker, through.saturating_sub(FILL_AHEAD as u64 / 2)).await;
     }
-    until_decided(&broker, commits as u64).await;
+    until_decided(&broker, through).await;
     println!(
         "{commits} commands of {aggregates} aggregates in {} commits, filled within {:.0} s, at most {} MiB; {waiting} commands wait each time\n",
         broker.state(EVENTS).await?.last_sequence,

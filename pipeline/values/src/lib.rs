@@ -1,5 +1,5 @@
-//! What any domain needs: money, business dates, the ids and names in command bodies; and two aggregates, each with a
-//! process: [`claims`] for what must be unique, [`day_close`] for days that end. Pure: no async, no clock, no randomness, no
+//! What any domain needs: money, business dates, the ids and names in command bodies; [`report_table`], reports as texts; and two
+//! aggregates, each with a process: [`claims`] for what must be unique, [`day_close`] for days that end. Pure: no async, no clock, no randomness, no
 //! NATS and no redb; time and ids arrive as arguments.
 
 #![deny(missing_docs)]
@@ -10,5 +10,6 @@ pub mod context;
 pub mod day_close;
 pub mod money;
 pub mod reference;
+pub mod report_table;
 mod table;
 pub mod text;

@@ -11,7 +11,6 @@ use std::{
 use comfy_table::{CellAlignment, Table, presets};
 use millstream_contract::exit_code::{ExitCode, Failure};
 use millstream_values::text::{escape_controls, escape_controls_in_lines};
-use serde_json::Value;
 
 /// Standard output takes no more.
 #[derive(Debug, thiserror::Error)]
@@ -52,26 +51,6 @@ pub(crate) fn table(columns: &[String], rows: &[Vec<String>], numbers: &[usize])
     }
     // Trailing blanks would be in the way of whoever copies a line.
     table.to_string().lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
-}
-
-/// CSV with a header line.
-pub(crate) fn csv(columns: &[String], rows: &[Vec<String>]) -> String {
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    let written = std::iter::once(columns)
-        .chain(rows.iter().map(Vec::as_slice))
-        .try_for_each(|row| writer.write_record(row));
-    written.expect("rows in memory have the same number of fields and can be written");
-    let bytes = writer.into_inner().expect("memory can be flushed");
-    String::from_utf8_lossy(&bytes).trim_end().to_owned()
-}
-
-/// A JSON value as a cell: text without quotes, nothing for null.
-pub(crate) fn cell(value: &Value) -> String {
-    match value {
-        Value::Null => String::new(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
 }
 
 #[cfg(test)]

@@ -16,8 +16,9 @@ const FILE_LINES_MAX: usize = 500;
 /// What the model may be built with. A new edge needs an ADR.
 const MODEL_DEPENDENCIES: [&str; 6] = ["blake3", "jiff", "millstream", "serde", "serde_json", "thiserror"];
 /// What the values may be built with. A new edge needs an ADR.
-const VALUES_DEPENDENCIES: [&str; 10] = [
+const VALUES_DEPENDENCIES: [&str; 12] = [
     "blake3",
+    "csv",
     "icu_casemap",
     "icu_normalizer",
     "icu_properties",
@@ -26,6 +27,7 @@ const VALUES_DEPENDENCIES: [&str; 10] = [
     "millstream-contract",
     "millstream-domain",
     "serde",
+    "serde_json",
     "thiserror",
 ];
 /// Words that give away that code is not pure: waiting, clocks, chance, files, the network, the server, the store.

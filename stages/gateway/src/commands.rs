@@ -3,7 +3,7 @@
 //! A command is answered with 202 only when COMMANDS has stored it. Deliberately absent: a decision. What becomes of it, the command
 //! handler says.
 
-use std::{num::NonZeroU64, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, num::NonZeroU64, sync::Arc, time::Duration};
 
 use axum::{
     Extension,
@@ -37,7 +37,7 @@ use crate::{
     answers::{self, Stored},
     command_log::{CommandLog, Fingerprint, id_of},
     command_request::{self, Wishes, refuse_what_is_not_the_clients, too_large},
-    config::Limits,
+    config::{KnownReport, Limits},
     key_ring::Principal,
     problem::Problem,
     recent_keys::RecentKeys,
@@ -61,6 +61,8 @@ pub(crate) struct Commands {
     pub(crate) log: CommandLog,
     pub(crate) recent_keys: RecentKeys,
     pub(crate) aggregates: AggregateRegistry,
+    /// By name, and by context and name.
+    pub(crate) reports: BTreeMap<String, KnownReport>,
     pub(crate) limits: Limits,
     /// From then on nobody waits for an outcome.
     pub(crate) stop: CancellationToken,

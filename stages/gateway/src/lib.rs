@@ -2,8 +2,8 @@
 //!
 //! In reading order: [`config`] says where it listens; `listener` takes connections; `guard` lets requests in, by `key_ring` and
 //! `rates`; `commands` stores commands, checked by `command_request`, and says with `answers` and `command_log` what became of them.
-//! `queries` passes on what `views` answer. `problem` is how it refuses, and `openapi` tells all of it to programs, `docs_page` to
-//! people, as `documents` serves it.
+//! `queries` passes on what `views` answer; `reports` makes documents of it, with `report_document`, in the form that `media_type` tells.
+//! `problem` is how it refuses, and `openapi` tells all of it to programs, `docs_page` to people, as `documents` serves it.
 //!
 //! Deliberately absent: decisions, rows, and TLS.
 
@@ -17,11 +17,14 @@ mod documents;
 mod guard;
 mod key_ring;
 mod listener;
+mod media_type;
 mod openapi;
 mod problem;
 mod queries;
 mod rates;
 mod recent_keys;
+mod report_document;
+mod reports;
 mod views;
 mod watched_stream;
 
@@ -158,6 +161,7 @@ pub async fn run<A: Application>(
         broker,
         recent_keys: RecentKeys::new(),
         aggregates: parts.aggregates,
+        reports: parts.reports,
         limits,
         stop: stop.clone(),
     };
@@ -184,6 +188,8 @@ fn router(commands: Arc<Commands>, documents: Arc<Documents>, guard: Arc<Guard>)
         .route("/v1/docs", get(documents::page).with_state(documents))
         .route("/v1/commands/{context}/{aggregate}/{id}/{command}", post(commands::post))
         .route("/v1/commands/{command_id}", get(commands::get))
+        .route("/v1/reports/{report}", get(reports::list))
+        .route("/v1/reports/{report}/{*key}", get(reports::get))
         .route("/v1/{context}/{view}", get(queries::list))
         .route("/v1/{context}/{view}/{key}", get(queries::get))
         .fallback(async || {

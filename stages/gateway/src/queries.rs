@@ -41,7 +41,7 @@ pub(crate) async fn get(
 ) -> Result<Response, Problem> {
     let Path([context, view, key]) = parts?;
     if !principal.may_read(&context, &view, &key) {
-        return Err(not_granted(&principal, &context, &view, "this row"));
+        return Err(not_granted(&principal, &format!("{context}.{view}"), "this row"));
     }
     let freshness = freshness(&headers, &commands)?;
     let body = json!({ "key": key });
@@ -54,17 +54,17 @@ pub(crate) async fn get(
 #[serde(deny_unknown_fields)]
 pub(crate) struct Wanted {
     #[serde(skip_serializing_if = "Option::is_none")]
-    prefix: Option<String>,
+    pub(crate) prefix: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    from: Option<String>,
+    pub(crate) from: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    to: Option<String>,
+    pub(crate) to: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    limit: Option<u32>,
+    pub(crate) limit: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    reverse: Option<bool>,
+    pub(crate) reverse: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    cursor: Option<String>,
+    pub(crate) cursor: Option<String>,
 }
 
 /// What a page says of the one behind it.
@@ -84,7 +84,7 @@ pub(crate) async fn list(
     let Path([context, view]) = parts?;
     let Query(wanted) = query.map_err(|error| Problem::malformed("query-malformed", error.body_text()))?;
     if !principal.may_list(&context, &view, wanted.prefix.as_deref().unwrap_or_default()) {
-        return Err(not_granted(&principal, &context, &view, "a list of this prefix"));
+        return Err(not_granted(&principal, &format!("{context}.{view}"), "a list of this prefix"));
     }
     let freshness = freshness(&headers, &commands)?;
     let body = json!(wanted);
@@ -98,7 +98,7 @@ pub(crate) async fn list(
 }
 
 /// What the client wants to be in the answer.
-fn freshness(headers: &HeaderMap, commands: &Commands) -> Result<Freshness, Problem> {
+pub(crate) fn freshness(headers: &HeaderMap, commands: &Commands) -> Result<Freshness, Problem> {
     refuse_what_is_not_the_clients(headers, &[header::POSITION])?;
     let position = one(headers, header::POSITION)?.map(str::to_owned);
     let wait = wait_seconds(headers).map_or(WAIT_DEFAULT, Duration::from_secs);
@@ -133,8 +133,8 @@ fn tag_of(body: &Bytes) -> String {
     format!("W/\"{}\"", hash.get(..16).unwrap_or(&hash))
 }
 
-fn not_granted(principal: &Principal, context: &str, view: &str, what: &str) -> Problem {
-    let detail = format!("the key of {} does not grant {what} of {context}.{view}", principal.name());
+pub(crate) fn not_granted(principal: &Principal, view: &str, what: &str) -> Problem {
+    let detail = format!("the key of {} does not grant {what} of {view}", principal.name());
     Problem::new(StatusCode::FORBIDDEN, "query-not-granted", detail)
 }
 

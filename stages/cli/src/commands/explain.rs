@@ -9,6 +9,7 @@ use millstream_contract::{
 };
 use millstream_domain::row_watch::{RowChange, WatchedProjection};
 use millstream_jetstream::broker::Broker as _;
+use millstream_values::report_table;
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -128,7 +129,7 @@ fn described(change: &RowChange) -> Value {
 
 fn row(change: &RowChange) -> Vec<String> {
     let value = described(change);
-    let text = |name: &str| value.get(name).map(output::cell).unwrap_or_default();
+    let text = |name: &str| value.get(name).map(report_table::cell).unwrap_or_default();
     let (kind, fields) = difference(change);
     let words = if kind == CHANGED { brief(&fields) } else { kind.to_owned() };
     COLUMNS.iter().map(|name| if *name == "change" { words.clone() } else { text(name) }).collect()
@@ -137,7 +138,7 @@ fn row(change: &RowChange) -> Vec<String> {
 /// The fields that a table has place for: figures first, nothing that has parts of its own.
 fn brief(fields: &[(String, Value, Value)]) -> String {
     let has_parts = |value: &Value| value.is_object() || value.is_array();
-    let cell = |value: &Value| if value.is_null() { "none".to_owned() } else { output::cell(value) };
+    let cell = |value: &Value| if value.is_null() { "none".to_owned() } else { report_table::cell(value) };
     let (figures, others): (Vec<_>, Vec<_>) = fields
         .iter()
         .filter(|(_, before, after)| !has_parts(before) && !has_parts(after))

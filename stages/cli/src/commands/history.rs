@@ -10,6 +10,7 @@ use millstream_jetstream::{
     moments::position_at,
     nats_broker::NatsBroker,
 };
+use millstream_values::report_table;
 use millstream_write_side::aggregate_state::AggregateState;
 use serde_json::{Value, json};
 
@@ -205,5 +206,5 @@ impl ReadHistory {
 }
 
 fn row(event: &Value) -> Vec<String> {
-    COLUMNS.iter().map(|name| event.get(*name).map(output::cell).unwrap_or_default()).collect()
+    COLUMNS.iter().map(|name| event.get(*name).map(report_table::cell).unwrap_or_default()).collect()
 }

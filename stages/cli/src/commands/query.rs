@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, num::NonZeroUsize};
 
 use millstream_contract::exit_code::ExitCode;
+use millstream_values::report_table;
 use serde_json::{Value, json};
 
 use crate::{
@@ -133,8 +134,9 @@ fn table(rows: &[ViewRow]) -> String {
     let columns: Vec<String> =
         std::iter::once("key".to_owned()).chain(fields.iter().map(|name| (*name).clone())).collect();
     let cells = |row: &ViewRow| {
-        let values =
-            fields.iter().map(|name| row.value.get(name.as_str()).map(output::cell).unwrap_or_default());
+        let values = fields
+            .iter()
+            .map(|name| row.value.get(name.as_str()).map(report_table::cell).unwrap_or_default());
         std::iter::once(row.key.clone()).chain(values).collect::<Vec<_>>()
     };
     let is_number =

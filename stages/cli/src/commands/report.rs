@@ -11,7 +11,7 @@ use millstream_domain::{
     projection::Projection,
     report::{Column, ColumnKind},
 };
-use millstream_values::money::decimal_in;
+use millstream_values::report_table::{self, LineEnd};
 use serde_json::Value;
 
 use self::verify::VerifyArguments;
@@ -188,11 +188,10 @@ impl ReportView {
 
     /// The rows as text.
     pub(crate) fn render(&self, rows: &[Value], format: Format) -> String {
-        let names: Vec<String> = self.columns.iter().map(|column| column.name.to_owned()).collect();
-        let cells: Vec<Vec<String>> =
-            rows.iter().map(|row| self.columns.iter().map(|column| cell(row, column)).collect()).collect();
+        let names: Vec<&str> = self.columns.iter().map(|column| column.name).collect();
+        let cells: Vec<Vec<String>> = rows.iter().map(|row| report_table::cells(row, self.columns)).collect();
         match format {
-            Format::Csv => output::csv(&names, &cells),
+            Format::Csv => csv(&names, &cells),
             Format::Spreadsheet => {
                 let quoted = |(text, column): (String, &Column)| match column.kind {
                     ColumnKind::Text if begins_as_formula(&text) => format!("'{text}"),
@@ -200,7 +199,7 @@ impl ReportView {
                 };
                 let cells =
                     cells.into_iter().map(|row| row.into_iter().zip(self.columns).map(quoted).collect());
-                output::csv(&names, &cells.collect::<Vec<_>>())
+                csv(&names, &cells.collect::<Vec<_>>())
             }
             Format::Table => {
                 let numbers: Vec<usize> = (0..)
@@ -208,6 +207,7 @@ impl ReportView {
                     .filter(|(_, column)| column.kind != ColumnKind::Text)
                     .map(|(index, _)| index)
                     .collect();
+                let names: Vec<String> = names.into_iter().map(str::to_owned).collect();
                 output::table(&names, &cells, &numbers)
             }
             Format::Json => {
@@ -223,12 +223,11 @@ fn begins_as_formula(text: &str) -> bool {
     text.starts_with(['=', '+', '-', '@', '\t', '\r'])
 }
 
-fn cell(row: &Value, column: &Column) -> String {
-    let value = row.get(column.name).unwrap_or(&Value::Null);
-    match (column.kind, value.as_i64()) {
-        (ColumnKind::Amount, Some(units)) => decimal_in(row.get("currency").and_then(Value::as_str), units),
-        _ => output::cell(value),
-    }
+/// Without the end of its last line, which whoever prints it makes.
+fn csv(names: &[&str], cells: &[Vec<String>]) -> String {
+    let bytes = report_table::csv(names, cells, LineEnd::LineFeed);
+    let text = String::from_utf8(bytes).expect("cells and names are texts");
+    text.strip_suffix('\n').unwrap_or(&text).to_owned()
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod guide;
 mod keys;
 mod openapi;
 mod queries;
+mod reports;
 mod views;
 
 use end_to_end_tests::{http_client::HttpClient, stage_process::StageProcess};

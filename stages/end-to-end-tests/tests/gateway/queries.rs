@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::commands::clients;
 
 /// Asks until the machine, which may be loaded, has an answer in time.
-async fn answered(client: &HttpClient, path: &str) -> end_to_end_tests::http_client::HttpAnswer {
+pub(crate) async fn answered(client: &HttpClient, path: &str) -> end_to_end_tests::http_client::HttpAnswer {
     until(format!("{path} is answered"), async || {
         let answer = client.get(path).await;
         (![503, 504].contains(&answer.status)).then_some(answer)

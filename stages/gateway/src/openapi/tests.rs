@@ -8,14 +8,17 @@ use millstream_model::Reference;
 use super::{problems::PROBLEMS, *};
 
 /// The sources of the gateway in which a refusal is written.
-const SOURCES: [&str; 8] = [
-    include_str!("../commands.rs"),
+const SOURCES: [&str; 11] = [
     include_str!("../command_log.rs"),
     include_str!("../command_request.rs"),
+    include_str!("../commands.rs"),
     include_str!("../guard.rs"),
     include_str!("../lib.rs"),
+    include_str!("../media_type.rs"),
     include_str!("../problem.rs"),
     include_str!("../queries.rs"),
+    include_str!("../report_document.rs"),
+    include_str!("../reports.rs"),
     include_str!("../views.rs"),
 ];
 /// Routes and codes that come with reports and lines, whose description follows them.

@@ -45,14 +45,43 @@ impl Intake {
     /// # Errors
     /// [`AppendError::Conflict`] never; [`AppendError::Refused`] when the server will not take it; its neighbours are stored.
     pub async fn put(&self, message: NewMessage) -> Result<u64, AppendError> {
+        self.hand_over(message).await?.stored().await
+    }
+
+    /// Puts a command, and answers once it has its place in the order: whoever hands over one after the other, without waiting until
+    /// they are stored, has them stored in that order, together.
+    ///
+    /// # Errors
+    /// [`AppendError::Unclear`] when the process is ending.
+    pub async fn hand_over(&self, message: NewMessage) -> Result<HandedOver, AppendError> {
         let (stored, position) = oneshot::channel();
         let subject = message.subject.clone();
-        let ended = || AppendError::Unclear { subject, detail: "the process is ending".to_owned() };
-        if self.waiting.send(Waiting { message, stored }).await.is_err() {
-            return Err(ended());
+        match self.waiting.send(Waiting { message, stored }).await {
+            Ok(()) => Ok(HandedOver { subject, position }),
+            Err(_) => Err(ended(subject)),
         }
-        position.await.unwrap_or_else(|_| Err(ended()))
     }
+}
+
+/// A command that will be stored. Dropped, it is not sent again.
+#[derive(Debug)]
+pub struct HandedOver {
+    subject: String,
+    position: oneshot::Receiver<Result<u64, AppendError>>,
+}
+
+impl HandedOver {
+    /// Its position, once it is stored.
+    ///
+    /// # Errors
+    /// As [`Intake::put`].
+    pub async fn stored(self) -> Result<u64, AppendError> {
+        self.position.await.unwrap_or_else(|_| Err(ended(self.subject)))
+    }
+}
+
+fn ended(subject: String) -> AppendError {
+    AppendError::Unclear { subject, detail: "the process is ending".to_owned() }
 }
 
 async fn put_groups<B: Broker>(broker: B, ids: IdSource, mut waiting: mpsc::Receiver<Waiting>) {

@@ -17,7 +17,7 @@ use crate::problem::{Problem, SOON};
 
 /// What an answer holds, and what one must hold at least.
 pub(crate) const POSITION: HeaderName = HeaderName::from_static("millstream-position");
-const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+pub(crate) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 const JSON: HeaderValue = HeaderValue::from_static(header::JSON);
 
 /// A command that is stored.

@@ -23,6 +23,8 @@ use crate::{config::Limits, last_moment, problem::Problem};
 pub(crate) const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// Longest value of that header, and of those that a command keeps.
 const VALUE_LENGTH_MAX: usize = 256;
+/// The type of commands, one a line, and of their answers.
+pub(crate) const JSON_LINES: &str = "application/jsonl";
 /// Deepest nesting of a body. Commands are flat, or nearly so.
 const DEPTH_MAX: usize = 32;
 /// Headers of ours that a client may send with a command.
@@ -89,11 +91,46 @@ pub(crate) async fn body(
     limits: &Limits,
     stop: &CancellationToken,
 ) -> Result<Bytes, Problem> {
-    if !is_json(headers) {
+    if !is_of_type(headers, header::JSON) {
         let detail = "send the command as JSON, with the header Content-Type: application/json";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media-type-unknown", detail));
     }
-    let collected = tokio::time::timeout(limits.body_timeout, Limited::new(body, limits.body_max).collect());
+    let body =
+        collect(body, limits.body_max, limits, stop).await?.ok_or_else(|| too_large(limits.body_max))?;
+    check_depth(&body)?;
+    Ok(body)
+}
+
+/// Takes lines of JSON.
+///
+/// # Errors
+/// As [`body`].
+pub(crate) async fn lines(
+    headers: &HeaderMap,
+    body: Body,
+    limits: &Limits,
+    stop: &CancellationToken,
+) -> Result<Bytes, Problem> {
+    if !is_of_type(headers, JSON_LINES) {
+        let detail =
+            "send several commands as lines of JSON, with the header Content-Type: application/jsonl";
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media-type-unknown", detail));
+    }
+    let max = limits.lines_bytes_max;
+    collect(body, max, limits, stop).await?.ok_or_else(|| {
+        let detail = format!("the commands are larger than the {max} bytes that a request may have");
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", detail)
+    })
+}
+
+/// The whole body; none when it is larger than `max`.
+async fn collect(
+    body: Body,
+    max: usize,
+    limits: &Limits,
+    stop: &CancellationToken,
+) -> Result<Option<Bytes>, Problem> {
+    let collected = tokio::time::timeout(limits.body_timeout, Limited::new(body, max).collect());
     let collected = tokio::select! {
         biased;
         collected = collected => collected,
@@ -102,20 +139,36 @@ pub(crate) async fn body(
             return Err(Problem::unavailable("stopping", detail));
         }
     };
-    let body = match collected {
-        Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large(limits.body_max)),
-        Ok(Err(_)) => return Err(Problem::malformed("body-incomplete", "the body did not come as a whole")),
+    match collected {
+        Ok(Ok(body)) => Ok(Some(body.to_bytes())),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Ok(None),
+        Ok(Err(_)) => Err(Problem::malformed("body-incomplete", "the body did not come as a whole")),
         Err(_) => {
             let detail = "the body took too long to come";
-            return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "body-too-slow", detail));
+            Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "body-too-slow", detail))
         }
-    };
-    if depth(&body) > DEPTH_MAX {
-        let detail = format!("the body is nested more than {DEPTH_MAX} levels deep");
-        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "body-too-deep", detail));
     }
-    Ok(body)
+}
+
+/// # Errors
+/// A [`Problem`] when lists and objects of a body are nested too deep.
+pub(crate) fn check_depth(body: &[u8]) -> Result<(), Problem> {
+    if depth(body) <= DEPTH_MAX {
+        return Ok(());
+    }
+    let detail = format!("the body is nested more than {DEPTH_MAX} levels deep");
+    Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "body-too-deep", detail))
+}
+
+/// # Errors
+/// A [`Problem`] when a key in a line is none that a header could have.
+pub(crate) fn check_idempotency_key(key: &str) -> Result<(), Problem> {
+    let visible = key.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    if visible && !key.is_empty() && key.len() <= VALUE_LENGTH_MAX {
+        return Ok(());
+    }
+    let detail = format!("idempotency_key takes 1 to {VALUE_LENGTH_MAX} characters of visible ASCII");
+    Err(Problem::malformed("line-malformed", detail))
 }
 
 /// The command is larger than somebody takes.
@@ -223,11 +276,11 @@ pub(crate) fn wait_seconds(headers: &HeaderMap) -> Option<u64> {
     named.next()
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
+fn is_of_type(headers: &HeaderMap, wanted: &str) -> bool {
     let mut all = headers.get_all(http_header::CONTENT_TYPE).iter();
     let (Some(value), None) = (all.next(), all.next()) else { return false };
     let media_type = value.to_str().ok().and_then(|text| text.split(';').next());
-    media_type.is_some_and(|media_type| media_type.trim().eq_ignore_ascii_case(header::JSON))
+    media_type.is_some_and(|media_type| media_type.trim().eq_ignore_ascii_case(wanted))
 }
 
 /// How deep lists and objects of a text of JSON are nested; of what is no JSON, some number.

@@ -1,4 +1,4 @@
-//! `POST /v1/commands/{context}/{aggregate}/{id}/{command}` and `GET /v1/commands/{command-id}`.
+//! `POST /v1/commands/{context}/{aggregate}/{id}/{command}` and `GET /v1/commands/{command-id}`; the way of a command to COMMANDS.
 //!
 //! A command is answered with 202 only when COMMANDS has stored it. Deliberately absent: a decision. What becomes of it, the command
 //! handler says.
@@ -26,11 +26,15 @@ use millstream_contract::{
 use millstream_domain::decider::AggregateRegistry;
 use millstream_jetstream::{
     broker::{AppendError, Broker as _, NewMessage},
-    intake::Intake,
+    intake::{HandedOver, Intake},
     nats_broker::NatsBroker,
 };
 use millstream_write_side::outcome_inbox::{ExpectedOutcome, OutcomeInbox};
 use serde::Deserialize;
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout_at},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -64,17 +68,26 @@ pub(crate) struct Commands {
     /// By name, and by context and name.
     pub(crate) reports: BTreeMap<String, KnownReport>,
     pub(crate) limits: Limits,
+    /// For requests with several commands, which may be large.
+    pub(crate) places_for_lines: Semaphore,
     /// From then on nobody waits for an outcome.
     pub(crate) stop: CancellationToken,
 }
 
-/// A command on its way.
-struct Sending {
+/// A command that is checked.
+pub(crate) struct Sending {
     id: String,
     /// Whether the client may send it again under the same id.
     repeatable: bool,
     fingerprint: Fingerprint,
     message: NewMessage,
+}
+
+/// A command that was handed over to be stored.
+pub(crate) struct OnItsWay {
+    id: String,
+    fingerprint: Fingerprint,
+    put: HandedOver,
 }
 
 /// Takes a command.
@@ -87,35 +100,17 @@ pub(crate) async fn post(
 ) -> Result<Response, Problem> {
     let Path(parts) = parts?;
     let address = command_request::address(&parts)?;
-    if !principal.may_send(&address) {
-        let detail = format!("the key of {} does not grant {address}", principal.name());
-        return Err(Problem::new(StatusCode::FORBIDDEN, "command-not-granted", detail));
-    }
+    principal.check_may_send(&address)?;
     let wishes = Wishes::read(&headers)?;
     let body = command_request::body(&headers, body, &commands.limits, &commands.stop).await?;
     let mut sending = commands.sending(&principal, &address, &wishes, body)?;
-    command_request::check(
-        &address,
-        &sending.message.headers,
-        &sending.message.payload,
-        &commands.aggregates,
-    )?;
-    if sending.repeatable
-        && let Some(response) = commands.repeated(&sending, wishes.wait_seconds).await?
-    {
+    if let Some(response) = commands.repeated(&sending, wishes.wait_seconds).await? {
         return Ok(response);
     }
-    let expected = commands.seconds(wishes.wait_seconds).map(|seconds| {
-        let expected = commands.outcomes.expect();
-        sending.message.headers.push(header::REPLY, expected.subject());
-        (seconds, expected)
-    });
-    let fingerprint = sending.fingerprint;
-    let stored = commands.store(sending).await?;
-    match expected {
-        Some((seconds, expected)) => commands.await_outcome(stored, fingerprint, seconds, expected).await,
-        None => Ok(stored.accepted()),
-    }
+    let expected = commands.expected(&mut sending, wishes.wait_seconds);
+    let deadline = Instant::now() + commands.limits.store_wait;
+    let on_its_way = commands.hand_over(sending, deadline).await?;
+    commands.answer(on_its_way, expected, deadline).await
 }
 
 /// What may be said of a command besides its id.
@@ -166,7 +161,8 @@ pub(crate) async fn get(
 }
 
 impl Commands {
-    fn sending(
+    /// A command as it will be stored, looked at as the command handler will, and noted under its key.
+    pub(crate) fn sending(
         &self,
         principal: &Principal,
         address: &CommandAddress,
@@ -190,15 +186,26 @@ impl Commands {
         if message.size() + APPEND_BYTES > max {
             return Err(too_large(max));
         }
-        Ok(Sending { id, repeatable: key.is_some(), fingerprint, message })
+        command_request::check(address, &message.headers, &message.payload, &self.aggregates)?;
+        let repeatable = key.is_some();
+        if repeatable {
+            let before = self.recent_keys.note(&id, fingerprint);
+            if before.is_some_and(|before| before != fingerprint) {
+                return Err(key_reused());
+            }
+        }
+        Ok(Sending { id, repeatable, fingerprint, message })
     }
 
     /// The answer to a request that was answered before under the same key; none when it has to be sent, or may be sent again
     /// without harm.
-    async fn repeated(&self, sending: &Sending, wait: Option<u64>) -> Result<Option<Response>, Problem> {
-        let before = self.recent_keys.note(&sending.id, sending.fingerprint);
-        if before.is_some_and(|before| before != sending.fingerprint) {
-            return Err(key_reused());
+    pub(crate) async fn repeated(
+        &self,
+        sending: &Sending,
+        wait: Option<u64>,
+    ) -> Result<Option<Response>, Problem> {
+        if !sending.repeatable {
+            return Ok(None);
         }
         // A repeat that is not found here is recognised when it is decided.
         let look = tokio::time::timeout(REPEAT_LOOK, self.log.outcome(&sending.id)).await;
@@ -223,24 +230,63 @@ impl Commands {
         }
     }
 
-    async fn store(&self, sending: Sending) -> Result<Stored, Problem> {
-        let Sending { id, message, .. } = sending;
+    /// Lets the outcome come here, where the client waits for it.
+    pub(crate) fn expected(
+        &self,
+        sending: &mut Sending,
+        wait: Option<u64>,
+    ) -> Option<(u64, ExpectedOutcome)> {
+        let seconds = self.seconds(wait)?;
+        let expected = self.outcomes.expect();
+        sending.message.headers.push(header::REPLY, expected.subject());
+        Some((seconds, expected))
+    }
+
+    /// Hands a command over to be stored. Those that are handed over one after the other are stored in that order.
+    pub(crate) async fn hand_over(&self, sending: Sending, deadline: Instant) -> Result<OnItsWay, Problem> {
+        let Sending { id, fingerprint, message, .. } = sending;
         if !self.broker.is_connected() {
             self.recent_keys.forget(&id);
             let detail = "there is no connection to NATS now; the command is not stored, send it again";
             return Err(Problem::unavailable("not-connected", detail));
         }
-        let put = tokio::time::timeout(self.limits.store_wait, self.intake.put(message)).await;
-        match put {
-            Ok(Ok(position)) => Ok(self.stored(id, position)),
-            Ok(Err(error @ (AppendError::Refused { .. } | AppendError::Conflict { .. }))) => {
+        match timeout_at(deadline, self.intake.hand_over(message)).await {
+            Ok(Ok(put)) => Ok(OnItsWay { id, fingerprint, put }),
+            Ok(Err(error)) => Err(self.not_stored(id, Some(error))),
+            Err(_) => Err(self.not_stored(id, None)),
+        }
+    }
+
+    /// What a client is told of a command: that it is stored, or its outcome where it waits for that.
+    pub(crate) async fn answer(
+        &self,
+        on_its_way: OnItsWay,
+        expected: Option<(u64, ExpectedOutcome)>,
+        deadline: Instant,
+    ) -> Result<Response, Problem> {
+        let OnItsWay { id, fingerprint, put } = on_its_way;
+        let stored = match timeout_at(deadline, put.stored()).await {
+            Ok(Ok(position)) => self.stored(id, position),
+            Ok(Err(error)) => return Err(self.not_stored(id, Some(error))),
+            Err(_) => return Err(self.not_stored(id, None)),
+        };
+        match expected {
+            Some((seconds, expected)) => self.await_outcome(stored, fingerprint, seconds, expected).await,
+            None => Ok(stored.accepted()),
+        }
+    }
+
+    /// Why a command is not stored; without an error, the time was over.
+    fn not_stored(&self, id: String, error: Option<AppendError>) -> Problem {
+        match error {
+            Some(error @ (AppendError::Refused { .. } | AppendError::Conflict { .. })) => {
                 self.recent_keys.forget(&id);
                 let status = StatusCode::INTERNAL_SERVER_ERROR;
-                Err(Problem::new(status, "store-refused", error.to_string()).with("command_id", id))
+                Problem::new(status, "store-refused", error.to_string()).with("command_id", id)
             }
-            Ok(Err(AppendError::Unclear { .. } | AppendError::Full { .. })) | Err(_) => {
+            Some(AppendError::Unclear { .. } | AppendError::Full { .. }) | None => {
                 let detail = "the command is not known to be stored; send it again with the same Idempotency-Key, or ask for its id later";
-                Err(Problem::unavailable("not-stored", detail).with("command_id", id))
+                Problem::unavailable("not-stored", detail).with("command_id", id)
             }
         }
     }
@@ -271,7 +317,7 @@ impl Commands {
     }
 
     /// For how long to wait; none where the client does not ask for it.
-    fn seconds(&self, wished: Option<u64>) -> Option<u64> {
+    pub(crate) fn seconds(&self, wished: Option<u64>) -> Option<u64> {
         let seconds = wished?.min(self.limits.wait_max.as_secs());
         (seconds > 0).then_some(seconds)
     }

@@ -24,6 +24,10 @@ const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr
 const BODY_MAX_DEFAULT: u64 = 256 * 1024;
 /// Smaller than any command that somebody means would be refused.
 const BODY_MAX_LEAST: u64 = 1024;
+/// Some thousand commands of usual size.
+const LINES_BYTES_MAX_DEFAULT: u64 = 1024 * 1024;
+/// As many as a key may send in a second by default.
+const LINES_MAX_DEFAULT: u64 = 500;
 /// Headers come in one or two packets; whoever takes longer holds a connection on purpose.
 const HEADER_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 /// A large body over a slow network.
@@ -103,6 +107,10 @@ impl KnownReport {
 pub struct Limits {
     /// Largest body in bytes.
     pub body_max: usize,
+    /// Largest body with several commands, in bytes.
+    pub lines_bytes_max: usize,
+    /// Most commands in a request.
+    pub lines_max: usize,
     /// How long the headers of a request may take to come.
     pub header_timeout: Duration,
     /// How long its body may take.
@@ -190,10 +198,19 @@ fn listen(keys: &mut SectionKeys<'_>) -> SocketAddr {
 
 impl Limits {
     fn read(keys: &mut SectionKeys<'_>) -> Self {
-        let body_max = keys.bytes("body_max", BODY_MAX_DEFAULT, "largest body of a request");
-        if body_max < BODY_MAX_LEAST {
-            keys.problem("body_max", "must be at least 1KiB");
-        }
+        let body_max = size(keys, "body_max", BODY_MAX_DEFAULT, "largest body of a request");
+        let lines_bytes_max = size(
+            keys,
+            "lines_bytes_max",
+            LINES_BYTES_MAX_DEFAULT,
+            "largest body of a request with several commands (application/jsonl)",
+        );
+        let lines_max = count(
+            keys,
+            "lines_max",
+            LINES_MAX_DEFAULT,
+            "commands in such a request; each counts for the rates as a request does",
+        );
         let header_timeout = keys.positive_duration(
             "header_timeout",
             HEADER_TIMEOUT_DEFAULT,
@@ -232,9 +249,10 @@ impl Limits {
             "requests a second with one key, more get 429; 0 for any number",
         );
         let rate_address = rate_of_addresses(keys);
-        let body_max = usize::try_from(body_max).unwrap_or(usize::MAX);
         Self {
             body_max,
+            lines_bytes_max,
+            lines_max,
             header_timeout,
             body_timeout,
             store_wait,
@@ -254,6 +272,14 @@ fn rate_of_addresses(keys: &mut SectionKeys<'_>) -> Option<NonZeroU32> {
         RATE_ADDRESS_DEFAULT,
         "requests a second from one address, a proxy's where there is one; more get 429; 0 for any number",
     )
+}
+
+fn size(keys: &mut SectionKeys<'_>, name: &str, default: u64, help: &'static str) -> usize {
+    let size = keys.bytes(name, default, help);
+    if size < BODY_MAX_LEAST {
+        keys.problem(name, "must be at least 1KiB");
+    }
+    usize::try_from(size).unwrap_or(usize::MAX)
 }
 
 fn count(keys: &mut SectionKeys<'_>, name: &str, default: u64, help: &'static str) -> usize {

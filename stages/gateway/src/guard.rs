@@ -2,7 +2,7 @@
 //!
 //! The order is by cost: a rate before a place, a place before a key, a key before the body.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
 use axum::{
     extract::{MatchedPath, Request, State},
@@ -55,6 +55,25 @@ impl Guard {
         }
     }
 
+    /// Counts `more` commands of a request beside the request itself.
+    ///
+    /// # Errors
+    /// A [`Problem`] when they are more than may come now, or ever at once.
+    pub(crate) fn count_more(
+        &self,
+        principal: &Principal,
+        address: Option<ClientAddress>,
+        more: usize,
+    ) -> Result<(), Problem> {
+        let Some(more) = u32::try_from(more).ok().and_then(NonZeroU32::new) else { return Ok(()) };
+        if let Some(ClientAddress(address)) = address {
+            let counted = self.rates_of_addresses.count_all(&address.ip(), more);
+            counted.map_err(|wait| too_many(wait, "address"))?;
+        }
+        let counted = self.rates.count_all(&Arc::from(principal.name()), more);
+        counted.map_err(|wait| too_many(wait, "key"))
+    }
+
     fn let_in(&self, request: &Request) -> Result<Principal, Problem> {
         if self.keys.is_open() {
             only_programs_of_this_machine(request.headers(), is_document(request))?;
@@ -97,6 +116,16 @@ fn admitted<'a>(
     let principal = guard.let_in(request)?;
     request.extensions_mut().insert(principal);
     Ok(place)
+}
+
+fn too_many(wait: Option<Duration>, who: &str) -> Problem {
+    wait.map_or_else(
+        || {
+            let detail = format!("these are more commands than this {who} may send in a second");
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-many-commands", detail)
+        },
+        |pause| too_fast(who, pause),
+    )
 }
 
 fn too_fast(who: &str, pause: Duration) -> Problem {

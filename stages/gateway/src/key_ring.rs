@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use axum::http::StatusCode;
 use jiff::Timestamp;
 use millstream_contract::{
     api_key::{ApiKey, ApiKeys, ApiKeysError, KeyHash},
@@ -16,6 +17,8 @@ use millstream_contract::{
 };
 use millstream_runtime::health::Condition;
 use tokio_util::sync::CancellationToken;
+
+use crate::problem::Problem;
 
 /// How often the file is looked at. A change takes two looks, so that a revoked key is refused within a second.
 const LOOK_INTERVAL: Duration = Duration::from_millis(400);
@@ -75,8 +78,15 @@ impl Principal {
     }
 
     /// Whether it may send a command.
-    pub(crate) fn may_send(&self, address: &CommandAddress) -> bool {
-        self.key.as_ref().is_none_or(|key| key.grants_command(address))
+    ///
+    /// # Errors
+    /// A [`Problem`] when it may not.
+    pub(crate) fn check_may_send(&self, address: &CommandAddress) -> Result<(), Problem> {
+        if self.key.as_ref().is_none_or(|key| key.grants_command(address)) {
+            return Ok(());
+        }
+        let detail = format!("the key of {} does not grant {address}", self.name);
+        Err(Problem::new(StatusCode::FORBIDDEN, "command-not-granted", detail))
     }
 
     /// Whether it may ask for the row of a key.

@@ -1,13 +1,14 @@
 //! The gateway stage: takes an application's commands over HTTP and answers queries. It holds no state, so any number of them may run.
 //!
 //! In reading order: [`config`] says where it listens; `listener` takes connections; `guard` lets requests in, by `key_ring` and
-//! `rates`; `commands` stores commands, checked by `command_request`, and says with `answers` and `command_log` what became of them.
+//! `rates`; `commands` and, for several at once, `command_lines` store commands, checked by `command_request`, and say with `answers` and `command_log` what became of them.
 //! `queries` passes on what `views` answer; `reports` makes documents of it, with `report_document`, in the form that `media_type` tells.
 //! `problem` is how it refuses, and `openapi` tells all of it to programs, `docs_page` to people, as `documents` serves it.
 //!
 //! Deliberately absent: decisions, rows, and TLS.
 
 mod answers;
+mod command_lines;
 mod command_log;
 mod command_request;
 mod commands;
@@ -31,7 +32,7 @@ mod watched_stream;
 use std::{ffi::OsString, net::SocketAddr, process, sync::Arc, time::Duration};
 
 use axum::{
-    Router,
+    Extension, Router,
     http::StatusCode,
     middleware::from_fn_with_state,
     routing::{get, post},
@@ -48,7 +49,7 @@ use millstream_runtime::{
     stage::{StageIdentity, StageRuntime, run_stage},
 };
 use millstream_write_side::outcome_inbox::{OutcomeInbox, OutcomeInboxError};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 use ulid::Ulid;
 
@@ -61,6 +62,9 @@ pub use crate::{key_ring::KeyRingError, watched_stream::WatchedStreamError};
 
 /// How long what was begun may still wait for somebody else when the stage is asked to stop: what needs no wait is answered.
 const LAST_MOMENT: Duration = Duration::from_millis(500);
+
+/// Requests with several commands at a time: what they hold is many times larger than others.
+const LINES_AT_A_TIME_MAX: usize = 64;
 
 /// Why the stage ends with an error.
 #[derive(Debug, thiserror::Error)]
@@ -163,6 +167,7 @@ pub async fn run<A: Application>(
         aggregates: parts.aggregates,
         reports: parts.reports,
         limits,
+        places_for_lines: Semaphore::new(LINES_AT_A_TIME_MAX),
         stop: stop.clone(),
     };
     let guard = Guard::new(keys, &limits, metrics.clone());
@@ -187,6 +192,7 @@ fn router(commands: Arc<Commands>, documents: Arc<Documents>, guard: Arc<Guard>)
         .route("/v1/openapi.json", get(documents::openapi).with_state(Arc::clone(&documents)))
         .route("/v1/docs", get(documents::page).with_state(documents))
         .route("/v1/commands/{context}/{aggregate}/{id}/{command}", post(commands::post))
+        .route("/v1/commands", post(command_lines::post))
         .route("/v1/commands/{command_id}", get(commands::get))
         .route("/v1/reports/{report}", get(reports::list))
         .route("/v1/reports/{report}/{*key}", get(reports::get))
@@ -200,6 +206,7 @@ fn router(commands: Arc<Commands>, documents: Arc<Documents>, guard: Arc<Guard>)
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", detail)
         })
         .with_state(commands)
+        .layer(Extension(Arc::clone(&guard)))
         .layer(from_fn_with_state(guard, guard::pass))
 }
 

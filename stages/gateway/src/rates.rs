@@ -33,6 +33,15 @@ impl<K: Hash + Eq + Clone> Rates<K> {
         }
         limiter.check_key(who).map_err(|until| until.wait_time_from(self.clock.now()))
     }
+
+    /// Counts `many` of `who`, all or none. Says how long it is until they are taken; nothing where that many never are at once.
+    pub(crate) fn count_all(&self, who: &K, many: NonZeroU32) -> Result<(), Option<Duration>> {
+        let Some(limiter) = &self.limiter else { return Ok(()) };
+        match limiter.check_key_n(who, many) {
+            Ok(counted) => counted.map_err(|until| Some(until.wait_time_from(self.clock.now()))),
+            Err(_) => Err(None),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -47,5 +56,15 @@ mod tests {
         assert!(wait <= Duration::from_secs(1), "{wait:?}");
         assert!(rates.count(&"b").is_ok(), "nobody pays for another");
         assert!((0..1000).all(|_| Rates::new(None).count(&"a").is_ok()));
+    }
+
+    #[test]
+    fn several_are_counted_together_or_not_at_all() {
+        let rates = Rates::new(NonZeroU32::new(3));
+        let many = |number| NonZeroU32::new(number).unwrap();
+        assert_eq!(rates.count_all(&"a", many(4)), Err(None), "they never are taken at once");
+        assert!(rates.count_all(&"a", many(2)).is_ok());
+        assert!(matches!(rates.count_all(&"a", many(2)), Err(Some(_))), "there is place for one");
+        assert!(rates.count(&"a").is_ok(), "which was left");
     }
 }

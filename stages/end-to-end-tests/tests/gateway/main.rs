@@ -10,6 +10,7 @@ mod doors;
 mod faults;
 mod guide;
 mod keys;
+mod lines;
 mod openapi;
 mod queries;
 mod reports;

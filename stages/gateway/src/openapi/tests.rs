@@ -8,11 +8,13 @@ use millstream_model::Reference;
 use super::{problems::PROBLEMS, *};
 
 /// The sources of the gateway in which a refusal is written.
-const SOURCES: [&str; 11] = [
+const SOURCES: [&str; 13] = [
+    include_str!("../command_lines.rs"),
     include_str!("../command_log.rs"),
     include_str!("../command_request.rs"),
     include_str!("../commands.rs"),
     include_str!("../guard.rs"),
+    include_str!("../key_ring.rs"),
     include_str!("../lib.rs"),
     include_str!("../media_type.rs"),
     include_str!("../problem.rs"),
@@ -38,6 +40,8 @@ const GUIDE: &str = include_str!("../../../../docs/guides/http.md");
 pub(crate) fn described<A: Application, T>(with_keys: bool, ask: impl FnOnce(&Described<'_>) -> T) -> T {
     let limits = Limits {
         body_max: 1024,
+        lines_bytes_max: 1024,
+        lines_max: 1,
         header_timeout: Duration::from_secs(1),
         body_timeout: Duration::from_secs(1),
         store_wait: Duration::from_secs(1),

@@ -17,6 +17,7 @@ use axum::{
 };
 use bytes::Bytes;
 use millstream_contract::{
+    api_key::CommandPattern,
     command::issuer,
     header,
     outcome::{Outcome, OutcomeReply},
@@ -68,6 +69,8 @@ pub(crate) struct Commands {
     /// By name, and by context and name.
     pub(crate) reports: BTreeMap<String, KnownReport>,
     pub(crate) limits: Limits,
+    /// Commands that must carry a version.
+    pub(crate) preconditions_required: Vec<CommandPattern>,
     /// For requests with several commands, which may be large.
     pub(crate) places_for_lines: Semaphore,
     /// From then on nobody waits for an outcome.
@@ -187,6 +190,11 @@ impl Commands {
             return Err(too_large(max));
         }
         command_request::check(address, &message.headers, &message.payload, &self.aggregates)?;
+        if wishes.expected_version.is_none()
+            && self.preconditions_required.iter().any(|pattern| pattern.grants(address))
+        {
+            return Err(precondition_required(address));
+        }
         let repeatable = key.is_some();
         if repeatable {
             let before = self.recent_keys.note(&id, fingerprint);
@@ -340,6 +348,14 @@ fn command_id(principal: &Principal, key: Option<&str>) -> String {
 /// A key may have the name of a process; what that sends is not the key's.
 fn is_own(id: &str, name: &str) -> bool {
     id.strip_prefix(name).is_some_and(|rest| rest.starts_with(':')) && issuer(id).is_none()
+}
+
+fn precondition_required(address: &CommandAddress) -> Problem {
+    let detail = format!(
+        "{address} is taken only with the version that its sender has seen: send If-Match: \"v<version>\", or If-None-Match: * for \
+         an aggregate without events; in a line, expected_version"
+    );
+    Problem::new(StatusCode::PRECONDITION_REQUIRED, "precondition-required", detail)
 }
 
 fn key_reused() -> Problem {

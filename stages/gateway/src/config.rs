@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use millstream_contract::api_key::CommandPattern;
 use millstream_domain::{
     application::{Application, ApplicationError, BuiltReport, DefaultSettings, Model, Views},
     decider::AggregateRegistry,
@@ -59,6 +60,8 @@ pub struct StageConfig<A> {
     pub keys_file: Option<PathBuf>,
     /// What it takes.
     pub limits: Limits,
+    /// Commands that must say which version of their aggregate their sender has seen.
+    pub preconditions_required: Vec<CommandPattern>,
     /// What the application has; nothing where it is not sound, which is noted.
     pub parts: Parts,
     application: PhantomData<fn() -> A>,
@@ -146,11 +149,12 @@ impl<A: Application> Section for StageConfig<A> {
             );
         }
         let limits = Limits::read(keys);
+        let preconditions_required = preconditions_required(keys);
         let parts = Parts::of::<A>().unwrap_or_else(|error| {
             keys.general_problem(error);
             Parts::default()
         });
-        Self { listen, keys_file, limits, parts, application: PhantomData }
+        Self { listen, keys_file, limits, preconditions_required, parts, application: PhantomData }
     }
 }
 
@@ -182,6 +186,23 @@ impl Parts {
         }
         Ok(Self { contexts, aggregates, views, outcome_views, reports })
     }
+}
+
+fn preconditions_required(keys: &mut SectionKeys<'_>) -> Vec<CommandPattern> {
+    const NAME: &str = "preconditions_required";
+    let texts = keys.list(
+        NAME,
+        &[],
+        "patterns of commands, such as retail.product.*.reprice, that must carry If-Match or If-None-Match; others get 428",
+    );
+    let mut patterns = Vec::new();
+    for text in texts {
+        match CommandPattern::try_from(text) {
+            Ok(pattern) => patterns.push(pattern),
+            Err(error) => keys.problem(NAME, format!("is wrong: {error}")),
+        }
+    }
+    patterns
 }
 
 fn listen(keys: &mut SectionKeys<'_>) -> SocketAddr {
@@ -295,6 +316,7 @@ impl<A> fmt::Debug for StageConfig<A> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = formatter.debug_struct("StageConfig");
         shown.field("listen", &self.listen).field("keys_file", &self.keys_file);
-        shown.field("limits", &self.limits).finish_non_exhaustive()
+        shown.field("limits", &self.limits);
+        shown.field("preconditions_required", &self.preconditions_required).finish_non_exhaustive()
     }
 }

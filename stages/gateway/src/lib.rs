@@ -123,7 +123,7 @@ pub async fn run<A: Application>(
 ) -> Result<(), RunError> {
     // A client that takes its time must not make the end too slow.
     let end_timeout = config.shutdown.limit / 5 * 4;
-    let StageConfig { listen, keys_file, limits, parts, .. } = config.stage;
+    let StageConfig { listen, keys_file, limits, preconditions_required, parts, .. } = config.stage;
     let StageRuntime { broker, metrics, readiness, shutdown, .. } = runtime;
     let stop = shutdown.token().clone();
     let ids = IdSource::new(Ulid::generate().to_string());
@@ -167,6 +167,7 @@ pub async fn run<A: Application>(
         aggregates: parts.aggregates,
         reports: parts.reports,
         limits,
+        preconditions_required,
         places_for_lines: Semaphore::new(LINES_AT_A_TIME_MAX),
         stop: stop.clone(),
     };

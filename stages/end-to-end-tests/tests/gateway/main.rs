@@ -12,6 +12,7 @@ mod guide;
 mod keys;
 mod lines;
 mod openapi;
+mod preconditions;
 mod queries;
 mod reports;
 mod views;

@@ -14,6 +14,7 @@ use crate::openapi::{
     Described,
     commands::{body, example_id, id_form, offered, rejections},
     problems::{KnownProblem, PROBLEMS},
+    reports::addresses,
 };
 
 const STYLE: &str = include_str!("../templates/docs.css");
@@ -43,6 +44,7 @@ struct ContextPart<'a> {
     name: &'static str,
     aggregates: Vec<AggregatePart>,
     views: Vec<ViewPart<'a>>,
+    reports: Vec<&'a str>,
 }
 
 struct AggregatePart {
@@ -105,12 +107,14 @@ pub(crate) fn page(described: &Described<'_>) -> Page {
 fn context<'a>(described: &'a Described<'_>, name: &'static str, key_header: &str) -> ContextPart<'a> {
     let aggregates = described.parts.aggregates.iter().filter(|aggregate| aggregate.context() == name);
     let views = described.parts.views.iter().filter(|(context, _)| context == name);
+    let reports = addresses(described).filter(|(_, report)| report.context == name);
     ContextPart {
         name,
         aggregates: aggregates.map(|aggregate| aggregate_part(aggregate.as_ref(), key_header)).collect(),
         views: views
             .map(|(_, view)| ViewPart { name: view, fields: columns(described, name, view) })
             .collect(),
+        reports: reports.map(|(address, _)| address).collect(),
     }
 }
 

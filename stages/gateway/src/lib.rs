@@ -135,6 +135,7 @@ pub async fn run<A: Application>(
         parts: &parts,
         limits: &limits,
         port: listen.port(),
+        with_preconditions: !preconditions_required.is_empty(),
         with_keys: keys_file.is_some(),
     });
     let keys = KeyRing::open(keys_file, keys, stop.clone()).await?;

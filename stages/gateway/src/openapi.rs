@@ -1,11 +1,13 @@
 //! The OpenAPI 3.1 document of a running gateway, made from the application that it serves: nobody writes a line for a command or a view.
 //!
-//! In reading order: `commands` and `views` have a path for each command and each view, `parts` what they share, and `problems` every
+//! In reading order: `commands`, `views` and `reports` have a path for each of theirs, `lines` that of several commands, `parts` what they share, and `problems` every
 //! refusal. Deliberately absent: what the gateway does not do, and what is not known of an application (the form of most rows).
 
 pub(crate) mod commands;
+mod lines;
 mod parts;
 pub(crate) mod problems;
+pub(crate) mod reports;
 mod views;
 
 use serde_json::{Map, Value, json};
@@ -22,6 +24,8 @@ pub(crate) struct Described<'a> {
     pub(crate) limits: &'a Limits,
     /// The port on which it listens.
     pub(crate) port: u16,
+    /// Whether some commands must say which version of their aggregate their sender has seen.
+    pub(crate) with_preconditions: bool,
     /// Whether every request needs a key.
     pub(crate) with_keys: bool,
 }
@@ -32,6 +36,8 @@ pub(crate) fn document(described: &Described<'_>) -> Value {
     let mut schemas = parts::schemas();
     commands::describe(described, &mut paths, &mut schemas);
     views::describe(described, &mut paths, &mut schemas);
+    reports::describe(described, &mut paths);
+    paths.insert("/v1/commands".to_owned(), json!({ "post": lines::operation(described) }));
     let [data, page] = ["application/json", "text/html"].map(|media_type| of_itself(described, media_type));
     paths.insert("/v1/openapi.json".to_owned(), json!({ "get": data }));
     paths.insert("/v1/docs".to_owned(), json!({ "get": page }));
@@ -39,7 +45,7 @@ pub(crate) fn document(described: &Described<'_>) -> Value {
         "schemas": schemas,
         "parameters": parts::parameters(described.limits),
         "headers": parts::headers(),
-        "responses": problems::responses(described.with_keys),
+        "responses": problems::responses(described),
     });
     let document = json!({
         "openapi": "3.1.0",
@@ -81,7 +87,7 @@ fn of_itself(described: &Described<'_>, media_type: &str) -> Value {
         "text/html" => ("gateway.docs", "A page for people that says the same", "string"),
         _ => ("gateway.openapi", "This document", "object"),
     };
-    let mut responses = problems::referenced(Door::Document, described.with_keys);
+    let mut responses = problems::referenced(described, Door::Document);
     responses.insert(
         "200".to_owned(),
         json!({

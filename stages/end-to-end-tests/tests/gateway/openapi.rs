@@ -30,13 +30,14 @@ async fn every_example_of_the_document_is_taken() {
     assert_eq!(client.with("If-None-Match", tag).get("/v1/openapi.json").await.status, 304);
     let mut taken = 0;
     for (path, item) in document["paths"].as_object().unwrap() {
-        if item["post"].is_object() {
+        // Several commands have no schema as a whole.
+        if item["post"]["requestBody"]["content"]["application/json"].is_object() {
             take(&client, path, &document, &item["post"]).await;
             taken += 1;
         }
     }
     assert!(taken > 20, "these are all commands of the reference application: {taken}");
-    for view in ["/v1/retail/command", "/v1/retail/store-daily"] {
+    for view in ["/v1/retail/command", "/v1/retail/store-daily", "/v1/reports/store-daily/{date}/{key}"] {
         assert!(document["paths"][view]["get"].is_object(), "{view}");
     }
     type_the_page(&client, folder.path()).await;

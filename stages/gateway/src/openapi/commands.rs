@@ -77,7 +77,7 @@ fn operation(described: &Described<'_>, aggregate: &dyn AggregateType, command: 
     let body = body(aggregate, command);
     let mut parameters = vec![aggregate_id(aggregate)];
     parameters.extend(PARAMETERS.map(parameter));
-    let mut responses = referenced(Door::Command, described.with_keys);
+    let mut responses = referenced(described, Door::Command);
     responses.insert("200".to_owned(), accepted());
     responses.insert("202".to_owned(), stored());
     let mut description = format!("At most {} bytes.", described.limits.body_max);
@@ -140,7 +140,7 @@ fn accepted() -> Value {
 }
 
 fn status(described: &Described<'_>) -> Value {
-    let mut responses = referenced(Door::Status, described.with_keys);
+    let mut responses = referenced(described, Door::Status);
     responses.insert(
         "200".to_owned(),
         json!({

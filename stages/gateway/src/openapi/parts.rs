@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::lines::{line, line_answer};
 use crate::config::Limits;
 
 /// An object with a member more.
@@ -40,6 +41,8 @@ pub(super) fn schemas() -> Map<String, Value> {
         ("AcceptedCommand".to_owned(), accepted_command()),
         ("CommandStatus".to_owned(), command_status()),
         ("RowTooLarge".to_owned(), row_too_large()),
+        ("CommandLine".to_owned(), line()),
+        ("CommandLineAnswer".to_owned(), line_answer()),
     ])
 }
 
@@ -164,6 +167,10 @@ pub(super) fn parameters(limits: &Limits) -> Value {
         "limit": in_query("limit", "Rows on a page", json!({ "type": "integer", "minimum": 1, "maximum": 10_000, "default": 100 })),
         "reverse": in_query("reverse", "Descending instead of ascending keys", json!({ "type": "boolean", "default": false })),
         "cursor": in_query("cursor", "Continue behind the page that has this cursor", text()),
+        "revision": in_query("revision", "A number, or `all`; without it, the current one",
+            json!({ "anyOf": [{ "type": "integer", "minimum": 1, "maximum": u32::MAX }, { "const": "all" }] })),
+        "differences": in_query("differences", "The revision of which it is asked what it adds to the one before",
+            json!({ "type": "integer", "minimum": 1, "maximum": u32::MAX })),
     })
 }
 
@@ -179,6 +186,8 @@ pub(super) fn headers() -> Value {
         "Version": always("The aggregate's version, for If-Match of its next command"),
         "Version-There-Is": maybe("The version that the aggregate has"),
         "Millstream-Position": maybe("Which events the answer holds"),
+        "Preference-Applied-To-Lines": maybe("For how many seconds the gateway would have waited"),
+        "Vary": always("accept: the same address has answers in several forms"),
         "Link": maybe("The next page, as rel=\"next\""),
         "Retry-After": { "description": "Seconds until another attempt makes sense", "required": true, "schema": { "type": "integer", "minimum": 1 } },
         "Retry-After-Pending": { "description": "Seconds until it makes sense to ask again, of a command that is pending", "schema": { "type": "integer", "minimum": 1 } },

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::parts;
+use super::{Described, parts};
 
 /// Where a problem can come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,12 +19,27 @@ pub(crate) enum Door {
     Row,
     /// A list is asked for.
     List,
+    /// Several commands are sent.
+    Lines,
+    /// A row of a report is asked for.
+    Report,
+    /// A list of a report is asked for.
+    Reports,
     /// The gateway describes itself.
     Document,
 }
 
 impl Door {
-    const ALL: [Self; 5] = [Self::Command, Self::Status, Self::Row, Self::List, Self::Document];
+    const ALL: [Self; 8] = [
+        Self::Command,
+        Self::Status,
+        Self::Row,
+        Self::List,
+        Self::Lines,
+        Self::Report,
+        Self::Reports,
+        Self::Document,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -32,6 +47,9 @@ impl Door {
             Self::Status => "Status",
             Self::Row => "Row",
             Self::List => "List",
+            Self::Lines => "Lines",
+            Self::Report => "Report",
+            Self::Reports => "Reports",
             Self::Document => "Document",
         }
     }
@@ -43,6 +61,7 @@ enum Gateway {
     Any,
     WithKeys,
     WithoutKeys,
+    WithPreconditions,
 }
 
 /// A problem that the gateway tells by itself.
@@ -59,10 +78,17 @@ pub(crate) struct KnownProblem {
 
 const EVERYWHERE: &[Door] = &Door::ALL;
 const COMMAND: &[Door] = &[Door::Command];
+const COMMANDS: &[Door] = &[Door::Command, Door::Lines];
 const STATUS: &[Door] = &[Door::Status];
-const ROW: &[Door] = &[Door::Row];
-const VIEWS: &[Door] = &[Door::Row, Door::List];
-const ALL_BUT_DOCUMENTS: &[Door] = &[Door::Command, Door::Status, Door::Row, Door::List];
+const ROWS: &[Door] = &[Door::Row, Door::Report];
+const VIEWS: &[Door] = &[Door::Row, Door::List, Door::Report, Door::Reports];
+const REPORTS: &[Door] = &[Door::Report, Door::Reports];
+/// Where a part of the address is the client's.
+const ADDRESSES: &[Door] = &[Door::Command, Door::Status, Door::Row, Door::List, Door::Report];
+const WITH_HEADERS: &[Door] =
+    &[Door::Command, Door::Lines, Door::Row, Door::List, Door::Report, Door::Reports];
+const ALL_BUT_DOCUMENTS: &[Door] =
+    &[Door::Command, Door::Status, Door::Row, Door::List, Door::Lines, Door::Report, Door::Reports];
 const ELSEWHERE: &[Door] = &[];
 
 const fn known(
@@ -80,14 +106,14 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
     known(
         400,
         "address-malformed",
-        ALL_BUT_DOCUMENTS,
+        ADDRESSES,
         Gateway::Any,
         "Correct the address; the sentence names the part.",
     ),
     known(
         400,
         "query-malformed",
-        &[Door::Status, Door::Row, Door::List],
+        &[Door::Status, Door::Row, Door::List, Door::Report, Door::Reports],
         Gateway::Any,
         "Correct the query; the sentence names the parameter.",
     ),
@@ -99,27 +125,15 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
         Gateway::Any,
         "Correct or leave out the header that the sentence names.",
     ),
-    known(
-        400,
-        "header-twice",
-        &[Door::Command, Door::Row, Door::List],
-        Gateway::Any,
-        "Send the header once.",
-    ),
+    known(400, "header-twice", WITH_HEADERS, Gateway::Any, "Send the header once."),
     known(
         400,
         "header-control-character",
-        &[Door::Command, Door::Row, Door::List],
+        WITH_HEADERS,
         Gateway::Any,
         "Correct the header that the sentence names.",
     ),
-    known(
-        400,
-        "header-malformed",
-        &[Door::Command, Door::Row, Door::List],
-        Gateway::Any,
-        "Correct the header that the sentence names.",
-    ),
+    known(400, "header-malformed", WITH_HEADERS, Gateway::Any, "Correct the header that the sentence names."),
     known(
         400,
         "precondition-malformed",
@@ -134,7 +148,14 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
         Gateway::Any,
         "Leave Millstream-Actor out: the key says who sends.",
     ),
-    known(400, "body-incomplete", COMMAND, Gateway::Any, "Send the whole body."),
+    known(400, "body-incomplete", COMMANDS, Gateway::Any, "Send the whole body."),
+    known(
+        400,
+        "line-malformed",
+        ELSEWHERE,
+        Gateway::Any,
+        "Of a line: correct it; the sentence says what is wrong.",
+    ),
     known(401, "key-missing", EVERYWHERE, Gateway::WithKeys, "Send a key as Authorization: Bearer <key>."),
     known(
         401,
@@ -169,7 +190,7 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
     known(
         404,
         "address-unknown",
-        ALL_BUT_DOCUMENTS,
+        ADDRESSES,
         Gateway::Any,
         "Correct the address: there is nothing at this one.",
     ),
@@ -188,7 +209,8 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
         "Correct the address; the sentence says which commands there are.",
     ),
     known(404, "view-unknown", ELSEWHERE, Gateway::Any, "Correct the address: there is no such view."),
-    known(404, "row-unknown", ROW, Gateway::Any, "There is no row of that key."),
+    known(404, "report-unknown", ELSEWHERE, Gateway::Any, "Correct the address: there is no such report."),
+    known(404, "row-unknown", ROWS, Gateway::Any, "There is no row of that key."),
     known(
         404,
         "command-id-unknown",
@@ -197,7 +219,8 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
         "Ask at the address in Location, with the key that sent the command.",
     ),
     known(405, "method-not-allowed", ELSEWHERE, Gateway::Any, "Use the method in Allow."),
-    known(408, "body-too-slow", COMMAND, Gateway::Any, "Send the body faster; nothing is stored."),
+    known(406, "not-acceptable", REPORTS, Gateway::Any, "Take application/json or text/csv."),
+    known(408, "body-too-slow", COMMANDS, Gateway::Any, "Send the body faster; nothing is stored."),
     known(
         409,
         "position-of-another-generation",
@@ -212,11 +235,31 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
         Gateway::Any,
         "Discard the position; the stream has purged the command.",
     ),
-    known(413, "body-too-large", COMMAND, Gateway::Any, "Make the command smaller."),
-    known(415, "media-type-unknown", COMMAND, Gateway::Any, "Send JSON as application/json."),
+    known(
+        413,
+        "body-too-large",
+        COMMANDS,
+        Gateway::Any,
+        "Make the command smaller; of several commands, send fewer at once.",
+    ),
+    known(413, "too-many-commands", &[Door::Lines], Gateway::Any, "Send fewer commands at once."),
+    known(
+        415,
+        "media-type-unknown",
+        COMMANDS,
+        Gateway::Any,
+        "Send JSON as application/json, several commands as application/jsonl.",
+    ),
     known(422, "body-malformed", COMMAND, Gateway::Any, "Correct the body; the sentence names the field."),
     known(422, "body-too-deep", COMMAND, Gateway::Any, "Send a body that is less deeply nested."),
     known(422, "idempotency-key-reused", COMMAND, Gateway::Any, "Use a key of its own for each command."),
+    known(
+        428,
+        "precondition-required",
+        COMMAND,
+        Gateway::WithPreconditions,
+        "Read the aggregate, and send If-Match with its version, or If-None-Match: *.",
+    ),
     known(429, "rate-exceeded", EVERYWHERE, Gateway::Any, "Wait as long as Retry-After says."),
     known(
         500,
@@ -228,7 +271,7 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
     known(
         500,
         "row-too-large",
-        ROW,
+        &[Door::Row, Door::Report, Door::Reports],
         Gateway::Any,
         "The row is larger than an answer may be; read it with millstream query --as-of.",
     ),
@@ -241,7 +284,7 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
     ),
     known(503, "busy", EVERYWHERE, Gateway::Any, "Nothing is stored; send it again after Retry-After."),
     known(503, "not-connected", COMMAND, Gateway::Any, "Nothing is stored; send it again after Retry-After."),
-    known(503, "stopping", COMMAND, Gateway::Any, "Nothing is stored; send it again after Retry-After."),
+    known(503, "stopping", COMMANDS, Gateway::Any, "Nothing is stored; send it again after Retry-After."),
     known(
         503,
         "not-stored",
@@ -252,7 +295,7 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
     known(
         503,
         "outcomes-unavailable",
-        ALL_BUT_DOCUMENTS,
+        &[Door::Command, Door::Status, Door::Row, Door::List, Door::Report, Door::Reports],
         Gateway::Any,
         "It cannot be told now what became of a command; ask again after Retry-After.",
     ),
@@ -275,8 +318,8 @@ pub(crate) const OF_THE_APPLICATION: [(u16, &str); 4] = [
 ];
 
 /// References to the responses of a door, by their statuses.
-pub(super) fn referenced(door: Door, with_keys: bool) -> Map<String, Value> {
-    let statuses = statuses(door, with_keys);
+pub(super) fn referenced(described: &Described<'_>, door: Door) -> Map<String, Value> {
+    let statuses = statuses(described, door);
     let referenced = statuses.keys().map(|status| {
         let reference = format!("#/components/responses/{}{status}", door.name());
         (status.to_string(), json!({ "$ref": reference }))
@@ -284,11 +327,11 @@ pub(super) fn referenced(door: Door, with_keys: bool) -> Map<String, Value> {
     referenced.collect()
 }
 
-/// The responses of all doors, of a gateway with keys or without.
-pub(super) fn responses(with_keys: bool) -> Map<String, Value> {
+/// The responses of all doors of a gateway.
+pub(super) fn responses(described: &Described<'_>) -> Map<String, Value> {
     let mut responses = Map::new();
     for door in Door::ALL {
-        for (status, known) in statuses(door, with_keys) {
+        for (status, known) in statuses(described, door) {
             responses.insert(format!("{}{status}", door.name()), response(door, status, &known));
         }
     }
@@ -296,12 +339,13 @@ pub(super) fn responses(with_keys: bool) -> Map<String, Value> {
 }
 
 /// What can come at a door.
-fn statuses(door: Door, with_keys: bool) -> BTreeMap<u16, Vec<&'static KnownProblem>> {
+fn statuses(described: &Described<'_>, door: Door) -> BTreeMap<u16, Vec<&'static KnownProblem>> {
     let mut statuses: BTreeMap<u16, Vec<&KnownProblem>> = BTreeMap::new();
     let here = |gateway| match gateway {
         Gateway::Any => true,
-        Gateway::WithKeys => with_keys,
-        Gateway::WithoutKeys => !with_keys,
+        Gateway::WithKeys => described.with_keys,
+        Gateway::WithoutKeys => !described.with_keys,
+        Gateway::WithPreconditions => described.with_preconditions,
     };
     for problem in PROBLEMS.iter().filter(|problem| problem.doors.contains(&door) && here(problem.gateway)) {
         statuses.entry(problem.status).or_default().push(problem);

@@ -33,19 +33,8 @@ pub(super) fn describe(
 
 fn operation(described: &Described<'_>, [context, view]: [&str; 2], door: Door, row: &str) -> Value {
     let is_list = door == Door::List;
-    let mut responses = referenced(door, described.with_keys);
-    let body = if is_list {
-        json!({
-            "type": "object",
-            "required": ["rows", "cursor"],
-            "properties": {
-                "rows": { "type": "array", "items": { "anyOf": [schema(row), schema("RowTooLarge")] } },
-                "cursor": { "type": ["string", "null"], "description": "Where the next page begins; null on the last" },
-            },
-        })
-    } else {
-        schema(row)
-    };
+    let mut responses = referenced(described, door);
+    let body = if is_list { page_of(&[schema(row)]) } else { schema(row) };
     let headers = json!({ "ETag": header("ETag"), "Millstream-Position": header("Millstream-Position") });
     let headers = if is_list { with(headers, "Link", header("Link")) } else { headers };
     let what = if is_list { "A page of rows" } else { "The row" };
@@ -66,6 +55,19 @@ fn operation(described: &Described<'_>, [context, view]: [&str; 2], door: Door, 
         "summary": format!("{summary} {view}"),
         "parameters": parameters,
         "responses": responses,
+    })
+}
+
+/// The schema of a page of rows of one kind or another.
+pub(super) fn page_of(rows: &[Value]) -> Value {
+    let kinds: Vec<Value> = rows.iter().cloned().chain([schema("RowTooLarge")]).collect();
+    json!({
+        "type": "object",
+        "required": ["rows", "cursor"],
+        "properties": {
+            "rows": { "type": "array", "items": { "anyOf": kinds } },
+            "cursor": { "type": ["string", "null"], "description": "Where the next page begins; null on the last" },
+        },
     })
 }
 

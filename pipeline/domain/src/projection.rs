@@ -104,7 +104,7 @@ impl dyn Rows + '_ {
     ///
     /// # Errors
     /// As `read`.
-    pub fn recall<T: DeserializeOwned + Clone + 'static>(
+    pub fn read_decoded<T: DeserializeOwned + Clone + 'static>(
         &self,
         table: &str,
         key: &str,
@@ -120,15 +120,15 @@ impl dyn Rows + '_ {
     }
 
     /// Sets the row of `key`, for rows that change again and again: as `write`, and encoded only when it is stored.
-    pub fn keep<T: Serialize + Send + 'static>(&mut self, table: &str, key: &str, row: T) {
+    pub fn write_decoded<T: Serialize + Send + 'static>(&mut self, table: &str, key: &str, row: T) {
         self.put_decoded(table, key, DecodedRow::new(row));
     }
 
-    /// Changes the row of `key`, which begins as its default: as `recall` and `keep` in one.
+    /// Changes the row of `key`, which begins as its default: as `read_decoded` and `write_decoded` in one.
     ///
     /// # Errors
     /// As `read`.
-    pub fn amend<T: Default + Serialize + DeserializeOwned + Send + 'static>(
+    pub fn update<T: Default + Serialize + DeserializeOwned + Send + 'static>(
         &mut self,
         table: &str,
         key: &str,
@@ -143,7 +143,7 @@ impl dyn Rows + '_ {
             },
         };
         change(&mut row);
-        self.keep(table, key, row);
+        self.write_decoded(table, key, row);
         Ok(())
     }
 

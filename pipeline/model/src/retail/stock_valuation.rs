@@ -244,10 +244,10 @@ fn note_costs(
     received: &DeliveryReceived,
     rows: &mut (dyn Rows + '_),
 ) -> Result<(), ProjectionError> {
-    let mut location: Location = rows.recall(LOCATIONS, &received.location)?.unwrap_or_default();
+    let mut location: Location = rows.read_decoded(LOCATIONS, &received.location)?.unwrap_or_default();
     if location.currency.is_none() {
         location.currency = Some(received.currency);
-        rows.keep(LOCATIONS, &received.location, location.clone());
+        rows.write_decoded(LOCATIONS, &received.location, location.clone());
     }
     if location.currency != Some(received.currency) {
         return Ok(());
@@ -330,7 +330,7 @@ fn change_holding(
     let before: Holding = rows.read(STOCKS, stock)?.unwrap_or_default();
     let after = change(before);
     rows.write(STOCKS, stock, &after);
-    let known: Location = rows.recall(LOCATIONS, location)?.unwrap_or_default();
+    let known: Location = rows.read_decoded(LOCATIONS, location)?.unwrap_or_default();
     let (known, mut entries) = begin(location, known, date, rows)?;
     let difference = Balance::of(after).less(Balance::of(before));
     let reference = SmolStr::from([stock, " ", reference].concat().trim_end());
@@ -351,9 +351,11 @@ fn begin(
     let Err(place) = known.dates.binary_search(&date) else { return Ok((known, vec![])) };
     let before = place.checked_sub(1).and_then(|before| known.dates.get(before)).copied();
     known.dates.insert(place, date);
-    rows.keep(LOCATIONS, location, known.clone());
+    rows.write_decoded(LOCATIONS, location, known.clone());
     let opening = match before {
-        Some(before) => rows.recall::<Balance>(ENDS, &format!("{location}/{before}"))?.unwrap_or_default(),
+        Some(before) => {
+            rows.read_decoded::<Balance>(ENDS, &format!("{location}/{before}"))?.unwrap_or_default()
+        }
         None => Balance::default(),
     };
     let mut entries = Vec::new();
@@ -387,7 +389,7 @@ fn post(
     rows: &mut (dyn Rows + '_),
 ) -> Result<Entry, ProjectionError> {
     let (date, place) = (SmolStr::from(date), SmolStr::from(location));
-    rows.amend(ENDS, &[location, "/", &date].concat(), |end: &mut Balance| *end = end.plus(difference))?;
+    rows.update(ENDS, &[location, "/", &date].concat(), |end: &mut Balance| *end = end.plus(difference))?;
     Ok(Entry::Post(Posting {
         texts: vec![
             ("location", Some(place.clone())),

@@ -91,7 +91,7 @@ impl Projection for StockView {
 
     fn apply(&self, envelope: &EventEnvelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
         let key = envelope.stream_id.id();
-        let mut row: StockRow = match rows.recall(STOCK, key)? {
+        let mut row: StockRow = match rows.read_decoded(STOCK, key)? {
             Some(row) => row,
             None => empty_row(stock_of(envelope)?, envelope.recorded_at),
         };

@@ -294,7 +294,7 @@ fn post(
     reference: String,
     rows: &mut (dyn Rows + '_),
 ) -> Result<Entry, ProjectionError> {
-    let name = rows.recall::<String>(SUPPLIER_NAMES, supplier)?;
+    let name = rows.read_decoded::<String>(SUPPLIER_NAMES, supplier)?;
     if name.is_none() && supplier != UNASSIGNED {
         rows.write(NAMELESS, &format!("{supplier}/{date}/{currency}"), &());
     }

@@ -74,7 +74,7 @@ impl Projection for TillView {
 
     fn apply(&self, envelope: &EventEnvelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
         let key = envelope.stream_id.id();
-        let mut row = match rows.recall(VIEW, key)? {
+        let mut row = match rows.read_decoded(VIEW, key)? {
             Some(row) => row,
             None => empty_row(till_of(envelope)?, envelope.recorded_at),
         };
@@ -103,7 +103,7 @@ impl Projection for TillView {
         row.net_amount = row.gross_amount.saturating_sub(row.refund_amount);
         row.version = envelope.aggregate_version;
         row.recorded_at = envelope.recorded_at;
-        rows.keep(VIEW, key, row);
+        rows.write_decoded(VIEW, key, row);
         Ok(())
     }
 }

@@ -99,30 +99,30 @@ fn kept_row_is_what_a_written_one_would_be() {
     write(&store, 1, Durability::Volatile, |rows| {
         let rows: &mut dyn Rows = rows;
         rows.write("stock", "before", &vec![0]);
-        rows.keep("stock", "a", vec![1, 2]);
-        assert_eq!(rows.recall("stock", "a").unwrap(), Some(vec![1, 2]));
+        rows.write_decoded("stock", "a", vec![1, 2]);
+        assert_eq!(rows.read_decoded("stock", "a").unwrap(), Some(vec![1, 2]));
         assert_eq!(rows.read("stock", "a").unwrap(), Some(vec![1, 2]));
-        assert_eq!(rows.recall::<(u8, u8)>("stock", "a").unwrap(), Some((1, 2)), "as another type");
-        assert_eq!(rows.recall("stock", "before").unwrap(), Some(vec![0]));
+        assert_eq!(rows.read_decoded::<(u8, u8)>("stock", "a").unwrap(), Some((1, 2)), "as another type");
+        assert_eq!(rows.read_decoded("stock", "before").unwrap(), Some(vec![0]));
         assert_eq!(rows.scan("stock", "a").unwrap(), [("a".to_owned(), b"[1,2]".to_vec())]);
-        assert!(rows.recall::<String>("stock", "a").unwrap_err().to_string().contains("decode"));
-        rows.keep("stock", "b", "gone");
+        assert!(rows.read_decoded::<String>("stock", "a").unwrap_err().to_string().contains("decode"));
+        rows.write_decoded("stock", "b", "gone");
         rows.delete("stock", "b");
-        assert_eq!(rows.recall::<String>("stock", "b").unwrap(), None);
+        assert_eq!(rows.read_decoded::<String>("stock", "b").unwrap(), None);
         rows.write("stock", "count", &1);
         for _ in 0..2 {
-            rows.amend("stock", "count", |count: &mut i64| *count += 1).unwrap();
-            rows.amend("stock", "absent", |count: &mut i64| *count += 1).unwrap();
+            rows.update("stock", "count", |count: &mut i64| *count += 1).unwrap();
+            rows.update("stock", "absent", |count: &mut i64| *count += 1).unwrap();
         }
     });
     assert_eq!((get(&store, "count"), get(&store, "absent")), (Some(b"3".to_vec()), Some(b"2".to_vec())));
     assert_eq!((get(&store, "a"), get(&store, "b")), (Some(b"[1,2]".to_vec()), None));
     write(&store, 2, Durability::Volatile, |rows| {
         let rows: &mut dyn Rows = rows;
-        assert_eq!(rows.recall("stock", "a").unwrap(), Some(vec![1, 2]));
-        rows.keep("stock", "a", 3);
+        assert_eq!(rows.read_decoded("stock", "a").unwrap(), Some(vec![1, 2]));
+        rows.write_decoded("stock", "a", 3);
         rows.write("stock", "a", &4);
-        assert_eq!(rows.recall("stock", "a").unwrap(), Some(4));
+        assert_eq!(rows.read_decoded("stock", "a").unwrap(), Some(4));
     });
     assert_eq!(get(&store, "a"), Some(b"4".to_vec()));
 }
@@ -167,7 +167,7 @@ fn row_that_is_on_its_way_is_not_altered_by_the_next_transaction() {
     let mut uncommitted = Vec::new();
     for _ in 0..3 {
         let mut rows = ProjectionRows::above(&snapshot, beneath.as_ref(), &stock(), ["stock"]);
-        (&mut rows as &mut dyn Rows).amend("stock", "a", |count: &mut u64| *count += 1).unwrap();
+        (&mut rows as &mut dyn Rows).update("stock", "a", |count: &mut u64| *count += 1).unwrap();
         let changes = Uncommitted::new(vec![Changes { projection: stock(), rows, checkpoint: None }]);
         uncommitted.extend(beneath.replace(changes));
     }

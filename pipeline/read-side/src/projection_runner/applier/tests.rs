@@ -50,7 +50,7 @@ impl Projection for Counts {
     fn apply(&self, envelope: &EventEnvelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError> {
         let total: u64 = rows.read("total", "all")?.unwrap_or(0);
         rows.write("total", "all", &(total + 1));
-        rows.amend("counts", envelope.stream_id.id(), |count: &mut u64| *count += 1)?;
+        rows.update("counts", envelope.stream_id.id(), |count: &mut u64| *count += 1)?;
         match envelope.event_type {
             "grown" => Ok(()),
             other => Err(ProjectionError::Inconsistent(format!("{other} is not known"))),

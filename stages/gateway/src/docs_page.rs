@@ -188,7 +188,9 @@ fn kind(schema: &Value) -> String {
 }
 
 fn limits(schema: &Value) -> String {
-    let range = |least: &str, most: &str| match (schema.get(least), schema.get(most)) {
+    // What any number of 64 bits keeps tells a reader nothing.
+    let told = |name: &str| schema.get(name).filter(|limit| !is_end_of_64_bits(limit));
+    let range = |least: &str, most: &str| match (told(least), told(most)) {
         (None, None) => None,
         (Some(least), None) => Some(format!("at least {least}")),
         (None, Some(most)) => Some(format!("at most {most}")),
@@ -201,6 +203,11 @@ fn limits(schema: &Value) -> String {
     ];
     let example = schema.pointer("/examples/0").map(|example| format!("such as {example}"));
     sizes.into_iter().chain([example]).flatten().collect::<Vec<_>>().join(", ")
+}
+
+fn is_end_of_64_bits(limit: &Value) -> bool {
+    limit.as_i64().is_some_and(|limit| limit == i64::MIN || limit == i64::MAX)
+        || limit.as_u64() == Some(u64::MAX)
 }
 
 fn all_rejections(described: &Described<'_>) -> Vec<Rejection> {

@@ -3,7 +3,7 @@
 //!
 //! The client library has such services too. Its discovery answers on whatever subject the question names, with the rights of the
 //! stage: on `out.…` the answer would be stored as an outcome. Here discovery and endpoints alike answer only where an answer may
-//! go ([`is_reply_subject`](millstream_contract::subject::is_reply_subject)).
+//! go ([`is_reply_subject`]).
 
 mod discovery;
 

@@ -40,6 +40,7 @@ fn every_code_has_a_place_and_every_link_leads_to_one() {
 fn commands_are_listed_with_their_fields_and_a_line_to_type() {
     let Page { html, .. } = page_of_the_reference_application(false);
     assert!(html.contains("<code>lines[].sku</code> text, required"), "fields of fields are listed");
+    assert!(html.contains("<code>amount</code> integer, required"), "any number of 64 bits has no limits");
     assert!(html.contains("curl --json"));
     assert!(!html.contains("Bearer $KEY"), "there are no keys");
     assert!(page_of_the_reference_application(true).html.contains("Bearer $KEY"));

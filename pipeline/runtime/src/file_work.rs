@@ -1,5 +1,7 @@
 //! Blocking work on files, kept away from the threads on which async tasks run, and the ends of tasks.
 
+use std::{fs, io, path::Path};
+
 use tokio::{
     runtime::{Handle, RuntimeFlavor},
     task::JoinError,
@@ -14,6 +16,17 @@ pub async fn do_file_work<T: Send + 'static>(work: impl FnOnce() -> T + Send + '
         return work();
     }
     end_of(tokio::task::spawn_blocking(work)).await
+}
+
+/// The text of a regular file. Of anything else, such as a pipe to which nobody writes, reading may wait for ever.
+///
+/// # Errors
+/// When it cannot be read, or is something else.
+pub fn read_regular_file(path: &Path) -> io::Result<String> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+    }
+    fs::read_to_string(path)
 }
 
 /// What a task that nobody cancels has done. Its panic goes on here. Never returns when the runtime has cancelled it by shutting down:
@@ -31,6 +44,19 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn a_pipe_to_which_nobody_writes_is_refused_and_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, pipe) = (folder.path().join("file"), folder.path().join("pipe"));
+        fs::write(&file, "text").unwrap();
+        assert_eq!(read_regular_file(&file).unwrap(), "text");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        for other in [&pipe, Path::new("/dev/null"), folder.path()] {
+            let refused = read_regular_file(other).unwrap_err();
+            assert_eq!(refused.to_string(), "it is no regular file", "{}", other.display());
+        }
+    }
 
     #[tokio::test]
     async fn end_of_a_task_is_what_it_has_done_or_its_panic() {

@@ -15,7 +15,10 @@ use millstream_contract::{
     exit_code::{ExitCode, Failure},
     subject::CommandAddress,
 };
-use millstream_runtime::health::Condition;
+use millstream_runtime::{
+    file_work::{do_file_work, read_regular_file},
+    health::Condition,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::problem::Problem;
@@ -222,7 +225,8 @@ impl Follower {
 }
 
 async fn read(path: &Path) -> Result<String, KeyRingError> {
-    let text = tokio::fs::read_to_string(path).await;
+    let file = path.to_owned();
+    let text = do_file_work(move || read_regular_file(&file)).await;
     text.map_err(|source| KeyRingError::File { path: path.to_owned(), source })
 }
 

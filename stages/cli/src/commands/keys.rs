@@ -13,6 +13,7 @@ use millstream_contract::{
     api_key::{ApiKey, ApiKeys, ApiKeysError, CommandPattern, KeyHash, QueryPattern, Token},
     exit_code::{ExitCode, Failure},
 };
+use millstream_runtime::file_work::read_regular_file;
 use serde_json::json;
 
 use crate::{failure::CommandFailure, output};
@@ -209,7 +210,7 @@ fn read_or_none(file: &Path) -> Result<ApiKeys, KeysError> {
 
 fn read(file: &Path) -> Result<ApiKeys, KeysError> {
     let path = file.to_owned();
-    let text = fs::read_to_string(file);
+    let text = read_regular_file(file);
     let text = text.map_err(|source| KeysError::File { path: path.clone(), source })?;
     let keys: ApiKeys =
         toml::from_str(&text).map_err(|source| KeysError::Form { path, source: Box::new(source) })?;
@@ -221,8 +222,11 @@ fn read(file: &Path) -> Result<ApiKeys, KeysError> {
 fn write(file: &Path, keys: &ApiKeys) -> Result<(), KeysError> {
     let failed = |source| KeysError::File { path: file.to_owned(), source };
     let text = toml::to_string(keys).expect("texts, times and lists of texts are TOML");
+    // Who could read the keys before can read them, and nobody else.
+    let permissions =
+        fs::metadata(file).map_or(fs::Permissions::from_mode(FILE_MODE), |old| old.permissions());
     let mut new = tempfile::NamedTempFile::new_in(folder(file)).map_err(failed)?;
-    new.as_file().set_permissions(fs::Permissions::from_mode(FILE_MODE)).map_err(failed)?;
+    new.as_file().set_permissions(permissions).map_err(failed)?;
     new.write_all(text.as_bytes()).map_err(failed)?;
     new.as_file().sync_all().map_err(failed)?;
     new.persist(file).map_err(|error| failed(error.error))?;

@@ -36,6 +36,9 @@ pub(crate) struct UpArguments {
     set: Vec<StageSetting>,
 }
 
+/// The most processes of one stage: more than a machine has any use for.
+const REPLICAS_MAX: usize = 100;
+
 #[derive(Debug, Clone)]
 struct StageReplicas {
     stage: String,
@@ -47,7 +50,9 @@ impl FromStr for StageReplicas {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (stage, count) = text.split_once('=').ok_or("write STAGE=N, as in command-handler=2")?;
-        let count = count.parse().map_err(|_| format!("{count:?} is not a number from 1 on"))?;
+        let count = count.parse().ok().filter(|count: &NonZeroUsize| count.get() <= REPLICAS_MAX);
+        let count =
+            count.ok_or_else(|| format!("write a number from 1 to {REPLICAS_MAX} behind {stage}="))?;
         Ok(Self { stage: stage.to_owned(), count })
     }
 }

@@ -1,6 +1,6 @@
 //! Who may send what.
 
-use std::fs;
+use std::{fs, os::unix::fs::PermissionsExt as _};
 
 use end_to_end_tests::{
     http_client::HttpClient,
@@ -180,7 +180,21 @@ async fn keys_are_made_listed_and_revoked_by_the_command() {
     assert!(listed.lines().count() == 2 && listed.contains(&hash), "{listed}");
     let table = keys(&["list"]).await.expect_success("keys list").stdout;
     assert!(table.contains("valid") && table.contains("retail.product.*.*"), "{table}");
+    // A pipe in the place of the file is told, and holds up neither the command nor the looks at the file that comes back.
+    let aside = folder.path().join("aside.toml");
+    fs::rename(&elsewhere, &aside).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&elsewhere).status().unwrap().success());
+    until("the pipe is told", async || {
+        process.readiness().await.contains("it is no regular file").then_some(())
+    })
+    .await;
+    let refused = keys(&["new", "shop", "--command", "*.*.*.*"]).await;
+    assert!(refused.stderr.contains("it is no regular file"), "{}", refused.stderr);
+    fs::rename(&aside, &elsewhere).unwrap();
+    fs::set_permissions(&elsewhere, fs::Permissions::from_mode(0o640)).unwrap();
     let _said = keys(&["revoke", "shop", "--hash", &hash[..12]]).await.expect_success("keys revoke");
+    let mode = fs::metadata(&elsewhere).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o640, "whoever could not read the file cannot read the new one");
     until("the first is refused", async || (register(&token).await == 401).then_some(())).await;
     assert_eq!(register(&second).await, 202, "and the second is not");
     assert!(fs::symlink_metadata(&file).unwrap().is_symlink(), "the link was replaced by a file");

@@ -187,7 +187,7 @@ async fn arguments_that_cannot_be_meant_are_refused() {
         ([&send[..], &["--id", ""]].concat(), "blank"),
         ([&send[..], &["--actor", " "]].concat(), "blank"),
         (vec!["events", "set-aside", "1", "--actor", "", "--reason", "x"], "blank"),
-        (vec!["events", "show", "0"], "0 is not in 1.."),
+        (vec!["events", "show", "0"], "write a whole number from 1"),
         (vec!["check", "--config", "no/such/folder"], "no/such/folder is no folder"),
     ] {
         let (code, _, error) = run(&server, &arguments).await;

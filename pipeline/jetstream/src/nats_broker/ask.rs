@@ -8,12 +8,8 @@ use millstream_contract::stored_message::Headers;
 
 use super::{
     NatsBroker, reconnection,
-    wire::{header_map, headers_from},
+    wire::{ERROR_CODE, ERROR_TEXT, header_map, headers_from},
 };
-
-/// With what a service answers that it cannot: a code, and a text for people.
-const ERROR_CODE: &str = "Nats-Service-Error-Code";
-const ERROR_TEXT: &str = "Nats-Service-Error";
 
 /// What a service answered.
 #[derive(Debug, Clone)]

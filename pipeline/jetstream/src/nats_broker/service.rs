@@ -24,13 +24,13 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use ulid::Ulid;
 
-use super::NatsBroker;
+use super::{
+    NatsBroker,
+    wire::{ERROR_CODE, ERROR_TEXT},
+};
 
 /// The queue group in which the endpoints of all processes of a service listen, the usual one of micro services.
 const QUEUE_GROUP: &str = "q";
-/// The headers that tell that an answer is an error.
-const ERROR: &str = "Nats-Service-Error";
-const ERROR_CODE: &str = "Nats-Service-Error-Code";
 
 /// What `nats micro stats` shows of an endpoint besides counts and times; called with the endpoint's name.
 pub type EndpointDetails = Arc<dyn Fn(&str) -> Value + Send + Sync>;
@@ -303,7 +303,7 @@ async fn publish(
 ) -> Result<(), PublishError> {
     let Some(reply) = message.reply.clone() else { return Ok(()) };
     let body = response.unwrap_or_else(|error| {
-        headers.insert(ERROR, error.status);
+        headers.insert(ERROR_TEXT, error.status);
         headers.insert(ERROR_CODE, error.code.to_string());
         Bytes::new()
     });

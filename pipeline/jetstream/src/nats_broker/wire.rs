@@ -7,6 +7,10 @@ use serde::Deserialize;
 
 use crate::broker::{AppendError, Appended};
 
+/// With what a micro service answers that it cannot: a code for programs, and a text for people.
+pub(crate) const ERROR_CODE: &str = "Nats-Service-Error-Code";
+pub(crate) const ERROR_TEXT: &str = "Nats-Service-Error";
+
 /// An error of the JetStream API.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct ApiError {

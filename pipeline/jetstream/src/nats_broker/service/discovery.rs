@@ -157,7 +157,7 @@ mod tests {
         });
         assert_eq!(people.request("echo.say", "hello".into()).await.unwrap().payload, "hello");
         let refused = people.request("echo.say", "".into()).await.unwrap();
-        assert_eq!(refused.headers.unwrap().get(ERROR).unwrap().as_str(), "no words");
+        assert_eq!(refused.headers.unwrap().get(ERROR_TEXT).unwrap().as_str(), "no words");
 
         let id = asked(&people, "$SRV.PING").await["id"].as_str().unwrap().to_owned();
         let info = asked(&people, "$SRV.INFO.echo").await;

@@ -34,6 +34,10 @@ const NOTHING: PurgeSettings =
 const ALL: PurgeSettings =
     PurgeSettings { commands_after: Some(Duration::ZERO), outcomes_after: Some(Duration::ZERO), ..NOTHING };
 
+/// Everything that is older than a day, which is nothing.
+const YOUNG: PurgeSettings = PurgeSettings { commands_after: DAY, outcomes_after: DAY, ..NOTHING };
+const DAY: Option<Duration> = Some(Duration::from_secs(86_400));
+
 struct Running {
     shutdown: Shutdown,
     index: Arc<IdIndex>,
@@ -69,6 +73,27 @@ impl Running {
     async fn stop(self) {
         self.shutdown.request();
         self.task.await.unwrap().unwrap();
+    }
+}
+
+/// A server with so many commands, each decided in a record of its own, and without a handler.
+async fn decided(commands: usize) -> (TestServer, NatsBroker) {
+    let server = TestServer::start_provisioned().await;
+    let broker = server.broker().await;
+    let handler = Running::start(&server, IdIndex::in_memory().unwrap(), NOTHING).await;
+    for number in 0..commands {
+        deposit(&broker, &format!("decided {number}")).await;
+    }
+    handler.stop().await;
+    (server, broker)
+}
+
+/// Sends commands that nobody decides; COMMANDS has stored them.
+async fn send_undecided(broker: &NatsBroker, commands: usize) {
+    let context = async_nats::jetstream::new(broker.client().clone());
+    for _ in 0..commands {
+        let sent = context.publish("cmd.bank.account.ada.deposit", r#"{"amount":1}"#.into()).await.unwrap();
+        sent.await.unwrap();
     }
 }
 
@@ -140,20 +165,10 @@ async fn repeat_just_inside_the_window_is_a_duplicate_and_just_outside_is_decide
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_what_is_covered_and_old_goes_and_the_last_record_stays() {
-    let server = TestServer::start_provisioned().await;
-    let broker = server.broker().await;
-    let handler = Running::start(&server, IdIndex::in_memory().unwrap(), NOTHING).await;
-    for number in 0..5 {
-        deposit(&broker, &number.to_string()).await;
-    }
-    handler.stop().await;
-    let uncovered = "cmd.bank.account.ada.deposit";
-    broker.client().publish(uncovered, r#"{"amount":1}"#.into()).await.unwrap();
-    broker.client().flush().await.unwrap();
+    let (server, broker) = decided(5).await;
+    send_undecided(&broker, 1).await;
     let index = Arc::new(IdIndex::in_memory().unwrap());
-    let a_day = Some(Duration::from_secs(86_400));
-    let young = PurgeSettings { commands_after: a_day, outcomes_after: a_day, ..NOTHING };
-    assert_eq!(purge(&broker, &index, young).await.unwrap(), Purged::default());
+    assert_eq!(purge(&broker, &index, YOUNG).await.unwrap(), Purged::default());
 
     let last = broker.state(OUTCOMES).await.unwrap().last_sequence;
     let purged = purge(&broker, &index, ALL).await.unwrap();
@@ -169,13 +184,7 @@ async fn only_what_is_covered_and_old_goes_and_the_last_record_stays() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn active_handler_purges_when_its_turn_begins_and_goes_on() {
-    let server = TestServer::start_provisioned().await;
-    let broker = server.broker().await;
-    let handler = Running::start(&server, IdIndex::in_memory().unwrap(), NOTHING).await;
-    for number in 0..5 {
-        deposit(&broker, &number.to_string()).await;
-    }
-    handler.stop().await;
+    let (server, broker) = decided(5).await;
     let handler = Running::start(&server, IdIndex::in_memory().unwrap(), ALL).await;
     let purged = async {
         while broker.state(COMMANDS).await.unwrap().first_sequence < 6 {
@@ -239,18 +248,7 @@ async fn crowd(server: &TestServer, stream: &str, used: f64) {
 /// A stream that was purged by age alone was full after hours, and then everybody was refused.
 #[tokio::test(flavor = "multi_thread")]
 async fn crowded_streams_lose_the_oldest_of_what_is_covered_and_nothing_else() {
-    const YOUNG: PurgeSettings = PurgeSettings {
-        commands_after: Some(Duration::from_secs(86_400)),
-        outcomes_after: Some(Duration::from_secs(86_400)),
-        ..NOTHING
-    };
-    let server = TestServer::start_provisioned().await;
-    let broker = server.broker().await;
-    let handler = Running::start(&server, IdIndex::in_memory().unwrap(), NOTHING).await;
-    for number in 0..40 {
-        deposit(&broker, &format!("covered {number}")).await;
-    }
-    handler.stop().await;
+    let (server, broker) = decided(40).await;
     let index = Arc::new(IdIndex::in_memory().unwrap());
     let mut troubles = Troubles::default();
     let last = broker.state(OUTCOMES).await.unwrap().last_sequence;
@@ -273,10 +271,7 @@ async fn crowded_streams_lose_the_oldest_of_what_is_covered_and_nothing_else() {
     assert_eq!(broker.state(OUTCOMES).await.unwrap().last_sequence, last);
 
     // What has no outcome stays, however crowded the stream is.
-    for _ in 0..40 {
-        broker.client().publish("cmd.bank.account.ada.deposit", r#"{"amount":1}"#.into()).await.unwrap();
-    }
-    broker.client().flush().await.unwrap();
+    send_undecided(&broker, 40).await;
     crowd(&server, COMMANDS, 2.0).await;
     crowd(&server, OUTCOMES, 1_000.0).await;
     make_room(&broker, &index, YOUNG, &mut troubles).await.unwrap();
@@ -293,18 +288,8 @@ async fn crowded_streams_lose_the_oldest_of_what_is_covered_and_nothing_else() {
 /// COMMANDS was purged without a word when what follows it failed.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_done_for_commands_is_told_although_outcomes_cannot_be_purged() {
-    const DAY: Option<Duration> = Some(Duration::from_secs(86_400));
-    let server = TestServer::start_provisioned().await;
-    let broker = server.broker().await;
-    let handler = Running::start(&server, IdIndex::in_memory().unwrap(), NOTHING).await;
-    for number in 0..5 {
-        deposit(&broker, &number.to_string()).await;
-    }
-    handler.stop().await;
-    for _ in 0..40 {
-        broker.client().publish("cmd.bank.account.ada.deposit", r#"{"amount":1}"#.into()).await.unwrap();
-    }
-    broker.client().flush().await.unwrap();
+    let (server, broker) = decided(5).await;
+    send_undecided(&broker, 40).await;
     crowd(&server, COMMANDS, 2.0).await;
     crowd(&server, OUTCOMES, 2.0).await;
     let context = async_nats::jetstream::new(server.client().await);
@@ -313,8 +298,7 @@ async fn what_was_done_for_commands_is_told_although_outcomes_cannot_be_purged()
     context.update_stream(config).await.unwrap();
     let index = Arc::new(IdIndex::in_memory().unwrap());
     let mut troubles = Troubles::default();
-    let settings = PurgeSettings { commands_after: DAY, outcomes_after: DAY, ..NOTHING };
-    make_room(&broker, &index, settings, &mut troubles).await.unwrap_err();
+    make_room(&broker, &index, YOUNG, &mut troubles).await.unwrap_err();
     assert_eq!(broker.state(COMMANDS).await.unwrap().first_sequence, 6);
     assert_eq!(Vec::from_iter(&troubles.0), [&COMMANDS], "it stays crowded");
 }
@@ -333,9 +317,7 @@ fn trouble_is_said_when_it_begins_and_when_it_ends() {
 async fn small_streams_take_many_times_what_they_hold() {
     let server = TestServer::start_provisioned().await;
     let broker = server.broker().await;
-    let day = Some(Duration::from_secs(86_400));
-    let purge =
-        PurgeSettings { commands_after: day, outcomes_after: day, interval: Duration::from_millis(20) };
+    let purge = PurgeSettings { interval: Duration::from_millis(20), ..YOUNG };
     let handler = Running::start(&server, IdIndex::in_memory().unwrap(), purge).await;
     for stream in [COMMANDS, OUTCOMES] {
         let context = async_nats::jetstream::new(server.client().await);
@@ -349,6 +331,6 @@ async fn small_streams_take_many_times_what_they_hold() {
         assert!(matches!(outcome, Outcome::Accepted { .. }), "{number}: {outcome:?}");
     }
     let last = deposit(&broker, "id 599").await;
-    assert!(matches!(last, Outcome::Duplicate { .. }), "a young id is known: {last:?}");
+    assert!(matches!(last, Outcome::Duplicate { .. }), "a YOUNG id is known: {last:?}");
     handler.stop().await;
 }

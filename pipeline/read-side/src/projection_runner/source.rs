@@ -281,8 +281,8 @@ impl<B: Broker> Source<B> {
         checks
     }
 
-    /// Waits while all projections are halted. They go on when the message before which they halted is set aside, and start over
-    /// when the stream is made again.
+    /// Waits while all projections are halted. They go on when the message before which they halted is set aside or removed, and start
+    /// over when the stream is made again.
     async fn stand_by(&self, state: &StreamState) -> Result<Ended, RunnerError> {
         let mut checks = self.checks().await;
         while self.is_same(state).await? && !self.may_anyone_go_on().await? {
@@ -320,14 +320,15 @@ impl<B: Broker> Source<B> {
         Ok(false)
     }
 
-    /// Whether a projection has halted before a message that is no commit, and the message was set aside since.
+    /// Whether a projection has halted before a message that somebody has removed since, or that is no commit and was set aside since.
     async fn may_go_on(&self, member: usize) -> Result<bool, RunnerError> {
         let halted = self.statuses.subscribe(member).borrow().halted.clone();
-        let Some(halt) = halted.filter(|halt| halt.no_commit) else { return Ok(false) };
+        let Some(halt) = halted else { return Ok(false) };
         let asked = async {
             match self.broker.get(self.config.stream, halt.sequence).await? {
-                Some(message) => is_set_aside(&self.broker, &message).await,
-                None => Ok(false),
+                Some(message) if halt.no_commit => is_set_aside(&self.broker, &message).await,
+                Some(_) => Ok(false),
+                None => Ok(true),
             }
         };
         match asked.await {

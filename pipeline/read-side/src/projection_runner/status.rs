@@ -12,7 +12,8 @@ use tokio::sync::watch;
 
 use super::projection_set::{Input, ProjectionSet};
 
-/// Why a projection has halted. It tries again when the process restarts, and when a message that is no commit was set aside.
+/// Why a projection has halted. It tries again when the process restarts, when a message that is no commit was set aside, and when
+/// the message was removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Halt {
     /// The sequence of the message that it could not apply.

@@ -1,6 +1,6 @@
 //! Feeding projections: order, checkpoints, halts, rebuilds, ends.
 
-use millstream_contract::stream_names::EVENTS;
+use millstream_contract::stream_names::{EVENTS, OUTCOMES};
 use millstream_jetstream::{broker::Broker as _, testing::test_server::TestServer};
 use millstream_read_side::projection_runner::RunnerError;
 use millstream_runtime::metrics::Metrics;
@@ -95,6 +95,23 @@ async fn unknown_event_halts_its_projection_and_no_other() {
     running.until_sequence("counts", last).await;
     assert_eq!(running.row("counts", "a"), Some(json!({ "count": 5 })));
     assert_eq!(running.row("latest", "a"), Some(json!(last)));
+    running.finish().await.unwrap();
+}
+
+/// It stayed halted until its process started again.
+#[tokio::test]
+async fn view_of_outcomes_goes_on_when_what_is_no_record_is_removed() {
+    let server = TestServer::start_provisioned().await;
+    let broker = server.broker().await;
+    let folder = tempfile::tempdir().unwrap();
+    let acknowledgement = br#"{"stream":"COMMANDS","seq":2}"#.to_vec();
+    let stray = broker.append(OUTCOMES, message("out.0of1", acknowledgement)).await.unwrap().sequence;
+    let record = reject(&broker, "test", &["one"]).await;
+    let running = Running::start(&broker, folder.path(), projections());
+    running.until("kinds", |status| status.halted.as_ref().is_some_and(|halt| halt.sequence == stray)).await;
+    broker.remove(OUTCOMES, stray).await.unwrap();
+    running.until("kinds", |status| status.sequence == record && status.halted.is_none()).await;
+    assert_eq!(running.row("kinds", "one"), Some(json!("rejected")));
     running.finish().await.unwrap();
 }
 

@@ -5,7 +5,9 @@ use std::{fmt, sync::Arc};
 use serde::{Deserialize, Serialize, Serializer, de::IgnoredAny, ser::SerializeMap};
 use serde_json::{Map, Value};
 
-use super::{stored_message::StoredMessage, subject::COMMAND_PREFIX};
+use super::{
+    position::Position, stored_message::StoredMessage, stream_names::EVENTS, subject::COMMAND_PREFIX,
+};
 
 /// Prefix of the subjects of OUTCOMES.
 pub const OUTCOME_PREFIX: &str = "out";
@@ -94,6 +96,17 @@ impl Outcome {
         match self {
             Self::Duplicate { first, .. } => first.first(),
             other => other,
+        }
+    }
+
+    /// What a query sends to see the effect, in the incarnation of EVENTS that is given; of a duplicate, the effect of the first. None
+    /// where nothing was accepted.
+    pub fn query_position(&self, events_generation: &str) -> Option<String> {
+        match self.first() {
+            Self::Accepted { position, .. } => {
+                Some(Position::new(EVENTS, events_generation, *position).to_string())
+            }
+            _ => None,
         }
     }
 }

@@ -63,8 +63,9 @@ pub(crate) fn decided(reply: &OutcomeReply, wait_seconds: u64) -> Response {
             response
         }
         // Whoever decides says of a duplicate what became of the first.
-        Outcome::Duplicate { first, .. } => {
-            return decided(&OutcomeReply { outcome: (**first).clone(), ..reply.clone() }, wait_seconds);
+        Outcome::Duplicate { of, first } => {
+            let reply = OutcomeReply { command_position: *of, outcome: (**first).clone(), ..reply.clone() };
+            return decided(&reply, wait_seconds);
         }
         Outcome::Rejected { code, message } if &**code == version_conflict::CODE => {
             let mut problem = refused(StatusCode::PRECONDITION_FAILED, code, message, reply);

@@ -218,16 +218,17 @@ impl Commands {
         // A repeat that is not found here is recognised when it is decided.
         let look = tokio::time::timeout(REPEAT_LOOK, self.log.outcome(&sending.id)).await;
         let Ok(Ok(Some(row))) = look else { return Ok(None) };
-        let Some(reply) = row.reply() else { return Ok(None) };
+        let Some(mut reply) = row.reply() else { return Ok(None) };
         self.same_command(reply.command_position, sending.fingerprint).await?;
         if !reply.outcome.is_final() {
             return Ok(None);
         }
-        let stored = self.stored(sending.id.clone(), reply.command_position);
-        Ok(Some(match self.seconds(wait) {
-            Some(seconds) => answers::decided(&reply, seconds),
-            None => stored.accepted(),
-        }))
+        let Some(seconds) = self.seconds(wait) else {
+            return Ok(Some(self.stored(sending.id.clone(), reply.command_position).accepted()));
+        };
+        // The row has the sequence alone.
+        reply.query_position = reply.outcome.query_position(&self.views.events.generation());
+        Ok(Some(answers::decided(&reply, seconds)))
     }
 
     /// Whether the command at a position is the one that is sent now. One that is no longer stored cannot be compared.

@@ -8,9 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use millstream_contract::{
     command::{derived_id, issuer},
     outcome::{CommandOutcome, Outcome, OutcomeReply},
-    position::Position,
     stored_message::Headers,
-    stream_names::EVENTS,
 };
 use millstream_jetstream::broker::Broker;
 use millstream_runtime::file_work::do_file_work;
@@ -227,8 +225,7 @@ impl<B: Broker> Recorder<B> {
         let body = OutcomeReply {
             command_id: outcome.id.clone().unwrap_or_else(|| derived_id(outcome.position).into()),
             command_position: outcome.position,
-            query_position: accepted_position(outcome.outcome.first())
-                .map(|sequence| Position::new(EVENTS, generation, sequence).to_string()),
+            query_position: outcome.outcome.query_position(generation),
             outcome: outcome.outcome.clone(),
         };
         let body = serde_json::to_vec(&body).expect("a reply holds only numbers and text");

@@ -105,19 +105,10 @@ async fn a_key_makes_a_request_repeatable(client: &HttpClient, other: &HttpClien
         |client: &HttpClient| client.with("Prefer", "wait=20").with("Idempotency-Key", "till 7, sale 4");
     let first = keyed(client).post(&path, &sale(4)).await;
     assert_eq!((first.status, first.header("etag")), (200, Some("\"v3\"")), "{first:?}");
-    let told = |answer: &HttpAnswer| {
-        let answer = answer.json();
-        [
-            answer["command_id"].clone(),
-            answer["outcome"].clone(),
-            answer["position"].clone(),
-            answer["version"].clone(),
-        ]
-    };
+    assert!(first.header("millstream-position").unwrap().starts_with("EVENTS:"), "{first:?}");
     for client in [client, other] {
         let again = keyed(client).post(&path, &sale(4)).await;
-        assert_eq!(again.status, 200, "{again:?}");
-        assert_eq!(told(&again), told(&first), "the first outcome, and no second effect");
+        same(&again, &first);
         let differs = keyed(client).post(&path, &sale(5)).await;
         assert_eq!(differs.problem(), (422, "idempotency-key-reused".to_owned()));
         let elsewhere = keyed(client).post(&format!("{TILL}/close"), "{}").await;
@@ -130,5 +121,30 @@ async fn a_key_makes_a_request_repeatable(client: &HttpClient, other: &HttpClien
     let location = later.header("location").unwrap().to_owned();
     assert_eq!(outcome(client, &location).await["outcome"], "accepted");
     let again = other.with("Idempotency-Key", "k").post(&path, &sale(7)).await;
-    assert_eq!((again.status, &again.json()["command_id"]), (202, &later.json()["command_id"]), "{again:?}");
+    same(&again, &later);
+    together_they_are_told_the_same(client, other).await;
+}
+
+/// A repeat has the first outcome, with the position by which its effect is read, and no second effect.
+fn same(again: &HttpAnswer, first: &HttpAnswer) {
+    assert_eq!((again.status, again.json()), (first.status, first.json()), "{again:?}");
+    for name in ["etag", "location", "millstream-position"] {
+        assert_eq!(again.header(name), first.header(name), "{again:?}");
+    }
+}
+
+async fn together_they_are_told_the_same(client: &HttpClient, other: &HttpClient) {
+    let requests = (0..8).map(|number| {
+        let client = if number % 2 == 0 { client } else { other };
+        let keyed = client.with("Prefer", "wait=20").with("Idempotency-Key", "till 7, sale 8");
+        tokio::spawn(async move { keyed.post(&format!("{TILL}/record-sale"), &sale(8)).await })
+    });
+    let mut answers = Vec::new();
+    for request in requests.collect::<Vec<_>>() {
+        answers.push(request.await.unwrap());
+    }
+    assert!(answers[0].header("millstream-position").unwrap().starts_with("EVENTS:"), "{answers:?}");
+    for answer in &answers[1..] {
+        same(answer, &answers[0]);
+    }
 }

@@ -104,12 +104,14 @@ async fn each_line_is_answered_as_a_request_of_its_own() {
 
     // What is sent again under its key takes effect once, singly too.
     let again = post(&waiting, &lines[7..8]).await;
-    let (first, again) = (&all[6], &answers(&again)[0]);
-    assert_eq!((&first["command_id"], &first["version"]), (&again["command_id"], &again["version"]));
+    let (first, again) = (&all[6], with(answers(&again)[0].clone(), "line", 8));
+    assert!(first["query_position"].as_str().unwrap().starts_with("EVENTS:"), "{first}");
+    assert_eq!(first, &again, "but for the number of the line");
     let body = sale(4)["body"].to_string();
     let singly = waiting.with("Idempotency-Key", "till 7, sale 4");
     let singly = singly.post(&format!("/v1/commands/retail/till/{TILL}/record-sale"), &body).await;
     assert_eq!(singly.json()["command_id"], first["command_id"], "{singly:?}");
+    assert_eq!(singly.header("millstream-position"), first["query_position"].as_str(), "{singly:?}");
 
     the_order_of_lines_is_that_of_commands(&client, &system).await;
     let _said = system.stop().await;

@@ -35,10 +35,6 @@ impl Problem {
         Self { status, code: code.into(), detail: detail.into(), fields: Map::new(), headers: Vec::new() }
     }
 
-    pub(crate) fn status(&self) -> StatusCode {
-        self.status
-    }
-
     #[cfg(test)]
     pub(crate) fn is(&self, status: u16, code: &str) -> bool {
         self.status == status && self.code == code

@@ -43,6 +43,10 @@ impl Page {
         serde_json::from_slice(body).map_err(no_rows)
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
     /// Where the list goes on.
     pub(crate) fn cursor(&self) -> Option<&str> {
         self.cursor.as_deref()

@@ -133,10 +133,7 @@ pub(crate) async fn get(
             no_list()?;
             request.row(&report.revisions(), &revision_key(&key, number)).await
         }
-        (Some(Revision::All), None) => {
-            let wanted = asked.wanted(Some(format!("{key}#")), request.form);
-            request.list(&report.revisions(), wanted, asked, None).await
-        }
+        (Some(Revision::All), None) => request.revisions(&key, asked).await,
         (None, Some(Revision::Number(number))) => {
             request.differences(&revision_key(&key, number), asked).await
         }
@@ -217,31 +214,48 @@ impl<'a> Request<'a> {
         asked: Asked,
         number: Option<u32>,
     ) -> Result<Response, Problem> {
-        let ViewAnswer { mut body, position } = self.ask_page(view, &wanted).await?;
-        let mut page = Page::read(&body)?;
+        let (mut page, mut answer) = self.ask_page(view, &wanted).await?;
         if let Some(number) = number {
             page.keep_keys_that_end_with(&revision_key("", number))?;
+            answer.body = page.to_json();
         }
-        let next = self.next(&page, asked);
-        match self.form {
-            Form::Csv => body = report_document::csv(self.report.columns, &page.rows()?)?,
-            Form::Json if number.is_some() => body = page.to_json(),
-            Form::Json => {}
-        }
-        Ok(self.answer(ViewAnswer { body, position }, next))
+        self.page(&page, answer, asked)
+    }
+
+    /// A page of the revisions of a key.
+    async fn revisions(&self, key: &str, asked: Asked) -> Result<Response, Problem> {
+        let wanted = asked.wanted(Some(format!("{key}#")), self.form);
+        let (page, answer) = self.ask_page(&self.report.revisions(), &wanted).await?;
+        self.refuse_none_of(&page, &revision_key(key, 1)).await?;
+        self.page(&page, answer, asked)
     }
 
     /// The lines by which the revision of a key differs from the one before.
     async fn differences(&self, revision_key: &str, asked: Asked) -> Result<Response, Problem> {
         let wanted = asked.wanted(Some(format!("{revision_key}/")), self.form);
-        let ViewAnswer { mut body, position } = self.ask_page(&self.report.differences(), &wanted).await?;
-        let page = Page::read(&body)?;
+        let (page, mut answer) = self.ask_page(&self.report.differences(), &wanted).await?;
+        self.refuse_none_of(&page, revision_key).await?;
         let next = self.next(&page, asked);
         if self.form == Form::Csv {
             let currency = self.currency(revision_key).await?;
-            body = report_document::differences_csv(self.report.columns, page.rows()?, &currency)?;
+            answer.body = report_document::differences_csv(self.report.columns, page.rows()?, &currency)?;
         }
-        Ok(self.answer(ViewAnswer { body, position }, next))
+        Ok(self.answer(answer, next))
+    }
+
+    /// A page without rows may be that of a revision that is not there. Whoever may read the page may know that.
+    async fn refuse_none_of(&self, page: &Page, revision_key: &str) -> Result<(), Problem> {
+        if page.is_empty() {
+            self.ask(&self.report.revisions(), Operation::Get, &json!({ "key": revision_key })).await?;
+        }
+        Ok(())
+    }
+
+    fn page(&self, page: &Page, mut answer: ViewAnswer, asked: Asked) -> Result<Response, Problem> {
+        if self.form == Form::Csv {
+            answer.body = report_document::csv(self.report.columns, &page.rows()?)?;
+        }
+        Ok(self.answer(answer, self.next(page, asked)))
     }
 
     /// What the amounts of a revision are in. Its lines do not say so themselves.
@@ -250,32 +264,29 @@ impl<'a> Request<'a> {
         if !has(|column| column.kind == ColumnKind::Amount) || !has(|column| column.name == CURRENCY_COLUMN) {
             return Ok(Value::Null);
         }
-        match self.ask_row(&self.report.revisions(), revision_key).await {
-            Ok(answer) => {
-                let mut row = report_document::row(&answer.body)?;
-                Ok(row.value.get_mut(CURRENCY_COLUMN).map(Value::take).unwrap_or_default())
-            }
-            // Then there are no lines either.
-            Err(problem) if problem.status() == StatusCode::NOT_FOUND => Ok(Value::Null),
-            Err(problem) => Err(problem),
-        }
+        let answer = self.ask_row(&self.report.revisions(), revision_key).await?;
+        let mut row = report_document::row(&answer.body)?;
+        Ok(row.value.get_mut(CURRENCY_COLUMN).map(Value::take).unwrap_or_default())
     }
 
     async fn ask_row(&self, view: &str, key: &str) -> Result<ViewAnswer, Problem> {
-        let context = self.report.context;
-        if !self.principal.may_read(context, view, key) {
+        if !self.principal.may_read(self.report.context, view, key) {
             return Err(not_granted(self.principal, view, "this row"));
         }
-        let body = json!({ "key": key });
-        self.commands.views.ask([context, view], Operation::Get, &body, &self.freshness).await
+        self.ask(view, Operation::Get, &json!({ "key": key })).await
     }
 
-    async fn ask_page(&self, view: &str, wanted: &Wanted) -> Result<ViewAnswer, Problem> {
-        let context = self.report.context;
-        if !self.principal.may_list(context, view, wanted.prefix.as_deref().unwrap_or_default()) {
+    async fn ask_page(&self, view: &str, wanted: &Wanted) -> Result<(Page, ViewAnswer), Problem> {
+        let prefix = wanted.prefix.as_deref().unwrap_or_default();
+        if !self.principal.may_list(self.report.context, view, prefix) {
             return Err(not_granted(self.principal, view, "a list of this prefix"));
         }
-        self.commands.views.ask([context, view], Operation::List, &json!(wanted), &self.freshness).await
+        let answer = self.ask(view, Operation::List, &json!(wanted)).await?;
+        Ok((Page::read(&answer.body)?, answer))
+    }
+
+    async fn ask(&self, view: &str, operation: Operation, body: &Value) -> Result<ViewAnswer, Problem> {
+        self.commands.views.ask([self.report.context, view], operation, body, &self.freshness).await
     }
 
     fn next(&self, page: &Page, asked: Asked) -> Option<String> {

@@ -178,6 +178,11 @@ async fn what_cannot_be_meant_is_refused(client: &HttpClient) {
     for (path, expected) in [
         (format!("{STORE}?revision=3"), (404, "row-unknown")),
         (format!("{STORE}%23000001"), (404, "row-unknown")),
+        (format!("{STORE}?differences=3"), (404, "row-unknown")),
+        (format!("{STORE}%23000001?revision=all"), (404, "row-unknown")),
+        ("/v1/reports/store-daily/2026-01-02/none?revision=all".to_owned(), (404, "row-unknown")),
+        ("/v1/reports/store-daily/2026-01-02/none?differences=1".to_owned(), (404, "row-unknown")),
+        ("/v1/reports/store-daily/2026-01-02?revision=all".to_owned(), (404, "row-unknown")),
         ("/v1/reports/store-daily/2026-01-02/none".to_owned(), (404, "row-unknown")),
         ("/v1/reports/store-daily/%00".to_owned(), (404, "row-unknown")),
         ("/v1/reports/nothing/2026-01-02/7".to_owned(), (404, "report-unknown")),
@@ -199,6 +204,11 @@ async fn what_cannot_be_meant_is_refused(client: &HttpClient) {
         let answer = answered(client, &path).await;
         let (status, code) = answer.problem();
         assert_eq!((status, code.as_str()), expected, "{path}: {answer:?}");
+    }
+    let csv = client.with("Accept", "text/csv");
+    for asked in ["revision=all&limit=5", "differences=2"] {
+        let answer = answered(&csv, &format!("/v1/reports/store-daily/2026-01-02/none?{asked}")).await;
+        assert_eq!(answer.problem(), (404, "row-unknown".to_owned()), "{answer:?}");
     }
     let neither = client.with("Accept", "text/html").get(STORE).await;
     assert_eq!(neither.problem(), (406, "not-acceptable".to_owned()));

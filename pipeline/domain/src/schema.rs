@@ -21,7 +21,7 @@ pub use self::{
     files::{GoldenFiles, GoldenFilesError},
     json_schema::json_schema_of,
     recorded::{AggregateRecord, RECORD_FILE, VersionRecord},
-    sample::{sample_of, sampled_shape_of},
+    sample::{SAMPLE_TEXTS, sample_of, sampled_shape_of},
     shape::{Field, Shape, shape_of},
 };
 

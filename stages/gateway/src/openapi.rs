@@ -1,9 +1,10 @@
 //! The OpenAPI 3.1 document of a running gateway, made from the application that it serves: nobody writes a line for a command or a view.
 //!
-//! In reading order: `commands`, `views` and `reports` have a path for each of theirs, `lines` that of several commands, `parts` what they share, and `problems` every
+//! In reading order: `commands`, `views` and `reports` have a path for each of theirs, `lines` that of several commands, `parts` what they share, `examples` are of commands, and `problems` every
 //! refusal. Deliberately absent: what the gateway does not do, and what is not known of an application (the form of most rows).
 
 pub(crate) mod commands;
+mod examples;
 mod lines;
 mod parts;
 pub(crate) mod problems;

@@ -15,7 +15,7 @@ use self::building::Builder;
 use super::{Shape, shape_of};
 
 /// What is tried where a type asks for a text, after the name of the field: dates, times, durations, currencies, ids.
-const TEXTS: [&str; 10] = [
+pub const SAMPLE_TEXTS: [&str; 10] = [
     "2012-01-31",
     "2012-01-31T12:00:00Z",
     "12:00:00",
@@ -50,7 +50,7 @@ impl Tried {
                 let name = path.trim_end_matches("[]").rsplit('.').next();
                 name.filter(|name| !name.is_empty()).unwrap_or("text").to_owned()
             }
-            Some(choice) => TEXTS.get(*choice).copied().unwrap_or_default().to_owned(),
+            Some(choice) => SAMPLE_TEXTS.get(*choice).copied().unwrap_or_default().to_owned(),
         }
     }
 
@@ -59,7 +59,7 @@ impl Tried {
         let path = self.last.take()?;
         let choice = self.choices.get(&path).map_or(0, |choice| choice + 1);
         self.choices.insert(path, choice);
-        (choice < TEXTS.len()).then_some(())
+        (choice < SAMPLE_TEXTS.len()).then_some(())
     }
 }
 

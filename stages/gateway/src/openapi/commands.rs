@@ -7,7 +7,7 @@ use millstream_domain::decider::{ANY_COMMAND, AggregateType};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Described,
+    Described, examples,
     parts::{header, parameter, schema, with},
     problems::{Door, referenced},
 };
@@ -69,7 +69,11 @@ pub(crate) fn example_id(aggregate: &dyn AggregateType) -> Option<&'static str> 
 
 /// The schema of a command's body; of one whose type could not be asked, that it is an object.
 pub(crate) fn body(aggregate: &dyn AggregateType, command: &str) -> Value {
-    aggregate.command_json_schema(command).unwrap_or_else(|| json!({ "type": "object" }))
+    let mut schema = aggregate.command_json_schema(command).unwrap_or_else(|| json!({ "type": "object" }));
+    if let (Some(id), Some(example)) = (example_id(aggregate), schema.pointer_mut("/examples/0")) {
+        examples::mend(aggregate, id, command, example);
+    }
+    schema
 }
 
 fn operation(described: &Described<'_>, aggregate: &dyn AggregateType, command: &str, id: &str) -> Value {

@@ -76,6 +76,19 @@ fn every_command_that_anybody_may_give_has_a_path_with_its_fields() {
     }
 }
 
+/// The type of the field takes any text; a rule wants a date of it.
+#[test]
+fn an_example_has_the_form_that_a_rule_demands_of_a_text() {
+    let document = document_of::<Reference>(false);
+    let example = |id: &str| document["components"]["schemas"][id]["examples"][0].clone();
+    assert_eq!(
+        example("retail.product.register"),
+        json!({ "name": "name", "supplier": "supplier", "supplier_name": "supplier_name", "effective_from": "2012-01-31" })
+    );
+    let payment = &example("orders.order.pay")["payment"];
+    assert_eq!(payment, "payment", "no text mends that there is no such order");
+}
+
 #[test]
 fn every_route_is_in_the_document_and_every_reference_leads_somewhere() {
     let document = document_of::<Reference>(true);

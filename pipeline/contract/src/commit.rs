@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    message_pack,
     stored_message::StoredMessage,
     subject::{StreamId, SubjectError},
 };
@@ -172,10 +173,8 @@ impl StoredCommit {
     /// [`CommitError`] when it is not a commit.
     pub fn from_stored(message: &StoredMessage) -> Result<Self, CommitError> {
         let stream_id = StreamId::from_event_subject(&message.subject)?;
-        let commit: Commit = rmp_serde::from_slice(&message.payload).map_err(|source| CommitError::Body {
-            sequence: message.sequence,
-            subject: message.subject.clone(),
-            source,
+        let commit: Commit = message_pack::from_slice(&message.payload).map_err(|source| {
+            CommitError::Body { sequence: message.sequence, subject: message.subject.clone(), source }
         })?;
         if commit.commands.is_empty() {
             let (sequence, subject) = (message.sequence, message.subject.clone());

@@ -54,6 +54,11 @@ pub fn plain_decoder_text(text: &str) -> Cow<'_, str> {
         let (_, place) = expected_and_place(rest);
         return Cow::Owned(format!("a value of another form is expected{place}"));
     }
+    for too_deep in ["recursion limit exceeded", "depth limit exceeded"] {
+        if let Some(place) = text.strip_prefix(too_deep) {
+            return Cow::Owned(format!("lists and objects are nested too deep{place}"));
+        }
+    }
     let wrong = text.strip_prefix("invalid type: ").or_else(|| text.strip_prefix("invalid value: "));
     let counted = text.strip_prefix("invalid length ");
     // What was typed comes first, and can hold anything.
@@ -210,6 +215,11 @@ mod tests {
             ("invalid type: boolean `true`, expected a sequence", "a list is expected, not true"),
             ("invalid type: null, expected f64", "a number is expected, not null"),
             ("missing field `sale`", "missing field `sale`"),
+            (
+                "recursion limit exceeded at line 1 column 128",
+                "lists and objects are nested too deep at line 1 column 128",
+            ),
+            ("depth limit exceeded", "lists and objects are nested too deep"),
         ] {
             assert_eq!(plain_decoder_text(said), plain);
         }

@@ -17,6 +17,7 @@ pub mod header;
 pub mod header_block;
 pub mod header_check;
 pub mod leases;
+pub mod message_pack;
 pub mod moment;
 pub mod near_name;
 pub mod outcome;

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize, Serializer, de::IgnoredAny, ser::SerializeMa
 use serde_json::{Map, Value};
 
 use super::{
-    position::Position, stored_message::StoredMessage, stream_names::EVENTS, subject::COMMAND_PREFIX,
+    message_pack, position::Position, stored_message::StoredMessage, stream_names::EVENTS,
+    subject::COMMAND_PREFIX,
 };
 
 /// Prefix of the subjects of OUTCOMES.
@@ -265,7 +266,7 @@ impl OutcomeRecord {
     /// [`OutcomeRecordError`] when it is not a record, or one of several active handlers.
     pub fn from_stored(message: &StoredMessage) -> Result<Self, OutcomeRecordError> {
         let (sequence, subject) = (message.sequence, || message.subject.clone());
-        let written: WrittenRecord = rmp_serde::from_slice(&message.payload)
+        let written: WrittenRecord = message_pack::from_slice(&message.payload)
             .map_err(|source| OutcomeRecordError::Malformed { sequence, subject: subject(), source })?;
         Self::try_from(written)
             .map_err(|OfSeveralHandlers| OutcomeRecordError::SeveralHandlers { sequence, subject: subject() })

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     commit::{StoredCommit, content_digest},
+    message_pack,
     stored_message::StoredMessage,
     subject::EVENT_PREFIX,
 };
@@ -37,7 +38,7 @@ impl MessageSetAside {
     pub fn from_stored(message: &StoredMessage) -> Option<Self> {
         let stored = StoredCommit::from_stored(message).ok()?;
         let event = stored.commit.events.iter().rfind(|event| event.event_type == EVENT_TYPE)?;
-        rmp_serde::from_slice(&event.data).ok()
+        message_pack::from_slice(&event.data).ok()
     }
 
     /// Whether it is about this message: a message elsewhere, or with another body, is not set aside by it.

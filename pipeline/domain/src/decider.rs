@@ -26,7 +26,9 @@ pub use self::partners::PARTNER_REJECTIONS;
 pub(crate) use self::partners::{decide_with_partners, partners_of};
 pub use self::plain_states::PlainStates;
 pub use self::registry::{AggregateRegistry, AggregateType, AnyCommand, AnyState, DecisionError, NewEvent};
-use millstream_contract::{command::BodyFormat, commit::EventEnvelope, error_text::plain_decoder_text};
+use millstream_contract::{
+    command::BodyFormat, commit::EventEnvelope, error_text::plain_decoder_text, message_pack,
+};
 
 use crate::{by_name::ByName, schema::Shape};
 
@@ -251,7 +253,7 @@ pub fn decode_body<T: DeserializeOwned>(
         }
         BodyFormat::MessagePack => {
             let mut rest = body;
-            let mut decoder = rmp_serde::Deserializer::new(&mut rest);
+            let mut decoder = message_pack::decoder(&mut rest, message_pack::BODY_NESTING_MAX);
             let value = serde_path_to_error::deserialize(ByName(&mut decoder))
                 .map_err(|error| malformed(error.path().to_string(), error.inner().to_string()))?;
             if !rest.is_empty() {
@@ -485,5 +487,5 @@ pub fn encode_event<T: Serialize>(fields: &T) -> Vec<u8> {
 /// # Errors
 /// When the bytes do not have the fields of `T`.
 pub fn decode_event<T: DeserializeOwned>(data: &[u8]) -> Result<T, rmp_serde::decode::Error> {
-    rmp_serde::from_slice(data)
+    message_pack::from_slice(data)
 }

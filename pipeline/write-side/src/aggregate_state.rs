@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use millstream_contract::commit::{COMMIT_HASH_LENGTH, EventEnvelope, StoredCommit};
+use millstream_contract::{
+    commit::{COMMIT_HASH_LENGTH, EventEnvelope, StoredCommit},
+    message_pack,
+};
 use millstream_domain::decider::{AggregateType, AnyState, EventError};
 use millstream_store::sealed::{seal, unseal};
 use serde::{Deserialize, Serialize};
@@ -114,7 +117,7 @@ impl AggregateState {
     /// Decodes a snapshot. `None` when it has another shape, as after an upgrade, or is not what was encoded any more. The state may be
     /// stale, so it is not marked as current.
     pub fn decode(aggregate: &Arc<dyn AggregateType>, bytes: &[u8]) -> Option<Self> {
-        let snapshot: Snapshot<'_> = rmp_serde::from_slice(unseal(&[], bytes)?).ok()?;
+        let snapshot: Snapshot<'_> = message_pack::from_slice(unseal(&[], bytes)?).ok()?;
         if snapshot.state_version != aggregate.state_version() {
             return None;
         }

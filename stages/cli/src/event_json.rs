@@ -1,6 +1,9 @@
 //! Commits and events as JSON, for people and programs.
 
-use millstream_contract::commit::{Commit, StoredCommit};
+use millstream_contract::{
+    commit::{Commit, StoredCommit},
+    message_pack,
+};
 use serde_json::{Value, json};
 
 /// A whole commit, its events' fields decoded.
@@ -53,7 +56,7 @@ pub(crate) fn events(stored: &StoredCommit) -> Vec<Value> {
 
 /// An event's fields; bytes that are no MessagePack are shown as they are.
 fn fields(data: &[u8]) -> Value {
-    rmp_serde::from_slice(data)
+    message_pack::from_slice(data)
         .unwrap_or_else(|error| json!({ "undecodable": hexadecimal(data), "because": error.to_string() }))
 }
 

@@ -171,7 +171,7 @@ macro_rules! rejections {
 mod tests {
     use millstream_contract::command::BodyFormat;
 
-    use crate::decider::{CommandSet as _, EventSet as _};
+    use crate::decider::{CommandSet as _, EventSet as _, decode_body};
 
     crate::commands! {
         /// What can be asked of a member.
@@ -249,6 +249,20 @@ mod tests {
         let refused = packed(&named).unwrap_err().to_string();
         assert!(refused.contains("1 bytes follow"), "{refused}");
         assert!(packed(&rmp_serde::to_vec(&join).unwrap()).is_err());
+    }
+
+    #[test]
+    fn a_body_that_is_nested_too_deep_is_refused_in_both_formats() {
+        for depth in [300, 100_000] {
+            let json = ["[".repeat(depth), "]".repeat(depth)].concat();
+            let mut packed = vec![0x91; depth];
+            packed.push(0xc0);
+            for (format, body) in [(BodyFormat::Json, json.into_bytes()), (BodyFormat::MessagePack, packed)] {
+                let refused =
+                    decode_body::<serde_json::Value>("note", format, &body).unwrap_err().to_string();
+                assert!(refused.contains("nested too deep"), "{refused}");
+            }
+        }
     }
 
     #[test]

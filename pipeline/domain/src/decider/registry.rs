@@ -4,7 +4,7 @@ use std::{any::Any, collections::BTreeMap, fmt, panic::AssertUnwindSafe, sync::A
 
 use jiff::tz::TimeZone;
 use millstream_contract::{
-    command::CommandEnvelope, commit::EventEnvelope, error_text::panic_text, subject::StreamId,
+    command::CommandEnvelope, commit::EventEnvelope, error_text::panic_text, message_pack, subject::StreamId,
 };
 
 use super::{
@@ -299,7 +299,7 @@ impl<D: Decider> AggregateType for Erased<D> {
     }
 
     fn decode_state(&self, bytes: &[u8]) -> Option<AnyState> {
-        rmp_serde::from_slice::<D::State>(bytes).ok().map(|state| Box::new(state) as AnyState)
+        message_pack::from_slice::<D::State>(bytes).ok().map(|state| Box::new(state) as AnyState)
     }
 
     fn state_json(&self, state: &AnyState) -> Result<serde_json::Value, serde_json::Error> {

@@ -6,6 +6,7 @@ use std::{collections::BTreeSet, fmt, sync::Arc};
 use millstream_contract::{
     command::{CommandEnvelope, check_id_origin},
     commit::StoredCommit,
+    message_pack,
     outcome::Outcome,
     stored_message::StoredMessage,
     stream_names::COMMANDS,
@@ -46,7 +47,7 @@ impl From<NewEvent> for Effect {
 impl fmt::Debug for Effect {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{} ", self.event_type)?;
-        match rmp_serde::from_slice::<serde_json::Value>(&self.data) {
+        match message_pack::from_slice::<serde_json::Value>(&self.data) {
             Ok(fields) => write!(formatter, "{fields}"),
             Err(_) => write!(formatter, "{:02x?}", self.data),
         }

@@ -7,7 +7,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use millstream_contract::outcome::Outcome;
+use millstream_contract::{message_pack, outcome::Outcome};
 use millstream_store::{
     error::StoreError,
     sealed::{seal, unseal},
@@ -75,7 +75,7 @@ impl IdFile {
                 let found = table.get(PROGRESS_KEY).map_err(|source| self.file.storage(source))?;
                 match found {
                     Some(sealed) => unseal(PROGRESS_KEY.as_bytes(), sealed.value())
-                        .and_then(|progress| rmp_serde::from_slice(progress).ok())
+                        .and_then(|progress| message_pack::from_slice(progress).ok())
                         .ok_or_else(|| self.file.damaged("how far it has come is not what was written"))?,
                     None => Progress::default(),
                 }
@@ -278,7 +278,7 @@ fn encode(hash: &IdHash, noted: &Noted, value: &mut Vec<u8>) {
 fn decode(value: &[u8]) -> Option<Noted> {
     let (position, rest) = value.split_first_chunk()?;
     let (sequence, outcome) = rest.split_first_chunk()?;
-    let outcome: Outcome = rmp_serde::from_slice(outcome).ok()?;
+    let outcome: Outcome = message_pack::from_slice(outcome).ok()?;
     let entry = IdEntry { position: u64::from_le_bytes(*position), outcome };
     Some(Noted { sequence: u64::from_le_bytes(*sequence), entry })
 }

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read as _};
 
-use millstream_contract::{commit::Commit, exit_code::ExitCode, outcome::OutcomeRecord};
+use millstream_contract::{commit::Commit, exit_code::ExitCode, message_pack, outcome::OutcomeRecord};
 use serde_json::{Value, json};
 
 use crate::{event_json, failure::CommandFailure, output};
@@ -30,9 +30,9 @@ pub(crate) fn run(arguments: &DecodeArguments) -> Result<ExitCode, CommandFailur
 }
 
 fn decode(bytes: &[u8]) -> Result<Value, CommandFailure> {
-    match rmp_serde::from_slice::<Commit>(bytes) {
+    match message_pack::from_slice::<Commit>(bytes) {
         Ok(commit) => Ok(event_json::commit(&commit)),
-        Err(not_a_commit) => match rmp_serde::from_slice::<OutcomeRecord>(bytes) {
+        Err(not_a_commit) => match message_pack::from_slice::<OutcomeRecord>(bytes) {
             Ok(record) => Ok(outcome_record(&record)),
             Err(_) => Err(CommandFailure::new(
                 ExitCode::Data,

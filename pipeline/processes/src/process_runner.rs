@@ -60,9 +60,6 @@ use self::{
 /// How long a process manager that has fallen silent keeps the lease, unless configured otherwise.
 pub const LEASE_DEFAULT: Duration = Duration::from_secs(3);
 
-/// How often readiness is checked.
-const READINESS_INTERVAL: Duration = Duration::from_millis(250);
-
 type Statuses = Vec<(ProjectionId, watch::Receiver<ProjectionStatus>)>;
 
 /// The event from which a process that has never run before carries out effects. Its rows are always folded from the first event.
@@ -247,7 +244,9 @@ impl<B: Broker> ProcessRunner<B> {
             () = stop.cancelled() => return Ok(()),
             learnt = turns.learn() => learnt?,
         }
-        let watch = watch_readiness(runner.statuses(), condition, &stop);
+        let statuses = runner.statuses();
+        // Ready while no process has halted, whether this replica is active or not.
+        let watch = condition.follow(&stop, || halts(&statuses));
         let due = turns.due_progress();
         let watched = async {
             // There is nothing to fold without processes, and still something may fall due.
@@ -274,26 +273,7 @@ async fn ending<T>(stop: &CancellationToken, work: impl Future<Output = T>) -> T
     ended
 }
 
-/// Ready while no process has halted, active or not.
-async fn watch_readiness(statuses: Statuses, condition: Condition, stop: &CancellationToken) {
-    let mut looks = tokio::time::interval(READINESS_INTERVAL);
-    loop {
-        let troubles: Vec<String> = statuses
-            .iter()
-            .filter_map(|(process, status)| {
-                let status = status.borrow();
-                let halt = status.halted.as_ref()?;
-                Some(format!("{process} halted at {} {}: {}", status.stream, halt.sequence, halt.reason))
-            })
-            .collect();
-        if troubles.is_empty() {
-            condition.holds();
-        } else {
-            condition.fails(troubles.join("; "));
-        }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = looks.tick() => {}
-        }
-    }
+/// Why processes do not react any more.
+fn halts(statuses: &Statuses) -> Vec<String> {
+    statuses.iter().filter_map(|(process, status)| status.borrow().halt_of(process)).collect()
 }

@@ -35,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::{
     past_views::{FoldError, PastViews},
     projection_set::{NameTaken, ProjectionSet, view_name},
-    status::{Halt, ProjectionStatus, View, ViewDirectory},
+    status::{Halt, ProjectionStatus, View, ViewDirectory, any_changed},
     sweep::SweepPace,
     writer::{RemovalError, RowRemover},
 };

@@ -50,8 +50,6 @@ const HOW_TO_REBUILD: &str =
     "a start with damaged_file = \"rebuild\" sets the file aside and builds a new one from the streams";
 /// What the file is called in the metric of damaged files.
 const METRIC_NAME: &str = "rows";
-/// How often readiness is checked.
-const READINESS_INTERVAL: Duration = Duration::from_millis(250);
 
 /// What to do with a file that is damaged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -425,32 +423,25 @@ impl ReadinessWatch {
     /// Runs until `stop`, or until damage was met that a new start is to heal: then it asks for the end and returns the damage. Where
     /// a damaged file is to be refused, the rest of the rows goes on being served, but the stage is not ready any more.
     async fn run(self, stop: CancellationToken) -> Option<StoreError> {
-        let mut looks = tokio::time::interval(READINESS_INTERVAL);
-        let mut damaged = None;
-        loop {
-            if damaged.is_none()
-                && let Some(damage) = self.store.damage()
+        let Self { views, store, damaged_file, metrics, condition } = self;
+        let (mut known, mut to_rebuild) = (None, None);
+        let troubles = || {
+            if known.is_none()
+                && let Some(damage) = store.damage()
             {
-                self.metrics.damaged_files(METRIC_NAME).inc();
+                metrics.damaged_files(METRIC_NAME).inc();
                 let error = one_line(&damage);
                 tracing::error!(error, "the file of rows is damaged; what is whole is still served");
-                if self.damaged_file == DamagedFile::Rebuild {
+                known = Some(format!("{error}; {HOW_TO_REBUILD}"));
+                if damaged_file == DamagedFile::Rebuild {
+                    to_rebuild = Some(damage);
                     stop.cancel();
-                    return Some(damage);
                 }
-                damaged = Some(format!("{error}; {HOW_TO_REBUILD}"));
             }
-            let troubles: Vec<String> = damaged.iter().cloned().chain(self.views.troubles()).collect();
-            if troubles.is_empty() {
-                self.condition.holds();
-            } else {
-                self.condition.fails(troubles.join("; "));
-            }
-            tokio::select! {
-                () = stop.cancelled() => return None,
-                _ = looks.tick() => {}
-            }
-        }
+            known.iter().cloned().chain(views.troubles()).collect()
+        };
+        condition.follow(&stop, troubles).await;
+        to_rebuild
     }
 }
 

@@ -37,7 +37,7 @@ use self::{
     subject::Known,
 };
 use crate::{
-    projection_runner::{ProjectionStatus, RemovalError, RowRemover, ViewDirectory},
+    projection_runner::{ProjectionStatus, RemovalError, RowRemover, ViewDirectory, any_changed},
     read_side::file_failed,
 };
 
@@ -234,12 +234,7 @@ impl<B: Broker> ReportPublisher<B> {
 
     /// Waits until any report has changed.
     async fn changed(&mut self) {
-        let changes: Vec<_> =
-            self.reports.iter_mut().map(|report| Box::pin(report.status.changed())).collect();
-        if changes.is_empty() || futures::future::select_all(changes).await.0.is_err() {
-            // There are no reports, or the runner has ended: nothing will ever change again.
-            std::future::pending::<()>().await;
-        }
+        any_changed(self.reports.iter_mut().map(|report| &mut report.status)).await;
     }
 
     /// Publishes what waits in one outbox, a part after the other. What cannot be published holds up only what is behind it on its own

@@ -7,6 +7,7 @@ mod progress;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -15,10 +16,14 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use millstream_contract::exit_code::{ExitCode, Failure};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use self::progress::Progress;
 pub use self::progress::{ProgressWatch, STALLED_AFTER};
 use crate::metrics::Metrics;
+
+/// How often a condition that is followed is looked at.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Whether a process can do its work: all its conditions hold. Clones share one state.
 #[derive(Debug, Clone, Default)]
@@ -134,6 +139,22 @@ impl Condition {
     /// It does not hold, and why.
     pub fn fails(&self, reason: impl Into<String>) {
         self.readiness.set(&self.name, Standing::Fails(reason.into()));
+    }
+
+    /// Looks for troubles again and again until `stop`: while there are none, the condition holds.
+    pub async fn follow(self, stop: &CancellationToken, mut troubles: impl FnMut() -> Vec<String>) {
+        let mut looks = tokio::time::interval(LOOK_INTERVAL);
+        loop {
+            match troubles().as_slice() {
+                [] => self.holds(),
+                found => self.fails(found.join("; ")),
+            }
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                _ = looks.tick() => {}
+            }
+        }
     }
 }
 

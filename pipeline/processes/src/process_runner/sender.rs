@@ -14,7 +14,7 @@ use millstream_jetstream::{
     id_source::IdSource,
     retry::state_reaching,
 };
-use millstream_read_side::projection_runner::{ProjectionStatus, RemovalError, RowRemover};
+use millstream_read_side::projection_runner::{ProjectionStatus, RemovalError, RowRemover, any_changed};
 use millstream_runtime::{
     health::{ProgressWatch, Readiness},
     metrics::{Metrics, ProcessMetrics},
@@ -221,15 +221,8 @@ impl<B: Broker> Sender<B> {
     async fn changed(&mut self) {
         let unrecorded = self.seats.iter().any(|seat| seat.recorded != seat.progress.progress());
         let record_due = self.recorded_at + RECORD_INTERVAL;
-        let changes: Vec<_> = self.seats.iter_mut().map(|seat| Box::pin(seat.status.changed())).collect();
-        let changed = async {
-            if changes.is_empty() || futures::future::select_all(changes).await.0.is_err() {
-                // There are no processes, or the runner has ended: nothing will ever change again.
-                std::future::pending::<()>().await;
-            }
-        };
         tokio::select! {
-            () = changed => {}
+            () = any_changed(self.seats.iter_mut().map(|seat| &mut seat.status)) => {}
             () = tokio::time::sleep_until(record_due), if unrecorded => {}
         }
     }

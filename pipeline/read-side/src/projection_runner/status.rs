@@ -56,9 +56,24 @@ impl ProjectionStatus {
         !self.generation.is_empty() && self.sequence >= self.complete_from
     }
 
+    /// In words, where and why it has halted, if it has.
+    pub fn halt_of(&self, projection: &ProjectionId) -> Option<String> {
+        let halt = self.halted.as_ref()?;
+        Some(format!("{projection} halted at {} {}: {}", self.stream, halt.sequence, halt.reason))
+    }
+
     /// How many messages of the stream it has not applied yet.
     pub fn lag(&self) -> u64 {
         self.stream_end.saturating_sub(self.sequence)
+    }
+}
+
+/// Waits until any of the projections has changed its status. Never returns when there are none, or when their runner has ended: then
+/// nothing will ever change again, and whoever waits for the runner says why.
+pub async fn any_changed(statuses: impl IntoIterator<Item = &mut watch::Receiver<ProjectionStatus>>) {
+    let changes: Vec<_> = statuses.into_iter().map(|status| Box::pin(status.changed())).collect();
+    if changes.is_empty() || futures::future::select_all(changes).await.0.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 
@@ -199,13 +214,15 @@ impl ViewDirectory {
 
 /// The reason why a projection's rows are not complete and current, if there is one.
 fn trouble(projection: &ProjectionId, status: &ProjectionStatus) -> Option<String> {
-    let ProjectionStatus { stream, sequence, complete_from, .. } = status;
-    match &status.halted {
-        Some(halt) => Some(format!("{projection} halted at {stream} {}: {}", halt.sequence, halt.reason)),
-        None if status.generation.is_empty() => Some(format!("{projection} has not started")),
-        None if !status.is_complete() => {
+    if status.halted.is_some() {
+        return status.halt_of(projection);
+    }
+    let ProjectionStatus { sequence, complete_from, .. } = status;
+    match status.generation.is_empty() {
+        true => Some(format!("{projection} has not started")),
+        false if !status.is_complete() => {
             Some(format!("{projection} is being built: at {sequence} of {complete_from}"))
         }
-        None => None,
+        false => None,
     }
 }

@@ -70,6 +70,12 @@ impl HttpClient {
         &self.address
     }
 
+    /// What each request carries under this name.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
+    }
+
     /// The same with a header on every request.
     #[must_use]
     pub fn with(&self, name: &str, value: &str) -> Self {

@@ -67,11 +67,7 @@ pub(crate) async fn post(
     body: Body,
 ) -> Result<Response, Problem> {
     let wishes = wishes(&headers)?;
-    let _place = commands.places_for_lines.try_acquire().map_err(|_| {
-        let detail =
-            "as many requests with several commands as this gateway takes are in progress; try again";
-        Problem::unavailable("busy", detail)
-    })?;
+    let _place = commands.places_for_lines.take(principal.name())?;
     let body = command_request::lines(&headers, body, &commands.limits, &commands.stop).await?;
     let lines: Vec<(usize, Bytes)> = numbered(&body);
     let max = commands.limits.lines_max;

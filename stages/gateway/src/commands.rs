@@ -32,10 +32,7 @@ use millstream_jetstream::{
 };
 use millstream_write_side::outcome_inbox::{ExpectedOutcome, OutcomeInbox};
 use serde::Deserialize;
-use tokio::{
-    sync::Semaphore,
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -44,6 +41,7 @@ use crate::{
     command_request::{self, Wishes, refuse_what_is_not_the_clients, too_large},
     config::{KnownReport, Limits},
     key_ring::Principal,
+    places::Places,
     problem::Problem,
     recent_keys::RecentKeys,
     views::Views,
@@ -72,7 +70,9 @@ pub(crate) struct Commands {
     /// Commands that must carry a version.
     pub(crate) preconditions_required: Vec<CommandPattern>,
     /// For requests with several commands, which may be large.
-    pub(crate) places_for_lines: Semaphore,
+    pub(crate) places_for_lines: Arc<Places>,
+    /// For requests that wait for a position.
+    pub(crate) places_for_waiting: Arc<Places>,
     /// From then on nobody waits for an outcome.
     pub(crate) stop: CancellationToken,
 }

@@ -49,6 +49,10 @@ const RATE_DEFAULT: u64 = 500;
 const RATE_ADDRESS_DEFAULT: u64 = 5000;
 /// A rate is a number of 32 bits.
 const RATE_MAX: u64 = 1_000_000;
+/// What a view lets one client have by default, and the gateway is one.
+const WAITING_MAX_DEFAULT: u64 = 128;
+/// Three others who do the same leave something.
+const KEY_SHARE_DEFAULT: u64 = 25;
 /// The most that a wait for a semaphore's place can count.
 const COUNT_MAX: u64 = 1_000_000;
 
@@ -124,6 +128,10 @@ pub struct Limits {
     pub wait_max: Duration,
     /// Requests at a time.
     pub requests_max: usize,
+    /// Requests that wait for a position at a time.
+    pub waiting_max: usize,
+    /// How many percent of the places for what is in progress one key may hold.
+    pub key_share: usize,
     /// Connections at a time.
     pub connections_max: usize,
     /// Requests a second of one key; none for any number.
@@ -257,6 +265,8 @@ impl Limits {
         }
         let requests_max =
             count(keys, "requests_max", REQUESTS_MAX_DEFAULT, "requests at a time; more get 503");
+        let waiting_max = waiting_max(keys);
+        let key_share = key_share(keys);
         let connections_max = count(
             keys,
             "connections_max",
@@ -279,11 +289,32 @@ impl Limits {
             store_wait,
             wait_max,
             requests_max,
+            waiting_max,
+            key_share,
             connections_max,
             rate,
             rate_address,
         }
     }
+}
+
+fn waiting_max(keys: &mut SectionKeys<'_>) -> usize {
+    count(
+        keys,
+        "waiting_max",
+        WAITING_MAX_DEFAULT,
+        "requests with Millstream-Position at a time; more get 503. A view lets one gateway have queries_waiting_client_max",
+    )
+}
+
+fn key_share(keys: &mut SectionKeys<'_>) -> usize {
+    let share = keys.number(
+        "key_share",
+        KEY_SHARE_DEFAULT,
+        1..=100,
+        "percent of requests_max, of waiting_max and of 64 requests with several commands that one key may hold; more get 429; 100 for all",
+    );
+    usize::try_from(share).unwrap_or(usize::MAX)
 }
 
 fn rate_of_addresses(keys: &mut SectionKeys<'_>) -> Option<NonZeroU32> {

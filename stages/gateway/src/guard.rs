@@ -12,13 +12,14 @@ use axum::{
 };
 use jiff::Timestamp;
 use millstream_runtime::metrics::Metrics;
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::time::Instant;
 
 use crate::{
     config::Limits,
     documents,
     key_ring::{KeyRing, Principal, Stranger},
     listener::ClientAddress,
+    places::{Place, Places},
     problem::{Problem, SOON},
     rates::Rates,
 };
@@ -38,7 +39,7 @@ const ANSWER_HEADERS: [(header::HeaderName, &str); 5] = [
 /// Lets requests in.
 pub(crate) struct Guard {
     keys: KeyRing,
-    places: Semaphore,
+    places: Arc<Places>,
     rates: Rates<Arc<str>>,
     rates_of_addresses: Rates<IpAddr>,
     metrics: Metrics,
@@ -48,7 +49,7 @@ impl Guard {
     pub(crate) fn new(keys: KeyRing, limits: &Limits, metrics: Metrics) -> Self {
         Self {
             keys,
-            places: Semaphore::new(limits.requests_max),
+            places: Places::for_requests(limits),
             rates: Rates::new(limits.rate),
             rates_of_addresses: Rates::new(limits.rate_address),
             metrics,
@@ -102,18 +103,14 @@ pub(crate) async fn pass(State(guard): State<Arc<Guard>>, mut request: Request, 
 }
 
 /// The place is held until the answer is there.
-fn admitted<'a>(
-    guard: &'a Guard,
-    request: &mut Request,
-) -> Result<tokio::sync::SemaphorePermit<'a>, Problem> {
+fn admitted(guard: &Guard, request: &mut Request) -> Result<Place, Problem> {
     if let Some(ClientAddress(address)) = request.extensions().get() {
         let counted = guard.rates_of_addresses.count(&address.ip());
         counted.map_err(|pause| too_fast("address", pause))?;
     }
-    let place = guard.places.try_acquire().map_err(|_| {
-        Problem::unavailable("busy", "as many requests as this gateway takes are in progress; try again")
-    })?;
+    let place = guard.places.of_anybody()?;
     let principal = guard.let_in(request)?;
+    let place = guard.places.given_to(principal.name(), place)?;
     request.extensions_mut().insert(principal);
     Ok(place)
 }

@@ -1,7 +1,7 @@
 //! The gateway stage: takes an application's commands over HTTP and answers queries. It holds no state, so any number of them may run.
 //!
-//! In reading order: [`config`] says where it listens; `listener` takes connections; `guard` lets requests in, by `key_ring` and
-//! `rates`; `commands` and, for several at once, `command_lines` store commands, checked by `command_request`, and say with `answers` and `command_log` what became of them.
+//! In reading order: [`config`] says where it listens; `listener` takes connections; `guard` lets requests in, by `key_ring`, `rates`
+//! and `places`; `commands` and, for several at once, `command_lines` store commands, checked by `command_request`, and say with `answers` and `command_log` what became of them.
 //! `queries` passes on what `views` answer; `reports` makes documents of it, with `report_document`, in the form that `media_type` tells.
 //! `problem` is how it refuses, and `openapi` tells all of it to programs, `docs_page` to people, as `documents` serves it.
 //!
@@ -20,6 +20,7 @@ mod key_ring;
 mod listener;
 mod media_type;
 mod openapi;
+mod places;
 mod problem;
 mod queries;
 mod rates;
@@ -49,22 +50,19 @@ use millstream_runtime::{
     stage::{StageIdentity, StageRuntime, run_stage},
 };
 use millstream_write_side::outcome_inbox::{OutcomeInbox, OutcomeInboxError};
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use ulid::Ulid;
 
 use crate::{
     command_log::CommandLog, commands::Commands, config::StageConfig, documents::Documents, guard::Guard,
-    key_ring::KeyRing, listener::Listener, openapi::Described, problem::Problem, recent_keys::RecentKeys,
-    views::Views, watched_stream::WatchedStream,
+    key_ring::KeyRing, listener::Listener, openapi::Described, places::Places, problem::Problem,
+    recent_keys::RecentKeys, views::Views, watched_stream::WatchedStream,
 };
 pub use crate::{key_ring::KeyRingError, watched_stream::WatchedStreamError};
 
 /// How long what was begun may still wait for somebody else when the stage is asked to stop: what needs no wait is answered.
 const LAST_MOMENT: Duration = Duration::from_millis(500);
-
-/// Requests with several commands at a time: what they hold is many times larger than others.
-const LINES_AT_A_TIME_MAX: usize = 64;
 
 /// Why the stage ends with an error.
 #[derive(Debug, thiserror::Error)]
@@ -169,7 +167,8 @@ pub async fn run<A: Application>(
         reports: parts.reports,
         limits,
         preconditions_required,
-        places_for_lines: Semaphore::new(LINES_AT_A_TIME_MAX),
+        places_for_lines: Places::for_lines(&limits),
+        places_for_waiting: Places::for_waiting(&limits),
         stop: stop.clone(),
     };
     let guard = Guard::new(keys, &limits, metrics.clone());

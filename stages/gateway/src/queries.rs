@@ -24,7 +24,7 @@ use crate::{
     commands::Commands,
     key_ring::Principal,
     problem::Problem,
-    views::{Freshness, Operation, ViewAnswer},
+    views::{Awaited, Freshness, Operation, ViewAnswer},
 };
 
 /// A client asks again each time whether what it has is still right.
@@ -43,7 +43,7 @@ pub(crate) async fn get(
     if !principal.may_read(&context, &view, &key) {
         return Err(not_granted(&principal, &format!("{context}.{view}"), "this row"));
     }
-    let freshness = freshness(&headers, &commands)?;
+    let freshness = freshness(&headers, &commands, &principal)?;
     let body = json!({ "key": key });
     let answer = commands.views.ask([&context, &view], Operation::Get, &body, &freshness).await?;
     Ok(current(&headers, answer, None))
@@ -86,7 +86,7 @@ pub(crate) async fn list(
     if !principal.may_list(&context, &view, wanted.prefix.as_deref().unwrap_or_default()) {
         return Err(not_granted(&principal, &format!("{context}.{view}"), "a list of this prefix"));
     }
-    let freshness = freshness(&headers, &commands)?;
+    let freshness = freshness(&headers, &commands, &principal)?;
     let body = json!(wanted);
     let answer = commands.views.ask([&context, &view], Operation::List, &body, &freshness).await?;
     let end = serde_json::from_slice::<PageEnd>(&answer.body).ok().and_then(|page| page.cursor);
@@ -98,9 +98,19 @@ pub(crate) async fn list(
 }
 
 /// What the client wants to be in the answer.
-pub(crate) fn freshness(headers: &HeaderMap, commands: &Commands) -> Result<Freshness, Problem> {
+pub(crate) fn freshness(
+    headers: &HeaderMap,
+    commands: &Commands,
+    principal: &Principal,
+) -> Result<Freshness, Problem> {
     refuse_what_is_not_the_clients(headers, &[header::POSITION])?;
-    let position = one(headers, header::POSITION)?.map(str::to_owned);
+    let position = match one(headers, header::POSITION)? {
+        Some(position) => Some(Awaited {
+            position: position.to_owned(),
+            place: Arc::new(commands.places_for_waiting.take(principal.name())?),
+        }),
+        None => None,
+    };
     let wait = wait_seconds(headers).map_or(WAIT_DEFAULT, Duration::from_secs);
     Ok(Freshness { position, wait: wait.min(commands.limits.wait_max) })
 }

@@ -194,7 +194,7 @@ impl<'a> Request<'a> {
             }
         })?;
         let form = media_type::preferred(headers)?;
-        let freshness = freshness(headers, commands)?;
+        let freshness = freshness(headers, commands, principal)?;
         Ok(Self { commands, principal, report, headers, path: uri.path(), form, freshness })
     }
 

@@ -3,8 +3,11 @@
 //! An answer may be wanted no older than a position. One of COMMANDS stands for what that command changes: its outcome is waited for
 //! first, and tells the position of EVENTS, so that a client reads its own write before it knows the outcome. Nobody waits for a
 //! position any more when the gateway is asked to stop.
+//!
+//! A view lets each client have some places for waiting, and the gateway is one client with all of its own clients. So whoever waits has
+//! one of the gateway's places, and a view is asked to wait for a short time, again and again: it does not learn that nobody waits any more.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use axum::http::StatusCode;
 use bytes::Bytes;
@@ -20,6 +23,7 @@ use millstream_jetstream::{
     backoff::Backoff,
     nats_broker::{Answer, AskError, NatsBroker},
 };
+use millstream_runtime::file_work::end_of;
 use serde_json::Value;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     command_log::{ANSWER_WAIT, CommandLog},
     last_moment,
+    places::Place,
     problem::{Problem, SOON},
     watched_stream::WatchedStream,
 };
@@ -35,6 +40,11 @@ use crate::{
 const OUTCOME_PAUSE_FIRST: Duration = Duration::from_millis(5);
 /// Longest pause.
 const OUTCOME_PAUSE_MAX: Duration = Duration::from_millis(200);
+/// How long a view is asked to wait at a time: for that long at most it keeps a place of a client that has gone. Shorter ones would cost
+/// more questions, of which there is one a second for each of the few who wait.
+const TURN_MAX: Duration = Duration::from_secs(1);
+/// With what a view answers that it has not reached a position in time.
+const NOT_REACHED: &str = "504";
 
 /// What a view can be asked.
 #[derive(Debug, Clone, Copy)]
@@ -44,10 +54,17 @@ pub(crate) enum Operation {
 }
 
 /// What must be in an answer, and how long it may take to get there.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Freshness {
-    pub(crate) position: Option<String>,
+    pub(crate) position: Option<Awaited>,
     pub(crate) wait: Duration,
+}
+
+/// A position that must be reached, and the place for who waits for it.
+#[derive(Debug)]
+pub(crate) struct Awaited {
+    pub(crate) position: String,
+    pub(crate) place: Arc<Place>,
 }
 
 /// An answer as it came.
@@ -96,19 +113,23 @@ impl Views {
         let subject = format!("{QUERY_PREFIX}.{context}.{view}.{operation}");
         let deadline = Instant::now() + freshness.wait;
         let body = Bytes::from(body.to_string());
-        let Some(wanted) = &freshness.position else {
-            return self.ask_once(&subject, body, None, deadline).await;
+        let Some(Awaited { position: wanted, place }) = &freshness.position else {
+            return Ok(ask_once(&self.broker, &subject, body, None).await?);
         };
+        let question = Question { subject: &subject, body, place, deadline };
         let answer = async {
             let position: Position = wanted
                 .parse()
                 .map_err(|error| Problem::malformed("position-malformed", format!("{error}")))?;
             if position.stream != COMMANDS {
-                return self.ask_once(&subject, body, Some(wanted), deadline).await;
+                return self.ask_behind(question, wanted).await;
             }
             let effect = self.effect_of(&position, deadline).await?;
-            let wanted = if self.of_outcomes.contains(view) { effect.seen_at } else { effect.position };
-            self.ask_once(&subject, body, wanted.as_deref(), deadline).await
+            let behind = if self.of_outcomes.contains(view) { effect.seen_at } else { effect.position };
+            match behind {
+                Some(wanted) => self.ask_behind(question, &wanted).await,
+                None => Ok(ask_once(&self.broker, &subject, question.body, None).await?),
+            }
         };
         tokio::select! {
             biased;
@@ -155,23 +176,56 @@ impl Views {
         }
     }
 
-    async fn ask_once(
-        &self,
-        subject: &str,
-        body: Bytes,
-        position: Option<&str>,
-        deadline: Instant,
-    ) -> Result<ViewAnswer, Problem> {
-        let (mut wait, mut headers) = (Duration::ZERO, Headers::new());
-        if let Some(position) = position {
-            wait = deadline.saturating_duration_since(Instant::now());
-            headers.push(header::POSITION, position);
-            headers.push(header::WAIT_MS, wait.as_millis().to_string());
+    /// Asks until the view has reached a position, or the time is over.
+    async fn ask_behind(&self, question: Question<'_>, position: &str) -> Result<ViewAnswer, Problem> {
+        let Question { subject, body, place, deadline } = question;
+        let wait = deadline.saturating_duration_since(Instant::now());
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let turn = left.min(TURN_MAX);
+            let (broker, place) = (self.broker.clone(), Arc::clone(place));
+            let (subject, body, position) = (subject.to_owned(), body.clone(), position.to_owned());
+            // The place is taken for as long as the view keeps one of its own, also when the client has gone.
+            let asked = tokio::spawn(async move {
+                let answer = ask_once(&broker, &subject, body, Some((&position, turn))).await;
+                drop(place);
+                answer
+            });
+            match end_of(asked).await {
+                Err(AskError::Refused { code, .. }) if code == NOT_REACHED && turn < left => {}
+                Err(AskError::Refused { code, text, .. }) if code == NOT_REACHED => {
+                    let detail =
+                        format!("not reached in {} s; the view says at last: {text}", wait.as_secs());
+                    return Err(not_reached(detail));
+                }
+                answer => return Ok(answer?),
+            }
         }
-        let answer = self.broker.ask(subject, &headers, body, wait + ANSWER_WAIT).await;
-        let Answer { headers, payload } = answer.map_err(view_problem)?;
-        Ok(ViewAnswer { body: payload, position: headers.get(header::POSITION).map(str::to_owned) })
     }
+}
+
+/// What a view is asked, by whom, and for how long.
+struct Question<'a> {
+    subject: &'a str,
+    body: Bytes,
+    place: &'a Arc<Place>,
+    deadline: Instant,
+}
+
+async fn ask_once(
+    broker: &NatsBroker,
+    subject: &str,
+    body: Bytes,
+    position: Option<(&str, Duration)>,
+) -> Result<ViewAnswer, AskError> {
+    let (mut wait, mut headers) = (Duration::ZERO, Headers::new());
+    if let Some((position, turn)) = position {
+        wait = turn;
+        headers.push(header::POSITION, position);
+        headers.push(header::WAIT_MS, wait.as_millis().to_string());
+    }
+    let Answer { headers, payload } = broker.ask(subject, &headers, body, wait + ANSWER_WAIT).await?;
+    Ok(ViewAnswer { body: payload, position: headers.get(header::POSITION).map(str::to_owned) })
 }
 
 /// What a command has changed.
@@ -186,11 +240,13 @@ fn not_reached(detail: String) -> Problem {
     Problem::new(StatusCode::GATEWAY_TIMEOUT, "position-not-reached", detail).retry_after(SOON)
 }
 
-fn view_problem(error: AskError) -> Problem {
-    match error {
-        AskError::Refused { code, text, .. } => refusal(&code, &text),
-        AskError::NoResponders { .. } | AskError::NoAnswer { .. } => {
-            Problem::unavailable("view-unavailable", error.to_string())
+impl From<AskError> for Problem {
+    fn from(error: AskError) -> Self {
+        match error {
+            AskError::Refused { code, text, .. } => refusal(&code, &text),
+            AskError::NoResponders { .. } | AskError::NoAnswer { .. } => {
+                Self::unavailable("view-unavailable", error.to_string())
+            }
         }
     }
 }
@@ -204,10 +260,8 @@ fn refusal(code: &str, text: &str) -> Problem {
         "413" => (StatusCode::INTERNAL_SERVER_ERROR, "row-too-large"),
         "429" => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
         "503" => (StatusCode::SERVICE_UNAVAILABLE, "view-unavailable"),
-        "504" => (StatusCode::GATEWAY_TIMEOUT, "position-not-reached"),
         _ => (StatusCode::INTERNAL_SERVER_ERROR, "view-failed"),
     };
     let problem = Problem::new(status, name, text);
-    let again = [StatusCode::SERVICE_UNAVAILABLE, StatusCode::GATEWAY_TIMEOUT].contains(&status);
-    if again { problem.retry_after(SOON) } else { problem }
+    if status == StatusCode::SERVICE_UNAVAILABLE { problem.retry_after(SOON) } else { problem }
 }

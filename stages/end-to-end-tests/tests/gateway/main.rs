@@ -12,6 +12,7 @@ mod guide;
 mod keys;
 mod lines;
 mod openapi;
+mod places;
 mod preconditions;
 mod queries;
 mod reports;

@@ -262,6 +262,13 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
     ),
     known(429, "rate-exceeded", EVERYWHERE, Gateway::Any, "Wait as long as Retry-After says."),
     known(
+        429,
+        "share-exceeded",
+        EVERYWHERE,
+        Gateway::Any,
+        "Have fewer requests in progress at a time; the sentence says of which kind. Nothing is stored; send it again after Retry-After.",
+    ),
+    known(
         500,
         "store-refused",
         COMMAND,

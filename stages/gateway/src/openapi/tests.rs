@@ -20,6 +20,8 @@ pub(crate) fn described<A: Application, T>(with_keys: bool, ask: impl FnOnce(&De
         store_wait: Duration::from_secs(1),
         wait_max: Duration::from_secs(7),
         requests_max: 1,
+        waiting_max: 1,
+        key_share: 100,
         connections_max: 1,
         rate: None,
         rate_address: None,

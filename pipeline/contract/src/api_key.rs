@@ -79,13 +79,22 @@ pub struct CommandPattern([String; 4]);
 impl CommandPattern {
     /// Whether it grants this command. What Millstream records itself is granted by none.
     pub fn grants(&self, address: &CommandAddress) -> bool {
-        let [context, aggregate, id, command] = &self.0;
+        let [_, _, id, _] = &self.0;
         let stream = &address.stream_id;
         stream.context() != set_aside::CONTEXT
-            && matches(context, stream.context())
-            && matches(aggregate, stream.aggregate())
+            && self.fits([stream.context(), stream.aggregate(), &address.command])
             && matches(id, stream.id())
-            && matches(command, &address.command)
+    }
+
+    /// Whether it is about a command, by context, aggregate and name, of whatever id.
+    pub fn fits(&self, command: [&str; 3]) -> bool {
+        let [context, aggregate, _, name] = &self.0;
+        [context, aggregate, name].into_iter().zip(command).all(|(pattern, part)| matches(pattern, part))
+    }
+
+    /// Its parts: of context, aggregate, id and command.
+    pub fn parts(&self) -> [&str; 4] {
+        self.0.each_ref().map(String::as_str)
     }
 }
 

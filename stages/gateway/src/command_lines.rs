@@ -9,7 +9,7 @@ use axum::{
     Extension,
     body::Body,
     extract::State,
-    http::{HeaderMap, HeaderValue, StatusCode, header as http_header},
+    http::{HeaderMap, HeaderValue, StatusCode, Uri, header as http_header},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use crate::{
     answers::{POSITION, PREFERENCE_APPLIED},
-    command_request::{self, JSON_LINES, Wishes, too_large},
+    command_request::{self, IDEMPOTENCY_KEY, JSON_LINES, Wishes, too_large},
     commands::{Commands, OnItsWay, Sending},
     guard::Guard,
     key_ring::Principal,
@@ -63,9 +63,11 @@ pub(crate) async fn post(
     Extension(principal): Extension<Principal>,
     Extension(guard): Extension<Arc<Guard>>,
     address: Option<Extension<ClientAddress>>,
+    uri: Uri,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
+    command_request::refuse_parameters(&uri)?;
     let wishes = wishes(&headers)?;
     let _place = commands.places_for_lines.take(principal.name())?;
     let body = command_request::lines(&headers, body, &commands.limits, &commands.stop).await?;
@@ -102,16 +104,13 @@ pub(crate) async fn post(
 
 /// What holds for all lines. What is a line's own affair is refused here, so that nobody believes that it holds for all.
 fn wishes(headers: &HeaderMap) -> Result<Wishes, Problem> {
-    for (name, field) in [
-        ("idempotency-key", "idempotency_key"),
-        ("if-match", "expected_version"),
-        ("if-none-match", "expected_version"),
-    ] {
-        if headers.contains_key(name) {
-            let detail = format!("the header {name} has no meaning here; each line has its own {field}");
-            return Err(Problem::malformed("header-unknown", detail));
-        }
-    }
+    let version = "each line has its own expected_version";
+    let own = [
+        (IDEMPOTENCY_KEY, "each line has its own idempotency_key"),
+        (http_header::IF_MATCH.as_str(), version),
+        (http_header::IF_NONE_MATCH.as_str(), version),
+    ];
+    command_request::refuse_without_meaning(headers, &own)?;
     Wishes::read(headers)
 }
 

@@ -2,7 +2,7 @@
 
 use axum::{
     body::Body,
-    http::{HeaderMap, StatusCode, header as http_header},
+    http::{HeaderMap, HeaderValue, StatusCode, Uri, header as http_header},
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -17,7 +17,7 @@ use millstream_domain::decider::AggregateRegistry;
 use millstream_write_side::round::{InternalCommands, Work, prepare};
 use tokio_util::sync::CancellationToken;
 
-use crate::{config::Limits, last_moment, problem::Problem};
+use crate::{config::Limits, last_moment, problem::Problem, whole_number::whole_number};
 
 /// The header with which a client makes that a request can be sent again.
 pub(crate) const IDEMPOTENCY_KEY: &str = "idempotency-key";
@@ -95,6 +95,7 @@ pub(crate) async fn body(
         let detail = "send the command as JSON, with the header Content-Type: application/json";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media-type-unknown", detail));
     }
+    check_encoding(headers)?;
     let body =
         collect(body, limits.body_max, limits, stop).await?.ok_or_else(|| too_large(limits.body_max))?;
     check_depth(&body)?;
@@ -116,11 +117,27 @@ pub(crate) async fn lines(
             "send several commands as lines of JSON, with the header Content-Type: application/jsonl";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media-type-unknown", detail));
     }
+    check_encoding(headers)?;
     let max = limits.lines_bytes_max;
     collect(body, max, limits, stop).await?.ok_or_else(|| {
         let detail = format!("the commands are larger than the {max} bytes that a request may have");
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", detail)
     })
+}
+
+/// What is compressed would have to be unpacked to somebody's choice of size.
+fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
+    let mut values = headers.get_all(http_header::CONTENT_ENCODING).iter();
+    let plain = |value: &HeaderValue| {
+        let mut codings = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+        codings.all(|coding| coding.is_empty() || coding.eq_ignore_ascii_case(b"identity"))
+    };
+    if values.all(plain) {
+        return Ok(());
+    }
+    let detail = "send the body as it is, without Content-Encoding: nothing is unpacked here";
+    let problem = Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content-encoding-unknown", detail);
+    Err(problem.header(http_header::ACCEPT_ENCODING, HeaderValue::from_static("identity")))
 }
 
 /// The whole body; none when it is larger than `max`.
@@ -210,12 +227,42 @@ pub(crate) fn check(
     }
 }
 
+/// Looks at the headers of a request that asks for something; `known` are those of ours that it may have.
+///
+/// # Errors
+/// A [`Problem`] that names the header.
+pub(crate) fn check_question(headers: &HeaderMap, known: &[&str]) -> Result<(), Problem> {
+    refuse_what_is_not_the_clients(headers, known)?;
+    let why = "it belongs to a command";
+    refuse_without_meaning(headers, &[(IDEMPOTENCY_KEY, why), (http_header::IF_MATCH.as_str(), why)])
+}
+
+/// # Errors
+/// A [`Problem`] that names the first of some headers that is there, and says why it means nothing.
+pub(crate) fn refuse_without_meaning(headers: &HeaderMap, names: &[(&str, &str)]) -> Result<(), Problem> {
+    match names.iter().find(|(name, _)| headers.contains_key(*name)) {
+        None => Ok(()),
+        Some((name, why)) => {
+            let detail = format!("the header {name} has no meaning here; {why}");
+            Err(Problem::malformed("header-unknown", detail))
+        }
+    }
+}
+
+/// # Errors
+/// A [`Problem`] when an address that takes no parameters has some: whoever sends one hopes for something.
+pub(crate) fn refuse_parameters(uri: &Uri) -> Result<(), Problem> {
+    let Some(query) = uri.query().filter(|query| !query.is_empty()) else { return Ok(()) };
+    let name = query.split(['&', '=']).next().unwrap_or_default();
+    Err(Problem::malformed("query-malformed", format!("this address takes no parameters, such as {name:?}")))
+}
+
 /// Names in HTTP are written in any case; so is ours. A header that begins as ours do and is none that a client may send is a slip of
 /// the pen, or a claim that only a key can prove.
 ///
 /// # Errors
 /// A [`Problem`] that names the first one that is not in `known`.
-pub(crate) fn refuse_what_is_not_the_clients(headers: &HeaderMap, known: &[&str]) -> Result<(), Problem> {
+fn refuse_what_is_not_the_clients(headers: &HeaderMap, known: &[&str]) -> Result<(), Problem> {
     if headers.contains_key(header::ACTOR) {
         let detail = "the key says who sends; the header Millstream-Actor is not taken over HTTP";
         return Err(Problem::malformed("actor-not-taken", detail));
@@ -261,7 +308,7 @@ fn expected_version(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
 }
 
 fn version_of_tag(tag: &str) -> Option<u64> {
-    tag.strip_prefix("\"v")?.strip_suffix('"')?.parse().ok()
+    whole_number(tag.strip_prefix("\"v")?.strip_suffix('"')?)
 }
 
 /// The seconds in `Prefer: wait=5`. A preference that cannot be read is no reason to refuse (RFC 7240, 2).

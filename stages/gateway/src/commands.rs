@@ -12,7 +12,7 @@ use axum::{
         Path, Query, State,
         rejection::{PathRejection, QueryRejection},
     },
-    http::{HeaderMap, StatusCode},
+    http::{HeaderMap, StatusCode, Uri},
     response::Response,
 };
 use bytes::Bytes;
@@ -38,7 +38,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     answers::{self, Stored},
     command_log::{CommandLog, Fingerprint, id_of},
-    command_request::{self, Wishes, refuse_what_is_not_the_clients, too_large},
+    command_request::{self, Wishes, check_question, too_large},
     config::{KnownReport, Limits},
     key_ring::Principal,
     places::Places,
@@ -46,6 +46,7 @@ use crate::{
     recent_keys::RecentKeys,
     views::Views,
     watched_stream::WatchedStream,
+    whole_number,
 };
 
 /// What an append adds to a command besides its headers and its body.
@@ -98,12 +99,14 @@ pub(crate) async fn post(
     State(commands): State<Arc<Commands>>,
     Extension(principal): Extension<Principal>,
     parts: Result<Path<[String; 4]>, PathRejection>,
+    uri: Uri,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
     let Path(parts) = parts?;
     let address = command_request::address(&parts)?;
     principal.check_may_send(&address)?;
+    command_request::refuse_parameters(&uri)?;
     let wishes = Wishes::read(&headers)?;
     let body = command_request::body(&headers, body, &commands.limits, &commands.stop).await?;
     let mut sending = commands.sending(&principal, &address, &wishes, body)?;
@@ -120,6 +123,7 @@ pub(crate) async fn post(
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Whereabouts {
+    #[serde(default, deserialize_with = "whole_number::parameter")]
     position: Option<NonZeroU64>,
 }
 
@@ -132,7 +136,7 @@ pub(crate) async fn get(
     query: Result<Query<Whereabouts>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Path(id) = id?;
-    refuse_what_is_not_the_clients(&headers, &[])?;
+    check_question(&headers, &[])?;
     let Query(Whereabouts { position }) = query.map_err(|error| {
         Problem::malformed(
             "query-malformed",

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use millstream_contract::api_key::CommandPattern;
+use millstream_contract::{api_key::CommandPattern, near_name::near_name};
 use millstream_domain::{
     application::{Application, ApplicationError, BuiltReport, DefaultSettings, Model, Views},
     decider::AggregateRegistry,
@@ -157,8 +157,9 @@ impl<A: Application> Section for StageConfig<A> {
             );
         }
         let limits = Limits::read(keys);
-        let preconditions_required = preconditions_required(keys);
-        let parts = Parts::of::<A>().unwrap_or_else(|error| {
+        let parts = Parts::of::<A>();
+        let preconditions_required = preconditions_required(keys, parts.as_ref().ok());
+        let parts = parts.unwrap_or_else(|error| {
             keys.general_problem(error);
             Parts::default()
         });
@@ -196,7 +197,37 @@ impl Parts {
     }
 }
 
-fn preconditions_required(keys: &mut SectionKeys<'_>) -> Vec<CommandPattern> {
+impl Parts {
+    /// What is wrong with a pattern that fits no command which clients may send: nobody would be asked for anything.
+    fn fits_no_command(&self, pattern: &CommandPattern) -> Option<String> {
+        let commands: Vec<[&str; 3]> = self
+            .aggregates
+            .iter()
+            .flat_map(|aggregate| {
+                let internal = aggregate.internal_commands();
+                let names = aggregate.command_names().iter().filter(|name| !internal.contains(*name));
+                names.map(|name| [aggregate.context(), aggregate.aggregate(), *name])
+            })
+            .collect();
+        if commands.iter().any(|command| pattern.fits(*command)) {
+            return None;
+        }
+        let [context, aggregate, id, command] = pattern.parts();
+        let known: Vec<String> = commands.iter().map(|command| command.join(".")).collect();
+        let near = near_name(&[context, aggregate, command].join("."), known.iter().map(String::as_str));
+        let meant = near.and_then(|near| commands.iter().find(|command| command.join(".") == near));
+        let hint = match meant {
+            Some([context, aggregate, command]) => {
+                format!("did you mean {context}.{aggregate}.{id}.{command}?")
+            }
+            None => "`GET /v1/docs` of a gateway lists them".to_owned(),
+        };
+        let text = String::from(pattern.clone());
+        Some(format!("has {text}, which fits no command that a client may send; {hint}"))
+    }
+}
+
+fn preconditions_required(keys: &mut SectionKeys<'_>, parts: Option<&Parts>) -> Vec<CommandPattern> {
     const NAME: &str = "preconditions_required";
     let texts = keys.list(
         NAME,
@@ -206,7 +237,12 @@ fn preconditions_required(keys: &mut SectionKeys<'_>) -> Vec<CommandPattern> {
     let mut patterns = Vec::new();
     for text in texts {
         match CommandPattern::try_from(text) {
-            Ok(pattern) => patterns.push(pattern),
+            Ok(pattern) => {
+                if let Some(unknown) = parts.and_then(|parts| parts.fits_no_command(&pattern)) {
+                    keys.problem(NAME, unknown);
+                }
+                patterns.push(pattern);
+            }
             Err(error) => keys.problem(NAME, format!("is wrong: {error}")),
         }
     }

@@ -5,14 +5,16 @@ use std::sync::Arc;
 
 use axum::{
     extract::State,
-    http::{HeaderMap, HeaderValue, header},
+    http::{HeaderMap, HeaderValue, Uri, header},
     response::Response,
 };
 use bytes::Bytes;
 
 use crate::{
+    command_request::{check_question, refuse_parameters},
     docs_page,
     openapi::{self, Described},
+    problem::Problem,
     queries::current,
     views::ViewAnswer,
 };
@@ -37,21 +39,31 @@ impl Documents {
 }
 
 /// The OpenAPI document.
-pub(crate) async fn openapi(State(documents): State<Arc<Documents>>, headers: HeaderMap) -> Response {
-    same_or_whole(&headers, &documents.openapi)
+pub(crate) async fn openapi(
+    State(documents): State<Arc<Documents>>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    same_or_whole(&uri, &headers, &documents.openapi)
 }
 
 /// The page. Its policy lets it have its own style and nothing else.
-pub(crate) async fn page(State(documents): State<Arc<Documents>>, headers: HeaderMap) -> Response {
-    let mut response = same_or_whole(&headers, &documents.page);
+pub(crate) async fn page(
+    State(documents): State<Arc<Documents>>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let mut response = same_or_whole(&uri, &headers, &documents.page)?;
     let all = response.headers_mut();
     all.insert(header::CONTENT_SECURITY_POLICY, documents.security_policy.clone());
     if let Some(media_type) = all.get_mut(header::CONTENT_TYPE) {
         *media_type = HTML;
     }
-    response
+    Ok(response)
 }
 
-fn same_or_whole(headers: &HeaderMap, body: &Bytes) -> Response {
-    current(headers, ViewAnswer { body: body.clone(), position: None }, None)
+fn same_or_whole(uri: &Uri, headers: &HeaderMap, body: &Bytes) -> Result<Response, Problem> {
+    refuse_parameters(uri)?;
+    check_question(headers, &[])?;
+    Ok(current(headers, ViewAnswer { body: body.clone(), position: None }, None))
 }

@@ -6,7 +6,7 @@ use std::{net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
 use axum::{
     extract::{MatchedPath, Request, State},
-    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -76,6 +76,7 @@ impl Guard {
     }
 
     fn let_in(&self, request: &Request) -> Result<Principal, Problem> {
+        check_host(request)?;
         if self.keys.is_open() {
             only_programs_of_this_machine(request.headers(), is_document(request))?;
         }
@@ -128,6 +129,15 @@ fn too_many(wait: Option<Duration>, who: &str) -> Problem {
 fn too_fast(who: &str, pause: Duration) -> Problem {
     let detail = format!("this {who} sends more requests a second than it may; slow down");
     Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate-exceeded", detail).retry_after(pause.max(SOON))
+}
+
+/// What stands in front of the gateway and the gateway itself might each believe another one of two (RFC 9112, 3.2).
+fn check_host(request: &Request) -> Result<(), Problem> {
+    let count = request.headers().get_all(header::HOST).iter().count();
+    if count == 1 || (count == 0 && request.version() < Version::HTTP_11) {
+        return Ok(());
+    }
+    Err(Problem::malformed("header-malformed", "the header Host must be there, and once"))
 }
 
 /// Where no key is asked for, a browser must not be led here by a page of somebody else: such a request names the page's origin, or

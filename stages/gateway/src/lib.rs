@@ -29,6 +29,7 @@ mod report_document;
 mod reports;
 mod views;
 mod watched_stream;
+mod whole_number;
 
 use std::{ffi::OsString, net::SocketAddr, process, sync::Arc, time::Duration};
 

@@ -10,7 +10,7 @@ use axum::{
         Path, Query, State,
         rejection::{PathRejection, QueryRejection},
     },
-    http::{HeaderMap, HeaderValue, StatusCode, header as http_header},
+    http::{HeaderMap, HeaderValue, StatusCode, Uri, header as http_header},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
@@ -20,11 +20,12 @@ use serde_json::json;
 
 use crate::{
     answers::POSITION,
-    command_request::{one, refuse_what_is_not_the_clients, wait_seconds},
+    command_request::{check_question, one, refuse_parameters, wait_seconds},
     commands::Commands,
     key_ring::Principal,
     problem::Problem,
     views::{Awaited, Freshness, Operation, ViewAnswer},
+    whole_number,
 };
 
 /// A client asks again each time whether what it has is still right.
@@ -37,12 +38,14 @@ pub(crate) async fn get(
     State(commands): State<Arc<Commands>>,
     Extension(principal): Extension<Principal>,
     parts: Result<Path<[String; 3]>, PathRejection>,
+    uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let Path([context, view, key]) = parts?;
     if !principal.may_read(&context, &view, &key) {
         return Err(not_granted(&principal, &format!("{context}.{view}"), "this row"));
     }
+    refuse_parameters(&uri)?;
     let freshness = freshness(&headers, &commands, &principal)?;
     let body = json!({ "key": key });
     let answer = commands.views.ask([&context, &view], Operation::Get, &body, &freshness).await?;
@@ -59,7 +62,7 @@ pub(crate) struct Wanted {
     pub(crate) from: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) to: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "whole_number::parameter")]
     pub(crate) limit: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reverse: Option<bool>,
@@ -103,7 +106,7 @@ pub(crate) fn freshness(
     commands: &Commands,
     principal: &Principal,
 ) -> Result<Freshness, Problem> {
-    refuse_what_is_not_the_clients(headers, &[header::POSITION])?;
+    check_question(headers, &[header::POSITION])?;
     let position = match one(headers, header::POSITION)? {
         Some(position) => Some(Awaited {
             position: position.to_owned(),
@@ -118,9 +121,7 @@ pub(crate) fn freshness(
 /// The answer, or 304 when the client has it already.
 pub(crate) fn current(headers: &HeaderMap, answer: ViewAnswer, next: Option<String>) -> Response {
     let tag = tag_of(&answer.body);
-    let known = headers.get_all(http_header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
-    let mut known = known.flat_map(|value| value.split(',')).map(str::trim);
-    let mut response = if known.any(|known| known == "*" || known == tag) {
+    let mut response = if is_known(headers, &tag) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
         let media_type = HeaderValue::from_static(header::JSON);
@@ -135,6 +136,16 @@ pub(crate) fn current(headers: &HeaderMap, answer: ViewAnswer, next: Option<Stri
         }
     }
     response
+}
+
+/// Whether the client has what has this tag. Tags are compared weakly (RFC 9110, 13.1.2): something in between may have made a strong one of it.
+fn is_known(headers: &HeaderMap, tag: &str) -> bool {
+    fn opaque(tag: &str) -> &str {
+        tag.strip_prefix("W/").unwrap_or(tag)
+    }
+    let known = headers.get_all(http_header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    let mut known = known.flat_map(|value| value.split(',')).map(str::trim);
+    known.any(|known| known == "*" || opaque(known) == opaque(tag))
 }
 
 /// Weak, because what stands in front of the gateway may compress.
@@ -176,8 +187,12 @@ mod tests {
         let first = current(&HeaderMap::new(), answer("{}"), None);
         let tag = first.headers()[http_header::ETAG].clone();
         let mut headers = HeaderMap::new();
+        let opaque = tag.to_str().unwrap().strip_prefix("W/").unwrap();
+        for known in [tag.to_str().unwrap(), opaque, &format!("\"x\", {opaque}"), "*"] {
+            headers.insert(http_header::IF_NONE_MATCH, HeaderValue::try_from(known).unwrap());
+            assert_eq!(current(&headers, answer("{}"), None).status(), StatusCode::NOT_MODIFIED, "{known}");
+        }
         headers.insert(http_header::IF_NONE_MATCH, tag);
-        assert_eq!(current(&headers, answer("{}"), None).status(), StatusCode::NOT_MODIFIED);
         assert_eq!(current(&headers, answer("{\"a\":1}"), None).status(), StatusCode::OK);
     }
 }

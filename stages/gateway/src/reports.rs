@@ -29,6 +29,7 @@ use crate::{
     queries::{Wanted, current, freshness, not_granted},
     report_document::{self, Page},
     views::{Freshness, Operation, ViewAnswer},
+    whole_number::{self, whole_number},
 };
 
 /// Rows on a page of CSV unless the client says otherwise: the most that a view takes, because what opens the file does not ask on.
@@ -46,8 +47,8 @@ impl TryFrom<String> for Revision {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        match text.parse() {
-            Ok(number) if number > 0 => Ok(Self::Number(number)),
+        match whole_number(&text) {
+            Some(number) if number > 0 => Ok(Self::Number(number)),
             _ if text == "all" => Ok(Self::All),
             _ => Err(format!("{text:?} is no revision; it is a number from 1 on, or all")),
         }
@@ -73,7 +74,7 @@ pub(crate) struct Asked {
     from: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     to: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "whole_number::parameter")]
     limit: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reverse: Option<bool>,
@@ -325,9 +326,17 @@ mod tests {
         assert_eq!(read("revision=2").unwrap(), Some(Revision::Number(2)));
         assert_eq!(read("revision=all").unwrap(), Some(Revision::All));
         assert_eq!(read("").unwrap(), None);
-        for wrong in
-            ["revision=0", "revision=-1", "revision=", "revision=ALL", "revision=4294967296", "as_of=3"]
-        {
+        for wrong in [
+            "revision=0",
+            "revision=01",
+            "revision=%2B1",
+            "limit=%2B1",
+            "revision=-1",
+            "revision=",
+            "revision=ALL",
+            "revision=4294967296",
+            "as_of=3",
+        ] {
             assert!(read(wrong).is_err(), "{wrong}");
         }
     }

@@ -121,6 +121,10 @@ impl Views {
             let position: Position = wanted
                 .parse()
                 .map_err(|error| Problem::malformed("position-malformed", format!("{error}")))?;
+            if position.to_string() != *wanted {
+                let detail = format!("{wanted:?} is not how {position} is written");
+                return Err(Problem::malformed("position-malformed", detail));
+            }
             if position.stream != COMMANDS {
                 return self.ask_behind(question, wanted).await;
             }

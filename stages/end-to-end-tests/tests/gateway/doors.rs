@@ -1,6 +1,7 @@
 //! What is refused before anything is stored, and how much is taken.
 
 use end_to_end_tests::{
+    http_client::{HttpAnswer, HttpClient},
     system::fresh_folder,
     waiting::{PATIENCE, until},
 };
@@ -8,6 +9,7 @@ use millstream_jetstream::{broker::Broker as _, testing::test_server::TestServer
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
+    task::JoinHandle,
 };
 
 use crate::gateway;
@@ -31,6 +33,8 @@ async fn what_can_never_take_effect_is_refused_and_not_stored() {
         ("/v1/commands/retail/product/tea/explode", TEA, (404, "command-unknown")),
         ("/v1/commands/retail/product/tea", TEA, (404, "address-unknown")),
         ("/v1/nothing", TEA, (404, "address-unknown")),
+        ("/v1/commands/retail/product/tea/register?dry_run=1", TEA, (400, "query-malformed")),
+        ("/v1/commands?dry_run=1", TEA, (400, "query-malformed")),
         (REGISTER, "{", (422, "body-malformed")),
         (REGISTER, r#"{"name":"Tea","supplier":"acme","colour":1}"#, (422, "body-malformed")),
         (REGISTER, &deep, (422, "body-too-deep")),
@@ -46,6 +50,10 @@ async fn what_can_never_take_effect_is_refused_and_not_stored() {
         ("Millstream-Expected-Version", "1", (400, "header-unknown")),
         ("Millstream-Corelation-Id", "1", (400, "header-unknown")),
         ("If-Match", "7", (400, "precondition-malformed")),
+        ("If-Match", "\"v01\"", (400, "precondition-malformed")),
+        ("If-Match", "\"v+1\"", (400, "precondition-malformed")),
+        ("Content-Encoding", "gzip", (415, "content-encoding-unknown")),
+        ("Content-Encoding", "identity, br", (415, "content-encoding-unknown")),
         ("Idempotency-Key", "", (400, "header-malformed")),
         ("Origin", "https://evil.example", (403, "browser-refused")),
         ("Sec-Fetch-Site", "cross-site", (403, "browser-refused")),
@@ -54,6 +62,8 @@ async fn what_can_never_take_effect_is_refused_and_not_stored() {
         let answer = client.with(name, value).post(REGISTER, TEA).await;
         let (status, code) = answer.problem();
         assert_eq!((status, code.as_str()), expected, "{name}: {answer:?}");
+        let taken = (name == "Content-Encoding").then_some("identity");
+        assert_eq!(answer.header("accept-encoding"), taken, "{answer:?}");
     }
     let form = client.with("Content-Type", "application/x-www-form-urlencoded");
     assert_eq!(form.request("POST", REGISTER, TEA).await.problem(), (415, "media-type-unknown".to_owned()));
@@ -73,8 +83,62 @@ async fn what_can_never_take_effect_is_refused_and_not_stored() {
     assert_eq!(client.raw(half.as_bytes()).await.unwrap().problem(), (408, "body-too-slow".to_owned()));
     let stored = server.broker().await.state("COMMANDS").await.unwrap().last_sequence;
     assert_eq!(stored, 0, "nothing of that is stored");
-    assert_eq!(client.post(REGISTER, TEA).await.status, 202);
+    assert_eq!(client.with("Content-Encoding", "Identity").post(REGISTER, TEA).await.status, 202);
     process.stop().await;
+}
+
+#[tokio::test]
+async fn what_has_no_meaning_in_a_question_is_refused() {
+    let (server, folder) = (TestServer::start_provisioned().await, fresh_folder());
+    let (mut process, client) = gateway(&server.url(), folder.path());
+    process.start_ready().await;
+    let (row, rows) = ("/v1/retail/product/tea", "/v1/retail/product");
+    let (report, reports) = ("/v1/reports/store-daily/2026-01-02/7", "/v1/reports/store-daily");
+    for path in [row, rows, report, reports, "/v1/commands/local:0", "/v1/openapi.json", "/v1/docs"] {
+        for (name, value) in [("Idempotency-Key", "k"), ("If-Match", "\"v1\""), ("Millstream-Colour", "red")]
+        {
+            let answer = client.with(name, value).get(path).await;
+            assert_eq!(answer.problem(), (400, "header-unknown".to_owned()), "{path} {name}");
+        }
+        let answer = client.get(&format!("{path}?colour=red")).await;
+        assert_eq!(answer.problem(), (400, "query-malformed".to_owned()), "{path}");
+    }
+    // A number is written in one way.
+    for asked in [
+        format!("{rows}?limit=01"),
+        format!("{rows}?limit=%2B1"),
+        format!("{reports}?limit=01"),
+        format!("{report}?revision=01"),
+        format!("{report}?revision=%2B1"),
+        format!("{report}?differences=01"),
+        "/v1/commands/local:0?position=01".to_owned(),
+        "/v1/commands/local:0?position=%2B1".to_owned(),
+    ] {
+        assert_eq!(client.get(&asked).await.problem(), (400, "query-malformed".to_owned()), "{asked}");
+    }
+    for position in ["EVENTS:01JD:01", "EVENTS:01JD:+1", "COMMANDS:01JD:01"] {
+        let answer = client.with("Millstream-Position", position).get(row).await;
+        assert_eq!(answer.problem(), (400, "position-malformed".to_owned()), "{position}");
+    }
+    // Two could be believed by two programs, one by each.
+    for hosts in ["", "Host: localhost\r\nHost: localhost\r\n", "Host: localhost\r\nHost: evil.example\r\n"] {
+        let request = format!("GET /v1/openapi.json HTTP/1.1\r\n{hosts}Connection: close\r\n\r\n");
+        let answer = client.raw(request.as_bytes()).await.unwrap();
+        assert_eq!(answer.problem(), (400, "header-malformed".to_owned()), "{hosts:?}");
+    }
+    process.stop().await;
+}
+
+/// A command whose outcome is waited for; without a handler there is none. It is the first of its server.
+async fn waits_for_its_outcome(client: &HttpClient, server: &TestServer) -> JoinHandle<HttpAnswer> {
+    let waiting = client.with("Prefer", "wait=30");
+    let request = tokio::spawn(async move { waiting.post(REGISTER, TEA).await });
+    let broker = server.broker().await;
+    until("the command is stored", async || {
+        (broker.state("COMMANDS").await.unwrap().last_sequence == 1).then_some(())
+    })
+    .await;
+    request
 }
 
 #[tokio::test]
@@ -137,18 +201,12 @@ async fn more_requests_than_there_are_places_are_told_to_come_again() {
     let (process, client) = gateway(&server.url(), folder.path());
     let mut process = process.set("gateway.requests_max=1");
     process.start_ready().await;
-    // No handler runs: it waits for its outcome, and has the place.
-    let waiting = client.with("Prefer", "wait=30");
-    let request = tokio::spawn(async move { waiting.post(REGISTER, TEA).await });
-    let broker = server.broker().await;
-    until("the command is stored", async || {
-        (broker.state("COMMANDS").await.unwrap().last_sequence == 1).then_some(())
-    })
-    .await;
+    let request = waits_for_its_outcome(&client, &server).await;
     let busy = client.post(REGISTER, TEA).await;
     assert_eq!(busy.problem(), (503, "busy".to_owned()));
     assert_eq!(busy.header("retry-after"), Some("1"), "{busy:?}");
-    assert_eq!(broker.state("COMMANDS").await.unwrap().last_sequence, 1, "it is not stored");
+    let stored = server.broker().await.state("COMMANDS").await.unwrap().last_sequence;
+    assert_eq!(stored, 1, "it is not stored");
     // Its client goes away.
     request.abort();
     until("there is a place again", async || (client.get("/v1/nothing").await.status == 404).then_some(()))
@@ -177,14 +235,7 @@ async fn whoever_waits_when_it_ends_is_told_that_the_command_is_stored() {
     let (server, folder) = (TestServer::start_provisioned().await, fresh_folder());
     let (mut process, client) = gateway(&server.url(), folder.path());
     process.start_ready().await;
-    // No handler runs: there is no outcome.
-    let waiting = client.with("Prefer", "wait=30");
-    let request = tokio::spawn(async move { waiting.post(REGISTER, TEA).await });
-    let broker = server.broker().await;
-    until("the command is stored", async || {
-        (broker.state("COMMANDS").await.unwrap().last_sequence == 1).then_some(())
-    })
-    .await;
+    let request = waits_for_its_outcome(&client, &server).await;
     process.stop().await;
     let answer = request.await.unwrap();
     assert_eq!(answer.status, 202, "{answer:?}");

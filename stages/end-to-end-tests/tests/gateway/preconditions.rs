@@ -56,11 +56,19 @@ async fn a_command_without_the_version_that_it_needs_is_refused() {
 }
 
 #[tokio::test]
-async fn a_pattern_that_is_none_is_refused_at_the_start() {
-    let folder = fresh_folder();
-    let (process, _) = gateway("nats://127.0.0.1:1", folder.path());
-    let mut process = process.set("gateway.preconditions_required=retail.product.reprice");
-    process.start();
-    assert_eq!(process.exit_code().await, 78, "{}", process.log());
-    assert!(process.log().contains("is no pattern of commands"), "{}", process.log());
+async fn a_pattern_that_is_none_or_fits_no_command_is_refused_at_the_start() {
+    for (pattern, said) in [
+        ("retail.product.reprice", "is no pattern of commands"),
+        ("retail.product.tea*.repriec", "did you mean retail.product.tea*.reprice?"),
+        ("retail.prodct.*.reprice", "did you mean retail.product.*.reprice?"),
+        ("retail.*.*.nothing", "fits no command that a client may send; `GET /v1/docs`"),
+        ("*.*.*.*,retail.tills.*.*", "has retail.tills.*.*, which fits no command"),
+    ] {
+        let folder = fresh_folder();
+        let (process, _) = gateway("nats://127.0.0.1:1", folder.path());
+        let mut process = process.set(&format!("gateway.preconditions_required={pattern}"));
+        process.start();
+        assert_eq!(process.exit_code().await, 78, "{pattern}: {}", process.log());
+        assert!(process.log().contains(said), "{pattern}: {}", process.log());
+    }
 }

@@ -22,7 +22,9 @@ fn preconditions_are_versions() {
     assert_eq!(version(&[]).unwrap(), None);
     assert_eq!(version(&[("if-match", "\"v7\"")]).unwrap(), Some(7));
     assert_eq!(version(&[("if-none-match", "*")]).unwrap(), Some(0));
-    for wrong in ["v7", "\"7\"", "*", "W/\"v7\"", "\"v7\", \"v8\"", "\"v-1\"", ""] {
+    for wrong in
+        ["v7", "\"7\"", "\"v07\"", "\"v+7\"", "\"v\"", "*", "W/\"v7\"", "\"v7\", \"v8\"", "\"v-1\"", ""]
+    {
         assert!(version(&[("if-match", wrong)]).is_err(), "{wrong}");
     }
     assert!(version(&[("if-none-match", "\"v7\"")]).is_err());

@@ -87,233 +87,151 @@ const REPORTS: &[Door] = &[Door::Report, Door::Reports];
 const ADDRESSES: &[Door] = &[Door::Command, Door::Status, Door::Row, Door::List, Door::Report];
 const WITH_HEADERS: &[Door] =
     &[Door::Command, Door::Lines, Door::Row, Door::List, Door::Report, Door::Reports];
-const ALL_BUT_DOCUMENTS: &[Door] =
-    &[Door::Command, Door::Status, Door::Row, Door::List, Door::Lines, Door::Report, Door::Reports];
 const ELSEWHERE: &[Door] = &[];
 
 const fn known(
     status: u16,
     code: &'static str,
     doors: &'static [Door],
-    gateway: Gateway,
     remedy: &'static str,
 ) -> KnownProblem {
-    KnownProblem { status, code, remedy, doors, gateway }
+    KnownProblem { status, code, remedy, doors, gateway: Gateway::Any }
+}
+
+impl KnownProblem {
+    /// The same, of some gateways alone.
+    const fn only(self, gateway: Gateway) -> Self {
+        Self { gateway, ..self }
+    }
 }
 
 /// All of them.
 pub(crate) const PROBLEMS: &[KnownProblem] = &[
-    known(
-        400,
-        "address-malformed",
-        ADDRESSES,
-        Gateway::Any,
-        "Correct the address; the sentence names the part.",
-    ),
-    known(
-        400,
-        "query-malformed",
-        &[Door::Status, Door::Row, Door::List, Door::Report, Door::Reports],
-        Gateway::Any,
-        "Correct the query; the sentence names the parameter.",
-    ),
-    known(400, "position-malformed", VIEWS, Gateway::Any, "Send a position as an answer had it."),
-    known(
-        400,
-        "header-unknown",
-        ALL_BUT_DOCUMENTS,
-        Gateway::Any,
-        "Correct or leave out the header that the sentence names.",
-    ),
-    known(400, "header-twice", WITH_HEADERS, Gateway::Any, "Send the header once."),
-    known(
-        400,
-        "header-control-character",
-        WITH_HEADERS,
-        Gateway::Any,
-        "Correct the header that the sentence names.",
-    ),
-    known(400, "header-malformed", WITH_HEADERS, Gateway::Any, "Correct the header that the sentence names."),
-    known(
-        400,
-        "precondition-malformed",
-        COMMAND,
-        Gateway::Any,
-        "Send If-Match: \"v7\" or If-None-Match: *, one of them.",
-    ),
-    known(
-        400,
-        "actor-not-taken",
-        ALL_BUT_DOCUMENTS,
-        Gateway::Any,
-        "Leave Millstream-Actor out: the key says who sends.",
-    ),
-    known(400, "body-incomplete", COMMANDS, Gateway::Any, "Send the whole body."),
-    known(
-        400,
-        "line-malformed",
-        ELSEWHERE,
-        Gateway::Any,
-        "Of a line: correct it; the sentence says what is wrong.",
-    ),
-    known(401, "key-missing", EVERYWHERE, Gateway::WithKeys, "Send a key as Authorization: Bearer <key>."),
+    known(400, "address-malformed", ADDRESSES, "Correct the address; the sentence names the part."),
+    known(400, "query-malformed", EVERYWHERE, "Correct the query; the sentence names the parameter."),
+    known(400, "position-malformed", VIEWS, "Send a position as an answer had it."),
+    known(400, "header-unknown", EVERYWHERE, "Correct or leave out the header that the sentence names."),
+    known(400, "header-twice", WITH_HEADERS, "Send the header once."),
+    known(400, "header-control-character", WITH_HEADERS, "Correct the header that the sentence names."),
+    known(400, "header-malformed", EVERYWHERE, "Correct the header that the sentence names."),
+    known(400, "precondition-malformed", COMMAND, "Send If-Match: \"v7\" or If-None-Match: *, one of them."),
+    known(400, "actor-not-taken", EVERYWHERE, "Leave Millstream-Actor out: the key says who sends."),
+    known(400, "body-incomplete", COMMANDS, "Send the whole body."),
+    known(400, "line-malformed", ELSEWHERE, "Of a line: correct it; the sentence says what is wrong."),
+    known(401, "key-missing", EVERYWHERE, "Send a key as Authorization: Bearer <key>.")
+        .only(Gateway::WithKeys),
     known(
         401,
         "key-unknown",
         EVERYWHERE,
-        Gateway::WithKeys,
         "Send a key that the gateway knows; this one may have been revoked.",
-    ),
-    known(401, "key-expired", EVERYWHERE, Gateway::WithKeys, "Ask for a new key."),
-    known(
-        401,
-        "authorization-malformed",
-        EVERYWHERE,
-        Gateway::Any,
-        "Send the header Authorization once, as Bearer <key>.",
-    ),
-    known(403, "command-not-granted", COMMAND, Gateway::WithKeys, "Use a key that grants the command."),
-    known(
-        403,
-        "query-not-granted",
-        VIEWS,
-        Gateway::WithKeys,
-        "Use a key that grants the row, or a list of that prefix.",
-    ),
-    known(
-        403,
-        "browser-refused",
-        EVERYWHERE,
-        Gateway::WithoutKeys,
-        "Call the gateway localhost, from a program; or give it keys.",
-    ),
-    known(
-        404,
-        "address-unknown",
-        ADDRESSES,
-        Gateway::Any,
-        "Correct the address: there is nothing at this one.",
-    ),
+    )
+    .only(Gateway::WithKeys),
+    known(401, "key-expired", EVERYWHERE, "Ask for a new key.").only(Gateway::WithKeys),
+    known(401, "authorization-malformed", EVERYWHERE, "Send the header Authorization once, as Bearer <key>."),
+    known(403, "command-not-granted", COMMAND, "Use a key that grants the command.").only(Gateway::WithKeys),
+    known(403, "query-not-granted", VIEWS, "Use a key that grants the row, or a list of that prefix.")
+        .only(Gateway::WithKeys),
+    known(403, "browser-refused", EVERYWHERE, "Call the gateway localhost, from a program; or give it keys.")
+        .only(Gateway::WithoutKeys),
+    known(404, "address-unknown", ADDRESSES, "Correct the address: there is nothing at this one."),
     known(
         404,
         "aggregate-unknown",
         ELSEWHERE,
-        Gateway::Any,
         "Correct the address; the sentence says which aggregates there are.",
     ),
     known(
         404,
         "command-unknown",
         ELSEWHERE,
-        Gateway::Any,
         "Correct the address; the sentence says which commands there are.",
     ),
-    known(404, "view-unknown", ELSEWHERE, Gateway::Any, "Correct the address: there is no such view."),
-    known(404, "report-unknown", ELSEWHERE, Gateway::Any, "Correct the address: there is no such report."),
-    known(404, "row-unknown", ROWS, Gateway::Any, "There is no row of that key."),
+    known(404, "view-unknown", ELSEWHERE, "Correct the address: there is no such view."),
+    known(404, "report-unknown", ELSEWHERE, "Correct the address: there is no such report."),
+    known(404, "row-unknown", ROWS, "There is no row of that key."),
     known(
         404,
         "command-id-unknown",
         STATUS,
-        Gateway::Any,
         "Ask at the address in Location, with the key that sent the command.",
     ),
-    known(405, "method-not-allowed", ELSEWHERE, Gateway::Any, "Use the method in Allow."),
-    known(406, "not-acceptable", REPORTS, Gateway::Any, "Take application/json or text/csv."),
-    known(408, "body-too-slow", COMMANDS, Gateway::Any, "Send the body faster; nothing is stored."),
-    known(
-        409,
-        "position-of-another-generation",
-        VIEWS,
-        Gateway::Any,
-        "Discard the position; the stream was made again.",
-    ),
-    known(
-        409,
-        "position-unknown",
-        VIEWS,
-        Gateway::Any,
-        "Discard the position; the stream has purged the command.",
-    ),
+    known(405, "method-not-allowed", ELSEWHERE, "Use the method in Allow."),
+    known(406, "not-acceptable", REPORTS, "Take application/json or text/csv."),
+    known(408, "body-too-slow", COMMANDS, "Send the body faster; nothing is stored."),
+    known(409, "position-of-another-generation", VIEWS, "Discard the position; the stream was made again."),
+    known(409, "position-unknown", VIEWS, "Discard the position; the stream has purged the command."),
     known(
         413,
         "body-too-large",
         COMMANDS,
-        Gateway::Any,
         "Make the command smaller; of several commands, send fewer at once.",
     ),
-    known(413, "too-many-commands", &[Door::Lines], Gateway::Any, "Send fewer commands at once."),
+    known(413, "too-many-commands", &[Door::Lines], "Send fewer commands at once."),
     known(
         415,
         "media-type-unknown",
         COMMANDS,
-        Gateway::Any,
         "Send JSON as application/json, several commands as application/jsonl.",
     ),
-    known(422, "body-malformed", COMMAND, Gateway::Any, "Correct the body; the sentence names the field."),
-    known(422, "body-too-deep", COMMAND, Gateway::Any, "Send a body that is less deeply nested."),
-    known(422, "idempotency-key-reused", COMMAND, Gateway::Any, "Use a key of its own for each command."),
+    known(415, "content-encoding-unknown", COMMANDS, "Send the body without Content-Encoding."),
+    known(422, "body-malformed", COMMAND, "Correct the body; the sentence names the field."),
+    known(422, "body-too-deep", COMMAND, "Send a body that is less deeply nested."),
+    known(422, "idempotency-key-reused", COMMAND, "Use a key of its own for each command."),
     known(
         428,
         "precondition-required",
         COMMAND,
-        Gateway::WithPreconditions,
         "Read the aggregate, and send If-Match with its version, or If-None-Match: *.",
-    ),
-    known(429, "rate-exceeded", EVERYWHERE, Gateway::Any, "Wait as long as Retry-After says."),
+    )
+    .only(Gateway::WithPreconditions),
+    known(429, "rate-exceeded", EVERYWHERE, "Wait as long as Retry-After says."),
     known(
         429,
         "share-exceeded",
         EVERYWHERE,
-        Gateway::Any,
         "Have fewer requests in progress at a time; the sentence says of which kind. Nothing is stored; send it again after Retry-After.",
     ),
     known(
         500,
         "store-refused",
         COMMAND,
-        Gateway::Any,
         "Nothing is stored, and to send it again changes nothing; the sentence has the server's words.",
     ),
     known(
         500,
         "row-too-large",
         &[Door::Row, Door::Report, Door::Reports],
-        Gateway::Any,
         "The row is larger than an answer may be; read it with millstream query --as-of.",
     ),
     known(
         500,
         "view-failed",
         VIEWS,
-        Gateway::Any,
         "The sentence has the view's words; whoever runs the gateway looks at the projector.",
     ),
-    known(503, "busy", EVERYWHERE, Gateway::Any, "Nothing is stored; send it again after Retry-After."),
-    known(503, "not-connected", COMMAND, Gateway::Any, "Nothing is stored; send it again after Retry-After."),
-    known(503, "stopping", COMMANDS, Gateway::Any, "Nothing is stored; send it again after Retry-After."),
+    known(503, "busy", EVERYWHERE, "Nothing is stored; send it again after Retry-After."),
+    known(503, "not-connected", COMMAND, "Nothing is stored; send it again after Retry-After."),
+    known(503, "stopping", COMMANDS, "Nothing is stored; send it again after Retry-After."),
     known(
         503,
         "not-stored",
         COMMAND,
-        Gateway::Any,
         "It is not known whether the command is stored; send it again with the same Idempotency-Key.",
     ),
     known(
         503,
         "outcomes-unavailable",
         &[Door::Command, Door::Status, Door::Row, Door::List, Door::Report, Door::Reports],
-        Gateway::Any,
         "It cannot be told now what became of a command; ask again after Retry-After.",
     ),
     known(
         503,
         "view-unavailable",
         VIEWS,
-        Gateway::Any,
         "Nobody answers for the view, or it is being built or has halted; ask again after Retry-After.",
     ),
-    known(504, "position-not-reached", VIEWS, Gateway::Any, "Ask again after Retry-After, or wait longer."),
+    known(504, "position-not-reached", VIEWS, "Ask again after Retry-After, or wait longer."),
 ];
 
 /// Statuses of commands that an application's own codes come with, and when.
@@ -377,6 +295,7 @@ fn response(door: Door, status: u16, known: &[&KnownProblem]) -> Value {
     let header = match status {
         401 => Some(("WWW-Authenticate", "WWW-Authenticate")),
         412 => Some(("ETag", "Version-There-Is")),
+        415 => Some(("Accept-Encoding", "Accept-Encoding")),
         429 | 503 | 504 => Some(("Retry-After", "Retry-After")),
         _ => None,
     };

@@ -186,6 +186,30 @@ pub enum PatternError {
     },
 }
 
+/// What somebody may send and read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Grants {
+    commands: Vec<CommandPattern>,
+    queries: Vec<QueryPattern>,
+}
+
+impl Grants {
+    /// Whether a command may be sent.
+    pub fn command(&self, address: &CommandAddress) -> bool {
+        self.commands.iter().any(|pattern| pattern.grants(address))
+    }
+
+    /// Whether the row of a key may be read.
+    pub fn row(&self, context: &str, view: &str, key: &str) -> bool {
+        self.queries.iter().any(|pattern| pattern.grants(context, view, key))
+    }
+
+    /// Whether all rows whose keys begin with `prefix` may be read.
+    pub fn list(&self, context: &str, view: &str, prefix: &str) -> bool {
+        self.queries.iter().any(|pattern| pattern.grants_list(context, view, prefix))
+    }
+}
+
 /// A key and what it grants.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -205,29 +229,44 @@ pub struct ApiKey {
 }
 
 impl ApiKey {
-    /// Whether it grants a command.
-    pub fn grants_command(&self, address: &CommandAddress) -> bool {
-        self.commands.iter().any(|pattern| pattern.grants(address))
-    }
-
-    /// Whether it grants the row of a key.
-    pub fn grants_row(&self, context: &str, view: &str, key: &str) -> bool {
-        self.queries.iter().any(|pattern| pattern.grants(context, view, key))
-    }
-
-    /// Whether it grants all rows whose keys begin with `prefix`.
-    pub fn grants_list(&self, context: &str, view: &str, prefix: &str) -> bool {
-        self.queries.iter().any(|pattern| pattern.grants_list(context, view, prefix))
+    /// What it grants.
+    pub fn into_grants(self) -> Grants {
+        Grants { commands: self.commands, queries: self.queries }
     }
 }
 
-/// A file of keys: in TOML a table `[[key]]` each.
+/// A user of NATS, whose name the server proves, and what it may do. It has no key: its password, or what else the server knows it by, is
+/// a matter between the two.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NatsUser {
+    /// Who it is: a token of its subjects, and the actor of each command that it sends.
+    pub name: String,
+    /// The commands that it may send; none when empty.
+    #[serde(default)]
+    pub commands: Vec<CommandPattern>,
+    /// The rows that it may read; none when empty.
+    #[serde(default)]
+    pub queries: Vec<QueryPattern>,
+}
+
+impl NatsUser {
+    /// What it may do.
+    pub fn into_grants(self) -> Grants {
+        Grants { commands: self.commands, queries: self.queries }
+    }
+}
+
+/// A file of keys: in TOML a table `[[key]]` each, and a table `[[user]]` for each user of NATS.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ApiKeys {
     /// All keys. Several may have one name while one replaces the other.
     #[serde(default, rename = "key")]
     pub keys: Vec<ApiKey>,
+    /// All users of NATS. One may have the name of a key: both are the same actor.
+    #[serde(default, rename = "user", skip_serializing_if = "Vec::is_empty")]
+    pub users: Vec<NatsUser>,
 }
 
 /// Keys that cannot stand in one file.
@@ -237,7 +276,7 @@ pub enum ApiKeysError {
     #[error(transparent)]
     Name(#[from] SubjectError),
     /// A name is too long.
-    #[error("the name of key {name:?} has more than {KEY_NAME_LENGTH_MAX} characters")]
+    #[error("the name {name:?} has more than {KEY_NAME_LENGTH_MAX} characters")]
     NameTooLong {
         /// The name.
         name: String,
@@ -248,26 +287,44 @@ pub enum ApiKeysError {
         /// The name of the second.
         name: String,
     },
+    /// Two entries are of the same user.
+    #[error("the user {name:?} is there twice")]
+    UserTwice {
+        /// Its name.
+        name: String,
+    },
 }
 
 impl ApiKeys {
-    /// Checks the names, and that each key is there once.
+    /// Checks the names, and that each key and each user is there once.
     ///
     /// # Errors
     /// [`ApiKeysError`] for the first that is wrong.
     pub fn check(&self) -> Result<(), ApiKeysError> {
         let mut hashes = BTreeSet::new();
         for ApiKey { name, hash, .. } in &self.keys {
-            check_name("key", name)?;
-            if name.len() > KEY_NAME_LENGTH_MAX {
-                return Err(ApiKeysError::NameTooLong { name: name.clone() });
-            }
+            check_principal("key", name)?;
             if !hashes.insert(*hash.0.as_bytes()) {
                 return Err(ApiKeysError::Twice { name: name.clone() });
             }
         }
+        let mut users = BTreeSet::new();
+        for NatsUser { name, .. } in &self.users {
+            check_principal("user", name)?;
+            if !users.insert(name) {
+                return Err(ApiKeysError::UserTwice { name: name.clone() });
+            }
+        }
         Ok(())
     }
+}
+
+fn check_principal(kind: &'static str, name: &str) -> Result<(), ApiKeysError> {
+    check_name(kind, name)?;
+    if name.len() > KEY_NAME_LENGTH_MAX {
+        return Err(ApiKeysError::NameTooLong { name: name.to_owned() });
+    }
+    Ok(())
 }
 
 /// Whether `text` fits `pattern`, in which `*` stands for any characters.
@@ -376,7 +433,7 @@ mod tests {
             commands: Vec::new(),
             queries: Vec::new(),
         };
-        let check = |keys: Vec<ApiKey>| ApiKeys { keys }.check();
+        let check = |keys: Vec<ApiKey>| ApiKeys { keys, users: Vec::new() }.check();
         assert_eq!(check(vec![key("till-2506", "a"), key("till-2506", "b")]), Ok(()));
         assert_eq!(
             check(vec![key("one", "a"), key("two", "a")]),
@@ -385,5 +442,22 @@ mod tests {
         assert!(matches!(check(vec![key("Till:2506", "a")]), Err(ApiKeysError::Name(_))));
         let long = "a".repeat(KEY_NAME_LENGTH_MAX + 1);
         assert!(matches!(check(vec![key(&long, "a")]), Err(ApiKeysError::NameTooLong { .. })));
+    }
+
+    #[test]
+    fn a_user_is_there_once_beside_keys_of_its_name() {
+        let user = |name: &str| NatsUser { name: name.to_owned(), commands: Vec::new(), queries: Vec::new() };
+        let check = |users: &[&str]| {
+            let users = users.iter().map(|name| user(name)).collect();
+            ApiKeys { keys: Vec::new(), users }.check()
+        };
+        assert_eq!(check(&["store-2506", "store-2507"]), Ok(()));
+        assert_eq!(
+            check(&["store-2506", "store-2506"]),
+            Err(ApiKeysError::UserTwice { name: "store-2506".to_owned() })
+        );
+        for name in ["Store", "a.b", "*", ">", ""] {
+            assert!(matches!(check(&[name]), Err(ApiKeysError::Name(_))), "{name}");
+        }
     }
 }

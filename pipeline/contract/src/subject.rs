@@ -21,6 +21,11 @@ pub const EVENT_PREFIX: &str = "evt";
 pub const QUERY_PREFIX: &str = "query";
 /// Prefix of commands that are sent with a request and answered with their outcome.
 pub const SUBMIT_PREFIX: &str = "submit";
+/// Prefix of what a user of NATS asks under its own name, which follows: `as.<user>.submit.…` and `as.<user>.query.…`. A server lets each
+/// user publish under its own name alone, so that the gateway knows who asks.
+pub const USER_PREFIX: &str = "as";
+/// Name of the service that answers there.
+pub const USER_SERVICE: &str = "users";
 /// Under which subjects the outcomes of submitted commands come back, from whichever handler is active: this, the name of
 /// the run that waits, something that cannot be guessed.
 pub const SUBMIT_REPLY_PREFIX: &str = "reply.submit";

@@ -1,6 +1,7 @@
 //! [`Broker`] over a real JetStream. The only place where appends, gets and stream states meet the wire; the reader is in
 //! [`crate::stream_reader`], leases in `nats_broker/lease.rs`. Nothing here decides anything.
 
+pub mod answering;
 mod append_each;
 mod ask;
 pub mod door;

@@ -11,7 +11,7 @@ use millstream_contract::{
     stream_names::{COMMANDS, COMMANDS_CONSUMER, DEAD_LETTERS, EVENTS, OUTCOMES, REPORTS, TIMERS},
     subject::{
         COMMAND_PREFIX, EFFECT_PREFIX, EVENT_PREFIX, GATEWAY_REPLY_PREFIX, QUERY_PREFIX, SUBMIT_PREFIX,
-        SUBMIT_REPLY_PREFIX, SUBMIT_SERVICE, TIMER_PREFIX,
+        SUBMIT_REPLY_PREFIX, SUBMIT_SERVICE, TIMER_PREFIX, USER_PREFIX, USER_SERVICE,
     },
 };
 
@@ -168,6 +168,14 @@ fn process_manager(process: &str) -> StageNeeds {
     }
 }
 
+/// The outcomes that it waits for, and what users ask under their own names.
+fn users() -> Vec<String> {
+    let mut subjects = vec![format!("{GATEWAY_REPLY_PREFIX}.*.*")];
+    subjects.extend([format!("{USER_PREFIX}.*.submit.*.*.*.*"), format!("{USER_PREFIX}.*.query.*.*.*")]);
+    subjects.extend(discovery(USER_SERVICE));
+    subjects
+}
+
 /// It reads COMMANDS only to tell whether a command is stored, and whether a key that comes again came with the same command.
 fn gateway() -> StageNeeds {
     StageNeeds {
@@ -175,7 +183,7 @@ fn gateway() -> StageNeeds {
         appends: vec![append(COMMANDS, format!("{COMMAND_PREFIX}.*.*.*.*"))],
         gets: owned(&[COMMANDS]),
         queries: vec![format!("{QUERY_PREFIX}.*.*.get"), format!("{QUERY_PREFIX}.*.*.list")],
-        listens: vec![format!("{GATEWAY_REPLY_PREFIX}.*.*")],
+        listens: users(),
         ..StageNeeds::default()
     }
 }

@@ -6,9 +6,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
-use futures::FutureExt;
+use futures::FutureExt as _;
 use millstream_contract::{
     command::HEADERS,
     error_text::bounded,
@@ -26,13 +25,12 @@ use millstream_jetstream::{
     intake::Intake,
     nats_broker::{
         NatsBroker,
-        door::Door,
-        headers_from,
-        service::{About, Endpoint, Request, Service, ServiceError},
+        answering::{Answering, AnsweringError, Asked},
+        service::{About, ServiceError},
     },
 };
 use tokio::{sync::Semaphore, time::Instant};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 
 use crate::outcome_inbox::{ExpectedOutcome, OutcomeInbox, OutcomeInboxError};
 
@@ -122,7 +120,7 @@ impl SubmitError {
 pub enum SubmitServiceError {
     /// It cannot be registered.
     #[error("the submit service cannot be registered; may this user subscribe to submit.> and $SRV.>?")]
-    Register(#[source] async_nats::Error),
+    Register(#[source] AnsweringError),
     /// It would not hear what becomes of the commands.
     #[error(transparent)]
     Outcomes(#[from] OutcomeInboxError),
@@ -130,11 +128,7 @@ pub enum SubmitServiceError {
 
 /// A running service.
 pub struct SubmitService {
-    /// Until it takes no more.
-    door: Option<Door>,
-    /// The connection of the answers to what was taken, from then on.
-    client: Option<Client>,
-    requests: TaskTracker,
+    answering: Answering,
     ending: CancellationToken,
 }
 
@@ -144,6 +138,7 @@ struct Submissions {
     intake: Intake,
     ids: IdSource,
     outcomes: OutcomeInbox,
+    in_flight: Semaphore,
     ending: CancellationToken,
 }
 
@@ -164,86 +159,48 @@ impl SubmitService {
             intake: Intake::start(broker.clone(), ids.clone()),
             ids,
             outcomes,
+            in_flight: Semaphore::new(IN_FLIGHT_MAX),
             ending: ending.clone(),
         });
-        let requests = TaskTracker::new();
-        let (version, tasks) = (version.to_owned(), requests.clone());
-        let register =
-            move |client| register(client, version.clone(), Arc::clone(&submissions), tasks.clone()).boxed();
-        let door = Door::open(broker, COMMANDS, register).await.map_err(SubmitServiceError::Register)?;
-        Ok(Self { door: Some(door), client: None, requests, ending })
+        let about =
+            About::new(SUBMIT_SERVICE, version, "Puts a command onto COMMANDS and answers with its outcome");
+        let endpoints = vec![("submit", format!("{SUBMIT_PREFIX}.*.*.*.*"))];
+        let answer = move |asked| {
+            let submissions = Arc::clone(&submissions);
+            async move {
+                let outcome = submissions.submit(&asked).await;
+                outcome.map(|body| (body, Headers::new())).map_err(|error| service_error(&error))
+            }
+            .boxed()
+        };
+        let answering = Answering::start(broker, COMMANDS, about, endpoints, answer).await;
+        Ok(Self { answering: answering.map_err(SubmitServiceError::Register)?, ending })
     }
 
     /// Takes no more requests; NATS hands them to the other processes. Requests that were taken keep waiting for their outcomes.
     pub async fn take_no_more(&mut self) {
-        if let Some(door) = self.door.take() {
-            self.client = door.close().await;
-        }
+        self.answering.take_no_more().await;
     }
 
     /// Ends the service. Each request that still waits is told whether its command is stored, and under which id to ask again.
     pub async fn stop(mut self) {
         self.take_no_more().await;
         self.ending.cancel();
-        self.requests.close();
-        self.requests.wait().await;
-        if let Some(client) = self.client
-            && let Err(error) = client.flush().await
-        {
-            tracing::debug!(%error, "the connection went before the submit service");
-        }
+        self.answering.stop().await;
     }
 }
 
-async fn register(
-    client: Client,
-    version: String,
-    submissions: Arc<Submissions>,
-    requests: TaskTracker,
-) -> Result<Service, async_nats::Error> {
-    let description = "Puts a command onto COMMANDS and answers with its outcome";
-    let about = About::new(SUBMIT_SERVICE, &version, description);
-    let service = Service::start(&submissions.broker, client, about).await?;
-    let endpoint = service.endpoints().add("submit", &format!("{SUBMIT_PREFIX}.*.*.*.*"), &[]).await?;
-    requests.clone().spawn(serve(endpoint, submissions, requests));
-    Ok(service)
-}
-
-/// Takes requests one after the other and answers each on its own.
-async fn serve(mut endpoint: Endpoint, submissions: Arc<Submissions>, requests: TaskTracker) {
-    let in_flight = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
-    while let Some(request) = endpoint.next().await {
-        match Arc::clone(&in_flight).try_acquire_owned() {
-            Ok(permit) => {
-                let submissions = Arc::clone(&submissions);
-                requests.spawn(async move {
-                    let result = submissions.submit(&request).await;
-                    respond(&submissions.broker, &request, result).await;
-                    drop(permit);
-                });
-            }
-            Err(_) => respond(&submissions.broker, &request, Err(SubmitError::Busy)).await,
-        }
-    }
-}
-
-async fn respond(broker: &NatsBroker, request: &Request, result: Result<Bytes, SubmitError>) {
-    let response =
-        result.map_err(|error| ServiceError { status: one_header_line(&error), code: error.code() });
-    if let Err(error) = request.respond(broker, response, HeaderMap::new()).await {
-        tracing::debug!(subject = %request.message.subject, %error, "a submission has nobody to answer");
-    }
-}
-
-fn one_header_line(error: &SubmitError) -> String {
-    bounded(&error.to_string()).replace(['\r', '\n'], " ")
+fn service_error(error: &SubmitError) -> ServiceError {
+    let status = bounded(&error.to_string()).replace(['\r', '\n'], " ");
+    ServiceError { status, code: error.code() }
 }
 
 impl Submissions {
-    async fn submit(&self, request: &Request) -> Result<Bytes, SubmitError> {
-        let deadline = Instant::now() + wait(request)?;
+    async fn submit(&self, asked: &Asked) -> Result<Bytes, SubmitError> {
+        let _permit = self.in_flight.try_acquire().map_err(|_| SubmitError::Busy)?;
+        let deadline = Instant::now() + wait(asked)?;
         let outcome = self.outcomes.expect();
-        let (message, id) = self.command(request, outcome.subject())?;
+        let (message, id) = self.command(asked, outcome.subject())?;
         self.put_and_wait(message, id, outcome, deadline).await
     }
 
@@ -272,13 +229,12 @@ impl Submissions {
     }
 
     /// The command to store, and its id.
-    fn command(&self, request: &Request, reply: &str) -> Result<(NewMessage, String), SubmitError> {
-        let subject = request.message.subject.as_str();
+    fn command(&self, asked: &Asked, reply: &str) -> Result<(NewMessage, String), SubmitError> {
+        let Asked { subject, headers: given_headers, body } = asked;
         let path = subject.strip_prefix(SUBMIT_PREFIX).unwrap_or(subject);
         let address = CommandAddress::from_subject(&format!("{COMMAND_PREFIX}{path}"))?;
-        let given_headers = headers_from(request.message.headers.as_ref());
-        check_headers(&given_headers, &HEADERS)?;
-        check_kept(&given_headers)?;
+        check_headers(given_headers, &HEADERS)?;
+        check_kept(given_headers)?;
         let mut headers = Headers::new();
         for name in HEADERS_KEPT {
             if let Some(value) = given_headers.find(name) {
@@ -295,18 +251,17 @@ impl Submissions {
         let max = self.broker.message_bytes_max();
         let lines: usize = headers.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
         // 128 bytes for the headers of the append itself, which are not counted here.
-        let size = request.message.payload.len() + lines + 128;
+        let size = body.len() + lines + 128;
         if size > max {
             return Err(SubmitError::TooLarge { size, max });
         }
-        let payload = request.message.payload.clone();
+        let payload = body.clone();
         Ok((NewMessage { subject: address.subject(), expected_last: None, headers, payload }, id))
     }
 }
 
-fn wait(request: &Request) -> Result<Duration, SubmitError> {
-    let headers = headers_from(request.message.headers.as_ref());
-    let Some(text) = headers.find(header::WAIT_MS) else { return Ok(WAIT_DEFAULT) };
+fn wait(asked: &Asked) -> Result<Duration, SubmitError> {
+    let Some(text) = asked.headers.find(header::WAIT_MS) else { return Ok(WAIT_DEFAULT) };
     let wait = text.trim().parse().ok().map(Duration::from_millis).filter(|wait| *wait <= WAIT_MAX);
     wait.ok_or_else(|| SubmitError::Wait { text: text.to_owned() })
 }

@@ -62,11 +62,7 @@ pub(crate) fn decided(reply: &OutcomeReply, wait_seconds: u64) -> Response {
             }
             response
         }
-        // Whoever decides says of a duplicate what became of the first.
-        Outcome::Duplicate { of, first } => {
-            let reply = OutcomeReply { command_position: *of, outcome: (**first).clone(), ..reply.clone() };
-            return decided(&reply, wait_seconds);
-        }
+        Outcome::Duplicate { .. } => return decided(&of_first(reply.clone()), wait_seconds),
         Outcome::Rejected { code, message } if &**code == version_conflict::CODE => {
             let mut problem = refused(StatusCode::PRECONDITION_FAILED, code, message, reply);
             if let Some(version) = version_conflict::version(message) {
@@ -84,6 +80,16 @@ pub(crate) fn decided(reply: &OutcomeReply, wait_seconds: u64) -> Response {
     };
     put(&mut response, PREFERENCE_APPLIED, format!("wait={wait_seconds}"));
     response
+}
+
+/// What became of the first where a command is a repeat of it, which whoever decides says of a duplicate.
+pub(crate) fn of_first(reply: OutcomeReply) -> OutcomeReply {
+    match reply.outcome {
+        Outcome::Duplicate { of, first } => {
+            OutcomeReply { command_position: of, outcome: (*first).clone(), ..reply }
+        }
+        _ => reply,
+    }
 }
 
 /// What became of a command, as the view `command` has it.

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use crate::{
     answers::{POSITION, PREFERENCE_APPLIED},
     command_request::{self, IDEMPOTENCY_KEY, JSON_LINES, Wishes, too_large},
-    commands::{Commands, OnItsWay, Sending},
+    commands::{Commands, OnItsWay, Sending, Told},
     guard::Guard,
     key_ring::Principal,
     listener::ClientAddress,
@@ -144,7 +144,8 @@ impl Commands {
         wait: Option<u64>,
     ) -> Result<Step<Sending>, Problem> {
         let sending = sending?;
-        Ok(self.repeated(&sending, wait).await?.map_or(Step::Goes(sending), Step::Answered))
+        let told = self.repeated(&sending, wait).await?.map(Told::into_response);
+        Ok(told.map_or(Step::Goes(sending), Step::Answered))
     }
 
     /// Stores what is to be stored, in order, and waits for it, and for outcomes where the client does.
@@ -181,7 +182,9 @@ impl Commands {
         deadline: Instant,
     ) -> Result<Response, Problem> {
         match begun? {
-            Step::Goes((on_its_way, expected)) => self.answer(on_its_way, expected, deadline).await,
+            Step::Goes((on_its_way, expected)) => {
+                self.told(on_its_way, expected, deadline).await.map(Told::into_response)
+            }
             Step::Answered(response) => Ok(response),
         }
     }

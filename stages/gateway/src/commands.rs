@@ -87,6 +87,24 @@ pub(crate) struct Sending {
     message: NewMessage,
 }
 
+/// What is known of a command that was sent.
+pub(crate) enum Told {
+    /// It is stored, and will be decided.
+    Stored(Stored),
+    /// What became of it, and how many seconds its sender would have waited for that.
+    Decided(OutcomeReply, u64),
+}
+
+impl Told {
+    /// In the words of HTTP.
+    pub(crate) fn into_response(self) -> Response {
+        match self {
+            Self::Stored(stored) => stored.accepted(),
+            Self::Decided(reply, seconds) => answers::decided(&reply, seconds),
+        }
+    }
+}
+
 /// A command that was handed over to be stored.
 pub(crate) struct OnItsWay {
     id: String,
@@ -109,14 +127,7 @@ pub(crate) async fn post(
     command_request::refuse_parameters(&uri)?;
     let wishes = Wishes::read(&headers)?;
     let body = command_request::body(&headers, body, &commands.limits, &commands.stop).await?;
-    let mut sending = commands.sending(&principal, &address, &wishes, body)?;
-    if let Some(response) = commands.repeated(&sending, wishes.wait_seconds).await? {
-        return Ok(response);
-    }
-    let expected = commands.expected(&mut sending, wishes.wait_seconds);
-    let deadline = Instant::now() + commands.limits.store_wait;
-    let on_its_way = commands.hand_over(sending, deadline).await?;
-    commands.answer(on_its_way, expected, deadline).await
+    commands.send(&principal, &address, &wishes, body).await.map(Told::into_response)
 }
 
 /// What may be said of a command besides its id.
@@ -168,6 +179,24 @@ pub(crate) async fn get(
 }
 
 impl Commands {
+    /// Sends a command, and waits for its outcome where the client does.
+    pub(crate) async fn send(
+        &self,
+        principal: &Principal,
+        address: &CommandAddress,
+        wishes: &Wishes,
+        body: Bytes,
+    ) -> Result<Told, Problem> {
+        let mut sending = self.sending(principal, address, wishes, body)?;
+        if let Some(told) = self.repeated(&sending, wishes.wait_seconds).await? {
+            return Ok(told);
+        }
+        let expected = self.expected(&mut sending, wishes.wait_seconds);
+        let deadline = Instant::now() + self.limits.store_wait;
+        let on_its_way = self.hand_over(sending, deadline).await?;
+        self.told(on_its_way, expected, deadline).await
+    }
+
     /// A command as it will be stored, looked at as the command handler will, and noted under its key.
     pub(crate) fn sending(
         &self,
@@ -215,7 +244,7 @@ impl Commands {
         &self,
         sending: &Sending,
         wait: Option<u64>,
-    ) -> Result<Option<Response>, Problem> {
+    ) -> Result<Option<Told>, Problem> {
         if !sending.repeatable {
             return Ok(None);
         }
@@ -228,11 +257,11 @@ impl Commands {
             return Ok(None);
         }
         let Some(seconds) = self.seconds(wait) else {
-            return Ok(Some(self.stored(sending.id.clone(), reply.command_position).accepted()));
+            return Ok(Some(Told::Stored(self.stored(sending.id.clone(), reply.command_position))));
         };
         // The row has the sequence alone.
         reply.query_position = reply.outcome.query_position(&self.views.events.generation());
-        Ok(Some(answers::decided(&reply, seconds)))
+        Ok(Some(Told::Decided(reply, seconds)))
     }
 
     /// Whether the command at a position is the one that is sent now. One that is no longer stored cannot be compared.
@@ -271,12 +300,12 @@ impl Commands {
     }
 
     /// What a client is told of a command: that it is stored, or its outcome where it waits for that.
-    pub(crate) async fn answer(
+    pub(crate) async fn told(
         &self,
         on_its_way: OnItsWay,
         expected: Option<(u64, ExpectedOutcome)>,
         deadline: Instant,
-    ) -> Result<Response, Problem> {
+    ) -> Result<Told, Problem> {
         let OnItsWay { id, fingerprint, put } = on_its_way;
         let stored = match timeout_at(deadline, put.stored()).await {
             Ok(Ok(position)) => self.stored(id, position),
@@ -285,7 +314,7 @@ impl Commands {
         };
         match expected {
             Some((seconds, expected)) => self.await_outcome(stored, fingerprint, seconds, expected).await,
-            None => Ok(stored.accepted()),
+            None => Ok(Told::Stored(stored)),
         }
     }
 
@@ -310,19 +339,19 @@ impl Commands {
         fingerprint: Fingerprint,
         seconds: u64,
         mut expected: ExpectedOutcome,
-    ) -> Result<Response, Problem> {
+    ) -> Result<Told, Problem> {
         let body = tokio::select! {
             body = expected.arrived() => body,
-            () = tokio::time::sleep(Duration::from_secs(seconds)) => return Ok(stored.accepted()),
-            () = self.stop.cancelled() => return Ok(stored.accepted()),
+            () = tokio::time::sleep(Duration::from_secs(seconds)) => return Ok(Told::Stored(stored)),
+            () = self.stop.cancelled() => return Ok(Told::Stored(stored)),
         };
         let reply = serde_json::from_slice(&body).ok().and_then(|value| OutcomeReply::from_json(&value));
         // One that this release cannot read is one of another; the view has it.
-        let Some(reply) = reply else { return Ok(stored.accepted()) };
+        let Some(reply) = reply else { return Ok(Told::Stored(stored)) };
         if let Outcome::Duplicate { of, .. } = reply.outcome {
             self.same_command(of, fingerprint).await?;
         }
-        Ok(answers::decided(&reply, seconds))
+        Ok(Told::Decided(reply, seconds))
     }
 
     fn stored(&self, id: String, position: u64) -> Stored {

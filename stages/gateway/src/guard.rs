@@ -75,6 +75,20 @@ impl Guard {
         counted.map_err(|wait| too_many(wait, "key"))
     }
 
+    /// The user of NATS with this name.
+    pub(crate) fn user(&self, name: &str) -> Option<Principal> {
+        self.keys.user(name)
+    }
+
+    /// Lets a request of such a user in, for as long as the place is kept.
+    ///
+    /// # Errors
+    /// A [`Problem`] when too much comes from it or from all.
+    pub(crate) fn let_user_in(&self, user: &Principal) -> Result<Place, Problem> {
+        self.rates.count(&Arc::from(user.name())).map_err(|pause| too_fast("user", pause))?;
+        self.places.take(user.name())
+    }
+
     fn let_in(&self, request: &Request) -> Result<Principal, Problem> {
         check_host(request)?;
         if self.keys.is_open() {

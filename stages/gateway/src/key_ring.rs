@@ -1,4 +1,4 @@
-//! Who comes: the keys of the file, which is read again when it changes, so that a key is revoked by taking it out.
+//! Who comes: the keys and users of the file, which is read again when it changes, so that a key is revoked by taking it out.
 
 use std::{
     collections::HashMap,
@@ -10,7 +10,7 @@ use std::{
 use axum::http::StatusCode;
 use jiff::Timestamp;
 use millstream_contract::{
-    api_key::{ApiKey, ApiKeys, ApiKeysError, KeyHash},
+    api_key::{ApiKeys, ApiKeysError, Grants, KeyHash},
     error_text::one_line,
     exit_code::{ExitCode, Failure},
     subject::CommandAddress,
@@ -71,7 +71,7 @@ impl Failure for KeyRingError {
 pub(crate) struct Principal {
     name: Arc<str>,
     /// None where no keys are asked for, and everything is granted.
-    key: Option<Arc<ApiKey>>,
+    grants: Option<Arc<Grants>>,
 }
 
 impl Principal {
@@ -85,21 +85,21 @@ impl Principal {
     /// # Errors
     /// A [`Problem`] when it may not.
     pub(crate) fn check_may_send(&self, address: &CommandAddress) -> Result<(), Problem> {
-        if self.key.as_ref().is_none_or(|key| key.grants_command(address)) {
+        if self.grants.as_ref().is_none_or(|grants| grants.command(address)) {
             return Ok(());
         }
-        let detail = format!("the key of {} does not grant {address}", self.name);
+        let detail = format!("{address} is not granted to {}", self.name);
         Err(Problem::new(StatusCode::FORBIDDEN, "command-not-granted", detail))
     }
 
     /// Whether it may ask for the row of a key.
     pub(crate) fn may_read(&self, context: &str, view: &str, key: &str) -> bool {
-        self.key.as_ref().is_none_or(|own| own.grants_row(context, view, key))
+        self.grants.as_ref().is_none_or(|grants| grants.row(context, view, key))
     }
 
     /// Whether it may ask for all rows whose keys begin with `prefix`.
     pub(crate) fn may_list(&self, context: &str, view: &str, prefix: &str) -> bool {
-        self.key.as_ref().is_none_or(|own| own.grants_list(context, view, prefix))
+        self.grants.as_ref().is_none_or(|grants| grants.list(context, view, prefix))
     }
 }
 
@@ -114,7 +114,14 @@ pub(crate) enum Stranger {
     Expired,
 }
 
-type Keys = HashMap<KeyHash, Principal>;
+/// Who there is.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    /// Those with a key, and until when it is valid.
+    by_key: HashMap<KeyHash, (Principal, Timestamp)>,
+    /// Users of NATS, by name.
+    users: HashMap<Arc<str>, Principal>,
+}
 
 /// The keys there are. Clones share one state.
 #[derive(Debug, Clone)]
@@ -122,7 +129,7 @@ pub(crate) enum KeyRing {
     /// Nobody is asked for a key: only programs on this machine can come.
     Open,
     /// Everybody is.
-    Closed(Arc<RwLock<Keys>>),
+    Closed(Arc<RwLock<Known>>),
 }
 
 impl KeyRing {
@@ -154,14 +161,23 @@ impl KeyRing {
 
     /// Who has the key `token`, at the time `now`.
     pub(crate) fn identify(&self, token: Option<&str>, now: Timestamp) -> Result<Principal, Stranger> {
-        let keys = match self {
-            Self::Open => return Ok(Principal { name: ANYBODY.into(), key: None }),
-            Self::Closed(keys) => keys.read().unwrap_or_else(PoisonError::into_inner),
+        let known = match self {
+            Self::Open => return Ok(Principal { name: ANYBODY.into(), grants: None }),
+            Self::Closed(known) => known.read().unwrap_or_else(PoisonError::into_inner),
         };
         let token = token.ok_or(Stranger::NoKey)?;
-        let principal = keys.get(&KeyHash::of(token)).ok_or(Stranger::UnknownKey)?;
-        let valid = principal.key.as_ref().is_some_and(|key| now < key.expires);
-        if valid { Ok(principal.clone()) } else { Err(Stranger::Expired) }
+        let (principal, expires) = known.by_key.get(&KeyHash::of(token)).ok_or(Stranger::UnknownKey)?;
+        if now < *expires { Ok(principal.clone()) } else { Err(Stranger::Expired) }
+    }
+
+    /// The user of NATS with this name. Without a file there is none.
+    pub(crate) fn user(&self, name: &str) -> Option<Principal> {
+        match self {
+            Self::Open => None,
+            Self::Closed(known) => {
+                known.read().unwrap_or_else(PoisonError::into_inner).users.get(name).cloned()
+            }
+        }
     }
 }
 
@@ -174,7 +190,7 @@ struct Follower {
     seen: String,
     /// What was wrong with it, and told.
     trouble: String,
-    keys: Arc<RwLock<Keys>>,
+    keys: Arc<RwLock<Known>>,
     condition: Condition,
 }
 
@@ -206,7 +222,7 @@ impl Follower {
         };
         match read {
             Ok((text, new)) => {
-                tracing::info!(keys = new.len(), "the keys are read again");
+                tracing::info!(keys = new.by_key.len(), users = new.users.len(), "the keys are read again");
                 *self.keys.write().unwrap_or_else(PoisonError::into_inner) = new;
                 self.known = text;
                 self.trouble.clear();
@@ -230,15 +246,23 @@ async fn read(path: &Path) -> Result<String, KeyRingError> {
     text.map_err(|source| KeyRingError::File { path: path.to_owned(), source })
 }
 
-fn parse(path: &Path, text: &str) -> Result<Keys, KeyRingError> {
+fn parse(path: &Path, text: &str) -> Result<Known, KeyRingError> {
     let form = |source| KeyRingError::Form { path: path.to_owned(), source: Box::new(source) };
     let all: ApiKeys = toml::from_str(text).map_err(form)?;
     all.check().map_err(|source| KeyRingError::Keys { path: path.to_owned(), source })?;
-    let principal = |key: ApiKey| {
-        let name = Arc::from(key.name.as_str());
-        (key.hash, Principal { name, key: Some(Arc::new(key)) })
+    let principal = |name: &str, grants: Grants| {
+        let name: Arc<str> = Arc::from(name);
+        Principal { name, grants: Some(Arc::new(grants)) }
     };
-    Ok(all.keys.into_iter().map(principal).collect())
+    let by_key = all.keys.into_iter().map(|key| {
+        let (name, hash, expires) = (key.name.clone(), key.hash, key.expires);
+        (hash, (principal(&name, key.into_grants()), expires))
+    });
+    let users = all.users.into_iter().map(|user| {
+        let name = user.name.clone();
+        (Arc::from(name.as_str()), principal(&name, user.into_grants()))
+    });
+    Ok(Known { by_key: by_key.collect(), users: users.collect() })
 }
 
 #[cfg(test)]

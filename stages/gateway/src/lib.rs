@@ -1,9 +1,11 @@
 //! The gateway stage: takes an application's commands over HTTP and answers queries. It holds no state, so any number of them may run.
 //!
 //! In reading order: [`config`] says where it listens; `listener` takes connections; `guard` lets requests in, by `key_ring`, `rates`
-//! and `places`; `commands` and, for several at once, `command_lines` store commands, checked by `command_request`, and say with `answers` and `command_log` what became of them.
+//! and `places`; `commands` and, for several at once, `command_lines` store commands, checked by `command_request`, and say with `answers` and
+//! `command_log` what became of them.
 //! `queries` passes on what `views` answer; `reports` makes documents of it, with `report_document`, in the form that `media_type` tells.
-//! `problem` is how it refuses, and `openapi` tells all of it to programs, `docs_page` to people, as `documents` serves it.
+//! `user_requests` answers the same over NATS, for users whose name the server proves. `problem` is how it refuses, and `openapi` tells all of it
+//! to programs, `docs_page` to people, as `documents` serves it.
 //!
 //! Deliberately absent: decisions, rows, and TLS.
 
@@ -27,6 +29,7 @@ mod rates;
 mod recent_keys;
 mod report_document;
 mod reports;
+mod user_requests;
 mod views;
 mod watched_stream;
 mod whole_number;
@@ -45,7 +48,11 @@ use millstream_contract::{
     subject::GATEWAY_REPLY_PREFIX,
 };
 use millstream_domain::application::Application;
-use millstream_jetstream::{id_source::IdSource, intake::Intake};
+use millstream_jetstream::{
+    id_source::IdSource,
+    intake::Intake,
+    nats_broker::answering::{Answering, AnsweringError},
+};
 use millstream_runtime::{
     config::Config,
     stage::{StageIdentity, StageRuntime, run_stage},
@@ -77,6 +84,9 @@ pub enum RunError {
     /// Outcomes cannot be heard.
     #[error(transparent)]
     Outcomes(#[from] OutcomeInboxError),
+    /// Users of NATS cannot be heard.
+    #[error("requests of users cannot be taken; may this user subscribe to as.> and $SRV.>?")]
+    Users(#[source] AnsweringError),
     /// The address is taken or not ours.
     #[error("gateway.listen {address} cannot be used; choose another one")]
     Listen {
@@ -93,7 +103,7 @@ impl Failure for RunError {
         match self {
             Self::Keys(error) => error.exit_code(),
             Self::Stream(error) => error.exit_code(),
-            Self::Outcomes(_) => ExitCode::Unavailable,
+            Self::Outcomes(_) | Self::Users(_) => ExitCode::Unavailable,
             Self::Listen { .. } => ExitCode::Configuration,
         }
     }
@@ -122,21 +132,12 @@ pub async fn run<A: Application>(
 ) -> Result<(), RunError> {
     // A client that takes its time must not make the end too slow.
     let end_timeout = config.shutdown.limit / 5 * 4;
+    let documents = Arc::new(documents(&config.stage));
     let StageConfig { listen, keys_file, limits, preconditions_required, parts, .. } = config.stage;
     let StageRuntime { broker, metrics, readiness, shutdown, .. } = runtime;
     let stop = shutdown.token().clone();
     let ids = IdSource::new(Ulid::generate().to_string());
     let (listening, keys) = (readiness.condition("http"), readiness.condition("keys"));
-    let documents = Documents::of(&Described {
-        name: A::NAME,
-        version: A::VERSION,
-        about: A::ABOUT,
-        parts: &parts,
-        limits: &limits,
-        port: listen.port(),
-        with_preconditions: !preconditions_required.is_empty(),
-        with_keys: keys_file.is_some(),
-    });
     let keys = KeyRing::open(keys_file, keys, stop.clone()).await?;
     let socket =
         TcpListener::bind(listen).await.map_err(|source| RunError::Listen { address: listen, source })?;
@@ -172,10 +173,13 @@ pub async fn run<A: Application>(
         places_for_waiting: Places::for_waiting(&limits),
         stop: stop.clone(),
     };
-    let guard = Guard::new(keys, &limits, metrics.clone());
+    // Without keys nobody's name would be proved.
+    let with_users = !keys.is_open();
+    let guard = Arc::new(Guard::new(keys, &limits, metrics.clone()));
+    let commands = Arc::new(commands);
     let listener = Listener {
         socket,
-        router: router(Arc::new(commands), Arc::new(documents), Arc::new(guard)),
+        router: router(Arc::clone(&commands), documents, Arc::clone(&guard)),
         connections_max: limits.connections_max,
         header_timeout: limits.header_timeout,
         // Whoever has taken an answer has that long for the headers of the next request.
@@ -183,10 +187,42 @@ pub async fn run<A: Application>(
         end_timeout,
         connections: metrics.gateway_connections(),
     };
+    let users = match with_users {
+        true => Some(user_requests::start(commands, guard, A::VERSION).await.map_err(RunError::Users)?),
+        false => None,
+    };
     tracing::info!(address = %listen, "answering HTTP");
     listening.holds();
-    listener.serve(stop).await;
+    serve(listener, users, stop).await;
     Ok(())
+}
+
+/// What it tells of itself.
+fn documents<A: Application>(stage: &StageConfig<A>) -> Documents {
+    Documents::of(&Described {
+        name: A::NAME,
+        version: A::VERSION,
+        about: A::ABOUT,
+        parts: &stage.parts,
+        limits: &stage.limits,
+        port: stage.listen.port(),
+        with_preconditions: !stage.preconditions_required.is_empty(),
+        with_keys: stage.keys_file.is_some(),
+    })
+}
+
+/// Answers until `stop`, and ends when everybody who was taken in has an answer.
+async fn serve(listener: Listener, mut users: Option<Answering>, stop: CancellationToken) {
+    let leaving = async {
+        stop.cancelled().await;
+        if let Some(users) = &mut users {
+            users.take_no_more().await;
+        }
+    };
+    tokio::join!(listener.serve(stop.clone()), leaving);
+    if let Some(users) = users {
+        users.stop().await;
+    }
 }
 
 fn router(commands: Arc<Commands>, documents: Arc<Documents>, guard: Arc<Guard>) -> Router {

@@ -8,6 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use millstream_contract::error_text::bounded;
+use millstream_jetstream::nats_broker::service::ServiceError;
 use serde_json::{Map, Value};
 
 /// What a type begins with. The rest is the code.
@@ -38,6 +39,12 @@ impl Problem {
     #[cfg(test)]
     pub(crate) fn is(&self, status: u16, code: &str) -> bool {
         self.status == status && self.code == code
+    }
+
+    /// As the error of a micro service of NATS: the status, and code and sentence in one line.
+    pub(crate) fn service_error(&self) -> ServiceError {
+        let status = bounded(&format!("{}: {}", self.code, self.detail)).replace(['\r', '\n'], " ");
+        ServiceError { code: self.status.as_u16(), status }
     }
 
     /// The client's request is malformed.

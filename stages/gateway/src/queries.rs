@@ -107,15 +107,29 @@ pub(crate) fn freshness(
     principal: &Principal,
 ) -> Result<Freshness, Problem> {
     check_question(headers, &[header::POSITION])?;
-    let position = match one(headers, header::POSITION)? {
-        Some(position) => Some(Awaited {
-            position: position.to_owned(),
-            place: Arc::new(commands.places_for_waiting.take(principal.name())?),
-        }),
-        None => None,
-    };
+    let position = one(headers, header::POSITION)?;
     let wait = wait_seconds(headers).map_or(WAIT_DEFAULT, Duration::from_secs);
-    Ok(Freshness { position, wait: wait.min(commands.limits.wait_max) })
+    commands.freshness(principal, position, wait)
+}
+
+impl Commands {
+    /// An answer no older than a position, and a place to wait for it.
+    ///
+    /// # Errors
+    /// A [`Problem`] when too many wait.
+    pub(crate) fn freshness(
+        &self,
+        principal: &Principal,
+        position: Option<&str>,
+        wait: Duration,
+    ) -> Result<Freshness, Problem> {
+        let awaited = |position: &str| {
+            let place = Arc::new(self.places_for_waiting.take(principal.name())?);
+            Ok::<_, Problem>(Awaited { position: position.to_owned(), place })
+        };
+        let position = position.map(awaited).transpose()?;
+        Ok(Freshness { position, wait: wait.min(self.limits.wait_max) })
+    }
 }
 
 /// The answer, or 304 when the client has it already.
@@ -155,7 +169,7 @@ fn tag_of(body: &Bytes) -> String {
 }
 
 pub(crate) fn not_granted(principal: &Principal, view: &str, what: &str) -> Problem {
-    let detail = format!("the key of {} does not grant {what} of {view}", principal.name());
+    let detail = format!("{what} of {view} is not granted to {}", principal.name());
     Problem::new(StatusCode::FORBIDDEN, "query-not-granted", detail)
 }
 

@@ -1,4 +1,5 @@
-//! `millstream keys`: the keys with which clients of the gateway identify themselves. They stand in a file, which holds hashes alone.
+//! `millstream keys`: the keys with which clients of the gateway identify themselves, and the users of NATS that need none. They stand in a
+//! file, which holds hashes alone.
 
 use std::{
     fs::{self, File},
@@ -10,8 +11,9 @@ use std::{
 
 use jiff::{Timestamp, Unit};
 use millstream_contract::{
-    api_key::{ApiKey, ApiKeys, ApiKeysError, CommandPattern, KeyHash, QueryPattern, Token},
+    api_key::{ApiKey, ApiKeys, ApiKeysError, CommandPattern, KeyHash, NatsUser, QueryPattern, Token},
     exit_code::{ExitCode, Failure},
+    subject::USER_PREFIX,
 };
 use millstream_runtime::file_work::read_regular_file;
 use serde_json::json;
@@ -23,7 +25,7 @@ const EXPIRES_AFTER_DEFAULT: &str = "90d";
 /// Readable for the gateway, whichever user it runs as: no hash is a secret.
 const FILE_MODE: u32 = 0o644;
 
-/// The keys of the gateway's clients.
+/// The keys of the gateway's clients, and users of NATS.
 #[derive(Debug, clap::Args)]
 pub(crate) struct KeysArguments {
     #[command(subcommand)]
@@ -33,6 +35,7 @@ pub(crate) struct KeysArguments {
 #[derive(Debug, clap::Subcommand)]
 enum Action {
     New(NewArguments),
+    User(UserArguments),
     List(ListArguments),
     Revoke(RevokeArguments),
 }
@@ -56,7 +59,23 @@ struct NewArguments {
     expires_after: Duration,
 }
 
-/// List the keys of a file.
+/// Add a user of NATS, whose name the server proves, or change what it may do; print what the server must know of it.
+#[derive(Debug, clap::Args)]
+struct UserArguments {
+    /// Which user: a token of its subjects and the actor of each command that it sends, lower-kebab-case
+    name: String,
+    /// File of the keys, as in gateway.keys_file; made when it is not there
+    #[arg(long)]
+    file: PathBuf,
+    /// Commands that it may send: CONTEXT.AGGREGATE.ID.COMMAND, where * stands for any characters of a part; may be repeated
+    #[arg(long = "command", value_name = "PATTERN", value_parser = pattern)]
+    commands: Vec<CommandPattern>,
+    /// Rows that it may read: CONTEXT.VIEW.KEY, where * stands for any characters of a part; may be repeated
+    #[arg(long = "query", value_name = "PATTERN", value_parser = query_pattern)]
+    queries: Vec<QueryPattern>,
+}
+
+/// List the keys and users of a file.
 #[derive(Debug, clap::Args)]
 struct ListArguments {
     /// File of the keys
@@ -67,11 +86,11 @@ struct ListArguments {
     json: bool,
 }
 
-/// Take all keys of a name out of the file; a gateway refuses them within a second from when it sees the change, which a container may
+/// Take all keys and the user of a name out of the file; a gateway refuses them within a second from when it sees the change, which a container may
 /// not do before it is restarted (docs/guides/http.md).
 #[derive(Debug, clap::Args)]
 struct RevokeArguments {
-    /// Whose keys
+    /// Whose keys, and which user
     name: String,
     /// File of the keys
     #[arg(long)]
@@ -90,7 +109,7 @@ enum KeysError {
     Form { path: PathBuf, source: Box<toml::de::Error> },
     #[error(transparent)]
     Keys(#[from] ApiKeysError),
-    #[error("{path} has no such key of {name}")]
+    #[error("{path} has no such key or user of {name}")]
     Unknown { path: PathBuf, name: String },
 }
 
@@ -108,6 +127,7 @@ impl Failure for KeysError {
 pub(crate) fn run(arguments: KeysArguments) -> Result<ExitCode, CommandFailure> {
     match arguments.action {
         Action::New(arguments) => new(arguments),
+        Action::User(arguments) => user(arguments),
         Action::List(arguments) => list(&arguments),
         Action::Revoke(arguments) => revoke(&arguments),
     }
@@ -128,27 +148,53 @@ fn new(arguments: NewArguments) -> Result<ExitCode, CommandFailure> {
     Ok(ExitCode::Ok)
 }
 
+fn user(arguments: UserArguments) -> Result<ExitCode, CommandFailure> {
+    let UserArguments { name, file, commands, queries } = arguments;
+    let file = itself(file)?;
+    let _alone = alone(&file)?;
+    let mut keys = read_or_none(&file)?;
+    keys.users.retain(|user| user.name != name);
+    keys.users.push(NatsUser { name: name.clone(), commands, queries });
+    keys.check().map_err(KeysError::Keys)?;
+    write(&file, &keys)?;
+    let of_server = format!(
+        "permissions {{\n  publish {{ allow: [\"{USER_PREFIX}.{name}.>\"] }}\n  subscribe {{ allow: [\"_INBOX.{name}.>\"] }}\n}}"
+    );
+    output::line(of_server)?;
+    Ok(ExitCode::Ok)
+}
+
 fn list(arguments: &ListArguments) -> Result<ExitCode, CommandFailure> {
-    let keys = read(&arguments.file)?.keys;
+    let ApiKeys { keys, users } = read(&arguments.file)?;
     if arguments.json {
         for key in &keys {
             output::line(json!(key))?;
         }
+        for user in &users {
+            output::line(json!(user))?;
+        }
         return Ok(ExitCode::Ok);
     }
     let now = Timestamp::now();
-    let rows: Vec<Vec<String>> = keys
-        .iter()
-        .map(|key| {
-            let state = if key.expires <= now { "expired" } else { "valid" };
-            let commands: Vec<String> = key.commands.iter().cloned().map(String::from).collect();
-            let hash = key.hash.to_string();
-            let hash = hash.get(..12).unwrap_or(&hash).to_owned();
-            let queries: Vec<String> = key.queries.iter().cloned().map(String::from).collect();
-            let (commands, queries) = (commands.join(" "), queries.join(" "));
-            vec![key.name.clone(), hash, state.to_owned(), key.expires.to_string(), commands, queries]
-        })
-        .collect();
+    let of_keys = keys.iter().map(|key| {
+        let state = if key.expires <= now { "expired" } else { "valid" };
+        let hash = key.hash.to_string();
+        let hash = hash.get(..12).unwrap_or(&hash).to_owned();
+        let (commands, queries) = (joined(&key.commands), joined(&key.queries));
+        vec![key.name.clone(), hash, state.to_owned(), key.expires.to_string(), commands, queries]
+    });
+    let of_users = users.iter().map(|user| {
+        let (commands, queries) = (joined(&user.commands), joined(&user.queries));
+        vec![
+            user.name.clone(),
+            "user of NATS".to_owned(),
+            "valid".to_owned(),
+            String::new(),
+            commands,
+            queries,
+        ]
+    });
+    let rows: Vec<Vec<String>> = of_keys.chain(of_users).collect();
     let columns = ["name", "hash", "state", "expires", "commands", "queries"].map(str::to_owned);
     output::line(output::table(&columns, &rows, &[]))?;
     Ok(ExitCode::Ok)
@@ -159,14 +205,26 @@ fn revoke(arguments: &RevokeArguments) -> Result<ExitCode, CommandFailure> {
     let file = itself(file.clone())?;
     let _alone = alone(&file)?;
     let mut keys = read(&file)?;
-    let before = keys.keys.len();
+    let before = (keys.keys.len(), keys.users.len());
     keys.keys.retain(|key| key.name != *name || !key.hash.to_string().starts_with(hash.as_str()));
-    if keys.keys.len() == before {
+    // A user has no hash that could be meant.
+    keys.users.retain(|user| user.name != *name || !hash.is_empty());
+    let (of_keys, of_users) = (before.0 - keys.keys.len(), before.1 - keys.users.len());
+    if of_keys + of_users == 0 {
         return Err(KeysError::Unknown { path: file, name: name.clone() }.into());
     }
     write(&file, &keys)?;
-    output::line(format_args!("{} key(s) of {name} revoked", before - keys.keys.len()))?;
+    if of_keys > 0 {
+        output::line(format_args!("{of_keys} key(s) of {name} revoked"))?;
+    }
+    if of_users > 0 {
+        output::line(format_args!("user {name} revoked"))?;
+    }
     Ok(ExitCode::Ok)
+}
+
+fn joined<P: Clone + Into<String>>(patterns: &[P]) -> String {
+    patterns.iter().cloned().map(Into::into).collect::<Vec<String>>().join(" ")
 }
 
 fn pattern(text: &str) -> Result<CommandPattern, String> {

@@ -23,3 +23,4 @@ mod production_server;
 mod runbooks;
 mod stages_with_least_privilege;
 mod start_failures;
+mod users;

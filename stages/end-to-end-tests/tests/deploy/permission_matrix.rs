@@ -31,6 +31,7 @@ const READERS_OF_EVENTS: &[&str] = &["command-handler", "projector", "reporter",
 const STAGES: &[&str] = &["command-handler", "projector", "reporter", "process-manager", "gateway"];
 const SETUP: &[&str] = &["setup"];
 const SENDERS: &[&str] = &["publisher", "operator"];
+const STORE: &[&str] = &["store-2506"];
 const OPERATOR: &[&str] = &["operator"];
 const NOBODY: &[&str] = &[];
 
@@ -92,6 +93,24 @@ fn commands() -> Vec<Operation> {
             Publish,
             "submit.millstream.set-aside.17.set-aside",
             &[OPERATOR],
+        ),
+        operation(
+            "send a command under one's own name",
+            Publish,
+            "as.store-2506.submit.retail.till.2506_2012-01-31.close",
+            &[STORE],
+        ),
+        operation(
+            "send a command under another's name",
+            Publish,
+            "as.store-2507.submit.retail.till.2507_2012-01-31.close",
+            &[],
+        ),
+        operation(
+            "take commands of users",
+            Subscribe,
+            "as.store-2506.submit.retail.till.2506_2012-01-31.close",
+            &[GATEWAY],
         ),
         operation("take submissions", Subscribe, "submit.retail.till.2506_2012-01-31.close", &[HANDLER]),
         operation("see outcomes of submissions", Subscribe, "reply.submit.01JD.1", &[HANDLER, OPERATOR]),
@@ -163,6 +182,7 @@ fn replies() -> Vec<Operation> {
             &[GATEWAY, OPERATOR],
         ),
         operation("read a publisher's replies", Subscribe, "_INBOX.publisher.>", &[SENDERS, SETUP]),
+        operation("read a store's replies", Subscribe, "_INBOX.store-2506.>", &[STORE, OPERATOR, SETUP]),
         operation("read all clients' replies", Subscribe, "_INBOX.>", &[OPERATOR, SETUP]),
     ];
     for stage in STAGES {
@@ -294,6 +314,16 @@ fn queries() -> Vec<Operation> {
         operation("ask a query", Publish, "query.retail.product.get", &[SENDERS, GATEWAY]),
         operation("ask for a list", Publish, "query.retail.product.list", &[SENDERS, GATEWAY]),
         operation("answer queries", Subscribe, "query.retail.product.get", &[QUERIED]),
+        operation(
+            "ask a query under one's own name",
+            Publish,
+            "as.store-2506.query.retail.till.get",
+            &[STORE],
+        ),
+        operation("ask a query under another's name", Publish, "as.store-2507.query.retail.till.get", &[]),
+        operation("answer queries of users", Subscribe, "as.store-2506.query.retail.till.get", &[GATEWAY]),
+        operation("be found as the service of users", Subscribe, "$SRV.INFO.users", &[GATEWAY]),
+        operation("be found as one of these", Subscribe, "$SRV.STATS.users.x", &[GATEWAY]),
         operation("be found by `nats micro`", Subscribe, "$SRV.PING", &[STAGES]),
         operation("be found as a process of Millstream", Subscribe, "$SRV.INFO.millstream", &[STAGES]),
         operation("be found as one process", Subscribe, "$SRV.STATS.millstream.x", &[STAGES]),
@@ -438,12 +468,13 @@ Applications are in an account of their own, everybody else is in the account of
 | that the answer of `submit`, or the outcome that the gateway tells, is the handler's | proved: it comes back on a subject that nobody can guess |
 | that the answer of a query is the projector's or the reporter's | proved: only they listen on `query.>`, and the server hands the answer over |
 | that nobody else reads an answer | proved where each application has a user and an inbox of its own |
-| who asks (`Millstream-Actor`), what it belongs to, what caused it | claimed: whoever may send commands may write any name there |
+| who asks (`Millstream-Actor`), what it belongs to, what caused it | claimed: whoever may send on `cmd.…` or `submit.…` may write any name there |
+| who asks, of a command or query on `as.<user>.…` | proved to the gateway by the subject: the server lets a user publish under its own name alone; claimed by the gateway, as by every sender ([users](guides/users.md)) |
 | who asks, of a command that came over HTTP | proved to the gateway by the key, whose name it writes there; claimed by the gateway, as by every sender |
 | for which store an HTTP client may send | proved: keys grant commands by patterns of ids ([commands over HTTP](guides/http.md)) |
 | that a command comes from a process or a timer | proved against applications by its subject, `effect.…`: only the process manager and the operator may publish there. Whoever may publish on `timer.cmd.*`, which are the same two, has a command fall due there |
 | that a command id is the sender's own | proved of the ids of processes and timers: on `cmd.…` and `submit.…` nobody can use one. Claimed of all others: an id that is used first makes a later command of that id a duplicate |
-| for which store a user may send | not to be told: the store is a part of a subject's token, and lists hold whole tokens |
+| for which store a user of NATS may send and read | proved on `as.<user>.…`: the gateway grants by patterns of ids ([users](guides/users.md)). On `cmd.…`, `submit.…` and `query.…` it cannot be told: the store is a part of a subject's token, and lists hold whole tokens |
 
 Under `millstream up` there are two users only: the stages, and whoever connects without credentials, who may not publish what stages alone write
 ([ADR 37](adr/0037-the-server-of-up-refuses-what-stages-alone-write.md)).

@@ -21,7 +21,7 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
 /// The users of nats-accounts.conf, in its order.
-pub(crate) const USERS: [&str; 8] = [
+pub(crate) const USERS: [&str; 9] = [
     "command-handler",
     "projector",
     "reporter",
@@ -30,6 +30,7 @@ pub(crate) const USERS: [&str; 8] = [
     "setup",
     "operator",
     "publisher",
+    "store-2506",
 ];
 /// Hash of the operator's password: bcrypt, as passwords of production are (`nats server passwd`). The others are plain.
 const OPERATOR_HASH: &str = "$2a$04$nBGSJoMT4PqdXYS3eVnxB.xoAs/Rxr/yUh2rZid1/weFf38p4KfjW";
@@ -152,7 +153,7 @@ impl ProductionServer {
     fn options(&self, user: &str) -> ConnectOptions {
         let inbox = match user {
             "setup" | "operator" => "_INBOX".to_owned(),
-            "publisher" => "_INBOX.publisher".to_owned(),
+            "publisher" | "store-2506" => format!("_INBOX.{user}"),
             stage => stage_inbox(stage),
         };
         let password = match &self.passwords {

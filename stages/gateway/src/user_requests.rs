@@ -1,0 +1,289 @@
+//! Users of NATS: `as.<user>.submit.<context>.<aggregate>.<id>.<command>` and `as.<user>.query.<context>.<view>.get` or `.list`, answered as
+//! `submit.…` and `query.…` are, for the commands and rows that the file of keys grants to that user.
+//!
+//! Who asks is proved by the subject: the server lets each user publish under its own name alone (docs/guides/users.md). The user becomes the
+//! actor of its commands, and their ids are its own. Deliberately absent: a look at a password, and all of HTTP.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::http::StatusCode;
+use bytes::Bytes;
+use futures::FutureExt as _;
+use millstream_contract::{
+    header,
+    header_check::{check_headers, check_kept},
+    outcome::OutcomeReply,
+    stored_message::Headers,
+    stream_names::COMMANDS,
+    subject::{COMMAND_PREFIX, CommandAddress, USER_PREFIX, USER_SERVICE},
+};
+use millstream_jetstream::nats_broker::{
+    answering::{Answering, AnsweringError, Asked},
+    service::About,
+};
+use serde_json::{Map, Value};
+
+use crate::{
+    answers::{Stored, of_first},
+    command_request::{Wishes, check_depth, check_idempotency_key, too_large},
+    commands::{Commands, Told},
+    guard::Guard,
+    key_ring::Principal,
+    problem::Problem,
+    queries::not_granted,
+    views::Operation,
+};
+
+/// How long a command waits for its outcome unless its sender says otherwise, as with `submit`.
+const OUTCOME_WAIT_DEFAULT: Duration = Duration::from_secs(10);
+/// How long a query waits for its position unless it says otherwise, as with `query`.
+const POSITION_WAIT_DEFAULT: Duration = Duration::from_secs(2);
+/// Headers of ours that a command may have.
+const COMMAND_HEADERS: [&str; 5] = [
+    header::COMMAND_ID,
+    header::CORRELATION_ID,
+    header::CAUSATION_ID,
+    header::EXPECTED_VERSION,
+    header::WAIT_MS,
+];
+/// Headers that become the command's.
+const COMMAND_HEADERS_KEPT: [&str; 3] = [header::CORRELATION_ID, header::CAUSATION_ID, header::TRACE_PARENT];
+/// Headers of ours that a query may have.
+const QUERY_HEADERS: [&str; 2] = [header::POSITION, header::WAIT_MS];
+
+/// Begins to answer.
+///
+/// # Errors
+/// When the service cannot be registered.
+pub(crate) async fn start(
+    commands: Arc<Commands>,
+    guard: Arc<Guard>,
+    version: &str,
+) -> Result<Answering, AnsweringError> {
+    let broker = commands.broker.clone();
+    let about =
+        About::new(USER_SERVICE, version, "Takes commands and queries of users whose name the server proves");
+    let endpoints = vec![
+        ("submit", format!("{USER_PREFIX}.*.submit.*.*.*.*")),
+        ("query", format!("{USER_PREFIX}.*.query.*.*.*")),
+    ];
+    let answer = move |asked| {
+        let (commands, guard) = (Arc::clone(&commands), Arc::clone(&guard));
+        async move { commands.answer_user(&guard, asked).await.map_err(|problem| problem.service_error()) }
+            .boxed()
+    };
+    Answering::start(&broker, COMMANDS, about, endpoints, answer).await
+}
+
+impl Commands {
+    async fn answer_user(&self, guard: &Guard, asked: Asked) -> Result<(Bytes, Headers), Problem> {
+        let Asked { subject, headers, body } = asked;
+        let parts: Vec<&str> = subject.split('.').collect();
+        let [_prefix, user, kind, rest @ ..] = parts.as_slice() else { return Err(no_request()) };
+        let principal = guard.user(user).ok_or_else(|| unknown(user))?;
+        let _place = guard.let_user_in(&principal)?;
+        match (*kind, rest) {
+            ("submit", [context, aggregate, id, command]) => {
+                let address = [COMMAND_PREFIX, context, aggregate, id, command].join(".");
+                let outcome = self.submit(&principal, &address, &headers, body).await?;
+                Ok((Bytes::from(outcome.to_json().to_string()), Headers::new()))
+            }
+            ("query", [context, view, operation]) => {
+                self.query(&principal, [context, view], operation, &headers, &body).await
+            }
+            _ => Err(no_request()),
+        }
+    }
+
+    async fn submit(
+        &self,
+        principal: &Principal,
+        address: &str,
+        headers: &Headers,
+        body: Bytes,
+    ) -> Result<OutcomeReply, Problem> {
+        let address = CommandAddress::from_subject(address)
+            .map_err(|error| Problem::malformed("address-malformed", error.to_string()))?;
+        principal.check_may_send(&address)?;
+        let wishes = wishes(headers)?;
+        let max = self.limits.body_max;
+        if body.len() > max {
+            return Err(too_large(max));
+        }
+        check_depth(&body)?;
+        match self.send(principal, &address, &wishes, body).await? {
+            Told::Decided(reply, _) => Ok(of_first(reply)),
+            Told::Stored(stored) => Err(not_decided(&stored)),
+        }
+    }
+
+    async fn query(
+        &self,
+        principal: &Principal,
+        [context, view]: [&str; 2],
+        operation: &str,
+        headers: &Headers,
+        body: &[u8],
+    ) -> Result<(Bytes, Headers), Problem> {
+        refuse_foreign(headers, &QUERY_HEADERS)?;
+        // The view looks at the rest. What is granted is told by the very text that it gets.
+        let question = question(body)?;
+        let (operation, is_granted) = match operation {
+            "get" => (Operation::Get, principal.may_read(context, view, text(&question, "key")?)),
+            "list" => (Operation::List, principal.may_list(context, view, text(&question, "prefix")?)),
+            _ => return Err(no_request()),
+        };
+        if !is_granted {
+            return Err(not_granted(principal, &format!("{context}.{view}"), "this answer"));
+        }
+        let wait = wait(headers)?.unwrap_or(POSITION_WAIT_DEFAULT);
+        let position = headers.find(header::POSITION).filter(|position| !position.is_empty());
+        let freshness = self.freshness(principal, position, wait)?;
+        let answer = self.views.ask([context, view], operation, &question, &freshness).await?;
+        let mut headers = Headers::new();
+        if let Some(position) = answer.position {
+            headers.push(header::POSITION, position);
+        }
+        Ok((answer.body, headers))
+    }
+}
+
+fn no_request() -> Problem {
+    let detail = "ask as.<user>.submit.<context>.<aggregate>.<id>.<command>, or as.<user>.query.<context>.<view>.get or .list";
+    Problem::malformed("subject-malformed", detail)
+}
+
+fn unknown(user: &str) -> Problem {
+    let detail = format!("the file of keys has no user {user}; `millstream keys user` adds one");
+    Problem::new(StatusCode::UNAUTHORIZED, "user-unknown", detail)
+}
+
+fn not_decided(stored: &Stored) -> Problem {
+    let (position, id) = (stored.position, &stored.id);
+    let detail = format!(
+        "stored at position {position} of COMMANDS as {id}, and not decided in time; it will be. Send it again under the same id to hear its outcome"
+    );
+    Problem::new(StatusCode::GATEWAY_TIMEOUT, "not-decided", detail)
+}
+
+fn question(body: &[u8]) -> Result<Value, Problem> {
+    let body = if body.trim_ascii().is_empty() { b"{}" } else { body };
+    let question = serde_json::from_slice::<Map<String, Value>>(body);
+    question.map(Value::Object).map_err(|error| Problem::malformed("query-malformed", error.to_string()))
+}
+
+/// A field that says which rows are meant; an empty text where it is not there.
+fn text<'a>(question: &'a Value, field: &str) -> Result<&'a str, Problem> {
+    match question.get(field) {
+        None | Some(Value::Null) => Ok(""),
+        Some(Value::String(text)) => Ok(text),
+        Some(_) => Err(Problem::malformed("query-malformed", format!("{field} is a text"))),
+    }
+}
+
+/// What a command wishes in headers, in the terms of HTTP: its id is the sender's own, as an Idempotency-Key is.
+fn wishes(headers: &Headers) -> Result<Wishes, Problem> {
+    refuse_foreign(headers, &COMMAND_HEADERS)?;
+    check_kept(headers).map_err(|error| Problem::malformed(error.code(), error.to_string()))?;
+    if headers.find(header::CONTENT_TYPE).is_some_and(|found| found != header::JSON) {
+        let detail = "the body is JSON; Content-Type, where it is given, reads application/json";
+        return Err(Problem::malformed("media-type-unknown", detail));
+    }
+    let id = headers.find(header::COMMAND_ID).or_else(|| headers.find(header::NATS_MESSAGE_ID));
+    let id = id.filter(|id| !id.is_empty());
+    if let Some(id) = id {
+        check_idempotency_key(id)?;
+    }
+    let version = headers.find(header::EXPECTED_VERSION).filter(|version| !version.is_empty());
+    let expected_version = version.map(|version| {
+        let detail =
+            format!("header Millstream-Expected-Version is {version:?}; expected a whole number from 0 on");
+        version.parse().map_err(|_| Problem::malformed("header-malformed", detail))
+    });
+    let wait = wait(headers)?.unwrap_or(OUTCOME_WAIT_DEFAULT);
+    let kept = COMMAND_HEADERS_KEPT
+        .iter()
+        .filter_map(|name| headers.find(name).map(|value| (*name, value.to_owned())))
+        .collect();
+    Ok(Wishes {
+        kept,
+        expected_version: expected_version.transpose()?,
+        idempotency_key: id.map(str::to_owned),
+        // Who waits for less than a second waits for one: what is known by then is more than nothing.
+        wait_seconds: Some(wait.as_secs().max(1)),
+    })
+}
+
+fn wait(headers: &Headers) -> Result<Option<Duration>, Problem> {
+    let Some(text) = headers.find(header::WAIT_MS).filter(|text| !text.is_empty()) else { return Ok(None) };
+    let wait = text.trim().parse().map(Duration::from_millis);
+    wait.map(Some).map_err(|_| {
+        let detail = format!("header Millstream-Wait-Ms is {text:?}; expected milliseconds");
+        Problem::malformed("header-malformed", detail)
+    })
+}
+
+/// # Errors
+/// A [`Problem`] for a header of ours that is not in `known`; above all for the actor, which is the user.
+fn refuse_foreign(headers: &Headers, known: &[&str]) -> Result<(), Problem> {
+    if headers.find(header::ACTOR).is_some() {
+        let detail = "the subject says who sends; the header Millstream-Actor is not taken from users";
+        return Err(Problem::malformed("actor-not-taken", detail));
+    }
+    check_headers(headers, known).map_err(|error| Problem::malformed(error.code(), error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(list: &[(&'static str, &str)]) -> Headers {
+        list.iter().map(|(name, value)| (*name, *value)).collect()
+    }
+
+    #[test]
+    fn headers_of_a_command_are_wishes() {
+        let read = wishes(&headers(&[
+            (header::COMMAND_ID, "sale 1"),
+            (header::EXPECTED_VERSION, "7"),
+            (header::WAIT_MS, "2500"),
+            (header::CORRELATION_ID, "day"),
+            ("X-Other", "kept out"),
+        ]));
+        let read = read.unwrap();
+        assert_eq!((read.idempotency_key.as_deref(), read.expected_version), (Some("sale 1"), Some(7)));
+        assert_eq!(
+            (read.wait_seconds, read.kept),
+            (Some(2), vec![(header::CORRELATION_ID, "day".to_owned())])
+        );
+        let read = wishes(&headers(&[(header::NATS_MESSAGE_ID, "m1")])).unwrap();
+        assert_eq!((read.idempotency_key.as_deref(), read.wait_seconds), (Some("m1"), Some(10)));
+    }
+
+    #[test]
+    fn the_guide_explains_what_users_alone_are_told() {
+        let guide = include_str!("../../../docs/guides/users.md");
+        let stored = Stored { id: "a:1".to_owned(), position: 7, generation: String::new() };
+        for problem in [no_request(), unknown("anna"), not_decided(&stored)] {
+            let error = problem.service_error();
+            let code = error.status.split(':').next().unwrap();
+            assert!(guide.contains(&format!("`{code}`")), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_the_users_to_say_is_refused() {
+        for (name, value, code) in [
+            (header::ACTOR, "anna", "actor-not-taken"),
+            (header::REPLY, "_INBOX.other.1", "header-unknown"),
+            (header::EXPECTED_VERSION, "v7", "header-malformed"),
+            (header::WAIT_MS, "soon", "header-malformed"),
+            (header::CONTENT_TYPE, header::MESSAGE_PACK, "media-type-unknown"),
+            (header::COMMAND_ID, "caf\u{e9}", "line-malformed"),
+        ] {
+            let refused = wishes(&headers(&[(name, value)])).unwrap_err();
+            assert!(refused.is(400, code), "{name}: {refused:?}");
+        }
+        assert!(refuse_foreign(&headers(&[(header::COMMAND_ID, "1")]), &QUERY_HEADERS).is_err());
+    }
+}

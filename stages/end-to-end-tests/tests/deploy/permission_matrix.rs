@@ -5,17 +5,11 @@ use std::{collections::BTreeSet, fmt::Write as _, fs};
 
 use end_to_end_tests::binaries::repository;
 use millstream_runtime::connection::stage_inbox;
-use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
-    net::{
-        TcpStream,
-        tcp::{OwnedReadHalf, OwnedWriteHalf},
-    },
-};
 
 use crate::{
     allow_lists::{Verb, allow_lists, covers},
     production_server::{ProductionServer, USERS, password},
+    raw_client::RawClient,
 };
 
 const HANDLER_AND_GATEWAY: &[&str] = &["command-handler", "gateway"];
@@ -360,47 +354,14 @@ fn operators() -> Vec<Operation> {
     .collect()
 }
 
-/// The protocol itself: the server answers a forbidden operation before the PONG that follows it.
-struct RawClient {
-    lines: Lines<BufReader<OwnedReadHalf>>,
-    writer: OwnedWriteHalf,
-}
-
-impl RawClient {
-    /// Connects; `Err` holds the server's words.
-    async fn connect(port: u16, user: &str, password: &str) -> Result<Self, String> {
-        let (reader, writer) = TcpStream::connect(("127.0.0.1", port)).await.unwrap().into_split();
-        let mut client = Self { lines: BufReader::new(reader).lines(), writer };
-        let options = serde_json::json!({
-            "verbose": false, "pedantic": false, "tls_required": false, "protocol": 1,
-            "lang": "raw", "version": "0", "user": user, "pass": password,
-        });
-        let refused = client.ask(&format!("CONNECT {options}\r\n")).await;
-        if refused.is_empty() { Ok(client) } else { Err(refused) }
-    }
-
-    /// Sends a line of protocol and answers what the server says against it; nothing when it is fine.
-    async fn ask(&mut self, line: &str) -> String {
-        self.writer.write_all(format!("{line}PING\r\n").as_bytes()).await.unwrap();
-        let mut errors = String::new();
-        loop {
-            match self.lines.next_line().await.unwrap_or_default().as_deref() {
-                Some("PONG") | None => return errors,
-                Some(line) if line.starts_with("-ERR") => errors.push_str(line),
-                Some(_) => {}
-            }
-        }
-    }
-
-    async fn may(&mut self, operation: &Operation) -> bool {
-        let Operation(_, verb, subject, _) = operation;
-        let answer = match verb {
-            Verb::Publish => self.ask(&format!("PUB {subject} 0\r\n\r\n")).await,
-            Verb::Subscribe => self.ask(&format!("SUB {subject} 1\r\nUNSUB 1\r\n")).await,
-        };
-        assert!(answer.is_empty() || answer.contains("Permissions Violation"), "{subject}: {answer}");
-        answer.is_empty()
-    }
+async fn may(client: &mut RawClient, operation: &Operation) -> bool {
+    let Operation(_, verb, subject, _) = operation;
+    let answer = match verb {
+        Verb::Publish => client.ask(&format!("PUB {subject} 0\r\n\r\n")).await,
+        Verb::Subscribe => client.ask(&format!("SUB {subject} 1\r\nUNSUB 1\r\n")).await,
+    };
+    assert!(answer.is_empty() || answer.contains("Permissions Violation"), "{subject}: {answer}");
+    answer.is_empty()
 }
 
 #[tokio::test]
@@ -411,7 +372,7 @@ async fn every_user_may_do_what_it_needs_and_nothing_else() {
     for user in USERS {
         let mut client = RawClient::connect(server.port, user, &password(user)).await.unwrap();
         for (operation, found) in operations.iter().zip(&mut found) {
-            if client.may(operation).await {
+            if may(&mut client, operation).await {
                 found.insert(user);
             }
         }

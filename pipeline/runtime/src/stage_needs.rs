@@ -176,12 +176,13 @@ fn users() -> Vec<String> {
     subjects
 }
 
-/// It reads COMMANDS only to tell whether a command is stored, and whether a key that comes again came with the same command.
+/// It reads COMMANDS only to tell whether a command is stored, and whether a key that comes again came with the same command; and
+/// the first record of OUTCOMES, which tells of which commands there is none any more.
 fn gateway() -> StageNeeds {
     StageNeeds {
-        streams: owned(&[COMMANDS, EVENTS]),
+        streams: owned(&[COMMANDS, EVENTS, OUTCOMES]),
         appends: vec![append(COMMANDS, format!("{COMMAND_PREFIX}.*.*.*.*"))],
-        gets: owned(&[COMMANDS]),
+        gets: owned(&[COMMANDS, OUTCOMES]),
         queries: vec![format!("{QUERY_PREFIX}.*.*.get"), format!("{QUERY_PREFIX}.*.*.list")],
         listens: users(),
         ..StageNeeds::default()

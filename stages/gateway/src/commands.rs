@@ -21,7 +21,9 @@ use millstream_contract::{
     command::issuer,
     header,
     outcome::{Outcome, OutcomeReply},
+    position::Position,
     stored_message::Headers,
+    stream_names::COMMANDS,
     subject::CommandAddress,
 };
 use millstream_domain::decider::AggregateRegistry;
@@ -173,6 +175,7 @@ pub(crate) async fn get(
     };
     match (row, stored) {
         (Some(row), _) => Ok(answers::status(&row.value, row.position.as_deref())),
+        (None, Some(command)) if commands.is_forgotten(command.sequence) => Err(outcome_forgotten()),
         (None, Some(command)) => Ok(answers::pending(&id, command.sequence)),
         (None, None) => Err(unknown()),
     }
@@ -354,6 +357,11 @@ impl Commands {
         Ok(Told::Decided(reply, seconds))
     }
 
+    /// Whether the command at a position of COMMANDS is decided, and OUTCOMES tells of it no more.
+    fn is_forgotten(&self, position: u64) -> bool {
+        self.views.forgotten.has(&Position::new(COMMANDS, self.stream.generation(), position))
+    }
+
     fn stored(&self, id: String, position: u64) -> Stored {
         Stored { id, position, generation: self.stream.generation() }
     }
@@ -390,6 +398,11 @@ fn precondition_required(address: &CommandAddress) -> Problem {
          an aggregate without events; in a line, expected_version"
     );
     Problem::new(StatusCode::PRECONDITION_REQUIRED, "precondition-required", detail)
+}
+
+fn outcome_forgotten() -> Problem {
+    let detail = "the command is decided, and what became of it is no longer kept; read the rows that it may have changed";
+    Problem::new(StatusCode::GONE, "outcome-forgotten", detail)
 }
 
 fn key_reused() -> Problem {

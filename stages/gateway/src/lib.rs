@@ -1,8 +1,8 @@
 //! The gateway stage: takes an application's commands over HTTP and answers queries. It holds no state, so any number of them may run.
 //!
 //! In reading order: [`config`] says where it listens; `listener` takes connections; `guard` lets requests in, by `key_ring`, `rates`
-//! and `places`; `commands` and, for several at once, `command_lines` store commands, checked by `command_request`, and say with `answers` and
-//! `command_log` what became of them.
+//! and `places`; `commands` and, for several at once, `command_lines` store commands, checked by `command_request`, and say with `answers`,
+//! `command_log` and `forgotten` what became of them.
 //! `queries` passes on what `views` answer; `reports` makes documents of it, with `report_document`, in the form that `media_type` tells.
 //! `user_requests` answers the same over NATS, for users whose name the server proves. `problem` is how it refuses, and `openapi` tells all of it
 //! to programs, `docs_page` to people, as `documents` serves it.
@@ -17,6 +17,7 @@ mod commands;
 pub mod config;
 mod docs_page;
 mod documents;
+mod forgotten;
 mod guard;
 mod key_ring;
 mod listener;
@@ -63,9 +64,9 @@ use tokio_util::sync::CancellationToken;
 use ulid::Ulid;
 
 use crate::{
-    command_log::CommandLog, commands::Commands, config::StageConfig, documents::Documents, guard::Guard,
-    key_ring::KeyRing, listener::Listener, openapi::Described, places::Places, problem::Problem,
-    recent_keys::RecentKeys, views::Views, watched_stream::WatchedStream,
+    command_log::CommandLog, commands::Commands, config::StageConfig, documents::Documents,
+    forgotten::Forgotten, guard::Guard, key_ring::KeyRing, listener::Listener, openapi::Described,
+    places::Places, problem::Problem, recent_keys::RecentKeys, views::Views, watched_stream::WatchedStream,
 };
 pub use crate::{key_ring::KeyRingError, watched_stream::WatchedStreamError};
 
@@ -152,6 +153,7 @@ pub async fn run<A: Application>(
         broker: broker.clone(),
         stream: stream.clone(),
         events,
+        forgotten: Forgotten::follow(broker.clone(), stop.clone()).await,
         log: log.clone(),
         known: parts.views,
         of_outcomes: parts.outcome_views,

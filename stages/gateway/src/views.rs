@@ -21,6 +21,7 @@ use millstream_contract::{
 };
 use millstream_jetstream::{
     backoff::Backoff,
+    broker::Broker as _,
     nats_broker::{Answer, AskError, NatsBroker},
 };
 use millstream_runtime::file_work::end_of;
@@ -29,7 +30,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    command_log::{ANSWER_WAIT, CommandLog},
+    command_log::{ANSWER_WAIT, CommandLog, LogError},
+    forgotten::Forgotten,
     last_moment,
     places::Place,
     problem::{Problem, SOON},
@@ -82,6 +84,8 @@ pub(crate) struct Views {
     pub(crate) stream: WatchedStream,
     pub(crate) events: WatchedStream,
     pub(crate) log: CommandLog,
+    /// Commands whose outcomes are purged.
+    pub(crate) forgotten: Forgotten,
     /// Contexts with their views.
     pub(crate) known: BTreeSet<(String, String)>,
     /// Views that follow OUTCOMES; all others follow EVENTS.
@@ -173,11 +177,22 @@ impl Views {
                 let position = changed.map(|sequence| Position::new(EVENTS, events, sequence).to_string());
                 return Ok(Effect { position, seen_at: row.position });
             }
+            if self.forgotten.has(position) {
+                return Ok(self.end_of_events().await?);
+            }
             if Instant::now() + backoff.next() > deadline {
                 return Err(not_reached(format!("the command at {position} has no outcome yet")));
             }
             backoff.pause().await;
         }
+    }
+
+    /// All that any command may have changed which is decided by now.
+    async fn end_of_events(&self) -> Result<Effect, LogError> {
+        let state = self.broker.state(EVENTS).await?;
+        let any = state.last_sequence > 0;
+        let position = any.then(|| Position::new(EVENTS, state.generation, state.last_sequence).to_string());
+        Ok(Effect { position, seen_at: None })
     }
 
     /// Asks until the view has reached a position, or the time is over.

@@ -15,7 +15,7 @@ use crate::{
 const HANDLER_AND_GATEWAY: &[&str] = &["command-handler", "gateway"];
 const HANDLER: &[&str] = &["command-handler"];
 const PROJECTOR: &[&str] = &["projector"];
-const HANDLER_AND_PROJECTOR: &[&str] = &["command-handler", "projector"];
+const READERS_OF_OUTCOMES: &[&str] = &["command-handler", "projector", "gateway"];
 const HANDLER_AND_MANAGER: &[&str] = &["command-handler", "process-manager"];
 const REPORTER: &[&str] = &["reporter"];
 const QUERIED: &[&str] = &["projector", "reporter"];
@@ -263,7 +263,7 @@ fn streams() -> Vec<Operation> {
         let reading: &[&str] = match stream {
             "EVENTS" => STAGES,
             "COMMANDS" => HANDLER_AND_GATEWAY,
-            "OUTCOMES" => HANDLER_AND_PROJECTOR,
+            "OUTCOMES" => READERS_OF_OUTCOMES,
             "REPORTS" => REPORTER,
             "TIMERS" => MANAGER,
             _ => NOBODY,
@@ -288,7 +288,7 @@ fn streams() -> Vec<Operation> {
         let getting: &[&str] = match stream {
             "COMMANDS" => HANDLER_AND_GATEWAY,
             "EVENTS" => READERS_OF_EVENTS,
-            "OUTCOMES" => HANDLER_AND_PROJECTOR,
+            "OUTCOMES" => READERS_OF_OUTCOMES,
             "KV_LEASES" => HANDLER_AND_MANAGER,
             "REPORTS" => REPORTER,
             "TIMERS" => MANAGER,

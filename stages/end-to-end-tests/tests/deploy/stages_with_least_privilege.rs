@@ -186,10 +186,11 @@ async fn the_gateway_is_allowed_all_that_a_command_over_http_needs() {
         process.healthy(&health, "/readyz").await;
         stages.push(process);
     }
-    let client = HttpClient::new(&http).with("Idempotency-Key", "tea");
+    let client = HttpClient::new(&http);
+    let keyed = client.with("Idempotency-Key", "tea");
     let path = "/v1/commands/retail/product/tea/register";
     let body = r#"{"name":"Tea","supplier":"acme"}"#;
-    let stored = client.post(path, body).await;
+    let stored = keyed.post(path, body).await;
     assert_eq!(stored.status, 202, "{stored:?}");
     let location = stored.header("location").unwrap();
     until("its outcome is told", async || {
@@ -198,9 +199,9 @@ async fn the_gateway_is_allowed_all_that_a_command_over_http_needs() {
         (answer.json()["outcome"] == "accepted").then_some(())
     })
     .await;
-    let again = client.with("Prefer", "wait=20").post(path, body).await;
+    let again = keyed.with("Prefer", "wait=20").post(path, body).await;
     assert_eq!(again.status, 200, "{again:?}");
-    let next = HttpClient::new(&http).with("Prefer", "wait=20").post(path, body).await;
+    let next = client.with("Prefer", "wait=20").post(path, body).await;
     assert_eq!(next.status, 200, "the outcome comes back: {next:?}");
     for mut process in stages {
         process.terminate();

@@ -7,7 +7,8 @@ use end_to_end_tests::{
     waiting::{PATIENCE, until},
 };
 use futures::StreamExt as _;
-use millstream_jetstream::testing::test_server::TestServer;
+use millstream_contract::outcome::{Generations, OUTCOME_SUBJECT, OutcomeRecord, RecordKind};
+use millstream_jetstream::{broker::Broker as _, testing::test_server::TestServer};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tokio::{
@@ -106,6 +107,55 @@ async fn a_command_is_followed_in_its_own_context() {
     let none = position.strip_suffix(":1").unwrap();
     let none = client.with("Millstream-Position", &format!("{none}:0")).get(ROW).await;
     assert_eq!(none.problem(), (409, "position-unknown".to_owned()), "there is no position 0");
+    process.stop().await;
+}
+
+/// It seemed to wait for its turn, so that a query behind it was not answered before its time was over.
+#[tokio::test]
+async fn a_command_whose_outcome_is_purged_is_one_that_is_decided() {
+    let (server, folder) = (TestServer::start_provisioned().await, fresh_folder());
+    stand_in(&server, "query.*.command.get", |_| Said::NoRow).await;
+    let view = async_nats::connect(server.url()).await.unwrap();
+    let mut questions = view.subscribe("query.retail.product.get").await.unwrap();
+    view.flush().await.unwrap();
+    let (process, client) = gateway(&server.url(), folder.path());
+    let mut process = process.set("gateway.wait_max=1h");
+    process.start_ready().await;
+    let mut stored = Vec::new();
+    for _ in 0..2 {
+        stored.push(client.post(REGISTER, TEA).await);
+    }
+    let [location, next] = [0, 1].map(|at: usize| stored[at].header("location").unwrap());
+    assert_eq!(client.get(location).await.json()["outcome"], "pending");
+    let waiting = client.with("Millstream-Position", stored[0].header("millstream-position").unwrap());
+    let waiting = waiting.with("Prefer", "wait=3600");
+    let query = tokio::spawn(async move { waiting.get(ROW).await });
+
+    // What the first record tells is that one before it told of the first command.
+    let broker = server.broker().await;
+    let commands = broker.state("COMMANDS").await.unwrap().generation;
+    let events = broker.state("EVENTS").await.unwrap().generation;
+    let record = OutcomeRecord {
+        record_id: "01JD".into(),
+        kind: RecordKind::Fence,
+        handler: "command-handler".into(),
+        after: 1,
+        through: 1,
+        events_through: 1,
+        outcomes: Vec::new(),
+        generations: Generations { commands: commands.into(), events: events.as_str().into() },
+    };
+    let jetstream = async_nats::jetstream::new(view.clone());
+    for (subject, body) in [("evt.retail.product.tea", vec![0]), (OUTCOME_SUBJECT, record.encode())] {
+        jetstream.publish(subject, body.into()).await.unwrap().await.unwrap();
+    }
+    let question = tokio::time::timeout(PATIENCE, questions.next()).await.unwrap().unwrap();
+    let behind = question.headers.as_ref().unwrap().get("Millstream-Position").unwrap().as_str();
+    assert_eq!(behind, format!("EVENTS:{events}:1"), "all that was there when it was asked");
+    view.publish(question.reply.unwrap(), r#"{"key":"tea","value":{}}"#.into()).await.unwrap();
+    assert_eq!(query.await.unwrap().status, 200);
+    assert_eq!(client.get(location).await.problem(), (410, "outcome-forgotten".to_owned()));
+    assert_eq!(client.get(next).await.json()["outcome"], "pending", "of which no record can tell yet");
     process.stop().await;
 }
 

@@ -161,6 +161,7 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
     known(408, "body-too-slow", COMMANDS, "Send the body faster; nothing is stored."),
     known(409, "position-of-another-generation", VIEWS, "Discard the position; the stream was made again."),
     known(409, "position-unknown", VIEWS, "Discard the position; the stream has purged the command."),
+    known(410, "outcome-forgotten", STATUS, "Read the rows that the command may have changed."),
     known(
         413,
         "body-too-large",

@@ -148,7 +148,7 @@ impl<A: Application> Section for StageConfig<A> {
         let listen = listen(keys);
         let keys_file = keys.optional_path(
             "keys_file",
-            "file of the keys with which clients identify themselves (`millstream keys`); read again when it changes",
+            "file of the keys with which clients identify themselves, and of the users of NATS that need none (`millstream keys`); read again when it changes",
         );
         if keys_file.is_none() && !listen.ip().is_loopback() {
             keys.problem(

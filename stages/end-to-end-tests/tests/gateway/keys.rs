@@ -12,7 +12,7 @@ use millstream_contract::api_key::{KeyHash, Token};
 use millstream_jetstream::{broker::Broker as _, testing::test_server::TestServer};
 use serde_json::json;
 
-use crate::gateway;
+use crate::gateway_with_keys;
 
 pub(crate) const YEARS_AHEAD: &str = "2099-01-01T00:00:00Z";
 const LONG_AGO: &str = "2020-01-01T00:00:00Z";
@@ -37,9 +37,7 @@ pub(crate) fn key(
 #[tokio::test]
 async fn a_key_grants_what_it_names_and_is_revoked_at_once() {
     let (server, folder) = (TestServer::start_provisioned().await, fresh_folder());
-    let file = folder.path().join("keys.toml");
-    let (process, client) = gateway(&server.url(), folder.path());
-    let mut process = process.set(&format!("gateway.keys_file={}", file.display()));
+    let (mut process, client, file) = gateway_with_keys(&server.url(), folder.path());
     let (till_entry, till) = key(
         &client,
         1,
@@ -109,9 +107,7 @@ async fn a_key_grants_what_it_names_and_is_revoked_at_once() {
 #[tokio::test]
 async fn a_key_reads_the_rows_and_lists_that_it_names() {
     let (server, folder) = (TestServer::start_provisioned().await, fresh_folder());
-    let file = folder.path().join("keys.toml");
-    let (process, client) = gateway(&server.url(), folder.path());
-    let mut process = process.set(&format!("gateway.keys_file={}", file.display()));
+    let (mut process, client, file) = gateway_with_keys(&server.url(), folder.path());
     let (entry, till) = key(&client, 1, "till-2506", YEARS_AHEAD, &["*.*.*.*"]);
     fs::write(&file, format!("{entry}queries = [\"retail.till.2506_*\", \"retail.stock.*\"]\n")).unwrap();
     process.start_ready().await;
@@ -138,7 +134,7 @@ async fn a_key_reads_the_rows_and_lists_that_it_names() {
 #[tokio::test]
 async fn keys_are_made_listed_and_revoked_by_the_command() {
     let (server, folder) = (TestServer::start_provisioned().await, fresh_folder());
-    let file = folder.path().join("keys.toml");
+    let (mut process, client, file) = gateway_with_keys(&server.url(), folder.path());
     let keys = async |arguments: &[&str]| {
         let mut command = millstream();
         command.arg("keys").args(arguments).arg("--file").arg(&file);
@@ -166,8 +162,6 @@ async fn keys_are_made_listed_and_revoked_by_the_command() {
     }
     assert_eq!(fs::read_to_string(&file).unwrap(), kept, "what was refused has changed nothing");
 
-    let (process, client) = gateway(&server.url(), folder.path());
-    let mut process = process.set(&format!("gateway.keys_file={}", file.display()));
     process.start_ready().await;
     let with = |token: &str| client.with("Authorization", &format!("Bearer {token}"));
     let register = async |token: &str| {

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::{
     commands::clients,
-    gateway,
+    gateway, gateway_with_keys,
     keys::{YEARS_AHEAD, key},
 };
 
@@ -237,9 +237,7 @@ async fn the_rate_counts_commands_and_not_requests() {
 #[tokio::test]
 async fn each_line_is_granted_by_itself() {
     let (server, folder) = (TestServer::start_provisioned().await, fresh_folder());
-    let file = folder.path().join("keys.toml");
-    let (process, client) = gateway(&server.url(), folder.path());
-    let mut process = process.set(&format!("gateway.keys_file={}", file.display()));
+    let (mut process, client, file) = gateway_with_keys(&server.url(), folder.path());
     let (entry, till) = key(&client, 1, "till-7", YEARS_AHEAD, &["retail.till.7_*.record-sale"]);
     fs::write(&file, entry).unwrap();
     process.start_ready().await;

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::{
     commands::clients,
-    gateway,
+    gateway_with_keys,
     keys::{YEARS_AHEAD, key},
 };
 
@@ -90,11 +90,9 @@ async fn take(client: &HttpClient, path: &str, document: &Value, operation: &Val
 async fn the_document_asks_for_a_key_where_the_gateway_does() {
     let server = TestServer::start_provisioned().await;
     let folder = fresh_folder();
-    let (process, client) = gateway(&server.url(), folder.path());
-    let keys = folder.path().join("keys.toml");
+    let (mut process, client, file) = gateway_with_keys(&server.url(), folder.path());
     let (entry, office) = key(&client, 1, "office", YEARS_AHEAD, &[]);
-    fs::write(&keys, entry).unwrap();
-    let mut process = process.set(&format!("gateway.keys_file={}", keys.display()));
+    fs::write(file, entry).unwrap();
     process.start_ready().await;
     assert_eq!(client.get("/v1/openapi.json").await.problem(), (401, "key-missing".to_owned()));
     // A key without any grant is enough: the document tells of no data.

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use crate::{
-    gateway,
+    gateway_with_keys,
     keys::{YEARS_AHEAD, key},
 };
 
@@ -27,15 +27,14 @@ const ROW: &str = "/v1/retail/product/tea";
 
 /// A gateway with keys, and two clients that may do anything.
 fn with_two_keys(url: &str, folder: &std::path::Path) -> (StageProcess, [HttpClient; 2]) {
-    let file = folder.join("keys.toml");
-    let (process, client) = gateway(url, folder);
+    let (process, client, file) = gateway_with_keys(url, folder);
     let entries_and_clients = [(1, "one"), (2, "another")].map(|(seed, name)| {
         let (entry, client) = key(&client, seed, name, YEARS_AHEAD, &["*.*.*.*"]);
         (format!("{entry}queries = [\"*.*.*\"]\n\n"), client)
     });
     let [(first, one), (second, another)] = entries_and_clients;
-    fs::write(&file, [first, second].concat()).unwrap();
-    (process.set(&format!("gateway.keys_file={}", file.display())), [one, another])
+    fs::write(file, [first, second].concat()).unwrap();
+    (process, [one, another])
 }
 
 /// A request whose answer is not waited for.

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::{
     commands::clients,
-    gateway,
+    gateway_with_keys,
     keys::{YEARS_AHEAD, key},
     queries::answered,
 };
@@ -220,9 +220,7 @@ async fn what_cannot_be_meant_is_refused(client: &HttpClient) {
 #[tokio::test]
 async fn a_key_reads_of_reports_what_it_reads_of_their_views() {
     let (server, folder) = (TestServer::start_provisioned().await, fresh_folder());
-    let file = folder.path().join("keys.toml");
-    let (process, client) = gateway(&server.url(), folder.path());
-    let mut process = process.set(&format!("gateway.keys_file={}", file.display()));
+    let (mut process, client, file) = gateway_with_keys(&server.url(), folder.path());
     let (store, of_store) = key(&client, 1, "store-7", YEARS_AHEAD, &[]);
     let (office, of_office) = key(&client, 2, "office", YEARS_AHEAD, &[]);
     let (all, of_all) = key(&client, 3, "all", YEARS_AHEAD, &[]);

@@ -6,12 +6,10 @@ use super::{
     Described,
     parts::{header, not_modified, parameter, schema, with},
     problems::{Door, referenced},
-    views::page_of,
+    views::{HEADERS, page_of},
 };
 use crate::config::KnownReport;
 
-/// Headers that a client may send with a question to a report.
-const HEADERS: [&str; 3] = ["Prefer", "Millstream-Position", "If-None-Match"];
 /// Parameters of lists of rows.
 const LIST_PARAMETERS: [&str; 7] = ["prefix", "from", "to", "limit", "reverse", "cursor", "revision"];
 /// Parameters of a row; those of lists have a meaning where several revisions or lines are asked for.

@@ -13,7 +13,7 @@ use crate::config::KnownReport;
 /// Parameters of lists.
 const LIST_PARAMETERS: [&str; 6] = ["prefix", "from", "to", "limit", "reverse", "cursor"];
 /// Headers that a client may send with a query.
-const HEADERS: [&str; 3] = ["Prefer", "Millstream-Position", "If-None-Match"];
+pub(super) const HEADERS: [&str; 3] = ["Prefer", "Millstream-Position", "If-None-Match"];
 
 /// Adds all views.
 pub(super) fn describe(

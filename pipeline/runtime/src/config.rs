@@ -40,6 +40,12 @@ pub trait Section: Sized {
     /// Reads and validates its keys. A key that is wrong is noted in `keys` and yields its default: the values are only
     /// used when nothing was noted.
     fn read(keys: &mut SectionKeys<'_>) -> Self;
+
+    /// What is wrong with the files that its keys name and that must be there when the process starts, one sentence each. Asked by
+    /// `--check-config` alone: a process that starts reads them itself.
+    fn file_problems(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// Where configuration comes from, as `main` found it.
@@ -91,6 +97,21 @@ pub struct Config<S> {
     pub shutdown: ShutdownSettings,
     /// What only this stage has.
     pub stage: S,
+}
+
+impl<S: Section> Config<S> {
+    /// What is wrong with the files that the configuration names, of all sections.
+    pub(crate) fn file_problems(&self) -> Vec<String> {
+        let Self { process, nats, telemetry, shutdown, stage } = self;
+        [
+            process.file_problems(),
+            nats.file_problems(),
+            telemetry.file_problems(),
+            shutdown.file_problems(),
+            stage.file_problems(),
+        ]
+        .concat()
+    }
 }
 
 /// A validated configuration and how it came about.

@@ -223,20 +223,35 @@ fn options(
             let monitor = monitor.clone();
             move |attempt| if monitor.was_connected() { backoff::delay(attempt) } else { Duration::ZERO }
         });
+    // The client reads these files only when it connects and then reports an I/O error without a name.
+    check_certificates(settings)?;
     if let Some(path) = &settings.ca_file {
-        // The client reads these files only when it connects and then reports an I/O error without a name.
-        read_file("nats.ca_file", path)?;
         options = options.add_root_certificates(path.clone());
     }
     if let Some((certificate, key)) = &settings.client_certificate {
-        read_file("nats.cert_file", certificate)?;
-        read_file("nats.key_file", key)?;
         options = options.add_client_certificate(certificate.clone(), key.clone());
     }
     if settings.tls_first {
         options = options.tls_first();
     }
     authenticate(options, &settings.authentication)
+}
+
+fn check_certificates(settings: &ConnectionSettings) -> Result<(), ConnectError> {
+    if let Some(path) = &settings.ca_file {
+        read_file("nats.ca_file", path)?;
+    }
+    if let Some((certificate, key)) = &settings.client_certificate {
+        read_file("nats.cert_file", certificate)?;
+        read_file("nats.key_file", key)?;
+    }
+    Ok(())
+}
+
+/// Reads every file that a connection needs, and connects to nothing.
+fn check_files(settings: &ConnectionSettings) -> Result<(), ConnectError> {
+    check_certificates(settings)?;
+    authenticate(ConnectOptions::new(), &settings.authentication).map(drop)
 }
 
 fn authenticate(

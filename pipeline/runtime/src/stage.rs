@@ -16,7 +16,7 @@ use millstream_jetstream::nats_broker::NatsBroker;
 use tokio::time::Instant;
 
 use crate::{
-    config::{Config, Loaded, Origins, Section, load},
+    config::{Config, ConfigError, Loaded, Origins, Section, load},
     connection::{self, ClientIdentity, ConnectionEnded, ConnectionMonitor, connect, dialer, process_name},
     health::{Readiness, serve},
     metrics::Metrics,
@@ -149,15 +149,10 @@ where
     let origins = arguments.origins(unicode(environment));
     let loaded = match load::<S>(&origins) {
         Ok(loaded) => loaded,
-        Err(error) => {
-            for problem in &error.problems {
-                print_error(problem);
-            }
-            return error.exit_code().into();
-        }
+        Err(error) => return refuse(&error).into(),
     };
-    if let Some(text) = answer(identity, &arguments, &loaded) {
-        return show(&text).into();
+    if let Some(answered) = answer(identity, &arguments, &loaded) {
+        return answered.unwrap_or_else(|error| refuse(&error)).into();
     }
     let ended = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -352,17 +347,33 @@ fn unicode(environment: impl IntoIterator<Item = (OsString, OsString)>) -> BTree
         .collect()
 }
 
-/// What a command line asks for that needs no server.
-fn answer<S>(identity: StageIdentity, arguments: &StageArguments, loaded: &Loaded<S>) -> Option<String> {
+/// Answers what a command line asks for that needs no server.
+fn answer<S: Section>(
+    identity: StageIdentity,
+    arguments: &StageArguments,
+    loaded: &Loaded<S>,
+) -> Option<Result<ExitCode, ConfigError>> {
     if arguments.reference_config {
-        Some(loaded.reference_file(identity.name))
-    } else if arguments.dump_config {
-        Some(loaded.dump())
-    } else if arguments.check_config && !arguments.connect {
-        Some("the configuration is valid\n".to_owned())
-    } else {
-        None
+        return Some(Ok(show(&loaded.reference_file(identity.name))));
     }
+    if arguments.dump_config {
+        return Some(Ok(show(&loaded.dump())));
+    }
+    if !arguments.check_config {
+        return None;
+    }
+    let problems = loaded.config.file_problems();
+    if !problems.is_empty() {
+        return Some(Err(ConfigError { problems }));
+    }
+    (!arguments.connect).then(|| Ok(show("the configuration is valid\n")))
+}
+
+fn refuse(error: &ConfigError) -> ExitCode {
+    for problem in &error.problems {
+        print_error(problem);
+    }
+    error.exit_code()
 }
 
 fn show(text: &str) -> ExitCode {

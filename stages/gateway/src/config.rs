@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use millstream_contract::{api_key::CommandPattern, near_name::near_name};
+use millstream_contract::{api_key::CommandPattern, error_text::one_line, near_name::near_name};
 use millstream_domain::{
     application::{Application, ApplicationError, BuiltReport, DefaultSettings, Model, Views},
     decider::AggregateRegistry,
@@ -18,6 +18,8 @@ use millstream_domain::{
     report::Column,
 };
 use millstream_runtime::config::{Section, SectionKeys};
+
+use crate::key_ring::check_keys_file;
 
 /// Nobody else can reach it.
 const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
@@ -164,6 +166,11 @@ impl<A: Application> Section for StageConfig<A> {
             Parts::default()
         });
         Self { listen, keys_file, limits, preconditions_required, parts, application: PhantomData }
+    }
+
+    fn file_problems(&self) -> Vec<String> {
+        let checked = self.keys_file.as_deref().map(check_keys_file);
+        checked.and_then(Result::err).map(|error| one_line(&error)).into_iter().collect()
     }
 }
 

@@ -60,6 +60,16 @@ pub enum KeyRingError {
     },
 }
 
+/// Whether the gateway could start with the keys of a file.
+///
+/// # Errors
+/// [`KeyRingError`].
+pub(crate) fn check_keys_file(path: &Path) -> Result<(), KeyRingError> {
+    let text = read_regular_file(path);
+    let text = text.map_err(|source| KeyRingError::File { path: path.to_owned(), source })?;
+    parse(path, &text).map(drop)
+}
+
 impl Failure for KeyRingError {
     fn exit_code(&self) -> ExitCode {
         ExitCode::Configuration

@@ -8,9 +8,10 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use async_nats::ServerAddr;
+use millstream_contract::error_text::one_line;
 
 use super::native;
-use super::{ConnectError, read_file};
+use super::{ConnectError, check_files, read_file};
 use crate::config::{Layer, Section, SectionKeys, Source, Value};
 
 /// Where nats-server listens when nobody says otherwise.
@@ -150,6 +151,10 @@ impl Section for ConnectionSettings {
             connect_timeout,
             jetstream_domain,
         }
+    }
+
+    fn file_problems(&self) -> Vec<String> {
+        check_files(self).err().map(|error| one_line(&error)).into_iter().collect()
     }
 }
 

@@ -262,6 +262,30 @@ async fn without_a_command_the_test_of_the_chart_fails_until_all_stages_are_read
     }
 }
 
+/// A user's JWT and seed, as nsc writes them. No server knows this user.
+const CREDENTIALS: &str = "-----BEGIN NATS USER JWT-----\neyJ0eXAiOiJqd3QiLCJhbGciOiJlZDI1NTE5In0\n------END NATS USER JWT------\n\n\
+-----BEGIN USER NKEY SEED-----\nSUADA3WIQ3KLHLCAXZDYWB5HZZNZOVWJB6LD27MKV57CQA7MGQVKVU7JRQ\n------END USER NKEY SEED------\n";
+
+/// The files of a volume of secrets. One of keys is empty, and has no keys.
+fn write_secrets(volume: &Value, folder: &Path) {
+    fs::create_dir_all(folder).unwrap();
+    match volume["secret"]["items"].as_array() {
+        Some(items) => {
+            for item in items {
+                let path = item["path"].as_str().unwrap();
+                let content = if path == "creds" { CREDENTIALS } else { "" };
+                fs::write(folder.join(path), content).unwrap();
+            }
+        }
+        // What a secret of TLS holds.
+        None => {
+            for file in ["ca.crt", "tls.crt", "tls.key"] {
+                fs::write(folder.join(file), "").unwrap();
+            }
+        }
+    }
+}
+
 /// TLS, credentials, a file of the stage's own: what the examples of values say is what a stage understands.
 #[tokio::test]
 async fn examples_of_values_make_configurations_that_the_stages_accept() {
@@ -270,11 +294,16 @@ async fn examples_of_values_make_configurations_that_the_stages_accept() {
         let objects = documents(&chart.render("1.36", &["--values", example.to_str().unwrap()]).unwrap());
         let folder = TempDir::new().unwrap();
         for set in objects.iter().filter(|object| object["kind"] == "StatefulSet") {
-            let described = &pod_spec(set).unwrap()["containers"][0];
+            let spec = pod_spec(set).unwrap();
+            let described = &spec["containers"][0];
             let mut volumes = BTreeMap::new();
             for mount in described["volumeMounts"].as_array().unwrap() {
                 let name = mount["name"].as_str().unwrap();
                 volumes.insert(name.to_owned(), folder.path().join(name));
+            }
+            let secrets = spec["volumes"].as_array().into_iter().flatten();
+            for volume in secrets.filter(|volume| !volume["secret"].is_null()) {
+                write_secrets(volume, &volumes[volume["name"].as_str().unwrap()]);
             }
             let own = objects.iter().find(|object| {
                 object["kind"] == "ConfigMap" && object["metadata"]["name"] == set["metadata"]["name"]

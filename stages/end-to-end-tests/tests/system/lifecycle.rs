@@ -183,6 +183,18 @@ async fn what_up_cannot_be_run_with_is_refused_before_anything_starts() {
             78,
             "key `command_handler.active_handlers` was removed: one command handler is active",
         ),
+        (
+            ["--set", "gateway.keys_file=nofile"],
+            &deployment,
+            78,
+            "gateway refuses its configuration: gateway.keys_file nofile cannot be read: No such file",
+        ),
+        (
+            ["--set", "nats.ca_file=nofile"],
+            &deployment,
+            78,
+            "command-handler refuses its configuration: nats.ca_file nofile cannot be read; check the path",
+        ),
         (["--sync", "never"], &deployment, 64, "write `always`, or a duration above zero"),
         (["--http-port", &taken], &deployment, 75, "choose another with --http-port"),
         (["--http-port", &port], &deployment, 64, "cannot both listen on port"),

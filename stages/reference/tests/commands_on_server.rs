@@ -214,8 +214,11 @@ async fn import_does_not_overwrite_what_it_reads() {
         body = { name = "{sku}", supplier = "{supplier}" }
     "#;
     std::fs::write(&map, mapping).unwrap();
-    let (rows, map) = (rows.to_str().unwrap(), map.to_str().unwrap());
-    for (rejects, kept) in [(rows, text), (map, mapping)] {
+    let (hard, soft) = (folder.path().join("hard.csv"), folder.path().join("soft.csv"));
+    std::fs::hard_link(&rows, &hard).unwrap();
+    std::os::unix::fs::symlink(&map, &soft).unwrap();
+    let [rows, map, hard, soft] = [&rows, &map, &hard, &soft].map(|path| path.to_str().unwrap());
+    for (rejects, kept) in [(rows, text), (map, mapping), (hard, text), (soft, mapping)] {
         let (code, _, error) = run(&server, &["import", "--map", map, "--rejects", rejects, rows]).await;
         assert_eq!((code, std::fs::read_to_string(rejects).unwrap().as_str()), (64, kept), "{error}");
         assert!(error.contains("would be overwritten"), "{error}");

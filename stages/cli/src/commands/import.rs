@@ -14,7 +14,7 @@ use crate::{
     import::{
         input::RowsFile,
         mapping::Mapping,
-        rejects::Rejects,
+        rejects::{Rejects, is_same_file},
         run::{Import, Summary},
     },
     output,
@@ -43,14 +43,6 @@ pub(crate) struct ImportArguments {
     json: bool,
 }
 
-/// Whether both names lead to one file; not while one of them leads to none.
-fn is_same_file(one: &Path, other: &Path) -> bool {
-    match (one.canonicalize(), other.canonicalize()) {
-        (Ok(one), Ok(other)) => one == other,
-        _ => false,
-    }
-}
-
 /// Runs it.
 pub(crate) async fn run(arguments: ImportArguments, session: &Session) -> Result<ExitCode, CommandFailure> {
     let file = RowsFile::check(&arguments.file).map_err(nothing_sent)?;
@@ -62,7 +54,7 @@ pub(crate) async fn run(arguments: ImportArguments, session: &Session) -> Result
         if is_same_file(&rejects_path, read) {
             let path = rejects_path.display();
             return Err(CommandFailure::usage(format_args!(
-                "--rejects: {path} is the file of the {what}, which would be overwritten; name another"
+                "--rejects: {path} is the file of the {what}, which would be overwritten; name another; nothing was sent"
             )));
         }
     }

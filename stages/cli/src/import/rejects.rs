@@ -3,18 +3,27 @@
 use std::{
     fs::File,
     io::{self, BufWriter},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
 /// Columns before the row's own.
 const COLUMNS: [&str; 3] = ["row", "code", "reason"];
 
-/// Writes the file when the first row is refused; a file of an earlier import is removed.
+/// Writes the file when the first row is refused; a file of an earlier import is removed. A link to a file stays one.
 #[derive(Debug)]
 pub(crate) struct Rejects {
     path: PathBuf,
     header: csv::StringRecord,
     writer: Option<csv::Writer<BufWriter<File>>>,
+}
+
+/// Whether both paths lead to one file, by whatever names and links; not while one of them leads to none.
+pub(crate) fn is_same_file(one: &Path, other: &Path) -> bool {
+    match (one.metadata(), other.metadata()) {
+        (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
+        _ => false,
+    }
 }
 
 impl Rejects {
@@ -27,7 +36,7 @@ impl Rejects {
         let tried = File::options().create(true).append(true).open(path)?;
         // A device, such as /dev/null, is nobody's to remove.
         if tried.metadata()?.is_file() {
-            std::fs::remove_file(path)?;
+            std::fs::remove_file(path.canonicalize()?)?;
         }
         Ok(Self { path: path.to_owned(), header, writer: None })
     }
@@ -89,10 +98,35 @@ mod tests {
         std::fs::write(&path, "of an earlier import").unwrap();
         assert_eq!(Rejects::new(&path, header()).unwrap().finish().unwrap(), None);
         assert!(!path.exists(), "no row was refused");
+        let link = folder.path().join("link.csv");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        let mut rejects = Rejects::new(&link, header()).unwrap();
+        assert!(!path.exists(), "no row is refused yet");
+        rejects.add(1, "code", "reason", &header()).unwrap();
+        assert_eq!(rejects.finish().unwrap(), Some(link));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "row,code,reason,sku\n1,code,reason,sku\n");
         let device = Path::new("/dev/null");
         let mut rejects = Rejects::new(device, header()).unwrap();
         rejects.add(1, "code", "reason", &header()).unwrap();
         assert_eq!(rejects.finish().unwrap().as_deref(), Some(device));
         assert!(device.exists());
+    }
+
+    /// Paths were compared, which differ for a hard link.
+    #[test]
+    fn a_link_is_the_file_that_it_leads_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        std::fs::write(path("rows.csv"), "sku").unwrap();
+        std::fs::write(path("equal.csv"), "sku").unwrap();
+        std::fs::hard_link(path("rows.csv"), path("hard.csv")).unwrap();
+        std::os::unix::fs::symlink(path("rows.csv"), path("soft.csv")).unwrap();
+        std::os::unix::fs::symlink(path("nothing.csv"), path("dangling.csv")).unwrap();
+        for same in ["rows.csv", "hard.csv", "soft.csv"] {
+            assert!(is_same_file(&path("rows.csv"), &path(same)), "{same}");
+        }
+        for other in ["equal.csv", "nothing.csv", "dangling.csv"] {
+            assert!(!is_same_file(&path("rows.csv"), &path(other)), "{other}");
+        }
     }
 }

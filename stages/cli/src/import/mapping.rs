@@ -8,6 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use millstream_contract::{
+    command::COMMAND_ID_LENGTH_MAX,
     commit::commit_hash,
     exit_code::{ExitCode, Failure},
     stored_message::Headers,
@@ -24,6 +25,9 @@ use crate::command_publisher::OutgoingCommand;
 
 /// Bytes of a content hash that are part of ids.
 const HASH_LENGTH: usize = 8;
+/// Longest name, in bytes: behind it an id has the number of the row, the hash in hexadecimal, the number of the command, and three
+/// colons.
+const NAME_LENGTH_MAX: usize = COMMAND_ID_LENGTH_MAX - (20 + 2 * HASH_LENGTH + 20 + 3);
 
 /// The file.
 #[derive(Debug, Deserialize)]
@@ -77,6 +81,8 @@ pub(crate) enum MappingError {
     Template { path: PathBuf, command: String, source: TemplateError },
     #[error("{path} maps rows to no command")]
     Empty { path: PathBuf },
+    #[error("{path}: the ids of all commands begin with the name {name:?}, which {rule}; choose another")]
+    Name { path: PathBuf, name: String, rule: &'static str },
     #[error("{path}: there is no aggregate {context}.{aggregate}; there are {known}")]
     Aggregate { path: PathBuf, context: String, aggregate: String, known: String },
     #[error("{path}: {context}.{aggregate} has no command {command}; it has {known}")]
@@ -90,6 +96,7 @@ impl Failure for MappingError {
             Self::Form { .. }
             | Self::Template { .. }
             | Self::Empty { .. }
+            | Self::Name { .. }
             | Self::Aggregate { .. }
             | Self::Command { .. } => ExitCode::Configuration,
         }
@@ -143,6 +150,9 @@ impl Mapping {
         let text = input::text(path)?;
         let raw: RawMapping = toml::from_str(&text)
             .map_err(|source| MappingError::Form { path: path.to_owned(), source: Box::new(source) })?;
+        if let Some(rule) = broken_rule(&raw.name) {
+            return Err(MappingError::Name { path: path.to_owned(), name: raw.name, rule });
+        }
         raw.command.iter().try_for_each(|command| command.check(path, &raw.context, known))?;
         let columns = Columns::new(header);
         let commands = raw
@@ -225,6 +235,22 @@ impl CommandTemplate {
     }
 }
 
+/// Why a name cannot begin ids of commands. Each of them would be set aside, or be known under another id than the one that was sent:
+/// the server takes white space off the ends of a header.
+fn broken_rule(name: &str) -> Option<&'static str> {
+    if name.starts_with('@') {
+        Some("begins with @, as ids do that stand for positions in COMMANDS")
+    } else if name.starts_with(char::is_whitespace) {
+        Some("begins with white space")
+    } else if name.contains(char::is_control) {
+        Some("holds a control character")
+    } else if name.len() > NAME_LENGTH_MAX {
+        Some("is too long for an id")
+    } else {
+        None
+    }
+}
+
 fn content_hash<T: AsRef<str>>(fields: impl IntoIterator<Item = T>) -> String {
     let mut bytes = Vec::new();
     for field in fields {
@@ -289,6 +315,30 @@ mod tests {
             assert!(refused.to_string().contains(said), "{refused}");
             assert_eq!(refused.exit_code(), ExitCode::Configuration);
         }
+    }
+
+    /// The import waited a minute for outcomes, which were recorded for positions without an id.
+    #[test]
+    fn a_name_that_cannot_begin_an_id_is_refused() {
+        let (folder, _) = mapping();
+        let path = folder.path().join("map.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let long = "x".repeat(NAME_LENGTH_MAX + 1);
+        for (name, said) in [
+            ("@sales", "the name \"@sales\", which begins with @, as ids do that stand for positions"),
+            (" sales", "which begins with white space; choose another"),
+            ("sa\\nles", "which holds a control character"),
+            (&long, "which is too long for an id"),
+        ] {
+            std::fs::write(&path, text.replace("\"test\"", &format!("\"{name}\""))).unwrap();
+            let refused = load(&path).unwrap_err();
+            assert!(refused.to_string().contains(said), "{refused}");
+            assert_eq!(refused.exit_code(), ExitCode::Configuration);
+        }
+        std::fs::write(&path, text.replace("\"test\"", &format!("\"{}\"", &long[1..]))).unwrap();
+        let mut longest = load(&path).unwrap();
+        let commands = longest.commands(u64::MAX, &record(["7", "Gin", "s1", "1.00"])).unwrap();
+        assert!(commands.iter().all(|command| command.id.len() <= COMMAND_ID_LENGTH_MAX), "{commands:?}");
     }
 
     fn record(fields: [&str; 4]) -> csv::StringRecord {

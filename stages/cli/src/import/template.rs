@@ -160,7 +160,11 @@ impl Text {
     }
 
     fn placeholder(text: &str, inside: &str, columns: &Columns) -> Result<Part, TemplateError> {
-        let (name, filter) = inside.split_once('|').unwrap_or((inside, ""));
+        let (name, filter) = match inside.split_once('|') {
+            // Any name may stand in a file, also one that looks as if a filter followed.
+            Some(parts) if !columns.by_name.contains_key(inside.trim()) => parts,
+            _ => (inside, ""),
+        };
         let name = name.trim();
         if columns.ambiguous.contains(name) {
             return Err(TemplateError::ColumnTwice { text: text.to_owned(), column: name.to_owned() });
@@ -416,6 +420,15 @@ mod tests {
         let columns = Columns::new(&csv::StringRecord::from(vec!["a"]));
         for text in ["{b}", "{a|shout}", "{a"] {
             assert!(Text::parse(text, &columns).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn odd_names_of_columns_are_names_all_the_same() {
+        let odd = ["@type", "net|gross", "a b", "$", "row"];
+        for (index, name) in odd.iter().enumerate() {
+            let value = rendered(&format!("x = \"{{{name}}}\""), &odd, &["0", "1", "2", "3", "4"]);
+            assert_eq!(value, Ok(Some(serde_json::json!({ "x": index.to_string() }))), "{name}");
         }
     }
 

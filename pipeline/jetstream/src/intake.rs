@@ -22,7 +22,18 @@ const WAITING_MAX: usize = 4 * GROUP_MAX;
 #[derive(Debug)]
 struct Waiting {
     message: NewMessage,
-    stored: oneshot::Sender<Result<u64, AppendError>>,
+    /// Whether it was sent before, without a clear answer: it may be stored twice.
+    again: bool,
+    stored: oneshot::Sender<Result<Stored, AppendError>>,
+}
+
+/// Where a command is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stored {
+    /// Its position.
+    pub position: u64,
+    /// Whether it may stand at an earlier one as well: it was sent more than once.
+    pub again: bool,
 }
 
 /// Takes commands. Clones put into the same groups; the task behind them ends with the last one.
@@ -45,7 +56,7 @@ impl Intake {
     /// # Errors
     /// [`AppendError::Conflict`] never; [`AppendError::Refused`] when the server will not take it; its neighbours are stored.
     pub async fn put(&self, message: NewMessage) -> Result<u64, AppendError> {
-        self.hand_over(message).await?.stored().await
+        Ok(self.hand_over(message).await?.stored().await?.position)
     }
 
     /// Puts a command, and answers once it has its place in the order: whoever hands over one after the other, without waiting until
@@ -56,7 +67,7 @@ impl Intake {
     pub async fn hand_over(&self, message: NewMessage) -> Result<HandedOver, AppendError> {
         let (stored, position) = oneshot::channel();
         let subject = message.subject.clone();
-        match self.waiting.send(Waiting { message, stored }).await {
+        match self.waiting.send(Waiting { message, again: false, stored }).await {
             Ok(()) => Ok(HandedOver { subject, position }),
             Err(_) => Err(ended(subject)),
         }
@@ -67,15 +78,15 @@ impl Intake {
 #[derive(Debug)]
 pub struct HandedOver {
     subject: String,
-    position: oneshot::Receiver<Result<u64, AppendError>>,
+    position: oneshot::Receiver<Result<Stored, AppendError>>,
 }
 
 impl HandedOver {
-    /// Its position, once it is stored.
+    /// Where it is, once it is stored.
     ///
     /// # Errors
     /// As [`Intake::put`].
-    pub async fn stored(self) -> Result<u64, AppendError> {
+    pub async fn stored(self) -> Result<Stored, AppendError> {
         self.position.await.unwrap_or_else(|_| Err(ended(self.subject)))
     }
 }
@@ -101,14 +112,18 @@ async fn put_groups<B: Broker>(broker: B, ids: IdSource, mut waiting: mpsc::Rece
         let messages = group.iter().map(|each| each.message.clone()).collect();
         let answers = appends.append_all(messages).await;
         let mut again = Vec::new();
-        for (each, answer) in group.into_iter().zip(answers) {
+        for (mut each, answer) in group.into_iter().zip(answers) {
             match answer {
                 Err(error @ (AppendError::Unclear { .. } | AppendError::Full { .. })) => {
                     tracing::debug!(%error, "the command is sent again");
+                    each.again = true;
                     again.push(each);
                 }
                 // Nobody waits any more for what cannot be delivered.
-                answer => drop(each.stored.send(answer)),
+                answer => {
+                    let again = each.again;
+                    drop(each.stored.send(answer.map(|position| Stored { position, again })));
+                }
             }
         }
         if again.is_empty() {
@@ -118,5 +133,39 @@ async fn put_groups<B: Broker>(broker: B, ids: IdSource, mut waiting: mpsc::Rece
             backoff.pause().await;
         }
         group = again;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use millstream_contract::stored_message::Headers;
+
+    use super::*;
+    use crate::testing::{fault_plan::FaultPlan, memory_broker::MemoryBroker};
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_may_have_stored_a_command_twice_is_told_so() {
+        let plan = FaultPlan { append_answer_lost: 0.5, ..FaultPlan::none() };
+        let broker = MemoryBroker::new(1, plan);
+        let intake = Intake::start(broker.clone(), IdSource::new("intake".to_owned()));
+        let mut again = 0;
+        for number in 0..40 {
+            let payload = Bytes::from(number.to_string());
+            let message = NewMessage {
+                subject: "cmd.a.b.c.d".to_owned(),
+                expected_last: None,
+                headers: Headers::new(),
+                payload: payload.clone(),
+            };
+            let stored = intake.hand_over(message).await.unwrap().stored().await.unwrap();
+            let all = broker.dump(COMMANDS);
+            let places: Vec<u64> =
+                all.iter().filter(|each| each.payload == payload).map(|each| each.sequence).collect();
+            assert_eq!(places.last(), Some(&stored.position));
+            assert_eq!(places.len() > 1, stored.again, "{stored:?} {places:?}");
+            again += u32::from(stored.again);
+        }
+        assert!((1..40).contains(&again), "{again} of 40");
     }
 }

@@ -2,16 +2,19 @@
 //!
 //! What is under way is bounded; no clock decides anything but the patience with a pipeline that records nothing.
 
-use std::{collections::HashMap, time::Duration};
+mod under_way;
+
+use std::time::Duration;
 
 use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
-use millstream_contract::{
-    exit_code::ExitCode,
-    outcome::{CommandOutcome, Outcome},
-    stream_names,
+use millstream_contract::{exit_code::ExitCode, outcome::CommandOutcome, stream_names};
+use millstream_jetstream::{
+    broker::Broker as _,
+    id_source::IdSource,
+    intake::{Intake, Stored},
 };
-use millstream_jetstream::{broker::Broker as _, id_source::IdSource, intake::Intake};
 
+use self::under_way::UnderWay;
 use crate::{
     command_publisher::{self, OutgoingCommand, PublishError},
     failure::CommandFailure,
@@ -31,20 +34,19 @@ pub(crate) struct Answered<T> {
     pub(crate) tag: T,
     /// The recorded outcome.
     pub(crate) outcome: CommandOutcome,
-    /// Whether the id had been used before the dispatcher began.
+    /// Whether the id had been used before, by an earlier run or by somebody else.
     pub(crate) known_before: bool,
 }
 
-type Publish = BoxFuture<'static, Result<(), PublishError>>;
+/// The id, and where the command is.
+type Publish = BoxFuture<'static, (String, Result<Stored, PublishError>)>;
 
 /// Commands under way, each with a tag of its sender.
 pub(crate) struct Dispatcher<T> {
     connected: Connected,
     intake: Intake,
     follower: OutcomeFollower,
-    /// What was on COMMANDS before: a duplicate of something later is a publish of our own, repeated.
-    commands_before: u64,
-    waiting: HashMap<String, T>,
+    waiting: UnderWay<T>,
     publishes: FuturesUnordered<Publish>,
     patience: Duration,
 }
@@ -68,8 +70,7 @@ impl<T> Dispatcher<T> {
             connected,
             intake,
             follower,
-            commands_before,
-            waiting: HashMap::new(),
+            waiting: UnderWay::new(commands_before),
             publishes: FuturesUnordered::new(),
             patience,
         })
@@ -82,7 +83,7 @@ impl<T> Dispatcher<T> {
 
     /// Whether every command has its outcome.
     pub(crate) fn is_settled(&self) -> bool {
-        self.publishes.is_empty() && self.waiting.is_empty()
+        self.publishes.is_empty() && self.waiting.len() == 0
     }
 
     /// Refuses what would not fit into a message.
@@ -95,36 +96,29 @@ impl<T> Dispatcher<T> {
 
     /// Sends a command; ids under way at the same time differ.
     pub(crate) fn send(&mut self, tag: T, command: OutgoingCommand) {
-        self.waiting.insert(command.id.clone(), tag);
+        let id = command.id.clone();
+        self.waiting.sent(id.clone(), tag);
         let intake = self.intake.clone();
         self.publishes.push(Box::pin(async move {
-            intake.put(command.into_message()).await.map(|_position| ()).map_err(PublishError::from)
+            let put = async { intake.hand_over(command.into_message()).await?.stored().await };
+            (id, put.await.map_err(PublishError::from))
         }));
     }
 
-    /// Waits for something to happen and hands back what has settled, perhaps nothing. The first outcome of an id
-    /// counts; outcomes of others' commands pass by.
+    /// Waits for something to happen and hands back what has settled, perhaps nothing. Outcomes of others' commands pass by.
     ///
     /// # Errors
     /// When the server refuses, or no outcome is recorded for longer than the patience. What was sent stays sent.
     pub(crate) async fn progress(&mut self) -> Result<Vec<Answered<T>>, CommandFailure> {
         tokio::select! {
-            Some(published) = self.publishes.next(), if !self.publishes.is_empty() => {
-                published?;
-                Ok(Vec::new())
+            Some((id, stored)) = self.publishes.next(), if !self.publishes.is_empty() => {
+                Ok(self.waiting.stored(&id, stored?).into_iter().collect())
             }
             outcomes = tokio::time::timeout(self.patience, self.follower.next()) => {
                 let outcomes = outcomes.map_err(|_| self.nothing_recorded())??;
-                Ok(outcomes.into_iter().filter_map(|outcome| self.settle(outcome)).collect())
+                Ok(outcomes.into_iter().filter_map(|outcome| self.waiting.decided(outcome)).collect())
             }
         }
-    }
-
-    fn settle(&mut self, outcome: CommandOutcome) -> Option<Answered<T>> {
-        let tag = self.waiting.remove(outcome.id.as_deref()?)?;
-        let before = self.commands_before;
-        let known_before = matches!(outcome.outcome, Outcome::Duplicate { of, .. } if of <= before);
-        Some(Answered { tag, outcome, known_before })
     }
 
     fn nothing_recorded(&self) -> CommandFailure {

@@ -311,7 +311,7 @@ impl Commands {
     ) -> Result<Told, Problem> {
         let OnItsWay { id, fingerprint, put } = on_its_way;
         let stored = match timeout_at(deadline, put.stored()).await {
-            Ok(Ok(position)) => self.stored(id, position),
+            Ok(Ok(stored)) => self.stored(id, stored.position),
             Ok(Err(error)) => return Err(self.not_stored(id, Some(error))),
             Err(_) => return Err(self.not_stored(id, None)),
         };

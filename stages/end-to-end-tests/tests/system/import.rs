@@ -5,12 +5,17 @@ use std::{collections::BTreeMap, path::Path};
 use end_to_end_tests::{
     binaries::repository,
     day::{Figures, IowaDay},
-    dumps::verified,
+    dumps::{messages, verified},
     program::{self, Ended},
     system::{System, fresh_folder},
     waiting::until,
 };
-use millstream_contract::{outcome::OutcomeRecord, stream_names::OUTCOMES};
+use millstream_contract::{
+    header,
+    outcome::OutcomeRecord,
+    stored_message::StoredMessage,
+    stream_names::{COMMANDS, OUTCOMES},
+};
 use millstream_jetstream::broker::Broker as _;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::{Value, json};
@@ -242,5 +247,38 @@ async fn an_import_sends_nothing_of_a_broken_file_or_map_and_says_what_was_sent_
     let renamed = dearer.replace("name = \"sales\"", "name = \"sales at 6\"");
     let heard = import(&mended, &renamed).await.expect_success("a map of another name");
     assert!(!heard.stderr.contains("sent before"), "{heard:?}");
+    system.stop().await;
+}
+
+/// Both told that no row was known before, although each command was decided for one of them alone.
+#[tokio::test]
+async fn of_two_imports_at_once_each_row_is_known_before_to_one() {
+    const ROWS: u64 = 3000;
+    let folder = fresh_folder();
+    let system = System::start(folder.path(), &[]).await;
+    let mut rows = "store,sku,quantity\n".to_owned();
+    for row in 0..ROWS {
+        rows.push_str(&format!("{},tea,1\n", row % 50));
+    }
+    std::fs::write(folder.path().join("sales.csv"), rows).unwrap();
+    std::fs::write(folder.path().join("sales.toml"), SALES).unwrap();
+    let import = async |rejects: &str| {
+        let arguments = ["import", "--json", "--map", "sales.toml", "--rejects", rejects, "sales.csv"];
+        let ended = system.millstream(&arguments).await.expect_success("millstream import");
+        serde_json::from_str::<Value>(&ended.stdout).unwrap()
+    };
+    let (one, other) = tokio::join!(import("one.csv"), import("other.csv"));
+    assert_eq!([&one["accepted"], &other["accepted"]], [&json!(ROWS); 2], "{one} {other}");
+    let known = one["duplicates"].as_u64().unwrap() + other["duplicates"].as_u64().unwrap();
+    // What had to be sent once more, since the server was too slow, may be a repeat of itself.
+    let stored = messages(&system.broker().await, COMMANDS).await;
+    let of_import = |message: &&StoredMessage| {
+        message.headers.get(header::COMMAND_ID).is_some_and(|id| id.starts_with("sales:"))
+    };
+    let repeated = stored.iter().filter(of_import).count() as u64 - 2 * ROWS;
+    assert!(
+        (ROWS - repeated..=ROWS).contains(&known),
+        "{known} of {ROWS}, {repeated} repeated: {one} {other}"
+    );
     system.stop().await;
 }

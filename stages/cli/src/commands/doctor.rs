@@ -2,17 +2,15 @@
 
 mod asking;
 mod decisions;
+mod processes;
 mod readers;
 mod refusals;
 mod space;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::collections::BTreeSet;
 
 use async_nats::jetstream;
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::TryStreamExt as _;
 use millstream_contract::{
     error_text::one_line,
     exit_code::ExitCode,
@@ -24,14 +22,10 @@ use millstream_jetstream::{
     nats_server::{VERSION_MIN, Version},
     provision::{ProvisionOptions, StreamFinding, StreamPresence, verify},
 };
-use millstream_runtime::{
-    stage_check::{Check, Trouble},
-    status_service::SERVICE_NAME,
-};
-use serde::Deserialize;
+use millstream_runtime::stage_check::{Check, Trouble};
 use serde_json::{Value, json};
 
-use self::{asking::Asking, readers::Readers};
+use self::{asking::Asking, processes::Processes, readers::Readers};
 use crate::{
     failure::CommandFailure,
     output,
@@ -53,8 +47,6 @@ const TAKING_TURNS: [&str; 2] = ["command-handler", "process-manager"];
 const STAGES: [&str; 4] = ["command-handler", "process-manager", "projector", "reporter"];
 /// The stage that takes commands over HTTP.
 const GATEWAY: &str = "gateway";
-/// A process that is there answers well within this time; after it, all have.
-const ANSWERS_WAIT: Duration = Duration::from_secs(1);
 
 /// Check the server, the streams, the consumers and every stage; end with 0 only if all are ready.
 #[derive(Debug, clap::Args)]
@@ -82,8 +74,8 @@ pub(crate) async fn run(arguments: DoctorArguments, session: &Session) -> Result
         show(check)?;
     }
     show(asking.one("space", space::space(&connected.broker)).await)?;
-    let processes = processes(&connected).await;
-    let readers = Readers::of(processes.as_deref().unwrap_or_default());
+    let processes = Processes::find(&connected.client, &session.forbidden).await;
+    let readers = Readers::of(&processes.answering);
     for (stage, stream) in READERS {
         let what = format!("reader {stage} of {stream}");
         show(asking.one(&what, readers.check(&connected.jetstream, stage, stream)).await)?;
@@ -93,12 +85,10 @@ pub(crate) async fn run(arguments: DoctorArguments, session: &Session) -> Result
         show(asking.one(&format!("lease of {stage}"), active(&connected, stage)).await)?;
     }
     for stage in STAGES {
-        show(ready(stage, processes.as_deref()))?;
+        show(processes.ready(stage))?;
     }
-    if processes.as_ref().is_ok_and(|all| all.iter().any(|process| process.stage == GATEWAY)) {
-        show(ready(GATEWAY, processes.as_deref()))?;
-    }
-    show(refusals::refusals(processes.as_deref(), session.program.name))?;
+    show(processes.ready_if_any(GATEWAY))?;
+    show(refusals::refusals(&processes.answering, session.program.name))?;
     show(asking.one("dead letters", dead_letters(&connected, session.program.name)).await)?;
     Ok(worst)
 }
@@ -209,58 +199,4 @@ async fn holders(connected: &Connected, stage: &str) -> Result<Vec<String>, Stri
         }
     }
     Ok(holders)
-}
-
-/// What a process says about itself.
-#[derive(Debug, Deserialize)]
-struct ProcessStatus {
-    stage: String,
-    #[serde(default)]
-    instance: String,
-    ready: bool,
-    reasons: BTreeSet<String>,
-    #[serde(default)]
-    figures: BTreeMap<String, f64>,
-}
-
-/// Whether a stage runs and all its processes are ready, standbys too.
-fn ready(stage: &str, processes: Result<&[ProcessStatus], &String>) -> Check {
-    let sentence = match processes {
-        Err(sentence) => Err(sentence.clone()),
-        Ok(all) => {
-            let mut own = all.iter().filter(|process| process.stage == stage);
-            match (own.clone().count(), own.find(|process| !process.ready)) {
-                (0, _) => Err(format!("nobody answers; does the {stage} run?")),
-                (count, None) => Ok(format!("{count} process(es), ready")),
-                (_, Some(process)) => {
-                    Err(process.reasons.iter().map(String::as_str).collect::<Vec<_>>().join("; "))
-                }
-            }
-        }
-    };
-    let result = sentence.map_err(|sentence| trouble(ExitCode::Unavailable, sentence));
-    Check { what: format!("stage {stage}"), result }
-}
-
-/// Every process of every stage is an instance of one micro service.
-async fn processes(connected: &Connected) -> Result<Vec<ProcessStatus>, String> {
-    let client = &connected.client;
-    let inbox = client.new_inbox();
-    let mut answers = client.subscribe(inbox.clone()).await.map_err(|error| error.to_string())?;
-    client
-        .publish_with_reply(format!("$SRV.STATS.{SERVICE_NAME}"), inbox, "".into())
-        .await
-        .map_err(|error| error.to_string())?;
-    let mut found = Vec::new();
-    let collect = async {
-        while let Some(message) = answers.next().await {
-            // No responders: an empty message with a status.
-            let Ok(answer) = serde_json::from_slice::<Value>(&message.payload) else { return };
-            let status = answer.pointer("/endpoints/0/data").cloned().unwrap_or_default();
-            found.extend(serde_json::from_value::<ProcessStatus>(status).ok());
-        }
-    };
-    // Nobody says how many there are: those that answer in time are those that there are.
-    let _ = tokio::time::timeout(ANSWERS_WAIT, collect).await;
-    Ok(found)
 }

@@ -1,6 +1,7 @@
 //! Starting, going on, stopping, and what is in the way of it.
 
 use end_to_end_tests::{
+    dumps::figure,
     program,
     system::{System, fresh_folder, millstream},
     waiting::until,
@@ -150,6 +151,36 @@ async fn doctor_tells_a_process_that_stands_still() {
     assert!(line.contains("the process of projector-2 does not answer") && line.contains(said), "{line}");
     assert!(system.signal("projector-2", Signal::SIGCONT));
     until("doctor is content again", content).await;
+    system.stop().await;
+}
+
+/// Of a gateway and of a handler that stood by, nothing at all was said: the first need not be there, and the second had left no trace.
+#[tokio::test]
+async fn doctor_tells_a_gateway_and_a_standby_that_stand_still() {
+    let folder = fresh_folder();
+    let system =
+        System::start(folder.path(), &["--replicas", "gateway=2", "--replicas", "command-handler=2"]).await;
+    let content = async || (system.millstream(&["doctor"]).await.code() == Some(0)).then_some(());
+    until("doctor is content", content).await;
+    let broker = system.broker().await;
+    let standby = until("a handler stands by", async || {
+        match figure(&broker, "command-handler-1", "millstream_handler_active").await? {
+            0 => Some("command-handler-1"),
+            _ => Some("command-handler-2"),
+        }
+    })
+    .await;
+    for still in ["gateway-2", standby] {
+        assert!(system.signal(still, Signal::SIGSTOP));
+        let doctor = system.millstream(&["doctor"]).await;
+        assert_eq!(doctor.code(), Some(69), "{doctor:?}");
+        let said = format!("{still} is connected and does not answer: it stands still");
+        let trouble: Vec<&str> = doctor.stdout.lines().filter(|line| !line.starts_with("ok ")).collect();
+        assert!(trouble.len() == 1 && trouble[0].contains(&said), "{trouble:?}");
+        assert!(trouble[0].contains("docs/runbooks/lag-grows.md"), "{trouble:?}");
+        assert!(system.signal(still, Signal::SIGCONT));
+        until("doctor is content again", content).await;
+    }
     system.stop().await;
 }
 

@@ -8,7 +8,7 @@ use futures::TryStreamExt as _;
 use millstream_contract::{error_text::one_line, exit_code::ExitCode};
 use millstream_runtime::{stage_check::Check, stage_needs::stage_needs};
 
-use super::{ProcessStatus, is_of, trouble};
+use super::{is_of, processes::ProcessStatus, trouble};
 
 /// How often a reader is looked at before it counts as absent.
 const LOOKS_MAX: u32 = 10;

@@ -2,22 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use millstream_contract::exit_code::ExitCode;
 use millstream_domain::process_rejections::PROCESS_REJECTIONS;
 use millstream_runtime::stage_check::Check;
 
-use super::{ProcessStatus, trouble};
+use super::processes::ProcessStatus;
 
 /// What the metric of rejected commands of processes begins with.
 const METRIC: &str = "millstream_process_rejections_total{";
 
 /// As counted by the command handlers since they were started.
-pub(super) fn refusals(processes: Result<&[ProcessStatus], &String>, program: &str) -> Check {
-    let result = match processes {
-        Err(sentence) => Err(trouble(ExitCode::Unavailable, sentence.clone())),
-        Ok(processes) => Ok(told(processes, program)),
-    };
-    Check { what: "rejected commands of processes".to_owned(), result }
+pub(super) fn refusals(processes: &[ProcessStatus], program: &str) -> Check {
+    Check { what: "rejected commands of processes".to_owned(), result: Ok(told(processes, program)) }
 }
 
 fn told(processes: &[ProcessStatus], program: &str) -> String {

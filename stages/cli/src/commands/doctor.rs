@@ -2,6 +2,7 @@
 
 mod asking;
 mod decisions;
+mod messages;
 mod processes;
 mod readers;
 mod refusals;
@@ -74,6 +75,7 @@ pub(crate) async fn run(arguments: DoctorArguments, session: &Session) -> Result
         show(check)?;
     }
     show(asking.one("space", space::space(&connected.broker)).await)?;
+    show(asking.one(messages::WHAT, messages::messages(&connected.broker)).await)?;
     let processes = Processes::find(&connected.client, &session.forbidden).await;
     let readers = Readers::of(&processes.answering);
     for (stage, stream) in READERS {

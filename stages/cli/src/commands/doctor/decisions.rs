@@ -33,6 +33,13 @@ pub(super) async fn decisions(connected: &Connected) -> Check {
 
 /// What is said when outcomes have come to `through` and the last command stands at `newest`.
 fn told(owner: Option<&str>, through: u64, newest: u64) -> Result<String, Trouble> {
+    if newest < through {
+        let sentence = format!(
+            "outcomes are recorded through {through}, but COMMANDS ends at {newest}: the server has lost its tail, or the stream was made anew \
+             (docs/runbooks/restore-a-backup.md)"
+        );
+        return Err(trouble(ExitCode::Data, sentence));
+    }
     let progress = match newest > through {
         true => format!("decided through {through}, the last one is {newest}"),
         false => format!("all decided, through {through}"),
@@ -55,6 +62,8 @@ mod tests {
         assert_eq!(told(Some("run-1"), 7, 7).unwrap(), "made by run-1, all decided, through 7");
         let behind = told(Some("run-1"), 7, 9).unwrap();
         assert_eq!(behind, "made by run-1, decided through 7, the last one is 9");
+        let lost = told(Some("run-1"), 7, 3).unwrap_err();
+        assert!(lost.sentence.contains("through 7, but COMMANDS ends at 3"), "{}", lost.sentence);
         let nobody = told(None, 7, 7).unwrap_err().sentence;
         assert!(nobody.starts_with("made by nobody, all decided"), "{nobody}");
     }

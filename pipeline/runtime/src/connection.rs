@@ -267,7 +267,8 @@ fn authenticate(
         Authentication::NkeyFile(path) => options.nkey(read_file("nats.nkey_file", path)?),
         Authentication::CredentialsFile(path) => {
             let text = read_file("nats.credentials_file", path)?;
-            options.credentials(&text).map_err(|source| ConnectError::File {
+            // The client wants the line break behind the last line, which was taken off with the white space.
+            options.credentials(&format!("{text}\n")).map_err(|source| ConnectError::File {
                 what: "nats.credentials_file",
                 path: path.clone(),
                 source,

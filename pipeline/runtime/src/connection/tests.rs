@@ -10,7 +10,7 @@ use millstream_jetstream::{
 
 use super::*;
 use crate::{
-    config::{Origins, load_connection},
+    config::{Origins, Section, load_connection},
     health::Readiness,
     metrics::Metrics,
 };
@@ -276,4 +276,19 @@ async fn a_task_that_ended_by_itself_is_noticed() {
         }
     };
     tokio::time::timeout(Duration::from_secs(10), end).await.expect("it is noticed");
+}
+
+/// A file that ends with its last line was "no file of credentials".
+#[test]
+fn the_files_of_a_connection_are_judged_without_a_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("user.creds");
+    let problems = || settings(&[format!("nats.credentials_file={}", file.display())]).file_problems();
+    assert!(problems()[0].contains("user.creds cannot be read"), "{:?}", problems());
+    let credentials = "-----BEGIN NATS USER JWT-----\neyJ0eXAiOiJqd3QifQ\n------END NATS USER JWT------\n\n\
+         -----BEGIN USER NKEY SEED-----\nSUADA3WIQ3KLHLCAXZDYWB5HZZNZOVWJB6LD27MKV57CQA7MGQVKVU7JRQ\n------END USER NKEY SEED------";
+    for end in ["", "\n", "\n\n*****\n"] {
+        std::fs::write(&file, format!("{credentials}{end}")).unwrap();
+        assert_eq!(problems(), Vec::<String>::new(), "{end:?}");
+    }
 }

@@ -162,6 +162,7 @@ async fn what_is_too_much_is_refused_as_a_whole_and_a_bad_line_alone() {
         (post(&client.with("If-Match", "\"v1\""), &sales(1)).await, (400, "header-unknown")),
         (post(&client.with("Idempotency-Key", "k"), &sales(1)).await, (400, "header-unknown")),
         (post(&client.with("Millstream-Actor", "anna"), &sales(1)).await, (400, "actor-not-taken")),
+        (post(&client.with("Content-Encoding", "gzip"), &sales(1)).await, (415, "content-encoding-unknown")),
         (client.get("/v1/commands").await, (405, "method-not-allowed")),
     ] {
         let (status, code) = answer.problem();

@@ -85,7 +85,9 @@ struct Consumer {
     consumer_sequence: u64,
     outstanding: u64,
     pending: u64,
-    heard_at: Instant,
+    /// Since when the reader has waited without a word of the server. Where nobody waits, the server owes nothing: a request ends when its
+    /// bytes have come, and the next one is made by whoever wants more.
+    silent_since: Option<Instant>,
 }
 
 /// Why the consumer cannot be trusted any longer.
@@ -209,7 +211,7 @@ impl NatsReader {
             consumer_sequence: 0,
             outstanding: 0,
             pending: 0,
-            heard_at: Instant::now(),
+            silent_since: None,
         });
         Ok(())
     }
@@ -372,7 +374,7 @@ impl Consumer {
                 None => return Ok(()),
             },
         };
-        self.heard_at = Instant::now();
+        self.silent_since = None;
         self.take(answer, ready, reached)?;
         while ready.len() < max {
             match self.answers.next().now_or_never() {
@@ -408,7 +410,7 @@ impl Consumer {
     /// Waits for what the server sends; none when it has not sent anything for a heartbeat. Silence counts across calls that
     /// were cancelled.
     async fn wait(&mut self) -> Result<Option<Message>, Doubt> {
-        if self.heard_at.elapsed() >= SILENCE_MAX {
+        if self.silent_since.get_or_insert_with(Instant::now).elapsed() >= SILENCE_MAX {
             return Err(Doubt::Silent);
         }
         tokio::select! {
@@ -488,49 +490,4 @@ fn nanoseconds(duration: Duration) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    };
-
-    use millstream_contract::stream_names::EVENTS;
-
-    use super::*;
-    use crate::testing::test_server::TestServer;
-
-    #[tokio::test]
-    async fn a_consumer_made_again_is_counted_and_one_made_first_is_not() {
-        let server = TestServer::start_provisioned().await;
-        let restarts = Arc::new(AtomicU64::new(0));
-        let counter = Arc::clone(&restarts);
-        let broker = server.broker().await.on_restart(move |stream, reader| {
-            assert_eq!((stream, reader), (EVENTS, "counted"));
-            counter.fetch_add(1, Ordering::Relaxed);
-        });
-        let config = ReaderConfig {
-            stream: EVENTS.to_owned(),
-            name: "counted".to_owned(),
-            description: String::new(),
-            after: 0,
-            filters: Vec::new(),
-            replace_live: false,
-        };
-        let mut reader = broker.read(config).await.unwrap();
-        let put = async || {
-            broker.client().publish("evt.a.b.c", "".into()).await.unwrap();
-            broker.client().flush().await.unwrap();
-        };
-        put().await;
-        assert_eq!(reader.next_batch(1).await.unwrap().len(), 1);
-        assert_eq!(restarts.load(Ordering::Relaxed), 0);
-        // Somebody removes the consumer under the reader.
-        let jetstream = async_nats::jetstream::new(server.client().await);
-        jetstream.delete_consumer_from_stream("counted", EVENTS).await.unwrap();
-        put().await;
-        let next =
-            tokio::time::timeout(Duration::from_secs(60), reader.next_batch(1)).await.unwrap().unwrap();
-        assert_eq!(next.first().unwrap().sequence, 2);
-        assert_eq!(restarts.load(Ordering::Relaxed), 1);
-    }
-}
+mod tests;

@@ -16,6 +16,8 @@ use crate::{id_index::IdIndex, outcome_journal::JournalError};
 
 /// Records read at a time.
 const RECORDS_MAX: usize = 256;
+/// From so many records that are still to come the ids are far behind.
+const FAR_BEHIND: u64 = 256;
 
 /// Reads OUTCOMES into an index of ids.
 #[derive(Debug)]
@@ -78,7 +80,7 @@ impl<R: StreamReader> IdFollower<R> {
             let record = OutcomeRecord::from_stored(&message).map_err(JournalError::from)?;
             index.note(&record, message.sequence);
         }
-        if index.flush_due() {
+        if index.flush_due(self.0.pending() >= FAR_BEHIND) {
             recorder::flush(index).await?;
         }
         Ok(())

@@ -190,7 +190,7 @@ impl<B: Broker> Recorder<B> {
                 self.answer(&reply, outcome).await;
             }
         }
-        if self.index.flush_due() {
+        if self.index.flush_due(false) {
             flush(&self.index).await?;
         }
         Ok(())

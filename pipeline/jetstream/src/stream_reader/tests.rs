@@ -1,3 +1,5 @@
+//! Reading from a real server.
+
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},

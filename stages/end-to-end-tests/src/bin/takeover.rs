@@ -9,7 +9,11 @@
 use std::{path::Path, time::Duration};
 
 use anyhow::{Context as _, Result};
-use end_to_end_tests::{command_load::stored, stage_process::StageProcess, waiting::until};
+use end_to_end_tests::{
+    command_load::stored,
+    stage_process::StageProcess,
+    waiting::{PATIENCE, until_within},
+};
 use jiff::Timestamp;
 use millstream_contract::{
     header,
@@ -82,6 +86,9 @@ impl Commands {
     }
 }
 
+/// A handler that reads everything is at least so fast, in commands: below that it counts as one that hangs.
+const READ_A_SECOND_MIN: u64 = 5_000;
+
 /// How long nothing was decided, and how fast then.
 struct Figures {
     pause: Duration,
@@ -92,7 +99,9 @@ struct Figures {
 async fn until_decided(broker: &NatsBroker, through: u64) {
     let mut before = None;
     while before < Some(through) {
-        let moved = until("commands are decided", async || {
+        // Who has lost its folder reads everything first.
+        let limit = PATIENCE + Duration::from_secs(through / READ_A_SECOND_MIN);
+        let moved = until_within(limit, "commands are decided", async || {
             decided_through(broker).await.ok().filter(|now| Some(*now) > before)
         });
         before = Some(moved.await);

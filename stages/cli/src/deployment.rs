@@ -114,6 +114,8 @@ impl Failure for DeploymentError {
 pub(crate) struct Deployment {
     options: DeploymentOptions,
     session: Session,
+    /// Variables about connections that the person uses elsewhere: they would win over the files of the stages.
+    foreign_variables: Vec<String>,
     supervisor: Supervisor,
     /// As whom the stages and this process connect.
     key: StageKey,
@@ -144,10 +146,13 @@ impl Deployment {
         let key = StageKey::make(&config)
             .map_err(|source| DeploymentError::File { path: config.clone(), source })?;
         let nats_urls = NatsServerConfig::new(options.nats_port, "").url();
+        let variables = session.environment.keys();
+        let foreign_variables = variables.filter(|name| is_connection_variable(name)).cloned().collect();
         let session = session.for_server(&nats_urls, &key.file);
         Ok(Self {
             options,
             session,
+            foreign_variables,
             supervisor,
             key,
             nats_urls,
@@ -349,7 +354,7 @@ impl Deployment {
             program: own_program()?,
             name,
             arguments,
-            variables_removed: self.foreign_variables(),
+            variables_removed: self.foreign_variables.clone(),
             ready: ReadyCheck::Stage(address),
             stop_wait: STAGE_STOP_WAIT,
         })
@@ -373,11 +378,6 @@ impl Deployment {
         let data = self.options.folder.join("data").join(name);
         fs::create_dir_all(&data).map_err(|source| DeploymentError::File { path: data.clone(), source })?;
         Ok(("data_directory", data.to_string_lossy().into_owned()))
-    }
-
-    /// A connection that the person uses elsewhere is not this deployment's.
-    fn foreign_variables(&self) -> Vec<String> {
-        self.session.environment.keys().filter(|name| is_connection_variable(name)).cloned().collect()
     }
 
     fn write_config(&self, name: &str, text: &str) -> Result<PathBuf, DeploymentError> {

@@ -233,9 +233,12 @@ async fn what_up_cannot_be_run_with_is_refused_before_anything_starts() {
     ] {
         let mut command = millstream();
         command.args(["up", "--nats-port", &port]).args(flags).arg("--dir").arg(folder);
+        // A connection that somebody uses elsewhere is not that of the stages, and nothing is wrong with them because of it.
+        command.env("MILLSTREAM_NATS__CREDENTIALS_FILE", "/nowhere/user.creds");
         let refused = program::run(command, b"").await;
         assert_eq!(refused.code(), Some(code), "{refused:?}");
         assert!(refused.stderr.contains(said), "{refused:?}");
+        assert!(!refused.stderr.contains("stopp"), "nothing was started: {refused:?}");
         assert!(!folder.join("processes.json").exists(), "something was started: {refused:?}");
     }
 }

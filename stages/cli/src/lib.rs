@@ -290,6 +290,11 @@ mod tests {
             ),
             ("x send a b c d --expected-version new", "write a whole number from 0 to "),
             ("x up --dir d --nats-port 70000", "write a whole number from 1 to 65535"),
+            ("x up --dir d --nats-port 0", "write a whole number from 1 to 65535"),
+            ("x up --dir d --http-port 0", "write a whole number from 1 to 65535"),
+            ("x events show 0", "write a whole number from 1 to "),
+            ("x events set-aside first --actor a --reason r", "write a whole number from 1 to "),
+            ("x setup --commands-after -", "write a whole number from 0 to "),
             ("x bench pipeline --commands some", "write a whole number from 1 to "),
         ] {
             let answer = refused(line);

@@ -360,6 +360,29 @@ fn of_several_credentials_in_natscli_variables_one_is_used() {
     assert_eq!(setup.config().nats.authentication, credentials);
 }
 
+/// People read "is float" and "expected a borrowed string".
+#[test]
+fn values_of_another_form_are_named_in_plain_words() {
+    for (value, said) in [
+        ("1.5", "is a number with a point; it takes a whole number"),
+        ("2026-01-31", "is a date or time; it takes a whole number"),
+        ("[{}]", "is a list of something else than texts; it takes a whole number"),
+    ] {
+        let problems = Setup::new().file(&format!("[projector]\nbatch_max = {value}\n")).problems();
+        assert_eq!(problems, [format!("projector.toml:2: `projector.batch_max` {said}")]);
+    }
+    let problems = Setup::new().context("odd", r#"{"url": 4}"#).flag("nats.context=odd").problems();
+    let [problem] = problems.as_slice() else { panic!("{problems:?}") };
+    assert!(problem.ends_with("a text is expected, not the number 4 at line 1 column 9"), "{problem}");
+}
+
+#[test]
+fn an_unknown_key_is_answered_with_a_known_one_only_where_that_is_near() {
+    let said = |key: &str| Setup::new().flag(&format!("projector.{key}=1")).problems().concat();
+    assert!(said("bacth_max").ends_with("did you mean `projector.batch_max`?"), "{}", said("bacth_max"));
+    assert!(said("nonsense").ends_with("see --dump-config for the keys there are"), "{}", said("nonsense"));
+}
+
 #[test]
 fn an_empty_context_means_none_and_an_unknown_one_is_reported() {
     let setup = Setup::new()

@@ -165,6 +165,11 @@ mod tests {
             let refused = one_line(&RowsFile::check(&path).unwrap_err());
             assert!(refused.contains(said) && refused.contains(path.to_str().unwrap()), "{name}: {refused}");
         }
+        // Opened, it would wait until somebody writes into it.
+        let pipe = folder.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let refused = one_line(&RowsFile::check(&pipe).unwrap_err());
+        assert!(refused.contains("pipe is no file but a pipe or device"), "{refused}");
         let whole = folder.path().join("whole");
         std::fs::write(&whole, "\u{feff}sku,name\n1,Gin\n").unwrap();
         let found = RowsFile::check(&whole).unwrap();

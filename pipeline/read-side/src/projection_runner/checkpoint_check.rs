@@ -52,6 +52,16 @@ impl fmt::Display for RebuildReason {
     }
 }
 
+impl RebuildReason {
+    /// Whether events are gone, which nobody but the rows knew of.
+    pub(super) fn names_loss(&self) -> bool {
+        match self {
+            Self::NeverBuilt | Self::OtherVersion { .. } => false,
+            Self::OtherGeneration { .. } | Self::LostTail { .. } | Self::OtherMessage { .. } => true,
+        }
+    }
+}
+
 /// What to do with a projection before reading on.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {

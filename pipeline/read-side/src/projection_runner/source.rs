@@ -402,6 +402,10 @@ fn announce(stream: &str, projection: &ProjectionId, verdict: &Verdict) {
         Verdict::Resume { missed: None, checkpoint } => {
             tracing::info!(%projection, stream, sequence = checkpoint.sequence, "projection resumes");
         }
+        Verdict::Rebuild { reason, checkpoint } if reason.names_loss() => tracing::error!(
+            %projection, stream, %reason, through = checkpoint.complete_from,
+            "the server does not hold what this projection had applied; its rows are discarded and built anew from what there is"
+        ),
         Verdict::Rebuild { reason, checkpoint } if checkpoint.complete_from == 0 => {
             tracing::info!(%projection, stream, %reason, "building a projection");
         }

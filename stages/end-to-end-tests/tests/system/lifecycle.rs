@@ -3,10 +3,11 @@
 use end_to_end_tests::{
     dumps::figure,
     program,
+    stage_process::StageProcess,
     system::{System, fresh_folder, millstream},
     waiting::until,
 };
-use millstream_jetstream::nats_server::free_port;
+use millstream_jetstream::{nats_server::free_port, testing::test_server::TestServer};
 use nix::sys::signal::Signal;
 
 const SALE: &str = r#"{"sale":"S1","currency":"USD","lines":[{"sku":"1","quantity":3,"unit_price":250}]}"#;
@@ -268,6 +269,26 @@ async fn a_server_whose_folder_is_gone_is_not_begun_anew_in_silence() {
     let system = System::start_on_port(folder.path(), port, &[]).await;
     assert_eq!(sales(&system).await, "1,2026-01-31,1,open,1,0,3,0,7.50,0.00,7.50,USD");
     system.stop().await;
+}
+
+/// On a server of one's own, nobody is there to refuse the start: a line of level info told that the rows of all events were thrown away.
+#[tokio::test]
+async fn rows_of_another_server_are_not_discarded_in_silence() {
+    let folder = fresh_folder();
+    let system = System::start(folder.path(), &[]).await;
+    send(&system, "record-sale", SALE, "first").await;
+    assert_eq!(sales(&system).await, "1,2026-01-31,1,open,1,0,3,0,7.50,0.00,7.50,USD");
+    system.stop().await;
+    let empty = TestServer::start_provisioned().await;
+    let data = format!("projector.data_directory={}", folder.path().join("data/projector").display());
+    let mut projector = StageProcess::new("projector", "", &empty.url(), folder.path()).set(&data);
+    projector.start_ready().await;
+    let log = projector.log();
+    let told =
+        log.lines().find(|line| line.contains("its rows are discarded and built anew from what there is"));
+    let told = told.unwrap_or_else(|| panic!("nothing is told: {log}"));
+    assert!(told.to_lowercase().contains("error") && told.contains("which was made anew"), "{told}");
+    projector.stop().await;
 }
 
 #[tokio::test]

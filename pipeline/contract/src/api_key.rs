@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{
     set_aside,
-    subject::{CommandAddress, SubjectError, check_name},
+    subject::{CommandAddress, StreamId, SubjectError, check_name},
 };
 
 /// What a key begins with, so that people and scanners of secrets recognise one.
@@ -103,14 +103,9 @@ impl TryFrom<String> for CommandPattern {
 
     fn try_from(text: String) -> Result<Self, PatternError> {
         let error = || PatternError::Command { text: text.clone() };
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_-:@*".contains(&byte);
         let parts: Vec<String> = text.split('.').map(str::to_owned).collect();
         let parts: [String; 4] = parts.try_into().map_err(|_| error())?;
-        if parts.iter().all(|part| !part.is_empty() && part.bytes().all(allowed)) {
-            Ok(Self(parts))
-        } else {
-            Err(error())
-        }
+        if parts.iter().all(|part| is_part(part)) { Ok(Self(parts)) } else { Err(error()) }
     }
 }
 
@@ -165,6 +160,46 @@ impl From<QueryPattern> for String {
     }
 }
 
+/// The histories that a key grants: `<context>.<aggregate>.<id>`, where `*` stands for any characters of its part. A history tells
+/// everything that has happened to an aggregate, and who asked for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct HistoryPattern([String; 3]);
+
+impl HistoryPattern {
+    /// Whether it grants the history of an aggregate.
+    pub fn grants(&self, stream_id: &StreamId) -> bool {
+        let [context, aggregate, id] = &self.0;
+        matches(context, stream_id.context())
+            && matches(aggregate, stream_id.aggregate())
+            && matches(id, stream_id.id())
+    }
+}
+
+impl TryFrom<String> for HistoryPattern {
+    type Error = PatternError;
+
+    fn try_from(text: String) -> Result<Self, PatternError> {
+        let parts: Vec<String> = text.split('.').map(str::to_owned).collect();
+        let parts: Option<[String; 3]> = parts.try_into().ok();
+        parts
+            .filter(|parts| parts.iter().all(|part| is_part(part)))
+            .map(Self)
+            .ok_or(PatternError::History { text })
+    }
+}
+
+impl From<HistoryPattern> for String {
+    fn from(pattern: HistoryPattern) -> Self {
+        pattern.0.join(".")
+    }
+}
+
+/// Whether a part of a pattern is one of names and ids.
+fn is_part(part: &str) -> bool {
+    !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-:@*".contains(&byte))
+}
+
 /// A text that is no pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
@@ -173,6 +208,14 @@ pub enum PatternError {
         "{text:?} is no pattern of commands; one is <context>.<aggregate>.<id>.<command>, where * stands for any characters of a part, such as retail.till.2506_*.record-sale"
     )]
     Command {
+        /// What was given.
+        text: String,
+    },
+    /// Not of histories.
+    #[error(
+        "{text:?} is no pattern of histories; one is <context>.<aggregate>.<id>, where * stands for any characters of a part, such as retail.till.2506_*"
+    )]
+    History {
         /// What was given.
         text: String,
     },
@@ -191,6 +234,7 @@ pub enum PatternError {
 pub struct Grants {
     commands: Vec<CommandPattern>,
     queries: Vec<QueryPattern>,
+    histories: Vec<HistoryPattern>,
 }
 
 impl Grants {
@@ -202,6 +246,11 @@ impl Grants {
     /// Whether the row of a key may be read.
     pub fn row(&self, context: &str, view: &str, key: &str) -> bool {
         self.queries.iter().any(|pattern| pattern.grants(context, view, key))
+    }
+
+    /// Whether the history of an aggregate may be read.
+    pub fn history(&self, stream_id: &StreamId) -> bool {
+        self.histories.iter().any(|pattern| pattern.grants(stream_id))
     }
 
     /// Whether all rows whose keys begin with `prefix` may be read.
@@ -226,12 +275,15 @@ pub struct ApiKey {
     /// The rows that may be read with it; none when empty.
     #[serde(default)]
     pub queries: Vec<QueryPattern>,
+    /// The histories of aggregates that may be read with it; none when empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub histories: Vec<HistoryPattern>,
 }
 
 impl ApiKey {
     /// What it grants.
     pub fn into_grants(self) -> Grants {
-        Grants { commands: self.commands, queries: self.queries }
+        Grants { commands: self.commands, queries: self.queries, histories: self.histories }
     }
 }
 
@@ -253,7 +305,7 @@ pub struct NatsUser {
 impl NatsUser {
     /// What it may do.
     pub fn into_grants(self) -> Grants {
-        Grants { commands: self.commands, queries: self.queries }
+        Grants { commands: self.commands, queries: self.queries, histories: Vec::new() }
     }
 }
 
@@ -401,6 +453,27 @@ mod tests {
     }
 
     #[test]
+    fn histories_are_granted_by_their_aggregates() {
+        let till = StreamId::new("retail", "till", "2506_2012-01-31").unwrap();
+        for (pattern, granted) in [
+            ("retail.till.2506_*", true),
+            ("*.*.*", true),
+            ("retail.till.2507_*", false),
+            ("retail.stock.*", false),
+            ("orders.*.*", false),
+        ] {
+            assert_eq!(
+                HistoryPattern::try_from(pattern.to_owned()).unwrap().grants(&till),
+                granted,
+                "{pattern}"
+            );
+        }
+        for text in ["", "retail.till", "retail.till.1.close", "retail..1", "retail.till.a b"] {
+            assert!(HistoryPattern::try_from(text.to_owned()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn no_pattern_grants_what_millstream_records_itself() {
         assert!(!grants("*.*.*.*", "cmd.millstream.set-aside.17.set-aside"));
         assert!(!grants("millstream.set-aside.17.set-aside", "cmd.millstream.set-aside.17.set-aside"));
@@ -432,6 +505,7 @@ mod tests {
             expires: Timestamp::MAX,
             commands: Vec::new(),
             queries: Vec::new(),
+            histories: Vec::new(),
         };
         let check = |keys: Vec<ApiKey>| ApiKeys { keys, users: Vec::new() }.check();
         assert_eq!(check(vec![key("till-2506", "a"), key("till-2506", "b")]), Ok(()));

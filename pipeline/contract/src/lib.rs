@@ -12,6 +12,7 @@ pub mod command;
 pub mod commit;
 pub mod dead_letter;
 pub mod error_text;
+pub mod event_json;
 pub mod exit_code;
 pub mod header;
 pub mod header_block;

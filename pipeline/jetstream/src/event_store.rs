@@ -7,7 +7,7 @@ use millstream_contract::{
     error_text::one_line,
     header,
     set_aside::way_out,
-    stored_message::Headers,
+    stored_message::{Headers, StoredMessage},
     stream_names::EVENTS,
     subject::StreamId,
 };
@@ -142,6 +142,82 @@ impl<B: Broker> EventStore<B> {
     }
 }
 
+/// Commits from the newest on, and the sequence of the one before them, if there is one.
+#[derive(Debug)]
+pub struct BackPage {
+    /// The newest first.
+    pub commits: Vec<StoredCommit>,
+    /// From where the next page is read.
+    pub before: Option<u64>,
+}
+
+impl<B: Broker> EventStore<B> {
+    /// Reads an aggregate's commits backwards, from the one at `from`, or else from the last, until they hold `events_max` events. That takes
+    /// as long at a million commits as at a hundred: each commit names the one before it, by the sequence that its append expected. None when
+    /// there is no commit of the aggregate at `from`, or none at all.
+    ///
+    /// # Errors
+    /// [`LoadError`].
+    pub async fn page_back(
+        &self,
+        stream_id: &StreamId,
+        from: Option<u64>,
+        events_max: usize,
+    ) -> Result<Option<BackPage>, LoadError> {
+        let subject = stream_id.event_subject();
+        let first = match from {
+            Some(sequence) => self.broker.get(EVENTS, sequence).await?,
+            None => self.broker.last(EVENTS, &subject).await?,
+        };
+        let Some(first) = first.filter(|message| message.subject == subject) else { return Ok(None) };
+        let mut page = BackPage { commits: Vec::new(), before: None };
+        let (mut events, mut next) = (0, Some(first));
+        while let Some(message) = next {
+            page.before = match expected_last(&message) {
+                Some(before) => Some(before).filter(|before| (1..message.sequence).contains(before)),
+                // It was not appended by us, or by a server that keeps no such headers.
+                None => self.sequence_before(stream_id, message.sequence).await?,
+            };
+            let commit = match StoredCommit::from_stored(&message) {
+                Ok(commit) => commit,
+                Err(_) if is_set_aside(&self.broker, &message).await? => {
+                    StoredCommit::set_aside(stream_id.clone(), &message)
+                }
+                Err(source) => return Err(NoCommit { sequence: message.sequence, source }.into()),
+            };
+            events += commit.commit.events.len();
+            page.commits.push(commit);
+            next = match page.before {
+                Some(before) if events < events_max => {
+                    self.broker.get(EVENTS, before).await?.filter(|message| message.subject == subject)
+                }
+                _ => None,
+            };
+        }
+        Ok(Some(page))
+    }
+
+    /// The sequence of the aggregate's message before the one at `sequence`, found by reading all of them.
+    async fn sequence_before(&self, stream_id: &StreamId, sequence: u64) -> Result<Option<u64>, LoadError> {
+        let mut history = self.history(stream_id, 0);
+        let mut found = None;
+        while let Some(page) = history.next_page().await? {
+            let before = page.iter().map(|commit| commit.broker_sequence).take_while(|each| *each < sequence);
+            let (count, last) = before.fold((0, found), |(count, _), each| (count + 1, Some(each)));
+            found = last;
+            if count < page.len() {
+                break;
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// The sequence of the message before one on its subject, as its append expected it; 0 for none.
+fn expected_last(message: &StoredMessage) -> Option<u64> {
+    message.headers.get(header::EXPECTED_LAST_SUBJECT_SEQUENCE)?.parse().ok()
+}
+
 /// An aggregate's history, read page by page, so that it may be of any length.
 #[derive(Debug)]
 pub struct History<B> {
@@ -186,5 +262,86 @@ impl<B: Broker> History<B> {
             }));
         }
         Ok(Some(commits))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millstream_contract::commit::{CommittedCommand, RecordedEvent};
+
+    use super::*;
+    use crate::testing::test_server::TestServer;
+
+    fn commit(version: u64, events: usize) -> Commit {
+        let command = CommittedCommand {
+            id: format!("c{version}").into(),
+            position: version,
+            actor: None,
+            correlation_id: None,
+            causation_id: None,
+            traceparent: None,
+            partner_of: None,
+        };
+        let event = RecordedEvent { event_type: "done".into(), schema: 1, data: Vec::new(), command: 0 };
+        Commit {
+            commit_id: format!("{version}").into(),
+            first_version: version,
+            recorded_at: 0,
+            commands: vec![command],
+            events: vec![event; events],
+            previous: None,
+        }
+    }
+
+    async fn pages(
+        store: &EventStore<impl Broker>,
+        stream_id: &StreamId,
+        events_max: usize,
+    ) -> Vec<Vec<u64>> {
+        let (mut pages, mut from) = (Vec::new(), None);
+        loop {
+            let page = store.page_back(stream_id, from, events_max).await.unwrap().unwrap();
+            pages.push(page.commits.iter().map(|commit| commit.broker_sequence).collect());
+            from = page.before;
+            if from.is_none() {
+                return pages;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_history_is_read_from_its_end_and_of_one_aggregate_alone() {
+        let server = TestServer::start_provisioned().await;
+        let broker = server.broker().await;
+        let store = EventStore::new(broker.clone());
+        let [own, other] = ["own", "other"].map(|id| StreamId::new("a", "b", id).unwrap());
+        // Sequences 1, 3 and 5 are of one aggregate, of two events each; 2 and 4 of another, appended together with its neighbour.
+        store.append(&NewCommit::new(own.clone(), 0, commit(1, 2))).await.unwrap();
+        let together =
+            [NewCommit::new(other.clone(), 0, commit(1, 1)), NewCommit::new(own.clone(), 1, commit(3, 2))];
+        store.append_together(&together).await.unwrap();
+        store.append(&NewCommit::new(other.clone(), 2, commit(2, 1))).await.unwrap();
+        store.append(&NewCommit::new(own.clone(), 3, commit(5, 2))).await.unwrap();
+        assert_eq!(pages(&store, &own, 3).await, [vec![5, 3], vec![1]]);
+        assert_eq!(pages(&store, &own, 1).await, [vec![5], vec![3], vec![1]]);
+        assert_eq!(pages(&store, &own, 100).await, [vec![5, 3, 1]]);
+        // A place that is another aggregate's tells nothing of it.
+        assert!(store.page_back(&own, Some(4), 10).await.unwrap().is_none());
+        assert!(store.page_back(&own, Some(6), 10).await.unwrap().is_none());
+        let none = StreamId::new("a", "b", "none").unwrap();
+        assert!(store.page_back(&none, None, 10).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn what_names_no_commit_before_it_is_read_back_all_the_same() {
+        let server = TestServer::start_provisioned().await;
+        let store = EventStore::new(server.broker().await);
+        let jetstream = async_nats::jetstream::new(server.client().await);
+        let own = StreamId::new("a", "b", "own").unwrap();
+        for version in 1..=3 {
+            let body = commit(version, 1).encode();
+            jetstream.publish(own.event_subject(), body.into()).await.unwrap().await.unwrap();
+        }
+        assert_eq!(pages(&store, &own, 1).await, [vec![3], vec![2], vec![1]]);
     }
 }

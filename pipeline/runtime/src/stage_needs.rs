@@ -177,12 +177,13 @@ fn users() -> Vec<String> {
 }
 
 /// It reads COMMANDS only to tell whether a command is stored, and whether a key that comes again came with the same command; and
-/// the first record of OUTCOMES, which tells of which commands there is none any more.
+/// the first record of OUTCOMES, which tells of which commands there is none any more. It reads EVENTS for the histories of aggregates.
 fn gateway() -> StageNeeds {
     StageNeeds {
         streams: owned(&[COMMANDS, EVENTS, OUTCOMES]),
         appends: vec![append(COMMANDS, format!("{COMMAND_PREFIX}.*.*.*.*"))],
-        gets: owned(&[COMMANDS, OUTCOMES]),
+        gets: owned(&[COMMANDS, EVENTS, OUTCOMES]),
+        direct_gets: owned(&[EVENTS]),
         queries: vec![format!("{QUERY_PREFIX}.*.*.get"), format!("{QUERY_PREFIX}.*.*.list")],
         listens: users(),
         ..StageNeeds::default()

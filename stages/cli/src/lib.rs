@@ -34,7 +34,6 @@ mod console;
 mod demo;
 mod deployment;
 mod dispatcher;
-mod event_json;
 mod failure;
 mod import;
 mod names;

@@ -13,7 +13,7 @@ use millstream_contract::{
     api_key::{ApiKeys, ApiKeysError, Grants, KeyHash},
     error_text::one_line,
     exit_code::{ExitCode, Failure},
-    subject::CommandAddress,
+    subject::{CommandAddress, StreamId},
 };
 use millstream_runtime::{
     file_work::{do_file_work, read_regular_file},
@@ -105,6 +105,11 @@ impl Principal {
     /// Whether it may ask for the row of a key.
     pub(crate) fn may_read(&self, context: &str, view: &str, key: &str) -> bool {
         self.grants.as_ref().is_none_or(|grants| grants.row(context, view, key))
+    }
+
+    /// Whether it may read the events of an aggregate.
+    pub(crate) fn may_read_history(&self, stream_id: &StreamId) -> bool {
+        self.grants.as_ref().is_none_or(|grants| grants.history(stream_id))
     }
 
     /// Whether it may ask for all rows whose keys begin with `prefix`.

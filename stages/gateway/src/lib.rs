@@ -4,7 +4,7 @@
 //! and `places`; `commands` and, for several at once, `command_lines` store commands, checked by `command_request`, and say with `answers`,
 //! `command_log` and `forgotten` what became of them.
 //! `queries` passes on what `views` answer; `reports` makes documents of it, with `report_document`, in the form that `media_type` tells.
-//! `user_requests` answers the same over NATS, for users whose name the server proves. `problem` is how it refuses, and `openapi` tells all of it
+//! `history` reads the events of an aggregate, or its state as of a moment. `user_requests` answers the same over NATS, for users whose name the server proves. `problem` is how it refuses, and `openapi` tells all of it
 //! to programs, `docs_page` to people, as `documents` serves it.
 //!
 //! Deliberately absent: decisions, rows, and TLS.
@@ -19,6 +19,7 @@ mod docs_page;
 mod documents;
 mod forgotten;
 mod guard;
+mod history;
 mod key_ring;
 mod listener;
 mod media_type;
@@ -236,6 +237,7 @@ fn router(commands: Arc<Commands>, documents: Arc<Documents>, guard: Arc<Guard>)
         .route("/v1/commands/{command_id}", get(commands::get))
         .route("/v1/reports/{report}", get(reports::list))
         .route("/v1/reports/{report}/{*key}", get(reports::get))
+        .route("/v1/history/{context}/{aggregate}/{id}", get(history::get))
         .route("/v1/{context}/{view}", get(queries::list))
         .route("/v1/{context}/{view}/{key}", get(queries::get))
         .fallback(async || {

@@ -1,10 +1,11 @@
 //! The OpenAPI 3.1 document of a running gateway, made from the application that it serves: nobody writes a line for a command or a view.
 //!
-//! In reading order: `commands`, `views` and `reports` have a path for each of theirs, `lines` that of several commands, `parts` what they share, `examples` are of commands, and `problems` every
+//! In reading order: `commands`, `views` and `reports` have a path for each of theirs, `history` one for each aggregate, `lines` that of several commands, `parts` what they share, `examples` are of commands, and `problems` every
 //! refusal. Deliberately absent: what the gateway does not do, and what is not known of an application (the form of most rows).
 
 pub(crate) mod commands;
 mod examples;
+mod history;
 mod lines;
 mod parts;
 pub(crate) mod problems;
@@ -38,6 +39,7 @@ pub(crate) fn document(described: &Described<'_>) -> Value {
     commands::describe(described, &mut paths, &mut schemas);
     views::describe(described, &mut paths, &mut schemas);
     reports::describe(described, &mut paths);
+    history::describe(described, &mut paths, &mut schemas);
     paths.insert("/v1/commands".to_owned(), json!({ "post": lines::operation(described) }));
     let [data, page] = ["application/json", "text/html"].map(|media_type| of_itself(described, media_type));
     paths.insert("/v1/openapi.json".to_owned(), json!({ "get": data }));

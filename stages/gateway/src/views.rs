@@ -122,13 +122,7 @@ impl Views {
         };
         let question = Question { subject: &subject, body, place, deadline };
         let answer = async {
-            let position: Position = wanted
-                .parse()
-                .map_err(|error| Problem::malformed("position-malformed", format!("{error}")))?;
-            if position.to_string() != *wanted {
-                let detail = format!("{wanted:?} is not how {position} is written");
-                return Err(Problem::malformed("position-malformed", detail));
-            }
+            let position = parsed(wanted)?;
             if position.stream != COMMANDS {
                 return self.ask_behind(question, wanted).await;
             }
@@ -146,6 +140,35 @@ impl Views {
                 Err(not_reached(format!("this gateway is stopping, and nothing has reached {wanted} yet")))
             }
         }
+    }
+
+    /// Waits until EVENTS has what a position stands for. It is read from the stream itself, so that only a command is waited for.
+    ///
+    /// # Errors
+    /// A [`Problem`] when the position is none, or not reached in time.
+    pub(crate) async fn reached(&self, freshness: &Freshness) -> Result<(), Problem> {
+        let Some(Awaited { position: wanted, .. }) = &freshness.position else { return Ok(()) };
+        let position = parsed(wanted)?;
+        if position.stream == COMMANDS {
+            let deadline = Instant::now() + freshness.wait;
+            return tokio::select! {
+                biased;
+                effect = self.effect_of(&position, deadline) => effect.map(drop),
+                () = last_moment(&self.stop) => {
+                    Err(not_reached(format!("this gateway is stopping, and nothing has reached {wanted} yet")))
+                }
+            };
+        }
+        if position.stream != EVENTS {
+            let detail = format!("{position} is a position of another stream than {EVENTS} and {COMMANDS}");
+            return Err(Problem::malformed("position-malformed", detail));
+        }
+        if position.generation != self.events.generation() {
+            let detail =
+                format!("{position} is of another generation of {EVENTS}, which was made again since");
+            return Err(Problem::new(StatusCode::CONFLICT, "position-of-another-generation", detail));
+        }
+        Ok(())
     }
 
     /// Waits for the outcome of the command at a position of COMMANDS.
@@ -245,6 +268,16 @@ async fn ask_once(
     }
     let Answer { headers, payload } = broker.ask(subject, &headers, body, wait + ANSWER_WAIT).await?;
     Ok(ViewAnswer { body: payload, position: headers.get(header::POSITION).map(str::to_owned) })
+}
+
+fn parsed(wanted: &str) -> Result<Position, Problem> {
+    let position: Position =
+        wanted.parse().map_err(|error| Problem::malformed("position-malformed", format!("{error}")))?;
+    if position.to_string() == wanted {
+        return Ok(position);
+    }
+    let detail = format!("{wanted:?} is not how {position} is written");
+    Err(Problem::malformed("position-malformed", detail))
 }
 
 /// What a command has changed.

@@ -2,10 +2,12 @@
 
 use std::io::{self, Read as _};
 
-use millstream_contract::{commit::Commit, exit_code::ExitCode, message_pack, outcome::OutcomeRecord};
+use millstream_contract::{
+    commit::Commit, event_json, exit_code::ExitCode, message_pack, outcome::OutcomeRecord,
+};
 use serde_json::{Value, json};
 
-use crate::{event_json, failure::CommandFailure, output};
+use crate::{failure::CommandFailure, output};
 
 /// Turn one commit (or outcome record) on standard input into one line of JSON.
 ///

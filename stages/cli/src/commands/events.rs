@@ -6,6 +6,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use millstream_contract::{
     commit::{StoredCommit, content_digest},
     error_text::one_line,
+    event_json,
     exit_code::ExitCode,
     header,
     set_aside::{self, MessageSetAside, act_subject},
@@ -17,9 +18,7 @@ use millstream_jetstream::{broker::Broker as _, nats_broker::NatsBroker};
 use serde_json::{Map, Value, json};
 
 use super::send;
-use crate::{
-    command_publisher::OutgoingCommand, event_json, failure::CommandFailure, output, session::Session,
-};
+use crate::{command_publisher::OutgoingCommand, failure::CommandFailure, output, session::Session};
 
 /// Show a message of EVENTS, or set one aside that is no commit.
 #[derive(Debug, clap::Args)]

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use millstream_contract::{commit::StoredCommit, exit_code::ExitCode, moment::Moment, subject::StreamId};
+use millstream_contract::{
+    commit::StoredCommit, event_json, exit_code::ExitCode, moment::Moment, subject::StreamId,
+};
 use millstream_domain::{decider::AggregateType, set_aside::SetAsides};
 use millstream_jetstream::{
     event_store::{EventStore, LoadError},
@@ -14,7 +16,7 @@ use millstream_values::report_table;
 use millstream_write_side::aggregate_state::AggregateState;
 use serde_json::{Value, json};
 
-use crate::{event_json, failure::CommandFailure, names, output, session::Session};
+use crate::{failure::CommandFailure, names, output, session::Session};
 
 const COLUMNS: [&str; 7] = ["sequence", "version", "recorded_at", "type", "data", "command_id", "actor"];
 

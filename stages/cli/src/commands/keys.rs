@@ -11,7 +11,9 @@ use std::{
 
 use jiff::{Timestamp, Unit};
 use millstream_contract::{
-    api_key::{ApiKey, ApiKeys, ApiKeysError, CommandPattern, KeyHash, NatsUser, QueryPattern, Token},
+    api_key::{
+        ApiKey, ApiKeys, ApiKeysError, CommandPattern, HistoryPattern, KeyHash, NatsUser, QueryPattern, Token,
+    },
     exit_code::{ExitCode, Failure},
     subject::USER_PREFIX,
 };
@@ -54,6 +56,9 @@ struct NewArguments {
     /// Rows that it lets read: CONTEXT.VIEW.KEY, where * stands for any characters of a part; may be repeated
     #[arg(long = "query", value_name = "PATTERN", value_parser = query_pattern)]
     queries: Vec<QueryPattern>,
+    /// Histories that it lets read: CONTEXT.AGGREGATE.ID, where * stands for any characters of a part; may be repeated
+    #[arg(long = "history", value_name = "PATTERN", value_parser = history_pattern)]
+    histories: Vec<HistoryPattern>,
     /// How long it is valid
     #[arg(long, value_name = "DURATION", default_value = EXPIRES_AFTER_DEFAULT, value_parser = crate::duration)]
     expires_after: Duration,
@@ -134,14 +139,15 @@ pub(crate) fn run(arguments: KeysArguments) -> Result<ExitCode, CommandFailure> 
 }
 
 fn new(arguments: NewArguments) -> Result<ExitCode, CommandFailure> {
-    let NewArguments { name, file, commands, queries, expires_after } = arguments;
+    let NewArguments { name, file, commands, queries, histories, expires_after } = arguments;
     let expires = Timestamp::now().checked_add(expires_after).and_then(|expires| expires.round(Unit::Second));
     let expires = expires.map_err(|error| CommandFailure::usage(format_args!("--expires-after: {error}")))?;
     let token = Token::new(rand::random());
     let file = itself(file)?;
     let _alone = alone(&file)?;
     let mut keys = read_or_none(&file)?;
-    keys.keys.push(ApiKey { name, hash: KeyHash::of(token.as_str()), expires, commands, queries });
+    let hash = KeyHash::of(token.as_str());
+    keys.keys.push(ApiKey { name, hash, expires, commands, queries, histories });
     keys.check().map_err(KeysError::Keys)?;
     write(&file, &keys)?;
     output::line(token.as_str())?;
@@ -180,8 +186,9 @@ fn list(arguments: &ListArguments) -> Result<ExitCode, CommandFailure> {
         let state = if key.expires <= now { "expired" } else { "valid" };
         let hash = key.hash.to_string();
         let hash = hash.get(..12).unwrap_or(&hash).to_owned();
-        let (commands, queries) = (joined(&key.commands), joined(&key.queries));
-        vec![key.name.clone(), hash, state.to_owned(), key.expires.to_string(), commands, queries]
+        let (commands, queries, histories) =
+            (joined(&key.commands), joined(&key.queries), joined(&key.histories));
+        vec![key.name.clone(), hash, state.to_owned(), key.expires.to_string(), commands, queries, histories]
     });
     let of_users = users.iter().map(|user| {
         let (commands, queries) = (joined(&user.commands), joined(&user.queries));
@@ -195,7 +202,7 @@ fn list(arguments: &ListArguments) -> Result<ExitCode, CommandFailure> {
         ]
     });
     let rows: Vec<Vec<String>> = of_keys.chain(of_users).collect();
-    let columns = ["name", "hash", "state", "expires", "commands", "queries"].map(str::to_owned);
+    let columns = ["name", "hash", "state", "expires", "commands", "queries", "histories"].map(str::to_owned);
     output::line(output::table(&columns, &rows, &[]))?;
     Ok(ExitCode::Ok)
 }
@@ -233,6 +240,10 @@ fn pattern(text: &str) -> Result<CommandPattern, String> {
 
 fn query_pattern(text: &str) -> Result<QueryPattern, String> {
     QueryPattern::try_from(text.to_owned()).map_err(|error| error.to_string())
+}
+
+fn history_pattern(text: &str) -> Result<HistoryPattern, String> {
+    HistoryPattern::try_from(text.to_owned()).map_err(|error| error.to_string())
 }
 
 /// The file that a link leads to: the link stays one when the file is replaced.

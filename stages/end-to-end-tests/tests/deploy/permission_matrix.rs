@@ -21,7 +21,7 @@ const REPORTER: &[&str] = &["reporter"];
 const QUERIED: &[&str] = &["projector", "reporter"];
 const MANAGER: &[&str] = &["process-manager"];
 const GATEWAY: &[&str] = &["gateway"];
-const READERS_OF_EVENTS: &[&str] = &["command-handler", "projector", "reporter", "process-manager"];
+const READERS_OF_EVENTS: &[&str] = STAGES;
 const STAGES: &[&str] = &["command-handler", "projector", "reporter", "process-manager", "gateway"];
 const SETUP: &[&str] = &["setup"];
 const SENDERS: &[&str] = &["publisher", "operator"];
@@ -295,7 +295,7 @@ fn streams() -> Vec<Operation> {
             _ => NOBODY,
         };
         add("get a message from the leader", "STREAM.MSG.GET", &[getting, OPERATOR]);
-        let directly = if stream == "EVENTS" { HANDLER } else { NOBODY };
+        let directly = if stream == "EVENTS" { HANDLER_AND_GATEWAY } else { NOBODY };
         add("get messages from any replica", "DIRECT.GET", &[directly, OPERATOR]);
     }
     all.push(operation("make a stream of another name", Verb::Publish, "$JS.API.STREAM.CREATE.OTHER", &[]));

@@ -9,6 +9,7 @@ mod commands;
 mod doors;
 mod faults;
 mod guide;
+mod history;
 mod keys;
 mod lines;
 mod openapi;

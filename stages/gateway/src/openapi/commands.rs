@@ -105,7 +105,7 @@ fn operation(described: &Described<'_>, aggregate: &dyn AggregateType, command: 
     })
 }
 
-fn aggregate_id(aggregate: &dyn AggregateType) -> Value {
+pub(super) fn aggregate_id(aggregate: &dyn AggregateType) -> Value {
     let mut description = format!("The id of the {}", aggregate.aggregate());
     if let Some(form) = id_form(aggregate) {
         description.push_str(&format!(": {form}"));

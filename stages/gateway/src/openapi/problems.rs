@@ -25,12 +25,14 @@ pub(crate) enum Door {
     Report,
     /// A list of a report is asked for.
     Reports,
+    /// The history of an aggregate is asked for.
+    History,
     /// The gateway describes itself.
     Document,
 }
 
 impl Door {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Command,
         Self::Status,
         Self::Row,
@@ -38,6 +40,7 @@ impl Door {
         Self::Lines,
         Self::Report,
         Self::Reports,
+        Self::History,
         Self::Document,
     ];
 
@@ -50,6 +53,7 @@ impl Door {
             Self::Lines => "Lines",
             Self::Report => "Report",
             Self::Reports => "Reports",
+            Self::History => "History",
             Self::Document => "Document",
         }
     }
@@ -82,11 +86,14 @@ const COMMANDS: &[Door] = &[Door::Command, Door::Lines];
 const STATUS: &[Door] = &[Door::Status];
 const ROWS: &[Door] = &[Door::Row, Door::Report];
 const VIEWS: &[Door] = &[Door::Row, Door::List, Door::Report, Door::Reports];
+const HISTORY: &[Door] = &[Door::History];
+/// Where a position can be waited for.
+const POSITIONS: &[Door] = &[Door::Row, Door::List, Door::Report, Door::Reports, Door::History];
 const REPORTS: &[Door] = &[Door::Report, Door::Reports];
 /// Where a part of the address is the client's.
-const ADDRESSES: &[Door] = &[Door::Command, Door::Status, Door::Row, Door::List, Door::Report];
+const ADDRESSES: &[Door] = &[Door::Command, Door::Status, Door::Row, Door::List, Door::Report, Door::History];
 const WITH_HEADERS: &[Door] =
-    &[Door::Command, Door::Lines, Door::Row, Door::List, Door::Report, Door::Reports];
+    &[Door::Command, Door::Lines, Door::Row, Door::List, Door::Report, Door::Reports, Door::History];
 const ELSEWHERE: &[Door] = &[];
 
 const fn known(
@@ -109,7 +116,7 @@ impl KnownProblem {
 pub(crate) const PROBLEMS: &[KnownProblem] = &[
     known(400, "address-malformed", ADDRESSES, "Correct the address; the sentence names the part."),
     known(400, "query-malformed", EVERYWHERE, "Correct the query; the sentence names the parameter."),
-    known(400, "position-malformed", VIEWS, "Send a position as an answer had it."),
+    known(400, "position-malformed", POSITIONS, "Send a position as an answer had it."),
     known(400, "header-unknown", EVERYWHERE, "Correct or leave out the header that the sentence names."),
     known(400, "header-twice", WITH_HEADERS, "Send the header once."),
     known(400, "header-control-character", WITH_HEADERS, "Correct the header that the sentence names."),
@@ -132,13 +139,15 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
     known(403, "command-not-granted", COMMAND, "Use a key that grants the command.").only(Gateway::WithKeys),
     known(403, "query-not-granted", VIEWS, "Use a key that grants the row, or a list of that prefix.")
         .only(Gateway::WithKeys),
+    known(403, "history-not-granted", HISTORY, "Use a key that grants the history of that aggregate.")
+        .only(Gateway::WithKeys),
     known(403, "browser-refused", EVERYWHERE, "Call the gateway localhost, from a program; or give it keys.")
         .only(Gateway::WithoutKeys),
     known(404, "address-unknown", ADDRESSES, "Correct the address: there is nothing at this one."),
     known(
         404,
         "aggregate-unknown",
-        ELSEWHERE,
+        HISTORY,
         "Correct the address; the sentence says which aggregates there are.",
     ),
     known(
@@ -149,6 +158,7 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
     ),
     known(404, "view-unknown", ELSEWHERE, "Correct the address: there is no such view."),
     known(404, "report-unknown", ELSEWHERE, "Correct the address: there is no such report."),
+    known(404, "history-unknown", HISTORY, "The aggregate has no events, or no commit at that place."),
     known(404, "row-unknown", ROWS, "There is no row of that key."),
     known(
         404,
@@ -159,8 +169,13 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
     known(405, "method-not-allowed", ELSEWHERE, "Use the method in Allow."),
     known(406, "not-acceptable", REPORTS, "Take application/json or text/csv."),
     known(408, "body-too-slow", COMMANDS, "Send the body faster; nothing is stored."),
-    known(409, "position-of-another-generation", VIEWS, "Discard the position; the stream was made again."),
-    known(409, "position-unknown", VIEWS, "Discard the position; the stream has purged the command."),
+    known(
+        409,
+        "position-of-another-generation",
+        POSITIONS,
+        "Discard the position; the stream was made again.",
+    ),
+    known(409, "position-unknown", POSITIONS, "Discard the position; the stream has purged the command."),
     known(410, "outcome-forgotten", STATUS, "Read the rows that the command may have changed."),
     known(
         413,
@@ -176,6 +191,12 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
         "Send JSON as application/json, several commands as application/jsonl.",
     ),
     known(415, "content-encoding-unknown", COMMANDS, "Send the body without Content-Encoding."),
+    known(
+        422,
+        "history-too-long",
+        HISTORY,
+        "Ask for an earlier moment; millstream history --as-of folds more events.",
+    ),
     known(422, "body-malformed", COMMAND, "Correct the body; the sentence names the field."),
     known(422, "body-too-deep", COMMAND, "Send a body that is less deeply nested."),
     known(422, "idempotency-key-reused", COMMAND, "Use a key of its own for each command."),
@@ -211,6 +232,13 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
         VIEWS,
         "The sentence has the view's words; whoever runs the gateway looks at the projector.",
     ),
+    known(
+        500,
+        "history-unreadable",
+        HISTORY,
+        "An event cannot be read; the sentence says which. Whoever runs Millstream looks at millstream events show.",
+    ),
+    known(503, "events-unavailable", HISTORY, "EVENTS cannot be read now; ask again after Retry-After."),
     known(503, "busy", EVERYWHERE, "Nothing is stored; send it again after Retry-After."),
     known(503, "not-connected", COMMAND, "Nothing is stored; send it again after Retry-After."),
     known(503, "stopping", COMMANDS, "Nothing is stored; send it again after Retry-After."),
@@ -223,7 +251,7 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
     known(
         503,
         "outcomes-unavailable",
-        &[Door::Command, Door::Status, Door::Row, Door::List, Door::Report, Door::Reports],
+        &[Door::Command, Door::Status, Door::Row, Door::List, Door::Report, Door::Reports, Door::History],
         "It cannot be told now what became of a command; ask again after Retry-After.",
     ),
     known(
@@ -232,7 +260,7 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
         VIEWS,
         "Nobody answers for the view, or it is being built or has halted; ask again after Retry-After.",
     ),
-    known(504, "position-not-reached", VIEWS, "Ask again after Retry-After, or wait longer."),
+    known(504, "position-not-reached", POSITIONS, "Ask again after Retry-After, or wait longer."),
 ];
 
 /// Statuses of commands that an application's own codes come with, and when.

@@ -227,6 +227,7 @@ fn another_application_is_described_without_a_line_of_its_own() {
             "/v1/commands/house/lamp/{id}/dim",
             "/v1/commands/{command_id}",
             "/v1/docs",
+            "/v1/history/house/lamp/{id}",
             "/v1/house/command",
             "/v1/house/command/{key}",
             "/v1/house/process-rejection",

@@ -1,13 +1,14 @@
 //! Commits and events as JSON, for people and programs.
 
-use millstream_contract::{
+use serde_json::{Value, json};
+
+use super::{
     commit::{Commit, StoredCommit},
     message_pack,
 };
-use serde_json::{Value, json};
 
 /// A whole commit, its events' fields decoded.
-pub(crate) fn commit(commit: &Commit) -> Value {
+pub fn commit(commit: &Commit) -> Value {
     let events: Vec<Value> = (commit.first_version..)
         .zip(&commit.events)
         .map(|(version, event)| {
@@ -32,7 +33,7 @@ pub(crate) fn commit(commit: &Commit) -> Value {
 
 /// The events of a stored commit, one object each: sequence, version, recorded_at, type, schema, data, command_id, actor; and
 /// partner_of where the command was another aggregate's.
-pub(crate) fn events(stored: &StoredCommit) -> Vec<Value> {
+pub fn events(stored: &StoredCommit) -> Vec<Value> {
     stored
         .envelopes()
         .map(|envelope| {

@@ -1,0 +1,221 @@
+//! `GET /v1/history/{context}/{aggregate}/{id}`: an aggregate's events, the newest first, or its state as of a moment.
+//!
+//! Both are read from EVENTS itself, so that nothing lags. A page is read backwards from commit to commit; a state is folded by the
+//! aggregate's own rules, from the first event on. Deliberately absent: states of long histories, for which a request has no time.
+
+use std::sync::Arc;
+
+use axum::{
+    Extension,
+    extract::{
+        Path, Query, State,
+        rejection::{PathRejection, QueryRejection},
+    },
+    http::{HeaderMap, StatusCode},
+    response::Response,
+};
+use jiff::Timestamp;
+use millstream_contract::{
+    commit::StoredCommit, event_json, moment::Moment, position::Position, stream_names::EVENTS,
+    subject::StreamId,
+};
+use millstream_domain::decider::AggregateType;
+use millstream_jetstream::{
+    event_store::{BackPage, EventStore, LoadError},
+    nats_broker::NatsBroker,
+};
+use millstream_write_side::aggregate_state::AggregateState;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::{
+    commands::Commands,
+    key_ring::Principal,
+    problem::Problem,
+    queries::{current, freshness},
+    views::ViewAnswer,
+    whole_number,
+};
+
+/// Events on a page unless the client says otherwise.
+const EVENTS_DEFAULT: usize = 50;
+/// Most events on a page. One commit is never cut, so that its last events may be more.
+pub(crate) const EVENTS_MAX: usize = 500;
+/// Most events of which a state is folded: some hundred milliseconds of reading.
+pub(crate) const FOLDED_MAX: u64 = 100_000;
+
+/// What is asked of a history.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Asked {
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "whole_number::parameter")]
+    limit: Option<usize>,
+    /// The sequence of the commit at which a page begins.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "whole_number::parameter")]
+    before: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    at: Option<String>,
+}
+
+/// A page of events, or a state.
+pub(crate) async fn get(
+    State(commands): State<Arc<Commands>>,
+    Extension(principal): Extension<Principal>,
+    parts: Result<Path<[String; 3]>, PathRejection>,
+    query: Result<Query<Asked>, QueryRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let Path([context, aggregate, id]) = parts?;
+    let stream_id = StreamId::new(&context, &aggregate, &id)
+        .map_err(|error| Problem::malformed("address-malformed", error.to_string()))?;
+    let Query(asked) = query.map_err(|error| Problem::malformed("query-malformed", error.body_text()))?;
+    if !principal.may_read_history(&stream_id) {
+        let detail = format!("the history of {stream_id} is not granted to {}", principal.name());
+        return Err(Problem::new(StatusCode::FORBIDDEN, "history-not-granted", detail));
+    }
+    let rules = commands.aggregates.get(&context, &aggregate).ok_or_else(|| {
+        let detail = format!("there is no aggregate {context}.{aggregate}");
+        Problem::new(StatusCode::NOT_FOUND, "aggregate-unknown", detail)
+    })?;
+    let freshness = freshness(&headers, &commands, &principal)?;
+    commands.views.reached(&freshness).await?;
+    match &asked.at {
+        Some(at) => {
+            if asked.limit.is_some() || asked.before.is_some() {
+                return Err(malformed("at is asked for alone, without limit and before"));
+            }
+            let answer = commands.state_at(&stream_id, rules, at).await?;
+            Ok(current(&headers, answer, None))
+        }
+        None => {
+            let (answer, next) = commands.page_of_events(&stream_id, &asked).await?;
+            Ok(current(&headers, answer, next))
+        }
+    }
+}
+
+impl Commands {
+    async fn page_of_events(
+        &self,
+        stream_id: &StreamId,
+        asked: &Asked,
+    ) -> Result<(ViewAnswer, Option<String>), Problem> {
+        let limit = asked.limit.unwrap_or(EVENTS_DEFAULT);
+        if limit == 0 || limit > EVENTS_MAX {
+            return Err(malformed(&format!("limit is 1 to {EVENTS_MAX}")));
+        }
+        let store = EventStore::new(self.broker.clone());
+        let page = store.page_back(stream_id, asked.before, limit).await.map_err(load_problem)?;
+        let Some(BackPage { commits, before }) = page else {
+            let detail = match asked.before {
+                Some(before) => format!("{stream_id} has no commit at {before}"),
+                None => format!("{stream_id} has no events"),
+            };
+            return Err(Problem::new(StatusCode::NOT_FOUND, "history-unknown", detail));
+        };
+        let events: Vec<_> =
+            commits.iter().flat_map(|commit| event_json::events(commit).into_iter().rev()).collect();
+        let newest = commits.first().map_or(0, |commit| commit.broker_sequence);
+        let body = json!({ "aggregate": stream_id.to_string(), "events": events, "before": before });
+        let next = before.and_then(|before| {
+            let query = serde_urlencoded::to_string(Asked { before: Some(before), ..asked.clone() }).ok()?;
+            let path = stream_id.to_string().replace('.', "/");
+            Some(format!("</v1/history/{path}?{query}>; rel=\"next\""))
+        });
+        Ok((self.at_position(newest, &body), next))
+    }
+
+    async fn state_at(
+        &self,
+        stream_id: &StreamId,
+        rules: &Arc<dyn AggregateType>,
+        at: &str,
+    ) -> Result<ViewAnswer, Problem> {
+        let moment: Moment = at.parse().map_err(|error| malformed(&format!("at: {error}")))?;
+        let until = self.until(&moment)?;
+        let (mut folded, mut recorded_at) = (AggregateState::initial(rules), None);
+        let mut history: Pages = EventStore::new(self.broker.clone())
+            .current_history(stream_id, 0)
+            .await
+            .map_err(|error| load_problem(error.into()))?;
+        'read: while let Some(page) = history.next_page().await.map_err(load_problem)? {
+            for commit in &page {
+                if !until.takes(commit) {
+                    break 'read;
+                }
+                folded.apply(rules, commit).map_err(|error| unreadable(&error.to_string()))?;
+                recorded_at = Some(commit.commit.recorded_at().to_string());
+            }
+            if folded.version > FOLDED_MAX {
+                let detail = format!(
+                    "{stream_id} had more than {FOLDED_MAX} events by then; `millstream history --as-of` folds them all"
+                );
+                return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "history-too-long", detail));
+            }
+        }
+        let state = rules.state_json(&folded.state).map_err(|error| unreadable(&error.to_string()))?;
+        let body = json!({
+            "aggregate": stream_id.to_string(),
+            "as_of": moment.to_string(),
+            "sequence": folded.last_sequence,
+            "version": folded.version,
+            "recorded_at": recorded_at,
+            "state": state,
+        });
+        Ok(self.at_position(folded.last_sequence, &body))
+    }
+
+    fn at_position(&self, sequence: u64, body: &serde_json::Value) -> ViewAnswer {
+        let position = Position::new(EVENTS, self.views.events.generation(), sequence).to_string();
+        ViewAnswer { body: body.to_string().into(), position: Some(position) }
+    }
+
+    fn until(&self, moment: &Moment) -> Result<Until, Problem> {
+        match moment {
+            Moment::Time(time) => Ok(Until::Time(*time)),
+            Moment::Sequence(sequence) => Ok(Until::Sequence(*sequence)),
+            Moment::Position(position) if position.stream != EVENTS => {
+                Err(malformed(&format!("at: {position} is a position of another stream than {EVENTS}")))
+            }
+            Moment::Position(position) if position.generation != self.views.events.generation() => {
+                let detail =
+                    format!("{position} is of another generation of {EVENTS}, which was made again since");
+                Err(Problem::new(StatusCode::CONFLICT, "position-of-another-generation", detail))
+            }
+            Moment::Position(position) => Ok(Until::Sequence(position.sequence)),
+        }
+    }
+}
+
+type Pages = millstream_jetstream::event_store::History<NatsBroker>;
+
+/// Up to where a history counts.
+enum Until {
+    Time(Timestamp),
+    Sequence(u64),
+}
+
+impl Until {
+    /// Whether a commit counts. Times and sequences of one aggregate's commits only rise.
+    fn takes(&self, commit: &StoredCommit) -> bool {
+        match self {
+            Self::Time(time) => commit.commit.recorded_at() <= *time,
+            Self::Sequence(sequence) => commit.broker_sequence <= *sequence,
+        }
+    }
+}
+
+fn malformed(detail: &str) -> Problem {
+    Problem::malformed("query-malformed", detail)
+}
+
+fn load_problem(error: LoadError) -> Problem {
+    match error {
+        LoadError::Broker(error) => Problem::unavailable("events-unavailable", error.to_string()),
+        LoadError::NoCommit(error) => unreadable(&error.to_string()),
+    }
+}
+
+fn unreadable(detail: &str) -> Problem {
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "history-unreadable", detail)
+}

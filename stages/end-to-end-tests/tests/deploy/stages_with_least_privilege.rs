@@ -203,6 +203,10 @@ async fn the_gateway_is_allowed_all_that_a_command_over_http_needs() {
     assert_eq!(again.status, 200, "{again:?}");
     let next = client.with("Prefer", "wait=20").post(path, body).await;
     assert_eq!(next.status, 200, "the outcome comes back: {next:?}");
+    for path in ["/v1/history/retail/product/tea", "/v1/history/retail/product/tea?at=2999-12-31"] {
+        let history = client.get(path).await;
+        assert_eq!(history.status, 200, "{path}: {history:?}");
+    }
     for mut process in stages {
         process.terminate();
         assert_eq!(process.exit_code(PATIENCE).await, 0, "{}", process.log());

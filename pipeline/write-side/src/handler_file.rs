@@ -115,9 +115,13 @@ impl HandlerFile {
         self.database.begin_read().map_err(|source| StoreError::from_transaction(&self.path, source))
     }
 
-    /// A transaction that writes.
+    /// A transaction that writes. With its commit the state of redb's allocator is written. Otherwise redb would walk through the whole file
+    /// to open it after a crash, and nothing would be decided meanwhile.
     pub(crate) fn begin_write(&self) -> Result<WriteTransaction, StoreError> {
-        self.database.begin_write().map_err(|source| StoreError::from_transaction(&self.path, source))
+        let begun = self.database.begin_write();
+        let mut write = begun.map_err(|source| StoreError::from_transaction(&self.path, source))?;
+        write.set_quick_repair(true);
+        Ok(write)
     }
 
     fn note_failure<T>(&self, done: &Result<T, StoreError>) {

@@ -58,7 +58,7 @@ impl IdFile {
     /// Makes the tables where they are missing, and says how far they have come.
     pub(super) fn begin(&self) -> Result<Progress, StoreError> {
         self.file.writing(|| {
-            let write = self.write_transaction()?;
+            let write = self.file.begin_write()?;
             let tables = write.list_tables().map_err(|source| self.file.storage(source))?;
             let foreign: Vec<_> = tables.filter(|table| !TABLES.contains(&table.name())).collect();
             if !foreign.is_empty() {
@@ -90,7 +90,7 @@ impl IdFile {
     pub(super) fn restart(&self, progress: &Progress, empty: bool, epoch: u64) -> Result<(), StoreError> {
         self.file.writing(|| {
             self.epoch.store(epoch, Ordering::Relaxed);
-            let write = self.write_transaction()?;
+            let write = self.file.begin_write()?;
             if empty {
                 self.drop_ids(&write)?;
                 self.make_tables(&write)?;
@@ -143,7 +143,7 @@ impl IdFile {
             if !self.is_in(epoch) {
                 return Ok(());
             }
-            let write = self.write_transaction()?;
+            let write = self.file.begin_write()?;
             let mut records: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
             {
                 let mut ids = write.open_table(IDS).map_err(|source| self.file.table(source))?;
@@ -181,7 +181,7 @@ impl IdFile {
             return Ok((0, false));
         }
         let storage = |source| self.file.storage(source);
-        let write = self.write_transaction()?;
+        let write = self.file.begin_write()?;
         let mut hashes: Vec<IdHash> = Vec::new();
         let mut forgotten = 0;
         let mut last = None;
@@ -251,14 +251,6 @@ impl IdFile {
         seal(PROGRESS_KEY.as_bytes(), &mut value);
         let mut table = write.open_table(PROGRESS).map_err(|source| self.file.table(source))?;
         table.insert(PROGRESS_KEY, value.as_slice()).map(drop).map_err(|source| self.file.storage(source))
-    }
-
-    fn write_transaction(&self) -> Result<WriteTransaction, StoreError> {
-        let mut write = self.file.begin_write()?;
-        // The state of redb's allocator is written with each commit. Otherwise redb would walk through the whole file to open it
-        // after a crash, and nothing would be decided meanwhile.
-        write.set_quick_repair(true);
-        Ok(write)
     }
 
     fn commit(&self, write: WriteTransaction) -> Result<(), StoreError> {

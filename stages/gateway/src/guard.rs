@@ -2,7 +2,7 @@
 //!
 //! The order is by cost: a rate before a place, a place before a key, a key before the body.
 
-use std::{net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
 use axum::{
     extract::{MatchedPath, Request, State},
@@ -73,6 +73,11 @@ impl Guard {
         }
         let counted = self.rates.count_all(&Arc::from(principal.name()), more);
         counted.map_err(|wait| too_many(wait, "key"))
+    }
+
+    /// The names of all users of NATS.
+    pub(crate) fn users(&self) -> BTreeSet<Arc<str>> {
+        self.keys.users()
     }
 
     /// The user of NATS with this name.

@@ -1,7 +1,7 @@
 //! Who comes: the keys and users of the file, which is read again when it changes, so that a key is revoked by taking it out.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
@@ -183,6 +183,16 @@ impl KeyRing {
         let token = token.ok_or(Stranger::NoKey)?;
         let (principal, expires) = known.by_key.get(&KeyHash::of(token)).ok_or(Stranger::UnknownKey)?;
         if now < *expires { Ok(principal.clone()) } else { Err(Stranger::Expired) }
+    }
+
+    /// The names of all users of NATS.
+    pub(crate) fn users(&self) -> BTreeSet<Arc<str>> {
+        match self {
+            Self::Open => BTreeSet::new(),
+            Self::Closed(known) => {
+                known.read().unwrap_or_else(PoisonError::into_inner).users.keys().cloned().collect()
+            }
+        }
     }
 
     /// The user of NATS with this name. Without a file there is none.

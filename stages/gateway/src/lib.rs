@@ -50,11 +50,7 @@ use millstream_contract::{
     subject::GATEWAY_REPLY_PREFIX,
 };
 use millstream_domain::application::Application;
-use millstream_jetstream::{
-    id_source::IdSource,
-    intake::Intake,
-    nats_broker::answering::{Answering, AnsweringError},
-};
+use millstream_jetstream::{id_source::IdSource, intake::Intake, nats_broker::answering::AnsweringError};
 use millstream_runtime::{
     config::Config,
     stage::{StageIdentity, StageRuntime, run_stage},
@@ -67,7 +63,8 @@ use ulid::Ulid;
 use crate::{
     command_log::CommandLog, commands::Commands, config::StageConfig, documents::Documents,
     forgotten::Forgotten, guard::Guard, key_ring::KeyRing, listener::Listener, openapi::Described,
-    places::Places, problem::Problem, recent_keys::RecentKeys, views::Views, watched_stream::WatchedStream,
+    places::Places, problem::Problem, recent_keys::RecentKeys, user_requests::UserRequests, views::Views,
+    watched_stream::WatchedStream,
 };
 pub use crate::{key_ring::KeyRingError, watched_stream::WatchedStreamError};
 
@@ -191,7 +188,7 @@ pub async fn run<A: Application>(
         connections: metrics.gateway_connections(),
     };
     let users = match with_users {
-        true => Some(user_requests::start(commands, guard, A::VERSION).await.map_err(RunError::Users)?),
+        true => Some(UserRequests::start(commands, guard, A::VERSION).await.map_err(RunError::Users)?),
         false => None,
     };
     tracing::info!(address = %listen, "answering HTTP");
@@ -215,11 +212,10 @@ fn documents<A: Application>(stage: &StageConfig<A>) -> Documents {
 }
 
 /// Answers until `stop`, and ends when everybody who was taken in has an answer.
-async fn serve(listener: Listener, mut users: Option<Answering>, stop: CancellationToken) {
+async fn serve(listener: Listener, mut users: Option<UserRequests>, stop: CancellationToken) {
     let leaving = async {
-        stop.cancelled().await;
         if let Some(users) = &mut users {
-            users.take_no_more().await;
+            users.follow(&stop).await;
         }
     };
     tokio::join!(listener.serve(stop.clone()), leaving);

@@ -4,12 +4,17 @@
 //! Who asks is proved by the subject: the server lets each user publish under its own name alone (docs/guides/users.md). The user becomes the
 //! actor of its commands, and their ids are its own. Deliberately absent: a look at a password, and all of HTTP.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::http::StatusCode;
 use bytes::Bytes;
-use futures::FutureExt as _;
+use futures::{FutureExt as _, StreamExt as _, future::join_all, stream};
 use millstream_contract::{
+    error_text::one_line,
     header,
     header_check::{check_headers, check_kept},
     outcome::OutcomeReply,
@@ -22,6 +27,7 @@ use millstream_jetstream::nats_broker::{
     service::About,
 };
 use serde_json::{Map, Value};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     answers::{Stored, of_first},
@@ -34,6 +40,10 @@ use crate::{
     views::Operation,
 };
 
+/// How often it is looked which users there are.
+const LOOK_INTERVAL: Duration = Duration::from_millis(400);
+/// Lines that are opened at a time: the server may take a tenth of a second for a password.
+const LINES_AT_ONCE: usize = 16;
 /// How long a command waits for its outcome unless its sender says otherwise, as with `submit`.
 const OUTCOME_WAIT_DEFAULT: Duration = Duration::from_secs(10);
 /// How long a query waits for its position unless it says otherwise, as with `query`.
@@ -51,28 +61,93 @@ const COMMAND_HEADERS_KEPT: [&str; 3] = [header::CORRELATION_ID, header::CAUSATI
 /// Headers of ours that a query may have.
 const QUERY_HEADERS: [&str; 2] = [header::POSITION, header::WAIT_MS];
 
-/// Begins to answer.
-///
-/// # Errors
-/// When the service cannot be registered.
-pub(crate) async fn start(
+/// The running services, one for each user, on a line of its own: what somebody sends that the client library cannot read ends that line, and
+/// nobody else's. It has to be a line each, because nothing tells then who it was.
+pub(crate) struct UserRequests {
     commands: Arc<Commands>,
     guard: Arc<Guard>,
-    version: &str,
-) -> Result<Answering, AnsweringError> {
-    let broker = commands.broker.clone();
-    let about =
-        About::new(USER_SERVICE, version, "Takes commands and queries of users whose name the server proves");
-    let endpoints = vec![
-        ("submit", format!("{USER_PREFIX}.*.submit.*.*.*.*")),
-        ("query", format!("{USER_PREFIX}.*.query.*.*.*")),
-    ];
-    let answer = move |asked| {
-        let (commands, guard) = (Arc::clone(&commands), Arc::clone(&guard));
-        async move { commands.answer_user(&guard, asked).await.map_err(|problem| problem.service_error()) }
+    about: About,
+    running: BTreeMap<Arc<str>, Answering>,
+    /// Those of users who are gone, until what they asked is answered.
+    leaving: TaskTracker,
+}
+
+impl UserRequests {
+    /// Begins to answer the users that there are.
+    ///
+    /// # Errors
+    /// When one of their services cannot be registered.
+    pub(crate) async fn start(
+        commands: Arc<Commands>,
+        guard: Arc<Guard>,
+        version: &str,
+    ) -> Result<Self, AnsweringError> {
+        let description = "Takes commands and queries of a user whose name the server proves";
+        let about = About::new(USER_SERVICE, version, description);
+        let (running, leaving) = (BTreeMap::new(), TaskTracker::new());
+        let mut all = Self { commands, guard, about, running, leaving };
+        for (name, begun) in all.listen_to(all.guard.users()).await {
+            all.running.insert(name, begun?);
+        }
+        Ok(all)
+    }
+
+    /// Follows the users in the file of keys until `stop`, and takes no more requests then.
+    pub(crate) async fn follow(&mut self, stop: &CancellationToken) {
+        while stop.run_until_cancelled(tokio::time::sleep(LOOK_INTERVAL)).await.is_some() {
+            let users = self.guard.users();
+            let gone: Vec<Arc<str>> =
+                self.running.keys().filter(|name| !users.contains(*name)).cloned().collect();
+            for answering in gone.iter().filter_map(|name| self.running.remove(name)) {
+                self.leaving.spawn(answering.stop());
+            }
+            let new = users.into_iter().filter(|name| !self.running.contains_key(name)).collect();
+            for (user, begun) in self.listen_to(new).await {
+                match begun {
+                    Ok(answering) => drop(self.running.insert(user, answering)),
+                    Err(error) => {
+                        let error = one_line(&error);
+                        tracing::warn!(%user, error, "the requests of a user cannot be taken; trying again");
+                    }
+                }
+            }
+        }
+        join_all(self.running.values_mut().map(Answering::take_no_more)).await;
+    }
+
+    /// Ends when everybody has an answer. Nobody waits any more once the gateway is asked to stop.
+    pub(crate) async fn stop(self) {
+        join_all(self.running.into_values().map(Answering::stop)).await;
+        self.leaving.close();
+        self.leaving.wait().await;
+    }
+
+    async fn listen_to(
+        &self,
+        users: BTreeSet<Arc<str>>,
+    ) -> Vec<(Arc<str>, Result<Answering, AnsweringError>)> {
+        let begun = stream::iter(users).map(async |user| {
+            let begun = self.listen(&user).await;
+            (user, begun)
+        });
+        begun.buffer_unordered(LINES_AT_ONCE).collect().await
+    }
+
+    async fn listen(&self, user: &str) -> Result<Answering, AnsweringError> {
+        let endpoints = vec![
+            ("submit", format!("{USER_PREFIX}.{user}.submit.*.*.*.*")),
+            ("query", format!("{USER_PREFIX}.{user}.query.*.*.*")),
+        ];
+        let (commands, guard) = (Arc::clone(&self.commands), Arc::clone(&self.guard));
+        let answer = move |asked| {
+            let (commands, guard) = (Arc::clone(&commands), Arc::clone(&guard));
+            async move {
+                commands.answer_user(&guard, asked).await.map_err(|problem| problem.service_error())
+            }
             .boxed()
-    };
-    Answering::start(&broker, COMMANDS, about, endpoints, answer).await
+        };
+        Answering::start(&self.commands.broker, COMMANDS, self.about.clone(), endpoints, answer).await
+    }
 }
 
 impl Commands {

@@ -17,6 +17,7 @@ mod places;
 mod preconditions;
 mod queries;
 mod reports;
+mod users;
 mod views;
 
 use std::path::{Path, PathBuf};

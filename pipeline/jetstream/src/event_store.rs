@@ -166,6 +166,8 @@ impl<B: Broker> EventStore<B> {
     ) -> Result<Option<BackPage>, LoadError> {
         let subject = stream_id.event_subject();
         let first = match from {
+            // The server takes it for no sequence at all.
+            Some(0) => None,
             Some(sequence) => self.broker.get(EVENTS, sequence).await?,
             None => self.broker.last(EVENTS, &subject).await?,
         };
@@ -328,6 +330,7 @@ mod tests {
         // A place that is another aggregate's tells nothing of it.
         assert!(store.page_back(&own, Some(4), 10).await.unwrap().is_none());
         assert!(store.page_back(&own, Some(6), 10).await.unwrap().is_none());
+        assert!(store.page_back(&own, Some(0), 10).await.unwrap().is_none());
         let none = StreamId::new("a", "b", "none").unwrap();
         assert!(store.page_back(&none, None, 10).await.unwrap().is_none());
     }

@@ -406,7 +406,7 @@ fn outcome_forgotten() -> Problem {
 }
 
 fn key_reused() -> Problem {
-    let detail = "this Idempotency-Key was used for another command, another aggregate, or another body";
+    let detail = "this Idempotency-Key (over NATS: this id) was used for another command, another aggregate, or another body";
     Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency-key-reused", detail)
 }
 

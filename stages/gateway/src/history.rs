@@ -21,6 +21,7 @@ use millstream_contract::{
 };
 use millstream_domain::decider::AggregateType;
 use millstream_jetstream::{
+    broker::Broker as _,
     event_store::{BackPage, EventStore, LoadError},
     nats_broker::NatsBroker,
 };
@@ -107,10 +108,8 @@ impl Commands {
         let store = EventStore::new(self.broker.clone());
         let page = store.page_back(stream_id, asked.before, limit).await.map_err(load_problem)?;
         let Some(BackPage { commits, before }) = page else {
-            let detail = match asked.before {
-                Some(before) => format!("{stream_id} has no commit at {before}"),
-                None => format!("{stream_id} has no events"),
-            };
+            let Some(before) = asked.before else { return Err(unknown(stream_id)) };
+            let detail = format!("{stream_id} has no commit at {before}");
             return Err(Problem::new(StatusCode::NOT_FOUND, "history-unknown", detail));
         };
         let events: Vec<_> =
@@ -132,7 +131,7 @@ impl Commands {
         at: &str,
     ) -> Result<ViewAnswer, Problem> {
         let moment: Moment = at.parse().map_err(|error| malformed(&format!("at: {error}")))?;
-        let until = self.until(&moment)?;
+        let until = self.until(&moment, at).await?;
         let (mut folded, mut recorded_at) = (AggregateState::initial(rules), None);
         let mut history: Pages = EventStore::new(self.broker.clone())
             .current_history(stream_id, 0)
@@ -153,6 +152,9 @@ impl Commands {
                 return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "history-too-long", detail));
             }
         }
+        if folded.last_sequence == 0 && self.has_no_events(stream_id).await? {
+            return Err(unknown(stream_id));
+        }
         let state = rules.state_json(&folded.state).map_err(|error| unreadable(&error.to_string()))?;
         let body = json!({
             "aggregate": stream_id.to_string(),
@@ -170,7 +172,24 @@ impl Commands {
         ViewAnswer { body: body.to_string().into(), position: Some(position) }
     }
 
-    fn until(&self, moment: &Moment) -> Result<Until, Problem> {
+    /// Whether nothing has ever happened to an aggregate. Before its first event there is a state, too; of one without any, a slip of the pen.
+    async fn has_no_events(&self, stream_id: &StreamId) -> Result<bool, Problem> {
+        let last = self.broker.last(EVENTS, &stream_id.event_subject()).await;
+        last.map(|last| last.is_none()).map_err(|error| load_problem(error.into()))
+    }
+
+    async fn until(&self, moment: &Moment, text: &str) -> Result<Until, Problem> {
+        let until = self.named(moment)?;
+        if let Until::Sequence(sequence) = until {
+            if moment.to_string() != text {
+                return Err(malformed(&format!("at: {text:?} is not how {moment} is written")));
+            }
+            self.views.check_reached(sequence).await?;
+        }
+        Ok(until)
+    }
+
+    fn named(&self, moment: &Moment) -> Result<Until, Problem> {
         match moment {
             Moment::Time(time) => Ok(Until::Time(*time)),
             Moment::Sequence(sequence) => Ok(Until::Sequence(*sequence)),
@@ -203,6 +222,10 @@ impl Until {
             Self::Sequence(sequence) => commit.broker_sequence <= *sequence,
         }
     }
+}
+
+fn unknown(stream_id: &StreamId) -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "history-unknown", format!("{stream_id} has no events"))
 }
 
 fn malformed(detail: &str) -> Problem {

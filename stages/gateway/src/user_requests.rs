@@ -38,6 +38,7 @@ use crate::{
     problem::Problem,
     queries::not_granted,
     views::Operation,
+    whole_number::whole_number,
 };
 
 /// How often it is looked which users there are.
@@ -203,13 +204,20 @@ impl Commands {
         refuse_foreign(headers, &QUERY_HEADERS)?;
         // The view looks at the rest. What is granted is told by the very text that it gets.
         let question = question(body)?;
-        let (operation, is_granted) = match operation {
-            "get" => (Operation::Get, principal.may_read(context, view, text(&question, "key")?)),
-            "list" => (Operation::List, principal.may_list(context, view, text(&question, "prefix")?)),
+        let (operation, is_granted, what) = match operation {
+            "get" => {
+                let key = text(&question, "key")?.ok_or_else(|| malformed("key is missing"))?;
+                (Operation::Get, principal.may_read(context, view, key), format!("the row {key:?}"))
+            }
+            "list" => {
+                let prefix = text(&question, "prefix")?.unwrap_or_default();
+                let what = format!("a list of rows that begin with {prefix:?}");
+                (Operation::List, principal.may_list(context, view, prefix), what)
+            }
             _ => return Err(no_request()),
         };
         if !is_granted {
-            return Err(not_granted(principal, &format!("{context}.{view}"), "this answer"));
+            return Err(not_granted(principal, &format!("{context}.{view}"), &what));
         }
         let wait = wait(headers)?.unwrap_or(POSITION_WAIT_DEFAULT);
         let position = headers.find(header::POSITION).filter(|position| !position.is_empty());
@@ -247,12 +255,16 @@ fn question(body: &[u8]) -> Result<Value, Problem> {
     question.map(Value::Object).map_err(|error| Problem::malformed("query-malformed", error.to_string()))
 }
 
-/// A field that says which rows are meant; an empty text where it is not there.
-fn text<'a>(question: &'a Value, field: &str) -> Result<&'a str, Problem> {
+fn malformed(detail: &str) -> Problem {
+    Problem::malformed("query-malformed", detail)
+}
+
+/// A field that says which rows are meant, if it is there.
+fn text<'a>(question: &'a Value, field: &str) -> Result<Option<&'a str>, Problem> {
     match question.get(field) {
-        None | Some(Value::Null) => Ok(""),
-        Some(Value::String(text)) => Ok(text),
-        Some(_) => Err(Problem::malformed("query-malformed", format!("{field} is a text"))),
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => Err(malformed(&format!("{field} is a text"))),
     }
 }
 
@@ -260,20 +272,23 @@ fn text<'a>(question: &'a Value, field: &str) -> Result<&'a str, Problem> {
 fn wishes(headers: &Headers) -> Result<Wishes, Problem> {
     refuse_foreign(headers, &COMMAND_HEADERS)?;
     check_kept(headers).map_err(|error| Problem::malformed(error.code(), error.to_string()))?;
-    if headers.find(header::CONTENT_TYPE).is_some_and(|found| found != header::JSON) {
+    let media_type = headers.find(header::CONTENT_TYPE).and_then(|value| value.split(';').next());
+    if media_type.is_some_and(|found| !found.trim().eq_ignore_ascii_case(header::JSON)) {
         let detail = "the body is JSON; Content-Type, where it is given, reads application/json";
-        return Err(Problem::malformed("media-type-unknown", detail));
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media-type-unknown", detail));
     }
     let id = headers.find(header::COMMAND_ID).or_else(|| headers.find(header::NATS_MESSAGE_ID));
     let id = id.filter(|id| !id.is_empty());
-    if let Some(id) = id {
-        check_idempotency_key(id)?;
+    if id.is_some_and(|id| check_idempotency_key(id).is_err()) {
+        let detail =
+            "the header Millstream-Command-Id, or Nats-Msg-Id, takes 1 to 256 characters of visible ASCII";
+        return Err(Problem::malformed("header-malformed", detail));
     }
     let version = headers.find(header::EXPECTED_VERSION).filter(|version| !version.is_empty());
     let expected_version = version.map(|version| {
         let detail =
             format!("header Millstream-Expected-Version is {version:?}; expected a whole number from 0 on");
-        version.parse().map_err(|_| Problem::malformed("header-malformed", detail))
+        whole_number(version).ok_or_else(|| Problem::malformed("header-malformed", detail))
     });
     let wait = wait(headers)?.unwrap_or(OUTCOME_WAIT_DEFAULT);
     let kept = COMMAND_HEADERS_KEPT
@@ -291,8 +306,8 @@ fn wishes(headers: &Headers) -> Result<Wishes, Problem> {
 
 fn wait(headers: &Headers) -> Result<Option<Duration>, Problem> {
     let Some(text) = headers.find(header::WAIT_MS).filter(|text| !text.is_empty()) else { return Ok(None) };
-    let wait = text.trim().parse().map(Duration::from_millis);
-    wait.map(Some).map_err(|_| {
+    let wait = whole_number(text).map(Duration::from_millis);
+    wait.map(Some).ok_or_else(|| {
         let detail = format!("header Millstream-Wait-Ms is {text:?}; expected milliseconds");
         Problem::malformed("header-malformed", detail)
     })
@@ -353,12 +368,16 @@ mod tests {
             (header::REPLY, "_INBOX.other.1", "header-unknown"),
             (header::EXPECTED_VERSION, "v7", "header-malformed"),
             (header::WAIT_MS, "soon", "header-malformed"),
-            (header::CONTENT_TYPE, header::MESSAGE_PACK, "media-type-unknown"),
-            (header::COMMAND_ID, "caf\u{e9}", "line-malformed"),
+            (header::EXPECTED_VERSION, "07", "header-malformed"),
+            (header::WAIT_MS, "+5", "header-malformed"),
+            (header::COMMAND_ID, "caf\u{e9}", "header-malformed"),
         ] {
             let refused = wishes(&headers(&[(name, value)])).unwrap_err();
             assert!(refused.is(400, code), "{name}: {refused:?}");
         }
+        let packed = wishes(&headers(&[(header::CONTENT_TYPE, header::MESSAGE_PACK)])).unwrap_err();
+        assert!(packed.is(415, "media-type-unknown"), "{packed:?}");
+        assert!(wishes(&headers(&[(header::CONTENT_TYPE, "Application/JSON; charset=utf-8")])).is_ok());
         assert!(refuse_foreign(&headers(&[(header::COMMAND_ID, "1")]), &QUERY_HEADERS).is_err());
     }
 }

@@ -168,7 +168,20 @@ impl Views {
                 format!("{position} is of another generation of {EVENTS}, which was made again since");
             return Err(Problem::new(StatusCode::CONFLICT, "position-of-another-generation", detail));
         }
-        Ok(())
+        self.check_reached(position.sequence).await
+    }
+
+    /// # Errors
+    /// A [`Problem`] when EVENTS ends before a sequence.
+    pub(crate) async fn check_reached(&self, sequence: u64) -> Result<(), Problem> {
+        let state = self.broker.state(EVENTS).await;
+        let last = state
+            .map_err(|error| Problem::unavailable("events-unavailable", error.to_string()))?
+            .last_sequence;
+        match sequence <= last {
+            true => Ok(()),
+            false => Err(not_reached(format!("{EVENTS} ends at {last}; it has not reached {sequence} yet"))),
+        }
     }
 
     /// Waits for the outcome of the command at a position of COMMANDS.

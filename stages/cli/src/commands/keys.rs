@@ -64,7 +64,7 @@ struct NewArguments {
     expires_after: Duration,
 }
 
-/// Add a user of NATS, whose name the server proves, or change what it may do; print what the server must know of it.
+/// Add a user of NATS, whose name the server proves, or replace what it may do; print what the server must know of it.
 #[derive(Debug, clap::Args)]
 struct UserArguments {
     /// Which user: a token of its subjects and the actor of each command that it sends, lower-kebab-case

@@ -94,6 +94,9 @@ async fn what_is_not_there_is_told(client: &HttpClient, second: u64) {
         // Another aggregate's commit is not to be had by its place.
         (format!("{TEA}?before={gin}"), 404, "history-unknown"),
         (format!("{TEA}?before=1000000"), 404, "history-unknown"),
+        (format!("{TEA}?before=0"), 404, "history-unknown"),
+        ("/v1/history/retail/product/none?at=2012-01-31".to_owned(), 404, "history-unknown"),
+        (format!("{TEA}?at=01"), 400, "query-malformed"),
         ("/v1/history/retail/product/none".to_owned(), 404, "history-unknown"),
         ("/v1/history/retail/nothing/tea".to_owned(), 404, "aggregate-unknown"),
         ("/v1/history/retail/product/a%20b".to_owned(), 400, "address-malformed"),
@@ -107,6 +110,19 @@ async fn what_is_not_there_is_told(client: &HttpClient, second: u64) {
     ] {
         let answer = answered(client, &path).await;
         assert_eq!(answer.problem(), (status, code.to_owned()), "{path}: {answer:?}");
+    }
+    // What has not happened yet is neither a moment nor waited for.
+    let whole = answered(client, TEA).await;
+    let generation = whole.header("millstream-position").unwrap().split(':').nth(1).unwrap();
+    let future = format!("EVENTS:{generation}:1000000");
+    let behind = client.with("Millstream-Position", &future);
+    for (client, path) in [
+        (client, format!("{TEA}?at=1000000")),
+        (client, format!("{TEA}?at={future}")),
+        (&behind, TEA.to_owned()),
+    ] {
+        let answer = client.get(&path).await;
+        assert_eq!(answer.problem(), (504, "position-not-reached".to_owned()), "{path}: {answer:?}");
     }
 }
 

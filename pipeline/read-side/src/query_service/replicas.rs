@@ -227,7 +227,8 @@ impl Apart {
             let Some(message) = message else { return };
             Self::take_one(&apart, message).await;
         }
-        let _gone = requests.unsubscribe().await;
+        // What the server has sent and this process has not read yet comes still.
+        let _gone = requests.drain().await;
         while let Some(message) = requests.next().await {
             Self::take_one(&apart, message).await;
         }

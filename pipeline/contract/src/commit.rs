@@ -210,6 +210,11 @@ impl StoredCommit {
         self.commit.commands.is_empty()
     }
 
+    /// How large it is as it is stored, without headers.
+    pub fn body_bytes(&self) -> usize {
+        self.body.len()
+    }
+
     /// [`commit_hash`] of its body. Most readers do not ask for it.
     pub fn hash(&self) -> [u8; COMMIT_HASH_LENGTH] {
         commit_hash(&self.body)

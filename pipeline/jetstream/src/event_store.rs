@@ -152,8 +152,8 @@ pub struct BackPage {
 }
 
 impl<B: Broker> EventStore<B> {
-    /// Reads an aggregate's commits backwards, from the one at `from`, or else from the last, until they hold `events_max` events. That takes
-    /// as long at a million commits as at a hundred: each commit names the one before it, by the sequence that its append expected. None when
+    /// Reads an aggregate's commits backwards, from the one at `from`, or else from the last, until they hold `events_max` events or
+    /// `bytes_max` bytes; the last of them is whole. That takes as long at a million commits as at a hundred: each commit names the one before it, by the sequence that its append expected. None when
     /// there is no commit of the aggregate at `from`, or none at all.
     ///
     /// # Errors
@@ -163,6 +163,7 @@ impl<B: Broker> EventStore<B> {
         stream_id: &StreamId,
         from: Option<u64>,
         events_max: usize,
+        bytes_max: usize,
     ) -> Result<Option<BackPage>, LoadError> {
         let subject = stream_id.event_subject();
         let first = match from {
@@ -173,7 +174,7 @@ impl<B: Broker> EventStore<B> {
         };
         let Some(first) = first.filter(|message| message.subject == subject) else { return Ok(None) };
         let mut page = BackPage { commits: Vec::new(), before: None };
-        let (mut events, mut next) = (0, Some(first));
+        let (mut events, mut bytes, mut next) = (0, 0, Some(first));
         while let Some(message) = next {
             page.before = match expected_last(&message) {
                 Some(before) => Some(before).filter(|before| (1..message.sequence).contains(before)),
@@ -188,9 +189,10 @@ impl<B: Broker> EventStore<B> {
                 Err(source) => return Err(NoCommit { sequence: message.sequence, source }.into()),
             };
             events += commit.commit.events.len();
+            bytes += message.payload.len();
             page.commits.push(commit);
             next = match page.before {
-                Some(before) if events < events_max => {
+                Some(before) if events < events_max && bytes < bytes_max => {
                     self.broker.get(EVENTS, before).await?.filter(|message| message.subject == subject)
                 }
                 _ => None,
@@ -299,10 +301,11 @@ mod tests {
         store: &EventStore<impl Broker>,
         stream_id: &StreamId,
         events_max: usize,
+        bytes_max: usize,
     ) -> Vec<Vec<u64>> {
         let (mut pages, mut from) = (Vec::new(), None);
         loop {
-            let page = store.page_back(stream_id, from, events_max).await.unwrap().unwrap();
+            let page = store.page_back(stream_id, from, events_max, bytes_max).await.unwrap().unwrap();
             pages.push(page.commits.iter().map(|commit| commit.broker_sequence).collect());
             from = page.before;
             if from.is_none() {
@@ -324,15 +327,17 @@ mod tests {
         store.append_together(&together).await.unwrap();
         store.append(&NewCommit::new(other.clone(), 2, commit(2, 1))).await.unwrap();
         store.append(&NewCommit::new(own.clone(), 3, commit(5, 2))).await.unwrap();
-        assert_eq!(pages(&store, &own, 3).await, [vec![5, 3], vec![1]]);
-        assert_eq!(pages(&store, &own, 1).await, [vec![5], vec![3], vec![1]]);
-        assert_eq!(pages(&store, &own, 100).await, [vec![5, 3, 1]]);
+        assert_eq!(pages(&store, &own, 3, 10_000).await, [vec![5, 3], vec![1]]);
+        assert_eq!(pages(&store, &own, 1, 10_000).await, [vec![5], vec![3], vec![1]]);
+        assert_eq!(pages(&store, &own, 100, 10_000).await, [vec![5, 3, 1]]);
+        let two_commits = commit(1, 2).encode().len() + 1;
+        assert_eq!(pages(&store, &own, 100, two_commits).await, [vec![5, 3], vec![1]]);
         // A place that is another aggregate's tells nothing of it.
-        assert!(store.page_back(&own, Some(4), 10).await.unwrap().is_none());
-        assert!(store.page_back(&own, Some(6), 10).await.unwrap().is_none());
-        assert!(store.page_back(&own, Some(0), 10).await.unwrap().is_none());
+        assert!(store.page_back(&own, Some(4), 10, 10_000).await.unwrap().is_none());
+        assert!(store.page_back(&own, Some(6), 10, 10_000).await.unwrap().is_none());
+        assert!(store.page_back(&own, Some(0), 10, 10_000).await.unwrap().is_none());
         let none = StreamId::new("a", "b", "none").unwrap();
-        assert!(store.page_back(&none, None, 10).await.unwrap().is_none());
+        assert!(store.page_back(&none, None, 10, 10_000).await.unwrap().is_none());
     }
 
     #[tokio::test]
@@ -345,6 +350,6 @@ mod tests {
             let body = commit(version, 1).encode();
             jetstream.publish(own.event_subject(), body.into()).await.unwrap().await.unwrap();
         }
-        assert_eq!(pages(&store, &own, 1).await, [vec![3], vec![2], vec![1]]);
+        assert_eq!(pages(&store, &own, 1, 10_000).await, [vec![3], vec![2], vec![1]]);
     }
 }

@@ -6,6 +6,7 @@ use std::{
     fs::{self, File},
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
+    time::Duration,
 };
 
 use millstream_jetstream::nats_server::free_port;
@@ -24,7 +25,7 @@ use crate::{
     binaries::binary,
     program,
     small_disk::SmallDisk,
-    waiting::{PATIENCE, until},
+    waiting::{PATIENCE, until_within},
 };
 
 /// Lines of a log that a failing test shows.
@@ -113,7 +114,16 @@ impl StageProcess {
     /// # Panics
     /// When it ends instead, or does not become ready in time.
     pub async fn ready(&mut self) {
-        until(format!("{} is ready; its log is {}", self.name, self.log.display()), async || {
+        self.ready_within(PATIENCE).await;
+    }
+
+    /// The same for one that has much to read first.
+    ///
+    /// # Panics
+    /// When it ends instead, or does not become ready within `limit`.
+    pub async fn ready_within(&mut self, limit: Duration) {
+        let what = format!("{} is ready; its log is {}", self.name, self.log.display());
+        until_within(limit, what, async || {
             self.expect_running();
             self.readiness().await.starts_with("HTTP/1.1 200").then_some(())
         })

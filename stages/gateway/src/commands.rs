@@ -76,6 +76,9 @@ pub(crate) struct Commands {
     pub(crate) places_for_lines: Arc<Places>,
     /// For requests that wait for a position.
     pub(crate) places_for_waiting: Arc<Places>,
+    /// For pages of histories, and for states of the past, which take memory.
+    pub(crate) places_for_histories: Arc<Places>,
+    pub(crate) places_for_states: Arc<Places>,
     /// From then on nobody waits for an outcome.
     pub(crate) stop: CancellationToken,
 }

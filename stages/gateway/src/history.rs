@@ -42,8 +42,12 @@ use crate::{
 const EVENTS_DEFAULT: usize = 50;
 /// Most events on a page. One commit is never cut, so that its last events may be more.
 pub(crate) const EVENTS_MAX: usize = 500;
+/// From so many bytes of commits on, a page ends: as JSON it takes several times as much of memory.
+const PAGE_BYTES: usize = 512 * 1024;
 /// Most events of which a state is folded: some hundred milliseconds of reading.
-pub(crate) const FOLDED_MAX: u64 = 100_000;
+const FOLDED_MAX: u64 = 100_000;
+/// Most bytes of commits of which a state is folded.
+const FOLDED_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// What is asked of a history.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -85,10 +89,12 @@ pub(crate) async fn get(
             if asked.limit.is_some() || asked.before.is_some() {
                 return Err(malformed("at is asked for alone, without limit and before"));
             }
+            let _place = commands.places_for_states.take(principal.name())?;
             let answer = commands.state_at(&stream_id, rules, at).await?;
             Ok(current(&headers, answer, None))
         }
         None => {
+            let _place = commands.places_for_histories.take(principal.name())?;
             let (answer, next) = commands.page_of_events(&stream_id, &asked).await?;
             Ok(current(&headers, answer, next))
         }
@@ -106,7 +112,7 @@ impl Commands {
             return Err(malformed(&format!("limit is 1 to {EVENTS_MAX}")));
         }
         let store = EventStore::new(self.broker.clone());
-        let page = store.page_back(stream_id, asked.before, limit).await.map_err(load_problem)?;
+        let page = store.page_back(stream_id, asked.before, limit, PAGE_BYTES).await.map_err(load_problem)?;
         let Some(BackPage { commits, before }) = page else {
             let Some(before) = asked.before else { return Err(unknown(stream_id)) };
             let detail = format!("{stream_id} has no commit at {before}");
@@ -132,7 +138,7 @@ impl Commands {
     ) -> Result<ViewAnswer, Problem> {
         let moment: Moment = at.parse().map_err(|error| malformed(&format!("at: {error}")))?;
         let until = self.until(&moment, at).await?;
-        let (mut folded, mut recorded_at) = (AggregateState::initial(rules), None);
+        let (mut folded, mut recorded_at, mut bytes) = (AggregateState::initial(rules), None, 0);
         let mut history: Pages = EventStore::new(self.broker.clone())
             .current_history(stream_id, 0)
             .await
@@ -144,10 +150,11 @@ impl Commands {
                 }
                 folded.apply(rules, commit).map_err(|error| unreadable(&error.to_string()))?;
                 recorded_at = Some(commit.commit.recorded_at().to_string());
+                bytes += commit.body_bytes();
             }
-            if folded.version > FOLDED_MAX {
+            if folded.version > FOLDED_MAX || bytes > FOLDED_BYTES_MAX {
                 let detail = format!(
-                    "{stream_id} had more than {FOLDED_MAX} events by then; `millstream history --as-of` folds them all"
+                    "{stream_id} had more than {FOLDED_MAX} events, or {FOLDED_BYTES_MAX} bytes of them, by then; `millstream history --as-of` folds them all"
                 );
                 return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "history-too-long", detail));
             }

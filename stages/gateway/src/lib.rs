@@ -171,6 +171,8 @@ pub async fn run<A: Application>(
         preconditions_required,
         places_for_lines: Places::for_lines(&limits),
         places_for_waiting: Places::for_waiting(&limits),
+        places_for_histories: Places::for_histories(&limits),
+        places_for_states: Places::for_states(&limits),
         stop: stop.clone(),
     };
     // Without keys nobody's name would be proved.

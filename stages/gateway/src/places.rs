@@ -16,6 +16,10 @@ use crate::{
 
 /// Requests with several commands at a time: what they hold is many times larger than others.
 const LINES_MAX: usize = 64;
+/// Pages of histories at a time: each may take some 20 MB of memory.
+const HISTORIES_MAX: usize = 16;
+/// States as of a moment at a time: each may take some 100 MB.
+const STATES_MAX: usize = 4;
 
 /// The places, and who holds how many of them.
 #[derive(Debug)]
@@ -44,6 +48,16 @@ impl Places {
     /// For those with several commands.
     pub(crate) fn for_lines(limits: &Limits) -> Arc<Self> {
         Self::new("requests with several commands", LINES_MAX, limits.key_share)
+    }
+
+    /// For those that read a history.
+    pub(crate) fn for_histories(limits: &Limits) -> Arc<Self> {
+        Self::new("requests for a history", HISTORIES_MAX, limits.key_share)
+    }
+
+    /// For those that fold a state.
+    pub(crate) fn for_states(limits: &Limits) -> Arc<Self> {
+        Self::new("requests for a state as of a moment", STATES_MAX, limits.key_share)
     }
 
     /// For those that wait for a position.

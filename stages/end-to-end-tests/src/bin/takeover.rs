@@ -95,13 +95,17 @@ struct Figures {
     rate: f64,
 }
 
+/// How long a handler may take that reads `commands` first.
+fn reading_limit(commands: u64) -> Duration {
+    PATIENCE + Duration::from_secs(commands / READ_A_SECOND_MIN)
+}
+
 /// Waits until everything up to `through` is decided: as long as that goes on.
 async fn until_decided(broker: &NatsBroker, through: u64) {
     let mut before = None;
     while before < Some(through) {
         // Who has lost its folder reads everything first.
-        let limit = PATIENCE + Duration::from_secs(through / READ_A_SECOND_MIN);
-        let moved = until_within(limit, "commands are decided", async || {
+        let moved = until_within(reading_limit(through), "commands are decided", async || {
             decided_through(broker).await.ok().filter(|now| Some(*now) > before)
         });
         before = Some(moved.await);
@@ -216,7 +220,8 @@ async fn main() -> Result<()> {
         measure(&mut commands, records, begun, through, (name, &one), Some(warm)).await?;
     }
 
-    two.start_ready().await;
+    two.start();
+    two.ready_within(reading_limit(through)).await;
     let records = last_record(&broker).await?;
     // The standby stands still meanwhile, so that as many commands wait for it as for the others.
     two.signal(Signal::SIGSTOP);

@@ -250,7 +250,7 @@ impl Views {
                 Err(AskError::Refused { code, .. }) if code == NOT_REACHED && turn < left => {}
                 Err(AskError::Refused { code, text, .. }) if code == NOT_REACHED => {
                     let detail =
-                        format!("not reached in {} s; the view says at last: {text}", wait.as_secs());
+                        format!("not reached in {} ms; the view says at last: {text}", wait.as_millis());
                     return Err(not_reached(detail));
                 }
                 answer => return Ok(answer?),

@@ -69,6 +69,8 @@ pub(crate) struct UserRequests {
     guard: Arc<Guard>,
     about: About,
     running: BTreeMap<Arc<str>, Answering>,
+    /// Users whose requests cannot be taken, which the log has been told.
+    unheard: BTreeSet<Arc<str>>,
     /// Those of users who are gone, until what they asked is answered.
     leaving: TaskTracker,
 }
@@ -85,8 +87,8 @@ impl UserRequests {
     ) -> Result<Self, AnsweringError> {
         let description = "Takes commands and queries of a user whose name the server proves";
         let about = About::new(USER_SERVICE, version, description);
-        let (running, leaving) = (BTreeMap::new(), TaskTracker::new());
-        let mut all = Self { commands, guard, about, running, leaving };
+        let (running, unheard, leaving) = (BTreeMap::new(), BTreeSet::new(), TaskTracker::new());
+        let mut all = Self { commands, guard, about, running, unheard, leaving };
         for (name, begun) in all.listen_to(all.guard.users()).await {
             all.running.insert(name, begun?);
         }
@@ -105,11 +107,15 @@ impl UserRequests {
             let new = users.into_iter().filter(|name| !self.running.contains_key(name)).collect();
             for (user, begun) in self.listen_to(new).await {
                 match begun {
-                    Ok(answering) => drop(self.running.insert(user, answering)),
-                    Err(error) => {
-                        let error = one_line(&error);
-                        tracing::warn!(%user, error, "the requests of a user cannot be taken; trying again");
+                    Ok(answering) => {
+                        self.unheard.remove(&user);
+                        self.running.insert(user, answering);
                     }
+                    Err(error) if self.unheard.insert(Arc::clone(&user)) => {
+                        let error = one_line(&error);
+                        tracing::error!(%user, error, "the requests of a user cannot be taken; trying again");
+                    }
+                    Err(_) => {}
                 }
             }
         }

@@ -115,6 +115,11 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        io::{BufRead as _, BufReader, Write as _},
+        net::TcpStream,
+    };
+
     use async_nats::RequestErrorKind;
 
     use super::super::*;
@@ -141,6 +146,32 @@ mod tests {
     async fn asked(people: &Client, subject: &str) -> Value {
         let answer = people.request(subject.to_owned(), "".into()).await.unwrap();
         serde_json::from_slice(&answer.payload).unwrap()
+    }
+
+    /// Publishes without the runtime, which has one thread here and reads nothing meanwhile. When this returns, the server has sent them on.
+    fn publish_beside_the_runtime(url: &str, subject: &str, count: usize) {
+        let mut line = TcpStream::connect(url.strip_prefix("nats://").unwrap()).unwrap();
+        let mut answers = BufReader::new(line.try_clone().unwrap()).lines();
+        let publishes = format!("PUB {subject} 0\r\n\r\n").repeat(count);
+        // The server answers the second PING after it has sent on what came with the first.
+        for sent in [format!("CONNECT {{\"verbose\":false}}\r\n{publishes}PING\r\n"), "PING\r\n".to_owned()] {
+            line.write_all(sent.as_bytes()).unwrap();
+            while answers.next().unwrap().unwrap() != "PONG" {}
+        }
+    }
+
+    /// A process that is asked to stop on a busy machine has not read yet what the server has sent. It was thrown away, and nobody answered.
+    #[tokio::test]
+    async fn what_the_server_has_sent_is_handed_out_when_an_endpoint_stops() {
+        let server = TestServer::start().await;
+        let (_service, mut endpoint) = service(&server.broker().await, server.client().await).await;
+        publish_beside_the_runtime(&server.url(), "echo.say", 100);
+        endpoint.stop().await;
+        let mut count = 0;
+        while endpoint.next().await.is_some() {
+            count += 1;
+        }
+        assert_eq!(count, 100);
     }
 
     #[tokio::test]

@@ -93,6 +93,40 @@ pub async fn position_at<B: Broker>(broker: &B, moment: &Moment) -> Result<Posit
     Ok(Position::new(EVENTS, generation, sequence))
 }
 
+/// Up to where the history of one aggregate counts. Unlike for all of EVENTS, a time needs no position: times and sequences of one
+/// aggregate's commits only rise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// All of it.
+    End,
+    /// What was recorded by then.
+    Time(Timestamp),
+    /// Up to this sequence of EVENTS.
+    Sequence(u64),
+}
+
+impl Until {
+    /// What counts as of `moment`.
+    ///
+    /// # Errors
+    /// [`PastError`] for a position that is none of EVENTS, or that it has not reached.
+    pub async fn of<B: Broker>(broker: &B, moment: &Moment) -> Result<Self, PastError> {
+        match moment {
+            Moment::Time(time) => Ok(Self::Time(*time)),
+            position => Ok(Self::Sequence(position_at(broker, position).await?.sequence)),
+        }
+    }
+
+    /// Whether a commit counts; none does behind one that does not.
+    pub fn takes(&self, commit: &StoredCommit) -> bool {
+        match self {
+            Self::End => true,
+            Self::Time(time) => commit.commit.recorded_at() <= *time,
+            Self::Sequence(sequence) => commit.broker_sequence <= *sequence,
+        }
+    }
+}
+
 async fn recorded_by<B: Broker>(broker: &B, time: Timestamp) -> Result<u64, FeedError> {
     let mut through = last_stored_before(broker, EVENTS, time, u64::MAX).await?;
     let mut feed = StreamFeed::open(broker, EVENTS, through, "past").await?;

@@ -16,6 +16,7 @@ mod handler_file;
 pub mod id_index;
 pub mod outcome_inbox;
 pub mod outcome_journal;
+pub mod past_state;
 pub mod round;
 pub mod settlement;
 pub mod state_cache;

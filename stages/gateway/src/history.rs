@@ -14,18 +14,16 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::Response,
 };
-use jiff::Timestamp;
 use millstream_contract::{
-    commit::StoredCommit, event_json, moment::Moment, position::Position, stream_names::EVENTS,
-    subject::StreamId,
+    event_json, moment::Moment, position::Position, stream_names::EVENTS, subject::StreamId,
 };
 use millstream_domain::decider::AggregateType;
 use millstream_jetstream::{
     broker::Broker as _,
     event_store::{BackPage, EventStore, LoadError},
-    nats_broker::NatsBroker,
+    moments::Until,
 };
-use millstream_write_side::aggregate_state::AggregateState;
+use millstream_write_side::past_state::PastState;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -34,7 +32,7 @@ use crate::{
     key_ring::Principal,
     problem::Problem,
     queries::{current, freshness},
-    views::ViewAnswer,
+    views::{ViewAnswer, past_problem},
     whole_number,
 };
 
@@ -137,9 +135,12 @@ impl Commands {
         at: &str,
     ) -> Result<ViewAnswer, Problem> {
         let moment: Moment = at.parse().map_err(|error| malformed(&format!("at: {error}")))?;
-        let until = self.until(&moment, at).await?;
-        let (mut folded, mut recorded_at, mut bytes) = (AggregateState::initial(rules), None, 0);
-        let mut history: Pages = EventStore::new(self.broker.clone())
+        if !matches!(moment, Moment::Time(_)) && moment.to_string() != at {
+            return Err(malformed(&format!("at: {at:?} is not how {moment} is written")));
+        }
+        let until = Until::of(&self.broker, &moment).await.map_err(past_problem)?;
+        let (mut folded, mut bytes) = (PastState::initial(rules), 0);
+        let mut history = EventStore::new(self.broker.clone())
             .current_history(stream_id, 0)
             .await
             .map_err(|error| load_problem(error.into()))?;
@@ -148,30 +149,21 @@ impl Commands {
                 if !until.takes(commit) {
                     break 'read;
                 }
-                folded.apply(rules, commit).map_err(|error| unreadable(&error.to_string()))?;
-                recorded_at = Some(commit.commit.recorded_at().to_string());
+                folded.apply(commit).map_err(|error| unreadable(&error.to_string()))?;
                 bytes += commit.body_bytes();
             }
-            if folded.version > FOLDED_MAX || bytes > FOLDED_BYTES_MAX {
+            if folded.version() > FOLDED_MAX || bytes > FOLDED_BYTES_MAX {
                 let detail = format!(
                     "{stream_id} had more than {FOLDED_MAX} events, or {FOLDED_BYTES_MAX} bytes of them, by then; `millstream history --as-of` folds them all"
                 );
                 return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "history-too-long", detail));
             }
         }
-        if folded.last_sequence == 0 && self.has_no_events(stream_id).await? {
+        if folded.last_sequence() == 0 && self.has_no_events(stream_id).await? {
             return Err(unknown(stream_id));
         }
-        let state = rules.state_json(&folded.state).map_err(|error| unreadable(&error.to_string()))?;
-        let body = json!({
-            "aggregate": stream_id.to_string(),
-            "as_of": moment.to_string(),
-            "sequence": folded.last_sequence,
-            "version": folded.version,
-            "recorded_at": recorded_at,
-            "state": state,
-        });
-        Ok(self.at_position(folded.last_sequence, &body))
+        let body = folded.json(stream_id, &moment).map_err(|error| unreadable(&error.to_string()))?;
+        Ok(self.at_position(folded.last_sequence(), &body))
     }
 
     fn at_position(&self, sequence: u64, body: &serde_json::Value) -> ViewAnswer {
@@ -183,51 +175,6 @@ impl Commands {
     async fn has_no_events(&self, stream_id: &StreamId) -> Result<bool, Problem> {
         let last = self.broker.last(EVENTS, &stream_id.event_subject()).await;
         last.map(|last| last.is_none()).map_err(|error| load_problem(error.into()))
-    }
-
-    async fn until(&self, moment: &Moment, text: &str) -> Result<Until, Problem> {
-        let until = self.named(moment)?;
-        if let Until::Sequence(sequence) = until {
-            if moment.to_string() != text {
-                return Err(malformed(&format!("at: {text:?} is not how {moment} is written")));
-            }
-            self.views.check_reached(sequence).await?;
-        }
-        Ok(until)
-    }
-
-    fn named(&self, moment: &Moment) -> Result<Until, Problem> {
-        match moment {
-            Moment::Time(time) => Ok(Until::Time(*time)),
-            Moment::Sequence(sequence) => Ok(Until::Sequence(*sequence)),
-            Moment::Position(position) if position.stream != EVENTS => {
-                Err(malformed(&format!("at: {position} is a position of another stream than {EVENTS}")))
-            }
-            Moment::Position(position) if position.generation != self.views.events.generation() => {
-                let detail =
-                    format!("{position} is of another generation of {EVENTS}, which was made again since");
-                Err(Problem::new(StatusCode::CONFLICT, "position-of-another-generation", detail))
-            }
-            Moment::Position(position) => Ok(Until::Sequence(position.sequence)),
-        }
-    }
-}
-
-type Pages = millstream_jetstream::event_store::History<NatsBroker>;
-
-/// Up to where a history counts.
-enum Until {
-    Time(Timestamp),
-    Sequence(u64),
-}
-
-impl Until {
-    /// Whether a commit counts. Times and sequences of one aggregate's commits only rise.
-    fn takes(&self, commit: &StoredCommit) -> bool {
-        match self {
-            Self::Time(time) => commit.commit.recorded_at() <= *time,
-            Self::Sequence(sequence) => commit.broker_sequence <= *sequence,
-        }
     }
 }
 

@@ -13,6 +13,7 @@ use axum::http::StatusCode;
 use bytes::Bytes;
 use millstream_contract::{
     header,
+    moment::Moment,
     outcome::Outcome,
     position::Position,
     stored_message::Headers,
@@ -22,6 +23,7 @@ use millstream_contract::{
 use millstream_jetstream::{
     backoff::Backoff,
     broker::Broker as _,
+    moments::{PastError, position_at},
     nats_broker::{Answer, AskError, NatsBroker},
 };
 use millstream_runtime::file_work::end_of;
@@ -159,29 +161,7 @@ impl Views {
                 }
             };
         }
-        if position.stream != EVENTS {
-            let detail = format!("{position} is a position of another stream than {EVENTS} and {COMMANDS}");
-            return Err(Problem::malformed("position-malformed", detail));
-        }
-        if position.generation != self.events.generation() {
-            let detail =
-                format!("{position} is of another generation of {EVENTS}, which was made again since");
-            return Err(Problem::new(StatusCode::CONFLICT, "position-of-another-generation", detail));
-        }
-        self.check_reached(position.sequence).await
-    }
-
-    /// # Errors
-    /// A [`Problem`] when EVENTS ends before a sequence.
-    pub(crate) async fn check_reached(&self, sequence: u64) -> Result<(), Problem> {
-        let state = self.broker.state(EVENTS).await;
-        let last = state
-            .map_err(|error| Problem::unavailable("events-unavailable", error.to_string()))?
-            .last_sequence;
-        match sequence <= last {
-            true => Ok(()),
-            false => Err(not_reached(format!("{EVENTS} ends at {last}; it has not reached {sequence} yet"))),
-        }
+        position_at(&self.broker, &Moment::Position(position)).await.map(drop).map_err(past_problem)
     }
 
     /// Waits for the outcome of the command at a position of COMMANDS.
@@ -299,6 +279,19 @@ struct Effect {
     position: Option<String>,
     /// The position of OUTCOMES at which a view had its outcome.
     seen_at: Option<String>,
+}
+
+/// A moment that EVENTS cannot tell of.
+pub(crate) fn past_problem(error: PastError) -> Problem {
+    let detail = error.to_string();
+    match error {
+        PastError::OtherStream { .. } => Problem::malformed("position-malformed", detail),
+        PastError::OtherGeneration { .. } => {
+            Problem::new(StatusCode::CONFLICT, "position-of-another-generation", detail)
+        }
+        PastError::NotReached { .. } => not_reached(detail),
+        PastError::Broker(_) | PastError::Feed(_) => Problem::unavailable("events-unavailable", detail),
+    }
 }
 
 fn not_reached(detail: String) -> Problem {

@@ -2,19 +2,18 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use millstream_contract::{
     commit::StoredCommit, event_json, exit_code::ExitCode, moment::Moment, subject::StreamId,
 };
 use millstream_domain::{decider::AggregateType, set_aside::SetAsides};
 use millstream_jetstream::{
     event_store::{EventStore, LoadError},
-    moments::position_at,
+    moments::Until,
     nats_broker::NatsBroker,
 };
 use millstream_values::report_table;
-use millstream_write_side::aggregate_state::AggregateState;
-use serde_json::{Value, json};
+use millstream_write_side::past_state::PastState;
+use serde_json::Value;
 
 use crate::{failure::CommandFailure, names, output, session::Session};
 
@@ -46,7 +45,10 @@ pub(crate) async fn run(arguments: HistoryArguments, session: &Session) -> Resul
     let connected = session.connect().await?;
     let history = ReadHistory {
         store: EventStore::new(connected.broker.clone()),
-        until: Until::of(arguments.as_of.as_ref(), &connected.broker).await?,
+        until: match &arguments.as_of {
+            None => Until::End,
+            Some(moment) => Until::of(&connected.broker, moment).await?,
+        },
         stream_id,
     };
     let state = match (&folded_by, &arguments.as_of) {
@@ -86,32 +88,6 @@ fn rules(
     })
 }
 
-/// Up to where a history counts.
-enum Until {
-    End,
-    Time(Timestamp),
-    Sequence(u64),
-}
-
-impl Until {
-    async fn of(moment: Option<&Moment>, broker: &NatsBroker) -> Result<Self, CommandFailure> {
-        Ok(match moment {
-            None => Self::End,
-            Some(Moment::Time(time)) => Self::Time(*time),
-            Some(position) => Self::Sequence(position_at(broker, position).await?.sequence),
-        })
-    }
-
-    /// Whether a commit counts. Times and sequences of one aggregate's commits only rise, so none counts behind one that does not.
-    fn takes(&self, commit: &StoredCommit) -> bool {
-        match self {
-            Self::End => true,
-            Self::Time(time) => commit.commit.recorded_at() <= *time,
-            Self::Sequence(sequence) => commit.broker_sequence <= *sequence,
-        }
-    }
-}
-
 /// A history, read page by page: it may be longer than memory.
 struct ReadHistory {
     store: EventStore<NatsBroker>,
@@ -144,24 +120,13 @@ impl ReadHistory {
     }
 
     async fn state(&self, rules: &Arc<dyn AggregateType>, moment: &Moment) -> Result<Value, CommandFailure> {
-        let (mut folded, mut recorded_at) = (AggregateState::initial(rules), None);
+        let mut folded = PastState::initial(rules);
         self.each_page(|commits| {
-            for commit in commits {
-                folded.apply(rules, commit).map_err(|error| CommandFailure::data(&error))?;
-                recorded_at = Some(commit.commit.recorded_at().to_string());
-            }
-            Ok(())
+            let mut applied = commits.iter().map(|commit| folded.apply(commit));
+            applied.try_for_each(|applied| applied.map_err(|error| CommandFailure::data(&error)))
         })
         .await?;
-        let state = rules.state_json(&folded.state).map_err(|error| CommandFailure::data(&error))?;
-        Ok(json!({
-            "aggregate": self.stream_id.to_string(),
-            "as_of": moment.to_string(),
-            "sequence": folded.last_sequence,
-            "version": folded.version,
-            "recorded_at": recorded_at,
-            "state": state,
-        }))
+        folded.json(&self.stream_id, moment).map_err(|error| CommandFailure::data(&error))
     }
 
     /// Prints an object for each event, or one object with state and events. Returns how many events there were.

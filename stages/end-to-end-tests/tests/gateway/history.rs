@@ -104,7 +104,7 @@ async fn what_is_not_there_is_told(client: &HttpClient, second: u64) {
         (format!("{TEA}?limit=501"), 400, "query-malformed"),
         (format!("{TEA}?limit=1&at=2012-01-31"), 400, "query-malformed"),
         (format!("{TEA}?at=yesterday"), 400, "query-malformed"),
-        (format!("{TEA}?at=COMMANDS:01JD0ZV6V8Q6Y0Q3M1R5J3X2A4:1"), 400, "query-malformed"),
+        (format!("{TEA}?at=COMMANDS:01JD0ZV6V8Q6Y0Q3M1R5J3X2A4:1"), 400, "position-malformed"),
         (format!("{TEA}?at=EVENTS:01JD0ZV6V8Q6Y0Q3M1R5J3X2A4:1"), 409, "position-of-another-generation"),
         (format!("{TEA}?reverse=true"), 400, "query-malformed"),
     ] {

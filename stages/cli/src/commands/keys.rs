@@ -45,18 +45,9 @@ enum Action {
 /// Make a key and print it; it is shown once, and the file keeps its hash.
 #[derive(Debug, clap::Args)]
 struct NewArguments {
-    /// Who gets it: the actor of each command that is sent with it, lower-kebab-case
-    name: String,
-    /// File of the keys, as in gateway.keys_file; made when it is not there
-    #[arg(long)]
-    file: PathBuf,
-    /// Commands that it grants: CONTEXT.AGGREGATE.ID.COMMAND, where * stands for any characters of a part; may be repeated
-    #[arg(long = "command", value_name = "PATTERN", value_parser = pattern)]
-    commands: Vec<CommandPattern>,
-    /// Rows that it lets read: CONTEXT.VIEW.KEY, where * stands for any characters of a part; may be repeated
-    #[arg(long = "query", value_name = "PATTERN", value_parser = query_pattern)]
-    queries: Vec<QueryPattern>,
-    /// Histories that it lets read: CONTEXT.AGGREGATE.ID, where * stands for any characters of a part; may be repeated
+    #[command(flatten)]
+    granted: GrantedArguments,
+    /// Histories that may be read: CONTEXT.AGGREGATE.ID, where * stands for any characters of a part; may be repeated
     #[arg(long = "history", value_name = "PATTERN", value_parser = history_pattern)]
     histories: Vec<HistoryPattern>,
     /// How long it is valid
@@ -67,15 +58,22 @@ struct NewArguments {
 /// Add a user of NATS, whose name the server proves, or replace what it may do; print what the server must know of it.
 #[derive(Debug, clap::Args)]
 struct UserArguments {
-    /// Which user: a token of its subjects and the actor of each command that it sends, lower-kebab-case
+    #[command(flatten)]
+    granted: GrantedArguments,
+}
+
+/// What keys and users have in common.
+#[derive(Debug, clap::Args)]
+struct GrantedArguments {
+    /// Who it is: the actor of each command, and a token of a user's subjects; lower-kebab-case
     name: String,
     /// File of the keys, as in gateway.keys_file; made when it is not there
     #[arg(long)]
     file: PathBuf,
-    /// Commands that it may send: CONTEXT.AGGREGATE.ID.COMMAND, where * stands for any characters of a part; may be repeated
+    /// Commands that may be sent: CONTEXT.AGGREGATE.ID.COMMAND, where * stands for any characters of a part; may be repeated
     #[arg(long = "command", value_name = "PATTERN", value_parser = pattern)]
     commands: Vec<CommandPattern>,
-    /// Rows that it may read: CONTEXT.VIEW.KEY, where * stands for any characters of a part; may be repeated
+    /// Rows that may be read: CONTEXT.VIEW.KEY, where * stands for any characters of a part; may be repeated
     #[arg(long = "query", value_name = "PATTERN", value_parser = query_pattern)]
     queries: Vec<QueryPattern>,
 }
@@ -91,8 +89,8 @@ struct ListArguments {
     json: bool,
 }
 
-/// Take all keys and the user of a name out of the file; a gateway refuses them within a second from when it sees the change, which a container may
-/// not do before it is restarted (docs/guides/http.md).
+/// Take all keys and the user of a name out of the file; a gateway refuses them within a second from when it sees the change, which a
+/// container may not do before it is restarted (docs/guides/http.md).
 #[derive(Debug, clap::Args)]
 struct RevokeArguments {
     /// Whose keys, and which user
@@ -139,7 +137,8 @@ pub(crate) fn run(arguments: KeysArguments) -> Result<ExitCode, CommandFailure> 
 }
 
 fn new(arguments: NewArguments) -> Result<ExitCode, CommandFailure> {
-    let NewArguments { name, file, commands, queries, histories, expires_after } = arguments;
+    let NewArguments { granted, histories, expires_after } = arguments;
+    let GrantedArguments { name, file, commands, queries } = granted;
     let expires = Timestamp::now().checked_add(expires_after).and_then(|expires| expires.round(Unit::Second));
     let expires = expires.map_err(|error| CommandFailure::usage(format_args!("--expires-after: {error}")))?;
     let token = Token::new(rand::random());
@@ -155,7 +154,7 @@ fn new(arguments: NewArguments) -> Result<ExitCode, CommandFailure> {
 }
 
 fn user(arguments: UserArguments) -> Result<ExitCode, CommandFailure> {
-    let UserArguments { name, file, commands, queries } = arguments;
+    let GrantedArguments { name, file, commands, queries } = arguments.granted;
     let file = itself(file)?;
     let _alone = alone(&file)?;
     let mut keys = read_or_none(&file)?;
@@ -199,6 +198,7 @@ fn list(arguments: &ListArguments) -> Result<ExitCode, CommandFailure> {
             String::new(),
             commands,
             queries,
+            String::new(),
         ]
     });
     let rows: Vec<Vec<String>> = of_keys.chain(of_users).collect();

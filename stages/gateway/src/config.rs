@@ -158,7 +158,11 @@ impl<A: Application> Section for StageConfig<A> {
                 "can be reached from outside and gateway.keys_file is not set: anybody could send commands; set it, or listen on 127.0.0.1",
             );
         }
-        let limits = Limits::read(keys);
+        let mut limits = Limits::read(keys);
+        if keys_file.is_none() {
+            // There is one principal alone, of whose share nobody else would have anything.
+            limits.key_share = 100;
+        }
         let parts = Parts::of::<A>();
         let preconditions_required = preconditions_required(keys, parts.as_ref().ok());
         let parts = parts.unwrap_or_else(|error| {
@@ -355,7 +359,7 @@ fn key_share(keys: &mut SectionKeys<'_>) -> usize {
         "key_share",
         KEY_SHARE_DEFAULT,
         1..=100,
-        "percent of requests_max, of waiting_max and of 64 requests with several commands that one key may hold; more get 429; 100 for all",
+        "percent of the places of each kind that one key may hold: of requests_max, of waiting_max, of 64 requests with several commands, of 16 for a history and of 4 for a state as of a moment; more get 429; 100 for all",
     );
     usize::try_from(share).unwrap_or(usize::MAX)
 }

@@ -169,7 +169,7 @@ fn process_manager(process: &str) -> StageNeeds {
 }
 
 /// The outcomes that it waits for, and what users ask under their own names.
-fn users() -> Vec<String> {
+fn outcomes_and_users() -> Vec<String> {
     let mut subjects = vec![format!("{GATEWAY_REPLY_PREFIX}.*.*")];
     subjects.extend([format!("{USER_PREFIX}.*.submit.*.*.*.*"), format!("{USER_PREFIX}.*.query.*.*.*")]);
     subjects.extend(discovery(USER_SERVICE));
@@ -185,7 +185,7 @@ fn gateway() -> StageNeeds {
         gets: owned(&[COMMANDS, EVENTS, OUTCOMES]),
         direct_gets: owned(&[EVENTS]),
         queries: vec![format!("{QUERY_PREFIX}.*.*.get"), format!("{QUERY_PREFIX}.*.*.list")],
-        listens: users(),
+        listens: outcomes_and_users(),
         ..StageNeeds::default()
     }
 }

@@ -195,7 +195,7 @@ impl Commands {
         check_depth(&body)?;
         match self.send(principal, &address, &wishes, body).await? {
             Told::Decided(reply, _) => Ok(of_first(reply)),
-            Told::Stored(stored) => Err(not_decided(&stored)),
+            Told::Stored(stored) => Err(not_decided(&stored, self.stop.is_cancelled())),
         }
     }
 
@@ -247,10 +247,11 @@ fn unknown(user: &str) -> Problem {
     Problem::new(StatusCode::UNAUTHORIZED, "user-unknown", detail)
 }
 
-fn not_decided(stored: &Stored) -> Problem {
+fn not_decided(stored: &Stored, is_stopping: bool) -> Problem {
     let (position, id) = (stored.position, &stored.id);
+    let why = if is_stopping { "not decided before this gateway stops" } else { "not decided in time" };
     let detail = format!(
-        "stored at position {position} of COMMANDS as {id}, and not decided in time; it will be. Send it again under the same id to hear its outcome"
+        "stored at position {position} of COMMANDS as {id}, and {why}; it will be. Send it again under the same id to hear its outcome"
     );
     Problem::new(StatusCode::GATEWAY_TIMEOUT, "not-decided", detail)
 }
@@ -360,7 +361,9 @@ mod tests {
     fn the_guide_explains_what_users_alone_are_told() {
         let guide = include_str!("../../../docs/guides/users.md");
         let stored = Stored { id: "a:1".to_owned(), position: 7, generation: String::new() };
-        for problem in [no_request(), unknown("anna"), not_decided(&stored)] {
+        for problem in
+            [no_request(), unknown("anna"), not_decided(&stored, false), not_decided(&stored, true)]
+        {
             let error = problem.service_error();
             let code = error.status.split(':').next().unwrap();
             assert!(guide.contains(&format!("`{code}`")), "{error:?}");

@@ -24,16 +24,23 @@ fn config(name: &str) -> ReaderConfig {
     }
 }
 
+/// A connection that counts how often the consumer of its one reader is made again.
+async fn counting_restarts(server: &TestServer, name: &'static str) -> (NatsBroker, Arc<AtomicU64>) {
+    let restarts = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&restarts);
+    let broker = server.broker().await.on_restart(move |stream, reader| {
+        assert_eq!((stream, reader), (EVENTS, name));
+        counter.fetch_add(1, Ordering::Relaxed);
+    });
+    (broker, restarts)
+}
+
 /// A pull that has brought all the bytes that were asked for is answered no more. Whoever then took seconds over what came was told that
 /// the server was silent, and made the consumer again for each such part.
 #[tokio::test]
 async fn a_user_that_takes_its_time_is_no_silent_server() {
     let server = TestServer::start_provisioned().await;
-    let restarts = Arc::new(AtomicU64::new(0));
-    let counter = Arc::clone(&restarts);
-    let broker = server.broker().await.on_restart(move |_, _| {
-        counter.fetch_add(1, Ordering::Relaxed);
-    });
+    let (broker, restarts) = counting_restarts(&server, "slow").await;
     let jetstream = async_nats::jetstream::new(server.client().await);
     let body = vec![b'x'; 1_000_000];
     let messages = PULL_BYTES.div_ceil(1_000_000) + 1;
@@ -64,12 +71,7 @@ async fn a_user_that_takes_its_time_is_no_silent_server() {
 #[tokio::test]
 async fn a_consumer_made_again_is_counted_and_one_made_first_is_not() {
     let server = TestServer::start_provisioned().await;
-    let restarts = Arc::new(AtomicU64::new(0));
-    let counter = Arc::clone(&restarts);
-    let broker = server.broker().await.on_restart(move |stream, reader| {
-        assert_eq!((stream, reader), (EVENTS, "counted"));
-        counter.fetch_add(1, Ordering::Relaxed);
-    });
+    let (broker, restarts) = counting_restarts(&server, "counted").await;
     let mut reader = broker.read(config("counted")).await.unwrap();
     let put = async || {
         broker.client().publish("evt.a.b.c", "".into()).await.unwrap();

@@ -436,3 +436,19 @@ fn links_in_the_documentation_lead_somewhere() {
     }
     expect_none("these links lead nowhere", &offences);
 }
+
+/// The page tells where things stand. What it names by its whole path must be there: a file that is moved was still named where it had been.
+#[test]
+fn files_that_the_architecture_names_are_there() {
+    let page = repository().join("ARCHITECTURE.md");
+    let text = read(&page);
+    let named = text.split('`').skip(1).step_by(2).filter(|text| {
+        let of_the_house = ["pipeline/", "stages/", "config/", "deploy/", "docs/"];
+        of_the_house.iter().any(|folder| text.starts_with(folder)) && !text.contains(['*', '<', '{', ' '])
+    });
+    let named: Vec<&str> = named.collect();
+    assert!(named.len() > 50, "the page names {} files only", named.len());
+    let missing: Vec<String> =
+        named.into_iter().filter(|path| !repository().join(path).exists()).map(str::to_owned).collect();
+    expect_none("the architecture names files that are not there", &missing);
+}

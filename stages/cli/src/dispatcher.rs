@@ -94,15 +94,19 @@ impl<T> Dispatcher<T> {
         command_publisher::check_size(&self.connected.client, command)
     }
 
-    /// Sends a command; ids under way at the same time differ.
-    pub(crate) fn send(&mut self, tag: T, command: OutgoingCommand) {
+    /// Sends a command; ids under way at the same time differ. Commands are stored in the order in which they are sent, except those
+    /// that the server did not clearly take at first.
+    ///
+    /// # Errors
+    /// When the process is ending.
+    pub(crate) async fn send(&mut self, tag: T, command: OutgoingCommand) -> Result<(), CommandFailure> {
         let id = command.id.clone();
         self.waiting.sent(id.clone(), tag);
-        let intake = self.intake.clone();
-        self.publishes.push(Box::pin(async move {
-            let put = async { intake.hand_over(command.into_message()).await?.stored().await };
-            (id, put.await.map_err(PublishError::from))
-        }));
+        // Handed over here, not in the future below: many futures that wait together are woken in any order.
+        let handed_over = self.intake.hand_over(command.into_message()).await.map_err(PublishError::from)?;
+        self.publishes
+            .push(Box::pin(async move { (id, handed_over.stored().await.map_err(PublishError::from)) }));
+        Ok(())
     }
 
     /// Waits for something to happen and hands back what has settled, perhaps nothing. Outcomes of others' commands pass by.

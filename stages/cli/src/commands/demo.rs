@@ -142,7 +142,7 @@ impl Demo<'_> {
             if let Some(command) = next {
                 self.sent += 1;
                 let command = outgoing(command, format!("demo-{}", self.sent))?;
-                self.dispatcher.send((), command);
+                self.dispatcher.send((), command).await?;
                 continue;
             }
             if self.dispatcher.is_settled() {
@@ -208,7 +208,7 @@ impl Demo<'_> {
     }
 
     async fn send_one(&mut self, command: TypedCommand, id: &str) -> Result<CommandOutcome, CommandFailure> {
-        self.dispatcher.send((), outgoing(command, id.to_owned())?);
+        self.dispatcher.send((), outgoing(command, id.to_owned())?).await?;
         loop {
             if let Some(settled) = self.dispatcher.progress().await?.into_iter().next() {
                 return Ok(settled.outcome);

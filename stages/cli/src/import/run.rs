@@ -73,7 +73,7 @@ impl Import {
             while !self.dispatcher.has_room() {
                 self.tick_off().await?;
             }
-            self.take(record.map_err(|error| file.changed(error))?)?;
+            self.take(record.map_err(|error| file.changed(error))?).await?;
         }
         while !self.dispatcher.is_settled() {
             self.tick_off().await?;
@@ -88,7 +88,7 @@ impl Import {
     }
 
     /// Sends a row's commands, or refuses the row.
-    fn take(&mut self, record: csv::StringRecord) -> Result<(), CommandFailure> {
+    async fn take(&mut self, record: csv::StringRecord) -> Result<(), CommandFailure> {
         self.summary.rows += 1;
         let number = self.summary.rows;
         let commands = self.mapping.commands(number, &record).and_then(|commands| {
@@ -112,7 +112,7 @@ impl Import {
                 self.rows.insert(number, row);
                 for command in commands {
                     self.summary.commands += 1;
-                    self.dispatcher.send(number, command);
+                    self.dispatcher.send(number, command).await?;
                 }
                 Ok(())
             }

@@ -13,6 +13,7 @@ mod damaged_row;
 mod figures;
 mod first_steps;
 mod import;
+mod import_order;
 mod lifecycle;
 mod nats_cli_alone;
 mod set_aside;

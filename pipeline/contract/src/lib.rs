@@ -30,3 +30,4 @@ pub mod subject;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod version_conflict;
+pub mod view_change;

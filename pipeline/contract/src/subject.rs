@@ -24,6 +24,10 @@ pub const SUBMIT_PREFIX: &str = "submit";
 /// Prefix of what a user of NATS asks under its own name, which follows: `as.<user>.submit.…` and `as.<user>.query.…`. A server lets each
 /// user publish under its own name alone, so that the gateway knows who asks.
 pub const USER_PREFIX: &str = "as";
+/// Prefix of what is told of changed rows ([`crate::view_change`]), followed by context and view.
+pub const CHANGED_PREFIX: &str = "changed";
+/// Prefix of who wants to hear of them, followed by the same.
+pub const WATCHED_PREFIX: &str = "watched";
 /// Name of the service that answers there.
 pub const USER_SERVICE: &str = "users";
 /// Under which subjects the outcomes of submitted commands come back, from whichever handler is active: this, the name of

@@ -5,6 +5,7 @@ pub mod answering;
 mod append_each;
 mod ask;
 pub mod door;
+pub mod hearing;
 mod lease;
 mod lines;
 mod load;

@@ -15,6 +15,7 @@
 //! as it is now, the projection is rebuilt, and the log says so. No event is skipped. Only the sync of the file waits for a timer.
 
 mod applier;
+mod changed_rows;
 mod checkpoint_check;
 mod decoding;
 mod lane;
@@ -33,6 +34,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
+    changed_rows::{ChangedRows, ToTell},
     past_views::{FoldError, PastViews},
     projection_set::{NameTaken, ProjectionSet, view_name},
     status::{Halt, ProjectionStatus, View, ViewDirectory, any_changed},
@@ -169,6 +171,7 @@ pub struct ProjectionRunner<B> {
     set: Arc<ProjectionSet>,
     config: RunnerConfig,
     statuses: status::StatusBoard,
+    changed: ChangedRows,
     inbox: mpsc::Sender<WriterTask>,
     work: mpsc::Receiver<WriterTask>,
 }
@@ -178,7 +181,8 @@ impl<B: Broker> ProjectionRunner<B> {
     pub fn new(broker: B, store: ReadStore, set: ProjectionSet, config: RunnerConfig) -> Self {
         let (inbox, work) = mpsc::channel(BATCHES_WAITING_MAX);
         let statuses = status::StatusBoard::new(&set, &config.metrics);
-        Self { broker, store, set: Arc::new(set), config, statuses, inbox, work }
+        let changed = ChangedRows::new(&set, &statuses);
+        Self { broker, store, set: Arc::new(set), config, statuses, changed, inbox, work }
     }
 
     /// The views that the projections fill, to be queried while it runs.
@@ -190,6 +194,11 @@ impl<B: Broker> ProjectionRunner<B> {
     pub fn statuses(&self) -> Vec<(ProjectionId, watch::Receiver<ProjectionStatus>)> {
         let statuses = (0..).zip(&self.set.members);
         statuses.map(|(member, each)| (each.id.clone(), self.statuses.subscribe(member))).collect()
+    }
+
+    /// What changes in the views, for those who watch them.
+    pub fn changed_rows(&self) -> ChangedRows {
+        self.changed.clone()
     }
 
     /// A handle that removes rows, such as those of an outbox, while the runner runs.
@@ -219,8 +228,9 @@ impl<B: Broker> ProjectionRunner<B> {
         start: impl FnOnce(Writer) -> Result<WriterThread, RunnerError>,
         shutdown: CancellationToken,
     ) -> Result<(), RunnerError> {
-        let Self { broker, store, set, config, statuses, inbox, work } = self;
-        let writer = start(Writer::new(store.clone(), Arc::clone(&set), statuses.clone(), &config, work))?;
+        let Self { broker, store, set, config, statuses, changed, inbox, work } = self;
+        let writer = Writer::new(store.clone(), Arc::clone(&set), statuses.clone(), &config, work, changed);
+        let writer = start(writer)?;
         // When one source fails, this ends the other one as well.
         let stop = shutdown.child_token();
         let memory = Arc::new(ByLane {

@@ -289,7 +289,14 @@ impl EndpointContext {
                 headers.insert(header::CONTENT_TYPE, header::JSON);
                 (Ok(body), headers)
             }
-            Err(error) => (Err(error), self.query.headers()),
+            Err(error) => {
+                // The view may have gone on since it was read, and the row be there at the position that the view has now.
+                let mut headers = self.query.headers();
+                if let QueryError::NoSuchKey { position, .. } = &error {
+                    headers.insert(header::POSITION, position.to_string());
+                }
+                (Err(error), headers)
+            }
         };
         self.respond(&request, result, headers).await;
         self.metrics.seconds.observe(began.elapsed().as_secs_f64());

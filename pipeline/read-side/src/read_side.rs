@@ -31,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::folding::Folding;
 use crate::{
+    change_teller::ChangeTeller,
     projection_runner::{
         BATCH_MAX_DEFAULT, DURABLE_INTERVAL_DEFAULT, NameTaken, ProjectionRunner, ProjectionSet, RowRemover,
         RunnerConfig, RunnerError, ViewDirectory,
@@ -343,6 +344,8 @@ impl ReadSide {
         let watch =
             ReadinessWatch { views, store, damaged_file, metrics: runtime.metrics.clone(), condition };
         let readiness = tokio::spawn(watch.run(stop.clone()));
+        let teller = ChangeTeller::new(broker.clone(), runner.changed_rows(), &runtime.metrics);
+        let telling = tokio::spawn(teller.run(stop.clone()));
         let watched = stop.clone();
         let progress = tokio::spawn(async move {
             let watches = join_all(folding.iter().map(|each| each.watch(&broker)));
@@ -356,6 +359,7 @@ impl ReadSide {
         service.stop().await;
         let failed = |error: JoinError| tracing::error!(%error, "a watch over readiness failed");
         progress.await.unwrap_or_else(failed);
+        telling.await.unwrap_or_else(failed);
         let to_rebuild = readiness.await.unwrap_or_else(|error| {
             failed(error);
             None

@@ -348,6 +348,12 @@ impl Metrics {
         self.families.gateway_seconds(route).observe(seconds.as_secs_f64());
     }
 
+    /// Messages that told of changed rows.
+    #[must_use]
+    pub fn changes_told(&self) -> Count {
+        self.families.changes_told()
+    }
+
     /// How many connections of HTTP clients there are.
     #[must_use]
     pub fn gateway_connections(&self) -> Level {

@@ -252,7 +252,7 @@ fn probes(needs: &StageNeeds, api: &str) -> Vec<Probe> {
     probes
 }
 
-/// What is for other processes: questions to replicas, to owners of leases and to views, and an answer in the inbox that all replicas have, where
+/// What is for other processes: questions to replicas, to owners of leases and to views, what nobody answers, and an answer in the inbox that all replicas have, where
 /// nobody waits for it. Whoever listens there, such as the check of another stage, need not answer.
 fn to_others(needs: &StageNeeds, inbox: &str) -> Vec<Probe> {
     let question =
@@ -267,6 +267,9 @@ fn to_others(needs: &StageNeeds, inbox: &str) -> Vec<Probe> {
     );
     let views = needs.queries.iter();
     probes.extend(views.map(|query| Probe::request(query.replace('*', "check"), format!("ask {query}"))));
+    let told = needs.tells.iter();
+    probes
+        .extend(told.map(|subject| Probe::request(subject.replace('*', "check"), format!("tell {subject}"))));
     probes
 }
 

@@ -10,8 +10,9 @@ use millstream_contract::{
     outcome::OUTCOME_SUBJECT,
     stream_names::{COMMANDS, COMMANDS_CONSUMER, DEAD_LETTERS, EVENTS, OUTCOMES, REPORTS, TIMERS},
     subject::{
-        COMMAND_PREFIX, EFFECT_PREFIX, EVENT_PREFIX, GATEWAY_REPLY_PREFIX, QUERY_PREFIX, SUBMIT_PREFIX,
-        SUBMIT_REPLY_PREFIX, SUBMIT_SERVICE, TIMER_PREFIX, USER_PREFIX, USER_SERVICE,
+        CHANGED_PREFIX, COMMAND_PREFIX, EFFECT_PREFIX, EVENT_PREFIX, GATEWAY_REPLY_PREFIX, QUERY_PREFIX,
+        SUBMIT_PREFIX, SUBMIT_REPLY_PREFIX, SUBMIT_SERVICE, TIMER_PREFIX, USER_PREFIX, USER_SERVICE,
+        WATCHED_PREFIX,
     },
 };
 
@@ -63,6 +64,8 @@ pub struct StageNeeds {
     pub leases: Vec<String>,
     /// Subjects on which it asks views.
     pub queries: Vec<String>,
+    /// Subjects on which it tells others something that nobody answers.
+    pub tells: Vec<String>,
     /// Subjects that it listens to, besides its own inbox.
     pub listens: Vec<String>,
 }
@@ -128,6 +131,7 @@ fn projector(process: &str) -> StageNeeds {
             .concat(),
         gets: owned(&[EVENTS, OUTCOMES]),
         asks: vec![format!("{QUERY_PREFIX}.*.*.whole")],
+        tells: vec![format!("{CHANGED_PREFIX}.*.*")],
         listens: query_service("projector"),
         ..StageNeeds::default()
     }
@@ -141,6 +145,7 @@ fn reporter(process: &str) -> StageNeeds {
         gets: owned(&[EVENTS, REPORTS]),
         removes: owned(&[REPORTS]),
         asks: vec![format!("{QUERY_PREFIX}.*.*.whole")],
+        tells: vec![format!("{CHANGED_PREFIX}.*.*")],
         listens: query_service("reporter"),
         ..StageNeeds::default()
     }
@@ -168,9 +173,9 @@ fn process_manager(process: &str) -> StageNeeds {
     }
 }
 
-/// The outcomes that it waits for, and what users ask under their own names.
-fn outcomes_and_users() -> Vec<String> {
-    let mut subjects = vec![format!("{GATEWAY_REPLY_PREFIX}.*.*")];
+/// The outcomes that it waits for, which rows have changed, and what users ask under their own names.
+fn outcomes_changes_and_users() -> Vec<String> {
+    let mut subjects = vec![format!("{GATEWAY_REPLY_PREFIX}.*.*"), format!("{CHANGED_PREFIX}.*.*")];
     subjects.extend([format!("{USER_PREFIX}.*.submit.*.*.*.*"), format!("{USER_PREFIX}.*.query.*.*.*")]);
     subjects.extend(discovery(USER_SERVICE));
     subjects
@@ -185,7 +190,8 @@ fn gateway() -> StageNeeds {
         gets: owned(&[COMMANDS, EVENTS, OUTCOMES]),
         direct_gets: owned(&[EVENTS]),
         queries: vec![format!("{QUERY_PREFIX}.*.*.get"), format!("{QUERY_PREFIX}.*.*.list")],
-        listens: outcomes_and_users(),
+        tells: vec![format!("{WATCHED_PREFIX}.*.*")],
+        listens: outcomes_changes_and_users(),
         ..StageNeeds::default()
     }
 }
@@ -207,6 +213,7 @@ impl StageNeeds {
         subjects.extend(self.purges.iter().map(|stream| format!("{api}.STREAM.PURGE.{stream}")));
         subjects.extend(self.removes.iter().map(|stream| format!("{api}.STREAM.MSG.DELETE.{stream}")));
         subjects.extend(self.queries.iter().cloned());
+        subjects.extend(self.tells.iter().cloned());
         if !self.asks.is_empty() {
             subjects.extend(self.asks.iter().cloned());
             // Where it answers other replicas that ask.
@@ -236,7 +243,7 @@ fn projections(stream: &str, consumer: &str) -> [ReaderNeed; 2] {
 }
 
 fn query_service(name: &str) -> Vec<String> {
-    let mut subjects = vec![format!("{QUERY_PREFIX}.>")];
+    let mut subjects = vec![format!("{QUERY_PREFIX}.>"), format!("{WATCHED_PREFIX}.*.*")];
     subjects.extend(discovery(name));
     subjects
 }

@@ -55,7 +55,7 @@ impl From<AskError> for QueryError {
         match error {
             AskError::NoResponders { subject } => Self::NoResponders { subject },
             AskError::NoAnswer { subject, detail } => Self::NoAnswer { subject, detail },
-            AskError::Refused { subject, code, text } => Self::Refused { subject, code, text },
+            AskError::Refused { subject, code, text, .. } => Self::Refused { subject, code, text },
         }
     }
 }

@@ -46,6 +46,8 @@ pub enum AskError {
         code: String,
         /// For people.
         text: String,
+        /// The headers of the refusal.
+        headers: Headers,
     },
 }
 
@@ -74,9 +76,16 @@ impl NatsBroker {
         let headers = headers_from(answer.headers.as_ref());
         if let Some(code) = headers.get(ERROR_CODE).map(str::to_owned) {
             let text = headers.get(ERROR_TEXT).unwrap_or_default().to_owned();
-            return Err(AskError::Refused { subject, code, text });
+            return Err(AskError::Refused { subject, code, text, headers });
         }
         Ok(Answer { headers, payload: answer.payload })
+    }
+
+    /// Sends a plain message that nothing stores, for whoever listens. Best effort.
+    pub async fn tell(&self, subject: String, payload: Bytes) {
+        if let Err(error) = self.client.publish(subject, payload).await {
+            tracing::debug!(%error, "nobody can be told now");
+        }
     }
 
     /// Whether there is a connection now. It comes back by itself.

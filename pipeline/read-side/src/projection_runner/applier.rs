@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use self::batch_part::{BatchPart, Progress, advance};
 use super::{
+    changed_rows::ChangedRows,
     decoding::Item,
     lane::{ByLane, Lane},
     projection_set::{Input, Member, ProjectionSet},
@@ -88,6 +89,8 @@ pub(super) struct Applier {
     metrics: StoreMetrics,
     cores: Cores,
     writing: Option<Writing>,
+    /// Where changed rows are noted, for those who watch them.
+    changed: Option<ChangedRows>,
     /// How long the last synced commit took.
     sync_took: Duration,
 }
@@ -127,8 +130,14 @@ impl Applier {
             metrics,
             cores,
             writing: None,
+            changed: None,
             sync_took: Duration::ZERO,
         }
+    }
+
+    /// The same, which notes the rows that it changes.
+    pub(super) fn noting(self, changed: ChangedRows) -> Self {
+        Self { changed: Some(changed), ..self }
     }
 
     /// Tells a projection which generation of its stream it is about to read.
@@ -171,6 +180,10 @@ impl Applier {
         self.store.reset(&each.id, &checkpoint)?;
         self.go_on(member);
         self.resume(member, checkpoint);
+        if let Some(changed) = &self.changed {
+            // Of an empty stream there is nothing to build.
+            changed.note(&Uncommitted::new(Vec::new()), &[member]);
+        }
         Ok(())
     }
 
@@ -259,8 +272,15 @@ impl Applier {
     }
 
     fn tell(&self, applied: Applied) {
+        let mut built = Vec::new();
         for (member, checkpoint) in &applied.reached {
+            if self.statuses.whole_position(*member).is_none() {
+                built.push(*member);
+            }
             self.statuses.reached(*member, checkpoint);
+        }
+        if let Some(changed) = &self.changed {
+            changed.note(&applied.changes, &built);
         }
         for (member, halt) in applied.halts {
             self.halt(member, halt);

@@ -138,6 +138,12 @@ impl StatusBoard {
         self.sender(member).borrow().sequence
     }
 
+    /// The position of a projection whose rows are whole.
+    pub(super) fn whole_position(&self, member: usize) -> Option<Position> {
+        let status = self.sender(member).borrow();
+        status.is_complete().then(|| status.position())
+    }
+
     pub(super) fn is_halted(&self, member: usize) -> bool {
         self.sender(member).borrow().halted.is_some()
     }

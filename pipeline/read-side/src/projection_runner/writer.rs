@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     RunnerConfig, RunnerError,
     applier::{Applier, Batch, Removal},
+    changed_rows::ChangedRows,
     checkpoint_check::Verdict,
     decoding::Item,
     lane::{ByLane, Lane},
@@ -119,9 +120,10 @@ impl Writer {
         statuses: StatusBoard,
         config: &RunnerConfig,
         inbox: mpsc::Receiver<WriterTask>,
+        changed: ChangedRows,
     ) -> Self {
         Self {
-            applier: Applier::new(store, set, statuses, &config.metrics),
+            applier: Applier::new(store, set, statuses, &config.metrics).noting(changed),
             inbox,
             batch_max: config.batch_max,
             read_max: config.read_max(),

@@ -1,6 +1,6 @@
 //! The refusals with their codes, and the JSON of answers.
 
-use millstream_contract::error_text::bounded;
+use millstream_contract::{error_text::bounded, position::Position};
 use millstream_store::read_store::StoreError;
 
 /// Why a query has no answer. The codes are those of HTTP.
@@ -16,6 +16,8 @@ pub enum QueryError {
         view: String,
         /// The key.
         key: String,
+        /// The position at which there is none.
+        position: Box<Position>,
     },
     /// The position is of another generation of the stream.
     #[error("{asked} is of another generation than {view}, which is at {reached}: the stream was made anew")]

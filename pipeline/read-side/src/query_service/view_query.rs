@@ -173,16 +173,24 @@ impl ViewQuery {
         let snapshot = self.store.snapshot()?;
         let position = self.position(&snapshot)?;
         let body = match read {
-            Read::Get { key } => self.get(&snapshot, key, bytes_max)?,
+            Read::Get { key } => self.get(&snapshot, key, bytes_max, &position)?,
             Read::List(listing) => self.list(&snapshot, listing, bytes_max)?,
         };
         Ok((body, position))
     }
 
-    fn get(&self, snapshot: &Snapshot, key: &str, bytes_max: usize) -> Result<Vec<u8>, QueryError> {
-        let value = snapshot
-            .get(&self.view.table, key)?
-            .ok_or_else(|| QueryError::NoSuchKey { view: self.name(), key: key.to_owned() })?;
+    fn get(
+        &self,
+        snapshot: &Snapshot,
+        key: &str,
+        bytes_max: usize,
+        position: &Position,
+    ) -> Result<Vec<u8>, QueryError> {
+        let value = snapshot.get(&self.view.table, key)?.ok_or_else(|| QueryError::NoSuchKey {
+            view: self.name(),
+            key: key.to_owned(),
+            position: Box::new(position.clone()),
+        })?;
         let mut body = Vec::with_capacity(value.len() + key.len() + 32);
         put_row(&mut body, key, &value);
         if body.len() > bytes_max {

@@ -12,3 +12,4 @@ mod replicas;
 mod running;
 mod support;
 mod sweeping;
+mod telling;

@@ -21,7 +21,8 @@ use millstream_jetstream::{
     testing::restricted_server::RestrictedServer,
 };
 use millstream_read_side::projection_runner::{
-    ProjectionRunner, ProjectionSet, ProjectionStatus, RowRemover, RunnerConfig, RunnerError, ViewDirectory,
+    ChangedRows, ProjectionRunner, ProjectionSet, ProjectionStatus, RowRemover, RunnerConfig, RunnerError,
+    ViewDirectory,
 };
 use millstream_store::read_store::{ReadStore, TableName};
 use tokio::task::JoinHandle;
@@ -206,6 +207,7 @@ pub(crate) struct Running {
     pub(crate) store: ReadStore,
     pub(crate) views: ViewDirectory,
     pub(crate) remover: RowRemover,
+    pub(crate) changed: ChangedRows,
     pub(crate) stop: CancellationToken,
     task: JoinHandle<Result<(), RunnerError>>,
 }
@@ -236,8 +238,9 @@ impl Running {
         adjust(&mut config);
         let runner = ProjectionRunner::new(broker.clone(), store.clone(), set, config);
         let (views, remover, stop) = (runner.views(), runner.row_remover(), CancellationToken::new());
+        let changed = runner.changed_rows();
         let task = tokio::spawn(runner.run(stop.clone()));
-        Self { store, views, remover, stop, task }
+        Self { store, views, remover, changed, stop, task }
     }
 
     /// Waits until the projection behind `view` stands as wanted.
@@ -280,8 +283,8 @@ impl Running {
     }
 
     pub(crate) async fn ended(self) -> Result<(), RunnerError> {
-        let Self { task, store, views, remover, stop } = self;
-        drop((store, views, remover, stop));
+        let Self { task, store, views, remover, changed, stop } = self;
+        drop((store, views, remover, changed, stop));
         tokio::time::timeout(PATIENCE, task).await.expect("the runner ends").expect("it does not panic")
     }
 }

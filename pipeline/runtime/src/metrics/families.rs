@@ -98,6 +98,7 @@ families! {
     gateway_requests: Counts = "gateway_requests", Family::default(), "HTTP requests answered, by route and status";
     gateway_seconds: Histograms = "gateway_request" in Unit::Seconds, Family::new_with_constructor(seconds as fn() -> Histogram), "From an HTTP request to its answer, by route, waiting included";
     gateway_connections: Levels = "gateway_connections", Family::default(), "Connections of HTTP clients";
+    changes_told: Counts = "changes_told", Family::default(), "Messages that told of changed rows";
     timers_due: Counts = "timers_due", Family::default(), "Commands that fell due and were sent";
 }
 
@@ -261,6 +262,10 @@ impl Families {
 
     pub(super) fn process_active(&self) -> Level {
         self.process_active.get_or_create_owned(&Labels::new())
+    }
+
+    pub(super) fn changes_told(&self) -> Count {
+        self.changes_told.get_or_create_owned(&Labels::new())
     }
 
     pub(super) fn timers_due(&self) -> Count {

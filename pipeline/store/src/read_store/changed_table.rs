@@ -126,6 +126,11 @@ impl ChangedTable {
         self.keys.len()
     }
 
+    /// The changed keys, in order.
+    pub(super) fn keys(&self) -> &[Arc<str>] {
+        &self.keys
+    }
+
     pub(super) fn get(&self, key: &str) -> Option<&Change> {
         self.changes.get(key)
     }

@@ -1,5 +1,7 @@
 //! Writing: the changes of all projections and their checkpoints in one transaction.
 
+use std::sync::Arc;
+
 use redb::{TableHandle, WriteTransaction};
 
 use super::{
@@ -54,6 +56,11 @@ impl Uncommitted {
     /// How many rows it changes.
     pub fn rows(&self) -> usize {
         self.tables.iter().map(|table| table.len()).sum()
+    }
+
+    /// The tables that it changes, and of each the keys.
+    pub fn keys(&self) -> impl Iterator<Item = (&TableName, &[Arc<str>])> {
+        self.tables.iter().map(|table| (table.name(), table.keys()))
     }
 
     pub(super) fn table(&self, name: &TableName) -> Option<&ChangedTable> {

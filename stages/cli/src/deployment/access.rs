@@ -17,7 +17,7 @@ use millstream_contract::{
     leases::PRESENCE_PREFIX,
     outcome::OUTCOME_PREFIX,
     stream_names::LEASES_BUCKET,
-    subject::{EFFECT_PREFIX, EVENT_PREFIX},
+    subject::{CHANGED_PREFIX, EFFECT_PREFIX, EVENT_PREFIX, WATCHED_PREFIX},
 };
 use nkeys::KeyPair;
 
@@ -63,9 +63,9 @@ impl StageKey {
     }
 }
 
-/// What stages alone publish, or the server for them: events, outcomes, dead letters, leases, reports, what falls due, and what
-/// processes ask for.
-fn denied() -> [String; 7] {
+/// What stages alone publish, or the server for them: events, outcomes, dead letters, leases, reports, what falls due, what
+/// processes ask for, and what the gateway and those who keep rows tell each other.
+fn denied() -> [String; 9] {
     let of_prefix = |prefix: &str| format!("{prefix}.>");
     [
         of_prefix(EVENT_PREFIX),
@@ -75,5 +75,7 @@ fn denied() -> [String; 7] {
         of_prefix("report"),
         of_prefix("due"),
         of_prefix(EFFECT_PREFIX),
+        of_prefix(CHANGED_PREFIX),
+        of_prefix(WATCHED_PREFIX),
     ]
 }

@@ -308,6 +308,10 @@ fn queries() -> Vec<Operation> {
         operation("ask a query", Publish, "query.retail.product.get", &[SENDERS, GATEWAY]),
         operation("ask for a list", Publish, "query.retail.product.list", &[SENDERS, GATEWAY]),
         operation("answer queries", Subscribe, "query.retail.product.get", &[QUERIED]),
+        operation("tell which rows have changed", Publish, "changed.retail.product", &[QUERIED]),
+        operation("hear which rows have changed", Subscribe, "changed.retail.product", &[GATEWAY]),
+        operation("say that rows are watched", Publish, "watched.retail.product", &[GATEWAY]),
+        operation("hear that rows are watched", Subscribe, "watched.retail.product", &[QUERIED]),
         operation(
             "ask a query under one's own name",
             Publish,

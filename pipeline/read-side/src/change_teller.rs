@@ -1,0 +1,85 @@
+//! Tells which rows have changed, on `changed.<context>.<view>`, as long as somebody says on `watched.<context>.<view>` that it wants to
+//! hear it. What is told is a hint, and may be lost; whoever watches asks the view itself.
+
+use std::{collections::HashMap, time::Duration};
+
+use millstream_contract::{
+    subject::WATCHED_PREFIX,
+    view_change::{changed_subject, view_of},
+};
+use millstream_jetstream::nats_broker::{
+    NatsBroker,
+    hearing::{Heard, Hearing},
+};
+use millstream_runtime::metrics::{Count, Metrics};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::projection_runner::{ChangedRows, ToTell};
+
+/// For how long somebody counts as watching after it has last said so: five times as long as it keeps silent (`ANNOUNCE_INTERVAL` of
+/// the gateway).
+const WATCHED_FOR: Duration = Duration::from_secs(10);
+/// How often it is looked at who has fallen silent.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Tells of the changes of a process.
+pub struct ChangeTeller {
+    broker: NatsBroker,
+    changed: ChangedRows,
+    told: Count,
+    /// Views that are watched, and when somebody said so last.
+    heard: HashMap<(String, String), Instant>,
+}
+
+impl ChangeTeller {
+    /// Of what `changed` notes.
+    pub fn new(broker: NatsBroker, changed: ChangedRows, metrics: &Metrics) -> Self {
+        Self { broker, changed, told: metrics.changes_told(), heard: HashMap::new() }
+    }
+
+    /// Tells until `stop`.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut hearing = Hearing::start(self.broker.clone(), format!("{WATCHED_PREFIX}.*.*"));
+        let mut looks = tokio::time::interval(LOOK_INTERVAL);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                heard = hearing.next() => {
+                    if let Heard::Message { subject, .. } = heard {
+                        self.watch(&subject);
+                    }
+                }
+                changes = self.changed.taken() => self.tell(changes).await,
+                _ = looks.tick() => self.forget(),
+            }
+        }
+    }
+
+    fn watch(&mut self, subject: &str) {
+        let Some((context, view)) = view_of(subject) else { return };
+        if !self.changed.has_view(context, view) {
+            return;
+        }
+        self.changed.watch(context, view, true);
+        self.heard.insert((context.to_owned(), view.to_owned()), Instant::now());
+    }
+
+    fn forget(&mut self) {
+        let changed = &self.changed;
+        self.heard.retain(|(context, view), said| {
+            let watches = said.elapsed() < WATCHED_FOR;
+            if !watches {
+                changed.watch(context, view, false);
+            }
+            watches
+        });
+    }
+
+    async fn tell(&self, changes: Vec<ToTell>) {
+        for ToTell { context, view, change } in changes {
+            self.broker.tell(changed_subject(&context, &view), change.to_json().into()).await;
+            self.told.inc();
+        }
+    }
+}

@@ -171,6 +171,11 @@ impl NatsBroker {
         self.lines.open().await
     }
 
+    /// A new line for what anybody may send ([`Dialer::dial_sifted`]).
+    pub async fn sifted_line(&self) -> Result<Line, BrokerError> {
+        self.lines.open_sifted().await
+    }
+
     /// The first message behind `after` on one of the subjects in `filters`, any when there are none, answered by the leader,
     /// whatever its bytes: the answer is JSON, with headers and body in base64.
     pub(crate) async fn next_after(

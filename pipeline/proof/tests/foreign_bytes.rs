@@ -40,7 +40,7 @@ use millstream_write_side::{
     state_snapshots::StateSnapshots,
     submit_service::SubmitService,
 };
-use tokio::{task::JoinHandle, time::Instant};
+use tokio::task::JoinHandle;
 
 const DEPOSIT: &str = "cmd.bank.account.ada.deposit";
 const BODY: &str = r#"{"amount":1}"#;
@@ -233,21 +233,16 @@ async fn every_reader_and_every_load_goes_on_behind_foreign_bytes() {
     }
 }
 
-/// Asks until there is an answer. A request that the server hands to a line in the moment in which it
-/// is lost has no answer, and is asked again.
+/// Asks once.
 async fn ask_service(client: &Client, subject: &str, body: &'static str) -> Message {
-    let began = Instant::now();
-    loop {
-        let asked = tokio::time::timeout(A_MOMENT, client.request(subject.to_owned(), body.into())).await;
-        if let Ok(Ok(answer)) = asked {
-            return answer;
-        }
-        assert!(began.elapsed() < PATIENCE, "nobody answers on {subject}");
-    }
+    let asked = tokio::time::timeout(PATIENCE, client.request(subject.to_owned(), body.into())).await;
+    asked.expect("an answer").expect("somebody answers")
 }
 
+/// A request with one of these kept everybody else out for 15 ms, and had no answer itself.
 #[tokio::test(flavor = "multi_thread")]
-async fn services_answer_after_requests_with_foreign_bytes() {
+async fn services_answer_requests_with_foreign_bytes_and_all_others() {
+    const ROUNDS: usize = 20;
     let server = TestServer::start_provisioned().await;
     let (broker, people) = (server.broker().await, server.client().await);
     let handler = Running::start(&server, "a").await;
@@ -261,21 +256,38 @@ async fn services_answer_after_requests_with_foreign_bytes() {
     };
     let status = StatusService::start(&broker, process).await.unwrap();
     let mut raw = RawClient::connect(&server.url()).await;
-    for (_, block, _) in FOREIGN.iter().filter(|(_, block, _)| !block.is_empty()) {
-        for (subject, body) in [
-            ("submit.bank.account.ada.deposit", BODY),
-            ("stage.command-handler.status", ""),
-            ("$SRV.PING", ""),
-        ] {
-            raw.publish(subject, block, body).await;
-            let answer = ask_service(&people, subject, body).await;
-            assert!(!answer.payload.is_empty(), "{answer:?}");
+    let inbox = people.new_inbox();
+    let mut refusals = people.subscribe(format!("{inbox}.*")).await.unwrap();
+    people.flush().await.unwrap();
+    let foreign: Vec<_> = FOREIGN.iter().filter(|(_, _, code)| *code == "headers-unreadable").collect();
+    for round in 0..ROUNDS {
+        for (_, block, _) in &foreign {
+            for (subject, body) in [
+                ("submit.bank.account.ada.deposit", BODY),
+                ("stage.command-handler.status", ""),
+                ("$SRV.PING", ""),
+            ] {
+                raw.publish(format!("{subject} {inbox}.{round}"), block, body).await;
+                let answer = ask_service(&people, subject, body).await;
+                assert!(!answer.payload.is_empty(), "{answer:?}");
+            }
+            raw.publish("reply.submit.submit.0", block, "").await;
         }
-        raw.publish("reply.submit.submit.0", block, "").await;
     }
-    let answer = ask_service(&people, "submit.bank.account.ada.deposit", BODY).await;
-    assert!(String::from_utf8_lossy(&answer.payload).contains("accepted"), "{answer:?}");
-    // One of each is left: what was lost is not registered twice.
+    // `$SRV.PING` asks for nothing that its headers could change: both services answer.
+    let (mut refused, mut pings) = (0, 0);
+    for _ in 0..ROUNDS * foreign.len() * 4 {
+        let answer = tokio::time::timeout(PATIENCE, refusals.next()).await.unwrap().unwrap();
+        match answer.headers.as_ref().and_then(|headers| headers.get("Nats-Service-Error")) {
+            None => pings += 1,
+            Some(error) => {
+                assert!(error.as_str().starts_with("the request cannot be read: "), "{error:?}");
+                refused += 1;
+            }
+        }
+    }
+    assert_eq!((refused, pings), (ROUNDS * foreign.len() * 2, ROUNDS * foreign.len() * 2));
+    // One of each is there.
     let inbox = people.new_inbox();
     let mut answers = people.subscribe(inbox.clone()).await.unwrap();
     people.publish_with_reply("$SRV.PING.submit", inbox, "".into()).await.unwrap();

@@ -8,12 +8,14 @@ mod forbidden;
 mod monitor;
 mod native;
 mod settings;
+mod tls;
 
 #[cfg(test)]
 mod tests;
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::{Client, ConnectErrorKind, ConnectOptions};
@@ -27,7 +29,7 @@ use millstream_contract::{
     error_text::one_line,
     exit_code::{ExitCode, Failure},
 };
-use millstream_jetstream::line::Dialer;
+use millstream_jetstream::line::{Dialer, Transport};
 
 use crate::config::format_duration;
 
@@ -128,7 +130,10 @@ pub async fn connect(
     monitor: &ConnectionMonitor,
 ) -> Result<Client, ConnectError> {
     let urls = settings.urls.join(", ");
-    let options = options(settings, identity, monitor)?;
+    let mut options = options(settings, identity, monitor)?.name(&identity.name);
+    if settings.tls_first {
+        options = options.tls_first();
+    }
     let credentials = settings.authentication.to_string();
     let mut last_reason = String::new();
     let attempts = async {
@@ -175,10 +180,18 @@ pub fn dialer(
 ) -> Dialer {
     let (settings, identity, monitor) = (settings.clone(), identity.clone(), monitor.clone());
     let urls = settings.urls.clone();
+    let transport = Transport {
+        name: identity.name.clone(),
+        tls_first: settings.tls_first,
+        tls: Arc::new({
+            let settings = settings.clone();
+            move || tls::client_config(&settings)
+        }),
+    };
     let make = move || {
         options(&settings, &identity, &ConnectionMonitor::unobserved()).map_err(|error| one_line(&error))
     };
-    Dialer::new(&urls, make, move |event| monitor.observe_line(event))
+    Dialer::new(&urls, transport, make, move |event| monitor.observe_line(event))
 }
 
 /// Ends when the client's own task has ended, which leaves a client that neither sends nor hears anything and says nothing of
@@ -205,6 +218,7 @@ pub(crate) fn inbox_prefix<'a>(settings: &'a ConnectionSettings, identity: &'a C
     settings.inbox_prefix.as_deref().unwrap_or(&identity.inbox_prefix)
 }
 
+/// But for the name and the beginning of TLS.
 fn options(
     settings: &ConnectionSettings,
     identity: &ClientIdentity,
@@ -213,7 +227,6 @@ fn options(
     let prefix = inbox_prefix(settings, identity);
     let watching = monitor.clone();
     let mut options = ConnectOptions::new()
-        .name(&identity.name)
         .custom_inbox_prefix(prefix)
         .event_callback(move |event| {
             let monitor = watching.clone();
@@ -230,9 +243,6 @@ fn options(
     }
     if let Some((certificate, key)) = &settings.client_certificate {
         options = options.add_client_certificate(certificate.clone(), key.clone());
-    }
-    if settings.tls_first {
-        options = options.tls_first();
     }
     authenticate(options, &settings.authentication)
 }

@@ -9,7 +9,11 @@ use std::{
 use async_nats::Subscriber;
 use bytes::Bytes;
 use futures::StreamExt;
-use millstream_jetstream::{id_source::IdSource, line::Line, nats_broker::NatsBroker};
+use millstream_jetstream::{
+    id_source::IdSource,
+    line::{Line, unreadable_reason},
+    nats_broker::NatsBroker,
+};
 use tokio::sync::oneshot;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -109,7 +113,7 @@ impl Drop for ExpectedOutcome {
 async fn subscribe(broker: &NatsBroker, prefix: &str) -> Result<(Line, Subscriber), OutcomeInboxError> {
     let subject = format!("{prefix}.*");
     let failed = |source| OutcomeInboxError { subject: subject.clone(), source };
-    let line = broker.line().await.map_err(|error| failed(error.into()))?;
+    let line = broker.sifted_line().await.map_err(|error| failed(error.into()))?;
     let outcomes = line.client().subscribe(subject.clone()).await.map_err(|error| failed(error.into()))?;
     Ok((line, outcomes))
 }
@@ -142,6 +146,9 @@ async fn hand_over(
             }
             continue;
         };
+        if unreadable_reason(&outcome).is_some() {
+            continue;
+        }
         if let Some(waiting) = inbox.waiting().remove(outcome.subject.as_str()) {
             // Whoever waited may have given up at this very moment.
             drop(waiting.send(outcome.payload));

@@ -62,8 +62,7 @@ const COMMAND_HEADERS_KEPT: [&str; 3] = [header::CORRELATION_ID, header::CAUSATI
 /// Headers of ours that a query may have.
 const QUERY_HEADERS: [&str; 2] = [header::POSITION, header::WAIT_MS];
 
-/// The running services, one for each user, on a line of its own: what somebody sends that the client library cannot read ends that line, and
-/// nobody else's. It has to be a line each, because nothing tells then who it was.
+/// The running services, one for each user, on a line of its own: what one of them floods fills no buffer of the others.
 pub(crate) struct UserRequests {
     commands: Arc<Commands>,
     guard: Arc<Guard>,

@@ -1,5 +1,5 @@
-//! A micro service on a line of its own: requests bring foreign bytes. When one of them ends the line, the service is
-//! registered again on the next; nothing but requests that were on their way in that moment is lost.
+//! A micro service on a sifted line of its own: requests bring foreign bytes. When the line is lost, the service is registered again on
+//! the next; nothing but requests that were on their way in that moment is lost.
 
 use std::{sync::Arc, time::Duration};
 
@@ -67,7 +67,7 @@ struct Keeper {
 
 impl Keeper {
     async fn register(&mut self) -> Result<(Line, Service), async_nats::Error> {
-        let line = self.broker.line().await?;
+        let line = self.broker.sifted_line().await?;
         let service = (self.register)(line.client().clone()).await?;
         // The server works through a connection in order: an answer to any question says that it knows the subscriptions.
         let question = self.broker.api_subject(&format!("STREAM.INFO.{}", self.stream));

@@ -29,6 +29,12 @@ impl Lines {
         self.dialer.dial().await.map_err(failed)
     }
 
+    /// A new line on which nothing comes that the client library cannot read.
+    pub(super) async fn open_sifted(&self) -> Result<Line, BrokerError> {
+        let failed = |detail| BrokerError::Unavailable { operation: "connect", detail };
+        self.dialer.dial_sifted().await.map_err(failed)
+    }
+
     /// The line of all loads.
     pub(super) async fn of_loads(&self) -> Result<Line, BrokerError> {
         self.kept(&self.of_loads).await

@@ -28,6 +28,7 @@ use super::{
     NatsBroker,
     wire::{ERROR_CODE, ERROR_TEXT},
 };
+use crate::line::unreadable_reason;
 
 /// The queue group in which the endpoints of all processes of a service listen, the usual one of micro services.
 const QUEUE_GROUP: &str = "q";
@@ -88,6 +89,7 @@ pub struct Service {
 /// Where endpoints are added to a service.
 #[derive(Debug, Clone)]
 pub struct Endpoints {
+    broker: NatsBroker,
     client: Client,
     shared: Arc<Shared>,
     closing: CancellationToken,
@@ -123,6 +125,7 @@ struct Counts {
 /// Where requests to one subject come in.
 #[derive(Debug)]
 pub struct Endpoint {
+    broker: NatsBroker,
     requests: Subscriber,
     client: Client,
     figures: Arc<EndpointFigures>,
@@ -155,7 +158,8 @@ impl Service {
         let closing = CancellationToken::new();
         discovery::start(broker, &client, &shared, closing.clone()).await?;
         let closes = closing.clone().drop_guard();
-        Ok(Self { endpoints: Endpoints { client, shared, closing }, _closes: closes })
+        let endpoints = Endpoints { broker: broker.clone(), client, shared, closing };
+        Ok(Self { endpoints, _closes: closes })
     }
 
     /// Where its endpoints are added.
@@ -181,8 +185,8 @@ impl Endpoints {
             metadata: metadata.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect(),
             counts: Mutex::default(),
         });
-        let closing = self.closing.clone();
-        Ok(Endpoint { requests, client: self.client.clone(), figures, closing, listens: true })
+        let (broker, client, closing) = (self.broker.clone(), self.client.clone(), self.closing.clone());
+        Ok(Endpoint { broker, requests, client, figures, closing, listens: true })
     }
 }
 
@@ -194,8 +198,24 @@ impl Shared {
 }
 
 impl Endpoint {
-    /// The next request; none when the service or the endpoint has ended and all that had come is handed out.
+    /// The next request; none when the service or the endpoint has ended and all that had come is handed out. One that cannot be read is
+    /// answered with an error and not handed out.
     pub async fn next(&mut self) -> Option<Request> {
+        loop {
+            let request = self.next_of_any_bytes().await?;
+            let Some(reason) = unreadable_reason(&request.message) else { return Some(request) };
+            let error = ServiceError { code: 400, status: format!("the request cannot be read: {reason}") };
+            let broker = self.broker.clone();
+            // Beside the others: whoever waits here may give up at any time, and the answer is owed.
+            tokio::spawn(async move {
+                if let Err(error) = request.respond(&broker, Err(error), HeaderMap::new()).await {
+                    tracing::debug!(%error, "an unreadable request has nobody to answer");
+                }
+            });
+        }
+    }
+
+    async fn next_of_any_bytes(&mut self) -> Option<Request> {
         if self.listens {
             tokio::select! {
                 message = self.requests.next() => return Some(self.request(message?)),

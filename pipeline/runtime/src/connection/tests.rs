@@ -8,6 +8,11 @@ use millstream_jetstream::{
     testing::{raw_client::RawClient, test_server::TestServer},
 };
 
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
 use super::*;
 use crate::{
     config::{Origins, Section, load_connection},
@@ -181,6 +186,75 @@ async fn both_sides_prove_themselves_by_certificates() {
     ]);
     let client = connect(&settings, &identity(), &ConnectionMonitor::unobserved()).await.unwrap();
     client.flush().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_sifted_line_speaks_tls_as_the_connection_does() {
+    let server = server_with_mutual_tls().await;
+    let first = TestServer::start_with(|config| {
+        let (server, key) = (certificate("server.pem"), certificate("server-key.pem"));
+        config.extra =
+            format!("tls {{ cert_file: \"{server}\", key_file: \"{key}\", handshake_first: \"3s\" }}");
+    })
+    .await;
+    let authority = format!("nats.ca_file={}", certificate("authority.pem"));
+    let ours = [
+        format!("nats.cert_file={}", certificate("client.pem")),
+        format!("nats.key_file={}", certificate("client-key.pem")),
+    ];
+    let dial = async |url: String, values: &[String]| {
+        let values: Vec<_> = [&[format!("nats.url={url}"), authority.clone()], values].concat();
+        dialer(&settings(&values), &identity(), &ConnectionMonitor::unobserved()).dial_sifted().await
+    };
+    for (url, values) in [(server.url(), &ours[..]), (first.url(), &["nats.tls_first=true".to_owned()])] {
+        let line = dial(url, values).await.unwrap();
+        let mut heard = line.client().subscribe("subject").await.unwrap();
+        line.client().publish("subject", "body".into()).await.unwrap();
+        assert_eq!(&*heard.next().await.unwrap().payload, b"body");
+    }
+    let refused = dial(server.url(), &[]).await.unwrap_err();
+    assert!(refused.to_lowercase().contains("certificate"), "{refused}");
+    let nowhere = format!("nats://127.0.0.1:{}", free_port().unwrap());
+    let refused = dial(nowhere.clone(), &[]).await.unwrap_err();
+    assert!(refused.contains(&nowhere) && refused.contains("refused"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_sifted_line_has_the_name_and_the_user_of_the_connection() {
+    let monitor = free_port().unwrap();
+    let server = TestServer::start_with(|config| {
+        config.extra = format!(
+            "http: \"127.0.0.1:{monitor}\", authorization {{ users: [ {{ user: projector, password: right }} ] }}"
+        );
+    })
+    .await;
+    let folder = tempfile::TempDir::new().unwrap();
+    let password = folder.path().join("password");
+    let settings = settings(&[
+        format!("nats.url={}", server.url()),
+        "nats.user=projector".to_owned(),
+        format!("nats.password_file={}", password.display()),
+    ]);
+    let dialer = dialer(&settings, &identity(), &ConnectionMonitor::unobserved());
+    std::fs::write(&password, "wrong").unwrap();
+    let refused = dialer.dial_sifted().await.unwrap_err();
+    assert!(refused.contains("authorization violation"), "{refused}");
+    std::fs::write(&password, "right").unwrap();
+    let line = dialer.dial_sifted().await.unwrap();
+    let client = line.client();
+    // An answer of more than a message may be read at a time, and one without anybody who answers.
+    let large = vec![b'x'; client.server_info().max_payload];
+    let mut heard = client.subscribe("subject").await.unwrap();
+    client.publish("subject", large.clone().into()).await.unwrap();
+    assert_eq!(heard.next().await.unwrap().payload, large);
+    let nobody = client.request("nobody", "".into()).await.unwrap_err();
+    assert_eq!(nobody.kind(), async_nats::RequestErrorKind::NoResponders);
+    let mut monitor = TcpStream::connect(("127.0.0.1", monitor)).await.unwrap();
+    monitor.write_all(b"GET /connz HTTP/1.0\r\n\r\n").await.unwrap();
+    let mut listed = String::new();
+    monitor.read_to_string(&mut listed).await.unwrap();
+    let names: Vec<_> = listed.lines().filter(|line| line.trim_start().starts_with("\"name\"")).collect();
+    assert!(matches!(*names, [name] if name.contains("\"projector\"")), "{listed}");
 }
 
 #[tokio::test]

@@ -192,7 +192,7 @@ fn dispatch(command: Command, session: &Session) -> Result<u8, CommandFailure> {
             return runtime.block_on(session.unless_forbidden(commands::send::run(arguments, session)));
         }
         Command::Import(arguments) => {
-            runtime.block_on(session.unless_forbidden(commands::import::run(arguments, session)))
+            return runtime.block_on(session.unless_forbidden(commands::import::run(arguments, session)));
         }
         Command::Report(arguments) => {
             return runtime.block_on(session.unless_forbidden(commands::report::run(arguments, session)));

@@ -1,20 +1,19 @@
 //! `millstream import`: a CSV file to commands.
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{path::PathBuf, time::Duration};
 
 use millstream_contract::exit_code::ExitCode;
+use millstream_runtime::shutdown::Shutdown;
 use serde_json::json;
 
+use super::send::{NO_OUTCOME, REJECTED};
 use crate::{
     dispatcher::Dispatcher,
     failure::CommandFailure,
     import::{
         input::RowsFile,
         mapping::Mapping,
-        rejects::{Rejects, is_same_file},
+        rejects::{Rejects, RejectsError},
         run::{Import, Summary},
     },
     output,
@@ -23,16 +22,20 @@ use crate::{
 
 /// Turn the rows of a CSV file into commands, and wait until every row is accepted or refused.
 ///
-/// The ids of the commands come from row number and content: the same file again changes nothing. Refused rows go to a
-/// rejects file with their number and the reason.
+/// The map says which rows are one, in this file and in others: a row that was imported before changes nothing. Refused rows
+/// go to a rejects file, in their order, with line and reason; mended there and imported, a row brings only what is missing.
+///
+/// Ends with 0 when every row was accepted, now or before, 10 when rows were refused, 12 when it was interrupted, 64 when there
+/// is no such file, 65 when the file is not one of rows, 69 when nothing is decided, 78 when the map is wrong.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ImportArguments {
     /// How rows become commands, as in config/import/iowa-liquor.toml
     #[arg(long, value_name = "FILE.toml")]
     map: PathBuf,
-    /// The rows, with a header line
+    /// The rows, with a header line; or the rejects of an import before
     file: PathBuf,
-    /// Where refused rows go; next to the working directory as <file>.rejects.csv when absent
+    /// Where refused rows go: a new file; for s.csv a new s.rejects.csv in the working directory when absent, or
+    /// s.rejects-2.csv and so on
     #[arg(long, value_name = "FILE.csv")]
     rejects: Option<PathBuf>,
     /// How long to wait while no outcome at all is recorded
@@ -43,46 +46,61 @@ pub(crate) struct ImportArguments {
     json: bool,
 }
 
-/// Runs it.
-pub(crate) async fn run(arguments: ImportArguments, session: &Session) -> Result<ExitCode, CommandFailure> {
+/// Runs it. The number is the exit code.
+pub(crate) async fn run(arguments: ImportArguments, session: &Session) -> Result<u8, CommandFailure> {
     let file = RowsFile::check(&arguments.file).map_err(nothing_sent)?;
     let known = session.model()?.aggregates();
-    let mapping = Mapping::load(&arguments.map, &file.header, &known).map_err(nothing_sent)?;
+    let mapping = Mapping::load(&arguments.map, &file, &known).map_err(nothing_sent)?;
     let name = mapping.name().to_owned();
-    let rejects_path = arguments.rejects.unwrap_or_else(|| default_rejects(&arguments.file));
-    for (what, read) in [("rows", &arguments.file), ("map", &arguments.map)] {
-        if is_same_file(&rejects_path, read) {
-            let path = rejects_path.display();
-            return Err(CommandFailure::usage(format_args!(
-                "--rejects: {path} is the file of the {what}, which would be overwritten; name another; nothing was sent"
-            )));
-        }
-    }
-    let rejects = Rejects::new(&rejects_path, file.header.clone()).map_err(|error| {
-        let (code, path) = (ExitCode::of_file_error(&error), rejects_path.display());
-        let words = "name a file that can be written with --rejects; nothing was sent";
-        CommandFailure::new(code, format_args!("refused rows cannot be written to {path}: {error}; {words}"))
+    let shutdown = Shutdown::new();
+    shutdown.on_signals().map_err(|error| {
+        CommandFailure::new(ExitCode::Software, format_args!("cannot watch signals: {error}"))
     })?;
-    let connected = session.connect().await?;
+    let rejects = rejects(&arguments, &file).map_err(nothing_sent)?;
+    let begun = async {
+        let connected = session.connect().await?;
+        Dispatcher::begin(connected, "import", arguments.timeout).await
+    };
+    let dispatcher = match begun.await {
+        Ok(dispatcher) => dispatcher,
+        Err(failure) => {
+            // An empty file of rejects would say that there was an import.
+            drop(rejects.finish());
+            return Err(nothing_sent(failure));
+        }
+    };
     let bar = session.console.bar("rows", file.count);
-    let dispatcher = Dispatcher::begin(connected, "import", arguments.timeout).await?;
     let mut import = Import::new(dispatcher, mapping, rejects, bar.clone());
-    let ended = import.run(&file).await;
+    let ended = tokio::select! {
+        ended = import.run(&file) => ended,
+        () = shutdown.requested() => Err(CommandFailure::usage("interrupted").with_code(NO_OUTCOME)),
+    };
     bar.finish_and_clear();
-    let (summary, rejects) = import.end().await;
-    let rejects = rejects.finish().map_err(|error| CommandFailure::file(&rejects_path, &error))?;
+    let (summary, rejects) = import.end().await?;
+    let path = rejects.path().to_owned();
+    let rejects = rejects.finish().map_err(|error| CommandFailure::file(&path, &error))?;
     tell(&summary, rejects, &name, arguments.json, session)?;
     match ended {
-        Ok(()) => Ok(ExitCode::Ok),
+        Ok(()) if summary.refused > 0 => Ok(REJECTED),
+        Ok(()) => Ok(ExitCode::Ok.number()),
         Err(failure) => Err(CommandFailure {
             message: format!(
-                "{}; {} of the rows that were read have no outcome yet. To go on, import the same file again: what was sent \
+                "{}; {} of {} rows were read, of which {} have no outcome yet. To go on, import the same file again: what was sent \
                  before is not decided a second time",
                 failure.message,
-                summary.rows - summary.accepted - summary.refused
+                summary.rows,
+                file.count,
+                summary.undecided()
             ),
             ..failure
         }),
+    }
+}
+
+fn rejects(arguments: &ImportArguments, file: &RowsFile) -> Result<Rejects, RejectsError> {
+    match &arguments.rejects {
+        Some(path) => Rejects::named(path, file.header.clone()),
+        None => Rejects::beside(&arguments.file, file.header.clone()),
     }
 }
 
@@ -100,36 +118,36 @@ fn tell(
     json: bool,
     session: &Session,
 ) -> Result<(), CommandFailure> {
+    let Summary { rows, new, known, without_effect, refused, commands } = *summary;
     if json {
         output::line(json!({
-            "rows": summary.rows,
-            "accepted": summary.accepted,
-            "refused": summary.refused,
-            "duplicates": summary.duplicates,
-            "commands": summary.commands,
-            "commands_sent_before": summary.commands_sent_before,
+            "rows": rows,
+            "new": new,
+            "known": known,
+            "without_effect": without_effect,
+            "refused": refused,
+            "commands": commands,
             "rejects_file": rejects,
         }))?;
         return Ok(());
     }
     output::line(format_args!(
-        "{} rows: {} accepted ({} of them known before), {} refused",
-        summary.rows, summary.accepted, summary.duplicates, summary.refused
+        "{rows} rows: {new} new, {known} known, {without_effect} without effect, {refused} refused"
     ))?;
-    if summary.commands_sent_before > 0 {
+    if known > 0 {
         session.console.say(format_args!(
-            "{} of {} commands were sent before for the same rows by a map with the name {name:?}, and keep the outcome of \
-             that time, even where the map has changed since; give the map another name to have all decided anew",
-            summary.commands_sent_before, summary.commands
+            "{known} rows were imported before by a map with the name {name:?}, and keep what became of them then, even where the \
+             map or the row has changed since; give the map another name to have all decided anew"
+        ));
+    }
+    if without_effect > 0 {
+        session.console.say(format_args!(
+            "{without_effect} rows changed nothing, as what they say held before, also where two rows give the same id to what they \
+             record"
         ));
     }
     if let Some(path) = rejects {
         session.console.say(format_args!("refused rows are in {}", path.display()));
     }
     Ok(())
-}
-
-fn default_rejects(file: &Path) -> PathBuf {
-    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
-    PathBuf::from(format!("{stem}.rejects.csv"))
 }

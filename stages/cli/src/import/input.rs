@@ -8,6 +8,12 @@ use std::{
 
 use millstream_contract::exit_code::{ExitCode, Failure};
 
+use super::{
+    identity::is_identity,
+    quotes::{QuoteFault, QuoteWatch},
+    rejects::{IDENTITY_COLUMN, REJECT_COLUMNS, ROW_COLUMN},
+};
+
 /// As many bytes as tell how a text is written.
 const BEGINNING: usize = 4;
 
@@ -28,6 +34,20 @@ pub(crate) enum InputError {
     Text { path: PathBuf, line: u64 },
     #[error("{path}: line {line} has {found} fields where the header has {expected}; mend it")]
     Length { path: PathBuf, line: u64, found: u64, expected: u64 },
+    #[error(
+        "{path}: a quote that is opened on line {line} is never closed, and would swallow the rest of the file; close it, or write a \
+         quote within a field twice"
+    )]
+    OpenQuote { path: PathBuf, line: u64 },
+    #[error(
+        "{path}: line {line}: a quote that is opened on line {opened} closes within a field, which goes on behind it; write a quote within \
+         a field twice"
+    )]
+    QuoteWithin { path: PathBuf, opened: u64, line: u64 },
+    #[error(
+        "{path}: line {line}: {column} holds {found:?}, which no import has written there; leave it as it was, or empty"
+    )]
+    Reject { path: PathBuf, line: u64, column: &'static str, found: String },
     #[error("{path}: there is no line with the names of the columns; the first line must be one")]
     Header { path: PathBuf },
 }
@@ -36,25 +56,40 @@ impl Failure for InputError {
     fn exit_code(&self) -> ExitCode {
         match self {
             Self::Folder { .. } | Self::Pipe { .. } | Self::Read { .. } => ExitCode::Usage,
-            Self::Utf16 { .. } | Self::Text { .. } | Self::Length { .. } | Self::Header { .. } => {
-                ExitCode::Data
-            }
+            Self::Utf16 { .. }
+            | Self::Text { .. }
+            | Self::Length { .. }
+            | Self::OpenQuote { .. }
+            | Self::QuoteWithin { .. }
+            | Self::Reject { .. }
+            | Self::Header { .. } => ExitCode::Data,
         }
     }
 }
 
-/// A file of rows, each of which has as many fields as the header.
+/// A file of rows, each of which has as many fields as the header. It may be a file of rejects, whose first columns are the import's.
 #[derive(Debug)]
 pub(crate) struct RowsFile {
     path: PathBuf,
-    /// The names of its columns.
+    /// The names of the rows' own columns.
     pub(crate) header: csv::StringRecord,
     /// How many rows follow the header.
     pub(crate) count: u64,
+    columns: RejectColumns,
 }
 
-/// Its rows.
-pub(crate) type RowsReader = csv::Reader<BufReader<File>>;
+/// A row of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SourceRow {
+    /// Its number, from 1 and without the header, in the file from which it was imported first.
+    pub(crate) number: u64,
+    /// The line of this file on which it begins.
+    pub(crate) line: u64,
+    /// The identity that it had when it was refused.
+    pub(crate) identity: Option<String>,
+    /// Its own fields.
+    pub(crate) record: csv::StringRecord,
+}
 
 impl RowsFile {
     /// Reads the whole file.
@@ -63,30 +98,102 @@ impl RowsFile {
     /// [`InputError`] naming the first line that is no row.
     pub(crate) fn check(path: &Path) -> Result<Self, InputError> {
         let of_csv = |error| of_csv(path, error);
-        let mut reader = csv::Reader::from_reader(BufReader::new(open(path)?));
+        let mut reader = csv::Reader::from_reader(QuoteWatch::new(BufReader::new(open(path)?)));
         let header = reader.headers().map_err(of_csv)?.clone();
-        if header.is_empty() {
-            return Err(InputError::Header { path: path.to_owned() });
-        }
+        let columns = RejectColumns::new(&header);
         let mut record = csv::StringRecord::new();
         let mut count = 0;
-        while reader.read_record(&mut record).map_err(of_csv)? {
-            count += 1;
+        let read = loop {
+            match reader.read_record(&mut record) {
+                Ok(true) => count += 1,
+                Ok(false) => break Ok(()),
+                Err(error) => break Err(of_csv(error)),
+            }
+            columns.row(count, &record, path)?;
+        };
+        // A quote that is not closed makes rows of other lengths, too.
+        let path = path.to_owned();
+        match reader.get_ref().fault() {
+            Some(QuoteFault::Behind { opened, line }) => {
+                return Err(InputError::QuoteWithin { path, opened, line });
+            }
+            Some(QuoteFault::Open { line }) if read.is_ok() => {
+                return Err(InputError::OpenQuote { path, line });
+            }
+            Some(QuoteFault::Open { .. }) | None => read?,
         }
-        Ok(Self { path: path.to_owned(), header, count })
+        let header = columns.without(&header);
+        if header.is_empty() {
+            return Err(InputError::Header { path });
+        }
+        Ok(Self { path, header, count, columns })
     }
 
-    /// Begins at the first row.
+    /// What it is called, without its folder.
+    pub(crate) fn name(&self) -> String {
+        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// Its rows, from the first one on.
     ///
     /// # Errors
-    /// [`InputError`] when it is not there any more.
-    pub(crate) fn reader(&self) -> Result<RowsReader, InputError> {
-        Ok(csv::Reader::from_reader(BufReader::new(open(&self.path)?)))
+    /// [`InputError`] when it is not there any more. A row is one when the file has changed since it was checked.
+    pub(crate) fn rows(&self) -> Result<impl Iterator<Item = Result<SourceRow, InputError>>, InputError> {
+        let records = csv::Reader::from_reader(BufReader::new(open(&self.path)?)).into_records();
+        Ok((1..).zip(records).map(|(number, record)| {
+            let record = record.map_err(|error| of_csv(&self.path, error))?;
+            self.columns.row(number, &record, &self.path)
+        }))
+    }
+}
+
+/// Where a file has the columns that the import writes before those of a refused row.
+#[derive(Debug)]
+struct RejectColumns {
+    all: Vec<usize>,
+    row: Option<usize>,
+    identity: Option<usize>,
+}
+
+impl RejectColumns {
+    fn new(header: &csv::StringRecord) -> Self {
+        let place = |name: &str| header.iter().position(|column| column.trim() == name);
+        Self {
+            all: REJECT_COLUMNS.into_iter().filter_map(place).collect(),
+            row: place(ROW_COLUMN),
+            identity: place(IDENTITY_COLUMN),
+        }
     }
 
-    /// What is wrong with a line, which was well when the file was checked.
-    pub(crate) fn changed(&self, error: csv::Error) -> InputError {
-        of_csv(&self.path, error)
+    fn without(&self, record: &csv::StringRecord) -> csv::StringRecord {
+        if self.all.is_empty() {
+            return record.clone();
+        }
+        let own = (0..).zip(record).filter(|(index, _)| !self.all.contains(index));
+        own.map(|(_, field)| field).collect()
+    }
+
+    fn row(&self, number: u64, record: &csv::StringRecord, path: &Path) -> Result<SourceRow, InputError> {
+        let line = record.position().map_or(0, csv::Position::line);
+        let given = |at: Option<usize>| {
+            at.and_then(|at| record.get(at)).map(str::trim).filter(|text| !text.is_empty())
+        };
+        let wrong = |column, found: &str| InputError::Reject {
+            path: path.to_owned(),
+            line,
+            column,
+            found: found.to_owned(),
+        };
+        let number = match given(self.row) {
+            Some(text) => text.parse().map_err(|_| wrong(ROW_COLUMN, text))?,
+            None => number,
+        };
+        let identity = match given(self.identity) {
+            Some(text) if is_identity(text) => Some(text.to_owned()),
+            Some(text) => return Err(wrong(IDENTITY_COLUMN, text)),
+            None => None,
+        };
+        Ok(SourceRow { number, line, identity, record: self.without(record) })
     }
 }
 
@@ -148,12 +255,18 @@ mod tests {
     fn what_is_no_file_of_rows_is_named_with_what_to_do() {
         let folder = tempfile::tempdir().unwrap();
         let utf16: Vec<u8> = "sku,name\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
-        let files: [(&str, &[u8], &str); 7] = [
+        let files: [(&str, &[u8], &str); 9] = [
             ("bom16", &[b"\xff\xfe", &*utf16].concat(), "is written in UTF-16; save it as UTF-8"),
             ("no-bom16", &utf16, "is written in UTF-16; save it as UTF-8"),
             ("head", b"sku,n\xe9me\n1,Gin\n", "line 1 is not UTF-8; save the file as UTF-8"),
             ("row", b"sku,name\n1,Gin\n2,G\xe9n\n", "line 3 is not UTF-8; save the file as UTF-8"),
             ("short", b"sku,name\n1,Gin\n2\n", "line 3 has 1 fields where the header has 2"),
+            ("open", b"sku,name\n1,\"Gin\n2,Gin\n", "a quote that is opened on line 2 is never closed"),
+            (
+                "within",
+                b"sku,name\n1,\"Gin\n2,\"Gin\"\n",
+                "line 3: a quote that is opened on line 2 closes within",
+            ),
             ("empty", b"", "there is no line with the names of the columns"),
             ("", b"", "is a folder; name a file"),
         ];

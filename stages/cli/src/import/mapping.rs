@@ -2,72 +2,84 @@
 //! first command is sent.
 
 use std::{
-    collections::HashSet,
+    cell::RefCell,
+    ops::Range,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use bytes::Bytes;
+use jiff::Timestamp;
 use millstream_contract::{
-    command::COMMAND_ID_LENGTH_MAX,
+    command::{BodyFormat, COMMAND_ID_LENGTH_MAX, CommandEnvelope},
     commit::commit_hash,
+    error_text::one_line,
     exit_code::{ExitCode, Failure},
     stored_message::Headers,
     subject::{CommandAddress, Origin},
 };
-use millstream_domain::decider::AggregateRegistry;
+use millstream_domain::decider::{AggregateRegistry, AggregateType};
 use serde::Deserialize;
+use toml::Spanned;
 
 use super::{
-    input::{self, InputError},
-    template::{Columns, Row, RowError, Template, TemplateError, Text},
+    identity::{CHOICES, Identities, Identity, IdentityError, digest, hexadecimal},
+    input::{self, InputError, RowsFile, SourceRow},
+    map_check::{self, BodyError},
+    node::{self, At, Placed},
+    template::{Template, TemplateError, parse_text},
+    text::{Columns, Row, RowError, Slugs, Text},
 };
 use crate::command_publisher::OutgoingCommand;
 
-/// Bytes of a content hash that are part of ids.
+/// Bytes of the hash of a row's content.
 const HASH_LENGTH: usize = 8;
-/// Longest name, in bytes: behind it an id has the number of the row, the hash in hexadecimal, the number of the command, and three
-/// colons.
-const NAME_LENGTH_MAX: usize = COMMAND_ID_LENGTH_MAX - (20 + 2 * HASH_LENGTH + 20 + 3);
+/// Longest names of an aggregate and a command that stand in ids as they are; longer ones leave a hash.
+const PART_LENGTH_MAX: usize = 80;
+/// Longest name, in bytes. Behind it an id has the identity of the row, the names of aggregate and command, which of them it is if there
+/// are several, how often it was refused before, and what separates them.
+const NAME_LENGTH_MAX: usize = COMMAND_ID_LENGTH_MAX - (24 + PART_LENGTH_MAX + 20 + 20 + 4);
 
 /// The file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawMapping {
     /// Part of the ids of its commands: two mappings of one file are two imports.
-    name: String,
-    context: String,
+    name: Spanned<String>,
+    context: Spanned<String>,
+    identity: Option<Placed>,
     command: Vec<RawCommand>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawCommand {
-    aggregate: String,
-    id: String,
-    command: String,
-    /// Sent once for each distinct content, not once a row.
+    aggregate: Spanned<String>,
+    id: Placed,
+    command: Placed,
+    /// Left out where the command before it to the same aggregate was equal.
     #[serde(default)]
     once: bool,
-    body: toml::Value,
+    body: Placed,
 }
 
-impl RawCommand {
-    /// Whether the application has such a command. All rows would be refused for what is wrong with the map. A name that a column
-    /// gives is left to the handler.
-    fn check(&self, path: &Path, context: &str, known: &AggregateRegistry) -> Result<(), MappingError> {
-        let (path, context, aggregate) = (path.to_owned(), context.to_owned(), self.aggregate.clone());
-        let Some(found) = known.get(&context, &aggregate) else {
-            let all = known.iter().map(|each| format!("{}.{}", each.context(), each.aggregate()));
-            let known = all.collect::<Vec<_>>().join(", ");
-            return Err(MappingError::Aggregate { path, context, aggregate, known });
-        };
-        let names = found.command_names();
-        if self.command.contains('{') || names.contains(&&*self.command) {
-            return Ok(());
-        }
-        let (command, known) = (self.command.clone(), names.join(", "));
-        Err(MappingError::Command { path, context, aggregate, command, known })
-    }
+/// A mistake of a map.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum MapFault {
+    #[error("the ids of all commands begin with the name {name:?}, which {rule}; choose another")]
+    Name { name: String, rule: &'static str },
+    #[error("there is no aggregate {context}.{aggregate}; there are {known}")]
+    Aggregate { context: String, aggregate: String, known: String },
+    #[error("{context}.{aggregate} has no command {command}; it has {known}")]
+    Command { context: String, aggregate: String, command: String, known: String },
+    #[error("only processes and timers may give {command}")]
+    Internal { command: String },
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Body(#[from] BodyError),
 }
 
 /// A mapping that cannot be used.
@@ -77,29 +89,54 @@ pub(crate) enum MappingError {
     Input(#[from] InputError),
     #[error("{path} is not a mapping")]
     Form { path: PathBuf, source: Box<toml::de::Error> },
-    #[error("{path}: command {command}")]
-    Template { path: PathBuf, command: String, source: TemplateError },
+    #[error("{path}: line {line}, column {column}: {fault}")]
+    Fault { path: PathBuf, line: usize, column: usize, fault: Box<MapFault> },
     #[error("{path} maps rows to no command")]
     Empty { path: PathBuf },
-    #[error("{path}: the ids of all commands begin with the name {name:?}, which {rule}; choose another")]
-    Name { path: PathBuf, name: String, rule: &'static str },
-    #[error("{path}: there is no aggregate {context}.{aggregate}; there are {known}")]
-    Aggregate { path: PathBuf, context: String, aggregate: String, known: String },
-    #[error("{path}: {context}.{aggregate} has no command {command}; it has {known}")]
-    Command { path: PathBuf, context: String, aggregate: String, command: String, known: String },
+    #[error("{path} does not say which rows are one; write {CHOICES}")]
+    NoIdentity { path: PathBuf },
+    #[error(
+        "{path}: the rows of lines {first} and {second} of the file have the same identity{others}; name columns under identity that tell \
+         all rows apart"
+    )]
+    SameIdentity { path: PathBuf, first: u64, second: u64, others: String },
 }
 
 impl Failure for MappingError {
     fn exit_code(&self) -> ExitCode {
         match self {
             Self::Input(error) => error.exit_code(),
-            Self::Form { .. }
-            | Self::Template { .. }
-            | Self::Empty { .. }
-            | Self::Name { .. }
-            | Self::Aggregate { .. }
-            | Self::Command { .. } => ExitCode::Configuration,
+            Self::SameIdentity { .. } => ExitCode::Data,
+            Self::Form { .. } | Self::Fault { .. } | Self::Empty { .. } | Self::NoIdentity { .. } => {
+                ExitCode::Configuration
+            }
         }
+    }
+}
+
+/// The text of a map, for saying where something stands in it.
+struct MapText<'a> {
+    path: &'a Path,
+    text: &'a str,
+}
+
+impl MapText<'_> {
+    fn fault(&self, span: Range<usize>, fault: impl Into<MapFault>) -> MappingError {
+        let before = self.text.get(..span.start).unwrap_or_default();
+        let line = 1 + before.matches('\n').count();
+        let column = 1 + before.rsplit('\n').next().unwrap_or_default().chars().count();
+        MappingError::Fault { path: self.path.to_owned(), line, column, fault: Box::new(fault.into()) }
+    }
+
+    fn unreadable(&self, error: toml::de::Error) -> MappingError {
+        match node::date_in(&error) {
+            Some(span) => self.fault(span, TemplateError::Kind { found: "a date without quotes".to_owned() }),
+            None => MappingError::Form { path: self.path.to_owned(), source: Box::new(error) },
+        }
+    }
+
+    fn at<E: Into<MapFault>>(&self, error: At<E>) -> MappingError {
+        self.fault(error.span, error.what)
     }
 }
 
@@ -119,58 +156,124 @@ impl From<RowError> for RowRefusal {
 }
 
 /// A mapping, checked.
-#[derive(Debug)]
 pub(crate) struct Mapping {
     name: String,
     context: String,
     commands: Vec<CommandTemplate>,
-    /// Ids of the commands that are sent once and were.
-    sent: HashSet<String>,
+    identities: Identities,
+    slugs: RefCell<Slugs>,
 }
 
-#[derive(Debug)]
 struct CommandTemplate {
     aggregate: String,
+    of_type: Arc<dyn AggregateType>,
     id: Text,
     command: Text,
     once: bool,
     body: Template,
+    /// Which of the commands of this kind of a row it is.
+    nth: usize,
+}
+
+/// A row that was read: what it is to the import, and its commands.
+#[derive(Debug)]
+pub(crate) struct MappedRow {
+    /// None where a column that tells rows apart is empty.
+    pub(crate) identity: Option<String>,
+    /// All of them, or why the row has none.
+    pub(crate) commands: Result<Vec<RowCommand>, RowRefusal>,
+}
+
+/// A command of a row.
+#[derive(Debug, Clone)]
+pub(crate) struct RowCommand {
+    /// Whether it is left out where the command before it to the same aggregate was equal.
+    pub(crate) once: bool,
+    /// The command, under the id of the first attempt.
+    pub(crate) command: OutgoingCommand,
+}
+
+impl RowCommand {
+    /// The same after so many attempts that were refused. What was accepted keeps the id under which it was, and is known by it.
+    pub(crate) fn again(&self, refused: u32) -> OutgoingCommand {
+        let mut command = self.command.clone();
+        if refused > 0 {
+            command.id = format!("{}~{}", command.id, refused.saturating_add(1));
+        }
+        command
+    }
 }
 
 impl Mapping {
-    /// Reads the mapping for a file with this header.
+    /// Reads the mapping for a file.
     ///
     /// # Errors
     /// [`MappingError`] naming the place.
     pub(crate) fn load(
         path: &Path,
-        header: &csv::StringRecord,
+        file: &RowsFile,
         known: &AggregateRegistry,
     ) -> Result<Self, MappingError> {
         let text = input::text(path)?;
-        let raw: RawMapping = toml::from_str(&text)
-            .map_err(|source| MappingError::Form { path: path.to_owned(), source: Box::new(source) })?;
-        if let Some(rule) = broken_rule(&raw.name) {
-            return Err(MappingError::Name { path: path.to_owned(), name: raw.name, rule });
+        let map = MapText { path, text: &text };
+        let raw: RawMapping = toml::from_str(&text).map_err(|error| map.unreadable(error))?;
+        if let Some(rule) = broken_rule(raw.name.get_ref()) {
+            let name = raw.name.get_ref().clone();
+            return Err(map.fault(raw.name.span(), MapFault::Name { name, rule }));
         }
-        raw.command.iter().try_for_each(|command| command.check(path, &raw.context, known))?;
-        let columns = Columns::new(header);
-        let commands = raw
-            .command
-            .into_iter()
-            .map(|raw| {
-                let name = format!("{}.{}", raw.aggregate, raw.command);
-                CommandTemplate::new(raw, &columns).map_err(|source| MappingError::Template {
-                    path: path.to_owned(),
-                    command: name,
-                    source,
-                })
-            })
-            .collect::<Result<Vec<_>, _>>()?;
+        let columns = Columns::new(&file.header);
+        let mut commands: Vec<CommandTemplate> = Vec::new();
+        for command in raw.command {
+            let mut command = CommandTemplate::read(command, &raw.context, &columns, known, &map)?;
+            let is_same = |other: &&CommandTemplate| {
+                (&other.aggregate, &other.command) == (&command.aggregate, &command.command)
+            };
+            command.nth = 1 + commands.iter().filter(is_same).count();
+            commands.push(command);
+        }
         if commands.is_empty() {
             return Err(MappingError::Empty { path: path.to_owned() });
         }
-        Ok(Self { name: raw.name, context: raw.context, commands, sent: HashSet::new() })
+        let identity = raw.identity.ok_or_else(|| MappingError::NoIdentity { path: path.to_owned() })?;
+        let identity = Identity::read(&identity, &columns).map_err(|error| map.at(error))?;
+        let mut mapping = Self {
+            name: raw.name.into_inner(),
+            context: raw.context.into_inner(),
+            commands,
+            identities: Identities::new(identity, file.name()),
+            slugs: RefCell::default(),
+        };
+        mapping.check_identities(path, file)?;
+        Ok(mapping)
+    }
+
+    /// Refuses a file of which the identity tells rows not apart: one of two would be taken for known.
+    fn check_identities(&mut self, path: &Path, file: &RowsFile) -> Result<(), MappingError> {
+        let mut lines = std::collections::HashMap::new();
+        let (mut first, mut count) = (None, 0_u64);
+        for row in file.rows()? {
+            let row = row?;
+            if row.identity.is_none() && !self.identities.are_of_columns() {
+                continue;
+            }
+            let Some(identity) = self.identity(&row, "") else { continue };
+            if let Some(other) = lines.insert(digest("", [identity.as_str()]), row.line) {
+                first.get_or_insert((other, row.line));
+                count += 1;
+            }
+        }
+        let Some((first, second)) = first else { return Ok(()) };
+        let others = if count > 1 { format!(", and so have {} more", count - 1) } else { String::new() };
+        Err(MappingError::SameIdentity { path: path.to_owned(), first, second, others })
+    }
+
+    fn identity(&mut self, row: &SourceRow, hash: &str) -> Option<String> {
+        if let Some(given) = &row.identity {
+            return Some(given.clone());
+        }
+        let SourceRow { number, line, record, .. } = row;
+        let (number, line, slugs) = (*number, *line, &self.slugs);
+        self.identities.of(&Row { number, line, hash, identity: "", record, slugs }).ok()
     }
 
     /// What it is called, which is part of its commands' ids.
@@ -178,67 +281,144 @@ impl Mapping {
         &self.name
     }
 
-    /// The commands of a row, without those that were sent before for another one: all of them or none.
-    ///
-    /// # Errors
-    /// [`RowRefusal`] when a column does not hold what is asked for.
-    pub(crate) fn commands(
+    /// The commands of the next row: all of them or none.
+    pub(crate) fn map(&mut self, row: &SourceRow) -> MappedRow {
+        let hash = content_hash(&row.record);
+        let identity = self.identity(row, &hash);
+        let commands = self.commands(row, &hash, identity.as_deref());
+        MappedRow { identity, commands }
+    }
+
+    fn commands(
         &mut self,
-        number: u64,
-        record: &csv::StringRecord,
-    ) -> Result<Vec<OutgoingCommand>, RowRefusal> {
-        let hash = content_hash(record.iter());
-        let row = Row { number, hash: &hash, record };
-        let mut commands = Vec::new();
-        for (index, template) in (1..).zip(&self.commands) {
-            let mut command = template.command(&self.context, &row)?;
-            command.id = if template.once {
-                let body = String::from_utf8_lossy(&command.body).into_owned();
-                format!("{}:{}", self.name, content_hash([command.address.to_string(), body]))
-            } else {
-                format!("{}:{number}:{hash}:{index}", self.name)
+        row: &SourceRow,
+        hash: &str,
+        identity: Option<&str>,
+    ) -> Result<Vec<RowCommand>, RowRefusal> {
+        let SourceRow { number, line, record, .. } = row;
+        let (number, line, slugs) = (*number, *line, &self.slugs);
+        let of_identity = |identity| Row { number, line, hash, identity, record, slugs };
+        let Some(identity) = identity else {
+            let refused = self.identities.of(&of_identity(""));
+            let code = RowRefusal {
+                code: "identity-unknown".to_owned(),
+                reason: "the row has no identity".to_owned(),
             };
-            if !(template.once && self.sent.contains(&command.id)) {
-                commands.push((template.once, command));
-            }
-        }
-        self.sent.extend(commands.iter().filter(|(once, _)| *once).map(|(_, command)| command.id.clone()));
-        Ok(commands.into_iter().map(|(_, command)| command).collect())
+            return Err(refused.err().map_or(code, RowRefusal::from));
+        };
+        let row = of_identity(identity);
+        self.commands.iter().map(|template| template.command(&self.name, &self.context, &row)).collect()
     }
 }
 
 impl CommandTemplate {
-    fn new(raw: RawCommand, columns: &Columns) -> Result<Self, TemplateError> {
+    fn read(
+        raw: RawCommand,
+        context: &Spanned<String>,
+        columns: &Columns,
+        known: &AggregateRegistry,
+        map: &MapText<'_>,
+    ) -> Result<Self, MappingError> {
+        let of_context = |each: &&Arc<dyn AggregateType>| each.context() == context.get_ref();
+        let Some(of_type) = known.get(context.get_ref(), raw.aggregate.get_ref()) else {
+            let (context_name, aggregate) = (context.get_ref().clone(), raw.aggregate.get_ref().clone());
+            let place = if known.iter().any(|each| of_context(&each)) {
+                raw.aggregate.span()
+            } else {
+                context.span()
+            };
+            let all = known.iter().map(|each| format!("{}.{}", each.context(), each.aggregate()));
+            let known = all.collect::<Vec<_>>().join(", ");
+            return Err(map.fault(place, MapFault::Aggregate { context: context_name, aggregate, known }));
+        };
+        let command = parse_text(&raw.command, columns).map_err(|error| map.at(error))?;
+        if let Some(name) = command.constant() {
+            check_command(name, of_type.as_ref()).map_err(|fault| map.fault(raw.command.span(), fault))?;
+            if let Some(schema) = of_type.command_json_schema(name) {
+                map_check::check(&raw.body, &schema).map_err(|error| map.at(error))?;
+            }
+        }
         Ok(Self {
-            aggregate: raw.aggregate,
-            id: Text::parse(&raw.id, columns)?,
-            command: Text::parse(&raw.command, columns)?,
+            of_type: Arc::clone(of_type),
+            aggregate: raw.aggregate.into_inner(),
+            id: parse_text(&raw.id, columns).map_err(|error| map.at(error))?,
+            command,
             once: raw.once,
-            body: Template::parse(&raw.body, columns)?,
+            body: Template::parse(&raw.body, columns).map_err(|error| map.at(error))?,
+            nth: 1,
         })
     }
 
-    fn command(&self, context: &str, row: &Row<'_>) -> Result<OutgoingCommand, RowRefusal> {
+    fn command(&self, name: &str, context: &str, row: &Row<'_>) -> Result<RowCommand, RowRefusal> {
         let id = self.id.render(row)?;
         let command = self.command.render(row)?;
         let address = CommandAddress::new(context, &self.aggregate, &id, &command).map_err(|error| {
-            RowRefusal { code: "subject-not-allowed".to_owned(), reason: error.to_string() }
+            let reason = format!("{}: {error}", self.id.origin());
+            RowRefusal { code: "subject-not-allowed".to_owned(), reason }
         })?;
         let body = self.body.render(row)?.unwrap_or(serde_json::Value::Null);
-        Ok(OutgoingCommand {
-            origin: Origin::Sender,
-            address,
-            id: String::new(),
-            body: Bytes::from(body.to_string()),
-            headers: Headers::new(),
-        })
+        let body = Bytes::from(body.to_string());
+        self.check(&address, &body)?;
+        let mut part = format!("{}.{command}", self.aggregate);
+        if part.len() > PART_LENGTH_MAX {
+            part = hexadecimal(&digest(&self.aggregate, [command.as_str()]));
+        }
+        let nth = if self.nth > 1 { format!(".{}", self.nth) } else { String::new() };
+        let id = format!("{name}:{}:{part}{nth}", row.identity);
+        let command = OutgoingCommand { origin: Origin::Sender, address, id, body, headers: Headers::new() };
+        Ok(RowCommand { once: self.once, command })
     }
+
+    /// Refuses what the command's type would: nothing of the row is sent then.
+    fn check(&self, address: &CommandAddress, body: &Bytes) -> Result<(), RowRefusal> {
+        let refused = |code: &str, reason: String| {
+            Err(RowRefusal { code: code.to_owned(), reason: format!("{address}: {reason}") })
+        };
+        if let Err(rejection) = self.of_type.check_id(address.stream_id.id()) {
+            return refused(rejection.code, rejection.message);
+        }
+        let envelope = CommandEnvelope {
+            id: None,
+            position: 0,
+            stored_at: Timestamp::UNIX_EPOCH,
+            address: address.clone(),
+            origin: Origin::Sender,
+            format: BodyFormat::Json,
+            body: body.clone(),
+            actor: None,
+            correlation_id: None,
+            causation_id: None,
+            traceparent: None,
+            expected_version: None,
+            reply: None,
+        };
+        match self.of_type.decode_command(&envelope) {
+            Ok(_) => Ok(()),
+            Err(error) => refused(error.code(), one_line(&error)),
+        }
+    }
+}
+
+/// Whether an aggregate has a command that an import may give.
+fn check_command(command: &str, of_type: &dyn AggregateType) -> Result<(), MapFault> {
+    let command = command.to_owned();
+    if of_type.internal_commands().contains(&&*command) {
+        return Err(MapFault::Internal { command });
+    }
+    let names = of_type.command_names();
+    if names.contains(&&*command) {
+        return Ok(());
+    }
+    let (context, aggregate) = (of_type.context().to_owned(), of_type.aggregate().to_owned());
+    Err(MapFault::Command { context, aggregate, command, known: names.join(", ") })
 }
 
 /// Why a name cannot begin ids of commands. Each of them would be set aside, or be known under another id than the one that was sent:
 /// the server takes white space off the ends of a header.
 fn broken_rule(name: &str) -> Option<&'static str> {
-    if name.starts_with('@') {
+    if name.is_empty() {
+        Some("is empty")
+    } else if name.starts_with('@') {
         Some("begins with @, as ids do that stand for positions in COMMANDS")
     } else if name.starts_with(char::is_whitespace) {
         Some("begins with white space")
@@ -251,142 +431,15 @@ fn broken_rule(name: &str) -> Option<&'static str> {
     }
 }
 
-fn content_hash<T: AsRef<str>>(fields: impl IntoIterator<Item = T>) -> String {
+/// What `{hash}` stands for.
+fn content_hash(record: &csv::StringRecord) -> String {
     let mut bytes = Vec::new();
-    for field in fields {
-        bytes.extend_from_slice(field.as_ref().as_bytes());
+    for field in record {
+        bytes.extend_from_slice(field.as_bytes());
         bytes.push(0);
     }
-    commit_hash(&bytes).iter().take(HASH_LENGTH).map(|byte| format!("{byte:02x}")).collect()
+    hexadecimal(commit_hash(&bytes).get(..HASH_LENGTH).unwrap_or_default())
 }
 
 #[cfg(test)]
-mod tests {
-    use millstream_domain::application::Model;
-    use millstream_model::Reference;
-
-    use super::*;
-
-    fn mapping() -> (tempfile::TempDir, Mapping) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("map.toml");
-        let text = r#"
-            name = "test"
-            context = "retail"
-            [[command]]
-            aggregate = "product"
-            id = "{item}"
-            command = "register"
-            once = true
-            body = { name = "{name}" }
-            [[command]]
-            aggregate = "till"
-            id = "{store}"
-            command = "record-sale"
-            body = { sale = "{row}", price = { decimal = "{price}", places = 2 } }
-        "#;
-        std::fs::write(&path, text).unwrap();
-        let mapping = load(&path).unwrap();
-        (folder, mapping)
-    }
-
-    fn load(path: &Path) -> Result<Mapping, MappingError> {
-        let header = csv::StringRecord::from(vec!["item", "name", "store", "price"]);
-        Mapping::load(path, &header, &Model::of::<Reference>().unwrap().aggregates())
-    }
-
-    /// A map of another context ended with 0: each row was refused, as if it were the row's fault.
-    #[test]
-    fn a_map_to_what_the_application_does_not_have_is_refused() {
-        let (folder, _) = mapping();
-        let path = folder.path().join("map.toml");
-        let text = std::fs::read_to_string(&path).unwrap();
-        for (right, wrong, said) in [
-            (
-                "\"retail\"",
-                "\"retial\"",
-                "there is no aggregate retial.product; there are comments.comment, ",
-            ),
-            ("\"till\"", "\"tills\"", "there is no aggregate retail.tills; "),
-            ("\"register\"", "\"registre\"", "retail.product has no command registre; it has "),
-        ] {
-            std::fs::write(&path, text.replace(right, wrong)).unwrap();
-            let refused = load(&path).unwrap_err();
-            assert!(refused.to_string().contains(said), "{refused}");
-            assert_eq!(refused.exit_code(), ExitCode::Configuration);
-        }
-    }
-
-    /// The import waited a minute for outcomes, which were recorded for positions without an id.
-    #[test]
-    fn a_name_that_cannot_begin_an_id_is_refused() {
-        let (folder, _) = mapping();
-        let path = folder.path().join("map.toml");
-        let text = std::fs::read_to_string(&path).unwrap();
-        let long = "x".repeat(NAME_LENGTH_MAX + 1);
-        for (name, said) in [
-            ("@sales", "the name \"@sales\", which begins with @, as ids do that stand for positions"),
-            (" sales", "which begins with white space; choose another"),
-            ("sa\\nles", "which holds a control character"),
-            (&long, "which is too long for an id"),
-        ] {
-            std::fs::write(&path, text.replace("\"test\"", &format!("\"{name}\""))).unwrap();
-            let refused = load(&path).unwrap_err();
-            assert!(refused.to_string().contains(said), "{refused}");
-            assert_eq!(refused.exit_code(), ExitCode::Configuration);
-        }
-        std::fs::write(&path, text.replace("\"test\"", &format!("\"{}\"", &long[1..]))).unwrap();
-        let mut longest = load(&path).unwrap();
-        let commands = longest.commands(u64::MAX, &record(["7", "Gin", "s1", "1.00"])).unwrap();
-        assert!(commands.iter().all(|command| command.id.len() <= COMMAND_ID_LENGTH_MAX), "{commands:?}");
-    }
-
-    fn record(fields: [&str; 4]) -> csv::StringRecord {
-        csv::StringRecord::from(fields.to_vec())
-    }
-
-    #[test]
-    fn command_of_the_same_content_is_sent_once() {
-        let (_folder, mut mapping) = mapping();
-        let first = mapping.commands(1, &record(["7", "Gin", "s1", "1.00"])).unwrap();
-        let second = mapping.commands(2, &record(["7", "Gin", "s1", "1.00"])).unwrap();
-        let renamed = mapping.commands(3, &record(["7", "Dry Gin", "s1", "1.00"])).unwrap();
-        let subjects = |commands: &[OutgoingCommand]| {
-            commands.iter().map(|command| command.address.subject()).collect::<Vec<_>>()
-        };
-        assert_eq!(subjects(&first), ["cmd.retail.product.7.register", "cmd.retail.till.s1.record-sale"]);
-        assert_eq!(subjects(&second), ["cmd.retail.till.s1.record-sale"]);
-        assert_eq!(subjects(&renamed), ["cmd.retail.product.7.register", "cmd.retail.till.s1.record-sale"]);
-    }
-
-    #[test]
-    fn ids_are_those_of_the_first_time_and_differ_between_equal_rows() {
-        let ids = || {
-            let (_folder, mut mapping) = mapping();
-            let row = record(["7", "Gin", "s1", "1.00"]);
-            let mut ids: Vec<String> = Vec::new();
-            for number in 1..=2 {
-                ids.extend(mapping.commands(number, &row).unwrap().into_iter().map(|command| command.id));
-            }
-            ids
-        };
-        let once = ids();
-        assert_eq!(once, ids());
-        assert_eq!(once.iter().collect::<HashSet<_>>().len(), 3);
-    }
-
-    #[test]
-    fn refused_row_sends_nothing_and_spoils_no_later_row() {
-        let (_folder, mut mapping) = mapping();
-        let refusal = mapping.commands(1, &record(["7", "Gin", "s1", ""])).unwrap_err();
-        assert_eq!(
-            (refusal.code.as_str(), refusal.reason.as_str()),
-            ("column-empty", "column price is empty")
-        );
-        assert_eq!(
-            mapping.commands(2, &record(["8", "Gin", "no such id!", "1"])).unwrap_err().code,
-            "subject-not-allowed"
-        );
-        assert_eq!(mapping.commands(3, &record(["7", "Gin", "s1", "1.00"])).unwrap().len(), 2);
-    }
-}
+mod tests;

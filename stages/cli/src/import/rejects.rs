@@ -1,4 +1,6 @@
-//! The rejects file: each refused row with its number, code, reason and all its own columns, ready to be mended.
+//! The rejects file: each refused row with its line, code, reason, identity and all its own columns, ready to be mended and imported.
+//!
+//! No file is ever written over: what an import before has left may be the only place where a row is told.
 
 use std::{
     fs::File,
@@ -7,63 +9,131 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Columns before the row's own.
-const COLUMNS: [&str; 3] = ["row", "code", "reason"];
+use millstream_contract::exit_code::{ExitCode, Failure};
 
-/// Writes the file when the first row is refused; a file of an earlier import is removed. A link to a file stays one.
+use super::mapping::RowRefusal;
+
+/// The row's number in the file from which it was imported first.
+pub(super) const ROW_COLUMN: &str = "import_row";
+/// What makes it the row that it is: a mended row brings only what is missing.
+pub(super) const IDENTITY_COLUMN: &str = "import_identity";
+/// Columns before the row's own. A file that has them is one of rejects.
+pub(super) const REJECT_COLUMNS: [&str; 5] =
+    [ROW_COLUMN, "import_line", "import_code", "import_reason", IDENTITY_COLUMN];
+/// More files of rejects than anybody keeps beside one another.
+const NUMBER_MAX: u32 = 10_000;
+
+/// Why there can be no rejects file.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RejectsError {
+    #[error(
+        "{path} is there already and is not written over; name another file with --rejects, or remove it"
+    )]
+    Exists { path: PathBuf },
+    #[error(
+        "refused rows cannot be written to {path}: {source}; name a file that can be written with --rejects"
+    )]
+    Write { path: PathBuf, source: io::Error },
+}
+
+impl Failure for RejectsError {
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Exists { .. } => ExitCode::Usage,
+            Self::Write { source, .. } => ExitCode::of_file_error(source),
+        }
+    }
+}
+
+/// A row that is refused.
+#[derive(Debug)]
+pub(crate) struct Reject {
+    /// In the file from which it was imported first.
+    pub(crate) number: u64,
+    /// In the file that is imported.
+    pub(crate) line: u64,
+    /// None where a column that tells rows apart is empty.
+    pub(crate) identity: Option<String>,
+    /// Why.
+    pub(crate) refusal: RowRefusal,
+    /// Its own fields.
+    pub(crate) record: csv::StringRecord,
+}
+
+/// The file, which goes again if no row is refused.
 #[derive(Debug)]
 pub(crate) struct Rejects {
     path: PathBuf,
     header: csv::StringRecord,
-    writer: Option<csv::Writer<BufWriter<File>>>,
-}
-
-/// Whether both paths lead to one file, by whatever names and links; not while one of them leads to none.
-pub(crate) fn is_same_file(one: &Path, other: &Path) -> bool {
-    match (one.metadata(), other.metadata()) {
-        (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
-        _ => false,
-    }
+    writer: csv::Writer<BufWriter<File>>,
+    /// Whether this import has made the file.
+    is_new: bool,
+    is_empty: bool,
 }
 
 impl Rejects {
-    /// Will write to `path`.
+    /// Makes the file that is named: a new one, or one that is empty. A device, such as `/dev/null`, is taken as it is.
     ///
     /// # Errors
-    /// When nothing can be written there.
-    pub(crate) fn new(path: &Path, header: csv::StringRecord) -> io::Result<Self> {
-        // Tried now: when the first row is refused, others have been sent.
-        let tried = File::options().create(true).append(true).open(path)?;
-        // A device, such as /dev/null, is nobody's to remove.
-        if tried.metadata()?.is_file() {
-            std::fs::remove_file(path.canonicalize()?)?;
+    /// [`RejectsError`] when nothing can be written there, or something is.
+    pub(crate) fn named(path: &Path, header: csv::StringRecord) -> Result<Self, RejectsError> {
+        let failed = |source| RejectsError::Write { path: path.to_owned(), source };
+        let is_new = !path.exists();
+        let file = File::options().create(true).append(true).open(path).map_err(failed)?;
+        let found = file.metadata().map_err(failed)?;
+        if found.is_file() && found.size() > 0 {
+            return Err(RejectsError::Exists { path: path.to_owned() });
         }
-        Ok(Self { path: path.to_owned(), header, writer: None })
+        Ok(Self::new(path.to_owned(), header, file, is_new))
+    }
+
+    /// Makes a file `<name>.rejects.csv` for the rows of `<name>.csv`, in the working directory; with a number in its name where there
+    /// is one already.
+    ///
+    /// # Errors
+    /// [`RejectsError`] when nothing can be written there.
+    pub(crate) fn beside(rows: &Path, header: csv::StringRecord) -> Result<Self, RejectsError> {
+        let stem = rows.file_stem().unwrap_or_default().to_string_lossy();
+        let mut number = 1;
+        loop {
+            let name = if number == 1 {
+                format!("{stem}.rejects.csv")
+            } else {
+                format!("{stem}.rejects-{number}.csv")
+            };
+            let path = PathBuf::from(name);
+            match File::options().write(true).create_new(true).open(&path) {
+                Ok(file) => return Ok(Self::new(path, header, file, true)),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number < NUMBER_MAX => {
+                    number += 1
+                }
+                Err(source) => return Err(RejectsError::Write { path, source }),
+            }
+        }
+    }
+
+    fn new(path: PathBuf, header: csv::StringRecord, file: File, is_new: bool) -> Self {
+        let writer = csv::WriterBuilder::new().flexible(true).from_writer(BufWriter::new(file));
+        Self { path, header, writer, is_new, is_empty: true }
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Adds a row.
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub(crate) fn add(
-        &mut self,
-        row: u64,
-        code: &str,
-        reason: &str,
-        record: &csv::StringRecord,
-    ) -> io::Result<()> {
-        let writer = match &mut self.writer {
-            Some(writer) => writer,
-            vacant => {
-                let mut writer = csv::WriterBuilder::new()
-                    .flexible(true)
-                    .from_writer(BufWriter::new(File::create(&self.path)?));
-                writer.write_record(COLUMNS.into_iter().chain(&self.header))?;
-                vacant.insert(writer)
-            }
-        };
-        let number = row.to_string();
-        writer.write_record([number.as_str(), code, reason].into_iter().chain(record))?;
+    pub(crate) fn add(&mut self, reject: &Reject) -> io::Result<()> {
+        if std::mem::take(&mut self.is_empty) {
+            self.writer.write_record(REJECT_COLUMNS.into_iter().chain(&self.header))?;
+        }
+        let Reject { refusal: RowRefusal { code, reason }, identity, .. } = reject;
+        let (number, line) = (reject.number.to_string(), reject.line.to_string());
+        let own = [&*number, &*line, code, reason, identity.as_deref().unwrap_or_default()];
+        self.writer.write_record(own.into_iter().chain(&reject.record))?;
         Ok(())
     }
 
@@ -72,10 +142,14 @@ impl Rejects {
     /// # Errors
     /// When the file cannot be written.
     pub(crate) fn finish(mut self) -> io::Result<Option<PathBuf>> {
-        match &mut self.writer {
-            Some(writer) => writer.flush().map(|()| Some(self.path)),
-            None => Ok(None),
+        self.writer.flush()?;
+        if !self.is_empty {
+            return Ok(Some(self.path));
         }
+        if self.is_new {
+            std::fs::remove_file(self.path.canonicalize()?)?;
+        }
+        Ok(None)
     }
 }
 
@@ -87,46 +161,60 @@ mod tests {
         csv::StringRecord::from(vec!["sku"])
     }
 
+    fn reject(line: u64) -> Reject {
+        Reject {
+            number: line - 1,
+            line,
+            identity: Some("c0de".to_owned()),
+            refusal: RowRefusal { code: "code".to_owned(), reason: "reason".to_owned() },
+            record: csv::StringRecord::from(vec!["tea"]),
+        }
+    }
+
+    const WRITTEN: &str =
+        "import_row,import_line,import_code,import_reason,import_identity,sku\n1,2,code,reason,c0de,tea\n";
+
     /// Rows had been sent when the first one was refused and nobody could write down why.
     #[test]
     fn where_nothing_can_be_written_is_said_before_any_row() {
         let folder = tempfile::tempdir().unwrap();
         for path in [folder.path().to_owned(), folder.path().join("none").join("rejects.csv")] {
-            assert!(Rejects::new(&path, header()).is_err(), "{path:?}");
+            assert!(Rejects::named(&path, header()).is_err(), "{path:?}");
         }
         let path = folder.path().join("rejects.csv");
-        std::fs::write(&path, "of an earlier import").unwrap();
-        assert_eq!(Rejects::new(&path, header()).unwrap().finish().unwrap(), None);
+        assert_eq!(Rejects::named(&path, header()).unwrap().finish().unwrap(), None);
         assert!(!path.exists(), "no row was refused");
         let link = folder.path().join("link.csv");
         std::os::unix::fs::symlink(&path, &link).unwrap();
-        let mut rejects = Rejects::new(&link, header()).unwrap();
-        assert!(!path.exists(), "no row is refused yet");
-        rejects.add(1, "code", "reason", &header()).unwrap();
+        let mut rejects = Rejects::named(&link, header()).unwrap();
+        rejects.add(&reject(2)).unwrap();
         assert_eq!(rejects.finish().unwrap(), Some(link));
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "row,code,reason,sku\n1,code,reason,sku\n");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), WRITTEN);
         let device = Path::new("/dev/null");
-        let mut rejects = Rejects::new(device, header()).unwrap();
-        rejects.add(1, "code", "reason", &header()).unwrap();
+        let mut rejects = Rejects::named(device, header()).unwrap();
+        rejects.add(&reject(2)).unwrap();
         assert_eq!(rejects.finish().unwrap().as_deref(), Some(device));
         assert!(device.exists());
     }
 
-    /// Paths were compared, which differ for a hard link.
+    /// The second import of a file removed what the first one had written, and `--rejects data.csv data.csv` the rows themselves.
     #[test]
-    fn a_link_is_the_file_that_it_leads_to() {
+    fn no_file_is_written_over() {
         let folder = tempfile::tempdir().unwrap();
-        let path = |name: &str| folder.path().join(name);
-        std::fs::write(path("rows.csv"), "sku").unwrap();
-        std::fs::write(path("equal.csv"), "sku").unwrap();
-        std::fs::hard_link(path("rows.csv"), path("hard.csv")).unwrap();
-        std::os::unix::fs::symlink(path("rows.csv"), path("soft.csv")).unwrap();
-        std::os::unix::fs::symlink(path("nothing.csv"), path("dangling.csv")).unwrap();
-        for same in ["rows.csv", "hard.csv", "soft.csv"] {
-            assert!(is_same_file(&path("rows.csv"), &path(same)), "{same}");
-        }
-        for other in ["equal.csv", "nothing.csv", "dangling.csv"] {
-            assert!(!is_same_file(&path("rows.csv"), &path(other)), "{other}");
-        }
+        let path = folder.path().join("rejects.csv");
+        std::fs::write(&path, "of an earlier import").unwrap();
+        let refused = Rejects::named(&path, header()).unwrap_err();
+        assert!(
+            refused.to_string().contains("rejects.csv is there already and is not written over"),
+            "{refused}"
+        );
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "of an earlier import");
+        std::fs::write(&path, "").unwrap();
+        assert_eq!(Rejects::named(&path, header()).unwrap().finish().unwrap(), None);
+        assert!(path.exists(), "it was there before");
+        let mut rejects = Rejects::named(&path, header()).unwrap();
+        rejects.add(&reject(2)).unwrap();
+        assert_eq!(rejects.finish().unwrap(), Some(path.clone()));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), WRITTEN);
     }
 }

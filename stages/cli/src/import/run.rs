@@ -1,14 +1,16 @@
 //! Sends the commands of all rows, many at once, and ticks the rows off by the recorded outcomes.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use indicatif::ProgressBar;
 use millstream_contract::{exit_code::ExitCode, outcome::Outcome};
 
 use super::{
-    input::RowsFile,
-    mapping::{Mapping, RowRefusal},
-    rejects::Rejects,
+    input::{RowsFile, SourceRow},
+    mapping::{MappedRow, Mapping, RowCommand, RowRefusal},
+    progress::{RowUnderWay, Told},
+    rejects::{Reject, Rejects},
+    shared::{Shared, Sharing},
 };
 use crate::{
     command_publisher::PublishError,
@@ -16,51 +18,64 @@ use crate::{
     failure::CommandFailure,
 };
 
+/// Rows that are refused and wait for those before them: bounds the memory where nothing of a row is sent.
+const REFUSED_MAX: usize = 32 * 1024;
+
 /// What became of the rows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Summary {
-    /// All rows of the file.
+    /// All rows that were read.
     pub(crate) rows: u64,
-    /// Rows all of whose commands were accepted, now or before.
-    pub(crate) accepted: u64,
+    /// Rows that changed something now.
+    pub(crate) new: u64,
+    /// Rows that an earlier import had brought already.
+    pub(crate) known: u64,
+    /// Accepted rows that changed nothing: what they say held before.
+    pub(crate) without_effect: u64,
     /// Rows that are in the rejects file.
     pub(crate) refused: u64,
-    /// Accepted rows that an earlier import had brought already.
-    pub(crate) duplicates: u64,
-    /// Commands sent.
+    /// Commands sent, without those that were sent once more under another id.
     pub(crate) commands: u64,
-    /// Those of them whose id an earlier import had used: they were not decided anew, whatever they say now.
-    pub(crate) commands_sent_before: u64,
 }
 
-/// A row whose outcomes are not all in.
-#[derive(Debug)]
-struct RowUnderWay {
-    record: csv::StringRecord,
-    outstanding: usize,
-    known_before: bool,
-    refusal: Option<RowRefusal>,
+impl Summary {
+    /// Rows that have no outcome yet.
+    pub(crate) fn undecided(&self) -> u64 {
+        self.rows - self.new - self.known - self.without_effect - self.refused
+    }
+}
+
+/// Which command of which row, and how often it was refused by earlier imports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tag {
+    row: u64,
+    command: usize,
+    refused: u32,
 }
 
 /// One import.
 pub(crate) struct Import {
-    dispatcher: Dispatcher<u64>,
+    dispatcher: Dispatcher<Tag>,
     mapping: Mapping,
     rejects: Rejects,
     bar: ProgressBar,
-    rows: HashMap<u64, RowUnderWay>,
+    rows: BTreeMap<u64, RowUnderWay>,
+    shared: Shared,
+    /// Rows that are refused, until those before them are decided.
+    refused: BTreeMap<u64, Reject>,
     summary: Summary,
 }
 
 impl Import {
     /// Prepares; sends nothing yet.
     pub(crate) fn new(
-        dispatcher: Dispatcher<u64>,
+        dispatcher: Dispatcher<Tag>,
         mapping: Mapping,
         rejects: Rejects,
         bar: ProgressBar,
     ) -> Self {
-        Self { dispatcher, mapping, rejects, bar, rows: HashMap::new(), summary: Summary::default() }
+        let (rows, shared, refused) = (BTreeMap::new(), Shared::default(), BTreeMap::new());
+        Self { dispatcher, mapping, rejects, bar, rows, shared, refused, summary: Summary::default() }
     }
 
     /// Runs to the end: every row is accepted or in the rejects file.
@@ -69,11 +84,11 @@ impl Import {
     /// When the server refuses, nothing is recorded any more, or the file has changed since it was checked. What was sent stays sent:
     /// the same import again goes on.
     pub(crate) async fn run(&mut self, file: &RowsFile) -> Result<(), CommandFailure> {
-        for record in file.reader()?.records() {
-            while !self.dispatcher.has_room() {
+        for row in file.rows()? {
+            while !self.dispatcher.has_room() || self.refused.len() >= REFUSED_MAX {
                 self.tick_off().await?;
             }
-            self.take(record.map_err(|error| file.changed(error))?).await?;
+            self.take(row?).await?;
         }
         while !self.dispatcher.is_settled() {
             self.tick_off().await?;
@@ -82,88 +97,138 @@ impl Import {
     }
 
     /// What has become of the rows so far, and the file of the refused ones.
-    pub(crate) async fn end(self) -> (Summary, Rejects) {
+    ///
+    /// # Errors
+    /// When that file cannot be written.
+    pub(crate) async fn end(mut self) -> Result<(Summary, Rejects), CommandFailure> {
         self.dispatcher.end().await;
-        (self.summary, self.rejects)
+        for reject in std::mem::take(&mut self.refused).into_values() {
+            write(&mut self.rejects, &reject)?;
+        }
+        Ok((self.summary, self.rejects))
     }
 
     /// Sends a row's commands, or refuses the row.
-    async fn take(&mut self, record: csv::StringRecord) -> Result<(), CommandFailure> {
+    async fn take(&mut self, source: SourceRow) -> Result<(), CommandFailure> {
         self.summary.rows += 1;
         let number = self.summary.rows;
-        let commands = self.mapping.commands(number, &record).and_then(|commands| {
-            let too_large = |error: PublishError| RowRefusal {
-                code: "body-too-large".to_owned(),
-                reason: error.to_string(),
-            };
-            commands.iter().try_for_each(|each| self.dispatcher.check_size(each)).map_err(too_large)?;
+        let MappedRow { identity, commands } = self.mapping.map(&source);
+        let too_large =
+            |error: PublishError| RowRefusal { code: "body-too-large".to_owned(), reason: error.to_string() };
+        let commands = commands.and_then(|commands| {
+            let check = |each: &RowCommand| self.dispatcher.check_size(&each.again(u32::MAX));
+            commands.iter().try_for_each(check).map_err(too_large)?;
             Ok(commands)
         });
-        match commands {
-            // All of it was sent for an earlier row.
-            Ok(commands) if commands.is_empty() => {
-                self.summary.accepted += 1;
-                self.bar.inc(1);
-                Ok(())
+        let commands = match commands {
+            Ok(commands) => commands,
+            Err(refusal) => {
+                let SourceRow { number: original, line, record, .. } = source;
+                return self.refuse(number, Reject { number: original, line, identity, refusal, record });
             }
-            Ok(commands) => {
-                let row =
-                    RowUnderWay { record, outstanding: commands.len(), known_before: true, refusal: None };
-                self.rows.insert(number, row);
-                for command in commands {
-                    self.summary.commands += 1;
-                    self.dispatcher.send(number, command).await?;
+        };
+        self.rows.insert(number, RowUnderWay::new(source, identity, commands.clone()));
+        for (index, command) in (0..).zip(commands) {
+            let sharing =
+                if command.once { self.shared.share(&command.command, (number, index)) } else { Sharing::No };
+            match sharing {
+                Sharing::Told(told) => self.told(number, index, told)?,
+                Sharing::With((row, command)) => {
+                    if let Some(row) = self.rows.get_mut(&row) {
+                        row.follow(command, (number, index));
+                    }
                 }
-                Ok(())
+                Sharing::No => {
+                    self.summary.commands += 1;
+                    let tag = Tag { row: number, command: index, refused: 0 };
+                    self.dispatcher.send(tag, command.again(0)).await?;
+                }
             }
-            Err(refusal) => self.refuse(number, &refusal, &record),
-        }
-    }
-
-    async fn tick_off(&mut self) -> Result<(), CommandFailure> {
-        for settled in self.dispatcher.progress().await? {
-            self.settle(&settled)?;
         }
         Ok(())
     }
 
-    fn settle(&mut self, settled: &Answered<u64>) -> Result<(), CommandFailure> {
-        let Some(row) = self.rows.get_mut(&settled.tag) else { return Ok(()) };
-        row.outstanding -= 1;
-        row.known_before &= settled.known_before;
-        self.summary.commands_sent_before += u64::from(settled.known_before);
-        let outcome = &settled.outcome;
-        if let Outcome::Rejected { code, message } | Outcome::DeadLettered { code, message } =
-            outcome.outcome.first()
-        {
-            let reason = format!("{}: {message}", outcome.address);
-            row.refusal = Some(RowRefusal { code: code.to_string(), reason });
+    async fn tick_off(&mut self) -> Result<(), CommandFailure> {
+        for answered in self.dispatcher.progress().await? {
+            self.settle(answered).await?;
         }
-        if row.outstanding > 0 {
-            return Ok(());
-        }
-        let Some(row) = self.rows.remove(&settled.tag) else { return Ok(()) };
-        match &row.refusal {
-            Some(refusal) => self.refuse(settled.tag, refusal, &row.record),
-            None => {
-                self.summary.accepted += 1;
-                self.summary.duplicates += u64::from(row.known_before);
-                self.bar.inc(1);
-                Ok(())
-            }
-        }
+        Ok(())
     }
 
-    fn refuse(
-        &mut self,
-        number: u64,
-        refusal: &RowRefusal,
-        record: &csv::StringRecord,
-    ) -> Result<(), CommandFailure> {
+    async fn settle(&mut self, answered: Answered<Tag>) -> Result<(), CommandFailure> {
+        let Answered { tag: Tag { row, command, refused }, outcome, known_before } = answered;
+        let told = match (outcome.outcome.first(), known_before) {
+            (Outcome::Rejected { .. }, true) => {
+                // An earlier import had it refused. It may be mended since, or allowed: it is decided once more, under the next id.
+                let Some(under_way) = self.rows.get(&row) else { return Ok(()) };
+                let Some(again) = under_way.command(command) else { return Ok(()) };
+                let refused = refused + 1;
+                let command_again = again.again(refused);
+                return self.dispatcher.send(Tag { row, command, refused }, command_again).await;
+            }
+            (Outcome::Rejected { code, message } | Outcome::DeadLettered { code, message }, _) => {
+                let reason = format!("{}: {message}", outcome.address);
+                Told::Refused(RowRefusal { code: code.to_string(), reason })
+            }
+            (Outcome::Accepted { .. } | Outcome::Duplicate { .. }, true) => Told::Known,
+            (Outcome::Accepted { events: 0, .. }, false) => Told::WithoutEffect,
+            (Outcome::Accepted { .. } | Outcome::Duplicate { .. }, false) => Told::New,
+        };
+        self.told(row, command, told)
+    }
+
+    /// Notes what became of a command, also for the rows that share it.
+    fn told(&mut self, row: u64, command: usize, told: Told) -> Result<(), CommandFailure> {
+        let mut all = vec![((row, command), told)];
+        while let Some(((number, command), told)) = all.pop() {
+            let Some(row) = self.rows.get_mut(&number) else { continue };
+            let followers = row.told(command, told.clone());
+            let of_followers = told.of_a_follower();
+            if let Some(address) =
+                row.command(command).filter(|each| each.once).map(|each| &each.command.address)
+            {
+                self.shared.told(address, (number, command), &of_followers);
+            }
+            all.extend(followers.into_iter().map(|follower| (follower, of_followers.clone())));
+            if row.is_settled() {
+                self.settle_row(number)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn settle_row(&mut self, number: u64) -> Result<(), CommandFailure> {
+        let Some(row) = self.rows.remove(&number) else { return Ok(()) };
+        match row.end() {
+            Ok(Told::New) => self.summary.new += 1,
+            Ok(Told::Known) => self.summary.known += 1,
+            Ok(Told::WithoutEffect | Told::Refused(_)) => self.summary.without_effect += 1,
+            Err(reject) => return self.refuse(number, *reject),
+        }
+        self.bar.inc(1);
+        self.write_rejects()
+    }
+
+    fn refuse(&mut self, number: u64, reject: Reject) -> Result<(), CommandFailure> {
         self.summary.refused += 1;
         self.bar.inc(1);
-        self.rejects.add(number, &refusal.code, &refusal.reason, record).map_err(|error| {
-            CommandFailure::new(ExitCode::of_file_error(&error), format_args!("rejects file: {error}"))
-        })
+        self.refused.insert(number, reject);
+        self.write_rejects()
     }
+
+    /// Writes the refused rows before which every row is decided.
+    fn write_rejects(&mut self) -> Result<(), CommandFailure> {
+        let decided_before = self.rows.keys().next().copied().unwrap_or(u64::MAX);
+        while let Some(first) = self.refused.first_entry().filter(|first| *first.key() < decided_before) {
+            write(&mut self.rejects, &first.remove())?;
+        }
+        Ok(())
+    }
+}
+
+fn write(rejects: &mut Rejects, reject: &Reject) -> Result<(), CommandFailure> {
+    rejects.add(reject).map_err(|error| {
+        let path = rejects.path().display();
+        CommandFailure::new(ExitCode::of_file_error(&error), format_args!("rejects file {path}: {error}"))
+    })
 }

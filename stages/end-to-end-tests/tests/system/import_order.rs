@@ -12,6 +12,7 @@ use serde_json::Value;
 const REPRICE: &str = "\
 name = \"reprice\"
 context = \"retail\"
+identity = \"content\"
 [[command]]
 aggregate = \"product\"
 id = \"{sku}\"

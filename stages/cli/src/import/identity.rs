@@ -1,0 +1,213 @@
+//! What makes two rows one: chosen in the map, and part of the ids of a row's commands, by which it takes effect once.
+//!
+//! Deliberately absent: the number of a row. A row that is put in before others would make all of them other rows.
+
+use std::collections::HashMap;
+
+use millstream_contract::commit::commit_hash;
+
+use super::{
+    node::{At, Node, Placed},
+    template::{TemplateError, parse_text},
+    text::{Columns, Row, RowError, Text},
+};
+
+/// Bytes of a hash: more than enough for all rows that a shop ever has.
+const LENGTH: usize = 12;
+
+/// What a map may say.
+pub(super) const CHOICES: &str = "\
+    identity = [\"{column}\", …] for the columns whose values no two rows share, such as the number of an invoice and of its line; \
+    identity = \"content\" where equal rows of different files are one, as in exports that overlap; \
+    identity = \"file-and-content\" where a file of another name holds other rows, even if they are equal";
+
+/// A hash of some fields, which no other fields have.
+pub(super) type Digest = [u8; LENGTH];
+
+/// How a map tells rows apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Identity {
+    /// By the values of these columns.
+    Columns(Vec<Text>),
+    /// By all columns. The second of two equal rows of a file is another row than the first.
+    Content,
+    /// By all columns and the name of the file.
+    FileAndContent,
+}
+
+/// Why a map does not say which rows are one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum IdentityError {
+    #[error("identity is {found}; write {CHOICES}")]
+    Unknown { found: String },
+    #[error(
+        "{text} is not one column; write each column as a text of its own, so that 1 and 12 are told from 11 and 2"
+    )]
+    NotOneColumn { text: String },
+    #[error("{text}: slug makes one key of different texts; leave it out here")]
+    Slug { text: String },
+    #[error(transparent)]
+    Value(#[from] TemplateError),
+}
+
+impl Identity {
+    /// Reads what a map says.
+    ///
+    /// # Errors
+    /// [`IdentityError`] when it could make one row of two.
+    pub(super) fn read(value: &Placed, columns: &Columns) -> Result<Self, At<IdentityError>> {
+        match value.get_ref() {
+            Node::Text(word) if word == "content" => Ok(Self::Content),
+            Node::Text(words) if words == "file-and-content" => Ok(Self::FileAndContent),
+            Node::List(texts) if !texts.is_empty() => {
+                texts.iter().map(|text| column(text, columns)).collect::<Result<_, _>>().map(Self::Columns)
+            }
+            found => Err(At::new(value, IdentityError::Unknown { found: found.to_string() })),
+        }
+    }
+}
+
+fn column(value: &Placed, columns: &Columns) -> Result<Text, At<IdentityError>> {
+    let parsed =
+        parse_text(value, columns).map_err(|error| At { span: error.span, what: error.what.into() })?;
+    let text = value.get_ref().to_string();
+    if !parsed.is_one_column() {
+        return Err(At::new(value, IdentityError::NotOneColumn { text }));
+    }
+    if parsed.may_join() {
+        return Err(At::new(value, IdentityError::Slug { text }));
+    }
+    Ok(parsed)
+}
+
+/// Gives the rows of a file their identities, in their order.
+#[derive(Debug)]
+pub(super) struct Identities {
+    identity: Identity,
+    file: String,
+    /// How many rows there were of a content.
+    seen: HashMap<Digest, u32>,
+}
+
+impl Identities {
+    pub(super) fn new(identity: Identity, file: String) -> Self {
+        Self { identity, file, seen: HashMap::new() }
+    }
+
+    /// Whether rows have the identity that their columns give, which two of a file may share by mistake.
+    pub(super) fn are_of_columns(&self) -> bool {
+        matches!(self.identity, Identity::Columns(_))
+    }
+
+    /// The identity of the next row.
+    ///
+    /// # Errors
+    /// [`RowError`] when a column that tells rows apart is empty.
+    pub(super) fn of(&mut self, row: &Row<'_>) -> Result<String, RowError> {
+        let digest = match &self.identity {
+            Identity::Columns(texts) => {
+                let values = texts.iter().map(|text| text.render(row)).collect::<Result<Vec<_>, _>>()?;
+                digest("columns", values.iter().map(String::as_str))
+            }
+            Identity::Content => self.nth(digest("content", row.record)),
+            Identity::FileAndContent => {
+                let of_file = std::iter::once(self.file.as_str()).chain(row.record);
+                self.nth(digest("file-and-content", of_file))
+            }
+        };
+        Ok(hexadecimal(&digest))
+    }
+
+    /// Of the next row of this content.
+    fn nth(&mut self, content: Digest) -> Digest {
+        let count = self.seen.entry(content).or_default();
+        *count += 1;
+        if *count == 1 { content } else { digest(&hexadecimal(&content), [count.to_string().as_str()]) }
+    }
+}
+
+/// Whether an import may have written this for an identity.
+pub(super) fn is_identity(text: &str) -> bool {
+    text.len() == 2 * LENGTH
+        && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+}
+
+/// A hash of a kind and of fields: each with its length, so that no others have it.
+pub(super) fn digest<'a>(kind: &'a str, fields: impl IntoIterator<Item = &'a str>) -> Digest {
+    let mut bytes = Vec::new();
+    for field in std::iter::once(kind).chain(fields) {
+        bytes.extend_from_slice(&(field.len() as u64).to_be_bytes());
+        bytes.extend_from_slice(field.as_bytes());
+    }
+    let mut digest = [0; LENGTH];
+    digest.iter_mut().zip(commit_hash(&bytes)).for_each(|(to, from)| *to = from);
+    digest
+}
+
+pub(super) fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    fn read(identity: &str) -> Result<Identity, IdentityError> {
+        let columns = Columns::new(&csv::StringRecord::from(vec!["a", "b"]));
+        let table: Placed = toml::from_str(identity).unwrap();
+        Identity::read(table.get_ref().get("identity").unwrap(), &columns).map_err(|error| error.what)
+    }
+
+    fn identities(identity: &str, file: &str, rows: &[[&str; 2]]) -> Vec<String> {
+        let mut identities = Identities::new(read(identity).unwrap(), file.to_owned());
+        let slugs = RefCell::default();
+        let all = rows.iter().map(|row| {
+            let record = csv::StringRecord::from(row.to_vec());
+            identities
+                .of(&Row { number: 1, line: 2, hash: "", identity: "", record: &record, slugs: &slugs })
+                .unwrap()
+        });
+        all.collect()
+    }
+
+    #[test]
+    fn what_could_make_one_row_of_two_is_refused() {
+        for (identity, said) in [
+            ("identity = \"row\"", "identity is \"row\"; write identity = ["),
+            ("identity = []", "identity is an empty list"),
+            ("identity = [7]", "found 7"),
+            ("identity = [\"{a}{b}\"]", "is not one column"),
+            ("identity = [\"sale\"]", "is not one column"),
+            ("identity = [\"{row}\"]", "is not one column"),
+            ("identity = [\"{a|slug}\"]", "slug makes one key of different texts"),
+            ("identity = [\"{c}\"]", "there is no column \"c\""),
+        ] {
+            let refused = read(identity).unwrap_err().to_string();
+            assert!(refused.contains(said), "{identity}: {refused}");
+        }
+    }
+
+    #[test]
+    fn rows_are_told_apart_as_the_map_says() {
+        let rows = [["1", "12"], ["11", "2"], ["1", "12"]];
+        let columns = identities("identity = [\"{a}\", \"{b}\"]", "monday.csv", &rows);
+        assert!(columns[0] == columns[2] && columns[0] != columns[1], "{columns:?}");
+        assert_eq!(columns, identities("identity = [\"{a}\", \"{b}\"]", "tuesday.csv", &rows));
+
+        let content = identities("identity = \"content\"", "monday.csv", &rows);
+        assert!(content[0] != content[1] && content[0] != content[2], "{content:?}");
+        let later = identities(
+            "identity = \"content\"",
+            "tuesday.csv",
+            &[["0", "0"], ["11", "2"], ["1", "12"], ["1", "12"]],
+        );
+        assert_eq!(later[1..], [content[1].clone(), content[0].clone(), content[2].clone()]);
+
+        let monday = identities("identity = \"file-and-content\"", "monday.csv", &rows);
+        let tuesday = identities("identity = \"file-and-content\"", "tuesday.csv", &rows);
+        assert!(monday.iter().all(|identity| !tuesday.contains(identity)), "{monday:?} {tuesday:?}");
+        assert!(columns.iter().chain(&content).chain(&monday).all(|identity| is_identity(identity)));
+    }
+}

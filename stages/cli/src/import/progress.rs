@@ -1,0 +1,109 @@
+//! A row whose outcomes are not all in, and what becomes of it.
+
+use super::{
+    input::SourceRow,
+    mapping::{RowCommand, RowRefusal},
+    rejects::Reject,
+};
+
+/// A command of a row: the number of the row within the import, and which of its commands.
+pub(super) type Place = (u64, usize);
+
+/// What became of a command, or of a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Told {
+    /// It changed something now.
+    New,
+    /// An earlier import had brought it.
+    Known,
+    /// It was accepted and changed nothing.
+    WithoutEffect,
+    Refused(RowRefusal),
+}
+
+impl Told {
+    /// What it means to a row that shares the command of another: nothing that it changed itself.
+    pub(super) fn of_a_follower(&self) -> Self {
+        match self {
+            Self::New => Self::WithoutEffect,
+            other => other.clone(),
+        }
+    }
+}
+
+/// A row whose outcomes are not all in.
+#[derive(Debug)]
+pub(super) struct RowUnderWay {
+    source: SourceRow,
+    identity: Option<String>,
+    commands: Vec<CommandUnderWay>,
+}
+
+#[derive(Debug)]
+struct CommandUnderWay {
+    command: RowCommand,
+    told: Option<Told>,
+    /// Commands of other rows that were not sent because this one is equal.
+    followers: Vec<Place>,
+}
+
+impl RowUnderWay {
+    pub(super) fn new(source: SourceRow, identity: Option<String>, commands: Vec<RowCommand>) -> Self {
+        let under_way = |command| CommandUnderWay { command, told: None, followers: Vec::new() };
+        Self { source, identity, commands: commands.into_iter().map(under_way).collect() }
+    }
+
+    pub(super) fn command(&self, index: usize) -> Option<&RowCommand> {
+        self.commands.get(index).map(|each| &each.command)
+    }
+
+    /// A command of another row waits for one of this row's.
+    pub(super) fn follow(&mut self, index: usize, follower: Place) {
+        if let Some(command) = self.commands.get_mut(index) {
+            command.followers.push(follower);
+        }
+    }
+
+    /// Notes what became of a command; returns those that wait for it.
+    pub(super) fn told(&mut self, index: usize, told: Told) -> Vec<Place> {
+        let Some(command) = self.commands.get_mut(index) else { return Vec::new() };
+        command.told = Some(told);
+        std::mem::take(&mut command.followers)
+    }
+
+    pub(super) fn is_settled(&self) -> bool {
+        self.commands.iter().all(|command| command.told.is_some())
+    }
+
+    /// What became of the row.
+    ///
+    /// # Errors
+    /// The row with all that refused it, and with what of it took effect all the same.
+    pub(super) fn end(self) -> Result<Told, Box<Reject>> {
+        let told = || self.commands.iter().filter_map(|each| Some((each, each.told.as_ref()?)));
+        let refusals: Vec<&RowRefusal> = told()
+            .filter_map(|(_, told)| match told {
+                Told::Refused(refusal) => Some(refusal),
+                Told::New | Told::Known | Told::WithoutEffect => None,
+            })
+            .collect();
+        let Some(first) = refusals.first() else {
+            let all = |wanted: &Told| told().all(|(_, told)| told == wanted);
+            return Ok(match () {
+                () if told().any(|(_, told)| *told == Told::New) => Told::New,
+                () if all(&Told::Known) => Told::Known,
+                () => Told::WithoutEffect,
+            });
+        };
+        let mut reason = refusals.iter().map(|each| each.reason.as_str()).collect::<Vec<_>>().join("; ");
+        let in_effect = told().filter(|(_, told)| !matches!(told, Told::Refused(_)));
+        let in_effect: Vec<String> =
+            in_effect.map(|(each, _)| each.command.command.address.to_string()).collect();
+        if !in_effect.is_empty() {
+            reason.push_str(&format!("; in effect all the same: {}", in_effect.join(", ")));
+        }
+        let refusal = RowRefusal { code: first.code.clone(), reason };
+        let SourceRow { number, line, record, .. } = self.source;
+        Err(Box::new(Reject { number, line, identity: self.identity, refusal, record }))
+    }
+}

@@ -1,0 +1,96 @@
+//! Commands that rows have in common, such as the registration of a product before each of its sales: one is sent as long as the
+//! next is equal, and all of its rows share what becomes of it.
+
+use std::collections::HashMap;
+
+use millstream_contract::subject::CommandAddress;
+
+use super::{
+    identity::{Digest, digest},
+    progress::{Place, Told},
+};
+use crate::command_publisher::OutgoingCommand;
+
+/// The last command of each kind to each aggregate.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    last: HashMap<Digest, Last>,
+}
+
+#[derive(Debug)]
+struct Last {
+    body: Digest,
+    sent_for: Place,
+    told: Option<Told>,
+}
+
+/// Whether a command is one that was sent.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Sharing {
+    /// It is not, and is to be sent.
+    No,
+    /// It is one without an outcome yet.
+    With(Place),
+    /// It is, and this became of it.
+    Told(Told),
+}
+
+impl Shared {
+    /// Looks whether the last command to the same address was equal. If not, this one is the last from now on.
+    pub(super) fn share(&mut self, command: &OutgoingCommand, place: Place) -> Sharing {
+        let body = digest("body", [String::from_utf8_lossy(&command.body).as_ref()]);
+        let last =
+            self.last.entry(of(&command.address)).or_insert(Last { body, sent_for: place, told: None });
+        if last.sent_for == place {
+            return Sharing::No;
+        }
+        if last.body != body {
+            *last = Last { body, sent_for: place, told: None };
+            return Sharing::No;
+        }
+        last.told.clone().map_or(Sharing::With(last.sent_for), Sharing::Told)
+    }
+
+    /// Notes what became of a command, for rows that come later.
+    pub(super) fn told(&mut self, address: &CommandAddress, sent_for: Place, told: &Told) {
+        if let Some(last) = self.last.get_mut(&of(address)).filter(|last| last.sent_for == sent_for) {
+            last.told = Some(told.clone());
+        }
+    }
+}
+
+fn of(address: &CommandAddress) -> Digest {
+    digest("address", [address.to_string().as_str()])
+}
+
+#[cfg(test)]
+mod tests {
+    use millstream_contract::{stored_message::Headers, subject::Origin};
+
+    use super::*;
+
+    fn command(product: &str, body: &'static str) -> OutgoingCommand {
+        OutgoingCommand {
+            address: CommandAddress::new("retail", "product", product, "register").unwrap(),
+            origin: Origin::Sender,
+            id: String::new(),
+            body: body.into(),
+            headers: Headers::new(),
+        }
+    }
+
+    /// A name that was changed and changed back kept the change: the third command was taken for the first.
+    #[test]
+    fn only_a_command_equal_to_the_one_before_it_is_left_out() {
+        let mut shared = Shared::default();
+        assert_eq!(shared.share(&command("7", "A"), (1, 0)), Sharing::No);
+        assert_eq!(shared.share(&command("8", "A"), (2, 0)), Sharing::No);
+        assert_eq!(shared.share(&command("7", "A"), (3, 0)), Sharing::With((1, 0)));
+        assert_eq!(shared.share(&command("7", "B"), (4, 0)), Sharing::No);
+        shared.told(&command("7", "A").address, (1, 0), &Told::Known);
+        assert_eq!(shared.share(&command("7", "B"), (5, 0)), Sharing::With((4, 0)));
+        shared.told(&command("7", "B").address, (4, 0), &Told::WithoutEffect);
+        assert_eq!(shared.share(&command("7", "B"), (6, 0)), Sharing::Told(Told::WithoutEffect));
+        assert_eq!(shared.share(&command("7", "A"), (7, 0)), Sharing::No);
+    }
+}

@@ -1,0 +1,258 @@
+//! What a row of an import is, and what becomes of it: imported again, refused, mended, or brought by another file.
+
+use std::path::Path;
+
+use end_to_end_tests::{
+    program::Ended,
+    system::{System, fresh_folder},
+};
+use millstream_contract::stream_names::COMMANDS;
+use millstream_jetstream::broker::Broker as _;
+use serde_json::{Value, json};
+
+/// A product for each row, and its sale.
+const SALES: &str = "\
+name = \"sales\"
+context = \"retail\"
+identity = \"content\"
+[[command]]
+aggregate = \"product\"
+id = \"{sku}\"
+command = \"register\"
+once = true
+body = { name = \"{name}\", supplier = \"{supplier}\" }
+[[command]]
+aggregate = \"till\"
+id = \"{store}_2026-01-31\"
+command = \"record-sale\"
+[command.body]
+sale = \"{identity}\"
+currency = \"USD\"
+lines = [{ sku = \"{sku}\", quantity = { integer = \"{quantity}\" }, unit_price = 5 }]
+";
+
+const HEADER: &str = "store,sku,name,supplier,quantity\n";
+
+/// A folder with a map, and a system that runs in it.
+struct Shop<'a> {
+    folder: &'a Path,
+    system: System,
+}
+
+impl<'a> Shop<'a> {
+    async fn open(folder: &'a Path) -> Self {
+        Self { folder, system: System::start(folder, &[]).await }
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.folder.join(name), text).unwrap();
+    }
+
+    fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.folder.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+
+    async fn import(&self, map: &str, file: &str) -> Ended {
+        self.write("map.toml", map);
+        self.system.millstream(&["import", "--map", "map.toml", file]).await
+    }
+
+    /// New, known, without effect, refused; the exit code must fit.
+    async fn figures(&self, map: &str, file: &str) -> [u64; 4] {
+        self.write("map.toml", map);
+        let ended = self.system.millstream(&["import", "--json", "--map", "map.toml", file]).await;
+        let summary: Value = serde_json::from_str(&ended.stdout).unwrap_or_else(|_| panic!("{ended:?}"));
+        let figures =
+            ["new", "known", "without_effect", "refused"].map(|name| summary[name].as_u64().unwrap());
+        assert_eq!(ended.code(), Some(if figures[3] > 0 { 10 } else { 0 }), "{ended:?}");
+        figures
+    }
+
+    /// Sales and units of a store.
+    async fn sold(&self, store: &str) -> [u64; 2] {
+        let ended = self.system.report(&["store-daily", "--date", "2026-01-31", "--format", "csv"]).await;
+        let mut reader = csv::Reader::from_reader(ended.stdout.as_bytes());
+        let header = reader.headers().unwrap().clone();
+        let column = |row: &csv::StringRecord, name: &str| {
+            row.get(header.iter().position(|column| column == name).unwrap()).unwrap().to_owned()
+        };
+        let row = reader.records().map(Result::unwrap).find(|row| column(row, "store") == store).unwrap();
+        ["sales", "units_sold"].map(|name| column(&row, name).parse().unwrap())
+    }
+
+    /// The last event of a product.
+    async fn product(&self, sku: &str) -> Value {
+        let history = self.system.millstream(&["history", "--json", "retail", "product", sku]).await;
+        history.expect_success("millstream history").json_lines().pop().unwrap()
+    }
+}
+
+/// The row was "refused", and its sale stood; mended and imported, it was booked a second time. Of rows with the same refused command, all
+/// but the first were "accepted".
+#[tokio::test]
+async fn a_mended_row_brings_only_what_is_missing() {
+    let folder = fresh_folder();
+    let shop = Shop::open(folder.path()).await;
+    shop.write(
+        "s.csv",
+        &format!("{HEADER}1,tea,Tea,one,1\n1,gin,Gin,no such!,2\n1,gin,Gin,no such!,3\n1,rum,Rum,one,four\n1,tea,Tea,one,5\n"),
+    );
+    assert_eq!(shop.figures(SALES, "s.csv").await, [2, 0, 0, 3]);
+    let rejects = shop.read("s.rejects.csv");
+    let refused: Vec<csv::StringRecord> =
+        csv::Reader::from_reader(rejects.as_bytes()).records().map(Result::unwrap).collect();
+    assert_eq!(refused.iter().map(|row| &row[1]).collect::<Vec<_>>(), ["3", "4", "5"], "{rejects}");
+    assert_eq!(
+        [&refused[0][2], &refused[1][2], &refused[2][2]],
+        ["supplier-not-allowed"; 2].iter().chain(&["value-malformed"]).copied().collect::<Vec<_>>()[..]
+    );
+    for row in &refused[..2] {
+        assert!(
+            row[3].ends_with("; in effect all the same: retail.till.1_2026-01-31.record-sale"),
+            "{rejects}"
+        );
+    }
+    assert_eq!(&refused[2][3], "column quantity: \"four\" is not a whole number");
+    assert_eq!(shop.sold("1").await, [4, 11]);
+
+    // Imported as they are, they are refused as before, and nothing is booked twice.
+    assert_eq!(shop.figures(SALES, "s.rejects.csv").await, [0, 0, 0, 3]);
+    assert_eq!(shop.sold("1").await, [4, 11]);
+    let mended =
+        rejects.replace(",no such!,2", ",two,2").replace(",no such!,3", ",two,3").replace(",four", ",4");
+    shop.write("mended.csv", &mended);
+    let [new, known, without_effect, refused] = shop.figures(SALES, "mended.csv").await;
+    assert_eq!([new + without_effect, known, refused], [3, 0, 0]);
+    assert_eq!(shop.sold("1").await, [5, 15]);
+    assert_eq!(shop.product("gin").await["data"]["supplier"], json!("two"));
+    assert_eq!(shop.figures(SALES, "mended.csv").await, [0, 3, 0, 0]);
+    assert_eq!(shop.sold("1").await, [5, 15]);
+    shop.system.stop().await;
+}
+
+/// Two files whose first rows are equal counted once, and a row on top of a file made all others count twice.
+#[tokio::test]
+async fn the_map_says_which_rows_are_one() {
+    let folder = fresh_folder();
+    let shop = Shop::open(folder.path()).await;
+    let by_file = SALES.replace("\"content\"", "\"file-and-content\"").replace("\"sales\"", "\"by file\"");
+    let by_number =
+        SALES.replace("\"content\"", "[\"{store}\", \"{name}\"]").replace("\"sales\"", "\"by number\"");
+    for (file, rows) in [
+        ("monday.csv", "1,tea,Tea,one,10\n1,tea,Tea,one,10\n"),
+        ("tuesday.csv", "1,gin,Gin,one,1\n1,tea,Tea,one,10\n1,tea,Tea,one,10\n1,tea,Tea,one,10\n"),
+    ] {
+        shop.write(file, &format!("{HEADER}{rows}"));
+    }
+    assert_eq!(shop.figures(SALES, "monday.csv").await, [2, 0, 0, 0]);
+    assert_eq!(shop.figures(SALES, "tuesday.csv").await, [2, 2, 0, 0]);
+    assert_eq!(shop.sold("1").await, [4, 31]);
+
+    assert_eq!(shop.figures(&by_file, "monday.csv").await[..2], [2, 0]);
+    assert_eq!(shop.figures(&by_file, "tuesday.csv").await[..2], [4, 0]);
+    assert_eq!(shop.figures(&by_file, "monday.csv").await, [0, 2, 0, 0]);
+    assert_eq!(shop.sold("1").await, [10, 82]);
+
+    let twice = shop.import(&by_number, "monday.csv").await;
+    assert_eq!((twice.code(), &*twice.stdout), (Some(65), ""), "{twice:?}");
+    let said = "the rows of lines 2 and 3 of the file have the same identity; name columns under identity that tell all rows apart; \
+                nothing was sent";
+    assert!(twice.stderr.contains(said), "{twice:?}");
+    // The number of a row is its own, whatever else is written beside it later.
+    for (quantity, figures) in [(1, [1, 0, 0, 0]), (2, [0, 1, 0, 0])] {
+        shop.write("numbered.csv", &format!("{HEADER}2,tea,R-1,one,{quantity}\n"));
+        assert_eq!(shop.figures(&by_number, "numbered.csv").await, figures);
+    }
+    assert_eq!(shop.sold("2").await, [1, 1]);
+
+    // Rows that are two to the import, and one to the till.
+    let one_sale = SALES.replace("\"{identity}\"", "\"S-1\"").replace("\"sales\"", "\"one sale\"");
+    shop.write("same.csv", &format!("{HEADER}3,tea,Tea,one,1\n3,tea,Tea,one,1\n"));
+    let told = shop.import(&one_sale, "same.csv").await.expect_success("two rows");
+    assert!(told.stdout.starts_with("2 rows: 1 new, 0 known, 1 without effect, 0 refused"), "{told:?}");
+    assert!(told.stderr.contains("1 rows changed nothing"), "{told:?}");
+    shop.system.stop().await;
+}
+
+/// A name that was changed and changed back kept the change, within a file and between files.
+#[tokio::test]
+async fn a_change_back_is_a_change() {
+    let folder = fresh_folder();
+    let shop = Shop::open(folder.path()).await;
+    let map = SALES.split_inclusive("[[command]]\n").take(2).collect::<String>();
+    let map = map.trim_end_matches("[[command]]\n").replace("\"content\"", "\"file-and-content\"");
+    for (file, names) in [("a.csv", "AABBA"), ("b.csv", "B"), ("a-again.csv", "A")] {
+        let rows: String = names.chars().map(|name| format!("1,tea,{name},one,1\n")).collect();
+        shop.write(file, &format!("{HEADER}{rows}"));
+        let [new, ..] = shop.figures(&map, file).await;
+        assert_eq!(new, if names == "AABBA" { 3 } else { 1 });
+        assert_eq!(shop.product("tea").await["data"]["name"], json!(&names[names.len() - 1..]));
+    }
+    shop.system.stop().await;
+}
+
+/// What was refused stayed refused for ever, as the file had been imported.
+#[tokio::test]
+async fn what_was_refused_is_decided_anew_and_what_was_accepted_is_known() {
+    let folder = fresh_folder();
+    let shop = Shop::open(folder.path()).await;
+    let reprice = "name = \"prices\"\ncontext = \"retail\"\nidentity = \"content\"\n[[command]]\naggregate = \"product\"\n\
+                   id = \"{sku}\"\ncommand = \"reprice\"\nbody = { unit_price = { integer = \"{price}\" }, currency = \"USD\" }\n";
+    shop.write("p.csv", "sku,price\ntea,7\ngin,8\n");
+    for _ in 0..3 {
+        assert_eq!(shop.figures(reprice, "p.csv").await, [0, 0, 0, 2]);
+    }
+    // The file of an import before is never written over.
+    let rejects = shop.read("p.rejects.csv");
+    for name in ["p.rejects-2.csv", "p.rejects-3.csv"] {
+        assert_eq!(shop.read(name), rejects, "{name}");
+    }
+    shop.write("s.csv", &format!("{HEADER}1,tea,Tea,one,1\n"));
+    assert_eq!(shop.figures(SALES, "s.csv").await, [1, 0, 0, 0]);
+    assert_eq!(shop.figures(reprice, "p.csv").await, [1, 0, 0, 1]);
+    assert_eq!(shop.product("tea").await["data"]["unit_price"], json!(7));
+    assert_eq!(shop.figures(reprice, "p.csv").await, [0, 1, 0, 1]);
+    shop.system.stop().await;
+}
+
+/// A quote that was never closed swallowed the rest: "2 rows: 2 accepted", of four.
+#[tokio::test]
+async fn nothing_is_sent_of_a_file_or_map_with_a_mistake() {
+    let folder = fresh_folder();
+    let shop = Shop::open(folder.path()).await;
+    let rows = format!("{HEADER}1,tea,Tea,one,1\n1,tea,Tea,one,\"2\n1,tea,Tea,one,3\n1,tea,Tea,one,4\n");
+    let well = rows.replace('"', "");
+    let field = SALES.replace("quantity =", "amount =");
+    let named = SALES.replace("name = \"sales\"", "name = \"\"");
+    let unidentified = SALES.replace("identity = \"content\"\n", "");
+    for (map, rows, code, said) in [
+        (
+            SALES,
+            &rows,
+            65,
+            "s.csv: a quote that is opened on line 3 is never closed, and would swallow the rest",
+        ),
+        (
+            &field,
+            &well,
+            78,
+            "map.toml: line 17, column 27: there is no field amount; there are quantity, sku, unit_price",
+        ),
+        (
+            &named,
+            &well,
+            78,
+            "map.toml: line 1, column 8: the ids of all commands begin with the name \"\", which is empty",
+        ),
+        (&unidentified, &well, 78, "map.toml does not say which rows are one; write identity = "),
+    ] {
+        shop.write("s.csv", rows);
+        let refused = shop.import(map, "s.csv").await;
+        assert_eq!((refused.code(), &*refused.stdout), (Some(code), ""), "{refused:?}");
+        assert!(refused.stderr.contains(said) && refused.stderr.contains("nothing was sent"), "{refused:?}");
+    }
+    assert_eq!(shop.system.broker().await.state(COMMANDS).await.unwrap().last_sequence, 0);
+    assert!(!folder.path().join("s.rejects.csv").exists());
+    assert_eq!(shop.figures(SALES, "s.csv").await, [4, 0, 0, 0]);
+    shop.system.stop().await;
+}

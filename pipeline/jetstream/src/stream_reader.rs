@@ -9,6 +9,7 @@
 //! it cannot read, and the server stores any. After a line is lost the next message is taken as JSON, which carries any
 //! bytes; the consumer is made again behind it.
 
+mod consumer_config;
 mod place;
 mod reached;
 
@@ -18,7 +19,7 @@ use async_nats::{Message, Subscriber};
 use futures::{FutureExt, StreamExt};
 use jiff::Timestamp;
 use millstream_contract::stored_message::StoredMessage;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::Instant;
 
 use crate::{
@@ -52,14 +53,12 @@ const TAKEOVER_HEAD_START: Duration = Duration::from_millis(250);
 /// After a message that cannot be read, so many in a row must be readable before a consumer is made again: where there is one
 /// there may be more, and each costs a line.
 const READABLE_RUN: usize = 32;
-/// Metadata of a consumer: which reader made it.
-const READER_METADATA: &str = "io.millstream.reader";
-
 /// Reads a stream of a real server.
 #[derive(Debug)]
 pub struct NatsReader {
     broker: NatsBroker,
     config: ReaderConfig,
+    forgotten_after: Option<Duration>,
     reader_id: String,
     generation: String,
     reached: Reached,
@@ -104,6 +103,19 @@ enum Doubt {
 impl NatsReader {
     /// Makes the consumer behind `config.after`. Waits for a server that does not answer.
     pub(crate) async fn open(broker: NatsBroker, config: ReaderConfig) -> Result<Self, ReadError> {
+        Self::open_forgotten_after(broker, config, None).await
+    }
+
+    /// As [`Broker::read`], for whoever reads once, under a name that nobody uses again: the server forgets the consumer when it was
+    /// asked nothing for so long, as after `kill -9`. Never, where no time is given.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn open_forgotten_after(
+        broker: NatsBroker,
+        config: ReaderConfig,
+        forgotten_after: Option<Duration>,
+    ) -> Result<Self, ReadError> {
         let mut reader = Self {
             reader_id: ulid::Ulid::generate().to_string(),
             generation: String::new(),
@@ -117,6 +129,7 @@ impl NatsReader {
             loss: LossDoubt::default(),
             broker,
             config,
+            forgotten_after,
         };
         reader.reopen().await?;
         Ok(reader)
@@ -270,22 +283,8 @@ impl NatsReader {
     }
 
     async fn create_consumer(&self, path: &str) -> Result<(), ReadError> {
-        let mut config = json!({
-            "durable_name": self.config.name,
-            "name": self.config.name,
-            "description": self.config.description,
-            "deliver_policy": "by_start_sequence",
-            "opt_start_seq": self.reached.first(),
-            "ack_policy": "none",
-            "replay_policy": "instant",
-            "mem_storage": true,
-            "num_replicas": 1,
-            "metadata": { READER_METADATA: self.reader_id },
-        });
-        if let (false, Some(fields)) = (self.config.filters.is_empty(), config.as_object_mut()) {
-            fields.insert("filter_subjects".into(), Value::from(self.config.filters.clone()));
-        }
-        let body = json!({ "stream_name": self.config.stream, "config": config, "action": "create" });
+        let first = self.reached.first();
+        let body = consumer_config::request(&self.config, &self.reader_id, first, self.forgotten_after);
         let answer = self
             .broker
             .api("consumer create", &format!("CONSUMER.CREATE.{path}"), body.to_string().into())

@@ -1,6 +1,8 @@
 //! Follows OUTCOMES from where it stood before something was sent: however often a handler is killed between recording an
 //! outcome and replying, the record is there.
 
+use std::time::Duration;
+
 use async_nats::jetstream;
 use millstream_contract::{
     exit_code::{ExitCode, Failure},
@@ -13,6 +15,8 @@ use millstream_jetstream::{
     stream_reader::NatsReader,
 };
 
+/// Whoever follows outcomes asks for more every half minute, also where there are none.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(300);
 /// Records taken at once; one holds up to some thousand outcomes.
 const RECORDS_MAX: usize = 64;
 
@@ -63,7 +67,8 @@ impl OutcomeFollower {
             filters: Vec::new(),
             replace_live: false,
         };
-        Ok(Self { reader: broker.read(config).await?, name })
+        let reader = NatsReader::open_forgotten_after(broker.clone(), config, Some(FORGOTTEN_AFTER)).await?;
+        Ok(Self { reader, name })
     }
 
     /// Waits for the next outcomes, in the order of their record. Cancelling the wait loses nothing.

@@ -228,6 +228,50 @@ async fn import_does_not_overwrite_what_it_reads() {
     }
 }
 
+/// Its consumer stayed until the server was started again.
+#[tokio::test]
+async fn an_import_that_ends_early_leaves_no_consumer_for_good() {
+    let server = TestServer::start_provisioned().await;
+    let folder = tempfile::tempdir().unwrap();
+    let (rows, map) = (folder.path().join("rows.csv"), folder.path().join("map.toml"));
+    std::fs::write(&rows, "sku\ntea\ngin\n").unwrap();
+    let mapping = "name = \"products\"\ncontext = \"retail\"\nidentity = [\"{sku}\"]\n[[command]]\naggregate = \"product\"\n\
+                   id = \"{sku}\"\ncommand = \"register\"\nbody = { name = \"{sku}\", supplier = \"one\" }\n";
+    std::fs::write(&map, mapping).unwrap();
+    let [rows, map] = [&rows, &map].map(|path| path.to_str().unwrap());
+    let client = server.client().await;
+    let consumers = async || -> Vec<Value> {
+        let answer = client.request("$JS.API.CONSUMER.LIST.OUTCOMES", "".into()).await.unwrap();
+        serde_json::from_slice::<Value>(&answer.payload).unwrap()["consumers"].as_array().unwrap().clone()
+    };
+    let importing = async |signal: Signal| {
+        // There is no handler: it waits.
+        let mut command = millstream(&server, &["import", "--map", map, rows]);
+        let child = command.current_dir(folder.path()).stderr(Stdio::piped()).spawn().unwrap();
+        let begun = async {
+            while consumers().await.is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), begun).await.expect("the import begins");
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id().try_into().unwrap()), signal).unwrap();
+        tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap()
+    };
+    let ended = importing(Signal::SIGTERM).await;
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(12), "{said}");
+    assert!(
+        said.contains("interrupted; ") && said.contains("To go on, import the same file again"),
+        "{said}"
+    );
+    assert_eq!(consumers().await, Vec::<Value>::new());
+    importing(Signal::SIGKILL).await;
+    let left = consumers().await;
+    let names = left[0]["name"].as_str().unwrap();
+    assert!(names.starts_with("import-"), "{left:?}");
+    assert_eq!(left[0]["config"]["inactive_threshold"], 300_000_000_000_u64, "the server forgets it then");
+}
+
 #[tokio::test]
 async fn unreachable_server_is_named() {
     let mut server = TestServer::start().await;

@@ -1,5 +1,6 @@
 //! CSV rows to commands, by a typed mapping in TOML; each row ends accepted, or refused with its reason.
 
+pub(crate) mod dry_run;
 mod identity;
 pub(crate) mod input;
 mod map_check;

@@ -11,6 +11,7 @@ use crate::{
     dispatcher::Dispatcher,
     failure::CommandFailure,
     import::{
+        dry_run::{self, Prospect},
         input::RowsFile,
         mapping::Mapping,
         rejects::{Rejects, RejectsError},
@@ -38,6 +39,9 @@ pub(crate) struct ImportArguments {
     /// s.rejects-2.csv and so on
     #[arg(long, value_name = "FILE.csv")]
     rejects: Option<PathBuf>,
+    /// Send nothing; show the commands of the first rows and all rows that would be refused before they are sent
+    #[arg(long, value_name = "ROWS", num_args = 0..=1, require_equals = true, default_missing_value = "10")]
+    dry_run: Option<u64>,
     /// How long to wait while no outcome at all is recorded
     #[arg(long, default_value = "60s", value_parser = crate::duration)]
     timeout: Duration,
@@ -51,6 +55,9 @@ pub(crate) async fn run(arguments: ImportArguments, session: &Session) -> Result
     let file = RowsFile::check(&arguments.file).map_err(nothing_sent)?;
     let known = session.model()?.aggregates();
     let mapping = Mapping::load(&arguments.map, &file, &known).map_err(nothing_sent)?;
+    if let Some(rows) = arguments.dry_run {
+        return dry_run(rows, &arguments, &file, mapping);
+    }
     let name = mapping.name().to_owned();
     let shutdown = Shutdown::new();
     shutdown.on_signals().map_err(|error| {
@@ -95,6 +102,28 @@ pub(crate) async fn run(arguments: ImportArguments, session: &Session) -> Result
             ..failure
         }),
     }
+}
+
+/// Shows what would be sent.
+fn dry_run(
+    rows: u64,
+    arguments: &ImportArguments,
+    file: &RowsFile,
+    mut mapping: Mapping,
+) -> Result<u8, CommandFailure> {
+    let prospect = dry_run::run::<CommandFailure>(file, &mut mapping, rows, |shown| {
+        let shown = if arguments.json { shown.json().to_string() } else { shown.text() };
+        Ok(output::line(shown)?)
+    })?;
+    let Prospect { rows, commands, refused } = prospect;
+    if arguments.json {
+        output::line(json!({ "rows": rows, "commands": commands, "refused": refused }))?;
+    } else {
+        output::line(format_args!(
+            "{rows} rows: {commands} commands, {refused} refused; nothing was sent. Rules may refuse more"
+        ))?;
+    }
+    Ok(if refused > 0 { REJECTED } else { ExitCode::Ok.number() })
 }
 
 fn rejects(arguments: &ImportArguments, file: &RowsFile) -> Result<Rejects, RejectsError> {

@@ -251,6 +251,18 @@ async fn nothing_is_sent_of_a_file_or_map_with_a_mistake() {
         assert_eq!((refused.code(), &*refused.stdout), (Some(code), ""), "{refused:?}");
         assert!(refused.stderr.contains(said) && refused.stderr.contains("nothing was sent"), "{refused:?}");
     }
+    shop.write("dry.csv", &well.replace("one,3", "one,three"));
+    shop.write("map.toml", SALES);
+    let dry = shop.system.millstream(&["import", "--dry-run=2", "--map", "map.toml", "dry.csv"]).await;
+    let shown = [
+        "line 2: retail.product.tea.register {\"name\":\"Tea\",\"supplier\":\"one\"}",
+        "line 2: retail.till.1_2026-01-31.record-sale {\"currency\":\"USD\",\"lines\":[{\"quantity\":1,\"sku\":\"tea\",\"unit_price\":5}],\"sale\":",
+        "line 3: retail.till.1_2026-01-31.record-sale {",
+        "line 4: refused (value-malformed): column quantity: \"three\" is not a whole number",
+        "4 rows: 4 commands, 1 refused; nothing was sent. Rules may refuse more",
+    ];
+    assert_eq!((dry.code(), dry.stdout.lines().count()), (Some(10), shown.len()), "{dry:?}");
+    assert!(dry.stdout.lines().zip(shown).all(|(line, shown)| line.starts_with(shown)), "{dry:?}");
     assert_eq!(shop.system.broker().await.state(COMMANDS).await.unwrap().last_sequence, 0);
     assert!(!folder.path().join("s.rejects.csv").exists());
     assert_eq!(shop.figures(SALES, "s.csv").await, [4, 0, 0, 0]);

@@ -14,6 +14,7 @@ mod figures;
 mod first_steps;
 mod import;
 mod import_order;
+mod import_property;
 mod import_rows;
 mod lifecycle;
 mod nats_cli_alone;

@@ -10,13 +10,13 @@ use end_to_end_tests::{
 
 /// A typed line and what must be seen below it.
 #[derive(Debug, PartialEq, Eq)]
-struct Step {
-    command: String,
+pub(super) struct Step {
+    pub(super) command: String,
     shown: Vec<String>,
 }
 
 /// The steps of all `console` blocks of a page.
-fn steps(page: &str) -> Vec<Step> {
+pub(super) fn steps(page: &str) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
     let mut inside = false;
     for line in page.lines() {
@@ -45,7 +45,7 @@ fn matches(pattern: &str, line: &str) -> bool {
     open_end || rest.is_empty()
 }
 
-fn shows(step: &Step, printed: &str) -> bool {
+pub(super) fn shows(step: &Step, printed: &str) -> bool {
     let mut lines = printed.lines();
     step.shown.iter().all(|pattern| lines.any(|line| matches(pattern, line)))
 }

@@ -1,13 +1,18 @@
 //! For any table of rows, COMMANDS holds what the map says in the order of the file; and when some of them are refused, mended and
 //! imported again, the figures are those of a table without mistakes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    process::Stdio,
+};
 
 use end_to_end_tests::{
     dumps::messages,
     system::{System, fresh_folder},
+    waiting::until,
 };
 use millstream_contract::{header, stored_message::StoredMessage, stream_names::COMMANDS};
+use millstream_jetstream::broker::Broker as _;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 use serde_json::Value;
 
@@ -119,6 +124,48 @@ currency = \"USD\"
 lines = [{ sku = \"{sku}\", quantity = { integer = \"{quantity}\" }, unit_price = 100 }]
 ";
 
+/// Every time some commands were on their way, stored or decided, and others not sent.
+#[tokio::test]
+async fn an_import_that_is_killed_at_ten_moments_counts_each_row_once() {
+    const ROWS: usize = 3000;
+    const MOMENTS: u64 = 10;
+    let folder = fresh_folder();
+    let system = System::start(folder.path(), &[]).await;
+    let mut random = StdRng::seed_from_u64(7);
+    let rows: Vec<Row> = (0..ROWS).map(|_| Row { mistake: None, ..Row::make_up(0, &mut random) }).collect();
+    let mut units: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+    for row in &rows {
+        let (sales, sold) = units.entry(row.store.clone()).or_default();
+        (*sales, *sold) = (*sales + 1, *sold + row.quantity);
+    }
+    std::fs::write(folder.path().join("rows.csv"), file(&rows)).unwrap();
+    std::fs::write(folder.path().join("map.toml"), format!("name = \"killed\"\n{MAP}")).unwrap();
+    let import = ["import", "--json", "--map", "map.toml", "--rejects", "/dev/null", "rows.csv"];
+    let broker = system.broker().await;
+    let stored = async || Some(broker.state(COMMANDS).await.ok()?.last_sequence);
+    let (mut killed, mut before) = (0, 0);
+    for moment in 1..=MOMENTS {
+        let mut child = system.command(&import).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let enough = before + moment * ROWS as u64 / MOMENTS;
+        until("commands of the import", async || stored().await.filter(|stored| *stored >= enough)).await;
+        child.start_kill().unwrap();
+        killed += u32::from(!child.wait().await.unwrap().success());
+        before = stored().await.unwrap();
+    }
+    assert!(killed > 0, "each import was through before it could be killed");
+    let ended = system.millstream(&import).await.expect_success("millstream import");
+    let summary: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!([&summary["rows"], &summary["refused"]], [&Value::from(ROWS), &Value::from(0)], "{summary}");
+    assert_eq!(sold(&system).await, units);
+    system.stop().await;
+}
+
+/// Sales and units of each store.
+async fn sold(system: &System) -> BTreeMap<String, (u64, u64)> {
+    let figures = report(system, "store-daily", "store").await.into_iter();
+    figures.map(|(store, figures)| (store, (figures.sales as u64, figures.units_sold as u64))).collect()
+}
+
 #[tokio::test]
 async fn any_table_arrives_in_its_order_and_mended_rejects_give_its_figures() {
     let folder = fresh_folder();
@@ -168,11 +215,6 @@ async fn any_table_arrives_in_its_order_and_mended_rejects_give_its_figures() {
         let summary = import(table, &name, &file(&rows)).await;
         assert_eq!(summary["new"], 0, "{summary}");
     }
-    let figures = report(&system, "store-daily", "store").await;
-    let figures: BTreeMap<String, (u64, u64)> = figures
-        .into_iter()
-        .map(|(store, figures)| (store, (figures.sales as u64, figures.units_sold as u64)))
-        .collect();
-    assert_eq!(figures, units);
+    assert_eq!(sold(&system).await, units);
     system.stop().await;
 }

@@ -204,6 +204,7 @@ fn minor_units(text: &str, places: u32) -> Result<i64, String> {
         0 => "a whole number".to_owned(),
         more => format!("a decimal number with at most {more} places"),
     };
+    let too_large = || format!("{} that is small enough: it may have 18 digits", wrong());
     let (sign, digits) = match text.strip_prefix('-') {
         Some(rest) => (-1, rest),
         None => (1, text),
@@ -219,7 +220,7 @@ fn minor_units(text: &str, places: u32) -> Result<i64, String> {
     {
         return Err(wrong());
     }
-    let units: i64 = format!("{whole}{kept:0<places$}").parse().map_err(|_| wrong())?;
+    let units: i64 = format!("{whole}{kept:0<places$}").parse().map_err(|_| too_large())?;
     Ok(sign * units)
 }
 
@@ -304,6 +305,8 @@ mod tests {
         ] {
             assert!(minor_units(text, places).is_err(), "{text}");
         }
+        let large = minor_units("99999999999999999999", 0).unwrap_err();
+        assert_eq!(large, "a whole number that is small enough: it may have 18 digits");
     }
 
     #[test]

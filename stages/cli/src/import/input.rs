@@ -10,12 +10,15 @@ use millstream_contract::exit_code::{ExitCode, Failure};
 
 use super::{
     identity::is_identity,
-    quotes::{QuoteFault, QuoteWatch},
     rejects::{IDENTITY_COLUMN, REJECT_COLUMNS, ROW_COLUMN},
+    watch::{QuoteFault, Watch},
 };
 
 /// As many bytes as tell how a text is written.
 const BEGINNING: usize = 4;
+
+/// What stands between columns in files that are no CSV.
+const SEPARATORS: [char; 3] = [';', '\t', '|'];
 
 /// A file that cannot be imported, or is no map of an import.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +51,8 @@ pub(crate) enum InputError {
         "{path}: line {line}: {column} holds {found:?}, which no import has written there; leave it as it was, or empty"
     )]
     Reject { path: PathBuf, line: u64, column: &'static str, found: String },
+    #[error("{path}: its columns seem to be separated by {separator:?}; save it with commas between them")]
+    Separator { path: PathBuf, separator: char },
     #[error("{path}: there is no line with the names of the columns; the first line must be one")]
     Header { path: PathBuf },
 }
@@ -62,6 +67,7 @@ impl Failure for InputError {
             | Self::OpenQuote { .. }
             | Self::QuoteWithin { .. }
             | Self::Reject { .. }
+            | Self::Separator { .. }
             | Self::Header { .. } => ExitCode::Data,
         }
     }
@@ -97,19 +103,24 @@ impl RowsFile {
     /// # Errors
     /// [`InputError`] naming the first line that is no row.
     pub(crate) fn check(path: &Path) -> Result<Self, InputError> {
-        let of_csv = |error| of_csv(path, error);
-        let mut reader = csv::Reader::from_reader(QuoteWatch::new(BufReader::new(open(path)?)));
-        let header = reader.headers().map_err(of_csv)?.clone();
+        let mut reader = csv::Reader::from_reader(Watch::new(BufReader::new(open(path)?)));
+        let header = reader.headers().cloned();
+        let line = reader.get_mut().begun();
+        let header = header.map_err(|error| of_csv(path, line, error))?;
         let columns = RejectColumns::new(&header);
         let mut record = csv::StringRecord::new();
         let mut count = 0;
         let read = loop {
-            match reader.read_record(&mut record) {
+            let read = reader.read_record(&mut record);
+            let line = reader.get_mut().begun();
+            match read {
                 Ok(true) => count += 1,
                 Ok(false) => break Ok(()),
-                Err(error) => break Err(of_csv(error)),
+                Err(error) => break Err(of_csv(path, line, error)),
             }
-            columns.row(count, &record, path)?;
+            if !columns.all.is_empty() {
+                columns.row(count, line, &record, path)?;
+            }
         };
         // A quote that is not closed makes rows of other lengths, too.
         let path = path.to_owned();
@@ -126,6 +137,10 @@ impl RowsFile {
         if header.is_empty() {
             return Err(InputError::Header { path });
         }
+        let only = header.get(0).filter(|_| header.len() == 1).unwrap_or_default();
+        if let Some(separator) = only.chars().find(|sign| SEPARATORS.contains(sign)) {
+            return Err(InputError::Separator { path, separator });
+        }
         Ok(Self { path, header, count, columns })
     }
 
@@ -139,10 +154,20 @@ impl RowsFile {
     /// # Errors
     /// [`InputError`] when it is not there any more. A row is one when the file has changed since it was checked.
     pub(crate) fn rows(&self) -> Result<impl Iterator<Item = Result<SourceRow, InputError>>, InputError> {
-        let records = csv::Reader::from_reader(BufReader::new(open(&self.path)?)).into_records();
-        Ok((1..).zip(records).map(|(number, record)| {
-            let record = record.map_err(|error| of_csv(&self.path, error))?;
-            self.columns.row(number, &record, &self.path)
+        let mut reader = csv::Reader::from_reader(Watch::new(BufReader::new(open(&self.path)?)));
+        let header = reader.headers().map(|_| ());
+        let line = reader.get_mut().begun();
+        header.map_err(|error| of_csv(&self.path, line, error))?;
+        let (mut record, mut number) = (csv::StringRecord::new(), 0);
+        Ok(std::iter::from_fn(move || {
+            let read = reader.read_record(&mut record);
+            let line = reader.get_mut().begun();
+            number += 1;
+            match read {
+                Ok(true) => Some(self.columns.row(number, line, &record, &self.path)),
+                Ok(false) => None,
+                Err(error) => Some(Err(of_csv(&self.path, line, error))),
+            }
         }))
     }
 }
@@ -173,8 +198,13 @@ impl RejectColumns {
         own.map(|(_, field)| field).collect()
     }
 
-    fn row(&self, number: u64, record: &csv::StringRecord, path: &Path) -> Result<SourceRow, InputError> {
-        let line = record.position().map_or(0, csv::Position::line);
+    fn row(
+        &self,
+        number: u64,
+        line: u64,
+        record: &csv::StringRecord,
+        path: &Path,
+    ) -> Result<SourceRow, InputError> {
         let given = |at: Option<usize>| {
             at.and_then(|at| record.get(at)).map(str::trim).filter(|text| !text.is_empty())
         };
@@ -233,13 +263,14 @@ fn open(path: &Path) -> Result<File, InputError> {
     File::open(path()).map_err(failed)
 }
 
-fn of_csv(path: &Path, error: csv::Error) -> InputError {
+/// What is wrong with the row that begins on a line.
+fn of_csv(path: &Path, line: u64, error: csv::Error) -> InputError {
     let path = path.to_owned();
     match error.kind() {
-        csv::ErrorKind::UnequalLengths { pos: Some(place), expected_len, len } => {
-            InputError::Length { path, line: place.line(), found: *len, expected: *expected_len }
+        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
+            InputError::Length { path, line, found: *len, expected: *expected_len }
         }
-        csv::ErrorKind::Utf8 { pos: Some(place), .. } => InputError::Text { path, line: place.line() },
+        csv::ErrorKind::Utf8 { .. } => InputError::Text { path, line },
         _ => InputError::Read { path, source: error.into() },
     }
 }
@@ -255,11 +286,17 @@ mod tests {
     fn what_is_no_file_of_rows_is_named_with_what_to_do() {
         let folder = tempfile::tempdir().unwrap();
         let utf16: Vec<u8> = "sku,name\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
-        let files: [(&str, &[u8], &str); 9] = [
+        let files: [(&str, &[u8], &str); 11] = [
             ("bom16", &[b"\xff\xfe", &*utf16].concat(), "is written in UTF-16; save it as UTF-8"),
             ("no-bom16", &utf16, "is written in UTF-16; save it as UTF-8"),
             ("head", b"sku,n\xe9me\n1,Gin\n", "line 1 is not UTF-8; save the file as UTF-8"),
             ("row", b"sku,name\n1,Gin\n2,G\xe9n\n", "line 3 is not UTF-8; save the file as UTF-8"),
+            ("windows", b"sku,name\r\n\r\n1,Gin\r\n2\r\n", "line 4 has 1 fields where the header has 2"),
+            (
+                "semicolons",
+                b"sku;name\n1;Gin\n",
+                "its columns seem to be separated by ';'; save it with commas",
+            ),
             ("short", b"sku,name\n1,Gin\n2\n", "line 3 has 1 fields where the header has 2"),
             ("open", b"sku,name\n1,\"Gin\n2,Gin\n", "a quote that is opened on line 2 is never closed"),
             (

@@ -1,7 +1,11 @@
-//! Watches the quotes of a CSV file while it is read. The decoder takes any: it lets a quote that is never closed swallow the rest of
-//! the file as one field, and goes on behind a closed one as if nothing had ended.
+//! Watches a CSV file while it is read, for what the decoder does not tell. It takes any quotes: one that is never closed swallows the
+//! rest of the file as one field, and behind a closed one it goes on as if nothing had ended. And it counts the blank lines before a
+//! row, and half of the line end of Windows before it, to the row.
 
-use std::io::{self, Read};
+use std::{
+    collections::VecDeque,
+    io::{self, Read},
+};
 
 /// May stand before the first field, and is no part of it.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -26,9 +30,9 @@ enum State {
     Closing,
 }
 
-/// A file, read through.
+/// A file, read through by a decoder.
 #[derive(Debug)]
-pub(super) struct QuoteWatch<R> {
+pub(super) struct Watch<R> {
     file: R,
     /// Bytes of the byte order mark that were met.
     mark: usize,
@@ -36,12 +40,28 @@ pub(super) struct QuoteWatch<R> {
     line: u64,
     opened: u64,
     fault: Option<QuoteFault>,
+    /// The byte before.
+    before: u8,
+    /// Whether a row has begun and not ended.
+    in_row: bool,
+    /// The lines on which those rows begin that were read from the file and not by the decoder's user.
+    begun: VecDeque<u64>,
 }
 
-impl<R> QuoteWatch<R> {
+impl<R> Watch<R> {
     /// Begins where the file does.
     pub(super) fn new(file: R) -> Self {
-        Self { file, mark: 0, state: State::Begin, line: 1, opened: 1, fault: None }
+        Self {
+            file,
+            mark: 0,
+            state: State::Begin,
+            line: 1,
+            opened: 1,
+            fault: None,
+            before: 0,
+            in_row: false,
+            begun: VecDeque::new(),
+        }
     }
 
     /// What is wrong with what was read so far, if it is all there is.
@@ -50,12 +70,25 @@ impl<R> QuoteWatch<R> {
         self.fault.or(open)
     }
 
+    /// The line on which the row begins that the decoder has read; to be asked once for each, and for the header.
+    pub(super) fn begun(&mut self) -> u64 {
+        self.begun.pop_front().unwrap_or(self.line)
+    }
+
     fn take(&mut self, byte: u8) {
         if self.state == State::Begin && BYTE_ORDER_MARK.get(self.mark) == Some(&byte) {
             self.mark += 1;
             return;
         }
         self.mark = BYTE_ORDER_MARK.len();
+        // A line ends at LF, and at a CR that no LF follows.
+        self.line += u64::from(self.before == b'\n' || (self.before == b'\r' && byte != b'\n'));
+        self.before = byte;
+        let ends = matches!(byte, b'\r' | b'\n') && self.state != State::Quoted;
+        if !ends && !self.in_row {
+            self.begun.push_back(self.line);
+        }
+        self.in_row = !ends;
         self.state = match (self.state, byte) {
             (State::Begin, b'"') => {
                 self.opened = self.line;
@@ -71,11 +104,10 @@ impl<R> QuoteWatch<R> {
             }
             (State::Begin | State::Plain, _) => State::Plain,
         };
-        self.line += u64::from(byte == b'\n');
     }
 }
 
-impl<R: Read> Read for QuoteWatch<R> {
+impl<R: Read> Read for Watch<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.file.read(buffer)?;
         buffer.iter().take(count).for_each(|byte| self.take(*byte));
@@ -87,8 +119,24 @@ impl<R: Read> Read for QuoteWatch<R> {
 mod tests {
     use super::*;
 
+    #[test]
+    fn rows_begin_on_the_lines_that_an_editor_shows() {
+        for end in ["\n", "\r\n", "\r"] {
+            let text = "\u{feff}a,b\n\n1,\"x\ny\"\n\n\n2,z\n \n3,z".replace('\n', end);
+            let mut reader =
+                csv::ReaderBuilder::new().flexible(true).from_reader(Watch::new(text.as_bytes()));
+            reader.headers().unwrap();
+            let mut lines = vec![reader.get_mut().begun()];
+            let mut record = csv::StringRecord::new();
+            while reader.read_record(&mut record).unwrap() {
+                lines.push(reader.get_mut().begun());
+            }
+            assert_eq!(lines, [1, 3, 7, 8, 9], "{end:?}");
+        }
+    }
+
     fn fault(text: &str) -> Option<QuoteFault> {
-        let mut watch = QuoteWatch::new(text.as_bytes());
+        let mut watch = Watch::new(text.as_bytes());
         watch.read_to_end(&mut Vec::new()).unwrap();
         watch.fault()
     }

@@ -53,6 +53,9 @@ pub(crate) struct ImportArguments {
 /// Runs it. The number is the exit code.
 pub(crate) async fn run(arguments: ImportArguments, session: &Session) -> Result<u8, CommandFailure> {
     let file = RowsFile::check(&arguments.file).map_err(nothing_sent)?;
+    if let Some(doubt) = file.doubt() {
+        session.console.say(doubt);
+    }
     let known = session.model()?.aggregates();
     let mapping = Mapping::load(&arguments.map, &file, &known).map_err(nothing_sent)?;
     if let Some(rows) = arguments.dry_run {

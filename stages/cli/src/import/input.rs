@@ -81,6 +81,8 @@ pub(crate) struct RowsFile {
     pub(crate) header: csv::StringRecord,
     /// How many rows follow the header.
     pub(crate) count: u64,
+    /// Rows of several lines: how many, and the line of the first.
+    pub(crate) of_several_lines: Option<(u64, u64)>,
     columns: RejectColumns,
 }
 
@@ -109,7 +111,7 @@ impl RowsFile {
         let header = header.map_err(|error| of_csv(path, line, error))?;
         let columns = RejectColumns::new(&header);
         let mut record = csv::StringRecord::new();
-        let mut count = 0;
+        let (mut count, mut of_several_lines) = (0, None);
         let read = loop {
             let read = reader.read_record(&mut record);
             let line = reader.get_mut().begun();
@@ -117,6 +119,9 @@ impl RowsFile {
                 Ok(true) => count += 1,
                 Ok(false) => break Ok(()),
                 Err(error) => break Err(of_csv(path, line, error)),
+            }
+            if record.iter().any(|field| field.contains(['\n', '\r'])) {
+                of_several_lines.get_or_insert((0, line)).0 += 1;
             }
             if !columns.all.is_empty() {
                 columns.row(count, line, &record, path)?;
@@ -141,7 +146,15 @@ impl RowsFile {
         if let Some(separator) = only.chars().find(|sign| SEPARATORS.contains(sign)) {
             return Err(InputError::Separator { path, separator });
         }
-        Ok(Self { path, header, count, columns })
+        Ok(Self { path, header, count, of_several_lines, columns })
+    }
+
+    /// What is said of rows of several lines. They are rows as any other, and also what a missing and a spare quote make of several.
+    pub(crate) fn doubt(&self) -> Option<String> {
+        let (count, line) = self.of_several_lines?;
+        Some(format!(
+            "{count} rows hold line breaks within quotes, the first on line {line}; if that is not meant, a quote is missing or too many there"
+        ))
     }
 
     /// What it is called, without its folder.

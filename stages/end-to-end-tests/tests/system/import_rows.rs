@@ -250,8 +250,19 @@ async fn nothing_is_sent_of_a_file_or_map_with_a_mistake() {
         assert_eq!((refused.code(), &*refused.stdout), (Some(code), ""), "{refused:?}");
         assert!(refused.stderr.contains(said) && refused.stderr.contains("nothing was sent"), "{refused:?}");
     }
-    shop.write("dry.csv", &well.replace("one,3", "one,three"));
     shop.write("map.toml", SALES);
+    // A missing and a spare quote make one row of three, which is a row as any other.
+    shop.write(
+        "lines.csv",
+        &format!("{HEADER}1,tea,Tea,one,1\n1,tea,\"Tea,one,1\n1,tea,Tea,one,1\n1,tea,Tea\",one,1\n"),
+    );
+    let told = shop.system.millstream(&["import", "--dry-run", "--map", "map.toml", "lines.csv"]).await;
+    assert!(
+        told.stderr
+            .contains("1 rows hold line breaks within quotes, the first on line 3; if that is not meant"),
+        "{told:?}"
+    );
+    shop.write("dry.csv", &well.replace("one,3", "one,three"));
     let dry = shop.system.millstream(&["import", "--dry-run=2", "--map", "map.toml", "dry.csv"]).await;
     let shown = [
         "line 2: retail.product.tea.register {\"name\":\"Tea\",\"supplier\":\"one\"}",

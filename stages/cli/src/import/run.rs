@@ -18,8 +18,9 @@ use crate::{
     failure::CommandFailure,
 };
 
-/// Rows that are refused and wait for those before them: bounds the memory where nothing of a row is sent.
-const REFUSED_MAX: usize = 32 * 1024;
+/// Rows that wait, for outcomes or for the rows before them: bounds the memory also where rows send nothing, as they share a command
+/// or are refused.
+const ROWS_MAX: usize = 32 * 1024;
 
 /// What became of the rows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -85,7 +86,7 @@ impl Import {
     /// the same import again goes on.
     pub(crate) async fn run(&mut self, file: &RowsFile) -> Result<(), CommandFailure> {
         for row in file.rows()? {
-            while !self.dispatcher.has_room() || self.refused.len() >= REFUSED_MAX {
+            while !self.dispatcher.has_room() || self.rows.len() + self.refused.len() >= ROWS_MAX {
                 self.tick_off().await?;
             }
             self.take(row?).await?;

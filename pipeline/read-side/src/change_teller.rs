@@ -45,11 +45,11 @@ impl ChangeTeller {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                heard = hearing.next() => {
-                    if let Heard::Message { subject, .. } = heard {
-                        self.watch(&subject);
-                    }
-                }
+                heard = hearing.next() => match heard {
+                    Heard::Message { subject, .. } => self.watch(&subject),
+                    // What was told while there was no server may be lost.
+                    Heard::Listening => self.tell_anew(),
+                },
                 changes = self.changed.taken() => self.tell(changes).await,
                 _ = looks.tick() => self.forget(),
             }
@@ -63,6 +63,13 @@ impl ChangeTeller {
         }
         self.changed.watch(context, view, true);
         self.heard.insert((context.to_owned(), view.to_owned()), Instant::now());
+    }
+
+    fn tell_anew(&self) {
+        for (context, view) in self.heard.keys() {
+            self.changed.watch(context, view, false);
+            self.changed.watch(context, view, true);
+        }
     }
 
     fn forget(&mut self) {

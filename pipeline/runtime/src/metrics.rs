@@ -215,6 +215,19 @@ pub struct ProcessMetrics {
     pub effects_held: Level,
 }
 
+/// Of a gateway's streams of live rows.
+#[derive(Debug, Clone)]
+pub struct LiveMetrics {
+    /// Streams that are open.
+    pub streams: Level,
+    /// Rows and lists that they show.
+    pub rows: Level,
+    /// Questions to views.
+    pub questions: Count,
+    /// Events sent.
+    pub events: Count,
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         Self::new()
@@ -346,6 +359,12 @@ impl Metrics {
     pub fn gateway_answered(&self, route: &str, status: u16, seconds: Duration) {
         self.families.gateway_requests(route, status).inc();
         self.families.gateway_seconds(route).observe(seconds.as_secs_f64());
+    }
+
+    /// Of streams of live rows.
+    #[must_use]
+    pub fn live(&self) -> LiveMetrics {
+        self.families.live()
     }
 
     /// Messages that told of changed rows.

@@ -100,6 +100,14 @@ impl HttpClient {
         self.request("GET", path, "").await
     }
 
+    /// The head of a request that asks, after which the connection stays open.
+    #[must_use]
+    pub fn head_of_get(&self, path: &str) -> String {
+        let headers: String =
+            self.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        format!("GET {path} HTTP/1.1\r\nHost: {}\r\n{headers}\r\n", self.address)
+    }
+
     /// Any request.
     ///
     /// # Panics

@@ -10,6 +10,7 @@ pub mod go_tool;
 pub mod hostile;
 pub mod http_client;
 pub mod kubernetes_validate;
+pub mod live_stream;
 pub mod nats_cli;
 pub mod nats_proxy;
 pub mod program;

@@ -43,6 +43,7 @@ use crate::{
     command_request::{self, Wishes, check_question, too_large},
     config::{KnownReport, Limits},
     key_ring::Principal,
+    live::Hub,
     places::Places,
     problem::Problem,
     recent_keys::RecentKeys,
@@ -79,6 +80,9 @@ pub(crate) struct Commands {
     /// For pages of histories, and for states of the past, which take memory.
     pub(crate) places_for_histories: Arc<Places>,
     pub(crate) places_for_states: Arc<Places>,
+    /// For streams of live rows.
+    pub(crate) places_for_live: Arc<Places>,
+    pub(crate) live: Hub,
     /// From then on nobody waits for an outcome.
     pub(crate) stop: CancellationToken,
 }

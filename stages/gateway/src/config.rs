@@ -53,6 +53,10 @@ const RATE_ADDRESS_DEFAULT: u64 = 5000;
 const RATE_MAX: u64 = 1_000_000;
 /// What a view lets one client have by default, and the gateway is one.
 const WAITING_MAX_DEFAULT: u64 = 128;
+/// A quarter of the connections.
+const LIVE_MAX_DEFAULT: u64 = 2048;
+/// For each row that is watched a question in that time.
+const LIVE_RECHECK_DEFAULT: Duration = Duration::from_secs(30);
 /// Three others who do the same leave something.
 const KEY_SHARE_DEFAULT: u64 = 25;
 /// The most that a wait for a semaphore's place can count.
@@ -132,6 +136,10 @@ pub struct Limits {
     pub requests_max: usize,
     /// Requests that wait for a position at a time.
     pub waiting_max: usize,
+    /// Streams of live rows at a time.
+    pub live_max: usize,
+    /// After which time without a hint that it has changed a row is asked for again.
+    pub live_recheck: Duration,
     /// How many percent of the places for what is in progress one key may hold.
     pub key_share: usize,
     /// Connections at a time.
@@ -313,6 +321,7 @@ impl Limits {
         let requests_max =
             count(keys, "requests_max", REQUESTS_MAX_DEFAULT, "requests at a time; more get 503");
         let waiting_max = waiting_max(keys);
+        let (live_max, live_recheck) = live(keys);
         let key_share = key_share(keys);
         let connections_max = count(
             keys,
@@ -320,13 +329,7 @@ impl Limits {
             CONNECTIONS_MAX_DEFAULT,
             "connections at a time; more are closed at once",
         );
-        let rate = rate(
-            keys,
-            "rate",
-            RATE_DEFAULT,
-            "requests a second with one key, more get 429; 0 for any number",
-        );
-        let rate_address = rate_of_addresses(keys);
+        let (rate, rate_address) = rates(keys);
         Self {
             body_max,
             lines_bytes_max,
@@ -337,6 +340,8 @@ impl Limits {
             wait_max,
             requests_max,
             waiting_max,
+            live_max,
+            live_recheck,
             key_share,
             connections_max,
             rate,
@@ -354,23 +359,37 @@ fn waiting_max(keys: &mut SectionKeys<'_>) -> usize {
     )
 }
 
+fn live(keys: &mut SectionKeys<'_>) -> (usize, Duration) {
+    let max =
+        count(keys, "live_max", LIVE_MAX_DEFAULT, "streams of live rows (/v1/live) at a time; more get 503");
+    let recheck = keys.positive_duration(
+        "live_recheck",
+        LIVE_RECHECK_DEFAULT,
+        "how long a row on such a stream may be old at most, should it be lost that it has changed",
+    );
+    (max, recheck)
+}
+
 fn key_share(keys: &mut SectionKeys<'_>) -> usize {
     let share = keys.number(
         "key_share",
         KEY_SHARE_DEFAULT,
         1..=100,
-        "percent of the places of each kind that one key may hold: of requests_max, of waiting_max, of 64 requests with several commands, of 16 for a history and of 4 for a state as of a moment; more get 429; 100 for all",
+        "percent of the places of each kind that one key may hold: of requests_max, of waiting_max, of live_max, of 64 requests with several commands, of 16 for a history and of 4 for a state as of a moment; more get 429; 100 for all",
     );
     usize::try_from(share).unwrap_or(usize::MAX)
 }
 
-fn rate_of_addresses(keys: &mut SectionKeys<'_>) -> Option<NonZeroU32> {
-    rate(
+fn rates(keys: &mut SectionKeys<'_>) -> (Option<NonZeroU32>, Option<NonZeroU32>) {
+    let of_keys =
+        rate(keys, "rate", RATE_DEFAULT, "requests a second with one key, more get 429; 0 for any number");
+    let of_addresses = rate(
         keys,
         "rate_address",
         RATE_ADDRESS_DEFAULT,
         "requests a second from one address, a proxy's where there is one; more get 429; 0 for any number",
-    )
+    );
+    (of_keys, of_addresses)
 }
 
 fn size(keys: &mut SectionKeys<'_>, name: &str, default: u64, help: &'static str) -> usize {

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use crate::{
     config::Limits,
     documents,
-    key_ring::{KeyRing, Principal, Stranger},
+    key_ring::{Admission, KeyRing, Principal, Stranger},
     listener::ClientAddress,
     places::{Place, Places},
     problem::{Problem, SOON},
@@ -94,7 +94,7 @@ impl Guard {
         self.places.take(user.name())
     }
 
-    fn let_in(&self, request: &Request) -> Result<Principal, Problem> {
+    fn let_in(&self, request: &Request) -> Result<(Principal, Admission), Problem> {
         check_host(request)?;
         if self.keys.is_open() {
             only_programs_of_this_machine(request.headers(), is_document(request))?;
@@ -102,7 +102,7 @@ impl Guard {
         let token = bearer(request.headers())?;
         let principal = self.keys.identify(token, Timestamp::now()).map_err(stranger)?;
         self.rates.count(&Arc::from(principal.name())).map_err(|pause| too_fast("key", pause))?;
-        Ok(principal)
+        Ok((principal, self.keys.admission(token)))
     }
 }
 
@@ -129,9 +129,10 @@ fn admitted(guard: &Guard, request: &mut Request) -> Result<Place, Problem> {
         counted.map_err(|pause| too_fast("address", pause))?;
     }
     let place = guard.places.of_anybody()?;
-    let principal = guard.let_in(request)?;
+    let (principal, admission) = guard.let_in(request)?;
     let place = guard.places.given_to(principal.name(), place)?;
     request.extensions_mut().insert(principal);
+    request.extensions_mut().insert(admission);
     Ok(place)
 }
 
@@ -204,7 +205,7 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     Ok(Some(token.trim()))
 }
 
-fn stranger(stranger: Stranger) -> Problem {
+pub(crate) fn stranger(stranger: Stranger) -> Problem {
     let (code, detail) = match stranger {
         Stranger::NoKey => ("key-missing", "send a key as `Authorization: Bearer <key>`"),
         Stranger::UnknownKey => ("key-unknown", "this key is unknown, or was revoked"),

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeSet, HashMap},
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock},
+    sync::Arc,
     time::Duration,
 };
 
@@ -19,12 +19,15 @@ use millstream_runtime::{
     file_work::{do_file_work, read_regular_file},
     health::Condition,
 };
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::problem::Problem;
 
 /// How often the file is looked at. A change takes two looks, so that a revoked key is refused within a second.
 const LOOK_INTERVAL: Duration = Duration::from_millis(400);
+/// How often it is looked whether a key has expired that is in use: the clock may be set.
+const CLOCK_LOOK_INTERVAL: Duration = Duration::from_secs(60);
 /// Who sends where no keys are asked for.
 const ANYBODY: &str = "local";
 
@@ -129,6 +132,43 @@ pub(crate) enum Stranger {
     Expired,
 }
 
+/// A key that was let in, for what goes on for longer than a request; none where no keys are asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct Admission(Option<(KeyHash, watch::Receiver<Known>)>);
+
+/// Why a key is let in no longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// It is not valid any more.
+    Stranger(Stranger),
+    /// It grants less than before.
+    NotGranted,
+}
+
+impl Admission {
+    /// Ends when the key is valid no longer, or what it grants is not enough for `is_granted`.
+    pub(crate) async fn ended(&mut self, is_granted: impl Fn(&Principal) -> bool) -> Ended {
+        let Some((hash, known)) = &mut self.0 else { return std::future::pending().await };
+        loop {
+            let expires = match known.borrow_and_update().by_key.get(hash) {
+                None => return Ended::Stranger(Stranger::UnknownKey),
+                Some((principal, _)) if !is_granted(principal) => return Ended::NotGranted,
+                Some((_, expires)) => *expires,
+            };
+            let left = Duration::try_from(expires.duration_since(Timestamp::now())).unwrap_or_default();
+            if left.is_zero() {
+                return Ended::Stranger(Stranger::Expired);
+            }
+            let look = tokio::time::sleep(left.min(CLOCK_LOOK_INTERVAL));
+            tokio::select! {
+                // When the file is followed no more, the gateway is stopping.
+                Ok(()) = known.changed() => {}
+                () = look => {}
+            }
+        }
+    }
+}
+
 /// Who there is.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
@@ -144,7 +184,7 @@ pub(crate) enum KeyRing {
     /// Nobody is asked for a key: only programs on this machine can come.
     Open,
     /// Everybody is.
-    Closed(Arc<RwLock<Known>>),
+    Closed(watch::Receiver<Known>),
 }
 
 impl KeyRing {
@@ -164,7 +204,7 @@ impl KeyRing {
         };
         let text = read(&path).await?;
         let follower = Follower::new(path, text, condition)?;
-        let keys = Arc::clone(&follower.keys);
+        let keys = follower.keys.subscribe();
         tokio::spawn(follower.follow(stop));
         Ok(Self::Closed(keys))
     }
@@ -178,20 +218,26 @@ impl KeyRing {
     pub(crate) fn identify(&self, token: Option<&str>, now: Timestamp) -> Result<Principal, Stranger> {
         let known = match self {
             Self::Open => return Ok(Principal { name: ANYBODY.into(), grants: None }),
-            Self::Closed(known) => known.read().unwrap_or_else(PoisonError::into_inner),
+            Self::Closed(known) => known.borrow(),
         };
         let token = token.ok_or(Stranger::NoKey)?;
         let (principal, expires) = known.by_key.get(&KeyHash::of(token)).ok_or(Stranger::UnknownKey)?;
         if now < *expires { Ok(principal.clone()) } else { Err(Stranger::Expired) }
     }
 
+    /// The key `token` as one that was let in.
+    pub(crate) fn admission(&self, token: Option<&str>) -> Admission {
+        match (self, token) {
+            (Self::Closed(known), Some(token)) => Admission(Some((KeyHash::of(token), known.clone()))),
+            _ => Admission(None),
+        }
+    }
+
     /// The names of all users of NATS.
     pub(crate) fn users(&self) -> BTreeSet<Arc<str>> {
         match self {
             Self::Open => BTreeSet::new(),
-            Self::Closed(known) => {
-                known.read().unwrap_or_else(PoisonError::into_inner).users.keys().cloned().collect()
-            }
+            Self::Closed(known) => known.borrow().users.keys().cloned().collect(),
         }
     }
 
@@ -199,9 +245,7 @@ impl KeyRing {
     pub(crate) fn user(&self, name: &str) -> Option<Principal> {
         match self {
             Self::Open => None,
-            Self::Closed(known) => {
-                known.read().unwrap_or_else(PoisonError::into_inner).users.get(name).cloned()
-            }
+            Self::Closed(known) => known.borrow().users.get(name).cloned(),
         }
     }
 }
@@ -215,13 +259,13 @@ struct Follower {
     seen: String,
     /// What was wrong with it, and told.
     trouble: String,
-    keys: Arc<RwLock<Known>>,
+    keys: watch::Sender<Known>,
     condition: Condition,
 }
 
 impl Follower {
     fn new(path: PathBuf, text: String, condition: Condition) -> Result<Self, KeyRingError> {
-        let keys = Arc::new(RwLock::new(parse(&path, &text)?));
+        let keys = watch::Sender::new(parse(&path, &text)?);
         condition.holds();
         Ok(Self { path, known: text.clone(), seen: text, trouble: String::new(), keys, condition })
     }
@@ -248,7 +292,7 @@ impl Follower {
         match read {
             Ok((text, new)) => {
                 tracing::info!(keys = new.by_key.len(), users = new.users.len(), "the keys are read again");
-                *self.keys.write().unwrap_or_else(PoisonError::into_inner) = new;
+                self.keys.send_replace(new);
                 self.known = text;
                 self.trouble.clear();
                 self.condition.holds();
@@ -309,7 +353,7 @@ mod tests {
         let (readiness, path) = (Readiness::new(), PathBuf::from("keys.toml"));
         let both = [entry(1), entry(2)].concat();
         let mut follower = Follower::new(path, both.clone(), readiness.condition("keys")).unwrap();
-        let ring = KeyRing::Closed(Arc::clone(&follower.keys));
+        let ring = KeyRing::Closed(follower.keys.subscribe());
         let known =
             |seed: u8| ring.identify(Some(Token::new([seed; 32]).as_str()), Timestamp::UNIX_EPOCH).is_ok();
         // Both are files of keys by themselves: one without any, and one that is cut behind its first.

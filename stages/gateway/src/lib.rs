@@ -4,7 +4,7 @@
 //! and `places`; `commands` and, for several at once, `command_lines` store commands, checked by `command_request`, and say with `answers`,
 //! `command_log` and `forgotten` what became of them.
 //! `queries` passes on what `views` answer; `reports` makes documents of it, with `report_document`, in the form that `media_type` tells.
-//! `history` reads the events of an aggregate, or its state as of a moment. `user_requests` answers the same over NATS, for users whose name the server proves. `problem` is how it refuses, and `openapi` tells all of it
+//! `history` reads the events of an aggregate, or its state as of a moment. `live` shows rows again whenever they change. `user_requests` answers the same over NATS, for users whose name the server proves. `problem` is how it refuses, and `openapi` tells all of it
 //! to programs, `docs_page` to people, as `documents` serves it.
 //!
 //! Deliberately absent: decisions, rows, and TLS.
@@ -22,6 +22,7 @@ mod guard;
 mod history;
 mod key_ring;
 mod listener;
+mod live;
 mod media_type;
 mod openapi;
 mod places;
@@ -62,7 +63,7 @@ use ulid::Ulid;
 
 use crate::{
     command_log::CommandLog, commands::Commands, config::StageConfig, documents::Documents,
-    forgotten::Forgotten, guard::Guard, key_ring::KeyRing, listener::Listener, openapi::Described,
+    forgotten::Forgotten, guard::Guard, key_ring::KeyRing, listener::Listener, live::Hub, openapi::Described,
     places::Places, problem::Problem, recent_keys::RecentKeys, user_requests::UserRequests, views::Views,
     watched_stream::WatchedStream,
 };
@@ -157,6 +158,7 @@ pub async fn run<A: Application>(
         of_outcomes: parts.outcome_views,
         stop: stop.clone(),
     };
+    let live = Hub::start(broker.clone(), metrics.live(), limits.live_recheck, stop.clone());
     let commands = Commands {
         stream,
         views,
@@ -173,6 +175,8 @@ pub async fn run<A: Application>(
         places_for_waiting: Places::for_waiting(&limits),
         places_for_histories: Places::for_histories(&limits),
         places_for_states: Places::for_states(&limits),
+        places_for_live: Places::for_live(&limits),
+        live,
         stop: stop.clone(),
     };
     // Without keys nobody's name would be proved.
@@ -231,6 +235,7 @@ fn router(commands: Arc<Commands>, documents: Arc<Documents>, guard: Arc<Guard>)
         .route("/v1/openapi.json", get(documents::openapi).with_state(Arc::clone(&documents)))
         .route("/v1/docs", get(documents::page).with_state(documents))
         .route("/v1/commands/{context}/{aggregate}/{id}/{command}", post(commands::post))
+        .route("/v1/live", get(live::get))
         .route("/v1/commands", post(command_lines::post))
         .route("/v1/commands/{command_id}", get(commands::get))
         .route("/v1/reports/{report}", get(reports::list))

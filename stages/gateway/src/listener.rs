@@ -24,7 +24,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::after;
+use crate::{after, live::GoesOn};
 
 /// Largest request line with all headers, in bytes.
 const HEADER_BYTES_MAX: usize = 16 * 1024;
@@ -36,6 +36,22 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The address of a client, as far as the connection tells.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ClientAddress(pub(crate) SocketAddr);
+
+/// With what a body that goes on says whether its client takes it. One that takes nothing for too long is left.
+#[derive(Debug, Clone)]
+pub(crate) struct Taking(Arc<Answered>);
+
+impl Taking {
+    /// The client has taken all that there was.
+    pub(crate) fn waits(&self) {
+        self.0.send_replace(None);
+    }
+
+    /// The client was given something.
+    pub(crate) fn was_given(&self) {
+        self.0.send_replace(Some(Instant::now()));
+    }
+}
 
 /// Takes connections.
 pub(crate) struct Listener {
@@ -131,10 +147,14 @@ async fn converse(protocol: &http1::Builder, stream: TcpStream, service: Router,
 /// Since when an answer of the connection is there; none while a request is looked at.
 type Answered = watch::Sender<Option<Instant>>;
 
-async fn note_answers(State(answered): State<Arc<Answered>>, request: Request, next: Next) -> Response {
-    answered.send_replace(None);
+async fn note_answers(State(answered): State<Arc<Answered>>, mut request: Request, next: Next) -> Response {
+    let taking = Taking(answered);
+    taking.waits();
+    request.extensions_mut().insert(taking.clone());
     let response = next.run(request).await;
-    answered.send_replace(Some(Instant::now()));
+    if response.extensions().get::<GoesOn>().is_none() {
+        taking.was_given();
+    }
     response
 }
 

@@ -1,12 +1,13 @@
 //! The OpenAPI 3.1 document of a running gateway, made from the application that it serves: nobody writes a line for a command or a view.
 //!
-//! In reading order: `commands`, `views` and `reports` have a path for each of theirs, `history` one for each aggregate, `lines` that of several commands, `parts` what they share, `examples` are of commands, and `problems` every
+//! In reading order: `commands`, `views` and `reports` have a path for each of theirs, `history` one for each aggregate, `lines` that of several commands, `live` that of live rows, `parts` what they share, `examples` are of commands, and `problems` every
 //! refusal. Deliberately absent: what the gateway does not do, and what is not known of an application (the form of most rows).
 
 pub(crate) mod commands;
 mod examples;
 mod history;
 mod lines;
+mod live;
 mod parts;
 pub(crate) mod problems;
 pub(crate) mod reports;
@@ -41,6 +42,7 @@ pub(crate) fn document(described: &Described<'_>) -> Value {
     reports::describe(described, &mut paths);
     history::describe(described, &mut paths, &mut schemas);
     paths.insert("/v1/commands".to_owned(), json!({ "post": lines::operation(described) }));
+    paths.insert("/v1/live".to_owned(), json!({ "get": live::operation(described) }));
     let [data, page] = ["application/json", "text/html"].map(|media_type| of_itself(described, media_type));
     paths.insert("/v1/openapi.json".to_owned(), json!({ "get": data }));
     paths.insert("/v1/docs".to_owned(), json!({ "get": page }));

@@ -66,6 +66,11 @@ impl Places {
         Self::new("requests that wait for a position", limits.waiting_max, limits.key_share)
     }
 
+    /// For streams of live rows.
+    pub(crate) fn for_live(limits: &Limits) -> Arc<Self> {
+        Self::new("streams of live rows", limits.live_max, limits.key_share)
+    }
+
     /// `max` places for `what`, of which each principal may hold `share_percent`, rounded up.
     fn new(what: &'static str, max: usize, share_percent: usize) -> Arc<Self> {
         let each_max = max.saturating_mul(share_percent).div_ceil(100);

@@ -47,6 +47,17 @@ impl Problem {
         ServiceError { code: self.status.as_u16(), status }
     }
 
+    /// Its members.
+    pub(crate) fn into_json(self) -> Value {
+        let Self { status, code, detail, mut fields, .. } = self;
+        fields.insert("type".to_owned(), format!("{TYPE_PREFIX}{code}").into());
+        fields.insert("title".to_owned(), status.canonical_reason().unwrap_or("Refused").into());
+        fields.insert("status".to_owned(), status.as_u16().into());
+        fields.insert("detail".to_owned(), bounded(&detail).into());
+        fields.insert("code".to_owned(), code.into());
+        Value::Object(fields)
+    }
+
     /// The client's request is malformed.
     pub(crate) fn malformed(code: &'static str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code, detail)
@@ -90,13 +101,8 @@ impl From<PathRejection> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let Self { status, code, detail, mut fields, headers } = self;
-        fields.insert("type".to_owned(), format!("{TYPE_PREFIX}{code}").into());
-        fields.insert("title".to_owned(), status.canonical_reason().unwrap_or("Refused").into());
-        fields.insert("status".to_owned(), status.as_u16().into());
-        fields.insert("detail".to_owned(), bounded(&detail).into());
-        fields.insert("code".to_owned(), code.into());
-        let body = Value::Object(fields).to_string();
+        let (status, headers) = (self.status, self.headers.clone());
+        let body = self.into_json().to_string();
         let media_type = HeaderValue::from_static("application/problem+json");
         let mut response = (status, [(header::CONTENT_TYPE, media_type)], body).into_response();
         for (name, value) in headers {

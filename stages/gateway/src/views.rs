@@ -17,7 +17,7 @@ use millstream_contract::{
     outcome::Outcome,
     position::Position,
     stored_message::Headers,
-    stream_names::{COMMANDS, EVENTS},
+    stream_names::{COMMANDS, EVENTS, OUTCOMES},
     subject::QUERY_PREFIX,
 };
 use millstream_jetstream::{
@@ -97,6 +97,21 @@ pub(crate) struct Views {
 }
 
 impl Views {
+    /// # Errors
+    /// A [`Problem`] when there is no such view.
+    pub(crate) fn check_known(&self, context: &str, view: &str) -> Result<(), Problem> {
+        if self.known.contains(&(context.to_owned(), view.to_owned())) {
+            return Ok(());
+        }
+        let detail = format!("there is no view {context}.{view}");
+        Err(Problem::new(StatusCode::NOT_FOUND, "view-unknown", detail))
+    }
+
+    /// The stream that a view follows.
+    pub(crate) fn stream_of(&self, view: &str) -> &'static str {
+        if self.of_outcomes.contains(view) { OUTCOMES } else { EVENTS }
+    }
+
     /// Asks a view.
     ///
     /// # Errors
@@ -108,10 +123,7 @@ impl Views {
         body: &Value,
         freshness: &Freshness,
     ) -> Result<ViewAnswer, Problem> {
-        if !self.known.contains(&(context.to_owned(), view.to_owned())) {
-            let detail = format!("there is no view {context}.{view}");
-            return Err(Problem::new(StatusCode::NOT_FOUND, "view-unknown", detail));
-        }
+        self.check_known(context, view)?;
         let operation = match operation {
             Operation::Get => "get",
             Operation::List => "list",
@@ -247,7 +259,8 @@ struct Question<'a> {
     deadline: Instant,
 }
 
-async fn ask_once(
+/// Asks a view once; behind a position, it waits for that as long as is said.
+pub(crate) async fn ask_once(
     broker: &NatsBroker,
     subject: &str,
     body: Bytes,

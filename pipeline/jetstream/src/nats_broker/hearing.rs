@@ -1,5 +1,5 @@
-//! Plain messages that others send, heard on a line of its own: anybody may know the subject. A line that is lost is opened again, and
-//! whoever listens is told that something may have been missed.
+//! Plain messages that others send, heard on a sifted line of its own: anybody may know the subject. A line that is lost is opened again,
+//! and whoever listens is told that something may have been missed.
 
 use std::time::Duration;
 
@@ -10,7 +10,10 @@ use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::NatsBroker;
-use crate::{backoff::Backoff, line::Line};
+use crate::{
+    backoff::Backoff,
+    line::{Line, unreadable_reason},
+};
 
 /// How many messages wait for whoever listens; behind them more wait in the client library, and what is too much even for that is lost.
 const WAITING_MAX: usize = 1024;
@@ -78,7 +81,7 @@ async fn listen(broker: NatsBroker, subject: String, heard: mpsc::Sender<Heard>)
 
 /// A new line that listens; the server knows of it.
 async fn subscribed(broker: &NatsBroker, subject: &str) -> Result<(Line, Subscriber), async_nats::Error> {
-    let line = broker.line().await?;
+    let line = broker.sifted_line().await?;
     let messages = line.client().subscribe(subject.to_owned()).await?;
     line.client().flush().await?;
     Ok((line, messages))
@@ -97,6 +100,9 @@ async fn pass_on(
             () = line.lost() => None,
         };
         let Some(message) = message else { return Ok(()) };
+        if unreadable_reason(&message).is_some() {
+            continue;
+        }
         let (subject, body) = (message.subject.to_string(), message.payload);
         heard.send(Heard::Message { subject, body }).await?;
     }

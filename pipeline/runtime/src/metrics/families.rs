@@ -8,8 +8,8 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 use super::{
-    ConnectionMetrics, Count, Fraction, HandlerMetrics, Level, ProcessMetrics, ProjectionMetrics,
-    PurgeMetrics, ReaderMetrics, ReportMetrics, StoreMetrics, StreamMetrics,
+    ConnectionMetrics, Count, Fraction, HandlerMetrics, Level, LiveMetrics, ProcessMetrics,
+    ProjectionMetrics, PurgeMetrics, ReaderMetrics, ReportMetrics, StoreMetrics, StreamMetrics,
 };
 
 type Labels = Vec<(&'static str, String)>;
@@ -98,6 +98,10 @@ families! {
     gateway_requests: Counts = "gateway_requests", Family::default(), "HTTP requests answered, by route and status";
     gateway_seconds: Histograms = "gateway_request" in Unit::Seconds, Family::new_with_constructor(seconds as fn() -> Histogram), "From an HTTP request to its answer, by route, waiting included";
     gateway_connections: Levels = "gateway_connections", Family::default(), "Connections of HTTP clients";
+    gateway_live_streams: Levels = "gateway_live_streams", Family::default(), "Streams of live rows that HTTP clients have open";
+    gateway_live_rows: Levels = "gateway_live_rows", Family::default(), "Rows and lists that these streams show, each counted once";
+    gateway_live_questions: Counts = "gateway_live_questions", Family::default(), "Questions to views for such rows and lists";
+    gateway_live_events: Counts = "gateway_live_events", Family::default(), "Events sent on such streams";
     changes_told: Counts = "changes_told", Family::default(), "Messages that told of changed rows";
     timers_due: Counts = "timers_due", Family::default(), "Commands that fell due and were sent";
 }
@@ -262,6 +266,16 @@ impl Families {
 
     pub(super) fn process_active(&self) -> Level {
         self.process_active.get_or_create_owned(&Labels::new())
+    }
+
+    pub(super) fn live(&self) -> LiveMetrics {
+        let none = Labels::new();
+        LiveMetrics {
+            streams: self.gateway_live_streams.get_or_create_owned(&none),
+            rows: self.gateway_live_rows.get_or_create_owned(&none),
+            questions: self.gateway_live_questions.get_or_create_owned(&none),
+            events: self.gateway_live_events.get_or_create_owned(&none),
+        }
     }
 
     pub(super) fn changes_told(&self) -> Count {

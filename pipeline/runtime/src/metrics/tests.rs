@@ -56,7 +56,7 @@ fn contract() -> String {
     let _restarts = metrics.reader_restarts("EVENTS", "projector");
     let _handler = metrics.handler();
     let _store = metrics.store("views");
-    let _changes_told = metrics.changes_told();
+    let (_live, _changes_told) = (metrics.live(), metrics.changes_told());
     let _damaged_files = metrics.damaged_files("views");
     metrics.query("retail.stock.get").answered(200);
     let _dead_letters = metrics.dead_letters("COMMANDS");

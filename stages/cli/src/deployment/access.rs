@@ -17,7 +17,7 @@ use millstream_contract::{
     leases::PRESENCE_PREFIX,
     outcome::OUTCOME_PREFIX,
     stream_names::LEASES_BUCKET,
-    subject::{CHANGED_PREFIX, EFFECT_PREFIX, EVENT_PREFIX, WATCHED_PREFIX},
+    subject::{CHANGED_PREFIX, EFFECT_PREFIX, EVENT_PREFIX},
 };
 use nkeys::KeyPair;
 
@@ -64,8 +64,8 @@ impl StageKey {
 }
 
 /// What stages alone publish, or the server for them: events, outcomes, dead letters, leases, reports, what falls due, what
-/// processes ask for, and what the gateway and those who keep rows tell each other.
-fn denied() -> [String; 9] {
+/// processes ask for, and which rows have changed. That rows are watched anybody may say, also a gateway that somebody starts by hand.
+fn denied() -> [String; 8] {
     let of_prefix = |prefix: &str| format!("{prefix}.>");
     [
         of_prefix(EVENT_PREFIX),
@@ -76,6 +76,5 @@ fn denied() -> [String; 9] {
         of_prefix("due"),
         of_prefix(EFFECT_PREFIX),
         of_prefix(CHANGED_PREFIX),
-        of_prefix(WATCHED_PREFIX),
     ]
 }

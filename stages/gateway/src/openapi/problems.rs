@@ -27,12 +27,14 @@ pub(crate) enum Door {
     Reports,
     /// The history of an aggregate is asked for.
     History,
+    /// Live rows are asked for.
+    Live,
     /// The gateway describes itself.
     Document,
 }
 
 impl Door {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Command,
         Self::Status,
         Self::Row,
@@ -41,6 +43,7 @@ impl Door {
         Self::Report,
         Self::Reports,
         Self::History,
+        Self::Live,
         Self::Document,
     ];
 
@@ -54,6 +57,7 @@ impl Door {
             Self::Report => "Report",
             Self::Reports => "Reports",
             Self::History => "History",
+            Self::Live => "Live",
             Self::Document => "Document",
         }
     }
@@ -87,13 +91,26 @@ const STATUS: &[Door] = &[Door::Status];
 const ROWS: &[Door] = &[Door::Row, Door::Report];
 const VIEWS: &[Door] = &[Door::Row, Door::List, Door::Report, Door::Reports];
 const HISTORY: &[Door] = &[Door::History];
+/// Where rows are granted.
+const GRANTED: &[Door] = &[Door::Row, Door::List, Door::Report, Door::Reports, Door::Live];
+/// Where a position is read.
+const WITH_POSITION: &[Door] =
+    &[Door::Row, Door::List, Door::Report, Door::Reports, Door::History, Door::Live];
 /// Where a position can be waited for.
 const POSITIONS: &[Door] = &[Door::Row, Door::List, Door::Report, Door::Reports, Door::History];
 const REPORTS: &[Door] = &[Door::Report, Door::Reports];
 /// Where a part of the address is the client's.
 const ADDRESSES: &[Door] = &[Door::Command, Door::Status, Door::Row, Door::List, Door::Report, Door::History];
-const WITH_HEADERS: &[Door] =
-    &[Door::Command, Door::Lines, Door::Row, Door::List, Door::Report, Door::Reports, Door::History];
+const WITH_HEADERS: &[Door] = &[
+    Door::Command,
+    Door::Lines,
+    Door::Row,
+    Door::List,
+    Door::Report,
+    Door::Reports,
+    Door::History,
+    Door::Live,
+];
 const ELSEWHERE: &[Door] = &[];
 
 const fn known(
@@ -116,7 +133,7 @@ impl KnownProblem {
 pub(crate) const PROBLEMS: &[KnownProblem] = &[
     known(400, "address-malformed", ADDRESSES, "Correct the address; the sentence names the part."),
     known(400, "query-malformed", EVERYWHERE, "Correct the query; the sentence names the parameter."),
-    known(400, "position-malformed", POSITIONS, "Send a position as an answer had it."),
+    known(400, "position-malformed", WITH_POSITION, "Send a position as an answer had it."),
     known(400, "header-unknown", EVERYWHERE, "Correct or leave out the header that the sentence names."),
     known(400, "header-twice", WITH_HEADERS, "Send the header once."),
     known(400, "header-control-character", WITH_HEADERS, "Correct the header that the sentence names."),
@@ -137,7 +154,7 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
     known(401, "key-expired", EVERYWHERE, "Ask for a new key.").only(Gateway::WithKeys),
     known(401, "authorization-malformed", EVERYWHERE, "Send the header Authorization once, as Bearer <key>."),
     known(403, "command-not-granted", COMMAND, "Use a key that grants the command.").only(Gateway::WithKeys),
-    known(403, "query-not-granted", VIEWS, "Use a key that grants the row, or a list of that prefix.")
+    known(403, "query-not-granted", GRANTED, "Use a key that grants the row, or a list of that prefix.")
         .only(Gateway::WithKeys),
     known(403, "history-not-granted", HISTORY, "Use a key that grants the history of that aggregate.")
         .only(Gateway::WithKeys),
@@ -156,7 +173,7 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
         ELSEWHERE,
         "Correct the address; the sentence says which commands there are.",
     ),
-    known(404, "view-unknown", ELSEWHERE, "Correct the address: there is no such view."),
+    known(404, "view-unknown", &[Door::Live], "Correct the address: there is no such view."),
     known(404, "report-unknown", ELSEWHERE, "Correct the address: there is no such report."),
     known(404, "history-unknown", HISTORY, "The aggregate has no events, or no commit at that place."),
     known(404, "row-unknown", ROWS, "There is no row of that key."),
@@ -238,7 +255,12 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
         HISTORY,
         "An event cannot be read; the sentence says which. Whoever runs Millstream looks at millstream events show.",
     ),
-    known(503, "events-unavailable", HISTORY, "EVENTS cannot be read now; ask again after Retry-After."),
+    known(
+        503,
+        "events-unavailable",
+        &[Door::History, Door::Live],
+        "EVENTS cannot be read now; ask again after Retry-After.",
+    ),
     known(503, "busy", EVERYWHERE, "Nothing is stored; send it again after Retry-After."),
     known(503, "not-connected", COMMAND, "Nothing is stored; send it again after Retry-After."),
     known(503, "stopping", COMMANDS, "Nothing is stored; send it again after Retry-After."),

@@ -1,0 +1,163 @@
+//! All that is watched, by whomever: it says so to those who keep the rows, and hears what has changed.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use millstream_contract::{
+    subject::CHANGED_PREFIX,
+    view_change::{ViewChange, view_of, watched_subject},
+};
+use millstream_jetstream::nats_broker::{
+    NatsBroker,
+    hearing::{Heard, Hearing},
+};
+use millstream_runtime::metrics::LiveMetrics;
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::topic::{Address, Shown, Topic, What};
+
+/// How often it says what is watched: five times before it counts as silent (`WATCHED_FOR` of those who keep rows).
+const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(2);
+/// Questions to views at a time. They wait for each other when any row may have changed, so that they do not come all at once.
+const ASKS_MAX: usize = 32;
+
+/// What is watched. Clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct Hub(pub(super) Arc<Shared>);
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) broker: NatsBroker,
+    pub(super) asks: Semaphore,
+    pub(super) metrics: LiveMetrics,
+    /// After which time without a hint a row is asked for again.
+    pub(super) recheck: Duration,
+    pub(super) stop: CancellationToken,
+    topics: Mutex<HashMap<ViewName, HashMap<What, Arc<Topic>>>>,
+    /// A view is watched that was not.
+    announce: Notify,
+}
+
+/// Context and name of a view.
+type ViewName = (String, String);
+
+/// A row or list, and what is seen of it.
+pub(super) struct Watched {
+    pub(super) topic: Arc<Topic>,
+    pub(super) shown: watch::Receiver<Shown>,
+}
+
+impl Hub {
+    /// Hears what changes until `stop`.
+    pub(crate) fn start(
+        broker: NatsBroker,
+        metrics: LiveMetrics,
+        recheck: Duration,
+        stop: CancellationToken,
+    ) -> Self {
+        let shared = Arc::new(Shared {
+            broker,
+            asks: Semaphore::new(ASKS_MAX),
+            metrics,
+            recheck,
+            stop,
+            topics: Mutex::default(),
+            announce: Notify::new(),
+        });
+        tokio::spawn(Arc::clone(&shared).follow());
+        Self(shared)
+    }
+
+    /// Watches a row or list, together with all others who do.
+    pub(super) fn watch(&self, address: Address) -> Watched {
+        let mut topics = self.0.topics();
+        let name = (address.context.clone(), address.view.clone());
+        let of_view = topics.entry(name).or_insert_with(|| {
+            self.0.announce.notify_one();
+            HashMap::new()
+        });
+        let topic = of_view.entry(address.what.clone()).or_insert_with(|| {
+            let topic = Topic::new(address);
+            tokio::spawn(Arc::clone(&topic).run(Arc::clone(&self.0)));
+            self.0.metrics.rows.inc();
+            topic
+        });
+        // Under the lock: a topic that nobody watches is forgotten under it.
+        Watched { topic: Arc::clone(topic), shown: topic.watch() }
+    }
+}
+
+impl Shared {
+    fn topics(&self) -> MutexGuard<'_, HashMap<ViewName, HashMap<What, Arc<Topic>>>> {
+        // Each change leaves it whole.
+        self.topics.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forgets a topic that nobody watches any more; says whether it has.
+    pub(super) fn forget(&self, topic: &Topic) -> bool {
+        let mut topics = self.topics();
+        if topic.is_watched() {
+            return false;
+        }
+        let Address { context, view, what } = &topic.address;
+        let name = (context.clone(), view.clone());
+        if let Some(of_view) = topics.get_mut(&name) {
+            of_view.remove(what);
+            if of_view.is_empty() {
+                topics.remove(&name);
+            }
+        }
+        self.metrics.rows.dec();
+        true
+    }
+
+    async fn follow(self: Arc<Self>) {
+        let mut hearing = Hearing::start(self.broker.clone(), format!("{CHANGED_PREFIX}.*.*"));
+        let mut announcements = tokio::time::interval(ANNOUNCE_INTERVAL);
+        announcements.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                heard = hearing.next() => self.hear(&heard),
+                _ = announcements.tick() => self.announce().await,
+                () = self.announce.notified() => self.announce().await,
+            }
+        }
+    }
+
+    fn hear(&self, heard: &Heard) {
+        let topics = self.topics();
+        match heard {
+            Heard::Listening => {
+                topics.values().flat_map(HashMap::values).for_each(|topic| topic.may_differ())
+            }
+            Heard::Message { subject, body } => {
+                let name = view_of(subject).map(|(context, view)| (context.to_owned(), view.to_owned()));
+                let of_view = name.and_then(|name| topics.get(&name));
+                let Some((of_view, change)) = of_view.zip(ViewChange::from_json(body)) else { return };
+                match &change.keys {
+                    // Found by its key, however many rows are watched.
+                    Some(keys) => {
+                        let rows = keys.iter().filter_map(|key| of_view.get(&What::Row(key.clone())));
+                        rows.for_each(|topic| topic.must_reach(&change.position));
+                        let lists =
+                            of_view.values().filter(|topic| matches!(topic.address.what, What::List(_)));
+                        lists.for_each(|topic| topic.hears(&change));
+                    }
+                    None => of_view.values().for_each(|topic| topic.hears(&change)),
+                }
+            }
+        }
+    }
+
+    async fn announce(&self) {
+        let names: Vec<ViewName> = self.topics().keys().cloned().collect();
+        for (context, view) in names {
+            self.broker.tell(watched_subject(&context, &view), "".into()).await;
+        }
+    }
+}

@@ -1,0 +1,358 @@
+//! One row or list that is watched: it is asked for when it may have changed, once for all who watch it, and shown to them.
+//!
+//! It is asked for when a hint says that it has changed; when the line on which hints come was opened again; and from time to time, because
+//! a hint can be lost. What is shown never goes back: an answer that is older is that of another replica, and it is asked again.
+//!
+//! Deliberately absent: questions that wait for a position. They would take places of those who ask for one, for as long as a replica is behind.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use axum::http::StatusCode;
+use bytes::Bytes;
+use millstream_contract::{header, position::Position, subject::QUERY_PREFIX, view_change::ViewChange};
+use millstream_jetstream::{backoff::Backoff, nats_broker::AskError};
+use serde_json::{Value, json};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
+
+use super::{frames, hub::Shared};
+use crate::{
+    key_ring::Principal,
+    problem::Problem,
+    views::{ViewAnswer, ask_once},
+};
+
+/// From one question to the next at least: so a row that changes more often costs a view no more, and is shown up to forty times a second.
+const GAP: Duration = Duration::from_millis(25);
+/// First pause after a view could not answer, or had not come so far: replicas are some milliseconds apart.
+const PAUSE_FIRST: Duration = Duration::from_millis(10);
+/// Longest pause.
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// For how long a view may not answer before those who watch are told: a projector that is started again takes less.
+const SILENCE_MAX: Duration = Duration::from_secs(2);
+/// For how long all answers may be older than what is shown, as they are while another replica is behind. Then the view itself has gone back.
+const OLDER_MAX: Duration = Duration::from_secs(20);
+/// For how long a position is asked for in vain. Then it is one of a stream that was made again since.
+const WANTED_MAX: Duration = Duration::from_secs(20);
+/// The largest state that is sent, in bytes: each client that reads slowly keeps one in memory.
+pub(crate) const STATE_BYTES_MAX: usize = 128 * 1024;
+/// Rows of a list; who wants more asks for the list.
+const LIST_LIMIT: u32 = 100;
+/// With what a view answers that there is no such row.
+const NO_ROW: &str = "404";
+
+/// What of a view is watched.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum What {
+    /// The row of a key.
+    Row(String),
+    /// The first rows whose keys begin so.
+    List(String),
+}
+
+/// What is watched.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Address {
+    pub(super) context: String,
+    pub(super) view: String,
+    pub(super) what: What,
+}
+
+impl Address {
+    /// From `<context>/<view>/<key or prefix>`.
+    pub(super) fn parse(text: &str, what: impl FnOnce(String) -> What) -> Option<Self> {
+        let mut parts = text.splitn(3, '/').map(str::to_owned);
+        let (context, view, what) = (parts.next()?, parts.next()?, what(parts.next()?));
+        let is_whole = !context.is_empty() && !view.is_empty() && what != What::Row(String::new());
+        is_whole.then_some(Self { context, view, what })
+    }
+
+    pub(super) fn is_granted_to(&self, principal: &Principal) -> bool {
+        match &self.what {
+            What::Row(key) => principal.may_read(&self.context, &self.view, key),
+            What::List(prefix) => principal.may_list(&self.context, &self.view, prefix),
+        }
+    }
+
+    fn question(&self) -> (String, Bytes) {
+        let (operation, body) = match &self.what {
+            What::Row(key) => ("get", json!({ "key": key })),
+            What::List(prefix) => ("list", json!({ "prefix": prefix, "limit": LIST_LIMIT })),
+        };
+        let subject = format!("{QUERY_PREFIX}.{}.{}.{operation}", self.context, self.view);
+        (subject, body.to_string().into())
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (What::Row(rest) | What::List(rest)) = &self.what;
+        write!(formatter, "{}/{}/{rest}", self.context, self.view)
+    }
+}
+
+/// What those who watch see.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Shown {
+    /// Grows with each thing to see.
+    pub(super) revision: u64,
+    /// Grows when what was seen before is void: the stream was made again, or has lost its end.
+    pub(super) epoch: u64,
+    /// Of the state.
+    pub(super) position: Option<Position>,
+    /// The event of the state; none before the first answer.
+    pub(super) state: Option<Bytes>,
+    /// The event that says why there is none now.
+    pub(super) trouble: Option<Bytes>,
+}
+
+/// A row or list that is watched.
+#[derive(Debug)]
+pub(super) struct Topic {
+    pub(super) address: Address,
+    shown: watch::Sender<Shown>,
+    wanted: Mutex<Wanted>,
+    wake: Notify,
+}
+
+/// What the next answer has to hold.
+#[derive(Debug, Default)]
+struct Wanted {
+    /// Whether it may be another one than what is shown, for whatever reason.
+    due: bool,
+    /// What must be reached, and until when that is hoped for.
+    behind: Option<(Position, Instant)>,
+}
+
+/// How an attempt went.
+enum Attempt {
+    /// The state is shown.
+    Shown,
+    /// It is to be asked again.
+    Again,
+}
+
+impl Topic {
+    pub(super) fn new(address: Address) -> Arc<Self> {
+        let shown = watch::Sender::new(Shown::default());
+        Arc::new(Self { address, shown, wanted: Mutex::default(), wake: Notify::new() })
+    }
+
+    pub(super) fn watch(&self) -> watch::Receiver<Shown> {
+        self.shown.subscribe()
+    }
+
+    pub(super) fn is_watched(&self) -> bool {
+        self.shown.receiver_count() > 0
+    }
+
+    /// It may be another one than what is shown, for whatever reason.
+    pub(super) fn may_differ(&self) {
+        self.wanted().due = true;
+        self.wake.notify_one();
+    }
+
+    /// What is shown must be of this position or a later one.
+    pub(super) fn must_reach(&self, position: &Position) {
+        if is_reached(self.shown.borrow().position.as_ref(), position) {
+            return;
+        }
+        let mut wanted = self.wanted();
+        let further = wanted.behind.as_ref().is_none_or(|(behind, _)| !is_reached(Some(behind), position));
+        if further {
+            wanted.behind = Some((position.clone(), Instant::now() + WANTED_MAX));
+        }
+        drop(wanted);
+        self.wake.notify_one();
+    }
+
+    /// Whether a change is about it.
+    pub(super) fn hears(&self, change: &ViewChange) {
+        let concerned = match (&change.keys, &self.address.what) {
+            (None, _) => true,
+            (Some(keys), What::Row(key)) => keys.contains(key),
+            (Some(keys), What::List(prefix)) => keys.iter().any(|key| key.starts_with(prefix)),
+        };
+        if concerned {
+            self.must_reach(&change.position);
+        }
+    }
+
+    /// Asks and shows, as long as somebody watches.
+    pub(super) async fn run(self: Arc<Self>, hub: Arc<Shared>) {
+        let mut asking = Asking { older_since: None, silent_since: None };
+        let mut backoff = Backoff::new(PAUSE_FIRST, PAUSE_MAX);
+        loop {
+            let began = Instant::now();
+            let attempt = tokio::select! {
+                attempt = asking.attempt(&self, &hub) => attempt,
+                () = hub.stop.cancelled() => return,
+            };
+            let again = async {
+                match attempt {
+                    Attempt::Shown => {
+                        backoff = Backoff::new(PAUSE_FIRST, PAUSE_MAX);
+                        tokio::time::timeout(hub.recheck, self.is_due()).await.unwrap_or_default();
+                    }
+                    // Another hint may be that of a replica which has come up.
+                    Attempt::Again => tokio::select! {
+                        () = backoff.pause() => {}
+                        () = self.wake.notified() => {}
+                    },
+                }
+            };
+            tokio::select! {
+                () = again => {}
+                () = self.shown.closed() => {
+                    if hub.forget(&self) {
+                        return;
+                    }
+                }
+                () = hub.stop.cancelled() => return,
+            }
+            tokio::time::sleep_until(began + GAP).await;
+        }
+    }
+
+    /// Ends when there is a reason to ask.
+    async fn is_due(&self) {
+        while !self.is_wanted() {
+            self.wake.notified().await;
+        }
+    }
+
+    /// Whether there is a reason to ask. A hint that came during the last question may have its answer already.
+    fn is_wanted(&self) -> bool {
+        let mut wanted = self.wanted();
+        let shown = self.shown.borrow().position.clone();
+        wanted
+            .behind
+            .take_if(|(behind, until)| is_reached(shown.as_ref(), behind) || *until < Instant::now());
+        wanted.due || wanted.behind.is_some()
+    }
+
+    fn wanted(&self) -> MutexGuard<'_, Wanted> {
+        // Each change leaves it whole.
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a topic remembers from one question to the next.
+struct Asking {
+    /// Since when all answers were older than what is shown.
+    older_since: Option<Instant>,
+    /// Since when the view has not answered.
+    silent_since: Option<Instant>,
+}
+
+/// An answer, or that there is no such row.
+struct Answered {
+    body: Option<Bytes>,
+    position: Position,
+}
+
+impl Asking {
+    async fn attempt(&mut self, topic: &Topic, hub: &Shared) -> Attempt {
+        topic.wanted().due = false;
+        match answered(&topic.address, hub.ask(&topic.address).await) {
+            Ok(answered) => {
+                self.silent_since = None;
+                let is_shown = self.show(topic, answered);
+                if is_shown && !topic.is_wanted() { Attempt::Shown } else { Attempt::Again }
+            }
+            Err(problem) => {
+                let since = *self.silent_since.get_or_insert_with(Instant::now);
+                if since.elapsed() >= SILENCE_MAX {
+                    show_trouble(topic, problem);
+                }
+                Attempt::Again
+            }
+        }
+    }
+
+    /// Says whether it was not too old to be shown.
+    fn show(&mut self, topic: &Topic, Answered { body, position }: Answered) -> bool {
+        let before = topic.shown.borrow().position.clone();
+        let same_generation = before.as_ref().is_none_or(|before| before.generation == position.generation);
+        let older = before.is_some_and(|before| same_generation && position.sequence < before.sequence);
+        if older && self.older_since.get_or_insert_with(Instant::now).elapsed() < OLDER_MAX {
+            return false;
+        }
+        self.older_since = None;
+        let state = frames::state(&topic.address, body.as_deref());
+        topic.shown.send_modify(|shown| {
+            let is_void = older || !same_generation;
+            let is_new = is_void || shown.trouble.is_some() || shown.state.as_ref() != Some(&state);
+            shown.epoch += u64::from(is_void);
+            shown.revision += u64::from(is_new);
+            shown.position = Some(position);
+            if is_new {
+                (shown.state, shown.trouble) = (Some(state), None);
+            }
+        });
+        true
+    }
+}
+
+fn answered(address: &Address, answer: Result<ViewAnswer, AskError>) -> Result<Answered, Problem> {
+    let unreadable =
+        || Problem::unavailable("view-unavailable", format!("{address}: an answer without a position"));
+    let (body, position) = match answer {
+        Ok(ViewAnswer { body, .. }) if body.len() > STATE_BYTES_MAX => {
+            let detail = format!(
+                "{address} has {} bytes, and on a stream of live rows nothing may have more than {STATE_BYTES_MAX}; ask for it alone",
+                body.len()
+            );
+            return Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "row-too-large", detail));
+        }
+        Ok(ViewAnswer { body, position }) => (Some(body), position),
+        Err(AskError::Refused { code, headers, .. }) if code == NO_ROW => {
+            (None, headers.get(header::POSITION).map(str::to_owned))
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let position = position.and_then(|position| position.parse().ok()).ok_or_else(unreadable)?;
+    Ok(Answered { body, position })
+}
+
+fn show_trouble(topic: &Topic, problem: Problem) {
+    let mut data = problem.into_json();
+    if let Value::Object(members) = &mut data {
+        members.insert("watch".to_owned(), topic.address.to_string().into());
+    }
+    let trouble = frames::event("problem", &data);
+    topic.shown.send_if_modified(|shown| {
+        // The sentence may tell how far a view has come, which is no news.
+        let is_new = shown.trouble.is_none();
+        if is_new {
+            shown.revision += 1;
+            shown.trouble = Some(trouble);
+        }
+        is_new
+    });
+}
+
+impl Shared {
+    async fn ask(&self, address: &Address) -> Result<ViewAnswer, AskError> {
+        // Nobody closes the semaphore, so the permit is always there.
+        let _permit = self.asks.acquire().await.ok();
+        self.metrics.questions.inc();
+        let (subject, body) = address.question();
+        ask_once(&self.broker, &subject, body, None).await
+    }
+}
+
+/// Whether what is at `position` holds everything up to `wanted`.
+fn is_reached(position: Option<&Position>, wanted: &Position) -> bool {
+    position.is_some_and(|position| {
+        position.stream == wanted.stream
+            && position.generation == wanted.generation
+            && position.sequence >= wanted.sequence
+    })
+}

@@ -162,11 +162,32 @@ fn user(arguments: UserArguments) -> Result<ExitCode, CommandFailure> {
     keys.users.push(NatsUser { name: name.clone(), commands, queries });
     keys.check().map_err(KeysError::Keys)?;
     write(&file, &keys)?;
-    let of_server = format!(
-        "permissions {{\n  publish {{ allow: [\"{USER_PREFIX}.{name}.>\"] }}\n  subscribe {{ allow: [\"_INBOX.{name}.>\"] }}\n}}"
-    );
-    output::line(of_server)?;
+    output::line(account(&name))?;
     Ok(ExitCode::Ok)
+}
+
+/// What the server has to know of a user: an account of its own, which keeps what it does to answers and connections from others.
+fn account(name: &str) -> String {
+    let variable = name.to_ascii_uppercase().replace('-', "_");
+    format!(
+        r#"{name} {{
+  limits {{ max_connections: 16, max_subscriptions: 256, max_payload: 320KB }}
+  imports: [
+    {{ service: {{ account: MILLSTREAM, subject: "{USER_PREFIX}.{name}.submit.*.*.*.*" }} }}
+    {{ service: {{ account: MILLSTREAM, subject: "{USER_PREFIX}.{name}.query.*.*.*" }} }}
+  ]
+  users: [
+    {{
+      user: "{name}"
+      password: ${variable}_PASSWORD
+      permissions {{
+        publish {{ allow: ["{USER_PREFIX}.{name}.>"] }}
+        subscribe {{ allow: ["_INBOX.{name}.>"] }}
+      }}
+    }}
+  ]
+}}"#
+    )
 }
 
 fn list(arguments: &ListArguments) -> Result<ExitCode, CommandFailure> {

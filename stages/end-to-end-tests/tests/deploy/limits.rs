@@ -1,4 +1,4 @@
-//! What all applications together may have of the server.
+//! What all applications together may have of the server, and what one user may.
 
 use crate::{
     production_server::{ProductionServer, password},
@@ -8,13 +8,18 @@ use crate::{
 /// What `limits` of the account APPLICATIONS says.
 const APPLICATIONS_CONNECTIONS_MAX: usize = 512;
 const APPLICATIONS_PAYLOAD_MAX: usize = 320 * 1024;
+/// What `limits` of the account of a user says.
+const STORE_CONNECTIONS_MAX: usize = 16;
 
 #[tokio::test]
-async fn applications_leave_connections_to_the_stages() {
+async fn applications_leave_connections_to_the_stages_and_to_users() {
     let server = ProductionServer::start().await;
     let mut held = Vec::new();
     for _ in 0..APPLICATIONS_CONNECTIONS_MAX {
         held.push(RawClient::connect(server.port, "publisher", &password("publisher")).await.unwrap());
+    }
+    for _ in 0..STORE_CONNECTIONS_MAX {
+        held.push(RawClient::connect(server.port, "store-2506", &password("store-2506")).await.unwrap());
     }
     for user in ["publisher", "store-2506"] {
         let refused = RawClient::connect(server.port, user, &password(user)).await.err().unwrap();

@@ -1,7 +1,7 @@
 //! docs/guides/users.md: a user of NATS whose name the server proves, and what the file of keys grants to it. On a server with the production
 //! configuration, its stages and a gateway.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
 use async_nats::{Client, HeaderMap, client::RequestErrorKind};
 use end_to_end_tests::{
@@ -19,6 +19,7 @@ use crate::{
     forgeries::start_stages,
     process::Process,
     production_server::{ProductionServer, password},
+    raw_client::RawClient,
     stages_with_least_privilege::{GATEWAY, stage},
 };
 
@@ -82,6 +83,50 @@ async fn ask(client: &Client, subject: &str, headers: &[(&'static str, &str)], b
         Some(code) => Err((code.parse().unwrap(), text("Nats-Service-Error").unwrap())),
         None => Ok((serde_json::from_slice(&answer.payload).unwrap(), text(header::POSITION))),
     }
+}
+
+/// Asks as `user`, again and again until `others` have their answers, to be answered where a wildcard says.
+async fn ask_by_wildcard<T>(
+    server: &ProductionServer,
+    user: &str,
+    subject: &str,
+    others: impl Future<Output = T>,
+) -> T {
+    let mut raw = RawClient::connect(server.port, user, &password(user)).await.unwrap();
+    let asking = async {
+        // No flood: that would be another attack.
+        let mut pace = tokio::time::interval(Duration::from_millis(3));
+        loop {
+            pace.tick().await;
+            for reply in ["_INBOX.>", ">"] {
+                let refused = raw.ask(&format!("PUB {subject} {reply} 11\r\n{{\"key\":\"x\"}}\r\n")).await;
+                assert_eq!(refused, "");
+            }
+        }
+    };
+    tokio::select! {
+        others = others => others,
+        () = asking => unreachable!("it has no end"),
+    }
+}
+
+/// The server forgot where the answers of everybody in the same account were to go.
+#[tokio::test]
+async fn reply_subjects_with_wildcards_take_nobody_elses_answers_away() {
+    const REQUESTS: usize = 300;
+    let shop = Shop::open().await;
+    let (store, publisher) = (shop.server.client("store-2506").await, shop.server.client("publisher").await);
+    let (own, all) = ("as.store-2506.query.retail.till.get", "query.retail.till.get");
+    let body = json!({ "key": "2506_2012-01-31" }).to_string();
+    let answered = async |client: &Client, subject: &str| {
+        for _ in 0..REQUESTS {
+            // There is no such till yet, and a user may ask for so many a second. `ask` panics when nothing comes.
+            let (code, words) = ask(client, subject, &[], &body).await.unwrap_err();
+            assert!([404, 429].contains(&code), "{code} {words}");
+        }
+    };
+    ask_by_wildcard(&shop.server, "store-2506", own, answered(&publisher, all)).await;
+    ask_by_wildcard(&shop.server, "publisher", all, answered(&store, own)).await;
 }
 
 /// What COMMANDS holds of senders; what comes of it is a process's.

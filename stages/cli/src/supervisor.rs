@@ -46,6 +46,8 @@ const STEADY_AFTER: Duration = Duration::from_secs(10);
 const CALM_AFTER: Duration = Duration::from_secs(600);
 /// How often the same ending of a process is told each time.
 const TOLD_FIRST: u32 = 3;
+/// Between two tries to write the list where that failed.
+const LIST_PAUSE: Duration = Duration::from_secs(1);
 /// A first start that fails this often is a mistake, not an accident.
 const FIRST_START_TRIES: u32 = 3;
 /// A handler that rebuilds its state from a long stream is not ready before.
@@ -156,6 +158,21 @@ impl Supervisor {
         self.list.get(name)
     }
 
+    /// Puts a line on the list. Where the file cannot be written, that is said once, and is tried again until it can.
+    fn note(&self, entry: ProcessEntry) {
+        let Err(error) = self.list.put(entry) else { return };
+        self.console.say(format_args!(
+            "cannot write processes.json: {error}; the processes go on without it, and it is tried again"
+        ));
+        let (list, console) = (Arc::clone(&self.list), self.console.clone());
+        tokio::spawn(async move {
+            while list.catch_up().is_err() {
+                sleep(LIST_PAUSE).await;
+            }
+            console.say("processes.json is written again");
+        });
+    }
+
     /// Starts a process and keeps it running from now on.
     ///
     /// # Errors
@@ -173,6 +190,7 @@ impl Supervisor {
             stop: stop_receiver,
             restarts: 0,
             endings: Endings::default(),
+            log_before: None,
         };
         let child = runner.spawn()?;
         let name = runner.name.clone();
@@ -228,6 +246,8 @@ struct Runner {
     stop: watch::Receiver<bool>,
     restarts: u64,
     endings: Endings,
+    /// The log as it was opened last.
+    log_before: Option<File>,
 }
 
 impl Runner {
@@ -285,10 +305,22 @@ impl Runner {
         }
     }
 
-    fn spawn(&self) -> Result<Child, SupervisorError> {
-        let file = |source| SupervisorError::File { path: self.log.clone(), source };
-        let log = File::options().create(true).append(true).open(&self.log).map_err(file)?;
-        let also = log.try_clone().map_err(file)?;
+    /// Opens the log anew, for it may have been moved away. Where that fails after the first start, such as on a full disk, the process
+    /// goes on with the one that it had.
+    fn open_log(&mut self) -> io::Result<(File, File)> {
+        let opened = File::options().create(true).append(true).open(&self.log);
+        let log = match (opened, self.log_before.take()) {
+            (Ok(log), _) | (Err(_), Some(log)) => log,
+            (Err(error), None) => return Err(error),
+        };
+        let handles = (log.try_clone()?, log.try_clone()?);
+        self.log_before = Some(log);
+        Ok(handles)
+    }
+
+    fn spawn(&mut self) -> Result<Child, SupervisorError> {
+        let (log, also) =
+            self.open_log().map_err(|source| SupervisorError::File { path: self.log.clone(), source })?;
         let start = |source| SupervisorError::Start {
             name: self.name.clone(),
             program: self.spec.program.clone(),
@@ -355,9 +387,7 @@ impl Runner {
     fn note(&self, pid: Option<u32>) {
         let entry =
             ProcessEntry { name: self.name.clone(), pid, restarts: self.restarts, log: self.log.clone() };
-        if let Err(error) = self.supervisor.list.put(entry) {
-            self.say(format_args!("cannot write processes.json: {error}"));
-        }
+        self.supervisor.note(entry);
     }
 
     fn say(&self, text: std::fmt::Arguments<'_>) {

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use serde::{Deserialize, Serialize};
@@ -23,34 +23,95 @@ pub(crate) struct ProcessEntry {
 }
 
 /// The list, kept in a file. Each change replaces the file in one step: a reader never sees half of it.
+///
+/// The file is for information: where it cannot be written, the list goes on without it.
 #[derive(Debug)]
 pub(crate) struct ProcessList {
     path: PathBuf,
-    entries: Mutex<BTreeMap<String, ProcessEntry>>,
+    state: Mutex<ListState>,
+}
+
+#[derive(Debug, Default)]
+struct ListState {
+    entries: BTreeMap<String, ProcessEntry>,
+    /// The file could not be written since the last change, and somebody tries again.
+    behind: bool,
 }
 
 impl ProcessList {
     /// An empty list at `path`.
     pub(crate) fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), entries: Mutex::default() }
+        Self { path: path.to_owned(), state: Mutex::default() }
     }
 
     /// Adds or replaces the entry of a name.
     ///
     /// # Errors
-    /// When the file cannot be written.
+    /// When the file cannot be written, and could be before: from now on it is for the caller to call [`Self::catch_up`] until that
+    /// succeeds.
     pub(crate) fn put(&self, entry: ProcessEntry) -> io::Result<()> {
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.insert(entry.name.clone(), entry);
-        let list: Vec<&ProcessEntry> = entries.values().collect();
+        let mut state = self.lock();
+        state.entries.insert(entry.name.clone(), entry);
+        let written = self.write(&state);
+        let known = std::mem::replace(&mut state.behind, written.is_err());
+        if known { Ok(()) } else { written }
+    }
+
+    /// Writes the file if it could not be written before.
+    ///
+    /// # Errors
+    /// When it still cannot be written.
+    pub(crate) fn catch_up(&self) -> io::Result<()> {
+        let mut state = self.lock();
+        if state.behind {
+            self.write(&state)?;
+            state.behind = false;
+        }
+        Ok(())
+    }
+
+    fn write(&self, state: &ListState) -> io::Result<()> {
+        let list: Vec<&ProcessEntry> = state.entries.values().collect();
         let text = serde_json::to_vec_pretty(&list).expect("entries are plain data");
         let fresh = self.path.with_extension("json.new");
         fs::write(&fresh, text)?;
         fs::rename(&fresh, &self.path)
     }
 
+    fn lock(&self) -> MutexGuard<'_, ListState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The entry of a name.
     pub(crate) fn get(&self, name: &str) -> Option<ProcessEntry> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+        self.lock().entries.get(name).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(name: &str, pid: Option<u32>) -> ProcessEntry {
+        ProcessEntry { name: name.to_owned(), pid, restarts: 0, log: PathBuf::from("a.log") }
+    }
+
+    #[test]
+    fn list_that_could_not_be_written_is_told_once_and_catches_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("missing/processes.json");
+        let list = ProcessList::new(&path);
+        assert!(list.put(entry("projector", Some(1))).is_err());
+        assert!(list.put(entry("reporter", Some(2))).is_ok(), "somebody tries again already");
+        assert!(list.put(entry("projector", None)).is_ok());
+        assert!(list.catch_up().is_err());
+        assert_eq!(list.get("projector"), Some(entry("projector", None)), "it goes on in memory");
+        fs::create_dir(path.parent().unwrap()).unwrap();
+        list.catch_up().unwrap();
+        let written: Vec<ProcessEntry> = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        assert_eq!(written, [entry("projector", None), entry("reporter", Some(2))]);
+        fs::remove_dir_all(path.parent().unwrap()).unwrap();
+        list.catch_up().unwrap();
+        assert!(list.put(entry("projector", Some(3))).is_err(), "that is news again");
     }
 }

@@ -4,7 +4,7 @@
 //! connected, [`health`] and [`metrics`] report how they are, [`stream_watch`] asks for them what the streams hold,
 //! [`time_zone_watch`] compares what two stages have to agree on, [`memory_limit`] bounds their caches, [`process_memory`] measures
 //! them, [`file_work`] keeps work on files away from async tasks, and [`shutdown`] ends them in time. [`stage_needs`] lists what each
-//! stage asks of the server, and [`stage_check`] tries it.
+//! stage asks of the server, and [`stage_check`] tries it. What any of them prints goes through [`standard_streams`].
 //!
 //! Deliberately absent: what a stage does between start and stop.
 
@@ -21,6 +21,7 @@ pub mod shutdown;
 pub mod stage;
 pub mod stage_check;
 pub mod stage_needs;
+pub mod standard_streams;
 pub mod status_service;
 pub mod stream_watch;
 pub mod telemetry;

@@ -349,6 +349,12 @@ impl Metrics {
         self.families.connection()
     }
 
+    /// Lines of log that could not be written.
+    #[must_use]
+    pub fn log_lines_dropped(&self) -> Count {
+        self.families.log_lines_dropped()
+    }
+
     /// Answers not sent, because the subject that was named for them is no place for answers.
     #[must_use]
     pub fn refused_replies(&self) -> Count {

@@ -23,6 +23,7 @@ use crate::{
     shutdown::{Shutdown, within_limit},
     stage_check::{check_stage, verify_streams},
     stage_needs::stage_needs,
+    standard_streams::{answer_command_line, refuse_output, write_error_line, write_result},
     status_service::{ObservedProcess, StatusService, StatusServiceError},
     telemetry,
 };
@@ -215,8 +216,8 @@ where
 {
     let instance = config.process.instance.clone();
     let process = process_name(identity.name, &instance);
-    telemetry::initialise(&config.telemetry, identity.name, &instance);
     let (metrics, readiness, shutdown) = (Metrics::new(), Readiness::new(), Shutdown::new());
+    telemetry::initialise(&config.telemetry, identity.name, &instance, metrics.log_lines_dropped());
     // Nobody may see a stage as ready that has not said yet what it needs.
     let joining = readiness.until_joined("stage");
     metrics.identify(identity.name, &instance, identity.version, MILLSTREAM_VERSION);
@@ -331,12 +332,7 @@ fn parse(
     let parsed = command
         .try_get_matches_from(arguments)
         .and_then(|matches| StageArguments::from_arg_matches(&matches));
-    parsed.map_err(|error| {
-        let code = if error.use_stderr() { ExitCode::Usage } else { ExitCode::Ok };
-        // Nobody is left to tell when standard error is closed.
-        let _closed = error.print();
-        code
-    })
+    parsed.map_err(|answer| answer_command_line(&answer))
 }
 
 /// Variables that are not Unicode are none of ours.
@@ -377,15 +373,9 @@ fn refuse(error: &ConfigError) -> ExitCode {
 }
 
 fn show(text: &str) -> ExitCode {
-    use std::io::Write;
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Ok(()) => ExitCode::Ok,
-        Err(_closed) => ExitCode::InputOutput,
-    }
+    write_result(text).map_or_else(|error| refuse_output(&error), |()| ExitCode::Ok)
 }
 
 fn print_error(problem: &str) {
-    use std::io::Write;
-    // Nobody is left to tell when standard error is closed.
-    let _closed = writeln!(std::io::stderr(), "error: {problem}");
+    write_error_line(format_args!("error: {problem}"));
 }

@@ -1,5 +1,5 @@
 //! Logs: to standard error, for people when that is a terminal and as JSON lines otherwise. Also the settings of the
-//! address that serves health and metrics.
+//! address that serves health and metrics. A line that cannot be written is dropped and counted.
 //!
 //! Deliberately absent: log files and rotation; whoever runs the process keeps its standard error.
 
@@ -12,6 +12,8 @@ use json_line::JsonLine;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Section, SectionKeys};
+use crate::metrics::Count;
+use crate::standard_streams::LogLines;
 
 /// Part of the path of the client library's source files.
 const CLIENT_SOURCE: &str = "async-nats-";
@@ -86,10 +88,16 @@ impl Section for TelemetrySettings {
     }
 }
 
-/// Starts writing log lines for the whole process. Later calls in the same process change nothing.
-pub fn initialise(settings: &TelemetrySettings, stage: &str, instance: &str) {
+/// Starts writing log lines for the whole process, and counts those that are `dropped` because they cannot be written. Later calls in
+/// the same process change nothing.
+pub fn initialise(settings: &TelemetrySettings, stage: &str, instance: &str, dropped: Count) {
     let filter = EnvFilter::builder().parse_lossy(&settings.filter);
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = LogLines { dropped };
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(move || lines.clone())
+        // Told with `eprintln!`, which panics when standard error takes nothing.
+        .log_internal_errors(false);
     let terminal = std::io::stderr().is_terminal();
     let json = match settings.format {
         LogFormat::Json => true,

@@ -1,8 +1,14 @@
-//! What is said to the person at the terminal: on standard error, above any progress bar. Results never come this way.
+//! What is said to the person at the terminal: on standard error, above any progress bar, and dropped when it cannot be
+//! written. Results never come this way.
 
-use std::{fmt::Display, time::Duration};
+use std::{
+    fmt::Display,
+    io::{self, IsTerminal as _},
+    time::Duration,
+};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use millstream_runtime::standard_streams::write_error_line;
 use millstream_values::text::escape_controls_in_lines;
 
 /// A bar that moves is a sign of life also when its number does not.
@@ -23,7 +29,13 @@ impl Console {
     /// Says one thing. Control characters are escaped, for it may quote what a client sent.
     pub(crate) fn say(&self, text: impl Display) {
         let text = text.to_string();
-        self.bars.suspend(|| eprintln!("{}", escape_controls_in_lines(&text)));
+        let write = || write_error_line(escape_controls_in_lines(&text));
+        // To move bars on a terminal that is gone would panic.
+        if io::stderr().is_terminal() {
+            self.bars.suspend(write);
+        } else {
+            write();
+        }
     }
 
     /// A bar of `total` steps, named `what`. It goes away when it is finished.

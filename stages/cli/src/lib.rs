@@ -13,7 +13,9 @@ use millstream_contract::exit_code::ExitCode;
 use millstream_domain::application::Application;
 use millstream_runtime::{
     config::parse_duration,
+    metrics::Count,
     stage::version_text,
+    standard_streams::answer_command_line,
     telemetry::{self, LogFormat, TelemetrySettings},
 };
 
@@ -115,15 +117,7 @@ pub fn run<A: Application>(
     }
     match parse(program, arguments) {
         Ok(arguments) => run_command(program, arguments, program::unicode(environment)),
-        Err(answer) => {
-            // Help and version go to standard output; when nobody reads it, nothing is left to say.
-            let _unread = answer.print();
-            if answer.use_stderr() {
-                process::ExitCode::from(ExitCode::Usage.number())
-            } else {
-                process::ExitCode::SUCCESS
-            }
-        }
+        Err(answer) => answer_command_line(&answer).into(),
     }
 }
 
@@ -152,7 +146,8 @@ fn command(program: Program) -> clap::Command {
 
 fn run_command(program: Program, arguments: Arguments, environment: Environment) -> process::ExitCode {
     let console = Console::new();
-    telemetry::initialise(&log_settings(&environment), program.name, "");
+    // Nobody asks a command for its metrics.
+    telemetry::initialise(&log_settings(&environment), program.name, "", Count::default());
     let session = Session::new(console.clone(), environment, program, arguments.connection);
     // No command is of use where the application contradicts itself.
     match session.model().and_then(|_| dispatch(arguments.command, &session)) {

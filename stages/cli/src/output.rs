@@ -3,40 +3,23 @@
 //! Names, actors and other texts come from whoever sent a command. Whatever is written here has its control characters
 //! escaped, so that none of them reaches the terminal.
 
-use std::{
-    fmt::Display,
-    io::{self, Write as _},
-};
+use std::fmt::Display;
 
 use comfy_table::{CellAlignment, Table, presets};
-use millstream_contract::exit_code::{ExitCode, Failure};
+use millstream_runtime::standard_streams::{OutputError, write_result};
 use millstream_values::text::{escape_controls, escape_controls_in_lines};
-
-/// Standard output takes no more.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot write to standard output")]
-pub(crate) struct OutputError(#[source] io::Error);
-
-impl Failure for OutputError {
-    /// A reader that has gone away (`… | head`) has what it wanted.
-    fn exit_code(&self) -> ExitCode {
-        if self.0.kind() == io::ErrorKind::BrokenPipe { ExitCode::Ok } else { ExitCode::InputOutput }
-    }
-}
 
 /// Writes one line, or several lines that belong together. Control characters are escaped as in JSON.
 ///
 /// # Errors
 /// [`OutputError`]; the command then ends.
 pub(crate) fn line(text: impl Display) -> Result<(), OutputError> {
-    let text = text.to_string();
-    writeln!(io::stdout().lock(), "{}", escape_controls_in_lines(&text)).map_err(OutputError)
+    write_result(&format!("{}\n", escape_controls_in_lines(&text.to_string())))
 }
 
 /// Prints a part of a line.
 pub(crate) fn part(text: impl Display) -> Result<(), OutputError> {
-    let text = text.to_string();
-    write!(io::stdout().lock(), "{}", escape_controls_in_lines(&text)).map_err(OutputError)
+    write_result(&escape_controls_in_lines(&text.to_string()))
 }
 
 /// A table of texts; columns named in `numbers` stand to the right.

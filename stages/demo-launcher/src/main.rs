@@ -4,6 +4,7 @@
 
 use std::{
     env,
+    io::{self, Write as _},
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
@@ -13,7 +14,8 @@ fn main() -> ExitCode {
     match launch() {
         Ok(never) => match never {},
         Err(message) => {
-            eprintln!("error: {message}");
+            // `eprintln!` would panic when standard error cannot be written.
+            let _untold = writeln!(io::stderr(), "error: {message}");
             ExitCode::FAILURE
         }
     }

@@ -331,7 +331,12 @@ pub fn millstream() -> Command {
     program::command(binary("millstream"))
 }
 
-fn processes(folder: &Path) -> BTreeMap<String, RunningProcess> {
+/// What the list of a system on `folder` says, by name.
+///
+/// # Panics
+/// When it cannot be read.
+#[must_use]
+pub fn processes(folder: &Path) -> BTreeMap<String, RunningProcess> {
     let text = std::fs::read(folder.join("processes.json")).expect("a running system keeps its list");
     let list: Vec<RunningProcess> = serde_json::from_slice(&text).expect("the list is JSON");
     list.into_iter().map(|process| (process.name.clone(), process)).collect()

@@ -56,6 +56,7 @@ families! {
     reconnects: Count = "nats_reconnects", Counter::default(), "Connections to NATS after a lost one";
     slow_consumers: Count = "nats_slow_consumers", Counter::default(), "Times the client dropped messages because it read too slowly";
     refused_replies: Count = "refused_replies", Counter::default(), "Answers not sent, because the subject that was named for them is no place for answers";
+    log_lines_dropped: Count = "log_lines_dropped", Counter::default(), "Lines of log dropped, because standard error could not be written";
     reader_position: Levels = "reader_position", Family::default(), "Stream sequence of the last message handled";
     reader_lag_events: Levels = "reader_lag_events", Family::default(), "Messages that wait to be handled";
     reader_lag: Fractions = "reader_lag" in Unit::Seconds, Family::default(), "Age of the last handled message while others wait, else 0; of the command handler, how long the oldest command without an outcome has waited";
@@ -130,6 +131,10 @@ impl Families {
 
     pub(super) fn refused_replies(&self) -> Count {
         self.refused_replies.clone()
+    }
+
+    pub(super) fn log_lines_dropped(&self) -> Count {
+        self.log_lines_dropped.clone()
     }
 
     pub(super) fn reader(&self, stream: &str, name: &str) -> ReaderMetrics {

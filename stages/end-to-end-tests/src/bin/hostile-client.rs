@@ -3,6 +3,7 @@
 //!     hostile-client [MINUTES [SEED [MINUTES-A-SYSTEM]]]
 //!
 //! Prints a seed before each attack; the first that fails ends it with exit code 1.
+#![expect(clippy::print_stderr, reason = "a program for people")]
 
 use std::{process::ExitCode, str::FromStr, time::Duration};
 

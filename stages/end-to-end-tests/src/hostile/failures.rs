@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub(super) struct Failures(Arc<Mutex<Vec<String>>>);
 
 impl Failures {
+    #[expect(clippy::print_stderr, reason = "a program for people, and a test whose harness shows it")]
     pub(super) fn add(&self, failure: impl Into<String>) {
         let failure = failure.into();
         eprintln!("FAILED: {failure}");

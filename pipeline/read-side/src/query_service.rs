@@ -51,7 +51,7 @@ pub use self::{
 };
 use self::{
     replicas::ServedView,
-    view_query::{Answer, Asked, ViewQuery},
+    view_query::{Answer, Asked, Reads, ViewQuery},
     waits::{Place, Waits, client_of},
 };
 
@@ -71,8 +71,8 @@ pub const WAITING_MAX_DEFAULT: usize = 1_024;
 pub const WAITING_CLIENT_MAX_DEFAULT: usize = 128;
 /// The largest body of a request, in bytes. No query needs a tenth of it, and a thousand may wait at once.
 const REQUEST_BYTES_MAX: usize = 64 * 1024;
-/// How many reads of the file happen at once.
-const READS_MAX: usize = 16;
+/// From so many bytes on, an answer counts as in memory until it is written to the server.
+const LARGE_ANSWER_BYTES: usize = 64 * 1024;
 
 /// The settings of the service.
 #[derive(Debug, Clone)]
@@ -178,13 +178,13 @@ impl QueryService {
         let (requests, serving) = (TaskTracker::new(), TaskTracker::new());
         let in_flight = Arc::new(Semaphore::new(config.in_flight_max));
         let waits = config.waits();
-        let reads = Arc::new(Semaphore::new(READS_MAX));
+        let reads = Reads::new();
         let mut served = Vec::new();
         for view in views.iter() {
             let endpoints = Operation::ALL.map(|operation| {
                 let name = format!("{}.{}.{}", view.context, view.name, operation.name());
                 Arc::new(EndpointContext {
-                    query: ViewQuery::new(store.clone(), view.clone(), Arc::clone(&reads), &config),
+                    query: ViewQuery::new(store.clone(), view.clone(), reads.clone(), &config),
                     operation,
                     broker: broker.clone(),
                     in_flight: Arc::clone(&in_flight),
@@ -279,8 +279,10 @@ impl EndpointContext {
             Ok(()) => self.query.answer(self.operation, &asked, self.place(message, permit)).await,
             Err(error) => Err(QueryError::Malformed(error.to_string())),
         };
+        let mut held = None;
         let (result, headers) = match answered {
-            Ok(Answer { body, position, waited: time }) => {
+            Ok(Answer { body, position, waited: time, place }) => {
+                held = place;
                 if waited {
                     self.metrics.wait_seconds.observe(time.as_secs_f64());
                 }
@@ -298,7 +300,12 @@ impl EndpointContext {
                 (Err(error), headers)
             }
         };
+        let is_large = result.as_ref().is_ok_and(|body| body.len() >= LARGE_ANSWER_BYTES);
         self.respond(&request, result, headers).await;
+        if is_large {
+            request.written(self).await;
+        }
+        drop(held);
         self.metrics.seconds.observe(began.elapsed().as_secs_f64());
     }
 

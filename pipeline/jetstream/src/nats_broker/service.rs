@@ -14,7 +14,10 @@ use std::{
     time::Duration,
 };
 
-use async_nats::{Client, HeaderMap, Message, Subscriber, client::PublishError};
+use async_nats::{
+    Client, HeaderMap, Message, Subscriber,
+    client::{FlushError, PublishError},
+};
 use bytes::Bytes;
 use futures::StreamExt;
 use millstream_contract::subject::is_reply_subject;
@@ -279,6 +282,14 @@ impl Request {
             return Ok(self.send(Ok(body), headers).await?);
         }
         self.respond(broker, Ok(body), headers).await
+    }
+
+    /// Returns when what was answered so far on the line on which the request came is with the server.
+    ///
+    /// # Errors
+    /// When that line is lost.
+    pub async fn written(&self) -> Result<(), FlushError> {
+        self.client.flush().await
     }
 
     async fn send(

@@ -55,6 +55,8 @@ impl NatsServerConfig {
         };
         line(format_args!("server_name: {}", quoted(&self.name)));
         line(format_args!("listen: \"{}:{}\"", Ipv4Addr::LOCALHOST, self.port));
+        // As in production: who does not take its answers does not slow down whoever answers.
+        line(format_args!("no_fast_producer_stall: true"));
         line(format_args!("jetstream {{"));
         line(format_args!("  store_dir: {}", quoted(&self.store_folder.to_string_lossy())));
         line(format_args!("  max_mem: 256MB"));

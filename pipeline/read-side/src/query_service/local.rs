@@ -1,14 +1,11 @@
 //! The queries of `query_service` without NATS: the same bodies and the same answers, from rows that this process has.
 
-use std::sync::Arc;
-
 use millstream_contract::position::Position;
 use millstream_store::read_store::ReadStore;
-use tokio::sync::Semaphore;
 
 use super::{
-    Operation, QueryError, QueryServiceConfig, READS_MAX,
-    view_query::{Answer, Asked, ViewQuery},
+    Operation, QueryError, QueryServiceConfig,
+    view_query::{Answer, Asked, Reads, ViewQuery},
     waits::Place,
 };
 use crate::projection_runner::ViewDirectory;
@@ -18,7 +15,7 @@ use crate::projection_runner::ViewDirectory;
 pub struct LocalQueries {
     store: ReadStore,
     views: ViewDirectory,
-    reads: Arc<Semaphore>,
+    reads: Reads,
     config: QueryServiceConfig,
 }
 
@@ -26,7 +23,7 @@ impl LocalQueries {
     /// The views of a store.
     pub fn new(store: ReadStore, views: ViewDirectory) -> Self {
         let config = QueryServiceConfig::new("local", env!("CARGO_PKG_VERSION"));
-        Self { store, views, reads: Arc::new(Semaphore::new(READS_MAX)), config }
+        Self { store, views, reads: Reads::new(), config }
     }
 
     /// The answer that the service would give to `body`, in at most `bytes_max` bytes, and the position of its rows.
@@ -43,7 +40,7 @@ impl LocalQueries {
         let Some(found) = self.views.get(context, view) else {
             return Err(QueryError::Malformed(format!("there is no view {context}.{view}")));
         };
-        let query = ViewQuery::new(self.store.clone(), found.clone(), Arc::clone(&self.reads), &self.config);
+        let query = ViewQuery::new(self.store.clone(), found.clone(), self.reads.clone(), &self.config);
         let asked = Asked { position: None, wait_ms: None, body, bytes_max };
         let place = Place { at_once: None, waits: self.config.waits(), client: String::new() };
         let Answer { body, position, .. } = query.answer(operation, &asked, place).await?;

@@ -279,6 +279,17 @@ impl Incoming {
         }
     }
 
+    /// Returns when the answer is no longer in memory: it is with the server, or its connection is gone.
+    pub(super) async fn written(&self, context: &EndpointContext) {
+        let written = match self {
+            Self::Request(request) => request.written().await,
+            Self::Message(_) => context.broker.client().flush().await,
+        };
+        if let Err(error) = written {
+            tracing::debug!(%error, "the connection went before an answer");
+        }
+    }
+
     /// Answers it.
     pub(super) async fn respond(
         &self,

@@ -6,7 +6,10 @@ use async_nats::HeaderMap;
 use millstream_contract::{header, position::Position};
 use millstream_runtime::file_work::end_of;
 use millstream_store::read_store::{ReadStore, Snapshot};
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 
 use super::{
     QueryError, QueryServiceConfig,
@@ -29,11 +32,39 @@ pub(super) struct Asked<'a> {
     pub(super) bytes_max: usize,
 }
 
+/// How many reads of the file happen at once, of rows and of lists apart: a list may take as long as thousands of rows.
+const READS_MAX: usize = 16;
+
+/// Who may read, for all views of a service together.
+#[derive(Debug, Clone)]
+pub(super) struct Reads {
+    rows: Arc<Semaphore>,
+    lists: Arc<Semaphore>,
+}
+
+impl Reads {
+    pub(super) fn new() -> Self {
+        let places = || Arc::new(Semaphore::new(READS_MAX));
+        Self { rows: places(), lists: places() }
+    }
+
+    /// A place, for as long as the answer is in memory. Nobody closes the semaphores, so it is always there.
+    async fn place(&self, read: &Read) -> Option<OwnedSemaphorePermit> {
+        let places = match read {
+            Read::Get { .. } => &self.rows,
+            Read::List(_) => &self.lists,
+        };
+        Arc::clone(places).acquire_owned().await.ok()
+    }
+}
+
 /// Rows as JSON, and their position.
 pub(super) struct Answer {
     pub(super) body: Vec<u8>,
     pub(super) position: Position,
     pub(super) waited: Duration,
+    /// Whoever drops it lets another one read: with the body, or a thousand bodies of a megabyte are in memory for who does not take them.
+    pub(super) place: Option<OwnedSemaphorePermit>,
 }
 
 /// A view that can be asked.
@@ -41,7 +72,7 @@ pub(super) struct Answer {
 pub(super) struct ViewQuery {
     store: ReadStore,
     view: View,
-    reads: Arc<Semaphore>,
+    reads: Reads,
     config: QueryServiceConfig,
 }
 
@@ -51,12 +82,7 @@ enum Read {
 }
 
 impl ViewQuery {
-    pub(super) fn new(
-        store: ReadStore,
-        view: View,
-        reads: Arc<Semaphore>,
-        config: &QueryServiceConfig,
-    ) -> Self {
+    pub(super) fn new(store: ReadStore, view: View, reads: Reads, config: &QueryServiceConfig) -> Self {
         Self { store, view, reads, config: config.clone() }
     }
 
@@ -86,13 +112,12 @@ impl ViewQuery {
         // Held until the answer is there: when the position is reached, all that waited for it are answered, a few at a time.
         let _waits = self.wait_for(position.as_ref(), wait, &mut place).await?;
         let waited = began.elapsed();
-        // Nobody closes the semaphore, so the permit is always there.
-        let _permit = self.reads.acquire().await.ok();
+        let place = self.reads.place(&read).await;
         let this = self.clone();
         let bytes_max = asked.bytes_max.saturating_sub(FRAME_BYTES);
         let read = tokio::task::spawn_blocking(move || this.read(&read, bytes_max));
         let (body, position) = end_of(read).await?;
-        Ok(Answer { body, position, waited })
+        Ok(Answer { body, position, waited, place })
     }
 
     /// Returns when the view is complete and has reached `asked`.

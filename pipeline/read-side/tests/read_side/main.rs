@@ -5,6 +5,7 @@
 
 mod catching_up;
 mod doubts;
+mod large_answers;
 mod past;
 mod publishing;
 mod queries;

@@ -418,7 +418,7 @@ async fn row_that_no_answer_can_hold_is_marked_and_hides_no_other() {
 }
 
 /// A row for each thing, which grows by half a kilobyte with every event.
-struct Growing;
+pub(crate) struct Growing;
 
 impl Projection for Growing {
     fn context(&self) -> &'static str {

@@ -6,53 +6,43 @@
 //! comes again first: when it is another one, the server has lost its tail and grown since, and what was read is not there.
 //!
 //! Each reader has a line of its own ([`crate::line`]): the client library ends the connection on which it meets bytes that
-//! it cannot read, and the server stores any. After a line is lost the next message is taken as JSON, which carries any
-//! bytes; the consumer is made again behind it.
+//! it cannot read, and the server stores any. After a line is lost the next message is taken as JSON, which carries any bytes, and the
+//! consumer is made again behind it. Where that message could not be read, the lines from then on are sifted, and only what they replace is
+//! asked for as JSON.
 
+mod consumer;
 mod consumer_config;
 mod place;
 mod reached;
+mod unread;
 
 use std::{collections::VecDeque, time::Duration};
 
-use async_nats::{Message, Subscriber};
-use futures::{FutureExt, StreamExt};
 use jiff::Timestamp;
 use millstream_contract::stored_message::StoredMessage;
-use serde_json::json;
-use tokio::time::Instant;
 
 use crate::{
     backoff::Backoff,
     broker::{Broker, BrokerError, ReadError, ReaderConfig, StreamReader},
-    line::Line,
     nats_broker::{
-        NatsBroker, api_failure, headers_from, unreadable,
+        NatsBroker, api_failure, unreadable,
         wire::{ApiError, ConsumerReply},
     },
     retry::LossDoubt,
-    stream_reader::{place::Place, reached::Reached},
+    stream_reader::{
+        consumer::{Consumer, Doubt},
+        reached::Reached,
+        unread::Unread,
+    },
 };
 
-/// Messages asked for at once. A second request is sent when half of them have come, so that the server never waits.
-const PULL_BATCH: u64 = 4096;
-/// Bytes asked for at once: bounds what lies in the connection's buffers.
-const PULL_BYTES: u64 = 16 * 1024 * 1024;
-/// How long the server keeps a request open.
-const PULL_EXPIRES: Duration = Duration::from_secs(30);
-/// How often an idle server says that it is there.
-const HEARTBEAT: Duration = Duration::from_secs(1);
-/// Silence after which the consumer is made anew.
-const SILENCE_MAX: Duration = Duration::from_millis(2500);
 /// First pause between attempts to make the consumer.
 const REOPEN_PAUSE_FIRST: Duration = Duration::from_millis(10);
 /// Longest pause.
 const REOPEN_PAUSE_MAX: Duration = Duration::from_secs(2);
 /// Head start for another process that takes the name over: it deletes our consumer, then makes its own.
 const TAKEOVER_HEAD_START: Duration = Duration::from_millis(250);
-/// After a message that cannot be read, so many in a row must be readable before a consumer is made again: where there is one
-/// there may be more, and each costs a line.
-const READABLE_RUN: usize = 32;
+
 /// Reads a stream of a real server.
 #[derive(Debug)]
 pub struct NatsReader {
@@ -67,37 +57,17 @@ pub struct NatsReader {
     /// Whether a consumer was made before: one of another reader then means that the name was taken over.
     begun: bool,
     deleted: bool,
-    /// How many messages are to be taken as JSON before the consumer is made again.
-    singly: usize,
+    /// Whether a line was lost: then the next message is taken as JSON before the consumer is made again.
+    line_lost: bool,
+    /// Whether a message came that the client library cannot read. Where there is one there may be more, and each would cost a line: from
+    /// then on the lines are sifted.
+    sifted: bool,
+    /// Which of those in `ready` came on a sifted line without what they hold.
+    unread: Unread,
     /// When the message was stored behind which reading began, if it was there.
     begun_behind: Option<Timestamp>,
     /// Whether the server holds less than was read.
     loss: LossDoubt,
-}
-
-/// The consumer as it is now; thrown away whole at any doubt.
-#[derive(Debug)]
-struct Consumer {
-    line: Line,
-    answers: Subscriber,
-    inbox: String,
-    consumer_sequence: u64,
-    outstanding: u64,
-    pending: u64,
-    /// Since when the reader has waited without a word of the server. Where nobody waits, the server owes nothing: a request ends when its
-    /// bytes have come, and the next one is made by whoever wants more.
-    silent_since: Option<Instant>,
-}
-
-/// Why the consumer cannot be trusted any longer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Doubt {
-    Silent,
-    LineLost,
-    Gap,
-    OtherMessage,
-    Deleted,
-    Refused,
 }
 
 impl NatsReader {
@@ -124,7 +94,9 @@ impl NatsReader {
             consumer: None,
             begun: false,
             deleted: false,
-            singly: 0,
+            line_lost: false,
+            sifted: false,
+            unread: Unread::default(),
             begun_behind: None,
             loss: LossDoubt::default(),
             broker,
@@ -140,7 +112,7 @@ impl NatsReader {
     async fn reopen(&mut self) -> Result<(), ReadError> {
         let mut backoff = Backoff::new(REOPEN_PAUSE_FIRST, REOPEN_PAUSE_MAX);
         loop {
-            let opened = if self.singly > 0 { self.take_singly().await } else { self.try_open().await };
+            let opened = if self.line_lost { self.take_next().await } else { self.try_open().await };
             match opened {
                 Ok(()) => return Ok(()),
                 Err(ReadError::Broker(BrokerError::Unavailable { operation, detail })) => {
@@ -158,25 +130,24 @@ impl NatsReader {
     }
 
     /// Takes the next message as JSON, if there is one.
-    async fn take_singly(&mut self) -> Result<(), ReadError> {
+    async fn take_next(&mut self) -> Result<(), ReadError> {
         self.check_stream().await?;
         self.check_reached().await?;
         let (stream, filters) = (&self.config.stream, &self.config.filters);
         let Some(message) = self.broker.next_after(stream, self.reached.sequence, filters).await? else {
-            self.singly = 0;
+            self.line_lost = false;
             return Ok(());
         };
+        self.line_lost = false;
         self.reached = Reached::at(&message);
-        if self.reached.readable {
-            self.singly -= 1;
-        } else {
-            self.singly = READABLE_RUN;
+        if !self.reached.readable {
+            self.sifted = true;
             let (sequence, subject) = (message.sequence, &message.subject);
             tracing::warn!(
                 stream,
                 sequence,
                 ?subject,
-                "a message has bytes that the client library cannot read"
+                "a message has bytes that the client library cannot read; this reader's lines are sifted from now on"
             );
         }
         self.ready.push_back(message);
@@ -208,7 +179,7 @@ impl NatsReader {
         }
         self.check_name().await?;
         // A new line each time: what is still on its way on the one before ends with it.
-        let line = self.broker.line().await?;
+        let line = if self.sifted { self.broker.sifted_line().await? } else { self.broker.line().await? };
         let inbox = line.client().new_inbox();
         let answers = line.client().subscribe(inbox.clone()).await.map_err(|error| {
             BrokerError::Unavailable { operation: "subscribe", detail: error.to_string() }
@@ -217,15 +188,7 @@ impl NatsReader {
         self.broker.api("consumer delete", &format!("CONSUMER.DELETE.{path}"), "".into()).await?;
         self.create_consumer(&path).await?;
         (self.begun, self.deleted) = (true, false);
-        self.consumer = Some(Consumer {
-            line,
-            answers,
-            inbox,
-            consumer_sequence: 0,
-            outstanding: 0,
-            pending: 0,
-            silent_since: None,
-        });
+        self.consumer = Some(Consumer::new(line, answers, inbox));
         Ok(())
     }
 
@@ -312,8 +275,9 @@ impl NatsReader {
                 }
                 continue;
             };
-            let filled =
-                consumer.fill(&self.broker, &self.config, max, &mut self.ready, &mut self.reached).await;
+            let filled = consumer
+                .fill(&self.broker, &self.config, max, &mut self.ready, &mut self.reached, &mut self.unread)
+                .await;
             if let Err(doubt) = filled {
                 tracing::info!(
                     stream = self.config.stream,
@@ -327,18 +291,41 @@ impl NatsReader {
                     return Err(ReadError::OtherMessage { stream, sequence });
                 }
                 self.deleted = doubt == Doubt::Deleted;
-                self.singly = usize::from(doubt == Doubt::LineLost);
+                self.line_lost = doubt == Doubt::LineLost;
                 self.consumer = None;
             }
         }
         Ok(())
     }
+
+    /// Asks for what a sifted line has replaced, until the server answers.
+    async fn fetch_unread(&mut self) -> Result<(), ReadError> {
+        let mut backoff = Backoff::new(REOPEN_PAUSE_FIRST, REOPEN_PAUSE_MAX);
+        loop {
+            match self.unread.fetch(&self.broker, &self.config.stream, &mut self.ready).await {
+                Ok(()) => return Ok(()),
+                Err(BrokerError::Unavailable { operation, detail }) => {
+                    tracing::debug!(
+                        stream = self.config.stream,
+                        operation,
+                        detail,
+                        "reader waits for the server"
+                    );
+                    backoff.pause().await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
 }
 
 impl StreamReader for NatsReader {
     async fn next_batch(&mut self, max: usize) -> Result<Vec<StoredMessage>, ReadError> {
-        if self.ready.is_empty() {
-            self.fill(max).await?;
+        while self.ready.is_empty() || !self.unread.is_empty() {
+            if self.unread.is_empty() {
+                self.fill(max).await?;
+            }
+            self.fetch_unread().await?;
         }
         let count = self.ready.len().min(max.max(1));
         Ok(self.ready.drain(..count).collect())
@@ -354,138 +341,6 @@ impl StreamReader for NatsReader {
             tracing::debug!(consumer = self.config.name, %error, "the consumer stays behind");
         }
     }
-}
-
-impl Consumer {
-    async fn fill(
-        &mut self,
-        broker: &NatsBroker,
-        config: &ReaderConfig,
-        max: usize,
-        ready: &mut VecDeque<StoredMessage>,
-        reached: &mut Reached,
-    ) -> Result<(), Doubt> {
-        self.pull(broker, config).await?;
-        let answer = match self.answers.next().now_or_never() {
-            Some(answer) => answer.ok_or(Doubt::LineLost)?,
-            None => match self.wait().await? {
-                Some(answer) => answer,
-                None => return Ok(()),
-            },
-        };
-        self.silent_since = None;
-        self.take(answer, ready, reached)?;
-        while ready.len() < max {
-            match self.answers.next().now_or_never() {
-                Some(Some(answer)) => self.take(answer, ready, reached)?,
-                Some(None) => return Err(Doubt::LineLost),
-                None => break,
-            }
-        }
-        Ok(())
-    }
-
-    /// Keeps at least half a batch on order.
-    async fn pull(&mut self, broker: &NatsBroker, config: &ReaderConfig) -> Result<(), Doubt> {
-        if self.outstanding > PULL_BATCH / 2 {
-            return Ok(());
-        }
-        let request = json!({
-            "batch": PULL_BATCH,
-            "max_bytes": PULL_BYTES,
-            "expires": nanoseconds(PULL_EXPIRES),
-            "idle_heartbeat": nanoseconds(HEARTBEAT),
-        });
-        let subject = broker.api_subject(&format!("CONSUMER.MSG.NEXT.{}.{}", config.stream, config.name));
-        let sent = self
-            .line
-            .client()
-            .publish_with_reply(subject, self.inbox.clone(), request.to_string().into())
-            .await;
-        self.outstanding += PULL_BATCH;
-        sent.map_err(|_| Doubt::LineLost)
-    }
-
-    /// Waits for what the server sends; none when it has not sent anything for a heartbeat. Silence counts across calls that
-    /// were cancelled.
-    async fn wait(&mut self) -> Result<Option<Message>, Doubt> {
-        if self.silent_since.get_or_insert_with(Instant::now).elapsed() >= SILENCE_MAX {
-            return Err(Doubt::Silent);
-        }
-        tokio::select! {
-            biased;
-            // What came before the line was lost comes first.
-            answer = self.answers.next() => answer.map(Some).ok_or(Doubt::LineLost),
-            () = self.line.lost() => Err(Doubt::LineLost),
-            () = tokio::time::sleep(HEARTBEAT) => Ok(None),
-        }
-    }
-
-    fn take(
-        &mut self,
-        answer: Message,
-        ready: &mut VecDeque<StoredMessage>,
-        reached: &mut Reached,
-    ) -> Result<(), Doubt> {
-        let place = answer.reply.as_ref().and_then(|reply| Place::parse(reply));
-        // A message may have been stored with a status of its own.
-        match place.ok_or(answer.status.map(|status| status.as_u16())) {
-            Ok(place) => {
-                if place.consumer_sequence != self.consumer_sequence + 1 {
-                    return Err(Doubt::Gap);
-                }
-                self.consumer_sequence = place.consumer_sequence;
-                self.pending = place.pending;
-                self.outstanding = self.outstanding.saturating_sub(1);
-                let stored_at = Some(place.stored_at);
-                if place.stream_sequence == reached.sequence {
-                    return if stored_at == reached.stored_at { Ok(()) } else { Err(Doubt::OtherMessage) };
-                }
-                *reached = Reached { sequence: place.stream_sequence, stored_at, readable: true };
-                ready.push_back(StoredMessage {
-                    sequence: place.stream_sequence,
-                    stored_at: place.stored_at,
-                    headers: headers_from(answer.headers.as_ref()),
-                    subject: answer.subject.to_string(),
-                    payload: answer.payload,
-                });
-                Ok(())
-            }
-            Err(Some(100)) => Ok(()),
-            Err(Some(404 | 408)) => {
-                self.outstanding = self.outstanding.saturating_sub(undelivered(&answer));
-                Ok(())
-            }
-            Err(Some(409)) => self.take_conflict(&answer),
-            Err(_) => Err(Doubt::Refused),
-        }
-    }
-
-    fn take_conflict(&mut self, answer: &Message) -> Result<(), Doubt> {
-        let words = answer.description.as_deref().unwrap_or_default().to_ascii_lowercase();
-        if words.contains("consumer deleted") {
-            Err(Doubt::Deleted)
-        } else if words.contains("maxbytes") || words.contains("batch completed") {
-            self.outstanding = self.outstanding.saturating_sub(undelivered(answer));
-            Ok(())
-        } else {
-            Err(Doubt::Refused)
-        }
-    }
-}
-
-/// How much of a request the server will not fulfil any more.
-fn undelivered(answer: &Message) -> u64 {
-    answer
-        .headers
-        .as_ref()
-        .and_then(|headers| headers.get("Nats-Pending-Messages"))
-        .and_then(|value| value.as_str().parse().ok())
-        .unwrap_or(PULL_BATCH)
-}
-
-fn nanoseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).expect("the constants above are seconds")
 }
 
 #[cfg(test)]

@@ -8,8 +8,11 @@ use std::sync::{
 use bytes::Bytes;
 use millstream_contract::stream_names::EVENTS;
 
-use super::*;
-use crate::testing::test_server::TestServer;
+use super::{
+    consumer::{PULL_BYTES, SILENCE_MAX},
+    *,
+};
+use crate::testing::{raw_client::RawClient, test_server::TestServer};
 
 type PullConsumer = async_nats::jetstream::consumer::PullConsumer;
 
@@ -87,4 +90,34 @@ async fn a_consumer_made_again_is_counted_and_one_made_first_is_not() {
     let next = tokio::time::timeout(Duration::from_secs(60), reader.next_batch(1)).await.unwrap().unwrap();
     assert_eq!(next.first().unwrap().sequence, 2);
     assert_eq!(restarts.load(Ordering::Relaxed), 1);
+}
+
+/// After the first of them the lines are sifted: none of the others costs one.
+#[tokio::test]
+async fn many_messages_that_cannot_be_read_cost_one_line() {
+    const EACH: usize = 300;
+    let server = TestServer::start_provisioned().await;
+    let (broker, restarts) = counting_restarts(&server, "reads").await;
+    let mut reader = broker.read(config("reads")).await.unwrap();
+    let mut raw = RawClient::connect(&server.url()).await;
+    for number in 0..EACH {
+        raw.publish("evt.a.b.c", b"NATS/1.0\r\nX: \xff\r\n\r\n", format!("odd {number}")).await;
+        raw.publish("evt.a.b.c", "NATS/1.0\r\nX: y\r\n\r\n", format!("even {number}")).await;
+    }
+    let mut read = Vec::new();
+    while read.len() < 2 * EACH {
+        read.extend(reader.next_batch(1000).await.unwrap());
+    }
+    for (number, pair) in read.chunks(2).enumerate() {
+        let [odd, even] = pair else { panic!("{pair:?}") };
+        assert_eq!(
+            (&*odd.payload, &*even.payload),
+            (format!("odd {number}").as_bytes(), format!("even {number}").as_bytes())
+        );
+        assert_eq!((odd.headers.unreadable().is_some(), even.headers.get("X")), (true, Some("y")));
+    }
+    assert!(read.iter().map(|message| message.sequence).eq(1..=2 * EACH as u64));
+    let restarts = restarts.load(Ordering::Relaxed);
+    assert!(restarts <= 1, "the consumer was made again {restarts} times");
+    reader.close().await;
 }

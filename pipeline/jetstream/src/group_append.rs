@@ -246,7 +246,36 @@ fn size_class(count: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use millstream_contract::{stored_message::Headers, stream_names::COMMANDS};
+
     use super::*;
+    use crate::testing::{raw_client::RawClient, test_server::TestServer};
+
+    /// What nats-server lets a stream have.
+    const BATCHES_OPEN_MAX: usize = 50;
+
+    /// The server forgets what comes of a further batch, and says of its end that the batch is incomplete.
+    #[tokio::test]
+    async fn what_comes_while_others_hold_all_batches_open_goes_one_by_one() {
+        let server = TestServer::start_provisioned().await;
+        let mut raw = RawClient::connect(&server.url()).await;
+        for number in 0..BATCHES_OPEN_MAX {
+            let block = format!("NATS/1.0\r\nNats-Batch-Id: open-{number}\r\nNats-Batch-Sequence: 1\r\n\r\n");
+            raw.publish("cmd.a.b.c.d", block, "{}").await;
+        }
+        let broker = server.broker().await;
+        let command = |number: usize| NewMessage {
+            subject: format!("cmd.a.b.{number}.d"),
+            expected_last: None,
+            headers: Headers::new(),
+            payload: "{}".into(),
+        };
+        let refused = broker.append_atomically(COMMANDS, (0..3).map(command).collect()).await;
+        assert!(matches!(refused, Err(AppendError::Refused { .. })), "{refused:?}");
+        let appends = GroupAppend::new(broker, COMMANDS, AppendStrategy::Atomic);
+        let appended = appends.append_all((0..3).map(command).collect()).await;
+        assert!(matches!(*appended, [Ok(1), Ok(2), Ok(3)]), "{appended:?}");
+    }
 
     const CLASS: usize = 10;
 

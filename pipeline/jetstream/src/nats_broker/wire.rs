@@ -2,7 +2,10 @@
 
 use async_nats::{HeaderMap, HeaderName, Message};
 use bytes::Bytes;
-use millstream_contract::stored_message::{Headers, StoredMessage};
+use millstream_contract::{
+    stored_message::{Headers, StoredMessage},
+    stream_names::COMMANDS,
+};
 use serde::Deserialize;
 
 use crate::broker::{AppendError, Appended};
@@ -34,6 +37,8 @@ impl ApiError {
     const ATOMIC_DISABLED: u32 = 10174;
     const OTHER_STREAM: u32 = 10060;
     const HEADERS_TOO_LARGE: u32 = 10097;
+    /// The server has not kept the batch: it is incomplete, or too many are open.
+    const BATCH_NOT_KEPT: [u32; 2] = [10176, 10210];
 }
 
 impl std::fmt::Display for ApiError {
@@ -71,6 +76,11 @@ impl PublishReply {
             | ApiError::OTHER_STREAM
             | ApiError::HEADERS_TOO_LARGE
             | ApiError::ATOMIC_DISABLED => AppendError::Refused { subject, detail },
+            // Of COMMANDS anybody may hold all batches open that a stream may have; its messages can go one by one. A batch of EVENTS is one
+            // decision, and whether the server lost it in a restart its history has to say.
+            code if stream == COMMANDS && ApiError::BATCH_NOT_KEPT.contains(&code) => {
+                AppendError::Refused { subject, detail }
+            }
             _ => AppendError::Unclear { subject, detail },
         })
     }
@@ -252,5 +262,8 @@ mod tests {
         assert!(matches!(kind(10077), AppendError::Full { .. }));
         assert!(matches!(kind(10054), AppendError::Refused { .. }));
         assert!(kind(10077).to_string().contains("10077"));
+        assert!(matches!(kind(10176), AppendError::Unclear { .. }));
+        let of_commands = reply(10176).into_appended(COMMANDS, "cmd.a.b.c.d").unwrap_err();
+        assert!(matches!(of_commands, AppendError::Refused { .. }));
     }
 }

@@ -76,7 +76,7 @@ impl Dialer {
     #[must_use]
     pub fn with_options(url: &str, options: ConnectOptions) -> Self {
         let tls = Arc::new(|| Err("a plain line has no TLS".to_owned()));
-        let transport = Transport { name: "plain".to_owned(), tls_first: false, tls };
+        let transport = Transport { name: "plain".to_owned(), tls_required: false, tls_first: false, tls };
         Self::new(&[url.to_owned()], transport, move || Ok(options.clone()), |_| {})
     }
 
@@ -85,7 +85,8 @@ impl Dialer {
     /// # Errors
     /// Why not, in words.
     pub async fn dial(&self) -> Result<Line, String> {
-        let mut options = (self.options)()?.name(&self.transport.name);
+        let options = (self.options)()?.name(&self.transport.name);
+        let mut options = options.require_tls(self.transport.tls_required);
         if self.transport.tls_first {
             options = options.tls_first();
         }

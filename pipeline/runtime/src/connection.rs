@@ -130,7 +130,8 @@ pub async fn connect(
     monitor: &ConnectionMonitor,
 ) -> Result<Client, ConnectError> {
     let urls = settings.urls.join(", ");
-    let mut options = options(settings, identity, monitor)?.name(&identity.name);
+    let options = options(settings, identity, monitor)?.name(&identity.name);
+    let mut options = options.require_tls(means_tls(settings));
     if settings.tls_first {
         options = options.tls_first();
     }
@@ -182,6 +183,7 @@ pub fn dialer(
     let urls = settings.urls.clone();
     let transport = Transport {
         name: identity.name.clone(),
+        tls_required: means_tls(&settings),
         tls_first: settings.tls_first,
         tls: Arc::new({
             let settings = settings.clone();
@@ -218,7 +220,12 @@ pub(crate) fn inbox_prefix<'a>(settings: &'a ConnectionSettings, identity: &'a C
     settings.inbox_prefix.as_deref().unwrap_or(&identity.inbox_prefix)
 }
 
-/// But for the name and the beginning of TLS.
+/// Whether the settings name certificates: then nothing goes out without TLS. A server that wants none may be somebody else in its place.
+fn means_tls(settings: &ConnectionSettings) -> bool {
+    settings.ca_file.is_some() || settings.client_certificate.is_some()
+}
+
+/// But for the name and TLS.
 fn options(
     settings: &ConnectionSettings,
     identity: &ClientIdentity,

@@ -46,6 +46,8 @@ type MakeTls = dyn Fn() -> Result<ClientConfig, String> + Send + Sync;
 pub struct Transport {
     /// What the client is called on the server.
     pub name: String,
+    /// Whether nothing may be said without TLS, whatever the server says of itself: somebody else may have taken its place.
+    pub tls_required: bool,
     /// Whether TLS begins before the server has said anything.
     pub tls_first: bool,
     /// Makes what TLS needs, for a server that wants it. Files of certificates are read again for each line.
@@ -178,7 +180,7 @@ async fn connect_to(
     }
     let mut said = BytesMut::new();
     let wants_tls = wants_tls(&mut stream, &mut said).await?;
-    if !transport.tls_first && (wants_tls || address.tls_required()) {
+    if !transport.tls_first && (wants_tls || transport.tls_required || address.tls_required()) {
         let line = said.windows(2).position(|two| two == b"\r\n").map_or(said.len(), |line| line + 2);
         if line != said.len() {
             return Err("the server said more than INFO before TLS".into());
@@ -329,7 +331,7 @@ mod tests {
     async fn nobody_gets_through_without_the_secret() {
         let server = TestServer::start().await;
         let tls = Arc::new(|| Err("no TLS".to_owned()));
-        let transport = Transport { name: "test".to_owned(), tls_first: false, tls };
+        let transport = Transport { name: "test".to_owned(), tls_required: false, tls_first: false, tls };
         let relay = Relay::open([server.url()].into(), transport).await.unwrap();
         for connect in
             ["CONNECT {}", "CONNECT {\"name\":\"test\"}", "CONNECT {\"name\":null}", "PING", "CONNECT [", ""]

@@ -257,6 +257,22 @@ async fn a_sifted_line_has_the_name_and_the_user_of_the_connection() {
     assert!(matches!(*names, [name] if name.contains("\"projector\"")), "{listed}");
 }
 
+/// Whoever takes a server's place says that it wants no TLS, and was told the password.
+#[tokio::test]
+async fn nothing_is_said_without_tls_where_certificates_are_named() {
+    let server = TestServer::start().await;
+    let mut settings = settings(&[
+        format!("nats.url={}", server.url()),
+        format!("nats.ca_file={}", certificate("authority.pem")),
+    ]);
+    settings.connect_timeout = Duration::from_secs(1);
+    let error = connect(&settings, &identity(), &ConnectionMonitor::unobserved()).await.unwrap_err();
+    assert!(matches!(error, ConnectError::Unreachable { .. }), "{error:?}");
+    let dialer = dialer(&settings, &identity(), &ConnectionMonitor::unobserved());
+    dialer.dial().await.unwrap_err();
+    dialer.dial_sifted().await.unwrap_err();
+}
+
 #[tokio::test]
 async fn a_server_of_an_unknown_authority_is_not_trusted_and_said_so() {
     let server = server_with_mutual_tls().await;

@@ -24,8 +24,8 @@ use crate::{
     answers::{POSITION, PREFERENCE_APPLIED},
     command_request::{self, IDEMPOTENCY_KEY, JSON_LINES, Wishes, too_large},
     commands::{Commands, OnItsWay, Sending, Told},
-    guard::Guard,
-    key_ring::Principal,
+    guard::{Guard, stranger},
+    key_ring::{Admission, Principal},
     listener::ClientAddress,
     problem::Problem,
 };
@@ -60,7 +60,7 @@ type Stored = (OnItsWay, Option<(u64, ExpectedOutcome)>);
 /// Takes commands.
 pub(crate) async fn post(
     State(commands): State<Arc<Commands>>,
-    Extension(principal): Extension<Principal>,
+    (Extension(principal), Extension(admission)): (Extension<Principal>, Extension<Admission>),
     Extension(guard): Extension<Arc<Guard>>,
     address: Option<Extension<ClientAddress>>,
     uri: Uri,
@@ -71,6 +71,7 @@ pub(crate) async fn post(
     let wishes = wishes(&headers)?;
     let _place = commands.places_for_lines.take(principal.name())?;
     let body = command_request::lines(&headers, body, &commands.limits, &commands.stop).await?;
+    let principal = admission.still(principal).map_err(stranger)?;
     let lines: Vec<(usize, Bytes)> = numbered(&body);
     let max = commands.limits.lines_max;
     if lines.len() > max {

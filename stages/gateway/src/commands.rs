@@ -42,7 +42,8 @@ use crate::{
     command_log::{CommandLog, Fingerprint, id_of},
     command_request::{self, Wishes, check_question, too_large},
     config::{KnownReport, Limits},
-    key_ring::Principal,
+    guard::stranger,
+    key_ring::{Admission, Principal},
     live::Hub,
     places::Places,
     problem::Problem,
@@ -125,6 +126,7 @@ pub(crate) struct OnItsWay {
 pub(crate) async fn post(
     State(commands): State<Arc<Commands>>,
     Extension(principal): Extension<Principal>,
+    Extension(admission): Extension<Admission>,
     parts: Result<Path<[String; 4]>, PathRejection>,
     uri: Uri,
     headers: HeaderMap,
@@ -136,6 +138,8 @@ pub(crate) async fn post(
     command_request::refuse_parameters(&uri)?;
     let wishes = Wishes::read(&headers)?;
     let body = command_request::body(&headers, body, &commands.limits, &commands.stop).await?;
+    let principal = admission.still(principal).map_err(stranger)?;
+    principal.check_may_send(&address)?;
     commands.send(&principal, &address, &wishes, body).await.map(Told::into_response)
 }
 

@@ -146,6 +146,12 @@ pub(crate) enum Ended {
 }
 
 impl Admission {
+    /// Who `principal` is by now: what its key grants may be less than when it was let in, or nothing. A body may take long to come.
+    pub(crate) fn still(&self, principal: Principal) -> Result<Principal, Stranger> {
+        let Some((hash, known)) = &self.0 else { return Ok(principal) };
+        known.borrow().principal(hash, Timestamp::now())
+    }
+
     /// Ends when the key is valid no longer, or what it grants is not enough for `is_granted`.
     pub(crate) async fn ended(&mut self, is_granted: impl Fn(&Principal) -> bool) -> Ended {
         let Some((hash, known)) = &mut self.0 else { return std::future::pending().await };
@@ -176,6 +182,14 @@ pub(crate) struct Known {
     by_key: HashMap<KeyHash, (Principal, Timestamp)>,
     /// Users of NATS, by name.
     users: HashMap<Arc<str>, Principal>,
+}
+
+impl Known {
+    /// Who has a key, at the time `now`.
+    fn principal(&self, hash: &KeyHash, now: Timestamp) -> Result<Principal, Stranger> {
+        let (principal, expires) = self.by_key.get(hash).ok_or(Stranger::UnknownKey)?;
+        if now < *expires { Ok(principal.clone()) } else { Err(Stranger::Expired) }
+    }
 }
 
 /// The keys there are. Clones share one state.
@@ -221,8 +235,7 @@ impl KeyRing {
             Self::Closed(known) => known.borrow(),
         };
         let token = token.ok_or(Stranger::NoKey)?;
-        let (principal, expires) = known.by_key.get(&KeyHash::of(token)).ok_or(Stranger::UnknownKey)?;
-        if now < *expires { Ok(principal.clone()) } else { Err(Stranger::Expired) }
+        known.principal(&KeyHash::of(token), now)
     }
 
     /// The key `token` as one that was let in.

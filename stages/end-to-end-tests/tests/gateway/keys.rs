@@ -11,6 +11,10 @@ use end_to_end_tests::{
 use millstream_contract::api_key::{KeyHash, Token};
 use millstream_jetstream::{broker::Broker as _, testing::test_server::TestServer};
 use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 
 use crate::gateway_with_keys;
 
@@ -102,6 +106,49 @@ async fn a_key_grants_what_it_names_and_is_revoked_at_once() {
     process.stop().await;
     let log = process.log();
     assert!(!log.contains("millstream_0"), "no key is told in the log: {log}");
+}
+
+/// The key was looked at before the body, which may take long to come.
+#[tokio::test]
+async fn a_body_that_ends_after_its_key_was_revoked_is_not_taken() {
+    let (server, folder) = (TestServer::start_provisioned().await, fresh_folder());
+    let (mut process, client, file) = gateway_with_keys(&server.url(), folder.path());
+    let (entry, till) = key(&client, 1, "till", YEARS_AHEAD, &["*.*.*.*"]);
+    fs::write(&file, entry).unwrap();
+    process.start_ready().await;
+    let line = r#"{"context":"retail","aggregate":"till","id":"1_2026-01-02","command":"close","body":{}}"#;
+    let mut begun = Vec::new();
+    for (path, media_type, body) in [
+        ("/v1/commands/retail/till/1_2026-01-02/close", "application/json", "{}"),
+        ("/v1/commands", "application/jsonl", line),
+    ] {
+        let mut connection = TcpStream::connect(till.address()).await.unwrap();
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: {}\r\nAuthorization: {}\r\nContent-Type: {media_type}\r\n\
+             Content-Length: {}\r\nConnection: close\r\nExpect: 100-continue\r\n\r\n",
+            till.address(),
+            till.header("Authorization").unwrap(),
+            body.len(),
+        );
+        connection.write_all(head.as_bytes()).await.unwrap();
+        // The gateway asks for the body when it has looked at the key.
+        let mut goes_on = [0; 25];
+        connection.read_exact(&mut goes_on).await.unwrap();
+        assert_eq!(str::from_utf8(&goes_on), Ok("HTTP/1.1 100 Continue\r\n\r\n"));
+        begun.push((connection, body));
+    }
+    fs::write(&file, "").unwrap();
+    until("the key is revoked", async || (till.get("/v1/commands/till:1").await.status == 401).then_some(()))
+        .await;
+    for (mut connection, body) in begun {
+        connection.write_all(body.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 401 ") && answer.contains("key-unknown"), "{answer}");
+    }
+    let stored = server.broker().await.state("COMMANDS").await.unwrap().last_sequence;
+    assert_eq!(stored, 0);
+    process.stop().await;
 }
 
 #[tokio::test]

@@ -9,12 +9,9 @@ const FIRST_LINE: &str = "NATS/1.0";
 
 /// The headers that can be read, and why not all of them can; an empty block has none.
 pub(super) fn read(block: &[u8]) -> (Vec<(String, String)>, Option<String>) {
-    let mut lines = block.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-    let mut trouble = None;
+    let mut lines = lines(block);
     let first = lines.next().unwrap_or_default();
-    if !block.is_empty() && first != FIRST_LINE.as_bytes() {
-        trouble = Some(format!("the header block begins with {}, not with {FIRST_LINE}", shown(first)));
-    }
+    let mut trouble = (!block.is_empty() && first != FIRST_LINE.as_bytes()).then(|| other_first_line(first));
     let mut headers = Vec::new();
     for line in lines.filter(|line| !line.is_empty()) {
         match read_line(line) {
@@ -25,6 +22,35 @@ pub(super) fn read(block: &[u8]) -> (Vec<(String, String)>, Option<String>) {
         }
     }
     (headers, trouble)
+}
+
+/// Why a block of the wire cannot be read as a whole, if it cannot. Its first line may hold a status of the server, as in
+/// `NATS/1.0 503 No Responders`.
+#[must_use]
+pub fn trouble(block: &[u8]) -> Option<String> {
+    let mut lines = lines(block);
+    let first = lines.next().unwrap_or_default();
+    let is_first =
+        first.strip_prefix(FIRST_LINE.as_bytes()).is_some_and(|rest| rest.is_empty() || is_status(rest));
+    if !is_first {
+        return Some(other_first_line(first));
+    }
+    lines.filter(|line| !line.is_empty()).find_map(|line| read_line(line).err())
+}
+
+fn lines(block: &[u8]) -> impl Iterator<Item = &[u8]> {
+    block.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line))
+}
+
+/// A blank, three digits of which the first is not 0, and perhaps another blank and words.
+fn is_status(rest: &[u8]) -> bool {
+    let [b' ', b'1'..=b'9', b'0'..=b'9', b'0'..=b'9', words @ ..] = rest else { return false };
+    let words = str::from_utf8(words);
+    words.is_ok_and(|words| (words.is_empty() || words.starts_with(' ')) && !words.contains('\r'))
+}
+
+fn other_first_line(first: &[u8]) -> String {
+    format!("the header block begins with {}, not with {FIRST_LINE}", shown(first))
 }
 
 /// The block of some headers that can be read.
@@ -66,30 +92,44 @@ fn shown(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    fn trouble(block: &[u8]) -> String {
-        read(block).1.unwrap()
+    fn reason(block: &[u8]) -> String {
+        let reason = read(block).1.unwrap();
+        let status = block.starts_with(b"NATS/1.0 503");
+        assert_eq!(trouble(block), (!status).then(|| reason.clone()));
+        reason
     }
 
     #[test]
     fn a_block_is_read_and_written_again() {
-        let (headers, trouble) = read(b"NATS/1.0\r\nNats-Msg-Id: a:b\r\nX:y\r\n\r\n");
-        assert_eq!(trouble, None);
+        let (headers, reason) = read(b"NATS/1.0\r\nNats-Msg-Id: a:b\r\nX:y\r\n\r\n");
+        assert_eq!(reason, None);
         assert_eq!(headers, [("Nats-Msg-Id".into(), "a:b".into()), ("X".into(), "y".into())]);
         let written = write(headers.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-        assert_eq!(read(&written), (headers, None));
+        assert_eq!((read(&written), trouble(&written)), ((headers, None), None));
         assert_eq!(read(b""), (vec![], None));
     }
 
     #[test]
     fn what_cannot_be_read_is_named_and_the_rest_is_read() {
-        assert!(trouble(b"NATS/1.0\r\nActor: Jos\xe9\r\n\r\n").contains("Actor"));
-        assert!(trouble(b"NATS/1.0\r\nMy Name: x\r\n\r\n").contains("My Name"));
-        assert!(trouble(b"NATS/1.0\r\nX: a\rb\r\n\r\n").contains("carriage return"));
-        assert!(trouble(b"NATS/1.0\r\nno colon\r\n\r\n").contains("no colon"));
-        assert!(trouble(b"HTTP/1.1\r\nX: y\r\n\r\n").contains("HTTP/1.1"));
-        assert!(trouble(b"NATS/1.0 503 gone\r\n\r\n").contains("503"));
+        assert!(reason(b"NATS/1.0\r\nActor: Jos\xe9\r\n\r\n").contains("Actor"));
+        assert!(reason(b"NATS/1.0\r\nMy Name: x\r\n\r\n").contains("My Name"));
+        assert!(reason(b"NATS/1.0\r\nX: a\rb\r\n\r\n").contains("carriage return"));
+        assert!(reason(b"NATS/1.0\r\nno colon\r\n\r\n").contains("no colon"));
+        assert!(reason(b"HTTP/1.1\r\nX: y\r\n\r\n").contains("HTTP/1.1"));
+        assert!(reason(b"NATS/1.0 503 gone\r\n\r\n").contains("503"));
         let (headers, trouble) = read(b"NATS/1.0\r\nA: \xff\r\nX: y\r\n\r\n");
         assert!(trouble.is_some());
         assert_eq!(headers, [("X".into(), "y".into())]);
+    }
+
+    #[test]
+    fn the_first_line_may_hold_a_status() {
+        for status in ["NATS/1.0 503", "NATS/1.0 100 Idle Heartbeat", "NATS/1.0 408 "] {
+            assert_eq!(trouble(format!("{status}\r\nX: y\r\n\r\n").as_bytes()), None, "{status}");
+        }
+        for other in ["", "NATS/1.0 99", "NATS/1.0 5033", "NATS/1.0 099", "NATS/1.0503", "NATS/1.0 503 a\rb"]
+        {
+            assert!(trouble(format!("{other}\r\nX: y\r\n\r\n").as_bytes()).is_some(), "{other:?}");
+        }
     }
 }

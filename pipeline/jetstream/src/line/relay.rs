@@ -7,7 +7,10 @@
 use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -74,6 +77,7 @@ struct Way {
     transport: Transport,
     secret: String,
     failure: Arc<Mutex<Option<String>>>,
+    stranger_told: AtomicBool,
 }
 
 /// How an exchange ended that nobody has closed in order.
@@ -97,7 +101,14 @@ impl Relay {
         let address = listener.local_addr()?;
         let secret = format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
         let failure = Arc::default();
-        let way = Arc::new(Way { urls, transport, secret: secret.clone(), failure: Arc::clone(&failure) });
+        let way = Way {
+            urls,
+            transport,
+            secret: secret.clone(),
+            failure: Arc::clone(&failure),
+            stranger_told: AtomicBool::new(false),
+        };
+        let way = Arc::new(way);
         let closing = CancellationToken::new();
         let open = closing.clone().drop_guard();
         tokio::spawn(async move {
@@ -137,15 +148,20 @@ async fn relay(client: TcpStream, way: Arc<Way>) {
     let Ok((server, received)) = connected else { return };
     match exchange(client, server, received, &way).await {
         Ok(()) => {}
-        Err(Ended::Stranger) => {
-            tracing::warn!("another program connected to a socket of this process for NATS, and got nothing")
-        }
+        Err(Ended::Stranger) => way.tell_of_stranger(),
         Err(Ended::Unheard(error)) => way.failed(Some(error.to_string())),
         Err(Ended::Broken(error)) => tracing::debug!(%error, "a sifted line has ended"),
     }
 }
 
 impl Way {
+    /// Once: whoever connects may do so again and again.
+    fn tell_of_stranger(&self) {
+        if !self.stranger_told.swap(true, Ordering::Relaxed) {
+            tracing::warn!("another program connected to a socket of this process for NATS, and got nothing");
+        }
+    }
+
     fn failed(&self, failure: Option<String>) {
         *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
     }

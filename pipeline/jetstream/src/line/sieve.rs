@@ -4,9 +4,8 @@
 //! `connection.rs`) makes an error and ends the connection. Here such a message becomes one without body and with the header
 //! [`UNREADABLE`], which says why. All else goes through as it came.
 
-use async_nats::StatusCode;
 use bytes::{Buf as _, Bytes, BytesMut};
-use millstream_contract::stored_message::Headers;
+use millstream_contract::header_block;
 use serde_json::{Map, Value};
 
 /// The header of a message that could not be read: why not.
@@ -124,7 +123,7 @@ fn operation(received: &[u8]) -> Result<Operation, NotTheProtocol> {
 }
 
 /// A message as its line says it.
-struct Line<'a> {
+struct MessageLine<'a> {
     subject: &'a [u8],
     subscription: &'a str,
     reply: Option<&'a [u8]>,
@@ -138,20 +137,20 @@ fn message(
     arguments: &[u8],
     has_headers: bool,
 ) -> Result<Operation, NotTheProtocol> {
-    let line = Line::parse(arguments, has_headers).ok_or_else(|| not_the_protocol(arguments))?;
+    let line = MessageLine::parse(arguments, has_headers).ok_or_else(|| not_the_protocol(arguments))?;
     let bytes = line_bytes + line.total_bytes + 2;
     if received.len() < bytes {
         return Ok(Operation::Partial { bytes });
     }
     let block = received.get(line_bytes..line_bytes + line.header_bytes).unwrap_or_default();
-    let trouble = line.trouble(has_headers).or_else(|| has_headers.then(|| unreadable_block(block))?);
+    let trouble = line.trouble(has_headers).or_else(|| has_headers.then(|| header_block::trouble(block))?);
     Ok(match trouble {
         None => Operation::Readable { bytes },
         Some(reason) => Operation::Unreadable { bytes, by: line.replacement(&reason), reason },
     })
 }
 
-impl<'a> Line<'a> {
+impl<'a> MessageLine<'a> {
     /// `<subject> <subscription> [reply] [header bytes] <total bytes>`; the server allows no space within any of them.
     fn parse(arguments: &'a [u8], has_headers: bool) -> Option<Self> {
         let mut words: Vec<&[u8]> =
@@ -203,26 +202,6 @@ impl<'a> Line<'a> {
 
 fn number(word: &[u8]) -> Option<usize> {
     str::from_utf8(word).ok()?.parse().ok()
-}
-
-/// Why the library cannot read a block of headers. A status of the server in its first line can be read.
-fn unreadable_block(block: &[u8]) -> Option<String> {
-    let first = block.windows(2).position(|two| two == b"\r\n").unwrap_or(block.len());
-    let status = block.get(..first).and_then(|first| first.strip_prefix(b"NATS/1.0 "));
-    let block = match status.and_then(|status| status.get(..3)) {
-        Some(code) if StatusCode::from_bytes(code).is_ok() && status.is_some_and(is_status_line) => {
-            [b"NATS/1.0", block.get(first..).unwrap_or_default()].concat().into()
-        }
-        _ => Bytes::copy_from_slice(block),
-    };
-    let headers = Headers::from_block(block);
-    headers.unreadable().map(|(reason, _)| reason.to_owned())
-}
-
-/// `503`, or `503 No Responders`.
-fn is_status_line(status: &[u8]) -> bool {
-    matches!(status.get(3), None | Some(b' '))
-        && str::from_utf8(status).is_ok_and(|text| !text.contains(['\r', '\n']))
 }
 
 fn info_without_the_way(info: &[u8]) -> Result<Bytes, NotTheProtocol> {

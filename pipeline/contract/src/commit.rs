@@ -267,7 +267,12 @@ pub fn commit_hash(body: &[u8]) -> [u8; COMMIT_HASH_LENGTH] {
 
 /// [`commit_hash`] as text, which names a message that has no id of its own.
 pub fn content_digest(body: &[u8]) -> String {
-    commit_hash(body).iter().fold("blake3:".to_owned(), |text, byte| format!("{text}{byte:02x}"))
+    format!("blake3:{}", hexadecimal(&commit_hash(body)))
+}
+
+/// Two digits for each byte.
+pub fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A time from the wire; out-of-range values, which no server produces, become 1970.

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    commit::{Commit, StoredCommit},
+    commit::{Commit, StoredCommit, hexadecimal},
     message_pack,
 };
 
@@ -59,8 +59,4 @@ pub fn events(stored: &StoredCommit) -> Vec<Value> {
 fn fields(data: &[u8]) -> Value {
     message_pack::from_slice(data)
         .unwrap_or_else(|error| json!({ "undecodable": hexadecimal(data), "because": error.to_string() }))
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

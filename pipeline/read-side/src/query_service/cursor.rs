@@ -1,12 +1,14 @@
 //! Cursors: where the next page of a list begins. For clients a cursor is an opaque text. It has a version digit and the last key
 //! in hexadecimal, and nothing of the server's state, so it stays valid when rows come and go and after a restart.
 
+use millstream_contract::commit::hexadecimal;
+
 use super::QueryError;
 
 const VERSION: char = '1';
 
 pub(super) fn encode(last_key: &str) -> String {
-    last_key.bytes().fold(VERSION.to_string(), |text, byte| format!("{text}{byte:02x}"))
+    format!("{VERSION}{}", hexadecimal(last_key.as_bytes()))
 }
 
 pub(super) fn decode(cursor: &str) -> Result<String, QueryError> {

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use millstream_contract::commit::commit_hash;
+use millstream_contract::commit::{commit_hash, hexadecimal};
 
 use super::{
     node::{At, Node, Placed},
@@ -142,10 +142,6 @@ pub(super) fn digest<'a>(kind: &'a str, fields: impl IntoIterator<Item = &'a str
     let mut digest = [0; LENGTH];
     digest.iter_mut().zip(commit_hash(&bytes)).for_each(|(to, from)| *to = from);
     digest
-}
-
-pub(super) fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use millstream_contract::{
     command::{BodyFormat, COMMAND_ID_LENGTH_MAX, CommandEnvelope},
-    commit::commit_hash,
+    commit::{commit_hash, hexadecimal},
     error_text::one_line,
     exit_code::{ExitCode, Failure},
     stored_message::Headers,
@@ -23,7 +23,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::{
-    identity::{CHOICES, Identities, Identity, IdentityError, digest, hexadecimal},
+    identity::{CHOICES, Identities, Identity, IdentityError, digest},
     input::{self, InputError, RowsFile, SourceRow},
     map_check::{self, BodyError},
     node::{self, At, Placed},

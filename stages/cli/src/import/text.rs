@@ -9,8 +9,9 @@ use jiff::{
     civil::{Date, date},
     fmt::strtime,
 };
+use millstream_contract::commit::hexadecimal;
 
-use super::identity::{Digest, digest, hexadecimal};
+use super::identity::{Digest, digest};
 
 /// Before the name of a column that is called as something that the import knows itself.
 const COLUMN: &str = "column:";

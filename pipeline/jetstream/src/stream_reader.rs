@@ -113,19 +113,23 @@ impl NatsReader {
         let mut backoff = Backoff::new(REOPEN_PAUSE_FIRST, REOPEN_PAUSE_MAX);
         loop {
             let opened = if self.line_lost { self.take_next().await } else { self.try_open().await };
-            match opened {
-                Ok(()) => return Ok(()),
-                Err(ReadError::Broker(BrokerError::Unavailable { operation, detail })) => {
-                    tracing::debug!(
-                        stream = self.config.stream,
-                        operation,
-                        detail,
-                        "reader waits for the server"
-                    );
-                    backoff.pause().await;
-                }
-                Err(error) => return Err(error),
+            if self.answered(opened, &mut backoff).await? {
+                return Ok(());
             }
+        }
+    }
+
+    /// Whether the server has answered; pauses where it has not.
+    async fn answered(&self, asked: Result<(), ReadError>, backoff: &mut Backoff) -> Result<bool, ReadError> {
+        match asked {
+            Ok(()) => Ok(true),
+            Err(ReadError::Broker(BrokerError::Unavailable { operation, detail })) => {
+                let stream = &self.config.stream;
+                tracing::debug!(stream, operation, detail, "reader waits for the server");
+                backoff.pause().await;
+                Ok(false)
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -302,18 +306,9 @@ impl NatsReader {
     async fn fetch_unread(&mut self) -> Result<(), ReadError> {
         let mut backoff = Backoff::new(REOPEN_PAUSE_FIRST, REOPEN_PAUSE_MAX);
         loop {
-            match self.unread.fetch(&self.broker, &self.config.stream, &mut self.ready).await {
-                Ok(()) => return Ok(()),
-                Err(BrokerError::Unavailable { operation, detail }) => {
-                    tracing::debug!(
-                        stream = self.config.stream,
-                        operation,
-                        detail,
-                        "reader waits for the server"
-                    );
-                    backoff.pause().await;
-                }
-                Err(error) => return Err(error.into()),
+            let fetched = self.unread.fetch(&self.broker, &self.config.stream, &mut self.ready).await;
+            if self.answered(fetched, &mut backoff).await? {
+                return Ok(());
             }
         }
     }

@@ -58,11 +58,9 @@ impl ChangeTeller {
 
     fn watch(&mut self, subject: &str) {
         let Some((context, view)) = view_of(subject) else { return };
-        if !self.changed.has_view(context, view) {
-            return;
+        if self.changed.watch(context, view, true) {
+            self.heard.insert((context.to_owned(), view.to_owned()), Instant::now());
         }
-        self.changed.watch(context, view, true);
-        self.heard.insert((context.to_owned(), view.to_owned()), Instant::now());
     }
 
     fn tell_anew(&self) {

@@ -82,19 +82,14 @@ impl ChangedRows {
         }))
     }
 
-    /// Whether there is a view of that name.
-    pub fn has_view(&self, context: &str, view: &str) -> bool {
-        self.0.by_name.contains_key(&(context.to_owned(), view.to_owned()))
-    }
-
-    /// Says whether somebody watches a view, if there is one of that name. At the beginning any row may have changed since the watcher has
-    /// read it.
-    pub fn watch(&self, context: &str, view: &str, watched: bool) {
+    /// Notes whether somebody watches a view; false when there is none of that name. At the beginning any row may have changed since the
+    /// watcher has read it.
+    pub fn watch(&self, context: &str, view: &str, watched: bool) -> bool {
         let name = (context.to_owned(), view.to_owned());
-        let Some(index) = self.0.by_name.get(&name).copied() else { return };
-        let Some(view) = self.0.views.get(index) else { return };
+        let Some(index) = self.0.by_name.get(&name).copied() else { return false };
+        let Some(view) = self.0.views.get(index) else { return false };
         if view.is_watched.swap(watched, Ordering::SeqCst) == watched {
-            return;
+            return true;
         }
         if watched {
             self.0.watched.fetch_add(1, Ordering::SeqCst);
@@ -103,6 +98,7 @@ impl ChangedRows {
         } else {
             self.0.watched.fetch_sub(1, Ordering::SeqCst);
         }
+        true
     }
 
     /// Notes the keys of a commit, whose positions the statuses tell already. Of the projections that are whole only since then, any row

@@ -143,12 +143,10 @@ impl Shared {
                     // Found by its key, however many rows are watched.
                     Some(keys) => {
                         let rows = keys.iter().filter_map(|key| of_view.get(&What::Row(key.clone())));
-                        rows.for_each(|topic| topic.must_reach(&change.position));
-                        let lists =
-                            of_view.values().filter(|topic| matches!(topic.address.what, What::List(_)));
-                        lists.for_each(|topic| topic.hears(&change));
+                        let lists = of_view.values().filter(|topic| topic.address.lists_any(keys));
+                        rows.chain(lists).for_each(|topic| topic.must_reach(&change.position));
                     }
-                    None => of_view.values().for_each(|topic| topic.hears(&change)),
+                    None => of_view.values().for_each(|topic| topic.must_reach(&change.position)),
                 }
             }
         }

@@ -13,7 +13,7 @@ use std::{
 
 use axum::http::StatusCode;
 use bytes::Bytes;
-use millstream_contract::{header, position::Position, subject::QUERY_PREFIX, view_change::ViewChange};
+use millstream_contract::{header, position::Position, subject::QUERY_PREFIX};
 use millstream_jetstream::{backoff::Backoff, nats_broker::AskError};
 use serde_json::{Value, json};
 use tokio::{
@@ -78,6 +78,11 @@ impl Address {
             What::Row(key) => principal.may_read(&self.context, &self.view, key),
             What::List(prefix) => principal.may_list(&self.context, &self.view, prefix),
         }
+    }
+
+    /// Whether it is a list of which one of these rows may be a part.
+    pub(super) fn lists_any(&self, keys: &[String]) -> bool {
+        matches!(&self.what, What::List(prefix) if keys.iter().any(|key| key.starts_with(prefix)))
     }
 
     fn question(&self) -> (String, Bytes) {
@@ -170,18 +175,6 @@ impl Topic {
         }
         drop(wanted);
         self.wake.notify_one();
-    }
-
-    /// Whether a change is about it.
-    pub(super) fn hears(&self, change: &ViewChange) {
-        let concerned = match (&change.keys, &self.address.what) {
-            (None, _) => true,
-            (Some(keys), What::Row(key)) => keys.contains(key),
-            (Some(keys), What::List(prefix)) => keys.iter().any(|key| key.starts_with(prefix)),
-        };
-        if concerned {
-            self.must_reach(&change.position);
-        }
     }
 
     /// Asks and shows, as long as somebody watches.

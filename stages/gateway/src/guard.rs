@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use crate::{
     config::Limits,
     documents,
-    key_ring::{Admission, KeyRing, Principal, Stranger},
+    key_ring::{Admission, Ended, KeyRing, Principal, Stranger},
     listener::ClientAddress,
     places::{Place, Places},
     problem::{Problem, SOON},
@@ -111,7 +111,7 @@ pub(crate) async fn pass(State(guard): State<Arc<Guard>>, mut request: Request, 
     let began = Instant::now();
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let mut response = match admitted(&guard, &mut request) {
-        Ok(_place) => next.run(request).await,
+        Ok((_place, admission)) => answer(request, next, admission).await,
         Err(problem) => problem.into_response(),
     };
     for (name, value) in ANSWER_HEADERS {
@@ -122,8 +122,23 @@ pub(crate) async fn pass(State(guard): State<Arc<Guard>>, mut request: Request, 
     response
 }
 
+/// Who only asks may wait long for an answer, and waits no longer than its key is valid. What changes something goes on: its answer says
+/// what was stored.
+async fn answer(request: Request, next: Next, mut admission: Admission) -> Response {
+    let only_asks = request.method().is_safe();
+    let answer = next.run(request);
+    if !only_asks {
+        return answer.await;
+    }
+    tokio::select! {
+        biased;
+        answer = answer => answer,
+        ended = admission.ended(|_| true) => why(ended).into_response(),
+    }
+}
+
 /// The place is held until the answer is there.
-fn admitted(guard: &Guard, request: &mut Request) -> Result<Place, Problem> {
+fn admitted(guard: &Guard, request: &mut Request) -> Result<(Place, Admission), Problem> {
     if let Some(ClientAddress(address)) = request.extensions().get() {
         let counted = guard.rates_of_addresses.count(&address.ip());
         counted.map_err(|pause| too_fast("address", pause))?;
@@ -132,8 +147,8 @@ fn admitted(guard: &Guard, request: &mut Request) -> Result<Place, Problem> {
     let (principal, admission) = guard.let_in(request)?;
     let place = guard.places.given_to(principal.name(), place)?;
     request.extensions_mut().insert(principal);
-    request.extensions_mut().insert(admission);
-    Ok(place)
+    request.extensions_mut().insert(admission.clone());
+    Ok((place, admission))
 }
 
 fn too_many(wait: Option<Duration>, who: &str) -> Problem {
@@ -203,6 +218,17 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
         return Err(malformed());
     }
     Ok(Some(token.trim()))
+}
+
+/// Why a client that was let in is to go.
+pub(crate) fn why(ended: Ended) -> Problem {
+    match ended {
+        Ended::Stranger(who) => stranger(who),
+        Ended::NotGranted => {
+            let detail = "the key no longer grants all that is asked for";
+            Problem::new(StatusCode::FORBIDDEN, "query-not-granted", detail)
+        }
+    }
 }
 
 pub(crate) fn stranger(stranger: Stranger) -> Problem {

@@ -8,6 +8,7 @@ use end_to_end_tests::{
     system::{fresh_folder, millstream},
     waiting::until,
 };
+use futures::StreamExt as _;
 use millstream_contract::api_key::{KeyHash, Token};
 use millstream_jetstream::{broker::Broker as _, testing::test_server::TestServer};
 use serde_json::json;
@@ -148,6 +149,25 @@ async fn a_body_that_ends_after_its_key_was_revoked_is_not_taken() {
     }
     let stored = server.broker().await.state("COMMANDS").await.unwrap().last_sequence;
     assert_eq!(stored, 0);
+    process.stop().await;
+}
+
+/// It waited until its time was over, and would have been answered.
+#[tokio::test]
+async fn a_question_that_waits_ends_with_its_key() {
+    let (server, folder) = (TestServer::start_provisioned().await, fresh_folder());
+    let (mut process, client, file) = gateway_with_keys(&server.url(), folder.path());
+    let (entry, reader) = key(&client, 1, "reader", YEARS_AHEAD, &[]);
+    fs::write(&file, format!("{entry}queries = [\"retail.product.*\"]\n")).unwrap();
+    let view = server.client().await;
+    let mut questions = view.subscribe("query.retail.product.get").await.unwrap();
+    view.flush().await.unwrap();
+    process.start_ready().await;
+    let asking = tokio::spawn(async move { reader.get("/v1/retail/product/tea").await });
+    // The key was looked at. Nobody answers the question.
+    let _question = questions.next().await.unwrap();
+    fs::write(&file, "").unwrap();
+    assert_eq!(asking.await.unwrap().problem(), (401, "key-unknown".to_owned()));
     process.stop().await;
 }
 

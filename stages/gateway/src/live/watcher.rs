@@ -7,7 +7,6 @@ use std::{
     time::Duration,
 };
 
-use axum::http::StatusCode;
 use bytes::Bytes;
 use futures::future::select_all;
 use millstream_contract::position::Position;
@@ -22,8 +21,8 @@ use super::{
     topic::{Shown, Topic},
 };
 use crate::{
-    guard::stranger,
-    key_ring::{Admission, Ended, Principal},
+    guard::why,
+    key_ring::{Admission, Principal},
     listener::Taking,
     places::Place,
     problem::Problem,
@@ -229,15 +228,5 @@ impl Row {
         self.seen = Seen::Nothing;
         (self.sent_revision, self.epoch) = (shown.revision, Some(shown.epoch));
         Some(Taken { reset, event: state, position: Some(position) })
-    }
-}
-
-fn why(ended: Ended) -> Problem {
-    match ended {
-        Ended::Stranger(who) => stranger(who),
-        Ended::NotGranted => {
-            let detail = "the key no longer grants all that is watched";
-            Problem::new(StatusCode::FORBIDDEN, "query-not-granted", detail)
-        }
     }
 }

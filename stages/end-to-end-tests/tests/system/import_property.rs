@@ -16,7 +16,7 @@ use millstream_jetstream::broker::Broker as _;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 use serde_json::Value;
 
-use super::figures::report;
+use super::{figures::report, import_rows::SALES};
 
 /// Tables on one system; each has stores and products of its own.
 const TABLES: u32 = 12;
@@ -105,24 +105,10 @@ fn found(stored: &[StoredMessage], map: &str) -> Vec<(String, String)> {
     stored.iter().filter(of_map).filter(first).map(of_command).collect()
 }
 
-const MAP: &str = "\
-context = \"retail\"
-identity = \"content\"
-[[command]]
-aggregate = \"product\"
-id = \"{sku}\"
-command = \"register\"
-once = true
-body = { name = \"{name}\", supplier = \"{supplier}\" }
-[[command]]
-aggregate = \"till\"
-id = \"{store}_2012-01-31\"
-command = \"record-sale\"
-[command.body]
-sale = \"{identity}\"
-currency = \"USD\"
-lines = [{ sku = \"{sku}\", quantity = { integer = \"{quantity}\" }, unit_price = 100 }]
-";
+/// The map of this name, for the day of the reports.
+fn map(name: &str) -> String {
+    SALES.replace("\"sales\"", &format!("{name:?}")).replace("2026-01-31", "2012-01-31")
+}
 
 /// Every time some commands were on their way, stored or decided, and others not sent.
 #[tokio::test]
@@ -139,7 +125,7 @@ async fn an_import_that_is_killed_at_ten_moments_counts_each_row_once() {
         (*sales, *sold) = (*sales + 1, *sold + row.quantity);
     }
     std::fs::write(folder.path().join("rows.csv"), file(&rows)).unwrap();
-    std::fs::write(folder.path().join("map.toml"), format!("name = \"killed\"\n{MAP}")).unwrap();
+    std::fs::write(folder.path().join("map.toml"), map("killed")).unwrap();
     let import = ["import", "--json", "--map", "map.toml", "--rejects", "/dev/null", "rows.csv"];
     let broker = system.broker().await;
     let stored = async || Some(broker.state(COMMANDS).await.ok()?.last_sequence);
@@ -176,7 +162,7 @@ async fn any_table_arrives_in_its_order_and_mended_rejects_give_its_figures() {
     let mut random = StdRng::seed_from_u64(seed);
     let import = async |table: u32, file: &str, text: &str| -> Value {
         std::fs::write(folder.path().join(file), text).unwrap();
-        let map = format!("name = \"table {table}\"\n{MAP}");
+        let map = map(&format!("table {table}"));
         std::fs::write(folder.path().join("map.toml"), map).unwrap();
         let ended = system.millstream(&["import", "--json", "--map", "map.toml", file]).await;
         serde_json::from_str(&ended.stdout).unwrap_or_else(|_| panic!("{ended:?}"))

@@ -11,7 +11,7 @@ use millstream_jetstream::broker::Broker as _;
 use serde_json::{Value, json};
 
 /// A product for each row, and its sale.
-const SALES: &str = "\
+pub(super) const SALES: &str = "\
 name = \"sales\"
 context = \"retail\"
 identity = \"content\"

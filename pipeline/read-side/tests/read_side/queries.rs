@@ -316,6 +316,9 @@ async fn waiting_queries_of_one_client_leave_others_their_places() {
     let (broker, client, other) = (server.broker().await, server.client().await, server.client().await);
     let folder = tempfile::tempdir().unwrap();
     let running = Running::start(&broker, folder.path(), projections());
+    let last = grow(&broker, "a", 1).await;
+    // While a view becomes able to answer, a request may come twice, and each copy takes a place.
+    running.until_sequence("counts", last).await;
     let service = serve_with(&server, &running, |config| {
         // A query has its place until a moment after its answer was sent: more than are asked here at once.
         config.in_flight_max = 20;
@@ -323,8 +326,6 @@ async fn waiting_queries_of_one_client_leave_others_their_places() {
         config.waiting_client_max = 3;
     });
     let service = service.await;
-    let last = grow(&broker, "a", 1).await;
-    running.until_sequence("counts", last).await;
     let generation = broker.state(EVENTS).await.unwrap().generation;
     let position = format!("EVENTS:{generation}:{}", last + 1);
     let headers = [(header::POSITION, position.as_str()), (header::WAIT_MS, "30000")];

@@ -92,29 +92,42 @@ impl<R: Report> Ledger<R> {
         rows: &mut (dyn Rows + '_),
     ) -> Result<(), ProjectionError> {
         let place = row_key(&posting.date, &posting.key);
-        let add = |revision: &mut Revision| {
-            (revision.status == RevisionStatus::Open).then(|| self.add_posting(revision, envelope, &posting))
-        };
-        if let Some(FoundRow::Decoded(row)) = rows.find(self.0.tables().current, &place)?
-            && let Some(Some(added)) = row.alter(add)
-        {
-            // This transaction has written it, so the same row lies in every table and is changed in all of them.
-            let added = added?;
-            if added.withdrawn {
-                self.withdraw(&place, added.revision, rows);
+        let added = match self.add_in_place(envelope, &posting, &place, rows)? {
+            Some(added) => added,
+            None => {
+                let mut revision = match self.current(&place, rows)? {
+                    None => self.first(envelope),
+                    Some(sealed) if sealed.status == RevisionStatus::Sealed => next(sealed, envelope),
+                    Some(open) => open,
+                };
+                let added = self.add_posting(&mut revision, envelope, &posting)?;
+                self.write(&place, revision, rows);
+                added
             }
-            self.write_difference(&place, added, rows);
-            return Ok(());
-        }
-        let mut revision = match self.current(&place, rows)? {
-            None => self.first(envelope),
-            Some(sealed) if sealed.status == RevisionStatus::Sealed => next(sealed, envelope),
-            Some(open) => open,
         };
-        let added = self.add_posting(&mut revision, envelope, &posting)?;
-        self.write(&place, revision, rows);
+        if added.withdrawn {
+            self.withdraw(&place, added.revision, rows);
+        }
         self.write_difference(&place, added, rows);
         Ok(())
+    }
+
+    /// Adds to the open revision that this transaction has written before, if there is one: the same row lies in every table and is changed
+    /// in all of them, without being decoded and written again.
+    fn add_in_place(
+        &self,
+        envelope: &EventEnvelope<'_>,
+        posting: &Posting,
+        place: &str,
+        rows: &(dyn Rows + '_),
+    ) -> Result<Option<Added>, ProjectionError> {
+        let Some(FoundRow::Decoded(row)) = rows.find(self.0.tables().current, place)? else {
+            return Ok(None);
+        };
+        let add = |revision: &mut Revision| {
+            (revision.status == RevisionStatus::Open).then(|| self.add_posting(revision, envelope, posting))
+        };
+        row.alter(add).flatten().transpose()
     }
 
     fn add_posting(
@@ -218,22 +231,18 @@ impl<R: Report> Ledger<R> {
         }
     }
 
-    /// Writes a revision everywhere; one that was withdrawn only to the outbox.
+    /// Writes a revision everywhere.
     fn write(&self, place: &str, revision: Revision, rows: &mut (dyn Rows + '_)) {
         let tables = self.0.tables();
         let number = revision.revision;
         let revision_key = format!("{place}#{number:06}");
-        let withdrawn = revision.status == RevisionStatus::Withdrawn;
         let row = DecodedRow::new(revision);
-        if withdrawn {
-            self.withdraw(place, number, rows);
-        } else {
-            rows.put_decoded(tables.current, place, row.clone());
-            rows.put_decoded(tables.revisions, &revision_key, row.clone());
-        }
+        rows.put_decoded(tables.current, place, row.clone());
+        rows.put_decoded(tables.revisions, &revision_key, row.clone());
         rows.put_decoded(OUTBOX, &format!("{}/{}/{revision_key}", self.0.context(), tables.current), row);
     }
 
+    /// Takes a revision away from whoever asks for it. The outbox keeps it, so that its withdrawal is published.
     fn withdraw(&self, place: &str, revision: u32, rows: &mut (dyn Rows + '_)) {
         rows.delete(self.0.tables().current, place);
         rows.delete(self.0.tables().revisions, &format!("{place}#{revision:06}"));

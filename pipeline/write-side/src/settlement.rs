@@ -240,31 +240,33 @@ impl<B: Broker> Settlement<B> {
 
     /// Decides the aggregates of a slice on cached or supposed states, and appends all their commits together.
     async fn settle_slice<'a>(&self, slice: Vec<(Group<'a>, Option<AggregateState>)>) -> FirstPass<'a> {
-        let mut done = FirstPass { settled: Vec::with_capacity(slice.len()), ..FirstPass::default() };
-        let mut decided = Vec::with_capacity(slice.len());
-        let mut unknown = Vec::new();
         let count = slice.len();
-        for (group, state) in slice {
-            match state {
-                Some(state) => decided.extend(self.decide_quickly(group, state, &mut done.slow)),
-                None => unknown.push(group),
-            }
-        }
-        self.metrics.cache_hits.inc_by((count - unknown.len()) as u64);
+        let (cached, unknown): (Vec<_>, Vec<_>) = slice.into_iter().partition(|(_, state)| state.is_some());
+        self.metrics.cache_hits.inc_by(cached.len() as u64);
         self.metrics.cache_misses.inc_by(unknown.len() as u64);
-        let supposed_new = self.suppose_new.load(Ordering::Relaxed);
-        let (unknown_count, mut new, mut conflicts) = (unknown.len(), 0_usize, 0);
-        for (group, state) in self.first_states(unknown, supposed_new).await {
-            let Some(state) = state else {
-                done.slow.push(Unsettled::unread(group));
-                continue;
-            };
-            new += usize::from(state.version == 0);
-            decided.extend(self.decide_quickly(group, state, &mut done.slow));
+        let mut done = FirstPass { settled: Vec::with_capacity(count), ..FirstPass::default() };
+        let mut decided = Vec::with_capacity(count);
+        self.decide_quickly(cached, &mut decided, &mut done.slow);
+        let unknown: Vec<_> = unknown.into_iter().map(|(group, _)| group).collect();
+        let (unknown_count, supposed_new) = (unknown.len(), self.suppose_new.load(Ordering::Relaxed));
+        let first = self.first_states(unknown, supposed_new).await;
+        let new =
+            first.iter().filter(|(_, state)| state.as_ref().is_some_and(|state| state.version == 0)).count();
+        self.decide_quickly(first, &mut decided, &mut done.slow);
+        let conflicts = self.append_decided(decided, &mut done).await;
+        if unknown_count > 0 {
+            let new = if supposed_new { new.saturating_sub(conflicts) } else { new };
+            self.suppose_new.store(new * 2 > unknown_count, Ordering::Relaxed);
         }
+        done
+    }
+
+    /// Appends the commits of a slice together, and sorts its aggregates by what came of that. Returns how many had moved on.
+    async fn append_decided<'a>(&self, decided: Vec<Decided<'a>>, done: &mut FirstPass<'a>) -> usize {
         let appends =
             decided.iter().filter_map(|each| each.append.as_ref().map(NewCommit::message)).collect();
         let mut answers = self.appends.append_all(appends).await.into_iter();
+        let mut conflicts = 0;
         for each in decided {
             let answer = each.append.is_some().then(|| answers.next()).flatten();
             let finished = match answer {
@@ -285,11 +287,7 @@ impl<B: Broker> Settlement<B> {
                 Err(unsettled) => done.slow.push(unsettled),
             }
         }
-        if unknown_count > 0 {
-            let new = if supposed_new { new.saturating_sub(conflicts) } else { new };
-            self.suppose_new.store(new * 2 > unknown_count, Ordering::Relaxed);
-        }
-        done
+        conflicts
     }
 
     /// States for aggregates that are not in the cache: the initial one if they are supposed to be new, otherwise what any
@@ -317,18 +315,21 @@ impl<B: Broker> Settlement<B> {
         (group, state)
     }
 
-    /// Decides a group on a state that may be stale. Where that is impossible, the group goes the slow way.
+    /// Decides groups on states that may be stale. Those without a state, and those for which more than a state is needed, go the slow way.
     fn decide_quickly<'a>(
         &self,
-        group: Group<'a>,
-        state: AggregateState,
+        groups: Vec<(Group<'a>, Option<AggregateState>)>,
+        decided: &mut Vec<Decided<'a>>,
         slow: &mut Vec<Unsettled<'a>>,
-    ) -> Option<Decided<'a>> {
-        match self.decide(group, state, &Past::default(), usize::MAX) {
-            Ok(decided) => Some(decided),
-            Err((group, _)) => {
+    ) {
+        for (group, state) in groups {
+            let Some(state) = state else {
                 slow.push(Unsettled::unread(group));
-                None
+                continue;
+            };
+            match self.decide(group, state, &Past::default(), usize::MAX) {
+                Ok(each) => decided.push(each),
+                Err((group, HistoryNeeded)) => slow.push(Unsettled::unread(group)),
             }
         }
     }

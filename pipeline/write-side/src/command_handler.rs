@@ -26,6 +26,7 @@
 
 mod error;
 mod first_start;
+mod id_flush;
 mod id_follower;
 mod loss_watch;
 mod purge;
@@ -313,7 +314,7 @@ impl<B: Broker> CommandHandler<B> {
 
     /// Writes to the folder what it lacks, so that the next start is quick.
     async fn save(&mut self) {
-        if let Err(error) = recorder::flush(&self.index).await {
+        if let Err(error) = id_flush::flush(&self.index).await {
             tracing::warn!(%error, "the id index was not written; it is read again from the outcomes");
         }
         self.states.save_all().await;

@@ -29,7 +29,7 @@ use crate::handler_file::{HandlerFile, Home};
 const FLUSH_AT: usize = 65_536;
 
 /// The same while ids are learnt that many records hold, about 40 MiB: a file that is made anew takes a fourth of the flushes, each of which
-/// costs nearly the same.
+/// costs nearly the same. So many may gather while a flush is under way.
 const FLUSH_AT_BEHIND: usize = 262_144;
 
 /// What an id was used for.

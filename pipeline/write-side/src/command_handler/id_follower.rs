@@ -11,7 +11,7 @@ use millstream_jetstream::{
 };
 use millstream_runtime::{file_work::do_file_work, health::ProgressWatch};
 
-use super::{HandlerError, recorder, standby::message_at};
+use super::{HandlerError, id_flush, standby::message_at};
 use crate::{id_index::IdIndex, outcome_journal::JournalError};
 
 /// Records read at a time.
@@ -81,7 +81,7 @@ impl<R: StreamReader> IdFollower<R> {
             index.note(&record, message.sequence);
         }
         if index.flush_due(self.0.pending() >= FAR_BEHIND) {
-            recorder::flush(index).await?;
+            id_flush::flush(index).await?;
         }
         Ok(())
     }

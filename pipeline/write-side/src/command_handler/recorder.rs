@@ -11,12 +11,11 @@ use millstream_contract::{
     stored_message::Headers,
 };
 use millstream_jetstream::broker::Broker;
-use millstream_runtime::file_work::do_file_work;
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{HandlerError, Observed, TurnEnd, loss_watch::Known};
+use super::{HandlerError, Observed, TurnEnd, id_flush::IdFlush, loss_watch::Known};
 use crate::{
-    id_index::{IdIndex, IdIndexError},
+    id_index::IdIndex,
     outcome_journal::{JournalError, OutcomeJournal},
     round::PreparedCommand,
 };
@@ -118,6 +117,7 @@ pub(super) struct Recorder<B> {
     index: Arc<IdIndex>,
     known: Known,
     observed: Observed,
+    flush: IdFlush,
 }
 
 impl<B: Broker> Recorder<B> {
@@ -128,7 +128,7 @@ impl<B: Broker> Recorder<B> {
         known: Known,
         observed: Observed,
     ) -> Self {
-        Self { broker, journal, index, known, observed }
+        Self { broker, journal, index, known, observed, flush: IdFlush::default() }
     }
 
     /// Records until no more rounds come.
@@ -190,10 +190,7 @@ impl<B: Broker> Recorder<B> {
                 self.answer(&reply, outcome).await;
             }
         }
-        if self.index.flush_due(false) {
-            flush(&self.index).await?;
-        }
-        Ok(())
+        Ok(self.flush.keep_up(&self.index, false).await?)
     }
 
     fn count(&self, outcome: &CommandOutcome) {
@@ -286,15 +283,12 @@ fn log(outcome: &CommandOutcome, actor: &str) {
     }
 }
 
-/// Writes the id index, away from the async threads.
-pub(super) async fn flush(index: &Arc<IdIndex>) -> Result<(), IdIndexError> {
-    let index = index.clone();
-    do_file_work(move || index.flush()).await
-}
-
 fn accepted_position(outcome: &Outcome) -> Option<u64> {
     match outcome {
         Outcome::Accepted { position, .. } => Some(*position),
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,11 +2,16 @@
 //! `kill -9`, with its folder lost, and when a standby takes over, beside how fast it decides warm, and what memory it takes. How to run
 //! it, and what it showed: docs/benchmarks.md.
 //!
-//!     takeover [COMMITS [AGGREGATES [COMMANDS-THAT-WAIT]]]
+//!     takeover [COMMITS [AGGREGATES [COMMANDS-THAT-WAIT [TAKEOVERS]]]]
+//!
+//! TAKEOVERS are words out of `stop,kill,lost,standby` with commas between them; all without it.
 
 #![expect(clippy::print_stdout, reason = "a program for people")]
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result};
 use end_to_end_tests::{
@@ -32,6 +37,8 @@ use millstream_runtime::process_memory::mebibytes;
 use millstream_write_side::outcome_journal::decided_through;
 use nix::sys::signal::Signal;
 
+/// The ways to take over, in the order in which they are measured.
+const TAKEOVERS: [&str; 4] = ["stop", "kill", "lost", "standby"];
 /// Commits in EVENTS when nothing else is said.
 const COMMITS: usize = 600_000;
 /// Of so many aggregates, when nothing else is said.
@@ -165,10 +172,13 @@ fn lose(folder: &Path, name: &str) -> Result<()> {
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let mut numbers = std::env::args().skip(1).map(|number| number.parse());
+    let mut numbers = std::env::args().skip(1).take(3).map(|number| number.parse());
     let commits = numbers.next().transpose()?.unwrap_or(COMMITS);
     let aggregates = numbers.next().transpose()?.unwrap_or(AGGREGATES);
     let waiting = numbers.next().transpose()?.unwrap_or(WAITING);
+    let takeovers = std::env::args().nth(4).unwrap_or_else(|| TAKEOVERS.join(","));
+    let takeovers: Vec<&str> = takeovers.split(',').collect();
+    anyhow::ensure!(takeovers.iter().all(|name| TAKEOVERS.contains(name)), "takeovers are {TAKEOVERS:?}");
     let server = TestServer::start_provisioned().await;
     let folder = tempfile::tempdir()?;
     let handler =
@@ -205,31 +215,41 @@ async fn main() -> Result<()> {
     one.signal(Signal::SIGCONT);
     let warm = measure(&mut commands, records, Timestamp::now(), through, ("none: warm", &one), None).await?;
 
-    for name in ["ordered end", "`kill -9`", "folder lost"] {
+    for takeover in takeovers.iter().copied().filter(|name| *name != "standby") {
         let records = last_record(&broker).await?;
-        match name {
-            "ordered end" => one.stop().await,
+        let name = match takeover {
+            "stop" => "ordered end",
+            "kill" => "`kill -9`",
+            _ => "folder lost",
+        };
+        match takeover {
+            "stop" => one.stop().await,
             _ => one.kill().await,
         }
         let through = commands.send(waiting).await?;
-        if name == "folder lost" {
+        if takeover == "lost" {
             lose(folder.path(), one.name())?;
         }
         let begun = Timestamp::now();
         one.start();
         measure(&mut commands, records, begun, through, (name, &one), Some(warm)).await?;
     }
-
-    two.start();
-    two.ready_within(reading_limit(through)).await;
-    let records = last_record(&broker).await?;
-    // The standby stands still meanwhile, so that as many commands wait for it as for the others.
-    two.signal(Signal::SIGSTOP);
-    one.kill().await;
-    let through = commands.send(waiting).await?;
-    let begun = Timestamp::now();
-    two.signal(Signal::SIGCONT);
-    measure(&mut commands, records, begun, through, ("standby, after `kill -9`", &two), Some(warm)).await?;
-    two.stop().await;
+    if takeovers.contains(&"standby") {
+        let through = commands.broker.state(COMMANDS).await?.last_sequence;
+        let started = Instant::now();
+        two.start();
+        two.ready_within(reading_limit(through)).await;
+        println!("The standby was warm {:.1} s after its start.", started.elapsed().as_secs_f64());
+        let records = last_record(&broker).await?;
+        // The standby stands still meanwhile, so that as many commands wait for it as for the others.
+        two.signal(Signal::SIGSTOP);
+        one.kill().await;
+        let through = commands.send(waiting).await?;
+        let begun = Timestamp::now();
+        two.signal(Signal::SIGCONT);
+        let name = "standby, after `kill -9`";
+        measure(&mut commands, records, begun, through, (name, &two), Some(warm)).await?;
+        two.stop().await;
+    }
     Ok(())
 }

@@ -134,8 +134,12 @@ impl QueryPattern {
 
     /// Whether it grants all rows whose keys begin with `prefix`: one that grants any key behind the beginning that it names.
     pub fn grants_list(&self, context: &str, view: &str, prefix: &str) -> bool {
-        let beginning = self.0[2].strip_suffix('*').filter(|beginning| !beginning.contains('*'));
-        self.names(context, view) && beginning.is_some_and(|beginning| prefix.starts_with(beginning))
+        self.names(context, view) && self.beginning().is_some_and(|beginning| prefix.starts_with(beginning))
+    }
+
+    /// With what the keys of a list begin that it grants.
+    fn beginning(&self) -> Option<&str> {
+        self.0[2].strip_suffix('*').filter(|beginning| !beginning.contains('*'))
     }
 }
 
@@ -246,6 +250,22 @@ impl Grants {
     /// Whether the row of a key may be read.
     pub fn row(&self, context: &str, view: &str, key: &str) -> bool {
         self.queries.iter().any(|pattern| pattern.grants(context, view, key))
+    }
+
+    /// Whether some row of a view may be read.
+    pub fn some_row(&self, context: &str, view: &str) -> bool {
+        self.queries.iter().any(|pattern| pattern.names(context, view))
+    }
+
+    /// Whether a command, by context, aggregate and name, may be sent to some aggregate.
+    pub fn some_command(&self, command: [&str; 3]) -> bool {
+        self.commands.iter().any(|pattern| pattern.fits(command))
+    }
+
+    /// With what the keys of a list of a view begin that may be read, as the first pattern says that grants one; empty for any.
+    pub fn first_prefix(&self, context: &str, view: &str) -> Option<&str> {
+        let naming = self.queries.iter().filter(|pattern| pattern.names(context, view));
+        naming.filter_map(QueryPattern::beginning).min_by_key(|beginning| beginning.len())
     }
 
     /// Whether the history of an aggregate may be read.

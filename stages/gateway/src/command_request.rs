@@ -25,6 +25,8 @@ pub(crate) const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const VALUE_LENGTH_MAX: usize = 256;
 /// The type of commands, one a line, and of their answers.
 pub(crate) const JSON_LINES: &str = "application/jsonl";
+/// The type of forms that browsers send.
+const FORM: &str = "application/x-www-form-urlencoded";
 /// Deepest nesting of a body. Commands are flat, or nearly so.
 const DEPTH_MAX: usize = 32;
 /// Headers of ours that a client may send with a command.
@@ -123,6 +125,24 @@ pub(crate) async fn lines(
         let detail = format!("the commands are larger than the {max} bytes that a request may have");
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", detail)
     })
+}
+
+/// Takes a form of a page.
+///
+/// # Errors
+/// As [`body`].
+pub(crate) async fn form(
+    headers: &HeaderMap,
+    body: Body,
+    limits: &Limits,
+    stop: &CancellationToken,
+) -> Result<Bytes, Problem> {
+    if !is_of_type(headers, FORM) {
+        let detail = "a form of a page comes as application/x-www-form-urlencoded";
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media-type-unknown", detail));
+    }
+    check_encoding(headers)?;
+    collect(body, limits.body_max, limits, stop).await?.ok_or_else(|| too_large(limits.body_max))
 }
 
 /// What is compressed would have to be unpacked to somebody's choice of size.

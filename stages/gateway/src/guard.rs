@@ -12,13 +12,14 @@ use axum::{
 };
 use jiff::Timestamp;
 use millstream_runtime::metrics::Metrics;
-use tokio::time::Instant;
+use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
 use crate::{
     config::Limits,
     documents,
     key_ring::{Admission, Ended, KeyRing, Principal, Stranger},
     listener::ClientAddress,
+    pages,
     places::{Place, Places},
     problem::{Problem, SOON},
     rates::Rates,
@@ -94,10 +95,20 @@ impl Guard {
         self.places.take(user.name())
     }
 
+    /// Whether nobody is asked for a key.
+    pub(crate) fn is_open(&self) -> bool {
+        self.keys.is_open()
+    }
+
+    /// Who has a key.
+    pub(crate) fn identify(&self, token: &str) -> Result<Principal, Stranger> {
+        self.keys.identify(Some(token), Timestamp::now())
+    }
+
     fn let_in(&self, request: &Request) -> Result<(Principal, Admission), Problem> {
         check_host(request)?;
         if self.keys.is_open() {
-            only_programs_of_this_machine(request.headers(), is_document(request))?;
+            only_programs_of_this_machine(request.headers(), is_for_people(request))?;
         }
         let token = bearer(request.headers())?;
         let principal = self.keys.identify(token, Timestamp::now()).map_err(stranger)?;
@@ -110,15 +121,50 @@ impl Guard {
 pub(crate) async fn pass(State(guard): State<Arc<Guard>>, mut request: Request, next: Next) -> Response {
     let began = Instant::now();
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
-    let mut response = match admitted(&guard, &mut request) {
+    let response = match admitted(&guard, &mut request) {
         Ok((_place, admission)) => answer(request, next, admission).await,
         Err(problem) => problem.into_response(),
     };
+    finished(&guard, response, route.as_deref(), began)
+}
+
+/// The middleware around what concerns nobody's data: only how much comes is looked at, not from whom.
+pub(crate) async fn pass_anybody(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+    let began = Instant::now();
+    let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let response = match counted(&guard, &request) {
+        Ok(_place) => next.run(request).await,
+        Err(problem) => problem.into_response(),
+    };
+    finished(&guard, response, route.as_deref(), began)
+}
+
+fn counted(guard: &Guard, request: &Request) -> Result<OwnedSemaphorePermit, Problem> {
+    count_address(guard, request)?;
+    check_host(request)?;
+    if guard.is_open() {
+        only_programs_of_this_machine(request.headers(), is_for_people(request))?;
+    }
+    guard.places.of_anybody()
+}
+
+fn count_address(guard: &Guard, request: &Request) -> Result<(), Problem> {
+    let Some(ClientAddress(address)) = request.extensions().get() else { return Ok(()) };
+    guard.rates_of_addresses.count(&address.ip()).map_err(|pause| too_fast("address", pause))
+}
+
+fn finished(guard: &Guard, response: Response, route: Option<&str>, began: Instant) -> Response {
+    let response = with_headers(response);
+    let route = route.unwrap_or(NO_ROUTE);
+    guard.metrics.gateway_answered(route, response.status().as_u16(), began.elapsed());
+    response
+}
+
+/// The headers of every answer, where it does not say otherwise.
+pub(crate) fn with_headers(mut response: Response) -> Response {
     for (name, value) in ANSWER_HEADERS {
         response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
     }
-    let route = route.as_deref().unwrap_or(NO_ROUTE);
-    guard.metrics.gateway_answered(route, response.status().as_u16(), began.elapsed());
     response
 }
 
@@ -139,10 +185,7 @@ async fn answer(request: Request, next: Next, mut admission: Admission) -> Respo
 
 /// The place is held until the answer is there.
 fn admitted(guard: &Guard, request: &mut Request) -> Result<(Place, Admission), Problem> {
-    if let Some(ClientAddress(address)) = request.extensions().get() {
-        let counted = guard.rates_of_addresses.count(&address.ip());
-        counted.map_err(|pause| too_fast("address", pause))?;
-    }
+    count_address(guard, request)?;
     let place = guard.places.of_anybody()?;
     let (principal, admission) = guard.let_in(request)?;
     let place = guard.places.given_to(principal.name(), place)?;
@@ -178,12 +221,13 @@ fn check_host(request: &Request) -> Result<(), Problem> {
 /// Where no key is asked for, a browser must not be led here by a page of somebody else: such a request names the page's origin, or
 /// comes by a name that the page's owner has pointed to this machine.
 ///
-/// A document that tells of no data may be opened in a browser by somebody who types its address, or follows a link of it.
-fn only_programs_of_this_machine(headers: &HeaderMap, is_document: bool) -> Result<(), Problem> {
+/// A document that tells of no data, or a page, may be opened in a browser by somebody who types its address, or follows a link of it; and
+/// a page may send its forms.
+fn only_programs_of_this_machine(headers: &HeaderMap, is_for_people: bool) -> Result<(), Problem> {
     let refused = |detail: &str| Err(Problem::new(StatusCode::FORBIDDEN, "browser-refused", detail));
     let site = headers.get("sec-fetch-site");
-    let opened = is_document && site.is_some_and(|site| site == "none" || site == "same-origin");
-    if headers.contains_key(header::ORIGIN) || (site.is_some() && !opened) {
+    let opened = is_for_people && pages::is_of_ours(headers);
+    if (headers.contains_key(header::ORIGIN) || site.is_some()) && !opened {
         return refused("without keys this gateway takes no requests of browsers");
     }
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
@@ -196,9 +240,10 @@ fn only_programs_of_this_machine(headers: &HeaderMap, is_document: bool) -> Resu
     }
 }
 
-/// Whether a request only asks what the gateway tells of itself.
-fn is_document(request: &Request) -> bool {
-    request.method() == Method::GET && documents::ADDRESSES.contains(&request.uri().path())
+/// Whether a request only asks what the gateway tells of itself, or is one of a page.
+fn is_for_people(request: &Request) -> bool {
+    let path = request.uri().path();
+    pages::is_page(path) || (request.method() == Method::GET && documents::ADDRESSES.contains(&path))
 }
 
 fn is_loopback(name: &str) -> bool {

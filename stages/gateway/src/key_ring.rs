@@ -110,6 +110,21 @@ impl Principal {
         self.grants.as_ref().is_none_or(|grants| grants.row(context, view, key))
     }
 
+    /// Whether it may ask for some row of a view.
+    pub(crate) fn may_ask(&self, context: &str, view: &str) -> bool {
+        self.grants.as_ref().is_none_or(|grants| grants.some_row(context, view))
+    }
+
+    /// Whether it may give a command to some aggregate.
+    pub(crate) fn may_give(&self, context: &str, aggregate: &str, command: &str) -> bool {
+        self.grants.as_ref().is_none_or(|grants| grants.some_command([context, aggregate, command]))
+    }
+
+    /// With what the keys of a list begin that it may ask for; empty for any.
+    pub(crate) fn first_prefix(&self, context: &str, view: &str) -> Option<&str> {
+        self.grants.as_ref().map_or(Some(""), |grants| grants.first_prefix(context, view))
+    }
+
     /// Whether it may read the events of an aggregate.
     pub(crate) fn may_read_history(&self, stream_id: &StreamId) -> bool {
         self.grants.as_ref().is_none_or(|grants| grants.history(stream_id))

@@ -5,7 +5,7 @@
 //! `command_log` and `forgotten` what became of them.
 //! `queries` passes on what `views` answer; `reports` makes documents of it, with `report_document`, in the form that `media_type` tells.
 //! `history` reads the events of an aggregate, or its state as of a moment. `live` shows rows again whenever they change. `user_requests` answers the same over NATS, for users whose name the server proves. `problem` is how it refuses, and `openapi` tells all of it
-//! to programs, `docs_page` to people, as `documents` serves it.
+//! to programs, `docs_page` to people, as `documents` serves it. `pages` shows all of it in a browser.
 //!
 //! Deliberately absent: decisions, rows, and TLS.
 
@@ -25,6 +25,7 @@ mod listener;
 mod live;
 mod media_type;
 mod openapi;
+mod pages;
 mod places;
 mod problem;
 mod queries;
@@ -64,8 +65,8 @@ use ulid::Ulid;
 use crate::{
     command_log::CommandLog, commands::Commands, config::StageConfig, documents::Documents,
     forgotten::Forgotten, guard::Guard, key_ring::KeyRing, listener::Listener, live::Hub, openapi::Described,
-    places::Places, problem::Problem, recent_keys::RecentKeys, user_requests::UserRequests, views::Views,
-    watched_stream::WatchedStream,
+    pages::Pages, places::Places, problem::Problem, recent_keys::RecentKeys, user_requests::UserRequests,
+    views::Views, watched_stream::WatchedStream,
 };
 pub use crate::{key_ring::KeyRingError, watched_stream::WatchedStreamError};
 
@@ -183,9 +184,10 @@ pub async fn run<A: Application>(
     let with_users = !keys.is_open();
     let guard = Arc::new(Guard::new(keys, &limits, metrics.clone()));
     let commands = Arc::new(commands);
+    let pages = Arc::new(Pages::of::<A>(&commands, &guard));
     let listener = Listener {
         socket,
-        router: router(Arc::clone(&commands), documents, Arc::clone(&guard)),
+        router: router(Arc::clone(&commands), documents, Arc::clone(&guard), pages),
         connections_max: limits.connections_max,
         header_timeout: limits.header_timeout,
         // Whoever has taken an answer has that long for the headers of the next request.
@@ -230,7 +232,12 @@ async fn serve(listener: Listener, mut users: Option<UserRequests>, stop: Cancel
     }
 }
 
-fn router(commands: Arc<Commands>, documents: Arc<Documents>, guard: Arc<Guard>) -> Router {
+fn router(
+    commands: Arc<Commands>,
+    documents: Arc<Documents>,
+    guard: Arc<Guard>,
+    pages: Arc<Pages>,
+) -> Router {
     Router::new()
         .route("/v1/openapi.json", get(documents::openapi).with_state(Arc::clone(&documents)))
         .route("/v1/docs", get(documents::page).with_state(documents))
@@ -251,8 +258,11 @@ fn router(commands: Arc<Commands>, documents: Arc<Documents>, guard: Arc<Guard>)
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", detail)
         })
         .with_state(commands)
+        .merge(pages::router(&pages))
         .layer(Extension(Arc::clone(&guard)))
         .layer(from_fn_with_state(guard, guard::pass))
+        .merge(pages::open_router(&pages))
+        .layer(from_fn_with_state(pages, pages::around))
 }
 
 /// Ends a moment after `stop`, for what waits for somebody else.

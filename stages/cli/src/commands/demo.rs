@@ -81,6 +81,9 @@ pub(crate) async fn run(arguments: DemoArguments, session: &Session) -> Result<E
     };
     if matches!(ended, Some(Ok(_))) {
         say_what_next(session, &url);
+        for address in deployment.http_addresses() {
+            session.console.say(format_args!("and in a browser, while it is up:\n  http://{address}/"));
+        }
         if !arguments.exit {
             session.console.say("everything stays up; Ctrl-C stops it and removes the folder");
             shutdown.requested().await;

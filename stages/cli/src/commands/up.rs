@@ -104,6 +104,7 @@ pub(crate) async fn run(arguments: UpArguments, session: &Session) -> Result<Exi
         ));
         for address in deployment.http_addresses() {
             console.say(format_args!("commands over HTTP: http://{address}/v1/commands"));
+            console.say(format_args!("pages for a browser: http://{address}/"));
         }
         shutdown.requested().await;
     }

@@ -1,0 +1,188 @@
+//! The pages for people, rendered here from what the API answers: they work without script, and know no word of any application.
+//!
+//! In reading order: `visit` is who asks for a page; `session` lets browsers in; `api` asks what the pages show, by the functions that
+//! answer the API, so that a page shows nothing that its key may not read; `layout` is what all pages share, `assets` their style and
+//! script, `address` how they name each other, `shown` how values look, `chart` how figures do, `form` how commands are asked for. The rest
+//! is one file a page. Deliberately absent: state, and any
+//! way to a row, a history or a command that is not the API's.
+
+mod address;
+mod aggregate;
+mod api;
+mod assets;
+mod chart;
+mod context;
+mod event;
+mod export;
+mod figure;
+mod form;
+mod give;
+mod home;
+mod layout;
+mod report;
+mod report_list;
+mod row;
+mod rows;
+mod sent;
+mod session;
+mod shown;
+mod sign_in;
+mod visit;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use axum::{
+    Router,
+    http::StatusCode,
+    middleware::{from_fn, from_fn_with_state},
+    routing::{get, post},
+};
+use millstream_domain::{
+    application::{Application, DefaultSettings, Model},
+    decider::AggregateType,
+    projection::Projection,
+};
+
+pub(crate) use self::session::{around, is_of_ours, is_page};
+use self::{assets::Assets, form::Field};
+use crate::{
+    commands::Commands,
+    config::KnownReport,
+    guard::{self, Guard},
+    live,
+    openapi::commands::{body, offered},
+    problem::Problem,
+};
+
+/// Where pages are. Everything else is the API's.
+const PLACES: [&str; 13] = [
+    "aggregates",
+    "assets",
+    "commands",
+    "contexts",
+    "dead-letters",
+    "events",
+    "export",
+    "live",
+    "reports",
+    "sent",
+    "sign-in",
+    "sign-out",
+    "views",
+];
+
+/// What all pages share.
+pub(crate) struct Pages {
+    commands: Arc<Commands>,
+    guard: Arc<Guard>,
+    /// The application's name, version and purpose.
+    name: &'static str,
+    version: &'static str,
+    about: &'static str,
+    contexts: BTreeSet<String>,
+    /// Makes the ledger of a report, by its context and its name.
+    ledgers: Ledgers,
+    /// The fields of commands, by context, aggregate and command: their types are asked once.
+    fields: BTreeMap<[&'static str; 3], Vec<Field>>,
+    assets: Assets,
+}
+
+/// How a ledger is made, by its context and its name.
+type Ledgers = fn(&str, &str) -> Option<Box<dyn Projection>>;
+
+/// The ledger of a report of an application with default settings. The gateway does not know the reporter's; a page says where what it has
+/// folded does not come to the reporter's figure.
+fn ledger<A: Application>(context: &str, name: &str) -> Option<Box<dyn Projection>> {
+    let reports = Model::of::<A>().ok()?.reports(&mut DefaultSettings::default());
+    let mut ledgers = reports.into_iter().map(|report| report.ledger);
+    ledgers.find(|ledger| ledger.context() == context && ledger.name() == name)
+}
+
+impl Pages {
+    /// Those of a gateway of this application.
+    pub(crate) fn of<A: Application>(commands: &Arc<Commands>, guard: &Arc<Guard>) -> Self {
+        let mut fields = BTreeMap::new();
+        for aggregate in commands.aggregates.iter() {
+            for command in offered(aggregate.as_ref()) {
+                let id = [aggregate.context(), aggregate.aggregate(), command];
+                fields.insert(id, form::fields(&body(aggregate.as_ref(), command)));
+            }
+        }
+        Self {
+            commands: Arc::clone(commands),
+            guard: Arc::clone(guard),
+            name: A::NAME,
+            version: A::VERSION,
+            about: A::ABOUT,
+            contexts: commands.views.known.iter().map(|(context, _)| context.clone()).collect(),
+            ledgers: ledger::<A>,
+            fields,
+            assets: Assets::new(),
+        }
+    }
+
+    /// The fields of a command.
+    fn fields(&self, aggregate: &dyn AggregateType, command: &'static str) -> &[Field] {
+        self.fields.get(&[aggregate.context(), aggregate.aggregate(), command]).map_or(&[], Vec::as_slice)
+    }
+
+    /// A report by the name by which addresses call it.
+    ///
+    /// # Errors
+    /// A [`Problem`] when there is none.
+    fn report(&self, name: &str) -> Result<&KnownReport, Problem> {
+        self.commands.reports.get(name).ok_or_else(|| {
+            let detail = format!("there is no report {name}");
+            Problem::new(StatusCode::NOT_FOUND, "report-unknown", detail)
+        })
+    }
+
+    /// What folds a report.
+    fn ledger(&self, report: &KnownReport) -> Option<Box<dyn Projection>> {
+        (self.ledgers)(report.context, &report.name)
+    }
+
+    /// Reports with the names by which addresses call them.
+    fn reports(&self) -> impl Iterator<Item = (&str, &KnownReport)> {
+        let all = &self.commands.reports;
+        let named = all.iter().filter(|(name, report)| {
+            // A name of two reports is the first one's.
+            !name.contains('.') || all.get(&report.name).is_some_and(|first| first.context != report.context)
+        });
+        named.map(|(name, report)| (name.as_str(), report))
+    }
+}
+
+/// All pages that a key is asked for.
+pub(crate) fn router(pages: &Arc<Pages>) -> Router {
+    Router::new()
+        .route("/", get(home::get))
+        .route("/contexts/{context}", get(context::get))
+        .route("/aggregates/{context}/{aggregate}", get(aggregate::open))
+        .route("/aggregates/{context}/{aggregate}/{id}", get(aggregate::get))
+        .route("/commands/{context}/{aggregate}/{command}", get(give::get).post(give::post))
+        .route("/sent/{command_id}", get(sent::get))
+        .route("/events/{sequence}", get(event::get))
+        .route("/reports/{report}", get(report_list::get))
+        .route("/reports/{report}/{*key}", get(report::get))
+        .route("/export/{report}", get(export::list))
+        .route("/export/{report}/{*key}", get(export::row))
+        .route("/views/{context}/{view}", get(rows::get))
+        .route("/views/{context}/{view}/{*key}", get(row::get))
+        .with_state(Arc::clone(pages))
+        .merge(Router::new().route("/live", get(live::get)).with_state(Arc::clone(&pages.commands)))
+        .route_layer(from_fn(session::tell_who))
+}
+
+/// What anybody may have: the way in, and how pages look.
+pub(crate) fn open_router(pages: &Arc<Pages>) -> Router {
+    Router::new()
+        .route("/sign-in", get(sign_in::get).post(sign_in::post))
+        .route("/sign-out", post(sign_in::leave))
+        .route("/assets/{name}", get(assets::get))
+        .with_state(Arc::clone(pages))
+        .layer(from_fn_with_state(Arc::clone(&pages.guard), guard::pass_anybody))
+}

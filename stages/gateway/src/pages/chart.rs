@@ -1,0 +1,89 @@
+//! Charts as SVG, made here. They have no text of their own, so that they stay readable at any width: what they say stands beside them.
+//! Pure.
+
+use std::fmt::Write as _;
+
+use super::shown::escape;
+
+/// Height of a column chart in its own units; a value has ten across.
+const HEIGHT: u64 = 60;
+const WIDTH: u64 = 10;
+
+/// A bar of a table's cell, as wide as `value` is of `most`.
+pub(super) fn bar(value: i64, most: u64) -> String {
+    let width = scaled(value.unsigned_abs(), most, 100);
+    let class = if value < 0 { "other" } else { "mark" };
+    format!(
+        "<svg class=\"chart\" viewBox=\"0 0 100 4\" preserveAspectRatio=\"none\" height=\"4\" aria-hidden=\"true\" focusable=\"false\">\
+         <rect class=\"{class}\" width=\"{width}\" height=\"4\"/></svg>"
+    )
+}
+
+/// Columns, one for each value; what is not there leaves a gap. The last one, which the page is about, is stronger.
+pub(super) fn columns(values: &[Option<i64>], says: &str) -> String {
+    let known = || values.iter().flatten();
+    let above = known().copied().max().unwrap_or_default().max(0).unsigned_abs();
+    let below = known().copied().min().unwrap_or_default().min(0).unsigned_abs();
+    let whole = above.saturating_add(below);
+    let zero = scaled(above, whole, HEIGHT);
+    let width = WIDTH * values.len().max(1) as u64;
+    let mut svg = format!(
+        "<svg class=\"chart\" viewBox=\"0 0 {width} {HEIGHT}\" preserveAspectRatio=\"none\" height=\"120\" role=\"img\" aria-label=\"{}\">",
+        escape(says)
+    );
+    for (index, value) in (0_u64..).zip(values) {
+        let Some(value) = value else { continue };
+        let height = scaled(value.unsigned_abs(), whole, HEIGHT).max(u64::from(*value != 0));
+        let top = if *value < 0 { zero } else { zero.saturating_sub(height) };
+        let class = if index + 1 == values.len() as u64 { "mark" } else { "other" };
+        let left = index * WIDTH + 1;
+        write!(
+            svg,
+            "<rect class=\"{class}\" x=\"{left}\" y=\"{top}\" width=\"{}\" height=\"{height}\"/>",
+            WIDTH - 2
+        )
+        .expect("a text can be written to");
+    }
+    let line = zero.min(HEIGHT);
+    write!(svg, "<path class=\"axis\" d=\"M0 {line}H{width}\" vector-effect=\"non-scaling-stroke\"/></svg>")
+        .expect("a text can be written to");
+    svg
+}
+
+/// How full something is, of 1,000.
+pub(super) fn meter(thousandths: u64) -> String {
+    let width = thousandths.min(1_000);
+    format!(
+        "<svg class=\"meter\" viewBox=\"0 0 1000 4\" preserveAspectRatio=\"none\" aria-hidden=\"true\" focusable=\"false\">\
+         <rect class=\"track\" width=\"1000\" height=\"4\"/><rect class=\"fill\" width=\"{width}\" height=\"4\"/></svg>"
+    )
+}
+
+/// `value` of `most` in units of which `most` has `units`.
+fn scaled(value: u64, most: u64, units: u64) -> u64 {
+    if most == 0 {
+        return 0;
+    }
+    let scaled = u128::from(value) * u128::from(units) / u128::from(most);
+    u64::try_from(scaled).unwrap_or(units).min(units)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_high_as_their_values_and_none_leaves_the_chart() {
+        let svg = columns(&[Some(50), None, Some(-50), Some(i64::MAX)], "a & b");
+        assert!(svg.contains("aria-label=\"a &amp; b\"") && svg.matches("<rect").count() == 3, "{svg}");
+        let svg = columns(&[Some(100), Some(-50)], "");
+        assert!(
+            svg.contains("x=\"1\" y=\"0\" width=\"8\" height=\"40\"")
+                && svg.contains("y=\"40\" width=\"8\" height=\"20\""),
+            "{svg}"
+        );
+        assert!(columns(&[Some(0)], "").contains("height=\"0\""));
+        assert!(columns(&[], "").contains("viewBox=\"0 0 10 60\""));
+        assert!(bar(i64::MIN, i64::MIN.unsigned_abs()).contains("class=\"other\" width=\"100\""));
+    }
+}

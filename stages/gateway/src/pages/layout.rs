@@ -1,0 +1,152 @@
+//! What all pages have around them: the way to the others, who is signed in, and how a refusal looks.
+
+use askama::Template;
+use axum::{
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
+
+use super::{Pages, address, api::Refusal, session::FormToken, visit::Visit};
+use crate::{key_ring::Principal, problem::Problem};
+
+const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
+
+/// A way to another page.
+pub(super) struct Link {
+    pub(super) to: String,
+    pub(super) name: String,
+    /// Whether it is the page that is shown, or one below it.
+    pub(super) is_here: bool,
+}
+
+/// Links that belong together.
+pub(super) struct Links {
+    pub(super) name: &'static str,
+    pub(super) links: Vec<Link>,
+}
+
+/// What a layout is filled with.
+pub(super) struct Frame<'a> {
+    pub(super) pages: &'a Pages,
+    pub(super) navigation: Vec<Links>,
+    /// Who is signed in, where somebody has to be.
+    pub(super) signed_in: Option<String>,
+    pub(super) form_token: &'a str,
+    /// What is to be watched while the page is open, as parameters of `/v1/live`.
+    pub(super) live: String,
+    /// The position of what the page shows.
+    pub(super) position: String,
+}
+
+impl<'a> Frame<'a> {
+    /// Of a page for somebody who was let in.
+    pub(super) fn new(visit: &'a Visit) -> Self {
+        let form_token = visit.form_token.0.as_str();
+        Self::of(&visit.pages, Some(&visit.principal), form_token, &visit.path)
+    }
+
+    /// Of a page for somebody who is not known.
+    pub(super) fn for_nobody(pages: &'a Pages, token: Option<&'a FormToken>) -> Self {
+        Self::of(pages, None, token.map_or("", |token| token.0.as_str()), "")
+    }
+
+    fn of(pages: &'a Pages, principal: Option<&Principal>, form_token: &'a str, path: &str) -> Self {
+        let signed_in = principal.filter(|_| !pages.guard.is_open()).map(|who| who.name().to_owned());
+        let navigation = principal.map(|who| pages.navigation(who, path)).unwrap_or_default();
+        Self { pages, navigation, signed_in, form_token, live: String::new(), position: String::new() }
+    }
+
+    /// The same, of a page that is shown anew when one of these changes. Each is `watch=…` or `list=…`, and its parts.
+    pub(super) fn watching(mut self, watched: &[(&str, String)], position: &str) -> Self {
+        let watched: Vec<_> = watched.iter().map(|(kind, of)| (*kind, of.as_str())).collect();
+        self.live = serde_urlencoded::to_string(watched).unwrap_or_default();
+        position.clone_into(&mut self.position);
+        self
+    }
+}
+
+impl Pages {
+    /// The ways that somebody may go.
+    fn navigation(&self, principal: &Principal, path: &str) -> Vec<Links> {
+        let link = |to: String, name: &str| {
+            let below = path.strip_prefix(to.as_str()).is_some_and(|rest| rest.starts_with('/'));
+            let is_here = path == to || (to != "/" && below);
+            Link { to, name: name.to_owned(), is_here }
+        };
+        let system = vec![link("/".to_owned(), "Overview")];
+        let reports = self.reports().filter(|(_, report)| {
+            [report.name.clone(), report.revisions()]
+                .iter()
+                .any(|view| principal.may_ask(report.context, view))
+        });
+        let reports = reports.map(|(name, _)| link(address::path(&["reports", name]), name)).collect();
+        let contexts = self.contexts.iter().filter(|context| self.has_something(principal, context));
+        let contexts = contexts.map(|context| link(address::path(&["contexts", context]), context)).collect();
+        let all = [
+            Links { name: "System", links: system },
+            Links { name: "Reports", links: reports },
+            Links { name: "Contexts", links: contexts },
+        ];
+        all.into_iter().filter(|links| !links.links.is_empty()).collect()
+    }
+
+    fn has_something(&self, principal: &Principal, context: &str) -> bool {
+        let mut views = self.commands.views.known.iter().filter(|(of, _)| of == context);
+        views.any(|(_, view)| principal.may_ask(context, view))
+            || self.commands.aggregates.iter().filter(|aggregate| aggregate.context() == context).any(
+                |aggregate| {
+                    let mut commands = aggregate.command_names().iter();
+                    commands.any(|command| principal.may_give(context, aggregate.aggregate(), command))
+                },
+            )
+    }
+}
+
+#[derive(Template)]
+#[template(path = "pages/refused.html")]
+struct Refused<'a> {
+    frame: Frame<'a>,
+    title: &'static str,
+    refusal: &'a Refusal,
+}
+
+#[derive(Template)]
+#[template(path = "pages/go_on.html")]
+struct GoOn<'a> {
+    frame: Frame<'a>,
+}
+
+/// A page as an answer.
+pub(super) fn page(status: StatusCode, template: &impl Template) -> Result<Response, Problem> {
+    let html = template
+        .render()
+        .map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "view-failed", error.to_string()))?;
+    Ok((status, [(header::CONTENT_TYPE, HTML)], html).into_response())
+}
+
+/// A refusal as a page.
+pub(super) fn refused(
+    pages: &Pages,
+    principal: Option<&Principal>,
+    token: &FormToken,
+    refusal: &Refusal,
+) -> Response {
+    let title = match refusal.status.as_u16() {
+        401 => "Not signed in",
+        403 => "Not granted",
+        404 => "Not there",
+        429 => "Too many requests",
+        503 | 504 => "Not available now",
+        400..=499 => "Not understood",
+        _ => "Something failed",
+    };
+    let frame = Frame::of(pages, principal, &token.0, "");
+    let answer = page(refusal.status, &Refused { frame, title, refusal });
+    answer.unwrap_or_else(|problem| problem.into_response())
+}
+
+/// A page that asks for its own address once more.
+pub(super) fn go_on(pages: &Pages) -> Response {
+    let answer = page(StatusCode::OK, &GoOn { frame: Frame::for_nobody(pages, None) });
+    answer.unwrap_or_else(|problem| problem.into_response())
+}

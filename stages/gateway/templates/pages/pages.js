@@ -1,0 +1,65 @@
+// Shows the parts of an open page anew when what they show has changed. Pages do without it.
+"use strict";
+const main = document.querySelector("main[data-live]");
+if (main && "EventSource" in window) {
+  const status = main.querySelector("[data-live-status]");
+  const known = new Set();
+  let busy = false;
+  let again = false;
+  const say = (text) => {
+    status.hidden = false;
+    status.textContent = text;
+  };
+  const sequences = (text) =>
+    new Map((text || "").split(",").map((each) => [each.slice(0, each.lastIndexOf(":")), Number(each.slice(each.lastIndexOf(":") + 1))]));
+  // Whether the page was made before a position.
+  const isOlder = (id) => {
+    const shown = sequences(main.dataset.position);
+    return [...sequences(id)].some(([stream, sequence]) => !(shown.get(stream) >= sequence));
+  };
+  const show = async () => {
+    if (busy) {
+      again = true;
+      return;
+    }
+    busy = true;
+    try {
+      const answer = await fetch(location.href, { headers: { accept: "text/html" } });
+      if (answer.ok && !answer.redirected) {
+        const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+        for (const part of document.querySelectorAll("[data-part]")) {
+          const other = fresh.querySelector(`[data-part="${part.dataset.part}"]`);
+          if (other && !other.isEqualNode(part) && !part.contains(document.activeElement)) {
+            part.replaceWith(document.adoptNode(other));
+          }
+        }
+        main.dataset.position = fresh.querySelector("main").dataset.position;
+        say(`Live. Changed at ${new Date().toLocaleTimeString()}.`);
+      }
+    } finally {
+      busy = false;
+      if (again) {
+        again = false;
+        show();
+      }
+    }
+  };
+  const changed = (event) => {
+    const watch = event.type + JSON.parse(event.data).watch;
+    const isFirst = !known.has(watch);
+    known.add(watch);
+    if (!isFirst || isOlder(event.lastEventId)) {
+      show();
+    } else {
+      say("Live.");
+    }
+  };
+  const events = new EventSource("/live?" + main.dataset.live);
+  events.addEventListener("row", changed);
+  events.addEventListener("list", changed);
+  events.addEventListener("problem", () => say("Not live now: the view does not answer."));
+  events.addEventListener("end", () => {
+    events.close();
+    say("Not live any more. Open the page again.");
+  });
+}

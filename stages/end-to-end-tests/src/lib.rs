@@ -3,6 +3,7 @@
 //! free ports, in folders that go with the test.
 
 pub mod binaries;
+pub mod browser;
 pub mod command_load;
 pub mod day;
 pub mod dumps;

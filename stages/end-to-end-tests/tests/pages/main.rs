@@ -1,0 +1,84 @@
+//! The pages of the gateway, in a browser and without one.
+//!
+//! `MILLSTREAM_PICTURES=$PWD/docs/pictures cargo test -p end-to-end-tests --test pages people` takes the pictures of the README.
+#![expect(clippy::unwrap_used, reason = "a test ends where something unexpected happens")]
+
+mod doors;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use end_to_end_tests::{
+    binaries::{binary, repository},
+    browser::Browser,
+    http_client::HttpClient,
+    program,
+    system::{System, fresh_folder},
+};
+use millstream_jetstream::nats_server::free_port;
+use serde_json::json;
+
+/// The keys of the guide, made by its own lines in a folder: that of the office, which may do everything, and that of a store, which may do
+/// what is its own.
+async fn keys_of_the_guide(folder: &Path) -> [String; 2] {
+    let guide = fs::read_to_string(repository().join("docs/guides/pages.md")).unwrap();
+    let lines = guide
+        .lines()
+        .filter_map(|line| line.strip_prefix("    "))
+        .filter(|line| line.starts_with("millstream "));
+    let mut keys = Vec::new();
+    for line in lines {
+        let programs = binary("millstream").parent().unwrap().to_owned();
+        let others = std::env::var_os("PATH").unwrap_or_default();
+        let path = std::env::join_paths(std::iter::once(programs).chain(std::env::split_paths(&others)));
+        let mut shell = program::command("sh");
+        shell.args(["-c", line]).current_dir(folder).env("PATH", path.unwrap());
+        keys.push(program::run(shell, b"").await.expect_success(line).stdout.trim().to_owned());
+    }
+    keys.try_into().expect("the guide makes two keys")
+}
+
+/// Where the gateway of a system shows its pages.
+fn address(system: &System) -> String {
+    let said = system.said();
+    let line = said.lines().find_map(|line| line.split_once("pages for a browser: "));
+    line.expect("the address of the pages is told").1.trim_end_matches('/').to_owned()
+}
+
+/// A system whose gateway asks for keys, with those of the office and of a store.
+async fn with_keys(folder: &Path) -> (System, String, String) {
+    let [office, store] = keys_of_the_guide(folder).await;
+    let keys = folder.join("keys.toml");
+    let set = format!("gateway.keys_file={}", keys.display());
+    let arguments = ["--set", set.as_str(), "--set", "gateway.rate=0"];
+    let system = System::start_on_port(&folder.join("system"), free_port().unwrap(), &arguments).await;
+    system.expect_said("pages for a browser").await;
+    (system, office, store)
+}
+
+fn client(address: &str) -> HttpClient {
+    HttpClient::new(address.strip_prefix("http://").unwrap())
+}
+
+#[tokio::test]
+async fn people_do_everything_in_a_browser() {
+    let Some(browser) = Browser::find() else { return };
+    let folder = fresh_folder();
+    let (system, office, store) = with_keys(folder.path()).await;
+    let given = json!({
+        "address": address(&system),
+        "nats": system.url(),
+        "office": office,
+        "store": store,
+        "chromium": browser.chromium,
+        "millstream": binary("millstream"),
+        "pictures": std::env::var_os("MILLSTREAM_PICTURES").map(PathBuf::from),
+    });
+    let mut script = browser.script("pages.mjs");
+    script.env("PAGES_TEST", given.to_string());
+    let ended = program::run(script, b"").await.expect_success("pages.mjs");
+    print!("{}", ended.stdout);
+    assert!(ended.stdout.contains("ok: all of it works without script"), "{}", ended.stdout);
+}

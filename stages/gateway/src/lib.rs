@@ -184,10 +184,9 @@ pub async fn run<A: Application>(
     let with_users = !keys.is_open();
     let guard = Arc::new(Guard::new(keys, &limits, metrics.clone()));
     let commands = Arc::new(commands);
-    let pages = Arc::new(Pages::of::<A>(&commands, &guard));
     let listener = Listener {
         socket,
-        router: router(Arc::clone(&commands), documents, Arc::clone(&guard), pages),
+        router: router::<A>(Arc::clone(&commands), documents, Arc::clone(&guard)),
         connections_max: limits.connections_max,
         header_timeout: limits.header_timeout,
         // Whoever has taken an answer has that long for the headers of the next request.
@@ -232,12 +231,8 @@ async fn serve(listener: Listener, mut users: Option<UserRequests>, stop: Cancel
     }
 }
 
-fn router(
-    commands: Arc<Commands>,
-    documents: Arc<Documents>,
-    guard: Arc<Guard>,
-    pages: Arc<Pages>,
-) -> Router {
+fn router<A: Application>(commands: Arc<Commands>, documents: Arc<Documents>, guard: Arc<Guard>) -> Router {
+    let pages = Arc::new(Pages::of::<A>(&commands, &guard));
     Router::new()
         .route("/v1/openapi.json", get(documents::openapi).with_state(Arc::clone(&documents)))
         .route("/v1/docs", get(documents::page).with_state(documents))

@@ -79,6 +79,5 @@ async fn people_do_everything_in_a_browser() {
     let mut script = browser.script("pages.mjs");
     script.env("PAGES_TEST", given.to_string());
     let ended = program::run(script, b"").await.expect_success("pages.mjs");
-    print!("{}", ended.stdout);
     assert!(ended.stdout.contains("ok: all of it works without script"), "{}", ended.stdout);
 }

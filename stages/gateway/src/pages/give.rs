@@ -99,7 +99,7 @@ pub(super) async fn get(
 ) -> Result<Response, Problem> {
     let Path(parts) = parts?;
     let known = Known::find(&visit, &parts)?;
-    let values = visit.parameters().iter().cloned().filter(|(name, _)| name != "id").collect();
+    let values = visit.parameters().iter().filter(|(name, _)| name != "id").cloned().collect();
     let form = CommandForm::new(
         &visit.pages,
         known.aggregate,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use millstream_contract::{
     leases::{leases_stream, progress_subject},
-    stream_names::{COMMANDS, EVENTS},
+    stream_names::{COMMANDS, EVENTS, TIMERS},
 };
 use millstream_jetstream::{broker::Broker as _, nats_broker::NatsBroker};
 pub use millstream_proof::testing::stream_dump::{dump, messages};
@@ -16,12 +16,16 @@ use serde_json::Value;
 
 use crate::waiting::{PATIENCE, until, until_within};
 
+/// On TIMERS until the process manager has put it on COMMANDS.
+const FALLEN_DUE: &str = "due.>";
 /// Processes answer for their statistics at once, or are gone.
 const STATISTICS_WAIT: Duration = Duration::from_secs(1);
 
-/// How far things have come: where COMMANDS and EVENTS end, how many commands are not decided, how far events are answered.
+/// How far things have come: what fell due last and is not on COMMANDS yet, where COMMANDS and EVENTS end, how many commands are not
+/// decided, how far events are answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Standing {
+    due: Option<u64>,
     commands: u64,
     events: u64,
     undecided: u64,
@@ -30,6 +34,8 @@ struct Standing {
 
 impl Standing {
     async fn of(broker: &NatsBroker) -> Option<Self> {
+        // First: what has left TIMERS is on COMMANDS.
+        let due = broker.last(TIMERS, FALLEN_DUE).await.ok()?.map(|message| message.sequence);
         let events = broker.state(EVENTS).await.ok()?.last_sequence;
         let commands = broker.state(COMMANDS).await.ok()?.last_sequence;
         let mut answered = Vec::new();
@@ -40,16 +46,18 @@ impl Standing {
             answered.push(progress.get("sequence")?.as_u64()?);
         }
         let undecided = undecided(broker).await?;
-        Some(Self { commands, events, undecided, answered })
+        Some(Self { due, commands, events, undecided, answered })
     }
 
     /// Whether nothing follows any more, if nothing has come in since the first look.
     fn is_quiet(&self) -> bool {
-        self.undecided == 0 && self.answered.iter().all(|answered| *answered >= self.events)
+        self.due.is_none()
+            && self.undecided == 0
+            && self.answered.iter().all(|answered| *answered >= self.events)
     }
 }
 
-/// Waits until nothing follows any more: every command is decided, every event answered by every process.
+/// Waits until nothing follows any more: what fell due is on COMMANDS, every command is decided, every event answered by every process.
 ///
 /// # Panics
 /// When nothing moves any more before that comes about.

@@ -27,13 +27,18 @@ use self::{
     attack::{Attack, Deed, Kind},
     bystander::{Bystander, Seen},
     failures::Failures,
-    watch::{Bounds, Shared, Witness, ended_by_themselves, kill_now_and_then, watch},
+    watch::{Bounds, Shared, Witness, ended_by_themselves, kill_now_and_then, kill_one, watch},
     wire::Wire,
 };
-use crate::system::{System, fresh_folder};
+use crate::{
+    slow_line::SlowLine,
+    system::{System, fresh_folder},
+};
 
 /// The default of nats-server.
 const PAYLOAD_MAX: usize = 1024 * 1024;
+/// How the names of command handlers begin.
+const HANDLER: &str = "command-handler";
 /// Longest pause between two deeds.
 const PAUSE_MAX: Duration = Duration::from_millis(400);
 /// From so many messages on, a deed is a burst, and a pause comes after it.
@@ -55,6 +60,9 @@ pub struct HostileSettings {
     pub limit: Duration,
     /// What a stage may take of memory, in bytes.
     pub memory: u64,
+    /// How long everything takes between the command handlers and the server, each way: whoever does for each message what can be done
+    /// for all of them together keeps others waiting.
+    pub line_delay: Duration,
 }
 
 impl HostileSettings {
@@ -68,6 +76,7 @@ impl HostileSettings {
             bytes_a_second: 1_500_000,
             limit: Duration::from_secs(30),
             memory: 768 * 1024 * 1024,
+            line_delay: Duration::from_millis(2),
         }
     }
 }
@@ -92,8 +101,13 @@ struct Done {
 pub async fn attack_once(settings: &HostileSettings) -> Result<String, String> {
     let folder = fresh_folder();
     let system = System::start(folder.path(), &["--replicas", "command-handler=2"]).await;
+    let line = SlowLine::start(system.port(), settings.line_delay).await;
     let failures = Failures::default();
     let witness = Shared::new(Mutex::new(Witness::default()));
+    for name in system.processes().into_keys().filter(|name| name.starts_with(HANDLER)) {
+        system.lead_over(&name, &line.url());
+        kill_one(&system, &name, &witness).await;
+    }
     let until = Instant::now() + settings.duration;
     let dice = Dice::new(settings.seed);
     let url = system.url();

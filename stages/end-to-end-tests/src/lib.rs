@@ -15,6 +15,7 @@ pub mod live_stream;
 pub mod nats_cli;
 pub mod nats_proxy;
 pub mod program;
+pub mod slow_line;
 pub mod small_disk;
 pub mod soak;
 pub mod stage_process;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fs,
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -214,6 +215,17 @@ impl System {
             (now.restarts > before.restarts && now.pid.is_some()).then_some(())
         })
         .await;
+    }
+
+    /// From its next start on a stage connects to `url` instead of to the server itself, such as to a line that leads there.
+    ///
+    /// # Panics
+    /// When it is no stage that runs.
+    pub fn lead_over(&self, name: &str, url: &str) {
+        let path = self.folder.join("config").join(format!("{name}.toml"));
+        let config = fs::read_to_string(&path).expect("each stage has its configuration");
+        assert!(config.contains(&self.url()), "{config}");
+        fs::write(&path, config.replace(&self.url(), url)).expect("a file that can be read can be written");
     }
 
     /// JetStream of its server, over a new connection that reconnects for ever; as the stages connect, who may do everything.

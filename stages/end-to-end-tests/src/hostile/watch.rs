@@ -125,9 +125,14 @@ pub(super) async fn kill_now_and_then(
         }
         tokio::time::sleep(pause).await;
         let name = dice.pick(&names);
-        *seen.lock().unwrap_or_else(PoisonError::into_inner).kills.entry(name.clone()).or_default() += 1;
-        system.kill(name).await;
+        kill_one(system, name, seen).await;
     }
+}
+
+/// Kills a process, and returns when it was started again.
+pub(super) async fn kill_one(system: &System, name: &str, seen: &Shared) {
+    *seen.lock().unwrap_or_else(PoisonError::into_inner).kills.entry(name.to_owned()).or_default() += 1;
+    system.kill(name).await;
 }
 
 /// Why a process is not ready, or that it says nothing; none when it is.

@@ -209,13 +209,25 @@ impl Attack {
     /// Around what the server takes: headers and body together are `payload_max` bytes, some more, some fewer.
     pub(super) fn largest(&mut self) -> Deed {
         let message = self.fine();
-        let message = match self.dice.below(4) {
+        let message = match self.dice.below(5) {
+            // Whoever tells which field there is not, tells all that was sent.
+            4 => return Deed::Messages(vec![self.one_field(message), self.fine()]),
             0 => message.header(header::CORRELATION_ID, vec![b'c'; self.payload_max / 2]),
             1 => message.header(header::COMMAND_ID, format!("largest-{}", self.made)),
             2 => message.header("X", vec![b'x'; self.payload_max / 2]),
             _ => message,
         };
         Deed::Messages(vec![self.filled(message), self.fine()])
+    }
+
+    /// Its body is one field that no command has, with a name that takes all that there is.
+    fn one_field(&mut self, mut message: Message) -> Message {
+        const FRAME: &[u8] = br#"{"":1}"#;
+        let size = self.payload_max - usize::try_from(self.dice.below(100)).unwrap_or_default();
+        let name = vec![b'x'; size - FRAME.len()];
+        let (before, behind) = FRAME.split_at(2);
+        message.body = [before, &name, behind].concat();
+        message
     }
 
     /// Its body filled up with blanks, which JSON takes, or with what it does not.

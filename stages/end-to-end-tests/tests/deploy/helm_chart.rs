@@ -1,5 +1,5 @@
-//! The chart as the real helm renders it. The chart is copied, and in the place of the nats chart, which is fetched from
-//! elsewhere, stands one that shows with which values it was called.
+//! The chart as the real helm renders it. The chart is copied. The nats chart in it is the official one where
+//! `helm dependency build` has fetched it, and otherwise a stand-in (`nats-chart/`) that makes the same objects of the same values.
 
 use std::{
     fs,
@@ -35,13 +35,27 @@ impl Chart {
         };
         let chart = Self { helm: helm.find_or_build()?, folder: TempDir::new().unwrap() };
         copy(&repository().join("deploy/helm/millstream"), chart.folder.path());
-        let nats = chart.folder.path().join("charts/nats");
-        fs::create_dir_all(nats.join("templates")).unwrap();
-        fs::write(nats.join("Chart.yaml"), "apiVersion: v2\nname: nats\nversion: 1.99.0\n").unwrap();
-        let shown = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: nats-chart\n  namespace: millstream\n\
-                     data:\n  values: {{ toJson .Values | quote }}\n";
-        fs::write(nats.join("templates/shown.yaml"), shown).unwrap();
+        if !chart.has_official_nats() {
+            let stand_in = repository().join("stages/end-to-end-tests/tests/deploy/nats-chart");
+            copy(&stand_in, &chart.folder.path().join("charts/nats"));
+        }
         Some(chart)
+    }
+
+    /// Whether `helm dependency build` was called in the repository, which needs more of the network than registries of packages.
+    pub(crate) fn has_official_nats(&self) -> bool {
+        let Ok(entries) = fs::read_dir(self.folder.path().join("charts")) else { return false };
+        entries.map(|entry| entry.unwrap().file_name()).any(|name| name.to_string_lossy().ends_with(".tgz"))
+    }
+
+    /// `helm dependency build` of the chart without its dependencies, on a machine that knows no repository.
+    pub(crate) fn build_dependencies(&self) -> Result<String, String> {
+        let (charts, home) = (self.folder.path().join("charts"), TempDir::new().unwrap());
+        fs::remove_dir_all(charts).unwrap();
+        let chart = self.folder.path().to_str().unwrap();
+        let mut helm = Command::new(&self.helm);
+        helm.args(["dependency", "build", chart]).env("HELM_CONFIG_HOME", home.path());
+        said(helm.env("HELM_CACHE_HOME", home.path()))
     }
 
     /// What helm finds to say against the chart with these values.
@@ -58,11 +72,15 @@ impl Chart {
     }
 
     fn helm(&self, arguments: &[&str]) -> Result<String, String> {
-        let output = Command::new(&self.helm).args(arguments).output().unwrap();
-        let [said, complaints] =
-            [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-        if output.status.success() { Ok(said) } else { Err(format!("{said}{complaints}")) }
+        said(Command::new(&self.helm).args(arguments))
     }
+}
+
+fn said(command: &mut Command) -> Result<String, String> {
+    let output = command.output().unwrap();
+    let [said, complaints] =
+        [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    if output.status.success() { Ok(said) } else { Err(format!("{said}{complaints}")) }
 }
 
 /// The files of ci/, by path.

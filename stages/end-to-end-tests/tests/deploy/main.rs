@@ -7,6 +7,7 @@
 )]
 
 mod allow_lists;
+mod bundled_nats;
 mod chart;
 mod compose;
 mod container;

@@ -22,25 +22,36 @@ pub struct GoTool {
     pub module: &'static str,
     /// The program's package.
     pub package: &'static str,
+    /// For the linker; `{version}` stands for the version of the module.
+    pub linked_with: &'static str,
 }
 
 impl GoTool {
+    /// Where it is, or would be.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        let folder = format!("{}-{}", self.built, self.version());
+        target_folder().join("tools").join(folder).join(self.name)
+    }
+
+    fn version(&self) -> String {
+        let pinned = std::fs::read_to_string(repository().join(self.folder).join("go.mod"))
+            .expect("the module file is part of the repository");
+        let version = pinned.lines().find_map(|line| {
+            line.trim().strip_prefix(self.module)?.split_whitespace().next()?.strip_prefix('v')
+        });
+        version.expect("the module file pins the program").to_owned()
+    }
+
     /// Where it is; none on a machine without Go. Several test processes may ask at the same time: one builds.
     ///
     /// # Panics
     /// When Go is there and the build fails, or `CI` is set and Go is not there.
     pub fn find_or_build(&self) -> Option<PathBuf> {
         let sources = repository().join(self.folder);
-        let pinned = std::fs::read_to_string(sources.join("go.mod"))
-            .expect("the module file is part of the repository");
-        let version = pinned
-            .lines()
-            .find_map(|line| {
-                line.trim().strip_prefix(self.module)?.split_whitespace().next()?.strip_prefix('v')
-            })
-            .expect("the module file pins the program");
-        let folder = target_folder().join("tools").join(format!("{}-{version}", self.built));
-        let path = folder.join(self.name);
+        let version = self.version();
+        let path = self.path();
+        let folder = path.parent().expect("it is in a folder").to_owned();
         std::fs::create_dir_all(&folder).expect("the target folder can be written");
         let lock = File::create(folder.join("lock")).expect("the target folder can be written");
         lock.lock().expect("a file can be locked");
@@ -58,7 +69,13 @@ impl GoTool {
         }
         let partial = folder.join(format!("{}.partial", self.name));
         let output = Command::new("go")
-            .args(["build", "-mod=readonly", "-o"])
+            .args([
+                "build",
+                "-mod=readonly",
+                "-ldflags",
+                &self.linked_with.replace("{version}", &version),
+                "-o",
+            ])
             .arg(&partial)
             .arg(self.package)
             .current_dir(&sources)

@@ -88,6 +88,7 @@ fn program() -> Option<PathBuf> {
         folder: "stages/end-to-end-tests/natscli",
         module: "github.com/nats-io/natscli",
         package: "github.com/nats-io/natscli/nats",
+        linked_with: "",
     };
     PROGRAM.get_or_init(|| tool.find_or_build()).clone()
 }

@@ -1,32 +1,38 @@
 {{/* Names and labels. */}}
 
+{{/*
+What all names begin with: at most 36 characters, because the name of a StatefulSet and of its revision is a label of its pods (52 with the
+stage's name); lower-case letters, digits and hyphens, a letter in front, because it names services. What does not fit is cut and gets a hash,
+so that two names never become one.
+*/}}
 {{- define "millstream.fullname" -}}
-{{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
-{{- else -}}
 {{- $name := default .Chart.Name .Values.nameOverride -}}
-{{- if contains $name .Release.Name -}}
-{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
-{{- else -}}
-{{- printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" -}}
+{{- $wanted := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
+{{- $wanted = default $wanted .Values.fullnameOverride -}}
+{{- $fits := $wanted | lower | replace "." "-" | replace "_" "-" -}}
+{{- if not (regexMatch "^[a-z]" $fits) -}}
+{{- $fits = printf "m-%s" $fits -}}
 {{- end -}}
+{{- if or (ne $fits $wanted) (gt (len $fits) 36) -}}
+{{- $fits = printf "%s-%s" ($fits | trunc 27 | trimSuffix "-") (sha256sum $wanted | trunc 8) -}}
 {{- end -}}
+{{- $fits -}}
 {{- end -}}
 
 {{/* Of all objects. Takes root and component. */}}
 {{- define "millstream.labels" -}}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service | quote }}
 app.kubernetes.io/part-of: millstream
 {{ include "millstream.selector" . }}
 {{- end -}}
 
 {{/* What never changes for an object. */}}
 {{- define "millstream.selector" -}}
-app.kubernetes.io/name: {{ default .root.Chart.Name .root.Values.nameOverride }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
-app.kubernetes.io/component: {{ .component }}
+app.kubernetes.io/name: {{ default .root.Chart.Name .root.Values.nameOverride | quote }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
+app.kubernetes.io/component: {{ .component | quote }}
 {{- end -}}
 
 {{- define "millstream.serviceAccountName" -}}
@@ -38,10 +44,14 @@ app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 
 {{- define "millstream.image" -}}
+{{- $image := .Values.image.repository -}}
+{{- with default (dig "image" "registry" "" (default dict .Values.global)) .Values.image.registry -}}
+{{- $image = printf "%s/%s" (trimSuffix "/" .) $image -}}
+{{- end -}}
 {{- if .Values.image.digest -}}
-{{- printf "%s@%s" .Values.image.repository .Values.image.digest -}}
+{{- printf "%s@%s" $image .Values.image.digest -}}
 {{- else -}}
-{{- printf "%s:%s" .Values.image.repository (default .Chart.AppVersion .Values.image.tag) -}}
+{{- printf "%s:%s" $image (default .Chart.AppVersion .Values.image.tag) -}}
 {{- end -}}
 {{- end -}}
 
@@ -59,16 +69,39 @@ app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 {{- end -}}
 
+{{/* The service of the nats chart, which names it so. */}}
+{{- define "millstream.natsName" -}}
+{{- $name := default "nats" .Values.nats.nameOverride -}}
+{{- $full := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
+{{- default $full .Values.nats.fullnameOverride -}}
+{{- end -}}
+
 {{- define "millstream.natsUrl" -}}
 {{- if .Values.nats.enabled -}}
-{{- $name := default (default "nats" .Values.nats.nameOverride) .Values.nats.fullnameOverride -}}
-{{- if and (not .Values.nats.fullnameOverride) (not (contains "nats" .Release.Name)) -}}
-{{- $name = printf "%s-%s" .Release.Name $name -}}
-{{- else if not .Values.nats.fullnameOverride -}}
-{{- $name = .Release.Name -}}
-{{- end -}}
-{{- printf "nats://%s:4222" $name -}}
+{{- printf "nats://%s:4222" (include "millstream.natsName" .) -}}
 {{- else -}}
 {{- .Values.connection.url -}}
 {{- end -}}
+{{- end -}}
+
+{{/* The ports of NATS, as a JSON list. */}}
+{{- define "millstream.natsPorts" -}}
+{{- $ports := list -}}
+{{- if .Values.networkPolicy.natsPort -}}
+{{- $ports = list (int .Values.networkPolicy.natsPort) -}}
+{{- else -}}
+{{- range splitList "," (include "millstream.natsUrl" .) -}}
+{{- $usual := get (dict "ws" 80 "wss" 443) (first (splitList "://" .)) | default 4222 -}}
+{{- $named := regexFind ":[0-9]+/?$" . | trimPrefix ":" | trimSuffix "/" -}}
+{{- $ports = append $ports (int (default $usual $named)) -}}
+{{- end -}}
+{{- end -}}
+{{- $ports | uniq | toJson -}}
+{{- end -}}
+
+{{/* A quantity of Kubernetes in bytes: the API writes 1024Mi as 1Gi. */}}
+{{- define "millstream.bytes" -}}
+{{- $units := dict "" 1 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 -}}
+{{- $text := toString . -}}
+{{- mulf (regexFind "^[0-9.]+" $text | float64) (get $units (regexFind "[A-Za-z]*$" $text) | float64) | int64 -}}
 {{- end -}}

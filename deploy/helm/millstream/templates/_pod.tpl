@@ -1,11 +1,11 @@
 {{/*
 The one pod template: of every stage, of setup and of the test. Takes a dictionary:
-root; component; user (of NATS); containers and initContainers (each: name, command); and of a stage: stage (its values),
-section (of its configuration), storage (claim, memory or none).
+root; component; user (of NATS); values (the defaults with the component's own over them); resources; containers and initContainers (each:
+name, command); and of a stage: stage (its values), section (of its configuration), storage (claim, memory or none).
 */}}
 {{- define "millstream.pod" -}}
 {{- $root := .root -}}
-{{- $values := default dict .stage -}}
+{{- $values := .values -}}
 metadata:
   labels:
     {{- include "millstream.labels" . | nindent 4 }}
@@ -25,7 +25,7 @@ spec:
   {{- if .hook }}
   serviceAccountName: default
   {{- else }}
-  serviceAccountName: {{ include "millstream.serviceAccountName" $root }}
+  serviceAccountName: {{ include "millstream.serviceAccountName" $root | quote }}
   {{- end }}
   automountServiceAccountToken: false
   enableServiceLinks: false
@@ -47,7 +47,7 @@ spec:
     {{- toYaml . | nindent 4 }}
   {{- end }}
   {{- with $values.priorityClassName }}
-  priorityClassName: {{ . }}
+  priorityClassName: {{ . | quote }}
   {{- end }}
   {{- with $values.nodeSelector }}
   nodeSelector:
@@ -72,9 +72,12 @@ spec:
           {{- include "millstream.selector" $ | nindent 10 }}
     {{- end }}
   {{- end }}
-  {{- with .initContainers }}
+  {{- if or .initContainers $values.initContainers }}
   initContainers:
-    {{- range . }}
+    {{- with $values.initContainers }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+    {{- range .initContainers }}
     - {{- include "millstream.container" (dict "pod" $ "container" .) | nindent 6 }}
     {{- end }}
   {{- end }}
@@ -82,11 +85,26 @@ spec:
     {{- range .containers }}
     - {{- include "millstream.container" (dict "pod" $ "container" .) | nindent 6 }}
     {{- end }}
+    {{- if .stage }}
+    {{- with $values.extraContainers }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+    {{- end }}
   {{- $volumes := include "millstream.volumes" . | trim }}
   {{- if $volumes }}
   volumes:
     {{- $volumes | nindent 4 }}
   {{- end }}
+{{- end -}}
+
+{{/* Whether setup runs as a hook of helm, before everything else. With nats.enabled its server is only there afterwards. */}}
+{{- define "millstream.setupIsHook" -}}
+{{- if and .Values.setup.hook (not .Values.nats.enabled) -}}true{{- end -}}
+{{- end -}}
+
+{{/* The values of a pod that ends: the defaults of the stages, and the component's own over them. Takes root and own. */}}
+{{- define "millstream.jobValues" -}}
+{{- mergeOverwrite (deepCopy .root.Values.defaults) (omit (deepCopy .own) "enabled" "hook" "takeOver" "annotations" "streamReplicas" "maxBytes" "command" "query") | toYaml -}}
 {{- end -}}
 
 {{- define "millstream.container" -}}
@@ -105,6 +123,9 @@ args:
 {{- end }}
 env:
   {{- include "millstream.env" $pod | trim | nindent 2 }}
+  {{- with $pod.values.extraEnv }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
 securityContext:
   allowPrivilegeEscalation: false
   readOnlyRootFilesystem: true
@@ -157,7 +178,7 @@ volumeMounts:
   value: {{ include "millstream.natsUrl" .root | quote }}
 {{- if eq $connection.secret.kind "password" }}
 - name: MILLSTREAM_NATS__USER
-  value: {{ .user }}
+  value: {{ .user | quote }}
 - name: MILLSTREAM_NATS__PASSWORD_FILE
   value: /etc/millstream-nats/password
 {{- else if eq $connection.secret.kind "credentials" }}
@@ -241,6 +262,9 @@ volumeMounts:
   mountPath: /data
 {{- end }}
 {{- end }}
+{{- with .values.extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
 {{- end -}}
 
 {{- define "millstream.volumes" -}}
@@ -281,5 +305,8 @@ volumeMounts:
   emptyDir:
     sizeLimit: {{ .stage.persistence.size }}
 {{- end }}
+{{- end }}
+{{- with .values.extraVolumes }}
+{{ toYaml . }}
 {{- end }}
 {{- end -}}

@@ -14,7 +14,9 @@ use crate::{
 
 /// Kinds of which the validator has no schema: they come with their operators.
 const FOREIGN_KINDS: [&str; 3] = ["ServiceMonitor", "PrometheusRule", "ScaledObject"];
-const SERVER: [&str; 2] = ["--set", "connection.url=nats://nats:4222"];
+/// What has to be said.
+pub(crate) const SERVER: [&str; 4] =
+    ["--set", "connection.url=nats://nats:4222", "--set", "image.repository=registry.example/millstream"];
 /// Seconds between a stage's own limit and the end of its pod.
 const LAST_WORDS: u64 = 20;
 
@@ -48,6 +50,10 @@ fn bad_values_are_refused_with_what_to_do() {
     let Some(chart) = Chart::find() else { return };
     let cases: &[(&[&str], &str)] = &[
         (&[], "set connection.url to the NATS servers"),
+        (
+            &["connection.url=nats://a:4222", "image.repository="],
+            "set image.repository to where your image is",
+        ),
         (&["connection.url=nats://a:4222", "nats.enabled=true"], "name two different servers"),
         (&["connection.url=localhost"], "/connection/url"),
         (&["nats.enabled=true", "connection.secret.kind=none"], "connection.secret.kind must be password"),
@@ -77,11 +83,15 @@ fn bad_values_are_refused_with_what_to_do() {
         (&["healthPort=80"], "healthPort"),
         (&["shutdownLimitSeconds=0"], "shutdownLimitSeconds"),
         (&["conection.url=nats://a:4222"], "conection"),
+        (&["fullnameOverride=my.shop"], "/fullnameOverride"),
+        (&["nats.enabled=true", "nats.fullnameOverride=1nats"], "with a letter in front and no dots"),
+        (&["stages.gateway.http.ingress.enabled=true"], "ingress.enabled=true needs a host"),
+        (&["stages.gateway.http.route.enabled=true"], "route.enabled=true needs parentRefs"),
     ];
     for (settings, expected) in cases {
         let names_server =
             settings.iter().any(|setting| setting.contains("url=") || setting.contains("nats.en"));
-        let server: &[&str] = if names_server || settings.is_empty() { &[] } else { &SERVER };
+        let server: &[&str] = if names_server || settings.is_empty() { &SERVER[2..] } else { &SERVER };
         let settings: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
         let refused = chart.render("1.36", &[server, &settings].concat());
         let words = refused.expect_err(&format!("{settings:?} is accepted"));

@@ -32,6 +32,7 @@ impl Chart {
             folder: "deploy/tools",
             module: "helm.sh/helm/v3",
             package: "helm.sh/helm/v3/cmd/helm",
+            linked_with: "",
         };
         let chart = Self { helm: helm.find_or_build()?, folder: TempDir::new().unwrap() };
         copy(&repository().join("deploy/helm/millstream"), chart.folder.path());
@@ -66,9 +67,24 @@ impl Chart {
 
     /// All manifests for a minor version of Kubernetes, or helm's words.
     pub(crate) fn render(&self, kubernetes: &str, arguments: &[&str]) -> Result<String, String> {
+        self.render_release(RELEASE, kubernetes, arguments)
+    }
+
+    /// The same of a release of another name.
+    pub(crate) fn render_release(
+        &self,
+        release: &str,
+        kubernetes: &str,
+        arguments: &[&str],
+    ) -> Result<String, String> {
         let (chart, version) = (self.folder.path().to_str().unwrap(), format!("{kubernetes}.0"));
-        let fixed = ["template", RELEASE, chart, "--namespace", NAMESPACE, "--kube-version", &version];
+        let fixed = ["template", release, chart, "--namespace", NAMESPACE, "--kube-version", &version];
         self.helm(&[&fixed[..], arguments].concat())
+    }
+
+    /// Where the chart is, and helm.
+    pub(crate) fn paths(&self) -> (&Path, &Path) {
+        (self.folder.path(), &self.helm)
     }
 
     fn helm(&self, arguments: &[&str]) -> Result<String, String> {

@@ -9,6 +9,7 @@
 mod allow_lists;
 mod bundled_nats;
 mod chart;
+mod chart_values;
 mod compose;
 mod container;
 mod forgeries;

@@ -24,6 +24,7 @@ async fn every_stage_answers_in_prometheus_format() {
         folder: "deploy/tools",
         module: "github.com/prometheus/client_golang",
         package: "./metrics-lint",
+        linked_with: "",
     };
     let Some(lint) = lint.find_or_build() else { return };
     let server = TestServer::start_provisioned().await;

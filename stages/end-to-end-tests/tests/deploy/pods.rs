@@ -49,7 +49,8 @@ impl Cluster {
         let _program = binary("millstream");
         let server = ProductionServer::start().await;
         let url = format!("connection.url={}", server.url());
-        let rendered = chart.render("1.36", &[arguments, &["--set", url.as_str()]].concat()).unwrap();
+        let image = "--set=image.repository=registry.example/millstream";
+        let rendered = chart.render("1.36", &[arguments, &["--set", url.as_str(), image]].concat()).unwrap();
         let cluster = Self { server, objects: documents(&rendered), folder: TempDir::new().unwrap() };
         // The hook before everything else.
         cluster.run_to_end("Job", "setup").await;

@@ -20,3 +20,5 @@ pub const COMMANDS_CONSUMER: &str = crate::leases::COMMAND_HANDLER_LEASE;
 pub const LEASES_BUCKET: &str = "LEASES";
 /// Metadata key of a JetStream stream's generation, a ULID made when `millstream setup` creates it.
 pub const GENERATION_METADATA: &str = "io.millstream.generation";
+/// Key of a stream's metadata: which installation made it, or took it over. Nothing is said where nobody has told `setup`.
+pub const OWNER_METADATA: &str = "io.millstream.owner";

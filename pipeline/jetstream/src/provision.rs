@@ -1,7 +1,8 @@
 //! Creates and verifies the JetStream streams and the bucket of leases.
 //!
 //! What exists is left as it is: a stream that differs is reported, field by field, with the command that mends
-//! it. Only a subject that a later release has added is added here, since that changes nothing that is stored. Consumers
+//! it. Only a subject that a later release has added is added here, since that changes nothing that is stored, and sizes and numbers of
+//! copies are changed where that is asked for ([`ProvisionOptions::apply`]). Consumers
 //! are not provisioned: each reader makes its own at its own position (see [`crate::broker`]).
 
 use std::{collections::BTreeMap, num::NonZeroUsize};
@@ -18,28 +19,29 @@ pub use self::{
 };
 use millstream_contract::{
     exit_code::{ExitCode, Failure},
-    stream_names::GENERATION_METADATA,
+    stream_names::{GENERATION_METADATA, OWNER_METADATA},
 };
 
 mod definitions;
 mod difference;
 
 /// What a deployment chooses.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ProvisionOptions {
-    /// Copies of each stream: 1, or 3 in a cluster.
-    pub replicas: NonZeroUsize,
+    /// Copies of each stream: 1, or 3 in a cluster. Where nothing is said, a stream is made with one, and keeps what it has.
+    pub replicas: Option<NonZeroUsize>,
     /// Sizes in bytes by stream name, where other than the default is wanted.
     pub max_bytes: BTreeMap<String, i64>,
+    /// Whether `replicas` and `max_bytes` are also given to streams that are there.
+    pub apply: bool,
+    /// Which installation asks, such as a release in a namespace. A stream of another one is not usable, and nothing of it is changed; with
+    /// `apply`, a stream of none becomes its.
+    pub owner: Option<String>,
+    /// Whether streams of another installation become those of `owner`.
+    pub take_over: bool,
     /// By stream name, the sequence behind which a stream begins if it is made now, where other streams that are kept name
     /// sequences up to there: commits and dead letters do.
     pub begin_after: BTreeMap<String, u64>,
-}
-
-impl Default for ProvisionOptions {
-    fn default() -> Self {
-        Self { replicas: NonZeroUsize::MIN, max_bytes: BTreeMap::new(), begin_after: BTreeMap::new() }
-    }
 }
 
 /// Where a stream stands.
@@ -64,12 +66,19 @@ pub struct StreamFinding {
     pub generation: Option<String>,
     /// Where it is not as defined.
     pub differences: Vec<Difference>,
+    /// Where it was not as asked for until now.
+    pub changed: Vec<Difference>,
 }
 
 impl StreamFinding {
     /// Whether a stage can work with it.
     pub fn is_usable(&self) -> bool {
         self.presence != StreamPresence::Missing && !self.differences.iter().any(|each| each.required)
+    }
+
+    /// Whether it is there with another size or number of copies than was asked for.
+    pub fn lacks_what_was_asked_for(&self) -> bool {
+        self.differences.iter().any(Difference::is_asked_for)
     }
 }
 
@@ -94,11 +103,39 @@ pub enum ProvisionError {
         #[source]
         source: jetstream::context::CreateStreamError,
     },
+    /// The stream holds more than it was to hold.
+    #[error(
+        "{stream} holds {held} bytes: with at most {asked} it would be full, and nothing would be stored in it any more; ask for more than it holds"
+    )]
+    Smaller {
+        /// The stream.
+        stream: String,
+        /// Bytes in it.
+        held: u64,
+        /// Bytes that were asked for.
+        asked: i64,
+    },
+    /// The server did not change the stream.
+    #[error(
+        "cannot change {what} of stream {stream}; the limits of server and account, and what the user may do, have to allow it"
+    )]
+    Change {
+        /// The stream.
+        stream: String,
+        /// What was to be changed.
+        what: String,
+        /// Why.
+        #[source]
+        source: jetstream::context::UpdateStreamError,
+    },
 }
 
 impl Failure for ProvisionError {
     fn exit_code(&self) -> ExitCode {
-        ExitCode::Unavailable
+        match self {
+            Self::Smaller { .. } => ExitCode::Configuration,
+            Self::Read { .. } | Self::Create { .. } | Self::Change { .. } => ExitCode::Unavailable,
+        }
     }
 }
 
@@ -115,13 +152,54 @@ pub async fn provision(
     for config in definitions(options) {
         let mut finding = inspect(jetstream, &config, options).await?;
         if finding.presence == StreamPresence::Missing {
-            finding = create(jetstream, config, options).await?;
+            finding = create(jetstream, config.clone(), options).await?;
         } else if add_subjects(jetstream, &config).await? {
             finding = inspect(jetstream, &config, options).await?;
+        }
+        if options.apply {
+            finding = apply(jetstream, &config, options, finding).await?;
         }
         findings.push(finding);
     }
     Ok(findings)
+}
+
+/// Gives a stream the size and the number of copies that were asked for. Nothing else of it is changed.
+async fn apply(
+    jetstream: &jetstream::Context,
+    expected: &Config,
+    options: &ProvisionOptions,
+    finding: StreamFinding,
+) -> Result<StreamFinding, ProvisionError> {
+    let asked: Vec<Difference> =
+        finding.differences.iter().filter(|difference| difference.is_asked_for()).cloned().collect();
+    let is_anothers = asked.iter().any(|difference| difference.required) && !options.take_over;
+    if asked.is_empty() || is_anothers {
+        return Ok(finding);
+    }
+    let stream = &expected.name;
+    let read = |source| ProvisionError::Read { stream: stream.clone(), source };
+    let there = jetstream.get_stream(stream).await.map_err(read)?;
+    let (mut config, held) = (there.cached_info().config.clone(), there.cached_info().state.bytes);
+    if options.max_bytes.contains_key(stream) {
+        if u64::try_from(expected.max_bytes).is_ok_and(|bytes| bytes < held) {
+            return Err(ProvisionError::Smaller { stream: stream.clone(), held, asked: expected.max_bytes });
+        }
+        config.max_bytes = expected.max_bytes;
+    }
+    if let Some(replicas) = options.replicas {
+        config.num_replicas = replicas.get();
+    }
+    if let Some(owner) = &options.owner {
+        config.metadata.insert(OWNER_METADATA.to_owned(), owner.clone());
+    }
+    jetstream.update_stream(config).await.map_err(|source| ProvisionError::Change {
+        stream: stream.clone(),
+        what: asked.iter().map(|difference| difference.field.as_str()).collect::<Vec<_>>().join(" and "),
+        source,
+    })?;
+    let found = inspect(jetstream, expected, options).await?;
+    Ok(StreamFinding { changed: asked, ..found })
 }
 
 /// Reports on the streams of these names, all of Millstream's when none is given. Changes nothing.
@@ -155,6 +233,7 @@ async fn inspect(
                 presence: StreamPresence::Present,
                 generation: config.metadata.get(GENERATION_METADATA).cloned(),
                 differences: difference::differences(expected, config, options),
+                changed: Vec::new(),
                 stream,
             })
         }
@@ -163,6 +242,7 @@ async fn inspect(
             presence: StreamPresence::Missing,
             generation: None,
             differences: Vec::new(),
+            changed: Vec::new(),
         }),
         Err(source) => Err(ProvisionError::Read { stream, source }),
     }
@@ -203,6 +283,9 @@ async fn create(
     let stream = config.name.clone();
     let generation = ulid::Ulid::generate().to_string();
     config.metadata.insert(GENERATION_METADATA.to_owned(), generation.clone());
+    if let Some(owner) = &options.owner {
+        config.metadata.insert(OWNER_METADATA.to_owned(), owner.clone());
+    }
     match jetstream.create_stream(config.clone()).await {
         Ok(created) => {
             tracing::info!(stream, generation, "created the stream");
@@ -210,6 +293,7 @@ async fn create(
                 presence: StreamPresence::Created,
                 generation: Some(generation),
                 differences: difference::differences(&config, &created.cached_info().config, options),
+                changed: Vec::new(),
                 stream,
             })
         }

@@ -110,6 +110,47 @@ async fn chosen_sizes_are_used_and_other_sizes_than_chosen_are_reported() {
 }
 
 #[tokio::test]
+async fn what_is_asked_for_is_given_to_streams_that_are_there_and_to_no_others() {
+    let server = TestServer::start_provisioned().await;
+    let context = jetstream::new(server.client().await);
+    let ask = |bytes| ProvisionOptions {
+        max_bytes: [("EVENTS".to_owned(), bytes)].into(),
+        apply: true,
+        ..ProvisionOptions::default()
+    };
+    let size = async |stream| context.get_stream(stream).await.unwrap().cached_info().config.clone();
+    let (before, commands) = (size("EVENTS").await, size("COMMANDS").await);
+    let findings = provision(&context, &ask(20_000_000_000)).await.unwrap();
+    for finding in findings {
+        let fields: Vec<&str> = finding.changed.iter().map(|each| each.field.as_str()).collect();
+        let expected: &[&str] = if finding.stream == "EVENTS" { &["max_bytes"] } else { &[] };
+        assert_eq!((fields.as_slice(), finding.differences.len()), (expected, 0), "{}", finding.stream);
+    }
+    let after = size("EVENTS").await;
+    assert_eq!(after.max_bytes, 20_000_000_000);
+    assert_eq!(stream::Config { max_bytes: before.max_bytes, ..after }, before, "nothing else is changed");
+    assert_eq!(size("COMMANDS").await, commands);
+
+    context.publish("evt.retail.till.1", "x".repeat(1000).into()).await.unwrap().await.unwrap();
+    let refused = provision(&context, &ask(100)).await.unwrap_err().to_string();
+    assert!(refused.contains("EVENTS holds") && refused.contains("100 it would be full"), "{refused}");
+    assert_eq!(size("EVENTS").await.max_bytes, 20_000_000_000);
+}
+
+/// Whoever raised the copies by hand does not lose them to the next setup that says nothing of them.
+#[tokio::test]
+async fn copies_that_nobody_asks_for_are_no_difference() {
+    let options = ProvisionOptions::default();
+    let asked = ProvisionOptions { replicas: Some(3.try_into().unwrap()), ..ProvisionOptions::default() };
+    let server = TestServer::start_provisioned().await;
+    let context = jetstream::new(server.client().await);
+    let found = verify(&context, &asked, &["EVENTS"]).await.unwrap();
+    assert!(found.iter().all(provision::StreamFinding::lacks_what_was_asked_for));
+    let found = verify(&context, &options, &["EVENTS"]).await.unwrap();
+    assert!(found.iter().all(|finding| finding.differences.is_empty()), "{found:?}");
+}
+
+#[tokio::test]
 async fn partitions_are_the_ones_the_server_computes() {
     let server = TestServer::start_provisioned().await;
     let client = server.client().await;
@@ -204,7 +245,7 @@ async fn server_killed_and_started_again_has_its_streams_on_its_port() {
 async fn cluster_of_three_keeps_three_replicas() {
     let servers = TestServer::start_cluster().await;
     let context = jetstream::new(servers[1].client().await);
-    let options = ProvisionOptions { replicas: 3.try_into().unwrap(), ..ProvisionOptions::default() };
+    let options = ProvisionOptions { replicas: Some(3.try_into().unwrap()), ..ProvisionOptions::default() };
     let made = provision(&context, &options).await.unwrap();
     assert!(made.iter().all(|each| each.presence == StreamPresence::Created && each.differences.is_empty()));
     let single = verify(&context, &ProvisionOptions::default(), &["EVENTS"]).await.unwrap();

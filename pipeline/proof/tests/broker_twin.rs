@@ -307,8 +307,7 @@ fn simulated_sequences_get_the_same_answers_from_a_cluster() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let [server, _second, _third] = TestServer::start_cluster().await;
-            let options =
-                ProvisionOptions { replicas: NonZeroUsize::new(3).unwrap(), ..ProvisionOptions::default() };
+            let options = ProvisionOptions { replicas: NonZeroUsize::new(3), ..ProvisionOptions::default() };
             provision(&jetstream::new(server.client().await), &options).await.unwrap();
             repeat(&recording, &server.broker().await).await;
         });

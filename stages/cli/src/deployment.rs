@@ -203,7 +203,7 @@ impl Deployment {
 
     /// How the streams are made.
     pub(crate) fn provision_options(&self) -> ProvisionOptions {
-        ProvisionOptions { replicas: self.options.servers, ..ProvisionOptions::default() }
+        ProvisionOptions { replicas: Some(self.options.servers), ..ProvisionOptions::default() }
     }
 
     /// Stops the stages alone.

@@ -1,6 +1,6 @@
 //! What the JetStream streams and the key-value bucket of leases look like.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, num::NonZeroUsize, time::Duration};
 
 use async_nats::jetstream::stream::{
     Compression, Config, ConsumerLimits, DiscardPolicy, RetentionPolicy, StorageType, SubjectTransform,
@@ -27,7 +27,7 @@ const GIBIBYTE: i64 = 1024 * MEBIBYTE;
 pub fn definitions(options: &ProvisionOptions) -> Vec<Config> {
     let mut all = [outcomes(), reports(), timers(), dead_letters(), leases(), commands(), events()].to_vec();
     for config in &mut all {
-        config.num_replicas = options.replicas.get();
+        config.num_replicas = options.replicas.map_or(1, NonZeroUsize::get);
         if let Some(bytes) = options.max_bytes.get(&config.name) {
             config.max_bytes = *bytes;
         }

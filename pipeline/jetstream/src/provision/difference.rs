@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use async_nats::jetstream::stream::Config;
-use millstream_contract::stream_names::GENERATION_METADATA;
+use millstream_contract::stream_names::{GENERATION_METADATA, OWNER_METADATA};
 use serde_json::Value;
 
 use super::ProvisionOptions;
@@ -48,6 +48,17 @@ impl fmt::Display for Difference {
     }
 }
 
+impl Difference {
+    /// Whether it is one of what may be asked for of a stream that is there.
+    pub(super) fn is_asked_for(&self) -> bool {
+        [SIZE, COPIES, OWNER].contains(&self.field.as_str())
+    }
+}
+
+/// Fields that a deployment chooses.
+const SIZE: &str = "max_bytes";
+const COPIES: &str = "num_replicas";
+const OWNER: &str = "metadata io.millstream.owner";
 /// Fields that the server counts in nanoseconds.
 const DURATIONS: [&str; 3] = ["max_age", "duplicate_window", "subject_delete_marker_ttl"];
 
@@ -74,8 +85,8 @@ const FIELDS: &[(&str, Weight, Option<&str>)] = &[
     ("max_msgs_per_subject", Weight::Required, Some("--max-msgs-per-subject")),
     ("max_msg_size", Weight::Setting, Some("--max-msg-size")),
     ("duplicate_window", Weight::Setting, Some("--dupe-window")),
-    ("max_bytes", Weight::Setting, Some("--max-bytes")),
-    ("num_replicas", Weight::Setting, Some("--replicas")),
+    (SIZE, Weight::Setting, Some("--max-bytes")),
+    (COPIES, Weight::Setting, Some("--replicas")),
     ("no_ack", Weight::Required, Some("ack")),
     ("sealed", Weight::Required, None),
     ("deny_delete", Weight::Required, None),
@@ -113,8 +124,22 @@ pub(super) fn differences(expected: &Config, found: &Config, options: &Provision
     if !found.metadata.contains_key(GENERATION_METADATA) {
         all.push(generation_missing(&expected.name));
     }
+    all.extend(options.owner.as_ref().and_then(|owner| other_owner(owner, found)));
     all.sort_by_key(|difference| !difference.required);
     all
+}
+
+/// Two installations on one account would share every stream, and with it consumers, leases and rows.
+fn other_owner(owner: &str, found: &Config) -> Option<Difference> {
+    let found_owner = found.metadata.get(OWNER_METADATA);
+    (found_owner.map(String::as_str) != Some(owner)).then(|| Difference {
+        stream: found.name.clone(),
+        field: OWNER.to_owned(),
+        expected: owner.to_owned(),
+        found: found_owner.map_or("nothing", String::as_str).to_owned(),
+        required: found_owner.is_some(),
+        remedy: "give each installation an account or servers of its own, or say --take-over where the other one is gone".to_owned(),
+    })
 }
 
 fn generation_missing(stream: &str) -> Difference {
@@ -128,12 +153,16 @@ fn generation_missing(stream: &str) -> Difference {
     }
 }
 
-/// Sizes are the operator's business unless they were asked for; but a size there must be, since a stream without one
-/// fills the disk of all others.
+/// Sizes and numbers of copies are the operator's business unless they were asked for; but a size there must be, since a stream without
+/// one fills the disk of all others.
 fn is_accepted(field: &str, found: &Value, expected: &Config, options: &ProvisionOptions) -> bool {
-    field == "max_bytes"
-        && !options.max_bytes.contains_key(&expected.name)
-        && found.as_i64().is_some_and(|bytes| bytes > 0)
+    match field {
+        SIZE => {
+            !options.max_bytes.contains_key(&expected.name) && found.as_i64().is_some_and(|bytes| bytes > 0)
+        }
+        COPIES => options.replicas.is_none(),
+        _ => false,
+    }
 }
 
 fn to_json(config: &Config) -> Value {

@@ -80,7 +80,7 @@ pub(crate) async fn run(
     let begun = Instant::now();
     let ((), (), rows) = tokio::try_join!(
         load.publish_singly(publisher, BARE_COMMANDS, "bcmd", "bare").map_err(BareLoopError::from),
-        append_events(appender, load, options.replicas.get() > 1),
+        append_events(appender, load, options.replicas.is_some_and(|copies| copies.get() > 1)),
         project(projector, load.commands, folder),
     )?;
     let elapsed = begun.elapsed();

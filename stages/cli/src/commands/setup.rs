@@ -1,4 +1,4 @@
-//! `millstream setup`: makes the streams that are missing and says where the others differ.
+//! `millstream setup`: makes the streams that are missing, says where the others differ, and gives them what was asked for.
 
 use std::{collections::BTreeMap, num::NonZeroUsize, str::FromStr};
 
@@ -11,7 +11,7 @@ use millstream_contract::{
 use millstream_jetstream::{
     broker::Broker as _,
     nats_broker::NatsBroker,
-    provision::{ProvisionOptions, StreamFinding, StreamPresence, provision, verify},
+    provision::{Difference, ProvisionOptions, StreamFinding, StreamPresence, provision, verify},
     set_aside::is_set_aside,
     stream_feed::StreamFeed,
 };
@@ -26,15 +26,25 @@ use crate::{
 
 /// Make the streams and the bucket of leases, or verify those that are there.
 ///
-/// What exists is never changed: each difference is printed with the command that mends it.
+/// What exists is not changed: each difference is printed with the command that mends it. With --apply, streams that are there get the sizes and
+/// the number of copies that are asked for, and nothing else.
 #[derive(Debug, clap::Args)]
 pub(crate) struct SetupArguments {
-    /// Copies of each stream: 1, or 3 or 5 in a cluster
-    #[arg(long, default_value = "1", value_parser = crate::replicas)]
-    replicas: NonZeroUsize,
+    /// Copies of each stream: 1, or 3 or 5 in a cluster. Without this, streams are made with one
+    #[arg(long, value_parser = crate::replicas)]
+    replicas: Option<NonZeroUsize>,
     /// Size of a stream, as in EVENTS=100GiB; may be repeated
     #[arg(long, value_name = "STREAM=SIZE")]
     max_bytes: Vec<StreamSize>,
+    /// Give --replicas and --max-bytes to streams that are there as well. Without this, a stream that has others than asked for is a failure
+    #[arg(long)]
+    apply: bool,
+    /// Which installation this is, such as a release in a namespace. The streams keep the name, and refuse to be those of another
+    #[arg(long, value_name = "NAME")]
+    owner: Option<String>,
+    /// Let --owner have streams of another installation, which is gone
+    #[arg(long, requires_all = ["owner", "apply"])]
+    take_over: bool,
     /// Where COMMANDS is made beside streams that are kept: the position behind which it begins. At least, and without this
     /// exactly, the highest position that EVENTS and DEADLETTERS name
     #[arg(long, value_name = "POSITION", value_parser = crate::whole(0..=u64::MAX))]
@@ -76,7 +86,14 @@ impl SetupArguments {
             }
             max_bytes.insert(size.stream.clone(), size.bytes);
         }
-        Ok(ProvisionOptions { replicas: self.replicas, max_bytes, ..ProvisionOptions::default() })
+        Ok(ProvisionOptions {
+            replicas: self.replicas,
+            max_bytes,
+            apply: self.apply,
+            owner: self.owner.clone(),
+            take_over: self.take_over,
+            ..ProvisionOptions::default()
+        })
     }
 }
 
@@ -95,7 +112,14 @@ pub(crate) async fn run(arguments: SetupArguments, session: &Session) -> Result<
             }
         }
     }
-    Ok(if findings.iter().all(StreamFinding::is_usable) { ExitCode::Ok } else { ExitCode::Configuration })
+    if !findings.iter().all(StreamFinding::is_usable) {
+        return Ok(ExitCode::Configuration);
+    }
+    if findings.iter().any(StreamFinding::lacks_what_was_asked_for) {
+        session.console.say("a stream that is there has another size, or another number of copies, than was asked for; with --apply it gets them");
+        return Ok(ExitCode::Configuration);
+    }
+    Ok(ExitCode::Ok)
 }
 
 /// Behind which sequences COMMANDS and TIMERS are to begin if they are made now. Commits and dead letters that are kept name messages
@@ -183,24 +207,26 @@ pub(crate) fn lines(finding: &StreamFinding, program: &str) -> Vec<String> {
     let missing = format!("missing; run `{program} setup`");
     let presence = match finding.presence {
         StreamPresence::Created => "created",
+        StreamPresence::Present if !finding.changed.is_empty() => "changed",
         StreamPresence::Present if finding.differences.is_empty() => "as defined",
         StreamPresence::Present => "differs",
         StreamPresence::Missing => &missing,
     };
     let generation = finding.generation.as_deref().map(|text| format!(" (generation {text})"));
     let first = format!("{}: {presence}{}", finding.stream, generation.unwrap_or_default());
+    let changed = finding.changed.iter().map(|difference| {
+        format!("  {} was {}, and is {} now", difference.field, difference.found, difference.expected)
+    });
     let rest = finding.differences.iter().map(|difference| {
         let weight = if difference.required { "must be mended" } else { "a matter of choice" };
         format!("  {difference} ({weight})")
     });
-    std::iter::once(first).chain(rest).collect()
+    std::iter::once(first).chain(changed).chain(rest).collect()
 }
 
 fn to_json(finding: &StreamFinding) -> Value {
-    let differences: Vec<Value> = finding
-        .differences
-        .iter()
-        .map(|difference| {
+    let described = |differences: &[Difference]| -> Vec<Value> {
+        let each = differences.iter().map(|difference| {
             json!({
                 "field": difference.field,
                 "expected": difference.expected,
@@ -208,8 +234,9 @@ fn to_json(finding: &StreamFinding) -> Value {
                 "required": difference.required,
                 "remedy": difference.remedy,
             })
-        })
-        .collect();
+        });
+        each.collect()
+    };
     let presence = match finding.presence {
         StreamPresence::Created => "created",
         StreamPresence::Present => "present",
@@ -220,6 +247,7 @@ fn to_json(finding: &StreamFinding) -> Value {
         "presence": presence,
         "usable": finding.is_usable(),
         "generation": finding.generation,
-        "differences": differences,
+        "differences": described(&finding.differences),
+        "changed": described(&finding.changed),
     })
 }

@@ -6,6 +6,7 @@
     reason = "a test ends where something unexpected happens"
 )]
 
+mod administrator;
 mod allow_lists;
 mod bundled_nats;
 mod chart;

@@ -28,6 +28,8 @@ const SENDERS: &[&str] = &["publisher", "operator"];
 const STORE: &[&str] = &["store-2506"];
 const OPERATOR: &[&str] = &["operator"];
 const NOBODY: &[&str] = &[];
+/// May do whatever the server's API for streams does, and have it answered in any inbox of a client.
+const ADMINISTRATOR: &str = "administrator";
 
 /// An operation: what it is for, the subject, who may.
 struct Operation(&'static str, Verb, String, BTreeSet<&'static str>);
@@ -57,6 +59,17 @@ fn operations() -> Vec<Operation> {
     ]
     .into_iter()
     .flatten()
+    .map(|mut operation| {
+        let Operation(_, verb, subject, who) = &mut operation;
+        let parts = match verb {
+            Verb::Publish => &["$JS.API.", "$JS.SNAPSHOT.", "$JS.ACK.", "$JS.FC."][..],
+            Verb::Subscribe => &["_INBOX."],
+        };
+        if parts.iter().any(|part| subject.starts_with(part)) {
+            who.insert(ADMINISTRATOR);
+        }
+        operation
+    })
     .collect()
 }
 
@@ -272,9 +285,10 @@ fn streams() -> Vec<Operation> {
         let full: &[&str] = if stream == "KV_LEASES" { NOBODY } else { HANDLER };
         add("look at a stream", "STREAM.INFO", &[reading, full, SETUP, OPERATOR]);
         add("make a stream", "STREAM.CREATE", &[SETUP]);
-        // `setup` adds a subject that the stream of an earlier release lacks.
-        let changing = if stream == "COMMANDS" { SETUP } else { NOBODY };
-        add("change a stream", "STREAM.UPDATE", &[changing]);
+        // Its size, its number of copies, and a subject that the stream of an earlier release lacks.
+        add("change a stream", "STREAM.UPDATE", &[SETUP]);
+        add("back up a stream", "STREAM.SNAPSHOT", &[]);
+        add("restore a stream", "STREAM.RESTORE", &[]);
         let purging: &[&str] = match stream {
             "COMMANDS" | "OUTCOMES" => HANDLER,
             "TIMERS" => MANAGER,
@@ -354,6 +368,10 @@ fn operators() -> Vec<Operation> {
     ]
     .map(|(what, subject)| operation(what, Verb::Publish, subject, &[OPERATOR]))
     .into_iter()
+    .chain([
+        operation("take the parts of a backup", Verb::Publish, "$JS.SNAPSHOT.ACK.EVENTS.x", &[]),
+        operation("give the parts of a backup", Verb::Publish, "$JS.SNAPSHOT.RESTORE.EVENTS.x", &[]),
+    ])
     .chain([operation("hear JetStream's advisories", Verb::Subscribe, "$JS.EVENT.ADVISORY.>", &[OPERATOR])])
     .collect()
 }

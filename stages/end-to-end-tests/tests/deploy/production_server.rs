@@ -21,7 +21,7 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
 /// The users of nats-accounts.conf, in its order.
-pub(crate) const USERS: [&str; 9] = [
+pub(crate) const USERS: [&str; 10] = [
     "command-handler",
     "projector",
     "reporter",
@@ -29,6 +29,7 @@ pub(crate) const USERS: [&str; 9] = [
     "gateway",
     "setup",
     "operator",
+    "administrator",
     "publisher",
     "store-2506",
 ];
@@ -152,7 +153,7 @@ impl ProductionServer {
 
     fn options(&self, user: &str) -> ConnectOptions {
         let inbox = match user {
-            "setup" | "operator" => "_INBOX".to_owned(),
+            "setup" | "operator" | "administrator" => "_INBOX".to_owned(),
             "publisher" | "store-2506" => format!("_INBOX.{user}"),
             stage => stage_inbox(stage),
         };

@@ -28,8 +28,8 @@ struct Desk {
 
 /// A typed line, and what must be seen in this order: pieces of text between ellipses.
 #[derive(Debug)]
-struct Step {
-    command: String,
+pub(crate) struct Step {
+    pub(crate) command: String,
     shown: Vec<String>,
 }
 
@@ -93,7 +93,7 @@ impl Desk {
                 let printed = format!("{}{}", ended.stdout, ended.stderr);
                 (ended.code() == Some(0) && shows(step, &printed)).then_some(()).ok_or(printed)
             };
-            if ["backup", "restore", "edit", "drop", "mv ", "rm "]
+            if ["backup", "restore", "--apply", "drop", "mv ", "rm "]
                 .iter()
                 .any(|word| step.command.contains(word))
             {
@@ -107,7 +107,7 @@ impl Desk {
     }
 }
 
-fn shows(step: &Step, printed: &str) -> bool {
+pub(crate) fn shows(step: &Step, printed: &str) -> bool {
     let mut rest = printed;
     step.shown.iter().flat_map(|line| line.split('…')).all(|piece| match rest.find(piece) {
         Some(found) => {
@@ -119,7 +119,7 @@ fn shows(step: &Step, printed: &str) -> bool {
 }
 
 /// The steps of the `console` blocks of a runbook, below each heading.
-fn runbook(name: &str) -> Vec<(String, Vec<Step>)> {
+pub(crate) fn runbook(name: &str) -> Vec<(String, Vec<Step>)> {
     let text = fs::read_to_string(repository().join("docs/runbooks").join(name)).unwrap();
     let mut sections: Vec<(String, Vec<Step>)> = Vec::new();
     let mut inside = false;

@@ -1,9 +1,11 @@
 //! The connection to NATS: settings ([`ConnectionSettings`]), the first connect with its patience, and what is logged and
-//! counted while it lives. After the first connect it reconnects for ever. What brings foreign bytes has lines of its own.
+//! counted while it lives. After the first connect it reconnects for ever, unless it is refused for good. What brings foreign bytes has
+//! lines of its own.
 //!
 //! Deliberately absent: everything about JetStream.
 
 mod backoff;
+mod credentials;
 mod forbidden;
 mod monitor;
 mod native;
@@ -196,6 +198,15 @@ pub fn dialer(
     Dialer::new(&urls, transport, make, move |event| monitor.observe_line(event))
 }
 
+/// Ends when the servers have refused the credentials for as long as the settings allow, although they were read again at each attempt.
+pub(crate) async fn refused(settings: &ConnectionSettings, monitor: &ConnectionMonitor) -> ConnectError {
+    monitor.refused(settings.refused_limit).await;
+    ConnectError::NotPermitted {
+        urls: settings.urls.join(", "),
+        credentials: settings.authentication.to_string(),
+    }
+}
+
 /// Ends when the client's own task has ended, which leaves a client that neither sends nor hears anything and says nothing of
 /// it. It never reconnects; only a new process helps.
 pub async fn ended(client: &Client) {
@@ -233,7 +244,9 @@ fn options(
 ) -> Result<ConnectOptions, ConnectError> {
     let prefix = inbox_prefix(settings, identity);
     let watching = monitor.clone();
-    let mut options = ConnectOptions::new()
+    // The client reads these files only when it connects and then reports an I/O error without a name.
+    check_certificates(settings)?;
+    let mut options = credentials::options(&settings.authentication)?
         .custom_inbox_prefix(prefix)
         .event_callback(move |event| {
             let monitor = watching.clone();
@@ -243,15 +256,13 @@ fn options(
             let monitor = monitor.clone();
             move |attempt| if monitor.was_connected() { backoff::delay(attempt) } else { Duration::ZERO }
         });
-    // The client reads these files only when it connects and then reports an I/O error without a name.
-    check_certificates(settings)?;
     if let Some(path) = &settings.ca_file {
         options = options.add_root_certificates(path.clone());
     }
     if let Some((certificate, key)) = &settings.client_certificate {
         options = options.add_client_certificate(certificate.clone(), key.clone());
     }
-    authenticate(options, &settings.authentication)
+    Ok(options)
 }
 
 fn check_certificates(settings: &ConnectionSettings) -> Result<(), ConnectError> {
@@ -268,30 +279,7 @@ fn check_certificates(settings: &ConnectionSettings) -> Result<(), ConnectError>
 /// Reads every file that a connection needs, and connects to nothing.
 fn check_files(settings: &ConnectionSettings) -> Result<(), ConnectError> {
     check_certificates(settings)?;
-    authenticate(ConnectOptions::new(), &settings.authentication).map(drop)
-}
-
-fn authenticate(
-    options: ConnectOptions,
-    authentication: &Authentication,
-) -> Result<ConnectOptions, ConnectError> {
-    Ok(match authentication {
-        Authentication::None => options,
-        Authentication::Password { user, password } => {
-            options.user_and_password(user.clone(), password.read("nats.password_file")?)
-        }
-        Authentication::Token(token) => options.token(token.read("nats.token_file")?),
-        Authentication::NkeyFile(path) => options.nkey(read_file("nats.nkey_file", path)?),
-        Authentication::CredentialsFile(path) => {
-            let text = read_file("nats.credentials_file", path)?;
-            // The client wants the line break behind the last line, which was taken off with the white space.
-            options.credentials(&format!("{text}\n")).map_err(|source| ConnectError::File {
-                what: "nats.credentials_file",
-                path: path.clone(),
-                source,
-            })?
-        }
-    })
+    credentials::options(&settings.authentication).map(drop)
 }
 
 /// Reads a file that holds one secret or document; white space around it does not count.

@@ -232,7 +232,7 @@ where
         connected = connect(&config.nats, &client_identity, &monitor) => connected?,
         () = shutdown.requested() => return Ok(()),
     };
-    let dialer = dialer(&config.nats, &client_identity, &monitor);
+    let (dialer, nats) = (dialer(&config.nats, &client_identity, &monitor), config.nats.clone());
     let counting = metrics.clone();
     // Dropped in the reverse order: nobody closes the connection before the monitor expects it.
     let _connection = client.clone();
@@ -273,6 +273,7 @@ where
             status.stop().await;
             return Err(ConnectionEnded.into());
         }
+        error = connection::refused(&nats, &monitor) => return Err(error.into()),
     };
     status.stop().await;
     match ended {

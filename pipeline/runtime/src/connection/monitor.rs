@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use async_nats::{Client, ClientError, Event, ServerError};
+use async_nats::{Client, ClientError, ConnectErrorKind, Event, ServerError};
+use tokio::{sync::watch, time::Instant};
 
 use crate::{health::Condition, metrics::ConnectionMetrics};
 
@@ -14,6 +16,8 @@ pub struct ConnectionMonitor {
     metrics: ConnectionMetrics,
     condition: Condition,
     told: Arc<Mutex<Told>>,
+    /// Since when the servers refuse the credentials, without any other trouble in between.
+    refused_since: Arc<watch::Sender<Option<Instant>>>,
     listener: Option<Listener>,
 }
 
@@ -45,7 +49,8 @@ impl ConnectionMonitor {
     #[must_use]
     pub fn new(metrics: ConnectionMetrics, condition: Condition) -> Self {
         condition.fails("not connected to NATS yet");
-        Self { metrics, condition, told: Arc::default(), listener: None }
+        let refused_since = Arc::new(watch::Sender::new(None));
+        Self { metrics, condition, told: Arc::default(), refused_since, listener: None }
     }
 
     /// For tools that have neither metrics nor readiness.
@@ -109,6 +114,7 @@ impl ConnectionMonitor {
             }
             Event::ServerError(error) => self.server_error(error),
             Event::ClientError(ClientError::Other(reason)) if self.was_connected() => {
+                self.count_refusal(is_refusal(reason));
                 self.condition.fails(format!("the connection to NATS is lost: {reason}"));
                 if self.is_news(reason) {
                     tracing::warn!(reason, "no connection to NATS, trying again");
@@ -125,6 +131,35 @@ impl ConnectionMonitor {
         }
     }
 
+    /// Ends when the servers have refused the credentials for this long; never when it is zero.
+    pub(super) async fn refused(&self, limit: Duration) {
+        let mut refused_since = self.refused_since.subscribe();
+        loop {
+            let since = *refused_since.borrow_and_update();
+            let end = async {
+                match since {
+                    Some(since) if !limit.is_zero() => tokio::time::sleep_until(since + limit).await,
+                    _ => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = end => return,
+                // The sender is this monitor's own, and lives as long.
+                _changed = refused_since.changed() => {}
+            }
+        }
+    }
+
+    fn count_refusal(&self, is_refused: bool) {
+        self.refused_since.send_if_modified(|since| {
+            let news = since.is_some() != is_refused;
+            if news {
+                *since = is_refused.then(Instant::now);
+            }
+            news
+        });
+    }
+
     /// Says whether it was not connected before.
     fn set_connected(&self) -> bool {
         let mut told = self.told();
@@ -132,6 +167,7 @@ impl ConnectionMonitor {
         told.connected = true;
         told.troubles.clear();
         drop(told);
+        self.count_refusal(false);
         self.metrics.connected.set(1);
         self.condition.holds();
         news
@@ -185,6 +221,13 @@ impl Drop for ClosingOnDrop {
     fn drop(&mut self) {
         self.0.told().closing = true;
     }
+}
+
+/// Whether the library's words for an attempt say that the credentials were refused, or that there were none to present.
+fn is_refusal(words: &str) -> bool {
+    [ConnectErrorKind::AuthorizationViolation, ConnectErrorKind::Authentication]
+        .iter()
+        .any(|kind| words.starts_with(&kind.to_string()))
 }
 
 /// Whether what the server forbids is something that the process needs: asking JetStream, holding the lease, listening. Not so

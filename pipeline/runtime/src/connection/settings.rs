@@ -19,6 +19,9 @@ const URL_DEFAULT: &str = "nats://127.0.0.1:4222";
 /// Long enough for a server that starts at the same time.
 const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
 
+/// Kubernetes brings a changed secret into a pod's files within two minutes.
+const REFUSED_LIMIT_DEFAULT: Duration = Duration::from_secs(300);
+
 /// The ways to authenticate, each with its keys. Keys in parentheses are for natscli's contexts and variables only: they
 /// hold the secret itself.
 const CREDENTIAL_KINDS: [&[&str]; 4] = [
@@ -111,6 +114,8 @@ pub struct ConnectionSettings {
     pub inbox_prefix: Option<String>,
     /// How long the first connect is tried; for ever when zero.
     pub connect_timeout: Duration,
+    /// How long a server that knew us may refuse us before the process ends; for ever when zero.
+    pub refused_limit: Duration,
     /// JetStream domain; the server's own when `None`.
     pub jetstream_domain: Option<String>,
 }
@@ -140,6 +145,11 @@ impl Section for ConnectionSettings {
             CONNECT_TIMEOUT_DEFAULT,
             "how long the first connect is tried before the process ends with exit code 69; \"0\" for ever",
         );
+        let refused_limit = keys.duration(
+            "refused_limit",
+            REFUSED_LIMIT_DEFAULT,
+            "how long, after the first connect, the server may refuse the credentials before the process ends with exit code 77; \"0\" for ever",
+        );
         let jetstream_domain = keys.optional_text("jetstream_domain", "JetStream domain, behind a leaf node");
         Self {
             urls,
@@ -149,6 +159,7 @@ impl Section for ConnectionSettings {
             tls_first,
             inbox_prefix,
             connect_timeout,
+            refused_limit,
             jetstream_domain,
         }
     }

@@ -28,6 +28,7 @@ mod pods;
 mod process;
 mod production_server;
 mod raw_client;
+mod rotation;
 mod runbooks;
 mod stages_with_least_privilege;
 mod start_failures;

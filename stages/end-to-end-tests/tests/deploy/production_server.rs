@@ -17,6 +17,10 @@ use millstream_jetstream::{
     testing::test_server::program,
 };
 use millstream_runtime::connection::stage_inbox;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
@@ -75,7 +79,7 @@ fn copy_configuration_with(folder: &Path, passwords: &str) -> PathBuf {
 
 /// The server. It is killed when dropped, and its folder goes with it.
 pub(crate) struct ProductionServer {
-    _child: Child,
+    child: Child,
     folder: TempDir,
     pub(crate) port: u16,
     /// Of each user, as `<user>.password`, where they are not those of the tests.
@@ -116,7 +120,7 @@ impl ProductionServer {
             tokio::select! {
                 ready = wait_until_ready(port) => {
                     ready.unwrap();
-                    return Self { _child: child, folder, port, passwords };
+                    return Self { child, folder, port, passwords };
                 }
                 status = child.wait() => {
                     let log = fs::read_to_string(folder.path().join("log")).unwrap();
@@ -164,6 +168,13 @@ impl ProductionServer {
         ConnectOptions::with_user_and_password(user.to_owned(), password)
             .custom_inbox_prefix(inbox)
             .connection_timeout(Duration::from_secs(30))
+    }
+
+    /// Gives it other passwords and has it read its configuration again.
+    pub(crate) fn reload_with(&self, passwords: &str) {
+        fs::write(self.folder.path().join("nats-passwords.conf"), passwords).unwrap();
+        let pid = i32::try_from(self.child.id().expect("it runs")).unwrap();
+        kill(Pid::from_raw(pid), Signal::SIGHUP).unwrap();
     }
 
     /// What it has logged so far.

@@ -32,4 +32,5 @@ mod rotation;
 mod runbooks;
 mod stages_with_least_privilege;
 mod start_failures;
+mod symbols;
 mod users;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::{
     set_aside,
     subject::{CommandAddress, StreamId, SubjectError, check_name},
+    token_issuer::{TokenIssuer, TokenIssuerError},
 };
 
 /// What a key begins with, so that people and scanners of secrets recognise one.
@@ -273,6 +274,18 @@ impl Grants {
         self.histories.iter().any(|pattern| pattern.grants(stream_id))
     }
 
+    /// Grants more.
+    pub fn add(
+        &mut self,
+        commands: impl IntoIterator<Item = CommandPattern>,
+        queries: impl IntoIterator<Item = QueryPattern>,
+        histories: impl IntoIterator<Item = HistoryPattern>,
+    ) {
+        self.commands.extend(commands);
+        self.queries.extend(queries);
+        self.histories.extend(histories);
+    }
+
     /// Whether all rows whose keys begin with `prefix` may be read.
     pub fn list(&self, context: &str, view: &str, prefix: &str) -> bool {
         self.queries.iter().any(|pattern| pattern.grants_list(context, view, prefix))
@@ -329,7 +342,8 @@ impl NatsUser {
     }
 }
 
-/// A file of keys: in TOML a table `[[key]]` each, and a table `[[user]]` for each user of NATS.
+/// A file of keys: in TOML a table `[[key]]` each, a table `[[user]]` for each user of NATS, and a table `[[issuer]]` for each issuer of
+/// tokens.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ApiKeys {
@@ -339,6 +353,9 @@ pub struct ApiKeys {
     /// All users of NATS. One may have the name of a key: both are the same actor.
     #[serde(default, rename = "user", skip_serializing_if = "Vec::is_empty")]
     pub users: Vec<NatsUser>,
+    /// All whose tokens are taken.
+    #[serde(default, rename = "issuer", skip_serializing_if = "Vec::is_empty")]
+    pub issuers: Vec<TokenIssuer>,
 }
 
 /// Keys that cannot stand in one file.
@@ -365,10 +382,25 @@ pub enum ApiKeysError {
         /// Its name.
         name: String,
     },
+    /// An issuer's table cannot be used.
+    #[error("the issuer {name:?} cannot be used")]
+    Issuer {
+        /// Its name.
+        name: String,
+        /// Why.
+        #[source]
+        source: TokenIssuerError,
+    },
+    /// Two tables are of one issuer, or of one name: which of them grants?
+    #[error("the issuer {name:?} has the name, or the iss, of another one")]
+    IssuerTwice {
+        /// The name of the second.
+        name: String,
+    },
 }
 
 impl ApiKeys {
-    /// Checks the names, and that each key and each user is there once.
+    /// Checks the names and the issuers, and that each key, user and issuer is there once.
     ///
     /// # Errors
     /// [`ApiKeysError`] for the first that is wrong.
@@ -385,6 +417,14 @@ impl ApiKeys {
             check_principal("user", name)?;
             if !users.insert(name) {
                 return Err(ApiKeysError::UserTwice { name: name.clone() });
+            }
+        }
+        let mut issuers = BTreeSet::new();
+        for issuer in &self.issuers {
+            let name = issuer.name.clone();
+            issuer.check().map_err(|source| ApiKeysError::Issuer { name: name.clone(), source })?;
+            if !issuers.insert(("name", &issuer.name)) || !issuers.insert(("iss", &issuer.issuer)) {
+                return Err(ApiKeysError::IssuerTwice { name });
             }
         }
         Ok(())
@@ -527,7 +567,7 @@ mod tests {
             queries: Vec::new(),
             histories: Vec::new(),
         };
-        let check = |keys: Vec<ApiKey>| ApiKeys { keys, users: Vec::new() }.check();
+        let check = |keys: Vec<ApiKey>| ApiKeys { keys, ..ApiKeys::default() }.check();
         assert_eq!(check(vec![key("till-2506", "a"), key("till-2506", "b")]), Ok(()));
         assert_eq!(
             check(vec![key("one", "a"), key("two", "a")]),
@@ -543,7 +583,7 @@ mod tests {
         let user = |name: &str| NatsUser { name: name.to_owned(), commands: Vec::new(), queries: Vec::new() };
         let check = |users: &[&str]| {
             let users = users.iter().map(|name| user(name)).collect();
-            ApiKeys { keys: Vec::new(), users }.check()
+            ApiKeys { users, ..ApiKeys::default() }.check()
         };
         assert_eq!(check(&["store-2506", "store-2507"]), Ok(()));
         assert_eq!(

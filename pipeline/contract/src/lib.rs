@@ -8,6 +8,7 @@
 #![deny(missing_docs)]
 
 pub mod api_key;
+pub mod audit;
 pub mod command;
 pub mod commit;
 pub mod dead_letter;
@@ -29,5 +30,6 @@ pub mod stream_names;
 pub mod subject;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod token_issuer;
 pub mod version_conflict;
 pub mod view_change;

@@ -12,8 +12,10 @@ pub const REPORTS: &str = "REPORTS";
 pub const TIMERS: &str = "TIMERS";
 /// Messages set aside.
 pub const DEAD_LETTERS: &str = "DEADLETTERS";
+/// Who sent what over the gateway, and who was refused.
+pub const AUDIT: &str = "AUDIT";
 /// Every stream, the bucket of leases aside.
-pub const STREAMS: [&str; 6] = [COMMANDS, EVENTS, OUTCOMES, TIMERS, REPORTS, DEAD_LETTERS];
+pub const STREAMS: [&str; 7] = [COMMANDS, EVENTS, OUTCOMES, TIMERS, REPORTS, DEAD_LETTERS, AUDIT];
 /// Name of the active command handler's consumer of COMMANDS.
 pub const COMMANDS_CONSUMER: &str = crate::leases::COMMAND_HANDLER_LEASE;
 /// The key-value bucket of leases.

@@ -9,6 +9,7 @@
 #![deny(missing_docs)]
 
 pub mod application;
+pub mod async_api;
 pub mod by_name;
 pub mod command_view;
 pub mod content_digest;

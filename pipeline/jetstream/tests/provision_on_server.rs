@@ -12,7 +12,8 @@ use millstream_jetstream::{
     testing::test_server::TestServer,
 };
 
-const ALL: [&str; 7] = ["OUTCOMES", "REPORTS", "TIMERS", "DEADLETTERS", "KV_LEASES", "COMMANDS", "EVENTS"];
+const ALL: [&str; 8] =
+    ["OUTCOMES", "REPORTS", "TIMERS", "DEADLETTERS", "AUDIT", "KV_LEASES", "COMMANDS", "EVENTS"];
 
 #[tokio::test]
 async fn missing_streams_are_made_and_found_the_second_time() {

@@ -2,13 +2,14 @@
 //! checks of `--check-config --connect` both hold to it: tests keep the lists neither narrower nor wider.
 
 use millstream_contract::{
+    audit::AUDIT_PREFIX,
     dead_letter::DEAD_LETTER_PREFIX,
     leases::{
         COMMAND_HANDLER_LEASE, PROCESS_MANAGER_LEASE, lease_subject, leases_stream, presence_subject,
         progress_subject,
     },
     outcome::OUTCOME_SUBJECT,
-    stream_names::{COMMANDS, COMMANDS_CONSUMER, DEAD_LETTERS, EVENTS, OUTCOMES, REPORTS, TIMERS},
+    stream_names::{AUDIT, COMMANDS, COMMANDS_CONSUMER, DEAD_LETTERS, EVENTS, OUTCOMES, REPORTS, TIMERS},
     subject::{
         CHANGED_PREFIX, COMMAND_PREFIX, EFFECT_PREFIX, EVENT_PREFIX, GATEWAY_REPLY_PREFIX, QUERY_PREFIX,
         SUBMIT_PREFIX, SUBMIT_REPLY_PREFIX, SUBMIT_SERVICE, TIMER_PREFIX, USER_PREFIX, USER_SERVICE,
@@ -100,7 +101,7 @@ fn command_handler(process: &str) -> StageNeeds {
     ];
     StageNeeds {
         streams: owned(&[COMMANDS, EVENTS, OUTCOMES]),
-        looks: owned(&[TIMERS, REPORTS, DEAD_LETTERS]),
+        looks: owned(&[TIMERS, REPORTS, DEAD_LETTERS, AUDIT]),
         readers: vec![
             reader(COMMANDS, COMMANDS_CONSUMER),
             reader(OUTCOMES, &format!("{process}-ids")),
@@ -185,9 +186,12 @@ fn outcomes_changes_and_users() -> Vec<String> {
 /// the first record of OUTCOMES, which tells of which commands there is none any more. It reads EVENTS for the histories of aggregates.
 fn gateway() -> StageNeeds {
     StageNeeds {
-        streams: owned(&[COMMANDS, EVENTS, OUTCOMES]),
-        appends: vec![append(COMMANDS, format!("{COMMAND_PREFIX}.*.*.*.*"))],
-        gets: owned(&[COMMANDS, EVENTS, OUTCOMES]),
+        streams: owned(&[COMMANDS, EVENTS, OUTCOMES, AUDIT]),
+        appends: vec![
+            append(COMMANDS, format!("{COMMAND_PREFIX}.*.*.*.*")),
+            append(AUDIT, format!("{AUDIT_PREFIX}.*")),
+        ],
+        gets: owned(&[COMMANDS, EVENTS, OUTCOMES, AUDIT]),
         direct_gets: owned(&[EVENTS]),
         queries: vec![format!("{QUERY_PREFIX}.*.*.get"), format!("{QUERY_PREFIX}.*.*.list")],
         tells: vec![format!("{WATCHED_PREFIX}.*.*")],

@@ -1,5 +1,6 @@
 //! The subcommands, one file each.
 
+pub(crate) mod audit;
 pub(crate) mod bench;
 pub(crate) mod check;
 pub(crate) mod deadletters;

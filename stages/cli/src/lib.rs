@@ -84,6 +84,7 @@ enum Command {
     Deadletters(commands::deadletters::DeadLettersArguments),
     Events(commands::events::EventsArguments),
     Verify(commands::verify::VerifyArguments),
+    Audit(commands::audit::AuditArguments),
     Decode(commands::decode::DecodeArguments),
     Schema(commands::schema::SchemaArguments),
     New(commands::new::NewArguments),
@@ -211,6 +212,9 @@ fn dispatch(command: Command, session: &Session) -> Result<u8, CommandFailure> {
         }
         Command::Verify(arguments) => {
             runtime.block_on(session.unless_forbidden(commands::verify::run(arguments, session)))
+        }
+        Command::Audit(arguments) => {
+            runtime.block_on(session.unless_forbidden(commands::audit::run(arguments, session)))
         }
         Command::Decode(arguments) => commands::decode::run(&arguments),
         Command::Keys(arguments) => commands::keys::run(arguments),

@@ -18,7 +18,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use millstream_contract::stream_names::{
-    COMMANDS, DEAD_LETTERS, EVENTS, LEASES_BUCKET, OUTCOMES, REPORTS, TIMERS,
+    AUDIT, COMMANDS, DEAD_LETTERS, EVENTS, LEASES_BUCKET, OUTCOMES, REPORTS, TIMERS,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -36,7 +36,7 @@ pub use self::faults::{Faults, Injected, Kind, SeededFaults, Seen, Verdict};
 use self::frame::{Address, Content, Frame};
 
 /// Streams by the first token of the subjects that they take.
-const STREAMS: [(&str, &str); 9] = [
+const STREAMS: [(&str, &str); 10] = [
     ("cmd", COMMANDS),
     ("effect", COMMANDS),
     ("evt", EVENTS),
@@ -45,6 +45,7 @@ const STREAMS: [(&str, &str); 9] = [
     ("timer", TIMERS),
     ("due", TIMERS),
     ("report", REPORTS),
+    ("audit", AUDIT),
     ("$KV", LEASES_BUCKET),
 ];
 

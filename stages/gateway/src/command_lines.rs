@@ -26,7 +26,6 @@ use crate::{
     commands::{Commands, OnItsWay, Sending, Told},
     guard::{Guard, stranger},
     key_ring::{Admission, Principal},
-    listener::ClientAddress,
     problem::Problem,
 };
 
@@ -62,7 +61,6 @@ pub(crate) async fn post(
     State(commands): State<Arc<Commands>>,
     (Extension(principal), Extension(admission)): (Extension<Principal>, Extension<Admission>),
     Extension(guard): Extension<Arc<Guard>>,
-    address: Option<Extension<ClientAddress>>,
     uri: Uri,
     headers: HeaderMap,
     body: Body,
@@ -80,7 +78,7 @@ pub(crate) async fn post(
     }
     // The request itself is counted.
     let more = lines.len().saturating_sub(1);
-    guard.count_more(&principal, address.map(|Extension(address)| address), more)?;
+    guard.count_more(&principal, more)?;
     // One after the other: of two lines under one key that differ, it is the second that is refused.
     let checked: Vec<_> = lines.iter().map(|(_, line)| commands.checked(&principal, &wishes, line)).collect();
     let looks: Vec<_> =
@@ -126,7 +124,9 @@ impl Commands {
     fn checked(&self, principal: &Principal, wishes: &Wishes, line: &Bytes) -> Result<Sending, Problem> {
         let Line { context, aggregate, id, command, body, idempotency_key, expected_version } = read(line)?;
         let address = command_request::address(&[context, aggregate, id, command])?;
-        principal.check_may_send(&address)?;
+        principal.check_may_send(&address).inspect_err(|problem| {
+            self.audit.refused(&principal.asker(), &address.subject(), problem.kind());
+        })?;
         if let Some(key) = &idempotency_key {
             command_request::check_idempotency_key(key)?;
         }

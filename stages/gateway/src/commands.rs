@@ -39,6 +39,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     answers::{self, Stored},
+    audit::{Audit, CommandRecord},
     command_log::{CommandLog, Fingerprint, id_of},
     command_request::{self, Wishes, check_question, too_large},
     config::{KnownReport, Limits},
@@ -84,6 +85,7 @@ pub(crate) struct Commands {
     /// For streams of live rows.
     pub(crate) places_for_live: Arc<Places>,
     pub(crate) live: Hub,
+    pub(crate) audit: Audit,
     /// From then on nobody waits for an outcome.
     pub(crate) stop: CancellationToken,
 }
@@ -94,6 +96,7 @@ pub(crate) struct Sending {
     /// Whether the client may send it again under the same id.
     repeatable: bool,
     fingerprint: Fingerprint,
+    principal: Principal,
     message: NewMessage,
 }
 
@@ -119,6 +122,7 @@ impl Told {
 pub(crate) struct OnItsWay {
     id: String,
     fingerprint: Fingerprint,
+    record: CommandRecord,
     put: HandedOver,
 }
 
@@ -249,7 +253,7 @@ impl Commands {
                 return Err(key_reused());
             }
         }
-        Ok(Sending { id, repeatable, fingerprint, message })
+        Ok(Sending { id, repeatable, fingerprint, principal: principal.clone(), message })
     }
 
     /// The answer to a request that was answered before under the same key; none when it has to be sent, or may be sent again
@@ -270,6 +274,8 @@ impl Commands {
         if !reply.outcome.is_final() {
             return Ok(None);
         }
+        let Sending { id, principal, message, .. } = sending;
+        self.audit.repeated(principal, &message.subject, id, reply.command_position);
         let Some(seconds) = self.seconds(wait) else {
             return Ok(Some(Told::Stored(self.stored(sending.id.clone(), reply.command_position))));
         };
@@ -300,16 +306,20 @@ impl Commands {
 
     /// Hands a command over to be stored. Those that are handed over one after the other are stored in that order.
     pub(crate) async fn hand_over(&self, sending: Sending, deadline: Instant) -> Result<OnItsWay, Problem> {
-        let Sending { id, fingerprint, message, .. } = sending;
+        let Sending { id, fingerprint, principal, message, .. } = sending;
+        let place = self.audit.place(&principal, &message.subject);
+        let mut record = place.inspect_err(|_| self.recent_keys.forget(&id))?;
+        record.named(&id);
         if !self.broker.is_connected() {
+            record.not_stored();
             self.recent_keys.forget(&id);
             let detail = "there is no connection to NATS now; the command is not stored, send it again";
             return Err(Problem::unavailable("not-connected", detail));
         }
         match timeout_at(deadline, self.intake.hand_over(message)).await {
-            Ok(Ok(put)) => Ok(OnItsWay { id, fingerprint, put }),
-            Ok(Err(error)) => Err(self.not_stored(id, Some(error))),
-            Err(_) => Err(self.not_stored(id, None)),
+            Ok(Ok(put)) => Ok(OnItsWay { id, fingerprint, record, put }),
+            Ok(Err(error)) => Err(self.not_stored(id, record, Some(error))),
+            Err(_) => Err(self.not_stored(id, record, None)),
         }
     }
 
@@ -320,11 +330,14 @@ impl Commands {
         expected: Option<(u64, ExpectedOutcome)>,
         deadline: Instant,
     ) -> Result<Told, Problem> {
-        let OnItsWay { id, fingerprint, put } = on_its_way;
+        let OnItsWay { id, fingerprint, record, put } = on_its_way;
         let stored = match timeout_at(deadline, put.stored()).await {
-            Ok(Ok(stored)) => self.stored(id, stored.position),
-            Ok(Err(error)) => return Err(self.not_stored(id, Some(error))),
-            Err(_) => return Err(self.not_stored(id, None)),
+            Ok(Ok(stored)) => {
+                record.stored(stored.position);
+                self.stored(id, stored.position)
+            }
+            Ok(Err(error)) => return Err(self.not_stored(id, record, Some(error))),
+            Err(_) => return Err(self.not_stored(id, record, None)),
         };
         match expected {
             Some((seconds, expected)) => self.await_outcome(stored, fingerprint, seconds, expected).await,
@@ -333,9 +346,10 @@ impl Commands {
     }
 
     /// Why a command is not stored; without an error, the time was over.
-    fn not_stored(&self, id: String, error: Option<AppendError>) -> Problem {
+    fn not_stored(&self, id: String, record: CommandRecord, error: Option<AppendError>) -> Problem {
         match error {
             Some(error @ (AppendError::Refused { .. } | AppendError::Conflict { .. })) => {
+                record.not_stored();
                 self.recent_keys.forget(&id);
                 let status = StatusCode::INTERNAL_SERVER_ERROR;
                 Problem::new(status, "store-refused", error.to_string()).with("command_id", id)

@@ -1,15 +1,17 @@
-//! The `[gateway]` section.
+//! The `[gateway]` section. `limits` has how much the gateway takes.
+
+mod limits;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     marker::PhantomData,
-    net::{Ipv4Addr, SocketAddr},
-    num::NonZeroU32,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     time::Duration,
 };
 
+use ipnet::IpNet;
 use millstream_contract::{api_key::CommandPattern, error_text::one_line, near_name::near_name};
 use millstream_domain::{
     application::{Application, ApplicationError, BuiltReport, DefaultSettings, Model, Views},
@@ -19,55 +21,40 @@ use millstream_domain::{
 };
 use millstream_runtime::config::{Section, SectionKeys};
 
-use crate::key_ring::check_keys_file;
+pub use self::limits::Limits;
+use crate::{
+    audit::Audited,
+    certificate::CertificateFiles,
+    client_address::{ForwardedHeader, TrustedProxies},
+    key_ring::{TokenSettings, check_keys_file},
+    tokens::source::Refresh,
+};
 
 /// Nobody else can reach it.
 const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
-/// A quarter of what nats-server takes by default, headers included.
-const BODY_MAX_DEFAULT: u64 = 256 * 1024;
-/// Smaller than any command that somebody means would be refused.
-const BODY_MAX_LEAST: u64 = 1024;
-/// Some thousand commands of usual size.
-const LINES_BYTES_MAX_DEFAULT: u64 = 1024 * 1024;
-/// As many as a key may send in a second by default.
-const LINES_MAX_DEFAULT: u64 = 500;
-/// Headers come in one or two packets; whoever takes longer holds a connection on purpose.
-const HEADER_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
-/// A large body over a slow network.
-const BODY_TIMEOUT_DEFAULT: Duration = Duration::from_secs(20);
-/// Longer than a server takes to elect a leader.
-const STORE_WAIT_DEFAULT: Duration = Duration::from_secs(5);
-/// Shorter than proxies give a request by default.
-const WAIT_MAX_DEFAULT: Duration = Duration::from_secs(30);
-/// What a client can ask for.
-const WAIT_LEAST: Duration = Duration::from_secs(1);
-/// As many as a process of `submit` takes, and some.
-const REQUESTS_MAX_DEFAULT: u64 = 4096;
-/// Most of them idle.
-const CONNECTIONS_MAX_DEFAULT: u64 = 8192;
-/// What one till or one supplier's system never reaches.
-const RATE_DEFAULT: u64 = 500;
-/// Many of them may come through one proxy.
-const RATE_ADDRESS_DEFAULT: u64 = 5000;
-/// A rate is a number of 32 bits.
-const RATE_MAX: u64 = 1_000_000;
-/// What a view lets one client have by default, and the gateway is one.
-const WAITING_MAX_DEFAULT: u64 = 128;
-/// A quarter of the connections.
-const LIVE_MAX_DEFAULT: u64 = 2048;
-/// For each row that is watched a question in that time.
-const LIVE_RECHECK_DEFAULT: Duration = Duration::from_secs(30);
-/// Three others who do the same leave something.
-const KEY_SHARE_DEFAULT: u64 = 25;
-/// The most that a wait for a semaphore's place can count.
-const COUNT_MAX: u64 = 1_000_000;
+/// Clocks that are set by the network are closer.
+const TOKEN_LEEWAY_DEFAULT: Duration = Duration::from_secs(30);
+/// With more, a token that is over would be as good as a valid one.
+const TOKEN_LEEWAY_MAX: Duration = Duration::from_secs(300);
+/// Issuers show a new key for longer than that before they sign with it.
+const ISSUER_REFRESH_DEFAULT: Duration = Duration::from_secs(600);
+/// Whoever makes up tokens has an issuer asked no more often than that.
+const ISSUER_REFRESH_PAUSE_DEFAULT: Duration = Duration::from_secs(30);
 
 /// What only the gateway of an application has: where it listens, who may come, and how much it takes.
 pub struct StageConfig<A> {
     /// Where it listens.
     pub listen: SocketAddr,
+    /// With what TLS is spoken; without, it is not.
+    pub certificate: Option<CertificateFiles>,
     /// The file of keys; without, whoever can reach it may send anything.
     pub keys_file: Option<PathBuf>,
+    /// Proxies that tell the addresses of clients.
+    pub proxies: TrustedProxies,
+    /// What the audit log is told.
+    pub audited: Audited,
+    /// How tokens are looked at.
+    pub(crate) tokens: TokenSettings,
     /// What it takes.
     pub limits: Limits,
     /// Commands that must say which version of their aggregate their sender has seen.
@@ -115,50 +102,16 @@ impl KnownReport {
     }
 }
 
-/// How much the gateway takes.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Largest body in bytes.
-    pub body_max: usize,
-    /// Largest body with several commands, in bytes.
-    pub lines_bytes_max: usize,
-    /// Most commands in a request.
-    pub lines_max: usize,
-    /// How long the headers of a request may take to come.
-    pub header_timeout: Duration,
-    /// How long its body may take.
-    pub body_timeout: Duration,
-    /// How long a command may take to be stored.
-    pub store_wait: Duration,
-    /// How long a request may wait for an outcome.
-    pub wait_max: Duration,
-    /// Requests at a time.
-    pub requests_max: usize,
-    /// Requests that wait for a position at a time.
-    pub waiting_max: usize,
-    /// Streams of live rows at a time.
-    pub live_max: usize,
-    /// After which time without a hint that it has changed a row is asked for again.
-    pub live_recheck: Duration,
-    /// How many percent of the places for what is in progress one key may hold.
-    pub key_share: usize,
-    /// Connections at a time.
-    pub connections_max: usize,
-    /// Requests a second of one key; none for any number.
-    pub rate: Option<NonZeroU32>,
-    /// Requests a second from one address; none for any number.
-    pub rate_address: Option<NonZeroU32>,
-}
-
 impl<A: Application> Section for StageConfig<A> {
     const NAME: &'static str = "gateway";
     const ABOUT: &'static str = "Where HTTP is answered, for whom, and how much.";
 
     fn read(keys: &mut SectionKeys<'_>) -> Self {
         let listen = listen(keys);
+        let certificate = certificate(keys);
         let keys_file = keys.optional_path(
             "keys_file",
-            "file of the keys with which clients identify themselves, and of the users of NATS that need none (`millstream keys`); read again when it changes",
+            "file of the keys with which clients identify themselves (`millstream keys`), of the issuers whose tokens (JWT) are taken, and of the users of NATS that need none; read again when it changes",
         );
         if keys_file.is_none() && !listen.ip().is_loopback() {
             keys.problem(
@@ -166,6 +119,9 @@ impl<A: Application> Section for StageConfig<A> {
                 "can be reached from outside and gateway.keys_file is not set: anybody could send commands; set it, or listen on 127.0.0.1",
             );
         }
+        let proxies = proxies(keys);
+        let audited = audited(keys);
+        let tokens = tokens(keys);
         let mut limits = Limits::read(keys);
         if keys_file.is_none() {
             // There is one principal alone, of whose share nobody else would have anything.
@@ -177,12 +133,25 @@ impl<A: Application> Section for StageConfig<A> {
             keys.general_problem(error);
             Parts::default()
         });
-        Self { listen, keys_file, limits, preconditions_required, parts, application: PhantomData }
+        Self {
+            listen,
+            certificate,
+            proxies,
+            audited,
+            keys_file,
+            tokens,
+            limits,
+            preconditions_required,
+            parts,
+            application: PhantomData,
+        }
     }
 
     fn file_problems(&self) -> Vec<String> {
-        let checked = self.keys_file.as_deref().map(check_keys_file);
-        checked.and_then(Result::err).map(|error| one_line(&error)).into_iter().collect()
+        let keys = self.keys_file.as_deref().map(check_keys_file).and_then(Result::err);
+        let certificate = self.certificate.as_ref().map(CertificateFiles::check).and_then(Result::err);
+        let problems = keys.map(|error| one_line(&error)).into_iter();
+        problems.chain(certificate.map(|error| one_line(&error))).collect()
     }
 }
 
@@ -246,6 +215,85 @@ impl Parts {
     }
 }
 
+fn certificate(keys: &mut SectionKeys<'_>) -> Option<CertificateFiles> {
+    let certificate = keys.optional_path(
+        "tls_cert_file",
+        "PEM file of the certificate with which TLS is spoken, and those that it is signed with; read again when it changes. Without, there is no TLS: put what ends it in front",
+    );
+    let key = keys.optional_path("tls_key_file", "PEM file of its private key");
+    match (certificate, key) {
+        (Some(certificate), Some(key)) => Some(CertificateFiles { certificate, key }),
+        (None, None) => None,
+        (Some(_), None) => {
+            keys.problem("tls_key_file", "is not set, and tls_cert_file is: TLS takes both");
+            None
+        }
+        (None, Some(_)) => {
+            keys.problem("tls_cert_file", "is not set, and tls_key_file is: TLS takes both");
+            None
+        }
+    }
+}
+
+fn proxies(keys: &mut SectionKeys<'_>) -> TrustedProxies {
+    const NAME: &str = "trusted_proxies";
+    let texts = keys.list(
+        NAME,
+        &[],
+        "networks of proxies, such as 10.0.0.0/8, that tell in forwarded_header from which address a request comes; nobody else's word on that counts",
+    );
+    let mut networks = Vec::new();
+    for text in texts {
+        let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        match network {
+            Ok(network) => networks.push(network),
+            Err(_) => keys
+                .problem(NAME, format!("has {text:?}; it takes addresses and networks, such as 10.0.0.0/8")),
+        }
+    }
+    let choices =
+        [("x-forwarded-for", ForwardedHeader::XForwardedFor), ("forwarded", ForwardedHeader::Forwarded)];
+    let header = keys.choice(
+        "forwarded_header",
+        &choices,
+        "x-forwarded-for",
+        "the header in which these proxies tell it. They must write it themselves, and pass on no other",
+    );
+    TrustedProxies { networks, header }
+}
+
+fn audited(keys: &mut SectionKeys<'_>) -> Audited {
+    let choices = [("all", Audited::All), ("denials", Audited::Denials), ("nothing", Audited::Nothing)];
+    keys.choice(
+        "audit",
+        &choices,
+        "all",
+        "what is recorded in AUDIT: all for commands and refusals, denials for refusals alone, nothing. With all, no command is taken while AUDIT takes no records",
+    )
+}
+
+fn tokens(keys: &mut SectionKeys<'_>) -> TokenSettings {
+    let leeway = keys.duration(
+        "token_leeway",
+        TOKEN_LEEWAY_DEFAULT,
+        "how far the clock of a token's issuer may be from this one; at most 5m",
+    );
+    if leeway > TOKEN_LEEWAY_MAX {
+        keys.problem("token_leeway", "must be at most 5m");
+    }
+    let every = keys.positive_duration(
+        "issuer_refresh",
+        ISSUER_REFRESH_DEFAULT,
+        "how often the public keys of issuers are fetched",
+    );
+    let pause = keys.positive_duration(
+        "issuer_refresh_pause",
+        ISSUER_REFRESH_PAUSE_DEFAULT,
+        "the shortest time between two such fetches, also when a token names a key that is not known",
+    );
+    TokenSettings { leeway, refresh: Refresh { every: every.max(pause), pause } }
+}
+
 fn preconditions_required(keys: &mut SectionKeys<'_>, parts: Option<&Parts>) -> Vec<CommandPattern> {
     const NAME: &str = "preconditions_required";
     let texts = keys.list(
@@ -272,141 +320,12 @@ fn listen(keys: &mut SectionKeys<'_>) -> SocketAddr {
     let text = keys.text(
         "listen",
         &LISTEN_DEFAULT.to_string(),
-        "address and port for HTTP; any but a loopback one takes keys_file. There is no TLS: put what ends it in front",
+        "address and port for HTTP; any but a loopback one takes keys_file, and tls_cert_file unless something in front ends TLS",
     );
     text.parse().unwrap_or_else(|_| {
         keys.problem("listen", format!("is {text:?}; it takes an address and a port, such as 0.0.0.0:8080"));
         LISTEN_DEFAULT
     })
-}
-
-impl Limits {
-    fn read(keys: &mut SectionKeys<'_>) -> Self {
-        let body_max = size(keys, "body_max", BODY_MAX_DEFAULT, "largest body of a request");
-        let lines_bytes_max = size(
-            keys,
-            "lines_bytes_max",
-            LINES_BYTES_MAX_DEFAULT,
-            "largest body of a request with several commands (application/jsonl)",
-        );
-        let lines_max = count(
-            keys,
-            "lines_max",
-            LINES_MAX_DEFAULT,
-            "commands in such a request; each counts for the rates as a request does",
-        );
-        let header_timeout = keys.positive_duration(
-            "header_timeout",
-            HEADER_TIMEOUT_DEFAULT,
-            "how long the headers of a request may take to come",
-        );
-        let body_timeout = keys.positive_duration(
-            "body_timeout",
-            BODY_TIMEOUT_DEFAULT,
-            "how long its body may take to come, and its answer to be taken",
-        );
-        let store_wait = keys.positive_duration(
-            "store_wait",
-            STORE_WAIT_DEFAULT,
-            "how long a command may take to be stored; then the answer is 503",
-        );
-        let wait_max = keys.duration(
-            "wait_max",
-            WAIT_MAX_DEFAULT,
-            "how long a request may wait for an outcome or a position (Prefer: wait); at least 1s, or 0 for no wait",
-        );
-        if !wait_max.is_zero() && wait_max < WAIT_LEAST {
-            keys.problem("wait_max", "must be at least 1s, or 0 for no wait: clients ask for whole seconds");
-        }
-        let requests_max =
-            count(keys, "requests_max", REQUESTS_MAX_DEFAULT, "requests at a time; more get 503");
-        let waiting_max = waiting_max(keys);
-        let (live_max, live_recheck) = live(keys);
-        let key_share = key_share(keys);
-        let connections_max = count(
-            keys,
-            "connections_max",
-            CONNECTIONS_MAX_DEFAULT,
-            "connections at a time; more are closed at once",
-        );
-        let (rate, rate_address) = rates(keys);
-        Self {
-            body_max,
-            lines_bytes_max,
-            lines_max,
-            header_timeout,
-            body_timeout,
-            store_wait,
-            wait_max,
-            requests_max,
-            waiting_max,
-            live_max,
-            live_recheck,
-            key_share,
-            connections_max,
-            rate,
-            rate_address,
-        }
-    }
-}
-
-fn waiting_max(keys: &mut SectionKeys<'_>) -> usize {
-    count(
-        keys,
-        "waiting_max",
-        WAITING_MAX_DEFAULT,
-        "requests with Millstream-Position at a time; more get 503. A view lets one gateway have queries_waiting_client_max",
-    )
-}
-
-fn live(keys: &mut SectionKeys<'_>) -> (usize, Duration) {
-    let max =
-        count(keys, "live_max", LIVE_MAX_DEFAULT, "streams of live rows (/v1/live) at a time; more get 503");
-    let recheck = keys.positive_duration(
-        "live_recheck",
-        LIVE_RECHECK_DEFAULT,
-        "how long a row on such a stream may be old at most, should it be lost that it has changed",
-    );
-    (max, recheck)
-}
-
-fn key_share(keys: &mut SectionKeys<'_>) -> usize {
-    let share = keys.number(
-        "key_share",
-        KEY_SHARE_DEFAULT,
-        1..=100,
-        "percent of the places of each kind that one key may hold: of requests_max, of waiting_max, of live_max, of 64 requests with several commands, of 16 for a history and of 4 for a state as of a moment; more get 429; 100 for all",
-    );
-    usize::try_from(share).unwrap_or(usize::MAX)
-}
-
-fn rates(keys: &mut SectionKeys<'_>) -> (Option<NonZeroU32>, Option<NonZeroU32>) {
-    let of_keys =
-        rate(keys, "rate", RATE_DEFAULT, "requests a second with one key, more get 429; 0 for any number");
-    let of_addresses = rate(
-        keys,
-        "rate_address",
-        RATE_ADDRESS_DEFAULT,
-        "requests a second from one address, a proxy's where there is one; more get 429; 0 for any number",
-    );
-    (of_keys, of_addresses)
-}
-
-fn size(keys: &mut SectionKeys<'_>, name: &str, default: u64, help: &'static str) -> usize {
-    let size = keys.bytes(name, default, help);
-    if size < BODY_MAX_LEAST {
-        keys.problem(name, "must be at least 1KiB");
-    }
-    usize::try_from(size).unwrap_or(usize::MAX)
-}
-
-fn count(keys: &mut SectionKeys<'_>, name: &str, default: u64, help: &'static str) -> usize {
-    usize::try_from(keys.number(name, default, 1..=COUNT_MAX, help)).unwrap_or(usize::MAX)
-}
-
-fn rate(keys: &mut SectionKeys<'_>, name: &str, default: u64, help: &'static str) -> Option<NonZeroU32> {
-    let rate = keys.number(name, default, 0..=RATE_MAX, help);
-    u32::try_from(rate).ok().and_then(NonZeroU32::new)
 }
 
 impl<A> fmt::Debug for StageConfig<A> {

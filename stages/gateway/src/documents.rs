@@ -1,5 +1,5 @@
-//! `GET /v1/openapi.json` and `GET /v1/docs`: what the gateway tells of itself, to programs and to people. Both are made once, when the
-//! gateway starts.
+//! `GET /v1/openapi.json`, `GET /v1/asyncapi.json` and `GET /v1/docs`: what the gateway tells of itself and of the subjects of NATS, to programs
+//! and to people. They are made once, when the gateway starts.
 
 use std::sync::Arc;
 
@@ -9,6 +9,7 @@ use axum::{
     response::Response,
 };
 use bytes::Bytes;
+use millstream_domain::async_api::{self, AsyncApiInfo};
 
 use crate::{
     command_request::{check_question, refuse_parameters},
@@ -20,12 +21,13 @@ use crate::{
 };
 
 /// Their addresses. A person may open them in a browser of the same machine where the gateway has no keys.
-pub(crate) const ADDRESSES: [&str; 2] = ["/v1/openapi.json", "/v1/docs"];
+pub(crate) const ADDRESSES: [&str; 3] = ["/v1/openapi.json", "/v1/asyncapi.json", "/v1/docs"];
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 
 /// The documents.
 pub(crate) struct Documents {
     openapi: Bytes,
+    asyncapi: Bytes,
     page: Bytes,
     security_policy: HeaderValue,
 }
@@ -34,7 +36,15 @@ impl Documents {
     /// Those of a gateway.
     pub(crate) fn of(described: &Described<'_>) -> Self {
         let docs_page::Page { html, security_policy } = docs_page::page(described);
-        Self { openapi: openapi::document(described).to_string().into(), page: html.into(), security_policy }
+        let &Described { name, version, about, parts, .. } = described;
+        let asyncapi =
+            async_api::document(AsyncApiInfo { name, version, about }, &parts.aggregates, &parts.views);
+        Self {
+            openapi: openapi::document(described).to_string().into(),
+            asyncapi: asyncapi.to_string().into(),
+            page: html.into(),
+            security_policy,
+        }
     }
 }
 
@@ -45,6 +55,15 @@ pub(crate) async fn openapi(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     same_or_whole(&uri, &headers, &documents.openapi)
+}
+
+/// The AsyncAPI document.
+pub(crate) async fn asyncapi(
+    State(documents): State<Arc<Documents>>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    same_or_whole(&uri, &headers, &documents.asyncapi)
 }
 
 /// The page. Its policy lets it have its own style and nothing else.

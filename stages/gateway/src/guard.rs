@@ -15,14 +15,17 @@ use millstream_runtime::metrics::Metrics;
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
 use crate::{
+    audit::{Asker, Audit, called},
+    client_address::TrustedProxies,
     config::Limits,
     documents,
     key_ring::{Admission, Ended, KeyRing, Principal, Stranger},
     listener::ClientAddress,
     pages,
     places::{Place, Places},
-    problem::{Problem, SOON},
+    problem::{Code, Problem, SOON},
     rates::Rates,
+    tokens::Refusal,
 };
 
 /// The route in metrics of what no route takes: paths are the clients' to choose.
@@ -37,22 +40,38 @@ const ANSWER_HEADERS: [(header::HeaderName, &str); 5] = [
     (header::HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
 ];
 
+/// For a year a browser comes with TLS alone. Names below this one may be others' gateways.
+const WITH_TLS_ALONE: HeaderValue = HeaderValue::from_static("max-age=31536000");
+
 /// Lets requests in.
 pub(crate) struct Guard {
     keys: KeyRing,
     places: Arc<Places>,
     rates: Rates<Arc<str>>,
     rates_of_addresses: Rates<IpAddr>,
+    proxies: TrustedProxies,
+    with_tls: bool,
+    audit: Audit,
     metrics: Metrics,
 }
 
 impl Guard {
-    pub(crate) fn new(keys: KeyRing, limits: &Limits, metrics: Metrics) -> Self {
+    pub(crate) fn new(
+        keys: KeyRing,
+        limits: &Limits,
+        proxies: TrustedProxies,
+        with_tls: bool,
+        audit: Audit,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             keys,
             places: Places::for_requests(limits),
             rates: Rates::new(limits.rate),
             rates_of_addresses: Rates::new(limits.rate_address),
+            proxies,
+            with_tls,
+            audit,
             metrics,
         }
     }
@@ -61,15 +80,10 @@ impl Guard {
     ///
     /// # Errors
     /// A [`Problem`] when they are more than may come now, or ever at once.
-    pub(crate) fn count_more(
-        &self,
-        principal: &Principal,
-        address: Option<ClientAddress>,
-        more: usize,
-    ) -> Result<(), Problem> {
+    pub(crate) fn count_more(&self, principal: &Principal, more: usize) -> Result<(), Problem> {
         let Some(more) = u32::try_from(more).ok().and_then(NonZeroU32::new) else { return Ok(()) };
-        if let Some(ClientAddress(address)) = address {
-            let counted = self.rates_of_addresses.count_all(&address.ip(), more);
+        if let Some(address) = principal.asker().address {
+            let counted = self.rates_of_addresses.count_all(&address, more);
             counted.map_err(|wait| too_many(wait, "address"))?;
         }
         let counted = self.rates.count_all(&Arc::from(principal.name()), more);
@@ -100,20 +114,26 @@ impl Guard {
         self.keys.is_open()
     }
 
-    /// Who has a key.
-    pub(crate) fn identify(&self, token: &str) -> Result<Principal, Stranger> {
-        self.keys.identify(Some(token), Timestamp::now())
+    /// Who has a key or token.
+    pub(crate) async fn identify(&self, token: &str) -> Result<Principal, Stranger> {
+        self.keys.identify(Some(token), Timestamp::now()).await.map(|(principal, _)| principal)
     }
 
-    fn let_in(&self, request: &Request) -> Result<(Principal, Admission), Problem> {
-        check_host(request)?;
+    async fn let_in(
+        &self,
+        headers: &HeaderMap,
+        is_for_people: bool,
+        asker: &mut Asker,
+    ) -> Result<(Principal, Admission), Problem> {
         if self.keys.is_open() {
-            only_programs_of_this_machine(request.headers(), is_for_people(request))?;
+            only_programs_of_this_machine(headers, is_for_people)?;
         }
-        let token = bearer(request.headers())?;
-        let principal = self.keys.identify(token, Timestamp::now()).map_err(stranger)?;
+        let key = bearer(headers)?;
+        let (principal, admission) = self.keys.identify(key, Timestamp::now()).await.map_err(stranger)?;
+        let principal = principal.from(asker.address);
+        *asker = principal.asker();
         self.rates.count(&Arc::from(principal.name())).map_err(|pause| too_fast("key", pause))?;
-        Ok((principal, self.keys.admission(token)))
+        Ok((principal, admission))
     }
 }
 
@@ -121,26 +141,30 @@ impl Guard {
 pub(crate) async fn pass(State(guard): State<Arc<Guard>>, mut request: Request, next: Next) -> Response {
     let began = Instant::now();
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
-    let response = match admitted(&guard, &mut request) {
+    let what = called(request.method(), request.uri().path());
+    let mut asker = Asker::default();
+    let response = match admitted(&guard, &mut request, &mut asker).await {
         Ok((_place, admission)) => answer(request, next, admission).await,
         Err(problem) => problem.into_response(),
     };
-    finished(&guard, response, route.as_deref(), began)
+    finished(&guard, response, (route.as_deref(), began), (&asker, &what))
 }
 
 /// The middleware around what concerns nobody's data: only how much comes is looked at, not from whom.
 pub(crate) async fn pass_anybody(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
     let began = Instant::now();
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
-    let response = match counted(&guard, &request) {
+    let what = called(request.method(), request.uri().path());
+    let mut asker = Asker::default();
+    let response = match counted(&guard, &request, &mut asker) {
         Ok(_place) => next.run(request).await,
         Err(problem) => problem.into_response(),
     };
-    finished(&guard, response, route.as_deref(), began)
+    finished(&guard, response, (route.as_deref(), began), (&asker, &what))
 }
 
-fn counted(guard: &Guard, request: &Request) -> Result<OwnedSemaphorePermit, Problem> {
-    count_address(guard, request)?;
+fn counted(guard: &Guard, request: &Request, asker: &mut Asker) -> Result<OwnedSemaphorePermit, Problem> {
+    asker.address = count_address(guard, request)?;
     check_host(request)?;
     if guard.is_open() {
         only_programs_of_this_machine(request.headers(), is_for_people(request))?;
@@ -148,13 +172,27 @@ fn counted(guard: &Guard, request: &Request) -> Result<OwnedSemaphorePermit, Pro
     guard.places.of_anybody()
 }
 
-fn count_address(guard: &Guard, request: &Request) -> Result<(), Problem> {
-    let Some(ClientAddress(address)) = request.extensions().get() else { return Ok(()) };
-    guard.rates_of_addresses.count(&address.ip()).map_err(|pause| too_fast("address", pause))
+/// From which address a request comes, if that may send more.
+fn count_address(guard: &Guard, request: &Request) -> Result<Option<IpAddr>, Problem> {
+    let Some(ClientAddress(address)) = request.extensions().get() else { return Ok(None) };
+    let address = guard.proxies.client(address.ip(), request.headers());
+    guard.rates_of_addresses.count(&address).map_err(|pause| too_fast("address", pause))?;
+    Ok(Some(address))
 }
 
-fn finished(guard: &Guard, response: Response, route: Option<&str>, began: Instant) -> Response {
-    let response = with_headers(response);
+fn finished(
+    guard: &Guard,
+    response: Response,
+    (route, began): (Option<&str>, Instant),
+    (asker, what): (&Asker, &str),
+) -> Response {
+    if let Some(Code(code)) = response.extensions().get() {
+        guard.audit.refused(asker, what, (response.status(), &**code));
+    }
+    let mut response = with_headers(response);
+    if guard.with_tls {
+        response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, WITH_TLS_ALONE);
+    }
     let route = route.unwrap_or(NO_ROUTE);
     guard.metrics.gateway_answered(route, response.status().as_u16(), began.elapsed());
     response
@@ -184,10 +222,16 @@ async fn answer(request: Request, next: Next, mut admission: Admission) -> Respo
 }
 
 /// The place is held until the answer is there.
-fn admitted(guard: &Guard, request: &mut Request) -> Result<(Place, Admission), Problem> {
-    count_address(guard, request)?;
+async fn admitted(
+    guard: &Guard,
+    request: &mut Request,
+    asker: &mut Asker,
+) -> Result<(Place, Admission), Problem> {
+    asker.address = count_address(guard, request)?;
     let place = guard.places.of_anybody()?;
-    let (principal, admission) = guard.let_in(request)?;
+    check_host(request)?;
+    let is_for_people = is_for_people(request);
+    let (principal, admission) = guard.let_in(request.headers(), is_for_people, asker).await?;
     let place = guard.places.given_to(principal.name(), place)?;
     request.extensions_mut().insert(principal);
     request.extensions_mut().insert(admission.clone());
@@ -254,7 +298,7 @@ fn is_loopback(name: &str) -> bool {
 fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     let malformed = || {
         let detail = "the header Authorization must be there once and read `Bearer <key>`";
-        challenge(Problem::new(StatusCode::UNAUTHORIZED, "authorization-malformed", detail))
+        challenge(Problem::new(StatusCode::UNAUTHORIZED, "authorization-malformed", detail), "Bearer")
     };
     let mut all = headers.get_all(header::AUTHORIZATION).iter();
     let Some(value) = all.next() else { return Ok(None) };
@@ -281,12 +325,38 @@ pub(crate) fn stranger(stranger: Stranger) -> Problem {
         Stranger::NoKey => ("key-missing", "send a key as `Authorization: Bearer <key>`"),
         Stranger::UnknownKey => ("key-unknown", "this key is unknown, or was revoked"),
         Stranger::Expired => ("key-expired", "this key's time is over; ask for a new one"),
+        Stranger::Token(refusal) => return refused_token(refusal),
     };
-    challenge(Problem::new(StatusCode::UNAUTHORIZED, code, detail))
+    challenge(Problem::new(StatusCode::UNAUTHORIZED, code, detail), "Bearer")
 }
 
-fn challenge(problem: Problem) -> Problem {
-    problem.header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+fn refused_token(refusal: Refusal) -> Problem {
+    let (code, detail) = match refusal {
+        Refusal::Unavailable => {
+            let detail = "the keys of the token's issuer could not be fetched yet; send it again";
+            return Problem::unavailable("issuer-unavailable", detail);
+        }
+        Refusal::Expired => ("token-expired", "the token's time is over; ask its issuer for a new one"),
+        Refusal::Early => ("token-early", "the token's time has not come yet"),
+        Refusal::Malformed => {
+            ("token-malformed", "this is no token (JWT), or exp, iss or aud are not there as they must be")
+        }
+        Refusal::Algorithm => {
+            ("token-refused", "the token is not signed with an algorithm that its issuer may use")
+        }
+        Refusal::Issuer => ("token-refused", "tokens of this issuer (iss) are not taken"),
+        Refusal::Audience => ("token-refused", "the token is meant for somebody else (aud)"),
+        Refusal::Key => ("token-refused", "the issuer has no key that the token was signed with (kid)"),
+        Refusal::Signature => ("token-refused", "the token's signature is not its issuer's"),
+        Refusal::Claims => {
+            ("token-refused", "the token does not say who it is about, or grants too much for one token")
+        }
+    };
+    challenge(Problem::new(StatusCode::UNAUTHORIZED, code, detail), "Bearer error=\"invalid_token\"")
+}
+
+fn challenge(problem: Problem, challenge: &'static str) -> Problem {
+    problem.header(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge))
 }
 
 #[cfg(test)]

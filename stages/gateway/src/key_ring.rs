@@ -1,7 +1,11 @@
-//! Who comes: the keys and users of the file, which is read again when it changes, so that a key is revoked by taking it out.
+//! Who comes: the keys, users and issuers of tokens of the file, which is read again when it changes, so that a key is revoked by taking it
+//! out. `follower` does that.
+
+mod follower;
 
 use std::{
     collections::{BTreeSet, HashMap},
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -11,7 +15,6 @@ use axum::http::StatusCode;
 use jiff::Timestamp;
 use millstream_contract::{
     api_key::{ApiKeys, ApiKeysError, Grants, KeyHash},
-    error_text::one_line,
     exit_code::{ExitCode, Failure},
     subject::{CommandAddress, StreamId},
 };
@@ -22,10 +25,13 @@ use millstream_runtime::{
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::problem::Problem;
+use self::follower::Follower;
+use crate::{
+    audit::Asker,
+    problem::Problem,
+    tokens::{Issuers, Refusal, is_token, source::Refresh},
+};
 
-/// How often the file is looked at. A change takes two looks, so that a revoked key is refused within a second.
-const LOOK_INTERVAL: Duration = Duration::from_millis(400);
 /// How often it is looked whether a key has expired that is in use: the clock may be set.
 const CLOCK_LOOK_INTERVAL: Duration = Duration::from_secs(60);
 /// Who sends where no keys are asked for.
@@ -85,12 +91,24 @@ pub(crate) struct Principal {
     name: Arc<str>,
     /// None where no keys are asked for, and everything is granted.
     grants: Option<Arc<Grants>>,
+    /// From where it came; none over NATS.
+    address: Option<IpAddr>,
 }
 
 impl Principal {
     /// The actor of what it sends.
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The same, as it has come from an address.
+    pub(crate) fn from(self, address: Option<IpAddr>) -> Self {
+        Self { address, ..self }
+    }
+
+    /// Who it is in the audit log.
+    pub(crate) fn asker(&self) -> Asker {
+        Asker { name: Some(Arc::clone(&self.name)), address: self.address }
     }
 
     /// Whether it may send a command.
@@ -145,11 +163,26 @@ pub(crate) enum Stranger {
     UnknownKey,
     /// The key's time is over.
     Expired,
+    /// There was a token instead of a key, and it lets nobody in.
+    Token(Refusal),
 }
 
-/// A key that was let in, for what goes on for longer than a request; none where no keys are asked for.
+/// With what somebody identifies itself.
 #[derive(Debug, Clone)]
-pub(crate) struct Admission(Option<(KeyHash, watch::Receiver<Known>)>);
+enum Credential {
+    Key(KeyHash),
+    Token(Arc<str>),
+}
+
+impl Credential {
+    fn of(text: &str) -> Self {
+        if is_token(text) { Self::Token(Arc::from(text)) } else { Self::Key(KeyHash::of(text)) }
+    }
+}
+
+/// A key or token that was let in, for what goes on for longer than a request; none where no keys are asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct Admission(Option<(Credential, watch::Receiver<Known>)>);
 
 /// Why a key is let in no longer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,23 +196,22 @@ pub(crate) enum Ended {
 impl Admission {
     /// Who `principal` is by now: what its key grants may be less than when it was let in, or nothing. A body may take long to come.
     pub(crate) fn still(&self, principal: Principal) -> Result<Principal, Stranger> {
-        let Some((hash, known)) = &self.0 else { return Ok(principal) };
-        known.borrow().principal(hash, Timestamp::now())
+        let Some((credential, known)) = &self.0 else { return Ok(principal) };
+        let still = known.borrow().principal(credential, Timestamp::now());
+        still.map(|(still, _)| still.from(principal.address))
     }
 
     /// Ends when the key is valid no longer, or what it grants is not enough for `is_granted`.
     pub(crate) async fn ended(&mut self, is_granted: impl Fn(&Principal) -> bool) -> Ended {
-        let Some((hash, known)) = &mut self.0 else { return std::future::pending().await };
+        let Some((credential, known)) = &mut self.0 else { return std::future::pending().await };
         loop {
-            let expires = match known.borrow_and_update().by_key.get(hash) {
-                None => return Ended::Stranger(Stranger::UnknownKey),
-                Some((principal, _)) if !is_granted(principal) => return Ended::NotGranted,
-                Some((_, expires)) => *expires,
+            let now = Timestamp::now();
+            let expires = match known.borrow_and_update().principal(credential, now) {
+                Err(stranger) => return Ended::Stranger(stranger),
+                Ok((principal, _)) if !is_granted(&principal) => return Ended::NotGranted,
+                Ok((_, expires)) => expires,
             };
-            let left = Duration::try_from(expires.duration_since(Timestamp::now())).unwrap_or_default();
-            if left.is_zero() {
-                return Ended::Stranger(Stranger::Expired);
-            }
+            let left = Duration::try_from(expires.duration_since(now)).unwrap_or_default();
             let look = tokio::time::sleep(left.min(CLOCK_LOOK_INTERVAL));
             tokio::select! {
                 // When the file is followed no more, the gateway is stopping.
@@ -197,14 +229,38 @@ pub(crate) struct Known {
     by_key: HashMap<KeyHash, (Principal, Timestamp)>,
     /// Users of NATS, by name.
     users: HashMap<Arc<str>, Principal>,
+    /// Those whose tokens are taken.
+    issuers: Issuers,
 }
 
 impl Known {
-    /// Who has a key, at the time `now`.
-    fn principal(&self, hash: &KeyHash, now: Timestamp) -> Result<Principal, Stranger> {
-        let (principal, expires) = self.by_key.get(hash).ok_or(Stranger::UnknownKey)?;
-        if now < *expires { Ok(principal.clone()) } else { Err(Stranger::Expired) }
+    /// Who has a key or token, at the time `now`, and until when.
+    fn principal(&self, credential: &Credential, now: Timestamp) -> Result<(Principal, Timestamp), Stranger> {
+        match credential {
+            Credential::Key(hash) => {
+                let (principal, expires) = self.by_key.get(hash).ok_or(Stranger::UnknownKey)?;
+                if now < *expires { Ok((principal.clone(), *expires)) } else { Err(Stranger::Expired) }
+            }
+            // Without issuers nobody has been promised that a token is taken.
+            Credential::Token(_) if self.issuers.len() == 0 => Err(Stranger::UnknownKey),
+            Credential::Token(token) => {
+                let verified = self.issuers.verify(token, now).map_err(Stranger::Token)?;
+                Ok((
+                    Principal { name: verified.actor, grants: Some(verified.grants), address: None },
+                    verified.expires,
+                ))
+            }
+        }
     }
+}
+
+/// How tokens are looked at.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TokenSettings {
+    /// How far the clocks of an issuer and of this machine may be apart.
+    pub(crate) leeway: Duration,
+    /// How often the keys of issuers are fetched.
+    pub(crate) refresh: Refresh,
 }
 
 /// The keys there are. Clones share one state.
@@ -224,6 +280,7 @@ impl KeyRing {
     /// [`KeyRingError`] when it cannot be used at the start.
     pub(crate) async fn open(
         file: Option<PathBuf>,
+        tokens: TokenSettings,
         condition: Condition,
         stop: CancellationToken,
     ) -> Result<Self, KeyRingError> {
@@ -232,9 +289,9 @@ impl KeyRing {
             return Ok(Self::Open);
         };
         let text = read(&path).await?;
-        let follower = Follower::new(path, text, condition)?;
-        let keys = follower.keys.subscribe();
-        tokio::spawn(follower.follow(stop));
+        let follower = Follower::new(path, text, tokens, condition, stop)?;
+        let keys = follower.subscribe();
+        tokio::spawn(follower.follow());
         Ok(Self::Closed(keys))
     }
 
@@ -243,22 +300,27 @@ impl KeyRing {
         matches!(self, Self::Open)
     }
 
-    /// Who has the key `token`, at the time `now`.
-    pub(crate) fn identify(&self, token: Option<&str>, now: Timestamp) -> Result<Principal, Stranger> {
-        let known = match self {
-            Self::Open => return Ok(Principal { name: ANYBODY.into(), grants: None }),
-            Self::Closed(known) => known.borrow(),
+    /// Who has the key or token `text`, at the time `now`. For a token whose key is not known yet, the keys of its issuer are fetched.
+    pub(crate) async fn identify(
+        &self,
+        text: Option<&str>,
+        now: Timestamp,
+    ) -> Result<(Principal, Admission), Stranger> {
+        let Self::Closed(known) = self else {
+            return Ok((Principal { name: ANYBODY.into(), grants: None, address: None }, Admission(None)));
         };
-        let token = token.ok_or(Stranger::NoKey)?;
-        known.principal(&KeyHash::of(token), now)
-    }
-
-    /// The key `token` as one that was let in.
-    pub(crate) fn admission(&self, token: Option<&str>) -> Admission {
-        match (self, token) {
-            (Self::Closed(known), Some(token)) => Admission(Some((KeyHash::of(token), known.clone()))),
-            _ => Admission(None),
+        let text = text.ok_or(Stranger::NoKey)?;
+        let credential = Credential::of(text);
+        let mut principal = known.borrow().principal(&credential, now);
+        if let Err(Stranger::Token(Refusal::Key | Refusal::Unavailable)) = principal {
+            let source = known.borrow().issuers.source_of(text);
+            if let Some(source) = source
+                && source.fetched_again().await
+            {
+                principal = known.borrow().principal(&credential, now);
+            }
         }
+        principal.map(|(principal, _)| (principal, Admission(Some((credential, known.clone())))))
     }
 
     /// The names of all users of NATS.
@@ -278,136 +340,22 @@ impl KeyRing {
     }
 }
 
-/// Looks at the file again and again.
-struct Follower {
-    path: PathBuf,
-    /// The text that the keys are from.
-    known: String,
-    /// The text of the last look.
-    seen: String,
-    /// What was wrong with it, and told.
-    trouble: String,
-    keys: watch::Sender<Known>,
-    condition: Condition,
-}
-
-impl Follower {
-    fn new(path: PathBuf, text: String, condition: Condition) -> Result<Self, KeyRingError> {
-        let keys = watch::Sender::new(parse(&path, &text)?);
-        condition.holds();
-        Ok(Self { path, known: text.clone(), seen: text, trouble: String::new(), keys, condition })
-    }
-
-    async fn follow(mut self, stop: CancellationToken) {
-        while stop.run_until_cancelled(tokio::time::sleep(LOOK_INTERVAL)).await.is_some() {
-            let read = read(&self.path).await;
-            self.look(read);
-        }
-    }
-
-    /// A text counts when two looks in a row have read it: one alone may have met a file that is just being written, and what stands
-    /// there then, nothing or some of the keys, would revoke the others.
-    fn look(&mut self, read: Result<String, KeyRingError>) {
-        let read = match read {
-            Ok(text) if text != self.seen => {
-                self.seen = text;
-                return;
-            }
-            Ok(text) if text == self.known && self.trouble.is_empty() => return,
-            Ok(text) => parse(&self.path, &text).map(|keys| (text, keys)),
-            Err(error) => Err(error),
-        };
-        match read {
-            Ok((text, new)) => {
-                tracing::info!(keys = new.by_key.len(), users = new.users.len(), "the keys are read again");
-                self.keys.send_replace(new);
-                self.known = text;
-                self.trouble.clear();
-                self.condition.holds();
-            }
-            Err(error) => {
-                let sentence = one_line(&error);
-                if sentence != self.trouble {
-                    tracing::error!(error = sentence, "the keys stay as they were");
-                    self.condition.fails(format!("{sentence}; the keys are those that were read before"));
-                    self.trouble = sentence;
-                }
-            }
-        }
-    }
-}
-
 async fn read(path: &Path) -> Result<String, KeyRingError> {
     let file = path.to_owned();
     let text = do_file_work(move || read_regular_file(&file)).await;
     text.map_err(|source| KeyRingError::File { path: path.to_owned(), source })
 }
 
-fn parse(path: &Path, text: &str) -> Result<Known, KeyRingError> {
+fn parse(path: &Path, text: &str) -> Result<ApiKeys, KeyRingError> {
     let form = |source| KeyRingError::Form { path: path.to_owned(), source: Box::new(source) };
     let all: ApiKeys = toml::from_str(text).map_err(form)?;
     all.check().map_err(|source| KeyRingError::Keys { path: path.to_owned(), source })?;
-    let principal = |name: &str, grants: Grants| {
-        let name: Arc<str> = Arc::from(name);
-        Principal { name, grants: Some(Arc::new(grants)) }
-    };
-    let by_key = all.keys.into_iter().map(|key| {
-        let (name, hash, expires) = (key.name.clone(), key.hash, key.expires);
-        (hash, (principal(&name, key.into_grants()), expires))
-    });
-    let users = all.users.into_iter().map(|user| {
-        let name = user.name.clone();
-        (Arc::from(name.as_str()), principal(&name, user.into_grants()))
-    });
-    Ok(Known { by_key: by_key.collect(), users: users.collect() })
+    Ok(all)
+}
+
+fn principal(name: &str, grants: Grants) -> Principal {
+    Principal { name: Arc::from(name), grants: Some(Arc::new(grants)), address: None }
 }
 
 #[cfg(test)]
-mod tests {
-    use millstream_contract::api_key::Token;
-    use millstream_runtime::health::Readiness;
-
-    use super::*;
-
-    fn entry(seed: u8) -> String {
-        let hash = KeyHash::of(Token::new([seed; 32]).as_str());
-        format!(
-            "[[key]]\nname = \"shop\"\nhash = \"{hash}\"\nexpires = \"2099-01-01T00:00:00Z\"\ncommands = []\n\n"
-        )
-    }
-
-    #[test]
-    fn a_file_that_is_just_being_written_revokes_nothing() {
-        let (readiness, path) = (Readiness::new(), PathBuf::from("keys.toml"));
-        let both = [entry(1), entry(2)].concat();
-        let mut follower = Follower::new(path, both.clone(), readiness.condition("keys")).unwrap();
-        let ring = KeyRing::Closed(follower.keys.subscribe());
-        let known =
-            |seed: u8| ring.identify(Some(Token::new([seed; 32]).as_str()), Timestamp::UNIX_EPOCH).is_ok();
-        // Both are files of keys by themselves: one without any, and one that is cut behind its first.
-        for half_written in [String::new(), entry(1)] {
-            follower.look(Ok(half_written));
-            assert!(known(1) && known(2), "one look is not enough");
-            follower.look(Ok(both.clone()));
-            assert!(known(1) && known(2));
-        }
-        follower.look(Ok(entry(1)));
-        follower.look(Ok(String::new()));
-        follower.look(Ok(entry(2)));
-        assert!(known(1) && known(2), "two looks that differ are not enough");
-        follower.look(Ok(entry(2)));
-        assert!(!known(1) && known(2), "the first is revoked");
-        for _ in 0..2 {
-            follower.look(Ok("[[key]]\nname = \"half".to_owned()));
-        }
-        assert!(known(2) && !readiness.reasons().is_empty(), "what is no file of keys is told");
-        for _ in 0..2 {
-            follower.look(Ok(entry(2)));
-        }
-        assert!(known(2) && readiness.reasons().is_empty(), "{:?}", readiness.reasons());
-        for _ in 0..2 {
-            follower.look(Ok(String::new()));
-        }
-        assert!(!known(2), "a file that stays empty has no keys");
-    }
-}
+mod tests;

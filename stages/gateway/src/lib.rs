@@ -1,15 +1,19 @@
 //! The gateway stage: takes an application's commands over HTTP and answers queries. It holds no state, so any number of them may run.
 //!
-//! In reading order: [`config`] says where it listens; `listener` takes connections; `guard` lets requests in, by `key_ring`, `rates`
-//! and `places`; `commands` and, for several at once, `command_lines` store commands, checked by `command_request`, and say with `answers`,
+//! In reading order: [`config`] says where it listens; `listener` takes connections, with the TLS of `certificate`; `guard` lets requests in, by `key_ring`, `tokens`,
+//! `rates` and `places`; `commands` and, for several at once, `command_lines` store commands, checked by `command_request`, and say with `answers`,
 //! `command_log` and `forgotten` what became of them.
 //! `queries` passes on what `views` answer; `reports` makes documents of it, with `report_document`, in the form that `media_type` tells.
 //! `history` reads the events of an aggregate, or its state as of a moment. `live` shows rows again whenever they change. `user_requests` answers the same over NATS, for users whose name the server proves. `problem` is how it refuses, and `openapi` tells all of it
-//! to programs, `docs_page` to people, as `documents` serves it. `pages` shows all of it in a browser.
+//! to programs, `docs_page` to people, as `documents` serves it. `pages` shows all of it in a browser. `audit` records who sent what, and who was
+//! refused.
 //!
-//! Deliberately absent: decisions, rows, and TLS.
+//! Deliberately absent: decisions and rows.
 
 mod answers;
+mod audit;
+mod certificate;
+mod client_address;
 mod command_lines;
 mod command_log;
 mod command_request;
@@ -33,6 +37,7 @@ mod rates;
 mod recent_keys;
 mod report_document;
 mod reports;
+mod tokens;
 mod user_requests;
 mod views;
 mod watched_stream;
@@ -48,27 +53,56 @@ use axum::{
 };
 use millstream_contract::{
     exit_code::{ExitCode, Failure},
-    stream_names::{COMMANDS, EVENTS},
+    stream_names::{AUDIT, COMMANDS, EVENTS},
     subject::GATEWAY_REPLY_PREFIX,
 };
 use millstream_domain::application::Application;
-use millstream_jetstream::{id_source::IdSource, intake::Intake, nats_broker::answering::AnsweringError};
+use millstream_jetstream::{
+    broker::Broker as _,
+    id_source::IdSource,
+    intake::Intake,
+    nats_broker::{NatsBroker, answering::AnsweringError},
+    retry::answered,
+};
 use millstream_runtime::{
     config::Config,
+    health::Readiness,
+    metrics::Metrics,
     stage::{StageIdentity, StageRuntime, run_stage},
 };
 use millstream_write_side::outcome_inbox::{OutcomeInbox, OutcomeInboxError};
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use ulid::Ulid;
 
 use crate::{
-    command_log::CommandLog, commands::Commands, config::StageConfig, documents::Documents,
-    forgotten::Forgotten, guard::Guard, key_ring::KeyRing, listener::Listener, live::Hub, openapi::Described,
-    pages::Pages, places::Places, problem::Problem, recent_keys::RecentKeys, user_requests::UserRequests,
-    views::Views, watched_stream::WatchedStream,
+    audit::Audit,
+    command_log::CommandLog,
+    commands::Commands,
+    config::{Limits, StageConfig},
+    documents::Documents,
+    forgotten::Forgotten,
+    guard::Guard,
+    key_ring::KeyRing,
+    listener::Listener,
+    live::Hub,
+    openapi::Described,
+    pages::Pages,
+    places::Places,
+    problem::Problem,
+    recent_keys::RecentKeys,
+    user_requests::UserRequests,
+    views::Views,
+    watched_stream::WatchedStream,
 };
-pub use crate::{key_ring::KeyRingError, watched_stream::WatchedStreamError};
+pub use crate::{
+    audit::Audited,
+    certificate::{CertificateError, CertificateFiles},
+    client_address::{ForwardedHeader, TrustedProxies},
+    key_ring::KeyRingError,
+    watched_stream::WatchedStreamError,
+};
 
 /// How long what was begun may still wait for somebody else when the stage is asked to stop: what needs no wait is answered.
 const LAST_MOMENT: Duration = Duration::from_millis(500);
@@ -79,6 +113,9 @@ pub enum RunError {
     /// The file of keys cannot be used.
     #[error(transparent)]
     Keys(#[from] KeyRingError),
+    /// TLS cannot be spoken.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
     /// A stream is not there.
     #[error(transparent)]
     Stream(#[from] WatchedStreamError),
@@ -103,6 +140,7 @@ impl Failure for RunError {
     fn exit_code(&self) -> ExitCode {
         match self {
             Self::Keys(error) => error.exit_code(),
+            Self::Certificate(error) => error.exit_code(),
             Self::Stream(error) => error.exit_code(),
             Self::Outcomes(_) | Self::Users(_) => ExitCode::Unavailable,
             Self::Listen { .. } => ExitCode::Configuration,
@@ -134,18 +172,17 @@ pub async fn run<A: Application>(
     // A client that takes its time must not make the end too slow.
     let end_timeout = config.shutdown.limit / 5 * 4;
     let documents = Arc::new(documents(&config.stage));
-    let StageConfig { listen, keys_file, limits, preconditions_required, parts, .. } = config.stage;
+    let stage = config.stage;
+    let (limits, parts) = (stage.limits, stage.parts);
     let StageRuntime { broker, metrics, readiness, shutdown, .. } = runtime;
     let stop = shutdown.token().clone();
     let ids = IdSource::new(Ulid::generate().to_string());
     let (listening, keys) = (readiness.condition("http"), readiness.condition("keys"));
-    let keys = KeyRing::open(keys_file, keys, stop.clone()).await?;
-    let socket =
-        TcpListener::bind(listen).await.map_err(|source| RunError::Listen { address: listen, source })?;
-    let watched = async |name: &'static str| {
-        WatchedStream::open(broker.clone(), name, &ids, readiness.condition(name), stop.clone()).await
-    };
-    let streams = async { Ok::<_, WatchedStreamError>([watched(COMMANDS).await?, watched(EVENTS).await?]) };
+    let keys = KeyRing::open(stage.keys_file, stage.tokens, keys, stop.clone()).await?;
+    let tls = tls(stage.certificate, &readiness, &stop).await?;
+    let socket = TcpListener::bind(stage.listen).await;
+    let socket = socket.map_err(|source| RunError::Listen { address: stage.listen, source })?;
+    let streams = streams(&broker, stage.audited, &ids, &readiness, &stop);
     let Some(streams) = stop.run_until_cancelled(streams).await else { return Ok(()) };
     let [stream, events] = streams?;
     let log = CommandLog::new(broker.clone(), parts.contexts);
@@ -159,6 +196,8 @@ pub async fn run<A: Application>(
         of_outcomes: parts.outcome_views,
         stop: stop.clone(),
     };
+    let recording = readiness.condition("audit");
+    let (audit, audit_end) = Audit::start(stage.audited, broker.clone(), &ids, recording);
     let live = Hub::start(broker.clone(), metrics.live(), limits.live_recheck, stop.clone());
     let commands = Commands {
         stream,
@@ -171,37 +210,90 @@ pub async fn run<A: Application>(
         aggregates: parts.aggregates,
         reports: parts.reports,
         limits,
-        preconditions_required,
+        preconditions_required: stage.preconditions_required,
         places_for_lines: Places::for_lines(&limits),
         places_for_waiting: Places::for_waiting(&limits),
         places_for_histories: Places::for_histories(&limits),
         places_for_states: Places::for_states(&limits),
         places_for_live: Places::for_live(&limits),
         live,
+        audit: audit.clone(),
         stop: stop.clone(),
     };
     // Without keys nobody's name would be proved.
     let with_users = !keys.is_open();
-    let guard = Arc::new(Guard::new(keys, &limits, metrics.clone()));
+    let guard = Arc::new(Guard::new(keys, &limits, stage.proxies, tls.is_some(), audit, metrics.clone()));
     let commands = Arc::new(commands);
-    let listener = Listener {
+    let router = router::<A>(Arc::clone(&commands), documents, Arc::clone(&guard));
+    let listener = listener(socket, tls, router, &limits, end_timeout, &metrics);
+    let users = users(with_users, commands, guard, A::VERSION).await?;
+    tracing::info!(address = %stage.listen, "answering HTTP");
+    listening.holds();
+    serve(listener, users, stop).await;
+    audit_end.reached(end_timeout / 8).await;
+    Ok(())
+}
+
+/// With what TLS is spoken, if it is.
+async fn tls(
+    files: Option<CertificateFiles>,
+    readiness: &Readiness,
+    stop: &CancellationToken,
+) -> Result<Option<TlsAcceptor>, CertificateError> {
+    let Some(files) = files else { return Ok(None) };
+    let condition = readiness.condition("certificate");
+    certificate::acceptor(files, condition, stop.clone()).await.map(Some)
+}
+
+/// COMMANDS and EVENTS, when all streams that are needed are there.
+async fn streams(
+    broker: &NatsBroker,
+    audited: Audited,
+    ids: &IdSource,
+    readiness: &Readiness,
+    stop: &CancellationToken,
+) -> Result<[WatchedStream; 2], WatchedStreamError> {
+    if audited != Audited::Nothing {
+        answered(ids, || broker.state(AUDIT)).await?;
+    }
+    let watched = async |name: &'static str| {
+        WatchedStream::open(broker.clone(), name, ids, readiness.condition(name), stop.clone()).await
+    };
+    Ok([watched(COMMANDS).await?, watched(EVENTS).await?])
+}
+
+/// Answers users of NATS, if there may be some. Otherwise nothing is kept of what they would ask.
+async fn users(
+    with_users: bool,
+    commands: Arc<Commands>,
+    guard: Arc<Guard>,
+    version: &str,
+) -> Result<Option<UserRequests>, RunError> {
+    if !with_users {
+        return Ok(None);
+    }
+    UserRequests::start(commands, guard, version).await.map(Some).map_err(RunError::Users)
+}
+
+fn listener(
+    socket: TcpListener,
+    tls: Option<TlsAcceptor>,
+    router: Router,
+    limits: &Limits,
+    end_timeout: Duration,
+    metrics: &Metrics,
+) -> Listener {
+    Listener {
         socket,
-        router: router::<A>(Arc::clone(&commands), documents, Arc::clone(&guard)),
+        tls,
+        router,
         connections_max: limits.connections_max,
         header_timeout: limits.header_timeout,
         // Whoever has taken an answer has that long for the headers of the next request.
         answer_timeout: limits.body_timeout + limits.header_timeout,
         end_timeout,
         connections: metrics.gateway_connections(),
-    };
-    let users = match with_users {
-        true => Some(UserRequests::start(commands, guard, A::VERSION).await.map_err(RunError::Users)?),
-        false => None,
-    };
-    tracing::info!(address = %listen, "answering HTTP");
-    listening.holds();
-    serve(listener, users, stop).await;
-    Ok(())
+    }
 }
 
 /// What it tells of itself.
@@ -235,6 +327,7 @@ fn router<A: Application>(commands: Arc<Commands>, documents: Arc<Documents>, gu
     let pages = Arc::new(Pages::of::<A>(&commands, &guard));
     Router::new()
         .route("/v1/openapi.json", get(documents::openapi).with_state(Arc::clone(&documents)))
+        .route("/v1/asyncapi.json", get(documents::asyncapi).with_state(Arc::clone(&documents)))
         .route("/v1/docs", get(documents::page).with_state(documents))
         .route("/v1/commands/{context}/{aggregate}/{id}/{command}", post(commands::post))
         .route("/v1/live", get(live::get))

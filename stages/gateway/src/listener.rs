@@ -1,7 +1,8 @@
 //! The listener: takes connections, speaks HTTP/1.1 on them, and lets what was begun come to its end.
 //!
 //! It drives hyper itself, because `axum::serve` sets no timer, so that a client who sends its headers never would hold a
-//! connection for ever. Deliberately absent: TLS, and HTTP/2 in cleartext.
+//! connection for ever. With a certificate it speaks TLS. Deliberately absent: HTTP/2, on which many requests of one connection would have
+//! to be told apart where it is seen whether their answers are taken.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -18,10 +19,12 @@ use hyper_util::{
 };
 use millstream_runtime::metrics::Level;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
     time::Instant,
 };
+use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{after, live::GoesOn};
@@ -56,6 +59,8 @@ impl Taking {
 /// Takes connections.
 pub(crate) struct Listener {
     pub(crate) socket: TcpListener,
+    /// Speaks TLS; without it what is said can be read on the way.
+    pub(crate) tls: Option<TlsAcceptor>,
     pub(crate) router: Router,
     pub(crate) connections_max: usize,
     pub(crate) header_timeout: Duration,
@@ -72,6 +77,7 @@ impl Listener {
     pub(crate) async fn serve(self, stop: CancellationToken) {
         let Self {
             socket,
+            tls,
             router,
             connections_max,
             header_timeout,
@@ -104,10 +110,11 @@ impl Listener {
                 .layer(from_fn_with_state(Arc::new(answering), note_answers))
                 .layer(Extension(ClientAddress(address)));
             let (protocol, stop, connections) = (protocol.clone(), stop.clone(), connections.clone());
+            let tls = tls.clone();
             running.spawn(async move {
                 connections.inc();
                 tokio::select! {
-                    () = converse(&protocol, stream, service, &stop) => {}
+                    () = take(&protocol, stream, tls, header_timeout, service, &stop) => {}
                     () = not_taken(answered, answer_timeout) => {
                         tracing::debug!(%address, "an answer was not taken in time");
                     }
@@ -125,11 +132,33 @@ impl Listener {
     }
 }
 
-async fn converse(protocol: &http1::Builder, stream: TcpStream, service: Router, stop: &CancellationToken) {
+async fn take(
+    protocol: &http1::Builder,
+    stream: TcpStream,
+    tls: Option<TlsAcceptor>,
+    handshake_timeout: Duration,
+    service: Router,
+    stop: &CancellationToken,
+) {
     // Answers are small and complete.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection waits for full packets");
     }
+    let Some(tls) = tls else { return converse(protocol, stream, service, stop).await };
+    let handshake = tokio::time::timeout(handshake_timeout, tls.accept(stream));
+    match stop.run_until_cancelled(handshake).await {
+        Some(Ok(Ok(stream))) => converse(protocol, stream, service, stop).await,
+        Some(Ok(Err(error))) => tracing::debug!(%error, "a client does not speak TLS as it should"),
+        Some(Err(_)) | None => {}
+    }
+}
+
+async fn converse(
+    protocol: &http1::Builder,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    service: Router,
+    stop: &CancellationToken,
+) {
     let connection = protocol.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
     tokio::pin!(connection);
     let ended = tokio::select! {

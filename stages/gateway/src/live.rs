@@ -32,12 +32,12 @@ use self::{
     watcher::Watcher,
 };
 use crate::{
-    command_request::{check_question, one},
+    command_request::one,
     commands::Commands,
     key_ring::{Admission, Principal},
     listener::Taking,
     problem::Problem,
-    queries::not_granted,
+    queries::{freshness, not_granted},
 };
 
 /// Most rows and lists on one stream: a page shows a few, and each costs the gateway questions of its own.
@@ -69,8 +69,12 @@ pub(crate) async fn get(
     for address in &addresses {
         commands.views.check_known(&address.context, &address.view)?;
     }
-    check_question(&headers, &[])?;
-    let seen = commands.seen(one(&headers, LAST_EVENT_ID)?).await?;
+    let freshness = freshness(&headers, &commands, &principal)?;
+    let mut seen = commands.seen(one(&headers, LAST_EVENT_ID)?).await?;
+    // Who comes again has seen what it has waited for.
+    for position in commands.views.shown_at(&freshness).await? {
+        seen.entry(position.stream.clone()).or_insert(Seen::UpTo(position));
+    }
     let place = commands.places_for_live.take(principal.name())?;
     let watched = addresses.into_iter().map(|address| {
         let stream = commands.views.stream_of(&address.view);

@@ -43,9 +43,11 @@ pub(crate) fn document(described: &Described<'_>) -> Value {
     history::describe(described, &mut paths, &mut schemas);
     paths.insert("/v1/commands".to_owned(), json!({ "post": lines::operation(described) }));
     paths.insert("/v1/live".to_owned(), json!({ "get": live::operation(described) }));
-    let [data, page] = ["application/json", "text/html"].map(|media_type| of_itself(described, media_type));
-    paths.insert("/v1/openapi.json".to_owned(), json!({ "get": data }));
-    paths.insert("/v1/docs".to_owned(), json!({ "get": page }));
+    for [address, id, summary, media_type, kind] in OF_ITSELF {
+        let operation =
+            of_itself(described, id, summary, json!({ media_type: { "schema": { "type": kind } } }));
+        paths.insert(address.to_owned(), json!({ "get": operation }));
+    }
     let components = json!({
         "schemas": schemas,
         "parameters": parts::parameters(described.limits),
@@ -64,7 +66,7 @@ pub(crate) fn document(described: &Described<'_>) -> Value {
     let key = json!({
         "type": "http",
         "scheme": "bearer",
-        "description": "A key of `millstream keys new`. What it grants stands in the gateway's file of keys.",
+        "description": "A key of `millstream keys new`, or a token (JWT) of an issuer. What they grant stands in the gateway's file of keys.",
     });
     let components = with(components, "securitySchemes", json!({ "key": key }));
     with(with(document, "components", components), "security", json!([{ "key": [] }]))
@@ -86,19 +88,27 @@ fn tags(described: &Described<'_>) -> Value {
     contexts.chain([json!({ "name": "gateway", "description": "What belongs to no context" })]).collect()
 }
 
-/// The document, and the page for people.
-fn of_itself(described: &Described<'_>, media_type: &str) -> Value {
-    let (id, summary, kind) = match media_type {
-        "text/html" => ("gateway.docs", "A page for people that says the same", "string"),
-        _ => ("gateway.openapi", "This document", "object"),
-    };
+/// What the gateway tells of itself: address, name, summary, media type and JSON type.
+const OF_ITSELF: [[&str; 5]; 3] = [
+    ["/v1/openapi.json", "gateway.openapi", "This document", "application/json", "object"],
+    [
+        "/v1/asyncapi.json",
+        "gateway.asyncapi",
+        "The subjects for those who speak NATS (AsyncAPI 3.0)",
+        "application/json",
+        "object",
+    ],
+    ["/v1/docs", "gateway.docs", "A page for people that says the same", "text/html", "string"],
+];
+
+fn of_itself(described: &Described<'_>, id: &str, summary: &str, content: Value) -> Value {
     let mut responses = problems::referenced(described, Door::Document);
     responses.insert(
         "200".to_owned(),
         json!({
             "description": summary,
             "headers": { "ETag": parts::header("ETag") },
-            "content": { media_type: { "schema": { "type": kind } } },
+            "content": content,
         }),
     );
     responses.insert("304".to_owned(), parts::not_modified());

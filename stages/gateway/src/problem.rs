@@ -16,6 +16,10 @@ const TYPE_PREFIX: &str = "urn:millstream:problem:";
 /// When to come again where nothing better is known.
 pub(crate) const SOON: Duration = Duration::from_secs(1);
 
+/// The code of a problem, on the response that tells it.
+#[derive(Debug, Clone)]
+pub(crate) struct Code(pub(crate) Cow<'static, str>);
+
 /// Why a request is not answered as it hoped.
 #[derive(Debug, Clone)]
 pub(crate) struct Problem {
@@ -34,6 +38,11 @@ impl Problem {
         detail: impl Into<String>,
     ) -> Self {
         Self { status, code: code.into(), detail: detail.into(), fields: Map::new(), headers: Vec::new() }
+    }
+
+    /// Its status and its code.
+    pub(crate) fn kind(&self) -> (StatusCode, &str) {
+        (self.status, &*self.code)
     }
 
     #[cfg(test)]
@@ -102,12 +111,14 @@ impl From<PathRejection> for Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let (status, headers) = (self.status, self.headers.clone());
+        let code = Code(self.code.clone());
         let body = self.into_json().to_string();
         let media_type = HeaderValue::from_static("application/problem+json");
         let mut response = (status, [(header::CONTENT_TYPE, media_type)], body).into_response();
         for (name, value) in headers {
             response.headers_mut().insert(name, value);
         }
+        response.extensions_mut().insert(code);
         response
     }
 }

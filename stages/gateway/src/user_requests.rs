@@ -31,6 +31,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     answers::{Stored, of_first},
+    audit::Asker,
     command_request::{Wishes, check_depth, check_idempotency_key, too_large},
     commands::{Commands, Told},
     guard::Guard,
@@ -145,10 +146,16 @@ impl UserRequests {
             ("query", format!("{USER_PREFIX}.{user}.query.*.*.*")),
         ];
         let (commands, guard) = (Arc::clone(&self.commands), Arc::clone(&self.guard));
-        let answer = move |asked| {
-            let (commands, guard) = (Arc::clone(&commands), Arc::clone(&guard));
+        let who = Asker { name: Some(Arc::from(user)), address: None };
+        let answer = move |asked: Asked| {
+            let (commands, guard, who) = (Arc::clone(&commands), Arc::clone(&guard), who.clone());
             async move {
-                commands.answer_user(&guard, asked).await.map_err(|problem| problem.service_error())
+                let what = asked.subject.clone();
+                let answer = commands.answer_user(&guard, asked).await;
+                answer.map_err(|problem| {
+                    commands.audit.refused(&who, &what, problem.kind());
+                    problem.service_error()
+                })
             }
             .boxed()
         };

@@ -176,6 +176,44 @@ impl Views {
         position_at(&self.broker, &Moment::Position(position)).await.map(drop).map_err(past_problem)
     }
 
+    /// The positions of streams at which a view shows what a position stands for: those of a command's effect and of its outcome, when it is
+    /// decided; otherwise the position itself, which must be there already.
+    ///
+    /// # Errors
+    /// A [`Problem`] when the position is none, or not reached in time.
+    pub(crate) async fn shown_at(&self, freshness: &Freshness) -> Result<Vec<Position>, Problem> {
+        let Some(Awaited { position: wanted, .. }) = &freshness.position else { return Ok(Vec::new()) };
+        let position = parsed(wanted)?;
+        if position.stream == COMMANDS {
+            let deadline = Instant::now() + freshness.wait;
+            let Effect { position, seen_at } = tokio::select! {
+                biased;
+                effect = self.effect_of(&position, deadline) => effect?,
+                () = last_moment(&self.stop) => {
+                    return Err(not_reached(format!("this gateway is stopping, and nothing has reached {wanted} yet")));
+                }
+            };
+            return position.into_iter().chain(seen_at).map(|position| parsed(&position)).collect();
+        }
+        if ![EVENTS, OUTCOMES].contains(&position.stream.as_str()) {
+            let detail = format!("{position} is of no stream that views follow");
+            return Err(Problem::malformed("position-malformed", detail));
+        }
+        let state = self.broker.state(&position.stream).await;
+        let state = state.map_err(|error| Problem::unavailable("events-unavailable", error.to_string()))?;
+        if state.generation != position.generation {
+            let detail = format!(
+                "{position} is of another generation of {}, which was made again since",
+                position.stream
+            );
+            return Err(Problem::new(StatusCode::CONFLICT, "position-of-another-generation", detail));
+        }
+        if state.last_sequence < position.sequence {
+            return Err(not_reached(format!("{} ends before {position}", position.stream)));
+        }
+        Ok(vec![position])
+    }
+
     /// Waits for the outcome of the command at a position of COMMANDS.
     async fn effect_of(&self, position: &Position, deadline: Instant) -> Result<Effect, Problem> {
         if position.generation != self.stream.generation() {

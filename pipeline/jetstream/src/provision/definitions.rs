@@ -6,6 +6,7 @@ use async_nats::jetstream::stream::{
     Compression, Config, ConsumerLimits, DiscardPolicy, RetentionPolicy, StorageType, SubjectTransform,
 };
 use millstream_contract::{
+    audit::AUDIT_PREFIX,
     dead_letter::DEAD_LETTER_PREFIX,
     leases::leases_stream,
     outcome::OUTCOME_PREFIX,
@@ -25,7 +26,8 @@ const GIBIBYTE: i64 = 1024 * MEBIBYTE;
 
 /// The definitions of all streams, in the order in which they are made: a stage that waits for EVENTS finds the others.
 pub fn definitions(options: &ProvisionOptions) -> Vec<Config> {
-    let mut all = [outcomes(), reports(), timers(), dead_letters(), leases(), commands(), events()].to_vec();
+    let mut all =
+        [outcomes(), reports(), timers(), dead_letters(), audit(), leases(), commands(), events()].to_vec();
     for config in &mut all {
         config.num_replicas = options.replicas.map_or(1, NonZeroUsize::get);
         if let Some(bytes) = options.max_bytes.get(&config.name) {
@@ -95,6 +97,20 @@ fn dead_letters() -> Config {
         &[&format!("{DEAD_LETTER_PREFIX}.*.*")],
         GIBIBYTE,
     )
+}
+
+/// Nobody changes or removes what was recorded, not even who may do anything else.
+fn audit() -> Config {
+    Config {
+        deny_delete: true,
+        deny_purge: true,
+        ..log(
+            stream_names::AUDIT,
+            "Who sent what over the gateway, and who was refused: chains of hashes",
+            &[&format!("{AUDIT_PREFIX}.*")],
+            4 * GIBIBYTE,
+        )
+    }
 }
 
 /// A stream with schedules cannot discard new messages; without any limit it discards no old ones either, so that no

@@ -16,6 +16,7 @@ use millstream_contract::{
     },
     exit_code::{ExitCode, Failure},
     subject::USER_PREFIX,
+    token_issuer::ClaimGrant,
 };
 use millstream_runtime::file_work::read_regular_file;
 use serde_json::json;
@@ -191,13 +192,16 @@ fn account(name: &str) -> String {
 }
 
 fn list(arguments: &ListArguments) -> Result<ExitCode, CommandFailure> {
-    let ApiKeys { keys, users } = read(&arguments.file)?;
+    let ApiKeys { keys, users, issuers } = read(&arguments.file)?;
     if arguments.json {
         for key in &keys {
             output::line(json!(key))?;
         }
         for user in &users {
             output::line(json!(user))?;
+        }
+        for issuer in &issuers {
+            output::line(json!(issuer))?;
         }
         return Ok(ExitCode::Ok);
     }
@@ -222,7 +226,22 @@ fn list(arguments: &ListArguments) -> Result<ExitCode, CommandFailure> {
             String::new(),
         ]
     });
-    let rows: Vec<Vec<String>> = of_keys.chain(of_users).collect();
+    let of_issuers = issuers.iter().map(|issuer| {
+        let all = |texts: fn(&ClaimGrant) -> &Vec<String>| {
+            let texts: Vec<&str> = issuer.grants.iter().flat_map(texts).map(String::as_str).collect();
+            texts.join(" ")
+        };
+        vec![
+            issuer.name.clone(),
+            "issuer of tokens".to_owned(),
+            "valid".to_owned(),
+            String::new(),
+            all(|grant| &grant.commands),
+            all(|grant| &grant.queries),
+            all(|grant| &grant.histories),
+        ]
+    });
+    let rows: Vec<Vec<String>> = of_keys.chain(of_users).chain(of_issuers).collect();
     let columns = ["name", "hash", "state", "expires", "commands", "queries", "histories"].map(str::to_owned);
     output::line(output::table(&columns, &rows, &[]))?;
     Ok(ExitCode::Ok)

@@ -1,14 +1,17 @@
-//! `millstream schema`: whether the events that this program writes and reads are those that were recorded. Needs no server;
+//! `millstream schema`: whether the events that this program writes and reads are those that were recorded, and its subjects as a document. Needs no server;
 //! what is compared is the model that the program was built with, and a folder of golden files.
 
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use millstream_contract::exit_code::ExitCode;
-use millstream_domain::schema::{GoldenFiles, Problem, check, record};
+use millstream_domain::{
+    async_api::{self, AsyncApiInfo},
+    schema::{GoldenFiles, Problem, check, record},
+};
 use serde_json::json;
 
-use crate::{failure::CommandFailure, output, session::Session};
+use crate::{failure::CommandFailure, output, program::Program, session::Session};
 
 /// Where golden files are looked for, from the current folder upwards: a checkout, an application, then the package of a model.
 const PLACES: [&str; 3] = ["pipeline/model/golden", "model/golden", "golden"];
@@ -34,10 +37,16 @@ enum What {
     Check,
     /// Add events and versions that are new, each with a golden file made up from its type; what is there stays as it is
     Record,
+    /// Print the AsyncAPI 3.0 document: the subjects for those who speak NATS, with the schemas of commands
+    #[command(name = "asyncapi")]
+    AsyncApi,
 }
 
 /// Runs it.
 pub(crate) fn run(arguments: &SchemaArguments, session: &Session) -> Result<ExitCode, CommandFailure> {
+    if let What::AsyncApi = arguments.what {
+        return tell_subjects(session);
+    }
     let folder = match &arguments.golden {
         Some(folder) => folder.clone(),
         None => find()?,
@@ -45,7 +54,7 @@ pub(crate) fn run(arguments: &SchemaArguments, session: &Session) -> Result<Exit
     let registry = session.model()?.aggregates();
     let mut files = GoldenFiles::read(&folder)?;
     let problems = match arguments.what {
-        What::Check => check(&registry, &files),
+        What::Check | What::AsyncApi => check(&registry, &files),
         What::Record => match record(&registry, &mut files) {
             Ok(added) => {
                 files.write_records()?;
@@ -66,6 +75,17 @@ pub(crate) fn run(arguments: &SchemaArguments, session: &Session) -> Result<Exit
         return Ok(ExitCode::Ok);
     }
     Ok(ExitCode::Data)
+}
+
+fn tell_subjects(session: &Session) -> Result<ExitCode, CommandFailure> {
+    let Program { name, version, about, model } = session.program;
+    let document = async_api::document(
+        AsyncApiInfo { name, version, about },
+        &session.model()?.aggregates(),
+        &async_api::views(model)?,
+    );
+    output::line(format_args!("{document:#}"))?;
+    Ok(ExitCode::Ok)
 }
 
 fn tell_added(added: &[String], json: bool) -> Result<ExitCode, CommandFailure> {

@@ -13,6 +13,7 @@ use std::{
 };
 
 use millstream_contract::{
+    audit::AUDIT_PREFIX,
     dead_letter::DEAD_LETTER_PREFIX,
     leases::PRESENCE_PREFIX,
     outcome::OUTCOME_PREFIX,
@@ -64,8 +65,8 @@ impl StageKey {
 }
 
 /// What stages alone publish, or the server for them: events, outcomes, dead letters, leases, reports, what falls due, what
-/// processes ask for, and which rows have changed. That rows are watched anybody may say, also a gateway that somebody starts by hand.
-fn denied() -> [String; 8] {
+/// processes ask for, which rows have changed, and the audit log. That rows are watched anybody may say, also a gateway that somebody starts by hand.
+fn denied() -> [String; 9] {
     let of_prefix = |prefix: &str| format!("{prefix}.>");
     [
         of_prefix(EVENT_PREFIX),
@@ -76,5 +77,6 @@ fn denied() -> [String; 8] {
         of_prefix("due"),
         of_prefix(EFFECT_PREFIX),
         of_prefix(CHANGED_PREFIX),
+        of_prefix(AUDIT_PREFIX),
     ]
 }

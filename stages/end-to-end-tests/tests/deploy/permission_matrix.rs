@@ -43,8 +43,8 @@ fn operation(
     Operation(what, verb, subject.into(), who.iter().flat_map(|users| users.iter().copied()).collect())
 }
 
-const STREAMS: [&str; 7] =
-    ["COMMANDS", "EVENTS", "OUTCOMES", "REPORTS", "TIMERS", "DEADLETTERS", "KV_LEASES"];
+const STREAMS: [&str; 8] =
+    ["COMMANDS", "EVENTS", "OUTCOMES", "REPORTS", "TIMERS", "DEADLETTERS", "AUDIT", "KV_LEASES"];
 
 fn operations() -> Vec<Operation> {
     [
@@ -143,6 +143,7 @@ fn messages() -> Vec<Operation> {
             "query.retail.stock.whole",
             &[SENDERS, QUERIED],
         ),
+        operation("write to the audit log", Publish, "audit.01JD", &[GATEWAY]),
         operation("schedule a command", Publish, "timer.cmd.closing", &[MANAGER, OPERATOR]),
         operation("let a command fall due", Publish, "due.cmd.retail.till.2506_2012-01-31.close", &[]),
         operation("set what fell due aside", Publish, "dlq.TIMERS.17", &[MANAGER]),
@@ -169,6 +170,7 @@ fn messages() -> Vec<Operation> {
         operation("watch reports go by", Subscribe, "report.>", &[OPERATOR]),
         operation("watch dead letters go by", Subscribe, "dlq.>", &[OPERATOR]),
         operation("watch timers go by", Subscribe, "timer.>", &[OPERATOR]),
+        operation("watch the audit log grow", Subscribe, "audit.>", &[]),
         operation("watch timers fall due", Subscribe, "due.>", &[OPERATOR]),
         operation("watch everything", Subscribe, ">", &[]),
         operation("watch the server itself", Subscribe, "$SYS.>", &[]),
@@ -279,6 +281,7 @@ fn streams() -> Vec<Operation> {
             "OUTCOMES" => READERS_OF_OUTCOMES,
             "REPORTS" => REPORTER,
             "TIMERS" => MANAGER,
+            "AUDIT" => GATEWAY,
             _ => NOBODY,
         };
         // The command handler tells how full each stream is, whoever reads it.
@@ -306,6 +309,7 @@ fn streams() -> Vec<Operation> {
             "KV_LEASES" => HANDLER_AND_MANAGER,
             "REPORTS" => REPORTER,
             "TIMERS" => MANAGER,
+            "AUDIT" => GATEWAY,
             _ => NOBODY,
         };
         add("get a message from the leader", "STREAM.MSG.GET", &[getting, OPERATOR]);
@@ -453,8 +457,9 @@ Applications are in an account of their own, everybody else is in the account of
 | that nobody else reads an answer | proved where each application has a user and an inbox of its own |
 | who asks (`Millstream-Actor`), what it belongs to, what caused it | claimed: whoever may send on `cmd.…` or `submit.…` may write any name there |
 | who asks, of a command or query on `as.<user>.…` | proved to the gateway by the subject: the server lets a user publish under its own name alone; claimed by the gateway, as by every sender ([users](guides/users.md)) |
-| who asks, of a command that came over HTTP | proved to the gateway by the key, whose name it writes there; claimed by the gateway, as by every sender |
-| for which store an HTTP client may send | proved: keys grant commands by patterns of ids ([commands over HTTP](guides/http.md)) |
+| who asks, of a command that came over HTTP | proved to the gateway by the key or token, whose name it writes there; claimed by the gateway, as by every sender |
+| for which store an HTTP client may send | proved: keys, and claims of tokens that their issuer has signed, grant commands by patterns of ids ([commands over HTTP](guides/http.md)) |
+| who sent what over a gateway, and who was refused (AUDIT) | claimed by the gateway; that nothing of it was changed since, proved by hashes ([the audit log](guides/audit.md)) |
 | that a command comes from a process or a timer | proved against applications by its subject, `effect.…`: only the process manager and the operator may publish there. Whoever may publish on `timer.cmd.*`, which are the same two, has a command fall due there |
 | that a command id is the sender's own | proved of the ids of processes and timers: on `cmd.…` and `submit.…` nobody can use one. Claimed of all others: an id that is used first makes a later command of that id a duplicate |
 | for which store a user of NATS may send and read | proved on `as.<user>.…`: the gateway grants by patterns of ids ([users](guides/users.md)). On `cmd.…`, `submit.…` and `query.…` it cannot be told: the store is a part of a subject's token, and lists hold whole tokens |

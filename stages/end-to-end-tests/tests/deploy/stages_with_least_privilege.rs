@@ -130,7 +130,7 @@ async fn setup_makes_the_streams_and_a_command_becomes_rows_and_a_report() {
     let server = ProductionServer::start().await;
     let folder = TempDir::new().unwrap();
     let made = millstream("setup", &server, folder.path(), &["setup"]).await.expect_success("setup").stdout;
-    assert_eq!(made.matches(": created").count(), 7, "{made}");
+    assert_eq!(made.matches(": created").count(), 8, "{made}");
 
     let mut stages = Vec::new();
     for name in STAGES {

@@ -80,7 +80,7 @@ async fn every_line_of_the_guide_does_what_it_says() {
         .await;
         curls += 1;
     }
-    assert_eq!(curls, 14, "the guide has other lines now: does this test still type them all?");
+    assert_eq!(curls, 15, "the guide has other lines now: does this test still type them all?");
     process.stop().await;
     let _said = system.stop().await;
 }

@@ -286,3 +286,28 @@ pub(crate) async fn told(process: &StageProcess, metric: &str, wanted: impl Fn(f
     until(format!("{metric} is as wanted"), async || process.metric(metric).await.filter(|now| wanted(*now)))
         .await;
 }
+
+/// It began with a row that was older than the command, and showed the effect with the next state.
+#[tokio::test]
+async fn a_stream_behind_a_command_begins_with_its_effect() {
+    let folder = fresh_folder();
+    let system = System::start(folder.path(), &[]).await;
+    let client = until("the gateway is told", async || clients(&system).into_iter().next()).await;
+    register(&client).await;
+    let mut sent = None;
+    for wanted in 100..110 {
+        let body = json!({ "unit_price": wanted, "currency": "USD" }).to_string();
+        let answer = client.post(REPRICE, &body).await;
+        let position = answer.header("millstream-position").unwrap().to_owned();
+        let behind = client.with("Millstream-Position", &position).with("Prefer", "wait=30");
+        let mut stream = LiveStream::open(&behind, WATCH_TEA).await;
+        let first = stream.next().await.unwrap();
+        assert_eq!((first.name.as_str(), price(&first.data)), ("row", Some(wanted)), "{first:?}");
+        sent = Some(position);
+    }
+    let (generation, _) = sent.as_ref().unwrap().rsplit_once(':').unwrap();
+    let behind = client.with("Millstream-Position", &format!("{generation}:999999"));
+    let refused = LiveStream::ask(&behind, WATCH_TEA).await;
+    assert!(refused.head.starts_with("HTTP/1.1 409 "), "{}", refused.head);
+    let _said = system.stop().await;
+}

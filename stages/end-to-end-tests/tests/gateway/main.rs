@@ -5,11 +5,13 @@
     reason = "a test ends where something unexpected happens"
 )]
 
+mod audit;
 mod commands;
 mod doors;
 mod faults;
 mod guide;
 mod history;
+mod issuer;
 mod keys;
 mod lines;
 mod live;
@@ -18,8 +20,11 @@ mod live_load;
 mod openapi;
 mod places;
 mod preconditions;
+mod proxies;
 mod queries;
 mod reports;
+mod tls;
+mod tokens;
 mod users;
 mod views;
 

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::{
     Described,
+    parts::parameter,
     problems::{Door, referenced},
 };
 use crate::live::WATCHES_MAX;
@@ -32,6 +33,8 @@ pub(super) fn operation(described: &Described<'_>) -> Value {
             several("watch", format!("<context>/<view>/<key> of a row; at most {WATCHES_MAX} rows and lists in all, and at least one"), "^[^/]+/[^/]+/.+$"),
             several("list", "<context>/<view>/<prefix> of a list of up to 100 rows".to_owned(), "^[^/]+/[^/]+/"),
             id,
+            parameter("Millstream-Position"),
+            parameter("Prefer"),
         ],
         "responses": responses,
     })

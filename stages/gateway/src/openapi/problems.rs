@@ -97,7 +97,7 @@ const GRANTED: &[Door] = &[Door::Row, Door::List, Door::Report, Door::Reports, D
 const WITH_POSITION: &[Door] =
     &[Door::Row, Door::List, Door::Report, Door::Reports, Door::History, Door::Live];
 /// Where a position can be waited for.
-const POSITIONS: &[Door] = &[Door::Row, Door::List, Door::Report, Door::Reports, Door::History];
+const POSITIONS: &[Door] = &[Door::Row, Door::List, Door::Report, Door::Reports, Door::History, Door::Live];
 const REPORTS: &[Door] = &[Door::Report, Door::Reports];
 /// Where a part of the address is the client's.
 const ADDRESSES: &[Door] = &[Door::Command, Door::Status, Door::Row, Door::List, Door::Report, Door::History];
@@ -152,6 +152,18 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
     )
     .only(Gateway::WithKeys),
     known(401, "key-expired", EVERYWHERE, "Ask for a new key.").only(Gateway::WithKeys),
+    known(401, "token-malformed", EVERYWHERE, "Send the token as its issuer gave it out.")
+        .only(Gateway::WithKeys),
+    known(401, "token-expired", EVERYWHERE, "Ask the issuer for a new token.").only(Gateway::WithKeys),
+    known(401, "token-early", EVERYWHERE, "Wait until the token is valid, or set the clocks.")
+        .only(Gateway::WithKeys),
+    known(
+        401,
+        "token-refused",
+        EVERYWHERE,
+        "The sentence says why: send a token that the gateway's issuers made for it.",
+    )
+    .only(Gateway::WithKeys),
     known(401, "authorization-malformed", EVERYWHERE, "Send the header Authorization once, as Bearer <key>."),
     known(403, "command-not-granted", COMMAND, "Use a key that grants the command.").only(Gateway::WithKeys),
     known(403, "query-not-granted", GRANTED, "Use a key that grants the row, or a list of that prefix.")
@@ -261,7 +273,10 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
         &[Door::History, Door::Live],
         "EVENTS cannot be read now; ask again after Retry-After.",
     ),
+    known(503, "issuer-unavailable", EVERYWHERE, "Send it again after Retry-After; nothing is stored.")
+        .only(Gateway::WithKeys),
     known(503, "busy", EVERYWHERE, "Nothing is stored; send it again after Retry-After."),
+    known(503, "audit-unavailable", COMMANDS, "Nothing is stored; send it again after Retry-After."),
     known(503, "not-connected", COMMAND, "Nothing is stored; send it again after Retry-After."),
     known(503, "stopping", COMMANDS, "Nothing is stored; send it again after Retry-After."),
     known(
@@ -273,7 +288,16 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
     known(
         503,
         "outcomes-unavailable",
-        &[Door::Command, Door::Status, Door::Row, Door::List, Door::Report, Door::Reports, Door::History],
+        &[
+            Door::Command,
+            Door::Status,
+            Door::Row,
+            Door::List,
+            Door::Report,
+            Door::Reports,
+            Door::History,
+            Door::Live,
+        ],
         "It cannot be told now what became of a command; ask again after Retry-After.",
     ),
     known(

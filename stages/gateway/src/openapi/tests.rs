@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 
-use millstream_domain::application::{Application, Context};
+use millstream_domain::{
+    application::{Application, Context, Model},
+    async_api::{self, AsyncApiInfo},
+};
 use millstream_model::Reference;
 
 use super::{problems::PROBLEMS, *};
@@ -156,6 +159,40 @@ fn every_refusal_is_known_and_the_guide_explains_the_same() {
 }
 
 #[test]
+fn every_command_view_and_event_has_a_subject_and_every_reference_leads_somewhere() {
+    let parts = Parts::of::<Reference>().unwrap();
+    let info = AsyncApiInfo { name: Reference::NAME, version: Reference::VERSION, about: Reference::ABOUT };
+    let document = async_api::document(info, &parts.aggregates, &parts.views);
+    let channels = &document["channels"];
+    for aggregate in parts.aggregates.iter() {
+        let (context, name) = (aggregate.context(), aggregate.aggregate());
+        assert!(channels[format!("evt.{context}.{name}")].is_object(), "{context}.{name}");
+        for command in aggregate.command_names() {
+            let internal = aggregate.internal_commands().contains(command);
+            for prefix in ["cmd", "submit"] {
+                let channel = &channels[format!("{prefix}.{context}.{name}.{command}")];
+                assert_eq!(channel.is_object(), !internal, "{context}.{name}.{command}");
+                let address = format!("{prefix}.{context}.{name}.{{id}}.{command}");
+                assert!(internal || channel["address"] == address.as_str(), "{channel}");
+            }
+        }
+    }
+    for (context, view) in &parts.views {
+        let channel = &channels[format!("query.{context}.{view}.get")];
+        assert_eq!(channel["address"], format!("query.{context}.{view}.get"));
+    }
+    let views = async_api::views(Model::of::<Reference>).unwrap();
+    assert_eq!(views, parts.views, "the command line and the gateway know the same");
+    let mut found = BTreeSet::new();
+    references(&document, &mut found);
+    assert!(found.len() > 100, "{}", found.len());
+    for reference in found {
+        let pointer = reference.strip_prefix('#').unwrap();
+        assert!(document.pointer(pointer).is_some(), "{reference} leads nowhere");
+    }
+}
+
+#[test]
 fn keys_are_told_where_there_are_some() {
     let (with, without) = (document_of::<Reference>(true), document_of::<Reference>(false));
     let codes = |document: &Value| document["components"]["responses"]["Row403"]["content"].to_string();
@@ -225,6 +262,7 @@ fn another_application_is_described_without_a_line_of_its_own() {
     assert_eq!(
         paths,
         [
+            "/v1/asyncapi.json",
             "/v1/commands",
             "/v1/commands/house/lamp/{id}/dim",
             "/v1/commands/{command_id}",

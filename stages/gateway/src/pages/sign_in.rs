@@ -49,7 +49,7 @@ pub(super) async fn post(State(pages): State<Arc<Pages>>, request: Request) -> R
         let why = "This is no key. Keys are what `millstream keys new` prints.";
         return form(&pages, token.as_ref(), next, why, StatusCode::UNPROCESSABLE_ENTITY);
     }
-    match pages.guard.identify(key).map_err(stranger) {
+    match pages.guard.identify(key).await.map_err(stranger) {
         Ok(_) => {
             let mut response = Redirect::to(own_address(next)).into_response();
             session::keep_key(&mut response, key, &headers);

@@ -1,0 +1,140 @@
+//! `millstream audit`: what the gateways have recorded of who sent what and who was refused, and whether all of it is still there.
+
+use jiff::Timestamp;
+use millstream_contract::{
+    audit::{AuditCheck, AuditDecision, AuditFindings, AuditHead, AuditRecord, records},
+    exit_code::ExitCode,
+    stream_names::AUDIT,
+};
+use millstream_jetstream::{broker::Broker as _, stream_feed::StreamFeed};
+use serde_json::json;
+
+use crate::{failure::CommandFailure, output, session::Session};
+
+/// Readers are shown under this name.
+const PURPOSE: &str = "audit";
+
+/// Show the audit log of the gateways, or prove that nothing of it was changed.
+#[derive(Debug, clap::Args)]
+pub(crate) struct AuditArguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Show records, the oldest first
+    List(ListArguments),
+    /// Look whether each record holds the hash of the one before it, and nothing is missing
+    ///
+    /// Ends with 65 when something is wrong, with a line for each fault. Prints the end of each chain, one a run of a gateway. What is removed
+    /// from the end of a chain shows only beside such a line that was kept elsewhere: give it with --head.
+    Verify(VerifyArguments),
+}
+
+#[derive(Debug, clap::Args)]
+struct ListArguments {
+    /// Only records of this key, user, or whom a token is about
+    #[arg(long)]
+    who: Option<String>,
+    /// Only refusals
+    #[arg(long)]
+    denied: bool,
+    /// Only records from this time on
+    #[arg(long)]
+    since: Option<Timestamp>,
+    /// One JSON object a record
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct VerifyArguments {
+    /// The end of a chain as an earlier run of this command printed it; may be repeated
+    #[arg(long, value_name = "RUN:NUMBER:HASH")]
+    head: Vec<AuditHead>,
+    /// One JSON object with all that was found
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs it.
+pub(crate) async fn run(arguments: AuditArguments, session: &Session) -> Result<ExitCode, CommandFailure> {
+    match arguments.action {
+        Action::List(arguments) => list(&arguments, session).await,
+        Action::Verify(arguments) => verify(arguments, session).await,
+    }
+}
+
+impl ListArguments {
+    fn wants(&self, record: &AuditRecord) -> bool {
+        let ListArguments { who, denied, since, .. } = self;
+        who.as_ref().is_none_or(|who| record.who.as_ref() == Some(who))
+            && (!denied || record.decision == AuditDecision::Denied)
+            && since.is_none_or(|since| record.time >= since)
+    }
+}
+
+async fn list(arguments: &ListArguments, session: &Session) -> Result<ExitCode, CommandFailure> {
+    let broker = session.connect().await?.broker;
+    let mut feed = StreamFeed::open(&broker, AUDIT, 0, PURPOSE).await?;
+    while let Some(message) = feed.next().await? {
+        let records = records(&message).map_err(|line| {
+            let text =
+                format_args!("{AUDIT} {}, line {line}, is no record; see `audit verify`", message.sequence);
+            CommandFailure::new(ExitCode::Data, text)
+        })?;
+        for (record, line) in records {
+            if !arguments.wants(&record) {
+                continue;
+            }
+            match arguments.json {
+                true => output::line(String::from_utf8_lossy(line))?,
+                false => output::line(sentence(&record))?,
+            }
+        }
+    }
+    feed.close().await;
+    Ok(ExitCode::Ok)
+}
+
+/// Time, decision, who, what, and where it is or why not.
+fn sentence(record: &AuditRecord) -> String {
+    let decision = serde_json::to_value(record.decision).unwrap_or_default();
+    let mut parts = vec![record.time.to_string(), decision.as_str().unwrap_or_default().to_owned()];
+    let known = [&record.who, &record.what, &record.command_id, &record.code];
+    parts.extend(known.into_iter().flatten().cloned());
+    parts.extend(record.position.map(|position| format!("COMMANDS:{position}")));
+    parts.extend(record.address.as_ref().map(|address| format!("from {address}")));
+    parts.extend(record.count.map(|count| format!("({count} times)")));
+    parts.join("  ")
+}
+
+async fn verify(arguments: VerifyArguments, session: &Session) -> Result<ExitCode, CommandFailure> {
+    let broker = session.connect().await?.broker;
+    let state = broker.state(AUDIT).await?;
+    let mut check = AuditCheck::new(state.first_sequence, arguments.head);
+    let mut feed = StreamFeed::open(&broker, AUDIT, 0, PURPOSE).await?;
+    let mut last = 0;
+    while let Some(message) = feed.next().await? {
+        last = message.sequence;
+        check.take(&message);
+    }
+    feed.close().await;
+    // What was stored while it was read is not missing.
+    let AuditFindings { records, heads, faults } = check.end(state.last_sequence.max(last));
+    if arguments.json {
+        let heads: Vec<_> =
+            heads.iter().map(|(head, ended)| json!({ "head": head.to_string(), "ended": ended })).collect();
+        output::line(json!({ "records": records, "heads": heads, "faults": faults }))?;
+    } else {
+        for fault in &faults {
+            output::line(fault)?;
+        }
+        for (head, ended) in &heads {
+            output::line(format_args!("{head}{}", if *ended { " ended" } else { "" }))?;
+        }
+        output::line(format_args!("{records} records, {} chains, {} faults", heads.len(), faults.len()))?;
+    }
+    Ok(if faults.is_empty() { ExitCode::Ok } else { ExitCode::Data })
+}

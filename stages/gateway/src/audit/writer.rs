@@ -1,0 +1,130 @@
+//! Appends records to the chain of this run: whatever waits, as one message, when the one before is there.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use millstream_contract::{
+    audit::{AuditChain, AuditDecision, AuditRecord, audit_subject},
+    error_text::one_line,
+    stored_message::Headers,
+    stream_names::AUDIT,
+};
+use millstream_jetstream::{
+    backoff::Backoff,
+    broker::{AppendError, Broker, NewMessage},
+};
+use millstream_runtime::health::Condition;
+use tokio::{
+    sync::mpsc,
+    time::{MissedTickBehavior, interval},
+};
+
+use super::{Counted, WINDOW};
+
+/// Records in a message. A tenth of what a server takes by default, with the longest texts.
+const TOGETHER_MAX: usize = 128;
+
+pub(super) struct Writer<B> {
+    broker: B,
+    subject: String,
+    chain: AuditChain,
+    /// The sequence of the last message on the subject.
+    last: u64,
+    condition: Condition,
+    /// What was wrong, and told.
+    trouble: String,
+    backoff: Backoff,
+}
+
+impl<B: Broker> Writer<B> {
+    pub(super) fn new(broker: B, run: &str, condition: Condition, backoff: Backoff) -> Self {
+        condition.holds();
+        let chain = AuditChain::new(run);
+        Self {
+            broker,
+            subject: audit_subject(run),
+            chain,
+            last: 0,
+            condition,
+            trouble: String::new(),
+            backoff,
+        }
+    }
+
+    /// Writes until nobody has anything to record any more.
+    pub(super) async fn write(mut self, mut records: mpsc::Receiver<AuditRecord>, counted: Arc<Counted>) {
+        let mut windows = interval(WINDOW);
+        windows.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut batch = vec![AuditRecord::new(Timestamp::now(), AuditDecision::Began)];
+        let mut goes_on = true;
+        while goes_on {
+            tokio::select! {
+                count = records.recv_many(&mut batch, TOGETHER_MAX) => goes_on = count > 0,
+                _ = windows.tick() => batch.extend(counted.ended()),
+            }
+            if !goes_on {
+                batch.extend(counted.ended());
+                batch.push(AuditRecord::new(Timestamp::now(), AuditDecision::Ended));
+            }
+            // A window may have ended with many kinds.
+            while !batch.is_empty() {
+                let rest = batch.split_off(batch.len().min(TOGETHER_MAX));
+                self.append(std::mem::replace(&mut batch, rest)).await;
+            }
+        }
+    }
+
+    async fn append(&mut self, batch: Vec<AuditRecord>) {
+        let lines: Vec<String> = batch.into_iter().map(|record| self.chain.add(record)).collect();
+        let payload = bytes::Bytes::from(lines.join("\n"));
+        let mut pause = self.backoff.clone();
+        loop {
+            let message = NewMessage {
+                subject: self.subject.clone(),
+                expected_last: Some(self.last),
+                headers: Headers::new(),
+                payload: payload.clone(),
+            };
+            match self.broker.append(AUDIT, message).await {
+                Ok(appended) => return self.appended(appended.sequence),
+                Err(AppendError::Conflict { .. }) => {
+                    // An append without a clear answer was stored, or somebody else writes here.
+                    match self.broker.last(AUDIT, &self.subject).await {
+                        Ok(Some(found)) if found.payload == payload => return self.appended(found.sequence),
+                        Ok(found) => {
+                            let sequence = found.map_or(0, |found| found.sequence);
+                            self.trouble(&format!(
+                                "{AUDIT} {sequence} stands in this gateway's chain and is not its own"
+                            ));
+                            self.last = sequence;
+                        }
+                        Err(error) => self.trouble(&one_line(&error)),
+                    }
+                }
+                Err(error) => self.trouble(&one_line(&error)),
+            }
+            pause.pause().await;
+        }
+    }
+
+    fn appended(&mut self, sequence: u64) {
+        self.last = sequence;
+        self.condition.holds();
+        if !std::mem::take(&mut self.trouble).is_empty() {
+            tracing::info!("the audit log is written again");
+        }
+    }
+
+    /// Tells of trouble once.
+    fn trouble(&mut self, sentence: &str) {
+        if self.trouble == sentence {
+            return;
+        }
+        sentence.clone_into(&mut self.trouble);
+        tracing::error!(
+            error = sentence,
+            "the audit log cannot be written; commands are refused when no more records can be gathered"
+        );
+        self.condition.fails(format!("{sentence}; the audit log cannot be written"));
+    }
+}

@@ -382,6 +382,24 @@ fn order_body(command: &str) -> Value {
     }
 }
 
+fn bad_moments() -> [(&'static str, Value, &'static str); 2] {
+    [
+        ("happened_at", json!("yesterday"), "moment-malformed"),
+        ("happened_at", json!("9000-01-01T00:00:00Z"), "moment-in-the-future"),
+    ]
+}
+
+/// Steps that are recorded afterwards say when they happened.
+fn order_moments(met: &mut Met) {
+    for command in ["pay", "ship", "deliver", "cancel", "refund"] {
+        Case::of(met, ORDER, &way_to("shipped")).refuses_fields(
+            command,
+            &order_body(command),
+            &bad_moments(),
+        );
+    }
+}
+
 fn order(met: &mut Met) {
     let fields = [
         ("customer", json!("Anna Smith"), "customer-not-allowed"),
@@ -392,6 +410,7 @@ fn order(met: &mut Met) {
     Case::of(met, ORDER, &[])
         .refuses_fields("place", &place(), &fields)
         .refuses_fields("place", &place(), &bad_lines("lines.unit_price"))
+        .refuses_fields("place", &place(), &bad_moments())
         .past(&way_to("placed"))
         .refuses_fields("place", &place(), &[("customer", json!("berta"), "order-differs")]);
     let commands = millstream_model::aggregates().get("orders", "order").unwrap().command_names();
@@ -535,7 +554,8 @@ fn declared() -> Met {
 #[test]
 fn every_declared_rejection_is_provoked() {
     let mut met = Met::new();
-    let aggregates = [product, delivery, till, business_day, stock, ended_reservations, order, comment];
+    let aggregates =
+        [product, delivery, till, business_day, stock, ended_reservations, order, order_moments, comment];
     for provoke in aggregates {
         provoke(&mut met);
     }

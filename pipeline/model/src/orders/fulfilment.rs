@@ -10,6 +10,8 @@
 //! | order cancelled, by whatever | timers end, granted reservations are released, what is left of the payment is refunded |
 //! | granted after that | released at once |
 //!
+//! An order that says when it was placed (`happened_at`) is history: nothing follows from it, nor from what is recorded of it later.
+//!
 //! The time to pay begins with the order, not with its reservation: should a request for a reservation never be
 //! answered, the order still ends.
 //!
@@ -143,6 +145,10 @@ impl Process for Fulfilment {
         let event = OrderEvent::from_envelope(envelope)?;
         let order = envelope.stream_id.id();
         if let OrderEvent::Placed(placed) = event {
+            // History: whatever became of it has happened, and is recorded by whoever knows it.
+            if placed.happened_at.is_some() {
+                return Ok(vec![]);
+            }
             return self.begin(envelope.recorded_at, order, &placed, rows);
         }
         let Some(note) = rows.read::<OrderNote>(ORDERS, order)? else { return Ok(vec![]) };

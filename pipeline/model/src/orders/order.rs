@@ -5,9 +5,14 @@
 //! which everything was refunded is `refunded`. Every other step is refused as `<command>-while-<state>`
 //! (`status::refusal`); one that was taken before and is asked for again changes nothing.
 //!
+//! An order that was placed before it is recorded here says when (`happened_at`). It is history: it is paid without a reservation, and no
+//! process takes it up. The later steps of any order may say when they happened, too.
+//!
 //! It knows neither stock nor deadlines: the process [`super::fulfilment`] does, and reports to it, by commands that nobody else
 //! may send.
 
+mod advancing;
+mod past;
 mod placing;
 mod refunding;
 mod rejections;
@@ -15,18 +20,16 @@ pub mod status;
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use millstream::{
-    decider::{Decider, DecisionContext, Rejection},
-    values::{
-        money::Currency,
-        reference::{check_label, check_name},
-    },
+    decider::{Decider, DecisionContext, Rejection, decode_event},
+    values::{money::Currency, reference::check_name},
 };
 use serde::{Deserialize, Serialize};
 
 pub(super) use self::placing::units_by_sku;
 use self::{
-    rejections::{differs, not_placed},
+    rejections::not_placed,
     status::{OrderStatus, refusal},
 };
 
@@ -54,6 +57,9 @@ pub struct PlaceOrder {
     pub currency: String,
     /// What is ordered; at least one line.
     pub lines: Vec<OrderLine>,
+    /// When it happened (RFC 3339), if it is recorded afterwards. Not later than now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub happened_at: Option<String>,
 }
 
 /// Records that the whole amount was paid. The same payment again changes nothing.
@@ -66,6 +72,9 @@ pub struct PayOrder {
     pub amount: i64,
     /// ISO 4217 code: the order's currency.
     pub currency: String,
+    /// When it happened (RFC 3339), if it is recorded afterwards. Not later than now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub happened_at: Option<String>,
 }
 
 /// Records that it left the warehouse. The same shipment again changes nothing.
@@ -77,12 +86,19 @@ pub struct ShipOrder {
     /// Who carries it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub carrier: Option<String>,
+    /// When it happened (RFC 3339), if it is recorded afterwards. Not later than now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub happened_at: Option<String>,
 }
 
 /// Records that it arrived. Again changes nothing.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct DeliverOrder {}
+pub struct DeliverOrder {
+    /// When it happened (RFC 3339), if it is recorded afterwards. Not later than now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub happened_at: Option<String>,
+}
 
 /// Calls it off. Again changes nothing.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -91,6 +107,9 @@ pub struct CancelOrder {
     /// Why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// When it happened (RFC 3339), if it is recorded afterwards. Not later than now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub happened_at: Option<String>,
 }
 
 /// Records that money was given back. The same refund again changes nothing.
@@ -104,6 +123,9 @@ pub struct RefundOrder {
     /// Why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// When it happened (RFC 3339), if it is recorded afterwards. Not later than now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub happened_at: Option<String>,
 }
 
 /// Gives back whatever is left of the payment: nothing when nothing is. The same refund again changes nothing.
@@ -174,6 +196,9 @@ pub struct OrderPlaced {
     pub lines: Vec<OrderLine>,
     /// Of all lines, in minor units.
     pub amount: i64,
+    /// When it was placed, if it was recorded afterwards: then it is history, which nobody sees through any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub happened_at: Option<Timestamp>,
 }
 
 /// Every line is reserved.
@@ -189,6 +214,9 @@ pub struct OrderPaid {
     pub amount: i64,
     /// Of the amount.
     pub currency: Currency,
+    /// When it happened, if it was recorded afterwards.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub happened_at: Option<Timestamp>,
 }
 
 /// It left the warehouse.
@@ -198,11 +226,18 @@ pub struct OrderShipped {
     pub shipment: String,
     /// Who carries it.
     pub carrier: Option<String>,
+    /// When it happened, if it was recorded afterwards.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub happened_at: Option<Timestamp>,
 }
 
 /// It arrived.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OrderDelivered {}
+pub struct OrderDelivered {
+    /// When it happened, if it was recorded afterwards.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub happened_at: Option<Timestamp>,
+}
 
 /// What called an order off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -227,6 +262,9 @@ pub struct OrderCancelled {
     pub reason: Option<String>,
     /// What had been paid and is to be refunded, in minor units.
     pub refundable: i64,
+    /// When it happened, if it was recorded afterwards.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub happened_at: Option<Timestamp>,
 }
 
 /// Money was given back.
@@ -240,20 +278,26 @@ pub struct OrderRefunded {
     pub reason: Option<String>,
     /// Whether nothing of the payment is left.
     pub full: bool,
+    /// When it happened, if it was recorded afterwards.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub happened_at: Option<Timestamp>,
 }
 
 millstream::events! {
     /// What can happen to an order.
     pub enum OrderEvent of "order" {
-        Placed(OrderPlaced) = "order-placed" v 1,
+        Placed(OrderPlaced) = "order-placed" v 2 upcasts { 1 => decode_event },
         Reserved(OrderReserved) = "order-reserved" v 1,
-        Paid(OrderPaid) = "order-paid" v 1,
-        Shipped(OrderShipped) = "order-shipped" v 1,
-        Delivered(OrderDelivered) = "order-delivered" v 1,
-        Cancelled(OrderCancelled) = "order-cancelled" v 1,
-        Refunded(OrderRefunded) = "order-refunded" v 1,
+        Paid(OrderPaid) = "order-paid" v 2 upcasts { 1 => decode_event },
+        Shipped(OrderShipped) = "order-shipped" v 2 upcasts { 1 => decode_event },
+        Delivered(OrderDelivered) = "order-delivered" v 2 upcasts { 1 => decode_event },
+        Cancelled(OrderCancelled) = "order-cancelled" v 2 upcasts { 1 => decode_event },
+        Refunded(OrderRefunded) = "order-refunded" v 2 upcasts { 1 => decode_event },
     }
 }
+
+/// Of a refund: how much, why, and when.
+type RefundContent = (i64, Option<String>, Option<Timestamp>);
 
 /// What the rules need to know of an order.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -264,17 +308,22 @@ pub struct OrderState {
     shipment: Option<OrderShipped>,
     delivered: bool,
     cancelled: bool,
-    refunds: BTreeMap<String, (i64, Option<String>)>,
+    refunds: BTreeMap<String, RefundContent>,
 }
 
 impl OrderState {
+    /// Whether it was placed before it was recorded here: then nobody reserves its lines.
+    fn is_history(&self) -> bool {
+        self.placed.as_ref().is_some_and(|placed| placed.happened_at.is_some())
+    }
+
     fn paid_amount(&self) -> i64 {
         self.payment.as_ref().map_or(0, |payment| payment.amount)
     }
 
     /// What is left of the payment.
     fn refundable_amount(&self) -> i64 {
-        let refunded = self.refunds.values().fold(0_i64, |sum, (amount, _)| sum.saturating_add(*amount));
+        let refunded = self.refunds.values().fold(0_i64, |sum, (amount, ..)| sum.saturating_add(*amount));
         self.paid_amount().saturating_sub(refunded)
     }
 }
@@ -307,18 +356,18 @@ impl Decider for Order {
         let order = context.aggregate_id;
         let placed = match (command, &state.placed) {
             (OrderCommand::Place(place), placed) => {
-                return placing::decide_place(placed.as_ref(), place, order);
+                return placing::decide_place(placed.as_ref(), place, context);
             }
             (_, None) => return Err(not_placed(order)),
             (_, Some(placed)) => placed,
         };
         match command {
             OrderCommand::Place(_) => Ok(vec![]),
-            OrderCommand::Pay(pay) => decide_pay(state, placed, pay, order),
-            OrderCommand::Ship(ship) => decide_ship(state, ship, order),
-            OrderCommand::Deliver(_) => decide_deliver(state, order),
-            OrderCommand::Cancel(cancel) => decide_cancel(state, cancel, order),
-            OrderCommand::Refund(refund) => refunding::decide_refund(state, refund, order),
+            OrderCommand::Pay(pay) => advancing::decide_pay(state, placed, pay, context),
+            OrderCommand::Ship(ship) => advancing::decide_ship(state, ship, context),
+            OrderCommand::Deliver(deliver) => advancing::decide_deliver(state, deliver, context),
+            OrderCommand::Cancel(cancel) => decide_cancel(state, cancel, context),
+            OrderCommand::Refund(refund) => refunding::decide_refund(state, refund, context),
             OrderCommand::RefundRemainder(refund) => refunding::decide_refund_remainder(state, refund, order),
             OrderCommand::ConfirmReservation(_) => decide_confirm(state, order),
             OrderCommand::RejectReservation(reject) => decide_reject(state, reject, order),
@@ -337,83 +386,38 @@ impl Decider for Order {
             OrderEvent::Delivered(_) => state.delivered = true,
             OrderEvent::Cancelled(_) => state.cancelled = true,
             OrderEvent::Refunded(refunded) => {
-                let content = (refunded.amount, refunded.reason.clone());
+                let content = (refunded.amount, refunded.reason.clone(), refunded.happened_at);
                 state.refunds.insert(refunded.refund.clone(), content);
             }
         }
     }
 }
 
-fn decide_pay(
-    state: &OrderState,
-    placed: &OrderPlaced,
-    pay: &PayOrder,
-    order: &str,
-) -> Result<Vec<OrderEvent>, Rejection> {
-    check_label("payment-not-allowed", "payment", &pay.payment)?;
-    let currency = Currency::parse(&pay.currency)?;
-    let paid = OrderPaid { payment: pay.payment.clone(), amount: pay.amount, currency };
-    match &state.payment {
-        Some(known) if *known == paid => return Ok(vec![]),
-        Some(known) if known.payment == paid.payment => {
-            return Err(differs("payment-differs", &format!("payment {}", paid.payment), order));
-        }
-        _ => {}
-    }
-    if state.status != OrderStatus::Reserved {
-        return Err(refusal("pay", state.status, order));
-    }
-    if currency != placed.currency {
-        let message = format!("order {order} is kept in {}, not in {currency}", placed.currency);
-        return Err(Rejection::new("currency-differs", message));
-    }
-    if pay.amount != placed.amount {
-        let message =
-            format!("order {order} amounts to {}, not to {}; pay it as a whole", placed.amount, pay.amount);
-        return Err(Rejection::new("payment-amount-differs", message));
-    }
-    Ok(vec![OrderEvent::Paid(paid)])
-}
-
-fn decide_ship(state: &OrderState, ship: &ShipOrder, order: &str) -> Result<Vec<OrderEvent>, Rejection> {
-    check_label("shipment-not-allowed", "shipment", &ship.shipment)?;
-    ship.carrier.as_deref().map_or(Ok(()), |carrier| check_name("carrier", carrier))?;
-    let shipped = OrderShipped { shipment: ship.shipment.clone(), carrier: ship.carrier.clone() };
-    match &state.shipment {
-        Some(known) if *known == shipped => Ok(vec![]),
-        Some(known) if known.shipment == shipped.shipment => {
-            Err(differs("shipment-differs", &format!("shipment {}", shipped.shipment), order))
-        }
-        None if state.status == OrderStatus::Paid => Ok(vec![OrderEvent::Shipped(shipped)]),
-        _ => Err(refusal("ship", state.status, order)),
-    }
-}
-
-fn decide_deliver(state: &OrderState, order: &str) -> Result<Vec<OrderEvent>, Rejection> {
-    match state.status {
-        _ if state.delivered => Ok(vec![]),
-        OrderStatus::Shipped => Ok(vec![OrderEvent::Delivered(OrderDelivered {})]),
-        status => Err(refusal("deliver", status, order)),
-    }
-}
-
 fn decide_cancel(
     state: &OrderState,
     cancel: &CancelOrder,
-    order: &str,
+    context: &DecisionContext<'_>,
 ) -> Result<Vec<OrderEvent>, Rejection> {
+    let happened_at = past::moment(cancel.happened_at.as_deref(), context)?;
     cancel.reason.as_deref().map_or(Ok(()), |reason| check_name("reason", reason))?;
     match state.status {
         _ if state.cancelled => Ok(vec![]),
         OrderStatus::Placed | OrderStatus::Reserved | OrderStatus::Paid => {
-            Ok(vec![cancelled(state, CancellationCause::Requested, cancel.reason.clone())])
+            let refundable = state.paid_amount();
+            let (cause, reason) = (CancellationCause::Requested, cancel.reason.clone());
+            Ok(vec![OrderEvent::Cancelled(OrderCancelled { cause, reason, refundable, happened_at })])
         }
-        status => Err(refusal("cancel", status, order)),
+        status => Err(refusal("cancel", status, context.aggregate_id)),
     }
 }
 
 fn cancelled(state: &OrderState, cause: CancellationCause, reason: Option<String>) -> OrderEvent {
-    OrderEvent::Cancelled(OrderCancelled { cause, reason, refundable: state.paid_amount() })
+    OrderEvent::Cancelled(OrderCancelled {
+        cause,
+        reason,
+        refundable: state.paid_amount(),
+        happened_at: None,
+    })
 }
 
 fn decide_confirm(state: &OrderState, order: &str) -> Result<Vec<OrderEvent>, Rejection> {

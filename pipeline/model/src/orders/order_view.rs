@@ -31,7 +31,7 @@ pub struct OrderSummary {
     pub amount: i64,
     /// Of all amounts.
     pub currency: Currency,
-    /// When it was placed.
+    /// When it was placed, or recorded if it did not say when.
     pub placed_at: Timestamp,
     /// Version of the aggregate that the row shows.
     pub version: u64,
@@ -140,7 +140,7 @@ fn new_row(envelope: &EventEnvelope<'_>, placed: &OrderPlaced) -> OrderRow {
             state: OrderStatus::Placed,
             amount: placed.amount,
             currency: placed.currency,
-            placed_at: envelope.recorded_at,
+            placed_at: placed.happened_at.unwrap_or(envelope.recorded_at),
             version: envelope.aggregate_version,
             recorded_at: envelope.recorded_at,
         },
@@ -213,12 +213,13 @@ mod tests {
             currency: Currency::parse("USD").unwrap(),
             lines: vec![OrderLine { sku: "a".into(), quantity: 2, unit_price: 500 }],
             amount: 1000,
+            happened_at: None,
         })
     }
 
     fn paid() -> OrderEvent {
         let currency = Currency::parse("USD").unwrap();
-        OrderEvent::Paid(OrderPaid { payment: "P-1".into(), amount: 1000, currency })
+        OrderEvent::Paid(OrderPaid { payment: "P-1".into(), amount: 1000, currency, happened_at: None })
     }
 
     #[test]
@@ -230,7 +231,11 @@ mod tests {
             .add(
                 "order",
                 "O-1",
-                [OrderEvent::Shipped(OrderShipped { shipment: "S-1".into(), carrier: Some("post".into()) })],
+                [OrderEvent::Shipped(OrderShipped {
+                    shipment: "S-1".into(),
+                    carrier: Some("post".into()),
+                    happened_at: None,
+                })],
             );
         let row = assert_repeatable(&OrderView, &history).json("order", "O-1");
         let entry = |version: u64, second: u64, command: u64, event: &str, data: Value| {
@@ -267,9 +272,16 @@ mod tests {
             cause: CancellationCause::ShipmentExpired,
             reason: None,
             refundable: 1000,
+            happened_at: None,
         });
         let refunded = |amount, full| {
-            OrderEvent::Refunded(OrderRefunded { refund: "R".into(), amount, reason: None, full })
+            OrderEvent::Refunded(OrderRefunded {
+                refund: "R".into(),
+                amount,
+                reason: None,
+                full,
+                happened_at: None,
+            })
         };
         let mut history = History::new("orders");
         history

@@ -240,3 +240,30 @@ fn no_race_leaves_a_reservation_behind() {
         }
     }
 }
+
+/// Orders of 2018 were cancelled for want of stock, or for a deadline that had passed before they came in.
+#[test]
+fn history_is_left_alone() {
+    let mut system = system();
+    let lines = json!([{ "sku": "a", "quantity": 99, "unit_price": 10 }, { "sku": "gone", "quantity": 1, "unit_price": 10 }]);
+    let at = "2011-03-01T10:00:00Z";
+    let body = json!({ "customer": "anna", "location": "main", "currency": "USD", "lines": lines, "happened_at": at });
+    for order in ["O-1", "O-2", "O-3"] {
+        system.send(&format!("orders.order.{order}.place"), &body.to_string()).unwrap();
+    }
+    let pay =
+        json!({ "payment": "P", "amount": 1000, "currency": "USD", "happened_at": "2011-03-02T10:00:00Z" });
+    system.send("orders.order.O-1.pay", &pay.to_string()).unwrap();
+    system.send("orders.order.O-1.ship", r#"{"shipment":"S","happened_at":"2011-03-03T10:00:00Z"}"#).unwrap();
+    system.send("orders.order.O-2.pay", &pay.to_string()).unwrap();
+    system.send("orders.order.O-2.cancel", r#"{"happened_at":"2011-03-04T10:00:00Z"}"#).unwrap();
+    advance(&mut system, 10_000);
+    for (order, state) in [("O-1", "shipped"), ("O-2", "cancelled"), ("O-3", "placed")] {
+        let row = order_row(&system, order);
+        assert_eq!((&row["state"], &row["placed_at"]), (&json!(state), &json!(at)), "{order}");
+        assert_eq!(row["refunded_amount"], json!(0), "{order}");
+    }
+    assert_eq!(stock(&system), [(10, 0), (10, 0)]);
+    assert_done(&system);
+    assert!(system.refused().is_empty(), "{:?}", system.refused());
+}

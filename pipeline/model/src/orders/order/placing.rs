@@ -3,29 +3,32 @@
 use std::collections::BTreeMap;
 
 use millstream::{
-    decider::Rejection,
+    decider::{DecisionContext, Rejection},
     values::{
         money::{Currency, QUANTITY_MAX, check_price, check_quantity, total},
         reference::check_reference,
     },
 };
 
-use super::{OrderEvent, OrderLine, OrderPlaced, PlaceOrder, rejections::differs};
+use super::{OrderEvent, OrderLine, OrderPlaced, PlaceOrder, past, rejections::differs};
 use crate::{lines::check_line_count, retail::stock::StockId};
 
 pub(super) fn decide_place(
     placed: Option<&OrderPlaced>,
     place: &PlaceOrder,
-    order: &str,
+    context: &DecisionContext<'_>,
 ) -> Result<Vec<OrderEvent>, Rejection> {
+    let order = context.aggregate_id;
     check_reference("customer-not-allowed", "customer", &place.customer)?;
     check_reference("location-not-allowed", "location", &place.location)?;
     let currency = Currency::parse(&place.currency)?;
+    let happened_at = past::moment(place.happened_at.as_deref(), context)?;
     if let Some(placed) = placed {
         let same = placed.customer == place.customer
             && placed.location == place.location
             && placed.currency == currency
-            && placed.lines == place.lines;
+            && placed.lines == place.lines
+            && placed.happened_at == happened_at;
         return if same { Ok(vec![]) } else { Err(differs("order-differs", "what was placed", order)) };
     }
     let amount = check_lines(order, place)?;
@@ -35,6 +38,7 @@ pub(super) fn decide_place(
         currency,
         lines: place.lines.clone(),
         amount,
+        happened_at,
     })])
 }
 

@@ -1,12 +1,12 @@
 //! The rules of refunds: how much of a payment can be given back, and when.
 
 use millstream::{
-    decider::Rejection,
+    decider::{DecisionContext, Rejection},
     values::reference::{check_label, check_name},
 };
 
 use super::{
-    OrderEvent, OrderRefunded, OrderState, RefundOrder, RefundRemainder,
+    OrderEvent, OrderRefunded, OrderState, RefundOrder, RefundRemainder, past,
     rejections::differs,
     status::{OrderStatus, refusal},
 };
@@ -14,12 +14,14 @@ use super::{
 pub(super) fn decide_refund(
     state: &OrderState,
     refund: &RefundOrder,
-    order: &str,
+    context: &DecisionContext<'_>,
 ) -> Result<Vec<OrderEvent>, Rejection> {
+    let order = context.aggregate_id;
+    let happened_at = past::moment(refund.happened_at.as_deref(), context)?;
     check_label("refund-not-allowed", "refund", &refund.refund)?;
     refund.reason.as_deref().map_or(Ok(()), |reason| check_name("reason", reason))?;
-    if let Some((amount, reason)) = state.refunds.get(&refund.refund) {
-        let same = *amount == refund.amount && *reason == refund.reason;
+    if let Some(known) = state.refunds.get(&refund.refund) {
+        let same = *known == (refund.amount, refund.reason.clone(), happened_at);
         let what = format!("refund {}", refund.refund);
         return if same { Ok(vec![]) } else { Err(differs("refund-differs", &what, order)) };
     }
@@ -48,6 +50,7 @@ pub(super) fn decide_refund(
         amount: refund.amount,
         reason: refund.reason.clone(),
         full: refund.amount == left,
+        happened_at,
     })])
 }
 
@@ -68,5 +71,11 @@ pub(super) fn decide_refund_remainder(
         return Ok(vec![]);
     }
     let (refund, reason) = (refund.clone(), reason.clone());
-    Ok(vec![OrderEvent::Refunded(OrderRefunded { refund, amount: left, reason, full: true })])
+    Ok(vec![OrderEvent::Refunded(OrderRefunded {
+        refund,
+        amount: left,
+        reason,
+        full: true,
+        happened_at: None,
+    })])
 }

@@ -2,7 +2,7 @@
 
 use millstream::decider::{CommandSet, Rejection, rejections_of};
 
-use super::{OrderCommand, status::REFUSALS};
+use super::{OrderCommand, past::REJECTIONS, status::REFUSALS};
 
 const OF_CONTENT: &[(&str, &[&str])] = &[
     (
@@ -49,12 +49,18 @@ const OF_CONTENT: &[(&str, &[&str])] = &[
     ("refund-remainder", &["refund-not-allowed", "name-blank", "name-too-long"]),
 ];
 
+/// The steps that may be recorded after they happened.
+const TOLD_AFTERWARDS: [&str; 6] = ["place", "pay", "ship", "deliver", "cancel", "refund"];
+
 const NOT_PLACED: &str = "order-not-placed";
 
 pub(super) fn all() -> Vec<(&'static str, &'static str)> {
     let not_placed = OrderCommand::NAMES.iter().filter(|command| **command != "place");
+    let of_moments =
+        TOLD_AFTERWARDS.iter().flat_map(|command| REJECTIONS.iter().map(move |code| (*command, *code)));
     rejections_of(OF_CONTENT)
         .chain(not_placed.map(|command| (*command, NOT_PLACED)))
+        .chain(of_moments)
         .chain(REFUSALS.iter().map(|(command, _, code)| (*command, *code)))
         .collect()
 }

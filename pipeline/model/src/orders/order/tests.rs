@@ -28,6 +28,7 @@ fn placed() -> OrderEvent {
         currency: dollars(),
         lines: vec![line("a", 2, 500), line("b", 1, 99)],
         amount: 1099,
+        happened_at: None,
     })
 }
 
@@ -36,19 +37,39 @@ fn reserved() -> OrderEvent {
 }
 
 fn paid() -> OrderEvent {
-    OrderEvent::Paid(OrderPaid { payment: "P-1".into(), amount: 1099, currency: dollars() })
+    OrderEvent::Paid(OrderPaid {
+        payment: "P-1".into(),
+        amount: 1099,
+        currency: dollars(),
+        happened_at: None,
+    })
 }
 
 fn shipped() -> OrderEvent {
-    OrderEvent::Shipped(OrderShipped { shipment: "S-1".into(), carrier: Some("post".into()) })
+    OrderEvent::Shipped(OrderShipped {
+        shipment: "S-1".into(),
+        carrier: Some("post".into()),
+        happened_at: None,
+    })
 }
 
 fn cancellation(cause: CancellationCause, reason: Option<&str>, refundable: i64) -> OrderEvent {
-    OrderEvent::Cancelled(OrderCancelled { cause, reason: reason.map(str::to_owned), refundable })
+    OrderEvent::Cancelled(OrderCancelled {
+        cause,
+        reason: reason.map(str::to_owned),
+        refundable,
+        happened_at: None,
+    })
 }
 
 fn refunded(refund: &str, amount: i64, full: bool) -> OrderEvent {
-    OrderEvent::Refunded(OrderRefunded { refund: refund.into(), amount, reason: None, full })
+    OrderEvent::Refunded(OrderRefunded {
+        refund: refund.into(),
+        amount,
+        reason: None,
+        full,
+        happened_at: None,
+    })
 }
 
 fn order(events: impl IntoIterator<Item = OrderEvent>) -> Given<Order> {
@@ -65,7 +86,13 @@ fn paths() -> Vec<(OrderStatus, Vec<OrderEvent>)> {
         (OrderStatus::Shipped, vec![placed(), reserved(), paid(), shipped()]),
         (
             OrderStatus::Delivered,
-            vec![placed(), reserved(), paid(), shipped(), OrderEvent::Delivered(OrderDelivered {})],
+            vec![
+                placed(),
+                reserved(),
+                paid(),
+                shipped(),
+                OrderEvent::Delivered(OrderDelivered { happened_at: None }),
+            ],
         ),
         (OrderStatus::Cancelled, vec![placed(), reserved(), cancelled(0)]),
         (OrderStatus::Cancelled, vec![placed(), reserved(), paid(), cancelled(1099)]),
@@ -139,12 +166,12 @@ fn order_goes_from_placed_to_delivered() {
         .when_typed("ship", SHIP)
         .then([shipped()])
         .when_typed("deliver", "")
-        .then([OrderEvent::Delivered(OrderDelivered {})]);
+        .then([OrderEvent::Delivered(OrderDelivered { happened_at: None })]);
 }
 
 #[test]
 fn every_step_repeated_changes_nothing() {
-    let delivered = OrderEvent::Delivered(OrderDelivered {});
+    let delivered = OrderEvent::Delivered(OrderDelivered { happened_at: None });
     order([placed(), reserved(), paid(), shipped(), delivered])
         .when_typed("place", PLACE)
         .then_nothing()
@@ -293,9 +320,54 @@ fn bad_fields_are_refused_by_name() {
 fn lines_are_bounded_and_one_skus_lines_count_together() {
     let place = |lines: Vec<OrderLine>| {
         let (customer, location, currency) = ("anna".into(), "2506".into(), "USD".into());
-        OrderCommand::Place(PlaceOrder { customer, location, currency, lines })
+        OrderCommand::Place(PlaceOrder { customer, location, currency, lines, happened_at: None })
     };
     order([]).when(&place(vec![line("a", QUANTITY_MAX, 0); 2])).then_rejected("quantity-too-large");
     order([]).when(&place(vec![line("a", 1, 1); LINES_MAX + 1])).then_rejected("lines-too-many");
     order([]).when(&place(vec![line("a", 1, 1); LINES_MAX])).then_accepted();
+}
+
+/// An order of 2018 waited for a reservation, and was cancelled for want of stock.
+#[test]
+fn an_order_of_the_past_is_recorded_step_by_step_without_a_reservation() {
+    let at = |body: &str, moment: &str| body.replacen('{', &format!("{{\"happened_at\":\"{moment}\","), 1);
+    let moment = |text: &str| Some(text.parse::<Timestamp>().unwrap());
+    let OrderEvent::Placed(known) = placed() else { unreachable!("it is placed") };
+    let placed = OrderEvent::Placed(OrderPlaced { happened_at: moment("1965-03-01T10:00:00Z"), ..known });
+    let paid = OrderEvent::Paid(OrderPaid {
+        payment: "P-1".into(),
+        amount: 1099,
+        currency: dollars(),
+        happened_at: moment("1965-03-02T10:00:00Z"),
+    });
+    let delivered = OrderEvent::Delivered(OrderDelivered { happened_at: moment("1965-03-05T10:00:00Z") });
+    order([])
+        .when_typed("place", &at(PLACE, "1965-03-01T12:00:00+02:00"))
+        .then([placed.clone()])
+        .when_typed("place", &at(PLACE, "1965-03-01T10:00:00Z"))
+        .then_nothing()
+        .when_typed("pay", &at(PAY, "1965-03-02T10:00:00Z"))
+        .then([paid.clone()])
+        .when_typed("ship", SHIP)
+        .then([shipped()])
+        .when_typed("deliver", r#"{"happened_at":"1965-03-05T10:00:00Z"}"#)
+        .then([delivered]);
+    order([placed.clone()]).when_typed("place", PLACE).then_rejected("order-differs");
+    order([placed.clone(), paid]).when_typed("pay", PAY).then_rejected("payment-differs");
+    order([placed]).when_typed("ship", SHIP).then_rejected("ship-while-placed");
+    order([self::placed()])
+        .when_typed("pay", &at(PAY, "1965-03-02T10:00:00Z"))
+        .then_rejected("pay-while-placed");
+}
+
+#[test]
+fn a_moment_is_one_and_has_come() {
+    for (moment, code) in [
+        ("1965-03-01", "moment-malformed"),
+        ("yesterday", "moment-malformed"),
+        ("9000-01-01T00:00:00Z", "moment-in-the-future"),
+    ] {
+        let body = PLACE.replacen('{', &format!("{{\"happened_at\":\"{moment}\","), 1);
+        order([]).when_typed("place", &body).then_rejected(code);
+    }
 }

@@ -1,8 +1,10 @@
-//! `millstream import`: a CSV file to commands.
+//! `millstream import`: rows of files to commands.
 
-use std::{path::PathBuf, time::Duration};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use millstream_contract::exit_code::ExitCode;
+use millstream_domain::decider::AggregateRegistry;
 use millstream_runtime::shutdown::Shutdown;
 use serde_json::json;
 
@@ -13,28 +15,35 @@ use crate::{
     import::{
         dry_run::{self, Prospect},
         input::RowsFile,
+        map_file::MapFile,
         mapping::Mapping,
         rejects::{Rejects, RejectsError},
         run::{Import, Summary},
+        source::{self, STANDARD_INPUT, Source},
+        start,
     },
     output,
     session::Session,
 };
 
-/// Turn the rows of a CSV file into commands, and wait until every row is accepted or refused.
+/// Turn the rows of files into commands, and wait until every row is accepted or refused.
 ///
-/// The map says which rows are one, in this file and in others: a row that was imported before changes nothing. Refused rows
-/// go to a rejects file, in their order, with line and reason; mended there and imported, a row brings only what is missing.
+/// The map says what rows become and which of them are one, in this file and in others: a row that was imported before changes nothing.
+/// Refused rows go to a rejects file, in their order, with line and reason; mended there and imported, a row brings only what is missing.
 ///
-/// Ends with 0 when every row was accepted, now or before, 10 when rows were refused, 12 when it was interrupted, 64 when there
-/// is no such file, 65 when the file is not one of rows, 69 when nothing is decided, 78 when the map is wrong.
+/// Exit codes: 0 when every row was accepted, now or before, or skipped by the map; 10 when rows were refused; 12 when it was interrupted;
+/// 64 when there is no such file; 65 when a file is not one of rows, or has changed while it was read; 69 when nothing is decided; 73 or
+/// 74 when the rejects cannot be written; 77 when the server refuses; 78 when the map is wrong. With 64, 65 and 78 nothing was sent, unless
+/// a file has changed meanwhile.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ImportArguments {
     /// How rows become commands, as in config/import/iowa-liquor.toml
-    #[arg(long, value_name = "FILE.toml")]
-    map: PathBuf,
-    /// The rows, with a header line; or the rejects of an import before
-    file: PathBuf,
+    #[arg(long, value_name = "FILE.toml", required_unless_present_any = ["check", "start"])]
+    map: Option<PathBuf>,
+    /// The rows, with a header line: CSV (also .gz), a sheet of an XLSX workbook, the rejects of an import before, a folder of such files,
+    /// or - for standard input. Several are imported one after the other
+    #[arg(value_name = "FILE", required_unless_present = "start")]
+    files: Vec<PathBuf>,
     /// Where refused rows go: a new file; for s.csv a new s.rejects.csv in the working directory when absent, or
     /// s.rejects-2.csv and so on
     #[arg(long, value_name = "FILE.csv")]
@@ -42,31 +51,128 @@ pub(crate) struct ImportArguments {
     /// Send nothing; show the commands of the first rows and all rows that would be refused before they are sent
     #[arg(long, value_name = "ROWS", num_args = 0..=1, require_equals = true, default_missing_value = "10")]
     dry_run: Option<u64>,
+    /// Send nothing; compare this map with the files and the application, and say how the files are read
+    #[arg(long, value_name = "FILE.toml", conflicts_with_all = ["map", "start", "dry_run", "rejects"])]
+    check: Option<PathBuf>,
+    /// Send nothing; print a map to begin with for this file, with what was found out of how the file is written and of its columns
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["map", "files", "dry_run", "rejects"])]
+    start: Option<PathBuf>,
+    /// With --start, the command that rows become, such as retail.till.record-sale
+    #[arg(long, value_name = "CONTEXT.AGGREGATE.COMMAND", requires = "start")]
+    command: Option<String>,
     /// How long to wait while no outcome at all is recorded
     #[arg(long, default_value = "60s", value_parser = crate::duration)]
     timeout: Duration,
-    /// The summary as one JSON object
+    /// The summary of each file as one JSON object
     #[arg(long)]
     json: bool,
 }
 
+/// A file that fits its map.
+struct Prepared {
+    file: RowsFile,
+    mapping: Mapping,
+}
+
 /// Runs it. The number is the exit code.
 pub(crate) async fn run(arguments: ImportArguments, session: &Session) -> Result<u8, CommandFailure> {
-    let file = RowsFile::check(&arguments.file).map_err(nothing_sent)?;
-    if let Some(doubt) = file.doubt() {
-        session.console.say(doubt);
-    }
     let known = session.model()?.aggregates();
-    let mapping = Mapping::load(&arguments.map, &file, &known).map_err(nothing_sent)?;
-    if let Some(rows) = arguments.dry_run {
-        return dry_run(rows, &arguments, &file, mapping);
+    if let Some(file) = &arguments.start {
+        output::part(start::map(file, arguments.command.as_deref(), &known)?)?;
+        return Ok(ExitCode::Ok.number());
     }
-    let name = mapping.name().to_owned();
+    let files = files(&arguments).map_err(nothing_sent)?;
+    let map = arguments.check.as_ref().or(arguments.map.as_ref());
+    let map = map.ok_or_else(|| CommandFailure::usage("name a map with --map"))?.as_path();
+    let mut first = None;
+    // All before the first is sent.
+    for file in &files {
+        let prepared = prepare(map, file, &known).map_err(nothing_sent)?;
+        for remark in prepared.file.remarks() {
+            session.console.say(remark);
+        }
+        if arguments.check.is_some() {
+            tell_check(map, &prepared)?;
+        }
+        if files.len() == 1 {
+            first = Some(prepared);
+        }
+    }
+    if arguments.check.is_some() {
+        return Ok(ExitCode::Ok.number());
+    }
     let shutdown = Shutdown::new();
-    shutdown.on_signals().map_err(|error| {
-        CommandFailure::new(ExitCode::Software, format_args!("cannot watch signals: {error}"))
-    })?;
-    let rejects = rejects(&arguments, &file).map_err(nothing_sent)?;
+    if arguments.dry_run.is_none() {
+        shutdown.on_signals().map_err(|error| {
+            CommandFailure::new(ExitCode::Software, format_args!("cannot watch signals: {error}"))
+        })?;
+    }
+    let mut code = ExitCode::Ok.number();
+    for file in &files {
+        let prepared = match first.take() {
+            Some(prepared) => prepared,
+            None => prepare(map, file, &known)?,
+        };
+        let name = (files.len() > 1).then(|| file.display().to_string());
+        let ended = match arguments.dry_run {
+            Some(rows) => dry_run(rows, &arguments, name.as_deref(), prepared)?,
+            None => import(&arguments, name.as_deref(), prepared, session, &shutdown).await?,
+        };
+        code = code.max(ended);
+    }
+    Ok(code)
+}
+
+/// The files that are named, those of folders in the order of their names.
+fn files(arguments: &ImportArguments) -> Result<Vec<PathBuf>, CommandFailure> {
+    let mut files = Vec::new();
+    for path in &arguments.files {
+        files.extend(source::files(path)?);
+    }
+    if files.len() > 1 && arguments.rejects.is_some() {
+        return Err(CommandFailure::usage(
+            "each file has its own rejects; leave out --rejects, or name one file",
+        ));
+    }
+    if files.len() > 1 && files.iter().any(|file| file == Path::new(STANDARD_INPUT)) {
+        return Err(CommandFailure::usage(
+            "standard input is imported by itself; name the other files in another import",
+        ));
+    }
+    Ok(files)
+}
+
+fn prepare(map: &Path, file: &Path, known: &AggregateRegistry) -> Result<Prepared, CommandFailure> {
+    let map = MapFile::read(map)?;
+    let file = RowsFile::check(Source::at(file, map.form())?, map.form())?;
+    let mapping = Mapping::load(map, &file, known)?;
+    Ok(Prepared { file, mapping })
+}
+
+/// Says how a file is read, and what its rows become.
+fn tell_check(map: &Path, Prepared { file, mapping }: &Prepared) -> Result<(), CommandFailure> {
+    let (delimiter, encoding) = file.form();
+    output::line(format_args!(
+        "{} fits {}: {} rows, columns between {delimiter:?}, {encoding}",
+        map.display(),
+        file.path().display(),
+        file.count
+    ))?;
+    for command in mapping.commands_told() {
+        output::line(command)?;
+    }
+    Ok(())
+}
+
+async fn import(
+    arguments: &ImportArguments,
+    name: Option<&str>,
+    Prepared { file, mapping }: Prepared,
+    session: &Session,
+    shutdown: &Shutdown,
+) -> Result<u8, CommandFailure> {
+    let map_name = mapping.name().to_owned();
+    let rejects = rejects(arguments, &file).map_err(nothing_sent)?;
     let begun = async {
         let connected = session.connect().await?;
         Dispatcher::begin(connected, "import", arguments.timeout).await
@@ -89,7 +195,7 @@ pub(crate) async fn run(arguments: ImportArguments, session: &Session) -> Result
     let (summary, rejects) = import.end().await?;
     let path = rejects.path().to_owned();
     let rejects = rejects.finish().map_err(|error| CommandFailure::file(&path, &error))?;
-    tell(&summary, rejects, &name, arguments.json, session)?;
+    tell(&summary, name, rejects, &map_name, arguments.json, session)?;
     match ended {
         Ok(()) if summary.refused > 0 => Ok(REJECTED),
         Ok(()) => Ok(ExitCode::Ok.number()),
@@ -111,28 +217,39 @@ pub(crate) async fn run(arguments: ImportArguments, session: &Session) -> Result
 fn dry_run(
     rows: u64,
     arguments: &ImportArguments,
-    file: &RowsFile,
-    mut mapping: Mapping,
+    name: Option<&str>,
+    Prepared { file, mut mapping }: Prepared,
 ) -> Result<u8, CommandFailure> {
-    let prospect = dry_run::run::<CommandFailure>(file, &mut mapping, rows, |shown| {
+    let prospect = dry_run::run::<CommandFailure>(&file, &mut mapping, rows, |shown| {
         let shown = if arguments.json { shown.json().to_string() } else { shown.text() };
         Ok(output::line(shown)?)
     })?;
-    let Prospect { rows, commands, refused } = prospect;
+    let Prospect { rows, commands, refused, skipped } = prospect;
     if arguments.json {
-        output::line(json!({ "rows": rows, "commands": commands, "refused": refused }))?;
+        let told = json!({ "file": file.path(), "rows": rows, "commands": commands, "refused": refused, "skipped": skipped });
+        output::line(told)?;
     } else {
         output::line(format_args!(
-            "{rows} rows: {commands} commands, {refused} refused; nothing was sent. Rules may refuse more"
+            "{}{rows} rows: {commands} commands, {refused} refused{}; nothing was sent. Rules may refuse more",
+            of_file(name),
+            and_skipped(skipped)
         ))?;
     }
     Ok(if refused > 0 { REJECTED } else { ExitCode::Ok.number() })
 }
 
+fn of_file(name: Option<&str>) -> String {
+    name.map(|name| format!("{name}: ")).unwrap_or_default()
+}
+
+fn and_skipped(skipped: u64) -> String {
+    if skipped > 0 { format!(", {skipped} skipped") } else { String::new() }
+}
+
 fn rejects(arguments: &ImportArguments, file: &RowsFile) -> Result<Rejects, RejectsError> {
     match &arguments.rejects {
         Some(path) => Rejects::named(path, file.header.clone()),
-        None => Rejects::beside(&arguments.file, file.header.clone()),
+        None => Rejects::beside(file.path(), file.header.clone()),
     }
 }
 
@@ -145,26 +262,31 @@ fn nothing_sent(error: impl Into<CommandFailure>) -> CommandFailure {
 /// Says what became of the rows, also of those before the import ended early.
 fn tell(
     summary: &Summary,
+    file: Option<&str>,
     rejects: Option<PathBuf>,
     name: &str,
     json: bool,
     session: &Session,
 ) -> Result<(), CommandFailure> {
-    let Summary { rows, new, known, without_effect, refused, commands } = *summary;
+    let Summary { rows, new, known, without_effect, refused, skipped, commands } = *summary;
     if json {
         output::line(json!({
+            "file": file,
             "rows": rows,
             "new": new,
             "known": known,
             "without_effect": without_effect,
             "refused": refused,
+            "skipped": skipped,
             "commands": commands,
             "rejects_file": rejects,
         }))?;
         return Ok(());
     }
     output::line(format_args!(
-        "{rows} rows: {new} new, {known} known, {without_effect} without effect, {refused} refused"
+        "{}{rows} rows: {new} new, {known} known, {without_effect} without effect, {refused} refused{}",
+        of_file(file),
+        and_skipped(skipped)
     ))?;
     if known > 0 {
         session.console.say(format_args!(

@@ -22,6 +22,8 @@ pub(crate) struct Prospect {
     pub(crate) commands: u64,
     /// Rows that would be refused before anything of them is sent.
     pub(crate) refused: u64,
+    /// Rows that the map skips.
+    pub(crate) skipped: u64,
 }
 
 /// A line to show: of a command, or of a refused row.
@@ -69,30 +71,36 @@ pub(crate) fn run<E: From<InputError>>(
     mut show: impl FnMut(Shown) -> Result<(), E>,
 ) -> Result<Prospect, E> {
     let (mut prospect, mut shared) = (Prospect::default(), Shared::default());
-    for row in file.rows()? {
-        let row = row?;
-        prospect.rows += 1;
-        match mapping.map(&row).commands {
+    let (mut units, mut refusals) = (0, 0);
+    for unit in mapping.units(file)? {
+        let unit = unit?;
+        let (line, count) = (unit.rows.first().map_or(0, |row| row.line), unit.rows.len() as u64);
+        prospect.rows += count;
+        if unit.is_skipped() {
+            prospect.skipped += count;
+            continue;
+        }
+        units += 1;
+        match mapping.map(&unit).commands {
             Ok(commands) => {
                 let mut is_sent = |(index, each): &(usize, RowCommand)| {
-                    !each.once || shared.share(&each.command, (prospect.rows, *index)) == Sharing::No
+                    !each.once || shared.share(&each.command, (units, *index)) == Sharing::No
                 };
                 let sent: Vec<_> = (0..).zip(commands).filter(|each| is_sent(each)).collect();
                 prospect.commands += sent.len() as u64;
-                for (_, RowCommand { command, .. }) in
-                    sent.into_iter().filter(|_| prospect.rows <= first_rows)
-                {
+                for (_, RowCommand { command, .. }) in sent.into_iter().filter(|_| units <= first_rows) {
                     let (address, body) =
                         (command.address.to_string(), String::from_utf8_lossy(&command.body));
                     let what = What::Command { address, id: command.id.clone(), body: body.into_owned() };
-                    show(Shown { line: row.line, what })?;
+                    show(Shown { line, what })?;
                 }
             }
             Err(refusal) => {
-                prospect.refused += 1;
-                if prospect.refused <= REFUSALS_MAX {
+                prospect.refused += count;
+                refusals += 1;
+                if refusals <= REFUSALS_MAX {
                     let what = What::Refused { code: refusal.code, reason: refusal.reason };
-                    show(Shown { line: row.line, what })?;
+                    show(Shown { line, what })?;
                 }
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! Deliberately absent: the number of a row. A row that is put in before others would make all of them other rows.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use millstream_contract::commit::{commit_hash, hexadecimal};
 
@@ -44,8 +44,10 @@ pub(crate) enum IdentityError {
         "{text} is not one column; write each column as a text of its own, so that 1 and 12 are told from 11 and 2"
     )]
     NotOneColumn { text: String },
-    #[error("{text}: slug makes one key of different texts; leave it out here")]
-    Slug { text: String },
+    #[error("{text}: the filter makes one text of different ones; leave it out here")]
+    Joins { text: String },
+    #[error("standard input has no name to tell rows by; write it into a file, or name columns")]
+    NoName,
     #[error(transparent)]
     Value(#[from] TemplateError),
 }
@@ -67,7 +69,8 @@ impl Identity {
     }
 }
 
-fn column(value: &Placed, columns: &Columns) -> Result<Text, At<IdentityError>> {
+/// A text that is one column, and never the same for two that differ.
+pub(super) fn column(value: &Placed, columns: &Columns) -> Result<Text, At<IdentityError>> {
     let parsed =
         parse_text(value, columns).map_err(|error| At { span: error.span, what: error.what.into() })?;
     let text = value.get_ref().to_string();
@@ -75,7 +78,7 @@ fn column(value: &Placed, columns: &Columns) -> Result<Text, At<IdentityError>> 
         return Err(At::new(value, IdentityError::NotOneColumn { text }));
     }
     if parsed.may_join() {
-        return Err(At::new(value, IdentityError::Slug { text }));
+        return Err(At::new(value, IdentityError::Joins { text }));
     }
     Ok(parsed)
 }
@@ -85,13 +88,15 @@ fn column(value: &Placed, columns: &Columns) -> Result<Text, At<IdentityError>> 
 pub(super) struct Identities {
     identity: Identity,
     file: String,
-    /// How many rows there were of a content.
+    /// The contents that come more than once.
+    repeated: HashSet<Digest>,
+    /// How many rows there were of such a content.
     seen: HashMap<Digest, u32>,
 }
 
 impl Identities {
     pub(super) fn new(identity: Identity, file: String) -> Self {
-        Self { identity, file, seen: HashMap::new() }
+        Self { identity, file, repeated: HashSet::new(), seen: HashMap::new() }
     }
 
     /// Whether rows have the identity that their columns give, which two of a file may share by mistake.
@@ -99,23 +104,37 @@ impl Identities {
         matches!(self.identity, Identity::Columns(_))
     }
 
+    /// Notes that several rows have a content.
+    pub(super) fn repeat(&mut self, content: Digest) {
+        self.repeated.insert(content);
+    }
+
+    /// What tells a row from others of other columns or content.
+    ///
+    /// # Errors
+    /// [`RowError`] when a column that tells rows apart is empty.
+    pub(super) fn base(&self, row: &Row<'_>) -> Result<Digest, RowError> {
+        let fields = || row.rows.iter().flat_map(|row| &row.record);
+        Ok(match &self.identity {
+            Identity::Columns(texts) => {
+                let values = texts.iter().map(|text| text.render(row)).collect::<Result<Vec<_>, _>>()?;
+                digest("columns", values.iter().map(String::as_str))
+            }
+            Identity::Content => digest("content", fields()),
+            Identity::FileAndContent => {
+                digest("file-and-content", std::iter::once(self.file.as_str()).chain(fields()))
+            }
+        })
+    }
+
     /// The identity of the next row.
     ///
     /// # Errors
     /// [`RowError`] when a column that tells rows apart is empty.
     pub(super) fn of(&mut self, row: &Row<'_>) -> Result<String, RowError> {
-        let digest = match &self.identity {
-            Identity::Columns(texts) => {
-                let values = texts.iter().map(|text| text.render(row)).collect::<Result<Vec<_>, _>>()?;
-                digest("columns", values.iter().map(String::as_str))
-            }
-            Identity::Content => self.nth(digest("content", row.record)),
-            Identity::FileAndContent => {
-                let of_file = std::iter::once(self.file.as_str()).chain(row.record);
-                self.nth(digest("file-and-content", of_file))
-            }
-        };
-        Ok(hexadecimal(&digest))
+        let digest = self.base(row)?;
+        let is_counted = !self.are_of_columns() && self.repeated.contains(&digest);
+        Ok(hexadecimal(&if is_counted { self.nth(digest) } else { digest }))
     }
 
     /// Of the next row of this content.
@@ -148,7 +167,10 @@ pub(super) fn digest<'a>(kind: &'a str, fields: impl IntoIterator<Item = &'a str
 mod tests {
     use std::cell::RefCell;
 
-    use super::*;
+    use super::{
+        super::text::tests::{row, source_row},
+        *,
+    };
 
     fn read(identity: &str) -> Result<Identity, IdentityError> {
         let columns = Columns::new(&csv::StringRecord::from(vec!["a", "b"]));
@@ -159,11 +181,17 @@ mod tests {
     fn identities(identity: &str, file: &str, rows: &[[&str; 2]]) -> Vec<String> {
         let mut identities = Identities::new(read(identity).unwrap(), file.to_owned());
         let slugs = RefCell::default();
-        let all = rows.iter().map(|row| {
-            let record = csv::StringRecord::from(row.to_vec());
-            identities
-                .of(&Row { number: 1, line: 2, hash: "", identity: "", record: &record, slugs: &slugs })
-                .unwrap()
+        let mut contents = HashSet::new();
+        for fields in rows {
+            let rows = [source_row(2, fields)];
+            let base = identities.base(&row(&rows, &slugs)).unwrap();
+            if !contents.insert(base) {
+                identities.repeat(base);
+            }
+        }
+        let all = rows.iter().map(|fields| {
+            let rows = [source_row(2, fields)];
+            identities.of(&row(&rows, &slugs)).unwrap()
         });
         all.collect()
     }
@@ -177,7 +205,7 @@ mod tests {
             ("identity = [\"{a}{b}\"]", "is not one column"),
             ("identity = [\"sale\"]", "is not one column"),
             ("identity = [\"{row}\"]", "is not one column"),
-            ("identity = [\"{a|slug}\"]", "slug makes one key of different texts"),
+            ("identity = [\"{a|slug}\"]", "the filter makes one text of different ones"),
             ("identity = [\"{c}\"]", "there is no column \"c\""),
         ] {
             let refused = read(identity).unwrap_err().to_string();

@@ -1,40 +1,71 @@
-//! The files that an import reads, looked at from end to end before anything is sent.
+//! The rows of a file, looked at from end to end before anything is sent.
 
 use std::{
     fs::File,
-    io::{self, BufReader, Read},
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 
+use encoding_rs::{Encoding, UTF_8};
 use millstream_contract::exit_code::{ExitCode, Failure};
 
 use super::{
+    decode::{self, Decode, StreamFault},
+    file_form::FileForm,
     identity::is_identity,
-    rejects::{IDENTITY_COLUMN, REJECT_COLUMNS, ROW_COLUMN},
+    rejects::{IDENTITY_COLUMN, LINE_COLUMN, REJECT_COLUMNS, ROW_COLUMN},
+    source::Source,
     watch::{QuoteFault, Watch},
 };
 
 /// As many bytes as tell how a text is written.
-const BEGINNING: usize = 4;
-
-/// What stands between columns in files that are no CSV.
-const SEPARATORS: [char; 3] = [';', '\t', '|'];
+const BEGINNING: u64 = 64 * 1024;
+/// Rows that are looked at for what stands between their columns.
+const SNIFFED_ROWS: usize = 100;
+/// What may stand between columns; the first of those that fit equally well.
+const DELIMITERS: [u8; 4] = [b',', b';', b'\t', b'|'];
+/// Longer maps are none.
+const MAP_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// A file that cannot be imported, or is no map of an import.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum InputError {
     #[error("{path} is a folder; name a file in it")]
     Folder { path: PathBuf },
-    #[error("{path} is no file but a pipe or device, which cannot be read twice; write it into a file")]
+    #[error("{path} holds no file of rows; their names end with {endings}")]
+    EmptyFolder { path: PathBuf, endings: String },
+    #[error(
+        "{path} is no file but a pipe or device, which cannot be read twice; give it as standard input, with - as the file"
+    )]
     Pipe { path: PathBuf },
     #[error("cannot read {path}")]
     Read { path: PathBuf, source: io::Error },
-    #[error("{path} is written in UTF-16; save it as UTF-8, as `iconv -f UTF-16 -t UTF-8` does")]
-    Utf16 { path: PathBuf },
     #[error(
-        "{path}: line {line} is not UTF-8; save the file as UTF-8, as `iconv -f WINDOWS-1252 -t UTF-8` does for what Windows wrote"
+        "{path} cannot be kept in a temporary file while it is imported; name another folder with TMPDIR"
     )]
-    Text { path: PathBuf, line: u64 },
+    Keep { path: PathBuf, source: io::Error },
+    #[error("{path} has changed while it was read; import it again when nobody writes into it")]
+    Changed { path: PathBuf },
+    #[error("{path} is a workbook of an old form; save it as XLSX or CSV")]
+    OldWorkbook { path: PathBuf },
+    #[error("{path} is no workbook that can be read; save it as XLSX or CSV")]
+    Workbook { path: PathBuf, source: Box<calamine::XlsxError> },
+    #[error("{path} is no workbook; leave out sheet in the map")]
+    NoWorkbook { path: PathBuf },
+    #[error("{path} has no sheet {wanted:?}; there are {known}")]
+    Sheet { path: PathBuf, wanted: String, known: String },
+    #[error(
+        "{path}: line {line} is not {encoding}; save the file as UTF-8, or say under [file] which encoding it has"
+    )]
+    Text { path: PathBuf, line: u64, encoding: &'static str },
+    #[error("{path}: line {line} holds a zero byte, which no text does; find out what wrote it")]
+    Zero { path: PathBuf, line: u64 },
+    #[error(
+        "{path}: the row of line {line} is longer than 16 MiB; a quote may be missing, or the file is none of rows"
+    )]
+    RowTooLong { path: PathBuf, line: u64 },
+    #[error("{path} is longer than any map")]
+    MapTooLong { path: PathBuf },
     #[error("{path}: line {line} has {found} fields where the header has {expected}; mend it")]
     Length { path: PathBuf, line: u64, found: u64, expected: u64 },
     #[error(
@@ -51,7 +82,9 @@ pub(crate) enum InputError {
         "{path}: line {line}: {column} holds {found:?}, which no import has written there; leave it as it was, or empty"
     )]
     Reject { path: PathBuf, line: u64, column: &'static str, found: String },
-    #[error("{path}: its columns seem to be separated by {separator:?}; save it with commas between them")]
+    #[error(
+        "{path}: its columns seem to be separated by {separator:?}; write delimiter = {separator:?} under [file]"
+    )]
     Separator { path: PathBuf, separator: char },
     #[error("{path}: there is no line with the names of the columns; the first line must be one")]
     Header { path: PathBuf },
@@ -60,9 +93,17 @@ pub(crate) enum InputError {
 impl Failure for InputError {
     fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Folder { .. } | Self::Pipe { .. } | Self::Read { .. } => ExitCode::Usage,
-            Self::Utf16 { .. }
+            Self::Keep { source, .. } => ExitCode::of_file_error(source),
+            Self::Folder { .. } | Self::EmptyFolder { .. } | Self::Pipe { .. } | Self::Read { .. } => {
+                ExitCode::Usage
+            }
+            Self::Sheet { .. } | Self::NoWorkbook { .. } | Self::MapTooLong { .. } => ExitCode::Configuration,
+            Self::Changed { .. }
+            | Self::OldWorkbook { .. }
+            | Self::Workbook { .. }
             | Self::Text { .. }
+            | Self::Zero { .. }
+            | Self::RowTooLong { .. }
             | Self::Length { .. }
             | Self::OpenQuote { .. }
             | Self::QuoteWithin { .. }
@@ -76,14 +117,18 @@ impl Failure for InputError {
 /// A file of rows, each of which has as many fields as the header. It may be a file of rejects, whose first columns are the import's.
 #[derive(Debug)]
 pub(crate) struct RowsFile {
-    path: PathBuf,
+    source: Source,
+    encoding: &'static Encoding,
+    delimiter: u8,
     /// The names of the rows' own columns.
     pub(crate) header: csv::StringRecord,
     /// How many rows follow the header.
     pub(crate) count: u64,
     /// Rows of several lines: how many, and the line of the first.
-    pub(crate) of_several_lines: Option<(u64, u64)>,
+    of_several_lines: Option<(u64, u64)>,
     columns: RejectColumns,
+    /// What was found out of how it is written.
+    found: Vec<String>,
 }
 
 /// A row of a file.
@@ -104,11 +149,59 @@ impl RowsFile {
     ///
     /// # Errors
     /// [`InputError`] naming the first line that is no row.
-    pub(crate) fn check(path: &Path) -> Result<Self, InputError> {
-        let mut reader = csv::Reader::from_reader(Watch::new(BufReader::new(open(path)?)));
+    pub(crate) fn check(source: Source, form: &FileForm) -> Result<Self, InputError> {
+        let beginning = source.beginning(BEGINNING)?;
+        let (encoding, is_said) = match form.encoding {
+            Some(encoding) => (encoding, true),
+            None => (decode::utf16(&beginning).unwrap_or(UTF_8), false),
+        };
+        let mut file = Self {
+            delimiter: b',',
+            source,
+            encoding,
+            header: csv::StringRecord::new(),
+            count: 0,
+            of_several_lines: None,
+            columns: RejectColumns::new(&csv::StringRecord::new()),
+            found: Vec::new(),
+        };
+        match file.look(&beginning, form) {
+            Err(InputError::Text { .. }) if encoding == UTF_8 && !is_said => {
+                let failed = |source| InputError::Read { path: file.source.path().to_owned(), source };
+                file.encoding = decode::guess(file.source.open()?).map_err(failed)?;
+                file.look(&beginning, form)?;
+            }
+            looked => looked?,
+        }
+        if !is_said && file.encoding != UTF_8 {
+            let (path, name) = (file.source.path().display(), file.encoding.name().to_lowercase());
+            file.found.push(format!(
+                "{path} is not UTF-8 and is read as {name}, which it looks like; look at its letters in a dry run, and write encoding = \
+                 {name:?} under [file] in the map, or the one that it has"
+            ));
+        }
+        if form.delimiter.is_none() && file.delimiter != b',' {
+            let (path, sign) = (file.source.path().display(), char::from(file.delimiter));
+            file.found.push(format!("{path}: its columns are separated by {sign:?}"));
+        }
+        Ok(file)
+    }
+
+    fn look(&mut self, beginning: &[u8], form: &FileForm) -> Result<(), InputError> {
+        let is_sheet = self.source.is_sheet();
+        self.delimiter = match form.delimiter {
+            _ if is_sheet => b',',
+            Some(delimiter) => delimiter,
+            None => {
+                let text = self.encoding.decode(beginning).0;
+                delimiter(&text, beginning.len() as u64 == BEGINNING)
+            }
+        };
+        let path = self.source.path();
+        let mut reader = self.reader()?;
         let header = reader.headers().cloned();
         let line = reader.get_mut().begun();
-        let header = header.map_err(|error| of_csv(path, line, error))?;
+        let header = header.map_err(|error| self.of_csv(line, error))?;
         let columns = RejectColumns::new(&header);
         let mut record = csv::StringRecord::new();
         let (mut count, mut of_several_lines) = (0, None);
@@ -118,48 +211,74 @@ impl RowsFile {
             match read {
                 Ok(true) => count += 1,
                 Ok(false) => break Ok(()),
-                Err(error) => break Err(of_csv(path, line, error)),
+                Err(error) => break Err(self.of_csv(line, error)),
             }
-            if record.iter().any(|field| field.contains(['\n', '\r'])) {
+            if !is_sheet && record.iter().any(|field| field.contains(['\n', '\r'])) {
                 of_several_lines.get_or_insert((0, line)).0 += 1;
             }
             if !columns.all.is_empty() {
-                columns.row(count, line, &record, path)?;
+                columns.row(count, line, is_sheet, &record, path)?;
             }
         };
         // A quote that is not closed makes rows of other lengths, too.
-        let path = path.to_owned();
+        let path = || path.to_owned();
         match reader.get_ref().fault() {
             Some(QuoteFault::Behind { opened, line }) => {
-                return Err(InputError::QuoteWithin { path, opened, line });
+                return Err(InputError::QuoteWithin { path: path(), opened, line });
             }
             Some(QuoteFault::Open { line }) if read.is_ok() => {
-                return Err(InputError::OpenQuote { path, line });
+                return Err(InputError::OpenQuote { path: path(), line });
             }
             Some(QuoteFault::Open { .. }) | None => read?,
         }
         let header = columns.without(&header);
         if header.is_empty() {
-            return Err(InputError::Header { path });
+            return Err(InputError::Header { path: path() });
         }
         let only = header.get(0).filter(|_| header.len() == 1).unwrap_or_default();
-        if let Some(separator) = only.chars().find(|sign| SEPARATORS.contains(sign)) {
-            return Err(InputError::Separator { path, separator });
+        let is_separator = |sign: &char| DELIMITERS.iter().any(|known| char::from(*known) == *sign);
+        if let Some(separator) = only.chars().find(is_separator) {
+            return Err(InputError::Separator { path: path(), separator });
         }
-        Ok(Self { path, header, count, of_several_lines, columns })
+        (self.header, self.count, self.of_several_lines, self.columns) =
+            (header, count, of_several_lines, columns);
+        Ok(())
     }
 
-    /// What is said of rows of several lines. They are rows as any other, and also what a missing and a spare quote make of several.
-    pub(crate) fn doubt(&self) -> Option<String> {
-        let (count, line) = self.of_several_lines?;
-        Some(format!(
-            "{count} rows hold line breaks within quotes, the first on line {line}; if that is not meant, a quote is missing or too many there"
-        ))
+    /// What is to be said of it: how it is written, and of rows of several lines. They are rows as any other, and also what a missing and a
+    /// spare quote make of several.
+    pub(crate) fn remarks(&self) -> impl Iterator<Item = String> {
+        let doubt = self.of_several_lines.map(|(count, line)| {
+            format!(
+                "{count} rows hold line breaks within quotes, the first on line {line}; if that is not meant, a quote is missing or too many there"
+            )
+        });
+        self.found.iter().cloned().chain(doubt)
     }
 
-    /// What it is called, without its folder.
-    pub(crate) fn name(&self) -> String {
-        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    /// How it is written: what stands between its columns, and its encoding.
+    pub(crate) fn form(&self) -> (char, String) {
+        (char::from(self.delimiter), self.encoding.name().to_lowercase())
+    }
+
+    /// What it is called, without its folder; none for standard input.
+    pub(crate) fn name(&self) -> Option<String> {
+        self.source.name()
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        self.source.path()
+    }
+
+    fn reader(&self) -> Result<csv::Reader<Watch<Box<dyn Read + Send>>>, InputError> {
+        let text = self.source.open()?;
+        let text: Box<dyn Read + Send> = match self.encoding == UTF_8 || self.source.is_sheet() {
+            true => text,
+            false => Box::new(Decode::new(text, self.encoding)),
+        };
+        let watch = Watch::new(text, self.delimiter);
+        Ok(csv::ReaderBuilder::new().delimiter(self.delimiter).from_reader(watch))
     }
 
     /// Its rows, from the first one on.
@@ -167,22 +286,75 @@ impl RowsFile {
     /// # Errors
     /// [`InputError`] when it is not there any more. A row is one when the file has changed since it was checked.
     pub(crate) fn rows(&self) -> Result<impl Iterator<Item = Result<SourceRow, InputError>>, InputError> {
-        let mut reader = csv::Reader::from_reader(Watch::new(BufReader::new(open(&self.path)?)));
+        let mut reader = self.reader()?;
         let header = reader.headers().map(|_| ());
         let line = reader.get_mut().begun();
-        header.map_err(|error| of_csv(&self.path, line, error))?;
+        header.map_err(|error| self.of_csv(line, error))?;
         let (mut record, mut number) = (csv::StringRecord::new(), 0);
         Ok(std::iter::from_fn(move || {
             let read = reader.read_record(&mut record);
             let line = reader.get_mut().begun();
             number += 1;
             match read {
-                Ok(true) => Some(self.columns.row(number, line, &record, &self.path)),
-                Ok(false) => None,
-                Err(error) => Some(Err(of_csv(&self.path, line, error))),
+                Ok(true) => {
+                    let is_sheet = self.source.is_sheet();
+                    Some(self.columns.row(number, line, is_sheet, &record, self.path()))
+                }
+                Ok(false) => self.source.check_unchanged().err().map(Err),
+                Err(error) => Some(Err(self.of_csv(line, error))),
             }
         }))
     }
+
+    /// What is wrong with the row that begins on a line.
+    fn of_csv(&self, line: u64, error: csv::Error) -> InputError {
+        let path = self.source.path().to_owned();
+        let encoding = self.encoding.name();
+        match error.kind() {
+            csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
+                InputError::Length { path, line, found: *len, expected: *expected_len }
+            }
+            csv::ErrorKind::Utf8 { .. } => InputError::Text { path, line, encoding },
+            csv::ErrorKind::Io(error) if StreamFault::of(error).is_some() => match StreamFault::of(error) {
+                Some(StreamFault::Zero { line }) => InputError::Zero { path, line },
+                Some(StreamFault::Length { line }) => InputError::RowTooLong { path, line },
+                Some(StreamFault::Malformed { line }) => InputError::Text { path, line, encoding },
+                None => InputError::Header { path },
+            },
+            _ => InputError::Read { path, source: error.into() },
+        }
+    }
+}
+
+/// What stands between the columns of a text: that by which all rows have the same number of fields, and most of them.
+fn delimiter(text: &str, is_cut: bool) -> u8 {
+    let of = |delimiter: u8| {
+        let reader = csv::ReaderBuilder::new()
+            .delimiter(delimiter)
+            .flexible(true)
+            .has_headers(false)
+            .from_reader(text.as_bytes());
+        let mut lengths: Vec<usize> = reader
+            .into_byte_records()
+            .take(SNIFFED_ROWS)
+            .map_while(Result::ok)
+            .map(|row| row.len())
+            .collect();
+        // The last row may be a part of one.
+        if is_cut && lengths.len() > 1 && lengths.len() < SNIFFED_ROWS {
+            lengths.pop();
+        }
+        let first = lengths.first().copied().unwrap_or_default();
+        (first > 1 && lengths.iter().all(|length| *length == first), first)
+    };
+    let mut best = (b',', of(b','));
+    for delimiter in DELIMITERS {
+        let found = of(delimiter);
+        if found > best.1 && found.1 > 1 {
+            best = (delimiter, found);
+        }
+    }
+    best.0
 }
 
 /// Where a file has the columns that the import writes before those of a refused row.
@@ -190,6 +362,7 @@ impl RowsFile {
 struct RejectColumns {
     all: Vec<usize>,
     row: Option<usize>,
+    line: Option<usize>,
     identity: Option<usize>,
 }
 
@@ -199,6 +372,7 @@ impl RejectColumns {
         Self {
             all: REJECT_COLUMNS.into_iter().filter_map(place).collect(),
             row: place(ROW_COLUMN),
+            line: place(LINE_COLUMN),
             identity: place(IDENTITY_COLUMN),
         }
     }
@@ -215,6 +389,7 @@ impl RejectColumns {
         &self,
         number: u64,
         line: u64,
+        is_sheet: bool,
         record: &csv::StringRecord,
         path: &Path,
     ) -> Result<SourceRow, InputError> {
@@ -226,6 +401,10 @@ impl RejectColumns {
             line,
             column,
             found: found.to_owned(),
+        };
+        let line = match given(self.line) {
+            Some(text) if is_sheet => text.parse().map_err(|_| wrong(LINE_COLUMN, text))?,
+            _ => line,
         };
         let number = match given(self.row) {
             Some(text) => text.parse().map_err(|_| wrong(ROW_COLUMN, text))?,
@@ -240,111 +419,31 @@ impl RejectColumns {
     }
 }
 
-/// Reads a whole text.
+/// Reads a whole text of TOML.
 ///
 /// # Errors
 /// [`InputError`].
 pub(crate) fn text(path: &Path) -> Result<String, InputError> {
+    let failed = |source| InputError::Read { path: path.to_owned(), source };
+    let kind = path.metadata().map_err(failed)?.file_type();
+    if kind.is_dir() {
+        return Err(InputError::Folder { path: path.to_owned() });
+    }
+    if !kind.is_file() {
+        return Err(InputError::Pipe { path: path.to_owned() });
+    }
     let mut bytes = Vec::new();
-    let mut file = open(path)?;
-    file.read_to_end(&mut bytes).map_err(|source| InputError::Read { path: path.to_owned(), source })?;
+    let file = File::open(path).map_err(failed)?;
+    file.take(MAP_BYTES_MAX).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 == MAP_BYTES_MAX {
+        return Err(InputError::MapTooLong { path: path.to_owned() });
+    }
     String::from_utf8(bytes).map_err(|error| {
         let before = error.as_bytes().iter().take(error.utf8_error().valid_up_to());
         let line = 1 + before.filter(|byte| **byte == b'\n').count() as u64;
-        InputError::Text { path: path.to_owned(), line }
+        InputError::Text { path: path.to_owned(), line, encoding: "UTF-8" }
     })
 }
 
-/// Opens a file of text, and refuses what is no such file by what it is: neither CSV nor TOML would say so.
-fn open(path: &Path) -> Result<File, InputError> {
-    let path = || path.to_owned();
-    let failed = |source| InputError::Read { path: path(), source };
-    // Before it is opened: that would wait until somebody writes into a pipe.
-    let kind = path().metadata().map_err(failed)?.file_type();
-    if kind.is_dir() {
-        return Err(InputError::Folder { path: path() });
-    }
-    if !kind.is_file() {
-        return Err(InputError::Pipe { path: path() });
-    }
-    let mut beginning = Vec::new();
-    let file = File::open(path()).map_err(failed)?;
-    file.take(BEGINNING as u64).read_to_end(&mut beginning).map_err(failed)?;
-    if beginning.starts_with(b"\xff\xfe") || beginning.starts_with(b"\xfe\xff") || beginning.contains(&0) {
-        return Err(InputError::Utf16 { path: path() });
-    }
-    File::open(path()).map_err(failed)
-}
-
-/// What is wrong with the row that begins on a line.
-fn of_csv(path: &Path, line: u64, error: csv::Error) -> InputError {
-    let path = path.to_owned();
-    match error.kind() {
-        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
-            InputError::Length { path, line, found: *len, expected: *expected_len }
-        }
-        csv::ErrorKind::Utf8 { .. } => InputError::Text { path, line },
-        _ => InputError::Read { path, source: error.into() },
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use millstream_contract::error_text::one_line;
-
-    use super::*;
-
-    /// A file of Windows was sent up to its first umlaut; of a folder or of UTF-16, nobody was told which file it was.
-    #[test]
-    fn what_is_no_file_of_rows_is_named_with_what_to_do() {
-        let folder = tempfile::tempdir().unwrap();
-        let utf16: Vec<u8> = "sku,name\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
-        let files: [(&str, &[u8], &str); 11] = [
-            ("bom16", &[b"\xff\xfe", &*utf16].concat(), "is written in UTF-16; save it as UTF-8"),
-            ("no-bom16", &utf16, "is written in UTF-16; save it as UTF-8"),
-            ("head", b"sku,n\xe9me\n1,Gin\n", "line 1 is not UTF-8; save the file as UTF-8"),
-            ("row", b"sku,name\n1,Gin\n2,G\xe9n\n", "line 3 is not UTF-8; save the file as UTF-8"),
-            ("windows", b"sku,name\r\n\r\n1,Gin\r\n2\r\n", "line 4 has 1 fields where the header has 2"),
-            (
-                "semicolons",
-                b"sku;name\n1;Gin\n",
-                "its columns seem to be separated by ';'; save it with commas",
-            ),
-            ("short", b"sku,name\n1,Gin\n2\n", "line 3 has 1 fields where the header has 2"),
-            ("open", b"sku,name\n1,\"Gin\n2,Gin\n", "a quote that is opened on line 2 is never closed"),
-            (
-                "within",
-                b"sku,name\n1,\"Gin\n2,\"Gin\"\n",
-                "line 3: a quote that is opened on line 2 closes within",
-            ),
-            ("empty", b"", "there is no line with the names of the columns"),
-            ("", b"", "is a folder; name a file"),
-        ];
-        for (name, bytes, said) in files {
-            let path = folder.path().join(name);
-            if !name.is_empty() {
-                std::fs::write(&path, bytes).unwrap();
-            }
-            let refused = one_line(&RowsFile::check(&path).unwrap_err());
-            assert!(refused.contains(said) && refused.contains(path.to_str().unwrap()), "{name}: {refused}");
-        }
-        // Opened, it would wait until somebody writes into it.
-        let pipe = folder.path().join("pipe");
-        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-        let refused = one_line(&RowsFile::check(&pipe).unwrap_err());
-        assert!(refused.contains("pipe is no file but a pipe or device"), "{refused}");
-        let whole = folder.path().join("whole");
-        std::fs::write(&whole, "\u{feff}sku,name\n1,Gin\n").unwrap();
-        let found = RowsFile::check(&whole).unwrap();
-        assert_eq!((found.count, found.header.get(0)), (1, Some("sku")));
-    }
-
-    #[test]
-    fn a_map_that_is_not_utf8_is_named_with_its_line() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("map.toml");
-        std::fs::write(&path, b"name = \"a\"\ncontext = \"r\xe9\"\n").unwrap();
-        let refused = one_line(&text(&path).unwrap_err());
-        assert!(refused.contains("map.toml: line 2 is not UTF-8"), "{refused}");
-    }
-}
+mod tests;

@@ -42,6 +42,15 @@ pub(super) fn check(value: &Placed, schema: &Value) -> Result<(), At<BodyError>>
 fn check_at(value: &Placed, schema: &Value, path: &str) -> Result<(), At<BodyError>> {
     let gives = kind_of(value.get_ref());
     check_kind(value, schema, path, gives)?;
+    if let Some(inner) = value.get_ref().get("optional") {
+        return check_at(inner, schema, path);
+    }
+    if let Some(Node::List(choices)) = value.get_ref().get("first").map(|first| first.get_ref()) {
+        return choices.iter().try_for_each(|choice| check_at(choice, schema, path));
+    }
+    if let Some(inner) = value.get_ref().get("each") {
+        return schema.get("items").map_or(Ok(()), |of_item| check_at(inner, of_item, path));
+    }
     match value.get_ref() {
         Node::Table(fields) if gives == "object" => check_record(value, fields, schema, path),
         Node::List(items) => match schema.get("items") {
@@ -60,8 +69,12 @@ fn kind_of(node: &Node) -> &'static str {
         Node::Integer(_) => "integer",
         Node::Boolean(_) => "boolean",
         Node::List(_) => "array",
-        Node::Table(_) => match LEAVES.into_iter().find(|leaf| node.get(leaf).is_some()) {
-            Some("optional") => "string",
+        Node::Table(_) => match LEAVES.into_iter().find_map(|leaf| Some((leaf, node.get(leaf)?.get_ref()))) {
+            Some(("optional", inner)) => kind_of(inner),
+            Some(("first", Node::List(items))) => {
+                items.first().map_or("string", |item| kind_of(item.get_ref()))
+            }
+            Some(("each", _)) => "array",
             Some(_) => "integer",
             None => "object",
         },

@@ -1,12 +1,7 @@
-//! The mapping of an import: which commands a row becomes. Read from TOML and checked against the file's header before the
-//! first command is sent.
+//! The mapping of an import: which commands a row becomes. Checked against the file's header and the application before the first command
+//! is sent.
 
-use std::{
-    cell::RefCell,
-    ops::Range,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{cell::RefCell, sync::Arc};
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -14,21 +9,22 @@ use millstream_contract::{
     command::{BodyFormat, COMMAND_ID_LENGTH_MAX, CommandEnvelope},
     commit::{commit_hash, hexadecimal},
     error_text::one_line,
-    exit_code::{ExitCode, Failure},
     stored_message::Headers,
     subject::{CommandAddress, Origin},
 };
 use millstream_domain::decider::{AggregateRegistry, AggregateType};
-use serde::Deserialize;
 use toml::Spanned;
 
 use super::{
-    identity::{CHOICES, Identities, Identity, IdentityError, digest},
-    input::{self, InputError, RowsFile, SourceRow},
-    map_check::{self, BodyError},
-    node::{self, At, Placed},
-    template::{Template, TemplateError, parse_text},
+    condition::Condition,
+    identity::{Identities, Identity, IdentityError, digest},
+    input::{InputError, RowsFile},
+    map_check,
+    map_file::{MapFault, MapFile, MappingError, RawCommand},
+    repeated::Repeated,
+    template::{Template, parse_text},
     text::{Columns, Row, RowError, Slugs, Text},
+    units::{Fate, Unit, Units},
 };
 use crate::command_publisher::OutgoingCommand;
 
@@ -39,106 +35,6 @@ const PART_LENGTH_MAX: usize = 80;
 /// Longest name, in bytes. Behind it an id has the identity of the row, the names of aggregate and command, which of them it is if there
 /// are several, how often it was refused before, and what separates them.
 const NAME_LENGTH_MAX: usize = COMMAND_ID_LENGTH_MAX - (24 + PART_LENGTH_MAX + 20 + 20 + 4);
-
-/// The file.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawMapping {
-    /// Part of the ids of its commands: two mappings of one file are two imports.
-    name: Spanned<String>,
-    context: Spanned<String>,
-    identity: Option<Placed>,
-    command: Vec<RawCommand>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawCommand {
-    aggregate: Spanned<String>,
-    id: Placed,
-    command: Placed,
-    /// Left out where the command before it to the same aggregate was equal.
-    #[serde(default)]
-    once: bool,
-    body: Placed,
-}
-
-/// A mistake of a map.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum MapFault {
-    #[error("the ids of all commands begin with the name {name:?}, which {rule}; choose another")]
-    Name { name: String, rule: &'static str },
-    #[error("there is no aggregate {context}.{aggregate}; there are {known}")]
-    Aggregate { context: String, aggregate: String, known: String },
-    #[error("{context}.{aggregate} has no command {command}; it has {known}")]
-    Command { context: String, aggregate: String, command: String, known: String },
-    #[error("only processes and timers may give {command}")]
-    Internal { command: String },
-    #[error(transparent)]
-    Template(#[from] TemplateError),
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
-    #[error(transparent)]
-    Body(#[from] BodyError),
-}
-
-/// A mapping that cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum MappingError {
-    #[error(transparent)]
-    Input(#[from] InputError),
-    #[error("{path} is not a mapping")]
-    Form { path: PathBuf, source: Box<toml::de::Error> },
-    #[error("{path}: line {line}, column {column}: {fault}")]
-    Fault { path: PathBuf, line: usize, column: usize, fault: Box<MapFault> },
-    #[error("{path} maps rows to no command")]
-    Empty { path: PathBuf },
-    #[error("{path} does not say which rows are one; write {CHOICES}")]
-    NoIdentity { path: PathBuf },
-    #[error(
-        "{path}: the rows of lines {first} and {second} of the file have the same identity{others}; name columns under identity that tell \
-         all rows apart"
-    )]
-    SameIdentity { path: PathBuf, first: u64, second: u64, others: String },
-}
-
-impl Failure for MappingError {
-    fn exit_code(&self) -> ExitCode {
-        match self {
-            Self::Input(error) => error.exit_code(),
-            Self::SameIdentity { .. } => ExitCode::Data,
-            Self::Form { .. } | Self::Fault { .. } | Self::Empty { .. } | Self::NoIdentity { .. } => {
-                ExitCode::Configuration
-            }
-        }
-    }
-}
-
-/// The text of a map, for saying where something stands in it.
-struct MapText<'a> {
-    path: &'a Path,
-    text: &'a str,
-}
-
-impl MapText<'_> {
-    fn fault(&self, span: Range<usize>, fault: impl Into<MapFault>) -> MappingError {
-        let before = self.text.get(..span.start).unwrap_or_default();
-        let line = 1 + before.matches('\n').count();
-        let column = 1 + before.rsplit('\n').next().unwrap_or_default().chars().count();
-        MappingError::Fault { path: self.path.to_owned(), line, column, fault: Box::new(fault.into()) }
-    }
-
-    fn unreadable(&self, error: toml::de::Error) -> MappingError {
-        match node::date_in(&error) {
-            Some(span) => self.fault(span, TemplateError::Kind { found: "a date without quotes".to_owned() }),
-            None => MappingError::Form { path: self.path.to_owned(), source: Box::new(error) },
-        }
-    }
-
-    fn at<E: Into<MapFault>>(&self, error: At<E>) -> MappingError {
-        self.fault(error.span, error.what)
-    }
-}
 
 /// Why a row becomes no commands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -159,7 +55,10 @@ impl From<RowError> for RowRefusal {
 pub(crate) struct Mapping {
     name: String,
     context: String,
+    /// What the file is called.
+    file: String,
     commands: Vec<CommandTemplate>,
+    units: Arc<Units>,
     identities: Identities,
     slugs: RefCell<Slugs>,
 }
@@ -170,6 +69,8 @@ struct CommandTemplate {
     id: Text,
     command: Text,
     once: bool,
+    each: bool,
+    when: Option<Condition>,
     body: Template,
     /// Which of the commands of this kind of a row it is.
     nth: usize,
@@ -205,25 +106,25 @@ impl RowCommand {
 }
 
 impl Mapping {
-    /// Reads the mapping for a file.
+    /// Compares a map with a file and with the application.
     ///
     /// # Errors
     /// [`MappingError`] naming the place.
     pub(crate) fn load(
-        path: &Path,
+        map: MapFile,
         file: &RowsFile,
         known: &AggregateRegistry,
     ) -> Result<Self, MappingError> {
-        let text = input::text(path)?;
-        let map = MapText { path, text: &text };
-        let raw: RawMapping = toml::from_str(&text).map_err(|error| map.unreadable(error))?;
+        let raw = &map.raw;
         if let Some(rule) = broken_rule(raw.name.get_ref()) {
             let name = raw.name.get_ref().clone();
             return Err(map.fault(raw.name.span(), MapFault::Name { name, rule }));
         }
-        let columns = Columns::new(&file.header);
+        let columns = map.columns(&file.header)?;
+        let units = Units::read([raw.fill.as_ref(), raw.skip.as_ref(), raw.group.as_ref()], &columns);
+        let units = units.map_err(|error| map.at(error))?;
         let mut commands: Vec<CommandTemplate> = Vec::new();
-        for command in raw.command {
+        for command in &raw.command {
             let mut command = CommandTemplate::read(command, &raw.context, &columns, known, &map)?;
             let is_same = |other: &&CommandTemplate| {
                 (&other.aggregate, &other.command) == (&command.aggregate, &command.command)
@@ -232,48 +133,67 @@ impl Mapping {
             commands.push(command);
         }
         if commands.is_empty() {
-            return Err(MappingError::Empty { path: path.to_owned() });
+            return Err(MappingError::Empty { path: map.path });
         }
-        let identity = raw.identity.ok_or_else(|| MappingError::NoIdentity { path: path.to_owned() })?;
-        let identity = Identity::read(&identity, &columns).map_err(|error| map.at(error))?;
+        let identity = raw.identity.as_ref().or(raw.group.as_ref());
+        let Some(placed) = identity else { return Err(MappingError::NoIdentity { path: map.path }) };
+        let identity = Identity::read(placed, &columns).map_err(|error| map.at(error))?;
+        if file.name().is_none() && identity == Identity::FileAndContent {
+            return Err(map.fault(placed.span(), IdentityError::NoName));
+        }
+        let name = file.name().unwrap_or_default();
         let mut mapping = Self {
-            name: raw.name.into_inner(),
-            context: raw.context.into_inner(),
+            name: raw.name.get_ref().clone(),
+            context: raw.context.get_ref().clone(),
+            file: name.clone(),
             commands,
-            identities: Identities::new(identity, file.name()),
+            units: Arc::new(units),
+            identities: Identities::new(identity, name),
             slugs: RefCell::default(),
         };
-        mapping.check_identities(path, file)?;
+        mapping.check_identities(&map, file)?;
         Ok(mapping)
     }
 
-    /// Refuses a file of which the identity tells rows not apart: one of two would be taken for known.
-    fn check_identities(&mut self, path: &Path, file: &RowsFile) -> Result<(), MappingError> {
-        let mut lines = std::collections::HashMap::new();
-        let (mut first, mut count) = (None, 0_u64);
-        for row in file.rows()? {
-            let row = row?;
-            if row.identity.is_none() && !self.identities.are_of_columns() {
-                continue;
-            }
-            let Some(identity) = self.identity(&row, "") else { continue };
-            if let Some(other) = lines.insert(digest("", [identity.as_str()]), row.line) {
-                first.get_or_insert((other, row.line));
-                count += 1;
+    /// Refuses a file of which the identity tells rows not apart: one of two would be taken for known. Equal contents are told apart by
+    /// their order.
+    fn check_identities(&mut self, map: &MapFile, file: &RowsFile) -> Result<(), MappingError> {
+        let keep = |source| MappingError::Keep { path: file.path().to_owned(), source };
+        let (mut identities, mut contents) = (Repeated::default(), Repeated::default());
+        for unit in self.units(file)? {
+            let unit = unit?;
+            let Some(first) = unit.rows.first().filter(|_| unit.fate == Fate::Mapped) else { continue };
+            let given = first.identity.as_ref().map(|given| digest("given", [given.as_str()]));
+            match (given, self.identities.base(&self.row(&unit, "", ""))) {
+                (Some(given), _) => identities.add(given, first.line).map_err(keep)?,
+                (None, Ok(base)) if self.identities.are_of_columns() => {
+                    let given = digest("given", [hexadecimal(&base).as_str()]);
+                    identities.add(given, first.line).map_err(keep)?;
+                }
+                (None, Ok(base)) => contents.add(base, first.line).map_err(keep)?,
+                (None, Err(_)) => {}
             }
         }
-        let Some((first, second)) = first else { return Ok(()) };
+        contents.find(|content, _, _| self.identities.repeat(content)).map_err(keep)?;
+        let (mut first_found, mut count) = (None::<(u64, u64)>, 0_u64);
+        let found = |_, first, second| {
+            count += 1;
+            if first_found.is_none_or(|(_, earlier)| second < earlier) {
+                first_found = Some((first, second));
+            }
+        };
+        identities.find(found).map_err(keep)?;
+        let Some((first, second)) = first_found else { return Ok(()) };
         let others = if count > 1 { format!(", and so have {} more", count - 1) } else { String::new() };
-        Err(MappingError::SameIdentity { path: path.to_owned(), first, second, others })
+        let path = map.path.clone();
+        Err(match self.units.are_groups() && map.raw.identity.is_none() {
+            true => MappingError::GroupApart { path, first, second, others },
+            false => MappingError::SameIdentity { path, first, second, others },
+        })
     }
 
-    fn identity(&mut self, row: &SourceRow, hash: &str) -> Option<String> {
-        if let Some(given) = &row.identity {
-            return Some(given.clone());
-        }
-        let SourceRow { number, line, record, .. } = row;
-        let (number, line, slugs) = (*number, *line, &self.slugs);
-        self.identities.of(&Row { number, line, hash, identity: "", record, slugs }).ok()
+    fn row<'a>(&'a self, unit: &'a Unit, hash: &'a str, identity: &'a str) -> Row<'a> {
+        Row { rows: &unit.rows, hash, identity, file: &self.file, slugs: &self.slugs }
     }
 
     /// What it is called, which is part of its commands' ids.
@@ -281,43 +201,80 @@ impl Mapping {
         &self.name
     }
 
-    /// The commands of the next row: all of them or none.
-    pub(crate) fn map(&mut self, row: &SourceRow) -> MappedRow {
-        let hash = content_hash(&row.record);
-        let identity = self.identity(row, &hash);
-        let commands = self.commands(row, &hash, identity.as_deref());
-        MappedRow { identity, commands }
+    /// Its commands, each with what it is for.
+    pub(crate) fn commands_told(&self) -> Vec<String> {
+        let one = |template: &CommandTemplate| {
+            let CommandTemplate { aggregate, command, each, when, once, .. } = template;
+            let command = command.constant().unwrap_or("a command that the file names");
+            let of = if self.units.are_groups() && !each { "each group" } else { "each row" };
+            let when = if when.is_some() { ", where its condition holds" } else { "" };
+            let once = if *once { ", once while it stays equal" } else { "" };
+            format!("{}.{aggregate}: {command}, for {of}{when}{once}", self.context)
+        };
+        self.commands.iter().map(one).collect()
     }
 
-    fn commands(
-        &mut self,
-        row: &SourceRow,
-        hash: &str,
-        identity: Option<&str>,
-    ) -> Result<Vec<RowCommand>, RowRefusal> {
-        let SourceRow { number, line, record, .. } = row;
-        let (number, line, slugs) = (*number, *line, &self.slugs);
-        let of_identity = |identity| Row { number, line, hash, identity, record, slugs };
-        let Some(identity) = identity else {
-            let refused = self.identities.of(&of_identity(""));
-            let code = RowRefusal {
-                code: "identity-unknown".to_owned(),
-                reason: "the row has no identity".to_owned(),
-            };
-            return Err(refused.err().map_or(code, RowRefusal::from));
+    /// What becomes commands: rows, or groups of them.
+    ///
+    /// # Errors
+    /// [`InputError`] when the file has changed.
+    pub(crate) fn units<'a>(
+        &self,
+        file: &'a RowsFile,
+    ) -> Result<impl Iterator<Item = Result<Unit, InputError>> + use<'a>, InputError> {
+        let (units, name) = (Arc::clone(&self.units), self.file.clone());
+        let rows = file.rows()?;
+        Ok(Units::of(units, name, rows))
+    }
+
+    /// The commands of the next unit: all of them or none.
+    pub(crate) fn map(&mut self, unit: &Unit) -> MappedRow {
+        let hash = content_hash(unit);
+        let given = unit.rows.first().and_then(|row| row.identity.clone());
+        if let Fate::Refused(refusal) = &unit.fate {
+            return MappedRow { identity: given, commands: Err(refusal.clone()) };
+        }
+        let row = Row { rows: &unit.rows, hash: &hash, identity: "", file: &self.file, slugs: &self.slugs };
+        let identity = match given {
+            Some(given) => Ok(given),
+            None => self.identities.of(&row),
         };
-        let row = of_identity(identity);
-        self.commands.iter().map(|template| template.command(&self.name, &self.context, &row)).collect()
+        match identity {
+            Ok(identity) => {
+                let commands = self.commands(&self.row(unit, &hash, &identity));
+                MappedRow { identity: Some(identity), commands }
+            }
+            Err(error) => MappedRow { identity: None, commands: Err(error.into()) },
+        }
+    }
+
+    fn commands(&self, row: &Row<'_>) -> Result<Vec<RowCommand>, RowRefusal> {
+        let mut commands = Vec::new();
+        for template in &self.commands {
+            if template.each {
+                for (nth, each) in (1..).zip(row.each()) {
+                    commands.extend(template.command(&self.name, &self.context, &each, nth)?);
+                }
+            } else {
+                commands.extend(template.command(&self.name, &self.context, row, 1)?);
+            }
+        }
+        if commands.is_empty() {
+            let reason =
+                "the condition of no command holds for it; give it a command, or a condition under [[skip]]";
+            return Err(RowRefusal { code: "no-command".to_owned(), reason: reason.to_owned() });
+        }
+        Ok(commands)
     }
 }
 
 impl CommandTemplate {
     fn read(
-        raw: RawCommand,
+        raw: &RawCommand,
         context: &Spanned<String>,
         columns: &Columns,
         known: &AggregateRegistry,
-        map: &MapText<'_>,
+        map: &MapFile,
     ) -> Result<Self, MappingError> {
         let of_context = |each: &&Arc<dyn AggregateType>| each.context() == context.get_ref();
         let Some(of_type) = known.get(context.get_ref(), raw.aggregate.get_ref()) else {
@@ -340,16 +297,35 @@ impl CommandTemplate {
         }
         Ok(Self {
             of_type: Arc::clone(of_type),
-            aggregate: raw.aggregate.into_inner(),
+            aggregate: raw.aggregate.get_ref().clone(),
             id: parse_text(&raw.id, columns).map_err(|error| map.at(error))?,
             command,
             once: raw.once,
+            each: raw.each,
+            when: raw
+                .when
+                .as_ref()
+                .map(|when| Condition::parse(when, columns))
+                .transpose()
+                .map_err(|error| map.at(error))?,
             body: Template::parse(&raw.body, columns).map_err(|error| map.at(error))?,
             nth: 1,
         })
     }
 
-    fn command(&self, name: &str, context: &str, row: &Row<'_>) -> Result<RowCommand, RowRefusal> {
+    /// The command for a row, if it is given for it; `of_group` is which row of its group it is.
+    fn command(
+        &self,
+        name: &str,
+        context: &str,
+        row: &Row<'_>,
+        of_group: usize,
+    ) -> Result<Option<RowCommand>, RowRefusal> {
+        if let Some(when) = &self.when
+            && !when.holds(row)?
+        {
+            return Ok(None);
+        }
         let id = self.id.render(row)?;
         let command = self.command.render(row)?;
         let address = CommandAddress::new(context, &self.aggregate, &id, &command).map_err(|error| {
@@ -364,9 +340,10 @@ impl CommandTemplate {
             part = hexadecimal(&digest(&self.aggregate, [command.as_str()]));
         }
         let nth = if self.nth > 1 { format!(".{}", self.nth) } else { String::new() };
-        let id = format!("{name}:{}:{part}{nth}", row.identity);
+        let of_group = if of_group > 1 { format!("/{of_group}") } else { String::new() };
+        let id = format!("{name}:{}:{part}{nth}{of_group}", row.identity);
         let command = OutgoingCommand { origin: Origin::Sender, address, id, body, headers: Headers::new() };
-        Ok(RowCommand { once: self.once, command })
+        Ok(Some(RowCommand { once: self.once, command }))
     }
 
     /// Refuses what the command's type would: nothing of the row is sent then.
@@ -432,9 +409,9 @@ fn broken_rule(name: &str) -> Option<&'static str> {
 }
 
 /// What `{hash}` stands for.
-fn content_hash(record: &csv::StringRecord) -> String {
+fn content_hash(unit: &Unit) -> String {
     let mut bytes = Vec::new();
-    for field in record {
+    for field in unit.rows.iter().flat_map(|row| &row.record) {
         bytes.extend_from_slice(field.as_bytes());
         bytes.push(0);
     }

@@ -1,4 +1,4 @@
-//! A row whose outcomes are not all in, and what becomes of it.
+//! A row, or a group of rows, whose outcomes are not all in, and what becomes of it.
 
 use super::{
     input::SourceRow,
@@ -34,7 +34,7 @@ impl Told {
 /// A row whose outcomes are not all in.
 #[derive(Debug)]
 pub(super) struct RowUnderWay {
-    source: SourceRow,
+    rows: Vec<SourceRow>,
     identity: Option<String>,
     commands: Vec<CommandUnderWay>,
 }
@@ -48,9 +48,9 @@ struct CommandUnderWay {
 }
 
 impl RowUnderWay {
-    pub(super) fn new(source: SourceRow, identity: Option<String>, commands: Vec<RowCommand>) -> Self {
+    pub(super) fn new(rows: Vec<SourceRow>, identity: Option<String>, commands: Vec<RowCommand>) -> Self {
         let under_way = |command| CommandUnderWay { command, told: None, followers: Vec::new() };
-        Self { source, identity, commands: commands.into_iter().map(under_way).collect() }
+        Self { rows, identity, commands: commands.into_iter().map(under_way).collect() }
     }
 
     pub(super) fn command(&self, index: usize) -> Option<&RowCommand> {
@@ -69,6 +69,11 @@ impl RowUnderWay {
         let Some(command) = self.commands.get_mut(index) else { return Vec::new() };
         command.told = Some(told);
         std::mem::take(&mut command.followers)
+    }
+
+    /// How many rows of the file it is.
+    pub(super) fn count(&self) -> u64 {
+        self.rows.len() as u64
     }
 
     pub(super) fn is_settled(&self) -> bool {
@@ -103,7 +108,6 @@ impl RowUnderWay {
             reason.push_str(&format!("; in effect all the same: {}", in_effect.join(", ")));
         }
         let refusal = RowRefusal { code: first.code.clone(), reason };
-        let SourceRow { number, line, record, .. } = self.source;
-        Err(Box::new(Reject { number, line, identity: self.identity, refusal, record }))
+        Err(Box::new(Reject { rows: self.rows, identity: self.identity, refusal }))
     }
 }

@@ -11,15 +11,17 @@ use std::{
 
 use millstream_contract::exit_code::{ExitCode, Failure};
 
-use super::mapping::RowRefusal;
+use super::{input::SourceRow, mapping::RowRefusal, source::STANDARD_INPUT};
 
 /// The row's number in the file from which it was imported first.
 pub(super) const ROW_COLUMN: &str = "import_row";
+/// The line on which it stands in the file that was imported.
+pub(super) const LINE_COLUMN: &str = "import_line";
 /// What makes it the row that it is: a mended row brings only what is missing.
 pub(super) const IDENTITY_COLUMN: &str = "import_identity";
 /// Columns before the row's own. A file that has them is one of rejects.
 pub(super) const REJECT_COLUMNS: [&str; 5] =
-    [ROW_COLUMN, "import_line", "import_code", "import_reason", IDENTITY_COLUMN];
+    [ROW_COLUMN, LINE_COLUMN, "import_code", "import_reason", IDENTITY_COLUMN];
 /// More files of rejects than anybody keeps beside one another.
 const NUMBER_MAX: u32 = 10_000;
 
@@ -45,19 +47,15 @@ impl Failure for RejectsError {
     }
 }
 
-/// A row that is refused.
+/// A row that is refused, or the rows of a group.
 #[derive(Debug)]
 pub(crate) struct Reject {
-    /// In the file from which it was imported first.
-    pub(crate) number: u64,
-    /// In the file that is imported.
-    pub(crate) line: u64,
+    /// At least one.
+    pub(crate) rows: Vec<SourceRow>,
     /// None where a column that tells rows apart is empty.
     pub(crate) identity: Option<String>,
     /// Why.
     pub(crate) refusal: RowRefusal,
-    /// Its own fields.
-    pub(crate) record: csv::StringRecord,
 }
 
 /// The file, which goes again if no row is refused.
@@ -93,7 +91,11 @@ impl Rejects {
     /// # Errors
     /// [`RejectsError`] when nothing can be written there.
     pub(crate) fn beside(rows: &Path, header: csv::StringRecord) -> Result<Self, RejectsError> {
-        let stem = rows.file_stem().unwrap_or_default().to_string_lossy();
+        let stem = match rows.to_str() {
+            Some(STANDARD_INPUT) => "standard-input".into(),
+            _ => rows.file_stem().unwrap_or_default().to_string_lossy(),
+        };
+        let stem = stem.strip_suffix(".csv").unwrap_or(&stem);
         let mut number = 1;
         loop {
             let name = if number == 1 {
@@ -131,9 +133,11 @@ impl Rejects {
             self.writer.write_record(REJECT_COLUMNS.into_iter().chain(&self.header))?;
         }
         let Reject { refusal: RowRefusal { code, reason }, identity, .. } = reject;
-        let (number, line) = (reject.number.to_string(), reject.line.to_string());
-        let own = [&*number, &*line, code, reason, identity.as_deref().unwrap_or_default()];
-        self.writer.write_record(own.into_iter().chain(&reject.record))?;
+        for row in &reject.rows {
+            let (number, line) = (row.number.to_string(), row.line.to_string());
+            let own = [&*number, &*line, code, reason, identity.as_deref().unwrap_or_default()];
+            self.writer.write_record(own.into_iter().chain(&row.record))?;
+        }
         Ok(())
     }
 
@@ -162,12 +166,11 @@ mod tests {
     }
 
     fn reject(line: u64) -> Reject {
+        let record = csv::StringRecord::from(vec!["tea"]);
         Reject {
-            number: line - 1,
-            line,
+            rows: vec![SourceRow { number: line - 1, line, identity: None, record }],
             identity: Some("c0de".to_owned()),
             refusal: RowRefusal { code: "code".to_owned(), reason: "reason".to_owned() },
-            record: csv::StringRecord::from(vec!["tea"]),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Sends the commands of all rows, many at once, and ticks the rows off by the recorded outcomes.
+//! Sends the commands of all rows and groups of rows, many at once, and ticks the rows off by the recorded outcomes.
 
 use std::collections::BTreeMap;
 
@@ -6,11 +6,12 @@ use indicatif::ProgressBar;
 use millstream_contract::{exit_code::ExitCode, outcome::Outcome};
 
 use super::{
-    input::{RowsFile, SourceRow},
+    input::RowsFile,
     mapping::{MappedRow, Mapping, RowCommand, RowRefusal},
     progress::{RowUnderWay, Told},
     rejects::{Reject, Rejects},
     shared::{Shared, Sharing},
+    units::Unit,
 };
 use crate::{
     command_publisher::PublishError,
@@ -20,7 +21,7 @@ use crate::{
 
 /// Rows that wait, for outcomes or for the rows before them: bounds the memory also where rows send nothing, as they share a command
 /// or are refused.
-const ROWS_MAX: usize = 32 * 1024;
+const ROWS_MAX: u64 = 32 * 1024;
 
 /// What became of the rows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -35,6 +36,8 @@ pub(crate) struct Summary {
     pub(crate) without_effect: u64,
     /// Rows that are in the rejects file.
     pub(crate) refused: u64,
+    /// Rows that the map skips.
+    pub(crate) skipped: u64,
     /// Commands sent, without those that were sent once more under another id.
     pub(crate) commands: u64,
 }
@@ -42,7 +45,7 @@ pub(crate) struct Summary {
 impl Summary {
     /// Rows that have no outcome yet.
     pub(crate) fn undecided(&self) -> u64 {
-        self.rows - self.new - self.known - self.without_effect - self.refused
+        self.rows - self.new - self.known - self.without_effect - self.refused - self.skipped
     }
 }
 
@@ -65,6 +68,10 @@ pub(crate) struct Import {
     /// Rows that are refused, until those before them are decided.
     refused: BTreeMap<u64, Reject>,
     summary: Summary,
+    /// Rows and groups so far.
+    units: u64,
+    /// Rows in memory.
+    held: u64,
 }
 
 impl Import {
@@ -76,7 +83,18 @@ impl Import {
         bar: ProgressBar,
     ) -> Self {
         let (rows, shared, refused) = (BTreeMap::new(), Shared::default(), BTreeMap::new());
-        Self { dispatcher, mapping, rejects, bar, rows, shared, refused, summary: Summary::default() }
+        Self {
+            dispatcher,
+            mapping,
+            rejects,
+            bar,
+            rows,
+            shared,
+            refused,
+            summary: Summary::default(),
+            units: 0,
+            held: 0,
+        }
     }
 
     /// Runs to the end: every row is accepted or in the rejects file.
@@ -85,11 +103,11 @@ impl Import {
     /// When the server refuses, nothing is recorded any more, or the file has changed since it was checked. What was sent stays sent:
     /// the same import again goes on.
     pub(crate) async fn run(&mut self, file: &RowsFile) -> Result<(), CommandFailure> {
-        for row in file.rows()? {
-            while !self.dispatcher.has_room() || self.rows.len() + self.refused.len() >= ROWS_MAX {
+        for unit in self.mapping.units(file)? {
+            while !self.dispatcher.has_room() || self.held >= ROWS_MAX {
                 self.tick_off().await?;
             }
-            self.take(row?).await?;
+            self.take(unit?).await?;
         }
         while !self.dispatcher.is_settled() {
             self.tick_off().await?;
@@ -109,11 +127,18 @@ impl Import {
         Ok((self.summary, self.rejects))
     }
 
-    /// Sends a row's commands, or refuses the row.
-    async fn take(&mut self, source: SourceRow) -> Result<(), CommandFailure> {
-        self.summary.rows += 1;
-        let number = self.summary.rows;
-        let MappedRow { identity, commands } = self.mapping.map(&source);
+    /// Sends the commands of a row or group, or refuses it.
+    async fn take(&mut self, unit: Unit) -> Result<(), CommandFailure> {
+        let count = unit.rows.len() as u64;
+        self.summary.rows += count;
+        if unit.is_skipped() {
+            self.summary.skipped += count;
+            self.bar.inc(count);
+            return Ok(());
+        }
+        self.units += 1;
+        let number = self.units;
+        let MappedRow { identity, commands } = self.mapping.map(&unit);
         let too_large =
             |error: PublishError| RowRefusal { code: "body-too-large".to_owned(), reason: error.to_string() };
         let commands = commands.and_then(|commands| {
@@ -121,14 +146,13 @@ impl Import {
             commands.iter().try_for_each(check).map_err(too_large)?;
             Ok(commands)
         });
+        let rows = unit.rows;
+        self.held += count;
         let commands = match commands {
             Ok(commands) => commands,
-            Err(refusal) => {
-                let SourceRow { number: original, line, record, .. } = source;
-                return self.refuse(number, Reject { number: original, line, identity, refusal, record });
-            }
+            Err(refusal) => return self.refuse(number, Reject { rows, identity, refusal }),
         };
-        self.rows.insert(number, RowUnderWay::new(source, identity, commands.clone()));
+        self.rows.insert(number, RowUnderWay::new(rows, identity, commands.clone()));
         for (index, command) in (0..).zip(commands) {
             let sharing =
                 if command.once { self.shared.share(&command.command, (number, index)) } else { Sharing::No };
@@ -200,19 +224,22 @@ impl Import {
 
     fn settle_row(&mut self, number: u64) -> Result<(), CommandFailure> {
         let Some(row) = self.rows.remove(&number) else { return Ok(()) };
+        let count = row.count();
         match row.end() {
-            Ok(Told::New) => self.summary.new += 1,
-            Ok(Told::Known) => self.summary.known += 1,
-            Ok(Told::WithoutEffect | Told::Refused(_)) => self.summary.without_effect += 1,
+            Ok(Told::New) => self.summary.new += count,
+            Ok(Told::Known) => self.summary.known += count,
+            Ok(Told::WithoutEffect | Told::Refused(_)) => self.summary.without_effect += count,
             Err(reject) => return self.refuse(number, *reject),
         }
-        self.bar.inc(1);
+        self.held -= count;
+        self.bar.inc(count);
         self.write_rejects()
     }
 
     fn refuse(&mut self, number: u64, reject: Reject) -> Result<(), CommandFailure> {
-        self.summary.refused += 1;
-        self.bar.inc(1);
+        let count = reject.rows.len() as u64;
+        self.summary.refused += count;
+        self.bar.inc(count);
         self.refused.insert(number, reject);
         self.write_rejects()
     }
@@ -221,7 +248,9 @@ impl Import {
     fn write_rejects(&mut self) -> Result<(), CommandFailure> {
         let decided_before = self.rows.keys().next().copied().unwrap_or(u64::MAX);
         while let Some(first) = self.refused.first_entry().filter(|first| *first.key() < decided_before) {
-            write(&mut self.rejects, &first.remove())?;
+            let reject = first.remove();
+            self.held -= reject.rows.len() as u64;
+            write(&mut self.rejects, &reject)?;
         }
         Ok(())
     }

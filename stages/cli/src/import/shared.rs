@@ -11,6 +11,9 @@ use super::{
 };
 use crate::command_publisher::OutgoingCommand;
 
+/// Aggregates that are remembered. Where there are more, all are forgotten and their commands sent once more, which changes nothing.
+const ADDRESSES_MAX: usize = 256 * 1024;
+
 /// The last command of each kind to each aggregate.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
@@ -38,6 +41,9 @@ pub(super) enum Sharing {
 impl Shared {
     /// Looks whether the last command to the same address was equal. If not, this one is the last from now on.
     pub(super) fn share(&mut self, command: &OutgoingCommand, place: Place) -> Sharing {
+        if self.last.len() >= ADDRESSES_MAX {
+            self.last.clear();
+        }
         let body = digest("body", [String::from_utf8_lossy(&command.body).as_ref()]);
         let last =
             self.last.entry(of(&command.address)).or_insert(Last { body, sent_for: place, told: None });

@@ -6,8 +6,10 @@ use millstream_values::money::Currency;
 use serde_json::Value;
 
 use super::{
+    condition::{Condition, ConditionError},
     node::{At, Node, Placed},
-    text::{Columns, Row, RowError, Text, TextError},
+    number::{Around, Number, NumberForm, PLACES_MAX, Rounding, Unfit},
+    text::{Columns, Row, RowError, Text, TextError, first_that_holds, shortened},
 };
 
 /// A value of a map that cannot be used.
@@ -19,13 +21,35 @@ pub(crate) enum TemplateError {
     #[error("a mapping holds text, whole numbers, true, false, lists and tables; found {found}")]
     Kind { found: String },
     /// A leaf with keys that it does not have.
-    #[error(
-        "{{ {leaf} = … }} takes a text with columns in it, and `places` or `currency` if it is a decimal"
-    )]
-    Leaf { leaf: String },
+    #[error("write {}", form_of(leaf))]
+    Leaf { leaf: &'static str },
+    #[error("there is no way to round called {found}; write round = {}", Rounding::NAMES)]
+    Rounding { found: String },
     /// What no row changes is no such value.
     #[error("{text:?} is not {wanted}")]
     Constant { text: String, wanted: String },
+    #[error(transparent)]
+    Condition(Box<ConditionError>),
+}
+
+/// The keys of the values that are not taken as they stand.
+pub(super) const LEAVES: [&str; 5] = ["integer", "decimal", "optional", "first", "each"];
+
+fn form_of(leaf: &str) -> &'static str {
+    match leaf {
+        "integer" => "{ integer = \"{column}\" }",
+        "decimal" => {
+            "{ decimal = \"{column}\", currency = \"EUR\" }, or places = 2 instead of a currency, and if you want it round = \"half-up\", and \
+             per = \"{column}\" where the amount is that of so many things together"
+        }
+        "optional" => "{ optional = … } with a text or another value in it",
+        "first" => {
+            "{ first = [ …, … ] } with texts or other values of which the first that is not empty counts"
+        }
+        _ => {
+            "{ each = … } with a value for each row of a group, and when = { … } if some of them are left out"
+        }
+    }
 }
 
 /// How many decimal places an amount has.
@@ -36,8 +60,16 @@ pub(crate) enum Places {
     OfCurrency(Text),
 }
 
-/// The keys of the values that are not taken as they stand.
-pub(super) const LEAVES: [&str; 3] = ["integer", "decimal", "optional"];
+/// `{ decimal = "{column}", … }`: whole minor units.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Amount {
+    text: Text,
+    places: Places,
+    /// How many things have the amount together.
+    per: Option<Text>,
+    rounding: Option<Rounding>,
+    form: NumberForm,
+}
 
 /// A value of any shape.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,11 +79,14 @@ pub(crate) enum Template {
     /// `"{column}"`.
     Text(Text),
     /// `{ integer = "{column}" }`.
-    Integer(Text),
-    /// `{ decimal = "{column}", currency = "{column}" }` or `{ decimal = "{column}", places = 2 }`: whole minor units.
-    Decimal { text: Text, places: Places },
-    /// `{ optional = "{column}" }`: left out where the column is empty.
-    Optional(Text),
+    Integer(Text, NumberForm),
+    Amount(Box<Amount>),
+    /// `{ optional = … }`: left out where a column is empty.
+    Optional(Box<Template>),
+    /// `{ first = [ … ] }`: the first that is not empty.
+    First(Vec<Template>),
+    /// `{ each = … }`: a list with a value for each row of a group.
+    Each(Box<Template>, Option<Condition>),
     /// A list.
     List(Vec<Template>),
     /// A table.
@@ -77,46 +112,54 @@ impl Template {
             Node::Text(_) => parse_text(value, columns).map(Self::Text),
             Node::Integer(number) => Ok(Self::Constant(Value::from(*number))),
             Node::Boolean(truth) => Ok(Self::Constant(Value::from(*truth))),
-            Node::List(items) => {
-                items.iter().map(|item| Self::parse(item, columns)).collect::<Result<_, _>>().map(Self::List)
+            Node::List(items) => Self::parse_all(items, columns).map(Self::List),
+            Node::Table(fields) => {
+                match LEAVES.into_iter().find(|leaf| value.get_ref().get(leaf).is_some()) {
+                    Some(leaf) => Self::parse_leaf(value, leaf, columns),
+                    None => fields
+                        .iter()
+                        .map(|(name, value)| Ok((name.get_ref().clone(), Self::parse(value, columns)?)))
+                        .collect::<Result<_, _>>()
+                        .map(Self::Table),
+                }
             }
-            Node::Table(fields) => Self::parse_table(value, fields, columns),
             Node::Other(_) => Err(At::new(value, kind(value))),
         }
     }
 
-    fn parse_table(
-        value: &Placed,
-        fields: &[(toml::Spanned<String>, Placed)],
-        columns: &Columns,
-    ) -> Parsed<Self> {
-        let table = value.get_ref();
-        let Some((leaf, given)) = LEAVES.into_iter().find_map(|leaf| Some((leaf, table.get(leaf)?))) else {
-            return fields
-                .iter()
-                .map(|(name, value)| Ok((name.get_ref().clone(), Self::parse(value, columns)?)))
-                .collect::<Result<_, _>>()
-                .map(Self::Table);
+    fn parse_all(items: &[Placed], columns: &Columns) -> Parsed<Vec<Self>> {
+        items.iter().map(|item| Self::parse(item, columns)).collect()
+    }
+
+    fn parse_leaf(value: &Placed, leaf: &'static str, columns: &Columns) -> Parsed<Self> {
+        let wrong = || At::new(value, TemplateError::Leaf { leaf });
+        let Node::Table(fields) = value.get_ref() else { return Err(wrong()) };
+        let given = value.get_ref().get(leaf).ok_or_else(wrong)?;
+        let has_only = |known: &[&str]| {
+            fields.iter().all(|(name, _)| name.get_ref() == leaf || known.contains(&name.get_ref().as_str()))
         };
-        let wrong = || At::new(value, TemplateError::Leaf { leaf: leaf.to_owned() });
-        if given.get_ref().text().is_none() {
-            return Err(wrong());
-        }
-        let text = parse_text(given, columns)?;
-        let constant =
-            |text: &Text, places| check_constant(given, text, |text| minor_units(text, places).map(|_| ()));
-        match (leaf, fields.len()) {
-            ("integer", 1) => {
-                constant(&text, 0)?;
-                Ok(Self::Integer(text))
+        match (leaf, given.get_ref()) {
+            ("integer", Node::Text(_)) if has_only(&[]) => {
+                let text = parse_text(given, columns)?;
+                check_constant(given, &text, |text| whole(text, columns.numbers).map(|_| ()))?;
+                Ok(Self::Integer(text, columns.numbers))
             }
-            ("optional", 1) => Ok(Self::Optional(text)),
-            ("decimal", 2) => {
-                let places = Places::parse(table, columns)?.ok_or_else(wrong)?;
-                if let Places::Fixed(places) = places {
-                    constant(&text, places)?;
-                }
-                Ok(Self::Decimal { text, places })
+            ("decimal", Node::Text(_)) if has_only(&["currency", "places", "per", "round"]) => {
+                let amount = Amount::parse(value.get_ref(), given, columns)?.ok_or_else(wrong)?;
+                Ok(Self::Amount(Box::new(amount)))
+            }
+            ("optional", Node::Text(_) | Node::Table(_)) if has_only(&[]) => {
+                Self::parse(given, columns).map(|inner| Self::Optional(Box::new(inner)))
+            }
+            ("first", Node::List(items)) if has_only(&[]) && !items.is_empty() => {
+                Self::parse_all(items, columns).map(Self::First)
+            }
+            ("each", _) if has_only(&["when"]) => {
+                let when = value.get_ref().get("when");
+                let when = when.map(|when| Condition::parse(when, columns)).transpose().map_err(|error| {
+                    At { span: error.span, what: TemplateError::Condition(Box::new(error.what)) }
+                })?;
+                Self::parse(given, columns).map(|inner| Self::Each(Box::new(inner), when))
             }
             _ => Err(wrong()),
         }
@@ -127,13 +170,35 @@ impl Template {
         Ok(Some(match self {
             Self::Constant(value) => value.clone(),
             Self::Text(text) => Value::from(text.render(row)?),
-            Self::Integer(text) => Value::from(amount(text, row, 0)?),
-            Self::Decimal { text, places } => Value::from(amount(text, row, places.of(row)?)?),
-            Self::Optional(text) => match text.render(row) {
-                Ok(text) => Value::from(text),
+            Self::Integer(text, form) => {
+                let rendered = text.render(row)?;
+                let read = whole(&rendered, *form);
+                Value::from(read.map_err(|wanted| RowError::Form {
+                    of: text.origin(),
+                    text: shortened(&rendered),
+                    wanted,
+                })?)
+            }
+            Self::Amount(amount) => Value::from(amount.of(row)?),
+            Self::Optional(inner) => match inner.render(row) {
                 Err(RowError::Empty { .. }) => return Ok(None),
-                Err(error) => return Err(error),
+                other => return other,
             },
+            Self::First(choices) => {
+                return first_that_holds(choices, "each of the values under first", |choice| {
+                    choice.render(row)
+                });
+            }
+            Self::Each(inner, when) => {
+                let mut values = Vec::new();
+                for row in row.each() {
+                    let is_left_out = when.as_ref().map(|when| when.holds(&row)).transpose()? == Some(false);
+                    if !is_left_out {
+                        values.extend(inner.render(&row)?);
+                    }
+                }
+                Value::from(values)
+            }
             Self::List(items) => {
                 let items: Result<Vec<_>, _> = items.iter().map(|item| item.render(row)).collect();
                 Value::from(items?.into_iter().flatten().collect::<Vec<_>>())
@@ -151,27 +216,79 @@ impl Template {
     }
 }
 
-impl Places {
-    /// Reads `places` or `currency` beside a decimal; none when there is neither.
-    fn parse(table: &Node, columns: &Columns) -> Parsed<Option<Self>> {
-        if let Some(currency) = table.get("currency").filter(|value| value.get_ref().text().is_some()) {
-            let text = parse_text(currency, columns)?;
-            check_constant(currency, &text, |text| places_of(text).map(|_| ()))?;
-            return Ok(Some(Self::OfCurrency(text)));
-        }
-        let Some(Node::Integer(places)) = table.get("places").map(|places| places.get_ref()) else {
-            return Ok(None);
+impl Amount {
+    /// Reads it; none if it is not one.
+    fn parse(table: &Node, given: &Placed, columns: &Columns) -> Parsed<Option<Self>> {
+        let Some(places) = Places::parse(table, columns)? else { return Ok(None) };
+        let form = columns.numbers;
+        let rounding = match table.get("round") {
+            None => None,
+            Some(round) => {
+                let found = round.get_ref().to_string();
+                let named = round.get_ref().text().and_then(Rounding::named);
+                Some(named.ok_or_else(|| At::new(round, TemplateError::Rounding { found }))?)
+            }
         };
-        Ok(u32::try_from(*places).ok().filter(|places| *places <= 9).map(Self::Fixed))
+        let per = table.get("per").map(|per| parse_text(per, columns)).transpose()?;
+        let text = parse_text(given, columns)?;
+        if let Places::Fixed(places) = places {
+            let check = |text: &str| units(text, form, places, Around::AnyCurrency, 1, rounding).map(|_| ());
+            check_constant(given, &text, check)?;
+        }
+        Ok(Some(Self { text, places, per, rounding, form }))
     }
 
-    fn of(&self, row: &Row<'_>) -> Result<u32, RowError> {
-        match self {
-            Self::Fixed(places) => Ok(*places),
-            Self::OfCurrency(code) => {
-                let text = code.render(row)?;
-                places_of(&text).map_err(|wanted| RowError::Form { of: code.origin(), text, wanted })
+    fn of(&self, row: &Row<'_>) -> Result<i64, RowError> {
+        let Self { text, places, per, rounding, form } = self;
+        let currency = match places {
+            Places::Fixed(_) => None,
+            Places::OfCurrency(code) => Some((code, code.render(row)?)),
+        };
+        let (places, around) = match (places, &currency) {
+            (Places::Fixed(places), _) => (*places, Around::AnyCurrency),
+            (Places::OfCurrency(_), None) => (0, Around::Nothing),
+            (Places::OfCurrency(_), Some((of, code))) => {
+                let wrong = |wanted| RowError::Form { of: of.origin(), text: shortened(code), wanted };
+                (places_of(code).map_err(wrong)?, Around::Currency(code))
             }
+        };
+        let of = match per {
+            None => 1,
+            Some(per) => {
+                let text = per.render(row)?;
+                let wrong = |wanted| RowError::Form { of: per.origin(), text: shortened(&text), wanted };
+                match whole(&text, *form).map_err(wrong)? {
+                    0 => {
+                        return Err(wrong(
+                            "a number other than 0, which an amount can be divided by".to_owned(),
+                        ));
+                    }
+                    of => of,
+                }
+            }
+        };
+        let rendered = text.render(row)?;
+        units(&rendered, *form, places, around, of, *rounding).map_err(|wanted| RowError::Form {
+            of: text.origin(),
+            text: shortened(&rendered),
+            wanted,
+        })
+    }
+}
+
+impl Places {
+    /// Reads `places` or `currency` beside a decimal; none when there is neither, or both.
+    fn parse(table: &Node, columns: &Columns) -> Parsed<Option<Self>> {
+        match (table.get("currency"), table.get("places").map(|places| places.get_ref())) {
+            (Some(currency), None) if currency.get_ref().text().is_some() => {
+                let text = parse_text(currency, columns)?;
+                check_constant(currency, &text, |text| places_of(text).map(|_| ()))?;
+                Ok(Some(Self::OfCurrency(text)))
+            }
+            (None, Some(Node::Integer(places))) => {
+                Ok(u32::try_from(*places).ok().filter(|places| *places <= PLACES_MAX).map(Self::Fixed))
+            }
+            _ => Ok(None),
         }
     }
 }
@@ -188,215 +305,54 @@ fn places_of(code: &str) -> Result<u32, String> {
     Currency::try_from(code.to_owned()).map(|currency| currency.places()).map_err(wanted)
 }
 
-fn amount(text: &Text, row: &Row<'_>, places: u32) -> Result<i64, RowError> {
-    let rendered = text.render(row)?;
-    minor_units(&rendered, places).map_err(|wanted| RowError::Form {
-        of: text.origin(),
-        text: rendered,
-        wanted,
-    })
+fn whole(text: &str, form: NumberForm) -> Result<i64, String> {
+    units(text, form, 0, Around::Nothing, 1, None)
 }
 
-/// A decimal number in units of its last place: `12.3` with two places is 1230. Digits beyond the places must be zeros. Else what it
-/// should be.
-fn minor_units(text: &str, places: u32) -> Result<i64, String> {
-    let wrong = || match places {
+/// A decimal number in units of its last place, divided by how many have it together. Else what it should be.
+fn units(
+    text: &str,
+    form: NumberForm,
+    places: u32,
+    around: Around<'_>,
+    of: i64,
+    rounding: Option<Rounding>,
+) -> Result<i64, String> {
+    let number = match places {
         0 => "a whole number".to_owned(),
         more => format!("a decimal number with at most {more} places"),
     };
-    let too_large = || format!("{} that is small enough: it may have 18 digits", wrong());
-    let (sign, digits) = match text.strip_prefix('-') {
-        Some(rest) => (-1, rest),
-        None => (1, text),
+    let Some(read) = Number::read(text, form, around) else {
+        let currency = match around {
+            Around::Currency(code) => format!(" in {code}"),
+            Around::Nothing | Around::AnyCurrency => String::new(),
+        };
+        return Err(format!("{number}{currency}{}", advice(text, form)));
     };
-    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-    let places = places as usize;
-    let (kept, dropped) = fraction.split_at_checked(places).unwrap_or((fraction, ""));
-    let all_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    if whole.is_empty()
-        || !all_digits(whole)
-        || !all_digits(kept)
-        || !dropped.bytes().all(|byte| byte == b'0')
-    {
-        return Err(wrong());
+    read.units(places, of, rounding).map_err(|unfit| match unfit {
+        Unfit::Places if of != 1 => {
+            format!("{number} when it is divided by {of}; round = \"half-up\" in the map rounds it")
+        }
+        Unfit::Places if places > 0 => format!("{number}; round = \"half-up\" in the map rounds it"),
+        Unfit::Places => number,
+        Unfit::Size => format!("{number} that is small enough: it may have 18 digits"),
+    })
+}
+
+/// What a map may have to say of a number that is written otherwise.
+fn advice(text: &str, form: NumberForm) -> String {
+    let marks = [',', '.', ' ', '\u{a0}', '\u{202f}', '\'', '’'];
+    let is_number = text.contains(|sign: char| sign.is_ascii_digit()) && !text.contains(char::is_alphabetic);
+    if !is_number || !text.contains(marks) {
+        return String::new();
     }
-    let units: i64 = format!("{whole}{kept:0<places$}").parse().map_err(|_| too_large())?;
-    Ok(sign * units)
+    let thousands =
+        form.thousands.map_or("no sign between groups".to_owned(), |mark| format!("{mark:?} between groups"));
+    format!(
+        " (decimals behind {:?}, {thousands}; decimal and thousands under [file] say otherwise)",
+        form.decimal
+    )
 }
 
 #[cfg(test)]
-mod tests {
-    use std::cell::RefCell;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn placed(map: &str) -> Placed {
-        toml::from_str(map).unwrap()
-    }
-
-    fn rendered(mapping: &str, header: &[&str], fields: &[&str]) -> Result<Option<Value>, RowError> {
-        let columns = Columns::new(&csv::StringRecord::from(header));
-        let template = Template::parse(&placed(mapping), &columns).unwrap();
-        let (record, slugs) = (csv::StringRecord::from(fields), RefCell::default());
-        template.render(&Row {
-            number: 7,
-            line: 8,
-            hash: "ab12",
-            identity: "c0de",
-            record: &record,
-            slugs: &slugs,
-        })
-    }
-
-    #[test]
-    fn row_becomes_typed_json() {
-        let mapping = r#"
-            sale = "{row}-{hash}"
-            currency = "USD"
-            shop = "{name|slug}"
-            day = "{day|date:%m/%d/%Y}"
-            note = { optional = "{note}" }
-            lines = [{ sku = "{item}", quantity = { integer = "{count}" }, unit_price = { decimal = "{price}", places = 2 } }]
-        "#;
-        let value = rendered(
-            mapping,
-            &["name", "day", "note", "item", "count", "price"],
-            &["A. B., Inc.", "01/31/2012", "", "75087", "60", "7.1"],
-        );
-        let expected = serde_json::json!({
-            "sale": "7-ab12", "currency": "USD", "shop": "a-b-inc", "day": "2012-01-31",
-            "lines": [{ "sku": "75087", "quantity": 60, "unit_price": 710 }],
-        });
-        assert_eq!(value, Ok(Some(expected)));
-    }
-
-    #[test]
-    fn empty_column_is_named() {
-        let mapping = r#"price = { decimal = "{price}", places = 2 }"#;
-        assert_eq!(
-            rendered(mapping, &["price"], &[" "]),
-            Err(RowError::Empty { column: "price".to_owned() })
-        );
-    }
-
-    #[test]
-    fn decimals_are_exact_or_refused() {
-        for (text, places, units) in [
-            ("7.13", 2, 713),
-            ("427.8", 2, 42780),
-            ("0", 2, 0),
-            ("-1.05", 2, -105),
-            ("3.100", 1, 31),
-            ("5", 0, 5),
-        ] {
-            assert_eq!(minor_units(text, places), Ok(units), "{text}");
-        }
-        for (text, places) in [
-            ("", 2),
-            (".5", 2),
-            ("1.234", 2),
-            ("1e3", 2),
-            ("1,5", 2),
-            ("--1", 2),
-            ("99999999999999999999", 2),
-            ("1.5", 0),
-        ] {
-            assert!(minor_units(text, places).is_err(), "{text}");
-        }
-        let large = minor_units("99999999999999999999", 0).unwrap_err();
-        assert_eq!(large, "a whole number that is small enough: it may have 18 digits");
-    }
-
-    #[test]
-    fn an_amount_has_the_places_of_its_currency() {
-        let mapping = r#"price = { decimal = "{price}", currency = "{currency}" }"#;
-        let price = |fields: [&str; 2]| rendered(mapping, &["price", "currency"], &fields);
-        for (fields, units) in [(["1200", "JPY"], 1_200), (["1.5", "KWD"], 1_500), (["15", "USD"], 1_500)] {
-            assert_eq!(price(fields), Ok(Some(serde_json::json!({ "price": units }))));
-        }
-        for (fields, said) in [
-            (["1.5", "JPY"], "column price: \"1.5\" is not a whole number"),
-            (["1.0005", "KWD"], "column price: \"1.0005\" is not a decimal number with at most 3 places"),
-            (["1", "yen"], "column currency: \"yen\" is not a currency of three upper-case letters"),
-            (["1", ""], "column currency is empty"),
-        ] {
-            assert_eq!(price(fields).unwrap_err().to_string(), said);
-        }
-        let constant = r#"price = { decimal = "{price}", currency = "JPY" }"#;
-        let value = rendered(constant, &["price"], &["7"]);
-        assert_eq!(value, Ok(Some(serde_json::json!({ "price": 7 }))));
-    }
-
-    /// Each row was refused for it.
-    #[test]
-    fn what_no_row_changes_is_checked_with_the_map() {
-        let columns = Columns::new(&csv::StringRecord::from(vec!["price"]));
-        for (map, at, said) in [
-            ("x = { integer = \"two\" }", 16, "\"two\" is not a whole number"),
-            ("x = { decimal = \"1.005\", places = 2 }", 16, "is not a decimal number with at most 2 places"),
-            ("x = { decimal = \"{price}\", currency = \"usd\" }", 38, "\"usd\" is not a currency of three"),
-            ("x = { decimal = \"{price}\" }", 4, "{ decimal = … } takes a text"),
-            ("x = { optional = 7 }", 4, "{ optional = … } takes a text"),
-            ("x = 1.5", 4, "found a number with a point"),
-            ("x = [\"{cost}\"]", 5, "there is no column \"cost\""),
-        ] {
-            let refused = Template::parse(&placed(map), &columns).unwrap_err();
-            assert!(refused.what.to_string().contains(said), "{map}: {refused:?}");
-            assert_eq!(refused.span.start, at, "{map}");
-        }
-    }
-
-    /// A text of a mapping, almost right.
-    fn mapping_text() -> impl Strategy<Value = String> {
-        let piece = prop_oneof![
-            "\\{(a|b|row|hash|c)(\\|(slug|lower|upper|date:(%[A-Za-z%]){0,4}|x))?\\}?",
-            "\\PC{0,5}",
-            "[{}|:%]{1,3}"
-        ];
-        proptest::collection::vec(piece, 0..4).prop_map(|pieces| pieces.concat())
-    }
-
-    /// A field of a row: a date, a number, or anything.
-    fn field() -> impl Strategy<Value = String> {
-        prop_oneof![
-            "-?[0-9]{0,25}(\\.[0-9]{0,25})?",
-            "[0-9]{1,4}[-/][0-9]{1,2}[-/][0-9]{1,5}",
-            "\\PC{0,10}",
-            ".{0,10}"
-        ]
-    }
-
-    proptest! {
-        #[test]
-        fn fuzz_maps_and_rows(text in mapping_text(), fields in (field(), field()), places in 0..40_u8) {
-            let columns = Columns::new(&csv::StringRecord::from(vec!["a", "b"]));
-            let record = csv::StringRecord::from(vec![fields.0.as_str(), fields.1.as_str()]);
-            let slugs = RefCell::default();
-            let row = Row { number: 7, line: 8, hash: "ab12", identity: "c0de", record: &record, slugs: &slugs };
-            let quoted = toml::Value::String(text);
-            for leaf in [
-                format!("x = {quoted}"),
-                format!("x = {{ integer = {quoted} }}"),
-                format!("x = {{ optional = {quoted} }}"),
-                format!("x = {{ decimal = {quoted}, places = {places} }}"),
-                format!("x = {{ decimal = {quoted}, currency = {quoted} }}"),
-                format!("x = [{{ y = {quoted} }}, {quoted}]"),
-            ] {
-                let Ok(table) = toml::from_str::<Placed>(&leaf) else { continue };
-                if let Ok(template) = Template::parse(&table, &columns)
-                    && let Err(error) = template.render(&row)
-                {
-                    prop_assert!(!error.to_string().is_empty());
-                }
-            }
-        }
-
-        #[test]
-        fn minor_units_come_back_from_their_decimal(units in any::<i32>()) {
-            let text = format!("{}{}.{:02}", if units < 0 { "-" } else { "" }, i64::from(units).abs() / 100, i64::from(units).abs() % 100);
-            prop_assert_eq!(minor_units(&text, 2), Ok(i64::from(units)));
-        }
-    }
-}
+mod tests;

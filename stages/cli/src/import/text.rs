@@ -3,27 +3,29 @@
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
 };
 
-use jiff::{
-    civil::{Date, date},
-    fmt::strtime,
-};
-use millstream_contract::commit::hexadecimal;
+use jiff::tz::TimeZone;
 
-use super::identity::{Digest, digest};
+use super::{
+    filter::{self, Filter, Table},
+    identity::Digest,
+    input::SourceRow,
+    join::Join,
+    number::NumberForm,
+};
 
 /// Before the name of a column that is called as something that the import knows itself.
 const COLUMN: &str = "column:";
 /// Before the name of something that the import knows itself, where a column is called so.
 const OWN: &str = "import:";
-/// What a key leaves out of a name besides blanks: names that differ in nothing else are mostly one name in two spellings. Other signs tell
-/// names apart, as in C, C++ and C#.
-const PUNCTUATION: &str = ".,-/()&'\"_:;";
-/// Bytes of a hash in a key that is made of a text with letters that a key cannot have.
-const KEY_HASH_LENGTH: usize = 4;
-/// A year of fewer digits is one of two digits, read as one of the first century.
-const YEAR_MIN: i16 = 1000;
+/// As many names as a message tells of a file with more.
+const NAMES_MAX: usize = 40;
+/// As much as a message tells of a text.
+const SHOWN_MAX: usize = 120;
+/// Longest text that is made of a row, in bytes: no message of the server holds more, unless it is told to.
+pub(super) const TEXT_BYTES_MAX: usize = 1024 * 1024;
 
 /// A text of a map that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -45,30 +47,52 @@ pub(crate) enum TextError {
     )]
     Ambiguous { text: String, name: String },
     /// No such filter.
-    #[error("{text:?}: there is no filter {filter:?}; there are slug, lower, upper, date:<format>")]
+    #[error("{text:?}: there is no filter {filter:?}; there are {}", filter::NAMES)]
     Filter { text: String, filter: String },
     /// A format of dates that reads none.
     #[error(
         "{text:?}: the format {format:?} reads no date; it needs a year, a month and a day, as in date:%d.%m.%Y"
     )]
     Date { text: String, format: String },
+    /// A format of times that reads none.
+    #[error(
+        "{text:?}: the format {format:?} reads no time; it needs a date, an hour and a minute, as in time:%d.%m.%Y %H:%M"
+    )]
+    Time { text: String, format: String },
+    /// A time of nowhere.
+    #[error("{text:?}: {filter} needs a zone; write zone = \"Europe/Berlin\", or which it is, under [file]")]
+    Zone { text: String, filter: String },
+    /// No such table.
+    #[error("{text:?}: there is no table {table:?}; write [table.{table}] with its texts, there are {known}")]
+    Table { text: String, table: String, known: String },
 }
 
 /// A row that does not give what the map asks for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum RowError {
     /// Nothing there.
-    #[error("column {column} is empty")]
-    Empty { column: String },
+    #[error("{of} is empty")]
+    Empty { of: String },
     /// Not what the map wants.
     #[error("{of}: {text:?} is not {wanted}")]
     Form { of: String, text: String, wanted: String },
     /// Two texts of a column that a key does not tell apart.
     #[error(
-        "column {column}: {text:?} would have the key {key:?}, which another text of the column has on line {line}; write both in one way, or \
+        "{of}: {text:?} would have the key {key:?}, which another text of the column has on line {line}; write both in one way, or \
          take a column that is a key"
     )]
-    Joined { column: String, text: String, key: String, line: u64 },
+    Joined { of: String, text: String, key: String, line: u64 },
+    /// Not one of those that a table tells.
+    #[error("{of}: {text:?} is not in the table {table}; add it there")]
+    NotInTable { of: String, text: String, table: String },
+    /// More than a command could hold.
+    #[error("{of} becomes a text of more than 1 MiB; shorten it in the map or the file")]
+    Long { of: String },
+    /// Rows that become one command say different things where it holds one.
+    #[error(
+        "{of}: line {line} says {text:?} and line {other_line} of the same group {other:?}; mend one of them"
+    )]
+    Differs { of: String, line: u64, text: String, other_line: u64, other: String },
 }
 
 impl RowError {
@@ -78,36 +102,63 @@ impl RowError {
             Self::Empty { .. } => "column-empty",
             Self::Form { .. } => "value-malformed",
             Self::Joined { .. } => "key-joins",
+            Self::NotInTable { .. } => "value-unknown",
+            Self::Long { .. } => "value-too-long",
+            Self::Differs { .. } => "group-differs",
         }
     }
 }
 
-/// Where columns are found.
-#[derive(Debug)]
+/// What a map may speak of.
+#[derive(Debug, Default)]
 pub(crate) struct Columns {
     by_name: BTreeMap<String, usize>,
     /// Names that several columns have: nobody can tell which of them is meant.
     ambiguous: BTreeSet<String>,
+    /// How the file writes numbers.
+    pub(super) numbers: NumberForm,
+    /// Of times that do not tell theirs.
+    pub(super) zone: Option<TimeZone>,
+    pub(super) tables: Vec<Arc<Table>>,
+    /// What the map calls by a name of its own.
+    pub(super) values: BTreeMap<String, Arc<Vec<Text>>>,
+    pub(super) joins: Vec<Arc<Join>>,
 }
 
 /// The keys that were made of texts, by column and key: the text of each, and on which line it stands.
-pub(crate) type Slugs = HashMap<(usize, Digest), (Digest, u64)>;
+pub(crate) type Slugs = HashMap<Digest, (Digest, u64)>;
 
-/// One row, and what an import knows of it.
+/// What a row is to a map: one row, or several that are a group, and what the import knows of them.
 #[derive(Debug)]
 pub(crate) struct Row<'a> {
-    /// From 1, without the header.
-    pub(crate) number: u64,
-    /// Of the file, from 1.
-    pub(crate) line: u64,
+    /// At least one.
+    pub(crate) rows: &'a [SourceRow],
     /// Of all fields.
     pub(crate) hash: &'a str,
     /// What makes it the row that it is.
     pub(crate) identity: &'a str,
-    /// The fields.
-    pub(crate) record: &'a csv::StringRecord,
+    /// What the file is called.
+    pub(crate) file: &'a str,
     /// Those of the rows before.
     pub(crate) slugs: &'a RefCell<Slugs>,
+}
+
+impl<'a> Row<'a> {
+    /// Of which nothing is known but what it says.
+    pub(super) fn bare(rows: &'a [SourceRow], slugs: &'a RefCell<Slugs>) -> Self {
+        Self { rows, hash: "", identity: "", file: "", slugs }
+    }
+
+    /// On which it begins.
+    pub(super) fn line(&self) -> u64 {
+        self.rows.first().map_or(0, |row| row.line)
+    }
+
+    /// Each row by itself.
+    pub(super) fn each(&self) -> impl Iterator<Item = Row<'_>> {
+        let Row { hash, identity, file, slugs, .. } = *self;
+        self.rows.chunks(1).map(move |rows| Row { rows, hash, identity, file, slugs })
+    }
 }
 
 /// Text with columns in it.
@@ -119,8 +170,17 @@ pub(crate) struct Text {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Part {
     Literal(String),
+    Held { of: String, from: Origin, filters: Vec<Filter> },
+}
+
+/// Where a value comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Origin {
+    Column(usize),
     Own(Own),
-    Column { name: String, index: usize, filter: Filter },
+    /// The first of these that holds something.
+    Value(Arc<Vec<Text>>),
+    Joined(Arc<Join>, usize),
 }
 
 /// What the import knows of a row.
@@ -129,15 +189,7 @@ enum Own {
     Number,
     Hash,
     Identity,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Filter {
-    None,
-    Slug,
-    Lower,
-    Upper,
-    Date(String),
+    File,
 }
 
 impl Columns {
@@ -150,7 +202,69 @@ impl Columns {
                 ambiguous.insert(name);
             }
         }
-        Self { by_name, ambiguous }
+        Self { by_name, ambiguous, ..Self::default() }
+    }
+
+    /// The column of a name, if there is one and one only.
+    pub(super) fn index(&self, name: &str) -> Option<usize> {
+        self.by_name.get(name).copied().filter(|_| !self.ambiguous.contains(name))
+    }
+
+    /// Their names, for messages.
+    pub(super) fn names(&self) -> String {
+        let names = self.values.keys().chain(self.by_name.keys());
+        let shown = names.take(NAMES_MAX).map(|name| shortened(name)).collect::<Vec<_>>().join(", ");
+        match (self.values.len() + self.by_name.len()).saturating_sub(NAMES_MAX) {
+            0 => shown,
+            more => format!("{shown} and {more} more"),
+        }
+    }
+
+    pub(super) fn zone(&self, text: &str, filter: &str) -> Result<TimeZone, TextError> {
+        let unknown = || TextError::Zone { text: text.to_owned(), filter: filter.to_owned() };
+        self.zone.clone().ok_or_else(unknown)
+    }
+
+    pub(super) fn table(&self, text: &str, name: &str) -> Result<Arc<Table>, TextError> {
+        let found = self.tables.iter().find(|table| table.name == name);
+        found.cloned().ok_or_else(|| TextError::Table {
+            text: text.to_owned(),
+            table: name.to_owned(),
+            known: match self.tables.iter().map(|table| table.name.as_str()).collect::<Vec<_>>().as_slice() {
+                [] => "none".to_owned(),
+                names => names.join(", "),
+            },
+        })
+    }
+
+    fn find(&self, text: &str, name: &str) -> Result<(String, Origin), TextError> {
+        let is_column = |name: &str| self.by_name.contains_key(name);
+        if is_column(name) && Own::named(name).is_some() {
+            return Err(TextError::Ambiguous { text: text.to_owned(), name: name.to_owned() });
+        }
+        let (column, own) = match (name.strip_prefix(COLUMN), name.strip_prefix(OWN)) {
+            _ if is_column(name) => (name, None),
+            (Some(column), _) => (column.trim(), None),
+            (None, Some(own)) => (name, Own::named(own.trim())),
+            (None, None) => (name, Own::named(name)),
+        };
+        if let Some(own) = own {
+            return Ok((format!("the {column} of the row"), Origin::Own(own)));
+        }
+        if let Some(value) = self.values.get(column).filter(|_| !is_column(column)) {
+            return Ok((format!("value {column}"), Origin::Value(Arc::clone(value))));
+        }
+        let joined = self.joins.iter().find_map(|join| Some((join, join.column(column)?)));
+        if let Some((join, index)) = joined.filter(|_| !is_column(column)) {
+            return Ok((format!("column {column}"), Origin::Joined(Arc::clone(join), index)));
+        }
+        if self.ambiguous.contains(column) {
+            return Err(TextError::ColumnTwice { text: text.to_owned(), column: column.to_owned() });
+        }
+        let unknown =
+            || TextError::Column { text: text.to_owned(), column: column.to_owned(), known: self.names() };
+        let index = self.by_name.get(column).ok_or_else(unknown)?;
+        Ok((format!("column {column}"), Origin::Column(*index)))
     }
 }
 
@@ -160,17 +274,47 @@ impl Own {
             "row" => Some(Self::Number),
             "hash" => Some(Self::Hash),
             "identity" => Some(Self::Identity),
+            "file" => Some(Self::File),
             _ => None,
         }
     }
+}
 
-    fn of(self, row: &Row<'_>) -> String {
-        match self {
-            Self::Number => row.number.to_string(),
-            Self::Hash => row.hash.to_owned(),
-            Self::Identity => row.identity.to_owned(),
+impl Origin {
+    /// What it is for the first row, and whether that is a default. `of` is what a message about it begins with.
+    fn of(&self, of: &str, row: &Row<'_>) -> Result<(String, bool), RowError> {
+        let first = row.rows.first();
+        let text = match self {
+            Self::Column(index) => {
+                first.and_then(|row| row.record.get(*index)).unwrap_or_default().trim().to_owned()
+            }
+            Self::Own(Own::Number) => first.map_or(0, |row| row.number).to_string(),
+            // There is none while the identity itself is made, which does not hold it.
+            Self::Own(Own::Hash) => return Ok((row.hash.to_owned(), false)),
+            Self::Own(Own::Identity) => return Ok((row.identity.to_owned(), false)),
+            Self::Own(Own::File) => row.file.to_owned(),
+            Self::Value(choices) => return first_that_holds(choices, of, |text| text.of_one_row(row)),
+            Self::Joined(join, index) => join.find(*index, of, row)?,
+        };
+        if text.is_empty() { Err(RowError::Empty { of: of.to_owned() }) } else { Ok((text, false)) }
+    }
+}
+
+/// The first choice that holds something; the error of the only one, or one that names them all.
+pub(super) fn first_that_holds<C, V>(
+    choices: &[C],
+    of: &str,
+    mut read: impl FnMut(&C) -> Result<V, RowError>,
+) -> Result<V, RowError> {
+    let mut empty = None;
+    for choice in choices {
+        match read(choice) {
+            Err(error @ RowError::Empty { .. }) => empty = Some(error),
+            other => return other,
         }
     }
+    let all = RowError::Empty { of: of.to_owned() };
+    Err(if choices.len() == 1 { empty.unwrap_or(all) } else { all })
 }
 
 impl Text {
@@ -180,7 +324,7 @@ impl Text {
         let mut rest = text;
         while let Some((before, after)) = rest.split_once('{') {
             let (inside, behind) =
-                after.split_once('}').ok_or_else(|| TextError::Brace { text: text.to_owned() })?;
+                inside(after, columns).ok_or_else(|| TextError::Brace { text: text.to_owned() })?;
             if !before.is_empty() {
                 parts.push(Part::Literal(before.to_owned()));
             }
@@ -195,12 +339,23 @@ impl Text {
 
     /// Whether it is the value of one column and nothing else.
     pub(super) fn is_one_column(&self) -> bool {
-        matches!(self.parts.as_slice(), [Part::Column { .. }])
+        matches!(self.parts.as_slice(), [Part::Held { from: Origin::Column(_), .. }])
+    }
+
+    /// The column that it is, as it stands in the file.
+    pub(super) fn bare_column(&self) -> Option<usize> {
+        match self.parts.as_slice() {
+            [Part::Held { from: Origin::Column(index), filters, .. }] if filters.is_empty() => Some(*index),
+            _ => None,
+        }
     }
 
     /// Whether it may make one text of different ones, even if they differ in more than case.
     pub(super) fn may_join(&self) -> bool {
-        self.parts.iter().any(|part| matches!(part, Part::Column { filter: Filter::Slug, .. }))
+        self.parts.iter().any(|part| match part {
+            Part::Literal(_) => false,
+            Part::Held { filters, .. } => filters.iter().any(Filter::may_join),
+        })
     }
 
     /// The text, where no row changes it.
@@ -215,265 +370,123 @@ impl Text {
     /// What a message about its value begins with.
     pub(super) fn origin(&self) -> String {
         let columns = self.parts.iter().filter_map(|part| match part {
-            Part::Column { name, .. } => Some(name.as_str()),
-            Part::Literal(_) | Part::Own(_) => None,
+            Part::Held { from: Origin::Own(_), .. } | Part::Literal(_) => None,
+            Part::Held { of, .. } => Some(of.as_str()),
         });
         match columns.collect::<Vec<_>>().as_slice() {
             [] => "the map".to_owned(),
-            [one] => format!("column {one}"),
-            several => format!("columns {}", several.join(", ")),
+            [one] => (*one).to_owned(),
+            several => format!("columns {}", several.join(", ").replace("column ", "")),
         }
     }
 
-    /// The text for a row; every column in it must hold something.
+    /// The text for a row; every column in it must hold something. The rows of a group must agree, as far as they say anything: a default
+    /// counts where none does.
     pub(crate) fn render(&self, row: &Row<'_>) -> Result<String, RowError> {
-        let mut text = String::new();
+        if row.rows.len() == 1 {
+            return self.of_one_row(row).map(|(text, _)| text);
+        }
+        let (mut known, mut default, mut empty) = (None::<(u64, String)>, None, None);
+        for each in row.each() {
+            match (self.of_one_row(&each), &known) {
+                (Err(error @ RowError::Empty { .. }), _) => empty = empty.or(Some(error)),
+                (Err(error), _) => return Err(error),
+                (Ok((text, true)), _) => default = default.or(Some(text)),
+                (Ok((text, false)), None) => known = Some((each.line(), text)),
+                (Ok((text, false)), Some((_, first))) if text == *first || self.tells_row() => {}
+                (Ok((other, false)), Some((line, text))) => {
+                    let (of, line, text, other) = (self.origin(), *line, shortened(text), shortened(&other));
+                    return Err(RowError::Differs { of, line, text, other_line: each.line(), other });
+                }
+            }
+        }
+        let empty = empty.unwrap_or_else(|| RowError::Empty { of: self.origin() });
+        known.map(|(_, text)| text).or(default).ok_or(empty)
+    }
+
+    /// Whether it holds the number of the row, which rows of a group do not share.
+    fn tells_row(&self) -> bool {
+        self.parts.iter().any(|part| matches!(part, Part::Held { from: Origin::Own(Own::Number), .. }))
+    }
+
+    /// For the first row, and whether a default is in it.
+    fn of_one_row(&self, row: &Row<'_>) -> Result<(String, bool), RowError> {
+        let (mut text, mut has_default) = (String::new(), false);
         for part in &self.parts {
             match part {
                 Part::Literal(literal) => text.push_str(literal),
-                Part::Own(own) => text.push_str(&own.of(row)),
-                Part::Column { name, index, filter } => {
-                    let value = row.record.get(*index).unwrap_or_default().trim();
-                    if value.is_empty() {
-                        return Err(RowError::Empty { column: name.clone() });
+                Part::Held { of, from, filters } => {
+                    let (read, is_default) = match from.of(of, row) {
+                        Ok((read, is_default)) => (Ok(read), is_default),
+                        Err(error) => (Err(error), true),
+                    };
+                    let made = filters.iter().fold(read, |made, filter| filter.apply(made, of, row));
+                    text.push_str(&made?);
+                    has_default |= is_default;
+                    if text.len() > TEXT_BYTES_MAX {
+                        return Err(RowError::Long { of: self.origin() });
                     }
-                    text.push_str(&filter.apply(value, (name, *index), row)?);
                 }
             }
         }
-        Ok(text)
+        Ok((text, has_default))
     }
+}
+
+/// A text for a message.
+pub(super) fn shortened(text: &str) -> String {
+    match text.char_indices().nth(SHOWN_MAX) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
+    }
+}
+
+/// What stands before the brace that closes, and what behind it. Names of columns may hold quotes, and arguments of filters braces
+/// within quotes.
+fn inside<'t>(after: &'t str, columns: &Columns) -> Option<(&'t str, &'t str)> {
+    let plain = after.split_once('}')?;
+    if columns.by_name.contains_key(plain.0.trim()) || !plain.0.contains('|') {
+        return Some(plain);
+    }
+    let (mut is_argument, mut is_quoted) = (false, false);
+    for (at, sign) in after.char_indices() {
+        match sign {
+            '|' => is_argument = true,
+            '\'' if is_argument => is_quoted = !is_quoted,
+            '}' if !is_quoted => return Some((after.get(..at)?, after.get(at + 1..)?)),
+            _ => {}
+        }
+    }
+    Some(plain)
 }
 
 fn placeholder(text: &str, inside: &str, columns: &Columns) -> Result<Part, TextError> {
-    let (name, filter) = match inside.split_once('|') {
+    let (name, filters) = match inside.split_once('|') {
         // Any name may stand in a file, also one that looks as if a filter followed.
-        Some(parts) if !columns.by_name.contains_key(inside.trim()) => parts,
-        _ => (inside, ""),
+        Some((name, filters)) if !columns.by_name.contains_key(inside.trim()) => (name, Some(filters)),
+        _ => (inside, None),
     };
-    let (name, filter) = (name.trim(), filter.trim());
-    let is_column = |name: &str| columns.by_name.contains_key(name);
-    let unknown = |column: &str| TextError::Column {
-        text: text.to_owned(),
-        column: column.to_owned(),
-        known: columns.by_name.keys().map(String::as_str).collect::<Vec<_>>().join(", "),
-    };
-    if is_column(name) && Own::named(name).is_some() {
-        return Err(TextError::Ambiguous { text: text.to_owned(), name: name.to_owned() });
-    }
-    let (column, own) = match (name.strip_prefix(COLUMN), name.strip_prefix(OWN)) {
-        _ if is_column(name) => (name, None),
-        (Some(column), _) => (column.trim(), None),
-        (None, Some(own)) => (name, Own::named(own.trim())),
-        (None, None) => (name, Own::named(name)),
-    };
-    match own {
-        Some(own) if filter.is_empty() => return Ok(Part::Own(own)),
-        Some(_) => return Err(TextError::Filter { text: text.to_owned(), filter: filter.to_owned() }),
-        None => {}
-    }
-    if columns.ambiguous.contains(column) {
-        return Err(TextError::ColumnTwice { text: text.to_owned(), column: column.to_owned() });
-    }
-    let index = *columns.by_name.get(column).ok_or_else(|| unknown(column))?;
-    Ok(Part::Column { name: column.to_owned(), index, filter: Filter::parse(text, filter)? })
+    let (of, from) = columns.find(text, name.trim())?;
+    let filters = filters.map(chain).unwrap_or_default();
+    let filters =
+        filters.iter().map(|filter| Filter::parse(text, filter, columns)).collect::<Result<_, _>>()?;
+    Ok(Part::Held { of, from, filters })
 }
 
-impl Filter {
-    fn parse(text: &str, filter: &str) -> Result<Self, TextError> {
-        Ok(match filter.split_once(':').unwrap_or((filter, "")) {
-            ("", "") => Self::None,
-            ("slug", "") => Self::Slug,
-            ("lower", "") => Self::Lower,
-            ("upper", "") => Self::Upper,
-            ("date", format) if reads_dates(format) => Self::Date(format.to_owned()),
-            ("date", format) => {
-                return Err(TextError::Date { text: text.to_owned(), format: format.to_owned() });
-            }
-            _ => return Err(TextError::Filter { text: text.to_owned(), filter: filter.to_owned() }),
-        })
+/// The filters of a chain, each with the blanks of its arguments.
+fn chain(filters: &str) -> Vec<String> {
+    let (mut all, mut one, mut is_quoted) = (Vec::new(), String::new(), false);
+    for sign in filters.chars() {
+        is_quoted ^= sign == '\'';
+        if sign == '|' && !is_quoted {
+            all.push(std::mem::take(&mut one));
+        } else {
+            one.push(sign);
+        }
     }
-
-    fn apply(&self, text: &str, (name, index): (&str, usize), row: &Row<'_>) -> Result<String, RowError> {
-        Ok(match self {
-            Self::None => text.to_owned(),
-            Self::Slug => {
-                let key = slug(text);
-                let plain = plain(text);
-                let known = (digest("text", [plain.as_str()]), row.line);
-                let mut slugs = row.slugs.borrow_mut();
-                let (first, line) = *slugs.entry((index, digest("key", [key.as_str()]))).or_insert(known);
-                if first != known.0 {
-                    let (column, text) = (name.to_owned(), text.to_owned());
-                    return Err(RowError::Joined { column, text, key, line });
-                }
-                key
-            }
-            Self::Lower => text.to_lowercase(),
-            Self::Upper => text.to_uppercase(),
-            Self::Date(format) => {
-                let wrong =
-                    |wanted| RowError::Form { of: format!("column {name}"), text: text.to_owned(), wanted };
-                let read = strtime::parse(format, text).and_then(|parsed| parsed.to_date());
-                let date: Date = read.map_err(|_| wrong(format!("a date as in {}", shown(format))))?;
-                if date.year() < YEAR_MIN {
-                    return Err(wrong(format!("a date with a year of four digits, as in {}", shown(format))));
-                }
-                date.to_string()
-            }
-        })
-    }
-}
-
-/// A date as an example of a format.
-fn example() -> Date {
-    date(2012, 1, 31)
-}
-
-/// The example, and the format beside it.
-fn shown(format: &str) -> String {
-    strtime::format(format, example()).map_or_else(|_| format.to_owned(), |text| format!("{text} ({format})"))
-}
-
-/// Whether a format tells one day.
-fn reads_dates(format: &str) -> bool {
-    let read = strtime::format(format, example())
-        .and_then(|text| strtime::parse(format, text))
-        .and_then(|parsed| parsed.to_date());
-    read.is_ok_and(|read| read == example())
-}
-
-/// Lower-case words joined by single hyphens. What tells names apart and cannot stand in a key leaves a hash of the whole text.
-fn slug(text: &str) -> String {
-    let words = text.split(|character: char| !character.is_ascii_alphanumeric());
-    let mut words: Vec<String> = words.filter(|word| !word.is_empty()).map(str::to_ascii_lowercase).collect();
-    let is_kept = |character: char| character.is_ascii_alphanumeric();
-    let may_be_left_out = |character: char| PUNCTUATION.contains(character) || character.is_whitespace();
-    if !text.chars().all(|character| is_kept(character) || may_be_left_out(character)) {
-        let hash = digest("slug", [plain(text).as_str()]);
-        words.push(hexadecimal(hash.get(..KEY_HASH_LENGTH).unwrap_or_default()));
-    }
-    words.join("-")
-}
-
-/// A text without what nobody means: the case of its letters, and how many blanks there are.
-fn plain(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase()
+    all.push(one);
+    all
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn columns(names: &[&str]) -> Columns {
-        Columns::new(&csv::StringRecord::from(names))
-    }
-
-    /// Of each value in turn, with what the values before have left behind.
-    fn rendered(text: &str, name: &str, values: &[&str]) -> Vec<Result<String, RowError>> {
-        let text = Text::parse(text, &columns(&[name])).unwrap();
-        let slugs = RefCell::default();
-        let rows = (2..).zip(values).map(|(line, value)| {
-            let record = csv::StringRecord::from(vec![*value]);
-            text.render(&Row {
-                number: 7,
-                line,
-                hash: "ab12",
-                identity: "c0de",
-                record: &record,
-                slugs: &slugs,
-            })
-        });
-        rows.collect()
-    }
-
-    /// The last of them was taken: a sale was booked on the second date of its row.
-    #[test]
-    fn column_that_comes_twice_is_refused_where_it_is_used() {
-        let columns = columns(&["date", "sku", "date "]);
-        let error = Text::parse("{date}", &columns).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            r#""{date}": column "date" comes more than once in the file; give each a name of its own there"#
-        );
-        assert!(Text::parse("{sku}", &columns).is_ok());
-    }
-
-    #[test]
-    fn mapping_that_names_no_column_of_the_file_is_refused() {
-        let columns = columns(&["a"]);
-        for text in ["{b}", "{a|shout}", "{a|slug:x}", "{row|upper}", "{column:b}", "{import:a}", "{a"] {
-            assert!(Text::parse(text, &columns).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn odd_names_of_columns_are_names_all_the_same() {
-        for name in ["@type", "net|gross", "a b", "$", "column:row", "import:row"] {
-            assert_eq!(rendered(&format!("{{{name}}}"), name, &["7"]), [Ok("7".to_owned())], "{name}");
-        }
-    }
-
-    /// The column hid the number of the row, or the other way round: nobody could say which.
-    #[test]
-    fn a_column_that_is_called_like_what_the_import_knows_is_asked_for_by_its_kind() {
-        for (name, own) in [("row", "7"), ("hash", "ab12"), ("identity", "c0de")] {
-            assert_eq!(rendered(&format!("{{{name}}}"), "sku", &["tea"]), [Ok(own.to_owned())]);
-            let refused = Text::parse(&format!("{{{name}}}"), &columns(&[name])).unwrap_err().to_string();
-            assert!(
-                refused.contains(&format!("write {{column:{name}}} for it, or {{import:{name}}}")),
-                "{refused}"
-            );
-            assert_eq!(rendered(&format!("{{column:{name}}}"), name, &["tea"]), [Ok("tea".to_owned())]);
-            assert_eq!(rendered(&format!("{{import:{name}}}"), name, &["tea"]), [Ok(own.to_owned())]);
-        }
-    }
-
-    /// `12/1/10` was a day of the year 10.
-    #[test]
-    fn a_date_has_a_year_of_four_digits_and_its_format_reads_dates() {
-        let read = rendered("{day|date:%m/%d/%Y}", "day", &["12/1/2010", "12/1/10", "1.12.2010"]);
-        assert_eq!(read[0], Ok("2010-12-01".to_owned()));
-        for (refused, said) in [
-            (
-                &read[1],
-                "column day: \"12/1/10\" is not a date with a year of four digits, as in 01/31/2012 (%m/%d/%Y)",
-            ),
-            (&read[2], "column day: \"1.12.2010\" is not a date as in 01/31/2012 (%m/%d/%Y)"),
-        ] {
-            assert_eq!(refused.as_ref().unwrap_err().to_string(), said);
-        }
-        assert_eq!(rendered("{day|date:%d.%m.%y}", "day", &["31.1.12"]), [Ok("2012-01-31".to_owned())]);
-        for format in ["", "%Q", "%Y-%m", "%d.%m", "%H:%M", "day"] {
-            let refused = Text::parse(&format!("{{day|date:{format}}}"), &columns(&["day"])).unwrap_err();
-            assert!(refused.to_string().contains("reads no date"), "{format}: {refused}");
-        }
-    }
-
-    /// One supplier `1` was two, `Дом 1` and `Сад 1`; so were `caf` and `c`.
-    #[test]
-    fn a_key_joins_no_two_texts() {
-        let keys = |texts: &[&str]| rendered("{name|slug}", "name", texts);
-        let same = keys(&["A. B., Inc.", "a. b., INC. ", "Luxco-St Louis"]);
-        assert_eq!(
-            same,
-            [Ok("a-b-inc".to_owned()), Ok("a-b-inc".to_owned()), Ok("luxco-st-louis".to_owned())]
-        );
-        let letters: Vec<String> = keys(&["Дом 1", "Сад 1", "Дом", "Café Ä", "Café Ö", "1", "caf"])
-            .into_iter()
-            .map(Result::unwrap)
-            .collect();
-        assert_eq!(letters.iter().collect::<BTreeSet<_>>().len(), letters.len(), "{letters:?}");
-        assert!(letters[0].starts_with("1-") && letters[3].starts_with("caf-"), "{letters:?}");
-        let signs: Vec<String> = keys(&["C++", "C#", "C"]).into_iter().map(Result::unwrap).collect();
-        assert!(signs[0].starts_with("c-") && signs[1].starts_with("c-") && signs[2] == "c", "{signs:?}");
-        assert_ne!(signs[0], signs[1]);
-        let spelt = keys(&["A-B", "D", "A/B"]);
-        assert!(spelt[0].is_ok() && spelt[1].is_ok(), "{spelt:?}");
-        let refused = spelt[2].as_ref().unwrap_err();
-        assert_eq!(refused.code(), "key-joins");
-        let said =
-            "column name: \"A/B\" would have the key \"a-b\", which another text of the column has on line 2";
-        assert!(refused.to_string().starts_with(said), "{refused}");
-    }
-}
+pub(super) mod tests;

@@ -7,6 +7,11 @@ use std::{
     io::{self, Read},
 };
 
+use super::decode::StreamFault;
+
+/// Longest row, in bytes: no command of it would fit into a message, and it must fit into memory.
+const ROW_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// May stand before the first field, and is no part of it.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -34,6 +39,9 @@ enum State {
 #[derive(Debug)]
 pub(super) struct Watch<R> {
     file: R,
+    delimiter: u8,
+    /// Bytes of the row so far.
+    length: usize,
     /// Bytes of the byte order mark that were met.
     mark: usize,
     state: State,
@@ -50,9 +58,11 @@ pub(super) struct Watch<R> {
 
 impl<R> Watch<R> {
     /// Begins where the file does.
-    pub(super) fn new(file: R) -> Self {
+    pub(super) fn new(file: R, delimiter: u8) -> Self {
         Self {
             file,
+            delimiter,
+            length: 0,
             mark: 0,
             state: State::Begin,
             line: 1,
@@ -75,10 +85,10 @@ impl<R> Watch<R> {
         self.begun.pop_front().unwrap_or(self.line)
     }
 
-    fn take(&mut self, byte: u8) {
+    fn take(&mut self, byte: u8) -> Result<(), StreamFault> {
         if self.state == State::Begin && BYTE_ORDER_MARK.get(self.mark) == Some(&byte) {
             self.mark += 1;
-            return;
+            return Ok(());
         }
         self.mark = BYTE_ORDER_MARK.len();
         // A line ends at LF, and at a CR that no LF follows.
@@ -89,6 +99,13 @@ impl<R> Watch<R> {
             self.begun.push_back(self.line);
         }
         self.in_row = !ends;
+        self.length = if ends { 0 } else { self.length + 1 };
+        if byte == 0 {
+            return Err(StreamFault::Zero { line: self.line });
+        }
+        if self.length > ROW_BYTES_MAX {
+            return Err(StreamFault::Length { line: self.begun.back().copied().unwrap_or(self.line) });
+        }
         self.state = match (self.state, byte) {
             (State::Begin, b'"') => {
                 self.opened = self.line;
@@ -96,7 +113,8 @@ impl<R> Watch<R> {
             }
             (State::Quoted, b'"') => State::Closing,
             (State::Quoted, _) | (State::Closing, b'"') => State::Quoted,
-            (_, b',' | b'\r' | b'\n') => State::Begin,
+            (_, b'\r' | b'\n') => State::Begin,
+            (_, byte) if byte == self.delimiter => State::Begin,
             (State::Closing, _) => {
                 let (opened, line) = (self.opened, self.line);
                 self.fault.get_or_insert(QuoteFault::Behind { opened, line });
@@ -104,13 +122,14 @@ impl<R> Watch<R> {
             }
             (State::Begin | State::Plain, _) => State::Plain,
         };
+        Ok(())
     }
 }
 
 impl<R: Read> Read for Watch<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.file.read(buffer)?;
-        buffer.iter().take(count).for_each(|byte| self.take(*byte));
+        buffer.iter().take(count).try_for_each(|byte| self.take(*byte)).map_err(StreamFault::into_io)?;
         Ok(count)
     }
 }
@@ -124,7 +143,7 @@ mod tests {
         for end in ["\n", "\r\n", "\r"] {
             let text = "\u{feff}a,b\n\n1,\"x\ny\"\n\n\n2,z\n \n3,z".replace('\n', end);
             let mut reader =
-                csv::ReaderBuilder::new().flexible(true).from_reader(Watch::new(text.as_bytes()));
+                csv::ReaderBuilder::new().flexible(true).from_reader(Watch::new(text.as_bytes(), b','));
             reader.headers().unwrap();
             let mut lines = vec![reader.get_mut().begun()];
             let mut record = csv::StringRecord::new();
@@ -136,7 +155,7 @@ mod tests {
     }
 
     fn fault(text: &str) -> Option<QuoteFault> {
-        let mut watch = Watch::new(text.as_bytes());
+        let mut watch = Watch::new(text.as_bytes(), b',');
         watch.read_to_end(&mut Vec::new()).unwrap();
         watch.fault()
     }

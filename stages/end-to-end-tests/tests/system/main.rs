@@ -13,6 +13,7 @@ mod damaged_row;
 mod figures;
 mod first_steps;
 mod import;
+mod import_files;
 mod import_guide;
 mod import_order;
 mod import_property;

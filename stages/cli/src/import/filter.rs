@@ -1,0 +1,293 @@
+//! What a map does to the text of a column: `{column|filter|filter}`.
+//!
+//! Deliberately absent: an expression language, and arithmetic. ADR 64 says why.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use jiff::{
+    Timestamp,
+    civil::{Date, DateTime},
+    fmt::strtime,
+    tz::{AmbiguousOffset, TimeZone},
+};
+use millstream_contract::commit::hexadecimal;
+
+use super::{
+    identity::digest,
+    number::{Around, Number, NumberForm, without_sign},
+    text::{Columns, Row, RowError, TEXT_BYTES_MAX, TextError, shortened},
+};
+
+/// What a key leaves out of a name besides blanks: names that differ in nothing else are mostly one name in two spellings. Other signs tell
+/// names apart, as in C, C++ and C#.
+const PUNCTUATION: &str = ".,-/()&'\"_:;";
+/// Bytes of a hash in a key that is made of a text with letters that a key cannot have.
+const KEY_HASH_LENGTH: usize = 4;
+/// A year of fewer digits is one of two digits, read as one of the first century.
+const YEAR_MIN: i16 = 1000;
+/// Longest number that is filled up with zeros.
+const PAD_MAX: usize = 40;
+
+/// All of them, for messages.
+pub(super) const NAMES: &str = "slug, lower, upper, abs, date:<format>, time:<format>, day, replace:<this>:<that>, before:<text>, after:<text>, pad:<length>, \
+     table:<name>, default:<text>";
+
+/// A table of a map, from what a file says to what a command says.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Table {
+    pub(super) name: String,
+    pub(super) entries: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Filter {
+    Slug,
+    Lower,
+    Upper,
+    /// A number without its sign.
+    Abs(NumberForm),
+    Date(String),
+    /// An instant, of a time in this zone unless it tells its own.
+    Time(String, TimeZone),
+    /// The day on which an instant falls in this zone.
+    Day(TimeZone),
+    Replace(String, String),
+    Before(String),
+    After(String),
+    /// With zeros before it.
+    Pad(usize),
+    Table(Arc<Table>),
+    /// Where there is nothing.
+    Default(String),
+}
+
+impl Filter {
+    /// Reads one as it stands in `text`.
+    pub(super) fn parse(text: &str, filter: &str, columns: &Columns) -> Result<Self, TextError> {
+        let (name, rest) = filter.split_once(':').unwrap_or((filter, ""));
+        let has_rest = filter.contains(':');
+        let format = rest.trim();
+        let unknown = || TextError::Filter { text: text.to_owned(), filter: filter.to_owned() };
+        Ok(match (name.trim(), has_rest) {
+            ("slug", false) => Self::Slug,
+            ("lower", false) => Self::Lower,
+            ("upper", false) => Self::Upper,
+            ("abs", false) => Self::Abs(columns.numbers),
+            ("day", false) => Self::Day(columns.zone(text, filter)?),
+            ("date", true) if reads_dates(format) => Self::Date(format.to_owned()),
+            ("date", _) => {
+                return Err(TextError::Date { text: text.to_owned(), format: format.to_owned() });
+            }
+            ("time", true) if tells_offset(format) => Self::Time(format.to_owned(), TimeZone::UTC),
+            ("time", true) if reads_times(format) => {
+                Self::Time(format.to_owned(), columns.zone(text, filter)?)
+            }
+            ("time", _) => {
+                return Err(TextError::Time { text: text.to_owned(), format: format.to_owned() });
+            }
+            ("replace", true) => match &*arguments(rest) {
+                [this, that] if !this.is_empty() => Self::Replace(this.clone(), that.clone()),
+                _ => return Err(unknown()),
+            },
+            ("before", true) if !rest.is_empty() => Self::Before(one_argument(rest).ok_or_else(unknown)?),
+            ("after", true) if !rest.is_empty() => Self::After(one_argument(rest).ok_or_else(unknown)?),
+            ("pad", true) => match rest.trim().parse() {
+                Ok(length) if length <= PAD_MAX => Self::Pad(length),
+                _ => return Err(unknown()),
+            },
+            ("table", true) => Self::Table(columns.table(text, rest.trim())?),
+            ("default", true) => Self::Default(one_argument(rest).ok_or_else(unknown)?),
+            _ => return Err(unknown()),
+        })
+    }
+
+    /// Whether it may make one text of different ones that people mean to be two.
+    pub(super) fn may_join(&self) -> bool {
+        match self {
+            Self::Slug
+            | Self::Abs(_)
+            | Self::Day(_)
+            | Self::Replace(..)
+            | Self::Before(_)
+            | Self::After(_)
+            | Self::Table(_) => true,
+            Self::Lower | Self::Upper | Self::Date(_) | Self::Time(..) | Self::Pad(_) | Self::Default(_) => {
+                false
+            }
+        }
+    }
+
+    /// What becomes of a text. `of` is what a message about it begins with, such as "column price".
+    pub(super) fn apply(
+        &self,
+        before: Result<String, RowError>,
+        of: &str,
+        row: &Row<'_>,
+    ) -> Result<String, RowError> {
+        if let Self::Default(text) = self {
+            return match before {
+                Err(RowError::Empty { .. } | RowError::NotInTable { .. }) => Ok(text.clone()),
+                other => other,
+            };
+        }
+        let text = before?;
+        let wrong = |wanted: String| RowError::Form { of: of.to_owned(), text: shortened(&text), wanted };
+        let made = match self {
+            Self::Slug => key(&text, of, row)?,
+            Self::Lower => text.to_lowercase(),
+            Self::Upper => text.to_uppercase(),
+            Self::Abs(form) => match Number::read(&text, *form, Around::AnyCurrency) {
+                Some(_) => without_sign(&text),
+                None => return Err(wrong("a number".to_owned())),
+            },
+            Self::Date(format) => read_date(&text, format).map_err(wrong)?,
+            Self::Time(format, zone) => read_time(&text, format, zone).map_err(wrong)?,
+            Self::Day(zone) => match text.parse::<Timestamp>() {
+                Ok(instant) => instant.to_zoned(zone.clone()).date().to_string(),
+                Err(_) => return Err(wrong("an instant; write time:<format> before day".to_owned())),
+            },
+            Self::Replace(this, that) if text.matches(this).count() * that.len() > TEXT_BYTES_MAX => {
+                return Err(RowError::Long { of: of.to_owned() });
+            }
+            Self::Replace(this, that) => text.replace(this, that).trim().to_owned(),
+            Self::Before(mark) => {
+                text.split_once(mark.as_str()).map_or(&*text, |(before, _)| before).trim().to_owned()
+            }
+            Self::After(mark) => {
+                text.split_once(mark.as_str()).map_or("", |(_, after)| after).trim().to_owned()
+            }
+            Self::Pad(length) => format!("{text:0>length$}"),
+            Self::Table(table) => match table.entries.get(&text) {
+                Some(found) => found.clone(),
+                None => {
+                    let (of, text, table) = (of.to_owned(), shortened(&text), table.name.clone());
+                    return Err(RowError::NotInTable { of, text, table });
+                }
+            },
+            Self::Default(_) => text,
+        };
+        if made.is_empty() { Err(RowError::Empty { of: of.to_owned() }) } else { Ok(made) }
+    }
+}
+
+/// What stands between colons; a part in single quotes may hold colons itself.
+fn arguments(text: &str) -> Vec<String> {
+    let (mut parts, mut part, mut is_quoted) = (Vec::new(), String::new(), false);
+    for sign in text.chars() {
+        match sign {
+            '\'' => is_quoted = !is_quoted,
+            ':' if !is_quoted => parts.push(std::mem::take(&mut part)),
+            _ => part.push(sign),
+        }
+    }
+    parts.push(part);
+    parts
+}
+
+fn one_argument(text: &str) -> Option<String> {
+    let mut all = arguments(text);
+    if all.len() == 1 { all.pop() } else { None }
+}
+
+/// The key of a name, which no other name of the column has.
+fn key(text: &str, of: &str, row: &Row<'_>) -> Result<String, RowError> {
+    let key = slug(text);
+    let plain = plain(text);
+    let known = (digest("text", [plain.as_str()]), row.line());
+    let mut slugs = row.slugs.borrow_mut();
+    let (first, line) = *slugs.entry(digest("key", [of, key.as_str()])).or_insert(known);
+    if first != known.0 {
+        return Err(RowError::Joined {
+            of: of.to_owned(),
+            text: shortened(text),
+            key: shortened(&key),
+            line,
+        });
+    }
+    Ok(key)
+}
+
+/// Lower-case words joined by single hyphens. What tells names apart and cannot stand in a key leaves a hash of the whole text.
+fn slug(text: &str) -> String {
+    let words = text.split(|character: char| !character.is_ascii_alphanumeric());
+    let mut words: Vec<String> = words.filter(|word| !word.is_empty()).map(str::to_ascii_lowercase).collect();
+    let is_kept = |character: char| character.is_ascii_alphanumeric();
+    let may_be_left_out = |character: char| PUNCTUATION.contains(character) || character.is_whitespace();
+    if !text.chars().all(|character| is_kept(character) || may_be_left_out(character)) {
+        let hash = digest("slug", [plain(text).as_str()]);
+        words.push(hexadecimal(hash.get(..KEY_HASH_LENGTH).unwrap_or_default()));
+    }
+    words.join("-")
+}
+
+/// A text without what nobody means: the case of its letters, and how many blanks there are.
+fn plain(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase()
+}
+
+fn read_date(text: &str, format: &str) -> Result<String, String> {
+    let read = strtime::parse(format, text).and_then(|parsed| parsed.to_date());
+    let date: Date = read.map_err(|_| format!("a date as in {}", shown(format)))?;
+    if date.year() < YEAR_MIN {
+        return Err(format!("a date with a year of four digits, as in {}", shown(format)));
+    }
+    Ok(date.to_string())
+}
+
+fn read_time(text: &str, format: &str, zone: &TimeZone) -> Result<String, String> {
+    let wrong = || format!("a time as in {}", shown(format));
+    let parsed = strtime::parse(format, text).map_err(|_| wrong())?;
+    if let Ok(instant) = parsed.to_timestamp() {
+        return Ok(instant.to_string());
+    }
+    let local = parsed.to_datetime().map_err(|_| wrong())?;
+    if local.year() < YEAR_MIN {
+        return Err(format!("a time with a year of four digits, as in {}", shown(format)));
+    }
+    let ambiguous = zone.to_ambiguous_timestamp(local);
+    if let AmbiguousOffset::Gap { .. } = ambiguous.offset() {
+        let zone = zone.iana_name().unwrap_or("its zone");
+        return Err(format!("a time that there was in {zone}, where the clocks were put forward"));
+    }
+    // An hour that comes twice is the first of the two.
+    ambiguous.compatible().map(|instant| instant.to_string()).map_err(|_| wrong())
+}
+
+/// A moment as an example of a format.
+fn example() -> DateTime {
+    jiff::civil::datetime(2012, 1, 31, 18, 30, 5, 0)
+}
+
+/// The example in a format.
+fn in_format(format: &str) -> Result<String, jiff::Error> {
+    strtime::format(format, &example().to_zoned(TimeZone::UTC)?)
+}
+
+/// The example, and the format beside it.
+fn shown(format: &str) -> String {
+    in_format(format).map_or_else(|_| format.to_owned(), |text| format!("{text} ({format})"))
+}
+
+/// Whether a format tells one day.
+pub(super) fn reads_dates(format: &str) -> bool {
+    let read =
+        in_format(format).and_then(|text| strtime::parse(format, text)).and_then(|parsed| parsed.to_date());
+    read.is_ok_and(|read| read == example().date())
+}
+
+/// Whether a format tells one minute of one day at least.
+pub(super) fn reads_times(format: &str) -> bool {
+    let read = in_format(format)
+        .and_then(|text| strtime::parse(format, text))
+        .and_then(|parsed| parsed.to_datetime());
+    read.is_ok_and(|read| (read.date(), read.hour(), read.minute()) == (example().date(), 18, 30))
+}
+
+/// Whether a format tells the offset from UTC, too.
+fn tells_offset(format: &str) -> bool {
+    let read = in_format(format).and_then(|text| strtime::parse(format, text));
+    reads_times(format) && read.is_ok_and(|parsed| parsed.to_timestamp().is_ok())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,214 @@
+//! Files that are none of rows, and files that are written in other ways.
+
+use millstream_contract::error_text::one_line;
+
+use super::*;
+
+fn check(path: &Path, form: &FileForm) -> Result<RowsFile, InputError> {
+    RowsFile::check(Source::at(path, form)?, form)
+}
+
+/// A file of Windows was sent up to its first umlaut; of a folder or of UTF-16, nobody was told which file it was.
+#[test]
+fn what_is_no_file_of_rows_is_named_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let utf16: Vec<u8> = "sku,name\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let files: [(&str, &[u8], &str); 11] = [
+        ("cut16", &[b"\xff\xfe", &*utf16, b"\n"].concat(), "line 2 is not UTF-16LE; save the file as UTF-8"),
+        ("utf16", &[&*utf16, b"\n\xd8\n\0"].concat(), "line 2 is not UTF-16LE; save the file as UTF-8"),
+        ("zero", b"sku,name\n1,Gin\n2,G\0n\n", "line 3 holds a zero byte"),
+        ("old", b"\xd0\xcf\x11\xe0old", "is a workbook of an old form; save it as XLSX or CSV"),
+        ("zip", b"PK\x03\x04none", "is no workbook that can be read"),
+        ("windows", b"sku,name\r\n\r\n1,Gin\r\n2\r\n", "line 4 has 1 fields where the header has 2"),
+        ("short", b"sku,name\n1,Gin\n2\n", "line 3 has 1 fields where the header has 2"),
+        ("open", b"sku,name\n1,\"Gin\n2,Gin\n", "a quote that is opened on line 2 is never closed"),
+        (
+            "within",
+            b"sku,name\n1,\"Gin\n2,\"Gin\"\n",
+            "line 3: a quote that is opened on line 2 closes within",
+        ),
+        ("empty", b"", "there is no line with the names of the columns"),
+        ("", b"", "is a folder; name a file"),
+    ];
+    for (name, bytes, said) in files {
+        let path = folder.path().join(name);
+        if !name.is_empty() {
+            std::fs::write(&path, bytes).unwrap();
+        }
+        let refused = one_line(&check(&path, &FileForm::default()).unwrap_err());
+        assert!(refused.contains(said) && refused.contains(path.to_str().unwrap()), "{name}: {refused}");
+    }
+    // Opened, it would wait until somebody writes into it.
+    let pipe = folder.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let refused = one_line(&check(&pipe, &FileForm::default()).unwrap_err());
+    assert!(refused.contains("pipe is no file but a pipe or device"), "{refused}");
+    let whole = folder.path().join("whole");
+    std::fs::write(&whole, "\u{feff}sku,name\n1,Gin\n").unwrap();
+    let found = check(&whole, &FileForm::default()).unwrap();
+    assert_eq!((found.count, found.header.get(0)), (1, Some("sku")));
+}
+
+#[test]
+fn a_map_that_is_not_utf8_is_named_with_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("map.toml");
+    std::fs::write(&path, b"name = \"a\"\ncontext = \"r\xe9\"\n").unwrap();
+    let refused = one_line(&text(&path).unwrap_err());
+    assert!(refused.contains("map.toml: line 2 is not UTF-8"), "{refused}");
+}
+
+/// A workbook of one sheet with these rows, of a letter for the kind of each cell and its value.
+fn workbook(rows: &[&[(&str, &str)]]) -> Vec<u8> {
+    use std::io::{Cursor, Write as _};
+    let mut sheet = String::new();
+    for (number, cells) in (1..).zip(rows) {
+        sheet.push_str(&format!("<row r=\"{number}\">"));
+        for (column, (kind, value)) in ('A'..).zip(*cells) {
+            let cell = match *kind {
+                "text" => format!("t=\"inlineStr\"><is><t>{value}</t></is>"),
+                "date" => format!("s=\"1\"><v>{value}</v>"),
+                _ => format!("><v>{value}</v>"),
+            };
+            sheet.push_str(&format!("<c r=\"{column}{number}\" {cell}</c>"));
+        }
+        sheet.push_str("</row>");
+    }
+    let main = "xmlns=\"http://schemas.openxmlformats.org/spreadsheetml/2006/main\"";
+    let relation = "http://schemas.openxmlformats.org/officeDocument/2006/relationships";
+    let relations = "http://schemas.openxmlformats.org/package/2006/relationships";
+    let files = [
+        (
+            "_rels/.rels",
+            format!(
+                "<Relationships xmlns=\"{relations}\"><Relationship Id=\"a\" Type=\"{relation}/officeDocument\" Target=\"xl/workbook.xml\"/></Relationships>"
+            ),
+        ),
+        (
+            "xl/workbook.xml",
+            format!(
+                "<workbook {main} xmlns:r=\"{relation}\"><sheets><sheet name=\"Sales\" sheetId=\"1\" r:id=\"s\"/></sheets></workbook>"
+            ),
+        ),
+        (
+            "xl/_rels/workbook.xml.rels",
+            format!(
+                "<Relationships xmlns=\"{relations}\"><Relationship Id=\"s\" Type=\"{relation}/worksheet\" Target=\"worksheets/sheet1.xml\"/><Relationship Id=\"t\" Type=\"{relation}/styles\" Target=\"styles.xml\"/></Relationships>"
+            ),
+        ),
+        (
+            "xl/styles.xml",
+            format!(
+                "<styleSheet {main}><cellXfs><xf numFmtId=\"0\"/><xf numFmtId=\"14\"/></cellXfs></styleSheet>"
+            ),
+        ),
+        ("xl/worksheets/sheet1.xml", format!("<worksheet {main}><sheetData>{sheet}</sheetData></worksheet>")),
+    ];
+    let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));
+    let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    for (name, text) in files {
+        writer.start_file(name, stored).unwrap();
+        writer.write_all(text.as_bytes()).unwrap();
+    }
+    writer.finish().unwrap().into_inner()
+}
+
+#[test]
+fn a_sheet_of_a_workbook_is_rows_with_their_numbers() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sales.xlsx");
+    let header: &[(&str, &str)] = &[("text", "day"), ("text", "item"), ("text", "price")];
+    let rows: [&[(&str, &str)]; 4] = [
+        header,
+        &[("date", "40939"), ("text", "Tee\nund \"mehr\", grün"), ("number", "4.75")],
+        &[("text", " "), ("text", ""), ("text", "")],
+        &[("date", "40939.5"), ("number", "75087"), ("number", "1200")],
+    ];
+    std::fs::write(&path, workbook(&rows)).unwrap();
+    let read = |form: &FileForm| -> Result<Vec<(u64, Vec<String>)>, InputError> {
+        let file = check(&path, form)?;
+        let rows = file.rows()?.map(|row| {
+            let row = row.unwrap();
+            (row.line, row.record.iter().map(str::to_owned).collect())
+        });
+        Ok(rows.collect())
+    };
+    let texts = |texts: [&str; 3]| texts.map(str::to_owned).to_vec();
+    assert_eq!(
+        read(&FileForm::default()).unwrap(),
+        [
+            (2, texts(["2012-01-31", "Tee\nund \"mehr\", grün", "4.75"])),
+            (4, texts(["2012-01-31 12:00:00", "75087", "1200"])),
+        ]
+    );
+    let german: toml::Spanned<_> = toml::from_str("decimal = \",\"\nsheet = \"Sales\"").unwrap();
+    let german = FileForm::parse(&german, &[]).unwrap();
+    assert_eq!(read(&german).unwrap()[0].1[2], "4,75");
+    let other: toml::Spanned<_> = toml::from_str("sheet = \"Stock\"").unwrap();
+    let refused = read(&FileForm::parse(&other, &[]).unwrap()).unwrap_err().to_string();
+    assert!(refused.contains("has no sheet \"Stock\"; there are Sales"), "{refused}");
+    let mut long = rows.to_vec();
+    let row: &[(&str, &str)] = &[("number", "1"), ("number", "2"), ("number", "3"), ("number", "4")];
+    long.push(row);
+    std::fs::write(&path, workbook(&long)).unwrap();
+    let refused = read(&FileForm::default()).unwrap_err().to_string();
+    assert!(refused.contains("line 5 has 4 fields where the header has 3"), "{refused}");
+}
+
+#[test]
+fn how_a_file_is_written_is_found_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rows");
+    for (bytes, delimiter, encoding) in [
+        (&b"sku;name\n1;a,b\n"[..], ';', "utf-8"),
+        (b"sku\tname\n1\ta,b;c\n", '\t', "utf-8"),
+        (b"sku|name|more\n1|a,b|c\n", '|', "utf-8"),
+        (b"sku,name\n1,a;b\n2,c\n", ',', "utf-8"),
+        (b"\"a;b\",c\n1,2\n", ',', "utf-8"),
+        (b"sku\n1\n", ',', "utf-8"),
+        (b"sku;name\n1;Caf\xe9 f\xfcr M\xfcller\n", ';', "windows-1252"),
+    ] {
+        std::fs::write(&path, bytes).unwrap();
+        let file = check(&path, &FileForm::default()).unwrap();
+        assert_eq!(file.form(), (delimiter, encoding.to_owned()), "{}", String::from_utf8_lossy(bytes));
+    }
+    let said: Vec<String> = check(&path, &FileForm::default()).unwrap().remarks().collect();
+    assert!(said[0].contains("is read as windows-1252, which it looks like") && said.len() == 2, "{said:?}");
+    let utf8 = FileForm { encoding: Some(UTF_8), ..FileForm::default() };
+    assert!(check(&path, &utf8).unwrap_err().to_string().contains("line 2 is not UTF-8"));
+    let comma = FileForm { delimiter: Some(b','), ..FileForm::default() };
+    let refused = check(&path, &comma).unwrap_err().to_string();
+    assert!(refused.contains("seem to be separated by ';'; write delimiter = ';' under [file]"), "{refused}");
+}
+
+/// The second reading would have sent rows that nobody had looked at.
+#[test]
+fn a_file_that_changes_while_it_is_read_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rows.csv");
+    std::fs::write(&path, "sku\n1\n2\n").unwrap();
+    let file = check(&path, &FileForm::default()).unwrap();
+    let mut rows = file.rows().unwrap();
+    assert!(rows.next().unwrap().is_ok());
+    let mut appended = std::fs::File::options().append(true).open(&path).unwrap();
+    std::io::Write::write_all(&mut appended, b"3\n").unwrap();
+    let rest: Vec<_> =
+        rows.map(|row| row.map(|row| row.line).map_err(|error| error.to_string())).take(3).collect();
+    assert!(
+        rest.last().unwrap().as_ref().is_err_and(|said| said.contains("has changed while it was read")),
+        "{rest:?}"
+    );
+    assert!(file.rows().is_err_and(|error| error.to_string().contains("has changed")));
+}
+
+#[test]
+fn rows_beyond_all_measure_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rows.csv");
+    std::fs::write(&path, format!("sku\n1\n{}\n", "x".repeat(17 * 1024 * 1024))).unwrap();
+    let refused = check(&path, &FileForm::default()).unwrap_err().to_string();
+    assert!(refused.contains("the row of line 3 is longer than 16 MiB"), "{refused}");
+    let columns: Vec<String> = (0..200_000).map(|column| format!("c{column}")).collect();
+    std::fs::write(&path, format!("{}\n{}\n", columns.join(","), ",".repeat(columns.len() - 1))).unwrap();
+    assert_eq!(check(&path, &FileForm::default()).unwrap().header.len(), columns.len());
+}

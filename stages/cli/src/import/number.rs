@@ -1,0 +1,373 @@
+//! Numbers as files write them: with a sign before or behind, in parentheses, with groups of digits and the sign of a currency.
+//!
+//! Deliberately absent: floating point. A number is its digits and how many of them stand behind the decimal sign.
+
+use std::cmp::Ordering;
+
+/// Signs that stand for one currency, with its code; others, such as the dollar's, stand for several and are not checked.
+const CURRENCY_SIGNS: [(char, &str); 13] = [
+    ('€', "EUR"),
+    ('£', "GBP"),
+    ('₹', "INR"),
+    ('₽', "RUB"),
+    ('₺', "TRY"),
+    ('₴', "UAH"),
+    ('₪', "ILS"),
+    ('₫', "VND"),
+    ('₱', "PHP"),
+    ('₦', "NGN"),
+    ('₡', "CRC"),
+    ('₲', "PYG"),
+    ('₸', "KZT"),
+];
+/// Signs of several currencies.
+const SHARED_SIGNS: [char; 4] = ['$', '¥', '₩', '¢'];
+/// Most digits: with nine places more, and divided by a quantity, they fit into 128 bits.
+const DIGITS_MAX: usize = 24;
+/// Most places of an amount.
+pub(super) const PLACES_MAX: u32 = 9;
+
+/// How a file writes its numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct NumberForm {
+    /// Before the places.
+    pub(super) decimal: char,
+    /// Between groups of digits, if they are grouped. A blank stands for each kind of it.
+    pub(super) thousands: Option<char>,
+}
+
+impl Default for NumberForm {
+    fn default() -> Self {
+        Self { decimal: '.', thousands: None }
+    }
+}
+
+/// What a number may have around its digits besides a sign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Around<'a> {
+    /// Nothing: a count of something.
+    Nothing,
+    /// The sign of any currency.
+    AnyCurrency,
+    /// The sign of this currency, or its code.
+    Currency(&'a str),
+}
+
+/// A number: its digits, of which so many stand behind the decimal sign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Number {
+    digits: i128,
+    places: u32,
+}
+
+/// How a number is made shorter, where a map asks for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rounding {
+    /// To the nearer; halves away from zero, as shops do it.
+    HalfUp,
+    /// To the nearer; halves to the even digit, as banks do it.
+    HalfEven,
+    /// Towards zero.
+    Down,
+}
+
+impl Rounding {
+    pub(super) const NAMES: &'static str = "\"half-up\", \"half-even\" or \"down\"";
+
+    pub(super) fn named(name: &str) -> Option<Self> {
+        match name {
+            "half-up" => Some(Self::HalfUp),
+            "half-even" => Some(Self::HalfEven),
+            "down" => Some(Self::Down),
+            _ => None,
+        }
+    }
+}
+
+/// Why a number does not become an amount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unfit {
+    /// It has more places than the amount, or does not divide.
+    Places,
+    Size,
+}
+
+impl Number {
+    /// Reads a text; none if it is no number of this form.
+    pub(super) fn read(text: &str, form: NumberForm, around: Around<'_>) -> Option<Self> {
+        let mut rest = text.trim();
+        let mut negative = None;
+        if let Some(inner) = rest.strip_prefix('(').and_then(|rest| rest.strip_suffix(')')) {
+            (rest, negative) = (inner.trim(), Some(true));
+        }
+        let mut has_currency = around == Around::Nothing;
+        loop {
+            let before = rest;
+            if let Some((sign, other)) = outer(rest, |sign| matches!(sign, '+' | '-' | '−')) {
+                if negative.replace(sign != '+').is_some() {
+                    return None;
+                }
+                rest = other.trim();
+            }
+            if !has_currency && let Some(other) = without_currency(rest, around) {
+                has_currency = true;
+                rest = other.trim();
+            }
+            if rest == before {
+                break;
+            }
+        }
+        let (whole, fraction) = rest.split_once(form.decimal).unwrap_or((rest, ""));
+        let whole = ungrouped(whole, form.thousands)?;
+        let is_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+        if !is_digits(&whole) || !is_digits(fraction) || (whole.is_empty() && fraction.is_empty()) {
+            return None;
+        }
+        let fraction = fraction.trim_end_matches('0');
+        let digits = format!("{}{fraction}", whole.trim_start_matches('0'));
+        if digits.len() > DIGITS_MAX {
+            return None;
+        }
+        let digits: i128 = if digits.is_empty() { 0 } else { digits.parse().ok()? };
+        let digits = if negative == Some(true) { -digits } else { digits };
+        Some(Self { digits, places: u32::try_from(fraction.len()).ok()? })
+    }
+
+    /// A whole number.
+    pub(super) fn whole(number: i64) -> Self {
+        Self { digits: number.into(), places: 0 }
+    }
+
+    /// The number in units of a place: 12.3 with two places is 1230; of one of so many things that have it together.
+    ///
+    /// # Errors
+    /// [`Unfit`] when something would be lost and no rounding was asked for, or the result is too large.
+    pub(super) fn units(self, places: u32, of: i64, rounding: Option<Rounding>) -> Result<i64, Unfit> {
+        let power = |exponent: u32| 10_i128.checked_pow(exponent).ok_or(Unfit::Size);
+        let numerator = self.digits.checked_mul(power(places)?).ok_or(Unfit::Size)?;
+        let denominator = power(self.places)?.checked_mul(of.into()).ok_or(Unfit::Size)?;
+        let (numerator, denominator) =
+            if denominator < 0 { (-numerator, -denominator) } else { (numerator, denominator) };
+        let whole = numerator.checked_div(denominator).ok_or(Unfit::Size)?;
+        let left = numerator.checked_rem(denominator).ok_or(Unfit::Size)?.abs();
+        let away = match rounding {
+            _ if left == 0 => false,
+            None => return Err(Unfit::Places),
+            Some(Rounding::Down) => false,
+            Some(rounding) => match left.cmp(&(denominator - left)) {
+                Ordering::Less => false,
+                Ordering::Greater => true,
+                Ordering::Equal => rounding == Rounding::HalfUp || whole % 2 != 0,
+            },
+        };
+        let step = if numerator < 0 { -1 } else { 1 };
+        i64::try_from(if away { whole + step } else { whole }).map_err(|_| Unfit::Size)
+    }
+
+    /// Which of two numbers is larger.
+    pub(super) fn compare(self, other: Self) -> Ordering {
+        let places = self.places.max(other.places);
+        let scaled =
+            |number: Self| number.digits.saturating_mul(10_i128.saturating_pow(places - number.places));
+        scaled(self).cmp(&scaled(other))
+    }
+}
+
+/// A number's text without its sign, in whatever way it is written.
+pub(super) fn without_sign(text: &str) -> String {
+    text.chars()
+        .filter(|sign| !matches!(sign, '+' | '-' | '−' | '(' | ')'))
+        .collect::<String>()
+        .trim()
+        .to_owned()
+}
+
+/// The first or last character, if it is such a one, and what is left.
+fn outer(text: &str, is_it: impl Fn(char) -> bool) -> Option<(char, &str)> {
+    let first = text.chars().next().filter(|sign| is_it(*sign));
+    if let Some(sign) = first {
+        return Some((sign, text.get(sign.len_utf8()..)?));
+    }
+    let last = text.chars().next_back().filter(|sign| is_it(*sign))?;
+    Some((last, text.get(..text.len() - last.len_utf8())?))
+}
+
+fn without_currency<'t>(text: &'t str, around: Around<'_>) -> Option<&'t str> {
+    let fits = |sign: char| match CURRENCY_SIGNS.iter().find(|(known, _)| *known == sign) {
+        Some((_, code)) => match around {
+            Around::Nothing => false,
+            Around::AnyCurrency => true,
+            Around::Currency(wanted) => wanted == *code,
+        },
+        None => SHARED_SIGNS.contains(&sign),
+    };
+    if let Some((_, rest)) = outer(text, fits) {
+        return Some(rest);
+    }
+    let Around::Currency(code) = around else { return None };
+    text.strip_prefix(code).or_else(|| text.strip_suffix(code))
+}
+
+/// The digits of a whole number; none if they are grouped otherwise than a file groups them.
+fn ungrouped(whole: &str, thousands: Option<char>) -> Option<String> {
+    let Some(mark) = thousands else { return Some(whole.to_owned()) };
+    let is_mark = |sign: char| {
+        sign == mark
+            || (mark == ' ' && matches!(sign, '\u{a0}' | '\u{202f}' | '\u{2009}'))
+            || (mark == '\'' && sign == '’')
+    };
+    if !whole.contains(is_mark) {
+        return Some(whole.to_owned());
+    }
+    let groups: Vec<&str> = whole.split(is_mark).collect();
+    let (last, before) = groups.split_last()?;
+    let (first, middle) = before.split_first()?;
+    // In India all groups but the last have two digits.
+    let fits = last.len() == 3
+        && (1..=3).contains(&first.len())
+        && (middle.iter().all(|group| group.len() == 3)
+            || (first.len() < 3 && middle.iter().all(|group| group.len() == 2)));
+    fits.then(|| groups.concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const GERMAN: NumberForm = NumberForm { decimal: ',', thousands: Some('.') };
+
+    fn cents(text: &str, form: NumberForm, around: Around<'_>) -> Option<i64> {
+        Number::read(text, form, around)?.units(2, 1, None).ok()
+    }
+
+    #[test]
+    fn each_way_to_write_a_number_is_read() {
+        let point = NumberForm::default();
+        let english = NumberForm { decimal: '.', thousands: Some(',') };
+        let french = NumberForm { decimal: ',', thousands: Some(' ') };
+        let swiss = NumberForm { decimal: '.', thousands: Some('\'') };
+        for (text, form, units) in [
+            ("3.5", point, 350),
+            ("+5", point, 500),
+            (".99", point, 99),
+            ("5.", point, 500),
+            ("(3.50)", point, -350),
+            ("3.50-", point, -350),
+            ("-3.50", point, -350),
+            ("−3.50", point, -350),
+            ("$3.50", point, 350),
+            ("-$3.50", point, -350),
+            ("$-3.50", point, -350),
+            ("($ 3.50)", point, -350),
+            ("3.500", point, 350),
+            ("0003.50", point, 350),
+            ("1,234.50", english, 123_450),
+            ("12,34,567", english, 123_456_700),
+            ("1.234,50 €", GERMAN, 123_450),
+            ("1 234,50", french, 123_450),
+            ("1\u{202f}234\u{a0}567,50", french, 123_456_750),
+            ("1’234.50", swiss, 123_450),
+        ] {
+            assert_eq!(cents(text, form, Around::AnyCurrency), Some(units), "{text}");
+        }
+        assert_eq!(cents("EUR 3.50", point, Around::Currency("EUR")), Some(350));
+        assert_eq!(cents("3.50 EUR", point, Around::Currency("EUR")), Some(350));
+    }
+
+    /// An amount that is read wrongly is worse than one that is refused.
+    #[test]
+    fn what_could_be_another_number_is_refused() {
+        let point = NumberForm::default();
+        for (text, form) in [
+            ("", point),
+            (".", point),
+            ("-", point),
+            ("()", point),
+            ("--1", point),
+            ("(-1)", point),
+            ("-1-", point),
+            ("1,5", point),
+            ("1 000", point),
+            ("1e3", point),
+            ("1.2.3", point),
+            ("$1$", point),
+            ("1_000", point),
+            ("٣", point),
+            ("1,5", NumberForm { decimal: '.', thousands: Some(',') }),
+            ("1,2345", NumberForm { decimal: '.', thousands: Some(',') }),
+            (",123", NumberForm { decimal: '.', thousands: Some(',') }),
+            ("1.5", GERMAN),
+            ("1.50,5", GERMAN),
+            ("1,234.50", GERMAN),
+            ("9999999999999999999999999", point),
+        ] {
+            assert_eq!(Number::read(text, form, Around::AnyCurrency), None, "{text}");
+        }
+        for (text, around) in [
+            ("£3.50", Around::Currency("EUR")),
+            ("3.50 USD", Around::Currency("EUR")),
+            ("$3", Around::Nothing),
+            ("EUR 3", Around::AnyCurrency),
+        ] {
+            assert_eq!(Number::read(text, point, around), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_rounded_unless_asked_and_then_as_asked() {
+        let units = |text: &str, of, rounding| {
+            Number::read(text, NumberForm::default(), Around::Nothing).unwrap().units(2, of, rounding)
+        };
+        assert_eq!(units("1.005", 1, None), Err(Unfit::Places));
+        assert_eq!(units("10", 3, None), Err(Unfit::Places));
+        assert_eq!(units("10.50", 3, None), Ok(350));
+        assert_eq!(units("-10.50", -3, None), Ok(350));
+        assert_eq!(units("1", 0, None), Err(Unfit::Size));
+        assert_eq!(units("99999999999999999999", 1, None), Err(Unfit::Size));
+        for (text, half_up, half_even, down) in [
+            ("1.005", 101, 100, 100),
+            ("1.015", 102, 102, 101),
+            ("-1.005", -101, -100, -100),
+            ("-1.0051", -101, -101, -100),
+            ("1.0049", 100, 100, 100),
+        ] {
+            assert_eq!(units(text, 1, Some(Rounding::HalfUp)), Ok(half_up), "{text}");
+            assert_eq!(units(text, 1, Some(Rounding::HalfEven)), Ok(half_even), "{text}");
+            assert_eq!(units(text, 1, Some(Rounding::Down)), Ok(down), "{text}");
+        }
+        assert_eq!(units("10", 3, Some(Rounding::HalfUp)), Ok(333));
+    }
+
+    #[test]
+    fn numbers_are_compared_by_what_they_are() {
+        let read = |text| Number::read(text, NumberForm::default(), Around::Nothing).unwrap();
+        assert_eq!(read("1.50").compare(read("1.5")), Ordering::Equal);
+        assert_eq!(read("-0.1").compare(Number::whole(0)), Ordering::Less);
+        assert_eq!(read("10").compare(read("9.99")), Ordering::Greater);
+    }
+
+    proptest! {
+        #[test]
+        fn units_come_back_from_their_text(units in any::<i32>(), is_german in any::<bool>(), behind in any::<bool>()) {
+            let (form, mark) = if is_german { (GERMAN, ',') } else { (NumberForm::default(), '.') };
+            let absolute = i64::from(units).abs();
+            let digits = format!("{}{mark}{:02}", absolute / 100, absolute % 100);
+            let text = match (units < 0, behind) {
+                (true, true) => format!("{digits}-"),
+                (true, false) => format!("({digits})"),
+                (false, _) => digits,
+            };
+            prop_assert_eq!(cents(&text, form, Around::Nothing), Some(i64::from(units)));
+            prop_assert_eq!(cents(&without_sign(&text), form, Around::Nothing), Some(absolute));
+        }
+
+        #[test]
+        fn any_text_is_a_number_or_none(text in "\\PC{0,40}", places in 0..=PLACES_MAX, of in any::<i64>()) {
+            if let Some(number) = Number::read(&text, GERMAN, Around::AnyCurrency) {
+                let _ = number.units(places, of, Some(Rounding::HalfUp));
+            }
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! A sheet of a workbook (XLSX), written out as CSV with the number of each row before its cells. Cells are read one by one: a sheet need
+//! not fit into memory.
+
+use std::{
+    fs::File,
+    io::{BufReader, BufWriter},
+    path::Path,
+};
+
+use calamine::{DataRef, DataType as _, Reader as _, Xlsx, XlsxError};
+
+use super::{file_form::FileForm, input::InputError, rejects::LINE_COLUMN};
+
+/// Writes a sheet into a temporary file: the one that the map names, or the first.
+pub(super) fn as_csv(path: &Path, workbook: File, form: &FileForm) -> Result<File, InputError> {
+    let unreadable =
+        |source: XlsxError| InputError::Workbook { path: path.to_owned(), source: Box::new(source) };
+    let kept = |source| InputError::Keep { path: path.to_owned(), source };
+    let mut workbook: Xlsx<_> = Xlsx::new(BufReader::new(workbook)).map_err(unreadable)?;
+    let sheets = workbook.sheet_names();
+    let name = match &form.sheet {
+        Some(name) => sheets.iter().find(|sheet| *sheet == name),
+        None => sheets.first(),
+    };
+    let Some(name) = name.cloned() else {
+        let wanted = form.sheet.clone().unwrap_or_default();
+        return Err(InputError::Sheet { path: path.to_owned(), wanted, known: sheets.join(", ") });
+    };
+    let file = tempfile::tempfile().map_err(kept)?;
+    let mut lines = Lines {
+        writer: csv::WriterBuilder::new()
+            .flexible(true)
+            .from_writer(BufWriter::new(file.try_clone().map_err(kept)?)),
+        width: None,
+        decimal: form.numbers.decimal,
+    };
+    let mut cells = workbook.worksheet_cells_reader(&name).map_err(unreadable)?;
+    let mut row: (u32, Vec<String>) = (0, Vec::new());
+    while let Some(cell) = cells.next_cell().map_err(unreadable)? {
+        let (number, column) = cell.get_position();
+        if number != row.0 {
+            lines.write(path, &row)?;
+            row = (number, Vec::new());
+        }
+        let column = column as usize;
+        if row.1.len() <= column {
+            row.1.resize(column + 1, String::new());
+        }
+        let text = lines.text(cell.get_value());
+        if let Some(place) = row.1.get_mut(column) {
+            *place = text;
+        }
+    }
+    lines.write(path, &row)?;
+    lines.writer.flush().map_err(kept)?;
+    Ok(file)
+}
+
+struct Lines {
+    writer: csv::Writer<BufWriter<File>>,
+    /// Of the header.
+    width: Option<usize>,
+    decimal: char,
+}
+
+impl Lines {
+    /// Writes a row that holds anything; the first is the header.
+    fn write(&mut self, path: &Path, (number, cells): &(u32, Vec<String>)) -> Result<(), InputError> {
+        let filled = cells.iter().rposition(|cell| !cell.trim().is_empty()).map_or(0, |last| last + 1);
+        if filled == 0 {
+            return Ok(());
+        }
+        let line = u64::from(*number) + 1;
+        let first = if self.width.is_none() { LINE_COLUMN.to_owned() } else { line.to_string() };
+        let width = *self.width.get_or_insert(filled);
+        if filled > width {
+            let (found, expected) = (filled as u64, width as u64);
+            return Err(InputError::Length { path: path.to_owned(), line, found, expected });
+        }
+        let empty = std::iter::repeat_n("", width - filled);
+        let cells = cells.iter().take(filled).map(String::as_str).chain(empty);
+        let written = self.writer.write_record(std::iter::once(first.as_str()).chain(cells));
+        written.map_err(|error| InputError::Keep { path: path.to_owned(), source: error.into() })
+    }
+
+    /// What a cell says, numbers as the map reads them.
+    fn text(&self, cell: &DataRef<'_>) -> String {
+        match cell {
+            DataRef::Empty => String::new(),
+            DataRef::String(text) => text.clone(),
+            DataRef::SharedString(text) => (*text).to_owned(),
+            DataRef::Int(number) => number.to_string(),
+            DataRef::Float(number) => number.to_string().replace('.', &self.decimal.to_string()),
+            DataRef::Bool(truth) => truth.to_string(),
+            DataRef::DateTime(moment) if moment.is_datetime() => {
+                let (year, month, day, hour, minute, second, _) = moment.to_ymd_hms_milli();
+                match (hour, minute, second) {
+                    (0, 0, 0) => format!("{year:04}-{month:02}-{day:02}"),
+                    _ => format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}"),
+                }
+            }
+            DataRef::DateTime(duration) => duration.as_f64().to_string(),
+            DataRef::DateTimeIso(text) | DataRef::DurationIso(text) => text.clone(),
+            // As a workbook shows it: no number, which a map refuses where it wants one.
+            DataRef::Error(error) => cell.as_string().unwrap_or_else(|| error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! What values a map makes of rows.
+
+use std::cell::RefCell;
+
+use proptest::prelude::*;
+
+use super::{
+    super::text::tests::{row, source_row},
+    *,
+};
+
+fn placed(map: &str) -> Placed {
+    toml::from_str(map).unwrap()
+}
+
+fn rendered(mapping: &str, header: &[&str], fields: &[&str]) -> Result<Option<Value>, RowError> {
+    let columns = Columns::new(&csv::StringRecord::from(header));
+    let template = Template::parse(&placed(mapping), &columns).unwrap();
+    let slugs = RefCell::default();
+    template.render(&row(&[source_row(8, fields)], &slugs))
+}
+
+#[test]
+fn row_becomes_typed_json() {
+    let mapping = r#"
+        sale = "{row}-{hash}"
+        currency = "USD"
+        shop = "{name|slug}"
+        day = "{day|date:%m/%d/%Y}"
+        note = { optional = "{note}" }
+        lines = [{ sku = "{item}", quantity = { integer = "{count}" }, unit_price = { decimal = "{price}", places = 2 } }]
+    "#;
+    let value = rendered(
+        mapping,
+        &["name", "day", "note", "item", "count", "price"],
+        &["A. B., Inc.", "01/31/2012", "", "75087", "60", "7.1"],
+    );
+    let expected = serde_json::json!({
+        "sale": "7-ab12", "currency": "USD", "shop": "a-b-inc", "day": "2012-01-31",
+        "lines": [{ "sku": "75087", "quantity": 60, "unit_price": 710 }],
+    });
+    assert_eq!(value, Ok(Some(expected)));
+}
+
+#[test]
+fn empty_column_is_named() {
+    let mapping = r#"price = { decimal = "{price}", places = 2 }"#;
+    assert_eq!(rendered(mapping, &["price"], &[" "]), Err(RowError::Empty { of: "column price".to_owned() }));
+}
+
+#[test]
+fn an_amount_has_the_places_of_its_currency() {
+    let mapping = r#"price = { decimal = "{price}", currency = "{currency}" }"#;
+    let price = |fields: [&str; 2]| rendered(mapping, &["price", "currency"], &fields);
+    for (fields, units) in [(["1200", "JPY"], 1_200), (["1.5", "KWD"], 1_500), (["15", "USD"], 1_500)] {
+        assert_eq!(price(fields), Ok(Some(serde_json::json!({ "price": units }))));
+    }
+    for (fields, said) in [
+        (["1.5", "JPY"], "column price: \"1.5\" is not a whole number"),
+        (
+            ["1.0005", "KWD"],
+            "column price: \"1.0005\" is not a decimal number with at most 3 places; round = \"half-up\" in the map rounds it",
+        ),
+        (["1", "yen"], "column currency: \"yen\" is not a currency of three upper-case letters"),
+        (["1", ""], "column currency is empty"),
+    ] {
+        assert_eq!(price(fields).unwrap_err().to_string(), said);
+    }
+    let constant = r#"price = { decimal = "{price}", currency = "JPY" }"#;
+    let value = rendered(constant, &["price"], &["7"]);
+    assert_eq!(value, Ok(Some(serde_json::json!({ "price": 7 }))));
+}
+
+/// Each row was refused for it.
+#[test]
+fn what_no_row_changes_is_checked_with_the_map() {
+    let columns = Columns::new(&csv::StringRecord::from(vec!["price"]));
+    for (map, at, said) in [
+        ("x = { integer = \"two\" }", 16, "\"two\" is not a whole number"),
+        ("x = { decimal = \"1.005\", places = 2 }", 16, "is not a decimal number with at most 2 places"),
+        ("x = { decimal = \"{price}\", currency = \"usd\" }", 38, "\"usd\" is not a currency of three"),
+        ("x = { decimal = \"{price}\" }", 4, "write { decimal = \"{column}\", currency = "),
+        ("x = { optional = 7 }", 4, "write { optional = … } with a text"),
+        ("x = 1.5", 4, "found a number with a point"),
+        ("x = [\"{cost}\"]", 5, "there is no column \"cost\""),
+    ] {
+        let refused = Template::parse(&placed(map), &columns).unwrap_err();
+        assert!(refused.what.to_string().contains(said), "{map}: {refused:?}");
+        assert_eq!(refused.span.start, at, "{map}");
+    }
+}
+
+/// A text of a mapping, almost right.
+fn mapping_text() -> impl Strategy<Value = String> {
+    let piece = prop_oneof![
+        "\\{(a|b|row|hash|c)(\\|(slug|lower|abs|pad:3|before:'?.|replace:.:.|default:|(date|time):(%[A-Za-z%]){0,4}|x))?\\}?",
+        "\\PC{0,5}",
+        "[{}|:%]{1,3}"
+    ];
+    proptest::collection::vec(piece, 0..4).prop_map(|pieces| pieces.concat())
+}
+
+/// A field of a row: a date, a number, or anything.
+fn field() -> impl Strategy<Value = String> {
+    prop_oneof![
+        "-?[0-9]{0,25}(\\.[0-9]{0,25})?",
+        "[0-9]{1,4}[-/][0-9]{1,2}[-/][0-9]{1,5}",
+        "\\PC{0,10}",
+        ".{0,10}"
+    ]
+}
+
+proptest! {
+    #[test]
+    fn fuzz_maps_and_rows(text in mapping_text(), fields in (field(), field()), places in 0..40_u8) {
+        let columns = Columns::new(&csv::StringRecord::from(vec!["a", "b"]));
+        let slugs = RefCell::default();
+        let rows = [source_row(8, &[fields.0.as_str(), fields.1.as_str()])];
+        let row = row(&rows, &slugs);
+        let quoted = toml::Value::String(text);
+        for leaf in [
+            format!("x = {quoted}"),
+            format!("x = {{ integer = {quoted} }}"),
+            format!("x = {{ optional = {quoted} }}"),
+            format!("x = {{ decimal = {quoted}, places = {places} }}"),
+            format!("x = {{ decimal = {quoted}, currency = {quoted} }}"),
+            format!("x = [{{ y = {quoted} }}, {quoted}]"),
+        ] {
+            let Ok(table) = toml::from_str::<Placed>(&leaf) else { continue };
+            if let Ok(template) = Template::parse(&table, &columns)
+                && let Err(error) = template.render(&row)
+            {
+                prop_assert!(!error.to_string().is_empty());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_list_has_a_value_for_each_row_of_a_group() {
+    let columns = Columns::new(&csv::StringRecord::from(vec!["item", "count", "order"]));
+    let map = r#"
+        order = "{order}"
+        lines = { each = { sku = "{item}", quantity = { integer = "{count}" } }, when = { value = "{count}", above = 0 } }
+    "#;
+    let template = Template::parse(&placed(map), &columns).unwrap();
+    let slugs = RefCell::default();
+    let rows = [
+        source_row(2, &["tea", "1", "7"]),
+        source_row(3, &["postage", "0", ""]),
+        source_row(4, &["pot", "2", ""]),
+    ];
+    let made = template.render(&row(&rows, &slugs)).unwrap().unwrap();
+    let lines = serde_json::json!([{ "sku": "tea", "quantity": 1 }, { "sku": "pot", "quantity": 2 }]);
+    assert_eq!(made, serde_json::json!({ "order": "7", "lines": lines }));
+}
+
+#[test]
+fn values_have_fallbacks_and_any_value_may_be_left_out() {
+    let map = r#"
+        name = { first = ["{a}", "{b}", "nobody"] }
+        count = { optional = { integer = "{n}" } }
+        price = { first = [{ decimal = "{n}", places = 2 }, 0] }
+    "#;
+    let made = |fields: [&str; 3]| rendered(map, &["a", "b", "n"], &fields).unwrap().unwrap();
+    assert_eq!(made(["x", "y", "7"]), serde_json::json!({ "name": "x", "count": 7, "price": 700 }));
+    assert_eq!(made(["", "y", ""]), serde_json::json!({ "name": "y", "price": 0 }));
+    assert_eq!(made(["", "", ""]), serde_json::json!({ "name": "nobody", "price": 0 }));
+    let none = rendered("x = { first = [\"{a}\", \"{b}\"] }", &["a", "b"], &["", ""]).unwrap_err();
+    assert_eq!(none.to_string(), "each of the values under first is empty");
+}
+
+#[test]
+fn an_amount_of_a_line_becomes_a_price_and_is_rounded_only_if_the_map_says_so() {
+    let price = |more: &str, fields: [&str; 2]| {
+        let map =
+            format!("price = {{ decimal = \"{{amount}}\", currency = \"EUR\", per = \"{{count}}\"{more} }}");
+        rendered(&map, &["amount", "count"], &fields).map(|made| made.unwrap()["price"].as_i64().unwrap())
+    };
+    assert_eq!(price("", ["€10.50", "3"]), Ok(350));
+    assert_eq!(price("", ["-10.50", "-3"]), Ok(350));
+    assert_eq!(price(", round = \"half-up\"", ["10", "3"]), Ok(333));
+    for (fields, said) in [
+        (
+            ["10", "3"],
+            "column amount: \"10\" is not a decimal number with at most 2 places when it is divided by 3; round = ",
+        ),
+        (["10", "0"], "column count: \"0\" is not a number other than 0"),
+        (["10", "1.5"], "column count: \"1.5\" is not a whole number"),
+        (["£10", "1"], "column amount: \"£10\" is not a decimal number with at most 2 places in EUR"),
+        (
+            ["1,5", "1"],
+            "column amount: \"1,5\" is not a decimal number with at most 2 places in EUR (decimals behind '.', no sign",
+        ),
+    ] {
+        let refused = price("", fields).unwrap_err().to_string();
+        assert!(refused.starts_with(said), "{refused}");
+    }
+    let columns = Columns::new(&csv::StringRecord::from(vec!["a"]));
+    for (map, said) in [
+        (
+            "x = { decimal = \"{a}\", places = 2, round = \"up\" }",
+            "there is no way to round called \"up\"; write round = \"half-up\"",
+        ),
+        ("x = { decimal = \"{a}\", places = 2, currency = \"EUR\" }", "write { decimal = "),
+        ("x = { decimal = \"{a}\", places = 2, wit = 1 }", "write { decimal = "),
+        ("x = { each = \"{a}\", if = 1 }", "write { each = … }"),
+        ("x = { first = [] }", "write { first = "),
+    ] {
+        let refused = Template::parse(&placed(map), &columns).unwrap_err();
+        assert!(refused.what.to_string().starts_with(said), "{map}: {refused:?}");
+    }
+}

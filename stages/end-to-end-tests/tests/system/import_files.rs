@@ -1,0 +1,156 @@
+//! Where rows come from and how they are written: each way gives the figures that the same rows give as plain CSV. And what an import takes
+//! of memory.
+
+use std::{io::Write as _, path::Path, process::Stdio, time::Duration};
+
+use end_to_end_tests::{
+    program::{self, Ended},
+    system::{System, fresh_folder},
+    waiting::until_within,
+};
+use flate2::{Compression, write::GzEncoder};
+use serde_json::Value;
+
+use super::import_rows::SALES;
+
+const ROWS: &str = "store,sku,name,supplier,quantity\n1,tea,Grüner Tee,one,2\n1,pot,Kännchen,one,1\n2,tea,Grüner Tee,one,4\n";
+
+/// Unoptimised programs take a while for many rows.
+const LONG: Duration = Duration::from_secs(600);
+
+/// A system in a folder, with a map of each name.
+struct Shop<'a> {
+    folder: &'a Path,
+    system: System,
+}
+
+impl Shop<'_> {
+    async fn import(&self, map: &str, file: &str, input: &[u8]) -> (Ended, Value) {
+        std::fs::write(self.folder.join("map.toml"), map).unwrap();
+        let command = self.system.command(&["import", "--json", "--map", "map.toml", file]);
+        let ended = program::run(command, input).await;
+        let summary = ended.stdout.lines().last().map(|line| serde_json::from_str(line).unwrap_or_default());
+        let summary = summary.unwrap_or_default();
+        (ended, summary)
+    }
+
+    /// New, known and skipped rows.
+    async fn figures(&self, map: &str, file: &str, input: &[u8]) -> [u64; 3] {
+        let (ended, summary) = self.import(map, file, input).await;
+        assert_eq!(ended.code(), Some(0), "{file}: {ended:?}");
+        ["new", "known", "skipped"].map(|name| summary[name].as_u64().unwrap())
+    }
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// Each was refused, or had to be made into another file before.
+#[tokio::test]
+async fn rows_are_the_same_rows_however_they_are_written() {
+    let folder = fresh_folder();
+    let shop = Shop { folder: folder.path(), system: System::start(folder.path(), &[]).await };
+    let write = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).unwrap();
+    write("plain.csv", ROWS.as_bytes());
+    assert_eq!(shop.figures(SALES, "plain.csv", b"").await, [3, 0, 0]);
+
+    let latin: Vec<u8> = ROWS.chars().map(|letter| u8::try_from(u32::from(letter)).unwrap()).collect();
+    let utf16: Vec<u8> =
+        "\u{feff}".encode_utf16().chain(ROWS.encode_utf16()).flat_map(u16::to_le_bytes).collect();
+    write("latin.csv", &latin);
+    write("utf16.csv", &utf16);
+    write("marked.csv", format!("\u{feff}{ROWS}").as_bytes());
+    write("semicolons.csv", ROWS.replace(',', ";").as_bytes());
+    write("tabs.tsv", ROWS.replace(',', "\t").as_bytes());
+    write("packed.csv.gz", &gzip(ROWS.as_bytes()));
+    for file in ["latin.csv", "utf16.csv", "marked.csv", "semicolons.csv", "tabs.tsv", "packed.csv.gz"] {
+        assert_eq!(shop.figures(SALES, file, b"").await, [0, 3, 0], "{file}");
+    }
+    for input in [ROWS.as_bytes(), &gzip(ROWS.as_bytes()), &latin] {
+        assert_eq!(shop.figures(SALES, "-", input).await, [0, 3, 0]);
+    }
+    let (guessed, _) = shop.import(SALES, "latin.csv", b"").await;
+    assert!(guessed.stderr.contains("latin.csv is not UTF-8 and is read as windows-1252"), "{guessed:?}");
+    let (separated, _) = shop.import(SALES, "semicolons.csv", b"").await;
+    assert!(separated.stderr.contains("its columns are separated by ';'"), "{separated:?}");
+
+    // A file for each day, in the order of their names; what an import left there is none of them.
+    let days = folder.path().join("days");
+    std::fs::create_dir(&days).unwrap();
+    for (name, quantity) in [("b.csv", 2), ("a.csv", 1), ("a.rejects.csv", 9), ("notes.md", 9)] {
+        std::fs::write(
+            days.join(name),
+            format!("store,sku,name,supplier,quantity\n9,tea,Tee,one,{quantity}\n"),
+        )
+        .unwrap();
+    }
+    let by_name = SALES.replace("\"sales\"", "\"by name\"").replace("{identity}", "{file|before:.}");
+    std::fs::write(folder.path().join("map.toml"), by_name).unwrap();
+    let imported = shop.system.millstream(&["import", "--map", "map.toml", "days"]).await;
+    let imported = imported.expect_success("a folder");
+    let summaries: Vec<&str> = imported.stdout.lines().collect();
+    assert_eq!(
+        summaries,
+        [
+            "days/a.csv: 1 rows: 1 new, 0 known, 0 without effect, 0 refused",
+            "days/b.csv: 1 rows: 1 new, 0 known, 0 without effect, 0 refused"
+        ]
+    );
+    shop.system.stop().await;
+}
+
+/// One mistake in one file of several: nothing of any was to be sent.
+#[tokio::test]
+async fn nothing_is_sent_of_several_files_of_which_one_is_wrong() {
+    let folder = fresh_folder();
+    let shop = Shop { folder: folder.path(), system: System::start(folder.path(), &[]).await };
+    std::fs::write(folder.path().join("a.csv"), ROWS).unwrap();
+    std::fs::write(folder.path().join("b.csv"), ROWS.replace(",4\n", "\n")).unwrap();
+    std::fs::write(folder.path().join("map.toml"), SALES).unwrap();
+    let refused = shop.system.millstream(&["import", "--map", "map.toml", "a.csv", "b.csv"]).await;
+    assert_eq!((refused.code(), &*refused.stdout), (Some(65), ""), "{refused:?}");
+    assert!(refused.stderr.contains("b.csv: line 4 has 4 fields where the header has 5"), "{refused:?}");
+    assert!(refused.stderr.contains("nothing was sent"), "{refused:?}");
+    assert_eq!(shop.figures(SALES, "a.csv", b"").await, [3, 0, 0]);
+    shop.system.stop().await;
+}
+
+/// The most memory that a program took, in KiB, as far as it was seen before it ended.
+async fn memory_of(system: &System, arguments: &[&str]) -> u64 {
+    let mut child = system.command(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let status = format!("/proc/{}/status", child.id().unwrap());
+    let mut most = 0;
+    let ended = until_within(LONG, "the end of the program", async || {
+        let told = std::fs::read_to_string(&status).unwrap_or_default();
+        let high = told.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        most = high.map_or(most, |text| text.trim().trim_end_matches(" kB").parse().unwrap());
+        child.try_wait().unwrap()
+    });
+    let ended = ended.await;
+    assert!(ended.success(), "{arguments:?}: {ended}");
+    most
+}
+
+/// A hash and a line of each row were held.
+#[tokio::test]
+async fn memory_does_not_grow_with_the_rows() {
+    const FEW: u64 = 20_000;
+    const MANY: u64 = 15 * FEW;
+    /// What is sorted in memory takes 6 MiB; all rows take 13 MiB, and half of it again while a table of them grows.
+    const GROWTH_KIB: u64 = 12 * 1024;
+    let folder = fresh_folder();
+    let system = System::start(folder.path(), &[]).await;
+    std::fs::write(folder.path().join("map.toml"), SALES.replace("\"content\"", "[\"{name}\"]")).unwrap();
+    let mut taken = Vec::new();
+    for rows in [FEW, MANY] {
+        let mut text = "store,sku,name,supplier,quantity\n".to_owned();
+        (0..rows).for_each(|row| text.push_str(&format!("1,tea,{row:060},one,2\n")));
+        std::fs::write(folder.path().join("rows.csv"), text).unwrap();
+        taken.push(memory_of(&system, &["import", "--dry-run=0", "--map", "map.toml", "rows.csv"]).await);
+    }
+    assert!(taken[0] > 0 && taken[1] < taken[0] + GROWTH_KIB, "KiB: {taken:?}");
+    system.stop().await;
+}

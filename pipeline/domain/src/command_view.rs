@@ -14,7 +14,9 @@ use millstream_contract::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::projection::{OutcomeProjection, ProjectionError, Rows};
+use schemars::JsonSchema;
+
+use crate::projection::{OutcomeProjection, ProjectionError, RowShape, Rows};
 
 const VIEW: &str = "command";
 
@@ -25,6 +27,10 @@ pub struct CommandView;
 impl OutcomeProjection for CommandView {
     fn name(&self) -> &'static str {
         VIEW
+    }
+
+    fn shape(&self) -> Option<RowShape> {
+        Some(RowShape::of::<ShownCommand>(VIEW, "<command_id>"))
     }
 
     fn newest_command(&self, row: &[u8]) -> Option<u64> {
@@ -49,6 +55,34 @@ impl OutcomeProjection for CommandView {
         rows.write(VIEW, &id, &row);
         Ok(())
     }
+}
+
+/// What became of a command.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "it describes the rows, which are written from outcomes")]
+struct ShownCommand {
+    /// Its id, given or derived.
+    command_id: String,
+    /// Its position in COMMANDS.
+    command_position: u64,
+    /// accepted, rejected or dead-lettered.
+    outcome: String,
+    /// Where it is accepted, the sequence in EVENTS of the aggregate's last commit after it; 0 where there is none.
+    position: Option<u64>,
+    /// Where it is accepted, the aggregate's version after it.
+    version: Option<u64>,
+    /// Where it is accepted, how many events it caused.
+    events: Option<u32>,
+    /// Why it is not accepted, for programs.
+    code: Option<String>,
+    /// Why it is not accepted, for people.
+    message: Option<String>,
+    /// The subject on which it was sent.
+    subject: String,
+    /// How often it came again; null where it did not.
+    repeats: Option<u64>,
+    /// The position in COMMANDS where it came last; null where it came once.
+    last_repeat: Option<u64>,
 }
 
 /// The positions that a row names.

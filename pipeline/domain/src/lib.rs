@@ -27,3 +27,6 @@ pub mod testing;
 /// The contracts, for the macros of this crate.
 #[doc(hidden)]
 pub use millstream_contract as contract;
+
+/// With which the types of rows tell their shape ([`projection::RowShape`]).
+pub use schemars;

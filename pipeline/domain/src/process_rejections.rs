@@ -10,7 +10,7 @@ use millstream_contract::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::projection::{OutcomeProjection, ProjectionError, Rows};
+use crate::projection::{OutcomeProjection, ProjectionError, RowShape, Rows};
 
 /// The view's name.
 pub const PROCESS_REJECTIONS: &str = "process-rejection";
@@ -19,13 +19,20 @@ pub const PROCESS_REJECTIONS: &str = "process-rejection";
 #[derive(Debug)]
 pub struct ProcessRejections;
 
-#[derive(Serialize)]
+/// A command of a process that was rejected.
+#[derive(Serialize, schemars::JsonSchema)]
 struct ProcessRejection<'o> {
+    /// The process.
     process: &'o str,
+    /// The command's id.
     command_id: &'o str,
+    /// The command's position in COMMANDS.
     command_position: u64,
+    /// The subject on which it was sent.
     subject: String,
+    /// Why it was rejected, for programs.
     code: &'o str,
+    /// Why it was rejected, for people.
     message: &'o str,
 }
 
@@ -37,6 +44,10 @@ struct NamedPosition {
 impl OutcomeProjection for ProcessRejections {
     fn name(&self) -> &'static str {
         PROCESS_REJECTIONS
+    }
+
+    fn shape(&self) -> Option<RowShape> {
+        Some(RowShape::of::<ProcessRejection<'_>>(PROCESS_REJECTIONS, "<process>/<position>"))
     }
 
     fn newest_command(&self, row: &[u8]) -> Option<u64> {

@@ -4,11 +4,12 @@
 //! checkpoint are stored together. It may read its own rows back; it reads no clock and nothing else.
 
 mod decoded_row;
+mod row_shape;
 
 use jiff::Timestamp;
 use serde::{Serialize, de::DeserializeOwned};
 
-pub use self::decoded_row::DecodedRow;
+pub use self::{decoded_row::DecodedRow, row_shape::RowShape};
 
 use millstream_contract::{commit::EventEnvelope, outcome::CommandOutcome};
 
@@ -231,6 +232,12 @@ pub trait Projection: Send + Sync + 'static {
     /// The tables that can be queried, as `query.<context>.<view>`. Other tables are its private notes.
     fn views(&self) -> &'static [&'static str];
 
+    /// What the rows of its views look like, for those who keep them as tables of a database. A view of which nothing is told has
+    /// its rows in JSON there.
+    fn shapes(&self) -> Vec<RowShape> {
+        Vec::new()
+    }
+
     /// All tables it writes.
     fn tables(&self) -> &[&'static str] {
         self.views()
@@ -296,6 +303,11 @@ pub trait AggregateView: Send + Sync + 'static {
     /// As [`Projection::version`].
     const VERSION: u32 = 1;
 
+    /// As [`Projection::shapes`].
+    fn shapes(&self) -> Vec<RowShape> {
+        Vec::new()
+    }
+
     /// Applies one event.
     ///
     /// # Errors
@@ -325,6 +337,10 @@ impl<V: AggregateView> Projection for V {
         V::VIEWS
     }
 
+    fn shapes(&self) -> Vec<RowShape> {
+        AggregateView::shapes(self)
+    }
+
     fn handles(&self, aggregate: &str) -> bool {
         aggregate == V::Aggregate::AGGREGATE
     }
@@ -342,6 +358,11 @@ pub trait OutcomeProjection: Send + Sync + 'static {
     /// As [`Projection::version`].
     fn version(&self) -> u32 {
         1
+    }
+
+    /// What its rows look like, as [`Projection::shapes`]; the view is its name.
+    fn shape(&self) -> Option<RowShape> {
+        None
     }
 
     /// The position in COMMANDS of the newest command that a row is about; `None`, as by default, for a row that stays for good.

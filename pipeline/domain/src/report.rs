@@ -19,6 +19,7 @@
 
 mod ledger;
 mod revision;
+mod shapes;
 
 use std::{fmt, str::FromStr};
 
@@ -166,6 +167,12 @@ pub trait Report: Send + Sync + 'static {
     /// Its columns, among them `revision` (a number) and `status` (a text), which the ledger fills. Those that are figures
     /// start at 0 in every row.
     fn columns(&self) -> &'static [Column];
+
+    /// How a key of its current revisions is put together, as [`crate::projection::RowShape::key`] has it: the columns that tell the
+    /// date and the key within the date.
+    fn key(&self) -> &'static str {
+        "<date>/<key>"
+    }
 
     /// Raised whenever entries come out differently: the ledger is then built anew from the first event.
     fn version(&self) -> u32 {

@@ -33,7 +33,7 @@ pub use jiff;
 pub use millstream_contract as contract;
 pub use millstream_domain::{
     application, commands, content_digest, data, decider, events, process, projection, rejections, report,
-    report_tables, schema,
+    report_tables, schema, schemars,
 };
 pub use millstream_values as values;
 pub use rmp_serde;
@@ -58,7 +58,7 @@ pub mod prelude {
         decider::{Decider, DecisionContext, EventSet, Rejection},
         events,
         process::{AggregateProcess, Effect, Process, ProcessCommand, ProcessError, Timer},
-        projection::{AggregateView, Projection, ProjectionError, Rows},
+        projection::{AggregateView, Projection, ProjectionError, RowShape, Rows},
         rejections,
         report::{Column, ColumnKind, Entry, Posting, Report, ReportTables, SmolStr},
         report_tables,

@@ -19,6 +19,7 @@ fn run_stage<A: Application>(
         "command-handler" => command_handler::program::<A>,
         "projector" => projector::program::<A>,
         "reporter" => reporter::program::<A>,
+        "sql" => sql_stage::program::<A>,
         "gateway" => gateway::program::<A>,
         "process-manager" => process_manager::program::<A>,
         _ => return None,

@@ -18,6 +18,7 @@ mod applier;
 mod changed_rows;
 mod checkpoint_check;
 mod decoding;
+mod follower;
 mod lane;
 mod past_views;
 mod projection_set;
@@ -35,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::{
     changed_rows::{ChangedRows, ToTell},
+    follower::{FollowError, RowFollower},
     past_views::{FoldError, PastViews},
     projection_set::{NameTaken, ProjectionSet, view_name},
     status::{Halt, ProjectionStatus, View, ViewDirectory, any_changed},
@@ -52,6 +54,8 @@ use millstream_store::read_store::{ProjectionId, ReadStore, StoreError};
 use crate::read_side::file_failed;
 
 use self::{
+    applier::Applier,
+    follower::ApplyError,
     lane::{ByLane, Distance},
     source::{Source, SourceConfig},
     sweep::Sweep,
@@ -140,6 +144,9 @@ pub enum RunnerError {
     /// The file failed.
     #[error("{}", file_failed(.0))]
     Store(#[from] StoreError),
+    /// Whoever keeps the rows elsewhere as well cannot go on.
+    #[error(transparent)]
+    Follower(#[from] FollowError),
     /// A stream cannot be read any further.
     #[error(transparent)]
     Read(#[from] ReadError),
@@ -154,10 +161,20 @@ impl From<BrokerError> for RunnerError {
     }
 }
 
+impl From<ApplyError> for RunnerError {
+    fn from(error: ApplyError) -> Self {
+        match error {
+            ApplyError::Store(error) => Self::Store(error),
+            ApplyError::Follower(error) => Self::Follower(error),
+        }
+    }
+}
+
 impl Failure for RunnerError {
     fn exit_code(&self) -> ExitCode {
         match self {
             Self::Store(error) => error.exit_code(),
+            Self::Follower(error) => error.exit_code(),
             Self::Read(error) => error.exit_code(),
             Self::Writer(_) => ExitCode::Software,
         }
@@ -172,6 +189,7 @@ pub struct ProjectionRunner<B> {
     config: RunnerConfig,
     statuses: status::StatusBoard,
     changed: ChangedRows,
+    follower: Option<Arc<dyn RowFollower>>,
     inbox: mpsc::Sender<WriterTask>,
     work: mpsc::Receiver<WriterTask>,
 }
@@ -182,7 +200,13 @@ impl<B: Broker> ProjectionRunner<B> {
         let (inbox, work) = mpsc::channel(BATCHES_WAITING_MAX);
         let statuses = status::StatusBoard::new(&set, &config.metrics);
         let changed = ChangedRows::new(&set, &statuses);
-        Self { broker, store, set: Arc::new(set), config, statuses, changed, inbox, work }
+        Self { broker, store, set: Arc::new(set), config, statuses, changed, follower: None, inbox, work }
+    }
+
+    /// The same, whose rows are kept elsewhere as well.
+    #[must_use]
+    pub fn followed_by(self, follower: Arc<dyn RowFollower>) -> Self {
+        Self { follower: Some(follower), ..self }
     }
 
     /// The views that the projections fill, to be queried while it runs.
@@ -228,8 +252,11 @@ impl<B: Broker> ProjectionRunner<B> {
         start: impl FnOnce(Writer) -> Result<WriterThread, RunnerError>,
         shutdown: CancellationToken,
     ) -> Result<(), RunnerError> {
-        let Self { broker, store, set, config, statuses, changed, inbox, work } = self;
-        let writer = Writer::new(store.clone(), Arc::clone(&set), statuses.clone(), &config, work, changed);
+        let Self { broker, store, set, config, statuses, changed, follower, inbox, work } = self;
+        let applier = Applier::new(store.clone(), Arc::clone(&set), statuses.clone(), &config.metrics)
+            .noting(changed)
+            .followed_by(follower.clone());
+        let writer = Writer::new(applier, &config, work);
         let writer = start(writer)?;
         // When one source fails, this ends the other one as well.
         let stop = shutdown.child_token();
@@ -243,7 +270,13 @@ impl<B: Broker> ProjectionRunner<B> {
                 store.clone(),
                 Arc::clone(&set),
                 statuses.clone(),
-                SourceConfig { stream, consumer: consumer.to_owned(), members, runner: config.clone() },
+                SourceConfig {
+                    stream,
+                    consumer: consumer.to_owned(),
+                    members,
+                    runner: config.clone(),
+                    follower: follower.clone(),
+                },
                 inbox.clone(),
                 Arc::clone(&memory),
             );

@@ -2,12 +2,9 @@
 //! orderly end.
 
 mod folding;
+mod settings;
 
-use std::{
-    num::NonZeroUsize,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{path::Path, sync::Arc};
 
 use futures::future::join_all;
 use millstream_contract::{
@@ -18,7 +15,6 @@ use millstream_contract::{
 use millstream_domain::projection::{OutcomeProjection, Projection};
 use millstream_jetstream::nats_broker::NatsBroker;
 use millstream_runtime::{
-    config::SectionKeys,
     file_work::end_of,
     health::Condition,
     memory_limit::{AutoSize, MemoryLimit},
@@ -29,17 +25,18 @@ use millstream_store::read_store::{CACHE_SIZE_DEFAULT, ReadStore, StoreError};
 use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
-pub use self::folding::Folding;
+use self::settings::served_contexts;
+pub use self::{
+    folding::Folding,
+    settings::{DamagedFile, FileSettings, ReadSideSettings, UnknownContext, check_contexts, contexts},
+};
 use crate::{
     change_teller::ChangeTeller,
     projection_runner::{
-        BATCH_MAX_DEFAULT, DURABLE_INTERVAL_DEFAULT, NameTaken, ProjectionRunner, ProjectionSet, RowRemover,
-        RunnerConfig, RunnerError, ViewDirectory,
+        NameTaken, ProjectionRunner, ProjectionSet, RowFollower, RowRemover, RunnerConfig, RunnerError,
+        ViewDirectory,
     },
-    query_service::{
-        IN_FLIGHT_MAX_DEFAULT, QueryService, QueryServiceConfig, QueryServiceError, WAIT_DEFAULT,
-        WAIT_MAX_DEFAULT, WAITING_CLIENT_MAX_DEFAULT, WAITING_MAX_DEFAULT,
-    },
+    query_service::{QueryService, QueryServiceConfig, QueryServiceError},
 };
 
 /// The name of the file in the data folder.
@@ -51,151 +48,6 @@ const HOW_TO_REBUILD: &str =
     "a start with damaged_file = \"rebuild\" sets the file aside and builds a new one from the streams";
 /// What the file is called in the metric of damaged files.
 const METRIC_NAME: &str = "rows";
-
-/// What to do with a file that is damaged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DamagedFile {
-    /// End with exit code 74 and name the file.
-    Refuse,
-    /// Set the file aside under another name and build a new one from the streams.
-    Rebuild,
-}
-
-/// The keys of a stage that keeps rows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReadSideSettings {
-    /// Where the file is.
-    pub data_directory: PathBuf,
-    /// What to do when it is damaged.
-    pub damaged_file: DamagedFile,
-    /// The contexts to serve; all when empty.
-    pub contexts: Vec<String>,
-    /// Memory for the file's pages, in bytes; `None` follows from the container's limit.
-    pub cache_size: Option<u64>,
-    /// Messages a transaction applies at most.
-    pub batch_max: NonZeroUsize,
-    /// How often the file is synced while it changes.
-    pub durable_interval: Duration,
-    /// How long a query waits for its position unless it says otherwise.
-    pub query_wait: Duration,
-    /// How long a query may wait at most.
-    pub query_wait_max: Duration,
-    /// Queries answered at once.
-    pub queries_max: NonZeroUsize,
-    /// Queries that may wait for their position.
-    pub queries_waiting_max: NonZeroUsize,
-    /// Queries of one client that may wait.
-    pub queries_waiting_client_max: NonZeroUsize,
-}
-
-impl ReadSideSettings {
-    /// Reads the keys, of which only the folder's default differs between stages.
-    pub fn read(keys: &mut SectionKeys<'_>, default_directory: &str) -> Self {
-        let count = |number: usize| NonZeroUsize::new(number).expect("the defaults are not 0");
-        Self {
-            data_directory: data_directory(keys, default_directory),
-            damaged_file: damaged_file(keys),
-            contexts: keys.list("contexts", &[], "the contexts to serve; all when empty"),
-            cache_size: cache_size(keys),
-            batch_max: batch_max(keys),
-            durable_interval: durable_interval(keys),
-            query_wait: keys.duration(
-                "query_wait",
-                WAIT_DEFAULT,
-                "how long a query waits for its position unless it says otherwise",
-            ),
-            query_wait_max: keys.duration("query_wait_max", WAIT_MAX_DEFAULT, "how long a query may wait"),
-            queries_max: keys.count(
-                "queries_max",
-                count(IN_FLIGHT_MAX_DEFAULT),
-                "queries answered at once; more are refused",
-            ),
-            queries_waiting_max: keys.count(
-                "queries_waiting_max",
-                count(WAITING_MAX_DEFAULT),
-                "queries that may wait for their position; more are refused",
-            ),
-            queries_waiting_client_max: keys.count(
-                "queries_waiting_client_max",
-                count(WAITING_CLIENT_MAX_DEFAULT),
-                "queries of one connection, or of one importing account, that may wait",
-            ),
-        }
-    }
-
-    /// Notes a problem where the contexts to serve are not among those of `projections`, which may have keys of their own and are
-    /// therefore made after these settings are read.
-    pub fn check_contexts(&self, keys: &mut SectionKeys<'_>, projections: &[Box<dyn Projection>]) {
-        if let Err(unknown) = served_contexts(projections, &self.contexts) {
-            keys.problem("contexts", unknown);
-        }
-    }
-}
-
-/// A configured context has no projections.
-#[derive(Debug, thiserror::Error)]
-#[error("names the context {context}, of which there is nothing to serve; there are {known}")]
-pub struct UnknownContext {
-    context: String,
-    known: String,
-}
-
-/// The keys of a stage that keeps rows but answers no queries.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FileSettings {
-    /// Where the file is.
-    pub data_directory: PathBuf,
-    /// What to do when it is damaged.
-    pub damaged_file: DamagedFile,
-    /// Memory for the file's pages, in bytes; `None` follows from the container's limit.
-    pub cache_size: Option<u64>,
-    /// Messages a transaction applies at most.
-    pub batch_max: NonZeroUsize,
-    /// How often the file is synced while it changes.
-    pub durable_interval: Duration,
-}
-
-impl FileSettings {
-    /// Reads the keys, of which only the folder's default differs between stages.
-    pub fn read(keys: &mut SectionKeys<'_>, default_directory: &str) -> Self {
-        Self {
-            data_directory: data_directory(keys, default_directory),
-            damaged_file: damaged_file(keys),
-            cache_size: cache_size(keys),
-            batch_max: batch_max(keys),
-            durable_interval: durable_interval(keys),
-        }
-    }
-}
-
-fn data_directory(keys: &mut SectionKeys<'_>, default: &str) -> PathBuf {
-    let help = "folder of the rows; one a process. They may be lost: they are built again from the streams";
-    keys.path("data_directory", default, help)
-}
-
-fn damaged_file(keys: &mut SectionKeys<'_>) -> DamagedFile {
-    keys.choice(
-        "damaged_file",
-        &[("refuse", DamagedFile::Refuse), ("rebuild", DamagedFile::Rebuild)],
-        "refuse",
-        "what to do with a damaged file: end with exit code 74, or set it aside and build a new one",
-    )
-}
-
-fn cache_size(keys: &mut SectionKeys<'_>) -> Option<u64> {
-    let help = "memory for the file's pages; \"auto\" is a quarter of the container's limit, at most 256MiB";
-    keys.memory("cache_size", help)
-}
-
-fn batch_max(keys: &mut SectionKeys<'_>) -> NonZeroUsize {
-    let default = NonZeroUsize::new(BATCH_MAX_DEFAULT).expect("the default is not 0");
-    keys.count("batch_max", default, "messages a transaction applies at most")
-}
-
-fn durable_interval(keys: &mut SectionKeys<'_>) -> Duration {
-    let help = "how long a change waits at most until the file is synced, less while little waits; a crash reads again what came since";
-    keys.positive_duration("durable_interval", DURABLE_INTERVAL_DEFAULT, help)
-}
 
 /// Why the file of rows cannot be used any further, and what leads out where it is damaged.
 pub fn file_failed(error: &StoreError) -> String {
@@ -262,12 +114,12 @@ impl Failure for ReadSideError {
     }
 }
 
-/// The file, the runner and the queries of a process, ready to run.
+/// The file, the runner and, if there are any, the queries of a process, ready to run.
 pub struct ReadSide {
     store: ReadStore,
     runner: ProjectionRunner<NatsBroker>,
     broker: NatsBroker,
-    queries: QueryServiceConfig,
+    queries: Option<QueryServiceConfig>,
     views: ViewDirectory,
     damaged_file: DamagedFile,
     condition: Condition,
@@ -275,7 +127,8 @@ pub struct ReadSide {
 }
 
 impl ReadSide {
-    /// Opens the file, which may take a while when it must be repaired. Reads nothing from the streams yet.
+    /// Opens the file, which may take a while when it must be repaired, for rows that are queried. Reads nothing from the streams
+    /// yet.
     ///
     /// # Errors
     /// [`ReadSideError`] when the file cannot be opened or the settings do not fit the projections.
@@ -285,9 +138,30 @@ impl ReadSide {
         projections: Vec<Box<dyn Projection>>,
         outcome_projections: Vec<Box<dyn OutcomeProjection>>,
     ) -> Result<Self, ReadSideError> {
+        let mut queries = QueryServiceConfig::new(runtime.identity.name, runtime.identity.version);
+        queries.wait_default = settings.query_wait;
+        queries.wait_max = settings.query_wait_max;
+        queries.in_flight_max = settings.queries_max.get();
+        queries.waiting_max = settings.queries_waiting_max.get();
+        queries.waiting_client_max = settings.queries_waiting_client_max.get();
+        let contexts = &settings.contexts;
+        let side = Self::keep(&settings.file(), contexts, runtime, projections, outcome_projections).await?;
+        Ok(Self { queries: Some(queries), ..side })
+    }
+
+    /// As [`Self::open`], for rows that nobody queries here.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn keep(
+        settings: &FileSettings,
+        contexts: &[String],
+        runtime: StageRuntime,
+        projections: Vec<Box<dyn Projection>>,
+        outcome_projections: Vec<Box<dyn OutcomeProjection>>,
+    ) -> Result<Self, ReadSideError> {
         let condition = runtime.readiness.condition("views");
-        let contexts =
-            served_contexts(&projections, &settings.contexts).map_err(ReadSideError::UnknownContext)?;
+        let contexts = served_contexts(&projections, contexts).map_err(ReadSideError::UnknownContext)?;
         let served = projections.into_iter().filter(|each| contexts.contains(&each.context()));
         let projections: Vec<_> = served.collect();
         let set = ProjectionSet::new(projections, outcome_projections, &contexts)?;
@@ -302,17 +176,17 @@ impl ReadSide {
         config.batch_max = settings.batch_max.get();
         config.durable_interval = settings.durable_interval;
         config.metrics = runtime.metrics.clone();
-        let mut queries = QueryServiceConfig::new(runtime.identity.name, runtime.identity.version);
-        queries.wait_default = settings.query_wait;
-        queries.wait_max = settings.query_wait_max;
-        queries.in_flight_max = settings.queries_max.get();
-        queries.waiting_max = settings.queries_waiting_max.get();
-        queries.waiting_client_max = settings.queries_waiting_client_max.get();
         let broker = runtime.broker.clone();
         let runner = ProjectionRunner::new(broker.clone(), store.clone(), set, config);
         let views = runner.views();
         let damaged_file = settings.damaged_file;
-        Ok(Self { store, runner, broker, queries, views, damaged_file, condition, runtime })
+        Ok(Self { store, runner, broker, queries: None, views, damaged_file, condition, runtime })
+    }
+
+    /// The same, whose rows are kept elsewhere as well.
+    #[must_use]
+    pub fn followed_by(self, follower: Arc<dyn RowFollower>) -> Self {
+        Self { runner: self.runner.followed_by(follower), ..self }
     }
 
     /// The file.
@@ -337,15 +211,21 @@ impl ReadSide {
     /// [`ReadSideError`].
     pub async fn run(self) -> Result<(), ReadSideError> {
         let Self { store, runner, broker, queries, views, damaged_file, condition, runtime } = self;
-        let service = QueryService::start(&broker, store.clone(), &views, &runtime.metrics, queries).await?;
+        let service = match queries {
+            Some(queries) => {
+                Some(QueryService::start(&broker, store.clone(), &views, &runtime.metrics, queries).await?)
+            }
+            None => None,
+        };
         let stop = runtime.shutdown.token().child_token();
         let statuses: Vec<_> = runner.statuses().into_iter().map(|(_, status)| status).collect();
         let folding = Folding::of(&statuses, &[EVENTS, OUTCOMES], &runtime.readiness);
         let watch =
             ReadinessWatch { views, store, damaged_file, metrics: runtime.metrics.clone(), condition };
         let readiness = tokio::spawn(watch.run(stop.clone()));
+        // Only who is asked for rows tells of changes in them.
         let teller = ChangeTeller::new(broker.clone(), runner.changed_rows(), &runtime.metrics);
-        let telling = tokio::spawn(teller.run(stop.clone()));
+        let telling = service.is_some().then(|| tokio::spawn(teller.run(stop.clone())));
         let watched = stop.clone();
         let progress = tokio::spawn(async move {
             let watches = join_all(folding.iter().map(|each| each.watch(&broker)));
@@ -356,10 +236,14 @@ impl ReadSide {
         });
         let ended = runner.run(stop.clone()).await;
         stop.cancel();
-        service.stop().await;
+        if let Some(service) = service {
+            service.stop().await;
+        }
         let failed = |error: JoinError| tracing::error!(%error, "a watch over readiness failed");
         progress.await.unwrap_or_else(failed);
-        telling.await.unwrap_or_else(failed);
+        if let Some(telling) = telling {
+            telling.await.unwrap_or_else(failed);
+        }
         let to_rebuild = readiness.await.unwrap_or_else(|error| {
             failed(error);
             None
@@ -367,21 +251,6 @@ impl ReadSide {
         ended?;
         to_rebuild.map_or(Ok(()), |damage| Err(ReadSideError::Rebuild(damage)))
     }
-}
-
-/// The contexts to serve: those that are wanted, or all that have projections.
-fn served_contexts(
-    projections: &[Box<dyn Projection>],
-    wanted: &[String],
-) -> Result<Vec<&'static str>, UnknownContext> {
-    let mut contexts: Vec<&'static str> = projections.iter().map(|each| each.context()).collect();
-    contexts.sort_unstable();
-    contexts.dedup();
-    if let Some(context) = wanted.iter().find(|wanted| !contexts.contains(&wanted.as_str())) {
-        return Err(UnknownContext { context: context.clone(), known: contexts.join(", ") });
-    }
-    contexts.retain(|context| wanted.is_empty() || wanted.iter().any(|wanted| wanted == context));
-    Ok(contexts)
 }
 
 /// Opens the file of rows in a folder. This happens away from the async threads, because the file may have to be repaired.

@@ -79,6 +79,7 @@ pub fn stage_needs(name: &str, instance: &str) -> Option<StageNeeds> {
         "projector" => projector(&process),
         "reporter" => reporter(&process),
         "process-manager" => process_manager(&process),
+        "sql" => sql(&process),
         "gateway" => gateway(),
         _ => return None,
     };
@@ -148,6 +149,18 @@ fn reporter(process: &str) -> StageNeeds {
         asks: vec![format!("{QUERY_PREFIX}.*.*.whole")],
         tells: vec![format!("{CHANGED_PREFIX}.*.*")],
         listens: query_service("reporter"),
+        ..StageNeeds::default()
+    }
+}
+
+/// It folds as projector and reporter do, and answers configured queries.
+fn sql(process: &str) -> StageNeeds {
+    StageNeeds {
+        streams: owned(&[EVENTS, OUTCOMES]),
+        readers: [projections(EVENTS, process), projections(OUTCOMES, &format!("{process}-outcomes"))]
+            .concat(),
+        gets: owned(&[EVENTS, OUTCOMES]),
+        listens: [vec![format!("{QUERY_PREFIX}.*.*")], discovery("sql").to_vec()].concat(),
         ..StageNeeds::default()
     }
 }

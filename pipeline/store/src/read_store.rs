@@ -27,6 +27,7 @@ use redb::{ReadableDatabase, StorageBackend};
 
 use self::damage::Damage;
 pub use self::{
+    changed_table::RowBytes,
     checkpoint::Checkpoint,
     dump::TRANSIENT_TABLES,
     projection_rows::ProjectionRows,

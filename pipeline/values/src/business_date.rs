@@ -7,6 +7,7 @@ use jiff::{Timestamp, civil::Date, tz::TimeZone};
 use millstream_domain::{
     decider::{DecisionContext, Rejection},
     report::SmolStr,
+    schemars::{JsonSchema, Schema, SchemaGenerator, json_schema},
 };
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +45,20 @@ impl BusinessDate {
     /// The rejection `date-malformed`.
     pub fn parse(text: &str) -> Result<Self, Rejection> {
         text.parse().map_err(|error: BusinessDateError| Rejection::new("date-malformed", error.to_string()))
+    }
+}
+
+impl JsonSchema for BusinessDate {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "BusinessDate".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "format": "date" })
     }
 }
 

@@ -5,7 +5,10 @@
 
 use std::fmt;
 
-use millstream_domain::decider::Rejection;
+use millstream_domain::{
+    decider::Rejection,
+    schemars::{JsonSchema, Schema, SchemaGenerator, json_schema},
+};
 use serde::{Deserialize, Serialize};
 
 /// Largest quantity of a line.
@@ -59,6 +62,20 @@ impl Currency {
     }
 }
 
+impl JsonSchema for Currency {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Currency".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "pattern": "^[A-Z]{3}$" })
+    }
+}
+
 impl TryFrom<String> for Currency {
     type Error = CurrencyError;
 
@@ -93,6 +110,14 @@ impl fmt::Debug for Currency {
 pub fn decimal_in(currency: Option<&str>, minor_units: i64) -> String {
     let currency = currency.and_then(|code| Currency::try_from(code.to_owned()).ok());
     decimal(minor_units, currency.map_or(PLACES_DEFAULT, |currency| currency.places()))
+}
+
+/// The codes of ISO 4217 whose minor unit is not a hundredth, each with its decimal places.
+pub fn places_other_than_hundredths() -> impl Iterator<Item = (String, u32)> {
+    let letters = || b'A'..=b'Z';
+    let codes = letters().flat_map(move |a| letters().flat_map(move |b| letters().map(move |c| [a, b, c])));
+    let places = codes.map(|code| (Currency(code), Currency(code).places()));
+    places.filter(|(_, places)| *places != PLACES_DEFAULT).map(|(code, places)| (code.into(), places))
 }
 
 fn decimal(minor_units: i64, places: u32) -> String {
@@ -182,6 +207,18 @@ mod tests {
         for unknown in [None, Some("ZZZ"), Some("yen")] {
             assert_eq!(decimal_in(unknown, 1_200), "12.00", "{unknown:?}");
         }
+    }
+
+    #[test]
+    fn currencies_whose_minor_unit_is_no_hundredth_are_listed() {
+        let listed: Vec<_> = places_other_than_hundredths().collect();
+        for expected in [("JPY", 0), ("KWD", 3), ("XAU", 0)] {
+            assert!(listed.contains(&(expected.0.to_owned(), expected.1)), "{expected:?}");
+        }
+        assert!(
+            listed.iter().all(|(code, _)| code != "USD" && code != "ZZZ") && listed.len() < 60,
+            "{listed:?}"
+        );
     }
 
     #[test]

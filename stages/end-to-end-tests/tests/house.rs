@@ -46,12 +46,13 @@ const IMPURE: [&str; 12] = [
     "net",
 ];
 /// The packages of the stages. They have neither the server's client nor the store in their own hands.
-const STAGES: [&str; 5] = [
+const STAGES: [&str; 6] = [
     "millstream-command-handler",
     "millstream-projector",
     "millstream-reporter",
     "millstream-process-manager",
     "millstream-gateway",
+    "millstream-sql-stage",
 ];
 /// What an application's rules are built with through the facade without its default features.
 const FACADE_DEPENDENCIES: [&str; 7] = [
@@ -131,7 +132,7 @@ fn dependencies(package: &Package, with_tests: bool) -> BTreeSet<String> {
 }
 
 /// The plan of the house: what each package of `pipeline/` may be built with, tests aside. A new edge needs an ADR.
-const PLAN: [(&str, &[&str]); 10] = [
+const PLAN: [(&str, &[&str]); 11] = [
     ("pipeline/contract", &[]),
     ("pipeline/domain", &["pipeline/contract"]),
     ("pipeline/values", &["pipeline/contract", "pipeline/domain"]),
@@ -142,6 +143,7 @@ const PLAN: [(&str, &[&str]); 10] = [
     ("pipeline/read-side", BELOW_THE_SIDES),
     ("pipeline/processes", BELOW_PROCESSES),
     ("pipeline/proof", BELOW_PROOF),
+    ("pipeline/sql", BELOW_SQL),
 ];
 const BELOW_THE_SIDES: &[&str] =
     &["pipeline/contract", "pipeline/domain", "pipeline/jetstream", "pipeline/store", "pipeline/runtime"];
@@ -153,6 +155,16 @@ const BELOW_PROCESSES: &[&str] = &[
     "pipeline/store",
     "pipeline/runtime",
     "pipeline/read-side",
+];
+/// It keeps elsewhere what the read side keeps in its file.
+const BELOW_SQL: &[&str] = &[
+    "pipeline/contract",
+    "pipeline/domain",
+    "pipeline/jetstream",
+    "pipeline/store",
+    "pipeline/runtime",
+    "pipeline/read-side",
+    "pipeline/values",
 ];
 const BELOW_PROOF: &[&str] = &[
     "pipeline/contract",

@@ -3,11 +3,12 @@
 use millstream_contract::commit::EventEnvelope;
 
 use super::{
-    DIFFERENCES_IN_ROW_MAX, DifferenceLine, Entry, OUTBOX, Posting, Report, Revision, RevisionStatus, SmolStr,
+    DIFFERENCES_IN_ROW_MAX, DifferenceLine, Entry, OUTBOX, Posting, Report, Revision, RevisionStatus,
+    SmolStr, shapes::shapes_of,
 };
 use crate::{
     content_digest::ContentDigest,
-    projection::{DecodedRow, FoundRow, Projection, ProjectionError, Rows},
+    projection::{DecodedRow, FoundRow, Projection, ProjectionError, RowShape, Rows},
 };
 
 /// Raised whenever the ledger writes rows in another form.
@@ -32,6 +33,10 @@ impl<R: Report> Projection for Ledger<R> {
 
     fn views(&self) -> &'static [&'static str] {
         self.0.tables().views
+    }
+
+    fn shapes(&self) -> Vec<RowShape> {
+        shapes_of(&self.0)
     }
 
     fn tables(&self) -> &'static [&'static str] {

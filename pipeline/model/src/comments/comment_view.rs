@@ -9,7 +9,8 @@ use jiff::Timestamp;
 use millstream::{
     contract::commit::{EventEnvelope, timestamp_to_nanoseconds},
     decider::{Decider, EventSet},
-    projection::{Projection, ProjectionError, Rows},
+    projection::{Projection, ProjectionError, RowShape, Rows},
+    schemars::JsonSchema,
 };
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +21,8 @@ const BY_PICTURE: &str = "comments-by-picture";
 const BY_AUTHOR: &str = "comments-by-author";
 
 /// A row of any of the views.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(crate = "millstream::schemars")]
 pub struct CommentRow {
     /// Its id.
     pub comment: String,
@@ -55,6 +57,15 @@ impl Projection for CommentView {
 
     fn views(&self) -> &'static [&'static str] {
         &[COMMENTS, BY_PICTURE, BY_AUTHOR]
+    }
+
+    fn shapes(&self) -> Vec<RowShape> {
+        let shape = |view, key| RowShape::of::<CommentRow>(view, key);
+        vec![
+            shape(COMMENTS, "<comment>"),
+            shape(BY_PICTURE, "<picture>/<age>/<comment>"),
+            shape(BY_AUTHOR, "<author>/<age>/<comment>"),
+        ]
     }
 
     fn handles(&self, aggregate: &str) -> bool {

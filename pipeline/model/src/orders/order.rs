@@ -23,6 +23,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use millstream::{
     decider::{Decider, DecisionContext, Rejection, decode_event},
+    schemars::JsonSchema,
     values::{money::Currency, reference::check_name},
 };
 use serde::{Deserialize, Serialize};
@@ -34,7 +35,8 @@ use self::{
 };
 
 /// Some units of one item at one price.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(crate = "millstream::schemars")]
 #[serde(deny_unknown_fields)]
 pub struct OrderLine {
     /// The item.
@@ -240,7 +242,8 @@ pub struct OrderDelivered {
 }
 
 /// What called an order off.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(crate = "millstream::schemars")]
 #[serde(rename_all = "kebab-case")]
 pub enum CancellationCause {
     /// Someone asked for it.

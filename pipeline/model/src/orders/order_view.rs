@@ -6,7 +6,8 @@ use jiff::Timestamp;
 use millstream::{
     contract::commit::EventEnvelope,
     decider::{Decider, EventSet},
-    projection::{Projection, ProjectionError, Rows},
+    projection::{Projection, ProjectionError, RowShape, Rows},
+    schemars::JsonSchema,
     values::money::Currency,
 };
 use serde::{Deserialize, Serialize};
@@ -19,7 +20,8 @@ const BY_CUSTOMER: &str = "orders-by-customer";
 const BY_STATE: &str = "orders-by-state";
 
 /// A row of the views `orders-by-customer` and `orders-by-state`, and the head of one of the view `order`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(crate = "millstream::schemars")]
 pub struct OrderSummary {
     /// Its id.
     pub order: String,
@@ -40,7 +42,8 @@ pub struct OrderSummary {
 }
 
 /// A row of the view `order`. Amounts are minor units.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(crate = "millstream::schemars")]
 pub struct OrderRow {
     /// What the other views show too.
     #[serde(flatten)]
@@ -68,7 +71,8 @@ pub struct OrderRow {
 }
 
 /// One event of an order's history.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(crate = "millstream::schemars")]
 pub struct HistoryEntry {
     /// Its place among the order's events.
     pub version: u64,
@@ -99,6 +103,16 @@ impl Projection for OrderView {
 
     fn views(&self) -> &'static [&'static str] {
         &[ORDERS, BY_CUSTOMER, BY_STATE]
+    }
+
+    fn shapes(&self) -> Vec<RowShape> {
+        let summary = |view, key| RowShape::of::<OrderSummary>(view, key).amounts(&["amount"]);
+        let amounts = ["amount", "paid_amount", "refunded_amount", "lines.unit_price"];
+        vec![
+            RowShape::of::<OrderRow>(ORDERS, "<order>").amounts(&amounts),
+            summary(BY_CUSTOMER, "<customer>/<order>"),
+            summary(BY_STATE, "<state>/<order>"),
+        ]
     }
 
     fn handles(&self, aggregate: &str) -> bool {

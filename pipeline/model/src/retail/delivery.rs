@@ -3,6 +3,7 @@
 
 use millstream::{
     decider::{Decider, DecisionContext, Rejection, rejections_of},
+    schemars::JsonSchema,
     values::{
         business_date::BusinessDate,
         money::{Currency, check_price, check_quantity, total},
@@ -14,7 +15,8 @@ use serde::{Deserialize, Serialize};
 use crate::lines::check_line_count;
 
 /// Some units of one item at one cost.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(crate = "millstream::schemars")]
 #[serde(deny_unknown_fields)]
 pub struct DeliveryLine {
     /// The item.

@@ -4,7 +4,8 @@ use jiff::Timestamp;
 use millstream::{
     contract::commit::EventEnvelope,
     decider::{Decider, EventSet},
-    projection::{Projection, ProjectionError, Rows},
+    projection::{Projection, ProjectionError, RowShape, Rows},
+    schemars::JsonSchema,
     values::{business_date::BusinessDate, money::Currency},
 };
 use serde::{Deserialize, Serialize};
@@ -14,7 +15,8 @@ use super::delivery::{Delivery, DeliveryEvent, DeliveryLine};
 const VIEW: &str = "delivery";
 
 /// A row of the view `delivery`. Amounts are minor units.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(crate = "millstream::schemars")]
 pub struct DeliveryRow {
     /// Its id.
     pub delivery: String,
@@ -53,6 +55,11 @@ impl Projection for DeliveryView {
 
     fn views(&self) -> &'static [&'static str] {
         &[VIEW]
+    }
+
+    fn shapes(&self) -> Vec<RowShape> {
+        let amounts = ["delivery_cost", "lines.unit_cost"];
+        vec![RowShape::of::<DeliveryRow>(VIEW, "<delivery>").amounts(&amounts)]
     }
 
     fn handles(&self, aggregate: &str) -> bool {

@@ -4,7 +4,8 @@ use jiff::Timestamp;
 use millstream::{
     contract::commit::EventEnvelope,
     decider::{Decider, EventSet},
-    projection::{Projection, ProjectionError, Rows},
+    projection::{Projection, ProjectionError, RowShape, Rows},
+    schemars::JsonSchema,
     values::{business_date::BusinessDate, money::Currency},
 };
 use serde::{Deserialize, Serialize};
@@ -14,7 +15,8 @@ use super::product::{Product, ProductEvent};
 const VIEW: &str = "product";
 
 /// A row of the view `product`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(crate = "millstream::schemars")]
 pub struct ProductRow {
     /// The product.
     pub sku: String,
@@ -53,6 +55,10 @@ impl Projection for ProductView {
 
     fn views(&self) -> &'static [&'static str] {
         &[VIEW]
+    }
+
+    fn shapes(&self) -> Vec<RowShape> {
+        vec![RowShape::of::<ProductRow>(VIEW, "<sku>").amounts(&["unit_price"])]
     }
 
     fn handles(&self, aggregate: &str) -> bool {

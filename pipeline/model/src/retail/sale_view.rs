@@ -5,7 +5,8 @@ use jiff::Timestamp;
 use millstream::{
     contract::commit::EventEnvelope,
     decider::{Decider, EventSet},
-    projection::{Projection, ProjectionError, Rows},
+    projection::{Projection, ProjectionError, RowShape, Rows},
+    schemars::JsonSchema,
     values::{business_date::BusinessDate, money::Currency},
 };
 use serde::{Deserialize, Serialize};
@@ -21,7 +22,8 @@ const RETURNS: &str = "return";
 const RETURNED_EARLY: &str = "sale.returned-early";
 
 /// A row of the view `sale`. Amounts are minor units.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(crate = "millstream::schemars")]
 pub struct SaleRow {
     /// The store.
     pub store: String,
@@ -51,7 +53,8 @@ pub struct SaleRow {
 }
 
 /// What came back of a sale.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(crate = "millstream::schemars")]
 pub struct Returned {
     /// The returns' ids, in the order in which they were recorded.
     pub returns: Vec<String>,
@@ -62,7 +65,8 @@ pub struct Returned {
 }
 
 /// A row of the view `return`. Amounts are minor units.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(crate = "millstream::schemars")]
 pub struct ReturnRow {
     /// The store.
     pub store: String,
@@ -108,6 +112,15 @@ impl Projection for SaleView {
 
     fn tables(&self) -> &'static [&'static str] {
         &[SALES, RETURNS, RETURNED_EARLY]
+    }
+
+    fn shapes(&self) -> Vec<RowShape> {
+        let sale = RowShape::of::<SaleRow>(SALES, "<store>_<business_date>/<sale>");
+        let returned = RowShape::of::<ReturnRow>(RETURNS, "<store>_<business_date>/<return>");
+        vec![
+            sale.amounts(&["gross_amount", "refund_amount", "lines.unit_price"]),
+            returned.amounts(&["refund_amount", "lines.unit_price"]),
+        ]
     }
 
     fn handles(&self, aggregate: &str) -> bool {

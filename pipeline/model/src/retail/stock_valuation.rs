@@ -178,6 +178,10 @@ impl Report for StockValuation {
         &TABLES
     }
 
+    fn key(&self) -> &'static str {
+        "<business_date>/<location>"
+    }
+
     fn columns(&self) -> &'static [Column] {
         COLUMNS
     }

@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use millstream::{
     contract::commit::EventEnvelope,
     decider::{Decider, EventSet},
-    projection::{DecodedRow, Projection, ProjectionError, Rows},
+    projection::{DecodedRow, Projection, ProjectionError, RowShape, Rows},
+    schemars::JsonSchema,
 };
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +20,8 @@ const NEGATIVE: &str = "negative-stock";
 const RESERVATIONS: &str = "reservation";
 
 /// A row of the views `stock`, `low-stock` and `negative-stock`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(crate = "millstream::schemars")]
 pub struct StockRow {
     /// The store or warehouse.
     pub location: String,
@@ -54,7 +56,8 @@ impl StockRow {
 }
 
 /// A row of the view `reservation`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(crate = "millstream::schemars")]
 pub struct ReservationRow {
     /// The store or warehouse.
     pub location: String,
@@ -83,6 +86,12 @@ impl Projection for StockView {
 
     fn views(&self) -> &'static [&'static str] {
         &[STOCK, LOW, NEGATIVE, RESERVATIONS]
+    }
+
+    fn shapes(&self) -> Vec<RowShape> {
+        let stocks = [STOCK, LOW, NEGATIVE].map(|view| RowShape::of::<StockRow>(view, "<location>:<sku>"));
+        let reservation = RowShape::of::<ReservationRow>(RESERVATIONS, "<location>:<sku>/<reservation>");
+        stocks.into_iter().chain([reservation]).collect()
     }
 
     fn handles(&self, aggregate: &str) -> bool {

@@ -50,6 +50,10 @@ impl Report for StoreDaily {
         &TABLES
     }
 
+    fn key(&self) -> &'static str {
+        "<business_date>/<store>"
+    }
+
     fn columns(&self) -> &'static [Column] {
         COLUMNS
     }

@@ -144,6 +144,10 @@ impl Report for SupplierDaily {
         &TABLES
     }
 
+    fn key(&self) -> &'static str {
+        "<business_date>/<supplier>:<currency>"
+    }
+
     fn columns(&self) -> &'static [Column] {
         COLUMNS
     }

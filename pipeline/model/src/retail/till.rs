@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use millstream::{
     content_digest::ContentDigest,
     decider::{ANY_COMMAND, Decider, DecisionContext, Rejection, rejections_of},
+    schemars::JsonSchema,
     values::{
         business_date::BusinessDate,
         money::{Currency, check_price, check_quantity, total},
@@ -48,7 +49,8 @@ impl TillId {
 }
 
 /// Some units of one item at one price.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(crate = "millstream::schemars")]
 #[serde(deny_unknown_fields)]
 pub struct TillLine {
     /// The item.

@@ -4,7 +4,8 @@ use jiff::Timestamp;
 use millstream::{
     contract::commit::EventEnvelope,
     decider::{Decider, EventSet},
-    projection::{Projection, ProjectionError, Rows},
+    projection::{Projection, ProjectionError, RowShape, Rows},
+    schemars::JsonSchema,
     values::{business_date::BusinessDate, money::Currency},
 };
 use serde::{Deserialize, Serialize};
@@ -17,7 +18,8 @@ use super::{
 const VIEW: &str = "till";
 
 /// A row of the view `till`. Amounts are minor units.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(crate = "millstream::schemars")]
 pub struct TillRow {
     /// The store.
     pub store: String,
@@ -66,6 +68,11 @@ impl Projection for TillView {
 
     fn views(&self) -> &'static [&'static str] {
         &[VIEW]
+    }
+
+    fn shapes(&self) -> Vec<RowShape> {
+        let amounts = ["gross_amount", "refund_amount", "net_amount"];
+        vec![RowShape::of::<TillRow>(VIEW, "<store>_<business_date>").amounts(&amounts)]
     }
 
     fn handles(&self, aggregate: &str) -> bool {

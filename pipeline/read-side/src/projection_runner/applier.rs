@@ -18,6 +18,7 @@ use self::batch_part::{BatchPart, Progress, advance};
 use super::{
     changed_rows::ChangedRows,
     decoding::Item,
+    follower::{ApplyError, RowFollower},
     lane::{ByLane, Lane},
     projection_set::{Input, Member, ProjectionSet},
     status::{Halt, StatusBoard},
@@ -91,6 +92,8 @@ pub(super) struct Applier {
     writing: Option<Writing>,
     /// Where changed rows are noted, for those who watch them.
     changed: Option<ChangedRows>,
+    /// Whoever keeps the rows elsewhere as well.
+    follower: Option<Arc<dyn RowFollower>>,
     /// How long the last synced commit took.
     sync_took: Duration,
 }
@@ -106,7 +109,7 @@ struct Applied {
 struct Writing {
     applied: Applied,
     durability: Durability,
-    thread: JoinHandle<Result<Duration, StoreError>>,
+    thread: JoinHandle<Result<Duration, ApplyError>>,
 }
 
 impl Applier {
@@ -131,6 +134,7 @@ impl Applier {
             cores,
             writing: None,
             changed: None,
+            follower: None,
             sync_took: Duration::ZERO,
         }
     }
@@ -138,6 +142,21 @@ impl Applier {
     /// The same, which notes the rows that it changes.
     pub(super) fn noting(self, changed: ChangedRows) -> Self {
         Self { changed: Some(changed), ..self }
+    }
+
+    /// The same, whose rows are kept elsewhere as well.
+    pub(super) fn followed_by(self, follower: Option<Arc<dyn RowFollower>>) -> Self {
+        Self { follower, ..self }
+    }
+
+    /// Tells whoever keeps the rows elsewhere where a projection begins.
+    pub(super) fn follower_begins(&self, member: usize, belongs: bool) -> Result<(), ApplyError> {
+        let each = self.set.members.get(member).zip(self.checkpoints.get(member).and_then(Option::as_ref));
+        if let (Some(follower), Some((each, checkpoint))) = (&self.follower, each) {
+            follower.begins(&each.id, checkpoint, belongs);
+            follower.settled(&self.store)?;
+        }
+        Ok(())
     }
 
     /// Tells a projection which generation of its stream it is about to read.
@@ -173,7 +192,7 @@ impl Applier {
 
     /// Starts a projection from nothing. Its rows are removed durably, together with the old checkpoint: a crash must not leave a
     /// checkpoint without its rows.
-    pub(super) fn reset(&mut self, member: usize, checkpoint: Checkpoint) -> Result<(), StoreError> {
+    pub(super) fn reset(&mut self, member: usize, checkpoint: Checkpoint) -> Result<(), ApplyError> {
         self.written()?;
         let set = Arc::clone(&self.set);
         let Some(each) = set.members.get(member) else { return Ok(()) };
@@ -188,7 +207,7 @@ impl Applier {
     }
 
     /// Makes everything that was applied before durable.
-    pub(super) fn sync(&mut self) -> Result<(), StoreError> {
+    pub(super) fn sync(&mut self) -> Result<(), ApplyError> {
         self.written()?;
         let nothing = Uncommitted::new(Vec::new());
         self.sync_took = commit(&self.store, &nothing, Durability::Durable, &self.metrics)?;
@@ -207,39 +226,52 @@ impl Applier {
         batch: &Batch,
         durability: Durability,
         more: bool,
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), ApplyError> {
         let applied = self.apply_over(batch);
         // The previous batch has to be in the file first, even if this one failed.
         self.written()?;
         let applied = applied?;
-        let (changes, store, metrics) =
-            (Arc::clone(&applied.changes), self.store.clone(), self.metrics.clone());
+        let (changes, store, metrics, follower) =
+            (Arc::clone(&applied.changes), self.store.clone(), self.metrics.clone(), self.follower.clone());
+        let write = move || {
+            if let Some(follower) = follower {
+                follower.follow(&changes)?;
+            }
+            Ok(commit(&store, &changes, durability, &metrics)?)
+        };
         if more && may_be_written_aside(batch, &applied) {
-            let thread = std::thread::spawn(move || commit(&store, &changes, durability, &metrics));
+            let thread = std::thread::spawn(write);
             self.writing = Some(Writing { applied, durability, thread });
             return Ok(());
         }
-        let took = commit(&store, &changes, durability, &metrics)?;
-        self.is_written(applied, durability, took);
-        Ok(())
+        let took = write()?;
+        self.is_written(applied, durability, took)
     }
 
     /// Waits until everything that was applied is in the file, and tells others.
-    pub(super) fn written(&mut self) -> Result<(), StoreError> {
+    pub(super) fn written(&mut self) -> Result<(), ApplyError> {
         let Some(Writing { applied, durability, thread }) = self.writing.take() else { return Ok(()) };
         let took = match thread.join() {
             Ok(written) => written?,
             Err(panicked) => std::panic::resume_unwind(panicked),
         };
-        self.is_written(applied, durability, took);
-        Ok(())
+        self.is_written(applied, durability, took)
     }
 
-    fn is_written(&mut self, applied: Applied, durability: Durability, took: Duration) {
+    fn is_written(
+        &mut self,
+        applied: Applied,
+        durability: Durability,
+        took: Duration,
+    ) -> Result<(), ApplyError> {
+        if let Some(follower) = &self.follower {
+            follower.settled(&self.store)?;
+        }
         if durability == Durability::Durable {
             self.sync_took = took;
         }
         self.tell(applied);
+        Ok(())
     }
 
     /// Applies a batch in memory, over the batch that is being written. It changes nothing except the checkpoints after which the

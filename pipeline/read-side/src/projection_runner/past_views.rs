@@ -22,6 +22,7 @@ use millstream_store::read_store::{Checkpoint, Durability, ProjectionId, ReadSto
 use super::{
     applier::{Applier, Batch},
     decoding::{CommitSorter, Item, Reach},
+    follower::ApplyError,
     projection_set::ProjectionSet,
     status::{Halt, StatusBoard, ViewDirectory},
 };
@@ -89,7 +90,8 @@ impl Fold {
         let batch = Batch::of_commits(commits);
         self.transactions += 1;
         let durable = self.transactions.is_multiple_of(DURABLE_EVERY);
-        self.applier.apply(&batch, if durable { Durability::Durable } else { Durability::Volatile }, false)
+        let durability = if durable { Durability::Durable } else { Durability::Volatile };
+        self.applier.apply(&batch, durability, false).map_err(ApplyError::of_file)
     }
 }
 
@@ -112,7 +114,7 @@ impl<B: Broker> PastViews<B> {
         for member in set.members_of_events() {
             let version = set.members.get(member).map_or(0, |each| each.version);
             applier.begin(member, generation);
-            applier.reset(member, Checkpoint::start(generation, version, 0))?;
+            applier.reset(member, Checkpoint::start(generation, version, 0)).map_err(ApplyError::of_file)?;
         }
         let views = ViewDirectory::new(&set, &statuses);
         let sorter = CommitSorter::new(&set.members_of_events());

@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     RunnerConfig, RunnerError,
     checkpoint_check::{Verdict, verify},
+    follower::RowFollower,
     lane::{ByLane, Lane},
     projection_set::{Member, ProjectionSet},
     status::StatusBoard,
@@ -45,6 +46,8 @@ pub(super) struct SourceConfig {
     pub(super) consumer: String,
     pub(super) members: Vec<usize>,
     pub(super) runner: RunnerConfig,
+    /// Whoever keeps the rows elsewhere as well.
+    pub(super) follower: Option<Arc<dyn RowFollower>>,
 }
 
 /// The reading side of one stream.
@@ -185,9 +188,18 @@ impl<B: Broker> Source<B> {
                 .patiently(|| verify(&self.broker, stream, &state, member.version, found.clone()))
                 .await?;
             let goes_on = self.may_go_on(index).await?;
-            starts.push(Start { member: index, verdict, goes_on, lane: Lane::Ahead });
+            let follower_belongs = self.follower_belongs(member, &state).await?;
+            starts.push(Start { member: index, verdict, goes_on, lane: Lane::Ahead, follower_belongs });
         }
         Ok((state, starts))
+    }
+
+    /// Whether the checkpoint of whoever keeps the rows of a projection elsewhere belongs to the stream as it is now.
+    async fn follower_belongs(&self, member: &Member, state: &StreamState) -> Result<bool, RunnerError> {
+        let found = self.config.follower.as_ref().and_then(|follower| follower.checkpoint(&member.id));
+        let Some(found) = found else { return Ok(false) };
+        let verify = || verify(&self.broker, self.config.stream, state, member.version, Some(found.clone()));
+        Ok(!self.patiently(verify).await?.is_rebuild())
     }
 
     /// Sends work to the writer and waits until it is done. If the writer has ended, this waits for ever; `run` then ends because

@@ -8,7 +8,7 @@ use millstream_runtime::{
     metrics::{Metrics, ReaderMetrics},
     stage_needs::consumer_behind,
 };
-use millstream_store::read_store::{Durability, ProjectionId, ReadStore, StoreError};
+use millstream_store::read_store::{Durability, ProjectionId};
 use tokio::{
     runtime::Handle,
     sync::{OwnedSemaphorePermit, mpsc, oneshot},
@@ -19,12 +19,11 @@ use tokio_util::sync::CancellationToken;
 use super::{
     RunnerConfig, RunnerError,
     applier::{Applier, Batch, Removal},
-    changed_rows::ChangedRows,
     checkpoint_check::Verdict,
     decoding::Item,
+    follower::ApplyError,
     lane::{ByLane, Lane},
     projection_set::ProjectionSet,
-    status::StatusBoard,
     sync_schedule::SyncSchedule,
 };
 
@@ -36,6 +35,8 @@ pub(super) struct Start {
     pub(super) goes_on: bool,
     /// Which reader feeds it.
     pub(super) lane: Lane,
+    /// Whether the checkpoint of whoever keeps the rows elsewhere belongs to the stream.
+    pub(super) follower_belongs: bool,
 }
 
 /// Messages that were read together.
@@ -65,7 +66,7 @@ pub(super) enum WriterTask {
 
 /// The thread, while it runs.
 pub(super) struct WriterThread {
-    ended: oneshot::Receiver<Result<(), StoreError>>,
+    ended: oneshot::Receiver<Result<(), ApplyError>>,
 }
 
 pub(super) struct Writer {
@@ -114,16 +115,9 @@ impl WriterThread {
 }
 
 impl Writer {
-    pub(super) fn new(
-        store: ReadStore,
-        set: Arc<ProjectionSet>,
-        statuses: StatusBoard,
-        config: &RunnerConfig,
-        inbox: mpsc::Receiver<WriterTask>,
-        changed: ChangedRows,
-    ) -> Self {
+    pub(super) fn new(applier: Applier, config: &RunnerConfig, inbox: mpsc::Receiver<WriterTask>) -> Self {
         Self {
-            applier: Applier::new(store, set, statuses, &config.metrics).noting(changed),
+            applier,
             inbox,
             batch_max: config.batch_max,
             read_max: config.read_max(),
@@ -134,7 +128,7 @@ impl Writer {
     }
 
     /// Waits for work and does it. Doing it blocks, which is why it has a thread of its own.
-    async fn run(mut self) -> Result<(), StoreError> {
+    async fn run(mut self) -> Result<(), ApplyError> {
         let mut held = None;
         loop {
             let work = match held.take() {
@@ -154,7 +148,7 @@ impl Writer {
 
     /// Waits for work, or until a sync is due. Before it waits, it finishes the batch that is being written aside, so that readers
     /// are told of it now and not only when the next work arrives.
-    async fn wait(&mut self) -> Result<Wake, StoreError> {
+    async fn wait(&mut self) -> Result<Wake, ApplyError> {
         if self.inbox.is_empty() {
             self.applier.written()?;
         }
@@ -170,7 +164,7 @@ impl Writer {
 
     /// Does `first`, together with whatever waits and fits into the same transaction. Returns work that it has already taken but
     /// that must follow the transaction.
-    fn perform(&mut self, first: WriterTask) -> Result<Option<WriterTask>, StoreError> {
+    fn perform(&mut self, first: WriterTask) -> Result<Option<WriterTask>, ApplyError> {
         let mut batch = Batch::default();
         let mut memory = Vec::new();
         let mut removed = Vec::new();
@@ -210,14 +204,14 @@ impl Writer {
         Ok(later)
     }
 
-    fn control(&mut self, work: WriterTask) -> Result<(), StoreError> {
+    fn control(&mut self, work: WriterTask) -> Result<(), ApplyError> {
         self.applier.written()?;
         let done = match work {
             WriterTask::Start { stream, starts, done } => {
                 if starts.iter().all(|start| start.lane == Lane::Ahead) {
                     self.read_together(stream);
                 }
-                for Start { member, verdict, lane, goes_on } in starts {
+                for Start { member, verdict, lane, goes_on, follower_belongs } in starts {
                     self.applier.begin(member, verdict.generation());
                     self.applier.assign(member, lane);
                     if goes_on {
@@ -227,6 +221,7 @@ impl Writer {
                         Verdict::Resume { checkpoint, .. } => self.applier.resume(member, checkpoint),
                         Verdict::Rebuild { checkpoint, .. } => self.applier.reset(member, checkpoint)?,
                     }
+                    self.applier.follower_begins(member, follower_belongs)?;
                 }
                 done
             }
@@ -246,7 +241,7 @@ impl Writer {
         }
     }
 
-    fn apply(&mut self, batch: &Batch) -> Result<(), StoreError> {
+    fn apply(&mut self, batch: &Batch) -> Result<(), ApplyError> {
         let sync_took = self.applier.sync_took();
         let durability = self.schedule.durability(Instant::now(), sync_took, batch.is_large());
         self.applier.apply(batch, durability, !self.inbox.is_empty())?;
@@ -260,7 +255,7 @@ impl Writer {
         Ok(())
     }
 
-    fn sync(&mut self) -> Result<(), StoreError> {
+    fn sync(&mut self) -> Result<(), ApplyError> {
         self.schedule.synced();
         self.applier.sync()
     }

@@ -33,8 +33,10 @@ impl Change {
 }
 
 /// The JSON of a row.
-pub(super) enum RowBytes<'c> {
+pub enum RowBytes<'c> {
+    /// As it was written.
     Borrowed(&'c [u8]),
+    /// Made of the decoded row, and kept with it.
     Shared(Bytes),
 }
 

@@ -21,6 +21,16 @@ impl ProjectionId {
         Self(format!("{ALL_CONTEXTS}.{name}").into())
     }
 
+    /// The projection of this text form, as another store has kept it.
+    pub fn from_text(text: &str) -> Self {
+        Self(text.into())
+    }
+
+    /// Whether it is a projection of outcomes.
+    pub fn is_of_outcomes(&self) -> bool {
+        self.0.split('.').next() == Some(ALL_CONTEXTS)
+    }
+
     /// Its text form, the key of its checkpoint.
     pub fn as_str(&self) -> &str {
         &self.0

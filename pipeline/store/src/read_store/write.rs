@@ -6,7 +6,7 @@ use redb::{TableHandle, WriteTransaction};
 
 use super::{
     Checkpoint, ProjectionId, ProjectionRows, ReadStore, StoreError, TableName,
-    changed_table::ChangedTable,
+    changed_table::{ChangedTable, RowBytes},
     snapshot::{CHECKPOINTS, definition},
 };
 use crate::sealed::seal;
@@ -61,6 +61,19 @@ impl Uncommitted {
     /// The tables that it changes, and of each the keys.
     pub fn keys(&self) -> impl Iterator<Item = (&TableName, &[Arc<str>])> {
         self.tables.iter().map(|table| (table.name(), table.keys()))
+    }
+
+    /// The tables that it changes, and of each the keys with their rows afterwards, in the order of the keys; no row where it is
+    /// removed.
+    pub fn changed_rows(
+        &self,
+    ) -> impl Iterator<Item = (&TableName, impl Iterator<Item = (&str, Option<RowBytes<'_>>)>)> {
+        self.tables.iter().map(|table| (table.name(), table.iter().map(|(key, change)| (key, change.row()))))
+    }
+
+    /// The projections that come further, and how far.
+    pub fn checkpoints(&self) -> impl Iterator<Item = (&ProjectionId, &Checkpoint)> {
+        self.checkpoints.iter().map(|(projection, checkpoint)| (projection, checkpoint))
     }
 
     pub(super) fn table(&self, name: &TableName) -> Option<&ChangedTable> {

@@ -2,13 +2,16 @@
 
 use std::fmt;
 
-use millstream::decider::Rejection;
+use millstream::{decider::Rejection, schemars::JsonSchema};
 use serde::{Deserialize, Serialize};
 
 use super::OrderEvent;
 
 /// Where an order stands.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[schemars(crate = "millstream::schemars")]
 #[serde(rename_all = "kebab-case")]
 pub enum OrderStatus {
     /// Its lines are being reserved.

@@ -89,7 +89,7 @@ impl Fixture {
     }
 
     /// Applies batches, one after the other, with more behind each of them.
-    fn apply(&mut self, batches: u64, unknown: Option<u64>) -> Result<(), StoreError> {
+    fn apply(&mut self, batches: u64, unknown: Option<u64>) -> Result<(), ApplyError> {
         for number in 0..batches {
             let batch = self.batch(1 + number * BATCH, unknown);
             self.applier.apply(&batch, Durability::Durable, true)?;
@@ -261,7 +261,7 @@ fn full_disk_keeps_what_was_told() {
         match applied {
             Ok(()) => assert_eq!(told, 4 * BATCH),
             Err(error) => {
-                assert!(matches!(error, StoreError::DiskFull { .. }), "{error:?}");
+                assert!(matches!(error, ApplyError::Store(StoreError::DiskFull { .. })), "{error:?}");
                 assert!(told < 4 * BATCH);
                 met += 1;
             }

@@ -1,0 +1,186 @@
+//! What a database has to do for its tables to be kept up to date.
+
+use std::sync::Arc;
+
+use millstream_contract::exit_code::{ExitCode, Failure};
+use millstream_store::read_store::{Checkpoint, ProjectionId, StoreError};
+
+use crate::{
+    definition::Dialect,
+    table::{Table, TableRow, Value, ValueError},
+};
+
+/// Why a database cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DatabaseError {
+    /// SQLite refuses or fails.
+    #[error("SQLite failed at: {statement}")]
+    Sqlite {
+        /// What it was asked.
+        statement: String,
+        /// Why.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// PostgreSQL refuses or fails.
+    #[error("PostgreSQL failed at: {statement}")]
+    Postgres {
+        /// What it was asked.
+        statement: String,
+        /// Why.
+        #[source]
+        source: postgres::Error,
+    },
+    /// The settings of a connection cannot be read.
+    #[error("the setting `database` does not say how to reach PostgreSQL")]
+    Address(#[source] postgres::Error),
+    /// Another process has the file.
+    #[error("{path} is kept by another process")]
+    Taken {
+        /// The file.
+        path: String,
+    },
+    /// A file or folder cannot be made.
+    #[error("{path}")]
+    File {
+        /// The file.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Somebody else has changed the positions: another process keeps the same tables, or a backup was restored.
+    #[error(
+        "the tables of {projection} are not where this process left them: another process keeps them too, or a backup was restored"
+    )]
+    Moved {
+        /// The projection.
+        projection: String,
+    },
+    /// A row does not fit its table.
+    #[error(transparent)]
+    Value(#[from] ValueError),
+    /// The file of rows cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The process is asked to end while the database cannot be reached.
+    #[error("the database could not be reached until the process was asked to end")]
+    Stopped,
+    /// The thread of the database is gone.
+    #[error("the thread of the database has ended")]
+    Ended,
+}
+
+impl DatabaseError {
+    /// Whether the connection was lost, so that the same may succeed with another one.
+    pub fn is_lost(&self) -> bool {
+        match self {
+            Self::Postgres { source, .. } => match source.code() {
+                // The server shuts down or starts, or has too many connections or no memory just now.
+                Some(code) => ["57P", "53", "08"].iter().any(|class| code.code().starts_with(class)),
+                None => true,
+            },
+            _ => false,
+        }
+    }
+}
+
+impl Failure for DatabaseError {
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Sqlite { .. } | Self::File { .. } => ExitCode::InputOutput,
+            Self::Store(error) => error.exit_code(),
+            Self::Address(_) => ExitCode::Configuration,
+            Self::Value(_) | Self::Ended => ExitCode::Software,
+            Self::Postgres { .. } | Self::Taken { .. } | Self::Moved { .. } | Self::Stopped => {
+                ExitCode::Unavailable
+            }
+        }
+    }
+}
+
+/// How far the tables of a projection are, as the database says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredPosition {
+    /// The projection.
+    pub projection: ProjectionId,
+    /// Its position.
+    pub checkpoint: Checkpoint,
+    /// What defines its tables.
+    pub definition: String,
+}
+
+/// Rows that change in a table.
+#[derive(Debug, Clone)]
+pub struct TableChange {
+    /// The table.
+    pub table: Arc<Table>,
+    /// Keys of rows that go.
+    pub removed: Vec<Vec<Value>>,
+    /// Rows that are new or different.
+    pub rows: Vec<TableRow>,
+}
+
+/// A position that moves on.
+#[derive(Debug, Clone)]
+pub struct Move {
+    /// The projection.
+    pub projection: ProjectionId,
+    /// Where it is.
+    pub from: Checkpoint,
+    /// Where it will be.
+    pub to: Checkpoint,
+}
+
+/// Where the rows of a projection stand that takes the place of what was there.
+#[derive(Debug, Clone)]
+pub struct Filling {
+    /// The projection, where it will be, and how its tables are defined.
+    pub position: StoredPosition,
+    /// Where the tables are that are there, if there are any.
+    pub before: Option<StoredPosition>,
+    /// Its tables.
+    pub tables: Vec<Arc<Table>>,
+}
+
+impl Filling {
+    /// Whether the tables that are there are defined in the same way, so that it is enough to change their rows.
+    pub fn keeps_tables(&self) -> bool {
+        self.before.as_ref().is_some_and(|before| before.definition == self.position.definition)
+    }
+}
+
+/// Hands out rows, some thousand at a time: the index of the table, and its next rows.
+pub type Rows<'r> = dyn FnMut(&mut dyn FnMut(usize, Vec<TableRow>) -> Result<(), DatabaseError>) -> Result<(), DatabaseError>
+    + 'r;
+
+/// A database whose tables are kept up to date, through a connection of its own.
+pub trait Database: Send {
+    /// Which one.
+    fn dialect(&self) -> Dialect;
+
+    /// Connects again after the connection was lost.
+    ///
+    /// # Errors
+    /// [`DatabaseError`].
+    fn connect_again(&mut self) -> Result<(), DatabaseError>;
+
+    /// The positions of all projections.
+    ///
+    /// # Errors
+    /// [`DatabaseError`].
+    fn positions(&mut self) -> Result<Vec<StoredPosition>, DatabaseError>;
+
+    /// Changes rows and moves positions in one transaction. Where all positions have moved already, because the answer to the same
+    /// was lost, it changes nothing.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]; nothing is changed then, or nothing is known of it where the connection was lost.
+    fn write(&mut self, changes: &[TableChange], moves: &[Move]) -> Result<(), DatabaseError>;
+
+    /// Fills the tables of a projection anew, in one transaction, so that readers see the old rows and then all new ones.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    fn fill(&mut self, filling: &Filling, rows: &mut Rows<'_>) -> Result<(), DatabaseError>;
+}

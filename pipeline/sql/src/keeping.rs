@@ -1,0 +1,273 @@
+//! Runs a replica for a stage: settings, the file of rows over which projections fold, the database, and an orderly end.
+
+use std::{
+    fs, io,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use millstream_contract::{
+    error_text::one_line,
+    exit_code::{ExitCode, Failure},
+};
+use millstream_domain::projection::{OutcomeProjection, Projection};
+use millstream_read_side::read_side::{FileSettings, ReadSide, ReadSideError, check_contexts, contexts};
+use millstream_runtime::{config::SectionKeys, file_work::end_of, stage::StageRuntime};
+
+use crate::{
+    database::{Database, DatabaseError},
+    plan::{Plan, PlanError},
+    postgres_database::PostgresDatabase,
+    queries::{
+        library::Library,
+        reader::{PostgresReader, Reader, SqliteReader},
+        service::{QueryServiceError, QuerySettings, SqlQueries, check, tell},
+    },
+    replica::Replica,
+    sqlite::SqliteDatabase,
+};
+
+/// The file of SQLite in the data folder, unless another one is named.
+pub const SQLITE_FILE: &str = "replica.sqlite";
+/// What the address of a PostgreSQL begins with.
+const POSTGRES: [&str; 2] = ["postgres://", "postgresql://"];
+
+/// Where the tables are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// In a file of SQLite.
+    Sqlite(PathBuf),
+    /// In a database of PostgreSQL.
+    Postgres {
+        /// How to reach it.
+        address: String,
+        /// The file with the password, where the address has none.
+        password_file: Option<PathBuf>,
+        /// A role that may read all tables.
+        reader: Option<String>,
+    },
+}
+
+/// The keys of a stage that keeps tables.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SqlSettings {
+    /// The file of rows.
+    pub file: FileSettings,
+    /// The contexts to keep; all when empty.
+    pub contexts: Vec<String>,
+    /// Where the tables are.
+    pub target: Target,
+    /// Where configured queries are, and what they may take.
+    pub queries: QuerySettings,
+}
+
+impl SqlSettings {
+    /// Reads the keys, and notes problems where no tables can be made of what is to be kept.
+    pub fn read(
+        keys: &mut SectionKeys<'_>,
+        projections: &[Box<dyn Projection>],
+        outcome_projections: &[Box<dyn OutcomeProjection>],
+    ) -> Self {
+        let file = FileSettings::read(keys, "data/sql");
+        let wanted = contexts(keys);
+        check_contexts(&wanted, keys, projections);
+        let database = keys.text(
+            "database",
+            "",
+            "where the tables are: a file of SQLite, replica.sqlite in the data folder when empty; or postgres://user@host/database",
+        );
+        let password_file = keys.optional_path(
+            "password_file",
+            "file with the password for PostgreSQL, where the address has none",
+        );
+        let reader =
+            keys.optional_text("reader", "a role of PostgreSQL that may read all tables; it has to be there");
+        let is_postgres = POSTGRES.iter().any(|scheme| database.starts_with(scheme));
+        if !is_postgres && database.contains("://") {
+            keys.problem("database", "must be a file, or begin with postgres://");
+        }
+        let target = match (is_postgres, database.is_empty()) {
+            (true, _) => Target::Postgres { address: database, password_file, reader },
+            (false, true) => Target::Sqlite(file.data_directory.join(SQLITE_FILE)),
+            (false, false) => Target::Sqlite(PathBuf::from(database)),
+        };
+        let queries = query_settings(keys);
+        let settings = Self { file, contexts: wanted, target, queries };
+        match settings.plan(projections, outcome_projections) {
+            Ok(plan) => settings.check_queries(keys, plan),
+            Err(error) => keys.general_problem(one_line(&error)),
+        }
+        settings
+    }
+
+    /// Notes queries that are broken. Those for SQLite are shown to a database in memory that has the tables; those for PostgreSQL are
+    /// checked when the stage starts, by the server that they are for.
+    fn check_queries(&self, keys: &mut SectionKeys<'_>, plan: Plan) {
+        let mut library = Library::new(&self.queries.folder, plan.contexts());
+        let reader = match &self.target {
+            Target::Sqlite(_) => SqliteReader::of_empty_tables(&plan).map(Some),
+            Target::Postgres { .. } => Ok(None),
+        };
+        let broken = match reader {
+            Ok(Some(reader)) => library.read(|query| check(&reader, query)),
+            Ok(None) => library.read(|_| Ok(())),
+            Err(error) => return keys.problem("queries", error),
+        };
+        match broken {
+            Ok(broken) => {
+                for (path, problem) in broken {
+                    keys.problem("queries", format!("has {}: {problem}", path.display()));
+                }
+            }
+            Err(error) => keys.problem("queries", format!("cannot be read: {error}")),
+        }
+    }
+
+    /// The tables of what is to be kept.
+    fn plan(
+        &self,
+        projections: &[Box<dyn Projection>],
+        outcome_projections: &[Box<dyn OutcomeProjection>],
+    ) -> Result<Plan, PlanError> {
+        let is_kept =
+            |context: &str| self.contexts.is_empty() || self.contexts.iter().any(|each| each == context);
+        let mut contexts: Vec<&str> =
+            projections.iter().map(|each| each.context()).filter(|context| is_kept(context)).collect();
+        contexts.sort_unstable();
+        contexts.dedup();
+        let kept = projections.iter().map(AsRef::as_ref).filter(|each| contexts.contains(&each.context()));
+        Plan::new(kept, outcome_projections.iter().map(AsRef::as_ref), &contexts)
+    }
+}
+
+/// Longer than anybody waits for an answer that is not worth a report.
+const QUERY_TIME: Duration = Duration::from_secs(5);
+/// Some of the cores are left for what fills the tables.
+const QUERIES_AT_ONCE: usize = 4;
+
+fn query_settings(keys: &mut SectionKeys<'_>) -> QuerySettings {
+    let folder = keys.path(
+        "queries",
+        "config/queries",
+        "folder of the configured queries, <context>/<name>.sql; looked at every two seconds",
+    );
+    let time = keys.positive_duration("query_time", QUERY_TIME, "how long a configured query may run");
+    let at_once = NonZeroUsize::new(QUERIES_AT_ONCE).expect("the default is not 0");
+    let at_once =
+        keys.count("queries_max", at_once, "configured queries that run at once; more are refused").get();
+    QuerySettings { folder, time, at_once }
+}
+
+/// Why tables are not kept any further.
+#[derive(Debug, thiserror::Error)]
+pub enum KeepError {
+    /// No tables can be made.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The database cannot be used.
+    #[error("the database cannot be used")]
+    Database(#[from] DatabaseError),
+    /// The file with the password cannot be read.
+    #[error("the file with the password for PostgreSQL, {path}")]
+    Password {
+        /// The file.
+        path: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Queries cannot be answered.
+    #[error(transparent)]
+    Queries(#[from] QueryServiceError),
+    /// The rows cannot be folded any further.
+    #[error(transparent)]
+    ReadSide(#[from] ReadSideError),
+}
+
+impl Failure for KeepError {
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Plan(_) => ExitCode::Software,
+            Self::Database(error) => error.exit_code(),
+            Self::Password { .. } => ExitCode::Configuration,
+            Self::Queries(_) => ExitCode::NotPermitted,
+            Self::ReadSide(error) => error.exit_code(),
+        }
+    }
+}
+
+/// Keeps the tables until the process is asked to end.
+///
+/// # Errors
+/// [`KeepError`].
+pub async fn keep(
+    settings: &SqlSettings,
+    runtime: StageRuntime,
+    projections: Vec<Box<dyn Projection>>,
+    outcome_projections: Vec<Box<dyn OutcomeProjection>>,
+) -> Result<(), KeepError> {
+    let plan = settings.plan(&projections, &outcome_projections)?;
+    let target = with_password(settings.target.clone())?;
+    let stop = runtime.shutdown.token().child_token();
+    let (broker, version) = (runtime.broker.clone(), runtime.identity.version);
+    let (reader, queries) = (reader_of(&target)?, settings.queries.clone());
+    let contexts = plan.contexts();
+    // First the file, because it belongs to one process: a second one on the same folder ends before it touches the tables.
+    let side =
+        ReadSide::keep(&settings.file, &settings.contexts, runtime, projections, outcome_projections).await?;
+    let open = move || -> Result<Box<dyn Database>, DatabaseError> {
+        Ok(match target {
+            Target::Sqlite(path) => Box::new(SqliteDatabase::open(&path)?),
+            Target::Postgres { address, reader, .. } => {
+                Box::new(PostgresDatabase::connect(&address, reader.as_deref())?)
+            }
+        })
+    };
+    let (started, watched) = (stop.clone(), side.views().iter().map(|view| view.status.clone()).collect());
+    let replica = end_of(tokio::task::spawn_blocking(move || Replica::start(plan, open, started))).await?;
+    let read = move || {
+        let mut library = Library::new(&queries.folder, contexts);
+        tell(&library.read(|query| check(reader.as_ref(), query)));
+        (library, reader, queries)
+    };
+    let (library, reader, queries) = end_of(tokio::task::spawn_blocking(read)).await;
+    let service = SqlQueries::start(&broker, version, library, reader, queries, watched).await?;
+    let kept = side.followed_by(Arc::new(replica)).run().await;
+    service.stop().await;
+    Ok(kept?)
+}
+
+fn reader_of(target: &Target) -> Result<Arc<dyn Reader>, DatabaseError> {
+    Ok(match target {
+        Target::Sqlite(path) => Arc::new(SqliteReader::new(path)),
+        Target::Postgres { address, reader, .. } => {
+            Arc::new(PostgresReader::new(address, reader.as_deref())?)
+        }
+    })
+}
+
+/// The address with the password of the file.
+fn with_password(target: Target) -> Result<Target, KeepError> {
+    let Target::Postgres { address, password_file: Some(path), reader } = target else { return Ok(target) };
+    let password = read_password(&path)?;
+    let separator = if address.contains('?') { '&' } else { '?' };
+    let address = format!("{address}{separator}password={}", percent_encoded(&password));
+    Ok(Target::Postgres { address, password_file: None, reader })
+}
+
+fn read_password(path: &Path) -> Result<String, KeepError> {
+    let text = fs::read_to_string(path);
+    let text = text.map_err(|source| KeepError::Password { path: path.display().to_string(), source })?;
+    Ok(text.trim().to_owned())
+}
+
+fn percent_encoded(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            byte if byte.is_ascii_alphanumeric() => char::from(byte).to_string(),
+            byte => format!("%{byte:02X}"),
+        })
+        .collect()
+}

@@ -1,0 +1,89 @@
+//! How the key of a view is put together, and the other way round: `<store>_<business_date>` splits `2506_2012-01-31`.
+
+/// A pattern is not well formed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the pattern of keys {pattern:?} must be names in angle brackets with something between them, as in <store>/<sku>"
+)]
+pub struct PatternError {
+    pattern: String,
+}
+
+/// Parts with what stands between them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyPattern {
+    first: String,
+    /// Each with what stands before it.
+    others: Vec<(String, String)>,
+}
+
+impl KeyPattern {
+    /// Reads a pattern.
+    ///
+    /// # Errors
+    /// [`PatternError`].
+    pub fn parse(pattern: &str) -> Result<Self, PatternError> {
+        let error = || PatternError { pattern: pattern.to_owned() };
+        let named = |text: &str| (!text.is_empty() && !text.contains('<')).then(|| text.to_owned());
+        let mut pieces =
+            pattern.strip_prefix('<').and_then(|rest| rest.strip_suffix('>')).ok_or_else(error)?.split('>');
+        let first = pieces.next().and_then(named).ok_or_else(error)?;
+        let others = pieces.map(|piece| {
+            let (separator, name) = piece.split_once('<')?;
+            (!separator.is_empty()).then_some((separator.to_owned(), named(name)?))
+        });
+        let others = others.collect::<Option<Vec<_>>>().ok_or_else(error)?;
+        let mut names: Vec<&str> =
+            others.iter().map(|(_, name)| name.as_str()).chain([first.as_str()]).collect();
+        let parts = names.len();
+        names.sort_unstable();
+        names.dedup();
+        if names.len() < parts {
+            return Err(error());
+        }
+        Ok(Self { first, others })
+    }
+
+    /// The names of the parts.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        [self.first.as_str()].into_iter().chain(self.others.iter().map(|(_, name)| name.as_str()))
+    }
+
+    /// The parts of a key, split from its end; none when it is not put together so.
+    pub fn split<'k>(&self, key: &'k str) -> Option<Vec<&'k str>> {
+        let mut parts = Vec::with_capacity(1 + self.others.len());
+        let mut rest = key;
+        for (separator, _) in self.others.iter().rev() {
+            let (before, part) = rest.rsplit_once(separator.as_str())?;
+            parts.push(part);
+            rest = before;
+        }
+        parts.push(rest);
+        parts.reverse();
+        Some(parts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_split_from_their_end() {
+        let split = |pattern: &str, key: &'static str| KeyPattern::parse(pattern).unwrap().split(key);
+        assert_eq!(split("<store>_<business_date>", "a_b_2012-01-31").unwrap(), ["a_b", "2012-01-31"]);
+        assert_eq!(
+            split("<date>/<key>#<revision>/<line>", "2012-01-31/2506#000002/000001").unwrap(),
+            ["2012-01-31", "2506", "000002", "000001"]
+        );
+        assert_eq!(split("<sku>", "a/b").unwrap(), ["a/b"]);
+        assert_eq!(split("<a>/<b>", "ab"), None);
+    }
+
+    #[test]
+    fn patterns_that_could_not_be_split_are_refused() {
+        for pattern in ["", "store", "<>", "<a><b>", "<a>/<a>", "<a>/b", "x<a>", "<a/<b>"] {
+            assert!(KeyPattern::parse(pattern).is_err(), "{pattern}");
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! The queries of a folder: `<folder>/<context>/<name>.sql`. A file that changes is read again; one that is broken leaves the query
+//! as it was, and is told of once.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use millstream_contract::{error_text::one_line, subject::check_name};
+
+use super::{
+    header::{Header, HeaderError},
+    text::{StatementText, TextError},
+};
+use crate::table::sql_name;
+
+/// What the names of the files end with.
+const ENDING: &str = "sql";
+/// The largest file.
+const BYTES_MAX: usize = 64 * 1024;
+
+/// A query.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Query {
+    /// The context under which it is asked.
+    pub context: String,
+    /// Its name.
+    pub name: String,
+    /// What its file says of it.
+    pub header: Header,
+    /// The statement.
+    pub statement: StatementText,
+}
+
+/// Why a file is no query.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryFileError {
+    /// It cannot be read.
+    #[error("it cannot be read")]
+    Read(#[from] io::Error),
+    /// It is too large.
+    #[error("it has more than {BYTES_MAX} bytes")]
+    TooLarge,
+    /// Its header is not understood.
+    #[error(transparent)]
+    Header(#[from] HeaderError),
+    /// Its statement is not understood.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// The statement has a parameter of which the header says nothing.
+    #[error("the statement uses :{name}, of which no line `-- parameter: {name} …` tells")]
+    Undeclared {
+        /// The parameter.
+        name: String,
+    },
+    /// The header tells of a parameter that the statement does not use.
+    #[error("the parameter {name} is not used")]
+    Unused {
+        /// The parameter.
+        name: String,
+    },
+    /// A folder or a file has a name that no subject can have.
+    #[error("the names of folder and file are lower-kebab-case, as in retail/top-sellers.sql")]
+    Name,
+    /// There is no such context.
+    #[error("there is no context {context}; there are {known}")]
+    Context {
+        /// The folder.
+        context: String,
+        /// The contexts that there are.
+        known: String,
+    },
+}
+
+/// A file that is no query.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .path.display())]
+pub struct BrokenFile {
+    /// The file.
+    pub path: PathBuf,
+    /// Why.
+    #[source]
+    pub error: QueryFileError,
+}
+
+impl Query {
+    /// Reads the text of a file.
+    ///
+    /// # Errors
+    /// [`QueryFileError`].
+    pub fn read(context: &str, name: &str, text: &str, contexts: &[String]) -> Result<Self, QueryFileError> {
+        if check_name("context", context).is_err() || check_name("query", name).is_err() {
+            return Err(QueryFileError::Name);
+        }
+        if !contexts.iter().any(|each| each == context) {
+            return Err(QueryFileError::Context { context: context.to_owned(), known: contexts.join(", ") });
+        }
+        if text.len() > BYTES_MAX {
+            return Err(QueryFileError::TooLarge);
+        }
+        let header = Header::read(text)?;
+        let statement = StatementText::read(text, |word| {
+            word == crate::definition::SYSTEM || contexts.iter().any(|each| sql_name(each) == word)
+        })?;
+        let declared = |name: &str| header.parameters.iter().any(|parameter| parameter.name == name);
+        let used = statement.parameters();
+        if let Some(name) = used.iter().find(|name| !declared(name)) {
+            return Err(QueryFileError::Undeclared { name: (*name).to_owned() });
+        }
+        if let Some(unused) = header.parameters.iter().find(|each| !used.contains(&each.name.as_str())) {
+            return Err(QueryFileError::Unused { name: unused.name.clone() });
+        }
+        Ok(Self { context: context.to_owned(), name: name.to_owned(), header, statement })
+    }
+}
+
+/// What is known of a file.
+#[derive(Debug)]
+struct Known {
+    text: Result<String, io::ErrorKind>,
+    query: Option<Arc<Query>>,
+}
+
+/// The queries of a folder.
+#[derive(Debug)]
+pub struct Library {
+    folder: PathBuf,
+    contexts: Vec<String>,
+    files: BTreeMap<PathBuf, Known>,
+}
+
+impl Library {
+    /// Of a folder that was not read yet.
+    pub fn new(folder: &Path, contexts: Vec<String>) -> Self {
+        Self { folder: folder.to_owned(), contexts, files: BTreeMap::new() }
+    }
+
+    /// All queries, by context and name.
+    pub fn queries(&self) -> BTreeMap<(String, String), Arc<Query>> {
+        let queries = self.files.values().filter_map(|known| known.query.clone());
+        queries.map(|query| ((query.context.clone(), query.name.clone()), query)).collect()
+    }
+
+    /// Reads what has changed since. `check` asks the database of a query that is new. Returns the files that are broken and were not,
+    /// or are so in another way.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn read(
+        &mut self,
+        mut check: impl FnMut(&Query) -> Result<(), String>,
+    ) -> io::Result<Vec<(PathBuf, String)>> {
+        let mut broken = Vec::new();
+        let paths = files_of(&self.folder)?;
+        self.files.retain(|path, _| paths.contains(path));
+        for path in paths {
+            let text = fs::read_to_string(&path);
+            let kind = text.as_ref().map(String::clone).map_err(io::Error::kind);
+            if self.files.get(&path).is_some_and(|known| known.text == kind) {
+                continue;
+            }
+            let before = self.files.remove(&path).and_then(|known| known.query);
+            let read = text.map_err(QueryFileError::from).and_then(|text| self.query(&path, &text));
+            let checked = read
+                .map_err(|error| one_line(&error))
+                .and_then(|query| check(&query).map(|()| Arc::new(query)));
+            let query = match checked {
+                Ok(query) => Some(query),
+                Err(problem) => {
+                    broken.push((path.clone(), problem));
+                    before
+                }
+            };
+            self.files.insert(path, Known { text: kind, query });
+        }
+        Ok(broken)
+    }
+
+    fn query(&self, path: &Path, text: &str) -> Result<Query, QueryFileError> {
+        let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
+        let context =
+            path.parent().and_then(Path::file_name).and_then(|name| name.to_str()).unwrap_or_default();
+        Query::read(context, name, text, &self.contexts)
+    }
+}
+
+/// The files of queries below a folder; none where the folder is not there.
+fn files_of(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for context in entries(folder)?.into_iter().filter(|path| path.is_dir()) {
+        let is_query = |path: &PathBuf| path.extension().is_some_and(|ending| ending == ENDING);
+        files.extend(entries(&context)?.into_iter().filter(is_query));
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    match fs::read_dir(folder) {
+        Ok(entries) => entries.map(|entry| entry.map(|entry| entry.path())).collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str =
+        "-- title: Tills\n-- parameter: store text\nSELECT * FROM retail.till WHERE store = :store";
+
+    #[test]
+    fn a_broken_file_keeps_the_query_as_it_was_and_is_told_of_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("retail/tills.sql");
+        fs::create_dir(path.parent().unwrap()).unwrap();
+        let mut library = Library::new(folder.path(), vec!["retail".to_owned()]);
+        fs::write(&path, TEXT).unwrap();
+        assert!(library.read(|_| Ok(())).unwrap().is_empty());
+        let before = library.queries();
+        assert_eq!(before.len(), 1);
+
+        fs::write(&path, TEXT.replace(":store", ":shop")).unwrap();
+        let broken = library.read(|_| Ok(())).unwrap();
+        assert!(broken[0].1.contains("uses :shop"), "{broken:?}");
+        assert_eq!(library.queries(), before);
+        assert!(library.read(|_| Ok(())).unwrap().is_empty(), "it is told of once");
+
+        fs::write(&path, TEXT.replace("Tills", "All tills")).unwrap();
+        let refused = library.read(|_| Err("no such table".to_owned())).unwrap();
+        assert_eq!((refused.len(), library.queries() == before), (1, true));
+        fs::write(&path, TEXT.replace("Tills", "Every till")).unwrap();
+        assert!(library.read(|_| Ok(())).unwrap().is_empty());
+        assert_eq!(library.queries().values().next().unwrap().header.title, "Every till");
+        fs::remove_file(&path).unwrap();
+        assert!(library.read(|_| Ok(())).unwrap().is_empty());
+        assert!(library.queries().is_empty());
+    }
+
+    #[test]
+    fn files_that_are_no_queries_say_what_is_wrong() {
+        let read = |context: &str, name: &str, text: &str| {
+            Query::read(context, name, text, &["retail".to_owned()]).unwrap_err().to_string()
+        };
+        assert!(read("shop", "a", TEXT).contains("there is no context shop; there are retail"));
+        assert!(read("retail", "A b", TEXT).contains("lower-kebab-case"));
+        assert!(
+            read("retail", "a", "-- title: A\nSELECT 1; SELECT 2")
+                .contains("line 2: a query is one statement")
+        );
+        assert!(read("retail", "a", "-- title: A\n-- parameter: x text\nSELECT 1").contains("x is not used"));
+    }
+}

@@ -1,0 +1,180 @@
+//! Asks a database of PostgreSQL, in transactions that only read, as the role that may only read where one is named.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use postgres::{Client, Config, NoTls, Transaction, error::SqlState, types::ToSql};
+use serde_json::{Map, Value as Json};
+
+use super::{Answer, Argument, AskError, Limits, Reader, StatementText};
+use crate::{
+    database::DatabaseError,
+    definition::{Dialect, quoted},
+    table::Value,
+};
+
+/// How many connections are kept for the next questions.
+const KEPT: usize = 8;
+/// What the connections are called in `pg_stat_activity`.
+const APPLICATION_NAME: &str = "millstream query";
+/// How long a statement may be prepared.
+const CHECK_TIME: Duration = Duration::from_secs(5);
+const POSITION: &str = "SELECT generation, min(sequence) FROM millstream.position WHERE projection NOT LIKE '*.%' \
+     GROUP BY generation ORDER BY 2 LIMIT 1";
+
+/// A database that is asked.
+pub struct PostgresReader {
+    config: Config,
+    role: Option<String>,
+    idle: Mutex<Vec<Client>>,
+}
+
+impl PostgresReader {
+    /// Of an address, which does not have to answer yet.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Address`].
+    pub fn new(address: &str, role: Option<&str>) -> Result<Self, DatabaseError> {
+        let mut config: Config = address.parse().map_err(DatabaseError::Address)?;
+        config.application_name(APPLICATION_NAME);
+        Ok(Self { config, role: role.map(str::to_owned), idle: Mutex::default() })
+    }
+
+    fn with_transaction<T>(
+        &self,
+        time: Duration,
+        work: impl FnOnce(&mut Transaction<'_>) -> Result<T, AskError>,
+    ) -> Result<T, AskError> {
+        let unavailable = |error: postgres::Error| AskError::Unavailable(words(&error));
+        let idle = self
+            .idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop()
+            .filter(|client| !client.is_closed());
+        let mut client = match idle {
+            Some(client) => client,
+            None => {
+                let mut client = self.config.connect(NoTls).map_err(unavailable)?;
+                client.batch_execute("SET TIME ZONE 'UTC'").map_err(unavailable)?;
+                client
+            }
+        };
+        let mut transaction = client.build_transaction().read_only(true).start().map_err(unavailable)?;
+        let role =
+            self.role.as_deref().map(|role| format!("SET LOCAL ROLE {};", quoted(role))).unwrap_or_default();
+        let settings = format!("SET LOCAL statement_timeout = {}; {role}", time.as_millis());
+        transaction.batch_execute(&settings).map_err(unavailable)?;
+        let done = work(&mut transaction);
+        let ended = transaction.rollback();
+        if ended.is_ok() {
+            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            if idle.len() < KEPT {
+                idle.push(client);
+            }
+        }
+        done
+    }
+}
+
+/// The client waits when it closes a connection, which an async thread must not.
+impl Drop for PostgresReader {
+    fn drop(&mut self) {
+        let idle = std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner));
+        if !idle.is_empty() {
+            // It can only panic, and there is nobody left to tell.
+            let _ended = std::thread::spawn(move || drop(idle)).join();
+        }
+    }
+}
+
+fn words(error: &postgres::Error) -> String {
+    error.as_db_error().map_or_else(|| error.to_string(), |error| error.message().to_owned())
+}
+
+fn refused(error: &postgres::Error, time: Duration) -> AskError {
+    match error.code() {
+        Some(&SqlState::QUERY_CANCELED) => AskError::TooLong(time),
+        Some(code) if !["57P", "53", "08"].iter().any(|class| code.code().starts_with(class)) => {
+            let place = error.as_db_error().and_then(|error| error.hint()).map(|hint| format!(" ({hint})"));
+            AskError::Refused(format!("{}{}", words(error), place.unwrap_or_default()))
+        }
+        _ => AskError::Unavailable(words(error)),
+    }
+}
+
+/// The statement with its parameters as texts, which the server reads as what they are.
+fn written(statement: &StatementText, arguments: &[Argument]) -> String {
+    statement.written(Dialect::Postgres, |name| {
+        let place = arguments.iter().position(|argument| argument.name == name);
+        let kind =
+            place.and_then(|place| arguments.get(place)).map_or("text", |argument| argument.kind.postgres());
+        format!("(${}::text::{kind})", place.map_or(0, |place| place + 1))
+    })
+}
+
+fn text_of(value: &Value) -> Option<String> {
+    match value {
+        Value::Null => None,
+        Value::Integer(number) => Some(number.to_string()),
+        Value::Real(number) => Some(number.to_string()),
+        Value::Boolean(truth) => Some(truth.to_string()),
+        Value::Text(text) => Some(text.replace('\0', "\u{fffd}")),
+    }
+}
+
+impl Reader for PostgresReader {
+    fn check(&self, statement: &StatementText, arguments: &[Argument]) -> Result<(), AskError> {
+        let text = written(statement, arguments);
+        self.with_transaction(CHECK_TIME, |transaction| {
+            transaction.prepare(&text).map(drop).map_err(|error| refused(&error, CHECK_TIME))
+        })
+    }
+
+    fn ask(
+        &self,
+        statement: &StatementText,
+        arguments: &[Argument],
+        limits: Limits,
+    ) -> Result<Answer, AskError> {
+        let text = written(statement, arguments);
+        let values: Vec<Option<String>> = arguments.iter().map(|argument| text_of(&argument.value)).collect();
+        let values: Vec<&(dyn ToSql + Sync)> =
+            values.iter().map(|value| value as &(dyn ToSql + Sync)).collect();
+        self.with_transaction(limits.time, |transaction| {
+            let failed = |error: postgres::Error| refused(&error, limits.time);
+            let position = transaction.query_opt(POSITION, &[]).map_err(failed)?;
+            let position = position.map(|row| {
+                let sequence: i64 = row.get(1);
+                (row.get(0), u64::try_from(sequence).unwrap_or_default())
+            });
+            let inner = transaction.prepare(&text).map_err(failed)?;
+            let columns = inner.columns().iter().map(|column| column.name().to_owned()).collect();
+            // The server writes each row as JSON, whatever its types are.
+            let outer = transaction
+                .prepare(&format!("SELECT row_to_json(q)::text FROM ({text}\n) AS q"))
+                .map_err(failed)?;
+            let portal = transaction.bind(&outer, &values).map_err(failed)?;
+            let most = i32::try_from(limits.rows + 1).unwrap_or(i32::MAX);
+            let found = transaction.query_portal(&portal, most).map_err(failed)?;
+            let mut answer = Answer { columns, position, ..Answer::default() };
+            let mut bytes = 0;
+            for row in &found {
+                if answer.rows.len() == limits.rows {
+                    answer.is_cut = true;
+                    break;
+                }
+                let text: &str = row.get(0);
+                bytes += text.len();
+                if bytes > limits.bytes {
+                    return Err(AskError::TooLarge(limits.bytes));
+                }
+                let record: Result<Map<String, Json>, _> = serde_json::from_str(text);
+                answer.rows.push(record.map_err(|error| AskError::Unavailable(error.to_string()))?);
+            }
+            Ok(answer)
+        })
+    }
+}

@@ -1,0 +1,237 @@
+//! Asks a file of SQLite, through connections that can only read, and for which whatever is neither reading nor computing is forbidden.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use rusqlite::{
+    Connection, ErrorCode, OpenFlags, ToSql,
+    hooks::{AuthAction, AuthContext, Authorization},
+    limits::Limit,
+    types::ValueRef,
+};
+use serde_json::{Map, Value as Json, json};
+use tokio::time::Instant;
+
+use super::{Answer, Argument, AskError, Limits, Reader, StatementText, size_of};
+use crate::{
+    definition::{Dialect, create_beside, take_place},
+    plan::Plan,
+};
+
+/// How many connections are kept for the next questions.
+const KEPT: usize = 8;
+/// How many steps of SQLite's machine lie between two looks at the clock: some tenths of a millisecond.
+const STEPS_BETWEEN_LOOKS: i32 = 10_000;
+/// The memory for the pages of one connection, in KiB.
+const CACHE_KIBIBYTES: i64 = 8 * 1024;
+/// How long a connection waits for a lock of the file.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+/// Functions that reach beyond the database or tell of the machine.
+const FORBIDDEN_FUNCTIONS: [&str; 6] =
+    ["load_extension", "readfile", "writefile", "edit", "fts3_tokenizer", "sqlite_compileoption_get"];
+const POSITION: &str = "SELECT generation, min(sequence) FROM millstream_position WHERE projection NOT LIKE '*.%' \
+     GROUP BY generation ORDER BY 2 LIMIT 1";
+
+/// A file that is asked.
+pub struct SqliteReader {
+    path: PathBuf,
+    idle: Mutex<Vec<Connection>>,
+}
+
+impl SqliteReader {
+    /// Of a file, which does not have to be there yet.
+    pub fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), idle: Mutex::default() }
+    }
+
+    /// Of a database in memory that has the tables of a plan, without rows, to check queries.
+    ///
+    /// # Errors
+    /// [`AskError`].
+    pub fn of_empty_tables(plan: &Plan) -> Result<Self, AskError> {
+        let unavailable = |error: rusqlite::Error| AskError::Unavailable(error.to_string());
+        let mut connection = Connection::open_in_memory().map_err(unavailable)?;
+        connection.execute_batch(&Dialect::Sqlite.system()).map_err(unavailable)?;
+        for table in plan.tables() {
+            let statements =
+                [create_beside(Dialect::Sqlite, table), take_place(Dialect::Sqlite, table)].concat();
+            connection.execute_batch(&statements.join("\n")).map_err(unavailable)?;
+        }
+        restrict(&mut connection)?;
+        Ok(Self { path: PathBuf::new(), idle: Mutex::new(vec![connection]) })
+    }
+
+    fn connection(&self) -> Result<Connection, AskError> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        idle.map_or_else(|| self.open(), Ok)
+    }
+
+    fn open(&self) -> Result<Connection, AskError> {
+        let unavailable = |error: rusqlite::Error| AskError::Unavailable(error.to_string());
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut connection = Connection::open_with_flags(&self.path, flags).map_err(unavailable)?;
+        restrict(&mut connection)?;
+        Ok(connection)
+    }
+}
+
+/// Leaves a connection nothing but reading.
+fn restrict(connection: &mut Connection) -> Result<(), AskError> {
+    let unavailable = |error: rusqlite::Error| AskError::Unavailable(error.to_string());
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(unavailable)?;
+    connection.pragma_update(None, "query_only", true).map_err(unavailable)?;
+    connection.pragma_update(None, "trusted_schema", false).map_err(unavailable)?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIBIBYTES).map_err(unavailable)?;
+    for (limit, most) in [
+        (Limit::SQLITE_LIMIT_LENGTH, 8 * 1024 * 1024),
+        (Limit::SQLITE_LIMIT_SQL_LENGTH, 128 * 1024),
+        (Limit::SQLITE_LIMIT_COLUMN, 500),
+        (Limit::SQLITE_LIMIT_EXPR_DEPTH, 200),
+        (Limit::SQLITE_LIMIT_COMPOUND_SELECT, 50),
+        (Limit::SQLITE_LIMIT_VDBE_OP, 100_000),
+        (Limit::SQLITE_LIMIT_FUNCTION_ARG, 32),
+        (Limit::SQLITE_LIMIT_ATTACHED, 0),
+        (Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 1_000),
+        (Limit::SQLITE_LIMIT_VARIABLE_NUMBER, 100),
+        (Limit::SQLITE_LIMIT_TRIGGER_DEPTH, 1),
+        (Limit::SQLITE_LIMIT_WORKER_THREADS, 0),
+    ] {
+        connection.set_limit(limit, most).map_err(unavailable)?;
+    }
+    connection.authorizer(Some(allowed)).map_err(unavailable)
+}
+
+fn begin_or_end(connection: &mut Connection, statement: &str) -> Result<(), AskError> {
+    let unavailable = |error: rusqlite::Error| AskError::Unavailable(error.to_string());
+    connection.authorizer(None::<fn(AuthContext<'_>) -> Authorization>).map_err(unavailable)?;
+    connection.execute_batch(statement).map_err(unavailable)?;
+    connection.authorizer(Some(allowed)).map_err(unavailable)
+}
+
+/// Reading and computing are allowed, and nothing else.
+fn allowed(context: AuthContext<'_>) -> Authorization {
+    match context.action {
+        AuthAction::Select | AuthAction::Read { .. } | AuthAction::Recursive => Authorization::Allow,
+        AuthAction::Function { function_name } if !FORBIDDEN_FUNCTIONS.contains(&function_name) => {
+            Authorization::Allow
+        }
+        _ => Authorization::Deny,
+    }
+}
+
+/// The words of SQLite, and where it stumbled.
+fn refused(error: &rusqlite::Error, limits: Option<Limits>) -> AskError {
+    let code = error.sqlite_error_code();
+    match (error, code, limits) {
+        (_, Some(ErrorCode::OperationInterrupted), Some(limits)) => AskError::TooLong(limits.time),
+        (_, Some(ErrorCode::DatabaseBusy | ErrorCode::SystemIoFailure | ErrorCode::CannotOpen), _) => {
+            AskError::Unavailable(error.to_string())
+        }
+        (rusqlite::Error::SqlInputError { msg, sql, offset, .. }, _, _) => {
+            let before = usize::try_from(*offset).ok().and_then(|offset| sql.get(..offset));
+            match before {
+                Some(before) => {
+                    let line = before.matches('\n').count() + 1;
+                    let column = before.rsplit('\n').next().map_or(0, |last| last.chars().count()) + 1;
+                    AskError::Refused(format!("line {line}, column {column}: {msg}"))
+                }
+                None => AskError::Refused(msg.clone()),
+            }
+        }
+        _ => AskError::Refused(error.to_string()),
+    }
+}
+
+fn json_of(value: ValueRef<'_>) -> Json {
+    match value {
+        ValueRef::Null => Json::Null,
+        ValueRef::Integer(number) => json!(number),
+        ValueRef::Real(number) => json!(number),
+        ValueRef::Text(text) => json!(String::from_utf8_lossy(text)),
+        ValueRef::Blob(bytes) => json!(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()),
+    }
+}
+
+fn written(statement: &StatementText) -> String {
+    statement.written(Dialect::Sqlite, |name| format!(":{name}"))
+}
+
+impl SqliteReader {
+    fn ask_through(
+        connection: &Connection,
+        statement: &StatementText,
+        arguments: &[Argument],
+        limits: Limits,
+    ) -> Result<Answer, AskError> {
+        let failed = |error: rusqlite::Error| refused(&error, Some(limits));
+        let position = connection.query_row(POSITION, [], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?)));
+        let position = position
+            .ok()
+            .map(|(generation, sequence)| (generation, u64::try_from(sequence).unwrap_or_default()));
+        let mut prepared = connection.prepare(&written(statement)).map_err(failed)?;
+        let columns: Vec<String> = prepared.column_names().map(str::to_owned).collect();
+        let names: Vec<String> = arguments.iter().map(|argument| format!(":{}", argument.name)).collect();
+        let values: Vec<(&str, &dyn ToSql)> = names
+            .iter()
+            .zip(arguments)
+            .map(|(name, argument)| (name.as_str(), &argument.value as &dyn ToSql))
+            .collect();
+        let mut found = prepared.query(values.as_slice()).map_err(failed)?;
+        let mut answer = Answer { columns, position, ..Answer::default() };
+        let mut bytes = 0;
+        while let Some(row) = found.next().map_err(failed)? {
+            if answer.rows.len() == limits.rows {
+                answer.is_cut = true;
+                break;
+            }
+            let mut record = Map::new();
+            for (place, name) in answer.columns.iter().enumerate() {
+                let value = json_of(row.get_ref(place).map_err(failed)?);
+                bytes += name.len() + 4 + size_of(&value);
+                record.insert(name.clone(), value);
+            }
+            if bytes > limits.bytes {
+                return Err(AskError::TooLarge(limits.bytes));
+            }
+            answer.rows.push(record);
+        }
+        Ok(answer)
+    }
+}
+
+impl Reader for SqliteReader {
+    fn check(&self, statement: &StatementText, _: &[Argument]) -> Result<(), AskError> {
+        let connection = self.connection()?;
+        let checked =
+            connection.prepare(&written(statement)).map(drop).map_err(|error| refused(&error, None));
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        checked
+    }
+
+    fn ask(
+        &self,
+        statement: &StatementText,
+        arguments: &[Argument],
+        limits: Limits,
+    ) -> Result<Answer, AskError> {
+        let mut connection = self.connection()?;
+        let deadline = Instant::now() + limits.time;
+        let is_late = move || Instant::now() >= deadline;
+        let unavailable = |error: rusqlite::Error| AskError::Unavailable(error.to_string());
+        connection.progress_handler(STEPS_BETWEEN_LOOKS, Some(is_late)).map_err(unavailable)?;
+        // One transaction, so that the rows are those of the position. Beginning and ending it is forbidden to the statement, so that
+        // the guard stands aside for it.
+        begin_or_end(&mut connection, "BEGIN")?;
+        let answer = Self::ask_through(&connection, statement, arguments, limits);
+        connection.progress_handler(0, None::<fn() -> bool>).map_err(unavailable)?;
+        begin_or_end(&mut connection, "ROLLBACK")?;
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < KEPT {
+            idle.push(connection);
+        }
+        answer
+    }
+}

@@ -1,0 +1,470 @@
+//! Answers `query.<context>.<name>`, one endpoint of a micro service for each configured query.
+//!
+//! The body of a request is a JSON record of arguments. The answer carries the position up to which the tables show EVENTS; a request
+//! that carries a position waits, for a bounded time, until they show it. Files are looked at every few seconds: a new query is there at once, one that
+//! has gone is not, and none that stays misses a request.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_nats::{Client, HeaderMap, Message};
+use bytes::Bytes;
+use futures::FutureExt as _;
+use millstream_contract::{
+    error_text::{bounded, one_line},
+    header,
+    header_check::check_headers,
+    position::Position,
+    stream_names::EVENTS,
+};
+use millstream_jetstream::{
+    broker::Broker as _,
+    nats_broker::{
+        NatsBroker,
+        door::Door,
+        headers_from,
+        service::{About, Endpoint, Endpoints, Service, ServiceError},
+    },
+};
+use millstream_read_side::projection_runner::{ProjectionStatus, any_changed};
+use serde_json::{Value as Json, json};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::Instant,
+};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
+
+use super::{
+    library::{Library, Query},
+    reader::{Answer, Argument, AskError, Limits, Reader},
+};
+
+/// How often the files are looked at.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+/// The headers of ours that a request may have.
+const HEADERS: [&str; 2] = [header::POSITION, header::WAIT_MS];
+/// How long a request waits for its position, unless it says otherwise.
+const WAIT_DEFAULT: Duration = Duration::from_secs(2);
+/// How long it may wait.
+const WAIT_MAX: Duration = Duration::from_secs(30);
+/// How many bytes of an answer are left for what stands around its rows.
+const AROUND_BYTES: usize = 4 * 1024;
+/// How many answers are kept at most.
+const KEPT_MAX: usize = 256;
+/// The largest body of a request.
+const REQUEST_BYTES_MAX: usize = 64 * 1024;
+
+type Name = (String, String);
+type Queries = BTreeMap<Name, Arc<Query>>;
+
+/// The settings of the service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuerySettings {
+    /// The folder of the queries.
+    pub folder: PathBuf,
+    /// How long a query may run.
+    pub time: Duration,
+    /// How many run at once.
+    pub at_once: usize,
+}
+
+/// An answer that may be given again.
+struct Kept {
+    at: Instant,
+    body: Bytes,
+    position: Option<(String, u64)>,
+}
+
+/// What all requests share.
+struct Shared {
+    broker: NatsBroker,
+    reader: Arc<dyn Reader>,
+    settings: QuerySettings,
+    running: Semaphore,
+    queries: Mutex<Queries>,
+    kept: Mutex<HashMap<String, Kept>>,
+    statuses: Vec<watch::Receiver<ProjectionStatus>>,
+    requests: TaskTracker,
+    /// What listens on the line that is there now.
+    line: Mutex<Option<OnLine>>,
+    closing: CancellationToken,
+}
+
+/// The endpoints on a line.
+struct OnLine {
+    endpoints: Endpoints,
+    /// What ends each of them.
+    listening: HashMap<Name, DropGuard>,
+}
+
+/// The service could not be registered.
+#[derive(Debug, thiserror::Error)]
+#[error("the queries cannot be registered; may this user subscribe to query.*.* and $SRV.>?")]
+pub struct QueryServiceError {
+    #[source]
+    source: async_nats::Error,
+}
+
+/// A running service.
+pub struct SqlQueries {
+    door: Door,
+    shared: Arc<Shared>,
+    looking: tokio::task::JoinHandle<()>,
+}
+
+impl SqlQueries {
+    /// Registers the queries of a library, which was read once, and goes on looking at its files. `statuses` say how far the tables
+    /// are.
+    ///
+    /// # Errors
+    /// [`QueryServiceError`] when the connection is closed.
+    pub async fn start(
+        broker: &NatsBroker,
+        version: &str,
+        library: Library,
+        reader: Arc<dyn Reader>,
+        settings: QuerySettings,
+        statuses: Vec<watch::Receiver<ProjectionStatus>>,
+    ) -> Result<Self, QueryServiceError> {
+        let shared = Arc::new(Shared {
+            broker: broker.clone(),
+            reader,
+            running: Semaphore::new(settings.at_once),
+            settings,
+            queries: Mutex::new(library.queries()),
+            kept: Mutex::default(),
+            statuses,
+            requests: TaskTracker::new(),
+            line: Mutex::default(),
+            closing: CancellationToken::new(),
+        });
+        let (registered, version) = (Arc::clone(&shared), version.to_owned());
+        let door = Door::open(broker, EVENTS, move |client| {
+            register(client, version.clone(), Arc::clone(&registered)).boxed()
+        });
+        let door = door.await.map_err(|source| QueryServiceError { source })?;
+        let looking = tokio::spawn(look(Arc::clone(&shared), library));
+        Ok(Self { door, shared, looking })
+    }
+
+    /// Takes no more requests, and returns when those that were taken are answered.
+    pub async fn stop(self) {
+        let Self { door, shared, looking } = self;
+        shared.closing.cancel();
+        if let Err(error) = looking.await {
+            tracing::error!(%error, "looking at the files of queries failed");
+        }
+        let client = door.close().await;
+        shared.requests.close();
+        shared.requests.wait().await;
+        if let Some(client) = client
+            && let Err(error) = client.flush().await
+        {
+            tracing::debug!(%error, "the connection went before the queries");
+        }
+        // Connections to a database are closed away from the async threads.
+        let closed = tokio::task::spawn_blocking(move || drop(shared)).await;
+        closed.unwrap_or_else(|error| tracing::error!(%error, "closing the connections of queries failed"));
+    }
+}
+
+async fn register(
+    client: Client,
+    version: String,
+    shared: Arc<Shared>,
+) -> Result<Service, async_nats::Error> {
+    let about = About::new("sql", &version, "millstream sql: configured queries over views and reports");
+    let service = Service::start(&shared.broker, client, about).await?;
+    let mut on_line = OnLine { endpoints: service.endpoints().clone(), listening: HashMap::new() };
+    let names: Vec<Name> = shared.queries().keys().cloned().collect();
+    for name in names {
+        listen(&shared, &mut on_line, name).await?;
+    }
+    *shared.line() = Some(on_line);
+    Ok(service)
+}
+
+async fn listen(shared: &Arc<Shared>, on_line: &mut OnLine, name: Name) -> Result<(), async_nats::Error> {
+    let (context, query) = &name;
+    let subject = format!("query.{context}.{query}");
+    let title = shared.queries().get(&name).map(|query| query.header.title.clone()).unwrap_or_default();
+    let endpoint =
+        on_line.endpoints.add(&format!("{context}_{query}"), &subject, &[("title", title.as_str())]).await?;
+    let ends = shared.closing.child_token();
+    shared.requests.spawn(take(Arc::clone(shared), endpoint, name.clone(), ends.clone()));
+    on_line.listening.insert(name, ends.drop_guard());
+    Ok(())
+}
+
+/// Takes the requests of one query, each in a task of its own.
+async fn take(shared: Arc<Shared>, mut endpoint: Endpoint, name: Name, ends: CancellationToken) {
+    loop {
+        let request = tokio::select! {
+            request = endpoint.next() => request,
+            () = ends.cancelled() => {
+                endpoint.stop().await;
+                break;
+            }
+        };
+        let Some(request) = request else { return };
+        let (own, name) = (Arc::clone(&shared), name.clone());
+        shared.requests.spawn(async move { own.respond(&name, request).await });
+    }
+    while let Some(request) = endpoint.next().await {
+        shared.respond(&name, request).await;
+    }
+}
+
+/// Looks at the files again and again.
+async fn look(shared: Arc<Shared>, mut library: Library) {
+    let mut looks = tokio::time::interval(LOOK_INTERVAL);
+    loop {
+        tokio::select! {
+            () = shared.closing.cancelled() => return,
+            _ = looks.tick() => {}
+        }
+        let reader = Arc::clone(&shared.reader);
+        let looked = tokio::task::spawn_blocking(move || {
+            let broken = library.read(|query| check(reader.as_ref(), query));
+            (library, broken)
+        });
+        let broken;
+        (library, broken) = match looked.await {
+            Ok(looked) => looked,
+            Err(error) => return tracing::error!(%error, "looking at the files of queries failed"),
+        };
+        tell(&broken);
+        shared.take_over(library.queries()).await;
+    }
+}
+
+/// Tells of files that are broken.
+pub(crate) fn tell(broken: &std::io::Result<Vec<(PathBuf, String)>>) {
+    match broken {
+        Ok(broken) => {
+            for (path, problem) in broken {
+                tracing::error!(file = %path.display(), problem, "a query is broken; what was there before stays");
+            }
+        }
+        Err(error) => tracing::error!(%error, "the folder of queries cannot be read"),
+    }
+}
+
+/// Whether the database understands a query. Where it cannot be asked, the first request will tell.
+pub(crate) fn check(reader: &dyn Reader, query: &Query) -> Result<(), String> {
+    match reader.check(&query.statement, &arguments(query, None)) {
+        Ok(()) | Err(AskError::Unavailable(_)) => Ok(()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// The parameters with values, or without any.
+fn arguments(query: &Query, values: Option<Vec<crate::table::Value>>) -> Vec<Argument> {
+    let mut values = values.unwrap_or_default().into_iter();
+    let parameters = query.header.parameters.iter();
+    parameters
+        .map(|parameter| Argument {
+            name: parameter.name.clone(),
+            kind: parameter.kind,
+            value: values.next().unwrap_or(crate::table::Value::Null),
+        })
+        .collect()
+}
+
+impl Shared {
+    fn queries(&self) -> std::sync::MutexGuard<'_, Queries> {
+        self.queries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn line(&self) -> std::sync::MutexGuard<'_, Option<OnLine>> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes over what the files say now: listens for what is new, and no more for what has gone.
+    async fn take_over(self: &Arc<Self>, queries: Queries) {
+        if *self.queries() == queries {
+            return;
+        }
+        self.queries().clone_from(&queries);
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let Some(mut on_line) = self.line().take() else { return };
+        on_line.listening.retain(|name, _| queries.contains_key(name));
+        for name in queries.into_keys() {
+            if !on_line.listening.contains_key(&name)
+                && let Err(error) = listen(self, &mut on_line, name).await
+            {
+                tracing::warn!(%error, "a new query cannot be registered; the next line registers it");
+            }
+        }
+        let mut line = self.line();
+        // A line that came meanwhile has registered everything itself.
+        if line.is_none() {
+            *line = Some(on_line);
+        }
+    }
+
+    async fn respond(&self, name: &Name, request: millstream_jetstream::nats_broker::service::Request) {
+        let answered = self.answer(name, &request.message).await;
+        let mut headers = HeaderMap::new();
+        let body = answered.map(|(body, position)| {
+            if let Some((generation, sequence)) = position {
+                headers.insert(header::POSITION, Position::new(EVENTS, generation, sequence).to_string());
+            }
+            headers.insert(header::CONTENT_TYPE, header::JSON);
+            body
+        });
+        if let Err(error) = request.respond(&self.broker, body, headers).await {
+            tracing::debug!(subject = %request.message.subject, %error, "a query has nobody to answer");
+        }
+    }
+
+    async fn answer(
+        &self,
+        name: &Name,
+        message: &Message,
+    ) -> Result<(Bytes, Option<(String, u64)>), ServiceError> {
+        let refuse = |code: u16, status: String| ServiceError { code, status: bounded(&status).to_string() };
+        let query = self.queries().get(name).cloned();
+        let query = query.ok_or_else(|| refuse(404, format!("there is no query {}.{}", name.0, name.1)))?;
+        let headers = headers_from(message.headers.as_ref());
+        check_headers(&headers, &HEADERS).map_err(|error| refuse(400, error.to_string()))?;
+        let given = given(&message.payload).map_err(|problem| refuse(400, problem))?;
+        let values = query.header.arguments(&given).map_err(|error| refuse(400, error.to_string()))?;
+        let arguments = arguments(&query, Some(values));
+        if let Some(position) = headers.find(header::POSITION) {
+            let wait = wait_of(headers.find(header::WAIT_MS)).map_err(|problem| refuse(400, problem))?;
+            let position = position.parse::<Position>().map_err(|error| refuse(400, one_line(&error)))?;
+            self.reached(&position, wait).await.map_err(|(code, problem)| refuse(code, problem))?;
+        }
+        let key = format!("{}.{} {arguments:?}", name.0, name.1);
+        if let Some(kept) = self.kept(&key, query.header.cache, headers.find(header::POSITION)) {
+            return Ok(kept);
+        }
+        let busy = || refuse(429, format!("{} queries run already; try again", self.settings.at_once));
+        let _running = self.running.try_acquire().map_err(|_| busy())?;
+        let limits = Limits {
+            time: self.settings.time,
+            rows: query.header.rows,
+            bytes: self.broker.message_bytes_max().saturating_sub(AROUND_BYTES),
+        };
+        let (reader, asked) = (Arc::clone(&self.reader), Arc::clone(&query));
+        let answer =
+            tokio::task::spawn_blocking(move || reader.ask(&asked.statement, &arguments, limits)).await;
+        let answer = answer.map_err(|error| refuse(500, error.to_string()))?;
+        let answer = answer.map_err(|error| {
+            let code = match &error {
+                AskError::Refused(_) => 400,
+                AskError::TooLong(_) => 504,
+                AskError::TooLarge(_) => 413,
+                AskError::Unavailable(_) => 503,
+            };
+            refuse(code, error.to_string())
+        })?;
+        let position = answer.position.clone();
+        let body = Bytes::from(body_of(&query, answer));
+        if body.len() > self.broker.message_bytes_max().saturating_sub(AROUND_BYTES / 2) {
+            return Err(refuse(413, AskError::TooLarge(limits.bytes).to_string()));
+        }
+        if !query.header.cache.is_zero() {
+            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            if kept.len() >= KEPT_MAX {
+                kept.clear();
+            }
+            kept.insert(key, Kept { at: Instant::now(), body: body.clone(), position: position.clone() });
+        }
+        Ok((body, position))
+    }
+
+    /// An answer that is young enough; to whoever named a position, only one that was given behind it.
+    fn kept(
+        &self,
+        key: &str,
+        cache: Duration,
+        position: Option<&str>,
+    ) -> Option<(Bytes, Option<(String, u64)>)> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = kept.get(key).filter(|kept| kept.at.elapsed() < cache)?;
+        if let Some(position) = position.and_then(|position| position.parse::<Position>().ok()) {
+            let (generation, sequence) = kept.position.as_ref()?;
+            if *generation != position.generation || *sequence < position.sequence {
+                return None;
+            }
+        }
+        Some((kept.body.clone(), kept.position.clone()))
+    }
+
+    /// Waits until the tables show a position of EVENTS.
+    async fn reached(&self, position: &Position, wait: Duration) -> Result<(), (u16, String)> {
+        if position.stream != EVENTS {
+            return Err((
+                400,
+                format!("a position of {} is none that tables show; name one of {EVENTS}", position.stream),
+            ));
+        }
+        let mut statuses: Vec<_> =
+            self.statuses.iter().filter(|status| status.borrow().stream == EVENTS).cloned().collect();
+        let behind = |statuses: &mut Vec<watch::Receiver<ProjectionStatus>>| {
+            statuses.iter_mut().find_map(|status| {
+                let status = status.borrow_and_update();
+                let is_there =
+                    *status.generation == *position.generation && status.sequence >= position.sequence;
+                (!is_there).then(|| status.position())
+            })
+        };
+        let reached = async {
+            while behind(&mut statuses).is_some() {
+                any_changed(statuses.iter_mut()).await;
+            }
+        };
+        if tokio::time::timeout(wait, reached).await.is_ok() {
+            return Ok(());
+        }
+        match behind(&mut statuses) {
+            None => Ok(()),
+            Some(at) => Err((
+                504,
+                format!(
+                    "the tables have not reached {position} within {} ms; they are at {at}",
+                    wait.as_millis()
+                ),
+            )),
+        }
+    }
+}
+
+fn given(body: &[u8]) -> Result<BTreeMap<String, Json>, String> {
+    if body.len() > REQUEST_BYTES_MAX {
+        return Err(format!("body: {} bytes; a query has at most {REQUEST_BYTES_MAX}", body.len()));
+    }
+    match body.trim_ascii() {
+        [] => Ok(BTreeMap::new()),
+        body => serde_json::from_slice(body)
+            .map_err(|error| format!("body: {error}; it is a record of arguments")),
+    }
+}
+
+fn wait_of(text: Option<&str>) -> Result<Duration, String> {
+    let Some(text) = text else { return Ok(WAIT_DEFAULT) };
+    let milliseconds =
+        text.parse().map_err(|_| format!("{}: {text:?} is no number of milliseconds", header::WAIT_MS))?;
+    Ok(Duration::from_millis(milliseconds).min(WAIT_MAX))
+}
+
+fn body_of(query: &Query, answer: Answer) -> Vec<u8> {
+    let Answer { columns, rows, is_cut, .. } = answer;
+    let body = json!({
+        "query": format!("{}.{}", query.context, query.name),
+        "title": query.header.title,
+        "columns": columns,
+        "rows": rows,
+        "cut": is_cut,
+    });
+    serde_json::to_vec(&body).expect("JSON values can be written")
+}

@@ -1,0 +1,331 @@
+//! The tables in a file of SQLite, which one process fills and any number may read meanwhile.
+
+use std::{
+    fs::{File, OpenOptions, TryLockError},
+    path::Path,
+    time::Duration,
+};
+
+use millstream_store::read_store::{Checkpoint, ProjectionId};
+use millstream_values::money::places_other_than_hundredths;
+use rusqlite::{Connection, Transaction, TransactionBehavior, params, params_from_iter, types::ToSqlOutput};
+
+use crate::{
+    database::{Database, DatabaseError, Filling, Move, Rows, StoredPosition, TableChange},
+    definition::{BESIDE, Dialect, column_list, create_beside, drop_old, quoted, take_place},
+    table::{LINE_COLUMN, Table, TableRow, Value},
+};
+
+/// How long a statement waits for another process that writes, such as one that is ending.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How many prepared statements are kept: more than an application has tables, times three.
+const STATEMENTS_KEPT: usize = 512;
+
+/// A file that this process fills.
+pub struct SqliteDatabase {
+    connection: Connection,
+    _lock: File,
+}
+
+impl SqliteDatabase {
+    /// Opens the file, and makes it and its folder where they are missing.
+    ///
+    /// # Errors
+    /// [`DatabaseError`].
+    pub fn open(path: &Path) -> Result<Self, DatabaseError> {
+        let file_failed =
+            |path: &Path, source| DatabaseError::File { path: path.display().to_string(), source };
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(|source| file_failed(folder, source))?;
+        }
+        let lock_path = path.with_added_extension("lock");
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&lock_path);
+        let lock = lock.map_err(|source| file_failed(&lock_path, source))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(DatabaseError::Taken { path: path.display().to_string() });
+            }
+            Err(TryLockError::Error(source)) => return Err(file_failed(&lock_path, source)),
+        }
+        let connection = Connection::open(path).map_err(failed("open"))?;
+        connection.busy_timeout(BUSY_TIMEOUT).map_err(failed("busy_timeout"))?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
+        // Readers go on while it is written; and what was committed stays, also when the machine fails.
+        for (name, value) in [("journal_mode", "WAL"), ("synchronous", "FULL")] {
+            connection.pragma_update(None, name, value).map_err(failed(name))?;
+        }
+        let mut database = Self { connection, _lock: lock };
+        database.make_system_tables()?;
+        Ok(database)
+    }
+
+    fn make_system_tables(&mut self) -> Result<(), DatabaseError> {
+        let transaction = begin(&mut self.connection)?;
+        run(&transaction, &Dialect::Sqlite.system())?;
+        for (code, places) in places_other_than_hundredths() {
+            let statement = "INSERT OR REPLACE INTO millstream_currency VALUES (?1, ?2, ?3)";
+            let units = 10_i64.pow(places);
+            transaction.execute(statement, params![code, places, units]).map_err(failed(statement))?;
+        }
+        transaction.commit().map_err(failed("COMMIT"))
+    }
+}
+
+fn failed(statement: &str) -> impl FnOnce(rusqlite::Error) -> DatabaseError {
+    move |source| DatabaseError::Sqlite { statement: statement.to_owned(), source }
+}
+
+fn begin(connection: &mut Connection) -> Result<Transaction<'_>, DatabaseError> {
+    connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed("BEGIN IMMEDIATE"))
+}
+
+fn run(transaction: &Transaction<'_>, statements: &str) -> Result<(), DatabaseError> {
+    transaction.execute_batch(statements).map_err(failed(statements))
+}
+
+impl rusqlite::ToSql for Value {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(match self {
+            Self::Null => ToSqlOutput::Owned(rusqlite::types::Value::Null),
+            Self::Integer(number) => (*number).into(),
+            Self::Real(number) => (*number).into(),
+            Self::Boolean(truth) => i64::from(*truth).into(),
+            Self::Text(text) => text.as_str().into(),
+        })
+    }
+}
+
+fn stored_positions(connection: &Connection) -> Result<Vec<StoredPosition>, DatabaseError> {
+    let statement =
+        "SELECT projection, generation, sequence, message_id, version, definition FROM millstream_position";
+    let mut prepared = connection.prepare_cached(statement).map_err(failed(statement))?;
+    let rows = prepared.query_map([], |row| {
+        Ok(StoredPosition {
+            projection: ProjectionId::from_text(row.get_ref(0)?.as_str()?),
+            checkpoint: Checkpoint {
+                generation: row.get(1)?,
+                sequence: u64::try_from(row.get::<_, i64>(2)?).unwrap_or_default(),
+                message_id: row.get(3)?,
+                version: row.get(4)?,
+                complete_from: 0,
+            },
+            definition: row.get(5)?,
+        })
+    });
+    rows.and_then(Iterator::collect).map_err(failed(statement))
+}
+
+/// A sequence as the database has it; JetStream's do not come near the end of the numbers.
+pub(crate) fn number(sequence: u64) -> i64 {
+    i64::try_from(sequence).unwrap_or(i64::MAX)
+}
+
+/// Moves positions, each from where this process left it. None where all have moved already.
+fn move_positions(transaction: &Transaction<'_>, moves: &[Move]) -> Result<bool, DatabaseError> {
+    let statement = "UPDATE millstream_position SET generation = ?1, sequence = ?2, message_id = ?3, version = ?4 \
+         WHERE projection = ?5 AND generation = ?6 AND sequence = ?7 AND message_id = ?8";
+    let mut prepared = transaction.prepare_cached(statement).map_err(failed(statement))?;
+    for Move { projection, from, to } in moves {
+        let changed = prepared.execute(params![
+            to.generation,
+            number(to.sequence),
+            to.message_id,
+            to.version,
+            projection.as_str(),
+            from.generation,
+            number(from.sequence),
+            from.message_id,
+        ]);
+        if changed.map_err(failed(statement))? != 1 {
+            let stored = stored_positions(transaction)?;
+            return match all_moved(moves, &stored) {
+                true => Ok(false),
+                false => Err(DatabaseError::Moved { projection: projection.to_string() }),
+            };
+        }
+    }
+    Ok(true)
+}
+
+/// Whether the database has all these positions where they should be.
+pub(crate) fn all_moved(moves: &[Move], stored: &[StoredPosition]) -> bool {
+    moves.iter().all(|Move { projection, to, .. }| {
+        let found = stored.iter().find(|each| each.projection == *projection);
+        found.is_some_and(|found| {
+            let found = &found.checkpoint;
+            (&found.generation, found.sequence, &found.message_id)
+                == (&to.generation, to.sequence, &to.message_id)
+        })
+    })
+}
+
+/// The statements that change a table.
+struct Statements {
+    put: String,
+    remove: String,
+    /// Of each list: what removes a row's entries, and what adds one.
+    lists: Vec<(String, String)>,
+}
+
+fn where_key(table: &Table) -> String {
+    let parts = (1..).zip(table.key()).map(|(place, column)| format!("{} = ?{place}", quoted(&column.name)));
+    parts.collect::<Vec<_>>().join(" AND ")
+}
+
+fn places(count: usize) -> String {
+    (1..=count).map(|place| format!("?{place}")).collect::<Vec<_>>().join(", ")
+}
+
+impl Statements {
+    fn of(table: &Table, suffix: &str) -> Self {
+        let named = |name: &str| Dialect::Sqlite.name(&table.context, &format!("{name}{suffix}"));
+        let (name, key) = (named(&table.name), where_key(table));
+        let columns = column_list(table.columns.iter().map(|column| column.name.as_str()));
+        let key_names = || table.key().iter().map(|column| column.name.as_str());
+        let lists = table.lists.iter().map(|list| {
+            let names = key_names()
+                .chain([LINE_COLUMN])
+                .chain(list.columns.iter().map(|column| column.name.as_str()));
+            let count = table.key_columns + 1 + list.columns.len();
+            let list = named(&list.name);
+            (
+                format!("DELETE FROM {list} WHERE {key}"),
+                format!("INSERT INTO {list} ({}) VALUES ({})", column_list(names), places(count)),
+            )
+        });
+        Self {
+            put: format!(
+                "INSERT OR REPLACE INTO {name} ({columns}) VALUES ({})",
+                places(table.columns.len())
+            ),
+            remove: format!("DELETE FROM {name} WHERE {key}"),
+            lists: lists.collect(),
+        }
+    }
+
+    fn remove(&self, transaction: &Transaction<'_>, key: &[Value]) -> Result<(), DatabaseError> {
+        for (remove, _) in &self.lists {
+            execute(transaction, remove, key)?;
+        }
+        execute(transaction, &self.remove, key)
+    }
+
+    fn put(
+        &self,
+        transaction: &Transaction<'_>,
+        row: &TableRow,
+        key: &[Value],
+        fresh: bool,
+    ) -> Result<(), DatabaseError> {
+        execute(transaction, &self.put, &row.values)?;
+        for ((remove, add), entries) in self.lists.iter().zip(&row.lists) {
+            if !fresh {
+                execute(transaction, remove, key)?;
+            }
+            for (line, entry) in (1..).zip(entries) {
+                let line = [Value::Integer(line)];
+                execute(transaction, add, key.iter().chain(&line).chain(entry))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn execute<'v>(
+    transaction: &Transaction<'_>,
+    statement: &str,
+    values: impl IntoIterator<Item = &'v Value>,
+) -> Result<(), DatabaseError> {
+    let mut prepared = transaction.prepare_cached(statement).map_err(failed(statement))?;
+    prepared.execute(params_from_iter(values)).map(drop).map_err(failed(statement))
+}
+
+fn key_of<'r>(table: &Table, row: &'r TableRow) -> &'r [Value] {
+    row.values.get(..table.key_columns).unwrap_or_default()
+}
+
+impl Database for SqliteDatabase {
+    fn dialect(&self) -> Dialect {
+        Dialect::Sqlite
+    }
+
+    fn connect_again(&mut self) -> Result<(), DatabaseError> {
+        Ok(())
+    }
+
+    fn positions(&mut self) -> Result<Vec<StoredPosition>, DatabaseError> {
+        stored_positions(&self.connection)
+    }
+
+    fn write(&mut self, changes: &[TableChange], moves: &[Move]) -> Result<(), DatabaseError> {
+        let transaction = begin(&mut self.connection)?;
+        if !move_positions(&transaction, moves)? {
+            return Ok(());
+        }
+        for TableChange { table, removed, rows } in changes {
+            let statements = Statements::of(table, "");
+            for key in removed {
+                statements.remove(&transaction, key)?;
+            }
+            for row in rows {
+                statements.put(&transaction, row, key_of(table, row), false)?;
+            }
+        }
+        transaction.commit().map_err(failed("COMMIT"))
+    }
+
+    fn fill(&mut self, filling: &Filling, rows: &mut Rows<'_>) -> Result<(), DatabaseError> {
+        let transaction = begin(&mut self.connection)?;
+        let id = &filling.position.projection;
+        let stored = stored_positions(&transaction)?.into_iter().find(|each| each.projection == *id);
+        if stored != filling.before {
+            return Err(DatabaseError::Moved { projection: id.to_string() });
+        }
+        let keeps = filling.keeps_tables();
+        for table in &filling.tables {
+            let statements = match keeps {
+                true => emptied(table),
+                false => create_beside(Dialect::Sqlite, table),
+            };
+            run(&transaction, &statements.join("\n"))?;
+        }
+        let suffix = if keeps { "" } else { BESIDE };
+        let statements: Vec<_> = filling.tables.iter().map(|table| Statements::of(table, suffix)).collect();
+        rows(&mut |index, rows| {
+            let Some((table, statements)) = filling.tables.get(index).zip(statements.get(index)) else {
+                return Ok(());
+            };
+            rows.iter().try_for_each(|row| statements.put(&transaction, row, key_of(table, row), true))
+        })?;
+        if !keeps {
+            for table in &filling.tables {
+                let statements =
+                    [drop_old(Dialect::Sqlite, table), take_place(Dialect::Sqlite, table)].concat();
+                run(&transaction, &statements.join("\n"))?;
+            }
+        }
+        let statement = "INSERT OR REPLACE INTO millstream_position VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        let StoredPosition { checkpoint, definition, .. } = &filling.position;
+        transaction
+            .execute(
+                statement,
+                params![
+                    id.as_str(),
+                    checkpoint.generation,
+                    number(checkpoint.sequence),
+                    checkpoint.message_id,
+                    checkpoint.version,
+                    definition
+                ],
+            )
+            .map_err(failed(statement))?;
+        transaction.commit().map_err(failed("COMMIT"))
+    }
+}
+
+fn emptied(table: &Table) -> Vec<String> {
+    let lists = table.lists.iter().map(|list| &list.name);
+    let names = lists.chain([&table.name]);
+    names.map(|name| format!("DELETE FROM {};", Dialect::Sqlite.name(&table.context, name))).collect()
+}

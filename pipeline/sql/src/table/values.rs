@@ -1,0 +1,94 @@
+//! What stands in a column, as both databases take it.
+
+use jiff::Timestamp;
+use serde_json::Value as Json;
+
+use super::Kind;
+
+/// A value.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    /// Nothing.
+    Null,
+    /// A whole number.
+    Integer(i64),
+    /// A number.
+    Real(f64),
+    /// True or false.
+    Boolean(bool),
+    /// A text; also a date as `2012-01-31`, a moment as `2012-01-31T12:00:00.000000Z`, and JSON.
+    Text(String),
+}
+
+/// A row does not fit its table. The view's shape says something else than its projection writes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ValueError {
+    /// No JSON record.
+    #[error("the row {key:?} of {table} is no JSON record")]
+    NoRecord {
+        /// The table.
+        table: String,
+        /// The key.
+        key: String,
+    },
+    /// The key is put together differently.
+    #[error("the key {key:?} of {table} is not put together as the view's shape says")]
+    Key {
+        /// The table.
+        table: String,
+        /// The key.
+        key: String,
+    },
+    /// A field that the shape does not have.
+    #[error("the row {key:?} of {table} has a field {field:?}, of which the view's shape says nothing")]
+    Unknown {
+        /// The table.
+        table: String,
+        /// The key.
+        key: String,
+        /// The field.
+        field: String,
+    },
+    /// A field that the shape has is missing or holds something else.
+    #[error("the row {key:?} of {table} does not have what the view's shape says of {column}: {found}")]
+    Other {
+        /// The table.
+        table: String,
+        /// The key.
+        key: String,
+        /// The column.
+        column: String,
+        /// What is there.
+        found: String,
+    },
+}
+
+/// A JSON value as a column of this kind has it; none when it is something else.
+pub(super) fn value_of(kind: Kind, value: Json) -> Option<Value> {
+    Some(match (kind, value) {
+        (_, Json::Null) => Value::Null,
+        (Kind::Text | Kind::Date, Json::String(text)) => Value::Text(text),
+        (Kind::Time, Json::String(text)) => Value::Text(moment(&text)?),
+        (Kind::Integer, Json::Number(number)) => Value::Integer(number.as_i64()?),
+        (Kind::Real, Json::Number(number)) => Value::Real(number.as_f64()?),
+        (Kind::Boolean, Json::Bool(truth)) => Value::Boolean(truth),
+        (Kind::Json, value) => Value::Text(value.to_string()),
+        _ => return None,
+    })
+}
+
+/// A moment with six digits behind the seconds, which is what PostgreSQL keeps. Of one length, so that SQLite, which has texts there,
+/// sorts them by time.
+pub(crate) fn moment(text: &str) -> Option<String> {
+    let time: Timestamp = text.parse().ok()?;
+    Some(format!("{time:.6}"))
+}
+
+/// A part of a key as a column of this kind has it: numbers there are filled up with zeros.
+pub(super) fn part_of(kind: Kind, part: &str) -> Option<Value> {
+    match kind {
+        Kind::Integer => part.parse().ok().map(Value::Integer),
+        Kind::Text | Kind::Date | Kind::Time => Some(Value::Text(part.to_owned())),
+        Kind::Real | Kind::Boolean | Kind::Json => None,
+    }
+}

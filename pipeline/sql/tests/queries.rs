@@ -1,0 +1,326 @@
+//! Configured queries on real databases: those that are shipped, the same answers from both, and statements that want to do harm.
+#![expect(clippy::unwrap_used, reason = "a test ends where something unexpected happens")]
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use millstream_domain::application::{DefaultSettings, Model, Views};
+use millstream_model::Reference;
+use millstream_sql::{
+    database::{Database, Filling, StoredPosition},
+    plan::Plan,
+    postgres_database::PostgresDatabase,
+    queries::{
+        header::Header,
+        library::Library,
+        reader::{Answer, Argument, AskError, Limits, PostgresReader, Reader, SqliteReader},
+        text::StatementText,
+    },
+    sqlite::SqliteDatabase,
+    table::{TableRow, Value},
+    testing::postgres_server::PostgresServer,
+};
+use millstream_store::read_store::Checkpoint;
+use serde_json::json;
+use tempfile::TempDir;
+
+const LIMITS: Limits = Limits { time: Duration::from_millis(500), rows: 1_000, bytes: 1024 * 1024 };
+const CONTEXTS: [&str; 3] = ["comments", "orders", "retail"];
+
+fn plan() -> Plan {
+    let model = || Model::of::<Reference>().unwrap();
+    let Views { mut projections, outcome_projections } = model().views(&mut DefaultSettings::default());
+    let reports = model().reports(&mut DefaultSettings::default());
+    projections.extend(reports.into_iter().map(|report| report.ledger));
+    let (of_events, of_outcomes) = (projections.iter(), outcome_projections.iter());
+    Plan::new(of_events.map(AsRef::as_ref), of_outcomes.map(AsRef::as_ref), &CONTEXTS).unwrap()
+}
+
+/// Sales of two stores, and the products.
+fn rows() -> Vec<(&'static str, &'static str, serde_json::Value)> {
+    let sale = |store: &str, sale: &str, lines: serde_json::Value, units: i64| {
+        json!({
+            "store": store, "business_date": "2012-01-31", "sale": sale, "currency": "USD", "lines": lines,
+            "units_sold": units, "gross_amount": units * 100, "returns": [], "units_returned": 0, "refund_amount": 0,
+            "sold_at": null, "late": false, "version": 1, "recorded_at": "2012-01-31T12:00:00.5Z",
+        })
+    };
+    let line = |sku: &str, quantity: i64| json!({ "sku": sku, "quantity": quantity, "unit_price": 100 });
+    let product = json!({
+        "sku": "a", "name": "Gin", "supplier": "luxco", "supplier_name": null, "effective_from": null, "unit_price": 100,
+        "currency": "KWD", "discontinued": false, "version": 1, "recorded_at": "2012-01-31T12:00:00Z",
+    });
+    vec![
+        ("sale", "2506_2012-01-31/S-1", sale("2506", "S-1", json!([line("a", 2), line("b", 1)]), 3)),
+        ("sale", "2506_2012-01-31/S-2", sale("2506", "S-2", json!([line("b", 4)]), 4)),
+        ("sale", "7_2012-01-31/S-3", sale("7", "S-3", json!([line("a", 1)]), 1)),
+        ("product", "a", product),
+    ]
+}
+
+/// Fills the tables of every projection.
+fn fill(database: &mut dyn Database, plan: &Plan) {
+    for projection in &plan.projections {
+        let position = StoredPosition {
+            projection: projection.id.clone(),
+            checkpoint: Checkpoint {
+                sequence: 7,
+                message_id: "m".to_owned(),
+                ..Checkpoint::start("g", 1, 0)
+            },
+            definition: projection.definition(database.dialect()),
+        };
+        let tables = projection.tables.iter().map(|each| Arc::clone(&each.table)).collect();
+        let filling = Filling { position, before: None, tables };
+        database
+            .fill(&filling, &mut |take| {
+                for (index, each) in projection.tables.iter().enumerate() {
+                    let own = rows()
+                        .into_iter()
+                        .filter(|(name, ..)| each.table.context == "retail" && each.table.name == *name);
+                    let own =
+                        own.map(|(_, key, row)| each.table.row(key, row.to_string().as_bytes()).unwrap());
+                    take(index, own.collect::<Vec<TableRow>>())?;
+                }
+                Ok(())
+            })
+            .unwrap();
+    }
+}
+
+struct Desk {
+    folder: TempDir,
+    server: Option<PostgresServer>,
+    readers: Vec<Box<dyn Reader>>,
+}
+
+impl Desk {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (plan, path) = (plan(), folder.path().join("replica.sqlite"));
+        fill(&mut SqliteDatabase::open(&path).unwrap(), &plan);
+        let mut readers: Vec<Box<dyn Reader>> = vec![Box::new(SqliteReader::new(&path))];
+        let server = PostgresServer::start();
+        if let Some(server) = &server {
+            server.make_database("queries");
+            server.run("queries", "CREATE ROLE asking");
+            let address = server.address("queries");
+            fill(&mut PostgresDatabase::connect(&address, Some("asking")).unwrap(), &plan);
+            readers.push(Box::new(PostgresReader::new(&address, Some("asking")).unwrap()));
+        }
+        Self { folder, server, readers }
+    }
+
+    fn sqlite(&self) -> PathBuf {
+        self.folder.path().join("replica.sqlite")
+    }
+}
+
+fn ask(reader: &dyn Reader, statement: &str) -> Result<Answer, AskError> {
+    let statement = StatementText::read(statement, |word| CONTEXTS.contains(&word) || word == "millstream");
+    let statement = statement.map_err(|error| AskError::Refused(error.to_string()))?;
+    reader.ask(&statement, &[], LIMITS)
+}
+
+/// A cell without what the databases write differently: 12.00 and 12, truth as a number.
+fn plain(value: &serde_json::Value) -> String {
+    match value {
+        serde_json::Value::Number(number) => format!("{:.6}", number.as_f64().unwrap()),
+        serde_json::Value::Bool(truth) => format!("{:.6}", f64::from(u8::from(*truth))),
+        serde_json::Value::String(text) => text.replace("+00:00", "Z").replace(".500000Z", ".5Z"),
+        other => other.to_string(),
+    }
+}
+
+fn cells(answer: &Answer) -> Vec<Vec<String>> {
+    let row = |row: &serde_json::Map<String, serde_json::Value>| {
+        answer.columns.iter().map(|name| plain(row.get(name).unwrap())).collect()
+    };
+    answer.rows.iter().map(row).collect()
+}
+
+#[test]
+fn shipped_queries_are_understood_by_both_databases_and_answered_alike() {
+    let desk = Desk::new();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/queries");
+    let mut library = Library::new(&folder, CONTEXTS.map(str::to_owned).to_vec());
+    let empty = SqliteReader::of_empty_tables(&plan()).unwrap();
+    let broken = library.read(|query| {
+        let refused = |error: AskError| error.to_string();
+        empty.check(&query.statement, &[]).map_err(refused)
+    });
+    assert!(broken.as_ref().unwrap().is_empty(), "{broken:?}");
+    let queries = library.queries();
+    assert_eq!(queries.len(), 12);
+    for ((context, name), query) in queries {
+        let Header { parameters, .. } = &query.header;
+        let given = |name: &str| match name {
+            "since" | "from" => Some("2012-01-01"),
+            "before" => Some("2013-01-01T00:00:00Z"),
+            "days" => Some("30"),
+            _ => None,
+        };
+        let arguments: Vec<Argument> = parameters
+            .iter()
+            .map(|parameter| {
+                let value = match (&parameter.default, given(&parameter.name)) {
+                    (Some(default), _) => default.clone(),
+                    (None, Some(text)) => parameter.kind.value(text).unwrap(),
+                    (None, None) => panic!("{name}: no value for {}", parameter.name),
+                };
+                Argument { name: parameter.name.clone(), kind: parameter.kind, value }
+            })
+            .collect();
+        let answers: Vec<Answer> = desk
+            .readers
+            .iter()
+            .map(|reader| {
+                reader
+                    .check(&query.statement, &arguments)
+                    .unwrap_or_else(|error| panic!("{context}.{name}: {error}"));
+                reader
+                    .ask(&query.statement, &arguments, LIMITS)
+                    .unwrap_or_else(|error| panic!("{context}.{name}: {error}"))
+            })
+            .collect();
+        for answer in &answers {
+            assert_eq!(cells(answer), cells(&answers[0]), "{context}.{name}");
+            assert_eq!(answer.position, Some(("g".to_owned(), 7)));
+        }
+        if name == "top-sellers" {
+            let top = json!({ "sku": "b", "name": null, "units": 5, "amount": 500, "currency": "USD" });
+            assert_eq!(serde_json::Value::Object(answers[0].rows[0].clone()), top);
+        }
+    }
+}
+
+#[test]
+fn amounts_are_shown_with_the_places_of_their_currency() {
+    let desk = Desk::new();
+    for reader in &desk.readers {
+        let answer =
+            ask(reader.as_ref(), "SELECT CAST(unit_price AS text) AS price FROM retail.product_decimal")
+                .unwrap();
+        assert_eq!(answer.rows[0]["price"], "0.100", "of 100 fils");
+        let lines = "SELECT CAST(unit_price AS text) AS price, currency FROM retail.sale_lines_decimal WHERE sale = 'S-2'";
+        let answer = ask(reader.as_ref(), lines).unwrap();
+        assert_eq!((&answer.rows[0]["price"], &answer.rows[0]["currency"]), (&json!("1.00"), &json!("USD")));
+    }
+}
+
+#[test]
+fn parameters_are_values_and_never_a_part_of_the_statement() {
+    let desk = Desk::new();
+    let statement =
+        StatementText::read("SELECT COUNT(*) AS n FROM retail.sale WHERE store = :store", |word| {
+            CONTEXTS.contains(&word)
+        });
+    let statement = statement.unwrap();
+    for reader in &desk.readers {
+        for (store, expected) in [("2506", 2), ("' OR 1=1 --", 0), ("2506'; DROP TABLE retail_sale; --", 0)] {
+            let value = Value::Text(store.to_owned());
+            let kind = millstream_sql::queries::header::ParameterKind::Text;
+            let arguments = [Argument { name: "store".to_owned(), kind, value }];
+            let answer = reader.ask(&statement, &arguments, LIMITS).unwrap();
+            assert_eq!(answer.rows[0]["n"], json!(expected), "{store}");
+        }
+    }
+}
+
+#[test]
+fn answers_are_cut_at_their_limits() {
+    let desk = Desk::new();
+    let endless =
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000) SELECT i FROM n";
+    for reader in &desk.readers {
+        let answer = ask(reader.as_ref(), endless).unwrap();
+        assert_eq!((answer.rows.len(), answer.is_cut), (LIMITS.rows, true));
+        let wide = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 900) \
+             SELECT replace(replace('0000000000', '0', 'aaaaaaaaaaaaaaaaaaaa'), 'a', 'bbbbbbbbbb') AS t FROM n";
+        assert!(matches!(ask(reader.as_ref(), wide), Err(AskError::TooLarge(_))));
+    }
+}
+
+const OF_BOTH: [&str; 16] = [
+    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT COUNT(*) FROM n",
+    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n), m AS (SELECT i, i * 7 AS j FROM n LIMIT 100000000) SELECT j FROM m ORDER BY j DESC",
+    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000) SELECT COUNT(*) FROM n a, n b, n c WHERE a.i + b.i + c.i = 1",
+    "INSERT INTO retail.sale SELECT * FROM retail.sale",
+    "UPDATE retail.product SET name = 'x'",
+    "DELETE FROM retail.sale",
+    "DROP TABLE retail.sale",
+    "CREATE TABLE mine (a text)",
+    "CREATE TEMPORARY TABLE mine AS SELECT 1 AS a",
+    "SELECT 1; DELETE FROM retail.sale",
+    "SELECT 1 /* ; */ ; DELETE FROM retail.sale -- SELECT 2",
+    "BEGIN",
+    "COMMIT",
+    "WITH gone AS (DELETE FROM retail.sale RETURNING *) SELECT * FROM gone",
+    "SELECT * FROM retail.nowhere",
+    "SELECT 1) AS q; DELETE FROM retail.sale; SELECT * FROM (SELECT 2",
+];
+
+const OF_SQLITE: [&str; 12] = [
+    "ATTACH DATABASE '/etc/passwd' AS other",
+    "ATTACH ':memory:' AS other",
+    "DETACH main",
+    "PRAGMA journal_mode = DELETE",
+    "PRAGMA query_only = 0",
+    "PRAGMA writable_schema = 1",
+    "SELECT load_extension('/lib/libc.so.6')",
+    "SELECT * FROM pragma_journal_mode('DELETE')",
+    "VACUUM INTO '/tmp/copy'",
+    "REINDEX",
+    "SELECT zeroblob(2000000000)",
+    "SELECT printf('%.*c', 2000000000, 'x')",
+];
+
+const OF_POSTGRES: [&str; 8] = [
+    "COPY retail.sale TO PROGRAM 'id'",
+    "SET statement_timeout = 0",
+    "SELECT pg_sleep(60)",
+    "SELECT pg_read_file('/etc/passwd')",
+    "SELECT lo_import('/etc/passwd')",
+    "DO $$ BEGIN DELETE FROM retail.sale; END $$",
+    "TRUNCATE retail.sale",
+    "SELECT nextval('nothing')",
+];
+
+/// Each is refused or cut off (else this would not end), and a question beside it is answered meanwhile.
+#[test]
+fn statements_that_want_to_do_harm_are_refused_or_cut_off() {
+    let desk = Desk::new();
+    let before = std::fs::read(desk.sqlite()).unwrap();
+    let megabyte = format!("SELECT '{}' AS t", "x".repeat(1024 * 1024));
+    for (place, reader) in desk.readers.iter().enumerate() {
+        let own: &[&str] = if place == 0 { &OF_SQLITE } else { &OF_POSTGRES };
+        for bomb in OF_BOTH.iter().chain(own).copied().chain([megabyte.as_str()]) {
+            let shown = &bomb[..bomb.len().min(80)];
+            std::thread::scope(|threads| {
+                let harm = threads.spawn(|| ask(reader.as_ref(), bomb));
+                let answer = ask(reader.as_ref(), "SELECT COUNT(*) AS n FROM retail.sale").unwrap();
+                assert_eq!(answer.rows[0]["n"], 3, "beside {shown}");
+                let refused = harm.join().unwrap().map(|answer| answer.rows.len()).expect_err(shown);
+                assert!(
+                    matches!(refused, AskError::Refused(_) | AskError::TooLong(_) | AskError::TooLarge(_)),
+                    "{shown}: {refused:?}"
+                );
+            });
+        }
+        let answer = ask(reader.as_ref(), "SELECT COUNT(*) AS n FROM retail.sale").unwrap();
+        assert_eq!(answer.rows[0]["n"], 3);
+    }
+    assert!(std::fs::read(desk.sqlite()).unwrap() == before, "the file has changed");
+    drop(desk.server);
+}
+
+#[test]
+fn what_is_wrong_with_a_statement_is_told_with_its_place() {
+    let desk = Desk::new();
+    let refused =
+        ask(desk.readers[0].as_ref(), "SELECT store,\n  nett_amount\nFROM retail.till").unwrap_err();
+    assert!(refused.to_string().contains("line 2, column 3: no such column: nett_amount"), "{refused}");
+}

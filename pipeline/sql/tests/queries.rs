@@ -272,7 +272,7 @@ const OF_SQLITE: [&str; 12] = [
     "PRAGMA writable_schema = 1",
     "SELECT load_extension('/lib/libc.so.6')",
     "SELECT * FROM pragma_journal_mode('DELETE')",
-    "VACUUM INTO '/tmp/copy'",
+    "VACUUM INTO 'copy.sqlite'",
     "REINDEX",
     "SELECT zeroblob(2000000000)",
     "SELECT printf('%.*c', 2000000000, 'x')",

@@ -1,8 +1,8 @@
 //! Answers `query.<context>.<name>`, one endpoint of a micro service for each configured query.
 //!
 //! The body of a request is a JSON record of arguments. The answer carries the position up to which the tables show EVENTS; a request
-//! that carries a position waits, for a bounded time, until they show it. Files are looked at every few seconds: a new query is there at once, one that
-//! has gone is not, and none that stays misses a request.
+//! that carries a position waits, for a bounded time, until they show it. Files are looked at every few seconds: a new query is there
+//! then, one that has gone is not, and none that stays misses a request.
 
 use std::{
     collections::{BTreeMap, HashMap},

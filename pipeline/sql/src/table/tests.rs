@@ -1,3 +1,5 @@
+//! Tests of the tables that are derived from the shape of rows.
+
 use serde_json::json;
 
 use super::*;

@@ -8,10 +8,7 @@
 
 #![expect(clippy::print_stdout, reason = "a program for people")]
 
-use std::{
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{path::Path, time::Duration};
 
 use anyhow::{Context as _, Result};
 use end_to_end_tests::{
@@ -170,6 +167,46 @@ fn lose(folder: &Path, name: &str) -> Result<()> {
     Ok(std::fs::remove_dir_all(folder.join(name))?)
 }
 
+/// Sends so many commands, and waits until they are decided.
+async fn fill(commands: &mut Commands, commits: usize) -> Result<()> {
+    let (mut left, mut through) = (commits, 0);
+    while left > 0 {
+        let part = left.min(FILL_AHEAD / 2);
+        left -= part;
+        through = commands.send(part).await?;
+        until_decided(&commands.broker, through.saturating_sub(FILL_AHEAD as u64 / 2)).await;
+    }
+    until_decided(&commands.broker, through).await;
+    Ok(())
+}
+
+/// Starts a standby, kills the active handler once the standby is warm, and measures how it takes over.
+async fn measure_standby(
+    commands: &mut Commands,
+    active: &mut StageProcess,
+    standby: &mut StageProcess,
+    waiting: usize,
+    warm: f64,
+) -> Result<()> {
+    let through = commands.broker.state(COMMANDS).await?.last_sequence;
+    let started = Timestamp::now();
+    standby.start();
+    standby.ready_within(reading_limit(through)).await;
+    let took = Timestamp::now().duration_since(started).as_secs_f64();
+    println!("The standby was warm {took:.1} s after its start.");
+    let records = last_record(&commands.broker).await?;
+    // The standby stands still meanwhile, so that as many commands wait for it as for the others.
+    standby.signal(Signal::SIGSTOP);
+    active.kill().await;
+    let through = commands.send(waiting).await?;
+    let begun = Timestamp::now();
+    standby.signal(Signal::SIGCONT);
+    let name = "standby, after `kill -9`";
+    measure(commands, records, begun, through, (name, standby), Some(warm)).await?;
+    standby.stop().await;
+    Ok(())
+}
+
 #[tokio::main]
 async fn main() -> Result<()> {
     let mut numbers = std::env::args().skip(1).take(3).map(|number| number.parse());
@@ -190,14 +227,7 @@ async fn main() -> Result<()> {
 
     one.start_ready().await;
     let begun = Timestamp::now();
-    let (mut left, mut through) = (commits, 0);
-    while left > 0 {
-        let part = left.min(FILL_AHEAD / 2);
-        left -= part;
-        through = commands.send(part).await?;
-        until_decided(&broker, through.saturating_sub(FILL_AHEAD as u64 / 2)).await;
-    }
-    until_decided(&broker, through).await;
+    fill(&mut commands, commits).await?;
     println!(
         "{commits} commands of {aggregates} aggregates in {} commits, filled within {:.0} s, at most {} MiB; {waiting} commands wait each time\n",
         broker.state(EVENTS).await?.last_sequence,
@@ -235,21 +265,7 @@ async fn main() -> Result<()> {
         measure(&mut commands, records, begun, through, (name, &one), Some(warm)).await?;
     }
     if takeovers.contains(&"standby") {
-        let through = commands.broker.state(COMMANDS).await?.last_sequence;
-        let started = Instant::now();
-        two.start();
-        two.ready_within(reading_limit(through)).await;
-        println!("The standby was warm {:.1} s after its start.", started.elapsed().as_secs_f64());
-        let records = last_record(&broker).await?;
-        // The standby stands still meanwhile, so that as many commands wait for it as for the others.
-        two.signal(Signal::SIGSTOP);
-        one.kill().await;
-        let through = commands.send(waiting).await?;
-        let begun = Timestamp::now();
-        two.signal(Signal::SIGCONT);
-        let name = "standby, after `kill -9`";
-        measure(&mut commands, records, begun, through, (name, &two), Some(warm)).await?;
-        two.stop().await;
+        measure_standby(&mut commands, &mut one, &mut two, waiting, warm).await?;
     }
     Ok(())
 }

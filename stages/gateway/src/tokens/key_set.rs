@@ -125,7 +125,7 @@ mod tests {
             json!("key"),
         ];
         for key in &useless {
-            assert!(matches!(set(&[key.clone()]), Err(KeySetError::NoKeys)), "{key}");
+            assert!(matches!(set(std::slice::from_ref(key)), Err(KeySetError::NoKeys)), "{key}");
         }
         let all =
             set(&[&useless[..], &[point("good", &[("use", "sig"), ("alg", "ES256")])]].concat()).unwrap();

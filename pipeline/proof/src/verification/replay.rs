@@ -93,11 +93,12 @@ pub fn replay(dump: &Dump, registry: &AggregateRegistry) -> Vec<Violation> {
             Expected::Accepted { own, partners } => (own, partners),
             _ => (Vec::new(), Vec::new()),
         };
-        let own =
-            commits.of_position(message.sequence).map(|(stored, _)| effects_of(stored, message.sequence));
+        let own = commits
+            .of_position(message.sequence)
+            .map(|(stored, _)| effects_of(stored, message.sequence, registry));
         let partners = commits.partners_of(message.sequence);
         let partners =
-            partners.map(|stored| (stored.stream_id.clone(), effects_of(stored, message.sequence)));
+            partners.map(|stored| (stored.stream_id.clone(), effects_of(stored, message.sequence, registry)));
         let found = (own.unwrap_or_default(), partners.collect::<Vec<_>>());
         if (line.is_some() || found != (Vec::new(), Vec::new())) && found != wanted {
             report(format!("a sequential fold yields {wanted:?}, EVENTS has {found:?}"));
@@ -114,7 +115,22 @@ fn is_refused_by_size(message: &StoredMessage, outcome: &Outcome) -> bool {
     refused && size >= REFUSED_FROM_BYTES
 }
 
-fn effects_of(stored: &StoredCommit, position: u64) -> Vec<Effect> {
+/// What a command has added to an aggregate. An event that an earlier release wrote in an older version is compared in the version of
+/// this one.
+fn effects_of(stored: &StoredCommit, position: u64, registry: &AggregateRegistry) -> Vec<Effect> {
+    let aggregate = registry.get(stored.stream_id.context(), stored.stream_id.aggregate());
+    let in_this_version = |effect: Effect| {
+        let Some(aggregate) = aggregate else { return effect };
+        let is_older = |(name, version): &(&str, u16)| *name == effect.event_type && effect.schema < *version;
+        if !aggregate.event_types().iter().any(is_older) {
+            return effect;
+        }
+        // What cannot be read stays as it is stored, and is reported as another effect.
+        match aggregate.rewrite_event(&effect.event_type, effect.schema, &effect.data) {
+            Ok(event) => Effect::from(event),
+            Err(_) => effect,
+        }
+    };
     stored
         .envelopes()
         .filter(|envelope| envelope.command.position == position)
@@ -123,6 +139,7 @@ fn effects_of(stored: &StoredCommit, position: u64) -> Vec<Effect> {
             schema: envelope.schema,
             data: envelope.data.to_vec(),
         })
+        .map(in_this_version)
         .collect()
 }
 

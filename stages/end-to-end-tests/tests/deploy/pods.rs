@@ -297,6 +297,10 @@ async fn examples_of_values_make_configurations_that_the_stages_accept() {
         for set in objects.iter().filter(|object| object["kind"] == "StatefulSet") {
             let spec = pod_spec(set).unwrap();
             let described = &spec["containers"][0];
+            if described["name"] == "nats" {
+                // The server that the chart brings along is no stage.
+                continue;
+            }
             let mut volumes = BTreeMap::new();
             for mount in described["volumeMounts"].as_array().unwrap() {
                 let name = mount["name"].as_str().unwrap();

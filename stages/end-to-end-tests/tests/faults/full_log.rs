@@ -80,7 +80,7 @@ async fn a_stage_whose_log_takes_nothing_ends_with_its_own_code() {
 }
 
 /// One line for each command, which makes it say something on standard error, and the code with which it ends.
-const LINES: [(&str, ExitCode); 22] = [
+const LINES: [(&str, ExitCode); 23] = [
     ("up --dir .", ExitCode::Usage),
     ("stage no-such", ExitCode::Usage),
     ("demo", ExitCode::Configuration),
@@ -98,6 +98,7 @@ const LINES: [(&str, ExitCode); 22] = [
     ("deadletters list", ExitCode::Unavailable),
     ("events show 1", ExitCode::Unavailable),
     ("verify outcomes", ExitCode::Unavailable),
+    ("audit list", ExitCode::Unavailable),
     ("decode", ExitCode::Data),
     ("schema check", ExitCode::Usage),
     ("new context Not-Allowed", ExitCode::Usage),

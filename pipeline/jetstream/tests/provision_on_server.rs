@@ -249,6 +249,7 @@ async fn cluster_of_three_keeps_three_replicas() {
     let options = ProvisionOptions { replicas: Some(3.try_into().unwrap()), ..ProvisionOptions::default() };
     let made = provision(&context, &options).await.unwrap();
     assert!(made.iter().all(|each| each.presence == StreamPresence::Created && each.differences.is_empty()));
-    let single = verify(&context, &ProvisionOptions::default(), &["EVENTS"]).await.unwrap();
+    let one = ProvisionOptions { replicas: Some(1.try_into().unwrap()), ..ProvisionOptions::default() };
+    let single = verify(&context, &one, &["EVENTS"]).await.unwrap();
     assert_eq!(single[0].differences[0].field, "num_replicas");
 }

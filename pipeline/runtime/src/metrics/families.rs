@@ -63,7 +63,7 @@ families! {
     reader_messages: Counts = "reader_messages", Family::default(), "Messages handled";
     reader_restarts: Counts = "reader_restarts", Family::default(), "Times the reader's consumer was made again";
     active: Levels = "handler_active", Family::default(), "1 while this process decides commands, 0 while it stands by";
-    warm: Levels = "handler_warm", Family::default(), "1 while this process knows the states of aggregates and the ids of commands up to the last ones, so that it could decide at once";
+    warm: Levels = "handler_warm", Family::default(), "1 while this process knows the states of aggregates up to the last commits, so that it could decide at once";
     takeovers: Counts = "handler_takeovers", Family::default(), "Times this process became the active one";
     round_commands: Histograms = "round_commands", Family::new_with_constructor(counts as fn() -> Histogram), "Commands in a round";
     round_seconds: Histograms = "round" in Unit::Seconds, Family::new_with_constructor(seconds as fn() -> Histogram), "From the first decision to the outcome record stored, of each record; rounds that wait share one";

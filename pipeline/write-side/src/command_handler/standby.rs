@@ -1,19 +1,19 @@
 //! Standing by: waiting for the lease, and keeping it.
 //!
 //! A standby keeps warm so that a takeover is short. It follows OUTCOMES to learn the ids that the active handler records, and to
-//! forget those whose records that one purges; and EVENTS to know the states of aggregates. One that is not warm leaves the lease alone:
-//! before it is, it could decide nothing with it either, and whoever is warm can.
+//! forget those whose records that one purges; and EVENTS to know the states of aggregates. One that is not warm yet lets others go
+//! first: it takes the lease only when nobody else has wanted it for as long as a lease lives.
 
 use std::{sync::Arc, time::Duration};
 
 use millstream_contract::{leases::COMMAND_HANDLER_LEASE, stored_message::StoredMessage};
 use millstream_jetstream::{
-    broker::{Broker, BrokerError, StreamReader},
+    broker::{Broker, BrokerError},
     id_source::IdSource,
     retry::answered,
 };
 use millstream_runtime::{health::ProgressWatch, shutdown::Shutdown};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use super::{
     CommandHandler, HandlerError, Observed, PurgeSettings, TurnEnd,
@@ -52,21 +52,21 @@ impl<B: Broker> CommandHandler<B> {
             () = shutdown.requested() => return Ok(None),
         };
         let Followers { ids, states } = &mut followers;
-        let warmth = Warmth::new(&self.observed);
-        warmth.note(ids.lacks(&self.index), states.lacks(&self.states));
+        let warm = watch::Sender::new(states.is_warm(&self.states));
+        show_warmth(&warm, states, &self.states, &self.observed);
         let waiting = Waiting {
             broker: &self.broker,
             owner: self.ids.run(),
             time_to_live: self.settings.lease_time_to_live,
-            warm: warmth.lacks.subscribe(),
+            warm: warm.subscribe(),
             progress: &self.observed.progress.lease,
         };
         let held = tokio::select! {
             biased;
             held = waiting.for_lease() => held.map(|()| true),
-            followed = follow_ids(ids, &self.index, &warmth) => followed.map(|()| false),
+            followed = ids.follow(&self.index, &self.observed.progress.ids) => followed.map(|()| false),
             forgotten = forget_ids(&self.broker, &self.index, self.settings.purge) => forgotten.map(|()| false),
-            followed = follow_states(states, &mut self.states, &warmth) => followed.map(|()| false),
+            followed = follow_states(states, &mut self.states, &warm, &self.observed) => followed.map(|()| false),
             () = shutdown.requested() => Ok(false),
         };
         if matches!(held, Ok(true)) {
@@ -97,113 +97,42 @@ async fn forget_ids<B: Broker>(
     }
 }
 
-/// Learns the ids of commands, for ever.
-async fn follow_ids<R: StreamReader>(
-    follower: &mut IdFollower<R>,
-    index: &Arc<IdIndex>,
-    warmth: &Warmth<'_>,
-) -> Result<(), HandlerError> {
-    loop {
-        warmth.observed.progress.ids.reached(index.through());
-        follower.learn(index).await?;
-        warmth.note_ids(follower.lacks(index));
-    }
-}
-
 /// Follows the states of all aggregates, for ever.
 async fn follow_states<B: Broker>(
     follower: &mut StateFollower<B>,
     keeper: &mut StateKeeper,
-    warmth: &Warmth<'_>,
+    warm: &watch::Sender<bool>,
+    observed: &Observed,
 ) -> Result<(), HandlerError> {
     loop {
-        warmth.observed.progress.states.reached(keeper.cache.through());
+        observed.progress.states.reached(keeper.cache.through());
         follower.follow(keeper).await?;
-        warmth.observed.observe_cache(&keeper.cache);
-        warmth.note_states(follower.lacks(keeper));
-    }
-}
-
-/// What a stream still has that a standby does not know, if that is more than it could read while it takes over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Lack {
-    pub(super) through: u64,
-    pub(super) end: u64,
-}
-
-/// What a handler lacks before it could decide at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Lacks {
-    ids: Option<Lack>,
-    states: Option<Lack>,
-}
-
-impl Lacks {
-    fn is_warm(&self) -> bool {
-        self.ids.is_none() && self.states.is_none()
-    }
-
-    fn words(&self) -> String {
-        let ids = self.ids.map(|Lack { through, end }| {
-            format!("OUTCOMES is read from {through} to {end} to know the ids of commands")
-        });
-        let states = self.states.map(|Lack { through, end }| {
-            format!("EVENTS is read from {through} to {end} to know the states of aggregates")
-        });
-        states.into_iter().chain(ids).collect::<Vec<_>>().join("; ")
-    }
-}
-
-/// Says whether a handler could decide at once.
-struct Warmth<'a> {
-    lacks: watch::Sender<Lacks>,
-    observed: &'a Observed,
-}
-
-impl<'a> Warmth<'a> {
-    fn new(observed: &'a Observed) -> Self {
-        Self { lacks: watch::Sender::default(), observed }
-    }
-
-    fn note(&self, ids: Option<Lack>, states: Option<Lack>) {
-        self.lacks.send_replace(Lacks { ids, states });
-        self.show();
-    }
-
-    fn note_ids(&self, now: Option<Lack>) {
-        self.change(now, |lacks| &mut lacks.ids);
-    }
-
-    fn note_states(&self, now: Option<Lack>) {
-        self.change(now, |lacks| &mut lacks.states);
-    }
-
-    /// How far reading has come is told when it begins and when it has ended.
-    fn change(&self, now: Option<Lack>, part: impl FnOnce(&mut Lacks) -> &mut Option<Lack>) {
-        let changed = self.lacks.send_if_modified(|lacks| {
-            let before = part(lacks);
-            let changed = before.is_some() != now.is_some();
-            if changed {
-                *before = now;
-            }
-            changed
-        });
-        if changed {
-            self.show();
+        observed.observe_cache(&keeper.cache);
+        let now = follower.is_warm(keeper);
+        if now != *warm.borrow() {
+            warm.send_replace(now);
+            show_warmth(warm, follower, keeper, observed);
         }
     }
+}
 
-    fn show(&self) {
-        let lacks = *self.lacks.borrow();
-        self.observed.metrics.warm.set(i64::from(lacks.is_warm()));
-        if lacks.is_warm() {
-            tracing::info!("warm: the states of aggregates and the ids of commands are known");
-            self.observed.ready.holds();
-        } else {
-            let reading = lacks.words();
-            tracing::info!(reading, "not warm yet");
-            self.observed.ready.fails(reading);
-        }
+/// Says whether this handler could decide at once.
+fn show_warmth<B: Broker>(
+    warm: &watch::Sender<bool>,
+    follower: &StateFollower<B>,
+    keeper: &StateKeeper,
+    observed: &Observed,
+) {
+    let (warm, through, end) = (*warm.borrow(), keeper.cache.through(), follower.end());
+    observed.metrics.warm.set(i64::from(warm));
+    if warm {
+        tracing::info!(through, "warm: the states of aggregates are known");
+        observed.ready.holds();
+    } else {
+        tracing::info!(through, end, "reading EVENTS to know the states of aggregates");
+        observed
+            .ready
+            .fails(format!("EVENTS is read from {through} to {end} to know the states of aggregates"));
     }
 }
 
@@ -212,21 +141,23 @@ struct Waiting<'a, B> {
     broker: &'a B,
     owner: &'a str,
     time_to_live: Duration,
-    warm: watch::Receiver<Lacks>,
+    warm: watch::Receiver<bool>,
     progress: &'a ProgressWatch,
 }
 
 impl<B: Broker> Waiting<'_, B> {
     async fn for_lease(mut self) -> Result<(), HandlerError> {
         let mut active = None;
+        let mut free_since = None;
         self.progress.reached(0);
         loop {
-            match self.ask(&mut active).await {
+            match self.ask(&mut active, &mut free_since).await {
                 Ok(true) => return Ok(()),
                 Ok(false) => self.progress.nothing_waits(),
                 Err(BrokerError::Unavailable { operation, detail }) => {
                     tracing::warn!(operation, detail, "the lease cannot be asked for now");
                     self.progress.held(detail);
+                    free_since = None;
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -237,14 +168,23 @@ impl<B: Broker> Waiting<'_, B> {
         }
     }
 
-    /// Takes the lease if it is free and this handler is warm. Says for whom it waits, once for each holder.
-    async fn ask(&self, active: &mut Option<String>) -> Result<bool, BrokerError> {
-        if self.warm.borrow().is_warm()
+    /// Takes the lease if it is free, and this handler is warm or nobody else is there. Says for whom it waits, once for each holder.
+    async fn ask(
+        &self,
+        active: &mut Option<String>,
+        free_since: &mut Option<Instant>,
+    ) -> Result<bool, BrokerError> {
+        let alone = free_since.is_some_and(|since| since.elapsed() >= self.time_to_live);
+        if (*self.warm.borrow() || alone)
             && self.broker.hold_lease(COMMAND_HANDLER_LEASE, self.owner, self.time_to_live).await?
         {
             return Ok(true);
         }
-        let Some(owner) = self.broker.lease_owner(COMMAND_HANDLER_LEASE).await? else { return Ok(false) };
+        let Some(owner) = self.broker.lease_owner(COMMAND_HANDLER_LEASE).await? else {
+            free_since.get_or_insert_with(Instant::now);
+            return Ok(false);
+        };
+        *free_since = None;
         if active.as_ref() != Some(&owner) {
             tracing::info!(
                 lease = COMMAND_HANDLER_LEASE,

@@ -6,17 +6,14 @@ use millstream_contract::{
     stream_names::EVENTS,
 };
 use millstream_jetstream::{
-    broker::{Broker, BrokerError, ReaderConfig, StreamReader},
+    broker::{Broker, ReaderConfig, StreamReader},
     id_source::IdSource,
     retry::{answered, state_reaching},
 };
 use millstream_runtime::file_work::{do_file_work, end_of};
 use tokio::task::JoinHandle;
 
-use super::{
-    HandlerError,
-    standby::{Lack, message_at},
-};
+use super::{HandlerError, standby::message_at};
 use crate::{
     state_cache::StateCache,
     state_snapshots::{StateSnapshots, StoreError},
@@ -54,7 +51,6 @@ impl StateKeeper {
         let newest = self.cache.newest();
         let known = self.cache.through().max(newest.map_or(0, |newest| newest.sequence));
         let events = answered(ids, || state_reaching(broker, ids, EVENTS, known)).await?;
-        let end = last_commit(broker, ids).await?;
         let newest = match newest {
             Some(newest) => message_at(broker, ids, EVENTS, newest.sequence).await?,
             None => None,
@@ -63,7 +59,7 @@ impl StateKeeper {
         let followed = self.cache.followed(&events.generation, events.last_sequence, found);
         let snapshots = self.cache.snapshots().clone();
         self.cache.follow_from(do_file_work(move || snapshots.follow(&followed)).await?);
-        Ok(StateFollower { end, ..StateFollower::new(broker, process) })
+        Ok(StateFollower { end: events.last_sequence, ..StateFollower::new(broker, process) })
     }
 
     /// Ends a round: takes note of a write that has ended, and begins one where enough has changed. Cancelling it loses nothing.
@@ -106,7 +102,7 @@ pub(super) struct StateFollower<B: Broker> {
     /// Of its consumer.
     name: String,
     reader: Option<B::Reader>,
-    /// The last commit when this was opened; 0 where there was none or nobody looked.
+    /// Where EVENTS ended when this was opened; 0 where nobody looked.
     end: u64,
 }
 
@@ -116,12 +112,15 @@ impl<B: Broker> StateFollower<B> {
         Self { broker: broker.clone(), name: format!("{process}-states"), reader: None, end: 0 }
     }
 
-    /// What is lacking of EVENTS before this handler is warm.
-    pub(super) fn lacks(&self, keeper: &StateKeeper) -> Option<Lack> {
+    /// Whether all but the last commits are known.
+    pub(super) fn is_warm(&self, keeper: &StateKeeper) -> bool {
         let pending = self.reader.as_ref().map_or(0, B::Reader::pending);
-        let through = keeper.cache.through();
-        let warm = through + WARM_WITHIN >= self.end && pending <= WARM_WITHIN;
-        (!warm).then_some(Lack { through, end: self.end.max(through + pending) })
+        keeper.cache.through() + WARM_WITHIN >= self.end && pending <= WARM_WITHIN
+    }
+
+    /// Where EVENTS ended when this was opened.
+    pub(super) fn end(&self) -> u64 {
+        self.end
     }
 
     /// Reads some commits. Cancelling it loses nothing.
@@ -162,7 +161,9 @@ impl<B: Broker> StateFollower<B> {
         keeper: &mut StateKeeper,
         ids: &IdSource,
     ) -> Result<(), HandlerError> {
-        let last = last_commit(&self.broker, ids).await?;
+        // Not what the stream calls its last sequence: that message may have been removed, and never comes.
+        let last = answered(ids, || self.broker.last(EVENTS, ">")).await?;
+        let last = last.map_or(0, |message| message.sequence);
         let begun = keeper.cache.through();
         while keeper.cache.through() < last {
             self.follow(keeper).await?;
@@ -179,11 +180,4 @@ impl<B: Broker> StateFollower<B> {
             reader.close().await;
         }
     }
-}
-
-/// The sequence of the last commit that is there, or 0. Not what the stream calls its last sequence: that message may have been removed, and
-/// never comes.
-async fn last_commit<B: Broker>(broker: &B, ids: &IdSource) -> Result<u64, BrokerError> {
-    let last = answered(ids, || broker.last(EVENTS, ">")).await?;
-    Ok(last.map_or(0, |message| message.sequence))
 }

@@ -1,11 +1,6 @@
 //! What a handler still knows when its turn has ended.
 
-use millstream_contract::{
-    outcome::{CommandOutcome, Generations, OUTCOME_SUBJECT, Outcome, OutcomeRecord, RecordKind},
-    stored_message::Headers,
-    stream_names::OUTCOMES,
-    subject::StreamId,
-};
+use millstream_contract::{stored_message::Headers, stream_names::OUTCOMES, subject::StreamId};
 use millstream_jetstream::{
     broker::NewMessage,
     testing::{fault_plan::FaultPlan, memory_broker::MemoryBroker, test_server::TestServer},
@@ -88,52 +83,4 @@ async fn reading_of_others_commits_that_is_cut_short_leaves_no_consumer() {
     handler.close_foreign().await;
     let left = info().await;
     assert_eq!(left["error"]["err_code"], 10014, "{left}");
-}
-
-/// One that was not warm took the lease when it had been free for as long as a lease lives, and read for minutes with it, while another was
-/// there that could decide at once.
-#[tokio::test(start_paused = true)]
-async fn whoever_is_not_warm_leaves_the_lease_alone() {
-    const RECORDS: u64 = 10_000;
-    // Reading takes ten times as long as a lease lives.
-    let plan = FaultPlan { latency_max: Duration::from_secs(1), ..FaultPlan::none() };
-    let broker = MemoryBroker::new(1, plan);
-    for position in 1..=RECORDS {
-        let outcome = CommandOutcome {
-            position,
-            id: Some(position.to_string().into()),
-            address: "bank.account.ada.deposit".into(),
-            outcome: Outcome::Accepted { position: 0, version: 0, events: 0 },
-        };
-        let record = OutcomeRecord {
-            record_id: position.to_string().into(),
-            kind: RecordKind::Outcomes,
-            handler: "run".into(),
-            after: position - 1,
-            through: position,
-            events_through: 0,
-            outcomes: vec![outcome],
-            generations: Generations { commands: "c".into(), events: "e".into() },
-        };
-        let record = NewMessage {
-            subject: OUTCOME_SUBJECT.to_owned(),
-            expected_last: None,
-            headers: Headers::new(),
-            payload: record.encode().into(),
-        };
-        broker.append(OUTCOMES, record).await.unwrap();
-    }
-    let mut handler = handler(&broker.connect());
-    let index = Arc::clone(&handler.index);
-    let held = async {
-        while broker.lease_owner(COMMAND_HANDLER_LEASE).await.unwrap().is_none() {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        index.through()
-    };
-    let through = tokio::select! {
-        ended = handler.run(Shutdown::new()) => panic!("{ended:?}"),
-        through = held => through,
-    };
-    assert!(through + 100 > RECORDS, "{through} of {RECORDS} records are known");
 }

@@ -110,7 +110,7 @@ impl AuditChain {
 
     /// Goes on behind a record that was read, if it is the next one.
     fn follow(&mut self, record: &AuditRecord, line: &[u8]) -> Result<(), &'static str> {
-        let found = if record.number != self.number + 1 {
+        let found = if self.number.checked_add(1) != Some(record.number) {
             Err("another number than the next one")
         } else if record.previous != self.hash {
             Err("another hash of the record before it than that record has")

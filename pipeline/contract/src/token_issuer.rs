@@ -319,6 +319,10 @@ fn values(claims: &Value, name: &str) -> Vec<String> {
 
 /// Whether what is fetched there comes from who has that name.
 fn is_safe(url: &str) -> bool {
+    // What stands before it looks like a host and is none.
+    if url.contains('@') {
+        return false;
+    }
     if let Some(rest) = url.strip_prefix("https://") {
         return !rest.is_empty() && !rest.starts_with('/');
     }
@@ -458,6 +462,8 @@ mod tests {
             "http://login.example/keys",
             "http://127.0.0.1.evil.example/",
             "http://localhost@evil.example/",
+            "http://localhost:1@evil.example/",
+            "http://127.0.0.1:1@evil.example/",
             "https://",
             "keys",
             "file:///keys",

@@ -41,6 +41,11 @@ impl RowChanges {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Takes those that were seen since the last time.
+    pub fn take(&self) -> Vec<RowChange> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn note(&self, change: RowChange) {
         let mut changes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // A batch that fails is applied once more up to the failure.

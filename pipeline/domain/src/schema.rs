@@ -19,7 +19,7 @@ mod shape;
 pub use self::{
     comparison::{Problem, check, record},
     files::{GoldenFiles, GoldenFilesError},
-    json_schema::json_schema_of,
+    json_schema::{fields_of_record, json_schema_of},
     recorded::{AggregateRecord, RECORD_FILE, VersionRecord},
     sample::{SAMPLE_TEXTS, sample_of, sampled_shape_of},
     shape::{Field, Shape, shape_of},

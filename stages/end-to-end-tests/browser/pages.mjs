@@ -173,6 +173,7 @@ const axe = async (page, what) => {
 };
 
 const browser = await chromium.launch({ executablePath: given.chromium, args: ["--no-sandbox"] });
+const origins = [];
 const troubles = [];
 const open = async (options = {}) => {
   const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
@@ -185,6 +186,11 @@ const open = async (options = {}) => {
     // A refused form is answered with 4xx, which the browser tells, too.
     if (message.type() === "error" && !/status of 4\d\d/.test(message.text())) {
       troubles.push(`${page.url()}: ${message.text()}`);
+    }
+  });
+  page.on("request", (request) => {
+    if (request.method() === "POST") {
+      origins.push(request.allHeaders().then((headers) => headers.origin));
     }
   });
   page.on("pageerror", (error) => troubles.push(`${page.url()}: ${error.message}`));
@@ -349,6 +355,8 @@ try {
     });
   }
 
+  const sentBy = new Set((await Promise.all(origins)).filter((origin) => origin !== undefined));
+  assert.deepEqual([...sentBy], [new URL(address).origin], "forms say which page has sent them");
   assert.deepEqual(troubles, [], "the browser has nothing to complain of");
 } finally {
   await browser.close();

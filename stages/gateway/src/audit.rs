@@ -119,8 +119,10 @@ impl AuditEnd {
     /// Waits until what there is is written, at most for `limit`. All of [`Audit`] must be gone.
     pub(crate) async fn reached(self, limit: Duration) {
         let Some(writing) = self.0 else { return };
-        if tokio::time::timeout(limit, writing).await.is_err() {
-            tracing::error!("the audit log could not be written to its end");
+        match tokio::time::timeout(limit, writing).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "what writes the audit log has failed"),
+            Err(_) => tracing::error!("the audit log could not be written to its end"),
         }
     }
 }

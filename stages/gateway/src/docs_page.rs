@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use askama::Template;
 use axum::http::HeaderValue;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use millstream_domain::decider::AggregateType;
+use millstream_domain::{decider::AggregateType, schema::fields_of_record};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
@@ -149,11 +149,9 @@ fn aggregate_part(aggregate: &dyn AggregateType, key_header: &str) -> AggregateP
 
 /// Adds the fields of a record, and those of the records in them, by their paths.
 fn add_fields(schema: &Value, path: &str, fields: &mut Vec<FieldPart>) {
-    let required = schema.get("required").and_then(Value::as_array);
-    let required = |name: &str| required.is_some_and(|required| required.iter().any(|it| it == name));
-    for (name, field) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
+    for (name, field, is_required) in fields_of_record(schema) {
         let name_of_all = format!("{path}{name}");
-        let needed = if required(name) { "required" } else { "optional" };
+        let needed = if is_required { "required" } else { "optional" };
         let says = [kind(field), limits(field), needed.to_owned()];
         let says = says.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ");
         fields.push(FieldPart { name: name_of_all.clone(), says });

@@ -41,7 +41,7 @@ const ANSWER_HEADERS: [(header::HeaderName, &str); 5] = [
 ];
 
 /// For a year a browser comes with TLS alone. Names below this one may be others' gateways.
-const WITH_TLS_ALONE: HeaderValue = HeaderValue::from_static("max-age=31536000");
+pub(crate) const WITH_TLS_ALONE: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
 /// Lets requests in.
 pub(crate) struct Guard {
@@ -109,6 +109,11 @@ impl Guard {
         self.places.take(user.name())
     }
 
+    /// Whether the gateway itself speaks TLS.
+    pub(crate) fn with_tls(&self) -> bool {
+        self.with_tls
+    }
+
     /// Whether nobody is asked for a key.
     pub(crate) fn is_open(&self) -> bool {
         self.keys.is_open()
@@ -164,7 +169,7 @@ pub(crate) async fn pass_anybody(State(guard): State<Arc<Guard>>, request: Reque
 }
 
 fn counted(guard: &Guard, request: &Request, asker: &mut Asker) -> Result<OwnedSemaphorePermit, Problem> {
-    asker.address = count_address(guard, request)?;
+    count_address(guard, request, asker)?;
     check_host(request)?;
     if guard.is_open() {
         only_programs_of_this_machine(request.headers(), is_for_people(request))?;
@@ -172,12 +177,12 @@ fn counted(guard: &Guard, request: &Request, asker: &mut Asker) -> Result<OwnedS
     guard.places.of_anybody()
 }
 
-/// From which address a request comes, if that may send more.
-fn count_address(guard: &Guard, request: &Request) -> Result<Option<IpAddr>, Problem> {
-    let Some(ClientAddress(address)) = request.extensions().get() else { return Ok(None) };
+/// Notes from which address a request comes, and whether that may send more.
+fn count_address(guard: &Guard, request: &Request, asker: &mut Asker) -> Result<(), Problem> {
+    let Some(ClientAddress(address)) = request.extensions().get() else { return Ok(()) };
     let address = guard.proxies.client(address.ip(), request.headers());
-    guard.rates_of_addresses.count(&address).map_err(|pause| too_fast("address", pause))?;
-    Ok(Some(address))
+    asker.address = Some(address);
+    guard.rates_of_addresses.count(&address).map_err(|pause| too_fast("address", pause))
 }
 
 fn finished(
@@ -227,7 +232,7 @@ async fn admitted(
     request: &mut Request,
     asker: &mut Asker,
 ) -> Result<(Place, Admission), Problem> {
-    asker.address = count_address(guard, request)?;
+    count_address(guard, request, asker)?;
     let place = guard.places.of_anybody()?;
     check_host(request)?;
     let is_for_people = is_for_people(request);

@@ -45,6 +45,14 @@ pub fn json_schema_of<T: DeserializeOwned>() -> Option<Value> {
     Some(schema)
 }
 
+/// The fields of a record's JSON Schema in their order: name, schema, and whether the record needs it. None for what is no record.
+pub fn fields_of_record(schema: &Value) -> Vec<(&str, &Value, bool)> {
+    let required = schema.get("required").and_then(Value::as_array);
+    let is_required = |name: &str| required.is_some_and(|required| required.iter().any(|it| it == name));
+    let properties = schema.get("properties").and_then(Value::as_object).into_iter().flatten();
+    properties.map(|(name, field)| (name.as_str(), field, is_required(name))).collect()
+}
+
 /// A type that is asked what it takes.
 struct Asked<'a, T> {
     sample: &'a Value,

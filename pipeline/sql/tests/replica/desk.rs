@@ -26,6 +26,7 @@ use millstream_sql::{
 use millstream_store::read_store::{
     Changes, Checkpoint, Durability, ProjectionId, ProjectionRows, ReadStore, Uncommitted,
 };
+use postgres::error::SqlState;
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -477,12 +478,15 @@ fn copy_database(admin: &str, from: &str, to: &str) {
     let mut client = postgres::Client::connect(admin, postgres::NoTls).unwrap();
     client.batch_execute(&format!("DROP DATABASE IF EXISTS {to} WITH (FORCE)")).unwrap();
     // The connection of a stage that has ended may still be there for a moment.
+    let mut refused = None;
     for _ in 0..250 {
-        if client.batch_execute(&format!("CREATE DATABASE {to} TEMPLATE {from}")).is_ok() {
-            return;
+        match client.batch_execute(&format!("CREATE DATABASE {to} TEMPLATE {from}")) {
+            Ok(()) => return,
+            Err(error) if error.code() == Some(&SqlState::OBJECT_IN_USE) => refused = Some(error),
+            Err(error) => panic!("{from} cannot be copied: {error}"),
         }
-        #[expect(clippy::disallowed_methods, reason = "between two tries, up to a bound")]
+        #[expect(clippy::disallowed_methods, reason = "between two looks at whether the connection is gone")]
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
-    panic!("{from} cannot be copied");
+    panic!("{from} cannot be copied: {refused:?}");
 }

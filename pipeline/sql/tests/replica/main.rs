@@ -6,6 +6,8 @@
 
 mod desk;
 
+use std::sync::mpsc;
+
 use millstream_contract::testing::dice::Dice;
 use millstream_sql::testing::postgres_server::PostgresServer;
 
@@ -96,26 +98,28 @@ fn a_database_that_is_killed_again_and_again_has_everything_afterwards() {
     let mut desk = Desk::new(Where::postgres(&server, 101));
     desk.begin();
     std::thread::scope(|threads| {
-        let living = threads.spawn(|| {
+        let (lived, parts) = mpsc::channel();
+        let living = threads.spawn(move || {
             let mut dice = Dice::new(3);
-            for _ in 0..150 {
+            for life in 0..150 {
+                // The server is killed while the next ones are written.
+                if life % 15 == 0 {
+                    lived.send(()).unwrap();
+                }
                 desk.live(&mut dice);
             }
+            drop(lived);
             desk.catch_up();
             desk
         });
         let mut kills = 0;
-        while !living.is_finished() || kills < 3 {
+        for () in parts {
             server.kill();
             server.start_again();
             kills += 1;
-            #[expect(
-                clippy::disallowed_methods,
-                reason = "between two kills; nothing is expected of the time"
-            )]
-            std::thread::sleep(std::time::Duration::from_millis(300));
         }
         let desk = living.join().unwrap();
+        assert_eq!(kills, 10);
         desk.compare();
     });
 }

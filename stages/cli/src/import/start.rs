@@ -5,7 +5,10 @@
 
 use std::{collections::HashSet, fmt, path::Path};
 
-use millstream_domain::decider::{AggregateRegistry, AggregateType};
+use millstream_domain::{
+    decider::{AggregateRegistry, AggregateType},
+    schema::fields_of_record,
+};
 use serde_json::Value;
 
 use super::{
@@ -366,16 +369,7 @@ fn write_command(map: &mut String, of_type: &dyn AggregateType, command: &str, c
 
 /// The fields of a record: those that it needs first.
 fn fields(schema: &Value) -> Vec<(&str, &Value, bool)> {
-    let required: Vec<&str> = schema
-        .get("required")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-        .collect();
-    let all = schema.get("properties").and_then(Value::as_object).into_iter().flatten();
-    let mut all: Vec<_> =
-        all.map(|(name, schema)| (name.as_str(), schema, required.contains(&name.as_str()))).collect();
+    let mut all = fields_of_record(schema);
     all.sort_by_key(|(_, _, is_required)| !is_required);
     all
 }

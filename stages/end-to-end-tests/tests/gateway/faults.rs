@@ -1,6 +1,7 @@
 //! A server that is away, and one that comes back.
 
 use end_to_end_tests::{
+    http_client::HttpAnswer,
     system::{System, fresh_folder},
     waiting::until,
 };
@@ -28,7 +29,22 @@ async fn while_the_server_stands_still_nothing_is_promised_and_afterwards_all_go
     // A busy disk may take longer than the gateway waits. Whatever is stored twice takes effect once.
     until("a command is stored", async || (client.post(REGISTER, TEA).await.status == 202).then_some(()))
         .await;
+    let form = client.get("/commands/retail/product/reprice?id=tea").await;
+    let hidden = |answer: &HttpAnswer, name: &str| {
+        let (_, rest) = answer.body.split_once(&format!("name=\"{name}\" value=\"")).unwrap();
+        rest.split('"').next().unwrap().to_owned()
+    };
+    let cookie = form.header("set-cookie").unwrap().split(';').next().unwrap().to_owned();
+    let browser = client.with("Content-Type", "application/x-www-form-urlencoded").with("Cookie", &cookie);
+    let filled = |form: &HttpAnswer, token: &str| {
+        let once = hidden(form, "once");
+        format!("form-token={token}&once={once}&aggregate-id=tea&unit_price=50&currency=USD")
+    };
+    let token = hidden(&form, "form-token");
     assert!(system.signal("nats-server", Signal::SIGSTOP));
+    let unclear = browser.request("POST", "/commands/retail/product/reprice", &filled(&form, &token)).await;
+    assert_eq!(unclear.status, 503, "{unclear:?}");
+    assert_eq!(hidden(&unclear, "once"), hidden(&form, "once"), "sent again, it is the same command");
     for number in 0..4 {
         let answer = client.with("Idempotency-Key", &number.to_string()).post(REPRICE, &price(number)).await;
         assert_eq!(answer.problem(), (503, "not-stored".to_owned()), "{answer:?}");
@@ -45,12 +61,18 @@ async fn while_the_server_stands_still_nothing_is_promised_and_afterwards_all_go
         .await;
         assert_eq!(answer.status, 200, "{answer:?}");
     }
+    until("the form is taken", async || {
+        let again = filled(&unclear, &token);
+        let answer = browser.request("POST", "/commands/retail/product/reprice", &again).await;
+        (answer.status == 303).then_some(())
+    })
+    .await;
     // Whatever was stored twice was decided once. All of it is before this one, which is the last.
     let last = client.with("Prefer", "wait=30");
     until("the last is decided", async || (last.post(REPRICE, &price(99)).await.status == 200).then_some(()))
         .await;
     let history = system.millstream(&["history", "retail", "product", "tea", "--json"]).await;
-    assert_eq!(history.stdout.matches("product-repriced").count(), 5, "{}", history.stdout);
+    assert_eq!(history.stdout.matches("product-repriced").count(), 6, "{}", history.stdout);
     process.stop().await;
     let _said = system.stop().await;
 }

@@ -44,11 +44,18 @@ async fn behind_a_trusted_proxy_each_client_has_a_rate_of_its_own() {
     }
     process.stop().await;
     let broker = server.broker().await;
-    let mut addresses = Vec::new();
+    let (mut addresses, mut limited) = (Vec::new(), false);
     for sequence in 1..=broker.state("AUDIT").await.unwrap().last_sequence {
         let message = broker.get("AUDIT", sequence).await.unwrap().unwrap();
-        addresses.extend(records(&message).unwrap().into_iter().filter_map(|(record, _)| record.address));
+        for (record, _) in records(&message).unwrap() {
+            if record.code.as_deref() == Some("rate-exceeded") {
+                assert_eq!(record.address.as_deref(), Some("192.0.2.1"), "{record:?}");
+                limited = true;
+            }
+            addresses.extend(record.address);
+        }
     }
+    assert!(limited, "what was too much is recorded");
     assert!(
         addresses.contains(&"192.0.2.39".to_owned()) && !addresses.contains(&"127.0.0.1".to_owned()),
         "{addresses:?}"

@@ -123,3 +123,39 @@ async fn a_key_in_a_cookie_opens_pages_alone_and_ends_when_it_is_revoked() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn what_is_refused_on_pages_is_in_the_audit_log() {
+    const CLOSE: &str = "/commands/retail/till/close";
+    let folder = fresh_folder();
+    let (system, _, store) = with_keys(folder.path()).await;
+    let client = client(&address(&system));
+    let guessed = client.get("/sign-in").await;
+    // With another policy browsers keep to themselves which page has sent a form.
+    assert_eq!(guessed.header("referrer-policy"), Some("same-origin"), "{guessed:?}");
+    let (cookie, token) = form(&client, "/sign-in").await;
+    let browser = client.with("Content-Type", FORM).with("Cookie", &cookie);
+    let body = format!("form-token={token}&key=millstream_guessed");
+    assert_eq!(browser.request("POST", "/sign-in", &body).await.status, 401);
+    let long = format!("form-token={token}&key={}", "a".repeat(3_801));
+    let long = browser.request("POST", "/sign-in", &long).await;
+    assert!(long.status == 422 && long.body.contains("too long for a browser"), "{long:?}");
+
+    let key = format!("millstream-key={store}");
+    let (cookie, token) = form(&client.with("Cookie", &key), CLOSE).await;
+    let browser = client.with("Content-Type", FORM).with("Cookie", &format!("{cookie}; {key}"));
+    let body = format!("form-token={token}&aggregate-id=2507_2026-01-02");
+    let refused = browser.request("POST", CLOSE, &body).await;
+    assert_eq!(refused.status, 403, "{refused:?}");
+    until("both are in the audit log", async || {
+        let mut audit = millstream();
+        audit.args(["audit", "list", "--denied", "--json"]).env("NATS_URL", system.url());
+        let said = program::run(audit, b"").await.expect_success("audit list").stdout;
+        let has =
+            |code: &str, what: &str| said.lines().any(|line| line.contains(code) && line.contains(what));
+        (has("key-unknown", "POST /sign-in")
+            && has("command-not-granted", "POST /commands/retail/till/close"))
+        .then_some(())
+    })
+    .await;
+}

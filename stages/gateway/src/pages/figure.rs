@@ -4,7 +4,7 @@
 //! from its events, up to the position of the figure, and the row is watched. What an event's history says is shown where the key grants
 //! that history.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use askama::Template;
 use axum::{http::StatusCode, response::Response};
@@ -14,7 +14,7 @@ use millstream_contract::{
 use millstream_domain::{
     projection::{Projection, ProjectionError, Rows},
     report::Column,
-    row_watch::{RowChange, WatchedProjection},
+    row_watch::{RowChange, RowChanges, WatchedProjection},
 };
 use millstream_jetstream::{broker::Broker as _, set_aside::is_set_aside};
 use serde_json::Value;
@@ -54,9 +54,22 @@ struct FigurePage<'a> {
     chart: Option<Chart>,
     postings: Vec<Posting>,
     count: usize,
+    /// How many postings the key does not grant, and what they come to.
+    hidden: usize,
+    hidden_sum: String,
     sum: String,
     /// Why postings are not there.
     missing: String,
+}
+
+/// What the postings of a figure come to, and the newest of those that may be shown, the oldest first.
+#[derive(Default)]
+struct Postings {
+    newest: VecDeque<Posting>,
+    count: usize,
+    sum: i64,
+    hidden: usize,
+    hidden_sum: i64,
 }
 
 struct Posting {
@@ -81,15 +94,15 @@ pub(super) async fn page_of(asked: &Asked<'_>) -> Result<Response, Problem> {
         return Err(Problem::malformed("query-malformed", detail));
     };
     let figure = asked.value.get(column.name).and_then(Value::as_i64).unwrap_or_default();
-    let (chart, folded) = futures::join!(asked.chart(column), asked.changes());
-    let (changes, missing) = match folded {
-        Ok(changes) => (changes, String::new()),
-        Err(problem) => (Vec::new(), super::api::Refusal::from(problem).detail),
+    let (chart, folded) = futures::join!(asked.chart(column), asked.postings(column));
+    let (postings, missing) = match folded {
+        Ok(postings) => (postings, String::new()),
+        Err(problem) => (Postings::default(), super::api::Refusal::from(problem).detail),
     };
-    let (postings, sum) = asked.postings(column, &changes);
-    let count = postings.len();
+    let Postings { newest, count, sum, hidden, hidden_sum } = postings;
     let figure_page = FigurePage {
-        frame: Frame::new(asked.visit).watching(&asked.watched(), &asked.answer.position),
+        // It is not shown anew by itself: each time it is made, the whole report is folded.
+        frame: Frame::new(asked.visit),
         name: asked.name,
         title: label(&asked.report.name),
         list: address::with(&address::path(&["reports", asked.name]), &[("date", asked.date)]),
@@ -101,8 +114,10 @@ pub(super) async fn page_of(asked: &Asked<'_>) -> Result<Response, Problem> {
         value: asked.written(column, figure),
         unit: asked.unit(column),
         chart,
-        postings: postings.into_iter().rev().take(POSTINGS_MAX).collect(),
+        postings: newest.into_iter().rev().collect(),
         count,
+        hidden,
+        hidden_sum: asked.written(column, hidden_sum),
         sum: if missing.is_empty() && sum == figure { String::new() } else { asked.written(column, sum) },
         missing,
     };
@@ -110,8 +125,8 @@ pub(super) async fn page_of(asked: &Asked<'_>) -> Result<Response, Problem> {
 }
 
 impl Asked<'_> {
-    /// What each event has added to a figure, and the sum of it.
-    fn postings(&self, column: &Column, changes: &[RowChange]) -> (Vec<Posting>, i64) {
+    /// Adds what events have added to a figure.
+    fn add(&self, column: &Column, changes: Vec<RowChange>, postings: &mut Postings) {
         // A revision that is not the last ends with the event that sealed it.
         let end = self.value.get("sealed_position").and_then(Value::as_u64).filter(|sealed| *sealed > 0);
         let figure = |row: &Option<Vec<u8>>| {
@@ -119,51 +134,49 @@ impl Asked<'_> {
                 row.as_deref().and_then(|row| serde_json::from_slice(row).ok()).unwrap_or_default();
             row.get(column.name).and_then(Value::as_i64).unwrap_or_default()
         };
-        let (mut postings, mut sum) = (Vec::new(), 0_i64);
         for change in changes.iter().filter(|change| end.is_none_or(|end| change.sequence <= end)) {
             let added = figure(&change.after).wrapping_sub(figure(&change.before));
             if added == 0 {
                 continue;
             }
-            sum = sum.wrapping_add(added);
-            postings.push(self.posting(column, change, added, sum));
+            postings.count += 1;
+            postings.sum = postings.sum.wrapping_add(added);
+            if !self.visit.principal.may_read_history(&change.stream_id) {
+                postings.hidden += 1;
+                postings.hidden_sum = postings.hidden_sum.wrapping_add(added);
+                continue;
+            }
+            if postings.newest.len() == POSTINGS_MAX {
+                postings.newest.pop_front();
+            }
+            postings.newest.push_back(self.posting(column, change, added, postings.sum));
         }
-        (postings, sum)
     }
 
     fn posting(&self, column: &Column, change: &RowChange, added: i64, total: i64) -> Posting {
         let recorded = change.recorded_at.to_string();
         let sign = if added > 0 { "+" } else { "" };
-        let mut posting = Posting {
+        let stream = &change.stream_id;
+        let parts = ["aggregates", stream.context(), stream.aggregate(), stream.id()];
+        Posting {
             recorded: time(&recorded).unwrap_or(recorded),
             event_type: change.event_type.clone(),
             added: format!("{sign}{}", self.written(column, added)),
             total: self.written(column, total),
-            event: String::new(),
-            aggregate: String::new(),
-            to_aggregate: String::new(),
-            actor: String::new(),
-            command: String::new(),
-            to_command: String::new(),
-        };
-        let stream = &change.stream_id;
-        if self.visit.principal.may_read_history(stream) {
-            let parts = ["aggregates", stream.context(), stream.aggregate(), stream.id()];
-            posting.event = address::path(&["events", &change.sequence.to_string()]);
-            posting.aggregate = format!("{} {}", stream.aggregate(), stream.id());
-            posting.to_aggregate = address::path(&parts);
-            posting.actor = change.command.actor.as_deref().unwrap_or_default().to_owned();
-            posting.command = change.command.id.to_string();
-            posting.to_command = address::with(
+            event: address::path(&["events", &change.sequence.to_string()]),
+            aggregate: format!("{} {}", stream.aggregate(), stream.id()),
+            to_aggregate: address::path(&parts),
+            actor: change.command.actor.as_deref().unwrap_or_default().to_owned(),
+            command: change.command.id.to_string(),
+            to_command: address::with(
                 &address::path(&["sent", &change.command.id]),
                 &[("position", &change.command.position.to_string()), ("context", stream.context())],
-            );
+            ),
         }
-        posting
     }
 
-    /// The events that changed the row, up to the position at which it was read.
-    async fn changes(&self) -> Result<Vec<RowChange>, Problem> {
+    /// The postings of a figure, up to the position at which the row was read.
+    async fn postings(&self, column: &Column) -> Result<Postings, Problem> {
         let commands = &self.visit.pages.commands;
         let _place = commands.places_for_states.take(self.visit.principal.name())?;
         let report = self.visit.pages.ledger(self.report).ok_or_else(|| {
@@ -181,14 +194,15 @@ impl Asked<'_> {
         let aggregate = if let [one] = aggregates[..] { one } else { "*" };
         let subject = format!("{EVENT_PREFIX}.{}.{aggregate}.*", self.report.context);
         let (watched, changes) = WatchedProjection::new(report, &self.report.name, self.place);
-        let mut folding = Folding { rows: FoldedRows::default(), watched, events: 0, bytes: 0 };
+        let mut folding = Folding { rows: FoldedRows::default(), watched, changes, events: 0, bytes: 0 };
+        let mut postings = Postings::default();
         let mut next = 1;
         loop {
             let page = commands.broker.load_page(EVENTS, &subject, next, READ_BYTES).await;
             let page = page.map_err(|error| Problem::unavailable("events-unavailable", error.to_string()))?;
             for message in &page.messages {
                 if message.sequence > until {
-                    return Ok(changes.seen());
+                    break;
                 }
                 match StoredCommit::from_stored(message) {
                     Ok(commit) => folding.apply(&commit)?,
@@ -202,9 +216,12 @@ impl Asked<'_> {
                     }
                 }
             }
+            // Both rows of each change are in memory for as long as a page is folded.
+            self.add(column, folding.changes.take(), &mut postings);
+            tokio::task::yield_now().await;
             next = match page.messages.last() {
-                Some(last) if page.more => last.sequence + 1,
-                _ => return Ok(changes.seen()),
+                Some(last) if page.more && last.sequence < until => last.sequence + 1,
+                _ => return Ok(postings),
             };
         }
     }
@@ -214,6 +231,7 @@ impl Asked<'_> {
 struct Folding {
     rows: FoldedRows,
     watched: WatchedProjection,
+    changes: RowChanges,
     events: u64,
     bytes: usize,
 }

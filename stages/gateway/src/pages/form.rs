@@ -8,6 +8,7 @@ use std::{
     fmt::Write as _,
 };
 
+use millstream_domain::schema::fields_of_record;
 use serde_json::{Map, Value};
 
 use super::shown::{escape, label};
@@ -48,20 +49,11 @@ pub(super) struct Filled {
 
 /// The fields of a body with this schema, in the order of their type's fields as far as the schema keeps it.
 pub(super) fn fields(schema: &Value) -> Vec<Field> {
-    let required: Vec<&str> = schema
-        .get("required")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-        .collect();
-    let properties = schema.get("properties").and_then(Value::as_object).into_iter().flatten();
-    let field = |(name, schema): (&String, &Value)| {
+    let field = |(name, schema, required): (&str, &Value, bool)| {
         let control = control(schema);
-        let required = required.contains(&name.as_str());
-        Field { name: name.clone(), required, says: says(schema, &control), control }
+        Field { name: name.to_owned(), required, says: says(schema, &control), control }
     };
-    let mut fields: Vec<Field> = properties.map(field).collect();
+    let mut fields: Vec<Field> = fields_of_record(schema).into_iter().map(field).collect();
     // What must be there comes first, and what is large comes last.
     fields
         .sort_by_key(|field| (matches!(field.control, Control::Groups(_) | Control::Json), !field.required));
@@ -269,8 +261,8 @@ impl Writer<'_> {
 /// How many groups of a list are filled in.
 fn groups_of(path: &str, values: &BTreeMap<String, String>) -> usize {
     let prefix = format!("{path}.");
-    let indexes =
-        values.keys().filter_map(|name| name.strip_prefix(&prefix)?.split('.').next()?.parse::<usize>().ok());
+    let below = values.range(prefix.clone()..).map_while(|(name, _)| name.strip_prefix(&prefix));
+    let indexes = below.filter_map(|name| name.split('.').next()?.parse::<usize>().ok());
     indexes.filter(|index| *index < GROUPS_MAX).max().map_or(0, |last| last + 1)
 }
 
@@ -347,7 +339,8 @@ fn whole(text: &str) -> Result<Value, String> {
 }
 
 fn is_filled(prefix: &str, filled: &Filled) -> bool {
-    filled.values.iter().any(|(name, value)| name.starts_with(prefix) && !value.trim().is_empty())
+    let mut below = filled.values.range(prefix.to_owned()..).take_while(|(name, _)| name.starts_with(prefix));
+    below.any(|(_, value)| !value.trim().is_empty())
 }
 
 #[cfg(test)]

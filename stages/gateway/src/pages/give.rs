@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     openapi::commands::{id_form, offered},
-    problem::Problem,
+    problem::{Code, Problem},
     whole_number::whole_number,
 };
 
@@ -170,6 +170,16 @@ pub(super) async fn post(
             Ok(Redirect::to(&address::with(&to, &parameters)).into_response())
         }
         Err(refusal) => {
+            // Whether it is stored is not known: sent again from this form, it is the same command.
+            let is_unclear = refusal.status.is_server_error();
+            let again = |filled: &Filled, id_error: &str| {
+                let mut form = again(filled, id_error);
+                if is_unclear {
+                    once.clone_into(&mut form.once);
+                }
+                form
+            };
+            let code = Code(refusal.code.clone().into());
             let is_of_id =
                 ["address-malformed".to_owned(), format!("{aggregate}-id-malformed")].contains(&refusal.code);
             if is_of_id {
@@ -178,7 +188,10 @@ pub(super) async fn post(
             if let Some(path) = named(fields, &refusal) {
                 filled.errors.insert(path, refusal.detail.clone());
             }
-            known.page(refusal.status, again(&filled, ""), Some(refusal))
+            let mut page = known.page(refusal.status, again(&filled, ""), Some(refusal))?;
+            // The audit log has it as it has a refused request.
+            page.extensions_mut().insert(code);
+            Ok(page)
         }
     }
 }

@@ -68,7 +68,7 @@ struct View<'a> {
 
 /// The page.
 pub(super) async fn get(visit: Visit) -> Result<Response, Problem> {
-    let may_see = visit.pages.contexts.iter().any(|context| visit.principal.may_list(context, "command", ""));
+    let may_see = visit.pages.contexts.iter().all(|context| visit.principal.may_list(context, "command", ""));
     let broker = &visit.pages.commands.broker;
     let states = [COMMANDS, EVENTS, OUTCOMES]
         .map(|name| async move { broker.state(name).await.map_err(|error| error.to_string()) });

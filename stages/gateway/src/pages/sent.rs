@@ -49,7 +49,13 @@ pub(super) async fn get(visit: Visit, id: Result<Path<String>, PathRejection>) -
     let own = visit.command(&id, position).await;
     let is_own = own.is_ok();
     let outcome: Result<Answer, Refusal> = match own {
-        Err(_) if !context.is_empty() => visit.row_now([context, "command"], &id).await,
+        // Of a command that somebody else has sent, whoever may read the outcomes of its context may read this one.
+        Err(refusal)
+            if [StatusCode::FORBIDDEN, StatusCode::NOT_FOUND].contains(&refusal.status)
+                && !context.is_empty() =>
+        {
+            visit.row_now([context, "command"], &id).await
+        }
         own => own,
     };
     let stored = stored(&visit, &id, position).await?;

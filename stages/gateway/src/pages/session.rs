@@ -26,6 +26,10 @@ const FORM_COOKIE: &str = "millstream-form";
 pub(super) const TOKEN_FIELD: &str = "form-token";
 /// How long a browser keeps the key: a working day.
 const SIGNED_IN_SECONDS: u32 = 12 * 60 * 60;
+/// The longest key or token that browsers keep.
+const KEY_BYTES_MAX: usize = 3_800;
+/// Most fields of a form.
+const FIELDS_MAX: usize = 2_000;
 /// What keeps tokens of forms apart from all else that is hashed.
 const TOKEN_PURPOSE: &str = "millstream 2026 token of a form of the pages";
 /// What a page may do: its own style, its own script, which asks this gateway alone, and forms that are sent here.
@@ -59,7 +63,7 @@ pub(crate) async fn around(State(pages): State<Arc<Pages>>, mut request: Request
         return next.run(request).await;
     }
     if comes_from_elsewhere(request.headers()) && request.method() == Method::GET {
-        return with_policy(layout::go_on(&pages));
+        return with_policy(&pages, layout::go_on(&pages));
     }
     let form_cookie = cookie(request.headers(), FORM_COOKIE).map(str::to_owned);
     let is_new = form_cookie.is_none();
@@ -74,11 +78,11 @@ pub(crate) async fn around(State(pages): State<Arc<Pages>>, mut request: Request
     let asked = Asked {
         is_question: request.method().is_safe(),
         address: request.uri().path_and_query().map_or("/", |address| address.as_str()).to_owned(),
-        is_secure: is_secure(request.headers()),
+        is_secure: is_secure(&pages, request.headers()),
         token,
     };
     let response = next.run(request).await;
-    let mut response = with_policy(dressed(&pages, &asked, response).await);
+    let mut response = with_policy(&pages, dressed(&pages, &asked, response).await);
     if is_new {
         add_cookie(&mut response, &format!("{FORM_COOKIE}={form_cookie}"), asked.is_secure);
     }
@@ -128,8 +132,14 @@ pub(super) async fn tell_who(request: Request, next: Next) -> Response {
     response
 }
 
-fn with_policy(mut response: Response) -> Response {
-    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, SECURITY_POLICY);
+fn with_policy(pages: &Pages, mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_SECURITY_POLICY, SECURITY_POLICY);
+    // Without any referrer a browser keeps to itself which page sends a form (Fetch, "append a request `Origin` header").
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
+    if pages.guard.with_tls() {
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, guard::WITH_TLS_ALONE);
+    }
     guard::with_headers(response)
 }
 
@@ -157,8 +167,9 @@ pub(crate) fn is_of_ours(headers: &HeaderMap) -> bool {
 }
 
 /// Whether the browser speaks TLS, with us or with what stands in front: the origin that it names says so.
-fn is_secure(headers: &HeaderMap) -> bool {
-    headers.get(header::ORIGIN).is_some_and(|origin| origin.as_bytes().starts_with(b"https://"))
+fn is_secure(pages: &Pages, headers: &HeaderMap) -> bool {
+    pages.guard.with_tls()
+        || headers.get(header::ORIGIN).is_some_and(|origin| origin.as_bytes().starts_with(b"https://"))
 }
 
 fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
@@ -168,13 +179,14 @@ fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 }
 
 /// Gives the browser the key, for a working day.
-pub(super) fn keep_key(response: &mut Response, key: &str, headers: &HeaderMap) {
-    add_cookie(response, &format!("{KEY_COOKIE}={key}; Max-Age={SIGNED_IN_SECONDS}"), is_secure(headers));
+pub(super) fn keep_key(pages: &Pages, response: &mut Response, key: &str, headers: &HeaderMap) {
+    let pair = format!("{KEY_COOKIE}={key}; Max-Age={SIGNED_IN_SECONDS}");
+    add_cookie(response, &pair, is_secure(pages, headers));
 }
 
 /// Takes the key from the browser.
-pub(super) fn forget_key(response: &mut Response, headers: &HeaderMap) {
-    add_cookie(response, &format!("{KEY_COOKIE}=; Max-Age=0"), is_secure(headers));
+pub(super) fn forget_key(pages: &Pages, response: &mut Response, headers: &HeaderMap) {
+    add_cookie(response, &format!("{KEY_COOKIE}=; Max-Age=0"), is_secure(pages, headers));
 }
 
 fn add_cookie(response: &mut Response, pair: &str, is_secure: bool) {
@@ -183,6 +195,11 @@ fn add_cookie(response: &mut Response, pair: &str, is_secure: bool) {
     if let Ok(value) = HeaderValue::try_from(cookie) {
         response.headers_mut().append(header::SET_COOKIE, value);
     }
+}
+
+/// Whether a token is too long for a browser to keep: 4,096 bytes with the cookie's name and attributes (RFC 6265, 6.1).
+pub(super) fn is_too_long(key: &str) -> bool {
+    key.len() > KEY_BYTES_MAX
 }
 
 /// Whether a key can stand in a cookie.
@@ -208,6 +225,9 @@ pub(super) async fn posted(pages: &Pages, request: Request) -> Result<Vec<(Strin
     let fields = command_request::form(&parts.headers, body, &commands.limits, &commands.stop).await?;
     let fields: Vec<(String, String)> = serde_urlencoded::from_bytes(&fields)
         .map_err(|error| Problem::malformed("body-malformed", error.to_string()))?;
+    if fields.len() > FIELDS_MAX {
+        return Err(Problem::malformed("body-malformed", format!("a form has at most {FIELDS_MAX} fields")));
+    }
     let given = fields.iter().find(|(name, _)| name == TOKEN_FIELD).map(|(_, value)| value.as_str());
     // Compared as hashes, whose comparison takes as long whatever they are.
     let same = |given: &str| blake3::hash(given.as_bytes()) == blake3::hash(token.0.as_bytes());

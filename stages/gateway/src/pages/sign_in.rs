@@ -14,7 +14,10 @@ use super::{
     layout::{Frame, page},
     session::{self, FormToken},
 };
-use crate::{guard::stranger, problem::Problem};
+use crate::{
+    guard::stranger,
+    problem::{Code, Problem},
+};
 
 #[derive(Template)]
 #[template(path = "pages/sign_in.html")]
@@ -49,15 +52,27 @@ pub(super) async fn post(State(pages): State<Arc<Pages>>, request: Request) -> R
         let why = "This is no key. Keys are what `millstream keys new` prints.";
         return form(&pages, token.as_ref(), next, why, StatusCode::UNPROCESSABLE_ENTITY);
     }
+    if session::is_too_long(key) {
+        let why = "This token is too long for a browser to keep. Ask for a key.";
+        return form(&pages, token.as_ref(), next, why, StatusCode::UNPROCESSABLE_ENTITY);
+    }
     match pages.guard.identify(key).await.map_err(stranger) {
         Ok(_) => {
             let mut response = Redirect::to(own_address(next)).into_response();
-            session::keep_key(&mut response, key, &headers);
+            session::keep_key(&pages, &mut response, key, &headers);
             Ok(response)
         }
-        Err(_) => {
-            let why = "This key is unknown, was revoked, or its time is over.";
-            form(&pages, token.as_ref(), next, why, StatusCode::UNPROCESSABLE_ENTITY)
+        Err(problem) => {
+            let (status, code) = problem.kind();
+            let why = if status == StatusCode::SERVICE_UNAVAILABLE {
+                "Whose token this is cannot be told now. Try again in a moment."
+            } else {
+                "This key is unknown, was revoked, or its time is over."
+            };
+            let mut page = form(&pages, token.as_ref(), next, why, status)?;
+            // The audit log has it as it has a refused request.
+            page.extensions_mut().insert(Code(code.to_owned().into()));
+            Ok(page)
         }
     }
 }
@@ -70,7 +85,7 @@ pub(super) async fn leave(
 ) -> Result<Response, Problem> {
     session::posted(&pages, request).await?;
     let mut response = Redirect::to("/sign-in").into_response();
-    session::forget_key(&mut response, &headers);
+    session::forget_key(&pages, &mut response, &headers);
     Ok(response)
 }
 

@@ -246,8 +246,13 @@ impl Shared {
 }
 
 async fn fetch(url: &str) -> Result<Vec<u8>, FetchError> {
-    let connector = HttpsConnectorBuilder::new()
-        .with_provider_and_native_roots(tokio_rustls::rustls::crypto::ring::default_provider())
+    let with_roots = || {
+        HttpsConnectorBuilder::new()
+            .with_provider_and_native_roots(tokio_rustls::rustls::crypto::ring::default_provider())
+    };
+    // The certificates of the system are some hundred files.
+    let connector = do_file_work(with_roots)
+        .await
         .map_err(FetchError::Certificates)?
         .https_or_http()
         .enable_http1()

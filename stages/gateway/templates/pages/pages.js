@@ -37,11 +37,14 @@ if (main && "EventSource" in window) {
         say(`Live. Changed at ${new Date().toLocaleTimeString()}.`);
       }
     } finally {
-      busy = false;
-      if (again) {
-        again = false;
-        show();
-      }
+      // What changes all the time is shown every two seconds.
+      setTimeout(() => {
+        busy = false;
+        if (again) {
+          again = false;
+          show();
+        }
+      }, 2000);
     }
   };
   const changed = (event) => {

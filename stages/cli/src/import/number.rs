@@ -21,7 +21,7 @@ const CURRENCY_SIGNS: [(char, &str); 13] = [
     ('₸', "KZT"),
 ];
 /// Signs of several currencies.
-const SHARED_SIGNS: [char; 4] = ['$', '¥', '₩', '¢'];
+const SHARED_SIGNS: [char; 3] = ['$', '¥', '₩'];
 /// Most digits: with nine places more, and divided by a quantity, they fit into 128 bits.
 const DIGITS_MAX: usize = 24;
 /// Most places of an amount.
@@ -199,7 +199,10 @@ fn without_currency<'t>(text: &'t str, around: Around<'_>) -> Option<&'t str> {
             Around::AnyCurrency => true,
             Around::Currency(wanted) => wanted == *code,
         },
-        None => SHARED_SIGNS.contains(&sign),
+        None => {
+            let has_own = |code: &str| CURRENCY_SIGNS.iter().any(|(_, own)| *own == code);
+            SHARED_SIGNS.contains(&sign) && !matches!(around, Around::Currency(code) if has_own(code))
+        }
     };
     if let Some((_, rest)) = outer(text, fits) {
         return Some(rest);
@@ -272,6 +275,7 @@ mod tests {
         ] {
             assert_eq!(cents(text, form, Around::AnyCurrency), Some(units), "{text}");
         }
+        assert_eq!(cents("$3.50", point, Around::Currency("CAD")), Some(350));
         assert_eq!(cents("EUR 3.50", point, Around::Currency("EUR")), Some(350));
         assert_eq!(cents("3.50 EUR", point, Around::Currency("EUR")), Some(350));
     }
@@ -307,6 +311,10 @@ mod tests {
         }
         for (text, around) in [
             ("£3.50", Around::Currency("EUR")),
+            ("$3.50", Around::Currency("EUR")),
+            ("¥3", Around::Currency("GBP")),
+            ("50¢", Around::AnyCurrency),
+            ("50¢", Around::Currency("USD")),
             ("3.50 USD", Around::Currency("EUR")),
             ("$3", Around::Nothing),
             ("EUR 3", Around::AnyCurrency),

@@ -136,6 +136,34 @@ proptest! {
     }
 }
 
+/// A thousand pieces of a file that groups its digits became one.
+#[test]
+fn a_count_that_could_be_a_thousand_times_as_many_is_refused() {
+    let count = |text: &str| rendered("n = { integer = \"{n}\" }", &["n"], &[text]);
+    for (text, whole) in
+        [("12", 12), ("1.0", 1), ("1.00", 1), ("0.000", 0), ("1.0000", 1), ("1234.000", 1234)]
+    {
+        assert_eq!(count(text), Ok(Some(serde_json::json!({ "n": whole }))), "{text}");
+    }
+    for text in ["1.000", "-1.000", "12.000-", "(123.000)", "1.234"] {
+        let refused = count(text).unwrap_err().to_string();
+        let said = format!(
+            "column n: \"{text}\" is not a whole number (decimals behind '.', no sign between groups; decimal"
+        );
+        assert!(refused.starts_with(&said), "{refused}");
+    }
+    let mut columns = Columns::new(&csv::StringRecord::from(vec!["n"]));
+    columns.numbers = super::NumberForm { decimal: '.', thousands: Some(',') };
+    let template = Template::parse(&placed("n = { integer = \"{n}\" }"), &columns).unwrap();
+    let slugs = RefCell::default();
+    let made = template.render(&row(&[source_row(8, &["1.000"])], &slugs));
+    assert_eq!(
+        made,
+        Ok(Some(serde_json::json!({ "n": 1 }))),
+        "a map that says how digits are grouped is believed"
+    );
+}
+
 #[test]
 fn a_list_has_a_value_for_each_row_of_a_group() {
     let columns = Columns::new(&csv::StringRecord::from(vec!["item", "count", "order"]));

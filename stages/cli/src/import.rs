@@ -14,6 +14,7 @@ pub(crate) mod mapping;
 mod node;
 mod number;
 mod progress;
+mod reject_columns;
 pub(crate) mod rejects;
 mod repeated;
 pub(crate) mod run;

@@ -40,6 +40,16 @@ pub(super) fn utf16(beginning: &[u8]) -> Option<&'static Encoding> {
     }
 }
 
+/// Whether there are letters beyond ASCII that are UTF-8, and no more that are not: then it is that, and damaged.
+pub(super) fn is_mostly_utf8(beginning: &[u8]) -> bool {
+    let (mut good, mut bad) = (0_usize, 0_usize);
+    for chunk in beginning.utf8_chunks() {
+        good += chunk.valid().chars().filter(|letter| !letter.is_ascii()).count();
+        bad += usize::from(!chunk.invalid().is_empty());
+    }
+    good > 0 && good >= bad
+}
+
 /// What the bytes of a text that is not UTF-8 look like.
 pub(super) fn guess(mut text: impl Read) -> io::Result<&'static Encoding> {
     let mut detector = EncodingDetector::new(Iso2022JpDetection::Deny);

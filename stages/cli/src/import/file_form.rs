@@ -40,14 +40,13 @@ pub(crate) struct FileForm {
 pub(super) const FILE_KEYS: [&str; 6] = ["delimiter", "encoding", "decimal", "thousands", "zone", "sheet"];
 
 impl FileForm {
-    /// Reads a table whose keys are those of a form, and others.
-    pub(super) fn parse(value: &Placed, others: &[&str]) -> Result<Self, At<FormError>> {
+    /// Reads a table that may have these keys, those of a form among them.
+    pub(super) fn parse(value: &Placed, known: &[&str]) -> Result<Self, At<FormError>> {
         let Node::Table(fields) = value.get_ref() else {
             return Err(At::new(value, FormError::Table { found: value.get_ref().to_string() }));
         };
-        let is_known = |name: &str| FILE_KEYS.contains(&name) || others.contains(&name);
-        if let Some((name, _)) = fields.iter().find(|(name, _)| !is_known(name.get_ref())) {
-            let known = others.iter().chain(&FILE_KEYS).copied().collect::<Vec<_>>().join(", ");
+        if let Some((name, _)) = fields.iter().find(|(name, _)| !known.contains(&name.get_ref().as_str())) {
+            let known = known.join(", ");
             return Err(At::new(name, FormError::Key { name: name.get_ref().clone(), known }));
         }
         let of = |name: &'static str| value.get_ref().get(name);
@@ -109,7 +108,7 @@ mod tests {
 
     fn read(form: &str) -> Result<FileForm, At<FormError>> {
         let table: Placed = toml::from_str(form).unwrap();
-        FileForm::parse(&table, &[])
+        FileForm::parse(&table, &FILE_KEYS)
     }
 
     #[test]

@@ -78,6 +78,9 @@ impl Filter {
             ("date", _) => {
                 return Err(TextError::Date { text: text.to_owned(), format: format.to_owned() });
             }
+            ("time", true) if names_zone(format) => {
+                return Err(TextError::Time { text: text.to_owned(), format: format.to_owned() });
+            }
             ("time", true) if tells_offset(format) => Self::Time(format.to_owned(), TimeZone::UTC),
             ("time", true) if reads_times(format) => {
                 Self::Time(format.to_owned(), columns.zone(text, filter)?)
@@ -110,10 +113,12 @@ impl Filter {
             | Self::Replace(..)
             | Self::Before(_)
             | Self::After(_)
-            | Self::Table(_) => true,
-            Self::Lower | Self::Upper | Self::Date(_) | Self::Time(..) | Self::Pad(_) | Self::Default(_) => {
-                false
-            }
+            | Self::Pad(_)
+            | Self::Table(_)
+            | Self::Default(_) => true,
+            // The time goes.
+            Self::Date(format) => reads_times(format),
+            Self::Lower | Self::Upper | Self::Time(..) => false,
         }
     }
 
@@ -237,12 +242,14 @@ fn read_date(text: &str, format: &str) -> Result<String, String> {
 fn read_time(text: &str, format: &str, zone: &TimeZone) -> Result<String, String> {
     let wrong = || format!("a time as in {}", shown(format));
     let parsed = strtime::parse(format, text).map_err(|_| wrong())?;
+    let short = || format!("a time with a year of four digits, as in {}", shown(format));
     if let Ok(instant) = parsed.to_timestamp() {
-        return Ok(instant.to_string());
+        let year = instant.to_zoned(TimeZone::UTC).year();
+        return if year < YEAR_MIN { Err(short()) } else { Ok(instant.to_string()) };
     }
     let local = parsed.to_datetime().map_err(|_| wrong())?;
     if local.year() < YEAR_MIN {
-        return Err(format!("a time with a year of four digits, as in {}", shown(format)));
+        return Err(short());
     }
     let ambiguous = zone.to_ambiguous_timestamp(local);
     if let AmbiguousOffset::Gap { .. } = ambiguous.offset() {
@@ -281,6 +288,12 @@ pub(super) fn reads_times(format: &str) -> bool {
         .and_then(|text| strtime::parse(format, text))
         .and_then(|parsed| parsed.to_datetime());
     read.is_ok_and(|read| (read.date(), read.hour(), read.minute()) == (example().date(), 18, 30))
+}
+
+/// Whether a format reads the name of a zone, which would be read and not heeded.
+fn names_zone(format: &str) -> bool {
+    let format = format.replace("%%", "");
+    format.contains("%Q") || format.contains("%:Q")
 }
 
 /// Whether a format tells the offset from UTC, too.

@@ -74,7 +74,7 @@ pub(super) fn column(value: &Placed, columns: &Columns) -> Result<Text, At<Ident
     let parsed =
         parse_text(value, columns).map_err(|error| At { span: error.span, what: error.what.into() })?;
     let text = value.get_ref().to_string();
-    if !parsed.is_one_column() {
+    if parsed.column_index().is_none() {
         return Err(At::new(value, IdentityError::NotOneColumn { text }));
     }
     if parsed.may_join() {
@@ -87,7 +87,6 @@ pub(super) fn column(value: &Placed, columns: &Columns) -> Result<Text, At<Ident
 #[derive(Debug)]
 pub(super) struct Identities {
     identity: Identity,
-    file: String,
     /// The contents that come more than once.
     repeated: HashSet<Digest>,
     /// How many rows there were of such a content.
@@ -95,8 +94,8 @@ pub(super) struct Identities {
 }
 
 impl Identities {
-    pub(super) fn new(identity: Identity, file: String) -> Self {
-        Self { identity, file, repeated: HashSet::new(), seen: HashMap::new() }
+    pub(super) fn new(identity: Identity) -> Self {
+        Self { identity, repeated: HashSet::new(), seen: HashMap::new() }
     }
 
     /// Whether rows have the identity that their columns give, which two of a file may share by mistake.
@@ -122,7 +121,8 @@ impl Identities {
             }
             Identity::Content => digest("content", fields()),
             Identity::FileAndContent => {
-                digest("file-and-content", std::iter::once(self.file.as_str()).chain(fields()))
+                let file = row.rows.first().and_then(|row| row.file.as_deref()).unwrap_or_default();
+                digest("file-and-content", std::iter::once(file).chain(fields()))
             }
         })
     }
@@ -168,7 +168,10 @@ mod tests {
     use std::cell::RefCell;
 
     use super::{
-        super::text::tests::{row, source_row},
+        super::{
+            input::SourceRow,
+            text::tests::{row, source_row},
+        },
         *,
     };
 
@@ -179,18 +182,19 @@ mod tests {
     }
 
     fn identities(identity: &str, file: &str, rows: &[[&str; 2]]) -> Vec<String> {
-        let mut identities = Identities::new(read(identity).unwrap(), file.to_owned());
+        let mut identities = Identities::new(read(identity).unwrap());
+        let source_row = |fields: &[&str; 2]| SourceRow { file: Some(file.into()), ..source_row(2, fields) };
         let slugs = RefCell::default();
         let mut contents = HashSet::new();
         for fields in rows {
-            let rows = [source_row(2, fields)];
+            let rows = [source_row(fields)];
             let base = identities.base(&row(&rows, &slugs)).unwrap();
             if !contents.insert(base) {
                 identities.repeat(base);
             }
         }
         let all = rows.iter().map(|fields| {
-            let rows = [source_row(2, fields)];
+            let rows = [source_row(fields)];
             identities.of(&row(&rows, &slugs)).unwrap()
         });
         all.collect()
@@ -205,11 +209,21 @@ mod tests {
             ("identity = [\"{a}{b}\"]", "is not one column"),
             ("identity = [\"sale\"]", "is not one column"),
             ("identity = [\"{row}\"]", "is not one column"),
+            ("identity = [\"{a|pad:3}\"]", "the filter makes one text of different ones"),
+            ("identity = [\"{a|default:x}\"]", "the filter makes one text of different ones"),
+            ("identity = [\"{a|date:%Y-%m-%d %H:%M}\"]", "the filter makes one text of different ones"),
             ("identity = [\"{a|slug}\"]", "the filter makes one text of different ones"),
             ("identity = [\"{c}\"]", "there is no column \"c\""),
         ] {
             let refused = read(identity).unwrap_err().to_string();
             assert!(refused.contains(said), "{identity}: {refused}");
+        }
+    }
+
+    #[test]
+    fn a_filter_that_only_writes_in_another_way_may_stand_in_an_identity() {
+        for filter in ["lower", "date:%d.%m.%Y"] {
+            assert!(read(&format!("identity = [\"{{a|{filter}}}\"]")).is_ok(), "{filter}");
         }
     }
 

@@ -4,6 +4,7 @@ use std::{
     fs::File,
     io::{self, Read},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use encoding_rs::{Encoding, UTF_8};
@@ -12,9 +13,10 @@ use millstream_contract::exit_code::{ExitCode, Failure};
 use super::{
     decode::{self, Decode, StreamFault},
     file_form::FileForm,
-    identity::is_identity,
-    rejects::{IDENTITY_COLUMN, LINE_COLUMN, REJECT_COLUMNS, ROW_COLUMN},
+    reject_columns::RejectColumns,
+    rejects::are_rejects,
     source::Source,
+    units::GROUP_MAX,
     watch::{QuoteFault, Watch},
 };
 
@@ -82,6 +84,14 @@ pub(crate) enum InputError {
         "{path}: line {line}: {column} holds {found:?}, which no import has written there; leave it as it was, or empty"
     )]
     Reject { path: PathBuf, line: u64, column: &'static str, found: String },
+    #[error("{path}: line {line} has a cell behind the last column that a sheet can have; save it anew")]
+    SheetColumn { path: PathBuf, line: u64 },
+    #[error("{path}: the row of line {line} is of no group: {reason}; mend it, or skip it in the map")]
+    NoGroup { path: PathBuf, line: u64, reason: String },
+    #[error(
+        "{path}: the group that begins on line {line} has more than {GROUP_MAX} rows; name columns under group that tell groups apart"
+    )]
+    GroupTooLong { path: PathBuf, line: u64 },
     #[error(
         "{path}: its columns seem to be separated by {separator:?}; write delimiter = {separator:?} under [file]"
     )]
@@ -108,6 +118,9 @@ impl Failure for InputError {
             | Self::OpenQuote { .. }
             | Self::QuoteWithin { .. }
             | Self::Reject { .. }
+            | Self::SheetColumn { .. }
+            | Self::NoGroup { .. }
+            | Self::GroupTooLong { .. }
             | Self::Separator { .. }
             | Self::Header { .. } => ExitCode::Data,
         }
@@ -140,6 +153,8 @@ pub(crate) struct SourceRow {
     pub(crate) line: u64,
     /// The identity that it had when it was refused.
     pub(crate) identity: Option<String>,
+    /// What the file is called from which it was imported first; none of standard input.
+    pub(crate) file: Option<Arc<str>>,
     /// Its own fields.
     pub(crate) record: csv::StringRecord,
 }
@@ -151,6 +166,10 @@ impl RowsFile {
     /// [`InputError`] naming the first line that is no row.
     pub(crate) fn check(source: Source, form: &FileForm) -> Result<Self, InputError> {
         let beginning = source.beginning(BEGINNING)?;
+        let form = &match are_rejects(&beginning) {
+            true => FileForm { delimiter: None, encoding: None, ..form.clone() },
+            false => form.clone(),
+        };
         let (encoding, is_said) = match form.encoding {
             Some(encoding) => (encoding, true),
             None => (decode::utf16(&beginning).unwrap_or(UTF_8), false),
@@ -166,7 +185,9 @@ impl RowsFile {
             found: Vec::new(),
         };
         match file.look(&beginning, form) {
-            Err(InputError::Text { .. }) if encoding == UTF_8 && !is_said => {
+            Err(InputError::Text { .. })
+                if encoding == UTF_8 && !is_said && !decode::is_mostly_utf8(&beginning) =>
+            {
                 let failed = |source| InputError::Read { path: file.source.path().to_owned(), source };
                 file.encoding = decode::guess(file.source.open()?).map_err(failed)?;
                 file.look(&beginning, form)?;
@@ -291,6 +312,7 @@ impl RowsFile {
         let line = reader.get_mut().begun();
         header.map_err(|error| self.of_csv(line, error))?;
         let (mut record, mut number) = (csv::StringRecord::new(), 0);
+        let name = self.name().map(Arc::from);
         Ok(std::iter::from_fn(move || {
             let read = reader.read_record(&mut record);
             let line = reader.get_mut().begun();
@@ -298,7 +320,8 @@ impl RowsFile {
             match read {
                 Ok(true) => {
                     let is_sheet = self.source.is_sheet();
-                    Some(self.columns.row(number, line, is_sheet, &record, self.path()))
+                    let row = self.columns.row(number, line, is_sheet, &record, self.path());
+                    Some(row.map(|row| SourceRow { file: row.file.or_else(|| name.clone()), ..row }))
                 }
                 Ok(false) => self.source.check_unchanged().err().map(Err),
                 Err(error) => Some(Err(self.of_csv(line, error))),
@@ -357,68 +380,6 @@ fn delimiter(text: &str, is_cut: bool) -> u8 {
     best.0
 }
 
-/// Where a file has the columns that the import writes before those of a refused row.
-#[derive(Debug)]
-struct RejectColumns {
-    all: Vec<usize>,
-    row: Option<usize>,
-    line: Option<usize>,
-    identity: Option<usize>,
-}
-
-impl RejectColumns {
-    fn new(header: &csv::StringRecord) -> Self {
-        let place = |name: &str| header.iter().position(|column| column.trim() == name);
-        Self {
-            all: REJECT_COLUMNS.into_iter().filter_map(place).collect(),
-            row: place(ROW_COLUMN),
-            line: place(LINE_COLUMN),
-            identity: place(IDENTITY_COLUMN),
-        }
-    }
-
-    fn without(&self, record: &csv::StringRecord) -> csv::StringRecord {
-        if self.all.is_empty() {
-            return record.clone();
-        }
-        let own = (0..).zip(record).filter(|(index, _)| !self.all.contains(index));
-        own.map(|(_, field)| field).collect()
-    }
-
-    fn row(
-        &self,
-        number: u64,
-        line: u64,
-        is_sheet: bool,
-        record: &csv::StringRecord,
-        path: &Path,
-    ) -> Result<SourceRow, InputError> {
-        let given = |at: Option<usize>| {
-            at.and_then(|at| record.get(at)).map(str::trim).filter(|text| !text.is_empty())
-        };
-        let wrong = |column, found: &str| InputError::Reject {
-            path: path.to_owned(),
-            line,
-            column,
-            found: found.to_owned(),
-        };
-        let line = match given(self.line) {
-            Some(text) if is_sheet => text.parse().map_err(|_| wrong(LINE_COLUMN, text))?,
-            _ => line,
-        };
-        let number = match given(self.row) {
-            Some(text) => text.parse().map_err(|_| wrong(ROW_COLUMN, text))?,
-            None => number,
-        };
-        let identity = match given(self.identity) {
-            Some(text) if is_identity(text) => Some(text.to_owned()),
-            Some(text) => return Err(wrong(IDENTITY_COLUMN, text)),
-            None => None,
-        };
-        Ok(SourceRow { number, line, identity, record: self.without(record) })
-    }
-}
-
 /// Reads a whole text of TOML.
 ///
 /// # Errors
@@ -446,4 +407,4 @@ pub(crate) fn text(path: &Path) -> Result<String, InputError> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -18,8 +18,8 @@ use super::{
 
 /// More lines than anybody keeps in memory beside an import.
 const LINES_MAX: u64 = 2_000_000;
-/// What a join has besides the keys of `[file]`.
-const KEYS: [&str; 3] = ["file", "key", "on"];
+/// What a join has. Its numbers and times are written as those of the rows are: one map reads both.
+const KEYS: [&str; 6] = ["file", "key", "on", "delimiter", "encoding", "sheet"];
 
 /// A second file that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +38,8 @@ pub(crate) enum JoinError {
         "{path} has {count} lines, more than the {LINES_MAX} that can be joined; leave out what no row needs"
     )]
     Size { path: PathBuf, count: u64 },
+    #[error("{path}: line {line}: {reason}")]
+    Key { path: PathBuf, line: u64, reason: Box<RowError> },
     #[error("{path}: lines {first} and {second} have the same key {key:?}; leave one of them out")]
     Twice { path: PathBuf, first: u64, second: u64, key: String },
 }
@@ -63,6 +65,7 @@ impl Join {
         let at = |error: JoinError| At { span: value.span(), what: error };
         let form = FileForm::parse(value, &KEYS)
             .map_err(|error| At { span: error.span, what: JoinError::Form(error.what) })?;
+        let form = FileForm { numbers: columns.numbers, ..form };
         let given =
             |name: &'static str| value.get_ref().get(name).ok_or_else(|| at(JoinError::Missing { name }));
         let text = |value: &Placed, columns: &Columns| {
@@ -81,7 +84,9 @@ impl Join {
         if rows.count > LINES_MAX {
             return Err(At::new(file, JoinError::Size { path, count: rows.count }));
         }
-        let of_file = Columns::new(&rows.header);
+        let mut of_file = Columns::new(&rows.header);
+        (of_file.numbers, of_file.zone) = (columns.numbers, columns.zone.clone());
+        of_file.tables.clone_from(&columns.tables);
         let key = text(given("key")?, &of_file)?;
         let on = text(given("on")?, columns)?;
         let mut lines: HashMap<String, (u64, csv::StringRecord)> = HashMap::new();
@@ -89,8 +94,14 @@ impl Join {
         for row in rows.rows().map_err(in_file)? {
             let row = row.map_err(in_file)?;
             let (line, record) = (row.line, row.record.clone());
-            // A line without a key is found by no row.
-            let Ok(key) = key.render(&Row::bare(&[row], &slugs)) else { continue };
+            let key = match key.render(&Row::bare(&[row], &slugs)) {
+                Ok(key) => key,
+                // A line without a key is found by no row.
+                Err(RowError::Empty { .. }) => continue,
+                Err(reason) => {
+                    return Err(At::new(file, JoinError::Key { path, line, reason: Box::new(reason) }));
+                }
+            };
             if let Some((first, _)) = lines.get(&key) {
                 return Err(At::new(file, JoinError::Twice { path, first: *first, second: line, key }));
             }
@@ -104,6 +115,13 @@ impl Join {
     pub(super) fn column(&self, name: &str) -> Option<usize> {
         let column = name.strip_prefix(&self.name)?.strip_prefix('.')?;
         self.columns.iter().position(|known| known == column)
+    }
+
+    /// Whether several columns are called so.
+    pub(super) fn is_ambiguous(&self, name: &str) -> bool {
+        self.column(name)
+            .and_then(|index| self.columns.get(index))
+            .is_some_and(|column| self.columns.iter().filter(|known| *known == column).count() > 1)
     }
 
     /// What the line of a row says.

@@ -13,7 +13,7 @@ use toml::Spanned;
 
 use super::{
     condition::ConditionError,
-    file_form::{FileForm, FormError},
+    file_form::{FILE_KEYS, FileForm, FormError},
     filter::Table,
     identity::{CHOICES, IdentityError},
     input::{self, InputError},
@@ -120,8 +120,8 @@ pub(crate) enum MappingError {
     )]
     SameIdentity { path: PathBuf, first: u64, second: u64, others: String },
     #[error(
-        "{path}: the groups of lines {first} and {second} of the file have the same identity{others}; sort the file, so that the rows of a \
-         group follow each other"
+        "{path}: the rows of lines {first} and {second} of the file are of one group, but do not follow each other{others}; sort the file, so that \
+         the rows of a group do"
     )]
     GroupApart { path: PathBuf, first: u64, second: u64, others: String },
 }
@@ -160,7 +160,7 @@ impl MapFile {
             None => MappingError::Form { path: path.to_owned(), source: Box::new(error) },
         })?;
         let form = match &raw.file {
-            Some(form) => FileForm::parse(form, &[])
+            Some(form) => FileForm::parse(form, &FILE_KEYS)
                 .map_err(|error| fault(path, &text, error.span, error.what.into()))?,
             None => FileForm::default(),
         };

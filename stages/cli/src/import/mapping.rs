@@ -1,7 +1,7 @@
 //! The mapping of an import: which commands a row becomes. Checked against the file's header and the application before the first command
 //! is sent.
 
-use std::{cell::RefCell, sync::Arc};
+use std::{cell::RefCell, io, sync::Arc};
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -55,8 +55,6 @@ impl From<RowError> for RowRefusal {
 pub(crate) struct Mapping {
     name: String,
     context: String,
-    /// What the file is called.
-    file: String,
     commands: Vec<CommandTemplate>,
     units: Arc<Units>,
     identities: Identities,
@@ -126,10 +124,14 @@ impl Mapping {
         let mut commands: Vec<CommandTemplate> = Vec::new();
         for command in &raw.command {
             let mut command = CommandTemplate::read(command, &raw.context, &columns, known, &map)?;
-            let is_same = |other: &&CommandTemplate| {
-                (&other.aggregate, &other.command) == (&command.aggregate, &command.command)
+            let may_be_same = |other: &&CommandTemplate| {
+                let is_told_by_file = |each: &CommandTemplate| each.command.constant().is_none();
+                other.aggregate == command.aggregate
+                    && (other.command == command.command
+                        || is_told_by_file(other)
+                        || is_told_by_file(&command))
             };
-            command.nth = 1 + commands.iter().filter(is_same).count();
+            command.nth = 1 + commands.iter().filter(may_be_same).map(|other| other.nth).max().unwrap_or(0);
             commands.push(command);
         }
         if commands.is_empty() {
@@ -141,14 +143,12 @@ impl Mapping {
         if file.name().is_none() && identity == Identity::FileAndContent {
             return Err(map.fault(placed.span(), IdentityError::NoName));
         }
-        let name = file.name().unwrap_or_default();
         let mut mapping = Self {
             name: raw.name.get_ref().clone(),
             context: raw.context.get_ref().clone(),
-            file: name.clone(),
             commands,
             units: Arc::new(units),
-            identities: Identities::new(identity, name),
+            identities: Identities::new(identity),
             slugs: RefCell::default(),
         };
         mapping.check_identities(&map, file)?;
@@ -160,9 +160,13 @@ impl Mapping {
     fn check_identities(&mut self, map: &MapFile, file: &RowsFile) -> Result<(), MappingError> {
         let keep = |source| MappingError::Keep { path: file.path().to_owned(), source };
         let (mut identities, mut contents) = (Repeated::default(), Repeated::default());
+        let mut groups = Repeated::default();
         for unit in self.units(file)? {
             let unit = unit?;
-            let Some(first) = unit.rows.first().filter(|_| unit.fate == Fate::Mapped) else { continue };
+            let Some(first) = unit.rows.first().filter(|_| unit.fate != Fate::Skipped) else { continue };
+            if let Some(group) = unit.group {
+                groups.add(group, first.line).map_err(keep)?;
+            }
             let given = first.identity.as_ref().map(|given| digest("given", [given.as_str()]));
             match (given, self.identities.base(&self.row(&unit, "", ""))) {
                 (Some(given), _) => identities.add(given, first.line).map_err(keep)?,
@@ -175,25 +179,20 @@ impl Mapping {
             }
         }
         contents.find(|content, _, _| self.identities.repeat(content)).map_err(keep)?;
-        let (mut first_found, mut count) = (None::<(u64, u64)>, 0_u64);
-        let found = |_, first, second| {
-            count += 1;
-            if first_found.is_none_or(|(_, earlier)| second < earlier) {
-                first_found = Some((first, second));
+        let path = || map.path.clone();
+        if let Some((first, second, others)) = first_repeated(groups, ", nor do").map_err(keep)? {
+            return Err(MappingError::GroupApart { path: path(), first, second, others });
+        }
+        match first_repeated(identities, ", and so have").map_err(keep)? {
+            Some((first, second, others)) => {
+                Err(MappingError::SameIdentity { path: path(), first, second, others })
             }
-        };
-        identities.find(found).map_err(keep)?;
-        let Some((first, second)) = first_found else { return Ok(()) };
-        let others = if count > 1 { format!(", and so have {} more", count - 1) } else { String::new() };
-        let path = map.path.clone();
-        Err(match self.units.are_groups() && map.raw.identity.is_none() {
-            true => MappingError::GroupApart { path, first, second, others },
-            false => MappingError::SameIdentity { path, first, second, others },
-        })
+            None => Ok(()),
+        }
     }
 
     fn row<'a>(&'a self, unit: &'a Unit, hash: &'a str, identity: &'a str) -> Row<'a> {
-        Row { rows: &unit.rows, hash, identity, file: &self.file, slugs: &self.slugs }
+        Row { rows: &unit.rows, hash, identity, slugs: &self.slugs }
     }
 
     /// What it is called, which is part of its commands' ids.
@@ -222,29 +221,28 @@ impl Mapping {
         &self,
         file: &'a RowsFile,
     ) -> Result<impl Iterator<Item = Result<Unit, InputError>> + use<'a>, InputError> {
-        let (units, name) = (Arc::clone(&self.units), self.file.clone());
         let rows = file.rows()?;
-        Ok(Units::of(units, name, rows))
+        Ok(Units::of(Arc::clone(&self.units), file.path().to_owned(), rows))
     }
 
     /// The commands of the next unit: all of them or none.
     pub(crate) fn map(&mut self, unit: &Unit) -> MappedRow {
         let hash = content_hash(unit);
         let given = unit.rows.first().and_then(|row| row.identity.clone());
-        if let Fate::Refused(refusal) = &unit.fate {
-            return MappedRow { identity: given, commands: Err(refusal.clone()) };
-        }
-        let row = Row { rows: &unit.rows, hash: &hash, identity: "", file: &self.file, slugs: &self.slugs };
+        let row = Row { rows: &unit.rows, hash: &hash, identity: "", slugs: &self.slugs };
         let identity = match given {
             Some(given) => Ok(given),
             None => self.identities.of(&row),
         };
-        match identity {
-            Ok(identity) => {
+        match (&unit.fate, identity) {
+            (Fate::Refused(refusal), identity) => {
+                MappedRow { identity: identity.ok(), commands: Err(refusal.clone()) }
+            }
+            (_, Ok(identity)) => {
                 let commands = self.commands(&self.row(unit, &hash, &identity));
                 MappedRow { identity: Some(identity), commands }
             }
-            Err(error) => MappedRow { identity: None, commands: Err(error.into()) },
+            (_, Err(error)) => MappedRow { identity: None, commands: Err(error.into()) },
         }
     }
 
@@ -374,6 +372,19 @@ impl CommandTemplate {
             Err(error) => refused(error.code(), one_line(&error)),
         }
     }
+}
+
+/// The two lines with which the first hash comes a second time, and what is to be said of others.
+fn first_repeated(all: Repeated, more: &str) -> io::Result<Option<(u64, u64, String)>> {
+    let (mut first_found, mut count) = (None::<(u64, u64)>, 0_u64);
+    all.find(|_, first, second| {
+        count += 1;
+        if first_found.is_none_or(|(_, earlier)| second < earlier) {
+            first_found = Some((first, second));
+        }
+    })?;
+    let others = if count > 1 { format!("{} {} more", more, count - 1) } else { String::new() };
+    Ok(first_found.map(|(first, second)| (first, second, others)))
 }
 
 /// Whether an aggregate has a command that an import may give.

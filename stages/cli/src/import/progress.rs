@@ -71,6 +71,11 @@ impl RowUnderWay {
         std::mem::take(&mut command.followers)
     }
 
+    /// On which it begins.
+    pub(super) fn line(&self) -> u64 {
+        self.rows.first().map_or(0, |row| row.line)
+    }
+
     /// How many rows of the file it is.
     pub(super) fn count(&self) -> u64 {
         self.rows.len() as u64

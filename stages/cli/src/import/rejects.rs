@@ -9,9 +9,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use encoding_rs::UTF_8;
 use millstream_contract::exit_code::{ExitCode, Failure};
 
-use super::{input::SourceRow, mapping::RowRefusal, source::STANDARD_INPUT};
+use super::{decode, input::SourceRow, mapping::RowRefusal, source::STANDARD_INPUT};
 
 /// The row's number in the file from which it was imported first.
 pub(super) const ROW_COLUMN: &str = "import_row";
@@ -19,9 +20,18 @@ pub(super) const ROW_COLUMN: &str = "import_row";
 pub(super) const LINE_COLUMN: &str = "import_line";
 /// What makes it the row that it is: a mended row brings only what is missing.
 pub(super) const IDENTITY_COLUMN: &str = "import_identity";
+/// What the file is called from which it was imported first.
+pub(super) const FILE_COLUMN: &str = "import_file";
 /// Columns before the row's own. A file that has them is one of rejects.
-pub(super) const REJECT_COLUMNS: [&str; 5] =
-    [ROW_COLUMN, LINE_COLUMN, "import_code", "import_reason", IDENTITY_COLUMN];
+pub(super) const REJECT_COLUMNS: [&str; 6] =
+    [ROW_COLUMN, LINE_COLUMN, "import_code", "import_reason", IDENTITY_COLUMN, FILE_COLUMN];
+/// Whether a text begins as a file of rejects does, which is written in one way whatever file its rows are from.
+pub(super) fn are_rejects(beginning: &[u8]) -> bool {
+    let encoding = decode::utf16(beginning).unwrap_or(UTF_8);
+    let text = encoding.decode(beginning).0;
+    text.trim_start_matches('"').starts_with(ROW_COLUMN)
+}
+
 /// More files of rejects than anybody keeps beside one another.
 const NUMBER_MAX: u32 = 10_000;
 
@@ -135,7 +145,9 @@ impl Rejects {
         let Reject { refusal: RowRefusal { code, reason }, identity, .. } = reject;
         for row in &reject.rows {
             let (number, line) = (row.number.to_string(), row.line.to_string());
-            let own = [&*number, &*line, code, reason, identity.as_deref().unwrap_or_default()];
+            let (identity, file) =
+                (identity.as_deref().unwrap_or_default(), row.file.as_deref().unwrap_or_default());
+            let own = [&*number, &*line, code, reason, identity, file];
             self.writer.write_record(own.into_iter().chain(&row.record))?;
         }
         Ok(())
@@ -168,14 +180,19 @@ mod tests {
     fn reject(line: u64) -> Reject {
         let record = csv::StringRecord::from(vec!["tea"]);
         Reject {
-            rows: vec![SourceRow { number: line - 1, line, identity: None, record }],
+            rows: vec![SourceRow {
+                number: line - 1,
+                line,
+                identity: None,
+                file: Some("s.csv".into()),
+                record,
+            }],
             identity: Some("c0de".to_owned()),
             refusal: RowRefusal { code: "code".to_owned(), reason: "reason".to_owned() },
         }
     }
 
-    const WRITTEN: &str =
-        "import_row,import_line,import_code,import_reason,import_identity,sku\n1,2,code,reason,c0de,tea\n";
+    const WRITTEN: &str = "import_row,import_line,import_code,import_reason,import_identity,import_file,sku\n1,2,code,reason,c0de,s.csv,tea\n";
 
     /// Rows had been sent when the first one was refused and nobody could write down why.
     #[test]

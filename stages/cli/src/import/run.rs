@@ -112,7 +112,10 @@ impl Import {
         while !self.dispatcher.is_settled() {
             self.tick_off().await?;
         }
-        Ok(())
+        let Some((_, first)) = self.rows.first_key_value() else { return Ok(()) };
+        let (count, line) = (self.rows.len(), first.line());
+        let said = format_args!("{count} rows or groups have no outcome, the first of them on line {line}");
+        Err(CommandFailure::new(ExitCode::Software, said))
     }
 
     /// What has become of the rows so far, and the file of the refused ones.

@@ -1,5 +1,5 @@
-//! A sheet of a workbook (XLSX), written out as CSV with the number of each row before its cells. Cells are read one by one: a sheet need
-//! not fit into memory.
+//! A sheet of a workbook (XLSX), written out as CSV with the number of each row before its cells. Cells are read one by one, so that
+//! a sheet need not fit into memory; the texts that the cells of a workbook share are in memory.
 
 use std::{
     fs::File,
@@ -10,6 +10,9 @@ use std::{
 use calamine::{DataRef, DataType as _, Reader as _, Xlsx, XlsxError};
 
 use super::{file_form::FileForm, input::InputError, rejects::LINE_COLUMN};
+
+/// As many columns as a sheet can have.
+const COLUMNS_MAX: u32 = 16_384;
 
 /// Writes a sheet into a temporary file: the one that the map names, or the first.
 pub(super) fn as_csv(path: &Path, workbook: File, form: &FileForm) -> Result<File, InputError> {
@@ -41,6 +44,9 @@ pub(super) fn as_csv(path: &Path, workbook: File, form: &FileForm) -> Result<Fil
         if number != row.0 {
             lines.write(path, &row)?;
             row = (number, Vec::new());
+        }
+        if column >= COLUMNS_MAX {
+            return Err(InputError::SheetColumn { path: path.to_owned(), line: u64::from(number) + 1 });
         }
         let column = column as usize;
         if row.1.len() <= column {

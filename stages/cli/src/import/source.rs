@@ -10,13 +10,15 @@ use std::{
 
 use flate2::read::MultiGzDecoder;
 
-use super::{file_form::FileForm, input::InputError, sheet};
+use super::{file_form::FileForm, input::InputError, rejects::are_rejects, sheet};
 
 /// What stands for standard input.
 pub(crate) const STANDARD_INPUT: &str = "-";
 /// What files of rows are called in a folder.
 const ENDINGS: [&str; 7] = [".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz", ".xlsx"];
 
+/// As many bytes as show rejects, in any encoding.
+const REJECTS_BEGINNING: u64 = 64;
 const GZIP: &[u8] = b"\x1f\x8b";
 const ZIP: &[u8] = b"PK\x03\x04";
 /// Excel before 2007.
@@ -82,16 +84,17 @@ impl Source {
             let file = self.file()?;
             let file = sheet::as_csv(&self.path, file, form)?;
             self.kind = Kind::Sheet(file);
-        } else if form.sheet.is_some() {
-            return Err(InputError::NoWorkbook { path: self.path });
         } else if beginning.starts_with(GZIP) {
             self.kind = match self.kind {
                 Kind::Kept(file) => {
-                    let path = self.path.clone();
-                    return Self::keep(&path, MultiGzDecoder::new(from_start(&path, &file)?));
+                    let kept = Self::keep(&self.path, MultiGzDecoder::new(from_start(&self.path, &file)?))?;
+                    kept.kind
                 }
                 _ => Kind::Compressed,
             };
+        }
+        if form.sheet.is_some() && !self.is_sheet() && !are_rejects(&self.beginning(REJECTS_BEGINNING)?) {
+            return Err(InputError::NoWorkbook { path: self.path });
         }
         Ok(self)
     }

@@ -56,7 +56,7 @@ pub(crate) enum TextError {
     Date { text: String, format: String },
     /// A format of times that reads none.
     #[error(
-        "{text:?}: the format {format:?} reads no time; it needs a date, an hour and a minute, as in time:%d.%m.%Y %H:%M"
+        "{text:?}: the format {format:?} reads no time; it needs a date, an hour and a minute, as in time:%d.%m.%Y %H:%M, and no name of a zone"
     )]
     Time { text: String, format: String },
     /// A time of nowhere.
@@ -137,8 +137,6 @@ pub(crate) struct Row<'a> {
     pub(crate) hash: &'a str,
     /// What makes it the row that it is.
     pub(crate) identity: &'a str,
-    /// What the file is called.
-    pub(crate) file: &'a str,
     /// Those of the rows before.
     pub(crate) slugs: &'a RefCell<Slugs>,
 }
@@ -146,7 +144,7 @@ pub(crate) struct Row<'a> {
 impl<'a> Row<'a> {
     /// Of which nothing is known but what it says.
     pub(super) fn bare(rows: &'a [SourceRow], slugs: &'a RefCell<Slugs>) -> Self {
-        Self { rows, hash: "", identity: "", file: "", slugs }
+        Self { rows, hash: "", identity: "", slugs }
     }
 
     /// On which it begins.
@@ -156,8 +154,8 @@ impl<'a> Row<'a> {
 
     /// Each row by itself.
     pub(super) fn each(&self) -> impl Iterator<Item = Row<'_>> {
-        let Row { hash, identity, file, slugs, .. } = *self;
-        self.rows.chunks(1).map(move |rows| Row { rows, hash, identity, file, slugs })
+        let Row { hash, identity, slugs, .. } = *self;
+        self.rows.chunks(1).map(move |rows| Row { rows, hash, identity, slugs })
     }
 }
 
@@ -254,12 +252,12 @@ impl Columns {
         if let Some(value) = self.values.get(column).filter(|_| !is_column(column)) {
             return Ok((format!("value {column}"), Origin::Value(Arc::clone(value))));
         }
+        if self.ambiguous.contains(column) || self.joins.iter().any(|join| join.is_ambiguous(column)) {
+            return Err(TextError::ColumnTwice { text: text.to_owned(), column: column.to_owned() });
+        }
         let joined = self.joins.iter().find_map(|join| Some((join, join.column(column)?)));
         if let Some((join, index)) = joined.filter(|_| !is_column(column)) {
             return Ok((format!("column {column}"), Origin::Joined(Arc::clone(join), index)));
-        }
-        if self.ambiguous.contains(column) {
-            return Err(TextError::ColumnTwice { text: text.to_owned(), column: column.to_owned() });
         }
         let unknown =
             || TextError::Column { text: text.to_owned(), column: column.to_owned(), known: self.names() };
@@ -292,7 +290,7 @@ impl Origin {
             // There is none while the identity itself is made, which does not hold it.
             Self::Own(Own::Hash) => return Ok((row.hash.to_owned(), false)),
             Self::Own(Own::Identity) => return Ok((row.identity.to_owned(), false)),
-            Self::Own(Own::File) => row.file.to_owned(),
+            Self::Own(Own::File) => first.and_then(|row| row.file.as_deref()).unwrap_or_default().to_owned(),
             Self::Value(choices) => return first_that_holds(choices, of, |text| text.of_one_row(row)),
             Self::Joined(join, index) => join.find(*index, of, row)?,
         };
@@ -337,9 +335,12 @@ impl Text {
         Ok(Self { parts })
     }
 
-    /// Whether it is the value of one column and nothing else.
-    pub(super) fn is_one_column(&self) -> bool {
-        matches!(self.parts.as_slice(), [Part::Held { from: Origin::Column(_), .. }])
+    /// The column whose value it is, with filters or without.
+    pub(super) fn column_index(&self) -> Option<usize> {
+        match self.parts.as_slice() {
+            [Part::Held { from: Origin::Column(index), .. }] => Some(*index),
+            _ => None,
+        }
     }
 
     /// The column that it is, as it stands in the file.

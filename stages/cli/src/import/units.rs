@@ -1,19 +1,19 @@
 //! From the rows of a file to what a map makes commands of: cells that are filled down, rows that are skipped on purpose, rows that are a
 //! group.
 
-use std::{cell::RefCell, collections::VecDeque, sync::Arc};
+use std::{cell::RefCell, collections::VecDeque, path::PathBuf, sync::Arc};
 
 use super::{
     condition::{Condition, ConditionError},
-    identity::{IdentityError, column},
+    identity::{Digest, IdentityError, column, digest},
     input::{InputError, SourceRow},
     mapping::RowRefusal,
     node::{At, Node, Placed},
-    text::{Columns, Row, RowError, Text},
+    text::{Columns, Row, RowError, Slugs, Text},
 };
 
 /// Most rows of a group: more fit into no command, and a column that does not tell groups apart would take the whole file into memory.
-const GROUP_MAX: usize = 10_000;
+pub(super) const GROUP_MAX: usize = 10_000;
 
 /// What a map says of rows and groups, if it says anything.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -21,8 +21,6 @@ pub(super) struct Units {
     fill: Vec<usize>,
     skip: Vec<Condition>,
     group: Vec<Text>,
-    /// The columns of the file that groups are told by, as far as they stand there as they are.
-    group_columns: Vec<usize>,
 }
 
 /// Something under `fill`, `skip` or `group` that cannot be.
@@ -45,6 +43,8 @@ pub(crate) enum UnitsError {
 pub(crate) struct Unit {
     /// At least one.
     pub(crate) rows: Vec<SourceRow>,
+    /// What tells the group from others; none of a row by itself.
+    pub(super) group: Option<Digest>,
     pub(super) fate: Fate,
 }
 
@@ -58,6 +58,11 @@ pub(super) enum Fate {
 }
 
 impl Unit {
+    /// A row by itself.
+    pub(super) fn single(row: SourceRow, fate: Fate) -> Self {
+        Self { rows: vec![row], group: None, fate }
+    }
+
     /// Whether it is left out on purpose.
     pub(crate) fn is_skipped(&self) -> bool {
         self.fate == Fate::Skipped
@@ -87,8 +92,7 @@ impl Units {
                 return Err(At::new(value, UnitsError::Skip { found: found.to_string() }));
             }
         };
-        let group_columns = group.iter().filter_map(Text::bare_column).collect();
-        Ok(Self { fill, skip, group, group_columns })
+        Ok(Self { fill, skip, group })
     }
 
     /// Whether rows are grouped.
@@ -99,12 +103,12 @@ impl Units {
     /// Makes units of the rows of a file.
     pub(super) fn of(
         units: Arc<Self>,
-        file: String,
+        path: PathBuf,
         mut rows: impl Iterator<Item = Result<SourceRow, InputError>>,
     ) -> impl Iterator<Item = Result<Unit, InputError>> {
         let mut gatherer = Gatherer {
             units,
-            file,
+            path,
             slugs: RefCell::default(),
             above: None,
             group: None,
@@ -116,12 +120,12 @@ impl Units {
                     return Some(Ok(unit));
                 }
                 match rows.next() {
-                    Some(Ok(row)) => gatherer.take(row),
-                    Some(Err(error)) => return Some(Err(error)),
-                    None => {
-                        let (_, rows) = gatherer.group.take()?;
-                        return Some(Ok(Unit { rows, fate: Fate::Mapped }));
+                    Some(row) => {
+                        if let Err(error) = row.and_then(|row| gatherer.take(row)) {
+                            return Some(Err(error));
+                        }
                     }
+                    None => return gatherer.group.take().map(|group| Ok(group.into_unit())),
                 }
             }
         })
@@ -148,87 +152,118 @@ fn list<'v>(
 
 struct Gatherer {
     units: Arc<Units>,
-    file: String,
-    slugs: RefCell<super::text::Slugs>,
+    path: PathBuf,
+    slugs: RefCell<Slugs>,
     /// The row before, with what was filled in.
-    above: Option<csv::StringRecord>,
-    group: Option<(Vec<String>, Vec<SourceRow>)>,
+    above: Option<SourceRow>,
+    group: Option<Group>,
     /// Units that are complete.
     ready: VecDeque<Unit>,
 }
 
+/// Rows that follow each other.
+struct Group {
+    key: Vec<String>,
+    rows: Vec<SourceRow>,
+    /// Why none of them is sent: nobody knows whether one of them belongs to it.
+    refusal: Option<RowRefusal>,
+}
+
+impl Group {
+    fn into_unit(self) -> Unit {
+        let Self { key, rows, refusal } = self;
+        let group = Some(digest("group", key.iter().map(String::as_str)));
+        Unit { rows, group, fate: refusal.map_or(Fate::Mapped, Fate::Refused) }
+    }
+}
+
 impl Gatherer {
-    fn take(&mut self, row: SourceRow) {
+    fn take(&mut self, row: SourceRow) -> Result<(), InputError> {
         let mut row = row;
         self.fill(&mut row);
-        let rows = [row];
-        let known = self.look(&rows);
-        let [row] = rows;
-        match known {
-            Ok(None) => self.ready.push_back(Unit { rows: vec![row], fate: Fate::Skipped }),
-            Err(error) => {
-                self.close();
-                self.ready.push_back(Unit { rows: vec![row], fate: Fate::Refused(error.into()) });
+        let refusal = match self.is_skipped(&row) {
+            Ok(true) => {
+                self.ready.push_back(Unit::single(row, Fate::Skipped));
+                return Ok(());
             }
-            Ok(Some(_)) if !self.units.are_groups() => {
-                self.ready.push_back(Unit { rows: vec![row], fate: Fate::Mapped });
-            }
-            Ok(Some(key)) => match &mut self.group {
-                Some((known, rows)) if *known == key && rows.len() < GROUP_MAX => rows.push(row),
-                _ => {
-                    self.close();
-                    self.group = Some((key, vec![row]));
+            Ok(false) => None,
+            Err(error) => Some(RowRefusal::from(error)),
+        };
+        if !self.units.are_groups() {
+            self.ready.push_back(Unit::single(row, refusal.map_or(Fate::Mapped, Fate::Refused)));
+            return Ok(());
+        }
+        let key = self.key(&row).map_err(|error| InputError::NoGroup {
+            path: self.path.clone(),
+            line: row.line,
+            reason: error.to_string(),
+        })?;
+        match &mut self.group {
+            Some(group) if group.key == key => {
+                if group.rows.len() == GROUP_MAX {
+                    let line = group.rows.first().map_or(0, |first| first.line);
+                    return Err(InputError::GroupTooLong { path: self.path.clone(), line });
                 }
-            },
+                group.rows.push(row);
+                group.refusal = group.refusal.take().or(refusal);
+            }
+            group => {
+                let before = group.replace(Group { key, rows: vec![row], refusal });
+                self.ready.extend(before.map(Group::into_unit));
+            }
         }
-    }
-
-    fn close(&mut self) {
-        if let Some((_, rows)) = self.group.take() {
-            self.ready.push_back(Unit { rows, fate: Fate::Mapped });
-        }
+        Ok(())
     }
 
     /// Fills empty cells with what stands above them; in a group, never with what another group says.
     fn fill(&mut self, row: &mut SourceRow) {
-        let Units { fill, group_columns, .. } = &*self.units;
+        let Units { fill, group, .. } = &*self.units;
         if fill.is_empty() {
             return;
         }
         if let Some(above) = &self.above {
             let is_empty = |column: usize| row.record.get(column).unwrap_or_default().trim().is_empty();
-            let is_same = |column: &usize| {
-                is_empty(*column) && fill.contains(column) || row.record.get(*column) == above.get(*column)
+            let text_of = |text: &Text, row: &SourceRow| {
+                text.render(&Row::bare(std::slice::from_ref(row), &self.slugs)).ok()
             };
-            let is_same_group = group_columns.iter().all(is_same);
+            let is_same = |text: &Text| {
+                let is_filled = |column: usize| fill.contains(&column) && is_empty(column);
+                text.column_index().is_some_and(is_filled) || text_of(text, row) == text_of(text, above)
+            };
+            let is_same_group = group.iter().all(is_same);
+            let tells_group = |column: usize| group.iter().any(|text| text.column_index() == Some(column));
             let mut fields: Vec<&str> = row.record.iter().collect();
             for column in fill {
-                let is_told = is_same_group || group_columns.contains(column);
+                let is_told = is_same_group || tells_group(*column);
                 if let Some(field) =
                     fields.get_mut(*column).filter(|field| field.trim().is_empty() && is_told)
                 {
-                    *field = above.get(*column).unwrap_or_default();
+                    *field = above.record.get(*column).unwrap_or_default();
                 }
             }
             row.record = fields.into_iter().collect();
         }
-        self.above = Some(row.record.clone());
+        self.above = Some(row.clone());
     }
 
-    /// What the group of a row is told by; none if it is skipped.
-    fn look(&self, rows: &[SourceRow]) -> Result<Option<Vec<String>>, RowError> {
-        let row = Row { file: &self.file, ..Row::bare(rows, &self.slugs) };
+    fn is_skipped(&self, row: &SourceRow) -> Result<bool, RowError> {
+        let rows = std::slice::from_ref(row);
+        let row = Row::bare(rows, &self.slugs);
         for condition in &self.units.skip {
             if condition.holds(&row)? {
-                return Ok(None);
+                return Ok(true);
             }
         }
-        if let Some(identity) =
-            rows.first().and_then(|row| row.identity.clone()).filter(|_| self.units.are_groups())
-        {
-            return Ok(Some(vec![identity]));
+        Ok(false)
+    }
+
+    /// What the group of a row is told by.
+    fn key(&self, row: &SourceRow) -> Result<Vec<String>, RowError> {
+        if let Some(identity) = &row.identity {
+            return Ok(vec![identity.clone()]);
         }
-        self.units.group.iter().map(|text| text.render(&row)).collect::<Result<_, _>>().map(Some)
+        let row = Row::bare(std::slice::from_ref(row), &self.slugs);
+        self.units.group.iter().map(|text| text.render(&row)).collect()
     }
 }
 
@@ -244,7 +279,7 @@ mod tests {
         let of = |name| table.get_ref().get(name);
         let units = Units::read([of("fill"), of("skip"), of("group")], &columns).unwrap();
         let rows = (2..).zip(rows).map(|(line, fields)| Ok(source_row(line, fields)));
-        let all = Units::of(Arc::new(units), "s.csv".to_owned(), rows).map(|unit| {
+        let all = Units::of(Arc::new(units), PathBuf::from("s.csv"), rows).map(|unit| {
             let unit = unit.unwrap();
             let fields = |row: &SourceRow| row.record.iter().collect::<Vec<_>>().join(",");
             (unit.rows.iter().map(fields).collect(), unit.fate)
@@ -280,25 +315,13 @@ mod tests {
     }
 
     #[test]
-    fn a_row_of_no_group_is_refused_and_no_group_takes_a_whole_file() {
-        let map = "group = [\"{order}\"]";
-        let all = units(map, &[["1", "", "tea"], ["", "", "pot"], ["1", "", "cup"]]);
-        assert_eq!(all.iter().map(|(rows, _)| rows.len()).collect::<Vec<_>>(), [1, 1, 1]);
-        assert!(
-            matches!(&all[1].1, Fate::Refused(refusal) if refusal.reason == "column order is empty"),
-            "{all:?}"
-        );
-        let many = vec![["1", "", ""]; GROUP_MAX + 1];
-        assert_eq!(units(map, &many).len(), 2);
-    }
-
-    #[test]
     fn what_is_no_list_of_columns_is_refused() {
         let columns = Columns::new(&csv::StringRecord::from(vec!["a"]));
         for (map, said) in [
             ("fill = \"{a}\"", "\"{a}\" is no list of columns; write fill = [\"{column}\", …]"),
             ("fill = [\"{a|lower}\"]", "\"{a|lower}\" is not one column as it stands in the file"),
             ("group = []", "an empty list is no list of columns; write group = "),
+            ("group = [\"{a|pad:3}\"]", "\"{a|pad:3}\": the filter makes one text of different ones"),
             ("group = [\"{b}\"]", "\"{b}\": there is no column \"b\""),
             ("group = [\"{a|slug}\"]", "\"{a|slug}\": the filter makes one text of different ones"),
             ("skip = { value = \"{a}\" }", "a table is no list of conditions; write [[skip]]"),
@@ -311,10 +334,18 @@ mod tests {
         }
     }
 
+    /// What one customer had said stood in the order of the next.
+    #[test]
+    fn nothing_is_filled_from_another_group_whatever_the_filters_of_its_columns_are() {
+        let map = "group = [\"{order|lower}\"]\nfill = [\"{mail}\"]";
+        let rows = [["A", "a@x", "tea"], ["a", "", "pot"], ["B", "", "cup"]];
+        assert_eq!(units(map, &rows), [mapped(&["A,a@x,tea", "a,a@x,pot"]), mapped(&["B,,cup"])]);
+    }
+
     proptest! {
         /// No row is lost, and rows of a group are those that follow each other in the file.
         #[test]
-        fn each_row_is_in_one_unit(table in proptest::collection::vec(("[12]?", "[ab]?", "[xT]"), 0..40)) {
+        fn each_row_is_in_one_unit(table in proptest::collection::vec(("[12]", "[ab]?", "[xT]"), 0..40)) {
             let rows: Vec<[&str; 3]> =
                 table.iter().map(|(order, mail, item)| [order.as_str(), mail.as_str(), item.as_str()]).collect();
             let map = "group = [\"{order}\"]\nskip = [{ value = \"{item}\", is = \"T\" }]";

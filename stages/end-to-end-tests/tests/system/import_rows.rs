@@ -214,6 +214,26 @@ async fn what_was_refused_is_decided_anew_and_what_was_accepted_is_known() {
     shop.system.stop().await;
 }
 
+/// One row of an invoice could not be told, the others were sent as a whole sale, and the mended row was "known": it was never recorded.
+#[tokio::test]
+async fn a_group_with_a_refused_row_is_brought_whole_once_it_is_mended() {
+    let folder = fresh_folder();
+    let shop = Shop::open(folder.path()).await;
+    let map = "name = \"invoices\"\ncontext = \"retail\"\ngroup = [\"{sale}\"]\nskip = [{ value = \"{price}\", below = 0 }]\n\
+               [file]\ndelimiter = \";\"\n[[command]]\naggregate = \"till\"\nid = \"{store}_2026-01-31\"\ncommand = \"record-sale\"\n\
+               body = { sale = \"{file|before:.}-{sale}\", currency = \"USD\", lines = { each = { sku = \"{sku}\", quantity = 1, unit_price = { integer = \"{price}\" } } } }\n";
+    shop.write("i.csv", "sale;store;sku;price\n7;1;tea;5\n7;1;pot;x\n7;1;cup;-1\n8;1;tea;5\n");
+    assert_eq!(shop.figures(map, "i.csv").await, [1, 0, 0, 2]);
+    assert_eq!(shop.sold("1").await, [1, 1]);
+    shop.write("mended.csv", &shop.read("i.rejects.csv").replace(",x", ",9"));
+    assert_eq!(shop.figures(map, "mended.csv").await, [2, 0, 0, 0]);
+    assert_eq!(shop.sold("1").await, [2, 3]);
+    // What was sent under its name in the first file is known there, too.
+    shop.write("i.csv", "sale;store;sku;price\n7;1;tea;5\n7;1;pot;9\n7;1;cup;-1\n8;1;tea;5\n");
+    assert_eq!(shop.figures(map, "i.csv").await, [0, 3, 0, 0]);
+    shop.system.stop().await;
+}
+
 /// A quote that was never closed swallowed the rest: "2 rows: 2 accepted", of four.
 #[tokio::test]
 async fn nothing_is_sent_of_a_file_or_map_with_a_mistake() {

@@ -114,7 +114,13 @@ fn a_time_is_an_instant_of_its_zone() {
         let refused = Text::parse(&format!("{{at|time:{format}}}"), &columns).unwrap_err();
         assert!(refused.to_string().contains("reads no time"), "{format}: {refused}");
     }
+    for format in ["%Y-%m-%d %H:%M %Q", "%Y-%m-%d %H:%M %:Q"] {
+        let refused = Text::parse(&format!("{{at|time:{format}}}"), &columns).unwrap_err();
+        assert!(refused.to_string().contains("reads no time"), "{format}: {refused}");
+    }
     let told = "{at|time:%Y-%m-%d %H:%M:%S %z}";
+    let first_century = rendered_with(&columns, told, &["18-07-01 00:30:00 +0200"]).remove(0).unwrap_err();
+    assert!(first_century.to_string().contains("a time with a year of four digits"), "{first_century}");
     assert_eq!(
         rendered_with(&columns, told, &["2018-07-01 00:30:00 +0200"]),
         [Ok("2018-06-30T22:30:00Z".to_owned())]

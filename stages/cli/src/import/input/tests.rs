@@ -2,7 +2,7 @@
 
 use millstream_contract::error_text::one_line;
 
-use super::*;
+use super::{super::file_form::FILE_KEYS, *};
 
 fn check(path: &Path, form: &FileForm) -> Result<RowsFile, InputError> {
     RowsFile::check(Source::at(path, form)?, form)
@@ -59,8 +59,7 @@ fn a_map_that_is_not_utf8_is_named_with_its_line() {
 }
 
 /// A workbook of one sheet with these rows, of a letter for the kind of each cell and its value.
-fn workbook(rows: &[&[(&str, &str)]]) -> Vec<u8> {
-    use std::io::{Cursor, Write as _};
+pub(in crate::import) fn workbook(rows: &[&[(&str, &str)]]) -> Vec<u8> {
     let mut sheet = String::new();
     for (number, cells) in (1..).zip(rows) {
         sheet.push_str(&format!("<row r=\"{number}\">"));
@@ -74,6 +73,12 @@ fn workbook(rows: &[&[(&str, &str)]]) -> Vec<u8> {
         }
         sheet.push_str("</row>");
     }
+    workbook_of(&sheet)
+}
+
+/// A workbook of one sheet with these cells.
+fn workbook_of(sheet: &str) -> Vec<u8> {
+    use std::io::{Cursor, Write as _};
     let main = "xmlns=\"http://schemas.openxmlformats.org/spreadsheetml/2006/main\"";
     let relation = "http://schemas.openxmlformats.org/officeDocument/2006/relationships";
     let relations = "http://schemas.openxmlformats.org/package/2006/relationships";
@@ -142,10 +147,10 @@ fn a_sheet_of_a_workbook_is_rows_with_their_numbers() {
         ]
     );
     let german: toml::Spanned<_> = toml::from_str("decimal = \",\"\nsheet = \"Sales\"").unwrap();
-    let german = FileForm::parse(&german, &[]).unwrap();
+    let german = FileForm::parse(&german, &FILE_KEYS).unwrap();
     assert_eq!(read(&german).unwrap()[0].1[2], "4,75");
     let other: toml::Spanned<_> = toml::from_str("sheet = \"Stock\"").unwrap();
-    let refused = read(&FileForm::parse(&other, &[]).unwrap()).unwrap_err().to_string();
+    let refused = read(&FileForm::parse(&other, &FILE_KEYS).unwrap()).unwrap_err().to_string();
     assert!(refused.contains("has no sheet \"Stock\"; there are Sales"), "{refused}");
     let mut long = rows.to_vec();
     let row: &[(&str, &str)] = &[("number", "1"), ("number", "2"), ("number", "3"), ("number", "4")];
@@ -179,6 +184,35 @@ fn how_a_file_is_written_is_found_out() {
     let comma = FileForm { delimiter: Some(b','), ..FileForm::default() };
     let refused = check(&path, &comma).unwrap_err().to_string();
     assert!(refused.contains("seem to be separated by ';'; write delimiter = ';' under [file]"), "{refused}");
+}
+
+/// All letters of the file became two others, because of one byte.
+#[test]
+fn one_broken_byte_does_not_make_another_encoding_of_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rows");
+    std::fs::write(&path, b"sku,name\n1,Gr\xc3\xbc\xc3\x9fe\n2,Caf\xe9\n").unwrap();
+    let refused = check(&path, &FileForm::default()).unwrap_err().to_string();
+    assert!(refused.contains("line 3 is not UTF-8"), "{refused}");
+    let cyrillic = encoding_rs::WINDOWS_1251.encode("sku,name\n1,Чай зелёный\n2,Чашка большая\n").0;
+    std::fs::write(&path, cyrillic).unwrap();
+    assert_eq!(check(&path, &FileForm::default()).unwrap().form().1, "windows-1251");
+}
+
+/// A cell of a damaged workbook took all memory.
+#[test]
+fn a_cell_beyond_all_columns_of_a_sheet_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("wide.xlsx");
+    for (column, is_refused) in [("XFD", false), ("XFE", true), ("ZZZZZ", true)] {
+        let sheet = format!("<row r=\"1\"><c r=\"{column}1\"><v>7</v></c></row>");
+        std::fs::write(&path, workbook_of(&sheet)).unwrap();
+        let refused = check(&path, &FileForm::default()).err();
+        assert_eq!(refused.is_some(), is_refused, "{column}");
+        if let Some(refused) = refused {
+            assert!(refused.to_string().contains("line 1 has a cell behind the last column"), "{refused}");
+        }
+    }
 }
 
 /// The second reading would have sent rows that nobody had looked at.

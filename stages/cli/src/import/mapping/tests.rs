@@ -1,5 +1,9 @@
 //! What a map makes of rows, and what it is refused for.
 
+mod groups;
+mod joins;
+mod mended;
+
 use std::{collections::HashSet, path::Path};
 
 use millstream_domain::application::Model;
@@ -55,11 +59,12 @@ fn mapping() -> Mapping {
 }
 
 fn source_row(number: u64, fields: [&str; 4]) -> SourceRow {
-    SourceRow { number, line: number + 1, identity: None, record: csv::StringRecord::from(fields.to_vec()) }
+    let record = csv::StringRecord::from(fields.to_vec());
+    SourceRow { number, line: number + 1, identity: None, file: None, record }
 }
 
 fn row(number: u64, fields: [&str; 4]) -> Unit {
-    Unit { rows: vec![source_row(number, fields)], fate: Fate::Mapped }
+    Unit::single(source_row(number, fields), Fate::Mapped)
 }
 
 fn commands(mapping: &mut Mapping, number: u64, fields: [&str; 4]) -> Vec<OutgoingCommand> {
@@ -204,7 +209,7 @@ fn a_row_of_rejects_keeps_identity_and_number() {
     let first = commands(&mut mapping, 9, ["7", "Gin", "s1", "1.00"]);
     let identity = first[0].id.split(':').nth(1).unwrap().to_owned();
     let mended = SourceRow { identity: Some(identity), ..source_row(9, ["7", "Gin", "s1", "2.00"]) };
-    let mended = Unit { rows: vec![mended], fate: Fate::Mapped };
+    let mended = Unit::single(mended, Fate::Mapped);
     let mended = mapping.map(&mended).commands.unwrap();
     assert_eq!(
         mended.iter().map(|each| &each.command.id).collect::<Vec<_>>(),
@@ -356,7 +361,7 @@ fn a_group_is_refused_as_a_whole_and_one_that_comes_again_before_anything_is_sen
     let apart = format!("{text}1,cup,Cup,1,1,North\n");
     let refused = load(INVOICES, &apart).map(|_| ()).unwrap_err().to_string();
     assert!(
-        refused.contains("the groups of lines 2 and 6 of the file have the same identity; sort the file"),
+        refused.contains("the rows of lines 2 and 6 of the file are of one group, but do not follow each other; sort the file"),
         "{refused}"
     );
 }

@@ -8,12 +8,13 @@ fn columns(names: &[&str]) -> Columns {
 
 /// A row as an import reads it.
 pub(in crate::import) fn source_row(line: u64, fields: &[&str]) -> SourceRow {
-    SourceRow { number: 7, line, identity: None, record: csv::StringRecord::from(fields) }
+    let (identity, file) = (None, Some(Arc::from("s.csv")));
+    SourceRow { number: 7, line, identity, file, record: csv::StringRecord::from(fields) }
 }
 
 /// What some rows are to a map.
 pub(in crate::import) fn row<'a>(rows: &'a [SourceRow], slugs: &'a RefCell<Slugs>) -> Row<'a> {
-    Row { rows, hash: "ab12", identity: "c0de", file: "s.csv", slugs }
+    Row { rows, hash: "ab12", identity: "c0de", slugs }
 }
 
 /// A text of the first column of each of these rows in turn, with what the rows before have left behind.

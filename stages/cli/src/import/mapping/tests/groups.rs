@@ -1,0 +1,102 @@
+//! Rows that become commands together, and what keeps them together.
+
+use super::*;
+
+const ROWS: &str = "invoice,item,name,count,price,store\n";
+
+/// What is refused before anything is sent.
+fn refused_rows(map: &str, text: &str) -> String {
+    let refused = load(map, text).map(|_| ()).unwrap_err();
+    assert_eq!(refused.exit_code(), ExitCode::Data, "{refused}");
+    refused.to_string()
+}
+
+/// The other rows were sent as a whole invoice, and the mended row was taken for known: it was never recorded.
+#[test]
+fn a_row_whose_condition_cannot_be_told_refuses_its_whole_group() {
+    let map = INVOICES.replace("is = 0", "below = 0");
+    let rows = |prices: [&str; 3]| {
+        let [tea, pot, cup] = prices;
+        format!("{ROWS}7,tea,,1,{tea},North\n7,pot,,1,{pot},North\n7,cup,,1,{cup},North\n8,tea,,1,1,North\n")
+    };
+    let identity = |text: &str| {
+        let (mut mapping, file) = load(&map, text).unwrap();
+        let first = mapping.units(&file).unwrap().next().unwrap().unwrap();
+        mapping.map(&first).identity
+    };
+    let good = identity(&rows(["2.55", "3", "4"]));
+    assert!(good.is_some());
+    for wrong in 0..3 {
+        let mut prices = ["2.55", "3", "4"];
+        prices[wrong] = "x";
+        let text = rows(prices);
+        let all = made(&map, &text);
+        let refusal = Err("value-malformed: column price: \"x\" is not a number".to_owned());
+        assert_eq!(all.iter().map(|(rows, _)| *rows).collect::<Vec<_>>(), [3, 1], "{wrong}");
+        assert_eq!((&all[0].1, all[1].1.is_ok()), (&refusal, true), "{wrong}");
+        assert_eq!(identity(&text), good, "mended it is the same group");
+    }
+    // One row that is left out is no part of its group, whatever stands around it.
+    let some = made(&map, &rows(["2.55", "-1", "x"]));
+    assert_eq!(some.iter().map(|(rows, _)| *rows).collect::<Vec<_>>(), [1, 2, 1], "{some:?}");
+}
+
+/// Mended, it was imported as another row unless its identity was given by hand.
+#[test]
+fn a_single_row_whose_condition_cannot_be_told_keeps_its_identity() {
+    let map = MAP.replace("\"content\"", "[\"{item}\"]\n[[skip]]\nvalue = \"{price}\"\nbelow = 0");
+    let identity = |price: &str| {
+        let (mut mapping, file) = load(&map, &format!("{HEADER}7,Gin,s1,{price}\n")).unwrap();
+        let unit = mapping.units(&file).unwrap().next().unwrap().unwrap();
+        let mapped = mapping.map(&unit);
+        (mapped.identity.unwrap(), mapped.commands.is_ok())
+    };
+    let (refused, mended) = (identity("x"), identity("1"));
+    assert_eq!((refused.1, mended.1), (false, true));
+    assert_eq!(refused.0, mended.0);
+    // Two of them are as little told apart as two good ones.
+    let said = refused_rows(&map, &format!("{HEADER}7,Gin,s1,x\n7,Gin,s1,y\n"));
+    assert!(said.contains("lines 2 and 3 of the file have the same identity"), "{said}");
+}
+
+#[test]
+fn a_row_of_no_group_is_told_before_anything_is_sent() {
+    let rows = format!("{ROWS}7,tea,,1,1,North\n,pot,,1,1,North\n");
+    let said = refused_rows(INVOICES, &rows);
+    assert!(said.contains("line 3 is of no group: column invoice is empty"), "{said}");
+    let skipped = made(INVOICES, &rows.replace(",pot,,1,1", ",total,,1,0"));
+    assert_eq!(skipped[0], (1, Err("skipped".to_owned())), "a line of sums is left out all the same");
+}
+
+/// Each part was an invoice of its own, if the map said besides which rows are one.
+#[test]
+fn a_group_that_comes_apart_is_refused_whatever_the_identity_is() {
+    let text = format!("{ROWS}1,tea,,1,1,North\n2,tea,,1,1,North\n1,pot,,1,1,North\n");
+    for identity in ["", "identity = \"content\"\n", "identity = [\"{item}\", \"{invoice}\"]\n"] {
+        let map = INVOICES.replace("group =", &format!("{identity}group ="));
+        let said = refused_rows(&map, &text);
+        assert!(said.contains("lines 2 and 4 of the file are of one group"), "{identity}: {said}");
+    }
+}
+
+/// The rest was another command of the same invoice.
+#[test]
+fn a_group_beyond_measure_is_refused() {
+    let rows = "1,tea,,1,1,North\n".repeat(10_001);
+    let said = refused_rows(INVOICES, &format!("{ROWS}0,tea,,1,1,North\n{rows}"));
+    assert!(said.contains("the group that begins on line 3 has more than 10000 rows"), "{said}");
+    assert_eq!(made(INVOICES, &format!("{ROWS}{}", "1,tea,,1,1,North\n".repeat(10_000)))[0].0, 10_000);
+}
+
+/// A command was taken for known, as another one of the same row had its id.
+#[test]
+fn commands_whose_names_the_file_tells_have_ids_of_their_own() {
+    let (head, sale) = MAP.split_at(MAP.rfind("[[command]]").unwrap());
+    let named = sale.replace("\"record-sale\"", "\"{name}\"");
+    for parts in [[sale, &named, sale], [&named, sale, &named], [&named, &named, sale]] {
+        let mut mapping = load_with(&format!("{head}{}", parts.concat()), "").unwrap().0;
+        let commands = commands(&mut mapping, 1, ["7", "record-sale", "s1", "1.00"]);
+        let ids: HashSet<String> = commands.into_iter().map(|command| command.id).collect();
+        assert_eq!(ids.len(), 4, "{ids:?}");
+    }
+}

@@ -1,0 +1,66 @@
+//! Rejects, imported with the map that refused them.
+
+use super::{
+    super::super::rejects::{Reject, Rejects},
+    *,
+};
+
+/// Refuses every row, and gives the commands that the rejects become as they are.
+fn imported_again(map: &str, rows: &[u8]) -> Vec<OutgoingCommand> {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, rejects) = (folder.path().join("map.toml"), folder.path().join("mended.csv"));
+    std::fs::write(&path, map).unwrap();
+    let open = |name: &str, bytes: Option<&[u8]>| {
+        let file = folder.path().join(name);
+        if let Some(bytes) = bytes {
+            std::fs::write(&file, bytes).unwrap();
+        }
+        let map = MapFile::read(&path)?;
+        let file = RowsFile::check(Source::at(&file, map.form())?, map.form())?;
+        let known = Model::of::<Reference>().unwrap().aggregates();
+        Mapping::load(map, &file, &known).map(|mapping| (mapping, file))
+    };
+    let (mut mapping, file) = open("rows.csv", Some(rows)).unwrap();
+    let mut written = Rejects::named(&rejects, file.header.clone()).unwrap();
+    for unit in mapping.units(&file).unwrap() {
+        let unit = unit.unwrap();
+        let identity = mapping.map(&unit).identity;
+        let refusal = RowRefusal { code: "code".to_owned(), reason: "reason".to_owned() };
+        written.add(&Reject { rows: unit.rows, identity, refusal }).unwrap();
+    }
+    written.finish().unwrap();
+    let (mut mapping, file) = open("mended.csv", None).unwrap();
+    let units: Vec<Unit> = mapping.units(&file).unwrap().map(Result::unwrap).collect();
+    let commands = units.iter().flat_map(|unit| mapping.map(unit).commands.unwrap());
+    commands.map(|each| each.command).collect()
+}
+
+/// Nobody could import them with the map that refused them, as they are written with commas and in UTF-8.
+#[test]
+fn rejects_of_a_file_of_another_form_are_read_as_they_are_written() {
+    let text = format!("{HEADER}7,Grüße,s1,\"1,50\"\n").replace(',', ";").replace("\"1;50\"", "1,50");
+    let windows: Vec<u8> = text.chars().map(|letter| u8::try_from(u32::from(letter)).unwrap()).collect();
+    let form = "[file]\ndelimiter = \";\"\nencoding = \"windows-1252\"\ndecimal = \",\"\n";
+    let map = MAP.replacen("[[command]]", &format!("{form}[[command]]"), 1);
+    let commands = imported_again(&map, &windows);
+    let bodies: Vec<_> = commands.iter().map(|each| String::from_utf8_lossy(&each.body)).collect();
+    assert!(bodies[0].contains("Grüße") && bodies[1].contains("\"unit_price\":150"), "{bodies:?}");
+}
+
+#[test]
+fn rejects_of_a_named_sheet_need_no_workbook() {
+    let header: Vec<(&str, &str)> = HEADER.trim().split(',').map(|name| ("text", name)).collect();
+    let row = [("text", "7"), ("text", "Gin"), ("text", "s1"), ("number", "1.5")];
+    let sheet = super::super::super::input::tests::workbook(&[&header, &row]);
+    let map = MAP.replacen("[[command]]", "[file]\nsheet = \"Sales\"\n[[command]]", 1);
+    let commands = imported_again(&map, &sheet);
+    assert!(String::from_utf8_lossy(&commands[1].body).contains("\"unit_price\":150"), "{commands:?}");
+}
+
+/// A sale that was called after its file was called after the rejects when it was mended: another sale.
+#[test]
+fn a_row_of_rejects_keeps_the_name_of_its_file() {
+    let map = MAP.replace("sale = \"{row}\"", "sale = \"{file}-{row}\"");
+    let commands = imported_again(&map, format!("{HEADER}7,Gin,s1,1\n").as_bytes());
+    assert!(String::from_utf8_lossy(&commands[1].body).contains("\"sale\":\"rows.csv-1\""), "{commands:?}");
+}

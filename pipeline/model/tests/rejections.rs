@@ -397,6 +397,10 @@ fn order_moments(met: &mut Met) {
             &order_body(command),
             &bad_moments(),
         );
+        let (mut placed, mut step) = (place(), order_body(command));
+        (placed["happened_at"], step["happened_at"]) =
+            (json!("1965-03-01T10:00:00Z"), json!("1965-03-01T09:59:59Z"));
+        Case::of(met, ORDER, &[("place", placed)]).refuses(command, &step, "moment-before-order");
     }
 }
 

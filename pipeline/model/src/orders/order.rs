@@ -342,6 +342,8 @@ impl Decider for Order {
 
     const CONTEXT: &'static str = super::CONTEXT;
     const AGGREGATE: &'static str = "order";
+    /// 2: steps say when they happened.
+    const STATE_VERSION: u32 = 2;
 
     fn rejections() -> Vec<(&'static str, &'static str)> {
         rejections::all()
@@ -401,7 +403,7 @@ fn decide_cancel(
     cancel: &CancelOrder,
     context: &DecisionContext<'_>,
 ) -> Result<Vec<OrderEvent>, Rejection> {
-    let happened_at = past::moment(cancel.happened_at.as_deref(), context)?;
+    let happened_at = past::moment_of_step(state, cancel.happened_at.as_deref(), context)?;
     cancel.reason.as_deref().map_or(Ok(()), |reason| check_name("reason", reason))?;
     match state.status {
         _ if state.cancelled => Ok(vec![]),

@@ -2,7 +2,11 @@
 
 use millstream::decider::{CommandSet, Rejection, rejections_of};
 
-use super::{OrderCommand, past::REJECTIONS, status::REFUSALS};
+use super::{
+    OrderCommand,
+    past::{BEFORE_ORDER, REJECTIONS},
+    status::REFUSALS,
+};
 
 const OF_CONTENT: &[(&str, &[&str])] = &[
     (
@@ -58,9 +62,11 @@ pub(super) fn all() -> Vec<(&'static str, &'static str)> {
     let not_placed = OrderCommand::NAMES.iter().filter(|command| **command != "place");
     let of_moments =
         TOLD_AFTERWARDS.iter().flat_map(|command| REJECTIONS.iter().map(move |code| (*command, *code)));
+    let steps = TOLD_AFTERWARDS.iter().filter(|command| **command != "place");
     rejections_of(OF_CONTENT)
         .chain(not_placed.map(|command| (*command, NOT_PLACED)))
         .chain(of_moments)
+        .chain(steps.map(|command| (*command, BEFORE_ORDER)))
         .chain(REFUSALS.iter().map(|(command, _, code)| (*command, *code)))
         .collect()
 }

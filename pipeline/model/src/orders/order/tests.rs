@@ -360,6 +360,20 @@ fn an_order_of_the_past_is_recorded_step_by_step_without_a_reservation() {
         .then_rejected("pay-while-placed");
 }
 
+/// An order of the past was paid before it was placed.
+#[test]
+fn nothing_happens_to_an_order_before_it_is_placed() {
+    let OrderEvent::Placed(known) = placed() else { unreachable!() };
+    let happened_at = Some("1965-03-01T10:00:00Z".parse::<Timestamp>().unwrap());
+    let placed = OrderEvent::Placed(OrderPlaced { happened_at, ..known });
+    let at = |body: &str, moment: &str| body.replacen('{', &format!("{{\"happened_at\":\"{moment}\","), 1);
+    order([placed.clone()])
+        .when_typed("pay", &at(PAY, "1965-03-01T09:59:59Z"))
+        .then_rejected("moment-before-order");
+    let cancel = r#"{"happened_at":"1965-03-01T09:59:59Z"}"#;
+    order([placed]).when_typed("cancel", cancel).then_rejected("moment-before-order");
+}
+
 #[test]
 fn a_moment_is_one_and_has_come() {
     for (moment, code) in [

@@ -169,31 +169,39 @@ pub(super) async fn post(
             ];
             Ok(Redirect::to(&address::with(&to, &parameters)).into_response())
         }
-        Err(refusal) => {
-            // Whether it is stored is not known: sent again from this form, it is the same command.
-            let is_unclear = refusal.status.is_server_error();
+        // Whether it is stored is not known after such an answer: sent again from this form, it is the same command.
+        Err(refusal) if refusal.status.is_server_error() => {
             let again = |filled: &Filled, id_error: &str| {
                 let mut form = again(filled, id_error);
-                if is_unclear {
-                    once.clone_into(&mut form.once);
-                }
+                once.clone_into(&mut form.once);
                 form
             };
-            let code = Code(refusal.code.clone().into());
-            let is_of_id =
-                ["address-malformed".to_owned(), format!("{aggregate}-id-malformed")].contains(&refusal.code);
-            if is_of_id {
-                return known.page(refusal.status, again(&filled, &refusal.detail), None);
-            }
-            if let Some(path) = named(fields, &refusal) {
-                filled.errors.insert(path, refusal.detail.clone());
-            }
-            let mut page = known.page(refusal.status, again(&filled, ""), Some(refusal))?;
-            // The audit log has it as it has a refused request.
-            page.extensions_mut().insert(code);
-            Ok(page)
+            refused(&known, again, fields, filled, refusal)
         }
+        Err(refusal) => refused(&known, again, fields, filled, refusal),
     }
+}
+
+/// The form once more, with what was wrong where it belongs.
+fn refused(
+    known: &Known<'_>,
+    again: impl Fn(&Filled, &str) -> CommandForm,
+    fields: &[Field],
+    mut filled: Filled,
+    refusal: Refusal,
+) -> Result<Response, Problem> {
+    let code = Code(refusal.code.clone().into());
+    let id_malformed = format!("{}-id-malformed", known.aggregate.aggregate());
+    if refusal.code == "address-malformed" || refusal.code == id_malformed {
+        return known.page(refusal.status, again(&filled, &refusal.detail), None);
+    }
+    if let Some(path) = named(fields, &refusal) {
+        filled.errors.insert(path, refusal.detail.clone());
+    }
+    let mut page = known.page(refusal.status, again(&filled, ""), Some(refusal))?;
+    // The audit log has it as it has a refused request.
+    page.extensions_mut().insert(code);
+    Ok(page)
 }
 
 /// The field that a refusal is about, as far as its code or its sentence names one, and there is only one of it.

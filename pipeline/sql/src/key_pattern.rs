@@ -1,13 +1,19 @@
 //! How the key of a view is put together, and the other way round: `<store>_<business_date>` splits `2506_2012-01-31`.
+//!
+//! A key is split from its end, so that the first part may have in it what stands between parts. Where it is the last part that may,
+//! the pattern ends with `…`, as in `<location>:<sku…>`, and the key is split from its front.
 
 /// A pattern is not well formed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the pattern of keys {pattern:?} must be names in angle brackets with something between them, as in <store>/<sku>"
+    "the pattern of keys {pattern:?} must be names in angle brackets with something between them, as in <store>/<sku>; the last may end with …"
 )]
 pub struct PatternError {
     pattern: String,
 }
+
+/// What the name of a last part ends with that is all of the rest.
+const ALL_OF_THE_REST: char = '…';
 
 /// Parts with what stands between them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +21,8 @@ pub struct KeyPattern {
     first: String,
     /// Each with what stands before it.
     others: Vec<(String, String)>,
+    /// Whether keys are split from their front.
+    from_front: bool,
 }
 
 impl KeyPattern {
@@ -24,9 +32,15 @@ impl KeyPattern {
     /// [`PatternError`].
     pub fn parse(pattern: &str) -> Result<Self, PatternError> {
         let error = || PatternError { pattern: pattern.to_owned() };
-        let named = |text: &str| (!text.is_empty() && !text.contains('<')).then(|| text.to_owned());
-        let mut pieces =
-            pattern.strip_prefix('<').and_then(|rest| rest.strip_suffix('>')).ok_or_else(error)?.split('>');
+        let named = |text: &str| {
+            (!text.is_empty() && !text.contains(['<', ALL_OF_THE_REST])).then(|| text.to_owned())
+        };
+        let within = pattern.strip_prefix('<').and_then(|rest| rest.strip_suffix('>')).ok_or_else(error)?;
+        let (within, from_front) = match within.strip_suffix(ALL_OF_THE_REST) {
+            Some(within) => (within, true),
+            None => (within, false),
+        };
+        let mut pieces = within.split('>');
         let first = pieces.next().and_then(named).ok_or_else(error)?;
         let others = pieces.map(|piece| {
             let (separator, name) = piece.split_once('<')?;
@@ -41,7 +55,7 @@ impl KeyPattern {
         if names.len() < parts {
             return Err(error());
         }
-        Ok(Self { first, others })
+        Ok(Self { first, others, from_front })
     }
 
     /// The names of the parts.
@@ -49,8 +63,24 @@ impl KeyPattern {
         [self.first.as_str()].into_iter().chain(self.others.iter().map(|(_, name)| name.as_str()))
     }
 
-    /// The parts of a key, split from its end; none when it is not put together so.
+    /// The parts of a key; none when it is not put together so.
     pub fn split<'k>(&self, key: &'k str) -> Option<Vec<&'k str>> {
+        if self.from_front { self.split_from_front(key) } else { self.split_from_end(key) }
+    }
+
+    fn split_from_front<'k>(&self, key: &'k str) -> Option<Vec<&'k str>> {
+        let mut parts = Vec::with_capacity(1 + self.others.len());
+        let mut rest = key;
+        for (separator, _) in &self.others {
+            let (part, behind) = rest.split_once(separator.as_str())?;
+            parts.push(part);
+            rest = behind;
+        }
+        parts.push(rest);
+        Some(parts)
+    }
+
+    fn split_from_end<'k>(&self, key: &'k str) -> Option<Vec<&'k str>> {
         let mut parts = Vec::with_capacity(1 + self.others.len());
         let mut rest = key;
         for (separator, _) in self.others.iter().rev() {
@@ -81,8 +111,17 @@ mod tests {
     }
 
     #[test]
+    fn keys_whose_last_part_is_all_of_the_rest_are_split_from_their_front() {
+        let pattern = KeyPattern::parse("<location>:<sku>/<reservation…>").unwrap();
+        assert_eq!(pattern.names().collect::<Vec<_>>(), ["location", "sku", "reservation"]);
+        assert_eq!(pattern.split("2506:a:b/sale 1/2").unwrap(), ["2506", "a:b", "sale 1/2"]);
+        assert_eq!(pattern.split("2506:a"), None);
+    }
+
+    #[test]
     fn patterns_that_could_not_be_split_are_refused() {
-        for pattern in ["", "store", "<>", "<a><b>", "<a>/<a>", "<a>/b", "x<a>", "<a/<b>"] {
+        for pattern in ["", "store", "<>", "<a><b>", "<a>/<a>", "<a>/b", "x<a>", "<a/<b>", "<a…>/<b>", "<…>"]
+        {
             assert!(KeyPattern::parse(pattern).is_err(), "{pattern}");
         }
     }

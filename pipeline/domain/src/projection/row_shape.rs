@@ -20,7 +20,9 @@ pub struct RowShape {
     pub view: &'static str,
     /// How a key is put together, as in `<store>_<business_date>`: names in angle brackets, and what stands between them. A part
     /// that is called like a field of the row always has that field's value, and its type where the row lacks the field. Keys are
-    /// split from their end, so what separates two parts must not occur in the later one.
+    /// split from their end, so what separates two parts must not occur in the later one. Where the last name ends with `…`, as in
+    /// `<location>:<sku…>`, the last part is all of the rest: keys are split from their front, and what separates two parts must not
+    /// occur in the earlier one.
     pub key: Cow<'static, str>,
     /// The JSON Schema of a row.
     pub schema: Value,

@@ -89,8 +89,8 @@ impl Projection for StockView {
     }
 
     fn shapes(&self) -> Vec<RowShape> {
-        let stocks = [STOCK, LOW, NEGATIVE].map(|view| RowShape::of::<StockRow>(view, "<location>:<sku>"));
-        let reservation = RowShape::of::<ReservationRow>(RESERVATIONS, "<location>:<sku>/<reservation>");
+        let stocks = [STOCK, LOW, NEGATIVE].map(|view| RowShape::of::<StockRow>(view, "<location>:<sku…>"));
+        let reservation = RowShape::of::<ReservationRow>(RESERVATIONS, "<location>:<sku>/<reservation…>");
         stocks.into_iter().chain([reservation]).collect()
     }
 

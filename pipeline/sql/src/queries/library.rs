@@ -3,7 +3,8 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs::{self, File},
+    io::{self, Read as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -40,6 +41,9 @@ pub enum QueryFileError {
     /// It cannot be read.
     #[error("it cannot be read")]
     Read(#[from] io::Error),
+    /// It is a folder, a pipe or the like.
+    #[error("it is no file")]
+    NoFile,
     /// It is too large.
     #[error("it has more than {BYTES_MAX} bytes")]
     TooLarge,
@@ -119,8 +123,10 @@ impl Query {
 /// What is known of a file.
 #[derive(Debug)]
 struct Known {
-    text: Result<String, io::ErrorKind>,
+    text: Result<String, String>,
     query: Option<Arc<Query>>,
+    /// What the text says that the database refused, and why: tables may come that it misses.
+    refused: Option<(Query, String)>,
 }
 
 /// The queries of a folder.
@@ -143,8 +149,8 @@ impl Library {
         queries.map(|query| ((query.context.clone(), query.name.clone()), query)).collect()
     }
 
-    /// Reads what has changed since. `check` asks the database of a query that is new. Returns the files that are broken and were not,
-    /// or are so in another way.
+    /// Reads what has changed since. `check` asks the database of a query that is new, and again of those that it refused. Returns the
+    /// files that are broken and were not, or are so in another way.
     ///
     /// # Errors
     /// When the folder cannot be read.
@@ -156,24 +162,38 @@ impl Library {
         let paths = files_of(&self.folder)?;
         self.files.retain(|path, _| paths.contains(path));
         for path in paths {
-            let text = fs::read_to_string(&path);
-            let kind = text.as_ref().map(String::clone).map_err(io::Error::kind);
-            if self.files.get(&path).is_some_and(|known| known.text == kind) {
-                continue;
-            }
-            let before = self.files.remove(&path).and_then(|known| known.query);
-            let read = text.map_err(QueryFileError::from).and_then(|text| self.query(&path, &text));
-            let checked = read
-                .map_err(|error| one_line(&error))
-                .and_then(|query| check(&query).map(|()| Arc::new(query)));
-            let query = match checked {
-                Ok(query) => Some(query),
-                Err(problem) => {
-                    broken.push((path.clone(), problem));
-                    before
+            let text = text_of(&path);
+            let said = text.as_ref().map(String::clone).map_err(|error| one_line(error));
+            let before = self.files.remove(&path);
+            let is_same = before.as_ref().is_some_and(|known| known.text == said);
+            let (query, refused) = match before {
+                Some(Known { query, refused: None, text }) if is_same => {
+                    self.files.insert(path, Known { text, query, refused: None });
+                    continue;
+                }
+                Some(Known { query, refused, .. }) => (query, refused),
+                None => (None, None),
+            };
+            let (read, problem_before) = match refused {
+                Some((query, problem)) if is_same => (Ok(query), Some(problem)),
+                _ => (text.and_then(|text| self.query(&path, &text)), None),
+            };
+            let known = match read {
+                Ok(read) => match check(&read) {
+                    Ok(()) => Known { text: said, query: Some(Arc::new(read)), refused: None },
+                    Err(problem) => {
+                        if problem_before.as_ref() != Some(&problem) {
+                            broken.push((path.clone(), problem.clone()));
+                        }
+                        Known { text: said, query, refused: Some((read, problem)) }
+                    }
+                },
+                Err(error) => {
+                    broken.push((path.clone(), one_line(&error)));
+                    Known { text: said, query, refused: None }
                 }
             };
-            self.files.insert(path, Known { text: kind, query });
+            self.files.insert(path, known);
         }
         Ok(broken)
     }
@@ -184,6 +204,20 @@ impl Library {
             path.parent().and_then(Path::file_name).and_then(|name| name.to_str()).unwrap_or_default();
         Query::read(context, name, text, &self.contexts)
     }
+}
+
+/// The text of a file. Whatever is no file is not opened: a pipe would wait for somebody who writes, and a device never end.
+fn text_of(path: &Path) -> Result<String, QueryFileError> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(QueryFileError::NoFile);
+    }
+    let most = u64::try_from(BYTES_MAX).unwrap_or(u64::MAX);
+    let mut bytes = Vec::new();
+    File::open(path)?.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() > BYTES_MAX {
+        return Err(QueryFileError::TooLarge);
+    }
+    String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error).into())
 }
 
 /// The files of queries below a folder; none where the folder is not there.
@@ -238,6 +272,41 @@ mod tests {
         fs::remove_file(&path).unwrap();
         assert!(library.read(|_| Ok(())).unwrap().is_empty());
         assert!(library.queries().is_empty());
+    }
+
+    #[test]
+    fn a_query_that_the_database_refused_is_shown_to_it_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("retail/tills.sql");
+        fs::create_dir(path.parent().unwrap()).unwrap();
+        fs::write(&path, TEXT).unwrap();
+        let mut library = Library::new(folder.path(), vec!["retail".to_owned()]);
+        let mut told = |problem: Option<&str>| {
+            let broken = library.read(|_| problem.map_or(Ok(()), |problem| Err(problem.to_owned()))).unwrap();
+            (broken.into_iter().map(|(_, problem)| problem).collect::<Vec<_>>(), library.queries().len())
+        };
+        assert_eq!(told(Some("no such table")), (vec!["no such table".to_owned()], 0));
+        assert_eq!(told(Some("no such table")), (vec![], 0), "it is told of once");
+        assert_eq!(told(Some("no such column")), (vec!["no such column".to_owned()], 0));
+        assert_eq!(told(None), (vec![], 1));
+        assert_eq!(told(Some("nobody asks")), (vec![], 1), "what was understood is not asked again");
+    }
+
+    /// Whatever is no file could give text without end, or none for ever.
+    #[test]
+    fn only_files_are_read_and_no_more_of_them_than_a_query_may_have() {
+        let folder = tempfile::tempdir().unwrap();
+        let retail = folder.path().join("retail");
+        fs::create_dir(&retail).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(retail.join("pipe.sql")).status().unwrap();
+        assert!(made.success());
+        fs::create_dir(retail.join("folder.sql")).unwrap();
+        fs::write(retail.join("large.sql"), "ü".repeat(BYTES_MAX)).unwrap();
+        let mut library = Library::new(folder.path(), vec!["retail".to_owned()]);
+        let broken = library.read(|_| Ok(())).unwrap();
+        let problems: Vec<&str> = broken.iter().map(|(_, problem)| problem.as_str()).collect();
+        assert!(problems[0].contains("no file") && problems[2].contains("no file"), "{problems:?}");
+        assert!(problems[1].contains("more than"), "{problems:?}");
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! What a database has to do for its tables to be kept up to date.
 
-use std::sync::Arc;
+use std::{error::Error as _, sync::Arc};
 
 use millstream_contract::exit_code::{ExitCode, Failure};
 use millstream_store::read_store::{Checkpoint, ProjectionId, StoreError};
+use postgres::error::SqlState;
 
 use crate::{
     definition::Dialect,
@@ -72,16 +73,26 @@ pub enum DatabaseError {
 }
 
 impl DatabaseError {
-    /// Whether the connection was lost, so that the same may succeed with another one.
+    /// Whether the connection was lost or something else came between, so that the same may succeed with another one.
     pub fn is_lost(&self) -> bool {
         match self {
-            Self::Postgres { source, .. } => match source.code() {
-                // The server shuts down or starts, or has too many connections or no memory just now.
-                Some(code) => ["57P", "53", "08"].iter().any(|class| code.code().starts_with(class)),
-                None => true,
-            },
+            Self::Postgres { source, .. } => passes(source),
             _ => false,
         }
+    }
+}
+
+/// What passes by itself: the server shuts down or starts (57P), has too many connections or no memory just now (53), lost the
+/// connection (08) or ended an idle one (25P03), or gave way to another transaction (40) or its lock (55P03).
+const PASSING: [&str; 6] = ["57P", "53", "08", "40", "25P03", "55P03"];
+/// The two do not speak the same protocol, and never will.
+const PROTOCOL_VIOLATION: &str = "08P01";
+
+/// Whether a failure of PostgreSQL is one that passes.
+pub(crate) fn passes(error: &postgres::Error) -> bool {
+    match error.code().map(SqlState::code) {
+        Some(code) => code != PROTOCOL_VIOLATION && PASSING.iter().any(|class| code.starts_with(class)),
+        None => error.is_closed() || error.source().is_some_and(|source| source.is::<std::io::Error>()),
     }
 }
 
@@ -170,6 +181,12 @@ pub trait Database: Send {
     /// # Errors
     /// [`DatabaseError`].
     fn positions(&mut self) -> Result<Vec<StoredPosition>, DatabaseError>;
+
+    /// Makes those of these tables that are not there, without rows, so that they can be asked before they are filled.
+    ///
+    /// # Errors
+    /// [`DatabaseError`].
+    fn make_missing(&mut self, tables: &[Arc<Table>]) -> Result<(), DatabaseError>;
 
     /// Changes rows and moves positions in one transaction. Where all positions have moved already, because the answer to the same
     /// was lost, it changes nothing.

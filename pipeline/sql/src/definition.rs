@@ -243,6 +243,11 @@ pub fn take_place(dialect: Dialect, table: &Table) -> Vec<String> {
     statements
 }
 
+/// Makes a projection's tables, empty, where none are.
+pub fn create_in_place(dialect: Dialect, table: &Table) -> Vec<String> {
+    [create_beside(dialect, table), drop_old(dialect, table), take_place(dialect, table)].concat()
+}
+
 /// Everything that defines tables, as a text that is compared.
 pub(crate) fn definition_of<'t>(dialect: Dialect, tables: impl Iterator<Item = &'t Table>) -> String {
     let statements = tables.flat_map(|table| {

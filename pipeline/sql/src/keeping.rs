@@ -218,10 +218,10 @@ pub async fn keep(
     let side =
         ReadSide::keep(&settings.file, &settings.contexts, runtime, projections, outcome_projections).await?;
     let open = move || -> Result<Box<dyn Database>, DatabaseError> {
-        Ok(match target {
-            Target::Sqlite(path) => Box::new(SqliteDatabase::open(&path)?),
+        Ok(match &target {
+            Target::Sqlite(path) => Box::new(SqliteDatabase::open(path)?),
             Target::Postgres { address, reader, .. } => {
-                Box::new(PostgresDatabase::connect(&address, reader.as_deref())?)
+                Box::new(PostgresDatabase::connect(address, reader.as_deref())?)
             }
         })
     };

@@ -1,6 +1,6 @@
 //! The tables in a database of PostgreSQL. Many rows go in one statement, as arrays, because each statement is a round trip.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use millstream_store::read_store::{Checkpoint, ProjectionId};
 use millstream_values::money::places_other_than_hundredths;
@@ -8,7 +8,9 @@ use postgres::{Client, Config, NoTls, Transaction, types::ToSql};
 
 use crate::{
     database::{Database, DatabaseError, Filling, Move, Rows, StoredPosition, TableChange},
-    definition::{BESIDE, Dialect, SYSTEM, column_list, create_beside, drop_old, quoted, take_place},
+    definition::{
+        BESIDE, Dialect, SYSTEM, column_list, create_beside, create_in_place, drop_old, quoted, take_place,
+    },
     sqlite::{all_moved, number},
     table::{Column, Kind, LINE_COLUMN, Table, TableRow, Value},
 };
@@ -19,6 +21,30 @@ const ROWS_A_STATEMENT: usize = 2_000;
 const APPLICATION_NAME: &str = "millstream sql";
 /// A number that only Millstream locks: whoever holds it makes the tables.
 const SETUP_LOCK: i64 = 0x6d69_6c6c;
+
+/// How long the server's host may take to answer to a connection, unless the address says otherwise.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// For how long what was sent may stay without acknowledgement; then the connection is lost, though nobody closed it.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(15);
+/// After how long without a word the other side is asked whether it is there, how often, and how often at most in vain.
+const KEEPALIVES: (Duration, Duration, u32) = (Duration::from_secs(15), Duration::from_secs(5), 3);
+
+/// How to reach the server of an address: as it says, and with limits that notice a host that has gone without a word.
+pub(crate) fn config_of(address: &str, application: &str) -> Result<Config, DatabaseError> {
+    let mut config: Config = address.parse().map_err(DatabaseError::Address)?;
+    config.application_name(application);
+    if config.get_connect_timeout().is_none() {
+        config.connect_timeout(CONNECT_TIMEOUT);
+    }
+    if config.get_tcp_user_timeout().is_none() {
+        config.tcp_user_timeout(UNACKNOWLEDGED_MAX);
+    }
+    if config.get_keepalives_interval().is_none() {
+        let (idle, interval, retries) = KEEPALIVES;
+        config.keepalives_idle(idle).keepalives_interval(interval).keepalives_retries(retries);
+    }
+    Ok(config)
+}
 
 /// A connection that fills the tables.
 pub struct PostgresDatabase {
@@ -33,8 +59,7 @@ impl PostgresDatabase {
     /// # Errors
     /// [`DatabaseError`].
     pub fn connect(address: &str, reader: Option<&str>) -> Result<Self, DatabaseError> {
-        let mut config: Config = address.parse().map_err(DatabaseError::Address)?;
-        config.application_name(APPLICATION_NAME);
+        let config = config_of(address, APPLICATION_NAME)?;
         let client = Self::client(&config)?;
         let mut database = Self { config, client, reader: reader.map(str::to_owned) };
         database.make_system_tables()?;
@@ -43,17 +68,15 @@ impl PostgresDatabase {
 
     fn client(config: &Config) -> Result<Client, DatabaseError> {
         let mut client = config.connect(NoTls).map_err(failed("connect"))?;
-        // Moments are written with their zone, dates and numbers as JSON has them.
-        let settings = "SET TIME ZONE 'UTC'; SET DateStyle = 'ISO'; SET standard_conforming_strings = on";
+        // Moments are written with their zone, dates and numbers as JSON has them. Whoever holds a lock for long is told of in the log.
+        let settings = "SET TIME ZONE 'UTC'; SET DateStyle = 'ISO'; SET standard_conforming_strings = on; SET lock_timeout = '30s'";
         client.batch_execute(settings).map_err(failed(settings))?;
         Ok(client)
     }
 
     fn make_system_tables(&mut self) -> Result<(), DatabaseError> {
         let mut transaction = begin(&mut self.client)?;
-        // Two processes that start together would make the schema twice.
-        let lock = "SELECT pg_advisory_xact_lock($1)";
-        transaction.execute(lock, &[&SETUP_LOCK]).map_err(failed(lock))?;
+        lock_setup(&mut transaction)?;
         run(&mut transaction, &Dialect::Postgres.system())?;
         let statement = "INSERT INTO millstream.currency VALUES ($1, $2, $3) ON CONFLICT (code) DO UPDATE SET places = $2, units = $3";
         let prepared = transaction.prepare(statement).map_err(failed(statement))?;
@@ -66,6 +89,12 @@ impl PostgresDatabase {
         grant(&mut transaction, self.reader.as_deref(), SYSTEM)?;
         transaction.commit().map_err(failed("COMMIT"))
     }
+}
+
+/// Two processes that start together would make the same twice.
+fn lock_setup(transaction: &mut Transaction<'_>) -> Result<(), DatabaseError> {
+    let lock = "SELECT pg_advisory_xact_lock($1)";
+    transaction.execute(lock, &[&SETUP_LOCK]).map(drop).map_err(failed(lock))
 }
 
 /// Lets the role that reads see everything in a schema.
@@ -166,7 +195,7 @@ fn parameter<'v>(kind: Kind, values: impl Iterator<Item = &'v Value>) -> Box<dyn
         Kind::Text | Kind::Date | Kind::Time | Kind::Json => Box::new(
             values
                 .map(|value| match value {
-                    Value::Text(text) => Some(without_nul(kind, text)),
+                    Value::Text(text) => Some(text_of(kind, text)),
                     _ => None,
                 })
                 .collect::<Vec<_>>(),
@@ -174,12 +203,33 @@ fn parameter<'v>(kind: Kind, values: impl Iterator<Item = &'v Value>) -> Box<dyn
     }
 }
 
-/// PostgreSQL has no character NUL in texts: the replacement character stands there instead.
-fn without_nul(kind: Kind, text: &str) -> String {
-    match kind {
-        Kind::Json => text.replace("\\u0000", "\\ufffd"),
+/// A text as PostgreSQL takes it. It has no character NUL: the replacement character stands there instead. And it has no year 0, but
+/// calls that year 1 BC.
+fn text_of(kind: Kind, text: &str) -> String {
+    match (kind, text.strip_prefix("0000-")) {
+        (Kind::Json, _) => json_without_nul(text),
+        (Kind::Date, Some(rest)) => format!("0001-{rest} BC"),
         _ => text.replace('\0', "\u{fffd}"),
     }
+}
+
+/// JSON in which no text has the character NUL. A backslash before another one is a character and begins nothing.
+fn json_without_nul(json: &str) -> String {
+    let mut written = String::with_capacity(json.len());
+    let mut rest = json;
+    while let Some((before, behind)) = rest.split_once('\\') {
+        written.push_str(before);
+        let (escape, behind) = match (behind.strip_prefix("u0000"), behind.chars().next()) {
+            (Some(behind), _) => ("\\ufffd".to_owned(), behind),
+            (None, Some(escaped)) => {
+                (format!("\\{escaped}"), behind.get(escaped.len_utf8()..).unwrap_or_default())
+            }
+            (None, None) => ("\\".to_owned(), behind),
+        };
+        written.push_str(&escape);
+        rest = behind;
+    }
+    written + rest
 }
 
 /// The arrays of these columns as rows: `SELECT v.c1, v.c2::date FROM unnest($1::bigint[], $2::text[]) AS v(c1, c2)`.
@@ -346,6 +396,22 @@ impl Database for PostgresDatabase {
         stored_positions(&mut begin(&mut self.client)?)
     }
 
+    fn make_missing(&mut self, tables: &[Arc<Table>]) -> Result<(), DatabaseError> {
+        let mut transaction = begin(&mut self.client)?;
+        lock_setup(&mut transaction)?;
+        for table in tables {
+            let statement = "SELECT to_regclass($1) IS NOT NULL";
+            let name = Dialect::Postgres.name(&table.context, &table.name);
+            let found = transaction.query_one(statement, &[&name]);
+            let is_there: bool = found.and_then(|row| row.try_get(0)).map_err(failed(statement))?;
+            if !is_there {
+                run(&mut transaction, &create_in_place(Dialect::Postgres, table).join("\n"))?;
+                grant(&mut transaction, self.reader.as_deref(), &table.context)?;
+            }
+        }
+        transaction.commit().map_err(failed("COMMIT"))
+    }
+
     fn write(&mut self, changes: &[TableChange], moves: &[Move]) -> Result<(), DatabaseError> {
         let mut transaction = begin(&mut self.client)?;
         if !move_positions(&mut transaction, moves)? {
@@ -409,4 +475,33 @@ fn emptied(table: &Table) -> Vec<String> {
     let lists = table.lists.iter().map(|list| &list.name);
     let names = lists.chain([&table.name]);
     names.map(|name| format!("DELETE FROM {};", Dialect::Postgres.name(&table.context, name))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_that_goes_without_a_word_is_noticed() {
+        let limits = |address: &str| {
+            let config = config_of(address, "test").unwrap();
+            (
+                config.get_connect_timeout().copied(),
+                config.get_tcp_user_timeout().copied(),
+                config.get_keepalives_interval(),
+            )
+        };
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        assert_eq!(limits("postgres://a@b/c"), (seconds(5), seconds(15), seconds(5)));
+        let own = "postgres://a@b/c?connect_timeout=1&tcp_user_timeout=2&keepalives_interval=3";
+        assert_eq!(limits(own), (seconds(1), seconds(2), seconds(3)));
+    }
+
+    #[test]
+    fn only_a_nul_of_json_is_replaced() {
+        assert_eq!(
+            json_without_nul(r#"["a\u0000b","\\u0000","\\\u0000","\"ü"]"#),
+            r#"["a\ufffdb","\\u0000","\\\ufffd","\"ü"]"#
+        );
+    }
 }

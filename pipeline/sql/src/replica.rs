@@ -64,26 +64,32 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// Takes a database over, with a thread of its own. `stop` ends the wait for a database that cannot be reached.
+    /// Takes a database over, with a thread of its own, and makes the tables that it does not have, still empty. `stop` ends the wait
+    /// for a database that cannot be reached.
     ///
     /// # Errors
     /// [`DatabaseError`].
     pub fn start(
         plan: Plan,
-        open: impl FnOnce() -> Result<Box<dyn Database>, DatabaseError> + Send + 'static,
+        mut open: impl FnMut() -> Result<Box<dyn Database>, DatabaseError> + Send + 'static,
         stop: CancellationToken,
     ) -> Result<Self, DatabaseError> {
         let (work, inbox) = mpsc::channel::<Work>();
         let (opened, answer) = mpsc::channel();
         let thread = std::thread::Builder::new().name("database".to_owned());
+        let (planned, stopped) = (plan.clone(), stop.clone());
         let spawned = thread.spawn(move || {
-            let mut database = match open() {
-                Ok(database) => database,
+            let taken = until_it_holds(&stopped, |_| {
+                let mut database = open()?;
+                let positions = take_over(database.as_mut(), &planned)?;
+                Ok((database, positions))
+            });
+            let (mut database, positions) = match taken {
+                Ok(taken) => taken,
                 Err(error) => return drop(opened.send(Err(error))),
             };
-            let positions = database.positions();
             // Whoever started it is waiting.
-            let _ = opened.send(positions.map(|positions| (database.dialect(), positions)));
+            let _ = opened.send(Ok((database.dialect(), positions)));
             while let Ok(work) = inbox.recv() {
                 work(database.as_mut());
             }
@@ -112,36 +118,12 @@ impl Replica {
         let (done, answer) = mpsc::channel();
         let stop = self.stop.clone();
         let work = move |database: &mut dyn Database| {
-            let mut lost = false;
-            let result = loop {
-                let connected = if lost { database.connect_again() } else { Ok(()) };
-                match connected.and_then(|()| attempt(database)) {
-                    Err(error) if error.is_lost() => {
-                        if stop.is_cancelled() {
-                            tracing::error!(error = one_line(&error), "the database cannot be reached");
-                            break Err(DatabaseError::Stopped);
-                        }
-                        if !lost {
-                            tracing::warn!(
-                                error = one_line(&error),
-                                "the database was lost; connecting again"
-                            );
-                        }
-                        lost = true;
-                        #[expect(
-                            clippy::disallowed_methods,
-                            reason = "the database's own thread, between two tries to connect"
-                        )]
-                        std::thread::sleep(RECONNECT_PAUSE);
-                    }
-                    other => {
-                        if lost {
-                            tracing::info!("the database is there again");
-                        }
-                        break other;
-                    }
+            let result = until_it_holds(&stop, |lost| {
+                if lost {
+                    database.connect_again()?;
                 }
-            };
+                attempt(database)
+            });
             // Whoever asked is waiting.
             let _ = done.send(result);
         };
@@ -275,6 +257,53 @@ impl Replica {
         tracing::info!(%projection, sequence, rows, "tables filled from the file of rows");
         Ok(())
     }
+}
+
+/// Tries something until the connection to the database holds, or the process is asked to end. `attempt` is told whether the
+/// connection was lost before.
+fn until_it_holds<T>(
+    stop: &CancellationToken,
+    mut attempt: impl FnMut(bool) -> Result<T, DatabaseError>,
+) -> Result<T, DatabaseError> {
+    let mut lost = false;
+    loop {
+        match attempt(lost) {
+            Err(error) if error.is_lost() => {
+                if stop.is_cancelled() {
+                    tracing::error!(error = one_line(&error), "the database cannot be reached");
+                    return Err(DatabaseError::Stopped);
+                }
+                if !lost {
+                    tracing::warn!(
+                        error = one_line(&error),
+                        "the database cannot be reached; trying again until it can"
+                    );
+                }
+                lost = true;
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "the database's own thread, between two tries to connect"
+                )]
+                std::thread::sleep(RECONNECT_PAUSE);
+            }
+            other => {
+                if lost {
+                    tracing::info!("the database is there again");
+                }
+                return other;
+            }
+        }
+    }
+}
+
+/// Reads the positions of a database, and makes the tables of projections that have none.
+fn take_over(database: &mut dyn Database, plan: &Plan) -> Result<Vec<StoredPosition>, DatabaseError> {
+    let positions = database.positions()?;
+    let is_new = |planned: &&PlannedProjection| positions.iter().all(|each| each.projection != planned.id);
+    let missing = plan.projections.iter().filter(is_new).flat_map(|planned| &planned.tables);
+    let missing: Vec<_> = missing.map(|each| Arc::clone(&each.table)).collect();
+    database.make_missing(&missing)?;
+    Ok(positions)
 }
 
 /// Hands out the rows of a table of the file, some at a time. Returns how many there were.

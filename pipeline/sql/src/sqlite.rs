@@ -3,6 +3,7 @@
 use std::{
     fs::{File, OpenOptions, TryLockError},
     path::Path,
+    sync::Arc,
     time::Duration,
 };
 
@@ -12,7 +13,9 @@ use rusqlite::{Connection, Transaction, TransactionBehavior, params, params_from
 
 use crate::{
     database::{Database, DatabaseError, Filling, Move, Rows, StoredPosition, TableChange},
-    definition::{BESIDE, Dialect, column_list, create_beside, drop_old, quoted, take_place},
+    definition::{
+        BESIDE, Dialect, column_list, create_beside, create_in_place, drop_old, quoted, take_place,
+    },
     table::{LINE_COLUMN, Table, TableRow, Value},
 };
 
@@ -256,6 +259,20 @@ impl Database for SqliteDatabase {
 
     fn positions(&mut self) -> Result<Vec<StoredPosition>, DatabaseError> {
         stored_positions(&self.connection)
+    }
+
+    fn make_missing(&mut self, tables: &[Arc<Table>]) -> Result<(), DatabaseError> {
+        let transaction = begin(&mut self.connection)?;
+        for table in tables {
+            let statement = "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?1)";
+            let name = format!("{}_{}", table.context, table.name);
+            let is_there: bool =
+                transaction.query_row(statement, [name], |row| row.get(0)).map_err(failed(statement))?;
+            if !is_there {
+                run(&transaction, &create_in_place(Dialect::Sqlite, table).join("\n"))?;
+            }
+        }
+        transaction.commit().map_err(failed("COMMIT"))
     }
 
     fn write(&mut self, changes: &[TableChange], moves: &[Move]) -> Result<(), DatabaseError> {

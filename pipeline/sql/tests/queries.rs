@@ -19,6 +19,7 @@ use millstream_sql::{
         reader::{Answer, Argument, AskError, Limits, PostgresReader, Reader, SqliteReader},
         text::StatementText,
     },
+    replica::Replica,
     sqlite::SqliteDatabase,
     table::{TableRow, Value},
     testing::postgres_server::PostgresServer,
@@ -26,6 +27,7 @@ use millstream_sql::{
 use millstream_store::read_store::Checkpoint;
 use serde_json::json;
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 
 const LIMITS: Limits = Limits { time: Duration::from_millis(500), rows: 1_000, bytes: 1024 * 1024 };
 const CONTEXTS: [&str; 3] = ["comments", "orders", "retail"];
@@ -50,10 +52,19 @@ fn rows() -> Vec<(&'static str, &'static str, serde_json::Value)> {
     };
     let line = |sku: &str, quantity: i64| json!({ "sku": sku, "quantity": quantity, "unit_price": 100 });
     let product = json!({
-        "sku": "a", "name": "Gin", "supplier": "luxco", "supplier_name": null, "effective_from": null, "unit_price": 100,
+        "sku": "a", "name": "Gin", "supplier": "luxco", "supplier_name": null, "effective_from": "0000-02-29", "unit_price": 100,
         "currency": "KWD", "discontinued": false, "version": 1, "recorded_at": "2012-01-31T12:00:00Z",
     });
+    let reservation = json!({
+        "location": "2506", "sku": "75087:a", "reservation": "sale 1/2", "quantity": 3, "recorded_at": "2012-01-31T12:00:00Z",
+    });
+    let stock = json!({
+        "location": "2506", "sku": "75087:a", "on_hand": 5, "reserved": 3, "available": 2, "minimum": 10, "version": 1,
+        "recorded_at": "2012-01-31T12:00:00Z",
+    });
     vec![
+        ("reservation", "2506:75087:a/sale 1/2", reservation),
+        ("stock", "2506:75087:a", stock),
         ("sale", "2506_2012-01-31/S-1", sale("2506", "S-1", json!([line("a", 2), line("b", 1)]), 3)),
         ("sale", "2506_2012-01-31/S-2", sale("2506", "S-2", json!([line("b", 4)]), 4)),
         ("sale", "7_2012-01-31/S-3", sale("7", "S-3", json!([line("a", 1)]), 1)),
@@ -323,4 +334,79 @@ fn what_is_wrong_with_a_statement_is_told_with_its_place() {
     let refused =
         ask(desk.readers[0].as_ref(), "SELECT store,\n  nett_amount\nFROM retail.till").unwrap_err();
     assert!(refused.to_string().contains("line 2, column 3: no such column: nett_amount"), "{refused}");
+}
+
+#[test]
+fn parts_of_keys_are_the_fields_of_their_rows() {
+    let desk = Desk::new();
+    let statement = "SELECT r.location, r.sku, r.reservation, s.available FROM retail.reservation AS r \
+         JOIN retail.stock AS s ON s.location = r.location AND s.sku = r.sku";
+    for reader in &desk.readers {
+        let answer = ask(reader.as_ref(), statement).unwrap();
+        let row = json!({ "location": "2506", "sku": "75087:a", "reservation": "sale 1/2", "available": 2 });
+        assert_eq!(answer.rows.into_iter().map(serde_json::Value::Object).collect::<Vec<_>>(), [row]);
+    }
+}
+
+/// A year before the first is one that PostgreSQL writes in its own way.
+#[test]
+fn dates_of_the_year_0_are_kept() {
+    let desk = Desk::new();
+    let dates = desk.readers.iter().map(|reader| {
+        let answer = ask(reader.as_ref(), "SELECT effective_from AS at FROM retail.product").unwrap();
+        answer.rows[0]["at"].clone()
+    });
+    let dates: Vec<_> = dates.collect();
+    assert!(
+        dates.iter().zip([json!("0000-02-29"), json!("0001-02-29 BC")]).all(|(a, b)| *a == b),
+        "{dates:?}"
+    );
+}
+
+#[test]
+fn a_time_that_is_no_number_of_milliseconds_is_a_limit_too() {
+    let desk = Desk::new();
+    let Some(reader) = desk.readers.get(1) else { return };
+    let asked = |text: &str, time| {
+        let statement = StatementText::read(text, |_| false).unwrap();
+        reader.ask(&statement, &[], Limits { time, ..LIMITS })
+    };
+    assert!(asked("SELECT 1 AS a", Duration::from_secs(u64::MAX)).is_ok());
+    let sleeps = asked("SELECT pg_sleep(5)", Duration::from_micros(100));
+    assert!(matches!(sleeps, Err(AskError::TooLong(_))), "{sleeps:?}");
+}
+
+/// The queries of a stage that has never filled its tables are there from the start.
+#[test]
+fn queries_are_understood_by_a_database_that_is_new() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("replica.sqlite");
+    let understood = |reader: &dyn Reader| {
+        let queries = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/queries");
+        let mut library = Library::new(&queries, CONTEXTS.map(str::to_owned).to_vec());
+        let check = |query: &millstream_sql::queries::library::Query| {
+            let parameters = query.header.parameters.iter();
+            let arguments: Vec<Argument> = parameters
+                .map(|each| Argument { name: each.name.clone(), kind: each.kind, value: Value::Null })
+                .collect();
+            reader.check(&query.statement, &arguments).map_err(|error| error.to_string())
+        };
+        assert_eq!(library.read(check).unwrap(), []);
+        assert_eq!(library.queries().len(), 12);
+    };
+    let sqlite = path.clone();
+    let open = move || Ok(Box::new(SqliteDatabase::open(&sqlite)?) as Box<dyn Database>);
+    let _kept = Replica::start(plan(), open, CancellationToken::new()).unwrap();
+    understood(&SqliteReader::new(&path));
+    let Some(server) = PostgresServer::start() else { return };
+    server.make_database("fresh");
+    server.run("fresh", "CREATE ROLE asking");
+    let address = server.address("fresh");
+    for _ in 0..2 {
+        let own = address.clone();
+        let open =
+            move || Ok(Box::new(PostgresDatabase::connect(&own, Some("asking"))?) as Box<dyn Database>);
+        let _kept = Replica::start(plan(), open, CancellationToken::new()).unwrap();
+        understood(&PostgresReader::new(&address, Some("asking")).unwrap());
+    }
 }

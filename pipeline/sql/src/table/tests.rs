@@ -100,6 +100,8 @@ fn a_row_that_does_not_fit_is_refused_with_what_is_wrong() {
     assert!(with("amount", json!("much")).contains("amount"));
     assert!(with("amount", json!(null)).contains("nothing"));
     assert!(with("amount", json!(u64::MAX)).contains("amount"));
+    assert!(with("at", json!("soon")).contains("at"));
+    assert!(with("business_date", json!("soon")).contains("business_date: \"soon\""));
     assert!(with("store", json!("other")).contains("while its key has"));
     assert!(with("lines", json!([1])).contains("sale_lines"));
 }

@@ -1,6 +1,6 @@
 //! What stands in a column, as both databases take it.
 
-use jiff::Timestamp;
+use jiff::{Timestamp, civil::Date};
 use serde_json::Value as Json;
 
 use super::Kind;
@@ -67,7 +67,8 @@ pub enum ValueError {
 pub(super) fn value_of(kind: Kind, value: Json) -> Option<Value> {
     Some(match (kind, value) {
         (_, Json::Null) => Value::Null,
-        (Kind::Text | Kind::Date, Json::String(text)) => Value::Text(text),
+        (Kind::Text, Json::String(text)) => Value::Text(text),
+        (Kind::Date, Json::String(text)) => Value::Text(date(text)?),
         (Kind::Time, Json::String(text)) => Value::Text(moment(&text)?),
         (Kind::Integer, Json::Number(number)) => Value::Integer(number.as_i64()?),
         (Kind::Real, Json::Number(number)) => Value::Real(number.as_f64()?),
@@ -75,6 +76,12 @@ pub(super) fn value_of(kind: Kind, value: Json) -> Option<Value> {
         (Kind::Json, value) => Value::Text(value.to_string()),
         _ => return None,
     })
+}
+
+/// A date as both databases write it; none when it is something else, which PostgreSQL would refuse or, as `today`, understand.
+fn date(text: String) -> Option<String> {
+    let date: Date = text.parse().ok()?;
+    (date.to_string() == text).then_some(text)
 }
 
 /// A moment with six digits behind the seconds, which is what PostgreSQL keeps. Of one length, so that SQLite, which has texts there,
@@ -88,7 +95,8 @@ pub(crate) fn moment(text: &str) -> Option<String> {
 pub(super) fn part_of(kind: Kind, part: &str) -> Option<Value> {
     match kind {
         Kind::Integer => part.parse().ok().map(Value::Integer),
-        Kind::Text | Kind::Date | Kind::Time => Some(Value::Text(part.to_owned())),
+        Kind::Text | Kind::Time => Some(Value::Text(part.to_owned())),
+        Kind::Date => date(part.to_owned()).map(Value::Text),
         Kind::Real | Kind::Boolean | Kind::Json => None,
     }
 }

@@ -213,9 +213,9 @@ impl Desk {
         let plan = Plan::new(projections.iter().map(AsRef::as_ref), [], &["retail"]).unwrap();
         let (place, sqlite) = (self.place.clone(), self.sqlite());
         let open = move || -> Result<Box<dyn Database>, DatabaseError> {
-            Ok(match place {
+            Ok(match &place {
                 Where::Sqlite => Box::new(SqliteDatabase::open(&sqlite)?),
-                Where::Postgres { address, .. } => Box::new(PostgresDatabase::connect(&address, None)?),
+                Where::Postgres { address, .. } => Box::new(PostgresDatabase::connect(address, None)?),
             })
         };
         let replica = Replica::start(plan, open, CancellationToken::new()).unwrap();

@@ -10,8 +10,9 @@ use serde_json::{Map, Value as Json};
 
 use super::{Answer, Argument, AskError, Limits, Reader, StatementText};
 use crate::{
-    database::DatabaseError,
+    database::{DatabaseError, passes},
     definition::{Dialect, quoted},
+    postgres_database::config_of,
     table::Value,
 };
 
@@ -37,8 +38,7 @@ impl PostgresReader {
     /// # Errors
     /// [`DatabaseError::Address`].
     pub fn new(address: &str, role: Option<&str>) -> Result<Self, DatabaseError> {
-        let mut config: Config = address.parse().map_err(DatabaseError::Address)?;
-        config.application_name(APPLICATION_NAME);
+        let config = config_of(address, APPLICATION_NAME)?;
         Ok(Self { config, role: role.map(str::to_owned), idle: Mutex::default() })
     }
 
@@ -65,7 +65,7 @@ impl PostgresReader {
         let mut transaction = client.build_transaction().read_only(true).start().map_err(unavailable)?;
         let role =
             self.role.as_deref().map(|role| format!("SET LOCAL ROLE {};", quoted(role))).unwrap_or_default();
-        let settings = format!("SET LOCAL statement_timeout = {}; {role}", time.as_millis());
+        let settings = format!("SET LOCAL statement_timeout = {}; {role}", milliseconds(time));
         transaction.batch_execute(&settings).map_err(unavailable)?;
         let done = work(&mut transaction);
         let ended = transaction.rollback();
@@ -90,6 +90,11 @@ impl Drop for PostgresReader {
     }
 }
 
+/// A time as PostgreSQL takes it, for which 0 would be none.
+fn milliseconds(time: Duration) -> i32 {
+    i32::try_from(time.as_millis()).unwrap_or(i32::MAX).max(1)
+}
+
 fn words(error: &postgres::Error) -> String {
     error.as_db_error().map_or_else(|| error.to_string(), |error| error.message().to_owned())
 }
@@ -97,7 +102,7 @@ fn words(error: &postgres::Error) -> String {
 fn refused(error: &postgres::Error, time: Duration) -> AskError {
     match error.code() {
         Some(&SqlState::QUERY_CANCELED) => AskError::TooLong(time),
-        Some(code) if !["57P", "53", "08"].iter().any(|class| code.code().starts_with(class)) => {
+        Some(_) if !passes(error) => {
             let place = error.as_db_error().and_then(|error| error.hint()).map(|hint| format!(" ({hint})"));
             AskError::Refused(format!("{}{}", words(error), place.unwrap_or_default()))
         }

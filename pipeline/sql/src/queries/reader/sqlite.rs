@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::{Answer, Argument, AskError, Limits, Reader, StatementText, size_of};
 use crate::{
-    definition::{Dialect, create_beside, take_place},
+    definition::{Dialect, create_in_place},
     plan::Plan,
 };
 
@@ -56,8 +56,7 @@ impl SqliteReader {
         let mut connection = Connection::open_in_memory().map_err(unavailable)?;
         connection.execute_batch(&Dialect::Sqlite.system()).map_err(unavailable)?;
         for table in plan.tables() {
-            let statements =
-                [create_beside(Dialect::Sqlite, table), take_place(Dialect::Sqlite, table)].concat();
+            let statements = create_in_place(Dialect::Sqlite, table);
             connection.execute_batch(&statements.join("\n")).map_err(unavailable)?;
         }
         restrict(&mut connection)?;

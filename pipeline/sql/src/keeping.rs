@@ -212,7 +212,7 @@ pub async fn keep(
     let target = with_password(settings.target.clone())?;
     let stop = runtime.shutdown.token().child_token();
     let (broker, version) = (runtime.broker.clone(), runtime.identity.version);
-    let (reader, queries) = (reader_of(&target)?, settings.queries.clone());
+    let (reader, queries) = (reader_of(&target, &plan)?, settings.queries.clone());
     let contexts = plan.contexts();
     // First the file, because it belongs to one process: a second one on the same folder ends before it touches the tables.
     let side =
@@ -239,11 +239,11 @@ pub async fn keep(
     Ok(kept?)
 }
 
-fn reader_of(target: &Target) -> Result<Arc<dyn Reader>, DatabaseError> {
+fn reader_of(target: &Target, plan: &Plan) -> Result<Arc<dyn Reader>, DatabaseError> {
     Ok(match target {
-        Target::Sqlite(path) => Arc::new(SqliteReader::new(path)),
+        Target::Sqlite(path) => Arc::new(SqliteReader::new(path, plan.of_events())),
         Target::Postgres { address, reader, .. } => {
-            Arc::new(PostgresReader::new(address, reader.as_deref())?)
+            Arc::new(PostgresReader::new(address, reader.as_deref(), plan.of_events())?)
         }
     })
 }

@@ -117,6 +117,12 @@ impl Plan {
         contexts
     }
 
+    /// The projections of events, in whose positions the position of an answer is told.
+    pub fn of_events(&self) -> Vec<String> {
+        let of_events = self.projections.iter().filter(|each| !each.id.is_of_outcomes());
+        of_events.map(|each| each.id.to_string()).collect()
+    }
+
     /// All tables.
     pub fn tables(&self) -> impl Iterator<Item = &Table> {
         self.projections.iter().flat_map(|each| &each.tables).map(|each| &*each.table)

@@ -5,6 +5,7 @@
 //! without any right to change it. [`service`] answers requests on NATS.
 
 pub mod header;
+mod kept;
 pub mod library;
 pub mod reader;
 pub mod service;

@@ -113,14 +113,14 @@ impl Desk {
         let folder = tempfile::tempdir().unwrap();
         let (plan, path) = (plan(), folder.path().join("replica.sqlite"));
         fill(&mut SqliteDatabase::open(&path).unwrap(), &plan);
-        let mut readers: Vec<Box<dyn Reader>> = vec![Box::new(SqliteReader::new(&path))];
+        let mut readers: Vec<Box<dyn Reader>> = vec![Box::new(SqliteReader::new(&path, plan.of_events()))];
         let server = PostgresServer::start();
         if let Some(server) = &server {
             server.make_database("queries");
             server.run("queries", "CREATE ROLE asking");
             let address = server.address("queries");
             fill(&mut PostgresDatabase::connect(&address, Some("asking")).unwrap(), &plan);
-            readers.push(Box::new(PostgresReader::new(&address, Some("asking")).unwrap()));
+            readers.push(Box::new(PostgresReader::new(&address, Some("asking"), plan.of_events()).unwrap()));
         }
         Self { folder, server, readers }
     }
@@ -274,7 +274,8 @@ const OF_BOTH: [&str; 16] = [
     "SELECT 1) AS q; DELETE FROM retail.sale; SELECT * FROM (SELECT 2",
 ];
 
-const OF_SQLITE: [&str; 12] = [
+const OF_SQLITE: [&str; 13] = [
+    "SELECT instr(replace(hex(zeroblob(4000000)), '0', 'a'), replace(hex(zeroblob(2000000)), '0', 'a') || 'b')",
     "ATTACH DATABASE '/etc/passwd' AS other",
     "ATTACH ':memory:' AS other",
     "DETACH main",
@@ -289,7 +290,8 @@ const OF_SQLITE: [&str; 12] = [
     "SELECT printf('%.*c', 2000000000, 'x')",
 ];
 
-const OF_POSTGRES: [&str; 8] = [
+const OF_POSTGRES: [&str; 9] = [
+    "SELECT repeat('x', 500000000) AS t",
     "COPY retail.sale TO PROGRAM 'id'",
     "SET statement_timeout = 0",
     "SELECT pg_sleep(60)",
@@ -397,7 +399,7 @@ fn queries_are_understood_by_a_database_that_is_new() {
     let sqlite = path.clone();
     let open = move || Ok(Box::new(SqliteDatabase::open(&sqlite)?) as Box<dyn Database>);
     let _kept = Replica::start(plan(), open, CancellationToken::new()).unwrap();
-    understood(&SqliteReader::new(&path));
+    understood(&SqliteReader::new(&path, plan().of_events()));
     let Some(server) = PostgresServer::start() else { return };
     server.make_database("fresh");
     server.run("fresh", "CREATE ROLE asking");
@@ -407,6 +409,6 @@ fn queries_are_understood_by_a_database_that_is_new() {
         let open =
             move || Ok(Box::new(PostgresDatabase::connect(&own, Some("asking"))?) as Box<dyn Database>);
         let _kept = Replica::start(plan(), open, CancellationToken::new()).unwrap();
-        understood(&PostgresReader::new(&address, Some("asking")).unwrap());
+        understood(&PostgresReader::new(&address, Some("asking"), plan().of_events()).unwrap());
     }
 }

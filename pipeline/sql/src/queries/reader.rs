@@ -83,10 +83,40 @@ pub trait Reader: Send + Sync {
     ) -> Result<Answer, AskError>;
 }
 
+/// Where the tables of a projection are: its name, the generation and the sequence.
+type Standing = (String, String, i64);
+
+/// Up to where the tables of all these projections show everything. None where one of them was not filled yet, or they show streams
+/// of different generations. Tables of projections that are not kept any more do not count: they stay where they are.
+fn position_of(projections: &[String], standings: &[Standing]) -> Option<(String, u64)> {
+    let of = |projection: &String| standings.iter().find(|(of, ..)| of == projection);
+    let found = projections.iter().map(of).collect::<Option<Vec<_>>>()?;
+    let (_, generation, sequence) = found.iter().min_by_key(|(.., sequence)| *sequence)?;
+    let same = found.iter().all(|(_, of, _)| of == generation);
+    same.then(|| (generation.clone(), u64::try_from(*sequence).unwrap_or_default()))
+}
+
 /// How many bytes a value has in an answer, about.
 fn size_of(value: &Json) -> usize {
     match value {
         Json::String(text) => text.len() + 2,
         _ => 8,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_is_that_of_the_kept_projection_that_is_behind_most() {
+        let standing =
+            |of: &str, generation: &str, sequence| (of.to_owned(), generation.to_owned(), sequence);
+        let kept = ["a".to_owned(), "b".to_owned()];
+        let (a, b) = (standing("a", "g", 7), standing("b", "g", 5));
+        let gone = standing("gone", "f", 1);
+        assert_eq!(position_of(&kept, &[a.clone(), b, gone]), Some(("g".to_owned(), 5)));
+        assert_eq!(position_of(&kept, std::slice::from_ref(&a)), None, "not filled yet");
+        assert_eq!(position_of(&kept, &[a, standing("b", "f", 9)]), None, "of another stream");
     }
 }

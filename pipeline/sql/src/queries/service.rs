@@ -42,6 +42,7 @@ use tokio_util::{
 };
 
 use super::{
+    kept::{KeptAnswers, Shown, has_reached},
     library::{Library, Query},
     reader::{Answer, Argument, AskError, Limits, Reader},
 };
@@ -56,8 +57,6 @@ const WAIT_DEFAULT: Duration = Duration::from_secs(2);
 const WAIT_MAX: Duration = Duration::from_secs(30);
 /// How many bytes of an answer are left for what stands around its rows.
 const AROUND_BYTES: usize = 4 * 1024;
-/// How many answers are kept at most.
-const KEPT_MAX: usize = 256;
 /// The largest body of a request.
 const REQUEST_BYTES_MAX: usize = 64 * 1024;
 
@@ -75,13 +74,6 @@ pub struct QuerySettings {
     pub at_once: usize,
 }
 
-/// An answer that may be given again.
-struct Kept {
-    at: Instant,
-    body: Bytes,
-    position: Option<(String, u64)>,
-}
-
 /// What all requests share.
 struct Shared {
     broker: NatsBroker,
@@ -89,7 +81,7 @@ struct Shared {
     settings: QuerySettings,
     running: Semaphore,
     queries: Mutex<Queries>,
-    kept: Mutex<HashMap<String, Kept>>,
+    kept: Mutex<KeptAnswers>,
     statuses: Vec<watch::Receiver<ProjectionStatus>>,
     requests: TaskTracker,
     /// What listens on the line that is there now.
@@ -283,6 +275,10 @@ impl Shared {
         self.queries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn answers(&self) -> std::sync::MutexGuard<'_, KeptAnswers> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn line(&self) -> std::sync::MutexGuard<'_, Option<OnLine>> {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -293,7 +289,7 @@ impl Shared {
             return;
         }
         self.queries().clone_from(&queries);
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.answers().clear();
         let Some(mut on_line) = self.line().take() else { return };
         on_line.listening.retain(|name, _| queries.contains_key(name));
         for name in queries.into_keys() {
@@ -325,12 +321,7 @@ impl Shared {
         }
     }
 
-    async fn answer(
-        &self,
-        name: &Name,
-        message: &Message,
-    ) -> Result<(Bytes, Option<(String, u64)>), ServiceError> {
-        let refuse = |code: u16, status: String| ServiceError { code, status: bounded(&status).to_string() };
+    async fn answer(&self, name: &Name, message: &Message) -> Result<Shown, ServiceError> {
         let query = self.queries().get(name).cloned();
         let query = query.ok_or_else(|| refuse(404, format!("there is no query {}.{}", name.0, name.1)))?;
         let headers = headers_from(message.headers.as_ref());
@@ -338,15 +329,34 @@ impl Shared {
         let given = given(&message.payload).map_err(|problem| refuse(400, problem))?;
         let values = query.header.arguments(&given).map_err(|error| refuse(400, error.to_string()))?;
         let arguments = arguments(&query, Some(values));
-        if let Some(position) = headers.find(header::POSITION) {
+        let position = headers.find(header::POSITION).map(str::parse::<Position>).transpose();
+        let position = position.map_err(|error| refuse(400, one_line(&error)))?;
+        if let Some(position) = &position {
             let wait = wait_of(headers.find(header::WAIT_MS)).map_err(|problem| refuse(400, problem))?;
-            let position = position.parse::<Position>().map_err(|error| refuse(400, one_line(&error)))?;
-            self.reached(&position, wait).await.map_err(|(code, problem)| refuse(code, problem))?;
+            self.reached(position, wait).await.map_err(|(code, problem)| refuse(code, problem))?;
         }
         let key = format!("{}.{} {arguments:?}", name.0, name.1);
-        if let Some(kept) = self.kept(&key, query.header.cache, headers.find(header::POSITION)) {
+        if let Some(kept) = self.answers().get(&key, position.as_ref(), Instant::now()) {
             return Ok(kept);
         }
+        let shown = self.ask(&query, arguments).await?;
+        if let Some(position) = position.filter(|position| !has_reached(shown.1.as_ref(), position)) {
+            let problem = format!("the tables do not show {position} any more; they are filled anew");
+            return Err(refuse(504, problem));
+        }
+        let cache = query.header.cache;
+        if !cache.is_zero() {
+            let mut kept = self.answers();
+            // The file may have changed meanwhile; whoever takes it over clears what is kept behind that.
+            if self.queries().get(name).is_some_and(|now| Arc::ptr_eq(now, &query)) {
+                kept.keep(key, shown.clone(), cache, Instant::now());
+            }
+        }
+        Ok(shown)
+    }
+
+    /// Asks the database.
+    async fn ask(&self, query: &Arc<Query>, arguments: Vec<Argument>) -> Result<Shown, ServiceError> {
         let busy = || refuse(429, format!("{} queries run already; try again", self.settings.at_once));
         let _running = self.running.try_acquire().map_err(|_| busy())?;
         let limits = Limits {
@@ -354,7 +364,7 @@ impl Shared {
             rows: query.header.rows,
             bytes: self.broker.message_bytes_max().saturating_sub(AROUND_BYTES),
         };
-        let (reader, asked) = (Arc::clone(&self.reader), Arc::clone(&query));
+        let (reader, asked) = (Arc::clone(&self.reader), Arc::clone(query));
         let answer =
             tokio::task::spawn_blocking(move || reader.ask(&asked.statement, &arguments, limits)).await;
         let answer = answer.map_err(|error| refuse(500, error.to_string()))?;
@@ -368,36 +378,11 @@ impl Shared {
             refuse(code, error.to_string())
         })?;
         let position = answer.position.clone();
-        let body = Bytes::from(body_of(&query, answer));
+        let body = Bytes::from(body_of(query, answer));
         if body.len() > self.broker.message_bytes_max().saturating_sub(AROUND_BYTES / 2) {
             return Err(refuse(413, AskError::TooLarge(limits.bytes).to_string()));
         }
-        if !query.header.cache.is_zero() {
-            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-            if kept.len() >= KEPT_MAX {
-                kept.clear();
-            }
-            kept.insert(key, Kept { at: Instant::now(), body: body.clone(), position: position.clone() });
-        }
         Ok((body, position))
-    }
-
-    /// An answer that is young enough; to whoever named a position, only one that was given behind it.
-    fn kept(
-        &self,
-        key: &str,
-        cache: Duration,
-        position: Option<&str>,
-    ) -> Option<(Bytes, Option<(String, u64)>)> {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = kept.get(key).filter(|kept| kept.at.elapsed() < cache)?;
-        if let Some(position) = position.and_then(|position| position.parse::<Position>().ok()) {
-            let (generation, sequence) = kept.position.as_ref()?;
-            if *generation != position.generation || *sequence < position.sequence {
-                return None;
-            }
-        }
-        Some((kept.body.clone(), kept.position.clone()))
     }
 
     /// Waits until the tables show a position of EVENTS.
@@ -437,6 +422,10 @@ impl Shared {
             )),
         }
     }
+}
+
+fn refuse(code: u16, status: String) -> ServiceError {
+    ServiceError { code, status: bounded(&status).to_string() }
 }
 
 fn given(body: &[u8]) -> Result<BTreeMap<String, Json>, String> {

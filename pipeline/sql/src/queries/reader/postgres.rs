@@ -5,10 +5,13 @@ use std::{
     time::Duration,
 };
 
-use postgres::{Client, Config, NoTls, Transaction, error::SqlState, types::ToSql};
+use postgres::{
+    Client, Config, NoTls, Transaction, error::SqlState, fallible_iterator::FallibleIterator as _,
+    types::ToSql,
+};
 use serde_json::{Map, Value as Json};
 
-use super::{Answer, Argument, AskError, Limits, Reader, StatementText};
+use super::{Answer, Argument, AskError, Limits, Reader, StatementText, position_of};
 use crate::{
     database::{DatabaseError, passes},
     definition::{Dialect, quoted},
@@ -22,24 +25,24 @@ const KEPT: usize = 8;
 const APPLICATION_NAME: &str = "millstream query";
 /// How long a statement may be prepared.
 const CHECK_TIME: Duration = Duration::from_secs(5);
-const POSITION: &str = "SELECT generation, min(sequence) FROM millstream.position WHERE projection NOT LIKE '*.%' \
-     GROUP BY generation ORDER BY 2 LIMIT 1";
+const POSITIONS: &str = "SELECT projection, generation, sequence FROM millstream.position";
 
 /// A database that is asked.
 pub struct PostgresReader {
     config: Config,
     role: Option<String>,
+    projections: Vec<String>,
     idle: Mutex<Vec<Client>>,
 }
 
 impl PostgresReader {
-    /// Of an address, which does not have to answer yet.
+    /// Of an address, which does not have to answer yet. An answer's position is that of `projections`, those of events.
     ///
     /// # Errors
     /// [`DatabaseError::Address`].
-    pub fn new(address: &str, role: Option<&str>) -> Result<Self, DatabaseError> {
+    pub fn new(address: &str, role: Option<&str>, projections: Vec<String>) -> Result<Self, DatabaseError> {
         let config = config_of(address, APPLICATION_NAME)?;
-        Ok(Self { config, role: role.map(str::to_owned), idle: Mutex::default() })
+        Ok(Self { config, role: role.map(str::to_owned), projections, idle: Mutex::default() })
     }
 
     fn with_transaction<T>(
@@ -150,28 +153,31 @@ impl Reader for PostgresReader {
             values.iter().map(|value| value as &(dyn ToSql + Sync)).collect();
         self.with_transaction(limits.time, |transaction| {
             let failed = |error: postgres::Error| refused(&error, limits.time);
-            let position = transaction.query_opt(POSITION, &[]).map_err(failed)?;
-            let position = position.map(|row| {
-                let sequence: i64 = row.get(1);
-                (row.get(0), u64::try_from(sequence).unwrap_or_default())
-            });
+            let standings = transaction.query(POSITIONS, &[]).map_err(failed)?;
+            let standings: Vec<_> =
+                standings.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
+            let position = position_of(&self.projections, &standings);
             let inner = transaction.prepare(&text).map_err(failed)?;
             let columns = inner.columns().iter().map(|column| column.name().to_owned()).collect();
-            // The server writes each row as JSON, whatever its types are.
-            let outer = transaction
-                .prepare(&format!("SELECT row_to_json(q)::text FROM ({text}\n) AS q"))
-                .map_err(failed)?;
+            // The server writes each row as JSON, whatever its types are, and keeps one for itself that is too large.
+            let outer = format!(
+                "SELECT CASE WHEN octet_length(r.t) <= {} THEN r.t END FROM (SELECT row_to_json(q)::text AS t FROM ({text}\n) AS q) AS r",
+                limits.bytes
+            );
+            let outer = transaction.prepare(&outer).map_err(failed)?;
             let portal = transaction.bind(&outer, &values).map_err(failed)?;
             let most = i32::try_from(limits.rows + 1).unwrap_or(i32::MAX);
-            let found = transaction.query_portal(&portal, most).map_err(failed)?;
+            // One after the other, so that no more is in memory than the answer may have.
+            let mut found = transaction.query_portal_raw(&portal, most).map_err(failed)?;
             let mut answer = Answer { columns, position, ..Answer::default() };
             let mut bytes = 0;
-            for row in &found {
+            while let Some(row) = found.next().map_err(failed)? {
                 if answer.rows.len() == limits.rows {
                     answer.is_cut = true;
                     break;
                 }
-                let text: &str = row.get(0);
+                let text: Option<&str> = row.get(0);
+                let text = text.ok_or(AskError::TooLarge(limits.bytes))?;
                 bytes += text.len();
                 if bytes > limits.bytes {
                     return Err(AskError::TooLarge(limits.bytes));

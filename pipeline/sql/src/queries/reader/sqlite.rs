@@ -15,7 +15,7 @@ use rusqlite::{
 use serde_json::{Map, Value as Json, json};
 use tokio::time::Instant;
 
-use super::{Answer, Argument, AskError, Limits, Reader, StatementText, size_of};
+use super::{Answer, Argument, AskError, Limits, Reader, StatementText, position_of, size_of};
 use crate::{
     definition::{Dialect, create_in_place},
     plan::Plan,
@@ -23,8 +23,10 @@ use crate::{
 
 /// How many connections are kept for the next questions.
 const KEPT: usize = 8;
-/// How many steps of SQLite's machine lie between two looks at the clock: some tenths of a millisecond.
-const STEPS_BETWEEN_LOOKS: i32 = 10_000;
+/// How many steps of SQLite's machine lie between two looks at the clock. Few, because one step may work on a whole text.
+const STEPS_BETWEEN_LOOKS: i32 = 200;
+/// The longest text, in bytes, which is that of a message: nothing ends the one step that looks for a text in another.
+const LENGTH_MAX: i32 = 1024 * 1024;
 /// The memory for the pages of one connection, in KiB.
 const CACHE_KIBIBYTES: i64 = 8 * 1024;
 /// How long a connection waits for a lock of the file.
@@ -32,19 +34,19 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Functions that reach beyond the database or tell of the machine.
 const FORBIDDEN_FUNCTIONS: [&str; 6] =
     ["load_extension", "readfile", "writefile", "edit", "fts3_tokenizer", "sqlite_compileoption_get"];
-const POSITION: &str = "SELECT generation, min(sequence) FROM millstream_position WHERE projection NOT LIKE '*.%' \
-     GROUP BY generation ORDER BY 2 LIMIT 1";
+const POSITIONS: &str = "SELECT projection, generation, sequence FROM millstream_position";
 
 /// A file that is asked.
 pub struct SqliteReader {
     path: PathBuf,
+    projections: Vec<String>,
     idle: Mutex<Vec<Connection>>,
 }
 
 impl SqliteReader {
-    /// Of a file, which does not have to be there yet.
-    pub fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), idle: Mutex::default() }
+    /// Of a file, which does not have to be there yet. An answer's position is that of `projections`, those of events.
+    pub fn new(path: &Path, projections: Vec<String>) -> Self {
+        Self { path: path.to_owned(), projections, idle: Mutex::default() }
     }
 
     /// Of a database in memory that has the tables of a plan, without rows, to check queries.
@@ -60,7 +62,7 @@ impl SqliteReader {
             connection.execute_batch(&statements.join("\n")).map_err(unavailable)?;
         }
         restrict(&mut connection)?;
-        Ok(Self { path: PathBuf::new(), idle: Mutex::new(vec![connection]) })
+        Ok(Self { path: PathBuf::new(), projections: Vec::new(), idle: Mutex::new(vec![connection]) })
     }
 
     fn connection(&self) -> Result<Connection, AskError> {
@@ -85,7 +87,7 @@ fn restrict(connection: &mut Connection) -> Result<(), AskError> {
     connection.pragma_update(None, "trusted_schema", false).map_err(unavailable)?;
     connection.pragma_update(None, "cache_size", -CACHE_KIBIBYTES).map_err(unavailable)?;
     for (limit, most) in [
-        (Limit::SQLITE_LIMIT_LENGTH, 8 * 1024 * 1024),
+        (Limit::SQLITE_LIMIT_LENGTH, LENGTH_MAX),
         (Limit::SQLITE_LIMIT_SQL_LENGTH, 128 * 1024),
         (Limit::SQLITE_LIMIT_COLUMN, 500),
         (Limit::SQLITE_LIMIT_EXPR_DEPTH, 200),
@@ -160,16 +162,17 @@ fn written(statement: &StatementText) -> String {
 
 impl SqliteReader {
     fn ask_through(
+        &self,
         connection: &Connection,
         statement: &StatementText,
         arguments: &[Argument],
         limits: Limits,
     ) -> Result<Answer, AskError> {
         let failed = |error: rusqlite::Error| refused(&error, Some(limits));
-        let position = connection.query_row(POSITION, [], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?)));
-        let position = position
-            .ok()
-            .map(|(generation, sequence)| (generation, u64::try_from(sequence).unwrap_or_default()));
+        let mut positions = connection.prepare(POSITIONS).map_err(failed)?;
+        let standings = positions.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
+        let standings = standings.and_then(Iterator::collect::<Result<Vec<_>, _>>).map_err(failed)?;
+        let position = position_of(&self.projections, &standings);
         let mut prepared = connection.prepare(&written(statement)).map_err(failed)?;
         let columns: Vec<String> = prepared.column_names().map(str::to_owned).collect();
         let names: Vec<String> = arguments.iter().map(|argument| format!(":{}", argument.name)).collect();
@@ -224,7 +227,7 @@ impl Reader for SqliteReader {
         // One transaction, so that the rows are those of the position. Beginning and ending it is forbidden to the statement, so that
         // the guard stands aside for it.
         begin_or_end(&mut connection, "BEGIN")?;
-        let answer = Self::ask_through(&connection, statement, arguments, limits);
+        let answer = self.ask_through(&connection, statement, arguments, limits);
         connection.progress_handler(0, None::<fn() -> bool>).map_err(unavailable)?;
         begin_or_end(&mut connection, "ROLLBACK")?;
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);

@@ -55,6 +55,8 @@ const HEADERS: [&str; 2] = [header::POSITION, header::WAIT_MS];
 const WAIT_DEFAULT: Duration = Duration::from_secs(2);
 /// How long it may wait.
 const WAIT_MAX: Duration = Duration::from_secs(30);
+/// How many requests wait for their positions at once; more are refused.
+const WAITING_MAX: usize = 1_024;
 /// How many bytes of an answer are left for what stands around its rows.
 const AROUND_BYTES: usize = 4 * 1024;
 /// The largest body of a request.
@@ -80,6 +82,7 @@ struct Shared {
     reader: Arc<dyn Reader>,
     settings: QuerySettings,
     running: Semaphore,
+    waiting: Semaphore,
     queries: Mutex<Queries>,
     kept: Mutex<KeptAnswers>,
     statuses: Vec<watch::Receiver<ProjectionStatus>>,
@@ -129,6 +132,7 @@ impl SqlQueries {
             broker: broker.clone(),
             reader,
             running: Semaphore::new(settings.at_once),
+            waiting: Semaphore::new(WAITING_MAX),
             settings,
             queries: Mutex::new(library.queries()),
             kept: Mutex::default(),
@@ -333,7 +337,15 @@ impl Shared {
         let position = position.map_err(|error| refuse(400, one_line(&error)))?;
         if let Some(position) = &position {
             let wait = wait_of(headers.find(header::WAIT_MS)).map_err(|problem| refuse(400, problem))?;
-            self.reached(position, wait).await.map_err(|(code, problem)| refuse(code, problem))?;
+            let full =
+                || refuse(429, format!("{WAITING_MAX} requests wait for positions already; try again"));
+            let _waiting = self.waiting.try_acquire().map_err(|_| full())?;
+            // One whose position is reached is answered at the end too.
+            tokio::select! {
+                biased;
+                reached = self.reached(position, wait) => reached.map_err(|(code, problem)| refuse(code, problem))?,
+                () = self.closing.cancelled() => return Err(refuse(503, "the stage ends".to_owned())),
+            }
         }
         let key = format!("{}.{} {arguments:?}", name.0, name.1);
         if let Some(kept) = self.answers().get(&key, position.as_ref(), Instant::now()) {

@@ -25,6 +25,8 @@ const KEPT: usize = 8;
 const APPLICATION_NAME: &str = "millstream query";
 /// How long a statement may be prepared.
 const CHECK_TIME: Duration = Duration::from_secs(5);
+/// Makes a connection as one that is new.
+const AS_NEW: &str = "SELECT pg_advisory_unlock_all(); RESET ALL; SET TIME ZONE 'UTC'";
 const POSITIONS: &str = "SELECT projection, generation, sequence FROM millstream.position";
 
 /// A database that is asked.
@@ -61,7 +63,7 @@ impl PostgresReader {
             Some(client) => client,
             None => {
                 let mut client = self.config.connect(NoTls).map_err(unavailable)?;
-                client.batch_execute("SET TIME ZONE 'UTC'").map_err(unavailable)?;
+                client.batch_execute(AS_NEW).map_err(unavailable)?;
                 client
             }
         };
@@ -71,7 +73,8 @@ impl PostgresReader {
         let settings = format!("SET LOCAL statement_timeout = {}; {role}", milliseconds(time));
         transaction.batch_execute(&settings).map_err(unavailable)?;
         let done = work(&mut transaction);
-        let ended = transaction.rollback();
+        // A statement may have taken what outlasts its transaction; a connection of which that is not certain is not used again.
+        let ended = transaction.rollback().and_then(|()| client.batch_execute(AS_NEW));
         if ended.is_ok() {
             let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
             if idle.len() < KEPT {

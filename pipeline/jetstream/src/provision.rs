@@ -140,14 +140,25 @@ impl Failure for ProvisionError {
 }
 
 /// Makes every stream that is missing, adds subjects that a stream lacks, and reports on all. Can be repeated, also by several
-/// at once: the first one wins and the others find its streams.
+/// at once: the first one wins and the others find its streams. Where a stream is another installation's, and is not to be taken over,
+/// nothing is made or changed.
 ///
 /// # Errors
-/// [`ProvisionError`] when the server does not answer or refuses; streams made before stay.
+/// [`ProvisionError`] when the server does not answer or refuses; streams made before stay. [`ProvisionError::Smaller`] before anything is
+/// made or changed.
 pub async fn provision(
     jetstream: &jetstream::Context,
     options: &ProvisionOptions,
 ) -> Result<Vec<StreamFinding>, ProvisionError> {
+    if options.owner.is_some() && !options.take_over {
+        let before = verify(jetstream, options, &[]).await?;
+        if before.iter().any(|finding| finding.differences.iter().any(Difference::is_of_another_owner)) {
+            return Ok(before);
+        }
+    }
+    if options.apply {
+        verify_sizes(jetstream, options).await?;
+    }
     let mut findings = Vec::new();
     for config in definitions(options) {
         let mut finding = inspect(jetstream, &config, options).await?;
@@ -164,6 +175,27 @@ pub async fn provision(
     Ok(findings)
 }
 
+/// Refuses sizes in which streams that are there would be full at once.
+async fn verify_sizes(
+    jetstream: &jetstream::Context,
+    options: &ProvisionOptions,
+) -> Result<(), ProvisionError> {
+    for Config { name: stream, max_bytes: asked, .. } in definitions(options) {
+        if !options.max_bytes.contains_key(&stream) {
+            continue;
+        }
+        let held = match jetstream.get_stream(&stream).await {
+            Ok(found) => found.cached_info().state.bytes,
+            Err(error) if is_missing(&error) => continue,
+            Err(source) => return Err(ProvisionError::Read { stream, source }),
+        };
+        if u64::try_from(asked).is_ok_and(|bytes| bytes < held) {
+            return Err(ProvisionError::Smaller { stream, held, asked });
+        }
+    }
+    Ok(())
+}
+
 /// Gives a stream the size and the number of copies that were asked for. Nothing else of it is changed.
 async fn apply(
     jetstream: &jetstream::Context,
@@ -173,18 +205,14 @@ async fn apply(
 ) -> Result<StreamFinding, ProvisionError> {
     let asked: Vec<Difference> =
         finding.differences.iter().filter(|difference| difference.is_asked_for()).cloned().collect();
-    let is_anothers = asked.iter().any(|difference| difference.required) && !options.take_over;
+    let is_anothers = asked.iter().any(Difference::is_of_another_owner) && !options.take_over;
     if asked.is_empty() || is_anothers {
         return Ok(finding);
     }
     let stream = &expected.name;
     let read = |source| ProvisionError::Read { stream: stream.clone(), source };
-    let there = jetstream.get_stream(stream).await.map_err(read)?;
-    let (mut config, held) = (there.cached_info().config.clone(), there.cached_info().state.bytes);
+    let mut config = jetstream.get_stream(stream).await.map_err(read)?.cached_info().config.clone();
     if options.max_bytes.contains_key(stream) {
-        if u64::try_from(expected.max_bytes).is_ok_and(|bytes| bytes < held) {
-            return Err(ProvisionError::Smaller { stream: stream.clone(), held, asked: expected.max_bytes });
-        }
         config.max_bytes = expected.max_bytes;
     }
     if let Some(replicas) = options.replicas {

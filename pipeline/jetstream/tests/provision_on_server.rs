@@ -133,9 +133,31 @@ async fn what_is_asked_for_is_given_to_streams_that_are_there_and_to_no_others()
     assert_eq!(size("COMMANDS").await, commands);
 
     context.publish("evt.retail.till.1", "x".repeat(1000).into()).await.unwrap().await.unwrap();
-    let refused = provision(&context, &ask(100)).await.unwrap_err().to_string();
+    let mut too_small = ask(100);
+    too_small.max_bytes.insert("COMMANDS".to_owned(), 20_000_000_000);
+    let refused = provision(&context, &too_small).await.unwrap_err().to_string();
     assert!(refused.contains("EVENTS holds") && refused.contains("100 it would be full"), "{refused}");
     assert_eq!(size("EVENTS").await.max_bytes, 20_000_000_000);
+    assert_eq!(size("COMMANDS").await, commands, "streams that come before are not changed either");
+}
+
+/// Whoever keeps records of the gateways for a year says so with an age, and the gateways go on.
+#[tokio::test]
+async fn audit_log_may_have_an_age_and_no_other_stream_may() {
+    let server = TestServer::start_provisioned().await;
+    let context = jetstream::new(server.client().await);
+    for (stream, is_usable) in [("AUDIT", true), ("EVENTS", false)] {
+        let mut config = context.get_stream(stream).await.unwrap().cached_info().config.clone();
+        config.max_age = std::time::Duration::from_hours(8760);
+        context.update_stream(&config).await.unwrap();
+        let found = verify(&context, &ProvisionOptions::default(), &[stream]).await.unwrap();
+        let [finding] = found.as_slice() else { panic!("one stream was asked for: {found:?}") };
+        assert_eq!(
+            (finding.is_usable(), finding.differences.is_empty()),
+            (is_usable, is_usable),
+            "{finding:?}"
+        );
+    }
 }
 
 /// Whoever raised the copies by hand does not lose them to the next setup that says nothing of them.

@@ -99,7 +99,8 @@ fn dead_letters() -> Config {
     )
 }
 
-/// Nobody changes or removes what was recorded, not even who may do anything else.
+/// Nobody changes or removes a record. Whoever may update the stream can give it an age or another discard, and so lose the oldest ones; whoever
+/// may delete it can lose all. Those are `setup` and the administrator.
 fn audit() -> Config {
     Config {
         deny_delete: true,

@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use async_nats::jetstream::stream::Config;
-use millstream_contract::stream_names::{GENERATION_METADATA, OWNER_METADATA};
+use millstream_contract::stream_names::{AUDIT, GENERATION_METADATA, OWNER_METADATA};
 use serde_json::Value;
 
 use super::ProvisionOptions;
@@ -53,14 +53,21 @@ impl Difference {
     pub(super) fn is_asked_for(&self) -> bool {
         [SIZE, COPIES, OWNER].contains(&self.field.as_str())
     }
+
+    /// Whether it says that the stream is another installation's.
+    pub(super) fn is_of_another_owner(&self) -> bool {
+        self.required && self.field == OWNER
+    }
 }
 
 /// Fields that a deployment chooses.
 const SIZE: &str = "max_bytes";
 const COPIES: &str = "num_replicas";
 const OWNER: &str = "metadata io.millstream.owner";
+/// A field that a deployment chooses for AUDIT alone.
+const AGE: &str = "max_age";
 /// Fields that the server counts in nanoseconds.
-const DURATIONS: [&str; 3] = ["max_age", "duplicate_window", "subject_delete_marker_ttl"];
+const DURATIONS: [&str; 3] = [AGE, "duplicate_window", "subject_delete_marker_ttl"];
 
 /// A value as somebody would say it.
 fn for_people(field: &str, json: &str) -> String {
@@ -80,7 +87,7 @@ const FIELDS: &[(&str, Weight, Option<&str>)] = &[
     ("storage", Weight::Required, None),
     ("discard", Weight::Required, Some("--discard")),
     ("discard_new_per_subject", Weight::Required, Some("discard-per-subject")),
-    ("max_age", Weight::Required, Some("--max-age")),
+    (AGE, Weight::Required, Some("--max-age")),
     ("max_msgs", Weight::Required, Some("--max-msgs")),
     ("max_msgs_per_subject", Weight::Required, Some("--max-msgs-per-subject")),
     ("max_msg_size", Weight::Setting, Some("--max-msg-size")),
@@ -154,13 +161,14 @@ fn generation_missing(stream: &str) -> Difference {
 }
 
 /// Sizes and numbers of copies are the operator's business unless they were asked for; but a size there must be, since a stream without
-/// one fills the disk of all others.
+/// one fills the disk of all others. Records of the gateways may have an age, because who reads them knows where a chain that was shortened begins.
 fn is_accepted(field: &str, found: &Value, expected: &Config, options: &ProvisionOptions) -> bool {
     match field {
         SIZE => {
             !options.max_bytes.contains_key(&expected.name) && found.as_i64().is_some_and(|bytes| bytes > 0)
         }
         COPIES => options.replicas.is_none(),
+        AGE => expected.name == AUDIT,
         _ => false,
     }
 }

@@ -33,7 +33,7 @@ pub(crate) struct SetupArguments {
     /// Copies of each stream: 1, or 3 or 5 in a cluster. Without this, streams are made with one
     #[arg(long, value_parser = crate::replicas)]
     replicas: Option<NonZeroUsize>,
-    /// Size of a stream, as in EVENTS=100GiB; may be repeated
+    /// Size of a stream, as in EVENTS=100GiB; may be repeated. TIMERS has none
     #[arg(long, value_name = "STREAM=SIZE")]
     max_bytes: Vec<StreamSize>,
     /// Give --replicas and --max-bytes to streams that are there as well. Without this, a stream that has others than asked for is a failure
@@ -83,6 +83,12 @@ impl SetupArguments {
                     size.stream,
                     names.join(", ")
                 )));
+            }
+            // When it is full, a stream with schedules drops its oldest messages: it cannot refuse new ones.
+            if size.stream == TIMERS {
+                return Err(CommandFailure::usage(
+                    "--max-bytes: TIMERS has no limit, or timers would be lost",
+                ));
             }
             max_bytes.insert(size.stream.clone(), size.bytes);
         }

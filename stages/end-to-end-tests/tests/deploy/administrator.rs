@@ -9,7 +9,7 @@ use end_to_end_tests::{
     nats_cli::NatsCli,
     program::{self, Ended},
 };
-use millstream_contract::stream_names::EVENTS;
+use millstream_contract::stream_names::{AUDIT, EVENTS};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -67,6 +67,13 @@ async fn setup_never_says_that_it_did_what_it_did_not() {
     let copies = setup(&["--apply", "--replicas", "3"]).await;
     assert_ne!(copies.code(), Some(0), "one server cannot hold three copies: {copies:?}");
     assert!(copies.stderr.contains("cannot change num_replicas of stream"), "{copies:?}");
+    let timers = setup(&["--apply", "--max-bytes", "TIMERS=1MiB"]).await;
+    assert_eq!(
+        timers.code(),
+        Some(64),
+        "a stream with schedules drops its oldest when it is full: {timers:?}"
+    );
+    assert!(timers.stderr.contains("TIMERS has no limit, or timers would be lost"), "{timers:?}");
 }
 
 #[tokio::test]
@@ -77,10 +84,13 @@ async fn two_releases_do_not_share_streams() {
         millstream("setup", &server, folder.path(), &[&["setup", "--apply"], more].concat()).await
     };
     let _first = setup(&["--owner", "shop/shop"]).await.expect_success("streams of nobody are taken");
+    jetstream::new(server.client("administrator").await).delete_stream(AUDIT).await.unwrap();
     let second = setup(&["--owner", "test/shop", "--max-bytes", "EVENTS=20GiB"]).await;
     assert_eq!(second.code(), Some(78), "{second:?}");
     assert!(second.stdout.contains("is shop/shop, expected test/shop"), "{second:?}");
     let streams = jetstream::new(server.client("setup").await);
+    let audit = streams.get_stream(AUDIT).await;
+    assert!(audit.is_err(), "the second one's stream would lock the first one out: {audit:?}");
     let events = streams.get_stream(EVENTS).await.unwrap().cached_info().config.max_bytes;
     assert_ne!(events, 20 << 30, "nothing of another's stream is changed");
     let _again = setup(&["--owner", "shop/shop"]).await.expect_success("one's own streams");

@@ -79,6 +79,7 @@ fn bad_values_are_refused_with_what_to_do() {
         (&["connection.tls.clientCertificate=true"], "needs connection.tls.secretName"),
         (&["setup.streamReplicas=2"], "streamReplicas"),
         (&["setup.maxBytes.EVENTZ=1GiB"], "EVENTZ"),
+        (&["setup.maxBytes.TIMERS=1GiB"], "TIMERS"),
         (&["stages.projector.persistence.size=10"], "size"),
         (&["healthPort=80"], "healthPort"),
         (&["shutdownLimitSeconds=0"], "shutdownLimitSeconds"),

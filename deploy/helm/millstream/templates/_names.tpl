@@ -99,9 +99,10 @@ app.kubernetes.io/component: {{ .component | quote }}
 {{- $ports | uniq | toJson -}}
 {{- end -}}
 
-{{/* A quantity of Kubernetes in bytes: the API writes 1024Mi as 1Gi. */}}
+{{/* A quantity of Kubernetes in bytes: the API writes 1024Mi as 1Gi, and 0.1Gi in thousandths. */}}
 {{- define "millstream.bytes" -}}
-{{- $units := dict "" 1 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 -}}
+{{- $units := dict "m" 0.001 "" 1 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15
+  "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 "Pi" 1125899906842624 -}}
 {{- $text := toString . -}}
 {{- mulf (regexFind "^[0-9.]+" $text | float64) (get $units (regexFind "[A-Za-z]*$" $text) | float64) | int64 -}}
 {{- end -}}

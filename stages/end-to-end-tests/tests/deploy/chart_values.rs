@@ -190,9 +190,36 @@ fn without_hooks_a_changed_setup_is_another_job() {
     assert_eq!(first, job("setup.streamReplicas=1"));
     let second = job("setup.streamReplicas=3");
     assert_ne!(first["metadata"]["name"], second["metadata"]["name"]);
+    let labelled = job(r#"defaults.podLabels={"team":"shops"}"#);
+    let plain = job(r#"defaults.podLabels={}"#);
+    assert_ne!(
+        labelled["metadata"]["name"], plain["metadata"]["name"],
+        "its labels cannot be changed either"
+    );
     let annotated = job(r#"setup.annotations={"argocd.argoproj.io/sync-wave":"-1"}"#);
     assert_eq!(annotated["metadata"]["annotations"]["argocd.argoproj.io/sync-wave"], "-1");
     assert!(is_a_name(&second["metadata"]["name"]));
+}
+
+/// The API writes 0.1Gi in thousandths. A size that the chart cannot tell would be another one at every upgrade.
+#[test]
+fn sizes_are_told_in_every_unit_of_kubernetes() {
+    let Some(chart) = Chart::find() else { return };
+    for (size, bytes) in [
+        ("107374182400m", "107374182"),
+        ("0.1Gi", "107374182"),
+        ("2147483648000m", "2147483648"),
+        ("1500", "1500"),
+    ] {
+        let object = format!(
+            r#"extraObjects=[{{"kind":"Told","metadata":{{"name":"size"}},"bytes":"{{{{ include \"millstream.bytes\" \"{size}\" }}}}"}}]"#
+        );
+        assert_eq!(
+            find(&render(&chart, &[&object]), "Told", "size")["bytes"].to_string().trim_matches('"'),
+            bytes,
+            "{size}"
+        );
+    }
 }
 
 #[test]

@@ -80,6 +80,14 @@ pub enum ConnectError {
         #[source]
         source: io::Error,
     },
+    /// A file of credentials holds something else.
+    #[error("{what} {} holds no JWT and seed of a user, as nsc writes them", .path.display())]
+    NoCredentials {
+        /// What the file is.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+    },
     /// The server knows us and refuses.
     #[error(
         "{urls} refuses the credentials ({credentials}); check [nats] in the configuration or the nats context"
@@ -115,7 +123,7 @@ pub enum ConnectError {
 impl Failure for ConnectError {
     fn exit_code(&self) -> ExitCode {
         match self {
-            Self::File { .. } | Self::Unusable { .. } => ExitCode::Configuration,
+            Self::File { .. } | Self::NoCredentials { .. } | Self::Unusable { .. } => ExitCode::Configuration,
             Self::NotPermitted { .. } => ExitCode::NotPermitted,
             Self::Unreachable { .. } => ExitCode::Unavailable,
         }
@@ -198,9 +206,14 @@ pub fn dialer(
     Dialer::new(&urls, transport, make, move |event| monitor.observe_line(event))
 }
 
-/// Ends when the servers have refused the credentials for as long as the settings allow, although they were read again at each attempt.
+/// Ends when the credentials were refused, or could not be read, for as long as the settings allow, although that was tried again at each
+/// attempt.
 pub(crate) async fn refused(settings: &ConnectionSettings, monitor: &ConnectionMonitor) -> ConnectError {
     monitor.refused(settings.refused_limit).await;
+    // No server refuses what was never presented to it.
+    if let Err(unreadable) = credentials::check(&settings.authentication) {
+        return unreadable;
+    }
     ConnectError::NotPermitted {
         urls: settings.urls.join(", "),
         credentials: settings.authentication.to_string(),

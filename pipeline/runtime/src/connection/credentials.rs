@@ -24,7 +24,10 @@ pub(super) fn options(authentication: &Authentication) -> Result<ConnectOptions,
 }
 
 /// Reads every file. Whether a seed can sign is seen when it has to.
-fn check(authentication: &Authentication) -> Result<(), ConnectError> {
+///
+/// # Errors
+/// When a file cannot be read now, or holds no credentials.
+pub(super) fn check(authentication: &Authentication) -> Result<(), ConnectError> {
     match authentication {
         Authentication::None => Ok(()),
         Authentication::Password { password, .. } => password.read("nats.password_file").map(drop),
@@ -32,13 +35,9 @@ fn check(authentication: &Authentication) -> Result<(), ConnectError> {
         Authentication::NkeyFile(path) => read_file("nats.nkey_file", path).map(drop),
         Authentication::CredentialsFile(path) => {
             let text = read_file("nats.credentials_file", path)?;
-            parse(&text).map(drop).ok_or_else(|| ConnectError::File {
+            parse(&text).map(drop).ok_or_else(|| ConnectError::NoCredentials {
                 what: "nats.credentials_file",
                 path: path.clone(),
-                source: std::io::Error::new(
-                    std::io::ErrorKind::InvalidData,
-                    "it holds no JWT and seed of a user, as nsc writes them",
-                ),
             })
         }
     }

@@ -368,6 +368,43 @@ async fn a_task_that_ended_by_itself_is_noticed() {
     tokio::time::timeout(Duration::from_secs(10), end).await.expect("it is noticed");
 }
 
+/// "The server refuses" sends its reader to the server, which was asked for nothing.
+#[tokio::test]
+async fn credentials_that_are_gone_are_not_said_to_be_refused() {
+    let server = TestServer::start_with(|config| {
+        config.extra = "authorization { users: [ { user: projector, password: right } ] }".to_owned();
+    })
+    .await;
+    let folder = tempfile::tempdir().unwrap();
+    let password = folder.path().join("password");
+    std::fs::write(&password, "right").unwrap();
+    let settings = settings(&[
+        format!("nats.url={}", server.url()),
+        "nats.user=projector".to_owned(),
+        format!("nats.password_file={}", password.display()),
+        "nats.refused_limit=1ms".to_owned(),
+    ]);
+    // Hears only what is told here: the client's own news come at any time.
+    let observed = Observed::new();
+    let client = connect(&settings, &identity(), &Observed::new().monitor).await.unwrap();
+    observed.monitor.connected(&server.url(), &client);
+    let trouble = async_nats::ConnectErrorKind::Authentication.to_string();
+    for is_there in [true, false] {
+        if !is_there {
+            std::fs::remove_file(&password).unwrap();
+        }
+        observed
+            .monitor
+            .observe(&async_nats::Event::ClientError(async_nats::ClientError::Other(trouble.clone())));
+        let error = super::refused(&settings, &observed.monitor).await;
+        let words =
+            if is_there { "refuses the credentials" } else { "password cannot be read; check the path" };
+        let code = if is_there { ExitCode::NotPermitted } else { ExitCode::Configuration };
+        assert!(error.to_string().contains(words), "{error}");
+        assert_eq!(error.exit_code(), code);
+    }
+}
+
 /// A file that ends with its last line was "no file of credentials".
 #[test]
 fn the_files_of_a_connection_are_judged_without_a_server() {
@@ -375,6 +412,12 @@ fn the_files_of_a_connection_are_judged_without_a_server() {
     let file = folder.path().join("user.creds");
     let problems = || settings(&[format!("nats.credentials_file={}", file.display())]).file_problems();
     assert!(problems()[0].contains("user.creds cannot be read"), "{:?}", problems());
+    std::fs::write(&file, "a password").unwrap();
+    assert!(
+        problems()[0].ends_with("user.creds holds no JWT and seed of a user, as nsc writes them"),
+        "{:?}",
+        problems()
+    );
     let credentials = "-----BEGIN NATS USER JWT-----\neyJ0eXAiOiJqd3QifQ\n------END NATS USER JWT------\n\n\
          -----BEGIN USER NKEY SEED-----\nSUADA3WIQ3KLHLCAXZDYWB5HZZNZOVWJB6LD27MKV57CQA7MGQVKVU7JRQ\n------END USER NKEY SEED------";
     for end in ["", "\n", "\n\n*****\n"] {

@@ -7,7 +7,7 @@ umask 077
 folder="${1:?usage: make-passwords.sh FOLDER}"
 mkdir -p "$folder"
 : > "$folder/nats-passwords.conf.new"
-for user in command-handler process-manager projector reporter gateway setup publisher store-2506 operator administrator; do
+for user in command-handler process-manager projector reporter sql gateway setup publisher store-2506 operator administrator; do
     file="$folder/$user.password"
     [ -s "$file" ] || od -An -N24 -tx1 /dev/urandom | tr -d ' \n' > "$file"
     # The containers' users read it.

@@ -21,6 +21,7 @@ pub(crate) mod report;
 pub(crate) mod schema;
 pub(crate) mod send;
 pub(crate) mod setup;
+pub(crate) mod sql;
 pub(crate) mod stage;
 pub(crate) mod up;
 pub(crate) mod verify;

@@ -38,16 +38,19 @@ use crate::{
 };
 
 /// The stages in the order in which they are started: the name, and the section of the configuration.
-pub(crate) const STAGES: [(&str, &str); 5] = [
+pub(crate) const STAGES: [(&str, &str); 6] = [
     ("command-handler", "command_handler"),
     ("projector", "projector"),
     ("reporter", "reporter"),
     ("process-manager", "process_manager"),
+    (SQL, "sql"),
     (GATEWAY, "gateway"),
 ];
 
 /// The stage that listens for HTTP and has no files.
 const GATEWAY: &str = "gateway";
+/// The stage that keeps views and reports as tables, which runs only where somebody asks for it.
+pub(crate) const SQL: &str = "sql";
 /// What a server that stands alone is called.
 const SERVER: &str = "nats-server";
 /// Longer than a stage's own limit (`shutdown.limit`), after which it ends by itself.
@@ -72,6 +75,8 @@ pub(crate) struct DeploymentOptions {
     pub(crate) replicas: BTreeMap<String, NonZeroUsize>,
     /// Keys of the stages, the last one of a key.
     pub(crate) settings: Vec<StageSetting>,
+    /// Whether views and reports are kept as tables, too.
+    pub(crate) sql: bool,
     /// The stages to run; all when absent.
     pub(crate) stages: Option<&'static [&'static str]>,
 }
@@ -313,7 +318,11 @@ impl Deployment {
     /// Every process of every stage that is to run.
     fn stage_specs(&mut self) -> Result<Vec<ProcessSpec>, CommandFailure> {
         let only = self.options.stages;
-        let chosen = |stage: &str| only.is_none_or(|stages| stages.contains(&stage));
+        let is_asked_for = self.options.sql || self.options.replicas.contains_key(SQL);
+        let chosen = |stage: &str| match only {
+            Some(stages) => stages.contains(&stage),
+            None => stage != SQL || is_asked_for,
+        };
         let mut specs = Vec::new();
         for (stage, section) in STAGES.into_iter().filter(|(stage, _)| chosen(stage)) {
             let replicas = self.options.replicas.get(stage).map_or(1, |count| count.get());

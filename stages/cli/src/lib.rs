@@ -79,6 +79,7 @@ enum Command {
     Import(commands::import::ImportArguments),
     Report(commands::report::ReportArguments),
     Query(commands::query::QueryArguments),
+    Sql(commands::sql::SqlArguments),
     History(commands::history::HistoryArguments),
     Explain(commands::explain::ExplainArguments),
     Deadletters(commands::deadletters::DeadLettersArguments),
@@ -217,6 +218,7 @@ fn dispatch(command: Command, session: &Session) -> Result<u8, CommandFailure> {
             runtime.block_on(session.unless_forbidden(commands::audit::run(arguments, session)))
         }
         Command::Decode(arguments) => commands::decode::run(&arguments),
+        Command::Sql(arguments) => return commands::sql::run(&arguments, session),
         Command::Keys(arguments) => commands::keys::run(arguments),
         Command::New(arguments) => commands::new::run(&arguments, session),
         Command::Schema(arguments) => commands::schema::run(&arguments, session),

@@ -22,10 +22,16 @@ pub(crate) fn part(text: impl Display) -> Result<(), OutputError> {
     write_result(&escape_controls_in_lines(&text.to_string()))
 }
 
-/// A table of texts; columns named in `numbers` stand to the right.
-pub(crate) fn table(columns: &[String], rows: &[Vec<String>], numbers: &[usize]) -> String {
+/// A table of texts under the names of fields, in words; columns named in `numbers` stand to the right.
+pub(crate) fn table(fields: &[String], rows: &[Vec<String>], numbers: &[usize]) -> String {
+    let columns: Vec<String> = fields.iter().map(|name| name.replace('_', " ")).collect();
+    table_under(&columns, rows, numbers)
+}
+
+/// The same under names as they are.
+pub(crate) fn table_under(columns: &[String], rows: &[Vec<String>], numbers: &[usize]) -> String {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(columns.iter().map(|name| name.replace('_', " ")));
+    table.load_style(presets::NOTHING).set_header(columns);
     table.add_rows(rows.iter().map(|row| row.iter().map(|text| escape_controls(text))));
     for column in numbers {
         if let Some(column) = table.column_mut(*column) {

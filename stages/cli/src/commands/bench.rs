@@ -19,7 +19,7 @@ use crate::{
         load::Load,
         pipeline,
     },
-    deployment::{Deployment, DeploymentOptions, STAGES},
+    deployment::{Deployment, DeploymentOptions, SQL, STAGES},
     failure::CommandFailure,
     output,
     session::Session,
@@ -105,6 +105,7 @@ async fn pipeline(arguments: PipelineArguments, session: &Session) -> Result<Exi
         sync_interval: (arguments.sync == Sync::Always).then(|| "always".to_owned()),
         replicas: BTreeMap::new(),
         settings: Vec::new(),
+        sql: false,
         stages: (!arguments.all_stages).then_some(&STAGES_OF_THE_PATH[..]),
     };
     let mut deployment = Deployment::prepare(options, session)?;
@@ -148,7 +149,7 @@ async fn measure(
     let folder = folder.to_owned();
     let provision = deployment.provision_options();
     let stages = if arguments.all_stages {
-        STAGES.map(|(stage, _)| stage).to_vec()
+        STAGES.map(|(stage, _)| stage).into_iter().filter(|stage| *stage != SQL).collect()
     } else {
         STAGES_OF_THE_PATH.to_vec()
     };

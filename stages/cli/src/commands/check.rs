@@ -11,7 +11,7 @@ use tokio::process::Command;
 
 use crate::{
     commands::stage::{CHECK_CONFIG, STAGE},
-    deployment::{STAGES, own_program},
+    deployment::{SQL, STAGES, own_program},
     failure::CommandFailure,
     output,
     session::Session,
@@ -22,7 +22,7 @@ use crate::{
 /// Each stage is asked with its own file, variables and user; `stage <stage> --check-config --connect` asks one alone.
 #[derive(Debug, clap::Args)]
 pub(crate) struct CheckArguments {
-    /// Stages to check; all when none is named
+    /// Stages to check; when none is named, all but `sql`, which is checked where --config has a sql.toml
     #[arg(value_name = "STAGE")]
     stages: Vec<String>,
     /// Folder of the configuration files, one <STAGE>.toml a stage; a stage without one has the defaults
@@ -54,8 +54,13 @@ pub(crate) async fn run(arguments: CheckArguments, session: &Session) -> Result<
     if let Some(folder) = arguments.config.as_ref().filter(|folder| !folder.is_dir()) {
         return Err(CommandFailure::usage(format_args!("--config: {} is no folder", folder.display())));
     }
-    let chosen = names.into_iter().filter(|name| {
-        arguments.stages.is_empty() || arguments.stages.iter().any(|stage| stage.as_str() == *name)
+    // Most systems have no stage that keeps tables: it is asked where it has a file, or is named.
+    let has_file = |stage: &str| {
+        arguments.config.as_ref().is_some_and(|folder| folder.join(format!("{stage}.toml")).exists())
+    };
+    let chosen = names.into_iter().filter(|name| match &*arguments.stages {
+        [] => *name != SQL || has_file(name),
+        stages => stages.iter().any(|stage| stage.as_str() == *name),
     });
     let mut worst = ExitCode::Ok.number();
     for answer in join_all(chosen.map(|stage| ask(stage, CHECK_CONFIG, &arguments, session))).await {

@@ -70,6 +70,7 @@ pub(crate) async fn run(arguments: DemoArguments, session: &Session) -> Result<E
         sync_interval: None,
         replicas: BTreeMap::new(),
         settings: Vec::new(),
+        sql: false,
         stages: None,
     };
     let url = format!("nats://127.0.0.1:{}", options.nats_port);

@@ -28,6 +28,7 @@ use serde_json::{Value, json};
 
 use self::{asking::Asking, processes::Processes, readers::Readers};
 use crate::{
+    deployment::SQL,
     failure::CommandFailure,
     output,
     session::{Connected, Session},
@@ -44,10 +45,10 @@ const READERS: [(&str, &str); 6] = [
 ];
 /// Stages of which one is active, by lease.
 const TAKING_TURNS: [&str; 2] = ["command-handler", "process-manager"];
-/// All stages but the gateway, which is there where somebody wants HTTP.
+/// The stages that every system has.
 const STAGES: [&str; 4] = ["command-handler", "process-manager", "projector", "reporter"];
-/// The stage that takes commands over HTTP.
-const GATEWAY: &str = "gateway";
+/// Stages that are there where somebody wants them: for HTTP, and for tables.
+const WHERE_WANTED: [&str; 2] = ["gateway", SQL];
 
 /// Check the server, the streams, the consumers and every stage; end with 0 only if all are ready.
 #[derive(Debug, clap::Args)]
@@ -89,7 +90,9 @@ pub(crate) async fn run(arguments: DoctorArguments, session: &Session) -> Result
     for stage in STAGES {
         show(processes.ready(stage))?;
     }
-    show(processes.ready_if_any(GATEWAY))?;
+    for stage in WHERE_WANTED {
+        show(processes.ready_if_any(stage))?;
+    }
     show(refusals::refusals(&processes.answering, session.program.name))?;
     show(asking.one("dead letters", dead_letters(&connected, session.program.name)).await)?;
     Ok(worst)

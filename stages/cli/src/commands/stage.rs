@@ -15,7 +15,7 @@ pub(crate) const CHECK_CONFIG: &str = "--check-config";
 /// Flags behind the name are those of the stage; `stage NAME --help` lists them.
 #[derive(Debug, clap::Args)]
 pub(crate) struct StageArguments {
-    /// command-handler, projector, reporter, process-manager or gateway
+    /// command-handler, projector, reporter, process-manager, sql or gateway
     stage: String,
     /// As in `--config projector.toml`
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAGS")]

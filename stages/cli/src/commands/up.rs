@@ -25,6 +25,9 @@ pub(crate) struct UpArguments {
     /// Port of the gateway, which takes commands over HTTP; any free one when absent
     #[arg(long, value_name = "PORT", value_parser = crate::whole(1..=u16::MAX))]
     http_port: Option<u16>,
+    /// Keep views and reports as tables, too, in D/data/sql/replica.sqlite, or where --set sql.database= says
+    #[arg(long)]
+    sql: bool,
     /// When nats-server syncs to disk: `always`, or a duration as in `10s`; its own default (2 minutes) when absent
     #[arg(long, value_name = "WHEN", value_parser = sync_interval)]
     sync: Option<String>,
@@ -86,8 +89,14 @@ pub(crate) async fn run(arguments: UpArguments, session: &Session) -> Result<Exi
         sync_interval: arguments.sync,
         replicas: arguments.replicas.into_iter().map(|each| (each.stage, each.count)).collect(),
         settings: arguments.set,
+        sql: arguments.sql,
         stages: None,
     };
+    if !options.sql && options.settings.iter().any(|setting| setting.section() == "sql") {
+        return Err(CommandFailure::usage(
+            "--set sql.… is for the stage that keeps tables; start it with --sql",
+        ));
+    }
     let mut deployment = Deployment::prepare(options, session)?;
     console.say(format_args!("starting; logs are in {}", folder.join("logs").display()));
     let started = tokio::select! {
@@ -105,6 +114,9 @@ pub(crate) async fn run(arguments: UpArguments, session: &Session) -> Result<Exi
         for address in deployment.http_addresses() {
             console.say(format_args!("commands over HTTP: http://{address}/v1/commands"));
             console.say(format_args!("pages for a browser: http://{address}/"));
+        }
+        if arguments.sql {
+            console.say("tables: `millstream sql`, as docs/guides/sql.md says");
         }
         shutdown.requested().await;
     }

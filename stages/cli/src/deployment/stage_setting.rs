@@ -37,6 +37,11 @@ impl StageSetting {
         let meant = self.section == section || SHARED_SECTIONS.contains(&self.section.as_str());
         meant.then(|| ["--set".to_owned(), self.text.clone()])
     }
+
+    /// The section of the key.
+    pub(crate) fn section(&self) -> &str {
+        &self.section
+    }
 }
 
 impl FromStr for StageSetting {

@@ -9,6 +9,7 @@
 mod checks;
 mod plan;
 mod rebuild;
+mod tables;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -25,7 +26,10 @@ use millstream_jetstream::{
 };
 use tokio::sync::watch;
 
-use self::plan::{Command, Plan};
+use self::{
+    plan::{Command, Plan},
+    tables::Tables,
+};
 
 /// Aggregates whose commands are on their way together; those of one follow each other.
 const LANES_AT_ONCE: usize = 128;
@@ -96,8 +100,12 @@ async fn a_week_equals_the_naive_model() {
     let folder = fresh_folder();
     let system = System::start_with_settings(folder.path(), free_port().unwrap(), &[], &SETTINGS).await;
     let mut plan = Plan::new(1, scale());
+    let mut tables = Tables::start(&system).await;
     live_through(&system, &mut plan).await;
     checks::expect_everything(&system, &plan).await;
+    tables.expect_rows(&system).await;
+    tables::expect_sums(&system).await;
+    tables.stop().await;
     let _said =
         system.millstream(&["report", "verify", "--wait", "30s"]).await.expect_success("report verify");
     verified(&system.broker().await).await;
@@ -111,6 +119,7 @@ async fn a_week_under_kills_equals_the_naive_model() {
     let folder = fresh_folder();
     let system = System::start_with_settings(folder.path(), free_port().unwrap(), &[], &SETTINGS).await;
     let mut plan = Plan::new(2, scale());
+    let mut tables = Tables::start(&system).await;
     let (stop, mut stopped) = watch::channel(false);
     let killing = async {
         let mut dice = Dice::new(7);
@@ -122,6 +131,7 @@ async fn a_week_under_kills_equals_the_naive_model() {
                 () = tokio::time::sleep(dice.time(KILL_PAUSE_MAX)) => {}
             }
             system.kill(name).await;
+            tables.kill(kills).await;
         }
     };
     let living = async {
@@ -131,6 +141,8 @@ async fn a_week_under_kills_equals_the_naive_model() {
     tokio::join!(living, killing);
     settled(&system.broker().await).await;
     checks::expect_everything(&system, &plan).await;
+    tables.expect_rows(&system).await;
+    tables.stop().await;
     let _said =
         system.millstream(&["report", "verify", "--wait", "30s"]).await.expect_success("report verify");
     verified(&system.broker().await).await;

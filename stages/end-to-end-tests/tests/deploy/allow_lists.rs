@@ -9,7 +9,7 @@ use millstream_runtime::{
     stage_needs::{StageNeeds, stage_needs},
 };
 
-const STAGES: [&str; 5] = ["command-handler", "projector", "reporter", "process-manager", "gateway"];
+const STAGES: [&str; 6] = ["command-handler", "projector", "reporter", "process-manager", "sql", "gateway"];
 /// The instances that the lists provide for.
 const INSTANCES: [&str; 4] = ["", "0", "1", "2"];
 /// Where those who answer may answer.

@@ -122,7 +122,8 @@ fn what_is_rendered_is_safe_and_fits_together() {
 #[test]
 fn every_stage_has_its_pods_and_every_program_is_in_the_image() {
     let Some(chart) = Chart::find() else { return };
-    let with_gateway = [&SERVER[..], &["--set", "stages.gateway.enabled=true"]].concat();
+    let with_others = ["--set", "stages.gateway.enabled=true", "--set", "stages.sql.enabled=true"];
+    let with_gateway = [&SERVER[..], &with_others].concat();
     let objects = documents(&chart.render("1.36", &with_gateway).unwrap());
     let programs: BTreeSet<String> = objects
         .iter()
@@ -130,8 +131,11 @@ fn every_stage_has_its_pods_and_every_program_is_in_the_image() {
         .flat_map(containers)
         .map(|container| text(&container["command"][0]).to_owned())
         .collect();
-    let expected: BTreeSet<String> =
-        STAGES.iter().chain(&[GATEWAY, "millstream"]).map(|name| format!("/usr/local/bin/{name}")).collect();
+    let expected: BTreeSet<String> = STAGES
+        .iter()
+        .chain(&[GATEWAY, "sql", "millstream"])
+        .map(|name| format!("/usr/local/bin/{name}"))
+        .collect();
     assert_eq!(programs, expected);
 
     let dockerfile = fs::read_to_string(repository().join("deploy/Dockerfile")).unwrap();

@@ -104,7 +104,7 @@ impl Compose {
         }
         if name.starts_with('.') {
             let path = repository().join("deploy").join(name);
-            assert!(path.is_file(), "{name} is not there");
+            assert!(path.exists(), "{name} is not there");
             return path;
         }
         assert!(self.file["volumes"].get(name).is_some(), "{name} is no volume");
@@ -193,7 +193,7 @@ async fn passwords_are_made_once_and_the_server_gets_the_same() {
 fn services_are_safe_and_fit_together() {
     let compose = Compose::load();
     let names: BTreeSet<&str> = compose.services.keys().map(String::as_str).collect();
-    let expected: BTreeSet<&str> = STAGES.into_iter().chain(["gateway", "nats", "setup"]).collect();
+    let expected: BTreeSet<&str> = STAGES.into_iter().chain(["gateway", "nats", "setup", "sql"]).collect();
     assert_eq!(names, expected);
     for (name, service) in &compose.services {
         assert_eq!(texts(&service["cap_drop"]), ["ALL"], "{name}");

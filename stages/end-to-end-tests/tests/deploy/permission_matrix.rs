@@ -15,14 +15,15 @@ use crate::{
 const HANDLER_AND_GATEWAY: &[&str] = &["command-handler", "gateway"];
 const HANDLER: &[&str] = &["command-handler"];
 const PROJECTOR: &[&str] = &["projector"];
-const READERS_OF_OUTCOMES: &[&str] = &["command-handler", "projector", "gateway"];
+const READERS_OF_OUTCOMES: &[&str] = &["command-handler", "projector", "sql", "gateway"];
+const SQL: &[&str] = &["sql"];
 const HANDLER_AND_MANAGER: &[&str] = &["command-handler", "process-manager"];
 const REPORTER: &[&str] = &["reporter"];
 const QUERIED: &[&str] = &["projector", "reporter"];
 const MANAGER: &[&str] = &["process-manager"];
 const GATEWAY: &[&str] = &["gateway"];
 const READERS_OF_EVENTS: &[&str] = STAGES;
-const STAGES: &[&str] = &["command-handler", "projector", "reporter", "process-manager", "gateway"];
+const STAGES: &[&str] = &["command-handler", "projector", "reporter", "sql", "process-manager", "gateway"];
 const SETUP: &[&str] = &["setup"];
 const SENDERS: &[&str] = &["publisher", "operator"];
 const STORE: &[&str] = &["store-2506"];
@@ -220,6 +221,8 @@ fn readers() -> Vec<(String, &'static str, &'static [&'static str])> {
         for behind in ["", "-behind"] {
             all.push((format!("projector{instance}{behind}"), "EVENTS", PROJECTOR));
             all.push((format!("projector{instance}-outcomes{behind}"), "OUTCOMES", PROJECTOR));
+            all.push((format!("sql{instance}{behind}"), "EVENTS", SQL));
+            all.push((format!("sql{instance}-outcomes{behind}"), "OUTCOMES", SQL));
             all.push((format!("reporter{instance}{behind}"), "EVENTS", REPORTER));
             all.push((format!("process-manager{instance}{behind}"), "EVENTS", MANAGER));
         }
@@ -326,6 +329,8 @@ fn queries() -> Vec<Operation> {
         operation("ask a query", Publish, "query.retail.product.get", &[SENDERS, GATEWAY]),
         operation("ask for a list", Publish, "query.retail.product.list", &[SENDERS, GATEWAY]),
         operation("answer queries", Subscribe, "query.retail.product.get", &[QUERIED]),
+        operation("ask a configured query", Publish, "query.retail.top-sellers", &[SENDERS]),
+        operation("answer configured queries", Subscribe, "query.retail.top-sellers", &[QUERIED, SQL]),
         operation("tell which rows have changed", Publish, "changed.retail.product", &[QUERIED]),
         operation("hear which rows have changed", Subscribe, "changed.retail.product", &[GATEWAY]),
         operation("say that rows are watched", Publish, "watched.retail.product", &[GATEWAY]),
@@ -345,7 +350,7 @@ fn queries() -> Vec<Operation> {
         operation("be found as one process", Subscribe, "$SRV.STATS.millstream.x", &[STAGES]),
         operation("find services", Publish, "$SRV.STATS.millstream", &[OPERATOR]),
     ];
-    for stage in QUERIED {
+    for stage in QUERIED.iter().chain(SQL) {
         for subject in [format!("$SRV.INFO.{stage}"), format!("$SRV.STATS.{stage}.x")] {
             all.push(operation("be found by name", Subscribe, subject, &[&[*stage]]));
         }

@@ -25,10 +25,11 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
 /// The users of nats-accounts.conf, in its order.
-pub(crate) const USERS: [&str; 10] = [
+pub(crate) const USERS: [&str; 11] = [
     "command-handler",
     "projector",
     "reporter",
+    "sql",
     "process-manager",
     "gateway",
     "setup",

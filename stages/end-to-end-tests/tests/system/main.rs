@@ -21,3 +21,4 @@ mod import_rows;
 mod lifecycle;
 mod nats_cli_alone;
 mod set_aside;
+mod tables;

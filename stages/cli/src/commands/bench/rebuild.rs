@@ -103,6 +103,7 @@ pub(super) async fn run(arguments: RebuildArguments, session: &Session) -> Resul
         sync_interval: None,
         replicas: std::collections::BTreeMap::new(),
         settings: Vec::new(),
+        sql: false,
         stages: Some(&STAGES),
     };
     let mut deployment = Deployment::prepare(options, session)?;

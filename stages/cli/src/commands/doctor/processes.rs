@@ -17,7 +17,7 @@ use millstream_runtime::{
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{GATEWAY, STAGES, trouble};
+use super::{STAGES, WHERE_WANTED, trouble};
 
 /// A process that is there answers well within this time; after it, all have.
 const ANSWERS_WAIT: Duration = Duration::from_secs(1);
@@ -53,7 +53,7 @@ impl Processes {
     /// Asks for all of them.
     pub(super) async fn find(client: &Client, forbidden: &Forbidden) -> Self {
         let silent = async {
-            let stages = STAGES.into_iter().chain([GATEWAY]);
+            let stages = STAGES.into_iter().chain(WHERE_WANTED);
             join_all(stages.map(|stage| silent(client, forbidden, stage))).await.concat()
         };
         let (answering, silent) = tokio::join!(answering(client), silent);
@@ -168,6 +168,8 @@ mod tests {
     use millstream_jetstream::testing::test_server::TestServer;
 
     use super::*;
+
+    const GATEWAY: &str = "gateway";
 
     fn status(stage: &str, reasons: &[&str]) -> ProcessStatus {
         ProcessStatus {

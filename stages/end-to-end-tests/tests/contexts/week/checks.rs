@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::plan::{Figures, Plan, UNIT_COST};
 
 /// Every row of a view, by key.
-async fn rows(system: &System, view: &str) -> BTreeMap<String, Value> {
+pub(super) async fn rows(system: &System, view: &str) -> BTreeMap<String, Value> {
     let mut rows = BTreeMap::new();
     let mut cursor = Value::Null;
     loop {

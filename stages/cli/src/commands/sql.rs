@@ -1,0 +1,233 @@
+//! `millstream sql`: a statement, or a prompt, on the tables that the stage `sql` keeps.
+
+use std::{path::PathBuf, time::Duration};
+
+use millstream_contract::exit_code::ExitCode;
+use millstream_sql::{
+    definition::SYSTEM,
+    keeping::SQLITE_FILE,
+    queries::{
+        reader::{Answer, AskError, Limits, PostgresReader, Reader, SqliteReader},
+        text::StatementText,
+    },
+    table::sql_name,
+};
+use millstream_values::report_table::{self, LineEnd};
+use rustyline::{DefaultEditor, error::ReadlineError};
+
+use crate::{failure::CommandFailure, output, session::Session};
+
+/// Rows that are shown unless told otherwise.
+const ROWS_DEFAULT: usize = 1_000;
+/// The largest answer: as much as a person can look through, and some.
+const BYTES_MAX: usize = 64 * 1024 * 1024;
+/// What the prompt says while a statement goes on.
+const CONTINUED: &str = "  -> ";
+/// Where the tables are when nothing is said: in the folder in which the stage keeps them when nothing is said there.
+const FOLDER_DEFAULT: &str = "data/sql";
+
+/// How rows are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// A table for people
+    Table,
+    /// A line for each row, RFC 4180, with a line of names
+    Csv,
+    /// A JSON object for each row
+    Json,
+}
+
+/// Ask the tables of views and reports in SQL, read-only.
+///
+/// Tables are called `context.view`, as in `retail.till`, in SQLite and in PostgreSQL alike. Without --command there is a prompt: a
+/// statement ends with a semicolon, `\d` lists the tables, `\d NAME` the columns of one, and `\q` ends.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SqlArguments {
+    /// A statement; the command ends after it
+    #[arg(short, long, value_name = "SQL")]
+    command: Option<String>,
+    /// The file of SQLite, or postgres://user@host/database [default: data/sql/replica.sqlite]
+    #[arg(long, value_name = "FILE|ADDRESS")]
+    database: Option<String>,
+    /// How rows are written
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+    /// At most this many rows
+    #[arg(long, default_value_t = ROWS_DEFAULT, value_name = "N", value_parser = crate::whole(1..=1_000_000_usize))]
+    limit: usize,
+    /// How long a statement may run
+    #[arg(long, default_value = "30s", value_name = "TIME", value_parser = crate::duration)]
+    timeout: Duration,
+}
+
+/// Where statements are asked.
+struct Desk {
+    reader: Box<dyn Reader>,
+    contexts: Vec<String>,
+    is_postgres: bool,
+    format: Format,
+    limits: Limits,
+}
+
+/// Runs it.
+pub(crate) fn run(arguments: &SqlArguments, session: &Session) -> Result<u8, CommandFailure> {
+    let contexts = session.model()?.context_names().into_iter().map(sql_name).collect();
+    let default = PathBuf::from(FOLDER_DEFAULT).join(SQLITE_FILE);
+    let database = arguments.database.clone().unwrap_or_else(|| default.display().to_string());
+    // Where the tables stand is not shown, so no projections are named.
+    let is_postgres = database.starts_with("postgres");
+    let reader: Box<dyn Reader> = if is_postgres {
+        Box::new(PostgresReader::new(&database, None, Vec::new())?)
+    } else {
+        let path = PathBuf::from(&database);
+        if !path.is_file() {
+            let message =
+                format!("there is no file {database}; name it with --database, or run the stage `sql`");
+            return Err(CommandFailure::new(ExitCode::InputOutput, message));
+        }
+        Box::new(SqliteReader::new(&path, Vec::new()))
+    };
+    let limits = Limits { time: arguments.timeout, rows: arguments.limit, bytes: BYTES_MAX };
+    let desk = Desk { reader, contexts, is_postgres, format: arguments.format, limits };
+    match &arguments.command {
+        Some(statement) => desk.answer(statement).map(|()| 0),
+        None => desk.prompt(session).map(|()| 0),
+    }
+}
+
+impl Desk {
+    fn ask(&self, statement: &str) -> Result<Answer, CommandFailure> {
+        let statement = StatementText::read(statement, |word| {
+            word == SYSTEM || self.contexts.iter().any(|context| context == word)
+        });
+        let statement = statement.map_err(CommandFailure::usage)?;
+        if let Some(name) = statement.parameters().first() {
+            return Err(CommandFailure::usage(format_args!(
+                ":{name} is a parameter, and here is nobody to give it"
+            )));
+        }
+        self.reader.ask(&statement, &[], self.limits).map_err(|error| match error {
+            AskError::Refused(_) => CommandFailure::usage(error),
+            error => CommandFailure::new(ExitCode::Unavailable, error),
+        })
+    }
+
+    fn answer(&self, statement: &str) -> Result<(), CommandFailure> {
+        let answer = self.ask(statement)?;
+        self.show(&answer)?;
+        match answer.is_cut {
+            true => {
+                let message =
+                    format!("only the first {} rows are shown; --limit shows more", self.limits.rows);
+                Err(CommandFailure::usage(message).with_code(crate::NOTHING_FOUND))
+            }
+            false => Ok(()),
+        }
+    }
+
+    fn show(&self, answer: &Answer) -> Result<(), CommandFailure> {
+        let cell = |row: &serde_json::Map<String, serde_json::Value>, name: &String| {
+            row.get(name).map_or_else(String::new, report_table::cell)
+        };
+        let rows: Vec<Vec<String>> = answer
+            .rows
+            .iter()
+            .map(|row| answer.columns.iter().map(|name| cell(row, name)).collect())
+            .collect();
+        let text = match self.format {
+            Format::Json => {
+                let lines = answer.rows.iter().map(|row| serde_json::Value::Object(row.clone()).to_string());
+                lines.collect::<Vec<_>>().join("\n")
+            }
+            Format::Csv => {
+                let names: Vec<&str> = answer.columns.iter().map(String::as_str).collect();
+                let csv = report_table::csv(&names, &rows, LineEnd::LineFeed);
+                String::from_utf8_lossy(&csv).trim_end().to_owned()
+            }
+            Format::Table => {
+                let is_number = |name: &&String| {
+                    answer.rows.iter().any(|row| row.get(*name).is_some_and(serde_json::Value::is_number))
+                };
+                let numbers =
+                    (0..).zip(&answer.columns).filter(|(_, name)| is_number(name)).map(|(place, _)| place);
+                output::table_under(&answer.columns, &rows, &numbers.collect::<Vec<_>>())
+            }
+        };
+        if text.is_empty() {
+            return Ok(());
+        }
+        Ok(output::line(text)?)
+    }
+
+    fn prompt(&self, session: &Session) -> Result<(), CommandFailure> {
+        let unusable = |error: ReadlineError| CommandFailure::new(ExitCode::InputOutput, error);
+        let mut editor = DefaultEditor::new().map_err(unusable)?;
+        let mut statement = String::new();
+        loop {
+            let prompt = if statement.is_empty() { "sql> " } else { CONTINUED };
+            let line = match editor.readline(prompt) {
+                Ok(line) => line,
+                Err(ReadlineError::Interrupted) => {
+                    statement.clear();
+                    continue;
+                }
+                Err(ReadlineError::Eof) => return Ok(()),
+                Err(error) => return Err(unusable(error)),
+            };
+            let line = line.trim_end();
+            // A history that cannot be kept is no reason to end.
+            let _kept = editor.add_history_entry(line);
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let shown = match (statement.is_empty(), words.as_slice()) {
+                (true, ["\\q" | "exit" | "quit"]) => return Ok(()),
+                (true, ["\\d"]) => self.answer(&self.tables()),
+                (true, ["\\d", name]) => self.columns(name),
+                (true, []) => continue,
+                _ => {
+                    statement.push_str(line);
+                    statement.push('\n');
+                    if !line.ends_with(';') {
+                        continue;
+                    }
+                    self.answer(&std::mem::take(&mut statement))
+                }
+            };
+            if let Err(failure) = shown {
+                session.console.say(format_args!("{}", failure.message));
+            }
+        }
+    }
+
+    /// The statement that lists the tables.
+    fn tables(&self) -> String {
+        match self.is_postgres {
+            true => "SELECT table_schema || '.' || table_name AS name FROM information_schema.tables \
+                 WHERE table_schema NOT IN ('pg_catalog', 'information_schema') ORDER BY 1"
+                .to_owned(),
+            false => {
+                "SELECT name FROM sqlite_schema WHERE type IN ('table', 'view') ORDER BY name".to_owned()
+            }
+        }
+    }
+
+    /// The columns of a table, with what they mean.
+    fn columns(&self, name: &str) -> Result<(), CommandFailure> {
+        let text = |text: &str| text.replace('\'', "''");
+        let (context, table) = name.split_once('.').unwrap_or(("", name));
+        if self.is_postgres {
+            let (context, table) = (text(context), text(table));
+            return self.answer(&format!(
+                "SELECT column_name AS name, data_type AS type, \
+                 coalesce(col_description(to_regclass('{context}.' || quote_ident('{table}')), ordinal_position), '') AS meaning \
+                 FROM information_schema.columns WHERE table_schema = '{context}' AND table_name = '{table}' ORDER BY ordinal_position"
+            ));
+        }
+        let full = if context.is_empty() { table.to_owned() } else { format!("{context}_{table}") };
+        let answer = self.ask(&format!("SELECT sql FROM sqlite_schema WHERE name = '{}'", text(&full)))?;
+        let defined = answer.rows.first().and_then(|row| row.get("sql")?.as_str().map(str::to_owned));
+        match defined {
+            Some(defined) => Ok(output::line(defined)?),
+            None => Err(CommandFailure::usage(format_args!("there is no table {name}"))),
+        }
+    }
+}

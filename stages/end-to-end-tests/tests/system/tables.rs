@@ -1,0 +1,96 @@
+//! Views and reports as tables beside everything else: `millstream up --sql`, and what `millstream sql` answers.
+
+use end_to_end_tests::{
+    binaries::repository,
+    system::{System, fresh_folder},
+    waiting::until,
+};
+
+const SALE: &str = r#"{"sale":"S1","currency":"USD","lines":[{"sku":"1","quantity":3,"unit_price":250}]}"#;
+const TILLS: &str = "SELECT store, business_date, units_sold, net_amount FROM retail.till";
+
+/// A system with tables, in which one sale has arrived.
+async fn with_a_sale(folder: &std::path::Path) -> (System, String) {
+    let queries = format!("sql.queries={}", repository().join("config/queries").display());
+    let system = System::start(folder, &["--sql", "--set", &queries]).await;
+    let sent = ["send", "retail", "till", "1_2026-01-31", "record-sale", SALE, "--id", "first"];
+    let _said = system.millstream(&sent).await.expect_success("millstream send");
+    let database = folder.join("data/sql/replica.sqlite").to_str().unwrap().to_owned();
+    until("the sale is in its table", async || {
+        let asked = ["sql", "--database", &database, "--format", "csv", "--command", TILLS];
+        let answer = system.millstream(&asked).await.expect_success("millstream sql");
+        answer.stdout.contains("1,2026-01-31,3,750").then_some(())
+    })
+    .await;
+    (system, database)
+}
+
+#[tokio::test]
+async fn a_command_is_a_row_of_a_table_and_of_a_configured_query() {
+    let folder = fresh_folder();
+    let (system, database) = with_a_sale(folder.path()).await;
+    let sql = async |arguments: &[&str]| {
+        system.millstream(&[&["sql", "--database", &database], arguments].concat()).await
+    };
+    let table = sql(&["--command", TILLS]).await.expect_success("a table").stdout;
+    assert!(table.contains("business_date") && table.contains("750"), "{table}");
+    let json = sql(&["--format", "json", "--command", TILLS]).await.json_lines();
+    assert_eq!(
+        json,
+        [
+            serde_json::json!({ "store": "1", "business_date": "2026-01-31", "units_sold": 3, "net_amount": 750 })
+        ]
+    );
+
+    let refused = sql(&["--command", "DELETE FROM retail.till"]).await;
+    assert_eq!(refused.code(), Some(64), "{refused:?}");
+    let unknown = sql(&["--command", "SELECT stor FROM retail.till"]).await;
+    assert_eq!(unknown.code(), Some(64), "{unknown:?}");
+    assert!(unknown.stderr.contains("no such column: stor"), "{unknown:?}");
+    let parameter = sql(&["--command", "SELECT :day AS day"]).await;
+    assert!(parameter.stderr.contains(":day is a parameter"), "{parameter:?}");
+    let cut = sql(&["--limit", "1", "--command", "SELECT 1 AS n UNION SELECT 2"]).await;
+    assert_eq!(cut.code(), Some(13), "{cut:?}");
+    assert!(cut.stderr.contains("only the first 1 rows are shown"), "{cut:?}");
+    let nowhere = system.millstream(&["sql", "--database", "no.sqlite", "--command", "SELECT 1"]).await;
+    assert_eq!(nowhere.code(), Some(74), "{nowhere:?}");
+    assert!(nowhere.stderr.contains("there is no file no.sqlite"), "{nowhere:?}");
+
+    let sellers = system.query("query.retail.top-sellers", &serde_json::json!({})).await.unwrap();
+    assert_eq!(sellers["rows"][0]["units"], 3, "{sellers}");
+    let doctor = system.millstream(&["doctor"]).await.expect_success("doctor").stdout;
+    assert!(
+        doctor.lines().any(|line| line.contains("stage sql") && line.contains("1 process(es), ready")),
+        "{doctor}"
+    );
+    system.stop().await;
+}
+
+#[tokio::test]
+async fn the_prompt_takes_statements_until_their_semicolon_and_goes_on_after_a_mistake() {
+    let folder = fresh_folder();
+    let (system, database) = with_a_sale(folder.path()).await;
+    let typed = format!(
+        "SELECT stor FROM retail.till;\n\\d\n\\d retail.till\n\\d retail.nothing\n{}\n;\n\\q\n",
+        TILLS.replace(", ", ",\n")
+    );
+    let answer = system.millstream_with_input(&["sql", "--database", &database], typed.as_bytes()).await;
+    let answer = answer.expect_success("the prompt");
+    assert!(answer.stderr.contains("no such column: stor"), "{answer:?}");
+    assert!(answer.stderr.contains("there is no table retail.nothing"), "{answer:?}");
+    for shown in ["retail_till", "CREATE TABLE", "750"] {
+        assert!(answer.stdout.contains(shown), "{shown}: {answer:?}");
+    }
+    system.stop().await;
+}
+
+/// The stage runs where it is asked for: a key of it alone would have no effect and say nothing.
+#[tokio::test]
+async fn a_key_of_the_stage_without_the_stage_is_refused() {
+    let folder = fresh_folder();
+    let mut command = end_to_end_tests::system::millstream();
+    command.args(["up", "--set", "sql.batch_max=2", "--dir"]).arg(folder.path().join("up"));
+    let refused = end_to_end_tests::program::run(command, b"").await;
+    assert_eq!(refused.code(), Some(64), "{refused:?}");
+    assert!(refused.stderr.contains("start it with --sql"), "{refused:?}");
+}

@@ -115,10 +115,12 @@ impl Filter {
             | Self::After(_)
             | Self::Pad(_)
             | Self::Table(_)
-            | Self::Default(_) => true,
+            | Self::Default(_)
+            | Self::Lower
+            | Self::Upper => true,
             // The time goes.
             Self::Date(format) => reads_times(format),
-            Self::Lower | Self::Upper | Self::Time(..) => false,
+            Self::Time(..) => false,
         }
     }
 

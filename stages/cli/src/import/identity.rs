@@ -212,6 +212,7 @@ mod tests {
             ("identity = [\"{a|pad:3}\"]", "the filter makes one text of different ones"),
             ("identity = [\"{a|default:x}\"]", "the filter makes one text of different ones"),
             ("identity = [\"{a|date:%Y-%m-%d %H:%M}\"]", "the filter makes one text of different ones"),
+            ("identity = [\"{a|lower}\"]", "the filter makes one text of different ones"),
             ("identity = [\"{a|slug}\"]", "the filter makes one text of different ones"),
             ("identity = [\"{c}\"]", "there is no column \"c\""),
         ] {
@@ -222,7 +223,7 @@ mod tests {
 
     #[test]
     fn a_filter_that_only_writes_in_another_way_may_stand_in_an_identity() {
-        for filter in ["lower", "date:%d.%m.%Y"] {
+        for filter in ["date:%d.%m.%Y", "date:%m/%d/%Y"] {
             assert!(read(&format!("identity = [\"{{a|{filter}}}\"]")).is_ok(), "{filter}");
         }
     }

@@ -104,7 +104,9 @@ impl Number {
         loop {
             let before = rest;
             if let Some((sign, other)) = outer(rest, |sign| matches!(sign, '+' | '-' | '−')) {
-                if negative.replace(sign != '+').is_some() {
+                // Swiss prices write `3.-` for 3.00: not a sign, and not a form that is read.
+                let is_dash = rest.ends_with(sign) && other.trim_end().ends_with(['.', ',']);
+                if is_dash || negative.replace(sign != '+').is_some() {
                     return None;
                 }
                 rest = other.trim();
@@ -226,7 +228,9 @@ fn ungrouped(whole: &str, thousands: Option<char>) -> Option<String> {
     let (last, before) = groups.split_last()?;
     let (first, middle) = before.split_first()?;
     // In India all groups but the last have two digits.
+    // A number that is grouped begins with no zero: what does is written in another form.
     let fits = last.len() == 3
+        && !first.starts_with('0')
         && (1..=3).contains(&first.len())
         && (middle.iter().all(|group| group.len() == 3)
             || (first.len() < 3 && middle.iter().all(|group| group.len() == 2)));
@@ -293,6 +297,10 @@ mod tests {
             ("(-1)", point),
             ("-1-", point),
             ("1,5", point),
+            ("3.-", point),
+            ("CHF 3.-", point),
+            ("3,-", GERMAN),
+            ("0.500", GERMAN),
             ("1 000", point),
             ("1e3", point),
             ("1.2.3", point),

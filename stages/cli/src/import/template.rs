@@ -28,9 +28,18 @@ pub(crate) enum TemplateError {
     /// What no row changes is no such value.
     #[error("{text:?} is not {wanted}")]
     Constant { text: String, wanted: String },
+    /// An amount in another currency than the one that its command names.
+    #[error(
+        "currency is {named:?} here, and an amount in it is read as one in {read:?}; give both the same, or the amount `places` instead of \
+         a currency"
+    )]
+    Currencies { named: String, read: String },
     #[error(transparent)]
     Condition(Box<ConditionError>),
 }
+
+/// The field that says in which currency the amounts beside it are, and those within what stands beside it.
+const CURRENCY: &str = "currency";
 
 /// The keys of the values that are not taken as they stand.
 pub(super) const LEAVES: [&str; 5] = ["integer", "decimal", "optional", "first", "each"];
@@ -120,10 +129,40 @@ impl Template {
                         .iter()
                         .map(|(name, value)| Ok((name.get_ref().clone(), Self::parse(value, columns)?)))
                         .collect::<Result<_, _>>()
-                        .map(Self::Table),
+                        .and_then(|fields| Self::table(value, fields)),
                 }
             }
             Node::Other(_) => Err(At::new(value, kind(value))),
+        }
+    }
+
+    /// A table in which no amount is of another currency than the table says.
+    fn table(place: &Placed, fields: Vec<(String, Self)>) -> Parsed<Self> {
+        let named = fields.iter().find(|(name, _)| name == CURRENCY);
+        if let Some((_, Self::Text(named))) = named
+            && let Some(named) = named.constant()
+            && let Some(read) = fields.iter().find_map(|(_, field)| field.other_currency(named))
+        {
+            let (named, read) = (named.to_owned(), read.to_owned());
+            return Err(At::new(place, TemplateError::Currencies { named, read }));
+        }
+        Ok(Self::Table(fields))
+    }
+
+    /// The currency of an amount in it that is not this one, where no row changes it.
+    fn other_currency(&self, named: &str) -> Option<&str> {
+        match self {
+            Self::Constant(_) | Self::Text(_) | Self::Integer(..) => None,
+            Self::Amount(amount) => match &amount.places {
+                Places::OfCurrency(code) => code.constant().filter(|code| *code != named),
+                Places::Fixed(_) => None,
+            },
+            Self::Optional(inner) | Self::Each(inner, _) => inner.other_currency(named),
+            Self::First(items) | Self::List(items) => {
+                items.iter().find_map(|item| item.other_currency(named))
+            }
+            Self::Table(fields) if fields.iter().any(|(name, _)| name == CURRENCY) => None,
+            Self::Table(fields) => fields.iter().find_map(|(_, field)| field.other_currency(named)),
         }
     }
 
@@ -167,6 +206,11 @@ impl Template {
 
     /// The value for a row; none for an optional one that is empty.
     pub(crate) fn render(&self, row: &Row<'_>) -> Result<Option<Value>, RowError> {
+        self.render_in(row, None)
+    }
+
+    /// The same within what has a currency.
+    fn render_in(&self, row: &Row<'_>, currency: Option<&str>) -> Result<Option<Value>, RowError> {
         Ok(Some(match self {
             Self::Constant(value) => value.clone(),
             Self::Text(text) => Value::from(text.render(row)?),
@@ -179,14 +223,14 @@ impl Template {
                     wanted,
                 })?)
             }
-            Self::Amount(amount) => Value::from(amount.of(row)?),
-            Self::Optional(inner) => match inner.render(row) {
+            Self::Amount(amount) => Value::from(amount.of(row, currency)?),
+            Self::Optional(inner) => match inner.render_in(row, currency) {
                 Err(RowError::Empty { .. }) => return Ok(None),
                 other => return other,
             },
             Self::First(choices) => {
                 return first_that_holds(choices, "each of the values under first", |choice| {
-                    choice.render(row)
+                    choice.render_in(row, currency)
                 });
             }
             Self::Each(inner, when) => {
@@ -194,19 +238,25 @@ impl Template {
                 for row in row.each() {
                     let is_left_out = when.as_ref().map(|when| when.holds(&row)).transpose()? == Some(false);
                     if !is_left_out {
-                        values.extend(inner.render(&row)?);
+                        values.extend(inner.render_in(&row, currency)?);
                     }
                 }
                 Value::from(values)
             }
             Self::List(items) => {
-                let items: Result<Vec<_>, _> = items.iter().map(|item| item.render(row)).collect();
+                let items: Result<Vec<_>, _> =
+                    items.iter().map(|item| item.render_in(row, currency)).collect();
                 Value::from(items?.into_iter().flatten().collect::<Vec<_>>())
             }
             Self::Table(fields) => {
+                let named = match fields.iter().find(|(name, _)| name == CURRENCY) {
+                    Some((_, field)) => field.render(row)?,
+                    None => None,
+                };
+                let currency = named.as_ref().and_then(Value::as_str).or(currency);
                 let mut object = serde_json::Map::new();
                 for (name, field) in fields {
-                    if let Some(value) = field.render(row)? {
+                    if let Some(value) = field.render_in(row, currency)? {
                         object.insert(name.clone(), value);
                     }
                 }
@@ -238,12 +288,19 @@ impl Amount {
         Ok(Some(Self { text, places, per, rounding, form }))
     }
 
-    fn of(&self, row: &Row<'_>) -> Result<i64, RowError> {
+    /// The amount, in the currency of what it stands in.
+    fn of(&self, row: &Row<'_>, within: Option<&str>) -> Result<i64, RowError> {
         let Self { text, places, per, rounding, form } = self;
         let currency = match places {
             Places::Fixed(_) => None,
             Places::OfCurrency(code) => Some((code, code.render(row)?)),
         };
+        if let (Some((of, code)), Some(within)) = (&currency, within)
+            && code != within
+        {
+            let wanted = format!("{}, the currency of its command", shortened(within));
+            return Err(RowError::Form { of: of.origin(), text: shortened(code), wanted });
+        }
         let (places, around) = match (places, &currency) {
             (Places::Fixed(places), _) => (*places, Around::AnyCurrency),
             (Places::OfCurrency(_), None) => (0, Around::Nothing),

@@ -351,7 +351,7 @@ impl Text {
         }
     }
 
-    /// Whether it may make one text of different ones, even if they differ in more than case.
+    /// Whether it may make one text of different ones, even if they differ in case alone.
     pub(super) fn may_join(&self) -> bool {
         self.parts.iter().any(|part| match part {
             Part::Literal(_) => false,

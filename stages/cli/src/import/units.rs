@@ -319,7 +319,10 @@ mod tests {
         let columns = Columns::new(&csv::StringRecord::from(vec!["a"]));
         for (map, said) in [
             ("fill = \"{a}\"", "\"{a}\" is no list of columns; write fill = [\"{column}\", …]"),
-            ("fill = [\"{a|lower}\"]", "\"{a|lower}\" is not one column as it stands in the file"),
+            (
+                "fill = [\"{a|date:%d.%m.%Y}\"]",
+                "\"{a|date:%d.%m.%Y}\" is not one column as it stands in the file",
+            ),
             ("group = []", "an empty list is no list of columns; write group = "),
             ("group = [\"{a|pad:3}\"]", "\"{a|pad:3}\": the filter makes one text of different ones"),
             ("group = [\"{b}\"]", "\"{b}\": there is no column \"b\""),
@@ -337,9 +340,10 @@ mod tests {
     /// What one customer had said stood in the order of the next.
     #[test]
     fn nothing_is_filled_from_another_group_whatever_the_filters_of_its_columns_are() {
-        let map = "group = [\"{order|lower}\"]\nfill = [\"{mail}\"]";
-        let rows = [["A", "a@x", "tea"], ["a", "", "pot"], ["B", "", "cup"]];
-        assert_eq!(units(map, &rows), [mapped(&["A,a@x,tea", "a,a@x,pot"]), mapped(&["B,,cup"])]);
+        let map = "group = [\"{order|date:%d.%m.%Y}\"]\nfill = [\"{mail}\"]";
+        let rows = [["01.02.2026", "a@x", "tea"], ["1.2.2026", "", "pot"], ["02.02.2026", "", "cup"]];
+        let expected = [mapped(&["01.02.2026,a@x,tea", "1.2.2026,a@x,pot"]), mapped(&["02.02.2026,,cup"])];
+        assert_eq!(units(map, &rows), expected);
     }
 
     proptest! {

@@ -110,6 +110,35 @@ fn field() -> impl Strategy<Value = String> {
     ]
 }
 
+/// Amounts read as euros were booked as yen.
+#[test]
+fn amounts_are_of_the_currency_that_stands_beside_them() {
+    let line = |currency: &str| {
+        format!("lines = {{ each = {{ unit_price = {{ decimal = \"{{p}}\", currency = {currency} }} }} }}")
+    };
+    let columns = Columns::new(&csv::StringRecord::from(vec!["p", "c"]));
+    let parsed =
+        |mapping: &str| Template::parse(&placed(mapping), &columns).map_err(|error| error.what.to_string());
+    let told = parsed(&format!("currency = \"JPY\"\n{}", line("\"EUR\""))).unwrap_err();
+    assert!(
+        told.starts_with("currency is \"JPY\" here, and an amount in it is read as one in \"EUR\""),
+        "{told}"
+    );
+    assert!(parsed(&format!("currency = \"EUR\"\n{}", line("\"EUR\""))).is_ok());
+    let inner = format!("currency = \"JPY\"\nat_home = {{ currency = \"EUR\", {} }}", line("\"EUR\""));
+    assert!(parsed(&inner).is_ok(), "what has a currency of its own is of that one");
+
+    let of_row = |mapping: &str, fields: [&str; 2]| rendered(mapping, &["p", "c"], &fields);
+    for mapping in [
+        format!("currency = \"JPY\"\n{}", line("\"{c}\"")),
+        format!("currency = \"{{c}}\"\n{}", line("\"JPY\"")),
+    ] {
+        assert!(of_row(&mapping, ["350", "JPY"]).is_ok());
+        let told = of_row(&mapping, ["3.50", "EUR"]).unwrap_err().to_string();
+        assert!(told.contains("the currency of its command"), "{told}");
+    }
+}
+
 proptest! {
     #[test]
     fn fuzz_maps_and_rows(text in mapping_text(), fields in (field(), field()), places in 0..40_u8) {

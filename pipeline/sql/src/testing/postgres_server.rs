@@ -91,23 +91,16 @@ impl PostgresServer {
     /// # Panics
     /// When it does not.
     pub fn start_again(&mut self) {
-        let log = fs::File::options().create(true).append(true).open(self.folder.path().join("log"));
-        let log = log.expect("the log can be written");
-        let process = self
-            .command("postgres")
-            .arg("-D")
-            .arg(self.data())
-            .args(["-p", &self.port.to_string(), "-c", "listen_addresses=127.0.0.1"])
-            .args(["-c", "unix_socket_directories=", "-c", "max_connections=50", "-c", "fsync=off"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .expect("postgres starts");
-        self.process = Some(process);
+        self.process = Some(self.spawn());
         for _ in 0..LOOKS_MAX {
             if Client::connect(&self.address("postgres"), NoTls).is_ok() {
                 return;
+            }
+            // It refuses to start while processes of the one that was killed are still there.
+            let ended =
+                self.process.as_mut().is_some_and(|process| matches!(process.try_wait(), Ok(Some(_))));
+            if ended {
+                self.process = Some(self.spawn());
             }
             #[expect(
                 clippy::disallowed_methods,
@@ -116,6 +109,21 @@ impl PostgresServer {
             std::thread::sleep(LOOK_PAUSE);
         }
         panic!("PostgreSQL does not answer: {}", self.log());
+    }
+
+    fn spawn(&self) -> Child {
+        let log = fs::File::options().create(true).append(true).open(self.folder.path().join("log"));
+        let log = log.expect("the log can be written");
+        self.command("postgres")
+            .arg("-D")
+            .arg(self.data())
+            .args(["-p", &self.port.to_string(), "-c", "listen_addresses=127.0.0.1"])
+            .args(["-c", "unix_socket_directories=", "-c", "max_connections=50", "-c", "fsync=off"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("postgres starts")
     }
 
     fn log(&self) -> String {

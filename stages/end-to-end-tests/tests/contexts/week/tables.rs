@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use end_to_end_tests::{
     binaries::repository,
-    dumps::figure,
     stage_process::StageProcess,
     system::System,
     waiting::{PATIENCE, until_within},
@@ -15,7 +14,6 @@ use millstream_domain::{
     application::{DefaultSettings, Model, Views},
     projection::view_name,
 };
-use millstream_jetstream::broker::Broker as _;
 use millstream_model::Reference;
 use millstream_sql::testing::{
     comparison::{compare, of_postgres, of_sqlite},
@@ -87,23 +85,15 @@ impl Tables {
 
     /// Waits until they have everything, and compares every table with its view.
     pub(super) async fn expect_rows(&mut self, system: &System) {
-        let broker = system.broker().await;
-        let mut processes = vec![("sql", &mut self.sqlite)];
-        processes.extend(self.postgres.as_mut().map(|stage| ("sql-2", stage)));
-        for (name, process) in processes {
-            process.ready_within(PATIENCE * 3).await;
-            for (stream, reader) in [(EVENTS, name.to_owned()), (OUTCOMES, format!("{name}-outcomes"))] {
-                let last = broker.state(stream).await.unwrap().last_sequence;
-                let position =
-                    format!("millstream_reader_position{{stream=\"{stream}\",reader=\"{reader}\"}}");
-                until_within(PATIENCE * 3, format!("{reader} has read {stream}"), async || {
-                    (figure(&broker, name, &position).await? >= last).then_some(())
-                })
-                .await;
-            }
-        }
-        let sqlite = self.folder.join("sql/replica.sqlite");
+        let sqlite = self.folder.join("sql/replica.sqlite").display().to_string();
         let address = self.server.as_ref().map(|server| server.address(DATABASE));
+        self.sqlite.ready_within(PATIENCE * 3).await;
+        show_everything(system, &sqlite).await;
+        if let (Some(stage), Some(address)) = (&mut self.postgres, &address) {
+            stage.ready_within(PATIENCE * 3).await;
+            show_everything(system, address).await;
+        }
+        let sqlite = PathBuf::from(sqlite);
         let mut compared = 0;
         for (context, view, has_shape) in views() {
             let rows: Vec<_> = rows(system, &format!("{context}.{view}")).await.into_iter().collect();
@@ -125,6 +115,32 @@ impl Tables {
         if let Some(stage) = &mut self.postgres {
             stage.stop().await;
         }
+    }
+}
+
+/// Waits until the tables of every projection show all of its stream, as the tables themselves say. A process that was started again has
+/// no figures of what it read before.
+async fn show_everything(system: &System, database: &str) {
+    let context = async_nats::jetstream::new(system.broker().await.client().clone());
+    for stream in [EVENTS, OUTCOMES] {
+        let stream = context.get_stream(stream).await.unwrap();
+        let info = stream.cached_info();
+        let generation = &info.config.metadata["io.millstream.generation"];
+        let statement = format!(
+            "SELECT min(sequence) AS shown FROM millstream.position WHERE generation = '{generation}'"
+        );
+        let last = info.state.last_sequence;
+        until_within(
+            PATIENCE * 3,
+            format!("{database} shows message {last} of {}", info.config.name),
+            async || {
+                let asked = ["sql", "--database", database, "--format", "json", "--command", &statement];
+                let answer = system.millstream(&asked).await;
+                (answer.code() == Some(0)).then_some(())?;
+                (answer.json_lines().first()?["shown"].as_u64()? >= last).then_some(())
+            },
+        )
+        .await;
     }
 }
 

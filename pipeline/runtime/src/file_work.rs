@@ -1,6 +1,10 @@
 //! Blocking work on files, kept away from the threads on which async tasks run, and the ends of tasks.
 
-use std::{fs, io, path::Path};
+use std::{
+    fs::{self, File},
+    io::{self, Read as _},
+    path::Path,
+};
 
 use tokio::{
     runtime::{Handle, RuntimeFlavor},
@@ -23,10 +27,25 @@ pub async fn do_file_work<T: Send + 'static>(work: impl FnOnce() -> T + Send + '
 /// # Errors
 /// When it cannot be read, or is something else.
 pub fn read_regular_file(path: &Path) -> io::Result<String> {
+    read_regular_file_up_to(path, u64::MAX)
+}
+
+/// The same of a file that may have so many bytes.
+///
+/// # Errors
+/// As above, and [`io::ErrorKind::FileTooLarge`].
+pub fn read_regular_file_up_to(path: &Path, bytes_max: u64) -> io::Result<String> {
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
     }
-    fs::read_to_string(path)
+    let mut text = String::new();
+    let mut file = File::open(path)?.take(bytes_max);
+    file.read_to_string(&mut text)?;
+    if file.into_inner().read(&mut [0])? > 0 {
+        let message = format!("it has more than {bytes_max} bytes");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+    }
+    Ok(text)
 }
 
 /// What a task that nobody cancels has done. Its panic goes on here. Never returns when the runtime has cancelled it by shutting down:
@@ -51,6 +70,9 @@ mod tests {
         let (file, pipe) = (folder.path().join("file"), folder.path().join("pipe"));
         fs::write(&file, "text").unwrap();
         assert_eq!(read_regular_file(&file).unwrap(), "text");
+        assert_eq!(read_regular_file_up_to(&file, 4).unwrap(), "text");
+        let refused = read_regular_file_up_to(&file, 3).unwrap_err();
+        assert_eq!(refused.to_string(), "it has more than 3 bytes");
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
         for other in [&pipe, Path::new("/dev/null"), folder.path()] {
             let refused = read_regular_file(other).unwrap_err();

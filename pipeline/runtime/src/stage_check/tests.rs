@@ -11,7 +11,7 @@ use crate::{
     stage_needs::stage_needs,
 };
 
-const STAGES: [&str; 5] = ["command-handler", "projector", "reporter", "process-manager", "gateway"];
+const STAGES: [&str; 6] = ["command-handler", "projector", "reporter", "process-manager", "sql", "gateway"];
 
 fn settings(url: &str, user: Option<&str>, folder: &std::path::Path) -> ConnectionSettings {
     let mut values = vec![format!("nats.url={url}")];

@@ -3,13 +3,13 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
-    io::{self, Read as _},
+    fs, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use millstream_contract::{error_text::one_line, subject::check_name};
+use millstream_runtime::file_work::read_regular_file_up_to;
 
 use super::{
     header::{Header, HeaderError},
@@ -20,7 +20,7 @@ use crate::table::sql_name;
 /// What the names of the files end with.
 const ENDING: &str = "sql";
 /// The largest file.
-const BYTES_MAX: usize = 64 * 1024;
+const BYTES_MAX: u64 = 64 * 1024;
 
 /// A query.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,9 +41,6 @@ pub enum QueryFileError {
     /// It cannot be read.
     #[error("it cannot be read")]
     Read(#[from] io::Error),
-    /// It is a folder, a pipe or the like.
-    #[error("it is no file")]
-    NoFile,
     /// It is too large.
     #[error("it has more than {BYTES_MAX} bytes")]
     TooLarge,
@@ -101,7 +98,7 @@ impl Query {
         if !contexts.iter().any(|each| each == context) {
             return Err(QueryFileError::Context { context: context.to_owned(), known: contexts.join(", ") });
         }
-        if text.len() > BYTES_MAX {
+        if text.len() as u64 > BYTES_MAX {
             return Err(QueryFileError::TooLarge);
         }
         let header = Header::read(text)?;
@@ -162,7 +159,7 @@ impl Library {
         let paths = files_of(&self.folder)?;
         self.files.retain(|path, _| paths.contains(path));
         for path in paths {
-            let text = text_of(&path);
+            let text = read_regular_file_up_to(&path, BYTES_MAX).map_err(QueryFileError::from);
             let said = text.as_ref().map(String::clone).map_err(|error| one_line(error));
             let before = self.files.remove(&path);
             let is_same = before.as_ref().is_some_and(|known| known.text == said);
@@ -204,20 +201,6 @@ impl Library {
             path.parent().and_then(Path::file_name).and_then(|name| name.to_str()).unwrap_or_default();
         Query::read(context, name, text, &self.contexts)
     }
-}
-
-/// The text of a file. Whatever is no file is not opened: a pipe would wait for somebody who writes, and a device never end.
-fn text_of(path: &Path) -> Result<String, QueryFileError> {
-    if !fs::metadata(path)?.is_file() {
-        return Err(QueryFileError::NoFile);
-    }
-    let most = u64::try_from(BYTES_MAX).unwrap_or(u64::MAX);
-    let mut bytes = Vec::new();
-    File::open(path)?.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
-    if bytes.len() > BYTES_MAX {
-        return Err(QueryFileError::TooLarge);
-    }
-    String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error).into())
 }
 
 /// The files of queries below a folder; none where the folder is not there.
@@ -301,11 +284,14 @@ mod tests {
         let made = std::process::Command::new("mkfifo").arg(retail.join("pipe.sql")).status().unwrap();
         assert!(made.success());
         fs::create_dir(retail.join("folder.sql")).unwrap();
-        fs::write(retail.join("large.sql"), "ü".repeat(BYTES_MAX)).unwrap();
+        fs::write(retail.join("large.sql"), "ü".repeat(64 * 1024)).unwrap();
         let mut library = Library::new(folder.path(), vec!["retail".to_owned()]);
         let broken = library.read(|_| Ok(())).unwrap();
         let problems: Vec<&str> = broken.iter().map(|(_, problem)| problem.as_str()).collect();
-        assert!(problems[0].contains("no file") && problems[2].contains("no file"), "{problems:?}");
+        assert!(
+            problems[0].contains("no regular file") && problems[2].contains("no regular file"),
+            "{problems:?}"
+        );
         assert!(problems[1].contains("more than"), "{problems:?}");
     }
 

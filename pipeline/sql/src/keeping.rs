@@ -50,6 +50,30 @@ pub enum Target {
     },
 }
 
+impl Target {
+    /// The database that is named: by the address of a PostgreSQL, or else as a file of SQLite.
+    pub fn named(database: String, password_file: Option<PathBuf>, reader: Option<String>) -> Self {
+        if POSTGRES.iter().any(|scheme| database.starts_with(scheme)) {
+            Self::Postgres { address: database, password_file, reader }
+        } else {
+            Self::Sqlite(PathBuf::from(database))
+        }
+    }
+
+    /// What asks the tables. An answer's position is that of `projections`, those of events.
+    ///
+    /// # Errors
+    /// [`KeepError`] when the password cannot be read, or the address is none.
+    pub fn reader(&self, projections: Vec<String>) -> Result<Arc<dyn Reader>, KeepError> {
+        Ok(match with_password(self.clone())? {
+            Self::Sqlite(path) => Arc::new(SqliteReader::new(&path, projections)),
+            Self::Postgres { address, reader, .. } => {
+                Arc::new(PostgresReader::new(&address, reader.as_deref(), projections)?)
+            }
+        })
+    }
+}
+
 /// The keys of a stage that keeps tables.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SqlSettings {
@@ -84,15 +108,14 @@ impl SqlSettings {
         );
         let reader =
             keys.optional_text("reader", "a role of PostgreSQL that may read all tables; it has to be there");
-        let is_postgres = POSTGRES.iter().any(|scheme| database.starts_with(scheme));
-        if !is_postgres && database.contains("://") {
+        let target = if database.is_empty() {
+            Target::Sqlite(file.data_directory.join(SQLITE_FILE))
+        } else {
+            Target::named(database, password_file, reader)
+        };
+        if matches!(&target, Target::Sqlite(path) if path.to_string_lossy().contains("://")) {
             keys.problem("database", "must be a file, or begin with postgres://");
         }
-        let target = match (is_postgres, database.is_empty()) {
-            (true, _) => Target::Postgres { address: database, password_file, reader },
-            (false, true) => Target::Sqlite(file.data_directory.join(SQLITE_FILE)),
-            (false, false) => Target::Sqlite(PathBuf::from(database)),
-        };
         let queries = query_settings(keys);
         let settings = Self { file, contexts: wanted, target, queries };
         match settings.plan(projections, outcome_projections) {
@@ -212,7 +235,7 @@ pub async fn keep(
     let target = with_password(settings.target.clone())?;
     let stop = runtime.shutdown.token().child_token();
     let (broker, version) = (runtime.broker.clone(), runtime.identity.version);
-    let (reader, queries) = (reader_of(&target, &plan)?, settings.queries.clone());
+    let (reader, queries) = (target.reader(plan.of_events())?, settings.queries.clone());
     let contexts = plan.contexts();
     // First the file, because it belongs to one process: a second one on the same folder ends before it touches the tables.
     let side =
@@ -237,15 +260,6 @@ pub async fn keep(
     let kept = side.followed_by(Arc::new(replica)).run().await;
     service.stop().await;
     Ok(kept?)
-}
-
-fn reader_of(target: &Target, plan: &Plan) -> Result<Arc<dyn Reader>, DatabaseError> {
-    Ok(match target {
-        Target::Sqlite(path) => Arc::new(SqliteReader::new(path, plan.of_events())),
-        Target::Postgres { address, reader, .. } => {
-            Arc::new(PostgresReader::new(address, reader.as_deref(), plan.of_events())?)
-        }
-    })
 }
 
 /// The address with the password of the file.

@@ -81,6 +81,13 @@ pub(crate) struct DeploymentOptions {
     pub(crate) stages: Option<&'static [&'static str]>,
 }
 
+impl DeploymentOptions {
+    /// Whether the stage runs that keeps views and reports as tables.
+    pub(crate) fn keeps_tables(&self) -> bool {
+        self.sql || self.replicas.contains_key(SQL)
+    }
+}
+
 /// Why it cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DeploymentError {
@@ -318,10 +325,10 @@ impl Deployment {
     /// Every process of every stage that is to run.
     fn stage_specs(&mut self) -> Result<Vec<ProcessSpec>, CommandFailure> {
         let only = self.options.stages;
-        let is_asked_for = self.options.sql || self.options.replicas.contains_key(SQL);
+        let keeps_tables = self.options.keeps_tables();
         let chosen = |stage: &str| match only {
             Some(stages) => stages.contains(&stage),
-            None => stage != SQL || is_asked_for,
+            None => stage != SQL || keeps_tables,
         };
         let mut specs = Vec::new();
         for (stage, section) in STAGES.into_iter().filter(|(stage, _)| chosen(stage)) {

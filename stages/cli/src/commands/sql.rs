@@ -1,13 +1,18 @@
 //! `millstream sql`: a statement, or a prompt, on the tables that the stage `sql` keeps.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    io::{self, IsTerminal as _},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use millstream_contract::exit_code::ExitCode;
 use millstream_sql::{
     definition::SYSTEM,
-    keeping::SQLITE_FILE,
+    keeping::{SQLITE_FILE, Target},
     queries::{
-        reader::{Answer, AskError, Limits, PostgresReader, Reader, SqliteReader},
+        reader::{Answer, AskError, Limits, Reader},
         text::StatementText,
     },
     table::sql_name,
@@ -23,7 +28,7 @@ const ROWS_DEFAULT: usize = 1_000;
 const BYTES_MAX: usize = 64 * 1024 * 1024;
 /// What the prompt says while a statement goes on.
 const CONTINUED: &str = "  -> ";
-/// Where the tables are when nothing is said: in the folder in which the stage keeps them when nothing is said there.
+/// The folder in which the stage keeps its tables unless it is configured otherwise.
 const FOLDER_DEFAULT: &str = "data/sql";
 
 /// How rows are written.
@@ -40,7 +45,8 @@ enum Format {
 /// Ask the tables of views and reports in SQL, read-only.
 ///
 /// Tables are called `context.view`, as in `retail.till`, in SQLite and in PostgreSQL alike. Without --command there is a prompt: a
-/// statement ends with a semicolon, `\d` lists the tables, `\d NAME` the columns of one, and `\q` ends.
+/// statement ends with a semicolon, `\d` lists the tables, `\d NAME` the columns of one, and `\q` ends. Statements may also come from a
+/// pipe or file; then the command ends with the code of the first one that failed.
 #[derive(Debug, clap::Args)]
 pub(crate) struct SqlArguments {
     /// A statement; the command ends after it
@@ -49,6 +55,9 @@ pub(crate) struct SqlArguments {
     /// The file of SQLite, or postgres://user@host/database [default: data/sql/replica.sqlite]
     #[arg(long, value_name = "FILE|ADDRESS")]
     database: Option<String>,
+    /// The file with the password for PostgreSQL
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
     /// How rows are written
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
@@ -62,7 +71,7 @@ pub(crate) struct SqlArguments {
 
 /// Where statements are asked.
 struct Desk {
-    reader: Box<dyn Reader>,
+    reader: Arc<dyn Reader>,
     contexts: Vec<String>,
     is_postgres: bool,
     format: Format,
@@ -72,21 +81,19 @@ struct Desk {
 /// Runs it.
 pub(crate) fn run(arguments: &SqlArguments, session: &Session) -> Result<u8, CommandFailure> {
     let contexts = session.model()?.context_names().into_iter().map(sql_name).collect();
-    let default = PathBuf::from(FOLDER_DEFAULT).join(SQLITE_FILE);
-    let database = arguments.database.clone().unwrap_or_else(|| default.display().to_string());
-    // Where the tables stand is not shown, so no projections are named.
-    let is_postgres = database.starts_with("postgres");
-    let reader: Box<dyn Reader> = if is_postgres {
-        Box::new(PostgresReader::new(&database, None, Vec::new())?)
-    } else {
-        let path = PathBuf::from(&database);
-        if !path.is_file() {
-            let message =
-                format!("there is no file {database}; name it with --database, or run the stage `sql`");
-            return Err(CommandFailure::new(ExitCode::InputOutput, message));
-        }
-        Box::new(SqliteReader::new(&path, Vec::new()))
-    };
+    let default = || PathBuf::from(FOLDER_DEFAULT).join(SQLITE_FILE).display().to_string();
+    let database = arguments.database.clone().unwrap_or_else(default);
+    let target = Target::named(database, arguments.password_file.clone(), None);
+    if let Target::Sqlite(path) = &target
+        && !path.is_file()
+    {
+        let message =
+            format!("there is no file {}; name it with --database, or run the stage `sql`", path.display());
+        return Err(CommandFailure::new(ExitCode::InputOutput, message));
+    }
+    // Up to where the tables show everything is not shown, so no projections are named.
+    let reader = target.reader(Vec::new())?;
+    let is_postgres = matches!(target, Target::Postgres { .. });
     let limits = Limits { time: arguments.timeout, rows: arguments.limit, bytes: BYTES_MAX };
     let desk = Desk { reader, contexts, is_postgres, format: arguments.format, limits };
     match &arguments.command {
@@ -103,7 +110,7 @@ impl Desk {
         let statement = statement.map_err(CommandFailure::usage)?;
         if let Some(name) = statement.parameters().first() {
             return Err(CommandFailure::usage(format_args!(
-                ":{name} is a parameter, and here is nobody to give it"
+                ":{name} is a parameter, which only configured queries have; write a value instead"
             )));
         }
         self.reader.ask(&statement, &[], self.limits).map_err(|error| match error {
@@ -142,7 +149,8 @@ impl Desk {
             Format::Csv => {
                 let names: Vec<&str> = answer.columns.iter().map(String::as_str).collect();
                 let csv = report_table::csv(&names, &rows, LineEnd::LineFeed);
-                String::from_utf8_lossy(&csv).trim_end().to_owned()
+                let csv = String::from_utf8_lossy(&csv).into_owned();
+                csv.strip_suffix('\n').map(str::to_owned).unwrap_or(csv)
             }
             Format::Table => {
                 let is_number = |name: &&String| {
@@ -159,54 +167,61 @@ impl Desk {
         Ok(output::line(text)?)
     }
 
+    /// Answers what is typed, or what comes from elsewhere: then the first failure is that of the command.
     fn prompt(&self, session: &Session) -> Result<(), CommandFailure> {
         let unusable = |error: ReadlineError| CommandFailure::new(ExitCode::InputOutput, error);
+        let is_typed = io::stdin().is_terminal();
         let mut editor = DefaultEditor::new().map_err(unusable)?;
         let mut statement = String::new();
+        let mut first_failure = Ok(());
         loop {
             let prompt = if statement.is_empty() { "sql> " } else { CONTINUED };
-            let line = match editor.readline(prompt) {
-                Ok(line) => line,
+            let (line, is_last) = match editor.readline(prompt) {
+                Ok(line) => (line, false),
                 Err(ReadlineError::Interrupted) => {
                     statement.clear();
                     continue;
                 }
-                Err(ReadlineError::Eof) => return Ok(()),
+                // What was begun and not ended counts, unless somebody left who can see that it was not answered.
+                Err(ReadlineError::Eof) if is_typed || statement.is_empty() => return first_failure,
+                Err(ReadlineError::Eof) => (String::new(), true),
                 Err(error) => return Err(unusable(error)),
             };
             let line = line.trim_end();
             // A history that cannot be kept is no reason to end.
             let _kept = editor.add_history_entry(line);
             let words: Vec<&str> = line.split_whitespace().collect();
-            let shown = match (statement.is_empty(), words.as_slice()) {
-                (true, ["\\q" | "exit" | "quit"]) => return Ok(()),
-                (true, ["\\d"]) => self.answer(&self.tables()),
+            let answered = match (statement.is_empty(), words.as_slice()) {
+                (true, ["\\q" | "exit" | "quit"]) => return first_failure,
+                (true, ["\\d"]) => self.answer(self.tables()),
                 (true, ["\\d", name]) => self.columns(name),
                 (true, []) => continue,
                 _ => {
                     statement.push_str(line);
                     statement.push('\n');
-                    if !line.ends_with(';') {
+                    if !line.ends_with(';') && !is_last {
                         continue;
                     }
                     self.answer(&std::mem::take(&mut statement))
                 }
             };
-            if let Err(failure) = shown {
+            if let Err(failure) = answered {
                 session.console.say(format_args!("{}", failure.message));
+                if !is_typed && first_failure.is_ok() {
+                    first_failure = Err(failure);
+                }
             }
         }
     }
 
     /// The statement that lists the tables.
-    fn tables(&self) -> String {
+    fn tables(&self) -> &'static str {
         match self.is_postgres {
-            true => "SELECT table_schema || '.' || table_name AS name FROM information_schema.tables \
+            true => {
+                "SELECT table_schema || '.' || table_name AS name FROM information_schema.tables \
                  WHERE table_schema NOT IN ('pg_catalog', 'information_schema') ORDER BY 1"
-                .to_owned(),
-            false => {
-                "SELECT name FROM sqlite_schema WHERE type IN ('table', 'view') ORDER BY name".to_owned()
             }
+            false => "SELECT name FROM sqlite_schema WHERE type IN ('table', 'view') ORDER BY name",
         }
     }
 

@@ -92,11 +92,12 @@ pub(crate) async fn run(arguments: UpArguments, session: &Session) -> Result<Exi
         sql: arguments.sql,
         stages: None,
     };
-    if !options.sql && options.settings.iter().any(|setting| setting.section() == "sql") {
+    if !options.keeps_tables() && options.settings.iter().any(|setting| setting.section() == "sql") {
         return Err(CommandFailure::usage(
             "--set sql.… is for the stage that keeps tables; start it with --sql",
         ));
     }
+    let keeps_tables = options.keeps_tables();
     let mut deployment = Deployment::prepare(options, session)?;
     console.say(format_args!("starting; logs are in {}", folder.join("logs").display()));
     let started = tokio::select! {
@@ -115,7 +116,7 @@ pub(crate) async fn run(arguments: UpArguments, session: &Session) -> Result<Exi
             console.say(format_args!("commands over HTTP: http://{address}/v1/commands"));
             console.say(format_args!("pages for a browser: http://{address}/"));
         }
-        if arguments.sql {
+        if keeps_tables {
             console.say("tables: `millstream sql`, as docs/guides/sql.md says");
         }
         shutdown.requested().await;

@@ -42,6 +42,9 @@ async fn a_command_is_a_row_of_a_table_and_of_a_configured_query() {
         ]
     );
 
+    let blanks = sql(&["--format", "csv", "--command", "SELECT 'a  ' AS text"]).await;
+    assert_eq!(blanks.stdout, "text\na  \n", "a value is written as it is");
+
     let refused = sql(&["--command", "DELETE FROM retail.till"]).await;
     assert_eq!(refused.code(), Some(64), "{refused:?}");
     let unknown = sql(&["--command", "SELECT stor FROM retail.till"]).await;
@@ -70,17 +73,19 @@ async fn a_command_is_a_row_of_a_table_and_of_a_configured_query() {
 async fn the_prompt_takes_statements_until_their_semicolon_and_goes_on_after_a_mistake() {
     let folder = fresh_folder();
     let (system, database) = with_a_sale(folder.path()).await;
-    let typed = format!(
-        "SELECT stor FROM retail.till;\n\\d\n\\d retail.till\n\\d retail.nothing\n{}\n;\n\\q\n",
-        TILLS.replace(", ", ",\n")
-    );
+    let typed =
+        format!("\\d\n\\d retail.till\n\n{}\n;\nSELECT 'not ended' AS last", TILLS.replace(", ", ",\n"));
     let answer = system.millstream_with_input(&["sql", "--database", &database], typed.as_bytes()).await;
     let answer = answer.expect_success("the prompt");
-    assert!(answer.stderr.contains("no such column: stor"), "{answer:?}");
-    assert!(answer.stderr.contains("there is no table retail.nothing"), "{answer:?}");
-    for shown in ["retail_till", "CREATE TABLE", "750"] {
+    for shown in ["retail_till", "CREATE TABLE", "750", "not ended"] {
         assert!(answer.stdout.contains(shown), "{shown}: {answer:?}");
     }
+    let typed = "\\d retail.nothing\nSELECT stor FROM retail.till;\nSELECT 'after all' AS last;\n\\q\nSELECT 'never';\n";
+    let answer = system.millstream_with_input(&["sql", "--database", &database], typed.as_bytes()).await;
+    assert_eq!(answer.code(), Some(64), "what failed is not lost at the end: {answer:?}");
+    assert!(answer.stderr.contains("there is no table retail.nothing"), "{answer:?}");
+    assert!(answer.stderr.contains("no such column: stor"), "{answer:?}");
+    assert!(answer.stdout.contains("after all") && !answer.stdout.contains("never"), "{answer:?}");
     system.stop().await;
 }
 

@@ -270,13 +270,16 @@ fn until_it_holds<T>(
         match attempt(lost) {
             Err(error) if error.is_lost() => {
                 if stop.is_cancelled() {
-                    tracing::error!(error = one_line(&error), "the database cannot be reached");
+                    tracing::error!(
+                        error = one_line(&error),
+                        "the process ends while the database cannot be used"
+                    );
                     return Err(DatabaseError::Stopped);
                 }
                 if !lost {
                     tracing::warn!(
                         error = one_line(&error),
-                        "the database cannot be reached; trying again until it can"
+                        "the database cannot be used now; trying again until it can"
                     );
                 }
                 lost = true;

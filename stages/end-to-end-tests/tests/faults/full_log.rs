@@ -31,6 +31,7 @@ use tokio::process::Command;
 
 /// Every write to it fails as on a full disk.
 const FULL: &str = "/dev/full";
+/// The stages that `up` starts without being asked for one.
 const STAGES: [&str; 5] = ["command-handler", "projector", "reporter", "process-manager", "gateway"];
 /// Nobody listens there.
 const NOWHERE: &str = "nats://127.0.0.1:1";
@@ -53,7 +54,7 @@ async fn exit_code(mut command: Command) -> Option<i32> {
 async fn a_stage_whose_log_takes_nothing_works_and_counts_the_lines() {
     let server = TestServer::start_provisioned().await;
     let folder = fresh_folder();
-    for stage in STAGES {
+    for stage in STAGES.into_iter().chain(["sql"]) {
         let mut stage =
             StageProcess::new(stage, "", &server.url(), folder.path()).logging_to(Path::new(FULL));
         stage.start_ready().await;
@@ -68,7 +69,7 @@ async fn a_stage_whose_log_takes_nothing_ends_with_its_own_code() {
     let unavailable = ["nats.url=nats://127.0.0.1:1", "nats.connect_timeout=1ms"];
     let wrong = ["nats.connect_timeout=soon"];
     let folder = fresh_folder();
-    for stage in STAGES {
+    for stage in STAGES.into_iter().chain(["sql"]) {
         for (settings, code) in [(&unavailable[..], ExitCode::Unavailable), (&wrong, ExitCode::Configuration)]
         {
             let mut command = program::command(binary(stage));

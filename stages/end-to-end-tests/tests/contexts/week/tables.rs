@@ -61,25 +61,24 @@ impl Tables {
 
     /// Kills one of them and starts it again; which one, `kills` says.
     pub(super) async fn kill(&mut self, kills: usize) {
-        match (&mut self.postgres, self.server.take(), kills % 3) {
-            (_, Some(mut server), 0) => {
-                let again = move || {
-                    server.kill();
-                    server.start_again();
-                    server
-                };
-                self.server = Some(tokio::task::spawn_blocking(again).await.unwrap());
-            }
-            (Some(stage), server, 1) => {
-                self.server = server;
-                stage.kill().await;
-                stage.start();
-            }
-            (_, server, _) => {
-                self.server = server;
-                self.sqlite.kill().await;
-                self.sqlite.start();
-            }
+        let is_turn_of = |place| kills % 3 == place;
+        if is_turn_of(0)
+            && let Some(mut server) = self.server.take()
+        {
+            let again = move || {
+                server.kill();
+                server.start_again();
+                server
+            };
+            self.server = Some(tokio::task::spawn_blocking(again).await.unwrap());
+        } else if is_turn_of(1)
+            && let Some(stage) = &mut self.postgres
+        {
+            stage.kill().await;
+            stage.start();
+        } else {
+            self.sqlite.kill().await;
+            self.sqlite.start();
         }
     }
 

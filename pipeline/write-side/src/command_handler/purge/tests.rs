@@ -38,6 +38,9 @@ const ALL: PurgeSettings =
 const YOUNG: PurgeSettings = PurgeSettings { commands_after: DAY, outcomes_after: DAY, ..NOTHING };
 const DAY: Option<Duration> = Some(Duration::from_secs(86_400));
 
+/// Longer than any stall of a machine whose disk is busy with other things.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 struct Running {
     shutdown: Shutdown,
     index: Arc<IdIndex>,
@@ -106,18 +109,10 @@ async fn deposit(broker: &NatsBroker, id: &str) -> Outcome {
     headers.insert(header::REPLY, inbox.as_str());
     headers.insert(header::COMMAND_ID, id);
     let context = async_nats::jetstream::new(client.clone());
-    let store = async || {
-        let subject = "cmd.bank.account.ada.deposit";
-        context.publish_with_headers(subject, headers.clone(), r#"{"amount":1}"#.into()).await?.await
-    };
-    let answer = async {
-        while let Err(refused) = store().await {
-            // On a busy machine a sender may be ahead of the purges: it repeats, as senders do.
-            assert!(refused.to_string().contains("maximum bytes exceeded"), "{id}: {refused}");
-        }
-        answers.next().await
-    };
-    let answer = tokio::time::timeout(Duration::from_secs(20), answer).await.expect(id).unwrap();
+    let subject = "cmd.bank.account.ada.deposit";
+    let stored = context.publish_with_headers(subject, headers, r#"{"amount":1}"#.into()).await.unwrap();
+    stored.await.expect(id);
+    let answer = tokio::time::timeout(PATIENCE, answers.next()).await.expect(id).unwrap();
     OutcomeReply::from_json(&serde_json::from_slice(&answer.payload).unwrap()).unwrap().outcome
 }
 
@@ -322,7 +317,7 @@ fn trouble_is_said_when_it_begins_and_when_it_ends() {
     assert_eq!(troubles.change(OUTCOMES, true), Some(true), "another stream is another trouble");
 }
 
-/// It goes on, since it purges while it works.
+/// It goes on and refuses nobody, since it purges while it works.
 #[tokio::test(flavor = "multi_thread")]
 async fn small_streams_take_many_times_what_they_hold() {
     let server = TestServer::start_provisioned().await;

@@ -1,4 +1,4 @@
-//! What `cargo demo` runs: builds every program of the workspace, then starts `millstream demo` with the same arguments.
+//! What `cargo demo` runs: builds `millstream`, which is every stage as well, then starts `millstream demo` with the same arguments.
 //!
 //! Deliberately absent: the demo itself, which is a command of `millstream`.
 
@@ -26,7 +26,17 @@ fn launch() -> Result<std::convert::Infallible, String> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../Cargo.toml");
     let mut build = Command::new(cargo);
-    build.args(["build", "--release", "--workspace", "--bins", "--manifest-path"]).arg(&workspace);
+    build
+        .args([
+            "build",
+            "--release",
+            "--package",
+            "millstream-reference",
+            "--bin",
+            "millstream",
+            "--manifest-path",
+        ])
+        .arg(&workspace);
     // What cargo says to this program about its own package. Build scripts of dependencies look at it, and would take the
     // change from a build outside for a reason to compile again all that needs TLS.
     for (name, _) in env::vars_os() {

@@ -5,25 +5,14 @@
 //! shows all figures so far and, line by line, what came since the sealed one. Only events seal, never a clock and never
 //! the edge of a batch: the same events always give the same revisions, to the byte.
 //!
-//! Tables of a report, here `store-daily`:
-//!
-//! | table | key | holds |
-//! |---|---|---|
-//! | `store-daily` | `<date>/<key>` | the current revision |
-//! | `store-daily.revisions` | `<date>/<key>#<revision>` | every revision; a sealed one is never written again |
-//! | `store-daily.differences` | `<date>/<key>#<revision>/<line>` | every posting since the revision before, from revision 2 |
-//! | `outbox` | [`OutboxKey`] | revisions that changed and are not yet published; transient, no part of a dump |
-//!
-//! Numbers in keys have six digits, so that keys sort. Deliberately absent: dates are not read as dates, keys not as
-//! keys; what they mean is the report's affair.
+//! The ledger is in `report/ledger.rs`, with the tables of a report and their keys. Deliberately absent: dates are not read as
+//! dates, keys not as keys; what they mean is the report's affair.
 
 mod ledger;
 mod revision;
 mod shapes;
 
-use std::{fmt, str::FromStr};
-
-pub use ledger::Ledger;
+pub use ledger::{Ledger, OUTBOX, OutboxKey, OutboxKeyError};
 pub use revision::{DIFFERENCES_IN_ROW_MAX, DifferenceLine, Figures, Revision, RevisionStatus};
 
 /// The texts of entries: short ones need no memory of their own, and copies of long ones share theirs.
@@ -32,10 +21,6 @@ pub use smol_str::SmolStr;
 use millstream_contract::commit::EventEnvelope;
 
 use crate::projection::{ProjectionError, Rows};
-
-/// The table from which changed revisions are published; each report has its own. A publisher takes rows out of it; a
-/// rebuild fills it again, and publishing a revision once more does no harm.
-pub const OUTBOX: &str = "outbox";
 
 /// What a column holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -197,58 +182,6 @@ pub trait Report: Send + Sync + 'static {
         envelope: &EventEnvelope<'_>,
         rows: &mut (dyn Rows + '_),
     ) -> Result<Vec<Entry>, ProjectionError>;
-}
-
-/// The key of a row of [`OUTBOX`]: `<context>/<report>/<date>/<key>#<revision>`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OutboxKey {
-    /// The context.
-    pub context: String,
-    /// The report's name.
-    pub report: String,
-    /// The business date.
-    pub date: String,
-    /// The key within the date.
-    pub key: String,
-    /// The revision.
-    pub revision: u32,
-}
-
-/// A text that is no [`OutboxKey`].
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is not a key of the outbox; expected <context>/<report>/<date>/<key>#<revision>")]
-pub struct OutboxKeyError {
-    text: String,
-}
-
-impl OutboxKey {
-    /// The subject under which the revision is published on REPORTS: `report.<context>.<report>.<key>.<date>`.
-    pub fn subject(&self) -> String {
-        format!("report.{}.{}.{}.{}", self.context, self.report, self.key, self.date)
-    }
-}
-
-impl fmt::Display for OutboxKey {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { context, report, date, key, revision } = self;
-        write!(formatter, "{context}/{report}/{date}/{key}#{revision:06}")
-    }
-}
-
-impl FromStr for OutboxKey {
-    type Err = OutboxKeyError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let error = || OutboxKeyError { text: text.to_owned() };
-        let (path, revision) = text.rsplit_once('#').ok_or_else(error)?;
-        let mut parts = path.split('/').map(str::to_owned);
-        let mut part = || parts.next().filter(|part| !part.is_empty()).ok_or_else(error);
-        let (context, report, date, key) = (part()?, part()?, part()?, part()?);
-        if parts.next().is_some() {
-            return Err(error());
-        }
-        Ok(Self { context, report, date, key, revision: revision.parse().map_err(|_| error())? })
-    }
 }
 
 #[cfg(test)]

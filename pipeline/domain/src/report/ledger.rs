@@ -1,15 +1,32 @@
 //! The book-keeping: applies a report's entries to its revisions.
+//!
+//! Tables of a report, here `store-daily`:
+//!
+//! | table | key | holds |
+//! |---|---|---|
+//! | `store-daily` | `<date>/<key>` | the current revision |
+//! | `store-daily.revisions` | `<date>/<key>#<revision>` | every revision; a sealed one is never written again |
+//! | `store-daily.differences` | `<date>/<key>#<revision>/<line>` | every posting since the revision before, from revision 2 |
+//! | `outbox` | [`OutboxKey`] | revisions that changed and are not yet published; transient, no part of a dump |
+//!
+//! Numbers in keys have six digits, so that keys sort.
+
+use std::{fmt, str::FromStr};
 
 use millstream_contract::commit::EventEnvelope;
 
 use super::{
-    DIFFERENCES_IN_ROW_MAX, DifferenceLine, Entry, OUTBOX, Posting, Report, Revision, RevisionStatus,
-    SmolStr, shapes::shapes_of,
+    DIFFERENCES_IN_ROW_MAX, DifferenceLine, Entry, Posting, Report, Revision, RevisionStatus, SmolStr,
+    shapes::shapes_of,
 };
 use crate::{
     content_digest::ContentDigest,
     projection::{DecodedRow, FoundRow, Projection, ProjectionError, RowShape, Rows},
 };
+
+/// The table from which changed revisions are published; each report has its own. A publisher takes rows out of it; a
+/// rebuild fills it again, and publishing a revision once more does no harm.
+pub const OUTBOX: &str = "outbox";
 
 /// Raised whenever the ledger writes rows in another form.
 const LEDGER_VERSION: u32 = 2;
@@ -244,6 +261,7 @@ impl<R: Report> Ledger<R> {
         let row = DecodedRow::new(revision);
         rows.put_decoded(tables.current, place, row.clone());
         rows.put_decoded(tables.revisions, &revision_key, row.clone());
+        // The key of an `OutboxKey`, put together without the texts that one would own: a row is written for nearly every event.
         rows.put_decoded(OUTBOX, &format!("{}/{}/{revision_key}", self.0.context(), tables.current), row);
     }
 
@@ -332,5 +350,57 @@ impl PostingDigest {
 
     fn chained(self) -> ContentDigest {
         ContentDigest::of_bytes(&self.0)
+    }
+}
+
+/// The key of a row of [`OUTBOX`]: `<context>/<report>/<date>/<key>#<revision>`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutboxKey {
+    /// The context.
+    pub context: String,
+    /// The report's name.
+    pub report: String,
+    /// The business date.
+    pub date: String,
+    /// The key within the date.
+    pub key: String,
+    /// The revision.
+    pub revision: u32,
+}
+
+/// A text that is no [`OutboxKey`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not a key of the outbox; expected <context>/<report>/<date>/<key>#<revision>")]
+pub struct OutboxKeyError {
+    text: String,
+}
+
+impl OutboxKey {
+    /// The subject under which the revision is published on REPORTS: `report.<context>.<report>.<key>.<date>`.
+    pub fn subject(&self) -> String {
+        format!("report.{}.{}.{}.{}", self.context, self.report, self.key, self.date)
+    }
+}
+
+impl fmt::Display for OutboxKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { context, report, date, key, revision } = self;
+        write!(formatter, "{context}/{report}/{date}/{key}#{revision:06}")
+    }
+}
+
+impl FromStr for OutboxKey {
+    type Err = OutboxKeyError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let error = || OutboxKeyError { text: text.to_owned() };
+        let (path, revision) = text.rsplit_once('#').ok_or_else(error)?;
+        let mut parts = path.split('/').map(str::to_owned);
+        let mut part = || parts.next().filter(|part| !part.is_empty()).ok_or_else(error);
+        let (context, report, date, key) = (part()?, part()?, part()?, part()?);
+        if parts.next().is_some() {
+            return Err(error());
+        }
+        Ok(Self { context, report, date, key, revision: revision.parse().map_err(|_| error())? })
     }
 }

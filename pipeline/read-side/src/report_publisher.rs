@@ -11,12 +11,11 @@
 //! only the newest state. A sealed revision waits for no interval, and takes the room of the state that it replaces when REPORTS is
 //! full.
 
-mod decision;
-mod outbox;
 mod subject;
 
 use std::{
     collections::{BTreeMap, HashMap},
+    ops::{Bound, ControlFlow},
     sync::{
         Mutex,
         atomic::{AtomicBool, Ordering},
@@ -24,18 +23,18 @@ use std::{
     time::Duration,
 };
 
-use millstream_contract::exit_code::{ExitCode, Failure};
-use millstream_domain::report::OUTBOX;
+use millstream_contract::{
+    exit_code::{ExitCode, Failure},
+    position::Position,
+};
+use millstream_domain::report::{OUTBOX, OutboxKey};
 use millstream_jetstream::broker::{Broker, BrokerError};
 use millstream_runtime::{file_work::end_of, health::ProgressWatch, metrics::Metrics};
-use millstream_store::read_store::{ProjectionId, ReadStore, StoreError, TableName};
+use millstream_store::read_store::{Direction, KeyRange, ProjectionId, ReadStore, StoreError, TableName};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::{
-    outbox::{Outbox, Wanted},
-    subject::Known,
-};
+use self::subject::{Known, Pending, Summary};
 use crate::{
     projection_runner::{ProjectionStatus, RemovalError, RowRemover, ViewDirectory, any_changed},
     read_side::file_failed,
@@ -50,6 +49,8 @@ pub const OPEN_INTERVAL_DEFAULT: Duration = Duration::from_secs(5);
 /// The part of a message's size that is kept free for headers, those of the append included. It is twice that of an answer
 /// (`query_service/view_query.rs`): who gets no answer can ask for less, but a revision that the server refuses is never published.
 const FRAME_BYTES: usize = 4_096;
+/// How many rows are looked at in one part, whether they are wanted or not.
+const ROWS_MAX: usize = 2_000;
 /// For how many subjects it is remembered what is known. When there are more, all are forgotten.
 const REMEMBERED_MAX: usize = 50_000;
 
@@ -299,15 +300,90 @@ impl<B: Broker> ReportPublisher<B> {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Which rows of an outbox are published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    All,
+    /// No states of open revisions, because their interval is not over.
+    NotOpen,
+    /// Only sealed revisions, because REPORTS is full.
+    Sealed,
+}
 
-    /// While REPORTS was full, the log had one ERROR a second.
-    #[test]
-    fn trouble_is_told_when_it_begins_changes_and_ends() {
-        let mut told = Told::default();
-        let passes = [None, Some("full"), Some("full"), Some("gone"), None, None];
-        assert_eq!(passes.map(|trouble| told.lacks(trouble)), [false, true, false, true, true, false]);
+/// An outbox, and what is wanted of it.
+struct Outbox {
+    store: ReadStore,
+    projection: ProjectionId,
+    table: TableName,
+    /// The stream to whose positions the rows belong.
+    stream: &'static str,
+    wanted: Wanted,
+    /// The largest body that is published as it is.
+    bytes_max: usize,
+}
+
+/// The rows that wait in a part of an outbox, as of one moment.
+struct Waiting {
+    /// The position of EVENTS up to which the rows count.
+    reached: Position,
+    /// The rows by subject, in the order of their revisions.
+    by_subject: BTreeMap<String, Vec<Pending>>,
+    /// Where the outbox goes on; `None` at its end.
+    after: Option<String>,
+    /// Whether rows were passed by that are not wanted.
+    passed_by: bool,
+}
+
+impl Wanted {
+    fn takes(self, summary: &Summary) -> bool {
+        match self {
+            Self::All => true,
+            Self::NotOpen => !summary.is_open(),
+            Self::Sealed => summary.is_sealed(),
+        }
     }
 }
+
+impl Outbox {
+    /// Reads the part behind a key, which blocks. `None` while the report has no checkpoint.
+    fn take(&self, after: Option<&str>) -> Result<Option<Waiting>, StoreError> {
+        let snapshot = self.store.snapshot()?;
+        let Some(checkpoint) = snapshot.checkpoint(&self.projection)? else { return Ok(None) };
+        let reached = Position::new(self.stream, checkpoint.generation, checkpoint.sequence);
+        let mut waiting = Waiting { reached, by_subject: BTreeMap::new(), after: None, passed_by: false };
+        let range =
+            KeyRange { lower: after.map_or(Bound::Unbounded, Bound::Excluded), upper: Bound::Unbounded };
+        let mut count = 0;
+        snapshot.visit(&self.table, range, Direction::Ascending, |key, value| {
+            self.take_row(key, value, &mut waiting);
+            count += 1;
+            if count < ROWS_MAX {
+                return ControlFlow::Continue(());
+            }
+            waiting.after = Some(key.to_owned());
+            ControlFlow::Break(())
+        })?;
+        Ok(Some(waiting))
+    }
+
+    fn take_row(&self, key: &str, value: &[u8], waiting: &mut Waiting) {
+        let parsed = match key.parse::<OutboxKey>() {
+            Ok(parsed) => parsed,
+            Err(error) => {
+                tracing::error!(projection = %self.projection, %error, "a row of the outbox is skipped");
+                return;
+            }
+        };
+        // Before anything is copied: most rows of most looks are not wanted.
+        let summary = Summary::of_row(&parsed, value);
+        if !self.wanted.takes(&summary) {
+            waiting.passed_by = true;
+            return;
+        }
+        let row = Pending::new(&parsed, summary, key, value, self.bytes_max);
+        waiting.by_subject.entry(parsed.subject()).or_default().push(row);
+    }
+}
+
+#[cfg(test)]
+mod tests;

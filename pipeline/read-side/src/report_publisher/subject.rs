@@ -1,10 +1,12 @@
-//! Publishes the revisions of one subject of REPORTS, in order, each with the expectation of the message before it.
+//! Publishes the revisions of one subject of REPORTS, in order, each with the expectation of the message before it. Whether a
+//! revision is to be published follows from the last message of its subject alone; that decision, [`decide`], is pure.
 
 use std::sync::{
     MutexGuard, PoisonError,
     atomic::{AtomicBool, Ordering},
 };
 
+use bytes::Bytes;
 use futures::{StreamExt, stream};
 use millstream_contract::{
     header,
@@ -12,14 +14,13 @@ use millstream_contract::{
     stored_message::{Headers, StoredMessage},
     stream_names::REPORTS,
 };
+use millstream_domain::report::{OutboxKey, RevisionStatus};
 use millstream_jetstream::broker::{AppendError, Broker, BrokerError, NewMessage};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 use tokio::time::{Duration, Instant};
 
-use super::{
-    ReportPublisher,
-    decision::{Decision, Pending, Published, decide},
-    outbox::Waiting,
-};
+use super::{ReportPublisher, Waiting};
 
 /// To how many subjects revisions are published at the same time.
 const SUBJECTS_AT_ONCE: usize = 64;
@@ -230,3 +231,137 @@ impl<B: Broker> ReportPublisher<B> {
         };
     }
 }
+
+/// The fields that distinguish the revisions of one subject. Bodies have more fields.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Summary {
+    revision: u32,
+    status: RevisionStatus,
+}
+
+impl Summary {
+    pub(super) fn is_sealed(&self) -> bool {
+        self.status == RevisionStatus::Sealed
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.status == RevisionStatus::Open
+    }
+
+    /// Which revision a row of an outbox has. One that does not say its status is published as it is; its key says the revision.
+    pub(super) fn of_row(key: &OutboxKey, row: &[u8]) -> Self {
+        let status =
+            serde_json::from_slice::<Self>(row).map_or(RevisionStatus::Open, |summary| summary.status);
+        Self { revision: key.revision, status }
+    }
+
+    /// The body of a revision that no message can hold: which one it is, and its size.
+    fn too_large(&self, bytes: usize, bytes_max: usize) -> Bytes {
+        let Self { revision, status } = self;
+        let too_large = json!({ "bytes": bytes, "bytes_max": bytes_max });
+        json!({ "revision": revision, "status": status, "too_large": too_large }).to_string().into()
+    }
+}
+
+/// A row of an outbox.
+#[derive(Debug, Clone)]
+pub(super) struct Pending {
+    key: String,
+    value: Vec<u8>,
+    /// What is published: the row, or a mark in place of one that no message can hold.
+    body: Bytes,
+    report: String,
+    summary: Summary,
+}
+
+impl Pending {
+    pub(super) fn new(
+        parsed: &OutboxKey,
+        summary: Summary,
+        key: &str,
+        value: &[u8],
+        bytes_max: usize,
+    ) -> Self {
+        let body = match value.len() <= bytes_max {
+            true => Bytes::copy_from_slice(value),
+            false => summary.too_large(value.len(), bytes_max),
+        };
+        Self { key: key.to_owned(), value: value.to_vec(), body, report: parsed.report.clone(), summary }
+    }
+
+    /// The row as the last message of its subject, once REPORTS has stored it.
+    fn published(&self, reached: &Position, sequence: u64) -> Published {
+        Published {
+            sequence,
+            position: Some(reached.clone()),
+            summary: Some(self.summary.clone()),
+            body: self.body.clone(),
+        }
+    }
+}
+
+/// The last message of a subject.
+#[derive(Debug, Clone)]
+struct Published {
+    sequence: u64,
+    /// The position of EVENTS that its report had reached.
+    position: Option<Position>,
+    summary: Option<Summary>,
+    body: Bytes,
+}
+
+impl Published {
+    fn from_stored(message: &StoredMessage) -> Self {
+        Self {
+            sequence: message.sequence,
+            position: message.headers.get(header::POSITION).and_then(|text| text.parse().ok()),
+            summary: serde_json::from_slice(&message.payload).ok(),
+            body: message.payload.clone(),
+        }
+    }
+
+    /// Whether it is a state that has not been sealed. When a later one is published, nobody needs it any more.
+    fn is_passing(&self) -> bool {
+        self.summary.as_ref().is_some_and(|summary| !summary.is_sealed())
+    }
+}
+
+/// What to do with a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Decision {
+    /// Append it.
+    Publish,
+    /// Remove it: it, or a later revision, has been published.
+    Done,
+    /// Wait until its report has caught up with what was published, as after a rebuild or behind another reporter.
+    Later,
+}
+
+/// Decides about a row that was read from its outbox when its report had reached `reached`.
+fn decide(reached: &Position, row: &Pending, last: Option<&Published>) -> Decision {
+    let Some(last) = last else {
+        // A revision that was never published need not be withdrawn.
+        return match row.summary.status {
+            RevisionStatus::Withdrawn => Decision::Done,
+            _ => Decision::Publish,
+        };
+    };
+    if last.body == row.body {
+        return Decision::Done;
+    }
+    let (Some(position), Some(summary)) = (&last.position, &last.summary) else { return Decision::Publish };
+    if position.stream != reached.stream || position.generation != reached.generation {
+        // It was published from a stream that has been made again since, so it says nothing about this one.
+        return Decision::Publish;
+    }
+    if summary.revision > row.summary.revision {
+        return Decision::Done;
+    }
+    if position.sequence > reached.sequence {
+        return Decision::Later;
+    }
+    Decision::Publish
+}
+
+#[cfg(test)]
+mod tests;

@@ -2,9 +2,10 @@
 //! stream turns out to be another one than before.
 //!
 //! Projections that are far behind the others, such as one that is built anew, have a second reader until they have caught up, so
-//! that the others go on with the stream's end ([`super::lane`]).
+//! that the others go on with the stream's end ([`super::lane`]). How the checkpoints are checked and the lanes assigned is in
+//! `source/judging.rs`.
 
-mod reading;
+mod judging;
 
 use std::{
     sync::{
@@ -15,30 +16,34 @@ use std::{
 };
 
 use futures::future::join_all;
+use millstream_contract::{stored_message::StoredMessage, stream_names::OUTCOMES};
 use millstream_jetstream::{
-    broker::{Broker, BrokerError, ReadError, StreamReader, StreamState},
-    retry::LossDoubt,
+    broker::{Broker, BrokerError, ReadError, ReaderConfig, StreamReader, StreamState},
     set_aside::is_set_aside,
 };
-use millstream_store::read_store::{ProjectionId, ReadStore};
+use millstream_runtime::stage_needs::consumer_behind;
+use millstream_store::read_store::ReadStore;
 use tokio::{
-    sync::{Semaphore, mpsc, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     time::{Interval, MissedTickBehavior},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    RunnerConfig, RunnerError,
-    checkpoint_check::{Verdict, verify},
+    MEMORY_UNIT, MEMORY_UNITS_BEHIND_MAX, MEMORY_UNITS_MAX, RunnerConfig, RunnerError,
+    decoding::{Item, ItemSorter, Reach},
     follower::RowFollower,
     lane::{ByLane, Lane},
-    projection_set::{Member, ProjectionSet},
+    projection_set::ProjectionSet,
     status::StatusBoard,
-    writer::{Start, WriterTask},
+    writer::{Messages, WriterTask},
 };
 
 /// The pause before a question that got no answer is asked again.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
+
+/// The approximate memory of a message besides its payload: subject, headers, and what it decodes to.
+const MESSAGE_OVERHEAD: usize = 1024;
 
 /// Which stream to read, under which name, and for which projections.
 pub(super) struct SourceConfig {
@@ -125,81 +130,13 @@ impl<B: Broker> Source<B> {
         // The barrier waits until everything that was read before is applied, so that the checkpoints in the file are current.
         self.tell(|done| WriterTask::Barrier { done }).await;
         let (state, mut starts) = self.judge_beyond_doubt().await?;
-        for start in &starts {
-            if let Some(member) = self.set.members.get(start.member) {
-                announce(self.config.stream, &member.id, &start.verdict);
-            }
-        }
+        self.announce(&starts);
         let lanes = self.assign_lanes(&mut starts);
         let stream = self.config.stream;
         self.tell(|done| WriterTask::Start { stream, starts, done }).await;
         self.look(&state);
         self.begun = true;
         Ok((state, lanes))
-    }
-
-    /// Puts what is far behind the furthest projection into the second lane. Projections that stay halted are not waited for.
-    fn assign_lanes(&self, starts: &mut [Start]) -> ByLane<Vec<usize>> {
-        let distance = self.config.runner.distance();
-        let goes_on = |start: &Start| {
-            start.goes_on || start.verdict.is_rebuild() || !self.statuses.is_halted(start.member)
-        };
-        let going = starts.iter().filter(|start| goes_on(start));
-        let furthest = going.map(|start| start.verdict.sequence()).max().unwrap_or(0);
-        let mut lanes: ByLane<Vec<usize>> = ByLane::default();
-        for start in starts {
-            if goes_on(start) {
-                start.lane = distance.lane(start.verdict.sequence(), furthest);
-            }
-            lanes.of_mut(start.lane).push(start.member);
-        }
-        if !lanes.behind.is_empty() {
-            let projections = lanes.behind.iter().filter_map(|member| self.set.members.get(*member));
-            let projections: Vec<_> = projections.map(|member| member.id.as_str()).collect();
-            tracing::info!(
-                stream = self.config.stream,
-                ?projections,
-                furthest,
-                "catching up beside the others"
-            );
-        }
-        lanes
-    }
-
-    /// Judges until a loss that the server tells of is to be believed: a rebuild is expensive.
-    async fn judge_beyond_doubt(&self) -> Result<(StreamState, Vec<Start>), RunnerError> {
-        let mut doubt = LossDoubt::default();
-        loop {
-            let (state, starts) = self.judge().await?;
-            if !starts.iter().any(|start| start.verdict.finds_loss()) || doubt.believes() {
-                return Ok((state, starts));
-            }
-            tokio::time::sleep(RETRY_PAUSE).await;
-        }
-    }
-
-    async fn judge(&self) -> Result<(StreamState, Vec<Start>), RunnerError> {
-        let stream = self.config.stream;
-        let state = self.patiently(|| self.broker.state(stream)).await?;
-        let mut starts = Vec::new();
-        for (index, member) in self.each_member() {
-            let found = self.store.snapshot()?.checkpoint(&member.id)?;
-            let verdict = self
-                .patiently(|| verify(&self.broker, stream, &state, member.version, found.clone()))
-                .await?;
-            let goes_on = self.may_go_on(index).await?;
-            let follower_belongs = self.follower_belongs(member, &state).await?;
-            starts.push(Start { member: index, verdict, goes_on, lane: Lane::Ahead, follower_belongs });
-        }
-        Ok((state, starts))
-    }
-
-    /// Whether the checkpoint of whoever keeps the rows of a projection elsewhere belongs to the stream as it is now.
-    async fn follower_belongs(&self, member: &Member, state: &StreamState) -> Result<bool, RunnerError> {
-        let found = self.config.follower.as_ref().and_then(|follower| follower.checkpoint(&member.id));
-        let Some(found) = found else { return Ok(false) };
-        let verify = || verify(&self.broker, self.config.stream, state, member.version, Some(found.clone()));
-        Ok(!self.patiently(verify).await?.is_rebuild())
     }
 
     /// Sends work to the writer and waits until it is done. If the writer has ended, this waits for ever; `run` then ends because
@@ -240,6 +177,115 @@ impl<B: Broker> Source<B> {
             join_all(closing).await;
         }
         Ok(ended)
+    }
+
+    /// Opens the reader of a lane and hands over what it reads. So no lane waits for the other one's reader. The wait for a batch is
+    /// never cancelled while reading goes on: by the length of that wait the reader notices that the server has fallen silent.
+    async fn feed(
+        &self,
+        lane: Lane,
+        members: &[usize],
+        reader: &mut Option<B::Reader>,
+    ) -> Result<Ended, RunnerError> {
+        let Some(after) = self.earliest(members) else {
+            if members.is_empty() {
+                self.remove_consumer(lane).await;
+            }
+            return std::future::pending().await;
+        };
+        let reader = match self.open(lane, after).await {
+            Ok(opened) => reader.insert(opened),
+            Err(error) => return Ok(self.doubt(error)?),
+        };
+        let mut sorter = ItemSorter::new(self.config.stream, members);
+        loop {
+            match reader.next_batch(self.config.runner.read_max()).await {
+                Ok(messages) => {
+                    let memory = self.reserve(lane, &messages).await;
+                    let items = self.items(&mut sorter, messages).await?;
+                    if self.hand_over(lane, items, memory).await.is_err() {
+                        return Ok(Ended::Stop);
+                    }
+                }
+                Err(error) => return Ok(self.doubt(error)?),
+            }
+        }
+    }
+
+    /// Removes the consumer of a lane that feeds nobody. A process that was killed while it caught up has left one, and the lag of
+    /// that would grow for ever.
+    async fn remove_consumer(&self, lane: Lane) {
+        let (stream, consumer) = (self.config.stream, self.consumer(lane));
+        if let Err(error) = self.broker.remove_consumer(stream, &consumer).await {
+            tracing::debug!(stream, consumer, %error, "a consumer that nobody reads may stay");
+        }
+    }
+
+    fn consumer(&self, lane: Lane) -> String {
+        match lane {
+            Lane::Ahead => self.config.consumer.clone(),
+            Lane::Behind => consumer_behind(&self.config.consumer),
+        }
+    }
+
+    async fn open(&self, lane: Lane, after: u64) -> Result<B::Reader, ReadError> {
+        let config = ReaderConfig {
+            stream: self.config.stream.to_owned(),
+            name: self.consumer(lane),
+            description: self.config.runner.description.clone(),
+            after,
+            filters: Vec::new(),
+            replace_live: false,
+        };
+        Box::pin(self.broker.read(config)).await
+    }
+
+    async fn hand_over(
+        &self,
+        lane: Lane,
+        items: Vec<Item>,
+        memory: Option<OwnedSemaphorePermit>,
+    ) -> Result<(), mpsc::error::SendError<WriterTask>> {
+        let stream_end = self.stream_end.load(Ordering::Relaxed);
+        let messages = Messages { lane, items, memory, stream_end };
+        let work = match self.config.stream {
+            OUTCOMES => WriterTask::Records(messages),
+            _ => WriterTask::Commits(messages),
+        };
+        self.inbox.send(work).await
+    }
+
+    /// The messages decoded; what is no commit and was set aside is passed over.
+    async fn items(
+        &self,
+        sorter: &mut ItemSorter,
+        messages: Vec<StoredMessage>,
+    ) -> Result<Vec<Item>, RunnerError> {
+        let item = |message| sorter.item(&self.set.members, message);
+        let mut items: Vec<Item> = messages.into_iter().map(item).collect();
+        let mut reach = Reach::new(&self.statuses);
+        for item in &mut items {
+            if !reach.covers(item) {
+                continue;
+            }
+            match self.patiently(|| is_set_aside(&self.broker, &item.message)).await? {
+                true => item.pass_over(),
+                false => reach.ends_at(item),
+            }
+        }
+        Ok(items)
+    }
+
+    /// Waits until the messages fit into the memory for what waits for the writer. This is what slows reading down when applying
+    /// is slower.
+    async fn reserve(&self, lane: Lane, messages: &[StoredMessage]) -> Option<OwnedSemaphorePermit> {
+        let bytes: usize = messages.iter().map(|message| message.payload.len() + MESSAGE_OVERHEAD).sum();
+        let units = u32::try_from(bytes.div_ceil(MEMORY_UNIT)).unwrap_or(u32::MAX);
+        let (memory, units) = match lane {
+            Lane::Ahead => (&self.memory.ahead, units.min(MEMORY_UNITS_MAX)),
+            Lane::Behind => (&self.memory.behind, units.min(MEMORY_UNITS_BEHIND_MAX)),
+        };
+        Arc::clone(memory).acquire_many_owned(units).await.ok()
     }
 
     /// Watches the stream and the lanes while they are read, and ends when the checkpoints must be checked again.
@@ -398,32 +444,5 @@ impl<B: Broker> Source<B> {
             }
             tokio::time::sleep(RETRY_PAUSE).await;
         }
-    }
-
-    fn each_member(&self) -> impl Iterator<Item = (usize, &Member)> {
-        self.members.iter().filter_map(|index| Some((*index, self.set.members.get(*index)?)))
-    }
-}
-
-fn announce(stream: &str, projection: &ProjectionId, verdict: &Verdict) {
-    match verdict {
-        Verdict::Resume { missed: Some(missed), checkpoint } => tracing::warn!(
-            %projection, stream, sequence = checkpoint.sequence, missed,
-            "messages were purged before this projection had read them; its rows lack them"
-        ),
-        Verdict::Resume { missed: None, checkpoint } => {
-            tracing::info!(%projection, stream, sequence = checkpoint.sequence, "projection resumes");
-        }
-        Verdict::Rebuild { reason, checkpoint } if reason.names_loss() => tracing::error!(
-            %projection, stream, %reason, through = checkpoint.complete_from,
-            "the server does not hold what this projection had applied; its rows are discarded and built anew from what there is"
-        ),
-        Verdict::Rebuild { reason, checkpoint } if checkpoint.complete_from == 0 => {
-            tracing::info!(%projection, stream, %reason, "building a projection");
-        }
-        Verdict::Rebuild { reason, checkpoint } => tracing::warn!(
-            %projection, stream, %reason, through = checkpoint.complete_from,
-            "building a projection anew from the first message"
-        ),
     }
 }

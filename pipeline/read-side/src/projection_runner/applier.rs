@@ -2,6 +2,7 @@
 //!
 //! While a large batch is being written, the next one may already be applied on top of it in memory. But others learn of a batch
 //! only once it is written, so that no query sees what a failed write would take back.
+//! What it means to apply a batch in memory is in `applier/batch_part.rs`.
 
 mod batch_part;
 
@@ -10,11 +11,11 @@ use std::{sync::Arc, thread::JoinHandle, time::Duration};
 use millstream_runtime::metrics::{Metrics, StoreMetrics};
 use millstream_store::{
     parallel::Cores,
-    read_store::{Changes, Checkpoint, Durability, ReadStore, StoreError, Uncommitted},
+    read_store::{Checkpoint, Durability, ReadStore, StoreError, Uncommitted},
 };
 use tokio::time::Instant;
 
-use self::batch_part::{BatchPart, Progress, advance};
+use self::batch_part::Applied;
 use super::{
     changed_rows::ChangedRows,
     decoding::Item,
@@ -66,16 +67,6 @@ impl Batch {
     pub(super) fn is_large(&self) -> bool {
         self.messages() >= MESSAGES_FOR_CORES
     }
-
-    /// The messages of a projection's lane after its checkpoint. Only messages at or below the checkpoint may be skipped.
-    fn unseen(&self, member: &Member, lane: Lane, checkpoint: &Checkpoint) -> &[Item] {
-        let items = match member.input {
-            Input::Events(_) => self.commits.of(lane),
-            Input::Outcomes(_) => self.records.of(lane),
-        };
-        let seen = items.partition_point(|item| item.message.sequence <= checkpoint.sequence);
-        items.get(seen..).unwrap_or_default()
-    }
 }
 
 /// Projections, their checkpoints, and the file.
@@ -96,13 +87,6 @@ pub(super) struct Applier {
     follower: Option<Arc<dyn RowFollower>>,
     /// How long the last synced commit took.
     sync_took: Duration,
-}
-
-/// A batch that is applied in memory, and not told to others yet.
-struct Applied {
-    changes: Arc<Uncommitted>,
-    reached: Vec<(usize, Checkpoint)>,
-    halts: Vec<(usize, Halt)>,
 }
 
 /// A batch that another thread is writing to the file.
@@ -274,35 +258,6 @@ impl Applier {
         Ok(())
     }
 
-    /// Applies a batch in memory, over the batch that is being written. It changes nothing except the checkpoints after which the
-    /// next batch begins.
-    fn apply_over(&mut self, batch: &Batch) -> Result<Applied, StoreError> {
-        let snapshot = self.store.snapshot()?;
-        let beneath = self.writing.as_ref().map(|writing| Arc::clone(&writing.applied.changes));
-        let batch_parts: Vec<BatchPart<'_>> = (0..)
-            .zip(&self.set.members)
-            .filter_map(|(index, each)| self.batch_part(index, each, batch))
-            .collect();
-        let cores = self.cores.when(batch.is_large());
-        let advanced = cores.each(batch_parts, |batch_part| {
-            (batch_part.index, batch_part.member, advance(&snapshot, beneath.as_deref(), &batch_part))
-        });
-        let mut changes = Vec::with_capacity(advanced.len());
-        let mut reached = Vec::new();
-        let mut halts = Vec::new();
-        for (member, each, progress) in advanced {
-            let Progress { rows, checkpoint, halt } = progress?;
-            reached.extend(checkpoint.clone().map(|checkpoint| (member, checkpoint)));
-            halts.extend(halt.map(|halt| (member, halt)));
-            changes.push(Changes { projection: each.id.clone(), rows, checkpoint });
-        }
-        let changes = Arc::new(Uncommitted::new(changes));
-        for (member, checkpoint) in &reached {
-            self.begins_behind(*member, checkpoint.clone());
-        }
-        Ok(Applied { changes, reached, halts })
-    }
-
     fn tell(&self, applied: Applied) {
         let mut built = Vec::new();
         for (member, checkpoint) in &applied.reached {
@@ -317,18 +272,6 @@ impl Applier {
         for (member, halt) in applied.halts {
             self.halt(member, halt);
         }
-    }
-
-    /// The part of a batch that is for one projection, if there is any.
-    fn batch_part<'a>(&'a self, index: usize, member: &'a Member, batch: &'a Batch) -> Option<BatchPart<'a>> {
-        let checkpoint = self.checkpoints.get(index)?.as_ref()?;
-        let lane = *self.lanes.get(index)?;
-        let removals: Vec<&Removal> =
-            batch.removals.iter().filter(|removal| removal.member == index).collect();
-        let halted = self.statuses.is_halted(index);
-        let items = if halted { &[] } else { batch.unseen(member, lane, checkpoint) };
-        let anything = !removals.is_empty() || !items.is_empty();
-        anything.then_some(BatchPart { index, member, checkpoint, removals, items })
     }
 
     fn halt(&self, member: usize, halt: Halt) {

@@ -1,6 +1,7 @@
-//! One projection's part of a batch: which rows it changes, how far it comes, and why it halts if it does.
+//! A batch, applied in memory: for each projection its part of it, which rows that changes, how far the projection comes, and why it
+//! halts if it does.
 
-use std::panic::AssertUnwindSafe;
+use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use millstream_contract::{
     error_text::{one_line, panic_text},
@@ -8,35 +9,98 @@ use millstream_contract::{
     set_aside::way_out,
 };
 use millstream_domain::projection::{OutcomeProjection, ProjectionError, Rows};
-use millstream_store::read_store::{Checkpoint, ProjectionRows, Snapshot, StoreError, Uncommitted};
+use millstream_store::read_store::{Changes, Checkpoint, ProjectionRows, Snapshot, StoreError, Uncommitted};
 
 use super::{
     super::{
         decoding::{Content, Item},
+        lane::Lane,
         projection_set::{Input, Member},
         status::Halt,
     },
-    Removal,
+    Applier, Batch, Removal,
 };
 
+/// A batch that is applied in memory, and not told to others yet.
+pub(super) struct Applied {
+    pub(super) changes: Arc<Uncommitted>,
+    pub(super) reached: Vec<(usize, Checkpoint)>,
+    pub(super) halts: Vec<(usize, Halt)>,
+}
+
 /// What one projection of the set has to apply.
-pub(super) struct BatchPart<'a> {
-    pub(super) index: usize,
-    pub(super) member: &'a Member,
-    pub(super) checkpoint: &'a Checkpoint,
-    pub(super) removals: Vec<&'a Removal>,
-    pub(super) items: &'a [Item],
+struct BatchPart<'a> {
+    index: usize,
+    member: &'a Member,
+    checkpoint: &'a Checkpoint,
+    removals: Vec<&'a Removal>,
+    items: &'a [Item],
 }
 
 /// How far one projection has come in a batch.
-pub(super) struct Progress<'s> {
-    pub(super) rows: ProjectionRows<'s>,
-    pub(super) checkpoint: Option<Checkpoint>,
-    pub(super) halt: Option<Halt>,
+struct Progress<'s> {
+    rows: ProjectionRows<'s>,
+    checkpoint: Option<Checkpoint>,
+    halt: Option<Halt>,
+}
+
+impl Applier {
+    /// Applies a batch in memory, over the batch that is being written. It changes nothing except the checkpoints after which the
+    /// next batch begins.
+    pub(super) fn apply_over(&mut self, batch: &Batch) -> Result<Applied, StoreError> {
+        let snapshot = self.store.snapshot()?;
+        let beneath = self.writing.as_ref().map(|writing| Arc::clone(&writing.applied.changes));
+        let batch_parts: Vec<BatchPart<'_>> = (0..)
+            .zip(&self.set.members)
+            .filter_map(|(index, each)| self.batch_part(index, each, batch))
+            .collect();
+        let cores = self.cores.when(batch.is_large());
+        let advanced = cores.each(batch_parts, |batch_part| {
+            (batch_part.index, batch_part.member, advance(&snapshot, beneath.as_deref(), &batch_part))
+        });
+        let mut changes = Vec::with_capacity(advanced.len());
+        let mut reached = Vec::new();
+        let mut halts = Vec::new();
+        for (member, each, progress) in advanced {
+            let Progress { rows, checkpoint, halt } = progress?;
+            reached.extend(checkpoint.clone().map(|checkpoint| (member, checkpoint)));
+            halts.extend(halt.map(|halt| (member, halt)));
+            changes.push(Changes { projection: each.id.clone(), rows, checkpoint });
+        }
+        let changes = Arc::new(Uncommitted::new(changes));
+        for (member, checkpoint) in &reached {
+            self.begins_behind(*member, checkpoint.clone());
+        }
+        Ok(Applied { changes, reached, halts })
+    }
+
+    /// The part of a batch that is for one projection, if there is any.
+    fn batch_part<'a>(&'a self, index: usize, member: &'a Member, batch: &'a Batch) -> Option<BatchPart<'a>> {
+        let checkpoint = self.checkpoints.get(index)?.as_ref()?;
+        let lane = *self.lanes.get(index)?;
+        let removals: Vec<&Removal> =
+            batch.removals.iter().filter(|removal| removal.member == index).collect();
+        let halted = self.statuses.is_halted(index);
+        let items = if halted { &[] } else { batch.unseen(member, lane, checkpoint) };
+        let anything = !removals.is_empty() || !items.is_empty();
+        anything.then_some(BatchPart { index, member, checkpoint, removals, items })
+    }
+}
+
+impl Batch {
+    /// The messages of a projection's lane after its checkpoint. Only messages at or below the checkpoint may be skipped.
+    fn unseen(&self, member: &Member, lane: Lane, checkpoint: &Checkpoint) -> &[Item] {
+        let items = match member.input {
+            Input::Events(_) => self.commits.of(lane),
+            Input::Outcomes(_) => self.records.of(lane),
+        };
+        let seen = items.partition_point(|item| item.message.sequence <= checkpoint.sequence);
+        items.get(seen..).unwrap_or_default()
+    }
 }
 
 /// Applies `items` to one projection. If a message fails, the projection halts before it; what came before is kept.
-pub(super) fn advance<'s>(
+fn advance<'s>(
     snapshot: &'s Snapshot,
     beneath: Option<&'s Uncommitted>,
     batch_part: &BatchPart<'_>,

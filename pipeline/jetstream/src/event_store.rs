@@ -1,13 +1,12 @@
-//! The event store: EVENTS as one history an aggregate. Append with expectation; load. Reading in order is
-//! [`crate::stream_reader`]'s.
+//! The event store: EVENTS as one history of each aggregate, read page by page, forwards or backwards. Deliberately absent: what a
+//! message of EVENTS looks like is the write side's affair, and reading all of EVENTS in order is [`crate::stream_reader`]'s.
 
-use bytes::Bytes;
 use millstream_contract::{
-    commit::{Commit, CommitError, StoredCommit},
+    commit::{CommitError, StoredCommit},
     error_text::one_line,
     header,
     set_aside::way_out,
-    stored_message::{Headers, StoredMessage},
+    stored_message::StoredMessage,
     stream_names::EVENTS,
     subject::StreamId,
 };
@@ -39,52 +38,6 @@ pub struct NoCommit {
     source: CommitError,
 }
 
-/// A commit ready to append.
-#[derive(Debug, Clone)]
-pub struct NewCommit {
-    /// The aggregate.
-    pub stream_id: StreamId,
-    /// Sequence of the aggregate's last commit; 0 for none.
-    pub expected_last: u64,
-    /// What to append.
-    pub commit: Commit,
-    /// [`Commit::encode`] of it.
-    pub body: Bytes,
-}
-
-impl NewCommit {
-    /// Encodes `commit`.
-    pub fn new(stream_id: StreamId, expected_last: u64, commit: Commit) -> Self {
-        let body = commit.encode().into();
-        Self { stream_id, expected_last, commit, body }
-    }
-
-    /// The message to store.
-    pub fn message(&self) -> NewMessage {
-        let mut headers = Headers::new();
-        if !self.commit.events.is_empty() {
-            headers.push(header::EVENT_TYPES, event_types(&self.commit));
-        }
-        NewMessage {
-            subject: self.stream_id.event_subject(),
-            expected_last: Some(self.expected_last),
-            headers,
-            payload: self.body.clone(),
-        }
-    }
-}
-
-/// Distinct event types of a commit, in order of appearance; the list is for people and stays short.
-fn event_types(commit: &Commit) -> String {
-    let mut types: Vec<&str> = Vec::new();
-    for event in &commit.events {
-        if !types.contains(&&*event.event_type) {
-            types.push(&event.event_type);
-        }
-    }
-    types.join(",")
-}
-
 /// Appends to and loads from EVENTS.
 #[derive(Debug, Clone)]
 pub struct EventStore<B> {
@@ -97,25 +50,22 @@ impl<B: Broker> EventStore<B> {
         Self { broker }
     }
 
-    /// Appends one commit.
+    /// Appends a message with one commit.
     ///
     /// # Errors
     /// [`AppendError`]; after a conflict or an unclear answer the aggregate's history tells what is true.
-    pub async fn append(&self, commit: &NewCommit) -> Result<Appended, AppendError> {
-        self.broker.append(EVENTS, commit.message()).await
+    pub async fn append(&self, commit: NewMessage) -> Result<Appended, AppendError> {
+        self.broker.append(EVENTS, commit).await
     }
 
-    /// Appends the commits of several aggregates, all of them or none, at adjacent sequences; the answer is the last one's.
+    /// Appends the messages with the commits of several aggregates, all of them or none, at adjacent sequences; the answer is the last one's.
     ///
     /// # Errors
     /// As [`EventStore::append`].
-    pub async fn append_together(&self, commits: &[NewCommit]) -> Result<Appended, AppendError> {
-        match commits {
-            [commit] => self.append(commit).await,
-            commits => {
-                let messages = commits.iter().map(NewCommit::message).collect();
-                self.broker.append_atomically(EVENTS, messages).await
-            }
+    pub async fn append_together(&self, commits: Vec<NewMessage>) -> Result<Appended, AppendError> {
+        match <[NewMessage; 1]>::try_from(commits) {
+            Ok([commit]) => self.append(commit).await,
+            Err(commits) => self.broker.append_atomically(EVENTS, commits).await,
         }
     }
 
@@ -271,7 +221,10 @@ impl<B: Broker> History<B> {
 
 #[cfg(test)]
 mod tests {
-    use millstream_contract::commit::{CommittedCommand, RecordedEvent};
+    use millstream_contract::{
+        commit::{Commit, CommittedCommand, RecordedEvent},
+        stored_message::Headers,
+    };
 
     use super::*;
     use crate::testing::test_server::TestServer;
@@ -294,6 +247,15 @@ mod tests {
             commands: vec![command],
             events: vec![event; events],
             previous: None,
+        }
+    }
+
+    fn new(stream_id: &StreamId, expected_last: u64, commit: &Commit) -> NewMessage {
+        NewMessage {
+            subject: stream_id.event_subject(),
+            expected_last: Some(expected_last),
+            headers: Headers::new(),
+            payload: commit.encode().into(),
         }
     }
 
@@ -321,12 +283,11 @@ mod tests {
         let store = EventStore::new(broker.clone());
         let [own, other] = ["own", "other"].map(|id| StreamId::new("a", "b", id).unwrap());
         // Sequences 1, 3 and 5 are of one aggregate, of two events each; 2 and 4 of another, appended together with its neighbour.
-        store.append(&NewCommit::new(own.clone(), 0, commit(1, 2))).await.unwrap();
-        let together =
-            [NewCommit::new(other.clone(), 0, commit(1, 1)), NewCommit::new(own.clone(), 1, commit(3, 2))];
-        store.append_together(&together).await.unwrap();
-        store.append(&NewCommit::new(other.clone(), 2, commit(2, 1))).await.unwrap();
-        store.append(&NewCommit::new(own.clone(), 3, commit(5, 2))).await.unwrap();
+        store.append(new(&own, 0, &commit(1, 2))).await.unwrap();
+        let together = [new(&other, 0, &commit(1, 1)), new(&own, 1, &commit(3, 2))];
+        store.append_together(together.into()).await.unwrap();
+        store.append(new(&other, 2, &commit(2, 1))).await.unwrap();
+        store.append(new(&own, 3, &commit(5, 2))).await.unwrap();
         assert_eq!(pages(&store, &own, 3, 10_000).await, [vec![5, 3], vec![1]]);
         assert_eq!(pages(&store, &own, 1, 10_000).await, [vec![5], vec![3], vec![1]]);
         assert_eq!(pages(&store, &own, 100, 10_000).await, [vec![5, 3, 1]]);

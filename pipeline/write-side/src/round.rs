@@ -16,16 +16,21 @@ pub use partners::{
 };
 pub use prepare::{DecodedCommand, InternalCommands, PreparedCommand, Work, cut_round, prepare};
 
+use bytes::Bytes;
 use millstream_contract::{
     command::CommandEnvelope,
     commit::{Commit, CommittedCommand, RecordedEvent, timestamp_to_nanoseconds},
     error_text::bounded,
+    header,
     outcome::Outcome,
+    stored_message::Headers,
+    subject::StreamId,
     version_conflict,
 };
 use millstream_domain::decider::{
     AggregateType, AnyCommand, DecisionContext, DecisionError, NewEvent, Rejection,
 };
+use millstream_jetstream::broker::NewMessage;
 
 use crate::aggregate_state::AggregateState;
 
@@ -287,4 +292,50 @@ impl CommitDraft {
             previous: self.previous,
         }
     }
+}
+
+/// A commit ready to append.
+#[derive(Debug, Clone)]
+pub struct NewCommit {
+    /// The aggregate.
+    pub stream_id: StreamId,
+    /// Sequence of the aggregate's last commit; 0 for none.
+    pub expected_last: u64,
+    /// What to append.
+    pub commit: Commit,
+    /// [`Commit::encode`] of it.
+    pub body: Bytes,
+}
+
+impl NewCommit {
+    /// Encodes `commit`.
+    pub fn new(stream_id: StreamId, expected_last: u64, commit: Commit) -> Self {
+        let body = commit.encode().into();
+        Self { stream_id, expected_last, commit, body }
+    }
+
+    /// The message to store.
+    pub fn message(&self) -> NewMessage {
+        let mut headers = Headers::new();
+        if !self.commit.events.is_empty() {
+            headers.push(header::EVENT_TYPES, event_types(&self.commit));
+        }
+        NewMessage {
+            subject: self.stream_id.event_subject(),
+            expected_last: Some(self.expected_last),
+            headers,
+            payload: self.body.clone(),
+        }
+    }
+}
+
+/// Distinct event types of a commit, in order of appearance; the list is for people and stays short.
+fn event_types(commit: &Commit) -> String {
+    let mut types: Vec<&str> = Vec::new();
+    for event in &commit.events {
+        if !types.contains(&&*event.event_type) {
+            types.push(&event.event_type);
+        }
+    }
+    types.join(",")
 }

@@ -32,7 +32,7 @@ use millstream_jetstream::{
     backoff::Backoff,
     broker::{ATOMIC_BATCH_MAX, AppendError, Broker, BrokerError},
     dead_letter_store::DeadLetterStore,
-    event_store::{EventStore, NewCommit},
+    event_store::EventStore,
     group_append::{AppendStrategy, GroupAppend},
     id_source::IdSource,
 };
@@ -41,7 +41,7 @@ use millstream_runtime::metrics::HandlerMetrics;
 use crate::{
     aggregate_state::AggregateState,
     id_index::{IdIndex, IdIndexError},
-    round::{GroupDecision, HistoryNeeded, Past, PreparedCommand, decide_group},
+    round::{GroupDecision, HistoryNeeded, NewCommit, Past, PreparedCommand, decide_group},
     settlement::{
         hydration::{Hydrated, HydrationError, fold_any, hydrate},
         letters::dead_letter,
@@ -402,7 +402,7 @@ impl<B: Broker> Settlement<B> {
             };
             let answer = match &decided.append {
                 None => None,
-                Some(append) => match self.store.append(append).await {
+                Some(append) => match self.store.append(append.message()).await {
                     Ok(stored) => Some(stored.sequence),
                     // Fewer may fit; what does not fit alone never will.
                     Err(AppendError::Refused { .. }) if decided.decision.taken > 1 => {

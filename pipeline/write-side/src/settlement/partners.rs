@@ -8,10 +8,7 @@ use millstream_contract::{
     outcome::Outcome,
     subject::StreamId,
 };
-use millstream_jetstream::{
-    broker::{AppendError, Broker, BrokerError},
-    event_store::NewCommit,
-};
+use millstream_jetstream::broker::{AppendError, Broker, BrokerError};
 
 use super::{
     SettleError, Settled, Settlement,
@@ -20,8 +17,8 @@ use super::{
 use crate::{
     aggregate_state::AggregateState,
     round::{
-        AggregateWithPast, CommandWithPartners, DecisionWithPartners, PastOfCommand, decide_overtaken,
-        decide_with_partners,
+        AggregateWithPast, CommandWithPartners, DecisionWithPartners, NewCommit, PastOfCommand,
+        decide_overtaken, decide_with_partners,
     },
     state_cache::{Appended, StateCache},
 };
@@ -162,7 +159,7 @@ impl<B: Broker> Settlement<B> {
             appends.push(NewCommit::new(changed.stream_id.clone(), changed.state.last_sequence, commit));
             states.push(&mut changed.state);
         }
-        let last = match self.store.append_together(&appends).await {
+        let last = match self.store.append_together(appends.iter().map(NewCommit::message).collect()).await {
             Ok(stored) => stored.sequence,
             Err(error) => return Err(Obstacle::NotAppended(error)),
         };

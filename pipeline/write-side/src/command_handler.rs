@@ -16,6 +16,7 @@
 //! ```text
 //!  COMMANDS ──▶ read_ahead ──▶ settle_rounds ──▶ Recorder ──▶ OUTCOMES, replies
 //!               decodes        decides, appends   one record at a time
+//!               (both in `command_handler/rounds.rs`)
 //!
 //!  keep_lease: ends the turn when the lease is lost         purge: removes what is covered and old
 //! ```
@@ -29,9 +30,10 @@ mod first_start;
 mod id_flush;
 mod id_follower;
 mod loss_watch;
+mod observed;
 mod purge;
-mod read_ahead;
 mod recorder;
+mod rounds;
 mod standby;
 mod state_keeper;
 mod streams;
@@ -39,7 +41,6 @@ mod streams;
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use millstream_contract::{
-    command::TIMER_ISSUER,
     leases::COMMAND_HANDLER_LEASE,
     stream_names::{COMMANDS, COMMANDS_CONSUMER, EVENTS},
 };
@@ -50,28 +51,27 @@ use millstream_jetstream::{
     id_source::IdSource,
     retry::{answered, state_reaching},
 };
-use millstream_runtime::{
-    file_work::end_of,
-    health::{Condition, ProgressWatch, Readiness},
-    metrics::{Count, HandlerMetrics, Metrics, ReaderMetrics},
-    shutdown::Shutdown,
-};
-use tokio::{sync::mpsc, task::JoinSet, time::Instant};
+use millstream_runtime::{file_work::end_of, shutdown::Shutdown};
+use tokio::{sync::mpsc, task::JoinSet};
 
-pub use self::{error::HandlerError, purge::PurgeSettings};
+pub use self::{
+    error::HandlerError,
+    observed::{HandlerProgress, Observed, ProcessRejectionCounts},
+    purge::PurgeSettings,
+};
 
 use crate::{
     command_handler::{
         loss_watch::Known,
-        read_ahead::{Rounds, read_ahead},
         recorder::{Recorder, SettledRound},
+        rounds::{Rounds, SettlingEnd, read_ahead},
         standby::Followers,
         state_keeper::{StateFollower, StateKeeper},
         streams::Streams,
     },
     id_index::IdIndex,
     outcome_journal::{JournalError, OutcomeJournal},
-    round::{InternalCommands, PreparedCommand, cut_round},
+    round::InternalCommands,
     settlement::Settlement,
     state_cache::{CacheLimits, StateCache},
     state_snapshots::StateSnapshots,
@@ -100,99 +100,6 @@ pub struct HandlerSettings {
     pub internal_commands: InternalCommands,
 }
 
-/// Where a handler reports what it does.
-#[derive(Debug, Clone)]
-pub struct Observed {
-    /// What it counts.
-    pub metrics: HandlerMetrics,
-    /// Where it stands in COMMANDS.
-    pub reader: ReaderMetrics,
-    /// Counts messages of COMMANDS that were set aside.
-    pub dead_letters: Count,
-    /// Whether it is ready: standing by or active.
-    pub ready: Condition,
-    /// Whether it gets on.
-    pub progress: HandlerProgress,
-    /// Counts what processes are refused.
-    pub process_rejections: ProcessRejectionCounts,
-}
-
-/// Counts rejected commands of the processes that there are. Ids that name others are anybody's, and would make a metric each.
-#[derive(Debug, Clone)]
-pub struct ProcessRejectionCounts {
-    metrics: Metrics,
-    processes: Arc<[&'static str]>,
-}
-
-impl ProcessRejectionCounts {
-    fn count(&self, process: &str, code: &str) {
-        if process == TIMER_ISSUER || self.processes.contains(&process) {
-            self.metrics.process_rejections(process, code).inc();
-        }
-    }
-}
-
-/// Whether a handler gets on with its work. Each rests while it is not the handler's.
-#[derive(Debug, Clone)]
-pub struct HandlerProgress {
-    /// Of the active handler: how far COMMANDS has its outcomes recorded.
-    pub commands: ProgressWatch,
-    /// Of a standby: how far it has learnt ids from OUTCOMES.
-    pub ids: ProgressWatch,
-    /// Of a standby: how far it has followed the states of aggregates in EVENTS.
-    pub states: ProgressWatch,
-    /// Of a standby: whether the lease can be asked for.
-    pub lease: ProgressWatch,
-}
-
-impl HandlerProgress {
-    fn new(readiness: &Readiness) -> Self {
-        Self {
-            commands: readiness.progress("deciding COMMANDS"),
-            ids: readiness.progress("following OUTCOMES"),
-            states: readiness.progress("following EVENTS"),
-            lease: readiness.progress("asking for the lease"),
-        }
-    }
-
-    /// The turn begins: what a standby follows rests, and commands wait until the first position is known.
-    fn begin_turn(&self) {
-        for watch in [&self.ids, &self.states, &self.lease] {
-            watch.rest();
-        }
-        self.commands.held("this handler is taking over");
-    }
-}
-
-impl Observed {
-    /// Handles of the only command handler of a process.
-    pub fn new(metrics: &Metrics, readiness: &Readiness) -> Self {
-        Self {
-            metrics: metrics.handler(),
-            reader: metrics.reader(COMMANDS, COMMANDS_CONSUMER),
-            dead_letters: metrics.dead_letters(COMMANDS),
-            ready: readiness.condition("command-handler"),
-            progress: HandlerProgress::new(readiness),
-            process_rejections: ProcessRejectionCounts {
-                metrics: metrics.clone(),
-                processes: Arc::default(),
-            },
-        }
-    }
-
-    /// With the names of the application's processes, whose rejected commands are counted.
-    #[must_use]
-    pub fn of_processes(mut self, processes: Vec<&'static str>) -> Self {
-        self.process_rejections.processes = processes.into();
-        self
-    }
-
-    fn observe_cache(&self, cache: &StateCache) {
-        self.metrics.cached_aggregates.set(i64::try_from(cache.len()).unwrap_or(i64::MAX));
-        self.metrics.cached_bytes.set(i64::try_from(cache.bytes()).unwrap_or(i64::MAX));
-    }
-}
-
 /// Why a turn ends although nobody has asked the handler to stop.
 #[derive(Debug)]
 enum TurnEnd {
@@ -213,15 +120,6 @@ impl<E: Into<HandlerError>> From<E> for TurnEnd {
             error => Self::Failed(error),
         }
     }
-}
-
-/// Why no further round is settled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum SettlingEnd {
-    /// The handler was asked to stop.
-    Shutdown,
-    /// The task that reads or the one that records has ended; it knows why.
-    TaskEnded,
 }
 
 /// Decides the commands of COMMANDS, when it is its turn.
@@ -424,69 +322,6 @@ impl<B: Broker> CommandHandler<B> {
             replace_live: true,
         };
         Ok((journal, broker.read(config).await?))
-    }
-
-    /// Settles round after round until the turn is to end.
-    async fn settle_rounds(
-        &mut self,
-        rounds: &mut Rounds,
-        settled: &mpsc::Sender<SettledRound>,
-        known: &Known,
-        shutdown: &Shutdown,
-    ) -> Result<SettlingEnd, HandlerError> {
-        loop {
-            let round = tokio::select! {
-                biased;
-                () = shutdown.requested() => return Ok(SettlingEnd::Shutdown),
-                round = rounds.next() => round,
-            };
-            let Some(commands) = round else { return Ok(SettlingEnd::TaskEnded) };
-            for commands in cut_round(commands) {
-                let round = self.settle_round(commands).await?;
-                known.committed(self.states.cache.newest());
-                // The recorder is gone; as above, `turn` learns why.
-                if settled.send(round).await.is_err() {
-                    return Ok(SettlingEnd::TaskEnded);
-                }
-            }
-        }
-    }
-
-    async fn settle_round(&mut self, commands: Vec<PreparedCommand>) -> Result<SettledRound, HandlerError> {
-        let begun = Instant::now();
-        self.observed.metrics.round_commands.observe(commands.len() as f64);
-        let cache = &mut self.states.cache;
-        let before = cache.through();
-        let (outcomes, appended) = self.settlement.settle(cache, &self.index, &commands).await?;
-        if appended.count > 0 && appended.first <= before {
-            return Err(HandlerError::FellBack { stored: appended.first, known: before });
-        }
-        let round = SettledRound::new(commands, outcomes, begun);
-        // Before the next round is sorted: it may repeat an id of this one, which is not recorded yet.
-        self.index.settle(round.outcomes());
-        if !self.states.cache.knows_also(appended) {
-            self.read_foreign().await?;
-        }
-        self.observed.observe_cache(&self.states.cache);
-        self.states.end_round().await;
-        Ok(round)
-    }
-
-    /// Others have appended commits among those of the last round: the handler before, whose appends were still on their way, or this
-    /// one, when no answer came.
-    async fn read_foreign(&mut self) -> Result<(), HandlerError> {
-        let follower = self.foreign.insert(StateFollower::new(&self.broker, &self.settings.name));
-        follower.catch_up(&mut self.states, &self.ids).await?;
-        self.close_foreign().await;
-        Ok(())
-    }
-
-    /// Gives the consumer of [`Self::read_foreign`] back, if there is one. Its lag would grow, and a standby, which reads under the same
-    /// name, might find it taken.
-    async fn close_foreign(&mut self) {
-        if let Some(follower) = self.foreign.take() {
-            follower.close().await;
-        }
     }
 }
 

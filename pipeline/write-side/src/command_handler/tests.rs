@@ -6,6 +6,7 @@ use millstream_jetstream::{
     testing::{fault_plan::FaultPlan, memory_broker::MemoryBroker, test_server::TestServer},
 };
 use millstream_proof::testing::account::Account;
+use millstream_runtime::{health::Readiness, metrics::Metrics};
 
 use super::*;
 

@@ -1,14 +1,22 @@
-//! Reads and decodes the commands of the next rounds while one round is settled, and decides how many of them a round takes.
+//! The rounds of a turn, between two channels: commands are read and decoded ahead of what is settled, what waits becomes a round, and a
+//! settled round goes on to the recorder.
 
 use std::sync::Arc;
 
 use millstream_contract::stored_message::StoredMessage;
 use millstream_domain::decider::AggregateRegistry;
-use millstream_jetstream::broker::StreamReader;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use millstream_jetstream::broker::{Broker, StreamReader};
+use millstream_runtime::shutdown::Shutdown;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::Instant,
+};
 
-use super::TurnEnd;
-use crate::round::{InternalCommands, PreparedCommand, prepare};
+use super::{
+    CommandHandler, HandlerError, TurnEnd, loss_watch::Known, recorder::SettledRound,
+    state_keeper::StateFollower,
+};
+use crate::round::{InternalCommands, PreparedCommand, cut_round, prepare};
 
 /// The memory for commands that are read and decoded ahead of the round that is being settled, in KiB. A command counts the KiB
 /// of its body and one more, so this is about as many small commands as a round takes.
@@ -60,11 +68,13 @@ impl Rounds {
     }
 }
 
-/// Waits until messages fit into the memory for what is read ahead.
-async fn reserve(memory: &Arc<Semaphore>, messages: &[StoredMessage]) -> OwnedSemaphorePermit {
-    let kib: usize = messages.iter().map(|message| 1 + message.payload.len() / 1024).sum();
-    let kib = u32::try_from(kib).unwrap_or(u32::MAX).min(AHEAD_KIB);
-    Arc::clone(memory).acquire_many_owned(kib).await.expect("it is never closed")
+/// Why no further round is settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SettlingEnd {
+    /// The handler was asked to stop.
+    Shutdown,
+    /// The task that reads or the one that records has ended; it knows why.
+    TaskEnded,
 }
 
 /// Reads and decodes ahead.
@@ -88,6 +98,79 @@ pub(super) async fn read_ahead<R: StreamReader>(
         }
         if read.send(ReadAhead { commands, _memory }).is_err() {
             return Err(TurnEnd::Lost);
+        }
+    }
+}
+
+/// Waits until messages fit into the memory for what is read ahead.
+async fn reserve(memory: &Arc<Semaphore>, messages: &[StoredMessage]) -> OwnedSemaphorePermit {
+    let kib: usize = messages.iter().map(|message| 1 + message.payload.len() / 1024).sum();
+    let kib = u32::try_from(kib).unwrap_or(u32::MAX).min(AHEAD_KIB);
+    Arc::clone(memory).acquire_many_owned(kib).await.expect("it is never closed")
+}
+
+impl<B: Broker> CommandHandler<B> {
+    /// Settles round after round until the turn is to end.
+    pub(super) async fn settle_rounds(
+        &mut self,
+        rounds: &mut Rounds,
+        settled: &mpsc::Sender<SettledRound>,
+        known: &Known,
+        shutdown: &Shutdown,
+    ) -> Result<SettlingEnd, HandlerError> {
+        loop {
+            let round = tokio::select! {
+                biased;
+                () = shutdown.requested() => return Ok(SettlingEnd::Shutdown),
+                round = rounds.next() => round,
+            };
+            let Some(commands) = round else { return Ok(SettlingEnd::TaskEnded) };
+            for commands in cut_round(commands) {
+                let round = self.settle_round(commands).await?;
+                known.committed(self.states.cache.newest());
+                // The recorder is gone; `turn` learns why.
+                if settled.send(round).await.is_err() {
+                    return Ok(SettlingEnd::TaskEnded);
+                }
+            }
+        }
+    }
+
+    /// Settles a round, and learns the ids and the states that it leaves.
+    async fn settle_round(&mut self, commands: Vec<PreparedCommand>) -> Result<SettledRound, HandlerError> {
+        let begun = Instant::now();
+        self.observed.metrics.round_commands.observe(commands.len() as f64);
+        let cache = &mut self.states.cache;
+        let before = cache.through();
+        let (outcomes, appended) = self.settlement.settle(cache, &self.index, &commands).await?;
+        if appended.count > 0 && appended.first <= before {
+            return Err(HandlerError::FellBack { stored: appended.first, known: before });
+        }
+        let round = SettledRound::new(commands, outcomes, begun);
+        // Before the next round is sorted: it may repeat an id of this one, which is not recorded yet.
+        self.index.settle(round.outcomes());
+        if !self.states.cache.knows_also(appended) {
+            self.read_foreign().await?;
+        }
+        self.observed.observe_cache(&self.states.cache);
+        self.states.end_round().await;
+        Ok(round)
+    }
+
+    /// Others have appended commits among those of the last round: the handler before, whose appends were still on their way, or this
+    /// one, when no answer came.
+    async fn read_foreign(&mut self) -> Result<(), HandlerError> {
+        let follower = self.foreign.insert(StateFollower::new(&self.broker, &self.settings.name));
+        follower.catch_up(&mut self.states, &self.ids).await?;
+        self.close_foreign().await;
+        Ok(())
+    }
+
+    /// Gives the consumer of [`Self::read_foreign`] back, if there is one. Its lag would grow, and a standby, which reads under the same
+    /// name, might find it taken.
+    pub(super) async fn close_foreign(&mut self) {
+        if let Some(follower) = self.foreign.take() {
+            follower.close().await;
         }
     }
 }

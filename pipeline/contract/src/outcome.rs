@@ -45,6 +45,10 @@ pub enum Outcome {
         of: u64,
         /// What became of that one.
         first: Box<Outcome>,
+        /// Whether that one had another address or body, so that what this one says has not been done. False where nobody knows any
+        /// more, because a release before recorded the first.
+        #[serde(default, skip_serializing_if = "is_false")]
+        other_content: bool,
     },
     /// It could not be decided and was set aside. Not final: it can be retried under its own id.
     DeadLettered {
@@ -69,9 +73,13 @@ impl fmt::Display for Outcome {
             Self::DeadLettered { code, message } => {
                 write!(formatter, "set aside as a dead letter ({code}): {message}")
             }
-            Self::Duplicate { of, first } => {
+            Self::Duplicate { of, first, other_content: false } => {
                 write!(formatter, "duplicate of the command at position {of}, which was {first}")
             }
+            Self::Duplicate { of, first, other_content: true } => write!(
+                formatter,
+                "not done: its id was used by another command, at position {of}, which was {first}"
+            ),
         }
     }
 }
@@ -123,6 +131,27 @@ pub struct CommandOutcome {
     pub address: Arc<str>,
     /// What became of it.
     pub outcome: Outcome,
+    /// By what a command that is sent again under the id is told from another one. None without an id, and in records of a release before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<ContentMark>,
+}
+
+fn is_false(what: &bool) -> bool {
+    !what
+}
+
+/// What tells commands of one id apart: eight bytes of a BLAKE3 hash of address and body. It is small because each record has it, and large
+/// enough for two commands that share an id by mistake; nobody is kept out by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ContentMark(u64);
+
+impl ContentMark {
+    /// Of a command to `address` (`<context>.<aggregate>.<id>.<command>`).
+    pub fn new(address: &str, body: &[u8]) -> Self {
+        let hash = blake3::Hasher::new().update(address.as_bytes()).update(b"\n").update(body).finalize();
+        Self(hash.as_bytes().first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes)))
+    }
 }
 
 impl CommandOutcome {
@@ -342,8 +371,11 @@ impl Outcome {
                 fields.serialize_entry("code", &**code)?;
                 fields.serialize_entry("message", &**message)
             }
-            Self::Duplicate { of, first } => {
+            Self::Duplicate { of, first, other_content } => {
                 fields.serialize_entry("of", of)?;
+                if *other_content {
+                    fields.serialize_entry("other_content", other_content)?;
+                }
                 fields.serialize_entry("first", &FlatOutcome(first))
             }
         }
@@ -369,9 +401,11 @@ impl Outcome {
             },
             "rejected" => Self::Rejected { code: text("code")?, message: text("message")? },
             "dead-lettered" => Self::DeadLettered { code: text("code")?, message: text("message")? },
-            "duplicate" => {
-                Self::Duplicate { of: number("of")?, first: Box::new(Self::from_json(value.get("first")?)?) }
-            }
+            "duplicate" => Self::Duplicate {
+                of: number("of")?,
+                first: Box::new(Self::from_json(value.get("first")?)?),
+                other_content: value.get("other_content").and_then(Value::as_bool).unwrap_or_default(),
+            },
             _ => return None,
         })
     }
@@ -385,7 +419,8 @@ mod tests {
         let rejected = Outcome::Rejected { code: "sale-differs".into(), message: "no".into() };
         vec![
             Outcome::Accepted { position: 3, version: 1, events: 1 },
-            Outcome::Duplicate { of: 2, first: Box::new(rejected.clone()) },
+            Outcome::Duplicate { of: 2, first: Box::new(rejected.clone()), other_content: false },
+            Outcome::Duplicate { of: 2, first: Box::new(rejected.clone()), other_content: true },
             rejected,
             Outcome::DeadLettered { code: "body-malformed".into(), message: "line 1".into() },
         ]
@@ -398,13 +433,14 @@ mod tests {
             id: (position % 2 == 0).then(|| "an-id".into()),
             address: "retail.till.1_2012-01-31.close".into(),
             outcome,
+            content: (position % 4 == 0).then(|| ContentMark::new("retail.till.1_2012-01-31.close", b"{}")),
         });
         let record = OutcomeRecord {
             record_id: "01JD".into(),
             kind: RecordKind::Outcomes,
             handler: "command-handler".into(),
             after: 0,
-            through: 4,
+            through: 5,
             events_through: 3,
             outcomes: outcomes.collect(),
             generations: Generations { commands: "c".into(), events: "e".into() },

@@ -257,6 +257,7 @@ fn outcome() -> Value {
             "outcome": { "enum": ["accepted", "rejected", "duplicate", "dead-lettered"] },
             "code": { "type": "string" },
             "message": { "type": "string" },
+            "other_content": { "type": "boolean", "description": "Of a duplicate: the id was used by a command with another address or body" },
         } },
     })
 }

@@ -129,7 +129,8 @@ mod tests {
         let mut rows = MemoryRows::new();
         for (position, outcome) in outcomes {
             let address = "retail.till.1_2012-01-31.close".into();
-            let outcome = CommandOutcome { position, id: id.map(Into::into), address, outcome };
+            let outcome =
+                CommandOutcome { position, id: id.map(Into::into), address, outcome, content: None };
             CommandView.apply(&outcome, &mut rows).unwrap();
         }
         let key = rows.keys(VIEW)[0].to_owned();
@@ -142,7 +143,7 @@ mod tests {
     }
 
     fn duplicate(of: u64) -> Outcome {
-        Outcome::Duplicate { of, first: Box::new(accepted()) }
+        Outcome::Duplicate { of, first: Box::new(accepted()), other_content: false }
     }
 
     #[test]

@@ -95,7 +95,8 @@ mod tests {
             (5, None, rejected()),
         ] {
             let address = "orders.order.O-1.refund".into();
-            let outcome = CommandOutcome { position, id: id.map(Into::into), address, outcome };
+            let outcome =
+                CommandOutcome { position, id: id.map(Into::into), address, outcome, content: None };
             ProcessRejections.apply(&outcome, &mut rows).unwrap();
         }
         let keys = ["fulfilment/00000000000000000002", "timer/00000000000000000003"];

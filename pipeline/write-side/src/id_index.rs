@@ -15,7 +15,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use millstream_contract::outcome::{CommandOutcome, Outcome, OutcomeRecord};
+use millstream_contract::outcome::{CommandOutcome, ContentMark, Outcome, OutcomeRecord};
 use millstream_runtime::metrics::Count;
 use millstream_store::error::StoreError;
 use redb::{StorageBackend, backends::InMemoryBackend};
@@ -39,6 +39,8 @@ pub struct IdEntry {
     pub position: u64,
     /// The outcome of that command.
     pub outcome: Outcome,
+    /// What it said, where its record tells.
+    pub content: Option<ContentMark>,
 }
 
 type IdHash = [u8; 16];
@@ -378,7 +380,8 @@ impl IdIndex {
 fn first_use(outcome: &CommandOutcome) -> Option<(IdHash, IdEntry)> {
     let id = outcome.id.as_deref()?;
     let first = outcome.outcome.is_final() && !matches!(outcome.outcome, Outcome::Duplicate { .. });
-    first.then(|| (id_hash(id), IdEntry { position: outcome.position, outcome: outcome.outcome.clone() }))
+    let CommandOutcome { position, outcome, content, .. } = outcome;
+    first.then(|| (id_hash(id), IdEntry { position: *position, outcome: outcome.clone(), content: *content }))
 }
 
 fn id_hash(id: &str) -> IdHash {

@@ -85,7 +85,7 @@ pub(crate) fn decided(reply: &OutcomeReply, wait_seconds: u64) -> Response {
 /// What became of the first where a command is a repeat of it, which whoever decides says of a duplicate.
 pub(crate) fn of_first(reply: OutcomeReply) -> OutcomeReply {
     match reply.outcome {
-        Outcome::Duplicate { of, first } => {
+        Outcome::Duplicate { of, first, .. } => {
             OutcomeReply { command_position: of, outcome: (*first).clone(), ..reply }
         }
         _ => reply,

@@ -376,7 +376,10 @@ impl Commands {
         let reply = serde_json::from_slice(&body).ok().and_then(|value| OutcomeReply::from_json(&value));
         // One that this release cannot read is one of another; the view has it.
         let Some(reply) = reply else { return Ok(Told::Stored(stored)) };
-        if let Outcome::Duplicate { of, .. } = reply.outcome {
+        if let Outcome::Duplicate { of, other_content, .. } = reply.outcome {
+            if other_content {
+                return Err(key_reused());
+            }
             self.same_command(of, fingerprint).await?;
         }
         Ok(Told::Decided(reply, seconds))

@@ -71,9 +71,11 @@ fn stand_in_handler(broker: NatsBroker) {
                     _ => Outcome::Accepted { position: 1, version: 1, events: 1 },
                 };
                 let outcome = match known.get(&envelope.id) {
-                    Some((of, first)) => {
-                        Outcome::Duplicate { of: *of, first: Box::new(Outcome::clone(first)) }
-                    }
+                    Some((of, first)) => Outcome::Duplicate {
+                        of: *of,
+                        first: Box::new(Outcome::clone(first)),
+                        other_content: false,
+                    },
                     None => decided.clone(),
                 };
                 known.entry(envelope.id.clone()).or_insert((envelope.position, decided));
@@ -82,6 +84,7 @@ fn stand_in_handler(broker: NatsBroker) {
                     id: envelope.id.clone(),
                     address: envelope.address.to_string().into(),
                     outcome,
+                    content: None,
                 });
             }
             let through = messages.last().unwrap().sequence;

@@ -132,7 +132,7 @@ fn check_ids(journal: &Journal, commands: &[StoredMessage], violations: &mut Vec
         let given = given_id(message, Some(&line.outcome));
         let first = given.as_ref().and_then(|id| first_of.get(id).copied());
         match (&line.outcome, first) {
-            (Outcome::Duplicate { of, first: told }, Some(first)) => {
+            (Outcome::Duplicate { of, first: told, other_content }, Some(first)) => {
                 if *of != first.position {
                     report(
                         Check::OneOutcome,
@@ -144,6 +144,13 @@ fn check_ids(journal: &Journal, commands: &[StoredMessage], violations: &mut Vec
                         Check::OneOutcome,
                         format!("it is told that the first was {told}, which was {}", first.outcome),
                     );
+                }
+                if let (Some(of_first), Some(own)) = (first.content, line.content)
+                    && *other_content != (of_first != own)
+                {
+                    let detail =
+                        format!("its outcome says other_content {other_content} of the command at {of}");
+                    report(Check::OneOutcome, detail);
                 }
             }
             // The first use, or its record, may have been purged; then nothing can be said.

@@ -8,7 +8,7 @@ use std::{
 use millstream_contract::{
     command::{check_id_origin, explicit_id},
     error_text::one_line,
-    outcome::{CommandOutcome, Outcome, OutcomeRecord, RecordKind},
+    outcome::{CommandOutcome, ContentMark, Outcome, OutcomeRecord, RecordKind},
     stored_message::StoredMessage,
     stream_names::{COMMANDS, OUTCOMES},
     subject::{Origin, published_subject},
@@ -187,5 +187,8 @@ pub(super) fn check_line(line: &CommandOutcome, message: &StoredMessage, violati
     if line.id != given {
         let named = |id: &Option<Arc<str>>| id.as_deref().map_or("none".to_owned(), |id| format!("{id:?}"));
         report(format!("its id is {}, its outcome names {}", named(&given), named(&line.id)));
+    }
+    if line.content.is_some_and(|content| content != ContentMark::new(&line.address, &message.payload)) {
+        report("its outcome is of another content".to_owned());
     }
 }

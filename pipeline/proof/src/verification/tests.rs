@@ -50,7 +50,7 @@ fn caused_by(id: &str, position: u64) -> CommittedCommand {
 
 fn line(position: u64, id: Option<&str>, command: &str, outcome: Outcome) -> CommandOutcome {
     let address = format!("bank.account.a.{command}").into();
-    CommandOutcome { position, id: id.map(Arc::from), address, outcome }
+    CommandOutcome { position, id: id.map(Arc::from), address, outcome, content: None }
 }
 
 fn accepted(position: u64, version: u64, events: u32) -> Outcome {
@@ -93,7 +93,8 @@ impl Parts {
             events: vec![recorded(&AccountEvent::Withdrawn(Withdrawn { amount: 4, left: 3 }), 0)],
             previous: Some(commit_hash(&first.encode()).to_vec()),
         };
-        let duplicate = Outcome::Duplicate { of: 1, first: Box::new(accepted(1, 1, 1)) };
+        let duplicate =
+            Outcome::Duplicate { of: 1, first: Box::new(accepted(1, 1, 1)), other_content: false };
         let rejected = Outcome::Rejected { code: "not-enough".into(), message: "no".into() };
         let records = vec![
             record("r1", RecordKind::Fence, 0, 0, 0, vec![]),
@@ -216,10 +217,12 @@ const TAMPERINGS: &[Tampering] = &[
     ("a fence that covers commands", Check::OneOutcome, |parts| parts.records[0].through = 1),
     ("events_through that falls", Check::Whole, |parts| parts.records[2].events_through = 0),
     ("a duplicate of another command", Check::OneOutcome, |parts| {
-        *parts.outcome(2, 2) = Outcome::Duplicate { of: 3, first: Box::new(accepted(1, 1, 1)) };
+        *parts.outcome(2, 2) =
+            Outcome::Duplicate { of: 3, first: Box::new(accepted(1, 1, 1)), other_content: false };
     }),
     ("a duplicate told another outcome", Check::OneOutcome, |parts| {
-        *parts.outcome(2, 2) = Outcome::Duplicate { of: 1, first: Box::new(accepted(9, 9, 1)) };
+        *parts.outcome(2, 2) =
+            Outcome::Duplicate { of: 1, first: Box::new(accepted(9, 9, 1)), other_content: false };
     }),
     ("an id decided twice", Check::OneEffect, |parts| *parts.outcome(2, 2) = accepted(2, 3, 0)),
     ("an accepted command without its events", Check::OneEffect, |parts| drop(parts.commits.pop())),

@@ -178,6 +178,7 @@ pub(crate) async fn reject(broker: &NatsBroker, context: &str, ids: &[&str]) -> 
         id: Some((*id).into()),
         address: format!("{context}.thing.1.grow").into(),
         outcome: Outcome::Rejected { code: "no".into(), message: "no".into() },
+        content: None,
     });
     let record = OutcomeRecord {
         record_id: format!("record-{}", ids.join("-")).into(),

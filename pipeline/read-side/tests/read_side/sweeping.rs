@@ -69,7 +69,7 @@ fn rejected() -> Outcome {
 
 fn outcome(position: u64, id: Option<String>, context: &str, outcome: Outcome) -> CommandOutcome {
     let address = format!("{context}.thing.1.grow").into();
-    CommandOutcome { position, id: id.map(Into::into), address, outcome }
+    CommandOutcome { position, id: id.map(Into::into), address, outcome, content: None }
 }
 
 /// Records of commands with ids and without, of processes, and of two contexts. Then commands of purged records come again, one as a
@@ -92,7 +92,7 @@ async fn history(broker: &NatsBroker) -> u64 {
     }
     let end = RECORDS * COMMANDS;
     let first = 2 * COMMANDS + 5;
-    let repeat = Outcome::Duplicate { of: first, first: Box::new(rejected()) };
+    let repeat = Outcome::Duplicate { of: first, first: Box::new(rejected()), other_content: false };
     record(broker, end, vec![outcome(end + 1, Some("repeated".into()), "test", repeat)]).await;
     record(broker, end + 1, vec![outcome(end + 2, Some("retried".into()), "test", rejected())]).await
 }
@@ -189,7 +189,7 @@ async fn row_that_changes_between_being_read_and_being_removed_stays() {
     let read = vec![stored(&repeated), stored(&other)];
 
     let end = RECORDS * COMMANDS + 2;
-    let repeat = Outcome::Duplicate { of: COMMANDS, first: Box::new(rejected()) };
+    let repeat = Outcome::Duplicate { of: COMMANDS, first: Box::new(rejected()), other_content: false };
     let last = record(&broker, end, vec![outcome(end + 1, Some(repeated.clone()), "test", repeat)]).await;
     running.until_sequence("command", last).await;
     running.remover.remove(&ProjectionId::of_outcomes("command"), "test", read).await.unwrap();

@@ -49,7 +49,8 @@ impl SettledRound {
             if let Some(reply) = command.reply {
                 replies.push((index, reply));
             }
-            CommandOutcome { position: command.position, id: command.id, address: command.address, outcome }
+            let PreparedCommand { position, id, content, address, .. } = command;
+            CommandOutcome { position, id, address, outcome, content }
         });
         let outcomes = outcomes.collect();
         Self { outcomes, begun, replies, set_aside_actors }
@@ -107,7 +108,7 @@ fn estimated_bytes(outcome: &CommandOutcome) -> usize {
         }
         _ => 0,
     };
-    64 + outcome.address.len() + outcome.id.as_deref().map_or(0, str::len) + text
+    80 + outcome.address.len() + outcome.id.as_deref().map_or(0, str::len) + text
 }
 
 /// The recording loop.

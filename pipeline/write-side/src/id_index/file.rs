@@ -7,7 +7,10 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use millstream_contract::{message_pack, outcome::Outcome};
+use millstream_contract::{
+    message_pack,
+    outcome::{ContentMark, Outcome},
+};
 use millstream_store::{
     error::StoreError,
     sealed::{seal, unseal},
@@ -18,15 +21,15 @@ use serde::{Deserialize, Serialize};
 use super::{IdEntry, IdHash, Noted};
 use crate::handler_file::HandlerFile;
 
-/// Maps an id's hash to the command's position, the sequence in OUTCOMES and the encoded outcome, sealed.
-const IDS: TableDefinition<&IdHash, &[u8]> = TableDefinition::new("ids-by-hash");
+/// Maps an id's hash to the command's position, the sequence in OUTCOMES and the encoded outcome and content, sealed.
+const IDS: TableDefinition<&IdHash, &[u8]> = TableDefinition::new("ids-with-content");
 /// Maps a sequence in OUTCOMES to the hashes of the ids in its record, one after the other.
 const RECORDS: TableDefinition<u64, &[u8]> = TableDefinition::new("hashes-by-record");
 /// One row, [`Progress`], sealed: with a wrong sequence the index would claim to know ids that it lacks.
 const PROGRESS: TableDefinition<&str, &[u8]> = TableDefinition::new("progress");
 const PROGRESS_KEY: &str = "outcomes";
 /// The tables of this release. A file with others is of an earlier one, and is emptied.
-const TABLES: [&str; 3] = ["ids-by-hash", "hashes-by-record", "progress"];
+const TABLES: [&str; 3] = ["ids-with-content", "hashes-by-record", "progress"];
 /// About how many ids are forgotten in one transaction.
 const FORGET_AT_ONCE: usize = 4096;
 
@@ -263,14 +266,15 @@ fn encode(hash: &IdHash, noted: &Noted, value: &mut Vec<u8>) {
     value.clear();
     value.extend(noted.entry.position.to_le_bytes());
     value.extend(noted.sequence.to_le_bytes());
-    rmp_serde::encode::write(value, &noted.entry.outcome).expect("outcomes hold only numbers and text");
+    let IdEntry { outcome, content, .. } = &noted.entry;
+    rmp_serde::encode::write(value, &(outcome, content)).expect("outcomes hold only numbers and text");
     seal(hash, value);
 }
 
 fn decode(value: &[u8]) -> Option<Noted> {
     let (position, rest) = value.split_first_chunk()?;
     let (sequence, outcome) = rest.split_first_chunk()?;
-    let outcome: Outcome = message_pack::from_slice(outcome).ok()?;
-    let entry = IdEntry { position: u64::from_le_bytes(*position), outcome };
+    let (outcome, content): (Outcome, Option<ContentMark>) = message_pack::from_slice(outcome).ok()?;
+    let entry = IdEntry { position: u64::from_le_bytes(*position), outcome, content };
     Some(Noted { sequence: u64::from_le_bytes(*sequence), entry })
 }

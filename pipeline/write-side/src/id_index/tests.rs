@@ -10,7 +10,7 @@ use super::*;
 const CACHE: usize = 1024 * 1024;
 
 fn outcome(position: u64, id: &str, outcome: Outcome) -> CommandOutcome {
-    CommandOutcome { position, id: Some(id.into()), address: "a.b.c.d".into(), outcome }
+    CommandOutcome { position, id: Some(id.into()), address: "a.b.c.d".into(), outcome, content: None }
 }
 
 /// A record of these outcomes, called after the first one's position.
@@ -46,7 +46,8 @@ fn recorded_ids_survive_reopening_and_unrecorded_ones_do_not() {
     let path = folder.path().join("ids.redb");
     let index = open(&path);
     assert_eq!(index.follow("g", 9, None).unwrap(), 0);
-    index.note(&record(&[accepted(1, "one")]), 5);
+    let content = Some(ContentMark::new("a.b.c.d", b"{}"));
+    index.note(&record(&[CommandOutcome { content, ..accepted(1, "one") }]), 5);
     index.flush().unwrap();
     index.settle(&[accepted(2, "two")]);
     assert_eq!(get(&index, "two").unwrap().position, 2);
@@ -54,7 +55,8 @@ fn recorded_ids_survive_reopening_and_unrecorded_ones_do_not() {
 
     let index = open(&path);
     assert_eq!(index.follow("g", 9, None).unwrap(), 5);
-    assert_eq!(get(&index, "one").unwrap().position, 1);
+    let one = get(&index, "one").unwrap();
+    assert_eq!((one.position, one.content), (1, content));
     assert_eq!(get(&index, "two"), None);
 }
 
@@ -126,7 +128,14 @@ fn dead_letters_and_repeats_leave_the_id_free_or_with_its_first_owner() {
     assert_eq!(get(&index, "one"), None);
     let first = Outcome::Accepted { position: 1, version: 1, events: 1 };
     index.note(&record(&[accepted(2, "two")]), 2);
-    index.note(&record(&[outcome(3, "two", Outcome::Duplicate { of: 2, first: Box::new(first) })]), 3);
+    index.note(
+        &record(&[outcome(
+            3,
+            "two",
+            Outcome::Duplicate { of: 2, first: Box::new(first), other_content: false },
+        )]),
+        3,
+    );
     assert_eq!(get(&index, "two").unwrap().position, 2);
 }
 

@@ -7,6 +7,7 @@ use millstream_contract::{
     dead_letter::DeadLetter,
     error_text::one_line,
     header,
+    outcome::ContentMark,
     stored_message::StoredMessage,
     stream_names::COMMANDS,
     subject::{CommandAddress, Origin, StreamId, published_subject},
@@ -30,6 +31,8 @@ pub struct PreparedCommand {
     pub position: u64,
     /// The id that its sender gave it.
     pub id: Option<Arc<str>>,
+    /// What it says, by which a repeat is told from another command; none without an id.
+    pub content: Option<ContentMark>,
     /// `<context>.<aggregate>.<id>.<command>`.
     pub address: Arc<str>,
     /// The subject to which the outcome is sent.
@@ -95,10 +98,14 @@ pub fn prepare(
     let position = message.sequence;
     // The id comes first: one that its sender must not use is never looked up, whatever else is wrong with the command.
     match usable_id(&message, internal) {
-        Ok(id) => PreparedCommand { position, id, address, reply, work: work(message, registry, internal) },
+        Ok(id) => {
+            let content = id.is_some().then(|| ContentMark::new(&address, &message.payload));
+            let work = work(message, registry, internal);
+            PreparedCommand { position, id, content, address, reply, work }
+        }
         Err(error) => {
             let work = set_aside(&message, error.code(), &error);
-            PreparedCommand { position, id: None, address, reply, work }
+            PreparedCommand { position, id: None, content: None, address, reply, work }
         }
     }
 }

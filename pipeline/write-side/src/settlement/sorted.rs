@@ -75,7 +75,13 @@ pub(super) fn sort(commands: &[PreparedCommand], mut first_uses: HashMap<usize, 
             let outcome = if entry.position == command.position {
                 entry.outcome
             } else {
-                Outcome::Duplicate { of: entry.position, first: Box::new(entry.outcome) }
+                {
+                    let other_content = match (entry.content, command.content) {
+                        (Some(first), Some(now)) => first != now,
+                        _ => false,
+                    };
+                    Outcome::Duplicate { of: entry.position, first: Box::new(entry.outcome), other_content }
+                }
             };
             outcomes.set(place, outcome);
             continue;

@@ -41,7 +41,10 @@ async fn journal_goes_on_when_outcomes_are_purged_under_the_handler() {
     broker.purge_subject(OUTCOMES, OUTCOME_SUBJECT, None).await.unwrap();
     assert_eq!(deposit("two").await, Outcome::Accepted { position: 2, version: 2, events: 1 });
     let first = Outcome::Accepted { position: 1, version: 1, events: 1 };
-    assert_eq!(deposit("one").await, Outcome::Duplicate { of: 1, first: Box::new(first) });
+    assert_eq!(
+        deposit("one").await,
+        Outcome::Duplicate { of: 1, first: Box::new(first), other_content: false }
+    );
     handler.stop().await;
     let verification = verify(&dump(&broker).await, true);
     assert_eq!((verification.violations.as_slice(), verification.accepted), ([].as_slice(), 1));
@@ -146,7 +149,7 @@ async fn lost_outcomes_are_told_again_from_the_same_commands() {
     let again =
         ask(&broker, "cmd.bank.account.ada.deposit", r#"{"amount":5}"#, &[(header::COMMAND_ID, "two")]).await;
     let first = Outcome::Accepted { position: 2, version: 2, events: 1 };
-    assert_eq!(again, Outcome::Duplicate { of: 2, first: Box::new(first) });
+    assert_eq!(again, Outcome::Duplicate { of: 2, first: Box::new(first), other_content: false });
     handler.stop().await;
     let verification = verify(&dump(&broker).await, true);
     assert_eq!((verification.violations.as_slice(), verification.duplicates), ([].as_slice(), 2));

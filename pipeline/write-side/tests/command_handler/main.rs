@@ -39,13 +39,26 @@ async fn commands_are_accepted_rejected_and_recognised() {
     let first = ask(&broker, "cmd.bank.account.ada.withdraw", r#"{"amount":2}"#, &id).await;
     assert_eq!(first, Outcome::Accepted { position: 2, version: 2, events: 1 });
     let again = ask(&broker, "cmd.bank.account.ada.withdraw", r#"{"amount":2}"#, &id).await;
-    assert_eq!(again, Outcome::Duplicate { of: 3, first: Box::new(first) });
+    assert_eq!(again, Outcome::Duplicate { of: 3, first: Box::new(first.clone()), other_content: false });
+    // What was said under the same id and is not what was decided is never done, and is told from a repeat.
+    let other = Outcome::Duplicate { of: 3, first: Box::new(first), other_content: true };
+    for (subject, body) in [
+        ("cmd.bank.account.ada.withdraw", r#"{"amount":1}"#),
+        ("cmd.bank.account.ada.deposit", r#"{"amount":2}"#),
+        ("cmd.bank.account.bob.withdraw", r#"{"amount":2}"#),
+    ] {
+        assert_eq!(ask(&broker, subject, body, &id).await, other, "{subject} {body}");
+    }
     let stale = [(header::EXPECTED_VERSION, "1")];
     let conflict = ask(&broker, "cmd.bank.account.ada.deposit", r#"{"amount":2}"#, &stale).await;
     assert!(
         matches!(&conflict, Outcome::Rejected { code, .. } if &**code == "version-conflict"),
         "{conflict:?}"
     );
+    handler.stop().await;
+    // A handler that has to learn the ids from OUTCOMES knows what was said under them, too.
+    let handler = Running::start(&server, "b").await;
+    assert_eq!(ask(&broker, "cmd.bank.account.ada.withdraw", r#"{"amount":1}"#, &id).await, other);
     handler.stop().await;
     assert_eq!(verify(&dump(&broker).await, true).violations, []);
 }

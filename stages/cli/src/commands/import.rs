@@ -87,7 +87,9 @@ pub(crate) async fn run(arguments: ImportArguments, session: &Session) -> Result
     let mut first = None;
     // All before the first is sent.
     for file in &files {
-        let prepared = prepare(map, file, &known).map_err(nothing_sent)?;
+        let name = (files.len() > 1).then(|| file.display().to_string());
+        let prepared = prepare(map, file, &known);
+        let prepared = prepared.map_err(|failure| nothing_sent(of_one(failure, name.as_deref())))?;
         for remark in prepared.file.remarks() {
             session.console.say(remark);
         }
@@ -109,18 +111,29 @@ pub(crate) async fn run(arguments: ImportArguments, session: &Session) -> Result
     }
     let mut code = ExitCode::Ok.number();
     for file in &files {
-        let prepared = match first.take() {
-            Some(prepared) => prepared,
-            None => prepare(map, file, &known)?,
-        };
         let name = (files.len() > 1).then(|| file.display().to_string());
-        let ended = match arguments.dry_run {
-            Some(rows) => dry_run(rows, &arguments, name.as_deref(), prepared)?,
-            None => import(&arguments, name.as_deref(), prepared, session, &shutdown).await?,
+        let ended = async {
+            let prepared = match first.take() {
+                Some(prepared) => prepared,
+                None => prepare(map, file, &known)?,
+            };
+            match arguments.dry_run {
+                Some(rows) => dry_run(rows, &arguments, name.as_deref(), prepared),
+                None => import(&arguments, name.as_deref(), prepared, session, &shutdown).await,
+            }
         };
-        code = code.max(ended);
+        code = code.max(ended.await.map_err(|failure| of_one(failure, name.as_deref()))?);
     }
     Ok(code)
+}
+
+/// Says which of several files a failure is of, if it does not say so itself.
+fn of_one(failure: CommandFailure, name: Option<&str>) -> CommandFailure {
+    let message = match name.filter(|name| !failure.message.contains(name)) {
+        Some(name) => format!("{name}: {}", failure.message),
+        None => return failure,
+    };
+    CommandFailure { message, ..failure }
 }
 
 /// The files that are named, those of folders in the order of their names.

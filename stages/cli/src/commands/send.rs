@@ -118,6 +118,10 @@ pub(crate) async fn deliver(
     };
     let reply = reply?;
     show(&reply, &command.address, json)?;
+    if let Outcome::Duplicate { other_content: true, .. } = &reply.outcome {
+        // The id is another command's, whatever became of that one.
+        return Ok(REJECTED);
+    }
     Ok(match reply.outcome.first() {
         Outcome::Rejected { .. } => REJECTED,
         Outcome::DeadLettered { .. } => DEAD_LETTERED,

@@ -87,11 +87,15 @@ mod tests {
     const ACCEPTED: Outcome = Outcome::Accepted { position: 1, version: 1, events: 1 };
 
     fn outcome(position: u64, id: Option<&str>, outcome: Outcome) -> CommandOutcome {
-        CommandOutcome { position, id: id.map(Into::into), address: "a.b.c.d".into(), outcome }
+        CommandOutcome { position, id: id.map(Into::into), address: "a.b.c.d".into(), outcome, content: None }
     }
 
     fn duplicate(position: u64, of: u64) -> CommandOutcome {
-        outcome(position, Some("one"), Outcome::Duplicate { of, first: Box::new(ACCEPTED) })
+        outcome(
+            position,
+            Some("one"),
+            Outcome::Duplicate { of, first: Box::new(ACCEPTED), other_content: false },
+        )
     }
 
     fn at(position: u64) -> Stored {

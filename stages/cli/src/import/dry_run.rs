@@ -35,8 +35,19 @@ pub(crate) struct Shown {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum What {
-    Command { address: String, id: String, body: String },
-    Refused { code: String, reason: String },
+    Command {
+        address: String,
+        id: String,
+        body: String,
+    },
+    Refused {
+        code: String,
+        reason: String,
+    },
+    /// So many more, of which the first begins on the line.
+    MoreRefused {
+        count: u64,
+    },
 }
 
 impl Shown {
@@ -45,6 +56,12 @@ impl Shown {
         match &self.what {
             What::Command { address, body, .. } => format!("line {}: {address} {body}", self.line),
             What::Refused { code, reason } => format!("line {}: refused ({code}): {reason}", self.line),
+            What::MoreRefused { count } => {
+                format!(
+                    "{count} more refused rows or groups are not shown, the first of them on line {}",
+                    self.line
+                )
+            }
         }
     }
 
@@ -56,6 +73,7 @@ impl Shown {
                 json!({ "line": self.line, "address": address, "id": id, "body": body })
             }
             What::Refused { code, reason } => json!({ "line": self.line, "code": code, "reason": reason }),
+            What::MoreRefused { count } => json!({ "line": self.line, "more_refused": count }),
         }
     }
 }
@@ -71,7 +89,7 @@ pub(crate) fn run<E: From<InputError>>(
     mut show: impl FnMut(Shown) -> Result<(), E>,
 ) -> Result<Prospect, E> {
     let (mut prospect, mut shared) = (Prospect::default(), Shared::default());
-    let (mut units, mut refusals) = (0, 0);
+    let (mut units, mut refusals, mut first_hidden) = (0, 0, None);
     for unit in mapping.units(file)? {
         let unit = unit?;
         let (line, count) = (unit.rows.first().map_or(0, |row| row.line), unit.rows.len() as u64);
@@ -101,9 +119,14 @@ pub(crate) fn run<E: From<InputError>>(
                 if refusals <= REFUSALS_MAX {
                     let what = What::Refused { code: refusal.code, reason: refusal.reason };
                     show(Shown { line, what })?;
+                } else {
+                    first_hidden.get_or_insert(line);
                 }
             }
         }
+    }
+    if let Some(line) = first_hidden {
+        show(Shown { line, what: What::MoreRefused { count: refusals - REFUSALS_MAX } })?;
     }
     Ok(prospect)
 }

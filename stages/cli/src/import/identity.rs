@@ -21,6 +21,11 @@ pub(super) const CHOICES: &str = "\
     identity = \"content\" where equal rows of different files are one, as in exports that overlap; \
     identity = \"file-and-content\" where a file of another name holds other rows, even if they are equal";
 
+/// What a command that is given for each row of a group may say.
+const EACH_CHOICES: &str = "\
+    each = [\"{column}\", …] for the columns whose values no two rows of a group share, such as the number of the line or of the article; \
+    each = \"content\" where there are none, and no row is ever corrected in the file";
+
 /// A hash of some fields, which no other fields have.
 pub(super) type Digest = [u8; LENGTH];
 
@@ -48,6 +53,13 @@ pub(crate) enum IdentityError {
     Joins { text: String },
     #[error("standard input has no name to tell rows by; write it into a file, or name columns")]
     NoName,
+    #[error("each is {found}; write {EACH_CHOICES}")]
+    Each { found: String },
+    #[error(
+        "rows are told apart by their content, and how their letters are written was guessed as {encoding}; another file may be read in \
+         another way, and its equal rows would be others: write encoding = {encoding:?} under [file], or the one that they have"
+    )]
+    Guessed { encoding: String },
     #[error(transparent)]
     Value(#[from] TemplateError),
 }
@@ -65,6 +77,60 @@ impl Identity {
                 texts.iter().map(|text| column(text, columns)).collect::<Result<_, _>>().map(Self::Columns)
             }
             found => Err(At::new(value, IdentityError::Unknown { found: found.to_string() })),
+        }
+    }
+}
+
+/// How a command that is given for each row of a group tells these apart. Their places would not do: a line that is put into an invoice
+/// would make others of all below it.
+#[derive(Debug)]
+pub(super) enum Each {
+    /// By the values of these columns.
+    Columns(Vec<Text>),
+    /// By all columns. The second of two equal rows of a group is another one than the first.
+    Content,
+}
+
+impl Each {
+    /// Reads what a map says.
+    ///
+    /// # Errors
+    /// [`IdentityError`] when it could make one row of two.
+    pub(super) fn read(value: &Placed, columns: &Columns) -> Result<Self, At<IdentityError>> {
+        match value.get_ref() {
+            Node::Text(word) if word == "content" => Ok(Self::Content),
+            Node::List(texts) if !texts.is_empty() => {
+                texts.iter().map(|text| column(text, columns)).collect::<Result<_, _>>().map(Self::Columns)
+            }
+            found => Err(At::new(value, IdentityError::Each { found: found.to_string() })),
+        }
+    }
+
+    /// What tells a row from the others of its group, whose lines are in `seen`. Rows that share a command (`once`) may be alike.
+    ///
+    /// # Errors
+    /// [`RowError`] when a column is empty, or two rows have the same values.
+    pub(super) fn of(
+        &self,
+        row: &Row<'_>,
+        once: bool,
+        seen: &mut HashMap<Digest, Vec<u64>>,
+    ) -> Result<Digest, RowError> {
+        let key = match self {
+            Self::Columns(texts) => {
+                let values = texts.iter().map(|text| text.render(row)).collect::<Result<Vec<_>, _>>()?;
+                digest("each", values.iter().map(String::as_str))
+            }
+            Self::Content => digest("each", row.rows.iter().flat_map(|row| &row.record)),
+        };
+        let lines = seen.entry(key).or_default();
+        lines.push(row.line());
+        match (self, lines.as_slice()) {
+            (_, [_]) => Ok(key),
+            (Self::Columns(_), [first, .., line]) if !once => {
+                Err(RowError::SameInGroup { line: *line, other_line: *first })
+            }
+            (_, lines) => Ok(digest(&hexadecimal(&key), [lines.len().to_string().as_str()])),
         }
     }
 }

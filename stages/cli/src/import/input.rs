@@ -103,10 +103,9 @@ pub(crate) enum InputError {
 impl Failure for InputError {
     fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Keep { source, .. } => ExitCode::of_file_error(source),
-            Self::Folder { .. } | Self::EmptyFolder { .. } | Self::Pipe { .. } | Self::Read { .. } => {
-                ExitCode::Usage
-            }
+            Self::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => ExitCode::Usage,
+            Self::Keep { source, .. } | Self::Read { source, .. } => ExitCode::of_file_error(source),
+            Self::Folder { .. } | Self::EmptyFolder { .. } | Self::Pipe { .. } => ExitCode::Usage,
             Self::Sheet { .. } | Self::NoWorkbook { .. } | Self::MapTooLong { .. } => ExitCode::Configuration,
             Self::Changed { .. }
             | Self::OldWorkbook { .. }
@@ -142,6 +141,8 @@ pub(crate) struct RowsFile {
     columns: RejectColumns,
     /// What was found out of how it is written.
     found: Vec<String>,
+    /// Whether the encoding is no more than likely.
+    is_guessed: bool,
 }
 
 /// A row of a file.
@@ -153,6 +154,8 @@ pub(crate) struct SourceRow {
     pub(crate) line: u64,
     /// The identity that it had when it was refused.
     pub(crate) identity: Option<String>,
+    /// How many rows its group had when it was refused, if there were several.
+    pub(crate) of_group: Option<usize>,
     /// What the file is called from which it was imported first; none of standard input.
     pub(crate) file: Option<Arc<str>>,
     /// Its own fields.
@@ -183,6 +186,7 @@ impl RowsFile {
             of_several_lines: None,
             columns: RejectColumns::new(&csv::StringRecord::new()),
             found: Vec::new(),
+            is_guessed: false,
         };
         match file.look(&beginning, form) {
             Err(InputError::Text { .. })
@@ -190,6 +194,7 @@ impl RowsFile {
             {
                 let failed = |source| InputError::Read { path: file.source.path().to_owned(), source };
                 file.encoding = decode::guess(file.source.open()?).map_err(failed)?;
+                file.is_guessed = true;
                 file.look(&beginning, form)?;
             }
             looked => looked?,
@@ -280,6 +285,11 @@ impl RowsFile {
     /// How it is written: what stands between its columns, and its encoding.
     pub(crate) fn form(&self) -> (char, String) {
         (char::from(self.delimiter), self.encoding.name().to_lowercase())
+    }
+
+    /// What it is read as, if that is no more than likely.
+    pub(crate) fn guessed_encoding(&self) -> Option<String> {
+        self.is_guessed.then(|| self.encoding.name().to_lowercase())
     }
 
     /// What it is called, without its folder; none for standard input.

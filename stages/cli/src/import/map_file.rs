@@ -33,6 +33,9 @@ pub(super) struct RawMapping {
     pub(super) name: Spanned<String>,
     pub(super) context: Spanned<String>,
     pub(super) identity: Option<Placed>,
+    /// What is done with rows that were imported before with other content.
+    #[serde(default)]
+    pub(super) changed: Changed,
     pub(super) file: Option<Placed>,
     pub(super) fill: Option<Placed>,
     pub(super) skip: Option<Placed>,
@@ -44,6 +47,17 @@ pub(super) struct RawMapping {
     pub(super) command: Vec<RawCommand>,
 }
 
+/// What is done with a row that was imported before and says something else now. What it said then stands in any case.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Changed {
+    /// It is refused, so that somebody looks.
+    #[default]
+    Refuse,
+    /// It counts as known.
+    Keep,
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawCommand {
@@ -53,9 +67,8 @@ pub(super) struct RawCommand {
     /// Left out where the command before it to the same aggregate was equal.
     #[serde(default)]
     pub(super) once: bool,
-    /// For each row of a group.
-    #[serde(default)]
-    pub(super) each: bool,
+    /// For each row of a group, and what tells these apart.
+    pub(super) each: Option<Placed>,
     pub(super) when: Option<Placed>,
     pub(super) body: Placed,
 }
@@ -115,15 +128,15 @@ pub(crate) enum MappingError {
     )]
     Keep { path: PathBuf, source: std::io::Error },
     #[error(
-        "{path}: the rows of lines {first} and {second} of the file have the same identity{others}; name columns under identity that tell \
+        "{path}: the rows of lines {first} and {second} of {file} have the same identity{others}; name columns under identity that tell \
          all rows apart"
     )]
-    SameIdentity { path: PathBuf, first: u64, second: u64, others: String },
+    SameIdentity { path: PathBuf, file: PathBuf, first: u64, second: u64, others: String },
     #[error(
-        "{path}: the rows of lines {first} and {second} of the file are of one group, but do not follow each other{others}; sort the file, so that \
+        "{path}: the rows of lines {first} and {second} of {file} are of one group, but do not follow each other{others}; sort the file, so that \
          the rows of a group do"
     )]
-    GroupApart { path: PathBuf, first: u64, second: u64, others: String },
+    GroupApart { path: PathBuf, file: PathBuf, first: u64, second: u64, others: String },
 }
 
 impl Failure for MappingError {

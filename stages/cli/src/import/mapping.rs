@@ -1,7 +1,7 @@
 //! The mapping of an import: which commands a row becomes. Checked against the file's header and the application before the first command
 //! is sent.
 
-use std::{cell::RefCell, io, sync::Arc};
+use std::{cell::RefCell, collections::HashMap, io, sync::Arc};
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -17,10 +17,10 @@ use toml::Spanned;
 
 use super::{
     condition::Condition,
-    identity::{Identities, Identity, IdentityError, digest},
+    identity::{Each, Identities, Identity, IdentityError, digest},
     input::{InputError, RowsFile},
     map_check,
-    map_file::{MapFault, MapFile, MappingError, RawCommand},
+    map_file::{Changed, MapFault, MapFile, MappingError, RawCommand},
     repeated::Repeated,
     template::{Template, parse_text},
     text::{Columns, Row, RowError, Slugs, Text},
@@ -33,8 +33,8 @@ const HASH_LENGTH: usize = 8;
 /// Longest names of an aggregate and a command that stand in ids as they are; longer ones leave a hash.
 const PART_LENGTH_MAX: usize = 80;
 /// Longest name, in bytes. Behind it an id has the identity of the row, the names of aggregate and command, which of them it is if there
-/// are several, how often it was refused before, and what separates them.
-const NAME_LENGTH_MAX: usize = COMMAND_ID_LENGTH_MAX - (24 + PART_LENGTH_MAX + 20 + 20 + 4);
+/// are several, which row of a group it is for, how often it was refused before, and what separates them.
+const NAME_LENGTH_MAX: usize = COMMAND_ID_LENGTH_MAX - (24 + PART_LENGTH_MAX + 10 + 24 + 10 + 5);
 
 /// Why a row becomes no commands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +58,7 @@ pub(crate) struct Mapping {
     commands: Vec<CommandTemplate>,
     units: Arc<Units>,
     identities: Identities,
+    changed: Changed,
     slugs: RefCell<Slugs>,
 }
 
@@ -67,7 +68,7 @@ struct CommandTemplate {
     id: Text,
     command: Text,
     once: bool,
-    each: bool,
+    each: Option<Each>,
     when: Option<Condition>,
     body: Template,
     /// Which of the commands of this kind of a row it is.
@@ -120,7 +121,8 @@ impl Mapping {
         }
         let columns = map.columns(&file.header)?;
         let units = Units::read([raw.fill.as_ref(), raw.skip.as_ref(), raw.group.as_ref()], &columns);
-        let units = units.map_err(|error| map.at(error))?;
+        let mut units = units.map_err(|error| map.at(error))?;
+        units.stand_together = raw.command.iter().any(|command| command.each.is_none());
         let mut commands: Vec<CommandTemplate> = Vec::new();
         for command in &raw.command {
             let mut command = CommandTemplate::read(command, &raw.context, &columns, known, &map)?;
@@ -143,12 +145,20 @@ impl Mapping {
         if file.name().is_none() && identity == Identity::FileAndContent {
             return Err(map.fault(placed.span(), IdentityError::NoName));
         }
+        let is_by_content = |each: &Option<Each>| matches!(each, Some(Each::Content));
+        if let Some(encoding) = file.guessed_encoding()
+            && (!matches!(identity, Identity::Columns(_))
+                || commands.iter().any(|command| is_by_content(&command.each)))
+        {
+            return Err(map.fault(placed.span(), IdentityError::Guessed { encoding }));
+        }
         let mut mapping = Self {
             name: raw.name.get_ref().clone(),
             context: raw.context.get_ref().clone(),
             commands,
             units: Arc::new(units),
             identities: Identities::new(identity),
+            changed: raw.changed,
             slugs: RefCell::default(),
         };
         mapping.check_identities(&map, file)?;
@@ -179,13 +189,13 @@ impl Mapping {
             }
         }
         contents.find(|content, _, _| self.identities.repeat(content)).map_err(keep)?;
-        let path = || map.path.clone();
+        let (path, file) = (map.path.clone(), file.path().to_owned());
         if let Some((first, second, others)) = first_repeated(groups, ", nor do").map_err(keep)? {
-            return Err(MappingError::GroupApart { path: path(), first, second, others });
+            return Err(MappingError::GroupApart { path, file, first, second, others });
         }
         match first_repeated(identities, ", and so have").map_err(keep)? {
             Some((first, second, others)) => {
-                Err(MappingError::SameIdentity { path: path(), first, second, others })
+                Err(MappingError::SameIdentity { path, file, first, second, others })
             }
             None => Ok(()),
         }
@@ -200,12 +210,17 @@ impl Mapping {
         &self.name
     }
 
+    /// What is done with rows that were imported before with other content.
+    pub(crate) fn changed(&self) -> Changed {
+        self.changed
+    }
+
     /// Its commands, each with what it is for.
     pub(crate) fn commands_told(&self) -> Vec<String> {
         let one = |template: &CommandTemplate| {
             let CommandTemplate { aggregate, command, each, when, once, .. } = template;
             let command = command.constant().unwrap_or("a command that the file names");
-            let of = if self.units.are_groups() && !each { "each group" } else { "each row" };
+            let of = if self.units.are_groups() && each.is_none() { "each group" } else { "each row" };
             let when = if when.is_some() { ", where its condition holds" } else { "" };
             let once = if *once { ", once while it stays equal" } else { "" };
             format!("{}.{aggregate}: {command}, for {of}{when}{once}", self.context)
@@ -249,12 +264,16 @@ impl Mapping {
     fn commands(&self, row: &Row<'_>) -> Result<Vec<RowCommand>, RowRefusal> {
         let mut commands = Vec::new();
         for template in &self.commands {
-            if template.each {
-                for (nth, each) in (1..).zip(row.each()) {
-                    commands.extend(template.command(&self.name, &self.context, &each, nth)?);
+            if let Some(each) = &template.each {
+                let mut seen = HashMap::new();
+                for row in row.each() {
+                    if template.is_given(&row)? {
+                        let key = format!("/{}", hexadecimal(&each.of(&row, template.once, &mut seen)?));
+                        commands.push(template.command(&self.name, &self.context, &row, &key)?);
+                    }
                 }
-            } else {
-                commands.extend(template.command(&self.name, &self.context, row, 1)?);
+            } else if template.is_given(row)? {
+                commands.push(template.command(&self.name, &self.context, row, "")?);
             }
         }
         if commands.is_empty() {
@@ -299,7 +318,12 @@ impl CommandTemplate {
             id: parse_text(&raw.id, columns).map_err(|error| map.at(error))?,
             command,
             once: raw.once,
-            each: raw.each,
+            each: raw
+                .each
+                .as_ref()
+                .map(|each| Each::read(each, columns))
+                .transpose()
+                .map_err(|error| map.at(error))?,
             when: raw
                 .when
                 .as_ref()
@@ -311,19 +335,19 @@ impl CommandTemplate {
         })
     }
 
-    /// The command for a row, if it is given for it; `of_group` is which row of its group it is.
+    /// Whether the map gives the command for a row.
+    fn is_given(&self, row: &Row<'_>) -> Result<bool, RowError> {
+        self.when.as_ref().map_or(Ok(true), |when| when.holds(row))
+    }
+
+    /// The command for a row; `of_group` ends the id of one that is given for each row of a group.
     fn command(
         &self,
         name: &str,
         context: &str,
         row: &Row<'_>,
-        of_group: usize,
-    ) -> Result<Option<RowCommand>, RowRefusal> {
-        if let Some(when) = &self.when
-            && !when.holds(row)?
-        {
-            return Ok(None);
-        }
+        of_group: &str,
+    ) -> Result<RowCommand, RowRefusal> {
         let id = self.id.render(row)?;
         let command = self.command.render(row)?;
         let address = CommandAddress::new(context, &self.aggregate, &id, &command).map_err(|error| {
@@ -338,10 +362,9 @@ impl CommandTemplate {
             part = hexadecimal(&digest(&self.aggregate, [command.as_str()]));
         }
         let nth = if self.nth > 1 { format!(".{}", self.nth) } else { String::new() };
-        let of_group = if of_group > 1 { format!("/{of_group}") } else { String::new() };
         let id = format!("{name}:{}:{part}{nth}{of_group}", row.identity);
         let command = OutgoingCommand { origin: Origin::Sender, address, id, body, headers: Headers::new() };
-        Ok(Some(RowCommand { once: self.once, command }))
+        Ok(RowCommand { once: self.once, command })
     }
 
     /// Refuses what the command's type would: nothing of the row is sent then.

@@ -57,6 +57,11 @@ impl RowUnderWay {
         self.commands.get(index).map(|each| &each.command)
     }
 
+    /// Whether it was refused before and stands in a file of rejects.
+    pub(super) fn is_from_rejects(&self) -> bool {
+        self.rows.iter().any(|row| row.identity.is_some())
+    }
+
     /// A command of another row waits for one of this row's.
     pub(super) fn follow(&mut self, index: usize, follower: Place) {
         if let Some(command) = self.commands.get_mut(index) {

@@ -64,12 +64,23 @@ impl RejectColumns {
             Some(text) => text.parse().map_err(|_| wrong(ROW_COLUMN, text))?,
             None => number,
         };
-        let identity = match given(self.identity) {
-            Some(text) if is_identity(text) => Some(text.to_owned()),
-            Some(text) => return Err(wrong(IDENTITY_COLUMN, text)),
-            None => None,
+        let (identity, of_group) = match given(self.identity) {
+            Some(text) => {
+                let (identity, of_group) = read_identity(text).ok_or_else(|| wrong(IDENTITY_COLUMN, text))?;
+                (Some(identity.to_owned()), of_group)
+            }
+            None => (None, None),
         };
         let file = given(self.file).map(Arc::from);
-        Ok(SourceRow { number, line, identity, file, record: self.without(record) })
+        Ok(SourceRow { number, line, identity, of_group, file, record: self.without(record) })
     }
+}
+
+/// An identity as rejects have it, and the number of rows of a group.
+fn read_identity(text: &str) -> Option<(&str, Option<usize>)> {
+    let (identity, of_group) = match text.split_once('/') {
+        Some((identity, count)) => (identity, Some(count.parse().ok().filter(|count| *count > 1)?)),
+        None => (text, None),
+    };
+    is_identity(identity).then_some((identity, of_group))
 }

@@ -4,7 +4,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufWriter},
+    io::{self, Seek as _, SeekFrom, Write as _},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
@@ -31,6 +31,9 @@ pub(super) fn are_rejects(beginning: &[u8]) -> bool {
     let text = encoding.decode(beginning).0;
     text.trim_start_matches('"').starts_with(ROW_COLUMN)
 }
+
+/// Bytes of refused rows that are written together.
+const GATHERED_MAX: usize = 64 * 1024;
 
 /// More files of rejects than anybody keeps beside one another.
 const NUMBER_MAX: u32 = 10_000;
@@ -73,7 +76,9 @@ pub(crate) struct Reject {
 pub(crate) struct Rejects {
     path: PathBuf,
     header: csv::StringRecord,
-    writer: csv::Writer<BufWriter<File>>,
+    file: File,
+    /// Rows that are not in the file yet.
+    gathered: Vec<u8>,
     /// Whether this import has made the file.
     is_new: bool,
     is_empty: bool,
@@ -125,8 +130,7 @@ impl Rejects {
     }
 
     fn new(path: PathBuf, header: csv::StringRecord, file: File, is_new: bool) -> Self {
-        let writer = csv::WriterBuilder::new().flexible(true).from_writer(BufWriter::new(file));
-        Self { path, header, writer, is_new, is_empty: true }
+        Self { path, header, file, gathered: Vec::new(), is_new, is_empty: true }
     }
 
     /// Where it is.
@@ -139,18 +143,37 @@ impl Rejects {
     /// # Errors
     /// When the file cannot be written.
     pub(crate) fn add(&mut self, reject: &Reject) -> io::Result<()> {
+        let mut writer =
+            csv::WriterBuilder::new().flexible(true).from_writer(std::mem::take(&mut self.gathered));
         if std::mem::take(&mut self.is_empty) {
-            self.writer.write_record(REJECT_COLUMNS.into_iter().chain(&self.header))?;
+            writer.write_record(REJECT_COLUMNS.into_iter().chain(&self.header))?;
         }
-        let Reject { refusal: RowRefusal { code, reason }, identity, .. } = reject;
-        for row in &reject.rows {
+        let Reject { refusal: RowRefusal { code, reason }, identity, rows } = reject;
+        for row in rows {
             let (number, line) = (row.number.to_string(), row.line.to_string());
-            let (identity, file) =
-                (identity.as_deref().unwrap_or_default(), row.file.as_deref().unwrap_or_default());
-            let own = [&*number, &*line, code, reason, identity, file];
-            self.writer.write_record(own.into_iter().chain(&row.record))?;
+            let file = row.file.as_deref().unwrap_or_default();
+            let identity = match (identity, row.of_group.unwrap_or(rows.len())) {
+                (None, _) => String::new(),
+                (Some(identity), 1) => identity.clone(),
+                (Some(identity), of_group) => format!("{identity}/{of_group}"),
+            };
+            let own = [&*number, &*line, code, reason, &identity, file];
+            writer.write_record(own.into_iter().chain(&row.record))?;
         }
-        Ok(())
+        self.gathered = writer.into_inner().map_err(|error| error.into_error())?;
+        if self.gathered.len() >= GATHERED_MAX { self.write_gathered() } else { Ok(()) }
+    }
+
+    /// Writes whole rows or none: a row that is cut off where the disk is full would be one that says less.
+    fn write_gathered(&mut self) -> io::Result<()> {
+        let is_file = self.file.metadata()?.is_file();
+        let end = if is_file { self.file.seek(SeekFrom::End(0))? } else { 0 };
+        let written = self.file.write_all(&self.gathered);
+        if written.is_err() && is_file {
+            self.file.set_len(end)?;
+        }
+        self.gathered.clear();
+        written
     }
 
     /// Completes the file; says where it is, if there is one.
@@ -158,7 +181,7 @@ impl Rejects {
     /// # Errors
     /// When the file cannot be written.
     pub(crate) fn finish(mut self) -> io::Result<Option<PathBuf>> {
-        self.writer.flush()?;
+        self.write_gathered()?;
         if !self.is_empty {
             return Ok(Some(self.path));
         }
@@ -184,6 +207,7 @@ mod tests {
                 number: line - 1,
                 line,
                 identity: None,
+                of_group: None,
                 file: Some("s.csv".into()),
                 record,
             }],
@@ -236,5 +260,25 @@ mod tests {
         rejects.add(&reject(2)).unwrap();
         assert_eq!(rejects.finish().unwrap(), Some(path.clone()));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), WRITTEN);
+    }
+
+    /// A file that a kill or a full disk cut off in the midst of a row was imported, with what was left of the row.
+    #[test]
+    fn what_is_in_the_file_at_any_time_is_whole_rows() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rejects.csv");
+        let mut rejects = Rejects::named(&path, header()).unwrap();
+        let mut written = 0;
+        for line in 2..3_000 {
+            rejects.add(&reject(line)).unwrap();
+            let text = std::fs::read_to_string(&path).unwrap();
+            if text.len() > written {
+                assert!(text.ends_with(",s.csv,tea\n"), "{}", &text[text.len() - 40..]);
+                written = text.len();
+            }
+        }
+        assert!(written > GATHERED_MAX, "some were written before the end");
+        rejects.finish().unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 1 + 2_998);
     }
 }

@@ -7,6 +7,7 @@ use millstream_contract::{exit_code::ExitCode, outcome::Outcome};
 
 use super::{
     input::RowsFile,
+    map_file::Changed,
     mapping::{MappedRow, Mapping, RowCommand, RowRefusal},
     progress::{RowUnderWay, Told},
     rejects::{Reject, Rejects},
@@ -49,12 +50,14 @@ impl Summary {
     }
 }
 
-/// Which command of which row, and how often it was refused by earlier imports.
+/// Which command of which row, and how often earlier imports had it refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Tag {
     row: u64,
     command: usize,
     refused: u32,
+    /// Whether one of those refused it as it stands here.
+    seen: bool,
 }
 
 /// One import.
@@ -168,7 +171,7 @@ impl Import {
                 }
                 Sharing::No => {
                     self.summary.commands += 1;
-                    let tag = Tag { row: number, command: index, refused: 0 };
+                    let tag = Tag { row: number, command: index, refused: 0, seen: false };
                     self.dispatcher.send(tag, command.again(0)).await?;
                 }
             }
@@ -184,25 +187,55 @@ impl Import {
     }
 
     async fn settle(&mut self, answered: Answered<Tag>) -> Result<(), CommandFailure> {
-        let Answered { tag: Tag { row, command, refused }, outcome, known_before } = answered;
+        let Answered { tag, outcome, known_before } = answered;
         let told = match (outcome.outcome.first(), known_before) {
+            // An earlier import had it refused. It may be mended since, or allowed.
             (Outcome::Rejected { .. }, true) => {
-                // An earlier import had it refused. It may be mended since, or allowed: it is decided once more, under the next id.
-                let Some(under_way) = self.rows.get(&row) else { return Ok(()) };
-                let Some(again) = under_way.command(command) else { return Ok(()) };
-                let refused = refused + 1;
-                let command_again = again.again(refused);
-                return self.dispatcher.send(Tag { row, command, refused }, command_again).await;
+                let seen = tag.seen || !is_another(&outcome.outcome);
+                return self.send_again(Tag { seen, ..tag }).await;
             }
             (Outcome::Rejected { code, message } | Outcome::DeadLettered { code, message }, _) => {
                 let reason = format!("{}: {message}", outcome.address);
                 Told::Refused(RowRefusal { code: code.to_string(), reason })
             }
+            (Outcome::Accepted { .. }, true) if is_another(&outcome.outcome) => match self.said_before(tag) {
+                Some(told) => told,
+                None => return self.send_again(tag).await,
+            },
             (Outcome::Accepted { .. } | Outcome::Duplicate { .. }, true) => Told::Known,
             (Outcome::Accepted { events: 0, .. }, false) => Told::WithoutEffect,
             (Outcome::Accepted { .. } | Outcome::Duplicate { .. }, false) => Told::New,
         };
-        self.told(row, command, told)
+        self.told(tag.row, tag.command, told)
+    }
+
+    /// Has a command decided once more, under the next of its ids.
+    async fn send_again(&mut self, tag: Tag) -> Result<(), CommandFailure> {
+        let under_way = self.rows.get(&tag.row).and_then(|row| row.command(tag.command));
+        let Some(command) = under_way else { return Ok(()) };
+        let refused = tag.refused + 1;
+        let again = command.again(refused);
+        self.dispatcher.send(Tag { refused, ..tag }, again).await
+    }
+
+    /// What is told of a command whose id was accepted before with other content; none if it is given again.
+    fn said_before(&self, Tag { row, command: index, seen, .. }: Tag) -> Option<Told> {
+        let row = self.rows.get(&row)?;
+        let command = row.command(index)?;
+        // What was refused as it stands here was mended since, and what the mended row said stands.
+        if seen || self.mapping.changed() == Changed::Keep {
+            return Some(Told::Known);
+        }
+        // A row of rejects was mended, and what it shares with others says how something is.
+        if command.once && row.is_from_rejects() {
+            return None;
+        }
+        let reason = format!(
+            "{}: an earlier import gave this command of the row with other content, which stands. If this is another row, choose an \
+             identity that tells them apart; if the file was corrected, correct what stands with commands of your own",
+            command.command.address
+        );
+        Some(Told::Refused(RowRefusal { code: "known-with-other-content".to_owned(), reason }))
     }
 
     /// Notes what became of a command, also for the rows that share it.
@@ -257,6 +290,11 @@ impl Import {
         }
         Ok(())
     }
+}
+
+/// Whether a command of the same id said something else.
+fn is_another(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Duplicate { other_content: true, .. })
 }
 
 fn write(rejects: &mut Rejects, reject: &Reject) -> Result<(), CommandFailure> {

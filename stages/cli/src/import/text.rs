@@ -93,6 +93,11 @@ pub(crate) enum RowError {
         "{of}: line {line} says {text:?} and line {other_line} of the same group {other:?}; mend one of them"
     )]
     Differs { of: String, line: u64, text: String, other_line: u64, other: String },
+    /// Rows of a group that a command is given for each of.
+    #[error(
+        "lines {other_line} and {line} of the group have the same values in the columns under each; name there columns that tell its rows apart"
+    )]
+    SameInGroup { line: u64, other_line: u64 },
 }
 
 impl RowError {
@@ -105,6 +110,7 @@ impl RowError {
             Self::NotInTable { .. } => "value-unknown",
             Self::Long { .. } => "value-too-long",
             Self::Differs { .. } => "group-differs",
+            Self::SameInGroup { .. } => "rows-alike",
         }
     }
 }

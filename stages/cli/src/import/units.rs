@@ -21,6 +21,8 @@ pub(super) struct Units {
     fill: Vec<usize>,
     skip: Vec<Condition>,
     group: Vec<Text>,
+    /// Whether a command is made of all rows of a group, so that none of them may be missing.
+    pub(super) stand_together: bool,
 }
 
 /// Something under `fill`, `skip` or `group` that cannot be.
@@ -92,7 +94,7 @@ impl Units {
                 return Err(At::new(value, UnitsError::Skip { found: found.to_string() }));
             }
         };
-        Ok(Self { fill, skip, group })
+        Ok(Self { fill, skip, group, stand_together: true })
     }
 
     /// Whether rows are grouped.
@@ -125,7 +127,10 @@ impl Units {
                             return Some(Err(error));
                         }
                     }
-                    None => return gatherer.group.take().map(|group| Ok(group.into_unit())),
+                    None => {
+                        let group = gatherer.group.take();
+                        return group.map(|group| Ok(group.into_unit(gatherer.units.stand_together)));
+                    }
                 }
             }
         })
@@ -170,11 +175,23 @@ struct Group {
 }
 
 impl Group {
-    fn into_unit(self) -> Unit {
+    fn into_unit(self, stand_together: bool) -> Unit {
         let Self { key, rows, refusal } = self;
+        let refusal = refusal.or_else(|| incomplete(&rows).filter(|_| stand_together));
         let group = Some(digest("group", key.iter().map(String::as_str)));
         Unit { rows, group, fate: refusal.map_or(Fate::Mapped, Fate::Refused) }
     }
+}
+
+/// Why a group of a file of rejects is none: what was left out would be lost, since the rest makes the group known.
+fn incomplete(rows: &[SourceRow]) -> Option<RowRefusal> {
+    let had = rows.iter().filter_map(|row| row.of_group).max().filter(|had| *had != rows.len())?;
+    let reason = format!(
+        "the group had {had} rows when it was refused, and {} of them stand here; import all of them together, or make import_identity \
+         empty in each if the group is to be what stands here",
+        rows.len()
+    );
+    Some(RowRefusal { code: "group-incomplete".to_owned(), reason })
 }
 
 impl Gatherer {
@@ -209,7 +226,8 @@ impl Gatherer {
             }
             group => {
                 let before = group.replace(Group { key, rows: vec![row], refusal });
-                self.ready.extend(before.map(Group::into_unit));
+                let stand_together = self.units.stand_together;
+                self.ready.extend(before.map(|group| group.into_unit(stand_together)));
             }
         }
         Ok(())

@@ -118,6 +118,7 @@ mod tests {
             id: Some("a".into()),
             address: "retail.stock.a:1.receive".into(),
             outcome: accepted(*version),
+            content: None,
         };
         let record = OutcomeRecord {
             record_id: "r".into(),

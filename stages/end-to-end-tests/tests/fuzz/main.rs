@@ -82,14 +82,18 @@ fn outcome() -> impl Strategy<Value = Outcome> {
             .prop_map(|(code, message)| Outcome::DeadLettered { code: code.into(), message: message.into() }),
     ];
     first.prop_recursive(2, 4, 1, |first| {
-        (any::<u64>(), first).prop_map(|(of, first)| Outcome::Duplicate { of, first: Box::new(first) })
+        (any::<u64>(), first).prop_map(|(of, first)| Outcome::Duplicate {
+            of,
+            first: Box::new(first),
+            other_content: false,
+        })
     })
 }
 
 prop_compose! {
     fn record()(outcomes in proptest::collection::vec((any::<u64>(), text(), outcome()), 0..6)) -> OutcomeRecord {
         let line = |(position, id, outcome): (u64, String, Outcome)| {
-            CommandOutcome { position, id: Some(id.into()), address: "a.b.c.d".into(), outcome }
+            CommandOutcome { position, id: Some(id.into()), address: "a.b.c.d".into(), outcome, content: None }
         };
         OutcomeRecord {
             record_id: "r".into(),

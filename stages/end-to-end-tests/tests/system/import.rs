@@ -206,7 +206,7 @@ quantity = { integer = \"{quantity}\" }
 unit_price = 5
 ";
 
-/// What an import kept to itself: that a changed map of the same name has no effect. And it sent what stands before a line that is no
+/// What an import kept to itself: that a changed map of the same name has no effect, which is refused now. And it sent what stands before a line that is no
 /// row, as it did under a map of a context that the application does not have, which ended with 0.
 #[tokio::test]
 async fn an_import_sends_nothing_of_a_broken_file_or_map_and_says_what_was_sent_before() {
@@ -246,7 +246,11 @@ async fn an_import_sends_nothing_of_a_broken_file_or_map_and_says_what_was_sent_
 
     let dearer =
         SALES.replace("unit_price = 5", "unit_price = 6").replace("\"{row}\"", "\"{row}-{identity}\"");
-    let unheard = import(&mended, &dearer).await.expect_success("a changed map");
+    let changed = import(&mended, &dearer).await;
+    assert_eq!(changed.code(), Some(10), "{changed:?}");
+    assert!(changed.stdout.starts_with("4 rows: 0 new, 0 known, 0 without effect, 4 refused"), "{changed:?}");
+    let kept = format!("changed = \"keep\"\n{dearer}");
+    let unheard = import(&mended, &kept).await.expect_success("a changed map that keeps what was said");
     assert!(unheard.stderr.contains(&format!("4 {said_before}")), "{unheard:?}");
     let sold = system.report(&["store-daily", "--date", "2026-01-31", "--format", "csv"]).await.stdout;
     assert!(sold.contains("1,2026-01-31,1,open,4,0,10,0,0.50,"), "{sold}");

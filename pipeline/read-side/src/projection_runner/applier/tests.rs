@@ -184,9 +184,13 @@ fn member_that_halts_over_a_batch_on_its_way_stops_before_that_message() {
 fn outcome(position: u64, repeated: Option<u64>) -> CommandOutcome {
     let rejected = Outcome::Rejected { code: "no".into(), message: "no".into() };
     let first = || Box::new(rejected.clone());
-    let outcome = repeated.map_or(rejected.clone(), |of| Outcome::Duplicate { of, first: first() });
+    let outcome = repeated.map_or(rejected.clone(), |of| Outcome::Duplicate {
+        of,
+        first: first(),
+        other_content: false,
+    });
     let id = format!("c-{}", repeated.unwrap_or(position)).into();
-    CommandOutcome { position, id: Some(id), address: "test.thing.1.grow".into(), outcome }
+    CommandOutcome { position, id: Some(id), address: "test.thing.1.grow".into(), outcome, content: None }
 }
 
 fn record(outcome: CommandOutcome) -> StoredMessage {

@@ -76,6 +76,7 @@ fn round(positions: std::ops::RangeInclusive<u64>) -> SettledRound {
         id: Some(position.to_string().into()),
         address: "a.b.c.d".into(),
         outcome: Outcome::Accepted { position, version: 1, events: 1 },
+        content: None,
     });
     SettledRound {
         outcomes: outcomes.collect(),

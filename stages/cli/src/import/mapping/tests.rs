@@ -60,7 +60,7 @@ fn mapping() -> Mapping {
 
 fn source_row(number: u64, fields: [&str; 4]) -> SourceRow {
     let record = csv::StringRecord::from(fields.to_vec());
-    SourceRow { number, line: number + 1, identity: None, file: None, record }
+    SourceRow { number, line: number + 1, identity: None, of_group: None, file: None, record }
 }
 
 fn row(number: u64, fields: [&str; 4]) -> Unit {
@@ -170,9 +170,9 @@ fn two_rows_with_one_identity_are_refused_before_anything_is_sent() {
     let rows = "1,Gin,s1,1\n1,Gin,s2,1\n1,Rum,s1,2\n,Gin,s1,2\n,Gin,s1,2\n1,Gin,s2,1\n";
     let refused = load_with(&map, rows).map(|_| ()).unwrap_err();
     assert_eq!(refused.exit_code(), ExitCode::Data);
-    let said =
-        "the rows of lines 2 and 4 of the file have the same identity, and so have 1 more; name columns";
+    let said = "rows.csv have the same identity, and so have 1 more; name columns";
     assert!(refused.to_string().contains(said), "{refused}");
+    assert!(refused.to_string().contains("the rows of lines 2 and 4 of "), "{refused}");
     assert!(load_with(MAP, rows).is_ok());
 }
 
@@ -266,7 +266,7 @@ aggregate = "product"
 id = "{item}"
 command = "register"
 once = true
-each = true
+each = ["{item}"]
 body = { name = "{name|default:?}", supplier = "one" }
 [[command]]
 aggregate = "till"
@@ -347,7 +347,7 @@ fn lines_of_an_invoice_are_one_sale_and_its_cancellation_one_return() {
     let ids: Vec<String> =
         mapping.map(&first).commands.unwrap().into_iter().map(|each| each.command.id).collect();
     assert_eq!(ids.iter().collect::<HashSet<_>>().len(), 3, "{ids:?}");
-    assert!(ids[1].ends_with(":product.register/2"), "{ids:?}");
+    assert!(ids[1].contains(":product.register/") && !ids[2].contains('/'), "{ids:?}");
 }
 
 #[test]
@@ -361,7 +361,7 @@ fn a_group_is_refused_as_a_whole_and_one_that_comes_again_before_anything_is_sen
     let apart = format!("{text}1,cup,Cup,1,1,North\n");
     let refused = load(INVOICES, &apart).map(|_| ()).unwrap_err().to_string();
     assert!(
-        refused.contains("the rows of lines 2 and 6 of the file are of one group, but do not follow each other; sort the file"),
+        refused.contains("the rows of lines 2 and 6 of rows.csv are of one group, but do not follow each other; sort the file"),
         "{refused}"
     );
 }
@@ -369,9 +369,10 @@ fn a_group_is_refused_as_a_whole_and_one_that_comes_again_before_anything_is_sen
 /// Rows for which no command was meant vanished.
 #[test]
 fn a_row_without_any_command_is_refused() {
-    let map = INVOICES
-        .replace("begins = \"C\" } }", "begins = [\"C\", \"A\"] } }")
-        .replace("each = true\n", "each = true\nwhen = { value = \"{name}\", empty = false }\n");
+    let map = INVOICES.replace("begins = \"C\" } }", "begins = [\"C\", \"A\"] } }").replace(
+        "each = [\"{item}\"]\n",
+        "each = [\"{item}\"]\nwhen = { value = \"{name}\", empty = false }\n",
+    );
     let text = "invoice,item,name,count,price,store\nA1,tea,,2,1.50,North\n";
     let refused = made(&map, text)[0].1.clone().unwrap_err();
     assert!(refused.starts_with("no-command: the condition of no command holds for it"), "{refused}");

@@ -56,7 +56,7 @@ fn a_single_row_whose_condition_cannot_be_told_keeps_its_identity() {
     assert_eq!(refused.0, mended.0);
     // Two of them are as little told apart as two good ones.
     let said = refused_rows(&map, &format!("{HEADER}7,Gin,s1,x\n7,Gin,s1,y\n"));
-    assert!(said.contains("lines 2 and 3 of the file have the same identity"), "{said}");
+    assert!(said.contains("lines 2 and 3 of rows.csv have the same identity"), "{said}");
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn a_group_that_comes_apart_is_refused_whatever_the_identity_is() {
     for identity in ["", "identity = \"content\"\n", "identity = [\"{item}\", \"{invoice}\"]\n"] {
         let map = INVOICES.replace("group =", &format!("{identity}group ="));
         let said = refused_rows(&map, &text);
-        assert!(said.contains("lines 2 and 4 of the file are of one group"), "{identity}: {said}");
+        assert!(said.contains("lines 2 and 4 of rows.csv are of one group"), "{identity}: {said}");
     }
 }
 
@@ -99,4 +99,63 @@ fn commands_whose_names_the_file_tells_have_ids_of_their_own() {
         let ids: HashSet<String> = commands.into_iter().map(|command| command.id).collect();
         assert_eq!(ids.len(), 4, "{ids:?}");
     }
+}
+
+/// A line that was put into an invoice gave those below it the ids of their neighbours: one was lost, and one was booked twice.
+#[test]
+fn the_rows_of_a_group_keep_their_ids_when_others_come_between() {
+    for (each, corrected) in [("[\"{item}\"]", true), ("\"content\"", false)] {
+        let map = INVOICES.replace("once = true\neach = [\"{item}\"]", &format!("each = {each}"));
+        let ids = |rows: &str| {
+            let (mut mapping, file) = load(&map, &format!("{ROWS}{rows}")).unwrap();
+            let unit = mapping.units(&file).unwrap().next().unwrap().unwrap();
+            let all = mapping.map(&unit).commands.unwrap().into_iter().map(|each| each.command);
+            let of_rows = all.filter(|command| &*command.address.command == "register");
+            of_rows.map(|command| (command.address.stream_id.id().to_owned(), command.id)).collect::<Vec<_>>()
+        };
+        let before = ids("1,tea,Tea,1,1,North\n1,pot,Pot,1,1,North\n");
+        let after =
+            ids("1,cup,Cup,1,1,North\n1,tea,Tea,1,1,North\n1,rum,Rum,1,1,North\n1,pot,Pot,1,1,North\n");
+        assert!(before.iter().all(|id| after.contains(id)), "{each}: {before:?} {after:?}");
+        assert_eq!(after.iter().map(|(_, id)| id).collect::<HashSet<_>>().len(), 4, "{after:?}");
+        // What is corrected has its id, and is told from what was said before by its content; where only content tells rows apart, it is another.
+        let mended = ids("1,tea,Green Tea,1,1,North\n1,pot,Pot,1,1,North\n");
+        assert_eq!((mended[0] == before[0], mended[1] == before[1]), (corrected, true), "{each}");
+    }
+    let alike = "1,tea,Tea,1,1,North\n1,pot,Pot,1,1,North\n1,tea,Tea,2,1,North\n";
+    let map = INVOICES.replace("once = true\n", "");
+    let said = made(&map, &format!("{ROWS}{alike}"))[0].1.clone().unwrap_err();
+    assert!(said.starts_with("rows-alike: lines 2 and 4 of the group have the same values"), "{said}");
+    let shared = made(INVOICES, &format!("{ROWS}{alike}"));
+    assert!(shared[0].1.is_ok(), "what rows share, they may share within a group: {shared:?}");
+}
+
+#[test]
+fn a_map_says_what_tells_the_rows_of_a_group_apart() {
+    for wrong in ["true", "[]", "\"file-and-content\"", "[\"{item|slug}\"]", "[\"{item}{name}\"]"] {
+        let map = INVOICES.replace("each = [\"{item}\"]", &format!("each = {wrong}"));
+        let refused = load(&map, ROWS).map(|_| ()).unwrap_err();
+        assert_eq!(refused.exit_code(), ExitCode::Configuration, "{refused}");
+        assert!(refused.to_string().contains("map.toml: line 15, column "), "{refused}");
+    }
+}
+
+/// Equal rows of two files were others to the import, as one was read as windows-1252 and the other as something else.
+#[test]
+fn rows_that_are_told_apart_by_content_are_not_read_by_a_guess() {
+    let latin = |map: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, file) = (folder.path().join("map.toml"), folder.path().join("rows.csv"));
+        std::fs::write(&path, map).unwrap();
+        std::fs::write(&file, b"item,name,store,price\n7,K\xe4nnchen,s1,1\n").unwrap();
+        let map = MapFile::read(&path)?;
+        let file = RowsFile::check(Source::at(&file, map.form())?, map.form())?;
+        let known = Model::of::<Reference>().unwrap().aggregates();
+        Mapping::load(map, &file, &known).map(|_| ())
+    };
+    let refused = latin(MAP).unwrap_err();
+    let said = "line 4, column 12: rows are told apart by their content, and how their letters are written was guessed as windows-1252";
+    assert!(refused.to_string().contains(said), "{refused}");
+    latin(&MAP.replace("\"content\"", "[\"{item}\"]")).unwrap();
+    latin(&MAP.replacen("[[command]]", "[file]\nencoding = \"windows-1252\"\n[[command]]", 1)).unwrap();
 }

@@ -7,6 +7,16 @@ use super::{
 
 /// Refuses every row, and gives the commands that the rejects become as they are.
 fn imported_again(map: &str, rows: &[u8]) -> Vec<OutgoingCommand> {
+    let all = imported_after(map, rows, |rejects| rejects);
+    all.into_iter().flat_map(Result::unwrap).map(|each| each.command).collect()
+}
+
+/// The same of rejects that somebody has changed.
+fn imported_after(
+    map: &str,
+    rows: &[u8],
+    change: impl Fn(String) -> String,
+) -> Vec<Result<Vec<RowCommand>, RowRefusal>> {
     let folder = tempfile::tempdir().unwrap();
     let (path, rejects) = (folder.path().join("map.toml"), folder.path().join("mended.csv"));
     std::fs::write(&path, map).unwrap();
@@ -29,10 +39,42 @@ fn imported_again(map: &str, rows: &[u8]) -> Vec<OutgoingCommand> {
         written.add(&Reject { rows: unit.rows, identity, refusal }).unwrap();
     }
     written.finish().unwrap();
+    std::fs::write(&rejects, change(std::fs::read_to_string(&rejects).unwrap())).unwrap();
     let (mut mapping, file) = open("mended.csv", None).unwrap();
     let units: Vec<Unit> = mapping.units(&file).unwrap().map(Result::unwrap).collect();
-    let commands = units.iter().flat_map(|unit| mapping.map(unit).commands.unwrap());
-    commands.map(|each| each.command).collect()
+    units.iter().map(|unit| mapping.map(unit).commands).collect()
+}
+
+/// Whoever imported the mended row alone had an invoice of one line, and the others were lost: the invoice was known.
+#[test]
+fn a_group_of_rejects_comes_whole() {
+    let rows = b"invoice,item,name,count,price,store\n1,tea,Tea,1,1,North\n1,pot,Pot,1,1,North\n2,cup,Cup,1,1,North\n";
+    let without_pot = |rejects: String| {
+        rejects.split_inclusive('\n').filter(|line| !line.contains("pot")).collect::<String>()
+    };
+    let all = imported_after(INVOICES, rows, without_pot);
+    let refused = all[0].as_ref().unwrap_err();
+    assert_eq!(refused.code, "group-incomplete");
+    assert!(
+        refused.reason.starts_with("the group had 2 rows when it was refused, and 1 of them stand here"),
+        "{refused:?}"
+    );
+    assert!(all[1].is_ok(), "a row that was no group of several is whole: {all:?}");
+
+    // On purpose: the row is what the group is now.
+    let on_purpose = |rejects: String| {
+        let mut lines = without_pot(rejects).lines().map(str::to_owned).collect::<Vec<_>>();
+        let mut fields: Vec<&str> = lines[1].split(',').collect();
+        assert!(fields[4].ends_with("/2"), "{lines:?}");
+        fields[4] = "";
+        lines[1] = fields.join(",");
+        lines.join("\n")
+    };
+    assert!(imported_after(INVOICES, rows, on_purpose)[0].is_ok());
+    // Where each row has commands of its own alone, none needs the others.
+    let of_rows = INVOICES.split_inclusive("[[command]]\n").take(2).collect::<String>();
+    let of_rows = of_rows.trim_end_matches("[[command]]\n").replace("once = true\n", "");
+    assert!(imported_after(&of_rows, rows, without_pot).iter().all(Result::is_ok));
 }
 
 /// Nobody could import them with the map that refused them, as they are written with commas and in UTF-8.

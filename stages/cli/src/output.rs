@@ -1,4 +1,5 @@
-//! Results, on standard output: text, tables, CSV, JSON lines.
+//! Results, on standard output: lines, and tables for people. Deliberately absent: what CSV looks like, which
+//! `millstream_values::report_table` says; and what JSON looks like, which each command says.
 //!
 //! Names, actors and other texts come from whoever sent a command. Whatever is written here has its control characters
 //! escaped, so that none of them reaches the terminal.

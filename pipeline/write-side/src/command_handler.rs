@@ -122,7 +122,8 @@ impl<E: Into<HandlerError>> From<E> for TurnEnd {
     }
 }
 
-/// Decides the commands of COMMANDS, when it is its turn.
+/// Decides the commands of COMMANDS, when it is its turn. Which subjects lead to COMMANDS is in
+/// `pipeline/jetstream/src/provision/definitions.rs`.
 pub struct CommandHandler<B: Broker> {
     broker: B,
     registry: AggregateRegistry,

@@ -138,6 +138,9 @@ pub trait AggregateType: Send + Sync {
 }
 
 /// Wraps a [`Decider`] as an [`AggregateType`].
+///
+/// `D` is an aggregate of the application, found by the context and the aggregate in the command's subject: `retail.till` is
+/// `Till` in `pipeline/model/src/retail/till.rs`, which the list in `pipeline/model/src/retail.rs` names.
 struct Erased<D> {
     time_zone: TimeZone,
     decider: std::marker::PhantomData<fn() -> D>,

@@ -31,7 +31,8 @@ pub const OUTBOX: &str = "outbox";
 /// Raised whenever the ledger writes rows in another form.
 const LEDGER_VERSION: u32 = 2;
 
-/// A [`Report`] as a projection.
+/// A [`Report`] as a projection. The reporter's projection runner applies events to it, as a projector's does to a view
+/// (`pipeline/read-side/src/projection_runner/applier/batch_part.rs`).
 #[derive(Debug)]
 pub struct Ledger<R>(pub R);
 

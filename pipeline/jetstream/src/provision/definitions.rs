@@ -46,6 +46,8 @@ pub fn definition(name: &str, options: &ProvisionOptions) -> Option<Config> {
 }
 
 /// Commands that anybody may send, sorted into partitions, and those of processes and timers, which keep their subject.
+///
+/// They are read by `CommandHandler` in `pipeline/write-side/src/command_handler.rs`, which the stage `command-handler` runs.
 fn commands() -> Config {
     let tokens = (1..=4).map(|token| format!("{{{{wildcard({token})}}}}")).collect::<Vec<_>>().join(".");
     Config {
@@ -63,6 +65,8 @@ fn commands() -> Config {
     }
 }
 
+/// Commits. They are appended by `pipeline/write-side/src/settlement.rs`, and read by the stages `projector`, `reporter`,
+/// `process-manager` and `sql`, all with `pipeline/read-side/src/projection_runner/source.rs`.
 fn events() -> Config {
     Config {
         deny_delete: true,

@@ -202,6 +202,8 @@ impl From<ProjectionError> for Failure {
 fn apply_item(member: &Member, item: &Item, rows: &mut ProjectionRows<'_>) -> Result<(), Failure> {
     match (&member.input, &item.content) {
         (Input::Events(projection), Content::Commit(Ok(stored))) => {
+            // The application's own: a view, such as `pipeline/model/src/retail/till_view.rs`, or in the reporter a `Ledger`
+            // (`pipeline/domain/src/report/ledger.rs`) over a report, such as `pipeline/model/src/retail/store_daily.rs`.
             for envelope in stored.envelopes() {
                 projection.apply(&envelope, rows)?;
             }

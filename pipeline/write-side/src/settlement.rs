@@ -4,11 +4,13 @@
 //! The quick way comes first: every aggregate is decided on the state at hand and its commit appended, slice by slice. The next
 //! slice is decided while the commits of the previous one are in flight. The slow way is for aggregates whose append was refused
 //! or got no clear answer, and for outcomes that are right only on a current state: read the history from the leader, decide,
-//! append, and start over until the aggregate is settled.
+//! append, and start over until the aggregate is settled (`settlement/slow_way.rs`).
 
+mod error;
 mod hydration;
 mod letters;
 mod partners;
+mod slow_way;
 mod sorted;
 
 use std::sync::{
@@ -20,17 +22,9 @@ use futures::{
     FutureExt, StreamExt,
     stream::{self, FuturesOrdered},
 };
-use millstream_contract::{
-    commit::commit_hash,
-    error_text::one_line,
-    exit_code::{ExitCode, Failure},
-    outcome::Outcome,
-    stream_names::EVENTS,
-    subject::StreamId,
-};
+use millstream_contract::{commit::commit_hash, outcome::Outcome, stream_names::EVENTS, subject::StreamId};
 use millstream_jetstream::{
-    backoff::Backoff,
-    broker::{ATOMIC_BATCH_MAX, AppendError, Broker, BrokerError},
+    broker::{ATOMIC_BATCH_MAX, AppendError, Broker},
     dead_letter_store::DeadLetterStore,
     event_store::EventStore,
     group_append::{AppendStrategy, GroupAppend},
@@ -38,12 +32,14 @@ use millstream_jetstream::{
 };
 use millstream_runtime::metrics::HandlerMetrics;
 
+pub use self::error::SettleError;
+
 use crate::{
     aggregate_state::AggregateState,
-    id_index::{IdIndex, IdIndexError},
+    id_index::IdIndex,
     round::{GroupDecision, HistoryNeeded, NewCommit, Past, PreparedCommand, decide_group},
     settlement::{
-        hydration::{Hydrated, HydrationError, fold_any, hydrate},
+        hydration::fold_any,
         letters::dead_letter,
         sorted::{Group, first_uses, sort},
     },
@@ -58,26 +54,6 @@ const SLICE: usize = ATOMIC_BATCH_MAX;
 const COMMITS_A_MESSAGE: usize = 4;
 /// Slices whose commits are on their way together. Where each commit is synced alone, more would wait too long for their answers.
 const SLICES_UNDER_WAY: usize = 2;
-
-/// Why a round cannot be settled. The handler then ends, and the cursor has not moved.
-#[derive(Debug, thiserror::Error)]
-pub enum SettleError {
-    /// The index of ids failed.
-    #[error(transparent)]
-    Index(#[from] IdIndexError),
-    /// A question that cannot be asked again.
-    #[error(transparent)]
-    Broker(#[from] BrokerError),
-}
-
-impl Failure for SettleError {
-    fn exit_code(&self) -> ExitCode {
-        match self {
-            Self::Broker(error) => error.exit_code(),
-            Self::Index(error) => error.exit_code(),
-        }
-    }
-}
 
 /// An aggregate whose commands have been decided, with the commit to append.
 struct Decided<'a> {
@@ -262,6 +238,9 @@ impl<B: Broker> Settlement<B> {
     }
 
     /// Appends the commits of a slice together, and sorts its aggregates by what came of that. Returns how many had moved on.
+    ///
+    /// What is stored here is read from EVENTS by `pipeline/read-side/src/projection_runner/source.rs`, in a projector for views and in
+    /// the reporter for reports.
     async fn append_decided<'a>(&self, decided: Vec<Decided<'a>>, done: &mut FirstPass<'a>) -> usize {
         let appends =
             decided.iter().filter_map(|each| each.append.as_ref().map(NewCommit::message)).collect();
@@ -358,101 +337,11 @@ impl<B: Broker> Settlement<B> {
         }
     }
 
-    /// Reads the state unless it is known to be current, decides and appends, until every command of the group has its outcome.
-    ///
-    /// After an unclear answer the commit may be stored or not. Deciding again on the current history covers both: a command whose
-    /// position is in the history was accepted.
-    async fn settle_slowly(
-        &self,
-        unsettled: Unsettled<'_>,
-        mut snapshot: Option<AggregateState>,
-    ) -> Result<Settled, SettleError> {
-        let Unsettled { mut group, outcomes, appended, mut current } = unsettled;
-        let mut settled = Settled { stream_id: group.stream_id.clone(), state: None, outcomes, appended };
-        let (mut backoff, mut most) = (self.ids.backoff(), usize::MAX);
-        loop {
-            let hydrated = match current.take() {
-                Some(state) => Ok(Hydrated { state: *state, past: Past::default(), whole: false }),
-                None => {
-                    let snapshot = snapshot.take();
-                    hydrate(&self.store, &group.stream_id, group.aggregate, snapshot, &group.commands).await
-                }
-            };
-            let Hydrated { state, past, whole } = match hydrated {
-                Ok(hydrated) => hydrated,
-                Err(HydrationError::Broker(BrokerError::Unavailable { operation, detail })) => {
-                    tracing::debug!(stream_id = %group.stream_id, operation, detail, "reading the history again");
-                    backoff.pause().await;
-                    continue;
-                }
-                Err(HydrationError::Broker(error)) => return Err(error.into()),
-                Err(error) => return Ok(settled.and_dead(&group, "history-unreadable", &one_line(&error))),
-            };
-            let decided = match self.decide(group, state, &past, most) {
-                Ok(decided) => decided,
-                // A state from memory or a snapshot does not say which positions went into it. The next try has neither, and reads the whole
-                // history.
-                Err((same, HistoryNeeded)) if !whole => {
-                    group = same;
-                    continue;
-                }
-                Err((same, error)) => {
-                    return Ok(settled.and_dead(&same, "history-unreadable", &one_line(&error)));
-                }
-            };
-            let answer = match &decided.append {
-                None => None,
-                Some(append) => match self.store.append(append.message()).await {
-                    Ok(stored) => Some(stored.sequence),
-                    // Fewer may fit; what does not fit alone never will.
-                    Err(AppendError::Refused { .. }) if decided.decision.taken > 1 => {
-                        most = decided.decision.taken / 2;
-                        group = decided.group;
-                        continue;
-                    }
-                    Err(AppendError::Refused { detail, .. }) => {
-                        group = decided.group;
-                        settled.outcomes.extend(group.set_first_aside("commit-refused", &detail));
-                        if group.commands.is_empty() {
-                            return Ok(settled);
-                        }
-                        continue;
-                    }
-                    Err(error) => {
-                        self.note(&error, &append.stream_id, &mut backoff).await;
-                        group = decided.group;
-                        continue;
-                    }
-                },
-            };
-            match decided.finish(answer) {
-                Ok(mut done) => {
-                    done.add(settled.outcomes, settled.appended);
-                    return Ok(done);
-                }
-                Err(rest) => {
-                    settled.add(rest.outcomes, rest.appended);
-                    (group, current) = (rest.group, rest.current);
-                }
-            }
-        }
-    }
-
     fn count(&self, error: &AppendError) {
         match error {
             AppendError::Conflict { .. } => self.metrics.conflicts.inc(),
             _ => self.metrics.unclear_appends.inc(),
         };
-    }
-
-    async fn note(&self, error: &AppendError, stream_id: &StreamId, backoff: &mut Backoff) {
-        self.count(error);
-        match error {
-            AppendError::Conflict { .. } => return,
-            AppendError::Full { .. } => tracing::error!(%stream_id, %error, "the commit waits for space"),
-            _ => tracing::warn!(%stream_id, %error, "the commit is tried again"),
-        }
-        backoff.pause().await;
     }
 }
 

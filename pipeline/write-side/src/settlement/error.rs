@@ -1,0 +1,26 @@
+//! Why a round cannot be settled.
+
+use millstream_contract::exit_code::{ExitCode, Failure};
+use millstream_jetstream::broker::BrokerError;
+
+use crate::id_index::IdIndexError;
+
+/// Why a round cannot be settled. The handler then ends, and the cursor has not moved.
+#[derive(Debug, thiserror::Error)]
+pub enum SettleError {
+    /// The index of ids failed.
+    #[error(transparent)]
+    Index(#[from] IdIndexError),
+    /// A question that cannot be asked again.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+}
+
+impl Failure for SettleError {
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Broker(error) => error.exit_code(),
+            Self::Index(error) => error.exit_code(),
+        }
+    }
+}

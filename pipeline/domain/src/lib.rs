@@ -6,8 +6,6 @@
 //!
 //! Deliberately absent: async, clocks, randomness, the NATS client and redb.
 
-#![deny(missing_docs)]
-
 pub mod application;
 pub mod async_api;
 pub mod by_name;

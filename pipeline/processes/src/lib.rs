@@ -5,6 +5,4 @@
 //!
 //! Deliberately absent: what a process decides. That is a plain function of the application.
 
-#![deny(missing_docs)]
-
 pub mod process_runner;

@@ -6,8 +6,6 @@
 //!
 //! Deliberately absent: decisions, and what a row means.
 
-#![deny(missing_docs)]
-
 pub mod change_teller;
 pub mod projection_runner;
 pub mod query_service;

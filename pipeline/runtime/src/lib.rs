@@ -8,8 +8,6 @@
 //!
 //! Deliberately absent: what a stage does between start and stop.
 
-#![deny(missing_docs)]
-
 pub mod config;
 pub mod connection;
 pub mod file_work;

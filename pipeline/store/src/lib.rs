@@ -5,8 +5,6 @@
 //!
 //! Deliberately absent: where events come from, and what a row means.
 
-#![deny(missing_docs)]
-
 pub mod error;
 pub mod file;
 pub mod parallel;

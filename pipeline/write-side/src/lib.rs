@@ -8,8 +8,6 @@
 //!
 //! Deliberately absent: views, reports, timers, and what any command means.
 
-#![deny(missing_docs)]
-
 pub mod aggregate_state;
 pub mod command_handler;
 mod handler_file;

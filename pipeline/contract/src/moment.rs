@@ -5,13 +5,13 @@ use std::{fmt, str::FromStr};
 
 use jiff::{Timestamp, civil::Date, tz::TimeZone};
 
-use super::position::Position;
+use super::position::StreamPosition;
 
 /// A point in the history of EVENTS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Moment {
     /// Behind a position, as answers carry it.
-    Position(Position),
+    Position(StreamPosition),
     /// Behind a sequence of EVENTS, whatever its generation.
     Sequence(u64),
     /// When everything recorded by then was recorded, and nothing else. A date means its end in UTC.
@@ -77,7 +77,7 @@ mod tests {
         assert_eq!(parsed("2012-01-31"), parsed("2012-01-31T23:59:59.999999999Z"));
         assert_eq!(parsed("9999-12-31"), Moment::Time(Timestamp::MAX));
         assert_eq!(parsed("17"), Moment::Sequence(17));
-        assert_eq!(parsed("EVENTS:01JD:17"), Moment::Position(Position::new("EVENTS", "01JD", 17)));
+        assert_eq!(parsed("EVENTS:01JD:17"), Moment::Position(StreamPosition::new("EVENTS", "01JD", 17)));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize, Serializer, de::IgnoredAny, ser::SerializeMa
 use serde_json::{Map, Value};
 
 use super::{
-    message_pack, position::Position, stored_message::StoredMessage, stream_names::EVENTS,
+    message_pack, position::StreamPosition, stored_message::StoredMessage, stream_names::EVENTS,
     subject::COMMAND_PREFIX,
 };
 
@@ -113,7 +113,7 @@ impl Outcome {
     pub fn query_position(&self, events_generation: &str) -> Option<String> {
         match self.first() {
             Self::Accepted { position, .. } => {
-                Some(Position::new(EVENTS, events_generation, *position).to_string())
+                Some(StreamPosition::new(EVENTS, events_generation, *position).to_string())
             }
             _ => None,
         }

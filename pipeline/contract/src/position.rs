@@ -1,4 +1,5 @@
-//! Positions: where in which incarnation of which JetStream stream something stands.
+//! Positions in streams: where in which incarnation of which JetStream stream something stands. Deliberately absent: a bare number.
+//! That is a sequence, and a command's own sequence in COMMANDS is called its position.
 
 use std::{fmt, str::FromStr};
 
@@ -7,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// A place in a JetStream stream. `generation` is made when the stream is created, so that sequences of a stream that
 /// was deleted and made again are never taken for positions of the new one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Position {
+pub struct StreamPosition {
     /// The JetStream stream's name.
     pub stream: String,
     /// The ULID in the stream's metadata.
@@ -21,28 +22,28 @@ pub struct Position {
 #[error(
     "{text:?} is not a position: expected STREAM:GENERATION:SEQUENCE, as in EVENTS:01JD0ZV6V8Q6Y0Q3M1R5J3X2A4:17"
 )]
-pub struct PositionError {
+pub struct StreamPositionError {
     text: String,
 }
 
-impl Position {
+impl StreamPosition {
     /// A position in `stream`.
     pub fn new(stream: impl Into<String>, generation: impl Into<String>, sequence: u64) -> Self {
         Self { stream: stream.into(), generation: generation.into(), sequence }
     }
 }
 
-impl fmt::Display for Position {
+impl fmt::Display for StreamPosition {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}:{}:{}", self.stream, self.generation, self.sequence)
     }
 }
 
-impl FromStr for Position {
-    type Err = PositionError;
+impl FromStr for StreamPosition {
+    type Err = StreamPositionError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let error = || PositionError { text: text.to_owned() };
+        let error = || StreamPositionError { text: text.to_owned() };
         let mut parts = text.trim().split(':');
         let (Some(stream), Some(generation), Some(sequence), None) =
             (parts.next(), parts.next(), parts.next(), parts.next())
@@ -62,14 +63,14 @@ mod tests {
 
     #[test]
     fn text_form_round_trips() {
-        let position = Position::new("EVENTS", "01JD", 17);
+        let position = StreamPosition::new("EVENTS", "01JD", 17);
         assert_eq!(position.to_string().parse(), Ok(position));
     }
 
     #[test]
     fn malformed_text_is_refused_with_an_example() {
         for text in ["", "17", "EVENTS:17", "EVENTS:01JD:x", "EVENTS::1", "a:b:1:2"] {
-            let error = text.parse::<Position>().unwrap_err();
+            let error = text.parse::<StreamPosition>().unwrap_err();
             assert!(error.to_string().contains("EVENTS:01JD"), "{text}");
         }
     }

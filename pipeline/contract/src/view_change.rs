@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    position::Position,
+    position::StreamPosition,
     subject::{CHANGED_PREFIX, WATCHED_PREFIX},
 };
 
@@ -20,7 +20,7 @@ pub const KEYS_BYTES_MAX: usize = 8 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ViewChange {
     /// An answer of this position or a later one holds the change.
-    pub position: Position,
+    pub position: StreamPosition,
     /// The keys of the rows; none when there are too many to be told, or nobody knows which.
     pub keys: Option<Vec<String>>,
 }
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn a_change_comes_back_from_its_text() {
-        let position = Position::new("EVENTS", "01JD", 17);
+        let position = StreamPosition::new("EVENTS", "01JD", 17);
         for (keys, text) in [
             (Some(vec!["a/ä".to_owned()]), r#"{"position":"EVENTS:01JD:17","keys":["a/ä"]}"#),
             (None, r#"{"position":"EVENTS:01JD:17"}"#),

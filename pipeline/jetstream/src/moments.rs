@@ -9,7 +9,7 @@ use millstream_contract::{
     commit::StoredCommit,
     exit_code::{ExitCode, Failure},
     moment::Moment,
-    position::Position,
+    position::StreamPosition,
     stored_message::StoredMessage,
     stream_names::EVENTS,
 };
@@ -35,13 +35,13 @@ pub enum PastError {
     #[error("{asked} is a position in {}; past states are of {EVENTS}", asked.stream)]
     OtherStream {
         /// What was asked for.
-        asked: Position,
+        asked: StreamPosition,
     },
     /// It is a position of another incarnation of the stream.
     #[error("{asked} is of another generation than {EVENTS}, which is {found}: the stream was made anew")]
     OtherGeneration {
         /// What was asked for.
-        asked: Position,
+        asked: StreamPosition,
         /// The generation that is there.
         found: String,
     },
@@ -71,7 +71,7 @@ impl Failure for PastError {
 ///
 /// # Errors
 /// [`PastError`].
-pub async fn position_at<B: Broker>(broker: &B, moment: &Moment) -> Result<Position, PastError> {
+pub async fn position_at<B: Broker>(broker: &B, moment: &Moment) -> Result<StreamPosition, PastError> {
     let StreamState { generation, last_sequence: last, .. } = broker.state(EVENTS).await?;
     let sequence = match moment {
         Moment::Sequence(sequence) => *sequence,
@@ -84,13 +84,13 @@ pub async fn position_at<B: Broker>(broker: &B, moment: &Moment) -> Result<Posit
         Moment::Position(asked) => asked.sequence,
         // It may end behind `last`: more may have been stored meanwhile.
         Moment::Time(time) => {
-            return Ok(Position::new(EVENTS, generation, recorded_by(broker, *time).await?));
+            return Ok(StreamPosition::new(EVENTS, generation, recorded_by(broker, *time).await?));
         }
     };
     if sequence > last {
         return Err(PastError::NotReached { asked: sequence, last });
     }
-    Ok(Position::new(EVENTS, generation, sequence))
+    Ok(StreamPosition::new(EVENTS, generation, sequence))
 }
 
 /// Up to where the history of one aggregate counts. Unlike for all of EVENTS, a time needs no position: times and sequences of one

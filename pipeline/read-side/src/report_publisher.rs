@@ -25,7 +25,7 @@ use std::{
 
 use millstream_contract::{
     exit_code::{ExitCode, Failure},
-    position::Position,
+    position::StreamPosition,
 };
 use millstream_domain::report::{OUTBOX, OutboxKey};
 use millstream_jetstream::broker::{Broker, BrokerError};
@@ -325,7 +325,7 @@ struct Outbox {
 /// The rows that wait in a part of an outbox, as of one moment.
 struct Waiting {
     /// The position of EVENTS up to which the rows count.
-    reached: Position,
+    reached: StreamPosition,
     /// The rows by subject, in the order of their revisions.
     by_subject: BTreeMap<String, Vec<Pending>>,
     /// Where the outbox goes on; `None` at its end.
@@ -349,7 +349,7 @@ impl Outbox {
     fn take(&self, after: Option<&str>) -> Result<Option<Waiting>, StoreError> {
         let snapshot = self.store.snapshot()?;
         let Some(checkpoint) = snapshot.checkpoint(&self.projection)? else { return Ok(None) };
-        let reached = Position::new(self.stream, checkpoint.generation, checkpoint.sequence);
+        let reached = StreamPosition::new(self.stream, checkpoint.generation, checkpoint.sequence);
         let mut waiting = Waiting { reached, by_subject: BTreeMap::new(), after: None, passed_by: false };
         let range =
             KeyRange { lower: after.map_or(Bound::Unbounded, Bound::Excluded), upper: Bound::Unbounded };

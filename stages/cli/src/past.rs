@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use indicatif::ProgressBar;
-use millstream_contract::{exit_code::ExitCode, position::Position};
+use millstream_contract::{exit_code::ExitCode, position::StreamPosition};
 use millstream_domain::projection::Projection;
 use millstream_jetstream::{moments::position_at, nats_broker::NatsBroker};
 use millstream_read_side::{
@@ -108,7 +108,7 @@ impl Past {
         connected: &Connected,
         projections: Vec<Box<dyn Projection>>,
         moment: &Moment,
-    ) -> Result<(Self, Position), CommandFailure> {
+    ) -> Result<(Self, StreamPosition), CommandFailure> {
         let position = position_at(&connected.broker, moment).await?;
         let mut past = Self::begin(session, connected, projections, &position.generation, "past")?;
         past.advance(&position).await?;
@@ -119,7 +119,7 @@ impl Past {
     ///
     /// # Errors
     /// When the events cannot be folded.
-    pub(crate) async fn advance(&mut self, position: &Position) -> Result<(), CommandFailure> {
+    pub(crate) async fn advance(&mut self, position: &StreamPosition) -> Result<(), CommandFailure> {
         let mut progress = Progress::begin(&self.console, position.sequence);
         let folded = self.views.advance(position, |sequence| progress.reached(sequence)).await;
         progress.bar.finish_and_clear();

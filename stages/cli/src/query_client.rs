@@ -6,7 +6,7 @@ use bytes::Bytes;
 use millstream_contract::{
     exit_code::{ExitCode, Failure},
     header,
-    position::Position,
+    position::StreamPosition,
     stored_message::Headers,
     stream_names,
 };
@@ -138,7 +138,8 @@ impl Freshness {
         let stream = if view == COMMAND_VIEW { stream_names::OUTCOMES } else { stream_names::EVENTS };
         // Who may query need not be allowed to look at streams.
         if let Ok(state) = connected.broker.state(stream).await {
-            self.position = Some(Position::new(stream, state.generation, state.last_sequence).to_string());
+            self.position =
+                Some(StreamPosition::new(stream, state.generation, state.last_sequence).to_string());
         }
         self
     }

@@ -7,7 +7,7 @@ use axum::{
 use millstream_contract::{
     header,
     outcome::{Outcome, OutcomeReply},
-    position::Position,
+    position::StreamPosition,
     stream_names::COMMANDS,
     version_conflict,
 };
@@ -37,8 +37,8 @@ impl Stored {
         format!("/v1/commands/{}?position={}", self.id, self.position)
     }
 
-    fn position(&self) -> Position {
-        Position::new(COMMANDS, self.generation.as_str(), self.position)
+    fn position(&self) -> StreamPosition {
+        StreamPosition::new(COMMANDS, self.generation.as_str(), self.position)
     }
 
     /// 202: it is stored and will be decided.

@@ -21,7 +21,7 @@ use millstream_contract::{
     command::issuer,
     header,
     outcome::{Outcome, OutcomeReply},
-    position::Position,
+    position::StreamPosition,
     stored_message::Headers,
     stream_names::COMMANDS,
     subject::CommandAddress,
@@ -387,7 +387,7 @@ impl Commands {
 
     /// Whether the command at a position of COMMANDS is decided, and OUTCOMES tells of it no more.
     fn is_forgotten(&self, position: u64) -> bool {
-        self.views.forgotten.has(&Position::new(COMMANDS, self.stream.generation(), position))
+        self.views.forgotten.has(&StreamPosition::new(COMMANDS, self.stream.generation(), position))
     }
 
     fn stored(&self, id: String, position: u64) -> Stored {

@@ -9,7 +9,7 @@ use std::{
 
 use millstream_contract::{
     outcome::OutcomeRecord,
-    position::Position,
+    position::StreamPosition,
     stream_names::{COMMANDS, OUTCOMES},
 };
 use millstream_jetstream::{
@@ -24,7 +24,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// What is known of that. Clones share one state.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Forgotten {
-    through: Arc<RwLock<Option<Position>>>,
+    through: Arc<RwLock<Option<StreamPosition>>>,
 }
 
 /// The first message of OUTCOMES.
@@ -50,7 +50,7 @@ impl Forgotten {
     }
 
     /// Whether the command at a position of COMMANDS is decided, and what became of it told no more.
-    pub(crate) fn has(&self, position: &Position) -> bool {
+    pub(crate) fn has(&self, position: &StreamPosition) -> bool {
         let through = self.through.read().unwrap_or_else(PoisonError::into_inner);
         through.as_ref().is_some_and(|through| {
             through.generation == position.generation && position.sequence <= through.sequence
@@ -69,7 +69,7 @@ impl Forgotten {
 }
 
 /// What the first record says of those before it; none where it is the one that is known, or there is none.
-async fn look(broker: &NatsBroker, first: &mut First) -> Result<Option<Position>, BrokerError> {
+async fn look(broker: &NatsBroker, first: &mut First) -> Result<Option<StreamPosition>, BrokerError> {
     let state = broker.state(OUTCOMES).await?;
     let found = First { generation: state.generation, sequence: state.first_sequence };
     if found == *first || found.sequence > state.last_sequence {
@@ -78,5 +78,5 @@ async fn look(broker: &NatsBroker, first: &mut First) -> Result<Option<Position>
     let message = broker.get(OUTCOMES, found.sequence).await?;
     let record = message.and_then(|message| OutcomeRecord::from_stored(&message).ok());
     *first = found;
-    Ok(record.map(|record| Position::new(COMMANDS, &*record.generations.commands, record.after)))
+    Ok(record.map(|record| StreamPosition::new(COMMANDS, &*record.generations.commands, record.after)))
 }

@@ -15,7 +15,7 @@ use axum::{
     response::Response,
 };
 use millstream_contract::{
-    event_json, moment::Moment, position::Position, stream_names::EVENTS, subject::StreamId,
+    event_json, moment::Moment, position::StreamPosition, stream_names::EVENTS, subject::StreamId,
 };
 use millstream_domain::decider::AggregateType;
 use millstream_jetstream::{
@@ -167,7 +167,7 @@ impl Commands {
     }
 
     fn at_position(&self, sequence: u64, body: &serde_json::Value) -> ViewAnswer {
-        let position = Position::new(EVENTS, self.views.events.generation(), sequence).to_string();
+        let position = StreamPosition::new(EVENTS, self.views.events.generation(), sequence).to_string();
         ViewAnswer { body: body.to_string().into(), position: Some(position) }
     }
 

@@ -21,7 +21,7 @@ use axum::{
 };
 use futures::stream;
 use millstream_contract::{
-    position::Position,
+    position::StreamPosition,
     stream_names::{EVENTS, OUTCOMES},
 };
 use millstream_jetstream::broker::{Broker as _, StreamState};
@@ -100,7 +100,7 @@ pub(crate) enum Seen {
     /// It is here for the first time.
     Nothing,
     /// Everything up to a position.
-    UpTo(Position),
+    UpTo(StreamPosition),
     /// What is no longer so: the stream was made again, or has lost its end.
     Else,
 }
@@ -120,18 +120,18 @@ impl Commands {
 }
 
 /// Nobody can have seen what is behind the end of a stream, and waiting for it would keep all who watch the same.
-fn seen_of(position: Position, state: &StreamState) -> Seen {
+fn seen_of(position: StreamPosition, state: &StreamState) -> Seen {
     let is_there = position.generation == state.generation && position.sequence <= state.last_sequence;
     if is_there { Seen::UpTo(position) } else { Seen::Else }
 }
 
 /// The positions of an id of an event.
-fn positions(text: &str) -> Result<Vec<Position>, Problem> {
+fn positions(text: &str) -> Result<Vec<StreamPosition>, Problem> {
     let malformed = || {
         let detail = format!("Last-Event-ID is {text:?}; it takes the id of an event, as a stream had it");
         Problem::malformed("position-malformed", detail)
     };
-    let positions: Result<Vec<Position>, _> = text.split(',').map(str::parse).collect();
+    let positions: Result<Vec<StreamPosition>, _> = text.split(',').map(str::parse).collect();
     let positions = positions.map_err(|_| malformed())?;
     let are_ours = positions.iter().all(|position| [EVENTS, OUTCOMES].contains(&position.stream.as_str()));
     if are_ours && positions.len() <= 2 { Ok(positions) } else { Err(malformed()) }
@@ -224,7 +224,7 @@ mod tests {
             last_sequence: 7,
             usage: millstream_jetstream::broker::StreamUsage::default(),
         };
-        let at = |generation, sequence| Position::new(EVENTS, generation, sequence);
+        let at = |generation, sequence| StreamPosition::new(EVENTS, generation, sequence);
         assert_eq!(seen_of(at("01JD", 7), &state), Seen::UpTo(at("01JD", 7)));
         assert_eq!(seen_of(at("01JD", 8), &state), Seen::Else, "the stream has lost its end");
         assert_eq!(seen_of(at("01JC", 1), &state), Seen::Else);

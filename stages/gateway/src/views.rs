@@ -15,7 +15,7 @@ use millstream_contract::{
     header,
     moment::Moment,
     outcome::Outcome,
-    position::Position,
+    position::StreamPosition,
     stored_message::Headers,
     stream_names::{COMMANDS, EVENTS, OUTCOMES},
     subject::QUERY_PREFIX,
@@ -181,7 +181,7 @@ impl Views {
     ///
     /// # Errors
     /// A [`Problem`] when the position is none, or not reached in time.
-    pub(crate) async fn shown_at(&self, freshness: &Freshness) -> Result<Vec<Position>, Problem> {
+    pub(crate) async fn shown_at(&self, freshness: &Freshness) -> Result<Vec<StreamPosition>, Problem> {
         let Some(Awaited { position: wanted, .. }) = &freshness.position else { return Ok(Vec::new()) };
         let position = parsed(wanted)?;
         if position.stream == COMMANDS {
@@ -215,7 +215,7 @@ impl Views {
     }
 
     /// Waits for the outcome of the command at a position of COMMANDS.
-    async fn effect_of(&self, position: &Position, deadline: Instant) -> Result<Effect, Problem> {
+    async fn effect_of(&self, position: &StreamPosition, deadline: Instant) -> Result<Effect, Problem> {
         if position.generation != self.stream.generation() {
             let detail =
                 format!("{position} is of another generation of {COMMANDS}, which was made again since");
@@ -240,7 +240,8 @@ impl Views {
                     _ => None,
                 };
                 let events = self.events.generation();
-                let position = changed.map(|sequence| Position::new(EVENTS, events, sequence).to_string());
+                let position =
+                    changed.map(|sequence| StreamPosition::new(EVENTS, events, sequence).to_string());
                 return Ok(Effect { position, seen_at: row.position });
             }
             if self.forgotten.has(position) {
@@ -257,7 +258,8 @@ impl Views {
     async fn end_of_events(&self) -> Result<Effect, LogError> {
         let state = self.broker.state(EVENTS).await?;
         let any = state.last_sequence > 0;
-        let position = any.then(|| Position::new(EVENTS, state.generation, state.last_sequence).to_string());
+        let position =
+            any.then(|| StreamPosition::new(EVENTS, state.generation, state.last_sequence).to_string());
         Ok(Effect { position, seen_at: None })
     }
 
@@ -314,8 +316,8 @@ pub(crate) async fn ask_once(
     Ok(ViewAnswer { body: payload, position: headers.get(header::POSITION).map(str::to_owned) })
 }
 
-fn parsed(wanted: &str) -> Result<Position, Problem> {
-    let position: Position =
+fn parsed(wanted: &str) -> Result<StreamPosition, Problem> {
+    let position: StreamPosition =
         wanted.parse().map_err(|error| Problem::malformed("position-malformed", format!("{error}")))?;
     if position.to_string() == wanted {
         return Ok(position);

@@ -166,7 +166,7 @@ impl<R: Report> Ledger<R> {
             digest.figure(column, *figure);
         }
         revision.inputs += 1;
-        revision.last_position = envelope.broker_sequence;
+        revision.last_sequence = envelope.broker_sequence;
         revision.changed_at = envelope.recorded_at;
         revision.digest = digest.chained();
         let mut line = None;
@@ -248,7 +248,7 @@ impl<R: Report> Ledger<R> {
     ) {
         if revision.status == RevisionStatus::Open {
             revision.status = RevisionStatus::Sealed;
-            revision.sealed_position = Some(envelope.broker_sequence);
+            revision.sealed_sequence = Some(envelope.broker_sequence);
             revision.sealed_at = Some(envelope.recorded_at);
             self.write(place, revision, rows);
         }
@@ -275,8 +275,8 @@ impl<R: Report> Ledger<R> {
     fn first(&self, envelope: &EventEnvelope<'_>) -> Revision {
         Revision {
             revision: 1,
-            first_position: envelope.broker_sequence,
-            opened_position: envelope.broker_sequence,
+            first_sequence: envelope.broker_sequence,
+            opened_sequence: envelope.broker_sequence,
             opened_at: envelope.recorded_at,
             ..Revision::blank(self.0.columns())
         }
@@ -296,9 +296,9 @@ fn next(sealed: Revision, envelope: &EventEnvelope<'_>) -> Revision {
     Revision {
         revision: sealed.revision + 1,
         status: RevisionStatus::Open,
-        opened_position: envelope.broker_sequence,
+        opened_sequence: envelope.broker_sequence,
         opened_at: envelope.recorded_at,
-        sealed_position: None,
+        sealed_sequence: None,
         sealed_at: None,
         difference: Some(vec![0; sealed.figures.len()]),
         difference_lines: 0,

@@ -69,19 +69,19 @@ pub struct Revision {
     /// How many postings it holds, including those of earlier revisions.
     pub inputs: u64,
     /// Sequence in EVENTS of the first of them.
-    pub first_position: u64,
+    pub first_sequence: u64,
     /// Sequence in EVENTS of the last of them.
-    pub last_position: u64,
+    pub last_sequence: u64,
     /// Chained over all of them in order: equal digests, equal inputs.
     pub digest: ContentDigest,
     /// Sequence in EVENTS of the posting that opened this revision.
-    pub opened_position: u64,
+    pub opened_sequence: u64,
     /// When that was recorded.
     pub opened_at: Timestamp,
     /// When its last posting was recorded.
     pub changed_at: Timestamp,
     /// Sequence in EVENTS of the event that sealed it.
-    pub sealed_position: Option<u64>,
+    pub sealed_sequence: Option<u64>,
     /// When that was recorded.
     pub sealed_at: Option<Timestamp>,
     /// Figures of this revision less those of the one before, by column; absent in the first.
@@ -102,13 +102,13 @@ impl Revision {
             revision: 0,
             status: RevisionStatus::Open,
             inputs: 0,
-            first_position: 0,
-            last_position: 0,
+            first_sequence: 0,
+            last_sequence: 0,
             digest: ContentDigest::default(),
-            opened_position: 0,
+            opened_sequence: 0,
             opened_at: Timestamp::UNIX_EPOCH,
             changed_at: Timestamp::UNIX_EPOCH,
-            sealed_position: None,
+            sealed_sequence: None,
             sealed_at: None,
             difference: None,
             difference_lines: 0,
@@ -169,14 +169,15 @@ impl Serialize for Revision {
             }
         }
         map.serialize_entry("inputs", &self.inputs)?;
-        map.serialize_entry("first_position", &self.first_position)?;
-        map.serialize_entry("last_position", &self.last_position)?;
+        // Rows are published under these names, so they stay; what they hold are sequences of EVENTS.
+        map.serialize_entry("first_position", &self.first_sequence)?;
+        map.serialize_entry("last_position", &self.last_sequence)?;
         map.serialize_entry("digest", &self.digest)?;
-        map.serialize_entry("opened_position", &self.opened_position)?;
+        map.serialize_entry("opened_position", &self.opened_sequence)?;
         map.serialize_entry("opened_at", &self.opened_at)?;
         map.serialize_entry("changed_at", &self.changed_at)?;
-        if self.sealed_position.is_some() {
-            map.serialize_entry("sealed_position", &self.sealed_position)?;
+        if self.sealed_sequence.is_some() {
+            map.serialize_entry("sealed_position", &self.sealed_sequence)?;
             map.serialize_entry("sealed_at", &self.sealed_at)?;
         }
         if let Some(difference) = &self.difference {
@@ -228,13 +229,13 @@ impl<'de> Visitor<'de> for RevisionSeed {
                 Field::Revision => revision.revision = map.next_value()?,
                 Field::Status => status = Some(map.next_value()?),
                 Field::Inputs => revision.inputs = map.next_value()?,
-                Field::FirstPosition => revision.first_position = map.next_value()?,
-                Field::LastPosition => revision.last_position = map.next_value()?,
+                Field::FirstPosition => revision.first_sequence = map.next_value()?,
+                Field::LastPosition => revision.last_sequence = map.next_value()?,
                 Field::Digest => revision.digest = map.next_value()?,
-                Field::OpenedPosition => revision.opened_position = map.next_value()?,
+                Field::OpenedPosition => revision.opened_sequence = map.next_value()?,
                 Field::OpenedAt => revision.opened_at = map.next_value()?,
                 Field::ChangedAt => revision.changed_at = map.next_value()?,
-                Field::SealedPosition => revision.sealed_position = map.next_value()?,
+                Field::SealedPosition => revision.sealed_sequence = map.next_value()?,
                 Field::SealedAt => revision.sealed_at = map.next_value()?,
                 Field::Difference => {
                     let figures: Figures = map.next_value()?;

@@ -12,7 +12,7 @@ use std::{
 };
 
 use millstream_contract::{
-    position::Position,
+    position::StreamPosition,
     view_change::{KEYS_BYTES_MAX, KEYS_MAX, ViewChange},
 };
 use millstream_store::read_store::{TableName, Uncommitted};
@@ -45,7 +45,7 @@ struct NotedView {
 
 /// Changes of a view that have come together.
 struct Pending {
-    position: Position,
+    position: StreamPosition,
     /// None when they are too many.
     keys: Option<BTreeSet<Arc<str>>>,
     bytes: usize,
@@ -136,7 +136,7 @@ impl ChangedRows {
 
     /// The position of a view of which changes are noted: somebody watches it, and it is whole. While it is being built there is nothing to
     /// tell; its end is told.
-    fn noted_at(&self, index: usize) -> Option<Position> {
+    fn noted_at(&self, index: usize) -> Option<StreamPosition> {
         let view = self.0.views.get(index).filter(|view| view.is_watched.load(Ordering::SeqCst))?;
         self.0.statuses.whole_position(view.member)
     }
@@ -171,10 +171,10 @@ impl ChangedRows {
 
 impl Pending {
     fn nothing() -> Self {
-        Self { position: Position::new("", "", 0), keys: Some(BTreeSet::new()), bytes: 0 }
+        Self { position: StreamPosition::new("", "", 0), keys: Some(BTreeSet::new()), bytes: 0 }
     }
 
-    fn add(&mut self, position: Position, keys: &[Arc<str>]) {
+    fn add(&mut self, position: StreamPosition, keys: &[Arc<str>]) {
         self.position = position;
         let Some(noted) = &mut self.keys else { return };
         for key in keys.iter().take(KEYS_MAX + 1) {
@@ -187,7 +187,7 @@ impl Pending {
         }
     }
 
-    fn add_any(&mut self, position: Position) {
+    fn add_any(&mut self, position: StreamPosition) {
         self.position = position;
         self.keys = None;
     }
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn what_comes_together_is_one_change_of_bounded_size() {
-        let position = |sequence| Position::new("EVENTS", "01JD", sequence);
+        let position = |sequence| StreamPosition::new("EVENTS", "01JD", sequence);
         let mut pending = Pending::nothing();
         pending.add(position(1), &keys(0..2));
         pending.add(position(2), &keys(1..3));

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use millstream_contract::{
     exit_code::{ExitCode, Failure},
-    position::Position,
+    position::StreamPosition,
     stored_message::StoredMessage,
     stream_names::EVENTS,
 };
@@ -138,7 +138,7 @@ impl<B: Broker> PastViews<B> {
     /// [`FoldError`]; the views then stay where they are.
     pub async fn advance(
         &mut self,
-        position: &Position,
+        position: &StreamPosition,
         mut reached: impl FnMut(u64),
     ) -> Result<(), FoldError> {
         self.feed.extend(position.sequence);

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use millstream_contract::{
-    position::Position,
+    position::StreamPosition,
     stream_names::{EVENTS, OUTCOMES},
 };
 use millstream_runtime::metrics::{Metrics, ProjectionMetrics};
@@ -47,8 +47,8 @@ impl ProjectionStatus {
     }
 
     /// Its position in the stream.
-    pub fn position(&self) -> Position {
-        Position::new(self.stream, &*self.generation, self.sequence)
+    pub fn position(&self) -> StreamPosition {
+        StreamPosition::new(self.stream, &*self.generation, self.sequence)
     }
 
     /// Whether the rows have everything that was in the stream when building them began.
@@ -139,7 +139,7 @@ impl StatusBoard {
     }
 
     /// The position of a projection whose rows are whole.
-    pub(super) fn whole_position(&self, member: usize) -> Option<Position> {
+    pub(super) fn whole_position(&self, member: usize) -> Option<StreamPosition> {
         let status = self.sender(member).borrow();
         status.is_complete().then(|| status.position())
     }

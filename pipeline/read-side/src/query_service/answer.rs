@@ -1,6 +1,6 @@
 //! The refusals with their codes, and the JSON of answers.
 
-use millstream_contract::{error_text::bounded, position::Position};
+use millstream_contract::{error_text::bounded, position::StreamPosition};
 use millstream_store::read_store::StoreError;
 
 /// Why a query has no answer. The codes are those of HTTP.
@@ -17,7 +17,7 @@ pub enum QueryError {
         /// The key.
         key: String,
         /// The position at which there is none.
-        position: Box<Position>,
+        position: Box<StreamPosition>,
     },
     /// The position is of another generation of the stream.
     #[error("{asked} is of another generation than {view}, which is at {reached}: the stream was made anew")]

@@ -1,6 +1,6 @@
 //! The queries of `query_service` without NATS: the same bodies and the same answers, from rows that this process has.
 
-use millstream_contract::position::Position;
+use millstream_contract::position::StreamPosition;
 use millstream_store::read_store::ReadStore;
 
 use super::{
@@ -36,7 +36,7 @@ impl LocalQueries {
         operation: Operation,
         body: &[u8],
         bytes_max: usize,
-    ) -> Result<(Vec<u8>, Position), QueryError> {
+    ) -> Result<(Vec<u8>, StreamPosition), QueryError> {
         let Some(found) = self.views.get(context, view) else {
             return Err(QueryError::Malformed(format!("there is no view {context}.{view}")));
         };

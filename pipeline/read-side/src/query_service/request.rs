@@ -2,7 +2,7 @@
 
 use std::{ops::Bound, time::Duration};
 
-use millstream_contract::{error_text::plain_decoder_text, header, position::Position};
+use millstream_contract::{error_text::plain_decoder_text, header, position::StreamPosition};
 use millstream_domain::by_name::ByName;
 use millstream_store::read_store::{Direction, KeyRange};
 use serde::{Deserialize, de::DeserializeOwned};
@@ -148,7 +148,7 @@ fn prefix_end(prefix: &str) -> Option<String> {
 }
 
 /// The position that a query asks for.
-pub(super) fn parse_position(text: Option<&str>) -> Result<Option<Position>, QueryError> {
+pub(super) fn parse_position(text: Option<&str>) -> Result<Option<StreamPosition>, QueryError> {
     let parse = |text: &str| {
         text.parse().map_err(|error| QueryError::Malformed(format!("{}: {error}", header::POSITION)))
     };

@@ -3,7 +3,7 @@
 use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
 use async_nats::HeaderMap;
-use millstream_contract::{header, position::Position};
+use millstream_contract::{header, position::StreamPosition};
 use millstream_runtime::file_work::end_of;
 use millstream_store::read_store::{ReadStore, Snapshot};
 use tokio::{
@@ -61,7 +61,7 @@ impl Reads {
 /// Rows as JSON, and their position.
 pub(super) struct Answer {
     pub(super) body: Vec<u8>,
-    pub(super) position: Position,
+    pub(super) position: StreamPosition,
     pub(super) waited: Duration,
     /// Whoever drops it lets another one read: with the body, or a thousand bodies of a megabyte are in memory for who does not take them.
     pub(super) place: Option<OwnedSemaphorePermit>,
@@ -123,7 +123,7 @@ impl ViewQuery {
     /// Returns when the view is complete and has reached `asked`.
     async fn wait_for(
         &self,
-        asked: Option<&Position>,
+        asked: Option<&StreamPosition>,
         wait: Duration,
         place: &mut Place,
     ) -> Result<Option<Wait>, QueryError> {
@@ -156,7 +156,7 @@ impl ViewQuery {
     }
 
     /// Whether a query can be answered now. The error means that waiting would not help. A query without a position does not wait.
-    fn check(&self, status: &ProjectionStatus, asked: Option<&Position>) -> Result<bool, QueryError> {
+    fn check(&self, status: &ProjectionStatus, asked: Option<&StreamPosition>) -> Result<bool, QueryError> {
         if let Some(halt) = &status.halted {
             return Err(QueryError::Halted {
                 view: self.name(),
@@ -194,7 +194,7 @@ impl ViewQuery {
         Ok(status.is_complete() && status.sequence >= asked.sequence)
     }
 
-    fn read(&self, read: &Read, bytes_max: usize) -> Result<(Vec<u8>, Position), QueryError> {
+    fn read(&self, read: &Read, bytes_max: usize) -> Result<(Vec<u8>, StreamPosition), QueryError> {
         let snapshot = self.store.snapshot()?;
         let position = self.position(&snapshot)?;
         let body = match read {
@@ -209,7 +209,7 @@ impl ViewQuery {
         snapshot: &Snapshot,
         key: &str,
         bytes_max: usize,
-        position: &Position,
+        position: &StreamPosition,
     ) -> Result<Vec<u8>, QueryError> {
         let value = snapshot.get(&self.view.table, key)?.ok_or_else(|| QueryError::NoSuchKey {
             view: self.name(),
@@ -275,12 +275,12 @@ impl ViewQuery {
     }
 
     /// The position of the rows. It must come from the same snapshot as the rows: the runner may commit in between.
-    fn position(&self, snapshot: &Snapshot) -> Result<Position, QueryError> {
+    fn position(&self, snapshot: &Snapshot) -> Result<StreamPosition, QueryError> {
         let stream = self.view.status.borrow().stream;
         let checkpoint = snapshot.checkpoint(&self.view.projection)?;
         Ok(checkpoint.map_or_else(
-            || Position::new(stream, "", 0),
-            |checkpoint| Position::new(stream, checkpoint.generation, checkpoint.sequence),
+            || StreamPosition::new(stream, "", 0),
+            |checkpoint| StreamPosition::new(stream, checkpoint.generation, checkpoint.sequence),
         ))
     }
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 use millstream_contract::{
     header,
-    position::Position,
+    position::StreamPosition,
     stored_message::{Headers, StoredMessage},
     stream_names::REPORTS,
 };
@@ -87,7 +87,7 @@ impl<B: Broker> ReportPublisher<B> {
     /// Publishes the revisions of one key and date, in order.
     async fn publish_subject(
         &self,
-        reached: &Position,
+        reached: &StreamPosition,
         subject: String,
         rows: Vec<Pending>,
         full: &AtomicBool,
@@ -120,7 +120,7 @@ impl<B: Broker> ReportPublisher<B> {
     /// Publishes one revision, unless it was published before.
     async fn publish(
         &self,
-        reached: &Position,
+        reached: &StreamPosition,
         subject: &str,
         row: &Pending,
         known: &mut Known,
@@ -205,7 +205,7 @@ impl<B: Broker> ReportPublisher<B> {
 
     async fn append(
         &self,
-        reached: &Position,
+        reached: &StreamPosition,
         subject: &str,
         row: &Pending,
         expected: u64,
@@ -290,7 +290,7 @@ impl Pending {
     }
 
     /// The row as the last message of its subject, once REPORTS has stored it.
-    fn published(&self, reached: &Position, sequence: u64) -> Published {
+    fn published(&self, reached: &StreamPosition, sequence: u64) -> Published {
         Published {
             sequence,
             position: Some(reached.clone()),
@@ -305,7 +305,7 @@ impl Pending {
 struct Published {
     sequence: u64,
     /// The position of EVENTS that its report had reached.
-    position: Option<Position>,
+    position: Option<StreamPosition>,
     summary: Option<Summary>,
     body: Bytes,
 }
@@ -338,7 +338,7 @@ enum Decision {
 }
 
 /// Decides about a row that was read from its outbox when its report had reached `reached`.
-fn decide(reached: &Position, row: &Pending, last: Option<&Published>) -> Decision {
+fn decide(reached: &StreamPosition, row: &Pending, last: Option<&Published>) -> Decision {
     let Some(last) = last else {
         // A revision that was never published need not be withdrawn.
         return match row.summary.status {

@@ -11,7 +11,7 @@ use std::{
 
 use millstream_contract::{
     commit::{Commit, EventEnvelope, RecordedEvent, content_digest},
-    position::Position,
+    position::StreamPosition,
     set_aside::{EVENT_TYPE, MessageSetAside, act_subject},
     stream_names::EVENTS,
 };
@@ -137,7 +137,7 @@ async fn nobody_asks_about_messages_behind_the_one_at_which_all_halt() {
     let past_folder = tempfile::tempdir().unwrap();
     broker.start_recording();
     let mut past = past_of(&broker, &past_folder, &generation, false);
-    let ended = past.advance(&Position::new(EVENTS, &*generation, last), |_| {}).await;
+    let ended = past.advance(&StreamPosition::new(EVENTS, &*generation, last), |_| {}).await;
     assert!(matches!(&ended, Err(FoldError::Halted { halt, .. }) if halt.sequence == 1), "{ended:?}");
     assert_eq!(asked_about(&broker, last), [1]);
 }

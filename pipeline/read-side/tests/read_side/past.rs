@@ -3,7 +3,7 @@
 use millstream_contract::{
     commit::{Commit, timestamp_to_nanoseconds},
     moment::Moment,
-    position::Position,
+    position::StreamPosition,
     stream_names::{EVENTS, OUTCOMES},
 };
 use millstream_jetstream::{
@@ -68,10 +68,10 @@ async fn positions_that_are_not_there_are_refused() {
     grow(&broker, "a", 3).await;
     let generation = broker.state(EVENTS).await.unwrap().generation;
     let at = |stream: &str, generation: &str, sequence| {
-        Moment::Position(Position::new(stream, generation, sequence))
+        Moment::Position(StreamPosition::new(stream, generation, sequence))
     };
     let found = position_at(&broker, &at(EVENTS, &generation, 2)).await.unwrap();
-    assert_eq!(found, Position::new(EVENTS, &*generation, 2));
+    assert_eq!(found, StreamPosition::new(EVENTS, &*generation, 2));
     for beyond in [at(EVENTS, &generation, 4), Moment::Sequence(4)] {
         let error = position_at(&broker, &beyond).await.unwrap_err();
         assert!(matches!(error, PastError::NotReached { asked: 4, last: 3 }), "{error}");
@@ -123,7 +123,7 @@ async fn views_folded_in_steps_are_what_the_live_ones_were_at_each_position() {
     let mut past = past_of(&broker, &folders[1], &generation, false);
     for (sequence, rows) in seen {
         let mut told = Vec::new();
-        let position = Position::new(EVENTS, &*generation, sequence);
+        let position = StreamPosition::new(EVENTS, &*generation, sequence);
         past.advance(&position, |reached| told.push(reached)).await.unwrap();
         assert_eq!(told.last(), Some(&sequence));
         for (key, (count, latest)) in ["a", "b"].iter().zip(rows) {
@@ -148,9 +148,9 @@ async fn fold_that_meets_an_unknown_event_says_where() {
     broker.append(EVENTS, commit("thing.a", "shrunk", "s")).await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let mut past = past_of(&broker, &folder, &generation, false);
-    let before = Position::new(EVENTS, &*generation, 2);
+    let before = StreamPosition::new(EVENTS, &*generation, 2);
     past.advance(&before, |_| {}).await.unwrap();
-    let error = past.advance(&Position { sequence: 3, ..before }, |_| {}).await.unwrap_err();
+    let error = past.advance(&StreamPosition { sequence: 3, ..before }, |_| {}).await.unwrap_err();
     let FoldError::Halted { projection, halt } = error else { panic!("{error}") };
     assert_eq!((projection.as_str(), halt.sequence), ("test.counts", 3));
     assert!(halt.reason.contains("shrunk"), "{}", halt.reason);

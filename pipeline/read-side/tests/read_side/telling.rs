@@ -3,7 +3,7 @@
 use async_nats::{Client, Subscriber};
 use futures::StreamExt as _;
 use millstream_contract::{
-    position::Position,
+    position::StreamPosition,
     stream_names::EVENTS,
     view_change::{KEYS_MAX, ViewChange, changed_subject, watched_subject},
 };
@@ -75,7 +75,7 @@ async fn who_watches_a_view_is_told_its_changed_keys_and_nobody_else_anything() 
     let mut watcher = Watcher::new(&server).await;
     assert_eq!(metrics.changes_told().get(), 0, "nobody has watched");
     let generation = broker.state(EVENTS).await.unwrap().generation;
-    let at = |sequence| Position::new(EVENTS, generation.clone(), sequence);
+    let at = |sequence| StreamPosition::new(EVENTS, generation.clone(), sequence);
     // Whoever begins to watch may have asked before the first change that is noted for it.
     assert_eq!(watcher.watch("counts").await, ViewChange { position: at(last), keys: None });
 
@@ -106,7 +106,7 @@ async fn while_a_view_is_built_nothing_is_told_and_when_it_is_whole_that_is() {
     running.until_sequence("counts", last).await;
     let sequence = grow(&broker, "end", 1).await;
     let position = |sequence| {
-        Position::new(
+        StreamPosition::new(
             EVENTS,
             running.views.get("test", "counts").unwrap().status.borrow().position().generation,
             sequence,

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use bytes::Bytes;
-use millstream_contract::position::Position;
+use millstream_contract::position::StreamPosition;
 use tokio::time::Instant;
 
 /// How many answers are kept at most.
@@ -15,7 +15,7 @@ const BYTES_MAX: usize = 64 * 1024 * 1024;
 pub(super) type Shown = (Bytes, Option<(String, u64)>);
 
 /// Whether what was shown is of a position, or behind it.
-pub(super) fn has_reached(shown: Option<&(String, u64)>, position: &Position) -> bool {
+pub(super) fn has_reached(shown: Option<&(String, u64)>, position: &StreamPosition) -> bool {
     shown.is_some_and(|(generation, sequence)| {
         *generation == position.generation && *sequence >= position.sequence
     })
@@ -35,7 +35,7 @@ pub(super) struct KeptAnswers {
 
 impl KeptAnswers {
     /// An answer that is young enough; to whoever named a position, only one that was given behind it.
-    pub(super) fn get(&self, asked: &str, position: Option<&Position>, now: Instant) -> Option<Shown> {
+    pub(super) fn get(&self, asked: &str, position: Option<&StreamPosition>, now: Instant) -> Option<Shown> {
         let kept = self.answers.get(asked).filter(|kept| now < kept.until)?;
         let (_, shown) = &kept.shown;
         position.is_none_or(|position| has_reached(shown.as_ref(), position)).then(|| kept.shown.clone())
@@ -75,7 +75,7 @@ mod tests {
     fn an_answer_is_given_again_while_it_is_young_and_not_behind_what_is_named() {
         let (mut kept, now) = (KeptAnswers::default(), Instant::now());
         kept.keep("a".to_owned(), shown(1), TIME, now);
-        let at = |generation: &str, sequence| Position::new("EVENTS", generation.to_owned(), sequence);
+        let at = |generation: &str, sequence| StreamPosition::new("EVENTS", generation.to_owned(), sequence);
         assert!(kept.get("a", None, now).is_some());
         assert!(kept.get("a", Some(&at("g", 7)), now).is_some());
         assert!(kept.get("a", Some(&at("g", 8)), now).is_none());

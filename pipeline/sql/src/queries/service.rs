@@ -18,7 +18,7 @@ use millstream_contract::{
     error_text::{bounded, one_line},
     header,
     header_check::check_headers,
-    position::Position,
+    position::StreamPosition,
     stream_names::EVENTS,
 };
 use millstream_jetstream::{
@@ -315,7 +315,8 @@ impl Shared {
         let mut headers = HeaderMap::new();
         let body = answered.map(|(body, position)| {
             if let Some((generation, sequence)) = position {
-                headers.insert(header::POSITION, Position::new(EVENTS, generation, sequence).to_string());
+                headers
+                    .insert(header::POSITION, StreamPosition::new(EVENTS, generation, sequence).to_string());
             }
             headers.insert(header::CONTENT_TYPE, header::JSON);
             body
@@ -333,7 +334,7 @@ impl Shared {
         let given = given(&message.payload).map_err(|problem| refuse(400, problem))?;
         let values = query.header.arguments(&given).map_err(|error| refuse(400, error.to_string()))?;
         let arguments = arguments(&query, Some(values));
-        let position = headers.find(header::POSITION).map(str::parse::<Position>).transpose();
+        let position = headers.find(header::POSITION).map(str::parse::<StreamPosition>).transpose();
         let position = position.map_err(|error| refuse(400, one_line(&error)))?;
         if let Some(position) = &position {
             let wait = wait_of(headers.find(header::WAIT_MS)).map_err(|problem| refuse(400, problem))?;
@@ -398,7 +399,7 @@ impl Shared {
     }
 
     /// Waits until the tables show a position of EVENTS.
-    async fn reached(&self, position: &Position, wait: Duration) -> Result<(), (u16, String)> {
+    async fn reached(&self, position: &StreamPosition, wait: Duration) -> Result<(), (u16, String)> {
         if position.stream != EVENTS {
             return Err((
                 400,

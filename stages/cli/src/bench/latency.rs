@@ -9,7 +9,7 @@ use std::{
 
 use async_nats::HeaderMap;
 use futures::StreamExt as _;
-use millstream_contract::{header, outcome::OutcomeReply, position::Position, stream_names::EVENTS};
+use millstream_contract::{header, outcome::OutcomeReply, position::StreamPosition, stream_names::EVENTS};
 use millstream_jetstream::{broker::Broker as _, nats_broker::NatsBroker};
 use tokio::{sync::oneshot, task::JoinSet, time::Instant};
 
@@ -110,7 +110,7 @@ async fn one(
     let millstream_contract::outcome::Outcome::Accepted { position, .. } = reply.outcome else {
         return Err(LatencyError::NotAccepted);
     };
-    let position = Position::new(EVENTS, &*generation, position);
+    let position = StreamPosition::new(EVENTS, &*generation, position);
     while !pipeline::ask(&broker, &query, &key, &position).await.map_err(LatencyError::Query)? {}
     Ok(due.elapsed())
 }

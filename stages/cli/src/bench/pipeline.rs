@@ -9,7 +9,7 @@ use millstream_contract::{
     commit::CommitError,
     header,
     outcome::{Outcome, OutcomeRecord, OutcomeRecordError},
-    position::Position,
+    position::StreamPosition,
     stored_message::StoredMessage,
     stream_names::{COMMANDS, EVENTS, OUTCOMES},
 };
@@ -55,7 +55,7 @@ pub(crate) async fn run(broker: &NatsBroker, load: Load, run: &str) -> Result<Du
     let published = async { Ok::<_, PipelineError>(load.publish(broker, run).await?) };
     let through = before + load.commands as u64;
     let ((), events) = try_join(published, decided(broker, records, through)).await?;
-    queryable(broker, load, &Position::new(EVENTS, generation, events)).await?;
+    queryable(broker, load, &StreamPosition::new(EVENTS, generation, events)).await?;
     Ok(begun.elapsed())
 }
 
@@ -74,7 +74,7 @@ async fn decided(broker: &NatsBroker, after: u64, through: u64) -> Result<u64, P
 }
 
 /// Waits until the view has applied `position`.
-async fn queryable(broker: &NatsBroker, load: Load, position: &Position) -> Result<(), PipelineError> {
+async fn queryable(broker: &NatsBroker, load: Load, position: &StreamPosition) -> Result<(), PipelineError> {
     let (query, key) = (load.query(), load.key(load.commands - 1));
     while !ask(broker, &query, &key, position).await.map_err(PipelineError::Query)? {}
     Ok(())
@@ -85,7 +85,7 @@ pub(crate) async fn ask(
     broker: &NatsBroker,
     query: &str,
     key: &str,
-    position: &Position,
+    position: &StreamPosition,
 ) -> Result<bool, async_nats::RequestError> {
     let mut headers = HeaderMap::new();
     headers.insert(header::POSITION, position.to_string());

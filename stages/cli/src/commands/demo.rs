@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, num::NonZeroUsize, time::Duration};
 use millstream_contract::{
     exit_code::ExitCode,
     outcome::{CommandOutcome, Outcome},
-    position::Position,
+    position::StreamPosition,
     stored_message::Headers,
     stream_names,
     subject::{CommandAddress, Origin},
@@ -221,9 +221,9 @@ impl Demo<'_> {
     }
 
     /// Where a report must stand to hold the whole day.
-    async fn position(&self, connected: &Connected) -> Result<Position, CommandFailure> {
+    async fn position(&self, connected: &Connected) -> Result<StreamPosition, CommandFailure> {
         let state = connected.broker.state(stream_names::EVENTS).await?;
-        Ok(Position::new(stream_names::EVENTS, state.generation, self.highest_position))
+        Ok(StreamPosition::new(stream_names::EVENTS, state.generation, self.highest_position))
     }
 }
 
@@ -246,7 +246,7 @@ async fn check(
     session: &Session,
     day: &Day,
     connected: &Connected,
-    position: &Position,
+    position: &StreamPosition,
 ) -> Result<Vec<String>, CommandFailure> {
     let mut wrong = Vec::new();
     let expected = [

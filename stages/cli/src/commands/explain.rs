@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use millstream_contract::{
-    commit::CommittedCommand, exit_code::ExitCode, position::Position, stream_names::EVENTS,
+    commit::CommittedCommand, exit_code::ExitCode, position::StreamPosition, stream_names::EVENTS,
     subject::StreamId,
 };
 use millstream_domain::row_watch::{RowChange, WatchedProjection};
@@ -97,7 +97,7 @@ fn asked(words: &[String]) -> Result<(Option<String>, String, String), CommandFa
 /// The end of EVENTS: all that is stored now.
 async fn end(connected: &Connected) -> Result<Moment, CommandFailure> {
     let state = connected.broker.state(EVENTS).await?;
-    Ok(Moment::Position(Position::new(EVENTS, state.generation, state.last_sequence)))
+    Ok(Moment::Position(StreamPosition::new(EVENTS, state.generation, state.last_sequence)))
 }
 
 fn described(change: &RowChange) -> Value {

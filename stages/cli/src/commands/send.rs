@@ -12,7 +12,7 @@ use millstream_contract::{
     exit_code::ExitCode,
     header,
     outcome::{Outcome, OutcomeReply},
-    position::Position,
+    position::StreamPosition,
     stored_message::Headers,
     stream_names,
     subject::{CommandAddress, Origin},
@@ -203,7 +203,7 @@ async fn recorded(
     let query_position = match outcome.first() {
         Outcome::Accepted { position, .. } => {
             let state = connected.broker.state(stream_names::EVENTS).await?;
-            Some(Position::new(stream_names::EVENTS, state.generation, *position).to_string())
+            Some(StreamPosition::new(stream_names::EVENTS, state.generation, *position).to_string())
         }
         _ => None,
     };

@@ -19,7 +19,7 @@ use millstream_contract::{
     header_check::check_headers,
     moment::Moment,
     outcome::{CommandOutcome, Generations, Outcome, OutcomeRecord, OutcomeReply, RecordKind},
-    position::Position,
+    position::StreamPosition,
     stored_message::{Headers, StoredMessage},
     subject::{CommandAddress, StreamId, published_subject},
 };
@@ -209,7 +209,7 @@ proptest! {
     #[test]
     fn fuzz_positions_and_moments(text in mutated_corpus("positions")) {
         let text = String::from_utf8_lossy(&text);
-        if let Ok(position) = text.parse::<Position>() {
+        if let Ok(position) = text.parse::<StreamPosition>() {
             prop_assert_eq!(position.to_string().parse(), Ok(position));
         }
         if let Ok(moment) = text.parse::<Moment>() {

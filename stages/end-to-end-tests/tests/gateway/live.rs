@@ -12,7 +12,7 @@ use end_to_end_tests::{
 };
 use futures::StreamExt as _;
 use millstream_contract::{
-    position::Position,
+    position::StreamPosition,
     view_change::{ViewChange, changed_subject},
 };
 use millstream_jetstream::testing::test_server::TestServer;
@@ -85,7 +85,7 @@ impl FakeView {
     }
 
     pub(crate) async fn hint(&self, position: &str) {
-        let position: Position = position.parse().unwrap();
+        let position: StreamPosition = position.parse().unwrap();
         let change = ViewChange { position, keys: Some(vec!["tea".to_owned()]) };
         self.client.publish(changed_subject("retail", "product"), change.to_json().into()).await.unwrap();
         self.client.flush().await.unwrap();

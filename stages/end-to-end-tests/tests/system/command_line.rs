@@ -4,7 +4,7 @@ use end_to_end_tests::{
     program::Ended,
     system::{System, fresh_folder},
 };
-use millstream_contract::{position::Position, stream_names::EVENTS};
+use millstream_contract::{position::StreamPosition, stream_names::EVENTS};
 use millstream_jetstream::broker::Broker as _;
 use serde_json::{Value, json};
 
@@ -143,7 +143,7 @@ async fn rows_come_in_key_order_by_prefix_and_up_to_a_limit() {
     // A position that nobody has reached is waited for, and then said.
     let broker = system.broker().await;
     let generation = broker.state(EVENTS).await.unwrap().generation;
-    let future = Position::new(EVENTS, generation, 5).to_string();
+    let future = StreamPosition::new(EVENTS, generation, 5).to_string();
     let arguments = ["query", "retail", "product", "--json", "--position", &future, "--wait", "10ms"];
     let behind = system.millstream(&arguments).await;
     assert_eq!((behind.code(), &*behind.stdout), (Some(69), ""), "{behind:?}");

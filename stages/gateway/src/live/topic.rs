@@ -13,7 +13,7 @@ use std::{
 
 use axum::http::StatusCode;
 use bytes::Bytes;
-use millstream_contract::{header, position::Position, subject::QUERY_PREFIX};
+use millstream_contract::{header, position::StreamPosition, subject::QUERY_PREFIX};
 use millstream_jetstream::{backoff::Backoff, nats_broker::AskError};
 use serde_json::{Value, json};
 use tokio::{
@@ -110,7 +110,7 @@ pub(super) struct Shown {
     /// Grows when what was seen before is void: the stream was made again, or has lost its end.
     pub(super) epoch: u64,
     /// Of the state.
-    pub(super) position: Option<Position>,
+    pub(super) position: Option<StreamPosition>,
     /// The event of the state; none before the first answer.
     pub(super) state: Option<Bytes>,
     /// The event that says why there is none now.
@@ -132,7 +132,7 @@ struct Wanted {
     /// Whether it may be another one than what is shown, for whatever reason.
     due: bool,
     /// What must be reached, and until when that is hoped for.
-    behind: Option<(Position, Instant)>,
+    behind: Option<(StreamPosition, Instant)>,
 }
 
 /// How an attempt went.
@@ -164,7 +164,7 @@ impl Topic {
     }
 
     /// What is shown must be of this position or a later one.
-    pub(super) fn must_reach(&self, position: &Position) {
+    pub(super) fn must_reach(&self, position: &StreamPosition) {
         if is_reached(self.shown.borrow().position.as_ref(), position) {
             return;
         }
@@ -247,7 +247,7 @@ struct Asking {
 /// An answer, or that there is no such row.
 struct Answered {
     body: Option<Bytes>,
-    position: Position,
+    position: StreamPosition,
 }
 
 impl Asking {
@@ -342,7 +342,7 @@ impl Shared {
 }
 
 /// Whether what is at `position` holds everything up to `wanted`.
-fn is_reached(position: Option<&Position>, wanted: &Position) -> bool {
+fn is_reached(position: Option<&StreamPosition>, wanted: &StreamPosition) -> bool {
     position.is_some_and(|position| {
         position.stream == wanted.stream
             && position.generation == wanted.generation

@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::future::select_all;
-use millstream_contract::position::Position;
+use millstream_contract::position::StreamPosition;
 use millstream_runtime::metrics::LiveMetrics;
 use serde_json::json;
 use tokio::{sync::watch, time::Instant};
@@ -37,7 +37,7 @@ pub(super) struct Watcher {
     /// Which row is looked at first, so that none that changes all the time keeps the others away.
     turn: usize,
     /// The positions of what was sent, by stream.
-    sent: BTreeMap<String, Position>,
+    sent: BTreeMap<String, StreamPosition>,
     /// What is to be sent before anything else.
     chunks: VecDeque<Bytes>,
     silent_since: Instant,
@@ -167,7 +167,7 @@ impl Watcher {
     }
 
     /// The furthest position of each stream, so that an id never goes back.
-    fn note_sent(&mut self, position: Position) {
+    fn note_sent(&mut self, position: StreamPosition) {
         let further = self
             .sent
             .get(&position.stream)
@@ -200,7 +200,7 @@ struct Taken {
     reset: bool,
     event: Bytes,
     /// Of a state.
-    position: Option<Position>,
+    position: Option<StreamPosition>,
 }
 
 impl Row {

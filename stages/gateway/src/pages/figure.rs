@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use askama::Template;
 use axum::{http::StatusCode, response::Response};
 use millstream_contract::{
-    commit::StoredCommit, position::Position, stream_names::EVENTS, subject::EVENT_PREFIX,
+    commit::StoredCommit, position::StreamPosition, stream_names::EVENTS, subject::EVENT_PREFIX,
 };
 use millstream_domain::{
     projection::{Projection, ProjectionError, Rows},
@@ -182,7 +182,8 @@ impl Asked<'_> {
         let report = self.visit.pages.ledger(self.report).ok_or_else(|| {
             Problem::new(StatusCode::NOT_FOUND, "report-unknown", "there is no such report")
         })?;
-        let until = self.answer.position.parse::<Position>().map_or(u64::MAX, |position| position.sequence);
+        let until =
+            self.answer.position.parse::<StreamPosition>().map_or(u64::MAX, |position| position.sequence);
         let aggregates: Vec<&str> = commands
             .aggregates
             .iter()

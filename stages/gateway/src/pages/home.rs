@@ -11,7 +11,7 @@ use axum::{http::StatusCode, response::Response};
 use futures::future::join_all;
 use millstream_contract::{
     outcome::OutcomeRecord,
-    position::Position,
+    position::StreamPosition,
     stream_names::{COMMANDS, EVENTS, OUTCOMES},
     subject::QUERY_PREFIX,
 };
@@ -108,7 +108,7 @@ async fn view<'a>(visit: &Visit, context: &'a str, name: &'a str, [events, outco
         tokio::time::timeout(ANSWER_WAIT, ask_once(&visit.pages.commands.broker, &subject, body, None)).await;
     let (position, why) = match asked {
         Ok(Ok(answer)) => {
-            (answer.position.and_then(|position| position.parse::<Position>().ok()), String::new())
+            (answer.position.and_then(|position| position.parse::<StreamPosition>().ok()), String::new())
         }
         Ok(Err(error)) => (None, super::api::Refusal::from(Problem::from(error)).detail),
         Err(_) => (None, "It does not answer.".to_owned()),

@@ -18,11 +18,11 @@ fn row(revision: u32, status: &str, units: u32) -> Pending {
     pending(&text, &body(revision, status, units), 1_000)
 }
 
-fn at(sequence: u64) -> Position {
-    Position::new(EVENTS, "g", sequence)
+fn at(sequence: u64) -> StreamPosition {
+    StreamPosition::new(EVENTS, "g", sequence)
 }
 
-fn published(position: &Position, body: Vec<u8>) -> Published {
+fn published(position: &StreamPosition, body: Vec<u8>) -> Published {
     let mut headers = Headers::new();
     headers.push(header::POSITION, position.to_string());
     Published::from_stored(&StoredMessage {
@@ -77,6 +77,6 @@ fn revision_that_no_message_can_hold_is_published_as_a_mark_and_once() {
 
 #[test]
 fn other_generation_does_not_count() {
-    let last = published(&Position::new(EVENTS, "old", 900), body(3, "sealed", 9));
+    let last = published(&StreamPosition::new(EVENTS, "old", 900), body(3, "sealed", 9));
     assert_eq!(decide(&at(5), &row(1, "open", 1), Some(&last)), Decision::Publish);
 }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use millstream_contract::{exit_code::ExitCode, position::Position, stream_names::EVENTS};
+use millstream_contract::{exit_code::ExitCode, position::StreamPosition, stream_names::EVENTS};
 use millstream_jetstream::broker::Broker as _;
 use millstream_read_side::{
     projection_runner::view_name,
@@ -53,7 +53,7 @@ pub(super) async fn run(arguments: VerifyArguments, session: &Session) -> Result
         queries: past.queries(),
         past,
         connected,
-        position: Position::new(EVENTS, state.generation, state.last_sequence),
+        position: StreamPosition::new(EVENTS, state.generation, state.last_sequence),
         wait: arguments.wait,
     };
     let mut equal = true;
@@ -83,7 +83,7 @@ struct Verifier {
     past: Past,
     queries: LocalQueries,
     /// What was seen last. Answers never go back behind it.
-    position: Position,
+    position: StreamPosition,
     wait: Duration,
 }
 
@@ -130,7 +130,7 @@ impl Verifier {
             Freshness { position: Some(self.position.to_string()), wait: self.wait, as_it_is: false };
         let source = ViewSource::Service(Box::new(self.connected.broker.clone()), freshness);
         let answer = ViewClient::new(source, context, view).answer(Operation::List, body).await?;
-        let position: Option<Position> = answer.position.and_then(|position| position.parse().ok());
+        let position: Option<StreamPosition> = answer.position.and_then(|position| position.parse().ok());
         match position {
             Some(position) if position.generation == self.position.generation => self.position = position,
             other => {
@@ -191,7 +191,7 @@ impl Found {
         &self,
         report: &str,
         tables: &[&str],
-        position: &Position,
+        position: &StreamPosition,
         json: bool,
     ) -> Result<(), CommandFailure> {
         let count = self.differences.len();

@@ -223,6 +223,7 @@ impl<B: Broker> CommandHandler<B> {
     async fn turn(&mut self, mut followers: Followers<B>, shutdown: &Shutdown) -> Result<(), TurnEnd> {
         let mut tasks = JoinSet::new();
         let time_to_live = self.settings.lease_time_to_live;
+        // Before the takeover, which may last longer than a lease lives.
         tasks.spawn(standby::keep_lease(self.broker.clone(), self.ids.clone(), time_to_live));
         let begun = tokio::select! {
             biased;
@@ -238,6 +239,7 @@ impl<B: Broker> CommandHandler<B> {
         self.observed.metrics.warm.set(1);
         self.observed.metrics.active.set(1);
         self.observed.metrics.takeovers.inc();
+        // With this the loss watch compares the streams. What was lost before, `take_over` has looked for.
         let known = Known::new(journal.generations().clone(), journal.cursor(), journal.last_sequence());
         known.committed(self.states.cache.newest());
         let (mut rounds, settled) = self.start_tasks(&mut tasks, journal, reader, &known);

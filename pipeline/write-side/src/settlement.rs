@@ -145,6 +145,7 @@ impl<B: Broker> Settlement<B> {
         let mut round = sort(commands, first_uses(commands, index).await?);
         let mut letters = round.letters;
         let mut all = self.settle_groups(cache, round.groups).await?;
+        // `cut_round` makes a round of its own of such a command, so that no group has changed an aggregate that it reads.
         for command in round.with_partners {
             all.extend(self.settle_together(cache, &command).await?);
         }
@@ -162,6 +163,8 @@ impl<B: Broker> Settlement<B> {
             }
         }
         self.metrics.commits.inc_by(appended.count);
+        // Before the round is recorded, because nobody decides a recorded command again. After a crash in between, the same letter comes
+        // once more; its subject has a message then and takes no second one.
         let (places, letters): (Vec<_>, Vec<_>) = letters.into_iter().unzip();
         for (place, outcome) in places.into_iter().zip(self.set_aside(&letters).await) {
             round.outcomes.set(place, outcome);
@@ -179,11 +182,13 @@ impl<B: Broker> Settlement<B> {
         let slow: Vec<_> = slow
             .into_iter()
             .map(|unsettled| {
+                // Taken here: the aggregates that go the slow way run side by side, and there is one cache.
                 let unread = unsettled.current.is_none();
                 let snapshot = unread.then(|| cache.snapshot(&unsettled.group.stream_id)).flatten();
                 self.settle_slowly(unsettled, snapshot).boxed()
             })
             .collect();
+        // In any order: all commands of an aggregate are in one group.
         let mut slowly = stream::iter(slow).buffer_unordered(LOADS_MAX);
         while let Some(done) = slowly.next().await {
             settled.push(done?);
@@ -231,6 +236,8 @@ impl<B: Broker> Settlement<B> {
         self.decide_quickly(first, &mut decided, &mut done.slow);
         let conflicts = self.append_decided(decided, &mut done).await;
         if unknown_count > 0 {
+            // Who was supposed to be new and was not has met a conflict. Conflicts of cached states count here too, which at worst makes
+            // the next slice read some states in vain.
             let new = if supposed_new { new.saturating_sub(conflicts) } else { new };
             self.suppose_new.store(new * 2 > unknown_count, Ordering::Relaxed);
         }
@@ -348,6 +355,7 @@ impl<B: Broker> Settlement<B> {
 impl<'a> Decided<'a> {
     /// Completes the outcomes once the commit is stored at `sequence`. Commands that did not fit into the commit are returned.
     fn finish(mut self, sequence: Option<u64>) -> Result<Settled, Unsettled<'a>> {
+        // The append expected the last sequence of the state, so the state was current. Without an append it is as doubtful as before.
         if let (Some(sequence), Some(append)) = (sequence, &self.append) {
             self.state.last_sequence = sequence;
             self.state.last_hash = Some(commit_hash(&append.body));

@@ -128,6 +128,8 @@ impl<R: Report> Ledger<R> {
                 added
             }
         };
+        // After the row was written, because the outbox keeps it. For a later posting there is no current row then, so that it begins with
+        // revision 1 again.
         if added.withdrawn {
             self.withdraw(&place, added.revision, rows);
         }
@@ -159,6 +161,8 @@ impl<R: Report> Ledger<R> {
         envelope: &EventEnvelope<'_>,
         posting: &Posting,
     ) -> Result<Added, ProjectionError> {
+        // An unknown column leaves the revision half changed. That is never stored: the runner begins the projection's part of the batch
+        // anew, and halts before this commit.
         let mut digest = PostingDigest::new(revision.digest, envelope, posting);
         for (name, figure) in &posting.figures {
             let column = revision.index(name).ok_or_else(|| self.unknown(name))?;
@@ -259,6 +263,7 @@ impl<R: Report> Ledger<R> {
         let tables = self.0.tables();
         let number = revision.revision;
         let revision_key = format!("{place}#{number:06}");
+        // One row in three tables, so that `add_in_place` changes it in all of them, and it is encoded once.
         let row = DecodedRow::new(revision);
         rows.put_decoded(tables.current, place, row.clone());
         rows.put_decoded(tables.revisions, &revision_key, row.clone());

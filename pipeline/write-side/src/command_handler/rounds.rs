@@ -143,12 +143,15 @@ impl<B: Broker> CommandHandler<B> {
         let cache = &mut self.states.cache;
         let before = cache.through();
         let (outcomes, appended) = self.settlement.settle(cache, &self.index, &commands).await?;
+        // Sequences only grow. A commit at one that another had means that the server came back with an older EVENTS; what this handler
+        // knows is then of a future that is lost.
         if appended.count > 0 && appended.first <= before {
             return Err(HandlerError::FellBack { stored: appended.first, known: before });
         }
         let round = SettledRound::new(commands, outcomes, begun);
         // Before the next round is sorted: it may repeat an id of this one, which is not recorded yet.
         self.index.settle(round.outcomes());
+        // EVENTS has no gaps, so sequences between that are not this round's are commits of others.
         if !self.states.cache.knows_also(appended) {
             self.read_foreign().await?;
         }

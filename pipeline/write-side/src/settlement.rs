@@ -1,28 +1,35 @@
 //! Settles a round: appends what is decided, and decides again where the aggregate has moved on, until each command of the round
 //! has its outcome.
 //!
-//! The quick way comes first: every aggregate is decided on the state at hand and its commit appended, slice by slice. The next
-//! slice is decided while the commits of the previous one are in flight. The slow way is for aggregates whose append was refused
-//! or got no clear answer, and for outcomes that are right only on a current state: read the history from the leader, decide,
-//! append, and start over until the aggregate is settled (`settlement/slow_way.rs`).
+//! Repeats of known ids and commands that need no state are told apart first, and the others are grouped by aggregate.
+//!
+//! Then the quick way: every aggregate is decided on the state at hand and its commit appended, slice by slice. The next slice is
+//! decided while the commits of the previous one are in flight. The slow way is for aggregates whose append was refused or got no
+//! clear answer, and for outcomes that are right only on a current state: read the history from the leader, decide, append, and
+//! start over until the aggregate is settled (`settlement/slow_way.rs`).
 
 mod error;
 mod hydration;
 mod letters;
 mod partners;
 mod slow_way;
-mod sorted;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use futures::{
     FutureExt, StreamExt,
     stream::{self, FuturesOrdered},
 };
-use millstream_contract::{commit::commit_hash, outcome::Outcome, stream_names::EVENTS, subject::StreamId};
+use millstream_contract::{
+    commit::commit_hash, dead_letter::DeadLetter, outcome::Outcome, stream_names::EVENTS, subject::StreamId,
+};
+use millstream_domain::decider::AggregateType;
 use millstream_jetstream::{
     broker::{ATOMIC_BATCH_MAX, AppendError, Broker},
     dead_letter_store::DeadLetterStore,
@@ -30,19 +37,18 @@ use millstream_jetstream::{
     group_append::{AppendStrategy, GroupAppend},
     id_source::IdSource,
 };
-use millstream_runtime::metrics::HandlerMetrics;
+use millstream_runtime::{file_work::do_file_work, metrics::HandlerMetrics};
 
 pub use self::error::SettleError;
 
 use crate::{
     aggregate_state::AggregateState,
-    id_index::IdIndex,
-    round::{GroupDecision, HistoryNeeded, NewCommit, Past, PreparedCommand, decide_group},
-    settlement::{
-        hydration::fold_any,
-        letters::dead_letter,
-        sorted::{Group, first_uses, sort},
+    id_index::{IdEntry, IdIndex, IdIndexError},
+    round::{
+        CommandWithPartners, Decidable, DecodedCommand, GroupDecision, HistoryNeeded, NewCommit, Past,
+        PreparedCommand, Work, decide_group, rejected,
     },
+    settlement::{hydration::fold_any, letters::dead_letter},
     state_cache::{Appended, StateCache},
 };
 
@@ -54,6 +60,42 @@ const SLICE: usize = ATOMIC_BATCH_MAX;
 const COMMITS_A_MESSAGE: usize = 4;
 /// Slices whose commits are on their way together. Where each commit is synced alone, more would wait too long for their answers.
 const SLICES_UNDER_WAY: usize = 2;
+
+/// An aggregate's commands in a round, in the order of their positions.
+struct Group<'a> {
+    stream_id: StreamId,
+    aggregate: &'a Arc<dyn AggregateType>,
+    commands: Vec<Decidable<'a>>,
+}
+
+/// A round, sorted.
+struct Sorted<'a> {
+    groups: Vec<Group<'a>>,
+    with_partners: Vec<CommandWithPartners<'a>>,
+    letters: Vec<(usize, DeadLetter)>,
+    outcomes: Outcomes,
+}
+
+/// The outcomes of a round, set one by one.
+struct Outcomes {
+    outcomes: Vec<Option<Outcome>>,
+}
+
+impl Outcomes {
+    fn set(&mut self, index: usize, outcome: Outcome) {
+        if let Some(place) = self.outcomes.get_mut(index) {
+            *place = Some(outcome);
+        }
+    }
+
+    /// All outcomes, in the order of the commands.
+    fn finish(self) -> Vec<Outcome> {
+        self.outcomes
+            .into_iter()
+            .map(|outcome| outcome.expect("every command is answered, set aside or in exactly one group"))
+            .collect()
+    }
+}
 
 /// An aggregate whose commands have been decided, with the commit to append.
 struct Decided<'a> {
@@ -372,6 +414,65 @@ impl<'a> Decided<'a> {
         }
         Ok(Settled { stream_id: self.group.stream_id, state: Some(self.state), outcomes, appended })
     }
+}
+
+/// The first uses of the ids of a round, by their place in it. The file is read away from the async threads, once for all of them.
+async fn first_uses(
+    commands: &[PreparedCommand],
+    index: &Arc<IdIndex>,
+) -> Result<HashMap<usize, IdEntry>, IdIndexError> {
+    let given = commands.iter().enumerate().filter_map(|(place, command)| Some((place, command.id.clone()?)));
+    let (places, ids): (Vec<_>, Vec<_>) = given.unzip();
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let index = index.clone();
+    let found = do_file_work(move || index.first_uses(&ids)).await?;
+    Ok(places.into_iter().zip(found).filter_map(|(place, entry)| Some((place, entry?))).collect())
+}
+
+/// Sorts the commands of a round in which no id comes twice ([`crate::round::cut_round`] sees to that).
+fn sort(commands: &[PreparedCommand], mut first_uses: HashMap<usize, IdEntry>) -> Sorted<'_> {
+    let mut outcomes = Outcomes { outcomes: vec![None; commands.len()] };
+    let mut letters = Vec::new();
+    let mut groups: Vec<Group<'_>> = Vec::new();
+    let mut with_partners = Vec::new();
+    let mut group_of: HashMap<&StreamId, usize> = HashMap::with_capacity(commands.len());
+    for (place, command) in commands.iter().enumerate() {
+        if let Some(entry) = first_uses.remove(&place) {
+            // Decided again after OUTCOMES was lost, a command is no repeat of itself.
+            let outcome = if entry.position == command.position {
+                entry.outcome
+            } else {
+                let other_content =
+                    entry.content.zip(command.content).is_some_and(|(first, now)| first != now);
+                Outcome::Duplicate { of: entry.position, first: Box::new(entry.outcome), other_content }
+            };
+            outcomes.set(place, outcome);
+            continue;
+        }
+        match &command.work {
+            Work::SetAside(letter) => letters.push((place, DeadLetter::clone(letter))),
+            Work::Refuse(rejection) => outcomes.set(place, rejected(rejection)),
+            Work::Decide(decoded) => {
+                let DecodedCommand { aggregate, envelope, command, partners, .. } = &**decoded;
+                let command = Decidable { index: place, envelope, command };
+                if !partners.is_empty() {
+                    with_partners.push(CommandWithPartners { decidable: command, aggregate, partners });
+                    continue;
+                }
+                let stream_id = &envelope.address.stream_id;
+                let slot = *group_of.entry(stream_id).or_insert_with(|| {
+                    groups.push(Group { stream_id: stream_id.clone(), aggregate, commands: Vec::new() });
+                    groups.len() - 1
+                });
+                if let Some(group) = groups.get_mut(slot) {
+                    group.commands.push(command);
+                }
+            }
+        }
+    }
+    Sorted { groups, with_partners, letters, outcomes }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use millstream_contract::{
 };
 use millstream_jetstream::broker::Broker;
 
-use super::{Settled, Settlement, sorted::Group};
+use super::{Group, Settled, Settlement};
 use crate::round::{PreparedCommand, Work};
 
 impl<B: Broker> Settlement<B> {

@@ -26,7 +26,8 @@ pub enum Outcome {
     /// The rules allowed it. `events` is 0 when there was nothing to change.
     Accepted {
         /// Sequence in EVENTS of the aggregate's last commit after the command; 0 when it has none.
-        position: u64,
+        #[serde(rename = "position")]
+        sequence: u64,
         /// The aggregate's version after the command.
         version: u64,
         /// How many events it caused.
@@ -66,8 +67,8 @@ impl fmt::Display for Outcome {
             Self::Accepted { events: 0, version, .. } => {
                 write!(formatter, "accepted, nothing to change (version {version})")
             }
-            Self::Accepted { position, version, events } => {
-                write!(formatter, "accepted, {events} event(s), version {version}, position {position}")
+            Self::Accepted { sequence, version, events } => {
+                write!(formatter, "accepted, {events} event(s), version {version}, sequence {sequence}")
             }
             Self::Rejected { code, message } => write!(formatter, "rejected ({code}): {message}"),
             Self::DeadLettered { code, message } => {
@@ -112,8 +113,8 @@ impl Outcome {
     /// where nothing was accepted.
     pub fn query_position(&self, events_generation: &str) -> Option<String> {
         match self.first() {
-            Self::Accepted { position, .. } => {
-                Some(StreamPosition::new(EVENTS, events_generation, *position).to_string())
+            Self::Accepted { sequence, .. } => {
+                Some(StreamPosition::new(EVENTS, events_generation, *sequence).to_string())
             }
             _ => None,
         }
@@ -362,8 +363,8 @@ impl Outcome {
     fn put_fields<M: SerializeMap>(&self, fields: &mut M) -> Result<(), M::Error> {
         fields.serialize_entry("outcome", self.kind())?;
         match self {
-            Self::Accepted { position, version, events } => {
-                fields.serialize_entry("position", position)?;
+            Self::Accepted { sequence, version, events } => {
+                fields.serialize_entry("position", sequence)?;
                 fields.serialize_entry("version", version)?;
                 fields.serialize_entry("events", events)
             }
@@ -395,7 +396,7 @@ impl Outcome {
         let text = |name: &str| value.get(name).and_then(Value::as_str).map(Arc::<str>::from);
         Some(match value.get("outcome")?.as_str()? {
             "accepted" => Self::Accepted {
-                position: number("position")?,
+                sequence: number("position")?,
                 version: number("version")?,
                 events: number("events")?.try_into().ok()?,
             },
@@ -418,7 +419,7 @@ mod tests {
     fn every_kind() -> Vec<Outcome> {
         let rejected = Outcome::Rejected { code: "sale-differs".into(), message: "no".into() };
         vec![
-            Outcome::Accepted { position: 3, version: 1, events: 1 },
+            Outcome::Accepted { sequence: 3, version: 1, events: 1 },
             Outcome::Duplicate { of: 2, first: Box::new(rejected.clone()), other_content: false },
             Outcome::Duplicate { of: 2, first: Box::new(rejected.clone()), other_content: true },
             rejected,

@@ -139,7 +139,7 @@ mod tests {
     }
 
     fn accepted() -> Outcome {
-        Outcome::Accepted { position: 3, version: 1, events: 1 }
+        Outcome::Accepted { sequence: 3, version: 1, events: 1 }
     }
 
     fn duplicate(of: u64) -> Outcome {

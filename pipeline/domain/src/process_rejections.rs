@@ -85,7 +85,7 @@ mod tests {
     fn only_rejected_commands_of_processes_have_a_row() {
         let rejected =
             || Outcome::Rejected { code: "refund-exceeds-payment".into(), message: "too much".into() };
-        let accepted = || Outcome::Accepted { position: 3, version: 1, events: 1 };
+        let accepted = || Outcome::Accepted { sequence: 3, version: 1, events: 1 };
         let mut rows = MemoryRows::new();
         for (position, id, outcome) in [
             (1, Some("fulfilment:7.2.0"), accepted()),

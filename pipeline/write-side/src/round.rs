@@ -68,7 +68,7 @@ impl Draft {
     pub fn settle(self, sequence: u64) -> Outcome {
         match self {
             Self::Final(outcome) => outcome,
-            Self::WithCommit { version, events } => Outcome::Accepted { position: sequence, version, events },
+            Self::WithCommit { version, events } => Outcome::Accepted { sequence, version, events },
         }
     }
 }
@@ -226,7 +226,7 @@ pub fn rejected(rejection: &Rejection) -> Outcome {
 }
 
 fn unchanged(state: &AggregateState) -> Outcome {
-    Outcome::Accepted { position: state.last_sequence, version: state.version, events: 0 }
+    Outcome::Accepted { sequence: state.last_sequence, version: state.version, events: 0 }
 }
 
 /// A commit in the making.

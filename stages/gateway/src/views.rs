@@ -236,7 +236,7 @@ impl Views {
             if let Some(row) = self.log.outcome_of(&message).await? {
                 let reply = row.reply();
                 let changed = match reply.as_ref().map(|reply| reply.outcome.first()) {
-                    Some(Outcome::Accepted { position, .. }) if *position > 0 => Some(*position),
+                    Some(Outcome::Accepted { sequence, .. }) if *sequence > 0 => Some(*sequence),
                     _ => None,
                 };
                 let events = self.events.generation();

@@ -68,7 +68,7 @@ fn stand_in_handler(broker: NatsBroker) {
                     ("refuse", _) | (_, "refuse_2026-01-31") => {
                         Outcome::Rejected { code: "refused".into(), message: "it is refused".into() }
                     }
-                    _ => Outcome::Accepted { position: 1, version: 1, events: 1 },
+                    _ => Outcome::Accepted { sequence: 1, version: 1, events: 1 },
                 };
                 let outcome = match known.get(&envelope.id) {
                     Some((of, first)) => Outcome::Duplicate {

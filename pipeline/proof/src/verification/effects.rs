@@ -31,8 +31,8 @@ pub(super) fn check(
     let versions = versions(commits);
     for line in journal.lines.values() {
         match &line.outcome {
-            Outcome::Accepted { position, version, events } => {
-                let claim = Claim { line, broker_sequence: *position, version: *version, events: *events };
+            Outcome::Accepted { sequence, version, events } => {
+                let claim = Claim { line, broker_sequence: *sequence, version: *version, events: *events };
                 claim.check(commits, &versions, violations);
             }
             Outcome::Rejected { .. } | Outcome::Duplicate { .. } | Outcome::DeadLettered { .. } => {

@@ -361,13 +361,13 @@ fn check_effect(
         violations.push(Violation::new(check, COMMANDS, line.position, detail));
     };
     let Some(effect) = effect else {
-        if let Outcome::Accepted { position, events: said @ 1.., .. } = line.outcome {
-            let detail = format!("its outcome says {said} events at {EVENTS} {position}, there are none");
+        if let Outcome::Accepted { sequence, events: said @ 1.., .. } = line.outcome {
+            let detail = format!("its outcome says {said} events at {EVENTS} {sequence}, there are none");
             report(Check::OneEffect, detail);
         }
         return;
     };
-    let Outcome::Accepted { position, version, events } = line.outcome else {
+    let Outcome::Accepted { sequence, version, events } = line.outcome else {
         let (kind, sequence) = (line.outcome.kind(), effect.sequence);
         report(
             Check::OneEffect,
@@ -380,10 +380,10 @@ fn check_effect(
     } else if effect.version != version {
         report(Check::Order, format!("its outcome says version {version}, the commit {}", effect.version));
     }
-    if effect.sequence != position {
+    if effect.sequence != sequence {
         report(
             Check::Order,
-            format!("its outcome says {EVENTS} {position}, the commit is {}", effect.sequence),
+            format!("its outcome says {EVENTS} {sequence}, the commit is {}", effect.sequence),
         );
     }
     let same = envelope(message).is_some_and(|command| {

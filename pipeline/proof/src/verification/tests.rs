@@ -53,8 +53,8 @@ fn line(position: u64, id: Option<&str>, command: &str, outcome: Outcome) -> Com
     CommandOutcome { position, id: id.map(Arc::from), address, outcome, content: None }
 }
 
-fn accepted(position: u64, version: u64, events: u32) -> Outcome {
-    Outcome::Accepted { position, version, events }
+fn accepted(sequence: u64, version: u64, events: u32) -> Outcome {
+    Outcome::Accepted { sequence, version, events }
 }
 
 /// The parts of a dump before they are encoded, so that a test can change one.

@@ -62,7 +62,7 @@ impl SettledRound {
 
     /// The last sequence of EVENTS that an outcome names, or 0.
     pub(super) fn events_through(&self) -> u64 {
-        self.outcomes.iter().filter_map(|outcome| accepted_position(&outcome.outcome)).max().unwrap_or(0)
+        self.outcomes.iter().filter_map(|outcome| accepted_sequence(&outcome.outcome)).max().unwrap_or(0)
     }
 
     fn join(&mut self, other: Self) {
@@ -284,9 +284,9 @@ fn log(outcome: &CommandOutcome, actor: &str) {
     }
 }
 
-fn accepted_position(outcome: &Outcome) -> Option<u64> {
+fn accepted_sequence(outcome: &Outcome) -> Option<u64> {
     match outcome {
-        Outcome::Accepted { position, .. } => Some(*position),
+        Outcome::Accepted { sequence, .. } => Some(*sequence),
         _ => None,
     }
 }

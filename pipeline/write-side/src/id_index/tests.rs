@@ -29,7 +29,7 @@ fn record(outcomes: &[CommandOutcome]) -> OutcomeRecord {
 }
 
 fn accepted(position: u64, id: &str) -> CommandOutcome {
-    outcome(position, id, Outcome::Accepted { position, version: 1, events: 1 })
+    outcome(position, id, Outcome::Accepted { sequence: position, version: 1, events: 1 })
 }
 
 fn open(path: &Path) -> IdIndex {
@@ -126,7 +126,7 @@ fn dead_letters_and_repeats_leave_the_id_free_or_with_its_first_owner() {
     let letter = Outcome::DeadLettered { code: "c".into(), message: "m".into() };
     index.note(&record(&[outcome(1, "one", letter)]), 1);
     assert_eq!(get(&index, "one"), None);
-    let first = Outcome::Accepted { position: 1, version: 1, events: 1 };
+    let first = Outcome::Accepted { sequence: 1, version: 1, events: 1 };
     index.note(&record(&[accepted(2, "two")]), 2);
     index.note(
         &record(&[outcome(

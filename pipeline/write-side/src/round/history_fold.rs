@@ -76,12 +76,12 @@ impl<'a, 'c> HistoryFold<'a, 'c> {
 /// Adds an event to what the command at its position is known to have caused.
 fn count_accepted(passed: &mut HashMap<u64, Outcome>, commit: &StoredCommit, envelope: &EventEnvelope<'_>) {
     let accepted = passed.entry(envelope.command.position).or_insert(Outcome::Accepted {
-        position: commit.broker_sequence,
+        sequence: commit.broker_sequence,
         version: 0,
         events: 0,
     });
-    if let Outcome::Accepted { position, version, events } = accepted
-        && *position == commit.broker_sequence
+    if let Outcome::Accepted { sequence, version, events } = accepted
+        && *sequence == commit.broker_sequence
     {
         (*version, *events) = (envelope.aggregate_version, *events + 1);
     }

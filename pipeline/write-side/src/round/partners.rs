@@ -65,7 +65,7 @@ impl PastOfCommand {
         let (events, version) =
             own.fold((0, 0), |(count, _), envelope| (count + 1, envelope.aggregate_version));
         if events > 0 && self.accepted.is_none() {
-            self.accepted = Some(Outcome::Accepted { position: commit.broker_sequence, version, events });
+            self.accepted = Some(Outcome::Accepted { sequence: commit.broker_sequence, version, events });
         }
         Ok(())
     }

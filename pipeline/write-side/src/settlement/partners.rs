@@ -171,7 +171,7 @@ impl<B: Broker> Settlement<B> {
             state.current = true;
         }
         let events = u32::try_from(events).unwrap_or(u32::MAX);
-        Ok((Outcome::Accepted { position: last, version, events }, Appended { count, first, last }))
+        Ok((Outcome::Accepted { sequence: last, version, events }, Appended { count, first, last }))
     }
 
     /// A state that is known to be current: the cached one, or the one that the leader has.

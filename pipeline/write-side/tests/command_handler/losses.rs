@@ -39,8 +39,8 @@ async fn journal_goes_on_when_outcomes_are_purged_under_the_handler() {
     };
     deposit("one").await;
     broker.purge_subject(OUTCOMES, OUTCOME_SUBJECT, None).await.unwrap();
-    assert_eq!(deposit("two").await, Outcome::Accepted { position: 2, version: 2, events: 1 });
-    let first = Outcome::Accepted { position: 1, version: 1, events: 1 };
+    assert_eq!(deposit("two").await, Outcome::Accepted { sequence: 2, version: 2, events: 1 });
+    let first = Outcome::Accepted { sequence: 1, version: 1, events: 1 };
     assert_eq!(
         deposit("one").await,
         Outcome::Duplicate { of: 1, first: Box::new(first), other_content: false }
@@ -130,7 +130,7 @@ async fn commands_made_anew_beside_kept_events_are_refused_unless_they_begin_beh
     made_anew(&server, &[COMMANDS], &options).await;
     let handler = Running::start(&server, "e").await;
     let next = ask(&broker, "cmd.bank.account.ada.withdraw", r#"{"amount":15}"#, &[]).await;
-    assert_eq!(next, Outcome::Accepted { position: 4, version: 4, events: 1 });
+    assert_eq!(next, Outcome::Accepted { sequence: 4, version: 4, events: 1 });
     handler.stop().await;
     assert_eq!(verify(&dump(&broker).await, true).violations, []);
 }
@@ -148,7 +148,7 @@ async fn lost_outcomes_are_told_again_from_the_same_commands() {
     let handler = Running::start(&server, "b").await;
     let again =
         ask(&broker, "cmd.bank.account.ada.deposit", r#"{"amount":5}"#, &[(header::COMMAND_ID, "two")]).await;
-    let first = Outcome::Accepted { position: 2, version: 2, events: 1 };
+    let first = Outcome::Accepted { sequence: 2, version: 2, events: 1 };
     assert_eq!(again, Outcome::Duplicate { of: 2, first: Box::new(first), other_content: false });
     handler.stop().await;
     let verification = verify(&dump(&broker).await, true);

@@ -32,12 +32,12 @@ async fn commands_are_accepted_rejected_and_recognised() {
     let broker = server.broker().await;
     let handler = Running::start(&server, "a").await;
     let accepted = ask(&broker, "cmd.bank.account.ada.deposit", r#"{"amount":5}"#, &[]).await;
-    assert_eq!(accepted, Outcome::Accepted { position: 1, version: 1, events: 1 });
+    assert_eq!(accepted, Outcome::Accepted { sequence: 1, version: 1, events: 1 });
     let rejected = ask(&broker, "cmd.bank.account.ada.withdraw", r#"{"amount":9}"#, &[]).await;
     assert!(matches!(rejected, Outcome::Rejected { .. }), "{rejected:?}");
     let id = [(header::COMMAND_ID, "once")];
     let first = ask(&broker, "cmd.bank.account.ada.withdraw", r#"{"amount":2}"#, &id).await;
-    assert_eq!(first, Outcome::Accepted { position: 2, version: 2, events: 1 });
+    assert_eq!(first, Outcome::Accepted { sequence: 2, version: 2, events: 1 });
     let again = ask(&broker, "cmd.bank.account.ada.withdraw", r#"{"amount":2}"#, &id).await;
     assert_eq!(again, Outcome::Duplicate { of: 3, first: Box::new(first.clone()), other_content: false });
     // What was said under the same id and is not what was decided is never done, and is told from a repeat.

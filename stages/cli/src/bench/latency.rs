@@ -107,10 +107,10 @@ async fn one(
 ) -> Result<Duration, LatencyError> {
     let reply = tokio::time::timeout(PATIENCE, outcome).await.ok().and_then(Result::ok);
     let reply = reply.ok_or(LatencyError::NoOutcome)?;
-    let millstream_contract::outcome::Outcome::Accepted { position, .. } = reply.outcome else {
+    let millstream_contract::outcome::Outcome::Accepted { sequence, .. } = reply.outcome else {
         return Err(LatencyError::NotAccepted);
     };
-    let position = StreamPosition::new(EVENTS, &*generation, position);
+    let position = StreamPosition::new(EVENTS, &*generation, sequence);
     while !pipeline::ask(&broker, &query, &key, &position).await.map_err(LatencyError::Query)? {}
     Ok(due.elapsed())
 }

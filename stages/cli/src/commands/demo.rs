@@ -105,7 +105,7 @@ async fn show(arguments: &DemoArguments, deployment: &mut Deployment) -> Result<
         dispatcher: Dispatcher::begin(connected.clone(), "demo", PATIENCE).await?,
         session,
         sent: 0,
-        highest_position: 0,
+        highest_sequence: 0,
     };
     demo.send_all("products and deliveries", day.morning(), false).await?;
     demo.send_all("sales and returns", day.counters(), true).await?;
@@ -126,7 +126,7 @@ struct Demo<'a> {
     session: Session,
     dispatcher: Dispatcher<()>,
     sent: u64,
-    highest_position: u64,
+    highest_sequence: u64,
 }
 
 impl Demo<'_> {
@@ -169,8 +169,8 @@ impl Demo<'_> {
 
     fn expect_accepted(&mut self, outcome: &CommandOutcome) -> Result<(), CommandFailure> {
         match outcome.outcome.first() {
-            Outcome::Accepted { position, .. } => {
-                self.highest_position = self.highest_position.max(*position);
+            Outcome::Accepted { sequence, .. } => {
+                self.highest_sequence = self.highest_sequence.max(*sequence);
                 Ok(())
             }
             other => Err(CommandFailure::new(
@@ -223,7 +223,7 @@ impl Demo<'_> {
     /// Where a report must stand to hold the whole day.
     async fn position(&self, connected: &Connected) -> Result<StreamPosition, CommandFailure> {
         let state = connected.broker.state(stream_names::EVENTS).await?;
-        Ok(StreamPosition::new(stream_names::EVENTS, state.generation, self.highest_position))
+        Ok(StreamPosition::new(stream_names::EVENTS, state.generation, self.highest_sequence))
     }
 }
 

@@ -201,9 +201,9 @@ async fn recorded(
     outcome: Outcome,
 ) -> Result<OutcomeReply, CommandFailure> {
     let query_position = match outcome.first() {
-        Outcome::Accepted { position, .. } => {
+        Outcome::Accepted { sequence, .. } => {
             let state = connected.broker.state(stream_names::EVENTS).await?;
-            Some(StreamPosition::new(stream_names::EVENTS, state.generation, *position).to_string())
+            Some(StreamPosition::new(stream_names::EVENTS, state.generation, *sequence).to_string())
         }
         _ => None,
     };

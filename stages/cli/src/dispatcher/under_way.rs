@@ -84,7 +84,7 @@ impl<T> UnderWay<T> {
 mod tests {
     use super::*;
 
-    const ACCEPTED: Outcome = Outcome::Accepted { position: 1, version: 1, events: 1 };
+    const ACCEPTED: Outcome = Outcome::Accepted { sequence: 1, version: 1, events: 1 };
 
     fn outcome(position: u64, id: Option<&str>, outcome: Outcome) -> CommandOutcome {
         CommandOutcome { position, id: id.map(Into::into), address: "a.b.c.d".into(), outcome, content: None }

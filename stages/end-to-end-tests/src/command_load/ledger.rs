@@ -107,7 +107,7 @@ mod tests {
     }
 
     fn accepted(version: u64) -> Outcome {
-        Outcome::Accepted { position: 1, version, events: 1 }
+        Outcome::Accepted { sequence: 1, version, events: 1 }
     }
 
     /// One command `a` at position 1, recorded as often as there are versions.

@@ -76,7 +76,7 @@ fn outcome() -> impl Strategy<Value = Outcome> {
         |(code, message): (String, String)| Outcome::Rejected { code: code.into(), message: message.into() };
     let accepted = (any::<u64>(), any::<u64>(), any::<u32>());
     let first = prop_oneof![
-        accepted.prop_map(|(position, version, events)| Outcome::Accepted { position, version, events }),
+        accepted.prop_map(|(sequence, version, events)| Outcome::Accepted { sequence, version, events }),
         (text(), text()).prop_map(rejected),
         (text(), text())
             .prop_map(|(code, message)| Outcome::DeadLettered { code: code.into(), message: message.into() }),

@@ -75,7 +75,7 @@ fn round(positions: std::ops::RangeInclusive<u64>) -> SettledRound {
         position,
         id: Some(position.to_string().into()),
         address: "a.b.c.d".into(),
-        outcome: Outcome::Accepted { position, version: 1, events: 1 },
+        outcome: Outcome::Accepted { sequence: position, version: 1, events: 1 },
         content: None,
     });
     SettledRound {

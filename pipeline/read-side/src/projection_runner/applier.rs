@@ -258,6 +258,9 @@ impl Applier {
         Ok(())
     }
 
+    /// Tells how far each projection has come and which rows have changed. Whoever watches the statuses goes on from here: queries that
+    /// wait for a position, the sender of a process's effects, and the publisher of a report's revisions
+    /// (`pipeline/read-side/src/report_publisher.rs`).
     fn tell(&self, applied: Applied) {
         let mut built = Vec::new();
         for (member, checkpoint) in &applied.reached {

@@ -1,5 +1,5 @@
-//! What projector and reporter have in common: settings, the file of rows, the projection runner, queries, readiness and an
-//! orderly end.
+//! What projector, reporter and the stage `sql` have in common: settings, the file of rows, the projection runner, queries of those
+//! rows, readiness and an orderly end.
 
 mod folding;
 mod settings;

@@ -1,4 +1,4 @@
-//! Which position of EVENTS a moment is. Deliberately absent: what is folded up to there.
+//! Which stream position in EVENTS a moment is. Deliberately absent: what is folded up to there.
 //!
 //! A time is the position behind which everything was recorded later: every commit that EVENTS had stored by then, and
 //! what follows it directly and was recorded by then, as while a handler was catching up. So a state as of a time is one
@@ -22,7 +22,7 @@ use crate::{
 /// How many removed messages in a row the search steps over until it finds one that is still there.
 const GAP_MAX: u64 = 64;
 
-/// Why a moment is no position of EVENTS.
+/// Why a moment is no stream position in EVENTS.
 #[derive(Debug, thiserror::Error)]
 pub enum PastError {
     /// The stream cannot be asked.
@@ -67,7 +67,7 @@ impl Failure for PastError {
     }
 }
 
-/// The position of EVENTS that `moment` is; sequence 0 before the first commit. A time that is still to come is the end.
+/// The stream position in EVENTS that `moment` is; sequence 0 before the first commit. A time that is still to come is the end.
 ///
 /// # Errors
 /// [`PastError`].

@@ -1,7 +1,7 @@
 //! Publishes revisions of reports: takes rows out of each report's outbox, appends them to REPORTS on
 //! `report.<context>.<report>.<key>.<date>`, and removes them.
 //!
-//! The effect is exactly once. Every published revision names the position of EVENTS that its report had reached. Before a
+//! The effect is exactly once. Every published revision names the stream position in EVENTS that its report had reached. Before a
 //! revision is appended, it is compared with the last message of its subject, and the append expects the sequence of that
 //! message. So nothing is published twice after a crash between append and removal, by a second reporter, or after a rebuild from
 //! the first event, and a subject never goes back to an older revision. While a report is being built, nothing of it is published.
@@ -324,7 +324,7 @@ struct Outbox {
 
 /// The rows that wait in a part of an outbox, as of one moment.
 struct Waiting {
-    /// The position of EVENTS up to which the rows count.
+    /// The stream position in EVENTS up to which the rows count.
     reached: StreamPosition,
     /// The rows by subject, in the order of their revisions.
     by_subject: BTreeMap<String, Vec<Pending>>,

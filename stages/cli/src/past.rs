@@ -102,7 +102,7 @@ impl Past {
     /// `projections` as of `moment`, and its position. Says how far it is when it takes long.
     ///
     /// # Errors
-    /// When the moment is no position of EVENTS, or the events cannot be folded.
+    /// When the moment is no stream position in EVENTS, or the events cannot be folded.
     pub(crate) async fn fold(
         session: &Session,
         connected: &Connected,

@@ -1,7 +1,7 @@
 //! Asks the views of an application, which answer on `query.<context>.<view>.get` and `.list`.
 //!
 //! An answer may be wanted no older than a position. One of COMMANDS stands for what that command changes: its outcome is waited for
-//! first, and tells the position of EVENTS, so that a client reads its own write before it knows the outcome. Nobody waits for a
+//! first, and tells the stream position in EVENTS, so that a client reads its own write before it knows the outcome. Nobody waits for a
 //! position any more when the gateway is asked to stop.
 //!
 //! A view lets each client have some places for waiting, and the gateway is one client with all of its own clients. So whoever waits has
@@ -328,7 +328,7 @@ fn parsed(wanted: &str) -> Result<StreamPosition, Problem> {
 
 /// What a command has changed.
 struct Effect {
-    /// The position of EVENTS behind it, if it changed anything.
+    /// The stream position in EVENTS behind it, if it changed anything.
     position: Option<String>,
     /// The position of OUTCOMES at which a view had its outcome.
     seen_at: Option<String>,

@@ -62,7 +62,7 @@ impl Failure for FoldError {
     }
 }
 
-/// Projections as of a position of EVENTS.
+/// Projections as of a stream position in EVENTS.
 pub struct PastViews<B: Broker> {
     broker: B,
     feed: StreamFeed<B>,

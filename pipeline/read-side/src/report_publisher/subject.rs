@@ -304,7 +304,7 @@ impl Pending {
 #[derive(Debug, Clone)]
 struct Published {
     sequence: u64,
-    /// The position of EVENTS that its report had reached.
+    /// The stream position in EVENTS that its report had reached.
     position: Option<StreamPosition>,
     summary: Option<Summary>,
     body: Bytes,

@@ -9,7 +9,7 @@ use super::{
     header,
     header_check::{HeaderError, check_headers, check_kept},
     stored_message::StoredMessage,
-    stream_names::{EVENTS, TIMERS},
+    stream_names::{COMMANDS, EVENTS, TIMERS},
     subject::{CommandAddress, Origin, SubjectError, check_name},
 };
 
@@ -227,9 +227,19 @@ pub fn timer_command_id(generation: &str, sequence: u64) -> String {
     format!("{TIMER_ISSUER}:{generation}.{sequence}")
 }
 
-/// The id under which a dead letter is retried whose message had none.
+/// The id under which a dead letter of an event or timer is retried whose message had none. Only the process manager, and an operator in its
+/// place, may use it.
 pub fn letter_command_id(stream: &str, sequence: u64) -> String {
     format!("{LETTER_ID}{stream}-{sequence}")
+}
+
+/// The same of a command, whose ids anybody may use: the nanosecond in which it was set aside, which no sender knows, is in it, so that nobody
+/// uses it before.
+pub fn letter_of_command_id(sequence: u64, set_aside_at: Timestamp, payload: &[u8]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&set_aside_at.as_nanosecond().to_be_bytes()).update(payload);
+    let hash = hasher.finalize().to_hex();
+    format!("{LETTER_ID}{COMMANDS}-{sequence}-{}", hash.get(..16).unwrap_or(&hash))
 }
 
 /// Whether an id has the form of those that only the process manager, and an operator in its place, gives.

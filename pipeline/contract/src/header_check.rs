@@ -18,6 +18,9 @@ pub const KEPT_BYTES_MAX: usize = 8 * 1024;
 /// Those headers.
 const KEPT: [&str; 4] = [header::ACTOR, header::CORRELATION_ID, header::CAUSATION_ID, header::TRACE_PARENT];
 
+/// Headers of others that mean something on a command. They may come once, as ours may: of two that differ nobody could tell which counts.
+const OF_OTHERS: [&str; 3] = [header::CONTENT_TYPE, header::NATS_MESSAGE_ID, header::TRACE_PARENT];
+
 /// A header that begins as ours do and cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderError {
@@ -68,18 +71,28 @@ impl HeaderError {
 }
 
 /// Checks that each header that begins with `Millstream-`, in whatever case, or nearly so, is one of `known` and has one value without
-/// control characters. Empty ones count as absent.
+/// control characters, and that others which count have one value. Empty ones count as absent.
 ///
 /// # Errors
 /// [`HeaderError`] names the first that is not.
 pub fn check_headers(headers: &Headers, known: &[&str]) -> Result<(), HeaderError> {
-    for (name, value) in headers.iter().filter(|(name, value)| is_ours(name) && !value.is_empty()) {
-        if !known.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+    // In an order of their own: what is wrong first is the same for everybody who reads the message.
+    let mut given: Vec<(&str, &str)> = headers.iter().filter(|(_, value)| !value.is_empty()).collect();
+    given.sort_unstable();
+    for (name, value) in given {
+        let ours = is_ours(name);
+        if !ours && !OF_OTHERS.iter().any(|counts| counts.eq_ignore_ascii_case(name)) {
+            continue;
+        }
+        if ours && !known.iter().any(|known| known.eq_ignore_ascii_case(name)) {
             return Err(HeaderError::Unknown { name: name.to_owned(), hint: hint(name, known) });
         }
         if let Some(first) = headers.find(name).filter(|first| *first != value) {
             let (first, second) = (first.to_owned(), value.to_owned());
             return Err(HeaderError::Twice { name: name.to_owned(), first, second });
+        }
+        if !ours {
+            continue;
         }
         // NUL is one that nats-server takes. Whoever sees the event reads another name than the one that is there.
         if let Some(character) = value.chars().find(|character| character.is_control()) {
@@ -191,5 +204,26 @@ mod tests {
         let twice = check(&[("Millstream-Actor", "a"), ("millstream-actor", "b")]).unwrap_err();
         assert_eq!(twice.code(), "header-twice");
         assert_eq!(check(&[("Millstream-Actor", "a"), ("millstream-actor", "a")]), Ok(()));
+    }
+
+    /// The client library hands headers over in another order each time. A command was decided as JSON, and set aside as MessagePack when it
+    /// was read again.
+    #[test]
+    fn what_counts_does_not_depend_on_the_order_of_the_headers() {
+        let pairs = [
+            ("Content-Type", "application/msgpack", "content-type", "application/json"),
+            ("Nats-Msg-Id", "one", "nats-msg-id", "two"),
+            ("Millstream-Command-Id", "one", "millstream-command-id", "two"),
+            ("traceparent", "one", "Traceparent", "two"),
+        ];
+        for (name, value, other, other_value) in pairs {
+            let ways = [[(name, value), (other, other_value)], [(other, other_value), (name, value)]];
+            let ways = ways.map(|way| way.into_iter().collect::<Headers>());
+            assert_eq!(ways[0].find(name), ways[1].find(name), "{name}");
+            let refused =
+                ways.map(|headers| check_headers(&headers, &["Millstream-Command-Id"]).unwrap_err());
+            assert_eq!(refused[0], refused[1], "{name}");
+            assert_eq!(refused[0].code(), "header-twice", "{name}");
+        }
     }
 }

@@ -56,13 +56,14 @@ impl Headers {
         self.list.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// The first value of `name` in whatever case it is written, if any; an empty one counts as absent. For headers that
-    /// people write.
+    /// The value of `name` in whatever case it is written, if any; an empty one counts as absent. For headers that people write.
+    ///
+    /// Of several cases, the first in the order of bytes counts, wherever it stands: the client library keeps headers without an order, and
+    /// who reads a message again must not read another one.
     pub fn find(&self, name: &str) -> Option<&str> {
-        self.list
-            .iter()
-            .find(|(key, value)| key.eq_ignore_ascii_case(name) && !value.is_empty())
-            .map(|(_, value)| value.as_str())
+        let named =
+            self.list.iter().filter(|(key, value)| key.eq_ignore_ascii_case(name) && !value.is_empty());
+        named.min_by_key(|(key, _)| key).map(|(_, value)| value.as_str())
     }
 
     /// Adds a header; an earlier one of the same name stays.

@@ -31,6 +31,7 @@ use millstream_jetstream::{
 };
 use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::sync::CancellationToken;
+use ulid::Ulid;
 
 use crate::outcome_inbox::{ExpectedOutcome, OutcomeInbox, OutcomeInboxError};
 
@@ -136,7 +137,6 @@ pub struct SubmitService {
 struct Submissions {
     broker: NatsBroker,
     intake: Intake,
-    ids: IdSource,
     outcomes: OutcomeInbox,
     in_flight: Semaphore,
     ending: CancellationToken,
@@ -156,8 +156,7 @@ impl SubmitService {
         let ending = CancellationToken::new();
         let submissions = Arc::new(Submissions {
             broker: broker.clone(),
-            intake: Intake::start(broker.clone(), ids.clone()),
-            ids,
+            intake: Intake::start(broker.clone(), ids),
             outcomes,
             in_flight: Semaphore::new(IN_FLIGHT_MAX),
             ending: ending.clone(),
@@ -243,7 +242,8 @@ impl Submissions {
         }
         let message_id = given_headers.find(header::NATS_MESSAGE_ID);
         let given = headers.get(header::COMMAND_ID).or(message_id);
-        let id = given.map_or_else(|| self.ids.next_id().to_string(), str::to_owned);
+        // Whoever could foresee it could use it before, and this command would be taken for a repeat.
+        let id = given.map_or_else(|| format!("submit-{}", Ulid::generate()), str::to_owned);
         if headers.get(header::COMMAND_ID).is_none() {
             headers.push(header::COMMAND_ID, &id);
         }

@@ -231,3 +231,29 @@ async fn a_flood_over_a_restarting_server_is_decided_once_each() {
     let history = history(&store, &StreamId::new("bank", "account", "7").unwrap()).await;
     assert_eq!(history.last().unwrap().commit.last_version(), 60);
 }
+
+/// Which of two headers counted was chance, and another one when the command was read again: set aside, it took effect all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_that_come_twice_mean_the_same_however_often_they_are_read() {
+    let server = TestServer::start_provisioned().await;
+    let broker = server.broker().await;
+    let handler = Running::start(&server, "a").await;
+    let twice = [
+        ("Content-Type", "application/msgpack", "content-type", "application/json"),
+        (header::COMMAND_ID, "six", "millstream-command-id", "seven"),
+        ("Traceparent", "one", header::TRACE_PARENT, "two"),
+    ];
+    for (name, value, other, other_value) in twice {
+        // In the order of a map, which is another one each time.
+        for _ in 0..20 {
+            let headers = [(name, value), (other, other_value)];
+            let outcome = ask(&broker, "cmd.bank.account.ada.deposit", r#"{"amount":5}"#, &headers).await;
+            assert!(
+                matches!(&outcome, Outcome::DeadLettered { code, .. } if &**code == "header-twice"),
+                "{name}: {outcome:?}"
+            );
+        }
+    }
+    handler.stop().await;
+    assert_eq!(verify(&dump(&broker).await, true).violations, []);
+}

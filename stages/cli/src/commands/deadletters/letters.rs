@@ -137,7 +137,7 @@ pub(super) struct KeptLetter {
     pub(super) letter: DeadLetter,
     /// Its sequence in DEADLETTERS.
     pub(super) sequence: u64,
-    set_aside_at: Timestamp,
+    pub(super) set_aside_at: Timestamp,
     /// The subjects of its further parts.
     pub(super) further: Vec<String>,
 }

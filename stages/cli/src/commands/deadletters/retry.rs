@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use millstream_contract::{
-    command::letter_command_id,
+    command::{letter_command_id, letter_of_command_id},
     dead_letter::DeadLetter,
     exit_code::ExitCode,
     header,
@@ -50,7 +50,7 @@ pub(super) async fn run(
     let bytes_max = connected.broker.message_bytes_max();
     for kept in &letters {
         let command = kept.command_subject().ok_or_else(|| why_not(&kept.letter));
-        match command.and_then(|subject| fitting(message(&kept.letter, subject), bytes_max)) {
+        match command.and_then(|subject| fitting(message(kept, subject), bytes_max)) {
             Ok(message) => commands.push((kept, message)),
             // One that cannot be retried keeps none of the others back.
             Err(why) => {
@@ -118,11 +118,18 @@ async fn retry(
 
 /// The message as it was published, under an id: its own, or one made of its place, so that it takes effect once however
 /// often it is retried.
-fn message(letter: &DeadLetter, subject: String) -> NewMessage {
+fn message(kept: &KeptLetter, subject: String) -> NewMessage {
+    let letter = &kept.letter;
     let mut headers = letter.headers.clone();
-    if headers.get(header::COMMAND_ID).is_none_or(str::is_empty) {
-        headers = headers.iter().filter(|(name, _)| *name != header::COMMAND_ID).collect();
-        headers.push(header::COMMAND_ID, letter_command_id(&letter.stream, letter.sequence));
+    // An id that is written in another case is one, too; a second one beside it would be refused for ever.
+    if headers.find(header::COMMAND_ID).is_none() {
+        let id = match &*letter.stream {
+            COMMANDS => letter_of_command_id(letter.sequence, kept.set_aside_at, &letter.payload),
+            stream => letter_command_id(stream, letter.sequence),
+        };
+        let is_id = |name: &str| name.eq_ignore_ascii_case(header::COMMAND_ID);
+        headers = headers.iter().filter(|(name, _)| !is_id(name)).collect();
+        headers.push(header::COMMAND_ID, id);
     }
     NewMessage { subject, expected_last: None, headers, payload: letter.payload.clone() }
 }

@@ -520,6 +520,20 @@ mod tests {
     }
 
     #[test]
+    fn an_accepted_reply_names_its_fields_as_ever() {
+        let reply = OutcomeReply {
+            command_id: "c".into(),
+            command_position: 7,
+            outcome: Outcome::Accepted { sequence: 3, version: 1, events: 1 },
+            query_position: None,
+        };
+        let expected = r#"{"command_id":"c","command_position":7,"outcome":"accepted","position":3,"version":1,"events":1}"#;
+        assert_eq!(reply.to_json(), serde_json::from_str::<Value>(expected).unwrap());
+        let derived = serde_json::to_value(&reply.outcome).unwrap();
+        assert_eq!(derived, serde_json::json!({ "accepted": { "position": 3, "version": 1, "events": 1 } }));
+    }
+
+    #[test]
     fn reply_round_trips_as_flat_json() {
         for outcome in every_kind() {
             let reply = OutcomeReply {

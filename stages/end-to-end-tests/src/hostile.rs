@@ -1,5 +1,5 @@
 //! A hostile client against a whole Millstream, with a well-behaved sender beside it: nothing that one sender does may stop or cost the
-//! others. The program `hostile-client` runs it, in CI for two minutes, by hand for hours (docs/reliability.md).
+//! others. The program `hostile-client` runs it, in CI for a minute, by hand for hours (docs/reliability.md).
 //!
 //! In reading order: `attack` makes what is sent, `wire` sends it byte for byte, `bystander` is the well-behaved sender, `watch` looks
 //! at the processes and kills some, `verdict` proves all promises afterwards.

@@ -154,6 +154,18 @@ mod tests {
         assert_eq!(kinds.len(), DECK.len());
     }
 
+    /// A sentence that was not cut was too large for its record, and the handler ended at it again and again.
+    #[test]
+    fn a_value_that_swells_fits_into_a_message_and_not_into_the_sentence_about_it() {
+        let mut attack = Attack::new(Dice::new(1), PAYLOAD_MAX);
+        for _ in 0..10 {
+            let message = attack.swelling();
+            let body: serde_json::Value = serde_json::from_slice(&message.body).unwrap();
+            let shown = ["currency", "sold_at"].map(|field| format!("{:?}", body[field]).len());
+            assert!(message.size() <= PAYLOAD_MAX && shown.into_iter().max() > Some(PAYLOAD_MAX));
+        }
+    }
+
     #[test]
     fn only_subjects_are_used_on_which_applications_may_publish() {
         let mut attack = Attack::new(Dice::new(1), PAYLOAD_MAX);

@@ -1,6 +1,7 @@
 //! Deeds of one or of some messages.
 
 use millstream_contract::{header, testing::dice::Dice};
+use serde_json::json;
 
 use super::{
     super::{message::Message, strange},
@@ -174,7 +175,7 @@ impl Attack {
     }
 
     pub(super) fn long_values(&mut self) -> Deed {
-        let mut volley = Vec::new();
+        let mut volley = vec![self.swelling()];
         for _ in 0..self.dice.between(1, 4) {
             let dice = &mut self.dice;
             let piece = *dice.pick(&["\u{7f}", "x", "é", "\u{1f469}", "\u{200b}", "\\"]);
@@ -204,6 +205,21 @@ impl Attack {
             }
         }
         Deed::Messages(volley)
+    }
+
+    /// A value about which a rule complains, in a message that fits: shown with what cannot be printed as escapes, it no longer would.
+    pub(super) fn swelling(&mut self) -> Message {
+        const SHOWN_AS: usize = r"\u{7f}".len();
+        let dice = &mut self.dice;
+        let piece = *dice.pick(&["\u{7f}", "\u{200b}"]);
+        let (fewest, most) = (self.payload_max / SHOWN_AS + 1, (self.payload_max - 1_000) / piece.len());
+        let value = piece.repeat(strange::count(dice, fewest as u64, most as u64));
+        let (command, body) = match dice.below(3) {
+            0 => ("record-sale", json!({ "sale": "S1", "currency": value, "lines": [] })),
+            1 => ("record-sale", json!({ "sale": "S1", "currency": "USD", "lines": [], "sold_at": value })),
+            _ => ("record-return", json!({ "return": "R1", "sale": "S1", "currency": value, "lines": [] })),
+        };
+        Message::new(format!("cmd.retail.till.hostile_2026-01-31.{command}"), body.to_string())
     }
 
     /// Around what the server takes: headers and body together are `payload_max` bytes, some more, some fewer.

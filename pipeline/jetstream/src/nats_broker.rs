@@ -16,9 +16,7 @@ pub(crate) mod wire;
 
 use std::{sync::Arc, time::Duration};
 
-use async_nats::{
-    Client, HeaderMap, Message, StatusCode, Subject, client::RequestErrorKind, header::HeaderValue,
-};
+use async_nats::{Client, HeaderMap, Message, StatusCode, client::RequestErrorKind, header::HeaderValue};
 use bytes::Bytes;
 use millstream_contract::{
     header,
@@ -64,8 +62,8 @@ const EVERY_SUBJECT_SOUGHT: &str = "*.>";
 
 /// Is told the stream and the name of a reader.
 type OnRestart = Arc<dyn Fn(&str, &str) + Send + Sync>;
-/// Is told a stream that is full, and the error.
-type OnFull = Arc<dyn Fn(&str, &AppendError) + Send + Sync>;
+/// Is told a stream, and why an append to it is not known to be stored.
+type OnUnstored = Arc<dyn Fn(&str, &AppendError) + Send + Sync>;
 
 /// Is told a subject to which somebody asked in vain to be answered.
 type OnRefusedReply = Arc<dyn Fn(&str) + Send + Sync>;
@@ -79,7 +77,7 @@ pub struct NatsBroker {
     /// What is told with each lease.
     lease_headers: HeaderMap,
     on_restart: Option<OnRestart>,
-    on_full: Option<OnFull>,
+    on_unstored: Option<OnUnstored>,
     on_refused_reply: Option<OnRefusedReply>,
     lines: Lines,
 }
@@ -102,7 +100,7 @@ impl NatsBroker {
             leases: Arc::default(),
             lease_headers: HeaderMap::new(),
             on_restart: None,
-            on_full: None,
+            on_unstored: None,
             on_refused_reply: None,
             lines,
         }
@@ -122,10 +120,11 @@ impl NatsBroker {
         self
     }
 
-    /// The same, but `on_full` is called with stream and error whenever a stream refuses an append because it is full.
+    /// The same, but `on_unstored` is called with stream and error whenever an append has to be tried again: the stream is full, or
+    /// no clear answer came.
     #[must_use]
-    pub fn on_full(mut self, on_full: impl Fn(&str, &AppendError) + Send + Sync + 'static) -> Self {
-        self.on_full = Some(Arc::new(on_full));
+    pub fn on_unstored(mut self, on_unstored: impl Fn(&str, &AppendError) + Send + Sync + 'static) -> Self {
+        self.on_unstored = Some(Arc::new(on_unstored));
         self
     }
 
@@ -145,18 +144,12 @@ impl NatsBroker {
         may
     }
 
-    /// What the answer to an append says.
-    pub(crate) fn appended(
-        &self,
-        stream: &str,
-        subject: &Subject,
-        answer: &Message,
-    ) -> Result<Appended, AppendError> {
-        let appended = appended(stream, subject, answer);
-        if let (Err(error @ AppendError::Full { .. }), Some(on_full)) = (&appended, &self.on_full) {
-            on_full(stream, error);
+    /// Tells of an append that has to be tried again.
+    fn tell_unstored(&self, stream: &str, appended: &Result<Appended, AppendError>) {
+        let Some(on_unstored) = &self.on_unstored else { return };
+        if let Err(error @ (AppendError::Full { .. } | AppendError::Unclear { .. })) = appended {
+            on_unstored(stream, error);
         }
-        appended
     }
 
     /// Counts that the consumer of a reader was made again.
@@ -245,17 +238,17 @@ impl NatsBroker {
             .headers(append_headers(stream, expected_last, headers))
             .payload(payload)
             .timeout(Some(APPEND_TIMEOUT));
-        let subject = Subject::from(subject);
-        let answer = ask(&self.client, subject.to_string(), request).await.map_err(|error| {
-            let (subject, detail) = (subject.to_string(), error.to_string());
-            match error.kind() {
-                RequestErrorKind::InvalidSubject | RequestErrorKind::MaxPayloadExceeded => {
-                    AppendError::Refused { subject, detail }
-                }
-                _ => AppendError::Unclear { subject, detail },
+        let answered = ask(&self.client, subject.clone(), request).await;
+        let appended = match answered.map_err(|error| (error.kind(), error.to_string())) {
+            Ok(answer) => appended(stream, &subject, &answer),
+            Err((RequestErrorKind::NoResponders, _)) => Err(nobody_takes(&subject)),
+            Err((RequestErrorKind::InvalidSubject | RequestErrorKind::MaxPayloadExceeded, detail)) => {
+                Err(AppendError::Refused { subject, detail })
             }
-        })?;
-        self.appended(stream, &subject, &answer)
+            Err((_, detail)) => Err(AppendError::Unclear { subject, detail }),
+        };
+        self.tell_unstored(stream, &appended);
+        appended
     }
 
     async fn message_get(
@@ -473,15 +466,22 @@ fn append_headers(stream: &str, expected_last: Option<u64>, mut headers: HeaderM
 }
 
 /// What the answer to an append says.
-fn appended(stream: &str, subject: &Subject, answer: &Message) -> Result<Appended, AppendError> {
-    let unclear = |detail| Err(AppendError::Unclear { subject: subject.to_string(), detail });
+fn appended(stream: &str, subject: &str, answer: &Message) -> Result<Appended, AppendError> {
     if answer.status == Some(StatusCode::NO_RESPONDERS) {
-        return unclear(format!("no stream takes {subject}, or it has no leader (no responders)"));
+        return Err(nobody_takes(subject));
     }
     match serde_json::from_slice::<PublishReply>(&answer.payload) {
         Ok(reply) => reply.into_appended(stream, subject),
-        Err(error) => unclear(format!("the acknowledgement does not decode: {error}")),
+        Err(error) => Err(AppendError::Unclear {
+            subject: subject.to_owned(),
+            detail: format!("the acknowledgement does not decode: {error}"),
+        }),
     }
+}
+
+fn nobody_takes(subject: &str) -> AppendError {
+    let detail = format!("no stream takes {subject}, or it has no leader (no responders)");
+    AppendError::Unclear { subject: subject.to_owned(), detail }
 }
 
 pub(crate) fn unreadable(operation: &'static str, error: &serde_json::Error) -> BrokerError {

@@ -73,9 +73,9 @@ impl Readiness {
         watch
     }
 
-    /// Notes that the server refused an append to `stream` and will be asked again, such as one to a full stream. It is
-    /// told as the cause where progress stalls, for as long as it goes on.
-    pub fn refused(&self, stream: &str, sentence: impl Into<String>) {
+    /// Notes that an append to `stream` has to be tried again: the stream is full, or no clear answer came. It is told as the cause
+    /// where progress stalls, for as long as it goes on.
+    pub fn unstored(&self, stream: &str, sentence: impl Into<String>) {
         self.state().refusals.insert(stream.to_owned(), (Instant::now(), sentence.into()));
     }
 
@@ -98,8 +98,10 @@ impl Readiness {
         let state = self.state();
         let stalled = |progress: &Progress| {
             let refusals = state.refusals.values().filter(|(at, _)| at.elapsed() < STALLED_AFTER);
-            let refusals = refusals.map(|(_, sentence)| sentence.as_str());
             let trouble = progress.trouble()?;
+            // The part itself may have told the same.
+            let refusals =
+                refusals.map(|(_, sentence)| sentence.as_str()).filter(|words| !trouble.contains(words));
             Some(std::iter::once(&*trouble).chain(refusals).collect::<Vec<_>>().join("; "))
         };
         let reason = |standing: &Standing| match standing {

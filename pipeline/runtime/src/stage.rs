@@ -260,7 +260,7 @@ where
             counting.reader_restarts(stream, reader).inc();
         })
         .on_refused_reply(refused_replies(&metrics))
-        .on_full(move |stream, error| refusing.refused(stream, error.to_string()));
+        .on_unstored(move |stream, error| refusing.unstored(stream, error.to_string()));
     let status = StatusService::start(&broker, shown).await?;
     if let Some(needs) = stage_needs(identity.name, "") {
         verify_streams(&client, config.nats.jetstream_domain.as_deref(), &needs).await?;

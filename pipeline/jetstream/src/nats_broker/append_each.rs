@@ -1,11 +1,13 @@
 //! Many appends, each on its own and all in flight together. Their answers come to one inbox, so that none of them needs a
 //! timer, a task to wake and an inbox of its own.
 
-use async_nats::{Message, Subject, Subscriber, client::PublishErrorKind};
+use async_nats::{Message, Subscriber, client::PublishErrorKind};
 use futures::{StreamExt as _, future::join_all};
 use tokio::time::{Instant, timeout_at};
 
-use super::{APPEND_TIMEOUT, NatsBroker, append_headers, reconnection::connected_again, wire::header_map};
+use super::{
+    APPEND_TIMEOUT, NatsBroker, append_headers, appended, reconnection::connected_again, wire::header_map,
+};
 use crate::broker::{AppendError, Appended, Broker as _, NewMessage};
 
 /// Fewer are not worth an inbox: the server looks through what it remembers of subjects whenever one comes or goes. The number
@@ -38,15 +40,17 @@ pub(super) async fn append_each(
     }
     tokio::select! {
         biased;
-        () = settle(broker, stream, &mut appends, answers) => {}
+        () = settle(stream, &mut appends, answers) => {}
         () = lost => {}
     }
-    appends.into_iter().map(Append::end).collect()
+    let ended: Vec<_> = appends.into_iter().map(Append::end).collect();
+    ended.iter().for_each(|appended| broker.tell_unstored(stream, appended));
+    ended
 }
 
 /// One of the appends.
 struct Append {
-    subject: Subject,
+    subject: String,
     /// `None` while the server has not answered.
     answer: Option<Result<Appended, AppendError>>,
 }
@@ -63,11 +67,11 @@ fn unclear(subject: &str, detail: &str) -> AppendError {
 
 async fn publish(broker: &NatsBroker, stream: &str, reply: String, message: NewMessage) -> Append {
     let headers = append_headers(stream, message.expected_last, header_map(&message.headers));
-    let subject = Subject::from(message.subject);
+    let subject = message.subject;
     let sent =
         broker.client.publish_with_reply_and_headers(subject.clone(), reply, headers, message.payload).await;
     let answer = sent.err().map(|error| {
-        let (subject, detail) = (subject.to_string(), error.to_string());
+        let (subject, detail) = (subject.clone(), error.to_string());
         Err(match error.kind() {
             PublishErrorKind::InvalidSubject | PublishErrorKind::MaxPayloadExceeded => {
                 AppendError::Refused { subject, detail }
@@ -79,14 +83,14 @@ async fn publish(broker: &NatsBroker, stream: &str, reply: String, message: NewM
 }
 
 /// Waits until all have their answer, or the time is up, or no more answers can come.
-async fn settle(broker: &NatsBroker, stream: &str, appends: &mut [Append], mut answers: Subscriber) {
+async fn settle(stream: &str, appends: &mut [Append], mut answers: Subscriber) {
     let deadline = Instant::now() + APPEND_TIMEOUT;
     let mut waiting = appends.iter().filter(|append| append.answer.is_none()).count();
     while waiting > 0 {
         let Ok(Some(answer)) = timeout_at(deadline, answers.next()).await else { return };
         let of = index(&answer).and_then(|index| appends.get_mut(index));
         if let Some(Append { subject, answer: missing @ None }) = of {
-            *missing = Some(broker.appended(stream, subject, &answer));
+            *missing = Some(appended(stream, subject, &answer));
             waiting -= 1;
         }
     }

@@ -406,7 +406,7 @@ async fn full_reports_are_asked_for_few_open_revisions_and_for_every_sealed_one(
     let refused = Arc::new(AtomicUsize::new(0));
     let counting = {
         let refused = Arc::clone(&refused);
-        server.broker().await.on_full(move |_, _| {
+        server.broker().await.on_unstored(move |_, _| {
             refused.fetch_add(1, Ordering::Relaxed);
         })
     };

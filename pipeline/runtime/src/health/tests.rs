@@ -92,7 +92,7 @@ async fn work_that_waits_without_progress_makes_the_process_unready_and_says_why
     tokio::time::advance(STALLED_AFTER / 2).await;
     commands.work_through(12);
     commands.reached(4);
-    readiness.refused("OUTCOMES", "stream OUTCOMES is full");
+    readiness.unstored("OUTCOMES", "stream OUTCOMES is full");
     tokio::time::advance(STALLED_AFTER / 2).await;
     let expected = "commands: no progress for 10 s although there is work (done through 4 of 12); stream OUTCOMES is full";
     assert_eq!(readiness.reasons(), [expected]);

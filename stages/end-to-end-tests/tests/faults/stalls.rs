@@ -1,18 +1,19 @@
-//! What keeps a stage from working while there is work: a full stream, a consumer that delivers nothing, a server that stands
-//! still. The stage goes on trying, says that it is not ready and why, shows its lag, and is ready again when it can work.
+//! What keeps a stage from working while there is work: a stream that is full or gone, a consumer that delivers nothing, a server
+//! that stands still. The stage goes on trying, says that it is not ready and why, shows its lag, and is ready again when it can work.
 
-use std::time::Duration;
+use std::{cell::RefCell, fmt, time::Duration};
 
 use async_nats::jetstream;
 use end_to_end_tests::{stage_process::StageProcess, system::fresh_folder, waiting::until};
 use jiff::Timestamp;
 use millstream_contract::{
     stored_message::Headers,
-    stream_names::{COMMANDS, COMMANDS_CONSUMER, EVENTS, OUTCOMES},
+    stream_names::{COMMANDS, COMMANDS_CONSUMER, DEAD_LETTERS, EVENTS, OUTCOMES},
 };
 use millstream_jetstream::{
     broker::{Broker as _, NewMessage},
     nats_broker::NatsBroker,
+    provision::{ProvisionOptions, provision},
     testing::test_server::TestServer,
 };
 use nix::sys::signal::Signal;
@@ -23,10 +24,14 @@ const AN_HOUR: Duration = Duration::from_secs(3600);
 
 /// Waits until a stage is not ready and says all of `words`.
 async fn stalls(stage: &mut StageProcess, words: &[&str]) {
-    until(format!("{} says {words:?}", stage.name()), async || {
+    let (name, said) = (stage.name().to_owned(), RefCell::new(String::new()));
+    let awaited = fmt::from_fn(|to| write!(to, "{name} says {words:?}; it said {:?}", said.borrow()));
+    until(awaited, async || {
         stage.expect_running();
-        let said = stage.readiness().await;
-        words.iter().all(|word| said.contains(word)).then_some(())
+        let now = stage.readiness().await;
+        let all = words.iter().all(|word| now.contains(word));
+        said.replace(now);
+        all.then_some(())
     })
     .await;
 }
@@ -83,6 +88,31 @@ async fn a_handler_that_cannot_record_is_not_ready_and_names_the_full_stream() {
         (lag == 0.0).then_some(())
     })
     .await;
+    handler.stop().await;
+}
+
+/// Somebody had removed DEADLETTERS. One command that could not be decided then held up all others, and no word said why.
+#[tokio::test]
+async fn a_handler_that_cannot_set_a_command_aside_is_not_ready_and_names_the_stream_that_is_gone() {
+    let server = TestServer::start_provisioned().await;
+    let folder = fresh_folder();
+    let broker = server.broker().await;
+    let mut handler = StageProcess::new("command-handler", "", &server.url(), folder.path());
+    handler.start_ready().await;
+    let context = jetstream::new(server.client().await);
+    context.delete_stream(DEAD_LETTERS).await.unwrap();
+    let junk = NewMessage {
+        subject: "cmd.no.such.command.there".to_owned(),
+        expected_last: None,
+        headers: Headers::new(),
+        payload: "{}".into(),
+    };
+    broker.append(COMMANDS, junk).await.unwrap();
+    store(&broker, 1).await;
+    stalls(&mut handler, &["deciding COMMANDS: no progress", "of 2)", "no stream takes dlq.COMMANDS.1"])
+        .await;
+    provision(&context, &ProvisionOptions::default()).await.unwrap();
+    handler.ready().await;
     handler.stop().await;
 }
 

@@ -50,6 +50,12 @@ pub enum DatabaseError {
         #[source]
         source: std::io::Error,
     },
+    /// The file was removed or replaced while it was open.
+    #[error("{path} is gone or another file by now; the tables are filled again when the stage is started")]
+    Gone {
+        /// The file.
+        path: String,
+    },
     /// Somebody else has changed the positions: another process keeps the same tables, or a backup was restored.
     #[error(
         "the tables of {projection} are not where this process left them: another process keeps them too, or a backup was restored"
@@ -99,7 +105,7 @@ pub(crate) fn passes(error: &postgres::Error) -> bool {
 impl Failure for DatabaseError {
     fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Sqlite { .. } | Self::File { .. } => ExitCode::InputOutput,
+            Self::Sqlite { .. } | Self::File { .. } | Self::Gone { .. } => ExitCode::InputOutput,
             Self::Store(error) => error.exit_code(),
             Self::Address(_) => ExitCode::Configuration,
             Self::Value(_) | Self::Ended => ExitCode::Software,

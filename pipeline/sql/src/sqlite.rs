@@ -2,7 +2,8 @@
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
-    path::Path,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -27,6 +28,9 @@ const STATEMENTS_KEPT: usize = 512;
 /// A file that this process fills.
 pub struct SqliteDatabase {
     connection: Connection,
+    path: PathBuf,
+    /// Device and number of the file that is open.
+    opened: (u64, u64),
     _lock: File,
 }
 
@@ -58,7 +62,8 @@ impl SqliteDatabase {
         for (name, value) in [("journal_mode", "WAL"), ("synchronous", "FULL")] {
             connection.pragma_update(None, name, value).map_err(failed(name))?;
         }
-        let mut database = Self { connection, _lock: lock };
+        let opened = identity(path).map_err(|source| file_failed(path, source))?;
+        let mut database = Self { connection, path: path.to_owned(), opened, _lock: lock };
         database.make_system_tables()?;
         Ok(database)
     }
@@ -73,6 +78,11 @@ impl SqliteDatabase {
         }
         transaction.commit().map_err(failed("COMMIT"))
     }
+}
+
+/// Which file a path names: its device, and its number there.
+fn identity(path: &Path) -> std::io::Result<(u64, u64)> {
+    std::fs::metadata(path).map(|file| (file.dev(), file.ino()))
 }
 
 fn failed(statement: &str) -> impl FnOnce(rusqlite::Error) -> DatabaseError {
@@ -276,6 +286,10 @@ impl Database for SqliteDatabase {
     }
 
     fn write(&mut self, changes: &[TableChange], moves: &[Move]) -> Result<(), DatabaseError> {
+        // What is written to a file that has no name any more, nobody reads.
+        if identity(&self.path).ok() != Some(self.opened) {
+            return Err(DatabaseError::Gone { path: self.path.display().to_string() });
+        }
         let transaction = begin(&mut self.connection)?;
         if !move_positions(&transaction, moves)? {
             return Ok(());

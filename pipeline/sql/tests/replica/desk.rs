@@ -376,6 +376,13 @@ impl Desk {
         self.begin();
     }
 
+    /// The file of SQLite, with what belongs to it, under the process that fills it.
+    pub(super) fn remove_the_tables(&self) {
+        for ending in ["", "-wal", "-shm"] {
+            std::fs::remove_file(self.folder.path().join(format!("replica.sqlite{ending}"))).unwrap();
+        }
+    }
+
     pub(super) fn keep_a_backup(&mut self) {
         self.stop();
         let kept = self.folder.path().join("backup.sqlite");

@@ -91,6 +91,21 @@ fn a_second_process_on_the_same_tables_is_noticed() {
     assert!(error.contains("another process keeps them too"), "{error}");
 }
 
+/// A stage wrote on into a file that had no name any more, and was ready; whoever opened the file found no table.
+#[test]
+fn a_file_that_is_removed_while_it_is_filled_is_noticed_and_filled_again() {
+    let (mut desk, mut dice) = (Desk::new(Where::Sqlite), Dice::new(4));
+    desk.begin();
+    desk.live(&mut dice);
+    desk.catch_up();
+    desk.remove_the_tables();
+    let error = desk.try_to_live(&mut dice).unwrap_err();
+    assert!(error.contains("is gone or another file"), "{error}");
+    desk.restart();
+    desk.catch_up();
+    desk.compare();
+}
+
 /// A server that is killed in the middle of batches takes nothing away, and its replica goes on by itself.
 #[test]
 fn a_database_that_is_killed_again_and_again_has_everything_afterwards() {

@@ -73,9 +73,13 @@ async fn a_handler_that_cannot_record_is_not_ready_and_names_the_full_stream() {
     let broker = server.broker().await;
     let mut handler = StageProcess::new("command-handler", "", &server.url(), folder.path());
     handler.start_ready().await;
+    // A handler that only stands by is ready, too, and could not even take over.
+    store(&broker, 1).await;
+    let accepted = r#"millstream_outcomes_total{outcome="accepted"}"#;
+    until("it decides", async || handler.metric(accepted).await.filter(|count| *count == 1.0)).await;
     resize(&server, OUTCOMES, 1).await;
     store(&broker, 3).await;
-    stalls(&mut handler, &["deciding COMMANDS: no progress", "of 3)", "stream OUTCOMES is full"]).await;
+    stalls(&mut handler, &["deciding COMMANDS: no progress", "of 4)", "stream OUTCOMES is full"]).await;
     until("the lag shows", async || {
         let lag = handler.metric("millstream_reader_lag_seconds{stream=\"COMMANDS\"").await?;
         (lag > 5.0).then_some(())
@@ -158,9 +162,9 @@ async fn stages_are_not_ready_while_the_server_stands_still() {
     }
     server.process().signal(Signal::SIGSTOP);
     let [handler, manager] = &mut stages;
-    // Its turn ends with its lease, and it cannot find out what it would follow.
+    // Their turns end with their leases, and they cannot find out what they would follow, or what there is to do.
     stalls(handler, &["503", "asking for the lease: no progress"]).await;
-    stalls(manager, &["503", "folding EVENTS: no progress"]).await;
+    stalls(manager, &["503", ": no progress"]).await;
     server.process().signal(Signal::SIGCONT);
     for stage in &mut stages {
         stage.ready().await;

@@ -58,6 +58,8 @@ impl Unread {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use jiff::{SignedDuration, Timestamp};
     use millstream_contract::{stored_message::Headers, stream_names::COMMANDS};
 
@@ -77,7 +79,15 @@ mod tests {
         for body in ["first", "second", "third"] {
             raw.publish("cmd.a.b.c.d", b"NATS/1.0\r\nX: \xff\r\n\r\n", body).await;
         }
-        let third = broker.get(COMMANDS, 3).await.unwrap().unwrap();
+        // The server has taken what was sent before it answers, and stores it a moment later.
+        let stored = async {
+            loop {
+                if let Some(third) = broker.get(COMMANDS, 3).await.unwrap() {
+                    return third;
+                }
+            }
+        };
+        let third = tokio::time::timeout(Duration::from_secs(30), stored).await.unwrap();
         let first = broker.get(COMMANDS, 1).await.unwrap().unwrap();
         broker.remove(COMMANDS, 2).await.unwrap();
         let mut ready: VecDeque<_> =

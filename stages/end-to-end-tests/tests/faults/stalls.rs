@@ -151,6 +151,36 @@ async fn a_handler_that_gets_no_commands_and_a_standby_that_gets_no_events_are_n
     standby.ready().await;
 }
 
+/// A standby's reader was asked again and again before it could find that nothing came any more. It never followed again after the server
+/// had been restarted, and the next takeover read everything.
+#[tokio::test]
+async fn a_standby_follows_again_after_the_server_was_killed() {
+    let mut server = TestServer::start_provisioned().await;
+    let folder = fresh_folder();
+    let mut active = StageProcess::new("command-handler", "1", &server.url(), folder.path());
+    active.start_ready().await;
+    store(&server.broker().await, 1).await;
+    let mut standby = StageProcess::new("command-handler", "2", &server.url(), folder.path());
+    standby.start_ready().await;
+    // What the server has handed to the standby.
+    let followed = async |server: &TestServer, through: u64| {
+        let context = jetstream::new(server.client().await);
+        let events = context.get_stream(EVENTS).await.unwrap();
+        until(format!("the standby follows to {through}"), async || {
+            let consumer = events.consumer_info("command-handler-2-states").await.ok()?;
+            (consumer.delivered.stream_sequence == through).then_some(())
+        })
+        .await;
+    };
+    followed(&server, 1).await;
+    server.kill().await;
+    server.restart().await;
+    active.ready().await;
+    store(&server.broker().await, 2).await;
+    followed(&server, 3).await;
+    standby.ready().await;
+}
+
 #[tokio::test]
 async fn stages_are_not_ready_while_the_server_stands_still() {
     let server = TestServer::start_provisioned().await;

@@ -3,6 +3,7 @@
 -- parameter: from date = 2000-01-01; the first business date
 -- parameter: to date = 9999-12-31; the last business date
 -- parameter: store text = null; one store alone
+-- money: amount in currency
 -- cache: 10s
 -- rows: 100
 SELECT l.sku, p.name, SUM(l.quantity) AS units, SUM(l.quantity * l.unit_price) AS amount, s.currency

@@ -2,12 +2,18 @@
 //!
 //! A file of keys holds hashes alone. Deliberately absent: files, clocks, and where the bits of a new key come from.
 
-use std::{collections::BTreeSet, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{
+    configured_query::{
+        ArgumentsRefused, ConfiguredQueryPattern, QueryDescription, granted_arguments, granted_values,
+    },
     set_aside,
     subject::{CommandAddress, StreamId, SubjectError, check_name},
     token_issuer::{TokenIssuer, TokenIssuerError},
@@ -224,6 +230,14 @@ pub enum PatternError {
         /// What was given.
         text: String,
     },
+    /// Not of configured queries.
+    #[error(
+        "{text:?} is no pattern of configured queries; one is <context>.<query>, where * stands for any characters of a part, and perhaps ?<parameter>=<value>, such as retail.*?store=2506"
+    )]
+    ConfiguredQuery {
+        /// What was given.
+        text: String,
+    },
     /// Not of rows.
     #[error(
         "{text:?} is no pattern of rows; one is <context>.<view>.<key>, where * stands for any characters of a part, such as retail.till.2506_*"
@@ -240,6 +254,7 @@ pub struct Grants {
     commands: Vec<CommandPattern>,
     queries: Vec<QueryPattern>,
     histories: Vec<HistoryPattern>,
+    sql: Vec<ConfiguredQueryPattern>,
 }
 
 impl Grants {
@@ -280,10 +295,34 @@ impl Grants {
         commands: impl IntoIterator<Item = CommandPattern>,
         queries: impl IntoIterator<Item = QueryPattern>,
         histories: impl IntoIterator<Item = HistoryPattern>,
+        sql: impl IntoIterator<Item = ConfiguredQueryPattern>,
     ) {
         self.commands.extend(commands);
         self.queries.extend(queries);
         self.histories.extend(histories);
+        self.sql.extend(sql);
+    }
+
+    /// Whether a configured query may be asked with some arguments.
+    pub fn configured_query(&self, context: &str, name: &str) -> bool {
+        self.sql.iter().any(|pattern| pattern.names(context, name))
+    }
+
+    /// The arguments with which a configured query may be asked by whoever gives these.
+    ///
+    /// # Errors
+    /// [`ArgumentsRefused`] where it may not.
+    pub fn arguments(
+        &self,
+        query: &QueryDescription,
+        given: BTreeMap<String, String>,
+    ) -> Result<BTreeMap<String, String>, ArgumentsRefused> {
+        granted_arguments(&self.sql, query, given)
+    }
+
+    /// The parameters of a configured query of which some values alone may be given.
+    pub fn granted_values(&self, query: &QueryDescription) -> BTreeMap<String, BTreeSet<String>> {
+        granted_values(&self.sql, query)
     }
 
     /// Whether all rows whose keys begin with `prefix` may be read.
@@ -311,12 +350,16 @@ pub struct ApiKey {
     /// The histories of aggregates that may be read with it; none when empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub histories: Vec<HistoryPattern>,
+    /// The configured queries that may be asked with it; none when empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sql: Vec<ConfiguredQueryPattern>,
 }
 
 impl ApiKey {
     /// What it grants.
     pub fn into_grants(self) -> Grants {
-        Grants { commands: self.commands, queries: self.queries, histories: self.histories }
+        let Self { commands, queries, histories, sql, .. } = self;
+        Grants { commands, queries, histories, sql }
     }
 }
 
@@ -338,7 +381,7 @@ pub struct NatsUser {
 impl NatsUser {
     /// What it may do.
     pub fn into_grants(self) -> Grants {
-        Grants { commands: self.commands, queries: self.queries, histories: Vec::new() }
+        Grants { commands: self.commands, queries: self.queries, ..Grants::default() }
     }
 }
 
@@ -440,7 +483,7 @@ fn check_principal(kind: &'static str, name: &str) -> Result<(), ApiKeysError> {
 }
 
 /// Whether `text` fits `pattern`, in which `*` stands for any characters.
-fn matches(pattern: &str, text: &str) -> bool {
+pub(crate) fn matches(pattern: &str, text: &str) -> bool {
     let Some((first, rest)) = pattern.split_once('*') else { return pattern == text };
     let Some(mut text) = text.strip_prefix(first) else { return false };
     let mut pieces: Vec<&str> = rest.split('*').collect();
@@ -566,6 +609,7 @@ mod tests {
             commands: Vec::new(),
             queries: Vec::new(),
             histories: Vec::new(),
+            sql: Vec::new(),
         };
         let check = |keys: Vec<ApiKey>| ApiKeys { keys, ..ApiKeys::default() }.check();
         assert_eq!(check(vec![key("till-2506", "a"), key("till-2506", "b")]), Ok(()));

@@ -30,6 +30,10 @@ pub const EVENT_TYPES: &str = "Millstream-Event-Types";
 pub const POSITION: &str = "Millstream-Position";
 /// How long a query may wait for [`POSITION`], or `submit` for the outcome, in milliseconds.
 pub const WAIT_MS: &str = "Millstream-Wait-Ms";
+/// A refusal of a configured query: its code, for programs.
+pub const PROBLEM: &str = "Millstream-Problem";
+/// The parameter that such a refusal is about.
+pub const PARAMETER: &str = "Millstream-Parameter";
 /// Leases: the company's time zone, as whoever holds the lease has it configured.
 pub const TIME_ZONE: &str = "Millstream-Time-Zone";
 /// Optimistic concurrency: the sequence of the subject's last message; 0 when there must be none.

@@ -9,6 +9,7 @@ pub mod api_key;
 pub mod audit;
 pub mod command;
 pub mod commit;
+pub mod configured_query;
 pub mod dead_letter;
 pub mod error_text;
 pub mod event_json;

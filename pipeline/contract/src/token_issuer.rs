@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::{
     api_key::{CommandPattern, Grants, HistoryPattern, KEY_NAME_LENGTH_MAX, PatternError, QueryPattern},
+    configured_query::ConfiguredQueryPattern,
     subject::{SubjectError, check_name},
 };
 
@@ -72,6 +73,9 @@ pub struct ClaimGrant {
     /// The histories.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub histories: Vec<String>,
+    /// The configured queries.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sql: Vec<String>,
     /// The claims that a token must have, with a value that it must have there; of a list, among others. All tokens when empty.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub when: BTreeMap<String, String>,
@@ -213,6 +217,7 @@ impl TokenIssuer {
                 all(&grant.commands)?.into_iter().filter_map(|text| CommandPattern::try_from(text).ok()),
                 all(&grant.queries)?.into_iter().filter_map(|text| QueryPattern::try_from(text).ok()),
                 all(&grant.histories)?.into_iter().filter_map(|text| HistoryPattern::try_from(text).ok()),
+                all(&grant.sql)?.into_iter().filter_map(|text| ConfiguredQueryPattern::try_from(text).ok()),
             );
         }
         Ok(grants)
@@ -236,7 +241,8 @@ impl ClaimGrant {
         let queries = self.queries.iter().map(|text| Ok(QueryPattern::try_from(example(text)?).map(drop)?));
         let histories =
             self.histories.iter().map(|text| Ok(HistoryPattern::try_from(example(text)?).map(drop)?));
-        commands.chain(queries).chain(histories).collect()
+        let sql = self.sql.iter().map(|text| Ok(ConfiguredQueryPattern::try_from(example(text)?).map(drop)?));
+        commands.chain(queries).chain(histories).chain(sql).collect()
     }
 
     fn is_for(&self, claims: &Value) -> bool {
@@ -360,6 +366,7 @@ mod tests {
             commands: texts(commands),
             queries: texts(queries),
             histories: texts(histories),
+            sql: Vec::new(),
             when: when.iter().map(|(claim, value)| ((*claim).to_owned(), (*value).to_owned())).collect(),
         }
     }

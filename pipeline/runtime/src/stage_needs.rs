@@ -206,7 +206,7 @@ fn gateway() -> StageNeeds {
         ],
         gets: owned(&[COMMANDS, EVENTS, OUTCOMES, AUDIT]),
         direct_gets: owned(&[EVENTS]),
-        queries: vec![format!("{QUERY_PREFIX}.*.*.get"), format!("{QUERY_PREFIX}.*.*.list")],
+        queries: [".*.*.get", ".*.*.list", ".*.*"].map(|rest| format!("{QUERY_PREFIX}{rest}")).to_vec(),
         tells: vec![format!("{WATCHED_PREFIX}.*.*")],
         listens: outcomes_changes_and_users(),
         ..StageNeeds::default()

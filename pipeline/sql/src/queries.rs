@@ -8,5 +8,6 @@ pub mod header;
 mod kept;
 pub mod library;
 pub mod reader;
+mod refusal;
 pub mod service;
 pub mod text;

@@ -82,6 +82,8 @@ pub(crate) struct Commands {
     /// For pages of histories, and for states of the past, which take memory.
     pub(crate) places_for_histories: Arc<Places>,
     pub(crate) places_for_states: Arc<Places>,
+    /// For configured queries.
+    pub(crate) places_for_queries: Arc<Places>,
     /// For streams of live rows.
     pub(crate) places_for_live: Arc<Places>,
     pub(crate) live: Hub,

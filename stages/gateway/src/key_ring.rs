@@ -4,7 +4,7 @@
 mod follower;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -15,6 +15,7 @@ use axum::http::StatusCode;
 use jiff::Timestamp;
 use millstream_contract::{
     api_key::{ApiKeys, ApiKeysError, Grants, KeyHash},
+    configured_query::{ArgumentsRefused, QueryDescription},
     exit_code::{ExitCode, Failure},
     subject::{CommandAddress, StreamId},
 };
@@ -146,6 +147,32 @@ impl Principal {
     /// Whether it may read the events of an aggregate.
     pub(crate) fn may_read_history(&self, stream_id: &StreamId) -> bool {
         self.grants.as_ref().is_none_or(|grants| grants.history(stream_id))
+    }
+
+    /// Whether it may ask a configured query, as far as its key says, with some arguments.
+    pub(crate) fn may_ask_query(&self, context: &str, name: &str) -> bool {
+        self.grants.as_ref().is_none_or(|grants| grants.configured_query(context, name))
+    }
+
+    /// The arguments with which it asks a configured query for which it gives `given`.
+    ///
+    /// # Errors
+    /// A reason where its key, or the query's file, lets it ask none.
+    pub(crate) fn arguments(
+        &self,
+        query: &QueryDescription,
+        given: BTreeMap<String, String>,
+    ) -> Result<BTreeMap<String, String>, ArgumentsRefused> {
+        match &self.grants {
+            None => Ok(given),
+            Some(_) if !query.is_for(&self.name) => Err(ArgumentsRefused::Query),
+            Some(grants) => grants.arguments(query, given),
+        }
+    }
+
+    /// The parameters of a configured query of which it may give some values alone.
+    pub(crate) fn granted_values(&self, query: &QueryDescription) -> BTreeMap<String, BTreeSet<String>> {
+        self.grants.as_ref().map(|grants| grants.granted_values(query)).unwrap_or_default()
     }
 
     /// Whether it may ask for all rows whose keys begin with `prefix`.

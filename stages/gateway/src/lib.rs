@@ -3,7 +3,7 @@
 //! In reading order: [`config`] says where it listens; `listener` takes connections, with the TLS of `certificate`; `guard` lets requests in, by `key_ring`, `tokens`,
 //! `rates` and `places`; `commands` and, for several at once, `command_lines` store commands, checked by `command_request`, and say with `answers`,
 //! `command_log` and `forgotten` what became of them.
-//! `queries` passes on what `views` answer; `reports` makes documents of it, with `report_document`, in the form that `media_type` tells.
+//! `queries` passes on what `views` answer; `reports` makes documents of it, with `report_document`, in the form that `media_type` tells; `configured_queries` asks the stage `sql`.
 //! `history` reads the events of an aggregate, or its state as of a moment. `live` shows rows again whenever they change. `user_requests` answers the same over NATS, for users whose name the server proves. `problem` is how it refuses, and `openapi` tells all of it
 //! to programs, `docs_page` to people, as `documents` serves it. `pages` shows all of it in a browser. `audit` records who sent what, and who was
 //! refused.
@@ -19,6 +19,7 @@ mod command_log;
 mod command_request;
 mod commands;
 pub mod config;
+mod configured_queries;
 mod docs_page;
 mod documents;
 mod forgotten;
@@ -215,6 +216,7 @@ pub async fn run<A: Application>(
         places_for_waiting: Places::for_waiting(&limits),
         places_for_histories: Places::for_histories(&limits),
         places_for_states: Places::for_states(&limits),
+        places_for_queries: Places::for_queries(&limits),
         places_for_live: Places::for_live(&limits),
         live,
         audit: audit.clone(),
@@ -335,6 +337,8 @@ fn router<A: Application>(commands: Arc<Commands>, documents: Arc<Documents>, gu
         .route("/v1/commands/{command_id}", get(commands::get))
         .route("/v1/reports/{report}", get(reports::list))
         .route("/v1/reports/{report}/{*key}", get(reports::get))
+        .route("/v1/queries", get(configured_queries::list))
+        .route("/v1/queries/{context}/{name}", get(configured_queries::get))
         .route("/v1/history/{context}/{aggregate}/{id}", get(history::get))
         .route("/v1/{context}/{view}", get(queries::list))
         .route("/v1/{context}/{view}/{key}", get(queries::get))

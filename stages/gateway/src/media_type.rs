@@ -1,6 +1,9 @@
 //! In which form a client takes an answer: `Accept` (RFC 9110, 12.5.1), for what is there as JSON and as CSV.
 
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::{
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::Response,
+};
 
 use crate::problem::Problem;
 
@@ -12,9 +15,9 @@ pub(crate) enum Form {
 }
 
 /// What a cache in between must know: the same address has answers in several forms.
-pub(crate) const VARY: HeaderValue = HeaderValue::from_static("accept");
+const VARY: HeaderValue = HeaderValue::from_static("accept");
 /// RFC 4180, with a line of names.
-pub(crate) const CSV: HeaderValue = HeaderValue::from_static("text/csv; charset=utf-8; header=present");
+const CSV: HeaderValue = HeaderValue::from_static("text/csv; charset=utf-8; header=present");
 
 /// The form that the client prefers; JSON where it does not say, or likes both as much.
 ///
@@ -32,13 +35,23 @@ pub(crate) fn preferred(headers: &HeaderMap) -> Result<Form, Problem> {
     };
     match (quality("application", "json"), quality("text", "csv")) {
         (0, 0) => {
-            let detail = "a report is there as application/json and as text/csv; Accept takes neither";
+            let detail = "what is here is application/json, and also text/csv; Accept takes neither";
             let problem = Problem::new(StatusCode::NOT_ACCEPTABLE, "not-acceptable", detail);
             Err(problem.header(header::VARY, VARY))
         }
         (json, csv) if csv > json => Ok(Form::Csv),
         _ => Ok(Form::Json),
     }
+}
+
+/// The answer, as one of a form.
+pub(crate) fn of_form(mut response: Response, form: Form) -> Response {
+    let headers = response.headers_mut();
+    if let (Form::Csv, Some(media_type)) = (form, headers.get_mut(header::CONTENT_TYPE)) {
+        *media_type = CSV;
+    }
+    headers.insert(header::VARY, VARY);
+    response
 }
 
 /// One of the ranges that a client takes.

@@ -1,6 +1,6 @@
 //! The OpenAPI 3.1 document of a running gateway, made from the application that it serves: nobody writes a line for a command or a view.
 //!
-//! In reading order: `commands`, `views` and `reports` have a path for each of theirs, `history` one for each aggregate, `lines` that of several commands, `live` that of live rows, `parts` what they share, `examples` are of commands, and `problems` every
+//! In reading order: `commands`, `views` and `reports` have a path for each of theirs, `history` one for each aggregate, `lines` that of several commands, `live` that of live rows, `queries` those of configured queries, `parts` what they share, `examples` are of commands, and `problems` every
 //! refusal. Deliberately absent: what the gateway does not do, and what is not known of an application (the form of most rows).
 
 pub(crate) mod commands;
@@ -10,6 +10,7 @@ mod lines;
 mod live;
 mod parts;
 pub(crate) mod problems;
+mod queries;
 pub(crate) mod reports;
 mod views;
 
@@ -41,6 +42,7 @@ pub(crate) fn document(described: &Described<'_>) -> Value {
     views::describe(described, &mut paths, &mut schemas);
     reports::describe(described, &mut paths);
     history::describe(described, &mut paths, &mut schemas);
+    queries::describe(described, &mut paths, &mut schemas);
     paths.insert("/v1/commands".to_owned(), json!({ "post": lines::operation(described) }));
     paths.insert("/v1/live".to_owned(), json!({ "get": live::operation(described) }));
     for [address, id, summary, media_type, kind] in OF_ITSELF {

@@ -66,6 +66,11 @@ impl Places {
         Self::new("requests that wait for a position", limits.waiting_max, limits.key_share)
     }
 
+    /// For configured queries.
+    pub(crate) fn for_queries(limits: &Limits) -> Arc<Self> {
+        Self::new("configured queries", limits.queries_max, limits.key_share)
+    }
+
     /// For streams of live rows.
     pub(crate) fn for_live(limits: &Limits) -> Arc<Self> {
         Self::new("streams of live rows", limits.live_max, limits.key_share)

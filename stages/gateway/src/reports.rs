@@ -12,7 +12,7 @@ use axum::{
         Path, Query, State,
         rejection::{PathRejection, QueryRejection},
     },
-    http::{HeaderMap, StatusCode, Uri, header as http_header},
+    http::{HeaderMap, StatusCode, Uri},
     response::Response,
 };
 use millstream_domain::report::{Column, ColumnKind};
@@ -297,13 +297,7 @@ impl<'a> Request<'a> {
     }
 
     fn answer(&self, answer: ViewAnswer, next: Option<String>) -> Response {
-        let mut response = current(self.headers, answer, next);
-        let headers = response.headers_mut();
-        if let (Form::Csv, Some(media_type)) = (self.form, headers.get_mut(http_header::CONTENT_TYPE)) {
-            *media_type = media_type::CSV;
-        }
-        headers.insert(http_header::VARY, media_type::VARY);
-        response
+        media_type::of_form(current(self.headers, answer, next), self.form)
     }
 }
 

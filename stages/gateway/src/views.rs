@@ -156,6 +156,45 @@ impl Views {
         }
     }
 
+    /// The position of EVENTS that a service must show which answers on `subject`, where one is wanted, when it says that it does. It is asked
+    /// `body` for that, which must be cheap.
+    ///
+    /// # Errors
+    /// A [`Problem`] when the position is none of EVENTS or COMMANDS, or not reached in time.
+    pub(crate) async fn reached_by(
+        &self,
+        subject: &str,
+        body: Bytes,
+        freshness: &Freshness,
+    ) -> Result<Option<String>, Problem> {
+        let Some(Awaited { position: wanted, place }) = &freshness.position else { return Ok(None) };
+        let deadline = Instant::now() + freshness.wait;
+        let reached = async {
+            let position = parsed(wanted)?;
+            let behind = match position.stream.as_str() {
+                COMMANDS => self.effect_of(&position, deadline).await?.position,
+                EVENTS if position.generation == self.events.generation() => Some(wanted.clone()),
+                EVENTS => return Err(of_another_generation(&position)),
+                other => {
+                    let detail =
+                        format!("a position of {other} is none that tables show; send one of {EVENTS}");
+                    return Err(Problem::malformed("position-malformed", detail));
+                }
+            };
+            if let Some(behind) = &behind {
+                self.ask_behind(Question { subject, body, place, deadline }, behind).await?;
+            }
+            Ok(behind)
+        };
+        tokio::select! {
+            biased;
+            reached = reached => reached,
+            () = last_moment(&self.stop) => {
+                Err(not_reached(format!("this gateway is stopping, and nothing has reached {wanted} yet")))
+            }
+        }
+    }
+
     /// Waits until EVENTS has what a position stands for. It is read from the stream itself, so that only a command is waited for.
     ///
     /// # Errors
@@ -202,11 +241,7 @@ impl Views {
         let state = self.broker.state(&position.stream).await;
         let state = state.map_err(|error| Problem::unavailable("events-unavailable", error.to_string()))?;
         if state.generation != position.generation {
-            let detail = format!(
-                "{position} is of another generation of {}, which was made again since",
-                position.stream
-            );
-            return Err(Problem::new(StatusCode::CONFLICT, "position-of-another-generation", detail));
+            return Err(of_another_generation(&position));
         }
         if state.last_sequence < position.sequence {
             return Err(not_reached(format!("{} ends before {position}", position.stream)));
@@ -217,9 +252,7 @@ impl Views {
     /// Waits for the outcome of the command at a position of COMMANDS.
     async fn effect_of(&self, position: &StreamPosition, deadline: Instant) -> Result<Effect, Problem> {
         if position.generation != self.stream.generation() {
-            let detail =
-                format!("{position} is of another generation of {COMMANDS}, which was made again since");
-            return Err(Problem::new(StatusCode::CONFLICT, "position-of-another-generation", detail));
+            return Err(of_another_generation(position));
         }
         let message = match position.sequence {
             // The server takes it for no position at all.
@@ -347,7 +380,13 @@ pub(crate) fn past_problem(error: PastError) -> Problem {
     }
 }
 
-fn not_reached(detail: String) -> Problem {
+fn of_another_generation(position: &StreamPosition) -> Problem {
+    let detail =
+        format!("{position} is of another generation of {}, which was made again since", position.stream);
+    Problem::new(StatusCode::CONFLICT, "position-of-another-generation", detail)
+}
+
+pub(crate) fn not_reached(detail: String) -> Problem {
     Problem::new(StatusCode::GATEWAY_TIMEOUT, "position-not-reached", detail).retry_after(SOON)
 }
 

@@ -5,6 +5,8 @@
 //! -- description: The products of which most units were sold.
 //! -- parameter: from date = 2012-01-01; the first business date
 //! -- parameter: store text = null; one store alone
+//! -- money: amount in currency
+//! -- who: office, *@login
 //! -- cache: 30s
 //! -- rows: 100
 //! ```
@@ -12,6 +14,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use jiff::{SignedDuration, civil::Date};
+use millstream_contract::configured_query::{ParameterDescription, problem};
 use serde_json::Value as Json;
 
 use crate::table::{Value, moment};
@@ -102,6 +105,10 @@ pub struct Header {
     pub description: String,
     /// Its parameters.
     pub parameters: Vec<Parameter>,
+    /// The columns that are amounts in minor units, each with the column that has the currency.
+    pub money: BTreeMap<String, String>,
+    /// Patterns of the names of those who may ask over HTTP; all who are granted the query when empty.
+    pub who: Vec<String>,
     /// For how long an answer may be given again.
     pub cache: Duration,
     /// How many rows an answer has at most.
@@ -147,6 +154,17 @@ pub enum ArgumentError {
     },
 }
 
+impl ArgumentError {
+    /// Its code, and the parameter that it is about.
+    pub fn told(&self) -> (&'static str, &str) {
+        match self {
+            Self::Missing { name, .. } => (problem::PARAMETER_MISSING, name),
+            Self::Kind { name, .. } => (problem::PARAMETER_MALFORMED, name),
+            Self::Unknown { name, .. } => (problem::PARAMETER_UNKNOWN, name),
+        }
+    }
+}
+
 impl Header {
     /// Reads the comments before the statement of a file.
     ///
@@ -157,6 +175,8 @@ impl Header {
             title: String::new(),
             description: String::new(),
             parameters: Vec::new(),
+            money: BTreeMap::new(),
+            who: Vec::new(),
             cache: Duration::ZERO,
             rows: ROWS_DEFAULT,
         };
@@ -188,13 +208,25 @@ impl Header {
                 }
                 self.parameters.push(parameter);
             }
+            "money" => {
+                let words: Vec<&str> = value.split_whitespace().collect();
+                let [amount, "in", currency] = words[..] else {
+                    return Err("money is `column in column`, as in `amount in currency`".to_owned());
+                };
+                if self.money.insert(amount.to_owned(), currency.to_owned()).is_some() {
+                    return Err(format!("the column {amount} is there twice"));
+                }
+            }
+            "who" => self.who.extend(principals(value)?),
             "cache" => self.cache = duration(value)?,
             "rows" => {
                 let rows = value.parse::<usize>().ok().filter(|rows| (1..=ROWS_MAX).contains(rows));
                 self.rows = rows.ok_or_else(|| format!("rows is a number from 1 to {ROWS_MAX}"))?;
             }
             other => {
-                return Err(format!("{other:?} is none of title, description, parameter, cache, rows"));
+                return Err(format!(
+                    "{other:?} is none of title, description, parameter, money, who, cache, rows"
+                ));
             }
         }
         Ok(())
@@ -216,6 +248,24 @@ impl Header {
 }
 
 impl Parameter {
+    /// What is told of it.
+    pub fn description(&self) -> ParameterDescription {
+        let default = match self.default.as_ref() {
+            None | Some(Value::Null) => Json::Null,
+            Some(Value::Integer(number)) => (*number).into(),
+            Some(Value::Real(number)) => (*number).into(),
+            Some(Value::Boolean(truth)) => (*truth).into(),
+            Some(Value::Text(text)) => text.as_str().into(),
+        };
+        ParameterDescription {
+            name: self.name.clone(),
+            kind: self.kind.name().to_owned(),
+            required: self.default.is_none(),
+            default,
+            description: self.description.clone(),
+        }
+    }
+
     fn argument(&self, given: Option<&Json>) -> Result<Value, ArgumentError> {
         let (name, kind) = (self.name.clone(), self.kind.name());
         let Some(given) = given else {
@@ -268,6 +318,21 @@ fn parameter(text: &str) -> Result<Parameter, String> {
         }
     };
     Ok(Parameter { name: name.to_owned(), kind, default, description: description.trim().to_owned() })
+}
+
+/// `office, *@login`: names of keys and of those whom tokens are about.
+fn principals(text: &str) -> Result<Vec<String>, String> {
+    let is_pattern = |pattern: &str| {
+        !pattern.is_empty()
+            && pattern.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.@~*".contains(&byte))
+    };
+    let patterns: Vec<String> = text.split(',').map(|pattern| pattern.trim().to_owned()).collect();
+    match patterns.iter().find(|pattern| !is_pattern(pattern)) {
+        Some(wrong) => Err(format!(
+            "{wrong:?} is no name of a key or of somebody with a token; * stands for any characters"
+        )),
+        None => Ok(patterns),
+    }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -334,6 +399,10 @@ mod tests {
             ),
             ("-- title: A\n-- rows: 0", "line 2: rows is"),
             ("-- title: A\n-- cache: for ever", "line 2: cache is"),
+            ("-- title: A\n-- money: amount", "line 2: money is"),
+            ("-- title: A\n-- money: a in b\n-- money: a in c", "line 3: the column a is there twice"),
+            ("-- title: A\n-- who: office, a b", "line 2: \"a b\" is no name of a key"),
+            ("-- title: A\n-- who:", "line 2: \"\" is no name of a key"),
         ] {
             let error = Header::read(text).unwrap_err().to_string();
             assert!(error.contains(said), "{error}");

@@ -6,13 +6,14 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
-use millstream_contract::{error_text::one_line, subject::check_name};
+use millstream_contract::{configured_query::QueryDescription, error_text::one_line, subject::check_name};
 use millstream_runtime::file_work::read_regular_file_up_to;
 
 use super::{
-    header::{Header, HeaderError},
+    header::{Header, HeaderError, Parameter},
     text::{StatementText, TextError},
 };
 use crate::table::sql_name;
@@ -115,6 +116,34 @@ impl Query {
         }
         Ok(Self { context: context.to_owned(), name: name.to_owned(), header, statement })
     }
+
+    /// What is told of it, where it may run for `time`.
+    pub fn description(&self, time: Duration) -> QueryDescription {
+        let Header { title, description, parameters, money, who, rows, .. } = &self.header;
+        QueryDescription {
+            context: self.context.clone(),
+            name: self.name.clone(),
+            title: title.clone(),
+            description: description.clone(),
+            parameters: parameters.iter().map(Parameter::description).collect(),
+            money: money.clone(),
+            who: who.clone(),
+            rows: *rows,
+            time_ms: u64::try_from(time.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// What is wrong with its columns, where its header says something of one that is not there.
+    pub(super) fn check_columns(&self, columns: &[String]) -> Result<(), String> {
+        let all = self.header.money.iter().flat_map(|(amount, currency)| [amount, currency]);
+        match all.into_iter().find(|name| !columns.contains(name)) {
+            Some(missing) => {
+                let known = columns.join(", ");
+                Err(format!("the line `-- money: …` names the column {missing}; there are {known}"))
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 /// What is known of a file.
@@ -138,6 +167,11 @@ impl Library {
     /// Of a folder that was not read yet.
     pub fn new(folder: &Path, contexts: Vec<String>) -> Self {
         Self { folder: folder.to_owned(), contexts, files: BTreeMap::new() }
+    }
+
+    /// The contexts of which there may be queries.
+    pub fn contexts(&self) -> &[String] {
+        &self.contexts
     }
 
     /// All queries, by context and name.

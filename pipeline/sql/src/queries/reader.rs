@@ -65,11 +65,11 @@ pub enum AskError {
 
 /// A database that can be asked. Each call blocks its thread.
 pub trait Reader: Send + Sync {
-    /// Whether the statement is one that the database understands, with these parameters.
+    /// Whether the statement is one that the database understands, with these parameters; and the names of its columns.
     ///
     /// # Errors
     /// [`AskError`].
-    fn check(&self, statement: &StatementText, arguments: &[Argument]) -> Result<(), AskError>;
+    fn check(&self, statement: &StatementText, arguments: &[Argument]) -> Result<Vec<String>, AskError>;
 
     /// Asks.
     ///

@@ -1,8 +1,10 @@
-//! Answers `query.<context>.<name>`, one endpoint of a micro service for each configured query.
+//! Answers `query.<context>.<name>`, one endpoint of a micro service for each configured query, and tells for each context which there are.
 //!
 //! The body of a request is a JSON record of arguments. The answer carries the position up to which the tables show EVENTS; a request
 //! that carries a position waits, for a bounded time, until they show it. Files are looked at every few seconds: a new query is there
 //! then, one that has gone is not, and none that stays misses a request.
+
+mod descriptions;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -15,7 +17,8 @@ use async_nats::{Client, HeaderMap, Message};
 use bytes::Bytes;
 use futures::FutureExt as _;
 use millstream_contract::{
-    error_text::{bounded, one_line},
+    configured_query::{descriptions_subject, problem, query_subject},
+    error_text::one_line,
     header,
     header_check::check_headers,
     position::StreamPosition,
@@ -27,7 +30,7 @@ use millstream_jetstream::{
         NatsBroker,
         door::Door,
         headers_from,
-        service::{About, Endpoint, Endpoints, Service, ServiceError},
+        service::{About, Endpoint, Endpoints, Request, Service},
     },
 };
 use millstream_read_side::projection_runner::{ProjectionStatus, any_changed};
@@ -41,10 +44,12 @@ use tokio_util::{
     task::TaskTracker,
 };
 
+use self::descriptions::tell_of_queries;
 use super::{
     kept::{KeptAnswers, Shown, has_reached},
     library::{Library, Query},
     reader::{Answer, Argument, AskError, Limits, Reader},
+    refusal::Refusal,
 };
 
 /// How often the files are looked at.
@@ -81,6 +86,8 @@ struct Shared {
     broker: NatsBroker,
     reader: Arc<dyn Reader>,
     settings: QuerySettings,
+    /// Of which there may be queries.
+    contexts: Vec<String>,
     running: Semaphore,
     waiting: Semaphore,
     queries: Mutex<Queries>,
@@ -134,6 +141,7 @@ impl SqlQueries {
             running: Semaphore::new(settings.at_once),
             waiting: Semaphore::new(WAITING_MAX),
             settings,
+            contexts: library.contexts().to_vec(),
             queries: Mutex::new(library.queries()),
             kept: Mutex::default(),
             statuses,
@@ -183,13 +191,19 @@ async fn register(
     for name in names {
         listen(&shared, &mut on_line, name).await?;
     }
+    for context in &shared.contexts {
+        let (name, subject) = (format!("{context}__queries"), descriptions_subject(context));
+        let about = [("title", "The queries of the context")];
+        let endpoint = on_line.endpoints.add(&name, &subject, &about).await?;
+        shared.requests.spawn(tell_of_queries(Arc::clone(&shared), endpoint, context.clone()));
+    }
     *shared.line() = Some(on_line);
     Ok(service)
 }
 
 async fn listen(shared: &Arc<Shared>, on_line: &mut OnLine, name: Name) -> Result<(), async_nats::Error> {
     let (context, query) = &name;
-    let subject = format!("query.{context}.{query}");
+    let subject = query_subject(context, query);
     let title = shared.queries().get(&name).map(|query| query.header.title.clone()).unwrap_or_default();
     let endpoint =
         on_line.endpoints.add(&format!("{context}_{query}"), &subject, &[("title", title.as_str())]).await?;
@@ -256,7 +270,8 @@ pub(crate) fn tell(broken: &std::io::Result<Vec<(PathBuf, String)>>) {
 /// Whether the database understands a query. Where it cannot be asked, the first request will tell.
 pub(crate) fn check(reader: &dyn Reader, query: &Query) -> Result<(), String> {
     match reader.check(&query.statement, &arguments(query, None)) {
-        Ok(()) | Err(AskError::Unavailable(_)) => Ok(()),
+        Ok(columns) => query.check_columns(&columns),
+        Err(AskError::Unavailable(_)) => Ok(()),
         Err(error) => Err(error.to_string()),
     }
 }
@@ -310,52 +325,49 @@ impl Shared {
         }
     }
 
-    async fn respond(&self, name: &Name, request: millstream_jetstream::nats_broker::service::Request) {
+    async fn respond(&self, name: &Name, request: Request) {
         let answered = self.answer(name, &request.message).await;
-        let mut headers = HeaderMap::new();
-        let body = answered.map(|(body, position)| {
+        let answered = answered.map(|(body, position)| {
+            let mut headers = HeaderMap::new();
             if let Some((generation, sequence)) = position {
                 headers
                     .insert(header::POSITION, StreamPosition::new(EVENTS, generation, sequence).to_string());
             }
-            headers.insert(header::CONTENT_TYPE, header::JSON);
-            body
+            (body, headers)
         });
+        self.send(&request, answered).await;
+    }
+
+    async fn send(&self, request: &Request, answered: Result<(Bytes, HeaderMap), Refusal>) {
+        let (body, headers) = match answered {
+            Ok((body, mut headers)) => {
+                headers.insert(header::CONTENT_TYPE, header::JSON);
+                (Ok(body), headers)
+            }
+            Err(refusal) => {
+                let (error, headers) = refusal.told();
+                (Err(error), headers)
+            }
+        };
         if let Err(error) = request.respond(&self.broker, body, headers).await {
             tracing::debug!(subject = %request.message.subject, %error, "a query has nobody to answer");
         }
     }
 
-    async fn answer(&self, name: &Name, message: &Message) -> Result<Shown, ServiceError> {
+    async fn answer(&self, name: &Name, message: &Message) -> Result<Shown, Refusal> {
         let query = self.queries().get(name).cloned();
-        let query = query.ok_or_else(|| refuse(404, format!("there is no query {}.{}", name.0, name.1)))?;
-        let headers = headers_from(message.headers.as_ref());
-        check_headers(&headers, &HEADERS).map_err(|error| refuse(400, error.to_string()))?;
-        let given = given(&message.payload).map_err(|problem| refuse(400, problem))?;
-        let values = query.header.arguments(&given).map_err(|error| refuse(400, error.to_string()))?;
-        let arguments = arguments(&query, Some(values));
-        let position = headers.find(header::POSITION).map(str::parse::<StreamPosition>).transpose();
-        let position = position.map_err(|error| refuse(400, one_line(&error)))?;
-        if let Some(position) = &position {
-            let wait = wait_of(headers.find(header::WAIT_MS)).map_err(|problem| refuse(400, problem))?;
-            let full =
-                || refuse(429, format!("{WAITING_MAX} requests wait for positions already; try again"));
-            let _waiting = self.waiting.try_acquire().map_err(|_| full())?;
-            // One whose position is reached is answered at the end too.
-            tokio::select! {
-                biased;
-                reached = self.reached(position, wait) => reached.map_err(|(code, problem)| refuse(code, problem))?,
-                () = self.closing.cancelled() => return Err(refuse(503, "the stage ends".to_owned())),
-            }
-        }
+        let query = query.ok_or_else(|| Refusal::no_such_query(&name.0, &name.1))?;
+        let given = given(&message.payload).map_err(Refusal::malformed)?;
+        let arguments = arguments(&query, Some(query.header.arguments(&given)?));
+        let position = self.awaited(message).await?;
         let key = format!("{}.{} {arguments:?}", name.0, name.1);
         if let Some(kept) = self.answers().get(&key, position.as_ref(), Instant::now()) {
             return Ok(kept);
         }
         let shown = self.ask(&query, arguments).await?;
         if let Some(position) = position.filter(|position| !has_reached(shown.1.as_ref(), position)) {
-            let problem = format!("the tables do not show {position} any more; they are filled anew");
-            return Err(refuse(504, problem));
+            let status = format!("the tables do not show {position} any more; they are filled anew");
+            return Err(Refusal::new(504, problem::NOT_REACHED, status));
         }
         let cache = query.header.cache;
         if !cache.is_zero() {
@@ -368,9 +380,32 @@ impl Shared {
         Ok(shown)
     }
 
+    /// The position that a request names, when the tables show it.
+    async fn awaited(&self, message: &Message) -> Result<Option<StreamPosition>, Refusal> {
+        let headers = headers_from(message.headers.as_ref());
+        check_headers(&headers, &HEADERS).map_err(|error| Refusal::malformed(error.to_string()))?;
+        let Some(text) = headers.find(header::POSITION) else { return Ok(None) };
+        let position: StreamPosition = text.parse().map_err(|error| Refusal::malformed(one_line(&error)))?;
+        let wait = wait_of(headers.find(header::WAIT_MS)).map_err(Refusal::malformed)?;
+        let full = || {
+            let status = format!("{WAITING_MAX} requests wait for positions already; try again");
+            Refusal::new(429, problem::BUSY, status)
+        };
+        let _waiting = self.waiting.try_acquire().map_err(|_| full())?;
+        // One whose position is reached is answered at the end too.
+        tokio::select! {
+            biased;
+            reached = self.reached(&position, wait) => reached.map(|()| Some(position)),
+            () = self.closing.cancelled() => Err(Refusal::new(503, problem::UNAVAILABLE, "the stage ends")),
+        }
+    }
+
     /// Asks the database.
-    async fn ask(&self, query: &Arc<Query>, arguments: Vec<Argument>) -> Result<Shown, ServiceError> {
-        let busy = || refuse(429, format!("{} queries run already; try again", self.settings.at_once));
+    async fn ask(&self, query: &Arc<Query>, arguments: Vec<Argument>) -> Result<Shown, Refusal> {
+        let busy = || {
+            let status = format!("{} queries run already; try again", self.settings.at_once);
+            Refusal::new(429, problem::BUSY, status)
+        };
         let _running = self.running.try_acquire().map_err(|_| busy())?;
         let limits = Limits {
             time: self.settings.time,
@@ -380,31 +415,22 @@ impl Shared {
         let (reader, asked) = (Arc::clone(&self.reader), Arc::clone(query));
         let answer =
             tokio::task::spawn_blocking(move || reader.ask(&asked.statement, &arguments, limits)).await;
-        let answer = answer.map_err(|error| refuse(500, error.to_string()))?;
-        let answer = answer.map_err(|error| {
-            let code = match &error {
-                AskError::Refused(_) => 400,
-                AskError::TooLong(_) => 504,
-                AskError::TooLarge(_) => 413,
-                AskError::Unavailable(_) => 503,
-            };
-            refuse(code, error.to_string())
-        })?;
+        let answer =
+            answer.map_err(|error| Refusal::new(500, problem::QUERY_REFUSED, error.to_string()))??;
         let position = answer.position.clone();
         let body = Bytes::from(body_of(query, answer));
         if body.len() > self.broker.message_bytes_max().saturating_sub(AROUND_BYTES / 2) {
-            return Err(refuse(413, AskError::TooLarge(limits.bytes).to_string()));
+            return Err(Refusal::from(AskError::TooLarge(limits.bytes)));
         }
         Ok((body, position))
     }
 
     /// Waits until the tables show a position of EVENTS.
-    async fn reached(&self, position: &StreamPosition, wait: Duration) -> Result<(), (u16, String)> {
+    async fn reached(&self, position: &StreamPosition, wait: Duration) -> Result<(), Refusal> {
         if position.stream != EVENTS {
-            return Err((
-                400,
-                format!("a position of {} is none that tables show; name one of {EVENTS}", position.stream),
-            ));
+            let status =
+                format!("a position of {} is none that tables show; name one of {EVENTS}", position.stream);
+            return Err(Refusal::malformed(status));
         }
         let mut statuses: Vec<_> =
             self.statuses.iter().filter(|status| status.borrow().stream == EVENTS).cloned().collect();
@@ -426,19 +452,14 @@ impl Shared {
         }
         match behind(&mut statuses) {
             None => Ok(()),
-            Some(at) => Err((
-                504,
-                format!(
-                    "the tables have not reached {position} within {} ms; they are at {at}",
-                    wait.as_millis()
-                ),
-            )),
+            Some(at) => {
+                let wait = wait.as_millis();
+                let status =
+                    format!("the tables have not reached {position} within {wait} ms; they are at {at}");
+                Err(Refusal::new(504, problem::NOT_REACHED, status))
+            }
         }
     }
-}
-
-fn refuse(code: u16, status: String) -> ServiceError {
-    ServiceError { code, status: bounded(&status).to_string() }
 }
 
 fn given(body: &[u8]) -> Result<BTreeMap<String, Json>, String> {
@@ -465,6 +486,7 @@ fn body_of(query: &Query, answer: Answer) -> Vec<u8> {
         "query": format!("{}.{}", query.context, query.name),
         "title": query.header.title,
         "columns": columns,
+        "money": query.header.money,
         "rows": rows,
         "cut": is_cut,
     });

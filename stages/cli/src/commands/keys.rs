@@ -14,6 +14,7 @@ use millstream_contract::{
     api_key::{
         ApiKey, ApiKeys, ApiKeysError, CommandPattern, HistoryPattern, KeyHash, NatsUser, QueryPattern, Token,
     },
+    configured_query::ConfiguredQueryPattern,
     exit_code::{ExitCode, Failure},
     subject::USER_PREFIX,
     token_issuer::ClaimGrant,
@@ -51,6 +52,10 @@ struct NewArguments {
     /// Histories that may be read: CONTEXT.AGGREGATE.ID, where * stands for any characters of a part; may be repeated
     #[arg(long = "history", value_name = "PATTERN", value_parser = history_pattern)]
     histories: Vec<HistoryPattern>,
+    /// Configured queries that may be asked: CONTEXT.QUERY, where * stands for any characters of a part, and perhaps ?PARAMETER=VALUE, which
+    /// fixes a parameter; may be repeated
+    #[arg(long = "sql", value_name = "PATTERN", value_parser = sql_pattern)]
+    sql: Vec<ConfiguredQueryPattern>,
     /// How long it is valid
     #[arg(long, value_name = "DURATION", default_value = EXPIRES_AFTER_DEFAULT, value_parser = crate::duration)]
     expires_after: Duration,
@@ -138,7 +143,7 @@ pub(crate) fn run(arguments: KeysArguments) -> Result<ExitCode, CommandFailure> 
 }
 
 fn new(arguments: NewArguments) -> Result<ExitCode, CommandFailure> {
-    let NewArguments { granted, histories, expires_after } = arguments;
+    let NewArguments { granted, histories, sql, expires_after } = arguments;
     let GrantedArguments { name, file, commands, queries } = granted;
     let expires = Timestamp::now().checked_add(expires_after).and_then(|expires| expires.round(Unit::Second));
     let expires = expires.map_err(|error| CommandFailure::usage(format_args!("--expires-after: {error}")))?;
@@ -147,7 +152,7 @@ fn new(arguments: NewArguments) -> Result<ExitCode, CommandFailure> {
     let _alone = alone(&file)?;
     let mut keys = read_or_none(&file)?;
     let hash = KeyHash::of(token.as_str());
-    keys.keys.push(ApiKey { name, hash, expires, commands, queries, histories });
+    keys.keys.push(ApiKey { name, hash, expires, commands, queries, histories, sql });
     keys.check().map_err(KeysError::Keys)?;
     write(&file, &keys)?;
     output::line(token.as_str())?;
@@ -212,7 +217,9 @@ fn list(arguments: &ListArguments) -> Result<ExitCode, CommandFailure> {
         let hash = hash.get(..12).unwrap_or(&hash).to_owned();
         let (commands, queries, histories) =
             (joined(&key.commands), joined(&key.queries), joined(&key.histories));
-        vec![key.name.clone(), hash, state.to_owned(), key.expires.to_string(), commands, queries, histories]
+        let expires = key.expires.to_string();
+        let sql = joined(&key.sql);
+        vec![key.name.clone(), hash, state.to_owned(), expires, commands, queries, histories, sql]
     });
     let of_users = users.iter().map(|user| {
         let (commands, queries) = (joined(&user.commands), joined(&user.queries));
@@ -223,6 +230,7 @@ fn list(arguments: &ListArguments) -> Result<ExitCode, CommandFailure> {
             String::new(),
             commands,
             queries,
+            String::new(),
             String::new(),
         ]
     });
@@ -239,10 +247,12 @@ fn list(arguments: &ListArguments) -> Result<ExitCode, CommandFailure> {
             all(|grant| &grant.commands),
             all(|grant| &grant.queries),
             all(|grant| &grant.histories),
+            all(|grant| &grant.sql),
         ]
     });
     let rows: Vec<Vec<String>> = of_keys.chain(of_users).chain(of_issuers).collect();
-    let columns = ["name", "hash", "state", "expires", "commands", "queries", "histories"].map(str::to_owned);
+    let columns =
+        ["name", "hash", "state", "expires", "commands", "queries", "histories", "sql"].map(str::to_owned);
     output::line(output::table(&columns, &rows, &[]))?;
     Ok(ExitCode::Ok)
 }
@@ -280,6 +290,10 @@ fn pattern(text: &str) -> Result<CommandPattern, String> {
 
 fn query_pattern(text: &str) -> Result<QueryPattern, String> {
     QueryPattern::try_from(text.to_owned()).map_err(|error| error.to_string())
+}
+
+fn sql_pattern(text: &str) -> Result<ConfiguredQueryPattern, String> {
+    ConfiguredQueryPattern::try_from(text.to_owned()).map_err(|error| error.to_string())
 }
 
 fn history_pattern(text: &str) -> Result<HistoryPattern, String> {

@@ -329,7 +329,7 @@ fn queries() -> Vec<Operation> {
         operation("ask a query", Publish, "query.retail.product.get", &[SENDERS, GATEWAY]),
         operation("ask for a list", Publish, "query.retail.product.list", &[SENDERS, GATEWAY]),
         operation("answer queries", Subscribe, "query.retail.product.get", &[QUERIED]),
-        operation("ask a configured query", Publish, "query.retail.top-sellers", &[SENDERS]),
+        operation("ask a configured query", Publish, "query.retail.top-sellers", &[SENDERS, GATEWAY]),
         operation("answer configured queries", Subscribe, "query.retail.top-sellers", &[QUERIED, SQL]),
         operation("tell which rows have changed", Publish, "changed.retail.product", &[QUERIED]),
         operation("hear which rows have changed", Subscribe, "changed.retail.product", &[GATEWAY]),

@@ -46,7 +46,8 @@ async fn typed(line: &str, folder: &Path, key: &str) -> String {
 #[tokio::test]
 async fn every_line_of_the_guide_does_what_it_says() {
     let folder = fresh_folder();
-    let system = System::start(folder.path(), &[]).await;
+    let queries = format!("sql.queries={}", repository().join("config/queries").display());
+    let system = System::start(folder.path(), &["--sql", "--set", &queries]).await;
     let client = until("the gateway is told", async || clients(&system).into_iter().next()).await;
     let own = fresh_folder();
     let (process, with_keys) = gateway(&system.url(), own.path());
@@ -80,7 +81,7 @@ async fn every_line_of_the_guide_does_what_it_says() {
         .await;
         curls += 1;
     }
-    assert_eq!(curls, 15, "the guide has other lines now: does this test still type them all?");
+    assert_eq!(curls, 18, "the guide has other lines now: does this test still type them all?");
     process.stop().await;
     let _said = system.stop().await;
 }

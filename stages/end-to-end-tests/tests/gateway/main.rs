@@ -7,6 +7,7 @@
 
 mod audit;
 mod commands;
+mod configured_queries;
 mod doors;
 mod faults;
 mod guide;

@@ -34,6 +34,8 @@ const RATE_ADDRESS_DEFAULT: u64 = 5000;
 const RATE_MAX: u64 = 1_000_000;
 /// What a view lets one client have by default, and the gateway is one.
 const WAITING_MAX_DEFAULT: u64 = 128;
+/// As many as the stage `sql` runs at once by default, so that one key never has all of those.
+const QUERIES_MAX_DEFAULT: u64 = 4;
 /// A quarter of the connections.
 const LIVE_MAX_DEFAULT: u64 = 2048;
 /// For each row that is watched a question in that time.
@@ -64,6 +66,8 @@ pub struct Limits {
     pub requests_max: usize,
     /// Requests that wait for a position at a time.
     pub waiting_max: usize,
+    /// Configured queries at a time.
+    pub queries_max: usize,
     /// Streams of live rows at a time.
     pub live_max: usize,
     /// After which time without a hint that it has changed a row is asked for again.
@@ -119,6 +123,7 @@ impl Limits {
         let requests_max =
             count(keys, "requests_max", REQUESTS_MAX_DEFAULT, "requests at a time; more get 503");
         let waiting_max = waiting_max(keys);
+        let queries_max = queries_max(keys);
         let (live_max, live_recheck) = live(keys);
         let key_share = key_share(keys);
         let connections_max = count(
@@ -138,6 +143,7 @@ impl Limits {
             wait_max,
             requests_max,
             waiting_max,
+            queries_max,
             live_max,
             live_recheck,
             key_share,
@@ -157,6 +163,15 @@ fn waiting_max(keys: &mut SectionKeys<'_>) -> usize {
     )
 }
 
+fn queries_max(keys: &mut SectionKeys<'_>) -> usize {
+    count(
+        keys,
+        "queries_max",
+        QUERIES_MAX_DEFAULT,
+        "configured queries (/v1/queries) at a time; more get 503. All gateways together should have no more than sql.queries_max: then no key has all of those",
+    )
+}
+
 fn live(keys: &mut SectionKeys<'_>) -> (usize, Duration) {
     let max =
         count(keys, "live_max", LIVE_MAX_DEFAULT, "streams of live rows (/v1/live) at a time; more get 503");
@@ -173,7 +188,7 @@ fn key_share(keys: &mut SectionKeys<'_>) -> usize {
         "key_share",
         KEY_SHARE_DEFAULT,
         1..=100,
-        "percent of the places of each kind that one key may hold: of requests_max, of waiting_max, of live_max, of 64 requests with several commands, of 16 for a history and of 4 for a state as of a moment; more get 429; 100 for all",
+        "percent of the places of each kind that one key may hold: of requests_max, of waiting_max, of live_max, of queries_max, of 64 requests with several commands, of 16 for a history and of 4 for a state as of a moment; more get 429; 100 for all",
     );
     usize::try_from(share).unwrap_or(usize::MAX)
 }

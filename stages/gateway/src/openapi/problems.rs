@@ -27,6 +27,10 @@ pub(crate) enum Door {
     Reports,
     /// The history of an aggregate is asked for.
     History,
+    /// A configured query is asked.
+    Query,
+    /// It is asked which configured queries there are.
+    Queries,
     /// Live rows are asked for.
     Live,
     /// The gateway describes itself.
@@ -34,7 +38,7 @@ pub(crate) enum Door {
 }
 
 impl Door {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 12] = [
         Self::Command,
         Self::Status,
         Self::Row,
@@ -43,6 +47,8 @@ impl Door {
         Self::Report,
         Self::Reports,
         Self::History,
+        Self::Query,
+        Self::Queries,
         Self::Live,
         Self::Document,
     ];
@@ -57,6 +63,8 @@ impl Door {
             Self::Report => "Report",
             Self::Reports => "Reports",
             Self::History => "History",
+            Self::Query => "Query",
+            Self::Queries => "Queries",
             Self::Live => "Live",
             Self::Document => "Document",
         }
@@ -90,17 +98,21 @@ const COMMANDS: &[Door] = &[Door::Command, Door::Lines];
 const STATUS: &[Door] = &[Door::Status];
 const ROWS: &[Door] = &[Door::Row, Door::Report];
 const VIEWS: &[Door] = &[Door::Row, Door::List, Door::Report, Door::Reports];
+const QUERY: &[Door] = &[Door::Query];
+const QUERIES: &[Door] = &[Door::Query, Door::Queries];
 const HISTORY: &[Door] = &[Door::History];
 /// Where rows are granted.
-const GRANTED: &[Door] = &[Door::Row, Door::List, Door::Report, Door::Reports, Door::Live];
+const GRANTED: &[Door] = &[Door::Row, Door::List, Door::Report, Door::Reports, Door::Query, Door::Live];
 /// Where a position is read.
 const WITH_POSITION: &[Door] =
-    &[Door::Row, Door::List, Door::Report, Door::Reports, Door::History, Door::Live];
+    &[Door::Row, Door::List, Door::Report, Door::Reports, Door::History, Door::Query, Door::Live];
 /// Where a position can be waited for.
-const POSITIONS: &[Door] = &[Door::Row, Door::List, Door::Report, Door::Reports, Door::History, Door::Live];
-const REPORTS: &[Door] = &[Door::Report, Door::Reports];
+const POSITIONS: &[Door] = WITH_POSITION;
+/// Where a document may be CSV.
+const DOCUMENTS: &[Door] = &[Door::Report, Door::Reports, Door::Query];
 /// Where a part of the address is the client's.
-const ADDRESSES: &[Door] = &[Door::Command, Door::Status, Door::Row, Door::List, Door::Report, Door::History];
+const ADDRESSES: &[Door] =
+    &[Door::Command, Door::Status, Door::Row, Door::List, Door::Report, Door::History, Door::Query];
 const WITH_HEADERS: &[Door] = &[
     Door::Command,
     Door::Lines,
@@ -109,6 +121,7 @@ const WITH_HEADERS: &[Door] = &[
     Door::Report,
     Door::Reports,
     Door::History,
+    Door::Query,
     Door::Live,
 ];
 const ELSEWHERE: &[Door] = &[];
@@ -134,6 +147,15 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
     known(400, "address-malformed", ADDRESSES, "Correct the address; the sentence names the part."),
     known(400, "query-malformed", EVERYWHERE, "Correct the query; the sentence names the parameter."),
     known(400, "position-malformed", WITH_POSITION, "Send a position as an answer had it."),
+    known(
+        400,
+        "parameter-missing",
+        QUERY,
+        "Give the parameter that the sentence, and the member parameter, name.",
+    ),
+    known(400, "parameter-unknown", QUERY, "Leave the parameter out: the query has no such one."),
+    known(400, "parameter-malformed", QUERY, "Give the parameter as its type asks for it."),
+    known(400, "parameter-twice", QUERY, "Give the parameter once."),
     known(400, "header-unknown", EVERYWHERE, "Correct or leave out the header that the sentence names."),
     known(400, "header-twice", WITH_HEADERS, "Send the header once."),
     known(400, "header-control-character", WITH_HEADERS, "Correct the header that the sentence names."),
@@ -166,8 +188,20 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
     .only(Gateway::WithKeys),
     known(401, "authorization-malformed", EVERYWHERE, "Send the header Authorization once, as Bearer <key>."),
     known(403, "command-not-granted", COMMAND, "Use a key that grants the command.").only(Gateway::WithKeys),
-    known(403, "query-not-granted", GRANTED, "Use a key that grants the row, or a list of that prefix.")
-        .only(Gateway::WithKeys),
+    known(
+        403,
+        "query-not-granted",
+        GRANTED,
+        "Use a key that grants the row, a list of that prefix, or the query.",
+    )
+    .only(Gateway::WithKeys),
+    known(
+        403,
+        "parameter-not-granted",
+        QUERY,
+        "Leave the parameter out, or give a value that the key grants.",
+    )
+    .only(Gateway::WithKeys),
     known(403, "history-not-granted", HISTORY, "Use a key that grants the history of that aggregate.")
         .only(Gateway::WithKeys),
     known(403, "browser-refused", EVERYWHERE, "Call the gateway localhost, from a program; or give it keys.")
@@ -187,6 +221,12 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
     ),
     known(404, "view-unknown", &[Door::Live], "Correct the address: there is no such view."),
     known(404, "report-unknown", ELSEWHERE, "Correct the address: there is no such report."),
+    known(
+        404,
+        "query-unknown",
+        QUERY,
+        "Correct the address: there is no such query. GET /v1/queries lists them.",
+    ),
     known(404, "history-unknown", HISTORY, "The aggregate has no events, or no commit at that place."),
     known(404, "row-unknown", ROWS, "There is no row of that key."),
     known(
@@ -196,7 +236,7 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
         "Ask at the address in Location, with the key that sent the command.",
     ),
     known(405, "method-not-allowed", ELSEWHERE, "Use the method in Allow."),
-    known(406, "not-acceptable", REPORTS, "Take application/json or text/csv."),
+    known(406, "not-acceptable", DOCUMENTS, "Take application/json or text/csv."),
     known(408, "body-too-slow", COMMANDS, "Send the body faster; nothing is stored."),
     known(
         409,
@@ -226,6 +266,13 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
         HISTORY,
         "Ask for an earlier moment; millstream history --as-of folds more events.",
     ),
+    known(
+        422,
+        "query-refused",
+        QUERY,
+        "The database refuses the query with these values; the sentence has its words.",
+    ),
+    known(422, "answer-too-large", QUERY, "Ask for less: the answer is larger than one may be."),
     known(422, "body-malformed", COMMAND, "Correct the body; the sentence names the field."),
     known(422, "body-too-deep", COMMAND, "Send a body that is less deeply nested."),
     known(422, "idempotency-key-reused", COMMAND, "Use a key of its own for each command."),
@@ -258,8 +305,8 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
     known(
         500,
         "view-failed",
-        VIEWS,
-        "The sentence has the view's words; whoever runs the gateway looks at the projector.",
+        &[Door::Row, Door::List, Door::Report, Door::Reports, Door::Query, Door::Queries],
+        "The sentence has the view's words; whoever runs the gateway looks at the projector, or at the stage sql.",
     ),
     known(
         500,
@@ -278,7 +325,12 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
     known(503, "busy", EVERYWHERE, "Nothing is stored; send it again after Retry-After."),
     known(503, "audit-unavailable", COMMANDS, "Nothing is stored; send it again after Retry-After."),
     known(503, "not-connected", COMMAND, "Nothing is stored; send it again after Retry-After."),
-    known(503, "stopping", COMMANDS, "Nothing is stored; send it again after Retry-After."),
+    known(
+        503,
+        "stopping",
+        &[Door::Command, Door::Lines, Door::Query],
+        "Nothing is stored; send it again after Retry-After.",
+    ),
     known(
         503,
         "not-stored",
@@ -296,6 +348,7 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
             Door::Report,
             Door::Reports,
             Door::History,
+            Door::Query,
             Door::Live,
         ],
         "It cannot be told now what became of a command; ask again after Retry-After.",
@@ -305,6 +358,18 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
         "view-unavailable",
         VIEWS,
         "Nobody answers for the view, or it is being built or has halted; ask again after Retry-After.",
+    ),
+    known(
+        503,
+        "queries-unavailable",
+        QUERIES,
+        "The stage sql does not run, or its database does not answer; ask again after Retry-After.",
+    ),
+    known(
+        504,
+        "query-too-long",
+        QUERY,
+        "Ask for less: the query ran for longer than one may, and was ended.",
     ),
     known(504, "position-not-reached", POSITIONS, "Ask again after Retry-After, or wait longer."),
 ];

@@ -24,6 +24,7 @@ pub(crate) fn described<A: Application, T>(with_keys: bool, ask: impl FnOnce(&De
         wait_max: Duration::from_secs(7),
         requests_max: 1,
         waiting_max: 1,
+        queries_max: 1,
         live_max: 1,
         live_recheck: Duration::from_secs(1),
         key_share: 100,
@@ -274,6 +275,8 @@ fn another_application_is_described_without_a_line_of_its_own() {
             "/v1/house/process-rejection/{key}",
             "/v1/live",
             "/v1/openapi.json",
+            "/v1/queries",
+            "/v1/queries/{context}/{name}",
         ]
     );
 }

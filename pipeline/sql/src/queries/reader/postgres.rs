@@ -126,6 +126,13 @@ fn written(statement: &StatementText, arguments: &[Argument]) -> String {
     })
 }
 
+/// A statement whose rows the server writes as JSON, whatever their types are; it keeps one for itself that is larger than `bytes`.
+fn as_json(text: &str, bytes: usize) -> String {
+    format!(
+        "SELECT CASE WHEN octet_length(r.t) <= {bytes} THEN r.t END FROM (SELECT row_to_json(q)::text AS t FROM ({text}\n) AS q) AS r"
+    )
+}
+
 fn text_of(value: &Value) -> Option<String> {
     match value {
         Value::Null => None,
@@ -137,10 +144,14 @@ fn text_of(value: &Value) -> Option<String> {
 }
 
 impl Reader for PostgresReader {
-    fn check(&self, statement: &StatementText, arguments: &[Argument]) -> Result<(), AskError> {
+    fn check(&self, statement: &StatementText, arguments: &[Argument]) -> Result<Vec<String>, AskError> {
         let text = written(statement, arguments);
         self.with_transaction(CHECK_TIME, |transaction| {
-            transaction.prepare(&text).map(drop).map_err(|error| refused(&error, CHECK_TIME))
+            let failed = |error: postgres::Error| refused(&error, CHECK_TIME);
+            let prepared = transaction.prepare(&text).map_err(failed)?;
+            // What writes is understood, too, but not where rows are selected from it.
+            transaction.prepare(&as_json(&text, 1)).map_err(failed)?;
+            Ok(prepared.columns().iter().map(|column| column.name().to_owned()).collect())
         })
     }
 
@@ -162,12 +173,7 @@ impl Reader for PostgresReader {
             let position = position_of(&self.projections, &standings);
             let inner = transaction.prepare(&text).map_err(failed)?;
             let columns = inner.columns().iter().map(|column| column.name().to_owned()).collect();
-            // The server writes each row as JSON, whatever its types are, and keeps one for itself that is too large.
-            let outer = format!(
-                "SELECT CASE WHEN octet_length(r.t) <= {} THEN r.t END FROM (SELECT row_to_json(q)::text AS t FROM ({text}\n) AS q) AS r",
-                limits.bytes
-            );
-            let outer = transaction.prepare(&outer).map_err(failed)?;
+            let outer = transaction.prepare(&as_json(&text, limits.bytes)).map_err(failed)?;
             let portal = transaction.bind(&outer, &values).map_err(failed)?;
             let most = i32::try_from(limits.rows + 1).unwrap_or(i32::MAX);
             // One after the other, so that no more is in memory than the answer may have.

@@ -205,10 +205,12 @@ impl SqliteReader {
 }
 
 impl Reader for SqliteReader {
-    fn check(&self, statement: &StatementText, _: &[Argument]) -> Result<(), AskError> {
+    fn check(&self, statement: &StatementText, _: &[Argument]) -> Result<Vec<String>, AskError> {
         let connection = self.connection()?;
-        let checked =
-            connection.prepare(&written(statement)).map(drop).map_err(|error| refused(&error, None));
+        let checked = connection
+            .prepare(&written(statement))
+            .map(|prepared| prepared.column_names().map(str::to_owned).collect());
+        let checked = checked.map_err(|error| refused(&error, None));
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
         checked
     }

@@ -1,17 +1,17 @@
 //! Configured queries on real databases: those that are shipped, the same answers from both, and statements that want to do harm.
-#![expect(clippy::unwrap_used, reason = "a test ends where something unexpected happens")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test ends where something unexpected happens"
+)]
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+mod desk;
+mod service;
 
-use millstream_domain::application::{DefaultSettings, Model, Views};
-use millstream_model::Reference;
+use std::{path::Path, time::Duration};
+
 use millstream_sql::{
-    database::{Database, Filling, StoredPosition},
-    plan::Plan,
+    database::Database,
     postgres_database::PostgresDatabase,
     queries::{
         header::Header,
@@ -21,118 +21,15 @@ use millstream_sql::{
     },
     replica::Replica,
     sqlite::SqliteDatabase,
-    table::{TableRow, Value},
+    table::Value,
     testing::postgres_server::PostgresServer,
 };
-use millstream_store::read_store::Checkpoint;
 use serde_json::json;
-use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
+use self::desk::{CONTEXTS, Desk, plan};
+
 const LIMITS: Limits = Limits { time: Duration::from_millis(500), rows: 1_000, bytes: 1024 * 1024 };
-const CONTEXTS: [&str; 3] = ["comments", "orders", "retail"];
-
-fn plan() -> Plan {
-    let model = || Model::of::<Reference>().unwrap();
-    let Views { mut projections, outcome_projections } = model().views(&mut DefaultSettings::default());
-    let reports = model().reports(&mut DefaultSettings::default());
-    projections.extend(reports.into_iter().map(|report| report.ledger));
-    let (of_events, of_outcomes) = (projections.iter(), outcome_projections.iter());
-    Plan::new(of_events.map(AsRef::as_ref), of_outcomes.map(AsRef::as_ref), &CONTEXTS).unwrap()
-}
-
-/// Sales of two stores, and the products.
-fn rows() -> Vec<(&'static str, &'static str, serde_json::Value)> {
-    let sale = |store: &str, sale: &str, lines: serde_json::Value, units: i64| {
-        json!({
-            "store": store, "business_date": "2012-01-31", "sale": sale, "currency": "USD", "lines": lines,
-            "units_sold": units, "gross_amount": units * 100, "returns": [], "units_returned": 0, "refund_amount": 0,
-            "sold_at": null, "late": false, "version": 1, "recorded_at": "2012-01-31T12:00:00.5Z",
-        })
-    };
-    let line = |sku: &str, quantity: i64| json!({ "sku": sku, "quantity": quantity, "unit_price": 100 });
-    let product = json!({
-        "sku": "a", "name": "Gin", "supplier": "luxco", "supplier_name": null, "effective_from": "0000-02-29", "unit_price": 100,
-        "currency": "KWD", "discontinued": false, "version": 1, "recorded_at": "2012-01-31T12:00:00Z",
-    });
-    let reservation = json!({
-        "location": "2506", "sku": "75087:a", "reservation": "sale 1/2", "quantity": 3, "recorded_at": "2012-01-31T12:00:00Z",
-    });
-    let stock = json!({
-        "location": "2506", "sku": "75087:a", "on_hand": 5, "reserved": 3, "available": 2, "minimum": 10, "version": 1,
-        "recorded_at": "2012-01-31T12:00:00Z",
-    });
-    vec![
-        ("reservation", "2506:75087:a/sale 1/2", reservation),
-        ("stock", "2506:75087:a", stock),
-        ("sale", "2506_2012-01-31/S-1", sale("2506", "S-1", json!([line("a", 2), line("b", 1)]), 3)),
-        ("sale", "2506_2012-01-31/S-2", sale("2506", "S-2", json!([line("b", 4)]), 4)),
-        ("sale", "7_2012-01-31/S-3", sale("7", "S-3", json!([line("a", 1)]), 1)),
-        ("product", "a", product),
-    ]
-}
-
-/// Fills the tables of every projection.
-fn fill(database: &mut dyn Database, plan: &Plan) {
-    for projection in &plan.projections {
-        let position = StoredPosition {
-            projection: projection.id.clone(),
-            checkpoint: Checkpoint {
-                sequence: 7,
-                message_id: "m".to_owned(),
-                ..Checkpoint::start("g", 1, 0)
-            },
-            definition: projection.definition(database.dialect()),
-        };
-        let tables = projection.tables.iter().map(|each| Arc::clone(&each.table)).collect();
-        let filling = Filling { position, before: None, tables };
-        database
-            .fill(&filling, &mut |take| {
-                for (index, each) in projection.tables.iter().enumerate() {
-                    let own = rows()
-                        .into_iter()
-                        .filter(|(name, ..)| each.table.context == "retail" && each.table.name == *name);
-                    let own =
-                        own.map(|(_, key, row)| each.table.row(key, row.to_string().as_bytes()).unwrap());
-                    take(index, own.collect::<Vec<TableRow>>())?;
-                }
-                Ok(())
-            })
-            .unwrap();
-    }
-}
-
-struct Desk {
-    folder: TempDir,
-    server: Option<PostgresServer>,
-    readers: Vec<Box<dyn Reader>>,
-}
-
-impl Desk {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let (plan, path) = (plan(), folder.path().join("replica.sqlite"));
-        fill(&mut SqliteDatabase::open(&path).unwrap(), &plan);
-        let mut readers: Vec<Box<dyn Reader>> = vec![Box::new(SqliteReader::new(&path, plan.of_events()))];
-        let server = PostgresServer::start();
-        if let Some(server) = &server {
-            server.make_database("queries");
-            // As the guide says it: neither role may do more than it has to.
-            let roles = "CREATE ROLE filling LOGIN; CREATE ROLE asking LOGIN; GRANT asking TO filling; \
-                 ALTER DATABASE queries OWNER TO filling";
-            server.run("queries", roles);
-            let address = server.address("queries").replace("postgres@", "filling@");
-            fill(&mut PostgresDatabase::connect(&address, Some("asking")).unwrap(), &plan);
-            readers.push(Box::new(PostgresReader::new(&address, Some("asking"), plan.of_events()).unwrap()));
-        }
-        Self { folder, server, readers }
-    }
-
-    fn sqlite(&self) -> PathBuf {
-        self.folder.path().join("replica.sqlite")
-    }
-}
-
 fn ask(reader: &dyn Reader, statement: &str) -> Result<Answer, AskError> {
     let statement = StatementText::read(statement, |word| CONTEXTS.contains(&word) || word == "millstream");
     let statement = statement.map_err(|error| AskError::Refused(error.to_string()))?;
@@ -164,7 +61,7 @@ fn shipped_queries_are_understood_by_both_databases_and_answered_alike() {
     let empty = SqliteReader::of_empty_tables(&plan()).unwrap();
     let broken = library.read(|query| {
         let refused = |error: AskError| error.to_string();
-        empty.check(&query.statement, &[]).map_err(refused)
+        empty.check(&query.statement, &[]).map(drop).map_err(refused)
     });
     assert!(broken.as_ref().unwrap().is_empty(), "{broken:?}");
     let queries = library.queries();
@@ -404,7 +301,7 @@ fn queries_are_understood_by_a_database_that_is_new() {
             let arguments: Vec<Argument> = parameters
                 .map(|each| Argument { name: each.name.clone(), kind: each.kind, value: Value::Null })
                 .collect();
-            reader.check(&query.statement, &arguments).map_err(|error| error.to_string())
+            reader.check(&query.statement, &arguments).map(drop).map_err(|error| error.to_string())
         };
         assert_eq!(library.read(check).unwrap(), []);
         assert_eq!(library.queries().len(), 12);

@@ -1,0 +1,66 @@
+//! Answers `query.<context>._queries`: which queries of a context there are, and what each takes; behind a position, when the tables show it.
+
+use std::sync::Arc;
+
+use async_nats::HeaderMap;
+use bytes::Bytes;
+use millstream_contract::configured_query::{Descriptions, DescriptionsQuestion};
+use millstream_jetstream::{
+    broker::Broker as _,
+    nats_broker::service::{Endpoint, Request},
+};
+
+use super::{
+    super::{reader::AskError, refusal::Refusal},
+    AROUND_BYTES, Shared,
+};
+
+/// Tells which queries of a context there are, each request in a task of its own, because some wait.
+pub(super) async fn tell_of_queries(shared: Arc<Shared>, mut endpoint: Endpoint, context: String) {
+    loop {
+        let request = tokio::select! {
+            request = endpoint.next() => request,
+            () = shared.closing.cancelled() => {
+                endpoint.stop().await;
+                break;
+            }
+        };
+        let Some(request) = request else { return };
+        let (own, context) = (Arc::clone(&shared), context.clone());
+        shared.requests.spawn(async move { own.tell(&context, &request).await });
+    }
+    while let Some(request) = endpoint.next().await {
+        shared.tell(&context, &request).await;
+    }
+}
+
+impl Shared {
+    /// Tells of one query of a context, or of all.
+    async fn tell(&self, context: &str, request: &Request) {
+        let told = match self.awaited(&request.message).await {
+            Ok(_) => self.descriptions(context, &request.message.payload),
+            Err(refusal) => Err(refusal),
+        };
+        self.send(request, told.map(|body| (body, HeaderMap::new()))).await;
+    }
+
+    fn descriptions(&self, context: &str, body: &[u8]) -> Result<Bytes, Refusal> {
+        let body = if body.trim_ascii().is_empty() { b"{}" } else { body };
+        let question: DescriptionsQuestion = serde_json::from_slice(body)
+            .map_err(|error| Refusal::malformed(format!("body: {error}; it is {{}} or {{\"name\":…}}")))?;
+        let queries = self.queries();
+        let wanted = queries.values().filter(|query| {
+            query.context == context && question.name.as_ref().is_none_or(|name| query.name == *name)
+        });
+        let told: Vec<_> = wanted.map(|query| query.description(self.settings.time)).collect();
+        if let (Some(name), true) = (&question.name, told.is_empty()) {
+            return Err(Refusal::no_such_query(context, name));
+        }
+        let body = serde_json::to_vec(&Descriptions { queries: told }).expect("texts and numbers are JSON");
+        let most = self.broker.message_bytes_max().saturating_sub(AROUND_BYTES);
+        if body.len() > most {
+            return Err(Refusal::from(AskError::TooLarge(most)));
+        }
+        Ok(Bytes::from(body))
+    }
+}

@@ -1,0 +1,294 @@
+//! The service on a real server of NATS, over either database: answers, refusals, positions, files that change, and a query that runs for ever.
+
+use std::{fs, path::PathBuf, sync::Arc, time::Duration};
+
+use async_nats::{Client, HeaderMap, client::RequestErrorKind};
+use millstream_contract::{header, stream_names::EVENTS};
+use millstream_jetstream::testing::test_server::TestServer;
+use millstream_read_side::projection_runner::ProjectionStatus;
+use millstream_sql::queries::{
+    library::Library,
+    reader::Reader,
+    service::{QuerySettings, SqlQueries},
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::sync::watch;
+
+use crate::desk::{CONTEXTS, Desk};
+
+/// Longer than any of it takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a query may run here.
+const QUERY_TIME: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_millis(20);
+
+const SELLERS: &str = "-- title: Sellers\n-- description: What sells.\n-- parameter: store text = null; one store alone\n\
+     -- parameter: on date; the day\n-- money: amount in currency\n-- who: office\n\
+     SELECT l.sku, SUM(l.quantity) AS units, SUM(l.quantity * l.unit_price) AS amount, s.currency FROM retail.sale AS s\n\
+     JOIN retail.sale_lines AS l ON l.store = s.store AND l.business_date = s.business_date AND l.sale = s.sale\n\
+     WHERE s.business_date = :on AND (:store IS NULL OR s.store = :store) GROUP BY l.sku, s.currency ORDER BY l.sku";
+const ENDLESS: &str = "-- title: Endless\n\
+     WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT COUNT(*) AS n FROM n";
+const LARGE: &str = "-- title: Large\n-- rows: 100000\nWITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 90000)\n\
+     SELECT i, 'a text that makes it large' AS t FROM n";
+const WRITING: &str = "-- title: Writing\nDELETE FROM retail.sale";
+
+/// An answer: its code (200 for a good one), what it says, and its headers.
+#[derive(Debug)]
+struct Reply {
+    code: u16,
+    text: String,
+    headers: HeaderMap,
+}
+
+impl Reply {
+    fn json(&self) -> Value {
+        assert_eq!(self.code, 200, "{self:?}");
+        serde_json::from_str(&self.text).unwrap()
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.as_str())
+    }
+
+    fn problem(&self) -> (u16, &str) {
+        (self.code, self.header(header::PROBLEM).unwrap_or_default())
+    }
+}
+
+/// A service over a database, and a client of it.
+struct Running {
+    _server: TestServer,
+    client: Client,
+    queries: SqlQueries,
+    folder: TempDir,
+    status: watch::Sender<ProjectionStatus>,
+}
+
+impl Running {
+    async fn new(reader: Arc<dyn Reader>) -> Self {
+        let server = TestServer::start_provisioned().await;
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("retail")).unwrap();
+        let running = |name: &str| folder.path().join("retail").join(format!("{name}.sql"));
+        for (name, text) in [("sellers", SELLERS), ("endless", ENDLESS), ("large", LARGE)] {
+            fs::write(running(name), text).unwrap();
+        }
+        let mut library = Library::new(folder.path(), CONTEXTS.map(str::to_owned).to_vec());
+        assert_eq!(library.read(|_| Ok(())).unwrap(), [], "the service shows them to the database");
+        let (status, watched) = watch::channel(at(7));
+        let settings = QuerySettings { folder: folder.path().to_owned(), time: QUERY_TIME, at_once: 1 };
+        let queries =
+            SqlQueries::start(&server.broker().await, "0.1.0", library, reader, settings, vec![watched])
+                .await;
+        let client = server.client().await;
+        Self { _server: server, client, queries: queries.unwrap(), folder, status }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join("retail").join(format!("{name}.sql"))
+    }
+
+    /// None where nobody listens.
+    async fn ask(&self, name: &str, body: &Value, headers: &[(&str, &str)]) -> Option<Reply> {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.insert(*name, *value);
+        }
+        let subject = format!("query.retail.{name}");
+        let request =
+            async_nats::Request::new().payload(body.to_string().into()).headers(map).timeout(Some(PATIENCE));
+        let answer = match self.client.send_request(subject, request).await {
+            Ok(answer) => answer,
+            Err(error) if error.kind() == RequestErrorKind::NoResponders => return None,
+            Err(error) => panic!("{name}: {error}"),
+        };
+        let headers = answer.headers.unwrap_or_default();
+        let text = |name: &str| headers.get(name).map(|value| value.to_string());
+        let code = text("Nats-Service-Error-Code").map_or(200, |code| code.parse().unwrap());
+        let payload = String::from_utf8(answer.payload.to_vec()).unwrap();
+        Some(Reply { code, text: text("Nats-Service-Error").unwrap_or(payload), headers })
+    }
+
+    async fn asked(&self, name: &str, body: Value) -> Reply {
+        self.ask(name, &body, &[]).await.expect("it is answered")
+    }
+
+    /// Asks until an answer is as wanted.
+    async fn until(&self, name: &str, body: Value, wanted: impl Fn(Option<&Reply>) -> bool) {
+        let found = async {
+            loop {
+                let reply = self.ask(name, &body, &[]).await;
+                if wanted(reply.as_ref()) {
+                    return;
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, found).await.expect("it comes to that");
+    }
+}
+
+fn at(sequence: u64) -> ProjectionStatus {
+    let (generation, stream_end) = ("g".into(), sequence);
+    ProjectionStatus { stream: EVENTS, generation, sequence, complete_from: 0, stream_end, halted: None }
+}
+
+async fn answers_and_refusals(running: &Running) {
+    let answer = running.asked("sellers", json!({ "on": "2012-01-31", "store": "2506" })).await;
+    assert_eq!(answer.header(header::POSITION), Some("EVENTS:g:7"), "{answer:?}");
+    let answer = answer.json();
+    assert_eq!(
+        (&answer["query"], &answer["title"], &answer["cut"]),
+        (&json!("retail.sellers"), &json!("Sellers"), &json!(false))
+    );
+    assert_eq!(answer["columns"], json!(["sku", "units", "amount", "currency"]));
+    assert_eq!(answer["money"], json!({ "amount": "currency" }));
+    let rows = json!([
+        { "sku": "a", "units": 2, "amount": 200, "currency": "USD" },
+        { "sku": "b", "units": 5, "amount": 500, "currency": "USD" },
+    ]);
+    assert_eq!(answer["rows"], rows);
+    let refused = [
+        (json!({}), "parameter-missing", "on"),
+        (json!({ "on": "soon" }), "parameter-malformed", "on"),
+        (json!({ "on": "2012-01-31", "store": 7 }), "parameter-malformed", "store"),
+        (json!({ "on": "2012-01-31", "sql": "SELECT 1" }), "parameter-unknown", "sql"),
+    ];
+    for (body, code, parameter) in refused {
+        let refused = running.asked("sellers", body.clone()).await;
+        assert_eq!(refused.problem(), (400, code), "{body}: {refused:?}");
+        assert_eq!(refused.header(header::PARAMETER), Some(parameter), "{body}");
+    }
+    for body in [json!([1]), json!({ "on": "x".repeat(65 * 1024) })] {
+        assert_eq!(running.asked("sellers", body).await.problem(), (400, "query-malformed"));
+    }
+    let harm = running.asked("sellers", json!({ "on": "2012-01-31", "store": "' OR 1=1 --" })).await;
+    assert_eq!(harm.json()["rows"], json!([]));
+    assert_eq!(running.asked("large", json!({})).await.problem(), (413, "answer-too-large"));
+    assert!(running.ask("nothing", &json!({}), &[]).await.is_none());
+}
+
+async fn it_tells_what_there_is(running: &Running) {
+    let all = running.asked("_queries", json!({})).await.json();
+    let names: Vec<&str> =
+        all["queries"].as_array().unwrap().iter().map(|each| each["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["endless", "large", "sellers"]);
+    let one = running.asked("_queries", json!({ "name": "sellers" })).await.json();
+    let parameters = json!([
+        { "name": "store", "type": "text", "required": false, "default": null, "description": "one store alone" },
+        { "name": "on", "type": "date", "required": true, "default": null, "description": "the day" },
+    ]);
+    let expected = json!([{
+        "context": "retail", "name": "sellers", "title": "Sellers", "description": "What sells.", "parameters": parameters,
+        "money": { "amount": "currency" }, "who": ["office"], "rows": 1000, "time_ms": 2000,
+    }]);
+    assert_eq!(one["queries"], expected);
+    assert_eq!(
+        running.asked("_queries", json!({ "name": "nothing" })).await.problem(),
+        (404, "query-unknown")
+    );
+    assert_eq!(running.asked("_queries", json!({ "names": 1 })).await.problem(), (400, "query-malformed"));
+}
+
+async fn positions_are_waited_for(running: &Running) {
+    let body = json!({ "on": "2012-01-31" });
+    let behind = async |position: &str, wait: &str| {
+        let headers = [(header::POSITION, position), (header::WAIT_MS, wait)];
+        running.ask("sellers", &body, &headers).await.unwrap()
+    };
+    assert_eq!(behind("EVENTS:g:7", "0").await.code, 200);
+    assert_eq!(behind("EVENTS:g:8", "10").await.problem(), (504, "position-not-reached"));
+    assert_eq!(behind("EVENTS:h:1", "10").await.problem(), (504, "position-not-reached"));
+    assert_eq!(behind("OUTCOMES:g:1", "10").await.problem(), (400, "query-malformed"));
+    assert_eq!(behind("7", "10").await.problem(), (400, "query-malformed"));
+    running.status.send_replace(at(6));
+    let (waited, ()) =
+        tokio::join!(behind("EVENTS:g:7", "30000"), async { drop(running.status.send_replace(at(7))) });
+    assert_eq!(waited.code, 200, "{waited:?}");
+    // The stage was at 8, and the tables are not any more: they are filled anew.
+    running.status.send_replace(at(8));
+    let lost = behind("EVENTS:g:8", "0").await;
+    assert_eq!(lost.problem(), (504, "position-not-reached"), "{lost:?}");
+}
+
+/// One place is there, and a query that would run for ever holds it: others are told at once, and have it when the time is over.
+async fn a_query_without_end_is_ended_and_others_are_told(running: &Running) {
+    loop {
+        let endless = running.asked("endless", json!({}));
+        tokio::pin!(endless);
+        let mut refused = 0;
+        let ended = loop {
+            tokio::select! {
+                ended = &mut endless => break ended,
+                beside = running.asked("sellers", json!({ "on": "2012-01-31" })) => match beside.problem() {
+                    (429, "busy") => refused += 1,
+                    other => assert_eq!(other, (200, ""), "{beside:?}"),
+                }
+            }
+        };
+        // A question beside it may have come first.
+        if ended.problem() == (429, "busy") {
+            continue;
+        }
+        assert_eq!(ended.problem(), (504, "query-too-long"), "{ended:?}");
+        assert!(refused > 0, "it has run alone");
+        break;
+    }
+    // The last question beside it may still run.
+    let free = |reply: Option<&Reply>| reply.is_some_and(|reply| reply.code == 200);
+    running.until("sellers", json!({ "on": "2012-01-31" }), free).await;
+}
+
+async fn files_are_read_again(running: &Running) {
+    fs::write(running.file("fresh"), "-- title: Fresh\nSELECT 1 AS one").unwrap();
+    running.until("fresh", json!({}), |reply| reply.is_some()).await;
+    // What is broken, or writes, leaves the query as it was; that it was looked at shows the file beside it.
+    fs::write(running.file("fresh"), WRITING).unwrap();
+    fs::write(running.file("later"), "-- title: Later\n-- money: one in two\nSELECT 1 AS one").unwrap();
+    fs::write(running.file("last"), "-- title: Last\nSELECT 3 AS three").unwrap();
+    running.until("last", json!({}), |reply| reply.is_some()).await;
+    assert_eq!(running.asked("fresh", json!({})).await.json()["rows"], json!([{ "one": 1 }]));
+    assert!(running.ask("later", &json!({}), &[]).await.is_none(), "it names a column that is not there");
+    fs::remove_file(running.file("fresh")).unwrap();
+    running.until("fresh", json!({}), |reply| reply.is_none()).await;
+}
+
+async fn serve(reader: Arc<dyn Reader>) {
+    let running = Running::new(reader).await;
+    running
+        .until("sellers", json!({ "on": "2012-01-31" }), |reply| reply.is_some_and(|reply| reply.code == 200))
+        .await;
+    it_tells_what_there_is(&running).await;
+    answers_and_refusals(&running).await;
+    positions_are_waited_for(&running).await;
+    running.status.send_replace(at(7));
+    a_query_without_end_is_ended_and_others_are_told(&running).await;
+    files_are_read_again(&running).await;
+    let Running { _server, client, queries, .. } = running;
+    queries.stop().await;
+    let gone = client.request("query.retail.sellers", "".into()).await.unwrap_err();
+    assert_eq!(gone.kind(), RequestErrorKind::NoResponders);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn queries_are_answered_over_nats_from_sqlite() {
+    let desk = tokio::task::spawn_blocking(Desk::new).await.unwrap();
+    serve(Arc::clone(&desk.readers[0])).await;
+    end(desk).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn queries_are_answered_over_nats_from_postgres() {
+    let desk = tokio::task::spawn_blocking(Desk::new).await.unwrap();
+    if let Some(reader) = desk.readers.get(1) {
+        serve(Arc::clone(reader)).await;
+    }
+    end(desk).await;
+}
+
+/// Connections to a database are closed away from the async threads.
+async fn end(desk: Desk) {
+    tokio::task::spawn_blocking(move || drop(desk)).await.unwrap();
+}

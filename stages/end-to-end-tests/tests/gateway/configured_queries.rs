@@ -1,0 +1,244 @@
+//! Configured queries over HTTP, through a gateway with keys and the real stage `sql`.
+
+use std::{fs, path::Path};
+
+use end_to_end_tests::{
+    http_client::{HttpAnswer, HttpClient},
+    stage_process::StageProcess,
+    system::{System, fresh_folder},
+    waiting::until,
+};
+use millstream_jetstream::{nats_server::free_port, testing::test_server::TestServer};
+use serde_json::{Value, json};
+
+use crate::{
+    gateway_with_keys,
+    keys::{YEARS_AHEAD, key},
+};
+
+const SELLERS: &str = "-- title: Sellers\n-- description: What sells.\n-- parameter: from date; the first day\n\
+     -- parameter: store text = null; one store alone\n-- money: amount in currency\n-- rows: 2\n\
+     SELECT s.store, l.sku, SUM(l.quantity * l.unit_price) AS amount, s.currency FROM retail.sale AS s\n\
+     JOIN retail.sale_lines AS l ON l.store = s.store AND l.business_date = s.business_date AND l.sale = s.sale\n\
+     WHERE s.business_date >= :from AND (:store IS NULL OR s.store = :store)\n\
+     GROUP BY s.store, l.sku, s.currency ORDER BY s.store, l.sku";
+const ENDLESS: &str = "-- title: Endless\n-- parameter: store text = null\n\
+     WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT COUNT(*) AS n, :store AS store FROM n";
+const STORES: &str = "-- title: Stores\nSELECT DISTINCT t.store FROM retail.till AS t ORDER BY t.store";
+const PRIVATE: &str = "-- title: Private\n-- who: audit*\nSELECT 1 AS one";
+const FROM_2026: &str = "/v1/queries/retail/sellers?from=2026-01-01";
+
+struct Clients {
+    anybody: HttpClient,
+    office: HttpClient,
+    store: HttpClient,
+    till: HttpClient,
+}
+
+/// A system with tables, and a gateway with keys beside its own.
+async fn started(folder: &Path) -> (System, StageProcess, Clients) {
+    let queries = folder.join("queries/retail");
+    fs::create_dir_all(&queries).unwrap();
+    for (name, text) in [("sellers", SELLERS), ("endless", ENDLESS), ("stores", STORES), ("private", PRIVATE)]
+    {
+        fs::write(queries.join(format!("{name}.sql")), text).unwrap();
+    }
+    let set = format!("sql.queries={}", folder.join("queries").display());
+    let arguments = ["--sql", "--set", set.as_str(), "--set", "sql.query_time=2s"];
+    let system = System::start_on_port(&folder.join("system"), free_port().unwrap(), &arguments).await;
+    let (mut process, anybody, file) = gateway_with_keys(&system.url(), folder);
+    let granted = [
+        (1, "office", "sql = [\"retail.*\"]"),
+        (2, "store-1", "sql = [\"retail.*?store=1\"]"),
+        (3, "till", "queries = [\"*.*.*\"]"),
+    ];
+    let keys = granted.map(|(seed, name, grant)| {
+        let (entry, client) = key(&anybody, seed, name, YEARS_AHEAD, &["*.*.*.*"]);
+        (format!("{entry}{grant}\n\n"), client)
+    });
+    let [(first, office), (second, store), (third, till)] = keys;
+    fs::write(file, [first, second, third].concat()).unwrap();
+    process.start_ready().await;
+    (system, process, Clients { anybody, office, store, till })
+}
+
+/// Sells, and returns the position of the command.
+async fn sold(client: &HttpClient, store: u32, sku: &str) -> String {
+    let path = format!("/v1/commands/retail/till/{store}_2026-01-31/record-sale");
+    let lines = json!([{ "sku": sku, "quantity": 2, "unit_price": 150 }]);
+    let body = json!({ "sale": format!("S-{sku}"), "currency": "USD", "lines": lines });
+    let stored = client.post(&path, &body.to_string()).await;
+    assert_eq!(stored.status, 202, "{stored:?}");
+    stored.header("millstream-position").unwrap().to_owned()
+}
+
+/// Asks until nobody is in the way.
+async fn answered(client: &HttpClient, path: &str) -> HttpAnswer {
+    until(format!("{path} is answered"), async || {
+        let answer = client.get(path).await;
+        (![429, 503].contains(&answer.status)).then_some(answer)
+    })
+    .await
+}
+
+async fn ones_own_write_is_seen(clients: &Clients) {
+    sold(&clients.office, 1, "tea").await;
+    sold(&clients.office, 2, "jam").await;
+    let position = sold(&clients.office, 3, "egg").await;
+    let behind = clients.office.with("Millstream-Position", &position).with("Prefer", "wait=30");
+    let answer = answered(&behind, &format!("{FROM_2026}&store=3")).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert!(answer.header("millstream-position").unwrap().starts_with("EVENTS:"), "{answer:?}");
+    let row = json!({ "store": "3", "sku": "egg", "amount": 300, "currency": "USD" });
+    assert_eq!((&answer.json()["rows"], &answer.json()["cut"]), (&json!([row]), &json!(false)));
+    // The position of that answer is one to ask behind, too.
+    let position = answer.header("millstream-position").unwrap();
+    assert_eq!(answered(&clients.office.with("Millstream-Position", position), FROM_2026).await.status, 200);
+}
+
+async fn forms_and_tags(clients: &Clients) {
+    let answer = answered(&clients.office, FROM_2026).await;
+    assert_eq!((answer.status, answer.header("millstream-cut")), (200, Some("true")), "{answer:?}");
+    assert_eq!(answer.json()["columns"], json!(["store", "sku", "amount", "currency"]));
+    assert_eq!(answer.header("cache-control"), Some("private, no-cache"));
+    let tag = answer.header("etag").unwrap();
+    let same = answered(&clients.office.with("If-None-Match", tag), FROM_2026).await;
+    assert_eq!((same.status, same.body.as_str()), (304, ""), "{same:?}");
+    let csv = answered(&clients.office.with("Accept", "text/csv"), FROM_2026).await;
+    assert_eq!(csv.body, "store,sku,amount,currency\r\n1,tea,3.00,USD\r\n2,jam,3.00,USD\r\n", "{csv:?}");
+    assert_eq!(csv.header("content-type"), Some("text/csv; charset=utf-8; header=present"));
+    assert_eq!((csv.header("vary"), csv.header("millstream-cut")), (Some("accept"), Some("true")));
+}
+
+fn names(list: &HttpAnswer) -> Vec<String> {
+    let queries = list.json()["queries"].as_array().unwrap().clone();
+    queries.iter().map(|query| query["name"].as_str().unwrap().to_owned()).collect()
+}
+
+async fn everybody_asks_what_is_granted(clients: &Clients) {
+    let list = answered(&clients.office, "/v1/queries").await;
+    assert_eq!(names(&list), ["endless", "sellers", "stores"], "{list:?}");
+    let sellers = &list.json()["queries"][1];
+    assert_eq!(
+        (&sellers["title"], &sellers["address"]),
+        (&json!("Sellers"), &json!("/v1/queries/retail/sellers"))
+    );
+    let from = json!({ "name": "from", "type": "date", "required": true, "default": null, "description": "the first day" });
+    assert_eq!(sellers["parameters"][0], from);
+    let own = answered(&clients.store, "/v1/queries").await;
+    assert_eq!(names(&own), ["endless", "sellers"], "without the parameter a query would tell of all stores");
+    assert_eq!(own.json()["queries"][1]["parameters"][1]["granted"], json!(["1"]));
+    assert_eq!(names(&answered(&clients.till, "/v1/queries").await), [""; 0]);
+    for path in [FROM_2026.to_owned(), format!("{FROM_2026}&store=1")] {
+        let answer = answered(&clients.store, &path).await.json();
+        let stores: Vec<&Value> =
+            answer["rows"].as_array().unwrap().iter().map(|row| &row["store"]).collect();
+        assert_eq!(stores, ["1"], "{answer}");
+    }
+}
+
+async fn what_is_wrong_is_told(clients: &Clients) {
+    let Clients { anybody, office, store, till } = clients;
+    let sellers = |rest: &str| format!("/v1/queries/retail/sellers?{rest}");
+    for (client, path, expected, parameter) in [
+        (office, sellers(""), (400, "parameter-missing"), Some("from")),
+        (office, sellers("from=soon"), (400, "parameter-malformed"), Some("from")),
+        (office, sellers("from="), (400, "parameter-malformed"), Some("from")),
+        (office, sellers("from=2026-01-01&sql=SELECT+1"), (400, "parameter-unknown"), Some("sql")),
+        (office, sellers("from=2026-01-01&from=2026-01-02"), (400, "parameter-twice"), Some("from")),
+        (store, sellers("from=2026-01-01&store=2"), (403, "parameter-not-granted"), Some("store")),
+        (store, "/v1/queries/retail/stores".to_owned(), (403, "query-not-granted"), None),
+        (store, "/v1/queries/orders/stuck-orders".to_owned(), (403, "query-not-granted"), None),
+        (till, FROM_2026.to_owned(), (403, "query-not-granted"), None),
+        (office, "/v1/queries/retail/private".to_owned(), (403, "query-not-granted"), None),
+        (office, "/v1/queries/retail/nothing".to_owned(), (404, "query-unknown"), None),
+        (office, "/v1/queries?limit=1".to_owned(), (400, "query-malformed"), None),
+        (anybody, FROM_2026.to_owned(), (401, "key-missing"), None),
+        (&office.with("Accept", "text/html"), FROM_2026.to_owned(), (406, "not-acceptable"), None),
+        (&office.with("Millstream-Position", "17"), FROM_2026.to_owned(), (400, "position-malformed"), None),
+        (
+            &office.with("Millstream-Position", "OUTCOMES:01JD:1"),
+            FROM_2026.to_owned(),
+            (400, "position-malformed"),
+            None,
+        ),
+        (
+            &office.with("Millstream-Position", "EVENTS:01JD:1"),
+            FROM_2026.to_owned(),
+            (409, "position-of-another-generation"),
+            None,
+        ),
+    ] {
+        let answer = answered(client, &path).await;
+        let (status, code) = answer.problem();
+        assert_eq!((status, code.as_str()), expected, "{path}: {answer:?}");
+        assert_eq!(answer.json()["parameter"].as_str(), parameter, "{path}: {answer:?}");
+    }
+    let position = answered(office, FROM_2026).await.header("millstream-position").unwrap().to_owned();
+    let never = format!("{}:1000000", position.rsplit_once(':').unwrap().0);
+    let late = office.with("Millstream-Position", &never).with("Prefer", "wait=1").get(FROM_2026).await;
+    assert_eq!(late.problem(), (504, "position-not-reached".to_owned()));
+    let posted = office.post("/v1/queries/retail/sellers", "SELECT 1").await;
+    assert_eq!(posted.problem(), (405, "method-not-allowed".to_owned()));
+    let long = answered(office, &sellers(&format!("from={}", "x".repeat(10_000)))).await;
+    assert_eq!(long.problem(), (400, "parameter-malformed".to_owned()), "what is long is a value that is no date, as any other");
+    let sent = office.get(&sellers("from=2026-01-01&store=%27+OR+1%3D1+--")).await;
+    assert_eq!(sent.json()["rows"], json!([]), "{sent:?}");
+}
+
+/// A key has one of four places: what would run for ever takes none of those of others.
+async fn a_slow_query_costs_nobody_else(clients: &Clients) {
+    let slow = "/v1/queries/retail/endless";
+    let mut refused = false;
+    while !refused {
+        let endless = clients.office.get(slow);
+        tokio::pin!(endless);
+        let ended = loop {
+            tokio::select! {
+                ended = &mut endless => break ended,
+                both = async { tokio::join!(clients.office.get(FROM_2026), clients.store.get(FROM_2026)) } => {
+                    let (same, other) = both;
+                    assert_eq!(other.status, 200, "another key is answered meanwhile: {other:?}");
+                    if same.status == 429 {
+                        assert_eq!(same.problem(), (429, "share-exceeded".to_owned()));
+                        refused = true;
+                    }
+                }
+            }
+        };
+        // A question of the same key may have been there first.
+        if ended.status != 429 {
+            assert_eq!(ended.problem(), (504, "query-too-long".to_owned()));
+        }
+    }
+}
+
+#[tokio::test]
+async fn configured_queries_are_asked_over_http() {
+    let folder = fresh_folder();
+    let (system, mut process, clients) = started(folder.path()).await;
+    ones_own_write_is_seen(&clients).await;
+    forms_and_tags(&clients).await;
+    everybody_asks_what_is_granted(&clients).await;
+    what_is_wrong_is_told(&clients).await;
+    a_slow_query_costs_nobody_else(&clients).await;
+    process.stop().await;
+    let _said = system.stop().await;
+}
+
+#[tokio::test]
+async fn a_stage_that_is_away_is_not_a_query_that_is_not_there() {
+    let (server, folder) = (TestServer::start_provisioned().await, fresh_folder());
+    let (mut process, client, file) = gateway_with_keys(&server.url(), folder.path());
+    let (entry, office) = key(&client, 1, "office", YEARS_AHEAD, &[]);
+    fs::write(file, format!("{entry}sql = [\"*.*\"]\n")).unwrap();
+    process.start_ready().await;
+    for path in ["/v1/queries", "/v1/queries/retail/sellers"] {
+        let away = office.get(path).await;
+        assert_eq!(away.problem(), (503, "queries-unavailable".to_owned()));
+        assert_eq!(away.header("retry-after"), Some("1"), "{away:?}");
+    }
+    let unknown = office.get("/v1/queries/nothing/sellers").await;
+    assert_eq!(unknown.problem(), (404, "query-unknown".to_owned()));
+    process.stop().await;
+}

@@ -1,0 +1,427 @@
+//! `GET /v1/queries/{context}/{name}` and `GET /v1/queries`: configured queries, which the stage `sql` answers on `query.<context>.<name>`.
+//!
+//! The stage says which queries there are and what they take, and whether an argument is of its kind; who may ask, and with which arguments,
+//! is looked at here. Deliberately absent: SQL. A client gives arguments, never a statement.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::{
+    Extension,
+    extract::{Path, State, rejection::PathRejection},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri},
+    response::Response,
+};
+use bytes::Bytes;
+use futures::future::join_all;
+use millstream_contract::{
+    configured_query::{
+        ArgumentsRefused, Descriptions, DescriptionsQuestion, QueryDescription, descriptions_subject,
+        problem, query_subject,
+    },
+    header,
+    stored_message::Headers,
+};
+use millstream_jetstream::nats_broker::{Answer, AskError};
+use millstream_runtime::file_work::end_of;
+use millstream_values::{
+    money::decimal_in,
+    report_table::{LineEnd, cell, csv},
+};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use tokio::time::Instant;
+
+use crate::{
+    command_log::ANSWER_WAIT,
+    command_request::{check_question, refuse_parameters},
+    commands::Commands,
+    key_ring::Principal,
+    last_moment,
+    media_type::{self, Form},
+    problem::{Problem, SOON},
+    queries::{current, freshness, not_granted},
+    views::{Freshness, ViewAnswer, not_reached},
+};
+
+/// Whatever a stage says of how long a query may run, nobody is waited for longer.
+const QUERY_TIME_MAX: Duration = Duration::from_secs(600);
+/// Pause before a query is asked again that was not behind its position.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Of an answer that has not all rows.
+const CUT: HeaderName = HeaderName::from_static("millstream-cut");
+
+/// What the stage answers to a query.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct Table {
+    pub(crate) columns: Vec<String>,
+    /// The columns that are amounts, each with the column that has its currency.
+    #[serde(default)]
+    pub(crate) money: BTreeMap<String, String>,
+    pub(crate) rows: Vec<Map<String, Value>>,
+    /// Whether there were more.
+    #[serde(default)]
+    pub(crate) cut: bool,
+}
+
+impl Table {
+    /// # Errors
+    /// A [`Problem`] when it is none.
+    pub(crate) fn read(body: &[u8]) -> Result<Self, Problem> {
+        serde_json::from_slice(body).map_err(|error| {
+            Problem::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "view-failed",
+                format!("what the stage sql answers is no table: {error}"),
+            )
+        })
+    }
+
+    /// A cell as text: amounts with the places of their currency.
+    pub(crate) fn text(&self, row: &Map<String, Value>, column: &str) -> String {
+        let value = row.get(column).unwrap_or(&Value::Null);
+        match (self.money.get(column), value.as_i64()) {
+            (Some(currency), Some(units)) => decimal_in(row.get(currency).and_then(Value::as_str), units),
+            _ => cell(value),
+        }
+    }
+
+    fn csv(&self) -> Bytes {
+        let cells =
+            self.rows.iter().map(|row| self.columns.iter().map(|column| self.text(row, column)).collect());
+        let (names, cells): (Vec<&str>, Vec<Vec<String>>) =
+            (self.columns.iter().map(String::as_str).collect(), cells.collect());
+        csv(&names, &cells, LineEnd::CarriageReturnLineFeed).into()
+    }
+}
+
+/// A query that somebody may ask, and the parameters of which it may give some values alone.
+pub(crate) struct Offered {
+    pub(crate) query: QueryDescription,
+    pub(crate) granted: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl Offered {
+    fn to_json(&self) -> Value {
+        let QueryDescription { context, name, title, description, parameters, rows, .. } = &self.query;
+        let parameters: Vec<Value> = parameters
+            .iter()
+            .map(|parameter| {
+                let mut told = json!(parameter);
+                if let (Some(values), Value::Object(fields)) = (self.granted.get(&parameter.name), &mut told)
+                {
+                    fields.insert("granted".to_owned(), json!(values));
+                }
+                told
+            })
+            .collect();
+        json!({
+            "context": context, "name": name, "title": title, "description": description, "parameters": parameters, "rows": rows,
+            "address": format!("/v1/queries/{context}/{name}"),
+        })
+    }
+}
+
+/// The queries that there are, as far as the key grants them.
+pub(crate) async fn list(
+    State(commands): State<Arc<Commands>>,
+    Extension(principal): Extension<Principal>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    refuse_parameters(&uri)?;
+    check_question(&headers, &[])?;
+    let (offered, unanswered) = commands.offered(&principal).await?;
+    let queries: Vec<Value> = offered.iter().map(Offered::to_json).collect();
+    let body = json!({ "queries": queries, "unanswered": unanswered });
+    Ok(current(&headers, ViewAnswer { body: body.to_string().into(), position: None }, None))
+}
+
+/// The answer of a query.
+pub(crate) async fn get(
+    State(commands): State<Arc<Commands>>,
+    Extension(principal): Extension<Principal>,
+    parts: Result<Path<[String; 2]>, PathRejection>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let Path([context, name]) = parts?;
+    if !principal.may_ask_query(&context, &name) {
+        return Err(not_granted(&principal, &format!("{context}.{name}"), "the query"));
+    }
+    let form = media_type::preferred(&headers)?;
+    let given = given(&uri)?;
+    let freshness = freshness(&headers, &commands, &principal)?;
+    let query = commands.description(&context, &name).await?;
+    let arguments =
+        principal.arguments(&query, given).map_err(|refused| not_with_these(&principal, &query, &refused))?;
+    let mut answer = commands.answer(&principal, &query, &arguments, &freshness).await?;
+    let table = Table::read(&answer.body)?;
+    if form == Form::Csv {
+        answer.body = table.csv();
+    }
+    let mut response = media_type::of_form(current(&headers, answer, None), form);
+    if table.cut {
+        response.headers_mut().insert(CUT, HeaderValue::from_static("true"));
+    }
+    Ok(response)
+}
+
+/// The arguments in an address, each once.
+fn given(uri: &Uri) -> Result<BTreeMap<String, String>, Problem> {
+    let pairs: Vec<(String, String)> = serde_urlencoded::from_str(uri.query().unwrap_or_default())
+        .map_err(|error| Problem::malformed("query-malformed", error.to_string()))?;
+    let mut given = BTreeMap::new();
+    for (name, value) in pairs {
+        if given.contains_key(&name) {
+            let detail = format!("{name}: this parameter is given twice");
+            return Err(Problem::malformed("parameter-twice", detail).with("parameter", name));
+        }
+        given.insert(name, value);
+    }
+    Ok(given)
+}
+
+fn not_with_these(principal: &Principal, query: &QueryDescription, refused: &ArgumentsRefused) -> Problem {
+    match refused {
+        ArgumentsRefused::Query => {
+            not_granted(principal, &format!("{}.{}", query.context, query.name), "the query")
+        }
+        ArgumentsRefused::Value { parameter, .. } => {
+            let detail = format!("{refused} to {}", principal.name());
+            Problem::new(StatusCode::FORBIDDEN, "parameter-not-granted", detail)
+                .with("parameter", parameter.as_str())
+        }
+        ArgumentsRefused::Which { parameter, .. } => {
+            Problem::malformed("parameter-missing", refused.to_string()).with("parameter", parameter.as_str())
+        }
+    }
+}
+
+impl Commands {
+    /// The queries that somebody may ask, and the contexts of which nobody tells any.
+    ///
+    /// # Errors
+    /// A [`Problem`] when nobody tells of any context.
+    pub(crate) async fn offered(
+        &self,
+        principal: &Principal,
+    ) -> Result<(Vec<Offered>, Vec<String>), Problem> {
+        let contexts: BTreeSet<&String> = self.views.known.iter().map(|(context, _)| context).collect();
+        let asked = contexts.iter().map(|context| self.descriptions(context, None));
+        let (mut offered, mut unanswered, mut problem) = (Vec::new(), Vec::new(), None);
+        for (context, told) in contexts.iter().zip(join_all(asked).await) {
+            match told {
+                Ok(queries) => {
+                    let own = queries.into_iter().filter(|query| query.context == **context);
+                    offered.extend(own.filter_map(|query| principal.offers(query)));
+                }
+                Err(told) => {
+                    unanswered.push((*context).clone());
+                    problem = Some(told);
+                }
+            }
+        }
+        match problem {
+            Some(problem) if unanswered.len() == contexts.len() => Err(problem),
+            _ => Ok((offered, unanswered)),
+        }
+    }
+
+    /// What a query is and takes.
+    ///
+    /// # Errors
+    /// A [`Problem`] when there is none, or nobody tells.
+    pub(crate) async fn description(&self, context: &str, name: &str) -> Result<QueryDescription, Problem> {
+        let unknown = || {
+            let detail = format!("there is no query {context}.{name}");
+            Problem::new(StatusCode::NOT_FOUND, "query-unknown", detail)
+        };
+        if !self.views.known.iter().any(|(known, _)| known == context) {
+            return Err(unknown());
+        }
+        let told = self.descriptions(context, Some(name)).await?;
+        told.into_iter().find(|query| query.context == context && query.name == name).ok_or_else(unknown)
+    }
+
+    async fn descriptions(
+        &self,
+        context: &str,
+        name: Option<&str>,
+    ) -> Result<Vec<QueryDescription>, Problem> {
+        let (subject, body) = (descriptions_subject(context), question(name));
+        let answer = self.broker.ask(&subject, &Headers::new(), body, ANSWER_WAIT).await.map_err(refusal)?;
+        let told: Result<Descriptions, _> = serde_json::from_slice(&answer.payload);
+        told.map(|told| told.queries).map_err(|error| {
+            Problem::unavailable(
+                "queries-unavailable",
+                format!("what the stage sql tells is not understood: {error}"),
+            )
+        })
+    }
+
+    /// Asks a query, behind the position that is wanted.
+    async fn answer(
+        &self,
+        principal: &Principal,
+        query: &QueryDescription,
+        arguments: &BTreeMap<String, String>,
+        freshness: &Freshness,
+    ) -> Result<ViewAnswer, Problem> {
+        let deadline = Instant::now() + freshness.wait;
+        let tells = descriptions_subject(&query.context);
+        // Whoever waits holds no place of those that run.
+        let position = self.views.reached_by(&tells, question(Some(&query.name)), freshness).await?;
+        loop {
+            match self.run(principal, query, arguments, position.as_deref()).await {
+                // Another process of the stage has answered, or the tables are filled anew.
+                Err(error) if is_not_reached(&error) && Instant::now() + PAUSE < deadline => {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Err(error) => return Err(refusal(error)),
+                Ok(answer) => return answer,
+            }
+        }
+    }
+
+    /// Asks once. The place is taken for as long as the stage may run the query, also when the client has gone.
+    async fn run(
+        &self,
+        principal: &Principal,
+        query: &QueryDescription,
+        arguments: &BTreeMap<String, String>,
+        position: Option<&str>,
+    ) -> Result<Result<ViewAnswer, Problem>, AskError> {
+        let place = match self.places_for_queries.take(principal.name()) {
+            Ok(place) => place,
+            Err(problem) => return Ok(Err(problem)),
+        };
+        let mut headers = Headers::new();
+        if let Some(position) = position {
+            headers.push(header::POSITION, position);
+            headers.push(header::WAIT_MS, "0");
+        }
+        let wait = Duration::from_millis(query.time_ms).min(QUERY_TIME_MAX) + ANSWER_WAIT;
+        let (broker, subject) = (self.broker.clone(), query_subject(&query.context, &query.name));
+        let body = Bytes::from(json!(arguments).to_string());
+        let asked = tokio::spawn(async move {
+            let answer = broker.ask(&subject, &headers, body, wait).await;
+            drop(place);
+            answer
+        });
+        let Answer { headers, payload } = tokio::select! {
+            biased;
+            answer = end_of(asked) => answer?,
+            () = last_moment(&self.stop) => {
+                return Ok(Err(Problem::unavailable("stopping", "this gateway is stopping; ask again")));
+            }
+        };
+        Ok(Ok(ViewAnswer { body: payload, position: headers.get(header::POSITION).map(str::to_owned) }))
+    }
+}
+
+impl Principal {
+    /// The query, if it may ask it with some arguments.
+    pub(crate) fn offers(&self, query: QueryDescription) -> Option<Offered> {
+        let is_granted = self.may_ask_query(&query.context, &query.name)
+            && !matches!(self.arguments(&query, BTreeMap::new()), Err(ArgumentsRefused::Query));
+        is_granted.then(|| Offered { granted: self.granted_values(&query), query })
+    }
+}
+
+fn question(name: Option<&str>) -> Bytes {
+    json!(DescriptionsQuestion { name: name.map(str::to_owned) }).to_string().into()
+}
+
+fn is_not_reached(error: &AskError) -> bool {
+    matches!(error, AskError::Refused { headers, .. } if headers.get(header::PROBLEM) == Some(problem::NOT_REACHED))
+}
+
+/// What the stage says against a query, in the words of HTTP.
+fn refusal(error: AskError) -> Problem {
+    let AskError::Refused { code, text, headers, .. } = error else {
+        let detail = format!("{error}: the stage sql does not run, or has just begun to");
+        return Problem::unavailable("queries-unavailable", detail);
+    };
+    let of_parameter = |code: &'static str, text: String| {
+        let name = headers.get(header::PARAMETER).unwrap_or_default();
+        Problem::malformed(code, text).with("parameter", name)
+    };
+    match headers.get(header::PROBLEM).unwrap_or_default() {
+        problem::PARAMETER_MISSING => of_parameter("parameter-missing", text),
+        problem::PARAMETER_UNKNOWN => of_parameter("parameter-unknown", text),
+        problem::PARAMETER_MALFORMED => of_parameter("parameter-malformed", text),
+        problem::QUERY_UNKNOWN => Problem::new(StatusCode::NOT_FOUND, "query-unknown", text),
+        problem::QUERY_REFUSED => Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "query-refused", text),
+        problem::ANSWER_TOO_LARGE => Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "answer-too-large", text),
+        problem::QUERY_TOO_LONG => {
+            Problem::new(StatusCode::GATEWAY_TIMEOUT, "query-too-long", text).retry_after(SOON)
+        }
+        problem::NOT_REACHED => not_reached(text),
+        problem::BUSY => Problem::unavailable("busy", text),
+        problem::UNAVAILABLE => Problem::unavailable("queries-unavailable", text),
+        problem::MALFORMED => Problem::malformed("query-malformed", text),
+        _ => {
+            let detail = format!("the stage sql: {text} ({code})");
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "view-failed", detail)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_have_the_places_of_their_currency_and_all_else_is_as_it_is() {
+        let body = br#"{"columns":["sku","amount","currency","share"],"money":{"amount":"currency"},"cut":true,"rows":[
+            {"sku":"a,b","amount":1200,"currency":"USD","share":0.5},{"sku":null,"amount":7,"currency":"JPY","share":true}]}"#;
+        let table = Table::read(body).unwrap();
+        assert_eq!(table.csv(), "sku,amount,currency,share\r\n\"a,b\",12.00,USD,0.5\r\n,7,JPY,true\r\n");
+        assert!(table.cut && Table::read(b"[]").is_err());
+    }
+
+    #[test]
+    fn an_argument_is_given_once() {
+        let of = |query: &str| given(&format!("/v1/queries/a/b?{query}").parse().unwrap());
+        assert_eq!(
+            of("a=1&b=%C3%A4+x").unwrap(),
+            BTreeMap::from([("a".to_owned(), "1".to_owned()), ("b".to_owned(), "ä x".to_owned())])
+        );
+        assert!(of("a=1&a=1").unwrap_err().is(400, "parameter-twice"));
+        assert!(of("").unwrap().is_empty());
+    }
+
+    #[test]
+    fn refusals_of_the_stage_keep_their_codes() {
+        let refused = |code: &str, headers: &[(&'static str, &str)]| {
+            let headers = headers.iter().map(|(name, value)| (*name, *value)).collect();
+            refusal(AskError::Refused {
+                subject: String::new(),
+                code: code.to_owned(),
+                text: "why".to_owned(),
+                headers,
+            })
+        };
+        let missing =
+            refused("400", &[(header::PROBLEM, problem::PARAMETER_MISSING), (header::PARAMETER, "store")]);
+        assert!(missing.is(400, "parameter-missing"), "{missing:?}");
+        assert_eq!(missing.into_json()["parameter"], "store");
+        for (code, status, told) in [
+            (problem::QUERY_TOO_LONG, 504, "query-too-long"),
+            (problem::ANSWER_TOO_LARGE, 422, "answer-too-large"),
+            (problem::QUERY_REFUSED, 422, "query-refused"),
+            (problem::BUSY, 503, "busy"),
+            (problem::UNAVAILABLE, 503, "queries-unavailable"),
+            (problem::NOT_REACHED, 504, "position-not-reached"),
+            ("of another release", 500, "view-failed"),
+        ] {
+            assert!(refused("1", &[(header::PROBLEM, code)]).is(status, told), "{code}");
+        }
+        let nobody = refusal(AskError::NoResponders { subject: "query.retail._queries".to_owned() });
+        assert!(nobody.is(503, "queries-unavailable"));
+    }
+}

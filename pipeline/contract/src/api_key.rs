@@ -303,15 +303,17 @@ impl Grants {
         self.sql.extend(sql);
     }
 
+    /// Whether any configured query may be asked.
+    pub fn any_configured_query(&self) -> bool {
+        !self.sql.is_empty()
+    }
+
     /// Whether a configured query may be asked with some arguments.
     pub fn configured_query(&self, context: &str, name: &str) -> bool {
         self.sql.iter().any(|pattern| pattern.names(context, name))
     }
 
-    /// The arguments with which a configured query may be asked by whoever gives these.
-    ///
-    /// # Errors
-    /// [`ArgumentsRefused`] where it may not.
+    /// The arguments with which a configured query may be asked by whoever gives these, or why it may not.
     pub fn arguments(
         &self,
         query: &QueryDescription,

@@ -161,6 +161,22 @@ const orderShipped = async (page, id) => {
   await page.getByRole("heading", { name: "Order shipped" }).first().waitFor();
 };
 
+// The tables of the stage sql may be some moments behind.
+const asksTopSellers = async (page) => {
+  assert.equal(await page.getByLabel("From").inputValue(), "2000-01-01", "the default is filled in");
+  await page.getByLabel("From").fill("2026-03-03");
+  await page.getByLabel("Store").fill("2510");
+  await page.getByRole("button", { name: "Ask" }).click();
+  const until = Date.now() + PATIENCE;
+  const cell = page.getByRole("table", { name: "Top sellers" }).getByRole("cell", { name: /^\d+\.\d\d$/ }).first();
+  while (!(await cell.isVisible())) {
+    assert.ok(Date.now() < until, "the rows are there in time");
+    await page.reload();
+  }
+  assert.equal(await cell.getAttribute("class"), "number");
+  assert.equal(new URL(page.url()).searchParams.get("store"), "2510", "the address has all of it");
+};
+
 const axe = async (page, what) => {
   // Evaluated and not added to the page, whose policy allows no script but its own.
   await page.evaluate(axeCore.source);
@@ -258,6 +274,15 @@ try {
     assert.equal(download.suggestedFilename(), `store-daily-${DATE}-2506.csv`);
   });
 
+  await step("a configured query is asked by its form, and is there as CSV", async () => {
+    await page.goto(`${address}/`);
+    await page.getByRole("navigation", { name: "Pages" }).getByRole("link", { name: "Queries" }).click();
+    await page.getByRole("link", { name: "Top sellers" }).click();
+    await asksTopSellers(page);
+    const [download] = await Promise.all([page.waitForEvent("download"), page.getByRole("link", { name: "CSV" }).click()]);
+    assert.equal(download.suggestedFilename(), "retail-top-sellers.csv");
+  });
+
   await step("an aggregate is shown as of a moment", async () => {
     await page.goto(`${address}/aggregates/orders/order/O-1`);
     await page.getByLabel("State as of").fill("2000-01-01");
@@ -281,12 +306,17 @@ try {
       ["/views/orders/order", 403],
       ["/commands/orders/order/place", 403],
       [`/live?watch=retail/till/2507_${DATE}`, 403],
+      ["/queries/retail/top-sellers?store=2507", 403],
+      ["/queries/retail/basket-size", 403],
+      ["/queries/retail/top-sellers/csv?store=2507", 403],
       ["/events/1", 404],
     ]) {
       const answer = await own.goto(address + path);
       assert.equal(answer.status(), status, path);
       await own.getByRole("heading", { name: status === 403 ? "Not granted" : "Not there" }).waitFor();
     }
+    await own.goto(`${address}/queries/retail/top-sellers`);
+    assert.deepEqual(await own.getByLabel("Store").locator("option").allTextContents(), ["2506"]);
     await own.getByRole("button", { name: "Sign out" }).click();
     await own.getByRole("heading", { name: "Sign in" }).waitFor();
     await own.goto(`${address}/views/retail/till/2506_${DATE}`);
@@ -301,6 +331,8 @@ try {
     await plain.goto(report);
     await plain.getByRole("link", { name: /^Net amount/ }).click();
     await plain.getByRole("heading", { name: /^Made of/ }).waitFor();
+    await plain.goto(`${address}/queries/retail/top-sellers`);
+    await asksTopSellers(plain);
     await plain.context().close();
   });
 
@@ -315,6 +347,9 @@ try {
     "report row": `/reports/store-daily/${DATE}/2506`,
     figure: `/reports/store-daily/${DATE}/2506?figure=net_amount`,
     event: "/events/1",
+    queries: "/queries",
+    query: "/queries/retail/top-sellers",
+    "query that asks": "/queries/retail/stock-cover?from=soon&days=7",
     refusal: "/views/retail/nothing",
     "sign-in": "/sign-in",
   };

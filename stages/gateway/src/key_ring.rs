@@ -149,6 +149,11 @@ impl Principal {
         self.grants.as_ref().is_none_or(|grants| grants.history(stream_id))
     }
 
+    /// Whether there may be configured queries that it may ask.
+    pub(crate) fn may_ask_queries(&self) -> bool {
+        self.grants.as_ref().is_none_or(|grants| grants.any_configured_query())
+    }
+
     /// Whether it may ask a configured query, as far as its key says, with some arguments.
     pub(crate) fn may_ask_query(&self, context: &str, name: &str) -> bool {
         self.grants.as_ref().is_none_or(|grants| grants.configured_query(context, name))

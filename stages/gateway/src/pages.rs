@@ -19,6 +19,8 @@ mod form;
 mod give;
 mod home;
 mod layout;
+mod queries;
+mod query;
 mod report;
 mod report_list;
 mod row;
@@ -58,7 +60,7 @@ use crate::{
 };
 
 /// Where pages are. Everything else is the API's.
-const PLACES: [&str; 13] = [
+const PLACES: [&str; 14] = [
     "aggregates",
     "assets",
     "commands",
@@ -67,6 +69,7 @@ const PLACES: [&str; 13] = [
     "events",
     "export",
     "live",
+    "queries",
     "reports",
     "sent",
     "sign-in",
@@ -170,6 +173,9 @@ pub(crate) fn router(pages: &Arc<Pages>) -> Router {
         .route("/reports/{report}/{*key}", get(report::get))
         .route("/export/{report}", get(export::list))
         .route("/export/{report}/{*key}", get(export::row))
+        .route("/queries", get(queries::get))
+        .route("/queries/{context}/{name}", get(query::get))
+        .route("/queries/{context}/{name}/csv", get(query::csv))
         .route("/views/{context}/{view}", get(rows::get))
         .route("/views/{context}/{view}/{*key}", get(row::get))
         .with_state(Arc::clone(pages))

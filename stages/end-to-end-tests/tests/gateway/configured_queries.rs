@@ -181,7 +181,11 @@ async fn what_is_wrong_is_told(clients: &Clients) {
     let posted = office.post("/v1/queries/retail/sellers", "SELECT 1").await;
     assert_eq!(posted.problem(), (405, "method-not-allowed".to_owned()));
     let long = answered(office, &sellers(&format!("from={}", "x".repeat(10_000)))).await;
-    assert_eq!(long.problem(), (400, "parameter-malformed".to_owned()), "what is long is a value that is no date, as any other");
+    assert_eq!(
+        long.problem(),
+        (400, "parameter-malformed".to_owned()),
+        "what is long is a value that is no date, as any other"
+    );
     let sent = office.get(&sellers("from=2026-01-01&store=%27+OR+1%3D1+--")).await;
     assert_eq!(sent.json()["rows"], json!([]), "{sent:?}");
 }

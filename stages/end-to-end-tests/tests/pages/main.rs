@@ -52,7 +52,8 @@ async fn with_keys(folder: &Path) -> (System, String, String) {
     let [office, store] = keys_of_the_guide(folder).await;
     let keys = folder.join("keys.toml");
     let set = format!("gateway.keys_file={}", keys.display());
-    let arguments = ["--set", set.as_str(), "--set", "gateway.rate=0"];
+    let queries = format!("sql.queries={}", repository().join("config/queries").display());
+    let arguments = ["--set", set.as_str(), "--set", "gateway.rate=0", "--sql", "--set", queries.as_str()];
     let system = System::start_on_port(&folder.join("system"), free_port().unwrap(), &arguments).await;
     system.expect_said("pages for a browser").await;
     (system, office, store)

@@ -15,8 +15,8 @@ use serde_json::Value;
 
 use super::{address, shown::Shown, visit::Visit};
 use crate::{
-    answers::POSITION, command_request::IDEMPOTENCY_KEY, commands, history, problem::Problem, queries,
-    reports,
+    answers::POSITION, command_request::IDEMPOTENCY_KEY, commands, configured_queries, history,
+    problem::Problem, queries, reports,
 };
 
 /// How long a page waits for a position or an outcome before it says that it is not there yet.
@@ -44,12 +44,14 @@ pub(super) struct Refusal {
     pub(super) status: StatusCode,
     pub(super) code: String,
     pub(super) detail: String,
+    /// The parameter of a configured query that it is about; may be empty.
+    pub(super) parameter: String,
 }
 
 impl Refusal {
     fn of_json(status: StatusCode, problem: &Value) -> Self {
         let text = |name: &str| problem.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-        Self { status, code: text("code"), detail: text("detail") }
+        Self { status, code: text("code"), detail: text("detail"), parameter: text("parameter") }
     }
 
     /// What a body of `application/problem+json` says.
@@ -68,7 +70,7 @@ impl From<Problem> for Refusal {
 }
 
 impl From<Refusal> for Problem {
-    fn from(Refusal { status, code, detail }: Refusal) -> Self {
+    fn from(Refusal { status, code, detail, .. }: Refusal) -> Self {
         Self::new(status, Cow::Owned(code), detail)
     }
 }
@@ -147,6 +149,32 @@ impl Visit {
         let mut headers = self.question()?;
         headers.insert(http_header::ACCEPT, HeaderValue::from_static(accept));
         reports::list(self.state(), self.who(), Ok(Path(report.to_owned())), query, uri, headers).await
+    }
+
+    /// The answer of a configured query, as `GET /v1/queries/{context}/{name}`.
+    pub(super) async fn query(
+        &self,
+        context: &str,
+        name: &str,
+        arguments: &[(&str, &str)],
+        accept: &'static str,
+    ) -> Result<Answer, Refusal> {
+        read(self.query_as_it_is(context, name, arguments, accept).await).await
+    }
+
+    /// The same, with its headers.
+    pub(super) async fn query_as_it_is(
+        &self,
+        context: &str,
+        name: &str,
+        arguments: &[(&str, &str)],
+        accept: &'static str,
+    ) -> Result<Response, Problem> {
+        let uri = uri(&address::with(&address::path(&["v1", "queries", context, name]), arguments))?;
+        let mut headers = HeaderMap::new();
+        headers.insert(http_header::ACCEPT, HeaderValue::from_static(accept));
+        let parts = [context, name].map(str::to_owned);
+        configured_queries::get(self.state(), self.who(), Ok(Path(parts)), uri, headers).await
     }
 
     /// A page of a history or a state, as `GET /v1/history/{context}/{aggregate}/{id}`.

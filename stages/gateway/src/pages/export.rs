@@ -36,7 +36,8 @@ fn parameters(visit: &Visit) -> Vec<(&str, &str)> {
     all.map(|(name, value)| (name.as_str(), value.as_str())).collect()
 }
 
-fn as_file(mut answer: Response, name: &str) -> Response {
+/// The same, to be kept under a name.
+pub(super) fn as_file(mut answer: Response, name: &str) -> Response {
     let plain: String = name
         .chars()
         .map(|character| if character.is_ascii_alphanumeric() { character } else { '-' })

@@ -281,8 +281,12 @@ mod tests {
             ("lines-empty", "no", Some("lines")),
             ("order-not-placed", "no", None),
         ] {
-            let refusal =
-                Refusal { status: StatusCode::CONFLICT, code: code.to_owned(), detail: detail.to_owned() };
+            let refusal = Refusal {
+                status: StatusCode::CONFLICT,
+                code: code.to_owned(),
+                detail: detail.to_owned(),
+                parameter: String::new(),
+            };
             assert_eq!(named(&fields, &refusal).as_deref(), expected, "{code}");
         }
     }

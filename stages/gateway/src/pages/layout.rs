@@ -73,7 +73,10 @@ impl Pages {
             let is_here = path == to || (to != "/" && below);
             Link { to, name: name.to_owned(), is_here }
         };
-        let system = vec![link("/".to_owned(), "Overview")];
+        let mut system = vec![link("/".to_owned(), "Overview")];
+        if principal.may_ask_queries() {
+            system.push(link("/queries".to_owned(), "Queries"));
+        }
         let reports = self.reports().filter(|(_, report)| {
             [report.name.clone(), report.revisions()]
                 .iter()

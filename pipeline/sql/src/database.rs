@@ -8,6 +8,7 @@ use postgres::error::SqlState;
 
 use crate::{
     definition::Dialect,
+    postgres_address::TlsError,
     table::{Table, TableRow, Value, ValueError},
 };
 
@@ -35,6 +36,9 @@ pub enum DatabaseError {
     /// The settings of a connection cannot be read.
     #[error("the setting `database` does not say how to reach PostgreSQL")]
     Address(#[source] postgres::Error),
+    /// TLS cannot be spoken as the settings say.
+    #[error("TLS cannot be spoken to PostgreSQL")]
+    Tls(#[from] TlsError),
     /// Another process has the file.
     #[error("{path} is kept by another process")]
     Taken {
@@ -107,7 +111,7 @@ impl Failure for DatabaseError {
         match self {
             Self::Sqlite { .. } | Self::File { .. } | Self::Gone { .. } => ExitCode::InputOutput,
             Self::Store(error) => error.exit_code(),
-            Self::Address(_) => ExitCode::Configuration,
+            Self::Address(_) | Self::Tls(_) => ExitCode::Configuration,
             Self::Value(_) | Self::Ended => ExitCode::Software,
             Self::Postgres { .. } | Self::Taken { .. } | Self::Moved { .. } | Self::Stopped => {
                 ExitCode::Unavailable

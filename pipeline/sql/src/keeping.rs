@@ -19,6 +19,7 @@ use millstream_runtime::{config::SectionKeys, file_work::end_of, stage::StageRun
 use crate::{
     database::{Database, DatabaseError},
     plan::{Plan, PlanError},
+    postgres_address::user_of,
     postgres_database::PostgresDatabase,
     queries::{
         library::Library,
@@ -47,14 +48,30 @@ pub enum Target {
         password_file: Option<PathBuf>,
         /// A role that may read all tables.
         reader: Option<String>,
+        /// How those who ask reach it, as a role of their own.
+        readers: Option<Readers>,
     },
+}
+
+/// How those who ask reach the database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Readers {
+    /// The address, with a role that may only read.
+    pub address: String,
+    /// The file with its password, where the address has none.
+    pub password_file: Option<PathBuf>,
 }
 
 impl Target {
     /// The database that is named: by the address of a PostgreSQL, or else as a file of SQLite.
-    pub fn named(database: String, password_file: Option<PathBuf>, reader: Option<String>) -> Self {
-        if POSTGRES.iter().any(|scheme| database.starts_with(scheme)) {
-            Self::Postgres { address: database, password_file, reader }
+    pub fn named(
+        database: String,
+        password_file: Option<PathBuf>,
+        reader: Option<String>,
+        readers: Option<Readers>,
+    ) -> Self {
+        if is_postgres(&database) {
+            Self::Postgres { address: database, password_file, reader, readers }
         } else {
             Self::Sqlite(PathBuf::from(database))
         }
@@ -67,11 +84,18 @@ impl Target {
     pub fn reader(&self, projections: Vec<String>) -> Result<Arc<dyn Reader>, KeepError> {
         Ok(match with_password(self.clone())? {
             Self::Sqlite(path) => Arc::new(SqliteReader::new(&path, projections)),
-            Self::Postgres { address, reader, .. } => {
+            Self::Postgres { readers: Some(Readers { address, .. }), .. } => {
+                Arc::new(PostgresReader::of_readers(&address, projections)?)
+            }
+            Self::Postgres { address, reader, readers: None, .. } => {
                 Arc::new(PostgresReader::new(&address, reader.as_deref(), projections)?)
             }
         })
     }
+}
+
+fn is_postgres(database: &str) -> bool {
+    POSTGRES.iter().any(|scheme| database.starts_with(scheme))
 }
 
 /// The keys of a stage that keeps tables.
@@ -97,25 +121,7 @@ impl SqlSettings {
         let file = FileSettings::read(keys, "data/sql");
         let wanted = contexts(keys);
         check_contexts(&wanted, keys, projections);
-        let database = keys.text(
-            "database",
-            "",
-            "where the tables are: a file of SQLite, replica.sqlite in the data folder when empty; or postgres://user@host/database",
-        );
-        let password_file = keys.optional_path(
-            "password_file",
-            "file with the password for PostgreSQL, where the address has none",
-        );
-        let reader =
-            keys.optional_text("reader", "a role of PostgreSQL that may read all tables; it has to be there");
-        let target = if database.is_empty() {
-            Target::Sqlite(file.data_directory.join(SQLITE_FILE))
-        } else {
-            Target::named(database, password_file, reader)
-        };
-        if matches!(&target, Target::Sqlite(path) if path.to_string_lossy().contains("://")) {
-            keys.problem("database", "must be a file, or begin with postgres://");
-        }
+        let target = target(keys, &file);
         let queries = query_settings(keys);
         let settings = Self { file, contexts: wanted, target, queries };
         match settings.plan(projections, outcome_projections) {
@@ -163,6 +169,44 @@ impl SqlSettings {
         let kept = projections.iter().map(AsRef::as_ref).filter(|each| contexts.contains(&each.context()));
         Plan::new(kept, outcome_projections.iter().map(AsRef::as_ref), &contexts)
     }
+}
+
+fn target(keys: &mut SectionKeys<'_>, file: &FileSettings) -> Target {
+    let database = keys.text(
+        "database",
+        "",
+        "where the tables are: a file of SQLite, replica.sqlite in the data folder when empty; or postgres://user@host/database, with ?sslmode=verify-full&sslrootcert=<file> for TLS",
+    );
+    let password_file = keys
+        .optional_path("password_file", "file with the password for PostgreSQL, where the address has none");
+    let reader = keys.optional_text(
+        "reader",
+        "a role of PostgreSQL that may read all tables; it has to be there. Without, that of readers",
+    );
+    let readers = keys.optional_text(
+        "readers",
+        "where configured queries are asked, postgres://reader@host/database: a role of its own that may only read. Without, they are asked on the connection that fills the tables",
+    );
+    let of_readers = keys.optional_path(
+        "readers_password_file",
+        "file with the password for readers, where the address has none",
+    );
+    let readers = readers.map(|address| Readers { address, password_file: of_readers });
+    if let Some(Readers { address, .. }) = &readers {
+        if !is_postgres(address) {
+            keys.problem("readers", "must begin with postgres://");
+        } else if !is_postgres(&database) {
+            keys.problem("readers", "is for PostgreSQL, and database is a file of SQLite");
+        }
+    }
+    if database.is_empty() {
+        return Target::Sqlite(file.data_directory.join(SQLITE_FILE));
+    }
+    let target = Target::named(database, password_file, reader, readers);
+    if matches!(&target, Target::Sqlite(path) if path.to_string_lossy().contains("://")) {
+        keys.problem("database", "must be a file, or begin with postgres://");
+    }
+    target
 }
 
 /// Longer than anybody waits for an answer that is not worth a report.
@@ -233,6 +277,11 @@ pub async fn keep(
 ) -> Result<(), KeepError> {
     let plan = settings.plan(&projections, &outcome_projections)?;
     let target = with_password(settings.target.clone())?;
+    if matches!(&target, Target::Postgres { readers: None, .. }) {
+        tracing::warn!(
+            "configured queries are asked on the connection that fills the tables; sql.readers names another"
+        );
+    }
     let stop = runtime.shutdown.token().child_token();
     let (broker, version) = (runtime.broker.clone(), runtime.identity.version);
     let (reader, queries) = (target.reader(plan.of_events())?, settings.queries.clone());
@@ -262,13 +311,26 @@ pub async fn keep(
     Ok(kept?)
 }
 
-/// The address with the password of the file.
+/// The addresses with the passwords of the files, and the role that reads.
 fn with_password(target: Target) -> Result<Target, KeepError> {
-    let Target::Postgres { address, password_file: Some(path), reader } = target else { return Ok(target) };
+    let Target::Postgres { address, password_file, reader, readers } = target else { return Ok(target) };
+    let address = address_with(address, password_file)?;
+    let readers = readers.map(|Readers { address, password_file }| {
+        Ok::<_, KeepError>(Readers { address: address_with(address, password_file)?, password_file: None })
+    });
+    let readers = readers.transpose()?;
+    let reader = match (reader, &readers) {
+        (None, Some(Readers { address, .. })) => user_of(address)?,
+        (reader, _) => reader,
+    };
+    Ok(Target::Postgres { address, password_file: None, reader, readers })
+}
+
+fn address_with(address: String, password_file: Option<PathBuf>) -> Result<String, KeepError> {
+    let Some(path) = password_file else { return Ok(address) };
     let password = read_password(&path)?;
     let separator = if address.contains('?') { '&' } else { '?' };
-    let address = format!("{address}{separator}password={}", percent_encoded(&password));
-    Ok(Target::Postgres { address, password_file: None, reader })
+    Ok(format!("{address}{separator}password={}", percent_encoded(&password)))
 }
 
 fn read_password(path: &Path) -> Result<String, KeepError> {
@@ -284,4 +346,39 @@ fn percent_encoded(text: &str) -> String {
             byte => format!("%{byte:02X}"),
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_who_ask_are_let_read_and_have_a_password_of_their_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            fs::write(&path, text).unwrap();
+            Some(path)
+        };
+        let readers = Readers {
+            address: "postgres://asking@db/shop?sslmode=require".to_owned(),
+            password_file: file("readers", "a&b\n"),
+        };
+        let named = |reader: Option<&str>| {
+            let (database, password) = ("postgres://filling@db/shop".to_owned(), file("filling", "c d\n"));
+            let target = Target::named(database, password, reader.map(str::to_owned), Some(readers.clone()));
+            with_password(target).unwrap()
+        };
+        let expected = |reader: &str| Target::Postgres {
+            address: "postgres://filling@db/shop?password=c%20d".to_owned(),
+            password_file: None,
+            reader: Some(reader.to_owned()),
+            readers: Some(Readers {
+                address: "postgres://asking@db/shop?sslmode=require&password=a%26b".to_owned(),
+                password_file: None,
+            }),
+        };
+        assert_eq!(named(None), expected("asking"));
+        assert_eq!(named(Some("all")), expected("all"), "a group of those who read");
+    }
 }

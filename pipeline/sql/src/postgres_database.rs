@@ -1,16 +1,17 @@
 //! The tables in a database of PostgreSQL. Many rows go in one statement, as arrays, because each statement is a round trip.
 
-use std::{fmt::Write as _, sync::Arc, time::Duration};
+use std::{fmt::Write as _, sync::Arc};
 
 use millstream_store::read_store::{Checkpoint, ProjectionId};
 use millstream_values::money::places_other_than_hundredths;
-use postgres::{Client, Config, NoTls, Transaction, types::ToSql};
+use postgres::{Client, Transaction, types::ToSql};
 
 use crate::{
     database::{Database, DatabaseError, Filling, Move, Rows, StoredPosition, TableChange},
     definition::{
         BESIDE, Dialect, SYSTEM, column_list, create_beside, create_in_place, drop_old, quoted, take_place,
     },
+    postgres_address::PostgresAddress,
     sqlite::{all_moved, number},
     table::{Column, Kind, LINE_COLUMN, Table, TableRow, Value},
 };
@@ -22,33 +23,9 @@ const APPLICATION_NAME: &str = "millstream sql";
 /// A number that only Millstream locks: whoever holds it makes the tables.
 const SETUP_LOCK: i64 = 0x6d69_6c6c;
 
-/// How long the server's host may take to answer to a connection, unless the address says otherwise.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// For how long what was sent may stay without acknowledgement; then the connection is lost, though nobody closed it.
-const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(15);
-/// After how long without a word the other side is asked whether it is there, how often, and how often at most in vain.
-const KEEPALIVES: (Duration, Duration, u32) = (Duration::from_secs(15), Duration::from_secs(5), 3);
-
-/// How to reach the server of an address: as it says, and with limits that notice a host that has gone without a word.
-pub(crate) fn config_of(address: &str, application: &str) -> Result<Config, DatabaseError> {
-    let mut config: Config = address.parse().map_err(DatabaseError::Address)?;
-    config.application_name(application);
-    if config.get_connect_timeout().is_none() {
-        config.connect_timeout(CONNECT_TIMEOUT);
-    }
-    if config.get_tcp_user_timeout().is_none() {
-        config.tcp_user_timeout(UNACKNOWLEDGED_MAX);
-    }
-    if config.get_keepalives_interval().is_none() {
-        let (idle, interval, retries) = KEEPALIVES;
-        config.keepalives_idle(idle).keepalives_interval(interval).keepalives_retries(retries);
-    }
-    Ok(config)
-}
-
 /// A connection that fills the tables.
 pub struct PostgresDatabase {
-    config: Config,
+    address: PostgresAddress,
     client: Client,
     reader: Option<String>,
 }
@@ -59,15 +36,15 @@ impl PostgresDatabase {
     /// # Errors
     /// [`DatabaseError`].
     pub fn connect(address: &str, reader: Option<&str>) -> Result<Self, DatabaseError> {
-        let config = config_of(address, APPLICATION_NAME)?;
-        let client = Self::client(&config)?;
-        let mut database = Self { config, client, reader: reader.map(str::to_owned) };
+        let address = PostgresAddress::read(address, APPLICATION_NAME)?;
+        let client = Self::client(&address)?;
+        let mut database = Self { address, client, reader: reader.map(str::to_owned) };
         database.make_system_tables()?;
         Ok(database)
     }
 
-    fn client(config: &Config) -> Result<Client, DatabaseError> {
-        let mut client = config.connect(NoTls).map_err(failed("connect"))?;
+    fn client(address: &PostgresAddress) -> Result<Client, DatabaseError> {
+        let mut client = address.connect().map_err(failed("connect"))?;
         // Moments are written with their zone, dates and numbers as JSON has them. Whoever holds a lock for long is told of in the log.
         let settings = "SET TIME ZONE 'UTC'; SET DateStyle = 'ISO'; SET standard_conforming_strings = on; SET lock_timeout = '30s'";
         client.batch_execute(settings).map_err(failed(settings))?;
@@ -388,7 +365,7 @@ impl Database for PostgresDatabase {
     }
 
     fn connect_again(&mut self) -> Result<(), DatabaseError> {
-        self.client = Self::client(&self.config)?;
+        self.client = Self::client(&self.address)?;
         Ok(())
     }
 
@@ -480,22 +457,6 @@ fn emptied(table: &Table) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_host_that_goes_without_a_word_is_noticed() {
-        let limits = |address: &str| {
-            let config = config_of(address, "test").unwrap();
-            (
-                config.get_connect_timeout().copied(),
-                config.get_tcp_user_timeout().copied(),
-                config.get_keepalives_interval(),
-            )
-        };
-        let seconds = |seconds| Some(Duration::from_secs(seconds));
-        assert_eq!(limits("postgres://a@b/c"), (seconds(5), seconds(15), seconds(5)));
-        let own = "postgres://a@b/c?connect_timeout=1&tcp_user_timeout=2&keepalives_interval=3";
-        assert_eq!(limits(own), (seconds(1), seconds(2), seconds(3)));
-    }
 
     #[test]
     fn only_a_nul_of_json_is_replaced() {

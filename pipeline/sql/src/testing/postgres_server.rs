@@ -5,7 +5,10 @@ use std::{
     fs,
     io::Write as _,
     net::TcpListener,
-    os::unix::{fs::chown, process::CommandExt as _},
+    os::unix::{
+        fs::{PermissionsExt as _, chown},
+        process::CommandExt as _,
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -28,6 +31,7 @@ pub struct PostgresServer {
     folder: TempDir,
     port: u16,
     owner: Option<(u32, u32)>,
+    with_tls: bool,
     process: Option<Child>,
 }
 
@@ -37,6 +41,32 @@ impl PostgresServer {
     /// # Panics
     /// When one is installed and does not start.
     pub fn start() -> Option<Self> {
+        let mut server = Self::made()?;
+        server.start_again();
+        Some(server)
+    }
+
+    /// The same, which speaks TLS with a certificate and its key, in PEM, and also without TLS.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub fn start_with_tls(certificate: &str, key: &str) -> Option<Self> {
+        let mut server = Self::made()?;
+        for (name, text) in [("server.crt", certificate), ("server.key", key)] {
+            let path = server.data().join(name);
+            fs::write(&path, text).expect("the folder of the server can be written");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("its owner may do so");
+            if let Some((user, group)) = server.owner {
+                chown(&path, Some(user), Some(group)).expect("root gives a file away");
+            }
+        }
+        server.with_tls = true;
+        server.start_again();
+        Some(server)
+    }
+
+    /// One that does not run yet.
+    fn made() -> Option<Self> {
         let Some(programs) = programs() else {
             let on_ci = std::env::var_os("CI").is_some();
             assert!(!on_ci, "PostgreSQL is not installed");
@@ -53,7 +83,7 @@ impl PostgresServer {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let port = listener.local_addr().expect("it has a port").port();
         drop(listener);
-        let mut server = Self { programs, folder, port, owner, process: None };
+        let server = Self { programs, folder, port, owner, with_tls: false, process: None };
         let made = server
             .command("initdb")
             .args([
@@ -69,7 +99,6 @@ impl PostgresServer {
             .output()
             .expect("initdb starts");
         assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
-        server.start_again();
         Some(server)
     }
 
@@ -119,6 +148,7 @@ impl PostgresServer {
             .arg(self.data())
             .args(["-p", &self.port.to_string(), "-c", "listen_addresses=127.0.0.1"])
             .args(["-c", "unix_socket_directories=", "-c", "max_connections=50", "-c", "fsync=off"])
+            .args(["-c", if self.with_tls { "ssl=on" } else { "ssl=off" }])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

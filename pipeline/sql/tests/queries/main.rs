@@ -6,6 +6,7 @@
 )]
 
 mod desk;
+mod postgres;
 mod service;
 
 use std::{path::Path, time::Duration};

@@ -83,7 +83,7 @@ pub(crate) fn run(arguments: &SqlArguments, session: &Session) -> Result<u8, Com
     let contexts = session.model()?.context_names().into_iter().map(sql_name).collect();
     let default = || PathBuf::from(FOLDER_DEFAULT).join(SQLITE_FILE).display().to_string();
     let database = arguments.database.clone().unwrap_or_else(default);
-    let target = Target::named(database, arguments.password_file.clone(), None);
+    let target = Target::named(database, arguments.password_file.clone(), None, None);
     if let Target::Sqlite(path) = &target
         && !path.is_file()
     {

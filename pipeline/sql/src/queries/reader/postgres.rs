@@ -5,9 +5,9 @@ use std::{
     time::Duration,
 };
 
+use millstream_contract::error_text::one_line;
 use postgres::{
-    Client, Config, NoTls, Transaction, error::SqlState, fallible_iterator::FallibleIterator as _,
-    types::ToSql,
+    Client, Transaction, error::SqlState, fallible_iterator::FallibleIterator as _, types::ToSql,
 };
 use serde_json::{Map, Value as Json};
 
@@ -15,7 +15,7 @@ use super::{Answer, Argument, AskError, Limits, Reader, StatementText, position_
 use crate::{
     database::{DatabaseError, passes},
     definition::{Dialect, quoted},
-    postgres_database::config_of,
+    postgres_address::PostgresAddress,
     table::Value,
 };
 
@@ -29,10 +29,17 @@ const CHECK_TIME: Duration = Duration::from_secs(5);
 const AS_NEW: &str = "SELECT pg_advisory_unlock_all(); RESET ALL; SET TIME ZONE 'UTC'";
 const POSITIONS: &str = "SELECT projection, generation, sequence FROM millstream.position";
 
+/// Whether the role of the connection may change the tables, or become one that may.
+const MAY_CHANGE: &str = "SELECT EXISTS (SELECT FROM pg_catalog.pg_class AS c WHERE c.oid = to_regclass('millstream.position') \
+     AND (pg_has_role(c.relowner, 'MEMBER') OR has_table_privilege(c.oid, 'INSERT, UPDATE, DELETE')))";
+
 /// A database that is asked.
 pub struct PostgresReader {
-    config: Config,
+    address: PostgresAddress,
+    /// In whose name a connection asks that may do more.
     role: Option<String>,
+    /// Whether the role of the connection itself may only read.
+    is_own: bool,
     projections: Vec<String>,
     idle: Mutex<Vec<Client>>,
 }
@@ -41,10 +48,38 @@ impl PostgresReader {
     /// Of an address, which does not have to answer yet. An answer's position is that of `projections`, those of events.
     ///
     /// # Errors
-    /// [`DatabaseError::Address`].
+    /// [`DatabaseError::Address`] and [`DatabaseError::Tls`].
     pub fn new(address: &str, role: Option<&str>, projections: Vec<String>) -> Result<Self, DatabaseError> {
-        let config = config_of(address, APPLICATION_NAME)?;
-        Ok(Self { config, role: role.map(str::to_owned), projections, idle: Mutex::default() })
+        let address = PostgresAddress::read(address, APPLICATION_NAME)?;
+        let role = role.map(str::to_owned);
+        Ok(Self { address, role, is_own: false, projections, idle: Mutex::default() })
+    }
+
+    /// The same, of the address of those who ask. A role that may change the tables, or become one that may, is not asked as.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn of_readers(address: &str, projections: Vec<String>) -> Result<Self, DatabaseError> {
+        let mut reader = Self::new(address, None, projections)?;
+        reader.is_own = true;
+        Ok(reader)
+    }
+
+    /// A connection that is new.
+    fn client(&self) -> Result<Client, AskError> {
+        let unavailable = |error: postgres::Error| AskError::Unavailable(words(&error));
+        let mut client = self.address.connect().map_err(unavailable)?;
+        client.batch_execute(AS_NEW).map_err(unavailable)?;
+        if self.is_own {
+            let may_change = client.query_one(MAY_CHANGE, &[]).and_then(|row| row.try_get(0));
+            if may_change.map_err(unavailable)? {
+                let user = self.address.user().unwrap_or_default();
+                let why =
+                    format!("the role {user} of sql.readers may change the tables, or become one that may");
+                return Err(AskError::Unavailable(why));
+            }
+        }
+        Ok(client)
     }
 
     fn with_transaction<T>(
@@ -61,11 +96,7 @@ impl PostgresReader {
             .filter(|client| !client.is_closed());
         let mut client = match idle {
             Some(client) => client,
-            None => {
-                let mut client = self.config.connect(NoTls).map_err(unavailable)?;
-                client.batch_execute(AS_NEW).map_err(unavailable)?;
-                client
-            }
+            None => self.client()?,
         };
         let mut transaction = client.build_transaction().read_only(true).start().map_err(unavailable)?;
         let role =
@@ -102,7 +133,7 @@ fn milliseconds(time: Duration) -> i32 {
 }
 
 fn words(error: &postgres::Error) -> String {
-    error.as_db_error().map_or_else(|| error.to_string(), |error| error.message().to_owned())
+    error.as_db_error().map_or_else(|| one_line(error), |error| error.message().to_owned())
 }
 
 fn refused(error: &postgres::Error, time: Duration) -> AskError {

@@ -18,7 +18,7 @@ use schemars::JsonSchema;
 
 use crate::projection::{OutcomeProjection, ProjectionError, RowShape, Rows};
 
-const VIEW: &str = "command";
+pub(crate) const VIEW: &str = "command";
 
 /// Fills the view `command`.
 #[derive(Debug)]

@@ -10,10 +10,16 @@ use millstream_contract::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::projection::{OutcomeProjection, ProjectionError, RowShape, Rows};
+use crate::{
+    command_view,
+    projection::{OutcomeProjection, ProjectionError, RowShape, Rows},
+};
 
 /// The view's name.
 pub const PROCESS_REJECTIONS: &str = "process-rejection";
+
+/// The views of outcomes, which every context has. Their positions are those of OUTCOMES.
+pub const OUTCOME_VIEWS: [&str; 2] = [command_view::VIEW, PROCESS_REJECTIONS];
 
 /// Fills the view `process-rejection`.
 #[derive(Debug)]

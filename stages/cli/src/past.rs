@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use indicatif::ProgressBar;
 use millstream_contract::{exit_code::ExitCode, position::StreamPosition};
-use millstream_domain::projection::Projection;
+use millstream_domain::{process_rejections::OUTCOME_VIEWS, projection::Projection};
 use millstream_jetstream::{moments::position_at, nats_broker::NatsBroker};
 use millstream_read_side::{
     projection_runner::{PastViews, ProjectionSet, view_name},
@@ -19,7 +19,7 @@ pub(crate) use millstream_contract::moment::Moment;
 use crate::{
     console::Console,
     failure::CommandFailure,
-    query_client::{COMMAND_VIEW, ViewSource},
+    query_client::ViewSource,
     session::{Connected, Session},
 };
 
@@ -37,9 +37,8 @@ pub(crate) struct FilledView {
 impl FilledView {
     /// The views of this name, of one context or of all.
     pub(crate) fn find(session: &Session, context: Option<&str>, view: &str) -> Result<Self, CommandFailure> {
-        if view == COMMAND_VIEW {
-            let text =
-                format!("{COMMAND_VIEW} follows OUTCOMES, which does not keep everything; it has no past");
+        if OUTCOME_VIEWS.contains(&view) {
+            let text = format!("{view} follows OUTCOMES, which does not keep everything; it has no past");
             return Err(CommandFailure::usage(text));
         }
         let mut found = Vec::new();

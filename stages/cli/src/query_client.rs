@@ -10,6 +10,7 @@ use millstream_contract::{
     stored_message::Headers,
     stream_names,
 };
+use millstream_domain::process_rejections::OUTCOME_VIEWS;
 use millstream_jetstream::{
     broker::Broker as _,
     nats_broker::{AskError, NatsBroker},
@@ -20,8 +21,6 @@ use serde_json::{Value, json};
 
 use crate::session::Connected;
 
-/// The view of outcomes: the only one that does not follow EVENTS.
-pub(crate) const COMMAND_VIEW: &str = "command";
 /// Rows asked for at once.
 pub(crate) const PAGE: usize = 1000;
 /// How long an answer may take, beside what it waits for a position.
@@ -135,7 +134,8 @@ impl Freshness {
         if self.as_it_is || self.position.is_some() {
             return self;
         }
-        let stream = if view == COMMAND_VIEW { stream_names::OUTCOMES } else { stream_names::EVENTS };
+        let stream =
+            if OUTCOME_VIEWS.contains(&view) { stream_names::OUTCOMES } else { stream_names::EVENTS };
         // Who may query need not be allowed to look at streams.
         if let Ok(state) = connected.broker.state(stream).await {
             self.position =

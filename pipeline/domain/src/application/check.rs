@@ -6,15 +6,12 @@ use millstream_contract::{set_aside, subject::check_name};
 
 use super::{Application, ApplicationProblem, Benchmark, Context, DefaultSettings, context::Part};
 use crate::{
-    process_rejections::PROCESS_REJECTIONS,
+    process_rejections::OUTCOME_VIEWS,
     projection::{Projection, view_name},
 };
 
 /// What views and reports are called by whoever queries them.
 const VIEW: &str = "view";
-/// The views of outcomes, which every context has.
-const OUTCOME_VIEWS: [&str; 2] = ["command", PROCESS_REJECTIONS];
-
 /// Everything that is wrong.
 pub(super) fn check<A: Application>() -> Vec<ApplicationProblem> {
     let mut checker = Checker::default();

@@ -146,7 +146,7 @@ pub(super) fn check_coverage(
     for message in commands.iter().filter(judged) {
         let position = message.sequence;
         match journal.lines.get(&position) {
-            Some(line) => check_line(line, message, violations),
+            Some(line) => check_line(line, message, said(message), violations),
             None if all_decided || position <= journal.covered_through() => {
                 let detail = format!("the command on {} has no outcome", published_subject(&message.subject));
                 violations.push(Violation::new(Check::OneOutcome, COMMANDS, position, detail));
@@ -165,7 +165,21 @@ pub(super) fn check_coverage(
     undecided
 }
 
-pub(super) fn check_line(line: &CommandOutcome, message: &StoredMessage, violations: &mut Vec<Violation>) {
+/// What a command says, as its outcome should know it.
+pub(super) fn said(message: &StoredMessage) -> ContentMark {
+    let published = published_subject(&message.subject);
+    let prefix = Origin::of_stored_subject(&message.subject).prefix();
+    let address = published.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('.'));
+    ContentMark::new(address.unwrap_or(&message.subject), &message.payload)
+}
+
+/// `message` may be without its body; `said` is what it says.
+pub(super) fn check_line(
+    line: &CommandOutcome,
+    message: &StoredMessage,
+    said: ContentMark,
+    violations: &mut Vec<Violation>,
+) {
     let mut report = |detail: String| {
         violations.push(Violation::new(Check::OneOutcome, COMMANDS, message.sequence, detail));
     };
@@ -188,7 +202,7 @@ pub(super) fn check_line(line: &CommandOutcome, message: &StoredMessage, violati
         let named = |id: &Option<Arc<str>>| id.as_deref().map_or("none".to_owned(), |id| format!("{id:?}"));
         report(format!("its id is {}, its outcome names {}", named(&given), named(&line.id)));
     }
-    if line.content.is_some_and(|content| content != ContentMark::new(&line.address, &message.payload)) {
+    if line.content.is_some_and(|content| content != said) {
         report("its outcome is of another content".to_owned());
     }
 }

@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc};
 use lru::LruCache;
 use millstream_contract::{
     commit::{StoredCommit, timestamp_to_nanoseconds},
-    outcome::{CommandOutcome, Outcome, OutcomeRecord},
+    outcome::{CommandOutcome, ContentMark, Outcome, OutcomeRecord},
     stored_message::StoredMessage,
     stream_names::{COMMANDS, EVENTS, OUTCOMES},
     subject::StreamId,
@@ -83,14 +83,14 @@ pub struct StretchVerifier {
     to: u64,
     whole_events: bool,
     commands_read: u64,
-    /// Commands without an outcome so far, without their bodies.
-    open: BTreeMap<u64, StoredMessage>,
+    /// Commands without an outcome so far, without their bodies, and what they say.
+    open: BTreeMap<u64, (StoredMessage, ContentMark)>,
     /// Effects of commands whose outcome has not come yet.
     effects: BTreeMap<u64, Effect>,
     journal: Journal,
     heads: LruCache<StreamId, Head>,
     /// With the position of their first use.
-    ids: LruCache<Arc<str>, u64>,
+    ids: LruCache<Arc<str>, (u64, Option<ContentMark>)>,
     forgot_heads: bool,
     torn: Option<Torn>,
     strangers: Strangers,
@@ -124,7 +124,8 @@ impl StretchVerifier {
         if self.in_stretch(position) {
             self.found.commands += 1;
             let payload = bytes::Bytes::new();
-            self.open.insert(position, StoredMessage { payload, ..message.clone() });
+            let bare = StoredMessage { payload, ..message.clone() };
+            self.open.insert(position, (bare, journal::said(message)));
         }
     }
 
@@ -293,12 +294,12 @@ impl StretchVerifier {
         } += 1;
         let effect = self.effects.remove(&position);
         self.found.events += effect.as_ref().map_or(0, |effect| u64::from(effect.events));
-        let Some(message) = self.open.remove(&position) else {
+        let Some((message, said)) = self.open.remove(&position) else {
             let detail = "there is an outcome for it, but it has one already or is no command";
             violations.push(Violation::new(Check::OneOutcome, COMMANDS, position, detail));
             return;
         };
-        journal::check_line(line, &message, violations);
+        journal::check_line(line, &message, said, violations);
         check_effect(line, &message, effect.as_ref(), violations);
         self.check_id(line, violations);
     }
@@ -306,7 +307,7 @@ impl StretchVerifier {
     /// An id takes effect once, and its repeats name the first command.
     fn check_id(&mut self, line: &CommandOutcome, violations: &mut Vec<Violation>) {
         let Some(id) = &line.id else { return };
-        let first = self.ids.get(id).copied();
+        let (first, first_said) = self.ids.get(id).copied().unzip();
         let mut report = |check, detail: String| {
             violations.push(Violation::new(check, COMMANDS, line.position, detail));
         };
@@ -314,11 +315,18 @@ impl StretchVerifier {
             (Outcome::Duplicate { of, .. }, Some(first)) if *of != first => {
                 report(Check::OneOutcome, format!("it repeats {first}, its outcome says {of}"));
             }
+            (Outcome::Duplicate { other_content, .. }, Some(_)) => {
+                if let (Some(of_first), Some(own)) = (first_said.flatten(), line.content)
+                    && *other_content != (of_first != own)
+                {
+                    report(Check::OneOutcome, format!("its outcome says other_content {other_content}"));
+                }
+            }
             (Outcome::Accepted { .. } | Outcome::Rejected { .. }, Some(first)) => {
                 report(Check::OneEffect, format!("its id was used at {first} and it was decided again"));
             }
             (Outcome::Accepted { .. } | Outcome::Rejected { .. }, None) => {
-                self.ids.put(id.clone(), line.position);
+                self.ids.put(id.clone(), (line.position, line.content));
             }
             (Outcome::Duplicate { .. } | Outcome::DeadLettered { .. }, _) => {}
         }
@@ -327,7 +335,7 @@ impl StretchVerifier {
     /// Of what is covered, nothing may be left.
     fn close(&mut self, through: u64, violations: &mut Vec<Violation>) {
         let later = self.open.split_off(&(through.saturating_add(1)));
-        for (position, message) in std::mem::replace(&mut self.open, later) {
+        for (position, (message, _)) in std::mem::replace(&mut self.open, later) {
             let published = millstream_contract::subject::published_subject(&message.subject);
             let detail = format!("the command on {published} has no outcome");
             violations.push(Violation::new(Check::OneOutcome, COMMANDS, position, detail));

@@ -18,7 +18,7 @@ use millstream_domain::{
     testing::project::command_at,
 };
 
-use super::*;
+use super::{journal::said, *};
 use crate::testing::account::{Account, AccountEvent, Deposited, Withdrawn};
 
 const SUBJECT: &str = "evt.bank.account.a";
@@ -193,6 +193,16 @@ fn dump_as_it_should_be_passes_and_is_counted() {
     assert_eq!(replay(&dump, &registry()), []);
 }
 
+/// The marks of what was said, added to good outcomes, change nothing.
+#[test]
+fn outcomes_that_know_what_was_said_pass() {
+    let mut parts = Parts::good();
+    for (record, index, command) in [(1, 0, 0), (2, 0, 2), (2, 2, 4)] {
+        parts.records[record].outcomes[index].content = Some(said(&parts.commands[command]));
+    }
+    assert_eq!(checks(&parts.dump()), []);
+}
+
 /// A tampering, and the check that has to find it.
 type Tampering = (&'static str, Check, fn(&mut Parts));
 
@@ -211,6 +221,16 @@ const TAMPERINGS: &[Tampering] = &[
     }),
     ("an outcome under another address", Check::OneOutcome, |parts| {
         parts.records[1].outcomes[0].address = "bank.account.b.deposit".into();
+    }),
+    ("an outcome of another content", Check::OneOutcome, |parts| {
+        parts.records[1].outcomes[0].content = Some(said(&parts.commands[1]));
+    }),
+    ("a repeat that is told to be another command", Check::OneOutcome, |parts| {
+        for (record, index, command) in [(1, 0, 0), (2, 2, 4)] {
+            parts.records[record].outcomes[index].content = Some(said(&parts.commands[command]));
+        }
+        *parts.outcome(2, 2) =
+            Outcome::Duplicate { of: 1, first: Box::new(accepted(1, 1, 1)), other_content: true };
     }),
     ("a gap in the chain", Check::OneOutcome, |parts| parts.records[2].after = 3),
     ("a record twice", Check::OneOutcome, |parts| parts.records.push(parts.records[2].clone())),

@@ -140,6 +140,13 @@ async fn rows_come_in_key_order_by_prefix_and_up_to_a_limit() {
     let nothing = system.millstream(&["query", "retail", "product", "d1", "--json"]).await;
     assert_eq!((nothing.code(), &*nothing.stdout), (Some(13), ""), "{nothing:?}");
 
+    // What follows OUTCOMES waits for those; of rejections, nobody could ask at all.
+    for (view, count) in [("command", 4), ("process-rejection", 0)] {
+        let arguments = ["query", "retail", view, "--all", "--json"];
+        let ended = system.millstream(&arguments).await.expect_success("millstream query");
+        assert_eq!(ended.json_lines().len(), count, "{view}: {ended:?}");
+    }
+
     // A position that nobody has reached is waited for, and then said.
     let broker = system.broker().await;
     let generation = broker.state(EVENTS).await.unwrap().generation;

@@ -1,7 +1,10 @@
 //! `millstream import`: rows of files to commands.
 
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use millstream_contract::exit_code::ExitCode;
 use millstream_domain::decider::AggregateRegistry;
@@ -84,7 +87,7 @@ pub(crate) async fn run(arguments: ImportArguments, session: &Session) -> Result
     let files = files(&arguments).map_err(nothing_sent)?;
     let map = arguments.check.as_ref().or(arguments.map.as_ref());
     let map = map.ok_or_else(|| CommandFailure::usage("name a map with --map"))?.as_path();
-    let mut first = None;
+    let (mut first, mut names) = (None, HashSet::new());
     // All before the first is sent.
     for file in &files {
         let name = (files.len() > 1).then(|| file.display().to_string());
@@ -95,6 +98,13 @@ pub(crate) async fn run(arguments: ImportArguments, session: &Session) -> Result
         }
         if arguments.check.is_some() {
             tell_check(map, &prepared)?;
+        }
+        let called = prepared.file.name().filter(|_| prepared.mapping.tells_files_apart());
+        if let Some(called) = called.filter(|called| !names.insert(called.clone())) {
+            let said = format_args!(
+                "two files are called {called}, and the map tells rows apart by the names of their files; rename one"
+            );
+            return Err(nothing_sent(CommandFailure::usage(said)));
         }
         if files.len() == 1 {
             first = Some(prepared);

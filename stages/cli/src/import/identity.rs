@@ -106,25 +106,33 @@ impl Each {
         }
     }
 
-    /// What tells a row from the others of its group, whose lines are in `seen`. Rows that share a command (`once`) may be alike.
+    /// What a row says of itself, which rows of its group may share.
     ///
     /// # Errors
-    /// [`RowError`] when a column is empty, or two rows have the same values.
-    pub(super) fn of(
-        &self,
-        row: &Row<'_>,
-        once: bool,
-        seen: &mut HashMap<Digest, Vec<u64>>,
-    ) -> Result<Digest, RowError> {
-        let key = match self {
+    /// [`RowError`] when a column is empty.
+    pub(super) fn key(&self, row: &Row<'_>) -> Result<Digest, RowError> {
+        Ok(match self {
             Self::Columns(texts) => {
                 let values = texts.iter().map(|text| text.render(row)).collect::<Result<Vec<_>, _>>()?;
                 digest("each", values.iter().map(String::as_str))
             }
             Self::Content => digest("each", row.rows.iter().flat_map(|row| &row.record)),
-        };
+        })
+    }
+
+    /// What tells a row with this key from the others of its group, whose lines are in `seen`. Rows that share a command (`once`) may be alike.
+    ///
+    /// # Errors
+    /// [`RowError`] when two rows have the same values.
+    pub(super) fn told_apart(
+        &self,
+        key: Digest,
+        line: u64,
+        once: bool,
+        seen: &mut HashMap<Digest, Vec<u64>>,
+    ) -> Result<Digest, RowError> {
         let lines = seen.entry(key).or_default();
-        lines.push(row.line());
+        lines.push(line);
         match (self, lines.as_slice()) {
             (_, [_]) => Ok(key),
             (Self::Columns(_), [first, .., line]) if !once => {
@@ -162,6 +170,17 @@ pub(super) struct Identities {
 impl Identities {
     pub(super) fn new(identity: Identity) -> Self {
         Self { identity, repeated: HashSet::new(), seen: HashMap::new() }
+    }
+
+    /// Whether the name of its file tells a row from others.
+    pub(super) fn are_of_files(&self) -> bool {
+        self.identity == Identity::FileAndContent
+    }
+
+    /// Whether what tells a row from others is written in letters that depend on how the file is read.
+    pub(super) fn has_foreign_letters(&self, row: &Row<'_>) -> bool {
+        let Identity::Columns(texts) = &self.identity else { return true };
+        texts.iter().any(|text| text.render(row).is_ok_and(|value| !value.is_ascii()))
     }
 
     /// Whether rows have the identity that their columns give, which two of a file may share by mistake.
@@ -215,6 +234,12 @@ impl Identities {
 pub(super) fn is_identity(text: &str) -> bool {
     text.len() == 2 * LENGTH
         && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+}
+
+/// A hash as it is written for an identity.
+pub(super) fn read_digest(text: &str) -> Option<Digest> {
+    let bytes = is_identity(text).then(|| u128::from_str_radix(text, 16).ok())??.to_be_bytes();
+    bytes.last_chunk().copied()
 }
 
 /// A hash of a kind and of fields: each with its length, so that no others have it.

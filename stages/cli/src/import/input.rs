@@ -13,6 +13,7 @@ use millstream_contract::exit_code::{ExitCode, Failure};
 use super::{
     decode::{self, Decode, StreamFault},
     file_form::FileForm,
+    identity::Digest,
     reject_columns::RejectColumns,
     rejects::are_rejects,
     source::Source,
@@ -156,6 +157,9 @@ pub(crate) struct SourceRow {
     pub(crate) identity: Option<String>,
     /// How many rows its group had when it was refused, if there were several.
     pub(crate) of_group: Option<usize>,
+    /// What told it from the other rows of its group then, for each command that was given for it alone. Whatever is mended in it, it is the same
+    /// row.
+    pub(super) keys: Vec<Option<Digest>>,
     /// What the file is called from which it was imported first; none of standard input.
     pub(crate) file: Option<Arc<str>>,
     /// Its own fields.

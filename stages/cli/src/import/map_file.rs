@@ -133,6 +133,11 @@ pub(crate) enum MappingError {
     )]
     SameIdentity { path: PathBuf, file: PathBuf, first: u64, second: u64, others: String },
     #[error(
+        "{path}: line {line} of {file} is told from other rows by letters that are no ASCII, and how they are written was guessed as \
+         {encoding}; another file may be read in another way: write encoding = {encoding:?} under [file], or the one that it has"
+    )]
+    Guessed { path: PathBuf, file: PathBuf, line: u64, encoding: String },
+    #[error(
         "{path}: the rows of lines {first} and {second} of {file} are of one group, but do not follow each other{others}; sort the file, so that \
          the rows of a group do"
     )]
@@ -145,9 +150,11 @@ impl Failure for MappingError {
             Self::Input(error) => error.exit_code(),
             Self::Keep { source, .. } => ExitCode::of_file_error(source),
             Self::SameIdentity { .. } | Self::GroupApart { .. } => ExitCode::Data,
-            Self::Form { .. } | Self::Fault { .. } | Self::Empty { .. } | Self::NoIdentity { .. } => {
-                ExitCode::Configuration
-            }
+            Self::Form { .. }
+            | Self::Fault { .. }
+            | Self::Guessed { .. }
+            | Self::Empty { .. }
+            | Self::NoIdentity { .. } => ExitCode::Configuration,
         }
     }
 }

@@ -18,7 +18,7 @@ use toml::Spanned;
 use super::{
     condition::Condition,
     identity::{Each, Identities, Identity, IdentityError, digest},
-    input::{InputError, RowsFile},
+    input::{InputError, RowsFile, SourceRow},
     map_check,
     map_file::{Changed, MapFault, MapFile, MappingError, RawCommand},
     repeated::Repeated,
@@ -171,6 +171,7 @@ impl Mapping {
         let keep = |source| MappingError::Keep { path: file.path().to_owned(), source };
         let (mut identities, mut contents) = (Repeated::default(), Repeated::default());
         let mut groups = Repeated::default();
+        let guessed = file.guessed_encoding();
         for unit in self.units(file)? {
             let unit = unit?;
             let Some(first) = unit.rows.first().filter(|_| unit.fate != Fate::Skipped) else { continue };
@@ -178,6 +179,13 @@ impl Mapping {
                 groups.add(group, first.line).map_err(keep)?;
             }
             let given = first.identity.as_ref().map(|given| digest("given", [given.as_str()]));
+            if let Some(encoding) =
+                guessed.as_ref().filter(|_| self.identities.has_foreign_letters(&self.row(&unit, "", "")))
+            {
+                let (line, encoding) = (first.line, encoding.clone());
+                let (path, file) = (map.path.clone(), file.path().to_owned());
+                return Err(MappingError::Guessed { path, file, line, encoding });
+            }
             match (given, self.identities.base(&self.row(&unit, "", ""))) {
                 (Some(given), _) => identities.add(given, first.line).map_err(keep)?,
                 (None, Ok(base)) if self.identities.are_of_columns() => {
@@ -240,9 +248,23 @@ impl Mapping {
         Ok(Units::of(Arc::clone(&self.units), file.path().to_owned(), rows))
     }
 
+    /// Notes in the rows of a group what tells them apart, so that rejects keep it. Rows of rejects have it.
+    pub(crate) fn note_keys(&self, unit: &mut Unit) {
+        for row in unit.rows.iter_mut().filter(|row| row.keys.is_empty()) {
+            let each = self.commands.iter().filter_map(|template| template.each.as_ref());
+            let bare = |each: &Each| each.key(&Row::bare(std::slice::from_ref(row), &self.slugs)).ok();
+            row.keys = each.map(bare).collect();
+        }
+    }
+
+    /// Whether equal rows of files of other names are others.
+    pub(crate) fn tells_files_apart(&self) -> bool {
+        self.identities.are_of_files()
+    }
+
     /// The commands of the next unit: all of them or none.
     pub(crate) fn map(&mut self, unit: &Unit) -> MappedRow {
-        let hash = content_hash(unit);
+        let hash = content_hash(&unit.rows);
         let given = unit.rows.first().and_then(|row| row.identity.clone());
         let row = Row { rows: &unit.rows, hash: &hash, identity: "", slugs: &self.slugs };
         let identity = match given {
@@ -262,18 +284,31 @@ impl Mapping {
     }
 
     fn commands(&self, row: &Row<'_>) -> Result<Vec<RowCommand>, RowRefusal> {
-        let mut commands = Vec::new();
+        let (mut commands, mut nth_each) = (Vec::new(), 0);
         for template in &self.commands {
             if let Some(each) = &template.each {
                 let mut seen = HashMap::new();
-                for row in row.each() {
-                    if template.is_given(&row)? {
-                        let key = format!("/{}", hexadecimal(&each.of(&row, template.once, &mut seen)?));
-                        commands.push(template.command(&self.name, &self.context, &row, &key)?);
+                for source in row.rows {
+                    let rows = std::slice::from_ref(source);
+                    if !template.is_given(&Row { rows, ..*row })? {
+                        continue;
                     }
+                    let key = match source.keys.get(nth_each) {
+                        Some(Some(key)) => *key,
+                        _ => each.key(&Row { rows, ..*row })?,
+                    };
+                    let key = hexadecimal(&each.told_apart(key, source.line, template.once, &mut seen)?);
+                    // Of its own: what it gives a name is told from what other rows of the group give one.
+                    let (hash, identity) =
+                        (content_hash(rows), hexadecimal(&digest(row.identity, [key.as_str()])));
+                    let of_row = Row { rows, hash: &hash, identity: &identity, ..*row };
+                    let id = (row.identity, format!("/{key}"));
+                    commands.push(template.command(&self.name, &self.context, &of_row, &id)?);
                 }
+                nth_each += 1;
             } else if template.is_given(row)? {
-                commands.push(template.command(&self.name, &self.context, row, "")?);
+                let id = (row.identity, String::new());
+                commands.push(template.command(&self.name, &self.context, row, &id)?);
             }
         }
         if commands.is_empty() {
@@ -340,13 +375,13 @@ impl CommandTemplate {
         self.when.as_ref().map_or(Ok(true), |when| when.holds(row))
     }
 
-    /// The command for a row; `of_group` ends the id of one that is given for each row of a group.
+    /// The command for a row, with the identity of its id, and what ends the id of one that is given for each row of a group.
     fn command(
         &self,
         name: &str,
         context: &str,
         row: &Row<'_>,
-        of_group: &str,
+        (identity, of_group): &(&str, String),
     ) -> Result<RowCommand, RowRefusal> {
         let id = self.id.render(row)?;
         let command = self.command.render(row)?;
@@ -362,7 +397,7 @@ impl CommandTemplate {
             part = hexadecimal(&digest(&self.aggregate, [command.as_str()]));
         }
         let nth = if self.nth > 1 { format!(".{}", self.nth) } else { String::new() };
-        let id = format!("{name}:{}:{part}{nth}{of_group}", row.identity);
+        let id = format!("{name}:{identity}:{part}{nth}{of_group}");
         let command = OutgoingCommand { origin: Origin::Sender, address, id, body, headers: Headers::new() };
         Ok(RowCommand { once: self.once, command })
     }
@@ -443,9 +478,9 @@ fn broken_rule(name: &str) -> Option<&'static str> {
 }
 
 /// What `{hash}` stands for.
-fn content_hash(unit: &Unit) -> String {
+fn content_hash(rows: &[SourceRow]) -> String {
     let mut bytes = Vec::new();
-    for field in unit.rows.iter().flat_map(|row| &row.record) {
+    for field in rows.iter().flat_map(|row| &row.record) {
         bytes.extend_from_slice(field.as_bytes());
         bytes.push(0);
     }

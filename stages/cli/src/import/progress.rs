@@ -104,7 +104,11 @@ impl RowUnderWay {
             .collect();
         let Some(first) = refusals.first() else {
             let all = |wanted: &Told| told().all(|(_, told)| told == wanted);
+            // What rows share is mostly there; anything else that changes nothing may be a sale that has the number of another one.
+            let is_idle =
+                |(each, told): (&CommandUnderWay, &Told)| !each.command.once && *told == Told::WithoutEffect;
             return Ok(match () {
+                () if told().any(is_idle) => Told::WithoutEffect,
                 () if told().any(|(_, told)| *told == Told::New) => Told::New,
                 () if all(&Told::Known) => Told::Known,
                 () => Told::WithoutEffect,

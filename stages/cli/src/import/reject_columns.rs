@@ -2,8 +2,10 @@
 
 use std::{path::Path, sync::Arc};
 
+use millstream_contract::commit::hexadecimal;
+
 use super::{
-    identity::is_identity,
+    identity::{Digest, is_identity, read_digest},
     input::{InputError, SourceRow},
     rejects::{FILE_COLUMN, IDENTITY_COLUMN, LINE_COLUMN, REJECT_COLUMNS, ROW_COLUMN},
 };
@@ -64,23 +66,72 @@ impl RejectColumns {
             Some(text) => text.parse().map_err(|_| wrong(ROW_COLUMN, text))?,
             None => number,
         };
-        let (identity, of_group) = match given(self.identity) {
-            Some(text) => {
-                let (identity, of_group) = read_identity(text).ok_or_else(|| wrong(IDENTITY_COLUMN, text))?;
-                (Some(identity.to_owned()), of_group)
-            }
-            None => (None, None),
+        let Given { identity, of_group, keys } = match given(self.identity) {
+            Some(text) => Given::read(text).ok_or_else(|| wrong(IDENTITY_COLUMN, text))?,
+            None => Given::default(),
         };
         let file = given(self.file).map(Arc::from);
-        Ok(SourceRow { number, line, identity, of_group, file, record: self.without(record) })
+        Ok(SourceRow { number, line, identity, of_group, keys, file, record: self.without(record) })
     }
 }
 
-/// An identity as rejects have it, and the number of rows of a group.
-fn read_identity(text: &str) -> Option<(&str, Option<usize>)> {
-    let (identity, of_group) = match text.split_once('/') {
-        Some((identity, count)) => (identity, Some(count.parse().ok().filter(|count| *count > 1)?)),
-        None => (text, None),
-    };
-    is_identity(identity).then_some((identity, of_group))
+/// What `import_identity` says of a row: `<identity>`, or of a row of a group `<identity>/<rows>/<key>.<key>`, the rows of its group and what
+/// told it from these. `-` stands for a key that could not be told.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Given {
+    pub(super) identity: Option<String>,
+    pub(super) of_group: Option<usize>,
+    pub(super) keys: Vec<Option<Digest>>,
+}
+
+impl Given {
+    fn read(text: &str) -> Option<Self> {
+        let mut parts = text.split('/');
+        let identity = parts.next().filter(|text| is_identity(text))?.to_owned();
+        let of_group = match parts.next() {
+            Some(count) => Some(count.parse().ok().filter(|count| *count > 0)?),
+            None => None,
+        };
+        let key = |text: &str| match text {
+            "-" => Some(None),
+            text => read_digest(text).map(Some),
+        };
+        let keys = match parts.next() {
+            Some(keys) => keys.split('.').map(key).collect::<Option<_>>()?,
+            None => Vec::new(),
+        };
+        parts.next().is_none().then_some(Self { identity: Some(identity), of_group, keys })
+    }
+
+    pub(super) fn write(&self) -> String {
+        let Self { identity: Some(identity), of_group, keys } = self else { return String::new() };
+        let count = of_group.unwrap_or(1);
+        let key = |key: &Option<Digest>| key.as_ref().map_or_else(|| "-".to_owned(), |key| hexadecimal(key));
+        match keys.iter().map(key).collect::<Vec<_>>().join(".") {
+            keys if !keys.is_empty() => format!("{identity}/{count}/{keys}"),
+            _ if count > 1 => format!("{identity}/{count}"),
+            _ => identity.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::identity::digest, *};
+
+    #[test]
+    fn what_is_written_is_read_and_nothing_else() {
+        let (identity, key) = (Some("0123456789abcdef01234567".to_owned()), digest("key", ["tea"]));
+        for (of_group, keys) in
+            [(None, vec![]), (Some(3), vec![]), (Some(1), vec![Some(key)]), (Some(2), vec![None, Some(key)])]
+        {
+            let given = Given { identity: identity.clone(), of_group, keys };
+            assert_eq!(Given::read(&given.write()), Some(given));
+        }
+        let identity = identity.unwrap();
+        for wrong in ["", "7", "X/2", "/", "/0", "/2/", "/2/x", "/2/-/-", "/x"] {
+            let text = if wrong.starts_with('/') { format!("{identity}{wrong}") } else { wrong.to_owned() };
+            assert_eq!(Given::read(&text), None, "{text}");
+        }
+    }
 }

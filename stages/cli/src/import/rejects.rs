@@ -12,7 +12,7 @@ use std::{
 use encoding_rs::UTF_8;
 use millstream_contract::exit_code::{ExitCode, Failure};
 
-use super::{decode, input::SourceRow, mapping::RowRefusal, source::STANDARD_INPUT};
+use super::{decode, input::SourceRow, mapping::RowRefusal, reject_columns::Given, source::STANDARD_INPUT};
 
 /// The row's number in the file from which it was imported first.
 pub(super) const ROW_COLUMN: &str = "import_row";
@@ -152,11 +152,8 @@ impl Rejects {
         for row in rows {
             let (number, line) = (row.number.to_string(), row.line.to_string());
             let file = row.file.as_deref().unwrap_or_default();
-            let identity = match (identity, row.of_group.unwrap_or(rows.len())) {
-                (None, _) => String::new(),
-                (Some(identity), 1) => identity.clone(),
-                (Some(identity), of_group) => format!("{identity}/{of_group}"),
-            };
+            let of_group = Some(row.of_group.unwrap_or(rows.len()));
+            let identity = Given { identity: identity.clone(), of_group, keys: row.keys.clone() }.write();
             let own = [&*number, &*line, code, reason, &identity, file];
             writer.write_record(own.into_iter().chain(&row.record))?;
         }
@@ -208,6 +205,7 @@ mod tests {
                 line,
                 identity: None,
                 of_group: None,
+                keys: Vec::new(),
                 file: Some("s.csv".into()),
                 record,
             }],

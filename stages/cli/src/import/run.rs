@@ -68,6 +68,8 @@ pub(crate) struct Import {
     bar: ProgressBar,
     rows: BTreeMap<u64, RowUnderWay>,
     shared: Shared,
+    /// Commands that are known, unless one before them changes what they say.
+    known_for_now: Vec<Tag>,
     /// Rows that are refused, until those before them are decided.
     refused: BTreeMap<u64, Reject>,
     summary: Summary,
@@ -93,6 +95,7 @@ impl Import {
             bar,
             rows,
             shared,
+            known_for_now: Vec::new(),
             refused,
             summary: Summary::default(),
             units: 0,
@@ -144,7 +147,9 @@ impl Import {
         }
         self.units += 1;
         let number = self.units;
+        let mut unit = unit;
         let MappedRow { identity, commands } = self.mapping.map(&unit);
+        self.mapping.note_keys(&mut unit);
         let too_large =
             |error: PublishError| RowRefusal { code: "body-too-large".to_owned(), reason: error.to_string() };
         let commands = commands.and_then(|commands| {
@@ -202,11 +207,27 @@ impl Import {
                 Some(told) => told,
                 None => return self.send_again(tag).await,
             },
-            (Outcome::Accepted { .. } | Outcome::Duplicate { .. }, true) => Told::Known,
+            (Outcome::Accepted { .. } | Outcome::Duplicate { .. }, true) => match self.is_overtaken(tag) {
+                Some(true) => return self.send_again(tag).await,
+                Some(false) => Told::Known,
+                None => {
+                    self.known_for_now.push(tag);
+                    return Ok(());
+                }
+            },
             (Outcome::Accepted { events: 0, .. }, false) => Told::WithoutEffect,
             (Outcome::Accepted { .. } | Outcome::Duplicate { .. }, false) => Told::New,
         };
-        self.told(tag.row, tag.command, told)
+        self.told(tag.row, tag.command, told)?;
+        // Answers come in any order.
+        for tag in std::mem::take(&mut self.known_for_now) {
+            match self.is_overtaken(tag) {
+                Some(true) => self.send_again(tag).await?,
+                Some(false) => self.told(tag.row, tag.command, Told::Known)?,
+                None => self.known_for_now.push(tag),
+            }
+        }
+        Ok(())
     }
 
     /// Has a command decided once more, under the next of its ids.
@@ -216,6 +237,15 @@ impl Import {
         let refused = tag.refused + 1;
         let again = command.again(refused);
         self.dispatcher.send(Tag { refused, ..tag }, again).await
+    }
+
+    /// Whether a command that rows share is known, and a row of this import has said something else of the same aggregate since: what the file
+    /// says last has to hold. None until that is known.
+    fn is_overtaken(&self, Tag { row, command: index, .. }: Tag) -> Option<bool> {
+        match self.rows.get(&row).and_then(|row| row.command(index)).filter(|command| command.once) {
+            Some(each) => self.shared.is_overtaken(&each.command.address, (row, index)),
+            None => Some(false),
+        }
     }
 
     /// What is told of a command whose id was accepted before with other content; none if it is given again.
@@ -231,8 +261,9 @@ impl Import {
             return None;
         }
         let reason = format!(
-            "{}: an earlier import gave this command of the row with other content, which stands. If this is another row, choose an \
-             identity that tells them apart; if the file was corrected, correct what stands with commands of your own",
+            "{}: an earlier import gave this command of the row with other content, which stands. If the file was corrected, correct what \
+             stands with commands of your own; if this is another row, import these rejects, with import_identity empty, by a map of another \
+             name whose identity tells such rows apart",
             command.command.address
         );
         Some(Told::Refused(RowRefusal { code: "known-with-other-content".to_owned(), reason }))
@@ -248,7 +279,7 @@ impl Import {
             if let Some(address) =
                 row.command(command).filter(|each| each.once).map(|each| &each.command.address)
             {
-                self.shared.told(address, (number, command), &of_followers);
+                self.shared.told(address, (number, command), &told, &of_followers);
             }
             all.extend(followers.into_iter().map(|follower| (follower, of_followers.clone())));
             if row.is_settled() {

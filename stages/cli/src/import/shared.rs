@@ -25,6 +25,18 @@ struct Last {
     body: Digest,
     sent_for: Place,
     told: Option<Told>,
+    /// Whether it changed something.
+    changed: bool,
+    before: Before,
+}
+
+/// What commands with other content to the same address did before, in this import.
+#[derive(Debug, Clone, Default)]
+struct Before {
+    /// Whether one of them changed something.
+    changed: bool,
+    /// Those without an outcome yet.
+    open: Vec<Place>,
 }
 
 /// Whether a command is one that was sent.
@@ -45,23 +57,61 @@ impl Shared {
             self.last.clear();
         }
         let body = digest("body", [String::from_utf8_lossy(&command.body).as_ref()]);
-        let last =
-            self.last.entry(of(&command.address)).or_insert(Last { body, sent_for: place, told: None });
+        let last = self
+            .last
+            .entry(of(&command.address))
+            .or_insert_with(|| Last::new(body, place, Before::default()));
         if last.sent_for == place {
             return Sharing::No;
         }
         if last.body != body {
-            *last = Last { body, sent_for: place, told: None };
+            let mut before = std::mem::take(&mut last.before);
+            before.changed |= last.changed;
+            if last.told.is_none() {
+                before.open.push(last.sent_for);
+            }
+            *last = Last::new(body, place, before);
             return Sharing::No;
         }
         last.told.clone().map_or(Sharing::With(last.sent_for), Sharing::Told)
     }
 
-    /// Notes what became of a command, for rows that come later.
-    pub(super) fn told(&mut self, address: &CommandAddress, sent_for: Place, told: &Told) {
-        if let Some(last) = self.last.get_mut(&of(address)).filter(|last| last.sent_for == sent_for) {
-            last.told = Some(told.clone());
+    /// Notes what became of a command, and what that is to rows that come later.
+    pub(super) fn told(
+        &mut self,
+        address: &CommandAddress,
+        sent_for: Place,
+        told: &Told,
+        of_followers: &Told,
+    ) {
+        let Some(last) = self.last.get_mut(&of(address)) else { return };
+        if last.sent_for == sent_for {
+            last.told = Some(of_followers.clone());
         }
+        // For those that say something else behind it; what is there now is not overtaken by itself.
+        let changed = *told == Told::New;
+        if let Some(place) = last.before.open.iter().position(|open| *open == sent_for) {
+            last.before.open.swap_remove(place);
+            last.before.changed |= changed;
+        } else if last.sent_for == sent_for {
+            last.changed = changed;
+        }
+    }
+
+    /// Whether others with other content changed something before a command, if that is the last one to its address. None as long as some of them
+    /// have no outcome.
+    pub(super) fn is_overtaken(&self, address: &CommandAddress, sent_for: Place) -> Option<bool> {
+        match self.last.get(&of(address)).filter(|last| last.sent_for == sent_for) {
+            Some(last) if last.before.changed => Some(true),
+            Some(last) if !last.before.open.is_empty() => None,
+            Some(_) | None => Some(false),
+        }
+    }
+}
+
+impl Last {
+    fn new(body: Digest, sent_for: Place, before: Before) -> Self {
+        Self { body, sent_for, told: None, changed: false, before }
     }
 }
 
@@ -93,10 +143,34 @@ mod tests {
         assert_eq!(shared.share(&command("8", "A"), (2, 0)), Sharing::No);
         assert_eq!(shared.share(&command("7", "A"), (3, 0)), Sharing::With((1, 0)));
         assert_eq!(shared.share(&command("7", "B"), (4, 0)), Sharing::No);
-        shared.told(&command("7", "A").address, (1, 0), &Told::Known);
+        shared.told(&command("7", "A").address, (1, 0), &Told::Known, &Told::Known);
         assert_eq!(shared.share(&command("7", "B"), (5, 0)), Sharing::With((4, 0)));
-        shared.told(&command("7", "B").address, (4, 0), &Told::WithoutEffect);
+        shared.told(&command("7", "B").address, (4, 0), &Told::New, &Told::WithoutEffect);
         assert_eq!(shared.share(&command("7", "B"), (6, 0)), Sharing::Told(Told::WithoutEffect));
         assert_eq!(shared.share(&command("7", "A"), (7, 0)), Sharing::No);
+    }
+
+    /// An export that overlaps with the one before took a change back: its first rows said again what was before, and the change was known.
+    #[test]
+    fn what_others_said_since_is_known_until_something_else_is_said() {
+        let address = command("7", "A").address;
+        for (first, overtaken) in [(Told::New, true), (Told::Known, false), (Told::WithoutEffect, false)] {
+            let mut shared = Shared::default();
+            assert_eq!(shared.share(&command("7", "A"), (1, 0)), Sharing::No);
+            assert_eq!(shared.is_overtaken(&address, (1, 0)), Some(false), "nothing came before it");
+            assert_eq!(shared.share(&command("7", "B"), (2, 0)), Sharing::No);
+            assert_eq!(
+                shared.is_overtaken(&address, (2, 0)),
+                None,
+                "nobody knows yet what the one before did"
+            );
+            shared.told(&address, (1, 0), &first, &first);
+            assert_eq!(shared.is_overtaken(&address, (2, 0)), Some(overtaken), "{first:?}");
+            // Of several, the last is what has to hold.
+            assert_eq!(shared.share(&command("7", "C"), (3, 0)), Sharing::No);
+            assert_eq!(shared.is_overtaken(&address, (2, 0)), Some(false));
+            shared.told(&address, (2, 0), &Told::Known, &Told::Known);
+            assert_eq!(shared.is_overtaken(&address, (3, 0)), Some(overtaken), "{first:?}");
+        }
     }
 }

@@ -466,7 +466,7 @@ Applications are in an account of their own, everybody else is in the account of
 | for which store an HTTP client may send | proved: keys, and claims of tokens that their issuer has signed, grant commands by patterns of ids ([commands over HTTP](guides/http.md)) |
 | who sent what over a gateway, and who was refused (AUDIT) | claimed by the gateway; that nothing of it was changed since, proved by hashes ([the audit log](guides/audit.md)) |
 | that a command comes from a process or a timer | proved against applications by its subject, `effect.…`: only the process manager and the operator may publish there. Whoever may publish on `timer.cmd.*`, which are the same two, has a command fall due there |
-| that a command id is the sender's own | proved of the ids of processes and timers: on `cmd.…` and `submit.…` nobody can use one. Claimed of all others: an id that is used first makes a later command of that id a duplicate |
+| that a command id is the sender's own | proved of the ids of processes and timers: on `cmd.…` and `submit.…` nobody can use one. The ids that `submit` and `deadletters retry` make up cannot be foreseen. Claimed of all others: an id that is used first makes a later command of that id a duplicate, which says so where it was another command (`other_content`) |
 | for which store a user of NATS may send and read | proved on `as.<user>.…`: the gateway grants by patterns of ids ([users](guides/users.md)). On `cmd.…`, `submit.…` and `query.…` it cannot be told: the store is a part of a subject's token, and lists hold whole tokens |
 
 Under `millstream up` there are two users only: the stages, and whoever connects without credentials, who may not publish what stages alone write

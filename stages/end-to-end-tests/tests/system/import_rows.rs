@@ -199,6 +199,48 @@ async fn a_change_back_is_a_change() {
     shop.system.stop().await;
 }
 
+/// The first rows of an export that overlapped with the one before said again what was before, and the change in its last rows was known.
+#[tokio::test]
+async fn what_an_overlapping_file_says_last_holds() {
+    let folder = fresh_folder();
+    let shop = Shop::open(folder.path()).await;
+    let map = SALES.replace("\"content\"", "[\"{quantity}\"]");
+    let rows = |numbers: &str| {
+        let row = |number: char| {
+            let name = if number <= '2' { "100 g" } else { "125 g" };
+            format!("1,tea,{name},one,{number}\n")
+        };
+        format!("{HEADER}{}", numbers.chars().map(row).collect::<String>())
+    };
+    for (file, numbers, figures) in [
+        ("week-1.csv", "123", [3, 0, 0, 0]),
+        ("week-2.csv", "234", [3, 0, 0, 0]),
+        ("again.csv", "234", [0, 3, 0, 0]),
+    ] {
+        shop.write(file, &rows(numbers));
+        let [new, known, without_effect, refused] = shop.figures(&map, file).await;
+        assert_eq!((new + without_effect, refused), (figures[0] + figures[1] - known, 0), "{file}");
+        assert_eq!(shop.product("tea").await["data"]["name"], json!("125 g"), "{file}");
+    }
+    let before = shop.system.broker().await.state(COMMANDS).await.unwrap().last_sequence;
+    assert_eq!(shop.sold("1").await, [4, 10], "{before}");
+    shop.system.stop().await;
+}
+
+/// A row whose sale had the number of another one was new, since its article was.
+#[tokio::test]
+async fn a_command_without_effect_is_not_hidden_by_others_of_its_row() {
+    let folder = fresh_folder();
+    let shop = Shop::open(folder.path()).await;
+    let one_sale = SALES.replace("\"{identity}\"", "\"S-1\"");
+    shop.write("same.csv", &format!("{HEADER}1,tea,Tea,one,1\n"));
+    assert_eq!(shop.figures(&one_sale, "same.csv").await, [1, 0, 0, 0]);
+    // The sale is told by its lines and number; the name of the article is new.
+    shop.write("other.csv", &format!("{HEADER}1,tea,Green Tea,one,1\n"));
+    assert_eq!(shop.figures(&one_sale, "other.csv").await, [0, 0, 1, 0]);
+    shop.system.stop().await;
+}
+
 /// What was refused stayed refused for ever, as the file had been imported.
 #[tokio::test]
 async fn what_was_refused_is_decided_anew_and_what_was_accepted_is_known() {

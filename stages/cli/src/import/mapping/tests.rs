@@ -60,7 +60,15 @@ fn mapping() -> Mapping {
 
 fn source_row(number: u64, fields: [&str; 4]) -> SourceRow {
     let record = csv::StringRecord::from(fields.to_vec());
-    SourceRow { number, line: number + 1, identity: None, of_group: None, file: None, record }
+    SourceRow {
+        number,
+        line: number + 1,
+        identity: None,
+        of_group: None,
+        keys: Vec::new(),
+        file: None,
+        record,
+    }
 }
 
 fn row(number: u64, fields: [&str; 4]) -> Unit {

@@ -9,7 +9,15 @@ fn columns(names: &[&str]) -> Columns {
 /// A row as an import reads it.
 pub(in crate::import) fn source_row(line: u64, fields: &[&str]) -> SourceRow {
     let (identity, file) = (None, Some(Arc::from("s.csv")));
-    SourceRow { number: 7, line, identity, of_group: None, file, record: csv::StringRecord::from(fields) }
+    SourceRow {
+        number: 7,
+        line,
+        identity,
+        of_group: None,
+        keys: Vec::new(),
+        file,
+        record: csv::StringRecord::from(fields),
+    }
 }
 
 /// What some rows are to a map.

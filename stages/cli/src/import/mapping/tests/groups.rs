@@ -157,5 +157,29 @@ fn rows_that_are_told_apart_by_content_are_not_read_by_a_guess() {
     let said = "line 4, column 12: rows are told apart by their content, and how their letters are written was guessed as windows-1252";
     assert!(refused.to_string().contains(said), "{refused}");
     latin(&MAP.replace("\"content\"", "[\"{item}\"]")).unwrap();
+    // Letters of columns depend on it, too; other columns may hold what they like.
+    let refused = latin(&MAP.replace("\"content\"", "[\"{name}\"]")).unwrap_err();
+    assert!(
+        refused.to_string().contains("rows.csv is told from other rows by letters that are no ASCII"),
+        "{refused}"
+    );
     latin(&MAP.replacen("[[command]]", "[file]\nencoding = \"windows-1252\"\n[[command]]", 1)).unwrap();
+}
+
+/// Two equal lines of an order were one sale: both had the identity of their group as its number.
+#[test]
+fn a_row_of_a_group_has_an_identity_and_a_hash_of_its_own() {
+    let map = INVOICES
+        .split_inclusive("[[command]]\n")
+        .take(2)
+        .collect::<String>()
+        .trim_end_matches("[[command]]\n")
+        .replace("once = true\neach = [\"{item}\"]", "each = \"content\"")
+        .replace("name = \"{name|default:?}\"", "name = \"{identity} {hash}\"");
+    let all = made(&map, &format!("{ROWS}1,tea,Tea,1,1,North\n1,tea,Tea,1,1,North\n1,pot,Pot,1,1,North\n"));
+    let names: Vec<String> = all[0].1.clone().unwrap();
+    let texts: Vec<Vec<&str>> =
+        names.iter().map(|name| name.split('"').nth(3).unwrap().split(' ').collect()).collect();
+    assert_eq!(texts.iter().map(|text| text[0]).collect::<HashSet<_>>().len(), 3, "{names:?}");
+    assert!(texts[0][1] == texts[1][1] && texts[0][1] != texts[2][1], "{names:?}");
 }

@@ -307,7 +307,11 @@ fn what_is_asked(path: &str) -> Option<String> {
             Some(format!("{context}.{aggregate}"))
         }
         ["reports", ..] => Some("retail.report".to_owned()),
-        ["commands" | "docs" | "openapi.json" | "live" | "asyncapi.json"] | ["commands", _] => None,
+        // They are granted by themselves, to none of these keys. Their list shows what is granted.
+        ["queries", "{context}", "{name}"] => Some("configured-query".to_owned()),
+        ["commands" | "docs" | "openapi.json" | "live" | "asyncapi.json" | "queries"] | ["commands", _] => {
+            None
+        }
         [context, view] | [context, view, "{key}"] => Some(format!("{context}.{view}")),
         other => panic!("{other:?} is a kind of address that this test does not know"),
     }
@@ -353,8 +357,11 @@ async fn whatever_is_not_granted_is_refused_and_recorded() {
                     .keys()
                     .filter(|method| ["get", "post"].contains(&method.as_str()))
                 {
-                    let mut address =
-                        path.replace("{id}", object).replace("{key}", object).replace("{date}", "2026-01-02");
+                    let mut address = path
+                        .replace("{id}", object)
+                        .replace("{key}", object)
+                        .replace("{date}", "2026-01-02")
+                        .replace("{context}/{name}", "retail/top-sellers");
                     if is_list {
                         address = format!("{address}?prefix={object}");
                     }

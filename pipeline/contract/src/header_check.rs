@@ -76,30 +76,31 @@ impl HeaderError {
 /// # Errors
 /// [`HeaderError`] names the first that is not.
 pub fn check_headers(headers: &Headers, known: &[&str]) -> Result<(), HeaderError> {
-    // In an order of their own: what is wrong first is the same for everybody who reads the message.
-    let mut given: Vec<(&str, &str)> = headers.iter().filter(|(_, value)| !value.is_empty()).collect();
-    given.sort_unstable();
-    for (name, value) in given {
-        let ours = is_ours(name);
-        if !ours && !OF_OTHERS.iter().any(|counts| counts.eq_ignore_ascii_case(name)) {
-            continue;
-        }
-        if ours && !known.iter().any(|known| known.eq_ignore_ascii_case(name)) {
-            return Err(HeaderError::Unknown { name: name.to_owned(), hint: hint(name, known) });
-        }
-        if let Some(first) = headers.find(name).filter(|first| *first != value) {
-            let (first, second) = (first.to_owned(), value.to_owned());
-            return Err(HeaderError::Twice { name: name.to_owned(), first, second });
-        }
-        if !ours {
-            continue;
-        }
-        // NUL is one that nats-server takes. Whoever sees the event reads another name than the one that is there.
-        if let Some(character) = value.chars().find(|character| character.is_control()) {
-            return Err(HeaderError::Control { name: name.to_owned(), character });
-        }
+    let check = |(name, value)| check_header(headers, name, value, known);
+    let Some(found) = headers.iter().find_map(|header| check(header).err()) else { return Ok(()) };
+    // Of several faults the first in an order of their own is told, so that everybody who reads the message tells the same.
+    let mut all: Vec<(&str, &str)> = headers.iter().collect();
+    all.sort_unstable();
+    all.into_iter().try_for_each(check).and(Err(found))
+}
+
+fn check_header(headers: &Headers, name: &str, value: &str, known: &[&str]) -> Result<(), HeaderError> {
+    let ours = is_ours(name);
+    if value.is_empty() || !ours && !OF_OTHERS.iter().any(|counts| counts.eq_ignore_ascii_case(name)) {
+        return Ok(());
     }
-    Ok(())
+    if ours && !known.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+        return Err(HeaderError::Unknown { name: name.to_owned(), hint: hint(name, known) });
+    }
+    if let Some(first) = headers.find(name).filter(|first| *first != value) {
+        let (first, second) = (first.to_owned(), value.to_owned());
+        return Err(HeaderError::Twice { name: name.to_owned(), first, second });
+    }
+    // NUL is one that nats-server takes. Whoever sees the event reads another name than the one that is there.
+    match value.chars().find(|character| ours && character.is_control()) {
+        Some(character) => Err(HeaderError::Control { name: name.to_owned(), character }),
+        None => Ok(()),
+    }
 }
 
 /// Checks that what events keep of a command's headers can be carried on.

@@ -74,6 +74,12 @@ const FOREIGN_IDS: [&[u8]; 9] = [
     b"\0",
     b"\x1b[2J",
 ];
+/// Headers that come in two cases, with values of which only one can count.
+const TWICE: [(&str, &str, &str); 3] = [
+    (header::CONTENT_TYPE, "application/msgpack", "application/json"),
+    (header::COMMAND_ID, "hostile-six", "hostile-seven"),
+    (header::NATS_MESSAGE_ID, "hostile-eight", "hostile-nine"),
+];
 /// Blocks of headers that are none.
 const FOREIGN_BLOCKS: [&[u8]; 12] = [
     b"NATS/1.0\r\nMillstream-Actor: Jos\xe9\r\n\r\n",
@@ -138,6 +144,10 @@ impl Attack {
             }
             for _ in 0..dice.below(3) {
                 message = message.header(*dice.pick(&KNOWN_HEADERS), value(dice));
+            }
+            if dice.chance(0.1) {
+                let (name, one, other) = *dice.pick(&TWICE);
+                message = message.header(name, one).header(name.to_lowercase(), other);
             }
             if dice.chance(0.1) {
                 message.subject = [b"cmd.", &*strange::word(dice, 60)].concat();

@@ -49,6 +49,9 @@ pub enum TlsError {
     /// There are no certificates of the system.
     #[error("the certificates of the system cannot be read; name a file with sslrootcert")]
     System(#[source] rustls_native_certs::Error),
+    /// Certificates are named, and nobody would look at them.
+    #[error("sslrootcert is looked at with sslmode=require, verify-ca or verify-full alone; say which")]
+    Unlooked,
     /// What is there cannot be used.
     #[error("the certificates of sslrootcert cannot be used")]
     Roots(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -85,7 +88,8 @@ impl PostgresAddress {
             ("verify-full", _) => Some(Looked::SignerAndName),
             ("verify-ca", _) | ("require", Some(_)) => Some(Looked::Signer),
             ("require", None) => Some(Looked::Not),
-            _ => None,
+            (_, Some(_)) => return Err(TlsError::Unlooked.into()),
+            (_, None) => None,
         };
         let tls = looked.map(|looked| client_config(looked, root)).transpose()?;
         // Without a word of TLS there is none: what is not looked at would be believed.
@@ -263,6 +267,9 @@ mod tests {
             assert_eq!(address.user(), Some("a"));
         }
         assert!(matches!(read("?sslmode=always"), Err(DatabaseError::Address(_))));
+        for settings in ["?sslrootcert=/ca.pem", "?sslmode=prefer&sslrootcert=/ca.pem"] {
+            assert!(matches!(read(settings), Err(DatabaseError::Tls(TlsError::Unlooked))), "{settings}");
+        }
         let nowhere = read("?sslmode=verify-full&sslrootcert=/no%20where.pem").err().unwrap();
         assert!(
             matches!(&nowhere, DatabaseError::Tls(TlsError::Certificates { path, .. }) if path.ends_with("no where.pem"))

@@ -324,6 +324,9 @@ async fn a_retry_that_is_cut_off_and_repeated_takes_effect_once() {
     handler.stop().await;
     let letter = broker.last(DEAD_LETTERS, ">").await.unwrap().unwrap();
     let handler = Running::start(&server, "b", millstream_model::aggregates()).await;
+    // Nobody who foresees an id is there before.
+    let squatted = publish(&broker, 8, "register", REGISTER, Some("dead-letter-COMMANDS-1")).await;
+    decided(&broker, squatted).await;
     let retry = ["deadletters", "retry", "1", "--json", "--timeout", "60s"];
     let (code, text, _) = millstream(&server, &retry).await;
     assert_eq!((code, &json_lines(&text)[0]["outcome"]), (0, &json!("accepted")), "{text}");
@@ -342,7 +345,31 @@ async fn a_retry_that_is_cut_off_and_repeated_takes_effect_once() {
         "{outcome:?}"
     );
     handler.stop().await;
-    assert_eq!(broker.state(EVENTS).await.unwrap().last_sequence, 1);
+    assert_eq!(broker.state(EVENTS).await.unwrap().last_sequence, 2);
+}
+
+/// A second id was put beside one that its sender had written in another case, which was refused for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_is_retried_under_its_own_id_however_that_is_written() {
+    let server = TestServer::start_provisioned().await;
+    let broker = server.broker().await;
+    let handler = Running::start(&server, "a", AggregateRegistry::new()).await;
+    let message = NewMessage {
+        subject: "cmd.retail.product.7.register".to_owned(),
+        expected_last: None,
+        headers: [("millstream-command-id", "mine")].into_iter().collect(),
+        payload: REGISTER.into(),
+    };
+    let position = broker.append(COMMANDS, message).await.unwrap().sequence;
+    decided(&broker, position).await;
+    handler.stop().await;
+    let handler = Running::start(&server, "b", millstream_model::aggregates()).await;
+    let (code, text, said) =
+        millstream(&server, &["deadletters", "retry", "1", "--json", "--timeout", "60s"]).await;
+    assert_eq!((code, &json_lines(&text)[0]["outcome"]), (0, &json!("accepted")), "{text}{said}");
+    let (_, text, _) = millstream(&server, &["history", "retail", "product", "7", "--json"]).await;
+    assert_eq!(json_lines(&text)[0]["command_id"], json!("mine"), "{text}");
+    handler.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -36,7 +36,7 @@ use crate::{
 ///
 /// Exit codes: 0 when every row was accepted, now or before, or skipped by the map; 10 when rows were refused; 12 when it was interrupted;
 /// 64 when there is no such file; 65 when a file is not one of rows, or has changed while it was read; 69 when nothing is decided; 73 or
-/// 74 when the rejects cannot be written; 77 when the server refuses; 78 when the map is wrong. With 64, 65 and 78 nothing was sent, unless
+/// 74 when a file cannot be read, or the rejects cannot be written; 77 when the server refuses; 78 when the map is wrong. With 64, 65 and 78 nothing was sent, unless
 /// a file has changed meanwhile.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ImportArguments {
@@ -313,13 +313,13 @@ fn tell(
     ))?;
     if known > 0 {
         session.console.say(format_args!(
-            "{known} rows were imported before by a map with the name {name:?}, and keep what became of them then, even where the \
-             map or the row has changed since; give the map another name to have all decided anew"
+            "{known} rows were imported before by a map with the name {name:?}, and keep what became of them then; give the map another \
+             name to have all decided anew"
         ));
     }
     if without_effect > 0 {
         session.console.say(format_args!(
-            "{without_effect} rows changed nothing, as what they say held before, also where two rows give the same id to what they \
+            "{without_effect} rows changed nothing, or not all that they say: it held before, or two rows give the same id to what they \
              record"
         ));
     }

@@ -55,11 +55,6 @@ pub(crate) enum IdentityError {
     NoName,
     #[error("each is {found}; write {EACH_CHOICES}")]
     Each { found: String },
-    #[error(
-        "rows are told apart by their content, and how their letters are written was guessed as {encoding}; another file may be read in \
-         another way, and its equal rows would be others: write encoding = {encoding:?} under [file], or the one that they have"
-    )]
-    Guessed { encoding: String },
     #[error(transparent)]
     Value(#[from] TemplateError),
 }
@@ -73,9 +68,7 @@ impl Identity {
         match value.get_ref() {
             Node::Text(word) if word == "content" => Ok(Self::Content),
             Node::Text(words) if words == "file-and-content" => Ok(Self::FileAndContent),
-            Node::List(texts) if !texts.is_empty() => {
-                texts.iter().map(|text| column(text, columns)).collect::<Result<_, _>>().map(Self::Columns)
-            }
+            Node::List(texts) if !texts.is_empty() => texts_of(texts, columns).map(Self::Columns),
             found => Err(At::new(value, IdentityError::Unknown { found: found.to_string() })),
         }
     }
@@ -99,9 +92,7 @@ impl Each {
     pub(super) fn read(value: &Placed, columns: &Columns) -> Result<Self, At<IdentityError>> {
         match value.get_ref() {
             Node::Text(word) if word == "content" => Ok(Self::Content),
-            Node::List(texts) if !texts.is_empty() => {
-                texts.iter().map(|text| column(text, columns)).collect::<Result<_, _>>().map(Self::Columns)
-            }
+            Node::List(texts) if !texts.is_empty() => texts_of(texts, columns).map(Self::Columns),
             found => Err(At::new(value, IdentityError::Each { found: found.to_string() })),
         }
     }
@@ -111,13 +102,18 @@ impl Each {
     /// # Errors
     /// [`RowError`] when a column is empty.
     pub(super) fn key(&self, row: &Row<'_>) -> Result<Digest, RowError> {
-        Ok(match self {
-            Self::Columns(texts) => {
-                let values = texts.iter().map(|text| text.render(row)).collect::<Result<Vec<_>, _>>()?;
-                digest("each", values.iter().map(String::as_str))
-            }
-            Self::Content => digest("each", row.rows.iter().flat_map(|row| &row.record)),
-        })
+        match self {
+            Self::Columns(texts) => of_columns("each", texts, row),
+            Self::Content => Ok(digest("each", row.rows.iter().flat_map(|row| &row.record))),
+        }
+    }
+
+    /// Whether what tells a row from others holds letters that depend on how the file is read.
+    pub(super) fn has_foreign_letters(&self, row: &Row<'_>) -> bool {
+        match self {
+            Self::Columns(texts) => are_foreign(texts, row),
+            Self::Content => is_foreign(row),
+        }
     }
 
     /// What tells a row with this key from the others of its group, whose lines are in `seen`. Rows that share a command (`once`) may be alike.
@@ -141,6 +137,25 @@ impl Each {
             (_, lines) => Ok(digest(&hexadecimal(&key), [lines.len().to_string().as_str()])),
         }
     }
+}
+
+fn texts_of(list: &[Placed], columns: &Columns) -> Result<Vec<Text>, At<IdentityError>> {
+    list.iter().map(|text| column(text, columns)).collect()
+}
+
+/// A hash of the values of columns.
+fn of_columns(kind: &str, texts: &[Text], row: &Row<'_>) -> Result<Digest, RowError> {
+    let values = texts.iter().map(|text| text.render(row)).collect::<Result<Vec<_>, _>>()?;
+    Ok(digest(kind, values.iter().map(String::as_str)))
+}
+
+/// Whether values of columns hold letters other than ASCII.
+pub(super) fn are_foreign(texts: &[Text], row: &Row<'_>) -> bool {
+    texts.iter().any(|text| text.render(row).is_ok_and(|value| !value.is_ascii()))
+}
+
+fn is_foreign(row: &Row<'_>) -> bool {
+    row.rows.iter().flat_map(|row| &row.record).any(|field| !field.is_ascii())
 }
 
 /// A text that is one column, and never the same for two that differ.
@@ -177,10 +192,12 @@ impl Identities {
         self.identity == Identity::FileAndContent
     }
 
-    /// Whether what tells a row from others is written in letters that depend on how the file is read.
+    /// Whether what tells a row from others holds letters that depend on how the file is read.
     pub(super) fn has_foreign_letters(&self, row: &Row<'_>) -> bool {
-        let Identity::Columns(texts) = &self.identity else { return true };
-        texts.iter().any(|text| text.render(row).is_ok_and(|value| !value.is_ascii()))
+        match &self.identity {
+            Identity::Columns(texts) => are_foreign(texts, row),
+            Identity::Content | Identity::FileAndContent => is_foreign(row),
+        }
     }
 
     /// Whether rows have the identity that their columns give, which two of a file may share by mistake.
@@ -200,10 +217,7 @@ impl Identities {
     pub(super) fn base(&self, row: &Row<'_>) -> Result<Digest, RowError> {
         let fields = || row.rows.iter().flat_map(|row| &row.record);
         Ok(match &self.identity {
-            Identity::Columns(texts) => {
-                let values = texts.iter().map(|text| text.render(row)).collect::<Result<Vec<_>, _>>()?;
-                digest("columns", values.iter().map(String::as_str))
-            }
+            Identity::Columns(texts) => of_columns("columns", texts, row)?,
             Identity::Content => digest("content", fields()),
             Identity::FileAndContent => {
                 let file = row.rows.first().and_then(|row| row.file.as_deref()).unwrap_or_default();

@@ -145,13 +145,6 @@ impl Mapping {
         if file.name().is_none() && identity == Identity::FileAndContent {
             return Err(map.fault(placed.span(), IdentityError::NoName));
         }
-        let is_by_content = |each: &Option<Each>| matches!(each, Some(Each::Content));
-        if let Some(encoding) = file.guessed_encoding()
-            && (!matches!(identity, Identity::Columns(_))
-                || commands.iter().any(|command| is_by_content(&command.each)))
-        {
-            return Err(map.fault(placed.span(), IdentityError::Guessed { encoding }));
-        }
         let mut mapping = Self {
             name: raw.name.get_ref().clone(),
             context: raw.context.get_ref().clone(),
@@ -179,9 +172,7 @@ impl Mapping {
                 groups.add(group, first.line).map_err(keep)?;
             }
             let given = first.identity.as_ref().map(|given| digest("given", [given.as_str()]));
-            if let Some(encoding) =
-                guessed.as_ref().filter(|_| self.identities.has_foreign_letters(&self.row(&unit, "", "")))
-            {
+            if let Some(encoding) = guessed.as_ref().filter(|_| self.is_told_by_letters(&unit)) {
                 let (line, encoding) = (first.line, encoding.clone());
                 let (path, file) = (map.path.clone(), file.path().to_owned());
                 return Err(MappingError::Guessed { path, file, line, encoding });
@@ -207,6 +198,15 @@ impl Mapping {
             }
             None => Ok(()),
         }
+    }
+
+    /// Whether what tells a unit or its rows from others holds letters that depend on how the file is read.
+    fn is_told_by_letters(&self, unit: &Unit) -> bool {
+        let row = self.row(unit, "", "");
+        let mut each = self.commands.iter().filter_map(|template| template.each.as_ref());
+        self.identities.has_foreign_letters(&row)
+            || self.units.has_foreign_letters(&row)
+            || each.any(|each| row.each().any(|row| each.has_foreign_letters(&row)))
     }
 
     fn row<'a>(&'a self, unit: &'a Unit, hash: &'a str, identity: &'a str) -> Row<'a> {
@@ -249,8 +249,8 @@ impl Mapping {
     }
 
     /// Notes in the rows of a group what tells them apart, so that rejects keep it. Rows of rejects have it.
-    pub(crate) fn note_keys(&self, unit: &mut Unit) {
-        for row in unit.rows.iter_mut().filter(|row| row.keys.is_empty()) {
+    pub(crate) fn note_keys(&self, rows: &mut [SourceRow]) {
+        for row in rows.iter_mut().filter(|row| row.keys.is_empty()) {
             let each = self.commands.iter().filter_map(|template| template.each.as_ref());
             let bare = |each: &Each| each.key(&Row::bare(std::slice::from_ref(row), &self.slugs)).ok();
             row.keys = each.map(bare).collect();

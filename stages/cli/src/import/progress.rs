@@ -16,7 +16,7 @@ pub(super) enum Told {
     New,
     /// An earlier import had brought it.
     Known,
-    /// It was accepted and changed nothing.
+    /// It was accepted and changed nothing; of a row, also if something did that it does not share with others.
     WithoutEffect,
     Refused(RowRefusal),
 }

@@ -33,7 +33,7 @@ pub(crate) struct Summary {
     pub(crate) new: u64,
     /// Rows that an earlier import had brought already.
     pub(crate) known: u64,
-    /// Accepted rows that changed nothing: what they say held before.
+    /// Accepted rows that changed nothing, or of which something that they do not share with others did not: what they say held before.
     pub(crate) without_effect: u64,
     /// Rows that are in the rejects file.
     pub(crate) refused: u64,
@@ -147,9 +147,7 @@ impl Import {
         }
         self.units += 1;
         let number = self.units;
-        let mut unit = unit;
         let MappedRow { identity, commands } = self.mapping.map(&unit);
-        self.mapping.note_keys(&mut unit);
         let too_large =
             |error: PublishError| RowRefusal { code: "body-too-large".to_owned(), reason: error.to_string() };
         let commands = commands.and_then(|commands| {
@@ -279,7 +277,7 @@ impl Import {
             if let Some(address) =
                 row.command(command).filter(|each| each.once).map(|each| &each.command.address)
             {
-                self.shared.told(address, (number, command), &told, &of_followers);
+                self.shared.told(address, (number, command), &told);
             }
             all.extend(followers.into_iter().map(|follower| (follower, of_followers.clone())));
             if row.is_settled() {
@@ -303,7 +301,8 @@ impl Import {
         self.write_rejects()
     }
 
-    fn refuse(&mut self, number: u64, reject: Reject) -> Result<(), CommandFailure> {
+    fn refuse(&mut self, number: u64, mut reject: Reject) -> Result<(), CommandFailure> {
+        self.mapping.note_keys(&mut reject.rows);
         let count = reject.rows.len() as u64;
         self.summary.refused += count;
         self.bar.inc(count);

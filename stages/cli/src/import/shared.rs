@@ -25,8 +25,6 @@ struct Last {
     body: Digest,
     sent_for: Place,
     told: Option<Told>,
-    /// Whether it changed something.
-    changed: bool,
     before: Before,
 }
 
@@ -66,35 +64,25 @@ impl Shared {
         }
         if last.body != body {
             let mut before = std::mem::take(&mut last.before);
-            before.changed |= last.changed;
-            if last.told.is_none() {
-                before.open.push(last.sent_for);
+            match &last.told {
+                Some(told) => before.changed |= *told == Told::New,
+                None => before.open.push(last.sent_for),
             }
             *last = Last::new(body, place, before);
             return Sharing::No;
         }
-        last.told.clone().map_or(Sharing::With(last.sent_for), Sharing::Told)
+        let told = last.told.as_ref().map(Told::of_a_follower);
+        told.map_or(Sharing::With(last.sent_for), Sharing::Told)
     }
 
-    /// Notes what became of a command, and what that is to rows that come later.
-    pub(super) fn told(
-        &mut self,
-        address: &CommandAddress,
-        sent_for: Place,
-        told: &Told,
-        of_followers: &Told,
-    ) {
+    /// Notes what became of a command, for rows that come later.
+    pub(super) fn told(&mut self, address: &CommandAddress, sent_for: Place, told: &Told) {
         let Some(last) = self.last.get_mut(&of(address)) else { return };
         if last.sent_for == sent_for {
-            last.told = Some(of_followers.clone());
-        }
-        // For those that say something else behind it; what is there now is not overtaken by itself.
-        let changed = *told == Told::New;
-        if let Some(place) = last.before.open.iter().position(|open| *open == sent_for) {
+            last.told = Some(told.clone());
+        } else if let Some(place) = last.before.open.iter().position(|open| *open == sent_for) {
             last.before.open.swap_remove(place);
-            last.before.changed |= changed;
-        } else if last.sent_for == sent_for {
-            last.changed = changed;
+            last.before.changed |= *told == Told::New;
         }
     }
 
@@ -111,7 +99,7 @@ impl Shared {
 
 impl Last {
     fn new(body: Digest, sent_for: Place, before: Before) -> Self {
-        Self { body, sent_for, told: None, changed: false, before }
+        Self { body, sent_for, told: None, before }
     }
 }
 
@@ -143,9 +131,9 @@ mod tests {
         assert_eq!(shared.share(&command("8", "A"), (2, 0)), Sharing::No);
         assert_eq!(shared.share(&command("7", "A"), (3, 0)), Sharing::With((1, 0)));
         assert_eq!(shared.share(&command("7", "B"), (4, 0)), Sharing::No);
-        shared.told(&command("7", "A").address, (1, 0), &Told::Known, &Told::Known);
+        shared.told(&command("7", "A").address, (1, 0), &Told::Known);
         assert_eq!(shared.share(&command("7", "B"), (5, 0)), Sharing::With((4, 0)));
-        shared.told(&command("7", "B").address, (4, 0), &Told::New, &Told::WithoutEffect);
+        shared.told(&command("7", "B").address, (4, 0), &Told::New);
         assert_eq!(shared.share(&command("7", "B"), (6, 0)), Sharing::Told(Told::WithoutEffect));
         assert_eq!(shared.share(&command("7", "A"), (7, 0)), Sharing::No);
     }
@@ -164,12 +152,12 @@ mod tests {
                 None,
                 "nobody knows yet what the one before did"
             );
-            shared.told(&address, (1, 0), &first, &first);
+            shared.told(&address, (1, 0), &first);
             assert_eq!(shared.is_overtaken(&address, (2, 0)), Some(overtaken), "{first:?}");
             // Of several, the last is what has to hold.
             assert_eq!(shared.share(&command("7", "C"), (3, 0)), Sharing::No);
             assert_eq!(shared.is_overtaken(&address, (2, 0)), Some(false));
-            shared.told(&address, (2, 0), &Told::Known, &Told::Known);
+            shared.told(&address, (2, 0), &Told::Known);
             assert_eq!(shared.is_overtaken(&address, (3, 0)), Some(overtaken), "{first:?}");
         }
     }

@@ -5,7 +5,7 @@ use std::{cell::RefCell, collections::VecDeque, path::PathBuf, sync::Arc};
 
 use super::{
     condition::{Condition, ConditionError},
-    identity::{Digest, IdentityError, column, digest},
+    identity::{Digest, IdentityError, are_foreign, column, digest},
     input::{InputError, SourceRow},
     mapping::RowRefusal,
     node::{At, Node, Placed},
@@ -100,6 +100,11 @@ impl Units {
     /// Whether rows are grouped.
     pub(super) fn are_groups(&self) -> bool {
         !self.group.is_empty()
+    }
+
+    /// Whether what tells a group from others holds letters that depend on how the file is read.
+    pub(super) fn has_foreign_letters(&self, row: &Row<'_>) -> bool {
+        are_foreign(&self.group, row)
     }
 
     /// Makes units of the rows of a file.

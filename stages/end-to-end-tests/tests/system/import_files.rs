@@ -4,7 +4,9 @@
 use std::{io::Write as _, path::Path, process::Stdio, time::Duration};
 
 use end_to_end_tests::{
+    binaries::binary,
     program::{self, Ended},
+    small_disk::SmallDisk,
     system::{System, fresh_folder},
     waiting::until_within,
 };
@@ -162,5 +164,34 @@ async fn memory_does_not_grow_with_the_rows() {
         taken.push(memory_of(&system, &["import", "--dry-run=0", "--map", "map.toml", "rows.csv"]).await);
     }
     assert!(taken[0] > 0 && taken[1] < taken[0] + GROWTH_KIB, "KiB: {taken:?}");
+    system.stop().await;
+}
+
+/// The row in which the disk was full stood in the rejects in part, and was imported as what was left of it.
+#[tokio::test]
+async fn rejects_on_a_full_disk_are_whole_rows() {
+    let Some(disk) = SmallDisk::mount(200).await else { return };
+    let folder = fresh_folder();
+    let system = System::start(folder.path(), &[]).await;
+    let name = "x".repeat(300);
+    let rows: String = (0..2_000).map(|row| format!("1,tea,{name},one,none {row}\n")).collect();
+    std::fs::write(folder.path().join("s.csv"), format!("store,sku,name,supplier,quantity\n{rows}")).unwrap();
+    std::fs::write(folder.path().join("map.toml"), SALES).unwrap();
+    let rejects = disk.path().join("rejects.csv");
+    let mut command = program::command(disk.script_for(&binary("millstream"), folder.path()));
+    // Whoever is let in begins in another folder.
+    let [map, file] = ["map.toml", "s.csv"].map(|name| folder.path().join(name));
+    command.args(["import", "--map"]).args([&map, &file]).arg("--rejects").arg(&rejects);
+    command.env("NATS_URL", system.url());
+    let ended = program::run(command, b"").await;
+    assert_eq!(ended.code(), Some(74), "{ended:?}");
+    assert!(ended.stderr.contains("rejects.csv"), "{ended:?}");
+    let text = std::fs::read_to_string(disk.from_outside("rejects.csv")).unwrap();
+    let kept: Vec<csv::StringRecord> =
+        csv::Reader::from_reader(text.as_bytes()).records().map(Result::unwrap).collect();
+    assert!((1..2_000).contains(&kept.len()) && text.ends_with('\n'), "{} rows", kept.len());
+    for (row, record) in kept.iter().enumerate() {
+        assert_eq!(record.iter().next_back(), Some(format!("none {row}").as_str()));
+    }
     system.stop().await;
 }

@@ -34,7 +34,7 @@ fn imported_after(
     let mut written = Rejects::named(&rejects, file.header.clone()).unwrap();
     for unit in mapping.units(&file).unwrap() {
         let mut unit = unit.unwrap();
-        mapping.note_keys(&mut unit);
+        mapping.note_keys(&mut unit.rows);
         let identity = mapping.map(&unit).identity;
         let refusal = RowRefusal { code: "code".to_owned(), reason: "reason".to_owned() };
         written.add(&Reject { rows: unit.rows, identity, refusal }).unwrap();

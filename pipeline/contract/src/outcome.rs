@@ -153,6 +153,11 @@ impl ContentMark {
         let hash = blake3::Hasher::new().update(address.as_bytes()).update(b"\n").update(body).finalize();
         Self(hash.as_bytes().first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes)))
     }
+
+    /// Whether two commands of one id say different things; none where nobody knows of one of them.
+    pub fn differ(first: Option<Self>, other: Option<Self>) -> Option<bool> {
+        first.zip(other).map(|(first, other)| first != other)
+    }
 }
 
 impl CommandOutcome {

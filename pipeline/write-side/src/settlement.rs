@@ -27,7 +27,11 @@ use futures::{
     stream::{self, FuturesOrdered},
 };
 use millstream_contract::{
-    commit::commit_hash, dead_letter::DeadLetter, outcome::Outcome, stream_names::EVENTS, subject::StreamId,
+    commit::commit_hash,
+    dead_letter::DeadLetter,
+    outcome::{ContentMark, Outcome},
+    stream_names::EVENTS,
+    subject::StreamId,
 };
 use millstream_domain::decider::AggregateType;
 use millstream_jetstream::{
@@ -444,8 +448,7 @@ fn sort(commands: &[PreparedCommand], mut first_uses: HashMap<usize, IdEntry>) -
             let outcome = if entry.position == command.position {
                 entry.outcome
             } else {
-                let other_content =
-                    entry.content.zip(command.content).is_some_and(|(first, now)| first != now);
+                let other_content = ContentMark::differ(entry.content, command.content).unwrap_or_default();
                 Outcome::Duplicate { of: entry.position, first: Box::new(entry.outcome), other_content }
             };
             outcomes.set(place, outcome);

@@ -272,8 +272,9 @@ impl Commands {
         let look = tokio::time::timeout(REPEAT_LOOK, self.log.outcome(&sending.id)).await;
         let Ok(Ok(Some(row))) = look else { return Ok(None) };
         let Some(mut reply) = row.reply() else { return Ok(None) };
-        self.same_command(reply.command_position, sending.fingerprint).await?;
-        if !reply.outcome.is_final() {
+        // Where the first is no longer stored, whoever decides knows whether this is a repeat of it.
+        let is_compared = self.same_command(reply.command_position, sending.fingerprint).await?;
+        if !is_compared || !reply.outcome.is_final() {
             return Ok(None);
         }
         let Sending { id, principal, message, .. } = sending;
@@ -286,11 +287,11 @@ impl Commands {
         Ok(Some(Told::Decided(reply, seconds)))
     }
 
-    /// Whether the command at a position is the one that is sent now. One that is no longer stored cannot be compared.
-    async fn same_command(&self, position: u64, fingerprint: Fingerprint) -> Result<(), Problem> {
+    /// Refuses a command that is not the one at a position; says whether that is still stored, so that they could be compared.
+    async fn same_command(&self, position: u64, fingerprint: Fingerprint) -> Result<bool, Problem> {
         match self.log.command(position).await? {
             Some(message) if Fingerprint::of_stored(&message) != fingerprint => Err(key_reused()),
-            _ => Ok(()),
+            first => Ok(first.is_some()),
         }
     }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use millstream_contract::{
     commit::{StoredCommit, timestamp_to_nanoseconds},
-    outcome::{CommandOutcome, Outcome},
+    outcome::{CommandOutcome, ContentMark, Outcome},
     stored_message::StoredMessage,
     stream_names::{COMMANDS, EVENTS},
     subject::{CommandAddress, StreamId},
@@ -145,8 +145,8 @@ fn check_ids(journal: &Journal, commands: &[StoredMessage], violations: &mut Vec
                         format!("it is told that the first was {told}, which was {}", first.outcome),
                     );
                 }
-                if let (Some(of_first), Some(own)) = (first.content, line.content)
-                    && *other_content != (of_first != own)
+                if ContentMark::differ(first.content, line.content)
+                    .is_some_and(|differ| differ != *other_content)
                 {
                     let detail =
                         format!("its outcome says other_content {other_content} of the command at {of}");

@@ -315,11 +315,12 @@ impl StretchVerifier {
             (Outcome::Duplicate { of, .. }, Some(first)) if *of != first => {
                 report(Check::OneOutcome, format!("it repeats {first}, its outcome says {of}"));
             }
-            (Outcome::Duplicate { other_content, .. }, Some(_)) => {
-                if let (Some(of_first), Some(own)) = (first_said.flatten(), line.content)
-                    && *other_content != (of_first != own)
-                {
-                    report(Check::OneOutcome, format!("its outcome says other_content {other_content}"));
+            (Outcome::Duplicate { of, other_content, .. }, Some(_)) => {
+                let differ = ContentMark::differ(first_said.flatten(), line.content);
+                if differ.is_some_and(|differ| differ != *other_content) {
+                    let detail =
+                        format!("its outcome says other_content {other_content} of the command at {of}");
+                    report(Check::OneOutcome, detail);
                 }
             }
             (Outcome::Accepted { .. } | Outcome::Rejected { .. }, Some(first)) => {

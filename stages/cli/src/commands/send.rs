@@ -36,7 +36,7 @@ pub(crate) const NO_OUTCOME: u8 = 12;
 
 /// Publish a command and wait for its outcome.
 ///
-/// Ends with 0 when it was accepted, 10 when it was rejected, 11 when it became a dead letter, 12 when there is no outcome
+/// Ends with 0 when it was accepted, 10 when it was rejected or its id is that of another command, 11 when it became a dead letter, 12 when there is no outcome
 /// in time. Sent again under the same id it changes nothing and gets the first outcome.
 #[derive(Debug, clap::Args)]
 pub(crate) struct SendArguments {

@@ -62,6 +62,7 @@ async fn a_command_is_stored_decided_and_found_again() {
     the_outcome_is_waited_for(client).await;
     versions_are_preconditions(client).await;
     a_key_makes_a_request_repeatable(client, other).await;
+    a_key_is_its_command_s_when_that_is_stored_no_more(&system, client, other).await;
     let history = system.millstream(&["history", "retail", "till", "7_2026-01-02", "--json"]).await;
     assert!(history.stdout.contains(r#""actor":"local""#), "{}", history.stdout);
     let _said = system.stop().await;
@@ -123,6 +124,27 @@ async fn a_key_makes_a_request_repeatable(client: &HttpClient, other: &HttpClien
     let again = other.with("Idempotency-Key", "k").post(&path, &sale(7)).await;
     same(&again, &later);
     together_they_are_told_the_same(client, other).await;
+}
+
+/// Another command under a key was answered with the outcome of the first once that was no longer stored.
+async fn a_key_is_its_command_s_when_that_is_stored_no_more(
+    system: &System,
+    client: &HttpClient,
+    other: &HttpClient,
+) {
+    let path = format!("{TILL}/record-sale");
+    let keyed =
+        |client: &HttpClient| client.with("Prefer", "wait=20").with("Idempotency-Key", "till 7, sale 40");
+    let first = keyed(client).post(&path, &sale(40)).await;
+    assert_eq!(first.status, 200, "{first:?}");
+    let position = first.json()["command_position"].as_u64().unwrap();
+    let jetstream = async_nats::jetstream::new(system.broker().await.client().clone());
+    let commands = jetstream.get_stream("COMMANDS").await.unwrap();
+    assert!(commands.delete_message(position).await.unwrap());
+    let differs = keyed(other).post(&path, &sale(41)).await;
+    assert_eq!(differs.problem(), (422, "idempotency-key-reused".to_owned()));
+    let again = keyed(client).post(&path, &sale(40)).await;
+    assert_eq!((again.status, again.header("etag")), (200, first.header("etag")), "{again:?}");
 }
 
 /// A repeat has the first outcome, with the position by which its effect is read, and no second effect.

@@ -108,6 +108,11 @@ async fn sale_that_is_sent_again_changes_nothing_and_another_one_under_its_id_is
     assert_eq!(other.code(), Some(10), "{other:?}");
     let outcome: Value = serde_json::from_str(&other.stdout).unwrap();
     assert_eq!((&outcome["outcome"], &outcome["code"]), (&json!("rejected"), &json!("sale-differs")));
+    // Under the id of another command, nothing is done, whatever became of that one.
+    let id = first["command_id"].as_str().unwrap();
+    let lost = system.millstream(&["send", "retail", "product", "1", "register", "{}", "--id", id]).await;
+    assert_eq!(lost.code(), Some(10), "{lost:?}");
+    assert!(lost.stdout.contains("not done: its id was used by another command, at position 1"), "{lost:?}");
 
     let history = system.millstream(&["history", "retail", "till", TILL[2], "--json"]).await.json_lines();
     let [event] = &history[..] else { panic!("there is one event: {history:?}") };

@@ -22,6 +22,47 @@ async fn pipeline_benchmark_prints_both_rates_their_ratio_and_latencies() {
     assert!(latency("p99") <= latency("p999"), "{figures}");
 }
 
+/// One after the other: each of them takes all cores.
+#[tokio::test]
+async fn closed_loop_prints_rates_waits_and_costs_beside_both_bare_loops() {
+    for (way, more) in [("submit", &["--rounds", "2"][..]), ("publish", &["--process-manager"])] {
+        let mut bench = command(binary("millstream"));
+        bench.args(["bench", "commands", "--in-flight", "8", "--commands", "100", "--aggregates", "10"]);
+        bench.args(["--way", way, "--json"]).args(more);
+        let ended = run(bench, b"").await.expect_success("a small benchmark");
+        let figures: Value = serde_json::from_str(&ended.stdout).unwrap();
+        let rounds = figures["rounds"].as_array().unwrap();
+        assert_eq!(rounds.len(), if way == "submit" { 2 } else { 1 }, "{figures}");
+        for round in rounds {
+            for part in ["bare_singly", "bare_in_batches", "real"] {
+                assert_looks_measured(&round[part]);
+            }
+            assert!(round["ratio"].as_f64().unwrap() > 0.0, "{round}");
+            let real = &round["real"];
+            assert!(real["queryable_ms"]["p50"].as_f64().unwrap() > 0.0, "{round}");
+            assert!(real["commands_a_round"].as_f64().unwrap() >= 1.0, "{round}");
+            for process in figures["stages"].as_array().unwrap() {
+                assert!(real["costs"][process.as_str().unwrap()].is_object(), "{process} in {round}");
+            }
+            for kept in ["COMMANDS", "EVENTS", "OUTCOMES", "projector/"] {
+                assert!(real["kept_bytes"][kept].as_f64().unwrap() > 0.0, "{kept} in {round}");
+            }
+        }
+        assert!(figures["ratio"].as_f64().unwrap() > 0.0, "{figures}");
+    }
+}
+
+fn assert_looks_measured(part: &Value) {
+    assert!(part["commands"].as_u64().unwrap() >= 100, "{part}");
+    assert!(part["commands_per_second"].as_f64().unwrap() > 0.0, "{part}");
+    let answer = |name: &str| part["answer_ms"][name].as_f64().unwrap();
+    assert!(answer("p50") > 0.0 && answer("p50") <= answer("p99"), "{part}");
+    assert!(answer("p99") <= answer("p999"), "{part}");
+    for process in ["nats-server", "the benchmark"] {
+        assert!(part["costs"][process]["cpu_us"].as_f64().unwrap() > 0.0, "{process} in {part}");
+    }
+}
+
 #[tokio::test]
 async fn rebuild_benchmark_prints_the_rates_of_each_round_and_their_ratios() {
     let mut bench = command(binary("millstream"));
@@ -42,9 +83,12 @@ async fn rebuild_benchmark_prints_the_rates_of_each_round_and_their_ratios() {
 
 #[tokio::test]
 async fn benchmark_without_commands_is_refused() {
-    let mut bench = command(binary("millstream"));
-    bench.args(["bench", "pipeline", "--commands", "0"]);
-    let ended = run(bench, b"").await;
-    assert_eq!(ended.code(), Some(64), "{}", ended.stderr);
-    assert!(ended.stderr.contains("--commands"), "{}", ended.stderr);
+    for (what, more) in [("pipeline", &[][..]), ("commands", &[]), ("commands", &["--seconds", "1"])] {
+        let mut bench = command(binary("millstream"));
+        let commands = if more.is_empty() { "0" } else { "1" };
+        bench.args(["bench", what, "--commands", commands]).args(more);
+        let ended = run(bench, b"").await;
+        assert_eq!(ended.code(), Some(64), "{}", ended.stderr);
+        assert!(ended.stderr.contains("--commands"), "{}", ended.stderr);
+    }
 }

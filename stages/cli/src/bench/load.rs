@@ -1,5 +1,7 @@
 //! The commands of a benchmark, and putting them onto a stream as fast as the server takes them.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use futures::future::try_join_all;
 use millstream_contract::{header, stored_message::Headers, stream_names::COMMANDS};
@@ -40,6 +42,12 @@ impl Load {
         format!("{context}.{aggregate}.{}.{command}", self.key(number))
     }
 
+    /// How many different addresses the commands have.
+    pub(crate) fn addresses(&self) -> u64 {
+        let distinct: HashSet<_> = (0..self.commands).map(|number| self.aggregate(number)).collect();
+        distinct.len() as u64
+    }
+
     /// The aggregate's id, which is the key of its row.
     pub(crate) fn key(&self, number: usize) -> String {
         format!("bench-{}", self.aggregate(number))
@@ -61,7 +69,7 @@ impl Load {
         format!("{run}-{number}")
     }
 
-    fn message(&self, prefix: &str, run: &str, number: usize) -> NewMessage {
+    pub(crate) fn message(&self, prefix: &str, run: &str, number: usize) -> NewMessage {
         let mut headers = Headers::new();
         headers.push(header::COMMAND_ID, Self::id(run, number));
         NewMessage {

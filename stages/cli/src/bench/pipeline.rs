@@ -74,7 +74,11 @@ async fn decided(broker: &NatsBroker, after: u64, through: u64) -> Result<u64, P
 }
 
 /// Waits until the view has applied `position`.
-async fn queryable(broker: &NatsBroker, load: Load, position: &StreamPosition) -> Result<(), PipelineError> {
+pub(crate) async fn queryable(
+    broker: &NatsBroker,
+    load: Load,
+    position: &StreamPosition,
+) -> Result<(), PipelineError> {
     let (query, key) = (load.query(), load.key(load.commands - 1));
     while !ask(broker, &query, &key, position).await.map_err(PipelineError::Query)? {}
     Ok(())
@@ -102,6 +106,11 @@ pub(crate) async fn ask(
 
 /// Proves from the streams that every command of `run` had its one outcome and its one effect.
 pub(crate) async fn check(broker: &NatsBroker, load: Load, run: &str) -> Result<(), PipelineError> {
+    check_runs(broker, &[(run.to_owned(), load.commands)]).await
+}
+
+/// Proves from the streams that every command had its one outcome, and that of each run so many were accepted with their one event.
+pub(crate) async fn check_runs(broker: &NatsBroker, runs: &[(String, usize)]) -> Result<(), PipelineError> {
     let dump = Dump {
         commands: all(broker, COMMANDS).await?,
         events: all(broker, EVENTS).await?,
@@ -111,21 +120,23 @@ pub(crate) async fn check(broker: &NatsBroker, load: Load, run: &str) -> Result<
     if let Some(first) = violations.first() {
         return Err(PipelineError::Broken { count: violations.len(), first: first.to_string() });
     }
-    let prefix = format!("{run}-");
-    let mut accepted = 0;
+    let mut accepted = vec![0; runs.len()];
     for message in &dump.outcomes {
         let record = OutcomeRecord::from_stored(message)?;
-        accepted += record
-            .outcomes
-            .iter()
-            .filter(|outcome| outcome.id.as_deref().is_some_and(|id| id.starts_with(&prefix)))
-            .filter(|outcome| matches!(outcome.outcome, Outcome::Accepted { events: 1, .. }))
-            .count();
+        for outcome in &record.outcomes {
+            if !matches!(outcome.outcome, Outcome::Accepted { events: 1, .. }) {
+                continue;
+            }
+            let run = outcome.id.as_deref().and_then(|id| Some(id.rsplit_once('-')?.0));
+            let place = runs.iter().position(|(of, _)| run == Some(of));
+            if let Some(accepted) = place.and_then(|place| accepted.get_mut(place)) {
+                *accepted += 1;
+            }
+        }
     }
-    if accepted == load.commands {
-        Ok(())
-    } else {
-        Err(PipelineError::Effects { accepted, commands: load.commands })
+    match runs.iter().zip(accepted).find(|((_, commands), accepted)| accepted != commands) {
+        None => Ok(()),
+        Some((&(_, commands), accepted)) => Err(PipelineError::Effects { accepted, commands }),
     }
 }
 

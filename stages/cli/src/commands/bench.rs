@@ -1,5 +1,6 @@
 //! `millstream bench`: how fast, against a bare loop on the same server in the same run.
 
+mod commands;
 #[cfg(feature = "reference")]
 mod rebuild;
 
@@ -38,6 +39,20 @@ enum Sync {
     Always,
 }
 
+impl Sync {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::Always => "always",
+        }
+    }
+
+    /// As nats-server's configuration has it.
+    fn interval(self) -> Option<String> {
+        (self == Self::Always).then(|| "always".to_owned())
+    }
+}
+
 /// Measure the stages against a bare loop.
 #[derive(Debug, clap::Args)]
 pub(crate) struct BenchArguments {
@@ -47,6 +62,7 @@ pub(crate) struct BenchArguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
+    Commands(commands::CommandsArguments),
     Pipeline(PipelineArguments),
     #[cfg(feature = "reference")]
     Rebuild(rebuild::RebuildArguments),
@@ -85,24 +101,30 @@ pub(crate) struct PipelineArguments {
 /// Runs it.
 pub(crate) async fn run(arguments: BenchArguments, session: &Session) -> Result<ExitCode, CommandFailure> {
     match arguments.what {
+        What::Commands(arguments) => commands::run(arguments, benchmark(session)?, session).await,
         What::Pipeline(arguments) => pipeline(arguments, session).await,
         #[cfg(feature = "reference")]
         What::Rebuild(arguments) => rebuild::run(arguments, session).await,
     }
 }
 
-async fn pipeline(arguments: PipelineArguments, session: &Session) -> Result<ExitCode, CommandFailure> {
-    let benchmark = session.model()?.benchmark().ok_or_else(|| {
+/// What the application is measured with.
+fn benchmark(session: &Session) -> Result<Benchmark, CommandFailure> {
+    session.model()?.benchmark().ok_or_else(|| {
         let text = "this application has no benchmark: give it a function `benchmark` that says which commands to send";
         CommandFailure::usage(text)
-    })?;
+    })
+}
+
+async fn pipeline(arguments: PipelineArguments, session: &Session) -> Result<ExitCode, CommandFailure> {
+    let benchmark = benchmark(session)?;
     let folder = tempfile::tempdir().map_err(|error| CommandFailure::file(&std::env::temp_dir(), &error))?;
     let options = DeploymentOptions {
         folder: folder.path().to_owned(),
         http_port: None,
         nats_port: free_port()?,
         servers: arguments.replicas,
-        sync_interval: (arguments.sync == Sync::Always).then(|| "always".to_owned()),
+        sync_interval: arguments.sync.interval(),
         replicas: BTreeMap::new(),
         settings: Vec::new(),
         sql: false,
@@ -177,10 +199,7 @@ async fn measure(
     Ok(Figures {
         commands: load.commands,
         aggregates: load.aggregates,
-        sync: match arguments.sync {
-            Sync::Default => "default".to_owned(),
-            Sync::Always => "always".to_owned(),
-        },
+        sync: arguments.sync.name().to_owned(),
         replicas: arguments.replicas,
         stages,
         bare_loop,

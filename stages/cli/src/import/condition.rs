@@ -6,7 +6,7 @@ use toml::Spanned;
 
 use super::{
     node::{At, Node, Placed},
-    number::{Around, Number, NumberForm},
+    number::{Around, CERTAIN, Number, NumberForm},
     template::{TemplateError, parse_text},
     text::{Columns, Row, RowError, Text, shortened},
 };
@@ -195,26 +195,36 @@ impl Test {
     }
 
     fn holds(&self, value: &str, text: &Text, numbers: NumberForm) -> Result<bool, RowError> {
+        let wrong = |wanted: &str| RowError::Form {
+            of: text.origin(),
+            text: shortened(value),
+            wanted: wanted.to_owned(),
+        };
+        let certain = |value: &str| match Number::read(value, numbers, Around::AnyCurrency) {
+            Some(number) if !number.is_certain(numbers) => Err(wrong(CERTAIN)),
+            read => Ok(read),
+        };
         let number = || {
             if value.is_empty() {
                 return Err(RowError::Empty { of: text.origin() });
             }
-            let read = Number::read(value, numbers, Around::AnyCurrency);
-            read.ok_or_else(|| RowError::Form {
-                of: text.origin(),
-                text: shortened(value),
-                wanted: "a number".to_owned(),
-            })
+            certain(value)?.ok_or_else(|| wrong("a number"))
         };
         Ok(match self {
             Self::Empty(wanted) => value.is_empty() == *wanted,
             Self::Is(all) => {
                 let is_it = |wanted: &Wanted| match wanted {
-                    Wanted::Text(wanted) => value == wanted,
-                    Wanted::Number(wanted) => Number::read(value, numbers, Around::AnyCurrency)
-                        .is_some_and(|number| number.compare(*wanted) == Ordering::Equal),
+                    Wanted::Text(wanted) => Ok(value == wanted),
+                    Wanted::Number(wanted) => {
+                        Ok(certain(value)?.is_some_and(|number| number.compare(*wanted) == Ordering::Equal))
+                    }
                 };
-                all.iter().any(is_it)
+                for wanted in all {
+                    if is_it(wanted)? {
+                        return Ok(true);
+                    }
+                }
+                false
             }
             Self::Begins(all) => all.iter().any(|wanted| value.starts_with(wanted)),
             Self::Ends(all) => all.iter().any(|wanted| value.ends_with(wanted)),
@@ -275,6 +285,10 @@ mod tests {
         let refused = |n| holds(r#"{ value = "{n}", below = 0 }"#, [n, ""]).unwrap_err().to_string();
         assert_eq!(refused(""), "column n is empty");
         assert_eq!(refused("x"), "column n: \"x\" is not a number");
+        for condition in [r#"{ value = "{n}", above = 100 }"#, r#"{ value = "{n}", is = [7, 1] }"#] {
+            let refused = holds(condition, ["1.000", ""]).unwrap_err().to_string();
+            assert!(refused.starts_with("column n: \"1.000\" is not certain: "), "{condition}: {refused}");
+        }
     }
 
     #[test]

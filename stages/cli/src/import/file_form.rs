@@ -69,6 +69,7 @@ impl FileForm {
         )?;
         let mark = |wanted: &[char], text: &str| wanted.iter().any(|mark| text.chars().eq([*mark]));
         let decimal = text("decimal", &|text| mark(&['.', ','], text), "\".\" or \",\"")?;
+        let is_said = of("decimal").or(of("thousands")).is_some();
         let decimal = decimal.and_then(|text| text.chars().next()).unwrap_or('.');
         let thousands = text(
             "thousands",
@@ -80,10 +81,11 @@ impl FileForm {
             &|text| TimeZone::get(text).is_ok(),
             "the name of a time zone, such as \"Europe/Berlin\" or \"UTC\"",
         )?;
+        let thousands = thousands.and_then(|text| text.chars().next());
         Ok(Self {
             delimiter: delimiter.and_then(|text| text.bytes().next()),
             encoding: encoding.and_then(|text| Encoding::for_label(text.as_bytes())),
-            numbers: NumberForm { decimal, thousands: thousands.and_then(|text| text.chars().next()) },
+            numbers: if is_said { NumberForm::said(decimal, thousands) } else { NumberForm::default() },
             zone: zone.and_then(|text| TimeZone::get(&text).ok()),
             sheet: text("sheet", &|text| !text.is_empty(), "the name of a sheet")?,
         })
@@ -133,6 +135,7 @@ mod tests {
             read("delimiter = \"\\t\"\nencoding = \"latin1\"\ndecimal = \",\"\nthousands = \".\"").unwrap();
         assert_eq!(form.delimiter, Some(b'\t'));
         assert_eq!(form.encoding.unwrap().name(), "windows-1252");
-        assert_eq!(form.numbers, NumberForm { decimal: ',', thousands: Some('.') });
+        assert_eq!(form.numbers, NumberForm::said(',', Some('.')));
+        assert!(!read("delimiter = \";\"").unwrap().numbers.is_said);
     }
 }

@@ -27,6 +27,10 @@ const DIGITS_MAX: usize = 24;
 /// Most places of an amount.
 pub(super) const PLACES_MAX: u32 = 9;
 
+/// What a number is not that may be two.
+pub(super) const CERTAIN: &str = "certain: the point may stand before places or between groups of digits; under [file], write decimal = \".\" for places, or \
+     decimal = \",\" and thousands = \".\" for groups";
+
 /// How a file writes its numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct NumberForm {
@@ -34,11 +38,19 @@ pub(super) struct NumberForm {
     pub(super) decimal: char,
     /// Between groups of digits, if they are grouped. A blank stands for each kind of it.
     pub(super) thousands: Option<char>,
+    /// Whether somebody said it. If not, `1.000` may be one or a thousand.
+    pub(super) is_said: bool,
+}
+
+impl NumberForm {
+    pub(super) const fn said(decimal: char, thousands: Option<char>) -> Self {
+        Self { decimal, thousands, is_said: true }
+    }
 }
 
 impl Default for NumberForm {
     fn default() -> Self {
-        Self { decimal: '.', thousands: None }
+        Self { decimal: '.', thousands: None, is_said: false }
     }
 }
 
@@ -58,6 +70,8 @@ pub(super) enum Around<'a> {
 pub(super) struct Number {
     digits: i128,
     places: u32,
+    /// Whether what seems to stand behind the decimal sign may be a group of digits, as nobody said how the file groups them.
+    is_like_grouped: bool,
 }
 
 /// How a number is made shorter, where a map asks for it.
@@ -125,6 +139,10 @@ impl Number {
         if !is_digits(&whole) || !is_digits(fraction) || (whole.is_empty() && fraction.is_empty()) {
             return None;
         }
+        let is_like_grouped = form.thousands.is_none()
+            && (1..=3).contains(&whole.len())
+            && fraction.len() == 3
+            && !whole.starts_with('0');
         let fraction = fraction.trim_end_matches('0');
         let digits = format!("{}{fraction}", whole.trim_start_matches('0'));
         if digits.len() > DIGITS_MAX {
@@ -132,12 +150,17 @@ impl Number {
         }
         let digits: i128 = if digits.is_empty() { 0 } else { digits.parse().ok()? };
         let digits = if negative == Some(true) { -digits } else { digits };
-        Some(Self { digits, places: u32::try_from(fraction.len()).ok()? })
+        Some(Self { digits, places: u32::try_from(fraction.len()).ok()?, is_like_grouped })
+    }
+
+    /// Whether it can be no other number, as the map says how the file writes them, or as it is written.
+    pub(super) fn is_certain(self, form: NumberForm) -> bool {
+        form.is_said || !self.is_like_grouped
     }
 
     /// A whole number.
     pub(super) fn whole(number: i64) -> Self {
-        Self { digits: number.into(), places: 0 }
+        Self { digits: number.into(), places: 0, is_like_grouped: false }
     }
 
     /// The number in units of a place: 12.3 with two places is 1230; of one of so many things that have it together.
@@ -243,7 +266,7 @@ mod tests {
 
     use super::*;
 
-    const GERMAN: NumberForm = NumberForm { decimal: ',', thousands: Some('.') };
+    const GERMAN: NumberForm = NumberForm::said(',', Some('.'));
 
     fn cents(text: &str, form: NumberForm, around: Around<'_>) -> Option<i64> {
         Number::read(text, form, around)?.units(2, 1, None).ok()
@@ -252,9 +275,9 @@ mod tests {
     #[test]
     fn each_way_to_write_a_number_is_read() {
         let point = NumberForm::default();
-        let english = NumberForm { decimal: '.', thousands: Some(',') };
-        let french = NumberForm { decimal: ',', thousands: Some(' ') };
-        let swiss = NumberForm { decimal: '.', thousands: Some('\'') };
+        let english = NumberForm::said('.', Some(','));
+        let french = NumberForm::said(',', Some(' '));
+        let swiss = NumberForm::said('.', Some('\''));
         for (text, form, units) in [
             ("3.5", point, 350),
             ("+5", point, 500),
@@ -307,15 +330,25 @@ mod tests {
             ("$1$", point),
             ("1_000", point),
             ("٣", point),
-            ("1,5", NumberForm { decimal: '.', thousands: Some(',') }),
-            ("1,2345", NumberForm { decimal: '.', thousands: Some(',') }),
-            (",123", NumberForm { decimal: '.', thousands: Some(',') }),
+            ("1,5", NumberForm::said('.', Some(','))),
+            ("1,2345", NumberForm::said('.', Some(','))),
+            (",123", NumberForm::said('.', Some(','))),
             ("1.5", GERMAN),
             ("1.50,5", GERMAN),
             ("1,234.50", GERMAN),
             ("9999999999999999999999999", point),
         ] {
             assert_eq!(Number::read(text, form, Around::AnyCurrency), None, "{text}");
+        }
+        for text in ["1.000", "-1.000", "(12.500)", "123.456-", "€ 1.000", "1.000 €", "$1.000"] {
+            let read = |form| Number::read(text, form, Around::AnyCurrency).unwrap().is_certain(form);
+            assert!(!read(point), "{text} may be a thousand times as much");
+            for said in [NumberForm::said('.', None), NumberForm::said('.', Some(','))] {
+                assert!(read(said), "{text} is what the map says");
+            }
+        }
+        for text in ["0.001", "0.000", ".500", "1.00", "1.0000", "1234.000", "1000"] {
+            assert!(Number::read(text, point, Around::AnyCurrency).unwrap().is_certain(point), "{text}");
         }
         for (text, around) in [
             ("£3.50", Around::Currency("EUR")),

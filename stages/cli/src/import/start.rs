@@ -106,7 +106,7 @@ pub(crate) fn map(
              identity = \"content\"\n",
         ),
     }
-    write_form(&mut map, &file, numbers);
+    write_form(&mut map, &file, numbers, Point::look(&file, &rows, numbers));
     match command {
         Some((of_type, command)) => write_command(&mut map, of_type.as_ref(), &command, &columns),
         None => write_choice(&mut map, known),
@@ -165,7 +165,11 @@ fn number_form(file: &RowsFile, rows: &[csv::StringRecord]) -> NumberForm {
         };
         (0..file.header.len()).filter(is_read).count()
     };
-    let forms = FORMS.into_iter().map(|(decimal, thousands)| NumberForm { decimal, thousands });
+    let forms = FORMS.into_iter().map(|(decimal, thousands)| NumberForm {
+        decimal,
+        thousands,
+        ..NumberForm::default()
+    });
     let mut best = (NumberForm::default(), reads(NumberForm::default()));
     for form in forms {
         let count = reads(form);
@@ -174,6 +178,35 @@ fn number_form(file: &RowsFile, rows: &[csv::StringRecord]) -> NumberForm {
         }
     }
     best.0
+}
+
+/// What the rows tell of numbers that may be a thousand times as much.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Point {
+    /// There is no such number.
+    Clear,
+    /// Other numbers show that places stand behind it.
+    BeforePlaces,
+    Unknown,
+}
+
+impl Point {
+    fn look(file: &RowsFile, rows: &[csv::StringRecord], form: NumberForm) -> Self {
+        let all = (0..file.header.len()).flat_map(|index| {
+            let read = values(rows, index).into_iter().map(move |value| {
+                Some((value.contains(form.decimal), Number::read(value, form, Around::AnyCurrency)?))
+            });
+            read.collect::<Option<Vec<_>>>().unwrap_or_default()
+        });
+        let (doubtful, certain): (Vec<_>, Vec<_>) = all
+            .filter(|(has_point, _)| *has_point && form == NumberForm::default())
+            .partition(|(_, number)| !number.is_certain(form));
+        match (doubtful.is_empty(), certain.is_empty()) {
+            (true, _) => Self::Clear,
+            (false, false) => Self::BeforePlaces,
+            (false, true) => Self::Unknown,
+        }
+    }
 }
 
 impl Column {
@@ -316,7 +349,7 @@ fn write_columns(map: &mut String, columns: &[Column]) {
     map.push('\n');
 }
 
-fn write_form(map: &mut String, file: &RowsFile, numbers: NumberForm) {
+fn write_form(map: &mut String, file: &RowsFile, numbers: NumberForm, point: Point) {
     let (delimiter, encoding) = file.form();
     let mut lines = Vec::new();
     if delimiter != ',' {
@@ -325,7 +358,12 @@ fn write_form(map: &mut String, file: &RowsFile, numbers: NumberForm) {
     if encoding != "utf-8" {
         lines.push(format!("encoding = {}", quoted(&encoding)));
     }
-    if numbers.decimal != '.' {
+    if point == Point::Unknown {
+        let doubt = "# Some numbers may be a thousand times as much, as 1.000 and 12.500: say what the point is. For places decimal = \".\", for groups of\n\
+                     # digits decimal = \",\" and thousands = \".\". Until then their rows are refused.";
+        lines.push(doubt.to_owned());
+    }
+    if numbers.decimal != '.' || point == Point::BeforePlaces {
         lines.push(format!("decimal = {}", quoted(&numbers.decimal.to_string())));
     }
     if let Some(mark) = numbers.thousands {
@@ -436,3 +474,6 @@ fn key(name: &str) -> String {
 fn one_line(text: &str) -> String {
     text.chars().map(|sign| if sign.is_control() { ' ' } else { sign }).collect()
 }
+
+#[cfg(test)]
+mod tests;

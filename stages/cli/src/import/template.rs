@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{
     condition::{Condition, ConditionError},
     node::{At, Node, Placed},
-    number::{Around, Number, NumberForm, PLACES_MAX, Rounding, Unfit, without_sign},
+    number::{Around, CERTAIN, Number, NumberForm, PLACES_MAX, Rounding, Unfit},
     text::{Columns, Row, RowError, Text, TextError, first_that_holds, shortened},
 };
 
@@ -363,24 +363,7 @@ fn places_of(code: &str) -> Result<u32, String> {
 }
 
 fn whole(text: &str, form: NumberForm) -> Result<i64, String> {
-    if could_be_thousands(text, form) {
-        return Err(format!("a whole number{}", advice(text, form)));
-    }
     units(text, form, 0, Around::Nothing, 1, None)
-}
-
-/// Whether what seems to stand behind the decimal sign may be a group of digits, as nobody said how a file groups them.
-fn could_be_thousands(text: &str, form: NumberForm) -> bool {
-    let digits = without_sign(text);
-    let Some((whole, behind)) = digits.split_once(form.decimal).filter(|_| form.thousands.is_none()) else {
-        return false;
-    };
-    let is_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    (1..=3).contains(&whole.len())
-        && behind.len() == 3
-        && is_digits(whole)
-        && is_digits(behind)
-        && !whole.starts_with('0')
 }
 
 /// A decimal number in units of its last place, divided by how many have it together. Else what it should be.
@@ -403,6 +386,9 @@ fn units(
         };
         return Err(format!("{number}{currency}{}", advice(text, form)));
     };
+    if !read.is_certain(form) {
+        return Err(CERTAIN.to_owned());
+    }
     read.units(places, of, rounding).map_err(|unfit| match unfit {
         Unfit::Places if of != 1 => {
             format!("{number} when it is divided by {of}; round = \"half-up\" in the map rounds it")

@@ -77,7 +77,7 @@ fn what_no_row_changes_is_checked_with_the_map() {
     let columns = Columns::new(&csv::StringRecord::from(vec!["price"]));
     for (map, at, said) in [
         ("x = { integer = \"two\" }", 16, "\"two\" is not a whole number"),
-        ("x = { decimal = \"1.005\", places = 2 }", 16, "is not a decimal number with at most 2 places"),
+        ("x = { decimal = \"0.005\", places = 2 }", 16, "is not a decimal number with at most 2 places"),
         ("x = { decimal = \"{price}\", currency = \"usd\" }", 38, "\"usd\" is not a currency of three"),
         ("x = { decimal = \"{price}\" }", 4, "write { decimal = \"{column}\", currency = "),
         ("x = { optional = 7 }", 4, "write { optional = … } with a text"),
@@ -176,13 +176,12 @@ fn a_count_that_could_be_a_thousand_times_as_many_is_refused() {
     }
     for text in ["1.000", "-1.000", "12.000-", "(123.000)", "1.234"] {
         let refused = count(text).unwrap_err().to_string();
-        let said = format!(
-            "column n: \"{text}\" is not a whole number (decimals behind '.', no sign between groups; decimal"
-        );
+        let said =
+            format!("column n: \"{text}\" is not certain: the point may stand before places or between");
         assert!(refused.starts_with(&said), "{refused}");
     }
     let mut columns = Columns::new(&csv::StringRecord::from(vec!["n"]));
-    columns.numbers = super::NumberForm { decimal: '.', thousands: Some(',') };
+    columns.numbers = super::NumberForm::said('.', Some(','));
     let template = Template::parse(&placed("n = { integer = \"{n}\" }"), &columns).unwrap();
     let slugs = RefCell::default();
     let made = template.render(&row(&[source_row(8, &["1.000"])], &slugs));
@@ -191,6 +190,32 @@ fn a_count_that_could_be_a_thousand_times_as_many_is_refused() {
         Ok(Some(serde_json::json!({ "n": 1 }))),
         "a map that says how digits are grouped is believed"
     );
+}
+
+/// A thousand euros were imported as one, where the map did not say what the point is.
+#[test]
+fn an_amount_that_could_be_a_thousand_times_as_much_is_refused_until_the_map_says_what_the_point_is() {
+    let map = "price = { decimal = \"{price}\", currency = \"EUR\" }";
+    for text in ["1.000", "-12.000", "€ 1.000", "1.234"] {
+        let refused = rendered(map, &["price"], &[text]).unwrap_err();
+        let said = format!(
+            "column price: \"{text}\" is not certain: the point may stand before places or between groups of digits; under [file], write \
+             decimal = \".\" for places, or decimal = \",\" and thousands = \".\" for groups"
+        );
+        assert_eq!((refused.code(), refused.to_string()), ("value-malformed", said));
+    }
+    let refused = rendered(map, &["price"], &["1,000"]).unwrap_err().to_string();
+    assert!(refused.contains("decimal and thousands under [file] say otherwise"), "{refused}");
+    for (form, units) in
+        [(super::NumberForm::said('.', None), 100), (super::NumberForm::said(',', Some('.')), 100_000)]
+    {
+        let mut columns = Columns::new(&csv::StringRecord::from(vec!["price"]));
+        columns.numbers = form;
+        let template = Template::parse(&placed(map), &columns).unwrap();
+        let slugs = RefCell::default();
+        let made = template.render(&row(&[source_row(8, &["1.000"])], &slugs));
+        assert_eq!(made, Ok(Some(serde_json::json!({ "price": units }))), "{form:?}");
+    }
 }
 
 #[test]

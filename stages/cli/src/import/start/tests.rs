@@ -1,0 +1,32 @@
+//! What a map to begin with says of a file.
+
+use millstream_domain::application::Model;
+use millstream_model::Reference;
+
+use super::*;
+
+/// A map that was begun for prices such as 1.250 had all of them refused, or read as a thousand times less.
+#[test]
+fn what_the_point_is_is_written_down_where_other_numbers_show_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("prices.csv");
+    let begun = |prices: &str| {
+        std::fs::write(&path, format!("sku;price\n{prices}")).unwrap();
+        map(&path, None, &Model::of::<Reference>().unwrap().aggregates()).unwrap()
+    };
+    let doubt = "# Some numbers may be a thousand times as much";
+    for (prices, is_said, is_doubted) in [
+        ("a;1.250\nb;0.5\n", true, false),
+        ("a;1.250\nb;12.000\n", false, true),
+        ("a;1.25\nb;12.00\n", false, false),
+    ] {
+        let map = begun(prices);
+        assert_eq!(
+            (map.contains("\ndecimal = \".\"\n"), map.contains(doubt)),
+            (is_said, is_doubted),
+            "{map}"
+        );
+    }
+    let german = begun("a;1.250\nb;0,5\n");
+    assert!(german.contains("\ndecimal = \",\"\nthousands = \".\"\n") && !german.contains(doubt), "{german}");
+}

@@ -4,25 +4,18 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use super::{
+    key::key,
+    number::{Around, Number, NumberForm, without_sign},
+    text::{Columns, Row, RowError, TEXT_BYTES_MAX, TextError, shortened},
+};
 use jiff::{
     Timestamp,
     civil::{Date, DateTime},
     fmt::strtime,
     tz::{AmbiguousOffset, TimeZone},
 };
-use millstream_contract::commit::hexadecimal;
 
-use super::{
-    identity::digest,
-    number::{Around, Number, NumberForm, without_sign},
-    text::{Columns, Row, RowError, TEXT_BYTES_MAX, TextError, shortened},
-};
-
-/// What a key leaves out of a name besides blanks: names that differ in nothing else are mostly one name in two spellings. Other signs tell
-/// names apart, as in C, C++ and C#.
-const PUNCTUATION: &str = ".,-/()&'\"_:;";
-/// Bytes of a hash in a key that is made of a text with letters that a key cannot have.
-const KEY_HASH_LENGTH: usize = 4;
 /// A year of fewer digits is one of two digits, read as one of the first century.
 const YEAR_MIN: i16 = 1000;
 /// Longest number that is filled up with zeros.
@@ -194,42 +187,6 @@ fn arguments(text: &str) -> Vec<String> {
 fn one_argument(text: &str) -> Option<String> {
     let mut all = arguments(text);
     if all.len() == 1 { all.pop() } else { None }
-}
-
-/// The key of a name, which no other name of the column has.
-fn key(text: &str, of: &str, row: &Row<'_>) -> Result<String, RowError> {
-    let key = slug(text);
-    let plain = plain(text);
-    let known = (digest("text", [plain.as_str()]), row.line());
-    let mut slugs = row.slugs.borrow_mut();
-    let (first, line) = *slugs.entry(digest("key", [of, key.as_str()])).or_insert(known);
-    if first != known.0 {
-        return Err(RowError::Joined {
-            of: of.to_owned(),
-            text: shortened(text),
-            key: shortened(&key),
-            line,
-        });
-    }
-    Ok(key)
-}
-
-/// Lower-case words joined by single hyphens. What tells names apart and cannot stand in a key leaves a hash of the whole text.
-fn slug(text: &str) -> String {
-    let words = text.split(|character: char| !character.is_ascii_alphanumeric());
-    let mut words: Vec<String> = words.filter(|word| !word.is_empty()).map(str::to_ascii_lowercase).collect();
-    let is_kept = |character: char| character.is_ascii_alphanumeric();
-    let may_be_left_out = |character: char| PUNCTUATION.contains(character) || character.is_whitespace();
-    if !text.chars().all(|character| is_kept(character) || may_be_left_out(character)) {
-        let hash = digest("slug", [plain(text).as_str()]);
-        words.push(hexadecimal(hash.get(..KEY_HASH_LENGTH).unwrap_or_default()));
-    }
-    words.join("-")
-}
-
-/// A text without what nobody means: the case of its letters, and how many blanks there are.
-fn plain(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase()
 }
 
 fn read_date(text: &str, format: &str) -> Result<String, String> {

@@ -14,6 +14,7 @@ use super::{
     decode::{self, Decode, StreamFault},
     file_form::FileForm,
     identity::Digest,
+    key::Taken,
     reject_columns::RejectColumns,
     rejects::are_rejects,
     source::Source,
@@ -178,6 +179,8 @@ impl RowsFile {
             false => form.clone(),
         };
         let (encoding, is_said) = match form.encoding {
+    /// Keys that other texts had when it was refused.
+    pub(super) taken: Vec<Taken>,
             Some(encoding) => (encoding, true),
             None => (decode::utf16(&beginning).unwrap_or(UTF_8), false),
         };

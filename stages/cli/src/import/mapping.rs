@@ -19,11 +19,13 @@ use super::{
     condition::Condition,
     identity::{Each, Identities, Identity, IdentityError, digest},
     input::{InputError, RowsFile, SourceRow},
+    key::Slugs,
     map_check,
     map_file::{Changed, MapFault, MapFile, MappingError, RawCommand},
+    refusal::RowRefusal,
     repeated::Repeated,
     template::{Template, parse_text},
-    text::{Columns, Row, RowError, Slugs, Text},
+    text::{Columns, Row, RowError, Text},
     units::{Fate, Unit, Units},
 };
 use crate::command_publisher::OutgoingCommand;
@@ -35,21 +37,6 @@ const PART_LENGTH_MAX: usize = 80;
 /// Longest name, in bytes. Behind it an id has the identity of the row, the names of aggregate and command, which of them it is if there
 /// are several, which row of a group it is for, how often it was refused before, and what separates them.
 const NAME_LENGTH_MAX: usize = COMMAND_ID_LENGTH_MAX - (24 + PART_LENGTH_MAX + 10 + 24 + 10 + 5);
-
-/// Why a row becomes no commands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct RowRefusal {
-    /// Short, for programs.
-    pub(crate) code: String,
-    /// One sentence.
-    pub(crate) reason: String,
-}
-
-impl From<RowError> for RowRefusal {
-    fn from(error: RowError) -> Self {
-        Self { code: error.code().to_owned(), reason: error.to_string() }
-    }
-}
 
 /// A mapping, checked.
 pub(crate) struct Mapping {
@@ -265,6 +252,8 @@ impl Mapping {
     /// The commands of the next unit: all of them or none.
     pub(crate) fn map(&mut self, unit: &Unit) -> MappedRow {
         let hash = content_hash(&unit.rows);
+        let taken = unit.rows.iter().flat_map(|row| &row.taken);
+        taken.for_each(|taken| taken.note(self.slugs.get_mut()));
         let given = unit.rows.first().and_then(|row| row.identity.clone());
         let row = Row { rows: &unit.rows, hash: &hash, identity: "", slugs: &self.slugs };
         let identity = match given {
@@ -314,7 +303,7 @@ impl Mapping {
         if commands.is_empty() {
             let reason =
                 "the condition of no command holds for it; give it a command, or a condition under [[skip]]";
-            return Err(RowRefusal { code: "no-command".to_owned(), reason: reason.to_owned() });
+            return Err(RowRefusal::new("no-command", reason));
         }
         Ok(commands)
     }
@@ -387,7 +376,7 @@ impl CommandTemplate {
         let command = self.command.render(row)?;
         let address = CommandAddress::new(context, &self.aggregate, &id, &command).map_err(|error| {
             let reason = format!("{}: {error}", self.id.origin());
-            RowRefusal { code: "subject-not-allowed".to_owned(), reason }
+            RowRefusal::new("subject-not-allowed", reason)
         })?;
         let body = self.body.render(row)?.unwrap_or(serde_json::Value::Null);
         let body = Bytes::from(body.to_string());
@@ -404,9 +393,7 @@ impl CommandTemplate {
 
     /// Refuses what the command's type would: nothing of the row is sent then.
     fn check(&self, address: &CommandAddress, body: &Bytes) -> Result<(), RowRefusal> {
-        let refused = |code: &str, reason: String| {
-            Err(RowRefusal { code: code.to_owned(), reason: format!("{address}: {reason}") })
-        };
+        let refused = |code: &str, reason: String| Err(RowRefusal::new(code, format!("{address}: {reason}")));
         if let Err(rejection) = self.of_type.check_id(address.stream_id.id()) {
             return refused(rejection.code, rejection.message);
         }

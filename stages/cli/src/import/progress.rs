@@ -1,10 +1,6 @@
 //! A row, or a group of rows, whose outcomes are not all in, and what becomes of it.
 
-use super::{
-    input::SourceRow,
-    mapping::{RowCommand, RowRefusal},
-    rejects::Reject,
-};
+use super::{input::SourceRow, mapping::RowCommand, refusal::RowRefusal, rejects::Reject};
 
 /// A command of a row: the number of the row within the import, and which of its commands.
 pub(super) type Place = (u64, usize);
@@ -121,7 +117,7 @@ impl RowUnderWay {
         if !in_effect.is_empty() {
             reason.push_str(&format!("; in effect all the same: {}", in_effect.join(", ")));
         }
-        let refusal = RowRefusal { code: first.code.clone(), reason };
+        let refusal = RowRefusal::new(&first.code, reason);
         Err(Box::new(Reject { rows: self.rows, identity: self.identity, refusal }))
     }
 }

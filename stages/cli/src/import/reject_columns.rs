@@ -7,6 +7,7 @@ use millstream_contract::commit::hexadecimal;
 use super::{
     identity::{Digest, is_identity, read_digest},
     input::{InputError, SourceRow},
+    key::Taken,
     rejects::{FILE_COLUMN, IDENTITY_COLUMN, LINE_COLUMN, REJECT_COLUMNS, ROW_COLUMN},
 };
 
@@ -66,22 +67,23 @@ impl RejectColumns {
             Some(text) => text.parse().map_err(|_| wrong(ROW_COLUMN, text))?,
             None => number,
         };
-        let Given { identity, of_group, keys } = match given(self.identity) {
+        let Given { identity, of_group, keys, taken } = match given(self.identity) {
             Some(text) => Given::read(text).ok_or_else(|| wrong(IDENTITY_COLUMN, text))?,
             None => Given::default(),
         };
         let file = given(self.file).map(Arc::from);
-        Ok(SourceRow { number, line, identity, of_group, keys, file, record: self.without(record) })
+        Ok(SourceRow { number, line, identity, of_group, keys, taken, file, record: self.without(record) })
     }
 }
 
 /// What `import_identity` says of a row: `<identity>`, or of a row of a group `<identity>/<rows>/<key>.<key>`, the rows of its group and what
-/// told it from these. `-` stands for a key that could not be told.
+/// told it from these. `-` stands for a key that could not be told. Behind another `/` stand the keys that other texts have.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Given {
     pub(super) identity: Option<String>,
     pub(super) of_group: Option<usize>,
     pub(super) keys: Vec<Option<Digest>>,
+    pub(super) taken: Vec<Taken>,
 }
 
 impl Given {
@@ -96,18 +98,25 @@ impl Given {
             "-" => Some(None),
             text => read_digest(text).map(Some),
         };
-        let keys = match parts.next() {
+        let (keys, taken) = (parts.next(), parts.next());
+        let keys = match keys.filter(|keys| taken.is_none() || !keys.is_empty()) {
             Some(keys) => keys.split('.').map(key).collect::<Option<_>>()?,
             None => Vec::new(),
         };
-        parts.next().is_none().then_some(Self { identity: Some(identity), of_group, keys })
+        let taken = match taken {
+            Some(taken) => taken.split('.').map(Taken::read).collect::<Option<_>>()?,
+            None => Vec::new(),
+        };
+        parts.next().is_none().then_some(Self { identity: Some(identity), of_group, keys, taken })
     }
 
     pub(super) fn write(&self) -> String {
-        let Self { identity: Some(identity), of_group, keys } = self else { return String::new() };
+        let Self { identity: Some(identity), of_group, keys, taken } = self else { return String::new() };
         let count = of_group.unwrap_or(1);
         let key = |key: &Option<Digest>| key.as_ref().map_or_else(|| "-".to_owned(), |key| hexadecimal(key));
+        let taken = taken.iter().map(Taken::write).collect::<Vec<_>>().join(".");
         match keys.iter().map(key).collect::<Vec<_>>().join(".") {
+            keys if !taken.is_empty() => format!("{identity}/{count}/{keys}/{taken}"),
             keys if !keys.is_empty() => format!("{identity}/{count}/{keys}"),
             _ if count > 1 => format!("{identity}/{count}"),
             _ => identity.clone(),
@@ -121,15 +130,21 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_and_nothing_else() {
+        let taken = "0123456789abcdef01234567-89abcdef0123456701234567-7";
+        let taken = Taken::read(taken).unwrap();
         let (identity, key) = (Some("0123456789abcdef01234567".to_owned()), digest("key", ["tea"]));
         for (of_group, keys) in
             [(None, vec![]), (Some(3), vec![]), (Some(1), vec![Some(key)]), (Some(2), vec![None, Some(key)])]
         {
-            let given = Given { identity: identity.clone(), of_group, keys };
-            assert_eq!(Given::read(&given.write()), Some(given));
+            for taken in [vec![], vec![taken], vec![taken, taken]] {
+                // How many rows its group has is always told beside keys that others have.
+                let of_group = of_group.or(Some(1).filter(|_| !taken.is_empty()));
+                let given = Given { identity: identity.clone(), of_group, keys: keys.clone(), taken };
+                assert_eq!(Given::read(&given.write()), Some(given));
+            }
         }
         let identity = identity.unwrap();
-        for wrong in ["", "7", "X/2", "/", "/0", "/2/", "/2/x", "/2/-/-", "/x"] {
+        for wrong in ["", "7", "X/2", "/", "/0", "/2/", "/2/x", "/2/-/-", "/2/-/", "/2//x-y-7", "/x"] {
             let text = if wrong.starts_with('/') { format!("{identity}{wrong}") } else { wrong.to_owned() };
             assert_eq!(Given::read(&text), None, "{text}");
         }

@@ -12,7 +12,7 @@ use std::{
 use encoding_rs::UTF_8;
 use millstream_contract::exit_code::{ExitCode, Failure};
 
-use super::{decode, input::SourceRow, mapping::RowRefusal, reject_columns::Given, source::STANDARD_INPUT};
+use super::{decode, input::SourceRow, refusal::RowRefusal, reject_columns::Given, source::STANDARD_INPUT};
 
 /// The row's number in the file from which it was imported first.
 pub(super) const ROW_COLUMN: &str = "import_row";
@@ -148,12 +148,15 @@ impl Rejects {
         if std::mem::take(&mut self.is_empty) {
             writer.write_record(REJECT_COLUMNS.into_iter().chain(&self.header))?;
         }
-        let Reject { refusal: RowRefusal { code, reason }, identity, rows } = reject;
+        let Reject { refusal: RowRefusal { code, reason, taken }, identity, rows } = reject;
         for row in rows {
             let (number, line) = (row.number.to_string(), row.line.to_string());
             let file = row.file.as_deref().unwrap_or_default();
             let of_group = Some(row.of_group.unwrap_or(rows.len()));
-            let identity = Given { identity: identity.clone(), of_group, keys: row.keys.clone() }.write();
+            let new = taken.filter(|taken| !row.taken.contains(taken));
+            let taken = row.taken.iter().copied().chain(new).collect();
+            let identity =
+                Given { identity: identity.clone(), of_group, keys: row.keys.clone(), taken }.write();
             let own = [&*number, &*line, code, reason, &identity, file];
             writer.write_record(own.into_iter().chain(&row.record))?;
         }
@@ -210,8 +213,9 @@ mod tests {
                 record,
             }],
             identity: Some("c0de".to_owned()),
-            refusal: RowRefusal { code: "code".to_owned(), reason: "reason".to_owned() },
+            refusal: RowRefusal::new("code", "reason"),
         }
+                taken: Vec::new(),
     }
 
     const WRITTEN: &str = "import_row,import_line,import_code,import_reason,import_identity,import_file,sku\n1,2,code,reason,c0de,s.csv,tea\n";

@@ -8,8 +8,9 @@ use millstream_contract::{exit_code::ExitCode, outcome::Outcome};
 use super::{
     input::RowsFile,
     map_file::Changed,
-    mapping::{MappedRow, Mapping, RowCommand, RowRefusal},
+    mapping::{MappedRow, Mapping, RowCommand},
     progress::{RowUnderWay, Told},
+    refusal::RowRefusal,
     rejects::{Reject, Rejects},
     shared::{Shared, Sharing},
     units::Unit,
@@ -148,8 +149,7 @@ impl Import {
         self.units += 1;
         let number = self.units;
         let MappedRow { identity, commands } = self.mapping.map(&unit);
-        let too_large =
-            |error: PublishError| RowRefusal { code: "body-too-large".to_owned(), reason: error.to_string() };
+        let too_large = |error: PublishError| RowRefusal::new("body-too-large", error.to_string());
         let commands = commands.and_then(|commands| {
             let check = |each: &RowCommand| self.dispatcher.check_size(&each.again(u32::MAX));
             commands.iter().try_for_each(check).map_err(too_large)?;
@@ -199,7 +199,7 @@ impl Import {
             }
             (Outcome::Rejected { code, message } | Outcome::DeadLettered { code, message }, _) => {
                 let reason = format!("{}: {message}", outcome.address);
-                Told::Refused(RowRefusal { code: code.to_string(), reason })
+                Told::Refused(RowRefusal::new(code, reason))
             }
             (Outcome::Accepted { .. }, true) if is_another(&outcome.outcome) => match self.said_before(tag) {
                 Some(told) => told,
@@ -264,7 +264,7 @@ impl Import {
              name whose identity tells such rows apart",
             command.command.address
         );
-        Some(Told::Refused(RowRefusal { code: "known-with-other-content".to_owned(), reason }))
+        Some(Told::Refused(RowRefusal::new("known-with-other-content", reason)))
     }
 
     /// Notes what became of a command, also for the rows that share it.

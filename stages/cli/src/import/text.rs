@@ -2,7 +2,7 @@
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
@@ -10,9 +10,9 @@ use jiff::tz::TimeZone;
 
 use super::{
     filter::{self, Filter, Table},
-    identity::Digest,
     input::SourceRow,
     join::Join,
+    key::{Slugs, Taken},
     number::NumberForm,
 };
 
@@ -81,7 +81,7 @@ pub(crate) enum RowError {
         "{of}: {text:?} would have the key {key:?}, which another text of the column has on line {line}; write both in one way, or \
          take a column that is a key"
     )]
-    Joined { of: String, text: String, key: String, line: u64 },
+    Joined { of: String, text: String, key: String, line: u64, taken: Taken },
     /// Not one of those that a table tells.
     #[error("{of}: {text:?} is not in the table {table}; add it there")]
     NotInTable { of: String, text: String, table: String },
@@ -130,9 +130,6 @@ pub(crate) struct Columns {
     pub(super) values: BTreeMap<String, Arc<Vec<Text>>>,
     pub(super) joins: Vec<Arc<Join>>,
 }
-
-/// The keys that were made of texts, by column and key: the text of each, and on which line it stands.
-pub(crate) type Slugs = HashMap<Digest, (Digest, u64)>;
 
 /// What a row is to a map: one row, or several that are a group, and what the import knows of them.
 #[derive(Debug)]

@@ -7,9 +7,10 @@ use super::{
     condition::{Condition, ConditionError},
     identity::{Digest, IdentityError, are_foreign, column, digest},
     input::{InputError, SourceRow},
-    mapping::RowRefusal,
+    key::Slugs,
     node::{At, Node, Placed},
-    text::{Columns, Row, RowError, Slugs, Text},
+    refusal::RowRefusal,
+    text::{Columns, Row, RowError, Text},
 };
 
 /// Most rows of a group: more fit into no command, and a column that does not tell groups apart would take the whole file into memory.
@@ -196,7 +197,7 @@ fn incomplete(rows: &[SourceRow]) -> Option<RowRefusal> {
          empty in each if the group is to be what stands here",
         rows.len()
     );
-    Some(RowRefusal { code: "group-incomplete".to_owned(), reason })
+    Some(RowRefusal::new("group-incomplete", reason))
 }
 
 impl Gatherer {

@@ -66,6 +66,7 @@ fn source_row(number: u64, fields: [&str; 4]) -> SourceRow {
         identity: None,
         of_group: None,
         keys: Vec::new(),
+        taken: Vec::new(),
         file: None,
         record,
     }

@@ -15,6 +15,7 @@ pub(in crate::import) fn source_row(line: u64, fields: &[&str]) -> SourceRow {
         identity,
         of_group: None,
         keys: Vec::new(),
+        taken: Vec::new(),
         file,
         record: csv::StringRecord::from(fields),
     }

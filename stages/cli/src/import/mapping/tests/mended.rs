@@ -35,8 +35,8 @@ fn imported_after(
     for unit in mapping.units(&file).unwrap() {
         let mut unit = unit.unwrap();
         mapping.note_keys(&mut unit.rows);
-        let identity = mapping.map(&unit).identity;
-        let refusal = RowRefusal { code: "code".to_owned(), reason: "reason".to_owned() };
+        let MappedRow { identity, commands } = mapping.map(&unit);
+        let refusal = commands.err().unwrap_or_else(|| RowRefusal::new("code", "reason"));
         written.add(&Reject { rows: unit.rows, identity, refusal }).unwrap();
     }
     written.finish().unwrap();
@@ -125,5 +125,39 @@ fn a_mended_row_of_a_group_keeps_what_told_it_from_the_others() {
             as_they_are,
             "{each}"
         );
+    }
+}
+
+/// The row of a name whose key another name had was refused, and passed from the rejects as it stood: the other name was not among them.
+#[test]
+fn a_name_whose_key_another_has_is_refused_until_it_is_mended() {
+    const MAP: &str = r#"
+name = "products"
+context = "retail"
+identity = ["{item}"]
+[[command]]
+aggregate = "product"
+id = "{item}"
+command = "register"
+body = { name = "{name}", supplier = "{vendor|slug}" }
+"#;
+    let rows = b"item,name,vendor\n1,Tea,A-B\n2,Pot,A/B\n3,Cup,A.B\n";
+    let without_first = |rejects: &str| {
+        rejects.split_inclusive('\n').filter(|line| !line.contains("Tea")).collect::<String>()
+    };
+    let all = imported_after(MAP, rows, |rejects| without_first(&rejects));
+    for refused in &all {
+        let refused = refused.as_ref().unwrap_err();
+        assert_eq!(refused.code, "key-joins", "{refused:?}");
+        assert!(refused.reason.contains("which another text of the column has on line 2"), "{refused:?}");
+    }
+    assert_eq!(all.len(), 2);
+    // Written as the other, and as one of its own.
+    for name in ["A-B", "C"] {
+        let all = imported_after(MAP, rows, |rejects| {
+            without_first(&rejects).replace(",A/B\n", &format!(",{name}\n"))
+        });
+        assert!(all[0].is_ok(), "{name}: {:?}", all[0]);
+        assert_eq!(all[1].as_ref().unwrap_err().code, "key-joins", "{name}");
     }
 }

@@ -22,6 +22,7 @@ mod repeated;
 pub(crate) mod run;
 mod shared;
 mod sheet;
+mod sheet_hidden;
 pub(crate) mod source;
 pub(crate) mod start;
 mod template;

@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 
 use chardetng::{EncodingDetector, Iso2022JpDetection, Utf8Detection};
-use encoding_rs::{Decoder, DecoderResult, Encoding, UTF_16BE, UTF_16LE};
+use encoding_rs::{Decoder, DecoderResult, Encoding, UTF_8, UTF_16BE, UTF_16LE};
 
 const BUFFER: usize = 64 * 1024;
 
@@ -48,6 +48,29 @@ pub(super) fn is_mostly_utf8(beginning: &[u8]) -> bool {
         bad += usize::from(!chunk.invalid().is_empty());
     }
     good > 0 && good >= bad
+}
+
+/// The first line with a letter beyond ASCII of a text whose bytes are UTF-8, all of them. None where they are not, or there is no such letter.
+pub(super) fn line_of_utf8(text: impl Read) -> io::Result<Option<u64>> {
+    let (mut text, mut buffer) = (Decode::new(text, UTF_8), vec![0; BUFFER]);
+    let (mut line, mut found) = (1, None);
+    loop {
+        match text.read(&mut buffer) {
+            Ok(0) => return Ok(found),
+            Ok(count) => {
+                let read = buffer.get(..count).unwrap_or_default();
+                let is_ascii = read.iter().take_while(|byte| byte.is_ascii());
+                let (plain, lines) = is_ascii
+                    .fold((0, 0), |(plain, lines), byte| (plain + 1, lines + u64::from(*byte == b'\n')));
+                line += lines;
+                if plain < count {
+                    found = found.or(Some(line));
+                }
+            }
+            Err(error) if StreamFault::of(&error).is_some() => return Ok(None),
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// What the bytes of a text that is not UTF-8 look like.

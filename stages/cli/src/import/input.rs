@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use encoding_rs::{Encoding, UTF_8};
+use encoding_rs::{Encoding, UTF_8, UTF_16BE, UTF_16LE};
 use millstream_contract::exit_code::{ExitCode, Failure};
 
 use super::{
@@ -56,12 +56,25 @@ pub(crate) enum InputError {
     Workbook { path: PathBuf, source: Box<calamine::XlsxError> },
     #[error("{path} is no workbook; leave out sheet in the map")]
     NoWorkbook { path: PathBuf },
+    #[error(
+        "{path}: its first sheet, {name:?}, is hidden; write sheet = {name:?} under [file] if it is meant, or another of {known}"
+    )]
+    HiddenSheet { path: PathBuf, name: String, known: String },
     #[error("{path} has no sheet {wanted:?}; there are {known}")]
     Sheet { path: PathBuf, wanted: String, known: String },
     #[error(
         "{path}: line {line} is not {encoding}; save the file as UTF-8, or say under [file] which encoding it has"
     )]
     Text { path: PathBuf, line: u64, encoding: &'static str },
+    #[error(
+        "{path}: line {line} is not UTF-8, in which rejects are written and read; save the file as CSV in UTF-8, or as a workbook"
+    )]
+    Rejects { path: PathBuf, line: u64 },
+    #[error(
+        "{path} is UTF-8, as the letters from line {line} on show, and the map says that it is {encoding}; leave encoding out under [file], or \
+         save the file as UTF-8 if it is {encoding} all the same"
+    )]
+    IsUtf8 { path: PathBuf, line: u64, encoding: &'static str },
     #[error("{path}: line {line} holds a zero byte, which no text does; find out what wrote it")]
     Zero { path: PathBuf, line: u64 },
     #[error(
@@ -108,11 +121,16 @@ impl Failure for InputError {
             Self::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => ExitCode::Usage,
             Self::Keep { source, .. } | Self::Read { source, .. } => ExitCode::of_file_error(source),
             Self::Folder { .. } | Self::EmptyFolder { .. } | Self::Pipe { .. } => ExitCode::Usage,
-            Self::Sheet { .. } | Self::NoWorkbook { .. } | Self::MapTooLong { .. } => ExitCode::Configuration,
+            Self::Sheet { .. }
+            | Self::HiddenSheet { .. }
+            | Self::NoWorkbook { .. }
+            | Self::MapTooLong { .. } => ExitCode::Configuration,
             Self::Changed { .. }
             | Self::OldWorkbook { .. }
             | Self::Workbook { .. }
             | Self::Text { .. }
+            | Self::Rejects { .. }
+            | Self::IsUtf8 { .. }
             | Self::Zero { .. }
             | Self::RowTooLong { .. }
             | Self::Length { .. }
@@ -161,6 +179,8 @@ pub(crate) struct SourceRow {
     /// What told it from the other rows of its group then, for each command that was given for it alone. Whatever is mended in it, it is the same
     /// row.
     pub(super) keys: Vec<Option<Digest>>,
+    /// Keys that other texts had when it was refused.
+    pub(super) taken: Vec<Taken>,
     /// What the file is called from which it was imported first; none of standard input.
     pub(crate) file: Option<Arc<str>>,
     /// Its own fields.
@@ -174,13 +194,13 @@ impl RowsFile {
     /// [`InputError`] naming the first line that is no row.
     pub(crate) fn check(source: Source, form: &FileForm) -> Result<Self, InputError> {
         let beginning = source.beginning(BEGINNING)?;
-        let form = &match are_rejects(&beginning) {
+        let are_rejects = are_rejects(&beginning);
+        let form = &match are_rejects {
             true => FileForm { delimiter: None, encoding: None, ..form.clone() },
             false => form.clone(),
         };
+        refuse_utf8(&source, &beginning, form)?;
         let (encoding, is_said) = match form.encoding {
-    /// Keys that other texts had when it was refused.
-    pub(super) taken: Vec<Taken>,
             Some(encoding) => (encoding, true),
             None => (decode::utf16(&beginning).unwrap_or(UTF_8), false),
         };
@@ -196,16 +216,24 @@ impl RowsFile {
             is_guessed: false,
         };
         match file.look(&beginning, form) {
-            Err(InputError::Text { .. })
+            Err(InputError::Text { path, line, .. }) if are_rejects => {
+                return Err(InputError::Rejects { path, line });
+            }
+            Err(InputError::Text { path, line, .. })
                 if encoding == UTF_8 && !is_said && !decode::is_mostly_utf8(&beginning) =>
             {
                 let failed = |source| InputError::Read { path: file.source.path().to_owned(), source };
                 file.encoding = decode::guess(file.source.open()?).map_err(failed)?;
                 file.is_guessed = true;
                 file.look(&beginning, form)?;
+                // Their columns are in another order than they were written in.
+                if !file.columns.all.is_empty() {
+                    return Err(InputError::Rejects { path, line });
+                }
             }
             looked => looked?,
         }
+        file.found.extend_from_slice(file.source.remarks());
         if !is_said && file.encoding != UTF_8 {
             let (path, name) = (file.source.path().display(), file.encoding.name().to_lowercase());
             file.found.push(format!(
@@ -364,6 +392,24 @@ impl RowsFile {
             _ => InputError::Read { path, source: error.into() },
         }
     }
+}
+
+/// Refuses what is UTF-8 by its bytes and something else by the map: its letters would be others, and nobody would see it before the reports.
+fn refuse_utf8(source: &Source, beginning: &[u8], form: &FileForm) -> Result<(), InputError> {
+    let unicode = [UTF_8, UTF_16LE, UTF_16BE];
+    let Some(encoding) = form.encoding.filter(|said| !unicode.contains(said) && !source.is_sheet()) else {
+        return Ok(());
+    };
+    let path = source.path().to_owned();
+    let line = match beginning.starts_with(b"\xef\xbb\xbf") {
+        true => Some(1),
+        false => match decode::line_of_utf8(source.open()?) {
+            Ok(line) => line,
+            Err(source) => return Err(InputError::Read { path, source }),
+        },
+    };
+    let encoding = encoding.name();
+    line.map_or(Ok(()), |line| Err(InputError::IsUtf8 { path, line, encoding }))
 }
 
 /// What stands between the columns of a text: that by which all rows have the same number of fields, and most of them.

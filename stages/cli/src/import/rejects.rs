@@ -32,6 +32,9 @@ pub(super) fn are_rejects(beginning: &[u8]) -> bool {
     text.trim_start_matches('"').starts_with(ROW_COLUMN)
 }
 
+/// At their beginning: by it, programs that show tables know UTF-8, and do not save other letters than they read.
+const MARK: &str = "\u{feff}";
+
 /// Bytes of refused rows that are written together.
 const GATHERED_MAX: usize = 64 * 1024;
 
@@ -143,6 +146,9 @@ impl Rejects {
     /// # Errors
     /// When the file cannot be written.
     pub(crate) fn add(&mut self, reject: &Reject) -> io::Result<()> {
+        if self.is_empty {
+            self.gathered.extend_from_slice(MARK.as_bytes());
+        }
         let mut writer =
             csv::WriterBuilder::new().flexible(true).from_writer(std::mem::take(&mut self.gathered));
         if std::mem::take(&mut self.is_empty) {
@@ -209,16 +215,16 @@ mod tests {
                 identity: None,
                 of_group: None,
                 keys: Vec::new(),
+                taken: Vec::new(),
                 file: Some("s.csv".into()),
                 record,
             }],
             identity: Some("c0de".to_owned()),
             refusal: RowRefusal::new("code", "reason"),
         }
-                taken: Vec::new(),
     }
 
-    const WRITTEN: &str = "import_row,import_line,import_code,import_reason,import_identity,import_file,sku\n1,2,code,reason,c0de,s.csv,tea\n";
+    const WRITTEN: &str = "\u{feff}import_row,import_line,import_code,import_reason,import_identity,import_file,sku\n1,2,code,reason,c0de,s.csv,tea\n";
 
     /// Rows had been sent when the first one was refused and nobody could write down why.
     #[test]

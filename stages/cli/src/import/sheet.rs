@@ -7,35 +7,47 @@ use std::{
     path::Path,
 };
 
-use calamine::{DataRef, DataType as _, Reader as _, Xlsx, XlsxError};
+use calamine::{DataRef, DataType as _, Reader as _, SheetVisible, Xlsx, XlsxError};
 
-use super::{file_form::FileForm, input::InputError, rejects::LINE_COLUMN};
+use super::{
+    file_form::FileForm, input::InputError, rejects::LINE_COLUMN, sheet_hidden::hidden_rows,
+    source::from_start,
+};
 
 /// As many columns as a sheet can have.
 const COLUMNS_MAX: u32 = 16_384;
 
-/// Writes a sheet into a temporary file: the one that the map names, or the first.
-pub(super) fn as_csv(path: &Path, workbook: File, form: &FileForm) -> Result<File, InputError> {
+/// Writes a sheet into a temporary file: the one that the map names, or the first, if people see it. Also what is to be said of the workbook.
+pub(super) fn as_csv(path: &Path, file: &File, form: &FileForm) -> Result<(File, Vec<String>), InputError> {
     let unreadable =
         |source: XlsxError| InputError::Workbook { path: path.to_owned(), source: Box::new(source) };
     let kept = |source| InputError::Keep { path: path.to_owned(), source };
-    let mut workbook: Xlsx<_> = Xlsx::new(BufReader::new(workbook)).map_err(unreadable)?;
+    let again = || from_start(path, file);
+    let mut workbook: Xlsx<_> = Xlsx::new(BufReader::new(again()?)).map_err(unreadable)?;
     let sheets = workbook.sheet_names();
-    let name = match &form.sheet {
-        Some(name) => sheets.iter().find(|sheet| *sheet == name),
-        None => sheets.first(),
+    let place = match &form.sheet {
+        Some(name) => sheets.iter().position(|sheet| sheet == name),
+        None => Some(0).filter(|_| !sheets.is_empty()),
     };
-    let Some(name) = name.cloned() else {
+    let Some((place, name)) = place.and_then(|place| Some((place, sheets.get(place)?.clone()))) else {
         let wanted = form.sheet.clone().unwrap_or_default();
         return Err(InputError::Sheet { path: path.to_owned(), wanted, known: sheets.join(", ") });
     };
-    let file = tempfile::tempfile().map_err(kept)?;
+    let is_visible =
+        workbook.sheets_metadata().get(place).is_none_or(|sheet| sheet.visible == SheetVisible::Visible);
+    if form.sheet.is_none() && !is_visible {
+        return Err(InputError::HiddenSheet { path: path.to_owned(), name, known: sheets.join(", ") });
+    }
+    let hidden = hidden_rows(again()?, place).map_err(unreadable)?;
+    let csv = tempfile::tempfile().map_err(kept)?;
     let mut lines = Lines {
         writer: csv::WriterBuilder::new()
             .flexible(true)
-            .from_writer(BufWriter::new(file.try_clone().map_err(kept)?)),
+            .from_writer(BufWriter::new(csv.try_clone().map_err(kept)?)),
         width: None,
         decimal: form.numbers.decimal,
+        hidden,
+        of_hidden: None,
     };
     let mut cells = workbook.worksheet_cells_reader(&name).map_err(unreadable)?;
     let mut row: (u32, Vec<String>) = (0, Vec::new());
@@ -59,7 +71,21 @@ pub(super) fn as_csv(path: &Path, workbook: File, form: &FileForm) -> Result<Fil
     }
     lines.write(path, &row)?;
     lines.writer.flush().map_err(kept)?;
-    Ok(file)
+    let others = Some(sheets.len() - 1).filter(|others| form.sheet.is_none() && *others > 0);
+    let others = others.map(|_| {
+        format!(
+            "{}: its first sheet, {name:?}, is read; its sheets are {}, and sheet under [file] says which is meant",
+            path.display(),
+            sheets.join(", ")
+        )
+    });
+    let hidden = lines.of_hidden.map(|(count, first)| {
+        format!(
+            "{}: {count} rows of the sheet {name:?} are hidden, the first on line {first}; they are rows as all others are",
+            path.display()
+        )
+    });
+    Ok((csv, others.into_iter().chain(hidden).collect()))
 }
 
 struct Lines {
@@ -67,6 +93,10 @@ struct Lines {
     /// Of the header.
     width: Option<usize>,
     decimal: char,
+    /// The numbers of the rows that are not shown, in their order.
+    hidden: Vec<u32>,
+    /// Those of them that hold anything: how many, and the first.
+    of_hidden: Option<(u64, u64)>,
 }
 
 impl Lines {
@@ -77,6 +107,9 @@ impl Lines {
             return Ok(());
         }
         let line = u64::from(*number) + 1;
+        if self.hidden.binary_search(&(number + 1)).is_ok() {
+            self.of_hidden.get_or_insert((0, line)).0 += 1;
+        }
         let first = if self.width.is_none() { LINE_COLUMN.to_owned() } else { line.to_string() };
         let width = *self.width.get_or_insert(filled);
         if filled > width {

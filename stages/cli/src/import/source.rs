@@ -31,6 +31,8 @@ pub(crate) struct Source {
     kind: Kind,
     /// By which a change is noticed.
     stamp: Option<Stamp>,
+    /// What is to be said of a workbook.
+    remarks: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -65,14 +67,14 @@ impl Source {
         }
         let file = File::open(path).map_err(failed)?;
         let stamp = Some(stamp(&file.metadata().map_err(failed)?));
-        Self { path: path.to_owned(), kind: Kind::Plain, stamp }.of_its_kind(form)
+        Self { path: path.to_owned(), kind: Kind::Plain, stamp, remarks: Vec::new() }.of_its_kind(form)
     }
 
     pub(super) fn keep(path: &Path, mut input: impl Read) -> Result<Self, InputError> {
         let failed = |source| InputError::Keep { path: path.to_owned(), source };
         let mut file = tempfile::tempfile().map_err(failed)?;
         io::copy(&mut input, &mut file).map_err(failed)?;
-        Ok(Self { path: path.to_owned(), kind: Kind::Kept(file), stamp: None })
+        Ok(Self { path: path.to_owned(), kind: Kind::Kept(file), stamp: None, remarks: Vec::new() })
     }
 
     fn of_its_kind(mut self, form: &FileForm) -> Result<Self, InputError> {
@@ -82,8 +84,8 @@ impl Source {
         }
         if beginning.starts_with(ZIP) {
             let file = self.file()?;
-            let file = sheet::as_csv(&self.path, file, form)?;
-            self.kind = Kind::Sheet(file);
+            let (file, remarks) = sheet::as_csv(&self.path, &file, form)?;
+            (self.kind, self.remarks) = (Kind::Sheet(file), remarks);
         } else if beginning.starts_with(GZIP) {
             self.kind = match self.kind {
                 Kind::Kept(file) => {
@@ -149,6 +151,11 @@ impl Source {
         Ok(bytes)
     }
 
+    /// What is to be said of how it is read.
+    pub(super) fn remarks(&self) -> &[String] {
+        &self.remarks
+    }
+
     /// Where it is.
     pub(crate) fn path(&self) -> &Path {
         &self.path
@@ -167,7 +174,7 @@ impl Source {
     }
 }
 
-fn from_start(path: &Path, file: &File) -> Result<File, InputError> {
+pub(super) fn from_start(path: &Path, file: &File) -> Result<File, InputError> {
     let failed = |source| InputError::Keep { path: path.to_owned(), source };
     // Readers share a place in the file: one is through before the next begins.
     let mut file = file.try_clone().map_err(failed)?;

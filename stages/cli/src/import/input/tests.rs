@@ -73,15 +73,19 @@ pub(in crate::import) fn workbook(rows: &[&[(&str, &str)]]) -> Vec<u8> {
         }
         sheet.push_str("</row>");
     }
-    workbook_of(&sheet)
+    workbook_of(&sheet, &["Sales"])
 }
 
-/// A workbook of one sheet with these cells.
-fn workbook_of(sheet: &str) -> Vec<u8> {
+/// A workbook of sheets of these names, all of which have these cells.
+fn workbook_of(sheet: &str, names: &[&str]) -> Vec<u8> {
     use std::io::{Cursor, Write as _};
     let main = "xmlns=\"http://schemas.openxmlformats.org/spreadsheetml/2006/main\"";
     let relation = "http://schemas.openxmlformats.org/officeDocument/2006/relationships";
     let relations = "http://schemas.openxmlformats.org/package/2006/relationships";
+    let sheets = (1..)
+        .zip(names)
+        .map(|(number, name)| format!("<sheet name=\"{name}\" sheetId=\"{number}\" r:id=\"s\"/>"));
+    let sheets: String = sheets.collect();
     let files = [
         (
             "_rels/.rels",
@@ -91,9 +95,7 @@ fn workbook_of(sheet: &str) -> Vec<u8> {
         ),
         (
             "xl/workbook.xml",
-            format!(
-                "<workbook {main} xmlns:r=\"{relation}\"><sheets><sheet name=\"Sales\" sheetId=\"1\" r:id=\"s\"/></sheets></workbook>"
-            ),
+            format!("<workbook {main} xmlns:r=\"{relation}\"><sheets>{sheets}</sheets></workbook>"),
         ),
         (
             "xl/_rels/workbook.xml.rels",
@@ -206,7 +208,7 @@ fn a_cell_beyond_all_columns_of_a_sheet_is_refused() {
     let path = folder.path().join("wide.xlsx");
     for (column, is_refused) in [("XFD", false), ("XFE", true), ("ZZZZZ", true)] {
         let sheet = format!("<row r=\"1\"><c r=\"{column}1\"><v>7</v></c></row>");
-        std::fs::write(&path, workbook_of(&sheet)).unwrap();
+        std::fs::write(&path, workbook_of(&sheet, &["Sales"])).unwrap();
         let refused = check(&path, &FileForm::default()).err();
         assert_eq!(refused.is_some(), is_refused, "{column}");
         if let Some(refused) = refused {
@@ -245,4 +247,101 @@ fn rows_beyond_all_measure_are_refused() {
     let columns: Vec<String> = (0..200_000).map(|column| format!("c{column}")).collect();
     std::fs::write(&path, format!("{}\n{}\n", columns.join(","), ",".repeat(columns.len() - 1))).unwrap();
     assert_eq!(check(&path, &FileForm::default()).unwrap().header.len(), columns.len());
+}
+
+/// A file of UTF-8 was read as the encoding that the map said, with other letters.
+#[test]
+fn what_is_utf8_is_not_read_as_another_encoding() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rows.csv");
+    let said = |encoding: &str| {
+        let form: toml::Spanned<_> = toml::from_str(&format!("encoding = {encoding:?}")).unwrap();
+        FileForm::parse(&form, &FILE_KEYS).unwrap()
+    };
+    let long = format!("sku,name\n{}x,Gr\u{fc}n\n", "1,Gin\n".repeat(20_000));
+    for (text, line) in
+        [("sku,name\n1,Gin\n2,Gr\u{fc}n\n", 3), ("\u{feff}sku,name\n1,Gin\n", 1), (&*long, 20_002)]
+    {
+        std::fs::write(&path, text).unwrap();
+        for encoding in ["windows-1252", "iso-8859-15", "gbk"] {
+            let refused = check(&path, &said(encoding)).unwrap_err();
+            let named = said(encoding).encoding.unwrap().name();
+            let expected = format!(
+                "{} is UTF-8, as the letters from line {line} on show, and the map says that it is {named}; ",
+                path.display()
+            );
+            assert!(refused.to_string().starts_with(&expected), "{refused}");
+        }
+        assert_eq!(check(&path, &said("utf-8")).unwrap().form().1, "utf-8");
+    }
+    // One letter that is not of UTF-8, or none beyond ASCII.
+    for bytes in [&b"sku,name\n1,Gr\xfcn \xc3\xbc\n"[..], b"sku,name\n1,Gin\n"] {
+        std::fs::write(&path, bytes).unwrap();
+        assert_eq!(check(&path, &said("windows-1252")).unwrap().form().1, "windows-1252");
+    }
+}
+
+/// Rejects that another program saved in its own encoding were guessed at, with other letters in the mended rows.
+#[test]
+fn rejects_are_utf8_or_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rejects.csv");
+    let header = "import_row,import_line,import_code,import_reason,import_identity,import_file,name";
+    let of = |row: &[u8]| [header.as_bytes(), b"\n1,2,c,r,,s.csv,", row, b"\n"].concat();
+    let moved = [b"name,".as_slice(), header.as_bytes(), b"x\nGr\xfcn,1,2,c,r,,s.csv,y\n"].concat();
+    for bytes in [of(b"Gr\xfcn"), moved] {
+        std::fs::write(&path, bytes).unwrap();
+        let refused = check(&path, &FileForm::default()).unwrap_err().to_string();
+        assert!(
+            refused.ends_with(
+                "rejects.csv: line 2 is not UTF-8, in which rejects are written and read; save the file as CSV in UTF-8, or as a workbook"
+            ),
+            "{refused}"
+        );
+    }
+    let utf16: Vec<u8> = format!("\u{feff}{header}\n1,2,c,r,,s.csv,Gr\u{fc}n\n")
+        .encode_utf16()
+        .flat_map(u16::to_le_bytes)
+        .collect();
+    for bytes in [of("Gr\u{fc}n".as_bytes()), [b"\xef\xbb\xbf", &*of("Gr\u{fc}n".as_bytes())].concat(), utf16]
+    {
+        std::fs::write(&path, bytes).unwrap();
+        let file = check(&path, &FileForm::default()).unwrap();
+        let rows: Vec<SourceRow> = file.rows().unwrap().map(Result::unwrap).collect();
+        assert_eq!(&rows[0].record[0], "Gr\u{fc}n");
+    }
+}
+
+/// Nobody who looked at the workbook had seen these rows.
+#[test]
+fn what_a_workbook_does_not_show_is_said_or_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sales.xlsx");
+    let sheet = "<row r=\"1\"><c r=\"A1\"><v>1</v></c></row><row r=\"2\" hidden=\"1\"><c r=\"A2\"><v>2</v></c></row>\
+                 <row r=\"3\"><c r=\"A3\"><v>3</v></c></row><row hidden=\"true\"><c r=\"A4\"><v>4</v></c></row><row r=\"5\" hidden=\"1\"/>";
+    let named = |name: &str| {
+        let form: toml::Spanned<_> = toml::from_str(&format!("sheet = {name:?}")).unwrap();
+        FileForm::parse(&form, &FILE_KEYS).unwrap()
+    };
+    let remarks = |form: &FileForm| -> Vec<String> {
+        let file = check(&path, form).unwrap();
+        assert_eq!(file.count, 3);
+        file.remarks().map(|said| said.replace(path.to_str().unwrap(), "sales.xlsx")).collect()
+    };
+    let hidden = "sales.xlsx: 2 rows of the sheet \"Sales\" are hidden, the first on line 2; they are rows as all others are";
+    std::fs::write(&path, workbook_of(sheet, &["Sales"])).unwrap();
+    assert_eq!(remarks(&FileForm::default()), [hidden]);
+    std::fs::write(&path, workbook_of(sheet, &["Sales", "Stock"])).unwrap();
+    let first = "sales.xlsx: its first sheet, \"Sales\", is read; its sheets are Sales, Stock, and sheet under [file] says which is meant";
+    assert_eq!(remarks(&FileForm::default()), [first, hidden]);
+    assert_eq!(remarks(&named("Sales")), [hidden]);
+    std::fs::write(&path, workbook_of(sheet, &["Notes\" state=\"hidden", "Sales"])).unwrap();
+    let refused = check(&path, &FileForm::default()).unwrap_err().to_string();
+    assert!(
+        refused.ends_with(
+            "its first sheet, \"Notes\", is hidden; write sheet = \"Notes\" under [file] if it is meant, or another of Notes, Sales"
+        ),
+        "{refused}"
+    );
+    assert_eq!(remarks(&named("Sales")), [hidden]);
 }

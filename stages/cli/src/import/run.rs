@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use indicatif::ProgressBar;
-use millstream_contract::{exit_code::ExitCode, outcome::Outcome};
+use millstream_contract::{
+    exit_code::ExitCode,
+    outcome::{CommandOutcome, Outcome},
+};
 
 use super::{
     input::RowsFile,
@@ -12,7 +15,7 @@ use super::{
     progress::{RowUnderWay, Told},
     refusal::RowRefusal,
     rejects::{Reject, Rejects},
-    shared::{Shared, Sharing},
+    shared::{ChangedAt, Shared, Sharing},
     units::Unit,
 };
 use crate::{
@@ -61,6 +64,26 @@ pub(crate) struct Tag {
     seen: bool,
 }
 
+/// Where a command is in COMMANDS, the first of its id, and where it changed something.
+#[derive(Debug, Clone, Copy)]
+struct At {
+    position: u64,
+    changed: ChangedAt,
+}
+
+impl At {
+    fn of(outcome: &CommandOutcome) -> Self {
+        let position = match outcome.outcome {
+            Outcome::Duplicate { of, .. } => of,
+            _ => outcome.position,
+        };
+        // What was said under the id instead, as in mended rejects, is not what stands here.
+        let has_changed = matches!(outcome.outcome.first(), Outcome::Accepted { events: 1.., .. })
+            && !is_another(&outcome.outcome);
+        Self { position, changed: if has_changed { position } else { 0 } }
+    }
+}
+
 /// One import.
 pub(crate) struct Import {
     dispatcher: Dispatcher<Tag>,
@@ -70,7 +93,7 @@ pub(crate) struct Import {
     rows: BTreeMap<u64, RowUnderWay>,
     shared: Shared,
     /// Commands that are known, unless one before them changes what they say.
-    known_for_now: Vec<Tag>,
+    known_for_now: Vec<(Tag, At)>,
     /// Rows that are refused, until those before them are decided.
     refused: BTreeMap<u64, Reject>,
     summary: Summary,
@@ -166,7 +189,7 @@ impl Import {
             let sharing =
                 if command.once { self.shared.share(&command.command, (number, index)) } else { Sharing::No };
             match sharing {
-                Sharing::Told(told) => self.told(number, index, told)?,
+                Sharing::Told(told) => self.told(number, index, told, 0)?,
                 Sharing::With((row, command)) => {
                     if let Some(row) = self.rows.get_mut(&row) {
                         row.follow(command, (number, index));
@@ -191,6 +214,7 @@ impl Import {
 
     async fn settle(&mut self, answered: Answered<Tag>) -> Result<(), CommandFailure> {
         let Answered { tag, outcome, known_before } = answered;
+        let at = At::of(&outcome);
         let told = match (outcome.outcome.first(), known_before) {
             // An earlier import had it refused. It may be mended since, or allowed.
             (Outcome::Rejected { .. }, true) => {
@@ -205,24 +229,26 @@ impl Import {
                 Some(told) => told,
                 None => return self.send_again(tag).await,
             },
-            (Outcome::Accepted { .. } | Outcome::Duplicate { .. }, true) => match self.is_overtaken(tag) {
-                Some(true) => return self.send_again(tag).await,
-                Some(false) => Told::Known,
-                None => {
-                    self.known_for_now.push(tag);
-                    return Ok(());
+            (Outcome::Accepted { .. } | Outcome::Duplicate { .. }, true) => {
+                match self.is_overtaken(tag, at) {
+                    Some(true) => return self.send_again(tag).await,
+                    Some(false) => Told::Known,
+                    None => {
+                        self.known_for_now.push((tag, at));
+                        return Ok(());
+                    }
                 }
-            },
+            }
             (Outcome::Accepted { events: 0, .. }, false) => Told::WithoutEffect,
             (Outcome::Accepted { .. } | Outcome::Duplicate { .. }, false) => Told::New,
         };
-        self.told(tag.row, tag.command, told)?;
+        self.told(tag.row, tag.command, told, at.changed)?;
         // Answers come in any order.
-        for tag in std::mem::take(&mut self.known_for_now) {
-            match self.is_overtaken(tag) {
+        for (tag, at) in std::mem::take(&mut self.known_for_now) {
+            match self.is_overtaken(tag, at) {
                 Some(true) => self.send_again(tag).await?,
-                Some(false) => self.told(tag.row, tag.command, Told::Known)?,
-                None => self.known_for_now.push(tag),
+                Some(false) => self.told(tag.row, tag.command, Told::Known, at.changed)?,
+                None => self.known_for_now.push((tag, at)),
             }
         }
         Ok(())
@@ -237,11 +263,11 @@ impl Import {
         self.dispatcher.send(Tag { refused, ..tag }, again).await
     }
 
-    /// Whether a command that rows share is known, and a row of this import has said something else of the same aggregate since: what the file
-    /// says last has to hold. None until that is known.
-    fn is_overtaken(&self, Tag { row, command: index, .. }: Tag) -> Option<bool> {
+    /// Whether a command that rows share is known, and a row before it in the file has said something else of the same aggregate since, now or in
+    /// an import that ended in between: what the file says last has to hold. None until that is known.
+    fn is_overtaken(&self, Tag { row, command: index, .. }: Tag, at: At) -> Option<bool> {
         match self.rows.get(&row).and_then(|row| row.command(index)).filter(|command| command.once) {
-            Some(each) => self.shared.is_overtaken(&each.command.address, (row, index)),
+            Some(each) => self.shared.is_overtaken(&each.command.address, (row, index), at.position),
             None => Some(false),
         }
     }
@@ -267,8 +293,14 @@ impl Import {
         Some(Told::Refused(RowRefusal::new("known-with-other-content", reason)))
     }
 
-    /// Notes what became of a command, also for the rows that share it.
-    fn told(&mut self, row: u64, command: usize, told: Told) -> Result<(), CommandFailure> {
+    /// Notes what became of a command, and where it changed something, also for the rows that share it.
+    fn told(
+        &mut self,
+        row: u64,
+        command: usize,
+        told: Told,
+        changed_at: ChangedAt,
+    ) -> Result<(), CommandFailure> {
         let mut all = vec![((row, command), told)];
         while let Some(((number, command), told)) = all.pop() {
             let Some(row) = self.rows.get_mut(&number) else { continue };
@@ -277,7 +309,7 @@ impl Import {
             if let Some(address) =
                 row.command(command).filter(|each| each.once).map(|each| &each.command.address)
             {
-                self.shared.told(address, (number, command), &told);
+                self.shared.told(address, (number, command), &told, changed_at);
             }
             all.extend(followers.into_iter().map(|follower| (follower, of_followers.clone())));
             if row.is_settled() {

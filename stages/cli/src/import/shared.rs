@@ -25,14 +25,19 @@ struct Last {
     body: Digest,
     sent_for: Place,
     told: Option<Told>,
+    /// Where it changed something.
+    changed_at: ChangedAt,
     before: Before,
 }
 
-/// What commands with other content to the same address did before, in this import.
+/// Where a command is in COMMANDS that changed something, in this import or one before; 0 if it did not.
+pub(super) type ChangedAt = u64;
+
+/// What commands with other content to the same address did that stand before in the file.
 #[derive(Debug, Clone, Default)]
 struct Before {
-    /// Whether one of them changed something.
-    changed: bool,
+    /// Where the last of them is that changed something.
+    changed_at: ChangedAt,
     /// Those without an outcome yet.
     open: Vec<Place>,
 }
@@ -65,7 +70,7 @@ impl Shared {
         if last.body != body {
             let mut before = std::mem::take(&mut last.before);
             match &last.told {
-                Some(told) => before.changed |= *told == Told::New,
+                Some(_) => before.changed_at = before.changed_at.max(last.changed_at),
                 None => before.open.push(last.sent_for),
             }
             *last = Last::new(body, place, before);
@@ -76,21 +81,32 @@ impl Shared {
     }
 
     /// Notes what became of a command, for rows that come later.
-    pub(super) fn told(&mut self, address: &CommandAddress, sent_for: Place, told: &Told) {
+    pub(super) fn told(
+        &mut self,
+        address: &CommandAddress,
+        sent_for: Place,
+        told: &Told,
+        changed_at: ChangedAt,
+    ) {
         let Some(last) = self.last.get_mut(&of(address)) else { return };
         if last.sent_for == sent_for {
-            last.told = Some(told.clone());
+            (last.told, last.changed_at) = (Some(told.clone()), changed_at);
         } else if let Some(place) = last.before.open.iter().position(|open| *open == sent_for) {
             last.before.open.swap_remove(place);
-            last.before.changed |= *told == Told::New;
+            last.before.changed_at = last.before.changed_at.max(changed_at);
         }
     }
 
-    /// Whether others with other content changed something before a command, if that is the last one to its address. None as long as some of them
-    /// have no outcome.
-    pub(super) fn is_overtaken(&self, address: &CommandAddress, sent_for: Place) -> Option<bool> {
+    /// Whether others with other content, which stand before it in the file, changed something after a command that is known, if that is the last
+    /// one to its address: in this import, or in one that ended in their midst. None as long as some of them have no outcome.
+    pub(super) fn is_overtaken(
+        &self,
+        address: &CommandAddress,
+        sent_for: Place,
+        known_at: u64,
+    ) -> Option<bool> {
         match self.last.get(&of(address)).filter(|last| last.sent_for == sent_for) {
-            Some(last) if last.before.changed => Some(true),
+            Some(last) if last.before.changed_at > known_at => Some(true),
             Some(last) if !last.before.open.is_empty() => None,
             Some(_) | None => Some(false),
         }
@@ -99,7 +115,7 @@ impl Shared {
 
 impl Last {
     fn new(body: Digest, sent_for: Place, before: Before) -> Self {
-        Self { body, sent_for, told: None, before }
+        Self { body, sent_for, told: None, changed_at: 0, before }
     }
 }
 
@@ -131,34 +147,43 @@ mod tests {
         assert_eq!(shared.share(&command("8", "A"), (2, 0)), Sharing::No);
         assert_eq!(shared.share(&command("7", "A"), (3, 0)), Sharing::With((1, 0)));
         assert_eq!(shared.share(&command("7", "B"), (4, 0)), Sharing::No);
-        shared.told(&command("7", "A").address, (1, 0), &Told::Known);
+        shared.told(&command("7", "A").address, (1, 0), &Told::Known, 0);
         assert_eq!(shared.share(&command("7", "B"), (5, 0)), Sharing::With((4, 0)));
-        shared.told(&command("7", "B").address, (4, 0), &Told::New);
+        shared.told(&command("7", "B").address, (4, 0), &Told::New, 7);
         assert_eq!(shared.share(&command("7", "B"), (6, 0)), Sharing::Told(Told::WithoutEffect));
         assert_eq!(shared.share(&command("7", "A"), (7, 0)), Sharing::No);
     }
 
-    /// An export that overlaps with the one before took a change back: its first rows said again what was before, and the change was known.
+    /// An export that overlaps with the one before took a change back: its first rows said again what was before, and the change was known. So it
+    /// did where the import ended in between, and was started again.
     #[test]
     fn what_others_said_since_is_known_until_something_else_is_said() {
         let address = command("7", "A").address;
-        for (first, overtaken) in [(Told::New, true), (Told::Known, false), (Told::WithoutEffect, false)] {
+        // B is known, and is at 10.
+        for (first, changed_at, overtaken) in [
+            (Told::New, 20, true),
+            (Told::Known, 20, true),
+            (Told::Known, 5, false),
+            (Told::Known, 0, false),
+            (Told::WithoutEffect, 0, false),
+        ] {
             let mut shared = Shared::default();
             assert_eq!(shared.share(&command("7", "A"), (1, 0)), Sharing::No);
-            assert_eq!(shared.is_overtaken(&address, (1, 0)), Some(false), "nothing came before it");
+            assert_eq!(shared.is_overtaken(&address, (1, 0), 10), Some(false), "nothing came before it");
             assert_eq!(shared.share(&command("7", "B"), (2, 0)), Sharing::No);
             assert_eq!(
-                shared.is_overtaken(&address, (2, 0)),
+                shared.is_overtaken(&address, (2, 0), 10),
                 None,
                 "nobody knows yet what the one before did"
             );
-            shared.told(&address, (1, 0), &first);
-            assert_eq!(shared.is_overtaken(&address, (2, 0)), Some(overtaken), "{first:?}");
+            shared.told(&address, (1, 0), &first, changed_at);
+            assert_eq!(shared.is_overtaken(&address, (2, 0), 10), Some(overtaken), "{first:?} {changed_at}");
+            assert_eq!(shared.is_overtaken(&address, (2, 0), 30), Some(false), "it was said once more since");
             // Of several, the last is what has to hold.
             assert_eq!(shared.share(&command("7", "C"), (3, 0)), Sharing::No);
-            assert_eq!(shared.is_overtaken(&address, (2, 0)), Some(false));
-            shared.told(&address, (2, 0), &Told::Known);
-            assert_eq!(shared.is_overtaken(&address, (3, 0)), Some(overtaken), "{first:?}");
+            assert_eq!(shared.is_overtaken(&address, (2, 0), 10), Some(false));
+            shared.told(&address, (2, 0), &Told::Known, 0);
+            assert_eq!(shared.is_overtaken(&address, (3, 0), 10), Some(overtaken), "{first:?} {changed_at}");
         }
     }
 }

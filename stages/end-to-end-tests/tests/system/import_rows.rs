@@ -227,6 +227,30 @@ async fn what_an_overlapping_file_says_last_holds() {
     shop.system.stop().await;
 }
 
+/// What an import that was killed had changed stood: the last statement of the file was known, from the file before.
+#[tokio::test]
+async fn an_import_that_ended_between_two_statements_is_completed_by_the_next() {
+    let folder = fresh_folder();
+    let shop = Shop::open(folder.path()).await;
+    let map = SALES.replace("\"content\"", "[\"{quantity}\"]");
+    let (old, new) = ("1,tea,100 g,one,2\n", "1,tea,125 g,one,3\n");
+    let name = async || shop.product("tea").await["data"]["name"].clone();
+    shop.write("week-1.csv", &format!("{HEADER}1,tea,100 g,one,1\n{old}{new}"));
+    assert_eq!(shop.figures(&map, "week-1.csv").await, [3, 0, 0, 0]);
+    // As much of the next file as an import had sent when it was killed.
+    shop.write("killed.csv", &format!("{HEADER}{old}"));
+    shop.figures(&map, "killed.csv").await;
+    assert_eq!(name().await, json!("100 g"));
+    shop.write("week-2.csv", &format!("{HEADER}{old}{new}"));
+    for figures in [None, Some([0, 2, 0, 0]), Some([0, 2, 0, 0])] {
+        let found = shop.figures(&map, "week-2.csv").await;
+        assert_eq!(figures.unwrap_or(found), found);
+        assert_eq!(name().await, json!("125 g"));
+    }
+    assert_eq!(shop.sold("1").await, [3, 6]);
+    shop.system.stop().await;
+}
+
 /// A row whose sale had the number of another one was new, since its article was.
 #[tokio::test]
 async fn a_command_without_effect_is_not_hidden_by_others_of_its_row() {

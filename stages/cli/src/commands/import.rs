@@ -3,6 +3,7 @@
 use std::{
     collections::HashSet,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -10,6 +11,7 @@ use millstream_contract::exit_code::ExitCode;
 use millstream_domain::decider::AggregateRegistry;
 use millstream_runtime::shutdown::Shutdown;
 use serde_json::json;
+use tokio::sync::oneshot;
 
 use super::send::{NO_OUTCOME, REJECTED};
 use crate::{
@@ -84,6 +86,14 @@ pub(crate) async fn run(arguments: ImportArguments, session: &Session) -> Result
         output::part(start::map(file, arguments.command.as_deref(), &known)?)?;
         return Ok(ExitCode::Ok.number());
     }
+    let shutdown = Shutdown::new();
+    // What sends nothing ends as any other program does.
+    if arguments.dry_run.is_none() && arguments.check.is_none() {
+        shutdown.on_signals().map_err(|error| {
+            CommandFailure::new(ExitCode::Software, format_args!("cannot watch signals: {error}"))
+        })?;
+    }
+    let known = Arc::new(known);
     let files = files(&arguments).map_err(nothing_sent)?;
     let map = arguments.check.as_ref().or(arguments.map.as_ref());
     let map = map.ok_or_else(|| CommandFailure::usage("name a map with --map"))?.as_path();
@@ -91,7 +101,7 @@ pub(crate) async fn run(arguments: ImportArguments, session: &Session) -> Result
     // All before the first is sent.
     for file in &files {
         let name = (files.len() > 1).then(|| file.display().to_string());
-        let prepared = prepare(map, file, &known);
+        let prepared = prepare_unless_ended(map, file, &known, &shutdown).await;
         let prepared = prepared.map_err(|failure| nothing_sent(of_one(failure, name.as_deref())))?;
         for remark in prepared.file.remarks() {
             session.console.say(remark);
@@ -113,19 +123,13 @@ pub(crate) async fn run(arguments: ImportArguments, session: &Session) -> Result
     if arguments.check.is_some() {
         return Ok(ExitCode::Ok.number());
     }
-    let shutdown = Shutdown::new();
-    if arguments.dry_run.is_none() {
-        shutdown.on_signals().map_err(|error| {
-            CommandFailure::new(ExitCode::Software, format_args!("cannot watch signals: {error}"))
-        })?;
-    }
     let mut code = ExitCode::Ok.number();
     for file in &files {
         let name = (files.len() > 1).then(|| file.display().to_string());
         let ended = async {
             let prepared = match first.take() {
                 Some(prepared) => prepared,
-                None => prepare(map, file, &known)?,
+                None => prepare_unless_ended(map, file, &known, &shutdown).await?,
             };
             match arguments.dry_run {
                 Some(rows) => dry_run(rows, &arguments, name.as_deref(), prepared),
@@ -165,6 +169,31 @@ fn files(arguments: &ImportArguments) -> Result<Vec<PathBuf>, CommandFailure> {
     Ok(files)
 }
 
+/// Prepares in a thread of its own, which ends with the process: a file of many rows, or standard input, takes a while to read.
+async fn prepare_unless_ended(
+    map: &Path,
+    file: &Path,
+    known: &Arc<AggregateRegistry>,
+    shutdown: &Shutdown,
+) -> Result<Prepared, CommandFailure> {
+    let (map, path, known) = (map.to_owned(), file.to_owned(), Arc::clone(known));
+    let (tell, told) = oneshot::channel();
+    // Nobody listens any more where the import was ended.
+    let work = move || drop(tell.send(prepare(&map, &path, &known)));
+    let begun = std::thread::Builder::new().name("prepare".to_owned()).spawn(work);
+    let software =
+        |said: &str| CommandFailure::new(ExitCode::Software, format_args!("{}: {said}", file.display()));
+    begun.map_err(|error| software(&format!("cannot start a thread: {error}")))?;
+    tokio::select! {
+        told = told => told.map_err(|_| software("the thread that read it has failed"))?,
+        () = shutdown.requested() => Err(interrupted()),
+    }
+}
+
+fn interrupted() -> CommandFailure {
+    CommandFailure::usage("interrupted").with_code(NO_OUTCOME)
+}
+
 fn prepare(map: &Path, file: &Path, known: &AggregateRegistry) -> Result<Prepared, CommandFailure> {
     let map = MapFile::read(map)?;
     let file = RowsFile::check(Source::at(file, map.form())?, map.form())?;
@@ -200,7 +229,11 @@ async fn import(
         let connected = session.connect().await?;
         Dispatcher::begin(connected, "import", arguments.timeout).await
     };
-    let dispatcher = match begun.await {
+    let begun = tokio::select! {
+        begun = begun => begun,
+        () = shutdown.requested() => Err(interrupted()),
+    };
+    let dispatcher = match begun {
         Ok(dispatcher) => dispatcher,
         Err(failure) => {
             // An empty file of rejects would say that there was an import.
@@ -212,7 +245,7 @@ async fn import(
     let mut import = Import::new(dispatcher, mapping, rejects, bar.clone());
     let ended = tokio::select! {
         ended = import.run(&file) => ended,
-        () = shutdown.requested() => Err(CommandFailure::usage("interrupted").with_code(NO_OUTCOME)),
+        () = shutdown.requested() => Err(interrupted()),
     };
     bar.finish_and_clear();
     let (summary, rejects) = import.end().await?;

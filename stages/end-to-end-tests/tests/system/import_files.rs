@@ -8,7 +8,7 @@ use end_to_end_tests::{
     program::{self, Ended},
     small_disk::SmallDisk,
     system::{System, fresh_folder},
-    waiting::until_within,
+    waiting::{until, until_within},
 };
 use flate2::{Compression, write::GzEncoder};
 use serde_json::Value;
@@ -194,4 +194,32 @@ async fn rejects_on_a_full_disk_are_whole_rows() {
         assert_eq!(record.iter().next_back(), Some(format!("none {row}").as_str()));
     }
     system.stop().await;
+}
+
+/// An import was ended without a word by whoever ended it before it had read its file.
+#[tokio::test]
+async fn an_import_that_is_ended_while_it_reads_says_so() {
+    const TERMINATE: u64 = 1 << (15 - 1);
+    let folder = fresh_folder();
+    std::fs::write(folder.path().join("map.toml"), SALES).unwrap();
+    let mut command = program::command(binary("millstream"));
+    command.args(["import", "--map", "map.toml", "-"]).current_dir(folder.path());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    // It waits for rows as long as somebody may write some.
+    let input = child.stdin.take();
+    let id = child.id().unwrap();
+    let status = format!("/proc/{id}/status");
+    until("a program that takes SIGTERM", async || {
+        let told = std::fs::read_to_string(&status).unwrap();
+        let caught = told.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+        let caught = u64::from_str_radix(caught.trim(), 16).unwrap();
+        Some(()).filter(|()| caught & TERMINATE != 0)
+    })
+    .await;
+    assert!(std::process::Command::new("kill").arg(id.to_string()).status().unwrap().success());
+    let ended = child.wait_with_output().await.unwrap();
+    drop(input);
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!((ended.status.code(), said.trim_end()), (Some(12), "error: interrupted; nothing was sent"));
 }

@@ -1,6 +1,7 @@
 //! Rows of files to commands, by a typed mapping in TOML; each row ends accepted, or refused with its reason.
 
 mod condition;
+mod date_form;
 mod decode;
 pub(crate) mod dry_run;
 mod file_form;

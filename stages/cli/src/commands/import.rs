@@ -94,7 +94,7 @@ pub(crate) async fn run(arguments: ImportArguments, session: &Session) -> Result
         })?;
     }
     let known = Arc::new(known);
-    let files = files(&arguments).map_err(nothing_sent)?;
+    let files = files(&arguments, session).map_err(nothing_sent)?;
     let map = arguments.check.as_ref().or(arguments.map.as_ref());
     let map = map.ok_or_else(|| CommandFailure::usage("name a map with --map"))?.as_path();
     let (mut first, mut names) = (None, HashSet::new());
@@ -151,10 +151,15 @@ fn of_one(failure: CommandFailure, name: Option<&str>) -> CommandFailure {
 }
 
 /// The files that are named, those of folders in the order of their names.
-fn files(arguments: &ImportArguments) -> Result<Vec<PathBuf>, CommandFailure> {
+fn files(arguments: &ImportArguments, session: &Session) -> Result<Vec<PathBuf>, CommandFailure> {
     let mut files = Vec::new();
     for path in &arguments.files {
-        files.extend(source::files(path)?);
+        let (found, left_out) = source::files(path)?;
+        files.extend(found);
+        if !left_out.is_empty() {
+            let (folder, left_out) = (path.display(), left_out.join(", "));
+            session.console.say(format_args!("{folder}: left out are {left_out}; name a file to import it"));
+        }
     }
     if files.len() > 1 && arguments.rejects.is_some() {
         return Err(CommandFailure::usage(
@@ -324,13 +329,14 @@ fn tell(
     json: bool,
     session: &Session,
 ) -> Result<(), CommandFailure> {
-    let Summary { rows, new, known, without_effect, refused, skipped, commands } = *summary;
+    let Summary { rows, new, known, mended, without_effect, refused, skipped, commands } = *summary;
     if json {
         output::line(json!({
             "file": file,
             "rows": rows,
             "new": new,
             "known": known,
+            "mended": mended,
             "without_effect": without_effect,
             "refused": refused,
             "skipped": skipped,
@@ -348,6 +354,12 @@ fn tell(
         session.console.say(format_args!(
             "{known} rows were imported before by a map with the name {name:?}, and keep what became of them then; give the map another \
              name to have all decided anew"
+        ));
+    }
+    if mended > 0 {
+        session.console.say(format_args!(
+            "{mended} of these rows were refused as they stand here, and mended since: what the mended rows said stands. Correct them in the \
+             file, too"
         ));
     }
     if without_effect > 0 {

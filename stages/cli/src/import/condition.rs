@@ -6,7 +6,7 @@ use toml::Spanned;
 
 use super::{
     node::{At, Node, Placed},
-    number::{Around, CERTAIN, Number, NumberForm},
+    number::{Around, CERTAIN, Number, NumberForm, is_of_another_form},
     template::{TemplateError, parse_text},
     text::{Columns, Row, RowError, Text, shortened},
 };
@@ -200,8 +200,11 @@ impl Test {
             text: shortened(value),
             wanted: wanted.to_owned(),
         };
-        let certain = |value: &str| match Number::read(value, numbers, Around::AnyCurrency) {
+        let certain = |value: &str| match Number::read(value, numbers, Around::AnyCode) {
             Some(number) if !number.is_certain(numbers) => Err(wrong(CERTAIN)),
+            None if is_of_another_form(value) => Err(wrong(
+                "a number as the file writes them; decimal and thousands under [file] say how it does",
+            )),
             read => Ok(read),
         };
         let number = || {
@@ -267,6 +270,8 @@ mod tests {
             (r#"{ value = "{n}", above = 0 }"#, ["0.1", ""], ["-0", ""]),
             (r#"{ value = "{n}", at-least = 1, at-most = "1.5" }"#, ["1.50", ""], ["1.51", ""]),
             (r#"{ value = "{n}", is = 0 }"#, ["-0.00", ""], ["0.01", ""]),
+            (r#"{ value = "{n}", is = 0 }"#, ["0 EUR", ""], ["x", ""]),
+            (r#"{ value = "{n}", above = 0 }"#, ["EUR 5", ""], ["0 USD", ""]),
             (r#"{ value = "{a}", is = "x" }"#, ["", " x "], ["", "X"]),
             (r#"{ value = "{a}", is = "" }"#, ["", " "], ["", "x"]),
             (r#"{ value = "{a|lower}", is = ["x", "y"] }"#, ["", "Y"], ["", "z"]),
@@ -285,6 +290,11 @@ mod tests {
         let refused = |n| holds(r#"{ value = "{n}", below = 0 }"#, [n, ""]).unwrap_err().to_string();
         assert_eq!(refused(""), "column n is empty");
         assert_eq!(refused("x"), "column n: \"x\" is not a number");
+        let other_form = holds(r#"{ value = "{n}", is = 0 }"#, ["0,00", ""]).unwrap_err().to_string();
+        assert!(
+            other_form.starts_with("column n: \"0,00\" is not a number as the file writes them; "),
+            "{other_form}"
+        );
         for condition in [r#"{ value = "{n}", above = 100 }"#, r#"{ value = "{n}", is = [7, 1] }"#] {
             let refused = holds(condition, ["1.000", ""]).unwrap_err().to_string();
             assert!(refused.starts_with("column n: \"1.000\" is not certain: "), "{condition}: {refused}");

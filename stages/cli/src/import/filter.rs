@@ -5,6 +5,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
+    date_form::has_its_digits,
     key::key,
     number::{Around, Number, NumberForm, without_sign},
     text::{Columns, Row, RowError, TEXT_BYTES_MAX, TextError, shortened},
@@ -190,8 +191,12 @@ fn one_argument(text: &str) -> Option<String> {
 }
 
 fn read_date(text: &str, format: &str) -> Result<String, String> {
+    let wrong = || format!("a date as in {}", shown(format));
     let read = strtime::parse(format, text).and_then(|parsed| parsed.to_date());
-    let date: Date = read.map_err(|_| format!("a date as in {}", shown(format)))?;
+    let date: Date = read.map_err(|_| wrong())?;
+    if !has_its_digits(text, format) {
+        return Err(format!("{}, with all its digits", wrong()));
+    }
     if date.year() < YEAR_MIN {
         return Err(format!("a date with a year of four digits, as in {}", shown(format)));
     }
@@ -201,6 +206,9 @@ fn read_date(text: &str, format: &str) -> Result<String, String> {
 fn read_time(text: &str, format: &str, zone: &TimeZone) -> Result<String, String> {
     let wrong = || format!("a time as in {}", shown(format));
     let parsed = strtime::parse(format, text).map_err(|_| wrong())?;
+    if !has_its_digits(text, format) {
+        return Err(format!("{}, with all its digits", wrong()));
+    }
     let short = || format!("a time with a year of four digits, as in {}", shown(format));
     if let Ok(instant) = parsed.to_timestamp() {
         let year = instant.to_zoned(TimeZone::UTC).year();

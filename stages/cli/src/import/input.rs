@@ -36,7 +36,7 @@ const MAP_BYTES_MAX: u64 = 16 * 1024 * 1024;
 pub(crate) enum InputError {
     #[error("{path} is a folder; name a file in it")]
     Folder { path: PathBuf },
-    #[error("{path} holds no file of rows; their names end with {endings}")]
+    #[error("{path} holds no file of rows; their names end with {endings}, and hold no .rejects")]
     EmptyFolder { path: PathBuf, endings: String },
     #[error(
         "{path} is no file but a pipe or device, which cannot be read twice; give it as standard input, with - as the file"

@@ -4,26 +4,38 @@
 
 use std::cmp::Ordering;
 
-/// Signs that stand for one currency, with its code; others, such as the dollar's, stand for several and are not checked.
-const CURRENCY_SIGNS: [(char, &str); 13] = [
-    ('€', "EUR"),
-    ('£', "GBP"),
-    ('₹', "INR"),
-    ('₽', "RUB"),
-    ('₺', "TRY"),
-    ('₴', "UAH"),
-    ('₪', "ILS"),
-    ('₫', "VND"),
-    ('₱', "PHP"),
-    ('₦', "NGN"),
-    ('₡', "CRC"),
-    ('₲', "PYG"),
-    ('₸', "KZT"),
+use millstream_values::money::Currency;
+
+/// Signs of currencies, each with the codes of those that write it.
+const CURRENCY_SIGNS: [(char, &[&str]); 16] = [
+    ('€', &["EUR"]),
+    ('£', &["GBP", "GIP", "FKP", "SHP"]),
+    ('₹', &["INR"]),
+    ('₽', &["RUB"]),
+    ('₺', &["TRY"]),
+    ('₴', &["UAH"]),
+    ('₪', &["ILS"]),
+    ('₫', &["VND"]),
+    ('₱', &["PHP"]),
+    ('₦', &["NGN"]),
+    ('₡', &["CRC"]),
+    ('₲', &["PYG"]),
+    ('₸', &["KZT"]),
+    ('¥', &["JPY", "CNY"]),
+    ('₩', &["KRW", "KPW"]),
+    (
+        '$',
+        &[
+            "USD", "CAD", "AUD", "NZD", "SGD", "HKD", "TWD", "MXN", "ARS", "CLP", "COP", "UYU", "DOP", "CUP",
+            "BBD", "BMD", "BND", "BSD", "BZD", "FJD", "GYD", "JMD", "KYD", "LRD", "NAD", "SBD", "SRD", "TTD",
+            "XCD",
+        ],
+    ),
 ];
-/// Signs of several currencies.
-const SHARED_SIGNS: [char; 3] = ['$', '¥', '₩'];
 /// Most digits: with nine places more, and divided by a quantity, they fit into 128 bits.
 const DIGITS_MAX: usize = 24;
+/// Of a currency's code.
+const CODE_LENGTH: usize = 3;
 /// Most places of an amount.
 pub(super) const PLACES_MAX: u32 = 9;
 
@@ -61,6 +73,8 @@ pub(super) enum Around<'a> {
     Nothing,
     /// The sign of any currency.
     AnyCurrency,
+    /// The sign or the code of any currency: what a condition asks is whether there is any, not what it is of.
+    AnyCode,
     /// The sign of this currency, or its code.
     Currency(&'a str),
 }
@@ -198,6 +212,17 @@ impl Number {
     }
 }
 
+/// Whether a text that is no number of a file's form is one of another form, such as `0,00`.
+pub(super) fn is_of_another_form(text: &str) -> bool {
+    let is_sign = |sign: char| matches!(sign, '+' | '-' | '−' | '(' | ')' | ' ');
+    let digits = text.trim_matches(is_sign);
+    digits.contains(|sign: char| sign.is_ascii_digit())
+        && digits.contains([',', '.'])
+        && digits.chars().all(|sign| {
+            sign.is_ascii_digit() || matches!(sign, ',' | '.' | '\'' | '’' | ' ' | '\u{a0}' | '\u{202f}')
+        })
+}
+
 /// A number's text without its sign, in whatever way it is written.
 pub(super) fn without_sign(text: &str) -> String {
     text.chars()
@@ -218,22 +243,28 @@ fn outer(text: &str, is_it: impl Fn(char) -> bool) -> Option<(char, &str)> {
 }
 
 fn without_currency<'t>(text: &'t str, around: Around<'_>) -> Option<&'t str> {
-    let fits = |sign: char| match CURRENCY_SIGNS.iter().find(|(known, _)| *known == sign) {
-        Some((_, code)) => match around {
+    let fits = |sign: char| {
+        CURRENCY_SIGNS.iter().find(|(known, _)| *known == sign).is_some_and(|(_, codes)| match around {
             Around::Nothing => false,
-            Around::AnyCurrency => true,
-            Around::Currency(wanted) => wanted == *code,
-        },
-        None => {
-            let has_own = |code: &str| CURRENCY_SIGNS.iter().any(|(_, own)| *own == code);
-            SHARED_SIGNS.contains(&sign) && !matches!(around, Around::Currency(code) if has_own(code))
-        }
+            Around::AnyCurrency | Around::AnyCode => true,
+            Around::Currency(wanted) => codes.contains(&wanted),
+        })
     };
     if let Some((_, rest)) = outer(text, fits) {
         return Some(rest);
     }
-    let Around::Currency(code) = around else { return None };
-    text.strip_prefix(code).or_else(|| text.strip_suffix(code))
+    let is_code = |code: &str| Currency::try_from(code.to_owned()).is_ok();
+    match around {
+        Around::Nothing | Around::AnyCurrency => None,
+        Around::Currency(code) => text.strip_prefix(code).or_else(|| text.strip_suffix(code)),
+        Around::AnyCode => {
+            let before = text.split_at_checked(CODE_LENGTH).filter(|(code, _)| is_code(code));
+            let behind = || {
+                text.split_at_checked(text.len().checked_sub(CODE_LENGTH)?).filter(|(_, code)| is_code(code))
+            };
+            before.map(|(_, rest)| rest).or_else(|| behind().map(|(rest, _)| rest))
+        }
+    }
 }
 
 /// The digits of a whole number; none if they are grouped otherwise than a file groups them.
@@ -305,6 +336,12 @@ mod tests {
         assert_eq!(cents("$3.50", point, Around::Currency("CAD")), Some(350));
         assert_eq!(cents("EUR 3.50", point, Around::Currency("EUR")), Some(350));
         assert_eq!(cents("3.50 EUR", point, Around::Currency("EUR")), Some(350));
+        for (text, code) in [("¥3.50", "CNY"), ("₩3.50", "KRW"), ("3.50$", "AUD")] {
+            assert_eq!(cents(text, point, Around::Currency(code)), Some(350), "{text}");
+        }
+        for text in ["EUR 3.50", "3.50USD", "€3.50", "3.50"] {
+            assert_eq!(cents(text, point, Around::AnyCode), Some(350), "{text}");
+        }
     }
 
     /// An amount that is read wrongly is worse than one that is refused.
@@ -356,6 +393,12 @@ mod tests {
             ("¥3", Around::Currency("GBP")),
             ("50¢", Around::AnyCurrency),
             ("50¢", Around::Currency("USD")),
+            ("¥500", Around::Currency("CHF")),
+            ("$500", Around::Currency("CHF")),
+            ("$5", Around::Currency("JPY")),
+            ("₩500", Around::Currency("USD")),
+            ("EUR 3", Around::Nothing),
+            ("Stk 3", Around::AnyCode),
             ("3.50 USD", Around::Currency("EUR")),
             ("$3", Around::Nothing),
             ("EUR 3", Around::AnyCurrency),

@@ -12,6 +12,8 @@ pub(super) enum Told {
     New,
     /// An earlier import had brought it.
     Known,
+    /// An earlier import had refused it as it stands here, and it was mended since: what the mended row said stands.
+    Mended,
     /// It was accepted and changed nothing; of a row, also if something did that it does not share with others.
     WithoutEffect,
     Refused(RowRefusal),
@@ -95,18 +97,19 @@ impl RowUnderWay {
         let refusals: Vec<&RowRefusal> = told()
             .filter_map(|(_, told)| match told {
                 Told::Refused(refusal) => Some(refusal),
-                Told::New | Told::Known | Told::WithoutEffect => None,
+                Told::New | Told::Known | Told::Mended | Told::WithoutEffect => None,
             })
             .collect();
         let Some(first) = refusals.first() else {
-            let all = |wanted: &Told| told().all(|(_, told)| told == wanted);
+            let all_of = |wanted: &[Told]| told().all(|(_, told)| wanted.contains(told));
             // What rows share is mostly there; anything else that changes nothing may be a sale that has the number of another one.
             let is_idle =
                 |(each, told): (&CommandUnderWay, &Told)| !each.command.once && *told == Told::WithoutEffect;
             return Ok(match () {
                 () if told().any(is_idle) => Told::WithoutEffect,
                 () if told().any(|(_, told)| *told == Told::New) => Told::New,
-                () if all(&Told::Known) => Told::Known,
+                () if all_of(&[Told::Known]) => Told::Known,
+                () if all_of(&[Told::Known, Told::Mended]) => Told::Mended,
                 () => Told::WithoutEffect,
             });
         };

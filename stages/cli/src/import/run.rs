@@ -37,6 +37,8 @@ pub(crate) struct Summary {
     pub(crate) new: u64,
     /// Rows that an earlier import had brought already.
     pub(crate) known: u64,
+    /// Of the known ones those that were refused as they stand here, and mended since.
+    pub(crate) mended: u64,
     /// Accepted rows that changed nothing, or of which something that they do not share with others did not: what they say held before.
     pub(crate) without_effect: u64,
     /// Rows that are in the rejects file.
@@ -277,7 +279,10 @@ impl Import {
         let row = self.rows.get(&row)?;
         let command = row.command(index)?;
         // What was refused as it stands here was mended since, and what the mended row said stands.
-        if seen || self.mapping.changed() == Changed::Keep {
+        if seen {
+            return Some(Told::Mended);
+        }
+        if self.mapping.changed() == Changed::Keep {
             return Some(Told::Known);
         }
         // A row of rejects was mended, and what it shares with others says how something is.
@@ -325,6 +330,10 @@ impl Import {
         match row.end() {
             Ok(Told::New) => self.summary.new += count,
             Ok(Told::Known) => self.summary.known += count,
+            Ok(Told::Mended) => {
+                self.summary.known += count;
+                self.summary.mended += count;
+            }
             Ok(Told::WithoutEffect | Told::Refused(_)) => self.summary.without_effect += count,
             Err(reject) => return self.refuse(number, *reject),
         }

@@ -4,6 +4,7 @@
 use std::{
     fs::File,
     io::{BufReader, BufWriter},
+    ops::Range,
     path::Path,
 };
 
@@ -16,6 +17,11 @@ use super::{
 
 /// As many columns as a sheet can have.
 const COLUMNS_MAX: u32 = 16_384;
+
+/// Of the digits that a workbook shows, those behind the first.
+const DIGITS_SHOWN: usize = 14;
+/// The numbers that are dates: from the first day of 1900 to the end of 9999.
+const DAYS: Range<f64> = 1.0..2_958_466.0;
 
 /// Writes a sheet into a temporary file: the one that the map names, or the first, if people see it. Also what is to be said of the workbook.
 pub(super) fn as_csv(path: &Path, file: &File, form: &FileForm) -> Result<(File, Vec<String>), InputError> {
@@ -122,6 +128,12 @@ impl Lines {
         written.map_err(|error| InputError::Keep { path: path.to_owned(), source: error.into() })
     }
 
+    /// A number with as many digits as a workbook shows of one: what it computes has others behind them.
+    fn number(&self, number: f64) -> String {
+        let shown = format!("{number:.DIGITS_SHOWN$e}").parse().unwrap_or(number);
+        shown.to_string().replace('.', &self.decimal.to_string())
+    }
+
     /// What a cell says, numbers as the map reads them.
     fn text(&self, cell: &DataRef<'_>) -> String {
         match cell {
@@ -129,7 +141,15 @@ impl Lines {
             DataRef::String(text) => text.clone(),
             DataRef::SharedString(text) => (*text).to_owned(),
             DataRef::Int(number) => number.to_string(),
-            DataRef::Float(number) => number.to_string().replace('.', &self.decimal.to_string()),
+            DataRef::Float(number) => self.number(*number),
+            DataRef::DateTime(moment) if moment.is_datetime() && (0.0..1.0).contains(&moment.as_f64()) => {
+                let (_, _, _, hour, minute, second, _) = moment.to_ymd_hms_milli();
+                format!("{hour:02}:{minute:02}:{second:02}")
+            }
+            // Shown as a date, and none: a number such as 20260131.
+            DataRef::DateTime(moment) if moment.is_datetime() && !DAYS.contains(&moment.as_f64()) => {
+                self.number(moment.as_f64())
+            }
             DataRef::Bool(truth) => truth.to_string(),
             DataRef::DateTime(moment) if moment.is_datetime() => {
                 let (year, month, day, hour, minute, second, _) = moment.to_ymd_hms_milli();

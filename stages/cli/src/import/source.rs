@@ -186,16 +186,16 @@ fn stamp(found: &std::fs::Metadata) -> Stamp {
     (found.ino(), found.size(), found.mtime(), found.mtime_nsec())
 }
 
-/// The files that a path stands for, in the order of their names: itself, or those in a folder.
+/// The files that a path stands for, in the order of their names: itself, or those in a folder. Also what of the folder is left out.
 ///
 /// # Errors
 /// [`InputError`] when a folder cannot be read or holds no file of rows.
-pub(crate) fn files(path: &Path) -> Result<Vec<PathBuf>, InputError> {
+pub(crate) fn files(path: &Path) -> Result<(Vec<PathBuf>, Vec<String>), InputError> {
     if path == Path::new(STANDARD_INPUT) || !path.is_dir() {
-        return Ok(vec![path.to_owned()]);
+        return Ok((vec![path.to_owned()], Vec::new()));
     }
     let failed = |source| InputError::Read { path: path.to_owned(), source };
-    let mut all = Vec::new();
+    let (mut all, mut left_out) = (Vec::new(), Vec::new());
     for entry in std::fs::read_dir(path).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         let name = entry.file_name().to_string_lossy().to_lowercase();
@@ -203,11 +203,14 @@ pub(crate) fn files(path: &Path) -> Result<Vec<PathBuf>, InputError> {
         if is_of_rows && !name.starts_with(['.', '~']) && !name.contains(".rejects") && entry.path().is_file()
         {
             all.push(entry.path());
+        } else {
+            left_out.push(entry.file_name().to_string_lossy().into_owned());
         }
     }
     if all.is_empty() {
         return Err(InputError::EmptyFolder { path: path.to_owned(), endings: ENDINGS.join(", ") });
     }
     all.sort();
-    Ok(all)
+    left_out.sort();
+    Ok((all, left_out))
 }

@@ -12,6 +12,7 @@ use millstream_domain::{
 use serde_json::Value;
 
 use super::{
+    date_form::has_its_digits,
     file_form::FileForm,
     filter::{reads_dates, reads_times},
     input::{InputError, RowsFile},
@@ -242,7 +243,8 @@ impl Kind {
         }
         let reads = |format: &String| {
             let read = |value: &&str| {
-                jiff::fmt::strtime::parse(format, value).is_ok_and(|read| read.to_date().is_ok())
+                has_its_digits(value, format)
+                    && jiff::fmt::strtime::parse(format, value).is_ok_and(|read| read.to_date().is_ok())
             };
             values.iter().all(read)
         };

@@ -382,7 +382,7 @@ fn units(
     let Some(read) = Number::read(text, form, around) else {
         let currency = match around {
             Around::Currency(code) => format!(" in {code}"),
-            Around::Nothing | Around::AnyCurrency => String::new(),
+            Around::Nothing | Around::AnyCurrency | Around::AnyCode => String::new(),
         };
         return Err(format!("{number}{currency}{}", advice(text, form)));
     };

@@ -103,6 +103,8 @@ async fn rows_are_the_same_rows_however_they_are_written() {
     std::fs::write(folder.path().join("map.toml"), by_name).unwrap();
     let imported = shop.system.millstream(&["import", "--map", "map.toml", "days"]).await;
     let imported = imported.expect_success("a folder");
+    let left_out = "days: left out are a.rejects.csv, notes.md; name a file to import it";
+    assert!(imported.stderr.contains(left_out), "{imported:?}");
     let summaries: Vec<&str> = imported.stdout.lines().collect();
     assert_eq!(
         summaries,

@@ -126,6 +126,12 @@ async fn a_mended_row_brings_only_what_is_missing() {
     assert_eq!(shop.product("gin").await["data"]["supplier"], json!("two"));
     assert_eq!(shop.figures(SALES, "mended.csv").await, [0, 3, 0, 0]);
     assert_eq!(shop.sold("1").await, [5, 15]);
+    // The file still says what was refused, and is not what stands.
+    let again = shop.import(SALES, "s.csv").await;
+    assert!(again.stdout.contains("5 rows: 0 new, 4 known, 0 without effect, 1 refused"), "{again:?}");
+    let said =
+        "2 of these rows were refused as they stand here, and mended since: what the mended rows said stands";
+    assert!(again.stderr.contains(said), "{again:?}");
     shop.system.stop().await;
 }
 

@@ -104,6 +104,19 @@ fn filters_are_applied_one_after_the_other() {
     }
 }
 
+/// A spreadsheet had taken the zero off 010226, the second of January, and the 22nd of October of 2006 came of it.
+#[test]
+fn a_date_without_some_of_its_digits_is_refused() {
+    let columns = columns(&["d"]);
+    for (format, text) in
+        [("date:%m%d%y", "10226"), ("date:%d.%m.%y", "1.2.6"), ("time:%Y%m%d%H%M%z", "20260102130+0000")]
+    {
+        let refused = rendered_with(&columns, &format!("{{d|{format}}}"), &[text]).remove(0).unwrap_err();
+        assert!(refused.to_string().ends_with(", with all its digits"), "{format}: {refused}");
+    }
+    assert_eq!(rendered_with(&columns, "{d|date:%m%d%y}", &["010226"]), [Ok("2026-01-02".to_owned())]);
+}
+
 #[test]
 fn a_time_is_an_instant_of_its_zone() {
     let mut columns = columns(&["at"]);

@@ -345,3 +345,21 @@ fn what_a_workbook_does_not_show_is_said_or_refused() {
     );
     assert_eq!(remarks(&named("Sales")), [hidden]);
 }
+
+/// A number that somebody had formatted as a date was the last day of 9999, and a price that the workbook had computed had 16 digits.
+#[test]
+fn cells_are_read_as_a_workbook_shows_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sales.xlsx");
+    let rows: [&[(&str, &str)]; 4] = [
+        &[("text", "day"), ("text", "price")],
+        &[("date", "20260131"), ("number", "99.30000000000001")],
+        &[("date", "-5"), ("number", "56.99999999999999")],
+        &[("date", "0.5"), ("number", "123456789012345")],
+    ];
+    std::fs::write(&path, workbook(&rows)).unwrap();
+    let file = check(&path, &FileForm::default()).unwrap();
+    let read: Vec<Vec<String>> =
+        file.rows().unwrap().map(|row| row.unwrap().record.iter().map(str::to_owned).collect()).collect();
+    assert_eq!(read, [["20260131", "99.3"], ["-5", "57"], ["12:00:00", "123456789012345"]]);
+}

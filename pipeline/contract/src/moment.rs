@@ -1,5 +1,5 @@
 //! Moments: how people name a point in the history of EVENTS. Pure; which position a moment is, only the stream can say
-//! (`past` in the crate `millstream-jetstream`).
+//! (`position_at_moment` in the crate `millstream-jetstream`).
 
 use std::{fmt, str::FromStr};
 

@@ -1,17 +1,17 @@
 //! [`Broker`] over a real JetStream. The only place where appends, gets and stream states meet the wire; the reader is in
 //! [`crate::stream_reader`], leases in `nats_broker/lease.rs`. Nothing here decides anything.
 
-pub mod answering;
+pub mod answering_service;
 mod append_each;
-mod ask;
-pub mod door;
-pub mod hearing;
 mod lease;
+mod lease_presence;
 mod lines;
-mod load;
-mod presence;
 mod reconnection;
 pub mod service;
+mod service_request;
+pub mod sifted_service;
+pub mod sifted_subscription;
+mod subject_load;
 pub(crate) mod wire;
 
 use std::{sync::Arc, time::Duration};
@@ -26,7 +26,7 @@ use millstream_contract::{
 use serde_json::json;
 use tokio::sync::Mutex;
 
-pub use ask::{Answer, AskError};
+pub use service_request::{Answer, AskError};
 pub use wire::headers_from;
 
 use crate::{
@@ -336,7 +336,7 @@ impl Broker for NatsBroker {
         from: u64,
         bytes: usize,
     ) -> Result<Page, BrokerError> {
-        load::load_page(self, stream, subject, from, bytes).await
+        subject_load::load_page(self, stream, subject, from, bytes).await
     }
 
     async fn last(&self, stream: &str, subject: &str) -> Result<Option<StoredMessage>, BrokerError> {

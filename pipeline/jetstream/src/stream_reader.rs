@@ -12,9 +12,9 @@
 
 mod consumer;
 mod consumer_config;
-mod place;
-mod reached;
-mod unread;
+mod reader_position;
+mod replaced_messages;
+mod reply_subject;
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -24,15 +24,15 @@ use millstream_contract::stored_message::StoredMessage;
 use crate::{
     backoff::Backoff,
     broker::{Broker, BrokerError, ReadError, ReaderConfig, StreamReader},
+    lost_tail::LossDoubt,
     nats_broker::{
         NatsBroker, api_failure, unreadable,
         wire::{ApiError, ConsumerReply},
     },
-    retry::LossDoubt,
     stream_reader::{
         consumer::{Consumer, Doubt},
-        reached::Reached,
-        unread::Unread,
+        reader_position::Reached,
+        replaced_messages::Unread,
     },
 };
 

@@ -34,7 +34,7 @@ use millstream_read_side::{
         BATCH_MAX_DEFAULT, DURABLE_INTERVAL_DEFAULT, NameTaken, ProjectionRunner, ProjectionSet,
         ProjectionStatus, RunnerConfig, RunnerError,
     },
-    read_side::{Folding, file_failed},
+    read_side::{ProjectionProgress, file_failed},
 };
 use millstream_runtime::{
     health::{Condition, Readiness},
@@ -188,7 +188,7 @@ pub struct ProcessRunner<B> {
     runner: ProjectionRunner<B>,
     turns: Turns<B>,
     condition: Condition,
-    folding: Vec<Folding>,
+    folding: Vec<ProjectionProgress>,
 }
 
 impl<B: Broker> ProcessRunner<B> {
@@ -226,7 +226,7 @@ impl<B: Broker> ProcessRunner<B> {
         let sender = Sender::new(broker.clone(), store, runner.row_remover(), seats.collect(), ids.clone());
         let turns = Turns::new(broker.clone(), ids, config.lease_time_to_live, sender, &metrics, readiness);
         let statuses: Vec<_> = runner.statuses().into_iter().map(|(_, status)| status).collect();
-        let folding = Folding::of(&statuses, &[EVENTS], readiness);
+        let folding = ProjectionProgress::of(&statuses, &[EVENTS], readiness);
         Ok(Self { broker, runner, turns, condition: readiness.condition("processes"), folding })
     }
 

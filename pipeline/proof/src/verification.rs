@@ -9,9 +9,9 @@
 
 mod commits;
 mod effects;
+mod foreign_messages;
 mod journal;
 mod replay;
-mod strangers;
 mod stretch;
 
 use std::{fmt, sync::Arc};

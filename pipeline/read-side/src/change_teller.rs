@@ -9,7 +9,7 @@ use millstream_contract::{
 };
 use millstream_jetstream::nats_broker::{
     NatsBroker,
-    hearing::{Heard, Hearing},
+    sifted_subscription::{Heard, SiftedSubscription},
 };
 use millstream_runtime::metrics::{Count, Metrics};
 use tokio::time::Instant;
@@ -40,12 +40,12 @@ impl ChangeTeller {
 
     /// Tells until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
-        let mut hearing = Hearing::start(self.broker.clone(), format!("{WATCHED_PREFIX}.*.*"));
+        let mut messages = SiftedSubscription::start(self.broker.clone(), format!("{WATCHED_PREFIX}.*.*"));
         let mut looks = tokio::time::interval(LOOK_INTERVAL);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                heard = hearing.next() => match heard {
+                heard = messages.next() => match heard {
                     Heard::Message { subject, .. } => self.watch(&subject),
                     // What was told while there was no server may be lost.
                     Heard::Listening => self.tell_anew(),

@@ -19,9 +19,9 @@ mod changed_rows;
 mod checkpoint_check;
 mod decoding;
 mod follower;
-mod lane;
 mod past_views;
 mod projection_set;
+mod reader_lane;
 mod source;
 mod status;
 mod sweep;
@@ -56,7 +56,7 @@ use crate::read_side::file_failed;
 use self::{
     applier::Applier,
     follower::ApplyError,
-    lane::{ByLane, Distance},
+    reader_lane::{ByLane, Distance},
     source::{Source, SourceConfig},
     sweep::Sweep,
     writer::{Writer, WriterTask, WriterThread},

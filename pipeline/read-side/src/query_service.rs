@@ -8,11 +8,11 @@
 
 mod answer;
 mod cursor;
-mod local;
+mod local_queries;
 mod replicas;
 mod request;
 mod view_query;
-mod waits;
+mod waiting_queries;
 
 use std::{
     collections::HashMap,
@@ -26,10 +26,9 @@ use millstream_contract::{error_text::one_line, header, header_check::check_head
 use millstream_jetstream::{
     broker::Broker as _,
     nats_broker::{
-        NatsBroker,
-        door::Door,
-        headers_from,
+        NatsBroker, headers_from,
         service::{About, Request, Service, ServiceError},
+        sifted_service::SiftedService,
     },
 };
 use millstream_runtime::metrics::{Metrics, QueryMetrics};
@@ -46,13 +45,13 @@ use tokio_util::{
 
 pub use self::{
     answer::QueryError,
-    local::LocalQueries,
+    local_queries::LocalQueries,
     request::{LIMIT_DEFAULT, LIMIT_MAX, Operation},
 };
 use self::{
     replicas::ServedView,
     view_query::{Answer, Asked, Reads, ViewQuery},
-    waits::{Place, Waits, client_of},
+    waiting_queries::{Place, Waits, client_of},
 };
 
 use crate::projection_runner::{View, ViewDirectory};
@@ -126,7 +125,7 @@ pub struct QueryServiceError {
 
 /// A running service.
 pub struct QueryService {
-    door: Door,
+    service: SiftedService,
     requests: TaskTracker,
     endpoints: TaskTracker,
     closing: CancellationToken,
@@ -206,10 +205,11 @@ impl QueryService {
             line: Mutex::default(),
             closing: closing.clone(),
         });
-        let door =
-            Door::open(broker, EVENTS, move |client| register(client, Arc::clone(&registration)).boxed());
-        let door = door.await.map_err(|source| QueryServiceError { source })?;
-        Ok(Self { door, requests, endpoints: serving, closing })
+        let service = SiftedService::open(broker, EVENTS, move |client| {
+            register(client, Arc::clone(&registration)).boxed()
+        });
+        let service = service.await.map_err(|source| QueryServiceError { source })?;
+        Ok(Self { service, requests, endpoints: serving, closing })
     }
 
     /// Takes no more requests, and returns when those that were taken are answered. A request that the server hands over at this
@@ -219,7 +219,7 @@ impl QueryService {
         // Before the service ends all its endpoints at once: a view stops saying that it can answer before it stops answering.
         self.endpoints.close();
         self.endpoints.wait().await;
-        let client = self.door.close().await;
+        let client = self.service.close().await;
         self.requests.close();
         self.requests.wait().await;
         if let Some(client) = client

@@ -1,7 +1,7 @@
 //! What projector, reporter and the stage `sql` have in common: settings, the file of rows, the projection runner, queries of those
 //! rows, readiness and an orderly end.
 
-mod folding;
+mod projection_progress;
 mod settings;
 
 use std::{path::Path, sync::Arc};
@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::settings::served_contexts;
 pub use self::{
-    folding::Folding,
+    projection_progress::ProjectionProgress,
     settings::{DamagedFile, FileSettings, ReadSideSettings, UnknownContext, check_contexts, contexts},
 };
 use crate::{
@@ -219,7 +219,7 @@ impl ReadSide {
         };
         let stop = runtime.shutdown.token().child_token();
         let statuses: Vec<_> = runner.statuses().into_iter().map(|(_, status)| status).collect();
-        let folding = Folding::of(&statuses, &[EVENTS, OUTCOMES], &runtime.readiness);
+        let folding = ProjectionProgress::of(&statuses, &[EVENTS, OUTCOMES], &runtime.readiness);
         let watch =
             ReadinessWatch { views, store, damaged_file, metrics: runtime.metrics.clone(), condition };
         let readiness = tokio::spawn(watch.run(stop.clone()));

@@ -11,8 +11,8 @@ use futures::FutureExt;
 use millstream_contract::stream_names::EVENTS;
 use millstream_jetstream::nats_broker::{
     NatsBroker,
-    door::Door,
     service::{About, Endpoint, Service},
+    sifted_service::SiftedService,
 };
 use serde_json::{Value, json};
 
@@ -71,7 +71,7 @@ pub struct StatusServiceError(#[source] async_nats::Error);
 /// A running status service; it ends by [`StatusService::stop`].
 #[derive(Debug)]
 pub struct StatusService {
-    door: Door,
+    service: SiftedService,
 }
 
 impl StatusService {
@@ -82,12 +82,12 @@ impl StatusService {
     pub async fn start(broker: &NatsBroker, process: ObservedProcess) -> Result<Self, StatusServiceError> {
         let answering = broker.clone();
         let register = move |client| register(client, answering.clone(), process.clone()).boxed();
-        Ok(Self { door: Door::open(broker, EVENTS, register).await.map_err(StatusServiceError)? })
+        Ok(Self { service: SiftedService::open(broker, EVENTS, register).await.map_err(StatusServiceError)? })
     }
 
     /// Shows the process no more.
     pub async fn stop(self) {
-        self.door.close().await;
+        self.service.close().await;
     }
 }
 

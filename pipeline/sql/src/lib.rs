@@ -3,19 +3,19 @@
 //! In reading order: [`table`] derives the columns of a table from the shape of a view's rows ([`key_pattern`] splits keys), and
 //! turns rows into values; [`plan`] has all tables of an application. [`definition`] writes what makes the tables, in the words of either
 //! database. [`database`] is what a database has to do, which [`sqlite`] and [`postgres_database`] carry out; [`postgres_address`] says how the latter is reached. [`replica`] follows the
-//! projection runner and keeps the tables up to date, and [`keeping`] runs all of it for a stage. [`queries`] are configured without code.
+//! projection runner and keeps the tables up to date, and [`replica_runner`] runs all of it for a stage. [`queries`] are configured without code.
 //!
 //! Deliberately absent: folding, which the read side does; and any SQL engine of its own.
 
 pub mod database;
 pub mod definition;
-pub mod keeping;
 pub mod key_pattern;
 pub mod plan;
 pub mod postgres_address;
 pub mod postgres_database;
 pub mod queries;
 pub mod replica;
+pub mod replica_runner;
 pub mod sqlite;
 pub mod table;
 #[cfg(feature = "testing")]

@@ -4,8 +4,8 @@
 //! its query. [`library`] holds the queries of a folder, and reads them again when a file changes. [`reader`] asks a database, within limits,
 //! without any right to change it. [`service`] answers requests on NATS.
 
+mod answer_cache;
 pub mod header;
-mod kept;
 pub mod library;
 pub mod reader;
 mod refusal;

@@ -30,7 +30,7 @@ mod first_start;
 mod id_flush;
 mod id_follower;
 mod loss_watch;
-mod observed;
+mod observability;
 mod purge;
 mod recorder;
 mod rounds;
@@ -49,14 +49,15 @@ use millstream_jetstream::{
     broker::{Broker, ReadError, ReaderConfig},
     group_append::AppendStrategy,
     id_source::IdSource,
-    retry::{answered, state_reaching},
+    lost_tail::state_reaching,
+    retry::answered,
 };
 use millstream_runtime::{file_work::end_of, shutdown::Shutdown};
 use tokio::{sync::mpsc, task::JoinSet};
 
 pub use self::{
     error::HandlerError,
-    observed::{HandlerProgress, Observed, ProcessRejectionCounts},
+    observability::{HandlerProgress, Observed, ProcessRejectionCounts},
     purge::PurgeSettings,
 };
 

@@ -8,9 +8,9 @@
 //! clear answer, and for outcomes that are right only on a current state: read the history from the leader, decide, append, and
 //! start over until the aggregate is settled (`settlement/slow_way.rs`).
 
+mod dead_letters;
 mod error;
 mod hydration;
-mod letters;
 mod partners;
 mod slow_way;
 
@@ -52,7 +52,7 @@ use crate::{
         CommandWithPartners, Decidable, DecodedCommand, GroupDecision, HistoryNeeded, NewCommit, Past,
         PreparedCommand, Work, decide_group, rejected,
     },
-    settlement::{hydration::fold_any, letters::dead_letter},
+    settlement::{dead_letters::dead_letter, hydration::fold_any},
     state_cache::{Appended, StateCache},
 };
 

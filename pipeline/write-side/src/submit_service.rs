@@ -25,7 +25,7 @@ use millstream_jetstream::{
     intake::Intake,
     nats_broker::{
         NatsBroker,
-        answering::{Answering, AnsweringError, Asked},
+        answering_service::{Answering, AnsweringError, Asked},
         service::{About, ServiceError},
     },
 };

@@ -41,7 +41,7 @@ mod import;
 mod names;
 mod outcome_follower;
 mod output;
-mod past;
+mod past_views;
 mod program;
 mod query_client;
 mod session;

@@ -15,16 +15,16 @@ use millstream_runtime::metrics::Metrics;
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
 use crate::{
+    api_documents,
     audit::{Asker, Audit, called},
     client_address::TrustedProxies,
+    concurrency_limit::{Place, Places},
     config::Limits,
-    documents,
     key_ring::{Admission, Ended, KeyRing, Principal, Stranger},
     listener::ClientAddress,
     pages,
-    places::{Place, Places},
     problem::{Code, Problem, SOON},
-    rates::Rates,
+    rate_limit::Rates,
     tokens::Refusal,
 };
 
@@ -292,7 +292,7 @@ fn only_programs_of_this_machine(headers: &HeaderMap, is_for_people: bool) -> Re
 /// Whether a request only asks what the gateway tells of itself, or is one of a page.
 fn is_for_people(request: &Request) -> bool {
     let path = request.uri().path();
-    pages::is_page(path) || (request.method() == Method::GET && documents::ADDRESSES.contains(&path))
+    pages::is_page(path) || (request.method() == Method::GET && api_documents::ADDRESSES.contains(&path))
 }
 
 fn is_loopback(name: &str) -> bool {

@@ -21,7 +21,7 @@ use millstream_domain::decider::AggregateType;
 use millstream_jetstream::{
     broker::Broker as _,
     event_store::{BackPage, EventStore, LoadError},
-    moments::Until,
+    position_at_moment::Until,
 };
 use millstream_write_side::past_state::PastState;
 use serde::{Deserialize, Serialize};

@@ -1,16 +1,18 @@
 //! The gateway stage: takes an application's commands over HTTP and answers queries. It holds no state, so any number of them may run.
 //!
-//! In reading order: [`config`] says where it listens; `listener` takes connections, with the TLS of `certificate`; `guard` lets requests in, by `key_ring`, `tokens`,
-//! `rates` and `places`; `commands` and, for several at once, `command_lines` store commands, checked by `command_request`, and say with `answers`,
-//! `command_log` and `forgotten` what became of them.
-//! `queries` passes on what `views` answer; `reports` makes documents of it, with `report_document`, in the form that `media_type` tells; `configured_queries` asks the stage `sql`.
-//! `history` reads the events of an aggregate, or its state as of a moment. `live` shows rows again whenever they change. `user_requests` answers the same over NATS, for users whose name the server proves. `problem` is how it refuses, and `openapi` tells all of it
-//! to programs, `docs_page` to people, as `documents` serves it. `pages` shows all of it in a browser. `audit` records who sent what, and who was
-//! refused.
+//! In reading order: [`config`] says where the gateway listens, and `listener` takes connections, with the TLS of `certificate`. `guard` lets
+//! requests in, by `key_ring`, `tokens`, `rate_limit` and `concurrency_limit`. `commands` stores a command and `command_lines` several at once;
+//! `command_request` checks them, and `answers`, `command_log` and `forgotten_outcomes` say what became of them. `queries` passes on what `views`
+//! answer; `reports` makes documents of it with `report_document`, in the form that `media_type` chooses; `configured_queries` asks the stage
+//! `sql`. `history` reads the events of an aggregate, or its state as of a moment. `live` sends rows again whenever they change. `user_requests`
+//! answers the same requests over NATS, for users whose name the server proves. `problem` writes refusals. `openapi` describes the API for
+//! programs and `docs_page` for people, and `api_documents` serves both. `pages` shows everything in a browser. `audit` records who sent what,
+//! and who was refused.
 //!
 //! Deliberately absent: decisions and rows.
 
 mod answers;
+mod api_documents;
 mod audit;
 mod certificate;
 mod client_address;
@@ -18,11 +20,11 @@ mod command_lines;
 mod command_log;
 mod command_request;
 mod commands;
+mod concurrency_limit;
 pub mod config;
 mod configured_queries;
 mod docs_page;
-mod documents;
-mod forgotten;
+mod forgotten_outcomes;
 mod guard;
 mod history;
 mod key_ring;
@@ -31,10 +33,9 @@ mod live;
 mod media_type;
 mod openapi;
 mod pages;
-mod places;
 mod problem;
 mod queries;
-mod rates;
+mod rate_limit;
 mod recent_keys;
 mod report_document;
 mod reports;
@@ -62,7 +63,7 @@ use millstream_jetstream::{
     broker::Broker as _,
     id_source::IdSource,
     intake::Intake,
-    nats_broker::{NatsBroker, answering::AnsweringError},
+    nats_broker::{NatsBroker, answering_service::AnsweringError},
     retry::answered,
 };
 use millstream_runtime::{
@@ -78,19 +79,19 @@ use tokio_util::sync::CancellationToken;
 use ulid::Ulid;
 
 use crate::{
+    api_documents::Documents,
     audit::Audit,
     command_log::CommandLog,
     commands::Commands,
+    concurrency_limit::Places,
     config::{Limits, StageConfig},
-    documents::Documents,
-    forgotten::Forgotten,
+    forgotten_outcomes::Forgotten,
     guard::Guard,
     key_ring::KeyRing,
     listener::Listener,
     live::Hub,
     openapi::Described,
     pages::Pages,
-    places::Places,
     problem::Problem,
     recent_keys::RecentKeys,
     user_requests::UserRequests,
@@ -328,9 +329,9 @@ async fn serve(listener: Listener, mut users: Option<UserRequests>, stop: Cancel
 fn router<A: Application>(commands: Arc<Commands>, documents: Arc<Documents>, guard: Arc<Guard>) -> Router {
     let pages = Arc::new(Pages::of::<A>(&commands, &guard));
     Router::new()
-        .route("/v1/openapi.json", get(documents::openapi).with_state(Arc::clone(&documents)))
-        .route("/v1/asyncapi.json", get(documents::asyncapi).with_state(Arc::clone(&documents)))
-        .route("/v1/docs", get(documents::page).with_state(documents))
+        .route("/v1/openapi.json", get(api_documents::openapi).with_state(Arc::clone(&documents)))
+        .route("/v1/asyncapi.json", get(api_documents::asyncapi).with_state(Arc::clone(&documents)))
+        .route("/v1/docs", get(api_documents::page).with_state(documents))
         .route("/v1/commands/{context}/{aggregate}/{id}/{command}", post(commands::post))
         .route("/v1/live", get(live::get))
         .route("/v1/commands", post(command_lines::post))

@@ -1,35 +1,36 @@
 //! The pages for people, rendered here from what the API answers: they work without script, and know no word of any application.
 //!
-//! In reading order: `visit` is who asks for a page; `session` lets browsers in; `api` asks what the pages show, by the functions that
-//! answer the API, so that a page shows nothing that its key may not read; `layout` is what all pages share, `assets` their style and
-//! script, `address` how they name each other, `shown` how values look, `chart` how figures do, `form` how commands are asked for. The rest
-//! is one file a page. Deliberately absent: state, and any
-//! way to a row, a history or a command that is not the API's.
+//! In reading order: `page_request` is who asks for which page; `session` lets browsers in; `api` asks for what the pages show, through the
+//! functions that answer the API, so that a page shows nothing that its key may not read. `layout` is what all pages share, and `assets` their
+//! style and script. `address` makes links between pages, `value_text` writes values, `chart` draws figures, and `form` makes forms for
+//! commands. Each of the other files is one page or a part of one (`report_chart` is the chart on the page of a report's row).
+//! Deliberately absent: state, and any way to a row, a history or a command that is not the API's.
 
 mod address;
 mod aggregate;
 mod api;
 mod assets;
 mod chart;
+mod command_page;
 mod context;
 mod event;
 mod export;
 mod figure;
 mod form;
-mod give;
 mod home;
 mod layout;
+mod page_request;
 mod queries;
 mod query;
 mod report;
+mod report_chart;
 mod report_list;
 mod row;
 mod rows;
-mod sent;
+mod sent_command;
 mod session;
-mod shown;
 mod sign_in;
-mod visit;
+mod value_text;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -166,8 +167,8 @@ pub(crate) fn router(pages: &Arc<Pages>) -> Router {
         .route("/contexts/{context}", get(context::get))
         .route("/aggregates/{context}/{aggregate}", get(aggregate::open))
         .route("/aggregates/{context}/{aggregate}/{id}", get(aggregate::get))
-        .route("/commands/{context}/{aggregate}/{command}", get(give::get).post(give::post))
-        .route("/sent/{command_id}", get(sent::get))
+        .route("/commands/{context}/{aggregate}/{command}", get(command_page::get).post(command_page::post))
+        .route("/sent/{command_id}", get(sent_command::get))
         .route("/events/{sequence}", get(event::get))
         .route("/reports/{report}", get(report_list::get))
         .route("/reports/{report}/{*key}", get(report::get))

@@ -23,7 +23,7 @@ use millstream_contract::{
     subject::{COMMAND_PREFIX, CommandAddress, USER_PREFIX, USER_SERVICE},
 };
 use millstream_jetstream::nats_broker::{
-    answering::{Answering, AnsweringError, Asked},
+    answering_service::{Answering, AnsweringError, Asked},
     service::About,
 };
 use serde_json::{Map, Value};

@@ -23,8 +23,8 @@ use millstream_contract::{
 use millstream_jetstream::{
     backoff::Backoff,
     broker::Broker as _,
-    moments::{PastError, position_at},
     nats_broker::{Answer, AskError, NatsBroker},
+    position_at_moment::{PastError, position_at},
 };
 use millstream_runtime::file_work::end_of;
 use serde_json::Value;
@@ -33,9 +33,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     command_log::{ANSWER_WAIT, CommandLog, LogError},
-    forgotten::Forgotten,
+    concurrency_limit::Place,
+    forgotten_outcomes::Forgotten,
     last_moment,
-    places::Place,
     problem::{Problem, SOON},
     watched_stream::WatchedStream,
 };

@@ -7,7 +7,7 @@ use millstream_domain::{
     projection::{OutcomeProjection, Projection},
 };
 use millstream_runtime::config::{Section, SectionKeys};
-use millstream_sql::keeping::SqlSettings;
+use millstream_sql::replica_runner::SqlSettings;
 
 /// What the stage of an application keeps, and where.
 pub struct StageConfig<A> {

@@ -9,7 +9,7 @@ use millstream_runtime::{
     config::Config,
     stage::{StageIdentity, StageRuntime, run_stage},
 };
-use millstream_sql::keeping::{KeepError, keep};
+use millstream_sql::replica_runner::{self, ReplicaError};
 
 use crate::config::StageConfig;
 
@@ -29,11 +29,11 @@ pub fn program<A: Application>(
 /// Runs until asked to stop.
 ///
 /// # Errors
-/// [`KeepError`].
+/// [`ReplicaError`].
 pub async fn run<A: Application>(
     config: Config<StageConfig<A>>,
     runtime: StageRuntime,
-) -> Result<(), KeepError> {
+) -> Result<(), ReplicaError> {
     let StageConfig { settings, projections, outcome_projections, .. } = config.stage;
-    keep(&settings, runtime, projections, outcome_projections).await
+    replica_runner::run(&settings, runtime, projections, outcome_projections).await
 }

@@ -14,7 +14,7 @@ use tokio::sync::Mutex;
 
 use super::{
     NatsBroker,
-    presence::{Presence, is_gone},
+    lease_presence::{Presence, is_gone},
 };
 use crate::broker::{AppendError, Broker, BrokerError, NewMessage};
 

@@ -8,7 +8,7 @@ use millstream_contract::stored_message::StoredMessage;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{place::Place, reached::Reached, unread::Unread};
+use super::{reader_position::Reached, replaced_messages::Unread, reply_subject::Place};
 use crate::{
     broker::ReaderConfig,
     line::{Line, unreadable_reason},

@@ -12,8 +12,8 @@
 //! may send.
 
 mod advancing;
-mod past;
 mod placing;
+mod recorded_afterwards;
 mod refunding;
 mod rejections;
 pub mod status;
@@ -403,7 +403,7 @@ fn decide_cancel(
     cancel: &CancelOrder,
     context: &DecisionContext<'_>,
 ) -> Result<Vec<OrderEvent>, Rejection> {
-    let happened_at = past::moment_of_step(state, cancel.happened_at.as_deref(), context)?;
+    let happened_at = recorded_afterwards::moment_of_step(state, cancel.happened_at.as_deref(), context)?;
     cancel.reason.as_deref().map_or(Ok(()), |reason| check_name("reason", reason))?;
     match state.status {
         _ if state.cancelled => Ok(vec![]),

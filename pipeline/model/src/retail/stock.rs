@@ -9,8 +9,8 @@
 //! remembers the last [`REMEMBERED_MAX`] of each, besides every open reservation: a stock, unlike a till, never ends.
 
 mod counting;
-mod memory;
 mod rejections;
+mod remembered_movements;
 mod reserving;
 mod transferring;
 
@@ -21,10 +21,10 @@ use millstream::values::reference::{check_label, check_reference};
 use millstream::values::{business_date::BusinessDate, money::check_quantity};
 use serde::{Deserialize, Serialize};
 
-pub use self::memory::REMEMBERED_MAX;
+pub use self::remembered_movements::REMEMBERED_MAX;
 use self::{
-    memory::{Memory, Movement, ReservationEnd},
     rejections::{REJECTIONS, reference_differs},
+    remembered_movements::{Memory, Movement, ReservationEnd},
 };
 
 /// Where the available units stand low unless a stock says otherwise: below this many. Two handfuls, so that a new

@@ -12,7 +12,7 @@ use millstream_contract::stream_names::EVENTS;
 use millstream_jetstream::{
     broker::{Broker, BrokerError, StreamState},
     id_source::IdSource,
-    retry::state_reaching,
+    lost_tail::state_reaching,
 };
 use millstream_read_side::projection_runner::{ProjectionStatus, RemovalError, RowRemover, any_changed};
 use millstream_runtime::{

@@ -9,7 +9,7 @@ use millstream_contract::{
     subject::StreamId,
 };
 
-use super::{Check, Violation, strangers::Strangers};
+use super::{Check, Violation, foreign_messages::Strangers};
 
 /// What EVENTS holds.
 #[derive(Debug, Default)]

@@ -21,8 +21,8 @@ use super::{
     Check, Violation,
     commits::{Head, check_commit},
     envelope,
+    foreign_messages::Strangers,
     journal::{self, Journal},
-    strangers::Strangers,
 };
 
 /// Violations kept with their sentence; further ones are only counted.

@@ -20,8 +20,8 @@ use super::{
     changed_rows::ChangedRows,
     decoding::Item,
     follower::{ApplyError, RowFollower},
-    lane::{ByLane, Lane},
     projection_set::{Input, Member, ProjectionSet},
+    reader_lane::{ByLane, Lane},
     status::{Halt, StatusBoard},
 };
 

@@ -3,9 +3,9 @@
 //!
 //! Projections that are far behind the others, such as one that is built anew, have a second reader until they have caught up, so
 //! that the others go on with the stream's end ([`super::lane`]). How the checkpoints are checked and the lanes assigned is in
-//! `source/judging.rs`.
+//! `source/start_positions.rs`.
 
-mod judging;
+mod start_positions;
 
 use std::{
     sync::{
@@ -33,8 +33,8 @@ use super::{
     MEMORY_UNIT, MEMORY_UNITS_BEHIND_MAX, MEMORY_UNITS_MAX, RunnerConfig, RunnerError,
     decoding::{Item, ItemSorter, Reach},
     follower::RowFollower,
-    lane::{ByLane, Lane},
     projection_set::ProjectionSet,
+    reader_lane::{ByLane, Lane},
     status::StatusBoard,
     writer::{Messages, WriterTask},
 };

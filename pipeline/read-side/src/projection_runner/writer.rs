@@ -22,8 +22,8 @@ use super::{
     checkpoint_check::Verdict,
     decoding::Item,
     follower::ApplyError,
-    lane::{ByLane, Lane},
     projection_set::ProjectionSet,
+    reader_lane::{ByLane, Lane},
     sync_schedule::SyncSchedule,
 };
 

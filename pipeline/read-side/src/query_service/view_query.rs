@@ -16,7 +16,7 @@ use super::{
     answer::{put_row, put_text, put_too_large},
     cursor,
     request::{GetBody, ListBody, Listing, Operation, parse, parse_position, parse_wait},
-    waits::{Place, Wait},
+    waiting_queries::{Place, Wait},
 };
 use crate::projection_runner::{ProjectionStatus, View};
 

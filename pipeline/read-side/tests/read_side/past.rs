@@ -8,8 +8,8 @@ use millstream_contract::{
 };
 use millstream_jetstream::{
     broker::Broker,
-    moments::{PastError, position_at},
     nats_broker::NatsBroker,
+    position_at_moment::{PastError, position_at},
     testing::test_server::TestServer,
 };
 use millstream_read_side::{

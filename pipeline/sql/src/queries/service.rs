@@ -27,10 +27,9 @@ use millstream_contract::{
 use millstream_jetstream::{
     broker::Broker as _,
     nats_broker::{
-        NatsBroker,
-        door::Door,
-        headers_from,
+        NatsBroker, headers_from,
         service::{About, Endpoint, Endpoints, Request, Service},
+        sifted_service::SiftedService,
     },
 };
 use millstream_read_side::projection_runner::{ProjectionStatus, any_changed};
@@ -46,7 +45,7 @@ use tokio_util::{
 
 use self::descriptions::tell_of_queries;
 use super::{
-    kept::{KeptAnswers, Shown, has_reached},
+    answer_cache::{AnswerCache, Shown, has_reached},
     library::{Library, Query},
     reader::{Answer, Argument, AskError, Limits, Reader},
     refusal::Refusal,
@@ -91,7 +90,7 @@ struct Shared {
     running: Semaphore,
     waiting: Semaphore,
     queries: Mutex<Queries>,
-    kept: Mutex<KeptAnswers>,
+    kept: Mutex<AnswerCache>,
     statuses: Vec<watch::Receiver<ProjectionStatus>>,
     requests: TaskTracker,
     /// What listens on the line that is there now.
@@ -116,7 +115,7 @@ pub struct QueryServiceError {
 
 /// A running service.
 pub struct SqlQueries {
-    door: Door,
+    service: SiftedService,
     shared: Arc<Shared>,
     looking: tokio::task::JoinHandle<()>,
 }
@@ -150,22 +149,22 @@ impl SqlQueries {
             closing: CancellationToken::new(),
         });
         let (registered, version) = (Arc::clone(&shared), version.to_owned());
-        let door = Door::open(broker, EVENTS, move |client| {
+        let service = SiftedService::open(broker, EVENTS, move |client| {
             register(client, version.clone(), Arc::clone(&registered)).boxed()
         });
-        let door = door.await.map_err(|source| QueryServiceError { source })?;
+        let service = service.await.map_err(|source| QueryServiceError { source })?;
         let looking = tokio::spawn(look(Arc::clone(&shared), library));
-        Ok(Self { door, shared, looking })
+        Ok(Self { service, shared, looking })
     }
 
     /// Takes no more requests, and returns when those that were taken are answered.
     pub async fn stop(self) {
-        let Self { door, shared, looking } = self;
+        let Self { service, shared, looking } = self;
         shared.closing.cancel();
         if let Err(error) = looking.await {
             tracing::error!(%error, "looking at the files of queries failed");
         }
-        let client = door.close().await;
+        let client = service.close().await;
         shared.requests.close();
         shared.requests.wait().await;
         if let Some(client) = client
@@ -294,7 +293,7 @@ impl Shared {
         self.queries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn answers(&self) -> std::sync::MutexGuard<'_, KeptAnswers> {
+    fn answers(&self) -> std::sync::MutexGuard<'_, AnswerCache> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

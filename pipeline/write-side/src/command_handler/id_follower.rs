@@ -7,7 +7,8 @@ use millstream_contract::{outcome::OutcomeRecord, stream_names::OUTCOMES};
 use millstream_jetstream::{
     broker::{Broker, ReaderConfig, StreamReader},
     id_source::IdSource,
-    retry::{answered, state_reaching},
+    lost_tail::state_reaching,
+    retry::answered,
 };
 use millstream_runtime::{file_work::do_file_work, health::ProgressWatch};
 

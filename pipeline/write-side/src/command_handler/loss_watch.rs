@@ -18,7 +18,7 @@ use millstream_contract::{
 use millstream_jetstream::{
     broker::{Broker, BrokerError},
     id_source::IdSource,
-    retry::state_reaching,
+    lost_tail::state_reaching,
 };
 
 use super::{HandlerError, TurnEnd};

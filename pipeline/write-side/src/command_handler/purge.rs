@@ -18,7 +18,7 @@ use millstream_contract::{
 };
 use millstream_jetstream::{
     broker::{Broker, BrokerError, CROWDED, StreamState},
-    moments::last_stored_before,
+    position_at_moment::last_stored_before,
 };
 use millstream_runtime::{
     file_work::do_file_work,

@@ -1,12 +1,13 @@
 //! `millstream doctor`: one line a check, from the server to every stage. Changes nothing.
 
-mod asking;
-mod decisions;
-mod messages;
+mod active_handler;
+mod bounded_check;
+mod lost_messages;
+mod process_rejections;
 mod processes;
 mod readers;
-mod refusals;
 mod space;
+mod time_limits;
 
 use std::collections::BTreeSet;
 
@@ -26,7 +27,7 @@ use millstream_jetstream::{
 use millstream_runtime::stage_check::{Check, Trouble};
 use serde_json::{Value, json};
 
-use self::{asking::Asking, processes::Processes, readers::Readers};
+use self::{bounded_check::BoundedChecks, processes::Processes, readers::Readers};
 use crate::{
     deployment::SQL,
     failure::CommandFailure,
@@ -70,20 +71,20 @@ pub(crate) async fn run(arguments: DoctorArguments, session: &Session) -> Result
         }
         Ok(output::line(if arguments.json { to_json(&check).to_string() } else { check.to_string() })?)
     };
-    let asking = Asking::new(&session.forbidden);
+    let asking = BoundedChecks::new(&session.forbidden);
     show(server(&connected))?;
     for check in asking.all("streams", streams(&connected.jetstream, session.program.name)).await {
         show(check)?;
     }
     show(asking.one("space", space::space(&connected.broker)).await)?;
-    show(asking.one(messages::WHAT, messages::messages(&connected.broker)).await)?;
+    show(asking.one(lost_messages::WHAT, lost_messages::messages(&connected.broker)).await)?;
     let processes = Processes::find(&connected.client, &session.forbidden).await;
     let readers = Readers::of(&processes.answering);
     for (stage, stream) in READERS {
         let what = format!("reader {stage} of {stream}");
         show(asking.one(&what, readers.check(&connected.jetstream, stage, stream)).await)?;
     }
-    show(asking.one(decisions::WHAT, decisions::decisions(&connected)).await)?;
+    show(asking.one(active_handler::WHAT, active_handler::decisions(&connected)).await)?;
     for stage in TAKING_TURNS {
         show(asking.one(&format!("lease of {stage}"), active(&connected, stage)).await)?;
     }
@@ -93,7 +94,7 @@ pub(crate) async fn run(arguments: DoctorArguments, session: &Session) -> Result
     for stage in WHERE_WANTED {
         show(processes.ready_if_any(stage))?;
     }
-    show(refusals::refusals(&processes.answering, session.program.name))?;
+    show(process_rejections::refusals(&processes.answering, session.program.name))?;
     show(asking.one("dead letters", dead_letters(&connected, session.program.name)).await)?;
     Ok(worst)
 }

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     failure::CommandFailure,
     names, output,
-    past::{FilledView, Moment, Past},
+    past_views::{FilledView, Moment, Past},
     session::{Connected, Session},
 };
 

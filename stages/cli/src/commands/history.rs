@@ -8,8 +8,8 @@ use millstream_contract::{
 use millstream_domain::{decider::AggregateType, set_aside::SetAsides};
 use millstream_jetstream::{
     event_store::{EventStore, LoadError},
-    moments::Until,
     nats_broker::NatsBroker,
+    position_at_moment::Until,
 };
 use millstream_values::report_table;
 use millstream_write_side::past_state::PastState;

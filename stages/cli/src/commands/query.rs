@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::{
     failure::CommandFailure,
     names, output,
-    past::{FilledView, Moment, Past},
+    past_views::{FilledView, Moment, Past},
     query_client::{Freshness, TOO_LARGE, TooLarge, ViewClient, ViewRow, ViewSource},
     session::Session,
 };

@@ -18,7 +18,7 @@ use self::verify::VerifyArguments;
 use crate::{
     failure::CommandFailure,
     output,
-    past::{Moment, Past},
+    past_views::{Moment, Past},
     query_client::{Freshness, QueryError, TOO_LARGE, ViewClient, ViewRow, ViewSource},
     session::Session,
 };

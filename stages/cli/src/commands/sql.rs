@@ -10,11 +10,11 @@ use std::{
 use millstream_contract::exit_code::ExitCode;
 use millstream_sql::{
     definition::SYSTEM,
-    keeping::{SQLITE_FILE, Target},
     queries::{
         reader::{Answer, AskError, Limits, Reader},
         text::StatementText,
     },
+    replica_runner::{SQLITE_FILE, Target},
     table::sql_name,
 };
 use millstream_values::report_table::{self, LineEnd};

@@ -7,8 +7,8 @@ use millstream_contract::{
 };
 use millstream_jetstream::{
     broker::Broker as _,
-    moments::last_stored_before,
     nats_broker::NatsBroker,
+    position_at_moment::last_stored_before,
     stream_feed::{FeedError, StreamFeed},
 };
 use millstream_proof::verification::{StretchVerification, StretchVerifier};

@@ -12,7 +12,7 @@ use millstream_contract::{
 };
 use millstream_jetstream::nats_broker::{
     NatsBroker,
-    hearing::{Heard, Hearing},
+    sifted_subscription::{Heard, SiftedSubscription},
 };
 use millstream_runtime::metrics::LiveMetrics;
 use tokio::sync::{Notify, Semaphore, watch};
@@ -116,13 +116,13 @@ impl Shared {
     }
 
     async fn follow(self: Arc<Self>) {
-        let mut hearing = Hearing::start(self.broker.clone(), format!("{CHANGED_PREFIX}.*.*"));
+        let mut messages = SiftedSubscription::start(self.broker.clone(), format!("{CHANGED_PREFIX}.*.*"));
         let mut announcements = tokio::time::interval(ANNOUNCE_INTERVAL);
         announcements.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return,
-                heard = hearing.next() => self.hear(&heard),
+                heard = messages.next() => self.hear(&heard),
                 _ = announcements.tick() => self.announce().await,
                 () = self.announce.notified() => self.announce().await,
             }

@@ -21,10 +21,10 @@ use super::{
     topic::{Shown, Topic},
 };
 use crate::{
+    concurrency_limit::Place,
     guard::why,
     key_ring::{Admission, Principal},
     listener::Taking,
-    places::Place,
     problem::Problem,
 };
 

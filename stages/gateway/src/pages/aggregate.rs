@@ -13,11 +13,11 @@ use millstream_domain::decider::AggregateType;
 use super::{
     address,
     api::{Answer, Refusal},
+    command_page::CommandForm,
     form::Filled,
-    give::CommandForm,
     layout::{Frame, page},
-    shown::{Shown, label, time},
-    visit::Visit,
+    page_request::Visit,
+    value_text::{Shown, label, time},
 };
 use crate::{openapi::commands::offered, problem::Problem};
 

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use millstream_contract::header;
 use serde_json::Value;
 
-use super::{address, shown::Shown, visit::Visit};
+use super::{address, page_request::Visit, value_text::Shown};
 use crate::{
     answers::POSITION, command_request::IDEMPOTENCY_KEY, commands, configured_queries, history,
     problem::Problem, queries, reports,

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use super::shown::escape;
+use super::value_text::escape;
 
 /// Height of a column chart in its own units; a value has ten across.
 const HEIGHT: u64 = 60;

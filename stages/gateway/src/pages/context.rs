@@ -9,10 +9,10 @@ use axum::{
 
 use super::{
     address,
-    give::id_hint,
+    command_page::id_hint,
     layout::{Frame, page},
-    shown::label,
-    visit::Visit,
+    page_request::Visit,
+    value_text::label,
 };
 use crate::{openapi::commands::offered, problem::Problem};
 

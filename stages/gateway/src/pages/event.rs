@@ -13,8 +13,8 @@ use millstream_jetstream::broker::Broker as _;
 use super::{
     address,
     layout::{Frame, page},
-    shown::{Shown, label, time},
-    visit::Visit,
+    page_request::Visit,
+    value_text::{Shown, label, time},
 };
 use crate::{problem::Problem, whole_number::whole_number};
 

@@ -6,7 +6,7 @@ use axum::{
     response::Response,
 };
 
-use super::visit::Visit;
+use super::page_request::Visit;
 use crate::problem::Problem;
 
 const CSV: &str = "text/csv";

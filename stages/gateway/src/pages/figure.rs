@@ -22,9 +22,10 @@ use serde_json::Value;
 use super::{
     address,
     layout::{Frame, page},
-    report::{Asked, Chart, Head},
+    report::{Asked, Head},
+    report_chart::Chart,
     report_list::chosen_figure,
-    shown::{label, time},
+    value_text::{label, time},
 };
 use crate::problem::Problem;
 

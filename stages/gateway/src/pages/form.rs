@@ -11,7 +11,7 @@ use std::{
 use millstream_domain::schema::fields_of_record;
 use serde_json::{Map, Value};
 
-use super::shown::{escape, label};
+use super::value_text::{escape, label};
 
 /// Most groups of a list that a form shows; longer lists are sent by programs.
 const GROUPS_MAX: usize = 100;

@@ -21,7 +21,7 @@ use serde_json::json;
 use super::{
     address, chart,
     layout::{Frame, page},
-    visit::Visit,
+    page_request::Visit,
 };
 use crate::{problem::Problem, views::ask_once};
 

@@ -6,7 +6,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 
-use super::{Pages, address, api::Refusal, session::FormToken, visit::Visit};
+use super::{Pages, address, api::Refusal, page_request::Visit, session::FormToken};
 use crate::{key_ring::Principal, problem::Problem};
 
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");

@@ -6,7 +6,7 @@ use axum::{http::StatusCode, response::Response};
 use super::{
     address,
     layout::{Frame, page},
-    visit::Visit,
+    page_request::Visit,
 };
 use crate::{configured_queries::Offered, problem::Problem};
 

@@ -18,8 +18,8 @@ use super::{
     api::Refusal,
     export::as_file,
     layout::{Frame, page},
-    shown::{escape, label, time},
-    visit::Visit,
+    page_request::Visit,
+    value_text::{escape, label, time},
 };
 use crate::{
     configured_queries::{Offered, Table},

@@ -7,8 +7,6 @@ use axum::{
     http::StatusCode,
     response::Response,
 };
-use futures::future::join_all;
-use jiff::{ToSpan as _, civil::Date};
 use millstream_domain::report::{Column, ColumnKind};
 use millstream_values::report_table::{self, CURRENCY_COLUMN};
 use serde_json::{Value, json};
@@ -16,16 +14,15 @@ use serde_json::{Value, json};
 use super::{
     address,
     api::{Answer, read},
-    chart, figure,
+    figure,
     layout::{Frame, page},
+    page_request::Visit,
+    report_chart::Chart,
     report_list::chosen_figure,
-    shown::{Shown, label},
-    visit::Visit,
+    value_text::{Shown, label},
 };
 use crate::{config::KnownReport, problem::Problem};
 
-/// Days that a chart shows.
-const DAYS: i64 = 14;
 /// Lines of differences on a page.
 const LINES: &str = "200";
 
@@ -60,17 +57,6 @@ struct Tile {
     unit: String,
     change: String,
     to: String,
-}
-
-/// A figure from day to day.
-pub(super) struct Chart {
-    pub(super) label: String,
-    pub(super) svg: String,
-    pub(super) first: String,
-    /// The highest value.
-    pub(super) most: String,
-    pub(super) last: String,
-    pub(super) days: Vec<(String, String, String)>,
 }
 
 struct RevisionLine {
@@ -218,40 +204,6 @@ impl Asked<'_> {
             }
         };
         self.report.columns.iter().filter(|column| column.is_figure()).map(tile).collect()
-    }
-
-    /// A figure of this key on the days up to this one; none where the date is none, or no other day has such a row.
-    pub(super) async fn chart(&self, column: &Column) -> Option<Chart> {
-        let last: Date = self.date.parse().ok()?;
-        let dates: Vec<Date> =
-            (0..DAYS).rev().filter_map(|back| last.checked_sub(back.days()).ok()).collect();
-        let rows = dates.iter().map(async |date| {
-            let key = format!("{date}/{}", self.key);
-            let row = self.visit.row_now([self.report.context, &self.report.name], &key).await.ok()?;
-            serde_json::from_slice::<Value>(&row.body).ok()?.get_mut("value").map(Value::take)
-        });
-        let rows = join_all(rows).await;
-        let values: Vec<Option<i64>> =
-            rows.iter().map(|row| row.as_ref()?.get(column.name)?.as_i64()).collect();
-        if values.iter().flatten().count() < 2 {
-            return None;
-        }
-        let name = label(column.name);
-        let days = dates.iter().zip(&rows).rev().filter_map(|(date, row)| {
-            let text = report_table::cells(row.as_ref()?, &[*column]).pop().unwrap_or_default();
-            let to = address::path_to_key(&["reports", self.name], &format!("{date}/{}", self.key));
-            Some((date.to_string(), to, text))
-        });
-        let says =
-            format!("{name} of {} on {} days up to {last}; the table below has the numbers", self.key, DAYS);
-        Some(Chart {
-            svg: chart::columns(&values, &says),
-            most: values.iter().flatten().max().map(|most| self.written(column, *most)).unwrap_or_default(),
-            first: dates.first().map(ToString::to_string).unwrap_or_default(),
-            last: last.to_string(),
-            days: days.collect(),
-            label: name,
-        })
     }
 
     /// All revisions, the newest first; none where the key does not grant them.

@@ -17,8 +17,8 @@ use super::{
     api::read,
     chart,
     layout::{Frame, page},
-    shown::{Shown, label},
-    visit::Visit,
+    page_request::Visit,
+    value_text::{Shown, label},
 };
 use crate::{config::KnownReport, problem::Problem};
 

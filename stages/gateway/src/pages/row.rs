@@ -13,8 +13,8 @@ use millstream_contract::subject::StreamId;
 use super::{
     address, aggregate,
     layout::{Frame, page},
-    shown::{Shown, label},
-    visit::Visit,
+    page_request::Visit,
+    value_text::{Shown, label},
 };
 use crate::problem::Problem;
 

@@ -10,8 +10,8 @@ use axum::{
 use super::{
     address,
     layout::{Frame, page},
-    shown::{Shown, label},
-    visit::Visit,
+    page_request::Visit,
+    value_text::{Shown, label},
 };
 use crate::problem::Problem;
 

@@ -5,7 +5,7 @@ use std::{pin::pin, sync::Arc, time::Duration};
 use super::{MemoryBroker, world::Consumer};
 use crate::{
     broker::{Broker, BrokerError, ReadError, ReaderConfig, StreamReader},
-    retry::LossDoubt,
+    lost_tail::LossDoubt,
 };
 use millstream_contract::stored_message::StoredMessage;
 

@@ -10,7 +10,7 @@ use millstream::{
 
 use super::{
     DeliverOrder, OrderDelivered, OrderEvent, OrderPaid, OrderPlaced, OrderShipped, OrderState, PayOrder,
-    ShipOrder, past,
+    ShipOrder, recorded_afterwards,
     rejections::differs,
     status::{OrderStatus, refusal},
 };
@@ -24,7 +24,7 @@ pub(super) fn decide_pay(
     let order = context.aggregate_id;
     check_label("payment-not-allowed", "payment", &pay.payment)?;
     let currency = Currency::parse(&pay.currency)?;
-    let happened_at = past::moment_of_step(state, pay.happened_at.as_deref(), context)?;
+    let happened_at = recorded_afterwards::moment_of_step(state, pay.happened_at.as_deref(), context)?;
     let paid = OrderPaid { payment: pay.payment.clone(), amount: pay.amount, currency, happened_at };
     match &state.payment {
         Some(known) if *known == paid => return Ok(vec![]),
@@ -58,7 +58,7 @@ pub(super) fn decide_ship(
     let order = context.aggregate_id;
     check_label("shipment-not-allowed", "shipment", &ship.shipment)?;
     ship.carrier.as_deref().map_or(Ok(()), |carrier| check_name("carrier", carrier))?;
-    let happened_at = past::moment_of_step(state, ship.happened_at.as_deref(), context)?;
+    let happened_at = recorded_afterwards::moment_of_step(state, ship.happened_at.as_deref(), context)?;
     let shipped =
         OrderShipped { shipment: ship.shipment.clone(), carrier: ship.carrier.clone(), happened_at };
     match &state.shipment {
@@ -76,7 +76,7 @@ pub(super) fn decide_deliver(
     deliver: &DeliverOrder,
     context: &DecisionContext<'_>,
 ) -> Result<Vec<OrderEvent>, Rejection> {
-    let happened_at = past::moment_of_step(state, deliver.happened_at.as_deref(), context)?;
+    let happened_at = recorded_afterwards::moment_of_step(state, deliver.happened_at.as_deref(), context)?;
     match state.status {
         _ if state.delivered => Ok(vec![]),
         OrderStatus::Shipped => Ok(vec![OrderEvent::Delivered(OrderDelivered { happened_at })]),

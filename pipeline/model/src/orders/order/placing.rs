@@ -10,7 +10,7 @@ use millstream::{
     },
 };
 
-use super::{OrderEvent, OrderLine, OrderPlaced, PlaceOrder, past, rejections::differs};
+use super::{OrderEvent, OrderLine, OrderPlaced, PlaceOrder, recorded_afterwards, rejections::differs};
 use crate::{lines::check_line_count, retail::stock::StockId};
 
 pub(super) fn decide_place(
@@ -22,7 +22,7 @@ pub(super) fn decide_place(
     check_reference("customer-not-allowed", "customer", &place.customer)?;
     check_reference("location-not-allowed", "location", &place.location)?;
     let currency = Currency::parse(&place.currency)?;
-    let happened_at = past::moment(place.happened_at.as_deref(), context)?;
+    let happened_at = recorded_afterwards::moment(place.happened_at.as_deref(), context)?;
     if let Some(placed) = placed {
         let same = placed.customer == place.customer
             && placed.location == place.location

@@ -6,7 +6,7 @@ use millstream::{
 };
 
 use super::{
-    OrderEvent, OrderRefunded, OrderState, RefundOrder, RefundRemainder, past,
+    OrderEvent, OrderRefunded, OrderState, RefundOrder, RefundRemainder, recorded_afterwards,
     rejections::differs,
     status::{OrderStatus, refusal},
 };
@@ -17,7 +17,7 @@ pub(super) fn decide_refund(
     context: &DecisionContext<'_>,
 ) -> Result<Vec<OrderEvent>, Rejection> {
     let order = context.aggregate_id;
-    let happened_at = past::moment_of_step(state, refund.happened_at.as_deref(), context)?;
+    let happened_at = recorded_afterwards::moment_of_step(state, refund.happened_at.as_deref(), context)?;
     check_label("refund-not-allowed", "refund", &refund.refund)?;
     refund.reason.as_deref().map_or(Ok(()), |reason| check_name("reason", reason))?;
     if let Some(known) = state.refunds.get(&refund.refund) {

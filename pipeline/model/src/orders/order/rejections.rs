@@ -4,7 +4,7 @@ use millstream::decider::{CommandSet, Rejection, rejections_of};
 
 use super::{
     OrderCommand,
-    past::{BEFORE_ORDER, REJECTIONS},
+    recorded_afterwards::{BEFORE_ORDER, REJECTIONS},
     status::REFUSALS,
 };
 

@@ -8,8 +8,8 @@ use millstream::{
 use super::{
     ReleaseReservation, RequestReservation, Reservation, ReservationRefused, ReservationReleased,
     ReserveStock, StockEvent, StockReserved, StockState,
-    memory::ReservationEnd,
     rejections::{reservation_closed, reservation_differs},
+    remembered_movements::ReservationEnd,
 };
 
 pub(super) fn decide_reserve(

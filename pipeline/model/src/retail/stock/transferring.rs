@@ -9,7 +9,7 @@ use millstream::{
 
 use super::{
     StockEvent, StockId, StockState, StockTransferredIn, StockTransferredOut, TransferStock, check_movement,
-    memory::Movement, rejections::reference_differs,
+    rejections::reference_differs, remembered_movements::Movement,
 };
 
 /// The stock that gets the units; none where that is this stock itself, or where there can be no such place.

@@ -14,8 +14,8 @@ use millstream_store::read_store::{Changes, Checkpoint, ProjectionRows, Snapshot
 use super::{
     super::{
         decoding::{Content, Item},
-        lane::Lane,
         projection_set::{Input, Member},
+        reader_lane::Lane,
         status::Halt,
     },
     Applier, Batch, Removal,

@@ -1,10 +1,7 @@
 //! The processes of all stages: those that say how they are, and those that stand still. A process that stands still keeps its connection
 //! and what it listens to, so that the server hands it a question, where it would say at once that nobody listens.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use async_nats::{Client, Request, client::RequestErrorKind};
 use futures::{StreamExt as _, future::join_all};
@@ -17,12 +14,12 @@ use millstream_runtime::{
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{STAGES, WHERE_WANTED, trouble};
+use super::{
+    STAGES, WHERE_WANTED,
+    time_limits::{PROCESS_SECOND_WAIT, PROCESSES_WAIT},
+    trouble,
+};
 
-/// A process that is there answers well within this time; after it, all have.
-const ANSWERS_WAIT: Duration = Duration::from_secs(1);
-/// Whoever has not answered in time is asked once more, and waited for longer: it may have been busy.
-const SECOND_WAIT: Duration = Duration::from_secs(2);
 /// As many instances are asked for at once, by their numbers, which begin at 0 or 1. Where none of them is there, none follows.
 const NUMBERS_AT_ONCE: usize = 10;
 /// `up` starts no more processes of a stage.
@@ -113,7 +110,7 @@ async fn answering(client: &Client) -> Vec<ProcessStatus> {
         Some(())
     };
     // Nobody says how many there are: those that answer in time are those that there are.
-    let _ = tokio::time::timeout(ANSWERS_WAIT, collect).await;
+    let _ = tokio::time::timeout(PROCESSES_WAIT, collect).await;
     found
 }
 
@@ -150,7 +147,7 @@ async fn silent(client: &Client, forbidden: &Forbidden, stage: &'static str) -> 
 
 async fn presence(client: &Client, forbidden: &Forbidden, process: &str) -> Presence {
     let subject = status_subject(process);
-    for wait in [ANSWERS_WAIT, SECOND_WAIT] {
+    for wait in [PROCESSES_WAIT, PROCESS_SECOND_WAIT] {
         let request = Request::new().timeout(Some(wait));
         match client.send_request(subject.clone(), request).await {
             Ok(_) => return Presence::Answers,

@@ -1,19 +1,19 @@
 //! Who reads the streams, and how far behind. The server knows only what it has handed out: of a process that stands still it says that
 //! nothing is left, so each reader is told together with whether its process answers.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use async_nats::jetstream::{self, consumer};
 use futures::TryStreamExt as _;
 use millstream_contract::{error_text::one_line, exit_code::ExitCode};
 use millstream_runtime::{stage_check::Check, stage_needs::stage_needs};
 
-use super::{is_of, processes::ProcessStatus, trouble};
-
-/// How often a reader is looked at before it counts as absent.
-const LOOKS_MAX: u32 = 10;
-/// Between two looks.
-const LOOK_PAUSE: Duration = Duration::from_millis(100);
+use super::{
+    is_of,
+    processes::ProcessStatus,
+    time_limits::{READER_LOOK_PAUSE, READER_LOOKS_MAX},
+    trouble,
+};
 
 /// The consumers of the processes that answer, as stream and name.
 pub(super) struct Readers(BTreeSet<(String, String)>);
@@ -42,11 +42,11 @@ impl Readers {
                 Err(sentence) => Err(sentence),
                 Ok(found) => self.told(stage, stream, &found),
             };
-            if result.is_ok() || looks == LOOKS_MAX {
+            if result.is_ok() || looks == READER_LOOKS_MAX {
                 break result;
             }
             looks += 1;
-            tokio::time::sleep(LOOK_PAUSE).await;
+            tokio::time::sleep(READER_LOOK_PAUSE).await;
         };
         let result = result.map_err(|sentence| trouble(ExitCode::Unavailable, sentence));
         Check { what: format!("reader {stage} of {stream}"), result }

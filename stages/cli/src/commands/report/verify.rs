@@ -20,7 +20,7 @@ use super::{
 use crate::{
     failure::CommandFailure,
     output,
-    past::Past,
+    past_views::Past,
     query_client::{Freshness, PAGE, Page, ViewClient, ViewRow, ViewSource},
     session::{Connected, Session},
 };

@@ -20,9 +20,9 @@ use super::{
     api::{Given, Refusal},
     form::{self, Field, Filled},
     layout::{Frame, page},
+    page_request::Visit,
     session::{self, TOKEN_FIELD},
-    shown::{capital, label},
-    visit::Visit,
+    value_text::{capital, label},
 };
 use crate::{
     openapi::commands::{id_form, offered},

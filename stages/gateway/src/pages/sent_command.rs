@@ -15,8 +15,8 @@ use super::{
     address,
     api::{Answer, Refusal},
     layout::{Frame, page},
-    shown::{Shown, time},
-    visit::Visit,
+    page_request::Visit,
+    value_text::{Shown, time},
 };
 use crate::{command_log::id_of, problem::Problem, whole_number::whole_number};
 

@@ -1,4 +1,4 @@
-//! Questions that have an end: the server forbids what they ask, and says nothing more; or it has gone away.
+//! Ends checks that would get no answer: the server forbids the question and says nothing more, or it has gone away.
 
 use std::time::Duration;
 
@@ -6,31 +6,29 @@ use millstream_contract::exit_code::ExitCode;
 use millstream_runtime::{connection::Forbidden, stage_check::Check};
 use tokio::time::Instant;
 
-use super::trouble;
+use super::{
+    time_limits::{CHECK_MAX, SILENCE_MAX},
+    trouble,
+};
 use crate::session::not_allowed;
 
-/// How long one check may take. A server that is there answers each of its questions well within a second.
-const CHECK_MAX: Duration = Duration::from_secs(5);
-/// How long all checks may take that wait in vain; those that are left are not begun then.
-const SILENCE_MAX: Duration = Duration::from_secs(10);
-
-/// Asks, and knows how long the server has been silent.
-pub(super) struct Asking<'a> {
+/// Runs checks, and knows how long the server has been silent in all.
+pub(super) struct BoundedChecks<'a> {
     forbidden: &'a Forbidden,
     silence: std::cell::Cell<Duration>,
 }
 
-impl<'a> Asking<'a> {
+impl<'a> BoundedChecks<'a> {
     pub(super) fn new(forbidden: &'a Forbidden) -> Self {
         Self { forbidden, silence: std::cell::Cell::default() }
     }
 
-    /// The check, or why there is none.
+    /// The result of a check, or why there is none.
     pub(super) async fn one(&self, what: &str, check: impl Future<Output = Check>) -> Check {
         self.ask(check).await.unwrap_or_else(|reason| reason.check(what))
     }
 
-    /// The same for several checks that are made together.
+    /// The results of several checks that are made together, or why there are none.
     pub(super) async fn all(&self, what: &str, checks: impl Future<Output = Vec<Check>>) -> Vec<Check> {
         self.ask(checks).await.unwrap_or_else(|reason| vec![reason.check(what)])
     }
@@ -82,7 +80,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn server_that_is_silent_is_not_asked_for_ever() {
         let forbidden = Forbidden::default();
-        let asking = Asking::new(&forbidden);
+        let asking = BoundedChecks::new(&forbidden);
         let begun = Instant::now();
         let mut said = Vec::new();
         for number in 0..20 {

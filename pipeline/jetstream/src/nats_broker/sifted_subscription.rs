@@ -38,12 +38,12 @@ pub enum Heard {
 
 /// Listens to a subject, which may have wildcards, until it is dropped.
 #[derive(Debug)]
-pub struct Hearing {
+pub struct SiftedSubscription {
     heard: mpsc::Receiver<Heard>,
     _open: DropGuard,
 }
 
-impl Hearing {
+impl SiftedSubscription {
     /// Begins to listen. The first that is heard is [`Heard::Listening`].
     pub fn start(broker: NatsBroker, subject: String) -> Self {
         let (sender, heard) = mpsc::channel(WAITING_MAX);

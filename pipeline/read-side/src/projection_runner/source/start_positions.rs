@@ -3,7 +3,7 @@
 
 use millstream_jetstream::{
     broker::{Broker, StreamState},
-    retry::LossDoubt,
+    lost_tail::LossDoubt,
 };
 use millstream_store::read_store::ProjectionId;
 
@@ -11,8 +11,8 @@ use super::{
     super::{
         RunnerError,
         checkpoint_check::{Verdict, verify},
-        lane::{ByLane, Lane},
         projection_set::Member,
+        reader_lane::{ByLane, Lane},
         writer::Start,
     },
     RETRY_PAUSE, Source,

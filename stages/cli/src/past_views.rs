@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use indicatif::ProgressBar;
 use millstream_contract::{exit_code::ExitCode, position::StreamPosition};
 use millstream_domain::{process_rejections::OUTCOME_VIEWS, projection::Projection};
-use millstream_jetstream::{moments::position_at, nats_broker::NatsBroker};
+use millstream_jetstream::{nats_broker::NatsBroker, position_at_moment::position_at};
 use millstream_read_side::{
     projection_runner::{PastViews, ProjectionSet, view_name},
     query_service::LocalQueries,

@@ -24,12 +24,12 @@ type Register = Arc<dyn Fn(Client) -> BoxFuture<'static, Result<Service, async_n
 
 /// A service that stays registered.
 #[derive(Debug)]
-pub struct Door {
+pub struct SiftedService {
     closing: CancellationToken,
     keeper: JoinHandle<Client>,
 }
 
-impl Door {
+impl SiftedService {
     /// Registers the service and keeps it so. When this returns, requests find it. `stream` is one whose state the process may
     /// ask for.
     ///

@@ -28,12 +28,12 @@ struct Kept {
 
 /// Answers by what was asked.
 #[derive(Default)]
-pub(super) struct KeptAnswers {
+pub(super) struct AnswerCache {
     answers: HashMap<String, Kept>,
     bytes: usize,
 }
 
-impl KeptAnswers {
+impl AnswerCache {
     /// An answer that is young enough; to whoever named a position, only one that was given behind it.
     pub(super) fn get(&self, asked: &str, position: Option<&StreamPosition>, now: Instant) -> Option<Shown> {
         let kept = self.answers.get(asked).filter(|kept| now < kept.until)?;
@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn an_answer_is_given_again_while_it_is_young_and_not_behind_what_is_named() {
-        let (mut kept, now) = (KeptAnswers::default(), Instant::now());
+        let (mut kept, now) = (AnswerCache::default(), Instant::now());
         kept.keep("a".to_owned(), shown(1), TIME, now);
         let at = |generation: &str, sequence| StreamPosition::new("EVENTS", generation.to_owned(), sequence);
         assert!(kept.get("a", None, now).is_some());
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn answers_have_bounds_of_number_and_memory() {
-        let (mut kept, now) = (KeptAnswers::default(), Instant::now());
+        let (mut kept, now) = (AnswerCache::default(), Instant::now());
         for number in 0..3 * ANSWERS_MAX {
             kept.keep(number.to_string(), shown(1), TIME, now);
             assert!(kept.answers.len() <= ANSWERS_MAX);

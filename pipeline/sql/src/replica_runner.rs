@@ -80,8 +80,8 @@ impl Target {
     /// What asks the tables. An answer's position is that of `projections`, those of events.
     ///
     /// # Errors
-    /// [`KeepError`] when the password cannot be read, or the address is none.
-    pub fn reader(&self, projections: Vec<String>) -> Result<Arc<dyn Reader>, KeepError> {
+    /// [`ReplicaError`] when the password cannot be read, or the address is none.
+    pub fn reader(&self, projections: Vec<String>) -> Result<Arc<dyn Reader>, ReplicaError> {
         Ok(match with_password(self.clone())? {
             Self::Sqlite(path) => Arc::new(SqliteReader::new(&path, projections)),
             Self::Postgres { readers: Some(Readers { address, .. }), .. } => {
@@ -229,7 +229,7 @@ fn query_settings(keys: &mut SectionKeys<'_>) -> QuerySettings {
 
 /// Why tables are not kept any further.
 #[derive(Debug, thiserror::Error)]
-pub enum KeepError {
+pub enum ReplicaError {
     /// No tables can be made.
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -253,7 +253,7 @@ pub enum KeepError {
     ReadSide(#[from] ReadSideError),
 }
 
-impl Failure for KeepError {
+impl Failure for ReplicaError {
     fn exit_code(&self) -> ExitCode {
         match self {
             Self::Plan(_) => ExitCode::Software,
@@ -268,13 +268,13 @@ impl Failure for KeepError {
 /// Keeps the tables until the process is asked to end.
 ///
 /// # Errors
-/// [`KeepError`].
-pub async fn keep(
+/// [`ReplicaError`].
+pub async fn run(
     settings: &SqlSettings,
     runtime: StageRuntime,
     projections: Vec<Box<dyn Projection>>,
     outcome_projections: Vec<Box<dyn OutcomeProjection>>,
-) -> Result<(), KeepError> {
+) -> Result<(), ReplicaError> {
     let plan = settings.plan(&projections, &outcome_projections)?;
     let target = with_password(settings.target.clone())?;
     if matches!(&target, Target::Postgres { readers: None, .. }) {
@@ -312,11 +312,11 @@ pub async fn keep(
 }
 
 /// The addresses with the passwords of the files, and the role that reads.
-fn with_password(target: Target) -> Result<Target, KeepError> {
+fn with_password(target: Target) -> Result<Target, ReplicaError> {
     let Target::Postgres { address, password_file, reader, readers } = target else { return Ok(target) };
     let address = address_with(address, password_file)?;
     let readers = readers.map(|Readers { address, password_file }| {
-        Ok::<_, KeepError>(Readers { address: address_with(address, password_file)?, password_file: None })
+        Ok::<_, ReplicaError>(Readers { address: address_with(address, password_file)?, password_file: None })
     });
     let readers = readers.transpose()?;
     let reader = match (reader, &readers) {
@@ -326,16 +326,16 @@ fn with_password(target: Target) -> Result<Target, KeepError> {
     Ok(Target::Postgres { address, password_file: None, reader, readers })
 }
 
-fn address_with(address: String, password_file: Option<PathBuf>) -> Result<String, KeepError> {
+fn address_with(address: String, password_file: Option<PathBuf>) -> Result<String, ReplicaError> {
     let Some(path) = password_file else { return Ok(address) };
     let password = read_password(&path)?;
     let separator = if address.contains('?') { '&' } else { '?' };
     Ok(format!("{address}{separator}password={}", percent_encoded(&password)))
 }
 
-fn read_password(path: &Path) -> Result<String, KeepError> {
+fn read_password(path: &Path) -> Result<String, ReplicaError> {
     let text = fs::read_to_string(path);
-    let text = text.map_err(|source| KeepError::Password { path: path.display().to_string(), source })?;
+    let text = text.map_err(|source| ReplicaError::Password { path: path.display().to_string(), source })?;
     Ok(text.trim().to_owned())
 }
 

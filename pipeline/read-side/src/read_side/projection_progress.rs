@@ -16,7 +16,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The projections of one stream. Two readers feed them at most, so that all get on if the first and the last do.
 #[derive(Debug)]
-pub struct Folding {
+pub struct ProjectionProgress {
     stream: &'static str,
     statuses: Vec<watch::Receiver<ProjectionStatus>>,
     /// The one that has come furthest.
@@ -25,7 +25,7 @@ pub struct Folding {
     last: ProgressWatch,
 }
 
-impl Folding {
+impl ProjectionProgress {
     /// The projections of each stream that has any.
     pub fn of(
         statuses: &[watch::Receiver<ProjectionStatus>],

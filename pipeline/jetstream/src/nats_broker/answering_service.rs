@@ -1,4 +1,4 @@
-//! A micro service that answers each request on its own, on a line of its own ([`super::door`]), and ends in two steps: first it takes no
+//! A micro service that answers each request on its own, on a line of its own ([`super::service`]), and ends in two steps: first it takes no
 //! more, then what was taken has its answer.
 
 use std::sync::Arc;
@@ -13,10 +13,9 @@ use millstream_contract::stored_message::Headers;
 use tokio_util::task::TaskTracker;
 
 use super::{
-    NatsBroker,
-    door::Door,
-    headers_from,
+    NatsBroker, headers_from,
     service::{About, Endpoint, Request, Service, ServiceError},
+    sifted_service::SiftedService,
     wire::header_map,
 };
 
@@ -46,7 +45,7 @@ pub struct AnsweringError(#[source] async_nats::Error);
 #[derive(Debug)]
 pub struct Answering {
     /// Until it takes no more.
-    door: Option<Door>,
+    service: Option<SiftedService>,
     /// The connection of the answers to what was taken, from then on.
     client: Option<Client>,
     requests: TaskTracker,
@@ -72,14 +71,14 @@ impl Answering {
             let (about, endpoints, answer) = (about.clone(), Arc::clone(&endpoints), Arc::clone(&answer));
             register(answering.clone(), client, about, endpoints, answer, tasks.clone()).boxed()
         };
-        let door = Door::open(broker, stream, register).await.map_err(AnsweringError)?;
-        Ok(Self { door: Some(door), client: None, requests })
+        let service = SiftedService::open(broker, stream, register).await.map_err(AnsweringError)?;
+        Ok(Self { service: Some(service), client: None, requests })
     }
 
     /// Takes no more requests; NATS hands them to the other processes. Those that were taken are still answered.
     pub async fn take_no_more(&mut self) {
-        if let Some(door) = self.door.take() {
-            self.client = door.close().await;
+        if let Some(service) = self.service.take() {
+            self.client = service.close().await;
         }
     }
 

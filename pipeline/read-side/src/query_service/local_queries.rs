@@ -6,7 +6,7 @@ use millstream_store::read_store::ReadStore;
 use super::{
     Operation, QueryError, QueryServiceConfig,
     view_query::{Answer, Asked, Reads, ViewQuery},
-    waits::Place,
+    waiting_queries::Place,
 };
 use crate::projection_runner::ViewDirectory;
 

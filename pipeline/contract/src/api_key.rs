@@ -1,6 +1,6 @@
-//! Keys with which programs identify themselves over HTTP: how a key is written, what is kept of it, and what it grants.
+//! Keys by which programs identify themselves over HTTP: how a key is written, what is stored of it, and what it grants.
 //!
-//! A file of keys holds hashes alone. Deliberately absent: files, clocks, and where the bits of a new key come from.
+//! A file of keys holds only hashes. Deliberately absent: files, clocks, and the source of a new key's random bits.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -46,7 +46,7 @@ impl fmt::Debug for Token {
     }
 }
 
-/// What is kept of a key: a BLAKE3 hash. A key has 256 random bits, so that nothing slower is needed.
+/// What is stored of a key: its BLAKE3 hash. A slow hash is not needed, because a key has 256 random bits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct KeyHash(blake3::Hash);
 
@@ -84,7 +84,7 @@ impl<'de> Deserialize<'de> for KeyHash {
 pub struct CommandPattern([String; 4]);
 
 impl CommandPattern {
-    /// Whether it grants this command. What Millstream records itself is granted by none.
+    /// Whether it grants this command. No pattern grants the commands that Millstream itself records.
     pub fn grants(&self, address: &CommandAddress) -> bool {
         let [_, _, id, _] = &self.0;
         let stream = &address.stream_id;
@@ -93,7 +93,7 @@ impl CommandPattern {
             && matches(id, stream.id())
     }
 
-    /// Whether it is about a command, by context, aggregate and name, of whatever id.
+    /// Whether it grants a command, named by context, aggregate and command name, for at least one aggregate id.
     pub fn fits(&self, command: [&str; 3]) -> bool {
         let [context, aggregate, _, name] = &self.0;
         [context, aggregate, name].into_iter().zip(command).all(|(pattern, part)| matches(pattern, part))
@@ -139,12 +139,13 @@ impl QueryPattern {
         self.names(context, view) && matches(&self.0[2], key)
     }
 
-    /// Whether it grants all rows whose keys begin with `prefix`: one that grants any key behind the beginning that it names.
+    /// Whether it grants all rows whose keys begin with `prefix`. It does if `prefix` begins with the fixed part of its key and any key
+    /// behind that part is granted.
     pub fn grants_list(&self, context: &str, view: &str, prefix: &str) -> bool {
         self.names(context, view) && self.beginning().is_some_and(|beginning| prefix.starts_with(beginning))
     }
 
-    /// With what the keys of a list begin that it grants.
+    /// The prefix that the keys of a list must have to be granted.
     fn beginning(&self) -> Option<&str> {
         self.0[2].strip_suffix('*').filter(|beginning| !beginning.contains('*'))
     }
@@ -171,7 +172,7 @@ impl From<QueryPattern> for String {
     }
 }
 
-/// The histories that a key grants: `<context>.<aggregate>.<id>`, where `*` stands for any characters of its part. A history tells
+/// The histories that a key grants: `<context>.<aggregate>.<id>`, where `*` stands for any characters of its part. A history shows
 /// everything that has happened to an aggregate, and who asked for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -278,7 +279,8 @@ impl Grants {
         self.commands.iter().any(|pattern| pattern.fits(command))
     }
 
-    /// With what the keys of a list of a view begin that may be read, as the first pattern says that grants one; empty for any.
+    /// The prefix that the keys of a list must have, according to the first pattern that grants rows of the view; empty if any key is
+    /// granted.
     pub fn first_prefix(&self, context: &str, view: &str) -> Option<&str> {
         let naming = self.queries.iter().filter(|pattern| pattern.names(context, view));
         naming.filter_map(QueryPattern::beginning).min_by_key(|beginning| beginning.len())
@@ -313,7 +315,7 @@ impl Grants {
         self.sql.iter().any(|pattern| pattern.names(context, name))
     }
 
-    /// The arguments with which a configured query may be asked by whoever gives these, or why it may not.
+    /// The arguments with which the query is run when the caller gives these, or why it may not be run.
     pub fn arguments(
         &self,
         query: &QueryDescription,
@@ -322,7 +324,7 @@ impl Grants {
         granted_arguments(&self.sql, query, given)
     }
 
-    /// The parameters of a configured query of which some values alone may be given.
+    /// The parameters of a configured query for which only certain values are granted.
     pub fn granted_values(&self, query: &QueryDescription) -> BTreeMap<String, BTreeSet<String>> {
         granted_values(&self.sql, query)
     }
@@ -365,8 +367,8 @@ impl ApiKey {
     }
 }
 
-/// A user of NATS, whose name the server proves, and what it may do. It has no key: its password, or what else the server knows it by, is
-/// a matter between the two.
+/// A user of NATS, whose name the server proves, and what it may do. It has no key: how the server authenticates it (by a password, for
+/// example) does not concern Millstream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NatsUser {
@@ -403,7 +405,7 @@ pub struct ApiKeys {
     pub issuers: Vec<TokenIssuer>,
 }
 
-/// Keys that cannot stand in one file.
+/// Why keys cannot stand in one file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ApiKeysError {
     /// A name cannot be part of an id.
@@ -415,7 +417,7 @@ pub enum ApiKeysError {
         /// The name.
         name: String,
     },
-    /// Two entries are of the same key: which of them grants?
+    /// Two entries have the same key, so it is not clear which of them grants.
     #[error("the key of {name:?} is there twice")]
     Twice {
         /// The name of the second.
@@ -436,7 +438,7 @@ pub enum ApiKeysError {
         #[source]
         source: TokenIssuerError,
     },
-    /// Two tables are of one issuer, or of one name: which of them grants?
+    /// Two tables have the same issuer or the same name, so it is not clear which of them grants.
     #[error("the issuer {name:?} has the name, or the iss, of another one")]
     IssuerTwice {
         /// The name of the second.
@@ -491,7 +493,7 @@ pub(crate) fn matches(pattern: &str, text: &str) -> bool {
     let mut pieces: Vec<&str> = rest.split('*').collect();
     let last = pieces.pop().unwrap_or_default();
     for piece in pieces {
-        // The first place is the best: it leaves the most for the pieces behind.
+        // The first match is the best one, because it leaves the most text for the remaining pieces.
         let Some((_, behind)) = text.split_once(piece) else { return false };
         text = behind;
     }

@@ -1,7 +1,7 @@
-//! The audit log: who sent which command over the gateway, and who was refused, each record holding the hash of the one before it.
+//! The audit log: who sent which command through the gateway, and who was refused. Each record holds the hash of the record before it.
 //!
-//! Each run of a gateway writes a chain of its own on `audit.<run>` of AUDIT, several records in a message, a line of JSON each. What is
-//! said of a command is how it is called and where it stands; deliberately absent: bodies, keys, tokens.
+//! Each run of a gateway writes its own chain to the subject `audit.<run>` of the stream AUDIT. A message holds several records, one line
+//! of JSON each. A record names a command by its subject, id and position. Deliberately absent: bodies, keys, tokens.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{stored_message::StoredMessage, stream_names::AUDIT};
 
-/// What subjects of AUDIT begin with.
+/// The prefix of the subjects of AUDIT.
 pub const AUDIT_PREFIX: &str = "audit";
 
 /// The subject of a run of a gateway.
@@ -28,15 +28,15 @@ pub enum AuditDecision {
     Stored,
     /// The same command was sent again; the first is at `position`.
     Repeated,
-    /// The command was let in, and it is not known whether it is stored.
+    /// The command was let in, but it is not known whether COMMANDS stored it.
     Unclear,
-    /// The command was let in, and is not stored.
+    /// The command was let in, but COMMANDS did not store it.
     NotStored,
     /// The request was refused, for `code`.
     Denied,
-    /// Records could not be kept, as many as `count` says.
+    /// Some records could not be kept; `count` says how many.
     Lost,
-    /// The gateway ended in good order: nothing follows.
+    /// The gateway ended in good order. No record follows.
     Ended,
 }
 
@@ -46,19 +46,19 @@ pub enum AuditDecision {
 pub struct AuditRecord {
     /// Its place in the chain, from 1.
     pub number: u64,
-    /// The hash of the record before it; of the run's name for the first.
+    /// The hash of the record before it. The first record has the hash of the run's name.
     pub previous: String,
     /// When.
     pub time: Timestamp,
     /// What was decided.
     pub decision: AuditDecision,
-    /// Who: the name of a key, of a user, or who a token is about; none where nobody was known.
+    /// Who asked: the name of a key, the name of a user, or the subject of a token. Absent if nobody was identified.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub who: Option<String>,
     /// From which address it came; none over NATS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
-    /// Of a command its subject, of another request its method and path.
+    /// The subject of a command, or the method and path of any other request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub what: Option<String>,
     /// The command's id.
@@ -70,12 +70,12 @@ pub struct AuditRecord {
     /// Why it was refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
-    /// How many requests of a kind this one record is about; one when absent.
+    /// How many requests of one kind this record stands for. Absent means one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
 }
 
-/// A chain that grows: numbers and hashes of its end.
+/// The end of a chain that grows: number and hash of its last record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditChain {
     number: u64,
@@ -98,7 +98,7 @@ impl AuditChain {
         &self.hash
     }
 
-    /// Adds a record: its number and the hash before it are the chain's to say. Answers its line.
+    /// Adds a record and returns its line. The chain itself sets the record's number and the hash of the record before it.
     pub fn add(&mut self, mut record: AuditRecord) -> String {
         record.number = self.number + 1;
         record.previous.clone_from(&self.hash);
@@ -108,7 +108,7 @@ impl AuditChain {
         line
     }
 
-    /// Goes on behind a record that was read, if it is the next one.
+    /// Continues the chain with a record that was read, if that record is the next one.
     fn follow(&mut self, record: &AuditRecord, line: &[u8]) -> Result<(), &'static str> {
         let found = if self.number.checked_add(1) != Some(record.number) {
             Err("another number than the next one")
@@ -117,7 +117,7 @@ impl AuditChain {
         } else {
             Ok(())
         };
-        // Behind a break it goes on with what is there, or every record would be told.
+        // After a break, the chain continues with the record that is there. Otherwise every later record would be reported, too.
         *self = Self { number: record.number, hash: hash(line) };
         found
     }
@@ -130,14 +130,14 @@ fn hash(bytes: &[u8]) -> String {
 /// The records of a message with their lines.
 ///
 /// # Errors
-/// The number of the first line, from 1, that is no record.
+/// The number of the first line that is not a record, counted from 1.
 pub fn records(message: &StoredMessage) -> Result<Vec<(AuditRecord, &[u8])>, usize> {
     let lines = message.payload.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     let read = |(number, line)| serde_json::from_slice(line).map(|record| (record, line)).map_err(|_| number);
     (1..).zip(lines).map(read).collect()
 }
 
-/// A record that is known to have been there: that of the end of a chain, as an earlier look told it.
+/// A record that was there earlier: the end of a chain, as an earlier check printed it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditHead {
     /// The run.
@@ -165,19 +165,19 @@ impl std::str::FromStr for AuditHead {
     }
 }
 
-/// A chain as far as it was read.
+/// One chain, as far as it has been read.
 #[derive(Debug)]
 struct Read {
     chain: AuditChain,
     has_ended: bool,
 }
 
-/// Reads AUDIT in order and says what is wrong with it.
+/// Reads AUDIT in order and reports what is wrong with it.
 #[derive(Debug)]
 pub struct AuditCheck {
     /// The sequence that comes next.
     next: u64,
-    /// Whether the beginning of the stream was removed by an age or size that an operator has set: chains may begin anywhere then.
+    /// Whether an operator's limit of age or size has removed the beginning of the stream. If so, chains may begin with any record.
     is_cut: bool,
     chains: BTreeMap<String, Read>,
     heads: Vec<AuditHead>,
@@ -186,7 +186,7 @@ pub struct AuditCheck {
 }
 
 impl AuditCheck {
-    /// Of a stream whose first message is at `first`; records that `heads` tell must be there.
+    /// Begins to read a stream whose first message is at `first`. The records named by `heads` must be there.
     pub fn new(first: u64, heads: Vec<AuditHead>) -> Self {
         let (chains, faults) = (BTreeMap::new(), Vec::new());
         Self { next: first.max(1), is_cut: first > 1, chains, heads, records: 0, faults }
@@ -246,7 +246,7 @@ impl AuditCheck {
         });
     }
 
-    /// What was found, `last` being the last sequence of the stream.
+    /// The result, when `last` is the stream's last sequence.
     pub fn end(mut self, last: u64) -> AuditFindings {
         if self.next <= last {
             self.faults.push(format!("{AUDIT} ends at {last}, and nothing is there from {} on", self.next));
@@ -277,7 +277,7 @@ pub struct AuditFindings {
 }
 
 impl AuditRecord {
-    /// A record of now, to be added to a chain.
+    /// A record with the current time, to be added to a chain.
     pub fn new(time: Timestamp, decision: AuditDecision) -> Self {
         Self {
             number: 0,

@@ -21,7 +21,7 @@ pub const ID_RESERVED: &str = "command-id-reserved";
 
 /// What stands for the process in the ids of commands that fell due.
 pub const TIMER_ISSUER: &str = "timer";
-/// How the ids of retried letters begin.
+/// The prefix of the ids of retried letters.
 const LETTER_ID: &str = "dead-letter-";
 
 /// The headers of ours that a command may have.
@@ -32,7 +32,7 @@ pub const HEADERS: [&str; 7] = [
     header::ACTOR,
     header::CORRELATION_ID,
     header::CAUSATION_ID,
-    // What a request to `submit` says to it stays there; a plain command that has it means no harm.
+    // `submit` reads these headers from its own requests. On a plain command they have no effect and do no harm.
     header::WAIT_MS,
 ];
 
@@ -172,7 +172,7 @@ impl CommandEnvelope {
         })
     }
 
-    /// The id by which this command is known: the sender's, else one derived from the position.
+    /// The id by which this command is known: the sender's id or, without one, an id derived from the position.
     pub fn id_or_position(&self) -> Arc<str> {
         self.id.clone().unwrap_or_else(|| derived_id(self.position).into())
     }
@@ -183,7 +183,7 @@ pub fn derived_id(position: u64) -> String {
     format!("@{position}")
 }
 
-/// The position that a derived id stands for.
+/// The position from which a derived id was made.
 pub fn derived_position(id: &str) -> Option<u64> {
     id.strip_prefix('@').and_then(|digits| digits.parse().ok())
 }
@@ -202,8 +202,8 @@ pub fn explicit_id(message: &StoredMessage) -> Result<Option<Arc<str>>, CommandE
     }
 }
 
-/// Refuses an id that only commands of processes and timers have, on a command that comes from neither. Such ids can be foreseen:
-/// whoever could use one first would make the real command a duplicate of his own.
+/// Refuses an id of the form that only commands of processes and timers have, if the command comes from neither. Such ids can be predicted,
+/// so a stranger who used one first would make the real command a duplicate of his own.
 ///
 /// # Errors
 /// [`CommandError::ProcessId`].
@@ -222,19 +222,19 @@ pub fn process_command_id(process: &str, sequence: u64, version: u64, index: usi
     format!("{process}:{sequence}.{version}.{index}")
 }
 
-/// The id of a command that falls due and was given none: its `sequence` in the incarnation `generation` of TIMERS.
+/// The id of a command that falls due and has no id of its own: its `sequence` in the incarnation `generation` of TIMERS.
 pub fn timer_command_id(generation: &str, sequence: u64) -> String {
     format!("{TIMER_ISSUER}:{generation}.{sequence}")
 }
 
-/// The id under which a dead letter of an event or timer is retried whose message had none. Only the process manager, and an operator in its
-/// place, may use it.
+/// The id under which a dead letter of an event or a timer is retried if its message had no id. Only the process manager, or an operator in
+/// its place, may use such an id.
 pub fn letter_command_id(stream: &str, sequence: u64) -> String {
     format!("{LETTER_ID}{stream}-{sequence}")
 }
 
-/// The same of a command, whose ids anybody may use: the nanosecond in which it was set aside, which no sender knows, is in it, so that nobody
-/// uses it before.
+/// The same for a dead letter of a command. Anybody may use ids of this form, so the id contains the nanosecond at which the command was
+/// set aside. No sender knows it, so nobody can use the id first.
 pub fn letter_of_command_id(sequence: u64, set_aside_at: Timestamp, payload: &[u8]) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&set_aside_at.as_nanosecond().to_be_bytes()).update(payload);
@@ -242,13 +242,13 @@ pub fn letter_of_command_id(sequence: u64, set_aside_at: Timestamp, payload: &[u
     format!("{LETTER_ID}{COMMANDS}-{sequence}-{}", hash.get(..16).unwrap_or(&hash))
 }
 
-/// Whether an id has the form of those that only the process manager, and an operator in its place, gives.
+/// Whether an id has the form that only the process manager, or an operator in its place, may use.
 fn is_effect_id(id: &str) -> bool {
     let of = |stream| id.strip_prefix(LETTER_ID)?.strip_prefix(stream)?.strip_prefix('-');
     issuer(id).is_some() || of(EVENTS).or_else(|| of(TIMERS)).is_some_and(is_number)
 }
 
-/// The process that a command's id names, or [`TIMER_ISSUER`] for one that fell due; `None` for ids of another form.
+/// The process named by a command's id, or [`TIMER_ISSUER`] for a command that fell due; `None` for ids of any other form.
 pub fn issuer(command_id: &str) -> Option<&str> {
     let (process, place) = command_id.split_once(':')?;
     let is_effect = place.split('.').count() == 3 && place.split('.').all(is_number);

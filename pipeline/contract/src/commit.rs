@@ -1,4 +1,4 @@
-//! A commit: one message of EVENTS, all events that one or more commands of one aggregate caused together.
+//! A commit: one message of EVENTS. It holds all events that one or more commands of one aggregate caused together.
 //!
 //! The body is MessagePack with named fields. The data of each event is MessagePack inside a binary field, so that a
 //! reader decodes only the events it handles (docs/adr/0002-event-data-is-nested.md).
@@ -18,8 +18,8 @@ use super::{
 /// Bytes of a [`commit_hash`].
 pub const COMMIT_HASH_LENGTH: usize = 16;
 
-/// About what a commit, each of its commands, and each of its events without its data take when they are stored: so much is
-/// made ready to write to.
+/// Roughly the stored size of a commit without its events' data, of each of its commands and of each of its events. The encoder's buffer is
+/// allocated with this size.
 const COMMIT_BYTES: usize = 140;
 const COMMAND_BYTES: usize = 100;
 const EVENT_BYTES: usize = 80;
@@ -43,8 +43,8 @@ pub struct CommittedCommand {
     /// The W3C trace context that it was sent in, as it came.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<Arc<str>>,
-    /// Where this aggregate was changed as a partner: `<context>.<aggregate>.<id>` of the command's own aggregate, whose
-    /// commit of the same position stands behind this one in EVENTS. Absent in the commit of the command's own aggregate.
+    /// Set when this aggregate was changed as a partner: `<context>.<aggregate>.<id>` of the command's own aggregate, whose commit for the
+    /// same position follows this one in EVENTS. Absent in the commit of the command's own aggregate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub partner_of: Option<Arc<str>>,
 }
@@ -67,7 +67,7 @@ pub struct RecordedEvent {
 /// The body of a message of EVENTS.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Commit {
-    /// ULID made by the handler; tells after an unclear answer whether an append took place.
+    /// A ULID made by the handler. After an append without a clear answer, it tells whether the append took place.
     pub commit_id: Arc<str>,
     /// The aggregate version of the first event; versions start at 1 and have no gaps.
     pub first_version: u64,
@@ -75,15 +75,15 @@ pub struct Commit {
     pub recorded_at: i64,
     /// The commands whose events these are, in the order of their positions.
     pub commands: Vec<CommittedCommand>,
-    /// The events, in order. None where the commit only says that its one command will have none here: it is refused, and
-    /// whoever once decided otherwise cannot append any more (docs/adr/0025-a-command-may-change-several-aggregates.md).
+    /// The events, in order. Empty if the commit only records that its single command has no events here, because it was refused. Such a
+    /// commit stops a handler that had decided otherwise from appending later (docs/adr/0025-a-command-may-change-several-aggregates.md).
     pub events: Vec<RecordedEvent>,
-    /// [`commit_hash`] of the aggregate's commit before; absent in the first.
+    /// The [`commit_hash`] of the aggregate's previous commit; absent in the first one.
     #[serde(default, with = "serde_bytes", skip_serializing_if = "Option::is_none")]
     pub previous: Option<Vec<u8>>,
 }
 
-/// A message of EVENTS that is not a commit. Whoever meets one stops: events are never skipped.
+/// Why a message of EVENTS is not a commit. A reader that meets such a message stops, because events are never skipped.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
     /// The subject is not an aggregate's.
@@ -100,7 +100,7 @@ pub enum CommitError {
         #[source]
         source: rmp_serde::decode::Error,
     },
-    /// It names no command, so that nothing says who asked for it.
+    /// It names no command, so nobody could say who asked for its events.
     #[error("commit at sequence {sequence} on {subject} names no command")]
     NoCommand {
         /// Where.
@@ -191,8 +191,8 @@ impl StoredCommit {
         Ok(Self { stream_id, broker_sequence: message.sequence, commit, body: message.payload.clone() })
     }
 
-    /// Stands for a message of the aggregate's subject that is no commit and was set aside ([`super::set_aside`]). It holds no
-    /// events, and only its place and its hash count: the aggregate's next commit stands behind it.
+    /// A stand-in for a message on the aggregate's subject that is not a commit and was set aside ([`super::set_aside`]). It holds no
+    /// events. Only its sequence and its hash matter, because the aggregate's next commit follows it.
     pub fn set_aside(stream_id: StreamId, message: &StoredMessage) -> Self {
         let commit = Commit {
             commit_id: content_digest(&message.payload).into(),
@@ -205,22 +205,22 @@ impl StoredCommit {
         Self { stream_id, broker_sequence: message.sequence, commit, body: message.payload.clone() }
     }
 
-    /// Whether it stands for a message that was set aside. Every commit names a command.
+    /// Whether it stands for a message that was set aside. A real commit always names a command.
     pub fn is_set_aside(&self) -> bool {
         self.commit.commands.is_empty()
     }
 
-    /// How large it is as it is stored, without headers.
+    /// Its stored size in bytes, without headers.
     pub fn body_bytes(&self) -> usize {
         self.body.len()
     }
 
-    /// [`commit_hash`] of its body. Most readers do not ask for it.
+    /// The [`commit_hash`] of its body, computed on demand because most readers do not need it.
     pub fn hash(&self) -> [u8; COMMIT_HASH_LENGTH] {
         commit_hash(&self.body)
     }
 
-    /// The events with everything that is known about each.
+    /// The events, each with its sequence, version, time and command.
     pub fn envelopes(&self) -> impl Iterator<Item = EventEnvelope<'_>> {
         (self.commit.first_version..).zip(&self.commit.events).filter_map(|(aggregate_version, event)| {
             Some(EventEnvelope {
@@ -237,7 +237,7 @@ impl StoredCommit {
     }
 }
 
-/// An event plus its place, time, and cause: what projections, reports and processes see.
+/// An event with its sequence, version, time and cause: what projections, reports and processes see.
 #[derive(Debug, Clone, Copy)]
 pub struct EventEnvelope<'a> {
     /// The aggregate it belongs to.
@@ -258,14 +258,14 @@ pub struct EventEnvelope<'a> {
     pub command: &'a CommittedCommand,
 }
 
-/// What chains the commits of an aggregate: the first 16 bytes of BLAKE3 over the body.
+/// The hash that chains the commits of an aggregate: the first 16 bytes of BLAKE3 over the body.
 pub fn commit_hash(body: &[u8]) -> [u8; COMMIT_HASH_LENGTH] {
     let mut hash = [0; COMMIT_HASH_LENGTH];
     hash.copy_from_slice(blake3::hash(body).as_bytes().get(..COMMIT_HASH_LENGTH).unwrap_or_default());
     hash
 }
 
-/// [`commit_hash`] as text, which names a message that has no id of its own.
+/// [`commit_hash`] as text. It identifies a message that has no id of its own.
 pub fn content_digest(body: &[u8]) -> String {
     format!("blake3:{}", hexadecimal(&commit_hash(body)))
 }

@@ -1,7 +1,7 @@
-//! Configured queries as those see them who ask: what a query is called and takes, as the stage that answers it tells it, and which of them
-//! somebody may ask, with which arguments.
+//! Configured queries as their callers see them: what a query is called, what it takes, and which queries somebody may ask with which
+//! arguments. The stage that answers the queries publishes these descriptions.
 //!
-//! Deliberately absent: SQL, and whether an argument is of its kind. The stage says that.
+//! Deliberately absent: SQL, and the check that an argument has the right kind. The stage checks that.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,11 +13,11 @@ use super::{
     subject::QUERY_PREFIX,
 };
 
-/// The last token of the subject on which a stage tells of its queries. No query is called so, because names have no `_`.
+/// The last token of the subject on which a stage describes its queries. No query can have this name, because names contain no `_`.
 const DESCRIPTIONS: &str = "_queries";
 
-/// Codes of refusals, in the header [`PROBLEM`](super::header::PROBLEM). Those of parameters name it in
-/// [`PARAMETER`](super::header::PARAMETER).
+/// Codes of refusals, in the header [`PROBLEM`](super::header::PROBLEM). If a refusal is about a parameter, the header
+/// [`PARAMETER`](super::header::PARAMETER) names it.
 pub mod problem {
     /// A parameter that must be given is not there.
     pub const PARAMETER_MISSING: &str = "parameter-missing";
@@ -29,13 +29,13 @@ pub mod problem {
     pub const QUERY_UNKNOWN: &str = "query-unknown";
     /// The database refuses the statement with these values.
     pub const QUERY_REFUSED: &str = "query-refused";
-    /// The query ran for longer than one may, and was ended.
+    /// The query ran for longer than it may, and was stopped.
     pub const QUERY_TOO_LONG: &str = "query-too-long";
-    /// The answer is larger than one may be.
+    /// The answer is larger than an answer may be.
     pub const ANSWER_TOO_LARGE: &str = "answer-too-large";
-    /// As many run, or wait, as may.
+    /// As many queries as may run or wait already do.
     pub const BUSY: &str = "busy";
-    /// The database does not answer, or the stage ends.
+    /// The database does not answer, or the stage is ending.
     pub const UNAVAILABLE: &str = "queries-unavailable";
     /// The position is not reached.
     pub const NOT_REACHED: &str = "position-not-reached";
@@ -43,49 +43,49 @@ pub mod problem {
     pub const MALFORMED: &str = "query-malformed";
 }
 
-/// Where the stage that answers the queries of a context tells which there are: an empty body asks for all, `{"name":…}` for one.
+/// The subject on which a stage describes the queries of a context: an empty body asks for all of them, `{"name":…}` for one.
 pub fn descriptions_subject(context: &str) -> String {
     format!("{QUERY_PREFIX}.{context}.{DESCRIPTIONS}")
 }
 
-/// Where a query is asked.
+/// The subject on which a query is asked.
 pub fn query_subject(context: &str, name: &str) -> String {
     format!("{QUERY_PREFIX}.{context}.{name}")
 }
 
-/// Which query it is asked about.
+/// Which query's description is wanted.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DescriptionsQuestion {
-    /// One alone; all without.
+    /// The name of one query; without it, all are described.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
 }
 
-/// What a stage tells of its queries.
+/// The descriptions that a stage gives of its queries.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Descriptions {
     /// In the order of their names.
     pub queries: Vec<QueryDescription>,
 }
 
-/// What is told of a query.
+/// The description of a query.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct QueryDescription {
     /// Its context.
     pub context: String,
     /// Its name.
     pub name: String,
-    /// What people call it.
+    /// Its title for people.
     pub title: String,
-    /// What it tells; may be empty.
+    /// What its answer shows; may be empty.
     pub description: String,
-    /// What it takes.
+    /// Its parameters.
     pub parameters: Vec<ParameterDescription>,
     /// The columns that are amounts in minor units, each with the column that has the currency.
     #[serde(default)]
     pub money: BTreeMap<String, String>,
-    /// Patterns of the names of those who may ask; anybody who is granted the query when empty.
+    /// Patterns of the names of those who may ask it. If empty, everybody to whom the query is granted may ask.
     #[serde(default)]
     pub who: Vec<String>,
     /// How many rows an answer has at most.
@@ -94,7 +94,7 @@ pub struct QueryDescription {
     pub time_ms: u64,
 }
 
-/// What is told of a parameter.
+/// The description of a parameter.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ParameterDescription {
     /// Its name.
@@ -104,7 +104,7 @@ pub struct ParameterDescription {
     pub kind: String,
     /// Whether it must be given.
     pub required: bool,
-    /// What it is when it is not given. Null where it must be given, or is then absent.
+    /// Its value when none is given. Null if a value must be given, or if the parameter is then absent.
     #[serde(default)]
     pub default: Value,
     /// What it means; may be empty.
@@ -113,7 +113,7 @@ pub struct ParameterDescription {
 }
 
 impl QueryDescription {
-    /// Whether somebody of this name may ask, as far as the query's file says.
+    /// Whether somebody with this name may ask, according to the query's file.
     pub fn is_for(&self, principal: &str) -> bool {
         self.who.is_empty() || self.who.iter().any(|pattern| matches(pattern, principal))
     }
@@ -123,8 +123,8 @@ impl QueryDescription {
     }
 }
 
-/// The queries that a key grants: `<context>.<query>`, where `*` stands for any characters of a part, and perhaps `?store=2506`, which fixes
-/// the parameter `store`: whoever has the key asks with that value and no other, and only queries that have the parameter.
+/// The queries that a key grants: `<context>.<query>`, where `*` stands for any characters of a part. A suffix such as `?store=2506` fixes
+/// the parameter `store`: the holder of the key asks with this value and no other, and can only ask queries that have the parameter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ConfiguredQueryPattern {
@@ -134,12 +134,12 @@ pub struct ConfiguredQueryPattern {
 }
 
 impl ConfiguredQueryPattern {
-    /// Whether it is about a query, whatever its parameters.
+    /// Whether it covers a query, whatever the parameters.
     pub fn names(&self, context: &str, name: &str) -> bool {
         matches(&self.context, context) && matches(&self.name, name)
     }
 
-    /// A query without the parameter could not be bound by it.
+    /// A query without this parameter could not be limited by it, so it is not granted.
     fn is_about(&self, query: &QueryDescription) -> bool {
         self.names(&query.context, &query.name) && self.fixed.keys().all(|parameter| query.takes(parameter))
     }
@@ -189,10 +189,10 @@ impl From<ConfiguredQueryPattern> for String {
     }
 }
 
-/// Why a query may not be asked with some arguments.
+/// Why a query may not be asked with these arguments.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ArgumentsRefused {
-    /// Nothing grants the query.
+    /// No pattern grants the query.
     #[error("this query is not granted")]
     Query,
     /// It is granted with other values.
@@ -203,7 +203,7 @@ pub enum ArgumentsRefused {
         /// The values that are granted, with commas in between.
         granted: String,
     },
-    /// It is granted with several values, and none of them was given.
+    /// It is granted with several values, and the caller chose none of them.
     #[error("{parameter} is granted as {granted}; say which of them")]
     Which {
         /// The parameter.
@@ -213,7 +213,8 @@ pub enum ArgumentsRefused {
     },
 }
 
-/// The arguments with which a query may be asked by whoever has `patterns` and gives `given`: these, and those that are fixed.
+/// The arguments with which a query is run for a caller who has `patterns` and gives `given`: the given ones and those that the patterns
+/// fix.
 ///
 /// # Errors
 /// [`ArgumentsRefused`].
@@ -239,7 +240,7 @@ pub fn granted_arguments(
             about.iter().filter_map(|each| each.fixed.get(parameter)).map(String::as_str).collect();
         values.into_iter().collect::<Vec<_>>().join(", ")
     };
-    // What needs nothing more is what was asked for.
+    // A pattern that needs no further argument decides.
     if all.contains(&given) {
         return Ok(given);
     }
@@ -262,7 +263,7 @@ pub fn granted_arguments(
     }
 }
 
-/// The values among which somebody chooses who may ask a query with some values of a parameter alone.
+/// The values from which a caller may choose if only certain values of a parameter are granted.
 pub fn granted_values(
     patterns: &[ConfiguredQueryPattern],
     query: &QueryDescription,

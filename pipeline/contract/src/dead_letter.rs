@@ -1,7 +1,7 @@
 //! A dead letter: a message set aside with its original bytes and the cause.
 //!
-//! A letter always fits, whatever the message: headers that cannot be read, or are many, stand in its body in front of the message's
-//! own, and a body that is too large for one message goes on in further ones.
+//! Any message fits into a letter. If its headers cannot be read or are too many, they stand in the letter's body, in front of the
+//! message's own body. If the body is too large for one message, it continues in further messages.
 
 use bytes::Bytes;
 
@@ -12,22 +12,21 @@ use super::{
 };
 use crate::error_text::{bounded, cut};
 
-/// Bytes of headers that a letter repeats as headers; more of them stand in its body. JetStream takes 64 KiB of headers.
+/// Up to so many bytes, a message's headers become headers of the letter; larger ones stand in its body. JetStream takes 64 KiB of headers.
 const HEADERS_BYTES_MAX: usize = 16 * 1024;
-/// Longest subject that a letter names.
+/// The longest subject that a letter names.
 const SUBJECT_BYTES_MAX: usize = 8 * 1024;
 /// Room for the headers of the append itself.
 const APPEND_HEADERS_BYTES: usize = 512;
-/// The most messages of one letter: far more than any server's largest message needs.
+/// The most messages that one letter takes. The largest message that any server accepts needs far fewer.
 const PARTS_MAX: usize = 10_000;
-/// What a letter's own headers begin with.
+/// The prefix of a letter's own headers.
 const LETTERS_PREFIX: &str = "Millstream-Dead-Letter-";
-/// Least part of a letter's body in one message.
+/// The smallest part of a letter's body that one message holds.
 const PART_BYTES_MIN: usize = 256;
 
-/// Prefix of the subjects of DEADLETTERS: `dlq.<stream>.<sequence>`, for an effect of an event
-/// `dlq.EVENTS.<sequence>-<effect>`; one subject a letter, so that setting the same thing aside again is refused by the
-/// expectation that there is none.
+/// Prefix of the subjects of DEADLETTERS: `dlq.<stream>.<sequence>`, or `dlq.EVENTS.<sequence>-<effect>` for an effect of an event. Each
+/// letter has its own subject and expects it to be empty, so setting the same message aside twice stores one letter.
 pub const DEAD_LETTER_PREFIX: &str = "dlq";
 
 /// A message that could not be handled.
@@ -66,7 +65,7 @@ impl DeadLetter {
         }
     }
 
-    /// Where it stood, which is what people call it: `COMMANDS.17`, or `EVENTS.17-fulfilment-3-0` for an effect.
+    /// Where the message stood, which is also the letter's name for people: `COMMANDS.17`, or `EVENTS.17-fulfilment-3-0` for an effect.
     pub fn name(&self) -> String {
         let Self { stream, sequence, effect, .. } = self;
         match effect {
@@ -80,8 +79,8 @@ impl DeadLetter {
         format!("{DEAD_LETTER_PREFIX}.{}", self.name())
     }
 
-    /// The messages to store, in any order but the first of them last: whoever finds that finds all. None is larger than
-    /// `max` bytes with its headers, unless `max` is less than a few kilobytes.
+    /// The messages to store. They may be stored in any order, but the first one must come last, so that a reader that finds it finds the
+    /// whole letter. With its headers, none is larger than `max` bytes, unless `max` is less than a few kilobytes.
     pub fn parts(&self, max: usize) -> Vec<LetterPart> {
         let (mut headers, body) = self.headers_and_body();
         let written: usize = headers.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
@@ -100,9 +99,8 @@ impl DeadLetter {
         std::iter::once(first).chain((2..=chunks).map(part)).collect()
     }
 
-    /// The message's own headers travel as headers, except JetStream's own; the message id as the command id that it
-    /// is: as a message id it would make DEADLETTERS drop the second letter of a command that was sent twice, and COMMANDS drop
-    /// the retry.
+    /// The message's own headers stay headers, except those of JetStream. The message id becomes the command id, which is what it means. As
+    /// a message id it would make DEADLETTERS drop the second letter of a command that was sent twice, and COMMANDS drop the retry.
     fn headers_and_body(&self) -> (Headers, Bytes) {
         let mut own: Headers = self.headers.iter().filter(|(name, _)| !is_jetstreams(name)).collect();
         if let (None, Some(id)) =
@@ -112,7 +110,7 @@ impl DeadLetter {
         }
         let unreadable = self.headers.unreadable().map(|(_, block)| block.clone());
         let block = unreadable.unwrap_or_else(|| own.block());
-        // What a sender calls as a letter's own headers are called would be taken for these.
+        // A sender's header with the name of one of the letter's own headers would be mistaken for it.
         let confusing = own.iter().any(|(name, _)| is_letters(name));
         let in_body = self.headers.unreadable().is_some() || confusing || block.len() > HEADERS_BYTES_MAX;
         let (mut headers, body) = if in_body {
@@ -142,8 +140,8 @@ impl DeadLetter {
         headers.push(header::DEAD_LETTER_CAUSE, &self.cause);
     }
 
-    /// Reads a letter from its first message and, where [`further_parts`] names any, those; `None` when it lacks the headers
-    /// of one. Without the further ones its body is cut.
+    /// Reads a letter from its first message and from the further messages, if [`further_parts`] names any. Returns `None` if the first
+    /// message lacks the headers of a letter. Without the further messages, the body is cut.
     pub fn from_stored(message: &StoredMessage, further: &[StoredMessage]) -> Option<Self> {
         let text = |name: &str| message.headers.get(name).map(str::to_owned);
         let mut payload = message.payload.clone();
@@ -194,7 +192,7 @@ pub fn further_parts(message: &StoredMessage) -> Vec<String> {
     (2..=parts.unwrap_or(1).min(PARTS_MAX)).map(|number| part_subject(&message.subject, number)).collect()
 }
 
-/// The message that a subject of DEADLETTERS names, of a letter or of a further part: its stream and its sequence there.
+/// The stream and sequence that a subject of DEADLETTERS names, of a letter or of a further part.
 pub fn named_message(subject: &str) -> Option<(&str, u64)> {
     let (stream, name) = subject.strip_prefix(DEAD_LETTER_PREFIX)?.strip_prefix('.')?.split_once('.')?;
     let sequence = name.split(['-', '_']).next()?;

@@ -2,7 +2,7 @@
 
 use std::{any::Any, borrow::Cow};
 
-/// The error and its causes in one line, without those that a message before already contains.
+/// The error and its causes in one line. A cause whose text already occurs in an earlier message is left out.
 #[must_use]
 pub fn one_line(error: &dyn std::error::Error) -> String {
     let words_of = |error: &dyn std::error::Error| plain_decoder_text(&error.to_string()).into_owned();
@@ -19,11 +19,11 @@ pub fn one_line(error: &dyn std::error::Error) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Longest text that an outcome, a dead letter or an answer tells, in bytes: enough for a sentence with a name in it, and so
-/// little that a thousand of them fit into a record.
+/// The longest text in an outcome, a dead letter or an answer, in bytes: enough for a sentence with a name in it, and small enough that a
+/// thousand of them fit into a record.
 pub const TEXT_MAX: usize = 1000;
 
-/// `text`, cut to [`TEXT_MAX`] bytes; what is cut says how long it was. What a client typed can stand in it.
+/// `text`, cut to [`TEXT_MAX`] bytes, because it may contain what a client typed. If it is cut, the result says how long it was.
 #[must_use]
 pub fn bounded(text: &str) -> Cow<'_, str> {
     cut(text, TEXT_MAX)
@@ -40,8 +40,8 @@ pub fn cut(text: &str, max: usize) -> Cow<'_, str> {
     Cow::Owned(format!("{}{note}", text.get(..end).unwrap_or_default()))
 }
 
-/// What a decoder of JSON or TOML says of a value of the wrong type or size, in the words of whoever typed the value; every other text
-/// as it is.
+/// Rewrites the message of a JSON or TOML decoder about a wrong type or size into words that the author of the value understands. Other
+/// texts stay as they are.
 #[must_use]
 pub fn plain_decoder_text(text: &str) -> Cow<'_, str> {
     if let Some((place, said)) = toml_parts(text) {
@@ -61,7 +61,7 @@ pub fn plain_decoder_text(text: &str) -> Cow<'_, str> {
     }
     let wrong = text.strip_prefix("invalid type: ").or_else(|| text.strip_prefix("invalid value: "));
     let counted = text.strip_prefix("invalid length ");
-    // What was typed comes first, and can hold anything.
+    // The typed value comes first and can contain anything, so the text is split at its last separator.
     let Some((found, expected)) = wrong.or(counted).and_then(|wrong| wrong.rsplit_once(", expected ")) else {
         return Cow::Borrowed(text);
     };
@@ -70,7 +70,7 @@ pub fn plain_decoder_text(text: &str) -> Cow<'_, str> {
     Cow::Owned(format!("{} is expected, not {found}{place}", expected_value(expected)))
 }
 
-/// What TOML's decoder says over several lines, the middle of which show the line of the file: the place, and what is wrong.
+/// The message of the TOML decoder: its first line has the place, its last lines say what is wrong, and the lines between show the file.
 fn toml_parts(text: &str) -> Option<(&str, String)> {
     let (place, rest) = text.strip_prefix("TOML parse error at ")?.split_once('\n')?;
     let shown = |line: &&str| {

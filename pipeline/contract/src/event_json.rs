@@ -55,7 +55,7 @@ pub fn events(stored: &StoredCommit) -> Vec<Value> {
         .collect()
 }
 
-/// An event's fields; bytes that are no MessagePack are shown as they are.
+/// An event's fields. Bytes that are not MessagePack are shown in hexadecimal.
 fn fields(data: &[u8]) -> Value {
     message_pack::from_slice(data)
         .unwrap_or_else(|error| json!({ "undecodable": hexadecimal(data), "because": error.to_string() }))

@@ -1,5 +1,5 @@
-//! How a process says to its supervisor why it ended. The numbers are those of `sysexits.h`; docs/configuration.md lists
-//! them with what to do.
+//! How a process tells its supervisor why it ended. The numbers are those of `sysexits.h`; docs/configuration.md lists them with what to
+//! do.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ pub enum ExitCode {
     Ok,
     /// The command line is wrong.
     Usage,
-    /// Stored data is not what it must be: an event that does not decode, another generation, a lost tail.
+    /// Stored data is invalid: an event does not decode, a stream has another generation, or a stream has lost its tail.
     Data,
     /// The server cannot be reached.
     Unavailable,
@@ -20,7 +20,7 @@ pub enum ExitCode {
     CannotCreate,
     /// A file cannot be read or written: a full disk, a damaged file.
     InputOutput,
-    /// Another process does this already: it owns the file or has taken over the name.
+    /// Another process already does this: it owns the file or has taken over the name.
     AlreadyRunning,
     /// The server refuses our credentials or an operation.
     NotPermitted,

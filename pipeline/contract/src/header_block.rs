@@ -1,13 +1,13 @@
-//! Header blocks as they stand on the wire: `NATS/1.0\r\nName: value\r\n\r\n`.
+//! Header blocks as they are sent: `NATS/1.0\r\nName: value\r\n\r\n`.
 //!
-//! nats-server keeps whatever bytes a client sent as headers. The client library refuses most of what is not written like
-//! this, and ends the connection on which it came (async-nats 0.51, `connection.rs`: names of other characters, values that are
-//! not UTF-8, lines without a colon, another first line; a bare carriage return in a value ends its task). What is called
-//! readable here is therefore a little less than what that library takes, never more.
+//! nats-server stores whatever bytes a client sent as headers. The client library refuses most blocks that differ from this form, and then
+//! ends the connection on which the message came. (async-nats 0.51, `connection.rs`: other characters in names, values that are not UTF-8,
+//! lines without a colon, another first line. A bare carriage return in a value ends its task.) So this module accepts slightly less than
+//! the library does, and never more.
 
 const FIRST_LINE: &str = "NATS/1.0";
 
-/// The headers that can be read, and why not all of them can; an empty block has none.
+/// The headers that can be read and, if some cannot, why. An empty block has no headers.
 pub(super) fn read(block: &[u8]) -> (Vec<(String, String)>, Option<String>) {
     let mut lines = lines(block);
     let first = lines.next().unwrap_or_default();
@@ -24,8 +24,8 @@ pub(super) fn read(block: &[u8]) -> (Vec<(String, String)>, Option<String>) {
     (headers, trouble)
 }
 
-/// Why a block of the wire cannot be read as a whole, if it cannot. Its first line may hold a status of the server, as in
-/// `NATS/1.0 503 No Responders`.
+/// Why a received block cannot be read as a whole, if it cannot. Its first line may hold a status of the server, as in `NATS/1.0 503 No
+/// Responders`.
 #[must_use]
 pub fn trouble(block: &[u8]) -> Option<String> {
     let mut lines = lines(block);
@@ -42,7 +42,7 @@ fn lines(block: &[u8]) -> impl Iterator<Item = &[u8]> {
     block.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line))
 }
 
-/// A blank, three digits of which the first is not 0, and perhaps another blank and words.
+/// Whether the rest of a status line is a blank, three digits of which the first is not 0, and possibly another blank and words.
 fn is_status(rest: &[u8]) -> bool {
     let [b' ', b'1'..=b'9', b'0'..=b'9', b'0'..=b'9', words @ ..] = rest else { return false };
     let words = str::from_utf8(words);
@@ -53,7 +53,7 @@ fn other_first_line(first: &[u8]) -> String {
     format!("the header block begins with {}, not with {FIRST_LINE}", shown(first))
 }
 
-/// The block of some headers that can be read.
+/// The block of headers that can be read.
 pub(super) fn write<'a>(headers: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<u8> {
     let mut block = format!("{FIRST_LINE}\r\n");
     for (name, value) in headers {
@@ -81,7 +81,7 @@ fn read_line(line: &[u8]) -> Result<(String, String), String> {
     Ok((name, value.trim().to_owned()))
 }
 
-/// A few bytes for people, others than visible ASCII escaped.
+/// A few bytes for people to read. Everything except visible ASCII is escaped.
 fn shown(bytes: &[u8]) -> String {
     const SHOWN_MAX: usize = 60;
     let text = bytes.get(..SHOWN_MAX).unwrap_or(bytes).escape_ascii();

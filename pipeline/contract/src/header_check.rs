@@ -1,4 +1,4 @@
-//! Checks headers of ours that people write: a guard that is misspelt must not be ignored.
+//! Checks the `Millstream-…` headers that people write. A misspelt guard must not be silently ignored.
 
 use strsim::damerau_levenshtein;
 
@@ -8,20 +8,22 @@ use super::{
     stored_message::Headers,
 };
 
-/// How many letters of the prefix may differ for a header to be taken for one of ours.
+/// How many letters of the prefix may differ for a header to be taken for a misspelt `Millstream-…` header.
 const PREFIX_DISTANCE_MAX: usize = 2;
 
-/// Most bytes that those headers of a command may take together which its events keep and effects of processes carry on. nats-server
-/// 2.15 stores no message whose headers take more than 65,535 bytes, and effects and dead letters add some of their own; no other
+/// The most bytes that the kept headers of a command may take together. Events keep these headers, and the effects of processes carry them
+/// on. nats-server 2.15 stores no message whose headers take more than 65,535 bytes, and effects and dead letters add some of their own. No
+/// other headers come near this number.
 /// part of a header comes near this number.
 pub const KEPT_BYTES_MAX: usize = 8 * 1024;
-/// Those headers.
+/// The kept headers.
 const KEPT: [&str; 4] = [header::ACTOR, header::CORRELATION_ID, header::CAUSATION_ID, header::TRACE_PARENT];
 
-/// Headers of others that mean something on a command. They may come once, as ours may: of two that differ nobody could tell which counts.
+/// Headers of other standards that mean something on a command. Each may come only once, because nobody could tell which of two different
+/// values counts.
 const OF_OTHERS: [&str; 3] = [header::CONTENT_TYPE, header::NATS_MESSAGE_ID, header::TRACE_PARENT];
 
-/// A header that begins as ours do and cannot be used.
+/// A header that begins with `Millstream-`, or nearly so, and cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderError {
     /// There is none of this name.
@@ -70,15 +72,15 @@ impl HeaderError {
     }
 }
 
-/// Checks that each header that begins with `Millstream-`, in whatever case, or nearly so, is one of `known` and has one value without
-/// control characters, and that others which count have one value. Empty ones count as absent.
+/// Checks every header that begins with `Millstream-`, in any case or slightly misspelt: it must be one of `known` and have one value
+/// without control characters. The other headers that count must have one value, too. An empty header counts as absent.
 ///
 /// # Errors
 /// [`HeaderError`] names the first that is not.
 pub fn check_headers(headers: &Headers, known: &[&str]) -> Result<(), HeaderError> {
     let check = |(name, value)| check_header(headers, name, value, known);
     let Some(found) = headers.iter().find_map(|header| check(header).err()) else { return Ok(()) };
-    // Of several faults the first in an order of their own is told, so that everybody who reads the message tells the same.
+    // If there are several faults, a fixed order decides which one is reported, so that every reader of the message reports the same one.
     let mut all: Vec<(&str, &str)> = headers.iter().collect();
     all.sort_unstable();
     all.into_iter().try_for_each(check).and(Err(found))
@@ -96,14 +98,14 @@ fn check_header(headers: &Headers, name: &str, value: &str, known: &[&str]) -> R
         let (first, second) = (first.to_owned(), value.to_owned());
         return Err(HeaderError::Twice { name: name.to_owned(), first, second });
     }
-    // NUL is one that nats-server takes. Whoever sees the event reads another name than the one that is there.
+    // nats-server accepts NUL in a value. A person who reads the event would see another name than the one that is stored.
     match value.chars().find(|character| ours && character.is_control()) {
         Some(character) => Err(HeaderError::Control { name: name.to_owned(), character }),
         None => Ok(()),
     }
 }
 
-/// Checks that what events keep of a command's headers can be carried on.
+/// Checks that the headers that events keep of a command are small enough to be carried on.
 ///
 /// # Errors
 /// [`HeaderError::TooLong`].
@@ -112,9 +114,9 @@ pub fn check_kept(headers: &Headers) -> Result<(), HeaderError> {
     if bytes > KEPT_BYTES_MAX { Err(HeaderError::TooLong { bytes }) } else { Ok(()) }
 }
 
-/// Whether a header begins as ours do, or nearly so: `Milstream-Actor` and `Millstream_Actor` are slips of the pen, too.
+/// Whether a header begins with `Millstream-`, or nearly so: `Milstream-Actor` and `Millstream_Actor` are typing errors.
 fn is_ours(name: &str) -> bool {
-    // Most headers are spelt right, or are others'. Distances are measured for the rest alone.
+    // Most headers are either spelt correctly or not Millstream's. Only for the rest are distances computed.
     if name.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX)) {
         return true;
     }

@@ -1,9 +1,9 @@
-//! Keys of leases, and where processes record how far they are: both in the key-value bucket of leases.
+//! Keys of leases, and the keys under which processes record their progress. Both are in the key-value bucket of leases.
 
 use crate::stream_names::LEASES_BUCKET;
 
-/// The key of the command handler's lease. The active handler's consumer of COMMANDS has the same name: it belongs to the
-/// turn, not to the process, and whoever takes over takes it over.
+/// The key of the command handler's lease. The active handler's consumer of COMMANDS has the same name, because it belongs to the active
+/// role and not to a process: a handler that takes over uses it, too.
 pub const COMMAND_HANDLER_LEASE: &str = "command-handler-0of1";
 /// The key of the process manager's lease.
 pub const PROCESS_MANAGER_LEASE: &str = "process-manager";
@@ -13,20 +13,20 @@ pub fn leases_stream() -> String {
     format!("KV_{LEASES_BUCKET}")
 }
 
-/// The subject on which the key of the bucket `key` is stored.
+/// The subject on which the bucket stores the key `key`.
 pub fn lease_subject(key: &str) -> String {
     format!("$KV.{LEASES_BUCKET}.{key}")
 }
 
-/// First part of the subjects on which owners of leases show that they are there.
+/// The first part of the subjects on which owners of leases show that they are alive.
 pub const PRESENCE_PREFIX: &str = "lease";
 
-/// The subject on which `owner` listens while it has the lease of `key`.
+/// The subject on which `owner` listens while it holds the lease of `key`.
 pub fn presence_subject(key: &str, owner: &str) -> String {
     format!("{PRESENCE_PREFIX}.{key}.{owner}")
 }
 
-/// Where a process's progress is recorded.
+/// The key under which a process's progress is recorded.
 pub fn progress_subject(process: &str) -> String {
     lease_subject(&format!("process.{process}"))
 }

@@ -1,17 +1,18 @@
-//! Reading MessagePack without trusting who wrote it: nesting is bounded, since every level takes some of the reader's stack, and a stack that
-//! is used up ends the process where an error would refuse the message.
+//! Reads MessagePack from untrusted senders. The depth of nesting is limited, because each level takes some of the reader's stack. A stack
+//! overflow would end the process, while an error only refuses the message.
 
 use rmp_serde::{config::DefaultConfig, decode::Error};
 use serde::Deserialize;
 
-/// Deepest nesting of a command's body, in lists and maps: as deep as serde_json reads JSON, so that both formats take the same.
+/// The deepest nesting of a command's body, in lists and maps. serde_json has the same limit, so both formats accept the same bodies.
 pub const BODY_NESTING_MAX: usize = 128;
 
-/// Deepest nesting of what Millstream writes itself: events, commits, records and states. Deeper than that of a body, since an event may hold
-/// a body's fields in lists of its own.
+/// The deepest nesting of what Millstream itself writes: events, commits, records and states. It is larger than that of a body, because an
+/// event may hold a body's fields inside lists of its own.
 pub const NESTING_MAX: usize = 256;
 
-/// A decoder of what `rest` begins with; `rest` is what follows afterwards. Refuses lists and maps that are nested deeper than `nesting`.
+/// A decoder that reads one value from the start of `rest` and leaves in `rest` what follows. It refuses lists and maps that are nested
+/// deeper than `nesting`.
 pub fn decoder<'rest, 'bytes>(
     rest: &'rest mut &'bytes [u8],
     nesting: usize,
@@ -21,7 +22,7 @@ pub fn decoder<'rest, 'bytes>(
     decoder
 }
 
-/// Reads what Millstream has written.
+/// Decodes what Millstream has written.
 ///
 /// # Errors
 /// When the bytes do not hold a `T`, or nest deeper than [`NESTING_MAX`].

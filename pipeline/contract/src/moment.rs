@@ -1,4 +1,4 @@
-//! Moments: how people name a point in the history of EVENTS. Pure; which position a moment is, only the stream can say
+//! Moments: how people name a point in the history of EVENTS. Pure: only the stream can tell which stream position a moment is
 //! (`position_at_moment` in the crate `millstream-jetstream`).
 
 use std::{fmt, str::FromStr};
@@ -10,11 +10,11 @@ use super::position::StreamPosition;
 /// A point in the history of EVENTS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Moment {
-    /// Behind a position, as answers carry it.
+    /// After a stream position, in the form in which answers carry it.
     Position(StreamPosition),
-    /// Behind a sequence of EVENTS, whatever its generation.
+    /// After a sequence of EVENTS, whatever its generation.
     Sequence(u64),
-    /// When everything recorded by then was recorded, and nothing else. A date means its end in UTC.
+    /// A time: everything recorded by then, and nothing else. A date means the end of that day in UTC.
     Time(Timestamp),
 }
 
@@ -47,7 +47,7 @@ impl FromStr for Moment {
         if text.bytes().all(|byte| byte.is_ascii_digit()) {
             return text.parse().map(Self::Sequence).map_err(|_| error());
         }
-        // A time without an offset would read as a position: streams' names begin with letters.
+        // A time without an offset cannot be taken for a stream position, because names of streams begin with a letter.
         if text.starts_with(|first: char| first.is_ascii_alphabetic()) {
             return text.parse().map(Self::Position).map_err(|_| error());
         }
@@ -57,7 +57,8 @@ impl FromStr for Moment {
     }
 }
 
-/// The last nanosecond of a day in UTC, or the last one that can be told: the end of the year 9999 is beyond it.
+/// The last nanosecond of a day in UTC. For the last day of the year 9999, whose end cannot be represented, it is the last time that can
+/// be.
 fn end_of(date: Date) -> Timestamp {
     TimeZone::UTC.to_timestamp(date.at(23, 59, 59, 999_999_999)).unwrap_or(Timestamp::MAX)
 }

@@ -1,19 +1,19 @@
-//! The name that somebody may have meant who wrote one that does not exist.
+//! Finds the name that somebody probably meant who wrote a name that does not exist.
 
 use strsim::damerau_levenshtein;
 
-/// How many letters may differ at most.
+/// How many letters may differ.
 const DISTANCE_MAX: usize = 3;
 
-/// The nearest of `known`, in whatever case, if one is near: a slip of the pen away, not merely another name of the same family. Parts
-/// between dots are compared one by one, so that a section which is spelt right speaks for none of its keys.
+/// The nearest of `known`, ignoring case, if it is only a typing error away and not merely another name of the same family. Parts between
+/// dots are compared one by one, so a correct section does not make a wrong key look near.
 #[must_use]
 pub fn near_name<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let near = known.into_iter().filter_map(|candidate| Some((distance(name, candidate)?, candidate)));
     near.min_by_key(|(distance, _)| *distance).map(|(_, candidate)| candidate)
 }
 
-/// How many letters differ; none when a part is another word.
+/// How many letters differ; `None` if a part is a different word.
 fn distance(name: &str, candidate: &str) -> Option<usize> {
     let (name, candidate) = (name.to_lowercase(), candidate.to_lowercase());
     if name.split('.').count() != candidate.split('.').count() {

@@ -1,4 +1,4 @@
-//! Outcomes: what became of each command, and the records in which the active handler journals them.
+//! Outcomes: what became of each command, and the records with which the active handler journals them.
 
 use std::{fmt, sync::Arc};
 
@@ -12,11 +12,11 @@ use super::{
 
 /// Prefix of the subjects of OUTCOMES.
 pub const OUTCOME_PREFIX: &str = "out";
-/// The subject of the journal: the chain of all records. The name says that there is one chain of one; it stands in stored
-/// streams and in permissions, so it stays.
+/// The subject of the journal, which is the chain of all records. The name dates from a time when there could be several chains. It is part
+/// of stored streams and of permissions, so it stays.
 pub const OUTCOME_SUBJECT: &str = "out.0of1";
-/// The subject on which several active handlers recorded how they shared the partitions, while there could be several. Whoever finds
-/// a message on it does not read the stream ([`OutcomeRecordError::SeveralHandlers`]).
+/// The subject on which several active handlers recorded how they shared the partitions, when several were possible. A reader that finds a
+/// message on it refuses the stream ([`OutcomeRecordError::SeveralHandlers`]).
 pub const RETIRED_LAYOUT_SUBJECT: &str = "out.layout";
 
 /// What became of a command.
@@ -25,7 +25,7 @@ pub const RETIRED_LAYOUT_SUBJECT: &str = "out.layout";
 pub enum Outcome {
     /// The rules allowed it. `events` is 0 when there was nothing to change.
     Accepted {
-        /// Sequence in EVENTS of the aggregate's last commit after the command; 0 when it has none.
+        /// The sequence in EVENTS of the aggregate's last commit after the command; 0 if the aggregate has none.
         #[serde(rename = "position")]
         sequence: u64,
         /// The aggregate's version after the command.
@@ -40,18 +40,18 @@ pub enum Outcome {
         /// One sentence for people.
         message: Arc<str>,
     },
-    /// The id was used before; nothing was done now.
+    /// The id was used before, so nothing was done this time.
     Duplicate {
-        /// Position in COMMANDS of the command that had the id first.
+        /// The position in COMMANDS of the first command with the id.
         of: u64,
-        /// What became of that one.
+        /// The outcome of that first command.
         first: Box<Outcome>,
-        /// Whether that one had another address or body, so that what this one says has not been done. False where nobody knows any
-        /// more, because a release before recorded the first.
+        /// Whether the first command had another address or body, so that what this command asks for has not been done. False if that is
+        /// not known, because an earlier release recorded the first command.
         #[serde(default, skip_serializing_if = "is_false")]
         other_content: bool,
     },
-    /// It could not be decided and was set aside. Not final: it can be retried under its own id.
+    /// The command could not be decided and was set aside. This is not final: the command can be retried under its own id.
     DeadLettered {
         /// Stable, for programs.
         code: Arc<str>,
@@ -96,7 +96,7 @@ impl Outcome {
         }
     }
 
-    /// Whether a command sent again under the same id is answered with this one.
+    /// Whether a command that is sent again under the same id gets this outcome.
     pub fn is_final(&self) -> bool {
         !matches!(self, Self::DeadLettered { .. })
     }
@@ -109,8 +109,8 @@ impl Outcome {
         }
     }
 
-    /// What a query sends to see the effect, in the incarnation of EVENTS that is given; of a duplicate, the effect of the first. None
-    /// where nothing was accepted.
+    /// The stream position that a query must name to see the effect, given the incarnation of EVENTS; for a duplicate, the effect of the
+    /// first command. `None` if nothing was accepted.
     pub fn query_position(&self, events_generation: &str) -> Option<String> {
         match self.first() {
             Self::Accepted { sequence, .. } => {
@@ -132,7 +132,8 @@ pub struct CommandOutcome {
     pub address: Arc<str>,
     /// What became of it.
     pub outcome: Outcome,
-    /// By what a command that is sent again under the id is told from another one. None without an id, and in records of a release before.
+    /// What distinguishes a repeated command from a different one under the same id. Absent for commands without an id, and in records of
+    /// an earlier release.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content: Option<ContentMark>,
 }
@@ -141,27 +142,27 @@ fn is_false(what: &bool) -> bool {
     !what
 }
 
-/// What tells commands of one id apart: eight bytes of a BLAKE3 hash of address and body. It is small because each record has it, and large
-/// enough for two commands that share an id by mistake; nobody is kept out by it.
+/// Distinguishes commands with the same id: eight bytes of a BLAKE3 hash of address and body. It is small because every record has it, and
+/// large enough to tell apart two commands that share an id by mistake. It is no protection against attackers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ContentMark(u64);
 
 impl ContentMark {
-    /// Of a command to `address` (`<context>.<aggregate>.<id>.<command>`).
+    /// The mark of a command to `address` (`<context>.<aggregate>.<id>.<command>`).
     pub fn new(address: &str, body: &[u8]) -> Self {
         let hash = blake3::Hasher::new().update(address.as_bytes()).update(b"\n").update(body).finalize();
         Self(hash.as_bytes().first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes)))
     }
 
-    /// Whether two commands of one id say different things; none where nobody knows of one of them.
+    /// Whether two commands with the same id say different things; `None` if the content of one of them is unknown.
     pub fn differ(first: Option<Self>, other: Option<Self>) -> Option<bool> {
         first.zip(other).map(|(first, other)| first != other)
     }
 }
 
 impl CommandOutcome {
-    /// The subject on which anybody sends such a command. One that came from a process stood on another, which it does not tell.
+    /// The subject on which anybody sends such a command. A process uses another subject, which is not recorded.
     pub fn subject(&self) -> String {
         format!("{COMMAND_PREFIX}.{}", self.address)
     }
@@ -171,35 +172,35 @@ impl CommandOutcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RecordKind {
-    /// Written at a takeover; stops the handler before from recording any further.
+    /// Written at a takeover. It prevents the previous handler from recording anything more.
     Fence,
     /// The outcomes of the commands it covers.
     Outcomes,
 }
 
-/// One message of OUTCOMES: the next link of the journal's chain. Cursor and outcomes are one thing.
+/// One message of OUTCOMES: the next link of the journal's chain. It is the cursor in COMMANDS and the outcomes in one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "WrittenRecord")]
 pub struct OutcomeRecord {
-    /// ULID; tells after an unclear answer whether the append took place.
+    /// A ULID. After an append without a clear answer, it tells whether the append took place.
     pub record_id: Arc<str>,
     /// Fence or outcomes.
     pub kind: RecordKind,
     /// The handler that wrote it.
     pub handler: Arc<str>,
-    /// Every command up to this COMMANDS position was covered before.
+    /// Earlier records cover every command up to this position in COMMANDS.
     pub after: u64,
-    /// Every command up to this COMMANDS position is covered with this record.
+    /// With this record, every command up to this position in COMMANDS is covered.
     pub through: u64,
-    /// Highest EVENTS sequence that outcomes have named so far: a server that has less has lost its tail.
+    /// The highest sequence in EVENTS that outcomes have named so far. If EVENTS ends before it, it has lost its tail.
     pub events_through: u64,
     /// One line for each command in `after + 1 ..= through`, in order.
     pub outcomes: Vec<CommandOutcome>,
-    /// Which incarnations of COMMANDS and EVENTS the positions belong to.
+    /// The incarnations of COMMANDS and EVENTS to which the positions and sequences belong.
     pub generations: Generations,
 }
 
-/// A record as any release may have written it. Several active handlers wrote two more kinds and two more fields.
+/// A record as any release may have written it. Releases with several active handlers wrote two more kinds and two more fields.
 #[derive(Deserialize)]
 struct WrittenRecord {
     record_id: Arc<str>,
@@ -210,7 +211,7 @@ struct WrittenRecord {
     events_through: u64,
     outcomes: Vec<CommandOutcome>,
     generations: Generations,
-    /// 0, and not written, as long as there has been one active handler.
+    /// 0, and therefore not written, since there is only one active handler.
     #[serde(default)]
     epoch: u64,
     #[serde(default)]
@@ -226,7 +227,7 @@ enum WrittenKind {
     Layout,
 }
 
-/// Why a written record is none that this release reads.
+/// Why this release does not read a record.
 #[derive(Debug, thiserror::Error)]
 #[error("an outcome record of several active command handlers")]
 struct OfSeveralHandlers;
@@ -250,9 +251,9 @@ impl TryFrom<WrittenRecord> for OutcomeRecord {
 /// The incarnations of the streams that a handler works on.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Generations {
-    /// That of COMMANDS.
+    /// The incarnation of COMMANDS.
     pub commands: Arc<str>,
-    /// That of EVENTS.
+    /// The incarnation of EVENTS.
     pub events: Arc<str>,
 }
 
@@ -262,7 +263,7 @@ impl fmt::Display for Generations {
     }
 }
 
-/// A message of OUTCOMES that cannot be read as a record.
+/// Why a message of OUTCOMES cannot be read as a record.
 #[derive(Debug, thiserror::Error)]
 pub enum OutcomeRecordError {
     /// It is not a record.
@@ -276,7 +277,7 @@ pub enum OutcomeRecordError {
         #[source]
         source: rmp_serde::decode::Error,
     },
-    /// It comes from a time when several command handlers were active.
+    /// It dates from a time when several command handlers were active.
     #[error(
         "OUTCOMES holds a record of several active command handlers at sequence {sequence} on {subject}; this release reads only what one active handler has written: go on with the release that wrote it, restore COMMANDS, EVENTS and OUTCOMES from a backup made before `command_handler.active_handlers` was raised, or start with empty streams"
     )]

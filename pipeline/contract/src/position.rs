@@ -1,23 +1,23 @@
-//! Positions in streams: where in which incarnation of which JetStream stream something stands. Deliberately absent: a bare number.
-//! That is a sequence, and a command's own sequence in COMMANDS is called its position.
+//! Stream positions: a place in one incarnation of one JetStream stream. Deliberately absent: bare numbers. A bare number is a sequence,
+//! and a command's own sequence in COMMANDS is called its position.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// A place in a JetStream stream. `generation` is made when the stream is created, so that sequences of a stream that
-/// was deleted and made again are never taken for positions of the new one.
+/// A place in a JetStream stream. `generation` is made when the stream is created, so that a sequence of a stream that was deleted and made
+/// again is never taken for one of the new stream.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct StreamPosition {
     /// The JetStream stream's name.
     pub stream: String,
     /// The ULID in the stream's metadata.
     pub generation: String,
-    /// The sequence; 0 is before the first message.
+    /// The sequence; 0 means before the first message.
     pub sequence: u64,
 }
 
-/// A text that is not a position.
+/// Why a text is not a stream position.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{text:?} is not a position: expected STREAM:GENERATION:SEQUENCE, as in EVENTS:01JD0ZV6V8Q6Y0Q3M1R5J3X2A4:17"
@@ -27,7 +27,7 @@ pub struct StreamPositionError {
 }
 
 impl StreamPosition {
-    /// A position in `stream`.
+    /// The position of a sequence in `stream`.
     pub fn new(stream: impl Into<String>, generation: impl Into<String>, sequence: u64) -> Self {
         Self { stream: stream.into(), generation: generation.into(), sequence }
     }

@@ -1,8 +1,8 @@
-//! Acts that set a message of EVENTS aside which is no commit, so that its readers may go on behind it.
+//! Acts that set aside a message of EVENTS that is not a commit, so that readers may continue after it.
 //!
-//! Such an act is a commit itself: of the aggregate `millstream/set-aside/<sequence>`, whose event names the message by its
-//! subject and its content. Whoever meets a message that is no commit asks for the last act of its sequence. An act for a commit
-//! changes nothing, because nobody asks for it: what was recorded is never passed over.
+//! Such an act is itself a commit, of the aggregate `millstream/set-aside/<sequence>`. Its event names the message by subject and content.
+//! A reader that meets a message that is not a commit asks for the last act for its sequence. An act for a real commit has no effect,
+//! because nobody asks for it: recorded events are never passed over.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,16 +13,16 @@ use super::{
     subject::EVENT_PREFIX,
 };
 
-/// The context of what Millstream itself records. No application may have it.
+/// The context of what Millstream itself records. No application may use it.
 pub const CONTEXT: &str = "millstream";
-/// The aggregate of the acts for one message; its id is the message's sequence in EVENTS.
+/// The aggregate that holds the acts for one message. Its id is the message's sequence in EVENTS.
 pub const AGGREGATE: &str = "set-aside";
-/// The command that asks for an act.
+/// The command that records an act.
 pub const COMMAND: &str = "set-aside";
-/// The event that is an act.
+/// The event that records an act.
 pub const EVENT_TYPE: &str = "message-set-aside";
 
-/// A message of EVENTS that is no commit was set aside.
+/// A message of EVENTS that is not a commit was set aside.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MessageSetAside {
     /// The subject of the message.
@@ -34,19 +34,19 @@ pub struct MessageSetAside {
 }
 
 impl MessageSetAside {
-    /// The act that `message`, a message of the subject [`act_subject`], records; none when it records none.
+    /// The act that `message` records, a message on the subject [`act_subject`]; `None` if it records none.
     pub fn from_stored(message: &StoredMessage) -> Option<Self> {
         let stored = StoredCommit::from_stored(message).ok()?;
         let event = stored.commit.events.iter().rfind(|event| event.event_type == EVENT_TYPE)?;
         message_pack::from_slice(&event.data).ok()
     }
 
-    /// Whether it is about this message: a message elsewhere, or with another body, is not set aside by it.
+    /// Whether the act is about this message. It does not set aside a message with another subject or another body.
     pub fn names(&self, message: &StoredMessage) -> bool {
         self.is_about(&message.subject, &content_digest(&message.payload))
     }
 
-    /// As [`Self::names`], of the message with this subject and the [`content_digest`] `digest`.
+    /// The same as [`Self::names`], for a message with this subject and with the [`content_digest`] `digest`.
     pub fn is_about(&self, subject: &str, digest: &str) -> bool {
         self.subject == subject && self.digest == digest
     }
@@ -57,14 +57,14 @@ pub fn act_subject(sequence: u64) -> String {
     format!("{EVENT_PREFIX}.{CONTEXT}.{AGGREGATE}.{sequence}")
 }
 
-/// The sequence whose acts are on `subject`; none for a subject of anything else.
+/// The sequence whose acts are stored on `subject`; `None` if the subject is for something else.
 pub fn acted_on(subject: &str) -> Option<u64> {
     let (_, sequence) = subject.rsplit_once('.')?;
     let sequence = sequence.parse().ok()?;
     (act_subject(sequence) == subject).then_some(sequence)
 }
 
-/// What an operator can do about the message at `sequence`, for whoever cannot go on behind it.
+/// What an operator can do about the message at `sequence` if a reader cannot continue after it.
 pub fn way_out(sequence: u64) -> String {
     format!(
         "`millstream events show {sequence}` shows it, `millstream events set-aside {sequence}` lets readers go on behind it"

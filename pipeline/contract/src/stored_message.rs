@@ -5,10 +5,9 @@ use jiff::Timestamp;
 
 use super::header_block;
 
-/// Headers in the order of the wire. Messages carry few, so a list beats a map.
+/// Headers in the order in which they were sent. A message has few of them, so a list is faster than a map.
 ///
-/// The server stores any bytes as headers. Where they are none that a client could send on, the whole block is kept beside
-/// those that can be read.
+/// The server stores any bytes as headers. If a client could not send them, the whole block is kept beside the headers that can be read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Headers {
     list: Vec<(String, String)>,
@@ -28,8 +27,8 @@ impl Headers {
         Self::default()
     }
 
-    /// Reads a header block of the wire, `NATS/1.0\r\nName: value\r\n\r\n`; an empty one holds no headers. A block that
-    /// cannot be read as a whole is kept, and of its headers those that can be.
+    /// Reads a received header block, `NATS/1.0\r\nName: value\r\n\r\n`; an empty block has no headers. A block that cannot be read as a
+    /// whole is kept together with those of its headers that can be read.
     pub fn from_block(block: Bytes) -> Self {
         match header_block::read(&block) {
             (list, None) => Self { list, unreadable: None },
@@ -37,12 +36,12 @@ impl Headers {
         }
     }
 
-    /// Why the block that these headers come from cannot be read as a whole, and the block; none where it can.
+    /// The block from which these headers come and why it cannot be read as a whole; `None` if it can be.
     pub fn unreadable(&self) -> Option<(&str, &Bytes)> {
         self.unreadable.as_deref().map(|unreadable| (unreadable.reason.as_str(), &unreadable.block))
     }
 
-    /// The block as it stands in the store, or as these headers are written on the wire. None for no headers.
+    /// The block as it is stored, or as these headers are sent; `None` without headers.
     pub fn block(&self) -> Bytes {
         match &self.unreadable {
             Some(unreadable) => unreadable.block.clone(),
@@ -56,10 +55,10 @@ impl Headers {
         self.list.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// The value of `name` in whatever case it is written, if any; an empty one counts as absent. For headers that people write.
+    /// The value of `name`, written in any case; an empty value counts as absent. This is for headers that people write.
     ///
-    /// Of several cases, the first in the order of bytes counts, wherever it stands: the client library keeps headers without an order, and
-    /// who reads a message again must not read another one.
+    /// If the header occurs in several cases, the first one in byte order counts, wherever it stands. The client library keeps headers
+    /// without an order, and a second reading of a message must give the same value.
     pub fn find(&self, name: &str) -> Option<&str> {
         let named =
             self.list.iter().filter(|(key, value)| key.eq_ignore_ascii_case(name) && !value.is_empty());
@@ -89,12 +88,12 @@ impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Headers {
     }
 }
 
-/// A stored message. `sequence` is the position in its JetStream stream.
+/// A stored message. `sequence` is its sequence in its JetStream stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredMessage {
-    /// The subject under which it is stored (COMMANDS stores under another one than was published on).
+    /// The subject under which it is stored. COMMANDS stores messages under another subject than the one on which they were published.
     pub subject: String,
-    /// Its position in the JetStream stream, from 1.
+    /// Its sequence in the JetStream stream, from 1.
     pub sequence: u64,
     /// When the server stored it.
     pub stored_at: Timestamp,

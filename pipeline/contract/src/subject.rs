@@ -1,8 +1,8 @@
-//! Subjects: what aggregates, commands, commits and queries are called on the wire.
+//! Subjects: the names of aggregates, commands, commits and queries in NATS.
 
 use std::{fmt, sync::Arc};
 
-/// Number of partitions into which COMMANDS sorts aggregates. Fixed: it is part of the stored subjects.
+/// The number of partitions into which COMMANDS sorts aggregates. It cannot change, because it is part of stored subjects.
 pub const PARTITIONS: u32 = 16;
 
 /// Longest `<id>` of an aggregate, in characters.
@@ -10,8 +10,8 @@ pub const AGGREGATE_ID_LENGTH_MAX: usize = 128;
 
 /// Prefix under which commands are published.
 pub const COMMAND_PREFIX: &str = "cmd";
-/// Prefix under which the commands of processes and of timers are published, and stored. Only the process manager and the operator
-/// may publish there: the prefix is what tells such a command from one that anybody may send.
+/// Prefix under which commands of processes and timers are published and stored. Only the process manager and the operator may publish
+/// there, so the prefix distinguishes such a command from one that anybody may send.
 pub const EFFECT_PREFIX: &str = "effect";
 /// Prefix under which COMMANDS stores what is published under [`COMMAND_PREFIX`], followed by the partition.
 pub const COMMAND_QUEUE_PREFIX: &str = "cmdq";
@@ -19,36 +19,36 @@ pub const COMMAND_QUEUE_PREFIX: &str = "cmdq";
 pub const EVENT_PREFIX: &str = "evt";
 /// Prefix of questions to views and reports.
 pub const QUERY_PREFIX: &str = "query";
-/// Prefix of commands that are sent with a request and answered with their outcome.
+/// Prefix of commands that are sent as a request, whose answer is the outcome.
 pub const SUBMIT_PREFIX: &str = "submit";
-/// Prefix of what a user of NATS asks under its own name, which follows: `as.<user>.submit.…` and `as.<user>.query.…`. A server lets each
-/// user publish under its own name alone, so that the gateway knows who asks.
+/// Prefix of requests that a user of NATS sends under its own name: `as.<user>.submit.…` and `as.<user>.query.…`. The server lets each user
+/// publish only under its own name, so the gateway knows who asks.
 pub const USER_PREFIX: &str = "as";
-/// Prefix of what is told of changed rows ([`crate::view_change`]), followed by context and view.
+/// Prefix of the messages that tell of changed rows ([`crate::view_change`]), followed by context and view.
 pub const CHANGED_PREFIX: &str = "changed";
-/// Prefix of who wants to hear of them, followed by the same.
+/// Prefix of the messages with which somebody says that it wants to hear of changed rows, followed by the same.
 pub const WATCHED_PREFIX: &str = "watched";
 /// Name of the service that answers there.
 pub const USER_SERVICE: &str = "users";
-/// Under which subjects the outcomes of submitted commands come back, from whichever handler is active: this, the name of
-/// the run that waits, something that cannot be guessed.
+/// Prefix of the subjects on which outcomes of submitted commands come back, whichever handler is active. It is followed by the name of the
+/// run that waits and by something that cannot be guessed.
 pub const SUBMIT_REPLY_PREFIX: &str = "reply.submit";
-/// The same for commands that came over HTTP: the outcomes come back to the gateway that waits for them.
+/// The same for commands that came over HTTP: their outcomes come back to the gateway that waits for them.
 pub const GATEWAY_REPLY_PREFIX: &str = "reply.gateway";
 /// Name of the service that takes submitted commands.
 pub const SUBMIT_SERVICE: &str = "submit";
-/// Prefixes of subjects on which somebody may ask to be answered: the inboxes of clients, what nats-server makes of a reply subject
-/// that comes from another account, and subjects of one's own. No stream takes them, and none is a stage's inbox: whatever else a
-/// client names as its reply subject gets no answer, because nobody checks whether the client may publish there.
+/// Prefixes of subjects to which somebody may ask to have an answer sent: the inboxes of clients, the form that nats-server gives a reply
+/// subject from another account, and subjects that an application chooses. No stream stores them, and none is an inbox of a stage. Any
+/// other reply subject gets no answer, because nobody checks whether the client itself may publish there.
 pub const REPLY_PREFIXES: [&str; 3] = ["_INBOX.", "_R_.", "reply."];
-/// Longest subject on which Millstream publishes what somebody else named, in bytes. nats-server ends the connection of whoever sends a
-/// line of more than 4,096 bytes (`max_control_line`), and the subject is the greatest part of it; the longest that Millstream needs,
-/// four names of a command, is half of this.
+/// The longest subject, in bytes, on which Millstream publishes something that somebody else named. nats-server ends a connection that
+/// sends a line of more than 4,096 bytes (`max_control_line`), and the subject is the largest part of a line. The longest subject that
+/// Millstream needs, with the four names of a command, has half of that.
 pub const FOREIGN_SUBJECT_BYTES_MAX: usize = 1024;
 /// Prefix of the schedules of commands for later.
 pub const TIMER_PREFIX: &str = "timer.cmd";
 
-/// A name or id that the contract does not allow.
+/// Why a name or an id is not allowed by the contract.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SubjectError {
     /// A context, aggregate or command is not lower-kebab-case.
@@ -164,8 +164,8 @@ impl fmt::Debug for StreamId {
     }
 }
 
-/// Where a command comes from. Its subject says so, because subjects are what permissions are about; headers say what their
-/// sender likes.
+/// Where a command comes from. The subject decides that, because permissions of NATS are about subjects; a sender can set headers as it
+/// likes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Origin {
     /// Whoever may send commands.
@@ -192,7 +192,7 @@ impl Origin {
     }
 }
 
-/// Which command of which aggregate: what the subject of a command says, apart from its origin.
+/// Which command for which aggregate: what the subject of a command says besides its origin.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct CommandAddress {
     /// The aggregate.
@@ -264,9 +264,8 @@ impl fmt::Display for CommandAddress {
     }
 }
 
-/// The subject on which a command was published, from the one under which COMMANDS stores it. What is stored under its own
-/// subject comes back unchanged: commands of processes, and foreign subjects, so that a dead letter can always say where its
-/// message came from.
+/// The subject on which a command was published, computed from the one under which COMMANDS stores it. Other subjects are returned
+/// unchanged: those of commands of processes, and those of foreign messages. So a dead letter can always say where its message came from.
 pub fn published_subject(stored: &str) -> String {
     stored
         .strip_prefix("cmdq.")
@@ -293,7 +292,7 @@ fn split<const N: usize>(subject: &str) -> Option<[&str; N]> {
     parts.next().is_none().then_some(tokens)
 }
 
-/// Checks a name against what subjects can carry: lower-kebab-case. `kind` is what has the name.
+/// Checks that a name is lower-kebab-case, as names in subjects must be. `kind` says what has the name.
 ///
 /// # Errors
 /// [`SubjectError::Name`].
@@ -308,7 +307,7 @@ pub fn check_name(kind: &'static str, text: &str) -> Result<(), SubjectError> {
     }
 }
 
-/// Checks an id against what subjects can carry. Models use it for ids in bodies that name other aggregates.
+/// Checks that an id may be part of a subject. Models use it for ids in bodies that name other aggregates.
 ///
 /// # Errors
 /// [`SubjectError::Id`].

@@ -1,7 +1,7 @@
-//! Issuers of tokens (JWT) that programs and people identify themselves with over HTTP, and what the claims of a token grant.
+//! Issuers of tokens (JWT), by which programs and people identify themselves over HTTP, and what the claims of a token grant.
 //!
-//! Everything that a token may do comes from its claims and from the table of its issuer. Deliberately absent: signatures, clocks, and where
-//! an issuer's keys come from.
+//! The claims of a token and the table of its issuer decide everything that the token may do. Deliberately absent: signatures, clocks, and
+//! the source of an issuer's keys.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,14 +16,14 @@ use super::{
 
 /// The claim that says who the token is about, unless the table of the issuer names another one.
 const SUBJECT: &str = "sub";
-/// Claims whose text is a list of words (RFC 8693, 4.2; `scp` is what some issuers call it).
+/// Claims whose text is a list of words (RFC 8693, 4.2). Some issuers use `scp` for it.
 const LISTS_OF_WORDS: [&str; 2] = ["scope", "scp"];
-/// Longest actor, so that ids of commands, which begin with it, stay short enough.
+/// The longest actor. Ids of commands begin with the actor, so it must be short.
 const ACTOR_LENGTH_MAX: usize = 200;
-/// Most patterns that one token may come to: each is compared with each request.
+/// The most patterns that one token may have, because each request is compared with every pattern.
 const PATTERNS_MAX: usize = 1000;
 
-/// With what a token may be signed. Algorithms with a shared secret are not among them, and neither is `none`.
+/// The algorithms with which a token may be signed. Those with a shared secret are not among them, and neither is `none`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum TokenAlgorithm {
     /// RSASSA-PKCS1-v1_5 with SHA-256.
@@ -34,25 +34,26 @@ pub enum TokenAlgorithm {
     EdDSA,
 }
 
-/// Somebody whose tokens are taken.
+/// An issuer whose tokens are accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenIssuer {
-    /// Our name for it. The actor of a command is `<who>@<name>`, so that no two issuers, and no issuer and a key, share one.
+    /// Millstream's name for the issuer. The actor of a command is `<who>@<name>`, so two issuers, or an issuer and a key, never share an
+    /// actor.
     pub name: String,
     /// What the claim `iss` must be.
     pub issuer: String,
-    /// One of these must be among what the claim `aud` says.
+    /// The claim `aud` must contain one of these.
     pub audiences: Vec<String>,
-    /// With what its tokens may be signed.
+    /// The algorithms with which its tokens may be signed.
     pub algorithms: Vec<TokenAlgorithm>,
-    /// Where its public keys are, as a JWK set.
+    /// The address of its public keys, a JWK set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keys_url: Option<String>,
-    /// A file with the same.
+    /// A file with such a set, instead of the address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keys_file: Option<String>,
-    /// The claim that says who it is.
+    /// The claim that identifies the token's owner.
     #[serde(default = "subject", skip_serializing_if = "is_subject")]
     pub actor_claim: String,
     /// What its tokens grant.
@@ -60,7 +61,7 @@ pub struct TokenIssuer {
     pub grants: Vec<ClaimGrant>,
 }
 
-/// What tokens with certain claims grant: patterns as keys have them, where `{claim}` stands for a value of a claim of the token.
+/// What tokens with certain claims grant: patterns as those of keys, in which `{claim}` stands for a value of a claim of the token.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClaimGrant {
@@ -76,7 +77,8 @@ pub struct ClaimGrant {
     /// The configured queries.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sql: Vec<String>,
-    /// The claims that a token must have, with a value that it must have there; of a list, among others. All tokens when empty.
+    /// The claims that a token must have, each with a value that it must hold (a list must contain it). If empty, the grant is for all
+    /// tokens.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub when: BTreeMap<String, String>,
 }
@@ -104,10 +106,10 @@ pub enum TokenIssuerError {
         /// What.
         field: &'static str,
     },
-    /// The keys come from nowhere, or from two places.
+    /// The keys come from no place, or from two.
     #[error("either keys_url or keys_file says where its keys are, and exactly one of them")]
     Keys,
-    /// Keys that came over a line that anybody can change would let anybody in.
+    /// The keys would come over a connection on which anybody could change them and so let anybody in.
     #[error(
         "keys_url {url:?} is no https address; http is taken only of this machine, such as http://127.0.0.1:8081/keys"
     )]
@@ -115,10 +117,10 @@ pub enum TokenIssuerError {
         /// The address.
         url: String,
     },
-    /// A pattern is none.
+    /// A pattern is invalid.
     #[error(transparent)]
     Pattern(#[from] PatternError),
-    /// A brace is open or closed alone, or around nothing.
+    /// A brace has no counterpart, or there is nothing between two braces.
     #[error(
         "{text:?} has a brace without its other one, or nothing between two; {{claim}} stands for the value of a claim"
     )]
@@ -128,16 +130,16 @@ pub enum TokenIssuerError {
     },
 }
 
-/// Why the claims of a token let nobody in.
+/// Why the claims of a token are refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ClaimsError {
-    /// Nothing says who it is.
+    /// No claim identifies the owner.
     #[error("the token does not say who it is about")]
     NoActor,
-    /// Who it is about is longer than an actor may be.
+    /// The owner's name is longer than an actor may be.
     #[error("what the token says of who it is about is longer than {ACTOR_LENGTH_MAX} characters")]
     LongActor,
-    /// They come to more patterns than one token may.
+    /// The claims give more patterns than one token may have.
     #[error("the claims of the token grant more than {PATTERNS_MAX} patterns")]
     ManyPatterns,
 }
@@ -171,11 +173,11 @@ impl TokenIssuer {
         self.grants.iter().try_for_each(ClaimGrant::check)
     }
 
-    /// Who a token is about, as the actor of its commands. Characters that ids and addresses do not take are written as `~` and two
+    /// The owner of a token, as the actor of its commands. Characters that ids and addresses do not allow are written as `~` and two
     /// hexadecimal digits for each of their bytes.
     ///
     /// # Errors
-    /// [`ClaimsError`] when the token does not say it, or too much.
+    /// [`ClaimsError`] when the token does not name its owner, or the name is too long.
     pub fn actor(&self, claims: &Value) -> Result<String, ClaimsError> {
         let who = match claim(claims, &self.actor_claim) {
             Some(Value::String(text)) if !text.is_empty() => text.clone(),
@@ -212,7 +214,7 @@ impl TokenIssuer {
                 count += patterns.len();
                 if count > PATTERNS_MAX { Err(ClaimsError::ManyPatterns) } else { Ok(patterns) }
             };
-            // What a value made no pattern of grants nothing.
+            // If a value makes an invalid pattern, that pattern grants nothing.
             grants.add(
                 all(&grant.commands)?.into_iter().filter_map(|text| CommandPattern::try_from(text).ok()),
                 all(&grant.queries)?.into_iter().filter_map(|text| QueryPattern::try_from(text).ok()),
@@ -226,7 +228,7 @@ impl TokenIssuer {
 
 impl ClaimGrant {
     fn check(&self) -> Result<(), TokenIssuerError> {
-        // A value that any pattern takes, wherever it stands.
+        // A sample value that is valid in every part of a pattern.
         let example = |template: &String| -> Result<String, TokenIssuerError> {
             let parts =
                 parts(template).ok_or_else(|| TokenIssuerError::Template { text: template.clone() })?;
@@ -250,7 +252,7 @@ impl ClaimGrant {
     }
 }
 
-/// A piece of a pattern that is still to be filled in.
+/// A piece of a pattern whose claims are still to be filled in.
 enum Part<'a> {
     Text(&'a str),
     Claim(&'a str),
@@ -274,7 +276,7 @@ fn parts(template: &str) -> Option<Vec<Part<'_>>> {
     Some(parts)
 }
 
-/// The patterns of a template, one for each combination of values; none where a claim is missing.
+/// The patterns of a template, one for each combination of values; none if a claim is missing.
 fn filled(template: &str, claims: &Value) -> Result<Vec<String>, ClaimsError> {
     let mut all = vec![String::new()];
     for part in parts(template).unwrap_or_default() {
@@ -295,12 +297,12 @@ fn filled(template: &str, claims: &Value) -> Result<Vec<String>, ClaimsError> {
     Ok(all)
 }
 
-/// Whether a value stands for itself in a pattern, wherever it is filled in: `*` would grant everything, and `.` and `/` another part.
+/// Whether a value stands for itself wherever it is filled in. `*` would grant everything, and `.` and `/` would begin another part.
 fn is_plain(value: &str) -> bool {
     !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-:@".contains(&byte))
 }
 
-/// A claim of this very name, or else one within others, as in `realm_access.roles`.
+/// The claim with exactly this name or, failing that, a claim inside others, as in `realm_access.roles`.
 fn claim<'a>(claims: &'a Value, name: &str) -> Option<&'a Value> {
     claims.get(name).or_else(|| name.split('.').try_fold(claims, |within, part| within.get(part)))
 }
@@ -323,9 +325,9 @@ fn values(claims: &Value, name: &str) -> Vec<String> {
     }
 }
 
-/// Whether what is fetched there comes from who has that name.
+/// Whether what is fetched from the address really comes from the host in it.
 fn is_safe(url: &str) -> bool {
-    // What stands before it looks like a host and is none.
+    // What stands before an `@` looks like a host but is not one.
     if url.contains('@') {
         return false;
     }

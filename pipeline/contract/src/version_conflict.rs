@@ -1,11 +1,11 @@
-//! The rejection of a command that expects another version of its aggregate: its code, its sentence, and the version that the
-//! sentence names, for those who tell a program.
+//! The rejection of a command that expects another version of its aggregate: its code, its sentence, and the version in the sentence for
+//! programs that need it.
 
 use super::subject::StreamId;
 
 /// The code of the rejection.
 pub const CODE: &str = "version-conflict";
-/// Stands before the version in the sentence. Neither a name nor an id can hold a space.
+/// The text before the version in the sentence. It contains spaces, which neither a name nor an id can.
 const BEFORE: &str = " is at version ";
 
 /// What the rejection says.

@@ -1,8 +1,8 @@
-//! What a stage that keeps rows tells of their changes: `changed.<context>.<view>` says which keys of a view have changed, and from which
-//! position on an answer holds that. Whoever wants to hear it says so again and again on `watched.<context>.<view>`; nobody is told
-//! anything otherwise.
+//! Messages about changed rows, sent by a stage that keeps rows. A message on `changed.<context>.<view>` says which keys of a view have
+//! changed, and from which stream position on an answer includes the change. A program that wants these messages repeats its wish on
+//! `watched.<context>.<view>`; otherwise none are sent.
 //!
-//! Both are plain messages that nothing stores. Any of them may be lost, so that they are hints, and the views alone say what is so.
+//! Both are plain messages that no stream stores, so any of them may be lost. They are only hints: what is true, the views say.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,21 +11,21 @@ use crate::{
     subject::{CHANGED_PREFIX, WATCHED_PREFIX},
 };
 
-/// Most keys in a message. More are told as "many".
+/// The most keys in a message. If more rows have changed, it only says that many have.
 pub const KEYS_MAX: usize = 128;
-/// Most bytes of keys in a message, for the same reason.
+/// The most bytes of keys in a message, for the same reason.
 pub const KEYS_BYTES_MAX: usize = 8 * 1024;
 
 /// What has changed in a view.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ViewChange {
-    /// An answer of this position or a later one holds the change.
+    /// An answer at this stream position or later includes the change.
     pub position: StreamPosition,
-    /// The keys of the rows; none when there are too many to be told, or nobody knows which.
+    /// The keys of the changed rows; `None` if there are too many, or if nobody knows which.
     pub keys: Option<Vec<String>>,
 }
 
-/// How it is written.
+/// The form in which it is sent.
 #[derive(Serialize, Deserialize)]
 struct Written {
     position: String,
@@ -43,24 +43,24 @@ impl ViewChange {
         serde_json::to_vec(&written).expect("texts can be written")
     }
 
-    /// From JSON; none when it is something else, such as what a later release may send.
+    /// Reads JSON; `None` if it is something else, such as what a later release may send.
     pub fn from_json(body: &[u8]) -> Option<Self> {
         let Written { position, keys } = serde_json::from_slice(body).ok()?;
         Some(Self { position: position.parse().ok()?, keys })
     }
 }
 
-/// Where changes of a view are told.
+/// The subject on which changes of a view are announced.
 pub fn changed_subject(context: &str, view: &str) -> String {
     format!("{CHANGED_PREFIX}.{context}.{view}")
 }
 
-/// Where somebody says that it wants to hear of them.
+/// The subject on which a program says that it wants to hear of them.
 pub fn watched_subject(context: &str, view: &str) -> String {
     format!("{WATCHED_PREFIX}.{context}.{view}")
 }
 
-/// Context and view of either subject.
+/// The context and view in either subject.
 pub fn view_of(subject: &str) -> Option<(&str, &str)> {
     let (_, names) = subject.split_once('.')?;
     names.split_once('.').filter(|(_, view)| !view.contains('.'))

@@ -1,7 +1,7 @@
 //! What an application is: a name, a version, and contexts with their aggregates, views, reports and processes.
 //!
-//! An [`Application`] is the one thing that every stage and every command of the command line takes. It only lists what there
-//! is; [`Model::of`] checks the list and hands out what a stage needs. Pure: nothing here reads files, clocks or servers.
+//! Every stage and every command of the command line takes an [`Application`] and nothing else. It only lists its parts; [`Model::of`]
+//! checks the list and hands out what a stage needs. Pure: nothing here reads files, clocks or servers.
 //!
 //! ```
 //! use millstream_domain::application::{Application, Context, Model};

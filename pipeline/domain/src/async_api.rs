@@ -1,8 +1,8 @@
-//! The AsyncAPI 3.0 document of an application: the subjects on which those who speak NATS send commands, ask views and read events, told by
-//! the same types as everything else.
+//! The AsyncAPI 3.0 document of an application: the subjects on which NATS clients send commands, query views and read events. It is made
+//! from the same types as everything else.
 //!
-//! It is the document of a program beside Millstream: what such a program sends, and what it receives. Deliberately absent: addresses of
-//! servers, and the subjects on which stages speak among each other.
+//! The document describes a client of Millstream: what it sends and what it receives. Deliberately absent: addresses of servers, and the
+//! subjects on which stages talk to each other.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +18,7 @@ use crate::{
     projection::view_name,
 };
 
-/// Of which application the document is.
+/// The application that the document describes.
 #[derive(Debug, Clone, Copy)]
 pub struct AsyncApiInfo {
     /// Its name.
@@ -32,7 +32,7 @@ pub struct AsyncApiInfo {
 /// All views of an application, with their contexts.
 ///
 /// # Errors
-/// When the application is not sound.
+/// When the application has problems.
 pub fn views(
     model: impl Fn() -> Result<Model, ApplicationError>,
 ) -> Result<BTreeSet<(String, String)>, ApplicationError> {
@@ -105,7 +105,7 @@ struct Parts {
 }
 
 impl Parts {
-    /// A command is sent in two ways: to be decided, and with a request that is answered with its outcome.
+    /// A command can be sent in two ways: on its own, or as a request that is answered with the outcome.
     fn add_command(&mut self, aggregate: &dyn AggregateType, command: &str) {
         let (context, kind) = (aggregate.context(), aggregate.aggregate());
         let name = format!("{context}.{kind}.{command}");

@@ -1,10 +1,10 @@
 //! Reads objects by the names of their fields only.
 //!
-//! The decoders of serde also take a list where a struct is meant, and give its items to the fields in their order. What people type is
-//! then read as something that nobody wrote: `["S1","USD",[]]` would be a sale, and its meaning would change with the order of the
-//! fields. [`ByName`] refuses such a list, however deep it stands. Lists where lists are meant, and tuples, are read as always.
+//! The decoders of serde also accept a list in place of a struct, and assign its items to the fields in their order. A body could then mean
+//! something that nobody intended: `["S1","USD",[]]` would be a sale, and its meaning would change with the order of the fields. [`ByName`]
+//! refuses such a list at any depth. Real lists and tuples are read as usual.
 //!
-//! Deliberately absent: what serde holds in memory before it decides (flattened fields, untagged and internally tagged enums).
+//! Deliberately absent: what serde buffers before it decides on a type (flattened fields, untagged and internally tagged enums).
 
 use std::fmt;
 
@@ -17,7 +17,7 @@ use serde::de::{
 #[derive(Debug, Clone, Copy)]
 pub struct ByName<T>(pub T);
 
-/// The visitor of a struct: a list is none.
+/// The visitor of a struct. It refuses lists.
 struct Named<V>(V);
 
 macro_rules! forward {
@@ -110,7 +110,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for ByName<V> {
     }
 }
 
-/// What a decoder says to the visitor of a struct, apart from nonsense that the visitor's own words refuse.
+/// What a decoder passes to the visitor of a struct. Everything else is refused by the visitor itself.
 impl<'de, V: Visitor<'de>> Visitor<'de> for Named<V> {
     type Value = V::Value;
 

@@ -1,11 +1,11 @@
-//! View `command`, key `<command id>`: what became of a command. One whose sender gave no id is found under
-//! the id derived from its position, `@<position>`.
+//! The view `command`, with the key `<command id>`: what became of each command. A command without an id of its own is found under the id
+//! derived from its position, `@<position>`.
 //!
-//! A command that was sent again is answered here with its first outcome, and the row says how often and where it came
-//! again. A dead-lettered command that is retried gets its newer outcome.
+//! A command that was sent again is shown with its first outcome, and the row says how often and at which position it was repeated. A
+//! dead-lettered command that was retried is shown with its newer outcome.
 //!
-//! A row stays for as long as OUTCOMES holds a record that names its command, be it of a repeat. The number of repeats is counted
-//! from the records that were there when the row was written: a view that is built anew counts fewer where some have been purged.
+//! A row stays as long as OUTCOMES holds a record that names its command, even if the record is about a repetition. Repetitions are counted
+//! from the records that existed when the row was written, so a rebuilt view counts fewer if some records have been purged.
 
 use millstream_contract::{
     command::derived_id,
@@ -44,7 +44,7 @@ impl OutcomeProjection for CommandView {
             rows.write(VIEW, &id, &CommandRow::new(&id, outcome.position, outcome));
             return Ok(());
         };
-        // OUTCOMES may have been purged up to here: what the duplicate says of the first is then all there is.
+        // OUTCOMES may have been purged up to here. Then only the duplicate still says what became of the first command.
         if rows.get(VIEW, &id)?.is_none() {
             rows.write(VIEW, &id, &CommandRow::new(&id, *of, outcome));
         }
@@ -85,7 +85,7 @@ struct ShownCommand {
     last_repeat: Option<u64>,
 }
 
-/// The positions that a row names.
+/// The positions in COMMANDS that a row names.
 #[derive(Deserialize)]
 struct NamedPositions {
     command_position: u64,
@@ -93,7 +93,7 @@ struct NamedPositions {
     last_repeat: u64,
 }
 
-/// The row of a command that was not sent again.
+/// The row of a command that was sent once.
 #[derive(Serialize)]
 struct CommandRow {
     #[serde(flatten)]
@@ -102,7 +102,7 @@ struct CommandRow {
 }
 
 impl CommandRow {
-    /// That of the command at `position`, which had the id first.
+    /// The row of the command at `position`, which was the first with the id.
     fn new(id: &str, position: u64, outcome: &CommandOutcome) -> Self {
         let first = outcome.outcome.first().clone();
         Self {

@@ -1,5 +1,5 @@
-//! Digests: by them states remember contents without keeping them, and ledgers what was posted. Cut to what makes a clash by
-//! accident unthinkable.
+//! Digests, with which states remember contents without storing them, and ledgers remember what was posted. They are cut to a length at
+//! which an accidental collision is practically impossible.
 
 use std::fmt;
 
@@ -8,17 +8,18 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 /// Bytes of a digest.
 const LENGTH: usize = 16;
 
-/// The first 16 bytes of a BLAKE3 hash: bytes in snapshots, hexadecimal where people read. The default is of nothing at all.
+/// The first 16 bytes of a BLAKE3 hash. Snapshots store bytes; people see hexadecimal digits. The default is the digest of an empty
+/// content.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ContentDigest([u8; LENGTH]);
 
 impl ContentDigest {
-    /// Of what `hasher` was given.
+    /// The digest of what `hasher` received.
     pub fn of(hasher: &blake3::Hasher) -> Self {
         Self::cut(&hasher.finalize())
     }
 
-    /// Of `content`.
+    /// The digest of `content`.
     pub fn of_bytes(content: &[u8]) -> Self {
         Self::cut(&blake3::hash(content))
     }

@@ -1,9 +1,9 @@
 //! Deciders: the pure rules of an aggregate, and the form in which the engine holds aggregates of any type.
 //!
-//! A decider is a function of an aggregate's events and one command. It reads no clock and makes no ids: the time of a
-//! decision is the time at which COMMANDS stored the command, so that a decision can be repeated anywhere with the same
-//! result. The one thing that a deployment sets is the time zone in which its days begin. An event holds the date that was
-//! decided, so that a change of the zone changes nothing that has happened.
+//! A decider is a function of an aggregate's events and one command. It reads no clock and makes no ids. The time of a decision is the time
+//! at which COMMANDS stored the command, so that the decision can be repeated anywhere with the same result. A deployment sets only one
+//! thing: the time zone in which its days begin. Events record the date that was decided, so changing the time zone does not change what
+//! has happened.
 
 mod declaring;
 mod errors;
@@ -49,7 +49,7 @@ impl Rejection {
     }
 }
 
-/// What a decision may know besides state and command.
+/// What a decision may use besides the state and the command.
 #[derive(Debug, Clone, Copy)]
 pub struct DecisionContext<'a> {
     /// The aggregate's id.
@@ -71,16 +71,16 @@ impl DecisionContext<'_> {
     }
 }
 
-/// Most partners that a command may have.
+/// The most partners that a command may have.
 pub const PARTNERS_MAX: usize = 16;
 
-/// The events of several aggregates that one command changes together: all of them happen, or none.
+/// The events of several aggregates that one command changes together. All of them are recorded, or none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventsWithPartners<E> {
-    /// Those of the command's own aggregate. Never empty where a partner has some: what the own history holds is the guard
+    /// The events of the command's own aggregate. They must not be empty if a partner has events: the aggregate's own history is the guard
     /// against a second effect.
     pub own: Vec<E>,
-    /// Those of each partner, in the order of [`Decider::partners`]; partners left out at the end have none.
+    /// The events of each partner, in the order of [`Decider::partners`]. Partners left out at the end have none.
     pub partners: Vec<Vec<E>>,
 }
 
@@ -108,11 +108,10 @@ pub trait EventSet: Sized + Send + Sync + 'static {
     /// [`EventError`] for a type this release does not know or fields that do not decode.
     fn decode(event_type: &str, schema: u16, data: &[u8]) -> Result<Self, EventError>;
 
-    /// The shape that the current version of a type has, told from a body that fills everything; none for a type that
-    /// there is not.
+    /// The shape of the current version of a type, derived from a body that fills every field; `None` if there is no such type.
     fn shape(event_type: &str, body: &serde_json::Value) -> Option<Shape>;
 
-    /// A body of the current version of a type that fills everything, made up from the type; none where none can be made up.
+    /// A body of the current version of a type that fills every field, made up from the type; `None` if none can be made up.
     fn sample(event_type: &str) -> Option<serde_json::Value>;
 
     /// Reads the event of an envelope.
@@ -135,10 +134,10 @@ pub trait CommandSet: Sized + Send + Sync + 'static {
     /// [`CommandBodyError`] that names the command or the field.
     fn decode(command: &str, format: BodyFormat, body: &[u8]) -> Result<Self, CommandBodyError>;
 
-    /// The fields of a command's body, told from a body that is made up; none where none can be made up.
+    /// The fields of a command's body, derived from a made-up body; `None` if none can be made up.
     fn shape(command: &str) -> Option<Shape>;
 
-    /// The JSON Schema of a command's body, with an example, told in the same way: [`crate::schema::json_schema_of`].
+    /// The JSON Schema of a command's body, with an example, derived in the same way: [`crate::schema::json_schema_of`].
     fn json_schema(command: &str) -> Option<serde_json::Value>;
 }
 
@@ -151,7 +150,7 @@ pub trait Decider: Send + Sync + 'static {
     type Command: CommandSet;
     /// What can happen.
     type Event: EventSet;
-    /// What the rules need to know. Serialised only as a snapshot, which is thrown away when its shape changes.
+    /// What the rules need to know about the past. It is serialised only as a snapshot, which is discarded when its shape changes.
     type State: Clone + Default + Send + Sync + Serialize + DeserializeOwned + 'static;
 
     /// The context, as in subjects.
@@ -161,19 +160,19 @@ pub trait Decider: Send + Sync + 'static {
     /// Raised whenever the shape or meaning of [`Decider::State`] changes; older snapshots are then ignored.
     const STATE_VERSION: u32 = 1;
 
-    /// Every code with which its rules refuse: a command and a code, [`ANY_COMMAND`] for what any command can get. Tests
-    /// demand it: the kits in `testing` end where a code that is not declared comes out.
+    /// Every code with which the rules refuse, as pairs of a command and a code; [`ANY_COMMAND`] stands for every command. The testing kits
+    /// enforce it: a test fails if a code occurs that is not declared.
     fn rejections() -> Vec<(&'static str, &'static str)> {
         Vec::new()
     }
 
-    /// The commands that only processes and timers may give. From anybody else they are rejected as [`INTERNAL_COMMAND`], before
-    /// any rule is asked. Where a command comes from is told by its subject, on which nobody else can publish.
+    /// The commands that only processes and timers may give. From anybody else they are rejected as [`INTERNAL_COMMAND`] before any rule is
+    /// asked. The subject of a command says where it comes from, because nobody else may publish on the subjects of processes.
     fn internal_commands() -> &'static [&'static str] {
         &[]
     }
 
-    /// Checks the id, where the aggregate demands more than the contract does.
+    /// Checks the id, for aggregates that demand more than the contract does.
     ///
     /// # Errors
     /// A rejection that says what an id looks like.
@@ -181,8 +180,7 @@ pub trait Decider: Send + Sync + 'static {
         Ok(())
     }
 
-    /// The events that `command` causes; none when there is nothing to change. Never asked about a command that has
-    /// partners.
+    /// The events that `command` causes; none if there is nothing to change. It is never called for a command that has partners.
     ///
     /// # Errors
     /// A rejection when a rule says no.
@@ -192,15 +190,15 @@ pub trait Decider: Send + Sync + 'static {
         context: &DecisionContext<'_>,
     ) -> Result<Vec<Self::Event>, Rejection>;
 
-    /// The ids of other aggregates of this type that `command`, sent to `aggregate_id`, changes together with its own, or
-    /// asks; at most [`PARTNERS_MAX`], each once, and never `aggregate_id`. A function of the command alone.
+    /// The ids of other aggregates of this type that `command`, sent to `aggregate_id`, changes or reads together with its own: at most
+    /// [`PARTNERS_MAX`], each once, and never `aggregate_id`. They depend on the command alone.
     ///
-    /// Such a command holds up everything behind it until it is settled: for what must not happen by halves, and rarely.
+    /// Such a command delays everything behind it until it is settled. Use it for rare changes that must not happen by halves.
     fn partners(_aggregate_id: &str, _command: &Self::Command) -> Vec<String> {
         Vec::new()
     }
 
-    /// The events that a command with [`Decider::partners`] causes, in its own aggregate and in each of them.
+    /// The events that a command with [`Decider::partners`] causes, in its own aggregate and in each partner.
     ///
     /// # Errors
     /// A rejection when a rule says no.
@@ -213,18 +211,18 @@ pub trait Decider: Send + Sync + 'static {
         Ok(EventsWithPartners { own: Self::decide(state, command, context)?, partners: Vec::new() })
     }
 
-    /// The state after `event`. Total: whatever was recorded has happened.
+    /// The state after `event`. It accepts every event, because what was recorded has happened.
     fn evolve(state: &mut Self::State, event: &Self::Event);
 }
 
-/// The pairs of [`Decider::rejections`] from a table of commands, each with its codes.
+/// The pairs of [`Decider::rejections`], made from a table of commands and their codes.
 pub fn rejections_of(
     table: &[(&'static str, &[&'static str])],
 ) -> impl Iterator<Item = (&'static str, &'static str)> {
     table.iter().flat_map(|(command, codes)| codes.iter().map(|code| (*command, *code)))
 }
 
-/// Reads a command body in either format, objects by the names of their fields only; the error names the field. For
+/// Reads a command's body in either format. Objects are read only by the names of their fields, and an error names the field. For
 /// [`crate::commands!`].
 ///
 /// # Errors
@@ -264,9 +262,9 @@ pub fn decode_body<T: DeserializeOwned>(
     }
 }
 
-/// Writes an aggregate's command enum. A variant lists its fields, which become a struct of the variant's name that refuses
-/// unknown fields; or it holds a struct that is written elsewhere (`#[serde(deny_unknown_fields)]`). Above a variant that lists its
-/// fields only documentation may stand.
+/// Writes an aggregate's command enum. A variant lists its fields, which become a struct with the variant's name that refuses unknown
+/// fields; or it holds a struct that is written elsewhere (with `#[serde(deny_unknown_fields)]`). A variant that lists its fields may carry
+/// documentation, but no other attributes.
 ///
 /// ```
 /// millstream_domain::commands! {
@@ -348,9 +346,9 @@ macro_rules! commands {
     };
 }
 
-/// Writes an aggregate's event enum: each variant has a type name and a schema version, and lists its fields, which become a
-/// struct of the variant's name, or holds a struct that is written elsewhere. Older versions are listed with the function that
-/// turns their bytes into today's struct.
+/// Writes an aggregate's event enum. Each variant has a type name and a schema version. It lists its fields, which become a struct with the
+/// variant's name, or holds a struct that is written elsewhere. For each older version, it names the function that turns the old bytes into
+/// today's struct.
 ///
 /// ```
 /// millstream_domain::events! {
@@ -472,7 +470,7 @@ macro_rules! events {
     };
 }
 
-/// What the fields of most events fit into.
+/// The size of a buffer that holds the fields of most events.
 const EVENT_BYTES: usize = 128;
 
 /// Writes an event's fields. For [`crate::events!`].

@@ -1,8 +1,8 @@
 //! What an application implements: a [`decider`] for each aggregate, a [`projection`] for each view, a [`report`] for each
 //! ledger and a [`process`] for each process manager. [`schema`] records the shapes of events and refuses incompatible changes.
 //!
-//! Everything here is plain functions over plain data. Time and ids arrive as arguments, so that a decision or a fold can be
-//! repeated with the same result. The feature `testing` adds the kit that tests rules, views, reports and processes.
+//! Everything here is plain functions over plain data. Time and ids are arguments, so that a decision or a fold can be repeated with the
+//! same result. The feature `testing` adds the kit for testing rules, views, reports and processes.
 //!
 //! Deliberately absent: async, clocks, randomness, the NATS client and redb.
 
@@ -26,5 +26,5 @@ pub mod testing;
 #[doc(hidden)]
 pub use millstream_contract as contract;
 
-/// With which the types of rows tell their shape ([`projection::RowShape`]).
+/// Types of rows describe their shape with it ([`projection::RowShape`]).
 pub use schemars;

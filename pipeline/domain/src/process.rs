@@ -1,17 +1,16 @@
 //! Process managers: pure functions from events to commands and timers.
 //!
-//! A process sees every event of the aggregates it handles, in the order of EVENTS, and keeps its own rows, like a
-//! projection. In answer to an event it asks for *effects*: commands to send, timers to set or to cancel. Its rows, its
-//! checkpoint and the effects that are still to be carried out belong into one transaction of the store that runs it.
+//! A process sees every event of the aggregates it handles, in the order of EVENTS, and keeps its own rows, like a projection. It answers
+//! an event with *effects*: commands to send, timers to set or to cancel. The runner stores its rows, its checkpoint and the effects that
+//! are still to be carried out in one transaction.
 //!
-//! A process gives no ids: [`react`] derives the id of each command from the process's name, the event's place and the
-//! command's index in the answer. An effect that is carried out twice, after a crash or on a replay, therefore repeats a
-//! command under its first id, and changes nothing. There is no clock either: what a process knows of time is when its
-//! events were recorded, and what it wants of time is a timer. A timer is a command for later; the aggregate decides
-//! whether it still matters.
+//! A process makes no ids: [`react`] derives the id of each command from the process's name, the event's place and the command's index in
+//! the answer. If an effect is carried out twice, after a crash or in a replay, it repeats a command under its first id and changes
+//! nothing. A process has no clock, either: it knows when its events were recorded, and it waits by setting a timer. A timer is a command
+//! for later; the aggregate decides whether the command still matters.
 //!
-//! Deliberately absent: answers. What became of a command is told by events alone, so a command whose refusal matters to
-//! a process must record the refusal as an event (docs/adr/0011-refusals-that-processes-need-are-events.md).
+//! Deliberately absent: answers. A process learns what became of a command only from events, so if a refusal matters to a process, the
+//! aggregate must record it as an event (docs/adr/0011-refusals-that-processes-need-are-events.md).
 
 use jiff::Timestamp;
 use millstream_contract::{
@@ -26,10 +25,10 @@ use crate::{
     projection::{ProjectionError, Rows},
 };
 
-/// Longest name of a timer within its process: an aggregate's id and what it is for.
+/// The longest name of a timer within its process. An aggregate's id and a purpose fit into it.
 pub const TIMER_NAME_LENGTH_MAX: usize = 192;
 
-/// Why a process cannot go on. It halts before the event's commit and says so; it never skips.
+/// Why a process cannot continue. It halts before the event's commit and reports the error; it never skips an event.
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessError {
     /// An event that this release cannot read.
@@ -38,11 +37,11 @@ pub enum ProcessError {
     /// Its rows cannot be read, or contradict the events.
     #[error(transparent)]
     Rows(#[from] ProjectionError),
-    /// It addresses a command to what cannot be an aggregate: a bug of the process, which has to check ids that come
-    /// out of the fields of events.
+    /// It addresses a command to an aggregate that cannot exist. This is a bug of the process, which has to check ids that it takes from
+    /// the fields of events.
     #[error("the process addresses a command to what cannot be an aggregate")]
     Address(#[from] SubjectError),
-    /// It names a timer in a way that no subject can carry: a bug of the process.
+    /// It gives a timer a name that no subject can hold. This is a bug of the process.
     #[error("timer name {name:?} is not allowed: use 1 to {TIMER_NAME_LENGTH_MAX} of A-Z a-z 0-9 _ - : @")]
     TimerName {
         /// What was given.
@@ -50,7 +49,7 @@ pub enum ProcessError {
     },
 }
 
-/// A command that a process asks for. Its id, its actor and what caused it are the engine's affair.
+/// A command that a process asks for. The engine adds its id, its actor and its cause.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProcessCommand {
     /// The aggregate and the command's name.
@@ -74,12 +73,11 @@ impl ProcessCommand {
 /// A command for later.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timer {
-    /// Its name within the process: 1 to [`TIMER_NAME_LENGTH_MAX`] of the characters of an id. A timer of the same name is
-    /// replaced.
+    /// Its name within the process: 1 to [`TIMER_NAME_LENGTH_MAX`] of the characters of an id. It replaces a timer of the same name.
     pub name: String,
-    /// When. A time that has passed means at once.
+    /// When the command falls due. A time in the past means at once.
     ///
-    /// A time behind the year 2200 is taken for the beginning of that year: the server cannot count further than 2262.
+    /// A time after the year 2200 is changed to the beginning of that year, because the server cannot represent times after 2262.
     pub at: Timestamp,
     /// What.
     pub command: ProcessCommand,
@@ -92,16 +90,16 @@ pub enum Effect {
     Send(ProcessCommand),
     /// Set a timer, or move one that is set.
     SetTimer(Timer),
-    /// Cancel the timer of this name. Nothing happens when there is none; its command may already be under way.
+    /// Cancel the timer of this name. Nothing happens if there is none; its command may already have been sent.
     CancelTimer(String),
 }
 
 /// From events to effects.
 pub trait Process: Send + Sync + 'static {
-    /// Its name, lower-kebab-case, for ever: it is part of the ids of its commands and of the names of its timers.
+    /// Its name, lower-kebab-case. It must never change, because it is part of the ids of its commands and of the names of its timers.
     fn name(&self) -> &'static str;
 
-    /// Raised whenever its rows come out differently; they are then built anew, without carrying out any effect again.
+    /// Raised whenever its rows change for the same events. They are then rebuilt without carrying out any effect again.
     fn version(&self) -> u32 {
         1
     }
@@ -109,11 +107,10 @@ pub trait Process: Send + Sync + 'static {
     /// The tables it keeps its rows in; each starts with its name.
     fn tables(&self) -> &'static [&'static str];
 
-    /// Whether it wants the events of `aggregate` of `context`. An unknown event type of a wanted aggregate halts it.
+    /// Whether it handles the events of `aggregate` of `context`. An unknown event type of such an aggregate halts it.
     fn handles(&self, context: &str, aggregate: &str) -> bool;
 
-    /// Reads one event, keeps its rows, and says what is to be done, in order. The same event on the same rows always
-    /// gives the same effects.
+    /// Reads one event, updates its rows, and returns the effects in order. The same event on the same rows always gives the same effects.
     ///
     /// # Errors
     /// [`ProcessError`]; the process then halts before this event's commit.
@@ -124,7 +121,7 @@ pub trait Process: Send + Sync + 'static {
     ) -> Result<Vec<Effect>, ProcessError>;
 }
 
-/// A process that answers the events of one aggregate, in short. It is a [`Process`].
+/// A shorter form of a process that answers the events of one aggregate. It is a [`Process`].
 pub trait AggregateProcess: Send + Sync + 'static {
     /// Whose events it answers.
     type Aggregate: Decider;
@@ -176,16 +173,16 @@ impl<P: AggregateProcess> Process for P {
     }
 }
 
-/// A command of a process as it goes to COMMANDS.
+/// A command of a process as it is published on COMMANDS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IssuedCommand {
-    /// Its id: the same whenever the same process answers the same event.
+    /// Its id. The same process gives the same id whenever it answers the same event.
     pub id: String,
     /// The command.
     pub command: ProcessCommand,
     /// Who asks: `process:<name>`.
     pub actor: String,
-    /// What the event's command belonged to; the id of that command when it belonged to nothing else.
+    /// The correlation id of the event's command or, without one, the id of that command.
     pub correlation_id: String,
     /// The event: `<context>.<aggregate>.<id>/<version>`.
     pub causation_id: String,
@@ -193,18 +190,18 @@ pub struct IssuedCommand {
     pub traceparent: Option<String>,
 }
 
-/// An effect with everything that carrying it out takes.
+/// An effect with everything that is needed to carry it out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IssuedEffect {
     /// Put a command on COMMANDS.
     Send(IssuedCommand),
-    /// Put a schedule on TIMERS. The command that comes of it gets an id made from the schedule's position there.
+    /// Put a schedule on TIMERS. The command that it will publish gets an id made from the schedule's position there.
     SetTimer {
         /// The token of the schedule's subject: `<process>:<name>`.
         name: String,
         /// When.
         at: Timestamp,
-        /// The command; its id identifies the schedule itself, so that it is set once.
+        /// The command. Its id also identifies the schedule, so that it is set only once.
         command: IssuedCommand,
     },
     /// Take the schedule of this name from TIMERS.
@@ -227,7 +224,7 @@ pub fn react(
     (0..).zip(effects).map(|(index, effect)| issued(process.name(), envelope, index, effect)).collect()
 }
 
-/// The id of the command at `index` of the answer of `process` to an event.
+/// The id of the command at `index` in the answer of `process` to an event.
 pub fn command_id(process: &str, envelope: &EventEnvelope<'_>, index: usize) -> String {
     process_command_id(process, envelope.broker_sequence, envelope.aggregate_version, index)
 }
@@ -260,7 +257,7 @@ fn issued(
     })
 }
 
-/// The token under which a process's timer stands on TIMERS.
+/// The token that names a process's timer on TIMERS.
 fn timer_name(process: &str, name: &str) -> Result<String, ProcessError> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b':' | b'@');
     if (1..=TIMER_NAME_LENGTH_MAX).contains(&name.len()) && name.bytes().all(allowed) {

@@ -1,8 +1,9 @@
-//! View `process-rejection`, key `<process>/<position>` with the position in 20 digits: commands of processes that were rejected.
+//! The view `process-rejection`, with the key `<process>/<position>`, whose position has 20 digits: commands of processes that were
+//! rejected.
 //!
-//! Nobody waits for the answer to such a command, so a rejection that no rule of the process expects would be seen by nobody.
-//! Commands that fell due stand under `timer`, as their ids do not name the process. A row stays for as long as OUTCOMES holds a record
-//! that names its command.
+//! Nobody waits for the answer to such a command, so nobody would see a rejection that no rule of the process expects. Commands that fell
+//! due are listed under `timer`, because their ids do not name the process. A row stays as long as OUTCOMES holds a record that names its
+//! command.
 
 use millstream_contract::{
     command::issuer,
@@ -18,7 +19,7 @@ use crate::{
 /// The view's name.
 pub const PROCESS_REJECTIONS: &str = "process-rejection";
 
-/// The views of outcomes, which every context has. Their positions are those of OUTCOMES.
+/// The views of outcomes, which every context has. Their stream positions are positions in OUTCOMES.
 pub const OUTCOME_VIEWS: [&str; 2] = [command_view::VIEW, PROCESS_REJECTIONS];
 
 /// Fills the view `process-rejection`.

@@ -1,7 +1,7 @@
 //! Projections: pure functions from events to changes of rows.
 //!
-//! A projection sees every commit of the aggregates it handles, in order, exactly once per row store: rows and
-//! checkpoint are stored together. It may read its own rows back; it reads no clock and nothing else.
+//! A projection sees every commit of the aggregates it handles, in order, and exactly once for each row store, because rows and checkpoint
+//! are stored together. It may read its own rows; it reads no clock and nothing else.
 
 mod decoded_row;
 mod row_shape;
@@ -15,13 +15,13 @@ use millstream_contract::{commit::EventEnvelope, outcome::CommandOutcome};
 
 use crate::decider::{Decider, EventError, EventSet as _};
 
-/// Why a projection cannot go on. It halts there and says so; it never skips.
+/// Why a projection cannot continue. It halts there and reports the error; it never skips an event.
 #[derive(Debug, thiserror::Error)]
 pub enum ProjectionError {
     /// An event that this release cannot read.
     #[error(transparent)]
     Event(#[from] EventError),
-    /// A row that does not have the shape that this release writes. Raise the projection's version.
+    /// A row does not have the shape that this release writes. Raise the projection's version.
     #[error("row {key:?} of {table} does not decode")]
     Row {
         /// The table.
@@ -40,17 +40,17 @@ pub enum ProjectionError {
     Inconsistent(String),
 }
 
-/// A row as it is at hand.
+/// A row in the form in which it is available.
 #[derive(Debug, Clone)]
 pub enum FoundRow {
-    /// As this transaction left it.
+    /// Decoded, as this transaction left it.
     Decoded(DecodedRow),
     /// Its JSON.
     Bytes(Vec<u8>),
 }
 
-/// The rows a projection reads and writes: ordered by key within a table, values are JSON. Changes become visible to
-/// queries together with the checkpoint.
+/// The rows that a projection reads and writes. Within a table they are ordered by key, and values are JSON. Queries see changes together
+/// with the checkpoint.
 pub trait Rows {
     /// The value of `key`, as this projection last left it.
     ///
@@ -61,17 +61,16 @@ pub trait Rows {
     /// Sets `key`.
     fn put(&mut self, table: &str, key: &str, value: Vec<u8>);
 
-    /// Removes `key`; nothing happens when it is absent.
+    /// Removes `key`. Nothing happens if it is absent.
     fn delete(&mut self, table: &str, key: &str);
 
-    /// All rows whose key starts with `prefix`, in key order. Meant for few rows: they are collected in memory.
+    /// All rows whose key starts with `prefix`, in the order of keys. Use it for few rows, because they are collected in memory.
     ///
     /// # Errors
     /// [`ProjectionError::Store`].
     fn scan(&self, table: &str, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, ProjectionError>;
 
-    /// As [`Rows::get`], but a row that this transaction has left decoded is not encoded for it. Altering it changes what
-    /// is stored.
+    /// The same as [`Rows::get`], but a row that this transaction has left decoded is returned decoded. Changing it changes what is stored.
     ///
     /// # Errors
     /// [`ProjectionError::Store`].
@@ -79,7 +78,7 @@ pub trait Rows {
         Ok(self.get(table, key)?.map(FoundRow::Bytes))
     }
 
-    /// As [`Rows::put`], with a row that may stay decoded until it is stored.
+    /// The same as [`Rows::put`], with a row that may stay decoded until it is stored.
     fn put_decoded(&mut self, table: &str, key: &str, row: DecodedRow) {
         self.put(table, key, row.bytes().to_vec());
     }
@@ -100,8 +99,8 @@ impl dyn Rows + '_ {
         self.put(table, key, serde_json::to_vec(row).expect("rows hold only plain data with text keys"));
     }
 
-    /// The row of `key`, for rows that change again and again: as `read`, and decoded only when this transaction has
-    /// not left it decoded.
+    /// The row of `key`, for rows that change repeatedly. It works like `read`, but a row that this transaction has left decoded is not
+    /// decoded again.
     ///
     /// # Errors
     /// As `read`.
@@ -120,12 +119,12 @@ impl dyn Rows + '_ {
         }
     }
 
-    /// Sets the row of `key`, for rows that change again and again: as `write`, and encoded only when it is stored.
+    /// Sets the row of `key`, for rows that change repeatedly. It works like `write`, but the row is encoded only when it is stored.
     pub fn write_decoded<T: Serialize + Send + 'static>(&mut self, table: &str, key: &str, row: T) {
         self.put_decoded(table, key, DecodedRow::new(row));
     }
 
-    /// Changes the row of `key`, which begins as its default: as `read_decoded` and `write_decoded` in one.
+    /// Changes the row of `key`, which starts as its default. It combines `read_decoded` and `write_decoded`.
     ///
     /// # Errors
     /// As `read`.
@@ -148,8 +147,8 @@ impl dyn Rows + '_ {
         Ok(())
     }
 
-    /// As `write`, with the fields `version` and `recorded_at` of the event behind those of `row`: which version of the aggregate
-    /// the row shows, and when that was recorded. The type of the row has neither of them.
+    /// The same as `write`, with the fields `version` and `recorded_at` of the event added after those of `row`: the version of the
+    /// aggregate that the row shows, and when it was recorded. The row's type has neither field.
     pub fn write_with_version<T: Serialize>(
         &mut self,
         table: &str,
@@ -161,7 +160,7 @@ impl dyn Rows + '_ {
         self.write(table, key, &VersionedRow { row, version, recorded_at });
     }
 
-    /// Changes the row of `key`, which begins as its default, and writes it as `write_with_version` does.
+    /// Changes the row of `key`, which starts as its default, and writes it as `write_with_version` does.
     ///
     /// # Errors
     /// As `read`.
@@ -194,7 +193,7 @@ impl dyn Rows + '_ {
     }
 }
 
-/// A row with what every row of an aggregate tells.
+/// A row and the two fields that every row of an aggregate has.
 #[derive(Serialize)]
 struct VersionedRow<'a, T> {
     #[serde(flatten)]
@@ -221,19 +220,18 @@ pub trait Projection: Send + Sync + 'static {
     /// The context whose events it reads, and under which its views are queried.
     fn context(&self) -> &'static str;
 
-    /// Its name: of its checkpoint, and of its first view.
+    /// Its name, which is also the name of its checkpoint and of its first view.
     fn name(&self) -> &'static str;
 
-    /// Raised whenever rows come out differently: the store is then built anew from the first event.
+    /// Raised whenever the rows change for the same events. The store is then rebuilt from the first event.
     fn version(&self) -> u32 {
         1
     }
 
-    /// The tables that can be queried, as `query.<context>.<view>`. Other tables are its private notes.
+    /// The tables that can be queried, as `query.<context>.<view>`. Other tables are private notes of the projection.
     fn views(&self) -> &'static [&'static str];
 
-    /// What the rows of its views look like, for those who keep them as tables of a database. A view of which nothing is told has
-    /// its rows in JSON there.
+    /// The shapes of the rows of its views, for stages that keep them as tables of a database. Rows without a shape are kept there as JSON.
     fn shapes(&self) -> Vec<RowShape> {
         Vec::new()
     }
@@ -243,15 +241,15 @@ pub trait Projection: Send + Sync + 'static {
         self.views()
     }
 
-    /// Whether it wants the events of `aggregate`. An unknown event type of a wanted aggregate halts it.
+    /// Whether it handles the events of `aggregate`. An unknown event type of such an aggregate halts it.
     fn handles(&self, aggregate: &str) -> bool;
 
-    /// Whether it reads the events of `aggregate` of `context`. Only what is not part of a context reads those of several.
+    /// Whether it reads the events of `aggregate` of `context`. Only projections that belong to no context read several contexts.
     fn reads(&self, context: &str, aggregate: &str) -> bool {
         self.context() == context && self.handles(aggregate)
     }
 
-    /// Told before it is fed from an incarnation of the stream, at the start and whenever the stream was made anew.
+    /// Called before the projection receives events of an incarnation of the stream: at the start, and whenever the stream was made anew.
     fn begins(&self, _generation: &str) {}
 
     /// Applies one event.
@@ -261,8 +259,8 @@ pub trait Projection: Send + Sync + 'static {
     fn apply(&self, envelope: &EventEnvelope<'_>, rows: &mut (dyn Rows + '_)) -> Result<(), ProjectionError>;
 }
 
-/// A projection of the events of one aggregate, in short. It is a [`Projection`] of that aggregate's context, named after its first
-/// view.
+/// A shorter form of a projection of one aggregate's events. It is a [`Projection`] in the aggregate's context, and its first view gives it
+/// its name.
 ///
 /// ```
 /// # use millstream_domain::{contract::commit::EventEnvelope, decider::{Decider, DecisionContext, Rejection}};
@@ -297,7 +295,7 @@ pub trait AggregateView: Send + Sync + 'static {
     /// Whose events it reads.
     type Aggregate: Decider;
 
-    /// The tables that can be queried; the first is its name.
+    /// The tables that can be queried; the first one gives it its name.
     const VIEWS: &'static [&'static str];
 
     /// As [`Projection::version`].
@@ -350,9 +348,9 @@ impl<V: AggregateView> Projection for V {
     }
 }
 
-/// From outcomes to rows: what became of each command. Fed from OUTCOMES instead of EVENTS.
+/// From outcomes to rows: what became of each command. It reads OUTCOMES instead of EVENTS.
 pub trait OutcomeProjection: Send + Sync + 'static {
-    /// Its name, and that of its view in every context.
+    /// Its name, which is also the name of its view in every context.
     fn name(&self) -> &'static str;
 
     /// As [`Projection::version`].
@@ -360,16 +358,16 @@ pub trait OutcomeProjection: Send + Sync + 'static {
         1
     }
 
-    /// What its rows look like, as [`Projection::shapes`]; the view is its name.
+    /// The shape of its rows, as in [`Projection::shapes`]; the view has its name.
     fn shape(&self) -> Option<RowShape> {
         None
     }
 
-    /// The position in COMMANDS of the newest command that a row is about; `None`, as by default, for a row that stays for good.
+    /// The position in COMMANDS of the newest command that a row is about; `None`, the default, for a row that stays for good.
     ///
-    /// A row with a position stays for as long as OUTCOMES holds a record of that command or a later one, and goes some time
-    /// after that. So the rows are bounded by OUTCOMES, and no row is there that building them anew would not yield. Asked
-    /// beside applying, of every row again and again: it looks at the row and nothing else.
+    /// A row with a position stays as long as OUTCOMES holds a record of that command or a later one, and is removed some time after that.
+    /// So OUTCOMES limits the number of rows, and there is no row that a rebuild would not make. The runner asks this about every row,
+    /// repeatedly and beside applying outcomes, so it must only look at the row.
     fn newest_command(&self, _row: &[u8]) -> Option<u64> {
         None
     }

@@ -1,12 +1,12 @@
 //! Reports as a ledger: pure, over [`Rows`].
 //!
-//! A report turns events into *postings* (signed figures for a key and a business date) and *seals*. The ledger adds
-//! them up in revisions. A revision is open until an event seals it; a posting after that opens the next revision, which
-//! shows all figures so far and, line by line, what came since the sealed one. Only events seal, never a clock and never
-//! the edge of a batch: the same events always give the same revisions, to the byte.
+//! A report turns events into *postings* (signed figures for a key and a business date) and *seals*. The ledger adds the postings up in
+//! revisions. A revision is open until an event seals it. The next posting then opens another revision, which shows all figures so far and
+//! lists every posting since the sealed one. Only events seal a revision, never a clock and never the end of a batch, so the same events
+//! always give the same revisions, byte for byte.
 //!
-//! The ledger is in `report/ledger.rs`, with the tables of a report and their keys. Deliberately absent: dates are not read as
-//! dates, keys not as keys; what they mean is the report's affair.
+//! The ledger is in `report/ledger.rs`, with the tables of a report and their keys. Deliberately absent: the ledger does not interpret
+//! dates and keys; the report gives them their meaning.
 
 mod ledger;
 mod revision;
@@ -15,7 +15,7 @@ mod shapes;
 pub use ledger::{Ledger, OUTBOX, OutboxKey, OutboxKeyError};
 pub use revision::{DIFFERENCES_IN_ROW_MAX, DifferenceLine, Figures, Revision, RevisionStatus};
 
-/// The texts of entries: short ones need no memory of their own, and copies of long ones share theirs.
+/// The texts of entries. Short ones need no allocation, and copies of long ones share their memory.
 pub use smol_str::SmolStr;
 
 use millstream_contract::commit::EventEnvelope;
@@ -29,7 +29,7 @@ pub enum ColumnKind {
     Text,
     /// A number of the ledger itself, such as the revision.
     Number,
-    /// A figure that counts.
+    /// A figure that is a number of things.
     Count,
     /// A figure in minor units of the row's currency.
     Amount,
@@ -50,7 +50,7 @@ impl Column {
         Self { name, kind }
     }
 
-    /// Whether postings add to it.
+    /// Whether postings add to the column.
     pub fn is_figure(&self) -> bool {
         matches!(self.kind, ColumnKind::Count | ColumnKind::Amount)
     }
@@ -65,9 +65,9 @@ pub struct ReportTables {
     pub revisions: &'static str,
     /// The lines by which revisions differ.
     pub differences: &'static str,
-    /// The three above, which can be queried.
+    /// The three tables above, which can be queried.
     pub views: &'static [&'static str],
-    /// All of them, with [`OUTBOX`] and the report's notes.
+    /// All tables, including [`OUTBOX`] and the report's notes.
     pub all: &'static [&'static str],
 }
 
@@ -105,11 +105,11 @@ pub struct Posting {
     pub date: SmolStr,
     /// The key within the date. No `/` and no `#`.
     pub key: SmolStr,
-    /// The row's text columns, all of them; the last posting's stand.
+    /// The row's text columns, all of them. Those of the last posting count.
     pub texts: Vec<(&'static str, Option<SmolStr>)>,
     /// What is added to which figures.
     pub figures: Vec<(&'static str, i64)>,
-    /// What caused it, as people call it: a sale, a delivery, a product.
+    /// What caused it, by the name that people use: a sale, a delivery, a product.
     pub reference: SmolStr,
 }
 
@@ -118,7 +118,7 @@ pub struct Posting {
 pub enum Entry {
     /// Figures are added.
     Post(Posting),
-    /// The text columns of a revision become known, as far as it is open. No figure changes.
+    /// Sets the text columns of a revision, if it is open. No figure changes.
     Describe {
         /// The business date.
         date: SmolStr,
@@ -141,31 +141,31 @@ pub enum Entry {
     },
 }
 
-/// From events to entries of the ledger. [`Ledger`] makes a projection of it.
+/// From events to entries of the ledger. [`Ledger`] makes it a projection.
 pub trait Report: Send + Sync + 'static {
     /// The context whose events it reads, and under which its views are queried.
     fn context(&self) -> &'static str;
 
-    /// Its tables; `current` is its name.
+    /// Its tables. The table `current` gives it its name.
     fn tables(&self) -> &'static ReportTables;
 
-    /// Its columns, among them `revision` (a number) and `status` (a text), which the ledger fills. Those that are figures
-    /// start at 0 in every row.
+    /// Its columns, among them `revision` (a number) and `status` (a text), which the ledger fills. Columns that are figures start at 0 in
+    /// every row.
     fn columns(&self) -> &'static [Column];
 
-    /// How a key of its current revisions is put together, as [`crate::projection::RowShape::key`] has it: the columns that tell the
-    /// date and the key within the date.
+    /// How a key of its current revisions is composed, in the form of [`crate::projection::RowShape::key`]: the columns with the date and
+    /// with the key within the date.
     fn key(&self) -> &'static str {
         "<date>/<key>"
     }
 
-    /// Raised whenever entries come out differently: the ledger is then built anew from the first event.
+    /// Raised whenever the entries change for the same events. The ledger is then rebuilt from the first event.
     fn version(&self) -> u32 {
         1
     }
 
-    /// Whether figures that all come to 0 are a result like any other, as those of a balance are. Else a first revision, never
-    /// sealed, of which nothing is left is withdrawn: what was posted has been taken back.
+    /// Whether it is a valid result that all figures are 0, as for a balance. If not, a first revision that was never sealed is withdrawn
+    /// when all its figures return to 0, because everything posted was taken back.
     fn zero_is_a_result(&self) -> bool {
         false
     }
@@ -173,7 +173,7 @@ pub trait Report: Send + Sync + 'static {
     /// Whether it wants the events of `aggregate`.
     fn handles(&self, aggregate: &str) -> bool;
 
-    /// The entries of an event, in order. It may read and write its own notes among `rows`, nothing else.
+    /// The entries of an event, in order. It may read and write its own notes in `rows`, and nothing else.
     ///
     /// # Errors
     /// [`ProjectionError`]; the report then halts before this event's commit.

@@ -1,4 +1,4 @@
-//! Which events made a row: a projection that is watched while it is folded. What it writes stays as it is.
+//! Finds the events that made a row: it watches a projection while it is folded, without changing what the projection writes.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,7 +17,7 @@ pub struct RowChange {
     pub stream_id: StreamId,
     /// The sequence of its commit in EVENTS.
     pub sequence: u64,
-    /// Its place among the aggregate's events.
+    /// The aggregate's version after this event.
     pub version: u64,
     /// When it was recorded.
     pub recorded_at: Timestamp,
@@ -36,19 +36,19 @@ pub struct RowChange {
 pub struct RowChanges(Arc<Mutex<Vec<RowChange>>>);
 
 impl RowChanges {
-    /// Those that were seen so far.
+    /// The changes seen so far.
     pub fn seen(&self) -> Vec<RowChange> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Takes those that were seen since the last time.
+    /// Takes the changes seen since the last call.
     pub fn take(&self) -> Vec<RowChange> {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn note(&self, change: RowChange) {
         let mut changes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // A batch that fails is applied once more up to the failure.
+        // A batch that fails is applied again up to the failure.
         let is_new = changes
             .last()
             .is_none_or(|last| (last.sequence, last.version) < (change.sequence, change.version));
@@ -58,7 +58,7 @@ impl RowChanges {
     }
 }
 
-/// A projection, and one of its rows that is watched.
+/// A projection with one watched row.
 pub struct WatchedProjection {
     inner: Box<dyn Projection>,
     table: String,
@@ -130,7 +130,7 @@ impl Projection for WatchedProjection {
     }
 }
 
-/// Notes what the watched row was before it is written first. It keeps no row decoded, so that none changes unseen.
+/// Notes the value of the watched row before the first write. It keeps no row decoded, so that every change is seen.
 struct WatchedRows<'r, 'i> {
     rows: &'r mut (dyn Rows + 'i),
     table: &'r str,

@@ -1,12 +1,12 @@
-//! Which shapes events have had, and whether this release still keeps to them.
+//! Records the shapes that events have had, and checks that this release still keeps to them.
 //!
-//! A folder has a folder for each aggregate, `<context>/<aggregate>/`, and in it a golden file for each event type and
-//! version, `<type>.v<version>.json`: one body that fills every field, added once and never edited. Beside them,
-//! `recorded.json` says what each golden file is (a digest) and which shape the version has, so that a file that is edited
-//! or deleted, and a type that changes its shape, are found out. [`check`] compares the model with all of it; [`record`] adds
-//! what is new, golden files included, and changes nothing that is there.
+//! The folder of golden files has a folder `<context>/<aggregate>/` for each aggregate. It holds one golden file for each event type and
+//! version, `<type>.v<version>.json`: a body that fills every field, added once and never edited. Beside them, `recorded.json` has a digest
+//! of each golden file and the shape of the version. It reveals a golden file that was edited or deleted, and a type whose shape has
+//! changed. [`check`] compares the model with all of it. [`record`] adds what is new, golden files included, and changes nothing that
+//! exists.
 //!
-//! A version has one shape for ever. To change it, raise the version in `events!`, give an upcaster from the old one, and add
+//! The shape of a version never changes. To change an event, raise the version in `events!`, name an upcaster from the old version, and add
 //! a golden file.
 
 mod comparison;

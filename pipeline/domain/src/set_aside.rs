@@ -1,8 +1,8 @@
-//! `millstream/set-aside/<sequence>`: the acts that set a message of EVENTS aside which is no commit
-//! ([`millstream_contract::set_aside`]). The one aggregate that every command handler has, whatever the application.
+//! `millstream/set-aside/<sequence>`: acts that set aside a message of EVENTS that is not a commit ([`millstream_contract::set_aside`]).
+//! Every command handler has this aggregate, whatever the application.
 //!
-//! The rules cannot look at the message. They need not: readers ask for an act only where they meet something that is no commit,
-//! and believe it only if it names that very message.
+//! The rules cannot see the message, and need not: readers ask for an act only when they meet a message that is not a commit, and accept it
+//! only if it names that very message.
 
 use millstream_contract::{
     error_text::TEXT_MAX,
@@ -15,11 +15,11 @@ use crate::decider::{Decider, DecisionContext, Rejection};
 crate::commands! {
     /// What can be asked.
     pub enum SetAsideCommand {
-        /// Lets readers go on behind the message.
+        /// Lets readers continue after the message.
         SetAside {
             /// The subject of the message.
             subject: String,
-            /// The digest of its body, as `events show` says it.
+            /// The digest of its body, as `events show` prints it.
             digest: String,
             /// Why.
             reason: String,
@@ -37,14 +37,14 @@ crate::events! {
 crate::rejections! {
     /// Why a message is not set aside.
     pub enum SetAsideRejection {
-        /// The id is no sequence.
+        /// The id is not a sequence.
         Sequence { id: String } = "sequence-malformed" on ["*"]: "{id} is no sequence of EVENTS",
-        /// Nobody would know later.
+        /// No reason is given, so nobody would know it later.
         Reason { max: usize } = "reason-missing" on ["set-aside"]: "say why, in 1 to {max} bytes",
     }
 }
 
-/// Subject and digest of what the last act set aside. Readers look at the last act alone.
+/// The subject and digest of the message that the last act set aside. Readers look at the last act only.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct SetAsideState(Option<(String, String)>);
 

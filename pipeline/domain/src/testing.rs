@@ -1,4 +1,4 @@
-//! The testing kit: rules by given, when, then; views, reports and processes on events in memory; golden files.
+//! The testing kit: rules with given, when, then; views, reports and processes on events in memory; golden files.
 
 mod declared;
 pub mod given_when_then;

@@ -1,5 +1,5 @@
-//! Seeded chance. Written out (SplitMix64) instead of taken from a crate, so that a seed noted down in a regression test
-//! still means the same run after an upgrade.
+//! Seeded randomness. The algorithm (SplitMix64) is written here instead of taken from a crate, so that a seed noted in a regression test
+//! still gives the same run after an upgrade.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ impl Dice {
         Self { state: seed }
     }
 
-    /// Other dice, determined by these and `purpose`: throws of one part do not shift those of another.
+    /// A second source, determined by this one and `purpose`. So the throws of one part do not shift those of another.
     #[must_use]
     pub fn fork(&self, purpose: u64) -> Self {
         let mut mixed = Self::new(self.state ^ purpose.wrapping_mul(0xd6e8_feb8_6659_fd93));
@@ -43,7 +43,7 @@ impl Dice {
 
     /// True with `probability`.
     pub fn chance(&mut self, probability: f64) -> bool {
-        // A fixed number of throws whatever the probability: two plans that differ in one fault stay comparable.
+        // The number of throws does not depend on the probability, so two plans that differ in one fault stay comparable.
         let throw = self.below(1 << 32);
         #[expect(clippy::cast_precision_loss, reason = "32 bits fit the mantissa")]
         let fraction = throw as f64 / (1_u64 << 32) as f64;

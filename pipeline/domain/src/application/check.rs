@@ -1,4 +1,4 @@
-//! Whether the names of an application fit together. Everything is looked at before anything is said, so that one run tells all.
+//! Checks whether the names of an application fit together. All problems are collected first, so one run reports every one of them.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use crate::{
     projection::{Projection, view_name},
 };
 
-/// What views and reports are called by whoever queries them.
+/// The names by which views and reports are queried.
 const VIEW: &str = "view";
 /// Everything that is wrong.
 pub(super) fn check<A: Application>() -> Vec<ApplicationProblem> {
@@ -38,7 +38,7 @@ pub(super) fn check<A: Application>() -> Vec<ApplicationProblem> {
 #[derive(Default)]
 struct Checker {
     problems: Vec<ApplicationProblem>,
-    /// What was seen, by kind and name.
+    /// The names seen so far, by kind and name.
     seen: BTreeSet<(&'static str, String)>,
     /// The settings of each stage's parts.
     views: DefaultSettings,
@@ -53,7 +53,7 @@ impl Checker {
         }
     }
 
-    /// Whether there is no other of this name.
+    /// Whether this is the only thing of this kind with this name.
     fn once(&mut self, kind: &'static str, name: String) -> bool {
         let first = self.seen.insert((kind, name.clone()));
         if !first {
@@ -122,7 +122,8 @@ impl Checker {
         self.name(kind, name);
         self.is_called(kind, listed, name);
         self.belongs(kind, name, context, projection.context());
-        // Reports are queried like views, so that both share their names. Where one is there twice, so are its other tables.
+        // Reports are queried like views, so they share one space of names. If a report's name occurs twice, the names of its other tables
+        // do, too.
         if self.once(VIEW, format!("{context}.{name}")) {
             for view in projection.views().iter().map(|table| view_name(table)).filter(|view| view != name) {
                 self.name(VIEW, &view);
@@ -175,7 +176,7 @@ fn is_key(name: &str) -> bool {
     name.starts_with(|first: char| first.is_ascii_lowercase()) && name.bytes().all(allowed)
 }
 
-/// Three numbers, and what may stand behind a hyphen or a plus sign.
+/// Three numbers, and optionally a suffix after a hyphen or a plus sign.
 fn is_version(text: &str) -> bool {
     let numbers = text.split(['-', '+']).next().unwrap_or_default();
     let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());

@@ -1,4 +1,4 @@
-//! One context of an application: the list of its parts, written part by part.
+//! One context of an application, which lists its parts one by one.
 
 use super::SettingKeys;
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
 /// Makes a part from its settings.
 pub(super) type Make<T> = Box<dyn FnOnce(&mut dyn SettingKeys) -> T>;
 
-/// An aggregate type, by what is checked of it.
+/// What is checked of an aggregate type.
 pub(super) struct AggregatePart {
     pub(super) context: &'static str,
     pub(super) name: &'static str,
@@ -21,13 +21,13 @@ pub(super) struct AggregatePart {
     pub(super) add: fn(AggregateRegistry) -> AggregateRegistry,
 }
 
-/// A part with the name under which it was listed, where it was listed under one.
+/// A part and the name under which it was listed, if it was listed with a name.
 pub(super) struct Part<T> {
     pub(super) listed: Option<&'static str>,
     pub(super) make: Make<T>,
 }
 
-/// A report with what people see of it.
+/// A report and how people see it.
 pub struct BuiltReport {
     /// Its ledger.
     pub ledger: Box<dyn Projection>,
@@ -112,8 +112,8 @@ impl Context {
         self
     }
 
-    /// Adds a projection of the outcomes of commands. It is fed with the outcomes of all contexts, and every context shows its
-    /// view. Every application has `command` without adding it: what became of each command, by the command's id.
+    /// Adds a projection of the outcomes of commands. It receives the outcomes of all contexts, and every context shows its view. Every
+    /// application has the view `command` without adding it: what became of each command, by the command's id.
     #[must_use]
     pub fn outcome_view(mut self, view: impl OutcomeProjection) -> Self {
         self.outcome_views.push(Part { listed: None, make: Box::new(|_| Box::new(view)) });

@@ -19,9 +19,9 @@ pub struct Views {
     pub outcome_projections: Vec<Box<dyn OutcomeProjection>>,
 }
 
-/// The parts of an application of which all names fit together.
+/// The parts of an application whose names all fit together.
 ///
-/// Views, reports and processes are made from settings, once; whoever needs them again builds the model again, which is cheap.
+/// Views, reports and processes are made from settings when the model is built. To make them again, build the model again, which is cheap.
 pub struct Model {
     contexts: Vec<Context>,
     benchmark: Option<Benchmark>,
@@ -31,7 +31,7 @@ impl Model {
     /// The model of an application.
     ///
     /// # Errors
-    /// [`ApplicationError`] with every name that is not allowed, is there twice or contradicts another one.
+    /// [`ApplicationError`] lists every name that is not allowed, occurs twice or contradicts another one.
     pub fn of<A: Application>() -> Result<Self, ApplicationError> {
         let problems = check::<A>();
         if problems.is_empty() {
@@ -71,7 +71,7 @@ impl Model {
         parts.map(|part| (part.make)(keys)).collect()
     }
 
-    /// The columns of a report, as people see them; none for a report that there is not.
+    /// The columns of a report, as people see them; `None` if there is no such report.
     pub fn report_columns(self, report: &str) -> Option<&'static [Column]> {
         let reports = self.reports(&mut DefaultSettings::default());
         reports.iter().find(|each| each.ledger.name() == report).map(|each| each.columns)

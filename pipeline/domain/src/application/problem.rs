@@ -1,4 +1,4 @@
-//! What can be wrong with an application, each with the thing's name and what to do.
+//! What can be wrong with an application. Each problem names the part and says what to do.
 
 use millstream_contract::exit_code::{ExitCode, Failure};
 
@@ -15,7 +15,7 @@ pub enum ApplicationProblem {
         /// The name.
         name: String,
     },
-    /// A context has the name that Millstream keeps for itself.
+    /// A context has a name that is reserved for Millstream.
     #[error("the context {name:?} is Millstream's own; rename it")]
     Reserved {
         /// The name.
@@ -55,7 +55,7 @@ pub enum ApplicationProblem {
         /// Its own name.
         own: &'static str,
     },
-    /// An aggregate says of a command that it does not have that only processes may give it.
+    /// An aggregate lists as internal a command that it does not have.
     #[error(
         "the internal command {name:?} of {aggregate:?} is none of its commands; correct `internal_commands`, or delete the name"
     )]
@@ -85,7 +85,7 @@ pub enum ApplicationProblem {
         /// The key.
         name: &'static str,
     },
-    /// The version has another form.
+    /// The version does not have the form of a version.
     #[error(
         "the version {version:?} is not allowed: write three numbers, as in 1.4.0, and what else Cargo allows behind them"
     )]
@@ -93,7 +93,7 @@ pub enum ApplicationProblem {
         /// What was given.
         version: &'static str,
     },
-    /// The load of the benchmark names what there is not.
+    /// The load of the benchmark names something that does not exist.
     #[error("the benchmark names the {kind} {name:?}, which the application does not have")]
     Benchmark {
         /// What it names.
@@ -103,7 +103,7 @@ pub enum ApplicationProblem {
     },
 }
 
-/// An application that cannot be run, with everything that is wrong with it.
+/// An application that cannot be run, and all of its problems.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("application {application}: {}", .problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
 pub struct ApplicationError {

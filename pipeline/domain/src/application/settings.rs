@@ -6,16 +6,16 @@ use jiff::SignedDuration;
 
 /// The configuration keys of a stage, as a process, a view or a report of the application asks for them.
 ///
-/// Each call declares one key: its name (lower_snake_case), its default and one sentence that explains it, and returns its value.
-/// The same declarations make the configuration file and the documentation, so that a new setting changes no stage. A value that is
-/// wrong is noted and reported together with all other problems; the call then returns the default.
+/// Each call declares one key (its name in lower_snake_case, its default and one sentence that explains it) and returns its value. The
+/// configuration file and its documentation are made from the same declarations, so a new setting changes no stage. A wrong value is noted
+/// and reported together with all other problems; the call then returns the default.
 ///
 /// Keys of processes are in the section `[process_manager]`, those of views in `[projector]`, those of reports in `[reporter]`.
 pub trait SettingKeys {
     /// A text.
     fn text(&mut self, name: &'static str, default: &str, help: &'static str) -> String;
 
-    /// A text that need not be set.
+    /// A text that may be absent.
     fn optional_text(&mut self, name: &'static str, help: &'static str) -> Option<String>;
 
     /// A list of texts.
@@ -37,8 +37,8 @@ pub trait SettingKeys {
     /// True or false.
     fn flag(&mut self, name: &'static str, default: bool, help: &'static str) -> bool;
 
-    /// Notes that the value of a key is wrong. `rule` completes the sentence that begins with the key's name, as in
-    /// `names time zone "Atlantis"; use a name such as Europe/Berlin`.
+    /// Notes that the value of a key is wrong. `rule` completes a sentence that begins with the name of the key, as in `names time zone
+    /// "Atlantis"; use a name such as Europe/Berlin`.
     fn problem(&mut self, name: &'static str, rule: &str);
 }
 
@@ -50,12 +50,12 @@ pub struct DefaultSettings {
 }
 
 impl DefaultSettings {
-    /// The names of the keys that were declared, in order; a name that was declared twice is there twice.
+    /// The names of the declared keys, in order. A key that was declared twice occurs twice.
     pub fn names(&self) -> &[&'static str] {
         &self.names
     }
 
-    /// The problems that were noted: a name and the rule that its default breaks.
+    /// The noted problems: the name of a key and the rule that its default breaks.
     pub fn problems(&self) -> &[(&'static str, String)] {
         &self.problems
     }

@@ -1,15 +1,15 @@
-//! Macros that write what every domain would write by hand: structs with their derives, and rejections with their codes. Those
-//! that write the sets of commands and events are in [`crate::decider`].
+//! Macros for what every domain would otherwise write by hand: structs with their derives, and rejections with their codes. The macros for
+//! sets of commands and events are in [`crate::decider`].
 //!
-//! What they write names nothing that the crate which uses them would have to depend on.
+//! The generated code needs no dependency besides this crate.
 
-/// How derived code finds serde in a crate that does not depend on it. The macros import all of it wherever they are used.
+/// Lets derived code find serde in a crate that does not depend on it. The macros import all of it where they are used.
 #[doc(hidden)]
 pub mod derived {
     pub use serde as __millstream_serde;
 }
 
-/// The import for derived code; twice in one module is no more than once.
+/// The import for derived code. It may occur twice in a module.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __derived_imports {
@@ -19,7 +19,7 @@ macro_rules! __derived_imports {
     };
 }
 
-/// The type that a variant holds: the one that it names, or the struct of its own name.
+/// The type that a variant holds: the one that it names, or the struct with its own name.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __body_type {
@@ -92,10 +92,10 @@ macro_rules! data {
     };
 }
 
-/// Writes the rejections of an aggregate as an enum: each variant has its code, the commands that can get it, and its
-/// sentence, in which the variant's fields may stand. `"*"` stands for every command ([`crate::decider::ANY_COMMAND`]).
+/// Writes the rejections of an aggregate as an enum. Each variant has its code, the commands that can get it, and its sentence, which may
+/// contain the variant's fields. `"*"` stands for every command ([`crate::decider::ANY_COMMAND`]).
 ///
-/// Behind the enum, `also` names the codes of checks that are written elsewhere, such as those of `millstream::values`.
+/// After the enum, `also` names the codes of checks that are written elsewhere, such as those of `millstream::values`.
 ///
 /// The enum turns into a [`crate::decider::Rejection`] by `?` and `into()`. Its function `declared` is what
 /// [`crate::decider::Decider::rejections`] returns, so that a code cannot be forgotten there.

@@ -3,14 +3,14 @@
 /// An event that cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum EventError {
-    /// No such type in this aggregate: perhaps written by a newer release.
+    /// The aggregate has no such type. A newer release may have written the event.
     #[error(
         "unknown event type {event_type:?} (schema {schema}) of {aggregate}; a newer release may know it"
     )]
     UnknownType {
         /// The aggregate's name.
         aggregate: &'static str,
-        /// The type on the wire.
+        /// The type in the message.
         event_type: String,
         /// Its schema version.
         schema: u16,
@@ -20,7 +20,7 @@ pub enum EventError {
     Data {
         /// The aggregate's name.
         aggregate: &'static str,
-        /// The type on the wire.
+        /// The type in the message.
         event_type: String,
         /// Its schema version.
         schema: u16,
@@ -38,9 +38,9 @@ pub enum CommandBodyError {
     UnknownCommand {
         /// The aggregate's name.
         aggregate: &'static str,
-        /// What was asked.
+        /// The command in the message.
         command: String,
-        /// What there is, comma separated.
+        /// The commands that there are, separated by commas.
         known: String,
     },
     /// The body does not have the command's fields; the text names the field.
@@ -48,7 +48,7 @@ pub enum CommandBodyError {
     Body {
         /// The command.
         command: String,
-        /// The decoder's words, with the path of the field.
+        /// The decoder's message, with the path of the field.
         detail: String,
     },
 }

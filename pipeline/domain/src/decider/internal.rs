@@ -4,11 +4,10 @@ use millstream_contract::subject::{CommandAddress, Origin};
 
 use super::Rejection;
 
-/// The code with which the engine refuses such a command from anybody else, before any rule is asked. No decider declares it.
+/// The code with which the engine refuses such a command from anybody else, before any rule is asked. No decider declares this code.
 pub const INTERNAL_COMMAND: &str = "internal-command";
 
-/// Refuses a command that is one of `internal`, as [`super::Decider::internal_commands`] lists them, from anybody but a process
-/// or a timer.
+/// Refuses a command of `internal`, the list in [`super::Decider::internal_commands`], unless it comes from a process or a timer.
 ///
 /// # Errors
 /// A rejection that names the command and says who may send it.

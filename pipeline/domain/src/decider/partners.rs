@@ -1,11 +1,10 @@
-//! What the engine demands of a command that changes several aggregates: of the names of its partners, and of the events
-//! that its rules answer.
+//! What the engine demands of a command that changes several aggregates: valid names of partners, and events that fit them.
 
 use millstream_contract::subject::StreamId;
 
 use super::{Decider, DecisionContext, EventsWithPartners, PARTNERS_MAX, Rejection};
 
-/// No aggregate can have such an id.
+/// No aggregate can have this id.
 const MALFORMED: &str = "partner-malformed";
 /// The command names its own aggregate as a partner.
 const ITSELF: &str = "partner-itself";
@@ -14,11 +13,11 @@ const TWICE: &str = "partner-twice";
 /// The command names more than [`PARTNERS_MAX`].
 const TOO_MANY: &str = "partners-too-many";
 
-/// The codes with which the engine refuses a command because of its partners, before any rule is asked. No decider declares
-/// them: rules that refuse with a code of their own, by naming no partner, say more.
+/// The codes with which the engine refuses a command because of its partners, before any rule is asked. No decider declares them. Rules can
+/// be more specific: they name no partner and refuse with a code of their own.
 pub const PARTNER_REJECTIONS: [&str; 4] = [MALFORMED, ITSELF, TWICE, TOO_MANY];
 
-/// [`Decider::partners`], all of them allowed.
+/// [`Decider::partners`], after a check that all of them are allowed.
 pub(crate) fn partners_of<D: Decider>(id: &str, command: &D::Command) -> Result<Vec<StreamId>, Rejection> {
     let ids = D::partners(id, command);
     if ids.len() > PARTNERS_MAX {
@@ -45,7 +44,7 @@ pub(crate) fn partners_of<D: Decider>(id: &str, command: &D::Command) -> Result<
 /// [`Decider::decide_with_partners`], with a list of events for each partner.
 ///
 /// # Panics
-/// When the rules answer what they must not.
+/// When the rules return events that are not allowed.
 pub(crate) fn decide_with_partners<D: Decider>(
     own: &D::State,
     partners: &[&D::State],

@@ -1,5 +1,5 @@
-//! States of aggregates of any type in memory, on which commands are decided one after the other: the plain picture with
-//! which a real handler is compared. No expectations, no positions, no snapshots.
+//! States of aggregates of any type in memory, on which commands are decided one after the other. This is the simple model with which a
+//! real handler is compared. It has no expected sequences, positions or snapshots.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -16,7 +16,7 @@ pub struct PlainStates {
 }
 
 impl PlainStates {
-    /// Decides a command to the aggregate `own`, together with its partners if it has any, and evolves the states.
+    /// Decides a command for the aggregate `own`, together with its partners if it has any, and evolves the states.
     pub fn decide(
         &mut self,
         aggregate: &Arc<dyn AggregateType>,
@@ -52,7 +52,7 @@ impl PlainStates {
         self.states.get(stream_id).map_or(0, |(_, version)| *version)
     }
 
-    /// All that were asked.
+    /// Every state that was used.
     #[cfg(feature = "testing")]
     pub fn iter(&self) -> impl Iterator<Item = (&StreamId, &AnyState)> {
         self.states.iter().map(|(stream_id, (state, _))| (stream_id, state))

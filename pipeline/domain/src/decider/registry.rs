@@ -1,4 +1,4 @@
-//! Deciders of any type behind one interface, and all of them by name. Deliberately absent: rules.
+//! Deciders of any type behind one interface, and a registry of them by name. Deliberately absent: rules.
 
 use std::{any::Any, collections::BTreeMap, fmt, panic::AssertUnwindSafe, sync::Arc};
 
@@ -19,7 +19,7 @@ pub type AnyState = Box<dyn Any + Send + Sync>;
 /// A decoded command of any aggregate.
 pub type AnyCommand = Box<dyn Any + Send + Sync>;
 
-/// An event as a decider produced it, encoded.
+/// An encoded event, as a decider produced it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewEvent {
     /// The type.
@@ -30,7 +30,7 @@ pub struct NewEvent {
     pub data: Vec<u8>,
 }
 
-/// Why a decision yielded neither events nor a rejection.
+/// Why a decision gave neither events nor a rejection.
 #[derive(Debug, thiserror::Error)]
 pub enum DecisionError {
     /// A rule said no.
@@ -64,7 +64,7 @@ pub trait AggregateType: Send + Sync {
     fn command_shape(&self, command: &str) -> Option<Shape>;
     /// [`CommandSet::json_schema`].
     fn command_json_schema(&self, command: &str) -> Option<serde_json::Value>;
-    /// Reads an event of any version, and writes it as it is written now.
+    /// Reads an event of any version and writes it in its current version.
     ///
     /// # Errors
     /// As [`EventSet::decode`].
@@ -77,7 +77,7 @@ pub trait AggregateType: Send + Sync {
     fn state_version(&self) -> u32;
     /// [`DecisionContext::time_zone`] of its decisions.
     fn time_zone(&self) -> &TimeZone;
-    /// The same aggregate type, whose days begin in another time zone.
+    /// The same aggregate type with another time zone, in which its days begin.
     fn in_time_zone(&self, time_zone: TimeZone) -> Arc<dyn AggregateType>;
     /// [`Decider::check_id`].
     ///
@@ -93,27 +93,26 @@ pub trait AggregateType: Send + Sync {
     fn initial(&self) -> AnyState;
     /// A copy of a state of this aggregate.
     fn clone_state(&self, state: &AnyState) -> AnyState;
-    /// Decides, and evolves `state` by the events that follow.
+    /// Decides, and evolves `state` by the resulting events.
     ///
     /// # Errors
-    /// A rejection, or a panic of the model; `state` is then as before.
+    /// A rejection, or a panic of the model. The state is then unchanged.
     fn decide(
         &self,
         state: &mut AnyState,
         command: &AnyCommand,
         context: &DecisionContext<'_>,
     ) -> Result<Vec<NewEvent>, DecisionError>;
-    /// [`Decider::partners`] of a command to the aggregate of `id`, all of them allowed.
+    /// [`Decider::partners`] of a command for the aggregate `id`, after a check that all of them are allowed.
     ///
     /// # Errors
     /// A rejection that names the partner that is not allowed, or a panic of the model.
     fn partners(&self, id: &str, command: &AnyCommand) -> Result<Vec<StreamId>, DecisionError>;
-    /// Decides a command with partners, and evolves all states by the events that follow; as many lists of events as
-    /// there are partners.
+    /// Decides a command with partners, and evolves all states by the resulting events. It returns one list of events for each partner.
     ///
     /// # Errors
-    /// A rejection, or a panic of the model, also where a partner has events and the aggregate itself has none; the states
-    /// are then as before.
+    /// A rejection or a panic of the model. It is also an error if a partner has events and the aggregate itself has none. The states are
+    /// then unchanged.
     fn decide_with_partners(
         &self,
         own: &mut AnyState,
@@ -132,7 +131,7 @@ pub trait AggregateType: Send + Sync {
     fn decode_state(&self, bytes: &[u8]) -> Option<AnyState>;
     /// A state for people to read.
     ///
-    /// # Errors
+    /// When the state has no JSON form, because it has a map whose keys are neither texts nor numbers.
     /// When the state has no form in JSON: a map whose keys are neither texts nor numbers.
     fn state_json(&self, state: &AnyState) -> Result<serde_json::Value, serde_json::Error>;
 }
@@ -159,7 +158,7 @@ impl<D: Decider> Erased<D> {
         command.downcast_ref().expect("a command is only handed to the aggregate type that decoded it")
     }
 
-    /// Asks the rules; a panic of theirs is an answer.
+    /// Calls the rules and turns a panic of theirs into an error.
     fn ask<T>(&self, question: impl FnOnce() -> T) -> Result<T, DecisionError> {
         std::panic::catch_unwind(AssertUnwindSafe(question)).map_err(|panic| DecisionError::Panicked {
             aggregate: D::AGGREGATE,
@@ -167,7 +166,7 @@ impl<D: Decider> Erased<D> {
         })
     }
 
-    /// Evolves the state by what was decided.
+    /// Evolves the state by the decided events.
     fn take(&self, state: &mut AnyState, events: &[D::Event]) -> Vec<NewEvent> {
         let state: &mut D::State =
             state.downcast_mut().expect("a state is only handed to the aggregate type that made it");
@@ -315,7 +314,7 @@ fn written<E: EventSet>(event: &E) -> NewEvent {
     NewEvent { event_type, schema, data: event.encode() }
 }
 
-/// All aggregates that a process knows.
+/// All aggregates that a process of the operating system knows.
 #[derive(Clone)]
 pub struct AggregateRegistry {
     time_zone: TimeZone,
@@ -329,7 +328,7 @@ impl Default for AggregateRegistry {
 }
 
 impl AggregateRegistry {
-    /// Knows none.
+    /// A registry without aggregates.
     pub fn new() -> Self {
         Self::default()
     }
@@ -342,7 +341,7 @@ impl AggregateRegistry {
         self
     }
 
-    /// Lets the days of all aggregates begin in a time zone, also of those that are added later. It is UTC at first.
+    /// Sets the time zone in which the days of all aggregates begin, including those that are added later. The default is UTC.
     #[must_use]
     pub fn in_time_zone(mut self, time_zone: TimeZone) -> Self {
         for aggregate in self.types.values_mut().flat_map(BTreeMap::values_mut) {

@@ -1,5 +1,5 @@
-//! A row that stays decoded for as long as its transaction lasts: what changes a thousand times before it is stored is
-//! encoded once, and never decoded in between. Deliberately absent: any memory beyond the transaction.
+//! A row that stays decoded until its transaction ends. A row that changes a thousand times before it is stored is encoded once, and never
+//! decoded in between. Deliberately absent: any memory beyond the transaction.
 
 use std::{
     any::Any,
@@ -10,8 +10,8 @@ use std::{
 use bytes::Bytes;
 use serde::Serialize;
 
-/// A row and, once somebody asks for it, its JSON. Clones are the same row: put into several tables it is encoded once for
-/// all of them, and altered in all of them.
+/// A row and, once somebody has asked for it, its JSON. Clones are the same row: if it is put into several tables, it is encoded once for
+/// all of them and changed in all of them.
 #[derive(Clone)]
 pub struct DecodedRow(Arc<Mutex<State>>);
 
@@ -46,12 +46,12 @@ impl DecodedRow {
         Self(Arc::new(Mutex::new(State { content: Box::new(row), encoded: None })))
     }
 
-    /// The row, when it was made of a `T`.
+    /// The row, if it was made from a `T`.
     pub fn get<T: Clone + 'static>(&self) -> Option<T> {
         (*self.state().content).as_any().downcast_ref().cloned()
     }
 
-    /// Changes the row wherever it lies, when it was made of a `T`.
+    /// Changes the row in all its tables, if it was made from a `T`.
     pub fn alter<T: 'static, R>(&self, change: impl FnOnce(&mut T) -> R) -> Option<R> {
         let mut state = self.state();
         let State { content, encoded } = &mut *state;
@@ -67,7 +67,7 @@ impl DecodedRow {
         encoded.get_or_insert_with(|| content.encode().into()).clone()
     }
 
-    /// A projection that panicked has left rows that nobody stores.
+    /// Only a projection that panicked poisons the lock, and nobody stores its rows.
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

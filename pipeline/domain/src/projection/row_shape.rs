@@ -1,6 +1,6 @@
-//! What the rows of a view look like, told from their type, for those who keep them as tables of a database.
+//! The shape of a view's rows, derived from their type, for stages that keep them as tables of a database.
 //!
-//! Deliberately absent: what becomes of a shape. Which columns a database has is the affair of whoever fills it.
+//! Deliberately absent: what is done with a shape. The stage that fills a database decides which columns it has.
 
 use std::borrow::Cow;
 
@@ -16,18 +16,17 @@ const OF_EVERY_AGGREGATE: [(&str, &str, &str); 2] = [
 /// The shape of a view's rows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RowShape {
-    /// The table, as the projection calls it.
+    /// The table, by its name in the projection.
     pub view: &'static str,
-    /// How a key is put together, as in `<store>_<business_date>`: names in angle brackets, and what stands between them. A part
-    /// that is called like a field of the row always has that field's value, and its type where the row lacks the field. Keys are
-    /// split from their end, so what separates two parts must not occur in the later one. Where the last name ends with `…`, as in
-    /// `<location>:<sku…>`, the last part is all of the rest: keys are split from their front, and what separates two parts must not
-    /// occur in the earlier one.
+    /// How a key is composed, as in `<store>_<business_date>`: names in angle brackets, and the separators between them. A part with the
+    /// name of a field always has that field's value, and the field's type even if a row lacks the field. Keys are split from the end, so a
+    /// separator must not occur in the part after it. If the last name ends with `…`, as in `<location>:<sku…>`, the last part is the whole
+    /// rest: keys are then split from the front, and a separator must not occur in the part before it.
     pub key: Cow<'static, str>,
     /// The JSON Schema of a row.
     pub schema: Value,
-    /// The fields that hold amounts in minor units of the row's field `currency`: `gross_amount`, or `lines.unit_price` for a field
-    /// of each entry of a list.
+    /// The fields that hold amounts in minor units of the row's field `currency`: `gross_amount`, for example, or `lines.unit_price` for a
+    /// field of each entry of a list.
     pub amounts: Vec<&'static str>,
 }
 

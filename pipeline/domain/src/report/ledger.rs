@@ -24,8 +24,8 @@ use crate::{
     projection::{DecodedRow, FoundRow, Projection, ProjectionError, RowShape, Rows},
 };
 
-/// The table from which changed revisions are published; each report has its own. A publisher takes rows out of it; a
-/// rebuild fills it again, and publishing a revision once more does no harm.
+/// The table from which changed revisions are published; each report has its own. A publisher removes rows from it. A rebuild fills it
+/// again, and publishing a revision again does no harm.
 pub const OUTBOX: &str = "outbox";
 
 /// Raised whenever the ledger writes rows in another form.
@@ -128,7 +128,7 @@ impl<R: Report> Ledger<R> {
                 added
             }
         };
-        // After the row was written, because the outbox keeps it. For a later posting there is no current row then, so that it begins with
+        // This comes after the row was written, because the outbox keeps the row. Without a current row, the next posting begins with
         // revision 1 again.
         if added.withdrawn {
             self.withdraw(&place, added.revision, rows);
@@ -137,8 +137,8 @@ impl<R: Report> Ledger<R> {
         Ok(())
     }
 
-    /// Adds to the open revision that this transaction has written before, if there is one: the same row lies in every table and is changed
-    /// in all of them, without being decoded and written again.
+    /// Adds to the open revision that this transaction has already written, if there is one. Its row is shared by all tables, so it changes
+    /// in all of them without being decoded or written again.
     fn add_in_place(
         &self,
         envelope: &EventEnvelope<'_>,
@@ -161,8 +161,8 @@ impl<R: Report> Ledger<R> {
         envelope: &EventEnvelope<'_>,
         posting: &Posting,
     ) -> Result<Added, ProjectionError> {
-        // An unknown column leaves the revision half changed. That is never stored: the runner begins the projection's part of the batch
-        // anew, and halts before this commit.
+        // An unknown column leaves the revision half changed. Such a revision is never stored: the runner repeats the projection's part of
+        // the batch and halts before this commit.
         let mut digest = PostingDigest::new(revision.digest, envelope, posting);
         for (name, figure) in &posting.figures {
             let column = revision.index(name).ok_or_else(|| self.unknown(name))?;
@@ -198,7 +198,7 @@ impl<R: Report> Ledger<R> {
         }
     }
 
-    /// Sets the text columns; those that are not given become null.
+    /// Sets the text columns. Those that are not given become null.
     fn describe_as(
         &self,
         revision: &mut Revision,
@@ -263,15 +263,15 @@ impl<R: Report> Ledger<R> {
         let tables = self.0.tables();
         let number = revision.revision;
         let revision_key = format!("{place}#{number:06}");
-        // One row in three tables, so that `add_in_place` changes it in all of them, and it is encoded once.
+        // The three tables share one row, so that `add_in_place` changes it in all of them, and it is encoded once.
         let row = DecodedRow::new(revision);
         rows.put_decoded(tables.current, place, row.clone());
         rows.put_decoded(tables.revisions, &revision_key, row.clone());
-        // The key of an `OutboxKey`, put together without the texts that one would own: a row is written for nearly every event.
+        // The key is composed without an `OutboxKey`, which would copy its texts: a row is written for nearly every event.
         rows.put_decoded(OUTBOX, &format!("{}/{}/{revision_key}", self.0.context(), tables.current), row);
     }
 
-    /// Takes a revision away from whoever asks for it. The outbox keeps it, so that its withdrawal is published.
+    /// Removes a revision from the tables that can be queried. The outbox keeps it, so that its withdrawal is published.
     fn withdraw(&self, place: &str, revision: u32, rows: &mut (dyn Rows + '_)) {
         rows.delete(self.0.tables().current, place);
         rows.delete(self.0.tables().revisions, &format!("{place}#{revision:06}"));
@@ -288,15 +288,15 @@ impl<R: Report> Ledger<R> {
     }
 }
 
-/// What a posting has made of a revision.
+/// What a posting has changed in a revision.
 struct Added {
     revision: u32,
     withdrawn: bool,
-    /// Number and content of the line of difference, if there is one.
+    /// The number and the content of the new line of difference, if there is one.
     line: Option<(u64, DifferenceLine)>,
 }
 
-/// The revision that a posting after a seal opens.
+/// The revision that the first posting after a seal opens.
 fn next(sealed: Revision, envelope: &EventEnvelope<'_>) -> Revision {
     Revision {
         revision: sealed.revision + 1,
@@ -322,7 +322,7 @@ fn difference_line(envelope: &EventEnvelope<'_>, posting: &Posting) -> Differenc
     }
 }
 
-/// Sums stop at the bounds of `i64` instead of halting everybody's report. Documents of a sane size never get there.
+/// Sums stop at the limits of `i64`, instead of halting everybody's report. Realistic documents never reach them.
 fn add(revision: &mut Revision, column: usize, figure: i64) {
     let difference = revision.difference.as_mut().and_then(|difference| difference.get_mut(column));
     for sum in revision.figures.get_mut(column).into_iter().chain(difference) {
@@ -335,7 +335,7 @@ fn row_key(date: &str, key: &str) -> String {
     [date, "/", key].concat()
 }
 
-/// What a digest is made of: the digest before, the event, and what the posting adds to which columns.
+/// The input of a digest: the digest before, the event, and what the posting adds to which columns.
 struct PostingDigest(Vec<u8>);
 
 impl PostingDigest {
@@ -374,7 +374,7 @@ pub struct OutboxKey {
     pub revision: u32,
 }
 
-/// A text that is no [`OutboxKey`].
+/// Why a text is not an [`OutboxKey`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not a key of the outbox; expected <context>/<report>/<date>/<key>#<revision>")]
 pub struct OutboxKeyError {

@@ -1,8 +1,8 @@
 //! One revision of a report's row, and its flat JSON: text columns, figures and the ledger's own fields side by side, the
 //! report's columns first and in their order.
 //!
-//! Read and written once for each posting, so figures and texts are kept by column, not by name, and no field is looked
-//! up twice.
+//! It is read and written once for each posting, so figures and texts are stored by column instead of by name, and no field is looked up
+//! twice.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -19,8 +19,8 @@ use crate::content_digest::ContentDigest;
 /// Figures by name.
 pub type Figures = BTreeMap<String, i64>;
 
-/// How many lines of difference a row carries itself; all of them are in the table of differences. Keeps a row of fixed
-/// size however much comes in late.
+/// How many lines of difference the row itself holds; the table of differences has all of them. This limits the size of the row, however
+/// much is posted late.
 pub const DIFFERENCES_IN_ROW_MAX: usize = 32;
 
 /// Where a revision stands.
@@ -31,8 +31,7 @@ pub enum RevisionStatus {
     Open,
     /// An event has sealed it; it never changes again.
     Sealed,
-    /// Everything posted to a first, never sealed revision was taken back, as if it had never been. Such a revision is
-    /// published, but no row shows it.
+    /// Everything posted to a first revision was taken back before it was sealed. Such a revision is published, but no row shows it.
     Withdrawn,
 }
 
@@ -51,16 +50,16 @@ pub struct DifferenceLine {
     pub figures: Figures,
 }
 
-/// A value for each column of a report that is a figure.
+/// One value for each column of a report that is a figure.
 pub(super) type FigureRow = Vec<i64>;
 
 /// A revision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Revision {
     pub(super) columns: &'static [Column],
-    /// By column; where the column is no text of the report's own, nothing.
+    /// By column; empty for a column that is not a text of the report's own.
     pub(super) texts: Vec<Option<SmolStr>>,
-    /// By column; where the column is no figure, 0.
+    /// By column; 0 for a column that is not a figure.
     pub(super) figures: FigureRow,
     /// From 1, without gaps.
     pub revision: u32,
@@ -72,7 +71,7 @@ pub struct Revision {
     pub first_sequence: u64,
     /// Sequence in EVENTS of the last of them.
     pub last_sequence: u64,
-    /// Chained over all of them in order: equal digests, equal inputs.
+    /// A digest chained over all of them in order: equal digests mean equal inputs.
     pub digest: ContentDigest,
     /// Sequence in EVENTS of the posting that opened this revision.
     pub opened_sequence: u64,
@@ -86,14 +85,14 @@ pub struct Revision {
     pub sealed_at: Option<Timestamp>,
     /// Figures of this revision less those of the one before, by column; absent in the first.
     pub(super) difference: Option<FigureRow>,
-    /// How many postings it has more than the revision before; 0 in the first.
+    /// How many more postings it has than the revision before; 0 in the first.
     pub difference_lines: u64,
     /// The first of them, at most [`DIFFERENCES_IN_ROW_MAX`].
     pub differences: Vec<DifferenceLine>,
 }
 
 impl Revision {
-    /// A revision without any posting. Status is open, the revision 0.
+    /// A revision without postings. Its status is open, and its number is 0.
     pub(super) fn blank(columns: &'static [Column]) -> Self {
         Self {
             columns,
@@ -169,7 +168,7 @@ impl Serialize for Revision {
             }
         }
         map.serialize_entry("inputs", &self.inputs)?;
-        // Rows are published under these names, so they stay; what they hold are sequences of EVENTS.
+        // Rows are published under these names, so the names stay. What they hold are sequences of EVENTS, not positions of commands.
         map.serialize_entry("first_position", &self.first_sequence)?;
         map.serialize_entry("last_position", &self.last_sequence)?;
         map.serialize_entry("digest", &self.digest)?;
@@ -261,7 +260,7 @@ fn set<T>(values: &mut [T], index: usize, value: T) {
     }
 }
 
-/// A field of a row, told from its name without keeping the name.
+/// A field of a row, recognised by its name without storing the name.
 enum Field {
     Text(usize),
     Figure(usize),

@@ -1,4 +1,4 @@
-//! What the rows of a report's tables look like, told from its columns.
+//! The shapes of the rows of a report's tables, derived from its columns.
 
 use serde_json::{Map, Value, json};
 
@@ -79,7 +79,7 @@ fn of_revision(columns: &[Column], title: &str) -> Value {
         ("sealed_at", or_null(time("When that was recorded."))),
         ("difference", or_null(figures(columns, "Less those of the revision before."))),
         ("difference_lines", or_null(number("How many postings it has more than the revision before."))),
-        // As JSON: the table of differences has all of them.
+        // These are kept as JSON, because the table of differences has all of them.
         (
             "differences",
             json!({
@@ -107,7 +107,7 @@ fn line(columns: &[Column]) -> Value {
     })
 }
 
-/// The row has none of the columns of its `key`.
+/// The row has no column of the names in its `key`.
 fn of_difference(columns: &[Column], key: &str, title: &str) -> Value {
     let mut schema = line(columns);
     if let Some(fields) = schema.as_object_mut() {

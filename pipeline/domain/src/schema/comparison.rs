@@ -1,4 +1,4 @@
-//! The model against what is recorded of it. Pure.
+//! Compares the model with what is recorded of it. Pure.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -10,16 +10,16 @@ use super::{
 };
 use crate::decider::{AggregateRegistry, AggregateType};
 
-/// Something that does not fit.
+/// Something in which the model differs from the records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// `<context>/<aggregate>/<type>.v<version>`, or as much of it as there is.
+    /// `<context>/<aggregate>/<type>.v<version>`, or its beginning if the problem is about more than one version.
     pub event: String,
-    /// The field, where it is about one.
+    /// The field, if the problem is about one.
     pub field: Option<String>,
     /// What is wrong, and what to do.
     pub text: String,
-    /// Whether nothing is wrong but that it is not recorded yet.
+    /// Whether the only problem is that it is not recorded yet.
     pub unrecorded: bool,
 }
 
@@ -57,11 +57,11 @@ pub fn check(registry: &AggregateRegistry, files: &GoldenFiles) -> Vec<Problem> 
     problems
 }
 
-/// Adds what is new: a golden file for each event that has none, made up from its type, and the records of those that have none.
-/// Says what was added to the records.
+/// Adds what is new: a golden file for each event that has none, made up from its type, and its record. Returns what was added to the
+/// records.
 ///
 /// # Errors
-/// The problems of [`check`], when there is one that recording does not solve. Nothing is to be written then.
+/// The problems of [`check`] that recording does not solve, if there are any. In this case nothing may be written.
 pub fn record(registry: &AggregateRegistry, files: &mut GoldenFiles) -> Result<Vec<String>, Vec<Problem>> {
     add_bodies(registry, files);
     let problems: Vec<Problem> =
@@ -87,7 +87,8 @@ pub fn record(registry: &AggregateRegistry, files: &mut GoldenFiles) -> Result<V
     Ok(added)
 }
 
-/// Gives a golden body to each current version that has neither one nor a record: what is recorded and gone is not made up again.
+/// Makes a golden body for each current version that has neither a body nor a record. A body that is recorded and missing is not made up
+/// again.
 fn add_bodies(registry: &AggregateRegistry, files: &mut GoldenFiles) {
     for aggregate in registry.iter() {
         let key = format!("{}/{}", aggregate.context(), aggregate.aggregate());
@@ -117,7 +118,7 @@ fn add(
     let mut added = false;
     let entry = record.entry(name).or_insert_with(|| {
         added = true;
-        // Of a version that was current before it was recorded no type is left to tell the shape of.
+        // If a version was never recorded while it was current, no type is left from which its shape could be derived.
         let shape = (version == current).then(|| aggregate.event_shape(event_type, body)).flatten();
         let fields = shape.map(|shape| texts(&shape)).unwrap_or_default();
         VersionRecord { digest: digest(body), fields, becomes: BTreeMap::new() }
@@ -136,7 +137,7 @@ fn texts(shape: &Shape) -> BTreeMap<String, String> {
     shape.fields.iter().map(|(path, field)| (path.clone(), field.to_string())).collect()
 }
 
-/// The body as it is written now.
+/// The body in the current version.
 fn rewritten(
     aggregate: &dyn AggregateType,
     event_type: &str,
@@ -151,7 +152,7 @@ fn rewritten(
     Ok(rmp_serde::from_slice(&event.data).expect("events are plain data with named fields"))
 }
 
-/// One aggregate's.
+/// The problems of one aggregate.
 struct Comparison<'a> {
     key: String,
     aggregate: &'a dyn AggregateType,
@@ -248,7 +249,7 @@ impl Comparison<'_> {
         }
     }
 
-    /// A version that is read only.
+    /// A version that is only read.
     fn earlier(&mut self, event_type: &str, version: u16, current: u16, body: &Value) {
         let name = format!("{event_type}.v{version}");
         match rewritten(self.aggregate, event_type, version, body) {
@@ -314,7 +315,7 @@ fn differences(recorded: &BTreeMap<String, String>, shape: &Shape) -> Vec<(Strin
         let text = match shape.fields.get(path) {
             Some(Field::Unseen) => None,
             Some(field @ Field::Is { kind, .. }) if shape.error.is_some() => {
-                // Without an end of the reading nobody knows whether it may be absent.
+                // If reading the body did not end, nobody knows whether the field may be absent.
                 let same = was.trim_end_matches('?') == kind;
                 (!same).then(|| format!("was {was} and is {}", field.to_string().trim_end_matches('?')))
             }
@@ -322,7 +323,7 @@ fn differences(recorded: &BTreeMap<String, String>, shape: &Shape) -> Vec<(Strin
                 (field.to_string() != *was).then(|| format!("was {was} and is {field}"))
             }
             Some(Field::Absent | Field::Dropped) => Some("is gone: it was removed or renamed".to_owned()),
-            // What stands below something that was not met either.
+            // A field below another missing field is not reported.
             None if shape.error.is_some() => None,
             None => Some("is gone: it was removed or renamed".to_owned()),
         };

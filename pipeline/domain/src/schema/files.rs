@@ -1,4 +1,4 @@
-//! The folder of golden files and records, read whole and written where something was added.
+//! The folder of golden files and records: it is read whole, and new files are written.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,7 +24,7 @@ pub enum GoldenFilesError {
         #[source]
         source: io::Error,
     },
-    /// A file is not what it should be.
+    /// A file does not have the expected content.
     #[error("{path} cannot be read; restore it from version control")]
     Content {
         /// Which.
@@ -44,12 +44,12 @@ impl Failure for GoldenFilesError {
     }
 }
 
-/// What the folder holds of an aggregate.
+/// What the folder holds for an aggregate.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct AggregateFiles {
     /// Golden bodies by `<type>.v<version>`.
     pub(super) bodies: BTreeMap<String, Value>,
-    /// Which of the bodies have no file yet.
+    /// The bodies that have no file yet.
     pub(super) made_up: BTreeSet<String>,
     pub(super) record: AggregateRecord,
 }
@@ -78,7 +78,7 @@ impl GoldenFiles {
         Ok(Self { folder: folder.to_owned(), aggregates })
     }
 
-    /// Writes the records, and the golden files that are new. One that is there is never written.
+    /// Writes the records and the new golden files. An existing golden file is never written.
     ///
     /// # Errors
     /// [`GoldenFilesError::File`].

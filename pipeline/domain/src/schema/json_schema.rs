@@ -1,9 +1,9 @@
-//! A JSON Schema of a body, told from the type alone: the shape of a body that is made up, and what the type says to bodies that
-//! differ from it in one place (a field more, a null, a larger number, an empty text).
+//! A JSON Schema of a body, derived from its type alone. It makes up a body and tries variants that differ in one place (an extra field, a
+//! null, a larger number, an empty text); the type accepts or refuses each of them.
 //!
-//! The schema says what is refused, not all that is taken: a type may refuse what no schema can say (a currency that there is not).
-//! Deliberately absent: limits of types that take some numbers in between and others not, and what a made-up body cannot show (the
-//! fields of a variant that is not an enum's first). There the schema says less.
+//! The schema states what the type refuses, but not everything: a type may refuse something that no schema can express, such as an unknown
+//! currency. Deliberately absent: limits of types that accept a number and refuse one nearer to the middle, and what a made-up body does
+//! not contain (the fields of a variant that is not the first of its enum). In these cases the schema says less.
 
 use std::{marker::PhantomData, panic::AssertUnwindSafe};
 
@@ -15,16 +15,16 @@ use crate::by_name::ByName;
 
 /// A field that no type has.
 const NO_FIELD: &str = "no-such-field";
-/// Longer than any text that a type has a limit for.
+/// Longer than the limit of any text type.
 const TEXT_LENGTH_MAX: usize = 1 << 16;
-/// What a made-up text shows of the type that took it, and nothing else.
+/// Accepting such a text shows nothing about the type except that it accepts texts.
 const FORMATS: [(&str, &str); 3] = [
     ("2012-01-31", "date"),
     ("2012-01-31T12:00:00Z", "date-time"),
     ("00000000-0000-0000-0000-000000000001", "uuid"),
 ];
 
-/// What fields hold whose type takes any text and whose names end so: an example of them says more than their name does.
+/// Examples for fields that accept any text, chosen by the end of the field's name. They are more helpful than the name itself.
 const BY_NAME: [(&str, &str); 4] =
     [("currency", "USD"), ("_at", "2012-01-31T12:00:00Z"), ("_on", "2012-01-31"), ("date", "2012-01-31")];
 
@@ -45,7 +45,7 @@ pub fn json_schema_of<T: DeserializeOwned>() -> Option<Value> {
     Some(schema)
 }
 
-/// The fields of a record's JSON Schema in their order: name, schema, and whether the record needs it. None for what is no record.
+/// The fields of a record's JSON Schema in order: name, schema, and whether it is required. Empty if the schema is not a record's.
 pub fn fields_of_record(schema: &Value) -> Vec<(&str, &Value, bool)> {
     let required = schema.get("required").and_then(Value::as_array);
     let is_required = |name: &str| required.is_some_and(|required| required.iter().any(|it| it == name));
@@ -53,7 +53,7 @@ pub fn fields_of_record(schema: &Value) -> Vec<(&str, &Value, bool)> {
     properties.map(|(name, field)| (name.as_str(), field, is_required(name))).collect()
 }
 
-/// A type that is asked what it takes.
+/// A type and a made-up body, with which the type is tested.
 struct Asked<'a, T> {
     sample: &'a Value,
     shape: &'a Shape,
@@ -61,16 +61,16 @@ struct Asked<'a, T> {
 }
 
 impl<T: DeserializeOwned> Asked<'_, T> {
-    /// Whether the made-up body is taken with `change` made at a path.
+    /// Whether the type accepts the made-up body after `change` was made at a path.
     fn takes_changed(&self, path: &str, change: &dyn Fn(&mut Value)) -> bool {
         let mut body = self.sample.clone();
-        // A panic of the type is a refusal; it must not end whoever only describes it.
+        // A panic of the type counts as a refusal. It must not end a program that only describes the type.
         at(&mut body, path, change)
             && std::panic::catch_unwind(AssertUnwindSafe(|| T::deserialize(ByName(body)).is_ok()))
                 .unwrap_or(false)
     }
 
-    /// The made-up body, with texts that fit the names of their fields.
+    /// The made-up body, with texts that suit the names of their fields.
     fn example(&self) -> Value {
         let mut example = self.sample.clone();
         for path in self.shape.fields.keys() {
@@ -92,7 +92,7 @@ impl<T: DeserializeOwned> Asked<'_, T> {
         self.takes(path, &json!(text))
     }
 
-    /// The schema of what stands at a path.
+    /// The schema of the value at a path.
     fn field(&self, path: &str) -> Value {
         let Some(Field::Is { kind, .. }) = self.shape.fields.get(path) else { return json!({}) };
         let mut schema = match kind.as_str() {
@@ -120,7 +120,7 @@ impl<T: DeserializeOwned> Asked<'_, T> {
         schema
     }
 
-    /// The schema of a record at a path, which is empty for the body.
+    /// The schema of the record at a path, which is empty for the body itself.
     fn record(&self, path: &str) -> Value {
         let prefix = if path.is_empty() { String::new() } else { format!("{path}.") };
         let (mut properties, mut required) = (Map::new(), Vec::new());
@@ -154,7 +154,7 @@ impl<T: DeserializeOwned> Asked<'_, T> {
 
     fn map(&self, path: &str) -> Value {
         let values = self.field(&format!("{path}.*"));
-        // A record that serde gathers first looks like a map, and has fields of several types.
+        // A record that serde buffers first looks like a map whose fields have different types.
         let is_map = self.takes(path, &json!({})) && !self.takes(path, &json!({ NO_FIELD: [[[true]]] }));
         if is_map {
             json!({ "type": "object", "additionalProperties": values })
@@ -234,7 +234,7 @@ impl<T: DeserializeOwned> Asked<'_, T> {
     }
 }
 
-/// The last number that is taken on the way from one that is to one that is not.
+/// The last accepted number between one that is accepted and one that is refused.
 fn last_taken(taken: i128, refused: i128, takes: impl Fn(i128) -> bool) -> i128 {
     let (mut taken, mut refused) = (taken, refused);
     while (refused - taken).abs() > 1 {
@@ -249,7 +249,7 @@ fn whole(number: i128) -> Option<Value> {
     i64::try_from(number).map(Value::from).or_else(|_| u64::try_from(number).map(Value::from)).ok()
 }
 
-/// What a type of whole numbers holds; for those that JSON here has no numbers for, what it has.
+/// The range of a type of whole numbers. Types beyond the numbers of this JSON library get its range.
 fn range_of(kind: &str) -> Option<(i128, i128)> {
     Some(match kind {
         "i8" => (i8::MIN.into(), i8::MAX.into()),
@@ -265,7 +265,7 @@ fn range_of(kind: &str) -> Option<(i128, i128)> {
     })
 }
 
-/// Makes that a schema takes null, too.
+/// Changes a schema so that it also accepts null.
 fn or_null(schema: &mut Map<String, Value>) {
     if let Some(Value::Array(choices)) = schema.get_mut("oneOf") {
         choices.push(json!({ "type": "null" }));
@@ -279,7 +279,7 @@ fn or_null(schema: &mut Map<String, Value>) {
     }
 }
 
-/// A step of a path of a [`Shape`], and the rest.
+/// The first step of a path of a [`Shape`], and the rest.
 fn step(path: &str) -> (&str, &str) {
     let end = match path.strip_prefix("[]") {
         Some(_) => 2,
@@ -289,7 +289,7 @@ fn step(path: &str) -> (&str, &str) {
     (step, rest.strip_prefix('.').unwrap_or(rest))
 }
 
-/// Changes what stands at a path, in every element of the lists and every value of the maps on the way; says whether there is anything.
+/// Changes the value at a path, in every element of lists and every value of maps on the way. Returns whether there is such a value.
 fn at(value: &mut Value, path: &str, change: &dyn Fn(&mut Value)) -> bool {
     if path.is_empty() {
         change(value);
@@ -308,7 +308,7 @@ fn at(value: &mut Value, path: &str, change: &dyn Fn(&mut Value)) -> bool {
     }
 }
 
-/// The first that stands at a path.
+/// The first value at a path.
 fn found<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
     if path.is_empty() {
         return Some(value);

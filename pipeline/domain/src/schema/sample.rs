@@ -1,8 +1,7 @@
-//! A body made up from a type alone: every optional field is there, every list has an element, and texts are tried until the type
-//! takes one. Golden files begin as such a body, so that nobody writes them by hand.
+//! Makes up a body from a type alone: every optional field is present, every list has an element, and texts are tried until the type
+//! accepts one. Golden files start as such a body, so that nobody has to write them by hand.
 //!
-//! Deliberately absent: types that only take a text or a number of their own (an IBAN, a number from 10 upwards). For them nothing
-//! is made up.
+//! Deliberately absent: types that accept only special texts or numbers (an IBAN, a number from 10 upwards). Nothing is made up for them.
 
 mod building;
 
@@ -14,7 +13,7 @@ use serde_json::Value;
 use self::building::Builder;
 use super::{Shape, shape_of};
 
-/// What is tried where a type asks for a text, after the name of the field: dates, times, durations, currencies, ids.
+/// The texts to try, after the name of the field: dates, times, durations, currencies, ids.
 pub const SAMPLE_TEXTS: [&str; 10] = [
     "2012-01-31",
     "2012-01-31T12:00:00Z",
@@ -28,13 +27,13 @@ pub const SAMPLE_TEXTS: [&str; 10] = [
     "00000000-0000-0000-0000-000000000001",
 ];
 
-/// More attempts than any event has fields and texts to try for them.
+/// More attempts than any event needs for all its fields and texts.
 const ATTEMPTS_MAX: usize = 1_000;
 
-/// Deeper than anything but a type that holds itself.
+/// Deeper than any type, except a type that contains itself.
 const DEPTH_MAX: usize = 12;
 
-/// Which text is tried at which path, and where a text was asked for last.
+/// Which text is tried at which path, and where the last text was asked for.
 #[derive(Debug, Default)]
 struct Tried {
     choices: BTreeMap<String, usize>,
@@ -54,7 +53,7 @@ impl Tried {
         }
     }
 
-    /// Another text where the type refused the last one; none when all have been tried.
+    /// Chooses another text where the type refused the last one; `None` if all have been tried.
     fn next(&mut self) -> Option<()> {
         let path = self.last.take()?;
         let choice = self.choices.get(&path).map_or(0, |choice| choice + 1);
@@ -63,7 +62,7 @@ impl Tried {
     }
 }
 
-/// A body that `T` is read from and that fills everything; none when no such body could be made up.
+/// A body that fills everything and that `T` can be read from; `None` if no such body could be made up.
 pub fn sample_of<T: DeserializeOwned>() -> Option<Value> {
     let tried = RefCell::new(Tried::default());
     for _ in 0..ATTEMPTS_MAX {
@@ -76,7 +75,7 @@ pub fn sample_of<T: DeserializeOwned>() -> Option<Value> {
     None
 }
 
-/// The shape of `T`, told from a body that is made up; none when none could be.
+/// The shape of `T`, derived from a made-up body; `None` if none could be made up.
 pub fn sampled_shape_of<T: DeserializeOwned>() -> Option<Shape> {
     sample_of::<T>().map(|body| shape_of::<T>(&body))
 }

@@ -1,9 +1,9 @@
-//! The shape of an event: its fields, their types, and which may be absent, as serde asks for them while it reads a golden
-//! body. Nothing has to be declared a second time, and a type that is checked while it is read (a currency, a date) needs
-//! only the one body that there is.
+//! The shape of an event: its fields, their types, and which may be absent. It is observed by watching which fields serde asks for while it
+//! reads a golden body. So nothing has to be declared twice, and a type that checks its value while it is read (a currency, a date) needs
+//! only this one body.
 //!
-//! What a body does not show cannot be told: an empty list, an optional field that is null, the other variants' fields of an
-//! enum. Golden bodies therefore fill everything.
+//! What a body does not contain cannot be observed: the elements of an empty list, an optional field that is null, the fields of an enum's
+//! other variants. Golden bodies therefore fill everything.
 
 mod trace;
 
@@ -24,11 +24,11 @@ pub enum Field {
         /// Whether it may be absent.
         optional: bool,
     },
-    /// The body has it, and reading ended before it was met.
+    /// The body has it, but reading ended before it was reached.
     Unseen,
-    /// The event has it, the body does not.
+    /// The event has it, but the body does not.
     Absent,
-    /// The body has it, the event does not.
+    /// The body has it, but the event does not.
     Dropped,
 }
 
@@ -48,14 +48,14 @@ impl fmt::Display for Field {
 pub struct Shape {
     /// Every field that the event or the body has.
     pub fields: BTreeMap<String, Field>,
-    /// Why the body cannot be read as the event; `fields` then ends there.
+    /// Why the body cannot be read as the event; `fields` then ends at that point.
     pub error: Option<String>,
 }
 
-/// What stands for the type of something of which the body shows none.
+/// Stands for the type of something that the body does not contain.
 pub(super) const UNKNOWN: &str = "unknown";
 
-/// The shape that `T` has, told from a body.
+/// The shape of `T`, observed with a body.
 pub fn shape_of<T: DeserializeOwned>(body: &Value) -> Shape {
     let fields = RefCell::new(BTreeMap::new());
     let error = T::deserialize(Trace::root(body, &fields)).err().map(|error| error.to_string());
@@ -73,7 +73,7 @@ fn may_be_absent<T: DeserializeOwned>(body: &Value, path: &str) -> bool {
     remove(&mut without, path) && T::deserialize(without).is_ok()
 }
 
-/// Takes a field out, in every element of the lists on the way; says whether `path` leads to a field.
+/// Removes a field, in every element of lists on the way. Returns whether `path` leads to a field.
 fn remove(value: &mut Value, path: &str) -> bool {
     if let Some(rest) = path.strip_prefix("[]") {
         let rest = rest.strip_prefix('.').unwrap_or(rest);

@@ -1,8 +1,8 @@
-//! What the kits demand of every refusal: its code is one that the aggregate declares for the command.
+//! The kits demand of every refusal that the aggregate declares its code for the command.
 
 use crate::decider::{ANY_COMMAND, INTERNAL_COMMAND, PARTNER_REJECTIONS, Rejection};
 
-/// Demands that `rejection` is declared, or the engine's own; a command of no name may get any declared code.
+/// Demands that `rejection` is declared, or is one of the engine's own. An unnamed command may get any declared code.
 ///
 /// # Panics
 /// When it is not.

@@ -1,8 +1,7 @@
 //! Tests of deciders: given events, when a command, then events or a rejection.
 //!
-//! Every step goes the way of the engine: what was recorded is encoded and decoded before it evolves the state, and the
-//! events of a decision evolve it too, so that steps can follow each other. No broker and no clock: the time of a
-//! decision is [`Given::at`].
+//! Every step works like the engine: events are encoded and decoded before they evolve the state, and the events of a decision evolve it,
+//! too, so that steps can follow each other. There is no broker and no clock: [`Given::at`] sets the time of a decision.
 
 use std::{collections::BTreeMap, fmt::Debug};
 
@@ -29,14 +28,14 @@ pub struct Given<D: Decider> {
     position: u64,
 }
 
-/// What came of a command.
+/// The result of a command.
 pub struct Then<D: Decider> {
     given: Given<D>,
     result: Result<Vec<D::Event>, Rejection>,
     partners: Vec<(String, Vec<D::Event>)>,
 }
 
-/// An aggregate of `id` in whose past `events` happened.
+/// An aggregate with the id `id` and the past events `events`.
 ///
 /// # Panics
 /// When an event does not survive encoding.
@@ -57,7 +56,7 @@ pub fn given<D: Decider>(id: &str, events: impl IntoIterator<Item = D::Event>) -
 }
 
 impl<D: Decider> Given<D> {
-    /// Sets the time of the decisions that follow; 1970 at first.
+    /// Sets the time of the decisions that follow. The default is in 1970.
     ///
     /// # Panics
     /// When `time` is not RFC 3339.
@@ -67,7 +66,7 @@ impl<D: Decider> Given<D> {
         self
     }
 
-    /// Sets the time zone in which days begin from here on; UTC at first.
+    /// Sets the time zone in which days begin from here on. The default is UTC.
     ///
     /// # Panics
     /// When there is no time zone of that name.
@@ -84,8 +83,8 @@ impl<D: Decider> Given<D> {
         self
     }
 
-    /// Sets another aggregate of the type beside it, in whose past `events` happened: for commands with
-    /// [`Decider::partners`]. One that is not set has no past.
+    /// Adds another aggregate of the same type, with the past events `events`, for commands with [`Decider::partners`]. An aggregate that
+    /// is not added has no past.
     ///
     /// # Panics
     /// When an event does not survive encoding.
@@ -98,7 +97,7 @@ impl<D: Decider> Given<D> {
         self
     }
 
-    /// Decides a command by the rules alone, wherever it comes from.
+    /// Decides a command by the rules alone, whoever sent it.
     ///
     /// # Panics
     /// When it is refused with a code that [`Decider::rejections`] does not have.
@@ -176,7 +175,7 @@ impl<D: Decider> Given<D> {
         self.decide(Some(command), origin, &decoded)
     }
 
-    /// What the rules know now.
+    /// The current state.
     pub fn state(&self) -> &D::State {
         &self.state
     }
@@ -193,7 +192,7 @@ impl<D: Decider> Then<D>
 where
     D::Event: Debug + PartialEq,
 {
-    /// Demands exactly these events, and goes on after them.
+    /// Demands exactly these events, and continues after them.
     ///
     /// # Panics
     /// When other events or a rejection came, or another aggregate has changed too.
@@ -202,7 +201,7 @@ where
         self.then_together(expected, [])
     }
 
-    /// Demands exactly these events in the aggregate itself and in others, by their ids, and goes on after them.
+    /// Demands exactly these events in the aggregate itself and, by id, in others, and continues after them.
     ///
     /// # Panics
     /// When other events or a rejection came.
@@ -230,7 +229,7 @@ where
         self.then([])
     }
 
-    /// Demands acceptance, whatever the events, and goes on after them.
+    /// Demands acceptance, with any events, and continues after them.
     ///
     /// # Panics
     /// When a rejection came.
@@ -251,7 +250,7 @@ where
         }
     }
 
-    /// Demands a rejection with `code`, and goes on as if the command had not been.
+    /// Demands a rejection with `code`, and continues as if the command had not been sent.
     ///
     /// # Panics
     /// When events or another rejection came.
@@ -264,14 +263,14 @@ where
         self.given
     }
 
-    /// The events or the rejection, for assertions of a test's own.
+    /// The events or the rejection, for a test's own assertions.
     pub fn result(&self) -> &Result<Vec<D::Event>, Rejection> {
         &self.result
     }
 }
 
-/// Demands that each of `cases` (an aggregate with a past, a command and its body, a code) is refused with its code, and
-/// that together they provoke every code that the aggregate declares, for each command that can get it.
+/// Demands that each of `cases` (an aggregate with a past, a command, its body, and a code) is refused with its code. Together the cases
+/// must provoke every code that the aggregate declares, for each command that can get it.
 ///
 /// # Panics
 /// When one is not, or a code is provoked by none.

@@ -1,4 +1,4 @@
-//! The events of every release: whether the model still reads and writes them as it is recorded ([`crate::schema`]).
+//! Checks that the model still reads and writes the events of every release as they are recorded ([`crate::schema`]).
 
 use std::path::Path;
 
@@ -7,10 +7,10 @@ use crate::{
     schema::{GoldenFiles, check},
 };
 
-/// Demands that `millstream schema check` finds nothing in a folder of golden files.
+/// Demands that `millstream schema check` finds no problem in a folder of golden files.
 ///
 /// # Panics
-/// When it does, with everything it finds.
+/// When there are problems. The message has all of them.
 pub fn assert_compatible(registry: &AggregateRegistry, folder: &Path) {
     let files = GoldenFiles::read(folder).unwrap_or_else(|error| panic!("{error}"));
     let problems: Vec<String> = check(registry, &files).iter().map(ToString::to_string).collect();

@@ -1,12 +1,11 @@
-//! A whole system in memory, without a broker: commands are decided one after the other, their events go to process
-//! managers, whose commands are decided in turn, and timers fire as the test moves the time on. For tests of models, and
-//! to see a context work before anything runs.
+//! A whole system in memory, without a broker. Commands are decided one after the other. Their events go to process managers, whose
+//! commands are decided in turn, and timers fire when the test moves the time on. It is for tests of models, and for seeing a context work
+//! before anything runs.
 //!
-//! What is kept of the real system: COMMANDS is one queue in order; a command id takes effect once; each process reads
-//! EVENTS in order and at its own pace; ids of processes' commands are the engine's. By default everything that follows
-//! from a command happens before the next; [`InMemorySystem::hesitant`] lets the processes lag behind at random instead.
-//! What is left out: rounds, crashes, outcomes as a stream. Projections are folded from [`InMemorySystem::history`]
-//! (`testing::project`).
+//! It keeps these properties of the real system: COMMANDS is one ordered queue; a command id takes effect once; each process reads EVENTS
+//! in order and at its own pace; the engine makes the ids of processes' commands. By default, all consequences of a command happen before
+//! the next command; with [`InMemorySystem::hesitant`], processes lag behind at random instead. It leaves out rounds, crashes, and outcomes
+//! as a stream. Projections are folded from [`InMemorySystem::history`] (`testing::project`).
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -51,7 +50,7 @@ pub struct Refused {
     pub address: String,
     /// Who asked.
     pub actor: Option<String>,
-    /// Why not.
+    /// Why it was refused.
     pub rejection: Rejection,
 }
 
@@ -67,7 +66,7 @@ struct Seat {
 /// A timer that is set.
 struct Pending {
     at: Timestamp,
-    /// Of timers for the same moment the one set first fires first.
+    /// Of several timers for the same moment, the one that was set first fires first.
     order: u64,
     command: IssuedCommand,
 }
@@ -91,7 +90,7 @@ pub struct InMemorySystem {
 }
 
 impl InMemorySystem {
-    /// A system without a past, at 2012-01-31, noon UTC.
+    /// A system without a past, at noon UTC on 2012-01-31.
     pub fn new(registry: AggregateRegistry, processes: Vec<Box<dyn Process>>) -> Self {
         let seat = |process| Seat { process, rows: MemoryRows::new(), read: 0, issued: Vec::new() };
         Self {
@@ -112,8 +111,8 @@ impl InMemorySystem {
         }
     }
 
-    /// Lets processes lag behind at random: after each command of a person only some of what could happen does.
-    /// [`Self::settle`] lets the rest happen.
+    /// Lets processes lag behind at random: after each command of a person, only some of the possible steps happen. [`Self::settle`] makes
+    /// the rest happen.
     #[must_use]
     pub fn hesitant(mut self, dice: Dice) -> Self {
         self.hesitation = Some(dice);
@@ -125,7 +124,7 @@ impl InMemorySystem {
         self.now
     }
 
-    /// Moves the time on, firing the timers that are due on the way, each at its own time. Time never goes back.
+    /// Moves the time on, and fires the timers that fall due on the way, each at its own time. Time never goes back.
     pub fn advance_to(&mut self, time: Timestamp) {
         loop {
             self.settle();
@@ -137,8 +136,8 @@ impl InMemorySystem {
         self.now = self.now.max(time);
     }
 
-    /// Decides a command as a person types it, and lets happen what follows from it: `address` is
-    /// `<context>.<aggregate>.<id>.<command>`. What only processes may give is refused. Returns the number of its own events.
+    /// Decides a command as a person types it, and lets its consequences happen: `address` is `<context>.<aggregate>.<id>.<command>`. A
+    /// command that only processes may give is refused. Returns the number of the command's own events.
     ///
     /// # Errors
     /// The rejection.
@@ -159,7 +158,7 @@ impl InMemorySystem {
     pub fn send_by(&mut self, actor: Option<&str>, address: &str, body: &str) -> Result<usize, Rejection> {
         let address = CommandAddress::from_subject(&format!("cmd.{address}"))
             .expect("the test gives an allowed address");
-        // Whatever waits was sent before.
+        // Commands that wait were sent before this one.
         while self.decide_next() {}
         let outcome = self.decide(Waiting {
             id: None,
@@ -175,7 +174,7 @@ impl InMemorySystem {
         outcome
     }
 
-    /// Lets everything happen that follows from what has happened, without moving the time.
+    /// Lets all outstanding consequences happen without moving the time.
     pub fn settle(&mut self) {
         loop {
             let mut busy = false;
@@ -202,7 +201,7 @@ impl InMemorySystem {
         &self.refused
     }
 
-    /// How many commands came again under an id that had been decided.
+    /// How many commands were repeated under an id that had been decided.
     pub fn repeated(&self) -> u64 {
         self.repeated
     }
@@ -221,8 +220,8 @@ impl InMemorySystem {
         &seat.unwrap_or_else(|| panic!("there is no process {process}")).rows
     }
 
-    /// Carries out again everything that the processes have asked for so far, as after a crash before the checkpoint. A
-    /// process whose commands are repeatable changes nothing by it.
+    /// Carries out again everything that the processes have asked for so far, as after a crash before the checkpoint. Nothing changes if a
+    /// process's commands are repeatable.
     pub fn repeat_all_effects(&mut self) {
         let commands: Vec<_> =
             self.seats.iter().flat_map(|seat| &seat.issued).filter_map(sent).cloned().collect();
@@ -230,9 +229,8 @@ impl InMemorySystem {
         self.settle();
     }
 
-    /// Lets every process read everything from the start, with no rows, and demands the same rows and the same effects
-    /// under the same ids: neither depends on anything but the events. Demands also that no table is written that the
-    /// process does not declare.
+    /// Lets every process read everything again from the start, with no rows, and demands the same rows and the same effects under the same
+    /// ids, because both may depend only on the events. It also demands that a process declares every table it writes.
     ///
     /// # Panics
     /// When they differ.
@@ -279,7 +277,7 @@ impl InMemorySystem {
         self.queue.push_back(waiting(IssuedCommand { id, ..pending.command }));
     }
 
-    /// Lets a process read its next commit; false when it has read all.
+    /// Lets a process read its next commit; returns false if it has read all.
     fn process_next(&mut self, seat: usize) -> bool {
         let Some(seat) = self.seats.get_mut(seat) else { return false };
         let Some(commit) = self.history.commits().get(seat.read) else { return false };
@@ -299,10 +297,10 @@ impl InMemorySystem {
         true
     }
 
-    /// Decides the next command that waits; false when none does.
+    /// Decides the next waiting command; returns false if there is none.
     fn decide_next(&mut self) -> bool {
         let Some(command) = self.queue.pop_front() else { return false };
-        // What became of it is kept in `refused`; nobody waits for the answer here.
+        // The refusal is kept in `refused`; nobody waits for the answer here.
         drop(self.decide(command));
         true
     }
@@ -402,7 +400,7 @@ impl InMemorySystem {
     }
 }
 
-/// A process's answers to a commit; it halts for none.
+/// The answers of a process to a commit. Halting is not allowed.
 fn answers(process: &dyn Process, commit: &StoredCommit, rows: &mut MemoryRows) -> Vec<IssuedEffect> {
     if !process.handles(commit.stream_id.context(), commit.stream_id.aggregate()) {
         return Vec::new();

@@ -1,4 +1,4 @@
-//! Rows in memory, for tests of projections and reports. They are never stored, and a change is visible at once.
+//! Rows in memory, for tests of projections and reports. They are never stored, and changes are visible at once.
 
 use std::collections::BTreeMap;
 
@@ -36,7 +36,7 @@ impl MemoryRows {
         self.tables.keys().map(String::as_str)
     }
 
-    /// All rows as lines of text, `<table> <key> <value>`: two dumps are equal exactly when the rows are.
+    /// All rows as lines of text, `<table> <key> <value>`. Two dumps are equal exactly if the rows are equal.
     pub fn dump(&self) -> String {
         let mut text = String::new();
         for (table, rows) in &self.tables {

@@ -1,4 +1,4 @@
-//! Tests of projections and reports: a history of commits made by hand, and the rows that come of it.
+//! Tests of projections and reports: a history of commits made by hand, and the rows that result from it.
 //!
 //! [`History`] numbers sequences, versions and command positions as a handler would. [`rows_of`] folds it;
 //! [`assert_resumable`] folds it again from every checkpoint and demands the same rows.
@@ -28,7 +28,7 @@ pub struct History {
 }
 
 impl History {
-    /// An empty history of a context, starting 2012-01-31 at noon UTC. Each commit is a second later than the last.
+    /// An empty history of a context that starts at noon UTC on 2012-01-31. Each commit is one second later than the one before.
     pub fn new(context: &'static str) -> Self {
         Self {
             context,
@@ -109,7 +109,7 @@ impl History {
     }
 }
 
-/// A command as commits name it, of nobody and without a cause.
+/// A command as commits name it, without an actor and a cause.
 pub fn command_at(position: u64) -> CommittedCommand {
     CommittedCommand {
         id: format!("command-{position}").into(),
@@ -127,7 +127,7 @@ fn recorded<E: EventSet>(event: &E) -> RecordedEvent {
     RecordedEvent { event_type: event_type.into(), schema, data: event.encode(), command: 0 }
 }
 
-/// Applies `commits` to `rows`, as a stage would: only those of the projection's context and aggregates.
+/// Applies `commits` to `rows`, as a stage would: only the commits of the projection's context and aggregates.
 ///
 /// # Panics
 /// When the projection halts.
@@ -152,10 +152,9 @@ pub fn rows_of(projection: &dyn Projection, history: &History) -> MemoryRows {
     rows
 }
 
-/// Folds the history again as after a crash at every possible place: what follows the checkpoint is applied, thrown
-/// away together with its rows, and applied once more by the same projection. Demands the same rows each time (so that a
-/// projection that remembers anything outside of its rows is found out), and that no table is written that the projection
-/// does not declare.
+/// Folds the history again as after a crash at every possible place: what follows the checkpoint is applied, discarded together with its
+/// rows, and applied again by the same projection. Demands the same rows each time, which reveals a projection that remembers anything
+/// outside its rows. It also demands that the projection declares every table it writes.
 ///
 /// # Panics
 /// When the rows differ.

@@ -1,6 +1,5 @@
-//! What a command handler comes to, without a broker: commands decided one after the other, each in a commit of its own.
-//! For property tests of models, and as the plain picture that a real handler is compared with. No ids, no duplicates,
-//! no rounds.
+//! A command handler without a broker, reduced to its result: commands are decided one after the other, each in a commit of its own. It is
+//! for property tests of models, and is the simple model with which a real handler is compared. It has no ids, no duplicates and no rounds.
 
 use std::sync::Arc;
 
@@ -32,8 +31,8 @@ impl SequentialHandler {
         Self { registry, states: PlainStates::default(), history: History::new(context), position: 0 }
     }
 
-    /// Decides a command as a person types it, at `time`: `address` is `<context>.<aggregate>.<id>.<command>`. What only processes
-    /// may give is refused.
+    /// Decides a command as a person types it, at `time`: `address` is `<context>.<aggregate>.<id>.<command>`. A command that only
+    /// processes may give is refused.
     ///
     /// # Errors
     /// The rejection.
@@ -61,7 +60,7 @@ impl SequentialHandler {
         self.decide_from(Origin::Sender, actor, address, body, time)
     }
 
-    /// [`Self::decide_by`] as whoever may give the command: as a process where nobody else may.
+    /// The same as [`Self::decide_by`], for whoever may give the command: as a process if nobody else may.
     ///
     /// # Errors
     /// The rejection.
@@ -179,8 +178,8 @@ impl SequentialHandler {
         &self.history
     }
 
-    /// Demands that each aggregate's state, as it came about by deciding, is the one that its recorded events lead to,
-    /// and that it survives being kept as a snapshot.
+    /// Demands that the state of each aggregate, as deciding left it, equals the state to which its recorded events lead, and that it
+    /// survives being stored as a snapshot.
     ///
     /// # Panics
     /// When one does not.

@@ -1,4 +1,4 @@
-//! A deserializer without input: it gives each type something that it asks for, and writes down what it gave.
+//! A deserializer without input: it gives each type a value of the kind that the type asks for, and writes down what it gave.
 
 use std::cell::RefCell;
 
@@ -58,7 +58,7 @@ impl<'a> Builder<'a> {
     }
 }
 
-/// Gives a value of a type that takes any.
+/// Gives a value to a type that accepts any.
 macro_rules! plain {
     ($($method:ident: $visit:ident($value:expr)),* $(,)?) => {
         $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
@@ -167,7 +167,7 @@ impl<'de> Deserializer<'de> for Builder<'_> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
-        // A type that holds itself without a list or an option in between has no value at all.
+        // A type that contains itself without a list or an option in between has no value at all.
         if self.depth > 2 * DEPTH_MAX {
             return Err(Error::custom("the type holds itself"));
         }
@@ -217,7 +217,7 @@ struct Entries<'a> {
     path: String,
     depth: usize,
     tried: &'a RefCell<Tried>,
-    /// Of the entry whose value comes next.
+    /// The name of the entry whose value comes next.
     name: String,
 }
 
@@ -260,7 +260,7 @@ impl<'de> MapAccess<'de> for Fields<'_> {
     }
 }
 
-/// The entries of a map, whose keys are made up too.
+/// The entries of a map, whose keys are made up, too.
 struct AnyEntries<'a> {
     entries: Entries<'a>,
     left: usize,
@@ -285,7 +285,7 @@ impl<'de> MapAccess<'de> for AnyEntries<'_> {
     }
 }
 
-/// A variant, written as serde writes it from outside: its name, or its name with what it holds.
+/// A variant in serde's external form: its name, or its name with its content.
 struct Variant<'a> {
     name: &'static str,
     builder: Builder<'a>,

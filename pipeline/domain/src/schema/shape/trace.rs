@@ -36,7 +36,7 @@ impl<'a> Trace<'a> {
         if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
     }
 
-    /// The root is no field. Whether a field may be absent is found out afterwards.
+    /// The root is not a field. Whether a field may be absent is determined later.
     fn note(&self, kind: impl Into<String>) {
         if !self.path.is_empty() {
             let field = Field::Is { kind: kind.into(), optional: false };
@@ -47,7 +47,7 @@ impl<'a> Trace<'a> {
     fn note_fields(&self, names: &[&str]) {
         for name in names {
             let field = if self.value.get(name).is_some() { Field::Unseen } else { Field::Absent };
-            // Another element of a list may have shown more.
+            // Another element of a list may have shown more of it.
             self.fields.borrow_mut().entry(self.field(name)).or_insert(field);
         }
     }
@@ -58,7 +58,7 @@ impl<'a> Trace<'a> {
     }
 }
 
-/// Notes a type and reads the value as usual.
+/// Notes a type, and reads the value as usual.
 macro_rules! plain {
     ($($method:ident = $kind:literal),* $(,)?) => {
         $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
@@ -183,7 +183,7 @@ struct Entries<'a> {
     entries: serde_json::map::Iter<'a>,
     next: Option<(&'a str, &'a Value)>,
     trace: Trace<'a>,
-    /// Whether the keys are names of fields; otherwise all values of the map are one.
+    /// Whether the keys are names of fields. If not, all values of the map share one path.
     names: bool,
 }
 
@@ -220,7 +220,7 @@ impl<'de> EnumAccess<'de> for Trace<'de> {
     }
 }
 
-/// What a variant holds.
+/// The content of a variant.
 pub(super) struct Content<'a>(Option<Trace<'a>>);
 
 impl<'a> Content<'a> {

@@ -139,8 +139,7 @@ impl QueryPattern {
         self.names(context, view) && matches(&self.0[2], key)
     }
 
-    /// Whether it grants all rows whose keys begin with `prefix`. It does if `prefix` begins with the fixed part of its key and any key
-    /// behind that part is granted.
+    /// Whether it grants all rows whose keys begin with `prefix`, because it grants any key behind a part that `prefix` begins with.
     pub fn grants_list(&self, context: &str, view: &str, prefix: &str) -> bool {
         self.names(context, view) && self.beginning().is_some_and(|beginning| prefix.starts_with(beginning))
     }
@@ -172,8 +171,8 @@ impl From<QueryPattern> for String {
     }
 }
 
-/// The histories that a key grants: `<context>.<aggregate>.<id>`, where `*` stands for any characters of its part. A history shows
-/// everything that has happened to an aggregate, and who asked for it.
+/// The histories that a key grants: `<context>.<aggregate>.<id>`, where `*` stands for any characters of its part.
+/// A history shows everything that has happened to an aggregate, and who asked for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct HistoryPattern([String; 3]);
@@ -279,8 +278,7 @@ impl Grants {
         self.commands.iter().any(|pattern| pattern.fits(command))
     }
 
-    /// The prefix that the keys of a list must have, according to the first pattern that grants rows of the view; empty if any key is
-    /// granted.
+    /// The prefix that keys of a list must have, by the first pattern that grants rows of the view; empty if any key is granted.
     pub fn first_prefix(&self, context: &str, view: &str) -> Option<&str> {
         let naming = self.queries.iter().filter(|pattern| pattern.names(context, view));
         naming.filter_map(QueryPattern::beginning).min_by_key(|beginning| beginning.len())
@@ -367,8 +365,7 @@ impl ApiKey {
     }
 }
 
-/// A user of NATS, whose name the server proves, and what it may do. It has no key: how the server authenticates it (by a password, for
-/// example) does not concern Millstream.
+/// A user of NATS, whose name the server proves, and what it may do. It has no key, because the server authenticates it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NatsUser {

@@ -1,13 +1,13 @@
-//! Pauses between attempts: bounded, growing, and, where many may fail together, jittered.
+//! Pauses between attempts: they grow up to a limit, and are jittered where many clients may fail together.
 
 use std::time::Duration;
 
-/// Doubles its pause up to a longest one.
+/// Doubles its pause after each attempt, up to a maximum.
 #[derive(Debug, Clone)]
 pub struct Backoff {
     next: Duration,
     max: Duration,
-    /// Decides where between half and all of itself each pause lies; none for one who fails alone.
+    /// The source of the jitter, which makes each pause between half and all of its length. Absent for a client that fails alone.
     jitter: Option<u64>,
 }
 
@@ -18,18 +18,18 @@ impl Backoff {
         Self { next: first, max, jitter: None }
     }
 
-    /// Each pause between half and all of what it would be, so that many who failed together do not come back together.
+    /// Like `new`, but each pause is shortened at random, to half at most, so that clients that failed together do not come back together.
     #[must_use]
     pub fn jittered(first: Duration, max: Duration, seed: u64) -> Self {
         Self { next: first, max, jitter: Some(seed) }
     }
 
-    /// The longest that the next pause may be.
+    /// The maximum length of the next pause.
     pub fn next(&self) -> Duration {
         self.next
     }
 
-    /// Waits, longer each time.
+    /// Waits. The next pause is longer.
     pub async fn pause(&mut self) {
         let mut pause = self.next;
         if let Some(jitter) = &mut self.jitter {

@@ -1,5 +1,5 @@
-//! What the engine asks of JetStream, as a trait with two implementations: [`crate::nats_broker`] speaks to a server,
-//! `testing::memory_broker` is its twin for simulations. One scenario suite runs over both.
+//! What the engine asks of JetStream, as a trait with two implementations: [`crate::nats_broker`] talks to a server, and
+//! `testing::memory_broker` is its twin for simulations. One suite of scenarios runs over both.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use millstream_contract::{
     stored_message::{Headers, StoredMessage},
 };
 
-/// Most messages in one atomic batch: nats-server's default `max_batch_size`.
+/// The most messages in one atomic batch: nats-server's default `max_batch_size`.
 pub const ATOMIC_BATCH_MAX: usize = 1000;
 
 /// nats-server's default `max_payload`: the largest message with its headers, in bytes.
@@ -19,10 +19,10 @@ pub const MESSAGE_BYTES_MAX_DEFAULT: usize = 1024 * 1024;
 /// A message to append.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewMessage {
-    /// Where.
+    /// Its subject.
     pub subject: String,
-    /// Sequence of the subject's last message, 0 for none; the append is refused when it is another one. `None` appends
-    /// whatever is there.
+    /// The expected sequence of the subject's last message, 0 for none. If the last message is another one, the append is refused. With
+    /// `None`, the message is appended in any case.
     pub expected_last: Option<u64>,
     /// Headers.
     pub headers: Headers,
@@ -31,32 +31,32 @@ pub struct NewMessage {
 }
 
 impl NewMessage {
-    /// About how many bytes it takes, headers included.
+    /// Its approximate size in bytes, headers included.
     pub fn size(&self) -> usize {
         let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
         self.subject.len() + headers + self.payload.len()
     }
 }
 
-/// Where an append stands.
+/// The result of an append.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Appended {
     /// Its sequence.
     pub sequence: u64,
-    /// The server had a message of the same `Nats-Msg-Id` already; `sequence` is that one's.
+    /// Whether the server already had a message with the same `Nats-Msg-Id`; `sequence` is then that message's.
     pub duplicate: bool,
 }
 
 /// Why an append has no sequence.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum AppendError {
-    /// The subject's last message is another one: nothing was stored. JetStream codes 10071 and 10164.
+    /// The subject's last message is not the expected one. Nothing was stored. JetStream codes 10071 and 10164.
     #[error("the subject has moved on ({detail})")]
     Conflict {
-        /// The server's words and code.
+        /// The server's message and code.
         detail: String,
     },
-    /// It may or may not have been stored, or may yet be: no answer in time, connection lost, no leader.
+    /// It is not known whether the message was stored or will be: no answer in time, connection lost, no leader.
     #[error("it is unclear whether the append to {subject} took place: {detail}")]
     Unclear {
         /// The subject.
@@ -64,12 +64,12 @@ pub enum AppendError {
         /// What is known.
         detail: String,
     },
-    /// The stream is full: nothing was stored; it can be tried again when there is space. JetStream code 10077.
+    /// The stream is full. Nothing was stored, and the append can be tried again when there is space. JetStream code 10077.
     #[error("stream {stream} is full ({detail}); raise its max_bytes or purge what is no longer needed")]
     Full {
         /// The stream.
         stream: String,
-        /// The server's words and code.
+        /// The server's message and code.
         detail: String,
     },
     /// The server will never store it.
@@ -77,7 +77,7 @@ pub enum AppendError {
     Refused {
         /// The subject.
         subject: String,
-        /// The server's words and code.
+        /// The server's message and code.
         detail: String,
     },
 }
@@ -93,10 +93,10 @@ impl Failure for AppendError {
     }
 }
 
-/// Why a read has no answer.
+/// Why a question to the server has no answer.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum BrokerError {
-    /// No answer now; the same question can be asked again.
+    /// There is no answer now. The same question can be asked again.
     #[error("{operation}: no answer from JetStream: {detail}")]
     Unavailable {
         /// What was asked.
@@ -123,7 +123,7 @@ pub enum BrokerError {
     Denied {
         /// What was asked.
         operation: &'static str,
-        /// The server's words.
+        /// The server's message.
         detail: String,
     },
 }
@@ -141,35 +141,34 @@ impl Failure for BrokerError {
 /// State of a JetStream stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamState {
-    /// Which incarnation.
+    /// The incarnation of the stream.
     pub generation: String,
-    /// First stored sequence; one above `last_sequence` when nothing is stored.
+    /// The first stored sequence; one more than `last_sequence` if nothing is stored.
     pub first_sequence: u64,
-    /// Last given sequence; 0 before the first.
+    /// The last assigned sequence; 0 before the first message.
     pub last_sequence: u64,
     /// How much it holds.
     pub usage: StreamUsage,
 }
 
-/// How much a stream holds, and how much it may.
+/// How much a stream holds, and how much it may hold.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StreamUsage {
     /// Messages, as the server counts them.
     pub messages: u64,
-    /// Their bytes, headers and the server's own data included.
+    /// Their bytes, including headers and the server's own data.
     pub bytes: u64,
-    /// Most messages; `None` without a limit.
+    /// The most messages it may hold; `None` without a limit.
     pub messages_max: Option<u64>,
-    /// Most bytes; `None` without a limit.
+    /// The most bytes it may hold; `None` without a limit.
     pub bytes_max: Option<u64>,
 }
 
-/// The part of its limit above which a stream is crowded: long before it is full.
+/// The part of its limit above which a stream counts as crowded, long before it is full.
 pub const CROWDED: f64 = 0.8;
 
 impl StreamUsage {
-    /// The part of its limit that is taken, 1 when the stream is full: of bytes or of messages, whichever is nearer to its end.
-    /// 0 without limits.
+    /// The used part of its limit, 1 when the stream is full. Of bytes and messages, the one closer to its limit counts. 0 without limits.
     pub fn ratio(&self) -> f64 {
         let part = |used: u64, max: Option<u64>| match max {
             Some(max) => used as f64 / max.max(1) as f64,
@@ -179,12 +178,12 @@ impl StreamUsage {
     }
 }
 
-/// A part of the messages of a subject.
+/// A part of the messages of one subject.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
-    /// They follow each other.
+    /// The messages, without gaps.
     pub messages: Vec<StoredMessage>,
-    /// Whether there are more behind them.
+    /// Whether more messages follow.
     pub more: bool,
 }
 
@@ -193,21 +192,21 @@ pub struct Page {
 pub struct ReaderConfig {
     /// The JetStream stream.
     pub stream: String,
-    /// Name of the consumer, fixed per process: `nats consumer report` shows the reader's lag under it. A second reader
-    /// of the same name ends the first.
+    /// The name of the consumer, which is fixed for each process: `nats consumer report` shows the reader's lag under it. A second reader
+    /// with the same name ends the first.
     pub name: String,
-    /// What the consumer is for, shown by `nats consumer ls`.
+    /// The purpose of the consumer, shown by `nats consumer ls`.
     pub description: String,
-    /// Read what follows this sequence.
+    /// The sequence after which reading begins.
     pub after: u64,
     /// Only these subjects; all when empty.
     pub filters: Vec<String>,
-    /// Whether to end a reader of the same name that is alive elsewhere. Where a lease has been taken, yes; where two
-    /// processes were given the same name by mistake, no.
+    /// Whether to end a living reader of the same name elsewhere. Right for a process that has taken a lease; wrong if two processes might
+    /// have been given the same name by mistake.
     pub replace_live: bool,
 }
 
-/// Why a reader has no more messages.
+/// Why a reader cannot continue.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// Another reader uses the name now.
@@ -227,34 +226,34 @@ pub enum ReadError {
     OtherGeneration {
         /// The stream.
         stream: String,
-        /// What was read.
+        /// The generation that was read.
         expected: String,
-        /// What is there.
+        /// The generation that is there now.
         found: String,
     },
-    /// The server holds less than was read before: it lost its tail.
+    /// The server holds less than was read before: the stream has lost its tail.
     #[error(
         "{stream} ends at sequence {last}, but {after} was read from it before: the server has lost messages"
     )]
     LostTail {
         /// The stream.
         stream: String,
-        /// Where it ends.
+        /// Where the stream ends.
         last: u64,
-        /// What was read.
+        /// How far it was read.
         after: u64,
     },
-    /// The server holds something else where this reader has read: it lost its tail and has stored other messages since.
+    /// The server holds a different message where this reader has read. The stream lost its tail and has stored other messages since.
     #[error(
         "{stream} holds another message at sequence {sequence} than was read there before: the server has lost messages and stored others in their place"
     )]
     OtherMessage {
         /// The stream.
         stream: String,
-        /// Where.
+        /// The sequence.
         sequence: u64,
     },
-    /// A question that cannot be asked again.
+    /// A question failed in a way that asking again does not help.
     #[error(transparent)]
     Broker(#[from] BrokerError),
 }
@@ -271,25 +270,24 @@ impl Failure for ReadError {
     }
 }
 
-/// Reads a stream in order, each message once, from a position; resumes by itself after any interruption.
+/// Reads a stream in order from a sequence, each message once, and resumes by itself after any interruption.
 pub trait StreamReader: Send + 'static {
-    /// Waits for at least one message and returns at most `max` of those that are there. Cancelling the wait loses
-    /// nothing.
+    /// Waits for at least one message and returns at most `max` of those that have come. Cancelling the wait loses nothing.
     ///
     /// # Errors
-    /// [`ReadError`] when it cannot go on; interruptions of the connection are not errors.
+    /// [`ReadError`] when it cannot continue. Interruptions of the connection are not errors.
     fn next_batch(
         &mut self,
         max: usize,
     ) -> impl Future<Output = Result<Vec<StoredMessage>, ReadError>> + Send;
 
-    /// How many messages waited behind the last one returned, as far as is known.
+    /// How many messages followed the last returned one, as far as is known.
     fn pending(&self) -> u64 {
         0
     }
 
-    /// Ends reading and removes the consumer, so that no report shows it lagging. A reader that is merely dropped leaves
-    /// its consumer, which then shows how far a stopped process is behind.
+    /// Ends reading and removes the consumer, so that no report shows it lagging. A reader that is only dropped leaves its consumer, which
+    /// then shows how far a stopped process is behind.
     fn close(self) -> impl Future<Output = ()> + Send
     where
         Self: Sized,
@@ -303,19 +301,19 @@ pub trait Broker: Clone + Send + Sync + 'static {
     /// Its reader.
     type Reader: StreamReader;
 
-    /// The largest message that the server takes now, headers included, in bytes. A stream may take less.
+    /// The largest message that the server accepts now, in bytes, headers included. A stream may accept less.
     fn message_bytes_max(&self) -> usize {
         MESSAGE_BYTES_MAX_DEFAULT
     }
 
-    /// Appends one message. Appends that are started together are in flight together.
+    /// Appends one message. Appends that are started together are sent together, without waiting for each other.
     fn append(
         &self,
         stream: &str,
         message: NewMessage,
     ) -> impl Future<Output = Result<Appended, AppendError>> + Send;
 
-    /// Appends each of them on its own, all in flight together. One answer each, in the order of the messages.
+    /// Appends each message on its own, all of them at the same time. Returns one answer for each, in the order of the messages.
     fn append_each(
         &self,
         stream: &str,
@@ -324,16 +322,16 @@ pub trait Broker: Clone + Send + Sync + 'static {
         async move { join_all(messages.into_iter().map(|message| self.append(stream, message))).await }
     }
 
-    /// Appends all of them or none, at adjacent sequences; the answer is the last one's. Each may carry an expectation,
-    /// which must hold before the batch; only the first message of a subject may. At most 1,000.
+    /// Appends all of them or none, at adjacent sequences; the answer is that of the last one. Each first message of a subject may carry an
+    /// expected sequence, which must hold before the batch; later messages of the subject may not. At most 1,000 messages.
     fn append_atomically(
         &self,
         stream: &str,
         messages: Vec<NewMessage>,
     ) -> impl Future<Output = Result<Appended, AppendError>> + Send;
 
-    /// The next messages of one literal subject from sequence `from` on, in order: about as many as `bytes` hold, and at
-    /// least one where there is one. May be answered by a replica that lags: what is missing then is the end.
+    /// The next messages of one literal subject from sequence `from` on, in order: roughly as many as fit into `bytes`, and at least one if
+    /// there is one. A replica that lags behind may answer, so messages at the end may be missing.
     fn load_page(
         &self,
         stream: &str,
@@ -342,27 +340,27 @@ pub trait Broker: Clone + Send + Sync + 'static {
         bytes: usize,
     ) -> impl Future<Output = Result<Page, BrokerError>> + Send;
 
-    /// The last message of a subject, which may have wildcards, answered by the leader: current.
+    /// The last message of a subject, which may have wildcards. The leader answers, so it is current.
     fn last(
         &self,
         stream: &str,
         subject: &str,
     ) -> impl Future<Output = Result<Option<StoredMessage>, BrokerError>> + Send;
 
-    /// The message at a sequence, answered by the leader.
+    /// The message at a sequence. The leader answers.
     fn get(
         &self,
         stream: &str,
         sequence: u64,
     ) -> impl Future<Output = Result<Option<StoredMessage>, BrokerError>> + Send;
 
-    /// The state of a stream, answered by the leader.
+    /// The state of a stream. The leader answers.
     fn state(&self, stream: &str) -> impl Future<Output = Result<StreamState, BrokerError>> + Send;
 
-    /// Opens a reader. Its consumer is made anew at the position, whatever was there under the name.
+    /// Opens a reader. Its consumer is made anew at the given sequence, and replaces any consumer with the same name.
     fn read(&self, config: ReaderConfig) -> impl Future<Output = Result<Self::Reader, ReadError>> + Send;
 
-    /// Removes the consumer that a reader of this name has left on `stream`. A reader that is alive makes it anew. Repeating it
+    /// Removes the consumer that a reader with this name has left on `stream`. A living reader makes its consumer again. Repeating the call
     /// changes nothing.
     fn remove_consumer(
         &self,
@@ -370,7 +368,7 @@ pub trait Broker: Clone + Send + Sync + 'static {
         name: &str,
     ) -> impl Future<Output = Result<(), BrokerError>> + Send;
 
-    /// Sends a plain message that nothing stores: a reply. Best effort; a subject that is no place for replies
+    /// Sends a reply, a plain message that no stream stores, without a guarantee. A subject that is not allowed for replies
     /// ([`millstream_contract::subject::is_reply_subject`]) gets nothing.
     fn send(
         &self,
@@ -379,8 +377,8 @@ pub trait Broker: Clone + Send + Sync + 'static {
         payload: Bytes,
     ) -> impl Future<Output = Result<(), BrokerError>> + Send;
 
-    /// Removes the messages of `stream` on subjects that `filter` takes, up to sequence `through`, or all of them. Says how
-    /// many there were. Repeating it changes nothing.
+    /// Removes the messages of `stream` whose subjects match `filter`, up to the sequence `through` or all of them. Returns how many there
+    /// were. Repeating the call changes nothing.
     fn purge_subject(
         &self,
         stream: &str,
@@ -388,11 +386,11 @@ pub trait Broker: Clone + Send + Sync + 'static {
         through: Option<u64>,
     ) -> impl Future<Output = Result<u64, BrokerError>> + Send;
 
-    /// Removes the message at `sequence` of `stream`. Repeating it changes nothing.
+    /// Removes the message at `sequence` of `stream`. Repeating the call changes nothing.
     fn remove(&self, stream: &str, sequence: u64) -> impl Future<Output = Result<(), BrokerError>> + Send;
 
-    /// Takes the lease of `key` for `owner` if nobody has it, or whoever has it is not connected any more, or renews it if
-    /// `owner` has it; says whether `owner` has it now. It lapses `time_to_live` after the last call.
+    /// Renews the lease of `key` if `owner` holds it, or takes it for `owner` if nobody holds it or its holder is no longer connected.
+    /// Returns whether `owner` holds it now. The lease lapses `time_to_live` after the last call.
     fn hold_lease(
         &self,
         key: &str,
@@ -400,12 +398,12 @@ pub trait Broker: Clone + Send + Sync + 'static {
         time_to_live: Duration,
     ) -> impl Future<Output = Result<bool, BrokerError>> + Send;
 
-    /// Gives the lease back, if `owner` has it.
+    /// Gives the lease back, if `owner` holds it.
     fn release_lease(&self, key: &str, owner: &str) -> impl Future<Output = Result<(), BrokerError>> + Send;
 
-    /// Who has the lease of `key`, if anybody.
+    /// The holder of the lease of `key`, if there is one.
     fn lease_owner(&self, key: &str) -> impl Future<Output = Result<Option<String>, BrokerError>> + Send;
 
-    /// Ends when the lease of `key` may have become free, or after `wait`.
+    /// Returns when the lease of `key` may have become free, or after `wait`.
     fn lease_freed(&self, key: &str, wait: Duration) -> impl Future<Output = ()> + Send;
 }

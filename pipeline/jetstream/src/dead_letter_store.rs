@@ -1,4 +1,5 @@
-//! Keeps dead letters: many together, each once, and always: what is too large for one message goes into several.
+//! Stores dead letters, many at the same time and each once. A letter that is too large for one message is stored in several, so every
+//! letter can be stored.
 
 use millstream_contract::{
     dead_letter::{DeadLetter, LetterPart, further_parts},
@@ -12,7 +13,7 @@ use crate::{
     id_source::IdSource,
 };
 
-/// A stream that takes less than this in one message cannot hold dead letters.
+/// A stream that accepts less than this in one message cannot hold dead letters.
 const MESSAGE_BYTES_MIN: usize = 8 * 1024;
 
 /// Appends to DEADLETTERS.
@@ -23,16 +24,16 @@ pub struct DeadLetterStore<B> {
 }
 
 impl<B: Broker> DeadLetterStore<B> {
-    /// Appends over `broker`. Letters travel each on its own, all in flight together: DEADLETTERS takes no atomic batches.
+    /// A store over `broker`. Each letter is appended on its own, all of them at the same time, because DEADLETTERS accepts no atomic
+    /// batches.
     pub fn new(broker: B) -> Self {
         Self { appends: GroupAppend::new(broker.clone(), DEAD_LETTERS, AppendStrategy::Single), broker }
     }
 
-    /// Keeps each of them, once; waits while it is unclear whether it is kept. One answer each, in their order.
+    /// Stores each letter once, and waits while it is unclear whether a letter was stored. Returns one answer for each, in their order.
     ///
     /// # Errors
-    /// [`AppendError::Full`] and [`AppendError::Refused`] of a letter that cannot be kept; the message itself is still where it
-    /// stood.
+    /// [`AppendError::Full`] and [`AppendError::Refused`] for a letter that cannot be stored. The message itself is still in its stream.
     pub async fn keep(&self, letters: &[DeadLetter], ids: &IdSource) -> Vec<Result<(), AppendError>> {
         let mut answers = self.try_keep(letters).await;
         let mut backoff = ids.backoff();
@@ -56,15 +57,15 @@ impl<B: Broker> DeadLetterStore<B> {
         }
     }
 
-    /// Tries to keep each of them. One answer each, in their order.
+    /// Tries once to store each letter. Returns one answer for each, in their order.
     ///
     /// # Errors
-    /// [`AppendError`], except [`AppendError::Conflict`]: that says that a letter is kept already.
+    /// [`AppendError`], except [`AppendError::Conflict`], which says that the letter is already stored.
     pub async fn try_keep(&self, letters: &[DeadLetter]) -> Vec<Result<(), AppendError>> {
         let max = self.broker.message_bytes_max();
         let mut answers = self.append(letters, max).await;
         for (letter, answer) in letters.iter().zip(&mut answers) {
-            // The stream takes less than the server does.
+            // The stream accepts less than the server does.
             let mut max = max / 2;
             while matches!(answer, Err(AppendError::Refused { .. })) && max >= MESSAGE_BYTES_MIN {
                 let again = self.append(std::slice::from_ref(letter), max).await.pop();
@@ -75,7 +76,7 @@ impl<B: Broker> DeadLetterStore<B> {
         answers
     }
 
-    /// Further parts first, so that a letter whose first message is found is whole.
+    /// The further parts are stored first, so that a letter is complete whenever its first message is found.
     async fn append(&self, letters: &[DeadLetter], max: usize) -> Vec<Result<(), AppendError>> {
         let mut answers = vec![Ok(()); letters.len()];
         let (mut first, mut further) = (Vec::with_capacity(letters.len()), Vec::new());
@@ -100,7 +101,7 @@ impl<B: Broker> DeadLetterStore<B> {
             .unzip();
         for (index, answer) in places.into_iter().zip(self.appends.append_all(messages).await) {
             match answer {
-                // A conflict: it has been kept before.
+                // A conflict says that it was stored before.
                 Ok(_) | Err(AppendError::Conflict { .. }) => {}
                 Err(error) => {
                     if let Some(place) = answers.get_mut(index) {
@@ -112,7 +113,7 @@ impl<B: Broker> DeadLetterStore<B> {
     }
 }
 
-/// The letter that begins with `message`, with all its parts; none when it is no letter.
+/// The letter that begins with `message`, with all its parts; `None` if the message is not a letter.
 ///
 /// # Errors
 /// When the server does not answer.

@@ -1,5 +1,5 @@
-//! The event store: EVENTS as one history of each aggregate, read page by page, forwards or backwards. Deliberately absent: what a
-//! message of EVENTS looks like is the write side's affair, and reading all of EVENTS in order is [`crate::stream_reader`]'s.
+//! The event store: EVENTS as one history for each aggregate, read page by page, forwards or backwards. Deliberately absent: the content of
+//! a message of EVENTS, which the write side defines, and reading all of EVENTS in order, which [`crate::stream_reader`] does.
 
 use millstream_contract::{
     commit::{CommitError, StoredCommit},
@@ -16,21 +16,22 @@ use crate::{
     set_aside::is_set_aside,
 };
 
-/// About how many bytes of a history are in memory at a time. Many histories are read together, and a page of each is there.
+/// The approximate number of bytes of one history that are in memory at a time. Many histories are read at the same time, each with one
+/// page in memory.
 pub const PAGE_BYTES: usize = 256 * 1024;
 
-/// Why a history cannot be had.
+/// Why a history cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// No answer now.
+    /// There is no answer now.
     #[error(transparent)]
     Broker(#[from] BrokerError),
-    /// A message of the aggregate's subject is not a commit, and was not set aside.
+    /// A message on the aggregate's subject is not a commit, and was not set aside.
     #[error(transparent)]
     NoCommit(#[from] NoCommit),
 }
 
-/// A message of EVENTS that is no commit, with the way out.
+/// A message of EVENTS that is not a commit, and what an operator can do about it.
 #[derive(Debug, thiserror::Error)]
 #[error("{}; {}", one_line(source), way_out(*sequence))]
 pub struct NoCommit {
@@ -38,7 +39,7 @@ pub struct NoCommit {
     source: CommitError,
 }
 
-/// Appends to and loads from EVENTS.
+/// Appends to EVENTS and loads from it.
 #[derive(Debug, Clone)]
 pub struct EventStore<B> {
     broker: B,
@@ -53,12 +54,12 @@ impl<B: Broker> EventStore<B> {
     /// Appends a message with one commit.
     ///
     /// # Errors
-    /// [`AppendError`]; after a conflict or an unclear answer the aggregate's history tells what is true.
+    /// [`AppendError`]. After a conflict or an unclear answer, the aggregate's history tells what was stored.
     pub async fn append(&self, commit: NewMessage) -> Result<Appended, AppendError> {
         self.broker.append(EVENTS, commit).await
     }
 
-    /// Appends the messages with the commits of several aggregates, all of them or none, at adjacent sequences; the answer is the last one's.
+    /// Appends the commits of several aggregates, all of them or none, at adjacent sequences. The answer is that of the last one.
     ///
     /// # Errors
     /// As [`EventStore::append`].
@@ -69,7 +70,7 @@ impl<B: Broker> EventStore<B> {
         }
     }
 
-    /// An aggregate's commits behind sequence `after`; those appended last may be missing.
+    /// An aggregate's commits after the sequence `after`. The commits that were appended last may be missing.
     pub fn history(&self, stream_id: &StreamId, after: u64) -> History<B> {
         History {
             broker: self.broker.clone(),
@@ -80,7 +81,8 @@ impl<B: Broker> EventStore<B> {
         }
     }
 
-    /// An aggregate's commits behind sequence `after`, none missing: what the leader names as the last one is among them.
+    /// An aggregate's commits after the sequence `after`, without missing any: they reach up to the commit that the leader names as the
+    /// last one.
     ///
     /// # Errors
     /// When the leader does not answer.
@@ -92,19 +94,19 @@ impl<B: Broker> EventStore<B> {
     }
 }
 
-/// Commits from the newest on, and the sequence of the one before them, if there is one.
+/// Commits from the newest on, and the sequence of the commit before them, if there is one.
 #[derive(Debug)]
 pub struct BackPage {
-    /// The newest first.
+    /// The commits, the newest first.
     pub commits: Vec<StoredCommit>,
-    /// From where the next page is read.
+    /// Where the next page begins.
     pub before: Option<u64>,
 }
 
 impl<B: Broker> EventStore<B> {
-    /// Reads an aggregate's commits backwards, from the one at `from`, or else from the last, until they hold `events_max` events or
-    /// `bytes_max` bytes; the last of them is whole. That takes as long at a million commits as at a hundred: each commit names the one before it, by the sequence that its append expected. None when
-    /// there is no commit of the aggregate at `from`, or none at all.
+    /// Reads an aggregate's commits backwards, from the one at `from` or from the last one, until they hold `events_max` events or
+    /// `bytes_max` bytes; the last one is read whole. A million commits take no longer than a hundred, because each commit names the commit
+    /// before it by its expected sequence. Returns `None` if the aggregate has no commit at `from`, or none at all.
     ///
     /// # Errors
     /// [`LoadError`].
@@ -117,7 +119,7 @@ impl<B: Broker> EventStore<B> {
     ) -> Result<Option<BackPage>, LoadError> {
         let subject = stream_id.event_subject();
         let first = match from {
-            // The server takes it for no sequence at all.
+            // The server treats sequence 0 as if none were given.
             Some(0) => None,
             Some(sequence) => self.broker.get(EVENTS, sequence).await?,
             None => self.broker.last(EVENTS, &subject).await?,
@@ -128,7 +130,7 @@ impl<B: Broker> EventStore<B> {
         while let Some(message) = next {
             page.before = match expected_last(&message) {
                 Some(before) => Some(before).filter(|before| (1..message.sequence).contains(before)),
-                // It was not appended by us, or by a server that keeps no such headers.
+                // Somebody else appended it, or a server that does not keep such headers.
                 None => self.sequence_before(stream_id, message.sequence).await?,
             };
             let commit = match StoredCommit::from_stored(&message) {
@@ -151,7 +153,7 @@ impl<B: Broker> EventStore<B> {
         Ok(Some(page))
     }
 
-    /// The sequence of the aggregate's message before the one at `sequence`, found by reading all of them.
+    /// The sequence of the aggregate's message before the one at `sequence`, found by reading all messages of the aggregate.
     async fn sequence_before(&self, stream_id: &StreamId, sequence: u64) -> Result<Option<u64>, LoadError> {
         let mut history = self.history(stream_id, 0);
         let mut found = None;
@@ -167,12 +169,12 @@ impl<B: Broker> EventStore<B> {
     }
 }
 
-/// The sequence of the message before one on its subject, as its append expected it; 0 for none.
+/// The sequence of the previous message on the same subject, as its append expected it; 0 for none.
 fn expected_last(message: &StoredMessage) -> Option<u64> {
     message.headers.get(header::EXPECTED_LAST_SUBJECT_SEQUENCE)?.parse().ok()
 }
 
-/// An aggregate's history, read page by page, so that it may be of any length.
+/// An aggregate's history. It is read page by page, so it may have any length.
 #[derive(Debug)]
 pub struct History<B> {
     broker: B,
@@ -184,10 +186,10 @@ pub struct History<B> {
 }
 
 impl<B: Broker> History<B> {
-    /// The next commits, in order; `None` after the last.
+    /// The next commits, in order; `None` after the last one.
     ///
     /// # Errors
-    /// [`LoadError`]; [`BrokerError::Unavailable`] also while the replica that answers lags behind the leader.
+    /// [`LoadError`]; it is [`BrokerError::Unavailable`] also as long as the answering replica lags behind the leader.
     pub async fn next_page(&mut self) -> Result<Option<Vec<StoredCommit>>, LoadError> {
         if self.complete {
             return Ok(None);

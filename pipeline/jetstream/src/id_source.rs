@@ -1,7 +1,7 @@
-//! Ids that nobody else makes.
+//! Ids that are unique across all processes.
 //!
-//! They are deterministic given the run's name, and so is the jitter of the pauses, so that a simulation with a fixed name repeats
-//! itself exactly.
+//! They are determined by the name of the run, and so is the jitter of pauses. A simulation with a fixed name therefore repeats itself
+//! exactly.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -14,13 +14,13 @@ use std::{
 
 use crate::backoff::Backoff;
 
-/// First pause between two attempts to reach the server.
+/// The first pause between two attempts to reach the server.
 const PAUSE_FIRST: Duration = Duration::from_millis(10);
-/// Longest pause.
+/// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
-/// One run of a process: the source of ids that nobody else makes. The shell names it (a ULID), so that the code below
-/// needs no randomness.
+/// One run of a process: the source of its unique ids. The program's main function names the run (a ULID), so the code below it needs no
+/// randomness.
 #[derive(Debug, Clone)]
 pub struct IdSource {
     run: Arc<str>,
@@ -28,7 +28,7 @@ pub struct IdSource {
 }
 
 impl IdSource {
-    /// Ids of the run called `run`, which must be unique among all runs ever.
+    /// Ids of the run `run`, whose name must be unique among all runs ever.
     pub fn new(run: impl Into<Arc<str>>) -> Self {
         Self { run: run.into(), count: Arc::default() }
     }
@@ -38,12 +38,12 @@ impl IdSource {
         &self.run
     }
 
-    /// An id never given before: `<run>-<number>`.
+    /// A new id: `<run>-<number>`.
     pub fn next_id(&self) -> Arc<str> {
         format!("{}-{}", self.run, self.next_number()).into()
     }
 
-    /// A new series of pauses, jittered differently from every other.
+    /// A new series of pauses, each with its own jitter.
     pub fn backoff(&self) -> Backoff {
         let mut hasher = DefaultHasher::new();
         (&*self.run, self.next_number()).hash(&mut hasher);

@@ -1,4 +1,4 @@
-//! Keeping a turn: a lease is renewed until it is lost, or may be. Leases decide who works, never what is right.
+//! Keeps a lease: renews it until it is lost, or may be lost. Leases decide who works, never what is right.
 
 use std::time::Duration;
 
@@ -6,8 +6,8 @@ use tokio::time::Instant;
 
 use crate::broker::Broker;
 
-/// Renews the lease of `key` three times in its time to live, and more often while no answer comes. Ends when another one has it, or
-/// when it went without an answer for as long as it lives.
+/// Renews the lease of `key` three times during its time to live, and more often as long as no answer comes. Returns when somebody else
+/// holds it, or when no answer has come for a whole time to live.
 pub async fn keep<B: Broker>(broker: &B, key: &str, owner: &str, time_to_live: Duration) {
     let mut held = Instant::now();
     let mut pause = time_to_live / 3;

@@ -1,9 +1,9 @@
-//! Lines: connections of their own for what brings foreign bytes. The client library ends a connection on which it meets
-//! bytes that it cannot read, and its task for some of them. On a line nothing else is lost with it: appends, leases and
-//! answers travel on the process's connection.
+//! Lines: separate connections for messages that may hold foreign bytes. When the client library meets bytes that it cannot read, it ends
+//! the connection, and for some of them its own task. On a line, nothing else is lost with it: appends, leases and answers use the
+//! process's main connection.
 //!
-//! Where such bytes come without end, as requests to services do, a line is sifted: what the library cannot read is replaced before it gets
-//! there, and the line stays.
+//! Where such bytes may come all the time, as in requests to services, a line is sifted: bytes that the library cannot read are replaced
+//! before they reach it, and the line stays open.
 
 mod relay;
 mod sieve;
@@ -25,18 +25,18 @@ use relay::Relay;
 pub use relay::Transport;
 use sieve::UNREADABLE;
 
-/// A line that is lost is not used again; the library's own attempts to mend it end soon.
+/// A lost line is not used again, so the library soon stops trying to reconnect it.
 const RECONNECTS_MAX: usize = 4;
-/// When the library mends a lost line, which then carries what was being answered on it. Until then the server takes the old
-/// connection for alive and hands requests over to it, which nobody hears: so it must be short. By then nobody may listen on the
-/// line any more, or the library would subscribe again for a service that is gone: so it is not zero. Stopping a service waits
-/// for nothing.
+/// The delay before the library reconnects a lost line, which then carries the answers that were under way. It must be short: until the
+/// reconnection the server takes the old connection for alive and passes it requests that nobody hears. It must not be zero: by the
+/// reconnection, nobody may listen on the line any more, or the library would subscribe again for a service that has gone. Stopping a
+/// service does not wait for it.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(15);
 
 type MakeOptions = dyn Fn() -> Result<ConnectOptions, String> + Send + Sync;
 type Observe = dyn Fn(&Event) + Send + Sync;
 
-/// Opens lines to the servers of the process's connection.
+/// Opens lines to the servers of the process's main connection.
 #[derive(Clone)]
 pub struct Dialer {
     urls: Arc<[String]>,
@@ -52,8 +52,8 @@ impl fmt::Debug for Dialer {
 }
 
 impl Dialer {
-    /// To `urls` by `transport`, with options made anew for each line, so that files of credentials are read again. They leave name and
-    /// the beginning of TLS to `transport`. What the library tells of a line, but that it was lost, is told to `observe`.
+    /// Dials `urls` by `transport`. The options are made anew for each line, so that files with credentials are read again; they leave the
+    /// name and the beginning of TLS to `transport`. `observe` receives the library's events about a line, except that it was lost.
     #[must_use]
     pub fn new(
         urls: &[String],
@@ -64,7 +64,7 @@ impl Dialer {
         Self { urls: urls.into(), transport, options: Arc::new(options), observe: Arc::new(observe) }
     }
 
-    /// With plain options, for tests.
+    /// With default options, for tests.
     #[cfg(any(test, feature = "testing"))]
     #[must_use]
     pub fn plain(url: &str) -> Self {
@@ -83,7 +83,7 @@ impl Dialer {
     /// Opens a line.
     ///
     /// # Errors
-    /// Why not, in words.
+    /// A description of what failed.
     pub async fn dial(&self) -> Result<Line, String> {
         let options = (self.options)()?.name(&self.transport.name);
         let mut options = options.require_tls(self.transport.tls_required);
@@ -93,21 +93,21 @@ impl Dialer {
         self.connect(options, &self.urls, ()).await.map_err(|error| one_line(&error))
     }
 
-    /// Opens a line on which in place of a message that the client library cannot read another one comes, of which [`unreadable_reason`]
-    /// tells.
+    /// Opens a sifted line. In place of a message that the client library cannot read, another message comes, and [`unreadable_reason`]
+    /// says why.
     ///
     /// # Errors
-    /// Why not, in words.
+    /// A description of what failed.
     pub async fn dial_sifted(&self) -> Result<Line, String> {
         let relay = Relay::open(Arc::clone(&self.urls), self.transport.clone()).await;
         let relay = Arc::new(relay.map_err(|error| format!("no socket of this process: {error}"))?);
         let options = (self.options)()?.name(relay.secret()).ignore_discovered_servers();
         let connected = self.connect(options, &[relay.url()][..], Arc::clone(&relay)).await;
-        // The library met this process alone; what kept the relay from the servers is the reason.
+        // The library only connected to this process. The real reason is what kept the relay from the servers.
         connected.map_err(|error| relay.failure().unwrap_or_else(|| one_line(&error)))
     }
 
-    /// `kept` is dropped with the library's last task on this line.
+    /// `kept` is dropped together with the library's last task for this line.
     async fn connect(
         &self,
         options: ConnectOptions,
@@ -137,13 +137,13 @@ impl Dialer {
     }
 }
 
-/// Why a message that came on a sifted line could not be read, if it could not. Nothing but its reply subject is left of it.
+/// Why a message on a sifted line could not be read; `None` if it could. Only its reply subject is left of it.
 #[must_use]
 pub fn unreadable_reason(message: &Message) -> Option<&str> {
     message.headers.as_ref()?.get(UNREADABLE).map(HeaderValue::as_str)
 }
 
-/// A connection of its own.
+/// A separate connection.
 #[derive(Debug, Clone)]
 pub struct Line {
     client: Client,
@@ -156,16 +156,16 @@ impl Line {
         &self.client
     }
 
-    /// Whether it is lost.
+    /// Whether the line is lost.
     pub fn is_lost(&self) -> bool {
-        // Without its sender the library's task has ended.
+        // The sender is dropped when the library's task ends.
         *self.lost.borrow() || self.lost.has_changed().is_err()
     }
 
-    /// Ends when it is lost. What came before can still be taken from its subscriptions.
+    /// Returns when the line is lost. Messages that came before can still be taken from its subscriptions.
     pub async fn lost(&self) {
         let mut lost = self.lost.clone();
-        // An error says that the library's task has ended.
+        // An error means that the library's task has ended.
         drop(lost.wait_for(|lost| *lost).await);
     }
 }

@@ -1,5 +1,5 @@
-//! [`Broker`] over a real JetStream. The only place where appends, gets and stream states meet the wire; the reader is in
-//! [`crate::stream_reader`], leases in `nats_broker/lease.rs`. Nothing here decides anything.
+//! [`Broker`] over a real JetStream. Appends, gets and stream states are sent only from here; the reader is in [`crate::stream_reader`],
+//! and leases are in `nats_broker/lease.rs`. This module makes no decisions.
 
 pub mod answering_service;
 mod append_each;
@@ -47,25 +47,24 @@ use crate::{
     stream_reader::NatsReader,
 };
 
-/// What the headers of an append of a batch take besides the message's own.
+/// The size of the headers that an append in a batch has besides the message's own.
 const APPEND_BYTES: usize = 256;
-/// How long an append may stay without an answer before it counts as unclear.
+/// How long an append may go without an answer before its result counts as unclear.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a question to the JetStream API may stay without an answer.
+/// How long a question to the JetStream API may go without an answer.
 const API_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// For this wildcard nats-server 2.15 looks at a stream's last sequence alone, and finds nothing when the message there was
-/// removed, whatever stands in front of it.
+/// For this wildcard, nats-server 2.15 only looks at a stream's last sequence, and finds nothing if that message was removed.
 const EVERY_SUBJECT: &str = ">";
-/// Any other wildcard it seeks among the subjects, which takes longer. This one takes them all, as each has two tokens or more.
+/// Any other wildcard is searched among the subjects, which takes longer. This one matches all: each has two tokens or more.
 const EVERY_SUBJECT_SOUGHT: &str = "*.>";
 
-/// Is told the stream and the name of a reader.
+/// Called with the stream and the name of a reader.
 type OnRestart = Arc<dyn Fn(&str, &str) + Send + Sync>;
-/// Is told a stream, and why an append to it is not known to be stored.
+/// Called with a stream, and with the reason why an append to it is not known to be stored.
 type OnUnstored = Arc<dyn Fn(&str, &AppendError) + Send + Sync>;
 
-/// Is told a subject to which somebody asked in vain to be answered.
+/// Called with a reply subject to which no answer may be sent.
 type OnRefusedReply = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// JetStream through one connection. Cheap to clone.
@@ -74,7 +73,7 @@ pub struct NatsBroker {
     client: Client,
     api_prefix: Arc<str>,
     leases: Arc<Mutex<Leases>>,
-    /// What is told with each lease.
+    /// The header that each lease carries.
     lease_headers: HeaderMap,
     on_restart: Option<OnRestart>,
     on_unstored: Option<OnUnstored>,
@@ -89,8 +88,8 @@ impl std::fmt::Debug for NatsBroker {
 }
 
 impl NatsBroker {
-    /// JetStream of the connection's account, or of `domain` when one is given. Stored messages come on lines that `dialer`
-    /// opens, so that one which the client library cannot read costs nothing but its line.
+    /// JetStream of the connection's account, or of `domain` if one is given. Stored messages come on lines that `dialer` opens, so a
+    /// message that the client library cannot read costs only its line.
     pub fn new(client: Client, dialer: Dialer, domain: Option<&str>) -> Self {
         let api_prefix = domain.map_or_else(|| "$JS.API".into(), |domain| format!("$JS.{domain}.API").into());
         let lines = Lines::new(dialer);
@@ -113,29 +112,29 @@ impl NatsBroker {
         self
     }
 
-    /// The same, but each lease that it holds has this header, for others to read.
+    /// The same, but each lease that it holds has this header, which others can read.
     #[must_use]
     pub fn telling_with_leases(mut self, name: &str, value: &str) -> Self {
         self.lease_headers.insert(name, value);
         self
     }
 
-    /// The same, but `on_unstored` is called with stream and error whenever an append has to be tried again: the stream is full, or
-    /// no clear answer came.
+    /// The same, but `on_unstored` is called with stream and error whenever an append has to be repeated (full, or no clear answer).
     #[must_use]
     pub fn on_unstored(mut self, on_unstored: impl Fn(&str, &AppendError) + Send + Sync + 'static) -> Self {
         self.on_unstored = Some(Arc::new(on_unstored));
         self
     }
 
-    /// The same, but `on_refused_reply` is called with each subject that is no place for answers.
+    /// The same, but `on_refused_reply` is called with each reply subject to which no answer may be sent.
     #[must_use]
     pub fn on_refused_reply(mut self, on_refused_reply: impl Fn(&str) + Send + Sync + 'static) -> Self {
         self.on_refused_reply = Some(Arc::new(on_refused_reply));
         self
     }
 
-    /// Whether an answer may go to `subject`, which a client chose. The server asks nobody whether the client may publish there.
+    /// Whether an answer may be sent to `subject`, which a client chose. The server does not check whether the client itself may publish
+    /// there.
     pub(crate) fn may_answer(&self, subject: &str) -> bool {
         let may = is_reply_subject(subject);
         if !may && let Some(on_refused_reply) = &self.on_refused_reply {
@@ -144,7 +143,7 @@ impl NatsBroker {
         may
     }
 
-    /// Tells of an append that has to be tried again.
+    /// Reports an append that has to be repeated.
     fn tell_unstored(&self, stream: &str, appended: &Result<Appended, AppendError>) {
         let Some(on_unstored) = &self.on_unstored else { return };
         if let Err(error @ (AppendError::Full { .. } | AppendError::Unclear { .. })) = appended {
@@ -152,7 +151,7 @@ impl NatsBroker {
         }
     }
 
-    /// Counts that the consumer of a reader was made again.
+    /// Counts that a reader made its consumer again.
     pub(crate) fn count_restart(&self, stream: &str, reader: &str) {
         if let Some(on_restart) = &self.on_restart {
             on_restart(stream, reader);
@@ -164,13 +163,13 @@ impl NatsBroker {
         self.lines.open().await
     }
 
-    /// A new line for what anybody may send ([`Dialer::dial_sifted`]).
+    /// A new line for messages that anybody may send ([`Dialer::dial_sifted`]).
     pub async fn sifted_line(&self) -> Result<Line, BrokerError> {
         self.lines.open_sifted().await
     }
 
-    /// The first message behind `after` on one of the subjects in `filters`, any when there are none, answered by the leader,
-    /// whatever its bytes: the answer is JSON, with headers and body in base64.
+    /// The first message after `after` on one of the subjects in `filters`, or on any subject if there are none. The leader answers with
+    /// JSON, in which headers and body are base64, so any bytes can be read.
     pub(crate) async fn next_after(
         &self,
         stream: &str,
@@ -195,7 +194,7 @@ impl NatsBroker {
         &self.client
     }
 
-    /// The subject of an API operation, in this account's or domain's prefix.
+    /// The subject of an API operation, with the prefix of this account or domain.
     pub(crate) fn api_subject(&self, path: &str) -> String {
         format!("{}.{path}", self.api_prefix)
     }
@@ -298,7 +297,7 @@ impl Broker for NatsBroker {
     ) -> Result<Appended, AppendError> {
         let max = self.message_bytes_max();
         if let Some(large) = messages.iter().find(|message| message.size() + APPEND_BYTES > max) {
-            // Before anything of the batch is sent: half a batch would leave it unclear what became of it.
+            // This check comes before anything of the batch is sent. After half a batch, it would be unclear what became of it.
             let detail = format!("{} bytes are more than the {max} that the server takes", large.size());
             return Err(AppendError::Refused { subject: large.subject.clone(), detail });
         }
@@ -362,7 +361,7 @@ impl Broker for NatsBroker {
             stream: stream.to_owned(),
             detail: format!("has no metadata {}", millstream_contract::stream_names::GENERATION_METADATA),
         })?;
-        // A stream that never held anything says 0; one that was emptied says what comes next.
+        // A stream that never held anything reports 0; one that was emptied reports the next sequence.
         let first_sequence = state.first_seq.max(1);
         let limit = |max: i64| u64::try_from(max).ok().filter(|max| *max > 0);
         let usage = StreamUsage {
@@ -407,7 +406,7 @@ impl Broker for NatsBroker {
     ) -> Result<u64, BrokerError> {
         let mut request = json!({ "filter": filter });
         if let (Some(through), Some(fields)) = (through, request.as_object_mut()) {
-            // The server keeps what stands at the sequence that it is given.
+            // The server keeps the message at the given sequence.
             fields.insert("seq".into(), through.saturating_add(1).into());
         }
         let answer = self.api("purge", &format!("STREAM.PURGE.{stream}"), request.to_string().into()).await?;
@@ -426,14 +425,14 @@ impl Broker for NatsBroker {
             serde_json::from_slice(&answer).map_err(|error| unreadable("remove", &error))?;
         match reply.error {
             None => Ok(()),
-            // The server calls it an error when nothing is there, in several ways.
+            // The server reports an error if nothing is there, and does so in several ways.
             Some(_) if self.get(stream, sequence).await?.is_none() => Ok(()),
             error => Err(api_failure("remove", stream, error)),
         }
     }
 
     async fn hold_lease(&self, key: &str, owner: &str, time_to_live: Duration) -> Result<bool, BrokerError> {
-        // An answer that comes later than the next renewal is due is of no use.
+        // An answer that comes after the next renewal is due would be useless.
         lease::on_own_line(self, time_to_live / 3, async |broker| {
             lease::hold(&broker, &self.leases, key, owner, time_to_live).await
         })
@@ -456,7 +455,7 @@ impl Broker for NatsBroker {
     }
 }
 
-/// What every append says besides its own headers.
+/// The headers that every append has besides the message's own.
 fn append_headers(stream: &str, expected_last: Option<u64>, mut headers: HeaderMap) -> HeaderMap {
     if let Some(expected) = expected_last {
         headers.insert(header::EXPECTED_LAST_SUBJECT_SEQUENCE, HeaderValue::from(expected));
@@ -465,7 +464,7 @@ fn append_headers(stream: &str, expected_last: Option<u64>, mut headers: HeaderM
     headers
 }
 
-/// What the answer to an append says.
+/// The result that the answer to an append reports.
 fn appended(stream: &str, subject: &str, answer: &Message) -> Result<Appended, AppendError> {
     if answer.status == Some(StatusCode::NO_RESPONDERS) {
         return Err(nobody_takes(subject));
@@ -488,7 +487,7 @@ pub(crate) fn unreadable(operation: &'static str, error: &serde_json::Error) -> 
     BrokerError::Unavailable { operation, detail: format!("the answer does not decode: {error}") }
 }
 
-/// What an error of the JetStream API means for whoever asked.
+/// What an error of the JetStream API means to the caller.
 pub(crate) fn api_failure(operation: &'static str, stream: &str, error: Option<ApiError>) -> BrokerError {
     match error {
         Some(error) if error.err_code == ApiError::STREAM_NOT_FOUND => {

@@ -1,6 +1,6 @@
-//! A nats-server of one's own, for `millstream up`, the demo and tests: found or fetched, started, stopped, killed.
+//! A private nats-server for `millstream up`, the demo and tests: found or downloaded, started, stopped, killed.
 //!
-//! Production runs its own servers (see `config/` and `deploy/`); nothing here is used there.
+//! Nothing here is used in production, which runs its own servers (see `config/` and `deploy/`).
 
 pub use self::{
     config::{ClusterConfig, NatsServerConfig},

@@ -1,8 +1,8 @@
-//! Which stream position in EVENTS a moment is. Deliberately absent: what is folded up to there.
+//! Finds the stream position in EVENTS that a moment means. Deliberately absent: folding up to that position.
 //!
-//! A time is the position behind which everything was recorded later: every commit that EVENTS had stored by then, and
-//! what follows it directly and was recorded by then, as while a handler was catching up. So a state as of a time is one
-//! that EVENTS has had, and it is the same whenever it is asked for.
+//! A time means the position after which everything was recorded later. Before it are all commits that EVENTS had stored by then, and the
+//! commits directly after those that were recorded by then but stored later, because a handler was catching up. So EVENTS has once had
+//! exactly the state as of a time, and the state is the same whenever it is asked for.
 
 use jiff::Timestamp;
 use millstream_contract::{
@@ -19,10 +19,10 @@ use crate::{
     stream_feed::{FeedError, StreamFeed},
 };
 
-/// How many removed messages in a row the search steps over until it finds one that is still there.
+/// How many removed messages in a row the search steps over to find one that is still there.
 const GAP_MAX: u64 = 64;
 
-/// Why a moment is no stream position in EVENTS.
+/// Why a moment has no stream position in EVENTS.
 #[derive(Debug, thiserror::Error)]
 pub enum PastError {
     /// The stream cannot be asked.
@@ -31,21 +31,21 @@ pub enum PastError {
     /// The stream cannot be read.
     #[error(transparent)]
     Feed(#[from] FeedError),
-    /// It is a position of another stream.
+    /// It is a position in another stream.
     #[error("{asked} is a position in {}; past states are of {EVENTS}", asked.stream)]
     OtherStream {
         /// What was asked for.
         asked: StreamPosition,
     },
-    /// It is a position of another incarnation of the stream.
+    /// It is a position in another incarnation of the stream.
     #[error("{asked} is of another generation than {EVENTS}, which is {found}: the stream was made anew")]
     OtherGeneration {
         /// What was asked for.
         asked: StreamPosition,
-        /// The generation that is there.
+        /// The generation that exists.
         found: String,
     },
-    /// It lies behind the end of the stream.
+    /// It lies beyond the end of the stream.
     #[error("{EVENTS} ends at {last}; it has not reached {asked} yet")]
     NotReached {
         /// What was asked for.
@@ -67,7 +67,7 @@ impl Failure for PastError {
     }
 }
 
-/// The stream position in EVENTS that `moment` is; sequence 0 before the first commit. A time that is still to come is the end.
+/// The stream position in EVENTS that `moment` means; sequence 0 before the first commit. A time in the future means the current end.
 ///
 /// # Errors
 /// [`PastError`].
@@ -82,7 +82,7 @@ pub async fn position_at<B: Broker>(broker: &B, moment: &Moment) -> Result<Strea
             return Err(PastError::OtherGeneration { asked: asked.clone(), found: generation });
         }
         Moment::Position(asked) => asked.sequence,
-        // It may end behind `last`: more may have been stored meanwhile.
+        // The result may be greater than `last`, because more may have been stored in the meantime.
         Moment::Time(time) => {
             return Ok(StreamPosition::new(EVENTS, generation, recorded_by(broker, *time).await?));
         }
@@ -93,23 +93,23 @@ pub async fn position_at<B: Broker>(broker: &B, moment: &Moment) -> Result<Strea
     Ok(StreamPosition::new(EVENTS, generation, sequence))
 }
 
-/// Up to where the history of one aggregate counts. Unlike for all of EVENTS, a time needs no position: times and sequences of one
-/// aggregate's commits only rise.
+/// How far the history of one aggregate counts. A time needs no position here, unlike for EVENTS as a whole, because the times and
+/// sequences of one aggregate's commits only increase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Until {
     /// All of it.
     End,
-    /// What was recorded by then.
+    /// What was recorded by this time.
     Time(Timestamp),
     /// Up to this sequence of EVENTS.
     Sequence(u64),
 }
 
 impl Until {
-    /// What counts as of `moment`.
+    /// How far the history counts as of `moment`.
     ///
     /// # Errors
-    /// [`PastError`] for a position that is none of EVENTS, or that it has not reached.
+    /// [`PastError`] for a position that is not in EVENTS or that EVENTS has not reached.
     pub async fn of<B: Broker>(broker: &B, moment: &Moment) -> Result<Self, PastError> {
         match moment {
             Moment::Time(time) => Ok(Self::Time(*time)),
@@ -117,7 +117,7 @@ impl Until {
         }
     }
 
-    /// Whether a commit counts; none does behind one that does not.
+    /// Whether a commit counts. After the first one that does not, none counts.
     pub fn takes(&self, commit: &StoredCommit) -> bool {
         match self {
             Self::End => true,
@@ -140,13 +140,13 @@ async fn recorded_by<B: Broker>(broker: &B, time: Timestamp) -> Result<u64, Feed
     Ok(through)
 }
 
-/// A message that is no commit was recorded when it was stored.
+/// A message that is not a commit counts as recorded when it was stored.
 fn recorded_at(message: &StoredMessage) -> Timestamp {
     StoredCommit::from_stored(message).map_or(message.stored_at, |stored| stored.commit.recorded_at())
 }
 
-/// The highest sequence, at most `through`, up to which every message was stored before `time`; 0 when there is none. A search by
-/// halves: messages stand in the order of their times. It may answer a lower one where very many messages in a row were removed.
+/// The highest sequence, at most `through`, up to which every message was stored before `time`; 0 if there is none. This is a binary
+/// search, which works because messages are ordered by time. It may return a lower sequence if very many messages in a row were removed.
 ///
 /// # Errors
 /// When the server does not answer.
@@ -168,7 +168,7 @@ pub async fn last_stored_before<B: Broker>(
     Ok(if low <= first { 0 } else { low - 1 })
 }
 
-/// The first message from `sequence` on and before `end`: single ones may have been removed.
+/// The first message from `sequence` on and before `end`, because single messages may have been removed.
 async fn first_from<B: Broker>(
     broker: &B,
     stream: &str,

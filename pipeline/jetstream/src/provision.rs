@@ -1,9 +1,9 @@
 //! Creates and verifies the JetStream streams and the bucket of leases.
 //!
-//! What exists is left as it is: a stream that differs is reported, field by field, with the command that mends
-//! it. Only a subject that a later release has added is added here, since that changes nothing that is stored, and sizes and numbers of
-//! copies are changed where that is asked for ([`ProvisionOptions::apply`]). Consumers
-//! are not provisioned: each reader makes its own at its own position (see [`crate::broker`]).
+//! Existing streams are left as they are. A stream that differs is reported, field by field, with the command that corrects it. Only two
+//! things are changed here: a subject that a later release has added is added, which changes nothing that is stored; and sizes and numbers
+//! of copies are changed if that is asked for ([`ProvisionOptions::apply`]). Consumers are not provisioned, because each reader makes its
+//! own at its own position (see [`crate::broker`]).
 
 use std::{collections::BTreeMap, num::NonZeroUsize};
 
@@ -25,48 +25,49 @@ use millstream_contract::{
 mod definitions;
 mod difference;
 
-/// What a deployment chooses.
+/// The choices of a deployment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ProvisionOptions {
-    /// Copies of each stream: 1, or 3 in a cluster. Where nothing is said, a stream is made with one, and keeps what it has.
+    /// The number of copies of each stream: 1, or 3 in a cluster. If it is not given, a new stream has one, and an existing stream keeps
+    /// what it has.
     pub replicas: Option<NonZeroUsize>,
-    /// Sizes in bytes by stream name, where other than the default is wanted.
+    /// Sizes in bytes by stream name, for streams that should not have the default.
     pub max_bytes: BTreeMap<String, i64>,
-    /// Whether `replicas` and `max_bytes` are also given to streams that are there.
+    /// Whether existing streams also get `replicas` and `max_bytes`.
     pub apply: bool,
-    /// Which installation asks, such as a release in a namespace. A stream of another one is not usable, and nothing of it is changed; with
-    /// `apply`, a stream of none becomes its.
+    /// The installation that asks, such as a release in a namespace. A stream of another installation cannot be used, and nothing in it is
+    /// changed. With `apply`, a stream without an installation is given this one.
     pub owner: Option<String>,
-    /// Whether streams of another installation become those of `owner`.
+    /// Whether streams of another installation are given to `owner`.
     pub take_over: bool,
-    /// By stream name, the sequence behind which a stream begins if it is made now, where other streams that are kept name
-    /// sequences up to there: commits and dead letters do.
+    /// By stream name, the sequence after which a stream begins if it is created now. Other streams that still exist may name sequences up
+    /// to there, as commits and dead letters do.
     pub begin_after: BTreeMap<String, u64>,
 }
 
-/// Where a stream stands.
+/// Whether a stream exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StreamPresence {
-    /// It was made now.
+    /// It was created now.
     Created,
-    /// It was there.
+    /// It existed before.
     Present,
-    /// It is not there.
+    /// It does not exist.
     Missing,
 }
 
-/// What was found of one stream.
+/// The report on one stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamFinding {
     /// Its name.
     pub stream: String,
-    /// Whether it is there.
+    /// Whether it exists.
     pub presence: StreamPresence,
-    /// Its incarnation.
+    /// Its generation.
     pub generation: Option<String>,
-    /// Where it is not as defined.
+    /// Where it differs from the definition.
     pub differences: Vec<Difference>,
-    /// Where it was not as asked for until now.
+    /// Where it differed from what was asked for, before this call changed it.
     pub changed: Vec<Difference>,
 }
 
@@ -76,13 +77,13 @@ impl StreamFinding {
         self.presence != StreamPresence::Missing && !self.differences.iter().any(|each| each.required)
     }
 
-    /// Whether it is there with another size or number of copies than was asked for.
+    /// Whether it exists with another size or number of copies than was asked for.
     pub fn lacks_what_was_asked_for(&self) -> bool {
         self.differences.iter().any(Difference::is_asked_for)
     }
 }
 
-/// Why the streams could not be made or looked at.
+/// Why the streams could not be created or checked.
 #[derive(Debug, thiserror::Error)]
 pub enum ProvisionError {
     /// The stream could not be read.
@@ -103,7 +104,7 @@ pub enum ProvisionError {
         #[source]
         source: jetstream::context::CreateStreamError,
     },
-    /// The stream holds more than it was to hold.
+    /// The stream holds more than it should be able to hold.
     #[error(
         "{stream} holds {held} bytes: with at most {asked} it would be full, and nothing would be stored in it any more; ask for more than it holds"
     )]
@@ -122,7 +123,7 @@ pub enum ProvisionError {
     Change {
         /// The stream.
         stream: String,
-        /// What was to be changed.
+        /// The change.
         what: String,
         /// Why.
         #[source]
@@ -139,13 +140,13 @@ impl Failure for ProvisionError {
     }
 }
 
-/// Makes every stream that is missing, adds subjects that a stream lacks, and reports on all. Can be repeated, also by several
-/// at once: the first one wins and the others find its streams. Where a stream is another installation's, and is not to be taken over,
-/// nothing is made or changed.
+/// Creates missing streams, adds missing subjects, and reports on all streams. It can be repeated, also by several processes at once: the
+/// first one creates a stream, and the others find it. If a stream belongs to another installation and is not to be taken over, nothing is
+/// created or changed.
 ///
 /// # Errors
-/// [`ProvisionError`] when the server does not answer or refuses; streams made before stay. [`ProvisionError::Smaller`] before anything is
-/// made or changed.
+/// [`ProvisionError`] when the server does not answer or refuses. Streams that were created before stay. [`ProvisionError::Smaller`] is
+/// returned before anything is created or changed.
 pub async fn provision(
     jetstream: &jetstream::Context,
     options: &ProvisionOptions,
@@ -175,7 +176,7 @@ pub async fn provision(
     Ok(findings)
 }
 
-/// Refuses sizes in which streams that are there would be full at once.
+/// Refuses sizes with which existing streams would be full at once.
 async fn verify_sizes(
     jetstream: &jetstream::Context,
     options: &ProvisionOptions,
@@ -196,7 +197,7 @@ async fn verify_sizes(
     Ok(())
 }
 
-/// Gives a stream the size and the number of copies that were asked for. Nothing else of it is changed.
+/// Gives a stream the requested size and number of copies. Nothing else in it is changed.
 async fn apply(
     jetstream: &jetstream::Context,
     expected: &Config,
@@ -230,7 +231,7 @@ async fn apply(
     Ok(StreamFinding { changed: asked, ..found })
 }
 
-/// Reports on the streams of these names, all of Millstream's when none is given. Changes nothing.
+/// Reports on the named streams, or on all of Millstream's if none is named. Changes nothing.
 ///
 /// # Errors
 /// [`ProvisionError::Read`] when the server does not answer or forbids it.
@@ -280,8 +281,8 @@ fn is_missing(error: &jetstream::context::GetStreamError) -> bool {
     matches!(error.kind(), GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND)
 }
 
-/// Gives a stream that takes some of its subjects and no others the rest of them. Says whether it did; a server that does not
-/// permit it leaves a difference that is reported.
+/// Adds the missing subjects to a stream that has some of its subjects and no others. Returns whether it did. If the server does not permit
+/// it, the difference is reported.
 async fn add_subjects(jetstream: &jetstream::Context, expected: &Config) -> Result<bool, ProvisionError> {
     let stream = &expected.name;
     let read = |source| ProvisionError::Read { stream: stream.clone(), source };
@@ -325,7 +326,7 @@ async fn create(
                 stream,
             })
         }
-        // Somebody else was faster, under another generation.
+        // Another process created it first, with another generation.
         Err(error)
             if matches!(error.kind(), CreateStreamErrorKind::JetStream(inner)
                 if inner.error_code() == ErrorCode::STREAM_NAME_EXIST) =>

@@ -1,4 +1,4 @@
-//! Whether a message of EVENTS that is no commit was set aside.
+//! Whether a message of EVENTS that is not a commit was set aside.
 
 use millstream_contract::{
     set_aside::{MessageSetAside, act_subject},
@@ -8,7 +8,7 @@ use millstream_contract::{
 
 use crate::broker::{Broker, BrokerError};
 
-/// Asks for the last act about `message`, which is no commit. A reader may pass over the message only if there is one.
+/// Asks for the last act about `message`, which is not a commit. A reader may pass over the message only if there is such an act.
 ///
 /// # Errors
 /// When the server does not answer.

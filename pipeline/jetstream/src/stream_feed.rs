@@ -1,5 +1,5 @@
-//! Reads what a stream holds, in order, up to a sequence, and ends there: for whoever looks at everything there is, or at
-//! what there was. What is stored meanwhile is read when it is asked for by its sequence.
+//! Reads the content of a stream in order up to a given sequence, and ends there. It is for programs that look at everything there is, or
+//! at everything there was at some time. Messages stored in the meantime are read only if their sequence is asked for.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -10,26 +10,26 @@ use millstream_contract::{
 
 use crate::broker::{Broker, BrokerError, ReadError, ReaderConfig, StreamReader as _};
 
-/// Messages taken at once.
+/// How many messages are taken at once.
 const BATCH_MAX: usize = 1000;
-/// A stream that has more to give gives some of it well within this time.
+/// A stream with more messages delivers some of them well within this time.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
-/// Why a stream cannot be read to where it was asked for.
+/// Why a stream cannot be read to the requested end.
 #[derive(Debug, thiserror::Error)]
 pub enum FeedError {
-    /// Where it ends is not known.
+    /// The end of the stream is not known.
     #[error(transparent)]
     Broker(#[from] BrokerError),
     /// The reader ended.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// Nothing comes, though there was more.
+    /// No message comes, although there are more.
     #[error("{stream} holds messages up to {end}, but after {after} nothing comes; was it purged meanwhile?")]
     Silent {
         /// The stream.
         stream: String,
-        /// Up to where it was read.
+        /// How far it was read.
         after: u64,
         /// Where it ends.
         end: u64,
@@ -46,8 +46,8 @@ impl Failure for FeedError {
     }
 }
 
-/// The sequence of the last message that a stream holds; 0 when it holds none. The stream's own last sequence may be
-/// higher: of a message that was removed.
+/// The sequence of the last message that a stream holds; 0 if it holds none. The stream's own last sequence may be higher, if that message
+/// was removed.
 ///
 /// # Errors
 /// When the server does not answer.
@@ -55,19 +55,19 @@ async fn end_of<B: Broker>(broker: &B, stream: &str) -> Result<u64, BrokerError>
     Ok(broker.last(stream, ">").await?.map_or(0, |message| message.sequence))
 }
 
-/// A stream from a position to an end that is known to be there.
+/// A stream from a sequence up to a sequence that exists.
 pub struct StreamFeed<B: Broker> {
     broker: B,
     config: ReaderConfig,
     reader: Option<B::Reader>,
     ready: VecDeque<StoredMessage>,
-    /// What was read last, ready or handed out.
+    /// The sequence that was read last, whether or not it was handed out.
     after: u64,
     end: u64,
 }
 
 impl<B: Broker> StreamFeed<B> {
-    /// Begins behind `after` and ends where the stream ends now. `purpose` is shown by `nats consumer ls`.
+    /// Begins after `after`, and ends at the stream's current end. `nats consumer ls` shows `purpose`.
     ///
     /// # Errors
     /// [`FeedError`].
@@ -78,7 +78,7 @@ impl<B: Broker> StreamFeed<B> {
         Ok(feed)
     }
 
-    /// Begins behind `after`, and holds nothing until it is extended.
+    /// Begins after `after`, and is empty until it is extended.
     pub fn behind(broker: &B, stream: &str, after: u64, purpose: &str) -> Self {
         let config = ReaderConfig {
             stream: stream.to_owned(),
@@ -91,12 +91,12 @@ impl<B: Broker> StreamFeed<B> {
         Self { broker: broker.clone(), config, reader: None, ready: VecDeque::new(), after, end: after }
     }
 
-    /// The stream is known to hold a message at `end`: reads up to there, unless it reads further already.
+    /// Extends the feed to `end`, at which the stream is known to hold a message, unless it already reaches further.
     pub fn extend(&mut self, end: u64) {
         self.end = self.end.max(end);
     }
 
-    /// The next message, unless it stands behind `through` or there is none.
+    /// The next message, unless it comes after `through` or there is none.
     ///
     /// # Errors
     /// [`FeedError`].
@@ -110,7 +110,7 @@ impl<B: Broker> StreamFeed<B> {
         Ok(self.ready.pop_front_if(|message| message.sequence <= through))
     }
 
-    /// The next messages up to `through`, at most `max` of those that are there; empty behind the last.
+    /// The next messages up to `through`, at most `max` of those that have come; empty after the last one.
     ///
     /// # Errors
     /// [`FeedError`].
@@ -124,7 +124,7 @@ impl<B: Broker> StreamFeed<B> {
         Ok(batch)
     }
 
-    /// The next message, `None` behind the last.
+    /// The next message; `None` after the last one.
     ///
     /// # Errors
     /// [`FeedError`].
@@ -132,7 +132,7 @@ impl<B: Broker> StreamFeed<B> {
         self.next_through(u64::MAX).await
     }
 
-    /// Takes its consumer away; without this the server does so by itself, later.
+    /// Removes its consumer. Without this call, the server removes it later.
     pub async fn close(self) {
         if let Some(reader) = self.reader {
             reader.close().await;

@@ -1,14 +1,13 @@
-//! Reads any stream in order, from a position, each message once, and resumes by itself.
+//! Reads any stream in order from a sequence, each message once, and resumes by itself after interruptions.
 //!
-//! The reader's consumer has a fixed name, acknowledges nothing and lives in the server's memory; the position is kept by
-//! whoever reads, with its results. Consumer sequences must be contiguous. At any doubt (gap, missed heartbeats, consumer
-//! gone, reconnect) the consumer is deleted and made again at the last message returned, which takes 1 to 2 ms. That message
-//! comes again first: when it is another one, the server has lost its tail and grown since, and what was read is not there.
+//! The reader's consumer has a fixed name, acknowledges nothing and is kept in the server's memory. The user of the reader stores its
+//! position together with its results. The consumer's sequences must have no gaps. At any doubt (a gap, missing heartbeats, no consumer, a
+//! reconnection) the consumer is deleted and made again at the last returned message, which takes 1 to 2 ms. That message then comes again
+//! first. If it is a different one, the stream has lost its tail and has grown since, and what was read no longer exists.
 //!
-//! Each reader has a line of its own ([`crate::line`]): the client library ends the connection on which it meets bytes that
-//! it cannot read, and the server stores any. After a line is lost the next message is taken as JSON, which carries any bytes, and the
-//! consumer is made again behind it. Where that message could not be read, the lines from then on are sifted, and only what they replace is
-//! asked for as JSON.
+//! Each reader has a line of its own ([`crate::line`]), because the client library ends a connection on which it meets bytes that it cannot
+//! read, and the server stores any bytes. After a line is lost, the next message is read as JSON, which carries any bytes, and the consumer
+//! is made again after it. If that message was unreadable, the following lines are sifted, and only replaced messages are read as JSON.
 
 mod consumer;
 mod consumer_config;
@@ -36,11 +35,11 @@ use crate::{
     },
 };
 
-/// First pause between attempts to make the consumer.
+/// The first pause between attempts to make the consumer.
 const REOPEN_PAUSE_FIRST: Duration = Duration::from_millis(10);
-/// Longest pause.
+/// The longest pause.
 const REOPEN_PAUSE_MAX: Duration = Duration::from_secs(2);
-/// Head start for another process that takes the name over: it deletes our consumer, then makes its own.
+/// A head start for another process that takes over the name: it first deletes this consumer and then makes its own.
 const TAKEOVER_HEAD_START: Duration = Duration::from_millis(250);
 
 /// Reads a stream of a real server.
@@ -54,30 +53,30 @@ pub struct NatsReader {
     reached: Reached,
     ready: VecDeque<StoredMessage>,
     consumer: Option<Consumer>,
-    /// Whether a consumer was made before: one of another reader then means that the name was taken over.
+    /// Whether this reader has made a consumer before. If so, a consumer of another reader means that the name was taken over.
     begun: bool,
     deleted: bool,
-    /// Whether a line was lost: then the next message is taken as JSON before the consumer is made again.
+    /// Whether a line was lost. If so, the next message is read as JSON before the consumer is made again.
     line_lost: bool,
-    /// Whether a message came that the client library cannot read. Where there is one there may be more, and each would cost a line: from
-    /// then on the lines are sifted.
+    /// Whether there was a message that the client library cannot read. There may be more, and each would cost a line, so from then on
+    /// lines are sifted.
     sifted: bool,
-    /// Which of those in `ready` came on a sifted line without what they hold.
+    /// Which messages in `ready` were replaced on a sifted line and still lack their content.
     unread: Unread,
-    /// When the message was stored behind which reading began, if it was there.
+    /// When the message at the start of reading was stored, if it existed.
     begun_behind: Option<Timestamp>,
     /// Whether the server holds less than was read.
     loss: LossDoubt,
 }
 
 impl NatsReader {
-    /// Makes the consumer behind `config.after`. Waits for a server that does not answer.
+    /// Makes the consumer after `config.after`. Waits for a server that does not answer.
     pub(crate) async fn open(broker: NatsBroker, config: ReaderConfig) -> Result<Self, ReadError> {
         Self::open_forgotten_after(broker, config, None).await
     }
 
-    /// As [`Broker::read`], for whoever reads once, under a name that nobody uses again: the server forgets the consumer when it was
-    /// asked nothing for so long, as after `kill -9`. Never, where no time is given.
+    /// As [`Broker::read`], for a single use under a name that nobody uses again. The server removes the consumer if it gets no requests
+    /// for `forgotten_after`, as after `kill -9`; without this time, never.
     ///
     /// # Errors
     /// As there.
@@ -107,8 +106,8 @@ impl NatsReader {
         Ok(reader)
     }
 
-    /// Goes on without a consumer, again and again until the server answers: takes the next message as JSON after a line was
-    /// lost, and makes the consumer anew.
+    /// Recovers when there is no consumer, and repeats this until the server answers: reads the next message as JSON after a line was lost,
+    /// and makes the consumer anew.
     async fn reopen(&mut self) -> Result<(), ReadError> {
         let mut backoff = Backoff::new(REOPEN_PAUSE_FIRST, REOPEN_PAUSE_MAX);
         loop {
@@ -119,7 +118,7 @@ impl NatsReader {
         }
     }
 
-    /// Whether the server has answered; pauses where it has not.
+    /// Whether the server has answered. Pauses if it has not.
     async fn answered(&self, asked: Result<(), ReadError>, backoff: &mut Backoff) -> Result<bool, ReadError> {
         match asked {
             Ok(()) => Ok(true),
@@ -133,7 +132,7 @@ impl NatsReader {
         }
     }
 
-    /// Takes the next message as JSON, if there is one.
+    /// Reads the next message as JSON, if there is one.
     async fn take_next(&mut self) -> Result<(), ReadError> {
         self.check_stream().await?;
         self.check_reached().await?;
@@ -158,8 +157,9 @@ impl NatsReader {
         Ok(())
     }
 
-    /// Whether the message that came last, or the one behind which reading began, is still the same. A consumer tells by itself when
-    /// it can deliver it. What was never seen, because the leader did not know it when reading began, cannot be compared.
+    /// Whether the last message (or the one at the start of reading) is still the same. If the consumer can deliver that message, the
+    /// comparison happens when it comes. A message that was never seen, because the leader did not know it at the start of reading, cannot
+    /// be compared.
     async fn check_reached(&self) -> Result<(), ReadError> {
         let Some(stored_at) = self.reached.stored_at.or(self.begun_behind) else { return Ok(()) };
         let (stream, sequence) = (&self.config.stream, self.reached.sequence);
@@ -177,12 +177,12 @@ impl NatsReader {
             self.begun_behind = behind.map(|message| message.stored_at);
         }
         self.check_stream().await?;
-        // A lost tail may have grown again, with other messages.
+        // A stream that lost its tail may have grown again, with other messages.
         if !self.reached.readable || self.reached.stored_at.is_none() {
             self.check_reached().await?;
         }
         self.check_name().await?;
-        // A new line each time: what is still on its way on the one before ends with it.
+        // Each consumer gets a new line, because messages that are still under way on the old one end with it.
         let line = if self.sifted { self.broker.sifted_line().await? } else { self.broker.line().await? };
         let inbox = line.client().new_inbox();
         let answers = line.client().subscribe(inbox.clone()).await.map_err(|error| {
@@ -221,7 +221,7 @@ impl NatsReader {
         Err(ReadError::LostTail { stream, last, after })
     }
 
-    /// Refuses a name that another reader uses: one that is alive when this reader begins, any when ours was deleted.
+    /// Refuses a name that another reader uses: at the start, if that reader is alive; later, if this reader's consumer was deleted.
     async fn check_name(&self) -> Result<(), ReadError> {
         if self.deleted {
             tokio::time::sleep(TAKEOVER_HEAD_START).await;
@@ -269,7 +269,7 @@ impl NatsReader {
         }
     }
 
-    /// Takes what the server sends until there is at least one message; then what else is there, up to `max`.
+    /// Receives messages until there is at least one, and then what else has come, up to `max`.
     async fn fill(&mut self, max: usize) -> Result<(), ReadError> {
         while self.ready.is_empty() {
             let Some(consumer) = &mut self.consumer else {
@@ -302,7 +302,7 @@ impl NatsReader {
         Ok(())
     }
 
-    /// Asks for what a sifted line has replaced, until the server answers.
+    /// Asks for the content of replaced messages until the server answers.
     async fn fetch_unread(&mut self) -> Result<(), ReadError> {
         let mut backoff = Backoff::new(REOPEN_PAUSE_FIRST, REOPEN_PAUSE_MAX);
         loop {

@@ -1,4 +1,4 @@
-//! For tests: the twin of JetStream in memory, the scenarios that both must pass, faults, and real servers.
+//! For tests: the twin of JetStream in memory, the scenarios that twin and server must pass, faults, and real servers.
 
 pub mod broker_scenarios;
 pub mod fault_plan;

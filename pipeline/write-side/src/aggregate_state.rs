@@ -10,7 +10,7 @@ use millstream_domain::decider::{AggregateType, AnyState, EventError};
 use millstream_store::sealed::{seal, unseal};
 use serde::{Deserialize, Serialize};
 
-/// A history that cannot be folded. The handler sets the aggregate's commands aside, and all other aggregates go on.
+/// Why a history cannot be folded. The handler sets the aggregate's commands aside, and continues with all other aggregates.
 #[derive(Debug, thiserror::Error)]
 pub enum HistoryError {
     /// An event cannot be read.
@@ -18,7 +18,7 @@ pub enum HistoryError {
     Event {
         /// The aggregate.
         stream_id: String,
-        /// Where.
+        /// The sequence of its commit.
         sequence: u64,
         /// Why.
         #[source]
@@ -29,9 +29,9 @@ pub enum HistoryError {
     Version {
         /// The aggregate.
         stream_id: String,
-        /// Where.
+        /// The sequence of the commit.
         sequence: u64,
-        /// The version before.
+        /// The version after the commit before.
         version: u64,
         /// The version of the commit.
         found: u64,
@@ -50,8 +50,8 @@ pub struct AggregateState {
     pub last_position: u64,
     /// The hash of the last commit that was folded. The next commit names it, which chains the history.
     pub last_hash: Option<[u8; COMMIT_HASH_LENGTH]>,
-    /// Whether a read from the leader or an append of our own has shown, since this handler became active, that nothing follows.
-    /// Otherwise the state may be stale, and no command may be rejected on it.
+    /// Whether, since this handler became active, a read from the leader or one of its own appends has shown that no commit follows. Otherwise
+    /// the state may be stale, and no command may be rejected on it.
     pub current: bool,
     /// The version of the state that the file of snapshots has, or 0.
     pub snapshot_version: u64,
@@ -114,8 +114,8 @@ impl AggregateState {
         encoded
     }
 
-    /// Decodes a snapshot. `None` when it has another shape, as after an upgrade, or is not what was encoded any more. The state may be
-    /// stale, so it is not marked as current.
+    /// Decodes a snapshot. `None` if it has another shape, as after an upgrade, or was altered on the disk. The state may be stale, so it is
+    /// not marked as current.
     pub fn decode(aggregate: &Arc<dyn AggregateType>, bytes: &[u8]) -> Option<Self> {
         let snapshot: Snapshot<'_> = message_pack::from_slice(unseal(&[], bytes)?).ok()?;
         if snapshot.state_version != aggregate.state_version() {
@@ -134,8 +134,8 @@ impl AggregateState {
         })
     }
 
-    /// Folds what commands before `position` caused in one commit, and nothing else of it. Over a whole history, this gives the state
-    /// that those commands left. A command at `position` is decided on it when later commands have already taken effect.
+    /// Folds only those events of a commit that commands before `position` caused. Over a whole history, this gives the state that those
+    /// commands left. It is needed for deciding a command at `position` when later commands have already taken effect.
     ///
     /// # Errors
     /// [`HistoryError`].
@@ -155,7 +155,7 @@ impl AggregateState {
     /// Folds one commit.
     ///
     /// # Errors
-    /// [`HistoryError`]; the state must not be used afterwards, because it may be half evolved.
+    /// [`HistoryError`]. The state must not be used afterwards, because it may have been changed by some of the events.
     pub fn apply(
         &mut self,
         aggregate: &Arc<dyn AggregateType>,
@@ -164,7 +164,7 @@ impl AggregateState {
         self.apply_seeing(aggregate, commit, |_, _| {})
     }
 
-    /// As [`Self::apply`]; `see` is shown each event with the state before it.
+    /// As [`Self::apply`]; `see` is called with each event and the state before it.
     ///
     /// # Errors
     /// As [`Self::apply`].
@@ -175,7 +175,7 @@ impl AggregateState {
         mut see: impl FnMut(&Self, &EventEnvelope<'_>),
     ) -> Result<(), HistoryError> {
         if commit.is_set_aside() {
-            // It changes nothing, but the next commit is appended behind it and names its hash.
+            // A message that was set aside changes nothing, but the next commit follows it and names its hash.
             (self.last_sequence, self.last_hash) = (commit.broker_sequence, Some(commit.hash()));
             return Ok(());
         }

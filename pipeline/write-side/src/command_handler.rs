@@ -11,7 +11,7 @@
 //!
 //! A shutdown ends it in each of these states; an active handler first records what it has settled, then gives the lease back.
 //!
-//! While it is active, three tasks hand commands on to each other, and two more run beside them:
+//! While it is active, three tasks pass commands on to each other, and two more tasks run beside them:
 //!
 //! ```text
 //!  COMMANDS ──▶ read_ahead ──▶ settle_rounds ──▶ Recorder ──▶ OUTCOMES, replies
@@ -21,9 +21,9 @@
 //!  keep_lease: ends the turn when the lease is lost         purge: removes what is covered and old
 //! ```
 //!
-//! Only one outcome record is in flight at a time; rounds that are settled meanwhile gather in the next record. The lease only
-//! says who may try. Only the expected-sequence checks guarantee safety ([`crate::outcome_journal`], [`crate::settlement`]).
-//! At most one handler is active (docs/adr/0026-one-active-command-handler.md).
+//! Only one outcome record is in flight at a time; rounds that are settled in the meantime are collected in the next record. The lease only
+//! says who may try. Only the expected-sequence checks guarantee safety ([`crate::outcome_journal`], [`crate::settlement`]). At most one
+//! handler is active (docs/adr/0026-one-active-command-handler.md).
 
 mod error;
 mod first_start;
@@ -78,16 +78,15 @@ use crate::{
     state_snapshots::StateSnapshots,
 };
 
-/// How many rounds may be settled but not recorded yet. When the recorder falls behind, settling waits: what a crash loses is
-/// bounded by this.
+/// How many rounds may be settled but not recorded yet. If the recorder falls behind, settling waits. This limits what a crash loses.
 const ROUNDS_UNRECORDED: usize = 8;
 
 /// The settings of a handler.
 #[derive(Debug, Clone)]
 pub struct HandlerSettings {
-    /// Its name among the handlers, such as `command-handler-1`: part of the name of its own consumer.
+    /// Its name among the handlers, such as `command-handler-1`. It is part of the name of its own consumer.
     pub name: String,
-    /// Most commands in a round. The first rounds of a turn are smaller.
+    /// The most commands in a round. The first rounds of a turn are smaller.
     pub round_max: NonZeroUsize,
     /// How many aggregate states are kept in memory.
     pub cache: CacheLimits,
@@ -95,23 +94,23 @@ pub struct HandlerSettings {
     pub append_strategy: AppendStrategy,
     /// How long a handler that has fallen silent keeps the lease.
     pub lease_time_to_live: Duration,
-    /// What it purges while it is active; nothing when absent.
+    /// What it purges while it is active; nothing if absent.
     pub purge: Option<PurgeSettings>,
-    /// Who may give what is meant for processes and timers.
+    /// Who may give the commands that are meant for processes and timers.
     pub internal_commands: InternalCommands,
 }
 
-/// Why a turn ends although nobody has asked the handler to stop.
+/// Why a turn ends although the handler was not asked to stop.
 #[derive(Debug)]
 enum TurnEnd {
     /// Another handler is active, or may be.
     Lost,
-    /// Something that time cannot mend.
+    /// An error that does not go away with time.
     Failed(HandlerError),
 }
 
-/// Another handler's fence and another handler's consumer are no failures: the turn is lost. So it is when the ids have to be learnt
-/// anew, which happens before the next turn.
+/// The fence or the consumer of another handler is not an error: this handler has lost its turn. The same holds if the ids have to be learnt
+/// again, which happens before the next turn.
 impl<E: Into<HandlerError>> From<E> for TurnEnd {
     fn from(error: E) -> Self {
         match error.into() {
@@ -123,8 +122,8 @@ impl<E: Into<HandlerError>> From<E> for TurnEnd {
     }
 }
 
-/// Decides the commands of COMMANDS, when it is its turn. Which subjects lead to COMMANDS is in
-/// `pipeline/jetstream/src/provision/definitions.rs`.
+/// Decides the commands of COMMANDS while it holds the lease. `pipeline/jetstream/src/provision/definitions.rs` says which subjects COMMANDS
+/// stores.
 pub struct CommandHandler<B: Broker> {
     broker: B,
     registry: AggregateRegistry,
@@ -132,15 +131,15 @@ pub struct CommandHandler<B: Broker> {
     ids: IdSource,
     index: Arc<IdIndex>,
     states: StateKeeper,
-    /// What reads the commits of others among its own, while it does.
+    /// Reads commits of other handlers that stand among its own; present only while it does.
     foreign: Option<StateFollower<B>>,
     settlement: Settlement<B>,
     observed: Observed,
 }
 
 impl<B: Broker> CommandHandler<B> {
-    /// Creates a handler of the aggregates in `registry`. `run` must be unique among all runs that ever were: it is part of the
-    /// ids of commits and records, by which a handler recognises its own appends.
+    /// Creates a handler for the aggregates in `registry`. `run` must be unique among all runs ever: it is part of the ids of commits and
+    /// records, by which a handler recognises its own appends.
     pub fn new(
         broker: B,
         registry: AggregateRegistry,
@@ -169,10 +168,10 @@ impl<B: Broker> CommandHandler<B> {
         }
     }
 
-    /// Runs until `shutdown`: stands by, takes over, settles, stands by again.
+    /// Runs until `shutdown`: stands by, takes over, settles, and stands by again.
     ///
     /// # Errors
-    /// [`HandlerError`] when the handler cannot go on and waiting would not help.
+    /// [`HandlerError`] when the handler cannot continue and waiting would not help.
     pub async fn run(&mut self, shutdown: Shutdown) -> Result<(), HandlerError> {
         loop {
             let followers = match self.stand_by(&shutdown).await {
@@ -188,12 +187,12 @@ impl<B: Broker> CommandHandler<B> {
             let end = self.turn(followers, &shutdown).await;
             self.observed.metrics.active.set(0);
             self.observed.progress.commands.rest();
-            // What was settled but not recorded has no outcome yet. The next handler, perhaps this one, decides it again; an id
-            // that stayed here would then be taken for a repeat of itself.
+            // What was settled but not recorded has no outcome yet, so the next handler, which may be this one, decides it again. If its id
+            // stayed in the index, it would then be taken for a repeat of itself.
             self.index.drop_settled();
             self.states.cache.doubt_all();
             if end.is_err() {
-                // In the middle of a round: what was decided on is not in the cache.
+                // A turn may end in the middle of a round, when states that were decided on are not in the cache.
                 self.states.cache.back_to_file();
             }
             let end = match end {
@@ -212,7 +211,7 @@ impl<B: Broker> CommandHandler<B> {
         }
     }
 
-    /// Writes to the folder what it lacks, so that the next start is quick.
+    /// Writes to the files what they lack, so that the next start is fast.
     async fn save(&mut self) {
         if let Err(error) = id_flush::flush(&self.index).await {
             tracing::warn!(%error, "the id index was not written; it is read again from the outcomes");
@@ -220,11 +219,11 @@ impl<B: Broker> CommandHandler<B> {
         self.states.save_all().await;
     }
 
-    /// One turn: from the lease to the loss of the turn, or to a shutdown with everything recorded that was settled.
+    /// One turn: it begins with the lease, and ends with the loss of the turn, or with a shutdown after everything settled is recorded.
     async fn turn(&mut self, mut followers: Followers<B>, shutdown: &Shutdown) -> Result<(), TurnEnd> {
         let mut tasks = JoinSet::new();
         let time_to_live = self.settings.lease_time_to_live;
-        // Before the takeover, which may last longer than a lease lives.
+        // This starts before the takeover, which may take longer than the lease lives.
         tasks.spawn(standby::keep_lease(self.broker.clone(), self.ids.clone(), time_to_live));
         let begun = tokio::select! {
             biased;
@@ -240,7 +239,7 @@ impl<B: Broker> CommandHandler<B> {
         self.observed.metrics.warm.set(1);
         self.observed.metrics.active.set(1);
         self.observed.metrics.takeovers.inc();
-        // With this the loss watch compares the streams. What was lost before, `take_over` has looked for.
+        // The loss watch compares the streams with this state. `take_over` has already checked for earlier losses.
         let known = Known::new(journal.generations().clone(), journal.cursor(), journal.last_sequence());
         known.committed(self.states.cache.newest());
         let (mut rounds, settled) = self.start_tasks(&mut tasks, journal, reader, &known);
@@ -249,17 +248,17 @@ impl<B: Broker> CommandHandler<B> {
             end = self.settle_rounds(&mut rounds, &settled, &known, shutdown) => end.map(Some).map_err(TurnEnd::from),
             end = first_end(&mut tasks) => end.map(|()| None),
         };
-        // The end of a task stops settling anywhere, also while it reads what others have appended.
+        // When a task ends, settling stops at once, even while it reads what others have appended.
         self.close_foreign().await;
         let Some(end) = end? else { return Ok(()) };
         if end == SettlingEnd::Shutdown {
-            // The recorder ends when it has recorded what is still in the channel, and without an error only then.
+            // The recorder ends without an error only after it has recorded what is still in the channel.
             drop(settled);
         }
         first_end(&mut tasks).await
     }
 
-    /// Starts all that runs beside the settling of rounds. Answers where rounds come from, and where settled ones go.
+    /// Starts all tasks that run beside the settling of rounds. Returns the channel from which rounds come, and the one for settled rounds.
     fn start_tasks(
         &self,
         tasks: &mut JoinSet<Result<(), TurnEnd>>,
@@ -272,7 +271,7 @@ impl<B: Broker> CommandHandler<B> {
             let metrics = self.observed.metrics.clone();
             tasks.spawn(purge::run(broker.clone(), index.clone(), settings, metrics));
         }
-        // Bounded by the memory that each batch holds.
+        // The channel is limited by the memory that each batch holds.
         let (read_out, read_in) = mpsc::unbounded_channel();
         let (round_max, internal) = (self.settings.round_max.get(), self.settings.internal_commands);
         tasks.spawn(read_ahead(reader, self.registry.clone(), internal, round_max, read_out));
@@ -287,8 +286,8 @@ impl<B: Broker> CommandHandler<B> {
     /// Takes over: appends the fence, checks that COMMANDS and EVENTS still hold everything that the journal names, learns the
     /// ids of all records and the states of all aggregates, and opens COMMANDS after the cursor.
     ///
-    /// The order matters. Before the fence, the previous handler may still record, so only after it are the last record and the
-    /// ids final. What it appends to EVENTS even later belongs to commands that are still to be decided: there it is met.
+    /// The order matters. Before the fence, the previous handler may still record, so the last record and the ids are final only after it. What
+    /// the previous handler appends to EVENTS even later belongs to commands that are still to be decided, and deciding them finds it there.
     async fn take_over(
         &mut self,
         followers: &mut Followers<B>,
@@ -306,7 +305,7 @@ impl<B: Broker> CommandHandler<B> {
             }
             journal => journal?,
         };
-        // Looked at anew: the handler before may have appended between the first look and the fence.
+        // This is read again, because the previous handler may have appended between the first look and the fence.
         let named = [(COMMANDS, journal.cursor()), (EVENTS, journal.events_through())];
         for (stream, named) in named {
             let last = answered(ids, || state_reaching(broker, ids, stream, named)).await?.last_sequence;
@@ -314,7 +313,7 @@ impl<B: Broker> CommandHandler<B> {
                 return Err(HandlerError::LostTail { stream, last, named });
             }
         }
-        // Up to the fence: an id that was recorded just before it must be known before the first command is decided.
+        // Up to the fence: an id that was recorded just before the fence must be known before the first command is decided.
         known_ids.catch_up(&self.index, journal.last_sequence()).await?;
         states.catch_up(&mut self.states, ids).await?;
         let config = ReaderConfig {
@@ -329,7 +328,7 @@ impl<B: Broker> CommandHandler<B> {
     }
 }
 
-/// Waits for the first of some tasks to end.
+/// Waits until the first of some tasks ends.
 async fn first_end(tasks: &mut JoinSet<Result<(), TurnEnd>>) -> Result<(), TurnEnd> {
     match tasks.join_next().await {
         Some(end) => end_of(std::future::ready(end)).await,

@@ -1,7 +1,7 @@
-//! A redb file of the command handler. Damage that is met is an error and no panic, and what redb refuses because of an earlier failure is
-//! told as that failure.
+//! A redb file of the command handler. Damage is reported as an error instead of a panic. After a failure, redb refuses further work; this
+//! module then reports the original failure.
 //!
-//! Deliberately absent: what a file holds ([`crate::id_index`], [`crate::state_snapshots`]).
+//! Deliberately absent: the content of a file ([`crate::id_index`], [`crate::state_snapshots`]).
 
 use std::{
     io,
@@ -19,7 +19,7 @@ use redb::{
     WriteTransaction,
 };
 
-/// Where a file is, and how it is opened.
+/// The path of a file, and how it is opened.
 #[derive(Debug)]
 pub(crate) struct Home {
     path: PathBuf,
@@ -41,7 +41,7 @@ impl Home {
         Ok(HandlerFile::new(database, self.path.clone()))
     }
 
-    /// Sets the file aside, which `error` has shown to be damaged, and begins an empty one.
+    /// Sets the file aside, because `error` has shown that it is damaged, and begins an empty one.
     pub(crate) fn begin_anew(&self, error: &StoreError) -> Result<HandlerFile, StoreError> {
         let aside = file::set_aside(&self.path)?;
         tracing::warn!(
@@ -64,14 +64,14 @@ impl Home {
 pub(crate) struct HandlerFile {
     database: OpenFile,
     path: PathBuf,
-    /// Held during each write, also a failing one.
+    /// Held during each write, including one that fails.
     writing: Mutex<()>,
-    /// The first failure of the system, with its kind and words. Everything after it fails because of it.
+    /// The first failure reported by the operating system, with its kind and text. Everything after it fails because of it.
     failure: OnceLock<(io::ErrorKind, String)>,
 }
 
 impl HandlerFile {
-    /// A file over any storage, for tests and for what lives in memory.
+    /// A file over any storage, for tests and for indexes in memory.
     pub(crate) fn with_backend(backend: impl StorageBackend) -> Result<Self, StoreError> {
         let path = PathBuf::from("(in memory)");
         let database = Database::builder()
@@ -84,12 +84,12 @@ impl HandlerFile {
         Self { database, path, writing: Mutex::new(()), failure: OnceLock::new() }
     }
 
-    /// Where it is.
+    /// Its path.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Does `work`, which writes.
+    /// Runs `work`, which writes.
     pub(crate) fn writing<T>(&self, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let done = file::guarded(&self.path, work);
@@ -97,13 +97,13 @@ impl HandlerFile {
         done.map_err(|error| self.first_failure(error))
     }
 
-    /// Does `work`, which only reads.
+    /// Runs `work`, which only reads.
     pub(crate) fn reading<T>(&self, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
         let done = file::guarded(&self.path, work);
         self.note_failure(&done);
         done.map_err(|error| {
             if let StoreError::Unusable { .. } = error {
-                // redb refuses reads as soon as a write has failed, which may not have returned yet.
+                // redb refuses reads as soon as a write has failed. That write may not have returned yet.
                 drop(self.writing.lock().unwrap_or_else(PoisonError::into_inner));
             }
             self.first_failure(error)
@@ -115,8 +115,8 @@ impl HandlerFile {
         self.database.begin_read().map_err(|source| StoreError::from_transaction(&self.path, source))
     }
 
-    /// A transaction that writes. With its commit the state of redb's allocator is written. Otherwise redb would walk through the whole file
-    /// to open it after a crash, and nothing would be decided meanwhile.
+    /// A transaction that writes. With its commit, the state of redb's allocator is written. Otherwise redb would walk through the whole file
+    /// when it opens it after a crash, and nothing would be decided in the meantime.
     pub(crate) fn begin_write(&self) -> Result<WriteTransaction, StoreError> {
         let begun = self.database.begin_write();
         let mut write = begun.map_err(|source| StoreError::from_transaction(&self.path, source))?;
@@ -135,7 +135,7 @@ impl HandlerFile {
         }
     }
 
-    /// What to say instead of redb's refusal to go on after a failure: the failure.
+    /// The original failure, in place of redb's refusal to continue after it.
     fn first_failure(&self, error: StoreError) -> StoreError {
         match (&error, self.failure.get()) {
             (StoreError::Unusable { .. }, Some((kind, words))) => {
@@ -145,22 +145,22 @@ impl HandlerFile {
         }
     }
 
-    /// What redb's failure to read or write means.
+    /// The meaning of redb's failure to read or write.
     pub(crate) fn storage(&self, source: StorageError) -> StoreError {
         StoreError::from_storage(&self.path, source)
     }
 
-    /// What redb's failure to open a table means.
+    /// The meaning of redb's failure to open a table.
     pub(crate) fn table(&self, source: TableError) -> StoreError {
         StoreError::from_table(&self.path, source)
     }
 
-    /// What redb's failure to commit means.
+    /// The meaning of redb's failure to commit.
     pub(crate) fn committed(&self, source: CommitError) -> StoreError {
         StoreError::from_commit(&self.path, source)
     }
 
-    /// The file is damaged, as `detail` says.
+    /// The error for a damaged file; `detail` says what is wrong.
     pub(crate) fn damaged(&self, detail: &str) -> StoreError {
         StoreError::Damaged { path: self.path.clone(), detail: detail.to_owned() }
     }

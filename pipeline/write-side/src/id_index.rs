@@ -1,10 +1,10 @@
 //! The index of command ids: which ids were used, and with what outcome. A command that is sent again gets its first outcome from
 //! here.
 //!
-//! Rebuilt from OUTCOMES at any time, so its file may be lost: a file that turns out to be damaged is set aside, and the ids are
-//! learnt anew before anything is decided. Its window is what OUTCOMES keeps: an id whose record has been purged is forgotten. Three
-//! layers: outcomes settled but not yet recorded, outcomes recorded but not yet in the file, and the redb file. What a handler
-//! settled and could not record is dropped when it loses its turn.
+//! It can be rebuilt from OUTCOMES at any time, so its file may be lost: a file that turns out to be damaged is set aside, and the ids are
+//! learnt again before anything is decided. It remembers as much as OUTCOMES holds: an id whose record has been purged is forgotten. It has
+//! three layers: outcomes that are settled but not recorded yet, outcomes that are recorded but not in the file yet, and the redb file. What a
+//! handler has settled and could not record is dropped when it loses its turn.
 
 mod error;
 mod file;
@@ -28,8 +28,8 @@ use crate::handler_file::{HandlerFile, Home};
 /// flush rewrites most of its pages; the more entries share one flush, the less each costs. This is about 10 MiB of memory.
 const FLUSH_AT: usize = 65_536;
 
-/// The same while ids are learnt that many records hold, about 40 MiB: a file that is made anew takes a fourth of the flushes, each of which
-/// costs nearly the same. So many may gather while a flush is under way.
+/// The same while ids are learnt from many existing records, about 40 MiB. A new file then needs a quarter of the flushes, and each flush costs
+/// nearly the same. This many ids may gather while a flush is under way.
 const FLUSH_AT_BEHIND: usize = 262_144;
 
 /// What an id was used for.
@@ -39,13 +39,13 @@ pub struct IdEntry {
     pub position: u64,
     /// The outcome of that command.
     pub outcome: Outcome,
-    /// What it said, where its record tells.
+    /// A mark of what the command said, if its record has one.
     pub content: Option<ContentMark>,
 }
 
 type IdHash = [u8; 16];
 
-/// An entry with the sequence of its record in OUTCOMES.
+/// An entry together with the sequence of its record in OUTCOMES.
 #[derive(Debug, Clone)]
 struct Noted {
     sequence: u64,
@@ -56,12 +56,12 @@ struct Noted {
 struct Memory {
     recorded: HashMap<IdHash, Noted>,
     progress: Progress,
-    /// The last [`IdIndex::forget_before`] went up to here.
+    /// The last call of [`IdIndex::forget_before`] went up to here.
     forgotten_before: u64,
-    /// Whether the ids have to be learnt from OUTCOMES before anybody may ask: the file was damaged, and an empty one begun.
+    /// Whether the ids have to be learnt from OUTCOMES before the index may be asked, because the file was damaged and an empty one was begun.
     unlearnt: bool,
-    /// How often all ids were dropped. A flush or a purge that began before that may still be under way, in a turn that has ended, and
-    /// must not go on after it: it would bring back ids that the server has lost, or forget others.
+    /// How often all ids were dropped. A flush or a purge that began before may still be under way from an earlier turn, and must not take
+    /// effect: it would bring back ids that the server has lost, or forget others.
     epoch: u64,
 }
 
@@ -80,19 +80,19 @@ struct Unwritten {
     epoch: u64,
 }
 
-/// The ids that a handler knows. The settling loop and the recording loop share it.
+/// The ids that a handler knows. The loop that settles and the one that records share it.
 #[derive(Debug)]
 pub struct IdIndex {
     file: Mutex<Arc<IdFile>>,
-    /// None for an index in memory.
+    /// `None` for an index in memory.
     home: Option<Home>,
     memory: Mutex<Memory>,
     settled: Mutex<HashMap<IdHash, IdEntry>>,
 }
 
 impl IdIndex {
-    /// Opens the index file, or creates it. redb keeps at most `cache_size` bytes of it in memory. A damaged file is set aside and
-    /// counted in `damaged`.
+    /// Opens the index file or creates it. redb keeps at most `cache_size` bytes of it in memory. A damaged file is set aside and counted in
+    /// `damaged`.
     ///
     /// # Errors
     /// [`IdIndexError::File`].
@@ -134,12 +134,11 @@ impl IdIndex {
         Self { file: Mutex::new(Arc::new(file)), home, memory: Mutex::new(memory), settled: Mutex::default() }
     }
 
-    /// Begins to follow OUTCOMES of `generation`, and returns the sequence after which to read on.
+    /// Begins to follow OUTCOMES of `generation`, and returns the sequence after which to continue reading.
     ///
-    /// An index of another generation is emptied. So is one that knows more than OUTCOMES has, because the server has then lost
-    /// its tail: OUTCOMES ends before [`IdIndex::through`], or `found`, the id of the record at that sequence, is not the one that
-    /// was noted. `found` is `None` where OUTCOMES has been purged.
-    ///
+    /// An index of another generation is emptied. So is an index that knows more than OUTCOMES holds, because the stream has then lost its
+    /// tail: OUTCOMES ends before [`IdIndex::through`], or the record at that sequence has the id `found`, which is not the one that was noted.
+    /// `found` is `None` if OUTCOMES has been purged.
     /// # Errors
     /// [`IdIndexError`].
     pub fn follow(
@@ -172,7 +171,7 @@ impl IdIndex {
         Ok(progress.through)
     }
 
-    /// The first uses of some ids, in their order: none where an id is not known, or its use was not final. Blocking, unless all are in
+    /// The first uses of some ids, in their order: `None` if an id is not known, or if its use was not final. Blocking, unless all ids are in
     /// memory.
     ///
     /// # Errors
@@ -180,10 +179,10 @@ impl IdIndex {
     pub fn first_uses(&self, ids: &[Arc<str>]) -> Result<Vec<Option<IdEntry>>, IdIndexError> {
         let mut found: Vec<Option<IdEntry>> = vec![None; ids.len()];
         let mut sought: Vec<(IdHash, usize)> = Vec::new();
-        // Before memory is asked whether the ids are learnt: an empty file that takes its place later says nothing about them.
+        // This comes before memory is asked whether the ids are learnt. An empty file that replaces this one later says nothing about them.
         let file = self.file().clone();
         {
-            // Memory before the file is read, because entries leave it only after the file has them.
+            // Memory is asked before the file is read, because entries leave memory only after they are in the file.
             let settled = self.settled();
             let memory = self.memory();
             if memory.unlearnt {
@@ -222,7 +221,7 @@ impl IdIndex {
     pub fn note(&self, record: &OutcomeRecord, sequence: u64) {
         let mut memory = self.memory();
         if memory.unlearnt {
-            // Records before this one are missing. It is read again with them.
+            // Records before this one are missing. It will be read again together with them.
             return;
         }
         for (hash, entry) in record.outcomes.iter().filter_map(first_use) {
@@ -237,7 +236,7 @@ impl IdIndex {
     /// Notes a record that this handler wrote while it was active, and whose ids were settled.
     pub fn note_own(&self, record: &OutcomeRecord, sequence: u64) {
         self.note(record, sequence);
-        // Not before they are recorded: at any moment one of the two knows them.
+        // The ids stay in this layer until they are recorded, so that at any moment one of the two layers knows them.
         let mut settled = self.settled();
         for (hash, _) in record.outcomes.iter().filter_map(first_use) {
             settled.remove(&hash);
@@ -249,12 +248,12 @@ impl IdIndex {
         self.settled().clear();
     }
 
-    /// The OUTCOMES sequence up to which every record has been noted.
+    /// The sequence in OUTCOMES up to which every record has been noted.
     pub fn through(&self) -> u64 {
         self.memory().progress.through
     }
 
-    /// Whether enough has gathered for a flush to be worth it. `is_behind` says that much more is about to come.
+    /// Whether enough ids have gathered for a flush. `is_behind` says that many more are about to come.
     pub fn flush_due(&self, is_behind: bool) -> bool {
         self.memory().recorded.len() >= if is_behind { FLUSH_AT_BEHIND } else { FLUSH_AT }
     }
@@ -262,7 +261,7 @@ impl IdIndex {
     /// Writes what is recorded to the file. Blocking.
     ///
     /// # Errors
-    /// [`IdIndexError`]; nothing is lost then.
+    /// [`IdIndexError`]; nothing is lost.
     pub fn flush(&self) -> Result<(), IdIndexError> {
         self.write(&self.unwritten()?)
     }
@@ -286,12 +285,12 @@ impl IdIndex {
         self.on_file(file, |file| file.write(entries, progress, *epoch))?;
         let current = self.file();
         if !Arc::ptr_eq(&current, file) {
-            // What was written is in a file that was set aside meanwhile.
+            // What was written is in a file that has been set aside in the meantime.
             return Err(IdIndexError::BegunAnew);
         }
         let mut memory = self.memory();
         if memory.epoch != *epoch {
-            // What was written was dropped again, and what memory holds was learnt since.
+            // What was written has been dropped again, and what is in memory was learnt after that.
             return Ok(());
         }
         for (hash, written) in entries {
@@ -302,8 +301,8 @@ impl IdIndex {
         Ok(())
     }
 
-    /// Forgets ids whose record is before `first_sequence` of OUTCOMES, and returns how many. Blocking. It reads the lists of those
-    /// records and nothing else, and writes in pieces, so that a flush never waits long for it.
+    /// Forgets ids whose records are before `first_sequence` of OUTCOMES, and returns how many. Blocking. It reads only the lists of those
+    /// records and writes in pieces, so that a flush never waits long for it.
     ///
     /// # Errors
     /// [`IdIndexError`]; the next call continues.
@@ -335,7 +334,7 @@ impl IdIndex {
         Ok(forgotten)
     }
 
-    /// Does `work` on the file. If that shows that the file is damaged, an empty one takes its place.
+    /// Runs `work` on the file. If it shows that the file is damaged, an empty file takes its place.
     fn on_file<T>(
         &self,
         file: &Arc<IdFile>,
@@ -350,7 +349,7 @@ impl IdIndex {
     fn begin_anew(&self, file: &Arc<IdFile>, error: StoreError) -> IdIndexError {
         let Some(home) = &self.home else { return IdIndexError::File(error) };
         let mut current = self.file();
-        // Otherwise another task has met the damage before.
+        // If not, another task has already found the damage.
         if Arc::ptr_eq(&current, file) {
             let begun = home.begin_anew(&error).map(IdFile::new);
             let begun = begun.and_then(|file| file.begin().map(|_| file));
@@ -376,7 +375,7 @@ impl IdIndex {
     }
 }
 
-/// The entry that an outcome makes: none for derived ids, repeats, and what is not final.
+/// The entry for an outcome; `None` for derived ids, repeats, and outcomes that are not final.
 fn first_use(outcome: &CommandOutcome) -> Option<(IdHash, IdEntry)> {
     let id = outcome.id.as_deref()?;
     let first = outcome.outcome.is_final() && !matches!(outcome.outcome, Outcome::Duplicate { .. });

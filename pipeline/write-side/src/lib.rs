@@ -1,10 +1,10 @@
 //! The write side: from a stored command to commits and outcomes.
 //!
-//! In reading order: [`command_handler`] waits until it is active and then reads COMMANDS in rounds. [`round`] decides a round, as
-//! a pure function. [`settlement`] appends what was decided, and decides again where an aggregate has moved on.
-//! [`outcome_journal`] records what became of each command. [`id_index`] recognises ids that were used before, and
-//! [`state_cache`] keeps aggregates in memory. [`submit_service`] accepts commands by request, and [`outcome_inbox`] hears what
-//! became of them.
+//! In reading order: [`command_handler`] waits until it is active and then reads COMMANDS in rounds. [`round`] decides a round, as a pure
+//! function. [`settlement`] appends what was decided, and decides again if an aggregate has moved on. [`outcome_journal`] records what became
+//! of each command. [`id_index`] recognises ids that were used before, and [`state_cache`] keeps the states of aggregates in memory.
+//! [`submit_service`] accepts commands as requests, and [`outcome_inbox`] receives their outcomes. [`past_state`] folds an aggregate's state as
+//! of a moment.
 //!
 //! Deliberately absent: views, reports, timers, and what any command means.
 

@@ -1,5 +1,5 @@
-//! Where the outcomes of commands come back to the process that has put them onto COMMANDS, whichever handler is active. Each
-//! command gets a subject that nobody can guess, so that an outcome that comes there is from whoever was asked.
+//! Receives the outcomes of commands that this process has put onto COMMANDS, whichever handler is active. Each command gets a reply subject
+//! that nobody can guess, so an outcome on it comes from the handler.
 
 use std::{
     collections::HashMap,
@@ -17,7 +17,7 @@ use millstream_jetstream::{
 use tokio::sync::oneshot;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// Outcomes cannot be heard.
+/// Why outcomes cannot be received.
 #[derive(Debug, thiserror::Error)]
 #[error("outcomes cannot be heard; may this user subscribe to {subject}?")]
 pub struct OutcomeInboxError {
@@ -26,7 +26,7 @@ pub struct OutcomeInboxError {
     source: async_nats::Error,
 }
 
-/// Hands outcomes to whoever waits for them. Clones share one inbox, which is open as long as one of them is there.
+/// Passes outcomes to those who wait for them. Clones share one inbox, which is open as long as one of them exists.
 #[derive(Debug, Clone)]
 pub struct OutcomeInbox(Arc<Inbox>);
 
@@ -34,11 +34,11 @@ pub struct OutcomeInbox(Arc<Inbox>);
 struct Inbox {
     prefix: String,
     waiting: Mutex<HashMap<String, oneshot::Sender<Bytes>>>,
-    /// Ends what hands over, with the inbox.
+    /// Ends the task of the inbox together with the inbox.
     _open: DropGuard,
 }
 
-/// One outcome that is waited for. Dropped, it is waited for no longer.
+/// An outcome that somebody waits for. Dropping it ends the wait.
 #[derive(Debug)]
 pub struct ExpectedOutcome {
     inbox: OutcomeInbox,
@@ -47,7 +47,7 @@ pub struct ExpectedOutcome {
 }
 
 impl OutcomeInbox {
-    /// Listens below `prefix` and the run's name, from when this returns.
+    /// Listens on subjects that begin with `prefix` and the run's name. It listens when this returns.
     ///
     /// # Errors
     /// [`OutcomeInboxError`] when there is no connection for it.
@@ -57,7 +57,7 @@ impl OutcomeInbox {
         Ok(inbox)
     }
 
-    /// An inbox, and what hands over to it as long as it is open.
+    /// An inbox, and the task that passes outcomes on as long as the inbox is open.
     async fn with_hand_over(
         broker: &NatsBroker,
         prefix: &str,
@@ -71,7 +71,7 @@ impl OutcomeInbox {
         Ok((Self(inbox), handing_over))
     }
 
-    /// A place for the outcome of one command, whose subject goes into its header `Millstream-Reply`.
+    /// A place for the outcome of one command. Its subject goes into the command's header `Millstream-Reply`.
     pub fn expect(&self) -> ExpectedOutcome {
         let subject = format!("{}.{}", self.0.prefix, ulid::Ulid::generate());
         let (sender, outcome) = oneshot::channel();
@@ -82,22 +82,22 @@ impl OutcomeInbox {
 
 impl Inbox {
     fn waiting(&self) -> MutexGuard<'_, HashMap<String, oneshot::Sender<Bytes>>> {
-        // Each change is one insert or one remove.
+        // Each change is one insertion or one removal, so a poisoned lock leaves nothing half done.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl ExpectedOutcome {
-    /// Where it is expected.
+    /// The subject on which the outcome is expected.
     pub fn subject(&self) -> &str {
         &self.subject
     }
 
-    /// Waits for it, without end. It is an `OutcomeReply` in JSON.
+    /// Waits for the outcome without a time-out. It is an `OutcomeReply` in JSON.
     pub async fn arrived(&mut self) -> Bytes {
         match (&mut self.outcome).await {
             Ok(outcome) => outcome,
-            // The sender goes only with the inbox, which is held here, or with the outcome.
+            // The sender is dropped only with the inbox, which is held here, or after the outcome was sent.
             Err(_) => std::future::pending().await,
         }
     }
@@ -109,7 +109,7 @@ impl Drop for ExpectedOutcome {
     }
 }
 
-/// On a line of its own: anybody may know the subject.
+/// It has a line of its own, because anybody may know the subject.
 async fn subscribe(broker: &NatsBroker, prefix: &str) -> Result<(Line, Subscriber), OutcomeInboxError> {
     let subject = format!("{prefix}.*");
     let failed = |source| OutcomeInboxError { subject: subject.clone(), source };
@@ -118,7 +118,7 @@ async fn subscribe(broker: &NatsBroker, prefix: &str) -> Result<(Line, Subscribe
     Ok((line, outcomes))
 }
 
-/// Ends with the inbox: `closed`, which wakes it where no outcome comes any more.
+/// Ends with the inbox: `closed` wakes it even if no outcomes come any more.
 async fn hand_over(
     broker: NatsBroker,
     ids: IdSource,
@@ -150,7 +150,7 @@ async fn hand_over(
             continue;
         }
         if let Some(waiting) = inbox.waiting().remove(outcome.subject.as_str()) {
-            // Whoever waited may have given up at this very moment.
+            // The waiter may have given up at this very moment.
             drop(waiting.send(outcome.payload));
         }
     }

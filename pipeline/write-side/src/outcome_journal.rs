@@ -1,7 +1,7 @@
-//! The outcome journal: the chain of records on OUTCOMES. Cursor and outcomes are one thing.
+//! The outcome journal: the chain of records on OUTCOMES. A record is both the cursor in COMMANDS and the outcomes.
 //!
-//! Each record expects the sequence of the record before it. Of two handlers that both believe to be active, only one can
-//! record. A takeover appends a fence, which makes the previous handler's next record fail.
+//! Each record expects the sequence of the record before it. If two handlers both believe that they are active, only one of them can record. A
+//! takeover appends a fence, which makes the previous handler's next record fail.
 //!
 //! Deliberately absent: a clock. The lease decides whether a handler may try; the chain decides whether it succeeds.
 
@@ -22,10 +22,10 @@ use millstream_jetstream::{
     retry::answered,
 };
 
-/// Why the journal cannot go on.
+/// Why the journal cannot continue.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
-    /// Another handler has written the next record: this one has lost its turn and changes nothing any more.
+    /// Another handler has written the next record. This handler has lost its turn and changes nothing any more.
     #[error("another command handler has taken over")]
     LostTurn,
     /// The server will never store the record.
@@ -35,23 +35,23 @@ pub enum JournalError {
         after: u64,
         /// The cursor with the record.
         through: u64,
-        /// The server's words.
+        /// The server's message.
         detail: String,
     },
-    /// The records speak of other incarnations of COMMANDS or EVENTS.
+    /// The records are about other incarnations of COMMANDS or EVENTS.
     #[error(
         "OUTCOMES belongs to the generations {recorded}, but there are {found}: COMMANDS or EVENTS was deleted and made again; restore it from a backup. Without one: where COMMANDS is lost, delete COMMANDS and OUTCOMES and run `millstream setup`, which makes COMMANDS begin behind every position that EVENTS names; where EVENTS is lost, delete all three"
     )]
     OtherGeneration {
-        /// What the records say.
+        /// The incarnations in the records.
         recorded: Box<Generations>,
-        /// What is there.
+        /// The incarnations that exist.
         found: Box<Generations>,
     },
-    /// There is no record at all, and there must be one.
+    /// There is no record, although there must be one.
     #[error("OUTCOMES holds no record")]
     NothingRecorded,
-    /// A record does not decode, or comes from a time when several handlers were active.
+    /// A record does not decode, or dates from a time when several handlers were active.
     #[error(transparent)]
     Record(#[from] OutcomeRecordError),
     /// The server refused a question for good.
@@ -69,7 +69,7 @@ impl Failure for JournalError {
     }
 }
 
-/// The chain, held by the handler that appended the last fence.
+/// The chain, in the hands of the handler that appended the last fence.
 #[derive(Debug)]
 pub struct OutcomeJournal<B> {
     broker: B,
@@ -83,8 +83,8 @@ pub struct OutcomeJournal<B> {
 }
 
 impl<B: Broker> OutcomeJournal<B> {
-    /// Takes the chain over: appends a fence behind whatever is there. Waits for a server that does not answer. `may_begin`
-    /// says whether the fence may be the first record of all.
+    /// Takes the chain over by appending a fence after its last record. Waits for a server that does not answer. `may_begin` says whether the
+    /// fence may be the very first record.
     ///
     /// # Errors
     /// [`JournalError`].
@@ -128,7 +128,7 @@ impl<B: Broker> OutcomeJournal<B> {
                 Err(AppendError::Refused { detail, .. }) => {
                     return Err(JournalError::Refused { after: cursor, through: cursor, detail });
                 }
-                // The handler before goes on recording: the next attempt stands behind that.
+                // The previous handler continues to record. The next attempt follows its newest record.
                 Err(AppendError::Conflict { .. }) => {}
                 Err(error) => {
                     tracing::warn!(%error, "the fence is not recorded yet");
@@ -143,12 +143,12 @@ impl<B: Broker> OutcomeJournal<B> {
         self.cursor
     }
 
-    /// Highest EVENTS sequence that outcomes have named.
+    /// The highest sequence in EVENTS that outcomes have named.
     pub fn events_through(&self) -> u64 {
         self.events_through
     }
 
-    /// Sequence of the chain's last record in OUTCOMES.
+    /// The sequence of the chain's last record in OUTCOMES.
     pub fn last_sequence(&self) -> u64 {
         self.last_sequence
     }
@@ -158,8 +158,8 @@ impl<B: Broker> OutcomeJournal<B> {
         &self.generations
     }
 
-    /// Records the outcomes of the commands after the cursor, up to and including `through`. Retries until the record is
-    /// stored or another handler has taken over. Returns the record and its sequence.
+    /// Records the outcomes of the commands after the cursor, up to and including `through`. Retries until the record is stored or another
+    /// handler has taken over. Returns the record and its sequence.
     ///
     /// # Errors
     /// [`JournalError`].
@@ -196,8 +196,8 @@ impl<B: Broker> OutcomeJournal<B> {
         Ok((record, sequence))
     }
 
-    /// After an unclear answer: the sequence of `record`, or `None` when the chain still ends with the record before it. In that
-    /// case the append may still arrive; then the retry conflicts and finds it here.
+    /// After an unclear answer: the sequence of `record`, or `None` if the chain still ends with the record before it. In that case the append
+    /// may still arrive; the retry then conflicts and finds the record here.
     async fn find(&mut self, record: &OutcomeRecord) -> Result<Option<u64>, JournalError> {
         let last = match self.broker.last(OUTCOMES, OUTCOME_SUBJECT).await {
             Ok(last) => last,
@@ -217,9 +217,9 @@ impl<B: Broker> OutcomeJournal<B> {
         Err(JournalError::LostTurn)
     }
 
-    /// OUTCOMES holds no record. Purged, it has nothing that the next record could expect, and this handler alone knows how far the
-    /// chain has come: it goes on from there. A stream that was made anew, or is an older copy, has another history: then the turn is lost,
-    /// and the next one begins with what is there.
+    /// OUTCOMES holds no record. If it was purged, there is no record that the next one could expect, and only this handler knows how far the
+    /// chain has come, so it continues from there. If the stream was made anew or is an older copy, it has another history. Then the turn is
+    /// lost, and the next turn begins with what is there.
     async fn look_for_the_chain(&mut self) -> Result<(), JournalError> {
         let state = match self.broker.state(OUTCOMES).await {
             Ok(state) => state,
@@ -274,11 +274,11 @@ impl<B: Broker> OutcomeJournal<B> {
     }
 }
 
-/// How far COMMANDS is decided, for whoever looks from outside: the position through which every command has its outcome. Does
-/// not wait for a server that does not answer.
+/// How far COMMANDS is decided, for programs other than the handler: the position up to which every command has its outcome. Does not wait for
+/// a server that does not answer.
 ///
 /// # Errors
-/// [`JournalError`], also when several handlers were active once.
+/// [`JournalError`], also if several handlers were active once.
 pub async fn decided_through<B: Broker>(broker: &B) -> Result<u64, JournalError> {
     if let Some(message) = broker.last(OUTCOMES, RETIRED_LAYOUT_SUBJECT).await? {
         return Err(several_handlers(&message));
@@ -288,8 +288,8 @@ pub async fn decided_through<B: Broker>(broker: &B) -> Result<u64, JournalError>
     Ok(last.map_or(0, |record| record.through))
 }
 
-/// The chains of several handlers begin and end where this release does not look. Their last records may have been purged from the
-/// chain that it knows; what tells of them on the retired subject never is.
+/// When several handlers were active, their chains began and ended on subjects that this release does not read. Their last records may have
+/// been purged from the one chain that it reads, but the messages about them on the retired subject are never purged.
 async fn refuse_several_handlers<B: Broker>(broker: &B, ids: &IdSource) -> Result<(), JournalError> {
     let told = answered(ids, || broker.last(OUTCOMES, RETIRED_LAYOUT_SUBJECT)).await?;
     told.map_or(Ok(()), |message| Err(several_handlers(&message)))
@@ -300,7 +300,7 @@ fn several_handlers(message: &StoredMessage) -> JournalError {
     OutcomeRecordError::SeveralHandlers { sequence: *sequence, subject: subject.clone() }.into()
 }
 
-/// The chain must speak of the streams as they are.
+/// The chain must be about the current streams.
 fn check_generations(last: Option<&OutcomeRecord>, generations: &Generations) -> Result<(), JournalError> {
     match last.filter(|record| record.generations != *generations) {
         None => Ok(()),

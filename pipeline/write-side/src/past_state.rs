@@ -1,4 +1,5 @@
-//! The state of an aggregate as it was, folded from its commits by its own rules. Deliberately absent: reading them, and how many are too many.
+//! The state of an aggregate as of a moment, folded from its commits by its own rules. Deliberately absent: reading the commits, and a limit on
+//! their number.
 
 use std::sync::Arc;
 
@@ -42,10 +43,10 @@ impl PastState {
         self.folded.last_sequence
     }
 
-    /// For people and programs, as of the moment up to which commits were folded.
+    /// The state for people and programs, as of the last folded commit.
     ///
     /// # Errors
-    /// When the state cannot be told as JSON.
+    /// When the state has no JSON form.
     pub fn json(&self, stream_id: &StreamId, moment: &Moment) -> Result<Value, serde_json::Error> {
         Ok(json!({
             "aggregate": stream_id.to_string(),

@@ -1,7 +1,6 @@
 //! The pure half of a round: from messages of COMMANDS and states of aggregates to commits and outcomes.
 //!
-//! Nothing here waits or performs I/O. [`crate::settlement`] appends what is decided here, and asks again where an append was
-//! refused.
+//! Nothing here waits or performs I/O. [`crate::settlement`] appends what is decided here, and decides again if an append was refused.
 
 mod history_fold;
 mod partners;
@@ -34,7 +33,7 @@ use millstream_jetstream::broker::NewMessage;
 
 use crate::aggregate_state::AggregateState;
 
-/// What a commit takes besides its events and its commands' texts: names of fields and numbers, per event and per command.
+/// The size of a commit besides its events and the texts of its commands: names of fields and numbers, per event and per command.
 const FIELDS_BYTES: usize = 96;
 
 /// A command of one aggregate, ready to be decided.
@@ -64,7 +63,7 @@ pub enum Draft {
 }
 
 impl Draft {
-    /// The complete outcome, when the commit is stored at `sequence`.
+    /// The complete outcome, once the commit is stored at `sequence`.
     pub fn settle(self, sequence: u64) -> Outcome {
         match self {
             Self::Final(outcome) => outcome,
@@ -78,26 +77,26 @@ impl Draft {
 pub struct GroupDecision {
     /// Outcomes by index in the round.
     pub drafts: Vec<(usize, Draft)>,
-    /// What to append; absent when nothing happened.
+    /// The commit to append; absent if nothing happened.
     pub commit: Option<Commit>,
-    /// How many commands were decided. The others belong in the next commit, because this one is large enough.
+    /// How many commands were decided. The others go into the next commit, because this one is large enough.
     pub taken: usize,
-    /// Whether some outcome is right only if the state is current: a rejection, or nothing to change. An acceptance needs no such
-    /// proof, because the append of its commit fails on a stale state.
+    /// Whether some outcome is only right if the state is current: a rejection, or nothing to change. An acceptance needs no such proof,
+    /// because the append of its commit fails if the state was stale.
     pub needs_current: bool,
 }
 
-/// The history holds the effects of later commands than one of a group. Only the whole history tells whether this one has already been
-/// accepted.
+/// The history holds the effects of commands that are later than one of the group. Only the whole history tells whether that one has already
+/// been accepted.
 #[derive(Debug, thiserror::Error)]
 #[error("the history holds later commands")]
 pub struct HistoryNeeded;
 
 /// Decides an aggregate's commands in the order of their positions, and evolves `state` with them.
 ///
-/// For a command at position p of an aggregate whose history holds events of later positions: if p is in the history, it
-/// was accepted; if not, it is decided on the fold of what came before p. Both are in `past`. No further command joins a commit that
-/// takes `size` bytes already.
+/// If the aggregate's history holds events of later positions than a command's position p, there are two cases. If p is in the history, the
+/// command was accepted. If not, it is decided on the fold of what came before p. `past` knows both. No further command joins a commit that
+/// already takes `size` bytes.
 ///
 /// # Errors
 /// [`HistoryNeeded`] when `past` does not know a command whose position the history has passed.
@@ -116,7 +115,7 @@ pub fn decide_group(
         needs_current: false,
     };
     let mut draft = CommitDraft::new(state);
-    // Of the history alone: what this call adds raises `last_position` too.
+    // Only the history counts here, because what this call adds raises `last_position`, too.
     let settled_position = state.last_position;
     for command in commands {
         if draft.bytes > size {
@@ -181,7 +180,7 @@ fn too_late(envelope: &CommandEnvelope) -> Outcome {
     ))
 }
 
-/// Decides one command. The error is a complete outcome.
+/// Decides one command. An error is a complete outcome.
 fn decide_one(
     aggregate: &Arc<dyn AggregateType>,
     state: &mut AggregateState,
@@ -191,7 +190,7 @@ fn decide_one(
     aggregate.decide(&mut state.state, command.command, &context).map_err(|error| not_decided(&error))
 }
 
-/// What a decision may know; the error is the outcome of a command that expects another version.
+/// The context of the decision. An error is the outcome of a command that expects another version.
 fn context_of<'a>(
     aggregate: &'a Arc<dyn AggregateType>,
     envelope: &'a CommandEnvelope,
@@ -220,7 +219,7 @@ fn not_decided(error: &DecisionError) -> Outcome {
     }
 }
 
-/// The outcome of a rejection. Its sentence is cut where it is long: what a client typed may stand in it.
+/// The outcome of a rejection. A long sentence is cut, because it may contain what a client typed.
 pub fn rejected(rejection: &Rejection) -> Outcome {
     Outcome::Rejected { code: rejection.code.into(), message: bounded(&rejection.message).as_ref().into() }
 }
@@ -229,7 +228,7 @@ fn unchanged(state: &AggregateState) -> Outcome {
     Outcome::Accepted { sequence: state.last_sequence, version: state.version, events: 0 }
 }
 
-/// A commit in the making.
+/// A commit that is being built.
 struct CommitDraft {
     first_version: u64,
     previous: Option<Vec<u8>>,
@@ -299,11 +298,11 @@ impl CommitDraft {
 pub struct NewCommit {
     /// The aggregate.
     pub stream_id: StreamId,
-    /// Sequence of the aggregate's last commit; 0 for none.
+    /// The sequence of the aggregate's last commit; 0 for none.
     pub expected_last: u64,
-    /// What to append.
+    /// The commit to append.
     pub commit: Commit,
-    /// [`Commit::encode`] of it.
+    /// Its encoding by [`Commit::encode`].
     pub body: Bytes,
 }
 
@@ -329,7 +328,7 @@ impl NewCommit {
     }
 }
 
-/// Distinct event types of a commit, in order of appearance; the list is for people and stays short.
+/// The distinct event types of a commit, in order of appearance. The list is for people and is kept short.
 fn event_types(commit: &Commit) -> String {
     let mut types: Vec<&str> = Vec::new();
     for event in &commit.events {

@@ -1,12 +1,11 @@
-//! Settles a round: appends what is decided, and decides again where the aggregate has moved on, until each command of the round
-//! has its outcome.
+//! Settles a round: appends what is decided, and decides again if the aggregate has moved on, until each command of the round has its outcome.
 //!
-//! Repeats of known ids and commands that need no state are told apart first, and the others are grouped by aggregate.
+//! Repeats of known ids and commands that need no state are separated first, and the others are grouped by aggregate.
 //!
-//! Then the quick way: every aggregate is decided on the state at hand and its commit appended, slice by slice. The next slice is
-//! decided while the commits of the previous one are in flight. The slow way is for aggregates whose append was refused or got no
-//! clear answer, and for outcomes that are right only on a current state: read the history from the leader, decide, append, and
-//! start over until the aggregate is settled (`settlement/slow_way.rs`).
+//! Then follows the quick way: every aggregate is decided on the state at hand and its commit is appended, slice by slice. The next slice is
+//! decided while the commits of the previous one are in flight. The slow way is for aggregates whose append was refused or got no clear answer,
+//! and for outcomes that are right only on a current state. It reads the history from the leader, decides, appends, and starts over until the
+//! aggregate is settled (`settlement/slow_way.rs`).
 
 mod dead_letters;
 mod error;
@@ -56,13 +55,14 @@ use crate::{
     state_cache::{Appended, StateCache},
 };
 
-/// How many histories are read from the server at the same time; a page of each is in memory.
+/// How many histories are read from the server at the same time, each with one page in memory.
 const LOADS_MAX: usize = 64;
 /// How many aggregates' commits are appended together: as many as an atomic batch takes.
 const SLICE: usize = ATOMIC_BATCH_MAX;
-/// Commits of several commands are a quarter of the largest message, so that one more command of usual size still fits.
+/// Commits of several commands have at most a quarter of the largest message, so that one more command of usual size still fits.
 const COMMITS_A_MESSAGE: usize = 4;
-/// Slices whose commits are on their way together. Where each commit is synced alone, more would wait too long for their answers.
+/// The number of slices whose commits are in flight together. If the server syncs each commit separately, more would wait too long for their
+/// answers.
 const SLICES_UNDER_WAY: usize = 2;
 
 /// An aggregate's commands in a round, in the order of their positions.
@@ -80,7 +80,7 @@ struct Sorted<'a> {
     outcomes: Outcomes,
 }
 
-/// The outcomes of a round, set one by one.
+/// The outcomes of a round, which are set one by one.
 struct Outcomes {
     outcomes: Vec<Option<Outcome>>,
 }
@@ -109,14 +109,13 @@ struct Decided<'a> {
     append: Option<NewCommit>,
 }
 
-/// An aggregate that goes the slow way, with the outcomes that it already has.
+/// An aggregate that takes the slow way, with the outcomes that it already has.
 struct Unsettled<'a> {
     group: Group<'a>,
     outcomes: Vec<(usize, Outcome)>,
-    /// The commits that were appended for those.
+    /// The commits that were appended for these outcomes.
     appended: Appended,
-    /// Its state, when our own append has just shown that it is current, and only commands that did not fit into that commit are
-    /// left.
+    /// Its state, if this handler's own append has just shown that it is current and only commands that did not fit into that commit are left.
     current: Option<Box<AggregateState>>,
 }
 
@@ -127,12 +126,12 @@ impl<'a> Unsettled<'a> {
     }
 }
 
-/// An aggregate whose commands are all settled, with its state if that can go back into the cache.
+/// An aggregate whose commands are all settled, with its state if the state can go back into the cache.
 struct Settled {
     stream_id: StreamId,
     state: Option<AggregateState>,
     outcomes: Vec<(usize, Outcome)>,
-    /// The commits that were appended for them.
+    /// The commits that were appended for the outcomes.
     appended: Appended,
 }
 
@@ -143,7 +142,7 @@ impl Settled {
     }
 }
 
-/// The result of the quick way: some aggregates are settled, and the others go the slow way.
+/// The result of the quick way: some aggregates are settled, and the others take the slow way.
 #[derive(Default)]
 struct FirstPass<'a> {
     settled: Vec<Settled>,
@@ -158,8 +157,8 @@ pub struct Settlement<B> {
     appends: GroupAppend<B>,
     letters: DeadLetterStore<B>,
     ids: IdSource,
-    /// Whether to take an aggregate that is not in the cache for a new one, which costs nothing when it is. Judged after each slice
-    /// by how those of it turned out.
+    /// Whether an aggregate that is not in the cache is assumed to be new, which saves a read if it is. After each slice, the share of correct
+    /// guesses decides about the next slice.
     suppose_new: AtomicBool,
     metrics: HandlerMetrics,
 }
@@ -178,10 +177,10 @@ impl<B: Broker> Settlement<B> {
         }
     }
 
-    /// Settles a round: one outcome for each command, in their order; and which commits were appended for it.
+    /// Settles a round. Returns one outcome for each command, in their order, and the commits that were appended for it.
     ///
     /// # Errors
-    /// [`SettleError`]. Interruptions of the connection are waited for.
+    /// [`SettleError`]. Interruptions of the connection only cause a wait.
     pub async fn settle(
         &mut self,
         cache: &mut StateCache,
@@ -191,7 +190,7 @@ impl<B: Broker> Settlement<B> {
         let mut round = sort(commands, first_uses(commands, index).await?);
         let mut letters = round.letters;
         let mut all = self.settle_groups(cache, round.groups).await?;
-        // `cut_round` makes a round of its own of such a command, so that no group has changed an aggregate that it reads.
+        // `cut_round` makes such a command a round of its own, so no group has changed an aggregate that it reads.
         for command in round.with_partners {
             all.extend(self.settle_together(cache, &command).await?);
         }
@@ -209,8 +208,8 @@ impl<B: Broker> Settlement<B> {
             }
         }
         self.metrics.commits.inc_by(appended.count);
-        // Before the round is recorded, because nobody decides a recorded command again. After a crash in between, the same letter comes
-        // once more; its subject has a message then and takes no second one.
+        // The letters are stored before the round is recorded, because nobody decides a recorded command again. After a crash in between, the
+        // same letter is appended again; its subject then has a message and accepts no second one.
         let (places, letters): (Vec<_>, Vec<_>) = letters.into_iter().unzip();
         for (place, outcome) in places.into_iter().zip(self.set_aside(&letters).await) {
             round.outcomes.set(place, outcome);
@@ -218,7 +217,7 @@ impl<B: Broker> Settlement<B> {
         Ok((round.outcomes.finish(), appended))
     }
 
-    /// First the quick way for all aggregates, then the slow way for those that need it.
+    /// First takes the quick way for all aggregates, then the slow way for those that need it.
     async fn settle_groups(
         &mut self,
         cache: &mut StateCache,
@@ -228,13 +227,13 @@ impl<B: Broker> Settlement<B> {
         let slow: Vec<_> = slow
             .into_iter()
             .map(|unsettled| {
-                // Taken here: the aggregates that go the slow way run side by side, and there is one cache.
+                // The states are taken out here, because the aggregates run concurrently on the slow way and there is one cache.
                 let unread = unsettled.current.is_none();
                 let snapshot = unread.then(|| cache.snapshot(&unsettled.group.stream_id)).flatten();
                 self.settle_slowly(unsettled, snapshot).boxed()
             })
             .collect();
-        // In any order: all commands of an aggregate are in one group.
+        // The order does not matter, because all commands of an aggregate are in one group.
         let mut slowly = stream::iter(slow).buffer_unordered(LOADS_MAX);
         while let Some(done) = slowly.next().await {
             settled.push(done?);
@@ -242,7 +241,7 @@ impl<B: Broker> Settlement<B> {
         Ok(settled)
     }
 
-    /// Decides and appends slice by slice: while the commits of one slice are on their way, the next ones are decided.
+    /// Decides and appends slice by slice: the next slices are decided while the commits of one slice are in flight.
     async fn settle_quickly<'a>(&self, cache: &mut StateCache, groups: Vec<Group<'a>>) -> FirstPass<'a> {
         let mut all = FirstPass { settled: Vec::with_capacity(groups.len()), ..FirstPass::default() };
         let mut groups = groups.into_iter();
@@ -265,7 +264,7 @@ impl<B: Broker> Settlement<B> {
         }
     }
 
-    /// Decides the aggregates of a slice on cached or supposed states, and appends all their commits together.
+    /// Decides the aggregates of a slice on cached or assumed states, and appends all their commits together.
     async fn settle_slice<'a>(&self, slice: Vec<(Group<'a>, Option<AggregateState>)>) -> FirstPass<'a> {
         let count = slice.len();
         let (cached, unknown): (Vec<_>, Vec<_>) = slice.into_iter().partition(|(_, state)| state.is_some());
@@ -282,15 +281,15 @@ impl<B: Broker> Settlement<B> {
         self.decide_quickly(first, &mut decided, &mut done.slow);
         let conflicts = self.append_decided(decided, &mut done).await;
         if unknown_count > 0 {
-            // Who was supposed to be new and was not has met a conflict. Conflicts of cached states count here too, which at worst makes
-            // the next slice read some states in vain.
+            // An aggregate that was wrongly assumed to be new has met a conflict. Conflicts of cached states are counted here, too. At worst,
+            // the next slice reads some states in vain.
             let new = if supposed_new { new.saturating_sub(conflicts) } else { new };
             self.suppose_new.store(new * 2 > unknown_count, Ordering::Relaxed);
         }
         done
     }
 
-    /// Appends the commits of a slice together, and sorts its aggregates by what came of that. Returns how many had moved on.
+    /// Appends the commits of a slice together, and sorts its aggregates by the results. Returns how many aggregates had moved on.
     ///
     /// What is stored here is read from EVENTS by `pipeline/read-side/src/projection_runner/source.rs`, in a projector for views and in
     /// the reporter for reports.
@@ -302,7 +301,7 @@ impl<B: Broker> Settlement<B> {
         for each in decided {
             let answer = each.append.is_some().then(|| answers.next()).flatten();
             let finished = match answer {
-                // Nothing to append, so no expected sequence has proved the state: a rejection must not rest on it.
+                // Nothing was appended, so no expected sequence has proved the state, and a rejection must not rest on it.
                 None if each.decision.needs_current && !each.state.current => {
                     Err(Unsettled::unread(each.group))
                 }
@@ -322,8 +321,8 @@ impl<B: Broker> Settlement<B> {
         conflicts
     }
 
-    /// States for aggregates that are not in the cache: the initial one if they are supposed to be new, otherwise what any
-    /// replica answers, which may be stale. The expected sequence of the append tells whether the state was right.
+    /// States for aggregates that are not in the cache: the initial state if they are assumed to be new, or else the answer of any replica,
+    /// which may be stale. The expected sequence of the append shows whether the state was right.
     async fn first_states<'a>(
         &self,
         groups: Vec<Group<'a>>,
@@ -347,7 +346,7 @@ impl<B: Broker> Settlement<B> {
         (group, state)
     }
 
-    /// Decides groups on states that may be stale. Those without a state, and those for which more than a state is needed, go the slow way.
+    /// Decides groups on states that may be stale. Groups without a state, and those that need more than a state, take the slow way.
     fn decide_quickly<'a>(
         &self,
         groups: Vec<(Group<'a>, Option<AggregateState>)>,
@@ -366,7 +365,7 @@ impl<B: Broker> Settlement<B> {
         }
     }
 
-    /// Decides a group, at most `most` of its commands; gives it back with what is wrong when that is not possible.
+    /// Decides a group, at most `most` of its commands. If that is not possible, returns the group and the reason.
     fn decide<'a>(
         &self,
         group: Group<'a>,
@@ -401,7 +400,7 @@ impl<B: Broker> Settlement<B> {
 impl<'a> Decided<'a> {
     /// Completes the outcomes once the commit is stored at `sequence`. Commands that did not fit into the commit are returned.
     fn finish(mut self, sequence: Option<u64>) -> Result<Settled, Unsettled<'a>> {
-        // The append expected the last sequence of the state, so the state was current. Without an append it is as doubtful as before.
+        // The append expected the last sequence of the state, so the state was current. If nothing was appended, it is as doubtful as before.
         if let (Some(sequence), Some(append)) = (sequence, &self.append) {
             self.state.last_sequence = sequence;
             self.state.last_hash = Some(commit_hash(&append.body));
@@ -420,7 +419,7 @@ impl<'a> Decided<'a> {
     }
 }
 
-/// The first uses of the ids of a round, by their place in it. The file is read away from the async threads, once for all of them.
+/// The first uses of the ids of a round, by their place in it. The file is read once for all of them, on a blocking thread.
 async fn first_uses(
     commands: &[PreparedCommand],
     index: &Arc<IdIndex>,
@@ -444,7 +443,7 @@ fn sort(commands: &[PreparedCommand], mut first_uses: HashMap<usize, IdEntry>) -
     let mut group_of: HashMap<&StreamId, usize> = HashMap::with_capacity(commands.len());
     for (place, command) in commands.iter().enumerate() {
         if let Some(entry) = first_uses.remove(&place) {
-            // Decided again after OUTCOMES was lost, a command is no repeat of itself.
+            // A command that is decided again after OUTCOMES was lost is not a repeat of itself.
             let outcome = if entry.position == command.position {
                 entry.outcome
             } else {

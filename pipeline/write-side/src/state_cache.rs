@@ -1,13 +1,13 @@
-//! The states of recently used aggregates in memory, bounded in number and in bytes, and a file of snapshots behind it that holds what
-//! does not fit.
+//! The states of recently used aggregates in memory, limited in number and in bytes, and a file of snapshots that holds what does not fit into
+//! memory.
 //!
-//! Together they know the aggregates up to [`StateCache::through`], a sequence of EVENTS: one that is in neither is probably new, and the
-//! expected sequence of its next append shows whether it is. What changed since the file was complete is written whenever so many
-//! commits have come: snapshots are made between two rounds, and written beside deciding. A handler that was killed then reads at most
-//! about so many commits again.
+//! Together, memory and file know the aggregates up to [`StateCache::through`], a sequence of EVENTS. An aggregate that is in neither is
+//! probably new, and the expected sequence of its next append shows whether it is. Changes since the file was last complete are written after a
+//! fixed number of commits: snapshots are made between two rounds, and written while further rounds are decided. So a handler that was killed
+//! reads only about this number of commits again.
 //!
-//! The state of an aggregate is taken out, decided on and put back. If it is not in memory, it comes from the snapshots. It may
-//! be stale all the same, and is therefore not [`AggregateState::current`].
+//! The state of an aggregate is taken out, decided on and put back. If it is not in memory, it comes from the snapshots. It may still be stale,
+//! so it is not marked [`AggregateState::current`].
 
 use std::{collections::HashMap, fmt::Write as _, num::NonZeroUsize, sync::Arc};
 
@@ -25,24 +25,24 @@ use crate::{
     },
 };
 
-/// The memory that a state takes besides its fields: its place in the cache and its id.
+/// The memory that a state takes besides its fields, for its place in the cache and its id.
 const STATE_BYTES_MIN: u64 = 512;
 /// The memory for each byte of an encoded state, because of pointers, spare capacity and tree nodes. This is an assumption, not a
 /// measurement.
 const MEMORY_FACTOR: u64 = 3;
-/// How many snapshots of what fell out of memory make a transaction worthwhile.
+/// The number of snapshots that make a transaction worthwhile.
 const BATCH_MIN: usize = 1024;
-/// So many of them wait in memory at most while a batch is written.
+/// At most this many wait in memory while a batch is written.
 const LEAVING_MAX: usize = 16 * BATCH_MIN;
 
-/// How much may be kept in memory.
+/// Limits of the memory.
 #[derive(Debug, Clone, Copy)]
 pub struct CacheLimits {
-    /// States.
+    /// The most states.
     pub states: NonZeroUsize,
-    /// Bytes, estimated from the size of encoded states. One state is always kept, however large it is.
+    /// The most bytes, estimated from the size of encoded states. One state is always kept, however large it is.
     pub bytes: u64,
-    /// After so many commits, all states that changed are written to the file.
+    /// After this many commits, all states that changed are written to the file.
     pub unsaved_commits: NonZeroUsize,
 }
 
@@ -63,7 +63,7 @@ impl Appended {
         Self { count: 1, first: sequence, last: sequence }
     }
 
-    /// Counts others too.
+    /// Adds the counts of others.
     pub fn add(&mut self, others: Self) {
         self.first = match (self.count, others.count) {
             (0, _) => others.first,
@@ -89,19 +89,19 @@ pub struct StateCache {
     limits: CacheLimits,
     registry: AggregateRegistry,
     snapshots: StateSnapshots,
-    /// The file as it was at the beginning of this round, opened when it is first needed.
+    /// The file as it was at the beginning of this round. It is opened when it is first needed.
     stored: Option<Option<SnapshotReader>>,
-    /// Snapshots that are encoded and not in the file yet.
+    /// Encoded snapshots that are not in the file yet.
     leaving: HashMap<StreamId, Vec<u8>>,
     /// Snapshots that are being written to the file.
     writing: Option<Arc<SnapshotBatch>>,
-    /// The EVENTS sequence up to which all commits are known.
+    /// The sequence of EVENTS up to which all commits are known.
     through: u64,
-    /// The EVENTS sequence up to which the file is complete.
+    /// The sequence of EVENTS up to which the file is complete.
     saved_through: u64,
-    /// The newest commit that went into any state.
+    /// The newest commit in any state.
     newest: Option<NamedCommit>,
-    /// Whether a read or a write has failed. After most failures redb refuses both until the file is opened again.
+    /// Whether a read or a write has failed. After most failures, redb refuses both until the file is opened again.
     file_failed: bool,
 }
 
@@ -124,19 +124,19 @@ impl StateCache {
         }
     }
 
-    /// The newest commit that went into any state, in memory or in the file.
+    /// The newest commit in any state, in memory or in the file.
     pub fn newest(&self) -> Option<NamedCommit> {
         self.newest
     }
 
-    /// Learns from the file which commit went into it last, unless a newer one is known.
+    /// Learns from the file which commit was the last one in it, unless a newer one is known.
     pub fn recall(&mut self, in_file: Option<NamedCommit>) {
         self.newest = self.newest.or(in_file);
     }
 
-    /// What snapshots must be of to be of use: EVENTS of `generation`, which ends at `last_sequence` and has a commit with the hash
-    /// `found` at the sequence of [`StateCache::newest`]. If that is another commit, the server has lost its tail. States and snapshots
-    /// are then dropped, as those of another generation are: their expected sequences might match by chance what has grown since.
+    /// Decides whether snapshots are usable: they must be from EVENTS of `generation`, which ends at `last_sequence` and has a commit with the
+    /// hash `found` at the sequence of [`StateCache::newest`]. If it has another commit there, it has lost its tail. States and snapshots are
+    /// then dropped, like those of another generation, because their expected sequences might by chance match commits that were stored since.
     pub fn followed(
         &self,
         generation: &str,
@@ -148,8 +148,8 @@ impl StateCache {
         FollowedEvents { generation: generation.to_owned(), last_sequence, aggregates: self.shapes(), intact }
     }
 
-    /// Begins to follow EVENTS after [`StateSnapshots::follow`], which has answered up to where the file is `complete`. The states in
-    /// memory are dropped with those in the file.
+    /// Begins to follow EVENTS after [`StateSnapshots::follow`], which has returned how far the file is `complete`. If that call dropped the
+    /// snapshots, the states in memory are dropped, too.
     pub fn follow_from(&mut self, complete: Option<u64>) {
         self.stored = None;
         match complete {
@@ -166,7 +166,7 @@ impl StateCache {
         }
     }
 
-    /// The aggregates that are kept, each with the version of its state's shape.
+    /// The aggregates whose states are kept, each with the version of its state's shape.
     fn shapes(&self) -> String {
         let mut shapes = String::new();
         for each in self.registry.iter() {
@@ -176,7 +176,7 @@ impl StateCache {
         shapes
     }
 
-    /// Takes a state out. While commands are decided on it, it is ahead of EVENTS, and nobody else may see it.
+    /// Takes a state out of the cache. While commands are decided on it, it is ahead of EVENTS, so nobody else may see it.
     pub fn take(&mut self, stream_id: &StreamId) -> Option<AggregateState> {
         match self.states.pop(stream_id) {
             Some(cached) => {
@@ -187,7 +187,7 @@ impl StateCache {
         }
     }
 
-    /// The state as it was when its last snapshot was made.
+    /// The state as of its last snapshot.
     pub fn snapshot(&mut self, stream_id: &StreamId) -> Option<AggregateState> {
         let aggregate = self.aggregate(stream_id)?;
         let writing = || self.writing.as_ref().and_then(|batch| batch.get(stream_id));
@@ -214,8 +214,8 @@ impl StateCache {
         stored.as_ref().map_or(Ok(None), |reader| reader.get(stream_id))
     }
 
-    /// Nothing more is written to the file or read from it until it is opened again. It stays complete up to the last write that did not
-    /// fail, and the next start reads on from there; a damaged one it sets aside.
+    /// From now on, the file is neither written nor read until it is opened again. It stays complete up to the last successful write, and the
+    /// next start continues from there, or sets a damaged file aside.
     fn give_file_up(&mut self, error: &StoreError) {
         tracing::warn!(
             %error,
@@ -227,7 +227,7 @@ impl StateCache {
         (self.stored, self.leaving) = (None, HashMap::new());
     }
 
-    /// Puts a settled state in. The least recently used states make room for it.
+    /// Puts a settled state into the cache. The least recently used states make room for it.
     pub fn put(&mut self, stream_id: StreamId, mut state: AggregateState) {
         let Some(aggregate) = self.aggregate(&stream_id) else { return };
         if let Some(hash) = state.last_hash
@@ -249,7 +249,8 @@ impl StateCache {
         }
     }
 
-    /// Without its file, a state that falls out of memory is gone. Its next command costs a refused append or a read of its history.
+    /// Without the file, a state that falls out of memory is gone. The aggregate's next command then costs a refused append or a read of its
+    /// history.
     fn leave(&mut self, stream_id: StreamId, state: &AggregateState) {
         if !self.file_failed
             && state.version > state.snapshot_version
@@ -259,8 +260,8 @@ impl StateCache {
         }
     }
 
-    /// Applies a commit that any handler appended. If the state lacks commits in between, it is dropped, because an append on it
-    /// would only be refused.
+    /// Applies a commit that any handler appended. A state that lacks commits in between is dropped, because an append on it would only be
+    /// refused.
     pub fn follow(&mut self, commit: &StoredCommit) {
         self.pass(commit.broker_sequence);
         let Some(aggregate) = self.aggregate(&commit.stream_id) else { return };
@@ -278,12 +279,12 @@ impl StateCache {
         self.put(commit.stream_id.clone(), state);
     }
 
-    /// Everything up to `sequence` of EVENTS is known, or is nothing that could be.
+    /// Everything up to `sequence` of EVENTS is known; the rest holds no commits.
     pub fn pass(&mut self, sequence: u64) {
         self.through = self.through.max(sequence);
     }
 
-    /// Knows also what this handler has just appended. Says whether that is all there is up to its last commit.
+    /// Adds what this handler has just appended. Returns whether nothing else came up to its last commit.
     #[must_use]
     pub fn knows_also(&mut self, appended: Appended) -> bool {
         if self.through + appended.count < appended.last {
@@ -300,17 +301,17 @@ impl StateCache {
         }
     }
 
-    /// Knows only what the file is complete in and what is in memory besides: some states were taken out and will not be put back.
+    /// Some states were taken out and will not be put back, so only what the file and memory hold is known.
     pub fn back_to_file(&mut self) {
         self.through = self.saved_through;
     }
 
-    /// The sequence of EVENTS up to which all commits are known, and after which to follow.
+    /// The sequence of EVENTS up to which all commits are known, and after which to read.
     pub fn through(&self) -> u64 {
         self.through
     }
 
-    /// Ends a round: what others have written to the file is looked at anew.
+    /// Ends a round. The next one sees what others have written to the file.
     pub fn end_round(&mut self) {
         self.stored = None;
     }
@@ -320,7 +321,7 @@ impl StateCache {
         self.leaving.len() >= BATCH_MIN || self.save_due()
     }
 
-    /// Whether so much waits for the file that no more may come before it is written.
+    /// Whether so many snapshots wait for the file that no more may be added before they are written.
     pub fn must_write(&self) -> bool {
         self.leaving.len() >= LEAVING_MAX
     }
@@ -330,11 +331,11 @@ impl StateCache {
             && self.through.saturating_sub(self.saved_through) >= self.limits.unsaved_commits.get() as u64
     }
 
-    /// The next batch to write; with it the file is complete, if so many commits have come or `all` is asked for. No other may be under
-    /// way. [`StateCache::end_write`] says what became of it. `None` when the file has failed.
+    /// The next batch to write. If enough commits have come, or `all` is asked for, the file is complete with it. No other batch may be under
+    /// way; [`StateCache::end_write`] reports the result. `None` if the file has failed.
     ///
-    /// Nothing is decided meanwhile. Of 100,000 states that had all changed, a complete batch took 0.06 s at best and 0.2 s as a rule, on two
-    /// cores that compiled other things (`examples/state_batch.rs`).
+    /// Nothing is decided in the meantime. For 100,000 changed states, a complete batch took 0.06 s at best and usually 0.2 s, on two cores
+    /// that were also compiling (`examples/state_batch.rs`).
     pub fn begin_write(&mut self, all: bool) -> Option<Arc<SnapshotBatch>> {
         if self.file_failed {
             return None;
@@ -352,7 +353,7 @@ impl StateCache {
         Some(batch)
     }
 
-    /// Makes snapshots of all states that changed. The states stay in memory.
+    /// Makes snapshots of all changed states. The states stay in memory.
     fn leave_all(&mut self) {
         for (stream_id, Cached { state, .. }) in &mut self.states {
             if state.version > state.snapshot_version
@@ -364,7 +365,7 @@ impl StateCache {
         }
     }
 
-    /// Ends the write that was begun, which went as `written` says.
+    /// Ends the write that was begun; `written` is its result.
     pub fn end_write(&mut self, written: Result<(), StoreError>) {
         self.stored = None;
         let Some(batch) = self.writing.take() else { return };
@@ -379,17 +380,17 @@ impl StateCache {
         &self.snapshots
     }
 
-    /// How many states are in memory.
+    /// The number of states in memory.
     pub fn len(&self) -> usize {
         self.states.len()
     }
 
-    /// Whether none is in memory.
+    /// Whether memory holds no state.
     pub fn is_empty(&self) -> bool {
         self.states.is_empty()
     }
 
-    /// The memory that they take, estimated.
+    /// The memory that the states take, estimated.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -399,8 +400,8 @@ impl StateCache {
     }
 }
 
-/// The memory that a state takes. It is measured whenever the version has doubled, because encoding costs time, and estimated in
-/// proportion in between.
+/// The memory that a state takes. It is measured when the version has doubled, because encoding takes time, and estimated in proportion in
+/// between.
 fn weigh(aggregate: &Arc<dyn AggregateType>, state: &mut AggregateState) -> u64 {
     let known = state.weighed.filter(|(version, _)| state.version < version * 2);
     let (version, encoded) =

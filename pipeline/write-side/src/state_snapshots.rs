@@ -1,12 +1,12 @@
-//! Snapshots of aggregate states in a redb file. The file is complete up to a sequence of EVENTS, its `through`: of an aggregate whose
-//! last commit stands there or before, it has the newest state. So a handler knows the aggregates once it has read what follows, and one
-//! that is not there is probably new. It need not be: a state that could not be followed, or a snapshot that has changed on the disk,
-//! is missing too.
+//! Snapshots of aggregate states in a redb file. The file is complete up to a sequence of EVENTS, its `through`: if an aggregate's last commit
+//! is at or before it, the file has the newest state. So a handler knows the aggregates once it has read what follows, and an aggregate that is
+//! not in the file is probably new. It may also be missing because its state could not be folded, or because its snapshot was altered on the
+//! disk.
 //!
-//! Snapshots are only a shortcut. The file may be lost: the expected sequence of an append or a read from the leader proves the state
-//! on which a decision rests.
+//! Snapshots are only a shortcut, and the file may be lost: the expected sequence of an append, or a read from the leader, proves the state on
+//! which a decision rests.
 //!
-//! Deliberately absent: how a state is encoded ([`crate::aggregate_state`]). This module sees only bytes.
+//! Deliberately absent: the encoding of a state ([`crate::aggregate_state`]). This module only sees bytes.
 
 use std::{
     path::Path,
@@ -23,13 +23,13 @@ use redb::{
 
 use crate::handler_file::{HandlerFile, Home};
 
-/// Stream id to encoded snapshot.
+/// Maps a stream id to an encoded snapshot.
 const SNAPSHOTS: TableDefinition<TextKey, &[u8]> = TableDefinition::new("snapshots");
-/// `generation`, `aggregates`, `through` and `newest`, as text. Files of releases before `aggregates` was noted said `through` of
-/// commits whose states they did not have.
+/// `generation`, `aggregates`, `through` and `newest`, as text. Releases that did not write `aggregates` could claim in `through` commits whose
+/// states they did not have.
 const META: TableDefinition<&str, &str> = TableDefinition::new("meta");
 
-/// A commit by its place in EVENTS and its hash.
+/// A commit, identified by its sequence in EVENTS and its hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NamedCommit {
     /// Its sequence.
@@ -50,15 +50,15 @@ impl NamedCommit {
     }
 }
 
-/// Snapshots to be written to the file.
+/// Snapshots that are to be written to the file.
 #[derive(Debug)]
 pub struct SnapshotBatch {
     /// The snapshots to write, in the order of their ids.
     pub snapshots: Vec<(StreamId, Vec<u8>)>,
-    /// The sequence of EVENTS up to which the file is complete with this batch. Such a batch is synced to the disk. `None` for one that
-    /// holds only a part of what changed.
+    /// The sequence of EVENTS up to which the file is complete with this batch. Such a batch is synced to the disk. `None` for a batch with
+    /// only a part of the changes.
     pub through: Option<u64>,
-    /// The newest commit that went into any of the snapshots, these and those in the file.
+    /// The newest commit in any snapshot, of this batch or of the file.
     pub newest: Option<NamedCommit>,
 }
 
@@ -70,7 +70,7 @@ impl SnapshotBatch {
     }
 }
 
-/// What EVENTS is, for whoever begins to follow it.
+/// The current EVENTS, for a program that begins to follow it.
 #[derive(Debug, Clone)]
 pub struct FollowedEvents {
     /// Its incarnation.
@@ -79,7 +79,7 @@ pub struct FollowedEvents {
     pub last_sequence: u64,
     /// The aggregates whose states are kept, each with the version of its state's shape.
     pub aggregates: String,
-    /// Whether the newest commit that is known stands where it stood.
+    /// Whether the newest known commit still stands at its sequence.
     pub intact: bool,
 }
 
@@ -90,7 +90,7 @@ pub struct StateSnapshots(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     file: Mutex<Arc<HandlerFile>>,
-    /// None for snapshots in memory.
+    /// `None` for snapshots in memory.
     home: Option<Home>,
 }
 
@@ -119,7 +119,7 @@ impl StateSnapshots {
         Ok(snapshots)
     }
 
-    /// Does `work` on the file, or on an empty one that takes its place when the work shows that it is damaged.
+    /// Runs `work` on the file. If it shows that the file is damaged, an empty file takes its place and `work` runs on that.
     fn healing<T>(&self, work: impl Fn(&HandlerFile) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let Shared { home, .. } = &*self.0;
         let mut file = self.file();
@@ -138,7 +138,7 @@ impl StateSnapshots {
         self.0.file.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The newest commit that went into any of the snapshots. Blocking. A file that turns out to be damaged is set aside.
+    /// The newest commit in any snapshot. Blocking. A file that turns out to be damaged is set aside.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -146,9 +146,9 @@ impl StateSnapshots {
         self.healing(|file| Ok(read_meta(file)?.newest))
     }
 
-    /// Begins to follow EVENTS. Snapshots of another generation, of a tail that the server has lost, or of aggregates of other shapes are
-    /// dropped, and a file that turns out to be damaged is set aside. Returns the sequence up to which the file is complete, or `None`
-    /// when no snapshots are left. Blocking.
+    /// Begins to follow EVENTS. Snapshots of another generation, of a tail that the stream has lost, or of aggregates with other shapes are
+    /// dropped, and a file that turns out to be damaged is set aside. Returns the sequence up to which the file is complete, or `None` if no
+    /// snapshots are left. Blocking.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -156,7 +156,7 @@ impl StateSnapshots {
         self.healing(|file| follow(file, events))
     }
 
-    /// The current contents of the file; `None` while it is empty.
+    /// The current content of the file; `None` if it is empty.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -173,7 +173,7 @@ impl StateSnapshots {
     /// Writes a batch. Blocking.
     ///
     /// # Errors
-    /// [`StoreError`]; the file then has nothing of the batch, and cannot be used any more until it is opened again.
+    /// [`StoreError`]; the file then has nothing of the batch, and cannot be used until it is opened again.
     pub fn write(&self, batch: &SnapshotBatch) -> Result<(), StoreError> {
         let file = self.file().clone();
         file.writing(|| write(&file, batch))
@@ -187,7 +187,7 @@ impl StateSnapshots {
     }
 }
 
-/// What the file says of itself.
+/// The file's own metadata.
 struct Meta {
     generation: Option<String>,
     aggregates: Option<String>,
@@ -257,7 +257,7 @@ fn write(file: &HandlerFile, batch: &SnapshotBatch) -> Result<(), StoreError> {
     let mut write = file.begin_write()?;
     if batch.through.is_none() {
         write.set_durability(Durability::None).expect("no savepoint was made in this transaction");
-        // A crash takes it back, to what was committed before.
+        // A crash undoes this write, back to what was committed durably before.
         write.set_quick_repair(false);
     }
     {
@@ -278,7 +278,7 @@ fn write(file: &HandlerFile, batch: &SnapshotBatch) -> Result<(), StoreError> {
     write.commit().map_err(|source| file.committed(source))
 }
 
-/// The file as it was at one moment.
+/// The file as of one moment.
 #[derive(Debug)]
 pub struct SnapshotReader {
     table: ReadOnlyTable<TextKey, &'static [u8]>,

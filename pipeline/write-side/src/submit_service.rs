@@ -1,8 +1,8 @@
-//! Answers `submit.<context>.<aggregate>.<id>.<command>` as a NATS micro service: it puts the command onto COMMANDS and answers
-//! with the outcome, in the same JSON as the subject in `Millstream-Reply` gets. docs/commands.md is the contract.
+//! Answers `submit.<context>.<aggregate>.<id>.<command>` as a NATS micro service. It puts the command onto COMMANDS and answers with the
+//! outcome, in the same JSON that the subject in `Millstream-Reply` gets. docs/commands.md is the contract.
 //!
-//! Every handler process answers, including those that stand by, because the service only stores the command and waits; NATS hands
-//! each request to one of them. Commands that wait are stored together ([`millstream_jetstream::intake`]).
+//! Every handler process answers, even one that stands by, because the service only stores the command and waits. NATS gives each request to
+//! one of them. Commands that wait to be stored are stored together ([`millstream_jetstream::intake`]).
 
 use std::{sync::Arc, time::Duration};
 
@@ -42,7 +42,7 @@ pub const WAIT_MAX: Duration = Duration::from_secs(60);
 /// How many requests may be in progress at once. Further requests are refused, not queued.
 pub const IN_FLIGHT_MAX: usize = 4096;
 
-/// Headers of a request that become headers of the command.
+/// The headers of a request that become headers of the command.
 const HEADERS_KEPT: [&str; 7] = [
     header::ACTOR,
     header::CAUSATION_ID,
@@ -53,16 +53,16 @@ const HEADERS_KEPT: [&str; 7] = [
     header::TRACE_PARENT,
 ];
 
-/// Why a request has no outcome. The number is the code of the micro service's error.
+/// Why a request has no outcome. Each number is the error code of the micro service.
 #[derive(Debug, thiserror::Error)]
 pub enum SubmitError {
     /// The subject is not that of a command.
     #[error(transparent)]
     Subject(#[from] SubjectError),
-    /// A header is none of ours.
+    /// A header cannot be used.
     #[error(transparent)]
     Header(#[from] HeaderError),
-    /// The wait is no number.
+    /// The wait is not a number.
     #[error("header Millstream-Wait-Ms is {text:?}; expected milliseconds, at most {}", WAIT_MAX.as_millis())]
     Wait {
         /// What was given.
@@ -71,7 +71,7 @@ pub enum SubmitError {
     /// The command does not fit into one message of this server.
     #[error("the command takes {size} bytes; this server takes messages of up to {max} bytes")]
     TooLarge {
-        /// Its size with headers.
+        /// Its size, headers included.
         size: usize,
         /// The server's limit.
         max: usize,
@@ -82,7 +82,7 @@ pub enum SubmitError {
     /// The server refuses to store the command.
     #[error(transparent)]
     Refused(#[from] AppendError),
-    /// It is unknown whether the command is stored.
+    /// It is not known whether the command is stored.
     #[error(
         "the command is not known to be stored yet; send it again with the header Millstream-Command-Id: {id}"
     )]
@@ -97,13 +97,13 @@ pub enum SubmitError {
     NotDecided {
         /// The command's id.
         id: String,
-        /// Where it is stored.
+        /// Its position in COMMANDS.
         position: u64,
     },
 }
 
 impl SubmitError {
-    /// The code in `Nats-Service-Error-Code`.
+    /// The value of `Nats-Service-Error-Code`.
     pub fn code(&self) -> u16 {
         match self {
             Self::Subject(_) | Self::Header(_) | Self::Wait { .. } => 400,
@@ -122,7 +122,7 @@ pub enum SubmitServiceError {
     /// It cannot be registered.
     #[error("the submit service cannot be registered; may this user subscribe to submit.> and $SRV.>?")]
     Register(#[source] AnsweringError),
-    /// It would not hear what becomes of the commands.
+    /// It could not receive the outcomes of its commands.
     #[error(transparent)]
     Outcomes(#[from] OutcomeInboxError),
 }
@@ -143,7 +143,7 @@ struct Submissions {
 }
 
 impl SubmitService {
-    /// Registers the service, which answers from then on.
+    /// Registers the service, which accepts requests from then on.
     ///
     /// # Errors
     /// [`SubmitServiceError`] when the connection is closed.
@@ -176,12 +176,12 @@ impl SubmitService {
         Ok(Self { answering: answering.map_err(SubmitServiceError::Register)?, ending })
     }
 
-    /// Takes no more requests; NATS hands them to the other processes. Requests that were taken keep waiting for their outcomes.
+    /// Accepts no more requests, so that NATS gives them to the other processes. Requests that were accepted keep waiting for their outcomes.
     pub async fn take_no_more(&mut self) {
         self.answering.take_no_more().await;
     }
 
-    /// Ends the service. Each request that still waits is told whether its command is stored, and under which id to ask again.
+    /// Ends the service. Each request that still waits is told whether its command is stored, and with which id to ask again.
     pub async fn stop(mut self) {
         self.take_no_more().await;
         self.ending.cancel();
@@ -242,7 +242,7 @@ impl Submissions {
         }
         let message_id = given_headers.find(header::NATS_MESSAGE_ID);
         let given = headers.get(header::COMMAND_ID).or(message_id);
-        // Whoever could foresee it could use it before, and this command would be taken for a repeat.
+        // Somebody who could predict the id could use it first, and this command would then be taken for a repeat.
         let id = given.map_or_else(|| format!("submit-{}", Ulid::generate()), str::to_owned);
         if headers.get(header::COMMAND_ID).is_none() {
             headers.push(header::COMMAND_ID, &id);
@@ -250,7 +250,7 @@ impl Submissions {
         headers.push(header::REPLY, reply);
         let max = self.broker.message_bytes_max();
         let lines: usize = headers.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
-        // 128 bytes for the headers of the append itself, which are not counted here.
+        // 128 bytes are for the headers of the append itself, which are not counted here.
         let size = body.len() + lines + 128;
         if size > max {
             return Err(SubmitError::TooLarge { size, max });

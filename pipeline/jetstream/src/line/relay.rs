@@ -1,8 +1,8 @@
-//! The way of a sifted line: the client library connects to a socket of this process, and from there its bytes go to the server and the
-//! server's come back through the [`Sieve`]. The client library takes no other stream than one that it opens itself.
+//! The transport of a sifted line. The client library connects to a socket of this process. From there its bytes go to the server, and the
+//! server's bytes come back through the [`Sieve`]. This detour is needed because the library only uses streams that it opens itself.
 //!
-//! TLS is spoken from here, since nothing could be sifted within it. Who else connects to that socket gets nothing: the first line of the
-//! library, `CONNECT`, has to hold a secret of this process, in the place of the client's name.
+//! The relay speaks TLS to the server, because encrypted bytes could not be sifted. A stranger who connects to the socket gets nothing: the
+//! library's first line, `CONNECT`, must contain a secret of this process in place of the client's name.
 
 use std::{
     io,
@@ -33,27 +33,27 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::sieve::Sieve;
 
-/// What is read of a socket at a time.
+/// How much is read from a socket at a time.
 const READ_BYTES: usize = 64 * 1024;
-/// The longest first line: a JWT of a user with many permissions is some kilobytes.
+/// The longest first line. The JWT of a user with many permissions has some kilobytes.
 const FIRST_LINE_BYTES_MAX: u64 = 1024 * 1024;
-/// How long a connection to one server and its first words may take. The client library waits for five seconds.
+/// How long it may take to connect to one server and receive its first line. The client library waits for five seconds.
 const SERVER_WAIT_MAX: Duration = Duration::from_secs(4);
-/// How long the client library may take to read the last words of a server that has closed the connection.
+/// How long the client library may take to read the last bytes of a server that has closed the connection.
 const LAST_WORDS_WAIT_MAX: Duration = Duration::from_secs(5);
 
 type MakeTls = dyn Fn() -> Result<ClientConfig, String> + Send + Sync;
 
-/// How a process gets to its servers.
+/// How a process reaches its servers.
 #[derive(Clone)]
 pub struct Transport {
-    /// What the client is called on the server.
+    /// The client's name on the server.
     pub name: String,
-    /// Whether nothing may be said without TLS, whatever the server says of itself: somebody else may have taken its place.
+    /// Whether nothing is sent without TLS, whatever the server offers. Somebody else may have taken the server's place.
     pub tls_required: bool,
-    /// Whether TLS begins before the server has said anything.
+    /// Whether TLS begins before the server has sent anything.
     pub tls_first: bool,
-    /// Makes what TLS needs, for a server that wants it. Files of certificates are read again for each line.
+    /// Makes the TLS configuration for a server that wants it. Files of certificates are read again for each line.
     pub tls: Arc<MakeTls>,
 }
 
@@ -63,7 +63,7 @@ impl std::fmt::Debug for Transport {
     }
 }
 
-/// Relays connections to a server, until it is dropped. Those that are open then go on.
+/// Relays connections to a server until it is dropped. Connections that are open then stay open.
 #[derive(Debug)]
 pub(super) struct Relay {
     address: SocketAddr,
@@ -80,14 +80,14 @@ struct Way {
     stranger_told: AtomicBool,
 }
 
-/// How an exchange ended that nobody has closed in order.
+/// How an exchange ended that neither side closed in order.
 #[derive(Debug)]
 enum Ended {
-    /// It was not the client library that had connected.
+    /// Something else than the client library had connected.
     Stranger,
-    /// The server let us say something and did not answer: so it tells of a certificate that it does not take.
+    /// The server accepted data but sent no answer. This is how it refuses a certificate.
     Unheard(io::Error),
-    /// Any time after.
+    /// Any later time.
     Broken(io::Error),
 }
 
@@ -116,7 +116,7 @@ impl Relay {
                 match accepted {
                     Ok((client, _)) => drop(tokio::spawn(relay(client, Arc::clone(&way)))),
                     Err(error) => {
-                        // Without free file handles it would fail again at once.
+                        // Without free file handles, the next attempt would fail at once.
                         tracing::debug!(%error, "a sifted line cannot be taken");
                         tokio::time::sleep(Duration::from_millis(50)).await;
                     }
@@ -126,17 +126,17 @@ impl Relay {
         Ok(Self { address, secret, failure, _open: open })
     }
 
-    /// Where the client library connects to.
+    /// The address to which the client library connects.
     pub(super) fn url(&self) -> String {
         format!("nats://{}", self.address)
     }
 
-    /// What the client library has to call itself.
+    /// The name that the client library has to give.
     pub(super) fn secret(&self) -> &str {
         &self.secret
     }
 
-    /// Why there was no connection to any server, when the last attempt met none.
+    /// Why no server could be reached, if the last attempt failed.
     pub(super) fn failure(&self) -> Option<String> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -155,7 +155,7 @@ async fn relay(client: TcpStream, way: Arc<Way>) {
 }
 
 impl Way {
-    /// Once: whoever connects may do so again and again.
+    /// Logs it once, because a stranger may connect again and again.
     fn tell_of_stranger(&self) {
         if !self.stranger_told.swap(true, Ordering::Relaxed) {
             tracing::warn!("another program connected to a socket of this process for NATS, and got nothing");
@@ -167,7 +167,7 @@ impl Way {
     }
 }
 
-/// Connects to any of the servers; with it comes what it has said.
+/// Connects to any of the servers. Returns the connection and the server's first line.
 async fn connect(way: &Way) -> Result<(Server, BytesMut), String> {
     let mut urls = way.urls.to_vec();
     urls.shuffle(&mut rand::rng());
@@ -244,7 +244,7 @@ async fn exchange(client: TcpStream, server: Server, received: BytesMut, way: &W
     tokio::pin!(sent, heard);
     tokio::select! {
         sent = &mut sent => match sent {
-            // The server may have said why it takes no more.
+            // The server may have said why it accepts no more.
             Err(Ended::Broken(error)) => match tokio::time::timeout(LAST_WORDS_WAIT_MAX, heard).await {
                 Ok(Err(ended)) => Err(ended),
                 Ok(Ok(())) | Err(_) => Err(Ended::Broken(error)),
@@ -253,15 +253,15 @@ async fn exchange(client: TcpStream, server: Server, received: BytesMut, way: &W
         },
         heard = &mut heard => {
             heard?;
-            // To close a socket with bytes in it that nobody has read would take the server's last words, such as a refused password, from
-            // the library. It closes when it has read them.
+            // Closing a socket that still has unread bytes would take the server's last words, such as a refused password, away from the
+            // library. The library closes the connection when it has read them.
             drop(tokio::time::timeout(LAST_WORDS_WAIT_MAX, sent).await);
             Ok(())
         }
     }
 }
 
-/// To the server: what the library says, beginning with its `CONNECT`.
+/// To the server: what the library sends, beginning with its `CONNECT`.
 async fn send(
     mut client: BufReader<ReadHalf<TcpStream>>,
     mut server: WriteHalf<Server>,
@@ -282,7 +282,7 @@ async fn send(
     sending.await.map_err(Ended::Broken)
 }
 
-/// The library's `CONNECT` with the client's name, if it has the secret.
+/// The library's `CONNECT` with the client's real name, if it contains the secret.
 fn connect_line(line: &[u8], way: &Way) -> Option<Vec<u8>> {
     let mut connect: Map<String, Value> = serde_json::from_slice(line.strip_prefix(b"CONNECT ")?).ok()?;
     let name = connect.get_mut("name")?;
@@ -293,7 +293,7 @@ fn connect_line(line: &[u8], way: &Way) -> Option<Vec<u8>> {
     Some(format!("CONNECT {}\r\n", Value::from(connect)).into_bytes())
 }
 
-/// To the library: what the server says, sifted. Ends when the server has said its last.
+/// To the library: what the server sends, sifted. Returns when the server has sent its last bytes.
 async fn hear(
     mut server: ReadHalf<Server>,
     mut received: BytesMut,

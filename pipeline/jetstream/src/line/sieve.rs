@@ -1,55 +1,56 @@
-//! What a server sends, with everything that the client library cannot read replaced by something that it can.
+//! The bytes that a server sends, with every message that the client library cannot read replaced by one that it can.
 //!
-//! The server hands on whatever bytes a client put into headers and subjects. Of some the client library (async-nats 0.51,
-//! `connection.rs`) makes an error and ends the connection. Here such a message becomes one without body and with the header
-//! [`UNREADABLE`], which says why. All else goes through as it came.
+//! The server passes on whatever bytes a client put into headers and subjects. The client library (async-nats 0.51, `connection.rs`) treats
+//! some of them as an error and ends the connection. Here, such a message is replaced by one without a body and with the header
+//! [`UNREADABLE`], which says why. Everything else passes unchanged.
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use millstream_contract::header_block;
 use serde_json::{Map, Value};
 
-/// The header of a message that could not be read: why not.
+/// The header of a message that could not be read. Its value says why.
 pub(crate) const UNREADABLE: &str = "Millstream-Unreadable";
 
-/// No line of the server is longer: INFO lists the servers of a cluster, and all others are bounded by its `max_control_line`.
+/// The longest line of a server: INFO lists the servers of a cluster, and its `max_control_line` limits all other lines.
 const LINE_BYTES_MAX: usize = 1024 * 1024;
-/// What INFO says of the way to the server, which is not the way to the sieve: the client library would take it.
+/// Fields of INFO about the connection to the server. They are not true of the connection to the sieve, and the client library would
+/// believe them.
 const INFO_OF_THE_WAY: [&str; 5] =
     ["tls_required", "tls_verify", "tls_available", "connect_urls", "ws_connect_urls"];
-/// How much of a subject is told.
+/// How many bytes of a subject are logged.
 const SHOWN_BYTES_MAX: usize = 60;
 
-/// What came is not the protocol of NATS.
+/// The received bytes are not the NATS protocol.
 #[derive(Debug, thiserror::Error)]
 #[error("the server sent {0}, which is not the protocol of NATS")]
 pub(super) struct NotTheProtocol(String);
 
-/// One thing that the server said, at the beginning of what was received.
+/// The first protocol message in the received bytes.
 enum Operation {
-    /// It has not come whole.
+    /// It is still incomplete.
     Partial {
-        /// How much of it is known to be needed.
+        /// How many bytes it needs at least.
         bytes: usize,
     },
     /// The library can read it.
     Readable { bytes: usize },
-    /// It is handed on in other words.
+    /// It is passed on with changes.
     Reworded { bytes: usize, by: Bytes },
-    /// It is a message that the library cannot read, for this reason. Another one is to stand in its place.
+    /// The library cannot read it, for this reason. It is to be replaced.
     Unreadable { bytes: usize, by: Bytes, reason: String },
 }
 
-/// Takes what came of a server, in any pieces.
+/// Takes the bytes that come from a server, in pieces of any size.
 #[derive(Debug, Default)]
 pub(super) struct Sieve {
-    /// Before so much has come, nothing new can be said.
+    /// Until this many bytes have come, parsing again gives nothing new.
     needed: usize,
-    /// Why messages since the last call of [`Self::troubles`] could not be read.
+    /// Why messages could not be read since the last call of [`Self::troubles`].
     troubles: Vec<String>,
 }
 
 impl Sieve {
-    /// Takes whatever is whole off `received`, and says what is to be handed on, in order.
+    /// Removes all complete messages from `received`, and returns in order what is to be passed on.
     pub(super) fn sift(&mut self, received: &mut BytesMut) -> Result<Vec<Bytes>, NotTheProtocol> {
         let mut passed = Vec::new();
         let mut readable = 0;
@@ -78,13 +79,13 @@ impl Sieve {
         Ok(passed)
     }
 
-    /// Why messages could not be read since this was asked last.
+    /// Why messages could not be read since the last call.
     pub(super) fn troubles(&mut self) -> Vec<String> {
         std::mem::take(&mut self.troubles)
     }
 }
 
-/// Hands on what is readable, and `by` in place of the bytes behind it.
+/// Passes on the readable bytes, and `by` in place of the bytes after them.
 fn replace(received: &mut BytesMut, readable: usize, bytes: usize, by: Bytes, passed: &mut Vec<Bytes>) {
     pass(received, readable, passed);
     received.advance(bytes);
@@ -122,7 +123,7 @@ fn operation(received: &[u8]) -> Result<Operation, NotTheProtocol> {
     Ok(Operation::Readable { bytes })
 }
 
-/// A message as its line says it.
+/// A message, as its protocol line describes it.
 struct MessageLine<'a> {
     subject: &'a [u8],
     subscription: &'a str,
@@ -151,7 +152,7 @@ fn message(
 }
 
 impl<'a> MessageLine<'a> {
-    /// `<subject> <subscription> [reply] [header bytes] <total bytes>`; the server allows no space within any of them.
+    /// `<subject> <subscription> [reply] [header bytes] <total bytes>`. The server allows no space inside any of them.
     fn parse(arguments: &'a [u8], has_headers: bool) -> Option<Self> {
         let mut words: Vec<&[u8]> =
             arguments.split(|byte| matches!(byte, b' ' | b'\t')).filter(|word| !word.is_empty()).collect();
@@ -167,7 +168,7 @@ impl<'a> MessageLine<'a> {
         (header_bytes <= total_bytes && subscription.parse::<u64>().is_ok()).then_some(line)
     }
 
-    /// Why the library cannot read the line. Where there are headers it takes any white space of Unicode for a space.
+    /// Why the library cannot read the line. In a line with headers, it treats any Unicode white space as a separator.
     fn trouble(&self, has_headers: bool) -> Option<String> {
         [("subject", Some(self.subject)), ("reply subject", self.reply)].into_iter().find_map(
             |(what, word)| {
@@ -183,7 +184,8 @@ impl<'a> MessageLine<'a> {
         )
     }
 
-    /// A message to the same subscription that can be read. An answer to it goes where this one's would, if that can be read.
+    /// A readable message for the same subscription. If the original reply subject can be read, it is kept, so that an answer reaches the
+    /// sender.
     fn replacement(&self, reason: &str) -> Bytes {
         let subject: String = String::from_utf8_lossy(self.subject)
             .chars()

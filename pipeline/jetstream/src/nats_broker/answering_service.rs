@@ -1,5 +1,5 @@
-//! A micro service that answers each request on its own, on a line of its own ([`super::service`]), and ends in two steps: first it takes no
-//! more, then what was taken has its answer.
+//! A micro service that answers each request in a task of its own, on a line of its own ([`super::sifted_service`]). It ends in two steps:
+//! first it accepts no more requests, then it answers those that it has accepted.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use super::{
 /// A request, without anything of the client library.
 #[derive(Debug, Clone)]
 pub struct Asked {
-    /// On which subject.
+    /// The subject on which it came.
     pub subject: String,
     /// Its headers.
     pub headers: Headers,
@@ -30,7 +30,7 @@ pub struct Asked {
     pub body: Bytes,
 }
 
-/// What is answered: a body with headers, or an error.
+/// The answer: a body with headers, or an error.
 pub type Told = Result<(Bytes, Headers), ServiceError>;
 
 /// Makes the answer to a request.
@@ -44,16 +44,16 @@ pub struct AnsweringError(#[source] async_nats::Error);
 /// A running service.
 #[derive(Debug)]
 pub struct Answering {
-    /// Until it takes no more.
+    /// Absent after it has stopped accepting requests.
     service: Option<SiftedService>,
-    /// The connection of the answers to what was taken, from then on.
+    /// The connection for the remaining answers, set when it has stopped accepting requests.
     client: Option<Client>,
     requests: TaskTracker,
 }
 
 impl Answering {
-    /// Registers a service with endpoints, each a name and a subject; requests find it when this returns. `stream` is one whose state the
-    /// process may ask for.
+    /// Registers a service with endpoints, each with a name and a subject. When this returns, requests reach it. `stream` is one whose
+    /// state the process may ask for.
     ///
     /// # Errors
     /// [`AnsweringError`] when there is no connection, or this user may not listen on those subjects.
@@ -75,14 +75,14 @@ impl Answering {
         Ok(Self { service: Some(service), client: None, requests })
     }
 
-    /// Takes no more requests; NATS hands them to the other processes. Those that were taken are still answered.
+    /// Accepts no more requests, so that NATS gives them to the other processes. Requests that were accepted are still answered.
     pub async fn take_no_more(&mut self) {
         if let Some(service) = self.service.take() {
             self.client = service.close().await;
         }
     }
 
-    /// Ends when each request that was taken has its answer.
+    /// Returns when each accepted request has its answer.
     pub async fn stop(mut self) {
         self.take_no_more().await;
         self.requests.close();

@@ -1,5 +1,5 @@
-//! Many appends, each on its own and all in flight together. Their answers come to one inbox, so that none of them needs a
-//! timer, a task to wake and an inbox of its own.
+//! Many appends at the same time, each on its own. Their answers come to one inbox, so no append needs an inbox, a timer and a task of its
+//! own.
 
 use async_nats::{Message, Subscriber, client::PublishErrorKind};
 use futures::{StreamExt as _, future::join_all};
@@ -10,8 +10,8 @@ use super::{
 };
 use crate::broker::{AppendError, Appended, Broker as _, NewMessage};
 
-/// Fewer are not worth an inbox: the server looks through what it remembers of subjects whenever one comes or goes. The number
-/// is chosen, not measured.
+/// For fewer appends, a shared inbox does not pay: the server searches its cache of subjects whenever an inbox comes or goes. The number is
+/// a guess, not measured.
 const INBOX_MIN: usize = 32;
 
 const NO_ANSWER: &str = "no answer in time, or none since the connection was lost";
@@ -82,7 +82,7 @@ async fn publish(broker: &NatsBroker, stream: &str, reply: String, message: NewM
     Append { subject, answer }
 }
 
-/// Waits until all have their answer, or the time is up, or no more answers can come.
+/// Waits until every append has its answer, the time is up, or no more answers can come.
 async fn settle(stream: &str, appends: &mut [Append], mut answers: Subscriber) {
     let deadline = Instant::now() + APPEND_TIMEOUT;
     let mut waiting = appends.iter().filter(|append| append.answer.is_none()).count();
@@ -96,7 +96,7 @@ async fn settle(stream: &str, appends: &mut [Append], mut answers: Subscriber) {
     }
 }
 
-/// Which of the appends a message answers.
+/// The append that a message answers.
 fn index(answer: &Message) -> Option<usize> {
     answer.subject.rsplit_once('.')?.1.parse().ok()
 }

@@ -1,5 +1,5 @@
-//! Leases: one key each in the key-value bucket LEASES, with a time to live that the server counts. They decide who works,
-//! never what is right. The lease of an owner that is gone ([`super::presence`]) is taken before it lapses.
+//! Leases: each is a key in the key-value bucket LEASES, with a time to live that the server counts. They decide who works, never what is
+//! right. If the owner of a lease has gone ([`super::lease_presence`]), another process can take the lease before it lapses.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -24,15 +24,15 @@ pub(super) type Leases = HashMap<String, Held>;
 /// A lease that this process holds, or may hold.
 #[derive(Debug)]
 pub(super) struct Held {
-    /// None while it is not known.
+    /// `None` as long as the revision is not known.
     revision: Option<u64>,
     _presence: Presence,
 }
 
-/// Part of the time to live that passes between two answers that an owner is gone: its connection may just be made again.
+/// The part of the time to live that must pass between two answers that an owner is gone. Its connection may only be reconnecting.
 const CONFIRMATIONS: u32 = 16;
 
-/// How often at most one wait looks whether the lease is free.
+/// How often a single wait checks whether the lease is free.
 const LOOKS: u32 = 16;
 
 const OPERATION: &str = "KV-Operation";
@@ -46,8 +46,8 @@ fn stream() -> String {
     format!("KV_{LEASES_BUCKET}")
 }
 
-/// Asks on the line of leases, for at most `limit`: what travels on the other connections, and what the server answers there one after
-/// the other, keeps no lease waiting.
+/// Asks on the line of leases, for at most `limit`. So a lease never waits for traffic on the other connections, which the server processes
+/// in order.
 pub(super) async fn on_own_line<T, F: Future<Output = Result<T, BrokerError>>>(
     broker: &NatsBroker,
     limit: Duration,
@@ -82,8 +82,8 @@ pub(super) async fn hold(
         note(leases, key, Some(revision)).await;
         return Ok(true);
     }
-    // Not held, or the revision is out of date: perhaps an append of ours of which no answer came. Until that is known, whoever asks
-    // has to find this process.
+    // The lease is not held, or the revision is out of date, perhaps through an append of this process that got no answer. As long as this
+    // is not known, this process must stay visible to those who ask for the owner.
     note(leases, key, None).await;
     let expected = match broker.last(&stream(), &subject(key)).await? {
         Some(message) if is_held(&message) && message.payload != owner.as_bytes() => {
@@ -96,7 +96,7 @@ pub(super) async fn hold(
         Some(message) => message.sequence,
         None => 0,
     };
-    // Before the lease is taken: whoever finds it taken must find its owner.
+    // This comes before the lease is taken, because a process that finds it taken must also find its owner.
     if !leases.lock().await.contains_key(key) {
         let presence = Presence::show(&broker.lines, key, owner).await?;
         leases.lock().await.insert(key.to_owned(), Held { revision: None, _presence: presence });
@@ -109,15 +109,15 @@ pub(super) async fn hold(
     Ok(taken.is_some())
 }
 
-/// Notes the revision of a lease that this process holds, or may hold.
+/// Notes the revision of a lease that this process holds or may hold.
 async fn note(leases: &Mutex<Leases>, key: &str, revision: Option<u64>) {
     if let Some(held) = leases.lock().await.get_mut(key) {
         held.revision = revision;
     }
 }
 
-/// Whether the other owner of a lease that has not lapsed is gone: the server says so twice, and says that this process, which listens
-/// in the same way, is there. Where permissions keep processes from listening, nobody seems to be there, and leases have to lapse.
+/// Whether the owner of a lease that has not lapsed is gone. The server must say so twice, and must say that this process, which listens in
+/// the same way, is there. If permissions keep processes from listening, everybody seems to be gone; leases must then lapse.
 async fn is_left(
     broker: &NatsBroker,
     key: &str,
@@ -139,7 +139,7 @@ async fn is_left(
     Ok(gone)
 }
 
-/// Writes the key if its revision is still `expected`; says the new revision.
+/// Writes the key if its revision is still `expected`, and returns the new revision.
 async fn write(
     broker: &NatsBroker,
     key: &str,
@@ -194,8 +194,8 @@ pub(super) async fn owner(broker: &NatsBroker, key: &str) -> Result<Option<Strin
     Ok(message.map(|message| String::from_utf8_lossy(&message.payload).into_owned()))
 }
 
-/// As [`Broker::lease_freed`]: a lease given back is a message on the key's subject, the server says when its owner is gone, and one
-/// that lapsed is found by asking again after `wait`.
+/// As [`Broker::lease_freed`]. A returned lease is a message on the key's subject, the server says when its owner is gone, and a lapsed
+/// lease is found by asking again after `wait`.
 pub(super) async fn freed(broker: &NatsBroker, key: &str, wait: Duration) {
     let Ok(mut changes) = broker.client().subscribe(subject(key)).await else {
         tokio::time::sleep(wait).await;
@@ -216,13 +216,13 @@ pub(super) async fn freed(broker: &NatsBroker, key: &str, wait: Duration) {
                 }
             }
             Ok(None) => {}
-            // Without an answer only the time tells.
+            // Without an answer, only time tells.
             Err(_) => std::future::pending().await,
         }
-        // Some who ask may not take it yet, and ask again at once.
+        // The caller may not be allowed to take it yet, and would ask again at once.
         tokio::time::sleep(wait / LOOKS).await;
     };
-    // Nothing more is learnt from which of them it was: the caller asks for the lease.
+    // It does not matter which of them it was, because the caller asks for the lease in any case.
     tokio::select! {
         () = given_back => {}
         () = left => {}

@@ -1,9 +1,9 @@
-//! Whether the owner of a lease is still there: it listens on a subject of its own for as long as it holds the lease. The server tells
-//! whoever asks there at once when nobody listens. So the lease of a process that was killed, whose connections the server has seen
-//! close, is free long before it lapses.
+//! Tells whether the owner of a lease is still there. The owner listens on a subject of its own as long as it holds the lease, and the
+//! server tells a process that asks there at once if nobody listens. So the lease of a killed process, whose connections the server has
+//! seen close, is free long before it lapses.
 //!
-//! It may be wrong: an owner whose connection is just being made again seems to be gone. Leases decide who works, never what is
-//! right, so that costs a takeover and nothing else.
+//! The result may be wrong: an owner whose connection is being re-established seems to be gone. Because leases decide who works and never
+//! what is right, this costs only a takeover.
 
 use std::time::Duration;
 
@@ -15,19 +15,19 @@ use tokio_util::task::AbortOnDropHandle;
 use super::lines::Lines;
 use crate::{broker::BrokerError, line::Line};
 
-/// An owner that is there does not answer. Nobody listens is told within a round trip.
+/// A living owner does not answer. If nobody listens, the server says so within a round trip.
 const NOBODY_WAIT: Duration = Duration::from_millis(200);
-/// Before a line that cannot be opened is tried again.
+/// The pause before a line that could not be opened is tried again.
 const REOPEN_PAUSE: Duration = Duration::from_millis(50);
 
-/// Shows that this process is there; ends when it is dropped.
+/// Shows that this process is alive, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Presence {
     _task: AbortOnDropHandle<()>,
 }
 
 impl Presence {
-    /// Returns when the server knows of it.
+    /// Returns when the server knows the subscription.
     pub(super) async fn show(lines: &Lines, key: &str, owner: &str) -> Result<Self, BrokerError> {
         let subject = presence_subject(key, owner);
         let first = listen(lines, &subject).await?;
@@ -47,13 +47,13 @@ async fn listen(lines: &Lines, subject: &str) -> Result<(Line, Subscriber), Brok
     Ok((line, subscriber))
 }
 
-/// Listens for ever, on whichever line the leases have.
+/// Listens for ever, on the current line of leases.
 async fn stay(lines: Lines, subject: String, mut listening: (Line, Subscriber)) {
     loop {
         let (line, questions) = &mut listening;
         tokio::select! {
             () = line.lost() => {}
-            // That somebody listens is the answer.
+            // The subscription alone is the answer.
             () = async { while questions.next().await.is_some() {} } => {}
         }
         listening = loop {
@@ -68,7 +68,7 @@ async fn stay(lines: Lines, subject: String, mut listening: (Line, Subscriber)) 
     }
 }
 
-/// Whether the server says that the owner of a lease is not connected. Takes a moment when it is.
+/// Whether the server says that the owner of a lease is not connected. It takes a moment if the owner is connected.
 pub(super) async fn is_gone(client: &Client, key: &str, owner: &str) -> bool {
     let question = async_nats::Request::new().timeout(Some(NOBODY_WAIT));
     match client.send_request(presence_subject(key, owner), question).await {

@@ -1,4 +1,5 @@
-//! The lines of a broker: each reader has its own, all loads share one, and so do leases, so that no load keeps a renewal waiting.
+//! The lines of a broker. Each reader has its own; all loads share one, and all leases share another, so that a load never delays a
+//! renewal.
 
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ pub(super) struct Lines {
     of_leases: Kept,
 }
 
-/// A line that is used until it is lost.
+/// A line that is kept until it is lost.
 type Kept = Arc<Mutex<Option<Line>>>;
 
 impl Lines {
@@ -29,23 +30,23 @@ impl Lines {
         self.dialer.dial().await.map_err(failed)
     }
 
-    /// A new line on which nothing comes that the client library cannot read.
+    /// A new line on which every message can be read by the client library.
     pub(super) async fn open_sifted(&self) -> Result<Line, BrokerError> {
         let failed = |detail| BrokerError::Unavailable { operation: "connect", detail };
         self.dialer.dial_sifted().await.map_err(failed)
     }
 
-    /// The line of all loads.
+    /// The line for all loads.
     pub(super) async fn of_loads(&self) -> Result<Line, BrokerError> {
         self.kept(&self.of_loads).await
     }
 
-    /// The line of all leases.
+    /// The line for all leases.
     pub(super) async fn of_leases(&self) -> Result<Line, BrokerError> {
         self.kept(&self.of_leases).await
     }
 
-    /// The line that is kept; a new one when the one before was lost.
+    /// The kept line, or a new one if it was lost.
     async fn kept(&self, kept: &Kept) -> Result<Line, BrokerError> {
         let mut kept = kept.lock().await;
         if let Some(line) = kept.as_ref().filter(|line| !line.is_lost()) {

@@ -1,17 +1,17 @@
-//! Questions whose answer cannot come any more, because the connection on which they were asked is gone.
+//! Questions whose answer can no longer come, because the connection on which they were asked is gone.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
 use async_nats::{Client, Message, Request, RequestError, RequestErrorKind};
 
-/// What became of a question that is given up.
+/// The description of a question that was given up.
 const CONNECTION_LOST: &str = "the connection was lost before the answer came";
-/// How often to look whether the client has connected again.
+/// How often to check whether the client has reconnected.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
-/// What was asked while there was no connection is sent as soon as there is one, and may take so long.
+/// How long it may take to send what was asked while there was no connection.
 const ANSWER: Duration = Duration::from_millis(500);
 
-/// Asks, and gives up when the answer cannot come any more.
+/// Asks, and gives up when the answer can no longer come.
 pub(super) async fn ask(client: &Client, subject: String, request: Request) -> Result<Message, RequestError> {
     let lost = connected_again(client);
     tokio::select! {
@@ -21,8 +21,8 @@ pub(super) async fn ask(client: &Client, subject: String, request: Request) -> R
     }
 }
 
-/// Ends a moment after the client has connected again, counted from this call. What was under way then, or was written just before the
-/// client noticed, has no answer any more, and would be waited for until its time is over.
+/// Returns shortly after the client has reconnected, counted from this call. A question that was under way then, or was written just before
+/// the client noticed the loss, gets no answer any more and would wait until its time-out.
 pub(super) fn connected_again(client: &Client) -> impl Future<Output = ()> + Send + use<> {
     let statistics = client.statistics();
     let before = statistics.connects.load(Ordering::Relaxed);

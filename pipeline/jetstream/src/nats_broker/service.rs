@@ -1,9 +1,9 @@
-//! A NATS micro service: endpoints whose requests the server shares out among all processes of the service, and discovery, by which
-//! `nats micro ls|info|stats` finds them. The protocol is NATS's ADR-32.
+//! A NATS micro service: endpoints whose requests the server distributes among all processes of the service, and discovery, by which `nats
+//! micro ls|info|stats` finds them. The protocol is NATS's ADR-32.
 //!
-//! The client library has such services too. Its discovery answers on whatever subject the question names, with the rights of the
-//! stage: on `out.…` the answer would be stored as an outcome. Here discovery and endpoints alike answer only where an answer may
-//! go ([`is_reply_subject`]).
+//! The client library has such services, too, but its discovery answers on whatever subject a question names, with the rights of the stage.
+//! On `out.…`, the answer would be stored as an outcome. Here, discovery and endpoints answer only on subjects that are allowed for answers
+//! ([`is_reply_subject`]).
 
 mod discovery;
 
@@ -33,24 +33,24 @@ use super::{
 };
 use crate::line::unreadable_reason;
 
-/// The queue group in which the endpoints of all processes of a service listen, the usual one of micro services.
+/// The queue group in which the endpoints of all processes of a service listen. It is the usual name for micro services.
 const QUEUE_GROUP: &str = "q";
 
-/// What `nats micro stats` shows of an endpoint besides counts and times; called with the endpoint's name.
+/// What `nats micro stats` shows of an endpoint besides counts and times. It is called with the endpoint's name.
 pub type EndpointDetails = Arc<dyn Fn(&str) -> Value + Send + Sync>;
 
-/// What a service says of itself.
+/// The description of a service.
 #[derive(Clone)]
 pub struct About {
-    /// The name, the same for all processes of the service: letters, digits, `-` and `_`.
+    /// The name, which all processes of the service share: letters, digits, `-` and `_`.
     pub name: String,
-    /// The semantic version.
+    /// Its semantic version.
     pub version: String,
-    /// One sentence on what it does.
+    /// One sentence about its purpose.
     pub description: String,
-    /// What else tells this process from others.
+    /// Metadata that distinguishes this process from others.
     pub metadata: BTreeMap<String, String>,
-    /// What it tells of each endpoint.
+    /// The details that it reports for each endpoint.
     pub details: Option<EndpointDetails>,
 }
 
@@ -76,7 +76,7 @@ impl fmt::Debug for About {
 /// An error as an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceError {
-    /// Like a status of HTTP.
+    /// Like an HTTP status.
     pub code: u16,
     /// One line for people.
     pub status: String,
@@ -98,14 +98,14 @@ pub struct Endpoints {
     closing: CancellationToken,
 }
 
-/// What discovery tells.
+/// What discovery reports.
 #[derive(Debug)]
 struct Shared {
     about: About,
-    /// Tells this process's service on this connection from all others.
+    /// Distinguishes this process's service on this connection from all others.
     id: String,
     started: OffsetDateTime,
-    /// By name. An endpoint that listens again goes on counting.
+    /// By name. An endpoint that listens again continues its counts.
     endpoints: Mutex<BTreeMap<String, Arc<EndpointFigures>>>,
 }
 
@@ -125,7 +125,7 @@ struct Counts {
     last_error: String,
 }
 
-/// Where requests to one subject come in.
+/// The endpoint for one subject.
 #[derive(Debug)]
 pub struct Endpoint {
     broker: NatsBroker,
@@ -139,7 +139,7 @@ pub struct Endpoint {
 /// A request to an endpoint.
 #[derive(Debug)]
 pub struct Request {
-    /// As it came.
+    /// The message as it came.
     pub message: Message,
     came: Instant,
     client: Client,
@@ -147,7 +147,7 @@ pub struct Request {
 }
 
 impl Service {
-    /// Makes a service that can be found and has no endpoints yet.
+    /// Makes a service without endpoints that discovery can find.
     ///
     /// # Errors
     /// When the connection is closed.
@@ -165,17 +165,17 @@ impl Service {
         Ok(Self { endpoints, _closes: closes })
     }
 
-    /// Where its endpoints are added.
+    /// Where endpoints can be added.
     pub fn endpoints(&self) -> &Endpoints {
         &self.endpoints
     }
 }
 
 impl Endpoints {
-    /// Begins to take requests to `subject`.
+    /// Begins to accept requests on `subject`.
     ///
     /// # Errors
-    /// When the connection is closed or the subject is none.
+    /// When the connection is closed or the subject is invalid.
     pub async fn add(
         &self,
         name: &str,
@@ -201,15 +201,15 @@ impl Shared {
 }
 
 impl Endpoint {
-    /// The next request; none when the service or the endpoint has ended and all that had come is handed out. One that cannot be read is
-    /// answered with an error and not handed out.
+    /// The next request; `None` when the service or the endpoint has ended and all requests that had come are handed out. A request that
+    /// cannot be read is answered with an error and not handed out.
     pub async fn next(&mut self) -> Option<Request> {
         loop {
             let request = self.next_of_any_bytes().await?;
             let Some(reason) = unreadable_reason(&request.message) else { return Some(request) };
             let error = ServiceError { code: 400, status: format!("the request cannot be read: {reason}") };
             let broker = self.broker.clone();
-            // Beside the others: whoever waits here may give up at any time, and the answer is owed.
+            // This runs in a task of its own, because the caller may give up waiting at any time and the answer must still be sent.
             tokio::spawn(async move {
                 if let Err(error) = request.respond(&broker, Err(error), HeaderMap::new()).await {
                     tracing::debug!(%error, "an unreadable request has nobody to answer");
@@ -229,11 +229,11 @@ impl Endpoint {
         Some(self.request(message))
     }
 
-    /// Takes no more requests. Those that have come are still handed out.
+    /// Accepts no more requests. Those that have come are still handed out.
     pub async fn stop(&mut self) {
         self.listens = false;
-        // Not `unsubscribe`, which throws away what the server has sent and this process has not read yet: on a busy machine a fifth of a
-        // second of requests. It fails when the connection is gone, and the subscription is gone with it.
+        // `unsubscribe` would discard what the server has sent and this process has not read yet, which on a busy machine is a fifth of a
+        // second of requests. Draining fails only if the connection is gone, and the subscription with it.
         let _gone = self.requests.drain().await;
     }
 
@@ -244,11 +244,11 @@ impl Endpoint {
 }
 
 impl Request {
-    /// Answers; on the process's connection when the line on which the request came is lost. A reply subject that is no place for
-    /// answers gets none.
+    /// Answers. If the line on which the request came is lost, the process's main connection is used. A reply subject that is not allowed
+    /// for answers gets none.
     ///
     /// # Errors
-    /// When there is no reply subject, or neither connection is there.
+    /// When there is no reply subject, or both connections are closed.
     pub async fn respond(
         &self,
         broker: &NatsBroker,
@@ -265,8 +265,8 @@ impl Request {
         answer(broker, &self.message, response, headers).await
     }
 
-    /// Answers clients as [`Self::respond`] does, and also other processes of the same stage. These get their replies in the inbox of
-    /// the stage, where a client that names it could pass an answer off as somebody else's. So this is only for answers that harm
+    /// Answers clients as [`Self::respond`] does, and also other processes of the same stage. Those receive replies in the inbox of the
+    /// stage, where a client that names this inbox could pass an answer off as somebody else's. So use it only for answers that can harm
     /// nobody.
     ///
     /// # Errors
@@ -284,7 +284,7 @@ impl Request {
         self.respond(broker, Ok(body), headers).await
     }
 
-    /// Returns when what was answered so far on the line on which the request came is with the server.
+    /// Returns when all answers sent so far on the request's line have reached the server.
     ///
     /// # Errors
     /// When that line is lost.
@@ -310,7 +310,7 @@ impl Request {
     }
 }
 
-/// Answers a message as an endpoint of a service would, on the process's connection. A reply subject that is no place for answers
+/// Answers a message as an endpoint of a service would, on the process's main connection. A reply subject that is not allowed for answers
 /// gets none.
 ///
 /// # Errors
@@ -342,7 +342,7 @@ async fn publish(
     client.publish_with_headers(reply, headers, body).await
 }
 
-/// Whether a reply subject begins as the inbox `own` does, up to its last token, and is well-formed.
+/// Whether a reply subject equals the inbox `own` up to its last token, and is well-formed.
 fn is_of_same_stage(own: &str, reply: &str) -> bool {
     let rest = own.rsplit_once('.').and_then(|(prefix, _)| reply.strip_prefix(prefix));
     rest.is_some_and(|rest| is_reply_subject(&format!("_INBOX{rest}")))

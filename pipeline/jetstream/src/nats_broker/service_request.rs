@@ -1,4 +1,4 @@
-//! A request to a NATS micro service, such as a view. Deliberately absent: what is asked and what answers mean.
+//! A request to a NATS micro service, such as a view. Deliberately absent: the meaning of requests and answers.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::{
     wire::{ERROR_CODE, ERROR_TEXT, header_map, headers_from},
 };
 
-/// What a service answered.
+/// The answer of a service.
 #[derive(Debug, Clone)]
 pub struct Answer {
     /// Its headers.
@@ -23,30 +23,30 @@ pub struct Answer {
 /// Why there is no answer.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum AskError {
-    /// Nobody listens there.
+    /// Nobody listens on the subject.
     #[error("nobody answers {subject}")]
     NoResponders {
-        /// Where was asked.
+        /// The subject.
         subject: String,
     },
-    /// Somebody may have heard it, and no answer came.
+    /// Somebody may have received the request, but no answer came.
     #[error("no answer to {subject}: {detail}")]
     NoAnswer {
-        /// Where was asked.
+        /// The subject.
         subject: String,
         /// What is known.
         detail: String,
     },
-    /// The answer is that it cannot.
+    /// The answer is an error.
     #[error("{subject}: {text} ({code})")]
     Refused {
-        /// Where was asked.
+        /// The subject.
         subject: String,
-        /// For programs.
+        /// The error's code, for programs.
         code: String,
-        /// For people.
+        /// The error's text, for people.
         text: String,
-        /// The headers of the refusal.
+        /// The headers of the error.
         headers: Headers,
     },
 }
@@ -55,7 +55,7 @@ impl NatsBroker {
     /// Asks once.
     ///
     /// # Errors
-    /// [`AskError`] when no answer came within `wait`, or can come any more on this connection, and when the answer is a refusal.
+    /// [`AskError`] when no answer came within `wait`, when none can come any more on this connection, and when the answer is an error.
     pub async fn ask(
         &self,
         subject: &str,
@@ -81,14 +81,14 @@ impl NatsBroker {
         Ok(Answer { headers, payload: answer.payload })
     }
 
-    /// Sends a plain message that nothing stores, for whoever listens. Best effort.
+    /// Sends a plain message that no stream stores, to anybody who listens, without a guarantee.
     pub async fn tell(&self, subject: String, payload: Bytes) {
         if let Err(error) = self.client.publish(subject, payload).await {
             tracing::debug!(%error, "nobody can be told now");
         }
     }
 
-    /// Whether there is a connection now. It comes back by itself.
+    /// Whether there is a connection now. A lost connection is restored without help.
     pub fn is_connected(&self) -> bool {
         self.client.connection_state() == State::Connected
     }

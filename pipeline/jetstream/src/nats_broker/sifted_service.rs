@@ -1,5 +1,5 @@
-//! A micro service on a sifted line of its own: requests bring foreign bytes. When the line is lost, the service is registered again on
-//! the next; nothing but requests that were on their way in that moment is lost.
+//! A micro service on a sifted line of its own, because requests may hold foreign bytes. When the line is lost, the service is registered
+//! again on a new one; only requests that were under way at that moment are lost.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,14 +12,14 @@ use tokio_util::sync::CancellationToken;
 use super::{NatsBroker, service::Service};
 use crate::{backoff::Backoff, line::Line};
 
-/// First pause after a line could not be opened.
+/// The first pause after a line could not be opened.
 const PAUSE_FIRST: Duration = Duration::from_millis(20);
-/// Longest pause.
+/// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
-/// How long a new service may wait for the server to know of it.
+/// How long a new service may wait until the server knows it.
 const KNOWN_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// Makes the service with its endpoints on a connection.
+/// Registers the service and its endpoints on a connection.
 type Register = Arc<dyn Fn(Client) -> BoxFuture<'static, Result<Service, async_nats::Error>> + Send + Sync>;
 
 /// A service that stays registered.
@@ -30,8 +30,8 @@ pub struct SiftedService {
 }
 
 impl SiftedService {
-    /// Registers the service and keeps it so. When this returns, requests find it. `stream` is one whose state the process may
-    /// ask for.
+    /// Registers the service, and registers it again when its line is lost. When this returns, requests reach it. `stream` is one whose
+    /// state the process may ask for.
     ///
     /// # Errors
     /// When there is no line, or the service cannot be registered on it.
@@ -51,10 +51,10 @@ impl SiftedService {
         Ok(Self { closing, keeper })
     }
 
-    /// Takes no more requests. The connection on which those that were taken are answered comes back.
+    /// Accepts no more requests. Returns the connection on which the accepted ones are answered.
     pub async fn close(self) -> Option<Client> {
         self.closing.cancel();
-        // It ends in no other way than asked.
+        // The task ends only when it is asked to.
         self.keeper.await.ok()
     }
 }
@@ -69,7 +69,7 @@ impl Keeper {
     async fn register(&mut self) -> Result<(Line, Service), async_nats::Error> {
         let line = self.broker.sifted_line().await?;
         let service = (self.register)(line.client().clone()).await?;
-        // The server works through a connection in order: an answer to any question says that it knows the subscriptions.
+        // The server processes a connection in order, so the answer to any question shows that it knows the subscriptions.
         let question = self.broker.api_subject(&format!("STREAM.INFO.{}", self.stream));
         let asked = line.client().request(question, Bytes::new());
         if !matches!(tokio::time::timeout(KNOWN_WAIT_MAX, asked).await, Ok(Ok(_))) {

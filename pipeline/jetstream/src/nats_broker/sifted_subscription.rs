@@ -1,5 +1,5 @@
-//! Plain messages that others send, heard on a sifted line of its own: anybody may know the subject. A line that is lost is opened again,
-//! and whoever listens is told that something may have been missed.
+//! Plain messages from others, received on a sifted line of its own, because anybody may know the subject. A lost line is opened again, and
+//! the listener is told that it may have missed something.
 
 use std::time::Duration;
 
@@ -15,28 +15,28 @@ use crate::{
     line::{Line, unreadable_reason},
 };
 
-/// How many messages wait for whoever listens; behind them more wait in the client library, and what is too much even for that is lost.
+/// How many messages wait for the listener. More wait in the client library, and what is too much even for that is lost.
 const WAITING_MAX: usize = 1024;
-/// First pause after a line could not be opened.
+/// The first pause after a line could not be opened.
 const PAUSE_FIRST: Duration = Duration::from_millis(20);
-/// Longest pause.
+/// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
-/// What is heard.
+/// What a subscription delivers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Heard {
     /// A message.
     Message {
-        /// On which subject.
+        /// Its subject.
         subject: String,
         /// Its body.
         body: Bytes,
     },
-    /// From now on it listens, for the first time or again; what was sent before may be missing.
+    /// From now on it listens, for the first time or again. Messages sent before may be missing.
     Listening,
 }
 
-/// Listens to a subject, which may have wildcards, until it is dropped.
+/// A subscription to a subject, which may have wildcards. It ends when it is dropped.
 #[derive(Debug)]
 pub struct SiftedSubscription {
     heard: mpsc::Receiver<Heard>,
@@ -44,7 +44,7 @@ pub struct SiftedSubscription {
 }
 
 impl SiftedSubscription {
-    /// Begins to listen. The first that is heard is [`Heard::Listening`].
+    /// Begins to listen. The first item is [`Heard::Listening`].
     pub fn start(broker: NatsBroker, subject: String) -> Self {
         let (sender, heard) = mpsc::channel(WAITING_MAX);
         let closed = CancellationToken::new();
@@ -53,11 +53,11 @@ impl SiftedSubscription {
         Self { heard, _open: open }
     }
 
-    /// What comes next. Cancelling the wait loses nothing.
+    /// The next item. Cancelling the wait loses nothing.
     pub async fn next(&mut self) -> Heard {
         match self.heard.recv().await {
             Some(heard) => heard,
-            // It ends with this value alone.
+            // The task ends only together with this value.
             None => std::future::pending().await,
         }
     }
@@ -79,7 +79,7 @@ async fn listen(broker: NatsBroker, subject: String, heard: mpsc::Sender<Heard>)
     }
 }
 
-/// A new line that listens; the server knows of it.
+/// A new line with the subscription; the server knows it.
 async fn subscribed(broker: &NatsBroker, subject: &str) -> Result<(Line, Subscriber), async_nats::Error> {
     let line = broker.sifted_line().await?;
     let messages = line.client().subscribe(subject.to_owned()).await?;
@@ -87,7 +87,7 @@ async fn subscribed(broker: &NatsBroker, subject: &str) -> Result<(Line, Subscri
     Ok((line, messages))
 }
 
-/// Until the line is lost, or nobody is there any more.
+/// Passes messages on until the line is lost or nobody listens any more.
 async fn pass_on(
     (line, mut messages): (Line, Subscriber),
     heard: &mpsc::Sender<Heard>,

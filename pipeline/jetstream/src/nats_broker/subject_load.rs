@@ -1,6 +1,5 @@
-//! Loads the messages of a subject with batched direct gets. They come as they are stored, so a message that the client library
-//! cannot read ends the line on which it comes: then the next one is taken as JSON, which carries any bytes, and the
-//! load goes on behind it.
+//! Loads the messages of a subject with batched direct gets. Messages come as they are stored, so one that the client library cannot read
+//! ends its line. The next message is then read as JSON, which carries any bytes, and the load continues after it.
 
 use std::time::Duration;
 
@@ -15,17 +14,17 @@ use crate::line::Line;
 
 /// How long the next message of a batched direct get may take.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Messages asked for in one batched direct get at most.
+/// The most messages that one batched direct get asks for.
 const BATCH: usize = 4096;
-/// After one that cannot be read, so many in a row must be readable before batches are tried again: where there is one there
-/// may be more.
+/// After an unreadable message, this many in a row must be readable before batches are tried again, because unreadable messages often come
+/// together.
 const READABLE_RUN: usize = 32;
 
 /// How a batched direct get ended.
 enum Ended {
-    /// Nothing is left.
+    /// No messages are left.
     Complete,
-    /// More may follow.
+    /// More messages may follow.
     More,
     /// The line was lost.
     Lost,
@@ -68,7 +67,7 @@ pub(super) async fn load_page(
     }
 }
 
-/// What a batched direct get asks for.
+/// The request of a batched direct get.
 struct Wanted<'a> {
     stream: &'a str,
     subject: &'a str,
@@ -95,7 +94,7 @@ async fn batch(
     loop {
         let Some(answer) = next_answer(line, &mut answers).await? else { return Ok(Ended::Lost) };
         let header = |name| answer.headers.as_ref().and_then(|headers| headers.get(name));
-        // A message may have been stored with a status of its own.
+        // A stored message may have a status of its own.
         if header("Nats-Sequence").is_some() {
             messages.push(stored_from_direct(answer).map_err(unavailable)?);
             continue;
@@ -115,7 +114,7 @@ async fn batch(
     }
 }
 
-/// The next answer; none when the line was lost.
+/// The next answer; `None` if the line was lost.
 async fn next_answer(
     line: &Line,
     answers: &mut Subscriber,

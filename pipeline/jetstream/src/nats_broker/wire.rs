@@ -1,4 +1,4 @@
-//! The JetStream API's JSON and headers, as far as the engine reads them (nats-server 2.15).
+//! The JSON and the headers of the JetStream API, as far as the engine reads them (nats-server 2.15).
 
 use async_nats::{HeaderMap, HeaderName, Message};
 use bytes::Bytes;
@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::broker::{AppendError, Appended};
 
-/// With what a micro service answers that it cannot: a code for programs, and a text for people.
+/// The headers with which a micro service answers an error: a code for programs and a text for people.
 pub(crate) const ERROR_CODE: &str = "Nats-Service-Error-Code";
 pub(crate) const ERROR_TEXT: &str = "Nats-Service-Error";
 
@@ -37,7 +37,7 @@ impl ApiError {
     const ATOMIC_DISABLED: u32 = 10174;
     const OTHER_STREAM: u32 = 10060;
     const HEADERS_TOO_LARGE: u32 = 10097;
-    /// The server has not kept the batch: it is incomplete, or too many are open.
+    /// The server did not store the batch, because it is incomplete or because too many batches are open.
     const BATCH_NOT_KEPT: [u32; 2] = [10176, 10210];
 }
 
@@ -76,8 +76,8 @@ impl PublishReply {
             | ApiError::OTHER_STREAM
             | ApiError::HEADERS_TOO_LARGE
             | ApiError::ATOMIC_DISABLED => AppendError::Refused { subject, detail },
-            // Of COMMANDS anybody may hold all batches open that a stream may have; its messages can go one by one. A batch of EVENTS is one
-            // decision, and whether the server lost it in a restart its history has to say.
+            // Anybody may hold open all the batches that COMMANDS allows; its messages can be sent one by one instead. A batch of EVENTS is
+            // one decision: if the server lost it in a restart, only the history can tell.
             code if stream == COMMANDS && ApiError::BATCH_NOT_KEPT.contains(&code) => {
                 AppendError::Refused { subject, detail }
             }
@@ -112,10 +112,10 @@ pub(crate) struct StreamInfoReply {
 pub(crate) struct StreamInfoConfig {
     #[serde(default)]
     pub(crate) metadata: StreamInfoMetadata,
-    /// Below 1 without a limit.
+    /// Less than 1 without a limit.
     #[serde(default)]
     pub(crate) max_bytes: i64,
-    /// Below 1 without a limit.
+    /// Less than 1 without a limit.
     #[serde(default)]
     pub(crate) max_msgs: i64,
 }
@@ -192,11 +192,12 @@ impl EncodedMessage {
     }
 }
 
-/// The client library's headers from ours.
+/// Converts headers to those of the client library.
 pub(crate) fn header_map(headers: &Headers) -> HeaderMap {
     let mut map = HeaderMap::new();
     for (name, value) in headers.iter() {
-        // The library ends the task that hands it anything else; what is foreign has been read, which leaves nothing else.
+        // The library would end its task if it were given anything else. All headers were validated when they were read, so nothing else
+        // occurs.
         let Ok(name) = name.parse::<HeaderName>() else {
             tracing::error!(name, "a header of this name cannot be sent and is left out");
             continue;
@@ -206,7 +207,7 @@ pub(crate) fn header_map(headers: &Headers) -> HeaderMap {
     map
 }
 
-/// Our headers from the client library's.
+/// Converts headers from those of the client library.
 pub fn headers_from(map: Option<&HeaderMap>) -> Headers {
     map.into_iter()
         .flat_map(HeaderMap::iter)
@@ -216,11 +217,11 @@ pub fn headers_from(map: Option<&HeaderMap>) -> Headers {
         .collect()
 }
 
-/// A stored message from an answer to a direct get, which tells its place in headers.
+/// A stored message from the answer to a direct get, whose headers say where the message stands.
 pub(crate) fn stored_from_direct(message: Message) -> Result<StoredMessage, String> {
     let map = message.headers.as_ref();
     let text = |name: &str| {
-        // The last one: the server puts its own behind those that the message came with.
+        // The last header counts, because the server adds its own after those of the message.
         map.and_then(|map| map.get_last(name))
             .map(|value| value.as_str())
             .ok_or_else(|| format!("a direct get answer lacks the header {name}"))
@@ -234,7 +235,7 @@ pub(crate) fn stored_from_direct(message: Message) -> Result<StoredMessage, Stri
     })
 }
 
-/// Headers that a direct get adds to those of the message.
+/// The headers that a direct get adds to those of the message.
 const DIRECT_GET_HEADERS: [&str; 6] = [
     "Nats-Stream",
     "Nats-Subject",

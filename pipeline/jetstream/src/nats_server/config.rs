@@ -1,17 +1,17 @@
-//! The configuration file of a nats-server of one's own.
+//! The configuration file of a private nats-server.
 
 use std::{fmt::Write as _, net::Ipv4Addr, path::PathBuf};
 
-/// Where this server stands in a cluster.
+/// The server's place in a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterConfig {
-    /// Port for the other servers.
+    /// The port for the other servers.
     pub port: u16,
-    /// The route ports of all servers.
+    /// The cluster ports of all servers.
     pub routes: Vec<u16>,
 }
 
-/// What to start. Everything listens on the loopback interface only.
+/// The settings of a server. It listens only on the loopback interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NatsServerConfig {
     /// Name of the server, unique in its cluster.
@@ -22,14 +22,14 @@ pub struct NatsServerConfig {
     pub store_folder: PathBuf,
     /// When JetStream syncs to disk: `always` or a duration; the server's default (2 minutes) when absent.
     pub sync_interval: Option<String>,
-    /// More of the server's configuration, taken as it is.
+    /// More of the server's configuration, copied as it is.
     pub extra: String,
-    /// None for a server that stands alone.
+    /// `None` for a server without a cluster.
     pub cluster: Option<ClusterConfig>,
 }
 
 impl NatsServerConfig {
-    /// A server that stands alone.
+    /// A server without a cluster.
     pub fn new(port: u16, store_folder: impl Into<PathBuf>) -> Self {
         Self {
             name: "millstream".to_owned(),
@@ -46,8 +46,8 @@ impl NatsServerConfig {
         format!("nats://{}:{}", Ipv4Addr::LOCALHOST, self.port)
     }
 
-    /// The text of the configuration file. The limits of the store are stated, because the server's own guess from the
-    /// free disk may be less than the sizes of the streams together, and it would then refuse to make them.
+    /// The text of the configuration file. It states the limits of the store, because the server's own guess from the free disk space may
+    /// be less than the sizes of all streams together, and it would then refuse to create them.
     pub fn render(&self) -> String {
         let mut text = String::from("# Written at each start; changes are lost.\n");
         let mut line = |arguments: std::fmt::Arguments<'_>| {
@@ -55,7 +55,7 @@ impl NatsServerConfig {
         };
         line(format_args!("server_name: {}", quoted(&self.name)));
         line(format_args!("listen: \"{}:{}\"", Ipv4Addr::LOCALHOST, self.port));
-        // As in production: who does not take its answers does not slow down whoever answers.
+        // The same as in production: a client that does not read its answers must not slow down the sender.
         line(format_args!("no_fast_producer_stall: true"));
         line(format_args!("jetstream {{"));
         line(format_args!("  store_dir: {}", quoted(&self.store_folder.to_string_lossy())));

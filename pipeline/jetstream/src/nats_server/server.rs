@@ -24,22 +24,22 @@ use tokio::{
 
 use super::{config::NatsServerConfig, find::NatsServerProgram};
 
-/// A store that was not closed is read anew at the start; a laptop's takes seconds, not minutes.
+/// A store that was not closed in order is read again at the start, which takes seconds on a laptop, not minutes.
 const READY_WAIT_MAX: Duration = Duration::from_secs(60);
-/// The server moves its leaders away and closes its files.
+/// The time for the server to hand over its leaders and close its files.
 const STOP_WAIT_MAX: Duration = Duration::from_secs(20);
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
-/// Below the range from which systems take ports for outgoing connections, so that nobody takes a port by chance
-/// between a kill and a restart.
+/// Below the range from which systems choose ports for outgoing connections, so that nobody takes the port by chance between a kill and a
+/// restart.
 const PORT_FIRST: u16 = 14_000;
 const PORT_COUNT: u16 = 16_000;
-/// Ports that are tried before giving up.
+/// How many ports are tried.
 const PORT_TRIES: u16 = 200;
 
 /// Why a server does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    /// A file could not be written or the program not started.
+    /// A file could not be written, or the program could not be started.
     #[error("{action}")]
     Io {
         /// What failed.
@@ -48,14 +48,14 @@ pub enum ServerError {
         #[source]
         source: io::Error,
     },
-    /// It ended by itself.
+    /// It ended without being asked to.
     #[error("nats-server ended at its start ({status}); its log {log} ends with: {tail}")]
     Ended {
-        /// How.
+        /// Its exit status.
         status: ExitStatus,
         /// Where its log is.
         log: PathBuf,
-        /// The last line.
+        /// The last line of the log.
         tail: String,
     },
     /// It runs but does not answer.
@@ -64,7 +64,7 @@ pub enum ServerError {
         /// The port.
         port: u16,
     },
-    /// Clients are taken, but JetStream does not answer.
+    /// It accepts clients, but JetStream does not answer.
     #[error("JetStream does not answer after {} s", READY_WAIT_MAX.as_secs())]
     NoJetStream,
     /// No port is free.
@@ -83,7 +83,7 @@ impl Failure for ServerError {
     }
 }
 
-/// A server that this process started. Dropping it kills it.
+/// A server that this process has started. Dropping it kills the server.
 #[derive(Debug)]
 pub struct NatsServer {
     program: NatsServerProgram,
@@ -93,7 +93,7 @@ pub struct NatsServer {
 }
 
 impl NatsServer {
-    /// Starts a server with its files in `folder` and waits until it takes clients.
+    /// Starts a server with its files in `folder`, and waits until it accepts clients.
     ///
     /// # Errors
     /// [`ServerError`].
@@ -107,7 +107,7 @@ impl NatsServer {
         Ok(server)
     }
 
-    /// Starts a server without waiting: the servers of a cluster wait for each other. [`Self::restart`] then waits.
+    /// Starts a server without waiting, because the servers of a cluster wait for each other. [`Self::restart`] then waits.
     ///
     /// # Errors
     /// [`ServerError::Io`].
@@ -121,8 +121,8 @@ impl NatsServer {
         Ok(server)
     }
 
-    /// Starts it again on the same port and the same store, after it was stopped or killed, and waits until it takes
-    /// clients. Does nothing when it runs.
+    /// Starts it again on the same port and store after it was stopped or killed, and waits until it accepts clients. Does nothing if it
+    /// runs.
     ///
     /// # Errors
     /// [`ServerError`].
@@ -175,7 +175,7 @@ impl NatsServer {
         }
     }
 
-    /// The process, while it runs.
+    /// The process id, as long as it runs.
     pub fn pid(&self) -> Option<u32> {
         self.child.as_ref().and_then(Child::id)
     }
@@ -185,7 +185,7 @@ impl NatsServer {
         self.config.url()
     }
 
-    /// What it was started with.
+    /// The settings with which it was started.
     pub fn config(&self) -> &NatsServerConfig {
         &self.config
     }
@@ -199,7 +199,7 @@ impl NatsServer {
         self.folder.join("nats-server.conf")
     }
 
-    /// Asks it to stop, waits, and kills it if it does not.
+    /// Asks it to stop, waits, and kills it if it does not stop.
     pub async fn stop(&mut self) {
         let Some(mut child) = self.child.take() else { return };
         if signal(&child, Signal::SIGTERM) && timeout(STOP_WAIT_MAX, child.wait()).await.is_ok() {
@@ -216,7 +216,7 @@ impl NatsServer {
         }
     }
 
-    /// Sends it any signal, such as SIGSTOP and SIGCONT. Does nothing when it does not run.
+    /// Sends it any signal, such as SIGSTOP or SIGCONT. Does nothing if it does not run.
     pub fn signal(&self, which: Signal) {
         if let Some(child) = &self.child {
             signal(child, which);
@@ -248,7 +248,7 @@ pub async fn wait_until_ready(port: u16) -> Result<(), ServerError> {
     timeout(READY_WAIT_MAX, greeted).await.map_err(|_| ServerError::NotReady { port })
 }
 
-/// Waits until JetStream answers: in a cluster it does not before its servers have elected a leader.
+/// Waits until JetStream answers. In a cluster, it does not answer before the servers have elected a leader.
 ///
 /// # Errors
 /// [`ServerError::NoJetStream`] after a bounded wait.
@@ -267,8 +267,8 @@ async fn is_greeted(port: u16) -> bool {
     matches!(BufReader::new(connection).read_line(&mut line).await, Ok(1..)) && line.starts_with("INFO ")
 }
 
-/// A port of the loopback interface that nobody listens on, each time another one. Another process may take it before
-/// it is used: start the server at once and, should it end, ask for another.
+/// A free port of the loopback interface, a different one each time. Another process may take it before it is used, so start the server at
+/// once and ask for another port if it fails.
 ///
 /// # Errors
 /// [`ServerError::NoPort`].

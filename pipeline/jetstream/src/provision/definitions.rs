@@ -1,4 +1,4 @@
-//! What the JetStream streams and the key-value bucket of leases look like.
+//! The definitions of the JetStream streams and of the key-value bucket of leases.
 
 use std::{collections::HashMap, num::NonZeroUsize, time::Duration};
 
@@ -16,15 +16,15 @@ use millstream_contract::{
 
 use super::ProvisionOptions;
 
-/// How long JetStream remembers message ids: a shortcut against repeats, never the guard.
+/// How long JetStream remembers message ids. This only saves work; it is not the guard against repeats.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
-/// Owner names are short.
+/// The longest name of an owner.
 const LEASE_SIZE_MAX: i32 = 1024;
 
 const MEBIBYTE: i64 = 1024 * 1024;
 const GIBIBYTE: i64 = 1024 * MEBIBYTE;
 
-/// The definitions of all streams, in the order in which they are made: a stage that waits for EVENTS finds the others.
+/// The definitions of all streams, in the order in which they are created: a stage that waits for EVENTS then finds the others.
 pub fn definitions(options: &ProvisionOptions) -> Vec<Config> {
     let mut all =
         [outcomes(), reports(), timers(), dead_letters(), audit(), leases(), commands(), events()].to_vec();
@@ -40,12 +40,12 @@ pub fn definitions(options: &ProvisionOptions) -> Vec<Config> {
     all
 }
 
-/// The definition of one stream, by name; none when Millstream has no such stream.
+/// The definition of one stream by name; `None` if Millstream has no such stream.
 pub fn definition(name: &str, options: &ProvisionOptions) -> Option<Config> {
     definitions(options).into_iter().find(|config| config.name == name)
 }
 
-/// Commands that anybody may send, sorted into partitions, and those of processes and timers, which keep their subject.
+/// Commands that anybody may send, sorted into partitions, and commands of processes and timers, which keep their subject.
 ///
 /// They are read by `CommandHandler` in `pipeline/write-side/src/command_handler.rs`, which the stage `command-handler` runs.
 fn commands() -> Config {
@@ -103,8 +103,8 @@ fn dead_letters() -> Config {
     )
 }
 
-/// Nobody changes or removes a record. Whoever may update the stream can give it an age or another discard, and so lose the oldest ones; whoever
-/// may delete it can lose all. Those are `setup` and the administrator.
+/// Records cannot be changed or removed one by one. Whoever may update the stream can give it an age or another discard policy, and so lose
+/// the oldest records. Whoever may delete it can lose all. Only `setup` and the administrator may do either.
 fn audit() -> Config {
     Config {
         deny_delete: true,
@@ -118,8 +118,7 @@ fn audit() -> Config {
     }
 }
 
-/// A stream with schedules cannot discard new messages; without any limit it discards no old ones either, so that no
-/// timer is ever evicted.
+/// A stream with schedules cannot discard new messages. Without any limit it does not discard old ones either, so no timer is ever evicted.
 fn timers() -> Config {
     Config {
         discard: DiscardPolicy::Old,
@@ -130,7 +129,7 @@ fn timers() -> Config {
     }
 }
 
-/// A bucket: the fields are those of any key-value bucket of history 1. Each lease carries a time to live of its own.
+/// A bucket has the fields of any key-value bucket with history 1. Each lease has its own time to live.
 fn leases() -> Config {
     Config {
         max_messages_per_subject: 1,
@@ -147,7 +146,8 @@ fn leases() -> Config {
     }
 }
 
-/// What all have in common: kept on disk until purged, and full rather than forgetful.
+/// What all streams share: they are on disk until they are purged, and refuse new messages when they are full, instead of dropping old
+/// ones.
 fn log(name: &str, description: &str, subjects: &[&str], max_bytes: i64) -> Config {
     Config {
         name: name.to_owned(),

@@ -1,4 +1,4 @@
-//! Field by field: what a JetStream stream is against what it should be, and the command that mends it.
+//! Compares a JetStream stream with its definition, field by field, and names the command that corrects a difference.
 
 use std::{fmt, time::Duration};
 
@@ -11,26 +11,26 @@ use super::ProvisionOptions;
 /// How much a field matters.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Weight {
-    /// Millstream's promises rest on it.
+    /// Millstream's guarantees depend on it.
     Required,
-    /// A matter of size or taste.
+    /// It only concerns sizes, or is a matter of taste.
     Setting,
 }
 
-/// A field of a stream that is not as Millstream defines it.
+/// A field of a stream that differs from Millstream's definition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
     /// The stream.
     pub stream: String,
     /// The field, as `nats stream info --json` names it.
     pub field: String,
-    /// What it should be, as JSON.
+    /// The defined value, as JSON.
     pub expected: String,
-    /// What it is, as JSON.
+    /// The actual value, as JSON.
     pub found: String,
-    /// Whether the stages refuse to work with it.
+    /// Whether the stages refuse to work with such a stream.
     pub required: bool,
-    /// The command that mends it.
+    /// The command that corrects it.
     pub remedy: String,
 }
 
@@ -49,12 +49,12 @@ impl fmt::Display for Difference {
 }
 
 impl Difference {
-    /// Whether it is one of what may be asked for of a stream that is there.
+    /// Whether it is a field that can be set on an existing stream when that is asked for.
     pub(super) fn is_asked_for(&self) -> bool {
         [SIZE, COPIES, OWNER].contains(&self.field.as_str())
     }
 
-    /// Whether it says that the stream is another installation's.
+    /// Whether it says that the stream belongs to another installation.
     pub(super) fn is_of_another_owner(&self) -> bool {
         self.required && self.field == OWNER
     }
@@ -69,7 +69,7 @@ const AGE: &str = "max_age";
 /// Fields that the server counts in nanoseconds.
 const DURATIONS: [&str; 3] = [AGE, "duplicate_window", "subject_delete_marker_ttl"];
 
-/// A value as somebody would say it.
+/// A value as a person would write it.
 fn for_people(field: &str, json: &str) -> String {
     match json.parse() {
         _ if json == "null" => "not set".to_owned(),
@@ -78,8 +78,8 @@ fn for_people(field: &str, json: &str) -> String {
     }
 }
 
-/// Fields that are compared, their weight, and the option of `nats stream edit`; none when the server never changes
-/// that field of an existing stream.
+/// The compared fields, their weight, and the option of `nats stream edit`; no option if the server never changes that field of an existing
+/// stream.
 const FIELDS: &[(&str, Weight, Option<&str>)] = &[
     ("subjects", Weight::Required, Some("--subjects")),
     ("subject_transform", Weight::Required, Some("--transform-destination")),
@@ -110,7 +110,7 @@ const FIELDS: &[(&str, Weight, Option<&str>)] = &[
     ("persist_mode", Weight::Required, None),
 ];
 
-/// All differences between a stream as it should be and as it is, the weighty ones first.
+/// All differences between a stream and its definition, the important ones first.
 pub(super) fn differences(expected: &Config, found: &Config, options: &ProvisionOptions) -> Vec<Difference> {
     let (wanted, present) = (to_json(expected), to_json(found));
     let mut all = Vec::new();
@@ -136,7 +136,7 @@ pub(super) fn differences(expected: &Config, found: &Config, options: &Provision
     all
 }
 
-/// Two installations on one account would share every stream, and with it consumers, leases and rows.
+/// Two installations in one account would share every stream and, with the streams, consumers, leases and rows.
 fn other_owner(owner: &str, found: &Config) -> Option<Difference> {
     let found_owner = found.metadata.get(OWNER_METADATA);
     (found_owner.map(String::as_str) != Some(owner)).then(|| Difference {
@@ -160,8 +160,8 @@ fn generation_missing(stream: &str) -> Difference {
     }
 }
 
-/// Sizes and numbers of copies are the operator's business unless they were asked for; but a size there must be, since a stream without
-/// one fills the disk of all others. Records of the gateways may have an age, because who reads them knows where a chain that was shortened begins.
+/// Sizes and numbers of copies are the operator's choice unless they were asked for. But there must be a size, because a stream without one
+/// can fill the disk for all others. Records of the gateways may have an age, because readers can tell where a shortened chain begins.
 fn is_accepted(field: &str, found: &Value, expected: &Config, options: &ProvisionOptions) -> bool {
     match field {
         SIZE => {
@@ -177,7 +177,7 @@ fn to_json(config: &Config) -> Value {
     serde_json::to_value(config).expect("a stream configuration is plain data")
 }
 
-/// Absent, false, zero and empty mean the same to the server.
+/// For the server, absent, false, zero and empty mean the same.
 fn normal(config: &Value, field: &str) -> Value {
     match config.get(field) {
         None | Some(Value::Bool(false)) => Value::Null,

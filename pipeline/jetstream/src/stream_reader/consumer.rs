@@ -1,4 +1,4 @@
-//! The consumer of a reader: asks the server for messages, puts them in order, and says when it can no longer be trusted.
+//! The consumer of a reader: requests messages from the server, puts them in order, and says when the consumer can no longer be trusted.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -15,18 +15,18 @@ use crate::{
     nats_broker::{NatsBroker, headers_from},
 };
 
-/// Messages asked for at once. A second request is sent when half of them have come, so that the server never waits.
+/// How many messages a request asks for. The next request is sent when half of them have come, so that the server never waits.
 const PULL_BATCH: u64 = 4096;
-/// Bytes asked for at once: bounds what lies in the connection's buffers.
+/// How many bytes a request asks for. This limits what waits in the connection's buffers.
 pub(super) const PULL_BYTES: u64 = 16 * 1024 * 1024;
 /// How long the server keeps a request open.
 const PULL_EXPIRES: Duration = Duration::from_secs(30);
-/// How often an idle server says that it is there.
+/// How often an idle server sends a heartbeat.
 const HEARTBEAT: Duration = Duration::from_secs(1);
-/// Silence after which the consumer is made anew.
+/// After this much silence, the consumer is made anew.
 pub(super) const SILENCE_MAX: Duration = Duration::from_millis(2500);
 
-/// The consumer as it is now; thrown away whole at any doubt.
+/// The current consumer. At any doubt it is discarded as a whole.
 #[derive(Debug)]
 pub(super) struct Consumer {
     pub(super) line: Line,
@@ -35,12 +35,12 @@ pub(super) struct Consumer {
     consumer_sequence: u64,
     outstanding: u64,
     pub(super) pending: u64,
-    /// Since when the reader has waited without a word of the server. Where nobody waits, the server owes nothing: a request ends when its
-    /// bytes have come, and the next one is made by whoever wants more.
+    /// Since when the reader has waited without hearing from the server. If nobody waits, the server owes nothing: a request ends when its
+    /// bytes have come, and the next one is sent when somebody wants more.
     silent_since: Option<Instant>,
 }
 
-/// Why the consumer cannot be trusted any longer.
+/// Why the consumer can no longer be trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Doubt {
     Silent,
@@ -52,12 +52,12 @@ pub(super) enum Doubt {
 }
 
 impl Consumer {
-    /// A consumer that delivers to `inbox`, on whose line `answers` come.
+    /// A consumer that delivers to `inbox`; messages arrive through `answers` on the same line.
     pub(super) fn new(line: Line, answers: Subscriber, inbox: String) -> Self {
         Self { line, answers, inbox, consumer_sequence: 0, outstanding: 0, pending: 0, silent_since: None }
     }
 
-    /// Takes what the server sends until there is at least one message or a heartbeat has passed; then what else is there, up to `max`.
+    /// Receives messages until there is at least one or a heartbeat interval has passed, and then what else has come, up to `max`.
     pub(super) async fn fill(
         &mut self,
         broker: &NatsBroker,
@@ -87,7 +87,7 @@ impl Consumer {
         Ok(())
     }
 
-    /// Keeps at least half a batch on order.
+    /// Keeps at least half a batch requested.
     async fn pull(&mut self, broker: &NatsBroker, config: &ReaderConfig) -> Result<(), Doubt> {
         if self.outstanding > PULL_BATCH / 2 {
             return Ok(());
@@ -108,15 +108,15 @@ impl Consumer {
         sent.map_err(|_| Doubt::LineLost)
     }
 
-    /// Waits for what the server sends; none when it has not sent anything for a heartbeat. Silence counts across calls that
-    /// were cancelled.
+    /// Waits for the next message from the server; `None` if nothing has come for a heartbeat interval. Silence is counted across calls
+    /// that were cancelled.
     async fn wait(&mut self) -> Result<Option<Message>, Doubt> {
         if self.silent_since.get_or_insert_with(Instant::now).elapsed() >= SILENCE_MAX {
             return Err(Doubt::Silent);
         }
         tokio::select! {
             biased;
-            // What came before the line was lost comes first.
+            // What came before the line was lost is handled first.
             answer = self.answers.next() => answer.map(Some).ok_or(Doubt::LineLost),
             () = self.line.lost() => Err(Doubt::LineLost),
             () = tokio::time::sleep(HEARTBEAT) => Ok(None),
@@ -131,7 +131,7 @@ impl Consumer {
         unread: &mut Unread,
     ) -> Result<(), Doubt> {
         let place = answer.reply.as_ref().and_then(|reply| Place::parse(reply));
-        // A message may have been stored with a status of its own.
+        // A stored message may have a status of its own.
         match place.ok_or(answer.status.map(|status| status.as_u16())) {
             Ok(place) => {
                 if place.consumer_sequence != self.consumer_sequence + 1 {
@@ -180,7 +180,7 @@ impl Consumer {
     }
 }
 
-/// How much of a request the server will not fulfil any more.
+/// How much of a request the server will not deliver any more.
 fn undelivered(answer: &Message) -> u64 {
     answer
         .headers

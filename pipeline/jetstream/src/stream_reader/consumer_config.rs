@@ -1,4 +1,4 @@
-//! What the server is asked to make for a reader.
+//! The consumer that the server is asked to create for a reader.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::broker::ReaderConfig;
 
-/// Metadata of a consumer: which reader made it.
+/// Metadata of a consumer: the reader that made it.
 const READER_METADATA: &str = "io.millstream.reader";
 
 /// The request for a consumer that begins at a sequence.

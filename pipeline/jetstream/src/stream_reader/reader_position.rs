@@ -3,11 +3,11 @@
 use jiff::Timestamp;
 use millstream_contract::stored_message::StoredMessage;
 
-/// The last message that came.
+/// The last message that was received.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reached {
     pub(super) sequence: u64,
-    /// None before the first one.
+    /// `None` before the first message.
     pub(super) stored_at: Option<Timestamp>,
     /// Whether a consumer can deliver it.
     pub(super) readable: bool,
@@ -19,7 +19,7 @@ impl Reached {
         Self { sequence: message.sequence, stored_at: Some(message.stored_at), readable }
     }
 
-    /// Where a consumer begins.
+    /// The sequence at which a new consumer begins.
     pub(super) fn first(self) -> u64 {
         if self.stored_at.is_some() && self.readable { self.sequence } else { self.sequence + 1 }
     }

@@ -1,4 +1,4 @@
-//! Messages that a sifted line has replaced: what the store has of them, as JSON, which carries any bytes.
+//! The real content of messages that a sifted line has replaced. It is read as JSON, which carries any bytes.
 
 use std::collections::VecDeque;
 
@@ -10,10 +10,10 @@ use crate::{
     nats_broker::NatsBroker,
 };
 
-/// How many are asked for at once.
+/// How many messages are requested at once.
 const ASKED_AT_ONCE: usize = 64;
 
-/// The sequences of messages that came without what they hold, in order.
+/// The sequences of messages that came without their content, in order.
 #[derive(Debug, Default)]
 pub(super) struct Unread(VecDeque<u64>);
 
@@ -26,9 +26,9 @@ impl Unread {
         self.0.is_empty()
     }
 
-    /// Puts the messages themselves into `ready`, which is in order, and takes out those that are no longer stored. What is left after an
-    /// error, or when this is dropped in between, is asked for again. Another message in the place of one of them says that the server has
-    /// lost what it had sent.
+    /// Puts the real messages into `ready`, which is ordered, and removes those that are no longer stored. After an error, or if this is
+    /// dropped before its end, the rest is requested again. If a different message stands in the place of one of them, the server has lost
+    /// what it had sent.
     pub(super) async fn fetch(
         &mut self,
         broker: &NatsBroker,

@@ -1,10 +1,9 @@
-//! Where a delivered message stands, told by its reply subject.
+//! Reads from its reply subject where a delivered message stands.
 
 use jiff::Timestamp;
 
-/// Where a delivered message stands, as its reply subject tells:
-/// `$JS.ACK.<stream>.<consumer>.<delivered>.<stream sequence>.<consumer sequence>.<nanoseconds>.<pending>`, or with
-/// domain and account hash before the stream.
+/// Where a delivered message stands, according to its reply subject: `$JS.ACK.<stream>.<consumer>.<delivered>.<stream sequence>.<consumer
+/// sequence>.<nanoseconds>.<pending>`, or the same with domain and account hash before the stream.
 pub(super) struct Place {
     pub(super) stream_sequence: u64,
     pub(super) consumer_sequence: u64,

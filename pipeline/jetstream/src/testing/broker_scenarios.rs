@@ -1,5 +1,5 @@
-//! What the engine relies on in a [`Broker`], as scenarios that run over any: over a real nats-server they check the
-//! adapter, over the twin they keep the twin honest. Each starts on a server with Millstream's streams, all empty.
+//! What the engine relies on in a [`Broker`], as scenarios that run over any implementation. Over a real nats-server they test the adapter;
+//! over the twin they test that the twin behaves like the server. Each starts on a server with Millstream's streams, all empty.
 
 mod appending;
 mod batches;
@@ -20,17 +20,17 @@ use millstream_contract::stored_message::{Headers, StoredMessage};
 
 use crate::broker::{AppendError, Broker, NewMessage, ReadError, ReaderConfig, StreamReader};
 
-/// How long a scenario waits for what must come about by itself.
+/// How long a scenario waits for something that must happen without further action.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Pause between two looks.
+/// The pause between two checks.
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
 
 /// A server to run scenarios on.
 pub trait Ground {
-    /// How the engine speaks to it.
+    /// The engine's connection to it.
     type Broker: Broker;
 
-    /// A connection of its own, as another process has.
+    /// A separate connection, like that of another process.
     fn connect(&self) -> impl Future<Output = Self::Broker>;
 
     /// The process of a connection is killed.
@@ -42,20 +42,20 @@ pub trait Ground {
     /// Notes what the server holds, for [`Ground::go_back`].
     fn remember(&mut self) -> impl Future<Output = ()>;
 
-    /// The server is killed and comes back with what it held when it was told to remember: it has lost its tail.
+    /// The server is killed and comes back with what it held when it was told to remember. It has then lost its tail.
     fn go_back(&mut self) -> impl Future<Output = ()>;
 
-    /// From now on notes which plain messages are sent to these subjects, for [`Ground::heard`].
+    /// From now on, notes which plain messages are sent to these subjects, for [`Ground::heard`].
     fn listen(&mut self, subjects: &[&str]) -> impl Future<Output = ()>;
 
-    /// The subjects of the messages that arrived since this was asked last. On a server it waits for the first.
+    /// The subjects of the messages that have arrived since the last call. A real server waits for the first one.
     fn heard(&mut self) -> impl Future<Output = Vec<String>>;
 
-    /// Lets `stream` hold no more than this many messages; any number when `None`.
+    /// Limits the number of messages in `stream`; `None` removes the limit.
     fn limit(&self, stream: &str, messages_max: Option<u32>) -> impl Future<Output = ()>;
 }
 
-/// A message with a body and nothing else.
+/// A message that has only a body.
 fn message(subject: &str, expected_last: Option<u64>, body: &str) -> NewMessage {
     NewMessage {
         subject: subject.to_owned(),
@@ -65,7 +65,7 @@ fn message(subject: &str, expected_last: Option<u64>, body: &str) -> NewMessage 
     }
 }
 
-/// Appends, and says the sequence.
+/// Appends, and returns the sequence.
 async fn put<B: Broker>(broker: &B, stream: &str, subject: &str, body: &str) -> u64 {
     let appended = broker.append(stream, message(subject, None, body)).await;
     appended.unwrap_or_else(|error| panic!("append to {subject}: {error}")).sequence
@@ -101,7 +101,7 @@ fn bodies(messages: &[StoredMessage]) -> Vec<&str> {
     messages.iter().map(|message| std::str::from_utf8(&message.payload).unwrap_or("not text")).collect()
 }
 
-/// Repeats `attempt` until it says yes.
+/// Repeats `attempt` until it returns true.
 async fn eventually<F: Future<Output = bool>>(what: &str, mut attempt: impl FnMut() -> F) {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     while !attempt().await {

@@ -1,4 +1,4 @@
-//! What goes wrong in a simulated JetStream, how often and for how long. Probabilities are per operation.
+//! Which faults a simulated JetStream has, how often and for how long. Probabilities are per operation.
 
 use std::time::Duration;
 
@@ -7,31 +7,31 @@ use millstream_contract::testing::dice::Dice;
 /// The faults of one run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FaultPlan {
-    /// Longest way of a message in one direction when nothing is wrong.
+    /// The longest time that a message needs in one direction without a fault.
     pub latency_max: Duration,
     /// How long a client waits for an answer.
     pub answer_timeout: Duration,
-    /// An append takes up to [`FaultPlan::delay_max`] to arrive: the sender usually still waits.
+    /// An append takes up to [`FaultPlan::delay_max`] to arrive. Usually its sender is still waiting.
     pub append_delayed: f64,
-    /// Longest delay of a delayed append or read.
+    /// The longest delay of a delayed append or read.
     pub delay_max: Duration,
-    /// An append never arrives; its sender is left without an answer.
+    /// An append never arrives, and its sender gets no answer.
     pub append_lost: f64,
-    /// An append is stored and its answer lost.
+    /// An append is stored, but its answer is lost.
     pub append_answer_lost: f64,
-    /// The sender is left without an answer and the append arrives up to [`FaultPlan::late_max`] later.
+    /// The sender gets no answer, and the append arrives up to [`FaultPlan::late_max`] later.
     pub append_late: f64,
-    /// Longest flight of a late append.
+    /// The longest time that a late append needs to arrive.
     pub late_max: Duration,
     /// A command arrives a second time, up to [`FaultPlan::double_max`] later.
     pub command_doubled: f64,
-    /// Longest time until a command's second arrival; beyond the window of `Nats-Msg-Id` it is stored again.
+    /// The longest time until the second arrival of a command. If it is longer than the window of `Nats-Msg-Id`, the command is stored again.
     pub double_max: Duration,
     /// A read gets no answer.
     pub read_unanswered: f64,
-    /// A load is answered by a replica that lacks a random end of the stream.
+    /// A load is answered by a replica that lacks messages at the end of the stream.
     pub load_stale: f64,
-    /// The state of a stream comes from a leader that has just been elected and does not know its end yet.
+    /// The state of a stream comes from a leader that was just elected and does not know the end of the stream yet.
     pub state_stale: f64,
     /// A reader's consumer is lost; it is made anew after up to [`FaultPlan::interruption_max`].
     pub reader_interrupted: f64,
@@ -41,9 +41,9 @@ pub struct FaultPlan {
     pub leader_lost: f64,
     /// Longest time without a leader.
     pub leader_loss_max: Duration,
-    /// A lease operation gets no answer; half of them took place.
+    /// A lease operation gets no answer; half of them take effect.
     pub lease_unanswered: f64,
-    /// A lease is given to whoever asks, whoever else believes to have it.
+    /// A lease is given to whoever asks, even if somebody else holds it.
     pub lease_given_twice: f64,
     /// A stream is full for a while, up to [`FaultPlan::full_max`].
     pub stream_full: f64,
@@ -51,12 +51,12 @@ pub struct FaultPlan {
     pub full_max: Duration,
     /// A plain message (a reply) is lost.
     pub send_lost: f64,
-    /// Expectations are checked after message ids, as a replicated stream does, not before.
+    /// Expectations are checked after message ids, as in a replicated stream, instead of before.
     pub message_id_first: bool,
 }
 
 impl FaultPlan {
-    /// Nothing goes wrong; messages still take their time.
+    /// No faults; messages still take their time.
     pub fn none() -> Self {
         Self {
             latency_max: Duration::from_millis(3),
@@ -85,8 +85,8 @@ impl FaultPlan {
         }
     }
 
-    /// A plan in which each fault is absent, rare or frequent as `dice` fall: runs in which everything fails at once
-    /// hide what two faults do together.
+    /// A plan in which `dice` makes each fault absent, rare or frequent. If everything failed in every run, effects of two faults together
+    /// would stay hidden.
     pub fn any(dice: &mut Dice) -> Self {
         let lease_given_twice = *dice.pick(&[0.0, 0.0, 0.3, 0.9]);
         let mut rate = |frequent: f64| match dice.below(4) {

@@ -1,8 +1,7 @@
-//! JetStream's twin in memory, for simulations: the same interface, seeded chance, virtual time, and every fault of a
-//! [`FaultPlan`]. It runs on a single-threaded runtime with paused time; the same seed then gives the same trace.
+//! JetStream's twin in memory, for simulations: the same interface, with seeded randomness, virtual time, and every fault of a [`FaultPlan`].
+//! It runs on a single-threaded runtime with paused time, so the same seed gives the same trace.
 //!
-//! Deliberately absent: message schedules, time to live of messages, object stores. An append keeps
-//! flying when its sender is dropped, as bytes that have left a process do.
+//! An append still arrives if its sender is dropped. Deliberately absent: message schedules, time to live, object stores.
 
 mod connection;
 mod reader;
@@ -74,13 +73,13 @@ impl MemoryBroker {
         Self { shared: Arc::clone(&self.shared), connection: Arc::new(Connection::new()) }
     }
 
-    /// The process dies: nothing it asks is asked or answered any more. What it has sent still arrives.
+    /// Kills the process: it gets no more answers, and its further questions are ignored. What it has sent still arrives.
     pub fn kill(&self) {
         self.connection.turn_to(Doing::Killed);
         self.changed();
     }
 
-    /// The process stops where it is (SIGSTOP) until [`MemoryBroker::thaw`]. What it has sent still arrives.
+    /// Stops the process where it is (SIGSTOP) until [`MemoryBroker::thaw`]. What it has sent still arrives.
     pub fn freeze(&self) {
         self.connection.turn_to(Doing::Frozen);
     }
@@ -90,12 +89,12 @@ impl MemoryBroker {
         self.connection.is_frozen()
     }
 
-    /// A stopped process goes on (SIGCONT).
+    /// Lets a stopped process continue (SIGCONT).
     pub fn thaw(&self) {
         self.connection.turn_to(Doing::Running);
     }
 
-    /// From now on nothing goes wrong. What flies still arrives.
+    /// From now on there are no faults. What is under way still arrives.
     pub fn heal(&self) {
         let mut world = self.world();
         world.plan = FaultPlan { message_id_first: world.plan.message_id_first, ..FaultPlan::none() };
@@ -106,7 +105,7 @@ impl MemoryBroker {
         world.trace(format_args!("healed"));
     }
 
-    /// Makes a stream, or makes it anew and empty.
+    /// Makes a stream, or makes it again, empty and with a new generation.
     pub fn make_stream(&self, config: MemoryStreamConfig) {
         self.world().make_stream(config);
     }
@@ -131,7 +130,7 @@ impl MemoryBroker {
         world.streams.iter().map(|(name, stream)| (name.clone(), stream.state().last_sequence)).collect()
     }
 
-    /// The server starts anew without the last `count` messages of a stream.
+    /// The server restarts without the last `count` messages of a stream.
     pub fn lose_tail(&self, stream: &str, count: u64) {
         let mut world = self.world();
         if let Some(stream) = world.streams.get_mut(stream) {
@@ -143,7 +142,7 @@ impl MemoryBroker {
         self.changed();
     }
 
-    /// The server starts anew: consumers are gone, and readers make theirs again.
+    /// The server restarts. Consumers are gone, and readers make theirs again.
     pub fn restart(&self) {
         let mut world = self.world();
         world.consumers.clear();
@@ -168,27 +167,27 @@ impl MemoryBroker {
         self.world().sent.clear();
     }
 
-    /// From now on notes what is asked and answered, for [`MemoryBroker::recorded`].
+    /// From now on, notes questions and answers, for [`MemoryBroker::recorded`].
     pub fn start_recording(&self) {
         self.world().recording = Some(Recording::default());
     }
 
-    /// What was asked since [`MemoryBroker::start_recording`], in the order in which it arrived.
+    /// The questions since [`MemoryBroker::start_recording`], in the order in which they arrived.
     pub fn recorded(&self) -> Vec<Recorded> {
         self.world().recording.as_ref().map(Recording::take).unwrap_or_default()
     }
 
-    /// How often each fault happened.
+    /// How often each fault has happened.
     pub fn faults(&self) -> FaultCounts {
         self.world().faults.clone()
     }
 
-    /// A hash of everything that was asked and answered, in order and with times.
+    /// A hash of all questions and answers, with their order and times.
     pub fn trace_hash(&self) -> u64 {
         self.world().trace_hash()
     }
 
-    /// The last lines of the trace, when kept.
+    /// The last lines of the trace, if they are kept.
     pub fn trace_lines(&self) -> Vec<String> {
         self.world().trace_lines()
     }
@@ -205,13 +204,13 @@ impl MemoryBroker {
         self.connection.running().await;
     }
 
-    /// The way of a message in one direction.
+    /// The time that a message takes in one direction.
     async fn travel(&self) {
         let time = self.world().latency();
         tokio::time::sleep(time).await;
     }
 
-    /// Asks something: the question travels, `answer` is found out at one instant, the answer travels back.
+    /// Asks a question: the question travels, `answer` is computed at one instant, and the answer travels back.
     async fn ask<T>(&self, answer: impl FnOnce(&mut World) -> T) -> T {
         self.running().await;
         self.travel().await;
@@ -235,7 +234,7 @@ impl MemoryBroker {
         }
     }
 
-    /// Carries messages to the server, whatever becomes of their sender.
+    /// Carries messages to the server, even if their sender is dropped.
     async fn fly(
         self,
         flight: world::Flight,
@@ -244,7 +243,7 @@ impl MemoryBroker {
         answer: oneshot::Sender<Result<Appended, AppendError>>,
     ) {
         let Some(time) = flight.arrives else {
-            // Holding on to the sender leaves the other end without an answer, as a lost message does.
+            // Keeping the sender leaves the other end without an answer, as if the message were lost.
             tokio::time::sleep(flight.patience).await;
             return drop(answer);
         };
@@ -253,14 +252,14 @@ impl MemoryBroker {
         self.changed();
         if let Some(time) = flight.answer {
             tokio::time::sleep(time).await;
-            // Nobody listens when the sender has given up or died.
+            // Nobody listens if the sender has given up or was killed.
             let _ = answer.send(result);
         } else {
             tokio::time::sleep(flight.patience).await;
         }
         if let Some(time) = flight.again {
             tokio::time::sleep(time).await;
-            // The second answer goes to nobody: its sender has the first one.
+            // The second answer goes to nobody, because the sender already has the first one.
             let _ = self.world().arrive(&stream, &sent);
             self.changed();
         }
@@ -491,7 +490,7 @@ impl Broker for MemoryBroker {
                 }
             };
             let wake = deadline.min(tokio::time::Instant::now() + lapses);
-            // A change and the lapse are looked at alike, above.
+            // A change and a lapse are both detected by the check above.
             let _ = tokio::time::timeout_at(wake, changed).await;
             if tokio::time::Instant::now() >= deadline {
                 return;

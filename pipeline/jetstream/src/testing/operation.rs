@@ -1,11 +1,11 @@
-//! Questions to a broker as values, and answers as words that do not depend on time: the same questions can be put to the
-//! twin and to a real server, and the words compared.
+//! Questions to a broker as values, and answers as texts that do not depend on time. The same questions can be put to the twin and to a real
+//! server, and the texts compared.
 
 use millstream_contract::{header, stored_message::StoredMessage};
 
 use crate::broker::{AppendError, Appended, Broker, BrokerError, NewMessage, StreamState};
 
-/// What sets the ids apart that a sequence uses again after the server's window; see [`Operation::Append`].
+/// Separates ids that a sequence uses again after the server's window; see [`Operation::Append`].
 pub const AGAIN: char = '~';
 
 /// A question to a broker.
@@ -15,8 +15,8 @@ pub enum Operation {
     Append {
         /// The JetStream stream.
         stream: String,
-        /// The message. Behind [`AGAIN`], its message id holds what tells it from an earlier one that the server had
-        /// forgotten when it came: a sequence is repeated faster than it happened.
+        /// The message. After [`AGAIN`], its message id has a suffix that distinguishes it from an earlier message whose id the server had
+        /// already forgotten. A real server would still remember it, because a sequence is repeated faster than it was recorded.
         message: NewMessage,
     },
     /// Append an atomic batch.
@@ -32,7 +32,7 @@ pub enum Operation {
         stream: String,
         /// The subject as it is stored.
         subject: String,
-        /// From which sequence on.
+        /// The first sequence.
         from: u64,
     },
     /// The last message of one subject.
@@ -49,7 +49,7 @@ pub enum Operation {
         /// The sequence.
         sequence: u64,
     },
-    /// Where a stream begins and ends.
+    /// The first and the last sequence of a stream.
     State {
         /// The JetStream stream.
         stream: String,
@@ -57,7 +57,7 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// Asks `broker`, and says what it answered.
+    /// Asks `broker`, and returns its answer as a text.
     pub async fn ask<B: Broker>(&self, broker: &B) -> String {
         match self {
             Self::Append { stream, message } => told_append(&broker.append(stream, message.clone()).await),
@@ -84,7 +84,7 @@ impl Operation {
     }
 }
 
-/// About how many bytes a page has with which [`load_all`] reads: less than many histories of tests.
+/// The approximate size of a page with which [`load_all`] reads. It is smaller than many histories of tests.
 const PAGE_BYTES: usize = 16 * 1024;
 
 /// All messages of one literal subject from sequence `from` on, page after page.
@@ -108,7 +108,7 @@ pub async fn load_all<B: Broker>(
     }
 }
 
-/// An answer to an append.
+/// The answer to an append.
 pub fn told_append(answer: &Result<Appended, AppendError>) -> String {
     match answer {
         Ok(Appended { sequence, duplicate: true }) => format!("duplicate of {sequence}"),
@@ -120,7 +120,7 @@ pub fn told_append(answer: &Result<Appended, AppendError>) -> String {
     }
 }
 
-/// Messages with all that was sent; headers that the server adds are not told.
+/// Messages with everything that was sent. Headers that the server adds are left out.
 pub fn told_messages(messages: &[StoredMessage]) -> String {
     if messages.is_empty() {
         return "nothing".into();
@@ -139,7 +139,7 @@ pub fn told_messages(messages: &[StoredMessage]) -> String {
     told.collect::<Vec<_>>().join("; ")
 }
 
-/// A stream's ends; its generation is chance.
+/// The first and last sequence of a stream. Its generation is random, so it is left out.
 pub fn told_state(state: &StreamState) -> String {
     format!("{}..={}", state.first_sequence, state.last_sequence)
 }

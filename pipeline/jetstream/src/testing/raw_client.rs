@@ -1,11 +1,11 @@
-//! A client that sends what no client library would: the bytes of the protocol as they are given.
+//! A client that sends what no client library would: exactly the given bytes of the protocol.
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
 
-/// A connection on which anything can be said.
+/// A connection on which any bytes can be sent.
 #[derive(Debug)]
 pub struct RawClient {
     socket: TcpStream,
@@ -15,7 +15,7 @@ impl RawClient {
     /// Connects to a server without authentication.
     ///
     /// # Panics
-    /// When the server does not take it.
+    /// When the server does not accept it.
     pub async fn connect(url: &str) -> Self {
         let address = url.trim_start_matches("nats://");
         let socket = TcpStream::connect(address).await.expect("a server that is ready takes a connection");
@@ -24,7 +24,7 @@ impl RawClient {
         client
     }
 
-    /// Publishes and returns when the server has it. `headers` is the whole block, empty for none.
+    /// Publishes, and returns when the server has received it. `headers` is the whole block, empty for none.
     ///
     /// # Panics
     /// When the server refuses it or the connection fails.

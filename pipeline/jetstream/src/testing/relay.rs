@@ -1,4 +1,4 @@
-//! A way to a server that a test may disturb: it sees what clients send, and decides what becomes of it.
+//! A relay to a server, with which a test can disturb a connection: it sees what clients send, and decides what happens to it.
 
 use std::sync::Arc;
 
@@ -8,23 +8,23 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// What becomes of bytes that a client has sent.
+/// What happens to bytes that a client has sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fate {
-    /// They go on to the server.
+    /// They are passed on to the server.
     Pass,
-    /// The server sees these instead; what comes later may pass.
+    /// The server gets these bytes instead. Later bytes are passed on.
     Instead(Vec<u8>),
-    /// The server never sees them, and the connection ends.
+    /// The server never gets them, and the connection ends.
     End,
-    /// The server never sees them, nor anything that comes later, but the connection stays open.
+    /// The server gets neither them nor anything later, but the connection stays open.
     Stop,
 }
 
-/// Decides about bytes that a client has sent.
+/// Decides what happens to bytes that a client has sent.
 type Judge = Arc<dyn Fn(&[u8]) -> Fate + Send + Sync>;
 
-/// Listens until it is dropped; connections that are open then stay.
+/// Listens until it is dropped. Connections that are open then stay open.
 #[derive(Debug)]
 pub struct Relay {
     url: String,
@@ -32,7 +32,7 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// To the server at `server`. `fate` is asked about whatever comes from a client, in pieces as the network has them.
+    /// A relay to `server`. `fate` is asked about all bytes from clients, in the pieces in which they arrive.
     ///
     /// # Panics
     /// When no port is free.
@@ -44,7 +44,7 @@ impl Relay {
         let fate: Judge = Arc::new(fate);
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                // A server that is not there refuses the client.
+                // If the server is not there, the client is refused.
                 let Ok(server) = TcpStream::connect(&server).await else { continue };
                 tokio::spawn(carry(client, server, Arc::clone(&fate)));
             }

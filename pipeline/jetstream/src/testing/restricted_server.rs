@@ -1,4 +1,4 @@
-//! A nats-server whose users may only do what their allow-lists say. Whoever gives no user is the administrator.
+//! A nats-server whose users may only do what their allow-lists say. A client without a user is the administrator.
 
 use std::fmt::Write as _;
 
@@ -17,7 +17,7 @@ impl RestrictedServer {
     /// The password of every user.
     pub const PASSWORD: &'static str = "for tests only";
 
-    /// Starts it with these users: name, subjects to publish to, subjects to subscribe to.
+    /// Starts it with these users: name, subjects on which the user may publish, subjects to which it may subscribe.
     ///
     /// # Panics
     /// When it cannot be started or the streams cannot be made.

@@ -1,6 +1,6 @@
-//! A real nats-server for a test: free port, temporary folder, gone with the value.
+//! A real nats-server for a test, with a free port and a temporary folder. Both are released when the value is dropped.
 //!
-//! The environment is read here, for `NATS_SERVER` and `PATH`, because no main function does it for a test.
+//! The environment (`NATS_SERVER` and `PATH`) is read here, because a test has no main function that could do it.
 
 use std::path::PathBuf;
 
@@ -17,10 +17,10 @@ use crate::{
     provision::{ProvisionOptions, provision},
 };
 
-/// How often a start is repeated when somebody else took the port in between.
+/// How often a start is repeated when somebody else took the port in the meantime.
 const START_TRIES: usize = 5;
 
-/// A nats-server, or one of a cluster. It is killed when dropped; its folder goes with it.
+/// A nats-server, or one server of a cluster. Dropping it kills it and removes its folder.
 #[derive(Debug)]
 pub struct TestServer {
     server: NatsServer,
@@ -31,7 +31,7 @@ impl TestServer {
     /// A server with the default sync interval.
     ///
     /// # Panics
-    /// When none can be found, fetched or started: without a server the test means nothing.
+    /// When none can be found, downloaded or started. Without a server, the test would mean nothing.
     pub async fn start() -> Self {
         Self::start_with(|_| {}).await
     }
@@ -56,7 +56,7 @@ impl TestServer {
         }
     }
 
-    /// Three servers that are one cluster, ready to make streams of three replicas.
+    /// Three servers in one cluster, which can create streams with three replicas.
     ///
     /// # Panics
     /// As [`Self::start`].
@@ -111,7 +111,7 @@ impl TestServer {
             .expect("a server that is ready takes a connection")
     }
 
-    /// A new connection as the engine sees it.
+    /// A new connection, as the engine uses it.
     ///
     /// # Panics
     /// As [`Self::client`].
@@ -119,7 +119,7 @@ impl TestServer {
         NatsBroker::new(self.client().await, Dialer::plain(&self.url()), None)
     }
 
-    /// Where it keeps a stream.
+    /// The folder in which it keeps a stream.
     pub fn stream_folder(&self, stream: &str) -> PathBuf {
         self.server.config().store_folder.join("jetstream").join("$G").join("streams").join(stream)
     }
@@ -129,7 +129,7 @@ impl TestServer {
         self.server.kill().await;
     }
 
-    /// Stops it in order.
+    /// Stops it in an orderly way.
     pub async fn stop(&mut self) {
         self.server.stop().await;
     }

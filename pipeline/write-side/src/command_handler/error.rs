@@ -8,7 +8,7 @@ use crate::{
     state_snapshots::StoreError,
 };
 
-/// Why a handler ends: it cannot go on, and waiting would not help.
+/// Why a handler ends: it cannot continue, and waiting would not help.
 #[derive(Debug, thiserror::Error)]
 pub enum HandlerError {
     /// The outcome journal cannot be continued.
@@ -36,27 +36,27 @@ pub enum HandlerError {
     LostTail {
         /// The stream.
         stream: &'static str,
-        /// Where it ends.
+        /// The last sequence of the stream.
         last: u64,
-        /// What the journal names.
+        /// The sequence that the journal names.
         named: u64,
     },
-    /// The server gave a commit a sequence that another one had.
+    /// The server gave a commit a sequence that another commit already had.
     #[error(
         "EVENTS stored a commit at sequence {stored}, but went to {known} before: the server has lost its tail; restore EVENTS from a backup or a replica before going on"
     )]
     FellBack {
-        /// Where the commit stands.
+        /// The sequence of the commit.
         stored: u64,
-        /// Up to where there were commits.
+        /// The last sequence at which there were commits.
         known: u64,
     },
-    /// Another commit stands where one was known.
+    /// Another commit stands where this handler knew a different one.
     #[error(
         "EVENTS holds another commit at sequence {sequence} than before: the server has lost its tail and stored others in its place; restore EVENTS from a backup or a replica before going on"
     )]
     OtherCommit {
-        /// Where.
+        /// The sequence.
         sequence: u64,
     },
     /// There is no journal, and COMMANDS is not the stream whose positions EVENTS names.
@@ -64,15 +64,15 @@ pub enum HandlerError {
         "OUTCOMES holds no record, but the commits of EVENTS name positions of another COMMANDS up to {highest}, and this one begins at {first}: its commands could be taken for those; restore COMMANDS and OUTCOMES from a backup, or delete both and run `millstream setup`, which makes COMMANDS begin behind {highest}"
     )]
     NoJournal {
-        /// Highest position that EVENTS names.
+        /// The highest position that EVENTS names.
         highest: u64,
-        /// First sequence of COMMANDS.
+        /// The first sequence of COMMANDS.
         first: u64,
     },
 }
 
 impl HandlerError {
-    /// Whether the id index was damaged and is empty now: it is learnt from OUTCOMES before the next turn, and then the handler goes on.
+    /// Whether the id index was damaged and is empty now. It is learnt from OUTCOMES before the next turn, and then the handler continues.
     pub(super) fn index_begun_anew(&self) -> bool {
         matches!(
             self,

@@ -1,11 +1,11 @@
-//! Whether a handler that finds no outcome journal may begin one.
+//! Decides whether a handler that finds no outcome journal may begin one.
 //!
 //! Commits name positions of COMMANDS, but not the generation of COMMANDS. If COMMANDS was deleted and made again while EVENTS
 //! still holds older commits, its first commands would have positions that those commits name, and would be answered with the
 //! outcomes of other commands.
 //!
-//! So a handler begins a journal only in three cases: EVENTS is empty; COMMANDS is still the stream whose positions the commits
-//! name; or COMMANDS begins after all those positions, as `millstream setup` makes it.
+//! So a handler begins a journal only in three cases: EVENTS is empty; COMMANDS is still the stream whose positions the commits name; or
+//! COMMANDS begins after all those positions, which is how `millstream setup` creates it.
 
 use millstream_contract::{
     commit::{StoredCommit, timestamp_to_nanoseconds},
@@ -21,11 +21,11 @@ use millstream_jetstream::{
 
 use super::HandlerError;
 
-/// How many of the last commits are read to find the highest position that EVENTS names. Positions do not follow the order of
-/// EVENTS exactly, because a handler appends many commits before it records; this is many times as many.
+/// How many of the last commits are read to find the highest position that EVENTS names. Positions do not follow the order of EVENTS exactly,
+/// because a handler appends many commits before it records. This number is many times larger than that.
 const COMMITS_LOOKED_AT: u64 = 65_536;
 
-/// Fails unless positions still mean what they meant when the commits were written.
+/// Fails if positions no longer mean what they meant when the commits were written.
 pub(super) async fn check<B: Broker>(
     broker: &B,
     ids: &IdSource,

@@ -1,5 +1,5 @@
-//! Writes ids to their file beside whatever else the handler does. With many millions of them one write takes seconds: each id may change
-//! another page.
+//! Writes ids to their file while the handler does other work. With many millions of ids, a single write takes seconds, because each id may
+//! change another page.
 
 use std::sync::Arc;
 
@@ -8,16 +8,16 @@ use tokio::task::JoinHandle;
 
 use crate::id_index::{IdIndex, IdIndexError};
 
-/// The write that is under way. One that outlives whoever began it is met by the epoch of the index.
+/// The write that is under way. If it outlives the turn that began it, the epoch of the index makes it harmless.
 #[derive(Debug, Default)]
 pub(super) struct IdFlush(Option<JoinHandle<Result<(), IdIndexError>>>);
 
 impl IdFlush {
-    /// Begins a write where enough has gathered, later where this handler `is_behind` and much more is about to come. Waits only when ids
-    /// gather much faster than they can be written. Cancelling loses nothing.
+    /// Begins a write when enough ids have gathered. While this handler `is_behind`, and many more ids are about to come, it begins later. It
+    /// waits only if ids gather much faster than they can be written. Cancelling loses nothing.
     ///
     /// # Errors
-    /// Those of a write that has ended.
+    /// The error of a write that has ended.
     pub(super) async fn keep_up(
         &mut self,
         index: &Arc<IdIndex>,
@@ -37,7 +37,7 @@ impl IdFlush {
     }
 }
 
-/// Writes all that there is.
+/// Writes everything.
 pub(super) async fn flush(index: &Arc<IdIndex>) -> Result<(), IdIndexError> {
     let index = index.clone();
     do_file_work(move || index.flush()).await

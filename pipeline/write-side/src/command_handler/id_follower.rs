@@ -1,5 +1,5 @@
-//! Learns the ids of commands that handlers before have recorded, from OUTCOMES: all the time while this one stands by, the rest when
-//! it takes over. During its turn nobody else records.
+//! Learns the ids of commands that previous handlers have recorded, from OUTCOMES. It does so all the time while this handler stands by, and
+//! reads the rest when this handler takes over. During its turn, nobody else records.
 
 use std::sync::Arc;
 
@@ -15,9 +15,9 @@ use millstream_runtime::{file_work::do_file_work, health::ProgressWatch};
 use super::{HandlerError, id_flush, standby::message_at};
 use crate::{id_index::IdIndex, outcome_journal::JournalError};
 
-/// Records read at a time.
+/// How many records are read at a time.
 const RECORDS_MAX: usize = 256;
-/// From so many records that are still to come the ids are far behind.
+/// With this many records still to be read, the ids count as far behind.
 const FAR_BEHIND: u64 = 256;
 
 /// Reads OUTCOMES into an index of ids.
@@ -25,7 +25,7 @@ const FAR_BEHIND: u64 = 256;
 pub(super) struct IdFollower<R>(R);
 
 impl<R: StreamReader> IdFollower<R> {
-    /// Checks that the index belongs to OUTCOMES as it is, and reads on where it ends.
+    /// Checks that the index belongs to the current OUTCOMES, and continues to read where the index ends.
     pub(super) async fn open<B: Broker<Reader = R>>(
         broker: &B,
         ids: &IdSource,
@@ -51,7 +51,7 @@ impl<R: StreamReader> IdFollower<R> {
         Ok(Self(broker.read(config).await?))
     }
 
-    /// Learns, for ever. Cancelling loses nothing.
+    /// Learns ids for ever. Cancelling loses nothing.
     pub(super) async fn follow(
         &mut self,
         index: &Arc<IdIndex>,
@@ -63,7 +63,7 @@ impl<R: StreamReader> IdFollower<R> {
         }
     }
 
-    /// Learns what there is up to the record at `until`.
+    /// Learns all ids up to the record at `until`.
     pub(super) async fn catch_up(&mut self, index: &Arc<IdIndex>, until: u64) -> Result<(), HandlerError> {
         while index.through() < until {
             self.learn(index).await?;

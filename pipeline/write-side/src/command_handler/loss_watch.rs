@@ -1,6 +1,6 @@
-//! Watches, while a handler is active, whether the streams still hold what it knows. A server can come back with less than it had: its tail
-//! lost, or an older copy restored. Connections are mended by themselves and tell nothing of it, so the handler would go on, and the commits
-//! that others have seen would be gone. It ends instead, as its next start would, and says what to do.
+//! Checks, while a handler is active, that the streams still hold what the handler knows. A server can come back with less than it had: a
+//! stream may have lost its tail, or an older copy may have been restored. A reconnected client notices nothing of that. The handler would
+//! continue, and commits that others have seen would be gone. Instead it ends, as its next start would, and says what to do.
 
 use std::{
     sync::{
@@ -24,8 +24,8 @@ use millstream_jetstream::{
 use super::{HandlerError, TurnEnd};
 use crate::{outcome_journal::JournalError, state_snapshots::NamedCommit};
 
-/// The pause between two looks. Another generation and another commit are noticed about so long after the server is back; a lost tail
-/// once the server has said so for as long as a loss is doubted (`LossDoubt` in `millstream-jetstream`).
+/// The pause between two checks. Another generation or another commit is noticed this long after the server is back. A lost tail is noticed
+/// once the server has reported it for long enough (`LossDoubt` in `pipeline/jetstream/src/lost_tail.rs`).
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the streams held. Clones share it.
@@ -41,13 +41,13 @@ struct Inner {
 }
 
 impl Known {
-    /// COMMANDS up to `commands` and OUTCOMES up to `outcomes`.
+    /// COMMANDS holds messages up to `commands`, and OUTCOMES up to `outcomes`.
     pub(super) fn new(generations: Generations, commands: u64, outcomes: u64) -> Self {
         let (commands, outcomes) = (commands.into(), outcomes.into());
         Self(Arc::new(Inner { generations, commands, outcomes, newest: Mutex::default() }))
     }
 
-    /// The commands up to `through` have their outcomes, the last of them in the record at `record`.
+    /// The commands up to `through` have outcomes; the last outcome is in the record at `record`.
     pub(super) fn recorded(&self, through: u64, record: u64) {
         self.0.commands.fetch_max(through, Ordering::Relaxed);
         self.0.outcomes.fetch_max(record, Ordering::Relaxed);
@@ -63,7 +63,7 @@ impl Known {
     }
 }
 
-/// Looks again and again, until something is missing.
+/// Checks repeatedly until something is missing.
 pub(super) async fn run<B: Broker>(broker: B, ids: IdSource, known: Known) -> Result<(), TurnEnd> {
     loop {
         tokio::time::sleep(INTERVAL).await;

@@ -1,4 +1,4 @@
-//! Where a handler reports what it does: what it counts, whether it is ready, and whether it gets on.
+//! Where a handler reports its work: metrics, readiness, and progress.
 
 use std::sync::Arc;
 
@@ -13,24 +13,25 @@ use millstream_runtime::{
 
 use crate::state_cache::StateCache;
 
-/// Where a handler reports what it does.
+/// Where a handler reports its work.
 #[derive(Debug, Clone)]
 pub struct Observed {
-    /// What it counts.
+    /// Its metrics.
     pub metrics: HandlerMetrics,
-    /// Where it stands in COMMANDS.
+    /// Metrics of its reader of COMMANDS.
     pub reader: ReaderMetrics,
-    /// Counts messages of COMMANDS that were set aside.
+    /// Counts messages of COMMANDS that were set aside as dead letters.
     pub dead_letters: Count,
-    /// Whether it is ready: standing by or active.
+    /// Whether it is ready, because it stands by or is active.
     pub ready: Condition,
-    /// Whether it gets on.
+    /// Whether it makes progress.
     pub progress: HandlerProgress,
-    /// Counts what processes are refused.
+    /// Counts rejected commands of processes.
     pub process_rejections: ProcessRejectionCounts,
 }
 
-/// Counts rejected commands of the processes that there are. Ids that name others are anybody's, and would make a metric each.
+/// Counts rejected commands of the application's processes. Anybody can send an id that names another process, and each name would become a
+/// metric.
 #[derive(Debug, Clone)]
 pub struct ProcessRejectionCounts {
     metrics: Metrics,
@@ -45,16 +46,16 @@ impl ProcessRejectionCounts {
     }
 }
 
-/// Whether a handler gets on with its work. Each rests while it is not the handler's.
+/// Whether a handler makes progress. Each watch rests while its work is not the handler's.
 #[derive(Debug, Clone)]
 pub struct HandlerProgress {
-    /// Of the active handler: how far COMMANDS has its outcomes recorded.
+    /// Of the active handler: up to where the outcomes of COMMANDS are recorded.
     pub commands: ProgressWatch,
     /// Of a standby: how far it has learnt ids from OUTCOMES.
     pub ids: ProgressWatch,
     /// Of a standby: how far it has followed the states of aggregates in EVENTS.
     pub states: ProgressWatch,
-    /// Of a standby: whether the lease can be asked for.
+    /// Of a standby: whether it can ask for the lease.
     pub lease: ProgressWatch,
 }
 
@@ -68,7 +69,7 @@ impl HandlerProgress {
         }
     }
 
-    /// The turn begins: what a standby follows rests, and commands wait until the first position is known.
+    /// A turn begins. The watches of a standby rest, and commands wait until the first position is known.
     pub(super) fn begin_turn(&self) {
         for watch in [&self.ids, &self.states, &self.lease] {
             watch.rest();
@@ -78,7 +79,7 @@ impl HandlerProgress {
 }
 
 impl Observed {
-    /// Handles of the only command handler of a process.
+    /// The reports of the only command handler in a process.
     pub fn new(metrics: &Metrics, readiness: &Readiness) -> Self {
         Self {
             metrics: metrics.handler(),
@@ -93,7 +94,7 @@ impl Observed {
         }
     }
 
-    /// With the names of the application's processes, whose rejected commands are counted.
+    /// Sets the names of the application's processes, whose rejected commands are counted.
     #[must_use]
     pub fn of_processes(mut self, processes: Vec<&'static str>) -> Self {
         self.process_rejections.processes = processes.into();

@@ -1,12 +1,12 @@
-//! Purging: the active handler removes old commands that have their outcome, old outcome records, and the ids in those; younger
-//! ones too when the streams run out of room. A full COMMANDS refuses every sender, and a full OUTCOMES stops the handler, so it
-//! is better that a repeated id is recognised for a shorter time.
+//! Purging: the active handler removes old commands that have their outcome, old outcome records, and the ids in those records. When the
+//! streams run out of room, it removes younger ones, too. A full COMMANDS refuses every sender and a full OUTCOMES stops the handler, so it is
+//! better to recognise repeated ids for a shorter time.
 //!
 //! A standby purges nothing, but forgets the ids whose records others have purged ([`follow`]).
 //!
-//! Purging runs beside the rounds, when a turn begins and from time to time. Ages are measured in the server's time, from the
-//! newest record of the journal, so that a wrong clock of ours cannot purge too early. Nothing else depends on purging: what
-//! fails is tried again the next time. EVENTS is never purged.
+//! Purging runs beside the rounds, when a turn begins and then regularly. Ages are measured in the server's time from the newest record of the
+//! journal, so a wrong local clock cannot purge too early. Nothing else depends on purging: if it fails, it is tried again the next time.
+//! EVENTS is never purged.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -32,19 +32,20 @@ use crate::{id_index::IdIndex, outcome_journal::JournalError};
 /// What is purged, and how often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PurgeSettings {
-    /// Commands that have their outcome and are older than this are purged; none when absent.
+    /// Commands that have their outcome and are older than this are purged; if absent, none are.
     pub commands_after: Option<Duration>,
-    /// Outcome records older than this are purged, except the last; none when absent. A repeated id is recognised for this long.
+    /// Outcome records older than this are purged, except the last one; if absent, none are. A repeated id is recognised for this long.
     pub outcomes_after: Option<Duration>,
     /// The pause between two purges.
     pub interval: Duration,
 }
 
-/// Between two looks at how full COMMANDS and OUTCOMES are. What is left between [`CROWDED`] and full takes commands for longer.
+/// The pause between two checks of how full COMMANDS and OUTCOMES are. The room between [`CROWDED`] and full must take commands for longer than
+/// this.
 const ROOM_INTERVAL: Duration = Duration::from_secs(5);
-/// The part of its limit down to which COMMANDS is purged then.
+/// A crowded COMMANDS is purged down to this part of its limit.
 const COMMANDS_LEFT: f64 = 0.6;
-/// The same of OUTCOMES: ids are kept for as long as there is room.
+/// The same for OUTCOMES. It is purged less, to keep ids for as long as there is room.
 const OUTCOMES_LEFT: f64 = 0.75;
 
 /// How much a purge removed.
@@ -62,7 +63,7 @@ impl Purged {
     }
 }
 
-/// Purges again and again until the turn ends.
+/// Purges repeatedly until the turn ends.
 pub(super) async fn run<B: Broker>(
     broker: B,
     index: Arc<IdIndex>,
@@ -91,11 +92,11 @@ pub(super) async fn run<B: Broker>(
     }
 }
 
-/// Forgets again and again the ids whose records another handler has purged. Otherwise the index of a standby would come to hold
-/// every id that there ever was.
+/// Forgets repeatedly the ids whose records another handler has purged. Otherwise the index of a standby would finally hold every id that ever
+/// existed.
 ///
 /// # Errors
-/// When the index was damaged and has to be learnt anew; whatever else fails is tried again.
+/// When the index was damaged and has to be learnt again. Any other failure is tried again.
 pub(super) async fn follow<B: Broker>(
     broker: &B,
     index: &Arc<IdIndex>,
@@ -115,18 +116,18 @@ pub(super) async fn follow<B: Broker>(
     }
 }
 
-/// What goes wrong now. Each is said once when it begins, and once when it has ended.
+/// The current problems. Each is logged once when it begins and once when it has ended.
 #[derive(Debug, Default)]
 pub(super) struct Troubles(BTreeSet<&'static str>);
 
 impl Troubles {
-    /// Whether `what` begins or ends now: `Some` with whether it is there.
+    /// Whether `what` begins or ends now: `Some(true)` if it begins, `Some(false)` if it ends.
     fn change(&mut self, what: &'static str, there: bool) -> Option<bool> {
         let changed = if there { self.0.insert(what) } else { self.0.remove(what) };
         changed.then_some(there)
     }
 
-    /// What came of `work`, unless it failed.
+    /// The result of `work`, unless it failed.
     fn put_off(&mut self, work: &'static str, done: Result<Purged, HandlerError>) -> Option<Purged> {
         let cause = done.as_ref().err().map(|error| one_line(error));
         match self.change(work, cause.is_some()) {
@@ -137,7 +138,7 @@ impl Troubles {
         done.ok()
     }
 
-    /// Says what came of making room in `stream`; `None` where there was enough.
+    /// Logs the result of making room in `stream`; `None` if there was enough room.
     fn made_room(&mut self, stream: &'static str, room: Option<Room>) {
         let stuck = room.filter(|room| room.after > CROWDED);
         match self.change(stream, stuck.is_some()) {
@@ -163,11 +164,11 @@ impl Troubles {
 /// What was done for a crowded stream.
 #[derive(Debug, Clone, Copy)]
 struct Room {
-    /// How much of its limit was taken before,
+    /// The used part of its limit before,
     before: f64,
     /// and after.
     after: f64,
-    /// How many messages went.
+    /// How many messages were removed.
     purged: u64,
 }
 
@@ -175,8 +176,8 @@ fn percent(used: f64) -> String {
     format!("{:.0} %", used * 100.0)
 }
 
-/// Purges what is covered, the oldest first, from streams that are crowded. Never what has no outcome, and never the last record.
-/// A stream that is never purged by age is left alone.
+/// Purges crowded streams of covered messages, the oldest first. It never removes a command without an outcome, and never the last record. A
+/// stream that is never purged by age is left alone.
 pub(super) async fn make_room<B: Broker>(
     broker: &B,
     index: &Arc<IdIndex>,
@@ -194,7 +195,7 @@ pub(super) async fn make_room<B: Broker>(
     let covered = covered.map_or(0, |record| record.through);
     let before_last = last.map_or(0, |last| last.sequence.saturating_sub(1));
     let commands = purge_down(broker, COMMANDS, commands, covered, COMMANDS_LEFT).await?;
-    // Now, because what follows can fail.
+    // This happens now, because the next steps can fail.
     troubles.made_room(COMMANDS, commands);
     let outcomes = purge_down(broker, OUTCOMES, outcomes, before_last, OUTCOMES_LEFT).await?;
     troubles.made_room(OUTCOMES, outcomes);
@@ -206,7 +207,7 @@ pub(super) async fn make_room<B: Broker>(
     Ok(Purged { commands: purged(commands), records: purged(outcomes), ids })
 }
 
-/// Purges a stream that is `crowded` from the front, at most through `limit`, until no more than `left` of the stream's limit is taken.
+/// Purges a `crowded` stream from the front, at most through the sequence `limit`, until no more than `left` of the stream's limit is used.
 async fn purge_down<B: Broker>(
     broker: &B,
     stream: &str,
@@ -226,7 +227,8 @@ async fn purge_down<B: Broker>(
         if used <= left || state.first_sequence > limit {
             return Ok(Some(*room));
         }
-        // By half of what is too much on average: messages differ in size, and none shall go that need not.
+        // Each step removes half of the excess, estimated by the average size. Messages differ in size, and none should be removed without
+        // need.
         let share = (used - left) / used / 2.0;
         let count = ((state.usage.messages as f64 * share) as u64).max(1);
         let through = limit.min(state.first_sequence.saturating_add(count - 1));
@@ -234,7 +236,7 @@ async fn purge_down<B: Broker>(
     }
 }
 
-/// Purges once. The last record stays, whatever its age: it is the cursor.
+/// Purges once. The last record stays, whatever its age, because it is the cursor.
 pub(super) async fn purge<B: Broker>(
     broker: &B,
     index: &Arc<IdIndex>,
@@ -252,7 +254,7 @@ pub(super) async fn purge<B: Broker>(
         let through = last_stored_before(broker, OUTCOMES, before(last.stored_at, age), limit).await?;
         purged.records = purge_through(broker, OUTCOMES, through).await?;
     }
-    // Also of records that somebody has purged by hand.
+    // These may also be records that somebody has purged by hand.
     purged.ids = forget_purged(broker, index).await?;
     Ok(purged)
 }
@@ -266,7 +268,8 @@ async fn purge_through<B: Broker>(broker: &B, stream: &str, through: u64) -> Res
     if through == 0 { Ok(0) } else { broker.purge_subject(stream, ">", Some(through)).await }
 }
 
-/// Forgets the ids whose record OUTCOMES holds no more, away from the async threads and in pieces, so that rounds go on meanwhile.
+/// Forgets the ids whose records OUTCOMES no longer holds. It works on a blocking thread and in pieces, so that rounds continue in the
+/// meantime.
 async fn forget_purged<B: Broker>(broker: &B, index: &Arc<IdIndex>) -> Result<u64, HandlerError> {
     let first_sequence = broker.state(OUTCOMES).await?.first_sequence;
     let index = index.clone();

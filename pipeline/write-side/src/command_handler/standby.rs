@@ -1,8 +1,8 @@
 //! Standing by: waiting for the lease, and keeping it.
 //!
-//! A standby keeps warm so that a takeover is short. It follows OUTCOMES to learn the ids that the active handler records, and to
-//! forget those whose records that one purges; and EVENTS to know the states of aggregates. One that is not warm yet lets others go
-//! first: it takes the lease only when nobody else has wanted it for as long as a lease lives.
+//! A standby keeps warm, so that a takeover is short. It follows OUTCOMES to learn the ids that the active handler records, and to forget ids
+//! whose records the active handler purges. It follows EVENTS to know the states of aggregates. A standby that is not warm yet lets others go
+//! first: it takes the lease only if nobody else has wanted it for the lifetime of a lease.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,14 +23,14 @@ use super::{
 };
 use crate::id_index::IdIndex;
 
-/// What a standby reads, which need not have caught up yet when its turn begins.
+/// What a standby reads. It need not have caught up when its turn begins.
 pub(super) struct Followers<B: Broker> {
     pub(super) ids: IdFollower<B::Reader>,
     pub(super) states: StateFollower<B>,
 }
 
 impl<B: Broker> Followers<B> {
-    /// Gives the consumers back. Whoever only drops them may find that their names are taken when it stands by again.
+    /// Removes the consumers. If they were only dropped, their names might still be taken when this handler stands by again.
     pub(super) async fn close(self) {
         self.ids.close().await;
         self.states.close().await;
@@ -38,12 +38,12 @@ impl<B: Broker> Followers<B> {
 }
 
 impl<B: Broker> CommandHandler<B> {
-    /// Waits until this handler holds the lease. Returns what it has followed meanwhile; `None` when the process is asked to stop.
+    /// Waits until this handler holds the lease. Returns its followers; `None` if the process is asked to stop.
     pub(super) async fn stand_by(
         &mut self,
         shutdown: &Shutdown,
     ) -> Result<Option<Followers<B>>, HandlerError> {
-        // Whoever cannot find out where the streams end cannot ask for the lease either.
+        // A handler that cannot find out where the streams end cannot ask for the lease, either.
         self.observed.progress.lease.reached(0);
         self.observed.progress.lease.held("OUTCOMES and EVENTS are being opened");
         let mut followers = tokio::select! {
@@ -76,8 +76,8 @@ impl<B: Broker> CommandHandler<B> {
         held.map(|_| None)
     }
 
-    /// Checks that the id index and the snapshots belong to the streams as they are now, and opens OUTCOMES and EVENTS where they end.
-    /// A server that came back with an older copy of a stream must not meet ids and states from its lost future.
+    /// Checks that the id index and the snapshots belong to the current streams, and opens OUTCOMES and EVENTS where they end. If a server came
+    /// back with an older copy of a stream, ids and states from its lost future must not be used.
     async fn open(&mut self) -> Result<Followers<B>, HandlerError> {
         let states = self.states.open(&self.broker, &self.ids, &self.settings.name).await?;
         let ids = IdFollower::open(&self.broker, &self.ids, &self.settings.name, &self.index).await?;
@@ -85,7 +85,7 @@ impl<B: Broker> CommandHandler<B> {
     }
 }
 
-/// Forgets ids, for ever.
+/// Forgets purged ids for ever.
 async fn forget_ids<B: Broker>(
     broker: &B,
     index: &Arc<IdIndex>,
@@ -116,7 +116,7 @@ async fn follow_states<B: Broker>(
     }
 }
 
-/// Says whether this handler could decide at once.
+/// Whether this handler could decide at once.
 fn show_warmth<B: Broker>(
     warm: &watch::Sender<bool>,
     follower: &StateFollower<B>,
@@ -168,7 +168,8 @@ impl<B: Broker> Waiting<'_, B> {
         }
     }
 
-    /// Takes the lease if it is free, and this handler is warm or nobody else is there. Says for whom it waits, once for each holder.
+    /// Takes the lease if it is free and this handler is warm, or if it is free and nobody else is there. Logs once for each holder that it
+    /// waits.
     async fn ask(
         &self,
         active: &mut Option<String>,
@@ -197,7 +198,7 @@ impl<B: Broker> Waiting<'_, B> {
     }
 }
 
-/// The message of a stream at `sequence`, if there is one. Waits while the server does not answer.
+/// The message at `sequence` of a stream, if there is one. Waits as long as the server does not answer.
 pub(super) async fn message_at<B: Broker>(
     broker: &B,
     ids: &IdSource,

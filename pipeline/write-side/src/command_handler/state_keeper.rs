@@ -1,5 +1,5 @@
-//! Keeps the states of aggregates: reads EVENTS in order where commits are not known, and writes what changed to the file, beside
-//! whatever else the handler does.
+//! Keeps the states of aggregates: reads EVENTS in order where commits are not known yet, and writes changes to the file while the handler does
+//! other work.
 
 use millstream_contract::{
     commit::{StoredCommit, commit_hash},
@@ -20,12 +20,12 @@ use crate::{
     state_snapshots::{StateSnapshots, StoreError},
 };
 
-/// Commits read at a time.
+/// How many commits are read at a time.
 const COMMITS_MAX: usize = 1000;
-/// Whoever is at most so many commits behind is warm: reading them takes no longer than giving a turn to another.
+/// A handler that is at most this many commits behind is warm, because reading them takes no longer than passing the turn to another.
 const WARM_WITHIN: u64 = 20_000;
 
-/// The cache, and the write to its file that is under way.
+/// The cache, and the write to its file that may be under way.
 pub(super) struct StateKeeper {
     pub(super) cache: StateCache,
     write: Option<JoinHandle<Result<(), StoreError>>>,
@@ -36,8 +36,8 @@ impl StateKeeper {
         Self { cache, write: None }
     }
 
-    /// Checks that the states belong to EVENTS as it is, and begins to read it where they end. A server that came back with an older
-    /// copy must not meet states from its lost future.
+    /// Checks that the states belong to the current EVENTS, and begins to read it where the states end. If a server came back with an older
+    /// copy, states from its lost future must not be used.
     pub(super) async fn open<B: Broker>(
         &mut self,
         broker: &B,
@@ -63,7 +63,7 @@ impl StateKeeper {
         Ok(StateFollower { end: events.last_sequence, ..StateFollower::new(broker, process) })
     }
 
-    /// Ends a round: takes note of a write that has ended, and begins one where enough has changed. Cancelling it loses nothing.
+    /// Ends a round: handles a write that has ended, and begins one if enough has changed. Cancelling it loses nothing.
     pub(super) async fn end_round(&mut self) {
         self.cache.end_round();
         if self.cache.must_write() || self.write.as_ref().is_some_and(JoinHandle::is_finished) {
@@ -90,7 +90,7 @@ impl StateKeeper {
     /// Waits for the write that is under way. If the file fails, the handler gets slower but stays correct.
     async fn await_write(&mut self) {
         let Some(write) = &mut self.write else { return };
-        // Where the runtime has cancelled it, EVENTS is read instead.
+        // If the runtime has cancelled it, EVENTS is read again instead.
         let written = end_of(write).await;
         self.write = None;
         self.cache.end_write(written);
@@ -100,26 +100,26 @@ impl StateKeeper {
 /// Reads EVENTS into a keeper's cache.
 pub(super) struct StateFollower<B: Broker> {
     broker: B,
-    /// Of its consumer.
+    /// The name of its consumer.
     name: String,
     reader: Option<B::Reader>,
-    /// Where EVENTS ended when this was opened; 0 where nobody looked.
+    /// The end of EVENTS when this was opened; 0 if it is not known.
     end: u64,
 }
 
 impl<B: Broker> StateFollower<B> {
-    /// Reads behind what the cache knows, under a name of `process`.
+    /// Reads what follows the cache, with a consumer named after `process`.
     pub(super) fn new(broker: &B, process: &str) -> Self {
         Self { broker: broker.clone(), name: format!("{process}-states"), reader: None, end: 0 }
     }
 
-    /// Whether all but the last commits are known.
+    /// Whether all commits are known, except possibly the last few.
     pub(super) fn is_warm(&self, keeper: &StateKeeper) -> bool {
         let pending = self.reader.as_ref().map_or(0, B::Reader::pending);
         keeper.cache.through() + WARM_WITHIN >= self.end && pending <= WARM_WITHIN
     }
 
-    /// Where EVENTS ended when this was opened.
+    /// The end of EVENTS when this was opened.
     pub(super) fn end(&self) -> u64 {
         self.end
     }
@@ -143,7 +143,7 @@ impl<B: Broker> StateFollower<B> {
         for message in reader.next_batch(COMMITS_MAX).await? {
             match StoredCommit::from_stored(&message) {
                 Ok(commit) => keeper.cache.follow(&commit),
-                // The active handler meets the same commit when it decides on this aggregate, and sets its commands aside.
+                // The active handler meets the same commit when it decides on this aggregate, and sets the aggregate's commands aside.
                 Err(error) => {
                     tracing::debug!(%error, sequence = message.sequence, "a commit cannot be followed");
                     keeper.cache.pass(message.sequence);
@@ -151,18 +151,18 @@ impl<B: Broker> StateFollower<B> {
             }
         }
         keeper.end_round().await;
-        // Whoever reads without ever having to wait must let others have their turn.
+        // A task that never has to wait for messages must yield, so that other tasks can run.
         tokio::task::yield_now().await;
         Ok(())
     }
 
-    /// Reads what there is now.
+    /// Reads everything that EVENTS holds now.
     pub(super) async fn catch_up(
         &mut self,
         keeper: &mut StateKeeper,
         ids: &IdSource,
     ) -> Result<(), HandlerError> {
-        // Not what the stream calls its last sequence: that message may have been removed, and never comes.
+        // The stream's own last sequence cannot be used: that message may have been removed and never come.
         let last = answered(ids, || self.broker.last(EVENTS, ">")).await?;
         let last = last.map_or(0, |message| message.sequence);
         let begun = keeper.cache.through();
@@ -175,7 +175,7 @@ impl<B: Broker> StateFollower<B> {
         Ok(())
     }
 
-    /// Gives the consumer back.
+    /// Removes the consumer.
     pub(super) async fn close(self) {
         if let Some(reader) = self.reader {
             reader.close().await;

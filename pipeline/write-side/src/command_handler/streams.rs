@@ -1,4 +1,4 @@
-//! The streams as a handler finds them.
+//! The state of the streams as a handler finds them.
 
 use millstream_contract::{
     outcome::Generations,
@@ -10,13 +10,13 @@ use millstream_jetstream::{
     retry::answered,
 };
 
-/// The state of a stream. Waits while the server does not answer.
+/// The state of a stream. Waits as long as the server does not answer.
 async fn state_of<B: Broker>(broker: &B, ids: &IdSource, stream: &str) -> Result<StreamState, BrokerError> {
     answered(ids, || broker.state(stream)).await
 }
 
-/// The streams as a handler finds them when its turn begins. Their generations go into each record, so that a stream which was
-/// deleted and made again is recognised.
+/// The streams as a handler finds them when its turn begins. Their generations are part of each record, so that a stream that was deleted and
+/// made again is recognised.
 pub(super) struct Streams {
     pub(super) commands: StreamState,
     pub(super) events: StreamState,

@@ -9,7 +9,7 @@ pub enum IdIndexError {
     /// The file cannot be used.
     #[error(transparent)]
     File(#[from] StoreError),
-    /// The file was damaged. It has been set aside and an empty one begun, which has to follow OUTCOMES from its beginning before
+    /// The file was damaged. It has been set aside, and an empty one was begun. The new file has to follow OUTCOMES from its beginning before
     /// anything is decided.
     #[error("the id index was damaged and is learnt anew from OUTCOMES")]
     BegunAnew,

@@ -1,6 +1,6 @@
-//! The redb file of the index: ids by their hash, and the hashes of each record, by which ids are forgotten.
+//! The redb file of the index: ids by their hash, and for each record the hashes of its ids, by which ids are forgotten.
 //!
-//! Deliberately absent: what is not in the file yet, and what happens when it is damaged ([`super`]).
+//! Deliberately absent: ids that are not in the file yet, and what happens when the file is damaged ([`super`]).
 
 use std::{
     collections::BTreeMap,
@@ -21,27 +21,27 @@ use serde::{Deserialize, Serialize};
 use super::{IdEntry, IdHash, Noted};
 use crate::handler_file::HandlerFile;
 
-/// Maps an id's hash to the command's position, the sequence in OUTCOMES and the encoded outcome and content, sealed.
+/// Maps an id's hash to the command's position, the sequence in OUTCOMES, and the encoded outcome and content. Values have a checksum.
 const IDS: TableDefinition<&IdHash, &[u8]> = TableDefinition::new("ids-with-content");
 /// Maps a sequence in OUTCOMES to the hashes of the ids in its record, one after the other.
 const RECORDS: TableDefinition<u64, &[u8]> = TableDefinition::new("hashes-by-record");
-/// One row, [`Progress`], sealed: with a wrong sequence the index would claim to know ids that it lacks.
+/// One row, [`Progress`], with a checksum: with a wrong sequence, the index would claim to know ids that it lacks.
 const PROGRESS: TableDefinition<&str, &[u8]> = TableDefinition::new("progress");
 const PROGRESS_KEY: &str = "outcomes";
-/// The tables of this release. A file with others is of an earlier one, and is emptied.
+/// The tables of this release. A file with other tables comes from an earlier release and is emptied.
 const TABLES: [&str; 3] = ["ids-with-content", "hashes-by-record", "progress"];
-/// About how many ids are forgotten in one transaction.
+/// The approximate number of ids that are forgotten in one transaction.
 const FORGET_AT_ONCE: usize = 4096;
 
 type IdTable = ReadOnlyTable<&'static IdHash, &'static [u8]>;
 
-/// How far the file has come.
+/// The progress of the file.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Progress {
-    /// The generation of OUTCOMES that the ids belong to; none while nothing was followed.
+    /// The generation of OUTCOMES to which the ids belong; `None` if nothing was followed yet.
     pub(super) generation: Option<String>,
     pub(super) through: u64,
-    /// The id of the record at `through`; empty when there is none.
+    /// The id of the record at `through`; empty if there is none.
     pub(super) record_id: String,
 }
 
@@ -49,7 +49,7 @@ pub(super) struct Progress {
 #[derive(Debug)]
 pub(super) struct IdFile {
     file: HandlerFile,
-    /// The last [`Self::restart`]. Changed and compared during writes alone.
+    /// The epoch of the last [`Self::restart`]. It is changed and compared only during writes.
     epoch: AtomicU64,
 }
 
@@ -58,7 +58,7 @@ impl IdFile {
         Self { file, epoch: AtomicU64::default() }
     }
 
-    /// Makes the tables where they are missing, and says how far they have come.
+    /// Creates missing tables, and returns the progress.
     pub(super) fn begin(&self) -> Result<Progress, StoreError> {
         self.file.writing(|| {
             let write = self.file.begin_write()?;
@@ -88,8 +88,8 @@ impl IdFile {
         })
     }
 
-    /// Notes the progress, and in the same transaction empties the file, if it is to be. After a crash in between, an empty index
-    /// would claim to know all records, and repeated ids would take effect again. What was begun before `epoch` writes nothing any more.
+    /// Notes the progress and, if asked to, empties the file in the same transaction. Otherwise, after a crash in between, an empty index would
+    /// claim to know all records, and repeated ids would take effect again. Work that began before `epoch` does not write any more.
     pub(super) fn restart(&self, progress: &Progress, empty: bool, epoch: u64) -> Result<(), StoreError> {
         self.file.writing(|| {
             self.epoch.store(epoch, Ordering::Relaxed);
@@ -103,7 +103,7 @@ impl IdFile {
         })
     }
 
-    /// The entries of some hashes, which must be sorted so that each page is read once; in their order.
+    /// The entries of some hashes, in their order. The hashes must be sorted, so that each page is read once.
     pub(super) fn find(&self, hashes: &[IdHash]) -> Result<Vec<Option<IdEntry>>, StoreError> {
         self.file.reading(|| {
             let read = self.file.begin_read()?;
@@ -112,8 +112,8 @@ impl IdFile {
         })
     }
 
-    /// An id that is not there is proved by its neighbours: they are what was written, and the id is between them. Otherwise a bit
-    /// that flipped in a key, or on the way to it, would make a repeated id look like a new one.
+    /// The neighbours of a missing id prove that it is missing: they are unaltered, and the id would be between them. Otherwise a flipped bit
+    /// in a key, or on the way to it, would make a repeated id look new.
     fn find_in(&self, table: &IdTable, hash: &IdHash) -> Result<Option<IdEntry>, StoreError> {
         let storage = |source| self.file.storage(source);
         if let Some(next) = table.range::<&IdHash>(hash..).map_err(storage)?.next() {
@@ -135,7 +135,7 @@ impl IdFile {
         Ok(None)
     }
 
-    /// Writes entries, sorted by hash, and that all records up to `progress` are known; nothing unless `epoch` is that of the file.
+    /// Writes entries, sorted by hash, and the progress up to which all records are known. Writes nothing unless `epoch` is that of the file.
     pub(super) fn write(
         &self,
         entries: &[(IdHash, Noted)],
@@ -166,8 +166,8 @@ impl IdFile {
         })
     }
 
-    /// Forgets ids whose record is before `first_sequence`, in pieces, so that a [`Self::write`] never waits long. Returns how
-    /// many. Forgets nothing unless `epoch` is that of the file.
+    /// Forgets ids whose records are before `first_sequence`, in pieces, so that a [`Self::write`] never waits long. Returns how many. Forgets
+    /// nothing unless `epoch` is that of the file.
     pub(super) fn forget_before(&self, first_sequence: u64, epoch: u64) -> Result<u64, StoreError> {
         let mut forgotten = 0;
         loop {
@@ -203,7 +203,7 @@ impl IdFile {
             hashes.sort_unstable();
             let mut ids = write.open_table(IDS).map_err(|source| self.file.table(source))?;
             for hash in &hashes {
-                // The id may have been used again since: then a later record holds it.
+                // The id may have been used again; then a later record has it.
                 let found = ids.get(hash).map_err(storage)?.map(|found| self.stored(hash, found.value()));
                 if found.transpose()?.is_some_and(|noted| noted.sequence < first_sequence) {
                     ids.remove(hash).map_err(storage)?;
@@ -223,7 +223,7 @@ impl IdFile {
         self.decoded(self.whole(hash, sealed)?)
     }
 
-    /// The value that was sealed under `hash`.
+    /// The value that was stored with a checksum under `hash`.
     fn whole<'v>(&self, hash: &IdHash, sealed: &'v [u8]) -> Result<&'v [u8], StoreError> {
         unseal(hash, sealed).ok_or_else(|| self.not_as_written())
     }
@@ -261,7 +261,7 @@ impl IdFile {
     }
 }
 
-/// Writes the value of `hash` into `value`, whatever was there.
+/// Writes the value of `hash` into `value`, whose old content is replaced.
 fn encode(hash: &IdHash, noted: &Noted, value: &mut Vec<u8>) {
     value.clear();
     value.extend(noted.entry.position.to_le_bytes());

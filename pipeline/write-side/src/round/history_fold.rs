@@ -1,5 +1,5 @@
-//! Folds a history commit by commit, and tells what became of commands whose positions the history has passed. Nothing of the history
-//! is kept, so it may be of any length.
+//! Folds a history commit by commit, and tells what became of commands whose positions the history has passed. Nothing of the history is kept
+//! in memory, so it may have any length.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -20,13 +20,13 @@ use crate::aggregate_state::{AggregateState, HistoryError};
 pub struct Past(HashMap<u64, Outcome>);
 
 impl Past {
-    /// The outcome of the command at `position`; `None` where the fold did not begin before it.
+    /// The outcome of the command at `position`; `None` if the fold began after it.
     pub(super) fn outcome(&self, position: u64) -> Option<&Outcome> {
         self.0.get(&position)
     }
 }
 
-/// The fold. It relies on the order in which an aggregate's commands are decided: positions in a history only rise.
+/// The fold. It relies on the order in which an aggregate's commands are decided: within a history, positions only increase.
 pub struct HistoryFold<'a, 'c> {
     aggregate: &'a Arc<dyn AggregateType>,
     state: AggregateState,
@@ -36,7 +36,7 @@ pub struct HistoryFold<'a, 'c> {
 }
 
 impl<'a, 'c> HistoryFold<'a, 'c> {
-    /// Begins at `state`, which knows nothing of commands at positions up to its last one. `commands` are those to be decided.
+    /// Begins at `state`, which knows nothing about commands at positions up to its last one. `commands` are those to be decided.
     pub fn new(
         aggregate: &'a Arc<dyn AggregateType>,
         state: AggregateState,
@@ -51,7 +51,7 @@ impl<'a, 'c> HistoryFold<'a, 'c> {
     /// Folds the next commit.
     ///
     /// # Errors
-    /// [`HistoryError`]; the fold must not be used afterwards.
+    /// [`HistoryError`]. The fold must not be used afterwards.
     pub fn apply(&mut self, commit: &StoredCommit) -> Result<(), HistoryError> {
         let Self { aggregate, state, ahead, passed } = self;
         state.apply_seeing(aggregate, commit, |state, envelope| {
@@ -73,7 +73,7 @@ impl<'a, 'c> HistoryFold<'a, 'c> {
     }
 }
 
-/// Adds an event to what the command at its position is known to have caused.
+/// Adds an event to the known effects of the command at its position.
 fn count_accepted(passed: &mut HashMap<u64, Outcome>, commit: &StoredCommit, envelope: &EventEnvelope<'_>) {
     let accepted = passed.entry(envelope.command.position).or_insert(Outcome::Accepted {
         sequence: commit.broker_sequence,
@@ -87,7 +87,7 @@ fn count_accepted(passed: &mut HashMap<u64, Outcome>, commit: &StoredCommit, env
     }
 }
 
-/// Decides a command on the state that the commands before it left, when later ones have taken effect already and it has not.
+/// Decides a command on the state that the commands before it left, if it has not taken effect although later ones have.
 fn decide_passed(
     aggregate: &Arc<dyn AggregateType>,
     state: &AggregateState,

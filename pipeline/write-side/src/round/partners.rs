@@ -1,8 +1,8 @@
-//! The pure half of a command that changes several aggregates: from their states to one commit each, or to an outcome.
+//! The pure half of a command that changes several aggregates: from their states to one commit for each, or to an outcome.
 //!
-//! Such a command is a round of its own, so every aggregate sees it in the order of positions, as it sees commands of its own.
-//! The state on which it is decided has the effects of exactly the positions before it. If an aggregate has an effect of this
-//! position or a later one, an earlier handler has settled the command, and the history of the command's own aggregate says how.
+//! Such a command is a round of its own, so each aggregate sees it in the order of positions, like its own commands. The state on which it is
+//! decided has exactly the effects of the positions before it. If an aggregate already has an effect of this position or a later one, an
+//! earlier handler has settled the command, and the history of the command's own aggregate says how.
 
 use std::sync::Arc;
 
@@ -27,15 +27,15 @@ pub struct CommandWithPartners<'a> {
     pub partners: &'a [StreamId],
 }
 
-/// One of the aggregates that the command changes, when its whole history has been read.
+/// One of the aggregates that the command changes, after its whole history has been read.
 pub struct AggregateWithPast<'a> {
     /// Its state.
     pub state: &'a AggregateState,
-    /// What its history tells of the command.
+    /// What its history says about the command.
     pub past: &'a mut PastOfCommand,
 }
 
-/// What the whole history of an aggregate tells of one command.
+/// What the whole history of an aggregate says about one command.
 pub struct PastOfCommand {
     position: u64,
     /// The state that the commands before it left.
@@ -45,16 +45,16 @@ pub struct PastOfCommand {
 }
 
 impl PastOfCommand {
-    /// The past of `command` in an aggregate of which no commit has been seen yet.
+    /// The past of `command` in an aggregate before any commit has been seen.
     pub fn new(command: &CommandWithPartners<'_>) -> Self {
         let below = AggregateState::initial(command.aggregate);
         Self { position: command.decidable.envelope.position, below, accepted: None }
     }
 
-    /// Sees the next commit of the history.
+    /// Takes the next commit of the history.
     ///
     /// # Errors
-    /// [`HistoryError`]; the past must not be used afterwards.
+    /// [`HistoryError`]. The past must not be used afterwards.
     pub fn see(
         &mut self,
         aggregate: &Arc<dyn AggregateType>,
@@ -71,10 +71,10 @@ impl PastOfCommand {
     }
 }
 
-/// What became of a command with partners.
+/// The result of a command with partners.
 #[derive(Debug)]
 pub enum DecisionWithPartners {
-    /// The command has its outcome, and nothing is to be appended.
+    /// The command has its outcome, and nothing is appended.
     Settled(Outcome),
     /// The command is accepted once these commits are stored together.
     Append {
@@ -95,7 +95,7 @@ impl std::fmt::Debug for CommandWithPartners<'_> {
     }
 }
 
-/// Decides on current states, none of which has an effect of the command's position or a later one, and evolves them.
+/// Decides on current states, none of which has an effect of the command's position or a later one, and evolves the states.
 pub fn decide_with_partners(
     command: &CommandWithPartners<'_>,
     own: &mut AggregateState,
@@ -116,9 +116,9 @@ pub fn decide_with_partners(
     }
 }
 
-/// Decides when the history of some aggregate has an effect of the command's position or a later one. The history of the command's
-/// own aggregate must have been read last: whoever settled the command did so before any later effect, so a history that was
-/// read after the others cannot lack it.
+/// Decides if the history of some aggregate has an effect of the command's position or a later one. The history of the command's own aggregate
+/// must have been read last. A handler that settled the command did so before any later effect, so a history that was read after the others
+/// cannot lack it.
 pub fn decide_overtaken(
     command: &CommandWithPartners<'_>,
     own: AggregateWithPast<'_>,
@@ -143,7 +143,7 @@ pub fn decide_overtaken(
     if !partners.iter().any(holds) {
         return DecisionWithPartners::Settled(too_late(envelope));
     }
-    // A server that lost its tail may have kept only the beginning of a batch. What is missing of the batch is appended again.
+    // A server that lost its tail may have kept only the beginning of a batch. The missing rest of the batch is appended again.
     let missing =
         |aggregate: &AggregateWithPast<'_>, events: &[NewEvent]| !events.is_empty() && !holds(aggregate);
     let too_far = |aggregate: &AggregateWithPast<'_>| aggregate.state.last_position >= position;
@@ -171,7 +171,7 @@ pub fn decide_overtaken(
     }
 }
 
-/// Asks the rules; the error is a complete outcome.
+/// Calls the rules. An error is a complete outcome.
 fn decide(
     command: &CommandWithPartners<'_>,
     own: &mut AggregateState,

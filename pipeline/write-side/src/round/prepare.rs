@@ -1,4 +1,4 @@
-//! From a message of COMMANDS to a command that can be decided, or to the reason why it cannot.
+//! From a message of COMMANDS to a command that can be decided, or to the reason why it cannot be.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -19,9 +19,9 @@ use millstream_domain::decider::{
 /// Who may give what is meant for processes and timers: commands that deciders declare as internal, and ids of their form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InternalCommands {
-    /// Only what comes on `effect.…`.
+    /// Only commands on `effect.…`.
     EffectsOnly,
-    /// Anybody. For the time of an upgrade, while a process manager of an earlier release publishes on `cmd.…`.
+    /// Anybody. This is for an upgrade, as long as a process manager of an earlier release publishes on `cmd.…`.
     Anyone,
 }
 
@@ -31,7 +31,7 @@ pub struct PreparedCommand {
     pub position: u64,
     /// The id that its sender gave it.
     pub id: Option<Arc<str>>,
-    /// What it says, by which a repeat is told from another command; none without an id.
+    /// A mark of what it says, which distinguishes a repeat from another command; `None` without an id.
     pub content: Option<ContentMark>,
     /// `<context>.<aggregate>.<id>.<command>`.
     pub address: Arc<str>,
@@ -59,9 +59,9 @@ impl PreparedCommand {
 
 /// What the handler has to do with a command.
 pub enum Work {
-    /// Decide it. It is boxed because commands move from vector to vector on their way.
+    /// Decide it. It is boxed, because commands are moved from vector to vector.
     Decide(Box<DecodedCommand>),
-    /// Reject it. No state is needed to know that.
+    /// Reject it, which needs no state.
     Refuse(Rejection),
     /// Set it aside as a dead letter, because it cannot be read.
     SetAside(Box<DeadLetter>),
@@ -77,12 +77,12 @@ pub struct DecodedCommand {
     pub command: AnyCommand,
     /// The other aggregates that it changes together with its own.
     pub partners: Vec<StreamId>,
-    /// The message as it was stored, in case the command has to be set aside after all.
+    /// The message as it was stored, in case the command has to be set aside.
     pub message: StoredMessage,
 }
 
-/// Decodes a message of COMMANDS. It never fails: what cannot be decoded becomes work of another kind, so that each position gets
-/// its outcome.
+/// Decodes a message of COMMANDS. It never fails: what cannot be decoded becomes a rejection or a dead letter, so that each position gets its
+/// outcome.
 pub fn prepare(
     message: StoredMessage,
     registry: &AggregateRegistry,
@@ -96,7 +96,7 @@ pub fn prepare(
         .into();
     let reply = message.headers.find(header::REPLY).map(Arc::from);
     let position = message.sequence;
-    // The id comes first: one that its sender must not use is never looked up, whatever else is wrong with the command.
+    // The id is checked first. An id that its sender must not use is never looked up, whatever else is wrong with the command.
     match usable_id(&message, internal) {
         Ok(id) => {
             let content = id.is_some().then(|| ContentMark::new(&address, &message.payload));
@@ -110,7 +110,7 @@ pub fn prepare(
     }
 }
 
-/// The id that the sender gave, if it may give it.
+/// The sender's id, if the sender may use it.
 fn usable_id(message: &StoredMessage, internal: InternalCommands) -> Result<Option<Arc<str>>, CommandError> {
     if internal == InternalCommands::EffectsOnly {
         check_id_origin(message)?;
@@ -155,7 +155,7 @@ fn work(message: StoredMessage, registry: &AggregateRegistry, internal: Internal
     }
 }
 
-/// Cuts a round where an id comes a second time, and before and after a command that changes several aggregates.
+/// Cuts a round where an id occurs a second time, and before and after a command that changes several aggregates.
 ///
 /// Whether the second command with an id is a repeat depends on what became of the first: a command that was set aside leaves
 /// its id free. The cut makes the outcome of the first known before the second is decided. So the result does not depend on
@@ -178,7 +178,8 @@ pub fn cut_round(mut commands: Vec<PreparedCommand>) -> Vec<Vec<PreparedCommand>
         }
         behind_partners = with_partners;
     }
-    // From the back, because `split_off` moves what follows: a round without cuts, as nearly every one, is not moved at all.
+    // The cuts are made from the back, because `split_off` moves what follows. A round without cuts, which is the usual case, is not moved at
+    // all.
     let mut rounds: Vec<_> = cuts.into_iter().rev().map(|place| commands.split_off(place)).collect();
     rounds.push(commands);
     rounds.reverse();

@@ -1,4 +1,4 @@
-//! Commands of a round that are set aside: all letters together.
+//! Sets commands of a round aside as dead letters, all of them together.
 
 use millstream_contract::{
     dead_letter::DeadLetter,
@@ -12,7 +12,7 @@ use super::{Group, Settled, Settlement};
 use crate::round::{PreparedCommand, Work};
 
 impl<B: Broker> Settlement<B> {
-    /// Stores dead letters, each once. Where that is impossible the outcome says so: the command itself stays in COMMANDS.
+    /// Stores dead letters, each once. If that is impossible, the outcome says so; the command itself stays in COMMANDS.
     pub(super) async fn set_aside(&self, letters: &[DeadLetter]) -> Vec<Outcome> {
         if letters.is_empty() {
             return Vec::new();
@@ -33,7 +33,7 @@ impl<B: Broker> Settlement<B> {
     }
 }
 
-/// The letter of a command whose rules or history failed; none for other outcomes.
+/// The dead letter of a command whose rules or history failed; `None` for other outcomes.
 pub(super) fn dead_letter(outcome: &Outcome, command: Option<&PreparedCommand>) -> Option<DeadLetter> {
     match (outcome, command.map(|command| &command.work)) {
         (Outcome::DeadLettered { code, message }, Some(Work::Decide(decoded))) => {
@@ -44,7 +44,7 @@ pub(super) fn dead_letter(outcome: &Outcome, command: Option<&PreparedCommand>) 
 }
 
 impl Group<'_> {
-    /// Sets the first command aside; the others stay.
+    /// Sets the first command of the group aside; the others stay.
     pub(super) fn set_first_aside(&mut self, code: &str, cause: &str) -> Option<(usize, Outcome)> {
         let first = (!self.commands.is_empty()).then(|| self.commands.remove(0))?;
         tracing::error!(stream_id = %self.stream_id, code, cause, "setting a command aside");
@@ -53,7 +53,7 @@ impl Group<'_> {
 }
 
 impl Settled {
-    /// With all commands of `group` set aside for the same cause.
+    /// Adds all commands of `group` as set aside for the same cause.
     pub(super) fn and_dead(mut self, group: &Group<'_>, code: &str, cause: &str) -> Self {
         tracing::error!(stream_id = %self.stream_id, code, cause, "setting the aggregate's commands aside");
         let outcome = Outcome::DeadLettered { code: code.into(), message: cause.into() };

@@ -5,13 +5,13 @@ use millstream_jetstream::broker::BrokerError;
 
 use crate::id_index::IdIndexError;
 
-/// Why a round cannot be settled. The handler then ends, and the cursor has not moved.
+/// Why a round cannot be settled. The handler then ends without moving the cursor.
 #[derive(Debug, thiserror::Error)]
 pub enum SettleError {
     /// The index of ids failed.
     #[error(transparent)]
     Index(#[from] IdIndexError),
-    /// A question that cannot be asked again.
+    /// A question failed in a way that asking again does not help.
     #[error(transparent)]
     Broker(#[from] BrokerError),
 }

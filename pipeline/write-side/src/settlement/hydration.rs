@@ -1,5 +1,5 @@
-//! Hydration: reads the current state of an aggregate from the leader, either from a snapshot and what followed it or from the
-//! whole history.
+//! Hydration: reads the current state of an aggregate from the leader, either from a snapshot and the commits after it, or from the whole
+//! history.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ pub(super) enum HydrationError {
     /// The server did not answer, or refused the question.
     #[error(transparent)]
     Broker(#[from] BrokerError),
-    /// A message of the aggregate's subject is not a commit, and was not set aside.
+    /// A message on the aggregate's subject is not a commit, and was not set aside.
     #[error(transparent)]
     NoCommit(#[from] NoCommit),
     /// The commits cannot be folded.
@@ -42,12 +42,12 @@ impl From<LoadError> for HydrationError {
 pub(super) struct Hydrated {
     pub(super) state: AggregateState,
     pub(super) past: Past,
-    /// Whether the history was read from its beginning, so that nothing is missing in `past`.
+    /// Whether the history was read from its beginning, so that `past` is complete.
     pub(super) whole: bool,
 }
 
-/// Reads the current state from the leader, on top of `snapshot` if the snapshot belongs to the history. `commands` are those that are
-/// to be decided on it. The history is folded page by page.
+/// Reads the current state from the leader. It starts from `snapshot` if the snapshot belongs to the history. `commands` are to be decided on
+/// the state. The history is folded page by page.
 pub(super) async fn hydrate<B: Broker>(
     store: &EventStore<B>,
     stream_id: &StreamId,
@@ -72,7 +72,7 @@ pub(super) async fn hydrate<B: Broker>(
     Ok(Hydrated { state, past, whole: true })
 }
 
-/// The state that any replica gives, which may be stale; `None` where it cannot be read.
+/// The state that any replica gives, which may be stale; `None` if it cannot be read.
 pub(super) async fn fold_any<B: Broker>(
     store: &EventStore<B>,
     stream_id: &StreamId,
@@ -86,8 +86,8 @@ pub(super) async fn fold_any<B: Broker>(
     Some(state)
 }
 
-/// Folds what followed a snapshot. `None` when the history does not have the commit at which the snapshot was made, or when what
-/// follows does not fit. The whole history then tells what is wrong.
+/// Folds what follows a snapshot. `None` if the history does not have the commit of the snapshot, or if what follows does not fit. The whole
+/// history then shows what is wrong.
 async fn fold_on<B: Broker>(
     store: &EventStore<B>,
     stream_id: &StreamId,
@@ -95,7 +95,7 @@ async fn fold_on<B: Broker>(
     snapshot: AggregateState,
     commands: &[Decidable<'_>],
 ) -> Result<Option<(AggregateState, Past)>, BrokerError> {
-    // One commit further back than needed: its hash proves that the snapshot was made of this history.
+    // It begins one commit earlier than needed, because the hash of that commit proves that the snapshot was made from this history.
     let Some(before) = snapshot.last_sequence.checked_sub(1) else { return Ok(None) };
     let (mut own_place, own_hash) = (Some(snapshot.last_sequence), snapshot.last_hash);
     let mut fold = HistoryFold::new(aggregate, snapshot, commands);

@@ -33,7 +33,7 @@ struct ChangedAggregate {
 enum Obstacle {
     /// A history could not be read.
     Unread(HydrationError),
-    /// The commits are not stored, or it is unclear whether they are.
+    /// The commits were not stored, or it is unclear whether they were.
     NotAppended(AppendError),
 }
 
@@ -102,8 +102,8 @@ impl<B: Broker> Settlement<B> {
                 changed.state = state;
                 pasts.push(past);
             }
-            // Read last: if an earlier handler has settled the command, it did so before the later effects in the other histories,
-            // so this one cannot lack it.
+            // It is read last. If an earlier handler has settled the command, it did so before the later effects in the other histories, so
+            // this history cannot lack it.
             let (state, mut past) = self.whole(command, own_id).await?;
             own.state = state;
             let mut partners: Vec<_> = partners
@@ -133,7 +133,7 @@ impl<B: Broker> Settlement<B> {
         let own_state = (!overtaken).then_some(own.state);
         let own = Settled { outcomes: vec![(index, outcome)], appended, ..settled(own.stream_id, own_state) };
         if overtaken {
-            // The states do not go back into the cache, because what was appended was decided on a past state.
+            // The states do not go back into the cache, because the command was decided on a past state.
             return Ok(vec![own]);
         }
         let partners = partners.into_iter();
@@ -141,7 +141,7 @@ impl<B: Broker> Settlement<B> {
         Ok(partners.chain([own]).collect())
     }
 
-    /// Appends the commits together and moves the states to them. Returns the outcome and what was appended.
+    /// Appends the commits together and brings the states up to date. Returns the outcome and what was appended.
     async fn append_together(
         &self,
         own: &mut ChangedAggregate,
@@ -174,7 +174,7 @@ impl<B: Broker> Settlement<B> {
         Ok((Outcome::Accepted { sequence: last, version, events }, Appended { count, first, last }))
     }
 
-    /// A state that is known to be current: the cached one, or the one that the leader has.
+    /// A state that is known to be current: the cached one, or the leader's.
     async fn current(
         &self,
         cache: &mut StateCache,
@@ -192,7 +192,7 @@ impl<B: Broker> Settlement<B> {
         Ok(ChangedAggregate { stream_id: stream_id.clone(), state })
     }
 
-    /// The state and what tells of the command, from the whole history as the leader has it.
+    /// The state, and what the whole history says about the command, as the leader has it.
     async fn whole(
         &self,
         command: &CommandWithPartners<'_>,

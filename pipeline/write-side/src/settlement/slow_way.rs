@@ -1,5 +1,5 @@
-//! The slow way of [`Settlement::settle`]: one aggregate, on the history as the leader has it, again and again
-//! until each of its commands has an outcome.
+//! The slow way of [`Settlement::settle`]: decides one aggregate on the history as the leader has it, again and again until each of its
+//! commands has an outcome.
 
 use millstream_contract::{error_text::one_line, subject::StreamId};
 use millstream_jetstream::{
@@ -19,7 +19,7 @@ use crate::{
 impl<B: Broker> Settlement<B> {
     /// Reads the state unless it is known to be current, decides and appends, until every command of the group has its outcome.
     ///
-    /// After an unclear answer the commit may be stored or not. Deciding again on the current history covers both: a command whose
+    /// After an unclear answer, the commit may be stored or not. Deciding again on the current history is right in both cases: a command whose
     /// position is in the history was accepted.
     pub(super) async fn settle_slowly(
         &self,
@@ -49,8 +49,8 @@ impl<B: Broker> Settlement<B> {
             };
             let decided = match self.decide(group, state, &past, most) {
                 Ok(decided) => decided,
-                // A state from memory or a snapshot does not say which positions went into it. The next try has neither, and reads the whole
-                // history.
+                // A state from memory or from a snapshot does not say which positions went into it. The next attempt uses neither, and reads
+                // the whole history.
                 Err((same, HistoryNeeded)) if !whole => {
                     group = same;
                     continue;
@@ -63,7 +63,7 @@ impl<B: Broker> Settlement<B> {
                 None => None,
                 Some(append) => match self.store.append(append.message()).await {
                     Ok(stored) => Some(stored.sequence),
-                    // Fewer may fit; what does not fit alone never will.
+                    // Fewer commands may fit into a commit. A single command that does not fit never will.
                     Err(AppendError::Refused { .. }) if decided.decision.taken > 1 => {
                         most = decided.decision.taken / 2;
                         group = decided.group;
@@ -97,7 +97,7 @@ impl<B: Broker> Settlement<B> {
         }
     }
 
-    /// Counts and logs an append that is tried again, and pauses unless the aggregate has only moved on.
+    /// Counts and logs an append that is repeated. Pauses, unless the aggregate has only moved on.
     pub(super) async fn note(&self, error: &AppendError, stream_id: &StreamId, backoff: &mut Backoff) {
         self.count(error);
         match error {

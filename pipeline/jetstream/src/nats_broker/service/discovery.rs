@@ -1,5 +1,5 @@
-//! Discovery: the answers to `$SRV.<verb>`, `$SRV.<verb>.<service>` and `$SRV.<verb>.<service>.<id>`, for the verbs `PING`, `INFO`
-//! and `STATS`. Other verbs are not ours.
+//! Discovery: the answers to `$SRV.<verb>`, `$SRV.<verb>.<service>` and `$SRV.<verb>.<service>.<id>`, for the verbs `PING`, `INFO` and
+//! `STATS`. Other verbs are ignored.
 
 use std::sync::{Arc, PoisonError};
 
@@ -14,7 +14,7 @@ use crate::nats_broker::NatsBroker;
 
 const PREFIX: &str = "$SRV";
 
-/// Answers on `client` until `closing`. When this returns, the server hears of it before anything that the connection sends then.
+/// Answers on `client` until `closing`. When this returns, the server learns of it before anything that the connection sends afterwards.
 ///
 /// # Errors
 /// When the connection is closed.
@@ -33,7 +33,7 @@ pub(super) async fn start(
     let mut questions = stream::select_all(questions);
     let (broker, client, shared) = (broker.clone(), client.clone(), Arc::clone(shared));
     tokio::spawn(async move {
-        // Dropped at the end, the subscriptions unsubscribe.
+        // When the subscriptions are dropped at the end, they unsubscribe.
         while let Some(Some(question)) = closing.run_until_cancelled(questions.next()).await {
             shared.answer(&broker, &client, &question).await;
         }

@@ -16,7 +16,7 @@ use crate::{
     testing::operation::load_all,
 };
 
-/// Sequences are given in the order of appends; each append is refused unless its expectation holds.
+/// Sequences are assigned in the order of appends, and an append is refused if its expectation does not hold.
 pub async fn expectation_is_of_the_subject_alone<G: Ground>(ground: &mut G) {
     let broker = ground.connect().await;
     let append = async |subject: &str, expected| broker.append(EVENTS, message(subject, expected, "x")).await;
@@ -31,7 +31,7 @@ pub async fn expectation_is_of_the_subject_alone<G: Ground>(ground: &mut G) {
     assert_eq!(broker.state(EVENTS).await.unwrap().last_sequence, 4);
 }
 
-/// Of appends with the same expectation, one is stored.
+/// Of several appends with the same expectation, one is stored.
 pub async fn one_of_many_with_the_same_expectation_is_stored<G: Ground>(ground: &mut G) {
     let mut appends = Vec::new();
     for body in ["a", "b", "c", "d", "e", "f"] {
@@ -44,7 +44,7 @@ pub async fn one_of_many_with_the_same_expectation_is_stored<G: Ground>(ground: 
     assert_eq!(ground.connect().await.state(OUTCOMES).await.unwrap().last_sequence, 1);
 }
 
-/// Of many appends each has an answer of its own, in their order, and none spoils its neighbours.
+/// Each of many appends has its own answer, in their order, and none affects the others.
 pub async fn each_of_many_appends_has_its_own_answer<G: Ground>(ground: &mut G) {
     let broker = ground.connect().await;
     let mut stored = BTreeSet::new();
@@ -81,7 +81,7 @@ pub async fn each_of_many_appends_has_its_own_answer<G: Ground>(ground: &mut G) 
     assert_eq!(stored, (1..=last).collect(), "nothing else is stored");
 }
 
-/// A load holds one subject's messages from a sequence on, in order, however many there are.
+/// A load returns one subject's messages from a sequence on, in order, however many there are.
 pub async fn load_is_one_subject_from_a_position<G: Ground>(ground: &mut G) {
     let broker = ground.connect().await;
     let numbers: Vec<String> = (0..1_300).map(|number| number.to_string()).collect();
@@ -99,7 +99,7 @@ pub async fn load_is_one_subject_from_a_position<G: Ground>(ground: &mut G) {
     assert_eq!(load_all(&broker, EVENTS, "evt.a.b.long", 1_303).await.unwrap(), []);
     assert_eq!(load_all(&broker, EVENTS, "evt.a.b.none", 0).await.unwrap(), []);
 
-    // A page has at least one message, and not many more than it may.
+    // A page has at least one message, and not many more than its limit.
     for (bytes, most) in [(1, 1), (400, 400)] {
         let page = broker.load_page(EVENTS, "evt.a.b.long", 0, bytes).await.unwrap();
         assert!(page.more && (1..=most).contains(&page.messages.len()), "{} messages", page.messages.len());
@@ -109,7 +109,7 @@ pub async fn load_is_one_subject_from_a_position<G: Ground>(ground: &mut G) {
     assert!(!last.more && last.messages.len() == 1);
 }
 
-/// The leader answers with what is true now.
+/// The leader answers with the current state.
 pub async fn last_and_get_are_current<G: Ground>(ground: &mut G) {
     let broker = ground.connect().await;
     assert_eq!(broker.last(EVENTS, "evt.a.b.1").await.unwrap(), None);
@@ -124,7 +124,7 @@ pub async fn last_and_get_are_current<G: Ground>(ground: &mut G) {
     assert_eq!(broker.get(EVENTS, 4).await.unwrap(), None);
 }
 
-/// A message comes back as it was sent, whichever way it is read, at the same time and place.
+/// A message comes back as it was sent, at the same place and time, whichever way it is read.
 pub async fn message_comes_back_as_it_was_sent<G: Ground>(ground: &mut G) {
     let broker = ground.connect().await;
     let mut sent = message("evt.a.b.1", Some(0), "");
@@ -154,7 +154,7 @@ pub async fn message_comes_back_as_it_was_sent<G: Ground>(ground: &mut G) {
     assert_eq!(read.first().map(|message| sorted(&message.headers)), Some(sorted(&first.headers)));
 }
 
-/// A stream's state names its generation and its ends.
+/// A stream's state has its generation, its first and its last sequence.
 pub async fn state_names_generation_and_ends<G: Ground>(ground: &mut G) {
     let broker = ground.connect().await;
     let StreamState { generation, last_sequence, .. } = broker.state(EVENTS).await.unwrap();
@@ -170,8 +170,8 @@ pub async fn state_names_generation_and_ends<G: Ground>(ground: &mut G) {
     assert!(matches!(missing, Err(BrokerError::StreamMissing { .. })), "{missing:?}");
 }
 
-/// Commands are stored under the partition that [`millstream_contract::subject`] computes, those of processes under their own
-/// subject; the expectation is of the stored subject; what is not a command's subject is not stored.
+/// Commands are stored under the partition that [`millstream_contract::subject`] computes, and commands of processes under their own subject.
+/// Expectations are about the stored subject. Messages on other subjects are not stored.
 pub async fn commands_are_stored_by_partition<G: Ground>(ground: &mut G) {
     let broker = ground.connect().await;
     for id in ["1", "2506_2012-01-31", "a:b@c", "X"] {
@@ -197,7 +197,7 @@ pub async fn commands_are_stored_by_partition<G: Ground>(ground: &mut G) {
     assert_eq!(broker.state(COMMANDS).await.unwrap().last_sequence, 5);
 }
 
-/// A repeated message id is answered with the first place and stores nothing; an expectation is looked at before.
+/// A repeated message id is answered with the sequence of the first message and stores nothing. The expectation is checked first.
 pub async fn repeated_message_id_is_a_duplicate<G: Ground>(ground: &mut G) {
     let broker = ground.connect().await;
     let append = async |subject: &str, expected, id: &str| {
@@ -215,7 +215,7 @@ pub async fn repeated_message_id_is_a_duplicate<G: Ground>(ground: &mut G) {
     assert_eq!(broker.state(COMMANDS).await.unwrap().last_sequence, 2);
 }
 
-/// A full stream refuses, keeps what it has, and takes more when there is space.
+/// A full stream refuses messages, keeps what it has, and accepts more when there is space.
 pub async fn full_stream_refuses_until_there_is_space<G: Ground>(ground: &mut G) {
     let broker = ground.connect().await;
     ground.limit(EVENTS, Some(2)).await;
@@ -229,7 +229,7 @@ pub async fn full_stream_refuses_until_there_is_space<G: Ground>(ground: &mut G)
     assert_eq!(broker.append(EVENTS, message("evt.a.b.1", Some(1), "x")).await.unwrap().sequence, 3);
 }
 
-/// What is larger than the server takes is refused for good, and the connection goes on.
+/// A message larger than the server accepts is refused for good, and the connection stays open.
 pub async fn too_large_a_message_is_refused<G: Ground>(ground: &mut G) {
     let broker = ground.connect().await;
     let mut large = message("evt.a.b.1", Some(0), "");

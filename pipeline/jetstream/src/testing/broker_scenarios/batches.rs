@@ -25,7 +25,7 @@ pub async fn batch_is_stored_whole<G: Ground>(ground: &mut G) {
     assert_eq!(single.unwrap().sequence, 5);
 }
 
-/// One expectation that does not hold, wherever in the batch, and nothing is stored.
+/// If one expectation anywhere in the batch does not hold, nothing is stored.
 pub async fn batch_with_a_conflict_stores_nothing<G: Ground>(ground: &mut G) {
     let broker = ground.connect().await;
     put(&broker, EVENTS, "evt.a.b.1", "before").await;
@@ -40,7 +40,7 @@ pub async fn batch_with_a_conflict_stores_nothing<G: Ground>(ground: &mut G) {
     assert_eq!(broker.state(EVENTS).await.unwrap().last_sequence, 1);
 }
 
-/// One repeated message id spoils a batch; ids of our own do not.
+/// One repeated `Nats-Msg-Id` rejects a batch; a repeated `Millstream-Command-Id` does not.
 pub async fn batch_with_a_repeated_message_id_stores_nothing<G: Ground>(ground: &mut G) {
     let broker = ground.connect().await;
     let command = |id: &str, name: &'static str| {
@@ -58,7 +58,7 @@ pub async fn batch_with_a_repeated_message_id_stores_nothing<G: Ground>(ground: 
     assert!(broker.get(COMMANDS, 2).await.unwrap().unwrap().subject.starts_with("cmdq."));
 }
 
-/// Several batches under way at once do not mix.
+/// Several batches at the same time do not mix.
 pub async fn batches_side_by_side_do_not_mix<G: Ground>(ground: &mut G) {
     let mut batches = Vec::new();
     for writer in 0..6 {

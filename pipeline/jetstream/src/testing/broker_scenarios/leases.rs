@@ -1,4 +1,4 @@
-//! Leases: held by one, renewed, given back, lapsing.
+//! Leases: one owner holds a lease, renews it, gives it back or lets it lapse.
 #![expect(clippy::unwrap_used, reason = "a scenario is a test: what it unwraps is what it asserts")]
 
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::broker::Broker;
 /// Long enough not to lapse while a scenario runs.
 const LONG: Duration = Duration::from_secs(120);
 
-/// One owner has a lease; it keeps it by asking again, and others get it when it is given back.
+/// One owner holds a lease and keeps it by renewing it; others get it when it is given back.
 pub async fn lease_has_one_owner_until_given_back<G: Ground>(ground: &mut G) {
     let (first, second) = (ground.connect().await, ground.connect().await);
     assert!(first.hold_lease("lease-0", "first", LONG).await.unwrap());
@@ -28,7 +28,7 @@ pub async fn lease_has_one_owner_until_given_back<G: Ground>(ground: &mut G) {
     assert!(!first.hold_lease("lease-0", "first", LONG).await.unwrap());
 }
 
-/// A new connection of the same owner still has it: the owner is the name, not the connection.
+/// The same owner on a new connection still holds it, because the owner is the name and not the connection.
 pub async fn lease_belongs_to_a_name<G: Ground>(ground: &mut G) {
     assert!(ground.connect().await.hold_lease("lease-0", "first", LONG).await.unwrap());
     assert!(ground.connect().await.hold_lease("lease-0", "first", LONG).await.unwrap());
@@ -45,7 +45,7 @@ pub async fn lease_lapses<G: Ground>(ground: &mut G) {
     assert!(!first.hold_lease("lease-0", "first", LONG).await.unwrap());
 }
 
-/// Nobody waits for the lapse of a lease whose owner is not connected any more, nor is told long after.
+/// If the owner is no longer connected, nobody has to wait until its lease lapses, and a waiter is told soon.
 pub async fn lease_of_a_process_that_is_gone_is_free<G: Ground>(ground: &mut G) {
     let (first, second) = (ground.connect().await, ground.connect().await);
     assert!(first.hold_lease("lease-0", "first", LONG).await.unwrap());
@@ -65,7 +65,7 @@ pub async fn lease_of_a_process_that_is_gone_is_free<G: Ground>(ground: &mut G) 
     assert_eq!(second.lease_owner("lease-0").await.unwrap().as_deref(), Some("second"));
 }
 
-/// An owner that is connected again is there as before.
+/// An owner that has reconnected counts as present again.
 pub async fn owner_of_a_lease_is_there_after_a_restart_of_the_server<G: Ground>(ground: &mut G) {
     let (first, second) = (ground.connect().await, ground.connect().await);
     assert!(first.hold_lease("lease-0", "first", LONG).await.unwrap());
@@ -77,7 +77,7 @@ pub async fn owner_of_a_lease_is_there_after_a_restart_of_the_server<G: Ground>(
     assert!(!second.hold_lease("lease-0", "second", LONG).await.unwrap());
 }
 
-/// Whoever waits for a lease is told when it is given back, long before its own patience ends.
+/// A process that waits for a lease is told when it is given back, long before its own time-out.
 pub async fn waiting_for_a_lease_ends_when_it_is_given_back<G: Ground>(ground: &mut G) {
     let (first, second) = (ground.connect().await, ground.connect().await);
     assert!(first.hold_lease("lease-0", "first", LONG).await.unwrap());

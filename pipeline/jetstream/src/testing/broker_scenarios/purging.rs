@@ -1,4 +1,4 @@
-//! Purging: by subject and up to a position, and what a reader notices of it.
+//! Purging by subject and up to a sequence, and what a reader notices of it.
 #![expect(clippy::unwrap_used, reason = "a scenario is a test: what it unwraps is what it asserts")]
 
 use millstream_contract::stream_names::TIMERS;
@@ -6,7 +6,7 @@ use millstream_contract::stream_names::TIMERS;
 use super::{Ground, put, read, reader_config, sequences};
 use crate::broker::{Broker, ReaderConfig};
 
-/// A purge takes the messages of its filter, up to its position, and no others; again it finds nothing.
+/// A purge removes the messages that match its filter, up to its sequence, and no others. Repeated, it finds nothing.
 pub async fn purge_takes_its_subject_up_to_its_position<G: Ground>(ground: &mut G) {
     let broker = ground.connect().await;
     for subject in ["due.cmd.a.b.c.d", "due.cmd.a.b.c.e", "timer.other", "due.cmd.a.b.c.d"] {
@@ -20,7 +20,7 @@ pub async fn purge_takes_its_subject_up_to_its_position<G: Ground>(ground: &mut 
     assert_eq!(broker.state(TIMERS).await.unwrap().last_sequence, 4);
 }
 
-/// A reader with a filter goes on undisturbed while what it has read is purged, and finds what is left when it begins anew.
+/// A reader with a filter continues undisturbed while messages that it has read are purged, and a new reader finds the rest.
 pub async fn reader_goes_on_while_what_it_has_read_is_purged<G: Ground>(ground: &mut G) {
     let broker = ground.connect().await;
     let config = || ReaderConfig { filters: vec!["due.>".to_owned()], ..reader_config(TIMERS, "purged", 0) };
@@ -36,7 +36,7 @@ pub async fn reader_goes_on_while_what_it_has_read_is_purged<G: Ground>(ground: 
     assert_eq!(sequences(&read(&mut again, 1).await), [left]);
 }
 
-/// A message is removed from between others, which stay; readers pass it by, and again nothing is there to remove.
+/// A message is removed from between others, which stay. Readers pass it by, and removing it again finds nothing.
 pub async fn removed_message_is_passed_by<G: Ground>(ground: &mut G) {
     let broker = ground.connect().await;
     let subject = "due.cmd.a.b.c.d";
@@ -56,7 +56,7 @@ pub async fn removed_message_is_passed_by<G: Ground>(ground: &mut G) {
     assert_eq!(broker.last(TIMERS, subject).await.unwrap().unwrap().sequence, third);
 }
 
-/// The last message of all subjects is the last that is there, also when a later one was removed.
+/// The last message of all subjects is the last one that exists, even if a later one was removed.
 pub async fn last_message_is_found_in_front_of_a_removed_one<G: Ground>(ground: &mut G) {
     let broker = ground.connect().await;
     assert!(broker.last(TIMERS, ">").await.unwrap().is_none(), "nothing was stored");

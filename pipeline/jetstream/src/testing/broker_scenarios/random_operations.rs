@@ -1,4 +1,4 @@
-//! Random operations, the same ones over any broker: twin and server must give the same answers, one by one.
+//! Random operations, the same ones over any broker. Twin and server must give the same answers, one by one.
 
 use bytes::Bytes;
 use millstream_contract::{
@@ -14,7 +14,7 @@ use crate::{
     testing::operation::Operation,
 };
 
-/// Runs `count` operations thrown with `seed` and says what was answered to each, in words that do not depend on time.
+/// Runs `count` operations drawn with `seed`, and returns the answers as texts that do not depend on time.
 pub async fn random_operations<G: Ground>(ground: &mut G, seed: u64, count: usize) -> Vec<String> {
     let broker = ground.connect().await;
     let mut dice = Dice::new(seed);
@@ -60,7 +60,7 @@ fn subject(stream: &str, id: u64) -> String {
     if stream == EVENTS { format!("evt.a.b.{id}") } else { format!("cmd.a.b.{id}.c") }
 }
 
-/// Under which subject the stream stores what is published on another.
+/// The subject under which the stream stores a message that is published on another one.
 async fn stored_subject<B: Broker>(broker: &B, stream: &str, published: &str) -> String {
     if stream == EVENTS {
         return published.to_owned();
@@ -76,7 +76,7 @@ async fn stored_subject<B: Broker>(broker: &B, stream: &str, published: &str) ->
     published.to_owned()
 }
 
-/// A message whose expectation holds, fails, or is absent, perhaps with an id that was used before.
+/// A message whose expectation holds, fails or is absent. It may have an id that was used before.
 async fn new_message<B: Broker>(broker: &B, dice: &mut Dice, stream: &str, published: &str) -> NewMessage {
     let stored = stored_subject(broker, stream, published).await;
     let last = broker.last(stream, &stored).await.ok().flatten().map_or(0, |message| message.sequence);

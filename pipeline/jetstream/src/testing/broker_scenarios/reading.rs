@@ -1,4 +1,4 @@
-//! Reading in order, from a position, through restarts and takeovers.
+//! Reading in order from a sequence, through restarts and takeovers.
 #![expect(clippy::unwrap_used, reason = "a scenario is a test: what it unwraps is what it asserts")]
 
 use millstream_contract::{
@@ -9,7 +9,7 @@ use millstream_contract::{
 use super::{Ground, bodies, eventually, is_taken_over, message, put, read, reader_config, sequences};
 use crate::broker::{Broker, ReadError, ReaderConfig, StreamReader};
 
-/// A reader starts behind its position and goes on with what is appended later.
+/// A reader starts after its sequence and continues with what is appended later.
 pub async fn reader_starts_behind_its_position_and_goes_on<G: Ground>(ground: &mut G) {
     let broker = ground.connect().await;
     for number in 1..=6 {
@@ -21,14 +21,14 @@ pub async fn reader_starts_behind_its_position_and_goes_on<G: Ground>(ground: &m
     assert_eq!(bodies(&read(&mut reader, 1).await), ["later"]);
 }
 
-/// A batch has at most as many messages as asked for, and a wait that is given up loses none.
+/// A batch has at most the requested number of messages, and a cancelled wait loses none.
 pub async fn batches_are_bounded_and_a_cancelled_wait_loses_nothing<G: Ground>(ground: &mut G) {
     let broker = ground.connect().await;
     let mut reader = broker.read(reader_config(EVENTS, "scenario", 0)).await.unwrap();
     let mut seen = Vec::new();
     for number in 1..=30 {
         put(&broker, EVENTS, "evt.a.b.c", &number.to_string()).await;
-        // Given up at once: what has come so far must come again.
+        // This wait is cancelled at once, so what has come so far must come again.
         tokio::select! {
             biased;
             batch = reader.next_batch(3) => seen.extend(batch.unwrap()),
@@ -43,7 +43,7 @@ pub async fn batches_are_bounded_and_a_cancelled_wait_loses_nothing<G: Ground>(g
     assert_eq!(sequences(&seen), (1..=30).collect::<Vec<_>>());
 }
 
-/// The last message of a subject with wildcards is the last of all that it takes.
+/// The last message of a subject with wildcards is the last one of all matching subjects.
 pub async fn last_message_is_found_for_a_subject_with_wildcards<G: Ground>(ground: &mut G) {
     let broker = ground.connect().await;
     for id in ["1", "2", "1", "3"] {
@@ -62,7 +62,7 @@ pub async fn last_message_is_found_for_a_subject_with_wildcards<G: Ground>(groun
     }
 }
 
-/// A consumer that is removed is made anew by its reader, which misses nothing; one that is not there can be removed as well.
+/// A reader makes its consumer again after it was removed, and misses nothing. Removing a consumer that does not exist succeeds, too.
 pub async fn reader_goes_on_when_its_consumer_is_removed<G: Ground>(ground: &mut G) {
     let broker = ground.connect().await;
     put(&broker, EVENTS, "evt.a.b.1", "x").await;
@@ -75,7 +75,7 @@ pub async fn reader_goes_on_when_its_consumer_is_removed<G: Ground>(ground: &mut
     assert_eq!(sequences(&read(&mut reader, 1).await), [2]);
 }
 
-/// Filters let through what they name, in order.
+/// Filters deliver the named subjects only, in order.
 pub async fn reader_with_filters_gets_their_messages_alone<G: Ground>(ground: &mut G) {
     let broker = ground.connect().await;
     let partition = |id: &str| StreamId::new("a", "b", id).unwrap().partition();
@@ -97,7 +97,7 @@ pub async fn reader_with_filters_gets_their_messages_alone<G: Ground>(ground: &m
     assert_eq!(bodies(&read(&mut reader, 1).await), ["later"]);
 }
 
-/// A second reader of a name ends the first, which says so; the second goes on.
+/// A second reader with the same name ends the first one, which reports it. The second one continues.
 pub async fn second_reader_of_a_name_ends_the_first<G: Ground>(ground: &mut G) {
     let broker = ground.connect().await;
     put(&broker, EVENTS, "evt.a.b.1", "x").await;
@@ -110,7 +110,7 @@ pub async fn second_reader_of_a_name_ends_the_first<G: Ground>(ground: &mut G) {
     assert_eq!(sequences(&read(&mut second, 2).await), [1, 2]);
 }
 
-/// A reader that may not replace a live one is refused, and the live one is not disturbed.
+/// A reader that may not replace a living one is refused, and the living one is not disturbed.
 pub async fn live_reader_is_not_replaced_by_mistake<G: Ground>(ground: &mut G) {
     let broker = ground.connect().await;
     let config = ReaderConfig { replace_live: false, ..reader_config(EVENTS, "scenario", 0) };
@@ -119,9 +119,9 @@ pub async fn live_reader_is_not_replaced_by_mistake<G: Ground>(ground: &mut G) {
     read(&mut live, 1).await;
     let other = ground.connect().await;
     let waiting = tokio::spawn(async move { live.next_batch(1).await });
-    // Until the live one's next request has reached the server, nothing shows that it is alive.
+    // Before the living reader's next request has reached the server, nothing shows that it is alive.
     eventually("the refusal", || async { is_taken_over(&other.read(config.clone()).await) }).await;
-    // An attempt before that was right to take the name; the reader then says so instead of going on.
+    // An earlier attempt may rightly take the name; the reader then reports that and does not continue.
     put(&broker, EVENTS, "evt.a.b.1", "y").await;
     match waiting.await.unwrap() {
         Ok(messages) => assert_eq!(sequences(&messages), [2]),
@@ -129,7 +129,7 @@ pub async fn live_reader_is_not_replaced_by_mistake<G: Ground>(ground: &mut G) {
     }
 }
 
-/// Killing the server in the middle loses no message and repeats none.
+/// Killing the server in the middle of reading loses no message and repeats none.
 pub async fn reader_goes_on_after_a_restart<G: Ground>(ground: &mut G) {
     let broker = ground.connect().await;
     let mut reader = broker.read(reader_config(EVENTS, "scenario", 0)).await.unwrap();
@@ -138,7 +138,7 @@ pub async fn reader_goes_on_after_a_restart<G: Ground>(ground: &mut G) {
     for round in 1..=2_u64 {
         ground.restart().await;
         eventually("an append after the restart", || async {
-            // Once: a second one is a conflict, after which the first is found.
+            // This append is made once. A repetition would be a conflict, after which the first one is found.
             let answer = broker.append(EVENTS, message("evt.a.b.1", Some(round), "again")).await;
             answer.is_ok()
                 || matches!(broker.last(EVENTS, "evt.a.b.1").await, Ok(Some(last)) if last.sequence > round)
@@ -148,7 +148,7 @@ pub async fn reader_goes_on_after_a_restart<G: Ground>(ground: &mut G) {
     }
 }
 
-/// A server that comes back without its tail is noticed, also when it has grown beyond the position since.
+/// A server that comes back without its tail is noticed, even if the stream has grown beyond the reader's sequence since.
 pub async fn reader_notices_a_lost_tail_that_has_grown_again<G: Ground>(ground: &mut G) {
     let broker = ground.connect().await;
     for body in ["1", "2"] {
@@ -169,7 +169,7 @@ pub async fn reader_notices_a_lost_tail_that_has_grown_again<G: Ground>(ground: 
     }
     let ended = tokio::time::timeout(super::PATIENCE, reader.next_batch(10)).await.unwrap();
     assert!(matches!(ended, Err(ReadError::OtherMessage { sequence: 3, .. })), "{ended:?}");
-    // One that has read nothing yet knows what stood there when it began.
+    // A reader that has not read anything yet remembers which message was there when it began.
     let ended = tokio::time::timeout(super::PATIENCE, idle.next_batch(10)).await.unwrap();
     assert!(matches!(ended, Err(ReadError::OtherMessage { sequence: 3, .. })), "{ended:?}");
 }
@@ -187,7 +187,7 @@ pub async fn reader_notices_a_lost_tail<G: Ground>(ground: &mut G) {
     assert!(matches!(ended, Err(ReadError::LostTail { last: 1, after: 2, .. })), "{ended:?}");
 }
 
-/// A position beyond the end is said to be lost, not waited for.
+/// A start beyond the end of a stream is reported as a lost tail, instead of waiting for it.
 pub async fn position_beyond_the_end_is_a_lost_tail<G: Ground>(ground: &mut G) {
     let broker = ground.connect().await;
     put(&broker, EVENTS, "evt.a.b.1", "x").await;

@@ -1,7 +1,7 @@
-//! What a process at the other end of a connection is doing.
+//! The state of the process at the other end of a connection.
 //!
-//! Waiters are woken in the order in which they came. That is why there is no watch channel here: it wakes its receivers
-//! by chance, and a run would not repeat itself.
+//! Waiters are woken in the order in which they came. A watch channel would wake its receivers in random order, and a run would not repeat
+//! itself.
 
 use std::{
     pin::pin,
@@ -17,7 +17,7 @@ pub(super) enum Doing {
     Killed,
 }
 
-/// A process as its server sees it.
+/// A process, as its server sees it.
 #[derive(Debug)]
 pub(super) struct Connection {
     doing: Mutex<Doing>,
@@ -29,7 +29,7 @@ impl Connection {
         Self { doing: Mutex::new(Doing::Running), changed: Notify::new() }
     }
 
-    /// The process does `next`, unless it is dead.
+    /// Sets the state of the process, unless it was killed.
     pub(super) fn turn_to(&self, next: Doing) {
         let mut doing = self.doing();
         if *doing != Doing::Killed {
@@ -47,7 +47,7 @@ impl Connection {
         *self.doing() == Doing::Killed
     }
 
-    /// Waits while the process is stopped; for ever when it is dead.
+    /// Waits as long as the process is stopped, and for ever if it was killed.
     pub(super) async fn running(&self) {
         loop {
             let mut changed = pin!(self.changed.notified());
@@ -60,7 +60,7 @@ impl Connection {
     }
 
     fn doing(&self) -> MutexGuard<'_, Doing> {
-        // Each change is one assignment: nothing is half done.
+        // Each change is one assignment, so a poisoned lock leaves nothing half done.
         self.doing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

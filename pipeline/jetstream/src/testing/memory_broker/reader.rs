@@ -1,4 +1,4 @@
-//! The twin's reader: in order, each message once, resuming by itself; ended by a second reader of its name.
+//! The twin's reader. It reads in order, each message once, and resumes by itself; a second reader with its name ends it.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -9,7 +9,7 @@ use crate::{
 };
 use millstream_contract::stored_message::StoredMessage;
 
-/// Pause before a reader asks again for a consumer that it could not make.
+/// The pause before a reader asks again for a consumer that it could not make.
 const REOPEN_PAUSE: Duration = Duration::from_millis(100);
 
 /// Reads a stream of a [`MemoryBroker`].
@@ -18,7 +18,7 @@ pub struct MemoryReader {
     config: ReaderConfig,
     generation: String,
     after: u64,
-    /// The last message that was returned, or the one behind which reading began.
+    /// The last returned message, or the one after which reading began.
     last: Option<StoredMessage>,
     reader: u64,
     alive: Arc<()>,
@@ -27,11 +27,11 @@ pub struct MemoryReader {
     loss: LossDoubt,
 }
 
-/// What a look at the stream found.
+/// The result of a look at the stream.
 enum Look {
     Messages(Vec<StoredMessage>),
     Nothing,
-    /// The consumer is gone; a new one is made after this time.
+    /// The consumer is gone. A new one is made after this time.
     Doubt(Duration),
 }
 
@@ -57,7 +57,7 @@ impl MemoryReader {
         Ok(reader)
     }
 
-    /// Makes the consumer anew at the position reached, again and again until the server answers.
+    /// Makes the consumer again where the reader stands, and repeats this until the server answers.
     async fn reopen(&mut self) -> Result<(), ReadError> {
         loop {
             match self.try_open().await {
@@ -109,7 +109,7 @@ impl MemoryReader {
         Ok(())
     }
 
-    /// Refuses a name that another reader uses: one that is alive when this reader begins, any when ours is gone.
+    /// Refuses a name that another reader uses: at the start, if that reader is alive; later, if this reader's consumer is gone.
     fn check_name(&self) -> Result<(), ReadError> {
         let world = self.broker.world();
         let consumer = world.consumers.get(&(self.config.stream.clone(), self.config.name.clone()));

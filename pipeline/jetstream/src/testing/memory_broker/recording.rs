@@ -1,5 +1,5 @@
-//! What was asked of the twin's server, in the order in which it arrived there, and what was answered: the sequence can be
-//! put to a real server. Only what a real server would answer alike is recorded, not the twin's own faults.
+//! Records the questions to the twin's server in the order of their arrival, and its answers, so that the same sequence can be put to a real
+//! server. Only answers that a real server would give are recorded, not the twin's own faults.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::{
     testing::operation::{AGAIN, Operation, told_append},
 };
 
-/// A question and its answer, in the words of [`crate::testing::operation`].
+/// A question and its answer, as texts of [`crate::testing::operation`].
 pub type Recorded = (Operation, String);
 
 #[derive(Debug, Default)]
@@ -51,7 +51,7 @@ impl Recording {
         self.note(operation, told_append(answer));
     }
 
-    /// The message under the id that it has among those of its id which the server stored.
+    /// The message, with an id that is unique among the messages with this id that the server stored.
     fn told_apart(&self, stream: &str, message: &NewMessage) -> NewMessage {
         let Some(id) = message_id(message) else { return message.clone() };
         let times = self.stored.get(&(stream.to_owned(), id.to_owned())).copied().unwrap_or(0);

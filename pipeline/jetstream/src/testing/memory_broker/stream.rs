@@ -1,4 +1,4 @@
-//! One stream of the twin: what it takes, stores, refuses and forgets. Pure: time arrives as an argument.
+//! One stream of the twin: what it accepts, stores, refuses and forgets. Pure: time is an argument.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -16,16 +16,16 @@ pub(super) const MESSAGE_ID_WINDOW: Duration = Duration::from_secs(120);
 /// The server's largest message, headers included.
 pub(super) const MESSAGE_SIZE_MAX: usize = 1024 * 1024;
 
-/// What a stream is made with.
+/// The settings of a stream.
 #[derive(Debug, Clone)]
 pub struct MemoryStreamConfig {
     /// Its name.
     pub name: String,
-    /// The subjects it takes, with NATS wildcards.
+    /// The subjects that it accepts, with NATS wildcards.
     pub subjects: Vec<String>,
-    /// Whether it stores what comes on `cmd.…` under `cmdq.<partition>.…`.
+    /// Whether it stores messages on `cmd.…` under `cmdq.<partition>.…`.
     pub queues_commands: bool,
-    /// How many messages it holds at most; it refuses more.
+    /// The most messages that it holds; it refuses more.
     pub messages_max: Option<usize>,
 }
 
@@ -87,7 +87,7 @@ impl MemoryStream {
         self.messages.values().rev().find(|message| takes(subject, &message.subject))
     }
 
-    /// Messages above `after` whose subject one of `filters` (all when empty) takes.
+    /// The messages after `after` whose subject matches one of `filters` (or all, if there are none).
     pub(super) fn above<'a>(
         &'a self,
         after: u64,
@@ -98,7 +98,7 @@ impl MemoryStream {
         })
     }
 
-    /// All or nothing, as an atomic batch: every expectation must hold before it, and a repeated message id spoils it.
+    /// All or nothing, as an atomic batch: every expectation must hold before the batch, and a repeated message id rejects it.
     pub(super) fn append_atomically(
         &mut self,
         batch: &[NewMessage],
@@ -120,7 +120,7 @@ impl MemoryStream {
         Ok(last)
     }
 
-    /// What the server does with a message, in the order in which it does it.
+    /// The server's steps for a message, in the server's order.
     pub(super) fn append(
         &mut self,
         message: &NewMessage,
@@ -177,7 +177,7 @@ impl MemoryStream {
         else {
             return Ok(subject);
         };
-        // The server computes a partition of whatever tokens there are; only those of allowed names are ever looked at.
+        // The server computes a partition from any tokens, but only those of allowed names matter.
         let partition =
             CommandAddress::from_subject(&subject).map_or(0, |address| address.stream_id.partition());
         Ok(format!("{COMMAND_QUEUE_PREFIX}.{partition}.{rest}"))
@@ -188,24 +188,24 @@ impl MemoryStream {
         (now.duration_since(*at).unsigned_abs() < MESSAGE_ID_WINDOW).then_some(*sequence)
     }
 
-    /// Removes what stands at or below `through`.
+    /// Removes the messages up to `through`.
     pub(super) fn purge(&mut self, through: u64) {
         self.messages = self.messages.split_off(&(through + 1));
     }
 
-    /// Removes what `filter` takes at or below `through`, and says how much that was.
+    /// Removes the messages that match `filter`, up to `through`, and returns how many there were.
     pub(super) fn purge_subject(&mut self, filter: &str, through: u64) -> u64 {
         let before = self.messages.len();
         self.messages.retain(|sequence, message| *sequence > through || !takes(filter, &message.subject));
         (before - self.messages.len()) as u64
     }
 
-    /// Removes what stands at `sequence`.
+    /// Removes the message at `sequence`.
     pub(super) fn remove(&mut self, sequence: u64) {
         self.messages.remove(&sequence);
     }
 
-    /// The server comes back without its last `count` messages; their sequences will be given again.
+    /// The server comes back without its last `count` messages. Their sequences will be assigned again.
     pub(super) fn lose_tail(&mut self, count: u64) {
         self.last_sequence = self.last_sequence.saturating_sub(count);
         self.messages.split_off(&(self.last_sequence + 1));
@@ -213,7 +213,7 @@ impl MemoryStream {
     }
 }
 
-/// Whether a NATS filter takes a subject: `*` is any one token, `>` any further ones.
+/// Whether a NATS filter matches a subject: `*` stands for one token, `>` for one or more at the end.
 fn takes(filter: &str, subject: &str) -> bool {
     let mut tokens = subject.split('.');
     for pattern in filter.split('.') {

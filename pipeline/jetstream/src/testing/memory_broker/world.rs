@@ -1,4 +1,4 @@
-//! What all connections to one twin share: streams, consumers, leases, the dice, the trace.
+//! What all connections to one twin share: streams, consumers, leases, the dice and the trace.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -29,7 +29,7 @@ const TRACE_LINES_MAX: usize = 2_000;
 /// The virtual time at which every simulation starts.
 pub const EPOCH: Timestamp = Timestamp::constant(1_767_225_600, 0);
 
-/// What a process has sent to a stream.
+/// Messages that a process has sent to a stream.
 #[derive(Debug, Clone)]
 pub(super) enum Sent {
     Single(NewMessage),
@@ -49,27 +49,27 @@ impl Sent {
     }
 }
 
-/// What an append will go through.
+/// What will happen to an append.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Flight {
-    /// When it arrives; never when lost.
+    /// When it arrives; `None` if it is lost.
     pub(super) arrives: Option<Duration>,
-    /// When it arrives once more.
+    /// When it arrives for a second time.
     pub(super) again: Option<Duration>,
-    /// How long its answer travels; for ever when lost.
+    /// How long its answer travels; `None` if it is lost.
     pub(super) answer: Option<Duration>,
     /// When its sender stops waiting.
     pub(super) patience: Duration,
 }
 
-/// How often each fault happened: a simulation in which none did proves nothing.
+/// How often each fault happened. A simulation without any fault would prove nothing.
 pub type FaultCounts = BTreeMap<&'static str, u64>;
 
 /// A consumer on the server.
 pub(super) struct Consumer {
     /// The reader that made it.
     pub(super) reader: u64,
-    /// Upgradable while that reader exists.
+    /// Can be upgraded as long as that reader exists.
     pub(super) alive: Weak<()>,
     /// The reader's process.
     pub(super) connection: Arc<Connection>,
@@ -91,7 +91,7 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    /// Whether it has neither lapsed nor been left by a process that is dead.
+    /// Whether it has not lapsed and its holder was not killed.
     pub(super) fn is_held(&self, now: Timestamp) -> bool {
         self.until > now && !self.connection.is_killed()
     }
@@ -101,7 +101,7 @@ pub(super) struct World {
     pub(super) plan: FaultPlan,
     pub(super) dice: Dice,
     pub(super) streams: BTreeMap<String, MemoryStream>,
-    /// Who made each consumer, by stream and name. They live in the server's memory: a restart removes them.
+    /// Who made each consumer, by stream and name. Consumers are in the server's memory, so a restart removes them.
     pub(super) consumers: BTreeMap<(String, String), Consumer>,
     pub(super) readers: u64,
     pub(super) leases: BTreeMap<String, Lease>,
@@ -161,7 +161,7 @@ impl World {
         self.dice.time(self.plan.latency_max)
     }
 
-    /// Whether a fault of `probability` strikes; counted under `name`.
+    /// Whether a fault with this `probability` happens; it is counted under `name`.
     pub(super) fn strikes(&mut self, name: &'static str, probability: f64) -> bool {
         let strikes = self.dice.chance(probability);
         if strikes {
@@ -171,7 +171,7 @@ impl World {
         strikes
     }
 
-    /// Lets the stream lose its leader or fill up, as the plan says.
+    /// Lets the stream lose its leader or fill up, according to the plan.
     pub(super) fn disturb(&mut self, stream: &str) {
         let plan = self.plan.clone();
         if self.strikes("leader lost", plan.leader_lost) {
@@ -190,7 +190,7 @@ impl World {
         }
     }
 
-    /// Decides what an append will go through.
+    /// Decides what will happen to an append.
     pub(super) fn launch(&mut self, stream: &str) -> Flight {
         self.disturb(stream);
         let plan = self.plan.clone();
@@ -220,12 +220,12 @@ impl World {
         flight
     }
 
-    /// What the server does when a message arrives.
+    /// The server's work when a message arrives.
     pub(super) fn arrive(&mut self, stream: &str, sent: &Sent) -> Result<Appended, AppendError> {
         let now = self.now();
         let message_id_first = self.plan.message_id_first;
         let subject = sent.subject();
-        // What no stream takes gets the same answer as what has no leader: no responders.
+        // A message that no stream accepts gets the same answer as one without a leader: no responders.
         let unclear = || AppendError::Unclear { subject: subject.clone(), detail: "no responders".into() };
         let result = match self.streams.get_mut(stream) {
             Some(found) if found.has_leader(now) => match sent {
@@ -271,19 +271,19 @@ impl World {
         Ok(found)
     }
 
-    /// Up to which sequence the replica sees the stream that answers next.
+    /// The last sequence that the next answering replica knows.
     pub(super) fn replica_end(&mut self, stream: &str) -> u64 {
         let last = self.streams.get(stream).map_or(0, |found| found.state().last_sequence);
         let probability = self.plan.load_stale;
         if !self.strikes("load stale", probability) {
             return last;
         }
-        // Usually a little behind, sometimes far.
+        // Usually it is slightly behind, sometimes far.
         let longest = if self.dice.chance(0.7) { last.min(4) } else { last };
         last - self.dice.between(0, longest)
     }
 
-    /// Takes some of its end from a state, as a leader tells that has not caught up yet. Says whether nothing was taken.
+    /// Removes part of the end from a state, as a leader reports it that has not caught up yet. Returns whether nothing was removed.
     pub(super) fn state_end(&mut self, state: &mut StreamState) -> bool {
         let probability = self.plan.state_stale;
         if !self.strikes("state stale", probability) {

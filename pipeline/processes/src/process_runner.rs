@@ -1,11 +1,10 @@
-//! Runs process managers. It folds EVENTS into the rows of each process and into an outbox, in one redb transaction with the
-//! checkpoint. Then it carries out what the outbox holds: commands go to COMMANDS, schedules to TIMERS. Commands that fall due on
-//! TIMERS are put on COMMANDS.
+//! Runs process managers. It folds EVENTS into the rows of each process and into an outbox, in one redb transaction with the checkpoint. Then
+//! it carries out what the outbox holds: commands go to COMMANDS, schedules to TIMERS. It also puts commands that fall due on TIMERS onto
+//! COMMANDS.
 //!
-//! Every replica folds, and the one that holds the lease carries out. The server keeps, beside the leases, how far the effects of
-//! each process have been carried out. So a replica that takes over, or that rebuilds its rows from the first event, repeats only
-//! what was in flight, and under the same ids: the command handler answers a repeated id with the first outcome. The lease
-//! therefore only saves work.
+//! Every replica folds, and the one that holds the lease carries out effects. Beside the leases, the server stores how far the effects of each
+//! process have been carried out. So a replica that takes over, or that rebuilds its rows from the first event, repeats only what was in
+//! flight, and under the same ids: the command handler answers a repeated id with the first outcome. The lease therefore only saves work.
 //!
 //! Deliberately absent: a clock. The server fires the timers, and the aggregate decides whether a command for later still matters.
 
@@ -62,7 +61,7 @@ pub const LEASE_DEFAULT: Duration = Duration::from_secs(3);
 
 type Statuses = Vec<(ProjectionId, watch::Receiver<ProjectionStatus>)>;
 
-/// The event from which a process that has never run before carries out effects. Its rows are always folded from the first event.
+/// The event from which a process that has never run carries out effects. Its rows are always folded from the first event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Begin {
     /// From the first event.
@@ -74,7 +73,7 @@ pub enum Begin {
     After(u64),
 }
 
-/// Something else than `start`, `now` or a sequence.
+/// A value that is not `start`, `now` or a sequence.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is no beginning; write start, now, or the sequence of EVENTS behind which to begin")]
 pub struct BeginError {
@@ -93,10 +92,10 @@ impl FromStr for Begin {
     }
 }
 
-/// How to run.
+/// The settings of a runner.
 #[derive(Debug, Clone)]
 pub struct ProcessRunnerConfig {
-    /// The process: the name of its consumer of EVENTS.
+    /// The name of the process, which is also the name of its consumer of EVENTS.
     pub name: String,
     /// The name of this run, which must be unique among all runs that ever were.
     pub run: String,
@@ -106,7 +105,7 @@ pub struct ProcessRunnerConfig {
     pub batch_max: NonZeroUsize,
     /// How often the file is synced while it changes.
     pub durable_interval: Duration,
-    /// Where processes that have never run begin, by name; from the first event if nothing is set.
+    /// Where processes that have never run begin, by name; at the first event if nothing is set.
     pub begins: BTreeMap<String, Begin>,
 }
 
@@ -154,14 +153,14 @@ pub enum ProcessRunnerError {
         /// Where EVENTS ends.
         last: u64,
     },
-    /// Effects were carried out of events that EVENTS does not have: the server has lost messages.
+    /// Effects of events that EVENTS does not have were carried out: the server has lost messages.
     #[error(
         "effects of process {process} are recorded as carried out up to EVENTS {named}, but EVENTS ends at {last}: the server has lost its tail; restore EVENTS from a backup or a replica before going on"
     )]
     LostTail {
         /// The process.
         process: String,
-        /// What is recorded.
+        /// The recorded sequence.
         named: u64,
         /// Where EVENTS ends.
         last: u64,
@@ -230,7 +229,7 @@ impl<B: Broker> ProcessRunner<B> {
         Ok(Self { broker, runner, turns, condition: readiness.condition("processes"), folding })
     }
 
-    /// Runs until `shutdown`. It folds all the time, and carries out while it holds the lease. In the end it applies what was read,
+    /// Runs until `shutdown`. It folds all the time, and carries out effects while it holds the lease. At the end it applies what was read,
     /// syncs the file and gives the lease back.
     ///
     /// # Errors
@@ -238,7 +237,7 @@ impl<B: Broker> ProcessRunner<B> {
     pub async fn run(self, shutdown: Shutdown) -> Result<(), ProcessRunnerError> {
         let Self { broker, runner, mut turns, condition, folding } = self;
         let stop = shutdown.token().child_token();
-        // Before anything is folded, because effects that have already been carried out must not enter the outbox again.
+        // This comes before anything is folded, because effects that have already been carried out must not enter the outbox again.
         tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(()),
@@ -249,7 +248,7 @@ impl<B: Broker> ProcessRunner<B> {
         let watch = condition.follow(&stop, || halts(&statuses));
         let due = turns.due_progress();
         let watched = async {
-            // There is nothing to fold without processes, and still something may fall due.
+            // Without processes there is nothing to fold, but commands may still fall due.
             let folded = join_all(folding.iter().map(|each| each.watch(&broker)));
             let watches = [&due];
             let due = watch_stream(&broker, TIMERS, due::FILTER, &watches, None);
@@ -266,14 +265,14 @@ impl<B: Broker> ProcessRunner<B> {
     }
 }
 
-/// Lets everything else end when `work` has ended.
+/// Ends everything else when `work` has ended.
 async fn ending<T>(stop: &CancellationToken, work: impl Future<Output = T>) -> T {
     let ended = work.await;
     stop.cancel();
     ended
 }
 
-/// Why processes do not react any more.
+/// Why processes no longer react.
 fn halts(statuses: &Statuses) -> Vec<String> {
     statuses.iter().filter_map(|(process, status)| status.borrow().halt_of(process)).collect()
 }

@@ -1,11 +1,10 @@
-//! Proves from raw dumps of COMMANDS, EVENTS and OUTCOMES that what Millstream promises was kept: each command has exactly
-//! one outcome (C1) and at most one effect (C2), versions have no gaps (C3), each aggregate's commands took effect in
-//! their order with the results that a fold gives (C4), commits are whole and chained (C5).
+//! Proves from raw dumps of COMMANDS, EVENTS and OUTCOMES that Millstream's guarantees hold: each command has exactly one outcome (C1) and at
+//! most one effect (C2), versions have no gaps (C3), each aggregate's commands took effect in their order with the results that a fold gives
+//! (C4), and commits are whole and chained (C5).
 //!
-//! Naive on purpose and independent of the handler: it shares the contract's codecs with it and nothing else. It does no
-//! I/O and changes nothing. [`verify`] needs the streams alone, [`replay`] also the rules of the aggregates; both hold
-//! everything in memory and serve the simulation and the tests. `millstream verify outcomes` uses [`StretchVerifier`], which
-//! takes the streams message by message.
+//! It is simple on purpose and independent of the handler: it shares the codecs of the contract with it, and nothing else. It does no I/O and
+//! changes nothing. [`verify`] needs only the streams, [`replay`] also needs the rules of the aggregates. Both hold everything in memory, and
+//! are used by the simulation and by tests. `millstream verify outcomes` uses [`StretchVerifier`], which takes the streams message by message.
 
 mod commits;
 mod effects;
@@ -29,8 +28,8 @@ pub use self::{
     stretch::{StretchVerification, StretchVerifier},
 };
 
-/// What the streams hold. Each list is in the order of its sequences. COMMANDS and OUTCOMES may lack their beginning
-/// (both are purged); what their absence hides is not judged.
+/// What the streams hold. Each list is in the order of its sequences. COMMANDS and OUTCOMES may lack their beginning, because both are purged;
+/// what cannot be seen for this reason is not judged.
 #[derive(Debug, Clone, Default)]
 pub struct Dump {
     /// All of COMMANDS.
@@ -41,18 +40,18 @@ pub struct Dump {
     pub outcomes: Vec<StoredMessage>,
 }
 
-/// Which promise a violation breaks.
+/// The guarantee that a violation breaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Check {
     /// Every command has exactly one recorded outcome.
     OneOutcome,
-    /// At most one effect per command and per command id.
+    /// A command and a command id have at most one effect.
     OneEffect,
     /// The versions of an aggregate are 1..n.
     Versions,
     /// An aggregate's commands are decided in the order of COMMANDS, and the outcomes are those of a sequential fold.
     Order,
-    /// Commits and records are whole, and each names the one before.
+    /// Commits and records are whole, and each names the previous one.
     Whole,
 }
 
@@ -68,16 +67,16 @@ impl fmt::Display for Check {
     }
 }
 
-/// A broken promise.
+/// A broken guarantee.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// Which one.
+    /// The guarantee.
     pub check: Check,
-    /// The JetStream stream in which it shows.
+    /// The JetStream stream in which the violation shows.
     pub stream: &'static str,
-    /// The message there.
+    /// The sequence of the message there.
     pub sequence: u64,
-    /// What is wrong, in a sentence.
+    /// A sentence about what is wrong.
     pub detail: String,
 }
 
@@ -93,31 +92,31 @@ impl fmt::Display for Violation {
     }
 }
 
-/// What was looked at and what was found.
+/// What was checked and what was found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Verification {
     /// Commands in the dump.
     pub commands: u64,
     /// Commands that are not decided yet.
     pub undecided: u64,
-    /// Outcomes: accepted.
+    /// Accepted commands.
     pub accepted: u64,
-    /// Outcomes: rejected.
+    /// Rejected commands.
     pub rejected: u64,
-    /// Outcomes: duplicate of an earlier command.
+    /// Duplicates of earlier commands.
     pub duplicates: u64,
-    /// Outcomes: set aside.
+    /// Commands that were set aside.
     pub dead_lettered: u64,
     /// Commits in the dump.
     pub commits: u64,
     /// Events in them.
     pub events: u64,
-    /// Broken promises, in the order in which they were found.
+    /// Broken guarantees, in the order in which they were found.
     pub violations: Vec<Violation>,
 }
 
-/// Checks all that the streams alone can tell. With `all_decided`, a command without an outcome is a violation
-/// wherever it stands; otherwise only below what the journal has covered.
+/// Checks everything that the streams alone can show. With `all_decided`, any command without an outcome is a violation; otherwise only one
+/// that the journal has passed.
 pub fn verify(dump: &Dump, all_decided: bool) -> Verification {
     let mut violations = Vec::new();
     for (stream, messages) in [
@@ -160,11 +159,11 @@ fn check_sequences(stream: &'static str, messages: &[StoredMessage], violations:
     }
 }
 
-/// The id that the sender of a command gave; none when it gave none, or one that it could not use. `outcome` is what became of the
-/// command, where that is known.
+/// The id that the sender of a command gave; `None` if there was none, or one that the sender could not use. `outcome` is the command's
+/// outcome, if it is known.
 ///
-/// Ids of processes are refused only since their commands have a subject of their own. Histories of before hold them under the
-/// subject of everybody, so the outcome says whether the rule was applied.
+/// Ids of processes are refused only since commands of processes have a subject of their own. Older histories have such ids on the common
+/// subject, so the outcome shows whether the rule was applied.
 fn given_id(message: &StoredMessage, outcome: Option<&Outcome>) -> Option<Arc<str>> {
     if outcome.is_some_and(is_refused_for_its_id) && check_id_origin(message).is_err() {
         return None;
@@ -176,7 +175,7 @@ fn is_refused_for_its_id(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::DeadLettered { code, .. } if &**code == ID_RESERVED)
 }
 
-/// What a message of COMMANDS is addressed to, if it is a command.
+/// The address in a message of COMMANDS, if it is a command.
 fn envelope(message: &StoredMessage) -> Option<CommandEnvelope> {
     CommandEnvelope::from_stored(message).ok()
 }

@@ -1,5 +1,5 @@
-//! Tells which rows have changed, on `changed.<context>.<view>`, as long as somebody says on `watched.<context>.<view>` that it wants to
-//! hear it. What is told is a hint, and may be lost; whoever watches asks the view itself.
+//! Announces which rows have changed, on `changed.<context>.<view>`, as long as somebody says on `watched.<context>.<view>` that it wants to
+//! know. An announcement is only a hint and may be lost; a watcher asks the view itself.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -17,28 +17,28 @@ use tokio_util::sync::CancellationToken;
 
 use crate::projection_runner::{ChangedRows, ToTell};
 
-/// For how long somebody counts as watching after it has last said so: five times as long as it keeps silent (`ANNOUNCE_INTERVAL` of
-/// the gateway).
+/// How long somebody counts as watching after its last message. It is five times the interval of these messages (`ANNOUNCE_INTERVAL` of the
+/// gateway).
 const WATCHED_FOR: Duration = Duration::from_secs(10);
-/// How often it is looked at who has fallen silent.
+/// How often watchers that have fallen silent are removed.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Tells of the changes of a process.
+/// Announces the changes of a process's views.
 pub struct ChangeTeller {
     broker: NatsBroker,
     changed: ChangedRows,
     told: Count,
-    /// Views that are watched, and when somebody said so last.
+    /// The watched views, and when the last message about each came.
     heard: HashMap<(String, String), Instant>,
 }
 
 impl ChangeTeller {
-    /// Of what `changed` notes.
+    /// Announces the changes that `changed` collects.
     pub fn new(broker: NatsBroker, changed: ChangedRows, metrics: &Metrics) -> Self {
         Self { broker, changed, told: metrics.changes_told(), heard: HashMap::new() }
     }
 
-    /// Tells until `stop`.
+    /// Announces until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut messages = SiftedSubscription::start(self.broker.clone(), format!("{WATCHED_PREFIX}.*.*"));
         let mut looks = tokio::time::interval(LOOK_INTERVAL);
@@ -47,7 +47,7 @@ impl ChangeTeller {
                 () = stop.cancelled() => return,
                 heard = messages.next() => match heard {
                     Heard::Message { subject, .. } => self.watch(&subject),
-                    // What was told while there was no server may be lost.
+                    // What was announced while there was no server may be lost.
                     Heard::Listening => self.tell_anew(),
                 },
                 changes = self.changed.taken() => self.tell(changes).await,

@@ -1,8 +1,8 @@
 //! The read side: from commits and outcomes to rows, reports and answers.
 //!
-//! In reading order: [`projection_runner`] reads the streams and keeps projections up to date. [`query_service`] answers
-//! questions about their rows, and [`change_teller`] tells which of them have changed. [`report_publisher`] publishes revisions of reports on REPORTS. [`read_side`] puts these together
-//! for a stage.
+//! In reading order: [`projection_runner`] reads the streams and keeps projections up to date. [`query_service`] answers questions about their
+//! rows, and [`change_teller`] announces which rows have changed. [`report_publisher`] publishes revisions of reports on REPORTS. [`read_side`]
+//! puts these together for a stage.
 //!
 //! Deliberately absent: decisions, and what a row means.
 

@@ -7,12 +7,12 @@
 //! Source (OUTCOMES) ──┘
 //! ```
 //!
-//! Projections that are close to each other share a reader. One that is far behind, because it is built anew or had halted,
-//! catches up beside the others with a second reader, and then joins them (docs/adr/0034-nobody-waits-for-another-on-the-read-side.md).
+//! Projections that are close to each other share a reader. One that is far behind, because it is rebuilt or had halted, catches up beside the
+//! others with a second reader, and then joins them (docs/adr/0034-nobody-waits-for-another-on-the-read-side.md).
 //!
-//! When many messages wait, the writer's thread shares the work with others, by projection or table. Every projection has its
-//! own checkpoint: one that cannot go on halts and says so, and the others go on. If a checkpoint does not belong to the stream
-//! as it is now, the projection is rebuilt, and the log says so. No event is skipped. Only the sync of the file waits for a timer.
+//! When many messages wait, the writer's thread shares the work with others, by projection or table. Every projection has its own checkpoint:
+//! one that cannot continue halts and says so, and the others continue. If a checkpoint does not belong to the current stream, the projection
+//! is rebuilt, and the log says so. No event is skipped. Only syncing the file depends on a timer.
 
 mod applier;
 mod changed_rows;
@@ -62,16 +62,16 @@ use self::{
     writer::{Writer, WriterTask, WriterThread},
 };
 
-/// The most messages that a transaction applies, unless configured otherwise. Far behind, a page of the file is then written once
-/// for many rows. Near the end of the stream, a transaction takes whatever waits.
+/// The most messages that a transaction applies, unless configured otherwise. Far behind the end of the stream, a large transaction writes a
+/// page of the file once for many rows. Near the end, a transaction takes whatever waits.
 pub const BATCH_MAX_DEFAULT: usize = 16_000;
-/// How often the file is synced while it changes, unless configured otherwise. After a crash, what came since is read again.
+/// How often the file is synced while it changes, unless configured otherwise. After a crash, everything since the last sync is read again.
 pub const DURABLE_INTERVAL_DEFAULT: Duration = Duration::from_secs(1);
 /// How often the source asks for the stream's end and generation, unless configured otherwise.
 pub const STREAM_CHECK_INTERVAL_DEFAULT: Duration = Duration::from_secs(5);
 
-/// How many messages apart projections may be and still share a reader, unless configured otherwise: fewer than one transaction
-/// applies, so that those ahead wait a moment only.
+/// How many messages apart projections may be and still share a reader, unless configured otherwise. It is fewer than one transaction applies,
+/// so those ahead only wait for a moment.
 pub const LANE_DISTANCE_DEFAULT: u64 = 10_000;
 
 /// How many batches may wait for the writer, however small they are. What is read while one transaction is applied goes into the
@@ -81,8 +81,8 @@ const BATCHES_WAITING_MAX: usize = 64;
 const READ_MAX: usize = 2_000;
 /// How many bytes may wait for the writer, in units of [`MEMORY_UNIT`].
 pub(crate) const MEMORY_UNITS_MAX: u32 = 64 * 1024;
-/// How many bytes more may wait for projections that catch up beside the others, in the same units. Less, because the newest
-/// messages wait behind them: they make up one transaction at most.
+/// How many more bytes may wait for projections that catch up beside the others, in the same units. It is less, because the newest messages
+/// wait behind them: they make up at most one transaction.
 const MEMORY_UNITS_BEHIND_MAX: u32 = 16 * 1024;
 /// The unit in which the memory of waiting messages is counted: a KiB.
 pub(crate) const MEMORY_UNIT: usize = 1024;
@@ -90,12 +90,12 @@ pub(crate) const MEMORY_UNIT: usize = 1024;
 /// The settings of a runner.
 #[derive(Debug, Clone)]
 pub struct RunnerConfig {
-    /// The name of the consumer of EVENTS. It is fixed, and belongs to this process alone: a second reader under the same name ends
-    /// this one.
+    /// The name of the consumer of EVENTS. It is fixed and belongs to this process alone, because a second reader with the same name ends this
+    /// one.
     pub events_consumer: String,
     /// The name of the consumer of OUTCOMES.
     pub outcomes_consumer: String,
-    /// What the process is, for `nats consumer ls`.
+    /// The description of the process in `nats consumer ls`.
     pub description: String,
     /// The most messages that a transaction applies.
     pub batch_max: usize,
@@ -103,12 +103,12 @@ pub struct RunnerConfig {
     pub durable_interval: Duration,
     /// How often the source asks for the stream's end and generation.
     pub stream_check_interval: Duration,
-    /// How many messages a projection may be behind the one that has come furthest, and still share its reader. What is further
-    /// behind catches up with a reader of its own.
+    /// How many messages a projection may be behind the foremost one and still share its reader. A projection further behind catches up with a
+    /// reader of its own.
     pub lane_distance: u64,
-    /// How fast rows go that are about commands of which OUTCOMES tells no more.
+    /// How fast rows are removed that are about commands whose records OUTCOMES no longer has.
     pub sweep: SweepPace,
-    /// Where readers and the file are counted.
+    /// The metrics of readers and file.
     pub metrics: Metrics,
 }
 
@@ -138,13 +138,13 @@ impl RunnerConfig {
     }
 }
 
-/// Why the runner ended before it was asked to. Rows and checkpoints still agree, because each transaction has both.
+/// Why the runner ended without being asked to. Rows and checkpoints still agree, because each transaction has both.
 #[derive(Debug, thiserror::Error)]
 pub enum RunnerError {
     /// The file failed.
     #[error("{}", file_failed(.0))]
     Store(#[from] StoreError),
-    /// Whoever keeps the rows elsewhere as well cannot go on.
+    /// The follower, which keeps the rows elsewhere as well, cannot continue.
     #[error(transparent)]
     Follower(#[from] FollowError),
     /// A stream cannot be read any further.
@@ -203,7 +203,7 @@ impl<B: Broker> ProjectionRunner<B> {
         Self { broker, store, set: Arc::new(set), config, statuses, changed, follower: None, inbox, work }
     }
 
-    /// The same, whose rows are kept elsewhere as well.
+    /// The same, with a follower that keeps the rows elsewhere as well.
     #[must_use]
     pub fn followed_by(self, follower: Arc<dyn RowFollower>) -> Self {
         Self { follower: Some(follower), ..self }
@@ -220,7 +220,7 @@ impl<B: Broker> ProjectionRunner<B> {
         statuses.map(|(member, each)| (each.id.clone(), self.statuses.subscribe(member))).collect()
     }
 
-    /// What changes in the views, for those who watch them.
+    /// The changes of the views, for those who watch them.
     pub fn changed_rows(&self) -> ChangedRows {
         self.changed.clone()
     }
@@ -230,7 +230,7 @@ impl<B: Broker> ProjectionRunner<B> {
         RowRemover::new(Arc::clone(&self.set), &self.inbox)
     }
 
-    /// Runs until `shutdown`, then finishes what was read, syncs the file and returns.
+    /// Runs until `shutdown`, then applies what was read, syncs the file and returns.
     ///
     /// # Errors
     /// [`RunnerError`] when the file fails, a stream is missing or forbidden, or another process has taken the name over.
@@ -298,7 +298,7 @@ impl<B: Broker> ProjectionRunner<B> {
         drop(inbox);
         let writer = writer.ended(stop.clone());
         let (writer, events, outcomes, _) = tokio::join!(writer, events, outcomes, sweeps);
-        // When the writer fails, the sources end only because nobody takes their messages: its error is the cause.
+        // If the writer fails, the sources end only because nobody takes their messages. So the writer's error is the cause.
         writer.and(events).and(outcomes)
     }
 }

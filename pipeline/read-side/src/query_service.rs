@@ -1,10 +1,10 @@
 //! Answers `query.<context>.<view>.get` and `.list` as a NATS micro service, so that `nats micro ls|info|stats` shows it.
 //! docs/queries.md is the contract.
 //!
-//! Every answer carries the position of its rows in `Millstream-Position`. A request that carries a position waits, for a bounded
-//! time, until the view has reached it. A bounded number of requests is answered at the same time, and another bounded number may
-//! wait, of each client no more than a share; further ones are refused at once and not queued. Rows are stored as JSON and copied
-//! unparsed into the answer.
+//! Every answer carries the stream position of its rows in `Millstream-Position`. A request with a position waits, for a limited time, until
+//! the view has reached it. A limited number of requests are answered at the same time, and another limited number may wait, of which each
+//! client may have a share. Further requests are refused at once instead of being queued. Rows are stored as JSON and copied into the answer
+//! without parsing.
 
 mod answer;
 mod cursor;
@@ -56,7 +56,7 @@ use self::{
 
 use crate::projection_runner::{View, ViewDirectory};
 
-/// The headers of ours that a query may have.
+/// The `Millstream-…` headers that a query may have.
 const HEADERS: [&str; 2] = [header::POSITION, header::WAIT_MS];
 /// How long a query waits for its position unless it or the configuration says otherwise.
 pub const WAIT_DEFAULT: Duration = Duration::from_secs(2);
@@ -70,7 +70,7 @@ pub const WAITING_MAX_DEFAULT: usize = 1_024;
 pub const WAITING_CLIENT_MAX_DEFAULT: usize = 128;
 /// The largest body of a request, in bytes. No query needs a tenth of it, and a thousand may wait at once.
 const REQUEST_BYTES_MAX: usize = 64 * 1024;
-/// From so many bytes on, an answer counts as in memory until it is written to the server.
+/// From this many bytes on, an answer counts as in memory until it is written to the server.
 const LARGE_ANSWER_BYTES: usize = 64 * 1024;
 
 /// The settings of the service.
@@ -118,7 +118,7 @@ impl QueryServiceConfig {
 #[derive(Debug, thiserror::Error)]
 #[error("the query service cannot be registered; may this user subscribe to query.> and $SRV.>?")]
 pub struct QueryServiceError {
-    /// The client's words.
+    /// The error of the client library.
     #[source]
     source: async_nats::Error,
 }
@@ -143,27 +143,27 @@ struct EndpointContext {
     requests: TaskTracker,
 }
 
-/// A request as it comes: to an endpoint of the service, or to a view that cannot answer and has none.
+/// A request, either to an endpoint of the service or to a view that cannot answer and has no endpoint.
 enum Incoming {
     Request(Request),
     Message(Message),
 }
 
-/// What is registered, again on each line.
+/// What is registered again on each line.
 struct Registration {
     broker: NatsBroker,
     config: QueryServiceConfig,
     views: ViewDirectory,
     served: Vec<Arc<ServedView>>,
     serving: TaskTracker,
-    /// Ends everything that listens on any line.
+    /// Ends all subscriptions on every line.
     closing: CancellationToken,
-    /// Ends what listens on a line when the next one takes its place.
+    /// Ends the subscriptions of a line when the next line replaces it.
     line: Mutex<Option<DropGuard>>,
 }
 
 impl QueryService {
-    /// Registers the service, which answers queries of `views` from then on. When this returns, requests find it.
+    /// Registers the service, which answers queries of `views` from then on. When this returns, requests reach it.
     ///
     /// # Errors
     /// [`QueryServiceError`] when the connection is closed.
@@ -212,11 +212,11 @@ impl QueryService {
         Ok(Self { service, requests, endpoints: serving, closing })
     }
 
-    /// Takes no more requests, and returns when those that were taken are answered. A request that the server hands over at this
-    /// very moment is lost: its sender gets no answer and has to ask again.
+    /// Accepts no more requests, and returns when those that were accepted are answered. A request that the server delivers at this very moment
+    /// is lost: its sender gets no answer and has to ask again.
     pub async fn stop(self) {
         self.closing.cancel();
-        // Before the service ends all its endpoints at once: a view stops saying that it can answer before it stops answering.
+        // Before the service ends all its endpoints at once, each view stops saying that it can answer.
         self.endpoints.close();
         self.endpoints.wait().await;
         let client = self.service.close().await;
@@ -292,7 +292,7 @@ impl EndpointContext {
                 (Ok(body), headers)
             }
             Err(error) => {
-                // The view may have gone on since it was read, and the row be there at the position that the view has now.
+                // The view may have moved on since it was read, so that the row exists at the view's current position.
                 let mut headers = self.query.headers();
                 if let QueryError::NoSuchKey { position, .. } = &error {
                     headers.insert(header::POSITION, position.to_string());
@@ -316,7 +316,7 @@ impl EndpointContext {
 
     async fn respond(&self, request: &Incoming, result: Result<Vec<u8>, QueryError>, headers: HeaderMap) {
         self.metrics.answered(result.as_ref().map_or_else(QueryError::code, |_| 200));
-        // Damage is told once: the first by whoever watches over the file, any other by the store.
+        // Damage is logged once: the first by the watcher of the file, any other by the store.
         if let Err(QueryError::Store(error)) = &result
             && !error.is_damage()
         {

@@ -41,15 +41,15 @@ use crate::{
 
 /// The name of the file in the data folder.
 const FILE_NAME: &str = "rows.redb";
-/// The page cache unless configured otherwise. Beside it the process needs room for the batches that it applies and for queries.
+/// The size of the page cache unless configured otherwise. The process also needs memory for the batches that it applies and for queries.
 const CACHE_SIZE: AutoSize = AutoSize { one_in: 4, most: CACHE_SIZE_DEFAULT as u64 };
-/// What leads out where a damaged file is refused.
+/// What an operator can do if a damaged file is refused.
 const HOW_TO_REBUILD: &str =
     "a start with damaged_file = \"rebuild\" sets the file aside and builds a new one from the streams";
 /// What the file is called in the metric of damaged files.
 const METRIC_NAME: &str = "rows";
 
-/// Why the file of rows cannot be used any further, and what leads out where it is damaged.
+/// Why the file of rows cannot be used any further, and what can be done if it is damaged.
 pub fn file_failed(error: &StoreError) -> String {
     match error.is_damage() {
         true => format!("{error}; {HOW_TO_REBUILD}"),
@@ -88,7 +88,7 @@ pub enum ReadSideError {
     /// The file cannot be opened.
     #[error(transparent)]
     Store(#[from] OpenStoreError),
-    /// A query has met damage, and the file is to be built anew.
+    /// A query found damage, and the file is to be rebuilt.
     #[error(
         "rows were found damaged while they were queried, and `damaged_file` is \"rebuild\": the next start builds them anew"
     )]
@@ -127,8 +127,7 @@ pub struct ReadSide {
 }
 
 impl ReadSide {
-    /// Opens the file, which may take a while when it must be repaired, for rows that are queried. Reads nothing from the streams
-    /// yet.
+    /// Opens the file for rows that are queried. This may take a while if the file has to be repaired. Nothing is read from the streams yet.
     ///
     /// # Errors
     /// [`ReadSideError`] when the file cannot be opened or the settings do not fit the projections.
@@ -149,7 +148,7 @@ impl ReadSide {
         Ok(Self { queries: Some(queries), ..side })
     }
 
-    /// As [`Self::open`], for rows that nobody queries here.
+    /// As [`Self::open`], for rows that this process does not answer queries about.
     ///
     /// # Errors
     /// As there.
@@ -183,7 +182,7 @@ impl ReadSide {
         Ok(Self { store, runner, broker, queries: None, views, damaged_file, condition, runtime })
     }
 
-    /// The same, whose rows are kept elsewhere as well.
+    /// The same, with a follower that keeps the rows elsewhere as well.
     #[must_use]
     pub fn followed_by(self, follower: Arc<dyn RowFollower>) -> Self {
         Self { runner: self.runner.followed_by(follower), ..self }
@@ -223,7 +222,7 @@ impl ReadSide {
         let watch =
             ReadinessWatch { views, store, damaged_file, metrics: runtime.metrics.clone(), condition };
         let readiness = tokio::spawn(watch.run(stop.clone()));
-        // Only who is asked for rows tells of changes in them.
+        // Only a process that answers queries announces changes.
         let teller = ChangeTeller::new(broker.clone(), runner.changed_rows(), &runtime.metrics);
         let telling = service.is_some().then(|| tokio::spawn(teller.run(stop.clone())));
         let watched = stop.clone();
@@ -283,7 +282,7 @@ pub async fn open_store(
     end_of(tokio::task::spawn_blocking(open)).await
 }
 
-/// Looks at the views and at the file, and says whether the stage is ready.
+/// Watches the views and the file, and sets whether the stage is ready.
 struct ReadinessWatch {
     views: ViewDirectory,
     store: ReadStore,
@@ -293,8 +292,8 @@ struct ReadinessWatch {
 }
 
 impl ReadinessWatch {
-    /// Runs until `stop`, or until damage was met that a new start is to heal: then it asks for the end and returns the damage. Where
-    /// a damaged file is to be refused, the rest of the rows goes on being served, but the stage is not ready any more.
+    /// Runs until `stop`, or until damage is found that a new start will repair: then it asks the process to end, and returns the damage. If a
+    /// damaged file is to be refused, the other rows are still served, but the stage is no longer ready.
     async fn run(self, stop: CancellationToken) -> Option<StoreError> {
         let Self { views, store, damaged_file, metrics, condition } = self;
         let (mut known, mut to_rebuild) = (None, None);

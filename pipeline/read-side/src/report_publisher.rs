@@ -1,15 +1,14 @@
-//! Publishes revisions of reports: takes rows out of each report's outbox, appends them to REPORTS on
-//! `report.<context>.<report>.<key>.<date>`, and removes them.
+//! Publishes revisions of reports: it takes rows from each report's outbox, appends them to REPORTS on
+//! `report.<context>.<report>.<key>.<date>`, and removes them from the outbox.
 //!
-//! The effect is exactly once. Every published revision names the stream position in EVENTS that its report had reached. Before a
-//! revision is appended, it is compared with the last message of its subject, and the append expects the sequence of that
-//! message. So nothing is published twice after a crash between append and removal, by a second reporter, or after a rebuild from
-//! the first event, and a subject never goes back to an older revision. While a report is being built, nothing of it is published.
+//! Each revision is published exactly once. It names the stream position in EVENTS that its report had reached. Before a revision is appended,
+//! it is compared with the last message of its subject, and the append expects the sequence of that message. So nothing is published twice
+//! after a crash between append and removal, by a second reporter, or after a rebuild from the first event, and a subject never returns to an
+//! older revision. While a report is being built, none of its revisions are published.
 //!
-//! An open revision changes with nearly every event. Its states are published at intervals, the newest each time, and a state is
-//! removed from REPORTS when a later one of its subject is there. So REPORTS holds every sealed revision, and of what is not sealed
-//! only the newest state. A sealed revision waits for no interval, and takes the room of the state that it replaces when REPORTS is
-//! full.
+//! An open revision changes with nearly every event. Its states are published at intervals, the newest one each time, and a state is removed
+//! from REPORTS when its subject has a later one. So REPORTS holds every sealed revision, but only the newest state of an open one. A sealed
+//! revision does not wait for the interval. If REPORTS is full, it takes the room of the state that it replaces.
 
 mod subject;
 
@@ -42,16 +41,17 @@ use crate::{
 
 /// The pause before rows that could not be published are tried again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// The pause between two looks for sealed revisions while open ones wait for their interval. Each look passes those by.
+/// The pause between two searches for sealed revisions while open ones wait for their interval. Each search skips the open ones.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
 /// How often the states of open revisions are published unless configured otherwise.
 pub const OPEN_INTERVAL_DEFAULT: Duration = Duration::from_secs(5);
-/// The part of a message's size that is kept free for headers, those of the append included. It is twice that of an answer
-/// (`query_service/view_query.rs`): who gets no answer can ask for less, but a revision that the server refuses is never published.
+/// The part of a message's size that stays free for headers, including those of the append. It is twice that of an answer
+/// (`query_service/view_query.rs`): a client without an answer can ask for less, but a revision that the server refuses would never be
+/// published.
 const FRAME_BYTES: usize = 4_096;
-/// How many rows are looked at in one part, whether they are wanted or not.
+/// How many rows are read at once, whether they are wanted or not.
 const ROWS_MAX: usize = 2_000;
-/// For how many subjects it is remembered what is known. When there are more, all are forgotten.
+/// The most subjects whose state is remembered. If there are more, all are forgotten.
 const REMEMBERED_MAX: usize = 50_000;
 
 /// Why publishing ends.
@@ -90,7 +90,7 @@ pub struct ReportPublisher<B> {
     removal_rests: Mutex<Instant>,
     /// What is known of each subject.
     remembered: HashMap<String, Known>,
-    /// The reads of outboxes, which go on to their end when publishing stops.
+    /// The reads of outboxes, which continue to their end when publishing stops.
     reads: TaskTracker,
 }
 
@@ -105,23 +105,23 @@ struct Report {
 struct Pass {
     /// Whether rows are left that cannot be published at the moment.
     left: bool,
-    /// What the server said against it, if it did.
+    /// The server's reason, if it refused.
     trouble: Option<String>,
-    /// Whether rows were passed by: states of open revisions until their interval is over, and whatever is not sealed while REPORTS
-    /// is full.
+    /// Whether rows were skipped: states of open revisions before their interval is over, and everything that is not sealed while REPORTS is
+    /// full.
     held: bool,
-    /// Whether states of open revisions are done with, so that the next ones wait for their interval.
+    /// Whether states of open revisions were handled, so that the next ones wait for their interval.
     opened: bool,
-    /// Whether REPORTS was too full for a revision that is not sealed. The others of them then wait for the next pass.
+    /// Whether REPORTS was too full for a revision that is not sealed. The other unsealed ones then wait for the next pass.
     full: AtomicBool,
 }
 
-/// The trouble that the log has last, if it is not over.
+/// The last logged problem, if it is not over.
 #[derive(Debug, Default)]
 struct Told(Option<String>);
 
 impl Told {
-    /// Whether a trouble has begun, changed or ended, so that the log lacks it. A pass comes each second, and most find the same.
+    /// Whether a problem has begun, changed or ended, and is not logged yet. A pass comes each second, and most passes find the same.
     fn lacks(&mut self, trouble: Option<&str>) -> bool {
         let lacks = self.0.as_deref() != trouble;
         self.0 = trouble.map(str::to_owned);
@@ -181,13 +181,13 @@ impl<B: Broker> ReportPublisher<B> {
             () = stopped.cancelled() => Ok(()),
             ended = work => ended,
         };
-        // They use the file, which whoever stopped this may want to open again.
+        // They use the file, which may be opened again as soon as this returns.
         reads.close();
         reads.wait().await;
         ended
     }
 
-    /// Says what the server has against publishing.
+    /// Logs why the server does not accept revisions.
     fn tell(&mut self, pass: &Pass) {
         match &pass.trouble {
             Some(trouble) => self.progress.held(trouble.clone()),
@@ -238,8 +238,8 @@ impl<B: Broker> ReportPublisher<B> {
         any_changed(self.reports.iter_mut().map(|report| &mut report.status)).await;
     }
 
-    /// Publishes what waits in one outbox, a part after the other. What cannot be published holds up only what is behind it on its own
-    /// subject, unless REPORTS is full: then everything waits that is not sealed.
+    /// Publishes what waits in one outbox, part by part. What cannot be published only delays what follows on its own subject, unless REPORTS
+    /// is full: then everything that is not sealed waits.
     async fn publish_report(
         &mut self,
         index: usize,
@@ -254,7 +254,7 @@ impl<B: Broker> ReportPublisher<B> {
         loop {
             let Some(report) = self.reports.get(index) else { return Ok(Ok(())) };
             let projection = report.projection.clone();
-            // A full stream takes a sealed revision in the place of the state that it replaces, and nothing else.
+            // A full stream accepts a sealed revision in place of the state that it replaces, and nothing else.
             let wanted = if pass.full.load(Ordering::Relaxed) { Wanted::Sealed } else { wanted };
             let outbox = self.outbox(report, wanted);
             let read = self.reads.spawn_blocking(move || outbox.take(after.as_deref()));
@@ -315,7 +315,7 @@ struct Outbox {
     store: ReadStore,
     projection: ProjectionId,
     table: TableName,
-    /// The stream to whose positions the rows belong.
+    /// The stream to which the rows' positions belong.
     stream: &'static str,
     wanted: Wanted,
     /// The largest body that is published as it is.
@@ -324,13 +324,13 @@ struct Outbox {
 
 /// The rows that wait in a part of an outbox, as of one moment.
 struct Waiting {
-    /// The stream position in EVENTS up to which the rows count.
+    /// The stream position in EVENTS that the rows include.
     reached: StreamPosition,
     /// The rows by subject, in the order of their revisions.
     by_subject: BTreeMap<String, Vec<Pending>>,
-    /// Where the outbox goes on; `None` at its end.
+    /// The key after which the outbox continues; `None` at its end.
     after: Option<String>,
-    /// Whether rows were passed by that are not wanted.
+    /// Whether rows were skipped that are not wanted.
     passed_by: bool,
 }
 
@@ -345,7 +345,7 @@ impl Wanted {
 }
 
 impl Outbox {
-    /// Reads the part behind a key, which blocks. `None` while the report has no checkpoint.
+    /// Reads the part after a key, which blocks. `None` as long as the report has no checkpoint.
     fn take(&self, after: Option<&str>) -> Result<Option<Waiting>, StoreError> {
         let snapshot = self.store.snapshot()?;
         let Some(checkpoint) = snapshot.checkpoint(&self.projection)? else { return Ok(None) };
@@ -374,7 +374,7 @@ impl Outbox {
                 return;
             }
         };
-        // Before anything is copied: most rows of most looks are not wanted.
+        // This is checked before anything is copied, because most rows in most searches are not wanted.
         let summary = Summary::of_row(&parsed, value);
         if !self.wanted.takes(&summary) {
             waiting.passed_by = true;

@@ -1,9 +1,9 @@
-//! Configuration in layers: built-in defaults, natscli's context and `NATS_*`, a TOML file, `MILLSTREAM_<SECTION>__<KEY>`
-//! variables, flags; later ones win. Every section reads its keys through [`SectionKeys`], which knows each key's value and
-//! origin, so that unknown keys, bad values and missing ones are all reported together.
+//! Configuration in layers: built-in defaults, natscli's context and `NATS_*`, a TOML file, `MILLSTREAM_<SECTION>__<KEY>` variables, flags. A
+//! later layer wins. Every section reads its keys through [`SectionKeys`], which knows each key's value and origin, so that unknown keys, wrong
+//! values and missing values are all reported together.
 //!
-//! Deliberately absent: `${}` in values, secrets in values (they come from files), reading the environment (`main` hands
-//! it in), and serde structs beside the validated ones: serde stops at the first problem and forgets where a value stood.
+//! Deliberately absent: `${}` in values; secrets in values (they come from files); reading the environment (`main` passes it in); and serde
+//! structs beside the validated ones, because serde stops at the first problem and forgets where a value stood.
 
 mod entry;
 mod keys;

@@ -1,6 +1,5 @@
-//! The connection to NATS: settings ([`ConnectionSettings`]), the first connect with its patience, and what is logged and
-//! counted while it lives. After the first connect it reconnects for ever, unless it is refused for good. What brings foreign bytes has
-//! lines of its own.
+//! The connection to NATS: settings ([`ConnectionSettings`]), the first attempts to connect, and what is logged and counted during its life.
+//! After the first success it reconnects for ever, unless it is refused for good. Messages that may hold foreign bytes use lines of their own.
 //!
 //! Deliberately absent: everything about JetStream.
 

@@ -1,4 +1,4 @@
-//! Blocking work on files, kept away from the threads on which async tasks run, and the ends of tasks.
+//! Runs blocking work on files away from the threads of async tasks, and waits for the ends of tasks.
 
 use std::{
     fs::{self, File},
@@ -11,10 +11,10 @@ use tokio::{
     task::JoinError,
 };
 
-/// Does `work`. Never returns when the runtime is shutting down and no longer does it: the task that waits ends with it.
+/// Runs `work`. If the runtime shuts down before the work is done, this never returns, and the waiting task ends with the runtime.
 ///
-/// In a runtime with one thread, as the simulation has, the work is done in place. On another thread the machine would decide
-/// what happens first, and the same seed would give different runs.
+/// In a runtime with one thread, as the simulation has, the work is done in place. On another thread, the machine would decide what happens
+/// first, and the same seed would give different runs.
 pub async fn do_file_work<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
         return work();
@@ -22,15 +22,15 @@ pub async fn do_file_work<T: Send + 'static>(work: impl FnOnce() -> T + Send + '
     end_of(tokio::task::spawn_blocking(work)).await
 }
 
-/// The text of a regular file. Of anything else, such as a pipe to which nobody writes, reading may wait for ever.
+/// The text of a regular file. Reading anything else, such as a pipe without a writer, might wait for ever.
 ///
 /// # Errors
-/// When it cannot be read, or is something else.
+/// When it cannot be read, or is not a regular file.
 pub fn read_regular_file(path: &Path) -> io::Result<String> {
     read_regular_file_up_to(path, u64::MAX)
 }
 
-/// The same of a file that may have so many bytes.
+/// The same for a file of at most this many bytes.
 ///
 /// # Errors
 /// As above, and [`io::ErrorKind::FileTooLarge`].
@@ -48,8 +48,8 @@ pub fn read_regular_file_up_to(path: &Path, bytes_max: u64) -> io::Result<String
     Ok(text)
 }
 
-/// What a task that nobody cancels has done. Its panic goes on here. Never returns when the runtime has cancelled it by shutting down:
-/// the task that waits ends with it.
+/// The result of a task that nobody cancels. If the task panicked, the panic continues here. If the runtime has cancelled the task by shutting
+/// down, this never returns, and the waiting task ends with the runtime.
 pub async fn end_of<T>(task: impl Future<Output = Result<T, JoinError>>) -> T {
     match task.await {
         Ok(done) => done,

@@ -22,14 +22,14 @@ use self::progress::Progress;
 pub use self::progress::{ProgressWatch, STALLED_AFTER};
 use crate::metrics::Metrics;
 
-/// How often a condition that is followed is looked at.
+/// How often a followed condition is checked.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Whether a process can do its work: all its conditions hold. Clones share one state.
 #[derive(Debug, Clone, Default)]
 pub struct Readiness {
     state: Arc<Mutex<Standings>>,
-    /// What holds once the first condition is added through this clone.
+    /// The condition that stands for a part which has not added its conditions yet.
     joining: Option<String>,
 }
 
@@ -37,11 +37,11 @@ pub struct Readiness {
 struct Standings {
     /// By name.
     conditions: BTreeMap<String, Standing>,
-    /// What the server refused, by stream, and when it did last.
+    /// The last refusal by the server, by stream, with its time.
     refusals: BTreeMap<String, (Instant, String)>,
 }
 
-/// How one condition stands.
+/// The state of one condition.
 #[derive(Debug)]
 enum Standing {
     Holds,
@@ -50,7 +50,7 @@ enum Standing {
 }
 
 impl Readiness {
-    /// Without conditions: ready.
+    /// Ready, because there are no conditions.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -73,8 +73,8 @@ impl Readiness {
         watch
     }
 
-    /// Notes that an append to `stream` has to be tried again: the stream is full, or no clear answer came. It is told as the cause
-    /// where progress stalls, for as long as it goes on.
+    /// Notes that an append to `stream` has to be repeated, because the stream is full or no clear answer came. As long as this continues, it
+    /// is given as the cause if progress stalls.
     pub fn unstored(&self, stream: &str, sentence: impl Into<String>) {
         self.state().refusals.insert(stream.to_owned(), (Instant::now(), sentence.into()));
     }
@@ -85,21 +85,21 @@ impl Readiness {
         }
     }
 
-    /// The same for a part of the process that adds its conditions later: until it adds the first, `name` does not hold.
+    /// The same, for a part of the process that adds its conditions later: until it adds the first one, the condition `name` does not hold.
     #[must_use]
     pub fn until_joined(&self, name: &str) -> Self {
         let _starting = self.condition(name);
         Self { state: Arc::clone(&self.state), joining: Some(name.to_owned()) }
     }
 
-    /// Why the process is not ready, one line a condition; empty when it is.
+    /// Why the process is not ready, with one line for each condition; empty if it is ready.
     #[must_use]
     pub fn reasons(&self) -> Vec<String> {
         let state = self.state();
         let stalled = |progress: &Progress| {
             let refusals = state.refusals.values().filter(|(at, _)| at.elapsed() < STALLED_AFTER);
             let trouble = progress.trouble()?;
-            // The part itself may have told the same.
+            // The part itself may have reported the same.
             let refusals =
                 refusals.map(|(_, sentence)| sentence.as_str()).filter(|words| !trouble.contains(words));
             Some(std::iter::once(&*trouble).chain(refusals).collect::<Vec<_>>().join("; "))
@@ -120,7 +120,7 @@ impl Readiness {
     }
 
     fn state(&self) -> MutexGuard<'_, Standings> {
-        // Each change is one insert or a few assignments that hold without each other: nothing is half done after a panic.
+        // Each change is one insertion, or assignments that do not depend on each other, so a poisoned lock leaves nothing half done.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -133,17 +133,17 @@ pub struct Condition {
 }
 
 impl Condition {
-    /// It holds.
+    /// Sets that it holds.
     pub fn holds(&self) {
         self.readiness.set(&self.name, Standing::Holds);
     }
 
-    /// It does not hold, and why.
+    /// Sets that it does not hold, and why.
     pub fn fails(&self, reason: impl Into<String>) {
         self.readiness.set(&self.name, Standing::Fails(reason.into()));
     }
 
-    /// Looks for troubles again and again until `stop`: while there are none, the condition holds.
+    /// Checks for problems repeatedly until `stop`. As long as there are none, the condition holds.
     pub async fn follow(self, stop: &CancellationToken, mut troubles: impl FnMut() -> Vec<String>) {
         let mut looks = tokio::time::interval(LOOK_INTERVAL);
         loop {
@@ -163,7 +163,7 @@ impl Condition {
 /// Why the health address is not served.
 #[derive(Debug, thiserror::Error)]
 pub enum HealthError {
-    /// The address is taken or not ours.
+    /// The address is taken, or does not belong to this machine.
     #[error("telemetry.address {address} cannot be used; choose another one, or \"\" for none")]
     Bind {
         /// The address.
@@ -182,8 +182,8 @@ impl Failure for HealthError {
     }
 }
 
-/// Serves health and metrics on `address` until the process ends, while it finishes its work too; returns the address in
-/// use, as port 0 takes any.
+/// Serves health and metrics on `address` until the process ends, even while it finishes its work. Returns the address in use, because port 0
+/// stands for any port.
 ///
 /// # Errors
 /// [`HealthError`] when the address cannot be used.

@@ -1,10 +1,10 @@
 //! What every process needs: configuration, connection, health, metrics, logs, shutdown, and the frame of a stage.
 //!
-//! [`stage`] is the common `main` of all stages. [`config`] reads their keys from all places in order, [`connection`] keeps them
-//! connected, [`health`] and [`metrics`] report how they are, [`stream_watch`] asks for them what the streams hold,
-//! [`time_zone_watch`] compares what two stages have to agree on, [`memory_limit`] bounds their caches, [`process_memory`] measures
-//! them, [`file_work`] keeps work on files away from async tasks, and [`shutdown`] ends them in time. [`stage_needs`] lists what each
-//! stage asks of the server, and [`stage_check`] tries it. What any of them prints goes through [`standard_streams`].
+//! [`stage`] is the common `main` of all stages. [`config`] reads their keys from all sources in order. [`connection`] keeps them connected.
+//! [`health`] and [`metrics`] report their state, for which [`stream_watch`] asks what the streams hold. [`time_zone_watch`] compares a setting
+//! on which two stages have to agree. [`memory_limit`] limits their caches, and [`process_memory`] measures their memory. [`file_work`] keeps
+//! work on files away from async tasks, and [`shutdown`] ends the process in time. [`stage_needs`] lists what each stage needs of the server,
+//! and [`stage_check`] checks it. Everything that they print goes through [`standard_streams`].
 //!
 //! Deliberately absent: what a stage does between start and stop.
 

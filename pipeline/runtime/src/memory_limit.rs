@@ -1,7 +1,7 @@
-//! How much memory the process may take, as its container's control group says, and what of it a cache may have where the
-//! configuration leaves that to us.
+//! How much memory the process may use, according to its container's control group, and how much of it a cache gets if the configuration says
+//! `auto`.
 //!
-//! Both versions of control groups are read, with the groups around the process's own: a limit of any of them holds.
+//! Both versions of control groups are read, including the groups around the process's own, because the limit of each of them applies.
 
 use std::{fs, path::Path};
 
@@ -9,11 +9,11 @@ use crate::config::format_bytes;
 
 /// Where Linux mounts control groups.
 const MOUNT: &str = "/sys/fs/cgroup";
-/// Which groups the process is in.
+/// The file that lists the groups of the process.
 const GROUPS: &str = "/proc/self/cgroup";
-/// The first version writes a limit of about this much where there is none.
+/// If there is no limit, the first version reports a number near this one.
 const UNLIMITED: u64 = 1 << 60;
-/// A file's cache is never smaller: the upper levels of its trees must fit.
+/// The minimum size of a file's cache: the upper levels of its trees must fit.
 const CACHE_MIN: u64 = 8 * 1024 * 1024;
 
 /// The limit of the process's container.
@@ -22,35 +22,35 @@ pub struct MemoryLimit {
     bytes: Option<u64>,
 }
 
-/// What a cache takes where the configuration says `auto`.
+/// The size of a cache if the configuration says `auto`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AutoSize {
-    /// One part in so many of the container's limit.
+    /// The container's limit is divided by this.
     pub one_in: u64,
-    /// Most, in bytes; also what it is where no limit is set.
+    /// The maximum in bytes, which is also the size if no limit is set.
     pub most: u64,
 }
 
 impl MemoryLimit {
-    /// The smallest limit of the groups that the process is in.
+    /// The smallest limit of all groups of the process.
     #[must_use]
     pub fn of_this_process() -> Self {
         Self::of(&fs::read_to_string(GROUPS).unwrap_or_default(), Path::new(MOUNT))
     }
 
-    /// A limit of so many bytes, or none.
+    /// A limit in bytes, or none.
     #[must_use]
     pub fn new(bytes: Option<u64>) -> Self {
         Self { bytes }
     }
 
-    /// The limit in bytes; `None` where there is none.
+    /// The limit in bytes; `None` if there is none.
     #[must_use]
     pub fn bytes(self) -> Option<u64> {
         self.bytes
     }
 
-    /// The size of a cache in bytes: as configured, or as `auto` says.
+    /// The size of a cache in bytes: the configured one, or the one that `auto` stands for.
     #[must_use]
     pub fn size_of(self, configured: Option<u64>, auto: AutoSize) -> u64 {
         let derived = || match self.bytes {
@@ -60,7 +60,7 @@ impl MemoryLimit {
         configured.unwrap_or_else(derived)
     }
 
-    /// Logs what is given to each cache, and warns where they take so much of the limit that the rest of the process has no room.
+    /// Logs the size of each cache, and warns if they take so much of the limit that the rest of the process has no room.
     pub fn log(self, caches: &[(&str, u64)]) {
         let shown: Vec<String> =
             caches.iter().map(|(name, bytes)| format!("{name} {}", rounded(*bytes))).collect();
@@ -96,13 +96,13 @@ impl MemoryLimit {
     }
 }
 
-/// The limit that a file of a control group names; `None` also for `max`.
+/// The limit in a file of a control group; `None` also for `max`.
 fn limit_in(file: &Path) -> Option<u64> {
     let limit: u64 = fs::read_to_string(file).ok()?.trim().parse().ok()?;
     (limit < UNLIMITED).then_some(limit)
 }
 
-/// To whole MiB, so that it can be read.
+/// Rounds down to whole MiB, which are easier to read.
 fn rounded(bytes: u64) -> String {
     const MEBIBYTE: u64 = 1024 * 1024;
     format_bytes(if bytes < MEBIBYTE { bytes } else { bytes / MEBIBYTE * MEBIBYTE })

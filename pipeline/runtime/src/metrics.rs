@@ -1,7 +1,7 @@
-//! What a process counts. Names are a contract, listed in docs/metrics.md: `millstream_<name>_<unit>`, base units only,
-//! counters end in `_total`. Handles are made once and are cheap to use and to clone.
+//! The metrics of a process. Names are a contract, listed in docs/metrics.md: `millstream_<name>_<unit>`, in base units; counters end in
+//! `_total`. Handles are made once, and are cheap to use and to clone.
 //!
-//! Deliberately absent: a global registry. Whoever counts is given a handle.
+//! Deliberately absent: a global registry. Code that counts is given a handle.
 
 mod families;
 mod text;
@@ -33,10 +33,10 @@ pub type Level = Gauge<i64, AtomicI64>;
 /// A fraction that goes up and down.
 pub type Fraction = Gauge<f64, AtomicU64>;
 
-/// Of one reader of a stream.
+/// Metrics of one reader of a stream.
 #[derive(Debug, Clone)]
 pub struct ReaderMetrics {
-    /// Sequence of the last message that was handled.
+    /// The sequence of the last message that was handled.
     pub position: Level,
     /// Messages that wait to be handled.
     pub lag_events: Level,
@@ -47,7 +47,7 @@ pub struct ReaderMetrics {
 }
 
 impl ReaderMetrics {
-    /// After handling everything up to `position`, of a reader whose lag somebody else observes.
+    /// Everything up to `position` was handled. The lag of this reader is measured elsewhere.
     pub fn reached(&self, position: u64, messages: u64) {
         self.position.set(level(position));
         self.messages.inc_by(messages);
@@ -59,7 +59,7 @@ impl ReaderMetrics {
         self.lag_seconds.set(age.as_secs_f64());
     }
 
-    /// After handling everything up to `position`: `pending` messages wait, and the message at `position` was `age` old.
+    /// Everything up to `position` was handled, `pending` messages wait, and the message at `position` was `age` old.
     pub fn handled(&self, position: u64, messages: u64, pending: u64, age: Duration) {
         self.position.set(level(position));
         self.messages.inc_by(messages);
@@ -68,7 +68,7 @@ impl ReaderMetrics {
     }
 }
 
-/// Of a projection.
+/// Metrics of a projection.
 #[derive(Debug, Clone)]
 pub struct ProjectionMetrics {
     /// 1 while it has halted at an event that it cannot apply.
@@ -77,7 +77,7 @@ pub struct ProjectionMetrics {
     pub lag_events: Level,
 }
 
-/// Of a command handler.
+/// Metrics of a command handler.
 #[derive(Debug, Clone)]
 pub struct HandlerMetrics {
     /// 1 while this process decides, 0 while it stands by.
@@ -88,7 +88,7 @@ pub struct HandlerMetrics {
     pub takeovers: Count,
     /// Commands in each round.
     pub round_commands: Histogram,
-    /// From the first decision to the outcome record stored, each record.
+    /// The time from the first decision of a record to the moment at which the record is stored.
     pub round_seconds: Histogram,
     /// Events written.
     pub events: Count,
@@ -96,7 +96,7 @@ pub struct HandlerMetrics {
     pub commits: Count,
     /// Appends that were refused because the aggregate had moved on.
     pub conflicts: Count,
-    /// Appends of which no clear answer came.
+    /// Appends without a clear answer.
     pub unclear_appends: Count,
     /// Commands accepted.
     pub accepted: Count,
@@ -104,9 +104,9 @@ pub struct HandlerMetrics {
     pub rejected: Count,
     /// Commands that were answered with the first outcome of their id.
     pub duplicate: Count,
-    /// Commands set aside.
+    /// Commands set aside as dead letters.
     pub dead_lettered: Count,
-    /// What was purged because it was old.
+    /// What was purged because of its age.
     pub purged_for_age: PurgeMetrics,
     /// What was purged because a stream was crowded.
     pub purged_for_space: PurgeMetrics,
@@ -120,7 +120,7 @@ pub struct HandlerMetrics {
     pub cache_misses: Count,
 }
 
-/// Of what a command handler purges for one reason.
+/// Metrics of what a command handler purges for one reason.
 #[derive(Debug, Clone)]
 pub struct PurgeMetrics {
     /// Commands.
@@ -129,45 +129,45 @@ pub struct PurgeMetrics {
     pub records: Count,
 }
 
-/// Of one redb file.
+/// Metrics of one redb file.
 #[derive(Debug, Clone)]
 pub struct StoreMetrics {
     /// Size of the file.
     pub bytes: Level,
-    /// Time of each commit that is synced to disk.
+    /// The duration of each commit that is synced to disk.
     pub durable_commit_seconds: Histogram,
-    /// Time of each commit that is not.
+    /// The duration of each commit that is not synced.
     pub commit_seconds: Histogram,
     /// Rows written or removed.
     pub rows: Count,
 }
 
-/// Of one query endpoint.
+/// Metrics of one query endpoint.
 #[derive(Debug, Clone)]
 pub struct QueryMetrics {
     families: Arc<Families>,
     endpoint: String,
-    /// From request to answer, waiting included.
+    /// The time from request to answer, including waiting.
     pub seconds: Histogram,
-    /// Waiting for the position that the request asked for; only requests that asked for one.
+    /// The time that requests with a position waited for that position.
     pub wait_seconds: Histogram,
 }
 
 impl QueryMetrics {
-    /// Counts an answer by its code, HTTP-like, 200 for a good one.
+    /// Counts an answer by its code, which is like an HTTP status; 200 means success.
     pub fn answered(&self, code: u16) {
         self.families.query_answers(&self.endpoint, code).inc();
     }
 }
 
-/// Of one stream.
+/// Metrics of one stream.
 #[derive(Debug, Clone)]
 pub struct StreamMetrics {
     /// Messages that it holds.
     pub messages: Level,
     /// Bytes that it holds.
     pub bytes: Level,
-    /// The part of its limit that it holds.
+    /// The used part of its limit.
     pub used: Fraction,
 }
 
@@ -180,18 +180,18 @@ impl StreamMetrics {
     }
 }
 
-/// Of the connection to NATS.
+/// Metrics of the connection to NATS.
 #[derive(Debug, Clone)]
 pub struct ConnectionMetrics {
     /// 1 while connected.
     pub connected: Level,
-    /// How often it was connected again.
+    /// How often it was re-established.
     pub reconnects: Count,
-    /// How often the client dropped messages because it read too slowly.
+    /// How often the client library dropped messages because this process read too slowly.
     pub slow_consumers: Count,
 }
 
-/// Of one report.
+/// Metrics of one report.
 #[derive(Debug, Clone)]
 pub struct ReportMetrics {
     /// Revisions published while open.
@@ -200,7 +200,7 @@ pub struct ReportMetrics {
     pub sealed: Count,
 }
 
-/// Of one process manager's process.
+/// Metrics of one process of a process manager.
 #[derive(Debug, Clone)]
 pub struct ProcessMetrics {
     /// Commands put on COMMANDS.
@@ -209,13 +209,13 @@ pub struct ProcessMetrics {
     pub timers_set: Count,
     /// Timers cancelled.
     pub timers_cancelled: Count,
-    /// Effects set aside because the server will never take them.
+    /// Effects set aside because the server will never accept them.
     pub dead_letters: Count,
-    /// Effects that were tried and wait to be tried again.
+    /// Effects that failed and will be tried again.
     pub effects_held: Level,
 }
 
-/// Of a gateway's streams of live rows.
+/// Metrics of a gateway's streams of live rows.
 #[derive(Debug, Clone)]
 pub struct LiveMetrics {
     /// Streams that are open.

@@ -1,20 +1,20 @@
-//! How much memory a process takes, as Linux counts it. Nothing elsewhere.
+//! How much memory a process uses, according to Linux. Other systems report nothing.
 
 use std::fmt::Display;
 
-/// Resident memory now, in bytes; none when the process has gone.
+/// The current resident memory in bytes; `None` if the process has ended.
 #[must_use]
 pub fn now(pid: impl Display) -> Option<u64> {
     field(&status(pid)?, "VmRSS:")
 }
 
-/// The most resident memory since the process began, in bytes; none when it has gone.
+/// The largest resident memory since the process began, in bytes; `None` if it has ended.
 #[must_use]
 pub fn most(pid: impl Display) -> Option<u64> {
     field(&status(pid)?, "VmHWM:")
 }
 
-/// Bytes for people.
+/// Formats bytes for people.
 #[must_use]
 pub fn mebibytes(bytes: u64) -> u64 {
     bytes / (1024 * 1024)

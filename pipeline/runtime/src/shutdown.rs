@@ -1,4 +1,4 @@
-//! Ending on request: SIGTERM and SIGINT cancel a token that every loop watches; a limit bounds how long that may take.
+//! Ending on request: SIGTERM and SIGINT cancel a token that every loop watches, and a limit says how long ending may take.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Section, SectionKeys};
 
-/// Shorter than the 30 seconds that Kubernetes gives by default.
+/// Shorter than the 30 seconds that Kubernetes allows by default.
 const LIMIT_DEFAULT: Duration = Duration::from_secs(20);
 
 /// The `[shutdown]` section.
@@ -31,20 +31,20 @@ impl Section for ShutdownSettings {
     }
 }
 
-/// Says when to end. Clones share one state.
+/// Signals when to end. Clones share one state.
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown {
     token: CancellationToken,
 }
 
 impl Shutdown {
-    /// One that nothing requests yet.
+    /// A shutdown that nobody has requested yet.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// One for a part of the work: requested with this one, and by itself.
+    /// A shutdown for a part of the work. It is requested together with this one, or separately.
     #[must_use]
     pub fn child(&self) -> Self {
         Self { token: self.token.child_token() }
@@ -72,10 +72,10 @@ impl Shutdown {
         &self.token
     }
 
-    /// From now on SIGTERM and SIGINT request the end.
+    /// From now on, SIGTERM and SIGINT request the end.
     ///
     /// # Errors
-    /// When the operating system takes no handler.
+    /// When the operating system accepts no signal handler.
     pub fn on_signals(&self) -> std::io::Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -92,7 +92,7 @@ impl Shutdown {
     }
 }
 
-/// Waits for `work` until the end was requested and `limit` has passed since; `None` when it was too slow.
+/// Waits for `work`. Once the end has been requested, it waits at most `limit`; `None` if the work took longer.
 pub async fn within_limit<T>(
     shutdown: &Shutdown,
     limit: Duration,

@@ -1,5 +1,5 @@
-//! The common entry of every stage: command line, configuration, logs, health, connection, ending, exit code. A stage's
-//! `main` hands in its arguments and environment and one function.
+//! The common entry point of every stage: command line, configuration, logs, health, connection, shutdown and exit code. The `main` of a stage
+//! passes its arguments, its environment and one function.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -31,7 +31,7 @@ use crate::{
 /// The version of Millstream itself.
 pub const MILLSTREAM_VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// How long after a line about a refused reply subject the next one is written at the earliest.
+/// The shortest time between two log lines about refused reply subjects.
 const REFUSED_REPLY_PAUSE: Duration = Duration::from_secs(10);
 
 /// Which stage of which application a process is.
@@ -45,7 +45,7 @@ pub struct StageIdentity {
     pub about: &'static str,
 }
 
-/// An application's version and Millstream's, for `--version`; one where both are the same.
+/// The versions of the application and of Millstream for `--version`; one version if both are the same.
 #[must_use]
 pub fn version_text(version: &str) -> String {
     if version == MILLSTREAM_VERSION {
@@ -98,7 +98,7 @@ impl StageArguments {
     }
 }
 
-/// How long `--check-config --connect` waits for a server. It asks whether the stage could work now; a stage waits for longer.
+/// How long `--check-config --connect` waits for a server. It asks whether the stage could work now; a stage itself waits longer.
 const CHECK_CONNECT_MAX: Duration = Duration::from_secs(5);
 
 /// What a stage runs with.
@@ -106,15 +106,15 @@ const CHECK_CONNECT_MAX: Duration = Duration::from_secs(5);
 pub struct StageRuntime {
     /// The stage.
     pub identity: StageIdentity,
-    /// The process: `projector`, or `projector-2` for the instance `2`. Names of consumers begin with it.
+    /// The name of the process: `projector`, or `projector-2` for the instance `2`. Names of consumers begin with it.
     pub process: String,
     /// JetStream over the process's one connection, which reconnects for ever.
     pub broker: NatsBroker,
-    /// What is counted.
+    /// The metrics.
     pub metrics: Metrics,
-    /// What must hold for the process to be ready.
+    /// The conditions of readiness.
     pub readiness: Readiness,
-    /// Says when to end.
+    /// Signals when to end.
     pub shutdown: Shutdown,
 }
 
@@ -129,8 +129,8 @@ impl Failure for TooSlow {
     }
 }
 
-/// Runs a stage from its command line to its exit code. `run` returns when `shutdown` is requested, its work finished; an
-/// error ends the process.
+/// Runs a stage from its command line to its exit code. `run` returns after `shutdown` was requested and its work is finished. An error ends
+/// the process.
 pub fn run_stage<S, E, R, F>(
     identity: StageIdentity,
     arguments: impl IntoIterator<Item = OsString>,
@@ -165,7 +165,7 @@ where
             } else {
                 runtime.block_on(supervise(identity, loaded.config, run)).map(|()| ExitCode::Ok)
             };
-            // A stage that was too slow may be stuck in a blocking call: waiting for it would defeat the limit.
+            // A stage that was too slow may be stuck in a blocking call, and waiting for that would defeat the limit.
             runtime.shutdown_background();
             result
         });
@@ -178,7 +178,7 @@ where
     }
 }
 
-/// Something that the operating system refused at the start.
+/// An operation that the operating system refused at the start.
 #[derive(Debug, thiserror::Error)]
 #[error("{what} cannot be started")]
 struct StartError {
@@ -199,7 +199,7 @@ impl Failure for StatusServiceError {
     }
 }
 
-/// Whatever a stage ended with.
+/// The error with which a stage ended.
 struct AnyFailure(Box<dyn Failure>);
 
 impl<E: Failure + 'static> From<E> for AnyFailure {
@@ -218,7 +218,7 @@ where
     let process = process_name(identity.name, &instance);
     let (metrics, readiness, shutdown) = (Metrics::new(), Readiness::new(), Shutdown::new());
     telemetry::initialise(&config.telemetry, identity.name, &instance, metrics.log_lines_dropped());
-    // Nobody may see a stage as ready that has not said yet what it needs.
+    // A stage that has not added its conditions yet must not look ready.
     let joining = readiness.until_joined("stage");
     metrics.identify(identity.name, &instance, identity.version, MILLSTREAM_VERSION);
     shutdown.on_signals().map_err(|source| StartError { what: "the handler of signals", source })?;
@@ -234,7 +234,7 @@ where
     };
     let (dialer, nats) = (dialer(&config.nats, &client_identity, &monitor), config.nats.clone());
     let counting = metrics.clone();
-    // Dropped in the reverse order: nobody closes the connection before the monitor expects it.
+    // These are dropped in reverse order, so that nobody closes the connection before the monitor expects it.
     let _connection = client.clone();
     let _closing = monitor.closing_on_drop();
     let limit = config.shutdown.limit;
@@ -286,7 +286,7 @@ where
     }
 }
 
-/// Counts the subjects that are no place for answers, and names one of them now and then.
+/// Counts reply subjects that are not allowed for answers, and logs one of them from time to time.
 fn refused_replies(metrics: &Metrics) -> impl Fn(&str) + Send + Sync + use<> {
     let count = metrics.refused_replies();
     let last_said: Mutex<Option<Instant>> = Mutex::new(None);
@@ -303,8 +303,8 @@ fn refused_replies(metrics: &Metrics) -> impl Fn(&str) + Send + Sync + use<> {
     }
 }
 
-/// Lists what a stage needs of the server and whether it is there. The code is that of what the server forbids, if it forbids anything,
-/// since that is certain and explains questions without an answer; else that of the first trouble.
+/// Lists what a stage needs of the server, and whether it is there. The exit code is that of what the server forbids, if it forbids anything,
+/// because that is certain and explains missing answers. Otherwise it is that of the first problem.
 async fn check_server<S>(identity: StageIdentity, config: &Config<S>) -> Result<ExitCode, AnyFailure> {
     let instance = &config.process.instance;
     let needs = stage_needs(identity.name, instance).unwrap_or_default();
@@ -336,7 +336,7 @@ fn parse(
     parsed.map_err(|answer| answer_command_line(&answer))
 }
 
-/// Variables that are not Unicode are none of ours.
+/// Variables that are not Unicode cannot be Millstream's.
 fn unicode(environment: impl IntoIterator<Item = (OsString, OsString)>) -> BTreeMap<String, String> {
     environment
         .into_iter()
@@ -344,7 +344,7 @@ fn unicode(environment: impl IntoIterator<Item = (OsString, OsString)>) -> BTree
         .collect()
 }
 
-/// Answers what a command line asks for that needs no server.
+/// Handles what a command line asks for that needs no server.
 fn answer<S: Section>(
     identity: StageIdentity,
     arguments: &StageArguments,

@@ -1,6 +1,5 @@
-//! Asks the server whether a stage could work: its version, the streams and their definitions, and every operation that
-//! the stage needs. Nothing is changed: each request is made so that the server refuses its content, after it has let the
-//! request itself through.
+//! Asks the server whether a stage could work: its version, the streams and their definitions, and every operation that the stage needs.
+//! Nothing is changed: each request is built so that the server first permits the request and then refuses its content.
 
 use std::{fmt, time::Duration};
 
@@ -22,26 +21,26 @@ use crate::{
 
 /// How long the server may take for an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// A stream of this name does not exist: an append that expects it is let through and then refused.
+/// No stream has this name, so an append that expects it is permitted and then refused.
 const NO_STREAM: &str = "MILLSTREAM-CHECK";
-/// What no JetStream request accepts as its content.
+/// No JetStream request accepts this as its content.
 const NO_REQUEST: &str = "{\"millstream\":check";
 
-/// One thing that was checked.
+/// The result of one check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
     /// What.
     pub what: String,
-    /// What was found, or what is wrong and what to do.
+    /// What was found, or the problem and what to do.
     pub result: Result<String, Trouble>,
 }
 
-/// What is wrong.
+/// A problem.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trouble {
     /// One sentence, with what to do.
     pub sentence: String,
-    /// With what a stage would end.
+    /// The exit code of a stage with this problem.
     pub code: ExitCode,
 }
 
@@ -57,7 +56,7 @@ impl fmt::Display for Check {
 /// Connects as the stage would and checks everything that it needs.
 ///
 /// # Errors
-/// [`ConnectError`] when there is no connection: nothing else can be checked then.
+/// [`ConnectError`] when there is no connection. In that case nothing else can be checked.
 pub async fn check_stage(
     settings: &ConnectionSettings,
     identity: &ClientIdentity,
@@ -78,8 +77,8 @@ pub async fn check_stage(
     let probes = probes(needs, &api);
     let published = probes.iter().map(|probe| check_publish(&client, probe, &forbidden));
     checks.extend(futures::future::join_all(published).await);
-    // The server refused subscriptions and what is for others, if it did, before it answered anything above; and the
-    // last thing that the client tells of a connection is that it is closed.
+    // If the server refused subscriptions or messages to other processes, it said so before it answered anything above. The last event that the
+    // client library reports for a connection is that it is closed.
     close(&client, &forbidden).await;
     drop(subscriptions);
     checks.extend(to_others.iter().map(|probe| judge_publish(probe, &forbidden)));
@@ -87,7 +86,7 @@ pub async fn check_stage(
     Ok(checks)
 }
 
-/// Streams that are missing or not as a stage needs them.
+/// Streams that are missing or differ from what a stage needs.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct StreamsUnusable(String);
@@ -98,11 +97,11 @@ impl Failure for StreamsUnusable {
     }
 }
 
-/// Looks at the streams before a stage begins its work. What cannot be looked at now, because the server is busy or forbids it, is
-/// left to the stage: it says so itself.
+/// Checks the streams before a stage begins its work. If a stream cannot be checked now, because the server is busy or forbids it, the stage
+/// itself will report it.
 ///
 /// # Errors
-/// [`StreamsUnusable`], with what to do, in one line for all of them.
+/// [`StreamsUnusable`] names all problems in one line, with what to do.
 pub(crate) async fn verify_streams(
     client: &Client,
     domain: Option<&str>,
@@ -114,7 +113,7 @@ pub(crate) async fn verify_streams(
         match verify(jetstream, &ProvisionOptions::default(), &[stream]).await {
             Ok(findings) => wrong.extend(findings.iter().filter_map(|found| {
                 let Trouble { sentence, .. } = judge(found).err()?;
-                // A difference names its stream itself.
+                // The text of a difference names the stream.
                 let rest = sentence.strip_prefix(&format!("{stream}: ")).unwrap_or(&sentence);
                 Some(format!("stream {stream}: {rest}"))
             })),
@@ -134,7 +133,7 @@ fn context(client: &Client, domain: Option<&str>) -> jetstream::Context {
 fn check_version(client: &Client) -> Check {
     let found = client.server_info().version;
     let what = "server version".to_owned();
-    // The program prints a `v` before it, the server itself does not.
+    // The program prints a `v` before its version; the server itself does not.
     let result = match Version::parse(&format!("v{found}")) {
         Some(version) if version >= VERSION_MIN => Ok(found),
         _ => Err(Trouble {
@@ -193,7 +192,7 @@ fn judge(found: &StreamFinding) -> Result<String, Trouble> {
     }
 }
 
-/// A request that tells whether it is allowed and does nothing.
+/// A request that shows whether it is permitted and does nothing.
 #[derive(Debug, Clone)]
 struct Probe {
     subject: String,
@@ -252,8 +251,8 @@ fn probes(needs: &StageNeeds, api: &str) -> Vec<Probe> {
     probes
 }
 
-/// What is for other processes: questions to replicas, to owners of leases and to views, what nobody answers, and an answer in the inbox that all replicas have, where
-/// nobody waits for it. Whoever listens there, such as the check of another stage, need not answer.
+/// Messages to other processes: questions to replicas, to owners of leases and to views, messages that nobody answers, and an answer in the
+/// inbox that all replicas share, where nobody waits for it. A listener there, such as the check of another stage, need not answer.
 fn to_others(needs: &StageNeeds, inbox: &str) -> Vec<Probe> {
     let question =
         |subject: &String| Probe::request(subject.replace('*', "check"), "ask other replicas".to_owned());
@@ -280,7 +279,7 @@ async fn publish(client: &Client, probe: &Probe) {
     }
 }
 
-/// Sends a probe: any answer means that it is allowed, and so does that nobody is there to answer.
+/// Sends a probe. Any answer means that it is permitted, and so does the message that nobody listens.
 async fn check_publish(client: &Client, probe: &Probe, forbidden: &Forbidden) -> Check {
     let request = async_nats::Request::new()
         .headers(probe.headers.clone())
@@ -307,7 +306,7 @@ fn denied(what: &str, subject: &str) -> Trouble {
     }
 }
 
-/// Subscribes where the stage would.
+/// Subscribes to the subjects to which the stage would subscribe.
 async fn subscribe(client: &Client, needs: &StageNeeds) -> Vec<Subscriber> {
     let mut subscriptions = Vec::new();
     for subject in &needs.listens {
@@ -331,7 +330,7 @@ async fn close(client: &Client, forbidden: &Forbidden) {
     }
 }
 
-/// What became of a probe that nobody answers, once the connection is closed.
+/// The result of a probe that nobody answers, known once the connection is closed.
 fn judge_publish(probe: &Probe, forbidden: &Forbidden) -> Check {
     let result = match forbidden.publish(&probe.subject) {
         true => Err(denied(&probe.what, &probe.subject)),

@@ -1,5 +1,5 @@
-//! What each stage asks of the server: streams, consumers, subjects. The allow-lists of `config/nats-accounts.conf` and the
-//! checks of `--check-config --connect` both hold to it: tests keep the lists neither narrower nor wider.
+//! What each stage needs of the server: streams, consumers, subjects. The allow-lists of `config/nats-accounts.conf` and the checks of
+//! `--check-config --connect` follow this list; tests make sure that the allow-lists are neither narrower nor wider.
 
 use millstream_contract::{
     audit::AUDIT_PREFIX,
@@ -22,7 +22,7 @@ use crate::{
     status_service::{SERVICE_NAME, status_subject},
 };
 
-/// A consumer that a stage makes at its own position, reads through and deletes.
+/// A consumer that a stage makes at its own position, reads from and deletes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReaderNeed {
     /// The stream.
@@ -31,10 +31,10 @@ pub struct ReaderNeed {
     pub consumer: String,
 }
 
-/// Subjects that a stage appends to.
+/// Subjects to which a stage appends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AppendNeed {
-    /// The stream that takes them.
+    /// The stream that stores them.
     pub stream: String,
     /// A subject, with wildcards.
     pub subject: String,
@@ -43,35 +43,35 @@ pub struct AppendNeed {
 /// What a stage asks of the server.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StageNeeds {
-    /// Streams that it looks at: they must be there and be as defined.
+    /// Streams that it checks: they must exist and have the defined form.
     pub streams: Vec<String>,
-    /// Streams of which it tells how full they are, if they are there.
+    /// Streams of which it reports how full they are, if they exist.
     pub looks: Vec<String>,
-    /// What it reads in order.
+    /// The consumers with which it reads in order.
     pub readers: Vec<ReaderNeed>,
-    /// What it appends.
+    /// The subjects to which it appends.
     pub appends: Vec<AppendNeed>,
     /// Streams of which it gets single messages from the leader.
     pub gets: Vec<String>,
     /// Streams of which it gets messages by subject from any replica.
     pub direct_gets: Vec<String>,
-    /// Streams that it purges of what is no longer needed.
+    /// Streams that it purges of messages that are no longer needed.
     pub purges: Vec<String>,
-    /// Streams of which it removes single messages that later ones have replaced.
+    /// Streams from which it removes single messages that later ones have replaced.
     pub removes: Vec<String>,
-    /// Subjects on which it asks other replicas of itself. They are answered in the inbox that all of them have.
+    /// Subjects on which it asks other replicas of its own stage. Answers come to the inbox that all of them share.
     pub asks: Vec<String>,
-    /// Keys of leases: it shows that it is there while it has one, and asks whether others are.
+    /// Keys of leases. It shows that it is alive while it holds one, and asks whether the holders of others are.
     pub leases: Vec<String>,
-    /// Subjects on which it asks views.
+    /// Subjects on which it queries views.
     pub queries: Vec<String>,
-    /// Subjects on which it tells others something that nobody answers.
+    /// Subjects on which it sends messages that nobody answers.
     pub tells: Vec<String>,
-    /// Subjects that it listens to, besides its own inbox.
+    /// Subjects to which it subscribes, besides its own inbox.
     pub listens: Vec<String>,
 }
 
-/// What the stage `name` needs as the process of that `instance`; `None` for a name that is no stage.
+/// What the stage `name` needs as the process of that `instance`; `None` if there is no such stage.
 pub fn stage_needs(name: &str, instance: &str) -> Option<StageNeeds> {
     let process = process_name(name, instance);
     let mut needs = match name {
@@ -118,7 +118,7 @@ fn command_handler(process: &str) -> StageNeeds {
     }
 }
 
-/// What the lease tells, and what people submit.
+/// Presence of lease holders, and commands that people submit.
 fn submissions(lease: String) -> Vec<String> {
     let mut subjects = vec![format!("{SUBMIT_PREFIX}.*.*.*.*"), format!("{SUBMIT_REPLY_PREFIX}.*.*")];
     subjects.push(lease);
@@ -153,7 +153,7 @@ fn reporter(process: &str) -> StageNeeds {
     }
 }
 
-/// It folds as projector and reporter do, and answers configured queries.
+/// It folds like projector and reporter, and answers configured queries.
 fn sql(process: &str) -> StageNeeds {
     StageNeeds {
         streams: owned(&[EVENTS, OUTCOMES]),
@@ -187,7 +187,7 @@ fn process_manager(process: &str) -> StageNeeds {
     }
 }
 
-/// The outcomes that it waits for, which rows have changed, and what users ask under their own names.
+/// The outcomes for which it waits, the announcements of changed rows, and requests of users under their own names.
 fn outcomes_changes_and_users() -> Vec<String> {
     let mut subjects = vec![format!("{GATEWAY_REPLY_PREFIX}.*.*"), format!("{CHANGED_PREFIX}.*.*")];
     subjects.extend([format!("{USER_PREFIX}.*.submit.*.*.*.*"), format!("{USER_PREFIX}.*.query.*.*.*")]);
@@ -195,8 +195,8 @@ fn outcomes_changes_and_users() -> Vec<String> {
     subjects
 }
 
-/// It reads COMMANDS only to tell whether a command is stored, and whether a key that comes again came with the same command; and
-/// the first record of OUTCOMES, which tells of which commands there is none any more. It reads EVENTS for the histories of aggregates.
+/// It reads COMMANDS only to find out whether a command is stored, and whether a repeated key came with the same command. It reads the first
+/// record of OUTCOMES to find out which commands have no record any more. It reads EVENTS for the histories of aggregates.
 fn gateway() -> StageNeeds {
     StageNeeds {
         streams: owned(&[COMMANDS, EVENTS, OUTCOMES, AUDIT]),
@@ -214,8 +214,8 @@ fn gateway() -> StageNeeds {
 }
 
 impl StageNeeds {
-    /// The subjects that the server must let it publish to; `api` is the prefix of JetStream's API, `$JS.API` without a
-    /// domain, and `inbox` the first part of its replies.
+    /// The subjects on which the server must let it publish. `api` is the prefix of JetStream's API (`$JS.API` without a domain), and `inbox`
+    /// is the first part of its reply subjects.
     pub fn publish_subjects(&self, api: &str, inbox: &str) -> Vec<String> {
         let mut subjects = Vec::new();
         let looked_at = self.streams.iter().chain(&self.looks);
@@ -233,7 +233,7 @@ impl StageNeeds {
         subjects.extend(self.tells.iter().cloned());
         if !self.asks.is_empty() {
             subjects.extend(self.asks.iter().cloned());
-            // Where it answers other replicas that ask.
+            // The inbox in which it answers other replicas.
             subjects.push(format!("{inbox}.>"));
         }
         subjects.extend(self.leases.iter().map(|key| presence_subject(key, "*")));
@@ -241,7 +241,7 @@ impl StageNeeds {
         subjects
     }
 
-    /// The subjects that the server must let it subscribe to, `inbox` being the first part of its replies.
+    /// The subjects to which the server must let it subscribe. `inbox` is the first part of its reply subjects.
     pub fn subscribe_subjects(&self, inbox: &str) -> Vec<String> {
         let mut subjects = vec![format!("{inbox}.>")];
         subjects.extend(self.listens.iter().cloned());
@@ -249,12 +249,12 @@ impl StageNeeds {
     }
 }
 
-/// The consumer through which projections that are far behind catch up, beside those that read through `consumer`.
+/// The second consumer, with which projections that are far behind catch up beside those that read through `consumer`.
 pub fn consumer_behind(consumer: &str) -> String {
     format!("{consumer}-behind")
 }
 
-/// A consumer of projections, and the one of those that are far behind.
+/// A consumer of projections, and the one for projections that are far behind.
 fn projections(stream: &str, consumer: &str) -> [ReaderNeed; 2] {
     [reader(stream, consumer), reader(stream, &consumer_behind(consumer))]
 }
@@ -265,7 +265,7 @@ fn query_service(name: &str) -> Vec<String> {
     subjects
 }
 
-/// What a NATS micro service listens to in order to be found.
+/// The subjects to which a NATS micro service subscribes so that it can be found.
 fn discovery(service: &str) -> [String; 3] {
     ["$SRV.*".to_owned(), format!("$SRV.*.{service}"), format!("$SRV.*.{service}.*")]
 }

@@ -1,10 +1,10 @@
-//! What a process prints, one way for stages and commands: results on standard output, everything else on standard error.
+//! What a process prints, in one way for stages and commands: results go to standard output, everything else to standard error.
 //!
-//! Whoever asked for a result must learn that it is not complete, so that a failed write ends the command ([`OutputError`]). Words on
-//! standard error accompany work that goes on without them: a line that cannot be written, because a disk is full or a terminal is
-//! gone, is dropped, and never ends a process.
+//! The reader of a result must learn if it is incomplete, so a failed write ends the command ([`OutputError`]). Messages on standard error
+//! accompany work that continues without them. If such a line cannot be written, because a disk is full or a terminal is gone, it is dropped;
+//! it never ends a process.
 //!
-//! Deliberately absent: `eprintln!`, which panics where a write fails.
+//! Deliberately absent: `eprintln!`, which panics if a write fails.
 
 use std::{
     fmt::Display,
@@ -22,13 +22,14 @@ use crate::metrics::Count;
 /// Whether the last line on standard error was cut short. A process has one standard error, and lines of its threads must not mix.
 static CUT: Mutex<bool> = Mutex::new(false);
 
-/// Standard output takes no more.
+/// Standard output cannot be written.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write to standard output")]
 pub struct OutputError(#[source] io::Error);
 
 impl Failure for OutputError {
-    /// A reader that has gone away (`… | head`) has what it wanted.
+    /// A reader that has closed the pipe (`…
+    /// head`) has what it wanted.
     fn exit_code(&self) -> ExitCode {
         if self.0.kind() == io::ErrorKind::BrokenPipe { ExitCode::Ok } else { ExitCode::InputOutput }
     }
@@ -47,10 +48,10 @@ pub fn write_error_line(line: impl Display) {
     let _written_or_dropped = put_on_standard_error(format!("{line}\n").as_bytes());
 }
 
-/// Prints what the parser of a command line answers, an error or a text that was asked for, and says with which code to end.
+/// Prints the answer of a command line's parser, which is an error or a requested text, and returns the exit code.
 #[must_use]
 pub fn answer_command_line(answer: &clap::Error) -> ExitCode {
-    // It knows which of its words stand in which colour, and where.
+    // The parser knows which of its words are coloured.
     match (answer.print(), answer.use_stderr()) {
         (_, true) => ExitCode::Usage,
         (Ok(()), false) => ExitCode::Ok,
@@ -58,7 +59,7 @@ pub fn answer_command_line(answer: &clap::Error) -> ExitCode {
     }
 }
 
-/// Says that a result could not be written, and with which code to end.
+/// Reports that a result could not be written, and returns the exit code.
 pub(crate) fn refuse_output(error: &OutputError) -> ExitCode {
     let code = error.exit_code();
     if code != ExitCode::Ok {
@@ -67,7 +68,7 @@ pub(crate) fn refuse_output(error: &OutputError) -> ExitCode {
     code
 }
 
-/// Takes lines of log for standard error, one with each call of `write`, and counts those that it drops.
+/// Writes log lines to standard error, one for each call of `write`, and counts those that it drops.
 #[derive(Debug, Clone)]
 pub(crate) struct LogLines {
     /// How many it has dropped.
@@ -75,7 +76,7 @@ pub(crate) struct LogLines {
 }
 
 impl Write for LogLines {
-    /// Always takes everything: an error would only be printed in its turn.
+    /// It always accepts everything, because an error would only be printed in the same way.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if put_on_standard_error(line).is_err() {
             self.dropped.inc();
@@ -93,11 +94,11 @@ fn put_on_standard_error(line: &[u8]) -> Result<(), Dropped> {
     put(&mut io::stderr(), &mut cut, line)
 }
 
-/// A line that was not written, or not as a whole.
+/// A line that was not written, or not completely.
 #[derive(Debug, PartialEq, Eq)]
 struct Dropped;
 
-/// Writes a line. Behind one that was `cut` it begins anew, so that one line is lost and not two.
+/// Writes a line. After a line that was `cut`, it begins a new one, so that only one line is lost.
 fn put(to: &mut impl Write, cut: &mut bool, line: &[u8]) -> Result<(), Dropped> {
     let begun_anew = if *cut { [b"\n", line].concat() } else { line.to_vec() };
     let mut rest = &*begun_anew;

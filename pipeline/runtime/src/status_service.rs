@@ -1,6 +1,6 @@
-//! Every process of every stage as a NATS micro service of one name, so that `nats micro stats millstream` shows the whole
-//! pipeline: `stage.<process>.status` answers whether the process is ready and why not, and the statistics carry the figures
-//! of `/metrics`. It works where nobody can reach the health address.
+//! Presents every process of every stage as a NATS micro service with the same name, so that `nats micro stats millstream` shows the whole
+//! pipeline. `stage.<process>.status` answers whether the process is ready and, if not, why; the statistics contain the values of `/metrics`.
+//! It also works where nobody can reach the health address.
 //!
 //! Deliberately absent: operations that change anything.
 
@@ -18,22 +18,22 @@ use serde_json::{Value, json};
 
 use crate::{connection::process_name, health::Readiness, metrics::Metrics};
 
-/// The name of the service, the same for all processes.
+/// The name of the service, which all processes share.
 pub const SERVICE_NAME: &str = "millstream";
 
-/// The subject on which a process says how it is.
+/// The subject on which a process reports its state.
 pub fn status_subject(process: &str) -> String {
     format!("stage.{process}.status")
 }
 
-/// Which process, and where it is told how it is.
+/// The process, and the sources of its state.
 #[derive(Debug, Clone)]
 pub struct ObservedProcess {
     /// The stage.
     pub stage: String,
     /// The instance, if it has a name.
     pub instance: String,
-    /// The version, a semantic one.
+    /// Its semantic version.
     pub version: String,
     /// Whether it is ready.
     pub readiness: Readiness,
@@ -63,19 +63,19 @@ impl ObservedProcess {
     }
 }
 
-/// Why the process does not show itself.
+/// Why the service cannot run.
 #[derive(Debug, thiserror::Error)]
 #[error("the status service cannot be started")]
 pub struct StatusServiceError(#[source] async_nats::Error);
 
-/// A running status service; it ends by [`StatusService::stop`].
+/// A running status service. [`StatusService::stop`] ends it.
 #[derive(Debug)]
 pub struct StatusService {
     service: SiftedService,
 }
 
 impl StatusService {
-    /// Shows a process.
+    /// Starts the service for a process.
     ///
     /// # Errors
     /// When there is no connection.
@@ -85,7 +85,7 @@ impl StatusService {
         Ok(Self { service: SiftedService::open(broker, EVENTS, register).await.map_err(StatusServiceError)? })
     }
 
-    /// Shows the process no more.
+    /// Ends the service.
     pub async fn stop(self) {
         self.service.close().await;
     }

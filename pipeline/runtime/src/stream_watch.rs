@@ -1,5 +1,5 @@
-//! Tells a [`ProgressWatch`] how far there is work in a stream, from outside of the part that reads it: that part may be the one
-//! that no longer learns of any. Tells the metrics how full streams are.
+//! Tells a [`ProgressWatch`] how much work there is in a stream. This is done outside the part that reads the stream, because that part may be
+//! what no longer learns of work. It also sets the metrics of how full streams are.
 
 use std::{collections::BTreeMap, convert::Infallible, time::Duration};
 
@@ -11,14 +11,14 @@ use crate::{
     metrics::{Metrics, ReaderMetrics},
 };
 
-/// Between two looks: short beside the time after which work has waited too long.
+/// The pause between two checks. It is short compared with the time after which waiting work counts as stalled.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
-/// Between two looks at how full streams are: no longer than collectors wait between two of theirs.
+/// The pause between two checks of how full streams are. Collectors of metrics wait no longer.
 const USAGE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Looks again and again at the messages on subjects that `filter` takes, from where the part is that is behind most, and tells all
-/// `watches`. Parts that rest are left alone, and nothing is asked while all do. With `reader`, the lag is counted there: that of a
-/// part which is stuck grows.
+/// Repeatedly checks for messages that match `filter`, after the position of the part that is furthest behind, and tells all `watches`. Parts
+/// that rest are left alone, and if all of them rest, nothing is asked. With `reader`, the lag is measured there, so that the lag of a stuck
+/// part grows.
 pub async fn watch_stream<B: Broker>(
     broker: &B,
     stream: &str,
@@ -34,7 +34,7 @@ pub async fn watch_stream<B: Broker>(
                 for watch in watches.iter().filter(|watch| watch.position().is_some()) {
                     match &end {
                         Ok(end) => watch.work_through(*end),
-                        // Whether there is work is not known, and none could be done.
+                        // It is not known whether there is work, and none could be done.
                         Err(error) => watch.held(error.to_string()),
                     }
                 }
@@ -44,7 +44,7 @@ pub async fn watch_stream<B: Broker>(
     }
 }
 
-/// Where a stream ends, which is counted.
+/// The end of a stream, which is counted.
 async fn look<B: Broker>(
     broker: &B,
     stream: &str,
@@ -62,7 +62,7 @@ async fn look<B: Broker>(
     Ok(end)
 }
 
-/// The sequence of the last of these messages when the stream ends behind `reached`; a lower one when nothing is there.
+/// The sequence of the last matching message, if the stream ends after `reached`; a lower one if there is none.
 async fn end_behind<B: Broker>(
     broker: &B,
     stream: &str,
@@ -73,11 +73,11 @@ async fn end_behind<B: Broker>(
     if end <= reached {
         return Ok(end);
     }
-    // What stood at the end may have been removed, and nobody reads that.
+    // The message at the end may have been removed, and nobody reads that one.
     Ok(broker.last(stream, filter).await?.map_or(0, |last| last.sequence))
 }
 
-/// Looks again and again how much the streams hold. One that is not there, or may not be looked at, is left out.
+/// Repeatedly measures how much the streams hold. A stream that does not exist or may not be asked for is left out.
 pub async fn watch_usage<B: Broker>(broker: &B, metrics: &Metrics, streams: &[&str]) -> Infallible {
     let mut known = BTreeMap::new();
     loop {

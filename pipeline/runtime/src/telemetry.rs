@@ -1,7 +1,7 @@
-//! Logs: to standard error, for people when that is a terminal and as JSON lines otherwise. Also the settings of the
-//! address that serves health and metrics. A line that cannot be written is dropped and counted.
+//! Logs on standard error: for people on a terminal, as JSON lines otherwise. Also the settings of the address that serves health and metrics.
+//! A line that cannot be written is dropped and counted.
 //!
-//! Deliberately absent: log files and rotation; whoever runs the process keeps its standard error.
+//! Deliberately absent: log files and rotation. Whatever runs the process keeps its standard error.
 
 mod json_line;
 
@@ -18,14 +18,14 @@ use crate::standard_streams::LogLines;
 /// Part of the path of the client library's source files.
 const CLIENT_SOURCE: &str = "async-nats-";
 
-/// The client's own log repeats what [`crate::connection`] says; rejections are answers to their senders, of which there may be
-/// thousands a second.
+/// The client library's own log repeats what [`crate::connection`] logs. Rejections are answers to their senders, and there may be thousands a
+/// second.
 const FILTER_DEFAULT: &str = "info,async_nats=off,millstream::rejections=off";
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people on a terminal, JSON elsewhere.
+    /// For people on a terminal, JSON otherwise.
     Automatic,
     /// For people.
     Human,
@@ -36,11 +36,11 @@ pub enum LogFormat {
 /// The `[telemetry]` section.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TelemetrySettings {
-    /// Where `/livez`, `/readyz` and `/metrics` are served; nowhere when `None`.
+    /// The address of `/livez`, `/readyz` and `/metrics`; `None` if they are not served.
     pub address: Option<SocketAddr>,
     /// Which log lines are written.
     pub filter: String,
-    /// How they look.
+    /// Their format.
     pub format: LogFormat,
 }
 
@@ -88,15 +88,15 @@ impl Section for TelemetrySettings {
     }
 }
 
-/// Starts writing log lines for the whole process, and counts those that are `dropped` because they cannot be written. Later calls in
-/// the same process change nothing.
+/// Starts writing log lines for the whole process, and counts those that are `dropped` because they cannot be written. Further calls in the
+/// same process change nothing.
 pub fn initialise(settings: &TelemetrySettings, stage: &str, instance: &str, dropped: Count) {
     let filter = EnvFilter::builder().parse_lossy(&settings.filter);
     let lines = LogLines { dropped };
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(move || lines.clone())
-        // Told with `eprintln!`, which panics when standard error takes nothing.
+        // Otherwise this would use `eprintln!`, which panics if standard error cannot be written.
         .log_internal_errors(false);
     let terminal = std::io::stderr().is_terminal();
     let json = match settings.format {
@@ -104,7 +104,7 @@ pub fn initialise(settings: &TelemetrySettings, stage: &str, instance: &str, dro
         LogFormat::Human => false,
         LogFormat::Automatic => !terminal,
     };
-    // A second subscriber is refused: tests run several stages in one process.
+    // A second subscriber is refused, because tests run several stages in one process.
     let first = if json {
         builder.event_format(JsonLine::new(stage, instance)).try_init().is_ok()
     } else {
@@ -115,9 +115,8 @@ pub fn initialise(settings: &TelemetrySettings, stage: &str, instance: &str, dro
     }
 }
 
-/// The client library panics at some bytes of a stored message, such as a bare carriage return in a header. That costs the
-/// connection on which they came, whose user notices and reads on ([`millstream_jetstream::line`]); it is no crash, and is not
-/// shown as one.
+/// The client library panics at some bytes of a stored message, such as a bare carriage return in a header. That costs the connection on which
+/// they came; its user notices and reads on ([`millstream_jetstream::line`]). It is not a crash, and is not logged as one.
 fn tell_panics_of_the_client() {
     let otherwise = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {

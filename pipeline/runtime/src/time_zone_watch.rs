@@ -1,8 +1,8 @@
-//! Compares the company's time zone in the configurations of two stages: days that the command handler begins in one zone, the
-//! process manager must not close in another. Each tells its zone with its lease, which the other one may read.
+//! Compares the time zone of the business in the configurations of two stages. If the command handler begins days in one zone, the process
+//! manager must not close them in another. Each stage publishes its zone with its lease, which the other one may read.
 //!
-//! Deliberately absent: an end of the process. Which of the two is wrong, neither knows, and while a zone is changed, one of them
-//! is always ahead of the other.
+//! Deliberately absent: ending the process. Neither stage knows which of the two is wrong, and while a zone is being changed, one of them is
+//! always ahead of the other.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -18,31 +18,31 @@ use millstream_jetstream::{
 
 use crate::health::Condition;
 
-/// Between two looks. A zone is configured once; whoever corrects it looks at the readiness a moment later.
+/// The pause between two checks. A zone is configured once; an operator who corrects it looks at the readiness a moment later.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Where a stage has the company's time zone.
+/// The setting in which a stage has the time zone of the business.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ZonedStage {
     key: &'static str,
     lease: &'static str,
 }
 
-/// The command handler: in its zone days begin.
+/// The command handler: days begin in its zone.
 pub const COMMAND_HANDLER: ZonedStage =
     ZonedStage { key: "command_handler.time_zone", lease: COMMAND_HANDLER_LEASE };
-/// The process manager: in its zone days are closed.
+/// The process manager: days are closed in its zone.
 pub const PROCESS_MANAGER: ZonedStage =
     ZonedStage { key: "process_manager.time_zone", lease: PROCESS_MANAGER_LEASE };
 
-/// `broker`, which tells the zone of this process with each lease that it holds.
+/// `broker`, which publishes the zone of this process with each lease that it holds.
 #[must_use]
 pub fn telling_zone(broker: NatsBroker, zone: &str) -> NatsBroker {
     broker.telling_with_leases(header::TIME_ZONE, zone)
 }
 
-/// Says that the process is not ready while the process of `other` that is active has another zone than `zone`, which this process
-/// has as `own`. Without an active one, or where that one tells no zone, there is nothing to compare.
+/// Makes the process not ready as long as the active process of `other` has another zone than `zone`, which this process has as `own`. Without
+/// an active process, or if it publishes no zone, there is nothing to compare.
 pub async fn watch_time_zone<B: Broker>(
     broker: &B,
     condition: &Condition,
@@ -76,7 +76,7 @@ pub async fn watch_time_zone<B: Broker>(
                 let error = one_line(&error);
                 condition.fails(format!("{} of the active process is not known: {error}", other.key));
             }
-            // What was found before still holds, as far as anybody knows.
+            // As far as anybody knows, the last result still holds.
             Err(error) => tracing::debug!(%error, "the time zone of the other stage is not known"),
         }
         tokio::time::sleep(LOOK_INTERVAL).await;

@@ -8,7 +8,7 @@ use std::{
 use millstream_contract::exit_code::{ExitCode, Failure};
 use redb::{CommitError, DatabaseError, StorageError, TableError, TransactionError};
 
-/// Why a file of a stage cannot be used. What it holds agrees with itself after each of these errors, because a transaction takes effect
+/// Why a file of a stage cannot be used. Its content is still consistent after each of these errors, because a transaction takes effect as a
 /// whole or not at all. After an error during a write, the file must be closed and opened again.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -26,7 +26,7 @@ pub enum StoreError {
     DiskFull {
         /// The file.
         path: PathBuf,
-        /// The system's words.
+        /// The operating system's message.
         #[source]
         source: io::Error,
     },
@@ -35,11 +35,11 @@ pub enum StoreError {
     NotWritable {
         /// The file.
         path: PathBuf,
-        /// The system's words.
+        /// The operating system's message.
         #[source]
         source: io::Error,
     },
-    /// It is no redb file, or its content is damaged.
+    /// It is not a redb file, or its content is damaged.
     #[error("{} is damaged ({detail})", path.display())]
     Damaged {
         /// The file.
@@ -47,12 +47,12 @@ pub enum StoreError {
         /// What was found.
         detail: String,
     },
-    /// The system failed to read or write it.
+    /// The operating system failed to read or write it.
     #[error("reading or writing {} failed", path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// The system's words.
+        /// The operating system's message.
         #[source]
         source: io::Error,
     },

@@ -1,7 +1,7 @@
 //! Rows and checkpoints in one redb file, written in one transaction.
 //!
-//! Because a checkpoint is committed together with the rows that it describes, a crash takes back both or neither, and reading
-//! on from the checkpoint never skips or repeats an event. Start with [`read_store`].
+//! A checkpoint is committed together with the rows that it describes, so a crash undoes both or neither. Reading on from the checkpoint
+//! therefore never skips or repeats an event. Start with [`read_store`].
 //!
 //! Deliberately absent: where events come from, and what a row means.
 

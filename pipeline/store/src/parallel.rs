@@ -1,7 +1,7 @@
-//! Blocking work on several cores at once, for threads that do nothing else meanwhile.
+//! Runs blocking work on several cores at once, for threads that do nothing else in the meantime.
 //!
-//! Deliberately absent: a thread pool. A caller with little work stays on its own thread, and for more work a new thread costs less
-//! than it saves.
+//! Deliberately absent: a thread pool. A caller with little work stays on its own thread, and for more work a new thread costs less than it
+//! saves.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -10,16 +10,16 @@ use std::sync::{Mutex, PoisonError};
 pub struct Cores(usize);
 
 impl Cores {
-    /// As many as there are, as far as is known.
+    /// The number of cores, as far as it is known.
     pub fn all() -> Self {
         Self(std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get))
     }
 
-    /// Does `work` on every task and returns the results in the order of the tasks. A thread that is free takes the next task, so the
-    /// largest tasks should come first.
+    /// Runs `work` on every task and returns the results in the order of the tasks. A free thread takes the next task, so the largest tasks
+    /// should come first.
     ///
     /// # Panics
-    /// When `work` does.
+    /// When `work` panics.
     pub fn each<T: Send, R: Send>(self, tasks: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
         let threads = self.0.min(tasks.len());
         if threads <= 1 {
@@ -43,7 +43,7 @@ impl Cores {
         done.into_iter().map(|(_, result)| result).collect()
     }
 
-    /// As it is when there is `enough` to do, else one.
+    /// This number if there is `enough` to do, otherwise one.
     pub fn when(self, enough: bool) -> Self {
         if enough { self } else { Self(1) }
     }

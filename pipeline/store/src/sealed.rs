@@ -1,14 +1,13 @@
-//! Values with a checksum of their own. redb does not check a page when it reads it, so a bit that flipped on the disk would be taken
-//! for data.
+//! Values with a checksum of their own. redb does not check a page when it reads it, so a bit that flipped on the disk would be taken for data.
 //!
-//! The checksum (CRC-32) covers the key too: a value that is found under another key is as wrong as one that has changed. It finds
-//! every flipped bit, and any other damage but once in four thousand million times. A row without a checksum, of an earlier release,
-//! has no such proof; nor has a row whose last bytes were replaced by others that make it JSON again.
+//! The checksum (CRC-32) covers the key, too: a value that is found under another key is as wrong as one that has changed. It detects every
+//! flipped bit, and misses other damage only once in four thousand million cases. A row of an earlier release has no checksum and therefore no
+//! such protection; neither has a row whose last bytes were replaced by others that make it JSON again.
 
 use serde::de::IgnoredAny;
 
-/// Stands between a value and its checksum. JSON never holds this byte, so a row that was written without a checksum, by a release
-/// before, is recognised. There are two of them, so that one flipped bit does not make a sealed row look like one of those.
+/// Stands between a value and its checksum. JSON never contains this byte, so a row that an earlier release wrote without a checksum is
+/// recognised. There are two of them, so that one flipped bit does not make a sealed row look like such a row.
 const MARK: [u8; 2] = [0, 0];
 const CHECKSUM_LENGTH: usize = size_of::<u32>();
 /// How many bytes [`seal`] appends.
@@ -21,7 +20,7 @@ pub fn seal(key: &[u8], value: &mut Vec<u8>) {
     value.extend(checksum);
 }
 
-/// What was sealed under `key`; `None` when it is not that any more.
+/// The value that was sealed under `key`; `None` if it has changed.
 #[must_use]
 pub fn unseal<'v>(key: &[u8], sealed: &'v [u8]) -> Option<&'v [u8]> {
     let (marked, found) = sealed.split_last_chunk::<CHECKSUM_LENGTH>()?;
@@ -29,7 +28,7 @@ pub fn unseal<'v>(key: &[u8], sealed: &'v [u8]) -> Option<&'v [u8]> {
     (checksum(key, value) == *found).then_some(value)
 }
 
-/// As [`unseal`], of the JSON of a row, which a release before may have written without a checksum.
+/// As [`unseal`], for the JSON of a row, which an earlier release may have written without a checksum.
 #[must_use]
 pub fn unseal_json<'v>(key: &[u8], stored: &'v [u8]) -> Option<&'v [u8]> {
     let mark = stored.len().checked_sub(SEAL_LENGTH);

@@ -4,8 +4,8 @@ use std::cmp::Ordering;
 
 use redb::{Key, TypeName, Value};
 
-/// A key like `&str`, without its cost: redb decodes a `&str` key, and so checks that it is UTF-8, at every comparison on the way to a
-/// row. UTF-8 sorts by its bytes as text does, so the check is not needed. For redb the two types are the same.
+/// A key like `&str`, but cheaper: redb decodes a `&str` key, and so checks that it is UTF-8, at every comparison on the way to a row. The
+/// bytes of UTF-8 sort like the text, so the check is not needed. For redb, the two types are the same.
 #[derive(Debug)]
 pub struct TextKey;
 

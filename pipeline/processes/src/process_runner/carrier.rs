@@ -1,11 +1,11 @@
-//! Carries effects out: commands are published in groups, as by every other publisher; schedules are all in flight together;
-//! and each cancelled timer is a purge of its own.
+//! Carries effects out. Commands are published in groups, as every other publisher does. Schedules are all in flight together. Each cancelled
+//! timer is a purge of its own.
 //!
-//! Commands to one aggregate are stored in the order in which the process asked for them, whatever fails meanwhile. If an aggregate
-//! has several commands, they travel in one atomic batch, of which the server stores all or nothing. If the server takes no batch,
-//! they follow one after the other.
+//! Commands to one aggregate are stored in the order in which the process asked for them, whatever fails in between. Several commands to one
+//! aggregate are sent in one atomic batch, of which the server stores all or nothing. If the server accepts no batch, they are sent one after
+//! the other.
 //!
-//! An effect that the server will never take is set aside as a dead letter, so that nothing waits behind it.
+//! An effect that the server will never accept becomes a dead letter, so that nothing waits behind it.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ use millstream_runtime::metrics::ProcessMetrics;
 
 use super::outbox::{Row, dead_letter, sequence, timer_subject};
 
-/// How many commands travel together: as many as an atomic batch takes.
+/// How many commands are sent together: as many as an atomic batch takes.
 const GROUP_MAX: usize = ATOMIC_BATCH_MAX;
 /// How many groups are in flight together.
 const GROUPS_AT_ONCE: usize = 4;
@@ -38,7 +38,7 @@ pub(super) struct Waiting {
     pub(super) row: Row,
 }
 
-/// What was done with rows of the outbox.
+/// The result for rows of the outbox.
 #[derive(Debug, Default)]
 pub(super) struct Carried {
     /// The keys and values of rows that are done.
@@ -47,9 +47,9 @@ pub(super) struct Carried {
     pub(super) left: usize,
     /// The sequence of the first event that has effects left. Progress must not be recorded beyond it.
     pub(super) first_left: Option<u64>,
-    /// Why the server did not take an effect at the moment.
+    /// Why the server did not accept an effect at the moment.
     pub(super) held: Option<String>,
-    /// The rows that the server will never take, with the reasons.
+    /// The rows that the server will never accept, with the reasons.
     refused: Vec<(Waiting, String)>,
 }
 
@@ -80,15 +80,15 @@ impl Carried {
 /// The rows of one aggregate or of one timer, in their order.
 type Lane = Vec<Waiting>;
 
-/// Rows, sorted by how they travel.
+/// Rows, sorted by how they are sent.
 #[derive(Debug, Default)]
 struct Sorted {
-    /// Commands, each to another aggregate.
+    /// Commands, each to a different aggregate.
     flat: Vec<Waiting>,
-    /// Several commands to one aggregate; together as many as one group takes.
+    /// Several commands to one aggregate, as many as fit into one group.
     deep: Vec<Vec<Lane>>,
     timers: Vec<Lane>,
-    /// Commands that follow those of their aggregate that fit into a group.
+    /// Commands of an aggregate that no longer fit into its group.
     postponed: Vec<Waiting>,
 }
 
@@ -126,8 +126,8 @@ pub(super) struct Carrier<B> {
     broker: B,
     appends: GroupAppend<B>,
     letters: DeadLetterStore<B>,
-    /// Whether commands travel each on its own, because the last time something was not taken: a message that the server
-    /// refuses can leave it unclear what became of its batch.
+    /// Whether each command is sent on its own, because the last attempt was not accepted: a message that the server refuses can leave it
+    /// unclear what became of its batch.
     singly: bool,
 }
 
@@ -183,7 +183,7 @@ impl<B: Broker> Carrier<B> {
         Ok(all)
     }
 
-    /// Makes dead letters of what the server will never take.
+    /// Makes dead letters of what the server will never accept.
     async fn set_aside(&self, issuer: &Issuer<'_>, refused: Vec<(Waiting, String)>, carried: &mut Carried) {
         let (waiting, letters): (Vec<_>, Vec<_>) = refused
             .into_iter()
@@ -219,7 +219,7 @@ fn command_message(waiting: &Waiting) -> Option<NewMessage> {
     })
 }
 
-/// Sends commands of different aggregates. If one fails, the others go on.
+/// Sends commands to different aggregates. If one fails, the others continue.
 async fn send_flat<B: Broker>(
     appends: &GroupAppend<B>,
     metrics: &ProcessMetrics,
@@ -244,7 +244,7 @@ async fn send_flat<B: Broker>(
     carried
 }
 
-/// Sends commands of aggregates that have several: all together or none. If the server takes no batch of them, they follow in order.
+/// Sends commands of aggregates that have several: all together or none. If the server accepts no batch of them, they are sent in order.
 async fn send_deep<B: Broker>(
     broker: &B,
     metrics: &ProcessMetrics,

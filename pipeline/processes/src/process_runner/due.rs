@@ -1,6 +1,5 @@
-//! What falls due: messages that JetStream puts on `due.>` of TIMERS are put on COMMANDS, in order, and then taken from
-//! TIMERS. Nothing needs to be remembered: whatever still stands there is still to be done, and an id makes sure that it
-//! takes effect once.
+//! Commands that fall due: messages that JetStream puts on `due.>` of TIMERS are put onto COMMANDS, in order, and then removed from TIMERS. No
+//! state is needed: everything that is still on TIMERS is still to be done, and the command's id makes sure that it takes effect once.
 
 use std::{collections::BTreeMap, convert::Infallible};
 
@@ -27,24 +26,24 @@ use super::ProcessRunnerError;
 /// Prefix of the subjects on which commands fall due, followed by the command's address.
 pub const DUE_PREFIX: &str = "due.cmd";
 
-/// What the reader takes.
+/// The subjects that the reader takes.
 pub(super) const FILTER: &str = "due.>";
-/// Messages put on their way together.
+/// How many messages are handled together.
 const MESSAGES_MAX: usize = 1_000;
-/// Aggregates published to at once.
+/// How many aggregates are published to at once.
 const LANES_AT_ONCE: usize = 64;
 
-/// What the relay tells of itself.
+/// What the relay reports.
 pub(super) struct Relayed {
     /// Commands that fell due and were sent.
     pub(super) count: Count,
-    /// What fell due and was set aside.
+    /// Messages that fell due and were set aside.
     pub(super) dead_letters: Count,
-    /// Whether it gets on.
+    /// Whether it makes progress.
     pub(super) progress: ProgressWatch,
 }
 
-/// Puts what is due on COMMANDS until it cannot go on.
+/// Puts due commands onto COMMANDS until it cannot continue.
 pub(super) async fn relay<B: Broker>(
     broker: &B,
     ids: &IdSource,
@@ -74,7 +73,7 @@ pub(super) async fn relay<B: Broker>(
     }
 }
 
-/// Returns when each letter is kept: what stands in TIMERS is purged then.
+/// Returns when each letter is stored, because the messages are then removed from TIMERS.
 async fn keep_all<B: Broker>(
     store: &DeadLetterStore<B>,
     ids: &IdSource,
@@ -94,7 +93,7 @@ async fn keep_all<B: Broker>(
     }
 }
 
-/// Returns when each has been stored, commands of one aggregate in their order, with letters of those that cannot be commands.
+/// Returns when each command is stored, those of one aggregate in their order, together with dead letters for messages that cannot be commands.
 async fn publish_all<B: Broker>(
     broker: &B,
     ids: &IdSource,
@@ -120,7 +119,7 @@ async fn publish_all<B: Broker>(
         .await
 }
 
-/// Stores one as a command; its letter when it cannot be one.
+/// Stores a message as a command, or returns its dead letter if it cannot be one.
 async fn publish<B: Broker>(
     broker: &B,
     ids: &IdSource,
@@ -173,24 +172,24 @@ fn dead_letter(message: &StoredMessage, code: &str, cause: &str) -> DeadLetter {
     DeadLetter::new(TIMERS, message, code, cause)
 }
 
-/// The subject of the command that falls due on `due`. Names and ids are the command handler's to judge; only the shape must
-/// be one that COMMANDS takes, else there is none.
+/// The subject for the command that falls due on `due`. The command handler judges names and ids. Only the shape must be one that COMMANDS
+/// accepts; otherwise there is no subject.
 pub fn command_subject(due: &str) -> Option<String> {
     let address = due.strip_prefix(DUE_PREFIX)?.strip_prefix('.')?;
     let tokens = address.split('.').filter(|token| !token.is_empty()).count();
-    // A client refuses to publish on a subject with white space of any kind.
+    // A client library refuses to publish on a subject with any kind of white space.
     let has_shape = !address.contains(char::is_whitespace) && tokens == 4 && address.split('.').count() == 4;
     let subject = format!("{EFFECT_PREFIX}.{address}");
     (has_shape && subject.len() <= FOREIGN_SUBJECT_BYTES_MAX).then_some(subject)
 }
 
-/// The headers that the schedule was given, without JetStream's own. Without an id of its own a command gets one made from
-/// its position in TIMERS. It gets no message id of JetStream's: COMMANDS remembers those of all senders for a while, so that
-/// anybody could use one first and the server would drop the command.
+/// The headers that the schedule was given, without JetStream's own. A command without an id gets one made from its position in TIMERS. It gets
+/// no JetStream message id: COMMANDS remembers the message ids of all senders for a while, so anybody could use the id first, and the server
+/// would drop the command.
 fn command_headers(generation: &str, message: &StoredMessage) -> Headers {
     let mut headers: Headers =
         message.headers.iter().filter(|(name, _)| !name.starts_with("Nats-")).collect();
-    // An id that cannot be used goes along: the command handler says what is wrong with it.
+    // An id that cannot be used is kept, because the command handler reports what is wrong with it.
     if let Ok(None) = explicit_id(message) {
         headers.push(header::COMMAND_ID, timer_command_id(generation, message.sequence));
     } else if let (None, Some(id)) =

@@ -1,4 +1,4 @@
-//! What waits to be carried out: rows in the process's own transaction, in the order in which they were asked for.
+//! The effects that wait to be carried out: rows written in the process's own transaction, in the order in which they were asked for.
 
 use jiff::Timestamp;
 use millstream_contract::{
@@ -20,15 +20,15 @@ use super::due::DUE_PREFIX;
 /// The table of each process.
 pub(super) const OUTBOX: &str = "outbox";
 
-/// The code of effects that the server will not take.
+/// The code of effects that the server refuses for good.
 const EFFECT_REFUSED: &str = "effect-refused";
 
-/// JetStream's header for when a message is due.
+/// JetStream's header with the time when a message is due.
 const SCHEDULE: &str = "Nats-Schedule";
-/// JetStream's header for the subject on which it then appears.
+/// JetStream's header with the subject on which it then appears.
 const SCHEDULE_TARGET: &str = "Nats-Schedule-Target";
 
-/// The server counts nanoseconds since 1970 in 64 bits, which end in 2262; what lies behind would fire at once.
+/// The server counts nanoseconds since 1970 in 64 bits, which reach until 2262. A later time would fire at once.
 const SCHEDULE_MAX: Timestamp = Timestamp::constant(7_258_118_400, 0);
 
 /// A row.
@@ -54,24 +54,24 @@ pub(super) struct Command {
     traceparent: Option<String>,
 }
 
-/// The key of the effect at `index` of the answer to the event of this version in the commit at this sequence.
+/// The key of the effect at `index` in the answer to the event of this version in the commit at this sequence.
 pub(super) fn key(broker_sequence: u64, aggregate_version: u64, index: usize) -> String {
     format!("{broker_sequence:020}.{aggregate_version:020}.{index:010}")
 }
 
-/// The sequence of the commit that a row came of.
+/// The sequence of the commit from which a row comes.
 pub(super) fn sequence(key: &str) -> Option<u64> {
     key.split('.').next()?.parse().ok()
 }
 
-/// Which effect of its event a row is, for the names of dead letters: `<process>-<version>-<index>`.
+/// Identifies the effect of a row among those of its event, for the names of dead letters: `<process>-<version>-<index>`.
 fn effect(process: &str, key: &str) -> String {
     let numbers = key.split('.').skip(1).map(|number| number.trim_start_matches('0'));
     let numbers = numbers.map(|number| if number.is_empty() { "0" } else { number });
     std::iter::once(process).chain(numbers).collect::<Vec<_>>().join("-")
 }
 
-/// A key behind those of all rows of commits up to `sequence`.
+/// A key after those of all rows of commits up to `sequence`.
 pub(super) fn key_behind(sequence: u64) -> String {
     key(sequence.saturating_add(1), 0, 0)
 }
@@ -103,8 +103,7 @@ impl TryFrom<IssuedCommand> for Command {
 }
 
 impl Row {
-    /// What must be carried out one after the other has the same lane: commands to one aggregate, what becomes of one
-    /// timer.
+    /// Effects with the same lane must be carried out one after the other: commands to one aggregate, and changes of one timer.
     pub(super) fn lane(&self) -> String {
         match self {
             Self::Send { command } => {
@@ -116,8 +115,8 @@ impl Row {
     }
 }
 
-/// What the server will not take, set aside: the command as it would have been published, also that of a timer. Nothing for
-/// what has no command.
+/// The dead letter of an effect that the server refuses for good, with the command as it would have been published, even if it is a timer's.
+/// `None` for an effect without a command.
 pub(super) fn dead_letter(process: &str, key: &str, row: &Row, cause: &str) -> Option<DeadLetter> {
     let (command, cause) = match row {
         Row::Send { command } => (command, cause.to_owned()),
@@ -142,7 +141,7 @@ pub(super) fn timer_subject(name: &str) -> String {
 }
 
 impl Command {
-    /// The subject to publish on: one that is a process's alone.
+    /// The subject on which it is published. It is one of processes only.
     pub(super) fn subject(&self) -> String {
         format!("{EFFECT_PREFIX}.{}", self.address)
     }
@@ -152,8 +151,8 @@ impl Command {
         self.body.clone().into()
     }
 
-    /// Its headers. The id is not JetStream's message id: one repeated message id rejects a whole atomic batch, and COMMANDS
-    /// remembers those of all senders, so that anybody could use one first and the server would drop the command.
+    /// Its headers. The id is not sent as JetStream's message id: one repeated message id rejects a whole atomic batch. Besides, COMMANDS
+    /// remembers the message ids of all senders, so anybody could use the id first, and the server would drop the command.
     pub(super) fn headers(&self) -> Headers {
         let fields = [
             (header::COMMAND_ID, &*self.id),
@@ -166,8 +165,8 @@ impl Command {
         fields.into_iter().chain(trace).collect()
     }
 
-    /// The headers of a schedule that makes it due. Schedules travel singly, so the message id keeps most repeats out; only the process
-    /// manager and the operator publish to TIMERS.
+    /// The headers of its schedule. Schedules are sent one by one, so the message id keeps most repeats out; only the process manager and the
+    /// operator may publish to TIMERS.
     pub(super) fn schedule_headers(&self, at: Timestamp) -> Headers {
         let mut headers = self.headers();
         headers.push(header::NATS_MESSAGE_ID, &self.id);

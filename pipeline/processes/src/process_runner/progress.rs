@@ -1,8 +1,8 @@
-//! How far the effects of a process have been carried out, by any replica. The server keeps this beside the leases, and each
-//! replica knows it, so that a rebuild does not carry anything out again.
+//! How far the effects of a process have been carried out, by any replica. The server stores this beside the leases, and each replica reads it,
+//! so that a rebuild does not carry anything out again.
 //!
-//! Progress only grows within a generation of EVENTS, and is written with an expected sequence. So of two replicas that both
-//! believe to be active, neither can take back what the other has recorded.
+//! Within a generation of EVENTS, progress only increases, and it is written with an expected sequence. So if two replicas both believe that
+//! they are active, neither can undo what the other has recorded.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -14,7 +14,7 @@ use millstream_contract::{
 use millstream_jetstream::broker::{AppendError, Broker, BrokerError, NewMessage};
 use serde::{Deserialize, Serialize};
 
-/// How often a record is tried when another replica writes it at the same time. After that, it waits for the next occasion.
+/// How often a record is tried if another replica writes it at the same time. After that, it waits for the next occasion.
 const TRIES_MAX: usize = 5;
 
 /// All effects of events up to `sequence` have been carried out.
@@ -26,7 +26,7 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Takes the greater of two; if their generations differ, the other one, which is newer.
+    /// Takes the greater of the two. If their generations differ, it takes the other one, which is newer.
     fn advance(&mut self, other: Self) {
         if self.generation != other.generation || self.sequence < other.sequence {
             *self = other;
@@ -47,7 +47,7 @@ struct Known {
 
 impl KnownProgress {
     fn lock(&self) -> MutexGuard<'_, Known> {
-        // Each change is one assignment, so a poisoned lock has nothing half done.
+        // Each change is one assignment, so a poisoned lock leaves nothing half done.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -87,7 +87,7 @@ pub(super) async fn load<B: Broker>(broker: &B, process: &str) -> Result<Option<
     Ok(recorded(broker, process).await?.map(|(progress, _)| progress))
 }
 
-/// Records where a process that has never run begins, unless another replica has just done so. Returns what is then recorded.
+/// Records where a process that has never run begins, unless another replica has just done so. Returns the recorded progress.
 pub(super) async fn begin<B: Broker>(
     broker: &B,
     process: &str,
@@ -113,7 +113,7 @@ fn message(process: &str, progress: &Progress, expected_last: Option<u64>) -> Ne
     }
 }
 
-/// Records `progress`, unless more is already recorded. Returns what is then recorded.
+/// Records `progress`, unless more is already recorded. Returns the recorded progress.
 pub(super) async fn store<B: Broker>(
     broker: &B,
     process: &str,

@@ -1,4 +1,4 @@
-//! A process as a projection: the same transaction writes its rows and fills the outbox with the effects that it asks for.
+//! A process as a projection: one transaction writes its rows and fills the outbox with the effects that it asks for.
 
 use std::sync::Arc;
 
@@ -13,10 +13,10 @@ use super::{
     progress::KnownProgress,
 };
 
-/// What stands before a process's name where a projection has its context.
+/// Takes the place of the context in names of projections.
 const CONTEXT: &str = "process";
 
-/// A process, fed like a projection.
+/// A process that is fed like a projection.
 pub(super) struct Reaction {
     process: Box<dyn Process>,
     tables: Vec<&'static str>,

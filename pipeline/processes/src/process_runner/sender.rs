@@ -1,5 +1,4 @@
-//! Empties the outboxes: carries out their effects in the order in which the processes asked for them, and records how far it has
-//! come.
+//! Empties the outboxes: carries out their effects in the order in which the processes asked for them, and records its progress.
 
 use std::{
     convert::Infallible,
@@ -33,8 +32,8 @@ use super::{
 const ROWS_MAX: usize = 4_000;
 /// The pause before effects that could not be carried out are tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
-/// How often progress is recorded while there is some. After a crash, what came since is sent again under the same ids, without a
-/// second effect.
+/// How often new progress is recorded. After a crash, everything since the last record is sent again under the same ids, without a second
+/// effect.
 const RECORD_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A process and its outbox.
@@ -49,7 +48,7 @@ pub(super) struct Seat {
     recorded: Progress,
     /// Where it begins, if it has never run.
     begin: Begin,
-    /// Whether the server takes the effects.
+    /// Whether the server accepts the effects.
     effects: ProgressWatch,
 }
 
@@ -92,7 +91,7 @@ struct Taken {
 /// The result of one pass over an outbox.
 #[derive(Debug, Clone, Copy, Default)]
 struct Pass {
-    /// There may be more to do right away.
+    /// There may be more to do at once.
     progressed: bool,
     /// Something could not be carried out at the moment.
     left: bool,
@@ -121,7 +120,7 @@ impl<B: Broker> Sender<B> {
         Self { broker, carrier, store, remover, seats, ids, recorded_at: Instant::now() }
     }
 
-    /// Learns the recorded progress of every process. Waits while the server does not answer.
+    /// Reads the recorded progress of every process. Waits as long as the server does not answer.
     pub(super) async fn learn(&mut self) -> Result<(), ProcessRunnerError> {
         for seat in &mut self.seats {
             let mut backoff = self.ids.backoff();
@@ -209,7 +208,7 @@ impl<B: Broker> Sender<B> {
         }
     }
 
-    /// Notes that this replica no longer carries out, so that no effect waits here.
+    /// Notes that this replica no longer carries effects out, so that no effect counts as waiting here.
     pub(super) fn stand_by(&mut self) {
         for seat in &mut self.seats {
             seat.effects.rest();
@@ -227,7 +226,7 @@ impl<B: Broker> Sender<B> {
         }
     }
 
-    /// Records how far every process has come. What cannot be recorded at the moment is recorded later.
+    /// Records how far every process has come. What cannot be recorded now is recorded later.
     pub(super) async fn record(&mut self) -> Result<(), ProcessRunnerError> {
         self.recorded_at = Instant::now();
         for seat in &mut self.seats {
@@ -289,7 +288,7 @@ async fn standing<B: Broker>(
         None => begin(broker, ids, seat).await?,
         found => found,
     };
-    // Asked after the progress is known: another replica may have recorded it this moment, of events that came since.
+    // EVENTS is asked after the progress is known, because another replica may just have recorded progress of newer events.
     let state = broker.state(EVENTS).await?;
     match &found {
         Some(found) if found.generation == state.generation && found.sequence > state.last_sequence => {
@@ -299,8 +298,8 @@ async fn standing<B: Broker>(
     }
 }
 
-/// Records the configured beginning of a process that has never run as its progress before it folds anything, so that every replica
-/// and every rebuild begins there too. `None` when it begins at the first event.
+/// Before a process that has never run folds anything, records its configured beginning as its progress, so that every replica and every
+/// rebuild begins there, too. `None` if it begins at the first event.
 async fn begin<B: Broker>(
     broker: &B,
     ids: &IdSource,
@@ -332,7 +331,7 @@ async fn begin<B: Broker>(
     Ok(Some(begin))
 }
 
-/// Reads the rows of an outbox; none while the process has not begun.
+/// Reads the rows of an outbox; none if the process has not begun yet.
 fn take(store: &ReadStore, seat: &Seat) -> Result<Option<Taken>, StoreError> {
     let snapshot = store.snapshot()?;
     let Some(checkpoint) = snapshot.checkpoint(&seat.projection)? else { return Ok(None) };

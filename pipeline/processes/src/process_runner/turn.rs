@@ -1,4 +1,4 @@
-//! Whose turn it is to carry out effects: a replica stands by, carries out while it holds the lease, and stands by again.
+//! Decides which replica carries out effects: a replica stands by, carries out effects while it holds the lease, and stands by again.
 
 use std::time::Duration;
 
@@ -65,12 +65,12 @@ impl<B: Broker> Turns<B> {
         }
     }
 
-    /// Whether what falls due is put on COMMANDS.
+    /// Whether due commands are put onto COMMANDS.
     pub(super) fn due_progress(&self) -> ProgressWatch {
         self.due.progress.clone()
     }
 
-    /// Learns how far the effects of every process have been carried out.
+    /// Reads how far the effects of every process have been carried out.
     pub(super) async fn learn(&mut self) -> Result<(), ProcessRunnerError> {
         self.sender.learn().await
     }

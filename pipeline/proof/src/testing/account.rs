@@ -1,7 +1,6 @@
-//! The domain of the simulation: an account. Small, but with every kind of decision: always accepted (deposit), accepted
-//! or rejected depending on all that came before (withdraw), accepted with nothing to change (rename), several events at
-//! once (transfer out with a fee), several accounts at once (give), dependent on the time of the command (visit), a
-//! process's alone (credit), a panic of the rules.
+//! The domain of the simulation: an account. It is small, but has every kind of decision: always accepted (deposit), accepted or rejected
+//! depending on all earlier commands (withdraw), accepted with nothing to change (rename), several events at once (transfer out with a fee),
+//! several accounts at once (give), dependent on the time of the command (visit), a process's alone (credit), and a panic of the rules.
 
 use millstream_domain::decider::{Decider, DecisionContext, EventsWithPartners, Rejection};
 use serde::{Deserialize, Serialize};
@@ -22,7 +21,7 @@ pub struct Withdraw {
     pub amount: u64,
 }
 
-/// Takes money out and one more for the trouble.
+/// Takes money out, and one unit more as a fee.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Transfer {
@@ -30,7 +29,7 @@ pub struct Transfer {
     pub amount: u64,
 }
 
-/// Gives money to other accounts, the same amount to each: all of them get it, or none. Nothing changes for none of it.
+/// Gives money to other accounts, the same amount to each. All of them get it, or none; giving to none changes nothing.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Give {
@@ -38,7 +37,7 @@ pub struct Give {
     pub amount: u64,
     /// Which accounts.
     pub to: Vec<String>,
-    /// Refused if one of them has more than this: what they have is asked, too.
+    /// The command is refused if one of them has more than this, so their balances are read, too.
     #[serde(default)]
     pub unless_above: Option<u64>,
 }
@@ -51,12 +50,12 @@ pub struct Rename {
     pub name: String,
 }
 
-/// Notes the second at which it was asked; not twice within ten seconds.
+/// Records the second at which it was requested, but not twice within ten seconds.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Visit {}
 
-/// Puts money in, as only a process does.
+/// Puts money in. Only a process may do this.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Credit {
@@ -95,7 +94,7 @@ pub struct Deposited {
 pub struct Withdrawn {
     /// How much.
     pub amount: u64,
-    /// What was left: shows whether the decision knew all that came before.
+    /// The remaining balance, which shows whether the decision knew all earlier commands.
     pub left: u64,
 }
 
@@ -104,7 +103,7 @@ pub struct Withdrawn {
 pub struct Received {
     /// How much.
     pub amount: u64,
-    /// What there is then: shows whether the decision knew all that came before.
+    /// The new balance, which shows whether the decision knew all earlier commands.
     pub then: u64,
 }
 
@@ -131,9 +130,9 @@ millstream_domain::events! {
         Withdrawn(Withdrawn) = "withdrawn" v 1,
         /// Money came from another account.
         Received(Received) = "received" v 1,
-        /// The account was called something else.
+        /// The account was given a name.
         Renamed(Renamed) = "renamed" v 1,
-        /// Somebody was there.
+        /// A visit was recorded.
         Visited(Visited) = "visited" v 1,
     }
 }
@@ -233,7 +232,7 @@ impl Decider for Account {
                 Ok(vec![AccountEvent::Visited(Visited { second })])
             }
             AccountCommand::Explode(Explode {}) => {
-                // `resume_unwind` instead of `panic!`: the hook would print thousands of expected panics.
+                // This uses `resume_unwind` instead of `panic!`, because the panic hook would print thousands of expected panics.
                 std::panic::resume_unwind(Box::new("these rules do nothing else"));
             }
         }

@@ -1,5 +1,5 @@
-//! Simulation of the write side: handlers without trust in each other over the twin of JetStream, every fault, and the
-//! checkers of [`crate::verification`] afterwards. A run is determined by its seed (docs/simulation.md).
+//! Simulation of the write side: handlers that do not trust each other, over the twin of JetStream with every fault, and afterwards the checks
+//! of [`crate::verification`]. A run is determined by its seed (docs/simulation.md).
 
 mod bugs;
 mod judgement;
@@ -38,47 +38,47 @@ use self::{
     workload::Client,
 };
 
-/// Virtual time in which a healed system must have decided everything.
+/// The virtual time within which a system without further faults must have decided everything.
 const RECOVERY_MAX: Duration = Duration::from_secs(900);
-/// Pause between two looks at how far the handlers have come.
+/// The pause between two checks of how far the handlers have come.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
 /// Which servers a recording is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServerKind {
-    /// One server: it looks at expectations before message ids.
+    /// A single server, which checks expectations before message ids.
     Single,
-    /// Several, with replicated streams: they look at message ids first.
+    /// Several servers with replicated streams, which check message ids first.
     Replicated,
 }
 
-/// What a run consists of besides chance.
+/// The settings of a run besides its seed.
 #[derive(Debug, Clone, Default)]
 pub struct SimulationSettings {
     /// Whether to keep the last lines of the trace.
     pub keep_trace: bool,
-    /// Whether to record what the server was asked, to put it to a real one.
+    /// Whether to record the questions to the server, to put them to a real one.
     pub record: Option<ServerKind>,
     /// A bug to plant.
     pub bug: Option<Bug>,
 }
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Debug, Clone)]
 pub struct RunReport {
     /// Its seed.
     pub seed: u64,
-    /// Broken promises; none when all is well.
+    /// Broken guarantees; empty if all is well.
     pub violations: Vec<String>,
     /// How often each fault happened.
     pub faults: FaultCounts,
-    /// What the handlers did, summed up.
+    /// What the handlers did, in numbers.
     pub counts: Counts,
-    /// A hash of everything that was asked and answered, in order.
+    /// A hash of all questions and answers, in order.
     pub trace_hash: u64,
-    /// What the server was asked and what it answered, when recorded.
+    /// The questions to the server and its answers, if they were recorded.
     pub recorded: Vec<Recorded>,
-    /// The last lines of the trace, when kept.
+    /// The last lines of the trace, if they were kept.
     pub trace: Vec<String>,
 }
 
@@ -93,9 +93,9 @@ struct RunShape {
     round_max: NonZeroUsize,
     cache: CacheLimits,
     append_strategy: AppendStrategy,
-    /// Mean pause between two crashes, freezes or restarts.
+    /// The mean pause between two crashes, freezes or restarts.
     chaos_pause: Duration,
-    /// Longest usual pause between two commands.
+    /// The longest usual pause between two commands.
     command_pause: Duration,
     /// What happens to the handlers.
     disturbances: Vec<Disturbance>,
@@ -138,7 +138,7 @@ pub fn simulate(seed: u64, settings: &SimulationSettings) -> RunReport {
     runtime().block_on(run(seed, settings))
 }
 
-/// One thread, virtual time.
+/// Runs on one thread, in virtual time.
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -170,7 +170,7 @@ async fn run(seed: u64, settings: &SimulationSettings) -> RunReport {
     processes.settle_down(&mut dice.fork(7)).await;
     let mut violations = Vec::new();
     wait_until_decided(&broker, &mut violations).await;
-    // What still flies may land now: late appends and second copies of commands.
+    // What is still under way may arrive now: late appends and second copies of commands.
     tokio::time::sleep(settling).await;
     wait_until_decided(&broker, &mut violations).await;
     violations.extend(processes.stop().await);

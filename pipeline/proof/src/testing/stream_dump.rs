@@ -1,4 +1,4 @@
-//! All that streams of a server hold, for verification and for whoever looks at single messages.
+//! All messages of a server's streams, for verification and for looking at single messages.
 
 use millstream_contract::{
     stored_message::StoredMessage,
@@ -11,7 +11,7 @@ use millstream_jetstream::{
 
 use crate::verification::Dump;
 
-/// Read at once.
+/// How many messages are read at once.
 const BATCH_MAX: usize = 10_000;
 
 /// Every message of a stream, in order.
@@ -41,7 +41,7 @@ pub async fn messages(broker: &NatsBroker, stream: &str) -> Vec<StoredMessage> {
     messages
 }
 
-/// All that the three streams of the write side hold.
+/// All messages of the three streams of the write side.
 ///
 /// # Panics
 /// When they cannot be read.

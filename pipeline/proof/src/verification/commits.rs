@@ -1,4 +1,4 @@
-//! The commits of EVENTS, aggregate by aggregate: whole, chained, without gaps, in the order of COMMANDS.
+//! Checks the commits of EVENTS, aggregate by aggregate: whole, chained, without gaps, and in the order of COMMANDS.
 
 use std::collections::BTreeMap;
 
@@ -11,12 +11,12 @@ use millstream_contract::{
 
 use super::{Check, Violation, foreign_messages::Strangers};
 
-/// What EVENTS holds.
+/// The content of EVENTS.
 #[derive(Debug, Default)]
 pub(super) struct Commits {
     /// All of them, in order.
     pub(super) stored: Vec<StoredCommit>,
-    /// Where each command position takes effect first on its own aggregate: index into `stored`.
+    /// Where each command first takes effect on its own aggregate, by position: index into `stored`.
     pub(super) by_position: BTreeMap<u64, usize>,
     /// Where it takes effect on partners: indexes into `stored`.
     by_partner_position: BTreeMap<u64, Vec<usize>>,
@@ -31,7 +31,7 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// A message that is no commit stands behind what there was: the next commit, if any, names its hash.
+    /// A message that is not a commit follows the others. The next commit, if any, names its hash.
     pub(super) fn pass_over(&mut self, message: &StoredMessage) {
         self.hash = Some(commit_hash(&message.payload));
     }
@@ -85,8 +85,8 @@ impl Commits {
         self.stored.push(stored);
     }
 
-    /// A command that changes several aggregates changes all of them or none: its commits on partners stand side by side,
-    /// right before the one of its own aggregate, and name that.
+    /// A command that changes several aggregates changes all of them or none. Its commits on partners stand directly before the one on its own
+    /// aggregate, and name that aggregate.
     fn check_partners(&self, violations: &mut Vec<Violation>) {
         for (&position, indexes) in &self.by_partner_position {
             let own = self.by_position.get(&position).and_then(|index| self.stored.get(*index));

@@ -1,5 +1,4 @@
-//! Outcomes against effects: what was accepted stands in EVENTS as the outcome says, nothing else does, and an id takes
-//! effect once.
+//! Compares outcomes with effects: what was accepted stands in EVENTS as the outcome says, nothing else does, and an id takes effect once.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -62,7 +61,7 @@ fn versions(commits: &Commits) -> Versions {
     versions
 }
 
-/// What an accepted outcome says.
+/// The content of an accepted outcome.
 struct Claim<'a> {
     line: &'a CommandOutcome,
     broker_sequence: u64,
@@ -121,7 +120,7 @@ fn aggregate_of(line: &CommandOutcome) -> Option<StreamId> {
     CommandAddress::from_subject(&line.subject()).ok().map(|address| address.stream_id)
 }
 
-/// The first command with an id and a final outcome is decided, every later one is a duplicate of it.
+/// The first command with an id and a final outcome is decided, and every later one is its duplicate.
 fn check_ids(journal: &Journal, commands: &[StoredMessage], violations: &mut Vec<Violation>) {
     let mut first_of: BTreeMap<Arc<str>, &CommandOutcome> = BTreeMap::new();
     for message in commands {
@@ -153,7 +152,7 @@ fn check_ids(journal: &Journal, commands: &[StoredMessage], violations: &mut Vec
                     report(Check::OneOutcome, detail);
                 }
             }
-            // The first use, or its record, may have been purged; then nothing can be said.
+            // The first use or its record may have been purged. Then nothing can be said.
             (Outcome::Duplicate { of, .. }, None) if known(commands, *of) && *of > journal.judged_after() => {
                 report(Check::OneOutcome, format!("it is called a duplicate of {of}, which had another id"));
             }
@@ -175,7 +174,7 @@ fn known(commands: &[StoredMessage], position: u64) -> bool {
     commands.binary_search_by_key(&position, |message| message.sequence).is_ok()
 }
 
-/// Every command that a commit names exists, is the one it names, and was accepted.
+/// Every command that a commit names exists, is the named one, and was accepted.
 fn check_causes(
     journal: &Journal,
     commits: &Commits,

@@ -1,4 +1,4 @@
-//! Messages of EVENTS that are no commits: each breaks a promise, unless an act behind it sets it aside.
+//! Messages of EVENTS that are not commits. Each breaks a guarantee, unless a later act sets it aside.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use millstream_contract::{
 
 use super::{Check, Violation};
 
-/// Those that were met so far, by sequence.
+/// The messages found so far, by sequence.
 #[derive(Debug, Default)]
 pub(super) struct Strangers(BTreeMap<u64, Stranger>);
 
@@ -20,16 +20,16 @@ pub(super) struct Strangers(BTreeMap<u64, Stranger>);
 #[derive(Debug)]
 struct Stranger {
     subject: String,
-    /// Of its body.
+    /// The digest of its body.
     digest: String,
-    /// What it is instead.
+    /// A description of what it is instead.
     detail: String,
-    /// Whether the last act behind it sets it aside. Readers ask for the last one alone.
+    /// Whether the last act about it sets it aside. Readers only ask for the last act.
     set_aside: bool,
 }
 
 impl Strangers {
-    /// Takes a message that is no commit.
+    /// Takes a message that is not a commit.
     pub(super) fn meet(&mut self, message: &StoredMessage, error: &CommitError) {
         self.look(message);
         let stranger = Stranger {
@@ -41,7 +41,7 @@ impl Strangers {
         self.0.insert(message.sequence, stranger);
     }
 
-    /// Takes any message, which may be an act about one of them, or stand where the last act would.
+    /// Takes any message. It may be an act about one of them, or stand where the last act would.
     pub(super) fn look(&mut self, message: &StoredMessage) {
         let stranger = acted_on(&message.subject).and_then(|sequence| self.0.get_mut(&sequence));
         if let Some(stranger) = stranger {
@@ -50,7 +50,7 @@ impl Strangers {
         }
     }
 
-    /// What is left when EVENTS has been read to its end.
+    /// The violations that remain when EVENTS has been read to its end.
     pub(super) fn violations(self) -> impl Iterator<Item = Violation> {
         let left = self.0.into_iter().filter(|(_, stranger)| !stranger.set_aside);
         left.map(|(sequence, stranger)| Violation::new(Check::Whole, EVENTS, sequence, stranger.detail))

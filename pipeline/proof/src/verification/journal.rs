@@ -1,4 +1,4 @@
-//! The chain of outcome records, and whether it covers COMMANDS.
+//! Checks the chain of outcome records, and whether it covers COMMANDS.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -17,12 +17,12 @@ use millstream_domain::decider::INTERNAL_COMMAND;
 
 use super::{Check, Violation, given_id, is_refused_for_its_id};
 
-/// What the journals say.
+/// The content of the journal.
 #[derive(Debug, Default)]
 pub(super) struct Journal {
-    /// The first line about each position of COMMANDS.
+    /// The first outcome for each position of COMMANDS.
     pub(super) lines: BTreeMap<u64, CommandOutcome>,
-    /// Where the chain has come to; none before its first record.
+    /// How far the chain has come; `None` before its first record.
     chain: Option<Chain>,
 }
 
@@ -48,7 +48,7 @@ impl Journal {
                     continue;
                 }
             };
-            // A fence may stand there twice: when another handler's came between, the same one is appended anew.
+            // A fence may occur twice: if another handler's fence came in between, the same one is appended again.
             if record.kind == RecordKind::Outcomes
                 && let Some(first) = record_ids.insert(record.record_id.clone(), message.sequence)
             {
@@ -61,7 +61,7 @@ impl Journal {
         journal
     }
 
-    /// The record must begin where the one before it ended.
+    /// The record must begin where the previous one ended.
     pub(super) fn chain(&mut self, sequence: u64, record: &OutcomeRecord, violations: &mut Vec<Violation>) {
         let mut report = |check, detail: String| {
             violations.push(Violation::new(check, OUTCOMES, sequence, detail));
@@ -134,7 +134,7 @@ impl Journal {
     }
 }
 
-/// Whether each command has its line and each line its command. Returns how many commands are not decided yet.
+/// Whether each command has its outcome and each outcome its command. Returns how many commands are not decided yet.
 pub(super) fn check_coverage(
     journal: &Journal,
     commands: &[StoredMessage],
@@ -165,7 +165,7 @@ pub(super) fn check_coverage(
     undecided
 }
 
-/// What a command says, as its outcome should know it.
+/// What a command says, as its outcome should have it.
 pub(super) fn said(message: &StoredMessage) -> ContentMark {
     let published = published_subject(&message.subject);
     let prefix = Origin::of_stored_subject(&message.subject).prefix();
@@ -173,7 +173,7 @@ pub(super) fn said(message: &StoredMessage) -> ContentMark {
     ContentMark::new(address.unwrap_or(&message.subject), &message.payload)
 }
 
-/// `message` may be without its body; `said` is what it says.
+/// `message` may lack its body; `said` is its mark.
 pub(super) fn check_line(
     line: &CommandOutcome,
     message: &StoredMessage,

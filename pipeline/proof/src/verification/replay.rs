@@ -1,5 +1,5 @@
-//! The reference: every command decided one after the other on a plain fold, and the outcomes and events compared with
-//! what the handlers recorded.
+//! The reference: every command is decided one after the other on a simple fold, and outcomes and events are compared with what the handlers
+//! recorded.
 
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
@@ -18,10 +18,10 @@ use millstream_domain::decider::{
 
 use super::{Check, Dump, Violation, commits::Commits, given_id, is_refused_for_its_id, journal::Journal};
 
-/// From so many bytes on, a command may make a commit that is larger than a message of a server may be.
+/// From this many bytes on, a command may make a commit that is larger than a server's largest message.
 const REFUSED_FROM_BYTES: usize = 128 * 1024;
 
-/// What the reference says about one command.
+/// The reference's result for one command.
 #[derive(Debug, PartialEq, Eq)]
 enum Expected {
     Accepted { own: Vec<Effect>, partners: Vec<(StreamId, Vec<Effect>)> },
@@ -30,7 +30,7 @@ enum Expected {
     DeadLettered,
 }
 
-/// An event, as it ought to be or as it is stored.
+/// An event, expected or stored.
 #[derive(PartialEq, Eq)]
 struct Effect {
     event_type: String,
@@ -68,10 +68,10 @@ impl Expected {
     }
 }
 
-/// Decides every command of the dump anew, in order, and compares. The dump must be complete from the first message of
-/// each stream on. Not for dumps in which an aggregate was parked because its history could not be read.
+/// Decides every command of the dump again, in order, and compares. The dump must contain each stream from its first message on. It must not be
+/// used for dumps in which an aggregate's commands were set aside because its history could not be read.
 pub fn replay(dump: &Dump, registry: &AggregateRegistry) -> Vec<Violation> {
-    // What does not decode, `verify` reports.
+    // `verify` reports what does not decode.
     let mut reported_elsewhere = Vec::new();
     let journal = Journal::read(&dump.outcomes, &mut reported_elsewhere);
     let commits = Commits::read(&dump.events, &mut reported_elsewhere);
@@ -107,16 +107,15 @@ pub fn replay(dump: &Dump, registry: &AggregateRegistry) -> Vec<Violation> {
     violations
 }
 
-/// Whether a command was set aside because its commit takes more than a message may, and it is large enough for that to be true: how
-/// large a commit becomes, and what a server takes, the reference does not know.
+/// Whether a command was set aside because its commit is larger than a message may be, and the command is large enough for that to be true. The
+/// reference knows neither the exact size of a commit nor the server's limit.
 fn is_refused_by_size(message: &StoredMessage, outcome: &Outcome) -> bool {
     let size = message.headers.block().len() + message.payload.len();
     let refused = matches!(outcome, Outcome::DeadLettered { code, .. } if &**code == "commit-refused");
     refused && size >= REFUSED_FROM_BYTES
 }
 
-/// What a command has added to an aggregate. An event that an earlier release wrote in an older version is compared in the version of
-/// this one.
+/// What a command has added to an aggregate. An event that an earlier release wrote in an older version is compared in the current version.
 fn effects_of(stored: &StoredCommit, position: u64, registry: &AggregateRegistry) -> Vec<Effect> {
     let aggregate = registry.get(stored.stream_id.context(), stored.stream_id.aggregate());
     let in_this_version = |effect: Effect| {
@@ -125,7 +124,7 @@ fn effects_of(stored: &StoredCommit, position: u64, registry: &AggregateRegistry
         if !aggregate.event_types().iter().any(is_older) {
             return effect;
         }
-        // What cannot be read stays as it is stored, and is reported as another effect.
+        // Unreadable data stays as it is stored, and is reported as a different effect.
         match aggregate.rewrite_event(&effect.event_type, effect.schema, &effect.data) {
             Ok(event) => Effect::from(event),
             Err(_) => effect,
@@ -151,13 +150,13 @@ struct Reference<'a> {
 }
 
 impl Reference<'_> {
-    /// A command that the journal does not refuse for its origin is judged without that rule: in histories of before, what
-    /// processes gave stands under the subject of everybody.
+    /// If the journal does not refuse a command because of its origin, the command is judged without that rule, because older histories have
+    /// commands of processes on the common subject.
     fn decide(&mut self, message: &StoredMessage, outcome: Option<&Outcome>) -> Expected {
         if outcome.is_some_and(is_refused_for_its_id) && check_id_origin(message).is_err() {
             return Expected::DeadLettered;
         }
-        // Whatever comes under a used id is a repeat, readable or not.
+        // Any message under a used id is a repeat, even an unreadable one.
         if given_id(message, outcome).is_some_and(|id| self.used.contains(&id)) {
             return Expected::Duplicate;
         }

@@ -1,10 +1,10 @@
-//! Verification of a stretch of COMMANDS while the three streams are read side by side: what is kept in memory is what lies
-//! between a command and its outcome, not the stretch.
+//! Verifies a stretch of COMMANDS while the three streams are read side by side. Memory holds only what lies between a command and its outcome,
+//! not the whole stretch.
 //!
-//! Whoever feeds it reads OUTCOMES, and before each record COMMANDS up to the record's `through` and EVENTS up to its
-//! `events_through`; at the end the rest of EVENTS, since a second effect may stand anywhere behind the first. No I/O here.
-//! Two checks have a bounded memory and miss what lies further apart: repeats of an id, and the chain of an aggregate's
-//! commits. [`super::verify`] misses nothing and needs everything in memory.
+//! The caller reads OUTCOMES and, before each record, COMMANDS up to the record's `through` and EVENTS up to its `events_through`. At the end
+//! it reads the rest of EVENTS, because a second effect may stand anywhere after the first. There is no I/O here. Two checks have limited
+//! memory and miss violations that are further apart: repeats of an id, and the chain of an aggregate's commits. [`super::verify`] misses
+//! nothing, but needs everything in memory.
 
 use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc};
 
@@ -25,33 +25,33 @@ use super::{
     journal::{self, Journal},
 };
 
-/// Violations kept with their sentence; further ones are only counted.
+/// Violations that are kept with their sentence; further ones are only counted.
 const VIOLATIONS_MAX: usize = 1000;
-/// Aggregates whose last commit, and ids whose first outcome, are remembered: some 50 MiB each.
+/// The number of remembered aggregates (with their last commit) and ids (with their first outcome), each about 50 MiB.
 const REMEMBERED_MAX: NonZeroUsize = NonZeroUsize::new(1 << 18).expect("not zero");
 
-/// What was looked at and what was found.
+/// What was checked and what was found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StretchVerification {
     /// Commands of the stretch.
     pub commands: u64,
-    /// Commands of which OUTCOMES cannot tell any more: their records stood before the first one that was read.
+    /// Commands whose records precede the first one that was read, so that OUTCOMES has no outcome for them any more.
     pub unjudged: u64,
     /// Commands that are not decided yet.
     pub undecided: u64,
-    /// Outcomes: accepted.
+    /// Accepted commands.
     pub accepted: u64,
-    /// Outcomes: rejected.
+    /// Rejected commands.
     pub rejected: u64,
-    /// Outcomes: duplicate of an earlier command.
+    /// Duplicates of earlier commands.
     pub duplicates: u64,
-    /// Outcomes: set aside.
+    /// Commands that were set aside.
     pub dead_lettered: u64,
     /// Events that commands of the stretch caused.
     pub events: u64,
-    /// The first broken promises.
+    /// The first broken guarantees.
     pub violations: Vec<Violation>,
-    /// How many there are.
+    /// The number of broken guarantees.
     pub violation_count: u64,
 }
 
@@ -63,11 +63,11 @@ struct Effect {
     sequence: u64,
     events: u32,
     version: u64,
-    /// The commit's time, if this command is the one that gave it.
+    /// The commit's time, if it is the time of this command.
     recorded_at: Option<i64>,
 }
 
-/// A command that has changed a partner: what it does to its own aggregate must follow at once.
+/// A command that has changed a partner. Its effect on its own aggregate must follow at once.
 #[derive(Debug)]
 struct Torn {
     position: u64,
@@ -83,9 +83,9 @@ pub struct StretchVerifier {
     to: u64,
     whole_events: bool,
     commands_read: u64,
-    /// Commands without an outcome so far, without their bodies, and what they say.
+    /// Commands that have no outcome yet, without their bodies, and the marks of what they say.
     open: BTreeMap<u64, (StoredMessage, ContentMark)>,
-    /// Effects of commands whose outcome has not come yet.
+    /// Effects of commands whose outcome has not been read yet.
     effects: BTreeMap<u64, Effect>,
     journal: Journal,
     heads: LruCache<StreamId, Head>,
@@ -98,7 +98,7 @@ pub struct StretchVerifier {
 }
 
 impl StretchVerifier {
-    /// For the commands at `from ..= to`. `whole_events` says that EVENTS is fed from its first message on.
+    /// A verifier for the commands at `from ..= to`. `whole_events` says that EVENTS is read from its first message on.
     pub fn new(from: u64, to: u64, whole_events: bool) -> Self {
         Self {
             from,
@@ -152,7 +152,7 @@ impl StretchVerifier {
         self.report(violations);
     }
 
-    /// Reads a message of OUTCOMES, which is then to be judged; `None` when it is no record.
+    /// Reads a message of OUTCOMES, which is then to be judged; `None` if it is not a record.
     pub fn record(&mut self, message: &StoredMessage) -> Option<OutcomeRecord> {
         match OutcomeRecord::from_stored(message) {
             Ok(record) => Some(record),
@@ -164,8 +164,8 @@ impl StretchVerifier {
         }
     }
 
-    /// Judges the record that `message` holds. COMMANDS must have been fed up to its `through`, EVENTS up to its
-    /// `events_through`, as far as they go.
+    /// Judges the record in `message`. COMMANDS must have been read up to its `through` and EVENTS up to its `events_through`, as far as they
+    /// exist.
     pub fn judge(&mut self, message: &StoredMessage, record: OutcomeRecord) {
         let mut violations = Vec::new();
         if self.journal.is_empty() {
@@ -190,7 +190,7 @@ impl StretchVerifier {
         self.report(violations);
     }
 
-    /// What was found, all three streams having been fed to their ends.
+    /// The result, after all three streams have been read to their ends.
     pub fn finish(mut self) -> StretchVerification {
         let strangers = std::mem::take(&mut self.strangers).violations();
         let left = strangers.chain(self.torn.take().iter().map(Torn::violation)).collect();
@@ -217,7 +217,7 @@ impl StretchVerifier {
         self.effects = self.effects.split_off(&(after.saturating_add(1)));
     }
 
-    /// The chain of the aggregate's commits, as far as the one before is remembered.
+    /// Checks the chain of the aggregate's commits, if the previous commit is remembered.
     fn chain(&mut self, stored: &StoredCommit, violations: &mut Vec<Violation>) {
         let known = self.take_head(&stored.stream_id);
         let is_known = known.is_some();
@@ -230,7 +230,7 @@ impl StretchVerifier {
         self.put_head(stored.stream_id.clone(), head);
     }
 
-    /// How far an aggregate's history has come; none when its last commit may have been forgotten or not been read.
+    /// How far an aggregate's history has come; `None` if its last commit may have been forgotten or not been read.
     fn take_head(&mut self, stream_id: &StreamId) -> Option<Head> {
         let all_known = self.whole_events && !self.forgot_heads;
         self.heads.pop(stream_id).or_else(|| all_known.then(Head::default))
@@ -240,7 +240,7 @@ impl StretchVerifier {
         self.forgot_heads |= self.heads.push(stream_id, head).is_some();
     }
 
-    /// What a command does to several aggregates stands side by side, the own aggregate's commit last.
+    /// The effects of a command on several aggregates stand side by side, the commit of its own aggregate last.
     fn join(&mut self, stored: &StoredCommit, violations: &mut Vec<Violation>) {
         let commands = &stored.commit.commands;
         if let Some(torn) = self.torn.take() {
@@ -333,7 +333,7 @@ impl StretchVerifier {
         }
     }
 
-    /// Of what is covered, nothing may be left.
+    /// Of what is covered, no command may remain without an outcome.
     fn close(&mut self, through: u64, violations: &mut Vec<Violation>) {
         let later = self.open.split_off(&(through.saturating_add(1)));
         for (position, (message, _)) in std::mem::replace(&mut self.open, later) {
@@ -359,7 +359,7 @@ impl Torn {
     }
 }
 
-/// Whether EVENTS has what the outcome says, and nothing else.
+/// Whether EVENTS has exactly the effect that the outcome says.
 fn check_effect(
     line: &CommandOutcome,
     message: &StoredMessage,

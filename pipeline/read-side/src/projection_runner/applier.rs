@@ -1,8 +1,7 @@
 //! Applies messages to projections: all rows and checkpoints of a batch in one transaction.
 //!
-//! While a large batch is being written, the next one may already be applied on top of it in memory. But others learn of a batch
-//! only once it is written, so that no query sees what a failed write would take back.
-//! What it means to apply a batch in memory is in `applier/batch_part.rs`.
+//! While a large batch is being written, the next one may already be applied on top of it in memory. But a batch is announced only after it is
+//! written, so that no query sees what a failed write would undo. Applying a batch in memory is in `applier/batch_part.rs`.
 
 mod batch_part;
 
@@ -25,7 +24,7 @@ use super::{
     status::{Halt, StatusBoard},
 };
 
-/// From this many messages on, a batch is worth more than one thread.
+/// From this many messages on, a batch is worth several threads.
 const MESSAGES_FOR_CORES: usize = 500;
 
 /// A row to remove, unless it has changed since.
@@ -49,7 +48,7 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// A batch of commits for projections that all stand at the same place.
+    /// A batch of commits, for projections that all stand at the same sequence.
     pub(super) fn of_commits(commits: Vec<Item>) -> Self {
         Self { commits: ByLane { ahead: commits, behind: Vec::new() }, ..Self::default() }
     }
@@ -63,7 +62,7 @@ impl Batch {
         counted(&self.commits) + counted(&self.records)
     }
 
-    /// Whether the batch is worth more than one thread. Batches are so large only far behind the stream's end.
+    /// Whether the batch is worth several threads. Batches are only this large far behind the stream's end.
     pub(super) fn is_large(&self) -> bool {
         self.messages() >= MESSAGES_FOR_CORES
     }
@@ -81,9 +80,9 @@ pub(super) struct Applier {
     metrics: StoreMetrics,
     cores: Cores,
     writing: Option<Writing>,
-    /// Where changed rows are noted, for those who watch them.
+    /// Collects changed rows for those who watch them.
     changed: Option<ChangedRows>,
-    /// Whoever keeps the rows elsewhere as well.
+    /// The follower that keeps the rows elsewhere as well.
     follower: Option<Arc<dyn RowFollower>>,
     /// How long the last synced commit took.
     sync_took: Duration,
@@ -123,17 +122,17 @@ impl Applier {
         }
     }
 
-    /// The same, which notes the rows that it changes.
+    /// The same, which also collects the rows that it changes.
     pub(super) fn noting(self, changed: ChangedRows) -> Self {
         Self { changed: Some(changed), ..self }
     }
 
-    /// The same, whose rows are kept elsewhere as well.
+    /// The same, with a follower that keeps the rows elsewhere as well.
     pub(super) fn followed_by(self, follower: Option<Arc<dyn RowFollower>>) -> Self {
         Self { follower, ..self }
     }
 
-    /// Tells whoever keeps the rows elsewhere where a projection begins.
+    /// Tells the follower where a projection begins.
     pub(super) fn follower_begins(&self, member: usize, belongs: bool) -> Result<(), ApplyError> {
         let each = self.set.members.get(member).zip(self.checkpoints.get(member).and_then(Option::as_ref));
         if let (Some(follower), Some((each, checkpoint))) = (&self.follower, each) {
@@ -150,12 +149,12 @@ impl Applier {
         }
     }
 
-    /// Takes back that a projection has halted.
+    /// Clears the halt of a projection.
     pub(super) fn go_on(&self, member: usize) {
         self.statuses.halted(member, None);
     }
 
-    /// Says which lane feeds a projection.
+    /// Sets the lane that feeds a projection.
     pub(super) fn assign(&mut self, member: usize, lane: Lane) {
         if let Some(slot) = self.lanes.get_mut(member) {
             *slot = lane;
@@ -174,7 +173,7 @@ impl Applier {
         }
     }
 
-    /// Starts a projection from nothing. Its rows are removed durably, together with the old checkpoint: a crash must not leave a
+    /// Starts a projection from the beginning. Its rows are removed durably, together with the old checkpoint, because a crash must not leave a
     /// checkpoint without its rows.
     pub(super) fn reset(&mut self, member: usize, checkpoint: Checkpoint) -> Result<(), ApplyError> {
         self.written()?;
@@ -184,13 +183,13 @@ impl Applier {
         self.go_on(member);
         self.resume(member, checkpoint);
         if let Some(changed) = &self.changed {
-            // Of an empty stream there is nothing to build.
+            // For an empty stream, there is nothing to build.
             changed.note(&Uncommitted::new(Vec::new()), &[member]);
         }
         Ok(())
     }
 
-    /// Makes everything that was applied before durable.
+    /// Makes everything durable that was applied before.
     pub(super) fn sync(&mut self) -> Result<(), ApplyError> {
         self.written()?;
         let nothing = Uncommitted::new(Vec::new());
@@ -203,8 +202,8 @@ impl Applier {
         self.sync_took
     }
 
-    /// Applies a batch to every projection that wants its messages and has not applied them yet. If there is `more` to do, the
-    /// batch may still be being written when this returns; [`Self::written`] waits for it.
+    /// Applies a batch to every projection that wants its messages and has not applied them yet. If there is `more` to do, the batch may still
+    /// be being written when this returns; [`Self::written`] waits for it.
     pub(super) fn apply(
         &mut self,
         batch: &Batch,
@@ -232,7 +231,7 @@ impl Applier {
         self.is_written(applied, durability, took)
     }
 
-    /// Waits until everything that was applied is in the file, and tells others.
+    /// Waits until everything that was applied is in the file, and announces it.
     pub(super) fn written(&mut self) -> Result<(), ApplyError> {
         let Some(Writing { applied, durability, thread }) = self.writing.take() else { return Ok(()) };
         let took = match thread.join() {
@@ -258,7 +257,7 @@ impl Applier {
         Ok(())
     }
 
-    /// Tells how far each projection has come and which rows have changed. Whoever watches the statuses goes on from here: queries that
+    /// Announces how far each projection has come and which rows have changed. Those who watch the statuses continue from here: queries that
     /// wait for a position, the sender of a process's effects, and the publisher of a report's revisions
     /// (`pipeline/read-side/src/report_publisher.rs`).
     fn tell(&self, applied: Applied) {
@@ -290,8 +289,8 @@ impl Applier {
     }
 }
 
-/// Whether a batch may be written while the next one is applied. It must be worth a thread. A halt must be known before the next
-/// batch, and whoever asked for the removal of a row must find it removed when told so.
+/// Whether a batch may be written while the next one is applied. It must be worth a thread. A halt must be known before the next batch. A row
+/// whose removal was asked for must be gone when the answer comes.
 fn may_be_written_aside(batch: &Batch, applied: &Applied) -> bool {
     batch.is_large() && batch.removals.is_empty() && applied.halts.is_empty()
 }

@@ -1,7 +1,7 @@
-//! Which rows of watched views have changed and are not told yet. The writing thread notes keys after each commit; whoever tells of them
-//! takes all that has come together. So the thread waits for nobody, and what is noted is bounded however slowly it is told.
+//! Collects which rows of watched views have changed and are not announced yet. The writing thread notes keys after each commit, and the
+//! announcer takes everything collected so far. So the thread never waits, and what is collected stays bounded even if announcing is slow.
 //!
-//! Nothing is noted of a view that nobody watches, nor of one that is being built: when it is whole, any of its rows may have changed.
+//! Nothing is noted for a view that nobody watches, nor for one that is being built: when it is complete, any of its rows may have changed.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 
 use super::{projection_set::ProjectionSet, status::StatusBoard};
 
-/// What changes in the views of a process. Clones share it.
+/// The changes of the views of a process. Clones share it.
 #[derive(Clone)]
 pub struct ChangedRows(Arc<Shared>);
 
@@ -28,7 +28,7 @@ struct Shared {
     views: Vec<NotedView>,
     by_table: HashMap<TableName, usize>,
     by_name: HashMap<(String, String), usize>,
-    /// How many views are watched.
+    /// The number of watched views.
     watched: AtomicUsize,
     statuses: StatusBoard,
     /// By index of the view.
@@ -43,22 +43,22 @@ struct NotedView {
     is_watched: AtomicBool,
 }
 
-/// Changes of a view that have come together.
+/// Changes of a view that will be announced together.
 struct Pending {
     position: StreamPosition,
-    /// None when they are too many.
+    /// `None` if there are too many.
     keys: Option<BTreeSet<Arc<str>>>,
     bytes: usize,
 }
 
-/// Changes of one view, to be told.
+/// Changes of one view to be announced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ToTell {
     /// The context.
     pub context: String,
     /// The view.
     pub view: String,
-    /// What has changed.
+    /// The changes.
     pub change: ViewChange,
 }
 
@@ -82,8 +82,8 @@ impl ChangedRows {
         }))
     }
 
-    /// Notes whether somebody watches a view; false when there is none of that name. At the beginning any row may have changed since the
-    /// watcher has read it.
+    /// Notes whether somebody watches a view; returns false if there is no view with that name. At the beginning, any row may have changed
+    /// since the watcher read it.
     pub fn watch(&self, context: &str, view: &str, watched: bool) -> bool {
         let name = (context.to_owned(), view.to_owned());
         let Some(index) = self.0.by_name.get(&name).copied() else { return false };
@@ -93,7 +93,7 @@ impl ChangedRows {
         }
         if watched {
             self.0.watched.fetch_add(1, Ordering::SeqCst);
-            // What was committed before the swap is not noted by the writer, and is in the position that is read behind it.
+            // The writer did not note what was committed before the swap. The position that is read after it includes these changes.
             self.note_any(index);
         } else {
             self.0.watched.fetch_sub(1, Ordering::SeqCst);
@@ -101,8 +101,8 @@ impl ChangedRows {
         true
     }
 
-    /// Notes the keys of a commit, whose positions the statuses tell already. Of the projections that are whole only since then, any row
-    /// may be another one than before.
+    /// Notes the keys of a commit, after the statuses have announced its positions. In projections that this commit completed, any row may have
+    /// changed.
     pub(super) fn note(&self, changes: &Uncommitted, built: &[usize]) {
         if self.0.watched.load(Ordering::SeqCst) == 0 {
             return;
@@ -134,14 +134,14 @@ impl ChangedRows {
         }
     }
 
-    /// The position of a view of which changes are noted: somebody watches it, and it is whole. While it is being built there is nothing to
-    /// tell; its end is told.
+    /// The position of a view whose changes are noted, because somebody watches it and it is complete. While it is being built there is nothing
+    /// to announce; its completion is announced.
     fn noted_at(&self, index: usize) -> Option<StreamPosition> {
         let view = self.0.views.get(index).filter(|view| view.is_watched.load(Ordering::SeqCst))?;
         self.0.statuses.whole_position(view.member)
     }
 
-    /// Waits for changes and takes all that there are.
+    /// Waits for changes and takes all of them.
     pub async fn taken(&self) -> Vec<ToTell> {
         loop {
             let pending = std::mem::take(&mut *self.pending());
@@ -164,7 +164,7 @@ impl ChangedRows {
     }
 
     fn pending(&self) -> MutexGuard<'_, BTreeMap<usize, Pending>> {
-        // Each change leaves it whole.
+        // Each change leaves the state complete, so a poisoned lock does no harm.
         self.0.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,4 @@
-//! Checks whether a checkpoint belongs to the stream as it is now. Pure, except that it reads the message that the checkpoint names.
+//! Checks whether a checkpoint belongs to the current stream. Pure, except that it reads the message that the checkpoint names.
 
 use std::fmt;
 
@@ -18,7 +18,7 @@ pub(super) enum RebuildReason {
     OtherGeneration { found: String },
     /// The stream ends before the checkpoint: the server has lost messages.
     LostTail { reached: u64, last: u64 },
-    /// The stream has another message at the checkpoint: the server has lost messages, and others have taken their sequences.
+    /// The stream has another message at the checkpoint: the server has lost messages and has given their sequences to others.
     OtherMessage { sequence: u64, expected: String, found: Option<String> },
 }
 
@@ -53,7 +53,7 @@ impl fmt::Display for RebuildReason {
 }
 
 impl RebuildReason {
-    /// Whether events are gone, which nobody but the rows knew of.
+    /// Whether events are gone that only the rows still knew.
     pub(super) fn names_loss(&self) -> bool {
         match self {
             Self::NeverBuilt | Self::OtherVersion { .. } => false,
@@ -62,7 +62,7 @@ impl RebuildReason {
     }
 }
 
-/// What to do with a projection before reading on.
+/// What to do with a projection before it reads on.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// Read on after the checkpoint. Messages up to `missed` were purged from the stream before the projection had read them.
@@ -88,8 +88,8 @@ impl Verdict {
         matches!(self, Self::Rebuild { .. })
     }
 
-    /// Whether the server seems to have lost messages. A leader that lags behind can make it look so for a moment, so the caller
-    /// asks again until it is to be believed.
+    /// Whether the server seems to have lost messages. A leader that lags behind can make it look so for a moment, so the caller asks again
+    /// before it believes the loss.
     pub(super) fn finds_loss(&self) -> bool {
         matches!(
             self,

@@ -1,5 +1,5 @@
-//! Which of a stream's two readers feeds a projection. Projections that are close to each other share a reader. One that is far
-//! behind has its events read by a second reader, so that the others need not wait for it. Pure.
+//! Decides which of a stream's two readers feeds a projection. Projections that are close to each other share a reader. One that is far behind
+//! has its events read by a second reader, so that the others need not wait for it. Pure.
 
 /// One of the two readers of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -10,8 +10,8 @@ pub(super) enum Lane {
     Behind,
 }
 
-/// Where two projections of one lane may stand apart from each other. When lanes join, the projections that are ahead stand still
-/// while the others apply so many messages, or fewer.
+/// How far apart two projections of one lane may be. When lanes join, the projections that are ahead wait while the others apply at most this
+/// many messages.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Distance(pub(super) u64);
 
@@ -21,14 +21,14 @@ impl Distance {
         if sequence.saturating_add(self.0) < furthest { Lane::Behind } else { Lane::Ahead }
     }
 
-    /// Whether a lane that stands at `sequence` may join another one. Half of the distance, because the other one moves on until
-    /// the lanes are assigned anew.
+    /// Whether a lane at `sequence` may join another one. It uses half of the distance, because the other lane moves on until the lanes are
+    /// assigned again.
     pub(super) fn is_close(self, sequence: u64, furthest: u64) -> bool {
         sequence.saturating_add(self.0 / 2) >= furthest
     }
 }
 
-/// What waits for the writer from one stream, by lane.
+/// What waits for the writer from one stream, for each lane.
 #[derive(Debug)]
 pub(super) struct ByLane<T> {
     pub(super) ahead: T,

@@ -1,9 +1,8 @@
-//! Reads one stream for its projections: checks their checkpoints, reads on after the earliest of them, and starts over when the
-//! stream turns out to be another one than before.
+//! Reads one stream for its projections: checks their checkpoints, reads on after the earliest of them, and starts over if the stream turns out
+//! to be a different one.
 //!
-//! Projections that are far behind the others, such as one that is built anew, have a second reader until they have caught up, so
-//! that the others go on with the stream's end ([`super::lane`]). How the checkpoints are checked and the lanes assigned is in
-//! `source/start_positions.rs`.
+//! Projections that are far behind the others, for example because they are rebuilt, have a second reader until they have caught up, so that
+//! the others follow the stream's end ([`super::reader_lane`]). `source/start_positions.rs` checks the checkpoints and assigns the lanes.
 
 mod start_positions;
 
@@ -39,7 +38,7 @@ use super::{
     writer::{Messages, WriterTask},
 };
 
-/// The pause before a question that got no answer is asked again.
+/// The pause before an unanswered question is asked again.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// The approximate memory of a message besides its payload: subject, headers, and what it decodes to.
@@ -51,7 +50,7 @@ pub(super) struct SourceConfig {
     pub(super) consumer: String,
     pub(super) members: Vec<usize>,
     pub(super) runner: RunnerConfig,
-    /// Whoever keeps the rows elsewhere as well.
+    /// The follower that keeps the rows elsewhere as well.
     pub(super) follower: Option<Arc<dyn RowFollower>>,
 }
 
@@ -65,15 +64,15 @@ pub(super) struct Source<B> {
     inbox: mpsc::Sender<WriterTask>,
     memory: Arc<ByLane<Arc<Semaphore>>>,
     members: Arc<[usize]>,
-    /// Whether the stream has been there since this process started.
+    /// Whether the stream has existed since this process started.
     begun: bool,
     /// The last sequence of the stream when the source last asked for it.
     stream_end: AtomicU64,
 }
 
-/// Why reading has ended without an error.
+/// Why reading ended without an error.
 enum Ended {
-    /// The process or the writer ends.
+    /// The process or the writer is ending.
     Stop,
     /// The stream may be another one, or the lanes must be assigned anew; the checkpoints must be checked again.
     Doubt,
@@ -139,8 +138,8 @@ impl<B: Broker> Source<B> {
         Ok((state, lanes))
     }
 
-    /// Sends work to the writer and waits until it is done. If the writer has ended, this waits for ever; `run` then ends because
-    /// the writer's end cancels `stop`.
+    /// Sends work to the writer and waits until it is done. If the writer has ended, this waits for ever; `run` then ends because the writer's
+    /// end cancels `stop`.
     async fn tell(&self, work: impl FnOnce(oneshot::Sender<()>) -> WriterTask) {
         let (done, answered) = oneshot::channel();
         if self.inbox.send(work(done)).await.is_err() || answered.await.is_err() {
@@ -153,7 +152,7 @@ impl<B: Broker> Source<B> {
         let mut readers: ByLane<Option<B::Reader>> = ByLane::default();
         let ByLane { ahead, behind } = &mut readers;
         if self.earliest(&lanes.ahead).is_none() {
-            // It feeds nobody, and so removes the consumer that a process before may have left.
+            // This lane feeds no projection, so it removes the consumer that an earlier process may have left.
             let behind = Box::pin(self.feed(Lane::Behind, &[], behind));
             return tokio::select! {
                 biased;
@@ -161,7 +160,7 @@ impl<B: Broker> Source<B> {
                 ended = behind => ended,
             };
         }
-        // On the heap: a program that is not optimised copies such futures from frame to frame, and the stack of a thread is small.
+        // The futures are boxed. Without optimisation, such futures are copied from frame to frame, and the stack of a thread is small.
         let ahead = Box::pin(self.feed(Lane::Ahead, &lanes.ahead, ahead));
         let behind = Box::pin(self.feed(Lane::Behind, &lanes.behind, behind));
         let ended = tokio::select! {
@@ -171,16 +170,16 @@ impl<B: Broker> Source<B> {
             ended = behind => ended?,
         };
         if matches!(ended, Ended::Doubt) {
-            // The consumers go too. Nobody may read the second one any more, so that its lag would grow for ever; and the server may
-            // still take the first one for somebody else's that is alive when it is made again.
+            // The consumers are removed, too. The second one may never be read again, so its lag would grow for ever. The server might still
+            // take the first one for a living reader's when it is made again.
             let closing = [readers.ahead, readers.behind].into_iter().flatten().map(StreamReader::close);
             join_all(closing).await;
         }
         Ok(ended)
     }
 
-    /// Opens the reader of a lane and hands over what it reads. So no lane waits for the other one's reader. The wait for a batch is
-    /// never cancelled while reading goes on: by the length of that wait the reader notices that the server has fallen silent.
+    /// Opens the reader of a lane and passes on what it reads. So no lane waits for the other one's reader. The wait for a batch is never
+    /// cancelled while reading continues, because from the length of that wait the reader notices that the server has fallen silent.
     async fn feed(
         &self,
         lane: Lane,
@@ -212,8 +211,8 @@ impl<B: Broker> Source<B> {
         }
     }
 
-    /// Removes the consumer of a lane that feeds nobody. A process that was killed while it caught up has left one, and the lag of
-    /// that would grow for ever.
+    /// Removes the consumer of a lane that feeds nobody. A process that was killed while catching up has left it, and its lag would grow for
+    /// ever.
     async fn remove_consumer(&self, lane: Lane) {
         let (stream, consumer) = (self.config.stream, self.consumer(lane));
         if let Err(error) = self.broker.remove_consumer(stream, &consumer).await {
@@ -255,7 +254,7 @@ impl<B: Broker> Source<B> {
         self.inbox.send(work).await
     }
 
-    /// The messages decoded; what is no commit and was set aside is passed over.
+    /// The decoded messages. A message that is not a commit and was set aside is passed over.
     async fn items(
         &self,
         sorter: &mut ItemSorter,
@@ -276,8 +275,7 @@ impl<B: Broker> Source<B> {
         Ok(items)
     }
 
-    /// Waits until the messages fit into the memory for what waits for the writer. This is what slows reading down when applying
-    /// is slower.
+    /// Waits until the messages fit into the memory for what waits for the writer. This slows reading down if applying is slower.
     async fn reserve(&self, lane: Lane, messages: &[StoredMessage]) -> Option<OwnedSemaphorePermit> {
         let bytes: usize = messages.iter().map(|message| message.payload.len() + MESSAGE_OVERHEAD).sum();
         let units = u32::try_from(bytes.div_ceil(MEMORY_UNIT)).unwrap_or(u32::MAX);
@@ -312,7 +310,7 @@ impl<B: Broker> Source<B> {
         }
     }
 
-    /// Ends when everything that is behind has come close to what is ahead.
+    /// Returns when everything that is behind has come close to what is ahead.
     async fn caught_up(&self, lanes: &ByLane<Vec<usize>>) {
         loop {
             let going = lanes.behind.iter().filter(|member| !self.statuses.is_halted(**member));
@@ -339,8 +337,8 @@ impl<B: Broker> Source<B> {
         checks
     }
 
-    /// Waits while all projections are halted. They go on when the message before which they halted is set aside or removed, and start
-    /// over when the stream is made again.
+    /// Waits while all projections are halted. They continue when the message before which they halted is set aside or removed, and start over
+    /// when the stream is made again.
     async fn stand_by(&self, state: &StreamState) -> Result<Ended, RunnerError> {
         let mut checks = self.checks().await;
         while self.is_same(state).await? && !self.may_anyone_go_on().await? {
@@ -378,7 +376,7 @@ impl<B: Broker> Source<B> {
         Ok(false)
     }
 
-    /// Whether a projection has halted before a message that somebody has removed since, or that is no commit and was set aside since.
+    /// Whether a projection has halted before a message that has been removed since, or that is not a commit and has been set aside since.
     async fn may_go_on(&self, member: usize) -> Result<bool, RunnerError> {
         let halted = self.statuses.subscribe(member).borrow().halted.clone();
         let Some(halt) = halted else { return Ok(false) };
@@ -396,7 +394,7 @@ impl<B: Broker> Source<B> {
         }
     }
 
-    /// Asks whether the stream is still the one that is being read, and where it ends. If there is no answer, it assumes so.
+    /// Asks whether the stream is still the one that is being read, and where it ends. Without an answer, it assumes that it is.
     async fn is_same(&self, state: &StreamState) -> Result<bool, RunnerError> {
         let now = match self.broker.state(self.config.stream).await {
             Ok(now) => now,
@@ -426,8 +424,8 @@ impl<B: Broker> Source<B> {
         }
     }
 
-    /// Asks until there is an answer. If a stream that was there before is missing, it waits for it, because a starting server
-    /// does not know all of its streams yet.
+    /// Asks until there is an answer. If a stream that existed before is missing, it waits for it, because a starting server does not know all
+    /// of its streams yet.
     async fn patiently<T, F: Future<Output = Result<T, BrokerError>>>(
         &self,
         ask: impl Fn() -> F,

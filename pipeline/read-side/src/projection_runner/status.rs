@@ -12,13 +12,13 @@ use tokio::sync::watch;
 
 use super::projection_set::{Input, ProjectionSet};
 
-/// Why a projection has halted. It tries again when the process restarts, when a message that is no commit was set aside, and when
-/// the message was removed.
+/// Why a projection has halted. It tries again when the process restarts, when the message is not a commit and has been set aside, and when the
+/// message has been removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Halt {
     /// The sequence of the message that it could not apply.
     pub sequence: u64,
-    /// Whether that message is no commit.
+    /// Whether that message is not a commit.
     pub no_commit: bool,
     /// The cause chain.
     pub reason: Arc<str>,
@@ -33,7 +33,7 @@ pub struct ProjectionStatus {
     pub generation: Arc<str>,
     /// The last applied sequence.
     pub sequence: u64,
-    /// The sequence from which its rows are complete. Below it, the projection is being built.
+    /// The sequence from which its rows are complete. Before it, the projection is being built.
     pub complete_from: u64,
     /// The last sequence of the stream when the source last asked for it.
     pub stream_end: u64,
@@ -51,12 +51,12 @@ impl ProjectionStatus {
         StreamPosition::new(self.stream, &*self.generation, self.sequence)
     }
 
-    /// Whether the rows have everything that was in the stream when building them began.
+    /// Whether the rows contain everything that was in the stream when building them began.
     pub fn is_complete(&self) -> bool {
         !self.generation.is_empty() && self.sequence >= self.complete_from
     }
 
-    /// In words, where and why it has halted, if it has.
+    /// A sentence about where and why it has halted, if it has.
     pub fn halt_of(&self, projection: &ProjectionId) -> Option<String> {
         let halt = self.halted.as_ref()?;
         Some(format!("{projection} halted at {} {}: {}", self.stream, halt.sequence, halt.reason))
@@ -68,8 +68,8 @@ impl ProjectionStatus {
     }
 }
 
-/// Waits until any of the projections has changed its status. Never returns when there are none, or when their runner has ended: then
-/// nothing will ever change again, and whoever waits for the runner says why.
+/// Waits until the status of any projection has changed. Never returns if there are no projections or if their runner has ended: then nothing
+/// will change any more, and whoever waits for the runner reports why.
 pub async fn any_changed(statuses: impl IntoIterator<Item = &mut watch::Receiver<ProjectionStatus>>) {
     let changes: Vec<_> = statuses.into_iter().map(|status| Box::pin(status.changed())).collect();
     if changes.is_empty() || futures::future::select_all(changes).await.0.is_err() {
@@ -77,11 +77,11 @@ pub async fn any_changed(statuses: impl IntoIterator<Item = &mut watch::Receiver
     }
 }
 
-/// The statuses of all projections of a set, by its indices. Clones share them.
+/// The statuses of all projections of a set, by index. Clones share them.
 #[derive(Clone)]
 pub(super) struct StatusBoard(Arc<[Posted]>);
 
-/// A status, and where it is counted.
+/// A status and its metrics.
 struct Posted {
     status: watch::Sender<ProjectionStatus>,
     metrics: ProjectionMetrics,
@@ -108,14 +108,13 @@ impl StatusBoard {
         &self.posted(member).status
     }
 
-    /// Counts how far a projection is behind.
+    /// Updates the metric of how far a projection is behind.
     fn count(&self, member: usize) {
         let Posted { status, metrics } = self.posted(member);
         metrics.lag_events.set(i64::try_from(status.borrow().lag()).unwrap_or(i64::MAX));
     }
 
-    /// Tells readers that `checkpoint` has been committed. It must not be called earlier, or queries would see rows that a crash
-    /// takes back.
+    /// Announces that `checkpoint` has been committed. It must not be called earlier, or queries would see rows that a crash undoes.
     pub(super) fn reached(&self, member: usize, checkpoint: &Checkpoint) {
         self.sender(member).send_modify(|status| {
             if *status.generation != *checkpoint.generation {
@@ -138,7 +137,7 @@ impl StatusBoard {
         self.sender(member).borrow().sequence
     }
 
-    /// The position of a projection whose rows are whole.
+    /// The position of a projection whose rows are complete.
     pub(super) fn whole_position(&self, member: usize) -> Option<StreamPosition> {
         let status = self.sender(member).borrow();
         status.is_complete().then(|| status.position())

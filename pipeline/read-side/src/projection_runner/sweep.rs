@@ -1,9 +1,9 @@
-//! Removes rows about commands of which OUTCOMES tells no more (docs/adr/0046-a-row-about-a-command-stays-as-long-as-its-record.md).
+//! Removes rows about commands whose records OUTCOMES no longer has (docs/adr/0046-a-row-about-a-command-stays-as-long-as-its-record.md).
 //!
-//! A pass goes through the rows of a projection of outcomes in the order of their keys, some hundreds at a time with a pause behind
-//! them, so that it takes little of the machine. It reads beside the writer, which then removes a row only if it is still
-//! what was read: a row that a repeat has changed meanwhile stays. Removals are as durable as the checkpoint beside them; where a
-//! pass has come is kept nowhere, and a process that starts again begins one from the first key.
+//! A pass goes through the rows of a projection of outcomes in the order of their keys, some hundreds at a time with a pause after them, so
+//! that it takes little of the machine. It reads beside the writer, which removes a row only if it is still what was read: a row that a repeat
+//! has changed in the meantime stays. Removals are as durable as the checkpoint beside them. The progress of a pass is not stored, so a
+//! restarted process begins a pass at the first key.
 //!
 //! Deliberately absent: an index of rows by position, which would have to be written with each row.
 
@@ -21,24 +21,24 @@ use super::{
     writer::{RemovalError, RowRemover},
 };
 
-/// A pass is due when the commands whose records have gone since the last one are a tenth of those that OUTCOMES tells of. So
-/// each row that goes costs reading some ten that stay, and a view has about a tenth more rows than it need have.
+/// A pass is due when the commands whose records have gone since the last pass are a tenth of those that OUTCOMES holds. So each removed row
+/// costs reading about ten that stay, and a view has about a tenth more rows than it needs.
 const SHARE_GONE: u64 = 10;
 
-/// How fast rows go.
+/// How fast rows are removed.
 #[derive(Debug, Clone, Copy)]
 pub struct SweepPace {
     /// How often the sweep asks what OUTCOMES holds.
     pub interval: Duration,
     /// The most rows that are read at once, and removed in one transaction.
     pub rows_max: usize,
-    /// The pause behind them.
+    /// The pause after them.
     pub pause: Duration,
 }
 
 impl Default for SweepPace {
-    /// At most 10,000 rows a second are read. Up to some 900 commands a second, day and night, a pass is done before the next one is
-    /// due. With more, a view has more rows that could go: at 5,000 a second up to as many as it has to keep.
+    /// At most 10,000 rows a second are read. Up to about 900 commands a second, day and night, a pass ends before the next one is due. With
+    /// more commands, a view has more rows that could be removed: at 5,000 a second, up to as many as it has to keep.
     fn default() -> Self {
         Self { interval: Duration::from_secs(30), rows_max: 500, pause: Duration::from_millis(50) }
     }
@@ -61,19 +61,19 @@ struct SweptRows {
     member: usize,
 }
 
-/// Of which commands OUTCOMES tells.
+/// The commands that OUTCOMES holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Held {
-    /// The incarnation of OUTCOMES.
+    /// The generation of OUTCOMES.
     generation: String,
-    /// Of none up to this position.
+    /// It holds none up to this position.
     after: u64,
-    /// Of none behind this position.
+    /// It holds none after this position.
     through: u64,
 }
 
 impl Held {
-    /// Whether a pass is worth it, after one that found `swept`.
+    /// Whether a pass is worthwhile, after the previous one that found `swept`.
     fn is_due(&self, swept: Option<&Self>) -> bool {
         let swept = swept.filter(|swept| swept.generation == self.generation).map_or(0, |swept| swept.after);
         let gone = self.after.saturating_sub(swept);
@@ -84,9 +84,9 @@ impl Held {
 /// Some rows that were read.
 #[derive(Debug, Default)]
 struct Stretch {
-    /// Those that can go.
+    /// Those that can be removed.
     gone: Vec<(String, Vec<u8>)>,
-    /// The key of the last one if there may be more behind it.
+    /// The key of the last row, if more may follow it.
     last: Option<String>,
 }
 
@@ -115,7 +115,7 @@ impl<B: Broker> Sweep<B> {
         Self { broker, rows, remover, statuses: statuses.clone(), pace }
     }
 
-    /// Sweeps until `stop`. Nothing that fails here ends anything else.
+    /// Sweeps until `stop`. No failure here ends anything else.
     pub(super) async fn run(self, stop: CancellationToken) {
         tokio::select! {
             biased;
@@ -128,7 +128,7 @@ impl<B: Broker> Sweep<B> {
         let mut swept: Option<Held> = None;
         loop {
             tokio::time::sleep(self.pace.interval).await;
-            // Rows that are being built are not read a second time meanwhile.
+            // Rows that are being built are not read a second time.
             let complete = self.statuses.subscribe(self.rows.member).borrow().is_complete();
             let held = if complete { self.held().await } else { Ok(None) };
             let held = match held {
@@ -162,7 +162,7 @@ impl<B: Broker> Sweep<B> {
         }
     }
 
-    /// Of which commands OUTCOMES tells; none where it tells of nothing.
+    /// The commands that OUTCOMES holds; `None` if it holds none.
     async fn held(&self) -> Result<Option<Held>, BrokerError> {
         let state = self.broker.state(OUTCOMES).await?;
         if state.first_sequence > state.last_sequence {
@@ -180,7 +180,7 @@ impl<B: Broker> Sweep<B> {
         }))
     }
 
-    /// Goes through all rows once. Returns how many could go.
+    /// Goes through all rows once. Returns how many could be removed.
     async fn pass(&self, held: &Held) -> Result<usize, SweepError> {
         let mut removed = 0;
         let Some(projection) = self.rows.projection() else { return Ok(removed) };

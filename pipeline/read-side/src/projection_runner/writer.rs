@@ -35,13 +35,13 @@ pub(super) struct Start {
     pub(super) goes_on: bool,
     /// Which reader feeds it.
     pub(super) lane: Lane,
-    /// Whether the checkpoint of whoever keeps the rows elsewhere belongs to the stream.
+    /// Whether the follower's checkpoint belongs to the stream.
     pub(super) follower_belongs: bool,
 }
 
 /// Messages that were read together.
 pub(super) struct Messages {
-    /// Which reader has read them.
+    /// The reader that has read them.
     pub(super) lane: Lane,
     pub(super) items: Vec<Item>,
     /// Their share of the memory, freed when they are applied.
@@ -50,13 +50,13 @@ pub(super) struct Messages {
     pub(super) stream_end: u64,
 }
 
-/// The work for the thread. It does everything in the order in which it was sent.
+/// The work for the thread, which does it in the order in which it was sent.
 pub(super) enum WriterTask {
     /// Commits, in the order of EVENTS.
     Commits(Messages),
     /// Records, in the order of OUTCOMES.
     Records(Messages),
-    /// Rows, such as those of an outbox, that are done with and can go.
+    /// Rows that are done with and can be removed, such as those of an outbox.
     Remove { removals: Vec<Removal>, done: oneshot::Sender<()> },
     /// Where projections begin, after their checkpoints have been checked.
     Start { stream: &'static str, starts: Vec<Start>, done: oneshot::Sender<()> },
@@ -95,7 +95,7 @@ impl WriterThread {
         Ok(Self { ended })
     }
 
-    /// Runs the writer as a task instead, because a simulation does everything on one thread.
+    /// Runs the writer as a task instead of a thread, because a simulation does everything on one thread.
     #[cfg(feature = "testing")]
     pub(super) fn start_as_task(writer: Writer) -> Self {
         let (report, ended) = oneshot::channel();
@@ -127,7 +127,7 @@ impl Writer {
         }
     }
 
-    /// Waits for work and does it. Doing it blocks, which is why it has a thread of its own.
+    /// Waits for work and does it. The work blocks, which is why the writer has a thread of its own.
     async fn run(mut self) -> Result<(), ApplyError> {
         let mut held = None;
         loop {
@@ -146,8 +146,8 @@ impl Writer {
         }
     }
 
-    /// Waits for work, or until a sync is due. Before it waits, it finishes the batch that is being written aside, so that readers
-    /// are told of it now and not only when the next work arrives.
+    /// Waits for work, or until a sync is due. Before waiting, it finishes the batch that is being written in parallel, so that readers learn
+    /// of it now instead of with the next work.
     async fn wait(&mut self) -> Result<Wake, ApplyError> {
         if self.inbox.is_empty() {
             self.applier.written()?;
@@ -162,8 +162,8 @@ impl Writer {
         Ok(received.map_or(Wake::Closed, Wake::WriterTask))
     }
 
-    /// Does `first`, together with whatever waits and fits into the same transaction. Returns work that it has already taken but
-    /// that must follow the transaction.
+    /// Does `first`, together with all waiting work that fits into the same transaction. Returns work that it has already taken but that must
+    /// follow the transaction.
     fn perform(&mut self, first: WriterTask) -> Result<Option<WriterTask>, ApplyError> {
         let mut batch = Batch::default();
         let mut memory = Vec::new();
@@ -198,7 +198,7 @@ impl Writer {
         }
         self.apply(&batch)?;
         for done in removed {
-            // Whoever asked may have gone.
+            // The sender of the request may have gone.
             let _ = done.send(());
         }
         Ok(later)
@@ -228,7 +228,7 @@ impl Writer {
             WriterTask::Barrier { done } => done,
             WriterTask::Commits(_) | WriterTask::Records(_) | WriterTask::Remove { .. } => return Ok(()),
         };
-        // Whoever asked may have gone.
+        // The sender of the request may have gone.
         let _ = done.send(());
         Ok(())
     }
@@ -261,7 +261,7 @@ impl Writer {
     }
 }
 
-/// The metrics of one reader. Those of the first reader are there from the beginning, those of the second from its first message on.
+/// The metrics of one reader. Those of the first reader exist from the beginning, those of the second from its first message on.
 struct Counted {
     metrics: OnceCell<ReaderMetrics>,
     all: Metrics,
@@ -288,7 +288,7 @@ impl Counted {
         self.metrics.get_or_init(|| self.all.reader(self.stream, &self.reader))
     }
 
-    /// The reader reads no more, because others read for its projections.
+    /// The reader ends, because others read for its projections.
     fn joined(&self) {
         if let Some(metrics) = self.metrics.get() {
             metrics.lag_events.set(0);
@@ -325,7 +325,7 @@ fn extend(all: &mut Vec<Item>, more: Vec<Item>) {
 #[error("the read store is closed")]
 pub struct RemovalError;
 
-/// Removes rows from outside of their projection, such as rows of an outbox that have been carried out.
+/// Removes rows on behalf of others than their projection, such as rows of an outbox that have been carried out.
 #[derive(Clone)]
 pub struct RowRemover {
     set: Arc<ProjectionSet>,

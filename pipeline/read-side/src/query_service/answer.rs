@@ -6,7 +6,7 @@ use millstream_store::read_store::StoreError;
 /// Why a query has no answer. The codes are those of HTTP.
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {
-    /// The body or a header is malformed; the text names the field.
+    /// The body or a header is malformed. The text names the field.
     #[error("{0}")]
     Malformed(String),
     /// The view has no row with that key.
@@ -16,7 +16,7 @@ pub enum QueryError {
         view: String,
         /// The key.
         key: String,
-        /// The position at which there is none.
+        /// The position at which there is no such row.
         position: Box<StreamPosition>,
     },
     /// The position is of another generation of the stream.
@@ -26,7 +26,7 @@ pub enum QueryError {
         view: String,
         /// The position that was asked for.
         asked: String,
-        /// Where the view is.
+        /// The view's position.
         reached: String,
     },
     /// One row is larger than an answer may be.
@@ -40,7 +40,7 @@ pub enum QueryError {
         key: String,
         /// Its size.
         bytes: usize,
-        /// What fits.
+        /// The limit.
         bytes_max: usize,
     },
     /// Too many queries are being answered already.
@@ -54,17 +54,17 @@ pub enum QueryError {
     BusyWaiting {
         /// How many may wait.
         waiting_max: usize,
-        /// Whether that is the client's share, or the bound of all together.
+        /// Whether the client's share is reached, or the limit for all clients.
         of_client: bool,
     },
-    /// The view halted at an event it could not apply.
+    /// The view halted at an event that it could not apply.
     #[error("{view} halted at {stream} {sequence}: {reason}")]
     Halted {
         /// The view.
         view: String,
         /// The stream.
         stream: &'static str,
-        /// Where.
+        /// The sequence.
         sequence: u64,
         /// Why.
         reason: String,
@@ -74,9 +74,9 @@ pub enum QueryError {
     Incomplete {
         /// The view.
         view: String,
-        /// Where it is.
+        /// How far it has come.
         sequence: u64,
-        /// Where it will be complete.
+        /// The sequence at which it will be complete.
         complete_from: u64,
     },
     /// The position was not reached in time.
@@ -86,9 +86,9 @@ pub enum QueryError {
         view: String,
         /// The position that was asked for.
         asked: String,
-        /// Where it is.
+        /// The view's position.
         reached: String,
-        /// How long was waited.
+        /// How long the query waited.
         waited_ms: u128,
     },
     /// The read store failed.
@@ -103,7 +103,7 @@ impl From<StoreError> for QueryError {
 }
 
 impl QueryError {
-    /// For `Nats-Service-Error-Code`.
+    /// The value of `Nats-Service-Error-Code`.
     pub fn code(&self) -> u16 {
         match self {
             Self::Malformed(_) => 400,
@@ -117,7 +117,7 @@ impl QueryError {
         }
     }
 
-    /// For `Nats-Service-Error`: one line.
+    /// The value of `Nats-Service-Error`: one line.
     pub fn text(&self) -> String {
         bounded(&self.to_string()).split_whitespace().collect::<Vec<_>>().join(" ")
     }

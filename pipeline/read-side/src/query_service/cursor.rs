@@ -1,5 +1,5 @@
-//! Cursors: where the next page of a list begins. For clients a cursor is an opaque text. It has a version digit and the last key
-//! in hexadecimal, and nothing of the server's state, so it stays valid when rows come and go and after a restart.
+//! Cursors: where the next page of a list begins. For clients, a cursor is an opaque text. It contains a version digit and the last key in
+//! hexadecimal, and none of the server's state, so it stays valid when rows come and go, and after a restart.
 
 use millstream_contract::commit::hexadecimal;
 

@@ -1,4 +1,4 @@
-//! The queries of `query_service` without NATS: the same bodies and the same answers, from rows that this process has.
+//! The queries of `query_service` without NATS: the same bodies and the same answers, from rows in this process.
 
 use millstream_contract::position::StreamPosition;
 use millstream_store::read_store::ReadStore;

@@ -1,10 +1,10 @@
-//! Which of several replicas answers a query: one that can. A view whose rows are whole listens in the queue group of all replicas
-//! that can answer. A view that is being built, or has halted, listens apart from them, and says what it waits for only if nobody
-//! can answer: it asks on `query.<context>.<view>.whole`, where every replica listens that can.
+//! Decides which of several replicas answers a query: one that can. A view whose rows are complete listens in the queue group of all replicas
+//! that can answer. A view that is being built, or has halted, listens in a separate group. It reports what it waits for only if nobody can
+//! answer: it asks on `query.<context>.<view>.whole`, where every replica that can answer listens.
 //!
-//! The server gives each queue group a copy of each request. So a request reaches one replica that can answer and one that cannot, and
-//! one of the two answers. In the second after a replica has become able, both may: it may have joined too late for this request, and
-//! no answer would be worse than two.
+//! The server gives each queue group a copy of each request. So a request reaches one replica that can answer and one that cannot, and one of
+//! the two answers. In the second after a replica has become able to answer, both may: it may have joined too late for this request, and no
+//! answer would be worse than two.
 
 use std::{sync::Arc, time::Duration};
 
@@ -27,10 +27,10 @@ const GROUP_APART: &str = "apart";
 /// The last token of the subject on which replicas listen that can answer.
 const WHOLE: &str = "whole";
 
-/// How long other replicas may take to say that they can answer. Where nobody can, the server says so at once.
+/// How long other replicas may take to say that they can answer. If nobody can, the server says so at once.
 const ASK_WAIT: Duration = Duration::from_secs(1);
 
-/// For how much longer another replica must have listened than a request has been here, before this one keeps silent.
+/// How much longer than a request has waited here another replica must have listened, for this one to keep silent.
 const LISTENED_BEFORE: Duration = Duration::from_secs(1);
 
 /// The pause before a view that could not change how it listens tries again.
@@ -48,17 +48,17 @@ struct Served {
     endpoints: Endpoints,
     client: Client,
     takers: TaskTracker,
-    /// Ends all that listen on this connection.
+    /// Ends all subscriptions on this connection.
     closing: CancellationToken,
 }
 
-/// Listens for a view, either with all that can answer or apart from them, until it is dropped.
+/// Listens for a view until it is dropped, either with all that can answer or apart from them.
 struct Listening {
     able: bool,
     _leaves: DropGuard,
 }
 
-/// Begins to serve a view, and goes on until `closing`. When this returns, the connection listens.
+/// Begins to serve a view, and continues until `closing`. When this returns, the connection listens.
 pub(super) async fn serve(
     view: Arc<ServedView>,
     endpoints: Endpoints,
@@ -74,13 +74,13 @@ pub(super) async fn serve(
     Ok(())
 }
 
-/// Whether a view has all rows and goes on with the stream.
+/// Whether a view has all rows and follows the stream.
 fn is_able(status: &ProjectionStatus) -> bool {
     status.is_complete() && status.halted.is_none()
 }
 
 impl Served {
-    /// Changes from one way of listening to the other whenever the view becomes able to answer, or no longer is.
+    /// Changes between the two ways of listening whenever the view becomes able to answer, or no longer is.
     async fn keep(self, mut status: watch::Receiver<ProjectionStatus>, mut listening: Listening) {
         loop {
             let able = listening.able;
@@ -89,14 +89,14 @@ impl Served {
                 changed = status.wait_for(|status| is_able(status) != able) => changed.is_ok(),
             };
             if !changed {
-                // The runner has ended; what it has told stays so.
+                // The runner has ended, so its last status stays.
                 return self.closing.cancelled().await;
             }
-            // The new way first, so that there is no moment in which nobody listens.
+            // The new subscription comes first, so that there is no moment in which nobody listens.
             match self.listen(!able).await {
                 Ok(new) => {
-                    // The server works through a connection in order: with any answer it knows the new way, and what it had handed over
-                    // on the old one has come. Left before, such a request would be dropped unread.
+                    // The server works through a connection in order. Any answer shows that it knows the new subscription, and that everything
+                    // it had delivered on the old one has come. If the old one were left before, such a request would be dropped unread.
                     let asked = async_nats::Request::new().timeout(Some(ASK_WAIT));
                     let _any = self.client.send_request(self.subject(WHOLE), asked).await;
                     listening = new;
@@ -118,10 +118,10 @@ impl Served {
 
     async fn listen(&self, able: bool) -> Result<Listening, async_nats::Error> {
         let leaving = self.closing.child_token();
-        // Before anything listens: when the rest cannot, what does is left again.
+        // This comes before anything listens: if the rest fails, what already listens is dropped again.
         let leaves = leaving.clone().drop_guard();
-        // Cancelled when this replica no longer says that it can answer. Were it to leave the queue group before, a replica apart would be
-        // told that it answers, keep silent, and the request would have no answer at all.
+        // Cancelled when this replica no longer says that it can answer. If it left the queue group first, a replica apart could be told that
+        // this one answers, keep silent, and the request would have no answer at all.
         let silent = CancellationToken::new();
         let falls_silent = silent.clone().drop_guard();
         for context in &self.view.endpoints {
@@ -143,7 +143,7 @@ impl Served {
             }
         }
         if able {
-            // Last: whoever is told that this replica answers keeps silent.
+            // This comes last, because a replica that is told that this one answers keeps silent.
             let name = endpoint_name(&self.view.view, WHOLE);
             let endpoint = self.endpoints.add(&name, &self.subject(WHOLE), &[]).await?;
             if let Some(context) = self.view.endpoints.first() {
@@ -179,10 +179,10 @@ async fn take(mut endpoint: Endpoint, context: Arc<EndpointContext>, leaving: Ca
     }
 }
 
-/// Says to whoever asks that this replica can answer, and for how many milliseconds it has listened.
+/// Tells others that this replica can answer, and for how many milliseconds it has listened.
 async fn say_whole(mut endpoint: Endpoint, context: Arc<EndpointContext>, leaving: CancellationToken) {
     let began = Instant::now();
-    // Whoever asks at the end gets no answer, and after a while says itself what it knows.
+    // If there is no answer, the asking replica reports after a while what it knows.
     while let Some(Some(request)) = leaving.run_until_cancelled(endpoint.next()).await {
         let listened = Bytes::from(began.elapsed().as_millis().to_string());
         let headers = context.query.headers();
@@ -194,7 +194,7 @@ async fn say_whole(mut endpoint: Endpoint, context: Arc<EndpointContext>, leavin
     endpoint.stop().await;
 }
 
-/// The next request. After `leaving`, those that are there already, and then none.
+/// The next request. After `leaving`, only requests that have already come.
 async fn next_request(endpoint: &mut Endpoint, leaving: &CancellationToken) -> Option<Request> {
     if !leaving.is_cancelled() {
         tokio::select! {
@@ -202,17 +202,17 @@ async fn next_request(endpoint: &mut Endpoint, leaving: &CancellationToken) -> O
             () = leaving.cancelled() => {}
         }
     }
-    // Doing it again changes nothing.
+    // Repeating it changes nothing.
     endpoint.stop().await;
     endpoint.next().await
 }
 
-/// A view that cannot be answered at the moment.
+/// A view that cannot answer at the moment.
 struct Apart {
     context: Arc<EndpointContext>,
     status: watch::Receiver<ProjectionStatus>,
     client: Client,
-    /// Where replicas listen that can answer.
+    /// The subject on which replicas listen that can answer.
     whole: String,
 }
 
@@ -227,14 +227,14 @@ impl Apart {
             let Some(message) = message else { return };
             Self::take_one(&apart, message).await;
         }
-        // What the server has sent and this process has not read yet comes still.
+        // What the server has sent and this process has not read yet still comes.
         let _gone = requests.drain().await;
         while let Some(message) = requests.next().await {
             Self::take_one(&apart, message).await;
         }
     }
 
-    /// Waits for its turn and is not refused: a refusal could overtake the answer of a replica that can.
+    /// Waits for its turn, and is not refused: a refusal could overtake the answer of a replica that can answer.
     async fn take_one(apart: &Arc<Self>, message: Message) {
         let came = Instant::now();
         let Ok(permit) = Arc::clone(&apart.context.in_flight).acquire_owned().await else { return };
@@ -246,13 +246,13 @@ impl Apart {
         });
     }
 
-    /// Whether this replica has become able meanwhile.
+    /// Whether this replica has become able to answer in the meantime.
     fn can_answer(&self) -> bool {
         is_able(&self.status.borrow())
     }
 
-    /// Whether another replica can answer and has listened since before the request `came`. If that cannot be found out, this one
-    /// says what it knows.
+    /// Whether another replica can answer and has listened since before the request `came`. If that cannot be found out, this replica reports
+    /// what it knows.
     async fn another_can(&self, came: Instant) -> bool {
         let asked = async_nats::Request::new().timeout(Some(ASK_WAIT));
         match self.client.send_request(self.whole.clone(), asked).await {
@@ -279,7 +279,7 @@ impl Incoming {
         }
     }
 
-    /// Returns when the answer is no longer in memory: it is with the server, or its connection is gone.
+    /// Returns when the answer is no longer in memory, because the server has it or its connection is gone.
     pub(super) async fn written(&self, context: &EndpointContext) {
         let written = match self {
             Self::Request(request) => request.written().await,

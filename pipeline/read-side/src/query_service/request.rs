@@ -56,7 +56,7 @@ pub(super) struct ListBody {
     reverse: bool,
 }
 
-/// Which rows a list asks for.
+/// The rows that a list asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Listing {
     pub(super) lower: Bound<String>,
@@ -65,7 +65,7 @@ pub(super) struct Listing {
     pub(super) limit: usize,
 }
 
-/// Decodes a body. The error names the field. An empty body counts as `{}`.
+/// Decodes a body. An error names the field. An empty body counts as `{}`.
 pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, QueryError> {
     let text = body.trim_ascii();
     let text = if text.is_empty() { b"{}" } else { text };
@@ -135,7 +135,7 @@ impl Listing {
     }
 }
 
-/// The smallest text that is above all texts starting with `prefix`; `None` when there is none, as for an empty prefix.
+/// The smallest text after all texts that start with `prefix`; `None` if there is none, as for an empty prefix.
 fn prefix_end(prefix: &str) -> Option<String> {
     let mut rest = prefix.to_owned();
     while let Some(last) = rest.pop() {

@@ -1,4 +1,4 @@
-//! One query of one view: wait for the position, read, write the answer. Deliberately absent: how queries and answers travel.
+//! One query of one view: waits for the position, reads, and writes the answer. Deliberately absent: how queries and answers are sent.
 
 use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::projection_runner::{ProjectionStatus, View};
 
-/// The part of a message's size that is kept free for headers and for the JSON around the rows.
+/// The part of a message's size that stays free for headers and for the JSON around the rows.
 const FRAME_BYTES: usize = 2_048;
 
 /// A query as it arrived.
@@ -28,14 +28,14 @@ pub(super) struct Asked<'a> {
     pub(super) position: Option<&'a str>,
     pub(super) wait_ms: Option<&'a str>,
     pub(super) body: &'a [u8],
-    /// The largest message that the server takes.
+    /// The largest message that the server accepts.
     pub(super) bytes_max: usize,
 }
 
-/// How many reads of the file happen at once, of rows and of lists apart: a list may take as long as thousands of rows.
+/// How many reads of the file happen at once. Rows and lists have separate limits, because a list may take as long as thousands of rows.
 const READS_MAX: usize = 16;
 
-/// Who may read, for all views of a service together.
+/// The permits to read, shared by all views of a service.
 #[derive(Debug, Clone)]
 pub(super) struct Reads {
     rows: Arc<Semaphore>,
@@ -48,7 +48,7 @@ impl Reads {
         Self { rows: places(), lists: places() }
     }
 
-    /// A place, for as long as the answer is in memory. Nobody closes the semaphores, so it is always there.
+    /// A permit for as long as the answer is in memory. The semaphores are never closed, so there always is one.
     async fn place(&self, read: &Read) -> Option<OwnedSemaphorePermit> {
         let places = match read {
             Read::Get { .. } => &self.rows,
@@ -63,11 +63,12 @@ pub(super) struct Answer {
     pub(super) body: Vec<u8>,
     pub(super) position: StreamPosition,
     pub(super) waited: Duration,
-    /// Whoever drops it lets another one read: with the body, or a thousand bodies of a megabyte are in memory for who does not take them.
+    /// Dropping it lets another query read. It must be dropped together with the body, or a thousand bodies of a megabyte could be in memory
+    /// for clients that do not take them.
     pub(super) place: Option<OwnedSemaphorePermit>,
 }
 
-/// A view that can be asked.
+/// A view that can be queried.
 #[derive(Clone)]
 pub(super) struct ViewQuery {
     store: ReadStore,
@@ -109,7 +110,7 @@ impl ViewQuery {
         let position = parse_position(asked.position)?;
         let wait = parse_wait(asked.wait_ms, &self.config)?;
         let began = Instant::now();
-        // Held until the answer is there: when the position is reached, all that waited for it are answered, a few at a time.
+        // It is held until the answer is there. When a position is reached, all queries that waited for it are answered, a few at a time.
         let _waits = self.wait_for(position.as_ref(), wait, &mut place).await?;
         let waited = began.elapsed();
         let place = self.reads.place(&read).await;
@@ -155,7 +156,7 @@ impl ViewQuery {
         }
     }
 
-    /// Whether a query can be answered now. The error means that waiting would not help. A query without a position does not wait.
+    /// Whether a query can be answered now. An error means that waiting would not help. A query without a position does not wait.
     fn check(&self, status: &ProjectionStatus, asked: Option<&StreamPosition>) -> Result<bool, QueryError> {
         if let Some(halt) = &status.halted {
             return Err(QueryError::Halted {
@@ -224,8 +225,8 @@ impl ViewQuery {
         Ok(body)
     }
 
-    /// As many rows as the list asks for, but no more than fit into one message of the server. Of a row that fits into none, there is
-    /// the key and the size, so that it does not hide the rows behind it.
+    /// As many rows as the list asks for, but no more than fit into one message of the server. A row that does not fit into any message is
+    /// listed with its key and size, so that it does not hide the rows after it.
     fn list(&self, snapshot: &Snapshot, listing: &Listing, bytes_max: usize) -> Result<Vec<u8>, QueryError> {
         let mut body = b"{\"rows\":[".to_vec();
         let mut count = 0;
@@ -242,7 +243,7 @@ impl ViewQuery {
                 body.push(b',');
             }
             put_row(&mut body, key, value);
-            // The cursor repeats the last key, in two digits for each byte.
+            // The cursor repeats the last key, with two digits for each byte.
             let fits = |body: &Vec<u8>| body.len() + 2 * key.len() <= bytes_max;
             if !fits(&body) && count == 0 {
                 let bytes = body.len() - before;
@@ -274,7 +275,7 @@ impl ViewQuery {
         Ok(body)
     }
 
-    /// The position of the rows. It must come from the same snapshot as the rows: the runner may commit in between.
+    /// The position of the rows. It must come from the same snapshot as the rows, because the runner may commit in between.
     fn position(&self, snapshot: &Snapshot) -> Result<StreamPosition, QueryError> {
         let stream = self.view.status.borrow().stream;
         let checkpoint = snapshot.checkpoint(&self.view.projection)?;

@@ -1,5 +1,5 @@
-//! How many queries may wait for their position: in all, and of one client. Waiting costs a query no place among those that are
-//! answered at once, so that nobody who waits keeps others from their answers.
+//! Limits how many queries may wait for their position: all together, and those of one client. A waiting query takes no place among those that
+//! are answered at once, so waiting clients do not keep others from their answers.
 
 use std::{
     collections::HashMap,
@@ -10,7 +10,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::QueryError;
 
-/// The bounds, and who waits.
+/// The limits, and who waits.
 #[derive(Debug)]
 pub(super) struct Waits {
     all_max: usize,
@@ -30,16 +30,16 @@ pub(super) struct Wait {
     client: String,
 }
 
-/// The place of a query: among those that are answered at once, until it begins to wait.
+/// The place of a query. Until it begins to wait, it counts among those that are answered at once.
 pub(super) struct Place {
     pub(super) at_once: Option<OwnedSemaphorePermit>,
     pub(super) waits: Arc<Waits>,
-    /// Who asks.
+    /// The client.
     pub(super) client: String,
 }
 
 impl Place {
-    /// Goes from those that are answered at once to those that wait.
+    /// Moves from the queries that are answered at once to those that wait.
     pub(super) fn wait(&mut self) -> Result<Wait, QueryError> {
         let wait = self.waits.begin(&self.client)?;
         self.at_once = None;
@@ -84,9 +84,9 @@ impl Drop for Wait {
     }
 }
 
-/// Who asks, as far as a reply subject tells: everything before its last token is the inbox of one connection. Where another account
-/// imports the queries, the server writes replies of its own, and the whole account counts as one client. A reply subject of two
-/// tokens, such as `_INBOX.AbC`, is an inbox as a whole: before its last token is only what all clients have.
+/// The client, as far as a reply subject shows: everything before its last token is the inbox of one connection. If another account imports the
+/// queries, the server writes reply subjects of its own, and the whole account counts as one client. A reply subject of two tokens, such as
+/// `_INBOX.AbC`, is an inbox as a whole, because all clients share what stands before its last token.
 pub(super) fn client_of(reply: &str) -> &str {
     match reply.rsplit_once('.') {
         Some((inbox, _)) if inbox.contains('.') => inbox,

@@ -1,4 +1,4 @@
-//! Whether projections get on with the messages of their stream, for readiness.
+//! Reports to readiness whether projections make progress with the messages of their stream.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -11,17 +11,17 @@ use tokio::sync::watch;
 
 use crate::projection_runner::ProjectionStatus;
 
-/// How often it is looked how far the projections have come.
+/// How often the progress of the projections is checked.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
-/// The projections of one stream. Two readers feed them at most, so that all get on if the first and the last do.
+/// The projections of one stream. At most two readers feed them, so all make progress if the first and the last one do.
 #[derive(Debug)]
 pub struct ProjectionProgress {
     stream: &'static str,
     statuses: Vec<watch::Receiver<ProjectionStatus>>,
-    /// The one that has come furthest.
+    /// The foremost one.
     first: ProgressWatch,
-    /// The one that is behind most.
+    /// The one that is furthest behind.
     last: ProgressWatch,
 }
 
@@ -45,8 +45,7 @@ impl ProjectionProgress {
         streams.iter().filter_map(of_stream).collect()
     }
 
-    /// Notes how far they have come, and how far there is work, again and again. One that has halted has no work; readiness says so
-    /// by itself.
+    /// Repeatedly notes how far they have come and how much work there is. A halted projection has no work; readiness reports it separately.
     pub async fn watch<B: Broker>(&self, broker: &B) -> Infallible {
         let looks = async {
             let mut looks = tokio::time::interval(LOOK_INTERVAL);

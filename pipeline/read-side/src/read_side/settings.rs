@@ -95,8 +95,8 @@ impl ReadSideSettings {
         }
     }
 
-    /// Notes a problem where the contexts to serve are not among those of `projections`, which may have keys of their own and are
-    /// therefore made after these settings are read.
+    /// Notes a problem if the contexts to serve are not among those of `projections`. Projections may have keys of their own, and are therefore
+    /// made after these settings are read.
     pub fn check_contexts(&self, keys: &mut SectionKeys<'_>, projections: &[Box<dyn Projection>]) {
         check_contexts(&self.contexts, keys, projections);
     }
@@ -107,7 +107,7 @@ pub fn contexts(keys: &mut SectionKeys<'_>) -> Vec<String> {
     keys.list("contexts", &[], "the contexts to serve; all when empty")
 }
 
-/// Notes a problem where one of `contexts` has none of the `projections`.
+/// Notes a problem if one of `contexts` has no projections among `projections`.
 pub fn check_contexts(contexts: &[String], keys: &mut SectionKeys<'_>, projections: &[Box<dyn Projection>]) {
     if let Err(unknown) = served_contexts(projections, contexts) {
         keys.problem("contexts", unknown);

@@ -1,5 +1,5 @@
-//! Publishes the revisions of one subject of REPORTS, in order, each with the expectation of the message before it. Whether a
-//! revision is to be published follows from the last message of its subject alone; that decision, [`decide`], is pure.
+//! Publishes the revisions of one subject of REPORTS, in order. Each append expects the sequence of the message before it. Only the last
+//! message of the subject determines whether a revision is to be published; that decision, [`decide`], is pure.
 
 use std::sync::{
     MutexGuard, PoisonError,
@@ -24,22 +24,23 @@ use super::{ReportPublisher, Waiting};
 
 /// To how many subjects revisions are published at the same time.
 const SUBJECTS_AT_ONCE: usize = 64;
-/// How often a revision is tried when another reporter publishes to the same subject at the same time. Then others have their turn.
+/// How often a revision is tried if another reporter publishes to the same subject at the same time. After that, other subjects have their
+/// turn.
 const TRIES_MAX: usize = 5;
-/// How long nothing is removed after a removal that failed.
+/// How long nothing is removed after a removal has failed.
 const REMOVAL_PAUSE: Duration = Duration::from_secs(60);
 
 /// What is known of a subject.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Known {
-    /// Its last message, if it has one; `None` when that must be read.
+    /// Its last message, `Some(None)` if it has none; `None` if that must be read first.
     last: Option<Option<Published>>,
-    /// The sequence of a state that was not sealed when an append that would replace it got no answer. It is removed when a later
-    /// message of the subject is seen.
+    /// The sequence of an unsealed state whose replacement was appended without a clear answer. It is removed when a later message of the
+    /// subject is found.
     replaced: Option<u64>,
 }
 
-/// What was done with the rows of one subject.
+/// The result for the rows of one subject.
 #[derive(Default)]
 pub(super) struct Outcome {
     pub(super) subject: String,
@@ -49,16 +50,16 @@ pub(super) struct Outcome {
     pub(super) done: Vec<(String, Vec<u8>)>,
     /// Whether rows are left for later.
     pub(super) left: bool,
-    /// What the server said against them, or that it said nothing.
+    /// Why the server refused them, or that it did not answer.
     pub(super) trouble: Option<String>,
     /// Whether states of open revisions are among the rows that are done with.
     pub(super) opened: bool,
 }
 
-/// What became of one revision.
+/// The result for one revision.
 enum Tried {
     Done,
-    /// It is tried again; the server said this, if anything.
+    /// It will be tried again. This is the server's reason, if there is one.
     Later(Option<String>),
 }
 
@@ -69,8 +70,8 @@ impl Known {
 }
 
 impl<B: Broker> ReportPublisher<B> {
-    /// Publishes what waits, `SUBJECTS_AT_ONCE` subjects at a time. `full` is set when REPORTS is too full for a revision that is not
-    /// sealed; from then on only sealed ones are tried.
+    /// Publishes what waits, `SUBJECTS_AT_ONCE` subjects at a time. `full` is set when REPORTS is too full for an unsealed revision; from then
+    /// on, only sealed ones are tried.
     pub(super) async fn publish_subjects(
         &self,
         waiting: Waiting,
@@ -105,7 +106,7 @@ impl<B: Broker> ReportPublisher<B> {
             };
             if let Tried::Later(trouble) = tried {
                 if let Some(trouble) = &trouble {
-                    // Now and not after the pass: where the server does not answer, a pass takes long.
+                    // This happens now instead of after the pass, because a pass takes long if the server does not answer.
                     self.progress.held(trouble.clone());
                 }
                 (outcome.left, outcome.trouble) = (true, trouble);
@@ -171,7 +172,7 @@ impl<B: Broker> ReportPublisher<B> {
         Ok(Tried::Later(trouble))
     }
 
-    /// The last message of a subject, which is not known any more afterwards.
+    /// Takes the last message of a subject, which is then no longer known.
     async fn last(&self, subject: &str, known: &mut Known) -> Result<Option<Published>, BrokerError> {
         if let Some(last) = known.last.take() {
             return Ok(last);
@@ -187,8 +188,9 @@ impl<B: Broker> ReportPublisher<B> {
         Ok(last)
     }
 
-    /// Removes a state that a later one has replaced. One that stays, as after a crash, takes room and does no other harm. After a
-    /// failure it is not tried for a while: a server that does not let this user remove anything lets each attempt wait for its answer.
+    /// Removes a state that a later one has replaced. A state that stays, for example after a crash, takes room and does no other harm. After a
+    /// failure, no removal is tried for a while: if the server does not permit this user to remove anything, each attempt waits until its
+    /// time-out.
     async fn remove(&self, replaced: u64) {
         if Instant::now() < *self.removal_rests() {
             return;
@@ -248,14 +250,14 @@ impl Summary {
         self.status == RevisionStatus::Open
     }
 
-    /// Which revision a row of an outbox has. One that does not say its status is published as it is; its key says the revision.
+    /// The revision of a row of an outbox. If the row has no status, it is published as it is, and its key gives the revision.
     pub(super) fn of_row(key: &OutboxKey, row: &[u8]) -> Self {
         let status =
             serde_json::from_slice::<Self>(row).map_or(RevisionStatus::Open, |summary| summary.status);
         Self { revision: key.revision, status }
     }
 
-    /// The body of a revision that no message can hold: which one it is, and its size.
+    /// The body for a revision that no message can hold: which revision it is, and its size.
     fn too_large(&self, bytes: usize, bytes_max: usize) -> Bytes {
         let Self { revision, status } = self;
         let too_large = json!({ "bytes": bytes, "bytes_max": bytes_max });
@@ -268,7 +270,7 @@ impl Summary {
 pub(super) struct Pending {
     key: String,
     value: Vec<u8>,
-    /// What is published: the row, or a mark in place of one that no message can hold.
+    /// What is published: the row, or a substitute for one that no message can hold.
     body: Bytes,
     report: String,
     summary: Summary,
@@ -320,7 +322,7 @@ impl Published {
         }
     }
 
-    /// Whether it is a state that has not been sealed. When a later one is published, nobody needs it any more.
+    /// Whether it is an unsealed state. When a later one is published, nobody needs it any more.
     fn is_passing(&self) -> bool {
         self.summary.as_ref().is_some_and(|summary| !summary.is_sealed())
     }
@@ -331,9 +333,9 @@ impl Published {
 enum Decision {
     /// Append it.
     Publish,
-    /// Remove it: it, or a later revision, has been published.
+    /// Remove it, because it or a later revision has been published.
     Done,
-    /// Wait until its report has caught up with what was published, as after a rebuild or behind another reporter.
+    /// Wait until its report has caught up with what was published, for example after a rebuild, or if another reporter is ahead.
     Later,
 }
 
@@ -351,7 +353,7 @@ fn decide(reached: &StreamPosition, row: &Pending, last: Option<&Published>) -> 
     }
     let (Some(position), Some(summary)) = (&last.position, &last.summary) else { return Decision::Publish };
     if position.stream != reached.stream || position.generation != reached.generation {
-        // It was published from a stream that has been made again since, so it says nothing about this one.
+        // It was published from a stream that has been made again since, so it says nothing about the current one.
         return Decision::Publish;
     }
     if summary.revision > row.summary.revision {

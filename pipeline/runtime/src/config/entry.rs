@@ -1,4 +1,4 @@
-//! One key as it was resolved, and the listing of all of them for `--dump-config`.
+//! A resolved key, and the listing of all keys for `--dump-config`.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -38,17 +38,17 @@ impl fmt::Display for Source {
 /// A key with its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// `section.key`.
+    /// Its full name, `section.key`.
     pub key: String,
-    /// What its section is about.
+    /// The topic of its section.
     pub about: &'static str,
-    /// Its value as TOML; `None` when it is not set and has no default. A secret is never here, only its file.
+    /// Its value as TOML; `None` if it is not set and has no default. A secret is never here, only its file.
     pub value: Option<String>,
-    /// Its built-in value as TOML.
+    /// Its default as TOML.
     pub default: Option<String>,
-    /// Where the value comes from.
+    /// The origin of the value.
     pub source: Source,
-    /// What the key is for.
+    /// The purpose of the key.
     pub help: &'static str,
 }
 

@@ -1,4 +1,4 @@
-//! Resolves keys against the layers: each read names a key, its type, its default and its purpose, once.
+//! Resolves keys against the layers. Each read declares a key once: its name, type, default and purpose.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
@@ -18,12 +18,12 @@ use super::{ConfigError, Origins, Section};
 /// All layers, and what was found so far.
 #[derive(Debug)]
 pub(super) struct Keys {
-    /// Lowest first.
+    /// The lowest layer first.
     layers: Vec<Layer>,
     environment: BTreeMap<String, String>,
     entries: Vec<Entry>,
     sections: BTreeSet<&'static str>,
-    /// Keys that there were once, and why there are none any more.
+    /// Keys that no longer exist, and why.
     removed: BTreeMap<String, &'static str>,
     problems: Vec<String>,
 }
@@ -62,7 +62,7 @@ impl Keys {
         S::read(&mut SectionKeys { keys: self, section: S::NAME, about: S::ABOUT })
     }
 
-    /// Reads a part of a section, of which other parts are somebody else's.
+    /// Reads a part of a section whose other parts are read elsewhere.
     pub(super) fn part<T>(
         mut self,
         section: &'static str,
@@ -72,7 +72,7 @@ impl Keys {
         if self.problems.is_empty() { Ok(part) } else { Err(ConfigError { problems: self.problems }) }
     }
 
-    /// Refuses what no section has asked for, and reports all problems together.
+    /// Refuses keys that no section has asked for, and reports all problems together.
     pub(super) fn finish(mut self) -> Result<Vec<Entry>, ConfigError> {
         let known: BTreeSet<&str> = self.entries.iter().map(|entry| entry.key.as_str()).collect();
         let mut unknown = Vec::new();
@@ -88,8 +88,7 @@ impl Keys {
         if self.problems.is_empty() { Ok(self.entries) } else { Err(ConfigError { problems: self.problems }) }
     }
 
-    /// Variables are often set for several processes at once: a known section that this one does not read is no slip of
-    /// the pen.
+    /// Variables are often set for several processes at once, so a known section that this process does not read is not a mistake.
     fn concerns_others(&self, key: &str, source: &Source) -> bool {
         let section = key.split_once('.').map_or(key, |(section, _)| section);
         matches!(source, Source::Variable(_))
@@ -118,7 +117,7 @@ fn suggestion(key: &str, known: &BTreeSet<&str>) -> String {
     }
 }
 
-/// The keys of one section. Each method resolves one key; what is wrong is noted, and the default returned.
+/// The keys of one section. Each method resolves one key. A problem is noted, and the method returns the default.
 #[derive(Debug)]
 pub struct SectionKeys<'a> {
     keys: &'a mut Keys,
@@ -127,18 +126,18 @@ pub struct SectionKeys<'a> {
 }
 
 impl SectionKeys<'_> {
-    /// Names a key that there was once. Whoever still sets it is told `why` it is gone and what to do.
+    /// Names a key that no longer exists. If it is still set, `why` tells the reason and what to do.
     pub fn removed(&mut self, key: &str, why: &'static str) {
         self.keys.removed.insert(format!("{}.{key}", self.section), why);
     }
 
-    /// The environment of the process, for settings that have variables of their own.
+    /// The environment of the process, for settings with variables of their own.
     #[must_use]
     pub fn environment(&self) -> &BTreeMap<String, String> {
         &self.keys.environment
     }
 
-    /// Whether a key of this section was read before.
+    /// Whether a key of this section has been read.
     pub(super) fn has_read(&self, name: &str) -> bool {
         let key = self.full(name);
         self.keys.entries.iter().any(|entry| entry.key == key)
@@ -149,7 +148,7 @@ impl SectionKeys<'_> {
         &mut self.keys.layers
     }
 
-    /// Lists a secret without its value.
+    /// Lists a secret without showing its value.
     pub(crate) fn hidden_entry(&mut self, name: &str, source: Source) {
         let value = Some(quoted("(hidden)"));
         let help = "a secret of natscli's";
@@ -157,7 +156,7 @@ impl SectionKeys<'_> {
         self.keys.entries.push(Entry { key, about, value, default: None, source, help });
     }
 
-    /// The text that was read for a key of this section, by whoever declares it; none when nobody does.
+    /// The text that was read for a key of this section; `None` if nobody has declared the key.
     #[must_use]
     pub fn text_read(&self, name: &str) -> Option<&str> {
         let key = self.full(name);
@@ -165,7 +164,7 @@ impl SectionKeys<'_> {
         Some(entry.value.as_deref()?.trim_matches('"'))
     }
 
-    /// The value and origin that win for a key of this section, before types.
+    /// The winning value and its origin for a key of this section, before its type is checked.
     pub(crate) fn resolve(&self, name: &str) -> Option<(Value, Source)> {
         let key = self.full(name);
         self.keys.layers.iter().rev().find_map(|layer| layer.values.get(&key)).cloned()
@@ -181,7 +180,7 @@ impl SectionKeys<'_> {
         self.keys.problems.push(format!("{place}: `{key}` {rule}"));
     }
 
-    /// Notes a problem that no single key has.
+    /// Notes a problem that does not belong to a single key.
     pub fn general_problem(&mut self, sentence: impl Display) {
         self.keys.problems.push(sentence.to_string());
     }
@@ -191,18 +190,18 @@ impl SectionKeys<'_> {
         self.read(name, Some(default.to_owned()), help, as_text, |text| quoted(text)).unwrap_or_default()
     }
 
-    /// Text that may be absent; empty is absent.
+    /// Text that may be absent. An empty text counts as absent.
     pub fn optional_text(&mut self, name: &str, help: &'static str) -> Option<String> {
         self.read(name, None, help, as_text, |text| quoted(text)).filter(|text| !text.is_empty())
     }
 
-    /// A time zone by its name, such as Europe/Berlin. UTC where there is none of that name, which is noted.
+    /// A time zone by its name, such as Europe/Berlin. An unknown name is noted as a problem, and UTC is returned.
     pub fn time_zone(&mut self, name: &str, default: &str, help: &'static str) -> TimeZone {
         let text = self.text(name, default, help);
         self.time_zone_named(name, &text)
     }
 
-    /// The time zone `text`, which the key `name` holds. UTC where there is none of that name, which is noted.
+    /// The time zone `text`, the value of the key `name`. An unknown name is noted as a problem, and UTC is returned.
     pub fn time_zone_named(&mut self, name: &str, text: &str) -> TimeZone {
         TimeZone::get(text).unwrap_or_else(|_| {
             self.problem(name, format!("names time zone {text:?}; use a name such as Europe/Berlin or UTC"));
@@ -210,7 +209,7 @@ impl SectionKeys<'_> {
         })
     }
 
-    /// A file or folder; `~` at its start is the home directory, a relative one starts at the working directory.
+    /// A file or folder. A leading `~` is the home directory; a relative path starts at the working directory.
     pub fn path(&mut self, name: &str, default: &str, help: &'static str) -> PathBuf {
         let text = self.text(name, default, help);
         self.expand_home(&text)
@@ -286,8 +285,7 @@ impl SectionKeys<'_> {
         self.read(name, Some(default), help, parse, |bytes| quoted(&format_bytes(*bytes))).unwrap_or(default)
     }
 
-    /// A size in bytes, or `auto`, which is `None`: then it follows from the memory that the process may take
-    /// ([`crate::memory_limit`]).
+    /// A size in bytes, or `auto`, which is `None`: the size then depends on the memory that the process may use ([`crate::memory_limit`]).
     pub fn memory(&mut self, name: &str, help: &'static str) -> Option<u64> {
         const AUTO: &str = "auto";
         let parse = |value: &Value| match value {
@@ -301,7 +299,7 @@ impl SectionKeys<'_> {
         self.read(name, Some(None), help, parse, show).flatten()
     }
 
-    /// Texts: a list in TOML, separated by commas elsewhere.
+    /// Several texts: a list in TOML, separated by commas elsewhere.
     pub fn list(&mut self, name: &str, default: &[&str], help: &'static str) -> Vec<String> {
         let default = default.iter().map(|item| (*item).to_owned()).collect();
         let show = |items: &Vec<String>| {
@@ -330,7 +328,7 @@ impl SectionKeys<'_> {
         known(word).map(|(_, value)| value.clone()).expect("the default is one of the choices")
     }
 
-    /// Resolves a key, parses it, and keeps the entry for the listing. `None` when it is not set and has no default.
+    /// Resolves a key, parses it, and keeps the entry for the listing. `None` if it is not set and has no default.
     fn read<T: Clone>(
         &mut self,
         name: &str,

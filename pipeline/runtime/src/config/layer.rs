@@ -1,4 +1,4 @@
-//! One layer of values by `section.key`: what a file, the variables, the flags or a natscli context say, before types.
+//! One layer of values by `section.key`: the content of a file, of variables, of flags or of a natscli context, before types are checked.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,8 +8,8 @@ use toml::de::{DeTable, DeValue};
 
 use super::entry::Source;
 
-/// Start of the names of our variables; a double underscore separates section and key. A name without one is not ours:
-/// Kubernetes makes such variables for every service.
+/// The prefix of Millstream's variables; a double underscore separates section and key. A variable without a double underscore is ignored,
+/// because Kubernetes makes such variables for every service.
 const VARIABLE_PREFIX: &str = "MILLSTREAM_";
 
 /// A value before its key's type is known.
@@ -25,12 +25,12 @@ pub(crate) enum Value {
     Boolean(bool),
     /// Texts.
     List(Vec<String>),
-    /// Something no key takes, by its TOML name.
+    /// A value of a kind that no key accepts, by its TOML name.
     Other(&'static str),
 }
 
 impl Value {
-    /// How to call it in a message.
+    /// The name of its kind for a message.
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Word(_) | Self::Text(_) => "a text",
@@ -105,7 +105,7 @@ impl Layer {
         Ok(Self { values })
     }
 
-    /// Takes our variables out of the environment.
+    /// Takes Millstream's variables from the environment.
     pub(super) fn from_variables(environment: &BTreeMap<String, String>) -> Self {
         let values = environment
             .iter()
@@ -121,7 +121,7 @@ impl Layer {
     /// Parses `section.key=value` flags; a later one wins.
     ///
     /// # Errors
-    /// A sentence for each that is not of that form.
+    /// A sentence for each flag that does not have this form.
     pub(super) fn from_settings(settings: &[String]) -> (Self, Vec<String>) {
         let mut layer = Self::default();
         let mut problems = Vec::new();

@@ -1,4 +1,4 @@
-//! The explained configuration file and the tables of the docs, both made from what the sections say of their keys.
+//! The commented configuration file and the tables of the documentation. Both are made from what the sections declare about their keys.
 
 use super::entry::Entry;
 
@@ -66,7 +66,7 @@ fn name(entry: &Entry) -> &str {
     entry.key.split_once('.').map_or(entry.key.as_str(), |(_, name)| name)
 }
 
-/// Writes words as comment lines of bounded width.
+/// Writes a text as comment lines of limited width.
 fn comment(text: &mut String, words: &str) {
     let mut line = String::from("#");
     for word in words.split_whitespace() {

@@ -1,4 +1,4 @@
-//! The settings of an application's own parts, read like all other keys of a stage's section.
+//! The settings of an application's own parts. They are read like all other keys of a stage's section.
 
 use std::ops::RangeInclusive;
 
@@ -8,7 +8,7 @@ use millstream_domain::application::SettingKeys;
 use super::SectionKeys;
 
 impl SectionKeys<'_> {
-    /// Two parts that read one key would each change what the other one was told.
+    /// If two parts read the same key, each would change the declaration of the other.
     fn claim(&mut self, name: &str) {
         if self.has_read(name) {
             self.problem(

@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-/// Why a text is no duration or size.
+/// Why a text is not a duration or size.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UnitError {
-    /// Not of the form.
+    /// It is not a duration.
     #[error("`{text}` is not a duration; write a number and a unit (ms, s, m, h, d), for example \"3s\"")]
     Duration {
         /// What was written.
         text: String,
     },
-    /// Not of the form.
+    /// It is not a size.
     #[error(
         "`{text}` is not a size; write a number and a unit (B, KiB, MiB, GiB, kB, MB, GB), for example \"64MiB\""
     )]
@@ -21,11 +21,11 @@ pub enum UnitError {
     },
 }
 
-/// Milliseconds of each unit, longest first: the order in which [`format_duration`] takes them out.
+/// The milliseconds of each unit, the longest first, which is the order in which [`format_duration`] uses them.
 const DURATION_UNITS: [(&str, u64); 5] =
     [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
-/// Bytes of each unit; the binary ones first, largest first, for [`format_bytes`].
+/// The bytes of each unit. The binary units come first, the largest first, for [`format_bytes`].
 const BYTE_UNITS: [(&str, u64); 9] = [
     ("TiB", 1 << 40),
     ("GiB", 1 << 30),
@@ -38,17 +38,17 @@ const BYTE_UNITS: [(&str, u64); 9] = [
     ("kB", 1_000),
 ];
 
-/// Splits a leading whole number from what follows.
+/// Splits a leading whole number from the rest.
 fn leading_number(text: &str) -> Option<(u64, &str)> {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (digits, rest) = text.split_at(end);
     Some((digits.parse().ok()?, rest))
 }
 
-/// Parses a duration: numbers with units, one after the other, or `0`.
+/// Parses a duration: one or more numbers with units, or `0`.
 ///
 /// # Errors
-/// [`UnitError::Duration`] for anything else, a number without a unit included.
+/// [`UnitError::Duration`] for anything else, including a number without a unit.
 pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
     let failure = || UnitError::Duration { text: text.to_owned() };
     let mut rest = text.trim();
@@ -70,7 +70,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
     }
 }
 
-/// Writes a duration so that [`parse_duration`] reads it again; parts below a millisecond are left out.
+/// Writes a duration so that [`parse_duration`] can read it. Fractions of a millisecond are left out.
 #[must_use]
 pub fn format_duration(duration: Duration) -> String {
     let mut rest = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
@@ -101,7 +101,7 @@ pub fn parse_bytes(text: &str) -> Result<u64, UnitError> {
     number.checked_mul(*factor).ok_or_else(failure)
 }
 
-/// Writes a size in the largest binary unit that divides it, so that [`parse_bytes`] reads it again.
+/// Writes a size in the largest binary unit that divides it, so that [`parse_bytes`] can read it.
 #[must_use]
 pub fn format_bytes(bytes: u64) -> String {
     let fits = |(_, factor): &&(&str, u64)| bytes >= *factor && bytes.is_multiple_of(*factor);

@@ -1,14 +1,14 @@
-//! How long to wait before the next attempt to connect: longer each time, bounded, and random, so that a hundred clients
-//! that lost one server do not come back in one instant.
+//! How long to wait before the next attempt to connect: longer each time up to a limit, and random, so that a hundred clients that lost one
+//! server do not come back at the same instant.
 
 use std::time::Duration;
 
 /// The first wait is at most this long.
 const FIRST_MILLISECONDS: u64 = 100;
-/// No wait is longer: a server that is back is found within this time.
+/// The longest wait. A server that is back is found within this time.
 const MAX_MILLISECONDS: u64 = 4_000;
 
-/// The wait before attempt `attempt` (from 1): between half and all of a bound that doubles with each attempt.
+/// The wait before attempt `attempt` (from 1): between half and all of a limit that doubles with each attempt.
 pub(super) fn delay(attempt: usize) -> Duration {
     let bound = bound(attempt);
     Duration::from_millis(rand::random_range(bound / 2..=bound))

@@ -1,5 +1,5 @@
-//! What is presented to a server, read from its files anew at each connect: who rotates a password, a token, a seed or a JWT only has to
-//! replace the file.
+//! The credentials for a server. They are read from their files at each connect, so a password, a token, a seed or a JWT can be rotated by
+//! replacing the file.
 
 use async_nats::{Auth, AuthError, ConnectOptions};
 use millstream_contract::error_text::one_line;
@@ -7,7 +7,7 @@ use nkeys::KeyPair;
 
 use super::{Authentication, ConnectError, read_file};
 
-/// Options that present it at the first connect and at each that follows.
+/// Options that present the credentials at the first connect and at each reconnect.
 ///
 /// # Errors
 /// When a file cannot be read now, or holds no credentials.
@@ -23,7 +23,7 @@ pub(super) fn options(authentication: &Authentication) -> Result<ConnectOptions,
     }))
 }
 
-/// Reads every file. Whether a seed can sign is seen when it has to.
+/// Reads every file. Whether a seed can sign is found out only when it has to.
 ///
 /// # Errors
 /// When a file cannot be read now, or holds no credentials.
@@ -71,7 +71,7 @@ fn present(authentication: &Authentication, nonce: &[u8]) -> Result<Auth, String
     Ok(presented)
 }
 
-/// The JWT and the seed of a file of credentials: each is the line behind one that opens its part.
+/// The JWT and the seed in a credentials file. Each is the line after the one that opens its part.
 fn parse(text: &str) -> Option<(&str, &str)> {
     let part = |name: &str| {
         let mut lines = text

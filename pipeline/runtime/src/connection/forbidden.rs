@@ -1,5 +1,5 @@
-//! What the server forbids on a connection. It says so beside the answer, which then never comes: without listening to it, a
-//! request that is not allowed looks like one that takes long.
+//! What the server forbids on a connection. The server reports it separately, and the request then gets no answer. Without this report, a
+//! forbidden request looks like a slow one.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,13 +22,13 @@ pub struct Forbidden {
 struct Seen {
     /// Subjects, each with the kind of operation before it.
     operations: BTreeSet<String>,
-    /// How often publishing was refused, and where for the last time.
+    /// How often publishing was refused, and the subject of the last refusal.
     publishes: u64,
     last_publish: String,
 }
 
 impl Forbidden {
-    /// A monitor for a tool that has neither metrics nor readiness, which notes here what the server forbids.
+    /// A monitor for a tool without metrics and readiness, which notes here what the server forbids.
     #[must_use]
     pub fn noted_by_monitor(&self) -> ConnectionMonitor {
         let forbidden = self.clone();
@@ -43,7 +43,7 @@ impl Forbidden {
         }
     }
 
-    /// Takes the server's words: `Permissions Violation for Publish to "subject"`.
+    /// Takes the server's message: `Permissions Violation for Publish to "subject"`.
     pub(crate) fn add(&self, words: &str) {
         let mut parts = words.split('"');
         if let (Some(head), Some(subject)) = (parts.next(), parts.next())
@@ -73,7 +73,7 @@ impl Forbidden {
         self.seen().operations.contains(&format!("Publish {subject}"))
     }
 
-    /// Ends when publishing to the subject was refused.
+    /// Returns when publishing to the subject has been refused.
     pub async fn publish_to(&self, subject: &str) {
         let operation = format!("Publish {subject}");
         self.until(|seen| seen.operations.contains(&operation).then_some(())).await;
@@ -85,12 +85,12 @@ impl Forbidden {
         self.seen().publishes
     }
 
-    /// Ends when publishing was refused more than `before` times, with the last subject.
+    /// Returns the last subject when publishing has been refused more than `before` times.
     pub async fn publish_after(&self, before: u64) -> String {
         self.until(|seen| (seen.publishes > before).then(|| seen.last_publish.clone())).await
     }
 
-    /// Ends when the connection was closed by this side: nothing more is told of it.
+    /// Returns when this side has closed the connection, after which nothing more is reported.
     pub async fn closed(&self) {
         self.closed.cancelled().await;
     }
@@ -99,7 +99,7 @@ impl Forbidden {
         loop {
             let news = self.news.notified();
             tokio::pin!(news);
-            // From here on no news is missed, whatever comes between the look and the wait.
+            // From here on no report is missed, even one that comes between the check and the wait.
             news.as_mut().enable();
             if let Some(found) = found(&self.seen()) {
                 return found;
@@ -109,7 +109,7 @@ impl Forbidden {
     }
 
     fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
-        // Nothing panics while it is held.
+        // Nothing panics while the lock is held.
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

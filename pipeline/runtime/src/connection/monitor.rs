@@ -1,4 +1,4 @@
-//! What a connection does over its life, told once each: log lines, counters, and the readiness condition.
+//! Reports what happens to a connection over its life, each event once: log lines, counters, and the readiness condition.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -16,12 +16,12 @@ pub struct ConnectionMonitor {
     metrics: ConnectionMetrics,
     condition: Condition,
     told: Arc<Mutex<Told>>,
-    /// Since when the servers refuse the credentials, without any other trouble in between.
+    /// Since when the servers have refused the credentials, without any other problem in between.
     refused_since: Arc<watch::Sender<Option<Instant>>>,
     listener: Option<Listener>,
 }
 
-/// Hears everything that the client tells.
+/// Receives all events of the client library.
 #[derive(Clone)]
 struct Listener(Arc<dyn Fn(&Event) + Send + Sync>);
 
@@ -31,7 +31,7 @@ impl fmt::Debug for Listener {
     }
 }
 
-/// More different troubles than this between two connects are told again from the start: memory is bounded.
+/// If there are more different problems than this between two connects, they are logged again from the start. This limits memory.
 const TROUBLES_MAX: usize = 32;
 
 /// What was logged, so that it is not logged again.
@@ -39,13 +39,13 @@ const TROUBLES_MAX: usize = 32;
 struct Told {
     connected_before: bool,
     connected: bool,
-    /// Whether the process itself is about to close the connection.
+    /// Whether this process is about to close the connection.
     closing: bool,
     troubles: BTreeSet<String>,
 }
 
 impl ConnectionMonitor {
-    /// Counts on `metrics` and keeps `condition`.
+    /// Counts in `metrics` and updates `condition`.
     #[must_use]
     pub fn new(metrics: ConnectionMetrics, condition: Condition) -> Self {
         condition.fails("not connected to NATS yet");
@@ -53,7 +53,7 @@ impl ConnectionMonitor {
         Self { metrics, condition, told: Arc::default(), refused_since, listener: None }
     }
 
-    /// For tools that have neither metrics nor readiness.
+    /// For tools without metrics and readiness.
     #[must_use]
     pub fn unobserved() -> Self {
         Self::new(
@@ -62,12 +62,12 @@ impl ConnectionMonitor {
         )
     }
 
-    /// The same, and `listener` hears everything that the client tells.
+    /// The same, and `listener` receives all events of the client library.
     pub(crate) fn with_listener(self, listener: impl Fn(&Event) + Send + Sync + 'static) -> Self {
         Self { listener: Some(Listener(Arc::new(listener))), ..self }
     }
 
-    /// From when the answer is dropped on, the loss of the connection is the process's own doing and is not told.
+    /// Once the returned value is dropped, a lost connection is the process's own doing and is not reported.
     #[must_use]
     pub(crate) fn closing_on_drop(&self) -> ClosingOnDrop {
         ClosingOnDrop(self.clone())
@@ -77,7 +77,7 @@ impl ConnectionMonitor {
         self.told().connected_before
     }
 
-    /// The first connect failed and is tried again.
+    /// The first attempt to connect failed and will be repeated.
     pub(super) fn waiting(&self, urls: &str, reason: &str) {
         self.condition.fails(format!("not connected to {urls}: {reason}"));
         if self.is_news(reason) {
@@ -124,14 +124,14 @@ impl ConnectionMonitor {
         }
     }
 
-    /// Something happened on a line: that it was lost is its user's to tell.
+    /// An event on a line. That the line was lost is reported by its user.
     pub(super) fn observe_line(&self, event: &Event) {
         if matches!(event, Event::ServerError(_) | Event::SlowConsumer(_)) {
             self.observe(event);
         }
     }
 
-    /// Ends when the servers have refused the credentials for this long; never when it is zero.
+    /// Returns when the servers have refused the credentials for this long; never if it is zero.
     pub(super) async fn refused(&self, limit: Duration) {
         let mut refused_since = self.refused_since.subscribe();
         loop {
@@ -144,7 +144,7 @@ impl ConnectionMonitor {
             };
             tokio::select! {
                 () = end => return,
-                // The sender is this monitor's own, and lives as long.
+                // The monitor itself holds the sender, so it is not dropped.
                 _changed = refused_since.changed() => {}
             }
         }
@@ -160,7 +160,7 @@ impl ConnectionMonitor {
         });
     }
 
-    /// Says whether it was not connected before.
+    /// Returns whether it was not connected before.
     fn set_connected(&self) -> bool {
         let mut told = self.told();
         let news = !told.connected;
@@ -198,7 +198,7 @@ impl ConnectionMonitor {
         }
     }
 
-    /// Whether this trouble was not told since the last connect.
+    /// Whether this problem has not been logged since the last connect.
     fn is_news(&self, trouble: &str) -> bool {
         let mut told = self.told();
         if told.troubles.len() >= TROUBLES_MAX && !told.troubles.contains(trouble) {
@@ -208,7 +208,7 @@ impl ConnectionMonitor {
     }
 
     fn told(&self) -> std::sync::MutexGuard<'_, Told> {
-        // Nothing panics while it is held, and a half-told story would do no harm.
+        // Nothing panics while the lock is held, and a half-finished change would do no harm.
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -223,15 +223,15 @@ impl Drop for ClosingOnDrop {
     }
 }
 
-/// Whether the library's words for an attempt say that the credentials were refused, or that there were none to present.
+/// Whether the library's message for a failed attempt says that the credentials were refused or missing.
 fn is_refusal(words: &str) -> bool {
     [ConnectErrorKind::AuthorizationViolation, ConnectErrorKind::Authentication]
         .iter()
         .any(|kind| words.starts_with(&kind.to_string()))
 }
 
-/// Whether what the server forbids is something that the process needs: asking JetStream, holding the lease, listening. Not so
-/// a reply to where a person asked for it.
+/// Whether the server forbids something that the process needs: asking JetStream, holding the lease, subscribing. A reply to a subject that a
+/// person chose is not among these.
 fn is_own_operation(words: &str) -> bool {
     ["Publish to \"$JS.", "Publish to \"$KV.", "Subscription to "]
         .iter()

@@ -1,6 +1,6 @@
-//! What people who use the `nats` CLI have already set up: its contexts and its variables, as layers of our own keys.
+//! What users of the `nats` CLI have already configured, its contexts and variables, as layers of Millstream's keys.
 //!
-//! Deliberately absent: `nsc`, `op://` and other stores of secrets that natscli asks other programs for.
+//! Deliberately absent: `nsc`, `op://` and other stores of secrets for which natscli runs other programs.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::settings::{keep_first_kind, place_urls};
 use crate::config::{Layer, Source, Value, expand_home};
 
-/// Variables of natscli that hold one of our values as it is.
+/// Variables of natscli whose value is used for a key as it is.
 const VARIABLES: [(&str, &str); 7] = [
     ("NATS_CREDS", "nats.credentials_file"),
     ("NATS_NKEY", "nats.nkey_file"),
@@ -22,7 +22,7 @@ const VARIABLES: [(&str, &str); 7] = [
     ("NATS_PASSWORD", "nats.password"),
 ];
 
-/// A natscli context as its file has it; other fields do not concern a connection.
+/// A natscli context as its file has it. Its other fields are not about a connection.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct ContextFile {
@@ -69,9 +69,9 @@ pub(super) fn variables(environment: &BTreeMap<String, String>) -> Layer {
     layer
 }
 
-/// The context that the person selected with `nats context select`.
+/// The context that the user selected with `nats context select`.
 pub(super) fn selected_context(environment: &BTreeMap<String, String>) -> Option<String> {
-    // No selection is no fault: the file is missing for everybody who does not use contexts.
+    // A missing selection is not an error, because the file does not exist for anybody who does not use contexts.
     let text = std::fs::read_to_string(folder(environment)?.join("context.txt")).ok()?;
     Some(text.trim().to_owned()).filter(|name| !name.is_empty())
 }
@@ -79,7 +79,7 @@ pub(super) fn selected_context(environment: &BTreeMap<String, String>) -> Option
 /// The layer of the context `name`, a name or the path of a `.json` file.
 ///
 /// # Errors
-/// A sentence: no such context, not readable, or needs something that only natscli does.
+/// A sentence: there is no such context, it cannot be read, or it needs something that only natscli does.
 pub(super) fn context(name: &str, environment: &BTreeMap<String, String>) -> Result<Layer, String> {
     let path = path_of(name, environment)?;
     let text = std::fs::read_to_string(&path).map_err(|error| {
@@ -146,7 +146,7 @@ fn path_of(name: &str, environment: &BTreeMap<String, String>) -> Result<PathBuf
     Ok(folder.join("context").join(format!("{name}.json")))
 }
 
-/// natscli's folder of settings.
+/// The folder of natscli's settings.
 fn folder(environment: &BTreeMap<String, String>) -> Option<PathBuf> {
     let set = |name: &str| environment.get(name).filter(|value| !value.is_empty());
     let base = match set("XDG_CONFIG_HOME") {

@@ -1,6 +1,6 @@
-//! The `[nats]` section. Lowest first: the built-in server, the person's selected natscli context, `NATS_CONTEXT`, `NATS_*`
-//! variables, then our own keys. A context that our own `nats.context` or `--context` names stands just below the place
-//! that named it; a selected one is left aside where our own keys name a server, so that its credentials go nowhere else.
+//! The `[nats]` section. The sources, lowest first: the built-in server, the user's selected natscli context, `NATS_CONTEXT`, `NATS_*`
+//! variables, then Millstream's own keys. A context named by `nats.context` or `--context` stands just below the source that named it. A
+//! selected context is ignored if Millstream's own keys name a server, so that its credentials are not sent to a different server.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -14,16 +14,16 @@ use super::native;
 use super::{ConnectError, check_files, read_file};
 use crate::config::{Layer, Section, SectionKeys, Source, Value};
 
-/// Where nats-server listens when nobody says otherwise.
+/// The address of nats-server unless configured otherwise.
 const URL_DEFAULT: &str = "nats://127.0.0.1:4222";
 /// Long enough for a server that starts at the same time.
 const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
 
-/// Kubernetes brings a changed secret into a pod's files within two minutes.
+/// Kubernetes updates a changed secret in a pod's files within two minutes.
 const REFUSED_LIMIT_DEFAULT: Duration = Duration::from_secs(300);
 
-/// The ways to authenticate, each with its keys. Keys in parentheses are for natscli's contexts and variables only: they
-/// hold the secret itself.
+/// The ways to authenticate, each with its keys. Keys in parentheses are only for natscli's contexts and variables, because they hold the
+/// secret itself.
 const CREDENTIAL_KINDS: [&[&str]; 4] = [
     &["nats.credentials_file"],
     &["nats.nkey_file"],
@@ -34,9 +34,9 @@ const CREDENTIAL_KINDS: [&[&str]; 4] = [
 /// A secret, or the file that holds it.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Secret {
-    /// A file; white space around its content does not count.
+    /// A file. White space around its content is ignored.
     File(PathBuf),
-    /// Itself, from a natscli context or a `NATS_*` variable.
+    /// The secret itself, from a natscli context or a `NATS_*` variable.
     Inline(String),
 }
 
@@ -65,7 +65,7 @@ impl fmt::Debug for Secret {
 /// How to authenticate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Authentication {
-    /// Not at all.
+    /// Without authentication.
     None,
     /// A name and a password.
     Password {
@@ -97,26 +97,26 @@ impl fmt::Display for Authentication {
     }
 }
 
-/// The server and how to get in.
+/// The server, and how to connect to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectionSettings {
-    /// Servers of one cluster, without user or password in them.
+    /// The servers of one cluster, without user or password in their URLs.
     pub urls: Vec<String>,
     /// Credentials.
     pub authentication: Authentication,
     /// Certificates to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
-    /// Our own certificate and its key.
+    /// The client's certificate and its key.
     pub client_certificate: Option<(PathBuf, PathBuf)>,
-    /// TLS before the server says anything (`handshake_first` of the server).
+    /// Whether TLS begins before the server sends anything (the server's `handshake_first`).
     pub tls_first: bool,
-    /// First token of reply subjects; the stage's own when `None`.
+    /// The first token of reply subjects; the stage's own if `None`.
     pub inbox_prefix: Option<String>,
-    /// How long the first connect is tried; for ever when zero.
+    /// How long the first connect is tried; for ever if zero.
     pub connect_timeout: Duration,
-    /// How long a server that knew us may refuse us before the process ends; for ever when zero.
+    /// How long a server that accepted us before may refuse us until the process ends; for ever if zero.
     pub refused_limit: Duration,
-    /// JetStream domain; the server's own when `None`.
+    /// The JetStream domain; the server's own if `None`.
     pub jetstream_domain: Option<String>,
 }
 
@@ -169,7 +169,7 @@ impl Section for ConnectionSettings {
     }
 }
 
-/// Secrets themselves are no values of ours: they would end in listings, histories and tickets.
+/// Secrets are never values of Millstream's keys, because they would end up in listings, histories and tickets.
 fn refuse_secrets(keys: &mut SectionKeys<'_>) {
     for name in ["password", "token"] {
         if keys.resolve(name).is_some() {
@@ -223,7 +223,7 @@ fn add_native_layers(keys: &mut SectionKeys<'_>) {
     }
 }
 
-/// Credentials come in kinds that exclude each other: the highest layer that has any decides the kind.
+/// Kinds of credentials exclude each other. The highest layer with any credentials decides which kind is used.
 fn keep_one_kind_of_credentials(keys: &mut SectionKeys<'_>) {
     let kinds_in = |layer: &Layer| {
         CREDENTIAL_KINDS.iter().filter(|kind| has_any(layer, kind)).copied().collect::<Vec<_>>()
@@ -307,7 +307,7 @@ fn read_authentication(keys: &mut SectionKeys<'_>) -> Authentication {
     }
 }
 
-/// A secret of ours, or natscli's, which is taken out of the layers so that no listing shows it.
+/// A secret from Millstream's keys or from natscli. It is removed from the layers, so that no listing shows it.
 fn choose_secret(keys: &mut SectionKeys<'_>, name: &str, file: Option<PathBuf>) -> Option<Secret> {
     let inline = keys.resolve(name);
     for layer in keys.layers() {
@@ -323,8 +323,7 @@ fn choose_secret(keys: &mut SectionKeys<'_>, name: &str, file: Option<PathBuf>) 
     }
 }
 
-/// Splits the user and password off URLs of natscli, where they are allowed. They count when the layer has no other
-/// credentials.
+/// Splits user and password off natscli's URLs, in which they are allowed. They count if the layer has no other credentials.
 pub(super) fn place_urls(layer: &mut Layer, text: &str, source: &Source) {
     let has_credentials = CREDENTIAL_KINDS.iter().any(|kind| has_any(layer, kind));
     let mut urls = Vec::new();
@@ -349,7 +348,7 @@ pub(super) fn place_urls(layer: &mut Layer, text: &str, source: &Source) {
     }
 }
 
-/// Of several kinds of credentials that natscli has in one place it uses one: that is kept.
+/// If natscli has several kinds of credentials in one place, it uses one of them. That one is kept.
 pub(super) fn keep_first_kind(layer: &mut Layer) {
     let order = ["nats.user", "nats.credentials_file", "nats.nkey_file", "nats.token"];
     let first = order.into_iter().find(|key| layer.values.contains_key(*key));

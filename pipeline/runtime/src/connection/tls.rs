@@ -1,5 +1,4 @@
-//! TLS to the servers for the lines that are sifted, by the rules of the client library: a file of authorities stands in place of those of
-//! the system.
+//! TLS to the servers for sifted lines, by the rules of the client library: a file of authorities replaces those of the system.
 
 use std::path::Path;
 
@@ -10,10 +9,10 @@ use async_nats::rustls::{
 
 use super::ConnectionSettings;
 
-/// Reads what TLS needs.
+/// Reads the files that TLS needs.
 ///
 /// # Errors
-/// Which file does not hold it, and why.
+/// The file that cannot be used, and why.
 pub(super) fn client_config(settings: &ConnectionSettings) -> Result<ClientConfig, String> {
     let builder = ClientConfig::builder().with_root_certificates(authorities(settings)?);
     let Some((certificate, key)) = &settings.client_certificate else {

@@ -1,8 +1,8 @@
-//! Whether a part of a process gets on with its work, whatever the cause if it does not.
+//! Judges whether a part of a process makes progress, whatever the cause if it does not.
 //!
-//! The part says how far it has come, and somebody else says how far there is work: the part itself may be the one that no longer
-//! learns of any. Work that waits for [`STALLED_AFTER`] without progress makes the process not ready. Nothing runs for
-//! this: whoever asks for the reasons compares the times.
+//! The part reports how far it has come, and somebody else reports how much work there is, because the part itself may be what no longer learns
+//! of work. If work waits for [`STALLED_AFTER`] without progress, the process is not ready. No task runs for this: the times are compared when
+//! somebody asks for the reasons.
 
 use std::{fmt::Write, time::Duration};
 
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::{Readiness, Standing};
 
-/// How long work may wait without any progress before the process is not ready. An election takes the servers less.
+/// How long work may wait without progress before the process is not ready. The servers need less time for an election.
 pub const STALLED_AFTER: Duration = Duration::from_secs(10);
 
 /// Judges the progress of one part of a process. Clones judge the same part.
@@ -26,28 +26,28 @@ impl ProgressWatch {
         Self { readiness, name: name.to_owned() }
     }
 
-    /// Everything up to `position` is done. It ends a rest. A position that is not the one before counts as progress.
+    /// Everything up to `position` is done. This ends a rest. Any change of the position counts as progress.
     pub fn reached(&self, position: u64) {
         self.change(|progress| progress.reached(position));
     }
 
-    /// There is work up to `end`; none when that is done.
+    /// There is work up to `end`. There is none if that is already done.
     pub fn work_through(&self, end: u64) {
         self.change(|progress| progress.work_through(end));
     }
 
-    /// Work waits, or may wait, for this reason, until something is reached or the end of the work is known.
+    /// Work waits, or may wait, for this reason, until something is done or the end of the work is known.
     pub fn held(&self, reason: impl Into<String>) {
         let reason = reason.into();
         self.change(|progress| progress.held(reason));
     }
 
-    /// Nothing waits.
+    /// No work waits.
     pub fn nothing_waits(&self) {
         self.change(Progress::nothing_waits);
     }
 
-    /// The part has nothing to do until it reaches something again, whatever work there is.
+    /// The part has nothing to do until it reports something again, even if there is work.
     pub fn rest(&self) {
         self.change(|progress| *progress = Progress::default());
     }
@@ -68,13 +68,13 @@ impl ProgressWatch {
     }
 }
 
-/// How far a part has come, and since when work waits.
+/// How far a part has come, and since when work has been waiting.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Progress {
     reached: Option<u64>,
     end: u64,
     held: Option<String>,
-    /// Since when work waits without progress.
+    /// Since when work has been waiting without progress.
     waiting_since: Option<Instant>,
 }
 

@@ -1,8 +1,8 @@
-//! From OpenMetrics, which the library writes, to Prometheus' text format 0.0.4, which every collector reads, and to JSON.
+//! Converts the OpenMetrics text that the library writes into Prometheus' text format 0.0.4, which every collector reads, and into JSON.
 
 use serde_json::{Map, Number, Value};
 
-/// Rewrites descriptors: counters are described under their samples' name; units, the end mark and empty braces are left out.
+/// Rewrites descriptors: a counter is described under the name of its samples, and units, the end mark and empty braces are left out.
 pub(super) fn from_open_metrics(text: &str) -> String {
     let mut result = String::with_capacity(text.len());
     let mut help = None;

@@ -1,13 +1,13 @@
-//! Keeps `config/<stage>.toml` and the tables of docs/configuration.md equal to what a stage's sections say of their keys.
+//! Makes sure that `config/<stage>.toml` and the tables of docs/configuration.md equal what a stage's sections say about their keys.
 
 use std::{fs, path::PathBuf};
 
 use crate::config::{Origins, Section, load};
 
-/// Checks the file and the table of a stage; `S` is the section of its own.
+/// Checks the file and the table of a stage. `S` is the stage's own section.
 ///
 /// # Panics
-/// When one of them is missing or differs; the text says what belongs there.
+/// When one of them is missing or differs. The message contains the expected text.
 pub fn check<S: Section>(stage: &str) {
     let defaults = load::<S>(&Origins::default()).expect("the defaults are a valid configuration");
     let path = repository().join(format!("config/{stage}.toml"));

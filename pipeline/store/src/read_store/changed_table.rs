@@ -14,7 +14,7 @@ use millstream_domain::projection::DecodedRow;
 
 use super::TableName;
 
-/// What becomes of a key.
+/// What will happen to a key.
 pub(super) enum Change {
     Removed,
     Bytes(Vec<u8>),
@@ -36,7 +36,7 @@ impl Change {
 pub enum RowBytes<'c> {
     /// As it was written.
     Borrowed(&'c [u8]),
-    /// Made of the decoded row, and kept with it.
+    /// Made from the decoded row, and kept with it.
     Shared(Bytes),
 }
 
@@ -51,11 +51,11 @@ impl Deref for RowBytes<'_> {
     }
 }
 
-/// A table that is being changed. Nearly all keys are looked up one by one, so they are hashed, and sorted only when a scan asks.
+/// A table that is being changed. Nearly all keys are looked up one by one, so they are hashed, and sorted only for a scan.
 pub(super) struct ChangingTable {
     name: TableName,
     changes: HashMap<Arc<str>, Change>,
-    /// The same keys, once a scan has asked.
+    /// The same keys in order, once a scan has asked.
     ordered: OnceCell<BTreeSet<Arc<str>>>,
 }
 
@@ -78,7 +78,7 @@ impl ChangingTable {
         self.changes.get(key)
     }
 
-    /// What becomes of `key` now, whatever was to become of it before.
+    /// Sets what will happen to `key`, and replaces what was set before.
     pub(super) fn set(&mut self, key: &str, change: Change) {
         if let Some(place) = self.changes.get_mut(key) {
             *place = change;
@@ -102,7 +102,7 @@ impl ChangingTable {
         keys.filter_map(|key| Some((&**key, self.changes.get(key)?)))
     }
 
-    /// The changes as they are to be written.
+    /// The changes in the form in which they are written.
     pub(super) fn finish(self) -> ChangedTable {
         let mut keys: Vec<_> = self.changes.keys().cloned().collect();
         keys.sort_unstable();

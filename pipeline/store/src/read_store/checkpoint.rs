@@ -1,4 +1,4 @@
-//! How far a projection has come, with enough to recognise whether the stream is still the same one.
+//! How far a projection has come, with enough information to recognise whether the stream is still the same one.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,12 +9,12 @@ pub struct Checkpoint {
     pub generation: String,
     /// The last applied sequence; 0 before the first.
     pub sequence: u64,
-    /// The id of the message at `sequence`: the commit id, the record id, or a hash where there is neither. Empty at 0. If the stream
-    /// has another message there, the server lost the stream's tail, and the stream has grown again.
+    /// The id of the message at `sequence`: the commit id, the record id, or a hash if the message has neither. Empty at 0. If the stream has
+    /// another message there, it has lost its tail and has grown again.
     pub message_id: String,
     /// The version of the projection that wrote the rows.
     pub version: u32,
-    /// The last sequence of the stream when building the rows began. Below it, the rows are incomplete and not shown.
+    /// The last sequence of the stream when building the rows began. Before it, the rows are incomplete and not shown.
     pub complete_from: u64,
 }
 
@@ -30,7 +30,7 @@ impl Checkpoint {
         }
     }
 
-    /// Whether the rows have everything that was in the stream when building them began.
+    /// Whether the rows contain everything that was in the stream when building them began.
     pub fn is_complete(&self) -> bool {
         self.sequence >= self.complete_from
     }

@@ -1,4 +1,4 @@
-//! What was found damaged in an open file: by a checksum, in redb's own words, or by a panic within redb.
+//! Damage that was found in an open file: by a checksum, as an error of redb, or as a panic inside redb.
 
 use std::{
     path::Path,
@@ -7,10 +7,10 @@ use std::{
 
 use crate::{error::StoreError, file};
 
-/// How much of the damage is remembered, so that each is told once. A file with more than that needs no further words.
+/// How much damage is remembered, so that each place is logged once. A file with more damage than that needs no further messages.
 const DETAILS_MAX: usize = 100;
 
-/// The damage that somebody has met since the file was opened. Clones share it.
+/// The damage found since the file was opened. Clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct Damage {
     path: Arc<Path>,
@@ -23,7 +23,7 @@ impl Damage {
         Self { path, details: Arc::default() }
     }
 
-    /// Does `work` on the file, and notes when it shows damage. A panic of `work` counts as damage, so `work` must be redb's alone.
+    /// Runs `work` on the file, and notes if it shows damage. A panic of `work` counts as damage, so `work` must only be redb's code.
     pub(super) fn noted<T>(&self, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
         let done = file::guarded(&self.path, work);
         if let Err(StoreError::Damaged { detail, .. }) = &done {
@@ -32,8 +32,8 @@ impl Damage {
         done
     }
 
-    /// Notes damage. The first leaves a mark beside the file for the next start, and is told by whoever asks for [`Self::first`]; any
-    /// other is told here.
+    /// Notes damage. The first one leaves a mark beside the file for the next start, and is reported by whoever calls [`Self::first`]. Any
+    /// other one is logged here.
     pub(super) fn note(&self, detail: &str) {
         let mut details = self.details.lock().unwrap_or_else(PoisonError::into_inner);
         if details.len() >= DETAILS_MAX || details.iter().any(|known| known == detail) {

@@ -8,7 +8,7 @@ use std::{
 
 use super::{Direction, KeyRange, Snapshot, StoreError, snapshot::CHECKPOINTS};
 
-/// The tables, by their last name, whose rows are work to be carried out rather than content. Dumps leave them out.
+/// The tables, by their last name, whose rows are work to be done instead of content. Dumps leave them out.
 pub const TRANSIENT_TABLES: [&str; 1] = ["outbox"];
 
 impl Snapshot {

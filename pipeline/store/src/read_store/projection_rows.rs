@@ -1,5 +1,5 @@
-//! The rows of one projection during one transaction, in three layers: what this transaction has changed so far; below it, what the
-//! previous transaction changed, while that is still being written; below that, what the file has.
+//! The rows of one projection during one transaction, in three layers: what this transaction has changed so far; below it, what the previous
+//! transaction changed, if that is still being written; and at the bottom, what the file has.
 
 use std::{
     cell::OnceCell,
@@ -15,8 +15,8 @@ use super::{
     snapshot::RowTable,
 };
 
-/// Reads from a snapshot and collects changes in memory, so that each changed key is written once and in the order of the keys, however
-/// often it changed. Dropping it discards the changes.
+/// Reads from a snapshot and collects changes in memory, so that each changed key is written once and in the order of the keys, however often
+/// it changed. Dropping it discards the changes.
 pub struct ProjectionRows<'s> {
     snapshot: &'s Snapshot,
     beneath: Option<&'s Uncommitted>,
@@ -34,7 +34,7 @@ struct TouchedTable<'s> {
 }
 
 impl<'s> ProjectionRows<'s> {
-    /// No changes yet, over `snapshot`. `tables` are all that the projection may touch.
+    /// No changes yet, over `snapshot`. `tables` are all tables that the projection may touch.
     pub fn new<'t>(
         snapshot: &'s Snapshot,
         projection: &ProjectionId,
@@ -43,7 +43,7 @@ impl<'s> ProjectionRows<'s> {
         Self::above(snapshot, None, projection, tables)
     }
 
-    /// As [`Self::new`], while what the transaction before has changed, `beneath`, may not be in the snapshot yet.
+    /// As [`Self::new`], but the changes of the previous transaction, `beneath`, may not be in the snapshot yet.
     pub fn above<'t>(
         snapshot: &'s Snapshot,
         beneath: Option<&'s Uncommitted>,
@@ -58,7 +58,7 @@ impl<'s> ProjectionRows<'s> {
         rows
     }
 
-    /// Adds a table that the projection may touch; nothing happens when it is there.
+    /// Adds a table that the projection may touch. Nothing happens if it is already there.
     pub fn declare(&mut self, table: &str) {
         if self.declared(table).is_err() {
             let name = TableName::new(&self.projection, table);
@@ -71,8 +71,7 @@ impl<'s> ProjectionRows<'s> {
         }
     }
 
-    /// The first table that was written without being declared, if any: the projection's fault, after which its changes
-    /// are incomplete.
+    /// The first table that was written without being declared, if any. This is the projection's fault, and its changes are incomplete then.
     pub fn undeclared_table(&self) -> Option<&str> {
         self.undeclared.as_deref()
     }
@@ -127,7 +126,7 @@ impl Rows for ProjectionRows<'_> {
             });
         }
         if let Some(change) = table.beneath.and_then(|beneath| beneath.get(key)) {
-            // Only a copy of its bytes: changing the decoded row itself would change what is being written.
+            // Only its bytes are copied, because changing the decoded row itself would change what is being written.
             return Ok(change.row().map(|value| FoundRow::Bytes(value.to_vec())));
         }
         let Some(stored) = self.stored(table).map_err(store_failed)? else { return Ok(None) };

@@ -1,4 +1,4 @@
-//! Reading: single rows, pages of rows, checkpoints; all as of one commit.
+//! Reading: single rows, pages of rows, and checkpoints, all as of one commit.
 
 use std::{
     ops::{Bound, ControlFlow},
@@ -14,7 +14,7 @@ use crate::{sealed::unseal_json, text_key::TextKey};
 /// Keys and JSON values with their checksums. `'static` because handles of a snapshot keep their transaction alive.
 pub(super) type RowTable = ReadOnlyTable<TextKey, &'static [u8]>;
 
-/// The table of checkpoints. No projection's table can be called so: contexts start with a letter or are `*`.
+/// The table of checkpoints. No projection's table can have this name, because contexts start with a letter or are `*`.
 pub(super) const CHECKPOINTS: &str = "$checkpoints";
 
 pub(super) fn definition(name: &str) -> TableDefinition<'_, TextKey, &'static [u8]> {
@@ -24,18 +24,18 @@ pub(super) fn definition(name: &str) -> TableDefinition<'_, TextKey, &'static [u
 /// Which end of a range comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
-    /// By rising keys.
+    /// By increasing keys.
     Ascending,
-    /// By falling keys.
+    /// By decreasing keys.
     Descending,
 }
 
 /// Which rows of a table, by their keys.
 #[derive(Debug, Clone, Copy)]
 pub struct KeyRange<'a> {
-    /// Keys from here on.
+    /// Keys from this one on.
     pub lower: Bound<&'a str>,
-    /// Keys up to here.
+    /// Keys up to this one.
     pub upper: Bound<&'a str>,
 }
 
@@ -55,12 +55,12 @@ impl Snapshot {
         &self.path
     }
 
-    /// Does what only redb does, and notes when it shows damage.
+    /// Runs code of redb only, and notes if it shows damage.
     pub(super) fn noted<T>(&self, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
         self.damage.noted(work)
     }
 
-    /// A handle to a table; `None` while nothing was ever written to it.
+    /// A handle to a table; `None` if nothing was ever written to it.
     pub(super) fn table(&self, name: &str) -> Result<Option<RowTable>, StoreError> {
         self.noted(|| match self.transaction.open_table(definition(name)) {
             Ok(table) => Ok(Some(table)),
@@ -77,7 +77,7 @@ impl Snapshot {
         self.table(table.as_str())?.map_or(Ok(None), |rows| self.value(table.as_str(), &rows, key))
     }
 
-    /// The value of one key of `rows`, which are those of `table`.
+    /// The value of one key in `rows`, the redb table of `table`.
     pub(super) fn value(
         &self,
         table: &str,
@@ -90,7 +90,7 @@ impl Snapshot {
         })
     }
 
-    /// The row that is stored as `stored`, once its checksum has shown that it is what was written.
+    /// The row in `stored`, after its checksum has shown that it is unaltered.
     pub(super) fn row<'v>(&self, table: &str, key: &str, stored: &'v [u8]) -> Result<&'v [u8], StoreError> {
         self.noted(|| self.unsealed(table, key, stored))
     }
@@ -102,7 +102,7 @@ impl Snapshot {
         })
     }
 
-    /// Shows the rows of a range to `visit`, one after the other, until it breaks or there are no more. Nothing is copied.
+    /// Passes the rows of a range to `visit`, one after the other, until it breaks or there are no more. Nothing is copied.
     ///
     /// # Errors
     /// [`StoreError`] when the file can no longer be read.
@@ -121,8 +121,8 @@ impl Snapshot {
         self.each_stored(&rows, range, direction, |key, stored| Ok(visit(key, self.row(name, key, stored)?)))
     }
 
-    /// Shows what is stored in a range, not yet checked, to `visit`, until it breaks, fails, or there is no more. A panic of `visit`
-    /// says nothing about the file, so only what redb does is guarded.
+    /// Passes what is stored in a range, unchecked, to `visit`, until it breaks, fails, or there is no more. A panic of `visit` says nothing
+    /// about the file, so only redb's own work is guarded.
     pub(super) fn each_stored(
         &self,
         rows: &RowTable,
@@ -150,7 +150,7 @@ impl Snapshot {
         }
     }
 
-    /// How far a projection has come; `None` when it never started.
+    /// How far a projection has come; `None` if it never started.
     ///
     /// # Errors
     /// [`StoreError`], also when the checkpoint does not decode.
@@ -170,7 +170,7 @@ impl Snapshot {
         })
     }
 
-    /// The tables of a projection to which something was written, as the projection calls them.
+    /// The tables of a projection to which something was written, by their names in the projection.
     ///
     /// # Errors
     /// [`StoreError`] when the file can no longer be read.
@@ -179,7 +179,7 @@ impl Snapshot {
         Ok(names.iter().filter_map(|name| name.strip_prefix(&prefix)).map(str::to_owned).collect())
     }
 
-    /// All tables except that of the checkpoints, by name.
+    /// The names of all tables except that of the checkpoints.
     pub(super) fn row_tables(&self) -> Result<Vec<String>, StoreError> {
         self.noted(|| {
             let tables = self
@@ -195,7 +195,7 @@ impl Snapshot {
 }
 
 impl KeyRange<'_> {
-    /// redb takes a range whose start lies behind its end for a mistake of the program; here it holds no rows.
+    /// redb treats a range whose start is after its end as a mistake of the program. Here such a range holds no rows.
     fn is_empty(&self) -> bool {
         match (self.lower, self.upper) {
             (Bound::Included(lower), Bound::Included(upper)) => lower > upper,

@@ -1,12 +1,11 @@
-//! What projections and their tables are called in the file.
+//! The names of projections and their tables in the file.
 
 use std::fmt;
 
-/// Stands where the context does for projections that read OUTCOMES, which belong to all contexts. No context is
-/// called so.
+/// Takes the place of the context for projections that read OUTCOMES, which belong to all contexts. No context has this name.
 const ALL_CONTEXTS: &str = "*";
 
-/// Which projection: `<context>.<name>`, or `*.<name>` for one that reads OUTCOMES.
+/// A projection: `<context>.<name>`, or `*.<name>` for one that reads OUTCOMES.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ProjectionId(Box<str>);
 
@@ -21,7 +20,7 @@ impl ProjectionId {
         Self(format!("{ALL_CONTEXTS}.{name}").into())
     }
 
-    /// The projection of this text form, as another store has kept it.
+    /// The projection with this text form, as another store has kept it.
     pub fn from_text(text: &str) -> Self {
         Self(text.into())
     }
@@ -36,7 +35,7 @@ impl ProjectionId {
         &self.0
     }
 
-    /// What the names of all its tables start with.
+    /// The prefix of the names of all its tables.
     pub(super) fn table_prefix(&self) -> String {
         format!("{}.", self.0)
     }
@@ -48,13 +47,13 @@ impl fmt::Display for ProjectionId {
     }
 }
 
-/// A table of a projection: `<context>.<projection>.<table>`. A projection that reads OUTCOMES has one table for each
-/// context, called like the context.
+/// A table of a projection: `<context>.<projection>.<table>`. A projection that reads OUTCOMES has one table for each context, with the name of
+/// the context.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TableName(Box<str>);
 
 impl TableName {
-    /// The table of `projection` that it calls `table`.
+    /// The table of `projection` with the name `table`.
     pub fn new(projection: &ProjectionId, table: &str) -> Self {
         Self(format!("{projection}.{table}").into())
     }

@@ -11,13 +11,13 @@ use super::{
 };
 use crate::sealed::seal;
 
-/// From this many rows on, writing is worth more than one thread.
+/// From this many rows on, writing is worth several threads.
 const ROWS_FOR_CORES: usize = 1_000;
 
 /// Which crashes a commit survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
-    /// Readers see the commit, but a crash of the process takes it back.
+    /// Readers see the commit, but a crash of the process undoes it.
     Volatile,
     /// The commit, and every commit before it, survives a crash of the machine.
     Durable,
@@ -29,11 +29,11 @@ pub struct Changes<'s> {
     pub projection: ProjectionId,
     /// Its changed rows.
     pub rows: ProjectionRows<'s>,
-    /// Its checkpoint afterwards; when absent, the stored one stays.
+    /// Its checkpoint afterwards; if absent, the stored one stays.
     pub checkpoint: Option<Checkpoint>,
 }
 
-/// All changes of one transaction, not in the file yet. The next transaction may be prepared on top of them meanwhile
+/// All changes of one transaction that are not in the file yet. The next transaction may be prepared on top of them
 /// ([`ProjectionRows::above`]).
 pub struct Uncommitted {
     tables: Vec<ChangedTable>,
@@ -48,7 +48,7 @@ impl Uncommitted {
             tables.extend(rows.into_changed_tables());
             checkpoints.extend(checkpoint.map(|checkpoint| (projection, checkpoint)));
         }
-        // The largest first, because tables are written in parallel and a large one at the end would keep the others waiting.
+        // The largest comes first: tables are written in parallel, and a large one at the end would keep the others waiting.
         tables.sort_by_key(|table| std::cmp::Reverse(table.len()));
         Self { tables, checkpoints }
     }
@@ -58,20 +58,19 @@ impl Uncommitted {
         self.tables.iter().map(|table| table.len()).sum()
     }
 
-    /// The tables that it changes, and of each the keys.
+    /// The tables that it changes, and the changed keys of each.
     pub fn keys(&self) -> impl Iterator<Item = (&TableName, &[Arc<str>])> {
         self.tables.iter().map(|table| (table.name(), table.keys()))
     }
 
-    /// The tables that it changes, and of each the keys with their rows afterwards, in the order of the keys; no row where it is
-    /// removed.
+    /// The tables that it changes and, in order, the changed keys of each with their rows afterwards; no row if it is removed.
     pub fn changed_rows(
         &self,
     ) -> impl Iterator<Item = (&TableName, impl Iterator<Item = (&str, Option<RowBytes<'_>>)>)> {
         self.tables.iter().map(|table| (table.name(), table.iter().map(|(key, change)| (key, change.row()))))
     }
 
-    /// The projections that come further, and how far.
+    /// The projections that make progress, and their new sequence.
     pub fn checkpoints(&self) -> impl Iterator<Item = (&ProjectionId, &Checkpoint)> {
         self.checkpoints.iter().map(|(projection, checkpoint)| (projection, checkpoint))
     }
@@ -82,16 +81,15 @@ impl Uncommitted {
 }
 
 impl ReadStore {
-    /// Writes the changes of several projections: all or none. Even without changes, it makes what was committed before as durable as
-    /// `durability` says.
+    /// Writes the changes of several projections: all or none. Even without changes, it gives earlier commits the durability in `durability`.
     ///
     /// # Errors
-    /// [`StoreError`]: nothing of it was written, and the file must be opened again.
+    /// [`StoreError`]. Nothing of it was written, and the file must be opened again.
     pub fn commit(&self, changes: Vec<Changes<'_>>, durability: Durability) -> Result<(), StoreError> {
         self.commit_prepared(&Uncommitted::new(changes), durability)
     }
 
-    /// As [`Self::commit`], of changes that the next transaction may be prepared over meanwhile.
+    /// As [`Self::commit`], for changes over which the next transaction may already be prepared.
     ///
     /// # Errors
     /// As [`Self::commit`].
@@ -138,15 +136,14 @@ impl ReadStore {
             Durability::Volatile => transaction
                 .set_durability(redb::Durability::None)
                 .expect("only savepoints and shared files forbid it, and this store uses neither"),
-            // With this the state of redb's allocator is written too. Otherwise redb would scan the whole file to open it after a
+            // With this, the state of redb's allocator is written, too. Otherwise redb would scan the whole file when it opens it after a
             // crash.
             Durability::Durable => transaction.set_quick_repair(true),
         }
         Ok(transaction)
     }
 
-    /// Writes tables in parallel when there is enough to write. That is possible because in redb each table has its own lock and
-    /// pages.
+    /// Writes tables in parallel if there is enough to write. This is possible because each table in redb has its own lock and pages.
     fn write_rows(&self, transaction: &WriteTransaction, tables: &[ChangedTable]) -> Result<(), StoreError> {
         let changed: usize = tables.iter().map(|table| table.len()).sum();
         let cores = self.cores.when(changed >= ROWS_FOR_CORES);

@@ -1,6 +1,6 @@
-//! The same history through the real read store, cut into transactions in several ways and read again where a reader is
-//! made anew: what an earlier batch already holds comes once more and is skipped by its checkpoint. Each batch is applied after
-//! the one before was written, and over it before it is.
+//! Folds the same history through the real read store, cut into transactions in several ways. Some messages are read again, as if a reader had
+//! been made anew; what an earlier batch already holds is then skipped because of its checkpoint. Each batch is applied once after the previous
+//! one was written, and once before.
 
 use millstream_contract::commit::StoredCommit;
 use millstream_domain::{
@@ -16,15 +16,15 @@ use crate::read_store::{
     Changes, Checkpoint, Durability, ProjectionId, ProjectionRows, ReadStore, Uncommitted,
 };
 
-/// Commits a transaction holds: each alone, a few, and all of them.
+/// How many commits a transaction holds: one, a few, or all of them.
 const BATCHES: [usize; 4] = [1, 2, 5, usize::MAX];
-/// Commits that come again with the batch after theirs.
+/// How many commits come again with the batch after theirs.
 const REPEATED: usize = 2;
 /// Histories of tests are small.
 const CACHE_SIZE: usize = 1024 * 1024;
 
-/// Folds a history in every legal way: again from every checkpoint ([`assert_resumable`]), then through the real read store
-/// in transactions of several sizes, with commits that come again. Demands the same rows each time, and returns them.
+/// Folds a history in every legal way: again from every checkpoint ([`assert_resumable`]), then through the real read store in transactions of
+/// several sizes, with commits that come again. Demands the same rows each time, and returns them.
 ///
 /// # Panics
 /// When the rows differ, the projection halts, or the store fails.
@@ -34,7 +34,7 @@ pub fn assert_repeatable(projection: &dyn Projection, history: &History) -> Memo
     whole
 }
 
-/// Demands the rows of `whole` whatever the batches.
+/// Demands the rows of `whole`, however the batches are cut.
 fn assert_batchings_agree(projection: &dyn Projection, commits: &[StoredCommit], whole: &MemoryRows) {
     for batch in BATCHES {
         for ahead in [false, true] {
@@ -45,7 +45,7 @@ fn assert_batchings_agree(projection: &dyn Projection, commits: &[StoredCommit],
     }
 }
 
-/// With `ahead` a batch is written when the next one has been applied.
+/// With `ahead`, a batch is written after the next one has been applied.
 fn folded(projection: &dyn Projection, commits: &[StoredCommit], size: usize, ahead: bool) -> MemoryRows {
     let store = ReadStore::with_backend(InMemoryBackend::new(), CACHE_SIZE).expect("memory takes a store");
     let id = ProjectionId::of_context(projection.context(), projection.name());

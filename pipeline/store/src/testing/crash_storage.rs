@@ -1,5 +1,5 @@
-//! A disk in memory that fails at a chosen operation, and what may be found on it after a power cut: everything that
-//! was synced, and any part of what was written since.
+//! A disk in memory that fails at a chosen operation, and what may be found on it after a power cut: everything that was synced, and any part
+//! of what was written since.
 
 use std::{
     io,
@@ -19,7 +19,7 @@ enum Unsynced {
 struct Disk {
     synced: Vec<u8>,
     unsynced: Vec<Unsynced>,
-    /// What a running process reads: everything it wrote.
+    /// What a running process reads: everything that it wrote.
     visible: Vec<u8>,
     operations: u64,
     fails_at: Option<u64>,
@@ -43,7 +43,7 @@ pub enum Survivors {
     None,
     /// All.
     All,
-    /// Each with even chance; a write perhaps only in part, at the grain of a sector.
+    /// Each operation with equal chance; a write may be there only in part, in units of a sector.
     Some {
         /// Decides which.
         seed: u64,
@@ -76,7 +76,7 @@ impl CrashStorage {
         self.0.lock().expect("nothing panics while it holds the disk")
     }
 
-    /// What is on the disk after the power went.
+    /// The content of the disk after the power cut.
     pub fn after_power_cut(&self, survivors: Survivors) -> Vec<u8> {
         const SECTOR: usize = 512;
         let disk = self.disk();
@@ -87,7 +87,7 @@ impl CrashStorage {
             Survivors::Some { seed } => seed | 1,
         };
         let mut survives = || {
-            // Xorshift: only variety matters here.
+            // A xorshift generator: only variety matters here.
             state ^= state << 13;
             state ^= state >> 7;
             state ^= state << 17;
@@ -112,7 +112,7 @@ impl CrashStorage {
     }
 }
 
-/// A place on the disk; one beyond what memory can hold is no place.
+/// An offset on the disk. It is invalid if it is beyond what memory can hold.
 fn index(offset: u64) -> io::Result<usize> {
     usize::try_from(offset).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
 }

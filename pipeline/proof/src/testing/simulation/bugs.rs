@@ -1,5 +1,5 @@
-//! The list of all bugs that the simulation has to find, with what finds each: docs/simulation.md holds it as a table,
-//! which a test compares with this list.
+//! The list of all bugs that the simulation has to find, and what finds each of them. docs/simulation.md has it as a table, which a test
+//! compares with this list.
 
 use std::{fmt, str::FromStr};
 
@@ -14,8 +14,8 @@ pub enum Bug {
     FirstCommitWithoutExpectation,
     /// See [`BUGS`].
     RecordsWithoutExpectation,
-    /// Without a fence alone nothing goes wrong but the time that the handler before loses: its next record is refused all
-    /// the same. So it also tries again behind the record that preceded it.
+    /// A missing fence alone only costs the previous handler time: its next record is refused in any case. So with this bug, the handler also
+    /// tries again after the record that preceded its own.
     NoFence,
     /// See [`BUGS`].
     LostTurnIgnored,
@@ -88,7 +88,7 @@ pub enum Scenario {
 }
 
 impl Scenario {
-    /// Runs one seed; answers what is wrong.
+    /// Runs one seed, and returns what is wrong.
     pub fn run(self, seed: u64, settings: &SimulationSettings) -> Vec<String> {
         match self {
             Self::Handlers => simulate(seed, settings).violations,
@@ -111,26 +111,26 @@ impl fmt::Display for Scenario {
 /// An entry of the list.
 #[derive(Debug, Clone, Copy)]
 pub struct PlantedBug {
-    /// What it is called on the command line.
+    /// Its name on the command line.
     pub name: &'static str,
     /// Which one.
     pub bug: Bug,
-    /// Where it shows.
+    /// The kind of simulation in which it shows.
     pub scenario: Scenario,
-    /// The checker that must find it; others may find it too.
+    /// The check that must find it; others may find it, too.
     pub caught_by: &'static str,
-    /// What is wrong, in a sentence.
+    /// A sentence about what is wrong.
     pub what: &'static str,
 }
 
 impl PlantedBug {
-    /// What the checker that must find it has found.
+    /// The finding of the check that must find it.
     pub fn finding<'v>(&self, violations: &'v [String]) -> Option<&'v str> {
         let found = violations.iter().find(|violation| violation.split(' ').next() == Some(self.caught_by));
         found.map(String::as_str)
     }
 
-    /// Whether the checker that must find it is among these findings.
+    /// Whether these findings contain one of the check that must find it.
     pub fn is_found_in(&self, violations: &[String]) -> bool {
         self.finding(violations).is_some()
     }
@@ -369,7 +369,7 @@ impl FromStr for &'static PlantedBug {
     }
 }
 
-/// No bug has that name.
+/// There is no bug with this name.
 #[derive(Debug, thiserror::Error)]
 #[error("there is no bug {name:?}; there are {}", BUGS.iter().map(|each| each.name).collect::<Vec<_>>().join(", "))]
 pub struct UnknownBug {

@@ -1,4 +1,4 @@
-//! What a run must have come to, from the raw streams, the client's ledger and the replies.
+//! Checks the result of a run from the raw streams, the client's ledger and the replies.
 
 use std::collections::BTreeMap;
 
@@ -19,10 +19,10 @@ use crate::{
     verification::{Dump, replay, verify},
 };
 
-/// What happened in a run: a simulation in which nobody ever lost a turn proves nothing about losing turns.
+/// What happened in a run. A simulation in which nobody ever lost a turn would prove nothing about losing turns.
 pub type Counts = BTreeMap<&'static str, u64>;
 
-/// Everything that is wrong, and what was counted.
+/// Everything that is wrong, and the counts.
 pub(super) fn judge(
     broker: &MemoryBroker,
     ledger: &[LedgerEntry],
@@ -67,7 +67,7 @@ fn lines(outcomes: &[StoredMessage]) -> BTreeMap<u64, CommandOutcome> {
     records(outcomes).flat_map(|record| record.outcomes).map(|line| (line.position, line)).collect()
 }
 
-/// What the client was told is stored, is stored there.
+/// Everything that was acknowledged to the client is stored at that position.
 fn check_ledger(ledger: &[LedgerEntry], commands: &[StoredMessage], found: &mut Vec<String>) {
     for LedgerEntry { subject, payload, position } in ledger {
         let stored = commands.iter().find(|message| message.sequence == *position);
@@ -80,7 +80,7 @@ fn check_ledger(ledger: &[LedgerEntry], commands: &[StoredMessage], found: &mut 
     }
 }
 
-/// A reply tells what the journal tells.
+/// A reply says the same as the journal.
 fn check_replies(sent: &[StoredMessage], lines: &BTreeMap<u64, CommandOutcome>, found: &mut Vec<String>) {
     for message in sent {
         let reply = serde_json::from_slice(&message.payload).ok();
@@ -99,7 +99,7 @@ fn check_replies(sent: &[StoredMessage], lines: &BTreeMap<u64, CommandOutcome>, 
     }
 }
 
-/// Whatever was set aside lies in DEADLETTERS, and nothing else does.
+/// Everything that was set aside is in DEADLETTERS, and nothing else is.
 fn check_dead_letters(
     letters: &[StoredMessage],
     lines: &BTreeMap<u64, CommandOutcome>,

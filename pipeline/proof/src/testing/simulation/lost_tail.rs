@@ -1,6 +1,6 @@
-//! A server that comes back without its last messages, after everything was decided and all handlers have stopped: the
-//! next handler must say what is missing and change nothing, or, where only records are missing, write them anew. Where all
-//! streams are older together nothing is missing; then what handlers keep on their disks must not be believed.
+//! A server that comes back without its last messages, after everything was decided and all handlers have stopped. The next handler must say
+//! what is missing and change nothing or, if only records are missing, write them again. If all streams are older together, nothing is missing;
+//! then handlers must not believe what is on their disks.
 
 use std::time::Duration;
 
@@ -18,10 +18,10 @@ use super::{
     workload::Client,
 };
 
-/// Within this time a handler notices.
+/// A handler must notice within this time.
 const NOTICE_MAX: Duration = Duration::from_secs(60);
 
-/// Runs one seed to its end on the calling thread; answers what is wrong.
+/// Runs one seed to its end on the calling thread, and returns what is wrong.
 ///
 /// # Panics
 /// When no runtime can be made.
@@ -66,7 +66,7 @@ async fn run(seed: u64, settings: &SimulationSettings) -> Vec<String> {
     run.violations
 }
 
-/// Everything decided, all handlers stopped; one has a disk.
+/// Everything is decided, and all handlers have stopped. One of them has a disk.
 struct Run {
     broker: MemoryBroker,
     processes: Processes,
@@ -88,7 +88,7 @@ impl Run {
         self.violations.extend(self.processes.stop().await);
     }
 
-    /// Another handler goes on, then the one that has seen what was lost: what was told before is told again.
+    /// First another handler continues, then the one that has seen what was lost. Earlier answers must be repeated.
     async fn go_on(&mut self) {
         for slot in [1, 0] {
             self.work(slot).await;
@@ -97,8 +97,8 @@ impl Run {
         self.violations.extend(found);
     }
 
-    /// The server comes back with an older copy of all that it had. What was acknowledged since is lost and nobody can
-    /// know it; but what a handler has on its disk from then must not be taken for true.
+    /// The server comes back with an older copy of everything. What was acknowledged since is lost, and nobody can know it. But a handler must
+    /// not believe what its disk has from that time.
     async fn come_back_older(&mut self) {
         let then = self.broker.ends();
         self.work(0).await;
@@ -110,7 +110,7 @@ impl Run {
         self.go_on().await;
     }
 
-    /// The next handler, or the one that is `running`, says what is missing, and appends nothing.
+    /// The next handler, or the one that is `running`, says what is missing and appends nothing.
     async fn must_say(&mut self, stream: &str, running: bool) {
         let before = self.broker.dump(EVENTS);
         if !running {

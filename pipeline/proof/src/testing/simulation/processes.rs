@@ -1,4 +1,4 @@
-//! The handlers as processes: started, killed at any await, stopped and continued, ended in order, started anew.
+//! The handlers as processes: started, killed at any await, stopped and continued, ended in an orderly way, and started again.
 
 use std::time::Duration;
 
@@ -17,15 +17,15 @@ use tokio::task::JoinHandle;
 
 use super::{RunShape, bugs::Bug, rules::rules, sabotage::Sabotage, workload::Client};
 
-/// How long a silent handler keeps its turn.
+/// How long a silent handler keeps its lease.
 const LEASE_TIME_TO_LIVE: Duration = Duration::from_secs(3);
-/// How long an end in order may take once nothing goes wrong.
+/// How long an orderly end may take without faults.
 const STOP_MAX: Duration = Duration::from_secs(120);
 
 /// What happens to processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Disturbance {
-    /// `kill -9`; perhaps started anew at once, perhaps later.
+    /// `kill -9`. The process may be started again at once, later, or not at all.
     Kill,
     /// SIGSTOP, and SIGCONT the next time.
     Freeze,
@@ -36,7 +36,7 @@ pub(super) enum Disturbance {
 }
 
 impl Disturbance {
-    /// What happens in one run, some kinds more often than others and some never.
+    /// The events of one run; some kinds are more frequent than others, and some may be absent.
     pub(super) fn any(dice: &mut Dice) -> Vec<Self> {
         let mut all = Vec::new();
         for each in [Self::Kill, Self::Freeze, Self::Shutdown, Self::ServerRestart] {
@@ -55,7 +55,7 @@ struct Process {
     task: JoinHandle<Result<(), HandlerError>>,
 }
 
-/// All processes, one or none in each slot.
+/// All processes; each slot has one or none.
 pub(super) struct Processes {
     broker: MemoryBroker,
     shape: RunShape,
@@ -64,7 +64,7 @@ pub(super) struct Processes {
     dice: Dice,
     metrics: Metrics,
     slots: Vec<Option<Process>>,
-    /// What each slot's disk holds: its index of ids,
+    /// The disk of each slot: its index of ids,
     indices: Vec<Vec<u8>>,
     /// and its snapshots.
     snapshots: Vec<Option<StateSnapshots>>,
@@ -96,7 +96,7 @@ impl Processes {
         &self.metrics
     }
 
-    /// Starts a process in `slot`, with what the one before left on its disk. The snapshots may be gone.
+    /// Starts a process in `slot`, with what the previous one left on its disk. The snapshots may be gone.
     pub(super) fn start(&mut self, slot: usize) {
         self.runs += 1;
         let connection = self.broker.connect();
@@ -155,7 +155,7 @@ impl Processes {
         }
     }
 
-    /// The index of ids stays behind; when the machine has gone too, without some of what was not synced.
+    /// The index of ids stays. If the machine has failed, some of what was not synced is lost.
     fn leave(&mut self, slot: usize, disk: &CrashStorage) {
         let survivors = match self.dice.below(3) {
             0 => Survivors::Some { seed: self.dice.bits() },
@@ -170,7 +170,7 @@ impl Processes {
         self.slots.get(slot).and_then(Option::as_ref)
     }
 
-    /// Looks after processes that ended by themselves: nothing in a simulation is a reason to.
+    /// Handles processes that ended by themselves. Nothing in a simulation is a reason for that.
     async fn reap(&mut self) {
         for slot in 0..self.slots.len() {
             let ended = self.get(slot).is_some_and(|process| process.task.is_finished());
@@ -184,7 +184,7 @@ impl Processes {
         }
     }
 
-    /// All continue, then some die for good; at least one is there.
+    /// All processes continue, then some are killed for good. At least one remains.
     pub(super) async fn settle_down(&mut self, dice: &mut Dice) {
         self.reap().await;
         let staying = usize::try_from(dice.below(self.slots.len() as u64)).unwrap_or(0);
@@ -202,7 +202,7 @@ impl Processes {
         }
     }
 
-    /// Ends all in order. Answers what was wrong with any of them since the beginning.
+    /// Ends all processes in an orderly way. Returns what has been wrong with any of them since the beginning.
     pub(super) async fn stop(&mut self) -> Vec<String> {
         self.reap().await;
         for slot in 0..self.slots.len() {
@@ -249,7 +249,7 @@ async fn why_ended(process: Process) -> Option<String> {
     }
 }
 
-/// Disturbs the processes until the client has sent everything, and a little longer.
+/// Disturbs the processes until the client has sent everything, and for a short time after that.
 pub(super) async fn chaos(
     processes: &mut Processes,
     mut client: Client,

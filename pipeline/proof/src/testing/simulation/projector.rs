@@ -1,8 +1,8 @@
-//! The read side under faults: a projector over EVENTS, killed and stopped, on a disk that forgets what was not synced or
-//! fails, while the server restarts, loses its tail, or starts with a new stream. Whenever the file is opened, the rows of
-//! each projection must be the fold of what its checkpoint names, and in the end of everything.
+//! The read side under faults: a projector over EVENTS is killed and stopped, on a disk that forgets what was not synced or fails, while the
+//! server restarts, loses its tail, or begins a new stream. Whenever the file is opened, the rows of each projection must be the fold of what
+//! its checkpoint names; at the end, they must be the fold of everything.
 //!
-//! Deliberately absent: handlers. Commits are made up; nothing here asks whether they were right.
+//! Deliberately absent: handlers. Commits are made up, and nothing here checks whether they were decided correctly.
 
 mod disk;
 mod projections;
@@ -36,7 +36,7 @@ use self::{
 };
 use super::{Bug, Counts, RECOVERY_MAX, RunReport, SimulationSettings, sabotage::Sabotage};
 
-/// Pause between two looks at how far the projections have come.
+/// The pause between two checks of how far the projections have come.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
 /// What happens to the projector and to what it reads.
@@ -44,7 +44,7 @@ const LOOK_PAUSE: Duration = Duration::from_secs(1);
 enum Disturbance {
     /// `kill -9`: what was written stays, synced or not.
     Kill,
-    /// What was not synced is lost, wholly or in part.
+    /// What was not synced is lost, completely or in part.
     PowerCut,
     /// SIGSTOP, and SIGCONT the next time.
     Freeze,
@@ -52,13 +52,13 @@ enum Disturbance {
     Shutdown,
     /// The server loses its consumers.
     ServerRestart,
-    /// The server comes back without its last messages; what is appended then gets their sequences.
+    /// The server comes back without its last messages. Messages that are appended later get their sequences.
     LostTail,
     /// The stream is deleted and made again.
     NewStream,
 }
 
-/// How a run goes besides chance.
+/// The settings of a run besides its seed.
 struct Shape {
     commits: u64,
     accounts: u64,
@@ -137,7 +137,7 @@ async fn run(seed: u64, settings: &SimulationSettings) -> RunReport {
     }
 }
 
-/// Appends made-up commits, some while nothing goes wrong and some while everything does. None is sent twice.
+/// Appends made-up commits, some without faults and some with all of them. None is sent twice.
 async fn append_commits(
     broker: MemoryBroker,
     (commits, accounts, pause): (u64, u64, Duration),
@@ -152,7 +152,7 @@ async fn append_commits(
             headers: Headers::new(),
             payload: Bytes::from(commit(number, dice.between(1, 3)).encode()),
         };
-        // Whether it was stored the stream tells.
+        // The stream shows whether it was stored.
         let _ = broker.append(EVENTS, message).await;
         let longest = if dice.chance(0.05) { pause * 20 } else { pause };
         tokio::time::sleep(dice.time(longest)).await;
@@ -184,7 +184,7 @@ struct Process {
     store: ReadStore,
 }
 
-/// The projector, its disk, and all that EVENTS has ever held.
+/// The projector, its disk, and everything that EVENTS has ever held.
 struct ReadSide {
     broker: MemoryBroker,
     shape: Shape,
@@ -223,7 +223,7 @@ impl ReadSide {
         *self.counts.entry(what).or_default() += 1;
     }
 
-    /// Opens the file and looks whether rows and checkpoints agree. None when the disk fails at it.
+    /// Opens the file and checks whether rows and checkpoints agree. `None` if the disk fails.
     fn open(&mut self) -> Option<ReadStore> {
         let fails_after = self.dice.chance(self.shape.disk_fails).then(|| self.dice.between(1, 300));
         let store = match self.disk.open(fails_after) {
@@ -249,7 +249,7 @@ impl ReadSide {
             self.projected = projected(self.projected.version + 1);
         }
         let Some(store) = self.open() else {
-            // The disk fails while the file is opened; the next time it may not.
+            // The disk may fail while the file is opened, and may work the next time.
             self.disk.power_cut(&mut self.dice);
             return;
         };
@@ -278,7 +278,7 @@ impl ReadSide {
         }
     }
 
-    /// Looks after a projector that ended by itself: only the disk is a reason to.
+    /// Handles a projector that ended by itself. Only the disk is a reason for that.
     async fn reap(&mut self) {
         let Some(process) = self.process.take_if(|process| process.task.is_finished()) else { return };
         match process.task.await {

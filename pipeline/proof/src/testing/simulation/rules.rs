@@ -1,4 +1,4 @@
-//! The rules that handlers decide by: those of the account, or the same with a bug.
+//! The rules by which handlers decide: those of the account, or the same with a bug.
 
 use std::cell::RefCell;
 
@@ -14,15 +14,15 @@ use super::bugs::Bug;
 use crate::testing::account::{Account, AccountCommand, AccountEvent, AccountState};
 
 thread_local! {
-    /// What rules must not look at, and rules with a bug do. Rules are functions without a place of their own to keep it.
+    /// Data that rules must not use, and that rules with a bug do use. It is global because rules are functions without state.
     static OUTSIDE: RefCell<Option<Outside>> = const { RefCell::new(None) };
 }
 
-/// What there is besides state and command, in the run on this thread.
+/// The data of the run on this thread.
 struct Outside {
     bug: Bug,
     broker: MemoryBroker,
-    /// When the run began: virtual time has no beginning of its own.
+    /// When the run began, because virtual time does not start at a fixed value.
     started: Instant,
 }
 
@@ -31,7 +31,7 @@ pub(super) fn rules(bug: Option<Bug>, broker: &MemoryBroker) -> AggregateRegistr
     let bug = bug.filter(|bug| matches!(bug, Bug::DecidedByWallClock | Bug::PastDecidedOnPresent));
     let outside = bug.map(|bug| Outside { bug, broker: broker.connect(), started: Instant::now() });
     let wrong = outside.is_some();
-    // Also without a bug: what an earlier run left here would keep its broker.
+    // This is also done without a bug, because data of an earlier run would keep its broker alive.
     OUTSIDE.set(outside);
     if wrong {
         AggregateRegistry::new().with::<WrongAccount>()
@@ -47,7 +47,7 @@ impl Outside {
         EPOCH + elapsed
     }
 
-    /// The state that EVENTS holds of an account, when that has an effect of a later command than the one at `position`.
+    /// The state of an account in EVENTS, if it already has an effect of a command later than `position`.
     fn present(&self, account: &str, position: u64) -> Option<AccountState> {
         let subject = format!("evt.{}.{}.{account}", Account::CONTEXT, Account::AGGREGATE);
         let messages = self.broker.dump(EVENTS);

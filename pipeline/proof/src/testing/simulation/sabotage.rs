@@ -1,5 +1,5 @@
-//! Bugs planted between the programs and their broker: it passes on something else than it was asked, or answers something
-//! else than is there.
+//! Bugs planted between the programs and their broker: this broker passes on something else than it was asked, or answers something else than
+//! is true.
 
 mod reader;
 mod tampering;
@@ -31,11 +31,11 @@ use self::{
 };
 use super::bugs::Bug;
 
-/// The bug of a run, or none, and what all connections with it know.
+/// The bug of a run, if any, and what all connections with it share.
 #[derive(Clone)]
 pub(super) struct Sabotage {
     bug: Option<Bug>,
-    /// What stood first at each sequence of EVENTS, whatever stands there now.
+    /// The first message at each sequence of EVENTS, whatever stands there now.
     stood_there: Arc<Mutex<BTreeMap<u64, StoredMessage>>>,
 }
 
@@ -58,7 +58,7 @@ impl Sabotage {
     }
 }
 
-/// A connection with a bug, or none.
+/// A connection, with a bug or without.
 #[derive(Clone)]
 pub(super) struct SabotagedBroker {
     inner: MemoryBroker,
@@ -70,7 +70,7 @@ impl SabotagedBroker {
         self.sabotage.has(bug)
     }
 
-    /// What stood first at a sequence of EVENTS: with it, nobody sees that the server has lost its tail and grown again.
+    /// The first message at a sequence of EVENTS. With this answer, nobody can see that the stream has lost its tail and grown again.
     fn stood_there(&self, sequence: u64) -> Option<StoredMessage> {
         self.note_what_stands_there();
         self.sabotage.stood_there().get(&sequence).cloned()
@@ -83,7 +83,7 @@ impl SabotagedBroker {
         }
     }
 
-    /// Appends the commits of a command that changes several aggregates one after the other, its own first.
+    /// Appends the commits of a command that changes several aggregates one after the other, the command's own aggregate first.
     async fn append_singly(&self, messages: Vec<NewMessage>) -> Result<Appended, AppendError> {
         let count = messages.len() as u64;
         let mut own = None;
@@ -95,14 +95,14 @@ impl SabotagedBroker {
         Ok(Appended { sequence: own.sequence.max(count), ..own })
     }
 
-    /// The last sequence that the journal names of a stream.
+    /// The last sequence of a stream that the journal names.
     fn named(&self, stream: &str) -> u64 {
         let records = self.inner.dump(OUTCOMES);
         let last = records.last().and_then(|message| OutcomeRecord::from_stored(message).ok());
         last.map_or(0, |last| if stream == COMMANDS { last.through } else { last.events_through })
     }
 
-    /// The sequence that an append will have if nobody else appends: what a careless sender takes for granted.
+    /// The sequence that an append will have if nobody else appends. A careless sender relies on it.
     fn next_sequence(&self, stream: &str) -> u64 {
         self.inner.dump(stream).last().map_or(0, |last| last.sequence) + 1
     }
@@ -123,7 +123,7 @@ impl SabotagedBroker {
         let pretended = || Appended { sequence: self.next_sequence(EVENTS) + count - 1, duplicate: false };
         let inner = self.inner.clone();
         if self.has(Bug::OutcomeBeforeAppend) {
-            // Nobody looks at the answer: that is the bug.
+            // The bug is that nobody looks at the answer.
             let answer = pretended();
             tokio::spawn(async move { Self::pass_on(&inner, messages).await.is_ok() });
             return Ok(answer);
@@ -258,7 +258,7 @@ impl Broker for SabotagedBroker {
 
     async fn get(&self, stream: &str, sequence: u64) -> Result<Option<StoredMessage>, BrokerError> {
         match (stream, self.sabotage.bug) {
-            // As where the record has been purged: there is nothing to compare.
+            // The answer is as if the record had been purged, so there is nothing to compare.
             (OUTCOMES, Some(Bug::IndexBySequenceAlone)) => Ok(None),
             (EVENTS, Some(Bug::StatesBySequenceAlone | Bug::CheckpointBySequenceAlone)) => {
                 Ok(self.stood_there(sequence))

@@ -1,5 +1,5 @@
-//! The sender of commands: what a person or a program might send, with and without ids, again and again, well-formed or
-//! not, and its ledger of what was acknowledged.
+//! The sender of commands. It sends what a person or a program might send: with and without ids, repeatedly, well-formed or not. It keeps a
+//! ledger of what was acknowledged.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use millstream_jetstream::{
 
 use super::RunShape;
 
-/// What the client knows of what it sent.
+/// What the client knows about a command that it sent.
 #[derive(Debug, Clone)]
 pub(super) struct LedgerEntry {
     pub(super) subject: String,
@@ -36,7 +36,7 @@ pub(super) struct Client {
     accounts: u64,
     bursts: f64,
     pause: Duration,
-    /// Everything with an id that was sent, to be sent again.
+    /// Every command with an id that was sent, to be sent again.
     sent: Vec<NewMessage>,
     ledger: Vec<LedgerEntry>,
 }
@@ -60,7 +60,7 @@ impl Client {
         &self.ledger
     }
 
-    /// The server has lost what stood behind this position.
+    /// The server has lost everything after this position.
     pub(super) fn forget_acknowledged_after(&mut self, position: u64) {
         self.ledger.retain(|entry| entry.position <= position);
     }
@@ -85,7 +85,7 @@ impl Client {
     async fn send(&mut self, command: NewMessage) {
         let has_id = command.headers.get(header::COMMAND_ID).is_some()
             || command.headers.get(header::NATS_MESSAGE_ID).is_some();
-        // Without an id nobody may send again: that would be another command.
+        // A command without an id may not be sent again, because that would be another command.
         let mut tries = if has_id { 1 + self.dice.below(3) } else { 1 };
         while tries > 0 {
             tries -= 1;
@@ -101,13 +101,13 @@ impl Client {
         }
     }
 
-    /// Sends several as one atomic batch, as the intake does. Answers how many.
+    /// Sends several commands as one atomic batch, as the intake does. Returns how many.
     async fn send_together(&mut self, left: usize) -> usize {
         let count = usize::try_from(self.dice.between(2, 8)).unwrap_or(2).min(left);
         let batch: Vec<NewMessage> = (0..count)
             .map(|index| {
                 let mut command = self.command(left - index);
-                // A repeated message id would spoil the batch: there, ids travel in our own header.
+                // A repeated message id would reject the batch, so in a batch the ids are in Millstream's own header.
                 let headers = command.headers.iter();
                 command.headers = headers
                     .map(|(name, value)| match name {
@@ -135,7 +135,7 @@ impl Client {
         });
     }
 
-    /// The next command; `number` is its own among all.
+    /// The next command; `number` is unique among all commands.
     fn command(&mut self, number: usize) -> NewMessage {
         if !self.sent.is_empty() && self.dice.chance(0.15) {
             return self.again();
@@ -143,7 +143,7 @@ impl Client {
         let account = self.account();
         let (command, body) = self.request();
         let credit = || ("credit", r#"{"amount":1}"#.to_owned());
-        // Told by the number, not by dice: commands of processes, what only processes may give, and ids that are theirs.
+        // The number decides, instead of dice, about commands of processes, commands that only processes may give, and ids of processes.
         let (origin, (command, body)) = match number % 11 {
             0 => (Origin::Effect, (command, body)),
             3 => (Origin::Sender, credit()),
@@ -168,7 +168,7 @@ impl Client {
         if self.dice.chance(0.05) {
             message.headers.push(header::EXPECTED_VERSION, self.dice.below(8).to_string());
         } else if self.dice.chance(0.3) {
-            // As somebody who has just looked: refused wrongly by whoever decides on less.
+            // Like somebody who has just looked: a handler that knows less refuses it wrongly.
             message.headers.push(header::EXPECTED_VERSION, self.version_of(&account).to_string());
         }
         if self.dice.chance(0.3) {
@@ -182,7 +182,7 @@ impl Client {
         message
     }
 
-    /// Something sent before: the same, or something else under the same id.
+    /// A command sent before: the same, or a different one under the same id.
     fn again(&mut self) -> NewMessage {
         let mut message = self.dice.pick(&self.sent).clone();
         if self.dice.chance(0.3) {
@@ -209,7 +209,7 @@ impl Client {
         format!("account-{}", self.dice.below(self.accounts))
     }
 
-    /// Mostly to one or two others; sometimes to oneself, to the same one twice, to nobody who may have an account.
+    /// Mostly to one or two others; sometimes to oneself, to the same one twice, or to an id that no account may have.
     fn gift(&mut self) -> String {
         let (amount, count) = (self.dice.below(5), self.dice.between(1, 2));
         let to: Vec<String> = (0..count).map(|_| format!(r#""{}""#, self.account())).collect();

@@ -1,4 +1,4 @@
-//! A batch, applied in memory: for each projection its part of it, which rows that changes, how far the projection comes, and why it
+//! A batch that is applied in memory: for each projection its part of the batch, the rows that change, how far the projection comes, and why it
 //! halts if it does.
 
 use std::{panic::AssertUnwindSafe, sync::Arc};
@@ -21,7 +21,7 @@ use super::{
     Applier, Batch, Removal,
 };
 
-/// A batch that is applied in memory, and not told to others yet.
+/// A batch that is applied in memory and not announced yet.
 pub(super) struct Applied {
     pub(super) changes: Arc<Uncommitted>,
     pub(super) reached: Vec<(usize, Checkpoint)>,
@@ -116,11 +116,11 @@ fn advance<'s>(
         no_commit: item.is_no_commit(),
         reason: format!("{}: {error}", item.message.subject).into(),
     });
-    // The failed message may have changed some rows already. So start over, and stop before it.
+    // The failed message may already have changed some rows. So the part is applied again from its start, and ends before that message.
     let before = items.get(..failed).unwrap_or_default();
     let mut rows = begin(snapshot, beneath, member, removals)?;
     if apply_all(index, member, before, &mut rows)?.is_some() {
-        // It failed at another message the second time, so it is not a function of its input. Keep none of its changes.
+        // The second attempt failed at another message, so the projection is not a function of its input. None of its changes are kept.
         return Ok(Progress { rows: begin(snapshot, beneath, member, removals)?, checkpoint: None, halt });
     }
     Ok(Progress { rows, checkpoint: before.last().map(|last| moved(checkpoint, last)), halt })
@@ -158,7 +158,7 @@ fn begin<'s>(
     Ok(rows)
 }
 
-/// Applies items until one fails. Returns the index of that item and the reason. A failure of the file is an error instead, because
+/// Applies items until one fails. Returns the index of that item and the reason. A failure of the file is returned as an error instead, because
 /// it says nothing about the projection.
 fn apply_all(
     index: usize,
@@ -234,7 +234,7 @@ fn apply_record(
     Ok(())
 }
 
-/// The rows of a projection of outcomes in one context: its one table stands for that context's table.
+/// The rows of a projection of outcomes in one context. Its single table stands for that context's table.
 struct ContextRows<'r, 's> {
     rows: &'r mut ProjectionRows<'s>,
     name: &'static str,
@@ -242,7 +242,7 @@ struct ContextRows<'r, 's> {
 }
 
 impl ContextRows<'_, '_> {
-    /// A table of another name is passed on, and refused there because it is not declared.
+    /// Another table name is passed on, and refused there because it is not declared.
     fn table<'t>(&'t self, table: &'t str) -> &'t str {
         if table == self.name { self.context } else { table }
     }
@@ -268,7 +268,7 @@ impl Rows for ContextRows<'_, '_> {
     }
 }
 
-/// The file's error, if that is what the projection met; otherwise the cause chain as text.
+/// The file's error, if that was the cause; otherwise the cause chain as text.
 fn as_store_error(error: ProjectionError) -> Result<StoreError, String> {
     let chain = one_line(&error);
     store_error(error).ok_or(chain)

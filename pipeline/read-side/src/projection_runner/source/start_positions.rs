@@ -1,5 +1,5 @@
-//! Where each projection of a source begins: its checkpoint is compared with the stream, and what is far behind the others gets the
-//! second lane.
+//! Determines where each projection of a source begins. Its checkpoint is compared with the stream, and projections that are far behind the
+//! others get the second lane.
 
 use millstream_jetstream::{
     broker::{Broker, StreamState},
@@ -19,7 +19,7 @@ use super::{
 };
 
 impl<B: Broker> Source<B> {
-    /// Judges until a loss that the server tells of is to be believed: a rebuild is expensive.
+    /// Checks the checkpoints again until a loss that the server reports has to be believed, because a rebuild is expensive.
     pub(super) async fn judge_beyond_doubt(&self) -> Result<(StreamState, Vec<Start>), RunnerError> {
         let mut doubt = LossDoubt::default();
         loop {
@@ -48,7 +48,7 @@ impl<B: Broker> Source<B> {
         Ok((state, starts))
     }
 
-    /// Whether the checkpoint of whoever keeps the rows of a projection elsewhere belongs to the stream as it is now.
+    /// Whether the follower's checkpoint of a projection belongs to the current stream.
     async fn follower_belongs(&self, member: &Member, state: &StreamState) -> Result<bool, RunnerError> {
         let found = self.config.follower.as_ref().and_then(|follower| follower.checkpoint(&member.id));
         let Some(found) = found else { return Ok(false) };
@@ -56,7 +56,7 @@ impl<B: Broker> Source<B> {
         Ok(!self.patiently(verify).await?.is_rebuild())
     }
 
-    /// Tells the log how each projection begins.
+    /// Logs how each projection begins.
     pub(super) fn announce(&self, starts: &[Start]) {
         for start in starts {
             if let Some(member) = self.set.members.get(start.member) {
@@ -65,7 +65,7 @@ impl<B: Broker> Source<B> {
         }
     }
 
-    /// Puts what is far behind the furthest projection into the second lane. Projections that stay halted are not waited for.
+    /// Puts the projections that are far behind the foremost one into the second lane. Projections that stay halted do not count.
     pub(super) fn assign_lanes(&self, starts: &mut [Start]) -> ByLane<Vec<usize>> {
         let distance = self.config.runner.distance();
         let goes_on = |start: &Start| {

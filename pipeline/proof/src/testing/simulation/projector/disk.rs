@@ -1,4 +1,4 @@
-//! The projector's disk, and what its file must say whenever it is opened.
+//! The projector's disk, and what its file must contain whenever it is opened.
 
 use millstream_contract::{stored_message::StoredMessage, testing::dice::Dice};
 use millstream_store::{
@@ -15,9 +15,9 @@ const CACHE: usize = 1024 * 1024;
 pub(super) struct Disk {
     image: Vec<u8>,
     storage: Option<CrashStorage>,
-    /// A bug: a crash comes between the transaction of the rows and that of their checkpoints.
+    /// A bug: a crash happens between the transaction of the rows and that of their checkpoints.
     parts_checkpoints: bool,
-    /// The checkpoints as they were when the file was opened, for that bug.
+    /// For that bug: the checkpoints as of the moment when the file was opened.
     checkpoints: Vec<(ProjectionId, Checkpoint)>,
 }
 
@@ -29,7 +29,7 @@ impl Disk {
         disk
     }
 
-    /// Makes an empty file. A projector makes it under another name, so that no crash leaves half of it.
+    /// Makes an empty file. A projector creates it under another name first, so a crash does not leave half of it.
     pub(super) fn format(&mut self) {
         let storage = CrashStorage::default();
         drop(ReadStore::with_backend(storage.clone(), CACHE));
@@ -37,7 +37,7 @@ impl Disk {
         self.storage = None;
     }
 
-    /// Opens the file; the disk fails for good at one of the operations that follow, if `fails_after` says so.
+    /// Opens the file. With `fails_after`, the disk fails for good at one of the following operations.
     pub(super) fn open(&mut self, fails_after: Option<u64>) -> Result<ReadStore, StoreError> {
         let storage = CrashStorage::new(self.image.clone(), fails_after);
         self.storage = Some(storage.clone());
@@ -52,12 +52,12 @@ impl Disk {
         self.storage.as_ref().is_some_and(CrashStorage::has_failed)
     }
 
-    /// The process is gone; all that it has written stays.
+    /// The process is gone. Everything that it has written stays.
     pub(super) fn keep(&mut self) {
         self.take(Survivors::All);
     }
 
-    /// The machine is gone; what was not synced stays by chance.
+    /// The machine has failed. Each part that was not synced stays or is lost at random.
     pub(super) fn power_cut(&mut self, dice: &mut Dice) {
         let survivors = match dice.below(3) {
             0 => Survivors::None,
@@ -70,7 +70,7 @@ impl Disk {
         }
     }
 
-    /// Leaves the rows as they are and the checkpoints as they were when the file was opened.
+    /// Keeps the rows as they are, and resets the checkpoints to what they were when the file was opened.
     fn take_checkpoints_back(&mut self) {
         let storage = CrashStorage::new(self.image.clone(), None);
         let Ok(store) = ReadStore::with_backend(storage.clone(), CACHE) else { return };
@@ -80,7 +80,7 @@ impl Disk {
             projection,
             checkpoint: Some(checkpoint),
         });
-        // A file in memory: nothing fails but what the simulation lets fail.
+        // The file is in memory, so nothing fails except what the simulation lets fail.
         if store.commit(changes.collect(), Durability::Durable).is_ok() {
             drop((snapshot, store));
             self.image = storage.after_power_cut(Survivors::All);
@@ -103,8 +103,7 @@ fn checkpoints(store: &ReadStore) -> Result<Vec<(ProjectionId, Checkpoint)>, Sto
     Ok(found)
 }
 
-/// Looks whether the rows of each projection are the fold of what its checkpoint names, in one of the histories that the
-/// stream has ever had.
+/// Checks that the rows of each projection are the fold of what its checkpoint names, in one of the histories that the stream has ever had.
 pub(super) fn reads_back(
     store: &ReadStore,
     projected: &Projected,

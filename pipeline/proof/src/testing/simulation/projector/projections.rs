@@ -12,7 +12,7 @@ use millstream_read_side::projection_runner::ProjectionSet;
 use millstream_store::read_store::{ProjectionId, ReadStore, TableName};
 use serde::{Deserialize, Serialize};
 
-/// What a row says about the events it has seen.
+/// What a row records about the events it has seen.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Seen {
     events: u64,
@@ -28,7 +28,7 @@ impl Seen {
     }
 }
 
-/// A projection of the context `bank`: of the accounts, or of everything.
+/// A projection of the context `bank`, of the accounts or of everything.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ledger {
     name: &'static str,
@@ -68,7 +68,7 @@ impl Projection for Ledger {
         let mut seen: Seen = rows.read(seen_in, key)?.unwrap_or_default();
         seen.add(envelope);
         rows.write(seen_in, key, &seen);
-        // A row that comes and goes.
+        // A row that is added and removed repeatedly.
         if rows.get(open_in, key)?.is_some() {
             rows.delete(open_in, key);
         } else {
@@ -83,7 +83,7 @@ impl Ledger {
         ProjectionId::of_context("bank", self.name)
     }
 
-    /// What the rows ought to be after these messages, as [`ReadStore`] dumps them.
+    /// The rows that these messages should give, as [`ReadStore`] dumps them.
     fn expected(self, messages: &[StoredMessage]) -> Result<Vec<String>, ProjectionError> {
         let mut rows = MemoryRows::new();
         for stored in messages.iter().filter_map(|message| StoredCommit::from_stored(message).ok()) {
@@ -140,7 +140,7 @@ impl Ledger {
 
 /// The projections of one release.
 pub(super) struct Projected {
-    /// The version of one of them; the other's never changes, so that they stand at different places after a change.
+    /// The version of one of them. The version of the other never changes, so the two stand at different places after a change.
     pub(super) version: u32,
 }
 
@@ -159,7 +159,7 @@ impl Projected {
         ProjectionSet::new(projections, Vec::new(), &[]).expect("their names differ")
     }
 
-    /// How far the one has come that is behind most.
+    /// The progress of the one that is furthest behind.
     pub(super) fn reached(&self, store: &ReadStore) -> u64 {
         let Ok(snapshot) = store.snapshot() else { return 0 };
         let reached =

@@ -20,7 +20,7 @@ use crate::testing::simulation::bugs::Bug;
 /// How often a reader with a bug shows it.
 const READER_BUG_RATE: f64 = 0.05;
 
-/// A reader with a bug, or none.
+/// A reader, with a bug or without.
 pub(in crate::testing::simulation) struct SabotagedReader {
     inner: <MemoryBroker as Broker>::Reader,
     bug: Option<Bug>,
@@ -35,7 +35,7 @@ impl SabotagedReader {
         bug: Option<Bug>,
     ) -> Result<Self, ReadError> {
         let stream = config.stream.clone();
-        // Any dice will do, as long as they fall alike whenever the run is repeated.
+        // Any dice will do, as long as they give the same results whenever the run is repeated.
         let dice = Dice::new(config.after).fork(u64::try_from(stream.len()).unwrap_or(0));
         Ok(Self { inner: broker.read(config).await?, bug, stream, dice })
     }
@@ -94,7 +94,7 @@ impl StreamReader for SabotagedReader {
     }
 }
 
-/// Commands without the ids that their senders gave them. What is no usable id stays.
+/// Commands without the ids of their senders. Unusable ids stay.
 fn strip_ids<'m>(messages: impl Iterator<Item = &'m mut StoredMessage>) {
     for message in messages.filter(|message| explicit_id(message).is_ok()) {
         strip(message, &[header::COMMAND_ID, header::NATS_MESSAGE_ID]);

@@ -1,4 +1,4 @@
-//! What a bug changes in a message.
+//! The changes that a bug makes to a message.
 
 use millstream_contract::{
     commit::StoredCommit,
@@ -33,9 +33,9 @@ pub(super) fn without_positions(message: StoredMessage) -> StoredMessage {
     StoredMessage { payload: stored.commit.encode().into(), ..message }
 }
 
-/// Whether a message is the commit of an aggregate that a command of another aggregate changes.
+/// Whether a message is the commit of an aggregate that was changed by a command to another aggregate.
 pub(super) fn is_of_partner(message: &NewMessage) -> bool {
-    // Read as if it were stored already: where does not matter.
+    // It is read as if it were stored already; the sequence does not matter.
     let stored = StoredMessage {
         subject: message.subject.clone(),
         sequence: 0,

@@ -1,10 +1,9 @@
 //! Millstream for applications: the one crate that an application names.
 //!
-//! A crate that holds the rules of a domain depends on it without default features and uses what is listed here: aggregates
-//! ([`decider`], [`commands!`], [`events!`], [`rejections!`]), views ([`projection`]), reports ([`report`], [`report_tables!`]) and
-//! processes ([`process`]), all of them pure. With the feature `testing` it gets the kit with which they are tested
-//! (`testing`). The program of the application depends on it with its default features and consists of one line,
-//! `millstream::main::<Gym>()`: it is every stage and every command.
+//! A crate with the rules of a domain depends on it without default features and uses what is listed here: aggregates ([`decider`],
+//! [`commands!`], [`events!`], [`rejections!`]), views ([`projection`]), reports ([`report`], [`report_tables!`]) and processes ([`process`]),
+//! all of them pure. The feature `testing` adds the kit for testing them (`testing`). The program of the application depends on it with default
+//! features and consists of one line, `millstream::main::<Gym>()`: this program is every stage and every command.
 //!
 //! ```
 //! use millstream::prelude::*;
@@ -24,7 +23,7 @@
 //! assert!(Model::of::<Gym>().is_ok());
 //! ```
 //!
-//! Deliberately absent: anything of its own. What an application may rely on is what is named here.
+//! Deliberately absent: code of its own. An application may rely on exactly what is named here.
 
 #[cfg(feature = "cli")]
 mod program;
@@ -43,7 +42,7 @@ pub use serde_json;
 #[cfg(feature = "cli")]
 pub use self::program::main;
 
-/// Small messages are many allocations, so that this one is faster than the system's.
+/// Small messages mean many allocations, for which this allocator is faster than the system's.
 #[cfg(feature = "allocator")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -66,7 +65,7 @@ pub mod prelude {
     pub use millstream_values::{business_date::BusinessDate, context::InContext, money::Currency};
 }
 
-/// The kit with which an application is tested, without a server and with one.
+/// The kit for testing an application, with or without a server.
 #[cfg(feature = "testing")]
 pub mod testing {
     pub use millstream_contract::testing::dice;
@@ -75,7 +74,7 @@ pub mod testing {
     };
     pub use millstream_jetstream::testing::test_server;
 
-    /// Tests of projections and reports: a history made by hand, and the rows that come of it.
+    /// Tests of projections and reports: a history made by hand, and the rows that result from it.
     pub mod project {
         pub use millstream_domain::testing::project::{History, apply, command_at, rows_of};
         pub use millstream_store::testing::batchings::assert_repeatable;

@@ -1,4 +1,4 @@
-//! What a database has to do for its tables to be kept up to date.
+//! What a database must do so that its tables can be kept up to date.
 
 use std::{error::Error as _, sync::Arc};
 
@@ -15,19 +15,19 @@ use crate::{
 /// Why a database cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
-    /// SQLite refuses or fails.
+    /// SQLite refused or failed.
     #[error("SQLite failed at: {statement}")]
     Sqlite {
-        /// What it was asked.
+        /// The operation.
         statement: String,
         /// Why.
         #[source]
         source: rusqlite::Error,
     },
-    /// PostgreSQL refuses or fails.
+    /// PostgreSQL refused or failed.
     #[error("PostgreSQL failed at: {statement}")]
     Postgres {
-        /// What it was asked.
+        /// The operation.
         statement: String,
         /// Why.
         #[source]
@@ -36,10 +36,10 @@ pub enum DatabaseError {
     /// The settings of a connection cannot be read.
     #[error("the setting `database` does not say how to reach PostgreSQL")]
     Address(#[source] postgres::Error),
-    /// TLS cannot be spoken as the settings say.
+    /// TLS cannot be used in the way that the settings demand.
     #[error("TLS cannot be spoken to PostgreSQL")]
     Tls(#[from] TlsError),
-    /// Another process has the file.
+    /// Another process uses the file.
     #[error("{path} is kept by another process")]
     Taken {
         /// The file.
@@ -60,7 +60,7 @@ pub enum DatabaseError {
         /// The file.
         path: String,
     },
-    /// Somebody else has changed the positions: another process keeps the same tables, or a backup was restored.
+    /// The stored positions were changed by somebody else: another process keeps the same tables, or a backup was restored.
     #[error(
         "the tables of {projection} are not where this process left them: another process keeps them too, or a backup was restored"
     )]
@@ -74,16 +74,16 @@ pub enum DatabaseError {
     /// The file of rows cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The process is asked to end while the database cannot be reached.
+    /// The process is asked to end, and the database cannot be reached.
     #[error("the database could not be reached until the process was asked to end")]
     Stopped,
-    /// The thread of the database is gone.
+    /// The thread of the database has ended.
     #[error("the thread of the database has ended")]
     Ended,
 }
 
 impl DatabaseError {
-    /// Whether the connection was lost or something else came between, so that the same may succeed with another one.
+    /// Whether a temporary problem occurred, such as a lost connection, so that the same operation may succeed on another connection.
     pub fn is_lost(&self) -> bool {
         match self {
             Self::Postgres { source, .. } => passes(source),
@@ -92,13 +92,13 @@ impl DatabaseError {
     }
 }
 
-/// What passes by itself: the server shuts down or starts (57P), has too many connections or no memory just now (53), lost the
-/// connection (08) or ended an idle one (25P03), or gave way to another transaction (40) or its lock (55P03).
+/// Errors of PostgreSQL that pass without help: the server shuts down or starts (57P), has too many connections or no memory at the moment
+/// (53), lost the connection (08), ended an idle one (25P03), or gave way to another transaction (40) or its lock (55P03).
 const PASSING: [&str; 6] = ["57P", "53", "08", "40", "25P03", "55P03"];
-/// The two do not speak the same protocol, and never will.
+/// The two sides do not speak the same protocol, so trying again would not help.
 const PROTOCOL_VIOLATION: &str = "08P01";
 
-/// Whether a failure of PostgreSQL is one that passes.
+/// Whether an error of PostgreSQL is temporary.
 pub(crate) fn passes(error: &postgres::Error) -> bool {
     match error.code().map(SqlState::code) {
         Some(code) => code != PROTOCOL_VIOLATION && PASSING.iter().any(|class| code.starts_with(class)),
@@ -120,52 +120,52 @@ impl Failure for DatabaseError {
     }
 }
 
-/// How far the tables of a projection are, as the database says.
+/// The position of a projection's tables, as the database has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredPosition {
     /// The projection.
     pub projection: ProjectionId,
     /// Its position.
     pub checkpoint: Checkpoint,
-    /// What defines its tables.
+    /// The text that defines its tables.
     pub definition: String,
 }
 
-/// Rows that change in a table.
+/// Changed rows of a table.
 #[derive(Debug, Clone)]
 pub struct TableChange {
     /// The table.
     pub table: Arc<Table>,
-    /// Keys of rows that go.
+    /// Keys of removed rows.
     pub removed: Vec<Vec<Value>>,
     /// Rows that are new or different.
     pub rows: Vec<TableRow>,
 }
 
-/// A position that moves on.
+/// A position that advances.
 #[derive(Debug, Clone)]
 pub struct Move {
     /// The projection.
     pub projection: ProjectionId,
-    /// Where it is.
+    /// The old position.
     pub from: Checkpoint,
-    /// Where it will be.
+    /// The new position.
     pub to: Checkpoint,
 }
 
-/// Where the rows of a projection stand that takes the place of what was there.
+/// Where the complete rows of a projection stand that replace its tables.
 #[derive(Debug, Clone)]
 pub struct Filling {
-    /// The projection, where it will be, and how its tables are defined.
+    /// The projection, its new position, and the definition of its tables.
     pub position: StoredPosition,
-    /// Where the tables are that are there, if there are any.
+    /// The position of the existing tables, if there are any.
     pub before: Option<StoredPosition>,
     /// Its tables.
     pub tables: Vec<Arc<Table>>,
 }
 
 impl Filling {
-    /// Whether the tables that are there are defined in the same way, so that it is enough to change their rows.
+    /// Whether the existing tables have the same definition, so that it is enough to replace their rows.
     pub fn keeps_tables(&self) -> bool {
         self.before.as_ref().is_some_and(|before| before.definition == self.position.definition)
     }
@@ -177,7 +177,7 @@ pub type Rows<'r> = dyn FnMut(&mut dyn FnMut(usize, Vec<TableRow>) -> Result<(),
 
 /// A database whose tables are kept up to date, through a connection of its own.
 pub trait Database: Send {
-    /// Which one.
+    /// The kind of database.
     fn dialect(&self) -> Dialect;
 
     /// Connects again after the connection was lost.
@@ -192,20 +192,20 @@ pub trait Database: Send {
     /// [`DatabaseError`].
     fn positions(&mut self) -> Result<Vec<StoredPosition>, DatabaseError>;
 
-    /// Makes those of these tables that are not there, without rows, so that they can be asked before they are filled.
+    /// Creates missing tables without rows, so that they can be queried before they are filled.
     ///
     /// # Errors
     /// [`DatabaseError`].
     fn make_missing(&mut self, tables: &[Arc<Table>]) -> Result<(), DatabaseError>;
 
-    /// Changes rows and moves positions in one transaction. Where all positions have moved already, because the answer to the same
-    /// was lost, it changes nothing.
+    /// Changes rows and advances positions in one transaction. If all positions have already advanced, because the answer to the same call was
+    /// lost, it changes nothing.
     ///
     /// # Errors
-    /// [`DatabaseError`]; nothing is changed then, or nothing is known of it where the connection was lost.
+    /// [`DatabaseError`]; nothing is changed then. If the connection was lost, it is not known whether something is changed.
     fn write(&mut self, changes: &[TableChange], moves: &[Move]) -> Result<(), DatabaseError>;
 
-    /// Fills the tables of a projection anew, in one transaction, so that readers see the old rows and then all new ones.
+    /// Fills the tables of a projection again in one transaction, so that readers see either the old rows or all new ones.
     ///
     /// # Errors
     /// As [`Self::write`].

@@ -1,27 +1,27 @@
-//! The statements that make tables, in the words of either database: columns with their types and comments, keys, indexes, and views
-//! that show amounts as decimals.
+//! The statements that create tables, in the dialect of each database: columns with their types and comments, keys, indexes, and views that
+//! show amounts as decimals.
 
 use std::fmt::Write as _;
 
 use crate::table::{CURRENCY_COLUMN, Column, Kind, LINE_COLUMN, ListTable, Table};
 
-/// Whose tables Millstream's own are: the schema, and the first part of their names.
+/// The schema of Millstream's own tables, and the first part of their names.
 pub const SYSTEM: &str = "millstream";
-/// What the name of a table ends with while it is built beside the one that is there.
+/// The suffix of a table that is being built beside an existing one.
 pub const BESIDE: &str = "__new";
-/// What the name of a view ends with that shows amounts as decimals.
+/// The suffix of a view that shows amounts as decimals.
 pub const DECIMAL: &str = "_decimal";
 
 /// Which database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
-    /// SQLite. A table is called `retail_till`.
+    /// SQLite. A table's name is like `retail_till`.
     Sqlite,
-    /// PostgreSQL. A table is called `retail.till`.
+    /// PostgreSQL. A table's name is like `retail.till`.
     Postgres,
 }
 
-/// A name in quotes.
+/// A quoted name.
 pub fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
@@ -30,13 +30,13 @@ fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
-/// Columns, one after the other.
+/// A list of columns.
 pub fn column_list<'c>(columns: impl IntoIterator<Item = &'c str>) -> String {
     columns.into_iter().map(quoted).collect::<Vec<_>>().join(", ")
 }
 
 impl Dialect {
-    /// The name of a table as statements have it.
+    /// The name of a table in statements.
     pub fn name(self, context: &str, table: &str) -> String {
         match self {
             Self::Sqlite => quoted(&format!("{context}_{table}")),
@@ -58,12 +58,12 @@ impl Dialect {
             (Self::Postgres, Kind::Date) => "date",
             (Self::Postgres, Kind::Time) => "timestamp with time zone",
             (Self::Postgres, Kind::Json) => "jsonb",
-            // As SQLite sorts texts, and as keys are sorted elsewhere.
+            // This is the order in which SQLite sorts texts, and in which keys are sorted elsewhere.
             (Self::Postgres, Kind::Text) => "text COLLATE \"C\"",
         }
     }
 
-    /// What makes the tables of Millstream's own.
+    /// The statements that create Millstream's own tables.
     pub fn system(self) -> String {
         let (position, currency) = (self.name(SYSTEM, "position"), self.name(SYSTEM, "currency"));
         let (text, number) = (self.type_of(Kind::Text), self.type_of(Kind::Integer));
@@ -87,7 +87,7 @@ impl Dialect {
     }
 }
 
-/// A table as it is made: one of a view, or that of a list.
+/// A table to be created: a view's table or a list's.
 struct Made<'t> {
     context: &'t str,
     name: &'t str,
@@ -129,7 +129,7 @@ fn made(table: &Table) -> Vec<Made<'_>> {
 }
 
 impl Made<'_> {
-    /// Its columns in their order: the place in the list stands behind the row's key.
+    /// Its columns in order. The place in the list follows the row's key.
     fn all_columns(&self) -> Vec<&Column> {
         let mut columns = self.columns.clone();
         if let Some(line) = &self.line {
@@ -159,7 +159,7 @@ impl Made<'_> {
         text
     }
 
-    /// A table is also asked for by the dates of its key.
+    /// A table is also queried by the dates in its key.
     fn indexes(&self, dialect: Dialect) -> Vec<String> {
         let later = self.columns.iter().take(self.key.len()).skip(1);
         let dates =
@@ -189,7 +189,7 @@ impl Made<'_> {
     }
 }
 
-/// Makes a projection's tables, empty, under names of their own beside those that may be there.
+/// Creates a projection's tables, empty and under temporary names beside existing ones.
 pub fn create_beside(dialect: Dialect, table: &Table) -> Vec<String> {
     let mut statements = Vec::new();
     if dialect == Dialect::Postgres {
@@ -203,8 +203,8 @@ pub fn create_beside(dialect: Dialect, table: &Table) -> Vec<String> {
     statements
 }
 
-/// Removes the tables of that name, with their views, before others take their place. What people have built upon them is not
-/// removed: the database then refuses, and says what it is.
+/// Removes the tables with these names and their views, before others replace them. If people have built something on them, it is not removed:
+/// the database then refuses and names it.
 pub fn drop_old(dialect: Dialect, table: &Table) -> Vec<String> {
     let made = made(table);
     let views = made.iter().map(|each| {
@@ -215,7 +215,7 @@ pub fn drop_old(dialect: Dialect, table: &Table) -> Vec<String> {
     views.chain(tables).collect()
 }
 
-/// Gives the tables that were built beside their names, indexes, comments and views.
+/// Gives the new tables their final names, indexes, comments and views.
 pub fn take_place(dialect: Dialect, table: &Table) -> Vec<String> {
     let mut statements = Vec::new();
     for each in made(table) {
@@ -243,12 +243,12 @@ pub fn take_place(dialect: Dialect, table: &Table) -> Vec<String> {
     statements
 }
 
-/// Makes a projection's tables, empty, where none are.
+/// Creates a projection's tables, empty, if there are none.
 pub fn create_in_place(dialect: Dialect, table: &Table) -> Vec<String> {
     [create_beside(dialect, table), drop_old(dialect, table), take_place(dialect, table)].concat()
 }
 
-/// Everything that defines tables, as a text that is compared.
+/// Everything that defines tables, as a text that can be compared.
 pub(crate) fn definition_of<'t>(dialect: Dialect, tables: impl Iterator<Item = &'t Table>) -> String {
     let statements = tables.flat_map(|table| {
         let created = made(table).into_iter().map(|each| each.create(dialect, ""));
@@ -257,7 +257,7 @@ pub(crate) fn definition_of<'t>(dialect: Dialect, tables: impl Iterator<Item = &
     statements.collect::<Vec<_>>().join("\n")
 }
 
-/// Views of a table and of its lists that show amounts with the places of the row's currency.
+/// Views of a table and of its lists, in which amounts have the decimal places of the row's currency.
 fn decimal_views(dialect: Dialect, table: &Table) -> Vec<String> {
     let own = table.columns.iter().any(|column| column.amount).then(|| decimal_view(dialect, table, None));
     let lists = table.lists.iter().filter(|list| list.columns.iter().any(|column| column.amount));

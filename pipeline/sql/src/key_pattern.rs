@@ -1,9 +1,9 @@
-//! How the key of a view is put together, and the other way round: `<store>_<business_date>` splits `2506_2012-01-31`.
+//! The pattern of a view's keys, by which a key is split again: `<store>_<business_date>` splits `2506_2012-01-31`.
 //!
-//! A key is split from its end, so that the first part may have in it what stands between parts. Where it is the last part that may,
-//! the pattern ends with `…`, as in `<location>:<sku…>`, and the key is split from its front.
+//! A key is split from its end, so the first part may contain the separators. If the last part may contain them instead, the pattern ends with
+//! `…`, as in `<location>:<sku…>`, and the key is split from its front.
 
-/// A pattern is not well formed.
+/// A pattern is malformed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the pattern of keys {pattern:?} must be names in angle brackets with something between them, as in <store>/<sku>; the last may end with …"
@@ -12,14 +12,14 @@ pub struct PatternError {
     pattern: String,
 }
 
-/// What the name of a last part ends with that is all of the rest.
+/// The suffix of the name of a last part that takes the whole rest.
 const ALL_OF_THE_REST: char = '…';
 
-/// Parts with what stands between them.
+/// The parts and the separators between them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyPattern {
     first: String,
-    /// Each with what stands before it.
+    /// Each part with the separator before it.
     others: Vec<(String, String)>,
     /// Whether keys are split from their front.
     from_front: bool,
@@ -63,7 +63,7 @@ impl KeyPattern {
         [self.first.as_str()].into_iter().chain(self.others.iter().map(|(_, name)| name.as_str()))
     }
 
-    /// The parts of a key; none when it is not put together so.
+    /// The parts of a key; `None` if the key does not fit the pattern.
     pub fn split<'k>(&self, key: &'k str) -> Option<Vec<&'k str>> {
         if self.from_front { self.split_from_front(key) } else { self.split_from_end(key) }
     }

@@ -1,4 +1,4 @@
-//! Which tables an application has, projection by projection.
+//! The tables of an application, projection by projection.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -10,10 +10,10 @@ use crate::{
     table::{ShapeError, Table},
 };
 
-/// The longest name that PostgreSQL keeps whole, less what is added to that of a table while it is built.
+/// The longest name that PostgreSQL keeps whole, minus the suffix of a table that is being built.
 const NAME_LENGTH_MAX: usize = 63 - "_business_date".len();
 
-/// A table with the view that it shows.
+/// A table and the view that it shows.
 #[derive(Debug, Clone)]
 pub struct PlannedTable {
     /// The view's table in the file of rows.
@@ -22,7 +22,7 @@ pub struct PlannedTable {
     pub table: Arc<Table>,
 }
 
-/// The tables of a projection. They have one position, and are defined anew together.
+/// The tables of a projection. They share one position and are rebuilt together.
 #[derive(Debug, Clone)]
 pub struct PlannedProjection {
     /// The projection.
@@ -32,7 +32,7 @@ pub struct PlannedProjection {
 }
 
 impl PlannedProjection {
-    /// Everything that defines its tables; where a database was filled with another one, its tables are built anew.
+    /// Everything that defines its tables. If a database was filled with another definition, the tables are rebuilt.
     pub fn definition(&self, dialect: Dialect) -> String {
         definition_of(dialect, self.tables.iter().map(|each| &*each.table))
     }
@@ -41,7 +41,7 @@ impl PlannedProjection {
 /// Why an application has no tables.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
-    /// A view's shape does not do.
+    /// A view's shape cannot be used.
     #[error("no table can be made in context {context}")]
     Shape {
         /// The context.
@@ -50,7 +50,7 @@ pub enum PlanError {
         #[source]
         source: ShapeError,
     },
-    /// A shape of a view that there is not.
+    /// A shape names a view that does not exist.
     #[error("{projection} tells the shape of {view}, which is no view of it")]
     NoView {
         /// The projection.
@@ -58,7 +58,7 @@ pub enum PlanError {
         /// The view.
         view: String,
     },
-    /// Two tables have one name.
+    /// Two tables have the same name.
     #[error("two tables would be called {name}")]
     Twice {
         /// The name.
@@ -70,7 +70,7 @@ pub enum PlanError {
         /// The name.
         name: String,
     },
-    /// A context is called like the tables of Millstream's own.
+    /// A context has the name of the schema of Millstream's own tables.
     #[error("no context of an application with a database can be called {SYSTEM}")]
     Reserved,
 }
@@ -117,7 +117,7 @@ impl Plan {
         contexts
     }
 
-    /// The projections of events, in whose positions the position of an answer is told.
+    /// The projections of events. An answer's position is a position of theirs.
     pub fn of_events(&self) -> Vec<String> {
         let of_events = self.projections.iter().filter(|each| !each.id.is_of_outcomes());
         of_events.map(|each| each.id.to_string()).collect()

@@ -1,8 +1,8 @@
-//! How a PostgreSQL is reached: by its address, with limits that notice a host that has gone without a word, and with TLS where the address
-//! asks for it, by the names that libpq has for that (`sslmode`, `sslrootcert`).
+//! How to reach a PostgreSQL server: by its address, with time limits that detect a host that has gone silent, and with TLS if the address asks
+//! for it, under libpq's names for that (`sslmode`, `sslrootcert`).
 //!
-//! The client library knows `sslmode` up to `require` and leaves certificates to whoever makes the connection; what is known of them
-//! is here. Deliberately absent: certificates of clients.
+//! The client library knows `sslmode` up to `require` and leaves certificates to whoever makes the connection; this module handles them.
+//! Deliberately absent: certificates of clients.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -21,23 +21,23 @@ use tokio_rustls::rustls::{
 
 use crate::database::DatabaseError;
 
-/// How long the server's host may take to answer to a connection, unless the address says otherwise.
+/// How long the server may take to accept a connection, unless the address says otherwise.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// For how long what was sent may stay without acknowledgement; then the connection is lost, though nobody closed it.
+/// How long sent data may stay without acknowledgement. After that the connection counts as lost, although nobody closed it.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(15);
-/// After how long without a word the other side is asked whether it is there, how often, and how often at most in vain.
+/// After how much silence keepalive probes are sent, at what interval, and how many may go unanswered.
 const KEEPALIVES: (Duration, Duration, u32) = (Duration::from_secs(15), Duration::from_secs(5), 3);
 
-/// An address that was read.
+/// A parsed address.
 pub(crate) struct PostgresAddress {
     config: Config,
     tls: Option<MakeRustlsConnect>,
 }
 
-/// Why TLS cannot be spoken as an address says.
+/// Why TLS cannot be used in the way that an address demands.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// The file of `sslrootcert` is none of certificates.
+    /// The file of `sslrootcert` contains no certificates.
     #[error("sslrootcert {path} cannot be read")]
     Certificates {
         /// The file.
@@ -46,30 +46,30 @@ pub enum TlsError {
         #[source]
         source: tokio_rustls::rustls::pki_types::pem::Error,
     },
-    /// There are no certificates of the system.
+    /// The system has no trusted certificates.
     #[error("the certificates of the system cannot be read; name a file with sslrootcert")]
     System(#[source] rustls_native_certs::Error),
-    /// Certificates are named, and nobody would look at them.
+    /// The address names certificates but does not ask for a check of the server's certificate.
     #[error("sslrootcert is looked at with sslmode=require, verify-ca or verify-full alone; say which")]
     Unlooked,
-    /// What is there cannot be used.
+    /// The certificates cannot be used.
     #[error("the certificates of sslrootcert cannot be used")]
     Roots(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// How far the server's certificate is looked at.
+/// How thoroughly the server's certificate is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Looked {
     /// Not at all.
     Not,
-    /// At who has signed it.
+    /// Its signature is checked.
     Signer,
-    /// At the name of the host, too.
+    /// Its signature and the name of the host are checked.
     SignerAndName,
 }
 
 impl PostgresAddress {
-    /// Reads `postgres://user@host/database?…`; the connection is called `application` in `pg_stat_activity`.
+    /// Parses `postgres://user@host/database?…`. `application` is the connection's name in `pg_stat_activity`.
     ///
     /// # Errors
     /// [`DatabaseError::Address`] and [`DatabaseError::Tls`].
@@ -92,14 +92,14 @@ impl PostgresAddress {
             (_, None) => None,
         };
         let tls = looked.map(|looked| client_config(looked, root)).transpose()?;
-        // Without a word of TLS there is none: what is not looked at would be believed.
+        // If the address does not mention TLS, none is used, because an unchecked certificate would give false confidence.
         config.ssl_mode(if tls.is_some() { SslMode::Require } else { SslMode::Disable });
         config.application_name(application);
         limit(&mut config);
         Ok(Self { config, tls: tls.map(MakeRustlsConnect::new) })
     }
 
-    /// Who connects.
+    /// Connects.
     pub(crate) fn user(&self) -> Option<&str> {
         self.config.get_user()
     }
@@ -114,7 +114,7 @@ impl PostgresAddress {
     }
 }
 
-/// Who connects by an address.
+/// The user in an address.
 pub(crate) fn user_of(address: &str) -> Result<Option<String>, DatabaseError> {
     Ok(PostgresAddress::read(address, "")?.user().map(str::to_owned))
 }
@@ -153,7 +153,7 @@ fn client_config(looked: Looked, root: Option<PathBuf>) -> Result<ClientConfig, 
     Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth())
 }
 
-/// Those who may sign: of the file, or else whom the system trusts.
+/// The trusted authorities: those in the file, or those that the system trusts.
 fn roots(file: Option<PathBuf>) -> Result<Arc<RootCertStore>, TlsError> {
     let mut roots = RootCertStore::empty();
     match file {
@@ -175,7 +175,7 @@ fn roots(file: Option<PathBuf>) -> Result<Arc<RootCertStore>, TlsError> {
     Ok(Arc::new(roots))
 }
 
-/// Looks at the server's certificate as far as the address asks for.
+/// Checks the server's certificate as thoroughly as the address demands.
 #[derive(Debug)]
 struct Verifier {
     by: Option<Arc<WebPkiServerVerifier>>,
@@ -194,7 +194,7 @@ impl ServerCertVerifier for Verifier {
     ) -> Result<ServerCertVerified, Error> {
         let Some(by) = &self.by else { return Ok(ServerCertVerified::assertion()) };
         match by.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
-            // The name is looked at last: all else is as it must be.
+            // The name is checked last, so everything else is right by then.
             Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) if !self.with_name => Ok(ServerCertVerified::assertion()),

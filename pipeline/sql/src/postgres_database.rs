@@ -1,4 +1,4 @@
-//! The tables in a database of PostgreSQL. Many rows go in one statement, as arrays, because each statement is a round trip.
+//! The tables in a PostgreSQL database. Many rows are sent in one statement, as arrays, because each statement is a round trip.
 
 use std::{fmt::Write as _, sync::Arc};
 
@@ -16,11 +16,11 @@ use crate::{
     table::{Column, Kind, LINE_COLUMN, Table, TableRow, Value},
 };
 
-/// How many rows one statement has at most.
+/// The most rows in one statement.
 const ROWS_A_STATEMENT: usize = 2_000;
-/// What the connection is called in `pg_stat_activity`.
+/// The connection's name in `pg_stat_activity`.
 const APPLICATION_NAME: &str = "millstream sql";
-/// A number that only Millstream locks: whoever holds it makes the tables.
+/// The key of an advisory lock that only Millstream takes. Its holder creates the tables.
 const SETUP_LOCK: i64 = 0x6d69_6c6c;
 
 /// A connection that fills the tables.
@@ -31,7 +31,7 @@ pub struct PostgresDatabase {
 }
 
 impl PostgresDatabase {
-    /// Connects. `reader` is a role that may read all tables; it must be there.
+    /// Connects. `reader` is an existing role that may read all tables.
     ///
     /// # Errors
     /// [`DatabaseError`].
@@ -45,7 +45,7 @@ impl PostgresDatabase {
 
     fn client(address: &PostgresAddress) -> Result<Client, DatabaseError> {
         let mut client = address.connect().map_err(failed("connect"))?;
-        // Moments are written with their zone, dates and numbers as JSON has them. Whoever holds a lock for long is told of in the log.
+        // Times are written with their zone, and dates and numbers as in JSON. The log names a process that holds a lock for long.
         let settings = "SET TIME ZONE 'UTC'; SET DateStyle = 'ISO'; SET standard_conforming_strings = on; SET lock_timeout = '30s'";
         client.batch_execute(settings).map_err(failed(settings))?;
         Ok(client)
@@ -68,13 +68,13 @@ impl PostgresDatabase {
     }
 }
 
-/// Two processes that start together would make the same twice.
+/// Otherwise, two processes that start together would create the same tables twice.
 fn lock_setup(transaction: &mut Transaction<'_>) -> Result<(), DatabaseError> {
     let lock = "SELECT pg_advisory_xact_lock($1)";
     transaction.execute(lock, &[&SETUP_LOCK]).map(drop).map_err(failed(lock))
 }
 
-/// Lets the role that reads see everything in a schema.
+/// Lets the reading role see everything in a schema.
 fn grant(transaction: &mut Transaction<'_>, reader: Option<&str>, schema: &str) -> Result<(), DatabaseError> {
     let Some(reader) = reader.map(quoted) else { return Ok(()) };
     let schema = quoted(schema);
@@ -116,7 +116,7 @@ fn stored_positions(transaction: &mut Transaction<'_>) -> Result<Vec<StoredPosit
     rows.iter().map(position).collect::<Result<_, _>>().map_err(failed(statement))
 }
 
-/// Moves positions, each from where this process left it. None where all have moved already.
+/// Advances positions, each from where this process left it. None if all have already advanced.
 fn move_positions(transaction: &mut Transaction<'_>, moves: &[Move]) -> Result<bool, DatabaseError> {
     let statement = "UPDATE millstream.position SET generation = $1, sequence = $2, message_id = $3, version = $4 \
          WHERE projection = $5 AND generation = $6 AND sequence = $7 AND message_id = $8";
@@ -142,7 +142,7 @@ fn move_positions(transaction: &mut Transaction<'_>, moves: &[Move]) -> Result<b
     Ok(true)
 }
 
-/// A column of many rows, as one parameter.
+/// The values of one column for many rows, as one parameter.
 fn parameter<'v>(kind: Kind, values: impl Iterator<Item = &'v Value>) -> Box<dyn ToSql + Sync> {
     match kind {
         Kind::Integer => Box::new(
@@ -180,7 +180,7 @@ fn parameter<'v>(kind: Kind, values: impl Iterator<Item = &'v Value>) -> Box<dyn
     }
 }
 
-/// A text as PostgreSQL takes it. It has no character NUL: the replacement character stands there instead. And it has no year 0, but
+/// A text as PostgreSQL accepts it. It cannot contain the character NUL, which is changed to the replacement character. It has no year 0 but
 /// calls that year 1 BC.
 fn text_of(kind: Kind, text: &str) -> String {
     match (kind, text.strip_prefix("0000-")) {
@@ -190,7 +190,7 @@ fn text_of(kind: Kind, text: &str) -> String {
     }
 }
 
-/// JSON in which no text has the character NUL. A backslash before another one is a character and begins nothing.
+/// JSON in which no text contains the character NUL. A backslash before another backslash does not begin an escape.
 fn json_without_nul(json: &str) -> String {
     let mut written = String::with_capacity(json.len());
     let mut rest = json;
@@ -209,7 +209,7 @@ fn json_without_nul(json: &str) -> String {
     written + rest
 }
 
-/// The arrays of these columns as rows: `SELECT v.c1, v.c2::date FROM unnest($1::bigint[], $2::text[]) AS v(c1, c2)`.
+/// These columns' arrays as rows: `SELECT v.c1, v.c2::date FROM unnest($1::bigint[], $2::text[]) AS v(c1, c2)`.
 fn select_from_arrays(columns: &[&Column]) -> String {
     let (mut selected, mut arrays, mut names) = (String::new(), String::new(), String::new());
     for (place, column) in (1..).zip(columns) {
@@ -408,7 +408,7 @@ impl Database for PostgresDatabase {
         let id = &filling.position.projection;
         let stored = stored_positions(&mut transaction)?.into_iter().find(|each| each.projection == *id);
         if stored.as_ref() == Some(&filling.position) && stored != filling.before {
-            // It was filled already; the answer was lost.
+            // It was already filled; only the answer was lost.
             return Ok(());
         }
         if stored != filling.before {

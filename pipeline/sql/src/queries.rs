@@ -1,8 +1,8 @@
-//! Queries that are configured and not programmed: SQL in a file with a header, for whoever may ask.
+//! Queries that are configured instead of programmed: SQL in a file with a header.
 //!
-//! [`text`] reads a statement as far as it has to: its parameters, its tables, and that it is one. [`header`] reads what a file says of
-//! its query. [`library`] holds the queries of a folder, and reads them again when a file changes. [`reader`] asks a database, within limits,
-//! without any right to change it. [`service`] answers requests on NATS.
+//! [`text`] parses a statement as far as necessary: its parameters, its tables, and that there is only one statement. [`header`] reads what a
+//! file says about its query. [`library`] holds the queries of a folder, and reads them again when a file changes. [`reader`] asks a database,
+//! within limits and without any right to change it. [`service`] answers requests on NATS.
 
 mod answer_cache;
 pub mod header;

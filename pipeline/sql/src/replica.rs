@@ -1,8 +1,8 @@
-//! Follows the projection runner: every batch is in the database before it is in the file of rows, with its positions.
+//! Follows the projection runner: every batch is stored in the database, with its positions, before it is stored in the file of rows.
 //!
-//! The file is what projections fold over; the database has the same rows for those who ask. A projection whose tables are not what
-//! the database should have (none yet, defined otherwise, of another stream, or behind the file because a backup was restored) gets
-//! all of its rows from the file, in one transaction, as soon as the file is complete. Until then readers see what was there.
+//! Projections fold over the file; the database has the same rows for queries. If the tables of a projection are not what they should be
+//! (missing, with another definition, of another stream, or behind the file because a backup was restored), they get all rows from the file, in
+//! one transaction, as soon as the file is complete. Until then, readers see the old rows.
 
 use std::{
     collections::HashMap,
@@ -25,47 +25,48 @@ use crate::{
     table::TableRow,
 };
 
-/// The pause before a lost connection is made again.
+/// The pause before a lost connection is re-established.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(250);
-/// How many rows are read from the file at once while tables are filled.
+/// How many rows are read from the file at once when tables are filled.
 const ROWS_AT_ONCE: usize = 2_000;
 
-/// What the thread of the database does next.
+/// The next task for the thread of the database.
 type Work = Box<dyn FnOnce(&mut dyn Database) + Send>;
 
-/// How the tables of a projection stand.
+/// The state of a projection's tables.
 #[derive(Debug, Clone)]
 enum Standing {
-    /// They have what the file has, or more: the file went back after a crash and comes to where they are.
+    /// They have the rows of the file, or newer ones: after a crash, the file has gone back and is catching up with them.
     Follows {
-        /// Where they are.
+        /// The position of the tables.
         at: StoredPosition,
-        /// Where the file is.
+        /// The position of the file.
         file: u64,
-        /// Whether rows went from the file while it was behind them, so that they are filled anew when it has come to them.
+        /// Whether rows were removed from the file while it was behind the tables. If so, the tables are filled again once the file has caught
+        /// up.
         refill: bool,
     },
-    /// They are to be filled from the file when that is complete.
+    /// They will be filled from the file when it is complete.
     ToFill {
-        /// Where they are, if there are any.
+        /// Their position, if they exist.
         before: Option<StoredPosition>,
     },
 }
 
-/// Keeps the tables of a database as the file of rows is.
+/// Keeps the tables of a database equal to the file of rows.
 pub struct Replica {
     plan: Arc<Plan>,
     dialect: Dialect,
     work: mpsc::Sender<Work>,
-    /// What the database had when the process began, until a projection begins.
+    /// The positions in the database when the process began, until the projections begin.
     found: Mutex<HashMap<ProjectionId, StoredPosition>>,
     standings: Mutex<HashMap<ProjectionId, Standing>>,
     stop: CancellationToken,
 }
 
 impl Replica {
-    /// Takes a database over, with a thread of its own, and makes the tables that it does not have, still empty. `stop` ends the wait
-    /// for a database that cannot be reached.
+    /// Takes charge of a database with a thread of its own, and creates missing tables, which are still empty. `stop` ends the wait for a
+    /// database that cannot be reached.
     ///
     /// # Errors
     /// [`DatabaseError`].
@@ -88,7 +89,7 @@ impl Replica {
                 Ok(taken) => taken,
                 Err(error) => return drop(opened.send(Err(error))),
             };
-            // Whoever started it is waiting.
+            // The caller is still waiting for the result.
             let _ = opened.send(Ok((database.dialect(), positions)));
             while let Ok(work) = inbox.recv() {
                 work(database.as_mut());
@@ -110,7 +111,7 @@ impl Replica {
         self.standings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets the thread of the database do something, again and again until the connection holds, and waits for it.
+    /// Lets the thread of the database run a task, repeatedly until the connection holds, and waits for it.
     fn on_database<T: Send + 'static>(
         &self,
         mut attempt: impl FnMut(&mut dyn Database) -> Result<T, DatabaseError> + Send + 'static,
@@ -124,14 +125,14 @@ impl Replica {
                 }
                 attempt(database)
             });
-            // Whoever asked is waiting.
+            // The caller is still waiting for the result.
             let _ = done.send(result);
         };
         self.work.send(Box::new(work)).map_err(|_| DatabaseError::Ended)?;
         answer.recv().map_err(|_| DatabaseError::Ended)?
     }
 
-    /// What a batch changes in tables that follow, and the positions that move.
+    /// The changes of a batch to tables that follow the file, and the positions that advance.
     fn changes(&self, uncommitted: &Uncommitted) -> Result<(Vec<TableChange>, Vec<Move>), DatabaseError> {
         let mut standings = self.standings();
         let mut moves = Vec::new();
@@ -166,7 +167,7 @@ impl Replica {
                     Some(row) if !is_behind => change.rows.push(table.row(key, &row)?),
                     None if !is_behind => change.removed.push(table.key_values(key)?),
                     Some(_) => {}
-                    // What removes rows of outcomes is no message, and does not come again.
+                    // The removal of outcome rows is not a message of the stream, so it would not come again.
                     None => *refill |= !passed.contains(projection) || projection.is_of_outcomes(),
                 }
             }
@@ -241,7 +242,7 @@ impl Replica {
         let projection = position.projection.clone();
         let sequence = position.checkpoint.sequence;
         let rows = self.on_database(move |database| {
-            // Nothing is written to the file meanwhile: whoever writes it waits here.
+            // Nothing is written to the file in the meantime, because its writer waits here.
             let snapshot = store.snapshot()?;
             let tables = planned.tables.iter().map(|each| Arc::clone(&each.table)).collect();
             let filling = Filling { position: position.clone(), before: before.clone(), tables };
@@ -259,7 +260,7 @@ impl Replica {
     }
 }
 
-/// Tries something until the connection to the database holds, or the process is asked to end. `attempt` is told whether the
+/// Repeats an operation until the connection to the database holds, or until the process is asked to end. `attempt` is told whether the
 /// connection was lost before.
 fn until_it_holds<T>(
     stop: &CancellationToken,
@@ -299,7 +300,7 @@ fn until_it_holds<T>(
     }
 }
 
-/// Reads the positions of a database, and makes the tables of projections that have none.
+/// Reads the positions in a database, and creates the tables of projections that have none.
 fn take_over(database: &mut dyn Database, plan: &Plan) -> Result<Vec<StoredPosition>, DatabaseError> {
     let positions = database.positions()?;
     let is_new = |planned: &&PlannedProjection| positions.iter().all(|each| each.projection != planned.id);
@@ -309,7 +310,7 @@ fn take_over(database: &mut dyn Database, plan: &Plan) -> Result<Vec<StoredPosit
     Ok(positions)
 }
 
-/// Hands out the rows of a table of the file, some at a time. Returns how many there were.
+/// Hands out the rows of a table of the file in portions. Returns how many there were.
 fn hand_out(
     snapshot: &Snapshot,
     planned: &PlannedTable,

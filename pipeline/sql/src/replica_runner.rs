@@ -30,40 +30,40 @@ use crate::{
     sqlite::SqliteDatabase,
 };
 
-/// The file of SQLite in the data folder, unless another one is named.
+/// The name of the SQLite file in the data folder, unless another one is configured.
 pub const SQLITE_FILE: &str = "replica.sqlite";
-/// What the address of a PostgreSQL begins with.
+/// The possible beginnings of a PostgreSQL address.
 const POSTGRES: [&str; 2] = ["postgres://", "postgresql://"];
 
-/// Where the tables are.
+/// Where the tables are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
     /// In a file of SQLite.
     Sqlite(PathBuf),
     /// In a database of PostgreSQL.
     Postgres {
-        /// How to reach it.
+        /// Its address.
         address: String,
-        /// The file with the password, where the address has none.
+        /// The file with the password, if the address has none.
         password_file: Option<PathBuf>,
         /// A role that may read all tables.
         reader: Option<String>,
-        /// How those who ask reach it, as a role of their own.
+        /// A separate connection for queries, with a role of its own.
         readers: Option<Readers>,
     },
 }
 
-/// How those who ask reach the database.
+/// How queries reach the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Readers {
     /// The address, with a role that may only read.
     pub address: String,
-    /// The file with its password, where the address has none.
+    /// The file with its password, if the address has none.
     pub password_file: Option<PathBuf>,
 }
 
 impl Target {
-    /// The database that is named: by the address of a PostgreSQL, or else as a file of SQLite.
+    /// The named database: a PostgreSQL if it looks like an address, otherwise a file of SQLite.
     pub fn named(
         database: String,
         password_file: Option<PathBuf>,
@@ -77,10 +77,10 @@ impl Target {
         }
     }
 
-    /// What asks the tables. An answer's position is that of `projections`, those of events.
+    /// A reader of the tables. An answer's position is that of `projections`, those of events.
     ///
     /// # Errors
-    /// [`ReplicaError`] when the password cannot be read, or the address is none.
+    /// [`ReplicaError`] when the password cannot be read, or the address is invalid.
     pub fn reader(&self, projections: Vec<String>) -> Result<Arc<dyn Reader>, ReplicaError> {
         Ok(match with_password(self.clone())? {
             Self::Sqlite(path) => Arc::new(SqliteReader::new(&path, projections)),
@@ -103,16 +103,16 @@ fn is_postgres(database: &str) -> bool {
 pub struct SqlSettings {
     /// The file of rows.
     pub file: FileSettings,
-    /// The contexts to keep; all when empty.
+    /// The contexts to keep; all if empty.
     pub contexts: Vec<String>,
-    /// Where the tables are.
+    /// Where the tables are kept.
     pub target: Target,
-    /// Where configured queries are, and what they may take.
+    /// The folder of configured queries, and their limits.
     pub queries: QuerySettings,
 }
 
 impl SqlSettings {
-    /// Reads the keys, and notes problems where no tables can be made of what is to be kept.
+    /// Reads the keys, and notes a problem if the views cannot be kept as tables.
     pub fn read(
         keys: &mut SectionKeys<'_>,
         projections: &[Box<dyn Projection>],
@@ -131,8 +131,8 @@ impl SqlSettings {
         settings
     }
 
-    /// Notes queries that are broken. Those for SQLite are shown to a database in memory that has the tables; those for PostgreSQL are
-    /// checked when the stage starts, by the server that they are for.
+    /// Notes broken queries. Queries for SQLite are checked against a database in memory that has the tables; queries for PostgreSQL are
+    /// checked by the server when the stage starts.
     fn check_queries(&self, keys: &mut SectionKeys<'_>, plan: Plan) {
         let mut library = Library::new(&self.queries.folder, plan.contexts());
         let reader = match &self.target {
@@ -154,7 +154,7 @@ impl SqlSettings {
         }
     }
 
-    /// The tables of what is to be kept.
+    /// The tables of the configured contexts.
     fn plan(
         &self,
         projections: &[Box<dyn Projection>],
@@ -211,7 +211,7 @@ fn target(keys: &mut SectionKeys<'_>, file: &FileSettings) -> Target {
 
 /// Longer than anybody waits for an answer that is not worth a report.
 const QUERY_TIME: Duration = Duration::from_secs(5);
-/// Some of the cores are left for what fills the tables.
+/// Some of the cores are left for filling the tables.
 const QUERIES_AT_ONCE: usize = 4;
 
 fn query_settings(keys: &mut SectionKeys<'_>) -> QuerySettings {
@@ -227,10 +227,10 @@ fn query_settings(keys: &mut SectionKeys<'_>) -> QuerySettings {
     QuerySettings { folder, time, at_once }
 }
 
-/// Why tables are not kept any further.
+/// Why the replica ended with an error.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplicaError {
-    /// No tables can be made.
+    /// The views cannot be kept as tables.
     #[error(transparent)]
     Plan(#[from] PlanError),
     /// The database cannot be used.
@@ -245,10 +245,10 @@ pub enum ReplicaError {
         #[source]
         source: io::Error,
     },
-    /// Queries cannot be answered.
+    /// Configured queries cannot be answered.
     #[error(transparent)]
     Queries(#[from] QueryServiceError),
-    /// The rows cannot be folded any further.
+    /// Projections cannot be folded any further.
     #[error(transparent)]
     ReadSide(#[from] ReadSideError),
 }
@@ -265,7 +265,7 @@ impl Failure for ReplicaError {
     }
 }
 
-/// Keeps the tables until the process is asked to end.
+/// Keeps the tables up to date until the process is asked to end.
 ///
 /// # Errors
 /// [`ReplicaError`].
@@ -286,7 +286,7 @@ pub async fn run(
     let (broker, version) = (runtime.broker.clone(), runtime.identity.version);
     let (reader, queries) = (target.reader(plan.of_events())?, settings.queries.clone());
     let contexts = plan.contexts();
-    // First the file, because it belongs to one process: a second one on the same folder ends before it touches the tables.
+    // The file comes first, because it belongs to one process: a second process on the same folder ends before it touches the tables.
     let side =
         ReadSide::keep(&settings.file, &settings.contexts, runtime, projections, outcome_projections).await?;
     let open = move || -> Result<Box<dyn Database>, DatabaseError> {
@@ -311,7 +311,7 @@ pub async fn run(
     Ok(kept?)
 }
 
-/// The addresses with the passwords of the files, and the role that reads.
+/// The addresses with the passwords from the files, and the reading role.
 fn with_password(target: Target) -> Result<Target, ReplicaError> {
     let Target::Postgres { address, password_file, reader, readers } = target else { return Ok(target) };
     let address = address_with(address, password_file)?;

@@ -1,4 +1,4 @@
-//! The tables in a file of SQLite, which one process fills and any number may read meanwhile.
+//! The tables in a file of SQLite. One process fills it, and any number of others may read it at the same time.
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
@@ -22,20 +22,20 @@ use crate::{
 
 /// How long a statement waits for another process that writes, such as one that is ending.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
-/// How many prepared statements are kept: more than an application has tables, times three.
+/// How many prepared statements are kept: more than three times the number of an application's tables.
 const STATEMENTS_KEPT: usize = 512;
 
 /// A file that this process fills.
 pub struct SqliteDatabase {
     connection: Connection,
     path: PathBuf,
-    /// Device and number of the file that is open.
+    /// The device and inode of the open file.
     opened: (u64, u64),
     _lock: File,
 }
 
 impl SqliteDatabase {
-    /// Opens the file, and makes it and its folder where they are missing.
+    /// Opens the file, and creates it and its folder if they are missing.
     ///
     /// # Errors
     /// [`DatabaseError`].
@@ -58,7 +58,7 @@ impl SqliteDatabase {
         let connection = Connection::open(path).map_err(failed("open"))?;
         connection.busy_timeout(BUSY_TIMEOUT).map_err(failed("busy_timeout"))?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
-        // Readers go on while it is written; and what was committed stays, also when the machine fails.
+        // Readers continue while it is written, and committed changes survive even a failure of the machine.
         for (name, value) in [("journal_mode", "WAL"), ("synchronous", "FULL")] {
             connection.pragma_update(None, name, value).map_err(failed(name))?;
         }
@@ -80,7 +80,7 @@ impl SqliteDatabase {
     }
 }
 
-/// Which file a path names: its device, and its number there.
+/// The file at a path, identified by its device and inode.
 fn identity(path: &Path) -> std::io::Result<(u64, u64)> {
     std::fs::metadata(path).map(|file| (file.dev(), file.ino()))
 }
@@ -129,12 +129,12 @@ fn stored_positions(connection: &Connection) -> Result<Vec<StoredPosition>, Data
     rows.and_then(Iterator::collect).map_err(failed(statement))
 }
 
-/// A sequence as the database has it; JetStream's do not come near the end of the numbers.
+/// A sequence as the database stores it. JetStream's sequences never come near the limit.
 pub(crate) fn number(sequence: u64) -> i64 {
     i64::try_from(sequence).unwrap_or(i64::MAX)
 }
 
-/// Moves positions, each from where this process left it. None where all have moved already.
+/// Advances positions, each from where this process left it. None if all have already advanced.
 fn move_positions(transaction: &Transaction<'_>, moves: &[Move]) -> Result<bool, DatabaseError> {
     let statement = "UPDATE millstream_position SET generation = ?1, sequence = ?2, message_id = ?3, version = ?4 \
          WHERE projection = ?5 AND generation = ?6 AND sequence = ?7 AND message_id = ?8";
@@ -161,7 +161,7 @@ fn move_positions(transaction: &Transaction<'_>, moves: &[Move]) -> Result<bool,
     Ok(true)
 }
 
-/// Whether the database has all these positions where they should be.
+/// Whether the database has all these positions at their expected values.
 pub(crate) fn all_moved(moves: &[Move], stored: &[StoredPosition]) -> bool {
     moves.iter().all(|Move { projection, to, .. }| {
         let found = stored.iter().find(|each| each.projection == *projection);
@@ -177,7 +177,7 @@ pub(crate) fn all_moved(moves: &[Move], stored: &[StoredPosition]) -> bool {
 struct Statements {
     put: String,
     remove: String,
-    /// Of each list: what removes a row's entries, and what adds one.
+    /// For each list: the statement that removes a row's entries, and the one that adds an entry.
     lists: Vec<(String, String)>,
 }
 
@@ -286,7 +286,7 @@ impl Database for SqliteDatabase {
     }
 
     fn write(&mut self, changes: &[TableChange], moves: &[Move]) -> Result<(), DatabaseError> {
-        // What is written to a file that has no name any more, nobody reads.
+        // Nobody can read what is written to a file that has no name any more.
         if identity(&self.path).ok() != Some(self.opened) {
             return Err(DatabaseError::Gone { path: self.path.display().to_string() });
         }

@@ -1,7 +1,7 @@
 //! A table that shows a view: its columns, derived from the shape of the view's rows, and rows as values of these columns.
 //!
-//! A record within a row becomes columns (`difference_net_amount`), a list becomes a table of its own (`sale_lines`) with a row
-//! for each entry, and whatever has no shape of its own is kept as JSON.
+//! A record inside a row becomes columns (`difference_net_amount`). A list becomes a table of its own (`sale_lines`) with a row for each entry.
+//! Everything without a shape is kept as JSON.
 
 mod reading;
 mod values;
@@ -15,17 +15,17 @@ pub(crate) use self::values::moment;
 pub use self::values::{Value, ValueError};
 use crate::key_pattern::{KeyPattern, PatternError};
 
-/// The column of a table without a shape that has the key, and the one that has the row.
+/// The columns of a table without a shape: one for the key and one for the row.
 const KEY_COLUMN: &str = "key";
 const ROW_COLUMN: &str = "row";
-/// The column that counts the entries of a list, from 1.
+/// The column with the number of a list's entry, from 1.
 pub const LINE_COLUMN: &str = "line";
-/// The column of a list whose entries are no records.
+/// The column of a list whose entries are not records.
 const VALUE_COLUMN: &str = "value";
-/// The column that says what a row's amounts are in.
+/// The column with the currency of a row's amounts.
 pub const CURRENCY_COLUMN: &str = "currency";
 
-/// What a column holds.
+/// The type of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Text.
@@ -49,30 +49,30 @@ pub enum Kind {
 pub struct Column {
     /// Its name.
     pub name: String,
-    /// What it holds.
+    /// Its type.
     pub kind: Kind,
     /// Whether it may be null.
     pub nullable: bool,
-    /// What it means; may be empty.
+    /// Its description; may be empty.
     pub description: String,
     /// Whether it holds an amount in minor units of the row's currency.
     pub amount: bool,
 }
 
-/// The table of a list within the rows of another table. Its key is that of the row and the entry's place from 1.
+/// The table of a list inside the rows of another table. Its key is that of the row and the entry's number from 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListTable {
-    /// Its name, without the context's.
+    /// Its name, without the context.
     pub name: String,
-    /// What it means; may be empty.
+    /// Its description; may be empty.
     pub description: String,
     /// The columns of an entry.
     pub columns: Vec<Column>,
-    /// Where each field of an entry goes; none where entries are no records.
+    /// The column of each field of an entry; empty if entries are not records.
     fields: Option<Fields>,
 }
 
-/// Where the fields of a record go.
+/// The columns of a record's fields.
 type Fields = BTreeMap<String, Place>;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,13 +87,13 @@ enum Place {
 pub struct Table {
     /// The context.
     pub context: String,
-    /// Its name, without the context's.
+    /// Its name, without the context.
     pub name: String,
-    /// What it shows; may be empty.
+    /// Its description; may be empty.
     pub description: String,
-    /// Its columns; those of the key come first.
+    /// Its columns. Those of the key come first.
     pub columns: Vec<Column>,
-    /// How many columns its key has.
+    /// The number of columns in its key.
     pub key_columns: usize,
     /// The tables of its lists.
     pub lists: Vec<ListTable>,
@@ -104,16 +104,16 @@ pub struct Table {
 /// A row as values.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TableRow {
-    /// One for each column.
+    /// One value for each column.
     pub values: Vec<Value>,
-    /// For each of the table's lists, its entries; of each a value for each column.
+    /// The entries of each of the table's lists, with a value for each column.
     pub lists: Vec<Vec<Vec<Value>>>,
 }
 
-/// A shape from which no table can be made.
+/// Why no table can be made from a shape.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ShapeError {
-    /// The pattern of keys is not well formed.
+    /// The pattern of keys is malformed.
     #[error("view {view}")]
     Key {
         /// The view.
@@ -122,7 +122,7 @@ pub enum ShapeError {
         #[source]
         source: PatternError,
     },
-    /// A field that is said to be an amount is not there, or no whole number.
+    /// A field that is declared an amount does not exist or is not a whole number.
     #[error("view {view} names {field} as an amount, but its rows have no such whole number")]
     Amount {
         /// The view.
@@ -130,13 +130,13 @@ pub enum ShapeError {
         /// The field.
         field: String,
     },
-    /// Amounts, but nothing says what they are in.
+    /// There are amounts, but no field has their currency.
     #[error("view {view} has amounts, but its rows have no field `currency`")]
     Currency {
         /// The view.
         view: String,
     },
-    /// Two fields would be one column.
+    /// Two fields would become the same column.
     #[error("view {view} has two fields that would both be the column {column}")]
     Twice {
         /// The view.
@@ -146,13 +146,13 @@ pub enum ShapeError {
     },
 }
 
-/// A name of the application as one of the database: `store-daily.revisions` is `store_daily_revisions`.
+/// A name of the application as a name in the database: `store-daily.revisions` becomes `store_daily_revisions`.
 pub fn sql_name(name: &str) -> String {
     name.replace(['-', '.', ' '], "_")
 }
 
 impl Table {
-    /// The table of a view of which nothing is told: its key, and the row in JSON.
+    /// The table of a view without a shape: its key, and the row as JSON.
     pub fn without_shape(context: &str, view: &str) -> Self {
         let column = |name: &str, kind, description: &str| Column {
             name: name.to_owned(),
@@ -274,7 +274,7 @@ impl Table {
     }
 }
 
-/// A table that is being made.
+/// A table that is being built.
 struct Making<'s> {
     definitions: Option<&'s Json>,
     table: &'s str,
@@ -283,7 +283,7 @@ struct Making<'s> {
 }
 
 impl<'s> Making<'s> {
-    /// Adds the columns of a record, whose names begin with `prefix`, and says where its fields go.
+    /// Adds the columns of a record, whose names begin with `prefix`, and returns the columns of its fields.
     fn record(&mut self, schema: &'s Json, prefix: &str, within: bool, key: Option<&KeyPattern>) -> Fields {
         let mut fields = Fields::new();
         for (field, schema) in properties(schema) {
@@ -325,7 +325,7 @@ impl<'s> Making<'s> {
         ListTable { name: table.clone(), description: text(schema, "description"), columns, fields }
     }
 
-    /// Lists within the entries of a list are kept as JSON.
+    /// Lists inside the entries of a list are kept as JSON.
     fn without_lists(&mut self, fields: Fields) -> Fields {
         let mut kept = Fields::new();
         for (field, place) in fields {
@@ -360,7 +360,7 @@ impl<'s> Making<'s> {
         }
     }
 
-    /// The schema that is meant, and whether null may stand there instead.
+    /// The actual schema, and whether null is allowed instead.
     fn resolved(&self, schema: &'s Json) -> (&'s Json, bool) {
         let (mut schema, mut null) = (schema, takes_null(schema));
         loop {
@@ -425,7 +425,7 @@ fn kind_of(schema: &Json) -> Kind {
         (Some(&"integer"), None) => Kind::Integer,
         (Some(&"number"), None) => Kind::Real,
         (Some(&"boolean"), None) => Kind::Boolean,
-        // A choice of named variants.
+        // An enum with named variants.
         (None, _) if is_choice_of_texts(schema) => Kind::Text,
         _ => Kind::Json,
     }

@@ -1,4 +1,4 @@
-//! What tests need: a PostgreSQL of their own, and rows compared with tables.
+//! For tests: a PostgreSQL server, and the comparison of rows with tables.
 
 pub mod comparison;
 pub mod postgres_server;

@@ -1,5 +1,5 @@
-//! Business dates: civil days as the business counts them. A command that names no date gets that of the day on which it was
-//! stored, in the time zone of the business ([`BusinessDate::today`]); a day that ends after midnight has to be named.
+//! Business dates: civil days as the business counts them. A command without a date gets the date on which it was stored, in the time zone of
+//! the business ([`BusinessDate::today`]). If a business day ends after midnight, commands must name it.
 
 use std::{fmt, str::FromStr};
 
@@ -11,12 +11,12 @@ use millstream_domain::{
 };
 use serde::{Deserialize, Serialize};
 
-/// A business date. Its text form, everywhere, is `YYYY-MM-DD`.
+/// A business date. Its text form is always `YYYY-MM-DD`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct BusinessDate(Date);
 
-/// A text that is no date.
+/// A text that is not a date.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not a date; write it as YYYY-MM-DD, as in 2012-01-31")]
 pub struct BusinessDateError {
@@ -24,7 +24,7 @@ pub struct BusinessDateError {
 }
 
 impl BusinessDate {
-    /// The date of a command that names none: the date in the time zone of the business when the command was stored.
+    /// The date of a command that names none: the date on which the command was stored, in the time zone of the business.
     pub fn today(context: &DecisionContext<'_>) -> Self {
         Self(context.today())
     }
@@ -39,7 +39,7 @@ impl BusinessDate {
         self.0
     }
 
-    /// Reads a date that a command gives.
+    /// Reads a date in a command.
     ///
     /// # Errors
     /// The rejection `date-malformed`.
@@ -66,7 +66,7 @@ impl FromStr for BusinessDate {
     type Err = BusinessDateError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        // Not jiff's parser, which also takes 20120131 and whole timestamps: a key must have one form only.
+        // jiff's own parser also accepts 20120131 and whole timestamps, but a key must have only one form.
         parse(text.as_bytes()).map(Self).ok_or_else(|| BusinessDateError { text: text.to_owned() })
     }
 }
@@ -103,7 +103,7 @@ impl fmt::Display for BusinessDate {
     }
 }
 
-/// Written often enough that a general formatter would be felt.
+/// Dates are written so often that a general formatter would be noticeably slower.
 impl From<BusinessDate> for SmolStr {
     fn from(date: BusinessDate) -> Self {
         let BusinessDate(date) = date;

@@ -1,9 +1,8 @@
-//! `claim.<namespace>:<value>`: something that only one may have, such as an e-mail address or an order number.
+//! `claim.<namespace>:<value>`: something that only one holder may have, such as an e-mail address or an order number.
 //!
-//! An aggregate cannot see the others of its type, so that no rule of a `member` can know whether another member has the
-//! same e-mail address. A claim can: it is the aggregate of the value itself. Whoever wants the value claims it and holds it
-//! for a while; a hold that is not confirmed in time expires, and the value is free again. A confirmed claim stays until it is
-//! released.
+//! An aggregate cannot see the others of its type, so no rule of a `member` can know whether another member has the same e-mail address. A
+//! claim can, because it is the aggregate of the value itself. Whoever wants the value claims it and holds it for a while. If the hold is not
+//! confirmed in time, it expires, and the value is free again. A confirmed claim stays until it is released.
 //!
 //! | state | `claim` by another | `confirm` by the holder | `release` by the holder | `expire` |
 //! |---|---|---|---|---|
@@ -11,11 +10,11 @@
 //! | held | refused | confirmed | free | free |
 //! | confirmed | refused | nothing | free | nothing |
 //!
-//! People and services use `claim`, `confirm` and `release`, and are answered. [`ClaimProcess`] does it for an aggregate: it
-//! uses `request-claim` and `request-confirmation`, whose refusals are events, because events are all that a process sees.
+//! People and services use `claim`, `confirm` and `release`, and get an answer. [`ClaimProcess`] does it for an aggregate. It uses
+//! `request-claim` and `request-confirmation`, whose refusals are events, because a process sees nothing else.
 //!
-//! The value itself is in no event here, only in the id, and there as a hash where an id cannot hold it ([`Namespace`]). A
-//! hash does not hide a value from who guesses it.
+//! The value itself is not in any event, only in the id, and there as a hash if an id cannot hold it ([`Namespace`]). A hash does not hide a
+//! value from somebody who guesses it.
 
 mod namespace;
 mod process;
@@ -33,16 +32,16 @@ pub use self::{
 };
 use crate::context::InContext;
 
-/// Seconds for which a claim is held when its command does not say: time enough for a person to fill in a form.
+/// For how many seconds a claim is held if its command does not say: enough time for a person to fill in a form.
 pub const HOLD_SECONDS_DEFAULT: u32 = 60 * 60;
-/// Longest time for which a claim is held without being confirmed: 31 days.
+/// The longest time for which a claim is held without being confirmed: 31 days.
 pub const HOLD_SECONDS_MAX: u32 = 31 * 24 * 60 * 60;
 
 /// Claims the value. The holder of a claim may repeat it, which changes nothing.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClaimValue {
-    /// For whom: up to 300 printable characters.
+    /// The holder: up to 300 printable characters.
     pub holder: String,
     /// For how long it is held without being confirmed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -57,7 +56,7 @@ pub struct ConfirmClaim {
     pub holder: String,
 }
 
-/// Gives the value back. Whoever does not hold it has nothing to give back, which changes nothing.
+/// Gives the value back. It changes nothing if the sender does not hold the value.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReleaseClaim {
@@ -69,16 +68,16 @@ pub struct ReleaseClaim {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RequestClaim {
-    /// For whom.
+    /// The holder.
     pub holder: String,
-    /// What the holder calls this request. The same request again changes nothing once it is granted.
+    /// The holder's name for this request. The same request changes nothing once it is granted.
     pub request: String,
     /// For how long it is held without being confirmed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold_seconds: Option<u32>,
 }
 
-/// Confirms a claim for a process: a refusal is an event. A value that has become free is claimed and confirmed at once.
+/// Confirms a claim for a process: a refusal is an event. If the value has become free, it is claimed and confirmed at once.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RequestConfirmation {
@@ -86,7 +85,7 @@ pub struct RequestConfirmation {
     pub holder: String,
 }
 
-/// Ends a hold whose time is over. It changes nothing when the claim was confirmed, released or granted anew.
+/// Ends a hold that has expired. It changes nothing if the claim was confirmed, released or granted again.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExpireClaim {
@@ -109,22 +108,22 @@ millstream_domain::commands! {
 /// The value was given to someone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClaimGranted {
-    /// To whom.
+    /// The holder.
     pub holder: String,
     /// The request that it answers, if a process asked.
     pub request: Option<String>,
-    /// Until when it is held; absent when the holder had confirmed it before.
+    /// The end of the hold; absent if the holder had already confirmed the claim.
     pub expires_at: Option<Timestamp>,
 }
 
-/// A process asked for a value that another has.
+/// A process asked for a value that somebody else has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClaimRefused {
-    /// For whom.
+    /// The holder that asked.
     pub holder: String,
     /// The request that it answers.
     pub request: String,
-    /// Who has it.
+    /// The holder that has it.
     pub held_by: String,
 }
 
@@ -135,12 +134,12 @@ pub struct ClaimConfirmed {
     pub holder: String,
 }
 
-/// A process asked to confirm a claim that another has.
+/// A process asked to confirm a claim that somebody else has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfirmationRefused {
-    /// For whom.
+    /// The holder that asked.
     pub holder: String,
-    /// Who has it.
+    /// The holder that has it.
     pub held_by: String,
 }
 
@@ -196,8 +195,8 @@ struct Holding {
 }
 
 impl ClaimState {
-    /// Who has the value, whether it is confirmed or only held. A hold is named until its end is recorded, which may be a
-    /// moment after its time is over.
+    /// Who has the value, whether it is confirmed or only held. A hold counts until its end is recorded, which may be a moment after its time
+    /// is over.
     pub fn holder(&self) -> Option<&str> {
         self.holding.as_ref().map(|holding| holding.holder.as_str())
     }

@@ -1,5 +1,4 @@
-//! Which context an aggregate of this crate stands in. Contexts are an application's own, so that the aggregates here are
-//! generic over them.
+//! The context of an aggregate of this crate. Contexts belong to an application, so the aggregates here are generic over them.
 
 /// Names a context for the aggregates and processes of this crate.
 ///

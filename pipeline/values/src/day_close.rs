@@ -1,8 +1,7 @@
-//! `business-day.<date>`: a day that ends, in a context of an application's own. Its close seals the reports of the day.
+//! `business-day.<date>`: a day that ends, in a context of an application's own. Closing it seals the reports of the day.
 //!
-//! The aggregate cannot know whether anything came in since the close before, so each close is an event; reports that have
-//! nothing new ignore it. [`DayClosing`] closes days by a timer; [`timers`] is for processes that close other things too,
-//! such as each till of a day.
+//! The aggregate cannot know whether there were entries since the last close, so each close is an event; reports without new postings ignore
+//! it. [`DayClosing`] closes days by a timer. [`timers`] is for processes that also close other things, such as each till of a day.
 
 mod closing;
 pub mod settings;
@@ -16,7 +15,7 @@ use serde::{Deserialize, Serialize};
 pub use self::closing::{DayClosing, DayEntries};
 use crate::{business_date::BusinessDate, context::InContext};
 
-/// Ends the day, or ends it again.
+/// Ends the day. It may be ended more than once.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CloseDay {}

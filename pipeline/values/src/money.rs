@@ -11,23 +11,22 @@ use millstream_domain::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Largest quantity of a line.
+/// The largest quantity of a line.
 pub const QUANTITY_MAX: i64 = 1_000_000_000;
 
-/// Largest amount of one price, line or document, in minor units. Far below what an `i64` holds, so that sums over
-/// thousands of such documents still fit.
+/// The largest amount of one price, line or document, in minor units. It is far below the limit of an `i64`, so that sums over thousands of
+/// such documents still fit.
 pub const AMOUNT_MAX: i64 = 1_000_000_000_000_000;
 
-/// The places of a code that is not in the table, such as that of a currency that is no longer in use.
+/// The decimal places of a code that is not in the table, such as that of a former currency.
 const PLACES_DEFAULT: u32 = 2;
 
-/// An ISO 4217 code: three upper-case letters. Whether the code is in use is not checked: old documents may name
-/// currencies that have gone.
+/// An ISO 4217 code: three upper-case letters. It is not checked whether the code is in use, because old documents may name former currencies.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Currency([u8; 3]);
 
-/// A text that is no currency code.
+/// A text that is not a currency code.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("currency {text:?} is not a code of three upper-case letters, as in USD")]
 pub struct CurrencyError {
@@ -35,7 +34,7 @@ pub struct CurrencyError {
 }
 
 impl Currency {
-    /// Reads a currency that a command gives.
+    /// Reads a currency in a command.
     ///
     /// # Errors
     /// The rejection `currency-malformed`.
@@ -44,14 +43,14 @@ impl Currency {
             .map_err(|error| Rejection::new("currency-malformed", error.to_string()))
     }
 
-    /// How many decimal places its minor unit has: 2 for cents, 0 for yen, 3 for fils. What has no minor unit at all, such
-    /// as gold, has 0; a code that ISO 4217 does not list has 2.
+    /// The number of decimal places: 2 for cents, 0 for yen, 3 for fils. A currency without a minor unit, such as gold, has 0; a code that ISO
+    /// 4217 does not list has 2.
     pub fn places(&self) -> u32 {
         iso_currency::Currency::from_code(self.as_str())
             .map_or(PLACES_DEFAULT, |currency| currency.exponent().map_or(0, u32::from))
     }
 
-    /// An amount in minor units as a decimal number, digit by digit: `12.00` for 1200 in USD.
+    /// An amount in minor units as an exact decimal number: `12.00` for 1200 in USD.
     pub fn decimal(&self, minor_units: i64) -> String {
         decimal(minor_units, self.places())
     }
@@ -105,14 +104,14 @@ impl fmt::Debug for Currency {
     }
 }
 
-/// An amount in minor units as a decimal number in the currency of a row, as [`Currency::decimal`]. A row without a
-/// currency, or with a text that is none, is shown with two places.
+/// An amount in minor units as a decimal number in the currency of a row, as [`Currency::decimal`]. If a row has no valid currency, it is shown
+/// with two decimal places.
 pub fn decimal_in(currency: Option<&str>, minor_units: i64) -> String {
     let currency = currency.and_then(|code| Currency::try_from(code.to_owned()).ok());
     decimal(minor_units, currency.map_or(PLACES_DEFAULT, |currency| currency.places()))
 }
 
-/// The codes of ISO 4217 whose minor unit is not a hundredth, each with its decimal places.
+/// The ISO 4217 codes whose minor unit is not a hundredth, each with its number of decimal places.
 pub fn places_other_than_hundredths() -> impl Iterator<Item = (String, u32)> {
     let letters = || b'A'..=b'Z';
     let codes = letters().flat_map(move |a| letters().flat_map(move |b| letters().map(move |c| [a, b, c])));
@@ -133,7 +132,7 @@ fn decimal(minor_units: i64, places: u32) -> String {
 /// Checks a price or cost of one unit.
 ///
 /// # Errors
-/// `price-negative` and `amount-too-large`, naming `what` it is the price of.
+/// `price-negative` and `amount-too-large`; `what` names the thing that has the price.
 pub fn check_price(what: &str, minor_units: i64) -> Result<(), Rejection> {
     if minor_units < 0 {
         return Err(Rejection::new(
@@ -150,7 +149,7 @@ pub fn check_price(what: &str, minor_units: i64) -> Result<(), Rejection> {
 /// Checks a quantity.
 ///
 /// # Errors
-/// `quantity-not-positive` and `quantity-too-large`, naming `what` it is the quantity of.
+/// `quantity-not-positive` and `quantity-too-large`; `what` names the thing that is counted.
 pub fn check_quantity(what: &str, quantity: i64) -> Result<(), Rejection> {
     if quantity < 1 {
         let text = format!("the quantity of {what} is {quantity}; give 1 or more");
@@ -166,7 +165,7 @@ pub fn check_quantity(what: &str, quantity: i64) -> Result<(), Rejection> {
 /// The sum of `quantity x price` over checked lines.
 ///
 /// # Errors
-/// `amount-too-large` when it is above [`AMOUNT_MAX`], naming `what` it is the amount of.
+/// `amount-too-large` when it is above [`AMOUNT_MAX`]; `what` names the thing that has the amount.
 pub fn total(what: &str, lines: impl IntoIterator<Item = (i64, i64)>) -> Result<i64, Rejection> {
     lines
         .into_iter()

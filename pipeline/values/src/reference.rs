@@ -1,13 +1,13 @@
-//! Ids and names in command bodies: what may stand where a body names a sku, a sale, a supplier, a person.
+//! Ids and names in command bodies: how a body may name a sku, a sale, a supplier or a person.
 //!
-//! Such an id follows the rules of an aggregate's own id, so that it can always become one, and a key of a row.
+//! Such an id follows the rules of an aggregate's own id, so that it can always become one, or the key of a row.
 
 use millstream_contract::subject::check_id;
 use millstream_domain::decider::Rejection;
 
 use crate::text::{check_printable, is_blank, is_harmful};
 
-/// Longest name or other line of text, in characters.
+/// The longest name or other line of text, in characters.
 pub const NAME_LENGTH_MAX: usize = 500;
 
 /// Checks an id in a body. `code` is the rejection's code (`sku-not-allowed`), `field` what the body calls it.
@@ -18,11 +18,11 @@ pub fn check_reference(code: &'static str, field: &str, text: &str) -> Result<()
     check_id(text).map_err(|error| Rejection::new(code, format!("{field}: {error}")))
 }
 
-/// Longest label, in characters: two ids and what joins them.
+/// The longest label, in characters: two ids and a separator.
 pub const LABEL_LENGTH_MAX: usize = 300;
 
-/// Checks a label: what a document or a promise is called that is no aggregate of its own, so that its form is free.
-/// `code` is the rejection's code (`reference-not-allowed`), `field` what the body calls it.
+/// Checks a label: the name of a document or a promise that is not an aggregate, so its form is free. `code` is the rejection's code
+/// (`reference-not-allowed`), and `field` is the field's name in the body.
 ///
 /// # Errors
 /// A rejection with `code` that says what a label looks like.
@@ -36,10 +36,10 @@ pub fn check_label(code: &'static str, field: &str, text: &str) -> Result<(), Re
     Ok(())
 }
 
-/// Checks a name: there is something to see in it, all of it can be printed, and it is not too long.
+/// Checks a name: it has visible characters, all of it can be printed, and it is not too long.
 ///
 /// # Errors
-/// `name-blank` and `name-too-long`, naming the `field`.
+/// `name-blank` and `name-too-long`; both mention the `field`.
 pub fn check_name(field: &str, text: &str) -> Result<(), Rejection> {
     if is_blank(text) {
         return Err(Rejection::new("name-blank", format!("{field} is blank; give a name")));

@@ -1,26 +1,26 @@
-//! A report as a table of texts: a cell for each column, amounts as decimals with the places of the row's currency; and CSV (RFC 4180).
+//! A report as a table of texts, with a cell for each column and amounts as decimals in the row's currency; and as CSV (RFC 4180).
 //!
-//! The one place for both, so that a figure reads the same wherever a report is written. Deliberately absent: where rows come from, and
-//! how a terminal shows them.
+//! Both are in one place, so that a figure looks the same wherever a report is written. Deliberately absent: where rows come from, and how a
+//! terminal shows them.
 
 use millstream_domain::report::{Column, ColumnKind};
 use serde_json::Value;
 
 use crate::money::decimal_in;
 
-/// The column in which a row says what its amounts are in.
+/// The column with the currency of a row's amounts.
 pub const CURRENCY_COLUMN: &str = "currency";
 
-/// With what a line of CSV ends.
+/// The line end of CSV.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LineEnd {
-    /// As on Unix, for pipes and files there.
+    /// The Unix line end, for pipes and files.
     LineFeed,
-    /// As RFC 4180 has it, for what is sent as `text/csv`.
+    /// The line end of RFC 4180, for `text/csv` over HTTP.
     CarriageReturnLineFeed,
 }
 
-/// The cells of a row, one for each column. What the row does not have is empty.
+/// The cells of a row, one for each column. A missing field is an empty cell.
 pub fn cells(row: &Value, columns: &[Column]) -> Vec<String> {
     columns.iter().map(|column| cell_of(row, column)).collect()
 }
@@ -35,7 +35,7 @@ fn cell_of(row: &Value, column: &Column) -> String {
     }
 }
 
-/// A JSON value as a cell: text without quotes, nothing for null.
+/// A JSON value as a cell: text without quotes, and nothing for null.
 pub fn cell(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
@@ -44,7 +44,7 @@ pub fn cell(value: &Value) -> String {
     }
 }
 
-/// CSV with a line of names, in UTF-8. Every line ends, the last one too. Rows have as many cells as there are names.
+/// CSV with a header line, in UTF-8. Every line has a line end, including the last one. Rows have as many cells as there are names.
 pub fn csv(names: &[&str], rows: &[Vec<String>], line_end: LineEnd) -> Vec<u8> {
     let terminator = match line_end {
         LineEnd::LineFeed => csv::Terminator::Any(b'\n'),

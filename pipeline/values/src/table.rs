@@ -1,17 +1,17 @@
-//! Names of the tables of processes whose own names are an application's: `<process>.<table>`, joined while the program is
-//! compiled, because a process names its tables as constants.
+//! Names of the tables of processes whose own names an application chooses: `<process>.<table>`. They are joined at compile time, because a
+//! process names its tables as constants.
 
-/// Longest name of a table.
+/// The longest name of a table.
 pub(crate) const NAME_LENGTH_MAX: usize = 64;
 
-/// A name in the making.
+/// A name that is being joined.
 pub(crate) struct Joined {
     bytes: [u8; NAME_LENGTH_MAX],
     length: usize,
 }
 
 impl Joined {
-    /// `<process>.<table>`. A name that is too long does not compile.
+    /// `<process>.<table>`. A name that is too long is a compile error.
     #[expect(
         clippy::indexing_slicing,
         reason = "it runs in the compiler, which refuses what is out of bounds"

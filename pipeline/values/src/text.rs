@@ -1,6 +1,6 @@
-//! Texts that people read: whether there is anything to see in one, and how one is shown without harm.
+//! Texts for people: whether a text has visible characters, and how it is shown without harm.
 //!
-//! What a character is comes from the properties of Unicode. Deliberately absent: which languages or scripts are allowed.
+//! Characters are judged by their Unicode properties. Deliberately absent: which languages or scripts are allowed.
 
 use std::borrow::Cow;
 
@@ -10,11 +10,11 @@ use icu_properties::{
 };
 use millstream_domain::decider::Rejection;
 
-/// The empty cell of Braille. Unicode counts it among the symbols, though nothing is printed for it.
+/// The blank pattern of Braille. Unicode counts it among the symbols, although nothing is printed for it.
 const BRAILLE_BLANK: char = '\u{2800}';
 
-/// Whether a character leaves something to see: it is no white space, no control or formatting character, and none that
-/// Unicode tells programs to ignore when they draw a text.
+/// Whether a character is visible: it is not white space, not a control or formatting character, and not one that Unicode tells programs to
+/// ignore when they draw a text.
 pub fn is_visible(character: char) -> bool {
     let category = CodePointMapData::<GeneralCategory>::new().get(character);
     let drawn = !matches!(
@@ -33,7 +33,7 @@ pub fn is_visible(character: char) -> bool {
         && !CodePointSetData::new::<WhiteSpace>().contains(character)
 }
 
-/// Whether there is nothing to see in a text: it is empty, or all of its characters are invisible.
+/// Whether a text has no visible characters.
 pub fn is_blank(text: &str) -> bool {
     !text.chars().any(is_visible)
 }
@@ -43,8 +43,8 @@ pub(crate) fn is_ignorable(character: char) -> bool {
     CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(character)
 }
 
-/// Whether a character can change what a terminal or a page shows beside itself: control characters, separators of lines,
-/// and those that turn the direction of writing.
+/// Whether a character can change how a terminal or a page shows its surroundings: control characters, line separators, and those that change
+/// the direction of writing.
 pub fn is_harmful(character: char) -> bool {
     if character.is_ascii() {
         return character.is_ascii_control();
@@ -54,8 +54,8 @@ pub fn is_harmful(character: char) -> bool {
         || CodePointSetData::new::<BidiControl>().contains(character)
 }
 
-/// Checks that all of a text can be printed: that no character is harmful, those aside that `stays` lets in. `code` is the rejection's
-/// code, `field` what the body calls the text.
+/// Checks that a whole text can be printed: it has no harmful characters, except those that `stays` allows. `code` is the rejection's code, and
+/// `field` is the text's name in the body.
 ///
 /// # Errors
 /// A rejection with `code` that names the first such character.
@@ -75,13 +75,13 @@ pub fn check_printable(
     }
 }
 
-/// The text with each control character written as JSON escapes it (`\u001b`): those of ASCII and of Latin 1, separators of
-/// lines, and those that turn the direction of writing. JSON stays the same value.
+/// The text with each control character written as a JSON escape (`\u001b`): those of ASCII and Latin 1, line separators, and those that change
+/// the direction of writing. JSON keeps its value.
 pub fn escape_controls(text: &str) -> Cow<'_, str> {
     escape(text, |_| false)
 }
 
-/// [`escape_controls`] for a text of several lines: ends of lines and tabs stay.
+/// [`escape_controls`] for a text with several lines, in which line ends and tabs stay.
 pub fn escape_controls_in_lines(text: &str) -> Cow<'_, str> {
     escape(text, |character| matches!(character, '\n' | '\t'))
 }
@@ -94,7 +94,7 @@ fn escape(text: &str, stays: impl Fn(char) -> bool) -> Cow<'_, str> {
     let mut shown = String::with_capacity(text.len() + 16);
     for character in text.chars() {
         if escaped(character) {
-            // Every one of them is within the first 65,536 characters, so that four digits always do.
+            // All of them are among the first 65,536 characters, so four digits are always enough.
             shown.push_str(&format!("\\u{:04x}", u32::from(character)));
         } else {
             shown.push(character);

@@ -1,4 +1,4 @@
-//! Puts commands onto COMMANDS until the server has acknowledged them, through restarts of the broker.
+//! Puts commands onto COMMANDS, and tries until the server has acknowledged them, even across restarts of the broker.
 
 use std::time::Duration;
 
@@ -17,9 +17,9 @@ use millstream_jetstream::{
     nats_broker::NatsBroker,
 };
 
-/// Pause before a publish without an answer is repeated; it doubles up to the longest.
+/// The pause before an unanswered publish is repeated. It doubles up to the longest pause.
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
-/// Longest pause.
+/// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// A command to send.
@@ -27,13 +27,13 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 pub(crate) struct OutgoingCommand {
     /// Aggregate and command.
     pub(crate) address: CommandAddress,
-    /// Who gives it.
+    /// The actor.
     pub(crate) origin: Origin,
-    /// Its id: sent again under the same one, it takes effect once.
+    /// Its id. However often it is sent under this id, it takes effect once.
     pub(crate) id: String,
     /// Its fields.
     pub(crate) body: Bytes,
-    /// More headers.
+    /// Further headers.
     pub(crate) headers: Headers,
 }
 
@@ -47,10 +47,10 @@ impl OutgoingCommand {
     }
 }
 
-/// Why a command is not on COMMANDS.
+/// Why a command could not be put onto COMMANDS.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PublishError {
-    /// It does not fit.
+    /// It does not fit into a message.
     #[error("the body of {subject} is {size} bytes long; this server takes messages of up to {max} bytes")]
     TooLarge { subject: String, size: usize, max: usize },
     /// The server refuses it.
@@ -67,7 +67,7 @@ impl Failure for PublishError {
     }
 }
 
-/// Refuses a body that the server would cut the connection for.
+/// Refuses a body for which the server would end the connection.
 ///
 /// # Errors
 /// [`PublishError::TooLarge`].
@@ -92,19 +92,19 @@ fn header_size(command: &OutgoingCommand) -> usize {
     own + command.headers.iter().map(|(name, value)| line(name, value)).sum::<usize>()
 }
 
-/// Publishes and returns the position in COMMANDS. While there is no clear answer it is sent again: what was stored twice is
-/// decided once, by its id.
+/// Publishes, and returns the position in COMMANDS. It repeats the publish until there is a clear answer. A command that was stored twice is
+/// decided once, because of its id.
 ///
 /// # Errors
-/// [`PublishError`] when the server will not take it.
+/// [`PublishError`] when the server will never accept it.
 pub(crate) async fn publish(broker: &NatsBroker, command: &OutgoingCommand) -> Result<u64, PublishError> {
     Ok(store(broker, stream_names::COMMANDS, &command.clone().into_message()).await?)
 }
 
-/// Stores a message that may be stored twice without harm: tries until there is a clear answer. Returns its sequence.
+/// Stores a message that may be stored twice without harm. It tries until there is a clear answer, and returns the sequence.
 ///
 /// # Errors
-/// [`AppendError`] when the server will not take it.
+/// [`AppendError`] when the server will never accept it.
 pub(crate) async fn store(
     broker: &NatsBroker,
     stream: &str,

@@ -1,5 +1,5 @@
-//! What is said to the person at the terminal: on standard error, above any progress bar, and dropped when it cannot be
-//! written. Results never come this way.
+//! Messages to the person at the terminal: they go to standard error, above any progress bar, and are dropped if they cannot be written.
+//! Results are never printed this way.
 
 use std::{
     fmt::Display,
@@ -11,26 +11,26 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use millstream_runtime::standard_streams::write_error_line;
 use millstream_values::text::escape_controls_in_lines;
 
-/// A bar that moves is a sign of life also when its number does not.
+/// A moving bar is a sign of life even if its number does not change.
 const TICK_INTERVAL: Duration = Duration::from_millis(120);
 
-/// Speaks and draws. Clones share one terminal.
+/// Prints messages and draws bars. Clones share one terminal.
 #[derive(Debug, Clone)]
 pub(crate) struct Console {
     bars: MultiProgress,
 }
 
 impl Console {
-    /// On standard error; bars only when that is a terminal.
+    /// A console on standard error. It draws bars only if that is a terminal.
     pub(crate) fn new() -> Self {
         Self { bars: MultiProgress::with_draw_target(ProgressDrawTarget::stderr()) }
     }
 
-    /// Says one thing. Control characters are escaped, for it may quote what a client sent.
+    /// Prints one message. Control characters are escaped, because the message may quote what a client sent.
     pub(crate) fn say(&self, text: impl Display) {
         let text = text.to_string();
         let write = || write_error_line(escape_controls_in_lines(&text));
-        // To move bars on a terminal that is gone would panic.
+        // Moving bars on a terminal that is gone would panic.
         if io::stderr().is_terminal() {
             self.bars.suspend(write);
         } else {
@@ -38,7 +38,7 @@ impl Console {
         }
     }
 
-    /// A bar of `total` steps, named `what`. It goes away when it is finished.
+    /// A bar of `total` steps with the name `what`. It disappears when it is finished.
     pub(crate) fn bar(&self, what: &str, total: u64) -> ProgressBar {
         let style = ProgressStyle::with_template(
             "{msg} {bar:32} {human_pos} of {human_len}  {per_sec}  {elapsed_precise}",

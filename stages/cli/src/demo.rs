@@ -1,4 +1,4 @@
-//! The demo's day: made up from a seed, and summed up without any of the pipeline's code.
+//! The day of the demo: made up from a seed, and added up without any of the pipeline's code.
 
 pub(crate) mod day;
 pub(crate) mod sums;

@@ -1,7 +1,7 @@
 //! A whole Millstream in one folder: nats-server and every stage as child processes.
 //!
-//! `D/lock` (who uses the folder), `D/processes.json`, `D/logs/<process>.log`, `D/data/<process>/`, and
-//! `D/config/<process>.toml` with the stages' key `D/config/stages.nk`, written anew at each start.
+//! The folder `D` has `D/lock` (who uses the folder), `D/processes.json`, `D/logs/<process>.log`, `D/data/<process>/`, and
+//! `D/config/<process>.toml` with the stages' key `D/config/stages.nk`. The configuration is written anew at each start.
 
 mod access;
 mod stage_setting;
@@ -47,48 +47,48 @@ pub(crate) const STAGES: [(&str, &str); 6] = [
     (GATEWAY, "gateway"),
 ];
 
-/// The stage that listens for HTTP and has no files.
+/// The stage that serves HTTP and has no files.
 const GATEWAY: &str = "gateway";
-/// The stage that keeps views and reports as tables, which runs only where somebody asks for it.
+/// The stage that keeps views and reports as tables. It only runs if it is asked for.
 pub(crate) const SQL: &str = "sql";
-/// What a server that stands alone is called.
+/// The name of a single server.
 const SERVER: &str = "nats-server";
-/// Longer than a stage's own limit (`shutdown.limit`), after which it ends by itself.
+/// Longer than a stage's own limit (`shutdown.limit`), after which the stage ends by itself.
 const STAGE_STOP_WAIT: Duration = Duration::from_secs(25);
-/// A nats-server closes its files.
+/// The time for nats-server to close its files.
 const SERVER_STOP_WAIT: Duration = Duration::from_secs(30);
 
 /// What to run.
 #[derive(Debug, Clone)]
 pub(crate) struct DeploymentOptions {
-    /// Where everything is kept.
+    /// The folder for everything.
     pub(crate) folder: PathBuf,
-    /// Port of nats-server; of the first one.
+    /// The port of nats-server, or of the first server.
     pub(crate) nats_port: u16,
-    /// Port of the gateway, of the first one; any free one when absent.
+    /// The port of the gateway, or of the first gateway; any free one if absent.
     pub(crate) http_port: Option<u16>,
-    /// How many servers there are, which keep every stream each. More than one are a cluster.
+    /// The number of servers, each of which keeps every stream. More than one server are a cluster.
     pub(crate) servers: NonZeroUsize,
-    /// When nats-server syncs to disk; its default when absent.
+    /// When nats-server syncs to disk; its default if absent.
     pub(crate) sync_interval: Option<String>,
-    /// How many processes of a stage, by its name, where it is not one.
+    /// The number of processes of a stage, by its name, if it is not one.
     pub(crate) replicas: BTreeMap<String, NonZeroUsize>,
-    /// Keys of the stages, the last one of a key.
+    /// Configuration keys for the stages; the last value of a key counts.
     pub(crate) settings: Vec<StageSetting>,
     /// Whether views and reports are kept as tables, too.
     pub(crate) sql: bool,
-    /// The stages to run; all when absent.
+    /// The stages to run; all if absent.
     pub(crate) stages: Option<&'static [&'static str]>,
 }
 
 impl DeploymentOptions {
-    /// Whether the stage runs that keeps views and reports as tables.
+    /// Whether the stage `sql` runs.
     pub(crate) fn keeps_tables(&self) -> bool {
         self.sql || self.replicas.contains_key(SQL)
     }
 }
 
-/// Why it cannot be started.
+/// Why the deployment cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DeploymentError {
     #[error("{folder} is used by another `{program} up`")]
@@ -121,28 +121,28 @@ impl Failure for DeploymentError {
     }
 }
 
-/// Processes that run. Stop them with [`Deployment::stop`]; when this process dies, they die with it.
+/// Running processes. Stop them with [`Deployment::stop`]. If this process dies, they die with it.
 #[derive(Debug)]
 pub(crate) struct Deployment {
     options: DeploymentOptions,
     session: Session,
-    /// Variables about connections that the person uses elsewhere: they would win over the files of the stages.
+    /// Variables about connections that the user needs elsewhere. They would override the files of the stages.
     foreign_variables: Vec<String>,
     supervisor: Supervisor,
-    /// As whom the stages and this process connect.
+    /// The key with which the stages and this process connect.
     key: StageKey,
     /// The URLs of all servers.
     nats_urls: String,
     servers: Vec<Supervised>,
     stages: Vec<Supervised>,
-    /// Where the gateways listen.
+    /// The addresses of the gateways.
     http_addresses: Vec<SocketAddr>,
-    /// Held as long as the deployment lives.
+    /// Held for as long as the deployment lives.
     _lock: File,
 }
 
 impl Deployment {
-    /// Takes the folder. Starts nothing yet.
+    /// Takes possession of the folder. Starts nothing yet.
     ///
     /// # Errors
     /// When it is in use or cannot be used, or a replica of an unknown stage is asked for.
@@ -175,11 +175,11 @@ impl Deployment {
         })
     }
 
-    /// Starts everything in order and returns when all is ready. Nothing is started while a stage refuses its configuration, or where the
-    /// streams are gone of which the stages have files.
+    /// Starts everything in order, and returns when all is ready. Nothing is started if a stage refuses its configuration, or if streams are
+    /// gone for which the stages have files.
     ///
     /// # Errors
-    /// What could not be started; call [`Deployment::stop`] then too.
+    /// What could not be started. Call [`Deployment::stop`] in this case, too.
     pub(crate) async fn start(&mut self) -> Result<(), CommandFailure> {
         self.check_store()?;
         let servers = self.server_configs()?;
@@ -206,19 +206,19 @@ impl Deployment {
         Ok(())
     }
 
-    /// Stops the stages, then nats-server, each within its bound.
+    /// Stops the stages, then nats-server, each within its time limit.
     pub(crate) async fn stop(&mut self) {
         self.stop_stages().await;
         let console = self.session.console.clone();
         join_all(self.servers.drain(..).map(|server| server.stop(&console))).await;
     }
 
-    /// How the streams are made.
+    /// The settings with which streams are created.
     pub(crate) fn provision_options(&self) -> ProvisionOptions {
         ProvisionOptions { replicas: Some(self.options.servers), ..ProvisionOptions::default() }
     }
 
-    /// Stops the stages alone.
+    /// Stops only the stages.
     pub(crate) async fn stop_stages(&mut self) {
         let console = self.session.console.clone();
         join_all(self.stages.drain(..).map(|stage| stage.stop(&console))).await;
@@ -239,12 +239,12 @@ impl Deployment {
         self.supervisor.process(name)
     }
 
-    /// How many processes there are, nats-server included.
+    /// The number of processes, nats-server included.
     pub(crate) fn process_count(&self) -> usize {
         self.stages.len() + self.servers.len()
     }
 
-    /// Where the gateways listen for HTTP.
+    /// The HTTP addresses of the gateways.
     pub(crate) fn http_addresses(&self) -> &[SocketAddr] {
         &self.http_addresses
     }
@@ -257,7 +257,7 @@ impl Deployment {
         }
     }
 
-    /// Streams would be made anew, and the stages would throw away what they have, in silence.
+    /// Otherwise, streams would be created again, and the stages would silently discard what they have.
     fn check_store(&self) -> Result<(), DeploymentError> {
         let data = self.options.folder.join("data");
         let servers = self.server_names();
@@ -275,12 +275,12 @@ impl Deployment {
         }
     }
 
-    /// Starts all servers, then waits for each: those of a cluster wait for one another.
+    /// Starts all servers, then waits for each, because the servers of a cluster wait for each other.
     async fn start_servers(&mut self, configs: Vec<NatsServerConfig>) -> Result<(), CommandFailure> {
         let program = NatsServerProgram::find(&search_places(&self.session))?;
         for (name, config) in self.server_names().into_iter().zip(configs) {
             let port = config.port;
-            // A foreign server on the port would greet as ours does.
+            // Another nats-server on this port would send the same greeting.
             check_free(port, "--nats-port")?;
             let file = self.write_config(&format!("{name}.conf"), &config.render())?;
             let spec = ProcessSpec {
@@ -376,7 +376,7 @@ impl Deployment {
         })
     }
 
-    /// What a process of a stage has to itself: a folder, or of the gateway an address.
+    /// What a process of a stage has for itself: a folder or, for the gateway, an address.
     fn own_setting(&mut self, stage: &str, name: &str) -> Result<(&'static str, String), CommandFailure> {
         if stage == GATEWAY {
             let first = self.options.http_port.filter(|_| self.http_addresses.is_empty());
@@ -406,7 +406,7 @@ impl Deployment {
     }
 }
 
-/// What is in a folder, in order; nothing where there is none.
+/// The sorted content of a folder; empty if there is no such folder.
 fn names_in(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let mut names: Vec<String> =
@@ -427,10 +427,10 @@ fn check_free(port: u16, flag: &'static str) -> Result<(), DeploymentError> {
         .map_err(|source| DeploymentError::PortTaken { port, flag, source })
 }
 
-/// Asks a stage whether it takes its configuration: nothing is judged here that it would judge differently.
+/// Asks a stage whether it accepts its configuration, so that its rules are not repeated here.
 ///
 /// # Errors
-/// In the stage's words, with its exit code.
+/// The message of the stage, with its exit code.
 async fn refused_configuration(spec: &ProcessSpec) -> Result<(), CommandFailure> {
     let mut command = tokio::process::Command::new(&spec.program);
     command.args(&spec.arguments).arg(CHECK_CONFIG).stdin(Stdio::null()).kill_on_drop(true);
@@ -466,7 +466,7 @@ fn take_folder(folder: &Path, program: &'static str) -> Result<File, DeploymentE
     }
 }
 
-/// This program, which is every stage as well: `<program> stage <name>`.
+/// This program, which is also every stage: `<program> stage <name>`.
 pub(crate) fn own_program() -> Result<PathBuf, DeploymentError> {
     std::env::current_exe()
         .map_err(|source| DeploymentError::File { path: PathBuf::from("this program"), source })

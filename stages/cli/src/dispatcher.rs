@@ -1,6 +1,6 @@
-//! Sends many commands at once and hands back what became of each, by the recorded outcomes.
+//! Sends many commands at once, and returns the outcome of each from the recorded outcomes.
 //!
-//! What is under way is bounded; no clock decides anything but the patience with a pipeline that records nothing.
+//! The number of commands under way is limited. Time only matters for how long it waits for a pipeline that records nothing.
 
 mod under_way;
 
@@ -24,13 +24,13 @@ use crate::{
 
 /// Publishes under way: enough to keep the server busy over a network.
 const PUBLISHES_MAX: usize = 1024;
-/// Commands without an outcome: bounds the memory, and what a handler that stands still has to catch up with.
+/// The number of commands without an outcome. It limits the memory, and the backlog of a handler that stands still.
 const WAITING_MAX: usize = 32 * 1024;
 
-/// What became of a command that was sent with a tag.
+/// The result of a command that was sent with a tag.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Answered<T> {
-    /// The sender's own.
+    /// The sender's tag.
     pub(crate) tag: T,
     /// The recorded outcome.
     pub(crate) outcome: CommandOutcome,
@@ -38,7 +38,7 @@ pub(crate) struct Answered<T> {
     pub(crate) known_before: bool,
 }
 
-/// The id, and where the command is.
+/// The id, and the position of the command.
 type Publish = BoxFuture<'static, (String, Result<Stored, PublishError>)>;
 
 /// Commands under way, each with a tag of its sender.
@@ -52,8 +52,8 @@ pub(crate) struct Dispatcher<T> {
 }
 
 impl<T> Dispatcher<T> {
-    /// Begins to follow the outcomes. `purpose` is shown by `nats consumer ls OUTCOMES`. Whoever waits gives up when no
-    /// outcome at all is recorded for `patience`.
+    /// Begins to follow the outcomes. `nats consumer ls OUTCOMES` shows `purpose`. Waiting ends with an error if no outcome at all is recorded
+    /// for `patience`.
     ///
     /// # Errors
     /// When the server does not answer.
@@ -76,7 +76,7 @@ impl<T> Dispatcher<T> {
         })
     }
 
-    /// Whether another command may be sent now; else take outcomes first.
+    /// Whether another command may be sent now. If not, outcomes must be taken first.
     pub(crate) fn has_room(&self) -> bool {
         self.publishes.len() < PUBLISHES_MAX && self.waiting.len() < WAITING_MAX
     }
@@ -86,7 +86,7 @@ impl<T> Dispatcher<T> {
         self.publishes.is_empty() && self.waiting.len() == 0
     }
 
-    /// Refuses what would not fit into a message.
+    /// Refuses a command that would not fit into a message.
     ///
     /// # Errors
     /// [`PublishError::TooLarge`].
@@ -94,25 +94,26 @@ impl<T> Dispatcher<T> {
         command_publisher::check_size(&self.connected.client, command)
     }
 
-    /// Sends a command; ids under way at the same time differ. Commands are stored in the order in which they are sent, except those
-    /// that the server did not clearly take at first.
+    /// Sends a command. Ids that are under way at the same time must differ. Commands are stored in the order in which they are sent, except
+    /// those that the server did not clearly accept at the first attempt.
     ///
     /// # Errors
     /// When the process is ending.
     pub(crate) async fn send(&mut self, tag: T, command: OutgoingCommand) -> Result<(), CommandFailure> {
         let id = command.id.clone();
         self.waiting.sent(id.clone(), tag);
-        // Handed over here, not in the future below: many futures that wait together are woken in any order.
+        // It is passed on here instead of in the future below, because many futures that wait together are woken in any order.
         let handed_over = self.intake.hand_over(command.into_message()).await.map_err(PublishError::from)?;
         self.publishes
             .push(Box::pin(async move { (id, handed_over.stored().await.map_err(PublishError::from)) }));
         Ok(())
     }
 
-    /// Waits for something to happen and hands back what has settled, perhaps nothing. Outcomes of others' commands pass by.
+    /// Waits until something happens, and returns the commands that have their outcomes now, possibly none. Outcomes of other senders' commands
+    /// are ignored.
     ///
     /// # Errors
-    /// When the server refuses, or no outcome is recorded for longer than the patience. What was sent stays sent.
+    /// When the server refuses, or no outcome is recorded for longer than the patience. Commands that were sent stay sent.
     pub(crate) async fn progress(&mut self) -> Result<Vec<Answered<T>>, CommandFailure> {
         tokio::select! {
             Some((id, stored)) = self.publishes.next(), if !self.publishes.is_empty() => {
@@ -137,7 +138,7 @@ impl<T> Dispatcher<T> {
         )
     }
 
-    /// Takes its consumer away; the server would do so by itself after a while.
+    /// Removes its consumer. Otherwise, the server would remove it after a while.
     pub(crate) async fn end(self) {
         self.follower.end(&self.connected.jetstream).await;
     }

@@ -1,4 +1,4 @@
-//! How a command ends when it cannot do what it was asked.
+//! The way a command ends if it cannot do what it was asked to do.
 
 use std::{fmt::Display, io, path::Path};
 
@@ -7,7 +7,7 @@ use millstream_contract::{
     exit_code::{ExitCode, Failure},
 };
 
-/// What to say and the code to end with. Every error that knows its code becomes one by `?`.
+/// The message to print and the exit code. Every error that knows its exit code is converted by `?`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CommandFailure {
     /// One line.
@@ -17,17 +17,17 @@ pub(crate) struct CommandFailure {
 }
 
 impl CommandFailure {
-    /// A failure that no error stands for.
+    /// A failure without an underlying error.
     pub(crate) fn new(code: ExitCode, message: impl Display) -> Self {
         Self { message: message.to_string(), code: code.number() }
     }
 
-    /// The same with an exit code of the command's own.
+    /// The same, with an exit code of the command's own.
     pub(crate) fn with_code(self, code: u8) -> Self {
         Self { code, ..self }
     }
 
-    /// The command line or something it names is wrong.
+    /// The command line, or something that it names, is wrong.
     pub(crate) fn usage(message: impl Display) -> Self {
         Self::new(ExitCode::Usage, message)
     }
@@ -37,7 +37,7 @@ impl CommandFailure {
         Self::new(ExitCode::of_file_error(error), format_args!("{}: {error}", path.display()))
     }
 
-    /// Foreign data is not what it should be.
+    /// Data from elsewhere is invalid.
     pub(crate) fn data(error: &(dyn std::error::Error + 'static)) -> Self {
         Self::new(ExitCode::Data, one_line(error))
     }

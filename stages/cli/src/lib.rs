@@ -1,7 +1,7 @@
-//! The command line of an application: one file a command under `commands/`, and what they share. [`run`] is all of it; the
-//! reference application's program is called `millstream`, others have their own names.
+//! The command line of an application: one file for each command under `commands/`, and what they share. [`run`] is its entry point. The
+//! reference application's program is called `millstream`; other applications have their own names.
 //!
-//! Results go to standard output, progress and console to standard error; `--json` wherever a program may read.
+//! Results go to standard output, progress and messages to standard error; `--json` exists wherever a program may read the results.
 
 use std::{
     ffi::OsString, fmt::Display, num::NonZeroUsize, ops::RangeInclusive, process, str::FromStr,
@@ -47,12 +47,12 @@ mod query_client;
 mod session;
 mod supervisor;
 
-/// Exit code of a question to which there is no answer: no row of that key.
+/// The exit code of a question without an answer, because there is no row with that key.
 const NOTHING_FOUND: u8 = 13;
 
-/// Which log lines are written, as for the stages.
+/// The variable that selects log lines, as for the stages.
 const FILTER_VARIABLE: &str = "MILLSTREAM_TELEMETRY__FILTER";
-/// What is said when nobody asks for more.
+/// The log level by default.
 const FILTER_DEFAULT: &str = "error,millstream_jetstream::nats_server=info,async_nats=off";
 
 /// The command line of an application; its name, version and purpose are the application's.
@@ -95,9 +95,9 @@ enum Command {
     Tethered(tether::TetherArguments),
 }
 
-/// Runs one command of an application, or one of its stages, and says how it ended.
+/// Runs one command of an application or one of its stages, and returns how it ended.
 ///
-/// `arguments` begins with what the program is called, as those of a process do.
+/// `arguments` begins with the name of the program, like those of a process.
 pub fn run<A: Application>(
     arguments: impl IntoIterator<Item = OsString>,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
@@ -106,7 +106,7 @@ pub fn run<A: Application>(
     let program = Program::of::<A>();
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let environment: Vec<(OsString, OsString)> = environment.into_iter().collect();
-    // A stage has a command line of its own, with other flags under the same names.
+    // A stage has its own command line, in which the same flags may mean something else.
     if let [_, first, stage, rest @ ..] = &*arguments
         && first == commands::stage::STAGE
         && let Some(stage) = stage.to_str()
@@ -151,7 +151,7 @@ fn run_command(program: Program, arguments: Arguments, environment: Environment)
     // Nobody asks a command for its metrics.
     telemetry::initialise(&log_settings(&environment), program.name, "", Count::default());
     let session = Session::new(console.clone(), environment, program, arguments.connection);
-    // No command is of use where the application contradicts itself.
+    // No command is useful if the application contradicts itself.
     match session.model().and_then(|_| dispatch(arguments.command, &session)) {
         Ok(code) => code.into(),
         Err(failure) => {
@@ -163,14 +163,14 @@ fn run_command(program: Program, arguments: Arguments, environment: Environment)
     }
 }
 
-/// Errors, and that a nats-server is being fetched: the rest is said by the commands themselves.
+/// Logs errors, and that a nats-server is being downloaded. The commands print everything else.
 fn log_settings(environment: &Environment) -> TelemetrySettings {
     let filter = environment.get(FILTER_VARIABLE).map_or(FILTER_DEFAULT, String::as_str);
     TelemetrySettings { address: None, filter: filter.to_owned(), format: LogFormat::Human }
 }
 
 fn dispatch(command: Command, session: &Session) -> Result<u8, CommandFailure> {
-    // One thread: a child process that is tied to its parent ends with the thread that started it.
+    // The runtime has one thread, because a child process that is tied to its parent ends with the thread that started it.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
         CommandFailure::new(ExitCode::Software, format_args!("cannot start the runtime: {error}"))
     })?;
@@ -232,7 +232,7 @@ fn dispatch(command: Command, session: &Session) -> Result<u8, CommandFailure> {
     .map(ExitCode::number)
 }
 
-/// A text that goes into a header as it is: something is to be seen in it, and it is one line.
+/// A text that becomes a header as it is: it has visible characters and only one line.
 fn header_text(text: &str) -> Result<String, String> {
     if text.trim().is_empty() {
         return Err("it is blank".to_owned());
@@ -259,8 +259,8 @@ fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text).map_err(|error| error.to_string())
 }
 
-/// For flags that take how many copies of a stream there are. JetStream takes any number up to five; an even one survives the loss of no
-/// more servers than the number below it.
+/// For flags with the number of copies of a stream. JetStream accepts any number up to five, but an even one survives the loss of no more
+/// servers than the number below it.
 fn replicas(text: &str) -> Result<NonZeroUsize, String> {
     let count = text.parse().ok().filter(|count: &NonZeroUsize| [1, 3, 5].contains(&count.get()));
     count.ok_or_else(|| {

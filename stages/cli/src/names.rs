@@ -2,18 +2,17 @@
 
 use crate::failure::CommandFailure;
 
-/// The parts of a name, of which only the last may hold dots: words as they are, except that the first ones may be joined
-/// by dots.
+/// The parts of a name, of which only the last may contain dots. They are separate words, but the first ones may also be joined by dots.
 ///
 /// # Errors
-/// A usage error that says what is expected, when there are more or fewer parts than `expected` names.
+/// A usage error that says what is expected, if there are more or fewer parts than `expected` names.
 pub(crate) fn parts<const COUNT: usize>(
     words: &[String],
     expected: [&str; COUNT],
 ) -> Result<[String; COUNT], CommandFailure> {
     let mut parts: Vec<String> = Vec::new();
     for (index, word) in words.iter().enumerate() {
-        // A word that stands where the last part does is that part, dots and all.
+        // A word in the place of the last part is that part as a whole, even with dots.
         let missing = COUNT.saturating_sub(parts.len());
         let is_last = index > 0 && index + 1 == words.len() && missing == 1;
         match is_last {

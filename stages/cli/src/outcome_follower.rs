@@ -1,5 +1,5 @@
-//! Follows OUTCOMES from where it stood before something was sent: however often a handler is killed between recording an
-//! outcome and replying, the record is there.
+//! Follows OUTCOMES from its end before something was sent. Even if a handler is killed between recording an outcome and replying, the record
+//! exists.
 
 use std::time::Duration;
 
@@ -15,15 +15,15 @@ use millstream_jetstream::{
     stream_reader::NatsReader,
 };
 
-/// Whoever follows outcomes asks for more every half minute, also where there are none.
+/// How long the reader waits for outcomes before it asks again.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(300);
-/// Records taken at once; one holds up to some thousand outcomes.
+/// How many records are taken at once. Each holds up to several thousand outcomes.
 const RECORDS_MAX: usize = 64;
 
 /// Why outcomes cannot be followed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FollowError {
-    /// Where OUTCOMES stands is not known.
+    /// The end of OUTCOMES is not known.
     #[error(transparent)]
     Broker(#[from] BrokerError),
     /// The reader ended.
@@ -52,7 +52,7 @@ pub(crate) struct OutcomeFollower {
 }
 
 impl OutcomeFollower {
-    /// Begins behind the last record there is. `purpose` is shown by `nats consumer ls OUTCOMES`.
+    /// Begins after the current last record. `nats consumer ls OUTCOMES` shows `purpose`.
     ///
     /// # Errors
     /// [`FollowError`].
@@ -84,7 +84,7 @@ impl OutcomeFollower {
         Ok(outcomes)
     }
 
-    /// Takes its consumer away; without this the server does so by itself, later.
+    /// Removes its consumer. Without this call, the server removes it later.
     pub(crate) async fn end(self, jetstream: &jetstream::Context) {
         let deleted = jetstream.delete_consumer_from_stream(&self.name, stream_names::OUTCOMES).await;
         if let Err(error) = deleted {

@@ -1,8 +1,8 @@
-//! Results, on standard output: lines, and tables for people. Deliberately absent: what CSV looks like, which
-//! `millstream_values::report_table` says; and what JSON looks like, which each command says.
+//! Results on standard output: lines, and tables for people. Deliberately absent: the form of CSV, which is in
+//! `millstream_values::report_table`, and the form of JSON, which each command defines.
 //!
-//! Names, actors and other texts come from whoever sent a command. Whatever is written here has its control characters
-//! escaped, so that none of them reaches the terminal.
+//! Names, actors and other texts come from the senders of commands. Their control characters are escaped, so that none of them reaches the
+//! terminal.
 
 use std::fmt::Display;
 
@@ -23,13 +23,13 @@ pub(crate) fn part(text: impl Display) -> Result<(), OutputError> {
     write_result(&escape_controls_in_lines(&text.to_string()))
 }
 
-/// A table of texts under the names of fields, in words; columns named in `numbers` stand to the right.
+/// A table of texts whose header has the names of fields as words. Columns named in `numbers` are aligned to the right.
 pub(crate) fn table(fields: &[String], rows: &[Vec<String>], numbers: &[usize]) -> String {
     let columns: Vec<String> = fields.iter().map(|name| name.replace('_', " ")).collect();
     table_under(&columns, rows, numbers)
 }
 
-/// The same under names as they are.
+/// The same with a header as it is given.
 pub(crate) fn table_under(columns: &[String], rows: &[Vec<String>], numbers: &[usize]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(columns);
@@ -39,7 +39,7 @@ pub(crate) fn table_under(columns: &[String], rows: &[Vec<String>], numbers: &[u
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    // Trailing blanks would be in the way of whoever copies a line.
+    // Trailing blanks would be a nuisance for people who copy a line.
     table.to_string().lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
 }
 

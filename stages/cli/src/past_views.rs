@@ -1,5 +1,5 @@
-//! Views as they once were, folded from EVENTS into a file that ends with the process: what `--as-of`, `explain` and
-//! `report verify` have in common.
+//! Views as of a past moment, folded from EVENTS into a file that disappears with the process: the common part of `--as-of`, `explain` and
+//! `report verify`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,7 +23,7 @@ use crate::{
     session::{Connected, Session},
 };
 
-/// How often progress is said where no bar can be drawn.
+/// How often progress is printed if no bar can be drawn.
 const SAY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A view by its names, and what fills it.
@@ -35,7 +35,7 @@ pub(crate) struct FilledView {
 }
 
 impl FilledView {
-    /// The views of this name, of one context or of all.
+    /// The views with this name, of one context or of all.
     pub(crate) fn find(session: &Session, context: Option<&str>, view: &str) -> Result<Self, CommandFailure> {
         if OUTCOME_VIEWS.contains(&view) {
             let text = format!("{view} follows OUTCOMES, which does not keep everything; it has no past");
@@ -92,13 +92,13 @@ impl Past {
             CommandFailure::new(ExitCode::CannotCreate, format_args!("no temporary folder: {error}"))
         })?;
         let store = ReadStore::open(&folder.path().join("rows.redb"), CACHE_SIZE_DEFAULT)?;
-        // The file lives on while it is open, and is gone however this process ends.
+        // The file exists as long as it is open, and is gone however this process ends.
         drop(folder);
         let views = PastViews::begin(&connected.broker, store, set, generation, purpose)?;
         Ok(Self { views, console: session.console.clone() })
     }
 
-    /// `projections` as of `moment`, and its position. Says how far it is when it takes long.
+    /// `projections` as of `moment`, and the stream position. Prints its progress if it takes long.
     ///
     /// # Errors
     /// When the moment is no stream position in EVENTS, or the events cannot be folded.
@@ -114,7 +114,7 @@ impl Past {
         Ok((past, position))
     }
 
-    /// Folds on up to `position`.
+    /// Continues to fold up to `position`.
     ///
     /// # Errors
     /// When the events cannot be folded.
@@ -125,23 +125,23 @@ impl Past {
         Ok(folded?)
     }
 
-    /// What was folded, to be asked like the service.
+    /// The folded views, which can be queried like the service.
     pub(crate) fn source(&self) -> ViewSource {
         ViewSource::Past(Arc::new(self.queries()))
     }
 
-    /// The same, for whoever compares answers.
+    /// The same, for comparing answers.
     pub(crate) fn queries(&self) -> LocalQueries {
         LocalQueries::new(self.views.store().clone(), self.views.views().clone())
     }
 
-    /// Takes its consumer away.
+    /// Removes its consumer.
     pub(crate) async fn close(self) {
         self.views.close().await;
     }
 }
 
-/// A bar at a terminal, a line now and then elsewhere.
+/// A bar on a terminal, and a line from time to time elsewhere.
 struct Progress {
     console: Console,
     bar: ProgressBar,

@@ -1,11 +1,10 @@
-//! Whose command line this is: the application's name, version and model, and how its stages are run.
+//! The application of this command line: its name, version and model, and how its stages are run.
 
 use std::{collections::BTreeMap, ffi::OsString, fmt, process};
 
 use millstream_domain::application::{Application, ApplicationError, Model};
 
-/// Runs the stage of a name with its arguments, of which the first is what the program is called, and the environment; none where
-/// there is no such stage.
+/// Runs the stage with this name, with its arguments (the first is the program's name) and the environment; `None` if there is no such stage.
 pub type RunStage = fn(
     stage: &str,
     arguments: Vec<OsString>,
@@ -19,14 +18,14 @@ pub(crate) struct Program {
     pub(crate) name: &'static str,
     /// The application's version.
     pub(crate) version: &'static str,
-    /// What it is for.
+    /// Its purpose.
     pub(crate) about: &'static str,
     /// Makes its model.
     pub(crate) model: fn() -> Result<Model, ApplicationError>,
 }
 
 impl Program {
-    /// That of an application.
+    /// The program of an application.
     pub(crate) fn of<A: Application>() -> Self {
         Self { name: A::NAME, version: A::VERSION, about: A::ABOUT, model: Model::of::<A> }
     }
@@ -38,7 +37,7 @@ impl fmt::Debug for Program {
     }
 }
 
-/// The environment as texts. Variables that are not Unicode are none of ours.
+/// The environment as texts. Variables that are not Unicode cannot be Millstream's.
 pub(crate) fn unicode(environment: Vec<(OsString, OsString)>) -> BTreeMap<String, String> {
     let texts = environment.into_iter();
     texts.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()

@@ -21,21 +21,21 @@ use serde_json::{Value, json};
 
 use crate::session::Connected;
 
-/// Rows asked for at once.
+/// How many rows are requested at once.
 pub(crate) const PAGE: usize = 1000;
-/// How long an answer may take, beside what it waits for a position.
+/// How long an answer may take, in addition to the wait for a position.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
-/// A question that met a process that was stopping, or none, is asked again.
+/// How often a query is repeated if it met a stopping process, or none.
 const TRIES: u32 = 3;
-/// Pause before it is.
+/// The pause before that.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
-/// The code of a key that is not there.
+/// The code of a missing key.
 const NOT_FOUND: &str = "404";
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum QueryError {
-    /// Nobody has the view.
+    /// No process has the view.
     #[error("nobody answers {subject}; is there such a view, and does its stage run? (`nats micro ls`)")]
     NoResponders { subject: String },
     /// No answer came.
@@ -44,7 +44,7 @@ pub(crate) enum QueryError {
     /// The answer is a refusal.
     #[error("{subject}: {text} ({code})")]
     Refused { subject: String, code: String, text: String },
-    /// The answer is not what the contract says.
+    /// The answer does not follow the contract.
     #[error("{subject} answers with something else than rows")]
     Form { subject: String, source: serde_json::Error },
 }
@@ -70,7 +70,7 @@ impl Failure for QueryError {
     }
 }
 
-/// The field that a row has in place of its own fields when no answer can hold it.
+/// The field that replaces a row's own fields if no answer can hold the row.
 pub(crate) const TOO_LARGE: &str = "too_large";
 
 /// A row of a view.
@@ -78,14 +78,14 @@ pub(crate) const TOO_LARGE: &str = "too_large";
 pub(crate) struct ViewRow {
     /// Its key.
     pub(crate) key: String,
-    /// Its fields; null where it is too large.
+    /// Its fields; null if it is too large.
     #[serde(default)]
     pub(crate) value: Value,
     /// Its size, if no answer can hold it.
     pub(crate) too_large: Option<TooLarge>,
 }
 
-/// What is known of a row that no answer can hold.
+/// What is known about a row that no answer can hold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct TooLarge {
     /// Its size in bytes.
@@ -95,7 +95,7 @@ pub(crate) struct TooLarge {
 }
 
 impl ViewRow {
-    /// Its fields; of a row that is too large, its key under the name `first`, and its size.
+    /// Its fields. For a row that is too large: its key under the name `first`, and its size.
     pub(crate) fn into_fields(self, first: &str) -> Value {
         match self.too_large {
             None => self.value,
@@ -109,11 +109,11 @@ impl ViewRow {
 pub(crate) struct Page {
     /// In key order.
     pub(crate) rows: Vec<ViewRow>,
-    /// Where the list goes on; none on the last page.
+    /// Where the next page begins; `None` on the last page.
     pub(crate) cursor: Option<String>,
 }
 
-/// What the answer must have reached.
+/// The position that the answer must have reached.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct Freshness {
     /// Wait until the view has reached this position, as `millstream send --json` gives it in `query_position`; all
@@ -129,14 +129,14 @@ pub(crate) struct Freshness {
 }
 
 impl Freshness {
-    /// Settles on a position: whoever asks sees what was stored before, by whomever.
+    /// Decides on a position, so that the answer contains everything that was stored before by anybody.
     pub(crate) async fn settled(mut self, connected: &Connected, view: &str) -> Self {
         if self.as_it_is || self.position.is_some() {
             return self;
         }
         let stream =
             if OUTCOME_VIEWS.contains(&view) { stream_names::OUTCOMES } else { stream_names::EVENTS };
-        // Who may query need not be allowed to look at streams.
+        // A user who may query need not be allowed to read the states of streams.
         if let Ok(state) = connected.broker.state(stream).await {
             self.position =
                 Some(StreamPosition::new(stream, state.generation, state.last_sequence).to_string());
@@ -150,7 +150,7 @@ impl Freshness {
 pub(crate) enum ViewSource {
     /// The stages that have the view.
     Service(Box<NatsBroker>, Freshness),
-    /// This process, of what it has folded.
+    /// This process, from what it has folded.
     Past(Arc<LocalQueries>),
 }
 
@@ -162,12 +162,12 @@ pub(crate) struct ViewClient {
     view: String,
 }
 
-/// What an answer is made of.
+/// The parts of an answer.
 #[derive(Debug, Clone)]
 pub(crate) struct Answer {
     /// Rows as JSON.
     pub(crate) body: Bytes,
-    /// The position they are of.
+    /// Their stream position.
     pub(crate) position: Option<String>,
 }
 
@@ -181,7 +181,7 @@ impl ViewClient {
         format!("{}.{}", self.context, self.view)
     }
 
-    /// The row of a key, if it is there.
+    /// The row of a key, if it exists.
     ///
     /// # Errors
     /// [`QueryError`].
@@ -193,7 +193,7 @@ impl ViewClient {
         }
     }
 
-    /// The rows whose key starts with `prefix`, in key order, page by page.
+    /// The rows whose keys start with `prefix`, in the order of keys, page by page.
     pub(crate) fn list(&self, prefix: &str) -> RowPages<'_> {
         RowPages {
             view: self,
@@ -270,7 +270,7 @@ async fn ask_once(
     Ok(Answer { body: answer.payload, position })
 }
 
-/// Rows of a list; the next page is asked for when it is needed.
+/// Rows of a list. The next page is requested when it is needed.
 #[derive(Debug)]
 pub(crate) struct RowPages<'a> {
     view: &'a ViewClient,
@@ -281,7 +281,7 @@ pub(crate) struct RowPages<'a> {
 }
 
 impl RowPages<'_> {
-    /// The next row; none after the last.
+    /// The next row; `None` after the last one.
     ///
     /// # Errors
     /// [`QueryError`].
@@ -299,7 +299,7 @@ impl RowPages<'_> {
         Ok(self.ready.pop_front())
     }
 
-    /// All that are left.
+    /// All remaining rows.
     ///
     /// # Errors
     /// [`QueryError`].

@@ -1,4 +1,4 @@
-//! What every command that talks to a server needs: the connection by natscli's contexts, NATS_* variables and flags.
+//! What every command that talks to a server needs: the connection, configured by natscli's contexts, NATS_* variables and flags.
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
@@ -16,12 +16,12 @@ use crate::{console::Console, failure::CommandFailure, program::Program};
 /// The environment of the process, read once in main.
 pub(crate) type Environment = BTreeMap<String, String>;
 
-/// A person waits less patiently than a stage.
+/// A person is less patient than a stage.
 const CONNECT_WAIT_MAX: Duration = Duration::from_secs(5);
-/// Whoever sets this waits as long as it says.
+/// If this variable is set, it says how long to wait.
 const CONNECT_WAIT_VARIABLE: &str = "MILLSTREAM_NATS__CONNECT_TIMEOUT";
 
-/// Which nats-server to start: nothing about a connection, although it is called like those that are.
+/// Names the nats-server program to start. It is not about a connection, although its name looks like it.
 pub(crate) const SERVER_PROGRAM_VARIABLE: &str = "NATS_SERVER";
 /// The file of the key with which to connect.
 const NKEY_VARIABLE: &str = "MILLSTREAM_NATS__NKEY_FILE";
@@ -43,14 +43,14 @@ pub(crate) struct ConnectionArguments {
 /// One run of a command.
 #[derive(Debug, Clone)]
 pub(crate) struct Session {
-    /// Says things.
+    /// Prints messages.
     pub(crate) console: Console,
     /// The environment of the process.
     pub(crate) environment: Environment,
     /// The application.
     pub(crate) program: Program,
     arguments: ConnectionArguments,
-    /// What the server forbids on any of its connections.
+    /// What the server forbids on its connections.
     pub(crate) forbidden: Forbidden,
 }
 
@@ -59,9 +59,9 @@ pub(crate) struct Session {
 pub(crate) struct Connected {
     /// Plain NATS.
     pub(crate) client: Client,
-    /// JetStream by the client's own types: streams and consumers.
+    /// JetStream with the client library's own types: streams and consumers.
     pub(crate) jetstream: jetstream::Context,
-    /// JetStream as the engine sees it.
+    /// JetStream as the engine uses it.
     pub(crate) broker: NatsBroker,
 }
 
@@ -75,7 +75,7 @@ impl Session {
         Self { console, environment, program, arguments, forbidden: Forbidden::default() }
     }
 
-    /// What the application has.
+    /// The application's model.
     ///
     /// # Errors
     /// When its names do not fit together.
@@ -83,7 +83,7 @@ impl Session {
         Ok((self.program.model)()?)
     }
 
-    /// What fills the application's views, with the settings that the environment has for them.
+    /// The projections of the application's views, with their settings from the environment.
     ///
     /// # Errors
     /// When the application is not sound, or a setting is wrong.
@@ -92,7 +92,7 @@ impl Session {
         Ok(load_part(&self.variables(), "projector", |keys| model.views(keys))?)
     }
 
-    /// The application's reports, with the settings that the environment has for them.
+    /// The application's reports, with their settings from the environment.
     ///
     /// # Errors
     /// When the application is not sound, or a setting is wrong.
@@ -105,7 +105,7 @@ impl Session {
         Origins { environment: self.environment.clone(), ..Origins::default() }
     }
 
-    /// The same, for a server of this process's own, whose users have nothing to do with those that the person has elsewhere.
+    /// The same, for a server that this process starts. Its users have nothing to do with those that the person has elsewhere.
     pub(crate) fn for_server(&self, url: &str, nkey_file: &Path) -> Self {
         let arguments =
             ConnectionArguments { server: Some(url.to_owned()), ..ConnectionArguments::default() };
@@ -116,10 +116,10 @@ impl Session {
         Self { console: self.console.clone(), environment, program: self.program, arguments, forbidden }
     }
 
-    /// For a command that connects to nothing that is there already.
+    /// For a command that does not connect to an existing server.
     ///
     /// # Errors
-    /// When a flag says what to connect to; `why` says what to do instead.
+    /// When a flag names a server. `why` says what to do instead.
     pub(crate) fn refuse_connection_flags(&self, why: &str) -> Result<(), CommandFailure> {
         let ConnectionArguments { server, nats_context, creds } = &self.arguments;
         let given = [("--server", server), ("--context", nats_context), ("--creds", creds)];
@@ -131,7 +131,7 @@ impl Session {
         }
     }
 
-    /// The flags above, as a stage's command line takes them.
+    /// The flags above, in the form of a stage's command line.
     pub(crate) fn stage_flags(&self) -> Vec<String> {
         let ConnectionArguments { server, nats_context, creds } = &self.arguments;
         let mut flags = Vec::new();
@@ -145,10 +145,10 @@ impl Session {
         flags
     }
 
-    /// Does `work`, but ends at once when the server forbids something on the way: the answer to that never comes.
+    /// Runs `work`, but returns at once if the server forbids something, because the answer would never come.
     ///
     /// # Errors
-    /// That of `work`; that it is not allowed.
+    /// The error of `work`, or that it is not allowed.
     pub(crate) async fn unless_forbidden<T>(
         &self,
         work: impl Future<Output = Result<T, CommandFailure>>,
@@ -181,7 +181,7 @@ impl Session {
         Ok(Connected { client, jetstream, broker })
     }
 
-    /// The name of the user as whom it connects, where the settings say one.
+    /// The name of the user as whom it connects, if the settings name one.
     ///
     /// # Errors
     /// When the settings are wrong.
@@ -214,12 +214,12 @@ impl Session {
     }
 }
 
-/// Whether a variable says where to connect, or how.
+/// Whether a variable says where or how to connect.
 pub(crate) fn is_connection_variable(name: &str) -> bool {
     name.starts_with("NATS_") && name != SERVER_PROGRAM_VARIABLE || name.starts_with("MILLSTREAM_NATS__")
 }
 
-/// What to say when the server forbids publishing to a subject.
+/// The message if the server forbids publishing on a subject.
 pub(crate) fn not_allowed(subject: &str) -> String {
     format!(
         "not allowed: the server does not let this user publish to {subject} (docs/permissions.md says who may)"

@@ -1,5 +1,5 @@
-//! Runs child processes until told to stop: starts them, waits until they are ready, starts them again when they die,
-//! keeps the list of them, and ends them in order within a bound.
+//! Runs child processes until told to stop: starts them, waits until they are ready, starts them again when they die, keeps a list of them, and
+//! ends them in order within a time limit.
 //!
 //! Deliberately absent: what the processes are (see `deployment.rs`).
 
@@ -35,45 +35,45 @@ pub(crate) mod process_list;
 pub(crate) mod readiness;
 pub(crate) mod tether;
 
-/// First pause before a process that died soon is started again; it doubles each time.
+/// The first pause before a process that died early is started again. It doubles each time.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 /// Longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// A process that was ready and has run for so long starts again at once when it dies. One that dies sooner, ready or not, will
-/// most likely meet the same trouble again.
+/// A process that was ready and has run for this long is started again at once when it dies. One that dies earlier, ready or not, will most
+/// likely meet the same problem again.
 const STEADY_AFTER: Duration = Duration::from_secs(10);
-/// What was told of a process that has run for so long since is not counted any more.
+/// If a process has run for this long since, earlier endings no longer count.
 const CALM_AFTER: Duration = Duration::from_secs(600);
-/// How often the same ending of a process is told each time.
+/// How often the same ending of a process is reported each time.
 const TOLD_FIRST: u32 = 3;
-/// Between two tries to write the list where that failed.
+/// The pause between two attempts to write the list.
 const LIST_PAUSE: Duration = Duration::from_secs(1);
-/// A first start that fails this often is a mistake, not an accident.
+/// If the first start fails this often, it is a configuration error and no accident.
 const FIRST_START_TRIES: u32 = 3;
-/// A handler that rebuilds its state from a long stream is not ready before.
+/// A handler that rebuilds its state from a long stream takes this long to become ready.
 const FIRST_START_WAIT_MAX: Duration = Duration::from_secs(120);
 
-/// How to tell that a process is ready.
+/// How to find out that a process is ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ReadyCheck {
-    /// A nats-server greets on this port.
+    /// A nats-server sends its greeting on this port.
     NatsServer(u16),
-    /// A stage says so at its health address.
+    /// A stage reports it at its health address.
     Stage(SocketAddr),
 }
 
 /// A process to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ProcessSpec {
-    /// Its name on the list and of its log file.
+    /// Its name in the list and the name of its log file.
     pub(crate) name: String,
     /// The program.
     pub(crate) program: PathBuf,
     /// Its arguments.
     pub(crate) arguments: Vec<OsString>,
-    /// Variables that it does not inherit.
+    /// Variables that it must not inherit.
     pub(crate) variables_removed: Vec<String>,
-    /// How to tell that it is ready.
+    /// How to find out that it is ready.
     pub(crate) ready: ReadyCheck,
     /// How long it may take to stop.
     pub(crate) stop_wait: Duration,
@@ -88,10 +88,10 @@ pub(crate) enum SupervisorError {
     /// It ends again and again before it is ready.
     #[error("{name} does not start; its log {log} ends with: {tail}")]
     Ends { name: String, log: PathBuf, tail: String },
-    /// It runs and is not ready.
+    /// It runs but does not become ready.
     #[error("{name} is not ready after {} s: {reason}; its log is {log}", FIRST_START_WAIT_MAX.as_secs())]
     NotReady { name: String, log: PathBuf, reason: String },
-    /// Files of the supervisor.
+    /// The supervisor's files cannot be used.
     #[error("cannot use {path}")]
     File { path: PathBuf, source: io::Error },
 }
@@ -105,12 +105,12 @@ impl Failure for SupervisorError {
     }
 }
 
-/// How a process does.
+/// The state of a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum State {
     Starting,
     Ready,
-    /// It ended before it was ready, this often in a row.
+    /// It ended before it was ready, this many times in a row.
     Failed(u32),
     NotReady(String),
 }
@@ -120,7 +120,7 @@ enum State {
 pub(crate) struct Supervisor {
     list: Arc<ProcessList>,
     logs: PathBuf,
-    /// This very program, which becomes the child's: see `tether.rs`.
+    /// This program, which becomes the child's program: see `tether.rs`.
     executable: PathBuf,
     console: Console,
 }
@@ -153,12 +153,12 @@ impl Supervisor {
         })
     }
 
-    /// A line of the list.
+    /// An entry of the list.
     pub(crate) fn process(&self, name: &str) -> Option<ProcessEntry> {
         self.list.get(name)
     }
 
-    /// Puts a line on the list. Where the file cannot be written, that is said once, and is tried again until it can.
+    /// Changes an entry of the list. If the file cannot be written, that is reported once, and it is tried again until it can.
     fn note(&self, entry: ProcessEntry) {
         let Err(error) = self.list.put(entry) else { return };
         self.console.say(format_args!(
@@ -173,10 +173,10 @@ impl Supervisor {
         });
     }
 
-    /// Starts a process and keeps it running from now on.
+    /// Starts a process and from now on keeps it running.
     ///
     /// # Errors
-    /// When it cannot be started at all; what happens later is started again and said.
+    /// When it cannot be started at all. If it dies later, it is started again, and that is reported.
     pub(crate) fn start(&self, spec: ProcessSpec) -> Result<Supervised, SupervisorError> {
         let log = self.logs.join(format!("{}.log", spec.name));
         let (state_sender, state) = watch::channel(State::Starting);
@@ -203,7 +203,7 @@ impl Supervised {
     /// Waits until it is ready for the first time.
     ///
     /// # Errors
-    /// When it ends instead, several times, or takes too long.
+    /// When it ends instead several times, or takes too long.
     pub(crate) async fn ready(&self) -> Result<(), SupervisorError> {
         let mut state = self.state.clone();
         let enough = |state: &State| match state {
@@ -226,9 +226,9 @@ impl Supervised {
         }
     }
 
-    /// Asks it to stop, kills it when it takes too long, and returns when it is gone.
+    /// Asks it to stop, kills it if that takes too long, and returns when it has ended.
     pub(crate) async fn stop(self, console: &Console) {
-        // The task also ends when it no longer listens.
+        // The task also ends if it no longer listens.
         self.stop.send_replace(true);
         if let Err(error) = self.task.await {
             console.say(format_args!("the supervision of {} failed: {error}", self.name));
@@ -236,7 +236,7 @@ impl Supervised {
     }
 }
 
-/// One process's task.
+/// The task of one process.
 struct Runner {
     supervisor: Supervisor,
     spec: ProcessSpec,
@@ -246,7 +246,7 @@ struct Runner {
     stop: watch::Receiver<bool>,
     restarts: u64,
     endings: Endings,
-    /// The log as it was opened last.
+    /// The log file as it was last opened.
     log_before: Option<File>,
 }
 
@@ -283,7 +283,7 @@ impl Runner {
         }
     }
 
-    /// Starts it again, after a pause when it died soon so many times; none when the stop was requested meanwhile.
+    /// Starts it again, after a pause if it has died early several times; `None` if the stop was requested in the meantime.
     async fn start_again(&mut self, mut soon: u32) -> Option<Child> {
         let mut stop = self.stop.clone();
         loop {
@@ -305,8 +305,8 @@ impl Runner {
         }
     }
 
-    /// Opens the log anew, for it may have been moved away. Where that fails after the first start, such as on a full disk, the process
-    /// goes on with the one that it had.
+    /// Opens the log again, because the file may have been moved away. If that fails after the first start, for example on a full disk, the
+    /// process continues with the open one.
     fn open_log(&mut self) -> io::Result<(File, File)> {
         let opened = File::options().create(true).append(true).open(&self.log);
         let log = match (opened, self.log_before.take()) {
@@ -395,12 +395,12 @@ impl Runner {
     }
 }
 
-/// How many times in a row a process has died soon, after it died once more.
+/// How many times in a row a process has died early, after it died once more.
 fn died_soon(before: u32, was_ready: bool, ran: Duration) -> u32 {
     if was_ready && ran >= STEADY_AFTER { 0 } else { before.saturating_add(1) }
 }
 
-/// How often a process has ended in which way, so that one that ends again and again does not fill the terminal.
+/// How often a process has ended in each way, so that one that ends again and again does not fill the terminal.
 #[derive(Debug, Default)]
 struct Endings {
     times: BTreeMap<String, u32>,
@@ -408,8 +408,8 @@ struct Endings {
 }
 
 impl Endings {
-    /// It ended after it `ran` for so long. How often it has ended in this way, where that is worth telling: the first few times, and
-    /// each time that it has become twice as often.
+    /// It ended after it `ran` for this long. Returns how often it has ended in this way, if that is to be reported: the first few times, and
+    /// each time the number has doubled.
     fn ended(&mut self, how: &str, ran: Duration) -> Option<u32> {
         if ran >= CALM_AFTER {
             self.times.clear();
@@ -421,7 +421,7 @@ impl Endings {
     }
 }
 
-/// None after a process that had run for long; doubling with each that died soon.
+/// No pause after a process that ran for long; otherwise a pause that doubles with each early death.
 fn pause(soon: u32) -> Duration {
     match soon {
         0 => Duration::ZERO,

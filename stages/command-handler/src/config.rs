@@ -10,25 +10,26 @@ use millstream_runtime::{
 };
 use millstream_write_side::{command_handler::PurgeSettings, round::InternalCommands};
 
-/// A round is what waits, so this matters under load alone: the more commands of an aggregate come together, the fewer commits
-/// they take. Small enough that a round is settled well within a second.
+/// A round is what waits, so this only matters under load: the more commands of an aggregate come together, the fewer commits they take. It is
+/// small enough that a round is settled well within a second.
 const ROUND_MAX_DEFAULT: NonZeroUsize = NonZeroUsize::new(16_384).expect("not zero");
 /// Most aggregates take less than a KiB.
 const STATES_MAX_DEFAULT: NonZeroUsize = NonZeroUsize::new(100_000).expect("not zero");
-/// A state that falls out costs a read of the file of snapshots.
+/// A state that falls out of memory costs a read of the file of snapshots.
 const STATES_MEMORY: AutoSize = AutoSize { one_in: 4, most: 256 * 1024 * 1024 };
-/// For the pages of both files, which the system caches as well. Beside states and pages, the handler needs room for what it reads
+/// For the pages of both files, which the operating system caches, too. Besides states and pages, the handler needs memory for what it reads
 /// ahead, for ids and snapshots that are not in the files yet, and for histories that it folds.
 const FILES_MEMORY: AutoSize = AutoSize { one_in: 8, most: 256 * 1024 * 1024 };
-/// Read in order, so many commits take about a second; written so rarely, what changed often counts once.
+/// So many commits take about a second to read in order. Because snapshots are written this rarely, a state that changes often is written only
+/// once.
 const STATES_UNSAVED_COMMITS_DEFAULT: NonZeroUsize = NonZeroUsize::new(100_000).expect("not zero");
-/// Long enough to outlast a pause of the network, short enough that nobody waits long for a handler that died.
+/// Long enough to outlast a pause of the network, and short enough that nobody waits long after a handler has died.
 const LEASE_DEFAULT: Duration = Duration::from_secs(3);
-/// Long enough to look into what went wrong last week, short enough for a disk of usual size.
+/// Long enough to investigate what went wrong last week, and small enough for a disk of usual size.
 const PURGE_COMMANDS_DEFAULT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-/// Whoever sends a command again after more than a month has another reason than a lost answer.
+/// A command that is sent again after more than a month is not repeated because of a lost answer.
 const PURGE_OUTCOMES_DEFAULT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-/// What an hour brings is little beside what is kept for days.
+/// What an hour adds is little compared with what is kept for days.
 const PURGE_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
 /// The words for [`AppendStrategy`].
@@ -42,28 +43,28 @@ const APPEND_STRATEGIES: [(&str, AppendStrategy); 3] = [
 const INTERNAL_COMMANDS: [(&str, InternalCommands); 2] =
     [("effects-only", InternalCommands::EffectsOnly), ("anyone", InternalCommands::Anyone)];
 
-/// What only the command handler has.
+/// The settings that only the command handler has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StageConfig {
-    /// Where the index of command ids and the snapshots of states are kept. It may be lost: both come from the streams.
+    /// The folder of the index of command ids and the snapshots of states. It may be lost, because both come from the streams.
     pub data_directory: PathBuf,
-    /// Most commands in a round.
+    /// The most commands in a round.
     pub round_max: NonZeroUsize,
-    /// Most aggregate states kept in memory.
+    /// The most aggregate states kept in memory.
     pub states_max: NonZeroUsize,
-    /// Most bytes that they may take, estimated; `None` follows from the container's limit.
+    /// The most bytes that they may take, estimated; with `None`, this depends on the container's limit.
     pub states_memory_max: Option<u64>,
-    /// Memory for the pages of both files, in bytes; `None` follows from the container's limit.
+    /// Memory for the pages of both files, in bytes; with `None`, this depends on the container's limit.
     pub cache_size: Option<u64>,
-    /// After so many commits, changed states are written to the folder.
+    /// After this many commits, changed states are written to the folder.
     pub states_unsaved_commits: NonZeroUsize,
-    /// How commits travel.
+    /// How commits are sent.
     pub append_strategy: AppendStrategy,
-    /// How long a handler that fell silent keeps its turn.
+    /// How long a handler that has fallen silent keeps its lease.
     pub lease_time_to_live: Duration,
-    /// The company's time zone: in it begin the days of deliveries, stock movements and whatever else names none.
+    /// The time zone of the business, in which days begin for deliveries, stock movements and everything else without a time zone.
     pub time_zone: TimeZone,
-    /// Who may give what is meant for processes and timers.
+    /// Who may give the commands that are meant for processes and timers.
     pub internal_commands: InternalCommands,
     /// What is purged, and when.
     pub purge: PurgeSettings,
@@ -142,7 +143,7 @@ impl Section for StageConfig {
     }
 }
 
-/// How much memory is for what, in bytes.
+/// The memory for each purpose, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
     /// States, estimated.
@@ -152,7 +153,7 @@ pub struct Memory {
 }
 
 impl StageConfig {
-    /// What is configured, or follows from `limit`; it is logged.
+    /// The configured sizes, or those that follow from `limit`. They are logged.
     pub fn memory(&self, limit: MemoryLimit) -> Memory {
         let states = limit.size_of(self.states_memory_max, STATES_MEMORY);
         let files = limit.size_of(self.cache_size, FILES_MEMORY);
@@ -161,7 +162,7 @@ impl StageConfig {
     }
 }
 
-/// Zero stands for ever.
+/// Zero means for ever.
 fn kept(age: Duration) -> Option<Duration> {
     (!age.is_zero()).then_some(age)
 }

@@ -36,7 +36,7 @@ use crate::config::StageConfig;
 /// Why the stage ends with an error.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The application is not sound.
+    /// The application is invalid.
     #[error(transparent)]
     Application(#[from] ApplicationError),
     /// The data folder cannot be made.
@@ -56,10 +56,10 @@ pub enum RunError {
     /// The snapshots of states cannot be opened.
     #[error(transparent)]
     Snapshots(#[from] StoreError),
-    /// Submissions cannot be taken.
+    /// The submit service cannot run.
     #[error(transparent)]
     Submit(#[from] SubmitServiceError),
-    /// The handler cannot go on.
+    /// The handler cannot continue.
     #[error(transparent)]
     Handler(#[from] HandlerError),
 }
@@ -127,7 +127,7 @@ pub async fn run<A: Application>(config: Config<StageConfig>, runtime: StageRunt
         memory.pages_of_a_file,
         &runtime.metrics.damaged_files("states"),
     )?;
-    // A zone without a name is none that a configuration can hold.
+    // A configuration can only hold a zone that has a name.
     let zone = stage.time_zone.iana_name().unwrap_or("UTC").to_owned();
     let broker = telling_zone(runtime.broker, &zone);
     let (zoned, zone_agreed) = (broker.clone(), runtime.readiness.condition("time zone"));
@@ -150,7 +150,7 @@ pub async fn run<A: Application>(config: Config<StageConfig>, runtime: StageRunt
     Ok(ended?)
 }
 
-/// Looks from outside whether there is work that the handler does not do.
+/// Checks from outside whether there is work that the handler does not do.
 async fn watch_progress(broker: NatsBroker, progress: HandlerProgress, reader: ReaderMetrics) -> Infallible {
     let (commands, ids, states) = ([&progress.commands], [&progress.ids], [&progress.states]);
     tokio::select! {
@@ -160,7 +160,7 @@ async fn watch_progress(broker: NatsBroker, progress: HandlerProgress, reader: R
     }
 }
 
-/// Lets other processes take the submissions while this one finishes its round.
+/// Lets other processes take submitted commands while this one finishes its round.
 async fn leave_the_queue<T>(submissions: &mut SubmitService, shutdown: &Shutdown) -> T {
     shutdown.requested().await;
     submissions.take_no_more().await;

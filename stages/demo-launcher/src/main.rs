@@ -1,4 +1,5 @@
-//! What `cargo demo` runs: builds `millstream`, which is every stage as well, then starts `millstream demo` with the same arguments.
+//! The program of `cargo demo`. It builds `millstream`, which is every stage as well, and then starts `millstream demo` with the same
+//! arguments.
 //!
 //! Deliberately absent: the demo itself, which is a command of `millstream`.
 
@@ -21,7 +22,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Returns only when something failed: otherwise this process becomes the demo.
+/// Returns only if something failed; otherwise this process becomes the demo.
 fn launch() -> Result<std::convert::Infallible, String> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../Cargo.toml");
@@ -37,8 +38,8 @@ fn launch() -> Result<std::convert::Infallible, String> {
             "--manifest-path",
         ])
         .arg(&workspace);
-    // What cargo says to this program about its own package. Build scripts of dependencies look at it, and would take the
-    // change from a build outside for a reason to compile again all that needs TLS.
+    // Variables in which cargo tells this program about its own package. Build scripts of dependencies read them, and would take the change
+    // from a build outside for a reason to compile everything again that needs TLS.
     for (name, _) in env::vars_os() {
         if name
             .to_str()

@@ -10,17 +10,17 @@ use millstream_processes::process_runner::{Begin, LEASE_DEFAULT};
 use millstream_read_side::read_side::FileSettings;
 use millstream_runtime::config::{Section, SectionKeys};
 
-/// What only the process manager of an application has.
+/// The settings that only the process manager of an application has.
 pub struct StageConfig<A> {
     /// The file of rows.
     pub file: FileSettings,
-    /// How long a process manager that fell silent keeps its turn.
+    /// How long a process manager that has fallen silent keeps its lease.
     pub lease_time_to_live: Duration,
-    /// The company's time zone, where a process of the application has a key for it.
+    /// The time zone of the business, if a process of the application has a key for it.
     pub time_zone: Option<String>,
-    /// Where processes begin that never ran.
+    /// Where processes begin that have never run.
     pub begins: BTreeMap<String, Begin>,
-    /// The application's processes, with their own settings; none where the application is not sound, which is noted.
+    /// The application's processes, with their own settings; none if the application is invalid, which is noted.
     pub processes: Vec<Box<dyn Process>>,
     application: PhantomData<fn() -> A>,
 }

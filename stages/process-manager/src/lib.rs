@@ -23,7 +23,7 @@ pub enum RunError {
     /// The file cannot be opened.
     #[error(transparent)]
     Store(#[from] OpenStoreError),
-    /// The runner cannot go on.
+    /// The runner cannot continue.
     #[error(transparent)]
     Runner(#[from] ProcessRunnerError),
 }

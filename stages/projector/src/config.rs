@@ -6,11 +6,11 @@ use millstream_domain::application::{Application, Model, Views};
 use millstream_read_side::read_side::ReadSideSettings;
 use millstream_runtime::config::{Section, SectionKeys};
 
-/// What only the projector of an application has: where its rows are, how they are fed and queried, and what fills them.
+/// The settings that only the projector of an application has: where its rows are, how they are fed and queried, and what fills them.
 pub struct StageConfig<A> {
-    /// What it shares with the reporter.
+    /// The settings that it shares with the reporter.
     pub read_side: ReadSideSettings,
-    /// What fills the views, with its own settings; nothing where the application is not sound, which is noted.
+    /// The projections of the views, with their own settings; none if the application is invalid, which is noted.
     pub views: Views,
     application: PhantomData<fn() -> A>,
 }

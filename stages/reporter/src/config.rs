@@ -9,15 +9,15 @@ use millstream_domain::{
 use millstream_read_side::{read_side::ReadSideSettings, report_publisher::OPEN_INTERVAL_DEFAULT};
 use millstream_runtime::config::{Section, SectionKeys};
 
-/// What only the reporter of an application has: where its ledgers are, how they are fed and queried, and whether it publishes.
+/// The settings that only the reporter of an application has: where its ledgers are, how they are fed and queried, and whether it publishes.
 pub struct StageConfig<A> {
-    /// What it shares with the projector.
+    /// The settings that it shares with the projector.
     pub read_side: ReadSideSettings,
     /// Whether revisions are published on REPORTS.
     pub publish: bool,
     /// How often the states of open revisions are published.
     pub open_interval: Duration,
-    /// The ledgers of the reports, with their own settings; none where the application is not sound, which is noted.
+    /// The ledgers of the reports, with their own settings; none if the application is invalid, which is noted.
     pub ledgers: Vec<Box<dyn Projection>>,
     application: PhantomData<fn() -> A>,
 }

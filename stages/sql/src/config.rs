@@ -9,13 +9,13 @@ use millstream_domain::{
 use millstream_runtime::config::{Section, SectionKeys};
 use millstream_sql::replica_runner::SqlSettings;
 
-/// What the stage of an application keeps, and where.
+/// The views and reports that the stage of an application keeps, and where it keeps them.
 pub struct StageConfig<A> {
     /// Where the tables are, and how they are filled.
     pub settings: SqlSettings,
-    /// What fills views and reports, with its own settings; nothing where the application is not sound, which is noted.
+    /// The projections of views and reports, with their own settings; none if the application is invalid, which is noted.
     pub projections: Vec<Box<dyn Projection>>,
-    /// What fills views of outcomes.
+    /// The projections of outcomes.
     pub outcome_projections: Vec<Box<dyn OutcomeProjection>>,
     application: PhantomData<fn() -> A>,
 }

@@ -1,4 +1,4 @@
-//! Answers that may be given again for a while, within bounds of number and memory.
+//! Answers that may be reused for a while, limited in number and memory.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -6,15 +6,15 @@ use bytes::Bytes;
 use millstream_contract::position::StreamPosition;
 use tokio::time::Instant;
 
-/// How many answers are kept at most.
+/// The most answers that are kept.
 const ANSWERS_MAX: usize = 256;
-/// How many bytes they have at most, with what was asked: some answers of the largest size.
+/// The most bytes that they take together with their requests: a few answers of the largest size.
 const BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// A body, and the generation and the sequence of EVENTS up to which it shows everything.
+/// A body, and the generation and sequence of EVENTS up to which it shows everything.
 pub(super) type Shown = (Bytes, Option<(String, u64)>);
 
-/// Whether what was shown is of a position, or behind it.
+/// Whether an answer has reached a position.
 pub(super) fn has_reached(shown: Option<&(String, u64)>, position: &StreamPosition) -> bool {
     shown.is_some_and(|(generation, sequence)| {
         *generation == position.generation && *sequence >= position.sequence
@@ -26,7 +26,7 @@ struct Kept {
     shown: Shown,
 }
 
-/// Answers by what was asked.
+/// Answers by their requests.
 #[derive(Default)]
 pub(super) struct AnswerCache {
     answers: HashMap<String, Kept>,
@@ -34,14 +34,14 @@ pub(super) struct AnswerCache {
 }
 
 impl AnswerCache {
-    /// An answer that is young enough; to whoever named a position, only one that was given behind it.
+    /// A kept answer that is young enough. If the request names a position, the answer must have reached it.
     pub(super) fn get(&self, asked: &str, position: Option<&StreamPosition>, now: Instant) -> Option<Shown> {
         let kept = self.answers.get(asked).filter(|kept| now < kept.until)?;
         let (_, shown) = &kept.shown;
         position.is_none_or(|position| has_reached(shown.as_ref(), position)).then(|| kept.shown.clone())
     }
 
-    /// Keeps an answer for a time. Those whose time is over go; where there are too many nevertheless, all others go.
+    /// Keeps an answer for a time. Expired answers are removed; if there are still too many, all others are.
     pub(super) fn keep(&mut self, asked: String, shown: Shown, time: Duration, now: Instant) {
         self.answers.retain(|other, kept| now < kept.until && *other != asked);
         self.bytes = self.answers.iter().map(|(asked, kept)| asked.len() + kept.shown.0.len()).sum();
@@ -54,7 +54,7 @@ impl AnswerCache {
         self.answers.insert(asked, Kept { until, shown });
     }
 
-    /// Keeps none any longer.
+    /// Removes all answers.
     pub(super) fn clear(&mut self) {
         self.answers.clear();
         self.bytes = 0;

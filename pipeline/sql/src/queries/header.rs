@@ -1,4 +1,4 @@
-//! What the file of a query says of it, in comments before the statement:
+//! What the file of a query says about it, in comments before the statement:
 //!
 //! ```sql
 //! -- title: Top sellers
@@ -19,11 +19,11 @@ use serde_json::Value as Json;
 
 use crate::table::{Value, moment};
 
-/// How many rows an answer has at most, unless the file says otherwise.
+/// The most rows in an answer, unless the file says otherwise.
 const ROWS_DEFAULT: usize = 1_000;
-/// The most that a file can say.
+/// The largest number of rows that a file can ask for.
 const ROWS_MAX: usize = 100_000;
-/// The longest time for which answers are kept.
+/// The longest time for which answers may be kept.
 const CACHE_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// What a parameter takes.
@@ -53,12 +53,12 @@ impl ParameterKind {
         ("boolean", Self::Boolean),
     ];
 
-    /// As files call it.
+    /// Its name in files.
     pub fn name(self) -> &'static str {
         Self::ALL.iter().find(|(_, kind)| *kind == self).map_or("text", |(name, _)| name)
     }
 
-    /// As PostgreSQL calls it.
+    /// Its name in PostgreSQL.
     pub fn postgres(self) -> &'static str {
         match self {
             Self::Text => "text",
@@ -70,7 +70,7 @@ impl ParameterKind {
         }
     }
 
-    /// The value that a text stands for, as in an address or a file; none where it is none of this kind.
+    /// The value that a text stands for, in an address or in a file; `None` if it is not of this kind.
     pub fn value(self, text: &str) -> Option<Value> {
         Some(match self {
             Self::Text => Value::Text(text.to_owned()),
@@ -88,34 +88,34 @@ impl ParameterKind {
 pub struct Parameter {
     /// Its name.
     pub name: String,
-    /// What it takes.
+    /// Its kind.
     pub kind: ParameterKind,
-    /// What it is when it is not given; none where it must be given.
+    /// Its default; `None` if a value must be given.
     pub default: Option<Value>,
     /// What it means; may be empty.
     pub description: String,
 }
 
-/// What a file says of its query.
+/// What a file says about its query.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Header {
     /// What it is called.
     pub title: String,
-    /// What it tells.
+    /// What its answer shows.
     pub description: String,
     /// Its parameters.
     pub parameters: Vec<Parameter>,
-    /// The columns that are amounts in minor units, each with the column that has the currency.
+    /// The columns with amounts in minor units, each with the column of the currency.
     pub money: BTreeMap<String, String>,
-    /// Patterns of the names of those who may ask over HTTP; all who are granted the query when empty.
+    /// Patterns of the names of those who may ask over HTTP. If empty, everybody to whom the query is granted may.
     pub who: Vec<String>,
-    /// For how long an answer may be given again.
+    /// How long an answer may be reused.
     pub cache: Duration,
-    /// How many rows an answer has at most.
+    /// The most rows in an answer.
     pub rows: usize,
 }
 
-/// A header is not understood.
+/// A header cannot be understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {problem}")]
 pub struct HeaderError {
@@ -126,25 +126,25 @@ pub struct HeaderError {
 /// What is wrong with the arguments of a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ArgumentError {
-    /// A parameter that must be given.
+    /// A required parameter is missing.
     #[error("{name}: this parameter must be given; it takes {kind}")]
     Missing {
         /// Its name.
         name: String,
-        /// What it takes.
+        /// Its kind.
         kind: &'static str,
     },
-    /// A value of another kind.
+    /// A value is of another kind.
     #[error("{name}: {given} is no {kind}")]
     Kind {
         /// Its name.
         name: String,
         /// What was given.
         given: String,
-        /// What it takes.
+        /// The kind of the parameter.
         kind: &'static str,
     },
-    /// No parameter of this name.
+    /// There is no parameter with this name.
     #[error("{name}: there is no such parameter; there are {known}")]
     Unknown {
         /// The name.
@@ -155,7 +155,7 @@ pub enum ArgumentError {
 }
 
 impl ArgumentError {
-    /// Its code, and the parameter that it is about.
+    /// The code of the error, and the parameter that caused it.
     pub fn told(&self) -> (&'static str, &str) {
         match self {
             Self::Missing { name, .. } => (problem::PARAMETER_MISSING, name),
@@ -232,7 +232,7 @@ impl Header {
         Ok(())
     }
 
-    /// The value of each parameter, in their order, from what was given.
+    /// The value of each parameter, in order, from the given arguments.
     ///
     /// # Errors
     /// [`ArgumentError`].
@@ -248,7 +248,7 @@ impl Header {
 }
 
 impl Parameter {
-    /// What is told of it.
+    /// The description of the query.
     pub fn description(&self) -> ParameterDescription {
         let default = match self.default.as_ref() {
             None | Some(Value::Null) => Json::Null,
@@ -320,7 +320,7 @@ fn parameter(text: &str) -> Result<Parameter, String> {
     Ok(Parameter { name: name.to_owned(), kind, default, description: description.trim().to_owned() })
 }
 
-/// `office, *@login`: names of keys and of those whom tokens are about.
+/// `office, *@login`: names of keys, and of the owners of tokens.
 fn principals(text: &str) -> Result<Vec<String>, String> {
     let is_pattern = |pattern: &str| {
         !pattern.is_empty()

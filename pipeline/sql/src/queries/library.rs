@@ -1,5 +1,5 @@
-//! The queries of a folder: `<folder>/<context>/<name>.sql`. A file that changes is read again; one that is broken leaves the query
-//! as it was, and is told of once.
+//! The queries of a folder: `<folder>/<context>/<name>.sql`. A file that changes is read again. A broken file leaves its query unchanged, and
+//! is reported once.
 
 use std::{
     collections::BTreeMap,
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::table::sql_name;
 
-/// What the names of the files end with.
+/// The suffix of the files.
 const ENDING: &str = "sql";
 /// The largest file.
 const BYTES_MAX: u64 = 64 * 1024;
@@ -30,13 +30,13 @@ pub struct Query {
     pub context: String,
     /// Its name.
     pub name: String,
-    /// What its file says of it.
+    /// What its file says about it.
     pub header: Header,
     /// The statement.
     pub statement: StatementText,
 }
 
-/// Why a file is no query.
+/// Why a file is not a query.
 #[derive(Debug, thiserror::Error)]
 pub enum QueryFileError {
     /// It cannot be read.
@@ -45,25 +45,25 @@ pub enum QueryFileError {
     /// It is too large.
     #[error("it has more than {BYTES_MAX} bytes")]
     TooLarge,
-    /// Its header is not understood.
+    /// Its header cannot be understood.
     #[error(transparent)]
     Header(#[from] HeaderError),
-    /// Its statement is not understood.
+    /// Its statement cannot be understood.
     #[error(transparent)]
     Text(#[from] TextError),
-    /// The statement has a parameter of which the header says nothing.
+    /// The header does not declare a parameter of the statement.
     #[error("the statement uses :{name}, of which no line `-- parameter: {name} …` tells")]
     Undeclared {
         /// The parameter.
         name: String,
     },
-    /// The header tells of a parameter that the statement does not use.
+    /// The header declares a parameter that the statement does not use.
     #[error("the parameter {name} is not used")]
     Unused {
         /// The parameter.
         name: String,
     },
-    /// A folder or a file has a name that no subject can have.
+    /// A folder or a file has a name that is not allowed in subjects.
     #[error("the names of folder and file are lower-kebab-case, as in retail/top-sellers.sql")]
     Name,
     /// There is no such context.
@@ -76,7 +76,7 @@ pub enum QueryFileError {
     },
 }
 
-/// A file that is no query.
+/// A file that is not a query.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .path.display())]
 pub struct BrokenFile {
@@ -117,7 +117,7 @@ impl Query {
         Ok(Self { context: context.to_owned(), name: name.to_owned(), header, statement })
     }
 
-    /// What is told of it, where it may run for `time`.
+    /// The description of the query, if it may run for `time`.
     pub fn description(&self, time: Duration) -> QueryDescription {
         let Header { title, description, parameters, money, who, rows, .. } = &self.header;
         QueryDescription {
@@ -133,7 +133,7 @@ impl Query {
         }
     }
 
-    /// What is wrong with its columns, where its header says something of one that is not there.
+    /// What is wrong with its columns, if its header names a column that does not exist.
     pub(super) fn check_columns(&self, columns: &[String]) -> Result<(), String> {
         let all = self.header.money.iter().flat_map(|(amount, currency)| [amount, currency]);
         match all.into_iter().find(|name| !columns.contains(name)) {
@@ -146,12 +146,12 @@ impl Query {
     }
 }
 
-/// What is known of a file.
+/// What is known about a file.
 #[derive(Debug)]
 struct Known {
     text: Result<String, String>,
     query: Option<Arc<Query>>,
-    /// What the text says that the database refused, and why: tables may come that it misses.
+    /// The text that the database refused, and the reason. A missing table may still be created.
     refused: Option<(Query, String)>,
 }
 
@@ -164,12 +164,12 @@ pub struct Library {
 }
 
 impl Library {
-    /// Of a folder that was not read yet.
+    /// The library of a folder that has not been read yet.
     pub fn new(folder: &Path, contexts: Vec<String>) -> Self {
         Self { folder: folder.to_owned(), contexts, files: BTreeMap::new() }
     }
 
-    /// The contexts of which there may be queries.
+    /// The contexts that may have queries.
     pub fn contexts(&self) -> &[String] {
         &self.contexts
     }
@@ -180,8 +180,8 @@ impl Library {
         queries.map(|query| ((query.context.clone(), query.name.clone()), query)).collect()
     }
 
-    /// Reads what has changed since. `check` asks the database of a query that is new, and again of those that it refused. Returns the
-    /// files that are broken and were not, or are so in another way.
+    /// Reads what has changed since the last call. `check` asks the database about each new query, and again about those that it refused.
+    /// Returns the files that are newly broken, or broken in a different way.
     ///
     /// # Errors
     /// When the folder cannot be read.
@@ -237,7 +237,7 @@ impl Library {
     }
 }
 
-/// The files of queries below a folder; none where the folder is not there.
+/// The query files below a folder; none if the folder does not exist.
 fn files_of(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for context in entries(folder)?.into_iter().filter(|path| path.is_dir()) {

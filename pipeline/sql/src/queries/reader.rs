@@ -1,4 +1,4 @@
-//! Asks a database: one statement, without any right to change something, and within limits of time, rows and memory.
+//! Asks a database one statement, without any right to change something, and within limits of time, rows and memory.
 
 mod postgres;
 mod sqlite;
@@ -11,12 +11,12 @@ pub use self::{postgres::PostgresReader, sqlite::SqliteReader};
 use super::{header::ParameterKind, text::StatementText};
 use crate::table::Value;
 
-/// What a statement may take.
+/// The limits of a statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// How long it may run.
     pub time: Duration,
-    /// How many rows it may give; what comes behind them is cut off.
+    /// How many rows it may return. Further rows are cut off.
     pub rows: usize,
     /// How many bytes its answer may have.
     pub bytes: usize,
@@ -29,27 +29,27 @@ pub struct Argument {
     pub name: String,
     /// What it takes.
     pub kind: ParameterKind,
-    /// What it is.
+    /// The value.
     pub value: Value,
 }
 
-/// What a database answers.
+/// The answer of a database.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Answer {
     /// The names of the columns.
     pub columns: Vec<String>,
-    /// The rows, by the names of the columns.
+    /// The rows, as objects by the names of the columns.
     pub rows: Vec<Map<String, Json>>,
     /// Whether there were more.
     pub is_cut: bool,
-    /// Up to where in EVENTS the tables show everything: the generation and the sequence of the projection that is behind most.
+    /// The generation and sequence of EVENTS up to which the tables show everything: those of the projection that is furthest behind.
     pub position: Option<(String, u64)>,
 }
 
 /// Why a statement has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
-    /// The statement is wrong, or asks for what is not allowed.
+    /// The statement is wrong, or asks for something that is not allowed.
     #[error("{0}")]
     Refused(String),
     /// It took too long.
@@ -63,15 +63,15 @@ pub enum AskError {
     Unavailable(String),
 }
 
-/// A database that can be asked. Each call blocks its thread.
+/// A database that can be queried. Each call blocks its thread.
 pub trait Reader: Send + Sync {
-    /// Whether the statement is one that the database understands, with these parameters; and the names of its columns.
+    /// Whether the database understands the statement with these parameters. Returns the names of its columns.
     ///
     /// # Errors
     /// [`AskError`].
     fn check(&self, statement: &StatementText, arguments: &[Argument]) -> Result<Vec<String>, AskError>;
 
-    /// Asks.
+    /// Runs the statement.
     ///
     /// # Errors
     /// [`AskError`].
@@ -83,11 +83,11 @@ pub trait Reader: Send + Sync {
     ) -> Result<Answer, AskError>;
 }
 
-/// Where the tables of a projection are: its name, the generation and the sequence.
+/// The position of a projection's tables: the projection's name, the generation and the sequence.
 type Standing = (String, String, i64);
 
-/// Up to where the tables of all these projections show everything. None where one of them was not filled yet, or they show streams
-/// of different generations. Tables of projections that are not kept any more do not count: they stay where they are.
+/// The position up to which the tables of all these projections show everything. `None` if one of them has not been filled yet, or if they show
+/// streams of different generations. Tables of projections that are no longer kept do not count, because their position no longer changes.
 fn position_of(projections: &[String], standings: &[Standing]) -> Option<(String, u64)> {
     let of = |projection: &String| standings.iter().find(|(of, ..)| of == projection);
     let found = projections.iter().map(of).collect::<Option<Vec<_>>>()?;
@@ -96,7 +96,7 @@ fn position_of(projections: &[String], standings: &[Standing]) -> Option<(String
     same.then(|| (generation.clone(), u64::try_from(*sequence).unwrap_or_default()))
 }
 
-/// How many bytes a value has in an answer, about.
+/// The approximate number of bytes of a value in an answer.
 fn size_of(value: &Json) -> usize {
     match value {
         Json::String(text) => text.len() + 2,

@@ -1,4 +1,4 @@
-//! Why a request has no answer: a status like one of HTTP, a code for programs, and a sentence for people.
+//! Why a request has no answer: a status like that of HTTP, a code for programs, and a sentence for people.
 
 use async_nats::HeaderMap;
 use millstream_contract::{configured_query::problem, error_text::bounded, header};
@@ -20,7 +20,7 @@ impl Refusal {
         Self { code, problem, parameter: None, status: status.into() }
     }
 
-    /// Of a request that is not understood.
+    /// The refusal of a request that cannot be understood.
     pub(super) fn malformed(status: impl Into<String>) -> Self {
         Self::new(400, problem::MALFORMED, status)
     }
@@ -29,11 +29,11 @@ impl Refusal {
         Self::new(404, problem::QUERY_UNKNOWN, format!("there is no query {context}.{name}"))
     }
 
-    /// As the error of a micro service, and the headers that tell programs what it is.
+    /// The refusal as the error of a micro service, with headers for programs.
     pub(super) fn told(self) -> (ServiceError, HeaderMap) {
         let mut headers = HeaderMap::new();
         headers.insert(header::PROBLEM, self.problem);
-        // A name that is no parameter's may hold anything.
+        // A name that is not a parameter's may contain anything.
         let parameter = self.parameter.filter(|name| name.bytes().all(|byte| byte.is_ascii_graphic()));
         if let Some(parameter) = parameter {
             headers.insert(header::PARAMETER, parameter);

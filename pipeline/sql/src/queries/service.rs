@@ -1,8 +1,8 @@
-//! Answers `query.<context>.<name>`, one endpoint of a micro service for each configured query, and tells for each context which there are.
+//! Answers `query.<context>.<name>`, with one endpoint of a micro service for each configured query, and describes the queries of each context.
 //!
-//! The body of a request is a JSON record of arguments. The answer carries the position up to which the tables show EVENTS; a request
-//! that carries a position waits, for a bounded time, until they show it. Files are looked at every few seconds: a new query is there
-//! then, one that has gone is not, and none that stays misses a request.
+//! The body of a request is a JSON object of arguments. The answer carries the stream position up to which the tables show EVENTS. A request
+//! with a position waits, for a limited time, until the tables show it. Files are checked every few seconds: a new query is then answered, a
+//! removed one no longer is, and a query that stays misses no request.
 
 mod descriptions;
 
@@ -51,17 +51,17 @@ use super::{
     refusal::Refusal,
 };
 
-/// How often the files are looked at.
+/// How often the files are checked.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
-/// The headers of ours that a request may have.
+/// The `Millstream-…` headers that a request may have.
 const HEADERS: [&str; 2] = [header::POSITION, header::WAIT_MS];
 /// How long a request waits for its position, unless it says otherwise.
 const WAIT_DEFAULT: Duration = Duration::from_secs(2);
-/// How long it may wait.
+/// How long it may wait at most.
 const WAIT_MAX: Duration = Duration::from_secs(30);
-/// How many requests wait for their positions at once; more are refused.
+/// How many requests may wait for their positions at once. Further ones are refused.
 const WAITING_MAX: usize = 1_024;
-/// How many bytes of an answer are left for what stands around its rows.
+/// How many bytes of an answer are reserved for what surrounds its rows.
 const AROUND_BYTES: usize = 4 * 1024;
 /// The largest body of a request.
 const REQUEST_BYTES_MAX: usize = 64 * 1024;
@@ -76,7 +76,7 @@ pub struct QuerySettings {
     pub folder: PathBuf,
     /// How long a query may run.
     pub time: Duration,
-    /// How many run at once.
+    /// How many queries run at once.
     pub at_once: usize,
 }
 
@@ -85,7 +85,7 @@ struct Shared {
     broker: NatsBroker,
     reader: Arc<dyn Reader>,
     settings: QuerySettings,
-    /// Of which there may be queries.
+    /// The contexts that may have queries.
     contexts: Vec<String>,
     running: Semaphore,
     waiting: Semaphore,
@@ -93,7 +93,7 @@ struct Shared {
     kept: Mutex<AnswerCache>,
     statuses: Vec<watch::Receiver<ProjectionStatus>>,
     requests: TaskTracker,
-    /// What listens on the line that is there now.
+    /// The subscriptions on the current line.
     line: Mutex<Option<OnLine>>,
     closing: CancellationToken,
 }
@@ -101,7 +101,7 @@ struct Shared {
 /// The endpoints on a line.
 struct OnLine {
     endpoints: Endpoints,
-    /// What ends each of them.
+    /// The tokens that end them.
     listening: HashMap<Name, DropGuard>,
 }
 
@@ -121,8 +121,7 @@ pub struct SqlQueries {
 }
 
 impl SqlQueries {
-    /// Registers the queries of a library, which was read once, and goes on looking at its files. `statuses` say how far the tables
-    /// are.
+    /// Registers the queries of a library that has been read once, and continues to check its files. `statuses` say how far the tables are.
     ///
     /// # Errors
     /// [`QueryServiceError`] when the connection is closed.
@@ -157,7 +156,7 @@ impl SqlQueries {
         Ok(Self { service, shared, looking })
     }
 
-    /// Takes no more requests, and returns when those that were taken are answered.
+    /// Accepts no more requests, and returns when those that were accepted are answered.
     pub async fn stop(self) {
         let Self { service, shared, looking } = self;
         shared.closing.cancel();
@@ -172,7 +171,7 @@ impl SqlQueries {
         {
             tracing::debug!(%error, "the connection went before the queries");
         }
-        // Connections to a database are closed away from the async threads.
+        // Connections to a database must not be closed on an async thread.
         let closed = tokio::task::spawn_blocking(move || drop(shared)).await;
         closed.unwrap_or_else(|error| tracing::error!(%error, "closing the connections of queries failed"));
     }
@@ -231,7 +230,7 @@ async fn take(shared: Arc<Shared>, mut endpoint: Endpoint, name: Name, ends: Can
     }
 }
 
-/// Looks at the files again and again.
+/// Checks the files repeatedly.
 async fn look(shared: Arc<Shared>, mut library: Library) {
     let mut looks = tokio::time::interval(LOOK_INTERVAL);
     loop {
@@ -254,7 +253,7 @@ async fn look(shared: Arc<Shared>, mut library: Library) {
     }
 }
 
-/// Tells of files that are broken.
+/// Logs broken files.
 pub(crate) fn tell(broken: &std::io::Result<Vec<(PathBuf, String)>>) {
     match broken {
         Ok(broken) => {
@@ -266,7 +265,7 @@ pub(crate) fn tell(broken: &std::io::Result<Vec<(PathBuf, String)>>) {
     }
 }
 
-/// Whether the database understands a query. Where it cannot be asked, the first request will tell.
+/// Whether the database understands a query. If the database cannot be reached, the first request will show it.
 pub(crate) fn check(reader: &dyn Reader, query: &Query) -> Result<(), String> {
     match reader.check(&query.statement, &arguments(query, None)) {
         Ok(columns) => query.check_columns(&columns),
@@ -275,7 +274,7 @@ pub(crate) fn check(reader: &dyn Reader, query: &Query) -> Result<(), String> {
     }
 }
 
-/// The parameters with values, or without any.
+/// The parameters with their values, or without any.
 fn arguments(query: &Query, values: Option<Vec<crate::table::Value>>) -> Vec<Argument> {
     let mut values = values.unwrap_or_default().into_iter();
     let parameters = query.header.parameters.iter();
@@ -301,7 +300,7 @@ impl Shared {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes over what the files say now: listens for what is new, and no more for what has gone.
+    /// Applies the current files: listens for new queries, and no longer for removed ones.
     async fn take_over(self: &Arc<Self>, queries: Queries) {
         if *self.queries() == queries {
             return;
@@ -318,7 +317,7 @@ impl Shared {
             }
         }
         let mut line = self.line();
-        // A line that came meanwhile has registered everything itself.
+        // A line that was opened in the meantime has registered everything itself.
         if line.is_none() {
             *line = Some(on_line);
         }
@@ -371,7 +370,7 @@ impl Shared {
         let cache = query.header.cache;
         if !cache.is_zero() {
             let mut kept = self.answers();
-            // The file may have changed meanwhile; whoever takes it over clears what is kept behind that.
+            // The file may have changed in the meantime. Whatever applies the change clears the kept answers after that.
             if self.queries().get(name).is_some_and(|now| Arc::ptr_eq(now, &query)) {
                 kept.keep(key, shown.clone(), cache, Instant::now());
             }
@@ -379,7 +378,7 @@ impl Shared {
         Ok(shown)
     }
 
-    /// The position that a request names, when the tables show it.
+    /// The position that a request names, once the tables show it.
     async fn awaited(&self, message: &Message) -> Result<Option<StreamPosition>, Refusal> {
         let headers = headers_from(message.headers.as_ref());
         check_headers(&headers, &HEADERS).map_err(|error| Refusal::malformed(error.to_string()))?;
@@ -391,7 +390,7 @@ impl Shared {
             Refusal::new(429, problem::BUSY, status)
         };
         let _waiting = self.waiting.try_acquire().map_err(|_| full())?;
-        // One whose position is reached is answered at the end too.
+        // A request whose position is reached is answered even at the end.
         tokio::select! {
             biased;
             reached = self.reached(&position, wait) => reached.map(|()| Some(position)),
@@ -424,7 +423,7 @@ impl Shared {
         Ok((body, position))
     }
 
-    /// Waits until the tables show a position of EVENTS.
+    /// Waits until the tables show a position in EVENTS.
     async fn reached(&self, position: &StreamPosition, wait: Duration) -> Result<(), Refusal> {
         if position.stream != EVENTS {
             let status =

@@ -1,14 +1,14 @@
-//! A statement of SQL, read as far as it has to be: where its parameters (`:from`) and its tables (`retail.till`) stand, and where a
-//! second statement would begin. What stands in quotes or comments is neither.
+//! Parses an SQL statement as far as necessary: where its parameters (`:from`) and its tables (`retail.till`) are, and where a second statement
+//! would begin. Quoted text and comments contain neither.
 //!
-//! Deliberately absent: whether the statement is right. The database says that.
+//! Deliberately absent: a check that the statement is right. The database does that.
 
 use crate::definition::Dialect;
 
 /// A piece of a statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Piece {
-    /// Goes to the database as it is.
+    /// Passed on to the database as it is.
     Verbatim(String),
     /// `:name`
     Parameter(String),
@@ -16,10 +16,10 @@ enum Piece {
     Table { context: String, table: String },
 }
 
-/// Why a text is no statement.
+/// Why a text is not a statement.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TextError {
-    /// Something that begins does not end.
+    /// A quote or a comment is not closed.
     #[error("line {line}: what begins with {opening} does not end")]
     Open {
         /// Where it begins.
@@ -27,24 +27,24 @@ pub enum TextError {
         /// How it begins.
         opening: String,
     },
-    /// There is more behind the end.
+    /// More text follows the end of the statement.
     #[error("line {line}: a query is one statement; a second one begins here")]
     Second {
         /// Where.
         line: usize,
     },
-    /// Nothing but comments.
+    /// There are only comments.
     #[error("there is no statement")]
     Empty,
 }
 
-/// A statement whose parameters and tables are known.
+/// A statement with its parameters and tables.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatementText {
     pieces: Vec<Piece>,
 }
 
-/// A text as it is read.
+/// A text that is being parsed.
 struct Reading<'t> {
     rest: &'t str,
     line: usize,
@@ -53,7 +53,7 @@ struct Reading<'t> {
 }
 
 impl StatementText {
-    /// Reads a text; what `is_context` names may stand before a table.
+    /// Parses a text. A name for which `is_context` is true may stand before a table.
     ///
     /// # Errors
     /// [`TextError`].
@@ -86,7 +86,7 @@ impl StatementText {
         }
     }
 
-    /// The names of its parameters, each once, in the order in which they first stand there.
+    /// The names of its parameters, each once, in the order of their first use.
     pub fn parameters(&self) -> Vec<&str> {
         let mut names = Vec::new();
         for piece in &self.pieces {
@@ -99,7 +99,7 @@ impl StatementText {
         names
     }
 
-    /// The statement in the words of a database; `parameter` writes the parameter of a name.
+    /// The statement in the dialect of a database. `parameter` writes the parameter with the given name.
     pub fn written(&self, dialect: Dialect, parameter: impl Fn(&str) -> String) -> String {
         let pieces = self.pieces.iter().map(|piece| match piece {
             Piece::Verbatim(text) => text.clone(),
@@ -132,7 +132,7 @@ impl Reading<'_> {
         }
     }
 
-    /// Leaves a comment out, in whose place a blank stands.
+    /// Skips a comment, which is replaced by a blank.
     fn comment(&mut self) -> Result<bool, TextError> {
         let length = if self.rest.starts_with("--") {
             self.rest.find('\n').unwrap_or(self.rest.len())
@@ -148,7 +148,7 @@ impl Reading<'_> {
         Ok(true)
     }
 
-    /// PostgreSQL's comments stand within each other; SQLite's end at the first end. Where the two differ, it is refused.
+    /// PostgreSQL's comments can be nested; SQLite's end at the first end mark. Text for which this makes a difference is refused.
     fn comment_length(&self) -> Result<usize, TextError> {
         let open = || TextError::Open { line: self.line, opening: "/*".to_owned() };
         let inner = self.rest.get(2..).unwrap_or_default();
@@ -182,8 +182,8 @@ impl Reading<'_> {
         }
     }
 
-    /// A text or a name in quotes; a doubled quote within it is one. A backslash before a quote ends nothing in SQLite and may in
-    /// PostgreSQL (`E'…'`), so that it is refused there.
+    /// A quoted text or name. A doubled quote inside it is a quote character. A backslash before a quote ends nothing in SQLite but may in
+    /// PostgreSQL (`E'…'`), so it is refused there.
     fn quoted(&mut self, quote: char) -> Result<(), TextError> {
         let open = TextError::Open { line: self.line, opening: quote.to_string() };
         let escaping = self.verbatim.ends_with(['E', 'e']) && quote == '\'';

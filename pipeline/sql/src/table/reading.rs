@@ -1,4 +1,4 @@
-//! Rows of a view as values of its table. A row that does not fit is an error: nothing is left out and nothing made up.
+//! Rows of a view as values of its table. A row that does not fit is an error: nothing is left out, and nothing is made up.
 
 use serde_json::{Map, Value as Json};
 
@@ -48,7 +48,7 @@ impl Table {
         reading.record(&self.fields, record)?;
         reading.check_nulls()?;
         let Reading { values, lists, .. } = reading;
-        // The parts of the key are the row's fields of the same names.
+        // The parts of the key are the fields of the row with the same names.
         for ((column, part), value) in self.columns.iter().zip(&parts).zip(&values) {
             if part != value {
                 let found = format!("{value:?}, while its key has {part:?}");

@@ -1,4 +1,4 @@
-//! What stands in a column, as both databases take it.
+//! The value of a column, as both databases accept it.
 
 use jiff::{Timestamp, civil::Date};
 use serde_json::Value as Json;
@@ -16,14 +16,14 @@ pub enum Value {
     Real(f64),
     /// True or false.
     Boolean(bool),
-    /// A text; also a date as `2012-01-31`, a moment as `2012-01-31T12:00:00.000000Z`, and JSON.
+    /// A text. It can also be a date such as `2012-01-31`, a time such as `2012-01-31T12:00:00.000000Z`, or JSON.
     Text(String),
 }
 
-/// A row does not fit its table. The view's shape says something else than its projection writes.
+/// Why a row does not fit its table. The view's shape then differs from what its projection writes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ValueError {
-    /// No JSON record.
+    /// It is not a JSON object.
     #[error("the row {key:?} of {table} is no JSON record")]
     NoRecord {
         /// The table.
@@ -31,7 +31,7 @@ pub enum ValueError {
         /// The key.
         key: String,
     },
-    /// The key is put together differently.
+    /// Its key does not fit the pattern.
     #[error("the key {key:?} of {table} is not put together as the view's shape says")]
     Key {
         /// The table.
@@ -39,7 +39,7 @@ pub enum ValueError {
         /// The key.
         key: String,
     },
-    /// A field that the shape does not have.
+    /// It has a field that is not in the shape.
     #[error("the row {key:?} of {table} has a field {field:?}, of which the view's shape says nothing")]
     Unknown {
         /// The table.
@@ -49,7 +49,7 @@ pub enum ValueError {
         /// The field.
         field: String,
     },
-    /// A field that the shape has is missing or holds something else.
+    /// A field of the shape is missing or holds something else.
     #[error("the row {key:?} of {table} does not have what the view's shape says of {column}: {found}")]
     Other {
         /// The table.
@@ -58,12 +58,12 @@ pub enum ValueError {
         key: String,
         /// The column.
         column: String,
-        /// What is there.
+        /// The value.
         found: String,
     },
 }
 
-/// A JSON value as a column of this kind has it; none when it is something else.
+/// A JSON value as a value of a column of this type; `None` if it is something else.
 pub(super) fn value_of(kind: Kind, value: Json) -> Option<Value> {
     Some(match (kind, value) {
         (_, Json::Null) => Value::Null,
@@ -78,20 +78,20 @@ pub(super) fn value_of(kind: Kind, value: Json) -> Option<Value> {
     })
 }
 
-/// A date as both databases write it; none when it is something else, which PostgreSQL would refuse or, as `today`, understand.
+/// A date as both databases write it; `None` for anything else, which PostgreSQL would refuse or, like `today`, interpret.
 fn date(text: String) -> Option<String> {
     let date: Date = text.parse().ok()?;
     (date.to_string() == text).then_some(text)
 }
 
-/// A moment with six digits behind the seconds, which is what PostgreSQL keeps. Of one length, so that SQLite, which has texts there,
-/// sorts them by time.
+/// A time with six decimal places of its seconds, which is the precision of PostgreSQL. All have the same length, so that SQLite, which stores
+/// texts, sorts them by time.
 pub(crate) fn moment(text: &str) -> Option<String> {
     let time: Timestamp = text.parse().ok()?;
     Some(format!("{time:.6}"))
 }
 
-/// A part of a key as a column of this kind has it: numbers there are filled up with zeros.
+/// A part of a key as a value of a column of this type. Numbers in keys are padded with zeros.
 pub(super) fn part_of(kind: Kind, part: &str) -> Option<Value> {
     match kind {
         Kind::Integer => part.parse().ok().map(Value::Integer),

@@ -1,4 +1,4 @@
-//! Rows of a view and rows of its table as the same kind of JSON, made without the code that fills the tables, and compared.
+//! Rows of a view and rows of its table in the same kind of JSON, made without the code that fills the tables, and compared.
 
 use std::{
     collections::BTreeSet,
@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 use crate::table::sql_name;
 
-/// A value in one form: moments to the microsecond, truth as a number, JSON as a text.
+/// A value in a common form: times in microseconds, booleans as numbers, JSON as text.
 fn plain(value: &Value) -> Value {
     match value {
         Value::Bool(truth) => json!(i64::from(*truth)),
@@ -31,7 +31,7 @@ fn plain(value: &Value) -> Value {
     }
 }
 
-/// The fields of a row that are columns of a table, by what `known` says, and its lists.
+/// The fields of a row that are columns of a table, according to `known`, and the row's lists.
 fn flattened(
     row: &Map<String, Value>,
     prefix: &str,
@@ -51,7 +51,7 @@ fn flattened(
     }
 }
 
-/// Rows in an order of their own, without the columns that only the key fills.
+/// Rows in a fixed order, without the columns that only come from the key.
 fn as_set(rows: &[Map<String, Value>], names: &BTreeSet<String>) -> Vec<String> {
     let only = |row: &Map<String, Value>| -> String {
         let kept = row.iter().filter(|(name, value)| names.contains(*name) && !value.is_null());
@@ -72,7 +72,8 @@ fn names_of(rows: &[Map<String, Value>]) -> BTreeSet<String> {
     rows.iter().flat_map(|row| row.keys().cloned()).collect()
 }
 
-/// Compares a view's rows, by key, with its table, and its lists with theirs, which `rows_of` reads. Returns how many rows there were.
+/// Compares a view's rows, by key, with its table, and their lists with the tables of the lists, which `rows_of` reads. Returns how many rows
+/// there were.
 ///
 /// # Panics
 /// When they differ.

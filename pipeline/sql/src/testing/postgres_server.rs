@@ -1,5 +1,5 @@
-//! A PostgreSQL of a test: the installed one, in a temporary folder, on a free port of the loopback interface. It never runs as root,
-//! which PostgreSQL refuses: where the test is root, it runs as the user `postgres`.
+//! A PostgreSQL server for a test: the installed version, in a temporary folder, on a free port of the loopback interface. PostgreSQL refuses
+//! to run as root, so if the test is root, the server runs as the user `postgres`.
 
 use std::{
     fs,
@@ -17,14 +17,14 @@ use std::{
 use postgres::{Client, NoTls};
 use tempfile::TempDir;
 
-/// The superuser of the server. Everybody on the loopback interface may be it.
+/// The superuser of the server. Anybody on the loopback interface may be this user.
 const USER: &str = "postgres";
-/// How often it is looked whether a server answers that starts, on a busy machine too.
+/// How often a starting server is checked, long enough for a busy machine.
 const LOOKS_MAX: usize = 1_200;
-/// The pause between two looks.
+/// The pause between two checks.
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
 
-/// A server; killed when dropped.
+/// A server. Dropping it kills it.
 #[derive(Debug)]
 pub struct PostgresServer {
     programs: PathBuf,
@@ -36,7 +36,7 @@ pub struct PostgresServer {
 }
 
 impl PostgresServer {
-    /// Starts the PostgreSQL that is installed. Where none is, it says so and there is no server; where `CI` is set, the test fails.
+    /// Starts the installed PostgreSQL. If none is installed, it says so and returns no server; if `CI` is set, the test fails.
     ///
     /// # Panics
     /// When one is installed and does not start.
@@ -46,7 +46,7 @@ impl PostgresServer {
         Some(server)
     }
 
-    /// The same, which speaks TLS with a certificate and its key, in PEM, and also without TLS.
+    /// The same, but the server also accepts TLS, with a certificate and its key in PEM.
     ///
     /// # Panics
     /// As [`Self::start`].
@@ -65,7 +65,7 @@ impl PostgresServer {
         Some(server)
     }
 
-    /// One that does not run yet.
+    /// A server that does not run yet.
     fn made() -> Option<Self> {
         let Some(programs) = programs() else {
             let on_ci = std::env::var_os("CI").is_some();
@@ -115,7 +115,7 @@ impl PostgresServer {
         command
     }
 
-    /// Starts it, after [`Self::kill`], and waits until it answers.
+    /// Starts it again after [`Self::kill`], and waits until it answers.
     ///
     /// # Panics
     /// When it does not.
@@ -125,7 +125,7 @@ impl PostgresServer {
             if Client::connect(&self.address("postgres"), NoTls).is_ok() {
                 return;
             }
-            // It refuses to start while processes of the one that was killed are still there.
+            // It refuses to start while processes of the killed server still exist.
             let ended =
                 self.process.as_mut().is_some_and(|process| matches!(process.try_wait(), Ok(Some(_))));
             if ended {
@@ -160,7 +160,7 @@ impl PostgresServer {
         fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
-    /// Kills it with SIGKILL; its other processes end by themselves.
+    /// Kills it with SIGKILL. Its other processes end by themselves.
     ///
     /// # Panics
     /// When it does not run.
@@ -215,7 +215,7 @@ fn is_root(status: &str) -> bool {
     status.lines().any(|line| line.starts_with("Uid:\t0\t"))
 }
 
-/// Of a user, as `/etc/passwd` says.
+/// The ids of a user, from `/etc/passwd`.
 fn user_and_group(name: &str) -> Option<(u32, u32)> {
     let users = fs::read_to_string("/etc/passwd").ok()?;
     let line = users.lines().find(|line| line.split(':').next() == Some(name))?;
@@ -223,7 +223,7 @@ fn user_and_group(name: &str) -> Option<(u32, u32)> {
     Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
 }
 
-/// The folder of the newest PostgreSQL, as Debian lays them out, or of the one on the path.
+/// The folder of the newest PostgreSQL in Debian's layout, or of the one on the path.
 fn programs() -> Option<PathBuf> {
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut versions: Vec<(u32, PathBuf)> = versions

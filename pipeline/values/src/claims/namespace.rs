@@ -1,4 +1,4 @@
-//! Which values are the same, and what the id of a claim is.
+//! Which texts are the same value, and the id of its claim.
 
 use std::borrow::Cow;
 
@@ -9,18 +9,17 @@ use millstream_domain::decider::Rejection;
 
 use crate::text::{is_blank, is_ignorable};
 
-/// Longest value, in characters.
+/// The longest value, in characters.
 pub const VALUE_LENGTH_MAX: usize = 1_000;
 
-/// Longest name of a namespace: a hash and what separates it have to fit beside it.
+/// The longest name of a namespace. An id must have room for it, a separator and a hash.
 const NAME_LENGTH_MAX: usize = 60;
 
 /// A kind of values of which each belongs to one holder only, such as e-mail addresses.
 ///
-/// Two texts are the same value when they look the same: white space at both ends, characters that nobody sees, and the way
-/// in which an accented letter is put together make no difference; upper and lower case make none where the namespace says
-/// so. The id of a claim holds the value itself when an id can (`order-number:2026-0017`), else its hash
-/// (`email::9c56cc51…`).
+/// Two texts are the same value if they look the same: white space at both ends, invisible characters, and the way in which an accented letter
+/// is composed make no difference. Neither do upper and lower case, if the namespace says so. The id of a claim contains the value itself if an
+/// id can (`order-number:2026-0017`), otherwise its hash (`email::9c56cc51…`).
 ///
 /// ```
 /// use millstream_values::claims::Namespace;
@@ -38,28 +37,28 @@ pub struct Namespace {
     ignores_case: bool,
 }
 
-/// A text that cannot be claimed.
+/// Why a text cannot be claimed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ValueError {
-    /// There is nothing to see in it.
+    /// It has no visible characters.
     #[error("the {namespace} is blank")]
     Blank {
-        /// Of which namespace.
+        /// The namespace.
         namespace: &'static str,
     },
     /// It is too long.
     #[error("the {namespace} is longer than {VALUE_LENGTH_MAX} characters")]
     TooLong {
-        /// Of which namespace.
+        /// The namespace.
         namespace: &'static str,
     },
 }
 
 impl Namespace {
-    /// A namespace whose values differ by upper and lower case.
+    /// A namespace in which upper and lower case make a difference.
     ///
     /// # Panics
-    /// When the name is not made of 1 to 60 lower-case letters, digits and hyphens. As a constant it then does not compile.
+    /// When the name does not consist of 1 to 60 lower-case letters, digits and hyphens. In a constant, this is a compile error.
     pub const fn new(name: &'static str) -> Self {
         let mut rest = name.as_bytes();
         assert!(!rest.is_empty() && rest.len() <= NAME_LENGTH_MAX, "a namespace has 1 to 60 characters");
@@ -73,8 +72,8 @@ impl Namespace {
         Self { name, ignores_case: false }
     }
 
-    /// The same namespace, in which upper and lower case make no difference. The choice is for ever: the ids of claims
-    /// follow from it.
+    /// The same namespace, in which upper and lower case make no difference. This can never be changed later, because the ids of claims depend
+    /// on it.
     #[must_use]
     pub const fn ignoring_case(self) -> Self {
         Self { name: self.name, ignores_case: true }
@@ -85,7 +84,7 @@ impl Namespace {
         self.name
     }
 
-    /// The id of the claim of a value.
+    /// The id of a value's claim.
     ///
     /// # Errors
     /// [`ValueError`] for a text that is blank or too long.
@@ -99,19 +98,19 @@ impl Namespace {
         }
         let value = self.normalised(value);
         let readable = format!("{namespace}:{value}");
-        // Two colons are those of a hash, so that no value can pass for the hash of another.
+        // Two colons mark a hash, so no value can be mistaken for the hash of another.
         if readable.len() <= AGGREGATE_ID_LENGTH_MAX && check_id(&value).is_ok() && !value.starts_with(':') {
             return Ok(readable);
         }
         Ok(format!("{namespace}::{}", blake3::hash(value.as_bytes()).to_hex()))
     }
 
-    /// Whether a claim is of this namespace.
+    /// Whether a claim belongs to this namespace.
     pub fn has(&self, claim_id: &str) -> bool {
         claim_id.strip_prefix(self.name).is_some_and(|rest| rest.starts_with(':'))
     }
 
-    /// The value in the one form that all texts of the same value have, such as for the key of a row.
+    /// The canonical form that all texts of the same value share. It can be used as the key of a row, for example.
     pub fn normalised(&self, value: &str) -> String {
         let seen: String = value.chars().filter(|character| !is_ignorable(*character)).collect();
         let composer = ComposingNormalizer::new_nfc();
@@ -119,13 +118,13 @@ impl Namespace {
         if !self.ignores_case {
             return composed.into_owned();
         }
-        // What folding takes apart is put together again.
+        // Case folding can decompose characters, so they are composed again.
         let folded: Cow<'_, str> = CaseMapper::new().fold_string(&composed);
         composer.normalize(&folded).into_owned()
     }
 }
 
-/// Checks that an id can be that of a claim.
+/// Checks that an id can be the id of a claim.
 pub(super) fn check_claim_id(id: &str) -> Result<(), Rejection> {
     let of_namespace = id.split_once(':').is_some_and(|(name, value)| {
         !name.is_empty()

@@ -1,5 +1,5 @@
-//! The process that claims values for an aggregate: it asks for what the aggregate needs, tells it whether it got it, and
-//! confirms what the aggregate keeps.
+//! The process that claims values for an aggregate. It requests the value that the aggregate needs, tells the aggregate whether it got the
+//! value, and confirms the value that the aggregate keeps.
 //!
 //! | event | what follows |
 //! |---|---|
@@ -10,7 +10,7 @@
 //! | the aggregate gives the value up | the claim is released |
 //! | the hold expires, or another has the value when it is to be confirmed | the aggregate is told that it is refused |
 //!
-//! Notes: `<process>.claims`, key `<claim>/<aggregate>`: the value, for as long as it is asked for or held.
+//! Notes: `<process>.claims`, key `<claim>/<aggregate>`: the value, as long as it is requested or held.
 
 use std::marker::PhantomData;
 
@@ -29,42 +29,41 @@ use super::{
 };
 use crate::{context::InContext, table::Joined};
 
-/// How long a claim is held while its aggregate makes up its mind. Usually that takes milliseconds; an hour outlasts a
-/// stage that stands still.
+/// How long a claim is held while its aggregate decides. Usually that takes milliseconds; an hour is longer than a stage usually stands still.
 pub const HOLD_DEFAULT: SignedDuration = SignedDuration::from_hours(1);
 
-/// What an event says about a value.
+/// What an event means for a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Need {
     /// The aggregate needs it, and waits for [`Claimant::granted`] or [`Claimant::refused`].
     Claim(String),
     /// The aggregate has been granted it and keeps it.
     Keep(String),
-    /// The aggregate gives it up. Nothing is released that the same event asks for or keeps in another form.
+    /// The aggregate gives it up. A value that the same event needs or keeps in another form is not released.
     Release(String),
 }
 
-/// An aggregate that needs a value for itself, for [`ClaimProcess`].
+/// An aggregate that needs a unique value, for [`ClaimProcess`].
 ///
-/// The aggregate records that it needs the value, and is sent one of two commands. Both may come late or again, so that it
-/// decides whether they still matter, as with any command of a process. After `refused` it must not use the value, even
-/// where it was granted before: the answer then came so late that the hold had expired and another has the value.
+/// The aggregate records that it needs the value, and then receives one of two commands. Both may come late or more than once, so the aggregate
+/// decides whether they still matter, as for any command of a process. After `refused` it must not use the value, even if the value was granted
+/// before: the answer then came so late that the hold had expired, and another aggregate has the value.
 pub trait Claimant: Send + Sync + 'static {
-    /// Where its claims are.
+    /// The context of its claims.
     type Context: InContext;
     /// The aggregate.
     type Aggregate: Decider;
 
-    /// The name of the process, lower-kebab-case, at most 57 characters, for ever.
+    /// The name of the process, lower-kebab-case, at most 57 characters. It must never change.
     const PROCESS: &'static str;
-    /// Which values are claimed. Aggregates of different types may share a namespace, each with a process of its own: a
-    /// value then belongs to one of all of them.
+    /// The namespace of the values. Aggregates of different types may share a namespace, each with a process of its own; a value then belongs
+    /// to only one of all these aggregates.
     const NAMESPACE: Namespace;
 
-    /// What an event says about values, in order.
+    /// What an event means for values, in order.
     fn needs(event: &<Self::Aggregate as Decider>::Event) -> Vec<Need>;
 
-    /// The command that tells the aggregate `id` that `value` is its own.
+    /// The command that tells the aggregate `id` that it has `value`.
     ///
     /// # Errors
     /// As [`ProcessCommand::to`].
@@ -90,7 +89,7 @@ impl<A: Claimant> Default for ClaimProcess<A> {
     }
 }
 
-/// A note of what an aggregate asks for or has.
+/// A note of a value that an aggregate needs or has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Note {
     value: String,
@@ -101,7 +100,7 @@ impl<A: Claimant> ClaimProcess<A> {
     const TABLE: &'static str = Self::JOINED.as_str();
     const TABLES: &'static [&'static str] = &[Self::TABLE];
 
-    /// A process whose claims expire when they have not been confirmed for so long: whole seconds, from one to 31 days.
+    /// A process whose claims expire if they are not confirmed within this time: whole seconds, from one second to 31 days.
     pub fn new(hold: SignedDuration) -> Self {
         let seconds = hold.as_secs().clamp(1, i64::from(HOLD_SECONDS_MAX));
         let hold_seconds = u32::try_from(seconds).unwrap_or(HOLD_SECONDS_MAX);
@@ -117,7 +116,7 @@ impl<A: Claimant> ClaimProcess<A> {
         let id = envelope.stream_id.id();
         let holder = envelope.stream_id.to_string();
         let needs = A::needs(&event);
-        // Who changes only the form of a value keeps its claim.
+        // An aggregate that only changes the form of a value keeps its claim.
         let kept: Vec<String> = needs.iter().filter_map(kept_claim::<A>).collect();
         let mut effects = Vec::new();
         for need in needs {
@@ -131,7 +130,7 @@ impl<A: Claimant> ClaimProcess<A> {
                     rows.write(Self::TABLE, &key(&claim, id), &Note { value });
                     to_claim::<A>(&claim, "request-claim", &body)?
                 }
-                // What no claim can be made of can be nobody's own.
+                // A text that cannot be claimed can belong to nobody.
                 (Need::Claim(value), Err(_)) => A::refused(id, &value)?,
                 (Need::Keep(value), Ok(claim)) => {
                     rows.write(Self::TABLE, &key(&claim, id), &Note { value });
@@ -176,8 +175,8 @@ impl<A: Claimant> ClaimProcess<A> {
                 rows.delete(Self::TABLE, &key);
                 effects.push(Effect::Send(A::refused(id, &note.value)?));
             }
-            // The answer to an earlier release may come after a new request. Who releases a claim by hand takes it from its
-            // holder without its knowing.
+            // The answer to an earlier release may come after a new request. If a person releases a claim by hand, its holder does not learn of
+            // it.
             ClaimEvent::Released(_) => {}
         }
         Ok(effects)
@@ -209,7 +208,7 @@ impl<A: Claimant> Process for ClaimProcess<A> {
     }
 }
 
-/// The claim of a value that is asked for or kept.
+/// The claim of a value that is needed or kept.
 fn kept_claim<A: Claimant>(need: &Need) -> Option<String> {
     match need {
         Need::Claim(value) | Need::Keep(value) => A::NAMESPACE.claim_id(value).ok(),
@@ -217,7 +216,7 @@ fn kept_claim<A: Claimant>(need: &Need) -> Option<String> {
     }
 }
 
-/// The timer of a hold follows the claim, whoever holds it.
+/// The timer of a hold belongs to the claim, whoever holds it.
 fn hold_timer<A: Claimant>(claim: &str, event: &ClaimEvent) -> Result<Option<Effect>, ProcessError> {
     Ok(match event {
         ClaimEvent::Granted(granted) => match granted.expires_at {
@@ -246,7 +245,7 @@ fn to_claim<A: Claimant>(
     ProcessCommand::to::<Claim<A::Context>>(claim, command, body)
 }
 
-/// The id of an aggregate of this process behind the name of a holder; none when it is someone else.
+/// The id of the aggregate behind the name of a holder; `None` if the holder is somebody else.
 fn own_id<A: Claimant>(holder: &str) -> Option<&str> {
     let rest = holder.strip_prefix(A::Aggregate::CONTEXT)?.strip_prefix('.')?;
     rest.strip_prefix(A::Aggregate::AGGREGATE)?.strip_prefix('.')

@@ -1,4 +1,4 @@
-//! Who gets a value, keeps it, and loses it.
+//! The rules by which somebody gets a value, keeps it, and loses it.
 
 use jiff::{SignedDuration, Timestamp};
 use millstream_domain::decider::{DecisionContext, Rejection};
@@ -25,7 +25,7 @@ pub(super) fn decide(
     }
 }
 
-/// Who has the value at the time of the decision: the timer of a hold may come a moment after its end.
+/// Who has the value at the time of the decision. The timer of a hold may fire a moment after its end.
 fn current<'a>(state: &'a ClaimState, context: &DecisionContext<'_>) -> Option<&'a Holding> {
     state.holding.as_ref().filter(|holding| holding.expires_at.is_none_or(|end| end > context.now))
 }
@@ -55,7 +55,7 @@ fn decide_confirm(
     check_holder(holder)?;
     match &state.holding {
         Some(holding) if holding.holder == holder && holding.expires_at.is_none() => Ok(vec![]),
-        // Nobody else has claimed it meanwhile, so that a hold whose time is over does no harm.
+        // Nobody else has claimed it in the meantime, so it does no harm that the time of the hold is over.
         Some(holding) if holding.holder == holder => Ok(vec![confirmed(holder)]),
         _ => {
             let message = format!("{holder} does not hold claim {}; claim it first", context.aggregate_id);

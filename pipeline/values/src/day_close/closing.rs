@@ -1,9 +1,9 @@
 //! The process that closes business days by a timer, at an hour of a time zone.
 //!
-//! The first entry of a day sets the timer. A close by a person before that cancels it. What comes in after a close sets it
+//! The first entry of a day sets the timer. If a person closes the day before that, the timer is cancelled. An entry after a close sets it
 //! again.
 //!
-//! Notes: `<process>.armed`, key `day:<date>`: when the timer fires. A note goes with the close.
+//! Notes: `<process>.armed`, key `day:<date>`: when the timer fires. A note is removed with the close.
 
 use std::marker::PhantomData;
 
@@ -23,18 +23,18 @@ use super::{
 };
 use crate::{business_date::BusinessDate, context::InContext, table::Joined};
 
-/// What makes entries of business days, for [`DayClosing`].
+/// What counts as an entry of a business day, for [`DayClosing`].
 pub trait DayEntries: Send + Sync + 'static {
-    /// Where the business days are.
+    /// The context of the business days.
     type Context: InContext;
 
-    /// The name of the process, lower-kebab-case, at most 58 characters, for ever.
+    /// The name of the process, lower-kebab-case, at most 58 characters. It must never change.
     const PROCESS: &'static str;
 
     /// Whether events of `aggregate` of `context` are entries of a day.
     fn handles(context: &str, aggregate: &str) -> bool;
 
-    /// The day that an event belongs to; none when it concerns no day.
+    /// The day to which an event belongs; `None` if it belongs to no day.
     ///
     /// # Errors
     /// [`ProcessError`] for an event that cannot be read; the process then halts.
@@ -54,7 +54,7 @@ impl<E: DayEntries> DayClosing<E> {
     const TABLE: &'static str = Self::JOINED.as_str();
     const TABLES: &'static [&'static str] = &[Self::TABLE];
 
-    /// A process that closes days at an hour of a time zone; never where no hour is given.
+    /// A process that closes days at an hour of a time zone; without an hour, it never does.
     pub fn new(hour: Option<Time>, time_zone: TimeZone) -> Self {
         Self { hour, time_zone, entries: PhantomData }
     }

@@ -3,7 +3,7 @@
 use jiff::{civil::Time, tz::TimeZone};
 use millstream_domain::application::SettingKeys;
 
-/// An hour of the day, such as `"03:00"`; none where the key is not set. A text that is none is noted.
+/// An hour of the day, such as `"03:00"`; `None` if the key is not set. An invalid text is noted as a problem.
 pub fn hour(keys: &mut dyn SettingKeys, name: &'static str, help: &'static str) -> Option<Time> {
     let text = keys.optional_text(name, help)?;
     let time = text.parse::<Time>();
@@ -13,7 +13,7 @@ pub fn hour(keys: &mut dyn SettingKeys, name: &'static str, help: &'static str) 
     time.ok()
 }
 
-/// The time zone of a name, which the key `key` gives. UTC where there is no zone of that name, which is noted.
+/// The time zone with the name that the key `key` gives. An unknown name is noted as a problem, and UTC is returned.
 pub fn zone(keys: &mut dyn SettingKeys, key: &'static str, name: &str) -> TimeZone {
     TimeZone::get(name).unwrap_or_else(|_| {
         keys.problem(key, &format!("names time zone {name:?}; use a name such as Europe/Berlin or UTC"));

@@ -1,7 +1,7 @@
-//! When a day ends, and the timers that end it. For processes that close something at an hour of the clock.
+//! Computes when a day ends, and sets the timers that end it. For processes that close something at an hour of the day.
 //!
-//! A day ends when its hour comes for the first time after noon of the business date: 22:00 is the evening of the same day,
-//! 03:00 the night after. What comes in later is closed when the hour comes next.
+//! A day ends when its hour comes for the first time after noon of the business date: 22:00 is the evening of the same day, 03:00 the night
+//! after. Later entries are closed at the next occurrence of the hour.
 
 use jiff::{
     Span, Timestamp,
@@ -15,14 +15,14 @@ use millstream_domain::{
 
 use crate::business_date::BusinessDate;
 
-/// Noon: what ends a day comes after it.
+/// Noon: a day ends after it.
 const NOON: Time = Time::constant(12, 0, 0, 0);
 
-/// How many days are tried until the hour comes: it may have passed on the first day, and a day whose clock is put forward
-/// may not have it.
+/// How many days are tried until the hour occurs. It may have passed on the first day, and a day on which the clock is put forward may not have
+/// it.
 const DAYS_TRIED: i64 = 3;
 
-/// When `hour` comes for the first time after noon of the business date and after the entry was recorded.
+/// The first time at which `hour` occurs after noon of the business date and after the entry was recorded.
 pub fn end_of_day(date: BusinessDate, hour: Time, zone: &TimeZone, recorded_at: Timestamp) -> Timestamp {
     let noon = moment(date.date(), NOON, zone);
     let after = noon.max(recorded_at);
@@ -31,13 +31,13 @@ pub fn end_of_day(date: BusinessDate, hour: Time, zone: &TimeZone, recorded_at: 
     days.map(|day| moment(day, hour, zone)).find(|end| *end > after).unwrap_or(Timestamp::MAX)
 }
 
-/// A time that a change of the clock skips or repeats is taken as jiff takes it: the later offset, the first time.
+/// For a time that a change of the clock skips or repeats, jiff's rule applies: the later offset, or the first occurrence.
 fn moment(date: Date, time: Time, zone: &TimeZone) -> Timestamp {
     zone.to_zoned(date.to_datetime(time)).map_or(Timestamp::MAX, |zoned| zoned.timestamp())
 }
 
-/// Sets the timer `name`, and notes in `table` when it fires. Nothing is done when the timer is set already and had not fired
-/// when the entry was recorded.
+/// Sets the timer `name`, and notes in `table` when it fires. Nothing happens if the timer is already set and had not fired when the entry was
+/// recorded.
 ///
 /// # Errors
 /// [`ProjectionError`] when the note cannot be read.

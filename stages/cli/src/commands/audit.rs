@@ -1,4 +1,4 @@
-//! `millstream audit`: what the gateways have recorded of who sent what and who was refused, and whether all of it is still there.
+//! `millstream audit`: what the gateways have recorded about who sent what and who was refused, and whether the record is complete.
 
 use jiff::Timestamp;
 use millstream_contract::{
@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::{failure::CommandFailure, output, session::Session};
 
-/// Readers are shown under this name.
+/// The name under which readers are shown.
 const PURPOSE: &str = "audit";
 
 /// Show the audit log of the gateways, or prove that nothing of it was changed.
@@ -98,7 +98,7 @@ async fn list(arguments: &ListArguments, session: &Session) -> Result<ExitCode, 
     Ok(ExitCode::Ok)
 }
 
-/// Time, decision, who, what, and where it is or why not.
+/// Time, decision, actor, subject, and position or reason.
 fn sentence(record: &AuditRecord) -> String {
     let decision = serde_json::to_value(record.decision).unwrap_or_default();
     let mut parts = vec![record.time.to_string(), decision.as_str().unwrap_or_default().to_owned()];
@@ -121,7 +121,7 @@ async fn verify(arguments: VerifyArguments, session: &Session) -> Result<ExitCod
         check.take(&message);
     }
     feed.close().await;
-    // What was stored while it was read is not missing.
+    // What was stored while the stream was read is not missing.
     let AuditFindings { records, heads, faults } = check.end(state.last_sequence.max(last));
     if arguments.json {
         let heads: Vec<_> =

@@ -1,7 +1,7 @@
-//! `millstream check`: could every stage work, with its own configuration and as its own user? Each stage is asked with
-//! `stage <name> --check-config`, so that nothing is judged here that the stage would judge differently. Changes nothing.
+//! `millstream check`: whether every stage could work, with its own configuration and as its own user. Each stage is asked with `stage <name>
+//! --check-config`, so that its rules are not repeated here. Changes nothing.
 //!
-//! Deliberately absent: whether the stages run; `millstream doctor` says that.
+//! Deliberately absent: whether the stages run, which `millstream doctor` checks.
 
 use std::{path::PathBuf, process::Stdio};
 
@@ -36,7 +36,7 @@ pub(crate) struct CheckArguments {
     connect: bool,
 }
 
-/// What a stage said.
+/// What a stage answered.
 struct Answer {
     stage: &'static str,
     code: u8,
@@ -44,7 +44,7 @@ struct Answer {
     problems: String,
 }
 
-/// Runs it; the code is that of the first stage in trouble.
+/// Runs it. The exit code is that of the first stage with a problem.
 pub(crate) async fn run(arguments: CheckArguments, session: &Session) -> Result<u8, CommandFailure> {
     let names = STAGES.map(|(stage, _)| stage);
     if let Some(unknown) = arguments.stages.iter().find(|stage| !names.contains(&stage.as_str())) {
@@ -54,7 +54,7 @@ pub(crate) async fn run(arguments: CheckArguments, session: &Session) -> Result<
     if let Some(folder) = arguments.config.as_ref().filter(|folder| !folder.is_dir()) {
         return Err(CommandFailure::usage(format_args!("--config: {} is no folder", folder.display())));
     }
-    // Most systems have no stage that keeps tables: it is asked where it has a file, or is named.
+    // Most systems do not run the stage that keeps tables, so it is asked only if it has a file or is named.
     let has_file = |stage: &str| {
         arguments.config.as_ref().is_some_and(|folder| folder.join(format!("{stage}.toml")).exists())
     };
@@ -95,11 +95,11 @@ pub(crate) async fn run(arguments: CheckArguments, session: &Session) -> Result<
     Ok(worst)
 }
 
-/// The two stages that must agree on the company's time zone.
+/// The two stages that must agree on the time zone of the business.
 const ZONED: [&str; 2] = ["command-handler", "process-manager"];
 
-/// What is wrong with the time zones in the dumped configurations of command handler and process manager, if anything is. An
-/// application without the key in one of them has nothing to compare.
+/// What is wrong with the time zones in the dumped configurations of command handler and process manager, if anything is. If an application
+/// lacks the key in one of them, there is nothing to compare.
 fn zones_differ(handler: &str, manager: &str) -> Option<String> {
     let zone = |dump: &str, section: &str| {
         let key = format!("{section}.time_zone");

@@ -1,4 +1,4 @@
-//! `millstream deadletters`: what was set aside, and what is to become of it: decided anew, or dropped.
+//! `millstream deadletters`: shows what was set aside, and has it decided again or dropped.
 
 mod letters;
 mod retry;
@@ -126,7 +126,7 @@ async fn drop_letters(
 ) -> Result<u8, CommandFailure> {
     let letters = arguments.selection.read(broker, &session.console).await?;
     for kept in &letters {
-        // Said first: what was removed is gone.
+        // This is printed first, because a removed letter is gone.
         if arguments.json {
             output::line(kept.to_json())?;
         } else {
@@ -140,7 +140,7 @@ async fn drop_letters(
     Ok(ExitCode::Ok.number())
 }
 
-/// Takes a letter out of DEADLETTERS. Can be repeated.
+/// Removes a letter from DEADLETTERS. Can be repeated.
 async fn remove(broker: &NatsBroker, kept: &KeptLetter) -> Result<(), CommandFailure> {
     let subject = kept.letter.dead_letter_subject();
     broker.purge_subject(DEAD_LETTERS, &subject, Some(kept.sequence)).await?;

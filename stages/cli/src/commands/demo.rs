@@ -1,4 +1,4 @@
-//! `millstream demo`: a made-up day through the whole pipeline, and proof that its figures are right.
+//! `millstream demo`: sends a made-up day through the whole pipeline, and proves that its figures are right.
 
 use std::{collections::BTreeMap, num::NonZeroUsize, time::Duration};
 
@@ -36,7 +36,7 @@ use crate::{
 const CONTEXT: &str = "retail";
 /// The process that is killed.
 const VICTIM: &str = "command-handler";
-/// A killed handler is back within its lease.
+/// A killed handler is back within the life of its lease.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Run a made-up day of deliveries and sales through everything, and check every figure.
@@ -130,7 +130,7 @@ struct Demo<'a> {
 }
 
 impl Demo<'_> {
-    /// Sends commands that must all be accepted; with `kill_handler` the command handler is killed when half of them are.
+    /// Sends commands that must all be accepted. With `kill_handler`, the command handler is killed when half of them are.
     async fn send_all(
         &mut self,
         what: &str,
@@ -190,7 +190,7 @@ impl Demo<'_> {
         kill(Pid::from_raw(pid), Signal::SIGKILL).map_err(|_| failed())
     }
 
-    /// A sale under a known id with other content is refused; a command under a known id takes effect once.
+    /// A sale under a known id with other content is refused, and a command under a known id takes effect once.
     async fn refused_and_repeated(&mut self, day: &Day) -> Result<(), CommandFailure> {
         let Some(sale) = day.sales.first() else { return Ok(()) };
         let mut other = sale.clone();
@@ -220,7 +220,7 @@ impl Demo<'_> {
         }
     }
 
-    /// Where a report must stand to hold the whole day.
+    /// The position that a report must have reached to contain the whole day.
     async fn position(&self, connected: &Connected) -> Result<StreamPosition, CommandFailure> {
         let state = connected.broker.state(stream_names::EVENTS).await?;
         Ok(StreamPosition::new(stream_names::EVENTS, state.generation, self.highest_sequence))
@@ -241,7 +241,7 @@ fn outgoing(command: TypedCommand, id: String) -> Result<OutgoingCommand, Comman
     Ok(OutgoingCommand { address, origin, id, body: command.body.to_string().into(), headers })
 }
 
-/// Shows both reports and says where they are wrong.
+/// Shows both reports and reports where they are wrong.
 async fn check(
     session: &Session,
     day: &Day,

@@ -1,5 +1,5 @@
-//! `docs`: the page of contexts as Markdown, told from the model: what can be asked, what can happen, why a command is refused, and
-//! what can be queried. Needs no server.
+//! `docs`: prints the page of contexts as Markdown, made from the model: commands, events, rejections, and what can be queried. Needs no
+//! server.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -108,7 +108,7 @@ fn row(cells: &[&str]) -> String {
     format!("| {} |\n", cells.join(" | "))
 }
 
-/// The fields of a body; a dash where they could not be told.
+/// The fields of a body; a dash if they could not be determined.
 fn body(shape: Option<&Shape>) -> String {
     shape.map_or_else(|| "-".to_owned(), |shape| format!("`{}`", record(shape, "")))
 }

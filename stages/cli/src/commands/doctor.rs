@@ -1,4 +1,4 @@
-//! `millstream doctor`: one line a check, from the server to every stage. Changes nothing.
+//! `millstream doctor`: prints one line for each check, from the server to every stage. Changes nothing.
 
 mod active_handler;
 mod bounded_check;
@@ -35,7 +35,7 @@ use crate::{
     session::{Connected, Session},
 };
 
-/// Which stages read which streams, by consumers that begin with the stage's name.
+/// Which stages read which streams. The names of their consumers begin with the stage's name.
 const READERS: [(&str, &str); 6] = [
     ("command-handler", COMMANDS),
     ("projector", EVENTS),
@@ -44,11 +44,11 @@ const READERS: [(&str, &str); 6] = [
     ("process-manager", EVENTS),
     ("process-manager", TIMERS),
 ];
-/// Stages of which one is active, by lease.
+/// Stages of which one process is active, by lease.
 const TAKING_TURNS: [&str; 2] = ["command-handler", "process-manager"];
 /// The stages that every system has.
 const STAGES: [&str; 4] = ["command-handler", "process-manager", "projector", "reporter"];
-/// Stages that are there where somebody wants them: for HTTP, and for tables.
+/// Stages that need not run: for HTTP, and for tables.
 const WHERE_WANTED: [&str; 2] = ["gateway", SQL];
 
 /// Check the server, the streams, the consumers and every stage; end with 0 only if all are ready.
@@ -137,7 +137,7 @@ async fn streams(jetstream: &jetstream::Context, program: &str) -> Vec<Check> {
     }
 }
 
-/// How many messages are set aside. They are no trouble of the system: somebody has to look at each.
+/// How many messages are set aside. They are not a fault of the system, but somebody has to look at each.
 async fn dead_letters(connected: &Connected, program: &str) -> Check {
     let result = match connected.jetstream.get_stream(DEAD_LETTERS).await {
         Err(error) => Err(trouble(ExitCode::Unavailable, one_line(&error))),
@@ -163,12 +163,12 @@ fn stream(finding: &StreamFinding, program: &str) -> Check {
     Check { what: format!("stream {}", finding.stream), result }
 }
 
-/// Whether a consumer or a lease is of a stage.
+/// Whether a consumer or a lease belongs to a stage.
 fn is_of(stage: &str, name: &str) -> bool {
     name.strip_prefix(stage).is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', '.']))
 }
 
-/// Whoever is active holds a lease.
+/// The active process of a stage holds its lease.
 async fn active(connected: &Connected, stage: &str) -> Check {
     let what = format!("lease of {stage}");
     let result = match holders(connected, stage).await {
@@ -199,7 +199,7 @@ async fn holders(connected: &Connected, stage: &str) -> Result<Vec<String>, Stri
         };
         let held =
             connected.broker.last(&leases_stream(), &subject).await.map_err(|error| one_line(&error))?;
-        // A lease given back leaves a marker without an owner.
+        // A lease that was given back leaves a marker without an owner.
         if let Some(message) = held.filter(|message| !message.payload.is_empty()) {
             holders.push(format!("{key} held by {}", String::from_utf8_lossy(&message.payload)));
         }

@@ -1,4 +1,4 @@
-//! `millstream events`: one message of EVENTS, and what to do with one that is no commit.
+//! `millstream events`: shows one message of EVENTS, and sets aside one that is not a commit.
 
 use std::time::Duration;
 

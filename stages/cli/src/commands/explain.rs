@@ -1,5 +1,4 @@
-//! `millstream explain`: the events, commands and people that made a row, found by folding its view once more and watching
-//! the row.
+//! `millstream explain`: shows the events, commands and people that made a row. It folds the row's view again and watches the row.
 
 use std::collections::BTreeSet;
 
@@ -30,9 +29,9 @@ const COLUMNS: [&str; 9] = [
     "actor",
     "change",
 ];
-/// Characters of a change in a table; all of it is in JSON.
+/// How many characters of a change a table shows; JSON has all of it.
 const CHANGE_MAX: usize = 100;
-/// What an event did to a row that was there before and after.
+/// What an event changed in a row that existed before and after.
 const CHANGED: &str = "changed";
 
 /// Show which events, commands and people made a row.
@@ -83,7 +82,7 @@ pub(crate) async fn run(arguments: ExplainArguments, session: &Session) -> Resul
     Ok(ExitCode::Ok.number())
 }
 
-/// Context, where it is named, view and key.
+/// The context if it is named, the view and the key.
 fn asked(words: &[String]) -> Result<(Option<String>, String, String), CommandFailure> {
     if let [view, key] = words
         && !view.contains('.')
@@ -94,7 +93,7 @@ fn asked(words: &[String]) -> Result<(Option<String>, String, String), CommandFa
     Ok((Some(context), view, key))
 }
 
-/// The end of EVENTS: all that is stored now.
+/// The end of EVENTS: everything that is stored now.
 async fn end(connected: &Connected) -> Result<Moment, CommandFailure> {
     let state = connected.broker.state(EVENTS).await?;
     Ok(Moment::Position(StreamPosition::new(EVENTS, state.generation, state.last_sequence)))
@@ -135,7 +134,7 @@ fn row(change: &RowChange) -> Vec<String> {
     COLUMNS.iter().map(|name| if *name == "change" { words.clone() } else { text(name) }).collect()
 }
 
-/// The fields that a table has place for: figures first, nothing that has parts of its own.
+/// The fields for which a table has room: figures first, and nothing that has parts of its own.
 fn brief(fields: &[(String, Value, Value)]) -> String {
     let has_parts = |value: &Value| value.is_object() || value.is_array();
     let cell = |value: &Value| if value.is_null() { "none".to_owned() } else { report_table::cell(value) };
@@ -153,7 +152,7 @@ fn brief(fields: &[(String, Value, Value)]) -> String {
     words
 }
 
-/// What an event did to the row: its fields that differ, with their values before and after.
+/// What an event changed in the row: the fields that differ, with their values before and after.
 fn difference(change: &RowChange) -> (&'static str, Vec<(String, Value, Value)>) {
     let fields = |row: &Option<Vec<u8>>| -> Map<String, Value> {
         let value = row.as_deref().and_then(|row| serde_json::from_slice(row).ok());
@@ -179,7 +178,7 @@ fn difference(change: &RowChange) -> (&'static str, Vec<(String, Value, Value)>)
     (kind, differing)
 }
 
-/// How many of what, and who.
+/// How many of what there were, and who caused them.
 fn summary(changes: &[RowChange]) -> String {
     let aggregates: BTreeSet<&StreamId> = changes.iter().map(|change| &change.stream_id).collect();
     let commands: BTreeSet<u64> = changes.iter().map(|change| change.command.position).collect();

@@ -1,4 +1,4 @@
-//! `millstream history`: every event of one aggregate, and its state as of a moment, by direct get of its subject.
+//! `millstream history`: shows every event of one aggregate, and its state as of a moment, by direct get of its subject.
 
 use std::sync::Arc;
 
@@ -61,7 +61,7 @@ pub(crate) async fn run(arguments: HistoryArguments, session: &Session) -> Resul
         history.print_tables().await?
     };
     if events == 0 {
-        // Events of an aggregate type that was taken out of the model can still be listed; a name that has none is a slip.
+        // Events of an aggregate type that was removed from the model can still be listed. A name without events is a typing error.
         rules(session, &context, &aggregate)?;
         let then = arguments.as_of.as_ref().map(|moment| format!(" as of {moment}")).unwrap_or_default();
         session.console.say(format_args!("{} has no events{then}", history.stream_id));
@@ -69,7 +69,7 @@ pub(crate) async fn run(arguments: HistoryArguments, session: &Session) -> Resul
     if let Some(state) = state.filter(|_| !arguments.json) {
         output::line(format_args!("{state:#}"))?;
     }
-    // With --as-of there is an answer also before the first event: the state with which an aggregate begins.
+    // With --as-of there is an answer even before the first event: the initial state of an aggregate.
     let nothing = events == 0 && arguments.as_of.is_none();
     Ok(if nothing { crate::NOTHING_FOUND } else { ExitCode::Ok.number() })
 }
@@ -88,7 +88,7 @@ fn rules(
     })
 }
 
-/// A history, read page by page: it may be longer than memory.
+/// A history, read page by page, because it may be larger than memory.
 struct ReadHistory {
     store: EventStore<NatsBroker>,
     until: Until,
@@ -96,7 +96,7 @@ struct ReadHistory {
 }
 
 impl ReadHistory {
-    /// Shows the commits that count to `see`, page by page.
+    /// Passes the commits that count to `see`, page by page.
     async fn each_page(
         &self,
         mut see: impl FnMut(&[StoredCommit]) -> Result<(), CommandFailure>,
@@ -154,7 +154,7 @@ impl ReadHistory {
         Ok(count)
     }
 
-    /// Prints tables of events, one for each page: the widths of the columns of a history of any length are not known before its end.
+    /// Prints tables of events, one for each page, because the widths of the columns of a long history are not known before its end.
     async fn print_tables(&self) -> Result<usize, CommandFailure> {
         let columns = COLUMNS.map(str::to_owned);
         let mut count = 0;

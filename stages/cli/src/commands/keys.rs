@@ -1,5 +1,5 @@
-//! `millstream keys`: the keys with which clients of the gateway identify themselves, and the users of NATS that need none. They stand in a
-//! file, which holds hashes alone.
+//! `millstream keys`: manages the keys with which clients of the gateway identify themselves, and the users of NATS that need none. They are in
+//! a file, which holds only hashes.
 
 use std::{
     fs::{self, File},
@@ -26,7 +26,7 @@ use crate::{failure::CommandFailure, output};
 
 /// As long as people remember what a key was for.
 const EXPIRES_AFTER_DEFAULT: &str = "90d";
-/// Readable for the gateway, whichever user it runs as: no hash is a secret.
+/// The gateway can read it, whichever user it runs as, because a hash is not a secret.
 const FILE_MODE: u32 = 0o644;
 
 /// The keys of the gateway's clients, and users of NATS.
@@ -172,7 +172,7 @@ fn user(arguments: UserArguments) -> Result<ExitCode, CommandFailure> {
     Ok(ExitCode::Ok)
 }
 
-/// What the server has to know of a user: an account of its own, which keeps what it does to answers and connections from others.
+/// What the server has to know about a user: an account of its own, which keeps the user's replies and connections away from others.
 fn account(name: &str) -> String {
     let variable = name.to_ascii_uppercase().replace('-', "_");
     format!(
@@ -264,7 +264,7 @@ fn revoke(arguments: &RevokeArguments) -> Result<ExitCode, CommandFailure> {
     let mut keys = read(&file)?;
     let before = (keys.keys.len(), keys.users.len());
     keys.keys.retain(|key| key.name != *name || !key.hash.to_string().starts_with(hash.as_str()));
-    // A user has no hash that could be meant.
+    // A user has no hash that could be matched.
     keys.users.retain(|user| user.name != *name || !hash.is_empty());
     let (of_keys, of_users) = (before.0 - keys.keys.len(), before.1 - keys.users.len());
     if of_keys + of_users == 0 {
@@ -300,7 +300,7 @@ fn history_pattern(text: &str) -> Result<HistoryPattern, String> {
     HistoryPattern::try_from(text.to_owned()).map_err(|error| error.to_string())
 }
 
-/// The file that a link leads to: the link stays one when the file is replaced.
+/// The file to which a link leads. The link stays a link when the file is replaced.
 fn itself(file: PathBuf) -> Result<PathBuf, KeysError> {
     match fs::canonicalize(&file) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(file),
@@ -313,7 +313,7 @@ fn folder(file: &Path) -> &Path {
     file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// From reading to writing, nobody else who runs this command changes a file of the folder: a revoked key must not come back.
+/// Between reading and writing, nobody else who runs this command may change a file of the folder: a revoked key must not come back.
 fn alone(file: &Path) -> Result<File, KeysError> {
     let folder = folder(file);
     let failed = |source| KeysError::File { path: folder.to_owned(), source };
@@ -341,11 +341,11 @@ fn read(file: &Path) -> Result<ApiKeys, KeysError> {
     Ok(keys)
 }
 
-/// Whole or not at all: the gateway reads it at any moment.
+/// The file is replaced as a whole, because the gateway may read it at any moment.
 fn write(file: &Path, keys: &ApiKeys) -> Result<(), KeysError> {
     let failed = |source| KeysError::File { path: file.to_owned(), source };
     let text = toml::to_string(keys).expect("texts, times and lists of texts are TOML");
-    // Who could read the keys before can read them, and nobody else.
+    // Those who could read the keys before can read them afterwards, and nobody else.
     let permissions =
         fs::metadata(file).map_or(fs::Permissions::from_mode(FILE_MODE), |old| old.permissions());
     let mut new = tempfile::NamedTempFile::new_in(folder(file)).map_err(failed)?;

@@ -1,5 +1,5 @@
-//! `millstream new`: the starting point of an application of one's own, or of a context in one. What it writes compiles and passes
-//! its tests as it is (stages/end-to-end-tests/tests/contexts).
+//! `millstream new`: writes the starting point of a new application, or of a context in one. What it writes compiles and passes its tests
+//! unchanged (stages/end-to-end-tests/tests/contexts).
 
 mod app;
 mod context;

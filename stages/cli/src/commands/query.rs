@@ -1,4 +1,4 @@
-//! `millstream query`: rows of a view.
+//! `millstream query`: shows rows of a view.
 
 use std::{collections::BTreeSet, num::NonZeroUsize};
 
@@ -14,7 +14,7 @@ use crate::{
     session::Session,
 };
 
-/// Rows that a list shows unless it is told otherwise.
+/// How many rows a list shows by default.
 const LIMIT_DEFAULT: NonZeroUsize = NonZeroUsize::new(100).expect("it is more than none");
 
 /// Show rows of a view: one by its key, or those of a prefix.
@@ -63,7 +63,7 @@ pub(crate) async fn run(arguments: QueryArguments, session: &Session) -> Result<
     answered
 }
 
-/// Context, view, and the key where there is one.
+/// Context, view and, if there is one, the key.
 fn asked(arguments: &QueryArguments) -> Result<(String, String, Option<String>), CommandFailure> {
     let words = &arguments.name;
     if let Ok([context, view]) = names::parts(words, ["CONTEXT", "VIEW"])
@@ -127,7 +127,7 @@ fn json_line(row: &ViewRow) -> String {
     }
 }
 
-/// Columns are the fields of all rows, by name; numbers stand to the right.
+/// The columns are the fields of all rows, by name. Numbers are aligned to the right.
 fn table(rows: &[ViewRow]) -> String {
     let fields: BTreeSet<&String> =
         rows.iter().filter_map(|row| row.value.as_object()).flat_map(|o| o.keys()).collect();

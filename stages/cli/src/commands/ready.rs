@@ -1,4 +1,4 @@
-//! `millstream ready`: asks a stage's health address once, for supervisors that can only run a command (Compose).
+//! `millstream ready`: asks a stage once at its health address, for supervisors that can only run a command (Compose).
 
 use std::net::SocketAddr;
 

@@ -1,4 +1,4 @@
-//! `millstream report`: a report of a day, as a table, CSV or JSON, as it is or as it was; and whether it is right.
+//! `millstream report`: shows a report of a day, as a table, CSV or JSON, as it is or as it was, and proves that it is right.
 
 mod comparison;
 mod verify;
@@ -104,7 +104,7 @@ pub(crate) async fn run(arguments: ReportArguments, session: &Session) -> Result
     Ok(if rows.is_empty() && key.is_some() { crate::NOTHING_FOUND } else { ExitCode::Ok.number() })
 }
 
-/// The reports of a name, or all of them.
+/// The reports with a name, or all of them.
 fn ledgers(session: &Session, name: Option<&str>) -> Result<Vec<Box<dyn Projection>>, CommandFailure> {
     let mut reports = session.reports()?;
     if let Some(name) = name {
@@ -114,7 +114,7 @@ fn ledgers(session: &Session, name: Option<&str>) -> Result<Vec<Box<dyn Projecti
     Ok(reports.into_iter().map(|report| report.ledger).collect())
 }
 
-/// How a report looks.
+/// The format of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
     Table,
@@ -125,7 +125,7 @@ pub(crate) enum Format {
     Json,
 }
 
-/// A report and where it is asked for.
+/// A report and where it is queried.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ReportView {
     context: &'static str,
@@ -180,7 +180,7 @@ impl ReportView {
         Ok(wanted.map(|row| row.into_fields(first)).collect())
     }
 
-    /// A key may hold more than who the row is about, such as a currency; the first column is who.
+    /// A key may contain more than the subject of the row, such as a currency; the first column is the subject.
     fn is_about(&self, row: &ViewRow, key: &str) -> bool {
         let first = self.columns.first().and_then(|column| row.value.get(column.name));
         first.and_then(Value::as_str) == Some(key)
@@ -218,12 +218,12 @@ impl ReportView {
     }
 }
 
-/// Whether a spreadsheet takes a text for a formula (OWASP, "CSV injection").
+/// Whether a spreadsheet would take a text for a formula (OWASP, "CSV injection").
 fn begins_as_formula(text: &str) -> bool {
     text.starts_with(['=', '+', '-', '@', '\t', '\r'])
 }
 
-/// Without the end of its last line, which whoever prints it makes.
+/// Without the end of its last line, which the caller prints.
 fn csv(names: &[&str], cells: &[Vec<String>]) -> String {
     let bytes = report_table::csv(names, cells, LineEnd::LineFeed);
     let text = String::from_utf8(bytes).expect("cells and names are texts");

@@ -1,5 +1,5 @@
-//! `millstream schema`: whether the events that this program writes and reads are those that were recorded, and its subjects as a document. Needs no server;
-//! what is compared is the model that the program was built with, and a folder of golden files.
+//! `millstream schema`: checks whether the events that this program writes and reads are the recorded ones, and prints its subjects as a
+//! document. Needs no server: it compares the model with which the program was built with a folder of golden files.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::{failure::CommandFailure, output, program::Program, session::Session};
 
-/// Where golden files are looked for, from the current folder upwards: a checkout, an application, then the package of a model.
+/// Where golden files are looked for, from the current folder upwards: in a checkout, in an application, then in the package of a model.
 const PLACES: [&str; 3] = ["pipeline/model/golden", "model/golden", "golden"];
 
 /// Compare the events of this program with the recorded ones.

@@ -1,4 +1,4 @@
-//! `millstream send`: one command, and what became of it.
+//! `millstream send`: sends one command, and shows its outcome.
 
 use std::{
     io::{self, Read as _},
@@ -27,11 +27,11 @@ use crate::{
     session::{Connected, Session},
 };
 
-/// Exit codes beside the general ones, so that a script can tell an answer from a failure.
+/// Exit codes besides the general ones, so that a script can distinguish an answer from a failure.
 pub(crate) const REJECTED: u8 = 10;
-/// It was set aside; an operator can retry it.
+/// It was set aside, and an operator can retry it.
 pub(crate) const DEAD_LETTERED: u8 = 11;
-/// It is stored and will be decided; nobody has, in the time that was given.
+/// It is stored and will be decided, but was not decided in the given time.
 pub(crate) const NO_OUTCOME: u8 = 12;
 
 /// Publish a command and wait for its outcome.
@@ -93,8 +93,7 @@ pub(crate) async fn run(arguments: SendArguments, session: &Session) -> Result<u
     deliver(&connected, command, arguments.timeout, arguments.json, &again).await
 }
 
-/// Publishes a command, waits for its outcome and shows it. The number is the exit code. `again` says what to do when no outcome
-/// comes in time.
+/// Publishes a command, waits for its outcome and shows it. The number is the exit code. `again` says what to do if no outcome comes in time.
 pub(crate) async fn deliver(
     connected: &Connected,
     mut command: OutgoingCommand,
@@ -119,7 +118,7 @@ pub(crate) async fn deliver(
     let reply = reply?;
     show(&reply, &command.address, json)?;
     if let Outcome::Duplicate { other_content: true, .. } = &reply.outcome {
-        // The id is another command's, whatever became of that one.
+        // The id belongs to another command, whatever became of that one.
         return Ok(REJECTED);
     }
     Ok(match reply.outcome.first() {
@@ -151,7 +150,7 @@ fn headers(arguments: &SendArguments) -> Headers {
     headers
 }
 
-/// The reply is faster, the record is certain: whichever comes first.
+/// The reply is faster, and the record is certain. The first to come counts.
 async fn send_and_wait(
     connected: &Connected,
     command: &OutgoingCommand,
@@ -179,7 +178,7 @@ async fn wait(
                 let reply = serde_json::from_slice(&message.payload)
                     .ok()
                     .and_then(|value| OutcomeReply::from_json(&value));
-                // An earlier, unclear publish of the same command may have been answered too.
+                // An earlier, unclear publish of the same command may have been answered, too.
                 if let Some(reply) = reply.filter(|reply| reply.command_position == position) {
                     return Ok(reply);
                 }

@@ -1,4 +1,4 @@
-//! `millstream setup`: makes the streams that are missing, says where the others differ, and gives them what was asked for.
+//! `millstream setup`: creates missing streams, reports how the others differ, and makes the changes that were asked for.
 
 use std::{collections::BTreeMap, num::NonZeroUsize, str::FromStr};
 
@@ -84,7 +84,7 @@ impl SetupArguments {
                     names.join(", ")
                 )));
             }
-            // When it is full, a stream with schedules drops its oldest messages: it cannot refuse new ones.
+            // A full stream with schedules drops its oldest messages, because it cannot refuse new ones.
             if size.stream == TIMERS {
                 return Err(CommandFailure::usage(
                     "--max-bytes: TIMERS has no limit, or timers would be lost",
@@ -128,8 +128,8 @@ pub(crate) async fn run(arguments: SetupArguments, session: &Session) -> Result<
     Ok(ExitCode::Ok)
 }
 
-/// Behind which sequences COMMANDS and TIMERS are to begin if they are made now. Commits and dead letters that are kept name messages
-/// by them: a sequence that was named must not be given again, or another message would be taken for the one that had it.
+/// The sequences after which COMMANDS and TIMERS begin if they are created now. Existing commits and dead letters name messages by sequence. A
+/// sequence that was named must not be given again, or another message would be taken for the one that had it.
 async fn begin_after(
     asked: Option<u64>,
     session: &Session,
@@ -177,7 +177,7 @@ async fn begin_after(
 /// By stream, the highest sequence of a message that was set aside. Reads all of DEADLETTERS.
 async fn highest_set_aside(broker: &NatsBroker) -> Result<BTreeMap<String, u64>, CommandFailure> {
     let mut highest = BTreeMap::new();
-    // A setup that was interrupted goes on with the rights that it has: it may look at a stream, not read it.
+    // An interrupted setup continues with the rights that it has: it may read a stream's state, but not its messages.
     if broker.state(DEAD_LETTERS).await?.last_sequence == 0 {
         return Ok(highest);
     }
@@ -192,7 +192,7 @@ async fn highest_set_aside(broker: &NatsBroker) -> Result<BTreeMap<String, u64>,
     Ok(highest)
 }
 
-/// The highest position of COMMANDS that a commit names. Reads all of EVENTS.
+/// The highest position in COMMANDS that a commit names. Reads all of EVENTS.
 async fn highest_position(broker: &NatsBroker) -> Result<u64, CommandFailure> {
     let mut events = StreamFeed::open(broker, EVENTS, 0, "setup").await?;
     let mut highest = 0;
@@ -208,7 +208,7 @@ async fn highest_position(broker: &NatsBroker) -> Result<u64, CommandFailure> {
     Ok(highest)
 }
 
-/// One line for the stream and one for each difference.
+/// One line for the stream, and one for each difference.
 pub(crate) fn lines(finding: &StreamFinding, program: &str) -> Vec<String> {
     let missing = format!("missing; run `{program} setup`");
     let presence = match finding.presence {

@@ -1,4 +1,4 @@
-//! `millstream sql`: a statement, or a prompt, on the tables that the stage `sql` keeps.
+//! `millstream sql`: runs a statement, or a prompt, on the tables of the stage `sql`.
 
 use std::{
     io::{self, IsTerminal as _},
@@ -22,16 +22,16 @@ use rustyline::{DefaultEditor, error::ReadlineError};
 
 use crate::{failure::CommandFailure, output, session::Session};
 
-/// Rows that are shown unless told otherwise.
+/// How many rows are shown by default.
 const ROWS_DEFAULT: usize = 1_000;
-/// The largest answer: as much as a person can look through, and some.
+/// The largest answer: more than a person can look through.
 const BYTES_MAX: usize = 64 * 1024 * 1024;
-/// What the prompt says while a statement goes on.
+/// The prompt while a statement is incomplete.
 const CONTINUED: &str = "  -> ";
-/// The folder in which the stage keeps its tables unless it is configured otherwise.
+/// The folder in which the stage keeps its tables by default.
 const FOLDER_DEFAULT: &str = "data/sql";
 
-/// How rows are written.
+/// The format of rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Format {
     /// A table for people
@@ -69,7 +69,7 @@ pub(crate) struct SqlArguments {
     timeout: Duration,
 }
 
-/// Where statements are asked.
+/// The database for statements.
 struct Desk {
     reader: Arc<dyn Reader>,
     contexts: Vec<String>,
@@ -91,7 +91,7 @@ pub(crate) fn run(arguments: &SqlArguments, session: &Session) -> Result<u8, Com
             format!("there is no file {}; name it with --database, or run the stage `sql`", path.display());
         return Err(CommandFailure::new(ExitCode::InputOutput, message));
     }
-    // Up to where the tables show everything is not shown, so no projections are named.
+    // The position of the tables is not shown, so no projections are named.
     let reader = target.reader(Vec::new())?;
     let is_postgres = matches!(target, Target::Postgres { .. });
     let limits = Limits { time: arguments.timeout, rows: arguments.limit, bytes: BYTES_MAX };
@@ -167,7 +167,7 @@ impl Desk {
         Ok(output::line(text)?)
     }
 
-    /// Answers what is typed, or what comes from elsewhere: then the first failure is that of the command.
+    /// Runs statements that are typed or come from elsewhere. In the latter case, the first failure decides the exit code.
     fn prompt(&self, session: &Session) -> Result<(), CommandFailure> {
         let unusable = |error: ReadlineError| CommandFailure::new(ExitCode::InputOutput, error);
         let is_typed = io::stdin().is_terminal();
@@ -182,13 +182,13 @@ impl Desk {
                     statement.clear();
                     continue;
                 }
-                // What was begun and not ended counts, unless somebody left who can see that it was not answered.
+                // A statement without an end counts as well, unless a person left the prompt, who can see that it was not run.
                 Err(ReadlineError::Eof) if is_typed || statement.is_empty() => return first_failure,
                 Err(ReadlineError::Eof) => (String::new(), true),
                 Err(error) => return Err(unusable(error)),
             };
             let line = line.trim_end();
-            // A history that cannot be kept is no reason to end.
+            // It is no reason to end if the history cannot be kept.
             let _kept = editor.add_history_entry(line);
             let words: Vec<&str> = line.split_whitespace().collect();
             let answered = match (statement.is_empty(), words.as_slice()) {
@@ -225,7 +225,7 @@ impl Desk {
         }
     }
 
-    /// The columns of a table, with what they mean.
+    /// The columns of a table, with their descriptions.
     fn columns(&self, name: &str) -> Result<(), CommandFailure> {
         let text = |text: &str| text.replace('\'', "''");
         let (context, table) = name.split_once('.').unwrap_or(("", name));

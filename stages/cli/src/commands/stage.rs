@@ -1,5 +1,5 @@
-//! `millstream stage`: one stage in this process. Its command line is the stage's own, so that it is taken apart there: what
-//! comes here names no stage.
+//! `millstream stage`: runs one stage in this process. The stage parses its own command line; if it comes here, the name of the stage is
+//! unknown.
 
 use std::ffi::OsString;
 

@@ -60,7 +60,7 @@ impl FromStr for StageReplicas {
     }
 }
 
-/// As nats-server takes it. It knows no days, and would say what is wrong in its log alone.
+/// A duration as nats-server accepts it. It has no unit for days, and would report an error only in its log.
 fn sync_interval(text: &str) -> Result<String, String> {
     if text == "always" {
         return Ok(text.to_owned());

@@ -1,5 +1,5 @@
-//! `millstream verify outcomes`: proves from the streams alone that every command of a stretch has one outcome and at most
-//! one effect. The three streams are read side by side, so that a large one needs no large memory. Changes nothing.
+//! `millstream verify outcomes`: proves from the streams alone that every command of a stretch has one outcome and at most one effect. The
+//! three streams are read side by side, so a large one needs little memory. Changes nothing.
 
 use millstream_contract::{
     exit_code::ExitCode,
@@ -16,10 +16,10 @@ use serde_json::{Value, json};
 
 use crate::{failure::CommandFailure, output, session::Session};
 
-/// What the clocks of several servers may differ by. A commit and a record are stored after the commands that they are
-/// about, so that what was stored before need not be read.
+/// The largest difference between the clocks of several servers. A commit and a record are stored after the commands that they are about, so
+/// earlier messages need not be read.
 const CLOCKS_DIFFER_BY: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);
-/// Readers are shown under this name.
+/// The name under which readers are shown.
 const PURPOSE: &str = "verify";
 
 /// Prove from the streams what Millstream promises.
@@ -73,7 +73,7 @@ pub(crate) async fn run(arguments: VerifyArguments, session: &Session) -> Result
     let starts = stretch.starts(broker).await?;
     let mut found = stretch.verify(broker, &starts).await?;
     if found.violation_count > 0 && !starts.are_whole() {
-        // A clock that was set back must accuse nobody: the same with everything that is kept.
+        // A clock that was set back must not cause a false accusation, so the check is repeated with everything that is kept.
         session.console.say("something looks wrong; reading OUTCOMES and EVENTS from their beginnings");
         let whole = Starts { events: 0, outcomes: 0 };
         found = stretch.verify(broker, &whole).await?;
@@ -88,7 +88,7 @@ struct Stretch {
     to: u64,
 }
 
-/// Behind which sequences the other streams are read; 0 for all that is kept.
+/// The sequences after which the other streams are read; 0 for everything that is kept.
 struct Starts {
     events: u64,
     outcomes: u64,
@@ -115,7 +115,7 @@ impl Stretch {
 
     /// Reads the three streams in step.
     async fn verify(&self, broker: &NatsBroker, starts: &Starts) -> Result<StretchVerification, FeedError> {
-        // Ends are taken in this order, so that what a record names is there.
+        // The ends are read in this order, so that everything that a record names is there.
         let mut outcomes = StreamFeed::open(broker, OUTCOMES, starts.outcomes, PURPOSE).await?;
         let mut events = StreamFeed::open(broker, EVENTS, starts.events, PURPOSE).await?;
         let mut commands = StreamFeed::open(broker, COMMANDS, self.from - 1, PURPOSE).await?;

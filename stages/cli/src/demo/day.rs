@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::{Value, json};
 
-/// The demo is the same each time.
+/// The seed, so that the demo is the same each time.
 const SEED: u64 = 20_120_131;
 pub(crate) const DATE: &str = "2012-01-31";
 pub(crate) const CURRENCY: &str = "EUR";
@@ -18,18 +18,18 @@ const SUPPLIERS: [(&str, &str); 5] = [
     ("far-spices", "Far Spices \"Direct\""),
 ];
 const PRODUCTS_OF_EACH: u32 = 6;
-/// Sold, but registered by nobody: it counts under no supplier.
+/// A product that is sold but registered by nobody, so it counts under no supplier.
 const UNREGISTERED: &str = "mystery-box";
 const DELIVERIES: u32 = 24;
-/// One sale in so many comes back, in part.
+/// One in this many sales is returned in part.
 const SALES_TO_A_RETURN: u32 = 40;
 
-/// What somebody sells or delivers.
+/// A thing that is sold or delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Line {
     pub(crate) sku: String,
     pub(crate) quantity: i64,
-    /// Price or cost of one, in minor units.
+    /// Its price or cost, in minor units.
     pub(crate) unit: i64,
 }
 
@@ -83,7 +83,7 @@ pub(crate) struct TypedCommand {
 }
 
 impl Day {
-    /// Makes up a day with so many sales.
+    /// Makes up a day with this many sales.
     pub(crate) fn generate(sales: u32) -> Self {
         let mut random = StdRng::seed_from_u64(SEED);
         let products: Vec<Product> = SUPPLIERS
@@ -140,7 +140,7 @@ impl Day {
         self.products.iter().map(register).chain(self.deliveries.iter().map(receive)).collect()
     }
 
-    /// What happens at the counters.
+    /// What happens at the tills.
     pub(crate) fn counters(&self) -> Vec<TypedCommand> {
         let give_back = |entry: &Return| TypedCommand {
             aggregate: "till",
@@ -156,7 +156,7 @@ impl Day {
         self.sales.iter().map(Sale::command).chain(self.returns.iter().map(give_back)).collect()
     }
 
-    /// What ends the day, for the stores and for the whole company.
+    /// What ends the day, for the stores and for the whole business.
     pub(crate) fn evening(&self) -> Vec<TypedCommand> {
         let close = |aggregate, id| TypedCommand { aggregate, id, command: "close", body: json!({}) };
         let tills = self.stores().into_iter().map(|store| close("till", till(store)));
@@ -165,7 +165,7 @@ impl Day {
 }
 
 impl Sale {
-    /// As the till sends it.
+    /// The command as the till sends it.
     pub(crate) fn command(&self) -> TypedCommand {
         TypedCommand {
             aggregate: "till",

@@ -1,4 +1,4 @@
-//! What the reports of a made-up day must say: plain sums over the day, apart from everything the pipeline does.
+//! What the reports of a made-up day must say: simple sums over the day, computed without the pipeline.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::day::{CURRENCY, DATE, Day, Line};
 
-/// The supplier under which skus count that nobody registered.
+/// The supplier for skus that nobody registered.
 const UNASSIGNED: &str = "unassigned";
 
 #[derive(Debug, Default)]
@@ -107,7 +107,7 @@ pub(crate) fn supplier_daily(day: &Day) -> Vec<Value> {
     sums.into_iter().map(row).collect()
 }
 
-/// Where the rows of a report are not what they should be, a sentence each. `who` is the column that names the row.
+/// Where the rows of a report are wrong, a sentence each. `who` is the column that names the row.
 pub(crate) fn differences(report: &str, who: &str, expected: &[Value], found: &[Value]) -> Vec<String> {
     let by_name = |rows: &[Value]| -> BTreeMap<String, Value> {
         let name = |row: &Value| row.get(who).and_then(Value::as_str).unwrap_or("?").to_owned();

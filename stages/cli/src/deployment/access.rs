@@ -1,6 +1,6 @@
-//! Who may do what on the server of a deployment: the stages everything, whoever connects without credentials everything but
-//! publish what stages alone publish, and listen where the owner of a lease shows that it is there. So a slip of the keyboard, such
-//! as `nats pub evt.…`, stores nothing that no reader can pass.
+//! Who may do what on the server of a deployment. The stages may do everything. A client without credentials may do everything except publish
+//! what only stages publish, and listen where the owner of a lease shows that it is alive. So a typing error, such as `nats pub evt.…`, cannot
+//! store a message that no reader can pass.
 //!
 //! Deliberately absent: accounts, and a user for each stage. Those are for production (`config/nats-accounts.conf`). Both users
 //! here are in the server's own account, where an earlier release kept the streams of the same folder.
@@ -24,10 +24,10 @@ use nkeys::KeyPair;
 
 /// The file of the key, in the folder `config`.
 const KEY_FILE: &str = "stages.nk";
-/// Whoever connects without credentials. The server wants a password for each user that has a name.
+/// The user of clients without credentials. The server demands a password for each user with a name.
 const NAMELESS_USER: &str = "anyone";
 
-/// The key of the stages. A new one at each start: it is of no use when the server has stopped.
+/// The key of the stages. There is a new one at each start, which is useless once the server has stopped.
 #[derive(Debug)]
 pub(super) struct StageKey {
     /// Where the stages find it.
@@ -36,13 +36,13 @@ pub(super) struct StageKey {
 }
 
 impl StageKey {
-    /// Makes a key and writes it into `folder`, for the owner of the folder alone.
+    /// Makes a key and writes it into `folder`, readable only for the owner of the folder.
     pub(super) fn make(folder: &Path) -> io::Result<Self> {
         let pair = KeyPair::new_user();
         let seed = pair.seed().map_err(io::Error::other)?;
         let file = folder.join(KEY_FILE);
         fs::create_dir_all(folder)?;
-        // A file that is there already keeps its mode when it is opened.
+        // An existing file keeps its mode when it is opened.
         match fs::remove_file(&file) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -52,7 +52,7 @@ impl StageKey {
         Ok(Self { file, public: pair.public_key() })
     }
 
-    /// The users, as nats-server's configuration has them. The key's public half is no secret.
+    /// The users in nats-server's configuration. The public half of the key is not a secret.
     pub(super) fn users(&self) -> String {
         let denied = denied().map(|subject| format!("\"{subject}\"")).join(", ");
         format!(
@@ -64,8 +64,8 @@ impl StageKey {
     }
 }
 
-/// What stages alone publish, or the server for them: events, outcomes, dead letters, leases, reports, what falls due, what
-/// processes ask for, which rows have changed, and the audit log. That rows are watched anybody may say, also a gateway that somebody starts by hand.
+/// What only the stages publish, or the server on their behalf: events, outcomes, dead letters, leases, reports, due commands, commands of
+/// processes, announcements of changed rows, and the audit log. Anybody may say that it watches rows, even a gateway that is started by hand.
 fn denied() -> [String; 9] {
     let of_prefix = |prefix: &str| format!("{prefix}.>");
     [

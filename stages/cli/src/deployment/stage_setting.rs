@@ -1,4 +1,4 @@
-//! A key of the stages' configuration that whoever starts a deployment sets, as `--set` of the stages does.
+//! A configuration key of the stages that is set when a deployment is started, like `--set` of a stage.
 
 use std::str::FromStr;
 
@@ -14,7 +14,7 @@ use super::STAGES;
 /// Sections that every stage has.
 const SHARED_SECTIONS: [&str; 4] =
     [ProcessSettings::NAME, ConnectionSettings::NAME, TelemetrySettings::NAME, ShutdownSettings::NAME];
-/// What differs from process to process, and is for the deployment to say. The folder is a key of each stage's section.
+/// What differs from process to process and is set by the deployment. The folder is a key of each stage's section.
 const OWN_KEYS: [&str; 6] = [
     "process.instance",
     "nats.url",
@@ -24,7 +24,7 @@ const OWN_KEYS: [&str; 6] = [
     "gateway.listen",
 ];
 
-/// `section.key=value`. Whether there is such a key, and whether it takes the value, the stage says.
+/// `section.key=value`. The stage decides whether the key exists and whether it accepts the value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StageSetting {
     section: String,

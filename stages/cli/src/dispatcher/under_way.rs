@@ -1,5 +1,5 @@
-//! Commands that were sent and have no outcome yet. An outcome is told by its position, not by its id: others may send under the same
-//! id at the same time, and a command under an id that nobody may use is set aside without one.
+//! Commands that were sent and have no outcome yet. An outcome is matched by its position, not by its id: others may send commands under the
+//! same id at the same time, and a command under a reserved id is set aside without one.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -8,15 +8,16 @@ use millstream_jetstream::intake::Stored;
 
 use super::Answered;
 
-/// Outcomes that may be of commands whose position is not known yet. Others' commands without an id are among them, of any number.
+/// The most outcomes that are kept because they may belong to commands whose position is not known yet. Any number of other senders' commands
+/// without an id are among them.
 const EARLY_MAX: usize = 32 * 1024;
 
-/// What is under way, each with a tag of its sender.
+/// The commands under way, each with a tag of its sender.
 #[derive(Debug)]
 pub(super) struct UnderWay<T> {
-    /// What was on COMMANDS before: a duplicate of something later may be one of a publish of our own, repeated.
+    /// The end of COMMANDS at the beginning. A duplicate of something later may be a duplicate of this sender's own repeated publish.
     commands_before: u64,
-    /// By id: the server has not said yet where it is.
+    /// By id: commands whose position the server has not told yet.
     unstored: HashMap<String, T>,
     /// By position, and whether it was sent more than once.
     stored: HashMap<u64, (T, bool)>,
@@ -33,12 +34,12 @@ impl<T> UnderWay<T> {
         self.unstored.len() + self.stored.len()
     }
 
-    /// A command is sent; ids under way at the same time differ.
+    /// Notes that a command is sent. Ids that are under way at the same time must differ.
     pub(super) fn sent(&mut self, id: String, tag: T) {
         self.unstored.insert(id, tag);
     }
 
-    /// The server has stored the command of this id. Its outcome may have come before.
+    /// The server has stored the command with this id. Its outcome may already have come.
     pub(super) fn stored(&mut self, id: &str, at: Stored) -> Option<Answered<T>> {
         let tag = self.unstored.remove(id)?;
         let early = self.early.remove(&at.position);
@@ -54,7 +55,7 @@ impl<T> UnderWay<T> {
         }
     }
 
-    /// An outcome is recorded, perhaps of another's command.
+    /// An outcome was recorded, possibly for another sender's command.
     pub(super) fn decided(&mut self, outcome: CommandOutcome) -> Option<Answered<T>> {
         if let Some((tag, again)) = self.stored.remove(&outcome.position) {
             return Some(self.answered(tag, again, outcome));
@@ -73,7 +74,7 @@ impl<T> UnderWay<T> {
     }
 
     fn answered(&self, tag: T, again: bool, outcome: CommandOutcome) -> Answered<T> {
-        // What was sent once cannot be a duplicate of itself.
+        // A command that was sent once cannot be a duplicate of itself.
         let of_others = |of: u64| of <= self.commands_before || !again;
         let known_before = matches!(outcome.outcome, Outcome::Duplicate { of, .. } if of_others(of));
         Answered { tag, outcome, known_before }

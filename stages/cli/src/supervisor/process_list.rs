@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct ProcessEntry {
     /// `nats-server`, `projector`, `command-handler-2`, …
     pub(crate) name: String,
-    /// The running process; absent while it does not run.
+    /// The id of the running process; absent if it does not run.
     pub(crate) pid: Option<u32>,
     /// How often it was started again.
     pub(crate) restarts: u64,
@@ -22,9 +22,9 @@ pub(crate) struct ProcessEntry {
     pub(crate) log: PathBuf,
 }
 
-/// The list, kept in a file. Each change replaces the file in one step: a reader never sees half of it.
+/// The list, kept in a file. Each change replaces the file in one step, so a reader never sees half of it.
 ///
-/// The file is for information: where it cannot be written, the list goes on without it.
+/// The file is only for information: if it cannot be written, the list continues without it.
 #[derive(Debug)]
 pub(crate) struct ProcessList {
     path: PathBuf,
@@ -34,7 +34,7 @@ pub(crate) struct ProcessList {
 #[derive(Debug, Default)]
 struct ListState {
     entries: BTreeMap<String, ProcessEntry>,
-    /// The file could not be written since the last change, and somebody tries again.
+    /// The file could not be written since the last change, and the caller tries again.
     behind: bool,
 }
 
@@ -47,8 +47,7 @@ impl ProcessList {
     /// Adds or replaces the entry of a name.
     ///
     /// # Errors
-    /// When the file cannot be written, and could be before: from now on it is for the caller to call [`Self::catch_up`] until that
-    /// succeeds.
+    /// When the file cannot be written, and could be before. From now on, the caller has to call [`Self::catch_up`] until it succeeds.
     pub(crate) fn put(&self, entry: ProcessEntry) -> io::Result<()> {
         let mut state = self.lock();
         state.entries.insert(entry.name.clone(), entry);

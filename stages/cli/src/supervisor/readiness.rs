@@ -1,4 +1,4 @@
-//! Whether a child process is ready: asked, never assumed after a while.
+//! Finds out whether a child process is ready. It is asked; readiness is never assumed after some time.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -8,24 +8,23 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// Between two questions.
+/// The pause between two questions.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// A stage answers at once or not at all.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(2);
-/// A stage's answer is a status line and a few reasons.
+/// The answer of a stage has a status line and a few reasons.
 const ANSWER_SIZE_MAX: u64 = 16 * 1024;
 
-/// What a stage says of itself.
+/// What a stage reports about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Readiness {
-    /// It does its work.
+    /// It is ready.
     Ready,
-    /// It does not yet, and why.
+    /// It is not ready yet, and why.
     NotReady(String),
 }
 
-/// Waits until the stage at `address` says that it is ready. The caller bounds the wait; `tell` learns what it says
-/// until then.
+/// Waits until the stage at `address` reports that it is ready. The caller limits the wait; `tell` receives what the stage reports until then.
 pub(crate) async fn until_ready(address: SocketAddr, tell: impl Fn(String)) {
     loop {
         match ask(address).await {

@@ -1,8 +1,8 @@
-//! Ties a child process to its supervisor: when that one is gone, even by `kill -9`, so is the child.
+//! Ties a child process to its supervisor: if the supervisor ends, even by `kill -9`, so does the child.
 //!
-//! The child starts as `millstream tethered <pid of the supervisor> <program> <arguments>`, asks the kernel for a SIGKILL
-//! at its parent's end, and becomes the program: same process, same id. Linux only; elsewhere it just becomes the program
-//! and a killed supervisor leaves its children behind.
+//! The child starts as `millstream tethered <pid of the supervisor> <program> <arguments>`, asks the kernel for a SIGKILL when its parent ends,
+//! and becomes the program, in the same process with the same id. This works on Linux only; elsewhere it just becomes the program, and a killed
+//! supervisor leaves its children behind.
 
 use std::{
     ffi::OsString,
@@ -27,13 +27,13 @@ pub(crate) struct TetherArguments {
     arguments: Vec<OsString>,
 }
 
-/// Becomes the program; returns only when that fails, or when the supervisor is gone already.
+/// Becomes the program. Returns only if that fails, or if the supervisor has already ended.
 pub(crate) fn become_tethered(arguments: &TetherArguments) -> io::Error {
     #[cfg(target_os = "linux")]
     if let Err(error) = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL) {
         return error.into();
     }
-    // It may have ended before the kernel was asked.
+    // The supervisor may have ended before the kernel was asked.
     if parent_id() != arguments.supervisor {
         return io::Error::other("the supervisor is gone");
     }

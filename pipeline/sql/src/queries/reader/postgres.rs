@@ -1,4 +1,4 @@
-//! Asks a database of PostgreSQL, in transactions that only read, as the role that may only read where one is named.
+//! Queries a PostgreSQL database in read-only transactions, as a role that may only read if one is named.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -19,33 +19,33 @@ use crate::{
     table::Value,
 };
 
-/// How many connections are kept for the next questions.
+/// How many idle connections are kept.
 const KEPT: usize = 8;
-/// What the connections are called in `pg_stat_activity`.
+/// The connections' name in `pg_stat_activity`.
 const APPLICATION_NAME: &str = "millstream query";
-/// How long a statement may be prepared.
+/// How long preparing a statement may take.
 const CHECK_TIME: Duration = Duration::from_secs(5);
-/// Makes a connection as one that is new.
+/// Resets a connection to the state of a new one.
 const AS_NEW: &str = "SELECT pg_advisory_unlock_all(); RESET ALL; SET TIME ZONE 'UTC'";
 const POSITIONS: &str = "SELECT projection, generation, sequence FROM millstream.position";
 
-/// Whether the role of the connection may change the tables, or become one that may.
+/// Whether the connection's role may change the tables, or may become a role that may.
 const MAY_CHANGE: &str = "SELECT EXISTS (SELECT FROM pg_catalog.pg_class AS c WHERE c.oid = to_regclass('millstream.position') \
      AND (pg_has_role(c.relowner, 'MEMBER') OR has_table_privilege(c.oid, 'INSERT, UPDATE, DELETE')))";
 
-/// A database that is asked.
+/// A database that is queried.
 pub struct PostgresReader {
     address: PostgresAddress,
-    /// In whose name a connection asks that may do more.
+    /// The role that a more powerful connection takes on for asking.
     role: Option<String>,
-    /// Whether the role of the connection itself may only read.
+    /// Whether the connection's own role may only read.
     is_own: bool,
     projections: Vec<String>,
     idle: Mutex<Vec<Client>>,
 }
 
 impl PostgresReader {
-    /// Of an address, which does not have to answer yet. An answer's position is that of `projections`, those of events.
+    /// A reader for an address, which need not be reachable yet. An answer's position is that of `projections`, those of events.
     ///
     /// # Errors
     /// [`DatabaseError::Address`] and [`DatabaseError::Tls`].
@@ -55,7 +55,7 @@ impl PostgresReader {
         Ok(Self { address, role, is_own: false, projections, idle: Mutex::default() })
     }
 
-    /// The same, of the address of those who ask. A role that may change the tables, or become one that may, is not asked as.
+    /// The same, for the address of the reading role. A role that may change the tables, or may become one that may, is refused.
     ///
     /// # Errors
     /// As [`Self::new`].
@@ -65,7 +65,7 @@ impl PostgresReader {
         Ok(reader)
     }
 
-    /// A connection that is new.
+    /// A new connection.
     fn client(&self) -> Result<Client, AskError> {
         let unavailable = |error: postgres::Error| AskError::Unavailable(words(&error));
         let mut client = self.address.connect().map_err(unavailable)?;
@@ -104,7 +104,7 @@ impl PostgresReader {
         let settings = format!("SET LOCAL statement_timeout = {}; {role}", milliseconds(time));
         transaction.batch_execute(&settings).map_err(unavailable)?;
         let done = work(&mut transaction);
-        // A statement may have taken what outlasts its transaction; a connection of which that is not certain is not used again.
+        // A statement may have changed something that outlasts its transaction. If that is not certain, the connection is not used again.
         let ended = transaction.rollback().and_then(|()| client.batch_execute(AS_NEW));
         if ended.is_ok() {
             let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
@@ -116,18 +116,18 @@ impl PostgresReader {
     }
 }
 
-/// The client waits when it closes a connection, which an async thread must not.
+/// The client library waits when it closes a connection, which an async thread must not do.
 impl Drop for PostgresReader {
     fn drop(&mut self) {
         let idle = std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner));
         if !idle.is_empty() {
-            // It can only panic, and there is nobody left to tell.
+            // It can only panic, and there is nobody left to report that to.
             let _ended = std::thread::spawn(move || drop(idle)).join();
         }
     }
 }
 
-/// A time as PostgreSQL takes it, for which 0 would be none.
+/// A time-out as PostgreSQL accepts it. A value of 0 would mean no time-out.
 fn milliseconds(time: Duration) -> i32 {
     i32::try_from(time.as_millis()).unwrap_or(i32::MAX).max(1)
 }
@@ -147,7 +147,7 @@ fn refused(error: &postgres::Error, time: Duration) -> AskError {
     }
 }
 
-/// The statement with its parameters as texts, which the server reads as what they are.
+/// The statement with its parameters as texts, which the server converts to their types.
 fn written(statement: &StatementText, arguments: &[Argument]) -> String {
     statement.written(Dialect::Postgres, |name| {
         let place = arguments.iter().position(|argument| argument.name == name);
@@ -157,7 +157,7 @@ fn written(statement: &StatementText, arguments: &[Argument]) -> String {
     })
 }
 
-/// A statement whose rows the server writes as JSON, whatever their types are; it keeps one for itself that is larger than `bytes`.
+/// A statement whose rows the server returns as JSON, whatever their types are. The server withholds a row larger than `bytes`.
 fn as_json(text: &str, bytes: usize) -> String {
     format!(
         "SELECT CASE WHEN octet_length(r.t) <= {bytes} THEN r.t END FROM (SELECT row_to_json(q)::text AS t FROM ({text}\n) AS q) AS r"
@@ -180,7 +180,7 @@ impl Reader for PostgresReader {
         self.with_transaction(CHECK_TIME, |transaction| {
             let failed = |error: postgres::Error| refused(&error, CHECK_TIME);
             let prepared = transaction.prepare(&text).map_err(failed)?;
-            // What writes is understood, too, but not where rows are selected from it.
+            // A statement that writes is prepared, too, but not if its rows are selected from.
             transaction.prepare(&as_json(&text, 1)).map_err(failed)?;
             Ok(prepared.columns().iter().map(|column| column.name().to_owned()).collect())
         })
@@ -207,7 +207,7 @@ impl Reader for PostgresReader {
             let outer = transaction.prepare(&as_json(&text, limits.bytes)).map_err(failed)?;
             let portal = transaction.bind(&outer, &values).map_err(failed)?;
             let most = i32::try_from(limits.rows + 1).unwrap_or(i32::MAX);
-            // One after the other, so that no more is in memory than the answer may have.
+            // The rows are read one by one, so that memory never holds more than an answer may have.
             let mut found = transaction.query_portal_raw(&portal, most).map_err(failed)?;
             let mut answer = Answer { columns, position, ..Answer::default() };
             let mut bytes = 0;

@@ -1,4 +1,4 @@
-//! Asks a file of SQLite, through connections that can only read, and for which whatever is neither reading nor computing is forbidden.
+//! Queries a file of SQLite, through connections that can only read. Everything except reading and computing is forbidden to them.
 
 use std::{
     path::{Path, PathBuf},
@@ -21,22 +21,22 @@ use crate::{
     plan::Plan,
 };
 
-/// How many connections are kept for the next questions.
+/// How many idle connections are kept.
 const KEPT: usize = 8;
-/// How many steps of SQLite's machine lie between two looks at the clock. Few, because one step may work on a whole text.
+/// How many steps of SQLite's virtual machine run between two checks of the time. They are few, because one step may work on a whole text.
 const STEPS_BETWEEN_LOOKS: i32 = 200;
-/// The longest text, in bytes, which is that of a message: nothing ends the one step that looks for a text in another.
+/// The longest text in bytes, the same as that of a message. Nothing can interrupt the single step that searches one text in another.
 const LENGTH_MAX: i32 = 1024 * 1024;
 /// The memory for the pages of one connection, in KiB.
 const CACHE_KIBIBYTES: i64 = 8 * 1024;
 /// How long a connection waits for a lock of the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
-/// Functions that reach beyond the database or tell of the machine.
+/// Functions that reach beyond the database or reveal something about the machine.
 const FORBIDDEN_FUNCTIONS: [&str; 6] =
     ["load_extension", "readfile", "writefile", "edit", "fts3_tokenizer", "sqlite_compileoption_get"];
 const POSITIONS: &str = "SELECT projection, generation, sequence FROM millstream_position";
 
-/// A file that is asked.
+/// A file that is queried.
 pub struct SqliteReader {
     path: PathBuf,
     projections: Vec<String>,
@@ -44,12 +44,12 @@ pub struct SqliteReader {
 }
 
 impl SqliteReader {
-    /// Of a file, which does not have to be there yet. An answer's position is that of `projections`, those of events.
+    /// A reader for a file, which need not exist yet. An answer's position is that of `projections`, those of events.
     pub fn new(path: &Path, projections: Vec<String>) -> Self {
         Self { path: path.to_owned(), projections, idle: Mutex::default() }
     }
 
-    /// Of a database in memory that has the tables of a plan, without rows, to check queries.
+    /// A reader for a database in memory that has the tables of a plan, without rows, for checking queries.
     ///
     /// # Errors
     /// [`AskError`].
@@ -79,7 +79,7 @@ impl SqliteReader {
     }
 }
 
-/// Leaves a connection nothing but reading.
+/// Restricts a connection to reading.
 fn restrict(connection: &mut Connection) -> Result<(), AskError> {
     let unavailable = |error: rusqlite::Error| AskError::Unavailable(error.to_string());
     connection.busy_timeout(BUSY_TIMEOUT).map_err(unavailable)?;
@@ -112,7 +112,7 @@ fn begin_or_end(connection: &mut Connection, statement: &str) -> Result<(), AskE
     connection.authorizer(Some(allowed)).map_err(unavailable)
 }
 
-/// Reading and computing are allowed, and nothing else.
+/// Allows reading and computing, and nothing else.
 fn allowed(context: AuthContext<'_>) -> Authorization {
     match context.action {
         AuthAction::Select | AuthAction::Read { .. } | AuthAction::Recursive => Authorization::Allow,
@@ -123,7 +123,7 @@ fn allowed(context: AuthContext<'_>) -> Authorization {
     }
 }
 
-/// The words of SQLite, and where it stumbled.
+/// The message of SQLite, and the place in the statement.
 fn refused(error: &rusqlite::Error, limits: Option<Limits>) -> AskError {
     let code = error.sqlite_error_code();
     match (error, code, limits) {
@@ -226,8 +226,8 @@ impl Reader for SqliteReader {
         let is_late = move || Instant::now() >= deadline;
         let unavailable = |error: rusqlite::Error| AskError::Unavailable(error.to_string());
         connection.progress_handler(STEPS_BETWEEN_LOOKS, Some(is_late)).map_err(unavailable)?;
-        // One transaction, so that the rows are those of the position. Beginning and ending it is forbidden to the statement, so that
-        // the guard stands aside for it.
+        // One transaction, so that rows and position belong together. The statement itself may not begin or end a transaction, so the guard is
+        // suspended here.
         begin_or_end(&mut connection, "BEGIN")?;
         let answer = self.ask_through(&connection, statement, arguments, limits);
         connection.progress_handler(0, None::<fn() -> bool>).map_err(unavailable)?;

@@ -1,4 +1,5 @@
-//! Answers `query.<context>._queries`: which queries of a context there are, and what each takes; behind a position, when the tables show it.
+//! Answers `query.<context>._queries`: the queries of a context, and what each takes. A request with a position is answered when the tables
+//! show it.
 
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use super::{
     AROUND_BYTES, Shared,
 };
 
-/// Tells which queries of a context there are, each request in a task of its own, because some wait.
+/// Describes the queries of a context. Each request has a task of its own, because some wait.
 pub(super) async fn tell_of_queries(shared: Arc<Shared>, mut endpoint: Endpoint, context: String) {
     loop {
         let request = tokio::select! {
@@ -35,7 +36,7 @@ pub(super) async fn tell_of_queries(shared: Arc<Shared>, mut endpoint: Endpoint,
 }
 
 impl Shared {
-    /// Tells of one query of a context, or of all.
+    /// Describes one query of a context, or all of them.
     async fn tell(&self, context: &str, request: &Request) {
         let told = match self.awaited(&request.message).await {
             Ok(_) => self.descriptions(context, &request.message.payload),

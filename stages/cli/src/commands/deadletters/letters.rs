@@ -1,4 +1,4 @@
-//! Dead letters as they are kept: found by name or by aggregate, and shown.
+//! Dead letters as they are stored: found by name or by aggregate, and shown.
 
 use std::{fmt, str::FromStr};
 
@@ -23,12 +23,12 @@ use serde_json::{Map, Value, json};
 
 use crate::{console::Console, failure::CommandFailure};
 
-/// Bytes of a subject, a code and a cause that `list` shows; `show` and `--json` tell all.
+/// How many bytes of a subject, a code and a cause `list` shows; `show` and `--json` show everything.
 const SUBJECT_SHOWN: usize = 100;
 const CODE_SHOWN: usize = 60;
 const CAUSE_SHOWN: usize = 300;
 
-/// Which letter: where the message stood that was set aside.
+/// The name of a letter: the stream and sequence of the message that was set aside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct LetterName {
     stream: String,
@@ -66,7 +66,7 @@ impl fmt::Display for LetterName {
     }
 }
 
-/// Checks the name of an aggregate, so that a slip of the pen is not taken for one without letters.
+/// Checks the name of an aggregate, so that a typing error is not taken for an aggregate without letters.
 ///
 /// # Errors
 /// What is wrong, in a sentence.
@@ -77,7 +77,7 @@ pub(super) fn aggregate_name(text: &str) -> Result<String, String> {
     StreamId::new(context, aggregate, id).map(|id| id.to_string()).map_err(|error| error.to_string())
 }
 
-/// Which letters an action is about.
+/// The letters that an action is about.
 #[derive(Debug, clap::Args)]
 #[group(required = true)]
 pub(super) struct Selection {
@@ -94,9 +94,9 @@ pub(super) struct Selection {
 
 impl Selection {
     /// The letters, in the order in which their messages stood in their streams.
-    ///
+    /// The letters, in the order in which their messages stood in their streams.
     /// # Errors
-    /// When one that is named does not exist, none is found, or the server does not answer.
+    /// When a named letter does not exist, none is found, or the server does not answer.
     pub(super) async fn read(
         &self,
         broker: &NatsBroker,
@@ -143,7 +143,7 @@ pub(super) struct KeptLetter {
 }
 
 impl KeptLetter {
-    /// Reads a letter as far as its first message holds it.
+    /// Reads as much of a letter as its first message holds.
     fn from_stored(message: &StoredMessage) -> Option<Self> {
         DeadLetter::from_stored(message, &[]).map(|letter| Self::new(message, letter))
     }
@@ -162,13 +162,13 @@ impl KeptLetter {
         LetterName { stream: stream.clone(), sequence: *sequence, effect: effect.clone() }
     }
 
-    /// Its name: stream, sequence, and which effect if it is one.
+    /// Its name: stream, sequence and, for an effect, which effect it is.
     pub(super) fn name(&self) -> String {
         self.letter.name()
     }
 
-    /// The subject under which it is a command again; none when nothing would handle it, or its body is gone. Effects and what
-    /// fell due come back as what a process gives, also where a letter of an earlier release says otherwise.
+    /// The subject under which it becomes a command again; `None` if nothing would handle it, or if its body is gone. Effects and due commands
+    /// return as commands of processes, even if a letter of an earlier release says otherwise.
     pub(super) fn command_subject(&self) -> Option<String> {
         let DeadLetter { stream, effect, code, subject, .. } = &self.letter;
         match (stream.as_str(), effect) {
@@ -200,7 +200,7 @@ impl KeptLetter {
         format!("{}: {subject} ({code}): {cause}", self.name())
     }
 
-    /// The cells of `list`. One subject or cause of thousands of characters would make every line of the table that wide.
+    /// The cells of `list`. A subject or cause of thousands of characters would make every line of the table that wide.
     pub(super) fn row(&self) -> Vec<String> {
         let DeadLetter { subject, code, cause, .. } = &self.letter;
         let texts = [(subject, SUBJECT_SHOWN), (code, CODE_SHOWN), (cause, CAUSE_SHOWN)];
@@ -208,7 +208,7 @@ impl KeptLetter {
         [self.name(), self.set_aside_at.to_string()].into_iter().chain(shown).collect()
     }
 
-    /// What `list --json` says.
+    /// The output of `list --json`.
     pub(super) fn summary(&self) -> Value {
         Value::Object(self.fields())
     }
@@ -226,7 +226,7 @@ impl KeptLetter {
         fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
-    /// Everything. A body that is no text is `body_base64` instead of `body`.
+    /// Everything. A body that is not text is in `body_base64` instead of `body`.
     pub(super) fn to_json(&self) -> Value {
         let mut fields = self.fields();
         let headers: Map<String, Value> =
@@ -276,7 +276,7 @@ pub(super) struct Letters {
 }
 
 impl Letters {
-    /// Those there are now.
+    /// The letters that exist now.
     ///
     /// # Errors
     /// [`FeedError`].
@@ -285,7 +285,7 @@ impl Letters {
         Ok(Self { feed, console: console.clone() })
     }
 
-    /// The next letter. What is none is named and passed over.
+    /// The next letter. A message that is not a letter is reported and skipped.
     ///
     /// # Errors
     /// [`FeedError`].
@@ -308,10 +308,10 @@ impl Letters {
     }
 }
 
-/// The letter of a name.
+/// The letter with a name.
 ///
 /// # Errors
-/// When there is none, it is no letter, or the server does not answer.
+/// When there is none, it is not a letter, or the server does not answer.
 pub(super) async fn read_one(broker: &NatsBroker, name: &LetterName) -> Result<KeptLetter, CommandFailure> {
     let subject = format!("{DEAD_LETTER_PREFIX}.{name}");
     let Some(message) = broker.last(DEAD_LETTERS, &subject).await? else {

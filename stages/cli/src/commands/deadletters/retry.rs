@@ -1,4 +1,4 @@
-//! `millstream deadletters retry`: puts letters back where they came from, in order, and waits for what becomes of them.
+//! `millstream deadletters retry`: puts letters back where they came from, in order, and waits for their outcomes.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -52,7 +52,7 @@ pub(super) async fn run(
         let command = kept.command_subject().ok_or_else(|| why_not(&kept.letter));
         match command.and_then(|subject| fitting(message(kept, subject), bytes_max)) {
             Ok(message) => commands.push((kept, message)),
-            // One that cannot be retried keeps none of the others back.
+            // A letter that cannot be retried does not hold back the others.
             Err(why) => {
                 left += 1;
                 session.console.say(format_args!("{} stays: {why}", kept.name()));
@@ -87,9 +87,9 @@ async fn retry(
 ) -> Result<u8, CommandFailure> {
     let mut waiting = BTreeMap::new();
     for (kept, command) in commands {
-        // One after the other: COMMANDS keeps the order in which they came.
+        // They are published one after the other, so that COMMANDS has them in their original order.
         let position = store(&connected.broker, COMMANDS, &command).await?;
-        // Cut off before this, the letter is published once more by the next retry, under the same id: a duplicate.
+        // If this is interrupted before the letter is removed, the next retry publishes it again under the same id, which gives a duplicate.
         remove(&connected.broker, kept).await?;
         waiting.insert(position, kept);
     }
@@ -116,12 +116,12 @@ async fn retry(
     Ok(worst)
 }
 
-/// The message as it was published, under an id: its own, or one made of its place, so that it takes effect once however
-/// often it is retried.
+/// The message as it was published, under an id: its own, or one made from its position, so that it takes effect once however often it is
+/// retried.
 fn message(kept: &KeptLetter, subject: String) -> NewMessage {
     let letter = &kept.letter;
     let mut headers = letter.headers.clone();
-    // An id that is written in another case is one, too; a second one beside it would be refused for ever.
+    // An id whose header is written in another case counts, too. A second id beside it would be refused for ever.
     if headers.find(header::COMMAND_ID).is_none() {
         let id = match &*letter.stream {
             COMMANDS => letter_of_command_id(letter.sequence, kept.set_aside_at, &letter.payload),
@@ -134,7 +134,7 @@ fn message(kept: &KeptLetter, subject: String) -> NewMessage {
     NewMessage { subject, expected_last: None, headers, payload: letter.payload.clone() }
 }
 
-/// The message, if the server takes it with the id that a retry gives it.
+/// The message, if the server accepts it together with the id that a retry gives it.
 fn fitting(message: NewMessage, bytes_max: usize) -> Result<NewMessage, String> {
     let expected = header::EXPECTED_STREAM.len() + COMMANDS.len() + ": \r\n".len();
     let size = message.headers.block().len() + message.payload.len() + expected;

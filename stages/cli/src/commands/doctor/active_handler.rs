@@ -1,4 +1,4 @@
-//! Who decides the commands, and how far that has come.
+//! Checks which process decides the commands, and how far it has come.
 
 use millstream_contract::{
     error_text::one_line,
@@ -13,10 +13,10 @@ use millstream_write_side::outcome_journal::{JournalError, decided_through};
 use super::trouble;
 use crate::session::Connected;
 
-/// What this check is called.
+/// The name of this check.
 pub(super) const WHAT: &str = "decisions on COMMANDS";
 
-/// Who holds the turn, and up to where COMMANDS is decided.
+/// The holder of the lease, and the position up to which COMMANDS is decided.
 pub(super) async fn decisions(connected: &Connected) -> Check {
     let found = async {
         let through = decided_through(&connected.broker).await?;
@@ -31,7 +31,7 @@ pub(super) async fn decisions(connected: &Connected) -> Check {
     Check { what: WHAT.to_owned(), result }
 }
 
-/// What is said when outcomes have come to `through` and the last command stands at `newest`.
+/// The message if outcomes reach to `through` and the last command is at `newest`.
 fn told(owner: Option<&str>, through: u64, newest: u64) -> Result<String, Trouble> {
     if newest < through {
         let sentence = format!(

@@ -1,4 +1,4 @@
-//! Ends checks that would get no answer: the server forbids the question and says nothing more, or it has gone away.
+//! Ends checks that would get no answer, because the server forbids the question and says nothing more, or because it has gone away.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Whether the streams hold what the server says that they hold. A server whose folder is gone goes on as if nothing were: it describes its
-//! streams from memory, finds out what is missing only when somebody asks for it, and says from then on that the stream is empty.
+//! Checks whether the streams hold what the server says. A server whose folder is gone continues as if nothing had happened: it describes its
+//! streams from memory, finds out what is missing only when somebody asks for it, and from then on says that the stream is empty.
 
 use futures::future::join_all;
 use millstream_contract::{
@@ -11,13 +11,13 @@ use millstream_runtime::stage_check::{Check, Trouble};
 
 use super::trouble;
 
-/// What this check is called.
+/// The name of this check.
 pub(super) const WHAT: &str = "messages";
-/// Nobody empties these: one is never purged, and of the other the last record always stays.
+/// Nobody empties these streams: one is never purged, and in the other the last record always stays.
 const NEVER_EMPTY: [&str; 2] = [EVENTS, OUTCOMES];
 
-/// Asks for the first message of each stream. What the server has used in the last seconds is in its memory, and found whatever became of
-/// its files. What cannot be looked at is told by another check.
+/// Asks for the first message of each stream. What the server used in the last seconds is in its memory, and is found whatever happened to its
+/// files. If a stream cannot be read, another check reports that.
 pub(super) async fn messages<B: Broker>(broker: &B) -> Check {
     let looks = STREAMS.map(async |stream| look(broker, stream).await.ok().flatten());
     let missing: Vec<String> = join_all(looks).await.into_iter().flatten().collect();
@@ -31,7 +31,7 @@ async fn look<B: Broker>(broker: &B, stream: &str) -> Result<Option<String>, Bro
     if holds_any && broker.get(stream, before.first_sequence).await?.is_some() {
         return Ok(None);
     }
-    // The message may have been purged between the two questions; and a server that has just found it missing describes the stream anew.
+    // The message may have been purged between the two questions. Besides, a server that has just found it missing describes the stream anew.
     let now = broker.state(stream).await?;
     Ok(missing(stream, &before, &now))
 }

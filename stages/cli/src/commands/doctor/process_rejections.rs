@@ -1,4 +1,4 @@
-//! What processes asked for and were refused. It is no trouble of the system: somebody has to look at each.
+//! Commands of processes that were rejected. They are not a fault of the system, but somebody has to look at each.
 
 use std::collections::BTreeMap;
 
@@ -7,10 +7,10 @@ use millstream_runtime::stage_check::Check;
 
 use super::processes::ProcessStatus;
 
-/// What the metric of rejected commands of processes begins with.
+/// The prefix of the metric of rejected commands of processes.
 const METRIC: &str = "millstream_process_rejections_total{";
 
-/// As counted by the command handlers since they were started.
+/// The numbers that the command handlers have counted since they were started.
 pub(super) fn refusals(processes: &[ProcessStatus], program: &str) -> Check {
     Check { what: "rejected commands of processes".to_owned(), result: Ok(told(processes, program)) }
 }

@@ -1,5 +1,6 @@
-//! The processes of all stages: those that say how they are, and those that stand still. A process that stands still keeps its connection
-//! and what it listens to, so that the server hands it a question, where it would say at once that nobody listens.
+//! The processes of all stages: those that report their state, and those that stand still. A process that stands still keeps its connection and
+//! its subscriptions, so the server passes a question on to it. If there were no such process, the server would say at once that nobody
+//! listens.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,12 +21,12 @@ use super::{
     trouble,
 };
 
-/// As many instances are asked for at once, by their numbers, which begin at 0 or 1. Where none of them is there, none follows.
+/// How many instances are asked at once, by their numbers, which begin at 0 or 1. If none of them exists, no further ones are asked.
 const NUMBERS_AT_ONCE: usize = 10;
 /// `up` starts no more processes of a stage.
 const NUMBER_MAX: usize = 100;
 
-/// What a process says about itself.
+/// What a process reports about itself.
 #[derive(Debug, Deserialize)]
 pub(super) struct ProcessStatus {
     pub(super) stage: String,
@@ -40,9 +41,9 @@ pub(super) struct ProcessStatus {
 /// All that there are.
 #[derive(Debug, Default)]
 pub(super) struct Processes {
-    /// Those that answer.
+    /// The processes that answer.
     pub(super) answering: Vec<ProcessStatus>,
-    /// Stage and name of those that do not.
+    /// The stage and name of each process that does not answer.
     silent: Vec<(&'static str, String)>,
 }
 
@@ -57,7 +58,7 @@ impl Processes {
         Self { answering, silent }
     }
 
-    /// Whether a stage runs and all its processes are ready, standbys too.
+    /// Whether a stage runs and all its processes are ready, including standbys.
     pub(super) fn ready(&self, stage: &str) -> Check {
         let sentence = match self.told(stage) {
             Ok(0) => Err(format!("nobody answers; does the {stage} run?")),
@@ -66,7 +67,7 @@ impl Processes {
         check(stage, sentence)
     }
 
-    /// The same of a stage that is there where somebody wants it.
+    /// The same for a stage that need not run.
     pub(super) fn ready_if_any(&self, stage: &str) -> Check {
         match self.told(stage) {
             Ok(0) => check(stage, Ok("none is connected, and none has to be".to_owned())),
@@ -102,19 +103,19 @@ async fn answering(client: &Client) -> Vec<ProcessStatus> {
         let mut answers = client.subscribe(inbox.clone()).await.ok()?;
         client.publish_with_reply(format!("$SRV.STATS.{SERVICE_NAME}"), inbox, "".into()).await.ok()?;
         while let Some(message) = answers.next().await {
-            // No responders: an empty message with a status.
+            // If nobody listens, the answer is an empty message with a status.
             let answer = serde_json::from_slice::<Value>(&message.payload).ok()?;
             let status = answer.pointer("/endpoints/0/data").cloned().unwrap_or_default();
             found.extend(serde_json::from_value::<ProcessStatus>(status).ok());
         }
         Some(())
     };
-    // Nobody says how many there are: those that answer in time are those that there are.
+    // Nobody knows how many there are, so those that answer in time count as all of them.
     let _ = tokio::time::timeout(PROCESSES_WAIT, collect).await;
     found
 }
 
-/// What a question to one process has led to.
+/// The result of a question to one process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Presence {
     Answers,
@@ -122,7 +123,7 @@ enum Presence {
     Silent,
 }
 
-/// The processes of a stage that are connected and do not answer, of those that have no instance or a number.
+/// The processes of a stage that are connected and do not answer, among those without an instance or with a number.
 async fn silent(client: &Client, forbidden: &Forbidden, stage: &'static str) -> Vec<(&'static str, String)> {
     let mut silent = Vec::new();
     for first in (0..=NUMBER_MAX).step_by(NUMBERS_AT_ONCE) {
@@ -135,7 +136,7 @@ async fn silent(client: &Client, forbidden: &Forbidden, stage: &'static str) -> 
         if found.iter().all(|presence| *presence == Presence::Absent) {
             break;
         }
-        // A server that answers nothing says nothing of any process: nobody has both no instance and each of the first numbers.
+        // A server that does not answer says nothing about any process: nobody has both no instance and each of the first numbers.
         if first == 0 && found.iter().all(|presence| *presence == Presence::Silent) {
             return Vec::new();
         }
@@ -152,7 +153,7 @@ async fn presence(client: &Client, forbidden: &Forbidden, process: &str) -> Pres
         match client.send_request(subject.clone(), request).await {
             Ok(_) => return Presence::Answers,
             Err(error) if error.kind() == RequestErrorKind::NoResponders => return Presence::Absent,
-            // What the server forbids is answered by nobody, and says nothing.
+            // The server does not pass on a forbidden question, and its silence says nothing about the process.
             Err(_) if forbidden.publish(&subject) => return Presence::Absent,
             Err(_) => {}
         }

@@ -1,5 +1,5 @@
-//! Who reads the streams, and how far behind. The server knows only what it has handed out: of a process that stands still it says that
-//! nothing is left, so each reader is told together with whether its process answers.
+//! Checks who reads the streams, and how far behind they are. The server knows only what it has delivered: for a process that stands still, it
+//! says that nothing is left. So each reader is reported together with whether its process answers.
 
 use std::collections::BTreeSet;
 
@@ -21,9 +21,9 @@ pub(super) struct Readers(BTreeSet<(String, String)>);
 /// A consumer at the server.
 struct Found {
     name: String,
-    /// What it has not handed out yet.
+    /// What it has not delivered yet.
     pending: u64,
-    /// Whether somebody waits for more.
+    /// Whether a reader waits for more.
     awaited: bool,
 }
 
@@ -34,7 +34,7 @@ impl Readers {
         Self(readers.map(|reader| (reader.stream, reader.consumer)).collect())
     }
 
-    /// A reader that lives has a request waiting at the server, but for moments: it is looked at again before it is judged.
+    /// A living reader nearly always has a request waiting at the server, so it is checked several times before it is judged.
     pub(super) async fn check(&self, jetstream: &jetstream::Context, stage: &str, stream: &str) -> Check {
         let mut looks = 1;
         let result = loop {
@@ -56,7 +56,7 @@ impl Readers {
         if found.is_empty() {
             return Err(format!("there is no consumer; does the {stage} run?"));
         }
-        // Where no process of any stage answers, that is said once, and of this one nothing follows from it.
+        // If no process of any stage answers, that is reported once and says nothing about this one.
         let answers =
             |name: &str| self.0.is_empty() || self.0.contains(&(stream.to_owned(), name.to_owned()));
         let line = |Found { name, pending, .. }: &Found| match answers(name) {

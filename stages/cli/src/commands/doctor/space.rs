@@ -1,4 +1,4 @@
-//! How full the streams are, long before one is.
+//! Checks how full the streams are, long before one is full.
 
 use futures::future::join_all;
 use millstream_contract::{exit_code::ExitCode, stream_names::STREAMS};
@@ -10,8 +10,8 @@ use millstream_runtime::stage_check::{Check, Trouble};
 
 use super::trouble;
 
-/// How much of its limit each stream holds. One that is crowded needs somebody; the active handler keeps COMMANDS and OUTCOMES from
-/// it. What cannot be looked at is told by another check.
+/// How much of its limit each stream uses. A crowded stream needs attention; the active handler makes room in COMMANDS and OUTCOMES. If a
+/// stream cannot be read, another check reports that.
 pub(super) async fn space(broker: &NatsBroker) -> Check {
     let looks = STREAMS.map(async |stream| (stream, broker.state(stream).await.ok()));
     let found = join_all(looks).await;

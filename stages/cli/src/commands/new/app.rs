@@ -1,5 +1,5 @@
-//! `new app`: an application in a folder of its own: a workspace with a model of one context and the program, golden files, what
-//! it is built, run and checked with. It builds and passes its tests as it is.
+//! `new app`: an application in a folder of its own. It has a workspace with a model of one context, the program, golden files, and what is
+//! needed to build, run and check it. It builds and passes its tests unchanged.
 
 use std::path::{Path, PathBuf};
 
@@ -45,7 +45,7 @@ pub(super) fn run(arguments: &AppArguments) -> Result<ExitCode, CommandFailure> 
     Ok(ExitCode::Ok)
 }
 
-/// Which Millstream the application is built with.
+/// The Millstream with which the application is built.
 fn dependency(checkout: Option<&Path>) -> Result<String, CommandFailure> {
     let Some(checkout) = checkout else {
         return Ok(format!("version = {MILLSTREAM_VERSION:?}"));

@@ -1,6 +1,6 @@
-//! `new context`: an aggregate with its rules, a view, tests of both, golden files with their records, and the line that
-//! registers the context. In a checkout of Millstream itself it becomes part of the reference application, and gets its section of
-//! docs/contexts.md; elsewhere it becomes part of the application in whose folder the command is called.
+//! `new context`: an aggregate with its rules, a view, tests of both, golden files with their records, and the line that registers the context.
+//! In a checkout of Millstream itself, it becomes part of the reference application and gets its section in docs/contexts.md. Elsewhere it
+//! becomes part of the application in whose folder the command is called.
 
 mod claims;
 
@@ -15,10 +15,10 @@ use super::{
 };
 use crate::{failure::CommandFailure, output, session::Session};
 
-/// The files in which contexts are registered: of an application, and of a checkout of Millstream.
+/// The files in which contexts are registered: those of an application and of a checkout of Millstream.
 const REGISTERS: [(&str, Home); 2] =
     [("pipeline/model/src/lib.rs", Home::Checkout), ("model/src/lib.rs", Home::Application)];
-/// What such a file has: where contexts are listed, and before which line modules are declared.
+/// Where such a file lists contexts, and the line before which modules are declared.
 const LIST: &str = "        vec![";
 const MODULE: &str = "pub mod ";
 const PAGE: &str = "docs/contexts.md";
@@ -76,7 +76,7 @@ fn find() -> Result<(PathBuf, &'static str, Home), CommandFailure> {
     let mut places = here
         .ancestors()
         .flat_map(|folder| REGISTERS.map(|(register, home)| (folder.to_owned(), register, home)));
-    // The model of a checkout has the same path below `pipeline` as that of an application has below its root.
+    // The model of a checkout has the same path below `pipeline` as an application's model has below its root.
     let is_home = |(folder, register, home): &(PathBuf, &str, Home)| {
         folder.join(register).is_file() && (*home == Home::Checkout || !folder.ends_with("pipeline"))
     };
@@ -124,7 +124,7 @@ fn plan(
     Ok(files)
 }
 
-/// The files of a context of the reference application, whose model depends on the engine.
+/// The files of a context in the reference application, whose model depends on the engine's crates.
 fn checkout_files(names: &Names, model: &Path) -> Vec<Written> {
     let sources = [
         ("{{context_module}}.rs", include_str!("../../../templates/context/context.rs")),
@@ -148,7 +148,7 @@ const LIKE_VIEW_GOLDEN: [(&str, &str); 4] = [
 ];
 const EMPTY_EVENT: &str = include_str!("../../../templates/context/removed.json");
 
-/// The files of a context in a model that depends on the crate `millstream` alone.
+/// The files of a context in a model that depends only on the crate `millstream`.
 pub(super) fn application_files(names: &Names, model: &Path, like: Like) -> Vec<Written> {
     const CONTEXT: &str = "{{context_module}}.rs";
     const AGGREGATE: &str = "{{context_module}}/{{aggregate_module}}.rs";
@@ -207,7 +207,7 @@ pub(super) fn application_files(names: &Names, model: &Path, like: Like) -> Vec<
     }
 }
 
-/// Paths and templates below the model's sources, and below the folder of the aggregate's golden files.
+/// The paths and templates below the model's sources, and below the folder of the aggregate's golden files.
 fn files_of(names: &Names, model: &Path, sources: &[(&str, &str)], golden: &[(&str, &str)]) -> Vec<Written> {
     let folder = model.join("golden").join(&names.context).join(&names.aggregate);
     let below = |folder: PathBuf| {
@@ -216,7 +216,7 @@ fn files_of(names: &Names, model: &Path, sources: &[(&str, &str)], golden: &[(&s
     sources.iter().map(below(model.join("src"))).chain(golden.iter().map(below(folder))).collect()
 }
 
-/// The register with the context in it: its module in the order of the alphabet, and its line at the end of the list.
+/// The register including the context: its module in alphabetical order, and its line at the end of the list.
 fn registered(text: &str, context: &str) -> Option<String> {
     let declared = |line: &&str| line.starts_with(MODULE) && line.ends_with(';');
     let own = format!("{MODULE}{context};");

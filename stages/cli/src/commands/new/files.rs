@@ -1,4 +1,4 @@
-//! Files that are planned whole before the first of them is written.
+//! Files that are all planned before the first of them is written.
 
 use std::{
     fs,
@@ -10,20 +10,20 @@ use crate::{failure::CommandFailure, output};
 
 /// A file to write.
 pub(super) struct Written {
-    /// Where.
+    /// Its path.
     pub(super) path: PathBuf,
-    /// What.
+    /// Its text.
     pub(super) text: String,
 }
 
 impl Written {
-    /// A template with the names in it.
+    /// A template with the names filled in.
     pub(super) fn filled(path: PathBuf, names: &Names, template: &str) -> Self {
         Self { path, text: names.fill(template) }
     }
 }
 
-/// Refuses to go on where one of `paths` exists.
+/// Refuses to continue if one of `paths` exists.
 ///
 /// # Errors
 /// A usage error that names the first of them.
@@ -45,10 +45,10 @@ pub(super) fn read(path: &Path) -> Result<String, CommandFailure> {
     fs::read_to_string(path).map_err(|error| CommandFailure::file(path, &error))
 }
 
-/// Writes all of them, and says so.
+/// Writes all of them, and prints their names.
 ///
 /// # Errors
-/// When one cannot be written; those before it are.
+/// When one cannot be written. Those before it are written.
 pub(super) fn write_all(files: &[Written], root: &Path) -> Result<(), CommandFailure> {
     for Written { path, text } in files {
         let folder = path.parent().unwrap_or(path);

@@ -1,10 +1,10 @@
-//! Names of what is new, checked, and in all the forms in which files write them.
+//! Names of new things, checked and in all the forms that files need.
 
 use millstream_contract::subject::StreamId;
 
 use crate::failure::CommandFailure;
 
-/// Names that are no names of Rust modules, and those of the engine's own parts in rows and subjects.
+/// Words that cannot be names of Rust modules, and names that the engine uses itself in rows and subjects.
 const RESERVED: &[&str] = &[
     "abstract",
     "as",
@@ -66,10 +66,10 @@ const RESERVED: &[&str] = &[
 /// Long enough for every name that people type.
 const NAME_LENGTH_MAX: usize = 40;
 
-/// The names that templates name.
+/// The names that templates use.
 #[derive(Debug, Clone)]
 pub(super) struct Names {
-    /// The application; empty where there is none to name.
+    /// The application; empty if there is none to name.
     pub(super) app: String,
     /// The context.
     pub(super) context: String,
@@ -93,7 +93,7 @@ impl Names {
         Ok(Self { app: app.to_owned(), context: context.to_owned(), aggregate: aggregate.to_owned() })
     }
 
-    /// A template with the names in it.
+    /// A template with the names filled in.
     pub(super) fn fill(&self, template: &str) -> String {
         template
             .replace("{{app}}", &self.app)

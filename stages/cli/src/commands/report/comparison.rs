@@ -1,4 +1,4 @@
-//! Two answers about the same records: where they differ, by report, key, date and field. Pure.
+//! Compares two answers about the same records: where they differ, by report, key, date and field. Pure.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -6,27 +6,27 @@ use serde_json::{Value, json};
 
 use crate::query_client::ViewRow;
 
-/// What stands for a field when the rows say the same in other bytes.
+/// Stands for a field if the rows say the same in different bytes.
 const FORM: &str = "(the order or form of its fields)";
 
-/// Where a record of the ledger is not what the events say.
+/// A difference between the ledger's records and the events.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Difference {
     /// The view's table: that of current records, of revisions or of differences.
     pub(super) table: &'static str,
     /// The key of the row.
     pub(super) row: String,
-    /// The revision that the row is of, where it says so.
+    /// The revision of the row, if it says so.
     revision: Option<u64>,
-    /// The first field that differs, as a path; absent when one of the rows is missing.
+    /// The path of the first field that differs; absent if one of the rows is missing.
     pub(super) field: Option<String>,
-    /// What the reporter has.
+    /// The reporter's value.
     pub(super) live: Option<Value>,
-    /// What the events say.
+    /// The value that the events give.
     pub(super) recomputed: Option<Value>,
 }
 
-/// A row's key in its parts: `<date>/<key>#<revision>/<line>`, of which the last two may be absent.
+/// The parts of a row's key: `<date>/<key>#<revision>/<line>`, of which the last two may be absent.
 struct RecordName<'a> {
     date: &'a str,
     key: &'a str,
@@ -45,7 +45,7 @@ impl<'a> RecordName<'a> {
 }
 
 impl Difference {
-    /// The report's name: what stands before the table's kind.
+    /// The report's name: the part before the table's kind.
     fn report(&self) -> &str {
         self.table.split('.').next().unwrap_or(self.table)
     }
@@ -96,7 +96,7 @@ impl fmt::Display for Difference {
     }
 }
 
-/// The rows that differ, each with its first field that does. Both lists are in key order and of the same range.
+/// The rows that differ, each with its first differing field. Both lists are in the order of keys and cover the same range.
 pub(super) fn differences(table: &'static str, live: &[ViewRow], recomputed: &[ViewRow]) -> Vec<Difference> {
     let by_key = |rows: &[ViewRow]| -> BTreeMap<String, Value> {
         rows.iter().map(|row| (row.key.clone(), row.clone().into_fields("key"))).collect()
@@ -124,7 +124,7 @@ pub(super) fn differences(table: &'static str, live: &[ViewRow], recomputed: &[V
     found
 }
 
-/// Two answers of equal rows and other bytes: the row in which they part.
+/// Two answers with equal rows in different bytes: the row in which they begin to differ.
 pub(super) fn form(table: &'static str, live: &[u8], recomputed: &[u8]) -> Option<Difference> {
     let equal = live.iter().zip(recomputed).take_while(|(one, other)| one == other).count();
     if equal == live.len() && equal == recomputed.len() {
@@ -140,7 +140,7 @@ pub(super) fn form(table: &'static str, live: &[u8], recomputed: &[u8]) -> Optio
 /// A field's path and its values in the two rows.
 type FieldValues<Path = Option<String>> = (Path, Option<Value>, Option<Value>);
 
-/// The first field that differs, objects and lists opened.
+/// The first field that differs. It looks into objects and lists.
 fn first_field(path: String, live: &Value, recomputed: &Value) -> Option<FieldValues<String>> {
     if live == recomputed {
         return None;

@@ -1,7 +1,7 @@
-//! `millstream report verify`: every report kept anew from EVENTS in a file of its own, and compared with the reporter's.
+//! `millstream report verify`: folds every report again from EVENTS into a file of its own, and compares it with the reporter's.
 //!
-//! The reporter goes on meanwhile: each page of its answers names its position, the ledger that is kept here is taken to that
-//! position, and the same page is asked of it. Changes nothing.
+//! The reporter continues to work: each page of its answers names its position, the local ledger is folded to that position, and the same page
+//! is read from it. Changes nothing.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ use crate::{
     session::{Connected, Session},
 };
 
-/// Lines that are shown of a report that differs.
+/// How many lines are shown for a report that differs.
 const SHOWN_MAX: usize = 20;
 
 /// What to verify.
@@ -70,7 +70,7 @@ pub(super) async fn run(arguments: VerifyArguments, session: &Session) -> Result
     Ok(code.number())
 }
 
-/// What became of one report.
+/// The result for one report.
 #[derive(Default)]
 struct Found {
     /// Rows of each of its tables.
@@ -82,13 +82,13 @@ struct Verifier {
     connected: Connected,
     past: Past,
     queries: LocalQueries,
-    /// What was seen last. Answers never go back behind it.
+    /// The last position seen. Answers never go back behind it.
     position: StreamPosition,
     wait: Duration,
 }
 
 impl Verifier {
-    /// Compares a table page by page; says how many rows the reporter has.
+    /// Compares a table page by page. Returns how many rows the reporter has.
     async fn compare(
         &mut self,
         context: &str,
@@ -124,7 +124,7 @@ impl Verifier {
         }
     }
 
-    /// A page of the reporter's, of a position that is noted.
+    /// A page of the reporter's rows, whose position is noted.
     async fn ask(&mut self, context: &str, view: &str, body: &Value) -> Result<Vec<u8>, CommandFailure> {
         let freshness =
             Freshness { position: Some(self.position.to_string()), wait: self.wait, as_it_is: false };
@@ -152,7 +152,7 @@ impl Verifier {
         asked.map(|(body, _)| body).map_err(|error| CommandFailure::new(ExitCode::Software, error))
     }
 
-    /// The recomputed rows of a page whose last key is `last`; all that follow where it is the last page.
+    /// The recomputed rows of a page whose last key is `last`. On the last page, these are all remaining rows.
     async fn rows(
         &self,
         context: &str,

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use super::{Names, Written, files_of};
 
-/// A body of each of the aggregate's events.
+/// A body for each of the aggregate's events.
 const NUMBER: &str = include_str!("../../../../templates/app/claims/number.json");
 
-/// The golden files of the aggregate `claim`, which are the same everywhere.
+/// The golden files of the aggregate `claim`, which are the same in every context.
 const CLAIM: [(&str, &str); 7] = [
     (
         "claim-confirmed.v1.json",
